@@ -1,0 +1,23 @@
+"""Builds ``sqs_codec._core`` from ``csrc`` (cffi, API mode)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cffi
+
+CSRC = Path("csrc")  # setuptools wants paths relative to setup.py
+
+ffi = cffi.FFI()
+ffi.cdef((Path(__file__).parent / "sqs.cdef").read_text())
+ffi.set_source(
+    "sqs_codec._core",
+    '#include "sqs.h"',
+    sources=sorted(str(path) for path in CSRC.glob("*.c")),
+    depends=sorted(str(path) for path in CSRC.glob("*.h")),
+    include_dirs=[str(CSRC)],
+    # Contraction of a*b + c would make counts depend on the compiler.
+    extra_compile_args=["-std=c11", "-O2", "-ffp-contract=off"],
+    libraries=["m"],
+    py_limited_api=True,
+)

@@ -1,0 +1,68 @@
+/*
+ * bits.h - bit fields, the most significant bit first.
+ */
+#ifndef SQS_BITS_H
+#define SQS_BITS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* How many bits the values 0 .. most take. */
+static inline uint32_t sqs_width(uint32_t most)
+{
+    uint32_t width = 0;
+    for (; most != 0; most >>= 1)
+        width++;
+    return width;
+}
+
+/* Writes past `capacity` bytes are dropped; sqs_writer_size tells. */
+typedef struct sqs_writer {
+    uint8_t *bytes;
+    size_t capacity;
+    uint64_t bits;
+} sqs_writer;
+
+/* width <= 32 */
+static inline void sqs_put(sqs_writer *w, uint32_t value, uint32_t width)
+{
+    while (width-- > 0) {
+        size_t at = (size_t)(w->bits / 8);
+        uint32_t place = 7 - (uint32_t)(w->bits % 8);
+        w->bits++;
+        if (at >= w->capacity)
+            continue;
+        if (place == 7)
+            w->bytes[at] = 0;
+        w->bytes[at] |= (uint8_t)((value >> width & 1) << place);
+    }
+}
+
+static inline uint64_t sqs_writer_size(const sqs_writer *w)
+{
+    return (w->bits + 7) / 8;
+}
+
+typedef struct sqs_reader {
+    const uint8_t *bytes;
+    uint64_t size; /* in bits */
+    uint64_t at;
+} sqs_reader;
+
+static inline uint64_t sqs_left(const sqs_reader *r)
+{
+    return r->size - r->at;
+}
+
+/* Needs width <= 32 and width <= sqs_left(r). */
+static inline uint32_t sqs_get(sqs_reader *r, uint32_t width)
+{
+    uint32_t value = 0;
+    for (; width > 0; width--, r->at++)
+        value = value << 1 |
+                (r->bytes[r->at / 8] >> (7 - (uint32_t)(r->at % 8)) & 1);
+    return value;
+}
+
+#endif /* SQS_BITS_H */

@@ -1,0 +1,72 @@
+/*
+ * heap.h - the n best of a stream, in time n log n at worst.
+ *
+ * Everything in the codec that is "the largest few" is asked of this one
+ * order: the larger key first, and of equal keys the lower id. A heap keeps
+ * the best seen so far with the worst of them at its root, where the next
+ * candidate must beat it.
+ */
+#ifndef SQS_HEAP_H
+#define SQS_HEAP_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+typedef struct sqs_ranked {
+    double key;
+    uint32_t id;
+} sqs_ranked;
+
+static inline bool sqs_ahead(sqs_ranked a, sqs_ranked b)
+{
+    return a.key > b.key || (a.key == b.key && a.id < b.id);
+}
+
+/* Puts item where the root was and lets it sink. */
+static inline void sqs_heap_replace_root(sqs_ranked *heap, uint32_t n,
+                                         sqs_ranked item)
+{
+    uint32_t at = 0;
+    for (;;) {
+        uint32_t child = 2 * at + 1;
+        if (child >= n)
+            break;
+        if (child + 1 < n && sqs_ahead(heap[child], heap[child + 1]))
+            child++;
+        if (sqs_ahead(heap[child], item))
+            break;
+        heap[at] = heap[child];
+        at = child;
+    }
+    heap[at] = item;
+}
+
+/* Offers item to a heap of *n items that holds `capacity` > 0 at most. */
+static inline void sqs_heap_offer(sqs_ranked *heap, uint32_t *n,
+                                  uint32_t capacity, sqs_ranked item)
+{
+    if (*n == capacity) {
+        if (sqs_ahead(item, heap[0]))
+            sqs_heap_replace_root(heap, *n, item);
+        return;
+    }
+    uint32_t at = (*n)++;
+    while (at > 0 && sqs_ahead(heap[(at - 1) / 2], item)) {
+        heap[at] = heap[(at - 1) / 2];
+        at = (at - 1) / 2;
+    }
+    heap[at] = item;
+}
+
+/* Turns a heap into an array, the best first. */
+static inline void sqs_heap_sort(sqs_ranked *heap, uint32_t n)
+{
+    while (n > 1) {
+        sqs_ranked worst = heap[0];
+        n--;
+        sqs_heap_replace_root(heap, n, heap[n]);
+        heap[n] = worst;
+    }
+}
+
+#endif /* SQS_HEAP_H */

@@ -1,0 +1,249 @@
+/*
+ * index.c - the exact rank of a support and of its counts.
+ *
+ * Sets. The combinatorial number system numbers the k-subsets
+ * c_1 < ... < c_k of {0, ..., n-1} without a gap:
+ *
+ *     rank = C(c_1, 1) + C(c_2, 2) + ... + C(c_k, k)  in [0, C(n, k)).
+ *
+ * From a rank, c_k is the largest c with C(c, k) <= rank; subtract and go on
+ * with k - 1. For subsets of 3 of {0, ..., 4}:
+ *
+ *     012 -> 0   013 -> 1   023 -> 2   123 -> 3   014 -> 4
+ *     024 -> 5   124 -> 6   034 -> 7   134 -> 8   234 -> 9
+ *
+ * A binomial needs a division for each factor. The falling factorial
+ * [c]_i = c (c-1) ... (c-i+1) = i! C(c, i) needs none, so what is kept here is
+ * R_i = i! (C(c_1, 1) + ... + C(c_i, i)), which obeys
+ *
+ *     R_i = i R_{i-1} + [c_i]_i,    R_k = k! rank.
+ *
+ * Ranking runs it upwards and divides by k! once; unranking runs it downwards,
+ * one single-limb division to a token.
+ *
+ * Compositions. Positive counts b_1, ..., b_k with sum l are the (k-1)-subset
+ * {b_1 - 1, b_1 + b_2 - 1, ...} of the l - 1 places where l units in a row can
+ * be cut, so the same code ranks them: there are C(l-1, k-1).
+ *
+ * Both. rank = rank(support) * C(l-1, k-1) + rank(counts): one number for the
+ * two, so that only one ceiling is paid.
+ *
+ * Widths. Scaled ranks and falling factorials stay below [n]_k < 2^(20 k).
+ * The joint rank stays below C(n, k) C(l-1, k-1), which for the largest n and
+ * l grows with k (each step multiplies it by about n l / k^2) and has 19 308
+ * bits at k = 1 024, so 2^20480 bounds both; one limb more holds the factor in
+ * [c]_i (c + 1) before it is divided.
+ */
+#include "index.h"
+
+#include <math.h>
+
+_Static_assert(SQS_MAX_VOCAB <= 1u << 20 && SQS_MAX_RESOLUTION <= 1u << 16,
+               "the widths above assume these limits");
+_Static_assert(SQS_BIG_BITS >= 20 * SQS_MAX_ENUMERATIVE_SUPPORT + 64,
+               "a big integer must hold every number here");
+
+/* Multiplies or divides a by the factors offered, several to a limb. */
+typedef struct gather {
+    sqs_big *a;
+    void (*apply)(sqs_big *a, sqs_limb factor);
+    sqs_limb product;
+} gather;
+
+/* factor <= 2^20 */
+static void gather_factor(gather *g, uint32_t factor)
+{
+    if (g->product >> (SQS_LIMB_BITS - 20) != 0) {
+        g->apply(g->a, g->product);
+        g->product = 1;
+    }
+    g->product *= factor;
+}
+
+/* a *= [c]_i */
+static void multiply_falling(sqs_big *a, uint32_t c, uint32_t i)
+{
+    gather g = {a, sqs_big_scale, 1};
+    for (uint32_t j = 0; j < i; j++)
+        gather_factor(&g, c - j);
+    sqs_big_scale(a, g.product);
+}
+
+/* a /= k! */
+static void divide_factorial(sqs_big *a, uint32_t k)
+{
+    gather g = {a, sqs_big_shrink, 1};
+    for (uint32_t j = 2; j <= k; j++)
+        gather_factor(&g, j);
+    sqs_big_shrink(a, g.product);
+}
+
+/* f = [c]_i, which is 0 for c < i. */
+static void falling(sqs_big *f, uint32_t c, uint32_t i)
+{
+    sqs_big_set(f, c >= i);
+    if (c >= i)
+        multiply_falling(f, c, i);
+}
+
+static void binomial(sqs_big *b, uint32_t n, uint32_t k)
+{
+    falling(b, n, k);
+    divide_factorial(b, k);
+}
+
+/*
+ * Where to look for the largest c with [c]_i <= r. This is a hint: exact
+ * integers decide, so the accuracy of log and exp costs time at most.
+ */
+
+/* ln(n!), by Stirling's series. */
+static double log_factorial(double n)
+{
+    double x = n + 1;
+    return (x - 0.5) * log(x) - x + 0.9189385332046727 /* ln sqrt(2 pi) */
+           + 1 / (12 * x);
+}
+
+static double log_big(const sqs_big *a)
+{
+    uint32_t length = sqs_big_length(a);
+    double mantissa = 0;
+    uint32_t taken = 0;
+    for (; taken < 64 && taken < length; taken += 16) {
+        uint32_t n = length - taken < 16 ? length - taken : 16;
+        mantissa = mantissa * 65536 +
+                   ldexp(sqs_big_bits(a, length - taken - n, n), 16 - (int)n);
+    }
+    return log(mantissa) +
+           ((double)length - (double)taken) * 0.6931471805599453 /* ln 2 */;
+}
+
+/* Newton's method from below on ln [c]_i, which is concave in c. The start is
+ * the c at which the i factors, were they all equal to their mean, reach r. */
+static uint32_t guess(const sqs_big *r, uint32_t i, uint32_t upper)
+{
+    if (r->size == 0)
+        return i - 1;
+    double target = log_big(r);
+    double c = exp(target / i) + (i - 1) / 2.0;
+    for (int round = 0; round < 8; round++) {
+        double value = log_factorial(c) - log_factorial(c - i);
+        double slope = log((c + 0.5) / (c - i + 0.5));
+        double step = (target - value) / slope;
+        if (!(step > 0.01 || step < -0.01))
+            break;
+        c += step;
+        if (!(c >= i))
+            c = i;
+    }
+    return c < upper ? (uint32_t)c : upper - 1;
+}
+
+/*
+ * The largest c < upper with [c]_i <= r; f becomes [c]_i. [i-1]_i = 0 always
+ * fits, and upper >= i.
+ */
+static uint32_t search(sqs_big *f, const sqs_big *r, uint32_t i,
+                       uint32_t upper)
+{
+    uint32_t c = guess(r, i, upper);
+    falling(f, c, i);
+    while (sqs_big_compare(f, r) > 0) {
+        sqs_big_scale(f, c - i);
+        sqs_big_shrink(f, c);
+        c--;
+    }
+    for (; c + 1 < upper; c++) {
+        sqs_big next;
+        if (c < i) {
+            falling(&next, c + 1, i);
+        } else {
+            sqs_big_copy(&next, f);
+            sqs_big_scale(&next, c + 1);
+            sqs_big_shrink(&next, c + 1 - i);
+        }
+        if (sqs_big_compare(&next, r) > 0)
+            break;
+        sqs_big_copy(f, &next);
+    }
+    return c;
+}
+
+/* The elements of a set, from a support or from the cuts of a composition. */
+typedef struct set_walk {
+    const uint32_t *values;
+    bool cuts;
+    uint32_t at;
+} set_walk;
+
+static uint32_t next_element(set_walk *walk)
+{
+    uint32_t value = *walk->values++;
+    if (!walk->cuts)
+        return value;
+    walk->at += value;
+    return walk->at - 1;
+}
+
+static void rank_set(sqs_big *rank, set_walk walk, uint32_t k)
+{
+    sqs_big_set(rank, 0);
+    for (uint32_t i = 1; i <= k; i++) {
+        sqs_big f;
+        falling(&f, next_element(&walk), i);
+        sqs_big_scale(rank, i);
+        sqs_big_add(rank, &f);
+    }
+    divide_factorial(rank, k);
+}
+
+/* rank < C(n, k) becomes 0; the set ascends. */
+static void unrank_set(sqs_big *rank, uint32_t n, uint32_t k, uint32_t *set)
+{
+    multiply_falling(rank, k, k);
+    for (uint32_t i = k; i > 0; i--) {
+        sqs_big f;
+        n = search(&f, rank, i, n);
+        set[i - 1] = n;
+        sqs_big_subtract(rank, &f);
+        sqs_big_shrink(rank, i);
+    }
+}
+
+void sqs_index_size(sqs_big *size, uint32_t n, uint32_t resolution,
+                    uint32_t k)
+{
+    sqs_big supports, compositions;
+    binomial(&supports, n, k);
+    binomial(&compositions, resolution - 1, k - 1);
+    sqs_big_multiply(size, &supports, &compositions);
+}
+
+void sqs_index_rank(sqs_big *rank, const uint32_t *ids,
+                    const uint32_t *counts, uint32_t k, uint32_t resolution)
+{
+    sqs_big support, compositions, composition;
+    rank_set(&support, (set_walk){ids, false, 0}, k);
+    binomial(&compositions, resolution - 1, k - 1);
+    sqs_big_multiply(rank, &support, &compositions);
+    rank_set(&composition, (set_walk){counts, true, 0}, k - 1);
+    sqs_big_add(rank, &composition);
+}
+
+void sqs_index_unrank(sqs_big *rank, uint32_t n, uint32_t resolution,
+                      uint32_t k, uint32_t *ids, uint32_t *counts)
+{
+    sqs_big support, compositions;
+    binomial(&compositions, resolution - 1, k - 1);
+    sqs_big_divide(&support, rank, &compositions);
+    unrank_set(&support, n, k, ids);
+    unrank_set(rank, resolution - 1, k - 1, counts);
+    uint32_t at = 0;
+    for (uint32_t i = 0; i + 1 < k; i++) {
+        uint32_t cut = counts[i] + 1;
+        counts[i] = cut - at;
+        at = cut;
+    }
+    counts[k - 1] = resolution - at;
+}

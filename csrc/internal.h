@@ -1,0 +1,52 @@
+/*
+ * internal.h - what the stages know of each other:
+ *
+ *   sparsify -> lattice -> index -> packet
+ *
+ * sparsify.c  a row of logits or probabilities to the tokens kept
+ * lattice.c   their weights to counts
+ * index.c     supports and counts to exact ranks, with the integers of big.c
+ * packet.c    the fields of a packet, and nothing else knows them
+ * quantize.c  the way out from a row to counts
+ */
+#ifndef SQS_INTERNAL_H
+#define SQS_INTERNAL_H
+
+#include "heap.h"
+#include "sqs.h"
+
+/* A row and the tokens kept from it. */
+typedef struct sqs_row {
+    uint32_t size;
+    const float *f32;  /* the values by which tokens are ranked: */
+    const double *f64; /* one of the two, the other is null */
+    double floor;      /* values at or below it are masked */
+    double *terms;     /* probabilities up to a common factor */
+    double total;      /* the sum of terms */
+    uint32_t argmax;
+    sqs_ranked *heap; /* room for `size` */
+    uint32_t *kept;   /* room for `size` */
+} sqs_row;
+
+/* Fills in terms, total and argmax; the row holds logits. */
+sqs_status sqs_row_softmax(sqs_row *row, double temperature);
+
+/* The same for probabilities; row->terms are the values themselves. */
+sqs_status sqs_row_probs(sqs_row *row);
+
+sqs_status sqs_check_keep(const sqs_keep *keep);
+
+/* Lists the tokens that the rule keeps, ascending; returns how many. */
+uint32_t sqs_sparsify(sqs_row *row, const sqs_keep *keep);
+
+/* The probability of the tokens outside row->kept; `scratch` holds n. */
+double sqs_dropped_mass(const sqs_row *row, uint32_t n, double *scratch);
+
+/*
+ * Rounds weights (up to a common factor) to n counts that sum to resolution,
+ * some of them 0. heap has room for n.
+ */
+void sqs_lattice(const double *weights, uint32_t n, uint32_t resolution,
+                 sqs_ranked *heap, uint32_t *counts);
+
+#endif /* SQS_INTERNAL_H */

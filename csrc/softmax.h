@@ -1,0 +1,111 @@
+/*
+ * softmax.h - exponentials and sums that are the same on every machine.
+ *
+ * Only +, -, *, / on IEEE floats occur here, each rounded on its own, so the
+ * results are reproducible bit for bit wherever the compiler does not contract
+ * a*b + c. libm's exp is not: it differs between systems in the last place,
+ * which is enough to move a count by one.
+ *
+ * Two exponentials serve two purposes. Every token of the vocabulary
+ * contributes a *term* to the normaliser, which decides thresholds and the
+ * dropped mass: there single precision is plenty and twice as fast. The few
+ * tokens kept get a *weight* in double precision, which decides their counts.
+ *
+ * Both reduce 2^t = 2^n 2^f with n = t rounded to an integer and f in
+ * [-1/2, 1/2], and evaluate 2^f by its Taylor polynomial, whose coefficients
+ * are (ln 2)^k / k!. The first omitted term, (ln 2 / 2)^(d+1) / (d+1)!, is
+ * 5e-9 for degree 7 and 4e-18 for degree 13: below half a unit in the last
+ * place of float and double.
+ */
+#ifndef SQS_SOFTMAX_H
+#define SQS_SOFTMAX_H
+
+#include <float.h>
+#include <stdint.h>
+#include <string.h>
+
+#if FLT_EVAL_METHOD != 0
+#error "sqs needs floats evaluated in their own precision (SSE2, not x87)"
+#endif
+
+#define SQS_LOG2_E 1.4426950408889634 /* 1 / ln 2 */
+
+/* Adding and subtracting 1.5 * 2^(mantissa bits) leaves the nearest integer,
+ * ties to even, of anything below 2^(mantissa bits - 1). */
+#define SQS_ROUND_F32 12582912.0f
+#define SQS_ROUND_F64 6755399441055744.0
+
+/* Below these exponents the result is 0, long before it could be subnormal. */
+#define SQS_MIN_EXPONENT_F32 -100.0f
+#define SQS_MIN_EXPONENT_F64 -1000.0
+
+/* 2^t for t <= 0 or -infinity, in single precision. */
+static inline float sqs_exp2_f32(float t)
+{
+    if (!(t >= SQS_MIN_EXPONENT_F32))
+        return 0.0f;
+    float n = (t + SQS_ROUND_F32) - SQS_ROUND_F32;
+    float f = t - n;
+    float p = 1.52527336e-05f;
+    p = p * f + 0.000154035297f;
+    p = p * f + 0.00133335579f;
+    p = p * f + 0.00961812865f;
+    p = p * f + 0.0555041097f;
+    p = p * f + 0.240226507f;
+    p = p * f + 0.693147182f;
+    p = p * f + 1.0f;
+    uint32_t bits = (uint32_t)((int32_t)n + 127) << 23;
+    float scale;
+    memcpy(&scale, &bits, sizeof scale);
+    return p * scale;
+}
+
+/* 2^t for t <= 0 or -infinity, in double precision. */
+static inline double sqs_exp2_f64(double t)
+{
+    if (!(t >= SQS_MIN_EXPONENT_F64))
+        return 0.0;
+    double n = (t + SQS_ROUND_F64) - SQS_ROUND_F64;
+    double f = t - n;
+    double p = 1.3691488853904128e-12;
+    p = p * f + 2.5678435993488206e-11;
+    p = p * f + 4.4455382718708116e-10;
+    p = p * f + 7.054911620801123e-09;
+    p = p * f + 1.01780860092397e-07;
+    p = p * f + 1.321548679014431e-06;
+    p = p * f + 1.5252733804059841e-05;
+    p = p * f + 0.0001540353039338161;
+    p = p * f + 0.0013333558146428443;
+    p = p * f + 0.009618129107628477;
+    p = p * f + 0.05550410866482158;
+    p = p * f + 0.24022650695910072;
+    p = p * f + 0.6931471805599453;
+    p = p * f + 1.0;
+    uint64_t bits = (uint64_t)((int64_t)n + 1023) << 52;
+    double scale;
+    memcpy(&scale, &bits, sizeof scale);
+    return p * scale;
+}
+
+/* Sums run in SQS_LANES interleaved lanes, value i going to lane i mod
+ * SQS_LANES; the lanes are then folded in halves. The order is part of the
+ * definition, and wide enough for any vector unit to follow it. */
+#define SQS_LANES 16u
+
+static inline double sqs_fold_lanes(double lanes[SQS_LANES])
+{
+    for (uint32_t half = SQS_LANES / 2; half > 0; half /= 2)
+        for (uint32_t i = 0; i < half; i++)
+            lanes[i] += lanes[i + half];
+    return lanes[0];
+}
+
+static inline double sqs_sum(const double *values, uint32_t n)
+{
+    double lanes[SQS_LANES] = {0};
+    for (uint32_t i = 0; i < n; i++)
+        lanes[i % SQS_LANES] += values[i];
+    return sqs_fold_lanes(lanes);
+}
+
+#endif /* SQS_SOFTMAX_H */

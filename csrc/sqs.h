@@ -1,0 +1,250 @@
+/*
+ * sqs.h - the public interface of the SQS codec core.
+ *
+ * SQS (arXiv 2510.09942) makes the token distribution of a draft model small
+ * before a token is drawn from it: keep a few tokens, round their
+ * probabilities to integer counts that sum to a fixed resolution, send the
+ * result. This core does the integer work: logits to counts, counts to bytes,
+ * and back.
+ *
+ * Rules that hold for every function here:
+ *
+ *  - The core allocates nothing, keeps no state and touches no globals, so any
+ *    number of threads may call it at once. The caller owns all memory; every
+ *    buffer's size comes from a function of this header.
+ *  - Identical input gives identical output on every machine, provided that
+ *    the core was compiled without floating-point contraction
+ *    (-ffp-contract=off) and runs in the default floating-point environment
+ *    (round to nearest, subnormals not flushed).
+ *  - A function that returns sqs_status writes its outputs completely when it
+ *    returns SQS_OK. On any other value the outputs hold nothing of use, but
+ *    nothing was written outside them.
+ *  - Pointers must not be null and outputs must not overlap inputs.
+ *  - Every function but sqs_check_codec expects a codec which that one accepts.
+ *
+ * docs/format.md defines the bytes.
+ */
+#ifndef SQS_H
+#define SQS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Limits of the format. */
+#define SQS_MIN_VOCAB 2u
+#define SQS_MAX_VOCAB (1u << 20)
+#define SQS_MAX_RESOLUTION (1u << 16)
+#define SQS_MAX_ROUND 256u
+#define SQS_MAX_ENUMERATIVE_SUPPORT 1024u
+
+/* How far from 1 the sum of a row of probabilities may be. */
+#define SQS_SUM_TOLERANCE 1e-3
+
+typedef enum sqs_status {
+    SQS_OK = 0,
+
+    /* Broken rules of the format: decoders only. */
+    SQS_TRUNCATED,      /* the packet ends inside a field */
+    SQS_TRAILING_BYTES, /* bytes follow the last field's byte */
+    SQS_PADDING,        /* a padding bit of the last byte is set */
+    SQS_SUPPORT_SIZE,   /* the support size exceeds what the codec allows */
+    SQS_RANK,           /* the rank names no distribution */
+    SQS_TOKEN_ID,       /* a token id lies outside the vocabulary */
+    SQS_TOKEN_ORDER,    /* token ids do not strictly ascend */
+    SQS_COUNTS,         /* the counts leave nothing for the last token */
+    SQS_TOKEN_POSITION, /* a drafted token lies outside its support */
+
+    /* Arguments that cannot be used. */
+    SQS_BAD_CODEC,        /* a field of the codec is outside its limits */
+    SQS_BAD_DISTRIBUTION, /* not a point of this codec's lattice */
+    SQS_LARGE_SUPPORT,    /* more survivors than this coding can hold */
+    SQS_BAD_ROUND,        /* not 1 to SQS_MAX_ROUND distributions, or a
+                             position outside its support */
+    SQS_BAD_KEEP,         /* a keep rule's parameter is outside its range */
+    SQS_BAD_TEMPERATURE,  /* negative, infinite or NaN */
+    SQS_NO_SPACE,         /* an output buffer is too small */
+
+    /* Rows that are not distributions. */
+    SQS_NOT_FINITE, /* NaN or +infinity; for probabilities -infinity too */
+    SQS_ALL_MASKED, /* every logit is -infinity */
+    SQS_NEGATIVE,   /* a probability is negative */
+    SQS_SUM         /* probabilities do not sum to 1 within
+                       SQS_SUM_TOLERANCE */
+} sqs_status;
+
+/* A short English description of a status; never null, statically owned. */
+const char *sqs_status_text(sqs_status status);
+
+/* How a distribution becomes bits. */
+typedef enum sqs_coding {
+    SQS_BITPACK = 0,    /* fixed-width fields; any support */
+    SQS_ENUMERATIVE = 1 /* exact ranks; at most
+                           SQS_MAX_ENUMERATIVE_SUPPORT survivors */
+} sqs_coding;
+
+/* What both ends agree on before the first packet. */
+typedef struct sqs_codec {
+    uint32_t vocab_size; /* V, SQS_MIN_VOCAB .. SQS_MAX_VOCAB */
+    uint32_t resolution; /* the sum of a distribution's counts,
+                            1 .. SQS_MAX_RESOLUTION */
+    sqs_coding coding;
+} sqs_codec;
+
+/* SQS_OK, or SQS_BAD_CODEC if a field is outside its limits. */
+sqs_status sqs_check_codec(const sqs_codec *codec);
+
+/*
+ * The most survivors that a distribution of this codec can have, whatever its
+ * coding: min(vocab_size, resolution), since each survivor counts at least 1.
+ */
+uint32_t sqs_max_survivors(const sqs_codec *codec);
+
+/* ---- logits or probabilities to a distribution ------------------------- */
+
+typedef enum sqs_dtype { SQS_F16 = 0, SQS_F32 = 1, SQS_F64 = 2 } sqs_dtype;
+
+/* Which tokens to keep. The most probable token is always kept, ties go to
+ * the lower token id, and masked tokens (probability 0) are never kept. */
+typedef enum sqs_keep_kind {
+    SQS_TOP_K = 0,     /* the `value` most probable tokens; value >= 1 */
+    SQS_THRESHOLD = 1, /* tokens of probability >= value; value finite */
+    SQS_TOP_P = 2,     /* the fewest most probable tokens whose mass reaches
+                          value; 0 < value <= 1 */
+    SQS_MIN_P = 3      /* tokens of probability >= value times the largest;
+                          0 <= value <= 1 */
+} sqs_keep_kind;
+
+typedef struct sqs_keep {
+    sqs_keep_kind kind;
+    double value;
+} sqs_keep;
+
+/* Bytes of scratch that the two functions below need, aligned as malloc
+ * aligns. Contents before and after a call mean nothing. */
+size_t sqs_quantize_scratch(const sqs_codec *codec);
+
+/*
+ * Turns a row of vocab_size logits into the nearest lattice point of the
+ * tokens kept from softmax(logits / temperature).
+ *
+ * logits       vocab_size values of type dtype, in the machine's byte order;
+ *              float16 is IEEE binary16. -infinity masks a token.
+ * temperature  0 gives the most probable token all counts.
+ * scratch      sqs_quantize_scratch(codec) bytes.
+ * token_ids    out, room for sqs_max_survivors(codec); ascending.
+ * counts       out, same room; all >= 1, summing to codec->resolution.
+ * survivors    out, how many were written.
+ * dropped_mass out, the probability of the tokens not kept (before
+ *              quantization), in [0, 1).
+ *
+ * Returns SQS_OK, SQS_BAD_KEEP, SQS_BAD_TEMPERATURE, SQS_NOT_FINITE or
+ * SQS_ALL_MASKED. The codec's coding is not looked at: a result may have more
+ * survivors than an enumerative packet can hold.
+ */
+sqs_status sqs_quantize_logits(const sqs_codec *codec, const void *logits,
+                               sqs_dtype dtype, double temperature,
+                               const sqs_keep *keep, void *scratch,
+                               uint32_t *token_ids, uint32_t *counts,
+                               uint32_t *survivors, double *dropped_mass);
+
+/*
+ * The same for a row of probabilities, which must be non-negative and sum to 1
+ * within SQS_SUM_TOLERANCE; what remains of the error is normalised away.
+ *
+ * Returns SQS_OK, SQS_BAD_KEEP, SQS_NOT_FINITE, SQS_NEGATIVE or SQS_SUM.
+ */
+sqs_status sqs_quantize_probs(const sqs_codec *codec, const void *probs,
+                              sqs_dtype dtype, const sqs_keep *keep,
+                              void *scratch, uint32_t *token_ids,
+                              uint32_t *counts, uint32_t *survivors,
+                              double *dropped_mass);
+
+/* ---- one distribution to bytes and back -------------------------------- */
+
+/* An upper bound in bytes of what sqs_encode writes for so many survivors. */
+size_t sqs_encode_bound(const sqs_codec *codec, uint32_t survivors);
+
+/*
+ * The exact number of bits that a distribution takes, before padding to a
+ * byte. Returns SQS_OK, SQS_BAD_DISTRIBUTION or SQS_LARGE_SUPPORT.
+ */
+sqs_status sqs_bits(const sqs_codec *codec, const uint32_t *token_ids,
+                    const uint32_t *counts, uint32_t survivors,
+                    uint32_t *bits);
+
+/*
+ * Writes one distribution. token_ids strictly ascend below vocab_size, counts
+ * are >= 1 and sum to resolution; both are checked.
+ *
+ * Returns SQS_OK, SQS_BAD_DISTRIBUTION, SQS_LARGE_SUPPORT, or SQS_NO_SPACE if
+ * capacity is too small (sqs_encode_bound is always enough).
+ */
+sqs_status sqs_encode(const sqs_codec *codec, const uint32_t *token_ids,
+                      const uint32_t *counts, uint32_t survivors,
+                      uint8_t *packet, size_t capacity, size_t *size);
+
+/*
+ * Reads one distribution from exactly `size` bytes, which may be hostile.
+ * token_ids and counts have room for sqs_max_survivors(codec) each.
+ *
+ * Time is linear in size and survivors, except that an enumerative rank takes
+ * time cubic in the survivors; SQS_MAX_ENUMERATIVE_SUPPORT bounds those.
+ * Returns SQS_OK or one of the statuses of the format.
+ */
+sqs_status sqs_decode(const sqs_codec *codec, const uint8_t *packet,
+                      size_t size, uint32_t *token_ids, uint32_t *counts,
+                      uint32_t *survivors);
+
+/* ---- a round: distributions and the tokens drawn from them ------------- */
+
+/* An upper bound in bytes of what sqs_encode_round writes for `rounds`
+ * distributions with `survivors` survivors in all. */
+size_t sqs_encode_round_bound(const sqs_codec *codec, uint32_t length,
+                              size_t survivors);
+
+/*
+ * Writes a round of `length` distributions, each with the position of its
+ * drafted token among its token_ids.
+ *
+ * token_ids, counts  the distributions one after the other
+ * survivors          length sizes, which cut the two arrays up
+ * positions          length positions, positions[i] < survivors[i]
+ *
+ * Returns as sqs_encode, and SQS_BAD_ROUND.
+ */
+sqs_status sqs_encode_round(const sqs_codec *codec, uint32_t length,
+                            const uint32_t *token_ids, const uint32_t *counts,
+                            const uint32_t *survivors,
+                            const uint32_t *positions, uint8_t *packet,
+                            size_t capacity, size_t *size);
+
+/* An upper bound of the survivors, summed over its distributions, that a
+ * round of `size` bytes can hold. */
+size_t sqs_decode_round_bound(const sqs_codec *codec, size_t size);
+
+/*
+ * Reads a round, in the layout of sqs_encode_round, from exactly `size` bytes,
+ * which may be hostile.
+ *
+ * token_ids, counts     out, room for `capacity` values each
+ * survivors, positions  out, room for SQS_MAX_ROUND values each
+ * length                out, how many distributions there are
+ *
+ * Returns SQS_OK, a status of the format, or SQS_NO_SPACE if capacity is too
+ * small (sqs_decode_round_bound is always enough).
+ */
+sqs_status sqs_decode_round(const sqs_codec *codec, const uint8_t *packet,
+                            size_t size, uint32_t *token_ids,
+                            uint32_t *counts, size_t capacity,
+                            uint32_t *survivors, uint32_t *positions,
+                            uint32_t *length);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* SQS_H */

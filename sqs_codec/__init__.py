@@ -1,0 +1,49 @@
+"""sqs-codec: the codec for the token distributions of speculative decoding.
+
+The edge drafts with distributions made small before a token is drawn from
+them; the cloud verifies, and the text is distributed exactly as the target
+model's own:
+
+>>> import numpy as np
+>>> import sqs_codec as sqs
+>>> codec = sqs.Codec(vocab_size=1000)  # what both ends agree on
+>>> rng = np.random.default_rng(0)
+>>> edge = sqs.Drafter(codec, sqs.TopK(64), rng=rng, max_tokens=4)
+>>> while (token := edge.push(rng.normal(0, 4, 1000), temperature=0.7)) is not None:
+...     pass  # a real draft model would read the token before the next logits
+>>> data = edge.finish()  # bytes for the uplink
+>>> round_ = codec.decode_round(data)
+>>> target = rng.dirichlet(np.ones(1000), size=len(round_) + 1)
+>>> verdict = sqs.verify(round_, target, rng)
+>>> edge.feedback(verdict.accepted)
+"""
+
+from importlib.metadata import version as _version
+
+from sqs_codec import theory
+from sqs_codec._backend import backend
+from sqs_codec._codec import Codec, Round, SparseDistribution
+from sqs_codec._drafter import Drafter
+from sqs_codec._errors import PacketError
+from sqs_codec._keep import Conformal, Keep, MinP, Threshold, TopK, TopP
+from sqs_codec._verify import Verdict, verify
+
+__all__ = [
+    "Codec",
+    "Conformal",
+    "Drafter",
+    "Keep",
+    "MinP",
+    "PacketError",
+    "Round",
+    "SparseDistribution",
+    "Threshold",
+    "TopK",
+    "TopP",
+    "Verdict",
+    "backend",
+    "theory",
+    "verify",
+]
+
+__version__ = _version("sqs-codec")

@@ -1,0 +1,114 @@
+"""The seam between the Python API and the code that does the work.
+
+A backend is a module with a class ``Core``. Two exist, ``_native`` (the C
+core) and ``_numba``; `core_class` picks one by a stated policy:
+
+1. ``SQS_BACKEND=native`` or ``SQS_BACKEND=numba`` decides, if set.
+2. Otherwise the C core, if this installation was built with it. A C core that
+   is there but fails to load is an error, never a reason to fall back.
+3. Otherwise Numba, if it is installed.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from sqs_codec._keep import Keep
+
+    Ids = NDArray[np.uint32]
+
+NO_BACKEND = """\
+sqs_codec has nothing to run on: it was installed without its C core, and Numba is \
+missing. Either command mends it:
+    pip install --force-reinstall --no-binary sqs-codec sqs-codec   (needs a C compiler)
+    pip install 'sqs-codec[numba]'"""
+
+
+class Core(Protocol):
+    """What a backend provides for one codec.
+
+    Every method takes arguments that `Codec` has checked for type, shape and
+    codec, except where a status is mentioned: those conditions are the core's
+    to find. Arrays are C-contiguous, and those returned are new.
+    """
+
+    def __init__(self, vocab_size: int, resolution: int, coding: int) -> None: ...
+
+    def quantize_logits(
+        self, logits: NDArray[np.floating], temperature: float, keep: Keep
+    ) -> tuple[int, Ids, Ids, float]:
+        """Return status (of the row), token ids, counts and dropped mass."""
+
+    def quantize_probs(
+        self, probs: NDArray[np.floating], keep: Keep
+    ) -> tuple[int, Ids, Ids, float]:
+        """Return status (of the row), token ids, counts and dropped mass."""
+
+    def bits(self, ids: Ids, counts: Ids) -> int:
+        """Return the exact bits of a distribution that the coding can hold."""
+
+    def encode(self, ids: Ids, counts: Ids) -> bytes:
+        """Return the packet of a distribution that the coding can hold."""
+
+    def decode(self, packet: bytes) -> tuple[int, Ids, Ids]:
+        """Return status (of the packet), token ids and counts."""
+
+    def encode_round(
+        self, ids: Ids, counts: Ids, survivors: Ids, positions: Ids
+    ) -> bytes:
+        """Return the packet of distributions given one after the other."""
+
+    def decode_round(
+        self, packet: bytes
+    ) -> tuple[int, Sequence[tuple[Ids, Ids]], Sequence[int]]:
+        """Return status (of the packet), the (ids, counts) pairs and positions."""
+
+
+def _choose() -> str:
+    name = os.environ.get("SQS_BACKEND", "")
+    if name not in ("", "native", "numba"):
+        raise ImportError(f"SQS_BACKEND must be 'native' or 'numba', not {name!r}")
+    native = importlib.util.find_spec("sqs_codec._core") is not None
+    numba = importlib.util.find_spec("numba") is not None
+    if name == "native" and not native:
+        raise ImportError(
+            "SQS_BACKEND=native, but this installation was built without the C core; "
+            "reinstall with a C compiler: "
+            "pip install --force-reinstall --no-binary sqs-codec sqs-codec"
+        )
+    if name == "numba" and not numba:
+        raise ImportError(
+            "SQS_BACKEND=numba, but Numba is missing: pip install 'sqs-codec[numba]'"
+        )
+    if not name and not native and not numba:
+        raise ImportError(NO_BACKEND)
+    return name or ("native" if native else "numba")
+
+
+_NAME = _choose()
+
+
+def backend() -> str:
+    """Return what does the work: ``"native"`` (the C core) or ``"numba"``.
+
+    The environment variable ``SQS_BACKEND`` chooses, before the first import.
+    """
+    return _NAME
+
+
+def core_class() -> type[Core]:
+    """Return the chosen backend's ``Core``."""
+    if _NAME == "native":
+        from sqs_codec._native import Core as NativeCore
+
+        return NativeCore
+    from sqs_codec._numba import Core as NumbaCore
+
+    return NumbaCore

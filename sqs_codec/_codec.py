@@ -1,0 +1,576 @@
+"""The codec, and what it codes: distributions and rounds of them."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sqs_codec._backend import core_class
+from sqs_codec._errors import Status, packet_error
+from sqs_codec._format import (
+    MAX_ENUMERATIVE_SUPPORT,
+    MAX_RESOLUTION,
+    MAX_ROUND,
+    MAX_VOCAB,
+    MIN_VOCAB,
+    SUM_TOLERANCE,
+    Coding,
+)
+from sqs_codec._keep import Keep
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+__all__ = ["Codec", "Round", "SparseDistribution"]
+
+
+class SparseDistribution:
+    """A distribution on the tokens of a vocabulary, as integer counts.
+
+    The probability of token ``token_ids[i]`` is ``counts[i] / resolution``;
+    every other token has probability 0. Immutable.
+
+    Parameters
+    ----------
+    token_ids : array_like of int [k]
+        Strictly ascending, below `vocab_size`.
+    counts : array_like of int [k]
+        All at least 1. Their sum is the resolution, at most 65 536.
+    vocab_size : int
+    dropped_mass : float, optional
+        The probability that was dropped when the tokens were chosen. It is not
+        sent, so it is None after decoding, and it plays no part in ``==``.
+
+    Examples
+    --------
+    >>> q = SparseDistribution([2, 7], [3, 1], vocab_size=10)
+    >>> q.probs
+    array([0.75, 0.25])
+    >>> q.prob(7), q.prob(3)
+    (0.25, 0.0)
+    """
+
+    __slots__ = ("_counts", "_dropped_mass", "_resolution", "_token_ids", "_vocab_size")
+
+    def __init__(
+        self,
+        token_ids: ArrayLike,
+        counts: ArrayLike,
+        vocab_size: int,
+        dropped_mass: float | None = None,
+    ) -> None:
+        ids = _as_uint32("token_ids", token_ids)
+        occupancy = _as_uint32("counts", counts)
+        vocab_size = _in_range("vocab_size", vocab_size, MIN_VOCAB, MAX_VOCAB)
+        if ids.size != occupancy.size or ids.size == 0:
+            raise ValueError(
+                "expected as many token_ids as counts and at least one, "
+                f"got {ids.size} and {occupancy.size}"
+            )
+        if np.any(ids[1:] <= ids[:-1]):
+            raise ValueError("token_ids must be strictly ascending")
+        if ids[-1] >= vocab_size:
+            raise ValueError(
+                f"token id {ids[-1]} lies outside the vocabulary of {vocab_size}"
+            )
+        if not occupancy.all():
+            raise ValueError("counts must all be at least 1")
+        resolution = int(occupancy.sum(dtype=np.uint64))
+        if resolution > MAX_RESOLUTION:
+            raise ValueError(
+                f"counts must sum to at most {MAX_RESOLUTION}, got {resolution}"
+            )
+        self._set(ids, occupancy, vocab_size, resolution, dropped_mass)
+
+    def _set(
+        self,
+        token_ids: NDArray[np.uint32],
+        counts: NDArray[np.uint32],
+        vocab_size: int,
+        resolution: int,
+        dropped_mass: float | None,
+    ) -> None:
+        token_ids.flags.writeable = False
+        counts.flags.writeable = False
+        self._token_ids = token_ids
+        self._counts = counts
+        self._vocab_size = vocab_size
+        self._resolution = resolution
+        self._dropped_mass = dropped_mass
+
+    @classmethod
+    def _from_core(
+        cls,
+        token_ids: NDArray[np.uint32],
+        counts: NDArray[np.uint32],
+        codec: Codec,
+        dropped_mass: float | None = None,
+    ) -> SparseDistribution:
+        """Wrap new arrays that a core vouches for."""
+        q = cls.__new__(cls)
+        q._set(token_ids, counts, codec.vocab_size, codec.resolution, dropped_mass)
+        return q
+
+    @property
+    def token_ids(self) -> NDArray[np.uint32]:
+        """The support, uint32 [k], ascending, read-only."""
+        return self._token_ids
+
+    @property
+    def counts(self) -> NDArray[np.uint32]:
+        """Counts of the tokens in the support, uint32 [k], read-only."""
+        return self._counts
+
+    @property
+    def vocab_size(self) -> int:
+        """How many tokens the vocabulary has."""
+        return self._vocab_size
+
+    @property
+    def resolution(self) -> int:
+        """The sum of the counts."""
+        return self._resolution
+
+    @property
+    def dropped_mass(self) -> float | None:
+        """The probability of the tokens not kept, or None after decoding."""
+        return self._dropped_mass
+
+    @property
+    def probs(self) -> NDArray[np.float64]:
+        """Probabilities of the tokens in the support, float64 [k]."""
+        return self._counts / np.float64(self._resolution)
+
+    def prob(self, token: int) -> float:
+        """Return the probability of a token; ValueError outside the vocabulary."""
+        token = operator.index(token)
+        if not 0 <= token < self._vocab_size:
+            raise ValueError(
+                f"token {token} lies outside the vocabulary of {self._vocab_size}"
+            )
+        position = self._position(token)
+        return 0.0 if position is None else self._counts[position] / self._resolution
+
+    def _position(self, token: int) -> int | None:
+        """Return where the support holds a token of the vocabulary."""
+        position = int(np.searchsorted(self._token_ids, np.uint32(token)))
+        if position < self._token_ids.size and self._token_ids[position] == token:
+            return position
+        return None
+
+    def sample(self, rng: np.random.Generator) -> int:
+        """Draw a token, with exactly the probabilities of the counts.
+
+        Parameters
+        ----------
+        rng : numpy.random.Generator
+            Asked for one integer in [0, resolution).
+        """
+        at = rng.integers(self._resolution)
+        return int(
+            self._token_ids[np.searchsorted(np.cumsum(self._counts), at, side="right")]
+        )
+
+    def to_dense(self, dtype: DTypeLike = np.float32) -> NDArray[Any]:
+        """Return the probabilities of the whole vocabulary, [vocab_size]."""
+        dense = np.zeros(self._vocab_size, dtype)
+        dense[self._token_ids] = self.probs
+        return dense
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, SparseDistribution):
+            return NotImplemented
+        return (
+            self._vocab_size == other._vocab_size
+            and np.array_equal(self._token_ids, other._token_ids)
+            and np.array_equal(self._counts, other._counts)
+        )
+
+    def __hash__(self) -> int:
+        return hash(
+            (self._vocab_size, self._token_ids.tobytes(), self._counts.tobytes())
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return SparseDistribution, (
+            self._token_ids,
+            self._counts,
+            self._vocab_size,
+            self._dropped_mass,
+        )
+
+    def __repr__(self) -> str:
+        return (
+            f"<SparseDistribution of {self._token_ids.size} tokens, "
+            f"resolution {self._resolution}, vocabulary {self._vocab_size}>"
+        )
+
+
+@dataclass(frozen=True)
+class Round:
+    """Distributions in drafting order and the token drawn from each.
+
+    Parameters
+    ----------
+    distributions : sequence of SparseDistribution
+        1 to 256 of them, of one vocabulary and resolution.
+    tokens : sequence of int
+        ``tokens[i]`` is in the support of ``distributions[i]``.
+    """
+
+    distributions: tuple[SparseDistribution, ...]
+    tokens: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "distributions", tuple(self.distributions))
+        object.__setattr__(self, "tokens", tuple(map(operator.index, self.tokens)))
+        length = len(self.distributions)
+        if not 1 <= length <= MAX_ROUND or len(self.tokens) != length:
+            raise ValueError(
+                f"a round holds 1 to {MAX_ROUND} distributions and a token of each, "
+                f"got {length} distributions and {len(self.tokens)} tokens"
+            )
+        for i, q in enumerate(self.distributions):
+            if not isinstance(q, SparseDistribution):
+                raise TypeError(
+                    f"distributions[{i}] must be a SparseDistribution, "
+                    f"got {type(q).__name__}"
+                )
+        if len({(q.vocab_size, q.resolution) for q in self.distributions}) > 1:
+            raise ValueError("distributions must share one vocabulary and resolution")
+        for i, (q, token) in enumerate(
+            zip(self.distributions, self.tokens, strict=True)
+        ):
+            if q.prob(token) == 0:
+                raise ValueError(
+                    f"tokens[{i}] = {token} is not in the support of its distribution"
+                )
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @cached_property
+    def _positions(self) -> list[int]:
+        """Where each token stands in its distribution's support."""
+        return [
+            int(np.searchsorted(q.token_ids, np.uint32(token)))
+            for q, token in zip(self.distributions, self.tokens, strict=True)
+        ]
+
+
+@dataclass(frozen=True)
+class Codec:
+    """What both ends agree on, and the functions between them.
+
+    Immutable, hashable, picklable, and safe to share between threads.
+
+    Parameters
+    ----------
+    vocab_size : int
+        2 to 1 048 576.
+    resolution : int
+        The sum of every distribution's counts, 1 to 65 536.
+    coding : {"enumerative", "bitpack"}
+        ``"enumerative"`` packs a distribution into a single number, in the
+        fewest bits that can tell apart all distributions with so many tokens;
+        at most 1 024 tokens. ``"bitpack"`` uses fields of fixed width: simple
+        to decode anywhere, any number of tokens.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> codec = Codec(vocab_size=8, resolution=10)
+    >>> logits = np.array([0, 5, 1, -np.inf, 4, 0, 0, 0], np.float32)
+    >>> q = codec.quantize(logits, TopK(3), temperature=0.8)
+    >>> q.token_ids, q.counts
+    (array([1, 4], dtype=uint32), array([8, 2], dtype=uint32))
+    >>> data = codec.encode(q)
+    >>> len(data), codec.bits(q)
+    (2, 11)
+    >>> codec.decode(data) == q
+    True
+    """
+
+    vocab_size: int
+    resolution: int = 100
+    coding: str = "enumerative"
+
+    def __post_init__(self) -> None:
+        vocab_size = _in_range("vocab_size", self.vocab_size, MIN_VOCAB, MAX_VOCAB)
+        resolution = _in_range("resolution", self.resolution, 1, MAX_RESOLUTION)
+        object.__setattr__(self, "vocab_size", vocab_size)
+        object.__setattr__(self, "resolution", resolution)
+        names = [coding.name.lower() for coding in Coding]
+        if self.coding not in names:
+            raise ValueError(f"coding must be one of {names}, got {self.coding!r}")
+
+    @cached_property
+    def _core(self) -> Any:
+        return core_class()(
+            self.vocab_size, self.resolution, Coding[self.coding.upper()]
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Codec, (self.vocab_size, self.resolution, self.coding)
+
+    @property
+    def max_support(self) -> int:
+        """The most tokens that a packet of this codec can hold."""
+        most = min(self.vocab_size, self.resolution)
+        if self.coding == "enumerative":
+            return min(most, MAX_ENUMERATIVE_SUPPORT)
+        return most
+
+    def quantize(
+        self, logits: ArrayLike, keep: Keep, temperature: float = 1.0
+    ) -> SparseDistribution:
+        """Sparsify and quantize ``softmax(logits / temperature)``.
+
+        Parameters
+        ----------
+        logits : array_like of float16, float32 or float64 [vocab_size]
+            ``-inf`` masks a token.
+        keep : Keep
+            Which tokens to keep. Its state isn't changed.
+        temperature : float
+            At 0 the most probable token gets all counts.
+
+        Returns
+        -------
+        SparseDistribution
+            The nearest point of the lattice to the renormalised tokens kept,
+            without those whose count came out as 0.
+
+        Raises
+        ------
+        ValueError
+            If the shape doesn't fit, a value is NaN or +inf, or all are -inf.
+        TypeError
+            If the dtype isn't one of those above.
+        """
+        row = self._row("logits", logits)
+        temperature = float(temperature)
+        if not 0 <= temperature < float("inf"):
+            raise ValueError(
+                f"temperature must be finite and at least 0, got {temperature}"
+            )
+        _check_keep(keep)
+        status, *found = self._core.quantize_logits(row, temperature, keep)
+        if status != Status.OK:
+            raise _row_error("logits", row, status)
+        return self._wrap(*found)
+
+    def quantize_probs(self, probs: ArrayLike, keep: Keep) -> SparseDistribution:
+        """Sparsify and quantize a distribution that is there already.
+
+        Parameters
+        ----------
+        probs : array_like of float16, float32 or float64 [vocab_size]
+            Non-negative, summing to 1 within 0.001.
+        keep : Keep
+            Which tokens to keep. Its state isn't changed.
+
+        Returns
+        -------
+        SparseDistribution
+
+        Raises
+        ------
+        ValueError
+            If the shape doesn't fit or the values are no distribution.
+        TypeError
+            If the dtype isn't one of those above.
+
+        Examples
+        --------
+        >>> codec = Codec(vocab_size=4, resolution=8)
+        >>> codec.quantize_probs([0.5, 0.25, 0.25, 0.0], TopK(2)).counts
+        array([5, 3], dtype=uint32)
+        """
+        row = self._row("probs", probs)
+        _check_keep(keep)
+        status, *found = self._core.quantize_probs(row, keep)
+        if status != Status.OK:
+            raise _row_error("probs", row, status)
+        return self._wrap(*found)
+
+    def bits(self, q: SparseDistribution) -> int:
+        """Return the exact bits of a distribution, before padding to a byte."""
+        self._check(q)
+        return int(self._core.bits(q.token_ids, q.counts))
+
+    def token_bits(self, q: SparseDistribution) -> int:
+        """Return the bits that a token drawn from `q` takes in a round.
+
+        The same for each of its tokens: to stop drafting because the token
+        drawn is expensive would change the distribution of those that are sent.
+        """
+        return int(q.token_ids.size - 1).bit_length()
+
+    def encode(self, q: SparseDistribution) -> bytes:
+        """Return the packet of one distribution.
+
+        Raises
+        ------
+        ValueError
+            If `q` has another vocabulary or resolution than the codec, or more
+            tokens than its coding can hold.
+        """
+        self._check(q)
+        return bytes(self._core.encode(q.token_ids, q.counts))
+
+    def decode(self, data: bytes) -> SparseDistribution:
+        """Return the distribution of a packet.
+
+        Parameters
+        ----------
+        data : bytes-like
+            Exactly one packet. It may come from anywhere.
+
+        Raises
+        ------
+        PacketError
+            If the packet breaks a rule of the format.
+        """
+        packet = memoryview(data).tobytes()
+        status, ids, counts = self._core.decode(packet)
+        if status != Status.OK:
+            raise packet_error(status, len(packet))
+        return SparseDistribution._from_core(ids, counts, self)
+
+    def encode_round(
+        self, distributions: Sequence[SparseDistribution], tokens: Sequence[int]
+    ) -> bytes:
+        """Return the packet of a round.
+
+        Parameters
+        ----------
+        distributions : sequence of SparseDistribution
+            1 to 256 of them, in drafting order.
+        tokens : sequence of int
+            The token drawn from each.
+
+        Raises
+        ------
+        ValueError
+            If a distribution doesn't fit the codec or a token isn't in its
+            distribution's support.
+        """
+        round_ = Round(tuple(distributions), tuple(tokens))
+        for q in round_.distributions:
+            self._check(q)
+        sizes = [q.token_ids.size for q in round_.distributions]
+        packet = self._core.encode_round(
+            np.concatenate([q.token_ids for q in round_.distributions]),
+            np.concatenate([q.counts for q in round_.distributions]),
+            np.array(sizes, np.uint32),
+            np.array(round_._positions, np.uint32),
+        )
+        return bytes(packet)
+
+    def decode_round(self, data: bytes) -> Round:
+        """Return the round of a packet.
+
+        Parameters
+        ----------
+        data : bytes-like
+            Exactly one packet. It may come from anywhere.
+
+        Raises
+        ------
+        PacketError
+            If the packet breaks a rule of the format.
+        """
+        packet = memoryview(data).tobytes()
+        status, pairs, positions = self._core.decode_round(packet)
+        if status != Status.OK:
+            raise packet_error(status, len(packet))
+        return Round(
+            tuple(
+                SparseDistribution._from_core(ids, counts, self)
+                for ids, counts in pairs
+            ),
+            tuple(
+                int(ids[position])
+                for (ids, _), position in zip(pairs, positions, strict=True)
+            ),
+        )
+
+    def _row(self, name: str, values: ArrayLike) -> NDArray[np.floating]:
+        row = np.asarray(values)
+        if row.dtype not in (np.float16, np.float32, np.float64):
+            raise TypeError(
+                f"{name} must be float16, float32 or float64, got {row.dtype}"
+            )
+        if row.shape != (self.vocab_size,):
+            raise ValueError(
+                f"{name} must have shape ({self.vocab_size},), got {row.shape}"
+            )
+        return np.ascontiguousarray(row, row.dtype.newbyteorder("="))
+
+    def _wrap(
+        self, ids: NDArray[np.uint32], counts: NDArray[np.uint32], dropped: float
+    ) -> SparseDistribution:
+        return SparseDistribution._from_core(ids, counts, self, dropped)
+
+    def _check(self, q: SparseDistribution) -> None:
+        if not isinstance(q, SparseDistribution):
+            raise TypeError(f"expected a SparseDistribution, got {type(q).__name__}")
+        if (q.vocab_size, q.resolution) != (self.vocab_size, self.resolution):
+            raise ValueError(
+                f"expected vocabulary {self.vocab_size} and resolution "
+                f"{self.resolution}, got {q.vocab_size} and {q.resolution}"
+            )
+        if q.token_ids.size > self.max_support:
+            raise ValueError(
+                f"coding {self.coding!r} holds at most {self.max_support} tokens, got "
+                f"{q.token_ids.size}; keep fewer, lower the resolution or use 'bitpack'"
+            )
+
+
+def _check_keep(keep: Keep) -> None:
+    if not isinstance(keep, Keep):
+        raise TypeError(
+            f"keep must be a rule such as TopK(64), got {type(keep).__name__}"
+        )
+
+
+def _row_error(name: str, row: NDArray[np.floating], status: int) -> ValueError:
+    """Describe what a core found wrong with a row."""
+    if status == Status.ALL_MASKED:
+        return ValueError(f"{name}: every token is masked (-inf)")
+    if status == Status.SUM:
+        total = float(row.sum(dtype=np.float64))
+        return ValueError(
+            f"{name} must sum to 1 within {SUM_TOLERANCE}, got {total:.6g}"
+        )
+    bad = row < 0 if status == Status.NEGATIVE else ~np.isfinite(row)
+    if name == "logits":
+        bad &= row != -np.inf
+    token = int(np.flatnonzero(bad)[0])
+    allowed = "finite or -inf" if name == "logits" else "finite and not negative"
+    return ValueError(f"{name}[{token}] is {row[token]}; values must be {allowed}")
+
+
+def _as_uint32(name: str, values: ArrayLike) -> NDArray[np.uint32]:
+    """Copy integers to a new uint32 [k]."""
+    array = np.asarray(values)
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"{name} must be integers, got {array.dtype}")
+    if array.ndim != 1:
+        raise ValueError(f"{name} must have one dimension, got shape {array.shape}")
+    if array.size and not 0 <= int(array.min()) <= int(array.max()) < 1 << 32:
+        raise ValueError(f"{name} must fit 32 bits without sign")
+    return array.astype(np.uint32)
+
+
+def _in_range(name: str, value: int, least: int, most: int) -> int:
+    number = operator.index(value)
+    if not least <= number <= most:
+        raise ValueError(f"{name} must be in [{least}, {most}], got {number}")
+    return number

@@ -1,0 +1,156 @@
+"""The edge's side of a round."""
+
+from __future__ import annotations
+
+import operator
+from typing import TYPE_CHECKING
+
+from sqs_codec._codec import Codec, SparseDistribution
+from sqs_codec._format import MAX_ROUND, ROUND_LENGTH_BITS
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import ArrayLike
+
+    from sqs_codec._keep import Keep
+
+__all__ = ["Drafter"]
+
+
+class Drafter:
+    """Draft rounds within a budget of uplink bits.
+
+    A round goes `push` (once for each token), `finish`, `feedback`; any other
+    order is a RuntimeError. The first `push` of a round always drafts; later
+    ones draft while the round's packet, padding included, stays within the
+    budget. Whether one drafts depends on its distribution and never on the
+    token drawn, which keeps the output exact.
+
+    The rule for `keep`'s state: it learns from every drafted token at once, and
+    `feedback` takes back what it learned from positions that did not get into
+    the text. Those that did are the accepted ones and, after a rejection, the
+    one at which the cloud resampled: its distribution was judged in a context
+    that stays. With n of L accepted, the state becomes that after min(n + 1, L)
+    tokens.
+
+    Parameters
+    ----------
+    codec : Codec
+    keep : Keep
+        Which tokens to keep; a stateful rule belongs to one drafter.
+    rng : numpy.random.Generator
+        Draws the tokens.
+    budget_bits : int, optional
+        Uplink bits of a round. No limit if None.
+    max_tokens : int
+        Drafted tokens of a round at most, 1 to 256.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> codec = Codec(vocab_size=8, resolution=10)
+    >>> edge = Drafter(codec, TopK(3), rng=np.random.default_rng(1), max_tokens=2)
+    >>> logits = np.array([0, 5, 1, 2, 4, 0, 0, 0], np.float32)
+    >>> edge.push(logits), edge.push(logits), edge.push(logits)
+    (1, 4, None)
+    >>> data = edge.finish()
+    >>> codec.decode_round(data).tokens
+    (1, 4)
+    >>> edge.feedback(accepted=1)
+    """
+
+    def __init__(
+        self,
+        codec: Codec,
+        keep: Keep,
+        *,
+        rng: np.random.Generator,
+        budget_bits: int | None = None,
+        max_tokens: int = 8,
+    ) -> None:
+        self.codec = codec
+        self.keep = keep
+        self.rng = rng
+        self.budget_bits = None if budget_bits is None else operator.index(budget_bits)
+        self.max_tokens = operator.index(max_tokens)
+        if self.budget_bits is not None and self.budget_bits < 1:
+            raise ValueError(f"budget_bits must be at least 1, got {budget_bits}")
+        if not 1 <= self.max_tokens <= MAX_ROUND:
+            raise ValueError(
+                f"max_tokens must be in [1, {MAX_ROUND}], got {self.max_tokens}"
+            )
+        self._start()
+
+    def _start(self) -> None:
+        self._finished = False
+        self._bits = ROUND_LENGTH_BITS
+        self._distributions: list[SparseDistribution] = []
+        self._tokens: list[int] = []
+        self._states = [self.keep.checkpoint()]
+
+    def push(self, logits: ArrayLike, temperature: float = 1.0) -> int | None:
+        """Draft the next token.
+
+        Parameters
+        ----------
+        logits : array_like of float16, float32 or float64 [vocab_size]
+            The draft model's, given the text and the tokens drafted so far.
+        temperature : float
+
+        Returns
+        -------
+        int or None
+            The token; None, with nothing changed, if the round is full.
+
+        Raises
+        ------
+        ValueError
+            As `Codec.quantize` and `Codec.encode`; nothing has changed then.
+        """
+        if self._finished:
+            raise RuntimeError("push: the round is finished; feedback comes next")
+        if len(self._tokens) == self.max_tokens:
+            return None
+        q = self.codec.quantize(logits, self.keep, temperature)
+        bits = self._bits + self.codec.bits(q) + self.codec.token_bits(q)
+        if self._tokens and not self._fits(bits):
+            return None
+        token = q.sample(self.rng)
+        self._bits = bits
+        self._distributions.append(q)
+        self._tokens.append(token)
+        assert q.dropped_mass is not None  # it comes from quantize
+        self.keep.update(q.dropped_mass)
+        self._states.append(self.keep.checkpoint())
+        return token
+
+    def _fits(self, bits: int) -> bool:
+        return self.budget_bits is None or -(-bits // 8) * 8 <= self.budget_bits
+
+    def finish(self) -> bytes:
+        """Return the round's packet."""
+        if self._finished:
+            raise RuntimeError("finish: already called; feedback comes next")
+        if not self._tokens:
+            raise RuntimeError("finish: nothing was drafted; push comes first")
+        data = self.codec.encode_round(self._distributions, self._tokens)
+        self._finished = True
+        return data
+
+    def feedback(self, accepted: int) -> None:
+        """Take the cloud's answer and start the next round.
+
+        Parameters
+        ----------
+        accepted : int
+            How many of the drafted tokens the cloud accepted.
+        """
+        if not self._finished:
+            raise RuntimeError("feedback: finish comes first")
+        accepted = operator.index(accepted)
+        if not 0 <= accepted <= len(self._tokens):
+            raise ValueError(
+                f"accepted must be in [0, {len(self._tokens)}], got {accepted}"
+            )
+        self.keep.rollback(self._states[min(accepted + 1, len(self._tokens))])
+        self._start()

@@ -1,0 +1,56 @@
+"""Statuses of the core and the exceptions they become."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+__all__ = ["PacketError", "Status"]
+
+
+class PacketError(ValueError):
+    """A packet that breaks a rule of the format; the message names the rule."""
+
+
+class Status(IntEnum):
+    """What a backend answers, with the values of ``sqs_status`` in ``sqs.h``."""
+
+    OK = 0
+    TRUNCATED = 1
+    TRAILING_BYTES = 2
+    PADDING = 3
+    SUPPORT_SIZE = 4
+    RANK = 5
+    TOKEN_ID = 6
+    TOKEN_ORDER = 7
+    COUNTS = 8
+    TOKEN_POSITION = 9
+    BAD_CODEC = 10
+    BAD_DISTRIBUTION = 11
+    LARGE_SUPPORT = 12
+    BAD_ROUND = 13
+    BAD_KEEP = 14
+    BAD_TEMPERATURE = 15
+    NO_SPACE = 16
+    NOT_FINITE = 17
+    ALL_MASKED = 18
+    NEGATIVE = 19
+    SUM = 20
+
+
+BROKEN_RULES = {
+    Status.TRUNCATED: "the packet ends inside a field",
+    Status.TRAILING_BYTES: "bytes follow the packet's last field",
+    Status.PADDING: "a padding bit is set",
+    Status.SUPPORT_SIZE: "the support is larger than the codec allows",
+    Status.RANK: "the rank names no distribution",
+    Status.TOKEN_ID: "a token id lies outside the vocabulary",
+    Status.TOKEN_ORDER: "the token ids do not ascend",
+    Status.COUNTS: "the counts leave nothing for the last token",
+    Status.TOKEN_POSITION: "a drafted token lies outside its support",
+}
+"""One message for each rule of ``docs/format.md`` that a packet can break."""
+
+
+def packet_error(status: int, size: int) -> PacketError:
+    """Describe the rule that a packet of `size` bytes breaks."""
+    return PacketError(f"packet of {size} bytes: {BROKEN_RULES[Status(status)]}")

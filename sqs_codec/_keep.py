@@ -1,0 +1,239 @@
+"""Rules that choose which tokens of a draft distribution are kept."""
+
+from __future__ import annotations
+
+import math
+import operator
+from enum import IntEnum
+
+__all__ = ["Conformal", "Keep", "MinP", "Threshold", "TopK", "TopP"]
+
+
+class Kind(IntEnum):
+    """Kinds of rule, with the values of ``sqs_keep_kind`` in ``sqs.h``."""
+
+    TOP_K = 0
+    THRESHOLD = 1
+    TOP_P = 2
+    MIN_P = 3
+
+
+class Keep:
+    """What all keep rules share.
+
+    A rule keeps the most probable token and those that follow it in
+    probability, as far as the rule goes; equally probable tokens rank by
+    ascending id. Rules other than `Conformal` hold no state, so `update`,
+    `checkpoint` and `rollback` do nothing for them.
+    """
+
+    _kind: Kind
+
+    @property
+    def _value(self) -> float:
+        """The rule's parameter, as the core takes it."""
+        raise NotImplementedError
+
+    def update(self, dropped_mass: float) -> None:
+        """Learn from the mass that a drafted token's distribution dropped."""
+
+    def checkpoint(self) -> float:
+        """Return the state to which `rollback` can return."""
+        return 0.0
+
+    def rollback(self, state: float) -> None:
+        """Return to a state that `checkpoint` gave."""
+
+
+class TopK(Keep):
+    """Keep the `k` most probable tokens (K-SQS).
+
+    Parameters
+    ----------
+    k : int
+        At least 1. More than there are tokens keeps them all.
+
+    Examples
+    --------
+    >>> TopK(64)
+    TopK(64)
+    """
+
+    _kind = Kind.TOP_K
+
+    def __init__(self, k: int) -> None:
+        self.k = operator.index(k)
+        if self.k < 1:
+            raise ValueError(f"k must be at least 1, got {k}")
+
+    @property
+    def _value(self) -> float:
+        return float(self.k)
+
+    def __repr__(self) -> str:
+        return f"TopK({self.k})"
+
+
+class Threshold(Keep):
+    """Keep the tokens of probability `beta` or more.
+
+    Parameters
+    ----------
+    beta : float
+        Finite. At 0 or below every token is kept, above 1 only the most
+        probable one.
+    """
+
+    _kind = Kind.THRESHOLD
+
+    def __init__(self, beta: float) -> None:
+        self.beta = _finite("beta", beta)
+
+    @property
+    def _value(self) -> float:
+        return self.beta
+
+    def __repr__(self) -> str:
+        return f"Threshold({self.beta:g})"
+
+
+class TopP(Keep):
+    """Keep the fewest most probable tokens whose mass reaches `p` (nucleus).
+
+    Parameters
+    ----------
+    p : float
+        In (0, 1].
+    """
+
+    _kind = Kind.TOP_P
+
+    def __init__(self, p: float) -> None:
+        self.p = _finite("p", p)
+        if not 0 < self.p <= 1:
+            raise ValueError(f"p must be in (0, 1], got {p}")
+
+    @property
+    def _value(self) -> float:
+        return self.p
+
+    def __repr__(self) -> str:
+        return f"TopP({self.p:g})"
+
+
+class MinP(Keep):
+    """Keep the tokens of at least `p` times the largest probability.
+
+    Parameters
+    ----------
+    p : float
+        In [0, 1].
+    """
+
+    _kind = Kind.MIN_P
+
+    def __init__(self, p: float) -> None:
+        self.p = _finite("p", p)
+        if not 0 <= self.p <= 1:
+            raise ValueError(f"p must be in [0, 1], got {p}")
+
+    @property
+    def _value(self) -> float:
+        return self.p
+
+    def __repr__(self) -> str:
+        return f"MinP({self.p:g})"
+
+
+class Conformal(Keep):
+    r"""Keep the tokens above a threshold that adapts online (C-SQS).
+
+    The rule is **stateful**. After each drafted token call `update` with the
+    mass that its distribution dropped (`Drafter` does); quantizing alone
+    changes nothing. The threshold :math:`\beta` moves by
+
+    .. math:: \beta \leftarrow \min(1, \beta - \eta (\alpha_n - \alpha))
+
+    so that the mean dropped mass stays below
+    :math:`\alpha + (|\beta_1| + 1 + \eta\alpha) / (\eta T)` after T updates,
+    whatever the distributions (see `sqs_codec.theory.conformal_bound`).
+
+    Parameters
+    ----------
+    alpha : float
+        The target for the mean dropped mass, in [0, 1].
+    eta : float
+        The step, above 0.
+    beta : float
+        The threshold to begin with, at most 1. Ours; the paper leaves it open.
+
+    References
+    ----------
+    .. [1] arXiv:2510.09942 (SQS), arXiv:2106.00170 (adaptive conformal
+       inference).
+
+    Examples
+    --------
+    >>> keep = Conformal(alpha=0.01, eta=0.5, beta=0.1)
+    >>> state = keep.checkpoint()
+    >>> keep.update(0.03)  # dropped too much: keep more from now on
+    >>> round(keep.threshold, 6)
+    0.09
+    >>> keep.rollback(state)
+    >>> keep.threshold
+    0.1
+    """
+
+    _kind = Kind.THRESHOLD
+
+    def __init__(
+        self, alpha: float = 5e-4, eta: float = 1e-3, beta: float = 1e-3
+    ) -> None:
+        self.alpha = _finite("alpha", alpha)
+        self.eta = _finite("eta", eta)
+        self._beta = _finite("beta", beta)
+        if not 0 <= self.alpha <= 1:
+            raise ValueError(f"alpha must be in [0, 1], got {alpha}")
+        if self.eta <= 0:
+            raise ValueError(f"eta must be above 0, got {eta}")
+        if self._beta > 1:
+            raise ValueError(f"beta must be at most 1, got {beta}")
+
+    @property
+    def threshold(self) -> float:
+        """The threshold beta that the next distribution will meet."""
+        return self._beta
+
+    @property
+    def _value(self) -> float:
+        return self._beta
+
+    def update(self, dropped_mass: float) -> None:
+        """Take one step.
+
+        Parameters
+        ----------
+        dropped_mass : float
+            The mass that the last distribution dropped, in [0, 1].
+        """
+        if not 0 <= dropped_mass <= 1:
+            raise ValueError(f"dropped_mass must be in [0, 1], got {dropped_mass}")
+        self._beta = min(1.0, self._beta - self.eta * (dropped_mass - self.alpha))
+
+    def checkpoint(self) -> float:
+        """Return the threshold, to hand to `rollback` later."""
+        return self._beta
+
+    def rollback(self, state: float) -> None:
+        """Set the threshold back to one that `checkpoint` returned."""
+        self._beta = state
+
+    def __repr__(self) -> str:
+        return f"Conformal(alpha={self.alpha:g}, eta={self.eta:g}, beta={self._beta:g})"
+
+
+def _finite(name: str, value: float) -> float:
+    value = float(value)
+    if not math.isfinite(value):
+        raise ValueError(f"{name} must be finite, got {value}")
+    return value

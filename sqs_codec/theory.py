@@ -1,0 +1,460 @@
+"""The theory of sparse quantize-and-sample as functions.
+
+Bit counts are exact: binomials are Python integers and a ceiling of a base-2 logarithm
+is a bit length, never a rounded float. What is ours and what is from the literature is
+named function by function; the proofs are in ``docs/theory.md``.
+
+Notation: V is the vocabulary size, K the support kept by the sparsifier, k the
+survivors (tokens whose count is not zero), l the lattice resolution; q is the draft
+distribution, p the target's, and q^ what the edge sends and samples from.
+
+References
+----------
+.. [1] *Conformal Sparsification for Bandwidth-Efficient Edge-Cloud Speculative
+   Decoding*, arXiv 2510.09942.
+.. [2] *Quantize-Sample-and-Verify*, arXiv 2507.00605.
+.. [3] Y. Reznik, *An Algorithm for Quantization of Discrete Probability Distributions*,
+   arXiv 1008.3597.
+.. [4] Y. Leviathan, M. Kalman, Y. Matias, *Fast Inference from Transformers via
+   Speculative Decoding*, arXiv 2211.17192.
+.. [5] I. Gibbs, E. Candes, *Adaptive Conformal Inference Under Distribution Shift*,
+   arXiv 2106.00170.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from sqs_codec._codec import SparseDistribution
+
+__all__ = [
+    "acceptance_rate",
+    "conformal_bound",
+    "enumerative_bits",
+    "paper_bits",
+    "paper_count_bits",
+    "paper_support_bits",
+    "quantizer_tv_bound",
+    "rejection_bound",
+    "total_variation",
+]
+
+# As `verify` has it: room for a sum of float32 or well-scaled float16 probabilities,
+# none for logits or a row that was cut and not normalised again.
+_SUM_TOLERANCE = 1e-3
+
+
+def paper_support_bits(
+    vocab_size: int, support: int, *, conformal: bool = False
+) -> int:
+    """Bits the paper counts for naming the support.
+
+    Parameters
+    ----------
+    vocab_size : int
+        V, at least 1.
+    support : int
+        K, in 1..V.
+    conformal : bool
+        Whether the support is C-SQS's, whose size the receiver does not know: adds
+        ceil(log2 V) for K itself.
+
+    Returns
+    -------
+    int
+        ceil(log2 C(V, K)), plus ceil(log2 V) if `conformal`.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range.
+
+    Notes
+    -----
+    Source: arXiv 2510.09942.
+
+    Examples
+    --------
+    >>> paper_support_bits(49152, 64)
+    702
+    >>> paper_support_bits(49152, 64, conformal=True)
+    718
+    """
+    vocab_size = _integer("vocab_size", vocab_size)
+    support = _integer("support", support, vocab_size)
+    bits = _ceil_log2(math.comb(vocab_size, support))
+    return bits + _ceil_log2(vocab_size) if conformal else bits
+
+
+def paper_count_bits(support: int, resolution: int) -> int:
+    """Bits the paper counts for the lattice point, zero counts included.
+
+    Parameters
+    ----------
+    support : int
+        K, at least 1.
+    resolution : int
+        l, at least 1.
+
+    Returns
+    -------
+    int
+        ceil(log2 C(l+K-1, K-1)).
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range.
+
+    Notes
+    -----
+    Source: arXiv 2510.09942; the number of lattice points is arXiv 1008.3597's.
+
+    Examples
+    --------
+    >>> paper_count_bits(64, 100)
+    153
+    """
+    support = _integer("support", support)
+    resolution = _integer("resolution", resolution)
+    return _ceil_log2(math.comb(resolution + support - 1, support - 1))
+
+
+def paper_bits(
+    vocab_size: int, support: int, resolution: int, *, conformal: bool = False
+) -> int:
+    """Bits the paper counts for one distribution.
+
+    Parameters
+    ----------
+    vocab_size : int
+        V, at least 1.
+    support : int
+        K, in 1..V.
+    resolution : int
+        l, at least 1.
+    conformal : bool
+        Whether K has to be sent too, as in C-SQS.
+
+    Returns
+    -------
+    int
+        `paper_support_bits` plus `paper_count_bits`: each is rounded up on its own.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range.
+
+    Notes
+    -----
+    Source: arXiv 2510.09942.
+
+    Examples
+    --------
+    >>> paper_bits(49152, 64, 100)
+    855
+    """
+    return paper_support_bits(
+        vocab_size, support, conformal=conformal
+    ) + paper_count_bits(support, resolution)
+
+
+def enumerative_bits(vocab_size: int, survivors: int, resolution: int) -> int:
+    """Bits of the joint rank in an ``"enumerative"`` packet.
+
+    Parameters
+    ----------
+    vocab_size : int
+        V, at least 1.
+    survivors : int
+        k, the tokens with a count of at least 1; in 1..min(V, l).
+    resolution : int
+        l, at least 1.
+
+    Returns
+    -------
+    int
+        ceil(log2(C(V, k) * C(l-1, k-1))). No code of fixed length for the distributions
+        with k survivors is shorter.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range.
+
+    Notes
+    -----
+    Ours: zero counts are not sent, and support and counts share one rank, hence one
+    ceiling. This is the payload; the field for k and the padding are in
+    ``docs/format.md``.
+
+    Examples
+    --------
+    >>> enumerative_bits(49152, 11, 100)
+    191
+    >>> enumerative_bits(4, 4, 4)  # one distribution only
+    0
+    """
+    vocab_size = _integer("vocab_size", vocab_size)
+    resolution = _integer("resolution", resolution)
+    survivors = _integer("survivors", survivors, min(vocab_size, resolution))
+    return _ceil_log2(
+        math.comb(vocab_size, survivors) * math.comb(resolution - 1, survivors - 1)
+    )
+
+
+def quantizer_tv_bound(support: int, resolution: int) -> float:
+    """Bound on the total variation that lattice quantization adds.
+
+    Parameters
+    ----------
+    support : int
+        K, at least 1: the tokens kept, those that end with count 0 included.
+    resolution : int
+        l, at least 1.
+
+    Returns
+    -------
+    float
+        K/(4 l); above 1, and then empty, where K > 4 l.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range.
+
+    Notes
+    -----
+    Source: arXiv 1008.3597. Met with equality for even K.
+
+    Examples
+    --------
+    >>> quantizer_tv_bound(64, 100)
+    0.16
+    """
+    support = _integer("support", support)
+    resolution = _integer("resolution", resolution)
+    return support / (4 * resolution)
+
+
+def rejection_bound(
+    mismatch: npt.ArrayLike,
+    dropped_mass: npt.ArrayLike,
+    support: npt.ArrayLike,
+    resolution: npt.ArrayLike,
+) -> float:
+    """Bound on the expected number of rejected tokens.
+
+    Parameters
+    ----------
+    mismatch : array_like, [N]
+        TV(q_n, p_n) of the draft and target distributions, each in [0, 1].
+    dropped_mass : array_like, [N]
+        The mass of q_n outside the support kept, each in [0, 1].
+    support : array_like, [N]
+        K_n, the tokens kept, each at least 1.
+    resolution : array_like, scalar or [N]
+        l, at least 1.
+
+    Returns
+    -------
+    float
+        The sum over n of mismatch + dropped_mass + K_n/(4 l): what the models, the
+        sparsifier and the quantizer cost.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ or a value is out of range.
+
+    Notes
+    -----
+    Source: arXiv 2510.09942. It may be summed over the positions that were verified
+    alone: the others cannot be rejected.
+
+    Examples
+    --------
+    >>> rejection_bound([0.25, 0.5], [0.125, 0.0], [8, 16], 32)
+    1.0625
+    """
+    terms = [
+        np.asarray(values, dtype=np.float64)
+        for values in (mismatch, dropped_mass, support)
+    ]
+    shapes = [values.shape for values in terms]
+    if terms[0].ndim != 1 or len(set(shapes)) != 1:
+        raise ValueError(
+            "mismatch, dropped_mass and support must be of one shape [N], "
+            f"got {shapes[0]}, {shapes[1]} and {shapes[2]}"
+        )
+    steps = np.asarray(resolution, dtype=np.float64)
+    if steps.shape not in ((), shapes[0]):
+        raise ValueError(
+            f"resolution must be a scalar or of shape {shapes[0]}, got {steps.shape}"
+        )
+    for name, values in (("mismatch", terms[0]), ("dropped_mass", terms[1])):
+        if not np.all((values >= 0.0) & (values <= 1.0)):
+            raise ValueError(f"{name} must be in [0, 1], got {values}")
+    for name, values in (("support", terms[2]), ("resolution", steps)):
+        if not np.all((values >= 1.0) & np.isfinite(values)):
+            raise ValueError(f"{name} must be finite and at least 1, got {values}")
+    return float(np.sum(terms[0] + terms[1] + terms[2] / (4.0 * steps)))
+
+
+def conformal_bound(alpha: float, eta: float, beta: float, steps: int) -> float:
+    """Bound on the mean dropped mass of C-SQS after any number of updates.
+
+    Parameters
+    ----------
+    alpha : float
+        The mass to drop on average, in [0, 1].
+    eta : float
+        The step, in (0, 1].
+    beta : float
+        The threshold before the first update; any finite number.
+    steps : int
+        T, the number of updates, at least 1.
+
+    Returns
+    -------
+    float
+        alpha + (|beta| + 1 + eta alpha)/(eta T).
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range.
+
+    Notes
+    -----
+    Source: arXiv 2510.09942, after arXiv 2106.00170; that it survives the cap of the
+    threshold at 1 and the rollback of rejected tokens is ours. It holds for every
+    sequence of distributions, adversarial ones too, as long as nothing is dropped while
+    the threshold is at or below 0. A step above 1 is refused because the bound then
+    fails: one update can take the threshold below -1.
+
+    Examples
+    --------
+    >>> conformal_bound(alpha=0.25, eta=0.5, beta=0.5, steps=26)
+    0.375
+    """
+    if not 0.0 <= alpha <= 1.0:
+        raise ValueError(f"alpha must be in [0, 1], got {alpha}")
+    if not 0.0 < eta <= 1.0:
+        raise ValueError(
+            f"eta must be in (0, 1], got {eta}: the bound fails for larger steps"
+        )
+    if not math.isfinite(beta):
+        raise ValueError(f"beta must be finite, got {beta}")
+    steps = _integer("steps", steps)
+    return alpha + (abs(beta) + 1.0 + eta * alpha) / (eta * steps)
+
+
+def acceptance_rate(target: npt.ArrayLike, distribution: SparseDistribution) -> float:
+    """Probability that `verify` accepts a token drawn from `distribution`.
+
+    Parameters
+    ----------
+    target : array_like, [V]
+        The target probabilities p: finite, not negative, with a sum within 1e-3 of 1,
+        by which they are divided as `verify` does.
+    distribution : SparseDistribution
+        q^, over the same vocabulary.
+
+    Returns
+    -------
+    float
+        sum_x min(p(x), q^(x)) = 1 - TV(p, q^), in [0, 1]; computed on the support.
+
+    Raises
+    ------
+    ValueError
+        If `target` is not a distribution over ``distribution.vocab_size`` tokens.
+
+    Notes
+    -----
+    Source: arXiv 2211.17192.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import sqs_codec as sqs
+    >>> q = sqs.SparseDistribution(
+    ...     np.array([1, 3], np.uint32), np.array([3, 1], np.uint32), vocab_size=4
+    ... )
+    >>> acceptance_rate([0.25, 0.5, 0.125, 0.125], q)
+    0.625
+    """
+    p = _distribution("target", target)
+    if p.size != distribution.vocab_size:
+        raise ValueError(
+            f"target must have the distribution's vocabulary of "
+            f"{distribution.vocab_size} tokens, got {p.size}"
+        )
+    shared = np.minimum(p[distribution.token_ids], distribution.probs).sum()
+    return min(1.0, float(shared))
+
+
+def total_variation(p: npt.ArrayLike, q: npt.ArrayLike) -> float:
+    """Total variation distance of two dense distributions.
+
+    Parameters
+    ----------
+    p, q : array_like, [V]
+        Probabilities: finite, not negative, with a sum within 1e-3 of 1, by which they
+        are divided.
+
+    Returns
+    -------
+    float
+        (1/2) sum_x |p(x) - q(x)|, in [0, 1].
+
+    Raises
+    ------
+    ValueError
+        If either is not a distribution or the shapes differ.
+
+    Examples
+    --------
+    >>> total_variation([0.25, 0.75], [0.5, 0.5])
+    0.25
+    """
+    left, right = _distribution("p", p), _distribution("q", q)
+    if left.shape != right.shape:
+        raise ValueError(
+            f"p and q must have the same shape, got {left.shape} and {right.shape}"
+        )
+    return min(1.0, 0.5 * float(np.abs(left - right).sum()))
+
+
+def _ceil_log2(count: int) -> int:
+    """Bits that tell `count` >= 1 things apart."""
+    return (count - 1).bit_length()
+
+
+def _integer(name: str, value: int, high: int | None = None) -> int:
+    """`value` as a Python int, which cannot wrap, if it is whole and in 1..`high`."""
+    if int(value) != value or value < 1 or (high is not None and value > high):
+        wanted = "at least 1" if high is None else f"in 1..{high}"
+        raise ValueError(f"{name} must be an integer {wanted}, got {value}")
+    return int(value)
+
+
+def _distribution(name: str, values: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """`values` checked to be a distribution, float64 [V], divided by its sum."""
+    probs = np.asarray(values, dtype=np.float64)
+    if probs.ndim != 1:
+        raise ValueError(f"{name} must have shape [V], got {probs.shape}")
+    if not np.all((probs >= 0.0) & np.isfinite(probs)):
+        raise ValueError(f"{name} must be finite and not negative")
+    total = float(probs.sum())
+    if abs(total - 1.0) > _SUM_TOLERANCE:
+        raise ValueError(f"{name} must sum to 1 within {_SUM_TOLERANCE}, got {total}")
+    scaled: npt.NDArray[np.float64] = probs / total
+    return scaled

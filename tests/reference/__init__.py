@@ -1,0 +1,1 @@
+"""The reference implementation, and what is made from it."""

@@ -1,0 +1,389 @@
+"""The theory's formulas against brute force, and its bounds against adversaries."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+from fractions import Fraction
+from itertools import combinations
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+import sqs_codec as sqs
+from sqs_codec import theory
+
+
+def compositions(total: int, parts: int) -> Iterator[tuple[int, ...]]:
+    """All ways to write `total` as an ordered sum of `parts` integers >= 0."""
+    if parts == 1:
+        yield (total,)
+        return
+    for first in range(total + 1):
+        for rest in compositions(total - first, parts - 1):
+            yield (first, *rest)
+
+
+def reznik(probs: list[Fraction], resolution: int) -> tuple[list[int], list[int]]:
+    """The lattice point in rational arithmetic, and the indices that were adjusted."""
+    exact = [resolution * p for p in probs]
+    counts = [math.floor(y + Fraction(1, 2)) for y in exact]
+    errors = [b - y for b, y in zip(counts, exact, strict=True)]
+    excess = sum(counts) - resolution
+    step = -1 if excess > 0 else 1
+    # The higher id loses first, the lower id gains first.
+    order = sorted(range(len(probs)), key=lambda i: (step * errors[i], step * i))
+    touched = order[: abs(excess)]
+    for i in touched:
+        counts[i] += step
+    return counts, touched
+
+
+@st.composite
+def distributions(draw: st.DrawFn, max_size: int = 6) -> list[Fraction]:
+    """Rational distributions whose small weights make ties frequent."""
+    weights = draw(st.lists(st.integers(0, 6), min_size=1, max_size=max_size))
+    assume(sum(weights) > 0)
+    return [Fraction(w, sum(weights)) for w in weights]
+
+
+def variation(counts: list[int], probs: list[Fraction], resolution: int) -> Fraction:
+    """Total variation of a lattice point and the distribution it stands for."""
+    pairs = zip(counts, probs, strict=True)
+    return sum((abs(Fraction(b, resolution) - p) for b, p in pairs), Fraction(0)) / 2
+
+
+def smallest_power(count: int) -> int:
+    """ceil(log2(count)) by its definition."""
+    bits = 0
+    while 2**bits < count:
+        bits += 1
+    return bits
+
+
+def test_the_papers_figure_is_the_one_of_k_sqs() -> None:
+    assert theory.paper_support_bits(49152, 64) == 702
+    assert theory.paper_count_bits(64, 100) == 153
+    assert theory.paper_bits(49152, 64, 100) == 855
+    assert theory.paper_bits(49152, 64, 100, conformal=True) == 855 + 16
+
+
+@pytest.mark.parametrize(
+    ("vocab_size", "support", "resolution", "support_bits", "count_bits"),
+    [
+        (2, 1, 1, 1, 0),  # C(2,1) = 2, C(1,0) = 1
+        (4, 2, 2, 3, 2),  # C(4,2) = 6, C(3,1) = 3
+        (4, 4, 1, 0, 2),  # C(4,4) = 1, C(4,3) = 4: a power of two is not rounded up
+        (5, 1, 9, 3, 0),  # C(5,1) = 5, C(9,0) = 1
+        (10, 3, 4, 7, 4),  # C(10,3) = 120, C(6,2) = 15
+    ],
+)
+def test_the_papers_formulas_by_hand(
+    vocab_size: int, support: int, resolution: int, support_bits: int, count_bits: int
+) -> None:
+    assert theory.paper_support_bits(vocab_size, support) == support_bits
+    assert theory.paper_count_bits(support, resolution) == count_bits
+    bits = theory.paper_bits(vocab_size, support, resolution)
+    assert bits == support_bits + count_bits
+    conformal = theory.paper_bits(vocab_size, support, resolution, conformal=True)
+    assert conformal == bits + smallest_power(vocab_size)
+
+
+@pytest.mark.parametrize("exponent", [1, 16, 52, 53, 54, 64, 200])
+def test_ceilings_are_exact_next_to_powers_of_two(exponent: int) -> None:
+    # C(n, 1) = n puts the argument where floats can't tell it from a power of two.
+    power = 2**exponent
+    assert theory.paper_support_bits(power, 1) == exponent
+    assert theory.paper_support_bits(power + 1, 1) == exponent + 1
+    assert theory.paper_count_bits(2, power - 1) == exponent
+    assert theory.paper_count_bits(2, power) == exponent + 1
+    assert theory.enumerative_bits(power, 1, 1) == exponent
+    assert theory.enumerative_bits(power + 1, 1, 1) == exponent + 1
+
+
+@given(st.integers(1, 300), st.integers(1, 300), st.integers(1, 300))
+def test_formulas_meet_their_definitions(
+    vocab: int, size: int, resolution: int
+) -> None:
+    assume(size <= vocab)
+    supports = math.comb(vocab, size)
+    assert theory.paper_support_bits(vocab, size) == smallest_power(supports)
+    points = math.comb(resolution + size - 1, size - 1)
+    assert theory.paper_count_bits(size, resolution) == smallest_power(points)
+    if size <= resolution:
+        joint = supports * math.comb(resolution - 1, size - 1)
+        assert theory.enumerative_bits(vocab, size, resolution) == smallest_power(joint)
+
+
+@pytest.mark.parametrize(
+    ("vocab", "support", "resolution"), [(5, 3, 4), (6, 4, 3), (4, 4, 5), (6, 2, 6)]
+)
+def test_the_paper_names_each_distribution_once_for_each_set_of_zeros(
+    vocab: int, support: int, resolution: int
+) -> None:
+    names: Counter[frozenset[tuple[int, int]]] = Counter()
+    for ids in combinations(range(vocab), support):
+        for counts in compositions(resolution, support):
+            pairs = zip(ids, counts, strict=True)
+            names[frozenset((i, b) for i, b in pairs if b > 0)] += 1
+    by_survivors = Counter(len(distribution) for distribution in names)
+    for k, number in by_survivors.items():
+        assert smallest_power(number) == theory.enumerative_bits(vocab, k, resolution)
+        wasted = math.comb(vocab - k, support - k)
+        assert {names[d] for d in names if len(d) == k} == {wasted}
+    assert smallest_power(sum(names.values())) <= theory.paper_bits(
+        vocab, support, resolution
+    )
+
+
+@given(st.integers(2, 2**20), st.integers(1, 128), st.integers(1, 2**16), st.data())
+def test_survivors_only_is_never_longer_than_the_paper(
+    vocab: int, support: int, resolution: int, data: st.DataObject
+) -> None:
+    support = min(support, vocab)
+    survivors = data.draw(st.integers(1, min(support, resolution)))
+    ours = theory.enumerative_bits(vocab, survivors, resolution)
+    saved = math.comb(vocab - survivors, support - survivors).bit_length() - 1
+    assert ours + saved <= theory.paper_bits(vocab, support, resolution)
+
+
+def test_numpy_integers_do_not_wrap() -> None:
+    resolution, support = np.uint16(65535), np.uint8(255)
+    bits = theory.paper_count_bits(support, resolution)  # type: ignore[arg-type]
+    assert bits == theory.paper_count_bits(255, 65535)
+
+
+@given(distributions(), st.integers(1, 12))
+def test_the_lattice_point_touches_each_index_once_and_stays_within_the_bound(
+    probs: list[Fraction], resolution: int
+) -> None:
+    counts, touched = reznik(probs, resolution)
+    assert sum(counts) == resolution
+    assert min(counts) >= 0
+    assert 2 * len(touched) <= len(probs)
+    tv = variation(counts, probs, resolution)
+    assert tv <= Fraction(len(probs), 4 * resolution)
+    assert float(tv) <= theory.quantizer_tv_bound(len(probs), resolution)
+
+
+@given(distributions(max_size=4), st.integers(1, 7))
+def test_the_lattice_point_is_nearest_and_first_among_equals(
+    probs: list[Fraction], resolution: int
+) -> None:
+    def distance(point: tuple[int, ...]) -> Fraction:
+        pairs = zip(point, probs, strict=True)
+        return sum(((b - resolution * p) ** 2 for b, p in pairs), Fraction(0))
+
+    points = list(compositions(resolution, len(probs)))
+    least = min(map(distance, points))
+    nearest = max(point for point in points if distance(point) == least)
+    assert tuple(reznik(probs, resolution)[0]) == nearest
+
+
+@pytest.mark.parametrize("support", [2, 4, 10])
+def test_the_quantizer_bound_is_attained(support: int) -> None:
+    resolution = 4 * support
+    # Half integers after scaling, with one token taking up the rest.
+    exact = [Fraction(1, 2)] * (support - 1)
+    exact.append(resolution - sum(exact, Fraction(0)))
+    probs = [y / resolution for y in exact]
+    counts, _ = reznik(probs, resolution)
+    tv = variation(counts, probs, resolution)
+    assert float(tv) == theory.quantizer_tv_bound(support, resolution)
+
+
+@given(st.integers(2, 8), st.integers(1, 20), st.integers(0, 2**32 - 1))
+def test_the_rejection_bound_holds_and_acceptance_is_its_complement(
+    vocab: int, resolution: int, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    q, p = rng.dirichlet(np.full(vocab, 0.5), size=2)
+    support = int(rng.integers(1, vocab + 1))
+    kept = np.sort(np.argsort(-q, kind="stable")[:support])
+    mass = [Fraction(float(x)) for x in q[kept]]
+    counts = np.array(reznik([m / sum(mass) for m in mass], resolution)[0], np.uint32)
+    alive = counts > 0
+    quantized = sqs.SparseDistribution(
+        kept[alive].astype(np.uint32), counts[alive], vocab
+    )
+    dense = np.zeros(vocab)
+    dense[kept] = counts / resolution
+
+    accepted = theory.acceptance_rate(p, quantized)
+    assert accepted == pytest.approx(float(np.minimum(p, dense).sum()), abs=1e-12)
+    rejected = theory.total_variation(p, dense)
+    assert accepted == pytest.approx(1.0 - rejected, abs=1e-12)
+
+    dropped = float(np.delete(q, kept).sum())
+    bound = theory.rejection_bound(
+        [theory.total_variation(p, q)], [dropped], [support], resolution
+    )
+    assert rejected <= bound + 1e-12
+
+
+def test_acceptance_rate_divides_by_the_sum_as_verify_does() -> None:
+    q = sqs.SparseDistribution(
+        np.array([0, 2], np.uint32), np.array([1, 1], np.uint32), 3
+    )
+    p = np.array([0.25, 0.25, 0.5])
+    assert theory.acceptance_rate(p, q) == 0.75
+    assert theory.acceptance_rate(p * (1 + 2**-11), q) == pytest.approx(0.75, abs=1e-15)
+
+
+def test_total_variation_at_its_ends() -> None:
+    assert theory.total_variation([0.3, 0.7], [0.3, 0.7]) == 0.0
+    assert theory.total_variation([1.0, 0.0, 0.0], [0.0, 0.1, 0.9]) == 1.0
+
+
+def test_rejection_bound_sums_and_broadcasts_the_resolution() -> None:
+    mismatch, dropped, support = [0.5, 0.25], [0.0, 0.125], [4, 8]
+    assert theory.rejection_bound(mismatch, dropped, support, 8) == 1.25
+    assert theory.rejection_bound(mismatch, dropped, support, [8, 16]) == 1.125
+    assert theory.rejection_bound([], [], [], 8) == 0.0
+
+
+unit = st.fractions(0, 1, max_denominator=1000)
+
+
+def update(
+    beta: Fraction, dropped: Fraction, alpha: Fraction, eta: Fraction
+) -> Fraction:
+    return min(Fraction(1), beta - eta * (dropped - alpha))
+
+
+@given(
+    alpha=unit,
+    eta=st.fractions(Fraction(1, 1000), 1),
+    beta=st.fractions(-3, 3, max_denominator=1000),
+    losses=st.lists(st.one_of(st.sampled_from([Fraction(0), Fraction(1)]), unit)),
+)
+def test_the_conformal_bound_holds_on_every_path(
+    alpha: Fraction, eta: Fraction, beta: Fraction, losses: list[Fraction]
+) -> None:
+    first, total, clipped = beta, Fraction(0), Fraction(0)
+    for steps, loss in enumerate(losses, start=1):
+        dropped = loss if beta > 0 else Fraction(0)
+        total += dropped
+        clipped += max(Fraction(0), beta - eta * (dropped - alpha) - 1)
+        beta = update(beta, dropped, alpha, eta)
+        mean = total / steps
+        # The identity and the floor that docs/theory.md derives the bounds from.
+        assert mean == alpha + (first - beta - clipped) / (eta * steps)
+        assert beta >= min(first, -eta * (1 - alpha))
+        sharp = alpha + max(Fraction(0), first + eta * (1 - alpha)) / (eta * steps)
+        assert mean <= sharp
+        bound = theory.conformal_bound(float(alpha), float(eta), float(first), steps)
+        assert float(sharp) <= bound * (1 + 1e-12)
+
+
+@given(
+    alpha=unit,
+    eta=st.fractions(Fraction(1, 1000), 1),
+    beta=unit,
+    losses=st.lists(unit, min_size=1),
+)
+def test_the_mean_is_low_only_by_the_steps_in_which_the_cap_acts(
+    alpha: Fraction, eta: Fraction, beta: Fraction, losses: list[Fraction]
+) -> None:
+    first, total, capped = beta, Fraction(0), 0
+    for loss in losses:
+        dropped = loss if beta > 0 else Fraction(0)
+        total += dropped
+        capped += beta - eta * (dropped - alpha) > 1
+        beta = update(beta, dropped, alpha, eta)
+    steps = len(losses)
+    floor = alpha * (1 - Fraction(capped, steps)) - (1 - first) / (eta * steps)
+    assert total / steps >= floor
+
+
+def test_the_greediest_adversary_nearly_meets_the_bound() -> None:
+    alpha, eta, first, steps = Fraction(1, 100), Fraction(1, 2), Fraction(1), 1000
+    beta, total = first, Fraction(0)
+    for _ in range(steps):
+        dropped = Fraction(1) if beta > 0 else Fraction(0)
+        total += dropped
+        beta = update(beta, dropped, alpha, eta)
+    bound = theory.conformal_bound(0.01, 0.5, 1.0, steps)
+    # Rightly above alpha, and within the constant's slack of the bound.
+    assert 0.01 < float(total / steps) <= bound < float(total / steps) + 4 / steps
+
+
+def test_judged_positions_obey_the_bound_under_rollback() -> None:
+    seed = 20
+    print(f"seed {seed}")
+    rng = np.random.default_rng(seed)
+    alpha, eta, first = 0.05, 0.1, 0.3
+    beta, judged = first, []
+    for _ in range(500):
+        drafted = int(rng.integers(1, 9))
+        states, losses = [beta], []
+        for _ in range(drafted):
+            loss = float(rng.random()) if states[-1] > 0 else 0.0
+            losses.append(loss)
+            states.append(min(1.0, states[-1] - eta * (loss - alpha)))
+        # The adversary keeps the prefix of the round that dropped most.
+        accepted = max(
+            range(drafted + 1), key=lambda n: float(np.mean(losses[: n + 1]))
+        )
+        kept = min(accepted + 1, drafted)
+        judged += losses[:kept]
+        beta = states[kept]
+        bound = theory.conformal_bound(alpha, eta, first, len(judged))
+        assert np.mean(judged) <= bound + 1e-12
+
+
+def test_steps_above_one_are_refused_because_the_bound_fails() -> None:
+    with pytest.raises(ValueError, match="larger steps"):
+        theory.conformal_bound(0.01, 10.0, 0.5, 1)
+    # What it would promise, and what one uniform distribution over 1000 tokens drops.
+    assert 0.01 + (0.5 + 1 + 10 * 0.01) / 10 < 1 - 1 / 1000
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("paper_support_bits", (0, 1), "vocab_size must be an integer at least 1"),
+        ("paper_support_bits", (8, 9), r"support must be an integer in 1\.\.8, got 9"),
+        ("paper_support_bits", (8, 0), r"support must be an integer in 1\.\.8, got 0"),
+        ("paper_support_bits", (8, 2.5), "support must be an integer"),
+        ("paper_count_bits", (0, 1), "support"),
+        ("paper_count_bits", (1, 0), "resolution"),
+        ("paper_bits", (8, 9, 1), "support"),
+        ("enumerative_bits", (8, 9, 100), r"survivors must be an integer in 1\.\.8"),
+        ("enumerative_bits", (100, 9, 8), r"survivors must be an integer in 1\.\.8"),
+        ("enumerative_bits", (8, 1, 0), "resolution"),
+        ("quantizer_tv_bound", (0, 1), "support"),
+        ("quantizer_tv_bound", (1, 0), "resolution"),
+        ("rejection_bound", ([1.5], [0.0], [1], 1), "mismatch"),
+        ("rejection_bound", ([0.5], [-0.1], [1], 1), "dropped_mass"),
+        ("rejection_bound", ([math.nan], [0.0], [1], 1), "mismatch"),
+        ("rejection_bound", ([0.5], [0.0], [0], 1), "support"),
+        ("rejection_bound", ([0.5], [0.0], [1], 0), "resolution"),
+        ("rejection_bound", ([0.5], [0.0, 0.0], [1], 1), "one shape"),
+        ("rejection_bound", (0.5, 0.0, 1, 1), "one shape"),
+        ("rejection_bound", ([0.5], [0.0], [1], [1, 2]), "resolution must be a scalar"),
+        ("conformal_bound", (1.5, 0.1, 0.1, 1), "alpha"),
+        ("conformal_bound", (0.5, 0.0, 0.1, 1), "eta"),
+        ("conformal_bound", (0.5, 0.1, math.nan, 1), "beta"),
+        ("conformal_bound", (0.5, 0.1, 0.1, 0), "steps"),
+        ("total_variation", ([0.5, 0.5], [1.0]), "same shape"),
+        ("total_variation", ([0.5, 0.6], [0.5, 0.5]), "p must sum to 1"),
+        ("total_variation", ([0.5, 0.5], [1.5, -0.5]), "q must be finite"),
+        ("total_variation", ([[1.0]], [1.0]), "p must have shape"),
+        ("total_variation", ([], []), "p must sum to 1"),
+    ],
+)
+def test_arguments_out_of_range_are_named(
+    name: str, arguments: tuple[object, ...], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        getattr(theory, name)(*arguments)
+
+
+def test_acceptance_rate_refuses_another_vocabulary() -> None:
+    q = sqs.SparseDistribution(np.array([1], np.uint32), np.array([4], np.uint32), 3)
+    with pytest.raises(ValueError, match="vocabulary of 3 tokens, got 2"):
+        theory.acceptance_rate([0.5, 0.5], q)
