@@ -503,6 +503,7 @@ class Codec:
 
     def _row(self, name: str, values: ArrayLike) -> NDArray[np.floating]:
         row = np.asarray(values)
+        row = row.astype(row.dtype.newbyteorder("="), copy=False)
         if row.dtype not in (np.float16, np.float32, np.float64):
             raise TypeError(
                 f"{name} must be float16, float32 or float64, got {row.dtype}"
@@ -511,7 +512,7 @@ class Codec:
             raise ValueError(
                 f"{name} must have shape ({self.vocab_size},), got {row.shape}"
             )
-        return np.ascontiguousarray(row, row.dtype.newbyteorder("="))
+        return np.ascontiguousarray(row)
 
     def _wrap(
         self, ids: NDArray[np.uint32], counts: NDArray[np.uint32], dropped: float

@@ -23,8 +23,9 @@ class Drafter:
     A round goes `push` (once for each token), `finish`, `feedback`; any other
     order is a RuntimeError. The first `push` of a round always drafts; later
     ones draft while the round's packet, padding included, stays within the
-    budget. Whether one drafts depends on its distribution and never on the
-    token drawn, which keeps the output exact.
+    budget, and once one doesn't the round is full. Whether one drafts depends
+    on its distribution and never on the token drawn, which keeps the output
+    exact.
 
     The rule for `keep`'s state: it learns from every drafted token at once, and
     `feedback` takes back what it learned from positions that did not get into
@@ -82,6 +83,7 @@ class Drafter:
         self._start()
 
     def _start(self) -> None:
+        self._full = False
         self._finished = False
         self._bits = ROUND_LENGTH_BITS
         self._distributions: list[SparseDistribution] = []
@@ -100,7 +102,7 @@ class Drafter:
         Returns
         -------
         int or None
-            The token; None, with nothing changed, if the round is full.
+            The token; None if the round is full.
 
         Raises
         ------
@@ -109,11 +111,12 @@ class Drafter:
         """
         if self._finished:
             raise RuntimeError("push: the round is finished; feedback comes next")
-        if len(self._tokens) == self.max_tokens:
+        if self._full or len(self._tokens) == self.max_tokens:
             return None
         q = self.codec.quantize(logits, self.keep, temperature)
         bits = self._bits + self.codec.bits(q) + self.codec.token_bits(q)
         if self._tokens and not self._fits(bits):
+            self._full = True
             return None
         token = q.sample(self.rng)
         self._bits = bits

@@ -241,6 +241,7 @@ def distribution_bits(ids, counts, vocab_size, resolution, coding):
     """The fields of one distribution, as a string of 0 and 1."""
     k = len(ids)
     most = max_support(vocab_size, resolution, coding)
+    assert k <= most
     bits = field(k - 1, (most - 1).bit_length())
     if coding == "bitpack":
         bits += "".join(field(i, (vocab_size - 1).bit_length()) for i in ids)

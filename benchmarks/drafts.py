@@ -1,0 +1,90 @@
+"""Read ``tests/data/drafts.npz``, which ``make_drafts.py`` made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+DRAFTS = Path(__file__).parents[1] / "tests" / "data" / "drafts.npz"
+
+VOCAB_SIZE = 49_152
+"""V of SmolLM2."""
+
+LOGIT_UNIT = 2.0**-10
+"""What an int16 logit of the file counts."""
+
+
+@dataclass(frozen=True)
+class Drafts:
+    """Real logits of a draft model, one row for every position of some answers.
+
+    Attributes
+    ----------
+    category : ndarray of str, shape [N]
+        Kind of prompt.
+    prompt : ndarray of uint8, shape [N]
+        Number of the prompt; the rows of a prompt are consecutive positions.
+    position : ndarray of uint16, shape [N]
+        Place in the answer, from 0.
+    token : ndarray of uint16, shape [N]
+        What the target model wrote at that place.
+    ids : ndarray of uint16, shape [N, 384]
+        The draft's most probable tokens in descending order.
+    logits : ndarray of float32, shape [N, 384]
+        Their logits at temperature 1, relative to the row's largest, which is 0.
+    tail : ndarray of float32, shape [N]
+        Log of the sum of exp(logit) over all other tokens, on the same scale.
+    dense : ndarray of float16, shape [6, V]
+        Whole rows as the model gave them.
+    dense_row : ndarray of uint16, shape [6]
+        Which of the N rows these are.
+    """
+
+    category: NDArray[np.str_]
+    prompt: NDArray[np.uint8]
+    position: NDArray[np.uint16]
+    token: NDArray[np.uint16]
+    ids: NDArray[np.uint16]
+    logits: NDArray[np.float32]
+    tail: NDArray[np.float32]
+    dense: NDArray[np.float16]
+    dense_row: NDArray[np.uint16]
+
+    def __len__(self) -> int:
+        """N, the number of rows."""
+        return len(self.token)
+
+    def row(self, index: int) -> NDArray[np.float32]:
+        """Logits of one row, float32 [V], with the tail spread evenly.
+
+        At temperature 1 the 384 tokens and the tail have the probabilities that
+        the model gave them; how the tail is spread within itself is lost.
+        """
+        ids = self.ids[index]
+        share = self.tail[index] - np.log(VOCAB_SIZE - ids.size)
+        row = np.full(VOCAB_SIZE, share, dtype=np.float32)
+        row[ids] = self.logits[index]
+        return row
+
+    def rows(self) -> Iterator[NDArray[np.float32]]:
+        """Every `row` in order, each made when it is asked for."""
+        return (self.row(index) for index in range(len(self)))
+
+
+def load_drafts(path: Path = DRAFTS) -> Drafts:
+    """Load the file of drafts.
+
+    Examples
+    --------
+    >>> drafts = load_drafts()
+    >>> drafts.row(0).shape, float(drafts.row(0).max())
+    ((49152,), 0.0)
+    """
+    with np.load(path) as file:
+        arrays = dict(file)
+    arrays["logits"] = arrays["logits"].astype(np.float32) * np.float32(LOGIT_UNIT)
+    return Drafts(**arrays)

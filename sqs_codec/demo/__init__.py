@@ -1,0 +1,12 @@
+"""A draft model and a target model that speak to each other through bytes.
+
+`sqs demo` runs it; ``docs/demo.md`` explains what it prints. The modules:
+
+* `~sqs_codec.demo.models`: which two models, and their key/value caches
+* `~sqs_codec.demo.loop`: the edge, the cloud and what passes between them
+* `~sqs_codec.demo.report`: what the terminal shows
+* `~sqs_codec.demo.run`: one run from options to the table
+
+Everything here needs the ``hf`` extra (torch, transformers, gguf, accelerate,
+rich); the rest of the package never imports it.
+"""

@@ -1,0 +1,186 @@
+"""What the terminal shows: text as it is verified, a live line, a table.
+
+In a terminal the unfinished line of text and the live line under it are redrawn
+in place. Piped to a file the same text comes out plain, without them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from sqs_codec.demo.loop import Stats, Step
+    from sqs_codec.demo.models import HFTokenizer
+
+UPLINKS = {"10 kbit/s": 1e4, "100 kbit/s": 1e5, "1 Mbit/s": 1e6}
+"""Bits per second of the table's uplinks, by name."""
+
+LIVE_UPLINK = "100 kbit/s"
+
+FROM_CLOUD = "bold cyan"
+"""How the tokens look that the cloud put in; the draft's own are plain."""
+
+
+class Stream:
+    """One text on its way to the terminal, a context manager.
+
+    Parameters
+    ----------
+    console : rich.console.Console
+    tokenizer : transformers.PreTrainedTokenizerBase
+    """
+
+    def __init__(self, console: Console, tokenizer: HFTokenizer) -> None:
+        self._console = console
+        self._tokenizer = tokenizer
+        self._line = Text()
+        self._ids: list[int] = []
+        self._shown = 0
+        self._live: Live | None = None
+        if console.is_terminal and not console.is_dumb_terminal:
+            self._live = Live(console=console, transient=True, auto_refresh=False)
+
+    def __enter__(self) -> Stream:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._live:
+            self._live.stop()
+        self._console.print(self._line)
+
+    def show(self, step: Step, status: Text) -> None:
+        """Append one round's tokens and redraw the live line."""
+        self._append(step.accepted, "")
+        self._append(step.corrected, FROM_CLOUD)
+        *full, self._line = self._line.wrap(self._console, self._console.width) or [
+            Text()
+        ]
+        for line in full:
+            line.rstrip()
+            self._console.print(line)
+        if self._live:
+            self._live.update(Group(self._line, Text(), status), refresh=True)
+
+    def _append(self, tokens: tuple[int, ...], style: str) -> None:
+        """Add what the tokens say, as far as it is whole characters."""
+        self._ids += tokens
+        said = self._tokenizer.decode(self._ids, skip_special_tokens=True)
+        whole = said.rstrip("\N{REPLACEMENT CHARACTER}")
+        self._line.append(whole[self._shown :], style)
+        self._shown = max(self._shown, len(whole))
+
+
+def live_line(name: str, stats: Stats) -> Text:
+    """Say in one line of less than 80 characters how it goes so far."""
+    seconds = stats.wire_bits / UPLINKS[LIVE_UPLINK]
+    return Text(
+        f"{name}  acceptance {stats.acceptance_rate:.0%}, "
+        f"{stats.bits_per_drafted:.0f} bits per drafted token, "
+        f"uplink {duration(seconds)} at {LIVE_UPLINK}",
+        style="reverse",
+        no_wrap=True,
+        overflow="ellipsis",
+    )
+
+
+def duration(seconds: float) -> str:
+    """Return a time with two or three digits and a unit that fits.
+
+    Examples
+    --------
+    >>> [duration(s) for s in (0.0123, 0.456, 7.89, 123.4, 8000.0)]
+    ['12 ms', '0.46 s', '7.9 s', '123 s', '2.2 h']
+    """
+    for limit, scale, unit, digits in (
+        (0.1, 1e3, "ms", 0),
+        (1.0, 1.0, "s", 2),
+        (100.0, 1.0, "s", 1),
+        (1000.0, 1.0, "s", 0),
+        (7200.0, 1 / 60, "min", 0),
+    ):
+        if seconds < limit:
+            return f"{seconds * scale:.{digits}f} {unit}"
+    return f"{seconds / 3600:.1f} h"
+
+
+def summary(runs: Mapping[str, Stats]) -> Group:
+    """Tables of what happened and of what each way to send it costs.
+
+    Parameters
+    ----------
+    runs : mapping of str to Stats
+        By the name of the keep rule.
+    """
+    return Group(_events(runs), _costs(runs), Text(NOTE, style="dim"))
+
+
+NOTE = """\
+Acceptance: accepted per token judged. Resampling: rejected per token of text.
+Real bytes: whole packets, with drafted tokens, framing and padding. The others
+count the distributions alone. Paper's formula: ceil(log2) of the binomials, for
+the K tokens kept. Raw top-K: fp16 + int32 for each of these. The last columns
+are the uplink time of 100 tokens of text."""
+
+
+def _events(runs: Mapping[str, Stats]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("")
+    for name in runs:
+        table.add_column(name, justify="right")
+    for label, cells in {
+        "tokens of text": [f"{s.emitted}" for s in runs.values()],
+        "tokens drafted": [f"{s.drafted}" for s in runs.values()],
+        "rounds": [f"{s.rounds}" for s in runs.values()],
+        "acceptance rate": [f"{s.acceptance_rate:.1%}" for s in runs.values()],
+        "resampling rate": [f"{s.resampling_rate:.1%}" for s in runs.values()],
+        "mean support: tokens kept, K": [
+            f"{s.kept / max(1, s.drafted):.1f}" for s in runs.values()
+        ],
+        "mean support: tokens sent, k": [
+            f"{s.survivors / max(1, s.drafted):.1f}" for s in runs.values()
+        ],
+    }.items():
+        table.add_row(label, *cells)
+    return table
+
+
+def _costs(runs: Mapping[str, Stats]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("sent as\n")
+    table.add_column("bits per\ndrafted", justify="right")
+    table.add_column("times\nreal", justify="right")
+    for uplink in UPLINKS:
+        table.add_column(f"100 tokens\n{uplink}", justify="right")
+    for name, stats in runs.items():
+        table.add_row(Text(name, style="bold"))
+        for scheme, bits in {
+            "real bytes": stats.wire_bits,
+            "paper's formula": stats.paper_bits,
+            "raw top-K": stats.raw_bits,
+            "dense fp16": stats.dense_bits,
+        }.items():
+            ratio = bits / max(1, stats.wire_bits)
+            text_bits = 100 * bits / max(1, stats.emitted)
+            table.add_row(
+                f"  {scheme}",
+                f"{bits / max(1, stats.drafted):,.0f}",
+                f"{ratio:.1f}" if ratio < 100 else f"{ratio:,.0f}",
+                *(duration(text_bits / rate) for rate in UPLINKS.values()),
+            )
+        table.add_section()
+    return table

@@ -1,0 +1,452 @@
+"""The codec on PyTorch tensors (the extra ``[torch]``).
+
+Three functions mirror the core's: `quantize` a batch of logits wherever they
+are, `to_dense` for models and metrics that want whole rows, and `verify` from
+the target's logits. What crosses between an accelerator and the host is a few
+tokens per row, never a batch of whole rows.
+
+The device must compute in float64. Apple's MPS does not, so its tensors are
+copied to the CPU first.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+try:
+    import torch
+except ModuleNotFoundError as error:
+    raise ImportError(
+        "sqs_codec.torch needs PyTorch: pip install 'sqs-codec[torch]'"
+    ) from error
+
+from sqs_codec._codec import Codec, Round, SparseDistribution, _check_keep
+from sqs_codec._keep import Keep, Kind, TopK
+from sqs_codec._verify import Verdict, _draw, _residual
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["quantize", "to_dense", "verify"]
+
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def quantize(
+    codec: Codec, logits: torch.Tensor, keep: Keep, temperature: float = 1.0
+) -> Any:
+    """Sparsify and quantize ``softmax(logits / temperature)``, row by row.
+
+    A tensor on the CPU goes through `Codec.quantize`, bfloat16 after widening
+    to float32, which is exact. On an accelerator the tokens are chosen there,
+    and only those kept move. This waits for the device twice, whatever the
+    batch: once for the number of tokens, once for the tokens.
+
+    With `TopK`, the tokens and counts are the same on every device, to the bit.
+    The other rules compare sums of exponentials, which devices round in their
+    own ways, so a token on the edge of the rule may be kept on one device and
+    not on another. Nothing depends on it: the token is drawn from the
+    distribution that is sent. Likewise `dropped_mass` agrees to about 1e-6.
+
+    Parameters
+    ----------
+    codec : Codec
+    logits : torch.Tensor of float16, bfloat16, float32 or float64 [..., vocab_size]
+        On any device, contiguous or not; gradients are ignored. ``-inf`` masks
+        a token.
+    keep : Keep
+        Which tokens to keep. The same state serves all rows and isn't changed.
+    temperature : float
+        At 0 the most probable token gets all counts.
+
+    Returns
+    -------
+    SparseDistribution, or nested lists of them
+        One for a tensor [vocab_size]; otherwise lists that follow the leading
+        dimensions, as `torch.Tensor.tolist` makes them.
+
+    Raises
+    ------
+    ValueError
+        If the last dimension isn't the codec's vocabulary, or a row holds NaN
+        or +inf or nothing but -inf; it names the row.
+    TypeError
+        If `logits` isn't a tensor of one of the dtypes above.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sqs_codec import Codec, TopK
+    >>> codec = Codec(vocab_size=5, resolution=10)
+    >>> logits = torch.tensor([[0, 3, 2, 0, 0], [1, 0, 0, 1, 1]]).bfloat16()
+    >>> for q in quantize(codec, logits, TopK(2)):
+    ...     print(q.token_ids, q.counts)
+    [1 2] [7 3]
+    [0 3] [5 5]
+    """
+    values = _values("logits", logits)
+    if values.ndim == 0 or values.shape[-1] != codec.vocab_size:
+        raise ValueError(
+            f"logits must have shape [..., {codec.vocab_size}], "
+            f"got {list(values.shape)}"
+        )
+    temperature = _check_temperature(temperature)
+    _check_keep(keep)
+    shape = values.shape[:-1]
+    rows = values.reshape(shape.numel(), codec.vocab_size)
+    on = _quantize_on_host if rows.device.type == "cpu" else _quantize_on_device
+    return _nest(iter(on(codec, rows, shape, keep, temperature)), shape)
+
+
+def _quantize_on_host(
+    codec: Codec,
+    rows: torch.Tensor,
+    shape: Sequence[int],
+    keep: Keep,
+    temperature: float,
+) -> list[SparseDistribution]:
+    if rows.dtype == torch.bfloat16:  # which numpy lacks
+        rows = rows.float()
+    try:
+        return [codec.quantize(row, keep, temperature) for row in rows.numpy()]
+    except ValueError:
+        _check_maxima("logits", rows.amax(-1).numpy(), shape)
+        raise
+
+
+def _quantize_on_device(
+    codec: Codec,
+    rows: torch.Tensor,
+    shape: Sequence[int],
+    keep: Keep,
+    temperature: float,
+) -> list[SparseDistribution]:
+    """Choose tokens on the device of `rows` and have the core round the rest.
+
+    The counts depend on the logits of the tokens kept alone, so the core gets
+    rows of these, padded with masked tokens to one width.
+    """
+    terms = _terms(rows, temperature)
+    kept = _select(rows, terms, keep if temperature else TopK(1))
+    dropped = terms.masked_fill(kept, 0).sum(-1) / terms.sum(-1)
+    row_of, token_of = kept.nonzero(as_tuple=True)
+    # Everything fits float64 exactly, so that it can move at once.
+    moved = torch.cat(
+        [
+            rows.amax(-1).double(),
+            dropped,
+            kept.sum(-1).double(),
+            token_of.double(),
+            rows[row_of, token_of].double(),
+        ]
+    )
+    heads, tails = np.split(moved.cpu().numpy(), [3 * len(rows)])
+    maxima, masses, sizes = heads.reshape(3, -1)
+    token_ids, logits = tails.reshape(2, -1)
+    _check_maxima("logits", maxima, shape)
+    width = max([2, *sizes.astype(int)])
+    narrow = Codec(width, codec.resolution, codec.coding)
+    ends = np.cumsum(sizes).astype(int)
+    distributions = []
+    for ids, kept_logits, mass in zip(
+        np.split(token_ids.astype(np.uint32), ends),
+        np.split(logits, ends),
+        masses.tolist(),
+        strict=False,  # an empty part follows the last row's
+    ):
+        row = np.full(width, -np.inf)
+        row[: ids.size] = kept_logits
+        q = narrow.quantize(row, TopK(width), temperature)
+        distributions.append(
+            SparseDistribution._from_core(ids[q.token_ids], q.counts, codec, mass)
+        )
+    return distributions
+
+
+def _terms(rows: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Return softmax(rows / temperature) up to a factor: the largest is 1.
+
+    In float64. At temperature 0 the first of the largest has all of it.
+    """
+    if temperature == 0:
+        terms = torch.zeros_like(rows, dtype=torch.float64)
+        return terms.scatter_(-1, rows.argmax(-1, keepdim=True), 1)
+    scale = min(1 / temperature, sys.float_info.max)  # so that 0 * scale is 0
+    x = rows.double()
+    return ((x - x.amax(-1, keepdim=True)) * scale).exp()
+
+
+def _select(rows: torch.Tensor, terms: torch.Tensor, keep: Keep) -> torch.Tensor:
+    """Return which tokens a rule keeps, bool, of the shape of `rows`.
+
+    The rules are the core's, as ``sparsify.c`` has them.
+    """
+    kind, value = keep._kind, keep._value
+    if kind == Kind.TOP_K:
+        return _top_k(rows, min(int(value), rows.shape[-1]))
+    if kind == Kind.TOP_P and value < 1:
+        return _top_p(rows, terms, value)
+    level: torch.Tensor | float = 0.0
+    if kind == Kind.THRESHOLD:
+        level = value * terms.sum(-1, keepdim=True)
+    elif kind == Kind.MIN_P:
+        level = value
+    kept = (terms >= level) & (terms > 0)
+    return kept.scatter_(-1, rows.argmax(-1, keepdim=True), True)
+
+
+def _top_k(rows: torch.Tensor, k: int) -> torch.Tensor:
+    """Keep all above the k-th value, and of its equals the lowest ids."""
+    last = rows.topk(k, dim=-1).values[..., -1:]
+    above = rows > last
+    equal = rows == last
+    places = k - above.sum(-1, keepdim=True)
+    kept = above | (equal & (equal.cumsum(-1, dtype=torch.int32) <= places))
+    return kept & (rows > -torch.inf)
+
+
+def _top_p(rows: torch.Tensor, terms: torch.Tensor, p: float) -> torch.Tensor:
+    order = rows.argsort(dim=-1, descending=True, stable=True)
+    mass = terms.gather(-1, order).cumsum(-1)
+    short = mass < p * terms.sum(-1, keepdim=True)
+    # Those that fall short of p, and the one after them.
+    ranks = torch.arange(rows.shape[-1], device=rows.device)
+    chosen = ranks <= short.sum(-1, keepdim=True)
+    return torch.zeros_like(chosen).scatter_(-1, order, chosen) & (rows > -torch.inf)
+
+
+def to_dense(
+    distributions: SparseDistribution | list[Any] | tuple[Any, ...],
+    device: torch.device | str | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> torch.Tensor:
+    """Return the probabilities of the whole vocabulary.
+
+    Only the supports move to the device; they are spread out there.
+
+    Parameters
+    ----------
+    distributions : SparseDistribution, or nested lists or tuples of them
+        Of one vocabulary; lists of one depth have one length. What
+        `quantize` returns is of this form, and so is ``round_.distributions``.
+    device : torch.device or str, optional
+        Torch's default device if None.
+    dtype : torch.dtype
+        A floating-point one.
+
+    Returns
+    -------
+    torch.Tensor [..., vocab_size]
+
+    Raises
+    ------
+    ValueError
+        If a list is empty, their lengths don't agree, or the vocabularies
+        don't.
+    TypeError
+        If there is something else in them, or `dtype` isn't floating point.
+
+    Examples
+    --------
+    >>> from sqs_codec import SparseDistribution
+    >>> to_dense([SparseDistribution([0, 2], [3, 1], vocab_size=3)])
+    tensor([[0.7500, 0.0000, 0.2500]])
+    """
+    if not dtype.is_floating_point:
+        raise TypeError(f"dtype must be a floating-point one, got {dtype}")
+    shape, flat = _flatten(distributions)
+    vocab_size = flat[0].vocab_size
+    if any(q.vocab_size != vocab_size for q in flat):
+        sizes = sorted({q.vocab_size for q in flat})
+        raise ValueError(f"distributions must share one vocabulary, got {sizes}")
+    starts = np.arange(len(flat), dtype=np.int64) * vocab_size
+    places = np.concatenate(
+        [start + q.token_ids for start, q in zip(starts, flat, strict=True)]
+    )
+    probs = np.concatenate([q.probs for q in flat])
+    dense = torch.zeros(len(flat) * vocab_size, dtype=dtype, device=device)
+    dense.scatter_(
+        0,
+        torch.from_numpy(places).to(dense.device),
+        torch.from_numpy(probs).to(dtype).to(dense.device),
+    )
+    return dense.reshape(*shape, vocab_size)
+
+
+def verify(
+    round_: Round,
+    target_logits: torch.Tensor,
+    temperature: float = 1.0,
+    generator: torch.Generator | None = None,
+) -> Verdict:
+    """Accept a prefix of the drafted tokens and draw the next token.
+
+    The test and the residual are those of `sqs_codec.verify`, on
+    ``softmax(target_logits / temperature)`` in float64, so the text is
+    distributed as the target's at this temperature. From an accelerator come
+    first the drafted tokens' probabilities, then the one row from which the
+    next token is drawn: two waits for the device, and a third if the generator
+    is on one.
+
+    Parameters
+    ----------
+    round_ : Round
+        L drafted tokens with their distributions.
+    target_logits : torch.Tensor of float16, bfloat16, float32 or float64 \
+[L+1, vocab_size]
+        Row i holds the target's for the position of token i; the last row those
+        for the position after them all. On any device, contiguous or not;
+        gradients are ignored. ``-inf`` is probability 0.
+    temperature : float
+        The target's; at 0 it has its most probable token and nothing else.
+    generator : torch.Generator, optional
+        Asked once for L+1 float64, on its own device: the first for the first
+        drafted token, and so on, and the one after those examined for the next
+        token. The rest go unused, so that a round takes the same from the
+        generator whatever comes of it. If None, the CPU's default generator,
+        which `torch.manual_seed` seeds.
+
+    Returns
+    -------
+    Verdict
+
+    Raises
+    ------
+    ValueError
+        If the shape doesn't fit, or a row holds NaN or +inf or nothing but
+        -inf; it names the row.
+    TypeError
+        If `target_logits` isn't a tensor of one of the dtypes above.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sqs_codec import Round, SparseDistribution
+    >>> q = SparseDistribution([0, 2], [3, 1], vocab_size=3)
+    >>> logits = torch.tensor([[2.0, 0.0, 3.0], [0.0, 5.0, 1.0]])
+    >>> verify(Round([q], [2]), logits, temperature=0)
+    Verdict(accepted=1, token=1)
+    >>> seeded = torch.Generator().manual_seed(0)
+    >>> verify(Round([q], [0]), logits, generator=seeded)
+    Verdict(accepted=0, token=2)
+    """
+    rows = _values("target_logits", target_logits)
+    length = len(round_)
+    expected = (length + 1, round_.distributions[0].vocab_size)
+    if rows.shape != expected:
+        raise ValueError(
+            f"target_logits must have shape {list(expected)} (a row for each drafted "
+            f"token and one for the token after), got {list(rows.shape)}"
+        )
+    terms = _terms(rows, _check_temperature(temperature))
+    drafted = torch.tensor(round_.tokens, device=rows.device)
+    moved = torch.cat(
+        [
+            rows.amax(-1).double(),
+            terms.sum(-1),
+            terms[:-1].gather(-1, drafted[:, None]).flatten(),
+        ]
+    )
+    maxima, totals, weights = np.split(
+        moved.cpu().numpy(), [length + 1, 2 * length + 2]
+    )
+    _check_maxima("target_logits", maxima, (length + 1,))
+    uniforms = _uniforms(length + 1, generator)
+    accepted = _count_accepted(round_, weights, totals, uniforms)
+    row = terms[accepted].cpu().numpy()
+    if accepted < length:
+        row = _residual(row, totals[accepted], round_.distributions[accepted])
+    # A rejected token's number is spent; the next token takes the one after.
+    return Verdict(accepted, _draw(row, uniforms[min(accepted + 1, length)]))
+
+
+def _count_accepted(
+    round_: Round,
+    weights: NDArray[np.float64],
+    totals: NDArray[np.float64],
+    uniforms: Sequence[float],
+) -> int:
+    """Return how many tokens stand, as `sqs_codec.verify` tests them."""
+    for i, (q, position) in enumerate(
+        zip(round_.distributions, round_._positions, strict=True)
+    ):
+        count = int(q.counts[position])
+        if not uniforms[i] * count * totals[i] < weights[i] * q.resolution:
+            return i
+    return len(round_)
+
+
+def _uniforms(n: int, generator: torch.Generator | None) -> list[float]:
+    """Draw n numbers from [0, 1)."""
+    drawn: list[float] = torch.rand(
+        n,
+        dtype=torch.float64,
+        generator=generator,
+        device="cpu" if generator is None else generator.device,
+    ).tolist()
+    return drawn
+
+
+def _values(name: str, logits: torch.Tensor) -> torch.Tensor:
+    """Return logits without gradients, where float64 can be computed with."""
+    if not isinstance(logits, torch.Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor, got {type(logits).__name__}")
+    if logits.dtype not in DTYPES:
+        raise TypeError(
+            f"{name} must be float16, bfloat16, float32 or float64, got {logits.dtype}"
+        )
+    values = logits.detach().resolve_neg()
+    return values.cpu() if values.device.type == "mps" else values
+
+
+def _check_temperature(temperature: float) -> float:
+    temperature = float(temperature)
+    if not 0 <= temperature < float("inf"):
+        raise ValueError(
+            f"temperature must be finite and at least 0, got {temperature}"
+        )
+    return temperature
+
+
+def _check_maxima(
+    name: str, maxima: NDArray[np.floating], shape: Sequence[int]
+) -> None:
+    """Find the first bad row by its largest value, which is NaN if one is."""
+    bad = np.flatnonzero(~np.isfinite(maxima))
+    if bad.size == 0:
+        return
+    index = [int(i) for i in np.unravel_index(bad[0], shape)] if shape else ""
+    largest = maxima[bad[0]]
+    if largest == -np.inf:
+        raise ValueError(f"{name}{index}: every token is masked (-inf)")
+    raise ValueError(f"{name}{index}: holds {largest}; values must be finite or -inf")
+
+
+def _nest(flat: Iterator[SparseDistribution], shape: Sequence[int]) -> Any:
+    if not shape:
+        return next(flat)
+    return [_nest(flat, shape[1:]) for _ in range(shape[0])]
+
+
+def _flatten(
+    nested: SparseDistribution | list[Any] | tuple[Any, ...],
+) -> tuple[tuple[int, ...], list[SparseDistribution]]:
+    """Undo `_nest`: return the shape and the distributions in order."""
+    if isinstance(nested, SparseDistribution):
+        return (), [nested]
+    if not isinstance(nested, (list, tuple)):
+        raise TypeError(
+            f"expected a SparseDistribution or lists of them, "
+            f"got {type(nested).__name__}"
+        )
+    if not nested:
+        raise ValueError("expected at least one distribution, got none")
+    parts = [_flatten(part) for part in nested]
+    shapes = sorted({shape for shape, _ in parts})
+    if len(shapes) > 1:
+        raise ValueError(f"lists must have equal lengths, got shapes {shapes}")
+    return (len(parts), *shapes[0]), [q for _, flat in parts for q in flat]

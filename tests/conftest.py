@@ -1,0 +1,25 @@
+"""Fixtures that all tests share."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from benchmarks.drafts import load_drafts
+from sqs_codec import _backend
+
+
+@pytest.fixture(scope="module", params=["native", "numba"])
+def backend(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Run a module's tests once on each backend."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_backend, "_NAME", request.param)
+        yield request.param
+
+
+@pytest.fixture(scope="session")
+def real_rows() -> list[np.ndarray]:
+    """Return logits of real drafts, float32 [49152]: whole rows, then rebuilt ones."""
+    drafts = load_drafts()
+    rebuilt = [row for i, row in enumerate(drafts.rows()) if i % 100 == 0]
+    return [*np.asarray(drafts.dense, np.float32), *rebuilt]

@@ -1,0 +1,126 @@
+"""Which backend runs, and what is said when none can."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+import sqs_codec as sqs
+
+ROUND_TRIP = """
+import numpy as np
+import sqs_codec as sqs
+codec = sqs.Codec(vocab_size=1000)
+q = codec.quantize(np.arange(1000) % 19.0, sqs.TopK(20), temperature=0.7)
+assert codec.decode(codec.encode(q)) == q
+print(sqs.backend())
+"""
+IMPORT = "import sqs_codec; print(sqs_codec.backend())"
+
+# An entry of None makes a module look as if it were not installed.
+NO_NATIVE = "import sys; sys.modules['sqs_codec._core'] = None\n"
+NO_NUMBA = "import sys; sys.modules['numba'] = None\n"
+
+REBUILD = "pip install --force-reinstall --no-binary sqs-codec sqs-codec"
+ADD_NUMBA = "pip install 'sqs-codec[numba]'"
+
+
+def python(
+    code: str, installed: Path | None = None, **env: str
+) -> subprocess.CompletedProcess[str]:
+    """Run code in an interpreter of its own, with SQS_BACKEND as given or unset.
+
+    With `installed`, sqs_codec comes from that folder and from nowhere else: -S
+    keeps out the finder of an editable install, which would add what is missing.
+    """
+    options = ["-W", "error", "-c", code]
+    inherited = {k: v for k, v in os.environ.items() if k != "SQS_BACKEND"}
+    if installed:
+        options.insert(0, "-S")
+        packages = sysconfig.get_path("platlib")
+        inherited["PYTHONPATH"] = os.pathsep.join([str(installed), packages])
+    return subprocess.run(
+        [sys.executable, *options],
+        cwd=sys.prefix,  # -c looks there first: not in the source tree
+        env=inherited | env,
+        capture_output=True,
+        text=True,
+    )
+
+
+def output(code: str, installed: Path | None = None, **env: str) -> str:
+    done = python(code, installed, **env)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def import_error(code: str, installed: Path | None = None, **env: str) -> str:
+    """Return what is said by code that must fail with an ImportError."""
+    done = python(code, installed, **env)
+    assert done.returncode == 1
+    _, found, message = done.stderr.rpartition("\nImportError: ")
+    assert found, done.stderr
+    return message
+
+
+def test_native_is_the_first_choice() -> None:
+    assert output(ROUND_TRIP) == "native"
+    assert output(ROUND_TRIP, SQS_BACKEND="") == "native"
+
+
+@pytest.mark.parametrize("name", ["native", "numba"])
+def test_environment_decides(name: str) -> None:
+    assert output(ROUND_TRIP, SQS_BACKEND=name) == name
+
+
+def test_environment_chooses_before_the_first_import_only() -> None:
+    change = "import os; os.environ['SQS_BACKEND'] = 'numba'\n"
+    assert output(IMPORT + "\n" + change + ROUND_TRIP) == "native\nnative"
+
+
+def test_environment_names_no_backend() -> None:
+    message = import_error(IMPORT, SQS_BACKEND="cuda")
+    assert "'native' or 'numba', not 'cuda'" in message
+
+
+def test_numba_takes_over_where_nothing_was_built() -> None:
+    assert output(NO_NATIVE + ROUND_TRIP) == "numba"
+
+
+def test_native_needs_no_numba() -> None:
+    assert output(NO_NUMBA + ROUND_TRIP) == "native"
+
+
+def test_asked_for_native_that_was_not_built() -> None:
+    message = import_error(NO_NATIVE + IMPORT, SQS_BACKEND="native")
+    assert "built without the C core" in message
+    assert REBUILD in message
+
+
+def test_asked_for_numba_that_is_not_installed() -> None:
+    message = import_error(NO_NUMBA + IMPORT, SQS_BACKEND="numba")
+    assert ADD_NUMBA in message
+
+
+def test_nothing_to_run_on() -> None:
+    message = import_error(NO_NATIVE + NO_NUMBA + IMPORT)
+    assert REBUILD in message
+    assert ADD_NUMBA in message
+
+
+def test_import_pulls_in_numpy_and_cffi_only() -> None:
+    before = "import sys; before = set(sys.modules)\n"
+    after = "print(*{name.split('.')[0] for name in set(sys.modules) - before})"
+    found = set(output(before + ROUND_TRIP + after).split())
+    assert {"sqs_codec", "numpy", "_cffi_backend"} <= found
+    allowed = {"sqs_codec", "numpy", "cffi", "_cffi_backend", "native"}
+    assert found - allowed - sys.stdlib_module_names == set()
+
+
+def test_backend_of_this_process() -> None:
+    assert sqs.backend() in ("native", "numba")

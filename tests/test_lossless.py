@@ -1,0 +1,220 @@
+"""Drafting and verifying give the target's distribution, exactly.
+
+Not by a histogram alone: `verify` is driven through every outcome. Its random
+numbers come from a script that walks a grid of equally likely values, fine
+enough for every decision on the probabilities at hand to be exact, and the
+outcomes are added up as fractions.
+"""
+
+import itertools
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+import sqs_codec as sqs
+from sqs_codec._verify import _residual
+
+
+class Script:
+    """Stands in for a generator: hands out the numbers it was given."""
+
+    def __init__(self, numbers):
+        self.numbers = list(numbers)
+
+    def random(self):
+        """Return the next number."""
+        return self.numbers.pop(0)
+
+
+GRID = 48  # a multiple of all the denominators below
+
+
+def grid():
+    return [i / GRID for i in range(GRID)]
+
+
+def outcome_of_one(q, p, bonus):
+    """Distribution of (accepted, token) for one drafted token, as fractions."""
+    target = np.array([p, bonus], np.float64)
+    outcomes = {}
+    for token, count in zip(q.token_ids.tolist(), q.counts.tolist(), strict=True):
+        drawn = Fraction(count, q.resolution)
+        for u, v in itertools.product(grid(), grid()):
+            verdict = sqs.verify(sqs.Round([q], [token]), target, Script([u, v]))
+            kept = token if verdict.accepted else verdict.token
+            key = (verdict.accepted, kept)
+            outcomes[key] = outcomes.get(key, 0) + drawn / GRID**2
+    return outcomes
+
+
+CASES = [
+    # counts of q (l = 4), p in sixteenths, all over a vocabulary of 4
+    ([0, 1, 2], [2, 1, 1], [8, 4, 2, 2]),
+    ([0], [4], [4, 4, 4, 4]),
+    ([3], [4], [8, 8, 0, 0]),
+    ([0, 1], [1, 3], [4, 12, 0, 0]),
+    ([1, 2], [2, 2], [0, 16, 0, 0]),
+    ([0, 1, 2, 3], [1, 1, 1, 1], [2, 2, 4, 8]),
+]
+
+
+@pytest.mark.parametrize(("ids", "counts", "sixteenths"), CASES)
+def test_first_token_is_the_targets(ids, counts, sixteenths):
+    q = sqs.SparseDistribution(ids, counts, 4)
+    p = [Fraction(n, 16) for n in sixteenths]
+    outcomes = outcome_of_one(q, [float(x) for x in p], [0.25] * 4)
+    for token in range(4):
+        total = sum(w for (_, kept), w in outcomes.items() if kept == token)
+        assert total == p[token]
+    accepted = sum(w for (n, _), w in outcomes.items() if n == 1)
+    overlap = sum(
+        min(p[t], Fraction(int(b), 4)) for t, b in zip(ids, counts, strict=True)
+    )
+    assert accepted == overlap
+    assert float(overlap) == pytest.approx(
+        sqs.theory.acceptance_rate(np.array([float(x) for x in p]), q)
+    )
+
+
+def test_a_round_of_two_is_the_targets_joint_distribution():
+    """Two drafted tokens and the one after: all outcomes, all weights."""
+    drafts = {None: ([0, 1], [2, 2]), 0: ([1], [4]), 1: ([0, 2], [2, 2])}
+    targets = {
+        (): [8, 4, 4],
+        (0,): [4, 8, 4],
+        (1,): [0, 8, 8],
+        (2,): [16, 0, 0],
+        (0, 1): [4, 4, 8],
+        (1, 0): [8, 0, 8],
+        (1, 2): [4, 12, 0],
+    }
+    n = 16  # every decision of this test is a multiple of 1/16
+    numbers = [i / n for i in range(n)]
+    first = sqs.SparseDistribution(*drafts[None], 3)
+    text = {}
+    for x, b in zip(first.token_ids.tolist(), first.counts.tolist(), strict=True):
+        second = sqs.SparseDistribution(*drafts[x], 3)
+        for y, c in zip(second.token_ids.tolist(), second.counts.tolist(), strict=True):
+            drawn = Fraction(b * c, 16)
+            rows = [targets[()], targets[(x,)], targets[(x, y)]]
+            target = np.array(rows) / 16
+            round_ = sqs.Round([first, second], [x, y])
+            for us in itertools.product(numbers, repeat=3):
+                script = Script(us)
+                verdict = sqs.verify(round_, target, script)
+                weight = drawn / n**3
+                out = (*(x, y)[: verdict.accepted], verdict.token)
+                text[out] = text.get(out, 0) + weight
+    # Every prefix must carry the probability that the target gives it.
+    for x in range(3):
+        total = sum(w for out, w in text.items() if out[0] == x)
+        assert total == Fraction(targets[()][x], 16)
+    for x, y in itertools.product(range(2), range(3)):
+        # Texts that stopped after x have y still to come from the target.
+        stopped = text.get((x,), 0)
+        longer = sum(w for out, w in text.items() if len(out) > 1 and out[:2] == (x, y))
+        p_y = Fraction(targets[(x,)][y], 16)
+        assert longer + stopped * p_y == Fraction(targets[()][x], 16) * p_y
+
+
+def test_histogram_of_the_real_api():
+    """40 000 rounds through bytes: two tokens of text against the target's."""
+    seed = 20_240_607
+    rng = np.random.default_rng(seed)
+    vocab_size, rounds = 5, 40_000
+    codec = sqs.Codec(vocab_size, 16)
+    draft = rng.normal(0, 1, (vocab_size + 1, vocab_size))
+    target = rng.dirichlet(np.ones(vocab_size), vocab_size + 1)  # by last token
+    edge = sqs.Drafter(codec, sqs.TopK(3), rng=rng, max_tokens=2)
+    pairs = np.zeros((vocab_size, vocab_size))
+    for _ in range(rounds):
+        x = edge.push(draft[-1], temperature=0.8)
+        y = edge.push(draft[x], temperature=0.8)
+        round_ = codec.decode_round(edge.finish())
+        verdict = sqs.verify(round_, target[[-1, x, y]], rng)
+        text = [*round_.tokens[: verdict.accepted], verdict.token]
+        edge.feedback(verdict.accepted)
+        if len(text) == 1:
+            text.append(int(rng.choice(vocab_size, p=target[text[0]])))
+        pairs[text[0], text[1]] += 1
+    expected = rounds * target[-1][:, None] * target[:-1]
+    large = expected > 5
+    chi = ((pairs - expected)[large] ** 2 / expected[large]).sum()
+    degrees = large.sum() - 1
+    print(f"seed {seed}, chi2 {chi:.1f} on {degrees} degrees of freedom")
+    assert chi < degrees + 5 * np.sqrt(2 * degrees)
+
+
+def test_never_accepts_outside_the_support():
+    q = sqs.SparseDistribution([0, 2], [2, 2], 4)
+    with pytest.raises(ValueError, match=r"tokens\[0\] = 1 is not in the support"):
+        sqs.Round([q], [1])
+    with pytest.raises(ValueError, match="outside the vocabulary"):
+        sqs.Round([q], [4])
+
+
+def test_zero_target_probability_is_never_accepted():
+    q = sqs.SparseDistribution([0, 2], [2, 2], 3)
+    target = np.array([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    for u, v in itertools.product(grid(), grid()):
+        assert sqs.verify(sqs.Round([q], [2]), target, Script([u, v])) == sqs.Verdict(
+            0, 1
+        )
+
+
+def test_residual_that_rounds_to_zero():
+    """The target equals the draft but for rounding, and still one was rejected."""
+    q = sqs.SparseDistribution([0, 1], [1, 2], 3)
+    p = np.array([1 / 3 + 1e-12, 2 / 3 - 1e-12, 0])
+    target = np.array([p, p])
+    high = 1 - 2.0**-53
+    verdict = sqs.verify(sqs.Round([q], [1]), target, Script([high, 0.0]))
+    assert verdict == sqs.Verdict(0, 0)
+    # With no residual at all the target itself is drawn from.
+    assert _residual(q.to_dense(np.float64), 1.0, q).tolist() == [1 / 3, 2 / 3, 0]
+    # Even a draw at the far end picks a token that has probability.
+    target = np.array([[0.5, 0.5, 0.0], [0.0, 1.0, 0.0]])
+    q = sqs.SparseDistribution([2], [4], 3)
+    assert sqs.verify(sqs.Round([q], [2]), target, Script([0.5, high])).token == 1
+
+
+def test_float32_targets_that_do_not_sum_to_one():
+    rng = np.random.default_rng(0)
+    q = sqs.SparseDistribution([0, 1], [1, 3], 1000)
+    p = rng.dirichlet(np.ones(1000), 2).astype(np.float32) * np.float32(1.0005)
+    assert 0 <= sqs.verify(sqs.Round([q], [1]), p, rng).token < 1000
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (lambda p: p[:1], ValueError, r"must have shape \(2, 3\).*got \(1, 3\)"),
+        (lambda p: p[:, :2], ValueError, r"got \(2, 2\)"),
+        (lambda p: p.astype(np.float16), TypeError, "got float16"),
+        (lambda p: p.tolist(), TypeError, "got list"),
+        (lambda p: p * 1.01, ValueError, r"row 0 must sum to 1 within 0.001, got 1.01"),
+        (lambda p: np.array([p[0], [1.5, -0.5, 0]]), ValueError, "row 1 holds -0.5"),
+        (lambda p: np.array([p[0], [np.nan, 0, 1]]), ValueError, "row 1 holds NaN"),
+        (lambda p: np.array([[np.inf, 0, 1], p[1]]), ValueError, "row 0 holds NaN"),
+    ],
+)
+def test_targets_are_checked(change, error, message):
+    q = sqs.SparseDistribution([0, 2], [2, 2], 3)
+    p = np.array([[0.5, 0.25, 0.25], [0.25, 0.25, 0.5]])
+    with pytest.raises(error, match=message):
+        sqs.verify(sqs.Round([q], [0]), change(p), np.random.default_rng(0))
+
+
+def test_expected_rejections_are_within_the_bound(real_rows):
+    """Mismatch + dropped mass + K/(4l) bounds 1 - acceptance, row by row."""
+    codec = sqs.Codec(49152)
+    for draft, target in itertools.pairwise(real_rows):
+        keep = sqs.TopK(64)
+        q = codec.quantize(draft, keep)
+        dense = [np.exp(r.astype(np.float64) - r.max()) for r in (draft, target)]
+        dense = [e / e.sum() for e in dense]
+        bound = sqs.theory.rejection_bound(
+            [sqs.theory.total_variation(*dense)], [q.dropped_mass], [64], 100
+        )
+        assert 1 - sqs.theory.acceptance_rate(dense[1], q) <= bound + 1e-12

@@ -1,0 +1,135 @@
+"""What `pip install` gets: an sdist, a native wheel made from it, a pure one."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.test_backend import (
+    ADD_NUMBA,
+    IMPORT,
+    NO_NUMBA,
+    REBUILD,
+    ROUND_TRIP,
+    import_error,
+    output,
+    python,
+)
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(*command: str | Path, **env: str) -> None:
+    inherited = {k: v for k, v in os.environ.items() if k != "SQS_NO_NATIVE"}
+    done = subprocess.run(
+        command,
+        env=inherited | env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def build(kind: str, source: Path, to: Path, **env: str) -> Path:
+    """Build "sdist" or "wheel" with the tools installed here; return the file."""
+    run(
+        *(sys.executable, "-m", "build", f"--{kind}", "--no-isolation"),
+        *("--outdir", to, source),
+        **env,
+    )
+    (made,) = to.iterdir()
+    return made
+
+
+def install(wheel: Path, to: Path) -> Path:
+    options = ("--no-deps", "--no-index", "--no-compile")
+    run(sys.executable, "-m", "pip", "install", *options, "--target", to, wheel)
+    return to
+
+
+@pytest.fixture(scope="module")
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build from a copy, so that nothing built here earlier gets in."""
+    copy = tmp_path_factory.mktemp("copy") / "sqs-codec"
+    built = ("build", "dist", "*.egg-info", "*.so", "_core.c", "__pycache__")
+    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".*", *built))
+    return build("sdist", copy, tmp_path_factory.mktemp("sdist"))
+
+
+@pytest.fixture(scope="module")
+def source(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Unpack the sdist."""
+    to = tmp_path_factory.mktemp("source")
+    run("tar", "-xzf", sdist, "-C", to)
+    (root,) = to.iterdir()
+    return root
+
+
+@pytest.fixture(scope="module")
+def pure_wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build as `SQS_NO_NATIVE=1 pip install` does."""
+    return build("wheel", source, tmp_path_factory.mktemp("pure"), SQS_NO_NATIVE="1")
+
+
+@pytest.fixture
+def pure(pure_wheel: Path, tmp_path: Path) -> Path:
+    """Install the pure wheel in a folder of its own."""
+    return install(pure_wheel, tmp_path / "pure")
+
+
+def test_sdist_has_what_a_build_needs_and_nothing_built(sdist: Path) -> None:
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    for folder in ("csrc", "bindings", "sqs_codec"):
+        files = {
+            str(path.relative_to(ROOT))
+            for path in (ROOT / folder).rglob("*")
+            if path.suffix in (".c", ".h", ".cdef", ".py", ".txt", ".typed")
+            and path.name != "_core.c"
+        }
+        assert files <= names
+    assert {"LICENSE", "README.md", "pyproject.toml", "setup.py"} <= names
+    built = re.compile(r"\.(so|o|pyc)$|_core\.c$|^tests|^\.")
+    assert not [name for name in names if built.search(name)]
+
+
+def test_native_wheel_serves_every_python_from_3_10(
+    source: Path, tmp_path: Path
+) -> None:
+    wheel = build("wheel", source, tmp_path / "wheel")
+    assert re.fullmatch(r"sqs_codec-.*-cp310-abi3-\w+\.whl", wheel.name)
+    with zipfile.ZipFile(wheel) as archive:
+        assert "sqs_codec/_core.abi3.so" in archive.namelist()
+    installed = install(wheel, tmp_path / "installed")
+    where = "\nprint(sqs.__file__)"
+    assert output(NO_NUMBA + ROUND_TRIP + where, installed).split() == [
+        "native",
+        str(installed / "sqs_codec" / "__init__.py"),
+    ]
+
+
+def test_pure_wheel_runs_on_numba(pure_wheel: Path, pure: Path) -> None:
+    assert re.fullmatch(r"sqs_codec-.*-py3-none-any\.whl", pure_wheel.name)
+    assert output(ROUND_TRIP, pure) == "numba"
+
+
+def test_pure_wheel_without_numba_names_both_ways_out(pure: Path) -> None:
+    message = import_error(NO_NUMBA + IMPORT, pure)
+    assert REBUILD in message
+    assert ADD_NUMBA in message
+
+
+def test_broken_native_build_is_an_error(pure: Path) -> None:
+    (pure / "sqs_codec" / "_core.abi3.so").write_bytes(b"not a shared object")
+    message = import_error(ROUND_TRIP, pure)
+    assert "_core.abi3.so" in message
+    assert python(IMPORT, pure, SQS_BACKEND="numba").returncode == 0

@@ -1,0 +1,257 @@
+"""What quantizing promises, against an independent float64 computation."""
+
+import copy
+
+import numpy as np
+import pytest
+
+import sqs_codec as sqs
+from tests.kit import independent_counts, softmax
+
+pytestmark = pytest.mark.usefixtures("backend")
+
+
+@pytest.mark.parametrize("temperature", [0.3, 0.7, 1.0])
+def test_lattice_point_is_the_independent_one(real_rows, temperature):
+    codec = sqs.Codec(49152)
+    for row in real_rows:
+        q = codec.quantize(row, sqs.TopK(64), temperature)
+        counts, margin = independent_counts(row, 64, temperature, 100)
+        assert np.array_equal(q.to_dense(np.float64), counts / 100) or margin < 1e-9
+        kept = np.argsort(-row, kind="stable")[:64]
+        dropped = 1 - softmax(row, temperature)[kept].sum()
+        assert q.dropped_mass == pytest.approx(dropped, rel=1e-4, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("keep", "select"),
+    [
+        (sqs.Threshold(1e-3), lambda p: p >= 1e-3),
+        (sqs.MinP(0.02), lambda p: p >= 0.02 * p.max()),
+        (
+            sqs.TopP(0.9),
+            lambda p: p >= np.sort(p)[::-1][(np.sort(p)[::-1].cumsum() < 0.9).sum()],
+        ),
+    ],
+)
+def test_rules_keep_what_they_say(real_rows, keep, select):
+    # At this resolution every token kept has a count, so supports can be compared.
+    codec = sqs.Codec(49152, 1 << 16)
+    for row in real_rows:
+        q = codec.quantize(row, keep, 1.0)
+        assert (
+            q.token_ids.tolist() == np.flatnonzero(select(softmax(row, 1.0))).tolist()
+        )
+
+
+def test_total_variation_is_within_the_bound(real_rows):
+    for resolution in (50, 100, 1000):
+        codec = sqs.Codec(49152, resolution)
+        for row in real_rows:
+            keep = sqs.TopK(32)
+            q = codec.quantize(row, keep, 1.0)
+            probs = softmax(row, 1.0)
+            kept = np.argsort(-row, kind="stable")[:32]
+            bar = np.zeros(row.size)
+            bar[kept] = probs[kept] / probs[kept].sum()
+            distance = np.abs(bar - q.to_dense(np.float64)).sum() / 2
+            assert distance <= sqs.theory.quantizer_tv_bound(32, resolution)
+
+
+def test_ties_go_to_the_lower_id():
+    flat = np.zeros(10, np.float32)
+    codec = sqs.Codec(10, 3)
+    # Each of eight tokens is worth 3/8 and rounds to 0; three of them get a unit.
+    q = codec.quantize(flat, sqs.TopK(8))
+    assert (q.token_ids.tolist(), q.counts.tolist()) == ([0, 1, 2], [1, 1, 1])
+    # Each of six is worth 1/2 and rounds to 1; three of them lose it again.
+    q = codec.quantize(flat, sqs.TopK(6))
+    assert (q.token_ids.tolist(), q.counts.tolist()) == ([0, 1, 2], [1, 1, 1])
+    # Of four tokens for three units the last is left out; of two, the first gains.
+    assert codec.quantize(flat, sqs.TopK(4)).token_ids.tolist() == [0, 1, 2]
+    assert codec.quantize(flat, sqs.TopK(2)).counts.tolist() == [2, 1]
+    assert codec.quantize(flat, sqs.TopK(1)).token_ids.tolist() == [0]
+    assert codec.quantize(flat, sqs.Threshold(2)).token_ids.tolist() == [0]
+    assert codec.quantize(flat, sqs.TopK(5), temperature=0).token_ids.tolist() == [0]
+    assert codec.quantize(-0.0 * flat, sqs.TopK(1)).token_ids.tolist() == [0]
+
+
+def test_temperature_zero_is_the_argmax():
+    codec = sqs.Codec(5, 100)
+    row = np.array([0, 3, 9, 9, -np.inf], np.float32)
+    for keep in (sqs.TopK(3), sqs.TopP(0.9), sqs.Conformal(), sqs.MinP(0.5)):
+        q = codec.quantize(row, keep, 0)
+        assert (q.token_ids.tolist(), q.counts.tolist()) == ([2], [100])
+        assert q.dropped_mass == 0
+
+
+def test_masked_tokens_are_never_kept():
+    codec = sqs.Codec(6, 100)
+    row = np.array([-np.inf, 1, -np.inf, 1, -np.inf, -np.inf])
+    for keep in (sqs.TopK(6), sqs.TopP(1), sqs.Threshold(-1), sqs.MinP(0)):
+        assert codec.quantize(row, keep).token_ids.tolist() == [1, 3]
+
+
+def test_nothing_dropped_is_zero():
+    codec = sqs.Codec(1000, 1000)
+    row = np.random.default_rng(0).normal(0, 3, 1000)
+    for keep in (sqs.TopK(1000), sqs.TopK(5000), sqs.TopP(1), sqs.Threshold(0)):
+        assert codec.quantize(row, keep).dropped_mass == 0
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_layout_of_the_input_does_not_matter(dtype):
+    codec, keep = sqs.Codec(50), sqs.TopK(8)
+    row = np.random.default_rng(0).normal(0, 3, 50).astype(dtype)
+    expected = codec.quantize(row, keep)
+    locked = row.copy()
+    locked.flags.writeable = False
+    strided = np.zeros((50, 3), dtype)
+    strided[:, 1] = row
+    swapped = row.astype(row.dtype.newbyteorder())
+    for same in (locked, strided[:, 1], row[::-1][::-1], swapped):
+        assert codec.quantize(same, keep) == expected
+    if dtype == np.float64:
+        assert codec.quantize(row.tolist(), keep) == expected
+
+
+def test_input_is_left_alone():
+    codec = sqs.Codec(50)
+    row = np.random.default_rng(0).normal(0, 3, 50).astype(np.float32)
+    before = row.copy()
+    keep = sqs.Conformal()
+    state = copy.copy(keep.checkpoint())
+    q = codec.quantize(row, keep)
+    assert np.array_equal(row, before)
+    assert keep.checkpoint() == state
+    ids, counts = q.token_ids.copy(), q.counts.copy()
+    codec.quantize(row[::-1], keep)
+    assert np.array_equal(q.token_ids, ids)
+    assert np.array_equal(q.counts, counts)
+    with pytest.raises(ValueError, match="read-only"):
+        q.counts[0] = 1
+
+
+BAD_ROWS = [
+    ([0, np.nan, 0], ValueError, r"logits\[1\] is nan; .* finite or -inf"),
+    ([0, 0, np.inf], ValueError, r"logits\[2\] is inf"),
+    ([-np.inf, np.nan, np.inf], ValueError, r"logits\[1\] is nan"),
+    ([-np.inf] * 3, ValueError, "logits: every token is masked"),
+    ([0.0, 0.0], ValueError, r"logits must have shape \(3,\), got \(2,\)"),
+    ([[0.0, 0.0, 0.0]], ValueError, r"got \(1, 3\)"),
+    ([1, 2, 3], TypeError, "float16, float32 or float64, got int64"),
+    ([1j, 0, 0], TypeError, "got complex128"),
+    (None, TypeError, "got object"),
+]
+
+
+@pytest.mark.parametrize(("row", "error", "message"), BAD_ROWS)
+def test_bad_logits(row, error, message):
+    for temperature in (0.0, 1.0):
+        with pytest.raises(error, match=message):
+            sqs.Codec(3).quantize(row, sqs.TopK(2), temperature)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ([0.5, 0.6, 0.0], r"probs must sum to 1 within 0.001, got 1.1"),
+        ([0.0, 0.0, 0.0], "got 0"),
+        ([1.5, -0.5, 0.0], r"probs\[1\] is -0.5; .* finite and not negative"),
+        ([0.5, np.nan, 0.5], r"probs\[1\] is nan"),
+        ([0.5, np.inf, 0.5], r"probs\[1\] is inf"),
+        ([0.5, 0.5, -np.inf], r"probs\[2\] is -inf"),
+    ],
+)
+def test_bad_probabilities(row, message):
+    with pytest.raises(ValueError, match=message):
+        sqs.Codec(3).quantize_probs(row, sqs.TopK(2))
+
+
+def test_bad_arguments():
+    codec = sqs.Codec(3)
+    row = np.zeros(3)
+    for temperature in (-1, np.nan, np.inf):
+        with pytest.raises(ValueError, match="temperature must be finite and at least"):
+            codec.quantize(row, sqs.TopK(2), temperature)
+    with pytest.raises(TypeError, match=r"keep must be a rule such as TopK\(64\)"):
+        codec.quantize(row, 64)
+    for arguments, error, message in [
+        ((1,), ValueError, r"vocab_size must be in \[2, 1048576\], got 1"),
+        (((1 << 20) + 1,), ValueError, "vocab_size"),
+        ((3, 0), ValueError, r"resolution must be in \[1, 65536\], got 0"),
+        ((3, 65537), ValueError, "resolution"),
+        ((3.5,), TypeError, "integer"),
+        ((3, 100, "zip"), ValueError, "coding must be one of .*'enumerative'"),
+    ]:
+        with pytest.raises(error, match=message):
+            sqs.Codec(*arguments)
+
+
+def test_a_distribution_of_another_codec_is_refused():
+    q = sqs.SparseDistribution([0, 2], [3, 1], 3)
+    for codec in (sqs.Codec(4, 4), sqs.Codec(3, 5)):
+        for use in (
+            codec.encode,
+            codec.bits,
+            lambda q, c=codec: c.encode_round([q], [0]),
+        ):
+            with pytest.raises(ValueError, match="expected vocabulary"):
+                use(q)
+    with pytest.raises(TypeError, match="expected a SparseDistribution, got bytes"):
+        sqs.Codec(3, 4).encode(b"")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (([2, 1], [1, 1], 3), ValueError, "strictly ascending"),
+        (([1, 1], [1, 1], 3), ValueError, "strictly ascending"),
+        (([0, 3], [1, 1], 3), ValueError, "token id 3 lies outside"),
+        (([0, 1], [1, 0], 3), ValueError, "at least 1"),
+        (([0, 1], [1], 3), ValueError, "as many token_ids as counts"),
+        (([], [], 3), TypeError, "integers"),
+        (([[0]], [1], 3), ValueError, "one dimension"),
+        (([0], [65537], 3), ValueError, "at most 65536"),
+        (([-1], [1], 3), ValueError, "without sign"),
+        (([0.5], [1], 3), TypeError, "must be integers, got float64"),
+        (([0], [1], 1), ValueError, "vocab_size"),
+    ],
+)
+def test_distributions_are_checked(arguments, error, message):
+    with pytest.raises(error, match=message):
+        sqs.SparseDistribution(*arguments)
+
+
+def test_distribution_as_a_value():
+    q = sqs.SparseDistribution(np.array([1, 5]), np.array([3, 1]), 8)
+    assert q == sqs.SparseDistribution([1, 5], [3, 1], 8, dropped_mass=0.1)
+    assert q != sqs.SparseDistribution([1, 5], [2, 2], 8)
+    assert q != sqs.SparseDistribution([1, 6], [3, 1], 8)
+    assert q != sqs.SparseDistribution([1, 5], [3, 1], 9)
+    assert q != "q"
+    assert q.to_dense().dtype == np.float32
+    assert q.to_dense(np.float64).tolist() == [0, 0.75, 0, 0, 0, 0.25, 0, 0]
+    assert [q.prob(token) for token in (0, 1, 5, 7)] == [0, 0.75, 0.25, 0]
+    for outside in (-1, 8):
+        with pytest.raises(ValueError, match="outside the vocabulary of 8"):
+            q.prob(outside)
+    with pytest.raises(TypeError):
+        q.prob(1.5)
+
+
+def test_samples_have_the_probabilities_of_the_counts():
+    """One draw from every integer that the generator can give."""
+
+    class Every:
+        def __init__(self):
+            self.next = -1
+
+        def integers(self, high):
+            assert high == 7
+            self.next += 1
+            return self.next
+
+    q = sqs.SparseDistribution([2, 3, 9], [1, 4, 2], 10)
+    rng = Every()
+    assert [q.sample(rng) for _ in range(7)] == [2, 3, 3, 3, 3, 9, 9]

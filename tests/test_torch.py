@@ -1,0 +1,546 @@
+"""The torch adapter against the core, on the host's path and on the device's."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+from collections import Counter
+from fractions import Fraction
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+
+import sqs_codec as sqs
+
+torch = pytest.importorskip("torch")
+adapter = pytest.importorskip("sqs_codec.torch")
+
+from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402 (see above)
+
+SEED = 20251009
+DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
+RULES = [
+    sqs.TopK(1),
+    sqs.TopK(2),
+    sqs.TopK(17),
+    sqs.TopK(10**6),
+    sqs.Threshold(0.01),
+    sqs.Threshold(-1.0),
+    sqs.Threshold(2.0),
+    sqs.Conformal(beta=0.02),
+    sqs.TopP(0.5),
+    sqs.TopP(0.95),
+    sqs.TopP(1.0),
+    sqs.MinP(0.1),
+    sqs.MinP(0.0),
+]
+VOCAB = 203
+CODEC = sqs.Codec(VOCAB, resolution=150)
+
+
+@pytest.fixture(params=["host", "device"])
+def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Send CPU tensors down either path."""
+    if request.param == "device":
+        monkeypatch.setattr(adapter, "_quantize_on_host", adapter._quantize_on_device)
+    return str(request.param)
+
+
+def random_logits(*shape: int, dtype: Any = torch.float32) -> Any:
+    """Logits with ties and masked tokens among them."""
+    source = torch.Generator().manual_seed(SEED)
+    logits = torch.randn(*shape, generator=source, dtype=torch.float64) * 4
+    logits = torch.where(logits < 1, logits, (logits * 2).round() / 2)
+    return logits.masked_fill(
+        torch.rand(*shape, generator=source) < 0.2, -torch.inf
+    ).to(dtype)
+
+
+def core_row(row: Any) -> Any:
+    return (row.float() if row.dtype == torch.bfloat16 else row).numpy()
+
+
+def assert_same(ours: Any, core: sqs.SparseDistribution) -> None:
+    assert ours == core
+    assert ours.resolution == core.resolution
+    assert ours.dropped_mass == pytest.approx(core.dropped_mass, abs=1e-6)
+    assert 0 <= ours.dropped_mass < 1
+
+
+@pytest.mark.parametrize("keep", RULES, ids=repr)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_quantizes_as_the_core(dtype: Any, keep: sqs.Keep, path: str) -> None:
+    logits = random_logits(2, 3, VOCAB, dtype=dtype)
+    for temperature in (0, 0.3, 1.0, 2.5):
+        found = adapter.quantize(CODEC, logits, keep, temperature)
+        for i, j in np.ndindex(2, 3):
+            row = core_row(logits[i, j])
+            core = CODEC.quantize(row, keep, temperature)
+            assert_same(found[i][j], core)
+            assert CODEC.encode(found[i][j]) == CODEC.encode(core)
+
+
+@pytest.mark.parametrize("temperature", [5e-324, 1e-300, 1e-3, 1e3, 1e300])
+@pytest.mark.parametrize("k", [1, 2, 3, 16, 17, 100])
+def test_top_k_is_exact_at_every_temperature(
+    k: int, temperature: float, path: str
+) -> None:
+    logits = random_logits(VOCAB)
+    found = adapter.quantize(CODEC, logits, sqs.TopK(k), temperature)
+    assert_same(found, CODEC.quantize(logits.numpy(), sqs.TopK(k), temperature))
+
+
+@pytest.mark.parametrize("keep", [sqs.TopK(3), sqs.TopP(0.3)], ids=repr)
+def test_ties_go_to_the_lower_id(keep: sqs.Keep, path: str) -> None:
+    codec = sqs.Codec(10, resolution=9)
+    flat = adapter.quantize(codec, torch.zeros(10), keep)
+    assert flat.token_ids.tolist() == [0, 1, 2]
+    masked = torch.zeros(10)
+    masked[[0, 2]] = -torch.inf
+    masked[9] = 1.0
+    best = adapter.quantize(codec, masked, sqs.TopK(3))
+    assert best.token_ids.tolist() == [1, 3, 9]
+    assert adapter.quantize(codec, torch.zeros(10), keep, 0).counts.tolist() == [9]
+
+
+def test_one_token_may_be_all_there_is(path: str) -> None:
+    logits = torch.full((4,), -torch.inf)
+    logits[2] = -1e30
+    for keep in RULES:
+        q = adapter.quantize(sqs.Codec(4), logits, keep)
+        assert (q.token_ids.tolist(), q.counts.tolist()) == ([2], [100])
+        assert q.dropped_mass == 0
+
+
+def test_rows_may_keep_different_numbers_of_tokens(path: str) -> None:
+    logits = torch.full((3, 8), -torch.inf)
+    logits[0, 5] = 0
+    logits[1] = 0
+    logits[2, [3, 6]] = 0
+    found = adapter.quantize(sqs.Codec(8, resolution=8), logits, sqs.TopK(64))
+    assert [q.token_ids.tolist() for q in found] == [[5], [*range(8)], [3, 6]]
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (0,), (3,), (2, 1, 2), (2, 0)])
+def test_results_follow_the_leading_dimensions(
+    shape: tuple[int, ...], path: str
+) -> None:
+    logits = random_logits(*shape, VOCAB)
+    found = adapter.quantize(CODEC, logits, sqs.TopK(8))
+    expected = np.empty(shape, object)
+    for index in np.ndindex(shape):
+        expected[index] = CODEC.quantize(logits[index].numpy(), sqs.TopK(8))
+    assert found == expected.tolist()
+
+
+def test_strides_and_gradients_do_not_matter(path: str) -> None:
+    logits = random_logits(4, VOCAB)
+    strided = logits.T.contiguous().T.requires_grad_()
+    assert not strided.is_contiguous()
+    expected = adapter.quantize(CODEC, logits, sqs.TopK(8))
+    assert adapter.quantize(CODEC, strided, sqs.TopK(8)) == expected
+    every_other = torch.stack([logits[0], logits[1]], dim=-1).flatten()[::2]
+    assert adapter.quantize(CODEC, every_other, sqs.TopK(8)) == expected[0]
+
+
+def test_nothing_of_the_callers_changes(path: str) -> None:
+    logits = random_logits(2, VOCAB)
+    before = logits.clone()
+    keep = sqs.Conformal()
+    state = keep.checkpoint()
+    adapter.quantize(CODEC, logits, keep)
+    assert torch.equal(logits, before)
+    assert keep.checkpoint() == state
+
+
+@pytest.mark.parametrize("keep", [sqs.TopK(4), sqs.TopP(0.9), sqs.MinP(0.1)], ids=repr)
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (torch.nan, "holds nan; values must be finite or -inf"),
+        (torch.inf, "holds inf; values must be finite or -inf"),
+        (-torch.inf, "every token is masked (-inf)"),
+    ],
+)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_bad_rows_are_named(
+    dtype: Any, value: float, message: str, keep: sqs.Keep, path: str
+) -> None:
+    logits = random_logits(2, 4, VOCAB, dtype=dtype)
+    logits[1, 3] = value
+    for temperature in (0, 1):
+        with pytest.raises(ValueError, match="logits") as caught:
+            adapter.quantize(CODEC, logits, keep, temperature)
+        assert str(caught.value) == f"logits[1, 3]: {message}"
+        with pytest.raises(ValueError, match="logits") as caught:
+            adapter.quantize(CODEC, logits[1, 3], keep, temperature)
+        assert str(caught.value) == f"logits: {message}"
+
+
+def test_one_bad_value_is_enough(path: str) -> None:
+    logits = random_logits(3, VOCAB)
+    logits[2, 7] = torch.nan
+    with pytest.raises(ValueError, match=r"^logits\[2\]: holds nan"):
+        adapter.quantize(CODEC, logits, sqs.TopK(4))
+
+
+def test_quantize_says_what_it_expected(path: str) -> None:
+    keep = sqs.TopK(4)
+    with pytest.raises(TypeError, match=r"must be a torch.Tensor, got ndarray"):
+        adapter.quantize(CODEC, np.zeros(VOCAB), keep)
+    with pytest.raises(TypeError, match=r"float32 or float64, got torch.int64"):
+        adapter.quantize(CODEC, torch.zeros(VOCAB, dtype=torch.int64), keep)
+    with pytest.raises(ValueError, match=r"shape \[..., 203\], got \[2, 9\]"):
+        adapter.quantize(CODEC, torch.zeros(2, 9), keep)
+    with pytest.raises(ValueError, match=r"shape \[..., 203\], got \[\]"):
+        adapter.quantize(CODEC, torch.tensor(0.0), keep)
+    with pytest.raises(TypeError, match="keep must be a rule such as TopK"):
+        adapter.quantize(CODEC, torch.zeros(VOCAB), 4)
+    for temperature in (-1.0, torch.inf, torch.nan):
+        with pytest.raises(ValueError, match="temperature must be finite"):
+            adapter.quantize(CODEC, torch.zeros(VOCAB), keep, temperature)
+
+
+class Operations(TorchDispatchMode):
+    """Counts the operations that tensors meet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[str] = Counter()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        self.counts[func.overloadpacket.__name__] += 1
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("keep", RULES, ids=repr)
+def test_the_device_path_waits_no_more_for_more_rows(keep: sqs.Keep) -> None:
+    counts = []
+    for rows in (1, 30):
+        logits = random_logits(rows, VOCAB)
+        with Operations() as operations:
+            adapter._quantize_on_device(CODEC, logits, (rows,), keep, 1.0)
+        counts.append(operations.counts)
+    assert counts[0] == counts[1]
+    assert counts[0]["nonzero"] == 1
+    assert counts[0]["_local_scalar_dense"] == 0
+
+
+@pytest.mark.parametrize("keep", RULES, ids=repr)
+def test_selection_stays_on_its_device(keep: sqs.Keep) -> None:
+    """The meta device computes nothing, but refuses tensors of another."""
+    rows = torch.empty(3, VOCAB, device="meta", dtype=torch.bfloat16)
+    for temperature in (0, 0.7):
+        terms = adapter._terms(rows, temperature)
+        kept = adapter._select(rows, terms, keep)
+        assert terms.device == kept.device == rows.device
+        assert (terms.dtype, kept.dtype) == (torch.float64, torch.bool)
+
+
+def test_to_dense_undoes_quantize() -> None:
+    logits = random_logits(2, 3, VOCAB)
+    nested = adapter.quantize(CODEC, logits, sqs.TopK(9))
+    for dtype in DTYPES:
+        dense = adapter.to_dense(nested, dtype=dtype)
+        assert dense.shape == (2, 3, VOCAB)
+        assert dense.dtype == dtype
+    dense = adapter.to_dense(nested)
+    for i, j in np.ndindex(2, 3):
+        assert np.array_equal(dense[i, j].numpy(), nested[i][j].to_dense())
+    again = CODEC.quantize_probs(dense[1, 2].numpy(), sqs.Threshold(0.0))
+    assert again == nested[1][2]
+
+
+def test_to_dense_takes_one_and_a_round() -> None:
+    q = sqs.SparseDistribution([1, 4], [1, 3], vocab_size=5)
+    assert adapter.to_dense(q).tolist() == [0, 0.25, 0, 0, 0.75]
+    assert adapter.to_dense(sqs.Round([q, q], [1, 4]).distributions).shape == (2, 5)
+    assert adapter.to_dense([q], device="meta").device.type == "meta"
+
+
+def test_to_dense_says_what_it_expected() -> None:
+    q = sqs.SparseDistribution([1, 4], [1, 3], vocab_size=5)
+    other = sqs.SparseDistribution([1, 4], [1, 3], vocab_size=6)
+    with pytest.raises(ValueError, match="at least one distribution"):
+        adapter.to_dense([])
+    with pytest.raises(ValueError, match=r"equal lengths, got shapes \[\(1,\), \(2,\)"):
+        adapter.to_dense([[q], [q, q]])
+    with pytest.raises(ValueError, match=r"one vocabulary, got \[5, 6\]"):
+        adapter.to_dense([q, other])
+    with pytest.raises(TypeError, match=r"expected a SparseDistribution .*got str"):
+        adapter.to_dense("q")
+    with pytest.raises(TypeError, match=r"floating-point one, got torch.int64"):
+        adapter.to_dense(q, dtype=torch.int64)
+
+
+def random_round(rng: np.random.Generator, length: int) -> sqs.Round:
+    distributions = [
+        CODEC.quantize(rng.normal(0, 3, VOCAB), sqs.TopK(20)) for _ in range(length)
+    ]
+    return sqs.Round(distributions, [q.sample(rng) for q in distributions])
+
+
+def likely_target(round_: sqs.Round, rng: np.random.Generator) -> Any:
+    """Target logits near the draft's, so that rounds end early, late and not at all."""
+    dense = adapter.to_dense([*round_.distributions, round_.distributions[0]])
+    noise = torch.from_numpy(rng.normal(0, 0.5, dense.shape))
+    return (dense + 1e-4).log() + noise
+
+
+class Fixed:
+    """Stands in for a generator whose numbers are known."""
+
+    def __init__(self, uniforms: list[float]) -> None:
+        self.left = list(uniforms)
+
+    def random(self) -> float:
+        """Return the next of them."""
+        return self.left.pop(0)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 1.7])
+def test_verify_agrees_with_the_core(temperature: float) -> None:
+    rng = np.random.default_rng(SEED)
+    outcomes = Counter()
+    for seed in range(200):
+        round_ = random_round(rng, 4)
+        logits = likely_target(round_, rng)
+        uniforms = adapter._uniforms(5, torch.Generator().manual_seed(seed))
+        core = sqs.verify(
+            round_, (logits / temperature).softmax(-1).numpy(), Fixed(uniforms)
+        )
+        ours = adapter.verify(
+            round_, logits, temperature, torch.Generator().manual_seed(seed)
+        )
+        assert ours == core
+        outcomes[ours.accepted] += 1
+    assert set(outcomes) == set(range(5))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_verify_takes_every_dtype_and_layout(dtype: Any) -> None:
+    rng = np.random.default_rng(SEED)
+    round_ = random_round(rng, 3)
+    logits = likely_target(round_, rng).to(dtype)
+    logits[:, :5] = -torch.inf
+    probs = logits.double().softmax(-1).numpy()
+    strided = logits.T.contiguous().T.requires_grad_()
+    for seed in range(50):
+        uniforms = adapter._uniforms(4, torch.Generator().manual_seed(seed))
+        verdict = adapter.verify(
+            round_, strided, generator=torch.Generator().manual_seed(seed)
+        )
+        assert verdict == sqs.verify(round_, probs, Fixed(uniforms))
+        assert probs[verdict.accepted, verdict.token] > 0
+
+
+def test_verify_is_reproducible() -> None:
+    rng = np.random.default_rng(SEED)
+    round_ = random_round(rng, 4)
+    logits = likely_target(round_, rng)
+    runs = []
+    for _ in range(2):
+        generator = torch.Generator().manual_seed(SEED)
+        runs.append(
+            [adapter.verify(round_, logits, generator=generator) for _ in range(40)]
+        )
+    assert runs[0] == runs[1]
+    assert len(set(runs[0])) > 5
+
+
+def test_verify_takes_the_same_from_the_generator_whatever_comes() -> None:
+    rng = np.random.default_rng(SEED)
+    generator = torch.Generator()
+    for seed in range(20):
+        round_ = random_round(rng, 4)
+        adapter.verify(
+            round_, likely_target(round_, rng), generator=generator.manual_seed(seed)
+        )
+        after = generator.get_state()
+        torch.rand(5, dtype=torch.float64, generator=generator.manual_seed(seed))
+        assert torch.equal(after, generator.get_state())
+
+
+def test_verify_uses_the_default_generator_otherwise() -> None:
+    rng = np.random.default_rng(SEED)
+    round_ = random_round(rng, 4)
+    logits = likely_target(round_, rng)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)
+        ours = adapter.verify(round_, logits)
+    assert ours == adapter.verify(
+        round_, logits, generator=torch.Generator().manual_seed(7)
+    )
+
+
+def eighths(*counts: int) -> sqs.SparseDistribution:
+    return sqs.SparseDistribution(
+        np.flatnonzero(counts), [c for c in counts if c], vocab_size=len(counts)
+    )
+
+
+def test_every_outcome_sums_to_the_target(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two drafted positions, all draws enumerated: the text has the target's law.
+
+    The second position's draft and target depend on the first token. All
+    thresholds are multiples of 1/8, so 8 midpoints stand for every uniform.
+    """
+    grid = [(2 * i + 1) / 16 for i in range(8)]
+    first_draft = eighths(2, 2, 4)
+    first_target = [Fraction(n, 8) for n in (3, 3, 2)]
+    second_draft = [eighths(2, 2, 4), eighths(4, 4, 0), eighths(8, 0, 0)]
+    second_target = [
+        [Fraction(n, 8) for n in row] for row in ((3, 3, 2), (4, 2, 2), (0, 8, 0))
+    ]
+    bonus = [Fraction(n, 8) for n in (1, 5, 2)]
+    rows = [
+        torch.tensor([first_target, second, bonus], dtype=torch.float64).log()
+        for second in second_target
+    ]
+    law: Counter[tuple[int, ...]] = Counter()
+    for x0 in range(3):
+        for x1 in second_draft[x0].token_ids.tolist():
+            round_ = sqs.Round([first_draft, second_draft[x0]], [x0, x1])
+            weight = Fraction(first_draft.prob(x0)) * Fraction(
+                second_draft[x0].prob(x1)
+            )
+            for uniforms in product(grid, repeat=3):
+                monkeypatch.setattr(adapter, "_uniforms", lambda n, _, u=uniforms: u)
+                verdict = adapter.verify(round_, rows[x0])
+                text = (*round_.tokens[: verdict.accepted], verdict.token)
+                law[text] += weight / 8**3
+    for a in range(3):
+        starts_with_a = sum(p for text, p in law.items() if text[0] == a)
+        assert starts_with_a == first_target[a]
+        goes_on = sum(p for text, p in law.items() if text[0] == a and len(text) > 1)
+        for b in range(3):
+            then_b = sum(p for text, p in law.items() if text[:2] == (a, b))
+            assert then_b == goes_on * second_target[a][b]
+            for c in range(3):
+                accepted = sum(
+                    p for t, p in law.items() if t[:2] == (a, b) and len(t) == 3
+                )
+                assert law[a, b, c] == accepted * bonus[c]
+
+
+def test_the_text_is_distributed_as_the_targets() -> None:
+    codec = sqs.Codec(5, resolution=7)
+    draft = torch.tensor([2.0, 1.0, 0.0, 0.0, -3.0])
+    target = torch.tensor([[0.0, 1.0, 2.0, -1.0, 0.5], [0.0] * 5])
+    rng = np.random.default_rng(SEED)
+    generator = torch.Generator().manual_seed(SEED)
+    q = adapter.quantize(codec, draft, sqs.TopK(3))
+    n = 5000
+    seen = np.zeros(5)
+    for _ in range(n):
+        round_ = sqs.Round([q], [q.sample(rng)])
+        verdict = adapter.verify(round_, target, 0.8, generator)
+        seen[[*round_.tokens[: verdict.accepted], verdict.token][0]] += 1
+    expected = n * (target[0].double() / 0.8).softmax(-1).numpy()
+    # 18.5 is the 99.9th percentile of chi-square with 4 degrees of freedom.
+    assert ((seen - expected) ** 2 / expected).sum() < 18.5, f"seed {SEED}"
+
+
+def test_a_greedy_target_takes_its_argmax() -> None:
+    q = sqs.SparseDistribution([1, 2, 3], [1, 1, 2], vocab_size=4)
+    logits = torch.tensor([[0, 5, 5, 1], [0, 0, 2, 1], [3, 0, 0, 3.0]])
+    for tokens, verdict in {
+        (1, 2): sqs.Verdict(2, 0),
+        (1, 3): sqs.Verdict(1, 2),
+        (2, 2): sqs.Verdict(0, 1),
+    }.items():
+        for _ in range(20):
+            assert adapter.verify(sqs.Round([q, q], tokens), logits, 0) == verdict
+
+
+def test_equal_distributions_are_never_rejected() -> None:
+    q = CODEC.quantize(np.linspace(0, 3, VOCAB), sqs.TopK(30))
+    logits = adapter.to_dense([q, q], dtype=torch.float64).log()
+    generator = torch.Generator().manual_seed(SEED)
+    for token in q.token_ids.tolist():
+        verdict = adapter.verify(sqs.Round([q], [token]), logits, 1.0, generator)
+        assert verdict.accepted == 1
+        assert verdict.token in q.token_ids
+
+
+def test_a_residual_that_rounds_to_zero_falls_back_to_the_target(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(adapter, "_uniforms", lambda n, _: [1.0, 0.99])
+    q = eighths(4, 4)
+    verdict = adapter.verify(sqs.Round([q], [0]), torch.zeros(2, 2))
+    assert verdict == sqs.Verdict(0, 1)
+
+
+def test_impossible_tokens_are_never_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    for u in (0.0, 1 - 2**-53):
+        monkeypatch.setattr(adapter, "_uniforms", lambda n, _, u=u: [u] * n)
+        logits = torch.tensor([[-torch.inf, 0.0, -torch.inf]] * 2)
+        verdict = adapter.verify(sqs.Round([eighths(8, 0, 0)], [0]), logits)
+        assert verdict == sqs.Verdict(0, 1)
+
+
+@pytest.mark.parametrize("temperature", [0, 1])
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (torch.nan, "holds nan; values must be finite or -inf"),
+        (torch.inf, "holds inf; values must be finite or -inf"),
+        (-torch.inf, "every token is masked (-inf)"),
+    ],
+)
+def test_verify_names_bad_rows(value: float, message: str, temperature: float) -> None:
+    round_ = sqs.Round([eighths(4, 4)], [0])
+    logits = torch.zeros(2, 2)
+    logits[1] = value
+    with pytest.raises(ValueError, match="target_logits") as caught:
+        adapter.verify(round_, logits, temperature)
+    assert str(caught.value) == f"target_logits[1]: {message}"
+
+
+def test_verify_says_what_it_expected() -> None:
+    round_ = sqs.Round([eighths(4, 4)], [0])
+    with pytest.raises(TypeError, match=r"must be a torch.Tensor, got list"):
+        adapter.verify(round_, [[0.0, 0.0]] * 2)
+    with pytest.raises(TypeError, match=r"float32 or float64, got torch.bool"):
+        adapter.verify(round_, torch.ones(2, 2, dtype=torch.bool))
+    with pytest.raises(ValueError, match=r"shape \[2, 2\].*, got \[1, 2\]"):
+        adapter.verify(round_, torch.zeros(1, 2))
+    with pytest.raises(ValueError, match="temperature must be finite"):
+        adapter.verify(round_, torch.zeros(2, 2), -1.0)
+
+
+def run_python(code: str) -> str:
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    return result.stdout
+
+
+def test_the_core_does_not_import_torch() -> None:
+    code = "import sys, sqs_codec; print('torch' in sys.modules)"
+    assert run_python(code) == "False\n"
+
+
+def test_the_adapter_imports_only_torch_and_the_core() -> None:
+    code = """
+import sys, torch, sqs_codec
+before = set(sys.modules)
+import sqs_codec.torch
+print(*(m for m in set(sys.modules) - before if not m.startswith("torch.")))
+"""
+    assert run_python(code) == "sqs_codec.torch\n"
+
+
+def test_without_torch_the_error_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.delitem(sys.modules, "sqs_codec.torch")
+    with pytest.raises(ImportError, match=r"pip install 'sqs-codec\[torch\]'"):
+        importlib.import_module("sqs_codec.torch")
