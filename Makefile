@@ -7,6 +7,9 @@ N ?= 100000000
 # The network is for installing packages only.
 export HF_HUB_OFFLINE := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Torch's threads must not spin while they wait: where another process wants a
+# core too, each step of a model would take a hundred times as long.
+export OMP_WAIT_POLICY := passive
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):[^#]*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 14

@@ -154,7 +154,9 @@ class SparseDistribution:
                 f"token {token} lies outside the vocabulary of {self._vocab_size}"
             )
         position = self._position(token)
-        return 0.0 if position is None else self._counts[position] / self._resolution
+        if position is None:
+            return 0.0
+        return int(self._counts[position]) / self._resolution
 
     def _position(self, token: int) -> int | None:
         """Return where the support holds a token of the vocabulary."""
@@ -284,9 +286,10 @@ class Codec:
     Examples
     --------
     >>> import numpy as np
-    >>> codec = Codec(vocab_size=8, resolution=10)
+    >>> import sqs_codec as sqs
+    >>> codec = sqs.Codec(vocab_size=8, resolution=10)
     >>> logits = np.array([0, 5, 1, -np.inf, 4, 0, 0, 0], np.float32)
-    >>> q = codec.quantize(logits, TopK(3), temperature=0.8)
+    >>> q = codec.quantize(logits, sqs.TopK(3), temperature=0.8)
     >>> q.token_ids, q.counts
     (array([1, 4], dtype=uint32), array([8, 2], dtype=uint32))
     >>> data = codec.encode(q)
@@ -388,8 +391,9 @@ class Codec:
 
         Examples
         --------
-        >>> codec = Codec(vocab_size=4, resolution=8)
-        >>> codec.quantize_probs([0.5, 0.25, 0.25, 0.0], TopK(2)).counts
+        >>> import sqs_codec as sqs
+        >>> codec = sqs.Codec(vocab_size=4, resolution=8)
+        >>> codec.quantize_probs([0.5, 0.25, 0.25, 0.0], sqs.TopK(2)).counts
         array([5, 3], dtype=uint32)
         """
         row = self._row("probs", probs)

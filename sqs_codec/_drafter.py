@@ -49,14 +49,15 @@ class Drafter:
     Examples
     --------
     >>> import numpy as np
-    >>> codec = Codec(vocab_size=8, resolution=10)
-    >>> edge = Drafter(codec, TopK(3), rng=np.random.default_rng(1), max_tokens=2)
+    >>> import sqs_codec as sqs
+    >>> codec, rng = sqs.Codec(vocab_size=8, resolution=10), np.random.default_rng(1)
+    >>> edge = sqs.Drafter(codec, sqs.TopK(3), rng=rng, max_tokens=2)
     >>> logits = np.array([0, 5, 1, 2, 4, 0, 0, 0], np.float32)
     >>> edge.push(logits), edge.push(logits), edge.push(logits)
-    (1, 4, None)
+    (1, 1, None)
     >>> data = edge.finish()
     >>> codec.decode_round(data).tokens
-    (1, 4)
+    (1, 1)
     >>> edge.feedback(accepted=1)
     """
 

@@ -1,5 +1,10 @@
 """Fixtures that all tests share."""
 
+import os
+
+# Before torch is imported: two threads on two busy cores mostly wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from collections.abc import Iterator
 
 import numpy as np

@@ -8,6 +8,7 @@ from importlib import resources
 from pathlib import Path
 
 import numpy as np
+import torch
 from rich.console import Console
 from rich.text import Text
 
@@ -53,6 +54,9 @@ def run(options: Options, console: Console) -> None:
         The models cannot be found, loaded or paired.
     """
     began = time.monotonic()
+    # A step of a small model is too short to share: where another program keeps
+    # a core busy, torch's threads would mostly wait for each other.
+    torch.set_num_threads(1)
     if console.is_terminal:
         console.print("Loading the models ...", style="dim", highlight=False)
     pair = load_pair(options)
