@@ -109,23 +109,6 @@ void sqs_big_multiply(sqs_big *product, const sqs_big *a, const sqs_big *b)
     trim(product);
 }
 
-void sqs_big_divide(sqs_big *quotient, sqs_big *a, const sqs_big *b)
-{
-    /* Long division, a bit at a time: a rank is divided once, which costs
-     * less than finding its first token. */
-    sqs_big rest;
-    sqs_big_set(&rest, 0);
-    sqs_big_set(quotient, 0);
-    for (uint32_t i = sqs_big_length(a); i-- > 0;) {
-        sqs_big_append(&rest, sqs_big_bits(a, i, 1), 1);
-        bool fits = sqs_big_compare(&rest, b) >= 0;
-        if (fits)
-            sqs_big_subtract(&rest, b);
-        sqs_big_append(quotient, fits, 1);
-    }
-    sqs_big_copy(a, &rest);
-}
-
 uint32_t sqs_big_bits(const sqs_big *a, uint32_t at, uint32_t n)
 {
     uint32_t value = 0;

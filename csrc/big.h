@@ -21,8 +21,8 @@ typedef uint64_t sqs_wide;
 #define SQS_LIMB_BITS 32u
 #endif
 
-/* 1 024 factors below 2^20, the widest product of index.c, and one limb. */
-#define SQS_BIG_BITS (1024u * 20u + 64u)
+/* The widest number of index.c, which says why, and one limb. */
+#define SQS_BIG_BITS (28096u + 64u)
 #define SQS_BIG_LIMBS (SQS_BIG_BITS / SQS_LIMB_BITS)
 
 /* Little-endian limbs; limb[size - 1] != 0, and zero has size 0. */
@@ -52,9 +52,6 @@ void sqs_big_shrink(sqs_big *a, sqs_limb divisor);
 
 /* product = a * b; product is neither a nor b. */
 void sqs_big_multiply(sqs_big *product, const sqs_big *a, const sqs_big *b);
-
-/* quotient = a / b, a = a mod b, for b > 0. */
-void sqs_big_divide(sqs_big *quotient, sqs_big *a, const sqs_big *b);
 
 /* Bits [at, at + n) of a as a number, n <= 16. */
 uint32_t sqs_big_bits(const sqs_big *a, uint32_t at, uint32_t n);

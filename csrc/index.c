@@ -28,11 +28,13 @@
  * Both. rank = rank(support) * C(l-1, k-1) + rank(counts): one number for the
  * two, so that only one ceiling is paid.
  *
- * Widths. Scaled ranks and falling factorials stay below [n]_k < 2^(20 k).
- * The joint rank stays below C(n, k) C(l-1, k-1), which for the largest n and
- * l grows with k (each step multiplies it by about n l / k^2) and has 19 308
- * bits at k = 1 024, so 2^20480 bounds both; one limb more holds the factor in
- * [c]_i (c + 1) before it is divided.
+ * rank / C(l-1, k-1), rounded down, is (k-1)! rank / [l-1]_{k-1}, and dividing
+ * by one factor after the other rounds down to the same: no long division.
+ *
+ * Widths. Scaled ranks and falling factorials stay below [n]_k < 2^(20 k), and
+ * (k-1)! rank below C(n, k) [l-1]_{k-1} < 2^(36 k - 16) / k!, whose size grows
+ * with k and has 28 080 bits at k = 1 024. One limb more holds [c]_i (c + 1)
+ * before it is divided.
  */
 #include "index.h"
 
@@ -40,10 +42,11 @@
 
 _Static_assert(SQS_MAX_VOCAB <= 1u << 20 && SQS_MAX_RESOLUTION <= 1u << 16,
                "the widths above assume these limits");
-_Static_assert(SQS_BIG_BITS >= 20 * SQS_MAX_ENUMERATIVE_SUPPORT + 64,
+_Static_assert(SQS_MAX_ENUMERATIVE_SUPPORT <= 1024 &&
+                   SQS_BIG_BITS >= 28080 + 64,
                "a big integer must hold every number here");
 
-/* Multiplies or divides a by the factors offered, several to a limb. */
+/* Multiplies a by the factors offered or divides it, several to a limb. */
 typedef struct gather {
     sqs_big *a;
     void (*apply)(sqs_big *a, sqs_limb factor);
@@ -60,22 +63,26 @@ static void gather_factor(gather *g, uint32_t factor)
     g->product *= factor;
 }
 
+/* Applies the factors of [c]_i, c >= i. */
+static void gather_falling(sqs_big *a, uint32_t c, uint32_t i,
+                           void (*apply)(sqs_big *a, sqs_limb factor))
+{
+    gather g = {a, apply, 1};
+    for (uint32_t j = 0; j < i; j++)
+        gather_factor(&g, c - j);
+    apply(a, g.product);
+}
+
 /* a *= [c]_i */
 static void multiply_falling(sqs_big *a, uint32_t c, uint32_t i)
 {
-    gather g = {a, sqs_big_scale, 1};
-    for (uint32_t j = 0; j < i; j++)
-        gather_factor(&g, c - j);
-    sqs_big_scale(a, g.product);
+    gather_falling(a, c, i, sqs_big_scale);
 }
 
-/* a /= k! */
-static void divide_factorial(sqs_big *a, uint32_t k)
+/* a /= [c]_i, rounded down */
+static void divide_falling(sqs_big *a, uint32_t c, uint32_t i)
 {
-    gather g = {a, sqs_big_shrink, 1};
-    for (uint32_t j = 2; j <= k; j++)
-        gather_factor(&g, j);
-    sqs_big_shrink(a, g.product);
+    gather_falling(a, c, i, sqs_big_shrink);
 }
 
 /* f = [c]_i, which is 0 for c < i. */
@@ -89,7 +96,7 @@ static void falling(sqs_big *f, uint32_t c, uint32_t i)
 static void binomial(sqs_big *b, uint32_t n, uint32_t k)
 {
     falling(b, n, k);
-    divide_factorial(b, k);
+    divide_falling(b, k, k);
 }
 
 /*
@@ -119,6 +126,11 @@ static double log_big(const sqs_big *a)
            ((double)length - (double)taken) * 0.6931471805599453 /* ln 2 */;
 }
 
+/* Newton's method doubles the correct digits, so that it seldom takes more
+ * than four rounds; and what is closer than this will be corrected by one. */
+#define MOST_ROUNDS 16
+#define CLOSE 0.01
+
 /* Newton's method from below on ln [c]_i, which is concave in c. The start is
  * the c at which the i factors, were they all equal to their mean, reach r. */
 static uint32_t guess(const sqs_big *r, uint32_t i, uint32_t upper)
@@ -127,11 +139,13 @@ static uint32_t guess(const sqs_big *r, uint32_t i, uint32_t upper)
         return i - 1;
     double target = log_big(r);
     double c = exp(target / i) + (i - 1) / 2.0;
-    for (int round = 0; round < 8; round++) {
+    if (!(c >= i))
+        c = i;
+    for (int round = 0; round < MOST_ROUNDS; round++) {
         double value = log_factorial(c) - log_factorial(c - i);
         double slope = log((c + 0.5) / (c - i + 0.5));
         double step = (target - value) / slope;
-        if (!(step > 0.01 || step < -0.01))
+        if (!(step > CLOSE || step < -CLOSE))
             break;
         c += step;
         if (!(c >= i))
@@ -195,7 +209,7 @@ static void rank_set(sqs_big *rank, set_walk walk, uint32_t k)
         sqs_big_scale(rank, i);
         sqs_big_add(rank, &f);
     }
-    divide_factorial(rank, k);
+    divide_falling(rank, k, k);
 }
 
 /* rank < C(n, k) becomes 0; the set ascends. */
@@ -234,9 +248,13 @@ void sqs_index_rank(sqs_big *rank, const uint32_t *ids,
 void sqs_index_unrank(sqs_big *rank, uint32_t n, uint32_t resolution,
                       uint32_t k, uint32_t *ids, uint32_t *counts)
 {
-    sqs_big support, compositions;
+    sqs_big support, compositions, rest;
+    sqs_big_copy(&support, rank);
+    multiply_falling(&support, k - 1, k - 1);
+    divide_falling(&support, resolution - 1, k - 1);
     binomial(&compositions, resolution - 1, k - 1);
-    sqs_big_divide(&support, rank, &compositions);
+    sqs_big_multiply(&rest, &support, &compositions);
+    sqs_big_subtract(rank, &rest);
     unrank_set(&support, n, k, ids);
     unrank_set(rank, resolution - 1, k - 1, counts);
     uint32_t at = 0;

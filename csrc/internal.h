@@ -39,8 +39,9 @@ sqs_status sqs_check_keep(const sqs_keep *keep);
 /* Lists the tokens that the rule keeps, ascending; returns how many. */
 uint32_t sqs_sparsify(sqs_row *row, const sqs_keep *keep);
 
-/* The probability of the tokens outside row->kept; `scratch` holds n. */
-double sqs_dropped_mass(const sqs_row *row, uint32_t n, double *scratch);
+/* The probability of the tokens outside the n in row->kept; exactly 0 if all
+ * that have a term are inside. */
+double sqs_dropped_mass(const sqs_row *row, uint32_t n);
 
 /*
  * Rounds weights (up to a common factor) to n counts that sum to resolution,

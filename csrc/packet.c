@@ -17,6 +17,13 @@
 _Static_assert(SQS_MAX_ROUND == 1u << LENGTH_WIDTH,
                "every value of the length field is a legal length");
 
+/* The most survivors of an enumerative round: as the sum of L numbers is at
+ * most sqrt(L * the sum of their squares), sqrt(2^8 * 2^23), rounded up. */
+#define MOST_RANKED 46341u
+_Static_assert(SQS_MAX_ROUND == 1u << 8 &&
+                   SQS_MAX_ENUMERATIVE_SQUARES == 1u << 23,
+               "MOST_RANKED follows from these");
+
 /* Ranks pass between integers and packets in pieces of so many bits. */
 #define PIECE 16u
 
@@ -37,6 +44,15 @@ static uint32_t max_size(const sqs_codec *codec)
     return codec->coding == SQS_ENUMERATIVE
                ? least(most, SQS_MAX_ENUMERATIVE_SUPPORT)
                : most;
+}
+
+/* Counts another k survivors of a round; false if they are too many. */
+static bool within_round(const sqs_codec *codec, uint32_t *squares, uint32_t k)
+{
+    if (codec->coding != SQS_ENUMERATIVE)
+        return true;
+    *squares += k * k;
+    return *squares <= SQS_MAX_ENUMERATIVE_SQUARES;
 }
 
 /* Field widths. */
@@ -99,7 +115,7 @@ static sqs_status check_distribution(const sqs_codec *codec,
     return k <= max_size(codec) ? SQS_OK : SQS_LARGE_SUPPORT;
 }
 
-/* ---- sizes -------------------------------------------------------------- */
+/* Sizes. */
 
 sqs_status sqs_bits(const sqs_codec *codec, const uint32_t *token_ids,
                     const uint32_t *counts, uint32_t survivors,
@@ -146,12 +162,12 @@ size_t sqs_encode_round_bound(const sqs_codec *codec, uint32_t length,
 size_t sqs_decode_round_bound(const sqs_codec *codec, size_t size)
 {
     size_t most = (size_t)SQS_MAX_ROUND * max_size(codec);
-    if (codec->coding == SQS_BITPACK && size < most / 8)
-        return 8 * size; /* a survivor takes a bit of id at least */
-    return most;
+    if (codec->coding == SQS_ENUMERATIVE)
+        return most < MOST_RANKED ? most : MOST_RANKED;
+    return size < most / 8 ? 8 * size : most; /* an id takes a bit at least */
 }
 
-/* ---- writing ------------------------------------------------------------ */
+/* Writing. */
 
 static void put_rank(sqs_writer *w, const sqs_big *rank, uint32_t width)
 {
@@ -212,13 +228,14 @@ sqs_status sqs_encode_round(const sqs_codec *codec, uint32_t length,
         return SQS_BAD_ROUND;
     sqs_writer w = {packet, capacity, 0};
     sqs_put(&w, length - 1, LENGTH_WIDTH);
+    uint32_t squares = 0;
     for (uint32_t i = 0; i < length; i++) {
         uint32_t k = survivors[i];
         sqs_status status =
             put_distribution(&w, codec, token_ids, counts, k);
         if (status != SQS_OK)
             return status;
-        if (positions[i] >= k)
+        if (positions[i] >= k || !within_round(codec, &squares, k))
             return SQS_BAD_ROUND;
         sqs_put(&w, positions[i], position_width(k));
         token_ids += k;
@@ -227,7 +244,7 @@ sqs_status sqs_encode_round(const sqs_codec *codec, uint32_t length,
     return finish(&w, size);
 }
 
-/* ---- reading ------------------------------------------------------------ */
+/* Reading. */
 
 static sqs_status get_rank(sqs_reader *r, const sqs_codec *codec, uint32_t k,
                            uint32_t *ids, uint32_t *counts, size_t room)
@@ -282,14 +299,17 @@ static sqs_status get_fields(sqs_reader *r, const sqs_codec *codec,
 
 /* Reads a distribution into room for `room` survivors. */
 static sqs_status get_distribution(sqs_reader *r, const sqs_codec *codec,
-                                   uint32_t *ids, uint32_t *counts,
-                                   size_t room, uint32_t *survivors)
+                                   uint32_t *squares, uint32_t *ids,
+                                   uint32_t *counts, size_t room,
+                                   uint32_t *survivors)
 {
     if (size_width(codec) > sqs_left(r))
         return SQS_TRUNCATED;
     uint32_t k = sqs_get(r, size_width(codec)) + 1;
     if (k > max_size(codec))
         return SQS_SUPPORT_SIZE;
+    if (!within_round(codec, squares, k))
+        return SQS_ROUND_SUPPORT;
     *survivors = k;
     return codec->coding == SQS_ENUMERATIVE
                ? get_rank(r, codec, k, ids, counts, room)
@@ -316,8 +336,9 @@ sqs_status sqs_decode(const sqs_codec *codec, const uint8_t *packet,
                       uint32_t *survivors)
 {
     sqs_reader r = {packet, (uint64_t)size * 8, 0};
+    uint32_t squares = 0;
     sqs_status status =
-        get_distribution(&r, codec, token_ids, counts,
+        get_distribution(&r, codec, &squares, token_ids, counts,
                          sqs_max_survivors(codec), survivors);
     return status == SQS_OK ? get_padding(&r) : status;
 }
@@ -332,11 +353,12 @@ sqs_status sqs_decode_round(const sqs_codec *codec, const uint8_t *packet,
     if (LENGTH_WIDTH > sqs_left(&r))
         return SQS_TRUNCATED;
     *length = sqs_get(&r, LENGTH_WIDTH) + 1;
+    uint32_t squares = 0;
     size_t used = 0;
     for (uint32_t i = 0; i < *length; i++) {
         sqs_status status = get_distribution(
-            &r, codec, token_ids + used, counts + used, capacity - used,
-            &survivors[i]);
+            &r, codec, &squares, token_ids + used, counts + used,
+            capacity - used, &survivors[i]);
         if (status == SQS_OK)
             status = get_position(&r, survivors[i], &positions[i]);
         if (status != SQS_OK)
@@ -369,6 +391,8 @@ const char *sqs_status_text(sqs_status status)
         return "the counts leave nothing for the last token";
     case SQS_TOKEN_POSITION:
         return "a drafted token lies outside its support";
+    case SQS_ROUND_SUPPORT:
+        return "a round's supports are too large together";
     case SQS_BAD_CODEC:
         return "the codec's vocabulary, resolution or coding is out of range";
     case SQS_BAD_DISTRIBUTION:
@@ -376,7 +400,7 @@ const char *sqs_status_text(sqs_status status)
     case SQS_LARGE_SUPPORT:
         return "more survivors than the coding can hold";
     case SQS_BAD_ROUND:
-        return "not 1 to 256 distributions with a token of each";
+        return "not a round that the coding can hold";
     case SQS_BAD_KEEP:
         return "the keep rule's parameter is out of range";
     case SQS_BAD_TEMPERATURE:

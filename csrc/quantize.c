@@ -143,7 +143,7 @@ sqs_status sqs_quantize_logits(const sqs_codec *codec, const void *logits,
         return SQS_OK;
     }
     uint32_t n = sqs_sparsify(&row, keep);
-    *dropped_mass = sqs_dropped_mass(&row, n, s.weights);
+    *dropped_mass = sqs_dropped_mass(&row, n);
     softmax_weights(&row, n, temperature, s.weights);
     write_survivors(codec, &s, n, token_ids, counts, survivors);
     return SQS_OK;
@@ -168,7 +168,7 @@ sqs_status sqs_quantize_probs(const sqs_codec *codec, const void *probs,
     if (status != SQS_OK)
         return status;
     uint32_t n = sqs_sparsify(&row, keep);
-    *dropped_mass = sqs_dropped_mass(&row, n, s.weights);
+    *dropped_mass = sqs_dropped_mass(&row, n);
     for (uint32_t i = 0; i < n; i++)
         s.weights[i] = s.terms[s.kept[i]];
     write_survivors(codec, &s, n, token_ids, counts, survivors);

@@ -27,6 +27,9 @@
 #if FLT_EVAL_METHOD != 0
 #error "sqs needs floats evaluated in their own precision (SSE2, not x87)"
 #endif
+#ifdef __FAST_MATH__
+#error "sqs needs IEEE arithmetic: compile without -ffast-math"
+#endif
 
 #define SQS_LOG2_E 1.4426950408889634 /* 1 / ln 2 */
 
@@ -105,6 +108,17 @@ static inline double sqs_sum(const double *values, uint32_t n)
     double lanes[SQS_LANES] = {0};
     for (uint32_t i = 0; i < n; i++)
         lanes[i % SQS_LANES] += values[i];
+    return sqs_fold_lanes(lanes);
+}
+
+/* The sum of the values at n ascending places, as sqs_sum would have it if all
+ * other values were 0: the same bits, if they are. */
+static inline double sqs_sum_at(const double *values, const uint32_t *places,
+                                uint32_t n)
+{
+    double lanes[SQS_LANES] = {0};
+    for (uint32_t i = 0; i < n; i++)
+        lanes[places[i] % SQS_LANES] += values[places[i]];
     return sqs_fold_lanes(lanes);
 }
 

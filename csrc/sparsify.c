@@ -156,10 +156,8 @@ uint32_t sqs_sparsify(sqs_row *row, const sqs_keep *keep)
     return keep_level(row, keep->value * row->terms[row->argmax]);
 }
 
-double sqs_dropped_mass(const sqs_row *row, uint32_t n, double *scratch)
+double sqs_dropped_mass(const sqs_row *row, uint32_t n)
 {
-    for (uint32_t i = 0; i < n; i++)
-        scratch[i] = row->terms[row->kept[i]];
-    double dropped = row->total - sqs_sum(scratch, n);
+    double dropped = row->total - sqs_sum_at(row->terms, row->kept, n);
     return dropped > 0 ? dropped / row->total : 0.0;
 }

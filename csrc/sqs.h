@@ -40,6 +40,7 @@ extern "C" {
 #define SQS_MAX_RESOLUTION (1u << 16)
 #define SQS_MAX_ROUND 256u
 #define SQS_MAX_ENUMERATIVE_SUPPORT 1024u
+#define SQS_MAX_ENUMERATIVE_SQUARES (8u << 20) /* sum of k^2 in a round */
 
 /* How far from 1 the sum of a row of probabilities may be. */
 #define SQS_SUM_TOLERANCE 1e-3
@@ -57,13 +58,15 @@ typedef enum sqs_status {
     SQS_TOKEN_ORDER,    /* token ids do not strictly ascend */
     SQS_COUNTS,         /* the counts leave nothing for the last token */
     SQS_TOKEN_POSITION, /* a drafted token lies outside its support */
+    SQS_ROUND_SUPPORT,  /* a round's supports are too large together */
 
     /* Arguments that cannot be used. */
     SQS_BAD_CODEC,        /* a field of the codec is outside its limits */
     SQS_BAD_DISTRIBUTION, /* not a point of this codec's lattice */
     SQS_LARGE_SUPPORT,    /* more survivors than this coding can hold */
-    SQS_BAD_ROUND,        /* not 1 to SQS_MAX_ROUND distributions, or a
-                             position outside its support */
+    SQS_BAD_ROUND,        /* not 1 to SQS_MAX_ROUND distributions, a position
+                             outside its support, or supports beyond
+                             SQS_MAX_ENUMERATIVE_SQUARES together */
     SQS_BAD_KEEP,         /* a keep rule's parameter is outside its range */
     SQS_BAD_TEMPERATURE,  /* negative, infinite or NaN */
     SQS_NO_SPACE,         /* an output buffer is too small */
@@ -83,7 +86,9 @@ const char *sqs_status_text(sqs_status status);
 typedef enum sqs_coding {
     SQS_BITPACK = 0,    /* fixed-width fields; any support */
     SQS_ENUMERATIVE = 1 /* exact ranks; at most
-                           SQS_MAX_ENUMERATIVE_SUPPORT survivors */
+                           SQS_MAX_ENUMERATIVE_SUPPORT survivors, and in a
+                           round SQS_MAX_ENUMERATIVE_SQUARES, so that no
+                           packet takes long */
 } sqs_coding;
 
 /* What both ends agree on before the first packet. */
@@ -103,7 +108,7 @@ sqs_status sqs_check_codec(const sqs_codec *codec);
  */
 uint32_t sqs_max_survivors(const sqs_codec *codec);
 
-/* ---- logits or probabilities to a distribution ------------------------- */
+/* Logits or probabilities to a distribution. */
 
 typedef enum sqs_dtype { SQS_F16 = 0, SQS_F32 = 1, SQS_F64 = 2 } sqs_dtype;
 
@@ -131,8 +136,9 @@ size_t sqs_quantize_scratch(const sqs_codec *codec);
  * Turns a row of vocab_size logits into the nearest lattice point of the
  * tokens kept from softmax(logits / temperature).
  *
- * logits       vocab_size values of type dtype, in the machine's byte order;
- *              float16 is IEEE binary16. -infinity masks a token.
+ * logits       vocab_size values of type dtype, in the machine's byte order
+ *              and aligned for it; float16 is IEEE binary16. -infinity masks a
+ *              token.
  * temperature  0 gives the most probable token all counts.
  * scratch      sqs_quantize_scratch(codec) bytes.
  * token_ids    out, room for sqs_max_survivors(codec); ascending.
@@ -163,7 +169,7 @@ sqs_status sqs_quantize_probs(const sqs_codec *codec, const void *probs,
                               uint32_t *counts, uint32_t *survivors,
                               double *dropped_mass);
 
-/* ---- one distribution to bytes and back -------------------------------- */
+/* One distribution to bytes and back. */
 
 /* An upper bound in bytes of what sqs_encode writes for so many survivors. */
 size_t sqs_encode_bound(const sqs_codec *codec, uint32_t survivors);
@@ -192,16 +198,17 @@ sqs_status sqs_encode(const sqs_codec *codec, const uint32_t *token_ids,
  * token_ids and counts have room for sqs_max_survivors(codec) each.
  *
  * Time is linear in size and survivors, except that an enumerative rank takes
- * time cubic in the survivors; SQS_MAX_ENUMERATIVE_SUPPORT bounds those.
+ * time cubic in its survivors, some 20 ms at SQS_MAX_ENUMERATIVE_SUPPORT; a
+ * round may hold eight as slow.
  * Returns SQS_OK or one of the statuses of the format.
  */
 sqs_status sqs_decode(const sqs_codec *codec, const uint8_t *packet,
                       size_t size, uint32_t *token_ids, uint32_t *counts,
                       uint32_t *survivors);
 
-/* ---- a round: distributions and the tokens drawn from them ------------- */
+/* A round: distributions and the tokens drawn from them. */
 
-/* An upper bound in bytes of what sqs_encode_round writes for `rounds`
+/* An upper bound in bytes of what sqs_encode_round writes for `length`
  * distributions with `survivors` survivors in all. */
 size_t sqs_encode_round_bound(const sqs_codec *codec, uint32_t length,
                               size_t survivors);

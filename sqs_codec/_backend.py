@@ -11,6 +11,7 @@ core) and ``_numba``; `core_class` picks one by a stated policy:
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 from collections.abc import Sequence
@@ -24,11 +25,13 @@ if TYPE_CHECKING:
 
     Ids = NDArray[np.uint32]
 
-NO_BACKEND = """\
+WITH_NATIVE = "pip install --force-reinstall --no-deps ."
+WITH_NUMBA = "pip install numba"
+NO_BACKEND = f"""\
 sqs_codec has nothing to run on: it was installed without its C core, and Numba is \
 missing. Either command mends it:
-    pip install --force-reinstall --no-binary sqs-codec sqs-codec   (needs a C compiler)
-    pip install 'sqs-codec[numba]'"""
+    {WITH_NATIVE}   (in the source tree, with a C compiler)
+    {WITH_NUMBA}"""
 
 
 class Core(Protocol):
@@ -80,16 +83,16 @@ def _choose() -> str:
     if name == "native" and not native:
         raise ImportError(
             "SQS_BACKEND=native, but this installation was built without the C core; "
-            "reinstall with a C compiler: "
-            "pip install --force-reinstall --no-binary sqs-codec sqs-codec"
+            f"in the source tree, with a C compiler: {WITH_NATIVE}"
         )
     if name == "numba" and not numba:
-        raise ImportError(
-            "SQS_BACKEND=numba, but Numba is missing: pip install 'sqs-codec[numba]'"
-        )
+        raise ImportError(f"SQS_BACKEND=numba, but Numba is missing: {WITH_NUMBA}")
     if not name and not native and not numba:
         raise ImportError(NO_BACKEND)
-    return name or ("native" if native else "numba")
+    name = name or ("native" if native else "numba")
+    if name == "native":
+        importlib.import_module("sqs_codec._core")  # if it is broken, say so now
+    return name
 
 
 _NAME = _choose()

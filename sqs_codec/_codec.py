@@ -13,6 +13,7 @@ import numpy as np
 from sqs_codec._backend import core_class
 from sqs_codec._errors import Status, packet_error
 from sqs_codec._format import (
+    MAX_ENUMERATIVE_SQUARES,
     MAX_ENUMERATIVE_SUPPORT,
     MAX_RESOLUTION,
     MAX_ROUND,
@@ -85,6 +86,10 @@ class SparseDistribution:
             raise ValueError(
                 f"counts must sum to at most {MAX_RESOLUTION}, got {resolution}"
             )
+        if dropped_mass is not None:
+            dropped_mass = float(dropped_mass)
+            if not 0 <= dropped_mass <= 1:
+                raise ValueError(f"dropped_mass must be in [0, 1], got {dropped_mass}")
         self._set(ids, occupancy, vocab_size, resolution, dropped_mass)
 
     def _set(
@@ -97,8 +102,9 @@ class SparseDistribution:
     ) -> None:
         token_ids.flags.writeable = False
         counts.flags.writeable = False
-        self._token_ids = token_ids
-        self._counts = counts
+        # Views of what can't be written can't be made writeable.
+        self._token_ids = token_ids.view()
+        self._counts = counts.view()
         self._vocab_size = vocab_size
         self._resolution = resolution
         self._dropped_mass = dropped_mass
@@ -171,7 +177,8 @@ class SparseDistribution:
         Parameters
         ----------
         rng : numpy.random.Generator
-            Asked for one integer in [0, resolution).
+            Asked for one integer in [0, resolution). It has to be independent
+            of the one that `verify` is given: two generators of one seed aren't.
         """
         at = rng.integers(self._resolution)
         return int(
@@ -179,8 +186,10 @@ class SparseDistribution:
         )
 
     def to_dense(self, dtype: DTypeLike = np.float32) -> NDArray[Any]:
-        """Return the probabilities of the whole vocabulary, [vocab_size]."""
+        """Return the probabilities of the whole vocabulary, float [vocab_size]."""
         dense = np.zeros(self._vocab_size, dtype)
+        if dense.dtype.kind != "f":
+            raise TypeError(f"dtype must be a floating-point type, got {dense.dtype}")
         dense[self._token_ids] = self.probs
         return dense
 
@@ -355,13 +364,15 @@ class Codec:
             If the shape doesn't fit, a value is NaN or +inf, or all are -inf.
         TypeError
             If the dtype isn't one of those above.
+
+        Notes
+        -----
+        The same logits give the same result on every machine, in the default
+        floating-point environment: `torch.set_flush_denormal`, for one, makes
+        logits below 1e-38 equal to 0.
         """
         row = self._row("logits", logits)
-        temperature = float(temperature)
-        if not 0 <= temperature < float("inf"):
-            raise ValueError(
-                f"temperature must be finite and at least 0, got {temperature}"
-            )
+        temperature = _check_temperature(temperature)
         _check_keep(keep)
         status, *found = self._core.quantize_logits(row, temperature, keep)
         if status != Status.OK:
@@ -469,6 +480,12 @@ class Codec:
         for q in round_.distributions:
             self._check(q)
         sizes = [q.token_ids.size for q in round_.distributions]
+        if not self._round_holds(sizes):
+            raise ValueError(
+                f"the supports of an enumerative round may have "
+                f"{MAX_ENUMERATIVE_SQUARES} as the sum of their squared sizes, got "
+                f"{sum(k * k for k in sizes)}; draft fewer tokens or use 'bitpack'"
+            )
         packet = self._core.encode_round(
             np.concatenate([q.token_ids for q in round_.distributions]),
             np.concatenate([q.counts for q in round_.distributions]),
@@ -505,6 +522,11 @@ class Codec:
             ),
         )
 
+    def _round_holds(self, sizes: Sequence[int]) -> bool:
+        """Say whether supports of these sizes may share a round."""
+        squares = sum(k * k for k in sizes)
+        return self.coding != "enumerative" or squares <= MAX_ENUMERATIVE_SQUARES
+
     def _row(self, name: str, values: ArrayLike) -> NDArray[np.floating]:
         row = np.asarray(values)
         row = row.astype(row.dtype.newbyteorder("="), copy=False)
@@ -516,7 +538,7 @@ class Codec:
             raise ValueError(
                 f"{name} must have shape ({self.vocab_size},), got {row.shape}"
             )
-        return np.ascontiguousarray(row)
+        return np.require(row, requirements=["C_CONTIGUOUS", "ALIGNED"])
 
     def _wrap(
         self, ids: NDArray[np.uint32], counts: NDArray[np.uint32], dropped: float
@@ -543,6 +565,15 @@ def _check_keep(keep: Keep) -> None:
         raise TypeError(
             f"keep must be a rule such as TopK(64), got {type(keep).__name__}"
         )
+
+
+def _check_temperature(temperature: float) -> float:
+    temperature = float(temperature)
+    if not 0 <= temperature < float("inf"):
+        raise ValueError(
+            f"temperature must be finite and at least 0, got {temperature}"
+        )
+    return temperature
 
 
 def _row_error(name: str, row: NDArray[np.floating], status: int) -> ValueError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from typing import TYPE_CHECKING
 
-from sqs_codec._codec import Codec, SparseDistribution
+from sqs_codec._codec import Codec, SparseDistribution, _check_keep
 from sqs_codec._format import MAX_ROUND, ROUND_LENGTH_BITS
 
 if TYPE_CHECKING:
@@ -23,9 +23,9 @@ class Drafter:
     A round goes `push` (once for each token), `finish`, `feedback`; any other
     order is a RuntimeError. The first `push` of a round always drafts; later
     ones draft while the round's packet, padding included, stays within the
-    budget, and once one doesn't the round is full. Whether one drafts depends
-    on its distribution and never on the token drawn, which keeps the output
-    exact.
+    budget and the coding's limits, and once one doesn't the round is full.
+    Whether one drafts depends on its distribution and never on the token drawn,
+    which keeps the output exact.
 
     The rule for `keep`'s state: it learns from every drafted token at once, and
     `feedback` takes back what it learned from positions that did not get into
@@ -40,7 +40,8 @@ class Drafter:
     keep : Keep
         Which tokens to keep; a stateful rule belongs to one drafter.
     rng : numpy.random.Generator
-        Draws the tokens.
+        Draws the tokens. It has to be independent of the one that `verify` is
+        given: two generators of one seed aren't.
     budget_bits : int, optional
         Uplink bits of a round. No limit if None.
     max_tokens : int
@@ -70,6 +71,7 @@ class Drafter:
         budget_bits: int | None = None,
         max_tokens: int = 8,
     ) -> None:
+        _check_keep(keep)
         self.codec = codec
         self.keep = keep
         self.rng = rng
@@ -116,20 +118,22 @@ class Drafter:
             return None
         q = self.codec.quantize(logits, self.keep, temperature)
         bits = self._bits + self.codec.bits(q) + self.codec.token_bits(q)
-        if self._tokens and not self._fits(bits):
+        if self._tokens and not self._fits(q, bits):
             self._full = True
             return None
+        assert q.dropped_mass is not None  # it comes from quantize
+        self.keep.update(q.dropped_mass)
         token = q.sample(self.rng)
         self._bits = bits
         self._distributions.append(q)
         self._tokens.append(token)
-        assert q.dropped_mass is not None  # it comes from quantize
-        self.keep.update(q.dropped_mass)
         self._states.append(self.keep.checkpoint())
         return token
 
-    def _fits(self, bits: int) -> bool:
-        return self.budget_bits is None or -(-bits // 8) * 8 <= self.budget_bits
+    def _fits(self, q: SparseDistribution, bits: int) -> bool:
+        sizes = [p.token_ids.size for p in (*self._distributions, q)]
+        within = self.budget_bits is None or -(-bits // 8) * 8 <= self.budget_bits
+        return within and self.codec._round_holds(sizes)
 
     def finish(self) -> bytes:
         """Return the round's packet."""

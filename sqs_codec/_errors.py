@@ -24,17 +24,18 @@ class Status(IntEnum):
     TOKEN_ORDER = 7
     COUNTS = 8
     TOKEN_POSITION = 9
-    BAD_CODEC = 10
-    BAD_DISTRIBUTION = 11
-    LARGE_SUPPORT = 12
-    BAD_ROUND = 13
-    BAD_KEEP = 14
-    BAD_TEMPERATURE = 15
-    NO_SPACE = 16
-    NOT_FINITE = 17
-    ALL_MASKED = 18
-    NEGATIVE = 19
-    SUM = 20
+    ROUND_SUPPORT = 10
+    BAD_CODEC = 11
+    BAD_DISTRIBUTION = 12
+    LARGE_SUPPORT = 13
+    BAD_ROUND = 14
+    BAD_KEEP = 15
+    BAD_TEMPERATURE = 16
+    NO_SPACE = 17
+    NOT_FINITE = 18
+    ALL_MASKED = 19
+    NEGATIVE = 20
+    SUM = 21
 
 
 BROKEN_RULES = {
@@ -47,6 +48,7 @@ BROKEN_RULES = {
     Status.TOKEN_ORDER: "the token ids do not ascend",
     Status.COUNTS: "the counts leave nothing for the last token",
     Status.TOKEN_POSITION: "a drafted token lies outside its support",
+    Status.ROUND_SUPPORT: "a round's supports are too large together",
 }
 """One message for each rule of ``docs/format.md`` that a packet can break."""
 

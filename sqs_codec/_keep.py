@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import math
 import operator
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from enum import IntEnum
+
+from sqs_codec._format import MAX_VOCAB
 
 __all__ = ["Conformal", "Keep", "MinP", "Threshold", "TopK", "TopP"]
 
@@ -18,7 +22,7 @@ class Kind(IntEnum):
     MIN_P = 3
 
 
-class Keep:
+class Keep(ABC):
     """What all keep rules share.
 
     A rule keeps the most probable token and those that follow it in
@@ -30,21 +34,22 @@ class Keep:
     _kind: Kind
 
     @property
+    @abstractmethod
     def _value(self) -> float:
         """The rule's parameter, as the core takes it."""
-        raise NotImplementedError
 
-    def update(self, dropped_mass: float) -> None:
+    def update(self, dropped_mass: float) -> None:  # noqa: B027  # nothing to learn
         """Learn from the mass that a drafted token's distribution dropped."""
 
     def checkpoint(self) -> float:
         """Return the state to which `rollback` can return."""
         return 0.0
 
-    def rollback(self, state: float) -> None:
+    def rollback(self, state: float) -> None:  # noqa: B027  # nothing to undo
         """Return to a state that `checkpoint` gave."""
 
 
+@dataclass(frozen=True)
 class TopK(Keep):
     """Keep the `k` most probable tokens (K-SQS).
 
@@ -56,24 +61,22 @@ class TopK(Keep):
     Examples
     --------
     >>> TopK(64)
-    TopK(64)
+    TopK(k=64)
     """
 
     _kind = Kind.TOP_K
+    k: int
 
-    def __init__(self, k: int) -> None:
-        self.k = operator.index(k)
-        if self.k < 1:
-            raise ValueError(f"k must be at least 1, got {k}")
+    def __post_init__(self) -> None:
+        if operator.index(self.k) < 1:
+            raise ValueError(f"k must be at least 1, got {self.k}")
 
     @property
     def _value(self) -> float:
-        return float(self.k)
-
-    def __repr__(self) -> str:
-        return f"TopK({self.k})"
+        return float(min(self.k, MAX_VOCAB))
 
 
+@dataclass(frozen=True)
 class Threshold(Keep):
     """Keep the tokens of probability `beta` or more.
 
@@ -85,18 +88,17 @@ class Threshold(Keep):
     """
 
     _kind = Kind.THRESHOLD
+    beta: float
 
-    def __init__(self, beta: float) -> None:
-        self.beta = _finite("beta", beta)
+    def __post_init__(self) -> None:
+        _check("beta", self.beta, -math.inf, math.inf)
 
     @property
     def _value(self) -> float:
-        return self.beta
-
-    def __repr__(self) -> str:
-        return f"Threshold({self.beta:g})"
+        return float(self.beta)
 
 
+@dataclass(frozen=True)
 class TopP(Keep):
     """Keep the fewest most probable tokens whose mass reaches `p` (nucleus).
 
@@ -107,20 +109,19 @@ class TopP(Keep):
     """
 
     _kind = Kind.TOP_P
+    p: float
 
-    def __init__(self, p: float) -> None:
-        self.p = _finite("p", p)
-        if not 0 < self.p <= 1:
-            raise ValueError(f"p must be in (0, 1], got {p}")
+    def __post_init__(self) -> None:
+        _check("p", self.p, 0, 1)
+        if self.p == 0:
+            raise ValueError("p must be above 0")
 
     @property
     def _value(self) -> float:
-        return self.p
-
-    def __repr__(self) -> str:
-        return f"TopP({self.p:g})"
+        return float(self.p)
 
 
+@dataclass(frozen=True)
 class MinP(Keep):
     """Keep the tokens of at least `p` times the largest probability.
 
@@ -131,18 +132,14 @@ class MinP(Keep):
     """
 
     _kind = Kind.MIN_P
+    p: float
 
-    def __init__(self, p: float) -> None:
-        self.p = _finite("p", p)
-        if not 0 <= self.p <= 1:
-            raise ValueError(f"p must be in [0, 1], got {p}")
+    def __post_init__(self) -> None:
+        _check("p", self.p, 0, 1)
 
     @property
     def _value(self) -> float:
-        return self.p
-
-    def __repr__(self) -> str:
-        return f"MinP({self.p:g})"
+        return float(self.p)
 
 
 class Conformal(Keep):
@@ -163,7 +160,7 @@ class Conformal(Keep):
     alpha : float
         The target for the mean dropped mass, in [0, 1].
     eta : float
-        The step, above 0.
+        The step, in (0, 1].
     beta : float
         The threshold to begin with, at most 1. Ours; the paper leaves it open.
 
@@ -189,15 +186,21 @@ class Conformal(Keep):
     def __init__(
         self, alpha: float = 5e-4, eta: float = 1e-3, beta: float = 1e-3
     ) -> None:
-        self.alpha = _finite("alpha", alpha)
-        self.eta = _finite("eta", eta)
-        self._beta = _finite("beta", beta)
-        if not 0 <= self.alpha <= 1:
-            raise ValueError(f"alpha must be in [0, 1], got {alpha}")
-        if self.eta <= 0:
-            raise ValueError(f"eta must be above 0, got {eta}")
-        if self._beta > 1:
-            raise ValueError(f"beta must be at most 1, got {beta}")
+        self._alpha = _check("alpha", alpha, 0, 1)
+        self._eta = _check("eta", eta, 0, 1)
+        self._beta = _check("beta", beta, -math.inf, 1)
+        if self._eta == 0:
+            raise ValueError("eta must be above 0")
+
+    @property
+    def alpha(self) -> float:
+        """The target for the mean dropped mass."""
+        return self._alpha
+
+    @property
+    def eta(self) -> float:
+        """The step."""
+        return self._eta
 
     @property
     def threshold(self) -> float:
@@ -216,9 +219,8 @@ class Conformal(Keep):
         dropped_mass : float
             The mass that the last distribution dropped, in [0, 1].
         """
-        if not 0 <= dropped_mass <= 1:
-            raise ValueError(f"dropped_mass must be in [0, 1], got {dropped_mass}")
-        self._beta = min(1.0, self._beta - self.eta * (dropped_mass - self.alpha))
+        dropped_mass = _check("dropped_mass", dropped_mass, 0, 1)
+        self._beta = min(1.0, self._beta - self._eta * (dropped_mass - self._alpha))
 
     def checkpoint(self) -> float:
         """Return the threshold, to hand to `rollback` later."""
@@ -226,14 +228,17 @@ class Conformal(Keep):
 
     def rollback(self, state: float) -> None:
         """Set the threshold back to one that `checkpoint` returned."""
-        self._beta = state
+        self._beta = _check("state", state, -math.inf, 1)
 
     def __repr__(self) -> str:
         return f"Conformal(alpha={self.alpha:g}, eta={self.eta:g}, beta={self._beta:g})"
 
 
-def _finite(name: str, value: float) -> float:
+def _check(name: str, value: float, least: float, most: float) -> float:
+    """Return a finite value of that range as a float."""
     value = float(value)
-    if not math.isfinite(value):
-        raise ValueError(f"{name} must be finite, got {value}")
+    if not (math.isfinite(value) and least <= value <= most):
+        bounds = "finite" if least == -math.inf and most == math.inf else ""
+        bounds = bounds or f"finite and in [{least:g}, {most:g}]"
+        raise ValueError(f"{name} must be {bounds}, got {value}")
     return value

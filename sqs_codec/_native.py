@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,7 +40,7 @@ class _Buffers(threading.local):
 
     def __init__(self, codec: Any) -> None:
         most = lib.sqs_max_survivors(codec)
-        self.scratch = ffi.new("double[]", lib.sqs_quantize_scratch(codec) // 8 + 1)
+        self._codec = codec
         self.ids = np.empty(most, np.uint32)
         self.counts = np.empty(most, np.uint32)
         self.ids_pointer = _in(self.ids)
@@ -47,8 +48,14 @@ class _Buffers(threading.local):
         self.survivors = ffi.new("uint32_t *")
         self.dropped = ffi.new("double *")
 
-    def take(self) -> tuple[Ids, Ids]:
-        n = self.survivors[0]
+    @cached_property
+    def scratch(self) -> Any:
+        """Not made for a thread that only decodes."""
+        size = lib.sqs_quantize_scratch(self._codec)
+        return ffi.new("double[]", size // 8 + 1)
+
+    def take(self, status: int) -> tuple[Ids, Ids]:
+        n = self.survivors[0] if status == lib.SQS_OK else 0
         return self.ids[:n].copy(), self.counts[:n].copy()
 
 
@@ -75,7 +82,7 @@ class Core:
             to.survivors,
             to.dropped,
         )
-        return status, *to.take(), to.dropped[0]
+        return status, *to.take(status), to.dropped[0]
 
     def quantize_probs(
         self, probs: NDArray[np.floating], keep: Keep
@@ -92,7 +99,7 @@ class Core:
             to.survivors,
             to.dropped,
         )
-        return status, *to.take(), to.dropped[0]
+        return status, *to.take(status), to.dropped[0]
 
     def bits(self, ids: Ids, counts: Ids) -> int:
         bits = ffi.new("uint32_t *")
@@ -120,7 +127,7 @@ class Core:
             to.counts_pointer,
             to.survivors,
         )
-        return status, *to.take()
+        return status, *to.take(status)
 
     def encode_round(
         self, ids: Ids, counts: Ids, survivors: Ids, positions: Ids

@@ -16,6 +16,7 @@ import numpy as np
 
 from sqs_codec._errors import Status
 from sqs_codec._format import (
+    MAX_ENUMERATIVE_SQUARES,
     MAX_ENUMERATIVE_SUPPORT,
     ROUND_LENGTH_BITS,
     SUM_TOLERANCE,
@@ -42,6 +43,7 @@ TOKEN_ID = int(Status.TOKEN_ID)
 TOKEN_ORDER = int(Status.TOKEN_ORDER)
 COUNTS = int(Status.COUNTS)
 TOKEN_POSITION = int(Status.TOKEN_POSITION)
+ROUND_SUPPORT = int(Status.ROUND_SUPPORT)
 NOT_FINITE = int(Status.NOT_FINITE)
 ALL_MASKED = int(Status.ALL_MASKED)
 NEGATIVE = int(Status.NEGATIVE)
@@ -53,18 +55,16 @@ TOP_P = int(Kind.TOP_P)
 
 ENUMERATIVE = int(Coding.ENUMERATIVE)
 
-# ---- softmax.h --------------------------------------------------------------
+# softmax.h
 
 LANES = 16
 LOG2_E = 1.4426950408889634
 MAX_F32 = float(np.finfo(np.float32).max)
 MIN_EXPONENT_F32 = np.float32(-100)
+MIN_EXPONENT_F64 = -1000.0
 ROUND_F32 = np.float32(1.5 * 2**23)
 ROUND_F64 = 1.5 * 2**52
 ZERO_F32 = np.float32(0)
-C0, C1, C2, C3, C4, C5, C6, C7 = (
-    np.float32(math.log(2) ** k / math.factorial(k)) for k in range(8)
-)
 TAYLOR_F64 = (
     1.3691488853904128e-12,
     2.5678435993488206e-11,
@@ -81,6 +81,7 @@ TAYLOR_F64 = (
     0.6931471805599453,
     1.0,
 )
+C7, C6, C5, C4, C3, C2, C1, C0 = (np.float32(c) for c in TAYLOR_F64[-8:])
 # 2^-n, to scale by.
 POWERS_F32 = np.ldexp(np.float32(1), -np.arange(101))
 POWERS_F64 = np.ldexp(1.0, -np.arange(1001))
@@ -104,7 +105,7 @@ def exp2_f32(t):
 
 @jit
 def exp2_f64(t):
-    if not t >= -1000.0:
+    if not t >= MIN_EXPONENT_F64:
         return 0.0
     n = (t + ROUND_F64) - ROUND_F64
     f = t - n
@@ -123,6 +124,11 @@ def striped_sum(values):
             lanes[j] += values[start + j]
     for i in range(whole, values.size):
         lanes[i - whole] += values[i]
+    return fold_lanes(lanes)
+
+
+@jit
+def fold_lanes(lanes):
     half = LANES // 2
     while half > 0:
         for i in range(half):
@@ -131,7 +137,7 @@ def striped_sum(values):
     return lanes[0]
 
 
-# ---- heap.h -----------------------------------------------------------------
+# heap.h
 
 
 @jit
@@ -189,7 +195,10 @@ def heap_sort(keys, ids, n):
         ids[n] = id_
 
 
-# ---- sparsify.c -------------------------------------------------------------
+# sparsify.c
+
+FIRST_NUCLEUS = 64
+NUCLEUS_GROWTH = 8
 
 
 @jit
@@ -257,7 +266,7 @@ def keep_top_k(row, floor, k):
 def keep_top_p(row, floor, terms, total, p, argmax):
     if p >= 1:
         return keep_level(terms, 0.0, argmax)
-    capacity = 64
+    capacity = FIRST_NUCLEUS
     while True:
         capacity = min(capacity, row.size)
         keys = np.empty(capacity)
@@ -271,7 +280,7 @@ def keep_top_p(row, floor, terms, total, p, argmax):
                 return list_through(row, keys[i], ids[i])
         if found < capacity or capacity == row.size:
             return list_through(row, keys[found - 1], ids[found - 1])
-        capacity *= 8
+        capacity *= NUCLEUS_GROWTH
 
 
 @jit
@@ -287,11 +296,14 @@ def sparsify(row, floor, terms, total, argmax, kind, value):
 
 @jit
 def find_dropped(terms, total, kept):
-    dropped = total - striped_sum(terms[kept])
+    lanes = np.zeros(LANES)
+    for place in kept:
+        lanes[place % LANES] += terms[place]
+    dropped = total - fold_lanes(lanes)
     return dropped / total if dropped > 0 else 0.0
 
 
-# ---- lattice.c --------------------------------------------------------------
+# lattice.c
 
 
 @jit
@@ -323,7 +335,7 @@ def lattice(weights, resolution):
     return counts
 
 
-# ---- quantize.c -------------------------------------------------------------
+# quantize.c
 
 
 @jit
@@ -376,11 +388,11 @@ def quantize_probs(row, kind, value, resolution):
     return OK, ids, counts, dropped
 
 
-# ---- big.c: an integer is an array of limbs and a size in an array of one ---
+# big.c: an integer is an array of limbs and a size in an array of one
 
 LIMB_BITS = 30
 LIMB_MASK = (1 << LIMB_BITS) - 1
-BIG_LIMBS = (20 * MAX_ENUMERATIVE_SUPPORT + 64) // LIMB_BITS + 1
+BIG_LIMBS = 28160 // LIMB_BITS + 1  # SQS_BIG_BITS
 PIECE = 15
 
 
@@ -491,19 +503,6 @@ def big_multiply(product, a, b):
 
 
 @jit
-def big_divide(quotient, a, b):
-    rest = big(0)
-    big_set(quotient, 0)
-    for i in range(big_length(a) - 1, -1, -1):
-        big_append(rest, big_bits(a, i, 1), 1)
-        fits = big_compare(rest, b) >= 0
-        if fits:
-            big_subtract(rest, b)
-        big_append(quotient, 1 if fits else 0, 1)
-    big_copy(a, rest)
-
-
-@jit
 def big_bits(a, at, n):
     value = 0
     for i in range(n):
@@ -522,31 +521,32 @@ def big_append(a, low, n):
     a[1] |= low
 
 
-# ---- index.c ----------------------------------------------------------------
+# index.c
 
 FACTOR_BITS = 20
+MOST_ROUNDS = 16
+CLOSE = 0.01
+
+
+@jit
+def gather_falling(a, c, i, apply):
+    product = 1
+    for j in range(i):
+        if product >> (LIMB_BITS - FACTOR_BITS):
+            apply(a, product)
+            product = 1
+        product *= c - j
+    apply(a, product)
 
 
 @jit
 def multiply_falling(a, c, i):
-    product = 1
-    for j in range(i):
-        if product >> (LIMB_BITS - FACTOR_BITS):
-            big_scale(a, product)
-            product = 1
-        product *= c - j
-    big_scale(a, product)
+    gather_falling(a, c, i, big_scale)
 
 
 @jit
-def divide_factorial(a, k):
-    product = 1
-    for j in range(2, k + 1):
-        if product >> (LIMB_BITS - FACTOR_BITS):
-            big_shrink(a, product)
-            product = 1
-        product *= j
-    big_shrink(a, product)
+def divide_falling(a, c, i):
+    gather_falling(a, c, i, big_shrink)
 
 
 @jit
@@ -560,7 +560,7 @@ def falling(f, c, i):
 def binomial(n, k):
     b = big(0)
     falling(b, n, k)
-    divide_factorial(b, k)
+    divide_falling(b, k, k)
     return b
 
 
@@ -588,11 +588,11 @@ def guess(r, i, upper):
     if r[0] == 0:
         return i - 1
     target = log_big(r)
-    c = math.exp(target / i) + (i - 1) / 2.0
-    for _ in range(8):
+    c = max(math.exp(target / i) + (i - 1) / 2.0, np.float64(i))
+    for _ in range(MOST_ROUNDS):
         value = log_factorial(c) - log_factorial(c - i)
         step = (target - value) / math.log((c + 0.5) / (c - i + 0.5))
-        if not (step > 0.01 or step < -0.01):
+        if not (step > CLOSE or step < -CLOSE):
             break
         c = max(c + step, np.float64(i))
     return np.int64(c) if c < upper else upper - 1
@@ -628,7 +628,7 @@ def rank_set(elements):
         falling(f, elements[i - 1], i)
         big_scale(rank, i)
         big_add(rank, f)
-    divide_factorial(rank, elements.size)
+    divide_falling(rank, elements.size, elements.size)
     return rank
 
 
@@ -670,7 +670,12 @@ def index_rank(ids, counts, resolution):
 @jit
 def index_unrank(rank, n, resolution, k, ids, counts):
     support = big(0)
-    big_divide(support, rank, binomial(resolution - 1, k - 1))
+    big_copy(support, rank)
+    multiply_falling(support, k - 1, k - 1)
+    divide_falling(support, resolution - 1, k - 1)
+    product = big(0)
+    big_multiply(product, support, binomial(resolution - 1, k - 1))
+    big_subtract(rank, product)
     ids[:k] = unrank_set(support, n, k)
     places = unrank_set(rank, resolution - 1, k - 1)
     at = 0
@@ -680,7 +685,7 @@ def index_unrank(rank, n, resolution, k, ids, counts):
     counts[k - 1] = resolution - at
 
 
-# ---- packet.c ---------------------------------------------------------------
+# packet.c
 
 
 @jit
@@ -829,8 +834,11 @@ def get_fields(packet, at, vocab_size, resolution, k, ids, counts):
 
 
 @jit
-def get_distribution(packet, at, vocab_size, resolution, coding, ids, counts):
-    """Return a status, where the distribution ends, and its survivors."""
+def get_distribution(packet, at, vocab_size, resolution, coding, squares, ids, counts):
+    """Return a status, where the distribution ends, and its survivors.
+
+    `squares` is the sum over the round's earlier distributions.
+    """
     most = max_support(vocab_size, resolution, coding)
     size_width = width_of(most - 1)
     if at + size_width > 8 * packet.size:
@@ -839,6 +847,8 @@ def get_distribution(packet, at, vocab_size, resolution, coding, ids, counts):
     at += size_width
     if k > most:
         return SUPPORT_SIZE, at, 0
+    if coding == ENUMERATIVE and squares + k * k > MAX_ENUMERATIVE_SQUARES:
+        return ROUND_SUPPORT, at, 0
     if coding == ENUMERATIVE:
         status, at = get_rank(packet, at, vocab_size, resolution, k, ids, counts)
     else:
@@ -868,7 +878,7 @@ def check_padding(packet, at):
 def decode(packet, vocab_size, resolution, coding, ids, counts):
     """Return a status and the survivors."""
     status, at, k = get_distribution(
-        packet, 0, vocab_size, resolution, coding, ids, counts
+        packet, 0, vocab_size, resolution, coding, 0, ids, counts
     )
     if status == OK:
         status = check_padding(packet, at)
@@ -937,8 +947,12 @@ class Core:
         counts = np.empty(most, np.uint32)
         pairs, positions = [], []
         at = ROUND_LENGTH_BITS
+        squares = 0
         for _ in range(get(data, 0, ROUND_LENGTH_BITS) + 1):
-            status, at, k = get_distribution(data, at, *self._codec, ids, counts)
+            status, at, k = get_distribution(
+                data, at, *self._codec, squares, ids, counts
+            )
+            squares += k * k
             if status == OK:
                 status, at, position = get_position(data, at, k)
             if status != OK:

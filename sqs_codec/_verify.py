@@ -53,7 +53,9 @@ def verify(
         row that for the position after them all. Non-negative, summing to 1
         within 0.001; what error remains is normalised away.
     rng : numpy.random.Generator
-        Asked for one float64 for each token examined, and one for the next.
+        Asked for one float64 for each token examined, and one for the next. It
+        has to be independent of the one that drew the drafted tokens: two
+        generators of one seed aren't, and would bias the text.
 
     Returns
     -------

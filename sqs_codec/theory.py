@@ -29,6 +29,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from sqs_codec._format import SUM_TOLERANCE
+
 if TYPE_CHECKING:
     from sqs_codec._codec import SparseDistribution
 
@@ -46,7 +48,6 @@ __all__ = [
 
 # As `verify` has it: room for a sum of float32 or well-scaled float16 probabilities,
 # none for logits or a row that was cut and not normalised again.
-_SUM_TOLERANCE = 1e-3
 
 
 def paper_support_bits(
@@ -440,7 +441,8 @@ def _ceil_log2(count: int) -> int:
 
 def _integer(name: str, value: int, high: int | None = None) -> int:
     """`value` as a Python int, which cannot wrap, if it is whole and in 1..`high`."""
-    if int(value) != value or value < 1 or (high is not None and value > high):
+    whole = math.isfinite(value) and int(value) == value
+    if not whole or value < 1 or (high is not None and value > high):
         wanted = "at least 1" if high is None else f"in 1..{high}"
         raise ValueError(f"{name} must be an integer {wanted}, got {value}")
     return int(value)
@@ -454,7 +456,7 @@ def _distribution(name: str, values: npt.ArrayLike) -> npt.NDArray[np.float64]:
     if not np.all((probs >= 0.0) & np.isfinite(probs)):
         raise ValueError(f"{name} must be finite and not negative")
     total = float(probs.sum())
-    if abs(total - 1.0) > _SUM_TOLERANCE:
-        raise ValueError(f"{name} must sum to 1 within {_SUM_TOLERANCE}, got {total}")
+    if abs(total - 1.0) > SUM_TOLERANCE:
+        raise ValueError(f"{name} must sum to 1 within {SUM_TOLERANCE}, got {total}")
     scaled: npt.NDArray[np.float64] = probs / total
     return scaled

@@ -24,7 +24,13 @@ except ModuleNotFoundError as error:
         "sqs_codec.torch needs PyTorch: pip install 'sqs-codec[torch]'"
     ) from error
 
-from sqs_codec._codec import Codec, Round, SparseDistribution, _check_keep
+from sqs_codec._codec import (
+    Codec,
+    Round,
+    SparseDistribution,
+    _check_keep,
+    _check_temperature,
+)
 from sqs_codec._keep import Keep, Kind, TopK
 from sqs_codec._verify import Verdict, _draw, _residual
 
@@ -401,15 +407,6 @@ def _values(name: str, logits: torch.Tensor) -> torch.Tensor:
         )
     values = logits.detach().resolve_neg()
     return values.cpu() if values.device.type == "mps" else values
-
-
-def _check_temperature(temperature: float) -> float:
-    temperature = float(temperature)
-    if not 0 <= temperature < float("inf"):
-        raise ValueError(
-            f"temperature must be finite and at least 0, got {temperature}"
-        )
-    return temperature
 
 
 def _check_maxima(

@@ -26,8 +26,8 @@ IMPORT = "import sqs_codec; print(sqs_codec.backend())"
 NO_NATIVE = "import sys; sys.modules['sqs_codec._core'] = None\n"
 NO_NUMBA = "import sys; sys.modules['numba'] = None\n"
 
-REBUILD = "pip install --force-reinstall --no-binary sqs-codec sqs-codec"
-ADD_NUMBA = "pip install 'sqs-codec[numba]'"
+REBUILD = "pip install --force-reinstall --no-deps ."
+ADD_NUMBA = "pip install numba"
 
 
 def python(

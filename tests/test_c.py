@@ -81,6 +81,17 @@ def test_header_stands_alone(compiler: str) -> None:
     run(compiler, *flags, "-fsyntax-only", ROOT / "csrc" / "sqs.h")
 
 
+@pytest.mark.parametrize("compiler", C_COMPILERS)
+def test_arithmetic_that_is_not_ieee_is_refused(compiler: str) -> None:
+    done = subprocess.run(
+        [compiler, "-fsyntax-only", "-ffast-math", ROOT / "csrc" / "quantize.c"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "compile without -ffast-math" in done.stderr
+
+
 def test_header_is_cxx_too() -> None:
     flags = ("-x", "c++", "-std=c++11", "-Wall", "-Wextra", "-Wpedantic", "-Werror")
     for compiler in CXX_COMPILERS:

@@ -123,7 +123,31 @@ def test_calls_out_of_order():
     edge.feedback(0)
 
 
+def test_a_full_round_of_large_supports_ends_the_draft():
+    codec = sqs.Codec(2000, 1 << 16)
+    edge = sqs.Drafter(
+        codec, sqs.TopK(1024), rng=np.random.default_rng(0), max_tokens=10
+    )
+    flat = np.linspace(0, 0.1, 2000)
+    assert sum(edge.push(flat) is not None for _ in range(10)) == 8
+    assert len(codec.decode_round(edge.finish())) == 8
+
+
+def test_a_rule_that_fails_leaves_the_round_as_it_was():
+    class Stubborn(sqs.Conformal):
+        def update(self, dropped_mass):
+            raise RuntimeError("no")
+
+    edge = drafter(Stubborn())
+    with pytest.raises(RuntimeError, match="no"):
+        edge.push(rows(0, 1)[0])
+    with pytest.raises(RuntimeError, match="nothing was drafted"):
+        edge.finish()
+
+
 def test_bad_options():
+    with pytest.raises(TypeError, match="keep must be a rule"):
+        sqs.Drafter(sqs.Codec(V), 5, rng=np.random.default_rng(0))
     with pytest.raises(ValueError, match="budget_bits must be at least 1, got 0"):
         drafter(budget_bits=0)
     for wrong in (0, 257):
@@ -131,7 +155,7 @@ def test_bad_options():
             drafter(max_tokens=wrong)
 
 
-# ---- the conformal threshold ------------------------------------------------
+# The conformal threshold
 
 
 @given(
@@ -179,15 +203,16 @@ def test_certain_drafts_do_not_wind_the_threshold_up():
 
 def test_conformal_arguments():
     for arguments, message in [
-        ({"alpha": -0.1}, "alpha must be in"),
+        ({"alpha": -0.1}, "alpha must be finite and in"),
         ({"alpha": float("nan")}, "alpha must be finite"),
         ({"eta": 0}, "eta must be above 0"),
-        ({"beta": 1.5}, "beta must be at most 1"),
+        ({"eta": 1.5}, r"eta must be finite and in \[0, 1\]"),
+        ({"beta": 1.5}, "beta must be"),
     ]:
         with pytest.raises(ValueError, match=message):
             sqs.Conformal(**arguments)
     for wrong in (-0.1, 1.1, float("nan")):
-        with pytest.raises(ValueError, match="dropped_mass must be in"):
+        with pytest.raises(ValueError, match="dropped_mass must be finite and in"):
             sqs.Conformal().update(wrong)
     for rule, wrong in [
         (sqs.TopK, 0),
@@ -201,6 +226,21 @@ def test_conformal_arguments():
             rule(wrong)
     with pytest.raises(TypeError):
         sqs.TopK(2.5)
+    with pytest.raises(TypeError, match="abstract"):
+        sqs.Keep()
+    for rule, name in [
+        (sqs.TopK(3), "k"),
+        (sqs.TopP(0.5), "p"),
+        (sqs.MinP(0.5), "p"),
+        (sqs.Threshold(0.5), "beta"),
+        (sqs.Conformal(), "alpha"),
+        (sqs.Conformal(), "eta"),
+        (sqs.Conformal(), "threshold"),
+    ]:
+        with pytest.raises(AttributeError):
+            setattr(rule, name, 0)
+    with pytest.raises(ValueError, match="state must be finite"):
+        sqs.Conformal().rollback(float("nan"))
 
 
 def test_rules_without_state_have_nothing_to_learn():

@@ -93,10 +93,14 @@ def test_masked_tokens_are_never_kept():
 
 
 def test_nothing_dropped_is_zero():
+    """To the last bit, as the conformal guarantee assumes, masked tokens or not."""
     codec = sqs.Codec(1000, 1000)
-    row = np.random.default_rng(0).normal(0, 3, 1000)
-    for keep in (sqs.TopK(1000), sqs.TopK(5000), sqs.TopP(1), sqs.Threshold(0)):
-        assert codec.quantize(row, keep).dropped_mass == 0
+    rng = np.random.default_rng(0)
+    for scale in (0.1, 3, 30):
+        row = rng.normal(0, scale, 1000)
+        row[rng.random(1000) < 0.3] = -np.inf
+        for keep in (sqs.TopK(10**400), sqs.TopP(1), sqs.Threshold(0), sqs.MinP(0)):
+            assert codec.quantize(row, keep).dropped_mass == 0
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
@@ -109,7 +113,9 @@ def test_layout_of_the_input_does_not_matter(dtype):
     strided = np.zeros((50, 3), dtype)
     strided[:, 1] = row
     swapped = row.astype(row.dtype.newbyteorder())
-    for same in (locked, strided[:, 1], row[::-1][::-1], swapped):
+    unaligned = np.zeros(row.nbytes + 1, np.uint8)[1:].view(dtype)
+    unaligned[:] = row
+    for same in (locked, strided[:, 1], row[::-1][::-1], swapped, unaligned):
         assert codec.quantize(same, keep) == expected
     if dtype == np.float64:
         assert codec.quantize(row.tolist(), keep) == expected
@@ -238,6 +244,12 @@ def test_distribution_as_a_value():
             q.prob(outside)
     with pytest.raises(TypeError):
         q.prob(1.5)
+    with pytest.raises(TypeError, match="floating-point type, got int64"):
+        q.to_dense(np.int64)
+    with pytest.raises(ValueError, match="WRITEABLE"):
+        q.counts.flags.writeable = True
+    with pytest.raises(ValueError, match="dropped_mass must be in"):
+        sqs.SparseDistribution([1], [1], 8, dropped_mass=1.5)
 
 
 def test_samples_have_the_probabilities_of_the_counts():

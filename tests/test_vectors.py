@@ -65,7 +65,7 @@ def test_rounds(case):
 
 @pytest.mark.parametrize("case", load("malformed.json")["cases"])
 def test_each_rule_has_its_error(case):
-    codec = sqs.Codec(1000, 100, case["coding"])
+    codec = sqs.Codec(case["vocab_size"], case["resolution"], case["coding"])
     packet = bytes.fromhex(case["packet"])
     decode = codec.decode if case["kind"] == "distribution" else codec.decode_round
     with pytest.raises(sqs.PacketError) as caught:

@@ -90,7 +90,7 @@ static void check_valid(const sqs_codec *codec, const distribution *d)
     CHECK(sum == codec->resolution);
 }
 
-/* ---- what the core is for ----------------------------------------------- */
+/* What the core is for. */
 
 /* A small integer as binary16. */
 static uint16_t half(int value)
@@ -269,7 +269,7 @@ static void there_and_back(void)
     }
 }
 
-/* ---- bytes that break a rule -------------------------------------------- */
+/* Bytes that break a rule. */
 
 /* Packs a string of bits, spaces aside, and puts it on the heap. */
 static uint8_t *pack(const char *bits, size_t *size)
@@ -358,6 +358,9 @@ static void broken_bitpack(void)
     EXPECT(SQS_PADDING, decode_round(&codec, "00000000 00 100 010"));
 }
 
+#define DENSE "1111111111 0000000000"
+#define FOUR_DENSE DENSE DENSE DENSE DENSE
+
 static void broken_enumerative(void)
 {
     /* k - 1 in 2 bits; for k = 2 a rank below C(4, 2) C(3, 1) = 18 in 5. */
@@ -377,9 +380,15 @@ static void broken_enumerative(void)
     /* For k = 3 there is one distribution, and 2 bits of position. */
     EXPECT(SQS_OK, decode_round(&three, "00000000 10 10"));
     EXPECT(SQS_TOKEN_POSITION, decode_round(&three, "00000000 10 11"));
+    /* Supports of 1 024 out of 1 024 tokens, whose rank takes no bits: eight of
+     * them use SQS_MAX_ENUMERATIVE_SQUARES up. */
+    sqs_codec dense = {1024, 1024, SQS_ENUMERATIVE};
+    EXPECT(SQS_OK, decode_round(&dense, "00000111" FOUR_DENSE FOUR_DENSE));
+    EXPECT(SQS_ROUND_SUPPORT,
+           decode_round(&dense, "00001000" FOUR_DENSE FOUR_DENSE DENSE));
 }
 
-/* ---- arguments that cannot be used -------------------------------------- */
+/* Arguments that cannot be used. */
 
 static void bad_codecs(void)
 {
@@ -492,7 +501,7 @@ static void bad_rounds(sqs_coding coding)
     free(ones);
 }
 
-/* ---- rows that are not distributions ------------------------------------ */
+/* Rows that are not distributions. */
 
 #define ROW 4
 
@@ -582,8 +591,6 @@ static void bad_probs(void)
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
         EXPECT(rows[i].wanted, of_probs(rows[i].values, all));
 }
-
-/* ------------------------------------------------------------------------- */
 
 static void check_statuses(void)
 {

@@ -21,7 +21,7 @@
 
 #include "sqs.h"
 
-/* ---- random numbers (xorshift64*, Vigna, arXiv 1402.6246) --------------- */
+/* Random numbers (xorshift64*, Vigna, arXiv 1402.6246). */
 
 static uint64_t state;
 
@@ -39,7 +39,7 @@ static uint32_t below(uint32_t n)
     return (uint32_t)((next() >> 32) * n >> 32);
 }
 
-/* ---- codecs under attack ------------------------------------------------ */
+/* Codecs under attack. */
 
 /* Distributions have up to `most` survivors, rounds up to `length` of them.
  * A codec is chosen as often as its weight says; those that can take
@@ -140,7 +140,7 @@ static void *end_of(const block *b, size_t size)
     return b->start + (b->size - size);
 }
 
-/* ---- valid packets ------------------------------------------------------ */
+/* Valid packets. */
 
 /* A random share of `slack` when `parts` are still to be served. */
 static uint32_t share(uint32_t slack, uint32_t parts)
@@ -205,7 +205,7 @@ static void make_campaign(campaign *c, const target *t, sqs_coding coding)
             c->seeds[round][i] = make_seed(c, round);
 }
 
-/* ---- mutation ----------------------------------------------------------- */
+/* Mutation. */
 
 static void fill(uint8_t *bytes, size_t size)
 {
@@ -262,7 +262,7 @@ static packet mutate(const campaign *c, bool round)
     return p;
 }
 
-/* ---- attack ------------------------------------------------------------- */
+/* Attack. */
 
 static uint64_t checksum;
 

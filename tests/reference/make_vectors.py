@@ -142,9 +142,18 @@ def malformed() -> dict[str, Any]:
     """A packet for each rule that a packet can break."""
     cases = []
 
-    def add(coding: str, kind: str, rule: str, packet: bytes) -> None:
+    def add(
+        coding: str, kind: str, rule: str, packet: bytes, v: int = 1000, r: int = 100
+    ) -> None:
         cases.append(
-            {"coding": coding, "kind": kind, "packet": packet.hex(), "rule": rule}
+            {
+                "vocab_size": v,
+                "resolution": r,
+                "coding": coding,
+                "kind": kind,
+                "packet": packet.hex(),
+                "rule": rule,
+            }
         )
 
     field = ref.field
@@ -185,11 +194,13 @@ def malformed() -> dict[str, Any]:
         "COUNTS",
         ref.pack(field(2, 7) + ids + field(999, 10) + field(49, 7) + field(49, 7)),
     )
+    # Supports of 1 024 out of 1 024 tokens, whose rank takes no bits: eight of
+    # them may share a round.
+    nine = field(8, 8) + 9 * (field(1023, 10) + field(0, 10))
+    add("enumerative", "round", "ROUND_SUPPORT", ref.pack(nine), 1024, 1024)
     return {
         "about": HOW_TO + "decoding each packet as its `kind` must fail for breaking "
         "`rule`, a status of csrc/sqs.h.",
-        "vocab_size": 1000,
-        "resolution": 100,
         "cases": cases,
     }
 

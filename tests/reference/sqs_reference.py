@@ -21,6 +21,7 @@ import numpy as np
 TOP_K, THRESHOLD, TOP_P, MIN_P = "top_k", "threshold", "top_p", "min_p"
 
 MAX_ENUMERATIVE_SUPPORT = 1024
+MAX_ENUMERATIVE_SQUARES = 8 << 20
 LANES = 16
 LN2 = Fraction("0.693147180559945309417232121458176568075500134360255")
 
@@ -29,7 +30,7 @@ class BrokenRuleError(Exception):
     """A packet breaks a rule; the argument is the name of the status."""
 
 
-# ---- softmax ----------------------------------------------------------------
+# Softmax
 
 
 def coefficients(degree):
@@ -101,7 +102,7 @@ def softmax_weights(row, kept, temperature):
         ]
 
 
-# ---- sparsify ---------------------------------------------------------------
+# Sparsify
 
 
 def sparsify(values, terms, rule, parameter):
@@ -130,7 +131,7 @@ def sparsify(values, terms, rule, parameter):
     ]
 
 
-# ---- lattice ----------------------------------------------------------------
+# Lattice
 
 
 def lattice(weights, resolution):
@@ -179,11 +180,13 @@ def quantize_probs(row, rule, parameter, resolution):
 
 def dropped_mass(terms, kept):
     """Return the share of the terms that aren't kept."""
+    inside = set(kept)
     total = striped_sum(terms)
-    return max(0.0, total - striped_sum([terms[i] for i in kept])) / total
+    kept_total = striped_sum([t if i in inside else 0.0 for i, t in enumerate(terms)])
+    return max(0.0, total - kept_total) / total
 
 
-# ---- ranks ------------------------------------------------------------------
+# Ranks
 
 
 def rank_set(elements):
@@ -223,7 +226,7 @@ def uncut(places, resolution):
     return [end - start for start, end in zip([0, *ends], ends, strict=False)]
 
 
-# ---- packets ----------------------------------------------------------------
+# Packets
 
 
 def field(value, width):
@@ -298,12 +301,14 @@ class Reader:
             raise BrokenRuleError("PADDING")
 
 
-def read_distribution(reader, vocab_size, resolution, coding):
-    """Return (ids, counts)."""
+def read_distribution(reader, vocab_size, resolution, coding, squares=0):
+    """Return (ids, counts). `squares` are those of a round's earlier supports."""
     most = max_support(vocab_size, resolution, coding)
     k = reader.take((most - 1).bit_length()) + 1
     if k > most:
         raise BrokenRuleError("SUPPORT_SIZE")
+    if coding == "enumerative" and squares + k * k > MAX_ENUMERATIVE_SQUARES:
+        raise BrokenRuleError("ROUND_SUPPORT")
     if coding == "enumerative":
         compositions = math.comb(resolution - 1, k - 1)
         size = math.comb(vocab_size, k) * compositions
@@ -343,9 +348,10 @@ def decode(packet, vocab_size, resolution, coding):
 def decode_round(packet, vocab_size, resolution, coding):
     """Return ([(ids, counts), ...], tokens)."""
     reader = Reader(packet)
-    distributions, tokens = [], []
+    distributions, tokens, squares = [], [], 0
     for _ in range(reader.take(8) + 1):
-        ids, counts = read_distribution(reader, vocab_size, resolution, coding)
+        ids, counts = read_distribution(reader, vocab_size, resolution, coding, squares)
+        squares += len(ids) ** 2
         position = reader.take((len(ids) - 1).bit_length())
         if position >= len(ids):
             raise BrokenRuleError("TOKEN_POSITION")
