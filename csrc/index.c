@@ -33,7 +33,7 @@
  *
  * Widths. Scaled ranks and falling factorials stay below [n]_k < 2^(20 k), and
  * (k-1)! rank below C(n, k) [l-1]_{k-1} < 2^(36 k - 16) / k!, whose size grows
- * with k and has 28 080 bits at k = 1 024. One limb more holds [c]_i (c + 1)
+ * with k and has 28 067 bits at k = 1 024. One limb more holds [c]_i (c + 1)
  * before it is divided.
  */
 #include "index.h"
@@ -43,46 +43,35 @@
 _Static_assert(SQS_MAX_VOCAB <= 1u << 20 && SQS_MAX_RESOLUTION <= 1u << 16,
                "the widths above assume these limits");
 _Static_assert(SQS_MAX_ENUMERATIVE_SUPPORT <= 1024 &&
-                   SQS_BIG_BITS >= 28080 + 64,
+                   SQS_BIG_BITS >= 28067 + 64,
                "a big integer must hold every number here");
 
-/* Multiplies a by the factors offered or divides it, several to a limb. */
-typedef struct gather {
-    sqs_big *a;
-    void (*apply)(sqs_big *a, sqs_limb factor);
-    sqs_limb product;
-} gather;
-
-/* factor <= 2^20 */
-static void gather_factor(gather *g, uint32_t factor)
+/* Multiplies or divides a by the factors of [c]_i, c >= i, as many at a time as
+ * fit a limb; each is at most 2^20. */
+static void apply_falling(sqs_big *a, uint32_t c, uint32_t i,
+                          void (*apply)(sqs_big *a, sqs_limb factor))
 {
-    if (g->product >> (SQS_LIMB_BITS - 20) != 0) {
-        g->apply(g->a, g->product);
-        g->product = 1;
+    sqs_limb product = 1;
+    for (uint32_t j = 0; j < i; j++) {
+        if (product >> (SQS_LIMB_BITS - 20) != 0) {
+            apply(a, product);
+            product = 1;
+        }
+        product *= c - j;
     }
-    g->product *= factor;
-}
-
-/* Applies the factors of [c]_i, c >= i. */
-static void gather_falling(sqs_big *a, uint32_t c, uint32_t i,
-                           void (*apply)(sqs_big *a, sqs_limb factor))
-{
-    gather g = {a, apply, 1};
-    for (uint32_t j = 0; j < i; j++)
-        gather_factor(&g, c - j);
-    apply(a, g.product);
+    apply(a, product);
 }
 
 /* a *= [c]_i */
 static void multiply_falling(sqs_big *a, uint32_t c, uint32_t i)
 {
-    gather_falling(a, c, i, sqs_big_scale);
+    apply_falling(a, c, i, sqs_big_scale);
 }
 
 /* a /= [c]_i, rounded down */
 static void divide_falling(sqs_big *a, uint32_t c, uint32_t i)
 {
-    gather_falling(a, c, i, sqs_big_shrink);
+    apply_falling(a, c, i, sqs_big_shrink);
 }
 
 /* f = [c]_i, which is 0 for c < i. */

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -69,29 +69,26 @@ class Core:
     def quantize_logits(
         self, logits: NDArray[np.floating], temperature: float, keep: Keep
     ) -> tuple[int, Ids, Ids, float]:
-        to = self._buffers
-        status = lib.sqs_quantize_logits(
-            self._codec,
-            ffi.from_buffer(logits),
-            DTYPES[logits.dtype],
-            temperature,
-            ffi.new("sqs_keep *", (keep._kind, keep._value)),
-            to.scratch,
-            to.ids_pointer,
-            to.counts_pointer,
-            to.survivors,
-            to.dropped,
-        )
-        return status, *to.take(status), to.dropped[0]
+        return self._quantize(lib.sqs_quantize_logits, logits, (temperature,), keep)
 
     def quantize_probs(
         self, probs: NDArray[np.floating], keep: Keep
     ) -> tuple[int, Ids, Ids, float]:
+        return self._quantize(lib.sqs_quantize_probs, probs, (), keep)
+
+    def _quantize(
+        self,
+        function: Callable[..., int],
+        row: NDArray[np.floating],
+        options: tuple[float, ...],
+        keep: Keep,
+    ) -> tuple[int, Ids, Ids, float]:
         to = self._buffers
-        status = lib.sqs_quantize_probs(
+        status = function(
             self._codec,
-            ffi.from_buffer(probs),
-            DTYPES[probs.dtype],
+            ffi.from_buffer(row),
+            DTYPES[row.dtype],
+            *options,
             ffi.new("sqs_keep *", (keep._kind, keep._value)),
             to.scratch,
             to.ids_pointer,

@@ -529,7 +529,7 @@ CLOSE = 0.01
 
 
 @jit
-def gather_falling(a, c, i, apply):
+def apply_falling(a, c, i, apply):
     product = 1
     for j in range(i):
         if product >> (LIMB_BITS - FACTOR_BITS):
@@ -541,12 +541,12 @@ def gather_falling(a, c, i, apply):
 
 @jit
 def multiply_falling(a, c, i):
-    gather_falling(a, c, i, big_scale)
+    apply_falling(a, c, i, big_scale)
 
 
 @jit
 def divide_falling(a, c, i):
-    gather_falling(a, c, i, big_shrink)
+    apply_falling(a, c, i, big_shrink)
 
 
 @jit
