@@ -27,6 +27,9 @@
 #if FLT_EVAL_METHOD != 0
 #error "sqs needs floats evaluated in their own precision (SSE2, not x87)"
 #endif
+#ifdef __clang__ /* gcc takes this by -ffp-contract=off or -std=c11 alone */
+#pragma STDC FP_CONTRACT OFF
+#endif
 #ifdef __FAST_MATH__
 #error "sqs needs IEEE arithmetic: compile without -ffast-math"
 #endif
