@@ -30,7 +30,8 @@
 #ifdef __clang__ /* gcc takes this by -ffp-contract=off or -std=c11 alone */
 #pragma STDC FP_CONTRACT OFF
 #endif
-#ifdef __FAST_MATH__
+#if defined __FAST_MATH__ || defined __ASSOCIATIVE_MATH__ ||                 \
+    (defined __FINITE_MATH_ONLY__ && __FINITE_MATH_ONLY__)
 #error "sqs needs IEEE arithmetic: compile without -ffast-math"
 #endif
 

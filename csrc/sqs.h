@@ -86,9 +86,10 @@ const char *sqs_status_text(sqs_status status);
 typedef enum sqs_coding {
     SQS_BITPACK = 0,    /* fixed-width fields; any support */
     SQS_ENUMERATIVE = 1 /* exact ranks; at most
-                           SQS_MAX_ENUMERATIVE_SUPPORT survivors, and in a
-                           round SQS_MAX_ENUMERATIVE_SQUARES, so that no
-                           packet takes long */
+                           SQS_MAX_ENUMERATIVE_SUPPORT survivors, and
+                           their squares in a round sum to
+                           SQS_MAX_ENUMERATIVE_SQUARES at most, so that
+                           no packet takes long */
 } sqs_coding;
 
 /* What both ends agree on before the first packet. */

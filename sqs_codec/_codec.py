@@ -568,7 +568,10 @@ def _check_keep(keep: Keep) -> None:
 
 
 def _check_temperature(temperature: float) -> float:
-    temperature = float(temperature)
+    try:
+        temperature = float(temperature)
+    except (TypeError, ValueError):
+        raise TypeError(f"temperature must be a number, got {temperature!r}") from None
     if not 0 <= temperature < float("inf"):
         raise ValueError(
             f"temperature must be finite and at least 0, got {temperature}"

@@ -5,11 +5,12 @@ from __future__ import annotations
 import operator
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from sqs_codec._codec import Codec, SparseDistribution, _check_keep
 from sqs_codec._format import MAX_ROUND, ROUND_LENGTH_BITS
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import ArrayLike
 
     from sqs_codec._keep import Keep
@@ -71,6 +72,12 @@ class Drafter:
         budget_bits: int | None = None,
         max_tokens: int = 8,
     ) -> None:
+        if not isinstance(codec, Codec):
+            raise TypeError(f"codec must be a Codec, got {type(codec).__name__}")
+        if not isinstance(rng, np.random.Generator):
+            raise TypeError(
+                f"rng must be a numpy.random.Generator, got {type(rng).__name__}"
+            )
         _check_keep(keep)
         self.codec = codec
         self.keep = keep

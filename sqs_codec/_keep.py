@@ -68,7 +68,8 @@ class TopK(Keep):
     k: int
 
     def __post_init__(self) -> None:
-        if operator.index(self.k) < 1:
+        object.__setattr__(self, "k", operator.index(self.k))
+        if self.k < 1:
             raise ValueError(f"k must be at least 1, got {self.k}")
 
     @property
@@ -91,11 +92,12 @@ class Threshold(Keep):
     beta: float
 
     def __post_init__(self) -> None:
-        _check("beta", self.beta, -math.inf, math.inf)
+        beta = _check("beta", self.beta, -math.inf, math.inf)
+        object.__setattr__(self, "beta", beta)
 
     @property
     def _value(self) -> float:
-        return float(self.beta)
+        return self.beta
 
 
 @dataclass(frozen=True)
@@ -112,13 +114,13 @@ class TopP(Keep):
     p: float
 
     def __post_init__(self) -> None:
-        _check("p", self.p, 0, 1)
+        object.__setattr__(self, "p", _check("p", self.p, 0, 1))
         if self.p == 0:
             raise ValueError("p must be above 0")
 
     @property
     def _value(self) -> float:
-        return float(self.p)
+        return self.p
 
 
 @dataclass(frozen=True)
@@ -135,11 +137,11 @@ class MinP(Keep):
     p: float
 
     def __post_init__(self) -> None:
-        _check("p", self.p, 0, 1)
+        object.__setattr__(self, "p", _check("p", self.p, 0, 1))
 
     @property
     def _value(self) -> float:
-        return float(self.p)
+        return self.p
 
 
 class Conformal(Keep):
@@ -236,9 +238,11 @@ class Conformal(Keep):
 
 def _check(name: str, value: float, least: float, most: float) -> float:
     """Return a finite value of that range as a float."""
+    if isinstance(value, str):
+        raise TypeError(f"{name} must be a number, got {value!r}")
     value = float(value)
     if not (math.isfinite(value) and least <= value <= most):
-        bounds = "finite" if least == -math.inf and most == math.inf else ""
-        bounds = bounds or f"finite and in [{least:g}, {most:g}]"
-        raise ValueError(f"{name} must be {bounds}, got {value}")
+        bounds = f" and in [{least:g}, {most:g}]" if math.isfinite(least) else ""
+        bounds = bounds or (f" and at most {most:g}" if math.isfinite(most) else "")
+        raise ValueError(f"{name} must be finite{bounds}, got {value}")
     return value

@@ -79,6 +79,8 @@ def verify(
     >>> verify(Round([q], [2]), p, np.random.default_rng(0))
     Verdict(accepted=1, token=1)
     """
+    if not isinstance(round_, Round):
+        raise TypeError(f"round_ must be a Round, got {type(round_).__name__}")
     sums = _check_target(round_, target_probs)
     for i, (q, position) in enumerate(
         zip(round_.distributions, round_._positions, strict=True)

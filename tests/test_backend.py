@@ -10,8 +10,6 @@ from pathlib import Path
 
 import pytest
 
-import sqs_codec as sqs
-
 ROUND_TRIP = """
 import numpy as np
 import sqs_codec as sqs
@@ -120,7 +118,3 @@ def test_import_pulls_in_numpy_and_cffi_only() -> None:
     assert {"sqs_codec", "numpy", "_cffi_backend"} <= found
     allowed = {"sqs_codec", "numpy", "cffi", "_cffi_backend", "native"}
     assert found - allowed - sys.stdlib_module_names == set()
-
-
-def test_backend_of_this_process() -> None:
-    assert sqs.backend() in ("native", "numba")

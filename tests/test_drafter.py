@@ -148,6 +148,10 @@ def test_a_rule_that_fails_leaves_the_round_as_it_was():
 def test_bad_options():
     with pytest.raises(TypeError, match="keep must be a rule"):
         sqs.Drafter(sqs.Codec(V), 5, rng=np.random.default_rng(0))
+    with pytest.raises(TypeError, match="codec must be a Codec, got int"):
+        sqs.Drafter(V, sqs.TopK(5), rng=np.random.default_rng(0))
+    with pytest.raises(TypeError, match=r"numpy\.random\.Generator, got int"):
+        sqs.Drafter(sqs.Codec(V), sqs.TopK(5), rng=0)
     with pytest.raises(ValueError, match="budget_bits must be at least 1, got 0"):
         drafter(budget_bits=0)
     for wrong in (0, 257):
@@ -226,6 +230,9 @@ def test_conformal_arguments():
             rule(wrong)
     with pytest.raises(TypeError):
         sqs.TopK(2.5)
+    with pytest.raises(TypeError, match=r"beta must be a number, got '0\.5'"):
+        sqs.Threshold("0.5")
+    assert sqs.TopP(np.float32(0.5)) == sqs.TopP(0.5)
     with pytest.raises(TypeError, match="abstract"):
         sqs.Keep()
     for rule, name in [

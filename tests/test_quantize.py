@@ -180,6 +180,9 @@ def test_bad_arguments():
     for temperature in (-1, np.nan, np.inf):
         with pytest.raises(ValueError, match="temperature must be finite and at least"):
             codec.quantize(row, sqs.TopK(2), temperature)
+    for temperature in (None, "warm"):
+        with pytest.raises(TypeError, match="temperature must be a number"):
+            codec.quantize(row, sqs.TopK(2), temperature)
     with pytest.raises(TypeError, match=r"keep must be a rule such as TopK\(64\)"):
         codec.quantize(row, 64)
     for arguments, error, message in [

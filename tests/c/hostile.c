@@ -49,6 +49,7 @@ typedef struct target {
 } target;
 
 #define COMMON 8192u
+#define SEVERAL 1024u
 #define RARE 32u
 
 static const target bitpack[] = {
@@ -80,6 +81,7 @@ static const target enumerative[] = {
     {49152, 16, 3, 2, COMMON},
     {1u << 20, 1, 1, 4, COMMON},
     {1u << 20, 8, 3, 2, COMMON},
+    {1024, 1024, 3, 2, SEVERAL}, /* all ones: a round of dense supports */
     {2, 1, 1, 256, RARE},
     {49152, 100, 12, 8, RARE},
     {1u << 20, 65536, 6, 3, RARE},
@@ -105,7 +107,7 @@ typedef struct campaign {
     uint32_t n_seeds;
 } campaign;
 
-#define MAX_ADDED 8u
+#define MAX_ADDED 32u
 
 static uint32_t survivors[SQS_MAX_ROUND], positions[SQS_MAX_ROUND];
 
@@ -232,13 +234,20 @@ static void splice(uint8_t *bytes, size_t size, const packet *tail)
         memcpy(bytes + from, tail->bytes + from, end - from);
 }
 
+/* Sets one byte, or all from one on. */
+static void run(uint8_t *bytes, size_t size, uint8_t value)
+{
+    size_t from = place(size);
+    memset(bytes + from, value, below(2) ? 1 : size - from);
+}
+
 /* Writes a mutation of a seed to the end of packet_block. */
 static packet mutate(const campaign *c, bool round)
 {
     const packet *seed = &c->seeds[round][below(c->n_seeds)];
     enum { CUT, EXTEND, NOISE, EXTREME, SPLICE, FLIP } kind = below(8);
     size_t kept = kind == CUT ? place(seed->size + 1) : seed->size;
-    size_t added = kind == EXTEND ? 1 + below(MAX_ADDED) : 0;
+    size_t added = kind == EXTEND || kind == EXTREME ? below(MAX_ADDED) : 0;
     packet p = {kept + added, end_of(&packet_block, kept + added)};
     memcpy(p.bytes, seed->bytes, kept);
     fill(p.bytes + kept, added);
@@ -250,7 +259,7 @@ static packet mutate(const campaign *c, bool round)
         fill(p.bytes, p.size);
         break;
     case EXTREME:
-        p.bytes[place(p.size)] = below(2) ? 0xff : 0;
+        run(p.bytes, p.size, below(2) ? 0xff : 0);
         break;
     case SPLICE:
         splice(p.bytes, p.size, &c->seeds[round][below(c->n_seeds)]);
@@ -316,7 +325,7 @@ static bool attack_round(const campaign *c, const packet *p,
                                room, survivors, positions, &length);
     note(*status);
     if (*status != SQS_OK)
-        return *status <= SQS_TOKEN_POSITION;
+        return *status <= SQS_ROUND_SUPPORT;
     for (uint32_t i = 0; i < length; i++)
         total += survivors[i];
     note_all(survivors, length);

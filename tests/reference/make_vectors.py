@@ -164,6 +164,8 @@ def malformed() -> dict[str, Any]:
         add(coding, "distribution", "TRUNCATED", packet[:-1])
         add(coding, "distribution", "TRAILING_BYTES", packet + b"\0")
         assert tail > 0
+        both = packet[:-1] + bytes([packet[-1] | 1, 0])
+        add(coding, "distribution", "TRAILING_BYTES", both)
         add(coding, "distribution", "PADDING", packet[:-1] + bytes([packet[-1] | 1]))
         add(coding, "distribution", "SUPPORT_SIZE", ref.pack(field(100, 7)) + packet)
         round_bits = field(0, 8) + good
