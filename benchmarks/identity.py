@@ -15,6 +15,7 @@ import argparse
 import platform
 import sys
 import time
+from itertools import islice
 
 import numpy as np
 from tqdm import tqdm
@@ -70,7 +71,9 @@ def main() -> int:
     codec, keep = sqs.Codec(VOCAB_SIZE), sqs.TopK(64)
     real = different = same_point = 0
     ties = []
-    for row in tqdm(list(load_drafts().rows())[: options.real], "real", disable=None):
+    drafts = load_drafts()
+    rows = min(options.real, len(drafts))
+    for row in tqdm(islice(drafts.rows(), rows), "real", rows, disable=None):
         for temperature in TEMPERATURES:
             real += 1
             different += differs(row, keep, temperature, 100, "enumerative")

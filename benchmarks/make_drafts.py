@@ -40,12 +40,12 @@ import transformers
 from drafts import DRAFTS, LOGIT_UNIT
 from numpy.typing import NDArray
 
+from sqs_codec.cli import DROP_LAYERS
 from sqs_codec.demo.loop import softmax
 from sqs_codec.demo.models import CachedModel, Pair, smollm2_pair
 
 SEED = 20_251_009
 TEMPERATURE = 0.7
-DROP_LAYERS = 2
 ANSWER_TOKENS = 32  # per prompt at most, for about 1 200 rows from 40 prompts
 TOP = 384
 DENSE_ROWS = 6

@@ -18,7 +18,7 @@ model's own:
 >>> edge.feedback(verdict.accepted)
 """
 
-from importlib.metadata import version as _version
+from typing import TYPE_CHECKING
 
 from sqs_codec import theory
 from sqs_codec._backend import backend
@@ -46,4 +46,15 @@ __all__ = [
     "verify",
 ]
 
-__version__ = _version("sqs-codec")
+
+__version__: str
+
+if not TYPE_CHECKING:  # where it would make every misspelt name a str
+
+    def __getattr__(name):
+        """Look the version up when it is asked for: importing is faster without."""
+        if name == "__version__":
+            from importlib.metadata import version
+
+            return version("sqs-codec")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -154,18 +154,18 @@ class SparseDistribution:
 
     def prob(self, token: int) -> float:
         """Return the probability of a token; ValueError outside the vocabulary."""
-        token = operator.index(token)
-        if not 0 <= token < self._vocab_size:
-            raise ValueError(
-                f"token {token} lies outside the vocabulary of {self._vocab_size}"
-            )
         position = self._position(token)
         if position is None:
             return 0.0
         return int(self._counts[position]) / self._resolution
 
     def _position(self, token: int) -> int | None:
-        """Return where the support holds a token of the vocabulary."""
+        """Return where the support holds a token; ValueError as `prob`."""
+        token = operator.index(token)
+        if not 0 <= token < self._vocab_size:
+            raise ValueError(
+                f"token {token} lies outside the vocabulary of {self._vocab_size}"
+            )
         position = int(np.searchsorted(self._token_ids, np.uint32(token)))
         if position < self._token_ids.size and self._token_ids[position] == token:
             return position
@@ -236,6 +236,8 @@ class Round:
 
     distributions: tuple[SparseDistribution, ...]
     tokens: tuple[int, ...]
+    # Where each token stands in its distribution's support.
+    _positions: tuple[int, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "distributions", tuple(self.distributions))
@@ -254,24 +256,20 @@ class Round:
                 )
         if len({(q.vocab_size, q.resolution) for q in self.distributions}) > 1:
             raise ValueError("distributions must share one vocabulary and resolution")
+        positions = []
         for i, (q, token) in enumerate(
             zip(self.distributions, self.tokens, strict=True)
         ):
-            if q.prob(token) == 0:
+            position = q._position(token)
+            if position is None:
                 raise ValueError(
                     f"tokens[{i}] = {token} is not in the support of its distribution"
                 )
+            positions.append(position)
+        object.__setattr__(self, "_positions", tuple(positions))
 
     def __len__(self) -> int:
         return len(self.tokens)
-
-    @cached_property
-    def _positions(self) -> list[int]:
-        """Where each token stands in its distribution's support."""
-        return [
-            int(np.searchsorted(q.token_ids, np.uint32(token)))
-            for q, token in zip(self.distributions, self.tokens, strict=True)
-        ]
 
 
 @dataclass(frozen=True)

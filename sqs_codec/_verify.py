@@ -86,8 +86,7 @@ def verify(
         zip(round_.distributions, round_._positions, strict=True)
     ):
         p = float(target_probs[i, round_.tokens[i]])
-        count = int(q.counts[position])
-        if rng.random() * count * sums[i] < p * q.resolution:
+        if _accepts(q, position, p, sums[i], rng.random()):
             continue
         weights = _residual(target_probs[i], sums[i], q)
         return Verdict(i, _draw(weights, rng.random()))
@@ -126,6 +125,17 @@ def _check_target(
         i = int(np.argmin(lowest))
         raise ValueError(f"target_probs: row {i} holds {lowest[i]}, which is negative")
     return sums
+
+
+def _accepts(
+    q: SparseDistribution, position: int, p: float, total: float, u: float
+) -> bool:
+    """Say whether a drafted token stands, with probability min(1, p / q).
+
+    `p` is its target probability in a row that sums to `total`, `u` a draw
+    from [0, 1).
+    """
+    return u * int(q.counts[position]) * total < p * q.resolution
 
 
 def _residual(

@@ -32,7 +32,7 @@ from sqs_codec._codec import (
     _check_temperature,
 )
 from sqs_codec._keep import Keep, Kind, TopK
-from sqs_codec._verify import Verdict, _draw, _residual
+from sqs_codec._verify import Verdict, _accepts, _draw, _residual
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -362,28 +362,20 @@ def verify(
     )
     _check_maxima("target_logits", maxima, (length + 1,))
     uniforms = _uniforms(length + 1, generator)
-    accepted = _count_accepted(round_, weights, totals, uniforms)
+    accepted = 0
+    while accepted < length and _accepts(
+        round_.distributions[accepted],
+        round_._positions[accepted],
+        weights[accepted],
+        totals[accepted],
+        uniforms[accepted],
+    ):
+        accepted += 1
     row = terms[accepted].cpu().numpy()
     if accepted < length:
         row = _residual(row, totals[accepted], round_.distributions[accepted])
     # A rejected token's number is spent; the next token takes the one after.
     return Verdict(accepted, _draw(row, uniforms[min(accepted + 1, length)]))
-
-
-def _count_accepted(
-    round_: Round,
-    weights: NDArray[np.float64],
-    totals: NDArray[np.float64],
-    uniforms: Sequence[float],
-) -> int:
-    """Return how many tokens stand, as `sqs_codec.verify` tests them."""
-    for i, (q, position) in enumerate(
-        zip(round_.distributions, round_._positions, strict=True)
-    ):
-        count = int(q.counts[position])
-        if not uniforms[i] * count * totals[i] < weights[i] * q.resolution:
-            return i
-    return len(round_)
 
 
 def _uniforms(n: int, generator: torch.Generator | None) -> list[float]:

@@ -6,9 +6,12 @@ import os
 import subprocess
 import sys
 import sysconfig
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+
+import sqs_codec
 
 ROUND_TRIP = """
 import numpy as np
@@ -109,6 +112,16 @@ def test_nothing_to_run_on() -> None:
     message = import_error(NO_NATIVE + NO_NUMBA + IMPORT)
     assert REBUILD in message
     assert ADD_NUMBA in message
+
+
+def test_version_is_looked_up_only_when_asked_for() -> None:
+    code = "import sys, sqs_codec as sqs; print('importlib.metadata' in sys.modules)"
+    assert output(code).split() == ["False"]
+    assert output("import sqs_codec; print(sqs_codec.__version__)").strip() == version(
+        "sqs-codec"
+    )
+    with pytest.raises(AttributeError, match="has no attribute 'codec'"):
+        _ = sqs_codec.codec
 
 
 def test_import_pulls_in_numpy_and_cffi_only() -> None:
