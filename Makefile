@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 N ?= 100000000
+SECONDS ?= 60
 
 # The network is for installing packages only.
 export HF_HUB_OFFLINE := 1
@@ -12,7 +13,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export OMP_WAIT_POLICY := passive
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):[^#]*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z]*\):[^#]*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
 demo: $(VENV)/core ## draft and verify with two real models, then print the bits
 	$(BIN)/sqs demo
@@ -29,10 +30,16 @@ lint: $(VENV)/core ## check style, types and the C core's warnings
 asan: ## run the C programs under AddressSanitizer and UBSan
 	$(MAKE) -C tests/c check
 
-fuzz: ## decode N mutated packets so (10^8 by default), on two cores
+# Slow ones first, so that both cores are done at about the same time.
+fuzz: ## decode N mutated packets so (10^8 by default, half of them bitpack), on two cores
 	$(MAKE) -C tests/c build/hostile
-	printf "%s $$(($(N) / 4)) %s\n" enumerative 1 enumerative 2 bitpack 1 bitpack 2 \
+	n=$$(($(N) / 8)); printf "%s %s %s\n" \
+	    entropy $$n 1 entropy $$n 2 enumerative $$n 1 enumerative $$n 2 \
+	    bitpack $$((2 * n)) 1 bitpack $$((2 * n)) 2 \
 	    | xargs -P 2 -L 1 tests/c/build/hostile
+
+libfuzzer: ## let libFuzzer make packets for SECONDS (60 by default); needs clang
+	$(MAKE) -C tests/c libfuzzer SECONDS=$(SECONDS)
 
 clean: ## remove what was built, and .venv
 	$(MAKE) -C tests/c clean
@@ -51,4 +58,4 @@ $(VENV)/core: $(VENV)/packages setup.py $(wildcard csrc/*.[ch] bindings/*)
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation -e .
 	touch $@
 
-.PHONY: help demo test lint asan fuzz clean
+.PHONY: help demo test lint asan fuzz libfuzzer clean

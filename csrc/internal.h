@@ -1,9 +1,10 @@
 /*
  * internal.h - what the stages know of each other:
  *
- *   sparsify -> lattice -> index -> packet
+ *   sparsify -> fit -> lattice -> index -> packet
  *
  * sparsify.c  a row of logits or probabilities to the tokens kept
+ * fit.c       which resolution, and which of them are worth their bits
  * lattice.c   their weights to counts
  * index.c     supports and counts to exact ranks, with the integers of big.c
  * packet.c    the fields of a packet, and nothing else knows them
@@ -49,5 +50,26 @@ double sqs_dropped_mass(const sqs_row *row, uint32_t n);
  */
 void sqs_lattice(const double *weights, uint32_t n, uint32_t resolution,
                  sqs_ranked *heap, uint32_t *counts);
+
+/* Tokens, and their counts once they have been rounded. */
+typedef struct sqs_point {
+    uint32_t n;
+    uint32_t *ids;   /* ascending */
+    double *weights; /* up to a common factor */
+    uint32_t *counts;
+    uint32_t resolution;
+} sqs_point;
+
+sqs_status sqs_check_fit(const sqs_codec *codec, const sqs_fit *fit);
+
+/*
+ * Rounds the tokens kept as the codec and `fit` ask; found has no counts of 0.
+ * heap and the arrays of both points have room for kept->n, but for the ids
+ * and counts of found, which need it for sqs_max_survivors(codec) only. What
+ * was in kept is lost.
+ */
+void sqs_fit_point(const sqs_codec *codec, const sqs_fit *fit,
+                   double dropped_mass, sqs_point *kept, sqs_point *found,
+                   sqs_ranked *heap);
 
 #endif /* SQS_INTERNAL_H */

@@ -98,30 +98,32 @@ static void softmax_weights(const sqs_row *row, uint32_t n,
     }
 }
 
-/* Rounds the weights of the tokens kept and writes those that survive. */
-static void write_survivors(const sqs_codec *codec, const scratch *s,
-                            uint32_t n, uint32_t *token_ids,
-                            uint32_t *counts, uint32_t *survivors)
+/* Rounds the weights of the n tokens kept and returns how many survive. */
+static uint32_t write_survivors(const sqs_codec *codec, const sqs_fit *fit,
+                                double dropped_mass, const scratch *s,
+                                uint32_t n, uint32_t *token_ids,
+                                uint32_t *counts)
 {
-    sqs_lattice(s->weights, n, codec->resolution, s->heap, s->counts);
-    uint32_t k = 0;
-    for (uint32_t i = 0; i < n; i++) {
-        if (s->counts[i] == 0)
-            continue;
-        token_ids[k] = s->kept[i];
-        counts[k++] = s->counts[i];
-    }
-    *survivors = k;
+    sqs_point kept = {
+        .n = n, .ids = s->kept, .weights = s->weights, .counts = s->counts};
+    /* The terms have served their purpose. */
+    sqs_point found = {
+        .ids = token_ids, .weights = s->terms, .counts = counts};
+    sqs_fit_point(codec, fit, dropped_mass, &kept, &found, s->heap);
+    return found.n;
 }
 
 sqs_status sqs_quantize_logits(const sqs_codec *codec, const void *logits,
                                sqs_dtype dtype, double temperature,
-                               const sqs_keep *keep, void *memory,
-                               uint32_t *token_ids, uint32_t *counts,
-                               uint32_t *survivors, double *dropped_mass)
+                               const sqs_keep *keep, const sqs_fit *fit,
+                               void *memory, uint32_t *token_ids,
+                               uint32_t *counts, uint32_t *survivors,
+                               double *dropped_mass)
 {
     if (sqs_check_keep(keep) != SQS_OK)
         return SQS_BAD_KEEP;
+    if (sqs_check_fit(codec, fit) != SQS_OK)
+        return SQS_BAD_FIT;
     if (!(temperature >= 0 && temperature < INFINITY))
         return SQS_BAD_TEMPERATURE;
     scratch s = cut_scratch(memory, codec->vocab_size);
@@ -137,7 +139,7 @@ sqs_status sqs_quantize_logits(const sqs_codec *codec, const void *logits,
         return status;
     if (greedy) {
         token_ids[0] = row.argmax;
-        counts[0] = codec->resolution;
+        counts[0] = codec->resolution == SQS_VARIABLE ? 1 : codec->resolution;
         *survivors = 1;
         *dropped_mass = 0;
         return SQS_OK;
@@ -145,18 +147,21 @@ sqs_status sqs_quantize_logits(const sqs_codec *codec, const void *logits,
     uint32_t n = sqs_sparsify(&row, keep);
     *dropped_mass = sqs_dropped_mass(&row, n);
     softmax_weights(&row, n, temperature, s.weights);
-    write_survivors(codec, &s, n, token_ids, counts, survivors);
+    *survivors = write_survivors(codec, fit, *dropped_mass, &s, n, token_ids,
+                                 counts);
     return SQS_OK;
 }
 
 sqs_status sqs_quantize_probs(const sqs_codec *codec, const void *probs,
                               sqs_dtype dtype, const sqs_keep *keep,
-                              void *memory, uint32_t *token_ids,
-                              uint32_t *counts, uint32_t *survivors,
-                              double *dropped_mass)
+                              const sqs_fit *fit, void *memory,
+                              uint32_t *token_ids, uint32_t *counts,
+                              uint32_t *survivors, double *dropped_mass)
 {
     if (sqs_check_keep(keep) != SQS_OK)
         return SQS_BAD_KEEP;
+    if (sqs_check_fit(codec, fit) != SQS_OK)
+        return SQS_BAD_FIT;
     scratch s = cut_scratch(memory, codec->vocab_size);
     sqs_row row = {.size = codec->vocab_size,
                    .floor = 0,
@@ -171,6 +176,7 @@ sqs_status sqs_quantize_probs(const sqs_codec *codec, const void *probs,
     *dropped_mass = sqs_dropped_mass(&row, n);
     for (uint32_t i = 0; i < n; i++)
         s.weights[i] = s.terms[s.kept[i]];
-    write_survivors(codec, &s, n, token_ids, counts, survivors);
+    *survivors = write_survivors(codec, fit, *dropped_mass, &s, n, token_ids,
+                                 counts);
     return SQS_OK;
 }

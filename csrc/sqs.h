@@ -41,6 +41,7 @@ extern "C" {
 #define SQS_MAX_ROUND 256u
 #define SQS_MAX_ENUMERATIVE_SUPPORT 1024u
 #define SQS_MAX_ENUMERATIVE_SQUARES (8u << 20) /* sum of k^2 in a round */
+#define SQS_MAX_ENTROPY_SURVIVORS (1u << 20)   /* in a round */
 
 /* How far from 1 the sum of a row of probabilities may be. */
 #define SQS_SUM_TOLERANCE 1e-3
@@ -51,12 +52,12 @@ typedef enum sqs_status {
     /* Broken rules of the format: decoders only. */
     SQS_TRUNCATED,      /* the packet ends inside a field */
     SQS_TRAILING_BYTES, /* bytes follow the last field's byte */
-    SQS_PADDING,        /* a padding bit of the last byte is set */
+    SQS_PADDING,        /* the last byte isn't what an encoder ends with */
     SQS_SUPPORT_SIZE,   /* the support size exceeds what the codec allows */
     SQS_RANK,           /* the rank names no distribution */
     SQS_TOKEN_ID,       /* a token id lies outside the vocabulary */
     SQS_TOKEN_ORDER,    /* token ids do not strictly ascend */
-    SQS_COUNTS,         /* the counts leave nothing for the last token */
+    SQS_COUNTS,         /* a count exceeds what the resolution leaves it */
     SQS_TOKEN_POSITION, /* a drafted token lies outside its support */
     SQS_ROUND_SUPPORT,  /* a round's supports are too large together */
 
@@ -65,9 +66,10 @@ typedef enum sqs_status {
     SQS_BAD_DISTRIBUTION, /* not a point of this codec's lattice */
     SQS_LARGE_SUPPORT,    /* more survivors than this coding can hold */
     SQS_BAD_ROUND,        /* not 1 to SQS_MAX_ROUND distributions, a position
-                             outside its support, or supports beyond
-                             SQS_MAX_ENUMERATIVE_SQUARES together */
+                             outside its support, or more survivors
+                             than the coding can hold together */
     SQS_BAD_KEEP,         /* a keep rule's parameter is outside its range */
+    SQS_BAD_FIT,          /* so is one of sqs_fit */
     SQS_BAD_TEMPERATURE,  /* negative, infinite or NaN */
     SQS_NO_SPACE,         /* an output buffer is too small */
 
@@ -85,18 +87,24 @@ const char *sqs_status_text(sqs_status status);
 /* How a distribution becomes bits. */
 typedef enum sqs_coding {
     SQS_BITPACK = 0,    /* fixed-width fields; any support */
-    SQS_ENUMERATIVE = 1 /* exact ranks; at most
-                           SQS_MAX_ENUMERATIVE_SUPPORT survivors, and
-                           their squares in a round sum to
-                           SQS_MAX_ENUMERATIVE_SQUARES at most, so that
-                           no packet takes long */
+    SQS_ENUMERATIVE = 1, /* exact ranks; at most
+                            SQS_MAX_ENUMERATIVE_SUPPORT survivors, and
+                            their squares in a round sum to
+                            SQS_MAX_ENUMERATIVE_SQUARES at most, so that
+                            no packet takes long */
+    SQS_ENTROPY = 2      /* modelled on real distributions; any support,
+                            SQS_MAX_ENTROPY_SURVIVORS in a round */
 } sqs_coding;
+
+#define SQS_VARIABLE 0u
 
 /* What both ends agree on before the first packet. */
 typedef struct sqs_codec {
     uint32_t vocab_size; /* V, SQS_MIN_VOCAB .. SQS_MAX_VOCAB */
     uint32_t resolution; /* the sum of a distribution's counts,
-                            1 .. SQS_MAX_RESOLUTION */
+                            1 .. SQS_MAX_RESOLUTION; or, if the coding is
+                            SQS_ENTROPY, SQS_VARIABLE: every distribution
+                            has its own, a power of two, and sends it */
     sqs_coding coding;
 } sqs_codec;
 
@@ -105,7 +113,8 @@ sqs_status sqs_check_codec(const sqs_codec *codec);
 
 /*
  * The most survivors that a distribution of this codec can have, whatever its
- * coding: min(vocab_size, resolution), since each survivor counts at least 1.
+ * coding: min(vocab_size, resolution), since each survivor counts at least 1,
+ * with SQS_MAX_RESOLUTION for a variable resolution.
  */
 uint32_t sqs_max_survivors(const sqs_codec *codec);
 
@@ -129,13 +138,34 @@ typedef struct sqs_keep {
     double value;
 } sqs_keep;
 
+/*
+ * How nearly to follow the tokens kept. All zero is right for a codec of fixed
+ * resolution: it gives the nearest lattice point.
+ *
+ * error        Read if the codec's resolution is variable; in (0, 1]. The
+ *              resolution becomes the smallest power of two at which rounding
+ *              moves a probability of at most `error` or of the dropped mass,
+ *              whichever is larger: in total variation from the tokens kept,
+ *              renormalised. A row for which SQS_MAX_RESOLUTION isn't enough
+ *              gets that.
+ * bits_per_tv  0, or, if the coding is SQS_ENTROPY, positive and finite: how
+ *              many bits a total variation of 1 from the whole row is worth.
+ *              A variable resolution is then chosen by this alone, and tokens
+ *              are dropped where that saves more bits than it costs: some
+ *              hundred for a thin link and up to 10 000 for a wide one.
+ */
+typedef struct sqs_fit {
+    double error;
+    double bits_per_tv;
+} sqs_fit;
+
 /* Bytes of scratch that the two functions below need, aligned as malloc
  * aligns. Contents before and after a call mean nothing. */
 size_t sqs_quantize_scratch(const sqs_codec *codec);
 
 /*
  * Turns a row of vocab_size logits into the nearest lattice point of the
- * tokens kept from softmax(logits / temperature).
+ * tokens kept from softmax(logits / temperature), or one chosen by `fit`.
  *
  * logits       vocab_size values of type dtype, in the machine's byte order
  *              and aligned for it; float16 is IEEE binary16. -infinity masks a
@@ -143,32 +173,35 @@ size_t sqs_quantize_scratch(const sqs_codec *codec);
  * temperature  0 gives the most probable token all counts.
  * scratch      sqs_quantize_scratch(codec) bytes.
  * token_ids    out, room for sqs_max_survivors(codec); ascending.
- * counts       out, same room; all >= 1, summing to codec->resolution.
+ * counts       out, same room; all >= 1, summing to codec->resolution or, if
+ *              that is variable, to a power of two.
  * survivors    out, how many were written.
  * dropped_mass out, the probability of the tokens not kept (before
  *              quantization), in [0, 1).
  *
- * Returns SQS_OK, SQS_BAD_KEEP, SQS_BAD_TEMPERATURE, SQS_NOT_FINITE or
- * SQS_ALL_MASKED. The codec's coding is not looked at: a result may have more
- * survivors than an enumerative packet can hold.
+ * Returns SQS_OK, SQS_BAD_KEEP, SQS_BAD_FIT, SQS_BAD_TEMPERATURE,
+ * SQS_NOT_FINITE or SQS_ALL_MASKED. The result may have more survivors than an
+ * enumerative packet can hold.
  */
 sqs_status sqs_quantize_logits(const sqs_codec *codec, const void *logits,
                                sqs_dtype dtype, double temperature,
-                               const sqs_keep *keep, void *scratch,
-                               uint32_t *token_ids, uint32_t *counts,
-                               uint32_t *survivors, double *dropped_mass);
+                               const sqs_keep *keep, const sqs_fit *fit,
+                               void *scratch, uint32_t *token_ids,
+                               uint32_t *counts, uint32_t *survivors,
+                               double *dropped_mass);
 
 /*
  * The same for a row of probabilities, which must be non-negative and sum to 1
  * within SQS_SUM_TOLERANCE; what remains of the error is normalised away.
  *
- * Returns SQS_OK, SQS_BAD_KEEP, SQS_NOT_FINITE, SQS_NEGATIVE or SQS_SUM.
+ * Returns SQS_OK, SQS_BAD_KEEP, SQS_BAD_FIT, SQS_NOT_FINITE, SQS_NEGATIVE or
+ * SQS_SUM.
  */
 sqs_status sqs_quantize_probs(const sqs_codec *codec, const void *probs,
                               sqs_dtype dtype, const sqs_keep *keep,
-                              void *scratch, uint32_t *token_ids,
-                              uint32_t *counts, uint32_t *survivors,
-                              double *dropped_mass);
+                              const sqs_fit *fit, void *scratch,
+                              uint32_t *token_ids, uint32_t *counts,
+                              uint32_t *survivors, double *dropped_mass);
 
 /* One distribution to bytes and back. */
 
@@ -176,8 +209,10 @@ sqs_status sqs_quantize_probs(const sqs_codec *codec, const void *probs,
 size_t sqs_encode_bound(const sqs_codec *codec, uint32_t survivors);
 
 /*
- * The exact number of bits that a distribution takes, before padding to a
- * byte. Returns SQS_OK, SQS_BAD_DISTRIBUTION or SQS_LARGE_SUPPORT.
+ * The number of bits that a distribution takes, before padding to a byte:
+ * exactly, but for SQS_ENTROPY to within a bit, in half the time of coding it
+ * or, if it is like nothing that language models give, in all of that time.
+ * Returns SQS_OK, SQS_BAD_DISTRIBUTION or SQS_LARGE_SUPPORT.
  */
 sqs_status sqs_bits(const sqs_codec *codec, const uint32_t *token_ids,
                     const uint32_t *counts, uint32_t survivors,
@@ -185,7 +220,8 @@ sqs_status sqs_bits(const sqs_codec *codec, const uint32_t *token_ids,
 
 /*
  * Writes one distribution. token_ids strictly ascend below vocab_size, counts
- * are >= 1 and sum to resolution; both are checked.
+ * are >= 1 and sum to resolution; both are checked. A variable resolution is
+ * whatever they sum to.
  *
  * Returns SQS_OK, SQS_BAD_DISTRIBUTION, SQS_LARGE_SUPPORT, or SQS_NO_SPACE if
  * capacity is too small (sqs_encode_bound is always enough).
@@ -209,6 +245,24 @@ sqs_status sqs_decode(const sqs_codec *codec, const uint8_t *packet,
 
 /* A round: distributions and the tokens drawn from them. */
 
+/*
+ * What SQS_ENTROPY knows of the distributions before: the tokens of recent
+ * supports, which are likely to come again. Within a round it does so anyway.
+ * A caller that keeps a memory on both sides from one round to the next saves
+ * more, as long as every packet arrives, in order. All zero is an empty one;
+ * its fields are for the core.
+ */
+#define SQS_MEMORY_TOKENS 512u
+#define SQS_MEMORY_SUPPORT 256u /* larger supports are not remembered */
+
+typedef struct sqs_memory {
+    uint32_t size; /* tokens known */
+    uint32_t seen; /* supports so far, up to a limit */
+    uint32_t home; /* the last variable resolution above 1 */
+    uint32_t ids[SQS_MEMORY_TOKENS]; /* ascending */
+    uint32_t weights[SQS_MEMORY_TOKENS];
+} sqs_memory;
+
 /* An upper bound in bytes of what sqs_encode_round writes for `length`
  * distributions with `survivors` survivors in all. */
 size_t sqs_encode_round_bound(const sqs_codec *codec, uint32_t length,
@@ -221,10 +275,13 @@ size_t sqs_encode_round_bound(const sqs_codec *codec, uint32_t length,
  * token_ids, counts  the distributions one after the other
  * survivors          length sizes, which cut the two arrays up
  * positions          length positions, positions[i] < survivors[i]
+ * memory             null for a round that stands alone; otherwise updated,
+ *                    if SQS_OK is returned. Only SQS_ENTROPY has a use for it.
  *
  * Returns as sqs_encode, and SQS_BAD_ROUND.
  */
-sqs_status sqs_encode_round(const sqs_codec *codec, uint32_t length,
+sqs_status sqs_encode_round(const sqs_codec *codec, sqs_memory *memory,
+                            uint32_t length,
                             const uint32_t *token_ids, const uint32_t *counts,
                             const uint32_t *survivors,
                             const uint32_t *positions, uint8_t *packet,
@@ -241,15 +298,45 @@ size_t sqs_decode_round_bound(const sqs_codec *codec, size_t size);
  * token_ids, counts     out, room for `capacity` values each
  * survivors, positions  out, room for SQS_MAX_ROUND values each
  * length                out, how many distributions there are
+ * memory                null, or what sqs_encode_round had; updated if SQS_OK
+ *                       is returned
  *
  * Returns SQS_OK, a status of the format, or SQS_NO_SPACE if capacity is too
  * small (sqs_decode_round_bound is always enough).
  */
-sqs_status sqs_decode_round(const sqs_codec *codec, const uint8_t *packet,
-                            size_t size, uint32_t *token_ids,
-                            uint32_t *counts, size_t capacity,
-                            uint32_t *survivors, uint32_t *positions,
-                            uint32_t *length);
+sqs_status sqs_decode_round(const sqs_codec *codec, sqs_memory *memory,
+                            const uint8_t *packet, size_t size,
+                            uint32_t *token_ids, uint32_t *counts,
+                            size_t capacity, uint32_t *survivors,
+                            uint32_t *positions, uint32_t *length);
+
+/* Drafted tokens and their counts alone, for protocols that send distributions
+ * only when they are needed. */
+
+/* An upper bound in bytes of what sqs_encode_tokens writes. */
+size_t sqs_encode_tokens_bound(const sqs_codec *codec, uint32_t length);
+
+/*
+ * Writes `length` tokens, 1 to SQS_MAX_ROUND, each below vocab_size with a
+ * count of 1 to resolutions[i], which is the codec's unless that is variable.
+ *
+ * Returns SQS_OK, SQS_BAD_ROUND for a value outside these limits, or
+ * SQS_NO_SPACE.
+ */
+sqs_status sqs_encode_tokens(const sqs_codec *codec, uint32_t length,
+                             const uint32_t *tokens, const uint32_t *counts,
+                             const uint32_t *resolutions, uint8_t *packet,
+                             size_t capacity, size_t *size);
+
+/*
+ * Reads them from exactly `size` bytes, which may be hostile. The arrays have
+ * room for SQS_MAX_ROUND values each.
+ *
+ * Returns SQS_OK or one of the statuses of the format.
+ */
+sqs_status sqs_decode_tokens(const sqs_codec *codec, const uint8_t *packet,
+                             size_t size, uint32_t *tokens, uint32_t *counts,
+                             uint32_t *resolutions, uint32_t *length);
 
 #ifdef __cplusplus
 }

@@ -22,21 +22,28 @@ from typing import TYPE_CHECKING
 
 from sqs_codec import theory
 from sqs_codec._backend import backend
-from sqs_codec._codec import Codec, Round, SparseDistribution
+from sqs_codec._codec import Codec, DraftedTokens, Round, SparseDistribution
 from sqs_codec._drafter import Drafter
 from sqs_codec._errors import PacketError
 from sqs_codec._keep import Conformal, Keep, MinP, Threshold, TopK, TopP
+from sqs_codec._resolution import Resolution
+from sqs_codec._stream import StreamDecoder, StreamEncoder, StreamError
 from sqs_codec._verify import Verdict, verify
 
 __all__ = [
     "Codec",
     "Conformal",
+    "DraftedTokens",
     "Drafter",
     "Keep",
     "MinP",
     "PacketError",
+    "Resolution",
     "Round",
     "SparseDistribution",
+    "StreamDecoder",
+    "StreamEncoder",
+    "StreamError",
     "Threshold",
     "TopK",
     "TopP",

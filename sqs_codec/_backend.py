@@ -42,20 +42,30 @@ class Core(Protocol):
     to find. Arrays are C-contiguous, and those returned are new.
     """
 
-    def __init__(self, vocab_size: int, resolution: int, coding: int) -> None: ...
+    def __init__(
+        self, vocab_size: int, resolution: int, coding: int, error: float
+    ) -> None:
+        """Take the rule's `error` if the resolution is `VARIABLE`, otherwise 0."""
 
     def quantize_logits(
-        self, logits: NDArray[np.floating], temperature: float, keep: Keep
+        self,
+        logits: NDArray[np.floating],
+        temperature: float,
+        keep: Keep,
+        bits_per_tv: float,
     ) -> tuple[int, Ids, Ids, float]:
-        """Return status (of the row), token ids, counts and dropped mass."""
+        """Return status (of the row), token ids, counts and dropped mass.
+
+        `bits_per_tv` is 0 or, if the coding is the entropy coding, a price.
+        """
 
     def quantize_probs(
-        self, probs: NDArray[np.floating], keep: Keep
+        self, probs: NDArray[np.floating], keep: Keep, bits_per_tv: float
     ) -> tuple[int, Ids, Ids, float]:
         """Return status (of the row), token ids, counts and dropped mass."""
 
     def bits(self, ids: Ids, counts: Ids) -> int:
-        """Return the exact bits of a distribution that the coding can hold."""
+        """Return the bits of a distribution that the coding can hold."""
 
     def encode(self, ids: Ids, counts: Ids) -> bytes:
         """Return the packet of a distribution that the coding can hold."""
@@ -64,14 +74,31 @@ class Core(Protocol):
         """Return status (of the packet), token ids and counts."""
 
     def encode_round(
-        self, ids: Ids, counts: Ids, survivors: Ids, positions: Ids
+        self,
+        ids: Ids,
+        counts: Ids,
+        survivors: Ids,
+        positions: Ids,
+        memory: Ids | None = None,
     ) -> bytes:
-        """Return the packet of distributions given one after the other."""
+        """Return the packet of distributions given one after the other.
+
+        A memory, `MEMORY_WORDS` numbers that are 0 to begin with, is updated.
+        """
 
     def decode_round(
-        self, packet: bytes
+        self, packet: bytes, memory: Ids | None = None
     ) -> tuple[int, Sequence[tuple[Ids, Ids]], Sequence[int]]:
-        """Return status (of the packet), the (ids, counts) pairs and positions."""
+        """Return status (of the packet), the (ids, counts) pairs and positions.
+
+        A memory is updated if the status is OK.
+        """
+
+    def encode_tokens(self, tokens: Ids, counts: Ids, resolutions: Ids) -> bytes:
+        """Return the packet of drafted tokens and their counts."""
+
+    def decode_tokens(self, packet: bytes) -> tuple[int, Ids, Ids, Ids]:
+        """Return status (of the packet), tokens, counts and resolutions."""
 
 
 def _choose() -> str:

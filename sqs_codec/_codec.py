@@ -13,6 +13,7 @@ import numpy as np
 from sqs_codec._backend import core_class
 from sqs_codec._errors import Status, packet_error
 from sqs_codec._format import (
+    MAX_ENTROPY_SURVIVORS,
     MAX_ENUMERATIVE_SQUARES,
     MAX_ENUMERATIVE_SUPPORT,
     MAX_RESOLUTION,
@@ -20,14 +21,18 @@ from sqs_codec._format import (
     MAX_VOCAB,
     MIN_VOCAB,
     SUM_TOLERANCE,
+    TAIL_BYTES,
+    TAIL_UNITS,
+    VARIABLE,
     Coding,
 )
 from sqs_codec._keep import Keep
+from sqs_codec._resolution import Resolution
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-__all__ = ["Codec", "Round", "SparseDistribution"]
+__all__ = ["Codec", "DraftedTokens", "Round", "SparseDistribution"]
 
 
 class SparseDistribution:
@@ -44,8 +49,9 @@ class SparseDistribution:
         All at least 1. Their sum is the resolution, at most 65 536.
     vocab_size : int
     dropped_mass : float, optional
-        The probability that was dropped when the tokens were chosen. It is not
-        sent, so it is None after decoding, and it plays no part in ``==``.
+        The probability that was dropped when the tokens were chosen. It is sent
+        only by a codec with `tail_mass`, and otherwise None after decoding; it
+        plays no part in ``==``.
 
     Examples
     --------
@@ -118,8 +124,11 @@ class SparseDistribution:
         dropped_mass: float | None = None,
     ) -> SparseDistribution:
         """Wrap new arrays that a core vouches for."""
+        resolution = codec.resolution
+        if isinstance(resolution, Resolution):
+            resolution = int(counts.sum())
         q = cls.__new__(cls)
-        q._set(token_ids, counts, codec.vocab_size, codec.resolution, dropped_mass)
+        q._set(token_ids, counts, codec.vocab_size, resolution, dropped_mass)
         return q
 
     @property
@@ -229,7 +238,7 @@ class Round:
     Parameters
     ----------
     distributions : sequence of SparseDistribution
-        1 to 256 of them, of one vocabulary and resolution.
+        1 to 256 of them, of one vocabulary.
     tokens : sequence of int
         ``tokens[i]`` is in the support of ``distributions[i]``.
     """
@@ -254,8 +263,8 @@ class Round:
                     f"distributions[{i}] must be a SparseDistribution, "
                     f"got {type(q).__name__}"
                 )
-        if len({(q.vocab_size, q.resolution) for q in self.distributions}) > 1:
-            raise ValueError("distributions must share one vocabulary and resolution")
+        if len({q.vocab_size for q in self.distributions}) > 1:
+            raise ValueError("distributions must share one vocabulary")
         positions = []
         for i, (q, token) in enumerate(
             zip(self.distributions, self.tokens, strict=True)
@@ -273,6 +282,30 @@ class Round:
 
 
 @dataclass(frozen=True)
+class DraftedTokens:
+    """Drafted tokens and their counts, without their distributions.
+
+    Parameters
+    ----------
+    tokens, counts, resolutions : sequence of int
+        The probability with which ``tokens[i]`` was drawn is ``counts[i] /
+        resolutions[i]``. 1 to 256 of each.
+    """
+
+    tokens: tuple[int, ...]
+    counts: tuple[int, ...]
+    resolutions: tuple[int, ...]
+
+    @property
+    def probs(self) -> NDArray[np.float64]:
+        """Probabilities with which the tokens were drawn, float64 [L]."""
+        return np.array(self.counts) / np.array(self.resolutions, np.float64)
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+
+@dataclass(frozen=True)
 class Codec:
     """What both ends agree on, and the functions between them.
 
@@ -282,13 +315,19 @@ class Codec:
     ----------
     vocab_size : int
         2 to 1 048 576.
-    resolution : int
-        The sum of every distribution's counts, 1 to 65 536.
-    coding : {"enumerative", "bitpack"}
-        ``"enumerative"`` packs a distribution into a single number, in the
-        fewest bits that can tell apart all distributions with so many tokens;
-        at most 1 024 tokens. ``"bitpack"`` uses fields of fixed width: simple
-        to decode anywhere, any number of tokens.
+    resolution : int or Resolution
+        The sum of every distribution's counts, 1 to 65 536; or a rule by which
+        each distribution gets its own, which it sends (``"entropy"`` only).
+    coding : {"entropy", "enumerative", "bitpack"}
+        ``"entropy"`` takes the fewest bits for what language models produce, and
+        hardly more than ``"enumerative"`` for anything else. ``"enumerative"``
+        packs a distribution into a single number, in the fewest bits that can
+        tell apart all distributions with so many tokens; at most 1 024 tokens.
+        ``"bitpack"`` uses fields of fixed width: simple to decode anywhere.
+    tail_mass : bool
+        Whether `encode` sends `SparseDistribution.dropped_mass`, in 2 bytes, to
+        the nearest multiple of 1/65 536. Rounds never do: `verify` has no use
+        for it.
 
     Examples
     --------
@@ -301,43 +340,60 @@ class Codec:
     (array([1, 4], dtype=uint32), array([8, 2], dtype=uint32))
     >>> data = codec.encode(q)
     >>> len(data), codec.bits(q)
-    (2, 11)
+    (2, 12)
     >>> codec.decode(data) == q
     True
     """
 
     vocab_size: int
-    resolution: int = 100
-    coding: str = "enumerative"
+    resolution: int | Resolution = 100
+    coding: str = "entropy"
+    tail_mass: bool = False
 
     def __post_init__(self) -> None:
         vocab_size = _in_range("vocab_size", self.vocab_size, MIN_VOCAB, MAX_VOCAB)
-        resolution = _in_range("resolution", self.resolution, 1, MAX_RESOLUTION)
         object.__setattr__(self, "vocab_size", vocab_size)
-        object.__setattr__(self, "resolution", resolution)
+        if not isinstance(self.resolution, Resolution):
+            resolution = _in_range("resolution", self.resolution, 1, MAX_RESOLUTION)
+            object.__setattr__(self, "resolution", resolution)
+        if not isinstance(self.tail_mass, bool):
+            raise TypeError(f"tail_mass must be True or False, got {self.tail_mass!r}")
         names = [coding.name.lower() for coding in Coding]
         if self.coding not in names:
             raise ValueError(f"coding must be one of {names}, got {self.coding!r}")
+        if isinstance(self.resolution, Resolution) and self.coding != "entropy":
+            raise ValueError(
+                f"coding {self.coding!r} needs a number for its resolution; only "
+                "'entropy' can send one with each distribution"
+            )
 
     @cached_property
     def _core(self) -> Any:
-        return core_class()(
-            self.vocab_size, self.resolution, Coding[self.coding.upper()]
-        )
+        coding, rule = Coding[self.coding.upper()], self.resolution
+        if isinstance(rule, Resolution):
+            return core_class()(self.vocab_size, VARIABLE, coding, rule.error)
+        return core_class()(self.vocab_size, rule, coding, 0.0)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Codec, (self.vocab_size, self.resolution, self.coding)
+        return Codec, (self.vocab_size, self.resolution, self.coding, self.tail_mass)
 
     @property
     def max_support(self) -> int:
         """The most tokens that a packet of this codec can hold."""
-        most = min(self.vocab_size, self.resolution)
+        resolution = self.resolution
+        if isinstance(resolution, Resolution):
+            resolution = MAX_RESOLUTION
+        most = min(self.vocab_size, resolution)
         if self.coding == "enumerative":
             return min(most, MAX_ENUMERATIVE_SUPPORT)
         return most
 
     def quantize(
-        self, logits: ArrayLike, keep: Keep, temperature: float = 1.0
+        self,
+        logits: ArrayLike,
+        keep: Keep,
+        temperature: float = 1.0,
+        bits_per_tv: float | None = None,
     ) -> SparseDistribution:
         """Sparsify and quantize ``softmax(logits / temperature)``.
 
@@ -349,12 +405,20 @@ class Codec:
             Which tokens to keep. Its state isn't changed.
         temperature : float
             At 0 the most probable token gets all counts.
+        bits_per_tv : float, optional
+            How many bits a total variation of 1 between row and result is worth.
+            Tokens are then left out where that saves more bits than it costs,
+            and of a `Resolution` the power of two that pays best is taken. From
+            300 (few bits) to 10 000 is useful; to be combined with a `keep` that
+            keeps a few more tokens than are worth sending. Needs ``"entropy"``.
 
         Returns
         -------
         SparseDistribution
             The nearest point of the lattice to the renormalised tokens kept,
-            without those whose count came out as 0.
+            without those whose count came out as 0; with `bits_per_tv`, the
+            point found to have the least sum of its bits and what its distance
+            is worth.
 
         Raises
         ------
@@ -372,12 +436,15 @@ class Codec:
         row = self._row("logits", logits)
         temperature = _check_temperature(temperature)
         _check_keep(keep)
-        status, *found = self._core.quantize_logits(row, temperature, keep)
+        price = self._price(bits_per_tv)
+        status, *found = self._core.quantize_logits(row, temperature, keep, price)
         if status != Status.OK:
             raise _row_error("logits", row, status)
         return self._wrap(*found)
 
-    def quantize_probs(self, probs: ArrayLike, keep: Keep) -> SparseDistribution:
+    def quantize_probs(
+        self, probs: ArrayLike, keep: Keep, bits_per_tv: float | None = None
+    ) -> SparseDistribution:
         """Sparsify and quantize a distribution that is there already.
 
         Parameters
@@ -386,6 +453,8 @@ class Codec:
             Non-negative, summing to 1 within 0.001.
         keep : Keep
             Which tokens to keep. Its state isn't changed.
+        bits_per_tv : float, optional
+            As for `quantize`.
 
         Returns
         -------
@@ -407,22 +476,31 @@ class Codec:
         """
         row = self._row("probs", probs)
         _check_keep(keep)
-        status, *found = self._core.quantize_probs(row, keep)
+        price = self._price(bits_per_tv)
+        status, *found = self._core.quantize_probs(row, keep, price)
         if status != Status.OK:
             raise _row_error("probs", row, status)
         return self._wrap(*found)
 
     def bits(self, q: SparseDistribution) -> int:
-        """Return the exact bits of a distribution, before padding to a byte."""
+        """Return the bits of a distribution, before padding to a byte.
+
+        Exact for ``"enumerative"`` and ``"bitpack"``. For ``"entropy"`` it is what
+        `encode` spends to within a bit, in less time; in a round a distribution
+        takes less if it shares tokens with those before it.
+        """
         self._check(q)
-        return int(self._core.bits(q.token_ids, q.counts))
+        bits = int(self._core.bits(q.token_ids, q.counts))
+        return bits + 8 * TAIL_BYTES if self.tail_mass else bits
 
     def token_bits(self, q: SparseDistribution) -> int:
-        """Return the bits that a token drawn from `q` takes in a round.
+        """Return the most bits that a token drawn from `q` can take in a round.
 
-        The same for each of its tokens: to stop drafting because the token
-        drawn is expensive would change the distribution of those that are sent.
+        To stop drafting because the token drawn is a dear one would change the
+        distribution of those that are sent, so plan with this.
         """
+        if self.coding == "entropy":
+            return int(-(-q.resolution // int(q.counts.min())) - 1).bit_length()
         return int(q.token_ids.size - 1).bit_length()
 
     def encode(self, q: SparseDistribution) -> bytes:
@@ -431,11 +509,19 @@ class Codec:
         Raises
         ------
         ValueError
-            If `q` has another vocabulary or resolution than the codec, or more
-            tokens than its coding can hold.
+            If `q` has another vocabulary or resolution than the codec, more
+            tokens than its coding can hold, or no `dropped_mass` to send.
         """
         self._check(q)
-        return bytes(self._core.encode(q.token_ids, q.counts))
+        tail = b""
+        if self.tail_mass:
+            if q.dropped_mass is None:
+                raise ValueError(
+                    "the codec sends the tail mass, but q has no dropped_mass"
+                )
+            units = min(round(q.dropped_mass * TAIL_UNITS), TAIL_UNITS - 1)
+            tail = units.to_bytes(TAIL_BYTES, "big")
+        return bytes(self._core.encode(q.token_ids, q.counts)) + tail
 
     def decode(self, data: bytes) -> SparseDistribution:
         """Return the distribution of a packet.
@@ -451,10 +537,17 @@ class Codec:
             If the packet breaks a rule of the format.
         """
         packet = memoryview(data).tobytes()
-        status, ids, counts = self._core.decode(packet)
+        dropped = None
+        end = len(packet)
+        if self.tail_mass:
+            end -= TAIL_BYTES
+            if end < 0:
+                raise packet_error(Status.TRUNCATED, len(packet))
+            dropped = int.from_bytes(packet[end:], "big") / TAIL_UNITS
+        status, ids, counts = self._core.decode(packet[:end])
         if status != Status.OK:
             raise packet_error(status, len(packet))
-        return SparseDistribution._from_core(ids, counts, self)
+        return SparseDistribution._from_core(ids, counts, self, dropped)
 
     def encode_round(
         self, distributions: Sequence[SparseDistribution], tokens: Sequence[int]
@@ -475,20 +568,26 @@ class Codec:
             distribution's support.
         """
         round_ = Round(tuple(distributions), tuple(tokens))
+        return self._encode_round(round_, None)
+
+    def _encode_round(self, round_: Round, memory: NDArray[np.uint32] | None) -> bytes:
         for q in round_.distributions:
             self._check(q)
         sizes = [q.token_ids.size for q in round_.distributions]
         if not self._round_holds(sizes):
             raise ValueError(
-                f"the supports of an enumerative round may have "
-                f"{MAX_ENUMERATIVE_SQUARES} as the sum of their squared sizes, got "
-                f"{sum(k * k for k in sizes)}; draft fewer tokens or use 'bitpack'"
+                f"too many tokens for one {self.coding!r} round: the sizes of its "
+                f"supports sum to {sum(sizes)}, their squares to "
+                f"{sum(k * k for k in sizes)}, and at most {MAX_ENTROPY_SURVIVORS} "
+                f"('entropy') and {MAX_ENUMERATIVE_SQUARES} ('enumerative') are "
+                "allowed; draft fewer tokens or use 'bitpack'"
             )
         packet = self._core.encode_round(
             np.concatenate([q.token_ids for q in round_.distributions]),
             np.concatenate([q.counts for q in round_.distributions]),
-            np.array(sizes, np.uint32),
-            np.array(round_._positions, np.uint32),
+            _words(sizes),
+            _words(round_._positions),
+            memory,
         )
         return bytes(packet)
 
@@ -505,8 +604,10 @@ class Codec:
         PacketError
             If the packet breaks a rule of the format.
         """
-        packet = memoryview(data).tobytes()
-        status, pairs, positions = self._core.decode_round(packet)
+        return self._decode_round(memoryview(data).tobytes(), None)
+
+    def _decode_round(self, packet: bytes, memory: NDArray[np.uint32] | None) -> Round:
+        status, pairs, positions = self._core.decode_round(packet, memory)
         if status != Status.OK:
             raise packet_error(status, len(packet))
         return Round(
@@ -520,8 +621,87 @@ class Codec:
             ),
         )
 
+    def encode_tokens(
+        self,
+        tokens: Sequence[int],
+        counts: Sequence[int],
+        resolutions: Sequence[int] | None = None,
+    ) -> bytes:
+        """Return the packet of drafted tokens and their counts alone.
+
+        For protocols that send a distribution only when it is needed: to accept a
+        token or not takes only its own probability; the rest of its distribution
+        is needed after a rejection.
+
+        Parameters
+        ----------
+        tokens : sequence of int
+            1 to 256 of them, in drafting order.
+        counts : sequence of int
+            The count of each in the distribution that it was drawn from.
+        resolutions : sequence of int, optional
+            Those of the distributions, if the codec has a rule for them.
+
+        Raises
+        ------
+        ValueError
+            If a token lies outside the vocabulary, or a count or resolution
+            doesn't fit.
+
+        Examples
+        --------
+        >>> codec = Codec(vocab_size=1000)
+        >>> data = codec.encode_tokens([17, 4], [90, 38])
+        >>> codec.decode_tokens(data).probs
+        array([0.9 , 0.38])
+        """
+        given = [list(map(operator.index, tokens)), list(map(operator.index, counts))]
+        if resolutions is not None:
+            given.append(list(map(operator.index, resolutions)))
+        elif isinstance(self.resolution, Resolution):
+            raise ValueError("resolutions must be given: the codec has a rule for them")
+        else:
+            given.append([self.resolution] * len(given[0]))
+        length = len(given[0])
+        if not 1 <= length <= MAX_ROUND or any(len(g) != length for g in given):
+            raise ValueError(
+                f"expected 1 to {MAX_ROUND} tokens with a count and a resolution each, "
+                f"got {[len(g) for g in given]}"
+            )
+        for token, count, resolution in zip(*given, strict=True):
+            if not 0 <= token < self.vocab_size:
+                raise ValueError(
+                    f"token {token} lies outside the vocabulary of {self.vocab_size}"
+                )
+            if not self._is_resolution(resolution):
+                raise ValueError(f"expected {self._resolution_text}, got {resolution}")
+            if not 1 <= count <= resolution:
+                raise ValueError(f"count {count} is not in [1, {resolution}]")
+        return bytes(self._core.encode_tokens(*map(_words, given)))
+
+    def decode_tokens(self, data: bytes) -> DraftedTokens:
+        """Return the tokens and counts of a packet.
+
+        Parameters
+        ----------
+        data : bytes-like
+            Exactly one packet. It may come from anywhere.
+
+        Raises
+        ------
+        PacketError
+            If the packet breaks a rule of the format.
+        """
+        packet = memoryview(data).tobytes()
+        status, *found = self._core.decode_tokens(packet)
+        if status != Status.OK:
+            raise packet_error(status, len(packet))
+        return DraftedTokens(*(tuple(array.tolist()) for array in found))
+
     def _round_holds(self, sizes: Sequence[int]) -> bool:
         """Say whether supports of these sizes may share a round."""
+        if self.coding == "entropy":
+            return sum(sizes) <= MAX_ENTROPY_SURVIVORS
         squares = sum(k * k for k in sizes)
         return self.coding != "enumerative" or squares <= MAX_ENUMERATIVE_SQUARES
 
@@ -538,6 +718,30 @@ class Codec:
             )
         return np.require(row, requirements=["C_CONTIGUOUS", "ALIGNED"])
 
+    def _price(self, bits_per_tv: float | None) -> float:
+        """Return what the core takes: 0 is for None."""
+        if bits_per_tv is None:
+            return 0.0
+        price = _as_float("bits_per_tv", bits_per_tv)
+        if not 0 < price < float("inf"):
+            raise ValueError(f"bits_per_tv must be finite and above 0, got {price}")
+        if self.coding != "entropy":
+            raise ValueError(
+                f"bits_per_tv weighs the bits of coding 'entropy', not {self.coding!r}"
+            )
+        return price
+
+    def _is_resolution(self, number: int) -> bool:
+        if isinstance(self.resolution, Resolution):
+            return 1 <= number <= MAX_RESOLUTION and number & (number - 1) == 0
+        return number == self.resolution
+
+    @property
+    def _resolution_text(self) -> str:
+        if isinstance(self.resolution, Resolution):
+            return f"as resolution a power of two up to {MAX_RESOLUTION}"
+        return f"resolution {self.resolution}"
+
     def _wrap(
         self, ids: NDArray[np.uint32], counts: NDArray[np.uint32], dropped: float
     ) -> SparseDistribution:
@@ -546,16 +750,21 @@ class Codec:
     def _check(self, q: SparseDistribution) -> None:
         if not isinstance(q, SparseDistribution):
             raise TypeError(f"expected a SparseDistribution, got {type(q).__name__}")
-        if (q.vocab_size, q.resolution) != (self.vocab_size, self.resolution):
+        fits = self._is_resolution(q.resolution)
+        if q.vocab_size != self.vocab_size or not fits:
             raise ValueError(
-                f"expected vocabulary {self.vocab_size} and resolution "
-                f"{self.resolution}, got {q.vocab_size} and {q.resolution}"
+                f"expected vocabulary {self.vocab_size} and {self._resolution_text}, "
+                f"got {q.vocab_size} and {q.resolution}"
             )
         if q.token_ids.size > self.max_support:
             raise ValueError(
                 f"coding {self.coding!r} holds at most {self.max_support} tokens, got "
                 f"{q.token_ids.size}; keep fewer, lower the resolution or use 'bitpack'"
             )
+
+
+def _words(values: Sequence[int]) -> NDArray[np.uint32]:
+    return np.array(values, np.uint32)
 
 
 def _check_keep(keep: Keep) -> None:
@@ -565,11 +774,15 @@ def _check_keep(keep: Keep) -> None:
         )
 
 
-def _check_temperature(temperature: float) -> float:
+def _as_float(name: str, value: float) -> float:
     try:
-        temperature = float(temperature)
+        return float(value)
     except (TypeError, ValueError):
-        raise TypeError(f"temperature must be a number, got {temperature!r}") from None
+        raise TypeError(f"{name} must be a number, got {value!r}") from None
+
+
+def _check_temperature(temperature: float) -> float:
+    temperature = _as_float("temperature", temperature)
     if not 0 <= temperature < float("inf"):
         raise ValueError(
             f"temperature must be finite and at least 0, got {temperature}"

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sqs_codec._codec import Codec, SparseDistribution, _check_keep
-from sqs_codec._format import MAX_ROUND, ROUND_LENGTH_BITS
+from sqs_codec._codec import Codec, Round, SparseDistribution, _check_keep
+from sqs_codec._format import MAX_ROUND
+from sqs_codec._stream import StreamEncoder
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -26,7 +27,7 @@ class Drafter:
     ones draft while the round's packet, padding included, stays within the
     budget and the coding's limits, and once one doesn't the round is full.
     Whether one drafts depends on its distribution and never on the token drawn,
-    which keeps the output exact.
+    which keeps the output exact: the token is planned for as the dearest of them.
 
     The rule for `keep`'s state: it learns from every drafted token at once, and
     `feedback` takes back what it learned from positions that did not get into
@@ -47,6 +48,11 @@ class Drafter:
         Uplink bits of a round. No limit if None.
     max_tokens : int
         Drafted tokens of a round at most, 1 to 256.
+    bits_per_tv : float, optional
+        As for `Codec.quantize`.
+    stream : StreamEncoder, optional
+        Makes the packets, if the rounds are to learn from each other; of the same
+        codec.
 
     Examples
     --------
@@ -71,6 +77,8 @@ class Drafter:
         rng: np.random.Generator,
         budget_bits: int | None = None,
         max_tokens: int = 8,
+        bits_per_tv: float | None = None,
+        stream: StreamEncoder | None = None,
     ) -> None:
         if not isinstance(codec, Codec):
             raise TypeError(f"codec must be a Codec, got {type(codec).__name__}")
@@ -79,11 +87,20 @@ class Drafter:
                 f"rng must be a numpy.random.Generator, got {type(rng).__name__}"
             )
         _check_keep(keep)
+        if stream is not None and not isinstance(stream, StreamEncoder):
+            raise TypeError(
+                f"stream must be a StreamEncoder, got {type(stream).__name__}"
+            )
+        if stream is not None and stream.codec != codec:
+            raise ValueError(f"expected a stream of {codec}, got one of {stream.codec}")
         self.codec = codec
+        self.stream = stream
         self.keep = keep
         self.rng = rng
         self.budget_bits = None if budget_bits is None else operator.index(budget_bits)
         self.max_tokens = operator.index(max_tokens)
+        self.bits_per_tv = bits_per_tv
+        codec._price(bits_per_tv)  # says what is wrong with it
         if self.budget_bits is not None and self.budget_bits < 1:
             raise ValueError(f"budget_bits must be at least 1, got {budget_bits}")
         if not 1 <= self.max_tokens <= MAX_ROUND:
@@ -95,7 +112,6 @@ class Drafter:
     def _start(self) -> None:
         self._full = False
         self._finished = False
-        self._bits = ROUND_LENGTH_BITS
         self._distributions: list[SparseDistribution] = []
         self._tokens: list[int] = []
         self._states = [self.keep.checkpoint()]
@@ -123,24 +139,34 @@ class Drafter:
             raise RuntimeError("push: the round is finished; feedback comes next")
         if self._full or len(self._tokens) == self.max_tokens:
             return None
-        q = self.codec.quantize(logits, self.keep, temperature)
-        bits = self._bits + self.codec.bits(q) + self.codec.token_bits(q)
-        if self._tokens and not self._fits(q, bits):
+        q = self.codec.quantize(logits, self.keep, temperature, self.bits_per_tv)
+        if self._tokens and not self._fits(q):
             self._full = True
             return None
         assert q.dropped_mass is not None  # it comes from quantize
         self.keep.update(q.dropped_mass)
         token = q.sample(self.rng)
-        self._bits = bits
         self._distributions.append(q)
         self._tokens.append(token)
         self._states.append(self.keep.checkpoint())
         return token
 
-    def _fits(self, q: SparseDistribution, bits: int) -> bool:
-        sizes = [p.token_ids.size for p in (*self._distributions, q)]
-        within = self.budget_bits is None or -(-bits // 8) * 8 <= self.budget_bits
-        return within and self.codec._round_holds(sizes)
+    def _fits(self, q: SparseDistribution) -> bool:
+        """Say whether `q` and any token of it fit into the round."""
+        drafted = [*self._distributions, q]
+        if not self.codec._round_holds([p.token_ids.size for p in drafted]):
+            return False
+        if self.budget_bits is None:
+            return True
+        dearest = int(q.token_ids[q.counts.argmin()])
+        round_ = Round(tuple(drafted), (*self._tokens, dearest))
+        return 8 * self._size(round_) <= self.budget_bits
+
+    def _size(self, round_: Round) -> int:
+        """Return the size of a round's packet in bytes."""
+        if self.stream is not None:
+            return self.stream._size(round_)
+        return len(self.codec._encode_round(round_, None))
 
     def finish(self) -> bytes:
         """Return the round's packet."""
@@ -148,7 +174,8 @@ class Drafter:
             raise RuntimeError("finish: already called; feedback comes next")
         if not self._tokens:
             raise RuntimeError("finish: nothing was drafted; push comes first")
-        data = self.codec.encode_round(self._distributions, self._tokens)
+        encoder = self.stream or self.codec
+        data = encoder.encode_round(self._distributions, self._tokens)
         self._finished = True
         return data
 

@@ -30,23 +30,24 @@ class Status(IntEnum):
     LARGE_SUPPORT = 13
     BAD_ROUND = 14
     BAD_KEEP = 15
-    BAD_TEMPERATURE = 16
-    NO_SPACE = 17
-    NOT_FINITE = 18
-    ALL_MASKED = 19
-    NEGATIVE = 20
-    SUM = 21
+    BAD_FIT = 16
+    BAD_TEMPERATURE = 17
+    NO_SPACE = 18
+    NOT_FINITE = 19
+    ALL_MASKED = 20
+    NEGATIVE = 21
+    SUM = 22
 
 
 BROKEN_RULES = {
     Status.TRUNCATED: "the packet ends inside a field",
     Status.TRAILING_BYTES: "bytes follow the packet's last field",
-    Status.PADDING: "a padding bit is set",
+    Status.PADDING: "the last byte is not what an encoder ends with",
     Status.SUPPORT_SIZE: "the support is larger than the codec allows",
     Status.RANK: "the rank names no distribution",
     Status.TOKEN_ID: "a token id lies outside the vocabulary",
     Status.TOKEN_ORDER: "the token ids do not ascend",
-    Status.COUNTS: "the counts leave nothing for the last token",
+    Status.COUNTS: "a count exceeds what the resolution leaves it",
     Status.TOKEN_POSITION: "a drafted token lies outside its support",
     Status.ROUND_SUPPORT: "a round's supports are too large together",
 }

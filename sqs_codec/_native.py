@@ -23,9 +23,18 @@ DTYPES = {
     np.dtype(np.float64): lib.SQS_F64,
 }
 
+USUAL_SURVIVORS = 4096
+"""Of a round, to begin with: its limit is a megabyte."""
+
 
 def _in(array: Ids) -> Any:
     return ffi.from_buffer("uint32_t[]", array)
+
+
+def _memory(memory: Ids | None) -> Any:
+    if memory is None:
+        return ffi.NULL
+    return ffi.cast("sqs_memory *", ffi.from_buffer("uint32_t[]", memory))
 
 
 def _expect_ok(status: int) -> None:
@@ -62,19 +71,27 @@ class _Buffers(threading.local):
 class Core:
     """See `sqs_codec._backend.Core`."""
 
-    def __init__(self, vocab_size: int, resolution: int, coding: int) -> None:
+    def __init__(
+        self, vocab_size: int, resolution: int, coding: int, error: float
+    ) -> None:
         self._codec = ffi.new("sqs_codec *", (vocab_size, resolution, coding))
+        self._error = error
         self._buffers = _Buffers(self._codec)
 
     def quantize_logits(
-        self, logits: NDArray[np.floating], temperature: float, keep: Keep
+        self,
+        logits: NDArray[np.floating],
+        temperature: float,
+        keep: Keep,
+        bits_per_tv: float,
     ) -> tuple[int, Ids, Ids, float]:
-        return self._quantize(lib.sqs_quantize_logits, logits, (temperature,), keep)
+        function = lib.sqs_quantize_logits
+        return self._quantize(function, logits, (temperature,), keep, bits_per_tv)
 
     def quantize_probs(
-        self, probs: NDArray[np.floating], keep: Keep
+        self, probs: NDArray[np.floating], keep: Keep, bits_per_tv: float
     ) -> tuple[int, Ids, Ids, float]:
-        return self._quantize(lib.sqs_quantize_probs, probs, (), keep)
+        return self._quantize(lib.sqs_quantize_probs, probs, (), keep, bits_per_tv)
 
     def _quantize(
         self,
@@ -82,6 +99,7 @@ class Core:
         row: NDArray[np.floating],
         options: tuple[float, ...],
         keep: Keep,
+        bits_per_tv: float,
     ) -> tuple[int, Ids, Ids, float]:
         to = self._buffers
         status = function(
@@ -90,6 +108,7 @@ class Core:
             DTYPES[row.dtype],
             *options,
             ffi.new("sqs_keep *", (keep._kind, keep._value)),
+            ffi.new("sqs_fit *", (self._error, bits_per_tv)),
             to.scratch,
             to.ids_pointer,
             to.counts_pointer,
@@ -127,7 +146,12 @@ class Core:
         return status, *to.take(status)
 
     def encode_round(
-        self, ids: Ids, counts: Ids, survivors: Ids, positions: Ids
+        self,
+        ids: Ids,
+        counts: Ids,
+        survivors: Ids,
+        positions: Ids,
+        memory: Ids | None = None,
     ) -> bytes:
         bound = lib.sqs_encode_round_bound(self._codec, survivors.size, ids.size)
         packet = ffi.new("uint8_t[]", bound)
@@ -135,6 +159,7 @@ class Core:
         _expect_ok(
             lib.sqs_encode_round(
                 self._codec,
+                _memory(memory),
                 survivors.size,
                 _in(ids),
                 _in(counts),
@@ -148,9 +173,26 @@ class Core:
         return bytes(ffi.buffer(packet, size[0]))
 
     def decode_round(
-        self, packet: bytes
+        self, packet: bytes, memory: Ids | None = None
     ) -> tuple[int, Sequence[tuple[Ids, Ids]], Sequence[int]]:
-        capacity = lib.sqs_decode_round_bound(self._codec, len(packet))
+        most = lib.sqs_decode_round_bound(self._codec, len(packet))
+        capacity = min(most, USUAL_SURVIVORS)
+        status, *found = self._decode_round(packet, memory, capacity)
+        if status == lib.SQS_NO_SPACE:
+            status, *found = self._decode_round(packet, memory, most)
+        if status != lib.SQS_OK:
+            return status, [], []
+        ids, counts, survivors, positions = found
+        ends = np.cumsum(survivors, dtype=np.int64).tolist()
+        pairs = [
+            (ids[start:end].copy(), counts[start:end].copy())
+            for start, end in zip([0, *ends[:-1]], ends, strict=True)
+        ]
+        return status, pairs, positions.tolist()
+
+    def _decode_round(
+        self, packet: bytes, memory: Ids | None, capacity: int
+    ) -> tuple[Any, ...]:
         ids = np.empty(capacity, np.uint32)
         counts = np.empty(capacity, np.uint32)
         survivors = np.empty(lib.SQS_MAX_ROUND, np.uint32)
@@ -158,6 +200,7 @@ class Core:
         length = ffi.new("uint32_t *")
         status = lib.sqs_decode_round(
             self._codec,
+            _memory(memory),
             ffi.from_buffer("uint8_t[]", packet),
             len(packet),
             _in(ids),
@@ -167,11 +210,35 @@ class Core:
             _in(positions),
             length,
         )
-        if status != lib.SQS_OK:
-            return status, [], []
-        ends = np.cumsum(survivors[: length[0]], dtype=np.int64).tolist()
-        pairs = [
-            (ids[start:end].copy(), counts[start:end].copy())
-            for start, end in zip([0, *ends[:-1]], ends, strict=True)
-        ]
-        return status, pairs, positions[: length[0]].tolist()
+        return status, ids, counts, survivors[: length[0]], positions[: length[0]]
+
+    def encode_tokens(self, tokens: Ids, counts: Ids, resolutions: Ids) -> bytes:
+        bound = lib.sqs_encode_tokens_bound(self._codec, tokens.size)
+        packet = ffi.new("uint8_t[]", bound)
+        size = ffi.new("size_t *")
+        _expect_ok(
+            lib.sqs_encode_tokens(
+                self._codec,
+                tokens.size,
+                _in(tokens),
+                _in(counts),
+                _in(resolutions),
+                packet,
+                bound,
+                size,
+            )
+        )
+        return bytes(ffi.buffer(packet, size[0]))
+
+    def decode_tokens(self, packet: bytes) -> tuple[int, Ids, Ids, Ids]:
+        found = [np.empty(lib.SQS_MAX_ROUND, np.uint32) for _ in range(3)]
+        length = ffi.new("uint32_t *")
+        status = lib.sqs_decode_tokens(
+            self._codec,
+            ffi.from_buffer("uint8_t[]", packet),
+            len(packet),
+            *map(_in, found),
+            length,
+        )
+        tokens, counts, resolutions = (a[: length[0]].copy() for a in found)
+        return status, tokens, counts, resolutions

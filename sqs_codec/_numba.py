@@ -9,29 +9,32 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numba
 import numpy as np
 
+from sqs_codec import _numba_entropy as entropy
 from sqs_codec._errors import Status
 from sqs_codec._format import (
     MAX_ENUMERATIVE_SQUARES,
     MAX_ENUMERATIVE_SUPPORT,
+    MAX_RESOLUTION,
+    MAX_ROUND,
+    MAX_VOCAB,
+    MEMORY_WORDS,
     ROUND_LENGTH_BITS,
     SUM_TOLERANCE,
+    VARIABLE,
     Coding,
 )
 from sqs_codec._keep import Kind
+from sqs_codec._numba_jit import jit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sqs_codec._backend import Ids
     from sqs_codec._keep import Keep
-
-# No fastmath: its reassociation and contraction would change the counts.
-jit: Any = numba.njit(cache=True, nogil=True, error_model="numpy")
 
 OK = int(Status.OK)
 TRUNCATED = int(Status.TRUNCATED)
@@ -54,6 +57,7 @@ THRESHOLD = int(Kind.THRESHOLD)
 TOP_P = int(Kind.TOP_P)
 
 ENUMERATIVE = int(Coding.ENUMERATIVE)
+ENTROPY = int(Coding.ENTROPY)
 
 # softmax.h
 
@@ -335,28 +339,124 @@ def lattice(weights, resolution):
     return counts
 
 
+# fit.c: a point is ids, weights and counts
+
+MAX_EXPONENT = MAX_RESOLUTION.bit_length() - 1
+MOST_TRIALS = 64
+COST_UNIT = 2.0**32
+
+
+@jit
+def round_weights(ids, weights, resolution):
+    """Return the point without counts of 0."""
+    counts = lattice(weights, resolution)
+    alive = np.flatnonzero(counts)
+    return ids[alive], weights[alive], counts[alive]
+
+
+@jit
+def variation(weights, counts, resolution, total, mass):
+    moved = 0.0
+    for i in range(counts.size):
+        more = counts[i] / resolution - weights[i] / total * mass
+        if more > 0:
+            moved += more
+    return moved
+
+
+@jit
+def balance(weights, most):
+    """Return the resolution."""
+    total = striped_sum(weights)
+    low = 0
+    high = MAX_EXPONENT
+    while low < high:
+        middle = (low + high) // 2
+        counts = lattice(weights, 1 << middle)
+        if variation(weights, counts, 1 << middle, total, 1.0) <= most:
+            high = middle
+        else:
+            low = middle + 1
+    return 1 << low
+
+
+@jit
+def price(objective, resolution, point):
+    vocab_size, bits_per_tv, total, mass = objective
+    ids, weights, counts = point
+    cost = entropy.distribution_cost(ids, counts, vocab_size, resolution)
+    moved = variation(weights, counts, resolution, total, mass)
+    return cost / COST_UNIT + bits_per_tv * moved
+
+
+@jit
+def cheapest(objective, ids, weights):
+    """Return the resolution."""
+    best = 1
+    least = np.inf
+    for e in range(MAX_EXPONENT + 1):
+        if e > 0 and not 1 << e <= objective[1] / 4:
+            break
+        point = round_weights(ids, weights, 1 << e)
+        cost = price(objective, 1 << e, point)
+        if cost < least:
+            least = cost
+            best = 1 << e
+    return best
+
+
+@jit
+def drop_what_pays(objective, resolution, point):
+    ids, _, counts = point
+    least = price(objective, resolution, point)
+    order = np.argsort(counts * MAX_VOCAB + (MAX_VOCAB - 1 - ids))
+    for id_ in ids[order[:MOST_TRIALS]]:
+        others = np.flatnonzero(point[0] != id_)
+        if others.size == 0 or others.size == point[0].size:
+            continue
+        trial = round_weights(point[0][others], point[1][others], resolution)
+        cost = price(objective, resolution, trial)
+        if cost < least:
+            least = cost
+            point = trial
+    return point
+
+
+@jit
+def fit_plainly(kept, weights, dropped, resolution, error):
+    """Return ids and counts."""
+    if resolution == VARIABLE:
+        resolution = balance(weights, max(error, dropped))
+    ids, _, counts = round_weights(kept, weights, resolution)
+    return ids.astype(np.uint32), counts.astype(np.uint32)
+
+
+@jit
+def fit_by_price(kept, weights, dropped, vocab_size, resolution, bits_per_tv):
+    """Return ids and counts."""
+    objective = (vocab_size, bits_per_tv, striped_sum(weights), 1 - dropped)
+    if resolution == VARIABLE:
+        resolution = cheapest(objective, kept, weights)
+    point = round_weights(kept, weights, resolution)
+    ids, _, counts = drop_what_pays(objective, resolution, point)
+    return ids.astype(np.uint32), counts.astype(np.uint32)
+
+
 # quantize.c
 
 
 @jit
-def quantize_kept(kept, weights, resolution):
-    counts = lattice(weights, resolution)
-    alive = np.flatnonzero(counts)
-    return kept[alive].astype(np.uint32), counts[alive].astype(np.uint32)
-
-
-@jit
-def quantize_logits(row, temperature, scale, kind, value, resolution):
-    none = np.empty(0, np.uint32)
+def weigh_logits(row, temperature, scale, kind, value):
+    """Return a status, the tokens kept, their weights and the dropped mass."""
+    none = np.empty(0, np.int64), np.empty(0)
     finite, argmax = find_max(row)
     if not finite:
-        return NOT_FINITE, none, none, 0.0
+        return NOT_FINITE, *none, 0.0
     top = row[argmax]
     if top == -np.inf:
-        return ALL_MASKED, none, none, 0.0
+        return ALL_MASKED, *none, 0.0
     if temperature == 0:
-        one = np.full(1, argmax, np.uint32)
-        return OK, one, np.full(1, resolution, np.uint32), 0.0
+        return OK, np.full(1, argmax), np.ones(1), 0.0
     terms = np.empty(row.size)
     make_terms(row, top, scale, terms)
     total = striped_sum(terms)
@@ -366,26 +466,24 @@ def quantize_logits(row, temperature, scale, kind, value, resolution):
     for i in range(kept.size):
         difference = np.float64(row[kept[i]]) - np.float64(top)
         weights[i] = exp2_f64(difference / temperature * LOG2_E)
-    ids, counts = quantize_kept(kept, weights, resolution)
-    return OK, ids, counts, dropped
+    return OK, kept, weights, dropped
 
 
 @jit
-def quantize_probs(row, kind, value, resolution):
-    none = np.empty(0, np.uint32)
+def weigh_probs(row, kind, value):
+    """Return a status, the tokens kept, their weights and the dropped mass."""
+    none = np.empty(0, np.int64), np.empty(0)
     finite, argmax = find_max(row)
     if not finite:
-        return NOT_FINITE, none, none, 0.0
+        return NOT_FINITE, *none, 0.0
     for p in row:
         if p < 0:
-            return NOT_FINITE if p == -np.inf else NEGATIVE, none, none, 0.0
+            return NOT_FINITE if p == -np.inf else NEGATIVE, *none, 0.0
     total = striped_sum(row)
     if not abs(total - 1) <= SUM_TOLERANCE:
-        return SUM, none, none, 0.0
+        return SUM, *none, 0.0
     kept = sparsify(row, 0.0, row, total, argmax, kind, value)
-    dropped = find_dropped(row, total, kept)
-    ids, counts = quantize_kept(kept, row[kept], resolution)
-    return OK, ids, counts, dropped
+    return OK, kept, row[kept], find_dropped(row, total, kept)
 
 
 # big.c: an integer is an array of limbs and a size in an array of one
@@ -784,6 +882,19 @@ def encode_round(vocab_size, resolution, coding, ids, counts, survivors, positio
 
 
 @jit
+def encode_tokens(vocab_size, resolution, tokens, counts):
+    id_width = width_of(vocab_size - 1)
+    count_width = width_of(resolution - 1)
+    bits = ROUND_LENGTH_BITS + tokens.size * (id_width + count_width)
+    packet = np.zeros((bits + 7) // 8, np.uint8)
+    at = put(packet, 0, tokens.size - 1, ROUND_LENGTH_BITS)
+    for i in range(tokens.size):
+        at = put(packet, at, np.int64(tokens[i]), id_width)
+        at = put(packet, at, np.int64(counts[i]) - 1, count_width)
+    return packet
+
+
+@jit
 def get(packet, at, width):
     """Return the field of that width at bit `at`; it has to be there."""
     value = 0
@@ -885,61 +996,132 @@ def decode(packet, vocab_size, resolution, coding, ids, counts):
     return status, k
 
 
+@jit
+def get_token(packet, at, vocab_size, resolution):
+    """Return a status, where the token ends, the token and its count."""
+    width = width_of(vocab_size - 1)
+    if at + width > 8 * packet.size:
+        return TRUNCATED, at, 0, 0
+    token = get(packet, at, width)
+    at += width
+    if token >= vocab_size:
+        return TOKEN_ID, at, 0, 0
+    width = width_of(resolution - 1)
+    if at + width > 8 * packet.size:
+        return TRUNCATED, at, 0, 0
+    count = get(packet, at, width) + 1
+    return OK if count <= resolution else COUNTS, at + width, token, count
+
+
+@jit
+def decode_tokens(packet, vocab_size, resolution, tokens, counts):
+    """Return a status and how many tokens there are."""
+    if packet.size == 0:
+        return TRUNCATED, 0
+    length = get(packet, 0, ROUND_LENGTH_BITS) + 1
+    at = ROUND_LENGTH_BITS
+    for i in range(length):
+        status, at, tokens[i], counts[i] = get_token(packet, at, vocab_size, resolution)
+        if status != OK:
+            return status, 0
+    return check_padding(packet, at), length
+
+
 class Core:
     """See `sqs_codec._backend.Core`."""
 
-    def __init__(self, vocab_size: int, resolution: int, coding: int) -> None:
+    def __init__(
+        self, vocab_size: int, resolution: int, coding: int, error: float
+    ) -> None:
         self._codec = vocab_size, resolution, int(coding)
+        self._error = error
 
     def quantize_logits(
-        self, logits: NDArray[np.floating], temperature: float, keep: Keep
+        self,
+        logits: NDArray[np.floating],
+        temperature: float,
+        keep: Keep,
+        bits_per_tv: float,
     ) -> tuple[int, Ids, Ids, float]:
         row = logits.astype(np.float32) if logits.dtype == np.float16 else logits
-        scale = LOG2_E / temperature if temperature else 1.0
-        found: tuple[int, Ids, Ids, float] = quantize_logits(
-            row,
-            temperature,
-            np.float32(min(scale, MAX_F32)),
-            int(keep._kind),
-            keep._value,
-            self._codec[1],
+        scale = np.float32(min(LOG2_E / temperature if temperature else 1, MAX_F32))
+        return self._fit(
+            bits_per_tv,
+            *weigh_logits(row, temperature, scale, int(keep._kind), keep._value),
         )
-        return found
 
     def quantize_probs(
-        self, probs: NDArray[np.floating], keep: Keep
+        self, probs: NDArray[np.floating], keep: Keep, bits_per_tv: float
     ) -> tuple[int, Ids, Ids, float]:
-        found: tuple[int, Ids, Ids, float] = quantize_probs(
-            probs.astype(np.float64), int(keep._kind), keep._value, self._codec[1]
-        )
-        return found
+        row = probs.astype(np.float64)
+        return self._fit(bits_per_tv, *weigh_probs(row, int(keep._kind), keep._value))
+
+    def _fit(
+        self,
+        bits_per_tv: float,
+        status: int,
+        kept: NDArray[np.int64],
+        weights: NDArray[np.float64],
+        dropped: float,
+    ) -> tuple[int, Ids, Ids, float]:
+        vocab_size, resolution, _ = self._codec
+        if status != OK:
+            none = np.empty(0, np.uint32)
+            return status, none, none, 0.0
+        tokens = kept, weights, dropped
+        if bits_per_tv > 0:  # compiled only for those who use it
+            found = fit_by_price(*tokens, vocab_size, resolution, bits_per_tv)
+        else:
+            found = fit_plainly(*tokens, resolution, self._error)
+        return status, *found, dropped
 
     def bits(self, ids: Ids, counts: Ids) -> int:
+        if self._codec[2] == ENTROPY:
+            return int(entropy.bits(*self._codec[:2], ids, counts))
         return int(distribution_bits(*self._codec, ids.size))
 
     def encode(self, ids: Ids, counts: Ids) -> bytes:
-        packet: NDArray[np.uint8] = encode(*self._codec, ids, counts)
+        packet: NDArray[np.uint8]
+        if self._codec[2] == ENTROPY:
+            packet, _ = entropy.encode(*self._codec[:2], ids, counts)
+        else:
+            packet = encode(*self._codec, ids, counts)
         return packet.tobytes()
 
     def decode(self, packet: bytes) -> tuple[int, Ids, Ids]:
+        data = np.frombuffer(packet, np.uint8)
+        if self._codec[2] == ENTROPY:
+            found: tuple[int, Ids, Ids] = entropy.decode(data, *self._codec[:2])
+            return found
         most = min(self._codec[:2])
         ids = np.empty(most, np.uint32)
         counts = np.empty(most, np.uint32)
-        status, k = decode(np.frombuffer(packet, np.uint8), *self._codec, ids, counts)
+        status, k = decode(data, *self._codec, ids, counts)
         return status, ids[:k].copy(), counts[:k].copy()
 
     def encode_round(
-        self, ids: Ids, counts: Ids, survivors: Ids, positions: Ids
+        self,
+        ids: Ids,
+        counts: Ids,
+        survivors: Ids,
+        positions: Ids,
+        memory: Ids | None = None,
     ) -> bytes:
-        packet: NDArray[np.uint8] = encode_round(
-            *self._codec, ids, counts, survivors, positions
-        )
+        packet: NDArray[np.uint8]
+        round_ = ids, counts, survivors, positions
+        if self._codec[2] == ENTROPY:
+            known = _empty_memory() if memory is None else memory
+            packet = entropy.encode_round(*self._codec[:2], *round_, known)
+        else:
+            packet = encode_round(*self._codec, *round_)
         return packet.tobytes()
 
     def decode_round(
-        self, packet: bytes
+        self, packet: bytes, memory: Ids | None = None
     ) -> tuple[int, Sequence[tuple[Ids, Ids]], Sequence[int]]:
         data = np.frombuffer(packet, np.uint8)
+        if self._codec[2] == ENTROPY:
+            return self._decode_message(data, memory)
         if not packet:
             return TRUNCATED, [], []
         most = min(self._codec[:2])
@@ -960,3 +1142,46 @@ class Core:
             pairs.append((ids[:k].copy(), counts[:k].copy()))
             positions.append(position)
         return check_padding(data, at), pairs, positions
+
+    def _decode_message(
+        self, data: NDArray[np.uint8], memory: Ids | None
+    ) -> tuple[int, Sequence[tuple[Ids, Ids]], Sequence[int]]:
+        """Do what `decode_round` does, in the entropy coding."""
+        known = _empty_memory() if memory is None else memory
+        status, ids, counts, survivors, positions = entropy.decode_round(
+            data, *self._codec[:2], known
+        )
+        if status != OK:
+            return status, [], []
+        ends = np.cumsum(survivors).tolist()
+        pairs = [
+            (ids[start:end].copy(), counts[start:end].copy())
+            for start, end in zip([0, *ends[:-1]], ends, strict=True)
+        ]
+        return status, pairs, positions.tolist()
+
+    def encode_tokens(self, tokens: Ids, counts: Ids, resolutions: Ids) -> bytes:
+        packet: NDArray[np.uint8]
+        if self._codec[2] == ENTROPY:
+            packet = entropy.encode_tokens(
+                *self._codec[:2], tokens, counts, resolutions
+            )
+        else:
+            packet = encode_tokens(*self._codec[:2], tokens, counts)
+        return packet.tobytes()
+
+    def decode_tokens(self, packet: bytes) -> tuple[int, Ids, Ids, Ids]:
+        data = np.frombuffer(packet, np.uint8)
+        tokens, counts, resolutions = np.empty((3, MAX_ROUND), np.uint32)
+        if self._codec[2] == ENTROPY:
+            status, length = entropy.decode_tokens(
+                data, *self._codec[:2], tokens, counts, resolutions
+            )
+        else:
+            status, length = decode_tokens(data, *self._codec[:2], tokens, counts)
+            resolutions[:] = self._codec[1]
+        return status, *(a[:length].copy() for a in (tokens, counts, resolutions))
+
+
+def _empty_memory() -> Ids:
+    return np.zeros(MEMORY_WORDS, np.uint32)

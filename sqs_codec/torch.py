@@ -32,6 +32,7 @@ from sqs_codec._codec import (
     _check_temperature,
 )
 from sqs_codec._keep import Keep, Kind, TopK
+from sqs_codec._resolution import Resolution
 from sqs_codec._verify import Verdict, _accepts, _draw, _residual
 
 if TYPE_CHECKING:
@@ -104,6 +105,8 @@ def quantize(
     _check_keep(keep)
     shape = values.shape[:-1]
     rows = values.reshape(shape.numel(), codec.vocab_size)
+    if isinstance(codec.resolution, Resolution):
+        rows = rows.cpu()  # the rule looks at what was dropped, to the last bit
     on = _quantize_on_host if rows.device.type == "cpu" else _quantize_on_device
     return _nest(iter(on(codec, rows, shape, keep, temperature)), shape)
 

@@ -1,7 +1,7 @@
 """The C core without Python: its warnings, its symbols, its two C programs.
 
-tests/c/Makefile says how they are built; example.c and hostile.c say what they
-assert.
+tests/c/Makefile says how they are built; example.c, hostile.c and attack.h say
+what they assert.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ NEEDED = {"memcpy", "memset", "memmove", "memcmp", "log", "exp", "ldexp"} | {
     "__stack_chk_fail",
     "_GLOBAL_OFFSET_TABLE_",
 }
-CODINGS = ["bitpack", "enumerative"]
+CODINGS = ["bitpack", "enumerative", "entropy"]
 PACKETS = 100_000
 SEED = 1
 

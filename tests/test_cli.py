@@ -33,13 +33,15 @@ def costs(table: str) -> list[tuple[int | None, int]]:
 
 
 @pytest.mark.parametrize("coding", ["bitpack", "enumerative"])
-@pytest.mark.parametrize("kind", ["distribution", "round"])
+@pytest.mark.parametrize("kind", ["distribution", "round", "tokens"])
 def test_inspect_accounts_for_every_bit(
     coding: str, kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     codec = sqs.Codec(VOCAB_SIZE, coding=coding)
     if kind == "round":
         data = codec.encode_round([Q, ONE_HOT, Q], [40, 7, 999])
+    elif kind == "tokens":
+        data = codec.encode_tokens([40, 999], [20, 10])
     else:
         data = codec.encode(Q)
     file = tmp_path / "packet.bin"
@@ -54,7 +56,11 @@ def test_inspect_accounts_for_every_bit(
         offset += width
     assert offset == 8 * len(data)
     words = re.sub(r"\s+", " ", out)
-    if coding == "enumerative":
+    if kind == "tokens":
+        assert "token 40 " in words
+        assert "token 999 " in words
+        assert "count 20 " in words
+    elif coding == "enumerative":
         assert "3:70, 40:20, 999:10" in words
     else:
         assert "3, 40, 999" in words
@@ -64,12 +70,42 @@ def test_inspect_accounts_for_every_bit(
         assert "distribution 3 of 3" in words
 
 
-def test_inspect_tries_both_kinds(
+@pytest.mark.parametrize("resolution", [100, sqs.Resolution()], ids=["100", "variable"])
+def test_inspect_shows_what_an_entropy_packet_holds(
+    resolution: int | sqs.Resolution, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    codec = sqs.Codec(VOCAB_SIZE, resolution)
+    options = ["--resolution", "variable" if resolution != 100 else "100"]
+    q = Q
+    if resolution != 100:
+        q = sqs.SparseDistribution([3, 40, 999], [48, 12, 4], VOCAB_SIZE)
+    pairs = ", ".join(
+        f"{i}:{b}" for i, b in zip(q.token_ids, q.counts.tolist(), strict=True)
+    )
+    for kind, data, shown in [
+        ("distribution", codec.encode(q), [pairs, f"resolution {q.resolution}"]),
+        ("round", codec.encode_round([q, q], [40, 3]), [pairs, "drafted token 40"]),
+        (
+            "tokens",
+            codec.encode_tokens([40, 7], q.counts[:2], [q.resolution] * 2),
+            [f"40, drawn with {q.counts[0]}/{q.resolution}"],
+        ),
+    ]:
+        file = tmp_path / kind
+        file.write_bytes(data)
+        assert inspect(str(file), "--kind", kind, *options) == 0
+        out, err = capsys.readouterr()
+        assert err == ""
+        words = re.sub(r"\s+", " ", out)
+        assert [text for text in shown if text not in words] == []
+
+
+def test_inspect_tries_all_kinds(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "packet.bin"
-    file.write_bytes(sqs.Codec(VOCAB_SIZE).encode(Q))
-    assert inspect(str(file)) == 0
+    file.write_bytes(sqs.Codec(VOCAB_SIZE, coding="enumerative").encode(Q))
+    assert inspect(str(file), "--coding", "enumerative") == 0
     out = capsys.readouterr().out
     assert "As a distribution:" in out
     assert "Not a round: packet of" in out
@@ -108,7 +144,7 @@ def test_inspect_names_a_file_that_is_not_there(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--help"], ["demo", "inspect"]),
+        (["--help"], ["demo", "inspect", "bench"]),
         (["inspect", "--help"], ["--vocab-size", "--kind", "standard input"]),
         (
             ["demo", "--help"],
@@ -126,6 +162,7 @@ def test_inspect_names_a_file_that_is_not_there(
                 "--draft-length",
                 "--seed",
                 "--coding",
+                "--stream",
             ],
         ),
     ],
@@ -146,6 +183,17 @@ def test_help(
         ([], "COMMAND"),
         (["inspect", "file"], "--vocab-size"),
         (["inspect", "file", "--vocab-size", "1"], "must be 2 to 1048576, not 1"),
+        (
+            [
+                *("inspect", "file", "--vocab-size", "9", "--coding", "bitpack"),
+                *("--resolution", "variable"),
+            ],
+            "--resolution variable needs --coding entropy",
+        ),
+        (
+            ["demo", "--coding", "bitpack", "--stream"],
+            "--stream needs --coding entropy",
+        ),
         (["demo", "--temperature", "-1"], "must be at least 0, not -1"),
         (["demo", "--temperature", "nan"], "must be at least 0, not nan"),
         (["demo", "--eta", "0"], "eta must be above 0"),

@@ -94,7 +94,7 @@ def talk(
     )
     prompt = pair.encode(PROMPT)
     conformal = isinstance(keep, sqs.Conformal)
-    stats = Stats(codec.vocab_size, codec.resolution, support_size_sent=conformal)
+    stats = Stats(codec.vocab_size, support_size_sent=conformal)
     steps = list(
         speculate(
             edge,
@@ -320,7 +320,7 @@ def test_pairs_that_cannot_work_are_refused(
 def test_stream_redraws_in_a_terminal_and_leaves_the_text(pair: Pair) -> None:
     text = "A caf\u00e9 by the sea, where \u65e5\u672c\u8a9e is spoken.\n\nThe end."
     ids = pair.tokenizer(text)["input_ids"]
-    stats = Stats(49_152, 100, support_size_sent=False)
+    stats = Stats(49_152, support_size_sent=False)
     for terminal in (False, True):
         file = io.StringIO()
         console = Console(file=file, width=20, force_terminal=terminal)

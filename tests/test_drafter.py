@@ -1,55 +1,128 @@
 """Rounds within budgets, rollback, and the conformal threshold."""
 
+import copy
+
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sqs_codec as sqs
+from tests.kit import CODINGS, Draws
 
 V = 200
+CODECS = [sqs.Codec(V, coding=coding) for coding in CODINGS]
+CODECS.append(sqs.Codec(V, sqs.Resolution()))
 
 
 def rows(seed, n):
     return np.random.default_rng(seed).normal(0, 3, (n, V)).astype(np.float32)
 
 
-def drafter(keep=None, coding="enumerative", **options):
+def drafter(keep=None, codec=CODECS[-1], **options):
     return sqs.Drafter(
-        sqs.Codec(V, 100, coding),
-        keep or sqs.TopK(16),
-        rng=np.random.default_rng(1),
-        **options,
+        codec, keep or sqs.TopK(16), rng=np.random.default_rng(1), **options
     )
 
 
-@given(st.integers(1, 1500), st.integers(0, 50), st.sampled_from([1, 3, 8]))
-def test_budget_is_kept_by_the_bytes(budget, seed, max_tokens):
-    edge = drafter(budget_bits=budget, max_tokens=max_tokens)
+def started(codec):
+    """Return both ends of a stream after some packets, or the codec for both."""
+    if codec.coding != "entropy":
+        return codec, codec
+    edge, cloud = sqs.StreamEncoder(codec), sqs.StreamDecoder(codec)
+    for row in rows(0, 6):
+        q = codec.quantize(row, sqs.TopK(16))
+        cloud.decode_round(edge.encode_round([q], [int(q.token_ids[0])]))
+    return edge, cloud
+
+
+def with_stream(options, encoder):
+    if isinstance(encoder, sqs.StreamEncoder):
+        options["stream"] = encoder
+    return options
+
+
+@settings(deadline=None)
+@given(
+    st.integers(1, 1500),
+    st.integers(0, 50),
+    st.sampled_from([1, 3, 8]),
+    st.sampled_from(CODECS),
+    st.booleans(),
+    st.sampled_from([None, 300.0]),
+)
+def test_budget_is_kept_by_the_bytes(
+    budget, seed, max_tokens, codec, streaming, bits_per_tv
+):
+    if codec.coding != "entropy":
+        bits_per_tv = None
+    encoder, decoder = started(codec) if streaming else (codec, codec)
+    before = copy.deepcopy(encoder)
+    options = {"max_tokens": max_tokens, "bits_per_tv": bits_per_tv}
+    edge = drafter(codec=codec, budget_bits=budget, **with_stream(options, encoder))
     drafted = [edge.push(row) for row in rows(seed, max_tokens + 1)]
     tokens = [x for x in drafted if x is not None]
     data = edge.finish()
     assert 1 <= len(tokens) <= max_tokens
     assert drafted[: len(tokens)] == tokens
-    assert list(edge.codec.decode_round(data).tokens) == tokens
+    found = decoder.decode_round(data)
+    assert list(found.tokens) == tokens
     assert len(tokens) == 1 or 8 * len(data) <= budget
-    if len(tokens) < max_tokens:  # one more would not have fitted
-        free = drafter(max_tokens=max_tokens)
-        for row in rows(seed, len(tokens) + 1):
-            free.push(row)
-        assert 8 * len(free.finish()) > budget
+    if len(tokens) < max_tokens:  # one more might not have fitted
+        row = rows(seed, max_tokens + 1)[len(tokens)]
+        q = codec.quantize(row, sqs.TopK(16), bits_per_tv=bits_per_tv)
+        sizes = [
+            len(
+                copy.deepcopy(before).encode_round(
+                    [*found.distributions, q], [*tokens, int(x)]
+                )
+            )
+            for x in q.token_ids
+        ]
+        assert 8 * max(sizes) > budget
 
 
-@pytest.mark.parametrize("coding", ["bitpack", "enumerative"])
-def test_a_refused_push_changes_nothing(coding):
+@pytest.mark.parametrize("codec", CODECS, ids=repr)
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("budget", [200, 250, 300, 350])
+def test_whether_to_draft_never_depends_on_the_token(codec, streaming, budget):
+    """All tokens of a distribution are drawn or none, and each of them fits."""
+    encoder, _ = started(codec) if streaming else (codec, codec)
+    prefix = []
+    for n, row in enumerate(rows(3, 8), 1):
+        q = codec.quantize(row, sqs.TopK(16))
+        one_of_each = (np.cumsum(q.counts) - q.counts).tolist()
+        drawn = []
+        for number in one_of_each:
+            edge = sqs.Drafter(
+                codec,
+                sqs.TopK(16),
+                rng=Draws([*prefix, number]),
+                budget_bits=budget,
+                **with_stream({}, copy.deepcopy(encoder)),
+            )
+            *_, token = [edge.push(earlier) for earlier in rows(3, n)]
+            drawn.append(token)
+            assert token is None or n == 1 or 8 * len(edge.finish()) <= budget
+        if None in drawn:
+            break
+        assert drawn == q.token_ids.tolist()
+        prefix.append(one_of_each[n % len(one_of_each)])
+    assert 1 < n < 8
+    assert set(drawn) == {None}
+
+
+@pytest.mark.parametrize("codec", CODECS, ids=repr)
+def test_a_refused_push_changes_nothing(codec):
     keep = sqs.Conformal(alpha=0.01, eta=0.1)
-    edge = drafter(keep, coding, budget_bits=1)
+    encoder, decoder = started(codec)
+    edge = drafter(keep, codec, budget_bits=1, **with_stream({}, encoder))
     assert edge.push(rows(0, 1)[0]) is not None
     beta, rng_state = keep.threshold, edge.rng.bit_generator.state
     assert edge.push(rows(1, 1)[0]) is None
     assert edge.push(rows(2, 1)[0]) is None
     assert (keep.threshold, edge.rng.bit_generator.state) == (beta, rng_state)
-    edge.finish()
+    assert len(decoder.decode_round(edge.finish())) == 1
 
 
 def test_bad_logits_change_nothing():
@@ -62,20 +135,6 @@ def test_bad_logits_change_nothing():
     assert (keep.threshold, edge.rng.bit_generator.state) == (beta, rng_state)
     edge.push(rows(0, 1)[0])
     assert len(edge.codec.decode_round(edge.finish())) == 2
-
-
-def test_whether_to_draft_never_depends_on_the_token():
-    """Under every seed a budget admits the same number of drafts."""
-    lengths = set()
-    for seed in range(50):
-        edge = sqs.Drafter(
-            sqs.Codec(V),
-            sqs.TopK(16),
-            rng=np.random.default_rng(seed),
-            budget_bits=250,
-        )
-        lengths.add(sum(edge.push(row) is not None for row in rows(3, 8)))
-    assert len(lengths) == 1
 
 
 @pytest.mark.parametrize("accepted", range(6))
@@ -124,13 +183,36 @@ def test_calls_out_of_order():
 
 
 def test_a_full_round_of_large_supports_ends_the_draft():
-    codec = sqs.Codec(2000, 1 << 16)
-    edge = sqs.Drafter(
-        codec, sqs.TopK(1024), rng=np.random.default_rng(0), max_tokens=10
-    )
-    flat = np.linspace(0, 0.1, 2000)
-    assert sum(edge.push(flat) is not None for _ in range(10)) == 8
-    assert len(codec.decode_round(edge.finish())) == 8
+    """Whose squares sum to 2^23 or, in the entropy coding, who sum to 2^20."""
+    for vocab_size, coding, k, most in [
+        (2000, "enumerative", 1024, 8),
+        (65536, "entropy", 65536, 16),
+    ]:
+        codec = sqs.Codec(vocab_size, 1 << 16, coding)
+        rng = np.random.default_rng(0)
+        edge = sqs.Drafter(codec, sqs.TopK(k), rng=rng, max_tokens=most + 2)
+        flat = np.linspace(0, 0.1, vocab_size) * (coding == "enumerative")
+        assert sum(edge.push(flat) is not None for _ in range(most + 2)) == most
+        assert len(codec.decode_round(edge.finish())) == most
+
+
+def test_rounds_of_a_stream():
+    """Later rounds take less, and a restart within one is heeded."""
+    codec = CODECS[-1]
+    stream, cloud = started(codec)
+    edge = drafter(codec=codec, stream=stream, max_tokens=3)
+    sizes = []
+    for _ in range(6):
+        tokens = [edge.push(row) for row in rows(7, 3)]
+        data = edge.finish()
+        sizes.append(len(data))
+        assert cloud.decode_round(data).tokens == tuple(tokens)
+        edge.feedback(2)
+    assert sizes[-1] < 0.8 * sizes[0]
+    edge.push(rows(7, 1)[0])
+    stream.restart()
+    data = edge.finish()
+    assert len(sqs.StreamDecoder(codec).decode_round(data)) == 1
 
 
 def test_a_rule_that_fails_leaves_the_round_as_it_was():
@@ -154,6 +236,14 @@ def test_bad_options():
         sqs.Drafter(sqs.Codec(V), sqs.TopK(5), rng=0)
     with pytest.raises(ValueError, match="budget_bits must be at least 1, got 0"):
         drafter(budget_bits=0)
+    with pytest.raises(ValueError, match="bits_per_tv must be finite and above 0"):
+        drafter(bits_per_tv=0.0)
+    with pytest.raises(ValueError, match="weighs the bits of coding 'entropy'"):
+        drafter(codec=sqs.Codec(V, coding="bitpack"), bits_per_tv=300.0)
+    with pytest.raises(TypeError, match="stream must be a StreamEncoder, got Codec"):
+        drafter(stream=CODECS[-1])
+    with pytest.raises(ValueError, match="expected a stream of"):
+        drafter(stream=sqs.StreamEncoder(sqs.Codec(V, 99)))
     for wrong in (0, 257):
         with pytest.raises(ValueError, match=r"max_tokens must be in \[1, 256\]"):
             drafter(max_tokens=wrong)

@@ -1,17 +1,31 @@
 """C, Numba and the reference make the same bytes of the same logits."""
 
+import copy
+import itertools
+import math
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 import sqs_codec as sqs
+from sqs_codec import _numba_entropy
+from sqs_codec._errors import Status, packet_error
 from tests.kit import (
     CODINGS,
     RULES,
     as_lists,
+    entropy_bits,
+    likely_distribution,
+    mutate,
+    random_distribution,
     random_keep,
     random_logits,
     reference_quantize,
+    wire_resolution,
 )
+from tests.reference import BrokenRuleError, entropy
 from tests.reference import sqs_reference as reference
 
 pytestmark = pytest.mark.usefixtures("backend")
@@ -24,18 +38,18 @@ def test_awkward_logits(seed):
     rng = np.random.default_rng(seed)
     vocab_size = int(rng.choice([2, 3, 15, 16, 17, 64, 65, 300, 1200]))
     resolution = int(rng.choice([1, 2, 3, 100, 1000, 1 << 16]))
-    coding = CODINGS[seed % 2]
-    codec = sqs.Codec(vocab_size, resolution, coding)
     row, keep = random_logits(rng, vocab_size), random_keep(rng)
     temperature = float(rng.choice(TEMPERATURES))
-    q = codec.quantize(row, keep, temperature)
-    expected = reference_quantize(row, keep, temperature, resolution)
-    assert as_lists(q) == expected
-    ids, counts, _ = expected
-    if len(ids) <= codec.max_support:
-        packet = reference.encode(ids, counts, vocab_size, resolution, coding)
-        assert codec.encode(q) == packet
-        assert as_lists(codec.decode(packet)) == (ids, counts, None)
+    q = sqs.Codec(vocab_size, resolution).quantize(row, keep, temperature)
+    for coding in CODINGS:
+        codec = sqs.Codec(vocab_size, resolution, coding)
+        expected = reference_quantize(row, keep, temperature, codec)
+        assert as_lists(q) == expected
+        ids, counts, _ = expected
+        if len(ids) <= codec.max_support:
+            packet = reference.encode(ids, counts, vocab_size, resolution, coding)
+            assert codec.encode(q) == packet
+            assert as_lists(codec.decode(packet)) == (ids, counts, None)
 
 
 @pytest.mark.parametrize("seed", range(100))
@@ -58,11 +72,12 @@ def test_real_drafts(real_rows, keep, temperature):
     codec = sqs.Codec(49152)
     for row in real_rows:
         q = codec.quantize(row, keep, temperature)
-        ids, counts, dropped = reference_quantize(row, keep, temperature, 100)
+        ids, counts, dropped = reference_quantize(row, keep, temperature, codec)
         assert as_lists(q) == (ids, counts, dropped)
-        assert codec.encode(q) == reference.encode(
-            ids, counts, 49152, 100, "enumerative"
-        )
+        for coding in ("enumerative", "entropy"):
+            assert sqs.Codec(49152, coding=coding).encode(q) == reference.encode(
+                ids, counts, 49152, 100, coding
+            )
 
 
 def test_dtype_of_the_logits_does_not_matter(real_rows):
@@ -85,3 +100,214 @@ def test_every_float16_widens_exactly():
         half = codec.quantize(row, sqs.TopK(2), temperature)
         single = codec.quantize(row.astype(np.float32), sqs.TopK(2), temperature)
         assert half == single
+
+
+# The entropy coding
+
+
+def random_codec(rng):
+    vocab_size = int(rng.choice([2, 3, 40, 256, 1000, 49152, 262144, 1 << 20]))
+    if rng.random() < 0.5:
+        return sqs.Codec(vocab_size, sqs.Resolution())
+    return sqs.Codec(vocab_size, int(rng.choice([1, 7, 100, 1000, 1 << 16])))
+
+
+def random_any(rng, codec, most=60):
+    """Return a distribution that may be of a language model or of none."""
+    resolution = wire_resolution(codec) or 1 << int(rng.integers(17))
+    k = int(rng.integers(1, min(most, codec.vocab_size, resolution) + 1))
+    make = [random_distribution, likely_distribution][rng.integers(2)]
+    return make(rng, codec.vocab_size, resolution, k)
+
+
+def as_pairs(distributions):
+    return [as_lists(q)[:2] for q in distributions]
+
+
+def same_memory(words, memory, codec):
+    """Say whether a core's memory holds what the reference's does."""
+    size, seen, home = words[:3].tolist()
+    ids, weights = words[3 : 3 + size].tolist(), words[515 : 515 + size].tolist()
+    if wire_resolution(codec) == 0:
+        assert (home or 1 << entropy.FIRST_HOME) == 1 << memory.home
+    return seen == memory.seen and dict(zip(ids, weights, strict=True)) == (
+        memory.weights
+    )
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_entropy_packets(seed):
+    rng = np.random.default_rng(seed)
+    codec = random_codec(rng)
+    q = random_any(rng, codec, most=300)
+    vocab_size, resolution = codec.vocab_size, wire_resolution(codec)
+    packet = entropy.encode(*as_lists(q)[:2], vocab_size, resolution)
+    assert codec.encode(q) == packet
+    assert codec.decode(packet) == q
+    assert entropy.decode(packet, vocab_size, resolution) == as_lists(q)[:2]
+
+
+@pytest.mark.parametrize("k", [300, 499, 500, 501, 999, 1000])
+def test_dense_entropy_packets(k):
+    """Supports and compositions of about half and of nearly all."""
+    rng = np.random.default_rng(k)
+    for resolution in (k, k + 1, 2 * k - 1, 2 * k, 2 * k + 1, 5000):
+        codec = sqs.Codec(1000, resolution)
+        q = random_distribution(rng, 1000, resolution, k)
+        packet = entropy.encode(*as_lists(q)[:2], 1000, resolution)
+        assert codec.encode(q) == packet
+        assert codec.decode(packet) == q
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_streams_and_their_memory(seed):
+    """Rounds one after the other, until tokens are forgotten."""
+    rng = np.random.default_rng(seed)
+    codec = random_codec(rng)
+    vocab_size, resolution = codec.vocab_size, wire_resolution(codec)
+    edge, cloud = sqs.StreamEncoder(codec), sqs.StreamDecoder(codec)
+    writing, reading = entropy.Memory(), entropy.Memory()
+    for i in range(8):
+        drafted = [random_any(rng, codec) for _ in range(rng.integers(1, 9))]
+        if i == 5:  # more tokens than are remembered of one support
+            drafted.append(random_any(rng, codec, most=400))
+        tokens = [q.sample(rng) for q in drafted]
+        pairs = as_pairs(drafted)
+        packet = entropy.encode_round(pairs, tokens, vocab_size, resolution, writing)
+        assert edge.encode_round(drafted, tokens)[1:] == packet
+        head = bytes([i | (i == 0) << 7])
+        assert cloud.decode_round(head + packet) == sqs.Round(drafted, tokens)
+        if i % 4 == 0:  # it is slow
+            found = entropy.decode_round(packet, vocab_size, resolution, reading)
+            assert found == (pairs, tokens)
+        else:
+            reading = copy.copy(writing)
+        for memory in (writing, reading):
+            assert same_memory(edge._memory, memory, codec)
+            assert same_memory(cloud._memory, memory, codec)
+
+
+def test_a_full_memory():
+    """Supports that share little: the lightest tokens make room, the old ones fade."""
+    rng = np.random.default_rng(0)
+    codec = sqs.Codec(20_000, 300)
+    edge, memory = sqs.StreamEncoder(codec), entropy.Memory()
+    sizes = []
+    for i in range(60):
+        drafted = [random_any(rng, codec, most=[40, 300][i % 5 == 0]) for _ in range(5)]
+        tokens = [q.sample(rng) for q in drafted]
+        packet = entropy.encode_round(as_pairs(drafted), tokens, 20_000, 300, memory)
+        assert edge.encode_round(drafted, tokens)[1:] == packet
+        assert same_memory(edge._memory, memory, codec)
+        sizes.append(len(memory.weights))
+    assert max(sizes) <= 512
+    assert any(b < a for a, b in itertools.pairwise(sizes))
+    assert memory.seen == 255
+
+
+@pytest.mark.parametrize("coding", CODINGS)
+@pytest.mark.parametrize("seed", range(30))
+def test_tokens(coding, seed):
+    rng = np.random.default_rng(seed)
+    codec = random_codec(rng)
+    if coding != "entropy":
+        codec = sqs.Codec(codec.vocab_size, wire_resolution(codec) or 99, coding)
+    drafted = []
+    for _ in range([1, 2, 5, 255, 256][seed % 5]):
+        resolution = wire_resolution(codec) or 1 << int(rng.integers(17))
+        token = int(codec.vocab_size * rng.random() ** 4)
+        drafted.append((token, int(rng.integers(1, resolution + 1)), resolution))
+    tokens, counts, resolutions = zip(*drafted, strict=True)
+    arguments = codec.vocab_size, wire_resolution(codec), coding
+    packet = reference.encode_tokens(drafted, *arguments)
+    assert codec.encode_tokens(tokens, counts, resolutions) == packet
+    assert codec.decode_tokens(packet) == sqs.DraftedTokens(tokens, counts, resolutions)
+    if seed % 5 < 3:  # it is slow
+        assert reference.decode_tokens(packet, *arguments) == drafted
+
+
+def test_bits_are_the_same_estimate():
+    """Estimated where models fit and the support is small and sparse."""
+    rng = np.random.default_rng(0)
+    estimated = 0
+    for _ in range(300):
+        codec = random_codec(rng)
+        q = random_any(rng, codec, most=300)
+        k, unit = q.token_ids.size, 1 << 32
+        ids, counts, _ = as_lists(q)
+        parts = [
+            entropy.counts_costs(codec.vocab_size, q.resolution, counts),
+            entropy.ids_costs(codec.vocab_size, ids, entropy.Memory()),
+        ]
+        bits = entropy_bits(codec, q)
+        if k <= 128 and 4 * k <= codec.vocab_size and all(a <= b for a, b in parts):
+            estimated += 1
+            meter = entropy.Meter()
+            if wire_resolution(codec) == 0:
+                exponent = q.resolution.bit_length() - 1
+                entropy.code_exponent(meter, entropy.FIRST_HOME, exponent)
+            bits = (meter.cost + sum(a for a, _ in parts)) / unit
+        assert codec.bits(q) == math.ceil(bits)
+    assert 50 < estimated < 250
+
+
+def as_reference(found):
+    """Return what a codec decoded as the reference gives it."""
+    if isinstance(found, sqs.SparseDistribution):
+        return as_lists(found)[:2]
+    if isinstance(found, sqs.Round):
+        return as_pairs(found.distributions), list(found.tokens)
+    return list(zip(found.tokens, found.counts, found.resolutions, strict=True))
+
+
+@pytest.mark.parametrize("name", ["decode", "decode_round", "decode_tokens"])
+def test_mutated_packets_mean_the_same(name):
+    """Or break the same rule."""
+    rng = np.random.default_rng(len(name))
+    rules = set()
+    for _ in range(60):
+        codec = random_codec(rng)
+        q = random_any(rng, codec, most=12)
+        good = {
+            "decode": lambda c, q: c.encode(q),
+            "decode_round": lambda c, q: c.encode_round([q, q], [q.sample(rng)] * 2),
+            "decode_tokens": lambda c, q: c.encode_tokens(
+                q.token_ids, q.counts, [q.resolution] * q.counts.size
+            ),
+        }[name](codec, q)
+        for _ in range(10):
+            packet = mutate(rng, good)
+            rule = None
+            try:
+                expected = getattr(entropy, name)(
+                    packet, codec.vocab_size, wire_resolution(codec)
+                )
+            except BrokenRuleError as error:
+                (rule,) = error.args
+                expected = str(packet_error(Status[rule], len(packet)))
+            try:
+                got = as_reference(getattr(codec, name)(packet))
+            except sqs.PacketError as error:
+                got = str(error)
+            assert got == expected
+            rules.add(rule)
+    assert rules == {None, "TRUNCATED", "TRAILING_BYTES", "PADDING"}
+
+
+def test_tables_of_logarithms():
+    """Three ways to compute them, two of them in floating point."""
+    header = (Path(__file__).parents[1] / "csrc" / "model.h").read_text()
+
+    def table(name):
+        body = re.search(rf"{name}\[\d+\] = {{(.*?)}};", header, re.DOTALL)[1]
+        return [int(number) for number in re.findall(r"\d+", body)]
+
+    assert table("sqs_log2_table") == entropy.LOG2 == _numba_entropy.LOG2.tolist()
+    assert table("sqs_exp2_table") == entropy.EXP2 == _numba_entropy.EXP2.tolist()
+    starts = [entropy.id_position(x) for x in entropy.ID_EDGES[:-1]]
+    assert table("sqs_id_starts") == starts
+    rng = np.random.default_rng(0)
+    for x in [1, 2, 3, (1 << 34) - 1, 1 << 34, *(2 ** rng.uniform(0, 34, 500))]:
+        assert entropy.log2(int(x)) == _numba_entropy.log2(int(x))
+    for t in [0, 1, (1 << 32) - 1, 1 << 32, *(rng.uniform(0, 70, 500) * 2**32)]:
+        assert entropy.exp2(int(t)) == _numba_entropy.exp2(int(t))

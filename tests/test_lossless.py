@@ -6,6 +6,7 @@ enough for every decision on the probabilities at hand to be exact, and the
 outcomes are added up as fractions.
 """
 
+import copy
 import itertools
 from fractions import Fraction
 
@@ -14,6 +15,7 @@ import pytest
 
 import sqs_codec as sqs
 from sqs_codec._verify import _residual
+from tests.kit import Draws
 
 
 class Script:
@@ -116,6 +118,100 @@ def test_a_round_of_two_is_the_targets_joint_distribution():
         longer = sum(w for out, w in text.items() if len(out) > 1 and out[:2] == (x, y))
         p_y = Fraction(targets[(x,)][y], 16)
         assert longer + stopped * p_y == Fraction(targets[()][x], 16) * p_y
+
+
+# What the draft model and the target say after a text; all decisions of `verify`
+# on what becomes of these are multiples of 1/16.
+DRAFTS = {
+    (): [0.5, 0.25, 0.25],
+    (0,): [0, 1, 0],
+    (1,): [0.5, 0, 0.5],
+    (2,): [0.125, 0.125, 0.75],
+}
+TARGETS = {
+    (): [4, 6, 6],
+    (0,): [4, 8, 4],
+    (1,): [6, 8, 2],
+    (2,): [4, 0, 12],
+    (0, 1): [4, 4, 8],
+    (1, 0): [8, 0, 8],
+    (1, 2): [4, 12, 0],
+    (2, 0): [0, 8, 8],
+    (2, 1): [16, 0, 0],
+    (2, 2): [4, 4, 8],
+}
+
+
+def rounds_of_two(codec, streaming, **options):
+    """Yield all rounds that can be drafted, as the cloud gets them, and weights."""
+    cloud = codec
+    if streaming:
+        options["stream"], cloud = sqs.StreamEncoder(codec), sqs.StreamDecoder(codec)
+        q = codec.quantize_probs([0.25, 0, 0.75], sqs.TopK(3))
+        for _ in range(3):
+            cloud.decode_round(options["stream"].encode_round([q, q], [0, 2]))
+
+    def draft(*numbers):
+        edge = sqs.Drafter(
+            codec, sqs.TopK(3), rng=Draws(numbers), **copy.deepcopy(options)
+        )
+        text = ()
+        with np.errstate(divide="ignore"):
+            while len(text) < 2:
+                token = edge.push(np.log(DRAFTS[text]))
+                if token is None:
+                    break
+                text += (token,)
+        round_ = copy.deepcopy(cloud).decode_round(edge.finish())
+        assert round_.tokens == text
+        return round_
+
+    def one_of_each(q):
+        """Return an integer that draws each token, and with what probability."""
+        starts = np.cumsum(q.counts) - q.counts
+        weights = [Fraction(count, q.resolution) for count in q.counts.tolist()]
+        return zip(starts.tolist(), weights, strict=True)
+
+    for first, weight in one_of_each(draft(0, 0).distributions[0]):
+        round_ = draft(first, 0)
+        if len(round_) == 1:
+            yield round_, weight
+            continue
+        for second, other_weight in one_of_each(round_.distributions[1]):
+            yield draft(first, second), weight * other_weight
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize(
+    ("codec", "options", "resolutions", "lengths"),
+    [
+        (sqs.Codec(3, 4), {}, {4}, {2}),
+        (sqs.Codec(3, sqs.Resolution(0.1)), {}, {1, 2, 4, 8}, {2}),
+        (sqs.Codec(3, sqs.Resolution(0.1)), {"bits_per_tv": 11.0}, {1, 2}, {2}),
+        (sqs.Codec(3, sqs.Resolution(0.1)), {"budget_bits": 24}, {1, 2, 4}, {1, 2}),
+    ],
+    ids=["fixed", "rule", "price", "budget"],
+)
+def test_whatever_the_edge_sends(codec, options, resolutions, lengths, streaming):
+    """Drafted, encoded, decoded, verified: the text is the target's, exactly."""
+    numbers = [(2 * i + 1) / 32 for i in range(16)]
+    text = {}
+    met, drafted = set(), set()
+    for round_, weight in rounds_of_two(codec, streaming, **options):
+        rows = [TARGETS[round_.tokens[:i]] for i in range(len(round_) + 1)]
+        for us in itertools.product(numbers, repeat=len(round_) + 1):
+            verdict = sqs.verify(round_, np.array(rows) / 16, Script(us))
+            out = (*round_.tokens[: verdict.accepted], verdict.token)
+            text[out] = text.get(out, 0) + weight / 16 ** len(us)
+        met |= {q.resolution for q in round_.distributions}
+        drafted.add(len(round_))
+    assert (met, drafted) == (resolutions, lengths)
+    assert sum(text.values()) == 1
+    for x, y in itertools.product(range(3), repeat=2):
+        both = Fraction(TARGETS[()][x] * TARGETS[(x,)][y], 256)
+        found = sum(w for out, w in text.items() if out[:2] == (x, y))
+        # Texts that stopped after x have y still to come from the target.
+        assert found + text.get((x,), 0) * Fraction(TARGETS[(x,)][y], 16) == both
 
 
 def test_histogram_of_the_real_api():

@@ -10,24 +10,55 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sqs_codec as sqs
-from tests.kit import CODINGS, check_round_trip, random_distribution
+from tests.kit import (
+    CODINGS,
+    check_round_trip,
+    likely_distribution,
+    random_distribution,
+)
 
 pytestmark = pytest.mark.usefixtures("backend")
 
 VOCABS = st.sampled_from([2, 3, 256, 257, 49152, 1 << 18]) | st.integers(2, 1 << 18)
 RESOLUTIONS = st.sampled_from([1, 2, 100, 1 << 16]) | st.integers(1, 1 << 16)
+VARIABLE = st.just(sqs.Resolution())
+SEEDS = st.integers(0, 2**32)
+
+
+@st.composite
+def codecs(draw, codings=CODINGS):
+    coding = draw(st.sampled_from(codings))
+    rules = VARIABLE | RESOLUTIONS if coding == "entropy" else RESOLUTIONS
+    return sqs.Codec(draw(VOCABS), draw(rules), coding)
+
+
+def any_resolution(codec, rng):
+    """Return one that the codec can send."""
+    if isinstance(codec.resolution, sqs.Resolution):
+        return 1 << int(rng.integers(17))
+    return codec.resolution
 
 
 @st.composite
 def codecs_and_distributions(draw, coding):
-    codec = sqs.Codec(draw(VOCABS), draw(RESOLUTIONS), coding)
-    k = draw(
-        st.just(codec.max_support)
-        | st.integers(1, codec.max_support)
-        | st.integers(1, min(64, codec.max_support))
-    )
-    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
-    return codec, random_distribution(rng, codec.vocab_size, codec.resolution, k)
+    codec = draw(codecs([coding]))
+    rng = np.random.default_rng(draw(SEEDS))
+    resolution = any_resolution(codec, rng)
+    most = min(codec.max_support, resolution)
+    k = draw(st.just(most) | st.integers(1, most) | st.integers(1, min(64, most)))
+    make = draw(st.sampled_from([random_distribution, likely_distribution]))
+    return codec, make(rng, codec.vocab_size, resolution, k)
+
+
+def any_round(codec, rng, length):
+    """Return some distributions that may share tokens, and a token of each."""
+    distributions = []
+    for _ in range(length):
+        resolution = any_resolution(codec, rng)
+        make = [random_distribution, likely_distribution][rng.integers(2)]
+        k = int(rng.integers(1, min(40, codec.max_support, resolution) + 1))
+        distributions.append(make(rng, codec.vocab_size, resolution, k))
+    return distributions, [q.sample(rng) for q in distributions]
 
 
 @settings(max_examples=150, deadline=None)
@@ -55,21 +86,35 @@ def test_enumerative_meets_the_ceiling(case):
     assert len(data) <= -(-payload // 8) + 2
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.data(), st.sampled_from(CODINGS), st.integers(1, 12))
-def test_round(data, coding, length):
-    codec = sqs.Codec(data.draw(VOCABS), data.draw(RESOLUTIONS), coding)
-    rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
-    sizes = rng.integers(1, min(40, codec.max_support) + 1, length)
-    distributions = [
-        random_distribution(rng, codec.vocab_size, codec.resolution, int(k))
-        for k in sizes
-    ]
-    tokens = [q.sample(rng) for q in distributions]
+@settings(max_examples=150, deadline=None)
+@given(codecs_and_distributions("entropy"))
+def test_entropy(case):
+    check_round_trip(*case)
+
+
+@settings(max_examples=100, deadline=None)
+@given(codecs(), SEEDS, st.integers(1, 12))
+def test_round(codec, seed, length):
+    distributions, tokens = any_round(codec, np.random.default_rng(seed), length)
     packet = codec.encode_round(distributions, tokens)
     assert codec.decode_round(packet) == sqs.Round(distributions, tokens)
-    bits = 8 + sum(codec.bits(q) + codec.token_bits(q) for q in distributions)
-    assert len(packet) == -(-bits // 8)
+    if codec.coding != "entropy":
+        bits = 8 + sum(codec.bits(q) + codec.token_bits(q) for q in distributions)
+        assert len(packet) == -(-bits // 8)
+
+
+@settings(max_examples=40, deadline=None)
+@given(codecs(["entropy"]), SEEDS, st.lists(st.integers(0, 9), min_size=1, max_size=30))
+def test_stream(codec, seed, lengths):
+    """Rounds of these lengths, where 0 is for a restart."""
+    rng = np.random.default_rng(seed)
+    edge, cloud = sqs.StreamEncoder(codec), sqs.StreamDecoder(codec)
+    for length in lengths:
+        if length == 0:
+            edge.restart()
+            continue
+        round_ = any_round(codec, rng, length)
+        assert cloud.decode_round(edge.encode_round(*round_)) == sqs.Round(*round_)
 
 
 @pytest.mark.parametrize("coding", CODINGS)
@@ -86,9 +131,10 @@ def test_longest_round(coding):
         codec.encode_round([], [])
 
 
-def test_every_small_distribution_has_its_own_packet():
-    """Ranks are a bijection: all 175 distributions of V = 5, l = 4, any k."""
-    codec = sqs.Codec(5, 4)
+@pytest.mark.parametrize("coding", CODINGS)
+def test_every_small_distribution_has_its_own_packet(coding):
+    """All 70 distributions of V = 5, l = 4."""
+    codec = sqs.Codec(5, 4, coding)
     found = {}
     for word in range(5**5):
         counts = [word // 5**i % 5 for i in range(5)]
@@ -101,17 +147,50 @@ def test_every_small_distribution_has_its_own_packet():
 
 
 def test_enumerative_refuses_large_supports():
-    codec = sqs.Codec(5000, 5000)
+    codec = sqs.Codec(5000, 5000, "enumerative")
     rng = np.random.default_rng(0)
     check_round_trip(codec, random_distribution(rng, 5000, 5000, 1024))
     with pytest.raises(ValueError, match="at most 1024 tokens, got 1025"):
         codec.encode(random_distribution(rng, 5000, 5000, 1025))
 
 
-def test_dense_distributions_fit_bitpack():
+@pytest.mark.parametrize("coding", ["bitpack", "entropy"])
+@pytest.mark.parametrize("vocab_size", [2, 1000, 49152, 65536])
+def test_dense_distributions_fit(coding, vocab_size):
+    """Such as teacher distributions, where every token has some count."""
     rng = np.random.default_rng(0)
-    codec = sqs.Codec(65536, 65536, "bitpack")
-    check_round_trip(codec, random_distribution(rng, 65536, 65536, 65536))
+    codec = sqs.Codec(vocab_size, 65536, coding)
+    check_round_trip(codec, random_distribution(rng, vocab_size, 65536, vocab_size))
+    weights = rng.permutation(1 / np.arange(10, vocab_size + 10))
+    peaked = codec.quantize_probs(weights / weights.sum(), sqs.TopP(1))
+    assert peaked.token_ids.size > vocab_size / 10
+    check_round_trip(codec, peaked)
+
+
+def test_resolution_is_sent_along():
+    """Each power of two after each other, in one round as in one packet."""
+    codec = sqs.Codec(50, sqs.Resolution())
+    rng = np.random.default_rng(0)
+    powers = [1 << e for e in range(17)]
+    order = [powers[0]]
+    for a in powers:  # every pair is a step of this walk
+        for b in powers:
+            order += [a, b]
+    distributions = [
+        random_distribution(rng, 50, resolution, min(resolution, 3))
+        for resolution in order
+    ]
+    for q in distributions[:60]:
+        assert check_round_trip(codec, q)
+    for at in range(0, len(order), 250):
+        part = distributions[at : at + 251]
+        tokens = [q.sample(rng) for q in part]
+        found = codec.decode_round(codec.encode_round(part, tokens))
+        assert [q.resolution for q in found.distributions] == order[at : at + 251]
+        assert found == sqs.Round(part, tokens)
+    for wrong in (3, 100, 65535):
+        with pytest.raises(ValueError, match=f"power of two up to 65536, .* {wrong}$"):
+            codec.encode(random_distribution(rng, 50, wrong, 3))
 
 
 def test_threads_share_a_codec():
@@ -134,8 +213,11 @@ def test_threads_share_a_codec():
     assert [results[i] for i in range(4)] == [alone] * 4
 
 
-def test_pickles_reach_another_process_whole():
-    codec = sqs.Codec(1000, 50, "bitpack")
+@pytest.mark.parametrize(
+    "arguments", [(50, "bitpack"), (sqs.Resolution(0.02), "entropy", True)]
+)
+def test_pickles_reach_another_process_whole(arguments):
+    codec = sqs.Codec(1000, *arguments)
     q = codec.quantize(np.linspace(0, 9, 1000), sqs.TopK(8))
     assert pickle.loads(pickle.dumps(codec)) == codec
     copy = pickle.loads(pickle.dumps(q))

@@ -83,6 +83,16 @@ def test_quantizes_as_the_core(dtype: Any, keep: sqs.Keep, path: str) -> None:
             assert CODEC.encode(found[i][j]) == CODEC.encode(core)
 
 
+@pytest.mark.parametrize("keep", RULES, ids=repr)
+def test_a_rule_for_the_resolution(keep: sqs.Keep) -> None:
+    codec = sqs.Codec(VOCAB, sqs.Resolution(0.02))
+    logits = random_logits(4, VOCAB)
+    for temperature in (0, 0.3, 2.5):
+        found = adapter.quantize(codec, logits, keep, temperature)
+        for ours, row in zip(found, logits, strict=True):
+            assert_same(ours, codec.quantize(core_row(row), keep, temperature))
+
+
 @pytest.mark.parametrize("temperature", [5e-324, 1e-300, 1e-3, 1e3, 1e300])
 @pytest.mark.parametrize("k", [1, 2, 3, 16, 17, 100])
 def test_top_k_is_exact_at_every_temperature(

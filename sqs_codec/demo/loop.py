@@ -70,6 +70,8 @@ class Edge:
         The most tokens to draft in a round.
     budget_bits : int or None
         The most bits of a round's packet.
+    stream : sqs.StreamEncoder or None
+        Makes the packets, if rounds learn from each other.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class Edge:
         rng: np.random.Generator,
         draft_length: int,
         budget_bits: int | None,
+        stream: sqs.StreamEncoder | None = None,
     ) -> None:
         self._model = model
         self._keep = keep
@@ -92,6 +95,7 @@ class Edge:
             rng=rng,
             budget_bits=budget_bits,
             max_tokens=draft_length,
+            stream=stream,
         )
         self._text: list[int] = []
         self._drafted: list[int] = []
@@ -145,8 +149,8 @@ class Cloud:
     ----------
     model : CachedModel
         The target model.
-    codec : sqs.Codec
-        The edge's.
+    codec : sqs.Codec or sqs.StreamDecoder
+        Reads the edge's packets.
     temperature : float
         The text comes out distributed as the target model's at this temperature.
     rng : numpy.random.Generator
@@ -156,7 +160,7 @@ class Cloud:
     def __init__(
         self,
         model: CachedModel,
-        codec: sqs.Codec,
+        codec: sqs.Codec | sqs.StreamDecoder,
         *,
         temperature: float,
         rng: np.random.Generator,
@@ -215,8 +219,8 @@ class Stats:
 
     Attributes
     ----------
-    vocab_size, resolution : int
-        Of the codec.
+    vocab_size : int
+        The codec's.
     support_size_sent : bool
         Whether the paper's scheme has to tell K, as in C-SQS.
     rounds, drafted, accepted, resampled, emitted : int
@@ -234,7 +238,6 @@ class Stats:
     """
 
     vocab_size: int
-    resolution: int
     support_size_sent: bool
     rounds: int = 0
     drafted: int = 0
@@ -281,7 +284,7 @@ class Stats:
             self.paper_bits += theory.paper_bits(
                 self.vocab_size,
                 k,
-                self.resolution,
+                q.resolution,
                 conformal=self.support_size_sent,
             )
 
@@ -309,7 +312,7 @@ class Step:
 def speculate(
     edge: Edge,
     cloud: Cloud,
-    codec: sqs.Codec,
+    codec: sqs.Codec | sqs.StreamDecoder,
     prompt: Sequence[int],
     *,
     max_tokens: int,
@@ -321,8 +324,9 @@ def speculate(
     Parameters
     ----------
     edge, cloud : Edge, Cloud
-    codec : sqs.Codec
-        Theirs; `stats` reads the packet with it as a bystander would.
+    codec : sqs.Codec or sqs.StreamDecoder
+        `stats` reads the packets with it as a bystander would; it isn't the cloud's
+        own decoder.
     prompt : sequence of int
         Token ids that both ends know.
     max_tokens : int

@@ -33,8 +33,9 @@ class Options:
     top_k: int
     alpha: float
     eta: float
-    resolution: int
+    resolution: int | sqs.Resolution
     coding: str
+    stream: bool
     budget: int | None
     draft_length: int
     max_tokens: int
@@ -67,7 +68,8 @@ def run(options: Options, console: Console) -> None:
     console.print(
         f"{pair.summary}.\n"
         f"Temperature {options.temperature:g}, vocabulary {codec.vocab_size}, "
-        f"resolution {codec.resolution}, {codec.coding} packets.",
+        f"{resolution_text(codec)}, {codec.coding} packets"
+        f"{' in a stream' if options.stream else ''}.",
         highlight=False,
     )
     if console.is_terminal:
@@ -96,12 +98,12 @@ def run(options: Options, console: Console) -> None:
         f"the rest {time.monotonic() - loaded:.0f} s.",
         highlight=False,
     )
-    if options.packets:
+    if options.packets and not options.stream:
         example = options.packets / packet_name(next(iter(rules)), 1)
         console.print(
             f"Packets are in {options.packets}; to look into one:\n"
             f"sqs inspect {example} --kind round --vocab-size {codec.vocab_size} "
-            f"--resolution {codec.resolution} --coding {codec.coding}",
+            f"--{resolution_text(codec)} --coding {codec.coding}",
             highlight=False,
             soft_wrap=True,
         )
@@ -133,18 +135,16 @@ def converse(
         rng=np.random.default_rng(edge_seed),
         draft_length=options.draft_length,
         budget_bits=options.budget,
+        stream=sqs.StreamEncoder(codec) if options.stream else None,
     )
     cloud = Cloud(
         models[1],
-        codec,
+        sqs.StreamDecoder(codec) if options.stream else codec,
         temperature=options.temperature,
         rng=np.random.default_rng(cloud_seed),
     )
-    stats = Stats(
-        codec.vocab_size,
-        codec.resolution,
-        support_size_sent=isinstance(keep, sqs.Conformal),
-    )
+    stats = Stats(codec.vocab_size, support_size_sent=isinstance(keep, sqs.Conformal))
+    bystander = sqs.StreamDecoder(codec) if options.stream else codec
     for prompt in options.prompt or own_prompts():
         console.print()
         console.print(Text(f"> {prompt}", style="bold"))
@@ -152,7 +152,7 @@ def converse(
             for step in speculate(
                 edge,
                 cloud,
-                codec,
+                bystander,
                 pair.encode(prompt),
                 max_tokens=options.max_tokens,
                 stop=pair.stop,
@@ -178,6 +178,12 @@ def own_prompts() -> list[str]:
     """Return the demo's prompts."""
     text = resources.files("sqs_codec.demo").joinpath("prompts.txt").read_text("utf-8")
     return [line for line in text.splitlines() if line and not line.startswith("#")]
+
+
+def resolution_text(codec: sqs.Codec) -> str:
+    """Return the codec's resolution as ``sqs inspect`` takes it, without dashes."""
+    fixed = isinstance(codec.resolution, int)
+    return f"resolution {codec.resolution if fixed else 'variable'}"
 
 
 def packet_name(rule: str, number: int) -> str:

@@ -1,7 +1,8 @@
 /*
  * example.c - the core as a C program uses it: logits to counts, counts to
- * bytes, bytes to counts; then every status that sqs.h lists, each from an
- * input that deserves it.
+ * bytes, bytes to counts, one at a time, as a round, in a stream, or the tokens
+ * alone; then every status that sqs.h lists, each from an input that deserves
+ * it.
  *
  * Every buffer has exactly the size that sqs.h asks for, and lies on the heap,
  * so that AddressSanitizer sees one byte too many.
@@ -87,7 +88,9 @@ static void check_valid(const sqs_codec *codec, const distribution *d)
         CHECK(d->counts[i] >= 1);
         sum += d->counts[i];
     }
-    CHECK(sum == codec->resolution);
+    CHECK(codec->resolution == SQS_VARIABLE
+              ? sum <= SQS_MAX_RESOLUTION && (sum & (sum - 1)) == 0
+              : sum == codec->resolution);
 }
 
 /* What the core is for. */
@@ -133,12 +136,13 @@ static void free_row(row *r)
 }
 
 static distribution quantize(const sqs_codec *codec, const void *logits,
-                             sqs_dtype dtype, const sqs_keep *keep)
+                             sqs_dtype dtype, const sqs_keep *keep,
+                             const sqs_fit *fit)
 {
     distribution d = make_distribution(codec);
     void *scratch = take(1, sqs_quantize_scratch(codec));
     EXPECT(SQS_OK,
-           sqs_quantize_logits(codec, logits, dtype, 0.7, keep, scratch,
+           sqs_quantize_logits(codec, logits, dtype, 0.7, keep, fit, scratch,
                                d.ids, d.counts, &d.k, &d.dropped));
     free(scratch);
     check_valid(codec, &d);
@@ -148,27 +152,47 @@ static distribution quantize(const sqs_codec *codec, const void *logits,
 
 /* The three types hold the same values, so they give the same counts. */
 static distribution quantize_row(const sqs_codec *codec, const row *r,
-                                 const sqs_keep *keep)
+                                 const sqs_keep *keep, const sqs_fit *fit)
 {
-    distribution d = quantize(codec, r->f32, SQS_F32, keep);
-    distribution from_f16 = quantize(codec, r->f16, SQS_F16, keep);
-    distribution from_f64 = quantize(codec, r->f64, SQS_F64, keep);
+    distribution d = quantize(codec, r->f32, SQS_F32, keep, fit);
+    distribution from_f16 = quantize(codec, r->f16, SQS_F16, keep, fit);
+    distribution from_f64 = quantize(codec, r->f64, SQS_F64, keep, fit);
     CHECK(same(&d, &from_f16) && same(&d, &from_f64));
     free_distribution(&from_f16);
     free_distribution(&from_f64);
     return d;
 }
 
-static void send_one(const sqs_codec *codec, const distribution *sent)
+/* The bits are exact or, in the entropy coding, about right: it was made for
+ * other rows than these. */
+static void check_bits(const sqs_codec *codec, const distribution *d,
+                       size_t size)
 {
     uint32_t bits;
-    EXPECT(SQS_OK, sqs_bits(codec, sent->ids, sent->counts, sent->k, &bits));
-    size_t wanted = (bits + 7) / 8, size;
-    CHECK(wanted <= sqs_encode_bound(codec, sent->k));
-    uint8_t *packet = take(wanted, 1);
-    EXPECT(SQS_OK, sqs_encode(codec, sent->ids, sent->counts, sent->k, packet,
-                              wanted, &size));
-    CHECK(size == wanted);
+    EXPECT(SQS_OK, sqs_bits(codec, d->ids, d->counts, d->k, &bits));
+    double off = bits / 8.0 - (double)size;
+    if (codec->coding == SQS_ENTROPY)
+        CHECK(fabs(off) <= 2 + (double)size / 50);
+    else
+        CHECK(size == (bits + 7) / 8);
+}
+
+static sqs_status encode(const sqs_codec *codec, const distribution *d,
+                         uint8_t *packet, size_t capacity, size_t *size)
+{
+    return sqs_encode(codec, d->ids, d->counts, d->k, packet, capacity, size);
+}
+
+static void send_one(const sqs_codec *codec, const distribution *sent)
+{
+    size_t bound = sqs_encode_bound(codec, sent->k), size, unused;
+    uint8_t *ample = take(bound, 1);
+    EXPECT(SQS_OK, encode(codec, sent, ample, bound, &size));
+    CHECK(size <= bound);
+    check_bits(codec, sent, size);
+    uint8_t *packet = take(size, 1);
+    EXPECT(SQS_OK, encode(codec, sent, packet, size, &size));
+    CHECK(memcmp(packet, ample, size) == 0);
 
     distribution got = make_distribution(codec);
     EXPECT(SQS_OK,
@@ -176,75 +200,260 @@ static void send_one(const sqs_codec *codec, const distribution *sent)
     CHECK(same(sent, &got));
 
     uint8_t *tight = take(size - 1, 1);
-    EXPECT(SQS_NO_SPACE, sqs_encode(codec, sent->ids, sent->counts, sent->k,
-                                    tight, size - 1, &size));
-    memcpy(tight, packet, wanted - 1);
-    EXPECT(SQS_TRUNCATED, sqs_decode(codec, tight, wanted - 1, got.ids,
-                                     got.counts, &got.k));
+    EXPECT(SQS_NO_SPACE, encode(codec, sent, tight, size - 1, &unused));
+    memcpy(tight, packet, size - 1);
+    sqs_status cut = sqs_decode(codec, tight, size - 1, got.ids, got.counts,
+                                &got.k);
+    if (codec->coding == SQS_ENTROPY) /* may end well, but elsewhere */
+        CHECK(cut != SQS_OK || !same(sent, &got));
+    else
+        EXPECT(SQS_TRUNCATED, cut);
     free(tight);
     free(packet);
+    free(ample);
     free_distribution(&got);
 }
 
-/* Sends the same distribution `length` times, with a token from all over. */
-static void send_round(const sqs_codec *codec, const distribution *sent,
-                       uint32_t length)
+typedef struct drafts {
+    uint32_t length;
+    size_t total; /* survivors, or room for them */
+    uint32_t *ids, *counts, *survivors, *positions;
+} drafts;
+
+static drafts take_round(uint32_t length, size_t total)
 {
-    size_t total = (size_t)length * sent->k;
-    uint32_t *ids = take(total, sizeof *ids);
-    uint32_t *counts = take(total, sizeof *counts);
-    uint32_t *survivors = take(length, sizeof *survivors);
-    uint32_t *positions = take(length, sizeof *positions);
-    for (uint32_t i = 0; i < length; i++) {
-        memcpy(ids + i * sent->k, sent->ids, sent->k * sizeof *ids);
-        memcpy(counts + i * sent->k, sent->counts, sent->k * sizeof *counts);
-        survivors[i] = sent->k;
-        positions[i] = i % sent->k;
-    }
-    size_t bound = sqs_encode_round_bound(codec, length, total), size;
-    uint8_t *packet = take(bound, 1);
-    EXPECT(SQS_OK, sqs_encode_round(codec, length, ids, counts, survivors,
-                                    positions, packet, bound, &size));
-    CHECK(size <= bound);
-    uint8_t *exact = take(size, 1);
-    EXPECT(SQS_OK, sqs_encode_round(codec, length, ids, counts, survivors,
-                                    positions, exact, size, &size));
-    CHECK(memcmp(packet, exact, size) == 0);
-
-    size_t room = sqs_decode_round_bound(codec, size);
-    CHECK(room >= total);
-    uint32_t *got_ids = take(room, sizeof *got_ids);
-    uint32_t *got_counts = take(room, sizeof *got_counts);
-    uint32_t *got_survivors = take(SQS_MAX_ROUND, sizeof *got_survivors);
-    uint32_t *got_positions = take(SQS_MAX_ROUND, sizeof *got_positions);
-    uint32_t got_length;
-    EXPECT(SQS_OK, sqs_decode_round(codec, exact, size, got_ids, got_counts,
-                                    room, got_survivors, got_positions,
-                                    &got_length));
-    CHECK(got_length == length);
-    CHECK(memcmp(got_ids, ids, total * sizeof *ids) == 0);
-    CHECK(memcmp(got_counts, counts, total * sizeof *counts) == 0);
-    CHECK(memcmp(got_survivors, survivors, length * sizeof *ids) == 0);
-    CHECK(memcmp(got_positions, positions, length * sizeof *ids) == 0);
-
-    EXPECT(SQS_NO_SPACE,
-           sqs_encode_round(codec, length, ids, counts, survivors, positions,
-                            packet, size - 1, &bound));
-    EXPECT(SQS_NO_SPACE,
-           sqs_decode_round(codec, exact, size, ids, counts, total - 1,
-                            got_survivors, got_positions, &got_length));
-    void *all[] = {ids,   counts,  survivors,  positions,     packet,
-                   exact, got_ids, got_counts, got_survivors, got_positions};
-    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
-        free(all[i]);
+    return (drafts){length,
+                   total,
+                   take(total, sizeof(uint32_t)),
+                   take(total, sizeof(uint32_t)),
+                   take(length, sizeof(uint32_t)),
+                   take(length, sizeof(uint32_t))};
 }
+
+static void free_round(drafts *r)
+{
+    free(r->ids);
+    free(r->counts);
+    free(r->survivors);
+    free(r->positions);
+}
+
+/* The same distribution `length` times, with a token from all over. */
+static drafts make_round(const distribution *d, uint32_t length)
+{
+    drafts r = take_round(length, (size_t)length * d->k);
+    for (uint32_t i = 0; i < length; i++) {
+        memcpy(r.ids + i * d->k, d->ids, d->k * sizeof *d->ids);
+        memcpy(r.counts + i * d->k, d->counts, d->k * sizeof *d->counts);
+        r.survivors[i] = d->k;
+        r.positions[i] = i % d->k;
+    }
+    return r;
+}
+
+static sqs_status encode_round(const sqs_codec *codec, sqs_memory *memory,
+                               const drafts *r, uint8_t *packet,
+                               size_t capacity, size_t *size)
+{
+    return sqs_encode_round(codec, memory, r->length, r->ids, r->counts,
+                            r->survivors, r->positions, packet, capacity,
+                            size);
+}
+
+static sqs_status decode_round(const sqs_codec *codec, sqs_memory *memory,
+                               const uint8_t *packet, size_t size, drafts *r)
+{
+    return sqs_decode_round(codec, memory, packet, size, r->ids, r->counts,
+                            r->total, r->survivors, r->positions, &r->length);
+}
+
+static void check_same_round(const drafts *sent, const drafts *got)
+{
+    CHECK(got->length == sent->length);
+    size_t items = sent->length * sizeof(uint32_t);
+    size_t values = sent->total * sizeof(uint32_t);
+    CHECK(memcmp(got->survivors, sent->survivors, items) == 0);
+    CHECK(memcmp(got->positions, sent->positions, items) == 0);
+    CHECK(memcmp(got->ids, sent->ids, values) == 0);
+    CHECK(memcmp(got->counts, sent->counts, values) == 0);
+}
+
+static bool same_memory(const sqs_memory *a, const sqs_memory *b)
+{
+    return memcmp(a, b, sizeof *a) == 0;
+}
+
+/* Writes a round into exactly as many bytes as it takes. Where it fails, the
+ * memory stays as it was. */
+static uint8_t *write_round(const sqs_codec *codec, sqs_memory *memory,
+                            const drafts *sent, size_t *size)
+{
+    sqs_memory copy = *memory;
+    size_t bound = sqs_encode_round_bound(codec, sent->length, sent->total);
+    uint8_t *ample = take(bound, 1);
+    EXPECT(SQS_OK, encode_round(codec, &copy, sent, ample, bound, size));
+    CHECK(*size <= bound);
+    copy = *memory;
+    EXPECT(SQS_NO_SPACE,
+           encode_round(codec, &copy, sent, ample, *size - 1, &bound));
+    CHECK(same_memory(memory, &copy));
+    uint8_t *packet = take(*size, 1);
+    EXPECT(SQS_OK, encode_round(codec, memory, sent, packet, *size, size));
+    free(ample);
+    return packet;
+}
+
+static void read_round(const sqs_codec *codec, sqs_memory *memory,
+                       const uint8_t *packet, size_t size, const drafts *sent)
+{
+    sqs_memory copy = *memory;
+    size_t room = sqs_decode_round_bound(codec, size);
+    CHECK(room >= sent->total);
+    drafts got = take_round(SQS_MAX_ROUND, room);
+    got.total = sent->total - 1;
+    EXPECT(SQS_NO_SPACE, decode_round(codec, memory, packet, size, &got));
+    CHECK(same_memory(memory, &copy));
+    got.total = room;
+    EXPECT(SQS_OK, decode_round(codec, memory, packet, size, &got));
+    check_same_round(sent, &got);
+    free_round(&got);
+}
+
+/* Sends a round from memory to memory and returns how many bytes it took. */
+static size_t send_round(const sqs_codec *codec, sqs_memory *ours,
+                         sqs_memory *theirs, const drafts *sent)
+{
+    size_t size;
+    uint8_t *packet = write_round(codec, ours, sent, &size);
+    read_round(codec, theirs, packet, size, sent);
+    CHECK(same_memory(ours, theirs));
+    free(packet);
+    return size;
+}
+
+/* A round that stands alone is one between empty memories. */
+static size_t send_alone(const sqs_codec *codec, const drafts *sent)
+{
+    size_t bound = sqs_encode_round_bound(codec, sent->length, sent->total);
+    size_t size;
+    uint8_t *packet = take(bound, 1);
+    EXPECT(SQS_OK, encode_round(codec, NULL, sent, packet, bound, &size));
+    sqs_memory empty = {.size = 0};
+    read_round(codec, &empty, packet, size, sent);
+    drafts got = take_round(SQS_MAX_ROUND, sqs_decode_round_bound(codec, size));
+    EXPECT(SQS_OK, decode_round(codec, NULL, packet, size, &got));
+    check_same_round(sent, &got);
+    free_round(&got);
+    free(packet);
+    return size;
+}
+
+/* The same round twice. The second is no dearer, as the memory knows it. */
+static void send_stream(const sqs_codec *codec, const drafts *sent)
+{
+    sqs_memory ours = {.size = 0}, theirs = {.size = 0}, empty = {.size = 0};
+    size_t alone = send_alone(codec, sent);
+    CHECK(send_round(codec, &ours, &theirs, sent) == alone);
+    CHECK(send_round(codec, &ours, &theirs, sent) <= alone);
+    CHECK(ours.size <= SQS_MEMORY_TOKENS);
+    if (codec->coding != SQS_ENTROPY)
+        CHECK(same_memory(&ours, &empty));
+}
+
+typedef struct tokens {
+    uint32_t length;
+    uint32_t *ids, *counts, *resolutions;
+} tokens;
+
+static tokens take_tokens(uint32_t length)
+{
+    return (tokens){length, take(length, sizeof(uint32_t)),
+                    take(length, sizeof(uint32_t)),
+                    take(length, sizeof(uint32_t))};
+}
+
+static void free_tokens(tokens *t)
+{
+    free(t->ids);
+    free(t->counts);
+    free(t->resolutions);
+}
+
+static tokens drafted(const drafts *r)
+{
+    tokens t = take_tokens(r->length);
+    uint32_t first = 0;
+    for (uint32_t i = 0; i < r->length; i++) {
+        t.ids[i] = r->ids[first + r->positions[i]];
+        t.counts[i] = r->counts[first + r->positions[i]];
+        t.resolutions[i] = 0;
+        for (uint32_t j = 0; j < r->survivors[i]; j++)
+            t.resolutions[i] += r->counts[first++];
+    }
+    return t;
+}
+
+static sqs_status encode_tokens(const sqs_codec *codec, const tokens *t,
+                                uint8_t *packet, size_t capacity, size_t *size)
+{
+    return sqs_encode_tokens(codec, t->length, t->ids, t->counts,
+                             t->resolutions, packet, capacity, size);
+}
+
+static sqs_status decode_tokens(const sqs_codec *codec, const uint8_t *packet,
+                                size_t size, tokens *t)
+{
+    return sqs_decode_tokens(codec, packet, size, t->ids, t->counts,
+                             t->resolutions, &t->length);
+}
+
+/* Sends the tokens of a round and their counts alone. */
+static void send_tokens(const sqs_codec *codec, const drafts *r)
+{
+    tokens sent = drafted(r), got = take_tokens(SQS_MAX_ROUND);
+    size_t bound = sqs_encode_tokens_bound(codec, sent.length), size, unused;
+    uint8_t *ample = take(bound, 1);
+    EXPECT(SQS_OK, encode_tokens(codec, &sent, ample, bound, &size));
+    CHECK(size <= bound);
+    uint8_t *packet = take(size, 1);
+    EXPECT(SQS_OK, encode_tokens(codec, &sent, packet, size, &size));
+    EXPECT(SQS_NO_SPACE,
+           encode_tokens(codec, &sent, ample, size - 1, &unused));
+    EXPECT(SQS_OK, decode_tokens(codec, packet, size, &got));
+    CHECK(got.length == sent.length);
+    size_t values = sent.length * sizeof(uint32_t);
+    CHECK(memcmp(got.ids, sent.ids, values) == 0);
+    CHECK(memcmp(got.counts, sent.counts, values) == 0);
+    CHECK(memcmp(got.resolutions, sent.resolutions, values) == 0);
+    free(packet);
+    free(ample);
+    free_tokens(&got);
+    free_tokens(&sent);
+}
+
+static void send_all(const sqs_codec *codec, const distribution *d)
+{
+    EXPECT(SQS_OK, sqs_check_codec(codec));
+    send_one(codec, d);
+    for (uint32_t length = 1; length <= 5; length += 4) {
+        drafts r = make_round(d, length);
+        send_stream(codec, &r);
+        send_tokens(codec, &r);
+        free_round(&r);
+    }
+}
+
+static const sqs_keep keeps[] = {
+    {SQS_TOP_K, 1},         {SQS_TOP_K, 64},   {SQS_TOP_K, 1e9},
+    {SQS_THRESHOLD, 0.001}, {SQS_TOP_P, 0.9},  {SQS_TOP_P, 1},
+    {SQS_MIN_P, 0.05},      {SQS_THRESHOLD, 2}};
+
+#define KEEPS (sizeof keeps / sizeof keeps[0])
+
+static const sqs_fit nearest = {0, 0};
 
 static void there_and_back(void)
 {
-    static const sqs_keep keeps[] = {
-        {SQS_TOP_K, 1},         {SQS_TOP_K, 64},   {SQS_TOP_K, 1e9},
-        {SQS_THRESHOLD, 0.001}, {SQS_TOP_P, 0.9},  {SQS_TOP_P, 1},
-        {SQS_MIN_P, 0.05},      {SQS_THRESHOLD, 2}};
     static const sqs_codec codecs[] = {
         {SQS_MIN_VOCAB, 1, SQS_BITPACK}, {3, SQS_MAX_RESOLUTION, SQS_BITPACK},
         {1000, 100, SQS_BITPACK},        {1024, 65536, SQS_BITPACK},
@@ -252,19 +461,42 @@ static void there_and_back(void)
     for (size_t c = 0; c < sizeof codecs / sizeof codecs[0]; c++) {
         sqs_codec codec = codecs[c];
         row r = make_row(codec.vocab_size, 1 + (uint32_t)c);
-        for (size_t i = 0; i < sizeof keeps / sizeof keeps[0]; i++) {
-            distribution d = quantize_row(&codec, &r, &keeps[i]);
+        for (size_t i = 0; i < KEEPS; i++) {
+            distribution d = quantize_row(&codec, &r, &keeps[i], &nearest);
             CHECK(keeps[i].kind != SQS_TOP_K || d.k <= keeps[i].value);
-            for (int coding = SQS_BITPACK; coding <= SQS_ENUMERATIVE;
-                 coding++) {
+            for (int coding = SQS_BITPACK; coding <= SQS_ENTROPY; coding++) {
                 codec.coding = (sqs_coding)coding;
-                EXPECT(SQS_OK, sqs_check_codec(&codec));
-                send_one(&codec, &d);
-                send_round(&codec, &d, 1);
-                send_round(&codec, &d, 5);
+                send_all(&codec, &d);
             }
             free_distribution(&d);
         }
+        free_row(&r);
+    }
+}
+
+/* What only the entropy coding has: resolutions that follow the row, and
+ * survivors that are worth their bits. */
+static void there_and_back_fitted(void)
+{
+    static const uint32_t vocab_sizes[] = {SQS_MIN_VOCAB, 1000};
+    static const struct {
+        uint32_t resolution;
+        sqs_fit fit;
+    } fitted[] = {{SQS_VARIABLE, {0.01, 0}},
+                  {SQS_VARIABLE, {1, 0}},
+                  {SQS_VARIABLE, {0.01, 300}},
+                  {100, {0, 300}}};
+    for (size_t v = 0; v < sizeof vocab_sizes / sizeof vocab_sizes[0]; v++) {
+        row r = make_row(vocab_sizes[v], 7);
+        for (size_t f = 0; f < sizeof fitted / sizeof fitted[0]; f++)
+            for (size_t i = 0; i < KEEPS; i++) {
+                sqs_codec codec = {vocab_sizes[v], fitted[f].resolution,
+                                   SQS_ENTROPY};
+                distribution d =
+                    quantize_row(&codec, &r, &keeps[i], &fitted[f].fit);
+                send_all(&codec, &d);
+                free_distribution(&d);
+            }
         free_row(&r);
     }
 }
@@ -291,7 +523,7 @@ static uint8_t *pack(const char *bits, size_t *size)
     return packet;
 }
 
-static sqs_status decode(const sqs_codec *codec, const char *bits)
+static sqs_status unpack(const sqs_codec *codec, const char *bits)
 {
     size_t size;
     uint8_t *packet = pack(bits, &size);
@@ -305,22 +537,24 @@ static sqs_status decode(const sqs_codec *codec, const char *bits)
     return status;
 }
 
-static sqs_status decode_round(const sqs_codec *codec, const char *bits)
+static sqs_status unpack_round(const sqs_codec *codec, const char *bits)
 {
     size_t size;
     uint8_t *packet = pack(bits, &size);
-    size_t room = sqs_decode_round_bound(codec, size);
-    uint32_t *ids = take(room, sizeof *ids);
-    uint32_t *counts = take(room, sizeof *counts);
-    uint32_t *survivors = take(SQS_MAX_ROUND, sizeof *survivors);
-    uint32_t *positions = take(SQS_MAX_ROUND, sizeof *positions);
-    uint32_t length;
-    sqs_status status = sqs_decode_round(codec, packet, size, ids, counts,
-                                         room, survivors, positions, &length);
-    free(positions);
-    free(survivors);
-    free(counts);
-    free(ids);
+    drafts r = take_round(SQS_MAX_ROUND, sqs_decode_round_bound(codec, size));
+    sqs_status status = decode_round(codec, NULL, packet, size, &r);
+    free_round(&r);
+    free(packet);
+    return status;
+}
+
+static sqs_status unpack_tokens(const sqs_codec *codec, const char *bits)
+{
+    size_t size;
+    uint8_t *packet = pack(bits, &size);
+    tokens t = take_tokens(SQS_MAX_ROUND);
+    sqs_status status = decode_tokens(codec, packet, size, &t);
+    free_tokens(&t);
     free(packet);
     return status;
 }
@@ -329,33 +563,49 @@ static void broken_bitpack(void)
 {
     /* k - 1 in 2 bits, ids in 3, counts - 1 in the width of 4 - k. */
     sqs_codec codec = {5, 4, SQS_BITPACK};
-    EXPECT(SQS_OK, decode(&codec, "01 000 100 10 000000"));
-    EXPECT(SQS_TRUNCATED, decode(&codec, ""));
-    EXPECT(SQS_TRUNCATED, decode(&codec, "01 000 100"));
-    EXPECT(SQS_TRAILING_BYTES, decode(&codec, "00 100 000  00000000"));
-    EXPECT(SQS_PADDING, decode(&codec, "01 000 100 10 000001"));
-    EXPECT(SQS_PADDING, decode(&codec, "01 000 100 10 100000"));
-    EXPECT(SQS_TOKEN_ID, decode(&codec, "01 000 101 10"));
-    EXPECT(SQS_TOKEN_ORDER, decode(&codec, "01 011 011 10"));
-    EXPECT(SQS_TOKEN_ORDER, decode(&codec, "01 011 010 10"));
-    EXPECT(SQS_COUNTS, decode(&codec, "01 000 100 11"));
-    EXPECT(SQS_COUNTS, decode(&codec, "10 000 001 100 1 1"));
+    EXPECT(SQS_OK, unpack(&codec, "01 000 100 10 000000"));
+    EXPECT(SQS_TRUNCATED, unpack(&codec, ""));
+    EXPECT(SQS_TRUNCATED, unpack(&codec, "01 000 100"));
+    EXPECT(SQS_TRAILING_BYTES, unpack(&codec, "00 100 000  00000000"));
+    EXPECT(SQS_PADDING, unpack(&codec, "01 000 100 10 000001"));
+    EXPECT(SQS_PADDING, unpack(&codec, "01 000 100 10 100000"));
+    EXPECT(SQS_TOKEN_ID, unpack(&codec, "01 000 101 10"));
+    EXPECT(SQS_TOKEN_ORDER, unpack(&codec, "01 011 011 10"));
+    EXPECT(SQS_TOKEN_ORDER, unpack(&codec, "01 011 010 10"));
+    EXPECT(SQS_COUNTS, unpack(&codec, "01 000 100 11"));
+    EXPECT(SQS_COUNTS, unpack(&codec, "10 000 001 100 1 1"));
 
     sqs_codec three = {3, 3, SQS_BITPACK}; /* 11 would be k = 4 */
-    EXPECT(SQS_SUPPORT_SIZE, decode(&three, "11 000000"));
+    EXPECT(SQS_SUPPORT_SIZE, unpack(&three, "11 000000"));
 
     /* A round adds its length - 1 in 8 bits and, for k = 3, 2 of position. */
-    EXPECT(SQS_OK, decode_round(&codec, "00000000 10 000 001 100 0 0 10"));
+    EXPECT(SQS_OK, unpack_round(&codec, "00000000 10 000 001 100 0 0 10"));
     EXPECT(SQS_TOKEN_POSITION,
-           decode_round(&codec, "00000000 10 000 001 100 0 0 11"));
-    EXPECT(SQS_TRUNCATED, decode_round(&codec, ""));
-    EXPECT(SQS_TRUNCATED, decode_round(&codec, "00000001 00 100"));
+           unpack_round(&codec, "00000000 10 000 001 100 0 0 11"));
+    EXPECT(SQS_TRUNCATED, unpack_round(&codec, ""));
+    EXPECT(SQS_TRUNCATED, unpack_round(&codec, "00000001 00 100"));
     EXPECT(SQS_TRUNCATED, /* at the last position */
-           decode_round(&codec, "00000110 00100 00100 00100 00100 00100 00100"
+           unpack_round(&codec, "00000110 00100 00100 00100 00100 00100 00100"
                                 " 01 000 100 10"));
     EXPECT(SQS_TRAILING_BYTES,
-           decode_round(&codec, "00000000 00 100 000 00000000"));
-    EXPECT(SQS_PADDING, decode_round(&codec, "00000000 00 100 010"));
+           unpack_round(&codec, "00000000 00 100 000 00000000"));
+    EXPECT(SQS_PADDING, unpack_round(&codec, "00000000 00 100 010"));
+}
+
+/* Tokens are fields in both codings, ids in 3 bits and counts - 1 in 2. */
+static void broken_tokens(sqs_coding coding)
+{
+    sqs_codec codec = {5, 3, coding};
+    EXPECT(SQS_OK, unpack_tokens(&codec, "00000001 100 10 000 00 000000"));
+    EXPECT(SQS_TRUNCATED, unpack_tokens(&codec, ""));
+    EXPECT(SQS_TRUNCATED, unpack_tokens(&codec, "00000001 100 10"));
+    EXPECT(SQS_TRUNCATED, /* at the last count */
+           unpack_tokens(&codec, "00000100 00000 00000 00000 00000 0000"));
+    EXPECT(SQS_TOKEN_ID, unpack_tokens(&codec, "00000000 101 00"));
+    EXPECT(SQS_COUNTS, unpack_tokens(&codec, "00000000 100 11"));
+    EXPECT(SQS_TRAILING_BYTES,
+           unpack_tokens(&codec, "00000000 100 10 000 00000000"));
+    EXPECT(SQS_PADDING, unpack_tokens(&codec, "00000000 100 10 001"));
 }
 
 #define DENSE "1111111111 0000000000"
@@ -365,27 +615,76 @@ static void broken_enumerative(void)
 {
     /* k - 1 in 2 bits; for k = 2 a rank below C(4, 2) C(3, 1) = 18 in 5. */
     sqs_codec codec = {4, 4, SQS_ENUMERATIVE};
-    EXPECT(SQS_OK, decode(&codec, "01 10001"));
-    EXPECT(SQS_RANK, decode(&codec, "01 10010"));
-    EXPECT(SQS_RANK, decode(&codec, "01 11111"));
-    EXPECT(SQS_TRUNCATED, decode(&codec, ""));
-    EXPECT(SQS_TRAILING_BYTES, decode(&codec, "01 10001 0  00000000"));
-    EXPECT(SQS_PADDING, decode(&codec, "01 10001 1"));
-    EXPECT(SQS_OK, decode_round(&codec, "00000000 01 10001 1"));
+    EXPECT(SQS_OK, unpack(&codec, "01 10001"));
+    EXPECT(SQS_RANK, unpack(&codec, "01 10010"));
+    EXPECT(SQS_RANK, unpack(&codec, "01 11111"));
+    EXPECT(SQS_TRUNCATED, unpack(&codec, ""));
+    EXPECT(SQS_TRAILING_BYTES, unpack(&codec, "01 10001 0  00000000"));
+    EXPECT(SQS_PADDING, unpack(&codec, "01 10001 1"));
+    EXPECT(SQS_OK, unpack_round(&codec, "00000000 01 10001 1"));
     EXPECT(SQS_TRAILING_BYTES,
-           decode_round(&codec, "00000000 01 10001 1 00000000"));
+           unpack_round(&codec, "00000000 01 10001 1 00000000"));
 
     sqs_codec three = {3, 3, SQS_ENUMERATIVE};
-    EXPECT(SQS_SUPPORT_SIZE, decode(&three, "11 000000"));
+    EXPECT(SQS_SUPPORT_SIZE, unpack(&three, "11 000000"));
     /* For k = 3 there is one distribution, and 2 bits of position. */
-    EXPECT(SQS_OK, decode_round(&three, "00000000 10 10"));
-    EXPECT(SQS_TOKEN_POSITION, decode_round(&three, "00000000 10 11"));
+    EXPECT(SQS_OK, unpack_round(&three, "00000000 10 10"));
+    EXPECT(SQS_TOKEN_POSITION, unpack_round(&three, "00000000 10 11"));
     /* Supports of 1 024 out of 1 024 tokens, whose rank takes no bits: eight of
      * them use SQS_MAX_ENUMERATIVE_SQUARES up. */
     sqs_codec dense = {1024, 1024, SQS_ENUMERATIVE};
-    EXPECT(SQS_OK, decode_round(&dense, "00000111" FOUR_DENSE FOUR_DENSE));
+    EXPECT(SQS_OK, unpack_round(&dense, "00000111" FOUR_DENSE FOUR_DENSE));
     EXPECT(SQS_ROUND_SUPPORT,
-           decode_round(&dense, "00001000" FOUR_DENSE FOUR_DENSE DENSE));
+           unpack_round(&dense, "00001000" FOUR_DENSE FOUR_DENSE DENSE));
+}
+
+/* A message of the range coder can be nothing but too short, too long or not
+ * the one number that ends it. */
+static void broken_entropy(uint32_t resolution)
+{
+    sqs_codec codec = {8, resolution, SQS_ENTROPY};
+    uint32_t ids[] = {1, 4}, counts[] = {6, 2};
+    distribution sent = {ids, counts, 2, 0}, got = make_distribution(&codec);
+    size_t size;
+    uint8_t packet[16];
+    EXPECT(SQS_OK, encode(&codec, &sent, packet, sizeof packet - 1, &size));
+    packet[size] = 0;
+    EXPECT(SQS_TRAILING_BYTES, sqs_decode(&codec, packet, size + 1, got.ids,
+                                          got.counts, &got.k));
+    EXPECT(SQS_TRUNCATED,
+           sqs_decode(&codec, packet, 0, got.ids, got.counts, &got.k));
+    uint32_t padded = 0;
+    for (uint32_t last = 0; last < 256; last++) {
+        packet[size - 1] = (uint8_t)last;
+        sqs_status status = sqs_decode(&codec, packet, size, got.ids,
+                                       got.counts, &got.k);
+        CHECK(status <= SQS_PADDING);
+        padded += status == SQS_PADDING;
+    }
+    CHECK(padded > 0);
+    free_distribution(&got);
+}
+
+/* Bytes of ones are supports of all tokens, as large as can be; 16 of them use
+ * SQS_MAX_ENTROPY_SURVIVORS up. */
+static void broken_entropy_rounds(void)
+{
+    sqs_codec codec = {SQS_MAX_RESOLUTION, SQS_MAX_RESOLUTION, SQS_ENTROPY};
+    uint8_t packet[100];
+    memset(packet, 0xff, sizeof packet);
+    drafts r = take_round(SQS_MAX_ROUND,
+                         sqs_decode_round_bound(&codec, sizeof packet));
+    sqs_memory memory = {.size = 0}, empty = {.size = 0};
+    EXPECT(SQS_ROUND_SUPPORT,
+           decode_round(&codec, &memory, packet, sizeof packet, &r));
+    EXPECT(SQS_TRUNCATED, decode_round(&codec, &memory, packet, 20, &r));
+    EXPECT(SQS_TRUNCATED, decode_round(&codec, &memory, packet, 0, &r));
+    CHECK(same_memory(&memory, &empty));
+    tokens t = take_tokens(SQS_MAX_ROUND);
+    EXPECT(SQS_TRUNCATED, decode_tokens(&codec, packet, sizeof packet, &t));
+    EXPECT(SQS_TRUNCATED, decode_tokens(&codec, packet, 0, &t));
+    free_tokens(&t);
+    free_round(&r);
 }
 
 /* Arguments that cannot be used. */
@@ -396,9 +695,12 @@ static void bad_codecs(void)
         {0, 100, SQS_BITPACK},
         {SQS_MIN_VOCAB - 1, 100, SQS_BITPACK},
         {SQS_MAX_VOCAB + 1, 100, SQS_BITPACK},
-        {100, 0, SQS_BITPACK},
+        {100, SQS_VARIABLE, SQS_BITPACK},
+        {100, SQS_VARIABLE, SQS_ENUMERATIVE},
         {100, SQS_MAX_RESOLUTION + 1, SQS_BITPACK},
-        {100, 100, (sqs_coding)(SQS_ENUMERATIVE + 1)}};
+        {100, SQS_MAX_RESOLUTION + 1, SQS_ENTROPY},
+        {SQS_MIN_VOCAB - 1, SQS_VARIABLE, SQS_ENTROPY},
+        {100, 100, (sqs_coding)(SQS_ENTROPY + 1)}};
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
         EXPECT(SQS_BAD_CODEC, sqs_check_codec(&bad[i]));
 }
@@ -417,19 +719,21 @@ static void refuse(const sqs_codec *codec, const uint32_t *ids,
     size_t bound = sqs_encode_round_bound(codec, 1, k), size;
     uint8_t *packet = take(bound, 1);
     uint32_t bits, position = 0;
+    sqs_memory memory = {.size = 0}, empty = {.size = 0};
     EXPECT(wanted, sqs_bits(codec, own_ids, own_counts, k, &bits));
     EXPECT(wanted, sqs_encode(codec, own_ids, own_counts, k, packet,
                               sqs_encode_bound(codec, k), &size));
-    EXPECT(wanted, sqs_encode_round(codec, 1, own_ids, own_counts, &k,
+    EXPECT(wanted, sqs_encode_round(codec, &memory, 1, own_ids, own_counts, &k,
                                     &position, packet, bound, &size));
+    CHECK(same_memory(&memory, &empty));
     free(packet);
     free(own_counts);
     free(own_ids);
 }
 
-static void bad_distributions(sqs_coding coding)
+static void bad_distributions(uint32_t resolution, sqs_coding coding)
 {
-    sqs_codec codec = {5, 4, coding};
+    sqs_codec codec = {5, resolution, coding};
     static const struct {
         uint32_t ids[5], counts[5], k;
     } bad[] = {
@@ -468,6 +772,62 @@ static void large_support(void)
     free_distribution(&d);
 }
 
+/* One distribution more than SQS_MAX_ENTROPY_SURVIVORS allows. */
+static void large_round(void)
+{
+    uint32_t most = SQS_MAX_RESOLUTION;
+    sqs_codec codec = {most, most, SQS_ENTROPY};
+    distribution d = make_distribution(&codec);
+    d.k = most;
+    for (uint32_t i = 0; i < most; i++) {
+        d.ids[i] = i;
+        d.counts[i] = 1;
+    }
+    drafts r = make_round(&d, SQS_MAX_ENTROPY_SURVIVORS / most + 1);
+    size_t bound = sqs_encode_round_bound(&codec, r.length, r.total), size;
+    uint8_t *packet = take(bound, 1);
+    EXPECT(SQS_BAD_ROUND,
+           encode_round(&codec, NULL, &r, packet, bound, &size));
+    r.length--;
+    EXPECT(SQS_OK, encode_round(&codec, NULL, &r, packet, bound, &size));
+    free(packet);
+    free_round(&r);
+    free_distribution(&d);
+}
+
+static void bad_tokens(uint32_t resolution, sqs_coding coding)
+{
+    sqs_codec codec = {5, resolution, coding};
+    static const struct {
+        uint32_t length, id, count, resolution;
+        sqs_status wanted;
+    } all[] = {{1, 4, 4, 4, SQS_OK},
+               {SQS_MAX_ROUND, 4, 4, 4, SQS_OK},
+               {0, 4, 4, 4, SQS_BAD_ROUND},
+               {SQS_MAX_ROUND + 1, 4, 4, 4, SQS_BAD_ROUND},
+               {1, 5, 4, 4, SQS_BAD_ROUND},
+               {1, 4, 0, 4, SQS_BAD_ROUND},
+               {1, 4, 5, 4, SQS_BAD_ROUND},
+               {1, 4, 1, 0, SQS_BAD_ROUND},
+               {1, 4, 1, 3, SQS_BAD_ROUND},
+               {1, 4, 1, 2 * SQS_MAX_RESOLUTION, SQS_BAD_ROUND}};
+    tokens t = take_tokens(SQS_MAX_ROUND + 1);
+    size_t bound = sqs_encode_tokens_bound(&codec, t.length), size;
+    uint8_t *packet = take(bound, 1);
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
+        t.length = all[i].length;
+        for (uint32_t j = 0; j < SQS_MAX_ROUND + 1; j++) {
+            t.ids[j] = all[i].id;
+            t.counts[j] = all[i].count;
+            t.resolutions[j] = all[i].resolution;
+        }
+        EXPECT(all[i].wanted,
+               encode_tokens(&codec, &t, packet, bound, &size));
+    }
+    free(packet);
+    free_tokens(&t);
+}
+
 static void bad_rounds(sqs_coding coding)
 {
     sqs_codec codec = {5, 4, coding};
@@ -484,16 +844,16 @@ static void bad_rounds(sqs_coding coding)
     uint8_t *packet = take(bound, 1);
     size_t size;
     /* Token 1, all of the counts, survivors of 1: `ones` serves twice. */
-    EXPECT(SQS_BAD_ROUND, sqs_encode_round(&codec, 0, ones, fours, ones,
+    EXPECT(SQS_BAD_ROUND, sqs_encode_round(&codec, NULL, 0, ones, fours, ones,
                                            positions, packet, bound, &size));
     EXPECT(SQS_BAD_ROUND,
-           sqs_encode_round(&codec, SQS_MAX_ROUND + 1, ones, fours, ones,
+           sqs_encode_round(&codec, NULL, SQS_MAX_ROUND + 1, ones, fours, ones,
                             positions, packet, bound, &size));
     EXPECT(SQS_OK,
-           sqs_encode_round(&codec, SQS_MAX_ROUND, ones, fours, ones,
+           sqs_encode_round(&codec, NULL, SQS_MAX_ROUND, ones, fours, ones,
                             positions, packet, bound, &size));
     positions[1] = 1;
-    EXPECT(SQS_BAD_ROUND, sqs_encode_round(&codec, 2, ones, fours, ones,
+    EXPECT(SQS_BAD_ROUND, sqs_encode_round(&codec, NULL, 2, ones, fours, ones,
                                            positions, packet, bound, &size));
     free(packet);
     free(positions);
@@ -513,7 +873,8 @@ static sqs_status of_logits(const float *values, double temperature,
     void *scratch = take(1, sqs_quantize_scratch(&codec));
     sqs_status status =
         sqs_quantize_logits(&codec, values, SQS_F32, temperature, &keep,
-                            scratch, d.ids, d.counts, &d.k, &d.dropped);
+                            &nearest, scratch, d.ids, d.counts, &d.k,
+                            &d.dropped);
     if (status == SQS_OK)
         check_valid(&codec, &d);
     free(scratch);
@@ -527,8 +888,8 @@ static sqs_status of_probs(const double *values, sqs_keep keep)
     distribution d = make_distribution(&codec);
     void *scratch = take(1, sqs_quantize_scratch(&codec));
     sqs_status status =
-        sqs_quantize_probs(&codec, values, SQS_F64, &keep, scratch, d.ids,
-                           d.counts, &d.k, &d.dropped);
+        sqs_quantize_probs(&codec, values, SQS_F64, &keep, &nearest, scratch,
+                           d.ids, d.counts, &d.k, &d.dropped);
     if (status == SQS_OK)
         check_valid(&codec, &d);
     free(scratch);
@@ -558,6 +919,65 @@ static void bad_parameters(void)
     EXPECT(SQS_BAD_TEMPERATURE, of_logits(logits, -1, all));
     EXPECT(SQS_BAD_TEMPERATURE, of_logits(logits, INFINITY, all));
     EXPECT(SQS_BAD_TEMPERATURE, of_logits(logits, NAN, all));
+}
+
+/* The two functions say the same of a row. */
+static sqs_status of_fit(sqs_codec codec, sqs_fit fit, distribution *d)
+{
+    static const float logits[ROW] = {1, 1, 0, 0};
+    static const double probs[ROW] = {0.5, 0.25, 0.125, 0.125};
+    sqs_keep all = {SQS_TOP_K, ROW};
+    void *scratch = take(1, sqs_quantize_scratch(&codec));
+    sqs_status of_row =
+        sqs_quantize_logits(&codec, logits, SQS_F32, 1, &all, &fit, scratch,
+                            d->ids, d->counts, &d->k, &d->dropped);
+    EXPECT(of_row,
+           sqs_quantize_probs(&codec, probs, SQS_F64, &all, &fit, scratch,
+                              d->ids, d->counts, &d->k, &d->dropped));
+    free(scratch);
+    return of_row;
+}
+
+static uint32_t chosen_resolution(sqs_codec codec, sqs_fit fit)
+{
+    uint32_t sum = 0;
+    distribution d = make_distribution(&codec);
+    EXPECT(SQS_OK, of_fit(codec, fit, &d));
+    for (uint32_t i = 0; i < d.k; i++)
+        sum += d.counts[i];
+    free_distribution(&d);
+    return sum;
+}
+
+static void fits(void)
+{
+    sqs_codec fixed = {ROW, 100, SQS_ENTROPY};
+    sqs_codec variable = {ROW, SQS_VARIABLE, SQS_ENTROPY};
+    CHECK(chosen_resolution(variable, (sqs_fit){1e-9, 0}) == 8);
+    CHECK(chosen_resolution(variable, (sqs_fit){0.125, 0}) == 4);
+    CHECK(chosen_resolution(variable, (sqs_fit){1, 0}) == 1);
+    CHECK(chosen_resolution(variable, (sqs_fit){1, 1e9}) == 8);
+    CHECK(chosen_resolution(variable, (sqs_fit){1, 1e-9}) == 1);
+    CHECK(chosen_resolution(fixed, (sqs_fit){NAN, 0}) == 100);
+    CHECK(chosen_resolution(fixed, (sqs_fit){NAN, 30}) == 100);
+
+    const struct {
+        sqs_codec codec;
+        sqs_fit fit;
+    } bad[] = {{variable, {0, 0}},
+               {variable, {-1, 30}},
+               {variable, {1.5, 0}},
+               {variable, {NAN, 30}},
+               {fixed, {0, -1}},
+               {fixed, {0, NAN}},
+               {fixed, {0, INFINITY}},
+               {{ROW, 100, SQS_BITPACK}, {0, 30}},
+               {{ROW, 100, SQS_ENUMERATIVE}, {0, 30}}};
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        distribution d = make_distribution(&bad[i].codec);
+        EXPECT(SQS_BAD_FIT, of_fit(bad[i].codec, bad[i].fit, &d));
+        free_distribution(&d);
+    }
 }
 
 static void bad_logits(double temperature)
@@ -607,15 +1027,27 @@ static void check_statuses(void)
 int main(void)
 {
     there_and_back();
+    there_and_back_fitted();
     broken_bitpack();
     broken_enumerative();
+    broken_tokens(SQS_BITPACK);
+    broken_tokens(SQS_ENUMERATIVE);
+    broken_entropy(8);
+    broken_entropy(SQS_VARIABLE);
+    broken_entropy_rounds();
     bad_codecs();
-    bad_distributions(SQS_BITPACK);
-    bad_distributions(SQS_ENUMERATIVE);
+    for (int i = SQS_BITPACK; i <= SQS_ENTROPY; i++) {
+        sqs_coding coding = (sqs_coding)i;
+        bad_distributions(4, coding);
+        bad_tokens(4, coding);
+        bad_rounds(coding);
+    }
+    bad_distributions(SQS_VARIABLE, SQS_ENTROPY);
+    bad_tokens(SQS_VARIABLE, SQS_ENTROPY);
     large_support();
-    bad_rounds(SQS_BITPACK);
-    bad_rounds(SQS_ENUMERATIVE);
+    large_round();
     bad_parameters();
+    fits();
     bad_logits(0);
     bad_logits(0.7);
     bad_probs();

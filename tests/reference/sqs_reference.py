@@ -18,16 +18,16 @@ from fractions import Fraction
 
 import numpy as np
 
+from tests.reference import BrokenRuleError, entropy
+
 TOP_K, THRESHOLD, TOP_P, MIN_P = "top_k", "threshold", "top_p", "min_p"
 
 MAX_ENUMERATIVE_SUPPORT = 1024
 MAX_ENUMERATIVE_SQUARES = 8 << 20
+MAX_EXPONENT = 16
+MOST_TRIALS = 64
 LANES = 16
 LN2 = Fraction("0.693147180559945309417232121458176568075500134360255")
-
-
-class BrokenRuleError(Exception):
-    """A packet breaks a rule; the argument is the name of the status."""
 
 
 # Softmax
@@ -150,32 +150,117 @@ def lattice(weights, resolution):
     return counts
 
 
-def survivors(kept, weights, resolution):
-    """Return (ids, counts) without the counts of zero."""
-    counts = lattice(weights, resolution)
-    pairs = [(i, b) for i, b in zip(kept, counts, strict=True) if b > 0]
-    return [i for i, _ in pairs], [b for _, b in pairs]
+# Fit
 
 
-def quantize_logits(row, temperature, rule, parameter, resolution):
+def variation(counts, weights, resolution, total, mass):
+    """What counts give their tokens beyond weights / total * mass."""
+    sum_ = 0.0
+    for b, w in zip(counts, weights, strict=True):
+        sum_ += max(0.0, b / resolution - w / total * mass)
+    return sum_
+
+
+def balanced_resolution(weights, most):
+    """The coarsest power of two at which rounding moves `most` at most."""
+    total = striped_sum(weights)
+    low, high = 0, MAX_EXPONENT
+    while low < high:
+        middle = (low + high) // 2
+        counts = lattice(weights, 1 << middle)
+        if variation(counts, weights, 1 << middle, total, 1.0) <= most:
+            high = middle
+        else:
+            low = middle + 1
+    return 1 << low
+
+
+class Fit:
+    """Tokens kept, and what it takes to send some of them."""
+
+    def __init__(self, kept, weights, dropped, vocab_size, bits_per_tv):
+        self.weights = dict(zip(kept, weights, strict=True))
+        self.total, self.mass = striped_sum(weights), 1.0 - dropped
+        self.vocab_size, self.bits_per_tv = vocab_size, bits_per_tv
+
+    def point(self, ids, resolution):
+        """The lattice point of these tokens, {id: count} without zeros."""
+        counts = lattice([self.weights[i] for i in ids], resolution)
+        return {i: b for i, b in zip(ids, counts, strict=True) if b > 0}
+
+    def price(self, point):
+        """Bits, and what the total variation is worth."""
+        ids, counts = list(point), list(point.values())
+        resolution = sum(counts)
+        cost = min(entropy.counts_costs(self.vocab_size, resolution, counts))
+        cost += min(entropy.ids_costs(self.vocab_size, ids, entropy.Memory()))
+        moved = variation(
+            counts, [self.weights[i] for i in ids], resolution, self.total, self.mass
+        )
+        return cost / 2**32 + self.bits_per_tv * moved
+
+    def best_resolution(self):
+        """That of the cheapest plain point, the coarsest of several."""
+        resolutions = [
+            1 << e
+            for e in range(MAX_EXPONENT + 1)
+            if 1 << e <= max(1, self.bits_per_tv / 4)
+        ]
+        return min(resolutions, key=lambda r: self.price(self.point(self.weights, r)))
+
+    def drop(self, point):
+        """Leave tokens out as long as that pays."""
+        resolution = sum(point.values())
+        for i in sorted(point, key=lambda i: (point[i], -i))[:MOST_TRIALS]:
+            others = [j for j in point if j != i]
+            if others and i in point:
+                trial = self.point(others, resolution)
+                if self.price(trial) < self.price(point):
+                    point = trial
+        return point
+
+
+def fit(kept, weights, dropped, vocab_size, resolution, error, bits_per_tv):
+    """Return (ids, counts); a resolution of 0 is to be chosen."""
+    tokens = Fit(kept, weights, dropped, vocab_size, bits_per_tv)
+    if resolution == 0 and bits_per_tv > 0:
+        resolution = tokens.best_resolution()
+    elif resolution == 0:
+        resolution = balanced_resolution(weights, max(error, dropped))
+    point = tokens.point(kept, resolution)
+    if bits_per_tv > 0:
+        point = tokens.drop(point)
+    return list(point), list(point.values())
+
+
+# Quantize
+
+
+def quantize_logits(
+    row, temperature, rule, parameter, resolution, error=None, bits_per_tv=0.0
+):
     """Return (ids, counts, dropped mass) of a float16/32/64 array."""
     row = row.astype(np.float32) if row.dtype == np.float16 else row
     if temperature == 0:
-        return [int(np.argmax(row))], [resolution], 0.0
+        return [int(np.argmax(row))], [resolution or 1], 0.0
     masked = np.isneginf(row)
     terms = softmax_terms(row, temperature)
     kept = sparsify(row, terms, rule, parameter)
     kept = [i for i in kept if not masked[i]]
     weights = softmax_weights(row, kept, temperature)
-    return *survivors(kept, weights, resolution), dropped_mass(terms, kept)
+    dropped = dropped_mass(terms, kept)
+    found = fit(kept, weights, dropped, len(row), resolution, error, bits_per_tv)
+    return *found, dropped
 
 
-def quantize_probs(row, rule, parameter, resolution):
+def quantize_probs(row, rule, parameter, resolution, error=None, bits_per_tv=0.0):
     """Return (ids, counts, dropped mass) of a float16/32/64 array."""
     terms = [float(p) for p in row]
     kept = [i for i in sparsify(terms, terms, rule, parameter) if terms[i] > 0]
     weights = [terms[i] for i in kept]
-    return *survivors(kept, weights, resolution), dropped_mass(terms, kept)
+    dropped = dropped_mass(terms, kept)
+    found = fit(kept, weights, dropped, len(row), resolution, error, bits_per_tv)
+    return *found, dropped
 
 
 def dropped_mass(terms, kept):
@@ -264,15 +349,32 @@ def pack(bits):
 
 def encode(ids, counts, vocab_size, resolution, coding):
     """The packet of one distribution."""
+    if coding == "entropy":
+        return entropy.encode(ids, counts, vocab_size, resolution)
     return pack(distribution_bits(ids, counts, vocab_size, resolution, coding))
 
 
-def encode_round(distributions, tokens, vocab_size, resolution, coding):
+def encode_round(distributions, tokens, vocab_size, resolution, coding, memory=None):
     """The packet of a round; distributions are pairs (ids, counts)."""
+    if coding == "entropy":
+        return entropy.encode_round(
+            distributions, tokens, vocab_size, resolution, memory
+        )
     bits = field(len(tokens) - 1, 8)
     for (ids, counts), token in zip(distributions, tokens, strict=True):
         bits += distribution_bits(ids, counts, vocab_size, resolution, coding)
         bits += field(ids.index(token), (len(ids) - 1).bit_length())
+    return pack(bits)
+
+
+def encode_tokens(drafted, vocab_size, resolution, coding):
+    """The packet of tokens alone; drafted are (token, count, resolution)."""
+    if coding == "entropy":
+        return entropy.encode_tokens(drafted, vocab_size, resolution)
+    bits = field(len(drafted) - 1, 8)
+    for token, count, _ in drafted:
+        bits += field(token, (vocab_size - 1).bit_length())
+        bits += field(count - 1, (resolution - 1).bit_length())
     return pack(bits)
 
 
@@ -339,14 +441,18 @@ def read_distribution(reader, vocab_size, resolution, coding, squares=0):
 
 def decode(packet, vocab_size, resolution, coding):
     """Return (ids, counts) of the packet of one distribution."""
+    if coding == "entropy":
+        return entropy.decode(packet, vocab_size, resolution)
     reader = Reader(packet)
     distribution = read_distribution(reader, vocab_size, resolution, coding)
     reader.end()
     return distribution
 
 
-def decode_round(packet, vocab_size, resolution, coding):
+def decode_round(packet, vocab_size, resolution, coding, memory=None):
     """Return ([(ids, counts), ...], tokens)."""
+    if coding == "entropy":
+        return entropy.decode_round(packet, vocab_size, resolution, memory)
     reader = Reader(packet)
     distributions, tokens, squares = [], [], 0
     for _ in range(reader.take(8) + 1):
@@ -359,3 +465,21 @@ def decode_round(packet, vocab_size, resolution, coding):
         tokens.append(ids[position])
     reader.end()
     return distributions, tokens
+
+
+def decode_tokens(packet, vocab_size, resolution, coding):
+    """Return a list of (token, count, resolution)."""
+    if coding == "entropy":
+        return entropy.decode_tokens(packet, vocab_size, resolution)
+    reader = Reader(packet)
+    drafted = []
+    for _ in range(reader.take(8) + 1):
+        token = reader.take((vocab_size - 1).bit_length())
+        if token >= vocab_size:
+            raise BrokenRuleError("TOKEN_ID")
+        count = reader.take((resolution - 1).bit_length()) + 1
+        if count > resolution:
+            raise BrokenRuleError("COUNTS")
+        drafted.append((token, count, resolution))
+    reader.end()
+    return drafted

@@ -1,0 +1,63 @@
+/*
+ * fixed.h - logarithms and powers of two in integers, the same everywhere.
+ *
+ * Both run straight between the knots of a table, which is as good as exact
+ * for a model: what matters is that the two ends agree and that each function
+ * is monotone. The error, below 2^-23 of a bit, costs nothing measurable.
+ */
+#ifndef SQS_FIXED_H
+#define SQS_FIXED_H
+
+#include <stdint.h>
+
+#include "model.h"
+
+/* Logarithms are in units of 2^-32. */
+#define SQS_LOG_UNIT 32u
+#define SQS_LOG_KNOT_BITS 10u /* log2(sizeof the table - 1) */
+
+/* Powers are in units of 2^-31, so that products of two fit 62 bits. */
+#define SQS_POWER_UNIT 31u
+#define SQS_POWER_KNOT_BITS 8u
+
+/* The number of bits before the highest set one; x > 0. */
+static inline uint32_t sqs_floor_log2(uint64_t x)
+{
+#ifdef __GNUC__
+    return 63u - (uint32_t)__builtin_clzll(x);
+#else
+    uint32_t log = 0;
+    while (x >>= 1)
+        log++;
+    return log;
+#endif
+}
+
+/* log2(x) for 0 < x < 2^63. */
+static inline uint64_t sqs_log2(uint64_t x)
+{
+    const uint32_t step_bits = SQS_LOG_UNIT - SQS_LOG_KNOT_BITS;
+    uint32_t whole = sqs_floor_log2(x);
+    uint32_t fraction = (uint32_t)(whole > SQS_LOG_UNIT
+                                       ? x >> (whole - SQS_LOG_UNIT)
+                                       : x << (SQS_LOG_UNIT - whole));
+    const uint64_t *knot = &sqs_log2_table[fraction >> step_bits];
+    uint64_t past = fraction & ((1u << step_bits) - 1);
+    return ((uint64_t)whole << SQS_LOG_UNIT) + knot[0] +
+           ((knot[1] - knot[0]) * past >> step_bits);
+}
+
+/* 2^-t. */
+static inline uint64_t sqs_exp2(uint64_t t)
+{
+    const uint32_t step_bits = SQS_LOG_UNIT - SQS_POWER_KNOT_BITS;
+    uint64_t whole = t >> SQS_LOG_UNIT;
+    if (whole > SQS_POWER_UNIT)
+        return 0;
+    uint32_t fraction = (uint32_t)t;
+    const uint32_t *knot = &sqs_exp2_table[fraction >> step_bits];
+    uint64_t past = fraction & ((1u << step_bits) - 1);
+    return (knot[0] - ((knot[0] - knot[1]) * past >> step_bits)) >> whole;
+}
+
+#endif /* SQS_FIXED_H */

@@ -1,0 +1,394 @@
+/*
+ * attack.c - see attack.h.
+ */
+#include "attack.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+void *take(block *b, size_t size)
+{
+    if (size >= b->size) {
+        size_t more = (size | 7) + 1; /* keeps the end aligned */
+        free(b->start);
+        *b = (block){calloc(more, 1), more};
+    }
+    if (b->start == NULL) {
+        fprintf(stderr, "out of memory\n");
+        exit(2);
+    }
+    return b->start + (b->size - size);
+}
+
+/* Contents. */
+
+void make_room(content *c, size_t total)
+{
+    const size_t items = SQS_MAX_ROUND * sizeof(uint32_t);
+    c->survivors = take(&c->blocks[0], items);
+    c->positions = take(&c->blocks[1], items);
+    c->resolutions = take(&c->blocks[2], items);
+    c->ids = take(&c->blocks[3], total * sizeof(uint32_t));
+    c->counts = take(&c->blocks[4], total * sizeof(uint32_t));
+}
+
+size_t survivors_of(const content *c)
+{
+    size_t total = 0;
+    for (uint32_t i = 0; i < c->length; i++)
+        total += c->survivors[i];
+    return total;
+}
+
+static bool equal(const uint32_t *a, const uint32_t *b, size_t n)
+{
+    return memcmp(a, b, n * sizeof *a) == 0;
+}
+
+bool same_content(const content *a, const content *b)
+{
+    if (a->length != b->length ||
+        !equal(a->survivors, b->survivors, a->length))
+        return false;
+    size_t total = survivors_of(a);
+    return equal(a->positions, b->positions, a->length) &&
+           equal(a->resolutions, b->resolutions, a->length) &&
+           equal(a->ids, b->ids, total) && equal(a->counts, b->counts, total);
+}
+
+/* Packets. */
+
+/* An upper bound of the survivors in a packet of `size` bytes. */
+static size_t content_bound(const sqs_codec *codec, kind k, size_t size)
+{
+    switch (k) {
+    case DISTRIBUTION:
+        return sqs_max_survivors(codec);
+    case TOKENS:
+        return SQS_MAX_ROUND;
+    case ROUND:
+    case STREAM:
+        break;
+    }
+    return sqs_decode_round_bound(codec, size);
+}
+
+size_t packet_bound(const sqs_codec *codec, kind k, const content *c)
+{
+    switch (k) {
+    case DISTRIBUTION:
+        return sqs_encode_bound(codec, c->survivors[0]);
+    case TOKENS:
+        return sqs_encode_tokens_bound(codec, c->length);
+    case ROUND:
+    case STREAM:
+        break;
+    }
+    return sqs_encode_round_bound(codec, c->length, survivors_of(c));
+}
+
+sqs_status write_packet(const sqs_codec *codec, kind k, sqs_memory *memory,
+                        const content *c, uint8_t *bytes, size_t capacity,
+                        size_t *size)
+{
+    switch (k) {
+    case DISTRIBUTION:
+        return sqs_encode(codec, c->ids, c->counts, c->survivors[0], bytes,
+                          capacity, size);
+    case TOKENS:
+        return sqs_encode_tokens(codec, c->length, c->ids, c->counts,
+                                 c->resolutions, bytes, capacity, size);
+    case ROUND:
+    case STREAM:
+        break;
+    }
+    return sqs_encode_round(codec, memory, c->length, c->ids, c->counts,
+                            c->survivors, c->positions, bytes, capacity,
+                            size);
+}
+
+/* Room for fewer survivors than content_bound says is for rounds only. */
+static sqs_status read_packet(const sqs_codec *codec, kind k,
+                              sqs_memory *memory, const packet *p, size_t room,
+                              content *c)
+{
+    make_room(c, room);
+    memset(c->positions, 0, SQS_MAX_ROUND * sizeof *c->positions);
+    memset(c->resolutions, 0, SQS_MAX_ROUND * sizeof *c->resolutions);
+    c->length = 1;
+    switch (k) {
+    case DISTRIBUTION:
+        return sqs_decode(codec, p->bytes, p->size, c->ids, c->counts,
+                          c->survivors);
+    case TOKENS:
+        for (uint32_t i = 0; i < SQS_MAX_ROUND; i++)
+            c->survivors[i] = 1;
+        return sqs_decode_tokens(codec, p->bytes, p->size, c->ids, c->counts,
+                                 c->resolutions, &c->length);
+    case ROUND:
+    case STREAM:
+        break;
+    }
+    return sqs_decode_round(codec, memory, p->bytes, p->size, c->ids,
+                            c->counts, room, c->survivors, c->positions,
+                            &c->length);
+}
+
+/* Promises. */
+
+uint64_t checksum;
+
+static void note(uint64_t value)
+{
+    checksum = (checksum ^ value) * 1099511628211u; /* FNV-1a's prime */
+}
+
+static void note_all(const uint32_t *values, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        note(values[i]);
+}
+
+static void note_content(const content *c)
+{
+    size_t total = survivors_of(c);
+    note(c->length);
+    note_all(c->survivors, c->length);
+    note_all(c->positions, c->length);
+    note_all(c->resolutions, c->length);
+    note_all(c->ids, total);
+    note_all(c->counts, total);
+}
+
+#define BIT(status) (1u << (status))
+#define ENDING (BIT(SQS_OK) | BIT(SQS_TRUNCATED) | \
+                BIT(SQS_TRAILING_BYTES) | BIT(SQS_PADDING))
+#define FIELDS (BIT(SQS_TOKEN_ID) | BIT(SQS_TOKEN_ORDER) | BIT(SQS_COUNTS))
+
+static bool can_cause(const sqs_codec *codec, kind k, sqs_status status)
+{
+    static const uint32_t of_distributions[] = {
+        [SQS_BITPACK] = ENDING | BIT(SQS_SUPPORT_SIZE) | FIELDS,
+        [SQS_ENUMERATIVE] = ENDING | BIT(SQS_SUPPORT_SIZE) | BIT(SQS_RANK),
+        [SQS_ENTROPY] = ENDING};
+    static const uint32_t of_rounds_too[] = {
+        [SQS_BITPACK] = BIT(SQS_TOKEN_POSITION),
+        [SQS_ENUMERATIVE] = BIT(SQS_TOKEN_POSITION) | BIT(SQS_ROUND_SUPPORT),
+        [SQS_ENTROPY] = BIT(SQS_ROUND_SUPPORT)};
+    static const uint32_t of_tokens[] = {
+        [SQS_BITPACK] = ENDING | BIT(SQS_TOKEN_ID) | BIT(SQS_COUNTS),
+        [SQS_ENUMERATIVE] = ENDING | BIT(SQS_TOKEN_ID) | BIT(SQS_COUNTS),
+        [SQS_ENTROPY] = ENDING};
+    uint32_t statuses = k == TOKENS ? of_tokens[codec->coding]
+                                    : of_distributions[codec->coding];
+    if (k == ROUND || k == STREAM)
+        statuses |= of_rounds_too[codec->coding];
+    return statuses >> status & 1;
+}
+
+/* The same if both are null, which all packets but a stream's have. */
+static bool same_memory(const sqs_memory *a, const sqs_memory *b)
+{
+    return a == NULL ? b == NULL : memcmp(a, b, sizeof *a) == 0;
+}
+
+/* Whether a memory is one that some stream of rounds leaves behind. A weight
+ * gains 1024 and loses a 32nd of itself at a time, and goes when below 32. */
+static bool is_memory(const sqs_codec *codec, const sqs_memory *m)
+{
+    const uint32_t least = 32, most = 32 * 1024, most_seen = 255;
+    uint32_t most_home =
+        codec->resolution == SQS_VARIABLE ? SQS_MAX_RESOLUTION : 0;
+    bool is_power = (m->home & (m->home - 1)) == 0;
+    if (m->size > SQS_MEMORY_TOKENS || m->seen > most_seen ||
+        m->home == 1 || m->home > most_home || !is_power)
+        return false;
+    for (uint32_t i = 0; i < m->size; i++)
+        if (m->ids[i] >= codec->vocab_size || m->weights[i] < least ||
+            m->weights[i] > most || (i > 0 && m->ids[i] <= m->ids[i - 1]))
+            return false;
+    return true;
+}
+
+/*
+ * The range coder has spent 8 s + 56 - log2(range) bits when it ends. As then
+ * 2^48 < range <= 2^56, that is at least 8 s and less than 8 s + 8. The packet
+ * has s + 1 bytes.
+ */
+bool bits_fit(const sqs_codec *codec, const content *c, size_t size)
+{
+    uint32_t bits;
+    sqs_status status =
+        sqs_bits(codec, c->ids, c->counts, c->survivors[0], &bits);
+    if (status != SQS_OK)
+        return false;
+    if (codec->coding != SQS_ENTROPY)
+        return size == (bits + 7) / 8;
+    return 8 * (size - 1) <= (uint64_t)bits + 1 && bits <= 8 * size + 1;
+}
+
+/* One that writes or reads a packet, and what it remembers of the stream. */
+typedef struct party {
+    const sqs_codec *codec;
+    kind k;
+    const sqs_memory *before; /* null but for a stream */
+    sqs_memory room;
+    sqs_memory *after; /* null too, or room */
+} party;
+
+static void remember(party *a)
+{
+    a->after = NULL;
+    if (a->before != NULL) {
+        a->room = *a->before;
+        a->after = &a->room;
+    }
+}
+
+static sqs_status write_again(party *a, const content *c, size_t capacity,
+                              block *b, packet *p)
+{
+    remember(a);
+    p->bytes = take(b, capacity);
+    return write_packet(a->codec, a->k, a->after, c, p->bytes, capacity,
+                        &p->size);
+}
+
+static sqs_status read_again(party *a, const packet *p, size_t room,
+                             content *c)
+{
+    remember(a);
+    return read_packet(a->codec, a->k, a->after, p, room, c);
+}
+
+static bool same_packet(const packet *a, const packet *b)
+{
+    return a->size == b->size && memcmp(a->bytes, b->bytes, a->size) == 0;
+}
+
+/* The writer has made another packet of what was read from one. */
+static const char *attack_other(party *writer, const content *got,
+                                const packet *other)
+{
+    static content again;
+    static block bytes;
+    packet repeated;
+    party reader = *writer;
+    size_t room = content_bound(reader.codec, reader.k, other->size);
+    if (read_again(&reader, other, room, &again) != SQS_OK)
+        return "what it encodes to does not decode";
+    if (!same_content(got, &again) ||
+        !same_memory(writer->after, reader.after))
+        return "what it encodes to decodes to something else";
+    if (write_again(writer, &again, other->size, &bytes, &repeated) !=
+            SQS_OK ||
+        !same_packet(other, &repeated))
+        return "it encodes to one thing, and then to another";
+    return NULL;
+}
+
+/* Encodes what was read from p. */
+static const char *attack_encoder(party *writer, const packet *p,
+                                  const content *got)
+{
+    static block tight, ample;
+    packet again;
+    size_t bound = packet_bound(writer->codec, writer->k, got);
+    sqs_status status = write_again(writer, got, p->size, &tight, &again);
+    if (status == SQS_OK && same_packet(p, &again))
+        return p->size <= bound ? NULL : "the bound is too low";
+    if (writer->codec->coding != SQS_ENTROPY)
+        return "it does not encode to the same bytes";
+    bool longer = status == SQS_NO_SPACE;
+    if (longer && !same_memory(writer->before, writer->after))
+        return "the encoder failed, but learnt";
+    status = write_again(writer, got, bound, &ample, &again);
+    if (status != SQS_OK || again.size > bound)
+        return "it does not encode within the bound";
+    if (longer != (again.size > p->size))
+        return "the encoder misjudges its space";
+    return attack_other(writer, got, &again);
+}
+
+const char *attack(const sqs_codec *codec, kind k, sqs_memory *memory,
+                   const packet *p, content *got, sqs_status *status)
+{
+    sqs_memory before;
+    if (memory != NULL)
+        before = *memory;
+    party writer = {.codec = codec, .k = k, .before = memory ? &before : NULL};
+    *status = read_packet(codec, k, memory, p,
+                          content_bound(codec, k, p->size), got);
+    note(*status);
+    if (!can_cause(codec, k, *status))
+        return "such a packet cannot cause that";
+    bool learns = memory != NULL && *status == SQS_OK &&
+                  codec->coding == SQS_ENTROPY;
+    if (learns ? !is_memory(codec, memory)
+               : !same_memory(writer.before, memory))
+        return "the memory is wrong";
+    if (*status != SQS_OK)
+        return NULL;
+    note_content(got);
+    const char *wrong = attack_encoder(&writer, p, got);
+    if (wrong != NULL)
+        return wrong;
+    if (!same_memory(writer.after, memory))
+        return "the encoder learnt something else";
+    if (k == DISTRIBUTION && codec->coding != SQS_ENTROPY &&
+        !bits_fit(codec, got, p->size))
+        return "sqs_bits misjudges the size";
+    return NULL;
+}
+
+/*
+ * Whether the packet that comes next in order must say something else. Where
+ * it says the same, in the entropy coding, it does so in other modes. But of
+ * two packets next to each other in different modes one has the last value of
+ * each later symbol, and the other one the first. A round ends with `more` =
+ * 0, which isn't the last value, and ids are the last set or the first: unless
+ * `more` is left out, or there is only one set.
+ */
+static bool next_differs(const sqs_codec *codec, kind k, const content *c)
+{
+    if (codec->coding != SQS_ENTROPY || k == TOKENS)
+        return true;
+    return k == DISTRIBUTION ? c->survivors[0] < codec->vocab_size
+                             : c->length < SQS_MAX_ROUND;
+}
+
+static const char *attack_room(party *reader, const packet *p,
+                               const content *got)
+{
+    static content c;
+    size_t total = survivors_of(got);
+    if (read_again(reader, p, total, &c) != SQS_OK || !same_content(got, &c))
+        return "it does not decode into as much room as it takes";
+    if (read_again(reader, p, total - 1, &c) != SQS_NO_SPACE ||
+        !same_memory(reader->before, reader->after))
+        return "it does not ask for more room";
+    return NULL;
+}
+
+const char *attack_around(const sqs_codec *codec, kind k,
+                          const sqs_memory *before, const packet *p,
+                          const content *got)
+{
+    static content c;
+    static block longer, next;
+    party reader = {.codec = codec, .k = k, .before = before};
+    packet other = {p->size + 1, take(&longer, p->size + 1)};
+    memcpy(other.bytes, p->bytes, p->size);
+    other.bytes[p->size] = 0;
+    size_t room = content_bound(codec, k, other.size);
+    if (read_again(&reader, &other, room, &c) != SQS_TRAILING_BYTES)
+        return "with a byte more it does not have trailing bytes";
+    other = (packet){p->size, take(&next, p->size)};
+    memcpy(other.bytes, p->bytes, p->size);
+    if (++other.bytes[p->size - 1] != 0 && next_differs(codec, k, got) &&
+        read_again(&reader, &other, room, &c) == SQS_OK &&
+        same_content(got, &c))
+        return "another last byte changes nothing";
+    return k == ROUND || k == STREAM ? attack_room(&reader, p, got) : NULL;
+}

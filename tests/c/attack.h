@@ -1,0 +1,102 @@
+/*
+ * attack.h - one packet of any kind against its decoder, and what the decoder
+ * must keep to whatever the bytes are.
+ */
+#ifndef ATTACK_H
+#define ATTACK_H
+
+#include <stdbool.h>
+
+#include "sqs.h"
+
+typedef enum kind {
+    DISTRIBUTION,
+    ROUND,
+    STREAM, /* a round with a memory */
+    TOKENS
+} kind;
+
+#define KINDS 4u
+
+typedef struct packet {
+    size_t size;
+    uint8_t *bytes;
+} packet;
+
+/* Memory that is used over and over. What is taken from it ends where its
+ * heap block ends, so that AddressSanitizer sees any step beyond. */
+typedef struct block {
+    uint8_t *start;
+    size_t size;
+} block;
+
+/* Room for `size` bytes, which last until the next call. Exits if there is
+ * none. */
+void *take(block *b, size_t size);
+
+/* What packets of all kinds say. All zero before the first use. */
+typedef struct content {
+    uint32_t length;                  /* how many distributions or tokens */
+    uint32_t *survivors, *positions;  /* of each; a token is 1 survivor */
+    uint32_t *resolutions;            /* of tokens */
+    uint32_t *ids, *counts;           /* one after the other */
+    block blocks[5];                  /* where these lie */
+} content;
+
+/* Makes room for SQS_MAX_ROUND distributions of `total` survivors in all. */
+void make_room(content *c, size_t total);
+
+size_t survivors_of(const content *c);
+
+bool same_content(const content *a, const content *b);
+
+/* An upper bound of what write_packet writes. */
+size_t packet_bound(const sqs_codec *codec, kind k, const content *c);
+
+/* The memory is null but for a stream, here and below. */
+sqs_status write_packet(const sqs_codec *codec, kind k, sqs_memory *memory,
+                        const content *c, uint8_t *bytes, size_t capacity,
+                        size_t *size);
+
+/*
+ * Decodes a packet and holds the decoder to this:
+ *
+ *  - The status is one that such a packet can cause.
+ *  - The memory stays what it was or, if the packet is right and of the
+ *    entropy coding, becomes a valid one.
+ *  - What decodes can be encoded, in no more bytes than the bound, and to
+ *    the bytes that it came from. In the entropy coding the encoder may
+ *    choose other modes. Then its packet must decode to the same, and encode
+ *    to the same again.
+ *  - Both ends have the same memory then.
+ *  - sqs_bits tells the size, if the coding isn't that which it estimates.
+ *
+ * `got` is what was decoded, if the status is SQS_OK. Returns null, or what was
+ * wrong.
+ */
+const char *attack(const sqs_codec *codec, kind k, sqs_memory *memory,
+                   const packet *p, content *got, sqs_status *status);
+
+/*
+ * Holds the decoder to more, about a packet from which it read `got`:
+ *
+ *  - The same bytes and one more have trailing bytes.
+ *  - With its last byte one higher it says something else, or isn't right.
+ *  - A round needs room for its survivors, and not more; without it, the
+ *    memory stays what it was.
+ *
+ * Returns null, or what was wrong.
+ */
+const char *attack_around(const sqs_codec *codec, kind k,
+                          const sqs_memory *before, const packet *p,
+                          const content *got);
+
+/* Whether sqs_bits is right, in the entropy coding to within one bit, about a
+ * distribution that was encoded to `size` bytes. */
+bool bits_fit(const sqs_codec *codec, const content *c, size_t size);
+
+/* Of all that decoders have answered: equal for equal packets in equal order,
+ * whatever the build. */
+extern uint64_t checksum;
+
+#endif /* ATTACK_H */

@@ -1,0 +1,53 @@
+/*
+ * fuzz.h - what an input of fuzz.c is: six bytes, then packets.
+ *
+ *   1  kind, plus 4 times the coding, plus 16 times a shift;
+ *      coding 3 is SQS_ENTROPY with a variable resolution
+ *   3  vocab_size - SQS_MIN_VOCAB, modulo how many there can be
+ *   2  resolution - 1, unless that is variable
+ *
+ * The most significant byte comes first, and both numbers are shifted to the
+ * right. So any six bytes are a codec, and as often a small as a large one.
+ * What follows is one packet or, if the kind is STREAM, several, each after a
+ * byte that says its size. One that says more than there is means all of it.
+ */
+#ifndef FUZZ_H
+#define FUZZ_H
+
+#include "attack.h"
+
+#define FUZZ_HEADER 6u
+
+#define FUZZ_VOCABS (SQS_MAX_VOCAB - SQS_MIN_VOCAB + 1u)
+
+/* Does not shift. */
+static inline void put_header(const sqs_codec *codec, kind k,
+                              uint8_t header[FUZZ_HEADER])
+{
+    bool variable = codec->resolution == SQS_VARIABLE;
+    uint32_t coding = variable ? 3 : (uint32_t)codec->coding;
+    uint32_t vocab = codec->vocab_size - SQS_MIN_VOCAB;
+    uint32_t resolution = variable ? 0 : codec->resolution - 1;
+    header[0] = (uint8_t)(4 * coding + k);
+    header[1] = (uint8_t)(vocab >> 16);
+    header[2] = (uint8_t)(vocab >> 8);
+    header[3] = (uint8_t)vocab;
+    header[4] = (uint8_t)(resolution >> 8);
+    header[5] = (uint8_t)resolution;
+}
+
+static inline sqs_codec get_header(const uint8_t header[FUZZ_HEADER], kind *k)
+{
+    uint32_t coding = header[0] / 4 % 4;
+    uint32_t vocab = (uint32_t)header[1] << 16 | (uint32_t)header[2] << 8 |
+                     (uint32_t)header[3];
+    uint32_t resolution = (uint32_t)header[4] << 8 | (uint32_t)header[5];
+    uint32_t shift = header[0] / 16;
+    bool variable = coding == 3;
+    *k = (kind)(header[0] % 4);
+    return (sqs_codec){SQS_MIN_VOCAB + (vocab >> shift) % FUZZ_VOCABS,
+                       variable ? SQS_VARIABLE : (resolution >> shift) + 1,
+                       variable ? SQS_ENTROPY : (sqs_coding)coding};
+}
+
+#endif /* FUZZ_H */
