@@ -1,15 +1,17 @@
-"""Read ``tests/data/drafts.npz``, which ``make_drafts.py`` made."""
+"""Read what ``make_drafts.py`` wrote: ``tests/data/drafts.npz`` and ``targets.npz``."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 DRAFTS = Path(__file__).parents[1] / "tests" / "data" / "drafts.npz"
+TARGETS = DRAFTS.with_name("targets.npz")
 
 VOCAB_SIZE = 49_152
 """V of SmolLM2."""
@@ -19,13 +21,11 @@ LOGIT_UNIT = 2.0**-10
 
 
 @dataclass(frozen=True)
-class Drafts:
-    """Real logits of a draft model, one row for every position of some answers.
+class Rows:
+    """Real logits of a model, one row for every position of some answers.
 
     Attributes
     ----------
-    category : ndarray of str, shape [N]
-        Kind of prompt.
     prompt : ndarray of uint8, shape [N]
         Number of the prompt; the rows of a prompt are consecutive positions.
     position : ndarray of uint16, shape [N]
@@ -33,26 +33,19 @@ class Drafts:
     token : ndarray of uint16, shape [N]
         What the target model wrote at that place.
     ids : ndarray of uint16, shape [N, 384]
-        The draft's most probable tokens in descending order.
+        The model's most probable tokens in descending order.
     logits : ndarray of float32, shape [N, 384]
         Their logits at temperature 1, relative to the row's largest, which is 0.
     tail : ndarray of float32, shape [N]
         Log of the sum of exp(logit) over all other tokens, on the same scale.
-    dense : ndarray of float16, shape [6, V]
-        Whole rows as the model gave them.
-    dense_row : ndarray of uint16, shape [6]
-        Which of the N rows these are.
     """
 
-    category: NDArray[np.str_]
     prompt: NDArray[np.uint8]
     position: NDArray[np.uint16]
     token: NDArray[np.uint16]
     ids: NDArray[np.uint16]
     logits: NDArray[np.float32]
     tail: NDArray[np.float32]
-    dense: NDArray[np.float16]
-    dense_row: NDArray[np.uint16]
 
     def __len__(self) -> int:
         """N, the number of rows."""
@@ -75,8 +68,27 @@ class Drafts:
         return (self.row(index) for index in range(len(self)))
 
 
+@dataclass(frozen=True)
+class Drafts(Rows):
+    """The draft model's rows.
+
+    Attributes
+    ----------
+    category : ndarray of str, shape [N]
+        Kind of prompt.
+    dense : ndarray of float16, shape [6, V]
+        Whole rows as the model gave them.
+    dense_row : ndarray of uint16, shape [6]
+        Which of the N rows these are.
+    """
+
+    category: NDArray[np.str_]
+    dense: NDArray[np.float16]
+    dense_row: NDArray[np.uint16]
+
+
 def load_drafts(path: Path = DRAFTS) -> Drafts:
-    """Load the file of drafts.
+    """Load the draft model's rows.
 
     Examples
     --------
@@ -84,7 +96,23 @@ def load_drafts(path: Path = DRAFTS) -> Drafts:
     >>> drafts.row(0).shape, float(drafts.row(0).max())
     ((49152,), 0.0)
     """
+    return Drafts(**_arrays(path))
+
+
+def load_targets(path: Path = TARGETS) -> Rows:
+    """Load the target model's rows, of the same positions as the draft's.
+
+    Examples
+    --------
+    >>> drafts, targets = load_drafts(), load_targets()
+    >>> np.array_equal(drafts.token, targets.token)
+    True
+    """
+    return Rows(**_arrays(path))
+
+
+def _arrays(path: Path) -> dict[str, Any]:
     with np.load(path) as file:
         arrays = dict(file)
     arrays["logits"] = arrays["logits"].astype(np.float32) * np.float32(LOGIT_UNIT)
-    return Drafts(**arrays)
+    return arrays

