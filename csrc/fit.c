@@ -35,9 +35,10 @@
  * token lacks most would move the draft less, but real targets accept fewer
  * tokens of such drafts: it is the ratios between tokens that they agree with.
  *
- * Greedy is enough, as dropping one token changes little for the next: what
- * each costs and has stays nearly the same. MOST_TRIALS bounds the time for
- * flat rows, where hardly any token is worth dropping.
+ * Greedy is enough for rows as peaked as language models', as dropping one
+ * token changes little for the next: what each costs and has stays nearly the
+ * same. On flat rows, where only dropping many at once would pay, it stops
+ * early; MOST_TRIALS bounds its time there.
  */
 #include <math.h>
 

@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sqs_codec._codec import Codec, Round, SparseDistribution, _check_keep
+from sqs_codec._codec import (
+    Codec,
+    Round,
+    SparseDistribution,
+    _as_int,
+    _check_keep,
+)
 from sqs_codec._format import MAX_ROUND
 from sqs_codec._stream import StreamEncoder
 
@@ -18,6 +24,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Drafter"]
 
+FRAMING_BITS = 48
+"""More than a round takes beside its distributions: number or length, padding."""
+
+ROUNDING_BITS = 4
+"""More than estimates err by."""
+
 
 class Drafter:
     """Draft rounds within a budget of uplink bits.
@@ -26,6 +38,7 @@ class Drafter:
     order is a RuntimeError. The first `push` of a round always drafts; later
     ones draft while the round's packet, padding included, stays within the
     budget and the coding's limits, and once one doesn't the round is full.
+    (With a `stream`, as long as nothing else uses or restarts that meanwhile.)
     Whether one drafts depends on its distribution and never on the token drawn,
     which keeps the output exact: the token is planned for as the dearest of them.
 
@@ -97,8 +110,10 @@ class Drafter:
         self.stream = stream
         self.keep = keep
         self.rng = rng
-        self.budget_bits = None if budget_bits is None else operator.index(budget_bits)
-        self.max_tokens = operator.index(max_tokens)
+        self.budget_bits = (
+            None if budget_bits is None else _as_int("budget_bits", budget_bits)
+        )
+        self.max_tokens = _as_int("max_tokens", max_tokens)
         self.bits_per_tv = bits_per_tv
         codec._price(bits_per_tv)  # says what is wrong with it
         if self.budget_bits is not None and self.budget_bits < 1:
@@ -112,6 +127,7 @@ class Drafter:
     def _start(self) -> None:
         self._full = False
         self._finished = False
+        self._bits = FRAMING_BITS  # at most, of the round so far
         self._distributions: list[SparseDistribution] = []
         self._tokens: list[int] = []
         self._states = [self.keep.checkpoint()]
@@ -140,9 +156,12 @@ class Drafter:
         if self._full or len(self._tokens) == self.max_tokens:
             return None
         q = self.codec.quantize(logits, self.keep, temperature, self.bits_per_tv)
+        self.codec._check(q)
         if self._tokens and not self._fits(q):
             self._full = True
             return None
+        if not self._tokens:
+            self._bits += self._most_bits(q)
         assert q.dropped_mass is not None  # it comes from quantize
         self.keep.update(q.dropped_mass)
         token = q.sample(self.rng)
@@ -158,9 +177,24 @@ class Drafter:
             return False
         if self.budget_bits is None:
             return True
-        dearest = int(q.token_ids[q.counts.argmin()])
-        round_ = Round(tuple(drafted), (*self._tokens, dearest))
-        return 8 * self._size(round_) <= self.budget_bits
+        bits = self._bits + self._most_bits(q)
+        if bits > self.budget_bits:  # the estimate is no longer good enough
+            dearest = int(q.token_ids[q.counts.argmin()])
+            round_ = Round(tuple(drafted), (*self._tokens, dearest))
+            bits = 8 * self._size(round_)
+        if bits > self.budget_bits:
+            return False
+        self._bits = bits
+        return True
+
+    def _most_bits(self, q: SparseDistribution) -> int:
+        """Return more bits than `q` and any token of it can take in a round.
+
+        To mix in what is remembered makes no id less than half as likely, so a
+        round adds at most a bit for each.
+        """
+        bits = self.codec._bits(q) + self.codec.token_bits(q)
+        return bits + q.token_ids.size + ROUNDING_BITS
 
     def _size(self, round_: Round) -> int:
         """Return the size of a round's packet in bytes."""

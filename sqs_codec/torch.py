@@ -44,7 +44,11 @@ DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def quantize(
-    codec: Codec, logits: torch.Tensor, keep: Keep, temperature: float = 1.0
+    codec: Codec,
+    logits: torch.Tensor,
+    keep: Keep,
+    temperature: float = 1.0,
+    bits_per_tv: float | None = None,
 ) -> Any:
     """Sparsify and quantize ``softmax(logits / temperature)``, row by row.
 
@@ -69,6 +73,9 @@ def quantize(
         Which tokens to keep. The same state serves all rows and isn't changed.
     temperature : float
         At 0 the most probable token gets all counts.
+    bits_per_tv : float, optional
+        As for `Codec.quantize`. With it, or with a codec that has a `Resolution`,
+        whole rows move to the host.
 
     Returns
     -------
@@ -105,10 +112,18 @@ def quantize(
     _check_keep(keep)
     shape = values.shape[:-1]
     rows = values.reshape(shape.numel(), codec.vocab_size)
-    if isinstance(codec.resolution, Resolution):
-        rows = rows.cpu()  # the rule looks at what was dropped, to the last bit
-    on = _quantize_on_host if rows.device.type == "cpu" else _quantize_on_device
-    return _nest(iter(on(codec, rows, shape, keep, temperature)), shape)
+    # These two look at what was dropped to the last bit.
+    exact = isinstance(codec.resolution, Resolution) or bits_per_tv is not None
+    if exact or _is_on_host(rows):
+        rows = rows.cpu()
+        found = _quantize_on_host(codec, rows, shape, keep, temperature, bits_per_tv)
+    else:
+        found = _quantize_on_device(codec, rows, shape, keep, temperature)
+    return _nest(iter(found), shape)
+
+
+def _is_on_host(rows: torch.Tensor) -> bool:
+    return rows.device.type == "cpu"
 
 
 def _quantize_on_host(
@@ -117,11 +132,14 @@ def _quantize_on_host(
     shape: Sequence[int],
     keep: Keep,
     temperature: float,
+    bits_per_tv: float | None,
 ) -> list[SparseDistribution]:
     if rows.dtype == torch.bfloat16:  # which numpy lacks
         rows = rows.float()
     try:
-        return [codec.quantize(row, keep, temperature) for row in rows.numpy()]
+        return [
+            codec.quantize(row, keep, temperature, bits_per_tv) for row in rows.numpy()
+        ]
     except ValueError:
         _check_maxima("logits", rows.amax(-1).numpy(), shape)
         raise

@@ -347,3 +347,32 @@ def test_rules_without_state_have_nothing_to_learn():
         keep.update(0.5)
         keep.rollback(state)
         assert repr(keep) == before
+
+
+def test_what_cannot_be_sent_is_refused_before_anything_has_changed():
+    codec = sqs.Codec(4000, 1 << 16, "enumerative")
+    edge = sqs.Drafter(
+        codec, sqs.Conformal(beta=-1), rng=np.random.default_rng(0), max_tokens=3
+    )
+    flat = np.random.default_rng(1).normal(0, 0.1, 4000)
+    with pytest.raises(ValueError, match="at most 1024 tokens"):
+        edge.push(flat)
+    assert edge.keep.threshold == -1
+    assert edge.push(100 * flat) is not None
+    assert len(codec.decode_round(edge.finish())) == 1
+
+
+def test_the_estimate_never_takes_less_than_a_round_does():
+    """Else a budget would be overrun; and near the budget it is never relied on."""
+    rng = np.random.default_rng(2)
+    for resolution in (100, sqs.Resolution()):
+        codec = sqs.Codec(V, resolution)
+        stream = sqs.StreamEncoder(codec)
+        edge = sqs.Drafter(
+            codec, sqs.TopK(64), rng=rng, stream=stream, budget_bits=1 << 20
+        )
+        for _ in range(50):
+            while edge.push(rng.normal(0, rng.uniform(0.5, 4), V)) is not None:
+                pass
+            assert 8 * len(edge.finish()) <= edge._bits
+            edge.feedback(0)

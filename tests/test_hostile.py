@@ -136,7 +136,7 @@ def test_megabytes_of_anything(resolution, coding):
             codec.decode_round(data)
         if codec.coding == "entropy":
             with pytest.raises(sqs.PacketError):
-                sqs.StreamDecoder(codec).decode_round(b"\x80" + data)
+                sqs.StreamDecoder(codec).decode_round(b"\x80\0\0\0" + data)
 
 
 def test_slowest_packet_is_bounded():
@@ -150,7 +150,7 @@ def test_slowest_packet_is_bounded():
     assert codec.decode_round(data).tokens == tuple(tokens)
     assert time.perf_counter() - start < 10
     small = random_distribution(rng, 1 << 20, 1 << 16, 1)
-    with pytest.raises(ValueError, match="draft fewer tokens or use 'bitpack'"):
+    with pytest.raises(ValueError, match="draft fewer tokens"):
         codec.encode_round([*slow, small], [*tokens, small.token_ids[0]])
 
 
@@ -197,7 +197,7 @@ def test_slowest_entropy_packet_is_bounded(different, vocab_size):
     assert codec.decode_round(data).tokens == tuple(tokens)
     assert time.perf_counter() - start < 5
     if length < 256:
-        with pytest.raises(ValueError, match="draft fewer tokens or use 'bitpack'"):
+        with pytest.raises(ValueError, match="draft fewer tokens"):
             codec.encode_round([q] * (length + 1), [*tokens, tokens[0]])
 
 

@@ -45,7 +45,7 @@ CODEC = sqs.Codec(VOCAB, resolution=150)
 def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Send CPU tensors down either path."""
     if request.param == "device":
-        monkeypatch.setattr(adapter, "_quantize_on_host", adapter._quantize_on_device)
+        monkeypatch.setattr(adapter, "_is_on_host", lambda rows: False)
     return str(request.param)
 
 

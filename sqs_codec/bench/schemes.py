@@ -26,7 +26,7 @@ PAPER_STEPS = (0.42, 0.5, 0.6, 0.7, 0.85, 1.0, 1.4, 2.0)
 """Resolution times beta: the counts of the least probable token kept."""
 
 RESOLUTIONS = tuple(
-    dict.fromkeys(round(2 ** (i / 8)) for i in (*range(8, 80), *range(80, 105, 2)))
+    dict.fromkeys(round(2 ** (i / 8)) for i in (*range(80), *range(80, 105, 2)))
 )
 OUR_KS = (64, 256)
 OUR_STEPS = 0.6  # as PAPER_STEPS

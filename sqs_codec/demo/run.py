@@ -98,7 +98,7 @@ def run(options: Options, console: Console) -> None:
         f"the rest {time.monotonic() - loaded:.0f} s.",
         highlight=False,
     )
-    if options.packets and not options.stream:
+    if options.packets:
         example = options.packets / packet_name(next(iter(rules)), 1)
         console.print(
             f"Packets are in {options.packets}; to look into one:\n"

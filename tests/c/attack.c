@@ -212,11 +212,12 @@ static bool is_memory(const sqs_codec *codec, const sqs_memory *m)
 }
 
 /*
+ * Whether sqs_bits agrees with the size that a distribution was encoded to.
  * The range coder has spent 8 s + 56 - log2(range) bits when it ends. As then
  * 2^48 < range <= 2^56, that is at least 8 s and less than 8 s + 8. The packet
- * has s + 1 bytes.
+ * has s + 1 bytes, and sqs_bits is off by one bit at most.
  */
-bool bits_fit(const sqs_codec *codec, const content *c, size_t size)
+static bool bits_fit(const sqs_codec *codec, const content *c, size_t size)
 {
     uint32_t bits;
     sqs_status status =
@@ -288,14 +289,15 @@ static const char *attack_other(party *writer, const content *got,
     return NULL;
 }
 
-/* Encodes what was read from p. */
+/* Encodes what was read from p, and tells the size of that. */
 static const char *attack_encoder(party *writer, const packet *p,
-                                  const content *got)
+                                  const content *got, size_t *size)
 {
     static block tight, ample;
     packet again;
     size_t bound = packet_bound(writer->codec, writer->k, got);
     sqs_status status = write_again(writer, got, p->size, &tight, &again);
+    *size = p->size;
     if (status == SQS_OK && same_packet(p, &again))
         return p->size <= bound ? NULL : "the bound is too low";
     if (writer->codec->coding != SQS_ENTROPY)
@@ -306,6 +308,7 @@ static const char *attack_encoder(party *writer, const packet *p,
     status = write_again(writer, got, bound, &ample, &again);
     if (status != SQS_OK || again.size > bound)
         return "it does not encode within the bound";
+    *size = again.size;
     if (longer != (again.size > p->size))
         return "the encoder misjudges its space";
     return attack_other(writer, got, &again);
@@ -331,24 +334,24 @@ const char *attack(const sqs_codec *codec, kind k, sqs_memory *memory,
     if (*status != SQS_OK)
         return NULL;
     note_content(got);
-    const char *wrong = attack_encoder(&writer, p, got);
+    size_t size;
+    const char *wrong = attack_encoder(&writer, p, got, &size);
     if (wrong != NULL)
         return wrong;
     if (!same_memory(writer.after, memory))
         return "the encoder learnt something else";
-    if (k == DISTRIBUTION && codec->coding != SQS_ENTROPY &&
-        !bits_fit(codec, got, p->size))
+    if (k == DISTRIBUTION && !bits_fit(codec, got, size))
         return "sqs_bits misjudges the size";
     return NULL;
 }
 
 /*
- * Whether the packet that comes next in order must say something else. Where
- * it says the same, in the entropy coding, it does so in other modes. But of
- * two packets next to each other in different modes one has the last value of
- * each later symbol, and the other one the first. A round ends with `more` =
- * 0, which isn't the last value, and ids are the last set or the first: unless
- * `more` is left out, or there is only one set.
+ * Whether the packet that comes next in order must say something else. In the
+ * entropy coding two packets may say the same in different modes. If they are
+ * neighbours then, from there on one has the last value of each symbol and the
+ * other one the first. So the one has the last ids, the other one the first,
+ * which differ unless the support is all of the vocabulary. And a round ends
+ * with `more` = 0, which is not the last value, unless it is left out.
  */
 static bool next_differs(const sqs_codec *codec, kind k, const content *c)
 {

@@ -69,7 +69,7 @@ sqs_status write_packet(const sqs_codec *codec, kind k, sqs_memory *memory,
  *    choose other modes. Then its packet must decode to the same, and encode
  *    to the same again.
  *  - Both ends have the same memory then.
- *  - sqs_bits tells the size, if the coding isn't that which it estimates.
+ *  - sqs_bits tells the size, in the entropy coding to within one bit.
  *
  * `got` is what was decoded, if the status is SQS_OK. Returns null, or what was
  * wrong.
@@ -90,10 +90,6 @@ const char *attack(const sqs_codec *codec, kind k, sqs_memory *memory,
 const char *attack_around(const sqs_codec *codec, kind k,
                           const sqs_memory *before, const packet *p,
                           const content *got);
-
-/* Whether sqs_bits is right, in the entropy coding to within one bit, about a
- * distribution that was encoded to `size` bytes. */
-bool bits_fit(const sqs_codec *codec, const content *c, size_t size);
 
 /* Of all that decoders have answered: equal for equal packets in equal order,
  * whatever the build. */

@@ -273,7 +273,9 @@ def streams() -> dict[str, Any]:
                 memory = entropy.Memory()
             drafted, tokens = draft(vocab_size, resolution, k, seeds, slope)
             body = entropy.encode_round(drafted, tokens, vocab_size, resolution, memory)
-            head = bytes([number | (number in RESTARTS) << 7])
+            head = bytes([number])
+            if number in RESTARTS:
+                head = (number | 1 << 31).to_bytes(4, "big")
             sent.append(
                 {"seeds": [*seeds], "tokens": tokens, "packet": (head + body).hex()}
             )
