@@ -55,7 +55,7 @@ ZIPF = 1.1
 """Exponent by which buckets beyond the fitted vocabulary go on."""
 
 LEAST_WEIGHT = 64
-"""Of the last bucket, so that rounding the weights changes nothing."""
+"""Of the last bucket, so that rounding changes no weight by more than 1 %."""
 
 
 def held_out(drafts: Drafts) -> NDArray[np.bool_]:

@@ -70,14 +70,15 @@ static inline sqs_coder sqs_coder_read(const uint8_t *in, size_t size)
 static inline sqs_coder sqs_coder_meter(void)
 {
     sqs_coder c = {.mode = SQS_METER};
+    c.range = (uint64_t)1 << SQS_CODER_BITS;
     return c;
 }
 
-/* Adds one to the number that has moved on. */
+/* Adds one to the number that has moved on, as far as there was room. */
 static inline void sqs_coder_carry(sqs_coder *c)
 {
-    for (size_t i = c->shifts; i-- > 0;)
-        if (i < c->size && ++c->out[i] != 0)
+    for (size_t i = c->shifts < c->size ? c->shifts : c->size; i-- > 0;)
+        if (++c->out[i] != 0)
             return;
 }
 
@@ -116,6 +117,15 @@ static inline void sqs_coder_narrow(sqs_coder *c, uint64_t start,
     }
 }
 
+/* Narrows the interval to the share from `below` on of so many units, or to all
+ * that is left of it: the last value of a symbol takes what rounding leaves. */
+static inline void sqs_coder_take(sqs_coder *c, uint64_t unit, uint64_t below,
+                                  uint64_t width, bool last)
+{
+    uint64_t start = unit * below;
+    sqs_coder_narrow(c, start, last ? c->range - start : unit * width);
+}
+
 /* Whether another symbol can be read; writing, always. */
 static inline bool sqs_coder_going(sqs_coder *c)
 {
@@ -152,8 +162,7 @@ static inline uint32_t sqs_code_uniform(sqs_coder *c, uint32_t n,
         uint64_t target = c->code / unit;
         value = target < n ? (uint32_t)target : n - 1;
     }
-    uint64_t start = unit * value;
-    sqs_coder_narrow(c, start, value + 1 < n ? unit : c->range - start);
+    sqs_coder_take(c, unit, value, 1, value + 1 == n);
     return value;
 }
 

@@ -27,11 +27,12 @@
  * counts give any token beyond its probability, summed.
  *
  * The search starts from a plain lattice point: that of the codec's resolution
- * or the best of the powers of two up to mu / 4. Beyond these the n / 4l that
- * is left to gain is worth less than the n bits of the next step. Then it
+ * or the best of the powers of two up to mu. Beyond these all that is left to
+ * gain, mu n / 4l, is less than a quarter of a bit for each token kept, and the
+ * next step would take about a bit for each. Then it
  * offers to drop survivors, one at a time, the smallest counts first and of
  * these the highest ids, which cost most; J decides. The others are rounded
- * anew, as if the token had never been kept. To hand its units to whichever
+ * anew, as if nothing but them had been kept. To hand its units to whichever
  * token lacks most would move the draft less, but real targets accept fewer
  * tokens of such drafts: it is the ratios between tokens that they agree with.
  *
@@ -139,7 +140,7 @@ static uint32_t cheapest(const objective *o, sqs_point *kept,
     uint32_t best = 1;
     double least = INFINITY;
     for (uint32_t e = 0; e <= MAX_EXPONENT; e++) {
-        if (e > 0 && !(1u << e <= o->bits_per_tv / 4))
+        if (e > 0 && !(1u << e <= o->bits_per_tv))
             break;
         round_weights(kept, 1u << e, heap);
         gather(kept, found);

@@ -3,7 +3,7 @@
  *
  * Both run straight between the knots of a table, which is as good as exact
  * for a model: what matters is that the two ends agree and that each function
- * is monotone. The error, below 2^-23 of a bit, costs nothing measurable.
+ * is monotone. The errors, 2^-22 and 2^-19 at most, cost nothing measurable.
  */
 #ifndef SQS_FIXED_H
 #define SQS_FIXED_H

@@ -7,7 +7,9 @@
  * fit.c       which resolution, and which of them are worth their bits
  * lattice.c   their weights to counts
  * index.c     supports and counts to exact ranks, with the integers of big.c
- * packet.c    the fields of a packet, and nothing else knows them
+ * entropy.c   the same to symbols of a range coder, by models of real drafts
+ * message.c   the layout of the entropy coding's packets
+ * packet.c    the fields of all others, and which is which
  * quantize.c  the way out from a row to counts
  */
 #ifndef SQS_INTERNAL_H

@@ -17,8 +17,8 @@
 #define MORE_CHANCE 192u     /* in 256ths: rounds have four tokens or so */
 #define FIRST_HOME 64u       /* what the first resolution is compared with */
 
-/* An upper bound of bits: a member of a set takes 31 at most, and there are
- * two sets. A distribution that isn't coded as two sets is cheaper than that.
+/* An upper bound of bits: a member of a set takes 31 and a trifle at most, and
+ * there are two sets. A distribution that isn't coded as two sets is cheaper than that.
  * What there is once takes 18 bits for the exponent, 8 for the modes, 17 for
  * the size, 17 for the position and 2 for `more`. */
 #define BITS_PER_SURVIVOR 62u
@@ -132,7 +132,7 @@ static uint32_t spent(const sqs_coder *c)
 
 /* The estimate is close for what language models give: supports that are
  * small, sparse and like the model. Others are coded to nowhere. */
-#define SMALL 128u
+#define SMALL 128u /* each member adds up to 2^-8 of error */
 #define SPARSE 4u
 
 uint32_t sqs_message_bits(const sqs_codec *codec, const uint32_t *token_ids,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sqs_codec._core import ffi, lib
+from sqs_codec._format import MEMORY_WORDS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,6 +26,9 @@ DTYPES = {
 
 USUAL_SURVIVORS = 4096
 """Of a round, to begin with: its limit is a megabyte."""
+
+
+assert ffi.sizeof("sqs_memory") == MEMORY_WORDS * 4  # they share their memory
 
 
 def _in(array: Ids) -> Any:

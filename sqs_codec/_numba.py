@@ -395,7 +395,7 @@ def cheapest(objective, ids, weights):
     best = 1
     least = np.inf
     for e in range(MAX_EXPONENT + 1):
-        if e > 0 and not 1 << e <= objective[1] / 4:
+        if e > 0 and not 1 << e <= objective[1]:
             break
         point = round_weights(ids, weights, 1 << e)
         cost = price(objective, 1 << e, point)

@@ -1,6 +1,7 @@
 """How many bits packets take: what is promised of the entropy coding."""
 
 import math
+import time
 
 import numpy as np
 import pytest
@@ -169,3 +170,17 @@ def test_a_round_takes_what_its_parts_do(unseen):
             math.log2(q.prob(token)) for q, token in zip(drafted, tokens, strict=True)
         )
     assert packets < 1.01 * parts + 8 * len(found) / 4
+
+
+def test_bits_of_a_large_support_take_no_longer_than_its_packet():
+    """Coding to nowhere must not look for room, time and again."""
+    rng = np.random.default_rng(6)
+    codec = sqs.Codec(1 << 20, 1 << 16)
+    q = random_distribution(rng, 1 << 20, 1 << 16, 60_000)
+    times = []
+    for work in (codec.encode, codec.bits):
+        work(q)  # Numba compiles
+        start = time.perf_counter()
+        work(q)
+        times.append(time.perf_counter() - start)
+    assert times[1] < 8 * times[0]

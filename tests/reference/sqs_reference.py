@@ -204,7 +204,7 @@ class Fit:
         resolutions = [
             1 << e
             for e in range(MAX_EXPONENT + 1)
-            if 1 << e <= max(1, self.bits_per_tv / 4)
+            if 1 << e <= max(1, self.bits_per_tv)
         ]
         return min(resolutions, key=lambda r: self.price(self.point(self.weights, r)))
 
