@@ -22,7 +22,7 @@ from sqs_codec import theory
 PAPER_KS = (*range(1, 17), *range(18, 33, 2), 40, 48, 64, 80, 96, 128, 192, 256)
 PAPER_STEPS_PER_K = (1, 2, 4, 8, 16, 32)
 PAPER_BETAS = tuple(2 ** (-i / 8) for i in range(4, 101))
-PAPER_STEPS = (0.42, 0.5, 0.6, 0.7, 0.85, 1.0, 1.4, 2.0)
+PAPER_STEPS = (0.42, 0.5, 0.6, 0.7, 1.0, 1.4)
 """Resolution times beta: the counts of the least probable token kept."""
 
 RESOLUTIONS = tuple(
