@@ -76,6 +76,13 @@ def random_logits(rng: np.random.Generator, vocab_size: int) -> np.ndarray:
     return np.minimum(row, np.finfo(row.dtype).max)
 
 
+def random_probs(rng, vocab_size):
+    """Return a distribution, peaked or flat, some of it exactly 0."""
+    probs = rng.dirichlet(np.full(vocab_size, rng.choice([0.01, 1, 100])))
+    probs[probs < 1e-9] = 0
+    return probs.astype(rng.choice([np.float32, np.float64]))
+
+
 def random_keep(rng: np.random.Generator) -> sqs.Keep:
     """Return a rule that isn't always a sensible one."""
     kind = rng.integers(4)

@@ -78,9 +78,7 @@ def test_awkward_logits(seed):
 def test_probabilities(seed):
     rng = np.random.default_rng(seed)
     vocab_size = int(rng.choice([2, 17, 300]))
-    probs = rng.dirichlet(np.full(vocab_size, rng.choice([0.01, 1, 100])))
-    probs[probs < 1e-9] = 0
-    probs = probs.astype(rng.choice([np.float32, np.float64]))
+    probs = random_probs(rng, vocab_size)
     codec = sqs.Codec(vocab_size, random_resolution(rng), "entropy")
     keep, price = random_keep(rng), rng.choice(PRICES)
     q = codec.quantize_probs(probs, keep, price)

@@ -22,6 +22,7 @@ from tests.kit import (
     random_distribution,
     random_keep,
     random_logits,
+    random_probs,
     reference_quantize,
     wire_resolution,
 )
@@ -56,9 +57,7 @@ def test_awkward_logits(seed):
 def test_probabilities(seed):
     rng = np.random.default_rng(seed)
     vocab_size = int(rng.choice([2, 17, 300]))
-    probs = rng.dirichlet(np.full(vocab_size, rng.choice([0.01, 1, 100])))
-    probs[probs < 1e-9] = 0
-    probs = probs.astype(rng.choice([np.float32, np.float64]))
+    probs = random_probs(rng, vocab_size)
     codec, keep = sqs.Codec(vocab_size, 100), random_keep(rng)
     expected = reference.quantize_probs(probs, RULES[keep._kind], keep._value, 100)
     assert as_lists(codec.quantize_probs(probs, keep)) == expected
