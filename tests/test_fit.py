@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import sqs_codec as sqs
-from tests.kit import RULES, as_lists, random_keep, random_logits, softmax
+from tests.kit import RULES, as_lists, random_keep, random_logits, random_probs, softmax
 from tests.reference import entropy
 from tests.reference import sqs_reference as reference
 
