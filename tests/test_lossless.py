@@ -187,7 +187,7 @@ def rounds_of_two(codec, streaming, **options):
     [
         (sqs.Codec(3, 4), {}, {4}, {2}),
         (sqs.Codec(3, sqs.Resolution(0.1)), {}, {1, 2, 4, 8}, {2}),
-        (sqs.Codec(3, sqs.Resolution(0.1)), {"bits_per_tv": 11.0}, {1, 2}, {2}),
+        (sqs.Codec(3, sqs.Resolution(0.1)), {"bits_per_tv": 11.0}, {1, 2, 4}, {2}),
         (sqs.Codec(3, sqs.Resolution(0.1)), {"budget_bits": 24}, {1, 2, 4}, {1, 2}),
     ],
     ids=["fixed", "rule", "price", "budget"],
