@@ -35,8 +35,9 @@
 #include <string.h>
 
 /* Chances in 256ths. Those of the uniform modes cost 0.09 bits each where the
- * models fit, and 4 where they don't: half of the 8 that the worst case may take
- * beyond a rank. Rules choose a resolution of 1 for a quarter of real drafts. */
+ * models fit, and 4 where they don't: half of the 8 that the worst case may
+ * take beyond a rank. Rules choose a resolution of 1 for a quarter of real
+ * drafts. */
 #define EVEN 128u
 #define UNIFORM_CHANCE 16u
 #define ONE_TOKEN_CHANCE 64u
@@ -54,10 +55,6 @@ static uint32_t lesser(uint32_t a, uint32_t b)
 
 /* Resolutions. */
 
-#define MAX_EXPONENT 16u
-_Static_assert(SQS_MAX_RESOLUTION == 1u << MAX_EXPONENT,
-               "exponents end at the largest resolution");
-
 uint32_t sqs_code_exponent(sqs_coder *c, uint32_t home, uint32_t exponent)
 {
     if (sqs_code_bit(c, ONE_TOKEN_CHANCE, exponent == 0))
@@ -65,10 +62,10 @@ uint32_t sqs_code_exponent(sqs_coder *c, uint32_t home, uint32_t exponent)
     if (!sqs_code_bit(c, EVEN, exponent != home))
         return home;
     bool up = home == 1;
-    if (home > 1 && home < MAX_EXPONENT)
+    if (home > 1 && home < SQS_MAX_EXPONENT)
         up = sqs_code_bit(c, EVEN, exponent > home);
     uint32_t at = up ? home + 1 : home - 1;
-    while (at > 1 && at < MAX_EXPONENT &&
+    while (at > 1 && at < SQS_MAX_EXPONENT &&
            sqs_code_bit(c, EVEN, exponent != at))
         at = up ? at + 1 : at - 1;
     return at;
@@ -271,6 +268,8 @@ static uint32_t memory_place(const sqs_memory *memory, uint32_t id)
     }
     return low;
 }
+
+static const sqs_memory no_memory;
 
 /* How much the memory counts for grows with what it has seen, up to as much
  * as the buckets do. */
@@ -578,12 +577,11 @@ sqs_cost sqs_entropy_cost(uint32_t vocab_size, uint32_t resolution,
                           const uint32_t *ids, const uint32_t *counts,
                           uint32_t k)
 {
-    static const sqs_memory empty;
     groups g;
     make_groups(counts, k, &g);
     costs a = counts_costs(vocab_size, resolution, &g, k);
     id_model m;
-    make_model(&m, vocab_size, &empty);
+    make_model(&m, vocab_size, &no_memory);
     costs b = ids_costs(&m, vocab_size, ids, k);
     bool uniform_counts = a.uniform < a.model;
     bool uniform_ids = b.uniform < b.model;
@@ -688,9 +686,8 @@ uint32_t sqs_code_position(sqs_coder *c, const uint32_t *counts, uint32_t k,
 
 uint32_t sqs_code_token(sqs_coder *c, uint32_t vocab_size, uint32_t token)
 {
-    static const sqs_memory empty;
     id_model m;
-    make_model(&m, vocab_size, &empty);
+    make_model(&m, vocab_size, &no_memory);
     set s = {&m, vocab_size, 1, 0};
     return code_gap(c, &s, token);
 }
@@ -703,10 +700,10 @@ uint32_t sqs_code_token_count(sqs_coder *c, uint32_t resolution,
 
 /* Memory. */
 
-/* Weights fade by 2^-5 with each support, so that a token seen once is forgotten
- * after about 110 others, where fading would stop at 31 for lack of digits. These
- * and MEMORY_DELAY are the best of a few tried on the drafts of fit_model.py;
- * none of them is critical. */
+/* Weights fade by 2^-5 with each support, so that a token seen once is
+ * forgotten after about 110 others, where fading would stop at 31 for lack of
+ * digits. These and MEMORY_DELAY are the best of a few tried on the drafts of
+ * fit_model.py; none of them is critical. */
 #define NEW_WEIGHT 1024u
 #define LEAST_WEIGHT 32u
 #define FADING 5u

@@ -7,6 +7,10 @@
 #include "coder.h"
 #include "sqs.h"
 
+#define SQS_MAX_EXPONENT 16u
+_Static_assert(SQS_MAX_RESOLUTION == 1u << SQS_MAX_EXPONENT,
+               "exponents end at the largest resolution");
+
 /* Codes log2 of a resolution: 0, or likely `home`, the last that wasn't 0. */
 uint32_t sqs_code_exponent(sqs_coder *c, uint32_t home, uint32_t exponent);
 

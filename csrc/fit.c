@@ -47,10 +47,6 @@
 #include "internal.h"
 #include "softmax.h"
 
-#define MAX_EXPONENT 16u
-_Static_assert(SQS_MAX_RESOLUTION == 1u << MAX_EXPONENT,
-               "exponents end at the largest resolution");
-
 #define MOST_TRIALS 64u
 
 /* What points are compared by. */
@@ -112,7 +108,7 @@ static double variation(const sqs_point *p, double total, double mass)
 static uint32_t balance(sqs_point *kept, double most, sqs_ranked *heap)
 {
     double total = sqs_sum(kept->weights, kept->n);
-    uint32_t low = 0, high = MAX_EXPONENT;
+    uint32_t low = 0, high = SQS_MAX_EXPONENT;
     while (low < high) {
         uint32_t middle = (low + high) / 2;
         round_weights(kept, 1u << middle, heap);
@@ -139,7 +135,7 @@ static uint32_t cheapest(const objective *o, sqs_point *kept,
 {
     uint32_t best = 1;
     double least = INFINITY;
-    for (uint32_t e = 0; e <= MAX_EXPONENT; e++) {
+    for (uint32_t e = 0; e <= SQS_MAX_EXPONENT; e++) {
         if (e > 0 && !(1u << e <= o->bits_per_tv))
             break;
         round_weights(kept, 1u << e, heap);

@@ -18,9 +18,9 @@
 #define FIRST_HOME 64u       /* what the first resolution is compared with */
 
 /* An upper bound of bits: a member of a set takes 31 and a trifle at most, and
- * there are two sets. A distribution that isn't coded as two sets is cheaper than that.
- * What there is once takes 18 bits for the exponent, 8 for the modes, 17 for
- * the size, 17 for the position and 2 for `more`. */
+ * there are two sets. A distribution that isn't coded as two sets is cheaper
+ * than that. What there is once takes 18 bits for the exponent, 8 for the
+ * modes, 17 for the size, 17 for the position and 2 for `more`. */
 #define BITS_PER_SURVIVOR 62u
 #define BITS_PER_DISTRIBUTION 64u
 #define BITS_PER_TOKEN 256u /* 17 splits of 8 bits, 31, 18 and 2 */

@@ -147,14 +147,20 @@ def code_bit(coder, packet, chance, bit):
 
 
 @leaf
+def take(coder, packet, unit, below, width, last):
+    """Narrow to a share of the units; the last value takes what rounding leaves."""
+    start = unit * below
+    narrow(coder, packet, start, coder[RANGE] - start if last else unit * width)
+
+
+@leaf
 def code_uniform(coder, packet, n, value):
     if not going(coder, packet):
         return 0
     unit = coder[RANGE] // n
     if coder[MODE] == READ:
         value = min(coder[CODE] // unit, n - 1)
-    start = unit * value
-    narrow(coder, packet, start, unit if value + 1 < n else coder[RANGE] - start)
+    take(coder, packet, unit, value, 1, value + 1 == n)
     return value
 
 
@@ -288,8 +294,7 @@ def code_run(coder, packet, values, sizes, last, total, count):
     while g < last and (before + sizes[g] <= target if reading else values[g] != count):
         before += sizes[g]
         g += 1
-    start = unit * before
-    narrow(coder, packet, start, unit * sizes[g] if g < last else coder[RANGE] - start)
+    take(coder, packet, unit, before, sizes[g], g == last)
     return g
 
 
@@ -861,8 +866,7 @@ def code_position(coder, packet, counts, position):
     while i < last and (before + counts[i] <= target if reading else i < position):
         before += counts[i]
         i += 1
-    start = unit * before
-    narrow(coder, packet, start, unit * counts[i] if i < last else coder[RANGE] - start)
+    take(coder, packet, unit, before, counts[i], i == last)
     return i
 
 
