@@ -149,47 +149,36 @@ def rows(values: list[int], indent: str, width: int = 79) -> str:
 
 
 def as_c(model: dict[str, list]) -> str:
-    """Render the tables as a header."""
+    """Render the tables as what ``csrc/model.h`` declares."""
     chances = "\n".join(
         "    {" + ", ".join(map(str, row)) + "}," for row in model["split_chances"]
     )
     starts = np.cumsum([0, *(np.diff(bucket_edges()) * model["id_weights"])[:-1]])
     return f"""\
 /*
- * model.h - the tables of entropy.c; written by benchmarks/fit_model.py.
+ * model.c - the tables of model.h; written by benchmarks/fit_model.py.
  */
-#ifndef SQS_MODEL_H
-#define SQS_MODEL_H
+#include "model.h"
 
-#include <stdint.h>
-
-/* Chances, in 256ths, that a split of a count goes up: a row for each context,
- * a column for each node. */
-static const uint8_t sqs_split_chances[{len(model["split_chances"])}][{NODES}] = {{
+const uint8_t sqs_split_chances[SQS_SPLIT_CONTEXTS][SQS_SPLIT_NODES] = {{
 {chances}
 }};
 
-/* What one id weighs in each bucket. */
-static const uint32_t sqs_id_weights[{len(model["id_weights"])}] = {{
+const uint32_t sqs_id_weights[SQS_ID_BUCKETS] = {{
 {rows(model["id_weights"], "    ")}
 }};
 
-/* What all ids below each bucket weigh. */
-static const uint64_t sqs_id_starts[{len(starts)}] = {{
+const uint64_t sqs_id_starts[SQS_ID_BUCKETS] = {{
 {rows(starts.tolist(), "    ")}
 }};
 
-/* log2(1 + i / 1024) in units of 2^-32. */
-static const uint64_t sqs_log2_table[1025] = {{
+const uint64_t sqs_log2_table[SQS_LOG_KNOTS + 1] = {{
 {rows(log2_table(), "    ")}
 }};
 
-/* 2^(-i / 256) in units of 2^-31. */
-static const uint32_t sqs_exp2_table[257] = {{
+const uint32_t sqs_exp2_table[SQS_POWER_KNOTS + 1] = {{
 {rows(exp2_table(), "    ").replace("2147483648", "2147483648u")}
 }};
-
-#endif /* SQS_MODEL_H */
 """
 
 
@@ -249,7 +238,7 @@ def as_markdown(model: dict[str, list]) -> str:
 
 
 FILES = {
-    "csrc/model.h": as_c,
+    "csrc/model.c": as_c,
     "sqs_codec/_model.py": as_python,
     "docs/model.md": as_markdown,
 }

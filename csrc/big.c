@@ -5,6 +5,8 @@
 
 #include <string.h>
 
+#include "fixed.h"
+
 static void trim(sqs_big *a)
 {
     while (a->size > 0 && a->limb[a->size - 1] == 0)
@@ -23,14 +25,17 @@ void sqs_big_copy(sqs_big *a, const sqs_big *b)
     memcpy(a->limb, b->limb, b->size * sizeof b->limb[0]);
 }
 
+/* The number of zeros before the highest set bit; limb > 0. */
+static uint32_t leading_zeros(sqs_limb limb)
+{
+    return SQS_LIMB_BITS - 1 - sqs_floor_log2(limb);
+}
+
 uint32_t sqs_big_length(const sqs_big *a)
 {
     if (a->size == 0)
         return 0;
-    uint32_t length = (a->size - 1) * SQS_LIMB_BITS;
-    for (sqs_limb top = a->limb[a->size - 1]; top != 0; top >>= 1)
-        length++;
-    return length;
+    return a->size * SQS_LIMB_BITS - leading_zeros(a->limb[a->size - 1]);
 }
 
 int sqs_big_compare(const sqs_big *a, const sqs_big *b)
@@ -81,13 +86,57 @@ void sqs_big_scale(sqs_big *a, sqs_limb factor)
     trim(a);
 }
 
-void sqs_big_shrink(sqs_big *a, sqs_limb divisor)
+/*
+ * Division by an inverse (Moeller and Granlund, "Improved division by invariant
+ * integers", 2011, algorithm 4). With B = 2^SQS_LIMB_BITS, a divisor d whose
+ * highest bit is set and v = floor((B^2 - 1) / d) - B, the upper half of
+ * v high + (high, low) + B is the quotient of (high, low), high < d, but for
+ * an error of 1 either way, which the rest shows.
+ */
+typedef struct divisor {
+    sqs_limb d, inverse;
+    uint32_t shift; /* by which d was moved up to set its highest bit */
+} divisor;
+
+static divisor make_divisor(sqs_limb d)
 {
-    sqs_limb rest = 0;
+    uint32_t shift = leading_zeros(d);
+    sqs_limb top = d << shift;
+    sqs_wide most = (sqs_wide)(sqs_limb)~top << SQS_LIMB_BITS | (sqs_limb)-1;
+    return (divisor){top, (sqs_limb)(most / top), shift};
+}
+
+/* Returns the quotient of (*rest, low); *rest becomes what is left. */
+static inline sqs_limb divide(divisor by, sqs_limb *rest, sqs_limb low)
+{
+    sqs_limb high = *rest;
+    sqs_wide q = (sqs_wide)by.inverse * high +
+                 ((sqs_wide)high << SQS_LIMB_BITS | low);
+    sqs_limb quotient = (sqs_limb)((q >> SQS_LIMB_BITS) + 1);
+    sqs_limb left = low - quotient * by.d;
+    bool over = left > (sqs_limb)q;
+    quotient -= over;
+    left += over ? by.d : 0;
+    if (left >= by.d) { /* rarely */
+        quotient++;
+        left -= by.d;
+    }
+    *rest = left;
+    return quotient;
+}
+
+void sqs_big_shrink(sqs_big *a, sqs_limb d)
+{
+    if (a->size == 0)
+        return;
+    divisor by = make_divisor(d);
+    uint32_t up = by.shift, down = SQS_LIMB_BITS - 1 - up;
+    sqs_limb above = a->limb[a->size - 1];
+    sqs_limb rest = above >> 1 >> down;
     for (uint32_t i = a->size; i-- > 0;) {
-        sqs_wide part = (sqs_wide)rest << SQS_LIMB_BITS | a->limb[i];
-        a->limb[i] = (sqs_limb)(part / divisor);
-        rest = (sqs_limb)(part % divisor);
+        sqs_limb below = i > 0 ? a->limb[i - 1] : 0;
+        a->limb[i] = divide(by, &rest, above << up | below >> 1 >> down);
+        above = below;
     }
     trim(a);
 }
@@ -111,14 +160,11 @@ void sqs_big_multiply(sqs_big *product, const sqs_big *a, const sqs_big *b)
 
 uint32_t sqs_big_bits(const sqs_big *a, uint32_t at, uint32_t n)
 {
-    uint32_t value = 0;
-    for (uint32_t i = 0; i < n; i++) {
-        uint32_t limb = (at + i) / SQS_LIMB_BITS;
-        if (limb < a->size)
-            value |= (uint32_t)(a->limb[limb] >> (at + i) % SQS_LIMB_BITS & 1)
-                     << i;
-    }
-    return value;
+    uint32_t i = at / SQS_LIMB_BITS, shift = at % SQS_LIMB_BITS;
+    sqs_limb low = i < a->size ? a->limb[i] : 0;
+    sqs_limb high = i + 1 < a->size ? a->limb[i + 1] : 0;
+    sqs_limb value = low >> shift | high << 1 << (SQS_LIMB_BITS - 1 - shift);
+    return (uint32_t)value & ((1u << n) - 1);
 }
 
 void sqs_big_append(sqs_big *a, uint32_t low, uint32_t n)

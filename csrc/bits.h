@@ -27,15 +27,18 @@ typedef struct sqs_writer {
 /* width <= 32 */
 static inline void sqs_put(sqs_writer *w, uint32_t value, uint32_t width)
 {
-    while (width-- > 0) {
+    while (width > 0) {
         size_t at = (size_t)(w->bits / 8);
-        uint32_t place = 7 - (uint32_t)(w->bits % 8);
-        w->bits++;
+        uint32_t room = 8 - (uint32_t)(w->bits % 8);
+        uint32_t n = width < room ? width : room;
+        width -= n;
+        w->bits += n;
         if (at >= w->capacity)
             continue;
-        if (place == 7)
+        if (room == 8)
             w->bytes[at] = 0;
-        w->bytes[at] |= (uint8_t)((value >> width & 1) << place);
+        uint32_t part = value >> width & ((1u << n) - 1);
+        w->bytes[at] |= (uint8_t)(part << (room - n));
     }
 }
 
@@ -59,9 +62,14 @@ static inline uint64_t sqs_left(const sqs_reader *r)
 static inline uint32_t sqs_get(sqs_reader *r, uint32_t width)
 {
     uint32_t value = 0;
-    for (; width > 0; width--, r->at++)
-        value = value << 1 |
-                (r->bytes[r->at / 8] >> (7 - (uint32_t)(r->at % 8)) & 1);
+    while (width > 0) {
+        uint32_t room = 8 - (uint32_t)(r->at % 8);
+        uint32_t n = width < room ? width : room;
+        uint32_t part = (uint32_t)r->bytes[r->at / 8] >> (room - n);
+        value = value << n | (part & ((1u << n) - 1));
+        width -= n;
+        r->at += n;
+    }
     return value;
 }
 

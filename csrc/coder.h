@@ -29,6 +29,12 @@ typedef enum sqs_coder_mode {
     SQS_METER /* counts the bits of sqs_code_bit, and does nothing else */
 } sqs_coder_mode;
 
+/* Code what is given when writing, fill in what is found when reading. */
+typedef struct sqs_values {
+    const uint32_t *given;
+    uint32_t *found;
+} sqs_values;
+
 typedef struct sqs_coder {
     sqs_coder_mode mode;
     uint8_t *out;      /* writing */
@@ -53,7 +59,7 @@ static inline sqs_coder sqs_coder_write(uint8_t *out, size_t size)
     return c;
 }
 
-static inline uint8_t sqs_coder_byte(const sqs_coder *c, size_t at)
+SQS_INLINE uint8_t sqs_coder_byte(const sqs_coder *c, size_t at)
 {
     return at < c->size ? c->in[at] : 0;
 }
@@ -75,34 +81,82 @@ static inline sqs_coder sqs_coder_meter(void)
 }
 
 /* Adds one to the number that has moved on, as far as there was room. */
-static inline void sqs_coder_carry(sqs_coder *c)
+SQS_INLINE void sqs_coder_carry(sqs_coder *c)
 {
     for (size_t i = c->shifts < c->size ? c->shifts : c->size; i-- > 0;)
         if (++c->out[i] != 0)
             return;
 }
 
-static inline void sqs_coder_put(sqs_coder *c, uint8_t byte)
+SQS_INLINE void sqs_coder_put(sqs_coder *c, uint8_t byte)
 {
     if (c->shifts < c->size)
         c->out[c->shifts] = byte;
     c->shifts++;
 }
 
+/* The least a range is narrowed to is the 2^-31 of it that a value of a set may
+ * have. So four bytes at most move on at once, and where there is room for as
+ * many they do without a loop, whose end nobody could predict. */
+#define SQS_CODER_NARROWEST (SQS_CODER_LEAST - SQS_POWER_UNIT)
+#define SQS_CODER_MOST 4u
+_Static_assert((SQS_CODER_BITS - SQS_CODER_NARROWEST) / 8 == SQS_CODER_MOST,
+               "SQS_CODER_MOST follows from how narrow a range can be");
+
+/* How many bytes it takes for a range of 2^48 at most to exceed that. */
+SQS_INLINE uint32_t sqs_coder_moves(uint64_t range)
+{
+    return (SQS_CODER_BITS - 1 - sqs_floor_log2(range - 1)) / 8;
+}
+
+SQS_INLINE void sqs_coder_read_on(sqs_coder *c)
+{
+    uint32_t n = sqs_coder_moves(c->range);
+    size_t at = c->shifts + SQS_CODER_BYTES;
+    c->range <<= 8 * n;
+    c->shifts += n;
+    if (c->size >= SQS_CODER_MOST && at <= c->size - SQS_CODER_MOST) {
+        const uint8_t *in = c->in + at;
+        uint64_t next = (uint32_t)in[0] << 24 | (uint32_t)in[1] << 16 |
+                        (uint32_t)in[2] << 8 | in[3];
+        c->code = c->code << 8 * n | next >> 8 * (SQS_CODER_MOST - n);
+        return;
+    }
+    for (; n > 0; n--, at++)
+        c->code = c->code << 8 | sqs_coder_byte(c, at);
+}
+
+/* What is written beyond the n bytes is not yet of any meaning. */
+SQS_INLINE void sqs_coder_write_on(sqs_coder *c)
+{
+    uint32_t n = sqs_coder_moves(c->range);
+    c->range <<= 8 * n;
+    if (c->size >= SQS_CODER_MOST && c->shifts <= c->size - SQS_CODER_MOST) {
+        uint8_t *out = c->out + c->shifts;
+        uint32_t next = (uint32_t)(c->low >> (SQS_CODER_LEAST - 24));
+        out[0] = (uint8_t)(next >> 24);
+        out[1] = (uint8_t)(next >> 16);
+        out[2] = (uint8_t)(next >> 8);
+        out[3] = (uint8_t)next;
+        c->shifts += n;
+    } else {
+        for (uint32_t i = 0; i < n; i++)
+            sqs_coder_put(c, (uint8_t)(c->low >> (SQS_CODER_LEAST - 8 * i)));
+    }
+    c->low = c->low << 8 * n & (((uint64_t)1 << SQS_CODER_BITS) - 1);
+}
+
 /* Narrows the interval to `range` from `start` on. */
-static inline void sqs_coder_narrow(sqs_coder *c, uint64_t start,
+SQS_INLINE void sqs_coder_narrow(sqs_coder *c, uint64_t start,
                                     uint64_t range)
 {
     const uint64_t mask = ((uint64_t)1 << SQS_CODER_BITS) - 1;
+    const uint64_t least = (uint64_t)1 << SQS_CODER_LEAST;
     c->range = range;
     if (c->mode == SQS_READ) {
         c->code -= start;
-        while (c->range <= (uint64_t)1 << SQS_CODER_LEAST) {
-            uint8_t next = sqs_coder_byte(c, c->shifts + SQS_CODER_BYTES);
-            c->code = c->code << 8 | next;
-            c->range <<= 8;
-            c->shifts++;
-        }
+        if (range <= least)
+            sqs_coder_read_on(c);
         return;
     }
     c->low += start;
@@ -110,11 +164,8 @@ static inline void sqs_coder_narrow(sqs_coder *c, uint64_t start,
         c->low &= mask;
         sqs_coder_carry(c);
     }
-    while (c->range <= (uint64_t)1 << SQS_CODER_LEAST) {
-        sqs_coder_put(c, (uint8_t)(c->low >> SQS_CODER_LEAST));
-        c->low = c->low << 8 & mask;
-        c->range <<= 8;
-    }
+    if (range <= least)
+        sqs_coder_write_on(c);
 }
 
 /* Narrows the interval to the share from `below` on of so many units, or to all
@@ -127,19 +178,27 @@ static inline void sqs_coder_take(sqs_coder *c, uint64_t unit, uint64_t below,
 }
 
 /* Whether another symbol can be read; writing, always. */
-static inline bool sqs_coder_going(sqs_coder *c)
+SQS_INLINE bool sqs_coder_going(sqs_coder *c)
 {
     if (c->mode == SQS_READ && c->shifts >= c->size)
         c->truncated = true;
     return !c->truncated;
 }
 
+#define SQS_EVEN 128u
+
+/* One of two values; masked, as bits are too random for a branch. */
+static inline uint64_t sqs_choose(bool second, uint64_t a, uint64_t b)
+{
+    return a ^ ((a ^ b) & (0 - (uint64_t)second));
+}
+
 /* A bit that is 1 with a chance in 256ths, 1 .. 255. */
-static inline bool sqs_code_bit(sqs_coder *c, uint32_t chance, bool bit)
+SQS_INLINE bool sqs_code_bit(sqs_coder *c, uint32_t chance, bool bit)
 {
     if (c->mode == SQS_METER) {
-        c->cost += ((uint64_t)8 << SQS_LOG_UNIT) -
-                   sqs_log2(bit ? chance : 256 - chance);
+        uint32_t own = (uint32_t)sqs_choose(bit, 256 - chance, chance);
+        c->cost += 8 * SQS_BIT - sqs_log2_small(own);
         return bit;
     }
     if (!sqs_coder_going(c))
@@ -147,7 +206,8 @@ static inline bool sqs_code_bit(sqs_coder *c, uint32_t chance, bool bit)
     uint64_t zeros = (c->range >> 8) * (256 - chance);
     if (c->mode == SQS_READ)
         bit = c->code >= zeros;
-    sqs_coder_narrow(c, bit ? zeros : 0, bit ? c->range - zeros : zeros);
+    sqs_coder_narrow(c, sqs_choose(bit, 0, zeros),
+                     sqs_choose(bit, zeros, c->range - zeros));
     return bit;
 }
 

@@ -38,9 +38,6 @@ uint32_t sqs_code_token(sqs_coder *c, uint32_t vocab_size, uint32_t token);
 uint32_t sqs_code_token_count(sqs_coder *c, uint32_t resolution,
                               uint32_t count);
 
-/* Lets a memory fade and adds a support to it. */
-void sqs_memory_learn(sqs_memory *memory, const uint32_t *ids, uint32_t k);
-
 /* About what counts and ids take in a distribution that stands alone. */
 typedef struct sqs_cost {
     uint64_t bits; /* in units of 2^-32 */

@@ -12,13 +12,25 @@
 
 #include "model.h"
 
+/* For what must merge with its caller, where constants make it small. */
+#ifdef __GNUC__
+#define SQS_INLINE static inline __attribute__((always_inline))
+#else
+#define SQS_INLINE static inline
+#endif
+
 /* Logarithms are in units of 2^-32. */
 #define SQS_LOG_UNIT 32u
-#define SQS_LOG_KNOT_BITS 10u /* log2(sizeof the table - 1) */
+#define SQS_BIT ((uint64_t)1 << SQS_LOG_UNIT)
+#define SQS_LOG_KNOT_BITS 10u
 
 /* Powers are in units of 2^-31, so that products of two fit 62 bits. */
 #define SQS_POWER_UNIT 31u
+#define SQS_ONE ((uint64_t)1 << SQS_POWER_UNIT)
 #define SQS_POWER_KNOT_BITS 8u
+_Static_assert(SQS_LOG_KNOTS == 1u << SQS_LOG_KNOT_BITS &&
+                   SQS_POWER_KNOTS == 1u << SQS_POWER_KNOT_BITS,
+               "the tables have a value for each knot, and one for the end");
 
 /* The number of bits before the highest set one; x > 0. */
 static inline uint32_t sqs_floor_log2(uint64_t x)
@@ -38,13 +50,21 @@ static inline uint64_t sqs_log2(uint64_t x)
 {
     const uint32_t step_bits = SQS_LOG_UNIT - SQS_LOG_KNOT_BITS;
     uint32_t whole = sqs_floor_log2(x);
-    uint32_t fraction = (uint32_t)(whole > SQS_LOG_UNIT
-                                       ? x >> (whole - SQS_LOG_UNIT)
-                                       : x << (SQS_LOG_UNIT - whole));
+    uint32_t fraction = (uint32_t)(x << (63 - whole) >> (63 - SQS_LOG_UNIT));
     const uint64_t *knot = &sqs_log2_table[fraction >> step_bits];
     uint64_t past = fraction & ((1u << step_bits) - 1);
     return ((uint64_t)whole << SQS_LOG_UNIT) + knot[0] +
            ((knot[1] - knot[0]) * past >> step_bits);
+}
+
+/* The same for 0 < x < 2 * 2^SQS_LOG_KNOT_BITS, where no x lies between knots.
+ */
+static inline uint64_t sqs_log2_small(uint32_t x)
+{
+    uint32_t whole = sqs_floor_log2(x);
+    uint32_t fraction = x << (SQS_LOG_KNOT_BITS - whole) &
+                        ((1u << SQS_LOG_KNOT_BITS) - 1);
+    return ((uint64_t)whole << SQS_LOG_UNIT) + sqs_log2_table[fraction];
 }
 
 /* 2^-t. */

@@ -47,13 +47,16 @@ _Static_assert(SQS_MAX_ENUMERATIVE_SUPPORT <= 1024 &&
                "a big integer must hold every number here");
 
 /* Multiplies or divides a by the factors of [c]_i, c >= i, as many at a time as
- * fit a limb; each is at most 2^20. */
+ * fit a limb. */
 static void apply_falling(sqs_big *a, uint32_t c, uint32_t i,
                           void (*apply)(sqs_big *a, sqs_limb factor))
 {
-    sqs_limb product = 1;
-    for (uint32_t j = 0; j < i; j++) {
-        if (product >> (SQS_LIMB_BITS - 20) != 0) {
+    if (i == 0)
+        return;
+    const sqs_limb full = (sqs_limb)-1 / c;
+    sqs_limb product = c;
+    for (uint32_t j = 1; j < i; j++) {
+        if (product > full) {
             apply(a, product);
             product = 1;
         }
@@ -93,23 +96,27 @@ static void binomial(sqs_big *b, uint32_t n, uint32_t k)
  * integers decide, so the accuracy of log and exp costs time at most.
  */
 
-/* ln(n!), by Stirling's series. */
-static double log_factorial(double n)
+/* ln(n!) and its derivative, by Stirling's series. */
+typedef struct stirling {
+    double value, slope;
+} stirling;
+
+static stirling log_factorial(double n)
 {
-    double x = n + 1;
-    return (x - 0.5) * log(x) - x + 0.9189385332046727 /* ln sqrt(2 pi) */
-           + 1 / (12 * x);
+    double x = n + 1, log_x = log(x);
+    return (stirling){(x - 0.5) * log_x - x +
+                          0.9189385332046727 /* ln sqrt(2 pi) */ + 1 / (12 * x),
+                      log_x - 1 / (2 * x)};
 }
 
 static double log_big(const sqs_big *a)
 {
-    uint32_t length = sqs_big_length(a);
+    uint32_t length = sqs_big_length(a), taken = 0;
     double mantissa = 0;
-    uint32_t taken = 0;
-    for (; taken < 64 && taken < length; taken += 16) {
+    for (; taken < 48 && taken < length; taken += 16) {
         uint32_t n = length - taken < 16 ? length - taken : 16;
-        mantissa = mantissa * 65536 +
-                   ldexp(sqs_big_bits(a, length - taken - n, n), 16 - (int)n);
+        uint32_t bits = sqs_big_bits(a, length - taken - n, n);
+        mantissa = mantissa * 65536 + (double)(bits << (16 - n));
     }
     return log(mantissa) +
            ((double)length - (double)taken) * 0.6931471805599453 /* ln 2 */;
@@ -131,9 +138,9 @@ static uint32_t guess(const sqs_big *r, uint32_t i, uint32_t upper)
     if (!(c >= i))
         c = i;
     for (int round = 0; round < MOST_ROUNDS; round++) {
-        double value = log_factorial(c) - log_factorial(c - i);
-        double slope = log((c + 0.5) / (c - i + 0.5));
-        double step = (target - value) / slope;
+        stirling whole = log_factorial(c), rest = log_factorial(c - i);
+        double step = (target - (whole.value - rest.value)) /
+                      (whole.slope - rest.slope);
         if (!(step > CLOSE || step < -CLOSE))
             break;
         c += step;
@@ -143,15 +150,49 @@ static uint32_t guess(const sqs_big *r, uint32_t i, uint32_t upper)
     return c < upper ? (uint32_t)c : upper - 1;
 }
 
+/* To divide a limb takes about six times what it takes to multiply one; and f has its
+ * full length then, where [d]_i is built up from nothing. So a factor that is
+ * moved costs as much as 14 = 2 (1 + 6) that are built. */
+#define DEAR 14u
+
+/* f = [c]_i becomes [d]_{i+1} for d > c: by the factors c + 1 .. d that are
+ * new and those of (d - i - 1)! / (c - i)! that no longer are there, or anew
+ * if these are many. */
+static void move_up(sqs_big *f, uint32_t c, uint32_t i, uint32_t d)
+{
+    uint32_t gap = d - c;
+    if (i == 0 || c < i || gap > i / DEAR) {
+        falling(f, d, i + 1);
+        return;
+    }
+    multiply_falling(f, d, gap);
+    divide_falling(f, d - i - 1, gap - 1);
+}
+
+/* f = [c]_i becomes [d]_{i-1} for d < c, the other way round. */
+static void move_down(sqs_big *f, uint32_t c, uint32_t i, uint32_t d)
+{
+    uint32_t gap = c - d;
+    if (c < i || d + 1 < i || gap > i / DEAR) {
+        falling(f, d, i - 1);
+        return;
+    }
+    multiply_falling(f, c - i, gap - 1);
+    divide_falling(f, c, gap);
+}
+
 /*
  * The largest c < upper with [c]_i <= r; f becomes [c]_i. [i-1]_i = 0 always
- * fits, and upper >= i.
+ * fits, and upper >= i. If upper < n, then f is [upper]_{i+1}.
  */
 static uint32_t search(sqs_big *f, const sqs_big *r, uint32_t i,
-                       uint32_t upper)
+                       uint32_t upper, uint32_t n)
 {
     uint32_t c = guess(r, i, upper);
-    falling(f, c, i);
+    if (upper < n)
+        move_down(f, upper, i + 1, c);
+    else
+        falling(f, c, i);
     while (sqs_big_compare(f, r) > 0) {
         sqs_big_scale(f, c - i);
         sqs_big_shrink(f, c);
@@ -191,10 +232,13 @@ static uint32_t next_element(set_walk *walk)
 
 static void rank_set(sqs_big *rank, set_walk walk, uint32_t k)
 {
+    sqs_big f;
+    sqs_big_set(&f, 1);
     sqs_big_set(rank, 0);
-    for (uint32_t i = 1; i <= k; i++) {
-        sqs_big f;
-        falling(&f, next_element(&walk), i);
+    for (uint32_t i = 1, last = 0; i <= k; i++) {
+        uint32_t c = next_element(&walk);
+        move_up(&f, last, i - 1, c);
+        last = c;
         sqs_big_scale(rank, i);
         sqs_big_add(rank, &f);
     }
@@ -205,10 +249,10 @@ static void rank_set(sqs_big *rank, set_walk walk, uint32_t k)
 static void unrank_set(sqs_big *rank, uint32_t n, uint32_t k, uint32_t *set)
 {
     multiply_falling(rank, k, k);
-    for (uint32_t i = k; i > 0; i--) {
-        sqs_big f;
-        n = search(&f, rank, i, n);
-        set[i - 1] = n;
+    sqs_big f;
+    for (uint32_t i = k, c = n; i > 0; i--) {
+        c = search(&f, rank, i, c, n);
+        set[i - 1] = c;
         sqs_big_subtract(rank, &f);
         sqs_big_shrink(rank, i);
     }

@@ -13,6 +13,7 @@
 #include "message.h"
 
 #include "entropy.h"
+#include "ids.h"
 
 #define MORE_CHANCE 192u     /* in 256ths: rounds have four tokens or so */
 #define FIRST_HOME 64u       /* what the first resolution is compared with */
@@ -54,6 +55,14 @@ static uint32_t code_resolution(sqs_coder *c, const sqs_codec *codec,
     if (exponent > 0)
         *home = 1u << exponent;
     return 1u << exponent;
+}
+
+/* Makes a memory empty; all of it need not be zero for that. */
+static void forget_all(sqs_memory *memory)
+{
+    memory->size = 0;
+    memory->seen = 0;
+    memory->home = 0;
 }
 
 static uint32_t sum(const uint32_t *counts, uint32_t k)
@@ -126,8 +135,7 @@ static uint32_t spent(const sqs_coder *c)
 {
     uint64_t narrowed = ((uint64_t)SQS_CODER_BITS << SQS_LOG_UNIT) -
                         sqs_log2(c->range);
-    const uint64_t unit = (uint64_t)1 << SQS_LOG_UNIT;
-    return (uint32_t)(8 * c->shifts + (narrowed + unit - 1) / unit);
+    return (uint32_t)(8 * c->shifts + (narrowed + SQS_BIT - 1) / SQS_BIT);
 }
 
 /* The estimate is close for what language models give: supports that are
@@ -138,18 +146,18 @@ static uint32_t spent(const sqs_coder *c)
 uint32_t sqs_message_bits(const sqs_codec *codec, const uint32_t *token_ids,
                           const uint32_t *counts, uint32_t survivors)
 {
-    const uint64_t unit = (uint64_t)1 << SQS_LOG_UNIT;
-    sqs_memory memory = {.size = 0};
     if (survivors <= SMALL && survivors <= codec->vocab_size / SPARSE) {
+        uint32_t home = 0;
         sqs_coder meter = sqs_coder_meter();
-        uint32_t resolution = code_resolution(&meter, codec, &memory.home,
+        uint32_t resolution = code_resolution(&meter, codec, &home,
                                               sum(counts, survivors));
         sqs_cost cost = sqs_entropy_cost(codec->vocab_size, resolution,
                                          token_ids, counts, survivors);
         if (cost.close)
-            return (uint32_t)((meter.cost + cost.bits + unit - 1) / unit);
-        memory.home = 0;
+            return (uint32_t)((meter.cost + cost.bits + SQS_BIT - 1) / SQS_BIT);
     }
+    sqs_memory memory;
+    forget_all(&memory);
     sqs_coder nowhere = sqs_coder_write(NULL, 0);
     put_distribution(&nowhere, codec, &memory, token_ids, counts, survivors);
     return spent(&nowhere);
@@ -160,7 +168,8 @@ sqs_status sqs_message_encode(const sqs_codec *codec,
                               const uint32_t *counts, uint32_t survivors,
                               uint8_t *packet, size_t capacity, size_t *size)
 {
-    sqs_memory memory = {.size = 0};
+    sqs_memory memory;
+    forget_all(&memory);
     sqs_coder c = sqs_coder_write(packet, capacity);
     put_distribution(&c, codec, &memory, token_ids, counts, survivors);
     return finish(&c, size);
@@ -170,7 +179,8 @@ sqs_status sqs_message_decode(const sqs_codec *codec, const uint8_t *packet,
                               size_t size, uint32_t *token_ids,
                               uint32_t *counts, uint32_t *survivors)
 {
-    sqs_memory memory = {.size = 0};
+    sqs_memory memory;
+    forget_all(&memory);
     sqs_coder c = sqs_coder_read(packet, size);
     size_t most = sqs_max_survivors(codec);
     sqs_status status = get_distribution(&c, codec, &memory, token_ids, counts,
@@ -190,9 +200,11 @@ sqs_status sqs_message_encode_round(
     const uint32_t *survivors, const uint32_t *positions, uint8_t *packet,
     size_t capacity, size_t *size)
 {
-    sqs_memory known = {.size = 0};
+    sqs_memory known;
     if (memory)
         known = *memory;
+    else
+        forget_all(&known);
     sqs_coder c = sqs_coder_write(packet, capacity);
     for (uint32_t i = 0; i < length; i++) {
         uint32_t k = survivors[i];
@@ -242,9 +254,11 @@ sqs_status sqs_message_decode_round(const sqs_codec *codec,
                                     uint32_t *survivors, uint32_t *positions,
                                     uint32_t *length)
 {
-    sqs_memory known = {.size = 0};
+    sqs_memory known;
     if (memory)
         known = *memory;
+    else
+        forget_all(&known);
     sqs_coder c = sqs_coder_read(packet, size);
     sqs_status status = get_round(&c, codec, &known, token_ids, counts,
                                   capacity, survivors, positions, length);

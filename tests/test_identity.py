@@ -296,10 +296,10 @@ def test_mutated_packets_mean_the_same(name):
 
 def test_tables_of_logarithms():
     """Three ways to compute them, two of them in floating point."""
-    header = (Path(__file__).parents[1] / "csrc" / "model.h").read_text()
+    source = (Path(__file__).parents[1] / "csrc" / "model.c").read_text()
 
     def table(name):
-        body = re.search(rf"{name}\[\d+\] = {{(.*?)}};", header, re.DOTALL)[1]
+        body = re.search(rf"{name}\[[^]]*\] = {{(.*?)}};", source, re.DOTALL)[1]
         return [int(number) for number in re.findall(r"\d+", body)]
 
     assert table("sqs_log2_table") == entropy.LOG2 == _numba_entropy.LOG2.tolist()

@@ -1,0 +1,42 @@
+/*
+ * divide.h - divisions by small numbers as multiplications.
+ *
+ * For x <= 2^56 and 2 <= n <= 256 let m = 2^64 / n, rounded up: m n = 2^64 + e
+ * with e < n. Then m x / 2^64 = x / n + (e / n) (x / 2^64), where the error is
+ * below 2^-8 <= 1 / n. As x / n is 1 / n or more short of the next integer,
+ * both round down to the same.
+ */
+#ifndef SQS_DIVIDE_H
+#define SQS_DIVIDE_H
+
+#include <stdint.h>
+
+#define SQS_MOST_RECIPROCAL 256u
+
+/* 2^64 / n, rounded up; 0 for n < 2. */
+extern const uint64_t sqs_reciprocals[SQS_MOST_RECIPROCAL + 1];
+
+/* The upper half of a product. */
+static inline uint64_t sqs_multiply_high(uint64_t a, uint64_t b)
+{
+#ifdef __SIZEOF_INT128__
+    __extension__ typedef unsigned __int128 wide;
+    return (uint64_t)((wide)a * b >> 64);
+#else
+    const uint64_t half = UINT32_MAX;
+    uint64_t low = (a & half) * (b & half);
+    uint64_t middle = (a >> 32) * (b & half) + (low >> 32);
+    uint64_t other = (a & half) * (b >> 32) + (middle & half);
+    return (a >> 32) * (b >> 32) + (middle >> 32) + (other >> 32);
+#endif
+}
+
+/* x / n, rounded down, for x <= 2^56 and n > 0. */
+static inline uint64_t sqs_divide(uint64_t x, uint32_t n)
+{
+    if (n - 2 <= SQS_MOST_RECIPROCAL - 2)
+        return sqs_multiply_high(x, sqs_reciprocals[n]);
+    return x / n;
+}
+
+#endif /* SQS_DIVIDE_H */
