@@ -1,11 +1,11 @@
-"""Compare C, Numba and the reference, and the lattice point with float64.
+"""Compare C on each instruction set, Numba and the reference; and with float64.
 
     python -m benchmarks.identity                    the campaign, some minutes
     python -m benchmarks.identity --random 1000 --real 20        a taste of it
 
 Real drafts (``tests/data/drafts.npz``, each at T = 0.3, 0.7 and 1.0) and random
-awkward logits go through the three implementations, which have to agree on
-token ids, counts, dropped mass, bits and packets: in turn of every coding, with a
+awkward logits go through the implementations, which have to agree on token ids,
+counts, dropped mass, bits and packets: in turn of every coding, with a
 resolution or a rule for it, with and without ``bits_per_tv``. The real ones are
 also sent as a stream of rounds and as tokens alone. The counts of the real drafts
 are compared with Reznik's algorithm on NumPy's softmax in float64 as well.
@@ -53,6 +53,10 @@ WAYS = (
 """Coding, resolution (0: by a rule) and bits_per_tv, in turn."""
 
 
+ISAS = [isa for isa in _native.ISAS.values() if _native.lib.sqs_find_isa(isa)]
+"""Those that this machine has."""
+
+
 def cores(codec: sqs.Codec) -> list[Core]:
     """Return what each backend makes of a codec."""
     rule = codec.resolution
@@ -62,7 +66,10 @@ def cores(codec: sqs.Codec) -> list[Core]:
         Coding[codec.coding.upper()],
         rule.error if isinstance(rule, sqs.Resolution) else 0.0,
     )
-    return [backend.Core(*arguments) for backend in (_native, _numba)]
+    return [
+        _numba.Core(*arguments),
+        *(_native.Core(*arguments, isa=isa) for isa in ISAS),
+    ]
 
 
 def differs(
@@ -74,7 +81,7 @@ def differs(
     resolution: int,
     bits_per_tv: float,
 ) -> bool:
-    """Say whether the three implementations disagree on a distribution."""
+    """Say whether the implementations disagree on a distribution."""
     codec = sqs.Codec(vocab_size, resolution or sqs.Resolution(), coding)
     ids, counts, dropped = reference_quantize(
         row, keep, temperature, codec, bits_per_tv
@@ -84,14 +91,17 @@ def differs(
         packet = reference.encode(ids, counts, vocab_size, resolution, coding)
     bits = set()
     for core in cores(codec):
-        status, core_ids, core_counts, core_dropped = core.quantize_logits(
-            row, temperature, keep, bits_per_tv
+        options = row[None], temperature, keep, bits_per_tv
+        status, _, [(core_ids, core_counts)], masses = core.quantize_logits(
+            *options, True
         )
-        got = status, core_ids.tolist(), core_counts.tolist(), core_dropped
-        if got != (0, ids, counts, dropped):
+        got = status, core_ids.tolist(), core_counts.tolist(), masses
+        if got != (0, ids, counts, [dropped]):
             return True
         if packet is None:
             continue
+        if core.encode_logits(*options, False)[2] != [packet]:
+            return True
         bits.add(core.bits(core_ids, core_counts))
         if core.encode(core_ids, core_counts) != packet:
             return True
@@ -150,8 +160,10 @@ def main() -> int:
     parser.add_argument("--real", type=int, default=10_000, help="real rows at most")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
-    print(f"{platform.machine()}, Python {platform.python_version()}, seed", end=" ")
-    print(options.seed)
+    print(
+        f"{platform.machine()}, Python {platform.python_version()}, "
+        f"seed {options.seed}, Numba and {len(ISAS)} instruction sets"
+    )
     start = time.perf_counter()
 
     codec, keep = sqs.Codec(VOCAB_SIZE), sqs.TopK(64)

@@ -17,7 +17,12 @@ ffi.set_source(
     depends=sorted(str(path) for path in CSRC.glob("*.h")),
     include_dirs=[str(CSRC)],
     # Contraction of a*b + c would make counts depend on the compiler.
-    extra_compile_args=["-std=c11", "-O2", "-ffp-contract=off"],
+    extra_compile_args=[
+        "-std=c11",
+        "-O2",
+        "-ffp-contract=off",
+        "-fvisibility=hidden",  # the module is all that anybody looks up
+    ],
     libraries=["m"],
     py_limited_api=True,
 )

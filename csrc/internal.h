@@ -3,48 +3,57 @@
  *
  *   sparsify -> fit -> lattice -> index -> packet
  *
- * sparsify.c  a row of logits or probabilities to the tokens kept
+ * row_*.c     passes over a row of logits or probabilities, for each of the
+ *             instruction sets between which isa.c chooses
+ * sparsify.c  such a row to the tokens kept
  * fit.c       which resolution, and which of them are worth their bits
  * lattice.c   their weights to counts
  * index.c     supports and counts to exact ranks, with the integers of big.c
- * entropy.c   the same to symbols of a range coder, by models of real drafts
+ * entropy.c   the same to symbols of a range coder: which model, at what cost
+ * counts.c    counts as a partition and its arrangement
+ * ids.c       what ids weigh; memory.c, the tokens of recent supports
+ * sets.c      ids, and the cuts of compositions, as sets in order
+ * divide.c    reciprocals, for divisions by small numbers
  * message.c   the layout of the entropy coding's packets
  * packet.c    the fields of all others, and which is which
- * quantize.c  the way out from a row to counts
+ * quantize.c  the way out from rows to counts or packets
+ * verify.c    what becomes of a round
  */
 #ifndef SQS_INTERNAL_H
 #define SQS_INTERNAL_H
 
 #include "heap.h"
+#include "row.h"
 #include "sqs.h"
 
-/* A row and the tokens kept from it. */
+/* A row, and the tokens kept from it. */
 typedef struct sqs_row {
-    uint32_t size;
-    const float *f32;  /* the values by which tokens are ranked: */
-    const double *f64; /* one of the two, the other is null */
-    double floor;      /* values at or below it are masked */
-    double *terms;     /* probabilities up to a common factor */
-    double total;      /* the sum of terms */
-    uint32_t argmax;
-    sqs_ranked *heap; /* room for `size` */
-    uint32_t *kept;   /* room for `size` */
+    const sqs_kernels *kernels;
+    sqs_scanned scanned;
+    bool probs;   /* otherwise logits */
+    float scale;  /* of a logit, in its term's exponent */
+    double total; /* the sum of terms, if sqs_row_total was called */
+    sqs_taken kept;
+    uint32_t n; /* tokens kept */
+    sqs_ranked *heap; /* room for all */
 } sqs_row;
 
-/* Fills in terms, total and argmax; the row holds logits. */
-sqs_status sqs_row_softmax(sqs_row *row, double temperature);
-
-/* The same for probabilities; row->terms are the values themselves. */
+/* Reads the row once and finds what no rule can do with. */
+sqs_status sqs_row_logits(sqs_row *row, double temperature);
 sqs_status sqs_row_probs(sqs_row *row);
+
+/* Whether a rule looks at the sum of terms. */
+bool sqs_needs_total(const sqs_keep *keep);
+void sqs_row_total(sqs_row *row);
 
 sqs_status sqs_check_keep(const sqs_keep *keep);
 
-/* Lists the tokens that the rule keeps, ascending; returns how many. */
-uint32_t sqs_sparsify(sqs_row *row, const sqs_keep *keep);
+/* Takes the tokens that the rule keeps. */
+void sqs_sparsify(sqs_row *row, const sqs_keep *keep);
 
-/* The probability of the tokens outside the n in row->kept; exactly 0 if all
- * that have a term are inside. */
-double sqs_dropped_mass(const sqs_row *row, uint32_t n);
+/* The probability of the tokens that aren't kept; exactly 0 if all that have a
+ * term are. */
+double sqs_dropped_mass(const sqs_row *row);
 
 /*
  * Rounds weights (up to a common factor) to n counts that sum to resolution,

@@ -108,7 +108,8 @@ sqs_status sqs_check_codec(const sqs_codec *codec)
               codec->resolution <= SQS_MAX_RESOLUTION &&
               (codec->resolution != SQS_VARIABLE || entropy) &&
               (codec->coding == SQS_BITPACK ||
-               codec->coding == SQS_ENUMERATIVE || entropy);
+               codec->coding == SQS_ENUMERATIVE || entropy) &&
+              sqs_find_isa(codec->isa) != SQS_ISA_BEST;
     return ok ? SQS_OK : SQS_BAD_CODEC;
 }
 

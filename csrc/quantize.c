@@ -1,182 +1,259 @@
 /*
- * quantize.c - a row of logits or probabilities to counts.
+ * quantize.c - rows of logits or probabilities to counts, or to packets.
  */
 #include <math.h>
 #include <stdbool.h>
-#include <string.h>
 
 #include "internal.h"
-#include "softmax.h"
 
 /* The caller's scratch, cut up. Widest elements first keeps all aligned. */
 typedef struct scratch {
     sqs_ranked *heap;
-    double *terms;
-    double *weights;
-    float *widened;
-    uint32_t *kept;
+    double *values; /* or weights */
+    double *work;
+    void *maxima; /* room for doubles */
+    uint32_t *ids;
     uint32_t *counts;
 } scratch;
 
-static size_t scratch_per_token(void)
+static size_t row_size(uint32_t n)
 {
-    return sizeof(sqs_ranked) + 2 * sizeof(double) + sizeof(float) +
-           2 * sizeof(uint32_t);
+    return n * (sizeof(sqs_ranked) + 2 * sizeof(double) +
+                2 * sizeof(uint32_t)) +
+           (SQS_LANES + sqs_maxima(n)) * sizeof(double);
 }
 
 size_t sqs_quantize_scratch(const sqs_codec *codec)
 {
-    return codec->vocab_size * scratch_per_token();
+    return row_size(codec->vocab_size);
 }
 
-static scratch cut_scratch(void *memory, uint32_t size)
+size_t sqs_encode_logits_scratch(const sqs_codec *codec)
 {
+    return row_size(codec->vocab_size) +
+           2 * sizeof(uint32_t) * sqs_max_survivors(codec);
+}
+
+static scratch cut_scratch(void *memory, const sqs_codec *codec)
+{
+    uint32_t n = codec->vocab_size;
     scratch s;
     s.heap = memory;
-    s.terms = (double *)(s.heap + size);
-    s.weights = s.terms + size;
-    s.widened = (float *)(s.weights + size);
-    s.kept = (uint32_t *)(s.widened + size);
-    s.counts = s.kept + size;
+    s.values = (double *)(s.heap + n);
+    s.work = s.values + n;
+    s.maxima = s.work + n + SQS_LANES;
+    s.ids = (uint32_t *)((double *)s.maxima + sqs_maxima(n));
+    s.counts = s.ids + n;
     return s;
 }
 
-/* binary16 to float, exactly. */
-static float widen(uint16_t half)
+/* The smallest value that isn't masked: of logits the lowest finite one, of
+ * probabilities the smallest above 0. */
+static double least_value(sqs_dtype dtype, bool probs)
 {
-    uint32_t sign = (uint32_t)(half & 0x8000) << 16;
-    uint32_t exponent = (half >> 10) & 31;
-    uint32_t mantissa = half & 1023;
-    if (exponent == 0) {
-        float magnitude = (float)mantissa * 0x1p-24f;
-        return sign ? -magnitude : magnitude;
-    }
-    uint32_t biased = exponent == 31 ? 255 : exponent - 15 + 127;
-    uint32_t bits = sign | biased << 23 | mantissa << 13;
-    float value;
-    memcpy(&value, &bits, sizeof value);
-    return value;
+    if (dtype == SQS_F64)
+        return probs ? 0x1p-1074 : -DBL_MAX;
+    return probs ? 0x1p-149 : -(double)FLT_MAX;
 }
 
-static void load_logits(sqs_row *row, const void *logits, sqs_dtype dtype,
-                        float *widened)
+static const void *row_values(const sqs_rows *rows, uint32_t i)
 {
-    if (dtype == SQS_F64) {
-        row->f64 = logits;
+    static const size_t sizes[] = {
+        [SQS_F16] = 2, [SQS_F32] = 4, [SQS_F64] = 8, [SQS_BF16] = 2};
+    return (const char *)rows->values + i * rows->stride * sizes[rows->dtype];
+}
+
+static sqs_row make_row(const sqs_codec *codec, const sqs_rows *rows,
+                        bool probs, const scratch *s)
+{
+    sqs_row row = {
+        .kernels = sqs_find_kernels(codec->isa, rows->dtype),
+        .scanned = {.n = codec->vocab_size,
+                    .maxima = s->maxima,
+                    .least = least_value(rows->dtype, probs)},
+        .probs = probs,
+        .kept = {s->ids, s->values, s->work},
+        .heap = s->heap};
+    return row;
+}
+
+/* Turns the values of the tokens kept into their weights. */
+static void weigh(const sqs_row *row, double temperature)
+{
+    double *values = row->kept.values, max = row->scanned.max;
+    if (row->probs)
         return;
-    }
-    row->f32 = logits;
-    if (dtype == SQS_F16) {
-        const uint16_t *half = logits;
-        for (uint32_t i = 0; i < row->size; i++)
-            widened[i] = widen(half[i]);
-        row->f32 = widened;
-    }
+    for (uint32_t i = 0; i < row->n; i++)
+        values[i] =
+            sqs_exp2_f64((values[i] - max) / temperature * SQS_LOG2_E);
 }
 
-static void load_probs(sqs_row *row, const void *probs, sqs_dtype dtype)
-{
-    const uint16_t *f16 = probs;
-    const float *f32 = probs;
-    const double *f64 = probs;
-    for (uint32_t i = 0; i < row->size; i++)
-        row->terms[i] = dtype == SQS_F64   ? f64[i]
-                        : dtype == SQS_F32 ? (double)f32[i]
-                                           : (double)widen(f16[i]);
-    row->f64 = row->terms;
-}
+/* What becomes of a row. */
+typedef struct outcome {
+    uint32_t *ids;
+    uint32_t *counts;
+    uint32_t survivors;
+    double *dropped_mass; /* null if it isn't wanted */
+} outcome;
 
-static void softmax_weights(const sqs_row *row, uint32_t n,
-                            double temperature, double *weights)
+/* Rounds the tokens kept. */
+static void round_kept(const sqs_codec *codec, const sqs_fit *fit,
+                       const sqs_row *row, const scratch *s,
+                       double dropped_mass, outcome *out)
 {
-    const uint32_t *kept = row->kept;
-    double max = row->f32 ? (double)row->f32[row->argmax]
-                          : row->f64[row->argmax];
-    for (uint32_t i = 0; i < n; i++) {
-        double x = row->f32 ? (double)row->f32[kept[i]] : row->f64[kept[i]];
-        weights[i] = sqs_exp2_f64((x - max) / temperature * SQS_LOG2_E);
-    }
-}
-
-/* Rounds the weights of the n tokens kept and returns how many survive. */
-static uint32_t write_survivors(const sqs_codec *codec, const sqs_fit *fit,
-                                double dropped_mass, const scratch *s,
-                                uint32_t n, uint32_t *token_ids,
-                                uint32_t *counts)
-{
-    sqs_point kept = {
-        .n = n, .ids = s->kept, .weights = s->weights, .counts = s->counts};
-    /* The terms have served their purpose. */
+    sqs_point kept = {.n = row->n,
+                      .ids = row->kept.ids,
+                      .weights = row->kept.values,
+                      .counts = s->counts};
     sqs_point found = {
-        .ids = token_ids, .weights = s->terms, .counts = counts};
-    sqs_fit_point(codec, fit, dropped_mass, &kept, &found, s->heap);
-    return found.n;
+        .ids = out->ids, .weights = s->work, .counts = out->counts};
+    sqs_fit_point(codec, fit, dropped_mass, &kept, &found, row->heap);
+    out->survivors = found.n;
 }
 
-sqs_status sqs_quantize_logits(const sqs_codec *codec, const void *logits,
-                               sqs_dtype dtype, double temperature,
-                               const sqs_keep *keep, const sqs_fit *fit,
-                               void *memory, uint32_t *token_ids,
-                               uint32_t *counts, uint32_t *survivors,
-                               double *dropped_mass)
+static void keep_one(const sqs_codec *codec, sqs_row *row, outcome *out)
 {
-    if (sqs_check_keep(keep) != SQS_OK)
-        return SQS_BAD_KEEP;
-    if (sqs_check_fit(codec, fit) != SQS_OK)
-        return SQS_BAD_FIT;
-    if (!(temperature >= 0 && temperature < INFINITY))
-        return SQS_BAD_TEMPERATURE;
-    scratch s = cut_scratch(memory, codec->vocab_size);
-    sqs_row row = {.size = codec->vocab_size,
-                   .floor = -INFINITY,
-                   .terms = s.terms,
-                   .heap = s.heap,
-                   .kept = s.kept};
-    load_logits(&row, logits, dtype, s.widened);
+    row->kernels->take_top(&row->scanned, 1, &row->kept);
+    out->ids[0] = row->kept.ids[0];
+    out->counts[0] =
+        codec->resolution == SQS_VARIABLE ? 1 : codec->resolution;
+    out->survivors = 1;
+    if (out->dropped_mass)
+        *out->dropped_mass = 0;
+}
+
+static bool fit_needs_mass(const sqs_codec *codec, const sqs_fit *fit)
+{
+    return codec->resolution == SQS_VARIABLE || fit->bits_per_tv > 0;
+}
+
+static sqs_status quantize_row(const sqs_codec *codec, sqs_row *row,
+                               double temperature, const sqs_keep *keep,
+                               const sqs_fit *fit, const scratch *s,
+                               outcome *out)
+{
     bool greedy = temperature == 0;
-    sqs_status status = sqs_row_softmax(&row, greedy ? 1 : temperature);
+    sqs_status status =
+        row->probs ? sqs_row_probs(row)
+                   : sqs_row_logits(row, greedy ? 1 : temperature);
     if (status != SQS_OK)
         return status;
     if (greedy) {
-        token_ids[0] = row.argmax;
-        counts[0] = codec->resolution == SQS_VARIABLE ? 1 : codec->resolution;
-        *survivors = 1;
-        *dropped_mass = 0;
+        keep_one(codec, row, out);
         return SQS_OK;
     }
-    uint32_t n = sqs_sparsify(&row, keep);
-    *dropped_mass = sqs_dropped_mass(&row, n);
-    softmax_weights(&row, n, temperature, s.weights);
-    *survivors = write_survivors(codec, fit, *dropped_mass, &s, n, token_ids,
-                                 counts);
+    bool mass = out->dropped_mass || fit_needs_mass(codec, fit);
+    if (mass || sqs_needs_total(keep))
+        sqs_row_total(row);
+    sqs_sparsify(row, keep);
+    double dropped_mass = mass ? sqs_dropped_mass(row) : 0;
+    if (out->dropped_mass)
+        *out->dropped_mass = dropped_mass;
+    weigh(row, temperature);
+    round_kept(codec, fit, row, s, dropped_mass, out);
     return SQS_OK;
 }
 
-sqs_status sqs_quantize_probs(const sqs_codec *codec, const void *probs,
-                              sqs_dtype dtype, const sqs_keep *keep,
-                              const sqs_fit *fit, void *memory,
-                              uint32_t *token_ids, uint32_t *counts,
-                              uint32_t *survivors, double *dropped_mass)
+static sqs_status check_arguments(const sqs_codec *codec, double temperature,
+                                  const sqs_keep *keep, const sqs_fit *fit)
 {
     if (sqs_check_keep(keep) != SQS_OK)
         return SQS_BAD_KEEP;
     if (sqs_check_fit(codec, fit) != SQS_OK)
         return SQS_BAD_FIT;
-    scratch s = cut_scratch(memory, codec->vocab_size);
-    sqs_row row = {.size = codec->vocab_size,
-                   .floor = 0,
-                   .terms = s.terms,
-                   .heap = s.heap,
-                   .kept = s.kept};
-    load_probs(&row, probs, dtype);
-    sqs_status status = sqs_row_probs(&row);
+    return temperature >= 0 && temperature < INFINITY ? SQS_OK
+                                                      : SQS_BAD_TEMPERATURE;
+}
+
+static sqs_status quantize_rows(const sqs_codec *codec, const sqs_rows *rows,
+                                bool probs, double temperature,
+                                const sqs_keep *keep, const sqs_fit *fit,
+                                void *memory, uint32_t *token_ids,
+                                uint32_t *counts, uint32_t *survivors,
+                                double *dropped_mass, uint32_t *done)
+{
+    *done = 0;
+    sqs_status status = check_arguments(codec, temperature, keep, fit);
     if (status != SQS_OK)
         return status;
-    uint32_t n = sqs_sparsify(&row, keep);
-    *dropped_mass = sqs_dropped_mass(&row, n);
-    for (uint32_t i = 0; i < n; i++)
-        s.weights[i] = s.terms[s.kept[i]];
-    *survivors = write_survivors(codec, fit, *dropped_mass, &s, n, token_ids,
-                                 counts);
+    scratch s = cut_scratch(memory, codec);
+    sqs_row row = make_row(codec, rows, probs, &s);
+    for (uint32_t i = 0; i < rows->n; i++) {
+        outcome out = {token_ids, counts, 0,
+                       dropped_mass ? dropped_mass + i : NULL};
+        row.scanned.values = row_values(rows, i);
+        status = quantize_row(codec, &row, temperature, keep, fit, &s, &out);
+        if (status != SQS_OK)
+            return status;
+        survivors[i] = out.survivors;
+        token_ids += out.survivors;
+        counts += out.survivors;
+        ++*done;
+    }
+    return SQS_OK;
+}
+
+sqs_status sqs_quantize_logits(const sqs_codec *codec, const sqs_rows *logits,
+                               double temperature, const sqs_keep *keep,
+                               const sqs_fit *fit, void *memory,
+                               uint32_t *token_ids, uint32_t *counts,
+                               uint32_t *survivors, double *dropped_mass,
+                               uint32_t *done)
+{
+    return quantize_rows(codec, logits, false, temperature, keep, fit, memory,
+                         token_ids, counts, survivors, dropped_mass, done);
+}
+
+sqs_status sqs_quantize_probs(const sqs_codec *codec, const sqs_rows *probs,
+                              const sqs_keep *keep, const sqs_fit *fit,
+                              void *memory, uint32_t *token_ids,
+                              uint32_t *counts, uint32_t *survivors,
+                              double *dropped_mass, uint32_t *done)
+{
+    return quantize_rows(codec, probs, true, 1, keep, fit, memory, token_ids,
+                         counts, survivors, dropped_mass, done);
+}
+
+/* The most survivors that a row can have. */
+static uint32_t most_survivors(const sqs_codec *codec, const sqs_keep *keep)
+{
+    uint32_t most = sqs_max_survivors(codec);
+    if (keep->kind == SQS_TOP_K && keep->value < most)
+        most = keep->value >= 1 ? (uint32_t)keep->value : 1;
+    return most;
+}
+
+size_t sqs_encode_logits_bound(const sqs_codec *codec, const sqs_keep *keep)
+{
+    return sqs_encode_bound(codec, most_survivors(codec, keep));
+}
+
+sqs_status sqs_encode_logits(const sqs_codec *codec, const sqs_rows *logits,
+                             double temperature, const sqs_keep *keep,
+                             const sqs_fit *fit, void *memory,
+                             uint8_t *packets, size_t capacity, size_t *sizes,
+                             double *dropped_mass, uint32_t *done)
+{
+    *done = 0;
+    sqs_status status = check_arguments(codec, temperature, keep, fit);
+    if (status != SQS_OK)
+        return status;
+    scratch s = cut_scratch(memory, codec);
+    uint32_t *ids = s.counts + codec->vocab_size;
+    uint32_t *counts = ids + sqs_max_survivors(codec);
+    sqs_row row = make_row(codec, logits, false, &s);
+    for (uint32_t i = 0; i < logits->n; i++) {
+        outcome out = {ids, counts, 0, dropped_mass ? dropped_mass + i : NULL};
+        row.scanned.values = row_values(logits, i);
+        status = quantize_row(codec, &row, temperature, keep, fit, &s, &out);
+        if (status == SQS_OK)
+            status = sqs_encode(codec, ids, counts, out.survivors, packets,
+                                capacity, &sizes[i]);
+        if (status != SQS_OK)
+            return status;
+        packets += sizes[i];
+        capacity -= sizes[i];
+        ++*done;
+    }
     return SQS_OK;
 }

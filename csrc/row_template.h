@@ -1,73 +1,268 @@
 /*
- * row_template.h - the passes over a whole row, once per element type.
+ * row_template.h - the passes of row.h for one element type.
  *
- * Include with
- *   ROW_T        float or double, the type of the row's values
- *   ROW(name)    the name of the instance of function `name`
- *   ROW_DIFF_F32 an expression: x - y rounded to float, for x, y of ROW_T
- * defined; they are undefined at the end. A variant for an instruction set
- * replaces these four functions and nothing else.
+ * Include with these defined; they are undefined at the end:
+ *   ROW(name)   the name of the instance of function `name`
+ *   ELEMENT     the type of the row's values in memory
+ *   VALUE       float, or double if ELEMENT is
+ *   FILL        an expression: -infinity as an ELEMENT
+ *   LOAD(p)     an expression: the vector of SQS_LANES values at p
+ *   VEC(name)   the name of the operation or type `name` for vectors of VALUE
+ *
+ * TARGET, and what VEC and `lanes` name, are the instruction set's; see
+ * row_scalar.c for what each does.
  */
 
-/* Finds the first largest value. SQS_NOT_FINITE for a NaN or +infinity. */
-static sqs_status ROW(find_max)(const ROW_T *row, uint32_t n, ROW_T *max,
-                                uint32_t *argmax)
+/* Copies what is left of a row to whole vectors. */
+static void ROW(pad)(const ELEMENT *x, uint32_t n, ELEMENT *to, uint32_t room)
 {
-    ROW_T best = (ROW_T)-INFINITY;
-    uint32_t at = 0;
-    bool finite = true;
-    for (uint32_t i = 0; i < n; i++) {
-        finite &= row[i] < (ROW_T)INFINITY;
-        if (row[i] > best) {
-            best = row[i];
-            at = i;
+    for (uint32_t i = 0; i < room; i++)
+        to[i] = i < n ? x[i] : FILL;
+}
+
+TARGET static inline VEC(type)
+ROW(scan_group)(const ELEMENT *x, VALUE *maxima, VEC(mask) *finite)
+{
+    VEC(type) best = LOAD(x);
+    *finite = VEC(and_finite)(*finite, best);
+    for (uint32_t j = 1; j < SQS_GROUP_VECTORS; j++) {
+        VEC(type) v = LOAD(x + j * SQS_LANES);
+        *finite = VEC(and_finite)(*finite, v);
+        best = VEC(max)(best, v);
+    }
+    VEC(store)(maxima, best);
+    return best;
+}
+
+TARGET static bool ROW(scan)(sqs_scanned *row)
+{
+    const ELEMENT *x = row->values;
+    VALUE *maxima = row->maxima;
+    VEC(mask) finite = VEC(true)();
+    VEC(type) best = VEC(set)(-(VALUE)INFINITY);
+    uint32_t left = row->n;
+    for (; left >= SQS_GROUP; left -= SQS_GROUP) {
+        best = VEC(max)(best, ROW(scan_group)(x, maxima, &finite));
+        x += SQS_GROUP;
+        maxima += SQS_LANES;
+    }
+    if (left > 0) {
+        ELEMENT tail[SQS_GROUP];
+        ROW(pad)(x, left, tail, SQS_GROUP);
+        best = VEC(max)(best, ROW(scan_group)(tail, maxima, &finite));
+    }
+    VALUE of_lane[SQS_LANES];
+    VEC(store)(of_lane, best);
+    row->max = -INFINITY;
+    for (uint32_t i = 0; i < SQS_LANES; i++)
+        if ((double)of_lane[i] > row->max)
+            row->max = (double)of_lane[i];
+    return VEC(all)(finite);
+}
+
+TARGET static double ROW(sum_terms)(const sqs_scanned *row, float scale)
+{
+    const ELEMENT *x = row->values;
+    VEC(type) max = VEC(set)((VALUE)row->max);
+    vec_type by = vec_set(scale);
+    lanes sums = lanes_zero();
+    uint32_t left = row->n;
+    for (; left >= SQS_LANES; left -= SQS_LANES, x += SQS_LANES) {
+        vec_type t = vec_multiply(VEC(minus)(LOAD(x), max), by);
+        sums = vec_add_to(sums, vec_exp2(t));
+    }
+    if (left > 0) {
+        ELEMENT tail[SQS_LANES];
+        ROW(pad)(x, left, tail, SQS_LANES);
+        vec_type t = vec_multiply(VEC(minus)(LOAD(tail), max), by);
+        sums = vec_add_to(sums, vec_exp2(t));
+    }
+    double of_lane[SQS_LANES];
+    lanes_store(of_lane, sums);
+    return sqs_fold_lanes(of_lane);
+}
+
+TARGET static double ROW(sum_values)(const void *values, uint32_t n,
+                                     double *least)
+{
+    const ELEMENT *x = values;
+    VEC(type) low = VEC(set)((VALUE)INFINITY);
+    lanes sums = lanes_zero();
+    uint32_t left = n;
+    for (; left >= SQS_LANES; left -= SQS_LANES, x += SQS_LANES) {
+        VEC(type) v = LOAD(x);
+        low = VEC(min)(low, v);
+        sums = VEC(add_to)(sums, v);
+    }
+    double of_lane[SQS_LANES];
+    lanes_store(of_lane, sums);
+    VALUE rest[SQS_LANES];
+    VEC(store)(rest, low);
+    for (uint32_t i = 0; i < SQS_LANES; i++)
+        if ((double)rest[i] < *least)
+            *least = (double)rest[i];
+    if (left > 0) {
+        ELEMENT tail[SQS_LANES];
+        ROW(pad)(x, left, tail, SQS_LANES);
+        VEC(store)(rest, LOAD(tail));
+        for (uint32_t i = 0; i < left; i++) {
+            of_lane[i] += (double)rest[i];
+            if ((double)rest[i] < *least)
+                *least = (double)rest[i];
         }
     }
-    *max = best;
-    *argmax = at;
-    return finite ? SQS_OK : SQS_NOT_FINITE;
+    return sqs_fold_lanes(of_lane);
 }
 
-/* terms[i] = 2^((row[i] - max) * scale) in single precision; returns their
- * sum. */
-static double ROW(make_terms)(const ROW_T *row, uint32_t n, ROW_T max,
-                              float scale, double *terms)
+/* How many of n values, a multiple of SQS_LANES, are at least t. */
+TARGET static uint32_t ROW(count)(const VALUE *values, uint32_t n, VALUE t)
 {
+    VEC(type) bound = VEC(set)(t);
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < n; i += SQS_LANES)
+        count += VEC(count_from)(VEC(load)(values + i), bound);
+    return count;
+}
+
+/*
+ * A value that at least k of n values reach, n a multiple of SQS_LANES and
+ * `low` such a value: one that k + slack reach at most, or else the largest.
+ * `high` is the largest value.
+ */
+TARGET static VALUE ROW(find_bound)(const VALUE *values, uint32_t n,
+                                    uint32_t k, uint32_t slack, VALUE low,
+                                    VALUE high)
+{
+    uint64_t from = VEC(order)(low), to = VEC(order)(high);
+    while (from < to) {
+        uint64_t middle = to - (to - from) / 2;
+        uint32_t count = ROW(count)(values, n, VEC(in_order)(middle));
+        if (count < k) {
+            to = middle - 1;
+            continue;
+        }
+        from = middle;
+        if (count <= k + slack)
+            break;
+    }
+    return VEC(in_order)(from);
+}
+
+/* A lower bound on the row's k-th largest value that isn't masked. */
+TARGET static VALUE ROW(bound_top)(const sqs_scanned *row, uint32_t k)
+{
+    const VALUE *maxima = row->maxima;
+    VALUE bins[SQS_BINS];
+    uint32_t n = sqs_maxima(row->n);
+    if (k <= SQS_BINS / 2 && n > SQS_BINS) {
+        memcpy(bins, maxima, sizeof bins);
+        for (uint32_t i = SQS_BINS; i < n; i += SQS_LANES) {
+            VALUE *bin = bins + i % SQS_BINS;
+            VEC(store)(bin, VEC(max)(VEC(load)(bin), VEC(load)(maxima + i)));
+        }
+        maxima = bins;
+        n = SQS_BINS;
+    }
+    VALUE least = (VALUE)row->least;
+    if (ROW(count)(maxima, n, least) < k)
+        return least;
+    return ROW(find_bound)(maxima, n, k, k / 8, least, (VALUE)row->max);
+}
+
+/* Appends to n tokens those of a group from `bound` on. */
+TARGET static uint32_t ROW(take_group)(const ELEMENT *x, uint32_t first,
+                                       VEC(type) bound, uint32_t n,
+                                       uint32_t *ids, VALUE *values)
+{
+    for (uint32_t j = 0; j < SQS_GROUP; j += SQS_LANES) {
+        VEC(type) v = LOAD(x + j);
+        uint32_t mask = VEC(mask_from)(v, bound);
+        if (mask == 0)
+            continue;
+        VALUE of_lane[SQS_LANES];
+        VEC(store)(of_lane, v);
+        for (; mask != 0; mask &= mask - 1) {
+            uint32_t lane = sqs_lowest_bit(mask);
+            ids[n] = first + j + lane;
+            values[n++] = of_lane[lane];
+        }
+    }
+    return n;
+}
+
+/* Takes all from `bound` on, with their values in to->work. */
+TARGET static uint32_t ROW(take)(const sqs_scanned *row, VALUE bound,
+                                 const sqs_taken *to)
+{
+    const ELEMENT *x = row->values;
+    const VALUE *maxima = row->maxima;
+    VEC(type) from = VEC(set)(bound);
+    uint32_t taken = 0;
+    for (uint32_t i = 0; i < row->n; i += SQS_GROUP, maxima += SQS_LANES) {
+        if (VEC(mask_from)(VEC(load)(maxima), from) == 0)
+            continue;
+        const ELEMENT *group = x + i;
+        ELEMENT tail[SQS_GROUP];
+        if (row->n - i < SQS_GROUP) {
+            ROW(pad)(group, row->n - i, tail, SQS_GROUP);
+            group = tail;
+        }
+        taken = ROW(take_group)(group, i, from, taken, to->ids, to->work);
+    }
+    return taken;
+}
+
+/* Leaves the k largest of n > k tokens, all of which are at least `bound`. */
+TARGET static uint32_t ROW(leave_top)(uint32_t k, uint32_t n, VALUE bound,
+                                      VALUE max, const sqs_taken *to)
+{
+    VALUE *values = to->work;
+    uint32_t padded = (n + SQS_LANES - 1) / SQS_LANES * SQS_LANES;
+    for (uint32_t i = n; i < padded; i++)
+        values[i] = -(VALUE)INFINITY;
+    VALUE last = ROW(find_bound)(values, padded, k, 0, bound, max);
+    uint32_t spare = ROW(count)(values, padded, last) - k; /* equal to last */
+    uint32_t left = 0;
+    for (uint32_t i = n; spare > 0; i--)
+        if (values[i - 1] == last) {
+            values[i - 1] = -(VALUE)INFINITY;
+            spare--;
+        }
+    for (uint32_t i = 0; i < n; i++) {
+        to->ids[left] = to->ids[i];
+        values[left] = values[i];
+        left += values[i] >= last;
+    }
+    return left;
+}
+
+static uint32_t ROW(give_values)(uint32_t n, const sqs_taken *to)
+{
+    const VALUE *values = to->work;
     for (uint32_t i = 0; i < n; i++)
-        terms[i] = (double)sqs_exp2_f32(ROW_DIFF_F32(row[i], max) * scale);
-    return sqs_sum(terms, n);
+        to->values[i] = (double)values[i];
+    return n;
 }
 
-/* Heaps up the `capacity` best values that are above `floor`; returns how
- * many there were. */
-static uint32_t ROW(find_best)(const ROW_T *row, uint32_t n, ROW_T floor,
-                               uint32_t capacity, sqs_ranked *heap)
+static uint32_t ROW(take_top)(const sqs_scanned *row, uint32_t k,
+                              const sqs_taken *to)
 {
-    uint32_t found = 0;
-    for (uint32_t i = 0; i < n; i++) {
-        if (!(row[i] > floor))
-            continue;
-        sqs_ranked item = {(double)row[i], i};
-        if (found == capacity && !(item.key > heap[0].key))
-            continue;
-        sqs_heap_offer(heap, &found, capacity, item);
-    }
-    return found;
+    VALUE bound = ROW(bound_top)(row, k);
+    uint32_t n = ROW(take)(row, bound, to);
+    if (n > k)
+        n = ROW(leave_top)(k, n, bound, (VALUE)row->max, to);
+    return ROW(give_values)(n, to);
 }
 
-/* Lists, ascending, the ids at least as good as `last`. */
-static uint32_t ROW(list_through)(const ROW_T *row, uint32_t n,
-                                  sqs_ranked last, uint32_t *ids)
+static uint32_t ROW(take_from)(const sqs_scanned *row, double bound,
+                               const sqs_taken *to)
 {
-    uint32_t found = 0;
-    for (uint32_t i = 0; i < n; i++) {
-        sqs_ranked item = {(double)row[i], i};
-        if (!sqs_ahead(last, item))
-            ids[found++] = i;
-    }
-    return found;
+    return ROW(give_values)(ROW(take)(row, (VALUE)bound, to), to);
 }
 
-#undef ROW_T
 #undef ROW
-#undef ROW_DIFF_F32
+#undef ELEMENT
+#undef VALUE
+#undef FILL
+#undef LOAD
+#undef VEC

@@ -46,6 +46,35 @@
 #define SQS_MIN_EXPONENT_F32 -100.0f
 #define SQS_MIN_EXPONENT_F64 -1000.0
 
+/* The polynomials' coefficients: what begins, and what each step adds. */
+#define SQS_EXP2_F32_FIRST 1.52527336e-05f
+#define SQS_EXP2_F32_REST(STEP)                                               \
+    STEP(0.000154035297f)                                                     \
+    STEP(0.00133335579f)                                                      \
+    STEP(0.00961812865f)                                                      \
+    STEP(0.0555041097f)                                                       \
+    STEP(0.240226507f)                                                        \
+    STEP(0.693147182f)                                                        \
+    STEP(1.0f)
+
+#define SQS_EXP2_F64_FIRST 1.3691488853904128e-12
+#define SQS_EXP2_F64_REST(STEP)                                               \
+    STEP(2.5678435993488206e-11)                                              \
+    STEP(4.4455382718708116e-10)                                              \
+    STEP(7.054911620801123e-09)                                               \
+    STEP(1.01780860092397e-07)                                                \
+    STEP(1.321548679014431e-06)                                               \
+    STEP(1.5252733804059841e-05)                                              \
+    STEP(0.0001540353039338161)                                               \
+    STEP(0.0013333558146428443)                                               \
+    STEP(0.009618129107628477)                                                \
+    STEP(0.05550410866482158)                                                 \
+    STEP(0.24022650695910072)                                                 \
+    STEP(0.6931471805599453)                                                  \
+    STEP(1.0)
+
+#define SQS_STEP(c) p = p * f + c;
+
 /* 2^t for t <= 0 or -infinity, in single precision. */
 static inline float sqs_exp2_f32(float t)
 {
@@ -53,14 +82,8 @@ static inline float sqs_exp2_f32(float t)
         return 0.0f;
     float n = (t + SQS_ROUND_F32) - SQS_ROUND_F32;
     float f = t - n;
-    float p = 1.52527336e-05f;
-    p = p * f + 0.000154035297f;
-    p = p * f + 0.00133335579f;
-    p = p * f + 0.00961812865f;
-    p = p * f + 0.0555041097f;
-    p = p * f + 0.240226507f;
-    p = p * f + 0.693147182f;
-    p = p * f + 1.0f;
+    float p = SQS_EXP2_F32_FIRST;
+    SQS_EXP2_F32_REST(SQS_STEP)
     uint32_t bits = (uint32_t)((int32_t)n + 127) << 23;
     float scale;
     memcpy(&scale, &bits, sizeof scale);
@@ -74,25 +97,15 @@ static inline double sqs_exp2_f64(double t)
         return 0.0;
     double n = (t + SQS_ROUND_F64) - SQS_ROUND_F64;
     double f = t - n;
-    double p = 1.3691488853904128e-12;
-    p = p * f + 2.5678435993488206e-11;
-    p = p * f + 4.4455382718708116e-10;
-    p = p * f + 7.054911620801123e-09;
-    p = p * f + 1.01780860092397e-07;
-    p = p * f + 1.321548679014431e-06;
-    p = p * f + 1.5252733804059841e-05;
-    p = p * f + 0.0001540353039338161;
-    p = p * f + 0.0013333558146428443;
-    p = p * f + 0.009618129107628477;
-    p = p * f + 0.05550410866482158;
-    p = p * f + 0.24022650695910072;
-    p = p * f + 0.6931471805599453;
-    p = p * f + 1.0;
+    double p = SQS_EXP2_F64_FIRST;
+    SQS_EXP2_F64_REST(SQS_STEP)
     uint64_t bits = (uint64_t)((int64_t)n + 1023) << 52;
     double scale;
     memcpy(&scale, &bits, sizeof scale);
     return p * scale;
 }
+
+#undef SQS_STEP
 
 /* Sums run in SQS_LANES interleaved lanes, value i going to lane i mod
  * SQS_LANES; the lanes are then folded in halves. The order is part of the

@@ -5,23 +5,12 @@
  * ties going to the lower id. The order is that of the values themselves,
  * compared exactly, so the set that TOP_K keeps involves no arithmetic. The
  * other rules compare terms: single-precision exponentials relative to the
- * row's maximum, and their sum.
+ * row's maximum, and their sum. Only for few tokens are terms looked at, those
+ * from a value on that no token beyond can have the term in question.
  */
 #include "internal.h"
 
 #include <math.h>
-
-#include "softmax.h"
-
-#define ROW_T float
-#define ROW(name) name##_f32
-#define ROW_DIFF_F32(x, y) ((x) - (y))
-#include "row_template.h"
-
-#define ROW_T double
-#define ROW(name) name##_f64
-#define ROW_DIFF_F32(x, y) ((float)((x) - (y)))
-#include "row_template.h"
 
 /* The nucleus of a language model seldom exceeds a few dozen tokens, so look
  * for it among this many first and widen from there. */
@@ -35,37 +24,49 @@ static float exponent_scale(double temperature)
     return scale > FLT_MAX ? FLT_MAX : (float)scale;
 }
 
-sqs_status sqs_row_softmax(sqs_row *row, double temperature)
+/* A token's probability up to a common factor. With float values the
+ * difference is what single precision makes of it: 53 bits are more than twice
+ * 24, so rounding twice is rounding once. */
+static double term(const sqs_row *row, double value)
 {
-    float scale = exponent_scale(temperature);
-    float max_f32 = 0;
-    double max_f64 = 0;
-    sqs_status status =
-        row->f32 ? find_max_f32(row->f32, row->size, &max_f32, &row->argmax)
-                 : find_max_f64(row->f64, row->size, &max_f64, &row->argmax);
-    if (status != SQS_OK)
-        return status;
-    if ((row->f32 ? (double)max_f32 : max_f64) == -INFINITY)
-        return SQS_ALL_MASKED;
-    row->total =
-        row->f32
-            ? make_terms_f32(row->f32, row->size, max_f32, scale, row->terms)
-            : make_terms_f64(row->f64, row->size, max_f64, scale, row->terms);
-    return SQS_OK;
+    if (row->probs)
+        return value;
+    float below = (float)(value - row->scanned.max);
+    return (double)sqs_exp2_f32(below * row->scale);
+}
+
+sqs_status sqs_row_logits(sqs_row *row, double temperature)
+{
+    row->scale = exponent_scale(temperature);
+    if (!row->kernels->scan(&row->scanned))
+        return SQS_NOT_FINITE;
+    return row->scanned.max == -INFINITY ? SQS_ALL_MASKED : SQS_OK;
 }
 
 sqs_status sqs_row_probs(sqs_row *row)
 {
-    double max;
-    if (find_max_f64(row->f64, row->size, &max, &row->argmax) != SQS_OK)
+    if (!row->kernels->scan(&row->scanned))
         return SQS_NOT_FINITE;
-    for (uint32_t i = 0; i < row->size; i++)
-        if (row->f64[i] < 0)
-            return row->f64[i] == -INFINITY ? SQS_NOT_FINITE : SQS_NEGATIVE;
-    row->total = sqs_sum(row->terms, row->size);
+    double least = INFINITY;
+    row->total = row->kernels->sum_values(row->scanned.values,
+                                          row->scanned.n, &least);
+    if (least < 0)
+        return least == -INFINITY ? SQS_NOT_FINITE : SQS_NEGATIVE;
     if (!(fabs(row->total - 1) <= SQS_SUM_TOLERANCE))
         return SQS_SUM;
     return SQS_OK;
+}
+
+bool sqs_needs_total(const sqs_keep *keep)
+{
+    return keep->kind == SQS_THRESHOLD ||
+           (keep->kind == SQS_TOP_P && keep->value < 1);
+}
+
+void sqs_row_total(sqs_row *row)
+{
+    if (!row->probs)
+        row->total = row->kernels->sum_terms(&row->scanned, row->scale);
 }
 
 sqs_status sqs_check_keep(const sqs_keep *keep)
@@ -89,75 +90,139 @@ sqs_status sqs_check_keep(const sqs_keep *keep)
     return ok ? SQS_OK : SQS_BAD_KEEP;
 }
 
-static uint32_t find_best(const sqs_row *row, uint32_t capacity)
+static void take_top(sqs_row *row, uint32_t k)
 {
-    return row->f32 ? find_best_f32(row->f32, row->size, (float)row->floor,
-                                    capacity, row->heap)
-                    : find_best_f64(row->f64, row->size, row->floor, capacity,
-                                    row->heap);
+    row->n = row->kernels->take_top(&row->scanned, k, &row->kept);
 }
 
-static uint32_t list_through(const sqs_row *row, sqs_ranked last)
+static void keep_top_k(sqs_row *row, double k)
 {
-    return row->f32
-               ? list_through_f32(row->f32, row->size, last, row->kept)
-               : list_through_f64(row->f64, row->size, last, row->kept);
+    uint32_t n = row->scanned.n;
+    take_top(row, k < n ? (uint32_t)k : n);
 }
 
-static uint32_t keep_top_k(sqs_row *row, double k)
+/* Not above log2(x) and less than 0.09 below it, for 0 < x <= 1 that is not
+ * subnormal: between powers of two, log2 is above its chords. */
+static double low_log2(double x)
 {
-    uint32_t capacity = k < row->size ? (uint32_t)k : row->size;
-    find_best(row, capacity);
-    return list_through(row, row->heap[0]);
+    uint64_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    int exponent = (int)(bits >> 52) - 1023;
+    bits = (bits & (((uint64_t)1 << 52) - 1)) | (uint64_t)1023 << 52;
+    memcpy(&x, &bits, sizeof x);
+    return exponent + (x - 1);
 }
 
-/* Terms at or above a level; the argmax is always among them. */
-static uint32_t keep_level(sqs_row *row, double level)
+/* More than the errors of exponents and terms in single precision; the former
+ * are up to 100 * 2^-23. */
+#define MARGIN 0x1p-10
+
+/* A value below which no term reaches `level`; at most the maximum. It is
+ * rounded as values are, which keeps their order. */
+static double value_bound(const sqs_row *row, double level)
 {
-    uint32_t n = 0;
-    for (uint32_t i = 0; i < row->size; i++)
-        if ((row->terms[i] >= level && row->terms[i] > 0) || i == row->argmax)
-            row->kept[n++] = i;
-    return n;
+    double max = row->scanned.max, bound = level;
+    if (!row->probs && level < 0x1p-100)
+        bound = -INFINITY;
+    else if (!row->probs)
+        bound = max + (low_log2(level < 1 ? level : 1) - MARGIN) /
+                          (double)row->scale;
+    if (!(bound > row->scanned.least))
+        bound = row->scanned.least;
+    return bound < max ? bound : max;
 }
 
-static uint32_t keep_top_p(sqs_row *row, double p)
+/* Terms at or above a level; the first maximum is always among them. */
+static void keep_level(sqs_row *row, double level)
 {
-    if (p >= 1)
-        return keep_level(row, 0);
-    for (uint32_t capacity = FIRST_NUCLEUS;; capacity *= NUCLEUS_GROWTH) {
-        if (capacity > row->size)
-            capacity = row->size;
-        uint32_t found = find_best(row, capacity);
-        sqs_heap_sort(row->heap, found);
-        double mass = 0;
-        for (uint32_t i = 0; i < found; i++) {
-            mass += row->terms[row->heap[i].id];
-            if (mass >= p * row->total)
-                return list_through(row, row->heap[i]);
-        }
-        if (found < capacity || capacity == row->size)
-            return list_through(row, row->heap[found - 1]);
+    const sqs_taken *kept = &row->kept;
+    uint32_t taken = row->kernels->take_from(
+        &row->scanned, value_bound(row, level), kept);
+    bool found_max = false;
+    row->n = 0;
+    for (uint32_t i = 0; i < taken; i++) {
+        double value = kept->values[i];
+        double its_term = term(row, value);
+        bool first_max = value == row->scanned.max && !found_max;
+        found_max |= first_max;
+        kept->ids[row->n] = kept->ids[i];
+        kept->values[row->n] = value;
+        row->n += first_max || (its_term >= level && its_term > 0);
     }
 }
 
-uint32_t sqs_sparsify(sqs_row *row, const sqs_keep *keep)
+/* Drops the tokens taken that come after `last`. */
+static void keep_through(sqs_row *row, sqs_ranked last)
+{
+    const sqs_taken *kept = &row->kept;
+    uint32_t taken = row->n;
+    row->n = 0;
+    for (uint32_t i = 0; i < taken; i++) {
+        sqs_ranked item = {kept->values[i], kept->ids[i]};
+        kept->ids[row->n] = item.id;
+        kept->values[row->n] = item.key;
+        row->n += !sqs_ahead(last, item);
+    }
+}
+
+/* Ranks the tokens taken, the best first. */
+static void rank(sqs_row *row)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < row->n; i++) {
+        sqs_ranked item = {row->kept.values[i], row->kept.ids[i]};
+        sqs_heap_offer(row->heap, &n, row->n, item);
+    }
+    sqs_heap_sort(row->heap, n);
+}
+
+static void keep_top_p(sqs_row *row, double p)
+{
+    if (p >= 1) {
+        keep_level(row, 0);
+        return;
+    }
+    uint32_t size = row->scanned.n;
+    for (uint32_t k = FIRST_NUCLEUS;; k *= NUCLEUS_GROWTH) {
+        take_top(row, k < size ? k : size);
+        rank(row);
+        double mass = 0;
+        for (uint32_t i = 0; i < row->n; i++) {
+            mass += term(row, row->heap[i].key);
+            if (mass >= p * row->total) {
+                keep_through(row, row->heap[i]);
+                return;
+            }
+        }
+        if (row->n < k) /* there are no more */
+            return;
+    }
+}
+
+void sqs_sparsify(sqs_row *row, const sqs_keep *keep)
 {
     switch (keep->kind) {
     case SQS_TOP_K:
-        return keep_top_k(row, keep->value);
+        keep_top_k(row, keep->value);
+        break;
     case SQS_THRESHOLD:
-        return keep_level(row, keep->value * row->total);
+        keep_level(row, keep->value * row->total);
+        break;
     case SQS_TOP_P:
-        return keep_top_p(row, keep->value);
+        keep_top_p(row, keep->value);
+        break;
     case SQS_MIN_P:
+        keep_level(row, keep->value * term(row, row->scanned.max));
         break;
     }
-    return keep_level(row, keep->value * row->terms[row->argmax]);
 }
 
-double sqs_dropped_mass(const sqs_row *row, uint32_t n)
+double sqs_dropped_mass(const sqs_row *row)
 {
-    double dropped = row->total - sqs_sum_at(row->terms, row->kept, n);
+    double lanes[SQS_LANES] = {0};
+    for (uint32_t i = 0; i < row->n; i++)
+        lanes[row->kept.ids[i] % SQS_LANES] +=
+            term(row, row->kept.values[i]);
+    double dropped = row->total - sqs_fold_lanes(lanes);
     return dropped > 0 ? dropped / row->total : 0.0;
 }

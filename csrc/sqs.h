@@ -12,8 +12,9 @@
  *  - The core allocates nothing, keeps no state and touches no globals, so any
  *    number of threads may call it at once. The caller owns all memory; every
  *    buffer's size comes from a function of this header.
- *  - Identical input gives identical output on every machine, provided that
- *    the core was compiled without floating-point contraction
+ *  - Identical input gives identical output on every machine and by every
+ *    instruction set (see sqs_isa), provided that the core was compiled without
+ *    floating-point contraction
  *    (-ffp-contract=off) and runs in the default floating-point environment
  *    (round to nearest, subnormals not flushed).
  *  - A function that returns sqs_status writes its outputs completely when it
@@ -98,6 +99,24 @@ typedef enum sqs_coding {
 
 #define SQS_VARIABLE 0u
 
+/*
+ * The instruction sets that passes over whole rows are compiled for. All give
+ * the same results; SQS_ISA_BEST, which a codec has if nothing else is said,
+ * is the fastest that this machine has.
+ */
+typedef enum sqs_isa {
+    SQS_ISA_BEST = 0,
+    SQS_SCALAR = 1, /* C without intrinsics, on every machine */
+    SQS_AVX2 = 2,   /* x86-64, with F16C */
+    SQS_AVX512 = 3, /* x86-64: F, BW, DQ and VL */
+    SQS_NEON = 4    /* AArch64 */
+} sqs_isa;
+
+/* The instruction set that `isa` means here: itself, or for SQS_ISA_BEST
+ * another one; SQS_ISA_BEST if this machine or build lacks it. To ask once and
+ * give codecs the answer spares them from asking for every call. */
+sqs_isa sqs_find_isa(sqs_isa isa);
+
 /* What both ends agree on before the first packet. */
 typedef struct sqs_codec {
     uint32_t vocab_size; /* V, SQS_MIN_VOCAB .. SQS_MAX_VOCAB */
@@ -106,9 +125,11 @@ typedef struct sqs_codec {
                             SQS_ENTROPY, SQS_VARIABLE: every distribution
                             has its own, a power of two, and sends it */
     sqs_coding coding;
+    sqs_isa isa; /* this end's own business: the other may have another */
 } sqs_codec;
 
-/* SQS_OK, or SQS_BAD_CODEC if a field is outside its limits. */
+/* SQS_OK, or SQS_BAD_CODEC if a field is outside its limits, or this machine or
+ * build lacks the instruction set. */
 sqs_status sqs_check_codec(const sqs_codec *codec);
 
 /*
@@ -120,7 +141,21 @@ uint32_t sqs_max_survivors(const sqs_codec *codec);
 
 /* Logits or probabilities to a distribution. */
 
-typedef enum sqs_dtype { SQS_F16 = 0, SQS_F32 = 1, SQS_F64 = 2 } sqs_dtype;
+typedef enum sqs_dtype {
+    SQS_F16 = 0, /* IEEE binary16 */
+    SQS_F32 = 1,
+    SQS_F64 = 2,
+    SQS_BF16 = 3 /* the upper half of a float */
+} sqs_dtype;
+
+/* Rows of vocab_size values, in the machine's byte order and aligned for their
+ * type. */
+typedef struct sqs_rows {
+    const void *values;
+    sqs_dtype dtype;
+    uint32_t n;    /* how many rows */
+    size_t stride; /* values from the start of one row to that of the next */
+} sqs_rows;
 
 /* Which tokens to keep. The most probable token is always kept, ties go to
  * the lower token id, and masked tokens (probability 0) are never kept. */
@@ -159,49 +194,74 @@ typedef struct sqs_fit {
     double bits_per_tv;
 } sqs_fit;
 
-/* Bytes of scratch that the two functions below need, aligned as malloc
- * aligns. Contents before and after a call mean nothing. */
+/* Bytes of scratch that the functions below need, aligned as malloc aligns.
+ * Contents before and after a call mean nothing. */
 size_t sqs_quantize_scratch(const sqs_codec *codec);
 
 /*
- * Turns a row of vocab_size logits into the nearest lattice point of the
- * tokens kept from softmax(logits / temperature), or one chosen by `fit`.
+ * Turns each row of logits into the nearest lattice point of the tokens kept
+ * from softmax(logits / temperature), or one chosen by `fit`.
  *
- * logits       vocab_size values of type dtype, in the machine's byte order
- *              and aligned for it; float16 is IEEE binary16. -infinity masks a
- *              token.
+ * logits       -infinity masks a token.
  * temperature  0 gives the most probable token all counts.
  * scratch      sqs_quantize_scratch(codec) bytes.
- * token_ids    out, room for sqs_max_survivors(codec); ascending.
- * counts       out, same room; all >= 1, summing to codec->resolution or, if
- *              that is variable, to a power of two.
- * survivors    out, how many were written.
- * dropped_mass out, the probability of the tokens not kept (before
- *              quantization), in [0, 1).
+ * token_ids    out, the distributions one after the other, each ascending;
+ *              room for sqs_max_survivors(codec) values, or as many as
+ *              SQS_TOP_K keeps if that is fewer, for each row.
+ * counts       out, same room; all >= 1, those of a row summing to
+ *              codec->resolution or, if that is variable, to a power of two.
+ * survivors    out, how many were written for each row.
+ * dropped_mass out, for each row the probability of the tokens not kept (before
+ *              quantization), in [0, 1). Null if it isn't wanted: with
+ *              SQS_TOP_K that saves most of the time.
+ * done         out, how many rows were turned: logits->n, or the number of the
+ *              row that is to blame for the status.
  *
  * Returns SQS_OK, SQS_BAD_KEEP, SQS_BAD_FIT, SQS_BAD_TEMPERATURE,
  * SQS_NOT_FINITE or SQS_ALL_MASKED. The result may have more survivors than an
  * enumerative packet can hold.
  */
-sqs_status sqs_quantize_logits(const sqs_codec *codec, const void *logits,
-                               sqs_dtype dtype, double temperature,
-                               const sqs_keep *keep, const sqs_fit *fit,
-                               void *scratch, uint32_t *token_ids,
-                               uint32_t *counts, uint32_t *survivors,
-                               double *dropped_mass);
+sqs_status sqs_quantize_logits(const sqs_codec *codec, const sqs_rows *logits,
+                               double temperature, const sqs_keep *keep,
+                               const sqs_fit *fit, void *scratch,
+                               uint32_t *token_ids, uint32_t *counts,
+                               uint32_t *survivors, double *dropped_mass,
+                               uint32_t *done);
 
 /*
- * The same for a row of probabilities, which must be non-negative and sum to 1
+ * The same for rows of probabilities, which must be non-negative and sum to 1
  * within SQS_SUM_TOLERANCE; what remains of the error is normalised away.
  *
  * Returns SQS_OK, SQS_BAD_KEEP, SQS_BAD_FIT, SQS_NOT_FINITE, SQS_NEGATIVE or
  * SQS_SUM.
  */
-sqs_status sqs_quantize_probs(const sqs_codec *codec, const void *probs,
-                              sqs_dtype dtype, const sqs_keep *keep,
-                              const sqs_fit *fit, void *scratch,
-                              uint32_t *token_ids, uint32_t *counts,
-                              uint32_t *survivors, double *dropped_mass);
+sqs_status sqs_quantize_probs(const sqs_codec *codec, const sqs_rows *probs,
+                              const sqs_keep *keep, const sqs_fit *fit,
+                              void *scratch, uint32_t *token_ids,
+                              uint32_t *counts, uint32_t *survivors,
+                              double *dropped_mass, uint32_t *done);
+
+/* An upper bound in bytes of what sqs_encode_logits writes for a row. */
+size_t sqs_encode_logits_bound(const sqs_codec *codec, const sqs_keep *keep);
+
+/* Bytes of scratch that sqs_encode_logits needs, as above. */
+size_t sqs_encode_logits_scratch(const sqs_codec *codec);
+
+/*
+ * Turns each row of logits into the packet that sqs_encode writes of what
+ * sqs_quantize_logits makes of it.
+ *
+ * packets  out, one after the other
+ * sizes    out, how many bytes each has
+ *
+ * Returns as those two do; SQS_NO_SPACE if capacity is too small, which
+ * logits->n times sqs_encode_logits_bound never is.
+ */
+sqs_status sqs_encode_logits(const sqs_codec *codec, const sqs_rows *logits,
+                             double temperature, const sqs_keep *keep,
+                             const sqs_fit *fit, void *scratch,
+                             uint8_t *packets, size_t capacity, size_t *sizes,
+                             double *dropped_mass, uint32_t *done);
 
 /* One distribution to bytes and back. */
 
@@ -337,6 +397,38 @@ sqs_status sqs_encode_tokens(const sqs_codec *codec, uint32_t length,
 sqs_status sqs_decode_tokens(const sqs_codec *codec, const uint8_t *packet,
                              size_t size, uint32_t *tokens, uint32_t *counts,
                              uint32_t *resolutions, uint32_t *length);
+
+/* What the cloud does with a round. */
+
+/* Bytes of scratch that sqs_verify needs, as for sqs_quantize_logits. */
+size_t sqs_verify_scratch(const sqs_codec *codec, uint32_t length);
+
+/*
+ * Accepts a prefix of a round's tokens and draws the one after it. A token x
+ * with count b of resolution l stands with probability min(1, p(x) l / b); the
+ * next token is drawn from max(0, p - b / l) at the first that doesn't, or from
+ * the last row if all do. The result is distributed as the target's tokens.
+ *
+ * length .. positions  the round, as sqs_decode_round gives it
+ * target    length + 1 rows of probabilities, float or double, each for the
+ *           position of a token and the last for the one after them all;
+ *           non-negative, summing to 1 within SQS_SUM_TOLERANCE
+ * draws     length + 1 numbers from [0, 1), independent of what the tokens
+ *           were drawn by; the token after n accepted ones takes number
+ *           min(n + 1, length)
+ * scratch   sqs_verify_scratch(codec, length) bytes
+ * accepted  out, how many tokens stand
+ * token     out, the next one
+ * done      out, how many rows were checked: all, or the number of the bad one
+ *
+ * Returns SQS_OK, SQS_NOT_FINITE, SQS_NEGATIVE or SQS_SUM.
+ */
+sqs_status sqs_verify(const sqs_codec *codec, uint32_t length,
+                      const uint32_t *token_ids, const uint32_t *counts,
+                      const uint32_t *survivors, const uint32_t *positions,
+                      const sqs_rows *target, const double *draws,
+                      void *scratch, uint32_t *accepted, uint32_t *token,
+                      uint32_t *done);
 
 #ifdef __cplusplus
 }

@@ -21,7 +21,7 @@ model's own:
 from typing import TYPE_CHECKING
 
 from sqs_codec import theory
-from sqs_codec._backend import backend
+from sqs_codec._backend import backend, isa
 from sqs_codec._codec import Codec, DraftedTokens, Round, SparseDistribution
 from sqs_codec._drafter import Drafter
 from sqs_codec._errors import PacketError
@@ -49,6 +49,7 @@ __all__ = [
     "TopP",
     "Verdict",
     "backend",
+    "isa",
     "theory",
     "verify",
 ]

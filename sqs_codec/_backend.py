@@ -15,7 +15,7 @@ import importlib
 import importlib.util
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,14 +49,33 @@ class Core(Protocol):
 
     def quantize_logits(
         self,
-        logits: NDArray[np.floating],
+        logits: NDArray[Any],
         temperature: float,
         keep: Keep,
         bits_per_tv: float,
-    ) -> tuple[int, Ids, Ids, float]:
-        """Return status (of the row), token ids, counts and dropped mass.
+        mass: bool,
+    ) -> tuple[int, int, list[tuple[Ids, Ids]], list[float]]:
+        """Return status, rows done, their (ids, counts) pairs and dropped masses.
 
-        `bits_per_tv` is 0 or, if the coding is the entropy coding, a price.
+        The logits are rows [B, V] of float16, float32 or float64, or of uint16,
+        which holds bfloat16. A row is contiguous; from one to the next is any
+        number of values. If the status isn't OK, the row after those done is to
+        blame, and the lists hold nothing of use. No masses, and no time for them,
+        unless `mass`. `bits_per_tv` is 0 or, if the coding is the entropy coding,
+        a price.
+        """
+
+    def encode_logits(
+        self,
+        logits: NDArray[Any],
+        temperature: float,
+        keep: Keep,
+        bits_per_tv: float,
+        mass: bool,
+    ) -> tuple[int, int, list[bytes], list[float]]:
+        """Return status, rows done, their packets and dropped masses.
+
+        As `quantize_logits` and `encode`; the status may be LARGE_SUPPORT.
         """
 
     def quantize_probs(
@@ -100,6 +119,22 @@ class Core(Protocol):
     def decode_tokens(self, packet: bytes) -> tuple[int, Ids, Ids, Ids]:
         """Return status (of the packet), tokens, counts and resolutions."""
 
+    def verify(
+        self,
+        ids: Ids,
+        counts: Ids,
+        survivors: Ids,
+        positions: Ids,
+        target: NDArray[np.floating],
+        draws: NDArray[np.float64],
+    ) -> tuple[int, int, int, int]:
+        """Return status, rows checked, accepted tokens and the next token.
+
+        A round as `encode_round` takes it, rows [L+1, V] of float32 or float64 (see
+        `quantize_logits`) and L+1 numbers from [0, 1). The resolutions are the sums
+        of counts, whatever the codec's.
+        """
+
 
 def _choose() -> str:
     name = os.environ.get("SQS_BACKEND", "")
@@ -118,7 +153,7 @@ def _choose() -> str:
         raise ImportError(NO_BACKEND)
     name = name or ("native" if native else "numba")
     if name == "native":
-        importlib.import_module("sqs_codec._core")  # if it is broken, say so now
+        importlib.import_module("sqs_codec._native")  # if it is broken, say so now
     return name
 
 
@@ -131,6 +166,20 @@ def backend() -> str:
     The environment variable ``SQS_BACKEND`` chooses, before the first import.
     """
     return _NAME
+
+
+def isa() -> str | None:
+    """Return the instruction set that the C core's passes over rows use.
+
+    ``"scalar"``, ``"avx2"``, ``"avx512"`` or ``"neon"``: the fastest that the
+    machine has, or what the environment variable ``SQS_ISA`` chooses, before the
+    first import. All give the same results. None if Numba does the work.
+    """
+    if _NAME != "native":
+        return None
+    from sqs_codec._native import isa_name
+
+    return isa_name()
 
 
 def core_class() -> type[Core]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Iterable, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,11 +30,14 @@ from sqs_codec._format import (
 )
 from sqs_codec._keep import Keep
 from sqs_codec._resolution import Resolution
+from sqs_codec._threads import run_threads
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 __all__ = ["Codec", "DraftedTokens", "Round", "SparseDistribution"]
+
+FLOATS = tuple(map(np.dtype, (np.float32, np.float16, np.float64)))
 
 
 class SparseDistribution:
@@ -107,11 +111,8 @@ class SparseDistribution:
         resolution: int,
         dropped_mass: float | None,
     ) -> None:
-        token_ids.flags.writeable = False
-        counts.flags.writeable = False
-        # Views of what can't be written can't be made writeable.
-        self._token_ids = token_ids.view()
-        self._counts = counts.view()
+        self._token_ids = _frozen(token_ids)
+        self._counts = _frozen(counts)
         self._vocab_size = vocab_size
         self._resolution = resolution
         self._dropped_mass = dropped_mass
@@ -176,7 +177,7 @@ class SparseDistribution:
             raise ValueError(
                 f"token {token} lies outside the vocabulary of {self._vocab_size}"
             )
-        position = int(np.searchsorted(self._token_ids, np.uint32(token)))
+        position = bisect_left(self._token_ids, token)  # of few, faster than numpy's
         if position < self._token_ids.size and self._token_ids[position] == token:
             return position
         return None
@@ -191,9 +192,7 @@ class SparseDistribution:
             of the one that `verify` is given: two generators of one seed aren't.
         """
         at = rng.integers(self._resolution)
-        return int(
-            self._token_ids[np.searchsorted(np.cumsum(self._counts), at, side="right")]
-        )
+        return int(self._token_ids[self._counts.cumsum().searchsorted(at, "right")])
 
     def to_dense(self, dtype: DTypeLike = np.float32) -> NDArray[Any]:
         """Return the probabilities of the whole vocabulary, float [vocab_size]."""
@@ -277,6 +276,24 @@ class Round:
                 )
             positions.append(position)
         object.__setattr__(self, "_positions", tuple(positions))
+
+    @classmethod
+    def _from_core(
+        cls,
+        pairs: Sequence[tuple[NDArray[np.uint32], NDArray[np.uint32]]],
+        positions: Sequence[int],
+        codec: Codec,
+    ) -> Round:
+        """Wrap what a core vouches for."""
+        distributions = [
+            SparseDistribution._from_core(ids, counts, codec) for ids, counts in pairs
+        ]
+        tokens = [int(ids[at]) for (ids, _), at in zip(pairs, positions, strict=True)]
+        round_ = cls.__new__(cls)
+        object.__setattr__(round_, "distributions", tuple(distributions))
+        object.__setattr__(round_, "tokens", tuple(tokens))
+        object.__setattr__(round_, "_positions", tuple(positions))
+        return round_
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -444,14 +461,86 @@ class Codec:
         floating-point environment: `torch.set_flush_denormal`, for one, makes
         logits below 1e-38 equal to 0.
         """
-        row = self._row("logits", logits)
+        return self._quantize_row(logits, keep, temperature, bits_per_tv, mass=True)
+
+    def _quantize_row(
+        self,
+        logits: ArrayLike,
+        keep: Keep,
+        temperature: float,
+        bits_per_tv: float | None,
+        mass: bool,
+    ) -> SparseDistribution:
+        """Do what `quantize` does, without dropped mass if not `mass`."""
+        rows = self._row("logits", logits)[None]
+        options = self._options(keep, temperature, bits_per_tv, mass)
+        status, _, pairs, masses = self._core.quantize_logits(rows, *options)
+        if status:
+            raise self._rows_error(rows, 0, status)
+        ids, counts = pairs[0]
+        dropped = masses[0] if mass else None
+        return SparseDistribution._from_core(ids, counts, self, dropped)
+
+    def _quantize_rows(
+        self,
+        rows: NDArray[Any],
+        keep: Keep,
+        temperature: float,
+        bits_per_tv: float | None,
+        mass: bool,
+        threads: int = 1,
+    ) -> list[SparseDistribution]:
+        call = self._core.quantize_logits
+        options = self._options(keep, temperature, bits_per_tv, mass)
+        pairs, masses = self._run(call, rows, options, threads)
+        dropped = masses if mass else [None] * len(pairs)
+        return [
+            SparseDistribution._from_core(ids, counts, self, one)
+            for (ids, counts), one in zip(pairs, dropped, strict=True)
+        ]
+
+    def _options(
+        self, keep: Keep, temperature: float, bits_per_tv: float | None, mass: bool
+    ) -> tuple[float, Keep, float, bool]:
+        """Check what a core takes beside rows of logits."""
         temperature = _check_temperature(temperature)
         _check_keep(keep)
-        price = self._price(bits_per_tv)
-        status, *found = self._core.quantize_logits(row, temperature, keep, price)
-        if status != Status.OK:
-            raise _row_error("logits", row, status)
-        return self._wrap(*found)
+        return temperature, keep, self._price(bits_per_tv), mass
+
+    def _run(
+        self,
+        call: Callable[..., tuple[int, int, list[Any], list[float]]],
+        rows: NDArray[Any],
+        options: tuple[Any, ...],
+        threads: int,
+    ) -> tuple[list[Any], list[float]]:
+        """Return what a core makes of rows of logits, and their dropped masses."""
+        if threads == 1:
+            status, done, found, masses = call(rows, *options)
+            if status != Status.OK:
+                raise self._rows_error(rows, done, status)
+            return found, masses
+        parts = np.array_split(rows, threads)
+        results = run_threads([partial(call, part, *options) for part in parts])
+        before = 0
+        for part, (status, done, _, _) in zip(parts, results, strict=True):
+            if status != Status.OK:
+                raise self._rows_error(rows, before + done, status)
+            before += len(part)
+        return (
+            [one for _, _, found, _ in results for one in found],
+            [mass for _, _, _, masses in results for mass in masses],
+        )
+
+    def _rows_error(self, rows: NDArray[Any], done: int, status: int) -> ValueError:
+        """Describe what a core found wrong with a row of logits."""
+        name = "logits" if len(rows) == 1 else f"logits[{done}]"
+        if status == Status.LARGE_SUPPORT:
+            return ValueError(
+                f"{name}: coding {self.coding!r} holds at most {self.max_support} "
+                "tokens; keep fewer, lower the resolution or use 'entropy'"
+            )
+        return _row_error(name, rows[done], status)
 
     def quantize_probs(
         self, probs: ArrayLike, keep: Keep, bits_per_tv: float | None = None
@@ -488,10 +577,114 @@ class Codec:
         row = self._row("probs", probs)
         _check_keep(keep)
         price = self._price(bits_per_tv)
-        status, *found = self._core.quantize_probs(row, keep, price)
+        status, ids, counts, dropped = self._core.quantize_probs(row, keep, price)
         if status != Status.OK:
             raise _row_error("probs", row, status)
-        return self._wrap(*found)
+        return SparseDistribution._from_core(ids, counts, self, dropped)
+
+    def encode_logits(
+        self,
+        logits: ArrayLike,
+        keep: Keep,
+        temperature: float = 1.0,
+        bits_per_tv: float | None = None,
+    ) -> bytes:
+        """Return the packet of what `quantize` makes of logits.
+
+        The same bytes as ``encode(quantize(...))``, in less time: nothing is made
+        in between, and with `TopK` most of the work is to read the logits once, as
+        the dropped mass is left out.
+
+        Parameters and errors are those of `quantize` and `encode`.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import sqs_codec as sqs
+        >>> codec = sqs.Codec(vocab_size=8, resolution=10)
+        >>> logits = np.array([0, 5, 1, -np.inf, 4, 0, 0, 0], np.float32)
+        >>> data = codec.encode_logits(logits, sqs.TopK(3), temperature=0.8)
+        >>> data == codec.encode(codec.quantize(logits, sqs.TopK(3), 0.8))
+        True
+        """
+        rows = self._row("logits", logits)[None]
+        options = self._options(keep, temperature, bits_per_tv, self.tail_mass)
+        status, _, packets, masses = self._core.encode_logits(rows, *options)
+        if status:
+            raise self._rows_error(rows, 0, status)
+        packet: bytes = packets[0]
+        return packet + _tail(masses[0]) if self.tail_mass else packet
+
+    def _encode_rows(
+        self,
+        rows: NDArray[Any],
+        keep: Keep,
+        temperature: float,
+        bits_per_tv: float | None,
+        threads: int = 1,
+    ) -> list[bytes]:
+        call = self._core.encode_logits
+        options = self._options(keep, temperature, bits_per_tv, self.tail_mass)
+        packets, masses = self._run(call, rows, options, threads)
+        if not self.tail_mass:
+            return packets
+        return [
+            packet + _tail(mass) for packet, mass in zip(packets, masses, strict=True)
+        ]
+
+    def quantize_batch(
+        self,
+        logits: ArrayLike,
+        keep: Keep,
+        temperature: float = 1.0,
+        bits_per_tv: float | None = None,
+        *,
+        threads: int = 1,
+    ) -> list[SparseDistribution]:
+        """Sparsify and quantize rows of logits, as `quantize` does each of them.
+
+        Parameters
+        ----------
+        logits : array_like of float16, float32 or float64 [B, vocab_size]
+            Not copied if every row is contiguous, whatever lies between rows.
+        keep : Keep
+            Which tokens to keep. The same state serves all rows and isn't changed.
+        temperature : float
+        bits_per_tv : float, optional
+            As for `quantize`.
+        threads : int
+            How many threads share the rows, which pays from some ten rows a thread
+            on. Other Python threads run meanwhile in any case.
+
+        Returns
+        -------
+        list of SparseDistribution [B]
+
+        Raises
+        ------
+        ValueError, TypeError
+            As `quantize`; the message names the row.
+        """
+        rows = self._rows("logits", logits)
+        threads = _check_threads(threads, len(rows))
+        return self._quantize_rows(rows, keep, temperature, bits_per_tv, True, threads)
+
+    def encode_batch(
+        self,
+        logits: ArrayLike,
+        keep: Keep,
+        temperature: float = 1.0,
+        bits_per_tv: float | None = None,
+        *,
+        threads: int = 1,
+    ) -> list[bytes]:
+        """Return the packets of rows of logits, as `encode_logits` has each of them.
+
+        Parameters and errors are those of `quantize_batch` and `encode`.
+        """
+        rows = self._rows("logits", logits)
+        threads = _check_threads(threads, len(rows))
+        return self._encode_rows(rows, keep, temperature, bits_per_tv, threads)
 
     def bits(self, q: SparseDistribution) -> int:
         """Return the bits of a distribution, before padding to a byte.
@@ -536,8 +729,7 @@ class Codec:
                 raise ValueError(
                     "the codec sends the tail mass, but q has no dropped_mass"
                 )
-            units = min(round(q.dropped_mass * TAIL_UNITS), TAIL_UNITS - 1)
-            tail = units.to_bytes(TAIL_BYTES, "big")
+            tail = _tail(q.dropped_mass)
         return bytes(self._core.encode(q.token_ids, q.counts)) + tail
 
     def decode(self, data: bytes) -> SparseDistribution:
@@ -627,16 +819,7 @@ class Codec:
         status, pairs, positions = self._core.decode_round(packet, memory)
         if status != Status.OK:
             raise packet_error(status, len(packet))
-        return Round(
-            tuple(
-                SparseDistribution._from_core(ids, counts, self)
-                for ids, counts in pairs
-            ),
-            tuple(
-                int(ids[position])
-                for (ids, _), position in zip(pairs, positions, strict=True)
-            ),
-        )
+        return Round._from_core(pairs, positions, self)
 
     def encode_tokens(
         self,
@@ -727,17 +910,24 @@ class Codec:
         return self.coding != "enumerative" or squares <= MAX_ENUMERATIVE_SQUARES
 
     def _row(self, name: str, values: ArrayLike) -> NDArray[np.floating]:
-        row = np.asarray(values)
-        row = row.astype(row.dtype.newbyteorder("="), copy=False)
-        if row.dtype not in (np.float16, np.float32, np.float64):
-            raise TypeError(
-                f"{name} must be float16, float32 or float64, got {row.dtype}"
-            )
+        """Return a contiguous row [V], itself if it is one."""
+        row = _floats(name, values)
         if row.shape != (self.vocab_size,):
             raise ValueError(
                 f"{name} must have shape ({self.vocab_size},), got {row.shape}"
             )
+        if row.strides[0] == row.itemsize and row.flags.aligned:
+            return row
         return np.require(row, requirements=["C_CONTIGUOUS", "ALIGNED"])
+
+    def _rows(self, name: str, values: ArrayLike) -> NDArray[np.floating]:
+        """Return rows [B, V], each of them contiguous."""
+        rows = _floats(name, values)
+        if rows.ndim != 2 or rows.shape[1] != self.vocab_size:
+            raise ValueError(
+                f"{name} must have shape (B, {self.vocab_size}), got {rows.shape}"
+            )
+        return _contiguous_rows(rows)
 
     def _price(self, bits_per_tv: float | None) -> float:
         """Return what the core takes: 0 is for None."""
@@ -763,11 +953,6 @@ class Codec:
             return f"as resolution a power of two up to {MAX_RESOLUTION}"
         return f"resolution {self.resolution}"
 
-    def _wrap(
-        self, ids: NDArray[np.uint32], counts: NDArray[np.uint32], dropped: float
-    ) -> SparseDistribution:
-        return SparseDistribution._from_core(ids, counts, self, dropped)
-
     def _check(self, q: SparseDistribution) -> None:
         if not isinstance(q, SparseDistribution):
             raise TypeError(f"expected a SparseDistribution, got {type(q).__name__}")
@@ -782,6 +967,51 @@ class Codec:
                 f"coding {self.coding!r} holds at most {self.max_support} tokens, got "
                 f"{q.token_ids.size}; keep fewer, lower the resolution or use 'entropy'"
             )
+
+
+def _frozen(array: NDArray[np.uint32]) -> NDArray[np.uint32]:
+    """Return a view that can't be written nor be made writeable."""
+    if array.flags.writeable:
+        array.flags.writeable = False
+        array = array.view()
+    return array
+
+
+def _floats(name: str, values: ArrayLike) -> NDArray[np.floating]:
+    """Return an array of floats in the machine's byte order."""
+    array = np.asarray(values)
+    if array.dtype in FLOATS:
+        return array
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
+    if array.dtype not in FLOATS:
+        raise TypeError(
+            f"{name} must be float16, float32 or float64, got {array.dtype}"
+        )
+    return array
+
+
+def _contiguous_rows(rows: NDArray[Any]) -> NDArray[Any]:
+    """Return rows [B, V] that cores take, without a copy if these are."""
+    between, within = rows.strides
+    steps, rest = divmod(between, rows.itemsize)
+    if within == rows.itemsize and steps >= 0 and not rest and rows.flags.aligned:
+        return rows
+    return np.require(rows, requirements=["C_CONTIGUOUS", "ALIGNED"])
+
+
+def _check_threads(threads: int, rows: int) -> int:
+    """Return how many threads have something to do."""
+    threads = _as_int("threads", threads)
+    if threads < 1:
+        raise ValueError(f"threads must be at least 1, got {threads}")
+    return max(1, min(threads, rows))
+
+
+def _tail(dropped_mass: float) -> bytes:
+    """Return the two bytes of a dropped mass."""
+    units = min(round(dropped_mass * TAIL_UNITS), TAIL_UNITS - 1)
+    return units.to_bytes(TAIL_BYTES, "big")
 
 
 def _words(values: Sequence[int]) -> NDArray[np.uint32]:
@@ -826,20 +1056,23 @@ def _check_temperature(temperature: float) -> float:
     return temperature
 
 
-def _row_error(name: str, row: NDArray[np.floating], status: int) -> ValueError:
+def _row_error(name: str, row: NDArray[Any], status: int) -> ValueError:
     """Describe what a core found wrong with a row."""
+    if row.dtype == np.uint16:  # bfloat16
+        row = (row.astype(np.uint32) << 16).view(np.float32)
     if status == Status.ALL_MASKED:
         return ValueError(f"{name}: every token is masked (-inf)")
     if status == Status.SUM:
-        total = float(row.sum(dtype=np.float64))
+        with np.errstate(over="ignore"):
+            total = float(row.sum(dtype=np.float64))
         return ValueError(
             f"{name} must sum to 1 within {SUM_TOLERANCE}, got {total:.6g}"
         )
     bad = row < 0 if status == Status.NEGATIVE else ~np.isfinite(row)
-    if name == "logits":
+    if name != "probs":
         bad &= row != -np.inf
     token = int(np.flatnonzero(bad)[0])
-    allowed = "finite or -inf" if name == "logits" else "finite and not negative"
+    allowed = "finite and not negative" if name == "probs" else "finite or -inf"
     return ValueError(f"{name}[{token}] is {row[token]}; values must be {allowed}")
 
 

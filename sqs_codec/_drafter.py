@@ -155,15 +155,19 @@ class Drafter:
             raise RuntimeError("push: the round is finished; feedback comes next")
         if self._full or len(self._tokens) == self.max_tokens:
             return None
-        q = self.codec.quantize(logits, self.keep, temperature, self.bits_per_tv)
+        learns = self.keep._learns
+        q = self.codec._quantize_row(
+            logits, self.keep, temperature, self.bits_per_tv, mass=learns
+        )
         self.codec._check(q)
         if self._tokens and not self._fits(q):
             self._full = True
             return None
         if not self._tokens:
             self._bits += self._most_bits(q)
-        assert q.dropped_mass is not None  # it comes from quantize
-        self.keep.update(q.dropped_mass)
+        if learns:
+            assert q.dropped_mass is not None  # as it was asked for
+            self.keep.update(q.dropped_mass)
         token = q.sample(self.rng)
         self._distributions.append(q)
         self._tokens.append(token)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 import operator
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import TYPE_CHECKING
 
 from sqs_codec._format import MAX_VOCAB
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["Conformal", "Keep", "MinP", "Threshold", "TopK", "TopP"]
 
@@ -22,7 +25,7 @@ class Kind(IntEnum):
     MIN_P = 3
 
 
-class Keep(ABC):
+class Keep:
     """What all keep rules share.
 
     A rule keeps the most probable token and those that follow it in
@@ -31,21 +34,27 @@ class Keep(ABC):
     `checkpoint` and `rollback` do nothing for them.
     """
 
-    _kind: Kind
+    _kind: int
+    _value: float
+    """The rule's parameter, as the core takes it."""
 
-    @property
-    @abstractmethod
-    def _value(self) -> float:
-        """The rule's parameter, as the core takes it."""
+    _learns = False
+    """Whether `update` changes anything."""
 
-    def update(self, dropped_mass: float) -> None:  # noqa: B027  # nothing to learn
+    def __new__(cls, *_: object, **__: object) -> Self:
+        """Refuse to make what is no rule."""
+        if cls is Keep:
+            raise TypeError("Keep is abstract; take one of its rules, such as TopK(64)")
+        return super().__new__(cls)
+
+    def update(self, dropped_mass: float) -> None:
         """Learn from the mass that a drafted token's distribution dropped."""
 
     def checkpoint(self) -> float:
         """Return the state to which `rollback` can return."""
         return 0.0
 
-    def rollback(self, state: float) -> None:  # noqa: B027  # nothing to undo
+    def rollback(self, state: float) -> None:
         """Return to a state that `checkpoint` gave."""
 
 
@@ -64,17 +73,14 @@ class TopK(Keep):
     TopK(k=64)
     """
 
-    _kind = Kind.TOP_K
+    _kind = int(Kind.TOP_K)
     k: int
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "k", operator.index(self.k))
         if self.k < 1:
             raise ValueError(f"k must be at least 1, got {self.k}")
-
-    @property
-    def _value(self) -> float:
-        return float(min(self.k, MAX_VOCAB))
+        object.__setattr__(self, "_value", float(min(self.k, MAX_VOCAB)))
 
 
 @dataclass(frozen=True)
@@ -88,16 +94,13 @@ class Threshold(Keep):
         probable one.
     """
 
-    _kind = Kind.THRESHOLD
+    _kind = int(Kind.THRESHOLD)
     beta: float
 
     def __post_init__(self) -> None:
         beta = _check("beta", self.beta, -math.inf, math.inf)
         object.__setattr__(self, "beta", beta)
-
-    @property
-    def _value(self) -> float:
-        return self.beta
+        object.__setattr__(self, "_value", beta)
 
 
 @dataclass(frozen=True)
@@ -110,17 +113,14 @@ class TopP(Keep):
         In (0, 1].
     """
 
-    _kind = Kind.TOP_P
+    _kind = int(Kind.TOP_P)
     p: float
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "p", _check("p", self.p, 0, 1))
         if self.p == 0:
             raise ValueError("p must be above 0")
-
-    @property
-    def _value(self) -> float:
-        return self.p
+        object.__setattr__(self, "_value", self.p)
 
 
 @dataclass(frozen=True)
@@ -133,15 +133,12 @@ class MinP(Keep):
         In [0, 1].
     """
 
-    _kind = Kind.MIN_P
+    _kind = int(Kind.MIN_P)
     p: float
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "p", _check("p", self.p, 0, 1))
-
-    @property
-    def _value(self) -> float:
-        return self.p
+        object.__setattr__(self, "_value", self.p)
 
 
 class Conformal(Keep):
@@ -183,14 +180,15 @@ class Conformal(Keep):
     0.1
     """
 
-    _kind = Kind.THRESHOLD
+    _kind = int(Kind.THRESHOLD)
+    _learns = True
 
     def __init__(
         self, alpha: float = 5e-4, eta: float = 1e-3, beta: float = 1e-3
     ) -> None:
         self._alpha = _check("alpha", alpha, 0, 1)
         self._eta = _check("eta", eta, 0, 1)
-        self._beta = _check("beta", beta, -math.inf, 1)
+        self._value = _check("beta", beta, -math.inf, 1)
         if self._eta == 0:
             raise ValueError("eta must be above 0")
 
@@ -207,11 +205,7 @@ class Conformal(Keep):
     @property
     def threshold(self) -> float:
         """The threshold beta that the next distribution will meet."""
-        return self._beta
-
-    @property
-    def _value(self) -> float:
-        return self._beta
+        return self._value
 
     def update(self, dropped_mass: float) -> None:
         """Take one step.
@@ -222,18 +216,20 @@ class Conformal(Keep):
             The mass that the last distribution dropped, in [0, 1].
         """
         dropped_mass = _check("dropped_mass", dropped_mass, 0, 1)
-        self._beta = min(1.0, self._beta - self._eta * (dropped_mass - self._alpha))
+        self._value = min(1.0, self._value - self._eta * (dropped_mass - self._alpha))
 
     def checkpoint(self) -> float:
         """Return the threshold, to hand to `rollback` later."""
-        return self._beta
+        return self._value
 
     def rollback(self, state: float) -> None:
         """Set the threshold back to one that `checkpoint` returned."""
-        self._beta = _check("state", state, -math.inf, 1)
+        self._value = _check("state", state, -math.inf, 1)
 
     def __repr__(self) -> str:
-        return f"Conformal(alpha={self.alpha:g}, eta={self.eta:g}, beta={self._beta:g})"
+        return (
+            f"Conformal(alpha={self.alpha:g}, eta={self.eta:g}, beta={self._value:g})"
+        )
 
 
 def _check(name: str, value: float, least: float, most: float) -> float:

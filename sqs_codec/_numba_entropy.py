@@ -17,7 +17,7 @@ from sqs_codec._format import (
     VARIABLE,
 )
 from sqs_codec._model import ID_WEIGHTS, SPLIT_CHANCES
-from sqs_codec._numba_jit import jit, leaf
+from sqs_codec._numba_jit import entry, inlined, jit, leaf
 
 OK = int(Status.OK)
 TRUNCATED = int(Status.TRUNCATED)
@@ -44,7 +44,7 @@ def floor_log2(x):
     return (float_bits(x) >> 52) - 1023
 
 
-@jit
+@entry
 def log2(x):
     double = float_bits(x)
     i = double >> 42 & 1023
@@ -53,7 +53,13 @@ def log2(x):
     return (whole << 32) + LOG2[i] + ((LOG2[i + 1] - LOG2[i]) * past >> 22)
 
 
-@jit
+def tabled_log2(x):
+    """Return what `log2` does of an integer below 2048, without compiling it."""
+    bits = x.bit_length() - 1
+    return (bits << 32) + int(LOG2[(x << 10 >> bits) - 1024])
+
+
+@entry
 def exp2(t):
     i = t >> 24 & 255
     past = t & (1 << 24) - 1
@@ -62,7 +68,10 @@ def exp2(t):
 
 # coder.h: a coder is an array and the packet, which its functions take together
 
-WRITE, READ, METER = range(3)
+# A plain integer is a type of its own, to compile for once more.
+ZERO, ONE = np.int64(0), np.int64(1)
+
+WRITE, READ, METER = np.arange(3)
 MODE, STATUS, SHIFTS, RANGE, LOW, COST, SURVIVORS = range(7)
 CODE = LOW  # when reading
 
@@ -129,10 +138,14 @@ def going(coder, packet):
     return coder[STATUS] == OK
 
 
-@leaf
+# What a bit costs, by its chance in 256.
+BIT_COSTS = np.array([0] + [8 * UNIT - tabled_log2(x) for x in range(1, 257)])
+
+
+@inlined
 def code_bit(coder, packet, chance, bit):
     if coder[MODE] == METER:
-        coder[COST] += 8 * UNIT - log2(chance if bit else 256 - chance)
+        coder[COST] += BIT_COSTS[chance if bit else 256 - chance]
         return bit
     if not going(coder, packet):
         return False
@@ -142,7 +155,7 @@ def code_bit(coder, packet, chance, bit):
     if bit:
         narrow(coder, packet, zeros, coder[RANGE] - zeros)
     else:
-        narrow(coder, packet, 0, zeros)
+        narrow(coder, packet, ZERO, zeros)
     return bit
 
 
@@ -160,7 +173,7 @@ def code_uniform(coder, packet, n, value):
     unit = coder[RANGE] // n
     if coder[MODE] == READ:
         value = min(coder[CODE] // unit, n - 1)
-    take(coder, packet, unit, value, 1, value + 1 == n)
+    take(coder, packet, unit, value, ONE, value + 1 == n)
     return value
 
 
@@ -186,10 +199,10 @@ def finish_reading(coder, packet):
 
 # entropy.c: resolutions
 
-EVEN = 128
+EVEN = np.int64(128)
 MAX_EXPONENT = 16
 FIRST_HOME = 1 << 6
-ONE_TOKEN_CHANCE = 64
+ONE_TOKEN_CHANCE = np.int64(64)
 
 
 @leaf
@@ -228,9 +241,11 @@ RATIO_CLASSES = 7
 def code_count(coder, packet, low, high, left, count):
     if low == high:
         return low
+    size = floor_log2(high)
+    ratio = floor_log2(left) - size
+    ratio -= high << ratio > left  # now it is floor_log2(left // high)
     chances = CHANCES[
-        (min(floor_log2(high), SIZE_CLASSES) - 1) * RATIO_CLASSES
-        + min(floor_log2(left // high), RATIO_CLASSES - 1)
+        (min(size, SIZE_CLASSES) - 1) * RATIO_CLASSES + min(ratio, RATIO_CLASSES - 1)
     ]
     node = 1
     depth = 0
@@ -487,7 +502,7 @@ def code_member(coder, packet, model, left, start, end, x):
 
 @leaf
 def code_set(coder, packet, model, size, members):
-    start = np.int64(0)  # a plain 0 is a type of its own, to compile for once more
+    start = ZERO
     for i in range(members.size):
         left = members.size - i
         end = size - left + 1
@@ -587,13 +602,14 @@ def learn(memory, ids):
                 kept += 1
         n = kept
     memory[SIZE] = n
-    memory[HEAD : HEAD + n] = new_ids[:n]
-    memory[HEAD + MEMORY_TOKENS : HEAD + MEMORY_TOKENS + n] = new_weights[:n]
+    for i in range(n):
+        memory[HEAD + i] = new_ids[i]
+        memory[HEAD + MEMORY_TOKENS + i] = new_weights[i]
 
 
 # entropy.c: costs
 
-UNIFORM_CHANCE = 16
+UNIFORM_CHANCE = np.int64(16)
 UNIFORM_COST = 4 * UNIT  # a bit of that chance
 # 8 - log2(240), which is 8 - (7 + log2(1 + 896 / 1024)).
 MODEL_COST = int(UNIT - LOG2[896])
@@ -601,11 +617,22 @@ SMALL_STEP = UNIT // 16
 LOG2_OF_LOG2_E = 2271034279
 
 
-@jit
+@leaf
+def stirling(n, log):
+    return ((2 * n + 1) * log >> 1) - n * 6196328019 + 5694044581 + 516360668 // n
+
+
+# For what most supports and resolutions ask.
+LOG2_FACTORIALS = np.array(
+    [0, 0] + [stirling.py_func(n, tabled_log2(n)) for n in range(2, 257)], np.int64
+)
+
+
+@leaf
 def log2_factorial(n):
-    if n < 2:
-        return 0
-    return ((2 * n + 1) * log2(n) >> 1) - n * 6196328019 + 5694044581 + 516360668 // n
+    if n < LOG2_FACTORIALS.size:
+        return LOG2_FACTORIALS[n]
+    return stirling(n, log2(n))
 
 
 @jit
@@ -646,7 +673,7 @@ def ids_costs(vocab_size, model, ids):
     """Return what ids cost by the model and what uniformly, and if that is rough."""
     cost = MODEL_COST
     rough = False
-    log_start = log2(rest(model, 0, 0))
+    log_start = log2(rest(model, ZERO, ZERO))
     for i in range(ids.size):
         left = ids.size - i
         log_x = log2(rest(model, ids[i], left))
@@ -735,7 +762,10 @@ def code_counts(coder, packet, vocab_size, resolution, counts, parts, uniform):
         return np.empty(0, np.int64)
     places = np.empty(k - 1, np.int64)
     if coder[MODE] == WRITE:
-        places[:] = np.cumsum(counts)[:-1] - 1
+        before = ZERO
+        for i in range(k - 1):
+            before += counts[i]
+            places[i] = before - 1
     code_uniform_set(coder, packet, resolution - 1, places)
     if coder[MODE] == READ:
         counts = np.empty(k, np.int64)
@@ -803,7 +833,7 @@ def bits_spent(coder):
     return 8 * coder[SHIFTS] + (narrowed + UNIT - 1) // UNIT
 
 
-@jit
+@entry
 def encode(vocab_size, resolution, ids, counts):
     """Return the packet and its bits before padding."""
     coder = new_coder(WRITE)
@@ -821,7 +851,7 @@ def encode(vocab_size, resolution, ids, counts):
     return finish_writing(coder, packet), spent
 
 
-@jit
+@entry
 def bits(vocab_size, resolution, ids, counts):
     if ids.size <= min(SMALL, vocab_size // SPARSE):
         coder = new_coder(METER)
@@ -834,7 +864,7 @@ def bits(vocab_size, resolution, ids, counts):
     return encode(vocab_size, resolution, ids, counts)[1]
 
 
-@jit
+@entry
 def decode(packet, vocab_size, resolution):
     """Return a status, the ids and the counts."""
     packet = packet.copy()  # as the functions are compiled for one that is written
@@ -849,7 +879,7 @@ def decode(packet, vocab_size, resolution):
 
 # message.c: rounds
 
-MORE_CHANCE = 192
+MORE_CHANCE = np.int64(192)
 FIRST_ROOM = 1024  # of a round's survivors
 
 
@@ -876,7 +906,7 @@ def code_more(coder, packet, length, more):
     return length < MAX_ROUND and code_bit(coder, packet, MORE_CHANCE, more)
 
 
-@jit
+@entry
 def encode_round(vocab_size, resolution, ids, counts, survivors, positions, memory):
     """Return the packet; the memory, uint32, becomes what it is after the round."""
     coder = new_coder(WRITE)
@@ -900,8 +930,15 @@ def encode_round(vocab_size, resolution, ids, counts, survivors, positions, memo
         learn(known, these_ids)
         code_more(coder, packet, i + 1, i + 1 < survivors.size)
         start = end
-    memory[:] = known
+    copy_values(known, memory, ZERO)
     return finish_writing(coder, packet)
+
+
+@leaf
+def copy_values(values, to, at):
+    # To assign to a slice takes much longer to compile.
+    for i in range(values.size):
+        to[at + i] = values[i]
 
 
 @jit
@@ -910,11 +947,11 @@ def with_room(values, used, n):
     if used + n <= values.size:
         return values
     larger = np.empty(max(2 * values.size, used + n), np.uint32)
-    larger[:used] = values[:used]
+    copy_values(values[:used], larger, ZERO)
     return larger
 
 
-@jit
+@entry
 def decode_round(packet, vocab_size, resolution, memory):
     """Return a status, ids, counts, survivors and positions.
 
@@ -928,7 +965,7 @@ def decode_round(packet, vocab_size, resolution, memory):
     all_counts = np.empty(FIRST_ROOM, np.uint32)
     survivors = np.empty(MAX_ROUND, np.int64)
     positions = np.empty(MAX_ROUND, np.int64)
-    used = 0
+    used = ZERO
     length = 0
     while True:
         ids, counts = code_distribution(
@@ -940,15 +977,15 @@ def decode_round(packet, vocab_size, resolution, memory):
             none,
             none,
         )
-        positions[length] = code_position(coder, packet, counts, 0)
+        positions[length] = code_position(coder, packet, counts, ZERO)
         if coder[STATUS] != OK:
             break
         learn(known, ids)
         end = used + ids.size
         all_ids = with_room(all_ids, used, ids.size)
         all_counts = with_room(all_counts, used, ids.size)
-        all_ids[used:end] = ids
-        all_counts[used:end] = counts
+        copy_values(ids, all_ids, used)
+        copy_values(counts, all_counts, used)
         used = end
         survivors[length] = ids.size
         length += 1
@@ -956,7 +993,7 @@ def decode_round(packet, vocab_size, resolution, memory):
             break
     status = finish_reading(coder, packet)
     if status == OK:
-        memory[:] = known
+        copy_values(known, memory, ZERO)
     return (
         status,
         all_ids[:used],
@@ -976,7 +1013,7 @@ def code_token(coder, packet, vocab_size, token):
     return found[0]
 
 
-@jit
+@entry
 def encode_tokens(vocab_size, resolution, tokens, counts, resolutions):
     coder = new_coder(WRITE)
     packet = np.empty(encode_bound(tokens.size, tokens.size), np.uint8)
@@ -992,7 +1029,7 @@ def encode_tokens(vocab_size, resolution, tokens, counts, resolutions):
     return finish_writing(coder, packet)
 
 
-@jit
+@entry
 def decode_tokens(packet, vocab_size, resolution, tokens, counts, resolutions):
     """Return a status and how many tokens there are."""
     packet = packet.copy()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sqs_codec._codec import Round, SparseDistribution
-from sqs_codec._format import SUM_TOLERANCE
+from sqs_codec._backend import Core, core_class
+from sqs_codec._codec import Round, _contiguous_rows
+from sqs_codec._errors import Status
+from sqs_codec._format import SUM_TOLERANCE, Coding
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -53,8 +56,10 @@ def verify(
         row that for the position after them all. Non-negative, summing to 1
         within 0.001; what error remains is normalised away.
     rng : numpy.random.Generator
-        Asked for one float64 for each token examined, and one for the next. It
-        has to be independent of the one that drew the drafted tokens: two
+        Asked once for L+1 float64: the first for the first drafted token, and so
+        on, and the one after those examined for the next token. The rest go
+        unused, so that a round takes the same from the generator whatever comes of
+        it. It has to be independent of the one that drew the drafted tokens: two
         generators of one seed aren't, and would bias the text.
 
     Returns
@@ -81,24 +86,33 @@ def verify(
     """
     if not isinstance(round_, Round):
         raise TypeError(f"round_ must be a Round, got {type(round_).__name__}")
-    sums = _check_target(round_, target_probs)
-    for i, (q, position) in enumerate(
-        zip(round_.distributions, round_._positions, strict=True)
-    ):
-        p = float(target_probs[i, round_.tokens[i]])
-        if _accepts(q, position, p, sums[i], rng.random()):
-            continue
-        weights = _residual(target_probs[i], sums[i], q)
-        return Verdict(i, _draw(weights, rng.random()))
-    return Verdict(
-        len(round_), _draw(target_probs[-1].astype(np.float64), rng.random())
+    rows = _check_target(round_, target_probs)
+    length = len(round_)
+    distributions = round_.distributions
+    core = _core(core_class(), distributions[0].vocab_size)
+    status, done, accepted, token = core.verify(
+        np.concatenate([q.token_ids for q in distributions]),
+        np.concatenate([q.counts for q in distributions]),
+        np.array([q.token_ids.size for q in distributions], np.uint32),
+        np.array(round_._positions, np.uint32),
+        rows,
+        rng.random(length + 1),
     )
+    if status != Status.OK:
+        raise _target_error(done, rows[done], status)
+    return Verdict(accepted, token)
+
+
+@lru_cache(maxsize=16)
+def _core(backend: type[Core], vocab_size: int) -> Core:
+    """Return a core for a vocabulary; what else a codec has is of no matter."""
+    return backend(vocab_size, 1, Coding.BITPACK, 0.0)
 
 
 def _check_target(
     round_: Round, target_probs: NDArray[np.floating]
-) -> NDArray[np.float64]:
-    """Return the sums of the rows, or say what is wrong with one."""
+) -> NDArray[np.floating]:
+    """Return rows that cores take."""
     if not isinstance(target_probs, np.ndarray) or target_probs.dtype not in (
         np.float32,
         np.float64,
@@ -111,51 +125,17 @@ def _check_target(
             f"target_probs must have shape {expected} (a row for each drafted token "
             f"and one for the token after), got {target_probs.shape}"
         )
-    sums: NDArray[np.float64] = target_probs.sum(axis=1, dtype=np.float64)
-    for i, total in enumerate(sums):
-        if not np.isfinite(total):
-            raise ValueError(f"target_probs: row {i} holds NaN or infinity")
-        if abs(total - 1) > SUM_TOLERANCE:
-            raise ValueError(
-                f"target_probs: row {i} must sum to 1 within {SUM_TOLERANCE}, "
-                f"got {total:.6g}"
-            )
-    lowest = target_probs.min(axis=1)
-    if lowest.min() < 0:
-        i = int(np.argmin(lowest))
-        raise ValueError(f"target_probs: row {i} holds {lowest[i]}, which is negative")
-    return sums
+    return _contiguous_rows(target_probs)
 
 
-def _accepts(
-    q: SparseDistribution, position: int, p: float, total: float, u: float
-) -> bool:
-    """Say whether a drafted token stands, with probability min(1, p / q).
-
-    `p` is its target probability in a row that sums to `total`, `u` a draw
-    from [0, 1).
-    """
-    return u * int(q.counts[position]) * total < p * q.resolution
-
-
-def _residual(
-    row: NDArray[np.floating], total: float, q: SparseDistribution
-) -> NDArray[np.float64]:
-    """Return max(0, p - q) up to a factor; p itself where that rounds to zero.
-
-    A rejection means that q exceeds p somewhere, and so falls short of it
-    elsewhere, but by less than rounding shows if the two all but agree.
-    """
-    weights = row.astype(np.float64)
-    rest = weights[q.token_ids] - q.probs * total
-    weights[q.token_ids] = np.maximum(rest, 0)
-    return weights if weights.any() else row.astype(np.float64)
-
-
-def _draw(weights: NDArray[np.float64], u: float) -> int:
-    """Draw an index in proportion to weights, some of which are positive."""
-    cumulative = np.cumsum(weights)
-    index = int(np.searchsorted(cumulative, u * cumulative[-1], side="right"))
-    if index < weights.size:
-        return index
-    return int(np.flatnonzero(weights)[-1])  # u * sum rounded up to the sum
+def _target_error(i: int, row: NDArray[np.floating], status: int) -> ValueError:
+    """Describe what a core found wrong with row `i`."""
+    if status == Status.NOT_FINITE:
+        return ValueError(f"target_probs: row {i} holds NaN or infinity")
+    if status == Status.NEGATIVE:
+        return ValueError(f"target_probs: row {i} holds {row.min()}, which is negative")
+    with np.errstate(over="ignore"):
+        total = float(row.sum(dtype=np.float64))
+    return ValueError(
+        f"target_probs: row {i} must sum to 1 within {SUM_TOLERANCE}, got {total:.6g}"
+    )

@@ -1,9 +1,9 @@
 """The codec on PyTorch tensors (the extra ``[torch]``).
 
-Three functions mirror the core's: `quantize` a batch of logits wherever they
-are, `to_dense` for models and metrics that want whole rows, and `verify` from
-the target's logits. What crosses between an accelerator and the host is a few
-tokens per row, never a batch of whole rows.
+Four functions mirror the core's: `quantize` a batch of logits wherever they
+are, or `encode_logits` at once, `to_dense` for models and metrics that want
+whole rows, and `verify` from the target's logits. What crosses between an
+accelerator and the host is a few tokens per row, never a batch of whole rows.
 
 The device must compute in float64. Apple's MPS does not, so its tensors are
 copied to the CPU first.
@@ -12,8 +12,8 @@ copied to the CPU first.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -30,15 +30,18 @@ from sqs_codec._codec import (
     SparseDistribution,
     _check_keep,
     _check_temperature,
+    _contiguous_rows,
 )
 from sqs_codec._keep import Keep, Kind, TopK
 from sqs_codec._resolution import Resolution
-from sqs_codec._verify import Verdict, _accepts, _draw, _residual
+from sqs_codec._verify import Verdict
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["quantize", "to_dense", "verify"]
+__all__ = ["encode_logits", "quantize", "to_dense", "verify"]
+
+T = TypeVar("T")
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -52,8 +55,8 @@ def quantize(
 ) -> Any:
     """Sparsify and quantize ``softmax(logits / temperature)``, row by row.
 
-    A tensor on the CPU goes through `Codec.quantize`, bfloat16 after widening
-    to float32, which is exact. On an accelerator the tokens are chosen there,
+    A tensor on the CPU goes to the core as it is; rows are copied only if their
+    own values aren't contiguous. On an accelerator the tokens are chosen there,
     and only those kept move. This waits for the device twice, whatever the
     batch: once for the number of tokens, once for the tokens.
 
@@ -102,46 +105,96 @@ def quantize(
     [1 2] [7 3]
     [0 3] [5 5]
     """
+    rows, shape = _rows(codec, logits)
+    temperature = _check_temperature(temperature)
+    _check_keep(keep)
+    if _goes_to_host(codec, rows, bits_per_tv):
+        options = (keep, temperature, bits_per_tv, True)
+        found = _on_host(codec._quantize_rows, rows, shape, options)
+    else:
+        found = _quantize_on_device(codec, rows, shape, keep, temperature)
+    return _nest(iter(found), shape)
+
+
+def encode_logits(
+    codec: Codec,
+    logits: torch.Tensor,
+    keep: Keep,
+    temperature: float = 1.0,
+    bits_per_tv: float | None = None,
+) -> Any:
+    """Return the packets of what `quantize` makes of logits, row by row.
+
+    As `Codec.encode_logits` is to `Codec.quantize`: the same bytes in less time.
+    Parameters and errors are those of `quantize` and `Codec.encode`.
+
+    Returns
+    -------
+    bytes, or nested lists of them
+        As `quantize` nests distributions.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sqs_codec import Codec, TopK
+    >>> codec = Codec(vocab_size=5, resolution=10)
+    >>> packet = encode_logits(codec, torch.tensor([0, 3, 2, 0, 0]).half(), TopK(2))
+    >>> codec.decode(packet).counts
+    array([7, 3], dtype=uint32)
+    """
+    rows, shape = _rows(codec, logits)
+    temperature = _check_temperature(temperature)
+    _check_keep(keep)
+    if _goes_to_host(codec, rows, bits_per_tv):
+        options = (keep, temperature, bits_per_tv)
+        found = _on_host(codec._encode_rows, rows, shape, options)
+    else:
+        drafts = _quantize_on_device(codec, rows, shape, keep, temperature)
+        found = [codec.encode(q) for q in drafts]
+    return _nest(iter(found), shape)
+
+
+def _rows(codec: Codec, logits: torch.Tensor) -> tuple[torch.Tensor, Sequence[int]]:
+    """Return logits as rows [B, V], and the shape that these had."""
     values = _values("logits", logits)
     if values.ndim == 0 or values.shape[-1] != codec.vocab_size:
         raise ValueError(
             f"logits must have shape [..., {codec.vocab_size}], "
             f"got {list(values.shape)}"
         )
-    temperature = _check_temperature(temperature)
-    _check_keep(keep)
     shape = values.shape[:-1]
-    rows = values.reshape(shape.numel(), codec.vocab_size)
-    # These two look at what was dropped to the last bit.
-    exact = isinstance(codec.resolution, Resolution) or bits_per_tv is not None
-    if exact or _is_on_host(rows):
-        rows = rows.cpu()
-        found = _quantize_on_host(codec, rows, shape, keep, temperature, bits_per_tv)
-    else:
-        found = _quantize_on_device(codec, rows, shape, keep, temperature)
-    return _nest(iter(found), shape)
+    return values.reshape(shape.numel(), codec.vocab_size), shape
 
 
 def _is_on_host(rows: torch.Tensor) -> bool:
     return rows.device.type == "cpu"
 
 
-def _quantize_on_host(
-    codec: Codec,
+def _goes_to_host(codec: Codec, rows: torch.Tensor, bits_per_tv: float | None) -> bool:
+    """Say whether the core does it all.
+
+    Rules for resolutions and prices look at what was dropped to the last bit.
+    """
+    exact = isinstance(codec.resolution, Resolution) or bits_per_tv is not None
+    return exact or _is_on_host(rows)
+
+
+def _on_host(
+    call: Callable[..., list[T]],
     rows: torch.Tensor,
     shape: Sequence[int],
-    keep: Keep,
-    temperature: float,
-    bits_per_tv: float | None,
-) -> list[SparseDistribution]:
-    if rows.dtype == torch.bfloat16:  # which numpy lacks
-        rows = rows.float()
+    options: tuple[Any, ...],
+) -> list[T]:
+    """Return what the core makes of rows, which aren't copied if they are there."""
+    rows = rows.cpu()
+    if rows.dtype == torch.bfloat16:  # numpy lacks it, and cores take it so
+        array = rows.view(torch.int16).numpy().view(np.uint16)
+    else:
+        array = rows.numpy()
     try:
-        return [
-            codec.quantize(row, keep, temperature, bits_per_tv) for row in rows.numpy()
-        ]
+        return call(_contiguous_rows(array), *options)
     except ValueError:
-        _check_maxima("logits", rows.amax(-1).numpy(), shape)
+        _check_maxima("logits", rows.amax(-1).double().numpy(), shape)
         raise
 
 
@@ -399,6 +452,40 @@ def verify(
     return Verdict(accepted, _draw(row, uniforms[min(accepted + 1, length)]))
 
 
+def _accepts(
+    q: SparseDistribution, position: int, p: float, total: float, u: float
+) -> bool:
+    """Say whether a drafted token stands, with probability min(1, p / q).
+
+    `p` is its target probability in a row that sums to `total`, `u` a draw
+    from [0, 1).
+    """
+    return u * int(q.counts[position]) * total < p * q.resolution
+
+
+def _residual(
+    row: NDArray[np.float64], total: float, q: SparseDistribution
+) -> NDArray[np.float64]:
+    """Return max(0, p - q) up to a factor; p itself where that rounds to zero.
+
+    A rejection means that q exceeds p somewhere, and so falls short of it
+    elsewhere, but by less than rounding shows if the two all but agree.
+    """
+    weights = row.copy()
+    rest = weights[q.token_ids] - q.probs * total
+    weights[q.token_ids] = np.maximum(rest, 0)
+    return weights if weights.any() else row
+
+
+def _draw(weights: NDArray[np.float64], u: float) -> int:
+    """Draw an index in proportion to weights, some of which are positive."""
+    cumulative = np.cumsum(weights)
+    index = int(np.searchsorted(cumulative, u * cumulative[-1], side="right"))
+    if index < weights.size:
+        return index
+    return int(np.flatnonzero(weights)[-1])  # u * sum rounded up to the sum
+
+
 def _uniforms(n: int, generator: torch.Generator | None) -> list[float]:
     """Draw n numbers from [0, 1)."""
     drawn: list[float] = torch.rand(
@@ -436,7 +523,7 @@ def _check_maxima(
     raise ValueError(f"{name}{index}: holds {largest}; values must be finite or -inf")
 
 
-def _nest(flat: Iterator[SparseDistribution], shape: Sequence[int]) -> Any:
+def _nest(flat: Iterator[Any], shape: Sequence[int]) -> Any:
     if not shape:
         return next(flat)
     return [_nest(flat, shape[1:]) for _ in range(shape[0])]

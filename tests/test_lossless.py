@@ -14,19 +14,20 @@ import numpy as np
 import pytest
 
 import sqs_codec as sqs
-from sqs_codec._verify import _residual
 from tests.kit import Draws
 
 
 class Script:
-    """Stands in for a generator: hands out the numbers it was given."""
+    """Stands in for a generator: hands out the numbers it was given, then zeros."""
 
     def __init__(self, numbers):
         self.numbers = list(numbers)
 
-    def random(self):
-        """Return the next number."""
-        return self.numbers.pop(0)
+    def random(self, size):
+        """Return the next numbers."""
+        taken = self.numbers[:size]
+        del self.numbers[:size]
+        return np.array(taken + [0.0] * (size - len(taken)))
 
 
 GRID = 48  # a multiple of all the denominators below
@@ -267,8 +268,14 @@ def test_residual_that_rounds_to_zero():
     high = 1 - 2.0**-53
     verdict = sqs.verify(sqs.Round([q], [1]), target, Script([high, 0.0]))
     assert verdict == sqs.Verdict(0, 0)
-    # With no residual at all the target itself is drawn from.
-    assert _residual(q.to_dense(np.float64), 1.0, q).tolist() == [1 / 3, 2 / 3, 0]
+    # With no residual at all the target itself is drawn from: 1/93 * 93 < 1.
+    q = sqs.SparseDistribution(np.arange(93), np.ones(93, int), 100)
+    target = np.array([q.to_dense(np.float64)] * 2)
+    for i in range(93):
+        verdict = sqs.verify(
+            sqs.Round([q], [7]), target, Script([high, (i + 0.5) / 93])
+        )
+        assert verdict == sqs.Verdict(0, i)
     # Even a draw at the far end picks a token that has probability.
     target = np.array([[0.5, 0.5, 0.0], [0.0, 1.0, 0.0]])
     q = sqs.SparseDistribution([2], [4], 3)
@@ -293,6 +300,11 @@ def test_float32_targets_that_do_not_sum_to_one():
         (lambda p: np.array([p[0], [1.5, -0.5, 0]]), ValueError, "row 1 holds -0.5"),
         (lambda p: np.array([p[0], [np.nan, 0, 1]]), ValueError, "row 1 holds NaN"),
         (lambda p: np.array([[np.inf, 0, 1], p[1]]), ValueError, "row 0 holds NaN"),
+        (
+            lambda p: np.array([[1e308, 1e308, 0], p[1]]),
+            ValueError,
+            "within 0.001, got inf",
+        ),
     ],
 )
 def test_targets_are_checked(change, error, message):

@@ -83,6 +83,37 @@ def test_quantizes_as_the_core(dtype: Any, keep: sqs.Keep, path: str) -> None:
             assert CODEC.encode(found[i][j]) == CODEC.encode(core)
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("shape", [(), (0,), (3,), (2, 1, 2)])
+def test_packets_are_those_of_the_distributions(
+    shape: tuple[int, ...], dtype: Any, path: str
+) -> None:
+    logits = random_logits(*shape, VOCAB, dtype=dtype)
+    found = adapter.encode_logits(CODEC, logits, sqs.TopK(9), 0.7)
+    expected = np.empty(shape, object)
+    distributions = np.array(adapter.quantize(CODEC, logits, sqs.TopK(9), 0.7), object)
+    for index in np.ndindex(shape):
+        expected[index] = CODEC.encode(distributions[index])
+    assert found == expected.tolist()
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_the_core_reads_tensors_where_they_are(
+    dtype: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def look(core: Any, rows: Any, *_: Any) -> Any:
+        seen.append((rows.ctypes.data, rows.strides[0]))
+        return 0, len(rows), [b"packet"] * len(rows), []
+
+    monkeypatch.setattr(type(CODEC._core), "encode_logits", look)
+    states = random_logits(4, 5, VOCAB, dtype=dtype)
+    last = states[:, -1]  # what a model's last position is
+    assert adapter.encode_logits(CODEC, last, sqs.TopK(9)) == [b"packet"] * 4
+    assert seen == [(last.data_ptr(), 5 * VOCAB * dtype.itemsize)]
+
+
 @pytest.mark.parametrize("keep", RULES, ids=repr)
 def test_a_rule_for_the_resolution(keep: sqs.Keep) -> None:
     codec = sqs.Codec(VOCAB, sqs.Resolution(0.02))
@@ -308,9 +339,11 @@ class Fixed:
     def __init__(self, uniforms: list[float]) -> None:
         self.left = list(uniforms)
 
-    def random(self) -> float:
+    def random(self, size: int) -> np.ndarray:
         """Return the next of them."""
-        return self.left.pop(0)
+        taken = self.left[:size]
+        del self.left[:size]
+        return np.array(taken)
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 1.7])

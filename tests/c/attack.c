@@ -139,12 +139,12 @@ static sqs_status read_packet(const sqs_codec *codec, kind k,
 
 uint64_t checksum;
 
-static void note(uint64_t value)
+void note(uint64_t value)
 {
     checksum = (checksum ^ value) * 1099511628211u; /* FNV-1a's prime */
 }
 
-static void note_all(const uint32_t *values, size_t n)
+void note_all(const uint32_t *values, size_t n)
 {
     for (size_t i = 0; i < n; i++)
         note(values[i]);

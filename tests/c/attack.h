@@ -91,8 +91,11 @@ const char *attack_around(const sqs_codec *codec, kind k,
                           const sqs_memory *before, const packet *p,
                           const content *got);
 
-/* Of all that decoders have answered: equal for equal packets in equal order,
- * whatever the build. */
+/* Of all that was noted, which is above all what decoders answered: equal for
+ * equal packets in equal order, whatever the build. */
 extern uint64_t checksum;
+
+void note(uint64_t value);
+void note_all(const uint32_t *values, size_t n);
 
 #endif /* ATTACK_H */

@@ -1,5 +1,6 @@
 /*
- * corpus.c - inputs for fuzz.c to begin with, one of each kind and codec.
+ * corpus.c - inputs for fuzz.c to begin with, one of each kind and codec, and
+ * a row of each type.
  *
  *   corpus FOLDER
  */
@@ -10,22 +11,23 @@
 #include "valid.h"
 
 static const sqs_codec codecs[] = {
-    {2, 1, SQS_BITPACK},
-    {49152, 100, SQS_BITPACK},
-    {37, 65536, SQS_BITPACK},
-    {16, 16, SQS_ENUMERATIVE},
-    {49152, 100, SQS_ENUMERATIVE},
-    {1u << 20, 8, SQS_ENUMERATIVE},
-    {2, 1, SQS_ENTROPY},
-    {16, 16, SQS_ENTROPY},
-    {300, 300, SQS_ENTROPY},
-    {49152, 100, SQS_ENTROPY},
-    {1u << 20, 65536, SQS_ENTROPY},
-    {16, SQS_VARIABLE, SQS_ENTROPY},
-    {49152, SQS_VARIABLE, SQS_ENTROPY},
+    {2, 1, SQS_BITPACK, SQS_ISA_BEST},
+    {49152, 100, SQS_BITPACK, SQS_ISA_BEST},
+    {37, 65536, SQS_BITPACK, SQS_ISA_BEST},
+    {16, 16, SQS_ENUMERATIVE, SQS_ISA_BEST},
+    {49152, 100, SQS_ENUMERATIVE, SQS_ISA_BEST},
+    {1u << 20, 8, SQS_ENUMERATIVE, SQS_ISA_BEST},
+    {2, 1, SQS_ENTROPY, SQS_ISA_BEST},
+    {16, 16, SQS_ENTROPY, SQS_ISA_BEST},
+    {300, 300, SQS_ENTROPY, SQS_ISA_BEST},
+    {49152, 100, SQS_ENTROPY, SQS_ISA_BEST},
+    {1u << 20, 65536, SQS_ENTROPY, SQS_ISA_BEST},
+    {16, SQS_VARIABLE, SQS_ENTROPY, SQS_ISA_BEST},
+    {49152, SQS_VARIABLE, SQS_ENTROPY, SQS_ISA_BEST},
 };
 
 #define STREAM_ROUNDS 3u
+#define ROW_BYTES 320u
 
 static void write_bytes(FILE *file, const uint8_t *bytes, size_t size)
 {
@@ -63,26 +65,48 @@ static void write_valid(FILE *file, const sqs_codec *codec, kind k,
     write_bytes(file, p.bytes, p.size);
 }
 
-static void write_input(const char *folder, size_t i, kind k)
+static FILE *open_input(const char *folder, size_t i, unsigned k)
 {
     char name[4096];
-    uint8_t header[FUZZ_HEADER];
-    int length = snprintf(name, sizeof name, "%s/%zu-%u", folder, i,
-                          (unsigned)k);
+    int length = snprintf(name, sizeof name, "%s/%zu-%u", folder, i, k);
     FILE *file = (size_t)length < sizeof name ? fopen(name, "wb") : NULL;
     if (file == NULL) {
         perror(folder);
         exit(1);
     }
+    return file;
+}
+
+static void close_input(FILE *file)
+{
+    if (fclose(file) != 0) {
+        perror("corpus");
+        exit(1);
+    }
+}
+
+static void write_input(const char *folder, size_t i, kind k)
+{
+    uint8_t header[FUZZ_HEADER];
+    FILE *file = open_input(folder, i, (unsigned)k);
     put_header(&codecs[i], k, header);
     write_bytes(file, header, sizeof header);
     sqs_memory memory = {.size = 0};
     for (uint32_t n = 0; n < (k == STREAM ? STREAM_ROUNDS : 1); n++)
         write_valid(file, &codecs[i], k, &memory);
-    if (fclose(file) != 0) {
-        perror(name);
-        exit(1);
-    }
+    close_input(file);
+}
+
+/* A row of random bytes, which are values of all sizes; few are NaN. */
+static void write_row(const char *folder, size_t i, sqs_dtype dtype)
+{
+    uint8_t bytes[FUZZ_HEADER + ROW_BYTES];
+    for (size_t j = 0; j < sizeof bytes; j++)
+        bytes[j] = (uint8_t)random_below(0x70);
+    bytes[0] = (uint8_t)(FUZZ_ROW + 4 * (i % 4) + dtype);
+    FILE *file = open_input(folder, i, (unsigned)dtype);
+    write_bytes(file, bytes, sizeof bytes);
+    close_input(file);
 }
 
 int main(int argc, char **argv)
@@ -92,8 +116,12 @@ int main(int argc, char **argv)
         return 2;
     }
     random_start(1);
-    for (size_t i = 0; i < sizeof codecs / sizeof *codecs; i++)
+    const size_t n = sizeof codecs / sizeof *codecs;
+    for (size_t i = 0; i < n; i++)
         for (kind k = DISTRIBUTION; k <= TOKENS; k++)
             write_input(argv[1], i, k);
+    for (size_t i = n; i < n + 4; i++)
+        for (sqs_dtype dtype = SQS_F16; dtype <= SQS_BF16; dtype++)
+            write_row(argv[1], i, dtype);
     return 0;
 }

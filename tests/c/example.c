@@ -1,8 +1,8 @@
 /*
  * example.c - the core as a C program uses it: logits to counts, counts to
  * bytes, bytes to counts, one at a time, as a round, in a stream, or the tokens
- * alone; then every status that sqs.h lists, each from an input that deserves
- * it.
+ * alone, and a round to the tokens that stand; then every status that sqs.h
+ * lists, each from an input that deserves it.
  *
  * Every buffer has exactly the size that sqs.h asks for, and lies on the heap,
  * so that AddressSanitizer sees one byte too many.
@@ -107,23 +107,34 @@ static uint16_t half(int value)
     return (uint16_t)(bits | (value < 0 ? 0x8000u : 0));
 }
 
-/* Logits in [-8, 8) in all three types. */
+/* A small integer as bfloat16, which is the upper half of a float. */
+static uint16_t upper_half(int value)
+{
+    float x = (float)value;
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return (uint16_t)(bits >> 16);
+}
+
+/* Logits in [-8, 8) in all types. */
 typedef struct row {
     uint16_t *f16;
     float *f32;
     double *f64;
+    uint16_t *bf16;
 } row;
 
 static row make_row(uint32_t size, uint32_t seed)
 {
     row r = {take(size, sizeof(uint16_t)), take(size, sizeof(float)),
-             take(size, sizeof(double))};
+             take(size, sizeof(double)), take(size, sizeof(uint16_t))};
     for (uint32_t i = 0; i < size; i++) {
         seed = seed * 1664525 + 1013904223;
         int value = (int)(seed >> 28) - 8;
         r.f16[i] = half(value);
         r.f32[i] = (float)value;
         r.f64[i] = value;
+        r.bf16[i] = upper_half(value);
     }
     return r;
 }
@@ -133,33 +144,56 @@ static void free_row(row *r)
     free(r->f16);
     free(r->f32);
     free(r->f64);
+    free(r->bf16);
+}
+
+static sqs_rows one_row(const void *values, sqs_dtype dtype)
+{
+    return (sqs_rows){values, dtype, 1, 0};
+}
+
+/* What a rule leaves of a row has room in so many values. */
+static uint32_t room_for(const sqs_codec *codec, const sqs_keep *keep)
+{
+    uint32_t most = sqs_max_survivors(codec);
+    bool fewer = keep->kind == SQS_TOP_K && keep->value < most;
+    return fewer ? (uint32_t)keep->value : most;
 }
 
 static distribution quantize(const sqs_codec *codec, const void *logits,
                              sqs_dtype dtype, const sqs_keep *keep,
-                             const sqs_fit *fit)
+                             const sqs_fit *fit, bool mass)
 {
-    distribution d = make_distribution(codec);
+    uint32_t room = room_for(codec, keep), done;
+    distribution d = {.ids = take(room, sizeof *d.ids),
+                      .counts = take(room, sizeof *d.counts)};
+    sqs_rows rows = one_row(logits, dtype);
     void *scratch = take(1, sqs_quantize_scratch(codec));
-    EXPECT(SQS_OK,
-           sqs_quantize_logits(codec, logits, dtype, 0.7, keep, fit, scratch,
-                               d.ids, d.counts, &d.k, &d.dropped));
+    EXPECT(SQS_OK, sqs_quantize_logits(codec, &rows, 0.7, keep, fit, scratch,
+                                       d.ids, d.counts, &d.k,
+                                       mass ? &d.dropped : NULL, &done));
     free(scratch);
+    CHECK(done == 1);
     check_valid(codec, &d);
     CHECK(d.dropped >= 0 && d.dropped < 1);
     return d;
 }
 
-/* The three types hold the same values, so they give the same counts. */
+/* All types hold the same values, so they give the same counts, whether or not
+ * the dropped mass is asked for. */
 static distribution quantize_row(const sqs_codec *codec, const row *r,
                                  const sqs_keep *keep, const sqs_fit *fit)
 {
-    distribution d = quantize(codec, r->f32, SQS_F32, keep, fit);
-    distribution from_f16 = quantize(codec, r->f16, SQS_F16, keep, fit);
-    distribution from_f64 = quantize(codec, r->f64, SQS_F64, keep, fit);
-    CHECK(same(&d, &from_f16) && same(&d, &from_f64));
-    free_distribution(&from_f16);
-    free_distribution(&from_f64);
+    distribution d = quantize(codec, r->f32, SQS_F32, keep, fit, true);
+    distribution others[] = {
+        quantize(codec, r->f16, SQS_F16, keep, fit, true),
+        quantize(codec, r->f64, SQS_F64, keep, fit, true),
+        quantize(codec, r->bf16, SQS_BF16, keep, fit, true),
+        quantize(codec, r->f32, SQS_F32, keep, fit, false)};
+    for (size_t i = 0; i < sizeof others / sizeof others[0]; i++) {
+        CHECK(same(&d, &others[i]));
+        free_distribution(&others[i]);
+    }
     return d;
 }
 
@@ -453,16 +487,19 @@ static const sqs_fit nearest = {0, 0};
 
 static void there_and_back(void)
 {
-    static const sqs_codec codecs[] = {
-        {SQS_MIN_VOCAB, 1, SQS_BITPACK}, {3, SQS_MAX_RESOLUTION, SQS_BITPACK},
-        {1000, 100, SQS_BITPACK},        {1024, 65536, SQS_BITPACK},
-        {SQS_MAX_VOCAB, 100, SQS_BITPACK}};
-    for (size_t c = 0; c < sizeof codecs / sizeof codecs[0]; c++) {
-        sqs_codec codec = codecs[c];
+    static const struct {
+        uint32_t vocab_size, resolution;
+    } sizes[] = {{SQS_MIN_VOCAB, 1},
+                 {3, SQS_MAX_RESOLUTION},
+                 {1000, 100},
+                 {1024, 65536},
+                 {SQS_MAX_VOCAB, 100}};
+    for (size_t c = 0; c < sizeof sizes / sizeof sizes[0]; c++) {
+        sqs_codec codec = {sizes[c].vocab_size, sizes[c].resolution,
+                           SQS_BITPACK, SQS_ISA_BEST};
         row r = make_row(codec.vocab_size, 1 + (uint32_t)c);
         for (size_t i = 0; i < KEEPS; i++) {
             distribution d = quantize_row(&codec, &r, &keeps[i], &nearest);
-            CHECK(keeps[i].kind != SQS_TOP_K || d.k <= keeps[i].value);
             for (int coding = SQS_BITPACK; coding <= SQS_ENTROPY; coding++) {
                 codec.coding = (sqs_coding)coding;
                 send_all(&codec, &d);
@@ -490,7 +527,7 @@ static void there_and_back_fitted(void)
         for (size_t f = 0; f < sizeof fitted / sizeof fitted[0]; f++)
             for (size_t i = 0; i < KEEPS; i++) {
                 sqs_codec codec = {vocab_sizes[v], fitted[f].resolution,
-                                   SQS_ENTROPY};
+                                   SQS_ENTROPY, SQS_ISA_BEST};
                 distribution d =
                     quantize_row(&codec, &r, &keeps[i], &fitted[f].fit);
                 send_all(&codec, &d);
@@ -561,7 +598,7 @@ static sqs_status unpack_tokens(const sqs_codec *codec, const char *bits)
 static void broken_bitpack(void)
 {
     /* k - 1 in 2 bits, ids in 3, counts - 1 in the width of 4 - k. */
-    sqs_codec codec = {5, 4, SQS_BITPACK};
+    sqs_codec codec = {5, 4, SQS_BITPACK, SQS_ISA_BEST};
     EXPECT(SQS_OK, unpack(&codec, "01 000 100 10 000000"));
     EXPECT(SQS_TRUNCATED, unpack(&codec, ""));
     EXPECT(SQS_TRUNCATED, unpack(&codec, "01 000 100"));
@@ -574,7 +611,8 @@ static void broken_bitpack(void)
     EXPECT(SQS_COUNTS, unpack(&codec, "01 000 100 11"));
     EXPECT(SQS_COUNTS, unpack(&codec, "10 000 001 100 1 1"));
 
-    sqs_codec three = {3, 3, SQS_BITPACK}; /* 11 would be k = 4 */
+    /* 11 would be k = 4. */
+    sqs_codec three = {3, 3, SQS_BITPACK, SQS_ISA_BEST};
     EXPECT(SQS_SUPPORT_SIZE, unpack(&three, "11 000000"));
 
     /* A round adds its length - 1 in 8 bits and, for k = 3, 2 of position. */
@@ -594,7 +632,7 @@ static void broken_bitpack(void)
 /* Tokens are fields in both codings, ids in 3 bits and counts - 1 in 2. */
 static void broken_tokens(sqs_coding coding)
 {
-    sqs_codec codec = {5, 3, coding};
+    sqs_codec codec = {5, 3, coding, SQS_ISA_BEST};
     EXPECT(SQS_OK, unpack_tokens(&codec, "00000001 100 10 000 00 000000"));
     EXPECT(SQS_TRUNCATED, unpack_tokens(&codec, ""));
     EXPECT(SQS_TRUNCATED, unpack_tokens(&codec, "00000001 100 10"));
@@ -613,7 +651,7 @@ static void broken_tokens(sqs_coding coding)
 static void broken_enumerative(void)
 {
     /* k - 1 in 2 bits; for k = 2 a rank below C(4, 2) C(3, 1) = 18 in 5. */
-    sqs_codec codec = {4, 4, SQS_ENUMERATIVE};
+    sqs_codec codec = {4, 4, SQS_ENUMERATIVE, SQS_ISA_BEST};
     EXPECT(SQS_OK, unpack(&codec, "01 10001"));
     EXPECT(SQS_RANK, unpack(&codec, "01 10010"));
     EXPECT(SQS_RANK, unpack(&codec, "01 11111"));
@@ -624,14 +662,14 @@ static void broken_enumerative(void)
     EXPECT(SQS_TRAILING_BYTES,
            unpack_round(&codec, "00000000 01 10001 1 00000000"));
 
-    sqs_codec three = {3, 3, SQS_ENUMERATIVE};
+    sqs_codec three = {3, 3, SQS_ENUMERATIVE, SQS_ISA_BEST};
     EXPECT(SQS_SUPPORT_SIZE, unpack(&three, "11 000000"));
     /* For k = 3 there is one distribution, and 2 bits of position. */
     EXPECT(SQS_OK, unpack_round(&three, "00000000 10 10"));
     EXPECT(SQS_TOKEN_POSITION, unpack_round(&three, "00000000 10 11"));
     /* Supports of 1 024 out of 1 024 tokens, whose rank takes no bits: eight of
      * them use SQS_MAX_ENUMERATIVE_SQUARES up. */
-    sqs_codec dense = {1024, 1024, SQS_ENUMERATIVE};
+    sqs_codec dense = {1024, 1024, SQS_ENUMERATIVE, SQS_ISA_BEST};
     EXPECT(SQS_OK, unpack_round(&dense, "00000111" FOUR_DENSE FOUR_DENSE));
     EXPECT(SQS_ROUND_SUPPORT,
            unpack_round(&dense, "00001000" FOUR_DENSE FOUR_DENSE DENSE));
@@ -641,7 +679,7 @@ static void broken_enumerative(void)
  * the one number that ends it. */
 static void broken_entropy(uint32_t resolution)
 {
-    sqs_codec codec = {8, resolution, SQS_ENTROPY};
+    sqs_codec codec = {8, resolution, SQS_ENTROPY, SQS_ISA_BEST};
     uint32_t ids[] = {1, 4}, counts[] = {6, 2};
     distribution sent = {ids, counts, 2, 0}, got = make_distribution(&codec);
     size_t size;
@@ -668,7 +706,8 @@ static void broken_entropy(uint32_t resolution)
  * SQS_MAX_ENTROPY_SURVIVORS up. */
 static void broken_entropy_rounds(void)
 {
-    sqs_codec codec = {SQS_MAX_RESOLUTION, SQS_MAX_RESOLUTION, SQS_ENTROPY};
+    sqs_codec codec = {SQS_MAX_RESOLUTION, SQS_MAX_RESOLUTION, SQS_ENTROPY,
+                       SQS_ISA_BEST};
     uint8_t packet[100];
     memset(packet, 0xff, sizeof packet);
     drafts r = take_round(SQS_MAX_ROUND,
@@ -688,20 +727,45 @@ static void broken_entropy_rounds(void)
 
 /* Arguments that cannot be used. */
 
+/* A machine has the scalar code and, of the others, those of one kind. */
+static void instruction_sets(void)
+{
+    uint32_t found = 0;
+    for (int i = SQS_SCALAR; i <= SQS_NEON + 1; i++) {
+        sqs_codec codec = {100, 100, SQS_BITPACK, (sqs_isa)i};
+        bool has = sqs_find_isa(codec.isa) == codec.isa;
+        CHECK(has || sqs_find_isa(codec.isa) == SQS_ISA_BEST);
+        EXPECT(has ? SQS_OK : SQS_BAD_CODEC, sqs_check_codec(&codec));
+        found |= (uint32_t)has << i;
+    }
+    sqs_isa best = sqs_find_isa(SQS_ISA_BEST);
+    CHECK(best != SQS_ISA_BEST && sqs_find_isa(best) == best);
+    CHECK(found >> SQS_SCALAR & 1);
+    const uint32_t x86 = 1u << SQS_AVX2 | 1u << SQS_AVX512;
+    CHECK((found & x86) == 0 || (found & 1u << SQS_NEON) == 0);
+    CHECK(found < 2u << SQS_NEON);
+}
+
 static void bad_codecs(void)
 {
-    static const sqs_codec bad[] = {
-        {0, 100, SQS_BITPACK},
-        {SQS_MIN_VOCAB - 1, 100, SQS_BITPACK},
-        {SQS_MAX_VOCAB + 1, 100, SQS_BITPACK},
-        {100, SQS_VARIABLE, SQS_BITPACK},
-        {100, SQS_VARIABLE, SQS_ENUMERATIVE},
-        {100, SQS_MAX_RESOLUTION + 1, SQS_BITPACK},
-        {100, SQS_MAX_RESOLUTION + 1, SQS_ENTROPY},
-        {SQS_MIN_VOCAB - 1, SQS_VARIABLE, SQS_ENTROPY},
-        {100, 100, (sqs_coding)(SQS_ENTROPY + 1)}};
-    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
-        EXPECT(SQS_BAD_CODEC, sqs_check_codec(&bad[i]));
+    static const struct {
+        uint32_t vocab_size, resolution;
+        int coding, isa;
+    } bad[] = {{0, 100, SQS_BITPACK, 0},
+               {SQS_MIN_VOCAB - 1, 100, SQS_BITPACK, 0},
+               {SQS_MAX_VOCAB + 1, 100, SQS_BITPACK, 0},
+               {100, SQS_VARIABLE, SQS_BITPACK, 0},
+               {100, SQS_VARIABLE, SQS_ENUMERATIVE, 0},
+               {100, SQS_MAX_RESOLUTION + 1, SQS_BITPACK, 0},
+               {100, SQS_MAX_RESOLUTION + 1, SQS_ENTROPY, 0},
+               {SQS_MIN_VOCAB - 1, SQS_VARIABLE, SQS_ENTROPY, 0},
+               {100, 100, SQS_ENTROPY + 1, 0},
+               {100, 100, SQS_BITPACK, SQS_NEON + 1}};
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        sqs_codec codec = {bad[i].vocab_size, bad[i].resolution,
+                           (sqs_coding)bad[i].coding, (sqs_isa)bad[i].isa};
+        EXPECT(SQS_BAD_CODEC, sqs_check_codec(&codec));
+    }
 }
 
 /* What sqs_bits, sqs_encode and sqs_encode_round say of a distribution; the
@@ -732,7 +796,7 @@ static void refuse(const sqs_codec *codec, const uint32_t *ids,
 
 static void bad_distributions(uint32_t resolution, sqs_coding coding)
 {
-    sqs_codec codec = {5, resolution, coding};
+    sqs_codec codec = {5, resolution, coding, SQS_ISA_BEST};
     static const struct {
         uint32_t ids[5], counts[5], k;
     } bad[] = {
@@ -753,7 +817,7 @@ static void bad_distributions(uint32_t resolution, sqs_coding coding)
 static void large_support(void)
 {
     uint32_t most = SQS_MAX_ENUMERATIVE_SUPPORT;
-    sqs_codec codec = {2 * most, most + 1, SQS_ENUMERATIVE};
+    sqs_codec codec = {2 * most, most + 1, SQS_ENUMERATIVE, SQS_ISA_BEST};
     distribution d = make_distribution(&codec);
     d.k = most + 1;
     for (uint32_t i = 0; i < d.k; i++) {
@@ -775,7 +839,7 @@ static void large_support(void)
 static void large_round(void)
 {
     uint32_t most = SQS_MAX_RESOLUTION;
-    sqs_codec codec = {most, most, SQS_ENTROPY};
+    sqs_codec codec = {most, most, SQS_ENTROPY, SQS_ISA_BEST};
     distribution d = make_distribution(&codec);
     d.k = most;
     for (uint32_t i = 0; i < most; i++) {
@@ -796,7 +860,7 @@ static void large_round(void)
 
 static void bad_tokens(uint32_t resolution, sqs_coding coding)
 {
-    sqs_codec codec = {5, resolution, coding};
+    sqs_codec codec = {5, resolution, coding, SQS_ISA_BEST};
     static const struct {
         uint32_t length, id, count, resolution;
         sqs_status wanted;
@@ -829,7 +893,7 @@ static void bad_tokens(uint32_t resolution, sqs_coding coding)
 
 static void bad_rounds(sqs_coding coding)
 {
-    sqs_codec codec = {5, 4, coding};
+    sqs_codec codec = {5, 4, coding, SQS_ISA_BEST};
     uint32_t *ones = take(SQS_MAX_ROUND + 1, sizeof *ones);
     uint32_t *fours = take(SQS_MAX_ROUND + 1, sizeof *fours);
     uint32_t *positions = take(SQS_MAX_ROUND + 1, sizeof *positions);
@@ -864,31 +928,47 @@ static void bad_rounds(sqs_coding coding)
 
 #define ROW 4
 
+/* Both ways of a row: what one refuses, the other does too, and for the same
+ * reason. */
 static sqs_status of_logits(const float *values, double temperature,
                             sqs_keep keep)
 {
-    sqs_codec codec = {ROW, 100, SQS_BITPACK};
+    sqs_codec codec = {ROW, 100, SQS_BITPACK, SQS_ISA_BEST};
     distribution d = make_distribution(&codec);
+    sqs_rows rows = one_row(values, SQS_F32);
+    uint32_t done;
     void *scratch = take(1, sqs_quantize_scratch(&codec));
-    sqs_status status =
-        sqs_quantize_logits(&codec, values, SQS_F32, temperature, &keep,
-                            &nearest, scratch, d.ids, d.counts, &d.k,
-                            &d.dropped);
+    sqs_status status = sqs_quantize_logits(
+        &codec, &rows, temperature, &keep, &nearest, scratch, d.ids, d.counts,
+        &d.k, &d.dropped, &done);
+    CHECK(done == (status == SQS_OK));
     if (status == SQS_OK)
         check_valid(&codec, &d);
     free(scratch);
+    size_t capacity = sqs_encode_logits_bound(&codec, &keep), size;
+    uint8_t *packet = take(capacity, 1);
+    scratch = take(1, sqs_encode_logits_scratch(&codec));
+    EXPECT(status, sqs_encode_logits(&codec, &rows, temperature, &keep,
+                                     &nearest, scratch, packet, capacity,
+                                     &size, NULL, &done));
+    CHECK(done == (status == SQS_OK));
+    free(scratch);
+    free(packet);
     free_distribution(&d);
     return status;
 }
 
 static sqs_status of_probs(const double *values, sqs_keep keep)
 {
-    sqs_codec codec = {ROW, 100, SQS_BITPACK};
+    sqs_codec codec = {ROW, 100, SQS_BITPACK, SQS_ISA_BEST};
     distribution d = make_distribution(&codec);
+    sqs_rows rows = one_row(values, SQS_F64);
+    uint32_t done;
     void *scratch = take(1, sqs_quantize_scratch(&codec));
-    sqs_status status =
-        sqs_quantize_probs(&codec, values, SQS_F64, &keep, &nearest, scratch,
-                           d.ids, d.counts, &d.k, &d.dropped);
+    sqs_status status = sqs_quantize_probs(&codec, &rows, &keep, &nearest,
+                                           scratch, d.ids, d.counts, &d.k,
+                                           &d.dropped, &done);
+    CHECK(done == (status == SQS_OK));
     if (status == SQS_OK)
         check_valid(&codec, &d);
     free(scratch);
@@ -926,13 +1006,16 @@ static sqs_status of_fit(sqs_codec codec, sqs_fit fit, distribution *d)
     static const float logits[ROW] = {1, 1, 0, 0};
     static const double probs[ROW] = {0.5, 0.25, 0.125, 0.125};
     sqs_keep all = {SQS_TOP_K, ROW};
+    sqs_rows rows = one_row(logits, SQS_F32);
+    uint32_t done;
     void *scratch = take(1, sqs_quantize_scratch(&codec));
     sqs_status of_row =
-        sqs_quantize_logits(&codec, logits, SQS_F32, 1, &all, &fit, scratch,
-                            d->ids, d->counts, &d->k, &d->dropped);
+        sqs_quantize_logits(&codec, &rows, 1, &all, &fit, scratch, d->ids,
+                            d->counts, &d->k, &d->dropped, &done);
+    rows = one_row(probs, SQS_F64);
     EXPECT(of_row,
-           sqs_quantize_probs(&codec, probs, SQS_F64, &all, &fit, scratch,
-                              d->ids, d->counts, &d->k, &d->dropped));
+           sqs_quantize_probs(&codec, &rows, &all, &fit, scratch, d->ids,
+                              d->counts, &d->k, &d->dropped, &done));
     free(scratch);
     return of_row;
 }
@@ -950,8 +1033,8 @@ static uint32_t chosen_resolution(sqs_codec codec, sqs_fit fit)
 
 static void fits(void)
 {
-    sqs_codec fixed = {ROW, 100, SQS_ENTROPY};
-    sqs_codec variable = {ROW, SQS_VARIABLE, SQS_ENTROPY};
+    sqs_codec fixed = {ROW, 100, SQS_ENTROPY, SQS_ISA_BEST};
+    sqs_codec variable = {ROW, SQS_VARIABLE, SQS_ENTROPY, SQS_ISA_BEST};
     CHECK(chosen_resolution(variable, (sqs_fit){1e-9, 0}) == 8);
     CHECK(chosen_resolution(variable, (sqs_fit){0.125, 0}) == 4);
     CHECK(chosen_resolution(variable, (sqs_fit){1, 0}) == 1);
@@ -970,8 +1053,8 @@ static void fits(void)
                {fixed, {0, -1}},
                {fixed, {0, NAN}},
                {fixed, {0, INFINITY}},
-               {{ROW, 100, SQS_BITPACK}, {0, 30}},
-               {{ROW, 100, SQS_ENUMERATIVE}, {0, 30}}};
+               {{ROW, 100, SQS_BITPACK, SQS_ISA_BEST}, {0, 30}},
+               {{ROW, 100, SQS_ENUMERATIVE, SQS_ISA_BEST}, {0, 30}}};
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         distribution d = make_distribution(&bad[i].codec);
         EXPECT(SQS_BAD_FIT, of_fit(bad[i].codec, bad[i].fit, &d));
@@ -1011,6 +1094,210 @@ static void bad_probs(void)
         EXPECT(rows[i].wanted, of_probs(rows[i].values, all));
 }
 
+/* Rows one after another, with something between them. */
+
+#define ROWS 3
+#define STRIDE (ROW + 2)
+
+static const float three_rows[ROWS * STRIDE] = {
+    0, 1, 2, 3, NAN, NAN, /* NAN lies between the rows */
+    3, 3, -INFINITY, 0, NAN, NAN, 5, -5, 5, 4, NAN, NAN};
+
+static sqs_rows rows_of(const float *values)
+{
+    return (sqs_rows){values, SQS_F32, ROWS, STRIDE};
+}
+
+/* The packets of three_rows one by one, each quantized and encoded. */
+static size_t write_singly(const sqs_codec *codec, const sqs_keep *keep,
+                           uint8_t *packets, size_t capacity, size_t *sizes)
+{
+    size_t used = 0;
+    for (uint32_t i = 0; i < ROWS; i++) {
+        distribution d = quantize(codec, three_rows + i * STRIDE, SQS_F32,
+                                  keep, &nearest, false);
+        EXPECT(SQS_OK, encode(codec, &d, packets + used, capacity - used,
+                              &sizes[i]));
+        used += sizes[i];
+        free_distribution(&d);
+    }
+    return used;
+}
+
+static sqs_status encode_rows(const sqs_codec *codec, const sqs_rows *rows,
+                              const sqs_keep *keep, uint8_t *packets,
+                              size_t capacity, size_t *sizes, uint32_t *done)
+{
+    double dropped[ROWS];
+    void *scratch = take(1, sqs_encode_logits_scratch(codec));
+    sqs_status status =
+        sqs_encode_logits(codec, rows, 0.7, keep, &nearest, scratch, packets,
+                          capacity, sizes, dropped, done);
+    free(scratch);
+    for (uint32_t i = 0; i < *done; i++)
+        CHECK(dropped[i] >= 0 && dropped[i] < 1);
+    return status;
+}
+
+/* The number of the row to blame, if its second value is NaN. */
+static void one_bad_row(const sqs_codec *codec, const sqs_keep *keep,
+                        uint32_t bad)
+{
+    float values[ROWS * STRIDE];
+    memcpy(values, three_rows, sizeof values);
+    values[bad * STRIDE + 1] = NAN;
+    sqs_rows rows = rows_of(values);
+    uint32_t ids[ROWS * ROW], counts[ROWS * ROW], survivors[ROWS], done;
+    size_t sizes[ROWS];
+    uint8_t packets[ROWS * 32];
+    void *scratch = take(1, sqs_quantize_scratch(codec));
+    EXPECT(SQS_NOT_FINITE,
+           sqs_quantize_logits(codec, &rows, 0.7, keep, &nearest, scratch, ids,
+                               counts, survivors, NULL, &done));
+    CHECK(done == bad);
+    EXPECT(SQS_NOT_FINITE, encode_rows(codec, &rows, keep, packets,
+                                       sizeof packets, sizes, &done));
+    CHECK(done == bad);
+    free(scratch);
+}
+
+static void several_rows(sqs_coding coding)
+{
+    sqs_codec codec = {ROW, 100, coding, SQS_ISA_BEST};
+    sqs_keep keep = {SQS_TOP_K, 3};
+    sqs_rows rows = rows_of(three_rows);
+    size_t bound = ROWS * sqs_encode_logits_bound(&codec, &keep);
+    size_t singly[ROWS], sizes[ROWS];
+    uint8_t *wanted = take(bound, 1), *packets = take(bound, 1);
+    size_t used = write_singly(&codec, &keep, wanted, bound, singly);
+    uint32_t done;
+    EXPECT(SQS_OK, encode_rows(&codec, &rows, &keep, packets, bound, sizes,
+                               &done));
+    CHECK(done == ROWS && used <= bound);
+    CHECK(memcmp(sizes, singly, sizeof sizes) == 0);
+    CHECK(memcmp(packets, wanted, used) == 0);
+    for (size_t room = 0; room < used; room++) {
+        uint8_t *tight = take(room, 1);
+        EXPECT(SQS_NO_SPACE, encode_rows(&codec, &rows, &keep, tight, room,
+                                         sizes, &done));
+        uint32_t fit = room >= singly[0];
+        fit += room >= singly[0] + singly[1];
+        CHECK(done == fit);
+        free(tight);
+    }
+    for (uint32_t bad = 0; bad < ROWS; bad++)
+        one_bad_row(&codec, &keep, bad);
+    free(packets);
+    free(wanted);
+}
+
+/* A flat row has more survivors than an enumerative packet can hold. */
+static void large_support_of_logits(void)
+{
+    uint32_t n = SQS_MAX_ENUMERATIVE_SUPPORT + 1, done;
+    sqs_codec codec = {n, n, SQS_ENUMERATIVE, SQS_ISA_BEST};
+    sqs_keep keep = {SQS_TOP_K, n};
+    float *flat = take(n, sizeof *flat);
+    for (uint32_t i = 0; i < n; i++)
+        flat[i] = 0;
+    sqs_rows rows = one_row(flat, SQS_F32);
+    size_t bound = sqs_encode_logits_bound(&codec, &keep), size;
+    uint8_t *packet = take(bound, 1);
+    EXPECT(SQS_LARGE_SUPPORT,
+           encode_rows(&codec, &rows, &keep, packet, bound, &size, &done));
+    CHECK(done == 0);
+    keep.value = n - 1;
+    EXPECT(SQS_OK,
+           encode_rows(&codec, &rows, &keep, packet, bound, &size, &done));
+    CHECK(done == 1);
+    free(packet);
+    free(flat);
+}
+
+/* What the cloud does with a round. */
+
+/* Two drafted tokens: 0, which is as likely to the target, and 2, for which
+ * p / q is 1/2. What is left of the second row is 1/8 for token 0 and 1/4 for
+ * token 3; after both, token 2 is certain. */
+static const uint32_t drafted_ids[] = {0, 1, 1, 2};
+static const uint32_t drafted_counts[] = {2, 2, 1, 3};
+static const uint32_t drafted_survivors[] = {2, 2};
+static const uint32_t drafted_positions[] = {0, 1};
+static const double targets[ROWS * STRIDE] = {
+    0.5,   0.25, 0.25,  0,    NAN, NAN, /* NAN lies between the rows */
+    0.125, 0.25, 0.375, 0.25, NAN, NAN, 0, 0, 1, 0, NAN, NAN};
+
+typedef struct verdict {
+    sqs_status status;
+    uint32_t accepted, token, done;
+} verdict;
+
+static verdict judge(const double *rows, sqs_dtype dtype, const double *draws)
+{
+    sqs_codec codec = {ROW, 4, SQS_BITPACK, SQS_ISA_BEST};
+    size_t last = (ROWS - 1) * STRIDE + ROW;
+    double *f64 = take(last, sizeof *f64);
+    float *f32 = take(last, sizeof *f32);
+    for (size_t i = 0; i < last; i++) {
+        f64[i] = rows[i];
+        f32[i] = (float)rows[i];
+    }
+    sqs_rows target = {dtype == SQS_F32 ? (const void *)f32 : f64, dtype,
+                       ROWS, STRIDE};
+    void *scratch = take(1, sqs_verify_scratch(&codec, ROWS - 1));
+    verdict v = {.accepted = 0};
+    v.status = sqs_verify(&codec, ROWS - 1, drafted_ids, drafted_counts,
+                          drafted_survivors, drafted_positions, &target, draws,
+                          scratch, &v.accepted, &v.token, &v.done);
+    free(scratch);
+    free(f32);
+    free(f64);
+    return v;
+}
+
+static void accept_and_draw(sqs_dtype dtype)
+{
+    const double almost = 1 - 0x1p-53;
+    const struct {
+        double draws[ROWS];
+        uint32_t accepted, token;
+    } all[] = {{{0, 0, 0}, 2, 2},
+               {{almost, 0, almost}, 2, 2},
+               {{almost, 0.5 - 0x1p-54, almost}, 2, 2},
+               {{almost, 0.5, 0}, 1, 0},
+               {{0, 0.5, 0.333}, 1, 0},
+               {{0, 0.5, 0.334}, 1, 3},
+               {{0, almost, almost}, 1, 3}};
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
+        verdict v = judge(targets, dtype, all[i].draws);
+        EXPECT(SQS_OK, v.status);
+        CHECK(v.done == ROWS);
+        CHECK(v.accepted == all[i].accepted && v.token == all[i].token);
+    }
+}
+
+static void bad_targets(void)
+{
+    const struct {
+        double value;
+        sqs_status wanted;
+    } bad[] = {{NAN, SQS_NOT_FINITE},
+               {INFINITY, SQS_NOT_FINITE},
+               {-INFINITY, SQS_NOT_FINITE},
+               {-0.25, SQS_NEGATIVE},
+               {1.25, SQS_SUM}};
+    static const double draws[ROWS] = {0, 0, 0};
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
+        for (uint32_t j = 0; j < 2 * ROWS; j++) {
+            double values[ROWS * STRIDE];
+            memcpy(values, targets, sizeof values);
+            values[j / 2 * STRIDE + 3] = bad[i].value;
+            verdict v = judge(values, j % 2 ? SQS_F32 : SQS_F64, draws);
+            EXPECT(bad[i].wanted, v.status);
+            CHECK(v.done == j / 2);
+        }
+}
+
 static void check_statuses(void)
 {
     for (int i = 0; i < STATUSES; i++) {
@@ -1034,6 +1321,7 @@ int main(void)
     broken_entropy(8);
     broken_entropy(SQS_VARIABLE);
     broken_entropy_rounds();
+    instruction_sets();
     bad_codecs();
     for (int i = SQS_BITPACK; i <= SQS_ENTROPY; i++) {
         sqs_coding coding = (sqs_coding)i;
@@ -1050,6 +1338,12 @@ int main(void)
     bad_logits(0);
     bad_logits(0.7);
     bad_probs();
+    for (int i = SQS_BITPACK; i <= SQS_ENTROPY; i++)
+        several_rows((sqs_coding)i);
+    large_support_of_logits();
+    accept_and_draw(SQS_F32);
+    accept_and_draw(SQS_F64);
+    bad_targets();
     check_statuses();
     printf("every status met: %d\n", STATUSES);
     return 0;

@@ -1,8 +1,8 @@
 /*
- * fuzz.c - packets that libFuzzer makes, against the decoders.
+ * fuzz.c - packets that libFuzzer makes, against the decoders, and rows.
  *
- * fuzz.h says how it chooses codec and kind, attack.h what is asserted. The
- * packets of a stream meet the memory that those before them left.
+ * fuzz.h says how it chooses codec and kind, attack.h what is asserted of
+ * packets. Those of a stream meet the memory that those before them left.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -29,12 +29,24 @@ static packet cut(kind k, const uint8_t **data, size_t *size)
     return p;
 }
 
+static void check(sqs_status status, const char *wrong)
+{
+    if (wrong == NULL)
+        return;
+    fprintf(stderr, "FINDING: %s, %s\n", sqs_status_text(status), wrong);
+    abort();
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static content got;
     kind k;
     if (size < FUZZ_HEADER)
         return 0;
+    if (data[0] >= FUZZ_ROW) {
+        check(SQS_OK, attack_row(data, size));
+        return 0;
+    }
     sqs_codec codec = get_header(data, &k);
     data += FUZZ_HEADER;
     size -= FUZZ_HEADER;
@@ -49,11 +61,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         if (wrong == NULL && status == SQS_OK)
             wrong = attack_around(&codec, k, stream ? &before : NULL, &p,
                                   &got);
-        if (wrong != NULL) {
-            fprintf(stderr, "FINDING: %s, %s\n", sqs_status_text(status),
-                    wrong);
-            abort();
-        }
+        check(status, wrong);
     } while (size > 0);
     return 0;
 }

@@ -1,5 +1,5 @@
 /*
- * fuzz.h - what an input of fuzz.c is: six bytes, then packets.
+ * fuzz.h - what an input of fuzz.c is: six bytes, then packets or a row.
  *
  *   1  kind, plus 4 times the coding, plus 16 times a shift;
  *      coding 3 is SQS_ENTROPY with a variable resolution
@@ -10,6 +10,14 @@
  * right. So any six bytes are a codec, and as often a small as a large one.
  * What follows is one packet or, if the kind is STREAM, several, each after a
  * byte that says its size. One that says more than there is means all of it.
+ *
+ * A shift of 15 means a row of logits instead, in the machine's byte order, as
+ * many as there are. Then the kind is their type, and the numbers are
+ *
+ *   1  a keep rule
+ *   1  its parameter
+ *   1  a fit, times 8, and a temperature
+ *   2  resolution - 1, not shifted
  */
 #ifndef FUZZ_H
 #define FUZZ_H
@@ -17,6 +25,8 @@
 #include "attack.h"
 
 #define FUZZ_HEADER 6u
+
+#define FUZZ_ROW 0xf0u /* for the first byte */
 
 #define FUZZ_VOCABS (SQS_MAX_VOCAB - SQS_MIN_VOCAB + 1u)
 
@@ -47,7 +57,12 @@ static inline sqs_codec get_header(const uint8_t header[FUZZ_HEADER], kind *k)
     *k = (kind)(header[0] % 4);
     return (sqs_codec){SQS_MIN_VOCAB + (vocab >> shift) % FUZZ_VOCABS,
                        variable ? SQS_VARIABLE : (resolution >> shift) + 1,
-                       variable ? SQS_ENTROPY : (sqs_coding)coding};
+                       variable ? SQS_ENTROPY : (sqs_coding)coding,
+                       SQS_ISA_BEST};
 }
+
+/* Quantizes and encodes the row of an input that has one, by all instruction
+ * sets, which must agree. Returns null, or what was wrong. */
+const char *attack_row(const uint8_t *data, size_t size);
 
 #endif /* FUZZ_H */

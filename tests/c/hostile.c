@@ -178,7 +178,8 @@ static sqs_status renew(campaign *from, kind k, seed *s, content *c)
 static void make_campaign(campaign *c, const target *t, sqs_coding coding)
 {
     static content made;
-    c->codec = (sqs_codec){t->vocab_size, t->resolution, coding};
+    c->codec = (sqs_codec){t->vocab_size, t->resolution, coding,
+                           SQS_ISA_BEST};
     c->target = t;
     c->n_seeds = t->weight < RARE ? DEAR_SEEDS : SEEDS;
     for (uint32_t i = 0; i < c->n_seeds; i++)

@@ -1,0 +1,144 @@
+/*
+ * row_avx512.c - passes over rows with AVX-512 (F, BW, DQ and VL); what the
+ * operations do is described in row_scalar.c.
+ */
+#include <math.h>
+#include <string.h>
+
+#include "row.h"
+
+#ifdef SQS_HAS_X86
+
+#include <immintrin.h>
+
+#define TARGET                                                                \
+    __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,popcnt")))
+
+typedef __m512 vec_type;
+typedef __mmask16 vec_mask;
+
+typedef struct lanes {
+    __m512d low, high;
+} lanes;
+
+TARGET static inline vec_type vec_load(const float *p)
+{
+    return _mm512_loadu_ps(p);
+}
+
+TARGET static inline vec_type vec_load_f16(const uint16_t *p)
+{
+    return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p));
+}
+
+TARGET static inline vec_type vec_load_bf16(const uint16_t *p)
+{
+    __m256i half = _mm256_loadu_si256((const __m256i *)p);
+    return _mm512_castsi512_ps(
+        _mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
+}
+
+TARGET static inline void vec_store(float *p, vec_type v)
+{
+    _mm512_storeu_ps(p, v);
+}
+
+TARGET static inline vec_type vec_set(float x)
+{
+    return _mm512_set1_ps(x);
+}
+
+TARGET static inline vec_type vec_add(vec_type a, vec_type b)
+{
+    return _mm512_add_ps(a, b);
+}
+
+TARGET static inline vec_type vec_minus(vec_type a, vec_type b)
+{
+    return _mm512_sub_ps(a, b);
+}
+
+TARGET static inline vec_type vec_multiply(vec_type a, vec_type b)
+{
+    return _mm512_mul_ps(a, b);
+}
+
+TARGET static inline vec_type vec_max(vec_type a, vec_type b)
+{
+    return _mm512_max_ps(a, b);
+}
+
+TARGET static inline vec_type vec_min(vec_type a, vec_type b)
+{
+    return _mm512_min_ps(a, b);
+}
+
+TARGET static inline vec_type vec_add_exponent(vec_type v, vec_type shifted)
+{
+    __m512i more = _mm512_slli_epi32(_mm512_castps_si512(shifted), 23);
+    return _mm512_castsi512_ps(
+        _mm512_add_epi32(_mm512_castps_si512(v), more));
+}
+
+TARGET static inline vec_type vec_zero_below(vec_type v, vec_type t,
+                                             vec_type floor)
+{
+    return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(t, floor, _CMP_GE_OQ), v);
+}
+
+TARGET static inline vec_mask vec_true(void)
+{
+    return 0xffff;
+}
+
+TARGET static inline bool vec_all(vec_mask mask)
+{
+    return mask == 0xffff;
+}
+
+TARGET static inline vec_mask vec_and_finite(vec_mask mask, vec_type v)
+{
+    __mmask16 finite =
+        _mm512_cmp_ps_mask(v, _mm512_set1_ps(INFINITY), _CMP_LT_OQ);
+    return _kand_mask16(mask, finite);
+}
+
+TARGET static inline uint32_t vec_mask_from(vec_type v, vec_type bound)
+{
+    return _mm512_cmp_ps_mask(v, bound, _CMP_GE_OQ);
+}
+
+TARGET static inline uint32_t vec_count_from(vec_type v, vec_type bound)
+{
+    return (uint32_t)__builtin_popcount(vec_mask_from(v, bound));
+}
+
+TARGET static inline lanes lanes_zero(void)
+{
+    lanes sums = {_mm512_setzero_pd(), _mm512_setzero_pd()};
+    return sums;
+}
+
+TARGET static inline lanes vec_add_to(lanes sums, vec_type v)
+{
+    __m256 low = _mm512_castps512_ps256(v);
+    __m256 high = _mm512_extractf32x8_ps(v, 1);
+    sums.low = _mm512_add_pd(sums.low, _mm512_cvtps_pd(low));
+    sums.high = _mm512_add_pd(sums.high, _mm512_cvtps_pd(high));
+    return sums;
+}
+
+TARGET static inline void lanes_store(double *p, lanes sums)
+{
+    _mm512_storeu_pd(p, sums.low);
+    _mm512_storeu_pd(p + 8, sums.high);
+}
+
+#include "row_exp2.h"
+#include "row_instances.h"
+
+const sqs_kernels sqs_kernels_avx512[] = {[SQS_F16] = KERNELS(f16),
+                                          [SQS_F32] = KERNELS(f32),
+                                          [SQS_BF16] = KERNELS(bf16)};
+
+#endif /* SQS_HAS_X86 */

@@ -1,0 +1,62 @@
+/*
+ * row_instances.h - the passes of row_template.h over float, binary16 and
+ * bfloat16, for the instruction set of the file that includes this.
+ */
+
+/* The place of the lowest bit of a mask that has one. */
+static inline uint32_t sqs_lowest_bit(uint32_t mask)
+{
+#ifdef __GNUC__
+    return (uint32_t)__builtin_ctz(mask);
+#else
+    uint32_t place = 0;
+    while (!(mask >> place & 1))
+        place++;
+    return place;
+#endif
+}
+
+/* Integers in the order of the values they stand for, and back. */
+static inline uint64_t vec_order(float value)
+{
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits >> 31 ? ~bits : bits | 1u << 31;
+}
+
+static inline float vec_in_order(uint64_t order)
+{
+    uint32_t bits = (uint32_t)order;
+    bits = bits >> 31 ? bits & ~(1u << 31) : ~bits;
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+#define ROW(name) name##_f16
+#define ELEMENT uint16_t
+#define VALUE float
+#define FILL 0xfc00
+#define LOAD(p) vec_load_f16(p)
+#define VEC(name) vec_##name
+#include "row_template.h"
+
+#define ROW(name) name##_f32
+#define ELEMENT float
+#define VALUE float
+#define FILL -INFINITY
+#define LOAD(p) vec_load(p)
+#define VEC(name) vec_##name
+#include "row_template.h"
+
+#define ROW(name) name##_bf16
+#define ELEMENT uint16_t
+#define VALUE float
+#define FILL 0xff80
+#define LOAD(p) vec_load_bf16(p)
+#define VEC(name) vec_##name
+#include "row_template.h"
+
+#define KERNELS(type)                                                         \
+    {scan_##type, sum_terms_##type, sum_values_##type, take_top_##type,       \
+     take_from_##type}

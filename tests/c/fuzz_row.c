@@ -1,0 +1,136 @@
+/*
+ * fuzz_row.c - rows that libFuzzer makes; see fuzz.h.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "fuzz.h"
+
+typedef struct request {
+    sqs_codec codec;
+    sqs_rows row;
+    sqs_keep keep;
+    sqs_fit fit;
+    double temperature;
+} request;
+
+static const uint32_t sizes[] = {
+    [SQS_F16] = 2, [SQS_F32] = 4, [SQS_F64] = 8, [SQS_BF16] = 2};
+
+static sqs_keep get_keep(uint8_t rule, uint8_t parameter)
+{
+    sqs_keep keep = {(sqs_keep_kind)(rule % 4), parameter / 255.0};
+    if (keep.kind == SQS_TOP_K)
+        keep.value = 1.0 + parameter;
+    if (keep.kind == SQS_TOP_P)
+        keep.value = (1.0 + parameter) / 256;
+    return keep;
+}
+
+static request get_request(const uint8_t *data, size_t size)
+{
+    static const double temperatures[] = {0,   1e-9, 0.1,  0.7,
+                                          1.0, 1.3,  1e10, 1e300};
+    static const double prices[] = {0, 0, 30, 3000};
+    kind k;
+    request r = {.codec = get_header(data, &k)};
+    r.row.dtype = (sqs_dtype)k;
+    r.row.n = 1;
+    r.codec.vocab_size = (uint32_t)(size - FUZZ_HEADER) / sizes[r.row.dtype];
+    if (r.codec.resolution != SQS_VARIABLE)
+        r.codec.resolution = ((uint32_t)data[4] << 8 | data[5]) + 1;
+    r.keep = get_keep(data[1], data[2]);
+    r.temperature = temperatures[data[3] % 8];
+    r.fit.error = (1 + data[3] / 8 % 8) / 64.0;
+    if (r.codec.coding == SQS_ENTROPY)
+        r.fit.bits_per_tv = prices[data[3] / 64];
+    return r;
+}
+
+/* What the core answers, in memory that lasts until the next row. */
+typedef struct answer {
+    sqs_status status;
+    uint32_t *ids, *counts, survivors;
+    double dropped;
+    block blocks[4];
+} answer;
+
+static void quantize(const request *r, answer *a)
+{
+    size_t room = sqs_max_survivors(&r->codec) * sizeof(uint32_t);
+    void *scratch = malloc(sqs_quantize_scratch(&r->codec));
+    uint32_t done;
+    if (scratch == NULL)
+        abort();
+    a->ids = take(&a->blocks[0], room);
+    a->counts = take(&a->blocks[1], room);
+    a->survivors = 0;
+    a->dropped = 0;
+    a->status = sqs_quantize_logits(&r->codec, &r->row, r->temperature,
+                                    &r->keep, &r->fit, scratch, a->ids,
+                                    a->counts, &a->survivors, &a->dropped,
+                                    &done);
+    free(scratch);
+    if (done != (a->status == SQS_OK))
+        abort();
+}
+
+static bool same(const answer *a, const answer *b)
+{
+    size_t size = a->survivors * sizeof(uint32_t);
+    return a->status == b->status &&
+           (a->status != SQS_OK ||
+            (a->survivors == b->survivors && a->dropped == b->dropped &&
+             memcmp(a->ids, b->ids, size) == 0 &&
+             memcmp(a->counts, b->counts, size) == 0));
+}
+
+/* Compares the row's packet with that of what it was quantized to, which the
+ * encoder checks. */
+static const char *encode(const request *r, answer *a)
+{
+    size_t bound = sqs_encode_logits_bound(&r->codec, &r->keep);
+    packet wanted = {0, take(&a->blocks[2], bound)};
+    packet got = {0, take(&a->blocks[3], bound)};
+    void *scratch = malloc(sqs_encode_logits_scratch(&r->codec));
+    uint32_t done;
+    if (scratch == NULL)
+        abort();
+    sqs_status status =
+        sqs_encode(&r->codec, a->ids, a->counts, a->survivors, wanted.bytes,
+                   bound, &wanted.size);
+    sqs_status directly = sqs_encode_logits(
+        &r->codec, &r->row, r->temperature, &r->keep, &r->fit, scratch,
+        got.bytes, bound, &got.size, NULL, &done);
+    free(scratch);
+    if (status != directly)
+        return "its packet has another status";
+    if (status != SQS_OK)
+        return status == SQS_LARGE_SUPPORT ? NULL : "it has no packet";
+    return got.size == wanted.size &&
+                   memcmp(got.bytes, wanted.bytes, got.size) == 0
+               ? NULL
+               : "its packet is another";
+}
+
+const char *attack_row(const uint8_t *data, size_t size)
+{
+    static block values;
+    static answer a, b;
+    request r = get_request(data, size);
+    if (r.codec.vocab_size < SQS_MIN_VOCAB)
+        return NULL;
+    size_t row_size = (size_t)r.codec.vocab_size * sizes[r.row.dtype];
+    void *row = take(&values, row_size);
+    r.row.values = memcpy(row, data + FUZZ_HEADER, row_size);
+    quantize(&r, &a);
+    for (int isa = SQS_SCALAR; isa <= SQS_NEON; isa++) {
+        r.codec.isa = (sqs_isa)isa;
+        if (sqs_check_codec(&r.codec) != SQS_OK)
+            continue;
+        quantize(&r, &b);
+        if (!same(&a, &b))
+            return "instruction sets differ";
+    }
+    return a.status == SQS_OK ? encode(&r, &a) : NULL;
+}

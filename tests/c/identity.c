@@ -1,0 +1,699 @@
+/*
+ * identity.c - the same results by every instruction set, on every machine.
+ *
+ *   identity best|scalar|avx2|avx512|neon COUNT SEED
+ *
+ * Makes COUNT random cases, has the core turn rows into counts and packets and
+ * verify rounds by one instruction set, and prints a checksum of all results
+ * and statuses. For equal COUNT and SEED it must be the same for all
+ * instruction sets, compilers and architectures. Inputs are made of random
+ * integers, and of floats by single operations, which IEEE 754 defines.
+ *
+ * What can be told from one run is asserted: packets of rows are those of what
+ * the rows were quantized to, and decode to it; no value that isn't finite
+ * goes unnoticed, wherever it is.
+ *
+ * Case i follows from SEED + i alone, so that two runs that differ can be
+ * compared at smaller COUNTs, and the case be run by itself. As compilers may
+ * choose the order within an expression, none has two random numbers.
+ *
+ * The exit status is 77 if this machine or build lacks the instruction set.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "valid.h"
+
+#define LACKING 77
+
+static uint64_t seed_of_case;
+
+static void check_at(int line, bool holds, const char *what)
+{
+    if (holds)
+        return;
+    printf("FINDING: seed %llu, identity.c:%d: not %s\n",
+           (unsigned long long)seed_of_case, line, what);
+    exit(1);
+}
+
+#define CHECK(condition) check_at(__LINE__, condition, #condition)
+
+/* Memory that lasts to the end of a case. Each piece has a heap block of its
+ * own, so that AddressSanitizer sees any step beyond. */
+
+#define MOST_PIECES 64u
+
+static void *pieces[MOST_PIECES];
+static uint32_t n_pieces;
+
+static void *allocate(size_t count, size_t size)
+{
+    void *memory = malloc(count * size);
+    CHECK(n_pieces < MOST_PIECES && (memory != NULL || count == 0));
+    pieces[n_pieces++] = memory;
+    return memory;
+}
+
+static void release_all(void)
+{
+    while (n_pieces > 0)
+        free(pieces[--n_pieces]);
+}
+
+/* Below n, small more often than large. */
+static uint32_t random_small(uint32_t n, uint32_t most_shift)
+{
+    uint32_t drawn = random_below(n);
+    return drawn >> random_below(most_shift + 1);
+}
+
+/* Floats of all types, by their bits. */
+
+typedef struct format {
+    uint32_t size, exponent, mantissa; /* bytes; bits */
+} format;
+
+static const format formats[] = {[SQS_F16] = {2, 5, 10},
+                                 [SQS_F32] = {4, 8, 23},
+                                 [SQS_F64] = {8, 11, 52},
+                                 [SQS_BF16] = {2, 8, 7}};
+
+static uint64_t field_of_infinity(format f)
+{
+    return ((uint64_t)1 << f.exponent) - 1;
+}
+
+static uint64_t make_float(format f, bool negative, uint64_t field,
+                           uint64_t mantissa)
+{
+    return (uint64_t)negative << (f.exponent + f.mantissa) |
+           field << f.mantissa | mantissa;
+}
+
+/* The lowest bits of a random number. */
+static uint64_t random_mantissa(format f)
+{
+    return random_bits() >> (64 - f.mantissa);
+}
+
+static void put(const sqs_rows *rows, uint64_t at, uint64_t bits)
+{
+    uint32_t size = formats[rows->dtype].size;
+    char *to = (char *)(uintptr_t)rows->values + at * size;
+    uint16_t half = (uint16_t)bits;
+    uint32_t word = (uint32_t)bits;
+    if (size == sizeof half)
+        memcpy(to, &half, size);
+    else if (size == sizeof word)
+        memcpy(to, &word, size);
+    else
+        memcpy(to, &bits, size);
+}
+
+/* The nearest float to x, from 0 to 1; of those less than about 2^-126, which
+ * have fewer bits than others, one next to it. */
+static uint64_t nearest_float(format f, double x)
+{
+    int bias = (1 << (f.exponent - 1)) - 1;
+    uint64_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    int field = (int)(bits >> 52) - 1023 + bias;
+    if (f.size == sizeof x)
+        return bits;
+    uint64_t mantissa = (bits & (((uint64_t)1 << 52) - 1)) | (uint64_t)1 << 52;
+    uint32_t dropped = 52 - f.mantissa;
+    if (field <= 0)
+        dropped += (uint32_t)(1 - field);
+    if (dropped > 62)
+        return 0;
+    mantissa += (uint64_t)1 << (dropped - 1);
+    uint64_t hidden = field > 0 ? (uint64_t)(field - 1) << f.mantissa : 0;
+    return hidden + (mantissa >> dropped);
+}
+
+/* Rows of random values. */
+
+static sqs_rows allocate_rows(uint32_t vocab_size, uint32_t n, sqs_dtype dtype)
+{
+    size_t stride = vocab_size + random_below(4);
+    size_t values = (n - 1) * stride + vocab_size;
+    sqs_rows rows = {allocate(values, formats[dtype].size), dtype, n, stride};
+    format f = formats[dtype];
+    uint64_t infinity = make_float(f, false, field_of_infinity(f), 0);
+    for (size_t i = 0; i < values; i++) /* NaN lies between rows */
+        put(&rows, i, infinity + 1);
+    return rows;
+}
+
+/* How the logits of a row look. */
+typedef struct look {
+    uint64_t lowest, highest;        /* exponent fields */
+    uint32_t grain;                  /* bits of mantissa */
+    enum { ANY, NEGATIVE, POSITIVE } sign;
+    uint32_t distinct;               /* that many values, or all if 0 */
+    uint32_t masked;                 /* out of 16 */
+} look;
+
+#define MOST_DISTINCT 6u
+
+static look random_look(format f)
+{
+    uint64_t most = field_of_infinity(f) - 1, one = most / 2;
+    look l = {one - 6, one + 4, f.mantissa, ANY, 0, 0};
+    switch (random_below(8)) {
+    case 0: /* from zeros and subnormals to what overflows when subtracted */
+        l.lowest = 0;
+        l.highest = most;
+        break;
+    case 1:
+        l.lowest = 0;
+        l.highest = random_below(3);
+        break;
+    case 2:
+        l.lowest = most - 1;
+        l.highest = most;
+        break;
+    default:
+        break;
+    }
+    if (random_below(2))
+        l.grain = random_below(f.mantissa + 1);
+    l.sign = random_below(4) > 1 ? ANY : NEGATIVE + random_below(2);
+    if (random_below(4) == 0)
+        l.distinct = 1 + random_below(MOST_DISTINCT);
+    if (random_below(2))
+        l.masked = random_below(17);
+    return l;
+}
+
+static uint64_t random_logit(format f, const look *l)
+{
+    uint32_t range = (uint32_t)(l->highest - l->lowest + 1);
+    uint64_t field = l->lowest + random_below(range);
+    uint32_t rest = f.mantissa - l->grain;
+    uint64_t mantissa = random_mantissa(f) >> rest << rest;
+    bool negative = l->sign == ANY ? random_below(2) : l->sign == NEGATIVE;
+    return make_float(f, negative, field, mantissa);
+}
+
+static void fill_logits(const sqs_rows *rows, uint32_t row, uint32_t n)
+{
+    format f = formats[rows->dtype];
+    look l = random_look(f);
+    uint64_t pool[MOST_DISTINCT], first = row * rows->stride;
+    uint64_t masked = make_float(f, true, field_of_infinity(f), 0);
+    for (uint32_t i = 0; i < MOST_DISTINCT; i++)
+        pool[i] = random_logit(f, &l);
+    for (uint32_t i = 0; i < n; i++) {
+        uint64_t logit = l.distinct > 0 ? pool[random_below(l.distinct)]
+                                        : random_logit(f, &l);
+        put(rows, first + i, random_below(16) < l.masked ? masked : logit);
+    }
+    look peak = {l.highest, l.highest, f.mantissa, POSITIVE, 0, 0};
+    for (uint32_t i = random_below(12); i > 0; i--) {
+        uint64_t at = first + random_below(n);
+        put(rows, at, random_logit(f, &peak));
+    }
+}
+
+/* Few units or large weights, some of them 0. */
+static void random_weights(uint32_t *weights, uint32_t n)
+{
+    uint32_t units = random_below(2) ? 1u << random_below(13) : 0;
+    uint32_t steep = random_below(32), low = random_below(8);
+    for (uint32_t i = 0; i < n; i++)
+        weights[i] = units > 0 ? 0 : random_small(1u << 24, steep);
+    if (units == 0)
+        weights[random_below(n)] |= 1;
+    for (; units > 0; units--)
+        weights[random_small(n, low)]++;
+}
+
+static void put_weights(const sqs_rows *rows, uint32_t row,
+                        const uint32_t *weights, uint32_t n)
+{
+    uint64_t total = 0, first = row * rows->stride;
+    for (uint32_t i = 0; i < n; i++)
+        total += weights[i];
+    for (uint32_t i = 0; i < n; i++)
+        put(rows, first + i,
+            nearest_float(formats[rows->dtype],
+                          (double)weights[i] / (double)total));
+}
+
+static void fill_probs(const sqs_rows *rows, uint32_t row, uint32_t n)
+{
+    uint32_t *weights = allocate(n, sizeof *weights);
+    random_weights(weights, n);
+    put_weights(rows, row, weights, n);
+}
+
+/* Puts a value somewhere that is seldom right. */
+static void spoil(const sqs_rows *rows, uint32_t row, uint32_t n)
+{
+    format f = formats[rows->dtype];
+    uint64_t infinity = field_of_infinity(f), mantissa = random_mantissa(f);
+    uint64_t field = infinity, at = row * rows->stride + random_below(n);
+    if (random_below(2))
+        field = random_below((uint32_t)infinity);
+    if (random_below(2))
+        mantissa = 0;
+    put(rows, at, make_float(f, random_below(2), field, mantissa));
+}
+
+static void fill_rows(const sqs_rows *rows, uint32_t n, bool probs)
+{
+    for (uint32_t i = 0; i < rows->n; i++) {
+        if (probs)
+            fill_probs(rows, i, n);
+        else
+            fill_logits(rows, i, n);
+        if (random_below(16) == 0)
+            spoil(rows, i, n);
+    }
+}
+
+/* What is asked of the core. */
+
+#define MOST_ROWS 3u
+
+typedef struct request {
+    sqs_codec codec;
+    sqs_keep keep;
+    sqs_fit fit;
+    double temperature;
+} request;
+
+/* At and around the sizes of vectors, groups, blocks and bins. */
+static uint32_t random_vocab_size(void)
+{
+    static const uint32_t edges[] = {3,    16,   32,   128,  256,
+                                     1024, 2048, 4096, 6144, 8192};
+    const uint32_t n = sizeof edges / sizeof edges[0];
+    if (random_below(128) == 0)
+        return 49152;
+    if (random_below(2))
+        return 2 + random_small(5000, 11);
+    uint32_t edge = edges[random_below(n)];
+    return edge - 1 + random_below(3);
+}
+
+static uint32_t random_resolution(sqs_coding coding)
+{
+    static const uint32_t some[] = {1, 2, 3, 16, 100, 100, 1000, 65536};
+    if (coding == SQS_ENTROPY && random_below(2))
+        return SQS_VARIABLE;
+    uint32_t any = random_below(2)
+                       ? some[random_below(sizeof some / sizeof some[0])]
+                       : 1 + random_small(SQS_MAX_RESOLUTION, 15);
+    /* The time of an enumerative rank is cubic in its survivors. */
+    return coding == SQS_ENUMERATIVE && any > 200 && random_below(32)
+               ? 1 + any % 200
+               : any;
+}
+
+/* In (0, 1], small more often than large. */
+static double random_share(void)
+{
+    double share = (1 + random_below(1u << 24)) * 0x1p-24;
+    return random_below(2) ? share : share / (1u << random_below(20));
+}
+
+static sqs_keep random_keep(uint32_t vocab_size)
+{
+    sqs_keep keep = {.value = random_share()};
+    bool extreme = random_below(8) == 0;
+    keep.kind = (sqs_keep_kind)random_below(4);
+    switch (keep.kind) {
+    case SQS_TOP_K:
+        keep.value = 1 + random_small(vocab_size + 2, 13);
+        if (extreme)
+            keep.value = 1e9;
+        break;
+    case SQS_THRESHOLD:
+        if (extreme)
+            keep.value = random_below(2) ? -1 : 2;
+        break;
+    case SQS_TOP_P:
+        if (extreme)
+            keep.value = random_below(2) ? 1 : 1 - 0x1p-30;
+        break;
+    case SQS_MIN_P:
+        if (extreme)
+            keep.value = random_below(2);
+        break;
+    }
+    return keep;
+}
+
+static request random_request(sqs_isa isa)
+{
+    static const double temperatures[] = {0,   1e-300, 0.01, 0.3, 0.7, 0.7,
+                                          1.0, 1.0,    1.5,  100, 1e40, 1e300};
+    static const double errors[] = {1e-9, 0.001, 0.01, 0.02, 0.1, 1};
+    static const double prices[] = {0, 0, 0, 0.001, 30, 300, 3000, 1e5};
+    sqs_coding coding = (sqs_coding)random_below(3);
+    request r = {.codec = {.coding = coding, .isa = isa}};
+    r.codec.vocab_size = random_vocab_size();
+    r.codec.resolution = random_resolution(coding);
+    r.keep = random_keep(r.codec.vocab_size);
+    r.temperature = temperatures[random_below(12)];
+    r.fit.error = errors[random_below(6)];
+    if (coding == SQS_ENTROPY)
+        r.fit.bits_per_tv = prices[random_below(8)];
+    return r;
+}
+
+/* What the core answers. */
+
+typedef struct answer {
+    sqs_status status;
+    uint32_t done;
+    uint32_t *ids, *counts;
+    uint32_t survivors[MOST_ROWS];
+    double masses[MOST_ROWS];
+} answer;
+
+static uint32_t room_for(const request *r)
+{
+    uint32_t most = sqs_max_survivors(&r->codec);
+    bool fewer = r->keep.kind == SQS_TOP_K && r->keep.value < most;
+    return fewer ? (uint32_t)r->keep.value : most;
+}
+
+static answer quantize(const request *r, const sqs_rows *rows, bool probs,
+                       bool mass)
+{
+    size_t room = (size_t)room_for(r) * rows->n;
+    answer a = {.ids = allocate(room, sizeof *a.ids),
+                .counts = allocate(room, sizeof *a.counts)};
+    double *masses = mass ? a.masses : NULL;
+    void *scratch = allocate(1, sqs_quantize_scratch(&r->codec));
+    a.status = probs ? sqs_quantize_probs(&r->codec, rows, &r->keep, &r->fit,
+                                          scratch, a.ids, a.counts,
+                                          a.survivors, masses, &a.done)
+                     : sqs_quantize_logits(&r->codec, rows, r->temperature,
+                                           &r->keep, &r->fit, scratch, a.ids,
+                                           a.counts, a.survivors, masses,
+                                           &a.done);
+    CHECK(a.done <= rows->n && (a.done == rows->n) == (a.status == SQS_OK));
+    return a;
+}
+
+static size_t total_of(const answer *a)
+{
+    size_t total = 0;
+    for (uint32_t i = 0; i < a->done; i++)
+        total += a->survivors[i];
+    return total;
+}
+
+static void note_answer(const answer *a)
+{
+    note(a->status);
+    note(a->done);
+    note_all(a->survivors, a->done);
+    note_all(a->ids, total_of(a));
+    note_all(a->counts, total_of(a));
+    for (uint32_t i = 0; i < a->done; i++) {
+        uint64_t bits;
+        memcpy(&bits, &a->masses[i], sizeof bits);
+        note(bits);
+    }
+}
+
+static bool equal(const uint32_t *a, const uint32_t *b, size_t n)
+{
+    return n == 0 || memcmp(a, b, n * sizeof *a) == 0;
+}
+
+static void note_bytes(const uint8_t *bytes, size_t size)
+{
+    note(size);
+    for (size_t i = 0; i < size; i++)
+        note(bytes[i]);
+}
+
+/* Quantizes rows, the dropped mass asked for or not. */
+static answer quantize_both(const request *r, const sqs_rows *rows, bool probs)
+{
+    answer a = quantize(r, rows, probs, true);
+    answer b = quantize(r, rows, probs, false);
+    CHECK(a.status == b.status && a.done == b.done);
+    CHECK(equal(a.survivors, b.survivors, a.done));
+    CHECK(equal(a.ids, b.ids, total_of(&a)));
+    CHECK(equal(a.counts, b.counts, total_of(&a)));
+    note_answer(&a);
+    return a;
+}
+
+static void decode_same(const sqs_codec *codec, const packet *p,
+                        const uint32_t *ids, const uint32_t *counts,
+                        uint32_t survivors)
+{
+    uint32_t most = sqs_max_survivors(codec), n;
+    uint32_t *own_ids = allocate(most, sizeof *ids);
+    uint32_t *own_counts = allocate(most, sizeof *counts);
+    sqs_status status =
+        sqs_decode(codec, p->bytes, p->size, own_ids, own_counts, &n);
+    CHECK(status == SQS_OK && n == survivors);
+    CHECK(equal(own_ids, ids, n) && equal(own_counts, counts, n));
+}
+
+/* The packets of what rows were quantized to, up to the first that is none. */
+typedef struct packets {
+    sqs_status status;
+    uint32_t done;
+    uint8_t *bytes;
+    size_t used, sizes[MOST_ROWS];
+} packets;
+
+static packets encode_answer(const request *r, const answer *a)
+{
+    packets p = {.status = a->status};
+    size_t bound = sqs_encode_logits_bound(&r->codec, &r->keep), at = 0;
+    p.bytes = allocate(MOST_ROWS, bound);
+    for (; p.done < a->done; p.done++) {
+        uint32_t i = p.done, n = a->survivors[i];
+        packet one = {0, p.bytes + p.used};
+        sqs_status status = sqs_encode(&r->codec, a->ids + at, a->counts + at,
+                                       n, one.bytes, bound, &one.size);
+        if (status != SQS_OK) {
+            p.status = status;
+            break;
+        }
+        decode_same(&r->codec, &one, a->ids + at, a->counts + at, n);
+        p.sizes[i] = one.size;
+        p.used += one.size;
+        at += n;
+    }
+    note(p.status);
+    note_bytes(p.bytes, p.used);
+    return p;
+}
+
+static void encode_rows(const request *r, const sqs_rows *rows,
+                        const answer *a)
+{
+    packets wanted = encode_answer(r, a);
+    size_t bound = rows->n * sqs_encode_logits_bound(&r->codec, &r->keep);
+    size_t sizes[MOST_ROWS];
+    double masses[MOST_ROWS];
+    uint8_t *bytes = allocate(bound, 1);
+    void *scratch = allocate(1, sqs_encode_logits_scratch(&r->codec));
+    bool mass = random_below(2);
+    uint32_t done;
+    sqs_status status = sqs_encode_logits(
+        &r->codec, rows, r->temperature, &r->keep, &r->fit, scratch, bytes,
+        bound, sizes, mass ? masses : NULL, &done);
+    CHECK(status == wanted.status && done == wanted.done);
+    CHECK(memcmp(sizes, wanted.sizes, done * sizeof *sizes) == 0);
+    CHECK(memcmp(bytes, wanted.bytes, wanted.used) == 0);
+    CHECK(!mass || memcmp(masses, a->masses, done * sizeof *masses) == 0);
+}
+
+/* Sends a round of what rows were quantized to. */
+static void send_round(const request *r, const answer *a,
+                       const uint32_t *positions)
+{
+    bool stream = random_below(2);
+    sqs_memory ours = {.size = 0}, theirs = {.size = 0};
+    size_t total = total_of(a);
+    size_t bound = sqs_encode_round_bound(&r->codec, a->done, total);
+    packet p = {0, allocate(bound, 1)};
+    sqs_status status = sqs_encode_round(
+        &r->codec, stream ? &ours : NULL, a->done, a->ids, a->counts,
+        a->survivors, positions, p.bytes, bound, &p.size);
+    note(status);
+    if (status != SQS_OK)
+        return;
+    note_bytes(p.bytes, p.size);
+    answer got = {.ids = allocate(total, sizeof *got.ids),
+                  .counts = allocate(total, sizeof *got.counts)};
+    uint32_t survivors[SQS_MAX_ROUND], at[SQS_MAX_ROUND];
+    status = sqs_decode_round(&r->codec, stream ? &theirs : NULL, p.bytes,
+                              p.size, got.ids, got.counts, total, survivors,
+                              at, &got.done);
+    CHECK(status == SQS_OK && got.done == a->done);
+    CHECK(equal(survivors, a->survivors, a->done));
+    CHECK(equal(at, positions, a->done));
+    CHECK(equal(got.ids, a->ids, total) && equal(got.counts, a->counts, total));
+    CHECK(memcmp(&ours, &theirs, sizeof ours) == 0);
+}
+
+/* A target that is like a draft, but for one unit. */
+static void follow_draft(const sqs_rows *target, uint32_t row, uint32_t n,
+                         const uint32_t *ids, const uint32_t *counts,
+                         uint32_t survivors)
+{
+    uint32_t *weights = allocate(n, sizeof *weights);
+    memset(weights, 0, n * sizeof *weights);
+    for (uint32_t i = 0; i < survivors; i++)
+        weights[ids[i]] = counts[i];
+    if (random_below(2)) {
+        weights[ids[random_below(survivors)]]--;
+        weights[random_below(n)]++;
+    }
+    put_weights(target, row, weights, n);
+}
+
+static double random_draw(void)
+{
+    if (random_below(8) == 0)
+        return random_below(2) ? 0 : 1 - 0x1p-53;
+    return (double)(random_bits() >> 11) * 0x1p-53;
+}
+
+/* Verifies a round of what rows were quantized to. */
+static void verify(const request *r, const answer *a,
+                   const uint32_t *positions)
+{
+    uint32_t n = r->codec.vocab_size, length = a->done;
+    sqs_rows target = allocate_rows(n, length + 1,
+                                    random_below(2) ? SQS_F32 : SQS_F64);
+    double draws[MOST_ROWS + 1];
+    fill_rows(&target, n, true);
+    for (uint32_t i = 0, at = 0; i < length; at += a->survivors[i++])
+        if (random_below(2))
+            follow_draft(&target, i, n, a->ids + at, a->counts + at,
+                         a->survivors[i]);
+    for (uint32_t i = 0; i <= length; i++)
+        draws[i] = random_draw();
+    void *scratch = allocate(1, sqs_verify_scratch(&r->codec, length));
+    uint32_t accepted = 0, token = 0, done;
+    sqs_status status = sqs_verify(&r->codec, length, a->ids, a->counts,
+                                   a->survivors, positions, &target, draws,
+                                   scratch, &accepted, &token, &done);
+    CHECK(accepted <= length && token < n && done <= length + 1);
+    note(status);
+    note(done);
+    note(status == SQS_OK ? accepted : 0);
+    note(status == SQS_OK ? token : 0);
+}
+
+static void run_case(sqs_isa isa)
+{
+    request r = random_request(isa);
+    uint32_t n = r.codec.vocab_size, positions[MOST_ROWS];
+    CHECK(sqs_check_codec(&r.codec) == SQS_OK);
+    uint32_t count = n > 10000 ? 1 : 1 + random_below(MOST_ROWS);
+    sqs_rows rows = allocate_rows(n, count, (sqs_dtype)random_below(4));
+    fill_rows(&rows, n, false);
+    answer a = quantize_both(&r, &rows, false);
+    encode_rows(&r, &rows, &a);
+
+    rows = allocate_rows(n, count, (sqs_dtype)random_below(4));
+    fill_rows(&rows, n, true);
+    a = quantize_both(&r, &rows, true);
+    for (uint32_t i = 0; i < a.done; i++)
+        positions[i] = random_below(a.survivors[i]);
+    if (a.done > 0)
+        send_round(&r, &a, positions);
+    verify(&r, &a, positions);
+    release_all();
+}
+
+/* Values that aren't finite, at every place. */
+
+static void expect_not_finite(sqs_isa isa, const sqs_rows *rows, uint32_t n)
+{
+    request r = {.codec = {n, 100, SQS_BITPACK, isa},
+                 .keep = {SQS_TOP_K, 1},
+                 .temperature = 1};
+    uint32_t id, count, survivors, done, accepted;
+    void *scratch = allocate(1, sqs_quantize_scratch(&r.codec));
+    CHECK(sqs_quantize_logits(&r.codec, rows, 1, &r.keep, &r.fit, scratch, &id,
+                              &count, &survivors, NULL,
+                              &done) == SQS_NOT_FINITE);
+    CHECK(sqs_quantize_probs(&r.codec, rows, &r.keep, &r.fit, scratch, &id,
+                             &count, &survivors, NULL,
+                             &done) == SQS_NOT_FINITE);
+    if (rows->dtype != SQS_F32 && rows->dtype != SQS_F64)
+        return;
+    double draw = 0;
+    CHECK(sqs_verify(&r.codec, 0, &id, &count, &survivors, &id, rows, &draw,
+                     scratch, &accepted, &id, &done) == SQS_NOT_FINITE);
+}
+
+static void spoil_everywhere(sqs_isa isa, sqs_dtype dtype, uint32_t n)
+{
+    format f = formats[dtype];
+    uint64_t infinity = make_float(f, false, field_of_infinity(f), 0);
+    const uint64_t bad[] = {infinity, infinity + 1, /* signalling */
+                            make_float(f, true, field_of_infinity(f),
+                                       (uint64_t)1 << (f.mantissa - 1))};
+    for (uint32_t i = 0; i < n; i++)
+        for (size_t j = 0; j < sizeof bad / sizeof bad[0]; j++) {
+            sqs_rows rows = allocate_rows(n, 1, dtype);
+            for (uint32_t k = 0; k < n; k++)
+                put(&rows, k, k == i ? bad[j] : 0);
+            expect_not_finite(isa, &rows, n);
+            release_all();
+        }
+}
+
+static const char *const names[] = {[SQS_ISA_BEST] = "best",
+                                    [SQS_SCALAR] = "scalar",
+                                    [SQS_AVX2] = "avx2",
+                                    [SQS_AVX512] = "avx512",
+                                    [SQS_NEON] = "neon"};
+
+static int find_name(const char *name)
+{
+    for (int i = SQS_ISA_BEST; i <= SQS_NEON; i++)
+        if (strcmp(names[i], name) == 0)
+            return i;
+    return -1;
+}
+
+int main(int argc, char **argv)
+{
+    int wanted = argc == 4 ? find_name(argv[1]) : -1;
+    if (wanted < 0) {
+        fprintf(stderr, "usage: identity best|scalar|avx2|avx512|neon COUNT "
+                        "SEED\n");
+        return 2;
+    }
+    sqs_isa isa = sqs_find_isa((sqs_isa)wanted);
+    if (isa == SQS_ISA_BEST) {
+        printf("no %s here\n", names[wanted]);
+        return LACKING;
+    }
+    for (sqs_dtype dtype = SQS_F16; dtype <= SQS_BF16; dtype++) {
+        spoil_everywhere((sqs_isa)wanted, dtype, 19);
+        spoil_everywhere((sqs_isa)wanted, dtype, 300);
+    }
+    uint64_t count = strtoull(argv[2], NULL, 10);
+    uint64_t seed = strtoull(argv[3], NULL, 10);
+    for (uint64_t i = 0; i < count; i++) {
+        seed_of_case = seed + i;
+        random_start(seed_of_case);
+        run_case((sqs_isa)wanted);
+    }
+    printf("%s: %llu cases from seed %llu, checksum %016llx\n", names[isa],
+           (unsigned long long)count, (unsigned long long)seed,
+           (unsigned long long)checksum);
+    return 0;
+}

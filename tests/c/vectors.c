@@ -1,0 +1,333 @@
+/*
+ * vectors.c - the golden vectors of tests/vectors, on machines without Python.
+ *
+ *   vectors FILE
+ *
+ * FILE has a case to a line, as tests/cprograms.py writes it from the JSON:
+ * numbers, spaces between them. A coding, a status or another value of sqs.h is
+ * its number, a packet is hexadecimal after a dot, and a list follows its
+ * length. A case is one of
+ *
+ *   logits     SEED SLOPE VOCAB_SIZE RESOLUTION ERROR BITS_PER_TV
+ *              KEEP_KIND KEEP_VALUE TEMPERATURE DROPPED_MASS
+ *              SURVIVORS IDS COUNTS
+ *   packet     VOCAB_SIZE RESOLUTION CODING SURVIVORS IDS COUNTS PACKET
+ *   round      VOCAB_SIZE RESOLUTION CODING SLOPE TOP_K MEMORY
+ *              LENGTH SEEDS TOKENS PACKET
+ *   tokens     VOCAB_SIZE RESOLUTION CODING
+ *              LENGTH TOKENS COUNTS RESOLUTIONS PACKET
+ *   malformed  VOCAB_SIZE RESOLUTION CODING KIND STATUS PACKET
+ *
+ * where MEMORY is 0 for a round that stands alone, 1 for one that begins a
+ * stream and 2 for one that goes on with it, and KIND is attack.h's.
+ */
+#include <ctype.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "attack.h"
+
+#define MOST_DIGITS (1u << 20)
+
+static FILE *file;
+static uint32_t n_cases;
+
+static void fail(const char *what)
+{
+    printf("FINDING: case %u: %s\n", n_cases, what);
+    exit(1);
+}
+
+static void check(bool holds, const char *what)
+{
+    if (!holds)
+        fail(what);
+}
+
+/* The parts of a case. */
+
+static double read_number(void)
+{
+    char word[64];
+    char *end = word;
+    double number = 0;
+    if (fscanf(file, "%63s", word) == 1)
+        number = strtod(word, &end);
+    check(end != word && *end == '\0', "no number where one should be");
+    return number;
+}
+
+static uint32_t read_integer(void)
+{
+    double number = read_number();
+    check(number >= 0 && number <= UINT32_MAX, "not an integer");
+    return (uint32_t)number;
+}
+
+static void read_all(uint32_t *values, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++)
+        values[i] = read_integer();
+}
+
+static packet read_packet(void)
+{
+    static char digits[MOST_DIGITS + 1];
+    static block room;
+    check(fscanf(file, " .%[0-9a-f]", digits) != EOF, "no packet");
+    packet p = {strlen(digits) / 2, NULL};
+    p.bytes = take(&room, p.size);
+    for (size_t i = 0; i < p.size; i++) {
+        char byte[] = {digits[2 * i], digits[2 * i + 1], '\0'};
+        p.bytes[i] = (uint8_t)strtoul(byte, NULL, 16);
+    }
+    digits[0] = '\0'; /* an empty packet leaves them alone */
+    return p;
+}
+
+static sqs_codec read_codec(void)
+{
+    sqs_codec codec = {.vocab_size = read_integer()};
+    codec.resolution = read_integer();
+    codec.coding = (sqs_coding)read_integer();
+    check(sqs_check_codec(&codec) == SQS_OK, "not a codec");
+    return codec;
+}
+
+/* What is done with them. */
+
+typedef struct rule {
+    sqs_keep keep;
+    sqs_fit fit;
+    double temperature;
+} rule;
+
+/* Appends a distribution to a round. */
+static double quantize(const sqs_codec *codec, const sqs_rows *row,
+                       const rule *by, content *c)
+{
+    size_t used = survivors_of(c);
+    double dropped;
+    uint32_t done;
+    void *scratch = malloc(sqs_quantize_scratch(codec));
+    check(scratch != NULL, "out of memory");
+    sqs_status status = sqs_quantize_logits(
+        codec, row, by->temperature, &by->keep, &by->fit, scratch,
+        c->ids + used, c->counts + used, &c->survivors[c->length], &dropped,
+        &done);
+    free(scratch);
+    check(status == SQS_OK && done == 1, "a row is refused");
+    c->positions[c->length] = 0;
+    c->resolutions[c->length++] = 0;
+    return dropped;
+}
+
+static bool same_values(const uint32_t *a, const uint32_t *b, uint32_t n)
+{
+    return memcmp(a, b, n * sizeof *a) == 0;
+}
+
+/* Quantizes a row by all instruction sets, and appends the result to a round.
+ */
+static double quantize_by_all(sqs_codec codec, const sqs_rows *row,
+                              const rule *by, content *c)
+{
+    static content other;
+    codec.isa = SQS_SCALAR;
+    double dropped = quantize(&codec, row, by, c);
+    uint32_t k = c->survivors[c->length - 1];
+    size_t first = survivors_of(c) - k;
+    make_room(&other, sqs_max_survivors(&codec));
+    for (int isa = SQS_SCALAR + 1; isa <= SQS_NEON; isa++) {
+        codec.isa = (sqs_isa)isa;
+        if (sqs_check_codec(&codec) != SQS_OK)
+            continue;
+        other.length = 0;
+        check(quantize(&codec, row, by, &other) == dropped &&
+                  other.survivors[0] == k &&
+                  same_values(other.ids, c->ids + first, k) &&
+                  same_values(other.counts, c->counts + first, k),
+              "instruction sets differ");
+    }
+    return dropped;
+}
+
+/* The formula that every file of tests/vectors states. */
+static double quantize_formula(const sqs_codec *codec, uint32_t seed,
+                               uint32_t slope, const rule *by, content *c)
+{
+    static block room;
+    uint32_t n = codec->vocab_size;
+    float *logits = take(&room, n * sizeof *logits);
+    for (uint32_t i = 0, octave = 0; i < n; i++) {
+        uint64_t r = ((uint64_t)i * 7919 + (uint64_t)seed * 104729) % 4093;
+        octave += i >> octave != 0;
+        logits[i] = (float)(r * r / 1024) / 1024 - (float)(slope * octave);
+    }
+    sqs_rows row = {logits, SQS_F32, 1, n};
+    return quantize_by_all(*codec, &row, by, c);
+}
+
+/* Both ends' memories of a stream. */
+static sqs_memory edge, cloud;
+
+static void check_packet(const sqs_codec *codec, kind k, const content *c)
+{
+    static content got;
+    static block room;
+    packet golden = read_packet();
+    bool stream = k == STREAM;
+    size_t bound = packet_bound(codec, k, c), size;
+    uint8_t *bytes = take(&room, bound);
+    sqs_status status = write_packet(codec, k, stream ? &edge : NULL, c,
+                                     bytes, bound, &size);
+    check(status == SQS_OK, sqs_status_text(status));
+    check(size == golden.size && memcmp(bytes, golden.bytes, size) == 0,
+          "it encodes to other bytes");
+    const char *wrong = attack(codec, k, stream ? &cloud : NULL, &golden,
+                               &got, &status);
+    check(wrong == NULL, wrong);
+    check(status == SQS_OK && same_content(c, &got),
+          "it decodes to something else");
+    check(memcmp(&edge, &cloud, sizeof edge) == 0, "the memories differ");
+}
+
+static void check_all(const uint32_t *values, uint32_t n, const char *what)
+{
+    for (uint32_t i = 0; i < n; i++)
+        check(read_integer() == values[i], what);
+}
+
+static void check_logits(void)
+{
+    static content made;
+    uint32_t seed = read_integer(), slope = read_integer();
+    sqs_codec codec = {.coding = SQS_ENTROPY};
+    codec.vocab_size = read_integer();
+    codec.resolution = read_integer();
+    rule by = {.temperature = 0};
+    by.fit.error = read_number();
+    by.fit.bits_per_tv = read_number();
+    by.keep.kind = (sqs_keep_kind)read_integer();
+    by.keep.value = read_number();
+    by.temperature = read_number();
+    make_room(&made, sqs_max_survivors(&codec));
+    made.length = 0;
+    double dropped = quantize_formula(&codec, seed, slope, &by, &made);
+    check(read_number() == dropped, "another dropped mass");
+    check(read_integer() == made.survivors[0], "another number of survivors");
+    check_all(made.ids, made.survivors[0], "another token");
+    check_all(made.counts, made.survivors[0], "another count");
+}
+
+static void check_distribution(void)
+{
+    static content golden;
+    sqs_codec codec = read_codec();
+    uint32_t k = read_integer();
+    make_room(&golden, k);
+    golden.length = 1;
+    golden.survivors[0] = k;
+    golden.positions[0] = golden.resolutions[0] = 0;
+    read_all(golden.ids, k);
+    read_all(golden.counts, k);
+    check_packet(&codec, DISTRIBUTION, &golden);
+}
+
+/* Reads the tokens of a round and finds their positions. */
+static void read_positions(content *c)
+{
+    const uint32_t *ids = c->ids;
+    for (uint32_t i = 0; i < c->length; ids += c->survivors[i++]) {
+        uint32_t token = read_integer(), at = 0;
+        while (at < c->survivors[i] && ids[at] != token)
+            at++;
+        check(at < c->survivors[i], "the token was not kept");
+        c->positions[i] = at;
+    }
+}
+
+static void check_round(void)
+{
+    static content made;
+    sqs_codec codec = read_codec();
+    uint32_t slope = read_integer();
+    rule by = {{SQS_TOP_K, 0}, {0.02, 0}, 1};
+    by.keep.value = read_number();
+    enum { ALONE, FIRST, NEXT } memory = read_integer();
+    uint32_t length = read_integer();
+    check(length <= SQS_MAX_ROUND, "not a round");
+    make_room(&made, length * (size_t)by.keep.value);
+    made.length = 0;
+    for (uint32_t i = 0; i < length; i++)
+        quantize_formula(&codec, read_integer(), slope, &by, &made);
+    read_positions(&made);
+    if (memory == FIRST)
+        edge = cloud = (sqs_memory){.size = 0};
+    check_packet(&codec, memory == ALONE ? ROUND : STREAM, &made);
+}
+
+static void check_tokens(void)
+{
+    static content golden;
+    sqs_codec codec = read_codec();
+    uint32_t length = read_integer();
+    check(length <= SQS_MAX_ROUND, "not a round");
+    make_room(&golden, length);
+    golden.length = length;
+    for (uint32_t i = 0; i < length; i++) {
+        golden.survivors[i] = 1;
+        golden.positions[i] = 0;
+    }
+    read_all(golden.ids, length);
+    read_all(golden.counts, length);
+    read_all(golden.resolutions, length);
+    check_packet(&codec, TOKENS, &golden);
+}
+
+static void check_malformed(void)
+{
+    static content got;
+    sqs_codec codec = read_codec();
+    kind k = (kind)read_integer();
+    sqs_status wanted = (sqs_status)read_integer(), status;
+    packet p = read_packet();
+    const char *wrong = attack(&codec, k, NULL, &p, &got, &status);
+    check(wrong == NULL, wrong);
+    check(status == wanted, sqs_status_text(status));
+}
+
+typedef struct case_kind {
+    const char *name;
+    void (*check)(void);
+} case_kind;
+
+static const case_kind kinds[] = {{"logits", check_logits},
+                                  {"packet", check_distribution},
+                                  {"round", check_round},
+                                  {"tokens", check_tokens},
+                                  {"malformed", check_malformed}};
+
+#define CASE_KINDS (sizeof kinds / sizeof kinds[0])
+
+int main(int argc, char **argv)
+{
+    char name[16];
+    file = argc == 2 ? fopen(argv[1], "r") : NULL;
+    if (file == NULL) {
+        fprintf(stderr, "usage: vectors FILE\n");
+        return 2;
+    }
+    while (fscanf(file, "%15s", name) == 1) {
+        size_t i = 0;
+        n_cases++;
+        while (i < CASE_KINDS && strcmp(kinds[i].name, name) != 0)
+            i++;
+        check(i < CASE_KINDS, "of no known kind");
+        kinds[i].check();
+    }
+    fclose(file);
+    printf("%u cases right\n", n_cases);
+    return 0;
+}

@@ -1,0 +1,180 @@
+"""Rows at once: the same as one by one, on any number of threads."""
+
+from __future__ import annotations
+
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+import sqs_codec as sqs
+
+pytestmark = pytest.mark.usefixtures("backend")
+
+V = 3000
+CODEC = sqs.Codec(V)
+RULES = [sqs.TopK(64), sqs.Threshold(0.01), sqs.TopP(0.9), sqs.Conformal()]
+
+
+def rows(n, dtype=np.float32):
+    rng = np.random.default_rng(n)
+    return (rng.standard_normal((n, V)) * 3).astype(dtype)
+
+
+@pytest.fixture
+def codec(backend):
+    """Give a codec of the backend in question."""
+    return sqs.Codec(V)
+
+
+@pytest.mark.parametrize("keep", RULES, ids=repr)
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_rows_are_as_they_are_alone(codec, keep, dtype, threads):
+    logits = rows(7, dtype)
+    alone = [codec.quantize(row, keep, 0.7) for row in logits]
+    found = codec.quantize_batch(logits, keep, 0.7, threads=threads)
+    assert found == alone
+    assert [q.dropped_mass for q in found] == [q.dropped_mass for q in alone]
+    packets = codec.encode_batch(logits, keep, 0.7, threads=threads)
+    assert packets == [codec.encode(q) for q in alone]
+    assert packets == [codec.encode_logits(row, keep, 0.7) for row in logits]
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_no_rows_and_one(codec, threads):
+    assert codec.quantize_batch(rows(0), sqs.TopK(3), threads=threads) == []
+    assert codec.encode_batch(rows(0), sqs.TopK(3), threads=threads) == []
+    (q,) = codec.quantize_batch(rows(1), sqs.TopK(3), threads=threads)
+    assert codec.encode_batch(rows(1), sqs.TopK(3), threads=threads) == [
+        codec.encode(q)
+    ]
+
+
+def test_layouts(codec):
+    logits, keep = rows(6), sqs.TopK(8)
+    expected = codec.encode_batch(logits, keep)
+    spread = np.full((6, 4, V), np.nan, np.float32)
+    spread[:, 2] = logits
+    gapped = np.full((6, V + 5), np.nan, np.float32)
+    gapped[:, 2 : V + 2] = logits
+    frozen = logits.copy()
+    frozen.flags.writeable = False
+    unaligned = np.frombuffer(b"\0" + logits.tobytes(), np.uint8)[1:].view("f4")
+    for same in (
+        spread[:, 2],
+        gapped[:, 2 : V + 2],
+        np.asfortranarray(logits),
+        logits[::-1][::-1],
+        logits.astype(">f4"),
+        frozen,
+        unaligned.reshape(6, V),
+        logits.tolist(),
+    ):
+        if not isinstance(same, list):
+            assert codec.encode_batch(same, keep) == expected
+    assert codec.encode_batch(logits[::-1], keep) == expected[::-1]
+    assert codec.encode_batch(logits[::2], keep, threads=2) == expected[::2]
+    same = np.broadcast_to(logits[0], (5, V))
+    assert codec.encode_batch(same, keep) == [expected[0]] * 5
+
+
+def test_tail_mass_and_other_codings(backend):
+    logits, keep = rows(5), sqs.Threshold(0.01)
+    for options in (
+        {"tail_mass": True},
+        {"coding": "enumerative"},
+        {"coding": "bitpack"},
+        {"resolution": sqs.Resolution()},
+    ):
+        codec = sqs.Codec(V, **options)
+        packets = codec.encode_batch(logits, keep, threads=2)
+        distributions = codec.quantize_batch(logits, keep, threads=2)
+        assert packets == [codec.encode(q) for q in distributions]
+        assert packets[3] == codec.encode_logits(logits[3], keep)
+    codec = sqs.Codec(V)
+    priced = codec.quantize_batch(logits, sqs.TopK(99), bits_per_tv=500.0)
+    assert priced == [codec.quantize(row, sqs.TopK(99), 1.0, 500.0) for row in logits]
+    assert codec.encode_batch(logits, sqs.TopK(99), bits_per_tv=500.0) == [
+        codec.encode(q) for q in priced
+    ]
+
+
+@pytest.mark.parametrize("threads", [1, 2, 7])
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [(np.nan, r"logits\[5\]\[77\] is nan"), (-np.inf, r"logits\[5\]: every token is")],
+)
+def test_the_first_bad_row_is_named(codec, value, message, threads):
+    logits = rows(7)
+    logits[5] = -np.inf
+    logits[5, 77] = value
+    logits[6] = np.nan
+    for function in (codec.quantize_batch, codec.encode_batch):
+        with pytest.raises(ValueError, match=message):
+            function(logits, sqs.TopK(3), threads=threads)
+
+
+def test_arguments(codec):
+    logits = rows(3)
+    for function in (codec.quantize_batch, codec.encode_batch):
+        with pytest.raises(ValueError, match=r"shape \(B, 3000\), got \(3000,\)"):
+            function(logits[0], sqs.TopK(3))
+        with pytest.raises(ValueError, match=r"got \(3, 2999\)"):
+            function(logits[:, :-1], sqs.TopK(3))
+        with pytest.raises(TypeError, match="got int64"):
+            function(np.zeros((3, V), np.int64), sqs.TopK(3))
+        with pytest.raises(ValueError, match="threads must be at least 1, got 0"):
+            function(logits, sqs.TopK(3), threads=0)
+        with pytest.raises(TypeError, match="threads must be an integer"):
+            function(logits, sqs.TopK(3), threads=1.5)
+        with pytest.raises(TypeError, match="keep must be a rule"):
+            function(logits, 3)
+        with pytest.raises(ValueError, match="temperature must be finite"):
+            function(logits, sqs.TopK(3), -1)
+    small = sqs.Codec(V, 1 << 16, "enumerative")
+    with pytest.raises(ValueError, match=r"logits\[1\]: coding 'enumerative' holds"):
+        small.encode_batch([np.eye(1, V)[0] * 99, np.zeros(V)], sqs.TopK(2000))
+    with pytest.raises(ValueError, match=r"^logits: coding 'enumerative' holds"):
+        small.encode_logits(np.zeros(V), sqs.TopK(2000))
+    with pytest.raises(ValueError, match=r"logits\[7\] is nan"):
+        small.encode_logits(np.where(np.arange(V) == 7, np.nan, 0), sqs.TopK(20))
+
+
+def test_threads_share_a_codec(codec):
+    """One codec, used by many threads at once for different things."""
+    logits = rows(24)
+    jobs = [(row, keep) for row in logits for keep in RULES]
+    expected = [codec.encode(codec.quantize(row, keep, 0.7)) for row, keep in jobs]
+    start = threading.Barrier(8)
+
+    def work(number):
+        start.wait()
+        found = []
+        for row, keep in jobs:
+            data = codec.encode_logits(row, keep, 0.7)
+            q = codec.decode(data)
+            assert codec.quantize(row, keep, 0.7) == q
+            packet = codec.encode_round([q, q], [q.token_ids[0], q.token_ids[-1]])
+            assert codec.decode_round(packet).distributions == (q, q)
+            found.append(data)
+            if len(found) % 20 == number:
+                codec.encode_batch(logits, keep, threads=2)
+        return found
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(found == expected for found in pool.map(work, range(8)))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_has_threads_of_its_own(codec):
+    logits = rows(8)
+    expected = codec.encode_batch(logits, sqs.TopK(3), threads=2)
+    child = os.fork()
+    if child == 0:
+        found = codec.encode_batch(logits, sqs.TopK(3), threads=2)
+        os._exit(0 if found == expected else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

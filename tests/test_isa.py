@@ -1,0 +1,144 @@
+"""Every instruction set of the C core gives what plain C gives, and Numba too.
+
+tests/c/identity.c asserts the same of more cases, and on other machines.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import sqs_codec as sqs
+from sqs_codec import _native
+from sqs_codec._errors import Status
+from sqs_codec._format import VARIABLE, Coding
+from tests.kit import random_keep, random_logits, random_probs
+
+HERE = [name for name, isa in _native.ISAS.items() if _native.lib.sqs_find_isa(isa)]
+
+# Vectors, groups of them and bins of groups, and what misses them by one.
+SIZES = [2, 15, 16, 17, 127, 128, 129, 1000, 4095, 4096, 4097, 20_001]
+
+
+def core(name, vocab_size, resolution=100):
+    rule = 0.01 if resolution == VARIABLE else 0.0
+    return _native.Core(
+        vocab_size, resolution, Coding.ENTROPY, rule, isa=_native.ISAS[name]
+    )
+
+
+def plain(found):
+    """Return what a core returned, as something that can be compared."""
+    status, done, pairs, masses = found
+    return status, done, [(i.tolist(), c.tolist()) for i, c in pairs], masses
+
+
+def as_bfloat16(row):
+    """Return the nearest towards 0."""
+    with np.errstate(over="ignore"):
+        row = np.clip(row, -3e38, 3e38, where=np.isfinite(row), out=row.copy())
+    return (row.astype(np.float32).view(np.uint32) >> 16).astype(np.uint16)
+
+
+def test_the_machine_has_more_than_plain_c():
+    assert "scalar" in HERE
+    print("here:", HERE)
+
+
+@pytest.mark.parametrize("vocab_size", SIZES)
+@pytest.mark.parametrize("name", HERE)
+def test_awkward_rows(name, vocab_size):
+    rng = np.random.default_rng(vocab_size)
+    for _ in range(60):
+        row = random_logits(rng, vocab_size)
+        if rng.random() < 0.25:
+            row = as_bfloat16(row)
+        keep, temperature = random_keep(rng), float(rng.choice([0, 0.01, 0.7, 3]))
+        resolution = int(rng.choice([100, VARIABLE]))
+        price, mass = float(rng.choice([0, 500])), bool(rng.integers(2))
+        options = (row[None], temperature, keep, price, mass)
+        ours, theirs = (core(n, vocab_size, resolution) for n in (name, "scalar"))
+        expected = plain(theirs.quantize_logits(*options))
+        assert plain(ours.quantize_logits(*options)) == expected
+        packets = theirs.encode_logits(*options)
+        assert ours.encode_logits(*options) == packets
+        if expected[0] == Status.OK:
+            assert packets[2] == [theirs.encode(*map(np.uint32, expected[2][0]))]
+
+
+@pytest.mark.parametrize("vocab_size", SIZES)
+@pytest.mark.parametrize("name", HERE)
+def test_probabilities_and_targets(name, vocab_size):
+    rng = np.random.default_rng(vocab_size)
+    ours, theirs = core(name, vocab_size), core("scalar", vocab_size)
+    for _ in range(20):
+        probs, keep = random_probs(rng, vocab_size), random_keep(rng)
+        status, ids, counts, mass = theirs.quantize_probs(probs, keep, 0.0)
+        found = ours.quantize_probs(probs, keep, 0.0)
+        assert (found[0], found[3]) == (status, mass)
+        assert found[1].tolist() == ids.tolist()
+        assert found[2].tolist() == counts.tolist()
+        target = np.array(
+            [random_probs(rng, vocab_size) for _ in range(2)], probs.dtype
+        )
+        position = rng.integers(ids.size, size=1, dtype=np.uint32)
+        sizes = np.array([ids.size], np.uint32)
+        round_ = (ids, counts, sizes, position, target, rng.random(2))
+        assert ours.verify(*round_) == theirs.verify(*round_)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, "bfloat16"])
+@pytest.mark.parametrize("name", HERE)
+def test_a_bad_value_is_found_wherever_it_is(name, dtype):
+    vocab_size = 300
+    ours = core(name, vocab_size)
+    for bad in (np.nan, -np.nan, np.inf):
+        for place in range(vocab_size):
+            row = np.zeros(vocab_size, np.float32)
+            row[place] = bad
+            row = as_bfloat16(row) if dtype == "bfloat16" else row.astype(dtype)
+            status, *_ = ours.quantize_logits(row[None], 1.0, sqs.TopK(3), 0.0, False)
+            assert status == Status.NOT_FINITE
+
+
+@pytest.mark.parametrize("name", HERE)
+def test_top_k_is_the_head_of_a_stable_sort(name):
+    """Whatever the ties, and for every k, also where the bound is found otherwise."""
+    rng = np.random.default_rng(1)
+    vocab_size = 9000
+    for spread in (0, 2, 30, 1e6):
+        row = np.round(rng.normal(0, 1, vocab_size) * spread).astype(np.float32)
+        row[rng.random(vocab_size) < 0.3] = -np.inf
+        order = np.argsort(-row, kind="stable")[: np.isfinite(row).sum()]
+        for k in (1, 2, 15, 64, 255, 256, 257, 1024, 1151, 1153, 5000, 9000):
+            _, _, pairs, _ = core(name, vocab_size, 1 << 16).quantize_logits(
+                row[None], 1e9, sqs.TopK(k), 0.0, False
+            )
+            assert pairs[0][0].tolist() == np.sort(order[:k]).tolist()
+
+
+@pytest.mark.parametrize("name", HERE)
+def test_environment_chooses(name):
+    code = "import sqs_codec as sqs; print(sqs.isa())"
+    env = {"SQS_ISA": name, "SQS_BACKEND": "native"}
+    assert run(code, env).stdout.strip() == name
+
+
+def test_environment_names_what_is_not_here():
+    done = run("import sqs_codec", {"SQS_ISA": "mmx"})
+    assert f"SQS_ISA must be one of {HERE} here, not 'mmx'" in done.stderr
+
+
+def test_numba_has_none():
+    code = "import sqs_codec as sqs; print(sqs.isa())"
+    assert run(code, {"SQS_BACKEND": "numba"}).stdout.strip() == "None"
+
+
+def run(code, env):
+    command = [sys.executable, "-c", code]
+    return subprocess.run(
+        command, env=env, cwd=sys.prefix, capture_output=True, text=True
+    )
