@@ -1,7 +1,7 @@
-"""The C core without Python: its warnings, its symbols, its two C programs.
+"""The C core without Python: its warnings, its symbols, its C programs.
 
-tests/c/Makefile says how they are built; example.c, hostile.c and attack.h say
-what they assert.
+tests/c/Makefile says how they are built, and each program's head what it asserts;
+attack.h does for hostile.c.
 """
 
 from __future__ import annotations
@@ -13,12 +13,24 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.cprograms import (
+    CODINGS,
+    IS_X86,
+    ISAS,
+    LACKING,
+    ROOT,
+    checksum,
+    make,
+    run,
+    write_vectors,
+)
+
 C_COMPILERS = [name for name in ("gcc", "clang") if shutil.which(name)]
 CXX_COMPILERS = [name for name in ("g++", "clang++") if shutil.which(name)]
 
 # What the core may ask of its surroundings: no memory, no input or output, no
-# way to end the process. The last ones are the compiler's own.
+# way to end the process. The next ones are the compiler's own, and the last says
+# what the processor has.
 NEEDED = {"memcpy", "memset", "memmove", "memcmp", "log", "exp", "ldexp"} | {
     "__udivti3",
     "__umodti3",
@@ -26,53 +38,60 @@ NEEDED = {"memcpy", "memset", "memmove", "memcmp", "log", "exp", "ldexp"} | {
     "__stack_chk_fail",
     "_GLOBAL_OFFSET_TABLE_",
 }
-CODINGS = ["bitpack", "enumerative", "entropy"]
+if IS_X86:
+    NEEDED |= {"__cpu_model"}
+
 PACKETS = 100_000
+CASES = 300
 SEED = 1
-
-
-def run(*command: str | Path) -> str:
-    done = subprocess.run(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    assert done.returncode == 0, f"{command[0]} failed\n{done.stdout}"
-    return done.stdout
-
-
-def make(build: Path, *targets: str | Path, compiler: str = "cc") -> None:
-    run(
-        *("make", "-j2", "-C", ROOT / "tests" / "c"),
-        *(f"BUILD={build}", f"CC={compiler}"),
-        *targets,
-    )
 
 
 @pytest.fixture(scope="module")
 def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Give the folder of the programs built with the sanitizers."""
     build = tmp_path_factory.mktemp("c")
-    names = ("example", "hostile", "hostile-limb32")
+    names = ("example", "hostile", "hostile-limb32", "identity", "vectors")
     make(build, *(build / name for name in names))
     return build
+
+
+@pytest.fixture(scope="module", params=C_COMPILERS)
+def objects(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> list[Path]:
+    """Give the core's object files, each by every compiler, without a warning."""
+    build = tmp_path_factory.mktemp(request.param)
+    make(build, "strict", compiler=request.param)
+    sources = sorted((ROOT / "csrc").glob("*.c"))
+    return [build / f"{source.stem}.o" for source in sources]
+
+
+def symbols(options: str, objects: list[Path]) -> set[str]:
+    done = subprocess.run(
+        ["nm", *options.split(), *objects], capture_output=True, text=True, check=True
+    )
+    return set(done.stdout.split()) - {f"{path}:" for path in objects}
 
 
 def test_a_c_compiler_is_found() -> None:
     assert C_COMPILERS
 
 
-@pytest.mark.parametrize("compiler", C_COMPILERS)
-def test_builds_without_warnings_and_exports_only_its_prefix(
-    compiler: str, tmp_path: Path
-) -> None:
-    make(tmp_path, "strict", compiler=compiler)
-    sources = sorted((ROOT / "csrc").glob("*.c"))
-    objects = [tmp_path / f"{source.stem}.o" for source in sources]
-    exported = run("nm", "-jg", "--defined-only", *objects).split()
-    needed = run("nm", "-ju", *objects).split()
-    files = {f"{path}:" for path in objects}
+def test_exports_only_its_prefix_and_needs_nothing(objects: list[Path]) -> None:
+    exported = symbols("-jg --defined-only", objects)
+    needed = symbols("-ju", objects)
     assert "sqs_decode" in exported
-    assert {n for n in exported if not n.startswith("sqs_")} <= files
-    assert {n for n in needed if not n.startswith("sqs_")} <= NEEDED | files
+    assert {name for name in exported if not name.startswith("sqs_")} == set()
+    assert {name for name in needed if not name.startswith("sqs_")} <= NEEDED
+
+
+@pytest.mark.skipif(not IS_X86, reason="about x86-64")
+def test_runs_on_every_x86_64(objects: list[Path]) -> None:
+    """Instructions that some lack are in files which only those reach that don't."""
+    for path in objects:
+        listing = run("objdump", "-d", "--no-show-raw-insn", path, quiet=True)
+        has_avx = re.search(r":\tv\w+ |%[yz]mm", listing) is not None
+        assert has_avx == (path.stem in ("row_avx2", "row_avx512")), path
 
 
 @pytest.mark.parametrize("compiler", C_COMPILERS)
@@ -104,15 +123,28 @@ def test_example_meets_every_status(programs: Path) -> None:
 
 @pytest.mark.parametrize("coding", CODINGS)
 def test_hostile_packets_on_both_limb_sizes(programs: Path, coding: str) -> None:
-    def checksum(program: str) -> str:
-        said = run(programs / program, coding, str(PACKETS), str(SEED))
-        print(said)
-        found = re.search(
-            rf"{PACKETS} packets, (\d+) of them valid, .* findings 0, checksum (\w+)",
-            said,
-        )
-        assert found
-        assert int(found[1]) > PACKETS // 10
-        return found[2]
+    arguments = coding, str(PACKETS), str(SEED)
+    said = run(programs / "hostile", *arguments)
+    found = re.search(rf"{PACKETS} packets, (\d+) of them valid, .* findings 0", said)
+    assert found
+    assert int(found[1]) > PACKETS // 10
+    assert checksum(said) == checksum(run(programs / "hostile-limb32", *arguments))
 
-    assert checksum("hostile") == checksum("hostile-limb32")
+
+def test_golden_vectors(programs: Path, tmp_path: Path) -> None:
+    count = write_vectors(tmp_path / "vectors")
+    assert f"{count} cases right" in run(programs / "vectors", tmp_path / "vectors")
+
+
+@pytest.fixture(scope="module")
+def sum_of_cases(programs: Path) -> str:
+    """What every instruction set has to come to."""
+    return checksum(run(programs / "identity", "scalar", str(CASES), str(SEED)))
+
+
+@pytest.mark.parametrize("isa", [*ISAS[1:], "best"])
+def test_instruction_sets_agree(programs: Path, sum_of_cases: str, isa: str) -> None:
+    command = programs / "identity", isa
+    if subprocess.run([*command, "0", "0"], check=False).returncode == LACKING:
+        pytest.skip(f"this machine has no {isa}")
+    assert checksum(run(*command, str(CASES), str(SEED))) == sum_of_cases

@@ -1,0 +1,132 @@
+"""Build and run the C programs of ``tests/c``, and what two test files ask of them."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import platform
+import re
+import subprocess
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from sqs_codec._errors import Status
+from tests.reference import make_vectors
+
+ROOT = Path(__file__).parents[1]
+
+# By their numbers in sqs.h and, for kinds, attack.h.
+CODINGS = ["bitpack", "enumerative", "entropy"]
+KEEPS = ["top_k", "threshold", "top_p", "min_p"]
+KINDS = ["distribution", "round", "stream", "tokens"]
+
+ISAS = ["scalar", "avx2", "avx512", "neon"]
+LACKING = 77
+"""The exit status of `identity` for an ISA that isn't there."""
+
+IS_X86 = platform.machine() in ("x86_64", "AMD64")
+
+
+def run(*command: str | Path, status: int = 0, quiet: bool = False) -> str:
+    """Run a program that must end with a status, and return what it said."""
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    said = f"{' '.join(map(str, command))}\n{done.stdout}"
+    if not quiet:
+        print(said)
+    assert done.returncode == status, said
+    return done.stdout
+
+
+def make(build: Path, *targets: str | Path, compiler: str = "cc") -> None:
+    """Make targets of ``tests/c/Makefile``."""
+    where = "-C", ROOT / "tests" / "c", f"BUILD={build}", f"CC={compiler}"
+    run("make", "-j2", *where, *targets)
+
+
+def checksum(said: str) -> str:
+    """The checksum that a program says it came to."""
+    found = re.search(r"checksum (\w+)$", said.strip())
+    assert found, said
+    return found[1]
+
+
+def write_vectors(path: Path) -> int:
+    """Write the golden vectors as vectors.c reads them; return how many there are."""
+    lines = [" ".join(_flat(case)) for case in _vectors()]
+    path.write_text("\n".join(lines))
+    return len(lines)
+
+
+def _flat(values: Iterable[Any]) -> Iterator[str]:
+    """The words of a line; floats hexadecimal, which no rounding can change."""
+    for value in values:
+        if isinstance(value, (str, int)):
+            yield str(value)
+        elif isinstance(value, float):
+            yield value.hex()
+        else:
+            yield from _flat(value)
+
+
+def _load(name: str) -> list[Any]:
+    path = make_vectors.VECTORS / f"{name}.json"
+    cases: list[Any] = json.loads(path.read_text())["cases"]
+    return cases
+
+
+def _codec(case: Any, coding: str) -> tuple[int, int, int]:
+    return case["vocab_size"], case["resolution"], CODINGS.index(coding)
+
+
+def _packets(case: Any, ids: list[int], counts: list[int]) -> Iterator[list[Any]]:
+    for coding, packet in case["packets"].items():
+        yield ["packet", _codec(case, coding), len(ids), ids, counts, "." + packet]
+
+
+def _vectors() -> Iterator[list[Any]]:
+    for case in _load("distributions"):
+        ids, counts = case["token_ids"], case["counts"]
+        rule, parameter = case["keep"]
+        yield [
+            *("logits", case["seed"], case["slope"]),
+            *(case["vocab_size"], case["resolution"]),
+            *(case["error"], case["bits_per_tv"]),
+            *(KEEPS.index(rule), parameter, case["temperature"]),
+            *(case["dropped_mass"], len(ids), ids, counts),
+        ]
+        yield from _packets(case, ids, counts)
+    for case in _load("shapes"):
+        yield from _packets(case, *_shape(**case))
+    for case in _load("rounds"):
+        codec, length = _codec(case, case["coding"]), case["length"]
+        drafted = length, range(length), case["tokens"]
+        yield ["round", codec, 0, 32, 0, drafted, "." + case["packet"]]
+    for case in _load("streams"):
+        model = _codec(case, "entropy"), case["slope"], case["k"]
+        for sent in case["packets"]:
+            drafted = len(sent["tokens"]), sent["seeds"], sent["tokens"]
+            first = int(sent["packet"][:2], 16) >= 128  # and 4 bytes of head, not 1
+            packet = "." + sent["packet"][8 if first else 2 :]
+            yield ["round", model, 1 if first else 2, drafted, packet]
+    for case in _load("tokens"):
+        codec, ids = _codec(case, case["coding"]), case["tokens"]
+        drafted = len(ids), ids, case["counts"], case["resolutions"]
+        yield ["tokens", codec, drafted, "." + case["packet"]]
+    for case in _load("malformed"):
+        codec, kind = _codec(case, case["coding"]), KINDS.index(case["kind"])
+        status = int(Status[case["rule"]])
+        yield ["malformed", codec, kind, status, "." + case["packet"]]
+
+
+def _shape(
+    seed: int, vocab_size: int, resolution: int, k: int, last_ids: bool, **_: Any
+) -> tuple[list[int], list[int]]:
+    cuts = make_vectors.formula_set(k - 1, resolution - 1, seed)
+    ends = [0, *(cut + 1 for cut in cuts), resolution]
+    counts = [end - start for start, end in itertools.pairwise(ends)]
+    if last_ids:
+        return [*range(vocab_size - k, vocab_size)], counts
+    return make_vectors.formula_set(k, vocab_size, seed), counts
