@@ -21,17 +21,17 @@ static bool has_f16c(void)
 
 static bool has_avx2(void)
 {
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi") &&
-           __builtin_cpu_supports("popcnt") && has_f16c();
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+           __builtin_cpu_supports("bmi") && __builtin_cpu_supports("popcnt") &&
+           has_f16c();
 }
 
 static bool has_avx512(void)
 {
-    return __builtin_cpu_supports("avx512f") &&
+    return has_avx2() && __builtin_cpu_supports("avx512f") &&
            __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512dq") &&
-           __builtin_cpu_supports("avx512vl") &&
-           __builtin_cpu_supports("popcnt");
+           __builtin_cpu_supports("avx512vl");
 }
 #endif
 
@@ -69,8 +69,6 @@ sqs_isa sqs_find_isa(sqs_isa isa)
 const sqs_kernels *sqs_find_kernels(sqs_isa isa, sqs_dtype dtype)
 {
     const sqs_kernels *kernels = sqs_kernels_scalar;
-    if (dtype == SQS_F64)
-        return &kernels[dtype];
     switch (isa == SQS_ISA_BEST ? sqs_find_isa(isa) : isa) {
 #ifdef SQS_HAS_X86
     case SQS_AVX2:

@@ -37,6 +37,8 @@
 #define SQS_GROUP_VECTORS 8u
 #define SQS_GROUP (SQS_GROUP_VECTORS * SQS_LANES)
 #define SQS_BINS 512u
+/* Blocks are for walking over their sums and then in one of them. */
+#define SQS_BLOCK 256u
 
 /* Maxima of a row of n values. */
 static inline uint32_t sqs_maxima(uint32_t n)
@@ -67,8 +69,12 @@ typedef struct sqs_kernels {
     /* The sum of 2^((x - max) * scale) in single precision, by lanes. */
     double (*sum_terms)(const sqs_scanned *row, float scale);
 
-    /* The sum of n values, by lanes, and the least of them and `least`. */
+    /* The sum of n values, by lanes, and the least of them and 0. */
     double (*sum_values)(const void *values, uint32_t n, double *least);
+
+    /* The sums of every SQS_BLOCK of n > 0 values, likewise. */
+    void (*sum_blocks)(const void *values, uint32_t n, double *sums,
+                       double *least);
 
     /* Takes the k largest values from row->least on, ties by lower id, or as
      * many as there are; returns how many. */
@@ -80,8 +86,7 @@ typedef struct sqs_kernels {
                           const sqs_taken *to);
 } sqs_kernels;
 
-/* By dtype; those of the other instruction sets lack SQS_F64, which is too
- * rare to have its own. */
+/* By dtype. */
 extern const sqs_kernels sqs_kernels_scalar[4];
 extern const sqs_kernels sqs_kernels_avx2[4];
 extern const sqs_kernels sqs_kernels_avx512[4];

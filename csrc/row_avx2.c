@@ -1,5 +1,5 @@
 /*
- * row_avx2.c - passes over rows with AVX2 and F16C; what the operations do is
+ * row_avx2.c - passes over rows with AVX2, FMA and F16C; what the operations do is
  * described in row_scalar.c.
  */
 #include <math.h>
@@ -11,17 +11,20 @@
 
 #include <immintrin.h>
 
-#define TARGET __attribute__((target("avx2,f16c,popcnt,bmi")))
+#define TARGET __attribute__((target("avx2,fma,f16c,popcnt,bmi")))
+
+#include "row_x86.h"
+
+typedef quarters_type lanes_type;
+#define lanes_zero quarters_zero
+#define lanes_fold quarters_fold
+#define F32_SUMS(name) quarters_##name
 
 typedef struct vec_type {
     __m256 low, high;
 } vec_type;
 
 typedef __m256 vec_mask;
-
-typedef struct lanes {
-    __m256d of[4];
-} lanes;
 
 TARGET static inline vec_type vec_pair(__m256 low, __m256 high)
 {
@@ -150,43 +153,18 @@ TARGET static inline uint32_t vec_count_from(vec_type v, vec_type bound)
     return (uint32_t)__builtin_popcount(vec_mask_from(v, bound));
 }
 
-TARGET static inline lanes lanes_zero(void)
+TARGET static inline quarters_type vec_add_to(quarters_type sums, vec_type v)
 {
-    __m256d zero = _mm256_setzero_pd();
-    lanes sums = {{zero, zero, zero, zero}};
+    sums.of[0] = add_quarter(sums.of[0], _mm256_castps256_ps128(v.low));
+    sums.of[1] = add_quarter(sums.of[1], _mm256_extractf128_ps(v.low, 1));
+    sums.of[2] = add_quarter(sums.of[2], _mm256_castps256_ps128(v.high));
+    sums.of[3] = add_quarter(sums.of[3], _mm256_extractf128_ps(v.high, 1));
     return sums;
-}
-
-TARGET static inline __m256d low_half(__m256 v)
-{
-    return _mm256_cvtps_pd(_mm256_castps256_ps128(v));
-}
-
-TARGET static inline __m256d high_half(__m256 v)
-{
-    return _mm256_cvtps_pd(_mm256_extractf128_ps(v, 1));
-}
-
-TARGET static inline lanes vec_add_to(lanes sums, vec_type v)
-{
-    sums.of[0] = _mm256_add_pd(sums.of[0], low_half(v.low));
-    sums.of[1] = _mm256_add_pd(sums.of[1], high_half(v.low));
-    sums.of[2] = _mm256_add_pd(sums.of[2], low_half(v.high));
-    sums.of[3] = _mm256_add_pd(sums.of[3], high_half(v.high));
-    return sums;
-}
-
-TARGET static inline void lanes_store(double *p, lanes sums)
-{
-    for (uint32_t i = 0; i < 4; i++)
-        _mm256_storeu_pd(p + 4 * i, sums.of[i]);
 }
 
 #include "row_exp2.h"
 #include "row_instances.h"
 
-const sqs_kernels sqs_kernels_avx2[] = {[SQS_F16] = KERNELS(f16),
-                                        [SQS_F32] = KERNELS(f32),
-                                        [SQS_BF16] = KERNELS(bf16)};
+const sqs_kernels sqs_kernels_avx2[] = ALL_KERNELS;
 
 #endif /* SQS_HAS_X86 */

@@ -12,14 +12,18 @@
 #include <immintrin.h>
 
 #define TARGET                                                                \
-    __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,popcnt")))
+    __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,fma,popcnt")))
+
+#include "row_x86.h"
+
+#define F32_SUMS(name) quarters_##name
 
 typedef __m512 vec_type;
 typedef __mmask16 vec_mask;
 
-typedef struct lanes {
+typedef struct lanes_type {
     __m512d low, high;
-} lanes;
+} lanes_type;
 
 TARGET static inline vec_type vec_load(const float *p)
 {
@@ -113,32 +117,39 @@ TARGET static inline uint32_t vec_count_from(vec_type v, vec_type bound)
     return (uint32_t)__builtin_popcount(vec_mask_from(v, bound));
 }
 
-TARGET static inline lanes lanes_zero(void)
+TARGET static inline lanes_type lanes_zero(void)
 {
-    lanes sums = {_mm512_setzero_pd(), _mm512_setzero_pd()};
+    lanes_type sums = {_mm512_setzero_pd(), _mm512_setzero_pd()};
     return sums;
 }
 
-TARGET static inline lanes vec_add_to(lanes sums, vec_type v)
+/* See add_quarter. */
+TARGET static inline __m512d add_half(__m512d sum, __m256 v)
 {
-    __m256 low = _mm512_castps512_ps256(v);
-    __m256 high = _mm512_extractf32x8_ps(v, 1);
-    sums.low = _mm512_add_pd(sums.low, _mm512_cvtps_pd(low));
-    sums.high = _mm512_add_pd(sums.high, _mm512_cvtps_pd(high));
+    return _mm512_fmadd_pd(_mm512_cvtps_pd(v), _mm512_set1_pd(1), sum);
+}
+
+TARGET static inline lanes_type vec_add_to(lanes_type sums, vec_type v)
+{
+    sums.low = add_half(sums.low, _mm512_castps512_ps256(v));
+    sums.high = add_half(sums.high, _mm512_extractf32x8_ps(v, 1));
     return sums;
 }
 
-TARGET static inline void lanes_store(double *p, lanes sums)
+/* sqs_fold_lanes in registers. */
+TARGET static inline double lanes_fold(lanes_type sums)
 {
-    _mm512_storeu_pd(p, sums.low);
-    _mm512_storeu_pd(p + 8, sums.high);
+    __m512d eight = _mm512_add_pd(sums.low, sums.high);
+    __m256d four = _mm256_add_pd(_mm512_castpd512_pd256(eight),
+                                 _mm512_extractf64x4_pd(eight, 1));
+    __m128d two = _mm_add_pd(_mm256_castpd256_pd128(four),
+                             _mm256_extractf128_pd(four, 1));
+    return _mm_cvtsd_f64(_mm_add_sd(two, _mm_unpackhi_pd(two, two)));
 }
 
 #include "row_exp2.h"
 #include "row_instances.h"
 
-const sqs_kernels sqs_kernels_avx512[] = {[SQS_F16] = KERNELS(f16),
-                                          [SQS_F32] = KERNELS(f32),
-                                          [SQS_BF16] = KERNELS(bf16)};
+const sqs_kernels sqs_kernels_avx512[] = ALL_KERNELS;
 
 #endif /* SQS_HAS_X86 */

@@ -18,9 +18,9 @@
 typedef float32x4x4_t vec_type;
 typedef uint32x4_t vec_mask;
 
-typedef struct lanes {
+typedef struct lanes_type {
     float64x2_t of[8];
-} lanes;
+} lanes_type;
 
 static inline vec_type vec_load(const float *p)
 {
@@ -144,15 +144,15 @@ static inline uint32_t vec_count_from(vec_type v, vec_type bound)
     return vaddvq_u32(count);
 }
 
-static inline lanes lanes_zero(void)
+static inline lanes_type lanes_zero(void)
 {
-    lanes sums;
+    lanes_type sums;
     for (uint32_t i = 0; i < 8; i++)
         sums.of[i] = vdupq_n_f64(0);
     return sums;
 }
 
-static inline lanes vec_add_to(lanes sums, vec_type v)
+static inline lanes_type vec_add_to(lanes_type sums, vec_type v)
 {
     EACH_QUARTER {
         float64x2_t low = vcvt_f64_f32(vget_low_f32(v.val[i]));
@@ -163,17 +163,23 @@ static inline lanes vec_add_to(lanes sums, vec_type v)
     return sums;
 }
 
-static inline void lanes_store(double *p, lanes sums)
+static inline lanes_type lanes_add_from(lanes_type sums, const float *p)
 {
-    for (uint32_t i = 0; i < 8; i++)
-        vst1q_f64(p + 2 * i, sums.of[i]);
+    return vec_add_to(sums, vec_load(p));
+}
+
+/* sqs_fold_lanes in registers. */
+static inline double lanes_fold(lanes_type sums)
+{
+    for (uint32_t half = 4; half > 0; half /= 2)
+        for (uint32_t i = 0; i < half; i++)
+            sums.of[i] = vaddq_f64(sums.of[i], sums.of[i + half]);
+    return vgetq_lane_f64(sums.of[0], 0) + vgetq_lane_f64(sums.of[0], 1);
 }
 
 #include "row_exp2.h"
 #include "row_instances.h"
 
-const sqs_kernels sqs_kernels_neon[] = {[SQS_F16] = KERNELS(f16),
-                                        [SQS_F32] = KERNELS(f32),
-                                        [SQS_BF16] = KERNELS(bf16)};
+const sqs_kernels sqs_kernels_neon[] = ALL_KERNELS;
 
 #endif /* SQS_HAS_NEON */

@@ -2,8 +2,7 @@
  * row_scalar.c - passes over rows in plain C.
  *
  * What each operation does can be read here; the other instruction sets do the
- * same to as many lanes at a time as they have. Only here are there vectors of
- * double, for rows of SQS_F64: the same operations, named wide_*.
+ * same to as many lanes at a time as they have.
  */
 #include <math.h>
 #include <string.h>
@@ -18,13 +17,10 @@ typedef struct vec_type {
     float of[SQS_LANES];
 } vec_type;
 
-typedef struct wide_type {
+typedef struct lanes_type {
     double of[SQS_LANES];
-} wide_type;
-
-typedef wide_type lanes;
+} lanes_type;
 typedef bool vec_mask;
-typedef bool wide_mask;
 
 /* binary16 to float, exactly. Moved to where a float has its exponent and its
  * mantissa, the bits make a float with another bias, 2^112 too small; a
@@ -165,126 +161,31 @@ static inline uint32_t vec_count_from(vec_type v, vec_type bound)
 }
 
 /* Sums in double precision, one for each lane. */
-static inline lanes lanes_zero(void)
+static inline lanes_type lanes_zero(void)
 {
-    lanes sums;
+    lanes_type sums;
     EACH_LANE sums.of[i] = 0;
     return sums;
 }
 
-static inline lanes vec_add_to(lanes sums, vec_type v)
+static inline lanes_type vec_add_to(lanes_type sums, vec_type v)
 {
     EACH_LANE sums.of[i] += (double)v.of[i];
     return sums;
 }
 
-static inline void lanes_store(double *p, lanes sums)
+/* The same of values in memory. */
+static inline lanes_type lanes_add_from(lanes_type sums, const float *p)
 {
-    memcpy(p, sums.of, sizeof sums.of);
-}
-
-static inline wide_type wide_load(const double *p)
-{
-    wide_type v;
-    memcpy(v.of, p, sizeof v.of);
-    return v;
-}
-
-static inline void wide_store(double *p, wide_type v)
-{
-    memcpy(p, v.of, sizeof v.of);
-}
-
-static inline wide_type wide_set(double x)
-{
-    wide_type v;
-    EACH_LANE v.of[i] = x;
-    return v;
-}
-
-/* The difference is rounded to float. */
-static inline vec_type wide_minus(wide_type a, wide_type b)
-{
-    vec_type v;
-    EACH_LANE v.of[i] = (float)(a.of[i] - b.of[i]);
-    return v;
-}
-
-static inline wide_type wide_max(wide_type a, wide_type b)
-{
-    EACH_LANE a.of[i] = a.of[i] > b.of[i] ? a.of[i] : b.of[i];
-    return a;
-}
-
-static inline wide_type wide_min(wide_type a, wide_type b)
-{
-    EACH_LANE a.of[i] = a.of[i] < b.of[i] ? a.of[i] : b.of[i];
-    return a;
-}
-
-static inline wide_mask wide_true(void)
-{
-    return true;
-}
-
-static inline bool wide_all(wide_mask mask)
-{
-    return mask;
-}
-
-static inline wide_mask wide_and_finite(wide_mask mask, wide_type v)
-{
-    uint32_t finite = 0;
-    EACH_LANE finite += v.of[i] < (double)INFINITY;
-    return mask & (finite == SQS_LANES);
-}
-
-static inline uint32_t wide_mask_from(wide_type v, wide_type bound)
-{
-    uint32_t mask = 0;
-    EACH_LANE mask |= (uint32_t)(v.of[i] >= bound.of[i]) << i;
-    return mask;
-}
-
-static inline uint32_t wide_count_from(wide_type v, wide_type bound)
-{
-    uint32_t count = 0;
-    EACH_LANE count += v.of[i] >= bound.of[i];
-    return count;
-}
-
-static inline lanes wide_add_to(lanes sums, wide_type v)
-{
-    EACH_LANE sums.of[i] += v.of[i];
+    EACH_LANE sums.of[i] += (double)p[i];
     return sums;
 }
 
-static inline uint64_t wide_order(double value)
+static inline double lanes_fold(lanes_type sums)
 {
-    uint64_t bits;
-    memcpy(&bits, &value, sizeof bits);
-    return bits >> 63 ? ~bits : bits | (uint64_t)1 << 63;
-}
-
-static inline double wide_in_order(uint64_t order)
-{
-    order = order >> 63 ? order & ~((uint64_t)1 << 63) : ~order;
-    double value;
-    memcpy(&value, &order, sizeof value);
-    return value;
+    return sqs_fold_lanes(sums.of);
 }
 
 #include "row_instances.h"
 
-#define ROW(name) name##_f64
-#define ELEMENT double
-#define VALUE double
-#define FILL (double)-INFINITY
-#define LOAD(p) wide_load(p)
-#define VEC(name) wide_##name
-#include "row_template.h"
-
-const sqs_kernels sqs_kernels_scalar[] = {[SQS_F16] = KERNELS(f16),
-                                          [SQS_F32] = KERNELS(f32),
-                                          [SQS_F64] = KERNELS(f64),
-                                          [SQS_BF16] = KERNELS(bf16)};
+const sqs_kernels sqs_kernels_scalar[] = ALL_KERNELS;

@@ -7,17 +7,20 @@
  *   VALUE       float, or double if ELEMENT is
  *   FILL        an expression: -infinity as an ELEMENT
  *   LOAD(p)     an expression: the vector of SQS_LANES values at p
+ *   ADD(s, p)   an expression: the sums s, with those values added
+ *   SUMS(name)  the name of the operation or type `name` for such sums
  *   VEC(name)   the name of the operation or type `name` for vectors of VALUE
  *
- * TARGET, and what VEC and `lanes` name, are the instruction set's; see
+ * TARGET, and what VEC and SUMS name, are the instruction set's; see
  * row_scalar.c for what each does.
  */
 
 /* Copies what is left of a row to whole vectors. */
-static void ROW(pad)(const ELEMENT *x, uint32_t n, ELEMENT *to, uint32_t room)
+static void ROW(pad)(const ELEMENT *x, uint32_t n, ELEMENT fill, ELEMENT *to,
+                     uint32_t room)
 {
     for (uint32_t i = 0; i < room; i++)
-        to[i] = i < n ? x[i] : FILL;
+        to[i] = i < n ? x[i] : fill;
 }
 
 TARGET static inline VEC(type)
@@ -48,7 +51,7 @@ TARGET static bool ROW(scan)(sqs_scanned *row)
     }
     if (left > 0) {
         ELEMENT tail[SQS_GROUP];
-        ROW(pad)(x, left, tail, SQS_GROUP);
+        ROW(pad)(x, left, FILL, tail, SQS_GROUP);
         best = VEC(max)(best, ROW(scan_group)(tail, maxima, &finite));
     }
     VALUE of_lane[SQS_LANES];
@@ -65,7 +68,7 @@ TARGET static double ROW(sum_terms)(const sqs_scanned *row, float scale)
     const ELEMENT *x = row->values;
     VEC(type) max = VEC(set)((VALUE)row->max);
     vec_type by = vec_set(scale);
-    lanes sums = lanes_zero();
+    lanes_type sums = lanes_zero();
     uint32_t left = row->n;
     for (; left >= SQS_LANES; left -= SQS_LANES, x += SQS_LANES) {
         vec_type t = vec_multiply(VEC(minus)(LOAD(x), max), by);
@@ -73,45 +76,60 @@ TARGET static double ROW(sum_terms)(const sqs_scanned *row, float scale)
     }
     if (left > 0) {
         ELEMENT tail[SQS_LANES];
-        ROW(pad)(x, left, tail, SQS_LANES);
+        ROW(pad)(x, left, FILL, tail, SQS_LANES);
         vec_type t = vec_multiply(VEC(minus)(LOAD(tail), max), by);
         sums = vec_add_to(sums, vec_exp2(t));
     }
-    double of_lane[SQS_LANES];
-    lanes_store(of_lane, sums);
-    return sqs_fold_lanes(of_lane);
+    return lanes_fold(sums);
+}
+
+/* Sums n values, and lowers `low` to the least of each lane. */
+TARGET static inline double ROW(sum_run)(const ELEMENT *x, uint32_t n,
+                                         VEC(type) *low)
+{
+    SUMS(type) sums = SUMS(zero)();
+    uint32_t left = n;
+    for (; left >= SQS_LANES; left -= SQS_LANES, x += SQS_LANES) {
+        *low = VEC(min)(*low, LOAD(x));
+        sums = ADD(sums, x);
+    }
+    if (left > 0) {
+        ELEMENT tail[SQS_LANES];
+        ROW(pad)(x, left, 0, tail, SQS_LANES); /* zeros change no sum */
+        *low = VEC(min)(*low, LOAD(tail));
+        sums = ADD(sums, tail);
+    }
+    return SUMS(fold)(sums);
+}
+
+TARGET static double ROW(least_lane)(VEC(type) low)
+{
+    VALUE of_lane[SQS_LANES];
+    VEC(store)(of_lane, low);
+    VALUE least = of_lane[0];
+    for (uint32_t i = 1; i < SQS_LANES; i++)
+        least = of_lane[i] < least ? of_lane[i] : least;
+    return (double)least;
 }
 
 TARGET static double ROW(sum_values)(const void *values, uint32_t n,
                                      double *least)
 {
+    VEC(type) low = VEC(set)(0);
+    double sum = ROW(sum_run)(values, n, &low);
+    *least = ROW(least_lane)(low);
+    return sum;
+}
+
+TARGET static void ROW(sum_blocks)(const void *values, uint32_t n,
+                                   double *sums, double *least)
+{
     const ELEMENT *x = values;
-    VEC(type) low = VEC(set)((VALUE)INFINITY);
-    lanes sums = lanes_zero();
-    uint32_t left = n;
-    for (; left >= SQS_LANES; left -= SQS_LANES, x += SQS_LANES) {
-        VEC(type) v = LOAD(x);
-        low = VEC(min)(low, v);
-        sums = VEC(add_to)(sums, v);
-    }
-    double of_lane[SQS_LANES];
-    lanes_store(of_lane, sums);
-    VALUE rest[SQS_LANES];
-    VEC(store)(rest, low);
-    for (uint32_t i = 0; i < SQS_LANES; i++)
-        if ((double)rest[i] < *least)
-            *least = (double)rest[i];
-    if (left > 0) {
-        ELEMENT tail[SQS_LANES];
-        ROW(pad)(x, left, tail, SQS_LANES);
-        VEC(store)(rest, LOAD(tail));
-        for (uint32_t i = 0; i < left; i++) {
-            of_lane[i] += (double)rest[i];
-            if ((double)rest[i] < *least)
-                *least = (double)rest[i];
-        }
-    }
-    return sqs_fold_lanes(of_lane);
+    VEC(type) low = VEC(set)(0);
+    for (; n > SQS_BLOCK; n -= SQS_BLOCK, x += SQS_BLOCK)
+        *sums++ = ROW(sum_run)(x, SQS_BLOCK, &low);
+    *sums = ROW(sum_run)(x, n, &low);
+    *least = ROW(least_lane)(low);
 }
 
 /* How many of n values, a multiple of SQS_LANES, are at least t. */
@@ -204,7 +222,7 @@ TARGET static uint32_t ROW(take)(const sqs_scanned *row, VALUE bound,
         const ELEMENT *group = x + i;
         ELEMENT tail[SQS_GROUP];
         if (row->n - i < SQS_GROUP) {
-            ROW(pad)(group, row->n - i, tail, SQS_GROUP);
+            ROW(pad)(group, row->n - i, FILL, tail, SQS_GROUP);
             group = tail;
         }
         taken = ROW(take_group)(group, i, from, taken, to->ids, to->work);
@@ -265,4 +283,6 @@ static uint32_t ROW(take_from)(const sqs_scanned *row, double bound,
 #undef VALUE
 #undef FILL
 #undef LOAD
+#undef ADD
+#undef SUMS
 #undef VEC

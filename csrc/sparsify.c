@@ -47,7 +47,7 @@ sqs_status sqs_row_probs(sqs_row *row)
 {
     if (!row->kernels->scan(&row->scanned))
         return SQS_NOT_FINITE;
-    double least = INFINITY;
+    double least;
     row->total = row->kernels->sum_values(row->scanned.values,
                                           row->scanned.n, &least);
     if (least < 0)

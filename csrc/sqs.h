@@ -107,7 +107,7 @@ typedef enum sqs_coding {
 typedef enum sqs_isa {
     SQS_ISA_BEST = 0,
     SQS_SCALAR = 1, /* C without intrinsics, on every machine */
-    SQS_AVX2 = 2,   /* x86-64, with F16C */
+    SQS_AVX2 = 2,   /* x86-64, with FMA and F16C */
     SQS_AVX512 = 3, /* x86-64: F, BW, DQ and VL */
     SQS_NEON = 4    /* AArch64 */
 } sqs_isa;

@@ -11,10 +11,6 @@
 
 #include "internal.h"
 
-/* Sums of as many values make walks over blocks and in one about as long, for
- * the vocabularies of language models. */
-#define BLOCK 1024u
-
 /* The distribution of a drafted token. */
 typedef struct draft {
     const uint32_t *ids;
@@ -35,7 +31,7 @@ typedef struct target_row {
 
 static uint32_t blocks(uint32_t n)
 {
-    return (n + BLOCK - 1) / BLOCK;
+    return (n + SQS_BLOCK - 1) / SQS_BLOCK;
 }
 
 size_t sqs_verify_scratch(const sqs_codec *codec, uint32_t length)
@@ -51,8 +47,8 @@ static double value(const target_row *row, uint32_t i)
 /* The first value past the end of a block. */
 static uint32_t block_end(const target_row *row, uint32_t block)
 {
-    uint32_t left = row->n - block * BLOCK;
-    return block * BLOCK + (left < BLOCK ? left : BLOCK);
+    uint32_t left = row->n - block * SQS_BLOCK;
+    return block * SQS_BLOCK + (left < SQS_BLOCK ? left : SQS_BLOCK);
 }
 
 static bool all_finite(const target_row *row)
@@ -65,13 +61,10 @@ static bool all_finite(const target_row *row)
 
 static sqs_status check_row(target_row *row)
 {
-    double least = INFINITY;
-    for (uint32_t i = 0; i < blocks(row->n); i++) {
-        uint32_t from = i * BLOCK, n = block_end(row, i) - from;
-        const void *values = row->f32 ? (const void *)(row->f32 + from)
-                                      : (const void *)(row->f64 + from);
-        row->sums[i] = row->kernels->sum_values(values, n, &least);
-    }
+    double least;
+    row->kernels->sum_blocks(row->f32 ? (const void *)row->f32
+                                      : (const void *)row->f64,
+                             row->n, row->sums, &least);
     row->total = sqs_sum(row->sums, blocks(row->n));
     if (!isfinite(row->total) && !all_finite(row))
         return SQS_NOT_FINITE;
@@ -103,9 +96,9 @@ static double residual(const target_row *row, const draft *q, uint32_t at,
 static void sum_residuals(target_row *row, const draft *q)
 {
     for (uint32_t at = 0; at < q->n;) {
-        uint32_t block = q->ids[at] / BLOCK, end = block_end(row, block);
+        uint32_t block = q->ids[at] / SQS_BLOCK, end = block_end(row, block);
         double lanes[SQS_LANES] = {0};
-        for (uint32_t i = block * BLOCK; i < end; i++) {
+        for (uint32_t i = block * SQS_BLOCK; i < end; i++) {
             lanes[i % SQS_LANES] += residual(row, q, at, i);
             at += at < q->n && q->ids[at] == i;
         }
@@ -135,7 +128,7 @@ static uint32_t draw_token(const target_row *row, const draft *q, double sum,
         }
         past += row->sums[i];
     }
-    uint32_t at = 0, from = block * BLOCK, end = block_end(row, block);
+    uint32_t at = 0, from = block * SQS_BLOCK, end = block_end(row, block);
     while (at < q->n && q->ids[at] < from)
         at++;
     for (uint32_t i = from; i < end && before <= goal; i++) {

@@ -7,7 +7,7 @@ import operator
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,7 +30,7 @@ from sqs_codec._format import (
 )
 from sqs_codec._keep import Keep
 from sqs_codec._resolution import Resolution
-from sqs_codec._threads import run_threads
+from sqs_codec._threads import share
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -520,13 +520,14 @@ class Codec:
             if status != Status.OK:
                 raise self._rows_error(rows, done, status)
             return found, masses
-        parts = np.array_split(rows, threads)
-        results = run_threads([partial(call, part, *options) for part in parts])
+        results = share(
+            lambda start, end: call(rows[start:end], *options), len(rows), threads
+        )
         before = 0
-        for part, (status, done, _, _) in zip(parts, results, strict=True):
+        for status, done, _, _ in results:
             if status != Status.OK:
                 raise self._rows_error(rows, before + done, status)
-            before += len(part)
+            before += done
         return (
             [one for _, _, found, _ in results for one in found],
             [mass for _, _, _, masses in results for mass in masses],
@@ -792,10 +793,7 @@ class Codec:
                 "allowed; draft fewer tokens"
             )
         packet = self._core.encode_round(
-            np.concatenate([q.token_ids for q in round_.distributions]),
-            np.concatenate([q.counts for q in round_.distributions]),
-            _words(sizes),
-            _words(round_._positions),
+            *_joined(round_),
             memory,
         )
         return bytes(packet)
@@ -1012,6 +1010,18 @@ def _tail(dropped_mass: float) -> bytes:
     """Return the two bytes of a dropped mass."""
     units = min(round(dropped_mass * TAIL_UNITS), TAIL_UNITS - 1)
     return units.to_bytes(TAIL_BYTES, "big")
+
+
+def _joined(round_: Round) -> tuple[NDArray[np.uint32], ...]:
+    """Return ids, counts, sizes and positions of a round as cores take them."""
+    ids = [q._token_ids for q in round_.distributions]
+    counts = [q._counts for q in round_.distributions]
+    return (
+        np.frombuffer(b"".join(ids), np.uint32),  # faster than np.concatenate
+        np.frombuffer(b"".join(counts), np.uint32),
+        np.array([len(each) for each in ids], np.uint32),
+        np.array(round_._positions, np.uint32),
+    )
 
 
 def _words(values: Sequence[int]) -> NDArray[np.uint32]:

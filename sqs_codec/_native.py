@@ -103,6 +103,8 @@ class _Buffers:
         self.counts = ffi.new("uint32_t[]", most)
         self.survivors = ffi.new("uint32_t *")
         self.done = ffi.new("uint32_t *")
+        self.accepted = ffi.new("uint32_t *")
+        self.token = ffi.new("uint32_t *")
         self.rows = ffi.new("sqs_rows *")
         self.keep = ffi.new("sqs_keep *")
         self.fit = ffi.new("sqs_fit *", (error,))
@@ -441,8 +443,6 @@ class Core:
         to.rows.n = len(target)
         to.rows.stride = target.strides[0] // target.itemsize
         pointer = to.rows.values = _values(target)  # it keeps the target alive
-        accepted = ffi.new("uint32_t *")
-        token = ffi.new("uint32_t *")
         length = survivors.size
         status = lib.sqs_verify(
             self._codec,
@@ -454,9 +454,9 @@ class Core:
             to.rows,
             ffi.from_buffer("double[]", draws),
             to.hold_scratch(lib.sqs_verify_scratch(self._codec, length)),
-            accepted,
-            token,
+            to.accepted,
+            to.token,
             to.done,
         )
         del pointer
-        return status, to.done[0], accepted[0], token[0]
+        return status, to.done[0], to.accepted[0], to.token[0]

@@ -18,7 +18,7 @@ NOT_FINITE = int(Status.NOT_FINITE)
 NEGATIVE = int(Status.NEGATIVE)
 SUM = int(Status.SUM)
 
-BLOCK = 1024
+BLOCK = 256
 
 
 @leaf

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -17,15 +17,52 @@ _pool: ThreadPoolExecutor | None = None
 _size = 0
 
 
-def run_threads(tasks: Sequence[Callable[[], T]]) -> list[T]:
-    """Run tasks at once, the first in this thread, and return what they return.
+SHARE = 2
+"""A thread takes a part of what is left such that all could do so this often."""
 
-    The threads stay for the next time: to start one takes longer than a row.
+
+LEAST = 4
+"""Of a part: to hand one over takes as long as a row."""
+
+
+class _Parts:
+    """Ranges of numbers that make up range(n), smaller and smaller."""
+
+    def __init__(self, n: int, threads: int) -> None:
+        self._lock = threading.Lock()
+        self._start, self._n, self._takers = 0, n, SHARE * threads
+
+    def take(self) -> tuple[int, int] | None:
+        """Return the next one, or None if there is none left."""
+        with self._lock:
+            start = self._start
+            left = self._n - start
+            size = min(left, max(LEAST, -(-left // self._takers)))
+            self._start += size
+        return (start, start + size) if size else None
+
+
+def share(work: Callable[[int, int], T], n: int, threads: int) -> list[T]:
+    """Call ``work(start, end)`` for parts of range(n) in several threads.
+
+    This thread is one of them, and begins while the others wake up; they stay for
+    the next time. As parts get smaller, all end at about the same time. Returns
+    what the parts returned, in order.
     """
-    futures = _grow(len(tasks) - 1)
-    pending = [futures.submit(task) for task in tasks[1:]]
-    first = tasks[0]()
-    return [first, *(future.result() for future in pending)]
+    parts = _Parts(n, threads)
+    found: dict[int, T] = {}
+
+    def help_out() -> None:
+        while part := parts.take():
+            found[part[0]] = work(*part)
+
+    pool = _grow(threads - 1)
+    futures = [pool.submit(help_out) for _ in range(threads - 1)]
+    help_out()
+    for future in futures:
+        if not future.cancel():
+            future.result()
+    return [found[start] for start in sorted(found)]
 
 
 def _grow(threads: int) -> ThreadPoolExecutor:

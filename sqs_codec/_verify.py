@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sqs_codec._backend import Core, core_class
-from sqs_codec._codec import Round, _contiguous_rows
+from sqs_codec._codec import Round, _contiguous_rows, _joined
 from sqs_codec._errors import Status
 from sqs_codec._format import SUM_TOLERANCE, Coding
 
@@ -87,18 +87,10 @@ def verify(
     if not isinstance(round_, Round):
         raise TypeError(f"round_ must be a Round, got {type(round_).__name__}")
     rows = _check_target(round_, target_probs)
-    length = len(round_)
-    distributions = round_.distributions
-    core = _core(core_class(), distributions[0].vocab_size)
-    status, done, accepted, token = core.verify(
-        np.concatenate([q.token_ids for q in distributions]),
-        np.concatenate([q.counts for q in distributions]),
-        np.array([q.token_ids.size for q in distributions], np.uint32),
-        np.array(round_._positions, np.uint32),
-        rows,
-        rng.random(length + 1),
-    )
-    if status != Status.OK:
+    core = _core(core_class(), rows.shape[1])
+    draws = rng.random(len(rows))
+    status, done, accepted, token = core.verify(*_joined(round_), rows, draws)
+    if status:
         raise _target_error(done, rows[done], status)
     return Verdict(accepted, token)
 

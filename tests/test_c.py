@@ -29,7 +29,7 @@ C_COMPILERS = [name for name in ("gcc", "clang") if shutil.which(name)]
 CXX_COMPILERS = [name for name in ("g++", "clang++") if shutil.which(name)]
 
 # What the core may ask of its surroundings: no memory, no input or output, no
-# way to end the process. The next ones are the compiler's own, and the last says
+# way to end the process. The next ones are the compiler's own, and the last say
 # what the processor has.
 NEEDED = {"memcpy", "memset", "memmove", "memcmp", "log", "exp", "ldexp"} | {
     "__udivti3",
@@ -39,7 +39,7 @@ NEEDED = {"memcpy", "memset", "memmove", "memcmp", "log", "exp", "ldexp"} | {
     "_GLOBAL_OFFSET_TABLE_",
 }
 if IS_X86:
-    NEEDED |= {"__cpu_model"}
+    NEEDED |= {"__cpu_model", "__cpu_features2"}
 
 PACKETS = 100_000
 CASES = 300

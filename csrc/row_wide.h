@@ -1,0 +1,116 @@
+/*
+ * row_wide.h - vectors of double, for rows of SQS_F64.
+ *
+ * Such rows are rare, so no instruction set has its own operations for them:
+ * these are loops, which a compiler makes vectors of as far as it can. What
+ * they do is described in row_scalar.c.
+ */
+
+#define WIDE_LANES for (uint32_t i = 0; i < SQS_LANES; i++)
+
+typedef struct wide_type {
+    double of[SQS_LANES];
+} wide_type;
+
+typedef bool wide_mask;
+
+TARGET static inline wide_type wide_load(const double *p)
+{
+    wide_type v;
+    memcpy(v.of, p, sizeof v.of);
+    return v;
+}
+
+TARGET static inline void wide_store(double *p, wide_type v)
+{
+    memcpy(p, v.of, sizeof v.of);
+}
+
+TARGET static inline wide_type wide_set(double x)
+{
+    wide_type v;
+    WIDE_LANES v.of[i] = x;
+    return v;
+}
+
+/* The difference is rounded to float. */
+TARGET static inline vec_type wide_minus(wide_type a, wide_type b)
+{
+    float difference[SQS_LANES];
+    WIDE_LANES difference[i] = (float)(a.of[i] - b.of[i]);
+    return vec_load(difference);
+}
+
+TARGET static inline wide_type wide_max(wide_type a, wide_type b)
+{
+    WIDE_LANES a.of[i] = a.of[i] > b.of[i] ? a.of[i] : b.of[i];
+    return a;
+}
+
+TARGET static inline wide_type wide_min(wide_type a, wide_type b)
+{
+    WIDE_LANES a.of[i] = a.of[i] < b.of[i] ? a.of[i] : b.of[i];
+    return a;
+}
+
+TARGET static inline wide_mask wide_true(void)
+{
+    return true;
+}
+
+TARGET static inline bool wide_all(wide_mask mask)
+{
+    return mask;
+}
+
+TARGET static inline wide_mask wide_and_finite(wide_mask mask, wide_type v)
+{
+    uint32_t finite = 0;
+    WIDE_LANES finite += v.of[i] < (double)INFINITY;
+    return mask & (finite == SQS_LANES);
+}
+
+TARGET static inline uint32_t wide_mask_from(wide_type v, wide_type bound)
+{
+    uint32_t mask = 0;
+    WIDE_LANES mask |= (uint32_t)(v.of[i] >= bound.of[i]) << i;
+    return mask;
+}
+
+TARGET static inline uint32_t wide_count_from(wide_type v, wide_type bound)
+{
+    uint32_t count = 0;
+    WIDE_LANES count += v.of[i] >= bound.of[i];
+    return count;
+}
+
+TARGET static inline wide_type wide_zero(void)
+{
+    return wide_set(0);
+}
+
+TARGET static inline wide_type wide_add_from(wide_type sums, const double *p)
+{
+    WIDE_LANES sums.of[i] += p[i];
+    return sums;
+}
+
+TARGET static inline double wide_fold(wide_type sums)
+{
+    return sqs_fold_lanes(sums.of);
+}
+
+static inline uint64_t wide_order(double value)
+{
+    uint64_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits >> 63 ? ~bits : bits | (uint64_t)1 << 63;
+}
+
+static inline double wide_in_order(uint64_t order)
+{
+    order = order >> 63 ? order & ~((uint64_t)1 << 63) : ~order;
+    double value;
+    memcpy(&value, &order, sizeof value);
+    return value;
+}
