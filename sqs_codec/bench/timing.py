@@ -1,0 +1,162 @@
+"""Times of calls, taken in turns on one core."""
+
+from __future__ import annotations
+
+import gc
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numba
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """Something to time.
+
+    Attributes
+    ----------
+    name : str
+    run : callable
+        Makes all calls of a block, one for each of the same inputs.
+    calls : int
+        How many these are.
+    reset : callable, optional
+        What has to happen before a block and isn't timed.
+    """
+
+    name: str
+    run: Callable[[], object]
+    calls: int
+    reset: Callable[[], object] = lambda: None
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Times of one contestant.
+
+    Attributes
+    ----------
+    micros : ndarray of float64 [rounds]
+        Microseconds of a call, the mean over a block, for each round.
+    """
+
+    micros: NDArray[np.float64]
+
+    @property
+    def median(self) -> float:
+        """The middle round's."""
+        return float(np.median(self.micros))
+
+    @property
+    def spread(self) -> tuple[float, float]:
+        """The first and the third quartile."""
+        low, high = np.percentile(self.micros, [25, 75])
+        return float(low), float(high)
+
+    def over(self, other: Timing) -> float:
+        """Return how many times `other` this takes: the median of round by round.
+
+        Examples
+        --------
+        >>> slow, fast = Timing(np.array([4.0, 9.0, 6.0])), Timing(np.array([2, 3, 3]))
+        >>> slow.over(fast), slow.beyond(fast)
+        (2.0, 3.0)
+        """
+        return float(np.median(self.micros / other.micros))
+
+    def beyond(self, other: Timing) -> float:
+        """Return how many microseconds more than `other`, likewise."""
+        return float(np.median(self.micros - other.micros))
+
+
+def interleave(
+    contestants: Sequence[Contestant], rounds: int, rng: np.random.Generator
+) -> dict[str, Timing]:
+    """Time all contestants once a round, in random order.
+
+    What disturbs the machine for a while, or slows it down, then hits all of them
+    alike. Before each block comes the same one off the clock, so that all find the
+    caches as they left them, and none pays for what another one left there.
+
+    Parameters
+    ----------
+    contestants : sequence of Contestant
+        With names of their own.
+    rounds : int
+    rng : numpy.random.Generator
+        Of the order.
+    """
+    micros = np.empty((len(contestants), rounds))
+    collected = gc.isenabled()
+    gc.disable()
+    try:
+        for i in range(rounds):
+            for j in rng.permutation(len(contestants)):
+                contestant = contestants[j]
+                contestant.reset()
+                contestant.run()
+                contestant.reset()
+                began = time.perf_counter_ns()
+                contestant.run()
+                ended = time.perf_counter_ns()
+                micros[j, i] = (ended - began) / contestant.calls / 1000
+    finally:
+        if collected:
+            gc.enable()
+    names = [contestant.name for contestant in contestants]
+    return {name: Timing(times) for name, times in zip(names, micros, strict=True)}
+
+
+@contextmanager
+def pinned(cores: int) -> Iterator[int]:
+    """Run on so many of the cores allowed, torch on one thread; yield how many.
+
+    Where the system has no such thing, or fewer cores, on what there is: 0 stands
+    for wherever it likes.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
+    # The first core often serves the system's interrupts.
+    chosen = sorted(allowed)[-cores:]
+    try:
+        if chosen:
+            os.sched_setaffinity(0, chosen)
+        yield len(chosen)
+    finally:
+        if chosen:
+            os.sched_setaffinity(0, allowed)
+        torch.set_num_threads(threads)
+
+
+@numba.njit(fastmath=True)
+def _sum(rows: NDArray[np.floating]) -> Any:
+    total = rows[0, 0] - rows[0, 0]  # of their type: to sum as float64 takes longer
+    for i in range(rows.shape[0]):
+        for j in range(rows.shape[1]):
+            total += rows[i, j]
+    return total
+
+
+def read(rows: NDArray[np.floating]) -> float:
+    """Read every value: the floor below what looks at all of them.
+
+    A sum that the compiler may reorder: it becomes vectors with several accumulators,
+    and takes less time than any of NumPy's passes.
+
+    Parameters
+    ----------
+    rows : ndarray of float16, float32 or float64 [n, V]
+        Contiguous. float16, which processors don't add, is read as half as many
+        float32.
+    """
+    if rows.dtype == np.float16:
+        rows = rows.reshape(1, -1)[:, : rows.size // 2 * 2].view(np.float32)
+    return float(_sum(rows))

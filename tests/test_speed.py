@@ -1,0 +1,246 @@
+"""What ``sqs bench speed`` measures, quickly: that it runs, not how fast."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import sqs_codec as sqs
+from benchmarks import instructions
+from sqs_codec import cli
+
+pytest.importorskip("rich")
+pytest.importorskip("matplotlib")
+pytest.importorskip("numba")
+pytest.importorskip("torch")
+pytest.importorskip("constriction")
+
+from benchmarks.rate import shipped
+from sqs_codec.bench import contestants as c
+from sqs_codec.bench import speed
+from sqs_codec.bench.engines import engines
+from sqs_codec.bench.rows import HEAD, Rows, take
+from sqs_codec.bench.timing import Contestant, Timing, interleave, pinned, read
+
+SEED = 3
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("speed")
+
+
+@pytest.fixture(scope="module")
+def measured(folder: Path) -> dict[str, Any]:
+    """Give the JSON of a quick run, which also drew into the folder."""
+    command = ["bench", "speed", "--quick", "--json", str(folder / "speed.json")]
+    assert cli.main([*command, "--plots", str(folder), "--seed", str(SEED)]) == 0
+    text = (folder / "speed.json").read_text("utf-8")
+    read: dict[str, Any] = json.loads(text, parse_constant=_refuse)
+    return read
+
+
+def _refuse(constant: str) -> None:
+    raise AssertionError(f"{constant} is no JSON")
+
+
+def test_interleaved_rounds_time_every_contestant() -> None:
+    order: list[str] = []
+    contestants = [
+        Contestant(name, lambda name=name: order.append(name), 2) for name in "abc"
+    ]
+    times = interleave(contestants, 40, np.random.default_rng(SEED))
+    assert [len(times[name].micros) for name in "abc"] == [40, 40, 40]
+    # Each runs twice in its turn, the first time off the clock.
+    assert order[::2] == order[1::2]
+    rounds = [tuple(order[i : i + 6 : 2]) for i in range(0, len(order), 6)]
+    assert len(rounds) == 40
+    assert all(sorted(one) == ["a", "b", "c"] for one in rounds)
+    assert len(set(rounds)) > 1
+
+
+def test_what_comes_before_a_block_is_not_timed() -> None:
+    contestant = Contestant("a", lambda: None, 1, lambda: time.sleep(0.01))
+    times = interleave([contestant], 3, np.random.default_rng(SEED))
+    assert times["a"].micros.max() < 10_000
+
+
+def test_ratios_are_medians_of_rounds() -> None:
+    slow, fast = Timing(np.array([1.0, 40.0, 6.0])), Timing(np.array([1.0, 10.0, 2.0]))
+    assert slow.over(fast) == 3
+    assert slow.beyond(fast) == 4
+    assert slow.median == 6
+    assert fast.spread == (1.5, 6.0)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="Linux only")
+def test_pinning_ends() -> None:
+    allowed = os.sched_getaffinity(0)
+    with pinned(1) as cores:
+        assert cores == 1
+        assert len(os.sched_getaffinity(0)) == 1
+    assert os.sched_getaffinity(0) == allowed
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_one_read_takes_in_every_value(dtype: type) -> None:
+    rows = np.ones((3, 1000), dtype)
+    total = rows.view(np.float32).sum() if dtype is np.float16 else rows.sum()
+    assert read(rows) == pytest.approx(float(total))
+
+
+def test_other_vocabularies_keep_the_head_of_a_row() -> None:
+    rng = np.random.default_rng(SEED)
+    rows = rng.normal(size=(2, 3000)).astype(np.float32)
+    resized = Rows(rows, rows).resized(5000, rng)
+    assert resized.draft.shape == resized.target.shape == (2, 5000)
+    assert np.array_equal(resized.draft[:, :3000], rows)
+    for row, more in zip(rows, resized.draft[:, 3000:], strict=True):
+        assert more.max() <= np.sort(row)[-HEAD - 1]
+    smaller = Rows(rows, rows).resized(1000, rng)
+    assert np.array_equal(smaller.draft, rows[:, :1000])
+
+
+def test_rows_come_from_all_sessions_without_ties() -> None:
+    source = shipped()
+    rows = take(source, 18, 6, np.random.default_rng(SEED))
+    assert len(rows) == 18
+    for i in range(3):
+        top = np.argmax(source.sessions[i].draft[1])
+        assert np.argmax(rows.draft[6 * i + 1]) == top
+    assert np.unique(rows.draft[0]).size > rows.vocab_size // 2
+
+
+def test_engines_give_the_same_packets() -> None:
+    rng = np.random.default_rng(SEED)
+    row = rng.normal(0, 3, 500).astype(np.float32)
+    packets = [e.codec(500).encode_logits(row, sqs.TopK(20)) for e in engines()]
+    assert len(packets) > 1
+    assert len(set(packets)) == 1
+
+
+def test_constriction_carries_the_same_symbols() -> None:
+    codec = sqs.Codec(500)
+    rng = np.random.default_rng(SEED)
+    rows = rng.normal(0, 3, (4, 500)).astype(np.float32)
+    qs = [codec.quantize(row, sqs.TopK(20)) for row in rows]
+    assert c.Constriction(qs).bits > 0  # which decodes and compares
+
+
+def test_json_has_every_group(measured: dict[str, Any]) -> None:
+    about = measured["measured"]
+    assert about["seed"] == SEED
+    assert about["rounds"] == speed.QUICK.rounds
+    assert about["packets"] > 0
+    assert "numpy" in about["packages"]
+    groups = measured["groups"]
+    cases = {name: [case["value"] for case in g["cases"]] for name, g in groups.items()}
+    assert cases["vocabulary"] == list(speed.QUICK.vocabularies)
+    assert cases["top_k"] == list(speed.QUICK.ks)
+    assert cases["temperature"] == list(speed.QUICK.temperatures)
+    assert cases["dtype"] == ["float16", "float32", "float64", "bfloat16"]
+    assert cases["resolution"] == list(speed.QUICK.resolutions)
+    assert cases["support"] == list(speed.QUICK.supports)
+    assert {"calls", "engines", "symbols"} <= set(cases)
+    for group in groups.values():
+        for case in group["cases"]:
+            for times in case["times"].values():
+                assert 0 < times["us_q1"] <= times["us"] <= times["us_q3"] < 1e7
+
+
+def test_bars_are_finite_and_judged(measured: dict[str, Any]) -> None:
+    bars = {bar["name"]: bar for bar in measured["bars"]}
+    assert {
+        "softmax + topk / encode_logits",
+        "encode_logits / one read",
+        "decode",
+        "Conformal, update beyond Threshold",
+        f"verify / one read of its {speed.GROUP_ROWS} rows",
+    } <= set(bars)
+    for bar in bars.values():
+        assert math.isfinite(bar["value"])
+        if "at_least" in bar:
+            assert bar["passes"] == (bar["value"] >= bar["at_least"])
+        else:
+            assert bar["passes"] == (bar["value"] <= bar["at_most"])
+    # Nobody's machine is so slow, or so noisy.
+    assert bars["softmax + topk / encode_logits"]["value"] > 0.5
+    assert bars["encode_logits / one read"]["value"] > 0.5
+
+
+def test_plots_are_drawn(measured: dict[str, Any], folder: Path) -> None:
+    for name in ("speed-vocabulary.png", "speed-top-k.png"):
+        assert (folder / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_report_fits_its_lines(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    rng = np.random.default_rng(SEED)
+    np.save(tmp_path / "draft.npy", rng.normal(0, 3, (8, 3000)).astype(np.float32))
+    command = ["bench", "speed", "--quick", "--rounds", "1"]
+    assert cli.main([*command, "--logits", str(tmp_path / "draft.npy")]) == 0
+    out = capsys.readouterr().out
+    assert "median of 1 rounds" in out
+    assert "What it is held to" in out
+    assert "…" not in out
+
+
+@pytest.mark.parametrize(
+    ("rows", "arguments", "said"),
+    [
+        (3, [], "expected at least 6 rows"),
+        (8, ["--target-logits", "nothing.npy"], "nothing.npy"),
+    ],
+)
+def test_rows_that_do_not_do_are_explained(
+    rows: int,
+    arguments: list[str],
+    said: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    np.save(tmp_path / "draft.npy", np.zeros((rows, 300), np.float32))
+    command = ["bench", "speed", "--quick", "--logits", str(tmp_path / "draft.npy")]
+    assert cli.main([*command, *arguments]) == 1
+    assert said in capsys.readouterr().err
+
+
+def test_target_without_draft_is_bad_usage(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        cli.main(["bench", "speed", "--target-logits", "a.npy"])
+    assert end.value.code == 2
+    assert "--target-logits needs --logits" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("module", ["constriction", "numba"])
+def test_missing_packages_are_named(
+    module: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name: None if name == module else name
+    )
+    assert cli.main(["bench", "speed"]) == 1
+    assert f"needs {module}" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(
+    bool(instructions.missing()), reason="needs valgrind and a compiler"
+)
+def test_hot_paths_take_no_more_instructions(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    code = instructions.main([])
+    out, err = capfd.readouterr()
+    print(out)
+    assert code == 0, err
