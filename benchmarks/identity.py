@@ -130,20 +130,14 @@ class Streams:
             for at, (ids, counts) in zip(places, pairs, strict=True)
         ]
         drawn = [token for token, _, _ in tokens]
+        given = sqs.Round(drafted, drawn)._arrays
         packet = entropy.encode_round(pairs, drawn, *common, self.memory)
         alone = entropy.encode_tokens(tokens, *common)
         columns = [np.array(column, np.uint32) for column in zip(*tokens, strict=True)]
         for core, writing, reading in zip(self.cores, *self.memories, strict=True):
-            sent = core.encode_round(
-                np.concatenate([q.token_ids for q in drafted]),
-                np.concatenate([q.counts for q in drafted]),
-                np.array([q.token_ids.size for q in drafted], np.uint32),
-                np.array(places, np.uint32),
-                writing,
-            )
-            status, found, positions = core.decode_round(packet, reading)
-            got = [(ids.tolist(), counts.tolist()) for ids, counts in found]
-            if (sent, status, got, list(positions)) != (packet, 0, pairs, places):
+            sent = core.encode_round(*given, writing)
+            status, *found = core.decode_round(packet, reading)
+            if sent != packet or status or not all(map(np.array_equal, found, given)):
                 return True
             if core.encode_tokens(*columns) != alone:
                 return True

@@ -14,7 +14,6 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -107,10 +106,10 @@ class Core(Protocol):
 
     def decode_round(
         self, packet: bytes, memory: Ids | None = None
-    ) -> tuple[int, Sequence[tuple[Ids, Ids]], Sequence[int]]:
-        """Return status (of the packet), the (ids, counts) pairs and positions.
+    ) -> tuple[int, Ids, Ids, Ids, Ids]:
+        """Return status (of the packet), and what `encode_round` takes.
 
-        A memory is updated if the status is OK.
+        A memory is updated if the status is OK; otherwise the arrays are empty.
         """
 
     def encode_tokens(self, tokens: Ids, counts: Ids, resolutions: Ids) -> bytes:

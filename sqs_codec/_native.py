@@ -144,7 +144,7 @@ class _Buffers:
 
     def take(self, status: int) -> tuple[Ids, Ids]:
         n = self.survivors[0] if status == lib.SQS_OK else 0
-        return _cut(self.ids, self.counts, (n,))[0]
+        return _copy(self.ids, n), _copy(self.counts, n)
 
 
 class _Local(threading.local):
@@ -154,24 +154,24 @@ class _Local(threading.local):
         self.buffers = _Buffers(codec, error)
 
 
-def _cut(ids: Any, counts: Any, survivors: Sequence[int]) -> list[tuple[Ids, Ids]]:
-    """Return copies of the parts of two arrays of uint32 in C.
+def _copy(array: Any, n: int) -> Ids:
+    """Return the first n of an array of uint32 in C.
 
-    They are views of bytes, and so read-only for good.
+    It is a view of bytes, and so read-only for good.
     """
-    size = 4 * sum(survivors)
-    all_ids = ffi.buffer(ids, size)[:]
-    all_counts = ffi.buffer(counts, size)[:]
+    return np.frombuffer(ffi.buffer(array, 4 * n)[:], np.uint32)
+
+
+def _cut(ids: Any, counts: Any, survivors: Sequence[int]) -> list[tuple[Ids, Ids]]:
+    """Return copies of the parts of two arrays in C."""
+    total = sum(survivors)
+    all_ids, all_counts = _copy(ids, total), _copy(counts, total)
     pairs = []
     start = 0
     for n in survivors:
-        pairs.append(
-            (
-                np.frombuffer(all_ids, np.uint32, n, start),
-                np.frombuffer(all_counts, np.uint32, n, start),
-            )
-        )
-        start += 4 * n
+        end = start + n
+        pairs.append((all_ids[start:end], all_counts[start:end]))
+        start = end
     return pairs
 
 
@@ -248,7 +248,10 @@ class Core:
         del pointer
         if status != lib.SQS_OK:
             return status, to.done[0], [], []
-        pairs = _cut(ids, counts, ffi.unpack(survivors, n))
+        if n == 1:
+            pairs = [to.take(status)]
+        else:
+            pairs = _cut(ids, counts, ffi.unpack(survivors, n))
         return status, n, pairs, ffi.unpack(masses, n) if mass else []
 
     def encode_logits(
@@ -366,7 +369,7 @@ class Core:
 
     def decode_round(
         self, packet: bytes, memory: Ids | None = None
-    ) -> tuple[int, Sequence[tuple[Ids, Ids]], Sequence[int]]:
+    ) -> tuple[int, Ids, Ids, Ids, Ids]:
         to = self._local.buffers
         most = lib.sqs_decode_round_bound(self._codec, len(packet))
         round_ = to.hold_round(min(most, USUAL_SURVIVORS))
@@ -374,12 +377,16 @@ class Core:
         if status == lib.SQS_NO_SPACE:
             round_ = _RoundBuffers(most)
             status = self._decode_round(packet, memory, round_)
-        if status != lib.SQS_OK:
-            return status, [], []
-        length = round_.length[0]
-        survivors = ffi.unpack(round_.survivors, length)
-        pairs = _cut(round_.ids, round_.counts, survivors)
-        return status, pairs, ffi.unpack(round_.positions, length)
+        length = round_.length[0] if status == lib.SQS_OK else 0
+        survivors = _copy(round_.survivors, length)
+        n = int(survivors.sum())
+        return (
+            status,
+            _copy(round_.ids, n),
+            _copy(round_.counts, n),
+            survivors,
+            _copy(round_.positions, length),
+        )
 
     def _decode_round(
         self, packet: bytes, memory: Ids | None, to: _RoundBuffers

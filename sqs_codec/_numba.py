@@ -6,7 +6,7 @@ the stages of ``csrc``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -176,16 +176,27 @@ class Core:
 
     def decode_round(
         self, packet: bytes, memory: Ids | None = None
-    ) -> tuple[int, Sequence[tuple[Ids, Ids]], Sequence[int]]:
+    ) -> tuple[int, Ids, Ids, Ids, Ids]:
         data = np.frombuffer(packet, np.uint8)
+        none = np.empty(0, np.uint32)
         if self._codec[2] == ENTROPY:
-            return self._decode_message(data, memory)
-        if not packet:
-            return TRUNCATED, [], []
+            known = _empty_memory() if memory is None else memory
+            status, *found = entropy.decode_round(data, *self._codec[:2], known)
+        else:
+            status, *found = self._decode_fields(data)
+        if status != OK:
+            return status, none, none, none, none
+        ids, counts, survivors, positions = found
+        return status, ids, counts, survivors, positions
+
+    def _decode_fields(self, data: NDArray[np.uint8]) -> tuple[Any, ...]:
+        """Do what `decode_round` does, in the other codings."""
+        if not data.size:
+            return (TRUNCATED,)
         most = min(self._codec[:2])
         ids = np.empty(most, np.uint32)
         counts = np.empty(most, np.uint32)
-        pairs, positions = [], []
+        all_ids, all_counts, survivors, positions = [], [], [], []
         at = ROUND_LENGTH_BITS
         squares = 0
         for _ in range(fields.get(data, 0, ROUND_LENGTH_BITS) + 1):
@@ -196,27 +207,18 @@ class Core:
             if status == OK:
                 status, at, position = fields.get_position(data, at, k)
             if status != OK:
-                return status, [], []
-            pairs.append((ids[:k].copy(), counts[:k].copy()))
+                return (status,)
+            all_ids.append(ids[:k].copy())
+            all_counts.append(counts[:k].copy())
+            survivors.append(k)
             positions.append(position)
-        return fields.check_padding(data, at), pairs, positions
-
-    def _decode_message(
-        self, data: NDArray[np.uint8], memory: Ids | None
-    ) -> tuple[int, Sequence[tuple[Ids, Ids]], Sequence[int]]:
-        """Do what `decode_round` does, in the entropy coding."""
-        known = _empty_memory() if memory is None else memory
-        status, ids, counts, survivors, positions = entropy.decode_round(
-            data, *self._codec[:2], known
+        return (
+            fields.check_padding(data, at),
+            np.concatenate(all_ids),
+            np.concatenate(all_counts),
+            np.array(survivors, np.uint32),
+            np.array(positions, np.uint32),
         )
-        if status != OK:
-            return status, [], []
-        ends = np.cumsum(survivors).tolist()
-        pairs = [
-            (ids[start:end].copy(), counts[start:end].copy())
-            for start, end in zip([0, *ends[:-1]], ends, strict=True)
-        ]
-        return status, pairs, positions.tolist()
 
     def encode_tokens(self, tokens: Ids, counts: Ids, resolutions: Ids) -> bytes:
         packet: NDArray[np.uint8]

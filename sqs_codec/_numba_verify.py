@@ -38,10 +38,10 @@ def count_negative(values):
 
 @leaf
 def all_finite(values):
+    finite = True
     for value in values:
-        if not np.isfinite(value):
-            return False
-    return True
+        finite &= np.isfinite(value)
+    return finite
 
 
 @entry

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sqs_codec._backend import Core, core_class
-from sqs_codec._codec import Round, _contiguous_rows, _joined
+from sqs_codec._codec import Round, _contiguous_rows
 from sqs_codec._errors import Status
 from sqs_codec._format import SUM_TOLERANCE, Coding
 
@@ -79,9 +79,10 @@ def verify(
 
     Examples
     --------
-    >>> q = SparseDistribution([0, 2], [3, 1], vocab_size=3)
+    >>> import sqs_codec as sqs
+    >>> q = sqs.SparseDistribution([0, 2], [3, 1], vocab_size=3)
     >>> p = np.array([[0.75, 0.0, 0.25], [0.0, 1.0, 0.0]])
-    >>> verify(Round([q], [2]), p, np.random.default_rng(0))
+    >>> verify(sqs.Round([q], [2]), p, np.random.default_rng(0))
     Verdict(accepted=1, token=1)
     """
     if not isinstance(round_, Round):
@@ -89,7 +90,7 @@ def verify(
     rows = _check_target(round_, target_probs)
     core = _core(core_class(), rows.shape[1])
     draws = rng.random(len(rows))
-    status, done, accepted, token = core.verify(*_joined(round_), rows, draws)
+    status, done, accepted, token = core.verify(*round_._arrays, rows, draws)
     if status:
         raise _target_error(done, rows[done], status)
     return Verdict(accepted, token)

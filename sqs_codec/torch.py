@@ -31,6 +31,7 @@ from sqs_codec._codec import (
     _check_keep,
     _check_temperature,
     _contiguous_rows,
+    _frozen,
 )
 from sqs_codec._keep import Keep, Kind, TopK
 from sqs_codec._resolution import Resolution
@@ -242,7 +243,9 @@ def _quantize_on_device(
         row[: ids.size] = kept_logits
         q = narrow.quantize(row, TopK(width), temperature)
         distributions.append(
-            SparseDistribution._from_core(ids[q.token_ids], q.counts, codec, mass)
+            SparseDistribution._from_core(
+                _frozen(ids[q.token_ids]), q.counts, codec, mass
+            )
         )
     return distributions
 
@@ -436,10 +439,11 @@ def verify(
     )
     _check_maxima("target_logits", maxima, (length + 1,))
     uniforms = _uniforms(length + 1, generator)
+    *_, positions = round_._arrays
     accepted = 0
     while accepted < length and _accepts(
         round_.distributions[accepted],
-        round_._positions[accepted],
+        int(positions[accepted]),
         weights[accepted],
         totals[accepted],
         uniforms[accepted],

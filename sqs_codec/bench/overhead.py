@@ -16,6 +16,9 @@ ROUND = 5
 CALLS = 200
 """Calls of a block."""
 
+SINGLE = ("encode_logits", "quantize", "encode", "decode")
+"""Calls for one distribution."""
+
 CROSSING = "a call of C that does nothing"
 
 
@@ -116,7 +119,7 @@ def _c_calls(
     r_ids = ffi.new("uint32_t[]", q.token_ids.tolist() * ROUND)
     r_counts = ffi.new("uint32_t[]", q.counts.tolist() * ROUND)
     r_survivors = ffi.new("uint32_t[]", [k] * ROUND)
-    r_positions = ffi.new("uint32_t[]", list(round_._positions))
+    r_positions = ffi.new("uint32_t[]", round_._arrays[3].tolist())
     draws = ffi.new("double[]", ROUND + 1)
     p, r = (
         ffi.from_buffer("uint8_t[]", packet),

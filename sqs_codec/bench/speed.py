@@ -54,7 +54,8 @@ THRESHOLD, CONFORMAL = "encode_logits, Threshold", "encode_logits, Conformal + u
 CODINGS = {"entropy": "entropy", "enumerative": "enum.", "bitpack": "pack"}
 CONSTRICTION = ("constriction, encode", "constriction, decode")
 STEP = "draft step"
-LOOP, THREADS = "encode_logits, in a loop", "encode_batch, threads={}"
+LOOP, THREADS = "TopK, in a loop", "{}, threads={}"
+TOP_K_RULE, THRESHOLD_RULE = "TopK", "Threshold"
 
 
 @dataclass(frozen=True)
@@ -562,18 +563,22 @@ class Bench:
     def threads(self, cores: int) -> Group:
         """Time batches, with as many threads as there are cores."""
         keep = sqs.TopK(K)
+        rules = {TOP_K_RULE: keep, THRESHOLD_RULE: sqs.Threshold(BETA)}
         cases = []
         for n in self._plan.batches:
             rows = np.resize(self._all.draft, (n, self._vocab_size))
-            at = (rows, keep, TEMPERATURE)
             loop = (self._codec, list(rows), keep, TEMPERATURE, LOOP)
             contestants = [c.encode_logits(*loop)]
             contestants += [
-                c.encode_batch(self._codec, *at, threads, THREADS.format(threads))
+                c.encode_batch(
+                    *(self._codec, rows, rule, TEMPERATURE, threads),
+                    THREADS.format(name, threads),
+                )
+                for name, rule in rules.items()
                 for threads in range(1, cores + 1)
             ]
             cases.append(Case(n, self._time(contestants), self._vocab_size))
-        title = f"Batches, a row's time: V = {self._vocab_size}, {cores} cores"
+        title = f"encode_batch, a row's time: V = {self._vocab_size}, {cores} cores"
         return Group("threads", title, "rows", cases)
 
 
@@ -635,9 +640,11 @@ def bars(groups: dict[str, Group], bench: Bench) -> list[Bar]:
         ratio = by_engine[NUMBA].over(by_engine[base])
         found.append(Bar(f"encode_logits, {NUMBA} / {base}", ratio, 3))
     if "threads" in groups:
-        batch = groups["threads"].cases[-1].times
-        gain = batch[THREADS.format(1)].over(batch[THREADS.format(2)])
-        found.append(Bar("encode_batch: 1 thread / 2", gain, 1.8, True))
+        batch = groups["threads"].cases[-1]
+        for rule in (TOP_K_RULE, THRESHOLD_RULE):
+            one, two = (batch.times[THREADS.format(rule, n)] for n in (1, 2))
+            name = f"{batch.value} rows, {rule}: 1 thread / 2"
+            found.append(Bar(name, one.over(two), 1.8, True))
     return found
 
 
@@ -691,8 +698,11 @@ def run(
         if cores == 2:
             groups.append(bench.threads(cores))
     held = bars({group.name: group for group in groups}, bench)
-    for name, (python, alone) in calls.items():
-        held.append(Bar(f"Python's part of {name}", python.beyond(alone), 3, unit="us"))
+    for name in overhead.SINGLE:
+        if name in calls:
+            python, alone = calls[name]
+            part = python.beyond(alone)
+            held.append(Bar(f"Python's part of {name}", part, 3, unit="us"))
     measured = {
         "source": source.summary,
         "rows": len(bench.rows),
