@@ -38,7 +38,8 @@ class Core(Protocol):
 
     Every method takes arguments that `Codec` has checked for type, shape and
     codec, except where a status is mentioned: those conditions are the core's
-    to find. Arrays are C-contiguous, and those returned are new.
+    to find. Arrays are C-contiguous; those returned are new, and `frozen` where
+    they are a distribution's.
     """
 
     def __init__(
@@ -56,9 +57,9 @@ class Core(Protocol):
     ) -> tuple[int, int, list[tuple[Ids, Ids]], list[float]]:
         """Return status, rows done, their (ids, counts) pairs and dropped masses.
 
-        The logits are rows [B, V] of float16, float32 or float64, or of uint16,
-        which holds bfloat16. A row is contiguous; from one to the next is any
-        number of values. If the status isn't OK, the row after those done is to
+        The logits are rows [B, V], or one row [V], of float16, float32 or float64, or
+        of uint16, which holds bfloat16. A row is contiguous; from one to the next is
+        any number of values. If the status isn't OK, the row after those done is to
         blame, and the lists hold nothing of use. No masses, and no time for them,
         unless `mass`. `bits_per_tv` is 0 or, if the coding is the entropy coding,
         a price.
@@ -133,6 +134,14 @@ class Core(Protocol):
         `quantize_logits`) and L+1 numbers from [0, 1). The resolutions are the sums
         of counts, whatever the codec's.
         """
+
+
+def frozen(array: Ids) -> Ids:
+    """Return a view that can't be written nor be made writeable."""
+    if array.flags.writeable:
+        array.flags.writeable = False
+        array = array.view()
+    return array
 
 
 def _choose() -> str:

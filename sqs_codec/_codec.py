@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sqs_codec._backend import core_class
+from sqs_codec._backend import core_class, frozen
 from sqs_codec._errors import Status, packet_error
 from sqs_codec._format import (
     MAX_ENTROPY_SURVIVORS,
@@ -105,9 +105,7 @@ class SparseDistribution:
             dropped_mass = float(dropped_mass)
             if not 0 <= dropped_mass <= 1:
                 raise ValueError(f"dropped_mass must be in [0, 1], got {dropped_mass}")
-        self._set(
-            _frozen(ids), _frozen(occupancy), vocab_size, resolution, dropped_mass
-        )
+        self._set(frozen(ids), frozen(occupancy), vocab_size, resolution, dropped_mass)
 
     def _set(
         self,
@@ -293,7 +291,7 @@ class Round:
     @classmethod
     def _from_core(cls, arrays: RoundArrays, codec: Codec) -> Round:
         """Wrap what a core vouches for."""
-        ids, counts = map(_frozen, arrays[:2])
+        ids, counts, _, _ = arrays
         distributions, tokens = [], []
         start = 0
         for n, position in zip(arrays[2].tolist(), arrays[3].tolist(), strict=True):
@@ -488,16 +486,14 @@ class Codec:
         mass: bool,
     ) -> SparseDistribution:
         """Do what `quantize` does, without dropped mass if not `mass`."""
-        rows = self._row("logits", logits)[None]
+        row = self._row("logits", logits)
         options = self._options(keep, temperature, bits_per_tv, mass)
-        status, _, pairs, masses = self._core.quantize_logits(rows, *options)
+        status, _, pairs, masses = self._core.quantize_logits(row, *options)
         if status:
-            raise self._rows_error(rows, 0, status)
+            raise self._rows_error(row[None], 0, status)
         ids, counts = pairs[0]
         dropped = masses[0] if mass else None
-        return SparseDistribution._from_core(
-            _frozen(ids), _frozen(counts), self, dropped
-        )
+        return SparseDistribution._from_core(ids, counts, self, dropped)
 
     def _quantize_rows(
         self,
@@ -513,7 +509,7 @@ class Codec:
         pairs, masses = self._run(call, rows, options, threads)
         dropped = masses if mass else [None] * len(pairs)
         return [
-            SparseDistribution._from_core(_frozen(ids), _frozen(counts), self, one)
+            SparseDistribution._from_core(ids, counts, self, one)
             for (ids, counts), one in zip(pairs, dropped, strict=True)
         ]
 
@@ -599,9 +595,7 @@ class Codec:
         status, ids, counts, dropped = self._core.quantize_probs(row, keep, price)
         if status != Status.OK:
             raise _row_error("probs", row, status)
-        return SparseDistribution._from_core(
-            _frozen(ids), _frozen(counts), self, dropped
-        )
+        return SparseDistribution._from_core(ids, counts, self, dropped)
 
     def encode_logits(
         self,
@@ -628,11 +622,11 @@ class Codec:
         >>> data == codec.encode(codec.quantize(logits, sqs.TopK(3), 0.8))
         True
         """
-        rows = self._row("logits", logits)[None]
+        row = self._row("logits", logits)
         options = self._options(keep, temperature, bits_per_tv, self.tail_mass)
-        status, _, packets, masses = self._core.encode_logits(rows, *options)
+        status, _, packets, masses = self._core.encode_logits(row, *options)
         if status:
-            raise self._rows_error(rows, 0, status)
+            raise self._rows_error(row[None], 0, status)
         packet: bytes = packets[0]
         return packet + _tail(masses[0]) if self.tail_mass else packet
 
@@ -777,9 +771,7 @@ class Codec:
         status, ids, counts = self._core.decode(packet[:end])
         if status != Status.OK:
             raise packet_error(status, len(packet))
-        return SparseDistribution._from_core(
-            _frozen(ids), _frozen(counts), self, dropped
-        )
+        return SparseDistribution._from_core(ids, counts, self, dropped)
 
     def encode_round(
         self, distributions: Sequence[SparseDistribution], tokens: Sequence[int]
@@ -984,14 +976,6 @@ class Codec:
                 f"coding {self.coding!r} holds at most {self.max_support} tokens, got "
                 f"{q.token_ids.size}; keep fewer, lower the resolution or use 'entropy'"
             )
-
-
-def _frozen(array: NDArray[np.uint32]) -> NDArray[np.uint32]:
-    """Return a view that can't be written nor be made writeable."""
-    if array.flags.writeable:
-        array.flags.writeable = False
-        array = array.view()
-    return array
 
 
 def _floats(name: str, values: ArrayLike) -> NDArray[np.floating]:

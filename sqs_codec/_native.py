@@ -56,6 +56,7 @@ def isa_name() -> str:
 
 
 NULL = ffi.NULL
+OK = lib.SQS_OK
 
 
 def _in(array: Ids) -> Any:
@@ -70,14 +71,14 @@ def _memory(memory: Ids | None) -> Any:
 
 def _expect_ok(status: int) -> None:
     """Fail on what `Codec` should have caught."""
-    if status != lib.SQS_OK:
+    if status != OK:
         text = ffi.string(lib.sqs_status_text(status)).decode()
         raise AssertionError(f"the C core refused its arguments: {text}")
 
 
 def _values(rows: NDArray[Any]) -> Any:
     """Return where the rows are, to be kept as long as that is used."""
-    if len(rows) == 1 or rows.flags.c_contiguous:
+    if rows.ndim == 1 or rows.flags.c_contiguous:
         return ffi.from_buffer(rows)
     return ffi.cast("void *", rows.ctypes.data)
 
@@ -143,7 +144,7 @@ class _Buffers:
         return self.round
 
     def take(self, status: int) -> tuple[Ids, Ids]:
-        n = self.survivors[0] if status == lib.SQS_OK else 0
+        n = self.survivors[0] if status == OK else 0
         return _copy(self.ids, n), _copy(self.counts, n)
 
 
@@ -199,14 +200,15 @@ class Core:
     ) -> tuple[_Buffers, int]:
         """Set what all calls on rows take, but where they are; return how many."""
         to = self._local.buffers
-        n, _ = rows.shape
-        if n > to.room:
-            to.hold_rows(n)
         ours = to.rows
+        n = 1
+        if rows.ndim == 2:
+            n = len(rows)
+            ours.stride = rows.strides[0] // rows.itemsize
+            if n > to.room:
+                to.hold_rows(n)
         ours.dtype = DTYPES[rows.dtype]
         ours.n = n
-        if n > 1:
-            ours.stride = rows.strides[0] // rows.itemsize
         rule = to.keep
         rule.kind = keep._kind
         rule.value = keep._value
@@ -246,7 +248,7 @@ class Core:
             to.done,
         )
         del pointer
-        if status != lib.SQS_OK:
+        if status != OK:
             return status, to.done[0], [], []
         if n == 1:
             pairs = [to.take(status)]
@@ -284,7 +286,7 @@ class Core:
             to.done,
         )
         del pointer
-        if status != lib.SQS_OK:
+        if status != OK:
             return status, to.done[0], [], []
         found = [ffi.unpack(packets, sizes[0])] if n else []
         for i in range(1, n):
@@ -295,7 +297,7 @@ class Core:
     def quantize_probs(
         self, probs: NDArray[np.floating], keep: Keep, bits_per_tv: float
     ) -> tuple[int, Ids, Ids, float]:
-        to, _ = self._fill(probs[None], keep, bits_per_tv)
+        to, _ = self._fill(probs, keep, bits_per_tv)
         pointer = to.rows.values = _values(probs)  # it keeps the probabilities alive
         status = lib.sqs_quantize_probs(
             self._codec,
@@ -377,7 +379,7 @@ class Core:
         if status == lib.SQS_NO_SPACE:
             round_ = _RoundBuffers(most)
             status = self._decode_round(packet, memory, round_)
-        length = round_.length[0] if status == lib.SQS_OK else 0
+        length = round_.length[0] if status == OK else 0
         survivors = _copy(round_.survivors, length)
         n = int(survivors.sum())
         return (

@@ -16,6 +16,7 @@ from sqs_codec import _numba_packet as fields
 from sqs_codec import _numba_quantize as quantization
 from sqs_codec import _numba_sparsify as sparsification
 from sqs_codec import _numba_verify as verification
+from sqs_codec._backend import frozen
 from sqs_codec._errors import Status
 from sqs_codec._format import (
     MAX_ENUMERATIVE_SUPPORT,
@@ -68,7 +69,7 @@ class Core:
             )
             if status != OK:
                 return status, len(pairs), pairs, masses
-            pairs.append((ids, counts))
+            pairs.append((frozen(ids), frozen(counts)))
             masses.append(dropped)
         return OK, len(pairs), pairs, masses if mass else []
 
@@ -90,7 +91,7 @@ class Core:
                 status = LARGE_SUPPORT
             if status != OK:
                 return status, len(packets), packets, masses
-            packets.append(self.encode(_read_only(ids), _read_only(counts)))
+            packets.append(self.encode(frozen(ids), frozen(counts)))
             masses.append(dropped)
         return OK, len(packets), packets, masses if mass else []
 
@@ -131,7 +132,7 @@ class Core:
             )
         else:
             found = quantization.fit_plainly(*tokens, dropped, resolution, self._error)
-        return status, *found, dropped
+        return status, *map(frozen, found), dropped
 
     def bits(self, ids: Ids, counts: Ids) -> int:
         if self._codec[2] == ENTROPY:
@@ -149,13 +150,13 @@ class Core:
     def decode(self, packet: bytes) -> tuple[int, Ids, Ids]:
         data = np.frombuffer(packet, np.uint8)
         if self._codec[2] == ENTROPY:
-            found: tuple[int, Ids, Ids] = entropy.decode(data, *self._codec[:2])
-            return found
+            status, ids, counts = entropy.decode(data, *self._codec[:2])
+            return status, frozen(ids), frozen(counts)
         most = min(self._codec[:2])
         ids = np.empty(most, np.uint32)
         counts = np.empty(most, np.uint32)
         status, k = fields.decode(data, *self._codec, ids, counts)
-        return status, ids[:k].copy(), counts[:k].copy()
+        return status, frozen(ids[:k].copy()), frozen(counts[:k].copy())
 
     def encode_round(
         self,
@@ -187,7 +188,7 @@ class Core:
         if status != OK:
             return status, none, none, none, none
         ids, counts, survivors, positions = found
-        return status, ids, counts, survivors, positions
+        return status, frozen(ids), frozen(counts), survivors, positions
 
     def _decode_fields(self, data: NDArray[np.uint8]) -> tuple[Any, ...]:
         """Do what `decode_round` does, in the other codings."""
@@ -293,14 +294,9 @@ def _writable(array: NDArray[Any]) -> NDArray[Any]:
     return array if array.flags.writeable else array.copy()
 
 
-def _read_only(array: Ids) -> Ids:
-    array.flags.writeable = False
-    return array
-
-
 def _rows(values: NDArray[Any]) -> Iterator[NDArray[np.floating]]:
     """Return rows that Numba has functions for."""
-    values = _writable(values)
+    values = _writable(np.atleast_2d(values))
     if values.dtype.itemsize == 2:
         is_half = values.dtype == np.float16
         return (sparsification.widen(r, is_half) for r in values.view(np.uint16))

@@ -17,10 +17,6 @@ _pool: ThreadPoolExecutor | None = None
 _size = 0
 
 
-SHARE = 2
-"""A thread takes a part of what is left such that all could do so this often."""
-
-
 LEAST = 4
 """Of a part: to hand one over takes as long as a row."""
 
@@ -30,14 +26,14 @@ class _Parts:
 
     def __init__(self, n: int, threads: int) -> None:
         self._lock = threading.Lock()
-        self._start, self._n, self._takers = 0, n, SHARE * threads
+        self._start, self._n, self._threads = 0, n, threads
 
     def take(self) -> tuple[int, int] | None:
-        """Return the next one, or None if there is none left."""
+        """Return a thread's share of what is left, or None if nothing is."""
         with self._lock:
             start = self._start
             left = self._n - start
-            size = min(left, max(LEAST, -(-left // self._takers)))
+            size = min(left, max(LEAST, -(-left // self._threads)))
             self._start += size
         return (start, start + size) if size else None
 

@@ -24,6 +24,7 @@ except ModuleNotFoundError as error:
         "sqs_codec.torch needs PyTorch: pip install 'sqs-codec[torch]'"
     ) from error
 
+from sqs_codec._backend import frozen
 from sqs_codec._codec import (
     Codec,
     Round,
@@ -31,7 +32,6 @@ from sqs_codec._codec import (
     _check_keep,
     _check_temperature,
     _contiguous_rows,
-    _frozen,
 )
 from sqs_codec._keep import Keep, Kind, TopK
 from sqs_codec._resolution import Resolution
@@ -244,7 +244,7 @@ def _quantize_on_device(
         q = narrow.quantize(row, TopK(width), temperature)
         distributions.append(
             SparseDistribution._from_core(
-                _frozen(ids[q.token_ids]), q.counts, codec, mass
+                frozen(ids[q.token_ids]), q.counts, codec, mass
             )
         )
     return distributions
