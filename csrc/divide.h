@@ -19,7 +19,7 @@ extern const uint64_t sqs_reciprocals[SQS_MOST_RECIPROCAL + 1];
 /* The upper half of a product. */
 static inline uint64_t sqs_multiply_high(uint64_t a, uint64_t b)
 {
-#ifdef __SIZEOF_INT128__
+#if defined __SIZEOF_INT128__ && !defined SQS_LIMB32
     __extension__ typedef unsigned __int128 wide;
     return (uint64_t)((wide)a * b >> 64);
 #else

@@ -150,9 +150,9 @@ static uint32_t guess(const sqs_big *r, uint32_t i, uint32_t upper)
     return c < upper ? (uint32_t)c : upper - 1;
 }
 
-/* To divide a limb takes about six times what it takes to multiply one; and f has its
- * full length then, where [d]_i is built up from nothing. So a factor that is
- * moved costs as much as 14 = 2 (1 + 6) that are built. */
+/* To divide a limb takes about six times what it takes to multiply one; and f
+ * has its full length then, where [d]_i is built up from nothing. So a factor
+ * that is moved costs as much as 14 = 2 (1 + 6) that are built. */
 #define DEAR 14u
 
 /* f = [c]_i becomes [d]_{i+1} for d > c: by the factors c + 1 .. d that are

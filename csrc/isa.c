@@ -4,7 +4,7 @@
 #include "row.h"
 
 #ifdef SQS_HAS_X86
-#ifdef __clang__ /* of which not every version knows the name */
+#if defined __clang__ || __GNUC__ < 11 /* may not know the name */
 #include <cpuid.h>
 
 static bool has_f16c(void)

@@ -49,7 +49,7 @@ static scratch cut_scratch(void *memory, const sqs_codec *codec)
 
 /* The smallest value that isn't masked: of logits the lowest finite one, of
  * probabilities the smallest above 0. */
-static double least_value(sqs_dtype dtype, bool probs)
+static double lowest_value(sqs_dtype dtype, bool probs)
 {
     if (dtype == SQS_F64)
         return probs ? 0x1p-1074 : -DBL_MAX;
@@ -70,7 +70,7 @@ static sqs_row make_row(const sqs_codec *codec, const sqs_rows *rows,
         .kernels = sqs_find_kernels(codec->isa, rows->dtype),
         .scanned = {.n = codec->vocab_size,
                     .maxima = s->maxima,
-                    .least = least_value(rows->dtype, probs)},
+                    .lowest = lowest_value(rows->dtype, probs)},
         .probs = probs,
         .kept = {s->ids, s->values, s->work},
         .heap = s->heap};

@@ -1,11 +1,11 @@
 /*
  * row.h - passes over whole rows, for each instruction set and element type.
  *
- * A row is read once for the maxima of its groups, and after that only where
- * it has something to offer. A group is SQS_GROUP consecutive values, seen as
- * vectors of SQS_LANES; it has a maximum for each lane, so that no pass ever
- * reduces a vector to a number. What is past the end of a row counts as
- * -infinity.
+ * A row is read once for the maxima of its groups, once more if its terms are
+ * to be summed, and otherwise only where it has something to offer. A group is
+ * SQS_GROUP consecutive values, seen as vectors of SQS_LANES; it has a maximum
+ * for each lane, so that nothing is ever reduced to one number. What is past
+ * the end of a row counts as -infinity.
  *
  * The k-th largest of any values that belong to different tokens is a lower
  * bound on the k-th largest of the row: so of the maxima, or for a small k of
@@ -46,13 +46,13 @@ static inline uint32_t sqs_maxima(uint32_t n)
     return (n + SQS_GROUP - 1) / SQS_GROUP * SQS_LANES;
 }
 
-/* A row whose maxima are known. */
+/* A row, and what a scan finds out about it. */
 typedef struct sqs_scanned {
     const void *values;
     uint32_t n;
+    double lowest; /* what is below it is masked */
     void *maxima; /* room for sqs_maxima(n) of float or, for SQS_F64, double */
     double max;   /* the largest of them */
-    double least; /* the least value that isn't masked */
 } sqs_scanned;
 
 /* Tokens of a row by ascending id, and their values. */
@@ -76,7 +76,7 @@ typedef struct sqs_kernels {
     void (*sum_blocks)(const void *values, uint32_t n, double *sums,
                        double *least);
 
-    /* Takes the k largest values from row->least on, ties by lower id, or as
+    /* Takes the k largest values from row->lowest on, ties by lower id, or as
      * many as there are; returns how many. */
     uint32_t (*take_top)(const sqs_scanned *row, uint32_t k,
                          const sqs_taken *to);

@@ -181,10 +181,10 @@ TARGET static VALUE ROW(bound_top)(const sqs_scanned *row, uint32_t k)
         maxima = bins;
         n = SQS_BINS;
     }
-    VALUE least = (VALUE)row->least;
-    if (ROW(count)(maxima, n, least) < k)
-        return least;
-    return ROW(find_bound)(maxima, n, k, k / 8, least, (VALUE)row->max);
+    VALUE lowest = (VALUE)row->lowest;
+    if (ROW(count)(maxima, n, lowest) < k) /* nothing to find */
+        return lowest;
+    return ROW(find_bound)(maxima, n, k, k / 8, lowest, (VALUE)row->max);
 }
 
 /* Appends to n tokens those of a group from `bound` on. */

@@ -24,11 +24,13 @@
 #include <stdint.h>
 #include <string.h>
 
-#if FLT_EVAL_METHOD != 0
+#if FLT_EVAL_METHOD != 0 && FLT_EVAL_METHOD != 16 /* 16 is about _Float16 */
 #error "sqs needs floats evaluated in their own precision (SSE2, not x87)"
 #endif
-#ifdef __clang__ /* gcc takes this by -ffp-contract=off or -std=c11 alone */
+#ifdef __clang__
 #pragma STDC FP_CONTRACT OFF
+#elif defined __GNUC__ /* which has no such thing, but -ffp-contract=off */
+#pragma GCC optimize("fp-contract=off")
 #endif
 #if defined __FAST_MATH__ || defined __ASSOCIATIVE_MATH__ ||                 \
     (defined __FINITE_MATH_ONLY__ && __FINITE_MATH_ONLY__)
@@ -125,17 +127,6 @@ static inline double sqs_sum(const double *values, uint32_t n)
     double lanes[SQS_LANES] = {0};
     for (uint32_t i = 0; i < n; i++)
         lanes[i % SQS_LANES] += values[i];
-    return sqs_fold_lanes(lanes);
-}
-
-/* The sum of the values at n ascending places, as sqs_sum would have it if all
- * other values were 0: the same bits, if they are. */
-static inline double sqs_sum_at(const double *values, const uint32_t *places,
-                                uint32_t n)
-{
-    double lanes[SQS_LANES] = {0};
-    for (uint32_t i = 0; i < n; i++)
-        lanes[places[i] % SQS_LANES] += values[places[i]];
     return sqs_fold_lanes(lanes);
 }
 

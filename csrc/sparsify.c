@@ -5,8 +5,8 @@
  * ties going to the lower id. The order is that of the values themselves,
  * compared exactly, so the set that TOP_K keeps involves no arithmetic. The
  * other rules compare terms: single-precision exponentials relative to the
- * row's maximum, and their sum. Only for few tokens are terms looked at, those
- * from a value on that no token beyond can have the term in question.
+ * row's maximum, and their sum. Beside that, terms are looked at for few tokens
+ * only: those from a value on below which no term can be large enough.
  */
 #include "internal.h"
 
@@ -25,8 +25,8 @@ static float exponent_scale(double temperature)
 }
 
 /* A token's probability up to a common factor. With float values the
- * difference is what single precision makes of it: 53 bits are more than twice
- * 24, so rounding twice is rounding once. */
+ * difference is what single precision makes of it: 53 bits are at least 2 * 24
+ * + 2, so rounding twice is rounding once. */
 static double term(const sqs_row *row, double value)
 {
     if (row->probs)
@@ -127,8 +127,8 @@ static double value_bound(const sqs_row *row, double level)
     else if (!row->probs)
         bound = max + (low_log2(level < 1 ? level : 1) - MARGIN) /
                           (double)row->scale;
-    if (!(bound > row->scanned.least))
-        bound = row->scanned.least;
+    if (!(bound > row->scanned.lowest))
+        bound = row->scanned.lowest;
     return bound < max ? bound : max;
 }
 

@@ -1,10 +1,10 @@
 /*
  * verify.c - which of a round's tokens stand, and which one follows.
  *
- * Every target row is read once, to be checked and summed: by blocks, whose
- * sums are kept. A token is then drawn by walking over sums of blocks, and
- * over the values of one block alone. A residual differs from its row at the
- * tokens of a support, so only the blocks that hold one are summed anew.
+ * Every target row is read to be checked and summed: by blocks, whose sums
+ * are kept. A token is then drawn by walking over sums of blocks, and over the
+ * values of one block alone. A residual differs from its row at the tokens of
+ * a support, so only the blocks that hold one are summed anew.
  */
 #include <math.h>
 #include <stdbool.h>
@@ -106,7 +106,8 @@ static void sum_residuals(target_row *row, const draft *q)
     }
 }
 
-static double sum_blocks(const target_row *row)
+/* In the order in which draw_token passes them. */
+static double sum_of_blocks(const target_row *row)
 {
     double sum = 0;
     for (uint32_t i = 0; i < blocks(row->n); i++)
@@ -147,12 +148,12 @@ static uint32_t draw_token(const target_row *row, const draft *q, double sum,
 static uint32_t draw_residual(target_row *row, const draft *q, double draw)
 {
     sum_residuals(row, q);
-    double sum = sum_blocks(row);
+    double sum = sum_of_blocks(row);
     if (sum > 0)
         return draw_token(row, q, sum, draw);
     const draft none = {.n = 0};
     check_row(row);
-    return draw_token(row, &none, sum_blocks(row), draw);
+    return draw_token(row, &none, sum_of_blocks(row), draw);
 }
 
 static uint32_t sum_counts(const uint32_t *counts, uint32_t n)
@@ -163,11 +164,10 @@ static uint32_t sum_counts(const uint32_t *counts, uint32_t n)
     return sum;
 }
 
-static target_row make_target(const sqs_codec *codec, const sqs_rows *target,
-                              double *sums, uint32_t i)
+static target_row make_target(const sqs_kernels *kernels, uint32_t n,
+                              const sqs_rows *target, double *sums, uint32_t i)
 {
-    uint32_t n = codec->vocab_size;
-    target_row row = {.kernels = sqs_find_kernels(codec->isa, target->dtype),
+    target_row row = {.kernels = kernels,
                       .n = n,
                       .sums = sums + (size_t)i * blocks(n)};
     if (target->dtype == SQS_F32)
@@ -184,15 +184,17 @@ sqs_status sqs_verify(const sqs_codec *codec, uint32_t length,
                       void *scratch, uint32_t *accepted, uint32_t *token,
                       uint32_t *done)
 {
+    const sqs_kernels *kernels = sqs_find_kernels(codec->isa, target->dtype);
+    uint32_t n = codec->vocab_size;
     for (*done = 0; *done <= length; ++*done) {
-        target_row row = make_target(codec, target, scratch, *done);
+        target_row row = make_target(kernels, n, target, scratch, *done);
         sqs_status status = check_row(&row);
         if (status != SQS_OK)
             return status;
     }
     for (*accepted = 0; *accepted < length; ++*accepted) {
         uint32_t i = *accepted;
-        target_row row = make_target(codec, target, scratch, i);
+        target_row row = make_target(kernels, n, target, scratch, i);
         row.total = sqs_sum(row.sums, blocks(row.n));
         draft q = {token_ids, counts, survivors[i],
                    sum_counts(counts, survivors[i])};
@@ -204,7 +206,7 @@ sqs_status sqs_verify(const sqs_codec *codec, uint32_t length,
         counts += survivors[i];
     }
     const draft none = {.n = 0};
-    target_row last = make_target(codec, target, scratch, length);
-    *token = draw_token(&last, &none, sum_blocks(&last), draws[length]);
+    target_row last = make_target(kernels, n, target, scratch, length);
+    *token = draw_token(&last, &none, sum_of_blocks(&last), draws[length]);
     return SQS_OK;
 }

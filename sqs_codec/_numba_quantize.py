@@ -240,9 +240,11 @@ def check_probs(values, finite):
     """Return a status."""
     if not finite:
         return NOT_FINITE
+    least = 0.0
     for p in values:
-        if p < 0:
-            return NOT_FINITE if p == -np.inf else NEGATIVE
+        least = min(least, p)
+    if least < 0:
+        return NOT_FINITE if least == -np.inf else NEGATIVE
     return OK
 
 

@@ -89,7 +89,11 @@ def verify(
         raise TypeError(f"round_ must be a Round, got {type(round_).__name__}")
     rows = _check_target(round_, target_probs)
     core = _core(core_class(), rows.shape[1])
-    draws = rng.random(len(rows))
+    draws = np.ascontiguousarray(rng.random(len(rows)), np.float64)
+    if draws.shape != (len(rows),):
+        raise ValueError(
+            f"rng.random({len(rows)}) must have so many numbers, got {draws.shape}"
+        )
     status, done, accepted, token = core.verify(*round_._arrays, rows, draws)
     if status:
         raise _target_error(done, rows[done], status)
@@ -118,7 +122,7 @@ def _check_target(
             f"target_probs must have shape {expected} (a row for each drafted token "
             f"and one for the token after), got {target_probs.shape}"
         )
-    return _contiguous_rows(target_probs)
+    return _contiguous_rows(np.asarray(target_probs))
 
 
 def _target_error(i: int, row: NDArray[np.floating], status: int) -> ValueError:

@@ -53,6 +53,44 @@ def test_awkward_logits(seed):
             assert as_lists(codec.decode(packet)) == (ids, counts, None)
 
 
+@pytest.mark.parametrize("seed", range(150))
+def test_rules_at_the_very_limit(seed):
+    """Parameters that are a token's own probability, or beside it by rounding."""
+    rng = np.random.default_rng(seed)
+    vocab_size = int(rng.choice([2, 17, 300, 1200]))
+    row, temperature = random_logits(rng, vocab_size), float(rng.choice([0.3, 0.7, 5]))
+    terms = np.array(reference.softmax_terms(row, temperature))
+    ranked = np.argsort(-row.astype(float), kind="stable")
+    total = reference.striped_sum(terms)
+    masses = np.add.accumulate(terms[ranked])
+    codec = sqs.Codec(vocab_size)
+    for at in {0, 1, *rng.integers(0, min(vocab_size, 100), 5).tolist()}:
+        term = terms[ranked[at]]
+        for rule, exact in (
+            (sqs.MinP, term / terms[ranked[0]]),
+            (sqs.Threshold, term / total),
+            (sqs.TopP, min(masses[at] / total, 1)),
+        ):
+            for value in (exact, np.nextafter(exact, 0), np.nextafter(exact, 1)):
+                if value > 0:
+                    keep = rule(value)
+                    expected = reference_quantize(row, keep, temperature, codec)
+                    assert as_lists(codec.quantize(row, keep, temperature)) == expected
+
+
+@pytest.mark.parametrize("temperature", [0.3, 0.7, 1.0])
+def test_logits_about_those_of_a_power_of_two(temperature):
+    """What rounding makes of an exponent decides, not what the exponent is."""
+    codec = sqs.Codec(33)
+    for exponent in range(1, 60):
+        row = np.zeros(33, np.float32)
+        row[1:] = -exponent * temperature * math.log(2)
+        row[1:].view(np.uint32)[:] += np.arange(-16, 16, dtype=np.int32).view(np.uint32)
+        keep = sqs.MinP(2.0**-exponent)
+        expected = reference_quantize(row, keep, temperature, codec)
+        assert as_lists(codec.quantize(row, keep, temperature)) == expected
+
+
 @pytest.mark.parametrize("seed", range(100))
 def test_probabilities(seed):
     rng = np.random.default_rng(seed)

@@ -316,6 +316,112 @@ def test_targets_are_checked(change, error, message):
         sqs.verify(sqs.Round([q], [0]), change(p), np.random.default_rng(0))
 
 
+def whole_weights(rng, vocab_size):
+    """Return weights that sum to about 2^20, most of them 0 for long stretches."""
+    weights = np.zeros(vocab_size, np.int64)
+    few = rng.permutation(vocab_size)[: rng.integers(2, 40)]
+    cuts = np.sort(rng.integers(0, 1 << 20, few.size - 1))
+    weights[few] = np.diff(cuts, prepend=0, append=1 << 20)
+    weights[few[0]] += rng.integers(-500, 500)
+    return np.maximum(weights, 0)
+
+
+def first_beyond(weights, numerator, denominator):
+    """Return the first token to which the share of the draw doesn't reach."""
+    reached = np.cumsum(weights) * denominator
+    return int(np.searchsorted(reached, numerator * int(weights.sum()), "right"))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("seed", range(30))
+def test_tokens_are_drawn_by_whole_numbers(seed, dtype):
+    """Where all sums are exact, the token is the one that integers give."""
+    rng = np.random.default_rng(seed)
+    vocab_size = int(rng.choice([2, 255, 256, 257, 1000, 5000]))
+    kept = np.sort(rng.permutation(vocab_size)[: rng.integers(1, 8)])
+    counts = np.ones(kept.size, np.int64)
+    counts[rng.integers(kept.size)] += 64 - kept.size
+    weights = whole_weights(rng, vocab_size)
+    drafted = int(rng.integers(kept.size))
+    weights[kept[drafted]] = 0  # so it is rejected, whatever is drawn
+    if not weights.any() or abs(weights.sum() - (1 << 20)) > 900:
+        weights[[0, 1]] = 0
+        weights[1 if kept[drafted] == 0 else 0] = (1 << 20) - weights.sum()
+    rest = weights * 64
+    rest[kept] -= counts * weights.sum()
+    rest = np.maximum(rest, 0)
+    q = sqs.SparseDistribution(kept, counts, vocab_size)
+    after_one = sqs.Round([q], [kept[drafted]])
+    target = np.stack([weights, weights]).astype(dtype) / dtype(1 << 20)
+    sure = sqs.SparseDistribution([kept[0]], [1], vocab_size)
+    after_all = sqs.Round([sure], [kept[0]])
+    accepted = target.copy()
+    accepted[0] = np.arange(vocab_size) == kept[0]
+    for number in {0, 1, 1023, *rng.integers(0, 1024, 20).tolist()}:
+        script = Script([0.5, number / 1024])
+        expected = first_beyond(rest, number, 1024)
+        assert sqs.verify(after_one, target, script) == sqs.Verdict(0, expected)
+        script = Script([0.5, number / 1024])
+        expected = first_beyond(weights, number, 1024)
+        assert sqs.verify(after_all, accepted, script) == sqs.Verdict(1, expected)
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_what_is_impossible_is_not_drawn_by_rounding(seed):
+    p = np.zeros((2, 256))
+    p[0, 0] = 1
+    p[1, :200] = np.random.default_rng(seed).random(200)
+    p[1] /= p[1].sum()
+    q = sqs.SparseDistribution([0], [1], 256)
+    for draw in (0.0, np.nextafter(1, 0)):
+        verdict = sqs.verify(sqs.Round([q], [0]), p, Script([0.0, draw]))
+        assert p[1, verdict.token] > 0
+
+
+def test_targets_of_any_layout():
+    rng = np.random.default_rng(3)
+    q = sqs.SparseDistribution([3, 40, 99], [5, 3, 2], 100)
+    round_ = sqs.Round([q] * 4, [40, 3, 99, 3])
+    p = rng.dirichlet(np.ones(100), 5) / 2
+    p[:, [3, 40, 99]] += [0.25, 0.15, 0.1]
+    spread = np.full((5, 3, 110), np.nan)
+    spread[:, 1, 5:105] = p
+    locked = p.copy()
+    locked.flags.writeable = False
+    for same in (
+        spread[:, 1, 5:105],
+        np.asfortranarray(p),
+        p[::-1].copy()[::-1],
+        locked,
+        np.ma.array(p),
+        np.frombuffer(b"\0" + p.tobytes(), np.uint8)[1:].view(float).reshape(5, 100),
+    ):
+        for seed in range(20):
+            ours, theirs = np.random.default_rng(seed), np.random.default_rng(seed)
+            assert sqs.verify(round_, same, ours) == sqs.verify(round_, p, theirs)
+    same = np.broadcast_to(p[0], p.shape)
+    assert sqs.verify(round_, same, Script([0] * 5)).accepted == 4
+
+
+def test_a_number_for_each_row_is_drawn():
+    q = sqs.SparseDistribution([0], [1], 2)
+    ours, theirs = np.random.default_rng(0), np.random.default_rng(0)
+    sqs.verify(sqs.Round([q] * 3, [0] * 3), np.tile([0.0, 1.0], (4, 1)), ours)
+    theirs.random(4)
+    assert ours.random() == theirs.random()
+
+
+@pytest.mark.parametrize("size", [0, 1, 3])
+def test_a_generator_must_give_what_it_is_asked_for(size):
+    class Short:
+        def random(self, _):
+            return np.zeros(size)
+
+    q = sqs.SparseDistribution([0], [1], 2)
+    with pytest.raises(ValueError, match=r"rng.random\(2\) must have"):
+        sqs.verify(sqs.Round([q], [0]), np.full((2, 2), 0.5), Short())
+
+
 def test_expected_rejections_are_within_the_bound(real_rows):
     """Mismatch + dropped mass + K/(4l) bounds 1 - acceptance, row by row."""
     codec = sqs.Codec(49152)

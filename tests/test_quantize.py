@@ -167,6 +167,8 @@ def test_bad_logits(row, error, message):
         ([0.5, np.nan, 0.5], r"probs\[1\] is nan"),
         ([0.5, np.inf, 0.5], r"probs\[1\] is inf"),
         ([0.5, 0.5, -np.inf], r"probs\[2\] is -inf"),
+        ([0.5, 0.5, -5e-324], r"probs\[2\] is -5e-324; .* finite and not negative"),
+        ([1.5, -0.5, -np.inf], r"probs\[2\] is -inf"),
     ],
 )
 def test_bad_probabilities(row, message):
