@@ -16,8 +16,9 @@ import importlib.util
 import os
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
+
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     from sqs_codec._keep import Keep
@@ -137,11 +138,8 @@ class Core(Protocol):
 
 
 def frozen(array: Ids) -> Ids:
-    """Return a view that can't be written nor be made writeable."""
-    if array.flags.writeable:
-        array.flags.writeable = False
-        array = array.view()
-    return array
+    """Return a copy that can't be made writeable, as it is a view of bytes."""
+    return np.frombuffer(array.tobytes(), np.uint32)
 
 
 def _choose() -> str:

@@ -30,7 +30,7 @@ from sqs_codec._format import (
 )
 from sqs_codec._keep import Keep
 from sqs_codec._resolution import Resolution
-from sqs_codec._threads import share
+from sqs_codec._threads import share, useful
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -490,7 +490,7 @@ class Codec:
         options = self._options(keep, temperature, bits_per_tv, mass)
         status, _, pairs, masses = self._core.quantize_logits(row, *options)
         if status:
-            raise self._rows_error(row[None], 0, status)
+            raise self._rows_error(row[None], (), 0, status)
         ids, counts = pairs[0]
         dropped = masses[0] if mass else None
         return SparseDistribution._from_core(ids, counts, self, dropped)
@@ -498,6 +498,7 @@ class Codec:
     def _quantize_rows(
         self,
         rows: NDArray[Any],
+        shape: Sequence[int],
         keep: Keep,
         temperature: float,
         bits_per_tv: float | None,
@@ -506,7 +507,7 @@ class Codec:
     ) -> list[SparseDistribution]:
         call = self._core.quantize_logits
         options = self._options(keep, temperature, bits_per_tv, mass)
-        pairs, masses = self._run(call, rows, options, threads)
+        pairs, masses = self._run(call, rows, shape, options, threads)
         dropped = masses if mass else [None] * len(pairs)
         return [
             SparseDistribution._from_core(ids, counts, self, one)
@@ -525,31 +526,33 @@ class Codec:
         self,
         call: Callable[..., tuple[int, int, list[Any], list[float]]],
         rows: NDArray[Any],
+        shape: Sequence[int],
         options: tuple[Any, ...],
         threads: int,
     ) -> tuple[list[Any], list[float]]:
-        """Return what a core makes of rows of logits, and their dropped masses."""
-        if threads == 1:
-            status, done, found, masses = call(rows, *options)
-            if status != Status.OK:
-                raise self._rows_error(rows, done, status)
-            return found, masses
+        """Return what a core makes of rows of logits, and their dropped masses.
+
+        The shape is what the rows had before they were put one after the other.
+        """
         results = share(
             lambda start, end: call(rows[start:end], *options), len(rows), threads
         )
         before = 0
         for status, done, _, _ in results:
             if status != Status.OK:
-                raise self._rows_error(rows, before + done, status)
+                raise self._rows_error(rows, shape, before + done, status)
             before += done
         return (
             [one for _, _, found, _ in results for one in found],
             [mass for _, _, _, masses in results for mass in masses],
         )
 
-    def _rows_error(self, rows: NDArray[Any], done: int, status: int) -> ValueError:
-        """Describe what a core found wrong with a row of logits."""
-        name = "logits" if len(rows) == 1 else f"logits[{done}]"
+    def _rows_error(
+        self, rows: NDArray[Any], shape: Sequence[int], done: int, status: int
+    ) -> ValueError:
+        """Describe what a core found wrong with the row after those done."""
+        index = [int(i) for i in np.unravel_index(done, shape)] if shape else ""
+        name = f"logits{index}"
         if status == Status.LARGE_SUPPORT:
             return ValueError(
                 f"{name}: coding {self.coding!r} holds at most {self.max_support} "
@@ -626,13 +629,14 @@ class Codec:
         options = self._options(keep, temperature, bits_per_tv, self.tail_mass)
         status, _, packets, masses = self._core.encode_logits(row, *options)
         if status:
-            raise self._rows_error(row[None], 0, status)
+            raise self._rows_error(row[None], (), 0, status)
         packet: bytes = packets[0]
         return packet + _tail(masses[0]) if self.tail_mass else packet
 
     def _encode_rows(
         self,
         rows: NDArray[Any],
+        shape: Sequence[int],
         keep: Keep,
         temperature: float,
         bits_per_tv: float | None,
@@ -640,7 +644,7 @@ class Codec:
     ) -> list[bytes]:
         call = self._core.encode_logits
         options = self._options(keep, temperature, bits_per_tv, self.tail_mass)
-        packets, masses = self._run(call, rows, options, threads)
+        packets, masses = self._run(call, rows, shape, options, threads)
         if not self.tail_mass:
             return packets
         return [
@@ -682,7 +686,10 @@ class Codec:
         """
         rows = self._rows("logits", logits)
         threads = _check_threads(threads, len(rows))
-        return self._quantize_rows(rows, keep, temperature, bits_per_tv, True, threads)
+        shape = (len(rows),)
+        return self._quantize_rows(
+            rows, shape, keep, temperature, bits_per_tv, True, threads
+        )
 
     def encode_batch(
         self,
@@ -699,7 +706,8 @@ class Codec:
         """
         rows = self._rows("logits", logits)
         threads = _check_threads(threads, len(rows))
-        return self._encode_rows(rows, keep, temperature, bits_per_tv, threads)
+        shape = (len(rows),)
+        return self._encode_rows(rows, shape, keep, temperature, bits_per_tv, threads)
 
     def bits(self, q: SparseDistribution) -> int:
         """Return the bits of a distribution, before padding to a byte.
@@ -1006,7 +1014,7 @@ def _check_threads(threads: int, rows: int) -> int:
     threads = _as_int("threads", threads)
     if threads < 1:
         raise ValueError(f"threads must be at least 1, got {threads}")
-    return max(1, min(threads, rows))
+    return useful(threads, rows)
 
 
 def _tail(dropped_mass: float) -> bytes:

@@ -39,7 +39,11 @@ class Keep:
     """The rule's parameter, as the core takes it."""
 
     _learns = False
-    """Whether `update` changes anything."""
+    """Whether `update` does anything."""
+
+    def __init_subclass__(cls) -> None:
+        """Find out whether `update` does anything."""
+        cls._learns = cls.update is not Keep.update
 
     def __new__(cls, *_: object, **__: object) -> Self:
         """Refuse to make what is no rule."""
@@ -181,7 +185,6 @@ class Conformal(Keep):
     """
 
     _kind = int(Kind.THRESHOLD)
-    _learns = True
 
     def __init__(
         self, alpha: float = 5e-4, eta: float = 1e-3, beta: float = 1e-3

