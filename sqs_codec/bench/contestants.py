@@ -13,6 +13,7 @@ import sqs_codec as sqs
 from sqs_codec.bench.timing import Contestant, read
 
 READ, TORCH, NUMPY = "one read", "softmax + topk", "argpartition"
+TORCH_FIRST = "topk + softmax of K"
 
 RANGE = constriction.stream.queue
 MODELS = constriction.stream.model
@@ -49,7 +50,7 @@ def encode_bfloat16(
 
     def run() -> None:
         for row in rows:
-            codec._encode_rows(row[None], keep, temperature, None)
+            codec._encode_rows(row[None], (), keep, temperature, None)
 
     return Contestant(name, run, len(rows))
 
@@ -78,12 +79,12 @@ def conformal(
     temperature: float,
     name: str,
 ) -> Contestant:
-    """Time logits to bytes, and the rule's update after each.
+    """Time logits to distributions, and the rule's update after each.
 
     To drop exactly the target leaves the threshold where it is, so that every round
     keeps the same tokens.
     """
-    call, update, mass = codec.encode_logits, keep.update, keep.alpha
+    call, update, mass = codec.quantize, keep.update, keep.alpha
 
     def run() -> None:
         for row in rows:
@@ -226,6 +227,21 @@ def torch_top_k(
                 torch.topk(torch.softmax(tensor / temperature, -1), k)
 
     return Contestant(TORCH, run, len(rows))
+
+
+def torch_top_k_first(
+    rows: Sequence[NDArray[np.floating]], k: int, temperature: float
+) -> Contestant:
+    """Time logits to the softmax of the k largest, which leaves out all others."""
+    tensors = [torch.from_numpy(row) for row in rows]
+
+    def run() -> None:
+        with torch.inference_mode():
+            for tensor in tensors:
+                values, _ = torch.topk(tensor, k)
+                torch.softmax(values / temperature, -1)
+
+    return Contestant(TORCH_FIRST, run, len(rows))
 
 
 def argpartition(rows: Sequence[NDArray[np.floating]], k: int) -> Contestant:

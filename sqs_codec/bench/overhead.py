@@ -16,35 +16,34 @@ ROUND = 5
 CALLS = 200
 """Calls of a block."""
 
-SINGLE = ("encode_logits", "quantize", "encode", "decode")
-"""Calls for one distribution."""
-
-CROSSING = "a call of C that does nothing"
+Calls = dict[str, Callable[[], object]]
 
 
 def measure(rounds: int, rng: np.random.Generator) -> dict[str, tuple[Timing, Timing]]:
     """Time calls through Python, and the same calls of C with arguments prepared.
 
-    What it takes to cross from Python to C and back, measured on a function that does
-    nothing, is taken off the latter, and so is counted as Python's.
+    What it takes to cross from Python to C and back, measured on the same function
+    with something that it has no work with, is taken off the latter, and so is counted
+    as Python's.
 
     Returns
     -------
     dict of str to (Timing, Timing)
         By function, through Python and in C.
     """
-    python, c = _calls(rng)
-    named = {f"{name}, C": call for name, call in c.items()}
-    contestants = [_repeat(name, call) for name, call in {**python, **named}.items()]
+    python, c, idle = _calls(rng)
+    contestants = [
+        _repeat(f"{name}, {way}", call)
+        for way, calls in (("Python", python), ("C", c), ("idle", idle))
+        for name, call in calls.items()
+    ]
     times = interleave(contestants, rounds, rng)
-    crossing = times[f"{CROSSING}, C"].median
-    return {
-        name: (
-            times[name],
-            Timing(np.maximum(times[f"{name}, C"].micros - crossing, 0)),
-        )
-        for name in python
-    }
+    found = {}
+    for name in python:
+        crossing = times[f"{name}, idle"].median
+        alone = np.maximum(times[f"{name}, C"].micros - crossing, 0)
+        found[name] = times[f"{name}, Python"], Timing(alone)
+    return found
 
 
 def _repeat(name: str, call: Callable[[], object]) -> Contestant:
@@ -55,9 +54,8 @@ def _repeat(name: str, call: Callable[[], object]) -> Contestant:
     return Contestant(name, run, CALLS)
 
 
-def _calls(
-    rng: np.random.Generator,
-) -> tuple[dict[str, Callable[[], object]], dict[str, Callable[[], object]]]:
+def _calls(rng: np.random.Generator) -> tuple[Calls, Calls, Calls]:
+    """Return calls through Python, of C, and of C with nothing to do."""
     codec, keep = sqs.Codec(VOCAB_SIZE), sqs.TopK(1)
     row = rng.normal(size=VOCAB_SIZE).astype(np.float32)
     q = codec.quantize(row, keep)
@@ -67,7 +65,7 @@ def _calls(
     round_packet = codec.encode_round(round_.distributions, round_.tokens)
     target = np.zeros((ROUND + 1, VOCAB_SIZE), np.float32)
     target[:, token] = 1
-    python: dict[str, Callable[[], object]] = {
+    python: Calls = {
         "encode_logits": lambda: codec.encode_logits(row, keep),
         "quantize": lambda: codec.quantize(row, keep),
         "encode": lambda: codec.encode(q),
@@ -75,8 +73,8 @@ def _calls(
         f"decode_round of {ROUND}": lambda: codec.decode_round(round_packet),
         f"verify a round of {ROUND}": lambda: sqs.verify(round_, target, rng),
     }
-    c = _c_calls(row, q, packet, round_, round_packet, target)
-    return python, c
+    given = row, q, packet, round_, round_packet, target
+    return python, _c_calls(*given, idle=False), _c_calls(*given, idle=True)
 
 
 def _c_calls(
@@ -86,12 +84,17 @@ def _c_calls(
     round_: sqs.Round,
     round_packet: bytes,
     target: Any,
-) -> dict[str, Callable[[], object]]:
+    idle: bool,
+) -> Calls:
     from sqs_codec._core import ffi, lib
     from sqs_codec._native import ISA
 
     codec = ffi.new("sqs_codec *", (VOCAB_SIZE, q.resolution, Coding.ENTROPY, ISA))
-    rows = ffi.new("sqs_rows *", (ffi.from_buffer(row), lib.SQS_F32, 1, VOCAB_SIZE))
+    if idle:
+        packet, round_packet = b"", b""
+        target = np.full_like(target, np.nan)
+    n = 0 if idle else 1
+    rows = ffi.new("sqs_rows *", (ffi.from_buffer(row), lib.SQS_F32, n, VOCAB_SIZE))
     targets = ffi.new(
         "sqs_rows *", (ffi.from_buffer(target), lib.SQS_F32, len(target), VOCAB_SIZE)
     )
@@ -115,10 +118,10 @@ def _c_calls(
     )
     q_ids = ffi.new("uint32_t[]", q.token_ids.tolist())
     q_counts = ffi.new("uint32_t[]", q.counts.tolist())
-    k = len(q.token_ids)
+    k = 0 if idle else len(q.token_ids)
     r_ids = ffi.new("uint32_t[]", q.token_ids.tolist() * ROUND)
     r_counts = ffi.new("uint32_t[]", q.counts.tolist() * ROUND)
-    r_survivors = ffi.new("uint32_t[]", [k] * ROUND)
+    r_survivors = ffi.new("uint32_t[]", [len(q.token_ids)] * ROUND)
     r_positions = ffi.new("uint32_t[]", round_._arrays[3].tolist())
     draws = ffi.new("double[]", ROUND + 1)
     p, r = (
@@ -128,7 +131,6 @@ def _c_calls(
     accepted, token = ffi.new("uint32_t *"), ffi.new("uint32_t *")
 
     return {
-        CROSSING: lambda: lib.sqs_max_survivors(codec),
         "encode_logits": lambda: lib.sqs_encode_logits(
             *(codec, rows, 1.0, keep, fit, scratch, out, capacity),
             *(size, ffi.NULL, done),

@@ -34,8 +34,8 @@ logit: of the first column.
 """
 
 OVERHEAD_NOTE = """\
-On 32 tokens, K = 1. C: the same call with its arguments prepared, less what
-a call of C that does nothing takes from Python."""
+On 32 tokens, K = 1. C: the same call with its arguments prepared, less what it
+takes when it has nothing to do."""
 
 HEADS = {c.TORCH: "softmax\n+ topk", c.NUMPY: "arg-\npart.", c.READ: "one\nread"}
 NOTES = {"survivors": "k"}
