@@ -672,8 +672,9 @@ class Codec:
         bits_per_tv : float, optional
             As for `quantize`.
         threads : int
-            How many threads share the rows, which pays from some ten rows a thread
-            on. Other Python threads run meanwhile in any case.
+            How many threads share the rows, which pays where a thread's share takes
+            over a tenth of a millisecond. Other Python threads run meanwhile in any
+            case.
 
         Returns
         -------
