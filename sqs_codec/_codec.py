@@ -502,16 +502,14 @@ class Codec:
         keep: Keep,
         temperature: float,
         bits_per_tv: float | None,
-        mass: bool,
         threads: int = 1,
     ) -> list[SparseDistribution]:
         call = self._core.quantize_logits
-        options = self._options(keep, temperature, bits_per_tv, mass)
+        options = self._options(keep, temperature, bits_per_tv, True)
         pairs, masses = self._run(call, rows, shape, options, threads)
-        dropped = masses if mass else [None] * len(pairs)
         return [
-            SparseDistribution._from_core(ids, counts, self, one)
-            for (ids, counts), one in zip(pairs, dropped, strict=True)
+            SparseDistribution._from_core(ids, counts, self, mass)
+            for (ids, counts), mass in zip(pairs, masses, strict=True)
         ]
 
     def _options(
@@ -688,9 +686,7 @@ class Codec:
         rows = self._rows("logits", logits)
         threads = _check_threads(threads, len(rows))
         shape = (len(rows),)
-        return self._quantize_rows(
-            rows, shape, keep, temperature, bits_per_tv, True, threads
-        )
+        return self._quantize_rows(rows, shape, keep, temperature, bits_per_tv, threads)
 
     def encode_batch(
         self,

@@ -111,7 +111,7 @@ def quantize(
     temperature = _check_temperature(temperature)
     _check_keep(keep)
     if _goes_to_host(codec, rows, bits_per_tv):
-        options = (keep, temperature, bits_per_tv, True)
+        options = (keep, temperature, bits_per_tv)
         found = _on_host(codec._quantize_rows, rows, shape, options)
     else:
         found = _quantize_on_device(codec, rows, shape, keep, temperature)

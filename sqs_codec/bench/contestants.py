@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import constriction
 import numpy as np
@@ -22,6 +23,34 @@ ID_OFFSET, ID_POWER = 100, 0.9
 """A token's chance falls as (id + offset)^-power: low ids are frequent tokens."""
 
 
+def _each(
+    call: Callable[[Any], object], inputs: Sequence[Any], name: str
+) -> Contestant:
+    """Time a call of each input."""
+
+    def run() -> None:
+        for one in inputs:
+            call(one)
+
+    return Contestant(name, run, len(inputs))
+
+
+def _each_row(
+    call: Callable[[Any, sqs.Keep, float], object],
+    rows: Sequence[NDArray[np.floating]],
+    keep: sqs.Keep,
+    temperature: float,
+    name: str,
+) -> Contestant:
+    """Time a call of each row of logits."""
+
+    def run() -> None:
+        for row in rows:
+            call(row, keep, temperature)
+
+    return Contestant(name, run, len(rows))
+
+
 def encode_logits(
     codec: sqs.Codec,
     rows: Sequence[NDArray[np.floating]],
@@ -30,13 +59,7 @@ def encode_logits(
     name: str,
 ) -> Contestant:
     """Time logits to bytes."""
-    call = codec.encode_logits
-
-    def run() -> None:
-        for row in rows:
-            call(row, keep, temperature)
-
-    return Contestant(name, run, len(rows))
+    return _each_row(codec.encode_logits, rows, keep, temperature, name)
 
 
 def encode_bfloat16(
@@ -63,13 +86,7 @@ def quantize(
     name: str,
 ) -> Contestant:
     """Time logits to distributions."""
-    call = codec.quantize
-
-    def run() -> None:
-        for row in rows:
-            call(row, keep, temperature)
-
-    return Contestant(name, run, len(rows))
+    return _each_row(codec.quantize, rows, keep, temperature, name)
 
 
 def conformal(
@@ -98,39 +115,21 @@ def encode(
     codec: sqs.Codec, qs: Sequence[sqs.SparseDistribution], name: str
 ) -> Contestant:
     """Time distributions to bytes."""
-    call = codec.encode
-
-    def run() -> None:
-        for q in qs:
-            call(q)
-
-    return Contestant(name, run, len(qs))
+    return _each(codec.encode, qs, name)
 
 
 def decode(
     codec: sqs.Codec, qs: Sequence[sqs.SparseDistribution], name: str
 ) -> Contestant:
     """Time bytes to distributions."""
-    call, packets = codec.decode, [codec.encode(q) for q in qs]
-
-    def run() -> None:
-        for packet in packets:
-            call(packet)
-
-    return Contestant(name, run, len(qs))
+    return _each(codec.decode, [codec.encode(q) for q in qs], name)
 
 
 def bits(
     codec: sqs.Codec, qs: Sequence[sqs.SparseDistribution], name: str
 ) -> Contestant:
     """Time distributions to their sizes."""
-    call = codec.bits
-
-    def run() -> None:
-        for q in qs:
-            call(q)
-
-    return Contestant(name, run, len(qs))
+    return _each(codec.bits, qs, name)
 
 
 def encode_round(
@@ -150,14 +149,8 @@ def decode_round(
     codec: sqs.Codec, rounds: Sequence[sqs.Round], name: str
 ) -> Contestant:
     """Time bytes to rounds."""
-    call = codec.decode_round
     packets = [codec.encode_round(r.distributions, r.tokens) for r in rounds]
-
-    def run() -> None:
-        for packet in packets:
-            call(packet)
-
-    return Contestant(name, run, len(rounds))
+    return _each(codec.decode_round, packets, name)
 
 
 def verify(
