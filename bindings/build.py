@@ -13,8 +13,8 @@ ffi.cdef((Path(__file__).parent / "sqs.cdef").read_text())
 ffi.set_source(
     "sqs_codec._core",
     '#include "sqs.h"',
-    sources=sorted(str(path) for path in CSRC.glob("*.c")),
-    depends=sorted(str(path) for path in CSRC.glob("*.h")),
+    sources=sorted(str(path) for path in CSRC.rglob("*.c")),
+    depends=sorted(str(path) for path in CSRC.rglob("*.h")),
     include_dirs=[str(CSRC)],
     # Contraction of a*b + c would make counts depend on the compiler.
     extra_compile_args=[

@@ -9,7 +9,7 @@
 #include <math.h>
 #include <stdbool.h>
 
-#include "internal.h"
+#include "quantize/sparsify.h"
 
 /* The distribution of a drafted token. */
 typedef struct draft {

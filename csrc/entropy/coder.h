@@ -1,0 +1,256 @@
+/*
+ * coder.h - the range coder.
+ *
+ * A message is a number in [0, 1). Each symbol narrows an interval, that of
+ * the numbers which begin with the symbols so far, to a part as wide as the
+ * symbol is likely; the packet is the first number of the last interval that
+ * a whole byte can end. Integers of 56 bits hold the interval: `low`, from
+ * which digits that can no longer change but by a carry have moved on to the
+ * packet, and `range`, its width, kept above 2^48 by moving a byte on. With
+ * that many bits to spare, rounding costs less than 2^-16 of a symbol.
+ *
+ * One struct serves three modes, so that each model is written down once: a
+ * function codes a value that it is given when writing or metering, ignores
+ * the argument when reading, and returns the value in every mode. Any packet
+ * whatsoever reads as some symbols; what can go wrong is only its length.
+ */
+#ifndef SQS_CODER_H
+#define SQS_CODER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "entropy/fixed.h"
+
+typedef enum sqs_coder_mode {
+    SQS_WRITE,
+    SQS_READ,
+    SQS_METER /* counts the bits of sqs_code_bit, and does nothing else */
+} sqs_coder_mode;
+
+/* Code what is given when writing, fill in what is found when reading. */
+typedef struct sqs_values {
+    const uint32_t *given;
+    uint32_t *found;
+} sqs_values;
+
+typedef struct sqs_coder {
+    sqs_coder_mode mode;
+    uint8_t *out;      /* writing */
+    const uint8_t *in; /* reading */
+    size_t size;       /* of either */
+    size_t shifts;     /* how many bytes have moved on */
+    uint64_t low;      /* writing */
+    uint64_t code;     /* reading: the packet's number, less low */
+    uint64_t range;
+    uint64_t cost;  /* metering, in units of 2^-32 bits */
+    bool truncated; /* reading: a symbol was asked of a packet at its end */
+} sqs_coder;
+
+#define SQS_CODER_BITS 56u
+#define SQS_CODER_LEAST (SQS_CODER_BITS - 8u)
+#define SQS_CODER_BYTES (SQS_CODER_BITS / 8u)
+
+static inline sqs_coder sqs_coder_write(uint8_t *out, size_t size)
+{
+    sqs_coder c = {.mode = SQS_WRITE, .out = out, .size = size};
+    c.range = (uint64_t)1 << SQS_CODER_BITS;
+    return c;
+}
+
+SQS_INLINE uint8_t sqs_coder_byte(const sqs_coder *c, size_t at)
+{
+    return at < c->size ? c->in[at] : 0;
+}
+
+static inline sqs_coder sqs_coder_read(const uint8_t *in, size_t size)
+{
+    sqs_coder c = {.mode = SQS_READ, .in = in, .size = size};
+    c.range = (uint64_t)1 << SQS_CODER_BITS;
+    for (size_t i = 0; i < SQS_CODER_BYTES; i++)
+        c.code = c.code << 8 | sqs_coder_byte(&c, i);
+    return c;
+}
+
+static inline sqs_coder sqs_coder_meter(void)
+{
+    sqs_coder c = {.mode = SQS_METER};
+    c.range = (uint64_t)1 << SQS_CODER_BITS;
+    return c;
+}
+
+/* Adds one to the number that has moved on, as far as there was room. */
+SQS_INLINE void sqs_coder_carry(sqs_coder *c)
+{
+    for (size_t i = c->shifts < c->size ? c->shifts : c->size; i-- > 0;)
+        if (++c->out[i] != 0)
+            return;
+}
+
+SQS_INLINE void sqs_coder_put(sqs_coder *c, uint8_t byte)
+{
+    if (c->shifts < c->size)
+        c->out[c->shifts] = byte;
+    c->shifts++;
+}
+
+/* The least a range is narrowed to is the 2^-31 of it that a value of a set may
+ * have. So four bytes at most move on at once, and where there is room for as
+ * many they do without a loop, whose end nobody could predict. */
+#define SQS_CODER_NARROWEST (SQS_CODER_LEAST - SQS_POWER_UNIT)
+#define SQS_CODER_MOST 4u
+_Static_assert((SQS_CODER_BITS - SQS_CODER_NARROWEST) / 8 == SQS_CODER_MOST,
+               "SQS_CODER_MOST follows from how narrow a range can be");
+
+/* How many bytes it takes for a range of 2^48 at most to exceed that. */
+SQS_INLINE uint32_t sqs_coder_moves(uint64_t range)
+{
+    return (SQS_CODER_BITS - 1 - sqs_floor_log2(range - 1)) / 8;
+}
+
+SQS_INLINE void sqs_coder_read_on(sqs_coder *c)
+{
+    uint32_t n = sqs_coder_moves(c->range);
+    size_t at = c->shifts + SQS_CODER_BYTES;
+    c->range <<= 8 * n;
+    c->shifts += n;
+    if (c->size >= SQS_CODER_MOST && at <= c->size - SQS_CODER_MOST) {
+        const uint8_t *in = c->in + at;
+        uint64_t next = (uint32_t)in[0] << 24 | (uint32_t)in[1] << 16 |
+                        (uint32_t)in[2] << 8 | in[3];
+        c->code = c->code << 8 * n | next >> 8 * (SQS_CODER_MOST - n);
+        return;
+    }
+    for (; n > 0; n--, at++)
+        c->code = c->code << 8 | sqs_coder_byte(c, at);
+}
+
+/* What is written beyond the n bytes is not yet of any meaning. */
+SQS_INLINE void sqs_coder_write_on(sqs_coder *c)
+{
+    uint32_t n = sqs_coder_moves(c->range);
+    c->range <<= 8 * n;
+    if (c->size >= SQS_CODER_MOST && c->shifts <= c->size - SQS_CODER_MOST) {
+        uint8_t *out = c->out + c->shifts;
+        uint32_t next = (uint32_t)(c->low >> (SQS_CODER_LEAST - 24));
+        out[0] = (uint8_t)(next >> 24);
+        out[1] = (uint8_t)(next >> 16);
+        out[2] = (uint8_t)(next >> 8);
+        out[3] = (uint8_t)next;
+        c->shifts += n;
+    } else {
+        for (uint32_t i = 0; i < n; i++)
+            sqs_coder_put(c, (uint8_t)(c->low >> (SQS_CODER_LEAST - 8 * i)));
+    }
+    c->low = c->low << 8 * n & (((uint64_t)1 << SQS_CODER_BITS) - 1);
+}
+
+/* Narrows the interval to `range` from `start` on. */
+SQS_INLINE void sqs_coder_narrow(sqs_coder *c, uint64_t start,
+                                    uint64_t range)
+{
+    const uint64_t mask = ((uint64_t)1 << SQS_CODER_BITS) - 1;
+    const uint64_t least = (uint64_t)1 << SQS_CODER_LEAST;
+    c->range = range;
+    if (c->mode == SQS_READ) {
+        c->code -= start;
+        if (range <= least)
+            sqs_coder_read_on(c);
+        return;
+    }
+    c->low += start;
+    if (c->low > mask) {
+        c->low &= mask;
+        sqs_coder_carry(c);
+    }
+    if (range <= least)
+        sqs_coder_write_on(c);
+}
+
+/* Narrows the interval to the share from `below` on of so many units, or to all
+ * that is left of it: the last value of a symbol takes what rounding leaves. */
+static inline void sqs_coder_take(sqs_coder *c, uint64_t unit, uint64_t below,
+                                  uint64_t width, bool last)
+{
+    uint64_t start = unit * below;
+    sqs_coder_narrow(c, start, last ? c->range - start : unit * width);
+}
+
+/* Whether another symbol can be read; writing, always. */
+SQS_INLINE bool sqs_coder_going(sqs_coder *c)
+{
+    if (c->mode == SQS_READ && c->shifts >= c->size)
+        c->truncated = true;
+    return !c->truncated;
+}
+
+#define SQS_EVEN 128u
+
+/* One of two values; masked, as bits are too random for a branch. */
+static inline uint64_t sqs_choose(bool second, uint64_t a, uint64_t b)
+{
+    return a ^ ((a ^ b) & (0 - (uint64_t)second));
+}
+
+/* A bit that is 1 with a chance in 256ths, 1 .. 255. */
+SQS_INLINE bool sqs_code_bit(sqs_coder *c, uint32_t chance, bool bit)
+{
+    if (c->mode == SQS_METER) {
+        uint32_t own = (uint32_t)sqs_choose(bit, 256 - chance, chance);
+        c->cost += 8 * SQS_BIT - sqs_log2_small(own);
+        return bit;
+    }
+    if (!sqs_coder_going(c))
+        return false;
+    uint64_t zeros = (c->range >> 8) * (256 - chance);
+    if (c->mode == SQS_READ)
+        bit = c->code >= zeros;
+    sqs_coder_narrow(c, sqs_choose(bit, 0, zeros),
+                     sqs_choose(bit, zeros, c->range - zeros));
+    return bit;
+}
+
+/* One of n values, all equally likely; n <= 2^20. */
+static inline uint32_t sqs_code_uniform(sqs_coder *c, uint32_t n,
+                                        uint32_t value)
+{
+    if (!sqs_coder_going(c))
+        return 0;
+    uint64_t unit = c->range / n;
+    if (c->mode == SQS_READ) {
+        uint64_t target = c->code / unit;
+        value = target < n ? (uint32_t)target : n - 1;
+    }
+    sqs_coder_take(c, unit, value, 1, value + 1 == n);
+    return value;
+}
+
+/* Ends a packet and returns its size, which may exceed the room it had. */
+static inline size_t sqs_coder_finish(sqs_coder *c)
+{
+    uint64_t last = c->low + (((uint64_t)1 << SQS_CODER_LEAST) - 1);
+    if (last >> SQS_CODER_BITS)
+        sqs_coder_carry(c);
+    sqs_coder_put(c, (uint8_t)(last >> SQS_CODER_LEAST));
+    return c->shifts;
+}
+
+/* Whether the bytes are over, and how. */
+typedef enum sqs_ending {
+    SQS_ENDS_WELL,
+    SQS_ENDS_EARLY,
+    SQS_ENDS_LATE,
+    SQS_ENDS_OTHERWISE /* not with the byte that sqs_coder_finish writes */
+} sqs_ending;
+
+static inline sqs_ending sqs_coder_ending(const sqs_coder *c)
+{
+    if (c->truncated || c->size < c->shifts + 1)
+        return SQS_ENDS_EARLY;
+    if (c->size > c->shifts + 1)
+        return SQS_ENDS_LATE;
+    return c->code >> SQS_CODER_LEAST ? SQS_ENDS_OTHERWISE : SQS_ENDS_WELL;
+}
+
+#endif /* SQS_CODER_H */

@@ -1,0 +1,212 @@
+/*
+ * counts.c - counts as a partition and an arrangement.
+ *
+ * Sorted in descending order, counts are a partition of the resolution, and a
+ * partition tells how many tokens there are, so that the size of the support
+ * is never sent. Each count lies between what the tokens still possible need
+ * it to be and the smaller of the count before and what is left; it is found
+ * by halving that interval, and the first splits have learned chances. A
+ * context is how large the interval is and how much is left in its terms,
+ * which makes one table serve every resolution. Which token has which count
+ * then takes a multinomial number of ways: an urn with a ball for each token,
+ * coloured by its count, is emptied in order of ids.
+ */
+#include "entropy/counts.h"
+
+#include "entropy/divide.h"
+
+static uint32_t lesser(uint32_t a, uint32_t b)
+{
+    return a < b ? a : b;
+}
+
+/* Groups. */
+
+static void add_to_groups(sqs_groups *g, uint32_t count, uint32_t tokens)
+{
+    if (g->n == 0 || g->count[g->n - 1] != count) {
+        g->count[g->n] = count;
+        g->size[g->n++] = 0;
+    }
+    g->size[g->n - 1] += tokens;
+}
+
+/* Counts below this are tallied. As no more than SQS_MAX_RESOLUTION / SMALL
+ * tokens can have others, those may be sorted in quadratic time. */
+#define SMALL 256u
+#define MOST_LARGE (SQS_MAX_RESOLUTION / SMALL)
+
+static void insert_descending(uint32_t *sorted, uint32_t n, uint32_t value)
+{
+    for (; n > 0 && sorted[n - 1] < value; n--)
+        sorted[n] = sorted[n - 1];
+    sorted[n] = value;
+}
+
+void sqs_make_groups(const uint32_t *counts, uint32_t k, sqs_groups *g)
+{
+    uint32_t tally[SMALL] = {0}, large[MOST_LARGE], n = 0, most = 0;
+    for (uint32_t i = 0; i < k; i++) {
+        if (counts[i] >= SMALL) {
+            insert_descending(large, n++, counts[i]);
+            continue;
+        }
+        tally[counts[i]]++;
+        most = counts[i] > most ? counts[i] : most;
+    }
+    g->n = 0;
+    for (uint32_t i = 0; i < n; i++)
+        add_to_groups(g, large[i], 1);
+    for (uint32_t count = most; count > 0; count--)
+        if (tally[count] > 0)
+            add_to_groups(g, count, tally[count]);
+}
+
+/* Partitions. */
+
+/* Splits at depth 0 .. 2 all have their own chance, and below that, down to
+ * depth 7, those whose interval touches the upper end: n < 3 is followed by
+ * 2 n + 1 + up, and 6 <= n < 11 by n + 1 upwards. All others are even. */
+#define NODES SQS_SPLIT_NODES
+#define SIZE_CLASSES 4u
+#define RATIO_CLASSES 7u
+_Static_assert(SIZE_CLASSES * RATIO_CLASSES == SQS_SPLIT_CONTEXTS &&
+                   NODES == 3 + 4 + 5,
+               "a row for each context, a column for each node");
+
+static const uint8_t next_nodes[NODES + 1][2] = {
+    {1, 2},       {3, 4},      {5, 6},      {NODES, NODES}, {NODES, NODES},
+    {NODES, NODES}, {NODES, 7},  {NODES, 8},  {NODES, 9},     {NODES, 10},
+    {NODES, 11},  {NODES, NODES}, {NODES, NODES},
+};
+
+/* log2(a / b), rounded down; 0 < b <= a. */
+static uint32_t log_ratio(uint32_t a, uint32_t b)
+{
+    uint32_t log = sqs_floor_log2(a) - sqs_floor_log2(b);
+    return log - (b << log > a);
+}
+
+SQS_INLINE uint32_t code_count(sqs_coder *c, uint32_t low, uint32_t high,
+                               uint32_t left, uint32_t count)
+{
+    if (low == high)
+        return low;
+    uint32_t size = lesser(sqs_floor_log2(high), SIZE_CLASSES) - 1;
+    uint32_t ratio = lesser(log_ratio(left, high), RATIO_CLASSES - 1);
+    const uint8_t *row = sqs_split_chances[size * RATIO_CLASSES + ratio];
+    uint32_t n = high - low + 1, at = low;
+    for (uint32_t node = 0; n > 1;) {
+        uint32_t chance = node < NODES ? row[node] : SQS_EVEN;
+        uint32_t lower = (n + 1) / 2;
+        bool up = sqs_code_bit(c, chance, count >= at + lower);
+        at += lower & (0 - (uint32_t)up);
+        n = lower - (n & up);
+        node = next_nodes[node][up];
+    }
+    return at;
+}
+
+uint32_t sqs_code_count(sqs_coder *c, uint32_t low, uint32_t high,
+                        uint32_t left, uint32_t count)
+{
+    return code_count(c, low, high, left, count);
+}
+
+SQS_INLINE uint32_t code_partition(sqs_coder *c, uint32_t vocab_size,
+                                   uint32_t resolution,
+                                   const sqs_groups *given, sqs_groups *found)
+{
+    uint32_t left = resolution, limit = resolution, parts = 0;
+    uint32_t at = 0, used = 0;
+    while (left > 0 && limit > 1 && !c->truncated) {
+        uint32_t slots = vocab_size - parts;
+        uint32_t low = slots < left ? (left + slots - 1) / slots : 1;
+        uint32_t count = given ? given->count[at] : 0;
+        limit = code_count(c, low, lesser(limit, left), left, count);
+        if (found)
+            add_to_groups(found, limit, 1);
+        else if (++used == given->size[at])
+            at++, used = 0;
+        left -= limit;
+        parts++;
+    }
+    if (found && left > 0) /* nothing but ones */
+        add_to_groups(found, 1, left);
+    return parts + left;
+}
+
+/* The same for one mode, with a copy of the coder that can stay in registers.
+ * Compiled once for each mode, it takes a tenth less. */
+SQS_INLINE uint32_t code_in_mode(sqs_coder *c, sqs_coder_mode mode,
+                                 uint32_t vocab_size, uint32_t resolution,
+                                 const sqs_groups *given, sqs_groups *found)
+{
+    sqs_coder own = *c;
+    own.mode = mode;
+    uint32_t parts =
+        code_partition(&own, vocab_size, resolution, given, found);
+    *c = own;
+    return parts;
+}
+
+uint32_t sqs_code_partition(sqs_coder *c, uint32_t vocab_size,
+                            uint32_t resolution, const sqs_groups *given,
+                            sqs_groups *found)
+{
+    if (c->mode == SQS_READ)
+        return code_in_mode(c, SQS_READ, vocab_size, resolution, NULL, found);
+    if (c->mode == SQS_WRITE)
+        return code_in_mode(c, SQS_WRITE, vocab_size, resolution, given, NULL);
+    return code_in_mode(c, SQS_METER, vocab_size, resolution, given, NULL);
+}
+
+/* Arrangements. */
+
+/* Walks from the most frequent count, which is the least, to that of the next
+ * token; *below becomes how many balls were passed. */
+static uint32_t find_colour(const sqs_coder *c, const sqs_groups *g,
+                            uint32_t first, uint64_t unit, uint32_t *below)
+{
+    uint64_t code = c->code;
+    uint32_t at = g->n - 1, passed = 0;
+    while (at > first && code >= unit * g->size[at]) {
+        code -= unit * g->size[at];
+        passed += g->size[at--];
+    }
+    *below = passed;
+    return at;
+}
+
+static uint32_t seek_colour(const sqs_groups *g, uint32_t count,
+                            uint32_t *below)
+{
+    uint32_t at = g->n - 1, passed = 0;
+    while (g->count[at] != count)
+        passed += g->size[at--];
+    *below = passed;
+    return at;
+}
+
+void sqs_code_arrangement(sqs_coder *c, sqs_groups *g, uint32_t k,
+                          sqs_values counts)
+{
+    uint32_t first = 0; /* the largest count with a ball left */
+    for (uint32_t left = k, i = 0; left > 0; left--, i++) {
+        while (g->size[first] == 0)
+            first++;
+        while (g->size[g->n - 1] == 0)
+            g->n--;
+        uint32_t at = first, below = 0;
+        if (first + 1 < g->n && sqs_coder_going(c)) {
+            uint64_t unit = sqs_divide(c->range, left);
+            at = c->mode == SQS_READ
+                     ? find_colour(c, g, first, unit, &below)
+                     : seek_colour(g, counts.given[i], &below);
+            sqs_coder_take(c, unit, below, g->size[at], at == first);
+        }
+        if (counts.found)
+            counts.found[i] = g->count[at];
+        g->size[at]--;
+    }
+}

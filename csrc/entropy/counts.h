@@ -1,0 +1,43 @@
+/*
+ * counts.h - counts of language models: a partition and its arrangement.
+ */
+#ifndef SQS_COUNTS_H
+#define SQS_COUNTS_H
+
+#include "entropy/coder.h"
+#include "sqs.h"
+
+/* As 1 + 2 + ... + 361 is the last such sum not to exceed 2^16, no
+ * distribution has more counts that differ. */
+#define SQS_MAX_GROUPS 361u
+_Static_assert(SQS_MAX_GROUPS * (SQS_MAX_GROUPS + 1) / 2 <=
+                       SQS_MAX_RESOLUTION &&
+                   (SQS_MAX_GROUPS + 1) * (SQS_MAX_GROUPS + 2) / 2 >
+                       SQS_MAX_RESOLUTION,
+               "SQS_MAX_GROUPS follows from the largest resolution");
+
+/* Counts that differ, descending, and how many tokens have each. */
+typedef struct sqs_groups {
+    uint32_t n;
+    uint32_t count[SQS_MAX_GROUPS];
+    uint32_t size[SQS_MAX_GROUPS];
+} sqs_groups;
+
+void sqs_make_groups(const uint32_t *counts, uint32_t k, sqs_groups *g);
+
+/* Codes a count of low .. high when `left` is left. */
+uint32_t sqs_code_count(sqs_coder *c, uint32_t low, uint32_t high,
+                        uint32_t left, uint32_t count);
+
+/* Codes the partition in `given`, or adds it to the empty `found`. Returns how
+ * many parts there are. */
+uint32_t sqs_code_partition(sqs_coder *c, uint32_t vocab_size,
+                            uint32_t resolution, const sqs_groups *given,
+                            sqs_groups *found);
+
+/* Codes which of k tokens, by ascending id, has which count; uses the groups
+ * up. */
+void sqs_code_arrangement(sqs_coder *c, sqs_groups *g, uint32_t k,
+                          sqs_values counts);
+
+#endif /* SQS_COUNTS_H */

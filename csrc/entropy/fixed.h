@@ -1,0 +1,83 @@
+/*
+ * fixed.h - logarithms and powers of two in integers, the same everywhere.
+ *
+ * Both run straight between the knots of a table, which is as good as exact
+ * for a model: what matters is that the two ends agree and that each function
+ * is monotone. The errors, 2^-22 and 2^-19 at most, cost nothing measurable.
+ */
+#ifndef SQS_FIXED_H
+#define SQS_FIXED_H
+
+#include <stdint.h>
+
+#include "entropy/model.h"
+
+/* For what must merge with its caller, where constants make it small. */
+#ifdef __GNUC__
+#define SQS_INLINE static inline __attribute__((always_inline))
+#else
+#define SQS_INLINE static inline
+#endif
+
+/* Logarithms are in units of 2^-32. */
+#define SQS_LOG_UNIT 32u
+#define SQS_BIT ((uint64_t)1 << SQS_LOG_UNIT)
+#define SQS_LOG_KNOT_BITS 10u
+
+/* Powers are in units of 2^-31, so that products of two fit 62 bits. */
+#define SQS_POWER_UNIT 31u
+#define SQS_ONE ((uint64_t)1 << SQS_POWER_UNIT)
+#define SQS_POWER_KNOT_BITS 8u
+_Static_assert(SQS_LOG_KNOTS == 1u << SQS_LOG_KNOT_BITS &&
+                   SQS_POWER_KNOTS == 1u << SQS_POWER_KNOT_BITS,
+               "the tables have a value for each knot, and one for the end");
+
+/* The number of bits before the highest set one; x > 0. */
+static inline uint32_t sqs_floor_log2(uint64_t x)
+{
+#ifdef __GNUC__
+    return 63u - (uint32_t)__builtin_clzll(x);
+#else
+    uint32_t log = 0;
+    while (x >>= 1)
+        log++;
+    return log;
+#endif
+}
+
+/* log2(x) for 0 < x < 2^63. */
+static inline uint64_t sqs_log2(uint64_t x)
+{
+    const uint32_t step_bits = SQS_LOG_UNIT - SQS_LOG_KNOT_BITS;
+    uint32_t whole = sqs_floor_log2(x);
+    uint32_t fraction = (uint32_t)(x << (63 - whole) >> (63 - SQS_LOG_UNIT));
+    const uint64_t *knot = &sqs_log2_table[fraction >> step_bits];
+    uint64_t past = fraction & ((1u << step_bits) - 1);
+    return ((uint64_t)whole << SQS_LOG_UNIT) + knot[0] +
+           ((knot[1] - knot[0]) * past >> step_bits);
+}
+
+/* The same for 0 < x < 2 * 2^SQS_LOG_KNOT_BITS, where no x lies between knots.
+ */
+static inline uint64_t sqs_log2_small(uint32_t x)
+{
+    uint32_t whole = sqs_floor_log2(x);
+    uint32_t fraction = x << (SQS_LOG_KNOT_BITS - whole) &
+                        ((1u << SQS_LOG_KNOT_BITS) - 1);
+    return ((uint64_t)whole << SQS_LOG_UNIT) + sqs_log2_table[fraction];
+}
+
+/* 2^-t. */
+static inline uint64_t sqs_exp2(uint64_t t)
+{
+    const uint32_t step_bits = SQS_LOG_UNIT - SQS_POWER_KNOT_BITS;
+    uint64_t whole = t >> SQS_LOG_UNIT;
+    if (whole > SQS_POWER_UNIT)
+        return 0;
+    uint32_t fraction = (uint32_t)t;
+    const uint32_t *knot = &sqs_exp2_table[fraction >> step_bits];
+    uint64_t past = fraction & ((1u << step_bits) - 1);
+    return (knot[0] - ((knot[0] - knot[1]) * past >> step_bits)) >> whole;
+}
+
+#endif /* SQS_FIXED_H */

@@ -1,0 +1,229 @@
+/*
+ * entropy.c - what distributions of language models look like.
+ *
+ * Counts come first, as a partition and its arrangement, see counts.c; ids
+ * second, as a set weighted by ids.c and coded by sets.c. Both have a uniform
+ * mode beside the learned one for distributions of no such kind: there,
+ * composition or support is one of all equally likely sets.
+ */
+#include "entropy/modes.h"
+
+#include "entropy/counts.h"
+#include "entropy/ids.h"
+#include "entropy/sets.h"
+
+/* Chances in 256ths. Those of the uniform modes cost 0.09 bits each where the
+ * models fit, and 4 where they don't: half of the 8 that the worst case may
+ * take beyond a rank. Rules choose a resolution of 1 for a quarter of real
+ * drafts. */
+#define UNIFORM_CHANCE 16u
+#define ONE_TOKEN_CHANCE 64u
+
+static uint32_t lesser(uint32_t a, uint32_t b)
+{
+    return a < b ? a : b;
+}
+
+/* Resolutions. */
+
+uint32_t sqs_code_exponent(sqs_coder *c, uint32_t home, uint32_t exponent)
+{
+    if (sqs_code_bit(c, ONE_TOKEN_CHANCE, exponent == 0))
+        return 0;
+    if (!sqs_code_bit(c, SQS_EVEN, exponent != home))
+        return home;
+    bool up = home == 1;
+    if (home > 1 && home < SQS_MAX_EXPONENT)
+        up = sqs_code_bit(c, SQS_EVEN, exponent > home);
+    uint32_t at = up ? home + 1 : home - 1;
+    while (at > 1 && at < SQS_MAX_EXPONENT &&
+           sqs_code_bit(c, SQS_EVEN, exponent != at))
+        at = up ? at + 1 : at - 1;
+    return at;
+}
+
+/* Which mode. */
+
+/* log2 of n!, by Stirling's series; the constants are log2(e), log2(2 pi) / 2
+ * and log2(e) / 12. */
+static uint64_t log2_factorial(uint32_t n)
+{
+    if (n < 2)
+        return 0;
+    return ((2 * (uint64_t)n + 1) * sqs_log2(n) >> 1) -
+           n * UINT64_C(6196328019) + UINT64_C(5694044581) +
+           UINT64_C(516360668) / n;
+}
+
+static uint64_t log2_binomial(uint32_t n, uint32_t k)
+{
+    return log2_factorial(n) - log2_factorial(k) - log2_factorial(n - k);
+}
+
+static uint64_t mode_cost(bool uniform)
+{
+    return 8 * SQS_BIT -
+           sqs_log2(uniform ? UNIFORM_CHANCE : 256 - UNIFORM_CHANCE);
+}
+
+/* Both modes' costs. */
+typedef struct costs {
+    uint64_t model, uniform;
+    bool rough; /* the model's may be several bits too high */
+} costs;
+
+static costs counts_costs(uint32_t vocab_size, uint32_t resolution,
+                          const sqs_groups *g, uint32_t k)
+{
+    sqs_coder meter = sqs_coder_meter();
+    sqs_code_partition(&meter, vocab_size, resolution, g, NULL);
+    costs bits = {mode_cost(false) + meter.cost + log2_factorial(k),
+                  mode_cost(true) + sqs_log2(lesser(vocab_size, resolution)) +
+                      log2_binomial(resolution - 1, k - 1),
+                  false};
+    for (uint32_t i = 0; i < g->n; i++)
+        bits.model -= log2_factorial(g->size[i]);
+    return bits;
+}
+
+static costs ids_costs(const sqs_ids *m, uint32_t vocab_size,
+                       const uint32_t *ids, uint32_t k,
+                       sqs_logs known[SQS_KNOWN_LOGS])
+{
+    sqs_members_cost cost =
+        sqs_cost_of_members(m, vocab_size, ids, k, known);
+    return (costs){mode_cost(false) + cost.bits,
+                   mode_cost(true) + log2_binomial(vocab_size, k), cost.rough};
+}
+
+sqs_cost sqs_entropy_cost(uint32_t vocab_size, uint32_t resolution,
+                          const uint32_t *ids, const uint32_t *counts,
+                          uint32_t k)
+{
+    sqs_groups g;
+    sqs_make_groups(counts, k, &g);
+    costs a = counts_costs(vocab_size, resolution, &g, k);
+    sqs_ids m;
+    sqs_make_ids(&m, vocab_size, NULL);
+    sqs_logs known[SQS_KNOWN_LOGS];
+    costs b = ids_costs(&m, vocab_size, ids, k, known);
+    bool uniform_counts = a.uniform < a.model;
+    bool uniform_ids = b.uniform < b.model;
+    sqs_cost cost = {(uniform_counts ? a.uniform : a.model) +
+                         (uniform_ids ? b.uniform : b.model),
+                     !uniform_counts && !uniform_ids && !b.rough};
+    return cost;
+}
+
+/* Distributions. */
+
+static uint32_t code_composition(sqs_coder *c, uint32_t vocab_size,
+                                 uint32_t resolution, sqs_values counts,
+                                 uint32_t k, size_t room)
+{
+    uint32_t most = lesser(vocab_size, resolution);
+    k = 1 + sqs_code_uniform(c, most, k - 1);
+    if (c->truncated || k > room)
+        return k;
+    sqs_code_uniform_set(c, k - 1, resolution - 1, counts, true);
+    if (counts.found) {
+        uint32_t left = resolution;
+        for (uint32_t i = 0; i + 1 < k; i++)
+            left -= counts.found[i];
+        counts.found[k - 1] = left;
+    }
+    return k;
+}
+
+void sqs_write_counts(sqs_coder *c, uint32_t vocab_size, uint32_t resolution,
+                      const uint32_t *counts, uint32_t k)
+{
+    sqs_values given = {counts, NULL};
+    sqs_groups g;
+    sqs_make_groups(counts, k, &g);
+    costs bits = counts_costs(vocab_size, resolution, &g, k);
+    if (sqs_code_bit(c, UNIFORM_CHANCE, bits.uniform < bits.model)) {
+        code_composition(c, vocab_size, resolution, given, k, k);
+        return;
+    }
+    sqs_code_partition(c, vocab_size, resolution, &g, NULL);
+    sqs_code_arrangement(c, &g, k, given);
+}
+
+uint32_t sqs_read_counts(sqs_coder *c, uint32_t vocab_size,
+                         uint32_t resolution, uint32_t *counts, size_t room)
+{
+    sqs_values found = {NULL, counts};
+    if (sqs_code_bit(c, UNIFORM_CHANCE, false))
+        return code_composition(c, vocab_size, resolution, found, 1, room);
+    sqs_groups g;
+    g.n = 0;
+    uint32_t k = sqs_code_partition(c, vocab_size, resolution, NULL, &g);
+    if (!c->truncated && k <= room)
+        sqs_code_arrangement(c, &g, k, found);
+    return k;
+}
+
+void sqs_write_ids(sqs_coder *c, uint32_t vocab_size, const sqs_memory *memory,
+                   const uint32_t *ids, uint32_t k)
+{
+    sqs_values given = {ids, NULL};
+    sqs_ids m;
+    sqs_make_ids(&m, vocab_size, memory);
+    sqs_logs known[SQS_KNOWN_LOGS];
+    costs bits = ids_costs(&m, vocab_size, ids, k, known);
+    if (sqs_code_bit(c, UNIFORM_CHANCE, bits.uniform < bits.model)) {
+        sqs_code_uniform_set(c, k, vocab_size, given, false);
+        return;
+    }
+    sqs_write_members(c, &m, vocab_size, ids, k, known);
+}
+
+void sqs_read_ids(sqs_coder *c, uint32_t vocab_size, const sqs_memory *memory,
+                  uint32_t *ids, uint32_t k)
+{
+    sqs_values found = {NULL, ids};
+    if (sqs_code_bit(c, UNIFORM_CHANCE, false)) {
+        sqs_code_uniform_set(c, k, vocab_size, found, false);
+        return;
+    }
+    sqs_ids m;
+    sqs_make_ids(&m, vocab_size, memory);
+    sqs_read_members(c, &m, vocab_size, ids, k);
+}
+
+uint32_t sqs_code_position(sqs_coder *c, const uint32_t *counts, uint32_t k,
+                           uint32_t resolution, uint32_t position)
+{
+    if (!sqs_coder_going(c))
+        return 0;
+    uint64_t unit = c->range / resolution;
+    uint64_t target = c->mode == SQS_READ ? c->code / unit : 0;
+    uint32_t at = 0, below = 0;
+    while (c->mode == SQS_READ
+               ? at + 1 < k && target >= below + counts[at]
+               : at < position)
+        below += counts[at++];
+    sqs_coder_take(c, unit, below, counts[at], at + 1 == k);
+    return at;
+}
+
+uint32_t sqs_code_token(sqs_coder *c, uint32_t vocab_size, uint32_t token)
+{
+    sqs_ids m;
+    sqs_make_ids(&m, vocab_size, NULL);
+    sqs_logs known[SQS_KNOWN_LOGS];
+    if (c->mode == SQS_READ) {
+        sqs_read_members(c, &m, vocab_size, &token, 1);
+    } else {
+        sqs_cost_of_members(&m, vocab_size, &token, 1, known);
+        sqs_write_members(c, &m, vocab_size, &token, 1, known);
+    }
+    return token;
+}
+
+uint32_t sqs_code_token_count(sqs_coder *c, uint32_t resolution,
+                              uint32_t count)
+{
+    return sqs_code_count(c, 1, resolution, resolution, count);
+}

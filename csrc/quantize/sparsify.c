@@ -1,0 +1,228 @@
+/*
+ * sparsify.c - which tokens of a row are kept.
+ *
+ * A rule keeps a prefix of the tokens in descending order of probability,
+ * ties going to the lower id. The order is that of the values themselves,
+ * compared exactly, so the set that TOP_K keeps involves no arithmetic. The
+ * other rules compare terms: single-precision exponentials relative to the
+ * row's maximum, and their sum. Beside that, terms are looked at for few tokens
+ * only: those from a value on below which no term can be large enough.
+ */
+#include "quantize/sparsify.h"
+
+#include <math.h>
+
+/* The nucleus of a language model seldom exceeds a few dozen tokens, so look
+ * for it among this many first and widen from there. */
+#define FIRST_NUCLEUS 64u
+#define NUCLEUS_GROWTH 8u
+
+/* log2(e) / temperature as a float, kept finite so that 0 * scale is 0. */
+static float exponent_scale(double temperature)
+{
+    double scale = SQS_LOG2_E / temperature;
+    return scale > FLT_MAX ? FLT_MAX : (float)scale;
+}
+
+/* A token's probability up to a common factor. With float values the
+ * difference is what single precision makes of it: 53 bits are at least 2 * 24
+ * + 2, so rounding twice is rounding once. */
+static double term(const sqs_row *row, double value)
+{
+    if (row->probs)
+        return value;
+    float below = (float)(value - row->scanned.max);
+    return (double)sqs_exp2_f32(below * row->scale);
+}
+
+sqs_status sqs_row_logits(sqs_row *row, double temperature)
+{
+    row->scale = exponent_scale(temperature);
+    if (!row->kernels->scan(&row->scanned))
+        return SQS_NOT_FINITE;
+    return row->scanned.max == -INFINITY ? SQS_ALL_MASKED : SQS_OK;
+}
+
+sqs_status sqs_row_probs(sqs_row *row)
+{
+    if (!row->kernels->scan(&row->scanned))
+        return SQS_NOT_FINITE;
+    double least;
+    row->total = row->kernels->sum_values(row->scanned.values,
+                                          row->scanned.n, &least);
+    if (least < 0)
+        return least == -INFINITY ? SQS_NOT_FINITE : SQS_NEGATIVE;
+    if (!(fabs(row->total - 1) <= SQS_SUM_TOLERANCE))
+        return SQS_SUM;
+    return SQS_OK;
+}
+
+bool sqs_needs_total(const sqs_keep *keep)
+{
+    return keep->kind == SQS_THRESHOLD ||
+           (keep->kind == SQS_TOP_P && keep->value < 1);
+}
+
+void sqs_row_total(sqs_row *row)
+{
+    if (!row->probs)
+        row->total = row->kernels->sum_terms(&row->scanned, row->scale);
+}
+
+sqs_status sqs_check_keep(const sqs_keep *keep)
+{
+    double value = keep->value;
+    bool ok = false;
+    switch (keep->kind) {
+    case SQS_TOP_K:
+        ok = value >= 1;
+        break;
+    case SQS_THRESHOLD:
+        ok = isfinite(value);
+        break;
+    case SQS_TOP_P:
+        ok = value > 0 && value <= 1;
+        break;
+    case SQS_MIN_P:
+        ok = value >= 0 && value <= 1;
+        break;
+    }
+    return ok ? SQS_OK : SQS_BAD_KEEP;
+}
+
+static void take_top(sqs_row *row, uint32_t k)
+{
+    row->n = row->kernels->take_top(&row->scanned, k, &row->kept);
+}
+
+static void keep_top_k(sqs_row *row, double k)
+{
+    uint32_t n = row->scanned.n;
+    take_top(row, k < n ? (uint32_t)k : n);
+}
+
+/* Not above log2(x) and less than 0.09 below it, for 0 < x <= 1 that is not
+ * subnormal: between powers of two, log2 is above its chords. */
+static double low_log2(double x)
+{
+    uint64_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    int exponent = (int)(bits >> 52) - 1023;
+    bits = (bits & (((uint64_t)1 << 52) - 1)) | (uint64_t)1023 << 52;
+    memcpy(&x, &bits, sizeof x);
+    return exponent + (x - 1);
+}
+
+/* More than the errors of exponents and terms in single precision; the former
+ * are up to 100 * 2^-23. */
+#define MARGIN 0x1p-10
+
+/* A value below which no term reaches `level`; at most the maximum. It is
+ * rounded as values are, which keeps their order. */
+static double value_bound(const sqs_row *row, double level)
+{
+    double max = row->scanned.max, bound = level;
+    if (!row->probs && level < 0x1p-100)
+        bound = -INFINITY;
+    else if (!row->probs)
+        bound = max + (low_log2(level < 1 ? level : 1) - MARGIN) /
+                          (double)row->scale;
+    if (!(bound > row->scanned.lowest))
+        bound = row->scanned.lowest;
+    return bound < max ? bound : max;
+}
+
+/* Terms at or above a level; the first maximum is always among them. */
+static void keep_level(sqs_row *row, double level)
+{
+    const sqs_taken *kept = &row->kept;
+    uint32_t taken = row->kernels->take_from(
+        &row->scanned, value_bound(row, level), kept);
+    bool found_max = false;
+    row->n = 0;
+    for (uint32_t i = 0; i < taken; i++) {
+        double value = kept->values[i];
+        double its_term = term(row, value);
+        bool first_max = value == row->scanned.max && !found_max;
+        found_max |= first_max;
+        kept->ids[row->n] = kept->ids[i];
+        kept->values[row->n] = value;
+        row->n += first_max || (its_term >= level && its_term > 0);
+    }
+}
+
+/* Drops the tokens taken that come after `last`. */
+static void keep_through(sqs_row *row, sqs_ranked last)
+{
+    const sqs_taken *kept = &row->kept;
+    uint32_t taken = row->n;
+    row->n = 0;
+    for (uint32_t i = 0; i < taken; i++) {
+        sqs_ranked item = {kept->values[i], kept->ids[i]};
+        kept->ids[row->n] = item.id;
+        kept->values[row->n] = item.key;
+        row->n += !sqs_ahead(last, item);
+    }
+}
+
+/* Ranks the tokens taken, the best first. */
+static void rank(sqs_row *row)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < row->n; i++) {
+        sqs_ranked item = {row->kept.values[i], row->kept.ids[i]};
+        sqs_heap_offer(row->heap, &n, row->n, item);
+    }
+    sqs_heap_sort(row->heap, n);
+}
+
+static void keep_top_p(sqs_row *row, double p)
+{
+    if (p >= 1) {
+        keep_level(row, 0);
+        return;
+    }
+    uint32_t size = row->scanned.n;
+    for (uint32_t k = FIRST_NUCLEUS;; k *= NUCLEUS_GROWTH) {
+        take_top(row, k < size ? k : size);
+        rank(row);
+        double mass = 0;
+        for (uint32_t i = 0; i < row->n; i++) {
+            mass += term(row, row->heap[i].key);
+            if (mass >= p * row->total) {
+                keep_through(row, row->heap[i]);
+                return;
+            }
+        }
+        if (row->n < k) /* there are no more */
+            return;
+    }
+}
+
+void sqs_sparsify(sqs_row *row, const sqs_keep *keep)
+{
+    switch (keep->kind) {
+    case SQS_TOP_K:
+        keep_top_k(row, keep->value);
+        break;
+    case SQS_THRESHOLD:
+        keep_level(row, keep->value * row->total);
+        break;
+    case SQS_TOP_P:
+        keep_top_p(row, keep->value);
+        break;
+    case SQS_MIN_P:
+        keep_level(row, keep->value * term(row, row->scanned.max));
+        break;
+    }
+}
+
+double sqs_dropped_mass(const sqs_row *row)
+{
+    double lanes[SQS_LANES] = {0};
+    for (uint32_t i = 0; i < row->n; i++)
+        lanes[row->kept.ids[i] % SQS_LANES] +=
+            term(row, row->kept.values[i]);
+    double dropped = row->total - sqs_fold_lanes(lanes);
+    return dropped > 0 ? dropped / row->total : 0.0;
+}

@@ -1,0 +1,191 @@
+/*
+ * row_scalar.c - passes over rows in plain C.
+ *
+ * What each operation does can be read here; the other instruction sets do the
+ * same to as many lanes at a time as they have.
+ */
+#include <math.h>
+#include <string.h>
+
+#include "rows/kernels.h"
+
+#define TARGET
+
+#define EACH_LANE for (uint32_t i = 0; i < SQS_LANES; i++)
+
+typedef struct vec_type {
+    float of[SQS_LANES];
+} vec_type;
+
+typedef struct lanes_type {
+    double of[SQS_LANES];
+} lanes_type;
+typedef bool vec_mask;
+
+/* binary16 to float, exactly. Moved to where a float has its exponent and its
+ * mantissa, the bits make a float with another bias, 2^112 too small; a
+ * subnormal one becomes normal by that factor. */
+static inline float widen_f16(uint16_t half)
+{
+    uint32_t magnitude = half & 0x7fff, bits = magnitude << 13;
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    value *= 0x1p112f;
+    memcpy(&bits, &value, sizeof bits);
+    bits |= magnitude >= 0x7c00 ? 0x7f800000 : 0; /* infinity and NaN */
+    bits |= (uint32_t)(half & 0x8000) << 16;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+static inline float widen_bf16(uint16_t half)
+{
+    uint32_t bits = (uint32_t)half << 16;
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+static inline vec_type vec_load(const float *p)
+{
+    vec_type v;
+    memcpy(v.of, p, sizeof v.of);
+    return v;
+}
+
+static inline vec_type vec_load_f16(const uint16_t *p)
+{
+    vec_type v;
+    EACH_LANE v.of[i] = widen_f16(p[i]);
+    return v;
+}
+
+static inline vec_type vec_load_bf16(const uint16_t *p)
+{
+    vec_type v;
+    EACH_LANE v.of[i] = widen_bf16(p[i]);
+    return v;
+}
+
+static inline void vec_store(float *p, vec_type v)
+{
+    memcpy(p, v.of, sizeof v.of);
+}
+
+static inline vec_type vec_set(float x)
+{
+    vec_type v;
+    EACH_LANE v.of[i] = x;
+    return v;
+}
+
+static inline vec_type vec_minus(vec_type a, vec_type b)
+{
+    EACH_LANE a.of[i] -= b.of[i];
+    return a;
+}
+
+static inline vec_type vec_multiply(vec_type a, vec_type b)
+{
+    EACH_LANE a.of[i] *= b.of[i];
+    return a;
+}
+
+static inline vec_type vec_max(vec_type a, vec_type b)
+{
+    EACH_LANE a.of[i] = a.of[i] > b.of[i] ? a.of[i] : b.of[i];
+    return a;
+}
+
+static inline vec_type vec_min(vec_type a, vec_type b)
+{
+    EACH_LANE a.of[i] = a.of[i] < b.of[i] ? a.of[i] : b.of[i];
+    return a;
+}
+
+/* sqs_exp2_f32 of each lane. Loops without branches, which compilers turn into
+ * what vectors the machine has; see row_exp2.h. */
+static inline vec_type vec_exp2(vec_type t)
+{
+    vec_type shifted, v;
+    EACH_LANE {
+        shifted.of[i] = t.of[i] + SQS_ROUND_F32;
+        float f = t.of[i] - (shifted.of[i] - SQS_ROUND_F32);
+        float p = SQS_EXP2_F32_FIRST;
+#define STEP(c) p = p * f + c;
+        SQS_EXP2_F32_REST(STEP)
+#undef STEP
+        v.of[i] = p;
+    }
+    uint32_t bits[SQS_LANES], more[SQS_LANES];
+    memcpy(bits, v.of, sizeof bits);
+    memcpy(more, shifted.of, sizeof more);
+    EACH_LANE bits[i] += more[i] << 23;
+    memcpy(v.of, bits, sizeof bits);
+    EACH_LANE v.of[i] = t.of[i] >= SQS_MIN_EXPONENT_F32 ? v.of[i] : 0.0f;
+    return v;
+}
+
+/* A mask that is true for all lanes, and whether one is. */
+static inline vec_mask vec_true(void)
+{
+    return true;
+}
+
+static inline bool vec_all(vec_mask mask)
+{
+    return mask;
+}
+
+/* `mask` and that no lane is NaN or +infinity. */
+static inline vec_mask vec_and_finite(vec_mask mask, vec_type v)
+{
+    uint32_t finite = 0;
+    EACH_LANE finite += v.of[i] < INFINITY;
+    return mask & (finite == SQS_LANES);
+}
+
+/* A bit for each lane that is at least that of `bound`, and their number. */
+static inline uint32_t vec_mask_from(vec_type v, vec_type bound)
+{
+    uint32_t mask = 0;
+    EACH_LANE mask |= (uint32_t)(v.of[i] >= bound.of[i]) << i;
+    return mask;
+}
+
+static inline uint32_t vec_count_from(vec_type v, vec_type bound)
+{
+    uint32_t count = 0;
+    EACH_LANE count += v.of[i] >= bound.of[i];
+    return count;
+}
+
+/* Sums in double precision, one for each lane. */
+static inline lanes_type lanes_zero(void)
+{
+    lanes_type sums;
+    EACH_LANE sums.of[i] = 0;
+    return sums;
+}
+
+static inline lanes_type vec_add_to(lanes_type sums, vec_type v)
+{
+    EACH_LANE sums.of[i] += (double)v.of[i];
+    return sums;
+}
+
+/* The same of values in memory. */
+static inline lanes_type lanes_add_from(lanes_type sums, const float *p)
+{
+    EACH_LANE sums.of[i] += (double)p[i];
+    return sums;
+}
+
+static inline double lanes_fold(lanes_type sums)
+{
+    return sqs_fold_lanes(sums.of);
+}
+
+#include "rows/instances.h"
+
+const sqs_kernels sqs_kernels_scalar[] = ALL_KERNELS;
