@@ -1,4 +1,4 @@
-"""Builds ``sqs_codec._core`` from ``csrc`` (cffi, API mode)."""
+"""Builds ``sqs_codec._backend._sqs`` from ``csrc`` (cffi, API mode)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ CSRC = Path("csrc")  # setuptools wants paths relative to setup.py
 ffi = cffi.FFI()
 ffi.cdef((Path(__file__).parent / "sqs.cdef").read_text())
 ffi.set_source(
-    "sqs_codec._core",
+    "sqs_codec._backend._sqs",
     '#include "sqs.h"',
     sources=sorted(str(path) for path in CSRC.rglob("*.c")),
     depends=sorted(str(path) for path in CSRC.rglob("*.h")),

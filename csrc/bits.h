@@ -1,5 +1,5 @@
 /*
- * bits.h - bit fields, the most significant bit first.
+ * bits.h - widths of integers, and bit fields, the most significant bit first.
  */
 #ifndef SQS_BITS_H
 #define SQS_BITS_H
@@ -7,6 +7,24 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+/* log2(x), rounded down; x > 0. */
+static inline uint32_t sqs_floor_log2(uint64_t x)
+{
+#ifdef __GNUC__
+    return 63u - (uint32_t)__builtin_clzll(x);
+#else
+    uint32_t log = 0;
+    while (x >>= 1)
+        log++;
+    return log;
+#endif
+}
+
+static inline uint32_t sqs_lesser(uint32_t a, uint32_t b)
+{
+    return a < b ? a : b;
+}
 
 /* How many bits the values 0 .. most take. */
 static inline uint32_t sqs_width(uint32_t most)

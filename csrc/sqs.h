@@ -35,6 +35,10 @@
 extern "C" {
 #endif
 
+/* The version of this core, and of the bytes that it writes and reads. */
+#define SQS_VERSION "0.1.0.dev0"
+#define SQS_FORMAT_VERSION 1
+
 /* Limits of the format. */
 #define SQS_MIN_VOCAB 2u
 #define SQS_MAX_VOCAB (1u << 20)
@@ -42,7 +46,7 @@ extern "C" {
 #define SQS_MAX_ROUND 256u
 #define SQS_MAX_ENUMERATIVE_SUPPORT 1024u
 #define SQS_MAX_ENUMERATIVE_SQUARES (8u << 20) /* sum of k^2 in a round */
-#define SQS_MAX_ENTROPY_SURVIVORS (1u << 20)   /* in a round */
+#define SQS_MAX_ENTROPY_SURVIVORS (1u << 20)   /* sum of k in a round */
 
 /* How far from 1 the sum of a row of probabilities may be. */
 #define SQS_SUM_TOLERANCE 1e-3
@@ -69,10 +73,12 @@ typedef enum sqs_status {
     SQS_BAD_ROUND,        /* not 1 to SQS_MAX_ROUND distributions, a position
                              outside its support, or more survivors
                              than the coding can hold together */
-    SQS_BAD_KEEP,         /* a keep rule's parameter is outside its range */
-    SQS_BAD_FIT,          /* so is one of sqs_fit */
+    SQS_BAD_MEMORY,       /* not a memory that the core has left behind */
+    SQS_BAD_KEEP,         /* a keep rule's kind or parameter is unknown */
     SQS_BAD_TEMPERATURE,  /* negative, infinite or NaN */
-    SQS_NO_SPACE,         /* an output buffer is too small */
+    SQS_BAD_DTYPE,        /* not a type of values that the function takes */
+    SQS_NO_SPACE,         /* an output buffer is too small, or a packet has
+                             more survivors than the receiver's limit */
 
     /* Rows that are not distributions. */
     SQS_NOT_FINITE, /* NaN or +infinity; for probabilities -infinity too */
@@ -97,8 +103,6 @@ typedef enum sqs_coding {
                             SQS_MAX_ENTROPY_SURVIVORS in a round */
 } sqs_coding;
 
-#define SQS_VARIABLE 0u
-
 /*
  * The instruction sets that passes over whole rows are compiled for. All give
  * the same results; SQS_ISA_BEST, which a codec has if nothing else is said,
@@ -122,9 +126,7 @@ sqs_isa sqs_find_isa(sqs_isa isa);
 typedef struct sqs_codec {
     uint32_t vocab_size; /* V, SQS_MIN_VOCAB .. SQS_MAX_VOCAB */
     uint32_t resolution; /* the sum of a distribution's counts,
-                            1 .. SQS_MAX_RESOLUTION; or, if the coding is
-                            SQS_ENTROPY, SQS_VARIABLE: every distribution
-                            has its own, a power of two, and sends it */
+                            1 .. SQS_MAX_RESOLUTION */
     sqs_coding coding;
     sqs_isa isa; /* this end's own business: the other may have another */
 } sqs_codec;
@@ -135,8 +137,7 @@ sqs_status sqs_check_codec(const sqs_codec *codec);
 
 /*
  * The most survivors that a distribution of this codec can have, whatever its
- * coding: min(vocab_size, resolution), since each survivor counts at least 1,
- * with SQS_MAX_RESOLUTION for a variable resolution.
+ * coding: min(vocab_size, resolution), since each survivor counts at least 1.
  */
 uint32_t sqs_max_survivors(const sqs_codec *codec);
 
@@ -174,73 +175,55 @@ typedef struct sqs_keep {
     double value;
 } sqs_keep;
 
-/*
- * How nearly to follow the tokens kept. All zero is right for a codec of fixed
- * resolution: it gives the nearest lattice point.
- *
- * error        Read if the codec's resolution is variable; in (0, 1]. The
- *              resolution becomes the smallest power of two at which rounding
- *              moves a probability of at most `error` or of the dropped mass,
- *              whichever is larger: in total variation from the tokens kept,
- *              renormalised. A row for which SQS_MAX_RESOLUTION isn't enough
- *              gets that.
- * bits_per_tv  0, or, if the coding is SQS_ENTROPY, positive and finite: how
- *              many bits a total variation of 1 from the whole row is worth.
- *              A variable resolution is then chosen by this alone, and tokens
- *              are dropped where that saves more bits than it costs: some
- *              hundred for a thin link and up to 10 000 for a wide one.
- */
-typedef struct sqs_fit {
-    double error;
-    double bits_per_tv;
-} sqs_fit;
-
-/* Bytes of scratch that the functions below need, aligned as malloc aligns.
- * Contents before and after a call mean nothing. */
+/* Bytes of scratch that sqs_quantize_logits and sqs_quantize_probs need, aligned
+ * as malloc aligns. Contents before and after a call mean nothing. */
 size_t sqs_quantize_scratch(const sqs_codec *codec);
 
 /*
+ * Where the distributions of rows go, in memory of the caller's. The room for
+ * ids and counts is, for each row, sqs_max_survivors(codec) values, or as many
+ * as SQS_TOP_K keeps if that is fewer.
+ */
+typedef struct sqs_quantized {
+    uint32_t *token_ids;  /* the distributions one after the other, each
+                             ascending */
+    uint32_t *counts;     /* all >= 1, those of a row summing to the codec's
+                             resolution */
+    uint32_t *survivors;  /* how many ids and counts each row has */
+    double *dropped_mass; /* for each row the probability of the tokens not
+                             kept (before quantization), in [0, 1); null if it
+                             isn't wanted, which with SQS_TOP_K saves most of
+                             the time */
+    uint32_t done;        /* written by the core: how many rows there are, or
+                             the number of the row to blame for the status */
+} sqs_quantized;
+
+/*
  * Turns each row of logits into the nearest lattice point of the tokens kept
- * from softmax(logits / temperature), or one chosen by `fit`.
+ * from softmax(logits / temperature).
  *
  * logits       -infinity masks a token.
  * temperature  0 gives the most probable token all counts.
  * scratch      sqs_quantize_scratch(codec) bytes.
- * token_ids    out, the distributions one after the other, each ascending;
- *              room for sqs_max_survivors(codec) values, or as many as
- *              SQS_TOP_K keeps if that is fewer, for each row.
- * counts       out, same room; all >= 1, those of a row summing to
- *              codec->resolution or, if that is variable, to a power of two.
- * survivors    out, how many were written for each row.
- * dropped_mass out, for each row the probability of the tokens not kept (before
- *              quantization), in [0, 1). Null if it isn't wanted: with
- *              SQS_TOP_K that saves most of the time.
- * done         out, how many rows were turned: logits->n, or the number of the
- *              row that is to blame for the status.
  *
- * Returns SQS_OK, SQS_BAD_KEEP, SQS_BAD_FIT, SQS_BAD_TEMPERATURE,
+ * Returns SQS_OK, SQS_BAD_KEEP, SQS_BAD_TEMPERATURE, SQS_BAD_DTYPE,
  * SQS_NOT_FINITE or SQS_ALL_MASKED. The result may have more survivors than an
  * enumerative packet can hold.
  */
 sqs_status sqs_quantize_logits(const sqs_codec *codec, const sqs_rows *logits,
                                double temperature, const sqs_keep *keep,
-                               const sqs_fit *fit, void *scratch,
-                               uint32_t *token_ids, uint32_t *counts,
-                               uint32_t *survivors, double *dropped_mass,
-                               uint32_t *done);
+                               void *scratch, sqs_quantized *to);
 
 /*
  * The same for rows of probabilities, which must be non-negative and sum to 1
  * within SQS_SUM_TOLERANCE; what remains of the error is normalised away.
  *
- * Returns SQS_OK, SQS_BAD_KEEP, SQS_BAD_FIT, SQS_NOT_FINITE, SQS_NEGATIVE or
+ * Returns SQS_OK, SQS_BAD_KEEP, SQS_BAD_DTYPE, SQS_NOT_FINITE, SQS_NEGATIVE or
  * SQS_SUM.
  */
 sqs_status sqs_quantize_probs(const sqs_codec *codec, const sqs_rows *probs,
-                              const sqs_keep *keep, const sqs_fit *fit,
-                              void *scratch, uint32_t *token_ids,
-                              uint32_t *counts, uint32_t *survivors,
-                              double *dropped_mass, uint32_t *done);
+                              const sqs_keep *keep, void *scratch,
+                              sqs_quantized *to);
 
 /* An upper bound in bytes of what sqs_encode_logits writes for a row. */
 size_t sqs_encode_logits_bound(const sqs_codec *codec, const sqs_keep *keep);
@@ -248,21 +231,24 @@ size_t sqs_encode_logits_bound(const sqs_codec *codec, const sqs_keep *keep);
 /* Bytes of scratch that sqs_encode_logits needs, as above. */
 size_t sqs_encode_logits_scratch(const sqs_codec *codec);
 
+/* Where packets of rows go. */
+typedef struct sqs_packets {
+    uint8_t *bytes;  /* the packets one after the other */
+    size_t capacity; /* of bytes; the number of rows times
+                        sqs_encode_logits_bound is always enough */
+    size_t *sizes;   /* how many bytes each has; room for a value a row */
+    uint32_t done;   /* written by the core, as in sqs_quantized */
+} sqs_packets;
+
 /*
  * Turns each row of logits into the packet that sqs_encode writes of what
  * sqs_quantize_logits makes of it.
  *
- * packets  out, one after the other
- * sizes    out, how many bytes each has
- *
- * Returns as those two do; SQS_NO_SPACE if capacity is too small, which
- * logits->n times sqs_encode_logits_bound never is.
+ * Returns as those two do.
  */
 sqs_status sqs_encode_logits(const sqs_codec *codec, const sqs_rows *logits,
                              double temperature, const sqs_keep *keep,
-                             const sqs_fit *fit, void *scratch,
-                             uint8_t *packets, size_t capacity, size_t *sizes,
-                             double *dropped_mass, uint32_t *done);
+                             void *scratch, sqs_packets *to);
 
 /* One distribution to bytes and back. */
 
@@ -281,8 +267,7 @@ sqs_status sqs_bits(const sqs_codec *codec, const uint32_t *token_ids,
 
 /*
  * Writes one distribution. token_ids strictly ascend below vocab_size, counts
- * are >= 1 and sum to resolution; both are checked. A variable resolution is
- * whatever they sum to.
+ * are >= 1 and sum to resolution; both are checked.
  *
  * Returns SQS_OK, SQS_BAD_DISTRIBUTION, SQS_LARGE_SUPPORT, or SQS_NO_SPACE if
  * capacity is too small (sqs_encode_bound is always enough).
@@ -293,35 +278,54 @@ sqs_status sqs_encode(const sqs_codec *codec, const uint32_t *token_ids,
 
 /*
  * Reads one distribution from exactly `size` bytes, which may be hostile.
- * token_ids and counts have room for sqs_max_survivors(codec) each.
+ *
+ * most               the receiver's limit: the most survivors that it takes
+ * token_ids, counts  out, room for `most` values each, or for
+ *                    sqs_max_survivors(codec) if that is less
  *
  * Time is linear in size and survivors, except that an enumerative rank takes
  * time cubic in its survivors, some 20 ms at SQS_MAX_ENUMERATIVE_SUPPORT; a
- * round may hold eight as slow.
- * Returns SQS_OK or one of the statuses of the format.
+ * round may hold eight as slow. What has more than `most` survivors is refused
+ * before that work is done.
+ * Returns SQS_OK, one of the statuses of the format, or SQS_NO_SPACE for more
+ * than `most` survivors.
  */
 sqs_status sqs_decode(const sqs_codec *codec, const uint8_t *packet,
-                      size_t size, uint32_t *token_ids, uint32_t *counts,
-                      uint32_t *survivors);
+                      size_t size, size_t most, uint32_t *token_ids,
+                      uint32_t *counts, uint32_t *survivors);
 
 /* A round: distributions and the tokens drawn from them. */
+
+/* The arrays are the caller's, and those that call them const leave them as
+ * they are. */
+typedef struct sqs_round {
+    uint32_t length;     /* how many distributions, 1 .. SQS_MAX_ROUND */
+    uint32_t *token_ids; /* the distributions one after the other */
+    uint32_t *counts;
+    uint32_t *survivors; /* `length` sizes, which cut the two arrays up */
+    uint32_t *positions; /* `length` positions: of each drafted token among the
+                            token_ids of its distribution */
+} sqs_round;
 
 /*
  * What SQS_ENTROPY knows of the distributions before: the tokens of recent
  * supports, which are likely to come again. Within a round it does so anyway.
  * A caller that keeps a memory on both sides from one round to the next saves
- * more, as long as every packet arrives, in order. All zero is an empty one;
- * its fields are for the core.
+ * more, as long as every packet arrives, in order.
+ *
+ * All zero is an empty memory. Its fields are written by the core alone; the
+ * caller may copy it, store it and compare it. Whoever gets one from elsewhere
+ * need not trust it: all that is used of it is checked whenever it is used.
  */
 #define SQS_MEMORY_TOKENS 512u
 #define SQS_MEMORY_SUPPORT 256u /* larger supports are not remembered */
 
 typedef struct sqs_memory {
-    uint32_t size; /* tokens known */
-    uint32_t seen; /* supports so far, up to a limit */
-    uint32_t home; /* the last variable resolution above 1 */
-    uint32_t ids[SQS_MEMORY_TOKENS]; /* ascending */
-    uint32_t weights[SQS_MEMORY_TOKENS];
+    uint32_t size; /* tokens known, up to SQS_MEMORY_TOKENS */
+    uint32_t seen; /* supports so far, counted up to 255 */
+    uint32_t ids[SQS_MEMORY_TOKENS]; /* `size` ids, ascending */
+    uint32_t weights[SQS_MEMORY_TOKENS]; /* of each: how often and recently it
+                                            came */
 } sqs_memory;
 
 /* An upper bound in bytes of what sqs_encode_round writes for `length`
@@ -330,22 +334,15 @@ size_t sqs_encode_round_bound(const sqs_codec *codec, uint32_t length,
                               size_t survivors);
 
 /*
- * Writes a round of `length` distributions, each with the position of its
- * drafted token among its token_ids.
+ * Writes a round.
  *
- * token_ids, counts  the distributions one after the other
- * survivors          length sizes, which cut the two arrays up
- * positions          length positions, positions[i] < survivors[i]
- * memory             null for a round that stands alone; otherwise updated,
- *                    if SQS_OK is returned. Only SQS_ENTROPY has a use for it.
+ * memory  null for a round that stands alone; otherwise it is updated, if
+ *         SQS_OK is returned. SQS_ENTROPY alone reads and writes it.
  *
- * Returns as sqs_encode, and SQS_BAD_ROUND.
+ * Returns as sqs_encode, SQS_BAD_ROUND, or SQS_BAD_MEMORY.
  */
 sqs_status sqs_encode_round(const sqs_codec *codec, sqs_memory *memory,
-                            uint32_t length,
-                            const uint32_t *token_ids, const uint32_t *counts,
-                            const uint32_t *survivors,
-                            const uint32_t *positions, uint8_t *packet,
+                            const sqs_round *round, uint8_t *packet,
                             size_t capacity, size_t *size);
 
 /* An upper bound of the survivors, summed over its distributions, that a
@@ -353,23 +350,24 @@ sqs_status sqs_encode_round(const sqs_codec *codec, sqs_memory *memory,
 size_t sqs_decode_round_bound(const sqs_codec *codec, size_t size);
 
 /*
- * Reads a round, in the layout of sqs_encode_round, from exactly `size` bytes,
- * which may be hostile.
+ * Reads a round from exactly `size` bytes, which may be hostile.
  *
- * token_ids, counts     out, room for `capacity` values each
- * survivors, positions  out, room for SQS_MAX_ROUND values each
- * length                out, how many distributions there are
- * memory                null, or what sqs_encode_round had; updated if SQS_OK
- *                       is returned
+ * memory  null, or what sqs_encode_round had; updated if SQS_OK is returned
+ * most    the receiver's limit: the most survivors, in all, that it takes
+ * round   out. Its arrays are the caller's: token_ids and counts have room for
+ *         `most` values each, or for sqs_decode_round_bound if that is less;
+ *         survivors and positions for SQS_MAX_ROUND values each.
  *
- * Returns SQS_OK, a status of the format, or SQS_NO_SPACE if capacity is too
- * small (sqs_decode_round_bound is always enough).
+ * A packet is refused as soon as it is known to have more than `most`
+ * survivors. Without such a limit the format's own hold: 2^20 survivors of
+ * SQS_ENTROPY, which 114 bytes can name, take 8 MB and 30 ms.
+ *
+ * Returns SQS_OK, a status of the format, SQS_BAD_MEMORY, or SQS_NO_SPACE for
+ * more than `most` survivors.
  */
 sqs_status sqs_decode_round(const sqs_codec *codec, sqs_memory *memory,
-                            const uint8_t *packet, size_t size,
-                            uint32_t *token_ids, uint32_t *counts,
-                            size_t capacity, uint32_t *survivors,
-                            uint32_t *positions, uint32_t *length);
+                            const uint8_t *packet, size_t size, size_t most,
+                            sqs_round *round);
 
 /* Drafted tokens and their counts alone, for protocols that send distributions
  * only when they are needed. */
@@ -379,15 +377,14 @@ size_t sqs_encode_tokens_bound(const sqs_codec *codec, uint32_t length);
 
 /*
  * Writes `length` tokens, 1 to SQS_MAX_ROUND, each below vocab_size with a
- * count of 1 to resolutions[i], which is the codec's unless that is variable.
+ * count of 1 to the codec's resolution.
  *
  * Returns SQS_OK, SQS_BAD_ROUND for a value outside these limits, or
  * SQS_NO_SPACE.
  */
 sqs_status sqs_encode_tokens(const sqs_codec *codec, uint32_t length,
                              const uint32_t *tokens, const uint32_t *counts,
-                             const uint32_t *resolutions, uint8_t *packet,
-                             size_t capacity, size_t *size);
+                             uint8_t *packet, size_t capacity, size_t *size);
 
 /*
  * Reads them from exactly `size` bytes, which may be hostile. The arrays have
@@ -397,39 +394,45 @@ sqs_status sqs_encode_tokens(const sqs_codec *codec, uint32_t length,
  */
 sqs_status sqs_decode_tokens(const sqs_codec *codec, const uint8_t *packet,
                              size_t size, uint32_t *tokens, uint32_t *counts,
-                             uint32_t *resolutions, uint32_t *length);
+                             uint32_t *length);
 
 /* What the cloud does with a round. */
 
 /* Bytes of scratch that sqs_verify needs, as for sqs_quantize_logits. */
 size_t sqs_verify_scratch(const sqs_codec *codec, uint32_t length);
 
+/* What became of a round. */
+typedef struct sqs_verdict {
+    uint32_t accepted; /* how many of its tokens, from the first on */
+    uint32_t token;    /* the one that follows them */
+    uint32_t done;     /* how many target rows were checked: all, or the number
+                          of the one to blame for the status */
+} sqs_verdict;
+
 /*
  * Accepts a prefix of a round's tokens and draws the one after it. A token x
- * with count b of resolution l stands with probability min(1, p(x) l / b); the
- * next token is drawn from max(0, p - b / l) at the first that doesn't, or from
- * the last row if all do. The result is distributed as the target's tokens.
+ * with count b of resolution l is accepted with probability min(1, p(x) l / b).
+ * At the first that is rejected, the next token is drawn from the residual
+ * max(0, p - b / l), normalised; if none is, from the last row. The result is
+ * distributed as the target's tokens.
  *
- * length .. positions  the round, as sqs_decode_round gives it
+ * round     as sqs_decode_round gives it, which isn't checked again, or one of
+ *           length 0; the resolution of each distribution is what its counts
+ *           sum to, whatever the codec's
  * target    length + 1 rows of probabilities, SQS_F32 or SQS_F64, each for the
  *           position of a token and the last for the one after them all;
- *           non-negative, summing to 1 within SQS_SUM_TOLERANCE
+ *           non-negative, summing to 1 within SQS_SUM_TOLERANCE; `n` isn't
+ *           read
  * draws     length + 1 numbers from [0, 1), independent of what the tokens
  *           were drawn by; the token after n accepted ones takes number
  *           min(n + 1, length)
  * scratch   sqs_verify_scratch(codec, length) bytes
- * accepted  out, how many tokens stand
- * token     out, the next one
- * done      out, how many rows were checked: all, or the number of the bad one
  *
- * Returns SQS_OK, SQS_NOT_FINITE, SQS_NEGATIVE or SQS_SUM.
+ * Returns SQS_OK, SQS_BAD_DTYPE, SQS_NOT_FINITE, SQS_NEGATIVE or SQS_SUM.
  */
-sqs_status sqs_verify(const sqs_codec *codec, uint32_t length,
-                      const uint32_t *token_ids, const uint32_t *counts,
-                      const uint32_t *survivors, const uint32_t *positions,
+sqs_status sqs_verify(const sqs_codec *codec, const sqs_round *round,
                       const sqs_rows *target, const double *draws,
-                      void *scratch, uint32_t *accepted, uint32_t *token,
-                      uint32_t *done);
+                      void *scratch, sqs_verdict *verdict);
 
 #ifdef __cplusplus
 }

@@ -9,7 +9,8 @@
 #include <math.h>
 #include <stdbool.h>
 
-#include "quantize/sparsify.h"
+#include "rows/kernels.h"
+#include "rows/softmax.h"
 
 /* The distribution of a drafted token. */
 typedef struct draft {
@@ -177,36 +178,52 @@ static target_row make_target(const sqs_kernels *kernels, uint32_t n,
     return row;
 }
 
-sqs_status sqs_verify(const sqs_codec *codec, uint32_t length,
-                      const uint32_t *token_ids, const uint32_t *counts,
-                      const uint32_t *survivors, const uint32_t *positions,
-                      const sqs_rows *target, const double *draws,
-                      void *scratch, uint32_t *accepted, uint32_t *token,
-                      uint32_t *done)
+/* Checks and sums the target rows; *done becomes how many there are, or the
+ * number of the bad one. */
+static sqs_status check_target(const sqs_kernels *kernels, uint32_t n,
+                               const sqs_rows *target, uint32_t length,
+                               double *sums, uint32_t *done)
 {
-    const sqs_kernels *kernels = sqs_find_kernels(codec->isa, target->dtype);
-    uint32_t n = codec->vocab_size;
     for (*done = 0; *done <= length; ++*done) {
-        target_row row = make_target(kernels, n, target, scratch, *done);
+        target_row row = make_target(kernels, n, target, sums, *done);
         sqs_status status = check_row(&row);
         if (status != SQS_OK)
             return status;
     }
-    for (*accepted = 0; *accepted < length; ++*accepted) {
-        uint32_t i = *accepted;
+    return SQS_OK;
+}
+
+sqs_status sqs_verify(const sqs_codec *codec, const sqs_round *round,
+                      const sqs_rows *target, const double *draws,
+                      void *scratch, sqs_verdict *verdict)
+{
+    const uint32_t *ids = round->token_ids, *counts = round->counts;
+    uint32_t n = codec->vocab_size, length = round->length;
+    verdict->done = 0;
+    if (target->dtype != SQS_F32 && target->dtype != SQS_F64)
+        return SQS_BAD_DTYPE;
+    const sqs_kernels *kernels = sqs_find_kernels(codec->isa, target->dtype);
+    sqs_status status = check_target(kernels, n, target, length, scratch,
+                                     &verdict->done);
+    if (status != SQS_OK)
+        return status;
+    for (uint32_t i = 0; i < length; i++) {
+        uint32_t k = round->survivors[i];
         target_row row = make_target(kernels, n, target, scratch, i);
         row.total = sqs_sum(row.sums, blocks(row.n));
-        draft q = {token_ids, counts, survivors[i],
-                   sum_counts(counts, survivors[i])};
-        if (!stands(&row, &q, positions[i], draws[i])) {
-            *token = draw_residual(&row, &q, draws[i + 1]);
+        draft q = {ids, counts, k, sum_counts(counts, k)};
+        if (!stands(&row, &q, round->positions[i], draws[i])) {
+            verdict->accepted = i;
+            verdict->token = draw_residual(&row, &q, draws[i + 1]);
             return SQS_OK;
         }
-        token_ids += survivors[i];
-        counts += survivors[i];
+        ids += k;
+        counts += k;
     }
     const draft none = {.n = 0};
     target_row last = make_target(kernels, n, target, scratch, length);
-    *token = draw_token(&last, &none, sum_of_blocks(&last), draws[length]);
+    verdict->accepted = length;
+    verdict->token =
+        draw_token(&last, &none, sum_of_blocks(&last), draws[length]);
     return SQS_OK;
 }

@@ -93,7 +93,6 @@ def _vectors() -> Iterator[list[Any]]:
         yield [
             *("logits", case["seed"], case["slope"]),
             *(case["vocab_size"], case["resolution"]),
-            *(case["error"], case["bits_per_tv"]),
             *(KEEPS.index(rule), parameter, case["temperature"]),
             *(case["dropped_mass"], len(ids), ids, counts),
         ]
@@ -108,17 +107,24 @@ def _vectors() -> Iterator[list[Any]]:
         model = _codec(case, "entropy"), case["slope"], case["k"]
         for sent in case["packets"]:
             drafted = len(sent["tokens"]), sent["seeds"], sent["tokens"]
-            first = int(sent["packet"][:2], 16) >= 128  # and 4 bytes of head, not 1
-            packet = "." + sent["packet"][8 if first else 2 :]
-            yield ["round", model, 1 if first else 2, drafted, packet]
+            head, packet = sent["packet"][:2], "." + sent["packet"][2:]
+            yield ["round", model, 1 if head == "00" else 2, drafted, packet]
     for case in _load("tokens"):
         codec, ids = _codec(case, case["coding"]), case["tokens"]
-        drafted = len(ids), ids, case["counts"], case["resolutions"]
+        drafted = len(ids), ids, case["counts"]
         yield ["tokens", codec, drafted, "." + case["packet"]]
     for case in _load("malformed"):
         codec, kind = _codec(case, case["coding"]), KINDS.index(case["kind"])
         status = int(Status[case["rule"]])
         yield ["malformed", codec, kind, status, "." + case["packet"]]
+    for case in _load("verify"):
+        drafts = case["distributions"]
+        yield [
+            *("verify", case["vocab_size"], len(drafts)),
+            [(len(q["token_ids"]), q["token_ids"], q["counts"]) for q in drafts],
+            *(case["tokens"], case["target"], case["draws"]),
+            *(case["accepted"], case["token"]),
+        ]
 
 
 def _shape(

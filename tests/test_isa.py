@@ -12,22 +12,24 @@ import numpy as np
 import pytest
 
 import sqs_codec as sqs
-from sqs_codec import _native
+from sqs_codec._backend import native
 from sqs_codec._errors import Status
-from sqs_codec._format import VARIABLE, Coding
+from sqs_codec._format import Coding
 from tests.kit import random_keep, random_logits, random_probs
 
-HERE = [name for name, isa in _native.ISAS.items() if _native.lib.sqs_find_isa(isa)]
+HERE = [name for name, isa in native.ISAS.items() if native.lib.sqs_find_isa(isa)]
 
 # Vectors, groups of them and bins of groups, and what misses them by one.
 SIZES = [2, 15, 16, 17, 127, 128, 129, 1000, 4095, 4096, 4097, 20_001]
 
 
 def core(name, vocab_size, resolution=100):
-    rule = 0.01 if resolution == VARIABLE else 0.0
-    return _native.Core(
-        vocab_size, resolution, Coding.ENTROPY, rule, isa=_native.ISAS[name]
-    )
+    return native.Core(vocab_size, resolution, Coding.ENTROPY, isa=native.ISAS[name])
+
+
+def rule(keep):
+    """Return what a core knows a keep rule by."""
+    return keep._kind, keep._value
 
 
 def plain(found):
@@ -57,12 +59,11 @@ def test_awkward_rows(name, vocab_size):
         if rng.random() < 0.25:
             row = as_bfloat16(row)
         keep, temperature = random_keep(rng), float(rng.choice([0, 0.01, 0.7, 3]))
-        resolution = int(rng.choice([100, VARIABLE]))
-        price, mass = float(rng.choice([0, 500])), bool(rng.integers(2))
-        options = (row[None], temperature, keep, price, mass)
-        ours, theirs = (core(n, vocab_size, resolution) for n in (name, "scalar"))
-        expected = plain(theirs.quantize_logits(*options))
-        assert plain(ours.quantize_logits(*options)) == expected
+        options = row[None], temperature, *rule(keep)
+        mass = bool(rng.integers(2))
+        ours, theirs = (core(n, vocab_size) for n in (name, "scalar"))
+        expected = plain(theirs.quantize_logits(*options, mass))
+        assert plain(ours.quantize_logits(*options, mass)) == expected
         packets = theirs.encode_logits(*options)
         assert ours.encode_logits(*options) == packets
         if expected[0] == Status.OK:
@@ -76,8 +77,8 @@ def test_probabilities_and_targets(name, vocab_size):
     ours, theirs = core(name, vocab_size), core("scalar", vocab_size)
     for _ in range(20):
         probs, keep = random_probs(rng, vocab_size), random_keep(rng)
-        status, ids, counts, mass = theirs.quantize_probs(probs, keep, 0.0)
-        found = ours.quantize_probs(probs, keep, 0.0)
+        status, ids, counts, mass = theirs.quantize_probs(probs, *rule(keep))
+        found = ours.quantize_probs(probs, *rule(keep))
         assert (found[0], found[3]) == (status, mass)
         assert found[1].tolist() == ids.tolist()
         assert found[2].tolist() == counts.tolist()
@@ -100,7 +101,8 @@ def test_a_bad_value_is_found_wherever_it_is(name, dtype):
             row = np.zeros(vocab_size, np.float32)
             row[place] = bad
             row = as_bfloat16(row) if dtype == "bfloat16" else row.astype(dtype)
-            status, *_ = ours.quantize_logits(row[None], 1.0, sqs.TopK(3), 0.0, False)
+            top = rule(sqs.TopK(3))
+            status, *_ = ours.quantize_logits(row[None], 1.0, *top, False)
             assert status == Status.NOT_FINITE
 
 
@@ -115,7 +117,7 @@ def test_top_k_is_the_head_of_a_stable_sort(name):
         order = np.argsort(-row, kind="stable")[: np.isfinite(row).sum()]
         for k in (1, 2, 15, 64, 255, 256, 257, 1024, 1151, 1153, 5000, 9000):
             _, _, pairs, _ = core(name, vocab_size, 1 << 16).quantize_logits(
-                row[None], 1e9, sqs.TopK(k), 0.0, False
+                row[None], 1e9, *rule(sqs.TopK(k)), False
             )
             assert pairs[0][0].tolist() == np.sort(order[:k]).tolist()
 

@@ -48,8 +48,8 @@ typedef struct sqs_coder {
     bool truncated; /* reading: a symbol was asked of a packet at its end */
 } sqs_coder;
 
-#define SQS_CODER_BITS 56u
-#define SQS_CODER_LEAST (SQS_CODER_BITS - 8u)
+_Static_assert(SQS_CODER_LEAST_BITS == SQS_CODER_BITS - 8,
+               "a byte moves on at a time");
 #define SQS_CODER_BYTES (SQS_CODER_BITS / 8u)
 
 static inline sqs_coder sqs_coder_write(uint8_t *out, size_t size)
@@ -98,7 +98,7 @@ SQS_INLINE void sqs_coder_put(sqs_coder *c, uint8_t byte)
 /* The least a range is narrowed to is the 2^-31 of it that a value of a set may
  * have. So four bytes at most move on at once, and where there is room for as
  * many they do without a loop, whose end nobody could predict. */
-#define SQS_CODER_NARROWEST (SQS_CODER_LEAST - SQS_POWER_UNIT)
+#define SQS_CODER_NARROWEST (SQS_CODER_LEAST_BITS - SQS_POWER_UNIT)
 #define SQS_CODER_MOST 4u
 _Static_assert((SQS_CODER_BITS - SQS_CODER_NARROWEST) / 8 == SQS_CODER_MOST,
                "SQS_CODER_MOST follows from how narrow a range can be");
@@ -133,7 +133,7 @@ SQS_INLINE void sqs_coder_write_on(sqs_coder *c)
     c->range <<= 8 * n;
     if (c->size >= SQS_CODER_MOST && c->shifts <= c->size - SQS_CODER_MOST) {
         uint8_t *out = c->out + c->shifts;
-        uint32_t next = (uint32_t)(c->low >> (SQS_CODER_LEAST - 24));
+        uint32_t next = (uint32_t)(c->low >> (SQS_CODER_LEAST_BITS - 24));
         out[0] = (uint8_t)(next >> 24);
         out[1] = (uint8_t)(next >> 16);
         out[2] = (uint8_t)(next >> 8);
@@ -141,7 +141,7 @@ SQS_INLINE void sqs_coder_write_on(sqs_coder *c)
         c->shifts += n;
     } else {
         for (uint32_t i = 0; i < n; i++)
-            sqs_coder_put(c, (uint8_t)(c->low >> (SQS_CODER_LEAST - 8 * i)));
+            sqs_coder_put(c, (uint8_t)(c->low >> (SQS_CODER_LEAST_BITS - 8 * i)));
     }
     c->low = c->low << 8 * n & (((uint64_t)1 << SQS_CODER_BITS) - 1);
 }
@@ -151,7 +151,7 @@ SQS_INLINE void sqs_coder_narrow(sqs_coder *c, uint64_t start,
                                     uint64_t range)
 {
     const uint64_t mask = ((uint64_t)1 << SQS_CODER_BITS) - 1;
-    const uint64_t least = (uint64_t)1 << SQS_CODER_LEAST;
+    const uint64_t least = (uint64_t)1 << SQS_CODER_LEAST_BITS;
     c->range = range;
     if (c->mode == SQS_READ) {
         c->code -= start;
@@ -229,10 +229,10 @@ static inline uint32_t sqs_code_uniform(sqs_coder *c, uint32_t n,
 /* Ends a packet and returns its size, which may exceed the room it had. */
 static inline size_t sqs_coder_finish(sqs_coder *c)
 {
-    uint64_t last = c->low + (((uint64_t)1 << SQS_CODER_LEAST) - 1);
+    uint64_t last = c->low + (((uint64_t)1 << SQS_CODER_LEAST_BITS) - 1);
     if (last >> SQS_CODER_BITS)
         sqs_coder_carry(c);
-    sqs_coder_put(c, (uint8_t)(last >> SQS_CODER_LEAST));
+    sqs_coder_put(c, (uint8_t)(last >> SQS_CODER_LEAST_BITS));
     return c->shifts;
 }
 
@@ -250,7 +250,7 @@ static inline sqs_ending sqs_coder_ending(const sqs_coder *c)
         return SQS_ENDS_EARLY;
     if (c->size > c->shifts + 1)
         return SQS_ENDS_LATE;
-    return c->code >> SQS_CODER_LEAST ? SQS_ENDS_OTHERWISE : SQS_ENDS_WELL;
+    return c->code >> SQS_CODER_LEAST_BITS ? SQS_ENDS_OTHERWISE : SQS_ENDS_WELL;
 }
 
 #endif /* SQS_CODER_H */

@@ -15,11 +15,6 @@
 
 #include "entropy/divide.h"
 
-static uint32_t lesser(uint32_t a, uint32_t b)
-{
-    return a < b ? a : b;
-}
-
 /* Groups. */
 
 static void add_to_groups(sqs_groups *g, uint32_t count, uint32_t tokens)
@@ -68,9 +63,8 @@ void sqs_make_groups(const uint32_t *counts, uint32_t k, sqs_groups *g)
  * depth 7, those whose interval touches the upper end: n < 3 is followed by
  * 2 n + 1 + up, and 6 <= n < 11 by n + 1 upwards. All others are even. */
 #define NODES SQS_SPLIT_NODES
-#define SIZE_CLASSES 4u
-#define RATIO_CLASSES 7u
-_Static_assert(SIZE_CLASSES * RATIO_CLASSES == SQS_SPLIT_CONTEXTS &&
+_Static_assert(SQS_SIZE_CLASSES * SQS_RATIO_CLASSES == SQS_SPLIT_CONTEXTS &&
+                   SQS_SPLIT_FULL_DEPTH == 3 && SQS_SPLIT_TOP_DEPTH == 8 &&
                    NODES == 3 + 4 + 5,
                "a row for each context, a column for each node");
 
@@ -92,9 +86,9 @@ SQS_INLINE uint32_t code_count(sqs_coder *c, uint32_t low, uint32_t high,
 {
     if (low == high)
         return low;
-    uint32_t size = lesser(sqs_floor_log2(high), SIZE_CLASSES) - 1;
-    uint32_t ratio = lesser(log_ratio(left, high), RATIO_CLASSES - 1);
-    const uint8_t *row = sqs_split_chances[size * RATIO_CLASSES + ratio];
+    uint32_t size = sqs_lesser(sqs_floor_log2(high), SQS_SIZE_CLASSES) - 1;
+    uint32_t ratio = sqs_lesser(log_ratio(left, high), SQS_RATIO_CLASSES - 1);
+    const uint8_t *row = sqs_split_chances[size * SQS_RATIO_CLASSES + ratio];
     uint32_t n = high - low + 1, at = low;
     for (uint32_t node = 0; n > 1;) {
         uint32_t chance = node < NODES ? row[node] : SQS_EVEN;
@@ -113,22 +107,27 @@ uint32_t sqs_code_count(sqs_coder *c, uint32_t low, uint32_t high,
     return code_count(c, low, high, left, count);
 }
 
+/* Codes a partition, given when writing or metering; returns how many parts it
+ * has, or more than `limit`. Compiled once for each mode, it takes a tenth less.
+ */
 SQS_INLINE uint32_t code_partition(sqs_coder *c, uint32_t vocab_size,
-                                   uint32_t resolution,
+                                   uint32_t resolution, uint32_t limit,
                                    const sqs_groups *given, sqs_groups *found)
 {
-    uint32_t left = resolution, limit = resolution, parts = 0;
+    uint32_t left = resolution, last = resolution, parts = 0;
     uint32_t at = 0, used = 0;
-    while (left > 0 && limit > 1 && !c->truncated) {
+    while (left > 0 && last > 1 && !c->truncated) {
+        if (parts == limit)
+            return limit + 1;
         uint32_t slots = vocab_size - parts;
         uint32_t low = slots < left ? (left + slots - 1) / slots : 1;
         uint32_t count = given ? given->count[at] : 0;
-        limit = code_count(c, low, lesser(limit, left), left, count);
+        last = code_count(c, low, sqs_lesser(last, left), left, count);
         if (found)
-            add_to_groups(found, limit, 1);
+            add_to_groups(found, last, 1);
         else if (++used == given->size[at])
             at++, used = 0;
-        left -= limit;
+        left -= last;
         parts++;
     }
     if (found && left > 0) /* nothing but ones */
@@ -136,29 +135,31 @@ SQS_INLINE uint32_t code_partition(sqs_coder *c, uint32_t vocab_size,
     return parts + left;
 }
 
-/* The same for one mode, with a copy of the coder that can stay in registers.
- * Compiled once for each mode, it takes a tenth less. */
-SQS_INLINE uint32_t code_in_mode(sqs_coder *c, sqs_coder_mode mode,
-                                 uint32_t vocab_size, uint32_t resolution,
-                                 const sqs_groups *given, sqs_groups *found)
+void sqs_write_partition(sqs_coder *c, uint32_t vocab_size,
+                         uint32_t resolution, const sqs_groups *g)
 {
     sqs_coder own = *c;
-    own.mode = mode;
-    uint32_t parts =
-        code_partition(&own, vocab_size, resolution, given, found);
+    if (c->mode == SQS_WRITE) {
+        own.mode = SQS_WRITE;
+        code_partition(&own, vocab_size, resolution, resolution, g, NULL);
+    } else {
+        own.mode = SQS_METER;
+        code_partition(&own, vocab_size, resolution, resolution, g, NULL);
+    }
     *c = own;
-    return parts;
 }
 
-uint32_t sqs_code_partition(sqs_coder *c, uint32_t vocab_size,
-                            uint32_t resolution, const sqs_groups *given,
-                            sqs_groups *found)
+uint32_t sqs_read_partition(sqs_coder *c, uint32_t vocab_size,
+                            uint32_t resolution, uint32_t limit,
+                            sqs_groups *g)
 {
-    if (c->mode == SQS_READ)
-        return code_in_mode(c, SQS_READ, vocab_size, resolution, NULL, found);
-    if (c->mode == SQS_WRITE)
-        return code_in_mode(c, SQS_WRITE, vocab_size, resolution, given, NULL);
-    return code_in_mode(c, SQS_METER, vocab_size, resolution, given, NULL);
+    sqs_coder own = *c;
+    own.mode = SQS_READ;
+    g->n = 0;
+    uint32_t parts =
+        code_partition(&own, vocab_size, resolution, limit, NULL, g);
+    *c = own;
+    return parts;
 }
 
 /* Arrangements. */

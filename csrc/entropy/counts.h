@@ -29,11 +29,17 @@ void sqs_make_groups(const uint32_t *counts, uint32_t k, sqs_groups *g);
 uint32_t sqs_code_count(sqs_coder *c, uint32_t low, uint32_t high,
                         uint32_t left, uint32_t count);
 
-/* Codes the partition in `given`, or adds it to the empty `found`. Returns how
- * many parts there are. */
-uint32_t sqs_code_partition(sqs_coder *c, uint32_t vocab_size,
-                            uint32_t resolution, const sqs_groups *given,
-                            sqs_groups *found);
+/* Codes the partition of the resolution that the groups are, in at most
+ * vocab_size parts; c writes or meters. */
+void sqs_write_partition(sqs_coder *c, uint32_t vocab_size,
+                         uint32_t resolution, const sqs_groups *g);
+
+/* Reads a partition and returns how many parts it has, or more than `limit` as
+ * soon as there are known to be more. Then, or if the packet is truncated, the
+ * groups hold nothing of use. */
+uint32_t sqs_read_partition(sqs_coder *c, uint32_t vocab_size,
+                            uint32_t resolution, uint32_t limit,
+                            sqs_groups *g);
 
 /* Codes which of k tokens, by ascending id, has which count; uses the groups
  * up. */

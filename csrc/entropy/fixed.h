@@ -10,6 +10,7 @@
 
 #include <stdint.h>
 
+#include "bits.h"
 #include "entropy/model.h"
 
 /* For what must merge with its caller, where constants make it small. */
@@ -20,30 +21,13 @@
 #endif
 
 /* Logarithms are in units of 2^-32. */
-#define SQS_LOG_UNIT 32u
 #define SQS_BIT ((uint64_t)1 << SQS_LOG_UNIT)
-#define SQS_LOG_KNOT_BITS 10u
 
 /* Powers are in units of 2^-31, so that products of two fit 62 bits. */
-#define SQS_POWER_UNIT 31u
 #define SQS_ONE ((uint64_t)1 << SQS_POWER_UNIT)
-#define SQS_POWER_KNOT_BITS 8u
 _Static_assert(SQS_LOG_KNOTS == 1u << SQS_LOG_KNOT_BITS &&
                    SQS_POWER_KNOTS == 1u << SQS_POWER_KNOT_BITS,
                "the tables have a value for each knot, and one for the end");
-
-/* The number of bits before the highest set one; x > 0. */
-static inline uint32_t sqs_floor_log2(uint64_t x)
-{
-#ifdef __GNUC__
-    return 63u - (uint32_t)__builtin_clzll(x);
-#else
-    uint32_t log = 0;
-    while (x >>= 1)
-        log++;
-    return log;
-#endif
-}
 
 /* log2(x) for 0 < x < 2^63. */
 static inline uint64_t sqs_log2(uint64_t x)

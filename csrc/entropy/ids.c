@@ -43,8 +43,6 @@ static uint32_t static_id(uint64_t below, uint32_t start)
 
 /* How much the memory counts for grows with what it has seen, up to as much
  * as the buckets do. */
-#define MEMORY_DELAY 8u
-
 void sqs_make_ids(sqs_ids *m, uint32_t vocab_size, const sqs_memory *memory)
 {
     uint32_t last = vocab_size - 1;
@@ -59,7 +57,8 @@ void sqs_make_ids(sqs_ids *m, uint32_t vocab_size, const sqs_memory *memory)
     if (total == 0)
         return;
     m->below[memory->size] = total;
-    m->unit = m->whole * memory->seen / (memory->seen + MEMORY_DELAY) / total;
+    m->unit = m->whole * memory->seen / (memory->seen + SQS_MEMORY_DELAY) /
+              total;
     m->whole += m->unit * total;
 }
 

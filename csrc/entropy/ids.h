@@ -23,7 +23,6 @@ void sqs_make_ids(sqs_ids *m, uint32_t vocab_size, const sqs_memory *memory);
 /* Buckets of half an octave: the first has all ids below 2^5, the second starts
  * at 2 << 4. The two highest bits of an id, and twice the number of those that
  * follow, are its bucket plus SQS_BUCKETS_BEFORE. */
-#define SQS_FIRST_BUCKET_BITS 5u
 #define SQS_BUCKETS_BEFORE (2 + 2 * (SQS_FIRST_BUCKET_BITS - 1) - 1)
 
 /* What all ids below one weigh by their buckets. */
@@ -60,8 +59,5 @@ static inline uint64_t sqs_ids_rest(const sqs_ids *m, uint32_t id,
  * `start` and *place. */
 uint32_t sqs_ids_at(const sqs_ids *m, uint64_t rest, uint32_t start,
                     uint32_t *place);
-
-/* Lets a memory fade and adds a support to it. */
-void sqs_memory_learn(sqs_memory *memory, const uint32_t *ids, uint32_t k);
 
 #endif /* SQS_IDS_H */

@@ -1,19 +1,45 @@
 /*
  * memory.c - the tokens of recent supports, and how they are forgotten.
  */
-#include <stdbool.h>
+#include "entropy/memory.h"
+
 #include <string.h>
 
-#include "entropy/ids.h"
+#include "entropy/model.h"
+
+_Static_assert(SQS_MODEL_MEMORY_TOKENS == SQS_MEMORY_TOKENS &&
+                   SQS_MODEL_MEMORY_SUPPORT == SQS_MEMORY_SUPPORT,
+               "the memory of sqs.h is the model's");
 
 /* Weights fade by 2^-5 with each support, so that a token seen once is
  * forgotten after about 110 others, where fading would stop at 31 for lack of
- * digits. These and MEMORY_DELAY are the best of a few tried on the drafts of
- * fit_model.py; none of them is critical. */
-#define NEW_WEIGHT 1024u
-#define LEAST_WEIGHT 32u
-#define FADING 5u
-#define MOST_SEEN 255u /* by then MEMORY_DELAY no longer shows */
+ * digits. These and the delay of ids.c are the best of a few tried on the
+ * drafts of fit_model.py; none of them is critical. */
+_Static_assert(SQS_MEMORY_LEAST_WEIGHT == 1u << SQS_MEMORY_FADING,
+               "what can't fade any more is forgotten");
+
+/* Where fading takes as much as a support adds. */
+#define MOST_WEIGHT (SQS_MEMORY_NEW_WEIGHT << SQS_MEMORY_FADING)
+
+void sqs_memory_clear(sqs_memory *memory)
+{
+    memory->size = 0;
+    memory->seen = 0;
+}
+
+bool sqs_is_memory(const sqs_memory *memory, uint32_t vocab_size)
+{
+    if (memory->size > SQS_MEMORY_TOKENS ||
+        memory->seen > SQS_MEMORY_MOST_SEEN)
+        return false;
+    for (uint32_t i = 0; i < memory->size; i++)
+        if (memory->ids[i] >= vocab_size ||
+            (i > 0 && memory->ids[i] <= memory->ids[i - 1]) ||
+            memory->weights[i] < SQS_MEMORY_LEAST_WEIGHT ||
+            memory->weights[i] > MOST_WEIGHT)
+            return false;
+    return true;
+}
 
 /* A memory while it is being added to. */
 typedef struct merged {
@@ -29,10 +55,11 @@ static void merge(const sqs_memory *m, const uint32_t *ids, uint32_t k,
     while (i < m->size || j < k) {
         bool old = i < m->size && (j == k || m->ids[i] <= ids[j]);
         bool new = j < k && (i == m->size || ids[j] <= m->ids[i]);
-        uint32_t faded = old ? m->weights[i] - (m->weights[i] >> FADING) : 0;
+        uint32_t before = old ? m->weights[i] : 0;
+        uint32_t faded = before - (before >> SQS_MEMORY_FADING);
         to->ids[n] = old ? m->ids[i] : ids[j];
-        to->weights[n] = faded + (new ? NEW_WEIGHT : 0);
-        n += to->weights[n] >= LEAST_WEIGHT;
+        to->weights[n] = faded + (new ? SQS_MEMORY_NEW_WEIGHT : 0);
+        n += to->weights[n] >= SQS_MEMORY_LEAST_WEIGHT;
         i += old;
         j += new;
     }
@@ -57,11 +84,11 @@ void sqs_memory_learn(sqs_memory *memory, const uint32_t *ids, uint32_t k)
         return;
     merged m;
     merge(memory, ids, k, &m);
-    for (uint32_t least = LEAST_WEIGHT; m.size > SQS_MEMORY_TOKENS;)
+    for (uint32_t least = SQS_MEMORY_LEAST_WEIGHT; m.size > SQS_MEMORY_TOKENS;)
         forget(&m, least *= 2);
     memory->size = m.size;
     memcpy(memory->ids, m.ids, m.size * sizeof *m.ids);
     memcpy(memory->weights, m.weights, m.size * sizeof *m.weights);
-    if (memory->seen < MOST_SEEN)
+    if (memory->seen < SQS_MEMORY_MOST_SEEN)
         memory->seen++;
 }

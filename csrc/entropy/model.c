@@ -1,5 +1,6 @@
 /*
- * model.c - the tables of model.h; written by benchmarks/fit_model.py.
+ * model.c - the tables of model.h; written by
+ * benchmarks/data/fit_model.py.
  */
 #include "entropy/model.h"
 

@@ -1,10 +1,32 @@
 /*
- * model.h - the tables of the entropy coding.
+ * model.h - the tables and scalars of the entropy coding; written by
+ * benchmarks/data/fit_model.py.
  */
 #ifndef SQS_MODEL_H
 #define SQS_MODEL_H
 
 #include <stdint.h>
+
+#define SQS_UNIFORM_CHANCE 16u
+#define SQS_MORE_CHANCE 192u
+#define SQS_FIRST_BUCKET_BITS 5u
+#define SQS_SPLIT_FULL_DEPTH 3u
+#define SQS_SPLIT_TOP_DEPTH 8u
+#define SQS_SIZE_CLASSES 4u
+#define SQS_RATIO_CLASSES 7u
+#define SQS_MODEL_MEMORY_TOKENS 512u
+#define SQS_MODEL_MEMORY_SUPPORT 256u
+#define SQS_MEMORY_DELAY 8u
+#define SQS_MEMORY_NEW_WEIGHT 1024u
+#define SQS_MEMORY_LEAST_WEIGHT 32u
+#define SQS_MEMORY_FADING 5u
+#define SQS_MEMORY_MOST_SEEN 255u
+#define SQS_CODER_BITS 56u
+#define SQS_CODER_LEAST_BITS 48u
+#define SQS_LOG_UNIT 32u
+#define SQS_LOG_KNOT_BITS 10u
+#define SQS_POWER_UNIT 31u
+#define SQS_POWER_KNOT_BITS 8u
 
 #define SQS_SPLIT_CONTEXTS 28u
 #define SQS_SPLIT_NODES 12u

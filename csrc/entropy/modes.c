@@ -8,39 +8,14 @@
  */
 #include "entropy/modes.h"
 
+#include "bits.h"
 #include "entropy/counts.h"
 #include "entropy/ids.h"
 #include "entropy/sets.h"
 
-/* Chances in 256ths. Those of the uniform modes cost 0.09 bits each where the
- * models fit, and 4 where they don't: half of the 8 that the worst case may
- * take beyond a rank. Rules choose a resolution of 1 for a quarter of real
- * drafts. */
-#define UNIFORM_CHANCE 16u
-#define ONE_TOKEN_CHANCE 64u
-
-static uint32_t lesser(uint32_t a, uint32_t b)
-{
-    return a < b ? a : b;
-}
-
-/* Resolutions. */
-
-uint32_t sqs_code_exponent(sqs_coder *c, uint32_t home, uint32_t exponent)
-{
-    if (sqs_code_bit(c, ONE_TOKEN_CHANCE, exponent == 0))
-        return 0;
-    if (!sqs_code_bit(c, SQS_EVEN, exponent != home))
-        return home;
-    bool up = home == 1;
-    if (home > 1 && home < SQS_MAX_EXPONENT)
-        up = sqs_code_bit(c, SQS_EVEN, exponent > home);
-    uint32_t at = up ? home + 1 : home - 1;
-    while (at > 1 && at < SQS_MAX_EXPONENT &&
-           sqs_code_bit(c, SQS_EVEN, exponent != at))
-        at = up ? at + 1 : at - 1;
-    return at;
-}
+/* The chance of a uniform mode, 16/256, costs 0.09 bits where the model fits,
+ * and 4 where it doesn't: with two modes that is the 8 that the worst case may
+ * take beyond a rank. */
 
 /* Which mode. */
 
@@ -63,7 +38,7 @@ static uint64_t log2_binomial(uint32_t n, uint32_t k)
 static uint64_t mode_cost(bool uniform)
 {
     return 8 * SQS_BIT -
-           sqs_log2(uniform ? UNIFORM_CHANCE : 256 - UNIFORM_CHANCE);
+           sqs_log2(uniform ? SQS_UNIFORM_CHANCE : 256 - SQS_UNIFORM_CHANCE);
 }
 
 /* Both modes' costs. */
@@ -76,9 +51,9 @@ static costs counts_costs(uint32_t vocab_size, uint32_t resolution,
                           const sqs_groups *g, uint32_t k)
 {
     sqs_coder meter = sqs_coder_meter();
-    sqs_code_partition(&meter, vocab_size, resolution, g, NULL);
+    sqs_write_partition(&meter, vocab_size, resolution, g);
     costs bits = {mode_cost(false) + meter.cost + log2_factorial(k),
-                  mode_cost(true) + sqs_log2(lesser(vocab_size, resolution)) +
+                  mode_cost(true) + sqs_log2(sqs_lesser(vocab_size, resolution)) +
                       log2_binomial(resolution - 1, k - 1),
                   false};
     for (uint32_t i = 0; i < g->n; i++)
@@ -119,11 +94,11 @@ sqs_cost sqs_entropy_cost(uint32_t vocab_size, uint32_t resolution,
 
 static uint32_t code_composition(sqs_coder *c, uint32_t vocab_size,
                                  uint32_t resolution, sqs_values counts,
-                                 uint32_t k, size_t room)
+                                 uint32_t k, uint32_t limit)
 {
-    uint32_t most = lesser(vocab_size, resolution);
+    uint32_t most = sqs_lesser(vocab_size, resolution);
     k = 1 + sqs_code_uniform(c, most, k - 1);
-    if (c->truncated || k > room)
+    if (c->truncated || k > limit)
         return k;
     sqs_code_uniform_set(c, k - 1, resolution - 1, counts, true);
     if (counts.found) {
@@ -142,24 +117,24 @@ void sqs_write_counts(sqs_coder *c, uint32_t vocab_size, uint32_t resolution,
     sqs_groups g;
     sqs_make_groups(counts, k, &g);
     costs bits = counts_costs(vocab_size, resolution, &g, k);
-    if (sqs_code_bit(c, UNIFORM_CHANCE, bits.uniform < bits.model)) {
+    if (sqs_code_bit(c, SQS_UNIFORM_CHANCE, bits.uniform < bits.model)) {
         code_composition(c, vocab_size, resolution, given, k, k);
         return;
     }
-    sqs_code_partition(c, vocab_size, resolution, &g, NULL);
+    sqs_write_partition(c, vocab_size, resolution, &g);
     sqs_code_arrangement(c, &g, k, given);
 }
 
 uint32_t sqs_read_counts(sqs_coder *c, uint32_t vocab_size,
-                         uint32_t resolution, uint32_t *counts, size_t room)
+                         uint32_t resolution, uint32_t *counts,
+                         uint32_t limit)
 {
     sqs_values found = {NULL, counts};
-    if (sqs_code_bit(c, UNIFORM_CHANCE, false))
-        return code_composition(c, vocab_size, resolution, found, 1, room);
+    if (sqs_code_bit(c, SQS_UNIFORM_CHANCE, false))
+        return code_composition(c, vocab_size, resolution, found, 1, limit);
     sqs_groups g;
-    g.n = 0;
-    uint32_t k = sqs_code_partition(c, vocab_size, resolution, NULL, &g);
-    if (!c->truncated && k <= room)
+    uint32_t k = sqs_read_partition(c, vocab_size, resolution, limit, &g);
+    if (!c->truncated && k <= limit)
         sqs_code_arrangement(c, &g, k, found);
     return k;
 }
@@ -172,7 +147,7 @@ void sqs_write_ids(sqs_coder *c, uint32_t vocab_size, const sqs_memory *memory,
     sqs_make_ids(&m, vocab_size, memory);
     sqs_logs known[SQS_KNOWN_LOGS];
     costs bits = ids_costs(&m, vocab_size, ids, k, known);
-    if (sqs_code_bit(c, UNIFORM_CHANCE, bits.uniform < bits.model)) {
+    if (sqs_code_bit(c, SQS_UNIFORM_CHANCE, bits.uniform < bits.model)) {
         sqs_code_uniform_set(c, k, vocab_size, given, false);
         return;
     }
@@ -183,7 +158,7 @@ void sqs_read_ids(sqs_coder *c, uint32_t vocab_size, const sqs_memory *memory,
                   uint32_t *ids, uint32_t k)
 {
     sqs_values found = {NULL, ids};
-    if (sqs_code_bit(c, UNIFORM_CHANCE, false)) {
+    if (sqs_code_bit(c, SQS_UNIFORM_CHANCE, false)) {
         sqs_code_uniform_set(c, k, vocab_size, found, false);
         return;
     }

@@ -7,21 +7,15 @@
 #include "entropy/coder.h"
 #include "sqs.h"
 
-#define SQS_MAX_EXPONENT 16u
-_Static_assert(SQS_MAX_RESOLUTION == 1u << SQS_MAX_EXPONENT,
-               "exponents end at the largest resolution");
-
-/* Codes log2 of a resolution: 0, or likely `home`, the last that wasn't 0. */
-uint32_t sqs_code_exponent(sqs_coder *c, uint32_t home, uint32_t exponent);
-
 /* Code the counts of a distribution's k tokens by ascending id. */
 void sqs_write_counts(sqs_coder *c, uint32_t vocab_size, uint32_t resolution,
                       const uint32_t *counts, uint32_t k);
 
-/* Returns k. If that is more than `room`, or the packet is truncated, the
- * counts hold nothing of use. */
+/* Returns k, or more than `limit` as soon as k is known to be that. In that
+ * case, or if the packet is truncated, the counts hold nothing of use. */
 uint32_t sqs_read_counts(sqs_coder *c, uint32_t vocab_size,
-                         uint32_t resolution, uint32_t *counts, size_t room);
+                         uint32_t resolution, uint32_t *counts,
+                         uint32_t limit);
 
 /* Code the ids of a distribution's k tokens. */
 void sqs_write_ids(sqs_coder *c, uint32_t vocab_size, const sqs_memory *memory,

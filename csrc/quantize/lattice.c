@@ -12,7 +12,8 @@
  *
  * A tie goes to the lower id: it keeps or gets the unit.
  */
-#include "quantize/sparsify.h"
+#include "quantize/lattice.h"
+
 #include "rows/softmax.h"
 
 static double scaled(double weight, double total, uint32_t resolution)

@@ -5,7 +5,7 @@
 
 #include <string.h>
 
-#include "entropy/fixed.h"
+#include "bits.h"
 
 static void trim(sqs_big *a)
 {

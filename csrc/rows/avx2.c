@@ -1,6 +1,6 @@
 /*
- * row_avx2.c - passes over rows with AVX2, FMA and F16C; what the operations
- * do is described in row_scalar.c.
+ * avx2.c - passes over rows with AVX2, FMA and F16C; what the operations
+ * do is described in scalar.c.
  */
 #include <math.h>
 #include <string.h>

@@ -1,6 +1,6 @@
 /*
- * row_avx512.c - passes over rows with AVX-512 (F, BW, DQ and VL); what the
- * operations do is described in row_scalar.c.
+ * avx512.c - passes over rows with AVX-512 (F, BW, DQ and VL); what the
+ * operations do is described in scalar.c.
  */
 #include <math.h>
 #include <string.h>

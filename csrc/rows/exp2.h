@@ -1,5 +1,5 @@
 /*
- * row_exp2.h - sqs_exp2_f32 of each lane, of the operations of an instruction
+ * exp2.h - sqs_exp2_f32 of each lane, of the operations of an instruction
  * set.
  */
 

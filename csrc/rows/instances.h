@@ -1,5 +1,5 @@
 /*
- * row_instances.h - the passes of row_template.h over binary16, float, bfloat16
+ * instances.h - the passes of template.h over binary16, float, bfloat16
  * and double, for the instruction set of the file that includes this.
  */
 

@@ -1,5 +1,5 @@
 /*
- * row.h - passes over whole rows, for each instruction set and element type.
+ * kernels.h - passes over whole rows, for each instruction set and element type.
  *
  * A row is read once for the maxima of its groups, once more if its terms are
  * to be summed, and otherwise only where it has something to offer. A group is
@@ -13,7 +13,7 @@
  * no branches that could be mispredicted. About k tokens are above it, and
  * they are among about k groups.
  *
- * row_template.h has the passes, row_instances.h their instances, and a file
+ * template.h has the passes, instances.h their instances, and a file
  * row_*.c for each instruction set what they do with a vector. Values of a row
  * are given and returned as doubles, which hold all types exactly.
  */

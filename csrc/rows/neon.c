@@ -1,6 +1,6 @@
 /*
- * row_neon.c - passes over rows with the Advanced SIMD of AArch64; what the
- * operations do is described in row_scalar.c.
+ * neon.c - passes over rows with the Advanced SIMD of AArch64; what the
+ * operations do is described in scalar.c.
  */
 #include <math.h>
 #include <string.h>

@@ -1,5 +1,5 @@
 /*
- * row_scalar.c - passes over rows in plain C.
+ * scalar.c - passes over rows in plain C.
  *
  * What each operation does can be read here; the other instruction sets do the
  * same to as many lanes at a time as they have.
@@ -104,7 +104,7 @@ static inline vec_type vec_min(vec_type a, vec_type b)
 }
 
 /* sqs_exp2_f32 of each lane. Loops without branches, which compilers turn into
- * what vectors the machine has; see row_exp2.h. */
+ * what vectors the machine has; see exp2.h. */
 static inline vec_type vec_exp2(vec_type t)
 {
     vec_type shifted, v;

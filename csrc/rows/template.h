@@ -1,5 +1,5 @@
 /*
- * row_template.h - the passes of row.h for one element type.
+ * template.h - the passes of kernels.h for one element type.
  *
  * Include with these defined; they are undefined at the end:
  *   ROW(name)   the name of the instance of function `name`
@@ -12,7 +12,7 @@
  *   VEC(name)   the name of the operation or type `name` for vectors of VALUE
  *
  * TARGET, and what VEC and SUMS name, are the instruction set's; see
- * row_scalar.c for what each does.
+ * scalar.c for what each does.
  */
 
 /* Copies what is left of a row to whole vectors. */

@@ -1,9 +1,9 @@
 /*
- * row_wide.h - vectors of double, for rows of SQS_F64.
+ * wide.h - vectors of double, for rows of SQS_F64.
  *
  * Such rows are rare, so no instruction set has its own operations for them:
  * these are loops, which a compiler makes vectors of as far as it can. What
- * they do is described in row_scalar.c.
+ * they do is described in scalar.c.
  */
 
 #define WIDE_LANES for (uint32_t i = 0; i < SQS_LANES; i++)

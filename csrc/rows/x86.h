@@ -1,5 +1,5 @@
 /*
- * row_x86.h - sums in double precision in vectors of 256 bits: what AVX2 has,
+ * x86.h - sums in double precision in vectors of 256 bits: what AVX2 has,
  * and for values in memory better than wider ones, as conversions are slow.
  */
 

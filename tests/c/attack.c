@@ -26,18 +26,18 @@ void *take(block *b, size_t size)
 void make_room(content *c, size_t total)
 {
     const size_t items = SQS_MAX_ROUND * sizeof(uint32_t);
-    c->survivors = take(&c->blocks[0], items);
-    c->positions = take(&c->blocks[1], items);
-    c->resolutions = take(&c->blocks[2], items);
-    c->ids = take(&c->blocks[3], total * sizeof(uint32_t));
-    c->counts = take(&c->blocks[4], total * sizeof(uint32_t));
+    sqs_round *r = &c->round;
+    r->survivors = take(&c->blocks[0], items);
+    r->positions = take(&c->blocks[1], items);
+    r->token_ids = take(&c->blocks[2], total * sizeof(uint32_t));
+    r->counts = take(&c->blocks[3], total * sizeof(uint32_t));
 }
 
 size_t survivors_of(const content *c)
 {
     size_t total = 0;
-    for (uint32_t i = 0; i < c->length; i++)
-        total += c->survivors[i];
+    for (uint32_t i = 0; i < c->round.length; i++)
+        total += c->round.survivors[i];
     return total;
 }
 
@@ -48,13 +48,14 @@ static bool equal(const uint32_t *a, const uint32_t *b, size_t n)
 
 bool same_content(const content *a, const content *b)
 {
-    if (a->length != b->length ||
-        !equal(a->survivors, b->survivors, a->length))
+    const sqs_round *x = &a->round, *y = &b->round;
+    if (x->length != y->length ||
+        !equal(x->survivors, y->survivors, x->length))
         return false;
     size_t total = survivors_of(a);
-    return equal(a->positions, b->positions, a->length) &&
-           equal(a->resolutions, b->resolutions, a->length) &&
-           equal(a->ids, b->ids, total) && equal(a->counts, b->counts, total);
+    return equal(x->positions, y->positions, x->length) &&
+           equal(x->token_ids, y->token_ids, total) &&
+           equal(x->counts, y->counts, total);
 }
 
 /* Packets. */
@@ -78,61 +79,58 @@ size_t packet_bound(const sqs_codec *codec, kind k, const content *c)
 {
     switch (k) {
     case DISTRIBUTION:
-        return sqs_encode_bound(codec, c->survivors[0]);
+        return sqs_encode_bound(codec, c->round.survivors[0]);
     case TOKENS:
-        return sqs_encode_tokens_bound(codec, c->length);
+        return sqs_encode_tokens_bound(codec, c->round.length);
     case ROUND:
     case STREAM:
         break;
     }
-    return sqs_encode_round_bound(codec, c->length, survivors_of(c));
+    return sqs_encode_round_bound(codec, c->round.length, survivors_of(c));
 }
 
 sqs_status write_packet(const sqs_codec *codec, kind k, sqs_memory *memory,
                         const content *c, uint8_t *bytes, size_t capacity,
                         size_t *size)
 {
+    const sqs_round *r = &c->round;
     switch (k) {
     case DISTRIBUTION:
-        return sqs_encode(codec, c->ids, c->counts, c->survivors[0], bytes,
-                          capacity, size);
+        return sqs_encode(codec, r->token_ids, r->counts, r->survivors[0],
+                          bytes, capacity, size);
     case TOKENS:
-        return sqs_encode_tokens(codec, c->length, c->ids, c->counts,
-                                 c->resolutions, bytes, capacity, size);
+        return sqs_encode_tokens(codec, r->length, r->token_ids, r->counts,
+                                 bytes, capacity, size);
     case ROUND:
     case STREAM:
         break;
     }
-    return sqs_encode_round(codec, memory, c->length, c->ids, c->counts,
-                            c->survivors, c->positions, bytes, capacity,
-                            size);
+    return sqs_encode_round(codec, memory, r, bytes, capacity, size);
 }
 
-/* Room for fewer survivors than content_bound says is for rounds only. */
+/* `most` is the receiver's limit, which tokens alone don't have. */
 static sqs_status read_packet(const sqs_codec *codec, kind k,
-                              sqs_memory *memory, const packet *p, size_t room,
+                              sqs_memory *memory, const packet *p, size_t most,
                               content *c)
 {
-    make_room(c, room);
-    memset(c->positions, 0, SQS_MAX_ROUND * sizeof *c->positions);
-    memset(c->resolutions, 0, SQS_MAX_ROUND * sizeof *c->resolutions);
-    c->length = 1;
+    sqs_round *r = &c->round;
+    make_room(c, k == TOKENS ? SQS_MAX_ROUND : most);
+    memset(r->positions, 0, SQS_MAX_ROUND * sizeof *r->positions);
+    r->length = 1;
     switch (k) {
     case DISTRIBUTION:
-        return sqs_decode(codec, p->bytes, p->size, c->ids, c->counts,
-                          c->survivors);
+        return sqs_decode(codec, p->bytes, p->size, most, r->token_ids,
+                          r->counts, r->survivors);
     case TOKENS:
         for (uint32_t i = 0; i < SQS_MAX_ROUND; i++)
-            c->survivors[i] = 1;
-        return sqs_decode_tokens(codec, p->bytes, p->size, c->ids, c->counts,
-                                 c->resolutions, &c->length);
+            r->survivors[i] = 1;
+        return sqs_decode_tokens(codec, p->bytes, p->size, r->token_ids,
+                                 r->counts, &r->length);
     case ROUND:
     case STREAM:
         break;
     }
-    return sqs_decode_round(codec, memory, p->bytes, p->size, c->ids,
-                            c->counts, room, c->survivors, c->positions,
-                            &c->length);
+    return sqs_decode_round(codec, memory, p->bytes, p->size, most, r);
 }
 
 /* Promises. */
@@ -152,13 +150,13 @@ void note_all(const uint32_t *values, size_t n)
 
 static void note_content(const content *c)
 {
+    const sqs_round *r = &c->round;
     size_t total = survivors_of(c);
-    note(c->length);
-    note_all(c->survivors, c->length);
-    note_all(c->positions, c->length);
-    note_all(c->resolutions, c->length);
-    note_all(c->ids, total);
-    note_all(c->counts, total);
+    note(r->length);
+    note_all(r->survivors, r->length);
+    note_all(r->positions, r->length);
+    note_all(r->token_ids, total);
+    note_all(r->counts, total);
 }
 
 #define BIT(status) (1u << (status))
@@ -198,11 +196,7 @@ static bool same_memory(const sqs_memory *a, const sqs_memory *b)
 static bool is_memory(const sqs_codec *codec, const sqs_memory *m)
 {
     const uint32_t least = 32, most = 32 * 1024, most_seen = 255;
-    uint32_t most_home =
-        codec->resolution == SQS_VARIABLE ? SQS_MAX_RESOLUTION : 0;
-    bool is_power = (m->home & (m->home - 1)) == 0;
-    if (m->size > SQS_MEMORY_TOKENS || m->seen > most_seen ||
-        m->home == 1 || m->home > most_home || !is_power)
+    if (m->size > SQS_MEMORY_TOKENS || m->seen > most_seen)
         return false;
     for (uint32_t i = 0; i < m->size; i++)
         if (m->ids[i] >= codec->vocab_size || m->weights[i] < least ||
@@ -220,8 +214,8 @@ static bool is_memory(const sqs_codec *codec, const sqs_memory *m)
 static bool bits_fit(const sqs_codec *codec, const content *c, size_t size)
 {
     uint32_t bits;
-    sqs_status status =
-        sqs_bits(codec, c->ids, c->counts, c->survivors[0], &bits);
+    sqs_status status = sqs_bits(codec, c->round.token_ids, c->round.counts,
+                                 c->round.survivors[0], &bits);
     if (status != SQS_OK)
         return false;
     if (codec->coding != SQS_ENTROPY)
@@ -256,11 +250,11 @@ static sqs_status write_again(party *a, const content *c, size_t capacity,
                         &p->size);
 }
 
-static sqs_status read_again(party *a, const packet *p, size_t room,
+static sqs_status read_again(party *a, const packet *p, size_t most,
                              content *c)
 {
     remember(a);
-    return read_packet(a->codec, a->k, a->after, p, room, c);
+    return read_packet(a->codec, a->k, a->after, p, most, c);
 }
 
 static bool same_packet(const packet *a, const packet *b)
@@ -357,20 +351,21 @@ static bool next_differs(const sqs_codec *codec, kind k, const content *c)
 {
     if (codec->coding != SQS_ENTROPY || k == TOKENS)
         return true;
-    return k == DISTRIBUTION ? c->survivors[0] < codec->vocab_size
-                             : c->length < SQS_MAX_ROUND;
+    return k == DISTRIBUTION ? c->round.survivors[0] < codec->vocab_size
+                             : c->round.length < SQS_MAX_ROUND;
 }
 
-static const char *attack_room(party *reader, const packet *p,
-                               const content *got)
+/* Tries receiver's limits on either side of what the packet has. */
+static const char *attack_limit(party *reader, const packet *p,
+                                const content *got)
 {
     static content c;
     size_t total = survivors_of(got);
     if (read_again(reader, p, total, &c) != SQS_OK || !same_content(got, &c))
-        return "it does not decode into as much room as it takes";
+        return "it does not decode within its own size";
     if (read_again(reader, p, total - 1, &c) != SQS_NO_SPACE ||
         !same_memory(reader->before, reader->after))
-        return "it does not ask for more room";
+        return "the receiver's limit does not hold";
     return NULL;
 }
 
@@ -393,5 +388,5 @@ const char *attack_around(const sqs_codec *codec, kind k,
         read_again(&reader, &other, room, &c) == SQS_OK &&
         same_content(got, &c))
         return "another last byte changes nothing";
-    return k == ROUND || k == STREAM ? attack_room(&reader, p, got) : NULL;
+    return k == TOKENS ? NULL : attack_limit(&reader, p, got);
 }

@@ -36,11 +36,8 @@ void *take(block *b, size_t size);
 
 /* What packets of all kinds say. All zero before the first use. */
 typedef struct content {
-    uint32_t length;                  /* how many distributions or tokens */
-    uint32_t *survivors, *positions;  /* of each; a token is 1 survivor */
-    uint32_t *resolutions;            /* of tokens */
-    uint32_t *ids, *counts;           /* one after the other */
-    block blocks[5];                  /* where these lie */
+    sqs_round round; /* of tokens alone each is 1 survivor, at position 0 */
+    block blocks[4]; /* where its arrays lie */
 } content;
 
 /* Makes room for SQS_MAX_ROUND distributions of `total` survivors in all. */
@@ -82,8 +79,8 @@ const char *attack(const sqs_codec *codec, kind k, sqs_memory *memory,
  *
  *  - The same bytes and one more have trailing bytes.
  *  - With its last byte one higher it says something else, or isn't right.
- *  - A round needs room for its survivors, and not more; without it, the
- *    memory stays what it was.
+ *  - A receiver's limit of its survivors lets it in, and one less keeps it
+ *    out, with SQS_NO_SPACE; then the memory stays what it was.
  *
  * Returns null, or what was wrong.
  */

@@ -1,10 +1,10 @@
 /*
  * fuzz.h - what an input of fuzz.c is: six bytes, then packets or a row.
  *
- *   1  kind, plus 4 times the coding, plus 16 times a shift;
- *      coding 3 is SQS_ENTROPY with a variable resolution
+ *   1  kind, plus 4 times the coding (3 is SQS_ENTROPY too), plus 16 times a
+ *      shift
  *   3  vocab_size - SQS_MIN_VOCAB, modulo how many there can be
- *   2  resolution - 1, unless that is variable
+ *   2  resolution - 1
  *
  * The most significant byte comes first, and both numbers are shifted to the
  * right. So any six bytes are a codec, and as often a small as a large one.
@@ -16,7 +16,7 @@
  *
  *   1  a keep rule
  *   1  its parameter
- *   1  a fit, times 8, and a temperature
+ *   1  a temperature
  *   2  resolution - 1, not shifted
  */
 #ifndef FUZZ_H
@@ -34,11 +34,9 @@
 static inline void put_header(const sqs_codec *codec, kind k,
                               uint8_t header[FUZZ_HEADER])
 {
-    bool variable = codec->resolution == SQS_VARIABLE;
-    uint32_t coding = variable ? 3 : (uint32_t)codec->coding;
     uint32_t vocab = codec->vocab_size - SQS_MIN_VOCAB;
-    uint32_t resolution = variable ? 0 : codec->resolution - 1;
-    header[0] = (uint8_t)(4 * coding + k);
+    uint32_t resolution = codec->resolution - 1;
+    header[0] = (uint8_t)(4 * codec->coding + k);
     header[1] = (uint8_t)(vocab >> 16);
     header[2] = (uint8_t)(vocab >> 8);
     header[3] = (uint8_t)vocab;
@@ -53,11 +51,10 @@ static inline sqs_codec get_header(const uint8_t header[FUZZ_HEADER], kind *k)
                      (uint32_t)header[3];
     uint32_t resolution = (uint32_t)header[4] << 8 | (uint32_t)header[5];
     uint32_t shift = header[0] / 16;
-    bool variable = coding == 3;
     *k = (kind)(header[0] % 4);
     return (sqs_codec){SQS_MIN_VOCAB + (vocab >> shift) % FUZZ_VOCABS,
-                       variable ? SQS_VARIABLE : (resolution >> shift) + 1,
-                       variable ? SQS_ENTROPY : (sqs_coding)coding,
+                       (resolution >> shift) + 1,
+                       coding > SQS_ENTROPY ? SQS_ENTROPY : (sqs_coding)coding,
                        SQS_ISA_BEST};
 }
 

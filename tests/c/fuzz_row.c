@@ -10,7 +10,6 @@ typedef struct request {
     sqs_codec codec;
     sqs_rows row;
     sqs_keep keep;
-    sqs_fit fit;
     double temperature;
 } request;
 
@@ -31,19 +30,14 @@ static request get_request(const uint8_t *data, size_t size)
 {
     static const double temperatures[] = {0,   1e-9, 0.1,  0.7,
                                           1.0, 1.3,  1e10, 1e300};
-    static const double prices[] = {0, 0, 30, 3000};
     kind k;
     request r = {.codec = get_header(data, &k)};
     r.row.dtype = (sqs_dtype)k;
     r.row.n = 1;
     r.codec.vocab_size = (uint32_t)(size - FUZZ_HEADER) / sizes[r.row.dtype];
-    if (r.codec.resolution != SQS_VARIABLE)
-        r.codec.resolution = ((uint32_t)data[4] << 8 | data[5]) + 1;
+    r.codec.resolution = ((uint32_t)data[4] << 8 | data[5]) + 1;
     r.keep = get_keep(data[1], data[2]);
     r.temperature = temperatures[data[3] % 8];
-    r.fit.error = (1 + data[3] / 8 % 8) / 64.0;
-    if (r.codec.coding == SQS_ENTROPY)
-        r.fit.bits_per_tv = prices[data[3] / 64];
     return r;
 }
 
@@ -59,19 +53,17 @@ static void quantize(const request *r, answer *a)
 {
     size_t room = sqs_max_survivors(&r->codec) * sizeof(uint32_t);
     void *scratch = malloc(sqs_quantize_scratch(&r->codec));
-    uint32_t done;
     if (scratch == NULL)
         abort();
     a->ids = take(&a->blocks[0], room);
     a->counts = take(&a->blocks[1], room);
     a->survivors = 0;
     a->dropped = 0;
+    sqs_quantized to = {a->ids, a->counts, &a->survivors, &a->dropped, 0};
     a->status = sqs_quantize_logits(&r->codec, &r->row, r->temperature,
-                                    &r->keep, &r->fit, scratch, a->ids,
-                                    a->counts, &a->survivors, &a->dropped,
-                                    &done);
+                                    &r->keep, scratch, &to);
     free(scratch);
-    if (done != (a->status == SQS_OK))
+    if (to.done != (a->status == SQS_OK))
         abort();
 }
 
@@ -93,15 +85,14 @@ static const char *encode(const request *r, answer *a)
     packet wanted = {0, take(&a->blocks[2], bound)};
     packet got = {0, take(&a->blocks[3], bound)};
     void *scratch = malloc(sqs_encode_logits_scratch(&r->codec));
-    uint32_t done;
     if (scratch == NULL)
         abort();
+    sqs_packets to = {got.bytes, bound, &got.size, 0};
     sqs_status status =
         sqs_encode(&r->codec, a->ids, a->counts, a->survivors, wanted.bytes,
                    bound, &wanted.size);
-    sqs_status directly = sqs_encode_logits(
-        &r->codec, &r->row, r->temperature, &r->keep, &r->fit, scratch,
-        got.bytes, bound, &got.size, NULL, &done);
+    sqs_status directly = sqs_encode_logits(&r->codec, &r->row, r->temperature,
+                                            &r->keep, scratch, &to);
     free(scratch);
     if (status != directly)
         return "its packet has another status";

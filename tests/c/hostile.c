@@ -77,23 +77,17 @@ static const target entropy[] = {
     {2, 65536, 2, 4, COMMON},
     {3, 3, 3, 4, COMMON},
     {5, 4, 4, 4, COMMON},
-    {16, SQS_VARIABLE, 16, 4, COMMON},
     {37, 300, 37, 2, COMMON},
     {256, 16, 16, 3, COMMON},
     {49152, 100, 12, 4, COMMON},
-    {49152, SQS_VARIABLE, 12, 4, COMMON},
     {1u << 20, 1, 1, 4, COMMON},
     {1u << 20, 65536, 6, 3, SEVERAL},
-    {1u << 20, SQS_VARIABLE, 6, 3, SEVERAL},
     {(1u << 16) + 1, 65536, 6, 3, SEVERAL},
     {300, 300, 300, 2, SEVERAL},
-    {49152, SQS_VARIABLE, 200, 4, SEVERAL}, /* fills a memory */
     {2, 1, 1, 256, RARE},
-    {2, SQS_VARIABLE, 2, 256, RARE},
     {49152, 100, 100, 256, RARE},
     {1024, 65536, 1024, 2, RARE},
     {1u << 20, 65536, 65536, 1, 1},
-    {1u << 20, SQS_VARIABLE, 65536, 2, 1},
     {65536, 65536, 65536, 16, 8}, /* all ones: a round of dense supports */
 };
 
@@ -146,8 +140,7 @@ static void report(const attempt *a)
     printf("\n");
     if (a->k != STREAM)
         return;
-    printf("memory: seen %u, home %u, weights", a->before.seen,
-           a->before.home);
+    printf("memory: seen %u, weights", a->before.seen);
     for (uint32_t i = 0; i < a->before.size; i++)
         printf(" %u:%u", a->before.ids[i], a->before.weights[i]);
     printf("\n");

@@ -282,7 +282,6 @@ static void fill_rows(const sqs_rows *rows, uint32_t n, bool probs)
 typedef struct request {
     sqs_codec codec;
     sqs_keep keep;
-    sqs_fit fit;
     double temperature;
 } request;
 
@@ -303,8 +302,6 @@ static uint32_t random_vocab_size(void)
 static uint32_t random_resolution(sqs_coding coding)
 {
     static const uint32_t some[] = {1, 2, 3, 16, 100, 100, 1000, 65536};
-    if (coding == SQS_ENTROPY && random_below(2))
-        return SQS_VARIABLE;
     uint32_t any = random_below(2)
                        ? some[random_below(sizeof some / sizeof some[0])]
                        : 1 + random_small(SQS_MAX_RESOLUTION, 15);
@@ -352,17 +349,12 @@ static request random_request(sqs_isa isa)
 {
     static const double temperatures[] = {0,   1e-300, 0.01, 0.3, 0.7, 0.7,
                                           1.0, 1.0,    1.5,  100, 1e40, 1e300};
-    static const double errors[] = {1e-9, 0.001, 0.01, 0.02, 0.1, 1};
-    static const double prices[] = {0, 0, 0, 0.001, 30, 300, 3000, 1e5};
     sqs_coding coding = (sqs_coding)random_below(3);
     request r = {.codec = {.coding = coding, .isa = isa}};
     r.codec.vocab_size = random_vocab_size();
     r.codec.resolution = random_resolution(coding);
     r.keep = random_keep(r.codec.vocab_size);
     r.temperature = temperatures[random_below(12)];
-    r.fit.error = errors[random_below(6)];
-    if (coding == SQS_ENTROPY)
-        r.fit.bits_per_tv = prices[random_below(8)];
     return r;
 }
 
@@ -389,15 +381,14 @@ static answer quantize(const request *r, const sqs_rows *rows, bool probs,
     size_t room = (size_t)room_for(r) * rows->n;
     answer a = {.ids = allocate(room, sizeof *a.ids),
                 .counts = allocate(room, sizeof *a.counts)};
-    double *masses = mass ? a.masses : NULL;
+    sqs_quantized to = {a.ids, a.counts, a.survivors, mass ? a.masses : NULL,
+                        0};
     void *scratch = allocate(1, sqs_quantize_scratch(&r->codec));
-    a.status = probs ? sqs_quantize_probs(&r->codec, rows, &r->keep, &r->fit,
-                                          scratch, a.ids, a.counts,
-                                          a.survivors, masses, &a.done)
+    a.status = probs ? sqs_quantize_probs(&r->codec, rows, &r->keep, scratch,
+                                          &to)
                      : sqs_quantize_logits(&r->codec, rows, r->temperature,
-                                           &r->keep, &r->fit, scratch, a.ids,
-                                           a.counts, a.survivors, masses,
-                                           &a.done);
+                                           &r->keep, scratch, &to);
+    a.done = to.done;
     CHECK(a.done <= rows->n && (a.done == rows->n) == (a.status == SQS_OK));
     return a;
 }
@@ -457,7 +448,7 @@ static void decode_same(const sqs_codec *codec, const packet *p,
     uint32_t *own_ids = allocate(most, sizeof *ids);
     uint32_t *own_counts = allocate(most, sizeof *counts);
     sqs_status status =
-        sqs_decode(codec, p->bytes, p->size, own_ids, own_counts, &n);
+        sqs_decode(codec, p->bytes, p->size, most, own_ids, own_counts, &n);
     CHECK(status == SQS_OK && n == survivors);
     CHECK(equal(own_ids, ids, n) && equal(own_counts, counts, n));
 }
@@ -500,46 +491,45 @@ static void encode_rows(const request *r, const sqs_rows *rows,
     packets wanted = encode_answer(r, a);
     size_t bound = rows->n * sqs_encode_logits_bound(&r->codec, &r->keep);
     size_t sizes[MOST_ROWS];
-    double masses[MOST_ROWS];
-    uint8_t *bytes = allocate(bound, 1);
+    sqs_packets to = {allocate(bound, 1), bound, sizes, 0};
     void *scratch = allocate(1, sqs_encode_logits_scratch(&r->codec));
-    bool mass = random_below(2);
-    uint32_t done;
-    sqs_status status = sqs_encode_logits(
-        &r->codec, rows, r->temperature, &r->keep, &r->fit, scratch, bytes,
-        bound, sizes, mass ? masses : NULL, &done);
-    CHECK(status == wanted.status && done == wanted.done);
-    CHECK(memcmp(sizes, wanted.sizes, done * sizeof *sizes) == 0);
-    CHECK(memcmp(bytes, wanted.bytes, wanted.used) == 0);
-    CHECK(!mass || memcmp(masses, a->masses, done * sizeof *masses) == 0);
+    sqs_status status = sqs_encode_logits(&r->codec, rows, r->temperature,
+                                          &r->keep, scratch, &to);
+    CHECK(status == wanted.status && to.done == wanted.done);
+    CHECK(memcmp(sizes, wanted.sizes, to.done * sizeof *sizes) == 0);
+    CHECK(memcmp(to.bytes, wanted.bytes, wanted.used) == 0);
+}
+
+static sqs_round round_of(answer *a, uint32_t *positions)
+{
+    return (sqs_round){a->done, a->ids, a->counts, a->survivors, positions};
 }
 
 /* Sends a round of what rows were quantized to. */
-static void send_round(const request *r, const answer *a,
-                       const uint32_t *positions)
+static void send_round(const request *r, answer *a, uint32_t *positions)
 {
     bool stream = random_below(2);
     sqs_memory ours = {.size = 0}, theirs = {.size = 0};
+    sqs_round sent = round_of(a, positions);
     size_t total = total_of(a);
     size_t bound = sqs_encode_round_bound(&r->codec, a->done, total);
     packet p = {0, allocate(bound, 1)};
-    sqs_status status = sqs_encode_round(
-        &r->codec, stream ? &ours : NULL, a->done, a->ids, a->counts,
-        a->survivors, positions, p.bytes, bound, &p.size);
+    sqs_status status = sqs_encode_round(&r->codec, stream ? &ours : NULL,
+                                         &sent, p.bytes, bound, &p.size);
     note(status);
     if (status != SQS_OK)
         return;
     note_bytes(p.bytes, p.size);
-    answer got = {.ids = allocate(total, sizeof *got.ids),
-                  .counts = allocate(total, sizeof *got.counts)};
     uint32_t survivors[SQS_MAX_ROUND], at[SQS_MAX_ROUND];
+    sqs_round got = {0, allocate(total, sizeof *got.token_ids),
+                     allocate(total, sizeof *got.counts), survivors, at};
     status = sqs_decode_round(&r->codec, stream ? &theirs : NULL, p.bytes,
-                              p.size, got.ids, got.counts, total, survivors,
-                              at, &got.done);
-    CHECK(status == SQS_OK && got.done == a->done);
+                              p.size, total, &got);
+    CHECK(status == SQS_OK && got.length == a->done);
     CHECK(equal(survivors, a->survivors, a->done));
     CHECK(equal(at, positions, a->done));
-    CHECK(equal(got.ids, a->ids, total) && equal(got.counts, a->counts, total));
+    CHECK(equal(got.token_ids, a->ids, total));
+    CHECK(equal(got.counts, a->counts, total));
     CHECK(memcmp(&ours, &theirs, sizeof ours) == 0);
 }
 
@@ -567,8 +557,7 @@ static double random_draw(void)
 }
 
 /* Verifies a round of what rows were quantized to. */
-static void verify(const request *r, const answer *a,
-                   const uint32_t *positions)
+static void verify(const request *r, answer *a, uint32_t *positions)
 {
     uint32_t n = r->codec.vocab_size, length = a->done;
     sqs_rows target = allocate_rows(n, length + 1,
@@ -582,15 +571,15 @@ static void verify(const request *r, const answer *a,
     for (uint32_t i = 0; i <= length; i++)
         draws[i] = random_draw();
     void *scratch = allocate(1, sqs_verify_scratch(&r->codec, length));
-    uint32_t accepted = 0, token = 0, done;
-    sqs_status status = sqs_verify(&r->codec, length, a->ids, a->counts,
-                                   a->survivors, positions, &target, draws,
-                                   scratch, &accepted, &token, &done);
-    CHECK(accepted <= length && token < n && done <= length + 1);
+    sqs_round drafted = round_of(a, positions);
+    sqs_verdict v = {0, 0, 0};
+    sqs_status status =
+        sqs_verify(&r->codec, &drafted, &target, draws, scratch, &v);
+    CHECK(v.accepted <= length && v.token < n && v.done <= length + 1);
     note(status);
-    note(done);
-    note(status == SQS_OK ? accepted : 0);
-    note(status == SQS_OK ? token : 0);
+    note(v.done);
+    note(status == SQS_OK ? v.accepted : 0);
+    note(status == SQS_OK ? v.token : 0);
 }
 
 static void run_case(sqs_isa isa)
@@ -619,22 +608,22 @@ static void run_case(sqs_isa isa)
 
 static void expect_not_finite(sqs_isa isa, const sqs_rows *rows, uint32_t n)
 {
-    request r = {.codec = {n, 100, SQS_BITPACK, isa},
-                 .keep = {SQS_TOP_K, 1},
-                 .temperature = 1};
-    uint32_t id, count, survivors, done, accepted;
-    void *scratch = allocate(1, sqs_quantize_scratch(&r.codec));
-    CHECK(sqs_quantize_logits(&r.codec, rows, 1, &r.keep, &r.fit, scratch, &id,
-                              &count, &survivors, NULL,
-                              &done) == SQS_NOT_FINITE);
-    CHECK(sqs_quantize_probs(&r.codec, rows, &r.keep, &r.fit, scratch, &id,
-                             &count, &survivors, NULL,
-                             &done) == SQS_NOT_FINITE);
+    sqs_codec codec = {n, 100, SQS_BITPACK, isa};
+    sqs_keep one = {SQS_TOP_K, 1};
+    uint32_t id, count, survivors;
+    sqs_quantized to = {&id, &count, &survivors, NULL, 0};
+    void *scratch = allocate(1, sqs_quantize_scratch(&codec));
+    CHECK(sqs_quantize_logits(&codec, rows, 1, &one, scratch, &to) ==
+          SQS_NOT_FINITE);
+    CHECK(sqs_quantize_probs(&codec, rows, &one, scratch, &to) ==
+          SQS_NOT_FINITE);
     if (rows->dtype != SQS_F32 && rows->dtype != SQS_F64)
         return;
+    const sqs_round empty = {0, &id, &count, &survivors, &id};
     double draw = 0;
-    CHECK(sqs_verify(&r.codec, 0, &id, &count, &survivors, &id, rows, &draw,
-                     scratch, &accepted, &id, &done) == SQS_NOT_FINITE);
+    sqs_verdict v;
+    CHECK(sqs_verify(&codec, &empty, rows, &draw, scratch, &v) ==
+          SQS_NOT_FINITE);
 }
 
 static void spoil_everywhere(sqs_isa isa, sqs_dtype dtype, uint32_t n)

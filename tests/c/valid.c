@@ -61,43 +61,35 @@ static void random_distribution(uint32_t vocab_size, uint32_t resolution,
     }
 }
 
-static uint32_t random_resolution(const sqs_codec *codec)
+static void random_tokens(const sqs_codec *codec, sqs_round *r)
 {
-    return codec->resolution == SQS_VARIABLE ? 1u << random_below(17)
-                                             : codec->resolution;
-}
-
-static void random_tokens(const sqs_codec *codec, content *c)
-{
-    for (uint32_t i = 0; i < c->length; i++) {
-        c->survivors[i] = 1;
-        c->positions[i] = 0;
-        c->resolutions[i] = random_resolution(codec);
-        c->ids[i] = random_small(codec->vocab_size);
-        c->counts[i] = 1 + random_below(c->resolutions[i]);
+    for (uint32_t i = 0; i < r->length; i++) {
+        r->survivors[i] = 1;
+        r->positions[i] = 0;
+        r->token_ids[i] = random_small(codec->vocab_size);
+        r->counts[i] = 1 + random_below(codec->resolution);
     }
 }
 
 void random_content(const sqs_codec *codec, kind k, const shape *s,
                     content *c)
 {
+    sqs_round *r = &c->round;
+    uint32_t room = lesser(s->most, codec->resolution);
     size_t used = 0;
-    c->length = k == DISTRIBUTION ? 1 : 1 + random_below(s->length);
-    make_room(c, (size_t)c->length * s->most);
+    r->length = k == DISTRIBUTION ? 1 : 1 + random_below(s->length);
+    make_room(c, (size_t)r->length * s->most);
     if (k == TOKENS) {
-        random_tokens(codec, c);
+        random_tokens(codec, r);
         return;
     }
-    for (uint32_t i = 0; i < c->length; i++) {
-        uint32_t resolution = random_resolution(codec);
-        uint32_t room = lesser(s->most, resolution);
+    for (uint32_t i = 0; i < r->length; i++) {
         bool full = s->dense && random_below(4) > 0;
-        c->survivors[i] = full ? room : 1 + random_below(room);
-        c->positions[i] =
-            k == DISTRIBUTION ? 0 : random_below(c->survivors[i]);
-        c->resolutions[i] = 0;
-        random_distribution(codec->vocab_size, resolution, c->survivors[i],
-                            c->ids + used, c->counts + used);
-        used += c->survivors[i];
+        uint32_t n = full ? room : 1 + random_below(room);
+        r->survivors[i] = n;
+        r->positions[i] = k == DISTRIBUTION ? 0 : random_below(n);
+        random_distribution(codec->vocab_size, codec->resolution, n,
+                            r->token_ids + used, r->counts + used);
+        used += n;
     }
 }

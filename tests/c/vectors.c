@@ -8,15 +8,18 @@
  * its number, a packet is hexadecimal after a dot, and a list follows its
  * length. A case is one of
  *
- *   logits     SEED SLOPE VOCAB_SIZE RESOLUTION ERROR BITS_PER_TV
+ *   logits     SEED SLOPE VOCAB_SIZE RESOLUTION
  *              KEEP_KIND KEEP_VALUE TEMPERATURE DROPPED_MASS
  *              SURVIVORS IDS COUNTS
  *   packet     VOCAB_SIZE RESOLUTION CODING SURVIVORS IDS COUNTS PACKET
  *   round      VOCAB_SIZE RESOLUTION CODING SLOPE TOP_K MEMORY
  *              LENGTH SEEDS TOKENS PACKET
  *   tokens     VOCAB_SIZE RESOLUTION CODING
- *              LENGTH TOKENS COUNTS RESOLUTIONS PACKET
+ *              LENGTH TOKENS COUNTS PACKET
  *   malformed  VOCAB_SIZE RESOLUTION CODING KIND STATUS PACKET
+ *   verify     VOCAB_SIZE LENGTH, for each distribution SURVIVORS IDS COUNTS,
+ *              TOKENS, LENGTH + 1 rows TARGET, LENGTH + 1 DRAWS,
+ *              ACCEPTED TOKEN
  *
  * where MEMORY is 0 for a round that stands alone, 1 for one that begins a
  * stream and 2 for one that goes on with it, and KIND is attack.h's.
@@ -99,7 +102,6 @@ static sqs_codec read_codec(void)
 
 typedef struct rule {
     sqs_keep keep;
-    sqs_fit fit;
     double temperature;
 } rule;
 
@@ -108,18 +110,17 @@ static double quantize(const sqs_codec *codec, const sqs_rows *row,
                        const rule *by, content *c)
 {
     size_t used = survivors_of(c);
+    sqs_round *r = &c->round;
     double dropped;
-    uint32_t done;
+    sqs_quantized to = {r->token_ids + used, r->counts + used,
+                        &r->survivors[r->length], &dropped, 0};
     void *scratch = malloc(sqs_quantize_scratch(codec));
     check(scratch != NULL, "out of memory");
-    sqs_status status = sqs_quantize_logits(
-        codec, row, by->temperature, &by->keep, &by->fit, scratch,
-        c->ids + used, c->counts + used, &c->survivors[c->length], &dropped,
-        &done);
+    sqs_status status = sqs_quantize_logits(codec, row, by->temperature,
+                                            &by->keep, scratch, &to);
     free(scratch);
-    check(status == SQS_OK && done == 1, "a row is refused");
-    c->positions[c->length] = 0;
-    c->resolutions[c->length++] = 0;
+    check(status == SQS_OK && to.done == 1, "a row is refused");
+    r->positions[r->length++] = 0;
     return dropped;
 }
 
@@ -136,18 +137,20 @@ static double quantize_by_all(sqs_codec codec, const sqs_rows *row,
     static content other;
     codec.isa = SQS_SCALAR;
     double dropped = quantize(&codec, row, by, c);
-    uint32_t k = c->survivors[c->length - 1];
+    const sqs_round *r = &c->round;
+    uint32_t k = r->survivors[r->length - 1];
     size_t first = survivors_of(c) - k;
     make_room(&other, sqs_max_survivors(&codec));
     for (int isa = SQS_SCALAR + 1; isa <= SQS_NEON; isa++) {
         codec.isa = (sqs_isa)isa;
         if (sqs_check_codec(&codec) != SQS_OK)
             continue;
-        other.length = 0;
+        other.round.length = 0;
         check(quantize(&codec, row, by, &other) == dropped &&
-                  other.survivors[0] == k &&
-                  same_values(other.ids, c->ids + first, k) &&
-                  same_values(other.counts, c->counts + first, k),
+                  other.round.survivors[0] == k &&
+                  same_values(other.round.token_ids, r->token_ids + first,
+                              k) &&
+                  same_values(other.round.counts, r->counts + first, k),
               "instruction sets differ");
     }
     return dropped;
@@ -207,18 +210,17 @@ static void check_logits(void)
     codec.vocab_size = read_integer();
     codec.resolution = read_integer();
     rule by = {.temperature = 0};
-    by.fit.error = read_number();
-    by.fit.bits_per_tv = read_number();
     by.keep.kind = (sqs_keep_kind)read_integer();
     by.keep.value = read_number();
     by.temperature = read_number();
     make_room(&made, sqs_max_survivors(&codec));
-    made.length = 0;
+    made.round.length = 0;
     double dropped = quantize_formula(&codec, seed, slope, &by, &made);
+    const sqs_round *r = &made.round;
     check(read_number() == dropped, "another dropped mass");
-    check(read_integer() == made.survivors[0], "another number of survivors");
-    check_all(made.ids, made.survivors[0], "another token");
-    check_all(made.counts, made.survivors[0], "another count");
+    check(read_integer() == r->survivors[0], "another number of survivors");
+    check_all(r->token_ids, r->survivors[0], "another token");
+    check_all(r->counts, r->survivors[0], "another count");
 }
 
 static void check_distribution(void)
@@ -227,24 +229,24 @@ static void check_distribution(void)
     sqs_codec codec = read_codec();
     uint32_t k = read_integer();
     make_room(&golden, k);
-    golden.length = 1;
-    golden.survivors[0] = k;
-    golden.positions[0] = golden.resolutions[0] = 0;
-    read_all(golden.ids, k);
-    read_all(golden.counts, k);
+    golden.round.length = 1;
+    golden.round.survivors[0] = k;
+    golden.round.positions[0] = 0;
+    read_all(golden.round.token_ids, k);
+    read_all(golden.round.counts, k);
     check_packet(&codec, DISTRIBUTION, &golden);
 }
 
 /* Reads the tokens of a round and finds their positions. */
-static void read_positions(content *c)
+static void read_positions(sqs_round *r)
 {
-    const uint32_t *ids = c->ids;
-    for (uint32_t i = 0; i < c->length; ids += c->survivors[i++]) {
+    const uint32_t *ids = r->token_ids;
+    for (uint32_t i = 0; i < r->length; ids += r->survivors[i++]) {
         uint32_t token = read_integer(), at = 0;
-        while (at < c->survivors[i] && ids[at] != token)
+        while (at < r->survivors[i] && ids[at] != token)
             at++;
-        check(at < c->survivors[i], "the token was not kept");
-        c->positions[i] = at;
+        check(at < r->survivors[i], "the token was not kept");
+        r->positions[i] = at;
     }
 }
 
@@ -253,16 +255,16 @@ static void check_round(void)
     static content made;
     sqs_codec codec = read_codec();
     uint32_t slope = read_integer();
-    rule by = {{SQS_TOP_K, 0}, {0.02, 0}, 1};
+    rule by = {{SQS_TOP_K, 0}, 1};
     by.keep.value = read_number();
     enum { ALONE, FIRST, NEXT } memory = read_integer();
     uint32_t length = read_integer();
     check(length <= SQS_MAX_ROUND, "not a round");
     make_room(&made, length * (size_t)by.keep.value);
-    made.length = 0;
+    made.round.length = 0;
     for (uint32_t i = 0; i < length; i++)
         quantize_formula(&codec, read_integer(), slope, &by, &made);
-    read_positions(&made);
+    read_positions(&made.round);
     if (memory == FIRST)
         edge = cloud = (sqs_memory){.size = 0};
     check_packet(&codec, memory == ALONE ? ROUND : STREAM, &made);
@@ -275,14 +277,13 @@ static void check_tokens(void)
     uint32_t length = read_integer();
     check(length <= SQS_MAX_ROUND, "not a round");
     make_room(&golden, length);
-    golden.length = length;
+    golden.round.length = length;
     for (uint32_t i = 0; i < length; i++) {
-        golden.survivors[i] = 1;
-        golden.positions[i] = 0;
+        golden.round.survivors[i] = 1;
+        golden.round.positions[i] = 0;
     }
-    read_all(golden.ids, length);
-    read_all(golden.counts, length);
-    read_all(golden.resolutions, length);
+    read_all(golden.round.token_ids, length);
+    read_all(golden.round.counts, length);
     check_packet(&codec, TOKENS, &golden);
 }
 
@@ -298,6 +299,51 @@ static void check_malformed(void)
     check(status == wanted, sqs_status_text(status));
 }
 
+/* Reads rows of probabilities. */
+static double *read_values(block *b, size_t n)
+{
+    double *values = take(b, n * sizeof *values);
+    for (size_t i = 0; i < n; i++)
+        values[i] = read_number();
+    return values;
+}
+
+/* A verdict follows from rows and draws alone, so by all instruction sets. */
+static void check_verify(void)
+{
+    static content made;
+    static block rows, numbers, room;
+    sqs_codec codec = {.resolution = 1, .coding = SQS_BITPACK};
+    sqs_round *r = &made.round;
+    uint32_t n = codec.vocab_size = read_integer();
+    uint32_t length = read_integer(), used = 0;
+    check(length <= SQS_MAX_ROUND, "not a round");
+    make_room(&made, (size_t)length * n);
+    for (r->length = 0; r->length < length; r->length++) {
+        uint32_t k = r->survivors[r->length] = read_integer();
+        check(k <= n, "not a distribution");
+        read_all(r->token_ids + used, k);
+        read_all(r->counts + used, k);
+        used += k;
+    }
+    read_positions(r);
+    size_t values = ((size_t)length + 1) * n;
+    sqs_rows target = {read_values(&rows, values), SQS_F64, length + 1, n};
+    const double *draws = read_values(&numbers, length + 1);
+    uint32_t accepted = read_integer(), token = read_integer();
+    for (int isa = SQS_SCALAR; isa <= SQS_NEON; isa++) {
+        codec.isa = (sqs_isa)isa;
+        if (sqs_check_codec(&codec) != SQS_OK)
+            continue;
+        sqs_verdict v;
+        void *scratch = take(&room, sqs_verify_scratch(&codec, length));
+        sqs_status status =
+            sqs_verify(&codec, r, &target, draws, scratch, &v);
+        check(status == SQS_OK, sqs_status_text(status));
+        check(v.accepted == accepted && v.token == token, "another verdict");
+    }
+}
+
 typedef struct case_kind {
     const char *name;
     void (*check)(void);
@@ -307,7 +353,8 @@ static const case_kind kinds[] = {{"logits", check_logits},
                                   {"packet", check_distribution},
                                   {"round", check_round},
                                   {"tokens", check_tokens},
-                                  {"malformed", check_malformed}};
+                                  {"malformed", check_malformed},
+                                  {"verify", check_verify}};
 
 #define CASE_KINDS (sizeof kinds / sizeof kinds[0])
 

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sqs_codec._core import ffi, lib
-from sqs_codec._format import MEMORY_WORDS
+from sqs_codec._backend._sqs import ffi, lib
+from sqs_codec._format import FORMAT_VERSION, MEMORY_WORDS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from sqs_codec._backend import Ids
-    from sqs_codec._keep import Keep
+    from sqs_codec._backend.core import Ids
 
 DTYPES = {
     np.dtype(np.float16): lib.SQS_F16,
@@ -32,12 +31,12 @@ ISAS = {
 }
 
 USUAL_SURVIVORS = 4096
-"""Of a round, to begin with: its limit is a megabyte."""
-
+"""Room for a round to begin with: its limit of 2**20 survivors takes 8 MB."""
 
 NULL = ffi.NULL
 OK = lib.SQS_OK
 
+assert lib.SQS_FORMAT_VERSION == FORMAT_VERSION
 assert ffi.sizeof("sqs_memory") == MEMORY_WORDS * 4  # they share their memory
 
 
@@ -83,25 +82,27 @@ class _RoundBuffers:
         self.counts = ffi.new("uint32_t[]", most)
         self.survivors = ffi.new("uint32_t[]", lib.SQS_MAX_ROUND)
         self.positions = ffi.new("uint32_t[]", lib.SQS_MAX_ROUND)
-        self.length = ffi.new("uint32_t *")
+        arrays = self.ids, self.counts, self.survivors, self.positions
+        self.round = ffi.new("sqs_round *", (0, *arrays))
 
 
 class _Buffers:
     """Memory that calls use one after the other."""
 
-    def __init__(self, codec: Any, error: float) -> None:
+    def __init__(self, codec: Any) -> None:
         most = lib.sqs_max_survivors(codec)
         self.ids = ffi.new("uint32_t[]", most)
         self.counts = ffi.new("uint32_t[]", most)
         self.survivors = ffi.new("uint32_t *")
-        self.size = ffi.new("size_t *")
         self.mass = ffi.new("double *")
-        self.done = ffi.new("uint32_t *")
-        self.accepted = ffi.new("uint32_t *")
-        self.token = ffi.new("uint32_t *")
+        self.size = ffi.new("size_t *")
+        # Where one row goes, as nearly all calls are about one.
+        row = self.ids, self.counts, self.survivors, self.mass
+        self.quantized = ffi.new("sqs_quantized *", row)
+        self.packets = ffi.new("sqs_packets *", {"sizes": self.size})
+        self.verdict = ffi.new("sqs_verdict *")
         self.rows = ffi.new("sqs_rows *")
         self.keep = ffi.new("sqs_keep *")
-        self.fit = ffi.new("sqs_fit *", (error,))
         # What not every call needs is made when one does.
         self.scratch = NULL
         self.scratch_size = 0
@@ -118,7 +119,9 @@ class _Buffers:
     def hold_packet(self, size: int) -> Any:
         """Return room for a packet of up to `size` bytes, the same for every call."""
         if not self.packet:
-            self.packet = ffi.new("char[]", size)
+            self.packet = ffi.new("uint8_t[]", size)
+            self.packets.bytes = self.packet
+            self.packets.capacity = size
         return self.packet
 
     def hold_round(self, most: int) -> _RoundBuffers:
@@ -134,7 +137,8 @@ def _point(to: _Buffers, rows: NDArray[Any]) -> int:
     n = 1
     if rows.ndim == 2:
         n = len(rows)
-        ours.stride = rows.strides[0] // rows.itemsize
+        # One row may have any stride, even a negative one: it isn't looked at.
+        ours.stride = rows.strides[0] // rows.itemsize if n > 1 else 0
     ours.n = n
     ours.dtype = DTYPES[rows.dtype]
     if rows.flags.c_contiguous:
@@ -161,20 +165,19 @@ def _cut(ids: Any, counts: Any, survivors: Sequence[int]) -> list[tuple[Ids, Ids
     return pairs
 
 
+def _round(ids: Ids, counts: Ids, survivors: Ids, positions: Ids) -> Any:
+    """Return a round of arrays that the caller keeps."""
+    arrays = map(_in, (ids, counts, survivors, positions))
+    return ffi.new("sqs_round *", (survivors.size, *arrays))
+
+
 class Core:
-    """See `sqs_codec._backend.Core`."""
+    """See `sqs_codec._backend.core.Core`."""
 
     def __init__(
-        self,
-        vocab_size: int,
-        resolution: int,
-        coding: int,
-        error: float,
-        *,
-        isa: int = ISA,
+        self, vocab_size: int, resolution: int, coding: int, *, isa: int = ISA
     ) -> None:
         self._codec = ffi.new("sqs_codec *", (vocab_size, resolution, coding, isa))
-        self._error = error
         self._free: list[_Buffers] = []
         self._most = lib.sqs_max_survivors(self._codec)
         self._bound = lib.sqs_encode_bound(self._codec, self._most)
@@ -190,50 +193,45 @@ class Core:
         try:
             return self._free.pop()
         except IndexError:
-            return _Buffers(self._codec, self._error)
+            return _Buffers(self._codec)
 
-    def _fill(
-        self, to: _Buffers, rows: NDArray[Any], keep: Keep, bits_per_tv: float
-    ) -> int:
+    def _fill(self, to: _Buffers, rows: NDArray[Any], kind: int, value: float) -> int:
         """Set what all calls on rows take; return how many rows there are."""
         n = _point(to, rows)
-        rule = to.keep
-        rule.kind = keep._kind
-        rule.value = keep._value
-        to.fit.bits_per_tv = bits_per_tv
+        keep = to.keep
+        keep.kind = kind
+        keep.value = value
         return n
 
     def quantize_logits(
         self,
         logits: NDArray[Any],
         temperature: float,
-        keep: Keep,
-        bits_per_tv: float,
+        kind: int,
+        value: float,
         mass: bool,
     ) -> tuple[int, int, list[tuple[Ids, Ids]], list[float]]:
         to = self._take()
-        n = self._fill(to, logits, keep, bits_per_tv)
+        n = self._fill(to, logits, kind, value)
         ids, counts, survivors, masses = to.ids, to.counts, to.survivors, to.mass
+        out = to.quantized
         if n != 1:
             most = self._most
-            if keep._kind == lib.SQS_TOP_K:
-                most = min(most, int(keep._value))
+            if kind == lib.SQS_TOP_K:
+                most = min(most, int(value))
             # Of NumPy, as ffi would write zeros.
             ids, counts = map(_in, np.empty((2, n * most), np.uint32))
             survivors = ffi.new("uint32_t[]", n)
             masses = ffi.new("double[]", n)
+            out = ffi.new("sqs_quantized *", (ids, counts, survivors))
+        out.dropped_mass = masses if mass else NULL
         status = lib.sqs_quantize_logits(
             self._codec,
             to.rows,
             temperature,
             to.keep,
-            to.fit,
             to.hold_scratch(self._quantize_scratch),
-            ids,
-            counts,
-            survivors,
-            masses if mass else NULL,
-            to.done,
+            out,
         )
         if status != OK:
             found = []
@@ -243,68 +241,50 @@ class Core:
         else:
             found = _cut(ids, counts, ffi.unpack(survivors, n))
         dropped = ffi.unpack(masses, n) if mass else []
-        done = to.done[0]
+        done = out.done
         self._free.append(to)
         return status, done, found, dropped
 
     def encode_logits(
-        self,
-        logits: NDArray[Any],
-        temperature: float,
-        keep: Keep,
-        bits_per_tv: float,
-        mass: bool,
-    ) -> tuple[int, int, list[bytes], list[float]]:
+        self, logits: NDArray[Any], temperature: float, kind: int, value: float
+    ) -> tuple[int, int, list[bytes]]:
         to = self._take()
-        n = self._fill(to, logits, keep, bits_per_tv)
-        room = self._bound
-        sizes, masses = to.size, to.mass
-        if n == 1:
-            packets = to.hold_packet(room)
-        else:
+        n = self._fill(to, logits, kind, value)
+        packets, sizes, out = to.hold_packet(self._bound), to.size, to.packets
+        if n != 1:
             room = n * lib.sqs_encode_logits_bound(self._codec, to.keep)
-            packets = ffi.from_buffer("char[]", np.empty(room, np.uint8))
+            packets = ffi.from_buffer("uint8_t[]", np.empty(room, np.uint8))
             sizes = ffi.new("size_t[]", n)
-            masses = ffi.new("double[]", n)
+            out = ffi.new("sqs_packets *", (packets, room, sizes))
         status = lib.sqs_encode_logits(
             self._codec,
             to.rows,
             temperature,
             to.keep,
-            to.fit,
             to.hold_scratch(self._encode_scratch),
-            packets,
-            room,
-            sizes,
-            masses if mass else NULL,
-            to.done,
+            out,
         )
         found = []
         at = packets
         for size in ffi.unpack(sizes, n) if status == OK else []:
-            found.append(ffi.unpack(at, size))
+            found.append(ffi.buffer(at, size)[:])
             at += size
-        dropped = ffi.unpack(masses, n) if mass else []
-        done = to.done[0]
+        done = out.done
         self._free.append(to)
-        return status, done, found, dropped
+        return status, done, found
 
     def quantize_probs(
-        self, probs: NDArray[np.floating], keep: Keep, bits_per_tv: float
+        self, probs: NDArray[np.floating], kind: int, value: float
     ) -> tuple[int, Ids, Ids, float]:
         to = self._take()
-        self._fill(to, probs, keep, bits_per_tv)
+        self._fill(to, probs, kind, value)
+        to.quantized.dropped_mass = to.mass
         status = lib.sqs_quantize_probs(
             self._codec,
             to.rows,
             to.keep,
-            to.fit,
             to.hold_scratch(self._quantize_scratch),
-            to.ids,
-            to.counts,
-            to.survivors,
-            to.mass,
-            to.done,
+            to.quantized,
         )
         n = to.survivors[0] if status == OK else 0
         found = _copy(to.ids, n), _copy(to.counts, n), to.mass[0]
@@ -327,12 +307,13 @@ class Core:
         )
         return bytes(ffi.buffer(packet, size[0]))
 
-    def decode(self, packet: bytes) -> tuple[int, Ids, Ids]:
+    def decode(self, packet: bytes, most: int) -> tuple[int, Ids, Ids]:
         to = self._take()
         status = lib.sqs_decode(
             self._codec,
             ffi.from_buffer("uint8_t[]", packet),
             len(packet),
+            min(most, self._most),
             to.ids,
             to.counts,
             to.survivors,
@@ -348,7 +329,7 @@ class Core:
         counts: Ids,
         survivors: Ids,
         positions: Ids,
-        memory: Ids | None = None,
+        memory: Ids | None,
     ) -> bytes:
         bound = lib.sqs_encode_round_bound(self._codec, survivors.size, ids.size)
         packet = ffi.new("uint8_t[]", bound)
@@ -357,11 +338,7 @@ class Core:
             lib.sqs_encode_round(
                 self._codec,
                 _memory(memory),
-                survivors.size,
-                _in(ids),
-                _in(counts),
-                _in(survivors),
-                _in(positions),
+                _round(ids, counts, survivors, positions),
                 packet,
                 bound,
                 size,
@@ -370,73 +347,61 @@ class Core:
         return bytes(ffi.buffer(packet, size[0]))
 
     def decode_round(
-        self, packet: bytes, memory: Ids | None = None
+        self, packet: bytes, memory: Ids | None, most: int
     ) -> tuple[int, Ids, Ids, Ids, Ids]:
         to = self._take()
-        most = lib.sqs_decode_round_bound(self._codec, len(packet))
-        round_ = to.hold_round(min(most, USUAL_SURVIVORS))
-        status = self._decode_round(packet, memory, round_)
-        if status == lib.SQS_NO_SPACE:
-            round_ = _RoundBuffers(most)
-            status = self._decode_round(packet, memory, round_)
-        length = round_.length[0] if status == OK else 0
-        n = sum(ffi.unpack(round_.survivors, length))
+        most = min(most, lib.sqs_decode_round_bound(self._codec, len(packet)))
+        usual = min(most, USUAL_SURVIVORS)
+        buffers = to.hold_round(usual)
+        status = self._decode_round(packet, memory, usual, buffers)
+        if status == lib.SQS_NO_SPACE and most > usual:
+            buffers = _RoundBuffers(most)
+            status = self._decode_round(packet, memory, most, buffers)
+        length = buffers.round.length if status == OK else 0
+        n = sum(ffi.unpack(buffers.survivors, length))
         found = (
-            _copy(round_.ids, n),
-            _copy(round_.counts, n),
-            _copy(round_.survivors, length),
-            _copy(round_.positions, length),
+            _copy(buffers.ids, n),
+            _copy(buffers.counts, n),
+            _copy(buffers.survivors, length),
+            _copy(buffers.positions, length),
         )
         self._free.append(to)
         return status, *found
 
     def _decode_round(
-        self, packet: bytes, memory: Ids | None, to: _RoundBuffers
+        self, packet: bytes, memory: Ids | None, most: int, to: _RoundBuffers
     ) -> int:
         status: int = lib.sqs_decode_round(
             self._codec,
             _memory(memory),
             ffi.from_buffer("uint8_t[]", packet),
             len(packet),
-            to.ids,
-            to.counts,
-            to.capacity,
-            to.survivors,
-            to.positions,
-            to.length,
+            most,
+            to.round,
         )
         return status
 
-    def encode_tokens(self, tokens: Ids, counts: Ids, resolutions: Ids) -> bytes:
+    def encode_tokens(self, tokens: Ids, counts: Ids) -> bytes:
         bound = lib.sqs_encode_tokens_bound(self._codec, tokens.size)
         packet = ffi.new("uint8_t[]", bound)
         size = ffi.new("size_t *")
-        _expect_ok(
-            lib.sqs_encode_tokens(
-                self._codec,
-                tokens.size,
-                _in(tokens),
-                _in(counts),
-                _in(resolutions),
-                packet,
-                bound,
-                size,
-            )
-        )
+        given = tokens.size, _in(tokens), _in(counts)
+        _expect_ok(lib.sqs_encode_tokens(self._codec, *given, packet, bound, size))
         return bytes(ffi.buffer(packet, size[0]))
 
-    def decode_tokens(self, packet: bytes) -> tuple[int, Ids, Ids, Ids]:
-        found = [np.empty(lib.SQS_MAX_ROUND, np.uint32) for _ in range(3)]
+    def decode_tokens(self, packet: bytes) -> tuple[int, Ids, Ids]:
+        tokens, counts = (np.empty(lib.SQS_MAX_ROUND, np.uint32) for _ in range(2))
         length = ffi.new("uint32_t *")
         status = lib.sqs_decode_tokens(
             self._codec,
             ffi.from_buffer("uint8_t[]", packet),
             len(packet),
-            *map(_in, found),
+            _in(tokens),
+            _in(counts),
             length,
         )
-        tokens, counts, resolutions = (a[: length[0]].copy() for a in found)
-        return status, tokens, counts, resolutions
+        n = length[0] if status == OK else 0
+        return status, tokens[:n].copy(), counts[:n].copy()
 
     def verify(
         self,
@@ -449,21 +414,15 @@ class Core:
     ) -> tuple[int, int, int, int]:
         to = self._take()
         _point(to, target)
-        length = survivors.size
+        verdict = to.verdict
         status = lib.sqs_verify(
             self._codec,
-            length,
-            _in(ids),
-            _in(counts),
-            _in(survivors),
-            _in(positions),
+            _round(ids, counts, survivors, positions),
             to.rows,
             ffi.from_buffer("double[]", draws),
-            to.hold_scratch(lib.sqs_verify_scratch(self._codec, length)),
-            to.accepted,
-            to.token,
-            to.done,
+            to.hold_scratch(lib.sqs_verify_scratch(self._codec, survivors.size)),
+            verdict,
         )
-        found = to.done[0], to.accepted[0], to.token[0]
+        found = verdict.done, verdict.accepted, verdict.token
         self._free.append(to)
         return status, *found

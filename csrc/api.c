@@ -1,0 +1,364 @@
+/*
+ * api.c - the functions of sqs.h: they check the arguments, and send each
+ * coding to its packets. Only this file knows them both.
+ */
+#include <math.h>
+
+#include "bits.h"
+#include "entropy/memory.h"
+#include "entropy/packet.h"
+#include "codec.h"
+#include "quantize/quantize.h"
+#include "rank/fields.h"
+#include "sqs.h"
+
+static bool is_entropy(const sqs_codec *codec)
+{
+    return codec->coding == SQS_ENTROPY;
+}
+
+/* Rows to distributions. */
+
+static sqs_status check_rows(const sqs_rows *rows, double temperature,
+                             const sqs_keep *keep)
+{
+    if (sqs_check_keep(keep) != SQS_OK)
+        return SQS_BAD_KEEP;
+    if (!(temperature >= 0 && temperature < INFINITY))
+        return SQS_BAD_TEMPERATURE;
+    switch (rows->dtype) {
+    case SQS_F16:
+    case SQS_F32:
+    case SQS_F64:
+    case SQS_BF16:
+        return SQS_OK;
+    }
+    return SQS_BAD_DTYPE;
+}
+
+size_t sqs_quantize_scratch(const sqs_codec *codec)
+{
+    return sqs_quantizer_scratch(codec->vocab_size);
+}
+
+static sqs_status quantize_rows(sqs_quantizer *q, const sqs_rows *rows,
+                                sqs_quantized *to)
+{
+    sqs_outcome out = {.ids = to->token_ids, .counts = to->counts};
+    while (to->done < rows->n) {
+        if (to->dropped_mass)
+            out.dropped_mass = to->dropped_mass + to->done;
+        sqs_status status = sqs_quantize_row(q, rows, to->done, &out);
+        if (status != SQS_OK)
+            return status;
+        to->survivors[to->done++] = out.survivors;
+        out.ids += out.survivors;
+        out.counts += out.survivors;
+    }
+    return SQS_OK;
+}
+
+sqs_status sqs_quantize_logits(const sqs_codec *codec, const sqs_rows *logits,
+                               double temperature, const sqs_keep *keep,
+                               void *scratch, sqs_quantized *to)
+{
+    to->done = 0;
+    sqs_status status = check_rows(logits, temperature, keep);
+    if (status != SQS_OK)
+        return status;
+    sqs_quantizer q = sqs_make_quantizer(codec, logits, false, temperature,
+                                         keep, scratch);
+    return quantize_rows(&q, logits, to);
+}
+
+sqs_status sqs_quantize_probs(const sqs_codec *codec, const sqs_rows *probs,
+                              const sqs_keep *keep, void *scratch,
+                              sqs_quantized *to)
+{
+    to->done = 0;
+    sqs_status status = check_rows(probs, 1, keep);
+    if (status != SQS_OK)
+        return status;
+    sqs_quantizer q =
+        sqs_make_quantizer(codec, probs, true, 1, keep, scratch);
+    return quantize_rows(&q, probs, to);
+}
+
+/* Rows to packets. */
+
+/* The most survivors that a row can have. */
+static uint32_t most_kept(const sqs_codec *codec, const sqs_keep *keep)
+{
+    uint32_t most = sqs_max_survivors(codec);
+    if (keep->kind == SQS_TOP_K && keep->value < most)
+        most = keep->value >= 1 ? (uint32_t)keep->value : 1;
+    return most;
+}
+
+size_t sqs_encode_logits_bound(const sqs_codec *codec, const sqs_keep *keep)
+{
+    return sqs_encode_bound(codec, most_kept(codec, keep));
+}
+
+size_t sqs_encode_logits_scratch(const sqs_codec *codec)
+{
+    return sqs_quantizer_scratch(codec->vocab_size) +
+           2 * sizeof(uint32_t) * sqs_max_survivors(codec);
+}
+
+sqs_status sqs_encode_logits(const sqs_codec *codec, const sqs_rows *logits,
+                             double temperature, const sqs_keep *keep,
+                             void *scratch, sqs_packets *to)
+{
+    size_t used = 0;
+    to->done = 0;
+    sqs_status status = check_rows(logits, temperature, keep);
+    if (status != SQS_OK)
+        return status;
+    sqs_quantizer q = sqs_make_quantizer(codec, logits, false, temperature,
+                                         keep, scratch);
+    uint32_t *ids = q.counts + codec->vocab_size;
+    sqs_outcome out = {ids, ids + sqs_max_survivors(codec), 0, NULL};
+    while (to->done < logits->n) {
+        size_t *size = &to->sizes[to->done];
+        status = sqs_quantize_row(&q, logits, to->done, &out);
+        if (status == SQS_OK)
+            status = sqs_encode(codec, out.ids, out.counts, out.survivors,
+                                to->bytes + used, to->capacity - used, size);
+        if (status != SQS_OK)
+            return status;
+        used += *size;
+        to->done++;
+    }
+    return SQS_OK;
+}
+
+/* Distributions. */
+
+static sqs_status check_distribution(const sqs_codec *codec,
+                                     const uint32_t *ids,
+                                     const uint32_t *counts, uint32_t k)
+{
+    if (k == 0 || k > sqs_max_survivors(codec))
+        return SQS_BAD_DISTRIBUTION;
+    uint32_t left = codec->resolution;
+    for (uint32_t i = 0; i < k; i++) {
+        if (ids[i] >= codec->vocab_size || (i > 0 && ids[i] <= ids[i - 1]))
+            return SQS_BAD_DISTRIBUTION;
+        if (counts[i] == 0 || counts[i] > left)
+            return SQS_BAD_DISTRIBUTION;
+        left -= counts[i];
+    }
+    if (left > 0)
+        return SQS_BAD_DISTRIBUTION;
+    return k <= sqs_max_support(codec) ? SQS_OK : SQS_LARGE_SUPPORT;
+}
+
+sqs_status sqs_bits(const sqs_codec *codec, const uint32_t *token_ids,
+                    const uint32_t *counts, uint32_t survivors,
+                    uint32_t *bits)
+{
+    sqs_status status =
+        check_distribution(codec, token_ids, counts, survivors);
+    if (status == SQS_OK)
+        *bits = is_entropy(codec) ? sqs_entropy_bits(codec, token_ids, counts,
+                                                     survivors)
+                                  : sqs_fields_bits(codec, survivors);
+    return status;
+}
+
+size_t sqs_encode_bound(const sqs_codec *codec, uint32_t survivors)
+{
+    return is_entropy(codec) ? sqs_entropy_bound(1, survivors)
+                             : sqs_fields_bound(codec, survivors);
+}
+
+sqs_status sqs_encode(const sqs_codec *codec, const uint32_t *token_ids,
+                      const uint32_t *counts, uint32_t survivors,
+                      uint8_t *packet, size_t capacity, size_t *size)
+{
+    sqs_status status =
+        check_distribution(codec, token_ids, counts, survivors);
+    if (status != SQS_OK)
+        return status;
+    return is_entropy(codec)
+               ? sqs_entropy_encode(codec, token_ids, counts, survivors,
+                                    packet, capacity, size)
+               : sqs_fields_encode(codec, token_ids, counts, survivors,
+                                   packet, capacity, size);
+}
+
+sqs_status sqs_decode(const sqs_codec *codec, const uint8_t *packet,
+                      size_t size, size_t most, uint32_t *token_ids,
+                      uint32_t *counts, uint32_t *survivors)
+{
+    return is_entropy(codec)
+               ? sqs_entropy_decode(codec, packet, size, most, token_ids,
+                                    counts, survivors)
+               : sqs_fields_decode(codec, packet, size, most, token_ids,
+                                   counts, survivors);
+}
+
+/* Rounds. */
+
+static sqs_status check_round(const sqs_codec *codec, const sqs_round *round)
+{
+    const uint32_t *ids = round->token_ids, *counts = round->counts;
+    if (round->length == 0 || round->length > SQS_MAX_ROUND)
+        return SQS_BAD_ROUND;
+    uint32_t load = 0;
+    for (uint32_t i = 0; i < round->length; i++) {
+        uint32_t k = round->survivors[i];
+        sqs_status status = check_distribution(codec, ids, counts, k);
+        if (status != SQS_OK)
+            return status;
+        if (round->positions[i] >= k || !sqs_within_round(codec, &load, k))
+            return SQS_BAD_ROUND;
+        ids += k;
+        counts += k;
+    }
+    return SQS_OK;
+}
+
+static sqs_status check_memory(const sqs_codec *codec,
+                               const sqs_memory *memory)
+{
+    bool used = memory != NULL && is_entropy(codec);
+    return !used || sqs_is_memory(memory, codec->vocab_size) ? SQS_OK
+                                                             : SQS_BAD_MEMORY;
+}
+
+size_t sqs_encode_round_bound(const sqs_codec *codec, uint32_t length,
+                              size_t survivors)
+{
+    return is_entropy(codec)
+               ? sqs_entropy_bound(length, survivors)
+               : sqs_fields_round_bound(codec, length, survivors);
+}
+
+sqs_status sqs_encode_round(const sqs_codec *codec, sqs_memory *memory,
+                            const sqs_round *round, uint8_t *packet,
+                            size_t capacity, size_t *size)
+{
+    sqs_status status = check_round(codec, round);
+    if (status == SQS_OK)
+        status = check_memory(codec, memory);
+    if (status != SQS_OK)
+        return status;
+    return is_entropy(codec)
+               ? sqs_entropy_encode_round(codec, memory, round, packet,
+                                          capacity, size)
+               : sqs_fields_encode_round(codec, round, packet, capacity, size);
+}
+
+size_t sqs_decode_round_bound(const sqs_codec *codec, size_t size)
+{
+    if (!is_entropy(codec))
+        return sqs_fields_most(codec, size);
+    size_t most = (size_t)SQS_MAX_ROUND * sqs_max_survivors(codec);
+    return most < SQS_MAX_ENTROPY_SURVIVORS ? most : SQS_MAX_ENTROPY_SURVIVORS;
+}
+
+sqs_status sqs_decode_round(const sqs_codec *codec, sqs_memory *memory,
+                            const uint8_t *packet, size_t size, size_t most,
+                            sqs_round *round)
+{
+    sqs_status status = check_memory(codec, memory);
+    if (status != SQS_OK)
+        return status;
+    return is_entropy(codec)
+               ? sqs_entropy_decode_round(codec, memory, packet, size, most,
+                                          round)
+               : sqs_fields_decode_round(codec, packet, size, most, round);
+}
+
+/* Tokens alone. */
+
+size_t sqs_encode_tokens_bound(const sqs_codec *codec, uint32_t length)
+{
+    return is_entropy(codec) ? sqs_entropy_tokens_bound(length)
+                             : sqs_fields_tokens_bound(codec, length);
+}
+
+sqs_status sqs_encode_tokens(const sqs_codec *codec, uint32_t length,
+                             const uint32_t *tokens, const uint32_t *counts,
+                             uint8_t *packet, size_t capacity, size_t *size)
+{
+    if (length == 0 || length > SQS_MAX_ROUND)
+        return SQS_BAD_ROUND;
+    for (uint32_t i = 0; i < length; i++)
+        if (tokens[i] >= codec->vocab_size || counts[i] == 0 ||
+            counts[i] > codec->resolution)
+            return SQS_BAD_ROUND;
+    return is_entropy(codec)
+               ? sqs_entropy_encode_tokens(codec, length, tokens, counts,
+                                           packet, capacity, size)
+               : sqs_fields_encode_tokens(codec, length, tokens, counts,
+                                          packet, capacity, size);
+}
+
+sqs_status sqs_decode_tokens(const sqs_codec *codec, const uint8_t *packet,
+                             size_t size, uint32_t *tokens, uint32_t *counts,
+                             uint32_t *length)
+{
+    return is_entropy(codec)
+               ? sqs_entropy_decode_tokens(codec, packet, size, tokens, counts,
+                                           length)
+               : sqs_fields_decode_tokens(codec, packet, size, tokens, counts,
+                                          length);
+}
+
+const char *sqs_status_text(sqs_status status)
+{
+    switch (status) {
+    case SQS_OK:
+        return "no error";
+    case SQS_TRUNCATED:
+        return "the packet ends inside a field";
+    case SQS_TRAILING_BYTES:
+        return "bytes follow the packet's last field";
+    case SQS_PADDING:
+        return "the last byte is not what an encoder ends with";
+    case SQS_SUPPORT_SIZE:
+        return "the support is larger than the codec allows";
+    case SQS_RANK:
+        return "the rank names no distribution";
+    case SQS_TOKEN_ID:
+        return "a token id lies outside the vocabulary";
+    case SQS_TOKEN_ORDER:
+        return "the token ids do not ascend";
+    case SQS_COUNTS:
+        return "a count exceeds what the resolution leaves it";
+    case SQS_TOKEN_POSITION:
+        return "a drafted token lies outside its support";
+    case SQS_ROUND_SUPPORT:
+        return "a round's supports are too large together";
+    case SQS_BAD_CODEC:
+        return "the codec's vocabulary, resolution or coding is out of range";
+    case SQS_BAD_DISTRIBUTION:
+        return "not a distribution of this codec";
+    case SQS_LARGE_SUPPORT:
+        return "more survivors than the coding can hold";
+    case SQS_BAD_ROUND:
+        return "not a round that the coding can hold";
+    case SQS_BAD_MEMORY:
+        return "not a memory of this codec";
+    case SQS_BAD_KEEP:
+        return "the keep rule's kind or parameter is out of range";
+    case SQS_BAD_TEMPERATURE:
+        return "the temperature is negative or not finite";
+    case SQS_BAD_DTYPE:
+        return "not a type of values that the function takes";
+    case SQS_NO_SPACE:
+        return "the buffer or the receiver's limit is too small";
+    case SQS_NOT_FINITE:
+        return "a value is NaN or infinite";
+    case SQS_ALL_MASKED:
+        return "every logit is -infinity";
+    case SQS_NEGATIVE:
+        return "a probability is negative";
+    case SQS_SUM:
+        return "the probabilities do not sum to 1";
+    }
+    return "unknown status";
+}

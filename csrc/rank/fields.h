@@ -1,0 +1,50 @@
+/*
+ * fields.h - packets of the codings with fields: bitpack and enumerative.
+ *
+ * The functions do what those of sqs.h do that are named alike; entropy/packet.h
+ * has the same for the entropy coding. Arguments have been checked.
+ */
+#ifndef SQS_FIELDS_H
+#define SQS_FIELDS_H
+
+#include "sqs.h"
+
+uint32_t sqs_fields_bits(const sqs_codec *codec, uint32_t survivors);
+
+/* An upper bound in bytes of a packet of one distribution, of a round and of
+ * tokens. */
+size_t sqs_fields_bound(const sqs_codec *codec, uint32_t survivors);
+size_t sqs_fields_round_bound(const sqs_codec *codec, uint32_t length,
+                              size_t survivors);
+size_t sqs_fields_tokens_bound(const sqs_codec *codec, uint32_t length);
+
+/* The most survivors that a round of so many bytes can have. */
+size_t sqs_fields_most(const sqs_codec *codec, size_t size);
+
+sqs_status sqs_fields_encode(const sqs_codec *codec, const uint32_t *token_ids,
+                             const uint32_t *counts, uint32_t survivors,
+                             uint8_t *packet, size_t capacity, size_t *size);
+
+sqs_status sqs_fields_decode(const sqs_codec *codec, const uint8_t *packet,
+                             size_t size, size_t most, uint32_t *token_ids,
+                             uint32_t *counts, uint32_t *survivors);
+
+sqs_status sqs_fields_encode_round(const sqs_codec *codec,
+                                   const sqs_round *round, uint8_t *packet,
+                                   size_t capacity, size_t *size);
+
+sqs_status sqs_fields_decode_round(const sqs_codec *codec,
+                                   const uint8_t *packet, size_t size,
+                                   size_t most, sqs_round *round);
+
+sqs_status sqs_fields_encode_tokens(const sqs_codec *codec, uint32_t length,
+                                    const uint32_t *tokens,
+                                    const uint32_t *counts, uint8_t *packet,
+                                    size_t capacity, size_t *size);
+
+sqs_status sqs_fields_decode_tokens(const sqs_codec *codec,
+                                    const uint8_t *packet, size_t size,
+                                    uint32_t *tokens, uint32_t *counts,
+                                    uint32_t *length);
+
+#endif /* SQS_FIELDS_H */
