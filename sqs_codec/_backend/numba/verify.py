@@ -7,11 +7,16 @@ from __future__ import annotations
 
 import numpy as np
 
+from sqs_codec._backend.numba.ids import count_below
+from sqs_codec._backend.numba.jit import entry, leaf
+from sqs_codec._backend.numba.rows import (
+    LANES,
+    add_striped,
+    fold_lanes,
+    striped_sum,
+)
 from sqs_codec._errors import Status
 from sqs_codec._format import SUM_TOLERANCE
-from sqs_codec._numba_entropy import count_below
-from sqs_codec._numba_jit import entry, leaf
-from sqs_codec._numba_sparsify import LANES, add_striped, fold_lanes, striped_sum
 
 OK = int(Status.OK)
 NOT_FINITE = int(Status.NOT_FINITE)

@@ -1,23 +1,15 @@
-"""Which tokens of a row are kept, in Numba.
+"""Passes over a row, as in ``csrc/rows``.
 
-The functions do what ``csrc/sparsify.c`` and ``csrc/softmax.h`` do; the reasons
-are there. What is different is how a compiler is brought to use vector
-instructions: a pass over a row goes by groups of values, `DEPTH` vectors of
-`LANES` values each, in loops over the lanes whose bodies are all alike.
+What is different is how a compiler is brought to use vector instructions: a pass
+goes by groups of values, `DEPTH` vectors of `LANES` values each, in loops over the
+lanes whose bodies are all alike.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from sqs_codec._keep import Kind
-from sqs_codec._numba_jit import entry, jit, leaf, part
-
-TOP_K = int(Kind.TOP_K)
-THRESHOLD = int(Kind.THRESHOLD)
-TOP_P = int(Kind.TOP_P)
-
-# softmax.h
+from sqs_codec._backend.numba.jit import entry, jit, leaf, part
 
 LANES = 16
 LOG2_E = 1.4426950408889634
@@ -115,66 +107,6 @@ def striped_sum(values):
     add_striped(values, lanes)
     return fold_lanes(lanes)
 
-
-# heap.h
-
-
-@leaf
-def ahead(key_a, id_a, key_b, id_b):
-    return key_a > key_b or (key_a == key_b and id_a < id_b)
-
-
-@leaf
-def heap_replace_root(keys, ids, n, key, id_):
-    at = 0
-    while True:
-        child = 2 * at + 1
-        if child >= n:
-            break
-        if child + 1 < n and ahead(
-            keys[child], ids[child], keys[child + 1], ids[child + 1]
-        ):
-            child += 1
-        if ahead(keys[child], ids[child], key, id_):
-            break
-        keys[at] = keys[child]
-        ids[at] = ids[child]
-        at = child
-    keys[at] = key
-    ids[at] = id_
-
-
-@leaf
-def heap_offer(keys, ids, n, capacity, key, id_):
-    """Return the heap's new size."""
-    if n == capacity:
-        if ahead(key, id_, keys[0], ids[0]):
-            heap_replace_root(keys, ids, n, key, id_)
-        return n
-    at = n
-    while at > 0:
-        parent = (at - 1) // 2
-        if not ahead(keys[parent], ids[parent], key, id_):
-            break
-        keys[at] = keys[parent]
-        ids[at] = ids[parent]
-        at = parent
-    keys[at] = key
-    ids[at] = id_
-    return n + 1
-
-
-@leaf
-def heap_sort(keys, ids, n):
-    while n > 1:
-        key, id_ = keys[0], ids[0]
-        n -= 1
-        heap_replace_root(keys, ids, n, keys[n], ids[n])
-        keys[n] = key
-        ids[n] = id_
-
-
-# sparsify.c: passes over a row
 
 # The narrower types, by their bits.
 HALF_TO_FLOAT = np.float32(2.0 ** (127 - 15))
@@ -289,8 +221,6 @@ def collect_lanes(row, start, level, ids, found):
     return found
 
 
-# sparsify.c: the best
-
 PLAIN_STEPS = 12
 LARGEST_INT = np.iinfo(np.int64).max
 
@@ -372,12 +302,6 @@ def find_level(values, k, most, least, high):
     return level[0]
 
 
-# sparsify.c: rules
-
-FIRST_NUCLEUS = 64
-NUCLEUS_GROWTH = 8
-
-
 # A row is a tuple: its values, the bins' maxima, those of the bins of these, the
 # smallest value that may be kept, the largest there is, the scale of the exponents,
 # and whether the values are terms already.
@@ -392,56 +316,6 @@ def new_row(values, maxima, least, scale, is_term):
     rounded = np.full(1, top)
     rounded[0] = least
     return values, maxima, coarse, rounded[0], top, scale, is_term
-
-
-@leaf
-def term_of(row, id_):
-    values, _, _, _, top, scale, is_term = row
-    if is_term:
-        return np.float64(values[id_])
-    return np.float64(exp2_f32(np.float32(values[id_] - top) * scale))
-
-
-@leaf
-def largest_term(row):
-    _, _, _, _, top, _, is_term = row
-    return np.float64(top) if is_term else 1.0
-
-
-# By how much less than a level's logarithm an exponent may be whose term reaches
-# it: a term is within 2^-20 of the power it stands for, and an exponent, of 100 at
-# most, the result of two roundings.
-EXPONENT_SLACK = 2.0**-10
-# By how much a value may be off that is found from an exponent: relatively, and
-# for what is subnormal as a float.
-VALUE_SLACK = 2.0**-22
-VALUE_SLACK_TINY = 2.0**-147
-
-
-@part
-def least_exponent(level):
-    """Return what the exponents of terms that reach a level in (0, 1] exceed."""
-    bits = np.float64(level).view(np.int64)
-    # A bound from below, as log2(1 + f) >= f for f in [0, 1].
-    log = (bits >> 52) - 1023 + (bits & (1 << 52) - 1) / 2.0**52
-    return log - EXPONENT_SLACK
-
-
-@part
-def value_of_level(row, level):
-    """Return a value that everything reaches whose term reaches a level above 0."""
-    _, _, _, least, top, scale, is_term = row
-    bound = np.full(1, top)  # rounds to the values' type
-    if is_term:
-        bound[0] = max(level, np.float64(least))
-    elif level <= 1:
-        exponent = max(
-            least_exponent(max(level, 2.0**-101)), MIN_EXPONENT_F32 - EXPONENT_SLACK
-        )
-        value = top + exponent / np.float64(scale)
-        value -= abs(value) * VALUE_SLACK + VALUE_SLACK_TINY
-        bound[0] = max(value, np.float64(least))
-    return min(bound[0], top)
 
 
 @jit
@@ -471,77 +345,3 @@ def find_best(row, k):
             ids[found] = ids[i]
             found += 1
     return ids[:found]
-
-
-@part
-def keep_level(row, level):
-    values, maxima, _, _, top, _, _ = row
-    ids = collect(values, maxima, value_of_level(row, level))
-    found = 0
-    argmax = -1
-    for id_ in ids:
-        term = term_of(row, id_)
-        first = argmax < 0 and values[id_] == top
-        if first:
-            argmax = id_
-        if first or (term >= level and term > 0):
-            ids[found] = id_
-            found += 1
-    return ids[:found]
-
-
-@part
-def keep_through(row, ids, key, last):
-    found = 0
-    for id_ in ids:
-        if not ahead(key, last, np.float64(row[0][id_]), id_):
-            ids[found] = id_
-            found += 1
-    return ids[:found]
-
-
-@part
-def keep_top_p(row, total, p):
-    values = row[0]
-    capacity = FIRST_NUCLEUS
-    while True:
-        best = find_best(row, min(capacity, values.size))
-        n = best.size
-        keys = np.empty(n)
-        ids = np.empty(n, np.int64)
-        for i in range(n):
-            heap_offer(keys, ids, i, n, np.float64(values[best[i]]), best[i])
-        heap_sort(keys, ids, n)
-        mass = 0.0
-        for i in range(n):
-            mass += term_of(row, ids[i])
-            if mass >= p * total:
-                return keep_through(row, best, keys[i], ids[i])
-        if n < capacity or n == values.size:
-            return best
-        capacity *= NUCLEUS_GROWTH
-
-
-@jit
-def sparsify(row, total, kind, value):
-    """Return the ids kept, ascending."""
-    if kind == TOP_K:
-        return find_best(row, np.int64(min(value, np.float64(row[0].size))))
-    if kind == TOP_P and value < 1:
-        return keep_top_p(row, total, value)
-    if kind == THRESHOLD:
-        level = value * total
-    elif kind == TOP_P:
-        level = 0.0
-    else:
-        level = value * largest_term(row)
-    return keep_level(row, level)
-
-
-@jit
-def find_dropped(row, total, kept):
-    lanes = np.zeros(LANES)
-    for id_ in kept:
-        lanes[id_ % LANES] += term_of(row, id_)
-    dropped = total - fold_lanes(lanes)
-    return dropped / total if dropped > 0 else 0.0

@@ -1,6 +1,27 @@
-"""The fitted tables of the entropy coding; written by benchmarks/fit_model.py."""
+"""The entropy model's scalars and tables; written by benchmarks/data/fit_model.py."""
 
 # fmt: off
+UNIFORM_CHANCE = 16
+MORE_CHANCE = 192
+FIRST_BUCKET_BITS = 5
+SPLIT_FULL_DEPTH = 3
+SPLIT_TOP_DEPTH = 8
+SIZE_CLASSES = 4
+RATIO_CLASSES = 7
+MEMORY_TOKENS = 512
+MEMORY_SUPPORT = 256
+MEMORY_DELAY = 8
+MEMORY_NEW_WEIGHT = 1024
+MEMORY_LEAST_WEIGHT = 32
+MEMORY_FADING = 5
+MEMORY_MOST_SEEN = 255
+CODER_BITS = 56
+CODER_LEAST_BITS = 48
+LOG_UNIT = 32
+LOG_KNOT_BITS = 10
+POWER_UNIT = 31
+POWER_KNOT_BITS = 8
+
 SPLIT_CHANCES = (
     (72, 140, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128),
     (99, 210, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128),

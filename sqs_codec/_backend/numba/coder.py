@@ -1,0 +1,177 @@
+"""The range coder, as in ``csrc/entropy/coder.h``.
+
+A coder is an array of int64, which its functions take together with the packet.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sqs_codec._backend.numba.fixed import BIT, log2, log2_small
+from sqs_codec._backend.numba.jit import inlined, jit, leaf
+from sqs_codec._backend.numba.model import CODER_BITS, CODER_LEAST_BITS
+from sqs_codec._errors import Status
+from sqs_codec._format import MAX_ENTROPY_SURVIVORS
+
+OK = int(Status.OK)
+TRUNCATED = int(Status.TRUNCATED)
+TRAILING_BYTES = int(Status.TRAILING_BYTES)
+PADDING = int(Status.PADDING)
+ROUND_SUPPORT = int(Status.ROUND_SUPPORT)
+NO_SPACE = int(Status.NO_SPACE)
+
+# A plain integer is a type of its own, to compile for once more.
+ZERO, ONE_UNIT = np.int64(0), np.int64(1)
+EVEN = np.int64(128)
+
+WRITE, READ, METER = np.arange(3)
+
+# What is where in the array. The two last are the survivors that the format still
+# allows the packet, and those that its receiver still takes.
+MODE, STATUS, SHIFTS, RANGE, LOW, COST, ALLOWED, ROOM = range(8)
+CODE = LOW  # when reading
+
+
+@jit
+def new_coder(mode):
+    coder = np.zeros(8, np.int64)
+    coder[MODE] = mode
+    coder[RANGE] = 1 << CODER_BITS
+    coder[ALLOWED] = MAX_ENTROPY_SURVIVORS
+    coder[ROOM] = MAX_ENTROPY_SURVIVORS
+    return coder
+
+
+@leaf
+def byte_at(packet, at):
+    return np.int64(packet[at]) if at < packet.size else 0
+
+
+@jit
+def new_reader(packet, most):
+    """Return a coder that reads; the receiver takes `most` survivors."""
+    coder = new_coder(READ)
+    coder[ROOM] = most
+    for i in range(CODER_BITS // 8):
+        coder[CODE] = coder[CODE] << 8 | byte_at(packet, i)
+    return coder
+
+
+@leaf
+def carry(coder, packet):
+    at = coder[SHIFTS] - 1
+    while packet[at] == 255:
+        packet[at] = 0
+        at -= 1
+    packet[at] += np.uint8(1)
+
+
+@leaf
+def narrow(coder, packet, start, width):
+    """Narrow the interval to `width` from `start` on."""
+    if coder[MODE] == READ:
+        coder[CODE] -= start
+        while width <= 1 << CODER_LEAST_BITS:
+            following = byte_at(packet, coder[SHIFTS] + CODER_BITS // 8)
+            coder[CODE] = coder[CODE] << 8 | following
+            width <<= 8
+            coder[SHIFTS] += 1
+    else:
+        low = coder[LOW] + start
+        if low >> CODER_BITS:
+            carry(coder, packet)
+        while width <= 1 << CODER_LEAST_BITS:
+            packet[coder[SHIFTS]] = low >> CODER_LEAST_BITS & 255
+            low <<= 8
+            width <<= 8
+            coder[SHIFTS] += 1
+        coder[LOW] = low & (1 << CODER_BITS) - 1
+    coder[RANGE] = width
+
+
+@leaf
+def narrow_to_share(coder, packet, unit, below, weight, last):
+    """Narrow to a value's share; the last value takes what rounding leaves."""
+    start = unit * below
+    narrow(coder, packet, start, coder[RANGE] - start if last else unit * weight)
+
+
+@leaf
+def going(coder, packet):
+    """Return whether another symbol can be coded."""
+    if coder[MODE] == READ and coder[STATUS] == OK and coder[SHIFTS] >= packet.size:
+        coder[STATUS] = TRUNCATED
+    return coder[STATUS] == OK
+
+
+# What a bit costs, by its chance in 256ths.
+BIT_COSTS = np.array([0] + [8 * BIT - log2_small(x) for x in range(1, 257)])
+
+
+@inlined
+def code_bit(coder, packet, chance, bit):
+    """Code a bit that is 1 with a chance in 256ths."""
+    if coder[MODE] == METER:
+        coder[COST] += BIT_COSTS[chance if bit else 256 - chance]
+        return bit
+    if not going(coder, packet):
+        return False
+    zeros = (coder[RANGE] >> 8) * (256 - chance)
+    if coder[MODE] == READ:
+        bit = coder[CODE] >= zeros
+    if bit:
+        narrow(coder, packet, zeros, coder[RANGE] - zeros)
+    else:
+        narrow(coder, packet, ZERO, zeros)
+    return bit
+
+
+@leaf
+def code_uniform(coder, packet, n, value):
+    """Code one of n values, all equally likely."""
+    if not going(coder, packet):
+        return 0
+    unit = coder[RANGE] // n
+    if coder[MODE] == READ:
+        value = min(coder[CODE] // unit, n - 1)
+    narrow_to_share(coder, packet, unit, value, ONE_UNIT, value + 1 == n)
+    return value
+
+
+@leaf
+def admit(coder, k):
+    """Count a distribution's survivors; say whether to go on with it."""
+    if coder[STATUS] == OK and k > min(coder[ALLOWED], coder[ROOM]):
+        coder[STATUS] = ROUND_SUPPORT if coder[ALLOWED] <= coder[ROOM] else NO_SPACE
+    coder[ALLOWED] -= k
+    coder[ROOM] -= k
+    return coder[STATUS] == OK
+
+
+@leaf
+def bits_spent(coder):
+    """Return the bits spent, rounded up."""
+    # Its lower bits are below what log2 looks at, and above what a float64 holds.
+    range_ = coder[RANGE] >> (CODER_BITS - CODER_LEAST_BITS)
+    narrowed = CODER_LEAST_BITS * BIT - log2(range_)
+    return 8 * coder[SHIFTS] + (narrowed + BIT - 1) // BIT
+
+
+@jit
+def finish_writing(coder, packet):
+    """Return the packet, which has been longer till now."""
+    last = coder[LOW] + (1 << CODER_LEAST_BITS) - 1
+    if last >> CODER_BITS:
+        carry(coder, packet)
+    packet[coder[SHIFTS]] = last >> CODER_LEAST_BITS & 255
+    return packet[: coder[SHIFTS] + 1].copy()
+
+
+@leaf
+def finish_reading(coder, packet):
+    """Return a status."""
+    if coder[STATUS] != OK:
+        return coder[STATUS]
+    if packet.size != coder[SHIFTS] + 1:
+        return TRAILING_BYTES if packet.size > coder[SHIFTS] else TRUNCATED
+    return PADDING if coder[CODE] >> CODER_LEAST_BITS else OK

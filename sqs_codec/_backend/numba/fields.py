@@ -1,0 +1,258 @@
+"""Packets of the bitpack and the enumerative coding, as in ``csrc/rank/fields.c``."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sqs_codec._backend.numba.big import (
+    big,
+    big_append,
+    big_bits,
+    big_compare,
+    big_length,
+    big_subtract,
+)
+from sqs_codec._backend.numba.bits import get, put, width_of
+from sqs_codec._backend.numba.index import index_rank, index_size, index_unrank
+from sqs_codec._backend.numba.jit import entry, jit
+from sqs_codec._errors import Status
+from sqs_codec._format import (
+    MAX_ENUMERATIVE_SQUARES,
+    MAX_ENUMERATIVE_SUPPORT,
+    ROUND_LENGTH_BITS,
+    Coding,
+)
+
+OK = int(Status.OK)
+TRUNCATED = int(Status.TRUNCATED)
+TRAILING_BYTES = int(Status.TRAILING_BYTES)
+PADDING = int(Status.PADDING)
+SUPPORT_SIZE = int(Status.SUPPORT_SIZE)
+RANK = int(Status.RANK)
+TOKEN_ID = int(Status.TOKEN_ID)
+TOKEN_ORDER = int(Status.TOKEN_ORDER)
+COUNTS = int(Status.COUNTS)
+TOKEN_POSITION = int(Status.TOKEN_POSITION)
+ROUND_SUPPORT = int(Status.ROUND_SUPPORT)
+NO_SPACE = int(Status.NO_SPACE)
+
+ENUMERATIVE = int(Coding.ENUMERATIVE)
+
+
+@jit
+def max_support(vocab_size, resolution, coding):
+    most = min(vocab_size, resolution)
+    if coding == ENUMERATIVE:
+        return min(most, MAX_ENUMERATIVE_SUPPORT)
+    return most
+
+
+@jit
+def rank_width(size):
+    """Return the width of a rank below size, which becomes size - 1."""
+    big_subtract(size, big(1))
+    return big_length(size)
+
+
+@entry
+def distribution_bits(vocab_size, resolution, coding, k):
+    bits = width_of(max_support(vocab_size, resolution, coding) - 1)
+    if coding == ENUMERATIVE:
+        return bits + rank_width(index_size(vocab_size, resolution, k))
+    bits += k * width_of(vocab_size - 1)
+    return bits + (k - 1) * width_of(resolution - k)
+
+
+@jit
+def put_distribution(packet, at, vocab_size, resolution, coding, ids, counts):
+    k = ids.size
+    size_width = width_of(max_support(vocab_size, resolution, coding) - 1)
+    at = put(packet, at, k - 1, size_width)
+    if coding == ENUMERATIVE:
+        width = rank_width(index_size(vocab_size, resolution, k))
+        rank = index_rank(ids, counts, resolution)
+        for place in range(width - 1, -1, -1):
+            at = put(packet, at, big_bits(rank, place, 1), 1)
+        return at
+    for i in range(k):
+        at = put(packet, at, np.int64(ids[i]), width_of(vocab_size - 1))
+    for i in range(k - 1):
+        at = put(packet, at, np.int64(counts[i]) - 1, width_of(resolution - k))
+    return at
+
+
+@entry
+def encode(vocab_size, resolution, coding, ids, counts):
+    bits = distribution_bits(vocab_size, resolution, coding, ids.size)
+    packet = np.zeros((bits + 7) // 8, np.uint8)
+    put_distribution(packet, 0, vocab_size, resolution, coding, ids, counts)
+    return packet
+
+
+@entry
+def encode_round(vocab_size, resolution, coding, ids, counts, survivors, positions):
+    bits = ROUND_LENGTH_BITS
+    for size in survivors:
+        k = np.int64(size)
+        bits += distribution_bits(vocab_size, resolution, coding, k)
+        bits += width_of(k - 1)
+    packet = np.zeros((bits + 7) // 8, np.uint8)
+    at = put(packet, 0, survivors.size - 1, ROUND_LENGTH_BITS)
+    start = 0
+    for i in range(survivors.size):
+        k = np.int64(survivors[i])
+        end = start + k
+        at = put_distribution(
+            packet,
+            at,
+            vocab_size,
+            resolution,
+            coding,
+            ids[start:end],
+            counts[start:end],
+        )
+        at = put(packet, at, np.int64(positions[i]), width_of(k - 1))
+        start = end
+    return packet
+
+
+@entry
+def encode_tokens(vocab_size, resolution, tokens, counts):
+    id_width = width_of(vocab_size - 1)
+    count_width = width_of(resolution - 1)
+    bits = ROUND_LENGTH_BITS + tokens.size * (id_width + count_width)
+    packet = np.zeros((bits + 7) // 8, np.uint8)
+    at = put(packet, 0, tokens.size - 1, ROUND_LENGTH_BITS)
+    for i in range(tokens.size):
+        at = put(packet, at, np.int64(tokens[i]), id_width)
+        at = put(packet, at, np.int64(counts[i]) - 1, count_width)
+    return packet
+
+
+@jit
+def get_rank(packet, at, vocab_size, resolution, k, ids, counts):
+    """Return a status and where the rank ends."""
+    largest = index_size(vocab_size, resolution, k)
+    width = rank_width(largest)
+    if at + width > 8 * packet.size:
+        return TRUNCATED, at
+    rank = big(0)
+    for i in range(width):
+        big_append(rank, get(packet, at + i, 1), 1)
+    if big_compare(rank, largest) > 0:
+        return RANK, at
+    index_unrank(rank, vocab_size, resolution, k, ids, counts)
+    return OK, at + width
+
+
+@jit
+def get_fields(packet, at, vocab_size, resolution, k, ids, counts):
+    """Return a status and where the fields end."""
+    id_width = width_of(vocab_size - 1)
+    count_width = width_of(resolution - k)
+    if at + k * id_width + (k - 1) * count_width > 8 * packet.size:
+        return TRUNCATED, at
+    for i in range(k):
+        ids[i] = get(packet, at, id_width)
+        at += id_width
+        if ids[i] >= vocab_size:
+            return TOKEN_ID, at
+        if i > 0 and ids[i] <= ids[i - 1]:
+            return TOKEN_ORDER, at
+    left = resolution
+    for i in range(k - 1):
+        counts[i] = get(packet, at, count_width) + 1
+        at += count_width
+        if counts[i] >= left:
+            return COUNTS, at
+        left -= np.int64(counts[i])
+    counts[k - 1] = left
+    return OK, at
+
+
+@entry
+def get_distribution(
+    packet, at, vocab_size, resolution, coding, squares, room, ids, counts
+):
+    """Return a status, where the distribution ends, and its survivors.
+
+    `squares` is the sum over the round's earlier distributions; `room` is how many
+    survivors the receiver still takes.
+    """
+    most = max_support(vocab_size, resolution, coding)
+    size_width = width_of(most - 1)
+    if at + size_width > 8 * packet.size:
+        return TRUNCATED, at, 0
+    k = get(packet, at, size_width) + 1
+    at += size_width
+    if k > most:
+        return SUPPORT_SIZE, at, 0
+    if coding == ENUMERATIVE and squares + k * k > MAX_ENUMERATIVE_SQUARES:
+        return ROUND_SUPPORT, at, 0
+    if k > room:
+        return NO_SPACE, at, 0
+    if coding == ENUMERATIVE:
+        status, at = get_rank(packet, at, vocab_size, resolution, k, ids, counts)
+    else:
+        status, at = get_fields(packet, at, vocab_size, resolution, k, ids, counts)
+    return status, at, k
+
+
+@entry
+def get_position(packet, at, k):
+    """Return a status, where the position ends, and the position."""
+    width = width_of(k - 1)
+    if at + width > 8 * packet.size:
+        return TRUNCATED, at, 0
+    position = get(packet, at, width)
+    return OK if position < k else TOKEN_POSITION, at + width, position
+
+
+@entry
+def check_padding(packet, at):
+    left = 8 * packet.size - at
+    if left >= 8:
+        return TRAILING_BYTES
+    return OK if get(packet, at, left) == 0 else PADDING
+
+
+@entry
+def decode(packet, vocab_size, resolution, coding, most, ids, counts):
+    """Return a status and the survivors, of which the receiver takes `most`."""
+    status, at, k = get_distribution(
+        packet, 0, vocab_size, resolution, coding, 0, most, ids, counts
+    )
+    if status == OK:
+        status = check_padding(packet, at)
+    return status, k
+
+
+@jit
+def get_token(packet, at, vocab_size, resolution):
+    """Return a status, where the token ends, the token and its count."""
+    width = width_of(vocab_size - 1)
+    if at + width > 8 * packet.size:
+        return TRUNCATED, at, 0, 0
+    token = get(packet, at, width)
+    at += width
+    if token >= vocab_size:
+        return TOKEN_ID, at, 0, 0
+    width = width_of(resolution - 1)
+    if at + width > 8 * packet.size:
+        return TRUNCATED, at, 0, 0
+    count = get(packet, at, width) + 1
+    return OK if count <= resolution else COUNTS, at + width, token, count
+
+
+@entry
+def decode_tokens(packet, vocab_size, resolution, tokens, counts):
+    """Return a status and how many tokens there are."""
+    if packet.size == 0:
+        return TRUNCATED, 0
+    length = get(packet, 0, ROUND_LENGTH_BITS) + 1
+    at = ROUND_LENGTH_BITS
+    for i in range(length):
+        status, at, tokens[i], counts[i] = get_token(packet, at, vocab_size, resolution)
+        if status != OK:
+            return status, 0
+    return check_padding(packet, at), length

@@ -1,0 +1,74 @@
+"""Logarithms and powers of two in integers, as in ``csrc/entropy/fixed.h``."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sqs_codec._backend.numba.jit import entry, jit
+from sqs_codec._backend.numba.model import (
+    LOG_KNOT_BITS,
+    LOG_UNIT,
+    POWER_KNOT_BITS,
+    POWER_UNIT,
+)
+
+BIT = 1 << LOG_UNIT
+"""Of logarithms, which are in units of 2^-32."""
+
+ONE = 1 << POWER_UNIT
+"""Of powers, which are in units of 2^-31."""
+
+LOG_KNOTS = 1 << LOG_KNOT_BITS
+POWER_KNOTS = 1 << POWER_KNOT_BITS
+LOG_STEP_BITS = LOG_UNIT - LOG_KNOT_BITS
+POWER_STEP_BITS = LOG_UNIT - POWER_KNOT_BITS
+
+LOG2_TABLE = np.rint(np.log2(1 + np.arange(LOG_KNOTS + 1) / LOG_KNOTS) * BIT).astype(
+    np.int64
+)
+EXP2_TABLE = np.rint(np.exp2(-np.arange(POWER_KNOTS + 1) / POWER_KNOTS) * ONE).astype(
+    np.int64
+)
+
+MANTISSA_BITS = 52
+EXPONENT_BIAS = 1023
+
+
+@jit
+def float_bits(x):
+    """Return the bits of a positive integer as a float64, exact below 2^53."""
+    return np.float64(x).view(np.int64)
+
+
+@jit
+def floor_log2(x):
+    return (float_bits(x) >> MANTISSA_BITS) - EXPONENT_BIAS
+
+
+@entry
+def log2(x):
+    """Return log2(x) for 0 < x < 2^53."""
+    bits = float_bits(x)
+    whole = (bits >> MANTISSA_BITS) - EXPONENT_BIAS
+    fraction = bits >> (MANTISSA_BITS - LOG_UNIT) & BIT - 1
+    i = fraction >> LOG_STEP_BITS
+    past = fraction & (1 << LOG_STEP_BITS) - 1
+    step = (LOG2_TABLE[i + 1] - LOG2_TABLE[i]) * past >> LOG_STEP_BITS
+    return (whole << LOG_UNIT) + LOG2_TABLE[i] + step
+
+
+def log2_small(x):
+    """Return what `log2` does for x below 2 * LOG_KNOTS, without compiling it."""
+    whole = x.bit_length() - 1
+    return (whole << LOG_UNIT) + int(
+        LOG2_TABLE[(x << LOG_KNOT_BITS >> whole) % LOG_KNOTS]
+    )
+
+
+@entry
+def exp2(t):
+    """Return 2^-t for t >= 0."""
+    i = t >> POWER_STEP_BITS & POWER_KNOTS - 1
+    past = t & (1 << POWER_STEP_BITS) - 1
+    step = (EXP2_TABLE[i] - EXP2_TABLE[i + 1]) * past >> POWER_STEP_BITS
+    return EXP2_TABLE[i] - step >> min(t >> LOG_UNIT, 63)

@@ -1,0 +1,185 @@
+"""The exact rank of a support and of its counts, as in ``csrc/rank/index.c``."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from sqs_codec._backend.numba.big import (
+    LIMB_BITS,
+    big,
+    big_add,
+    big_bits,
+    big_compare,
+    big_copy,
+    big_length,
+    big_multiply,
+    big_scale,
+    big_set,
+    big_shrink,
+    big_subtract,
+)
+from sqs_codec._backend.numba.jit import jit
+
+FACTOR_BITS = 20
+MOST_ROUNDS = 16
+CLOSE = 0.01
+PIECE = 15  # bits, of which a few make a mantissa
+
+
+@jit
+def apply_falling(a, c, i, apply):
+    product = 1
+    for j in range(i):
+        if product >> (LIMB_BITS - FACTOR_BITS):
+            apply(a, product)
+            product = 1
+        product *= c - j
+    apply(a, product)
+
+
+@jit
+def multiply_falling(a, c, i):
+    apply_falling(a, c, i, big_scale)
+
+
+@jit
+def divide_falling(a, c, i):
+    apply_falling(a, c, i, big_shrink)
+
+
+@jit
+def falling(f, c, i):
+    big_set(f, 1 if c >= i else 0)
+    if c >= i:
+        multiply_falling(f, c, i)
+
+
+@jit
+def binomial(n, k):
+    b = big(0)
+    falling(b, n, k)
+    divide_falling(b, k, k)
+    return b
+
+
+@jit
+def log_factorial(n):
+    x = n + 1
+    return (x - 0.5) * math.log(x) - x + 0.9189385332046727 + 1 / (12 * x)
+
+
+@jit
+def log_big(a):
+    length = big_length(a)
+    mantissa = 0.0
+    taken = 0
+    while taken < 60 and taken < length:
+        n = min(length - taken, PIECE)
+        piece = big_bits(a, length - taken - n, n) << (PIECE - n)
+        mantissa = mantissa * 2.0**PIECE + piece
+        taken += PIECE
+    return math.log(mantissa) + (length - taken) * 0.6931471805599453
+
+
+@jit
+def guess(r, i, upper):
+    if r[0] == 0:
+        return i - 1
+    target = log_big(r)
+    c = max(math.exp(target / i) + (i - 1) / 2.0, np.float64(i))
+    for _ in range(MOST_ROUNDS):
+        value = log_factorial(c) - log_factorial(c - i)
+        step = (target - value) / math.log((c + 0.5) / (c - i + 0.5))
+        if not (step > CLOSE or step < -CLOSE):
+            break
+        c = max(c + step, np.float64(i))
+    return np.int64(c) if c < upper else upper - 1
+
+
+@jit
+def search(f, following, r, i, upper):
+    c = guess(r, i, upper)
+    falling(f, c, i)
+    while big_compare(f, r) > 0:
+        big_scale(f, c - i)
+        big_shrink(f, c)
+        c -= 1
+    while c + 1 < upper:
+        if c < i:
+            falling(following, c + 1, i)
+        else:
+            big_copy(following, f)
+            big_scale(following, c + 1)
+            big_shrink(following, c + 1 - i)
+        if big_compare(following, r) > 0:
+            break
+        big_copy(f, following)
+        c += 1
+    return c
+
+
+@jit
+def rank_set(elements):
+    rank = big(0)
+    f = big(0)
+    for i in range(1, elements.size + 1):
+        falling(f, elements[i - 1], i)
+        big_scale(rank, i)
+        big_add(rank, f)
+    divide_falling(rank, elements.size, elements.size)
+    return rank
+
+
+@jit
+def unrank_set(rank, n, k):
+    elements = np.empty(k, np.int64)
+    f = big(0)
+    following = big(0)
+    multiply_falling(rank, k, k)
+    for i in range(k, 0, -1):
+        n = search(f, following, rank, i, n)
+        elements[i - 1] = n
+        big_subtract(rank, f)
+        big_shrink(rank, i)
+    return elements
+
+
+@jit
+def index_size(n, resolution, k):
+    size = big(0)
+    big_multiply(size, binomial(n, k), binomial(resolution - 1, k - 1))
+    return size
+
+
+@jit
+def index_rank(ids, counts, resolution):
+    k = ids.size
+    rank = big(0)
+    places = np.empty(k - 1, np.int64)
+    at = 0
+    for i in range(k - 1):
+        at += counts[i]
+        places[i] = at - 1
+    big_multiply(rank, rank_set(ids.astype(np.int64)), binomial(resolution - 1, k - 1))
+    big_add(rank, rank_set(places))
+    return rank
+
+
+@jit
+def index_unrank(rank, n, resolution, k, ids, counts):
+    support = big(0)
+    big_copy(support, rank)
+    multiply_falling(support, k - 1, k - 1)
+    divide_falling(support, resolution - 1, k - 1)
+    product = big(0)
+    big_multiply(product, support, binomial(resolution - 1, k - 1))
+    big_subtract(rank, product)
+    ids[:k] = unrank_set(support, n, k)
+    places = unrank_set(rank, resolution - 1, k - 1)
+    at = 0
+    for i in range(k - 1):
+        counts[i] = places[i] + 1 - at
+        at = places[i] + 1
+    counts[k - 1] = resolution - at

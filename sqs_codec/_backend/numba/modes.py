@@ -1,0 +1,149 @@
+"""Counts and ids by the model or uniformly, as in ``csrc/entropy/modes.c``."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sqs_codec._backend.numba.coder import (
+    BIT_COSTS,
+    COST,
+    METER,
+    MODE,
+    OK,
+    READ,
+    STATUS,
+    WRITE,
+    ZERO,
+    admit,
+    code_bit,
+    code_uniform,
+    new_coder,
+)
+from sqs_codec._backend.numba.counts import (
+    code_arrangement,
+    code_partition,
+    descending,
+    find_runs,
+)
+from sqs_codec._backend.numba.fixed import log2, log2_small
+from sqs_codec._backend.numba.ids import make_ids
+from sqs_codec._backend.numba.jit import jit, leaf
+from sqs_codec._backend.numba.memory import no_memory
+from sqs_codec._backend.numba.model import UNIFORM_CHANCE
+from sqs_codec._backend.numba.sets import (
+    code_set,
+    code_uniform_set,
+    cost_of_members,
+)
+
+UNIFORM = np.int64(UNIFORM_CHANCE)  # a plain integer is a type of its own
+UNIFORM_COST = int(BIT_COSTS[UNIFORM_CHANCE])
+MODEL_COST = int(BIT_COSTS[256 - UNIFORM_CHANCE])
+
+
+def stirling(n, log):
+    """Return log2 of n!, by Stirling's series.
+
+    The constants are log2(e), log2(2 pi) / 2 and log2(e) / 12.
+    """
+    return ((2 * n + 1) * log >> 1) - n * 6196328019 + 5694044581 + 516360668 // n
+
+
+# For what most supports and resolutions ask.
+LOG2_FACTORIALS = np.array(
+    [0, 0] + [stirling(n, log2_small(n)) for n in range(2, 257)], np.int64
+)
+
+compiled_stirling = leaf(stirling)
+
+
+@leaf
+def log2_factorial(n):
+    if n < LOG2_FACTORIALS.size:
+        return LOG2_FACTORIALS[n]
+    return compiled_stirling(n, log2(n))
+
+
+@jit
+def log2_binomial(n, k):
+    return log2_factorial(n) - log2_factorial(k) - log2_factorial(n - k)
+
+
+@jit
+def counts_costs(vocab_size, resolution, parts):
+    """Return what counts cost by the model and what uniformly."""
+    coder = new_coder(METER)
+    code_partition(coder, np.empty(0, np.uint8), vocab_size, resolution, parts)
+    k = parts.size
+    model = MODEL_COST + coder[COST] + log2_factorial(k)
+    for size in find_runs(parts)[1]:
+        model -= log2_factorial(size)
+    uniform = log2(min(vocab_size, resolution)) + log2_binomial(resolution - 1, k - 1)
+    return model, UNIFORM_COST + uniform
+
+
+@jit
+def ids_costs(vocab_size, model, ids):
+    """Return what ids cost by the model and what uniformly, and if that is rough."""
+    cost, rough = cost_of_members(model, vocab_size, ids)
+    uniform = log2_binomial(vocab_size, ids.size)
+    return MODEL_COST + cost, UNIFORM_COST + uniform, rough
+
+
+@jit
+def distribution_cost(vocab_size, resolution, ids, counts):
+    """Return what a distribution costs alone, and whether that is close."""
+    model = make_ids(vocab_size, no_memory())
+    a, uniform_a = counts_costs(vocab_size, resolution, descending(counts))
+    b, uniform_b, rough = ids_costs(vocab_size, model, ids.astype(np.int64))
+    close = a <= uniform_a and b <= uniform_b and not rough
+    return min(a, uniform_a) + min(b, uniform_b), close
+
+
+@jit
+def code_composition(coder, packet, vocab_size, resolution, counts):
+    """Code counts as one of all compositions; return them."""
+    k = code_uniform(coder, packet, min(vocab_size, resolution), counts.size - 1) + 1
+    if not admit(coder, k):
+        return np.empty(0, np.int64)
+    places = np.empty(k - 1, np.int64)
+    if coder[MODE] == WRITE:
+        before = ZERO
+        for i in range(k - 1):
+            before += counts[i]
+            places[i] = before - 1
+    code_uniform_set(coder, packet, resolution - 1, places)
+    if coder[MODE] == READ:
+        counts = np.empty(k, np.int64)
+        start = 0
+        for i in range(k - 1):
+            counts[i] = places[i] + 1 - start
+            start = places[i] + 1
+        counts[k - 1] = resolution - start
+    return counts
+
+
+@jit
+def code_counts(coder, packet, vocab_size, resolution, counts, parts, uniform):
+    """Code the counts and return them; those given are only read if writing.
+
+    Parts are the counts in descending order if writing, and otherwise room.
+    """
+    if code_bit(coder, packet, UNIFORM, uniform):
+        return code_composition(coder, packet, vocab_size, resolution, counts)
+    k = code_partition(coder, packet, vocab_size, resolution, parts)
+    if coder[STATUS] != OK:
+        return np.empty(0, np.int64)
+    if coder[MODE] == READ:
+        counts = np.empty(k, np.int64)
+    code_arrangement(coder, packet, parts[:k], counts)
+    return counts
+
+
+@jit
+def code_ids(coder, packet, vocab_size, model, ids, uniform):
+    """Code the ids, or set them to those that are read."""
+    if code_bit(coder, packet, UNIFORM, uniform):
+        code_uniform_set(coder, packet, vocab_size, ids)
+    elif coder[STATUS] == OK:
+        code_set(coder, packet, model, vocab_size, ids)

@@ -1,0 +1,279 @@
+"""Packets of the entropy coding, as in ``csrc/entropy/packet.c``.
+
+All integers are int64, which none of them outgrows, as Numba turns a uint64 and an
+int64 into a float64.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sqs_codec._backend.numba.coder import (
+    CODE,
+    MODE,
+    OK,
+    RANGE,
+    READ,
+    STATUS,
+    WRITE,
+    ZERO,
+    bits_spent,
+    code_bit,
+    finish_reading,
+    finish_writing,
+    going,
+    narrow_to_share,
+    new_coder,
+    new_reader,
+)
+from sqs_codec._backend.numba.counts import code_count, descending
+from sqs_codec._backend.numba.fixed import BIT
+from sqs_codec._backend.numba.ids import make_ids
+from sqs_codec._backend.numba.jit import entry, jit, leaf
+from sqs_codec._backend.numba.memory import learn, no_memory
+from sqs_codec._backend.numba.model import MORE_CHANCE
+from sqs_codec._backend.numba.modes import (
+    code_counts,
+    code_ids,
+    counts_costs,
+    distribution_cost,
+    ids_costs,
+)
+from sqs_codec._backend.numba.sets import code_set
+from sqs_codec._format import MAX_ENTROPY_SURVIVORS, MAX_ROUND
+
+MORE = np.int64(MORE_CHANCE)  # a plain integer is a type of its own
+FIRST_ROOM = 1024  # of a round's survivors
+
+# The estimate of bits is close for what language models give: supports that are
+# small, sparse and like the model. Others are coded to be measured.
+SMALL = 128
+SPARSE = 4
+
+
+@jit
+def encode_bound(length, survivors):
+    """Return a size that no packet exceeds.
+
+    A distribution takes two modes (at most 4 bits each), a size (16), a position
+    (16) and whether another follows (2); a survivor its id (31), 16 splits of its
+    count (8 each) and its place among the counts (16); and the coder has 7 bytes in
+    hand. The rest is for what rounding takes.
+    """
+    return 16 + 16 * length + 24 * survivors
+
+
+@jit
+def code_distribution(coder, packet, vocab_size, resolution, memory, ids, counts):
+    """Code a distribution and return its ids and counts, which are given if writing."""
+    model = make_ids(vocab_size, memory)
+    uniform_counts = False
+    uniform_ids = False
+    writing = coder[MODE] == WRITE
+    if writing:
+        parts = descending(counts)
+        by_model, uniformly = counts_costs(vocab_size, resolution, parts)
+        uniform_counts = uniformly < by_model
+        by_model, uniformly, _ = ids_costs(vocab_size, model, ids)
+        uniform_ids = uniformly < by_model
+    else:
+        parts = np.empty(min(vocab_size, resolution), np.int64)
+    counts = code_counts(
+        coder, packet, vocab_size, resolution, counts, parts, uniform_counts
+    )
+    if not writing:
+        ids = np.empty(counts.size, np.int64)
+    code_ids(coder, packet, vocab_size, model, ids, uniform_ids)
+    return ids, counts
+
+
+@entry
+def encode(vocab_size, resolution, ids, counts):
+    """Return the packet and its bits before padding."""
+    coder = new_coder(WRITE)
+    packet = np.empty(encode_bound(1, ids.size), np.uint8)
+    code_distribution(
+        coder,
+        packet,
+        vocab_size,
+        resolution,
+        no_memory(),
+        ids.astype(np.int64),
+        counts.astype(np.int64),
+    )
+    spent = bits_spent(coder)
+    return finish_writing(coder, packet), spent
+
+
+@entry
+def bits(vocab_size, resolution, ids, counts):
+    """Return the bits of a packet before padding."""
+    if ids.size <= min(SMALL, vocab_size // SPARSE):
+        cost, close = distribution_cost(vocab_size, resolution, ids, counts)
+        if close:
+            return (cost + BIT - 1) // BIT
+    return encode(vocab_size, resolution, ids, counts)[1]
+
+
+@entry
+def decode(packet, vocab_size, resolution, most):
+    """Return a status, the ids and the counts, of which the receiver takes `most`."""
+    packet = packet.copy()  # as the functions are compiled for one that is written
+    coder = new_reader(packet, most)
+    none = np.empty(0, np.int64)
+    ids, counts = code_distribution(
+        coder, packet, vocab_size, resolution, no_memory(), none, none
+    )
+    status = finish_reading(coder, packet)
+    return status, ids.astype(np.uint32), counts.astype(np.uint32)
+
+
+# Rounds
+
+
+@leaf
+def code_position(coder, packet, counts, position):
+    """Code which token was drawn from a distribution."""
+    if not going(coder, packet):
+        return 0
+    unit = coder[RANGE] // counts.sum()
+    reading = coder[MODE] == READ
+    target = coder[CODE] // unit if reading else 0
+    last = counts.size - 1
+    below = 0
+    i = 0
+    while i < last and (below + counts[i] <= target if reading else i < position):
+        below += counts[i]
+        i += 1
+    narrow_to_share(coder, packet, unit, below, counts[i], i == last)
+    return i
+
+
+@leaf
+def code_more(coder, packet, length, more):
+    """Code whether a packet goes on after `length` items."""
+    return length < MAX_ROUND and code_bit(coder, packet, MORE, more)
+
+
+@entry
+def encode_round(vocab_size, resolution, ids, counts, survivors, positions, memory):
+    """Return the packet; the memory, uint32, becomes what it is after the round."""
+    coder = new_coder(WRITE)
+    packet = np.empty(encode_bound(survivors.size, ids.size), np.uint8)
+    known = memory.astype(np.int64)
+    start = 0
+    for i in range(survivors.size):
+        end = start + np.int64(survivors[i])
+        these_ids = ids[start:end].astype(np.int64)
+        these = counts[start:end].astype(np.int64)
+        code_distribution(
+            coder, packet, vocab_size, resolution, known, these_ids, these
+        )
+        code_position(coder, packet, these, np.int64(positions[i]))
+        learn(known, these_ids)
+        code_more(coder, packet, i + 1, i + 1 < survivors.size)
+        start = end
+    copy_values(known, memory, ZERO)
+    return finish_writing(coder, packet)
+
+
+@leaf
+def copy_values(values, to, at):
+    # To assign to a slice takes much longer to compile.
+    for i in range(values.size):
+        to[at + i] = values[i]
+
+
+@jit
+def with_room(values, used, n):
+    """Return the array or a larger copy, so that n values more have room."""
+    if used + n <= values.size:
+        return values
+    larger = np.empty(max(2 * values.size, used + n), np.uint32)
+    copy_values(values[:used], larger, ZERO)
+    return larger
+
+
+@entry
+def decode_round(packet, vocab_size, resolution, memory, most):
+    """Return a status, ids, counts, survivors and positions.
+
+    The receiver takes `most` survivors. If OK, the memory becomes what it is after
+    the round.
+    """
+    packet = packet.copy()
+    coder = new_reader(packet, most)
+    known = memory.astype(np.int64)
+    none = np.empty(0, np.int64)
+    all_ids = np.empty(FIRST_ROOM, np.uint32)
+    all_counts = np.empty(FIRST_ROOM, np.uint32)
+    survivors = np.empty(MAX_ROUND, np.int64)
+    positions = np.empty(MAX_ROUND, np.int64)
+    used = ZERO
+    length = 0
+    while True:
+        ids, counts = code_distribution(
+            coder, packet, vocab_size, resolution, known, none, none
+        )
+        positions[length] = code_position(coder, packet, counts, ZERO)
+        if coder[STATUS] != OK:
+            break
+        learn(known, ids)
+        end = used + ids.size
+        all_ids = with_room(all_ids, used, ids.size)
+        all_counts = with_room(all_counts, used, ids.size)
+        copy_values(ids, all_ids, used)
+        copy_values(counts, all_counts, used)
+        used = end
+        survivors[length] = ids.size
+        length += 1
+        if not code_more(coder, packet, length, False):
+            break
+    status = finish_reading(coder, packet)
+    if status == OK:
+        copy_values(known, memory, ZERO)
+    return (
+        status,
+        all_ids[:used],
+        all_counts[:used],
+        survivors[:length],
+        positions[:length],
+    )
+
+
+# Tokens
+
+
+@jit
+def code_token(coder, packet, vocab_size, token):
+    """Code a token without its distribution."""
+    found = np.full(1, token, np.int64)
+    code_set(coder, packet, make_ids(vocab_size, no_memory()), vocab_size, found)
+    return found[0]
+
+
+@entry
+def encode_tokens(vocab_size, resolution, tokens, counts):
+    """Return the packet."""
+    coder = new_coder(WRITE)
+    packet = np.empty(encode_bound(tokens.size, tokens.size), np.uint8)
+    for i in range(tokens.size):
+        code_token(coder, packet, vocab_size, np.int64(tokens[i]))
+        code_count(coder, packet, 1, resolution, resolution, np.int64(counts[i]))
+        code_more(coder, packet, i + 1, i + 1 < tokens.size)
+    return finish_writing(coder, packet)
+
+
+@entry
+def decode_tokens(packet, vocab_size, resolution, tokens, counts):
+    """Return a status and how many tokens there are."""
+    packet = packet.copy()
+    coder = new_reader(packet, MAX_ENTROPY_SURVIVORS)
+    length = 0
+    while True:
+        tokens[length] = code_token(coder, packet, vocab_size, 0)
+        counts[length] = code_count(coder, packet, 1, resolution, resolution, 1)
+        length += 1
+        if not code_more(coder, packet, length, False):
+            break
+    return finish_reading(coder, packet), length

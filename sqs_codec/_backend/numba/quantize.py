@@ -1,0 +1,130 @@
+"""A row of logits or probabilities to counts, as in ``csrc/quantize/quantize.c``."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sqs_codec._backend.numba.jit import entry, jit, leaf, part
+from sqs_codec._backend.numba.lattice import lattice
+from sqs_codec._backend.numba.rows import (
+    LOG2_E,
+    bin_maxima,
+    collect,
+    exp2_f64,
+    new_row,
+    striped_sum,
+    sum_terms,
+)
+from sqs_codec._backend.numba.sparsify import (
+    THRESHOLD,
+    TOP_P,
+    find_dropped,
+    sparsify,
+)
+from sqs_codec._errors import Status
+from sqs_codec._format import SUM_TOLERANCE
+
+OK = int(Status.OK)
+NOT_FINITE = int(Status.NOT_FINITE)
+ALL_MASKED = int(Status.ALL_MASKED)
+NEGATIVE = int(Status.NEGATIVE)
+SUM = int(Status.SUM)
+
+MAX_F32 = np.finfo(np.float32).max
+LEAST_PROB = np.nextafter(0.0, 1.0)
+
+
+@part
+def exponent_scale(temperature):
+    return np.float32(min(LOG2_E / temperature, np.float64(MAX_F32)))
+
+
+@part
+def softmax_weights(values, ids, top, temperature):
+    weights = np.empty(ids.size)
+    for i in range(ids.size):
+        difference = np.float64(values[ids[i]]) - np.float64(top)
+        weights[i] = exp2_f64(difference / temperature * LOG2_E)
+    return weights
+
+
+@part
+def weigh_logits(values, temperature, kind, value, mass):
+    """Return a status, the tokens kept, their weights and the dropped mass.
+
+    The last is 0 unless `mass`.
+    """
+    none = np.empty(0, np.int64), np.empty(0)
+    finite, maxima = bin_maxima(values)
+    if not finite:
+        return NOT_FINITE, *none, 0.0
+    scale = exponent_scale(temperature if temperature > 0 else 1.0)
+    row = new_row(values, maxima, np.finfo(values.dtype).min, scale, False)
+    top = row[4]
+    if top == -np.inf:
+        return ALL_MASKED, *none, 0.0
+    if temperature == 0:
+        return OK, collect(values, maxima, top)[:1], np.ones(1), 0.0
+    total = 0.0
+    if mass or kind in (THRESHOLD, TOP_P):
+        total = sum_terms(values, top, scale)
+    kept = sparsify(row, total, kind, value)
+    dropped = find_dropped(row, total, kept) if mass else 0.0
+    return OK, kept, softmax_weights(values, kept, top, temperature), dropped
+
+
+@jit
+def survivors(ids, counts):
+    """Return the ids and counts that aren't 0, as callers have them."""
+    n = 0
+    for count in counts:
+        n += count > 0
+    found = np.empty((2, n), np.uint32)
+    at = 0
+    for i in range(counts.size):
+        if counts[i]:
+            found[0, at] = ids[i]
+            found[1, at] = counts[i]
+            at += 1
+    return found[0], found[1]
+
+
+@leaf
+def check_probs(values, finite):
+    """Return a status."""
+    if not finite:
+        return NOT_FINITE
+    least = 0.0
+    for p in values:
+        least = min(least, p)
+    if least < 0:
+        return NOT_FINITE if least == -np.inf else NEGATIVE
+    return OK
+
+
+@entry
+def quantize_logits(values, temperature, kind, value, mass, resolution):
+    """Return a status, ids, counts and the dropped mass, which is 0 unless `mass`."""
+    status, kept, weights, dropped = weigh_logits(
+        values, temperature, kind, value, mass
+    )
+    if status != OK:
+        return status, *survivors(kept, kept), 0.0
+    return status, *survivors(kept, lattice(weights, resolution)), dropped
+
+
+@entry
+def quantize_probs(values, kind, value, resolution):
+    """Return a status, ids, counts and the dropped mass."""
+    finite, maxima = bin_maxima(values)
+    status = check_probs(values, finite)
+    total = striped_sum(values) if status == OK else 1.0
+    if not abs(total - 1) <= SUM_TOLERANCE:
+        status = SUM
+    if status != OK:
+        none = np.empty(0, np.int64)
+        return status, *survivors(none, none), 0.0
+    row = new_row(values, maxima, LEAST_PROB, np.float32(1), True)
+    kept = sparsify(row, total, kind, value)
+    counts = lattice(values[kept], resolution)
+    return OK, *survivors(kept, counts), find_dropped(row, total, kept)

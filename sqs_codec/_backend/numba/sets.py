@@ -1,0 +1,219 @@
+"""Sets as order statistics, as in ``csrc/entropy/sets.c``.
+
+The names are those of ``docs/format.md``: the next member of a set is a symbol with
+the values a .. e - 1 and the cumulative weights c(x) out of 2^31, which follow from
+R(x), what x and all above it weigh.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sqs_codec._backend.numba.coder import (
+    CODE,
+    MODE,
+    OK,
+    RANGE,
+    READ,
+    STATUS,
+    WRITE,
+    ZERO,
+    going,
+    narrow,
+)
+from sqs_codec._backend.numba.fixed import BIT, ONE, exp2, log2
+from sqs_codec._backend.numba.ids import WEIGHTS_BELOW, ids_at, ids_rest
+from sqs_codec._backend.numba.jit import jit, leaf
+from sqs_codec._backend.numba.model import LOG_UNIT, POWER_UNIT
+
+# A memory weighs no more than all buckets, so that log2 of R(x) is below this.
+MOST_LOG = 33
+assert 2 * WEIGHTS_BELOW[-1] < 1 << MOST_LOG
+
+
+@jit
+def uniform_model(size):
+    """Return the model of a set of equally likely members below `size`."""
+    return np.empty(0, np.int64), np.zeros(1, np.int64), 2 * size, np.bool_(True)
+
+
+@leaf
+def rest(model, x, left):
+    """Return R(x), with `left` members to come."""
+    _, _, whole, uniform = model
+    if uniform:
+        return whole - 2 * x - (left - 1)
+    return ids_rest(model, x)
+
+
+@leaf
+def value_at(model, weight, left):
+    """Return the last x of about that R(x) or more."""
+    _, _, whole, uniform = model
+    if uniform:
+        return (whole - (left - 1) - weight) // 2
+    return ids_at(model, weight)
+
+
+@leaf
+def cumulative(model, log_a, left, e, scale, x):
+    """Return c(x), where log_a = log2(R(a)) and scale = 2^31 - (e - a)."""
+    t = left * (log_a - log2(rest(model, x, left)))
+    return ONE - ((exp2(t) * scale >> POWER_UNIT) + e - x)
+
+
+@leaf
+def power(log):
+    """Return 2^log for logarithms below MOST_LOG."""
+    whole = (log >> LOG_UNIT) + 1
+    fraction = exp2((whole << LOG_UNIT) - log)
+    return fraction << (MOST_LOG - POWER_UNIT) >> (MOST_LOG - whole)
+
+
+@leaf
+def guess_member(model, log_a, left, a, e, scale, target):
+    """Solve c(x) = target, but for rounding."""
+    log_scale = log2(scale)
+    x = a
+    for _ in range(2):  # as e - x, which is known once x is, counts little
+        above = max(ONE - target - (e - x), 1)
+        log = max(log_a - max(log_scale - log2(above), 0) // left, 0)
+        x = min(max(value_at(model, power(log), left), a), e - 1)
+    return x
+
+
+@leaf
+def find_member(model, log_a, left, a, e, scale, target):
+    """Return the last x with c(x) <= target, c(x) and c(x + 1).
+
+    The last is of no use if x + 1 = e.
+    """
+    low = a
+    high = e
+    c_low = 0
+    c_high = 0
+    x = guess_member(model, log_a, left, a, e, scale, target)
+    step = 1
+    while True:
+        c = cumulative(model, log_a, left, e, scale, x)
+        if c <= target:
+            low = x
+            c_low = c
+            x += step
+        else:
+            high = x
+            c_high = c
+            x -= step
+        if high - low == 1:
+            return low, c_low, c_high
+        if not low < x < high:
+            x = (low + high) // 2
+        step *= 2
+
+
+@leaf
+def code_member(coder, packet, model, left, a, e, x):
+    """Code the least of the members to come, which is one of a .. e - 1."""
+    if not going(coder, packet):
+        return a
+    unit = coder[RANGE] >> POWER_UNIT
+    scale = ONE - (e - a)
+    log_a = log2(rest(model, a, left))
+    c_next = 0
+    if coder[MODE] == READ:
+        target = coder[CODE] // unit
+        x, c_x, c_next = find_member(model, log_a, left, a, e, scale, target)
+    else:
+        c_x = cumulative(model, log_a, left, e, scale, x)
+        if x + 1 < e:
+            c_next = cumulative(model, log_a, left, e, scale, x + 1)
+    start = unit * c_x
+    end = unit * c_next if x + 1 < e else coder[RANGE]
+    narrow(coder, packet, start, end - start)
+    return x
+
+
+@leaf
+def code_set(coder, packet, model, size, members):
+    """Code members below `size`, which ascend."""
+    a = ZERO
+    for i in range(members.size):
+        left = members.size - i
+        e = size - left + 1
+        x = a
+        if e - a > 1:
+            x = code_member(coder, packet, model, left, a, e, members[i])
+        if coder[STATUS] != OK:
+            return
+        members[i] = x
+        a = x + 1
+
+
+@leaf
+def fill_complement(others, members):
+    """Set members to what isn't in others."""
+    x = 0
+    at = 0
+    for i in range(members.size):
+        while at < others.size and others[at] == x:
+            at += 1
+            x += 1
+        members[i] = x
+        x += 1
+
+
+@jit
+def code_uniform_set(coder, packet, size, members):
+    """Code equally likely members below `size`, or the others if these are fewer."""
+    if 2 * members.size <= size:
+        code_set(coder, packet, uniform_model(size), size, members)
+        return
+    others = np.empty(size - members.size, np.int64)
+    if coder[MODE] == WRITE:
+        fill_complement(members, others)
+    code_set(coder, packet, uniform_model(size), size, others)
+    if coder[STATUS] == OK:
+        fill_complement(others, members)
+
+
+SMALL_STEP = BIT // 16
+LEAST_WEIGHT_SHOWS = 24 * BIT
+LOG2_OF_LOG2_E = 2271034279
+NO_NEXT = 64 * BIT
+
+
+@leaf
+def member_cost(fall, step):
+    """Return about what a share of 2^-fall - 2^-(fall + step) costs."""
+    if step < SMALL_STEP:  # the series of -log2(1 - 2^-step)
+        cost = fall + LOG_UNIT * BIT - log2(max(step, 1)) + step // 2 + LOG2_OF_LOG2_E
+    else:
+        cost = fall + POWER_UNIT * BIT - log2(ONE - exp2(step))
+    if cost < LEAST_WEIGHT_SHOWS:
+        return cost
+    # c(x + 1) - c(x) has 1 for every value, which is no longer little.
+    return POWER_UNIT * BIT - log2(exp2(fall) - exp2(fall + step) + 1)
+
+
+# The last value takes what rounding leaves of the range, so that it costs less than
+# its weight says where that is below 2^-16 of all.
+REST_SHOWS = 16 * BIT
+
+
+@leaf
+def cost_of_members(model, size, members):
+    """Return what a set costs, and whether that may be several bits too much."""
+    cost = 0
+    rough = False
+    log_a = log2(rest(model, ZERO, ZERO))
+    for i in range(members.size):
+        left = members.size - i
+        log_x = log2(rest(model, members[i], left))
+        fall = left * (log_a - log_x)
+        if members[i] == size - left:  # the last value; all others follow from it
+            cost += member_cost(fall, NO_NEXT)
+            rough = fall > REST_SHOWS
+            break
+        log_a = log2(rest(model, members[i] + 1, left))
+        cost += member_cost(fall, left * (log_x - log_a))
+    return cost, rough
