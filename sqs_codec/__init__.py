@@ -15,18 +15,19 @@ model's own:
 >>> round_ = codec.decode_round(data)
 >>> target = rng.dirichlet(np.ones(1000), size=len(round_) + 1)
 >>> verdict = sqs.verify(round_, target, rng)
->>> edge.feedback(verdict.accepted)
+>>> edge.feedback(verdict)
 """
 
 from typing import TYPE_CHECKING
 
 from sqs_codec import theory
 from sqs_codec._backend import backend, isa
-from sqs_codec._codec import Codec, DraftedTokens, Round, SparseDistribution
+from sqs_codec._codec import Codec
+from sqs_codec._distribution import DraftedTokens, Round, SparseDistribution
 from sqs_codec._drafter import Drafter
 from sqs_codec._errors import PacketError
+from sqs_codec._format import FORMAT_VERSION
 from sqs_codec._keep import Conformal, Keep, MinP, Threshold, TopK, TopP
-from sqs_codec._resolution import Resolution
 from sqs_codec._stream import StreamDecoder, StreamEncoder, StreamError
 from sqs_codec._verify import Verdict, verify
 
@@ -38,7 +39,6 @@ __all__ = [
     "Keep",
     "MinP",
     "PacketError",
-    "Resolution",
     "Round",
     "SparseDistribution",
     "StreamDecoder",
@@ -54,6 +54,8 @@ __all__ = [
     "verify",
 ]
 
+__format_version__ = FORMAT_VERSION
+"""Two ends understand each other if theirs is the same and their codecs are equal."""
 
 __version__: str
 

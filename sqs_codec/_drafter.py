@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import operator
-from typing import TYPE_CHECKING
+import copy
+from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-
-from sqs_codec._codec import (
-    Codec,
-    Round,
-    SparseDistribution,
-    _as_int,
-    _check_keep,
-)
+from sqs_codec import _checks as checks
+from sqs_codec._codec import Codec
+from sqs_codec._distribution import Round, SparseDistribution
 from sqs_codec._format import MAX_ROUND
+from sqs_codec._keep import Keep, rule
 from sqs_codec._stream import StreamEncoder
+from sqs_codec._verify import Verdict
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import ArrayLike
-
-    from sqs_codec._keep import Keep
 
 __all__ = ["Drafter"]
 
@@ -31,13 +26,22 @@ ROUNDING_BITS = 4
 """More than estimates err by."""
 
 
+class _Drafted(NamedTuple):
+    """A token of the round, and the state that `keep` had after it."""
+
+    distribution: SparseDistribution
+    token: int
+    state: float
+
+
 class Drafter:
     """Draft rounds within a budget of uplink bits.
 
     A round goes `push` (once for each token), `finish`, `feedback`; any other
-    order is a RuntimeError. The first `push` of a round always drafts; later
-    ones draft while the round's packet, padding included, stays within the
-    budget and the coding's limits, and once one doesn't the round is full.
+    order is a RuntimeError, but `abort` may come at any time. The first `push` of
+    a round always drafts; later ones draft while the round's packet, padding
+    included, stays within the budget and the coding's limits, and once one doesn't
+    the round is full.
     (With a `stream`, as long as nothing else uses or restarts that meanwhile.)
     Whether one drafts depends on its distribution and never on the token drawn,
     which keeps the output exact: the token is planned for as the dearest of them.
@@ -61,8 +65,6 @@ class Drafter:
         Uplink bits of a round. No limit if None.
     max_tokens : int
         Drafted tokens of a round at most, 1 to 256.
-    bits_per_tv : float, optional
-        As for `Codec.quantize`.
     stream : StreamEncoder, optional
         Makes the packets, if the rounds are to learn from each other; of the same
         codec.
@@ -90,49 +92,36 @@ class Drafter:
         rng: np.random.Generator,
         budget_bits: int | None = None,
         max_tokens: int = 8,
-        bits_per_tv: float | None = None,
         stream: StreamEncoder | None = None,
     ) -> None:
-        if not isinstance(codec, Codec):
-            raise TypeError(f"codec must be a Codec, got {type(codec).__name__}")
-        if not isinstance(rng, np.random.Generator):
-            raise TypeError(
-                f"rng must be a numpy.random.Generator, got {type(rng).__name__}"
-            )
-        _check_keep(keep)
-        if stream is not None and not isinstance(stream, StreamEncoder):
-            raise TypeError(
-                f"stream must be a StreamEncoder, got {type(stream).__name__}"
-            )
-        if stream is not None and stream.codec != codec:
-            raise ValueError(f"expected a stream of {codec}, got one of {stream.codec}")
+        checks.instance("codec", codec, Codec, "a Codec")
+        checks.generator(rng)
+        rule(keep)  # says what is wrong with it
+        if stream is not None:
+            checks.instance("stream", stream, StreamEncoder, "a StreamEncoder")
+            if stream.codec != codec:
+                raise ValueError(
+                    f"expected a stream of {codec}, got one of {stream.codec}"
+                )
+        if budget_bits is not None:
+            budget_bits = checks.in_range("budget_bits", budget_bits, 1)
         self.codec = codec
-        self.stream = stream
         self.keep = keep
         self.rng = rng
-        self.budget_bits = (
-            None if budget_bits is None else _as_int("budget_bits", budget_bits)
-        )
-        self.max_tokens = _as_int("max_tokens", max_tokens)
-        self.bits_per_tv = bits_per_tv
-        codec._price(bits_per_tv)  # says what is wrong with it
-        if self.budget_bits is not None and self.budget_bits < 1:
-            raise ValueError(f"budget_bits must be at least 1, got {budget_bits}")
-        if not 1 <= self.max_tokens <= MAX_ROUND:
-            raise ValueError(
-                f"max_tokens must be in [1, {MAX_ROUND}], got {self.max_tokens}"
-            )
+        self.budget_bits = budget_bits
+        self.max_tokens = checks.in_range("max_tokens", max_tokens, 1, MAX_ROUND)
+        self.stream = stream
         self._start()
 
     def _start(self) -> None:
+        self._start_state = self.keep.checkpoint()
         self._full = False
         self._finished = False
+        self._encoded = False  # so that the stream may be ahead of the cloud's
         self._bits = FRAMING_BITS  # at most, of the round so far
-        self._distributions: list[SparseDistribution] = []
-        self._tokens: list[int] = []
-        self._states = [self.keep.checkpoint()]
+        self._drafted: list[_Drafted] = []
 
-    def push(self, logits: ArrayLike, temperature: float = 1.0) -> int | None:
+    def push(self, logits: ArrayLike, *, temperature: float = 1.0) -> int | None:
         """Draft the next token.
 
         Parameters
@@ -153,39 +142,36 @@ class Drafter:
         """
         if self._finished:
             raise RuntimeError("push: the round is finished; feedback comes next")
-        if self._full or len(self._tokens) == self.max_tokens:
+        if self._full or len(self._drafted) == self.max_tokens:
             return None
+        engine = self.codec._engine
         learns = self.keep._learns
-        q = self.codec._quantize_row(
-            logits, self.keep, temperature, self.bits_per_tv, mass=learns
-        )
-        self.codec._check(q)
-        if self._tokens and not self._fits(q):
+        q = engine.quantize(logits, self.keep, temperature, mass=learns)
+        engine.check(q)
+        if self._drafted and not self._fits(q):
             self._full = True
             return None
-        if not self._tokens:
+        if not self._drafted:
             self._bits += self._most_bits(q)
         if learns:
             assert q.dropped_mass is not None  # as it was asked for
             self.keep.update(q.dropped_mass)
         token = q.sample(self.rng)
-        self._distributions.append(q)
-        self._tokens.append(token)
-        self._states.append(self.keep.checkpoint())
+        self._drafted.append(_Drafted(q, token, self.keep.checkpoint()))
         return token
 
     def _fits(self, q: SparseDistribution) -> bool:
         """Say whether `q` and any token of it fit into the round."""
-        drafted = [*self._distributions, q]
-        if not self.codec._round_holds([p.token_ids.size for p in drafted]):
+        distributions = [*(d.distribution for d in self._drafted), q]
+        if not self.codec._engine.holds([p.token_ids.size for p in distributions]):
             return False
         if self.budget_bits is None:
             return True
         bits = self._bits + self._most_bits(q)
         if bits > self.budget_bits:  # the estimate is no longer good enough
             dearest = int(q.token_ids[q.counts.argmin()])
-            round_ = Round(tuple(drafted), (*self._tokens, dearest))
-            bits = 8 * self._size(round_)
+            tokens = [*(d.token for d in self._drafted), dearest]
+            bits = 8 * self._size(Round(tuple(distributions), tuple(tokens)))
         if bits > self.budget_bits:
             return False
         self._bits = bits
@@ -197,40 +183,56 @@ class Drafter:
         To mix in what is remembered makes no id less than half as likely, so a
         round adds at most a bit for each.
         """
-        bits = self.codec._bits(q) + self.codec.token_bits(q)
+        bits = self.codec.bits(q) + self.codec.token_bits(q)
         return bits + q.token_ids.size + ROUNDING_BITS
 
     def _size(self, round_: Round) -> int:
         """Return the size of a round's packet in bytes."""
-        if self.stream is not None:
-            return self.stream._size(round_)
-        return len(self.codec._encode_round(round_, None))
+        if self.stream is None:
+            return len(self.codec.encode_round(round_))
+        return len(copy.copy(self.stream).encode_round(round_))
 
     def finish(self) -> bytes:
         """Return the round's packet."""
         if self._finished:
             raise RuntimeError("finish: already called; feedback comes next")
-        if not self._tokens:
+        if not self._drafted:
             raise RuntimeError("finish: nothing was drafted; push comes first")
         encoder = self.stream or self.codec
-        data = encoder.encode_round(self._distributions, self._tokens)
+        self._encoded = True
+        data = encoder.encode_round(
+            [d.distribution for d in self._drafted], [d.token for d in self._drafted]
+        )
         self._finished = True
         return data
 
-    def feedback(self, accepted: int) -> None:
+    def feedback(self, accepted: int | Verdict) -> None:
         """Take the cloud's answer and start the next round.
 
         Parameters
         ----------
-        accepted : int
-            How many of the drafted tokens the cloud accepted.
+        accepted : int or Verdict
+            How many of the drafted tokens the cloud accepted, or its verdict.
         """
         if not self._finished:
             raise RuntimeError("feedback: finish comes first")
-        accepted = operator.index(accepted)
-        if not 0 <= accepted <= len(self._tokens):
-            raise ValueError(
-                f"accepted must be in [0, {len(self._tokens)}], got {accepted}"
-            )
-        self.keep.rollback(self._states[min(accepted + 1, len(self._tokens))])
+        if isinstance(accepted, Verdict):
+            accepted = accepted.accepted
+        length = len(self._drafted)
+        accepted = checks.in_range("accepted", accepted, 0, length)
+        self.keep.rollback(self._drafted[min(accepted, length - 1)].state)
+        self._start()
+
+    def abort(self) -> None:
+        """Give the round up and start the next one.
+
+        At any time: after an error or an interrupt, when the user has stopped the
+        text, or when no answer comes to a packet. What `keep` learned from the
+        round is taken back. If `finish` was called and there is a `stream`, its
+        next packet is self-contained, as the cloud may have decoded this round's
+        or not.
+        """
+        self.keep.rollback(self._start_state)
+        if self.stream is not None and self._encoded:
+            self.stream.restart()
         self._start()

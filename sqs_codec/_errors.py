@@ -1,8 +1,16 @@
-"""Statuses of the core and the exceptions they become."""
+"""Statuses of the core and the exceptions that they become."""
 
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sqs_codec._format import SUM_TOLERANCE
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 __all__ = ["PacketError", "Status"]
 
@@ -29,14 +37,15 @@ class Status(IntEnum):
     BAD_DISTRIBUTION = 12
     LARGE_SUPPORT = 13
     BAD_ROUND = 14
-    BAD_KEEP = 15
-    BAD_FIT = 16
+    BAD_MEMORY = 15
+    BAD_KEEP = 16
     BAD_TEMPERATURE = 17
-    NO_SPACE = 18
-    NOT_FINITE = 19
-    ALL_MASKED = 20
-    NEGATIVE = 21
-    SUM = 22
+    BAD_DTYPE = 18
+    NO_SPACE = 19
+    NOT_FINITE = 20
+    ALL_MASKED = 21
+    NEGATIVE = 22
+    SUM = 23
 
 
 BROKEN_RULES = {
@@ -54,6 +63,41 @@ BROKEN_RULES = {
 """One message for each rule of ``docs/format.md`` that a packet can break."""
 
 
-def packet_error(status: int, size: int) -> PacketError:
-    """Describe the rule that a packet of `size` bytes breaks."""
-    return PacketError(f"packet of {size} bytes: {BROKEN_RULES[Status(status)]}")
+def packet_error(status: int, size: int, most: int | None = None) -> PacketError:
+    """Describe what is wrong with a packet of `size` bytes.
+
+    Either it breaks a rule of the format, or it has more survivors than the
+    receiver's limit `most`.
+    """
+    if status == Status.NO_SPACE:
+        reason = f"it has more survivors than max_survivors = {most}"
+    else:
+        reason = BROKEN_RULES[Status(status)]
+    return PacketError(f"packet of {size} bytes: {reason}")
+
+
+def row_error(name: str, row: NDArray[Any], status: int) -> ValueError:
+    """Describe what a core found wrong with a row of logits or probabilities.
+
+    Of the three kinds of rows only logits may hold ``-inf``; `name` tells them
+    from ``"probs"`` and ``"target_probs"``.
+    """
+    if row.dtype == np.uint16:  # bfloat16
+        row = (row.astype(np.uint32) << 16).view(np.float32)
+    if status == Status.ALL_MASKED:
+        return ValueError(f"{name}: every token is masked (-inf)")
+    if status == Status.SUM:
+        with np.errstate(over="ignore"):
+            total = float(row.sum(dtype=np.float64))
+        return ValueError(
+            f"{name} must sum to 1 within {SUM_TOLERANCE}, got {total:.6g}"
+        )
+    if status not in (Status.NOT_FINITE, Status.NEGATIVE):
+        raise AssertionError(f"{name}: unexpected status {Status(status).name}")
+    bad = row < 0 if status == Status.NEGATIVE else ~np.isfinite(row)
+    are_logits = name.startswith("logits")
+    if are_logits:
+        bad &= row != -np.inf
+    token = int(np.flatnonzero(bad)[0])
+    allowed = "finite or -inf" if are_logits else "finite and not negative"
+    return ValueError(f"{name}[{token}] is {row[token]}; values must be {allowed}")

@@ -1,8 +1,11 @@
-"""Limits of the format, with the values of ``sqs.h``."""
+"""Limits and codings of the format, with the values of ``sqs.h``."""
 
 from __future__ import annotations
 
 from enum import IntEnum
+
+FORMAT_VERSION = 1
+"""Goes up with every change of the bytes that a codec writes."""
 
 MIN_VOCAB = 2
 MAX_VOCAB = 1 << 20
@@ -13,19 +16,14 @@ MAX_ENUMERATIVE_SQUARES = 8 << 20
 """Of a round's support sizes, summed."""
 MAX_ENTROPY_SURVIVORS = 1 << 20
 """A round's support sizes, summed."""
+MAX_SURVIVORS = MAX_ROUND * MAX_RESOLUTION
+"""No packet of any coding has more."""
 
 ROUND_LENGTH_BITS = 8
 
-VARIABLE = 0
-"""A resolution that each distribution chooses and sends."""
-
 MEMORY_TOKENS = 512
-MEMORY_WORDS = 3 + 2 * MEMORY_TOKENS
+MEMORY_WORDS = 2 + 2 * MEMORY_TOKENS
 """uint32 values in ``sqs_memory``; all zero is an empty one."""
-
-TAIL_BYTES = 2
-TAIL_UNITS = 1 << 8 * TAIL_BYTES
-"""A tail mass counts in units of one in so many."""
 
 SUM_TOLERANCE = 1e-3
 """How far from 1 the sum of a row of probabilities may be."""

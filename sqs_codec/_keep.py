@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import operator
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from sqs_codec import _checks as checks
 from sqs_codec._format import MAX_VOCAB
 
 if TYPE_CHECKING:
@@ -23,6 +23,9 @@ class Kind(IntEnum):
     THRESHOLD = 1
     TOP_P = 2
     MIN_P = 3
+
+
+KINDS = frozenset(Kind)
 
 
 class Keep:
@@ -81,9 +84,7 @@ class TopK(Keep):
     k: int
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "k", operator.index(self.k))
-        if self.k < 1:
-            raise ValueError(f"k must be at least 1, got {self.k}")
+        object.__setattr__(self, "k", checks.in_range("k", self.k, 1))
         object.__setattr__(self, "_value", float(min(self.k, MAX_VOCAB)))
 
 
@@ -102,7 +103,7 @@ class Threshold(Keep):
     beta: float
 
     def __post_init__(self) -> None:
-        beta = _check("beta", self.beta, -math.inf, math.inf)
+        beta = checks.finite("beta", self.beta, -math.inf, math.inf)
         object.__setattr__(self, "beta", beta)
         object.__setattr__(self, "_value", beta)
 
@@ -121,7 +122,7 @@ class TopP(Keep):
     p: float
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "p", _check("p", self.p, 0, 1))
+        object.__setattr__(self, "p", checks.finite("p", self.p, 0, 1))
         if self.p == 0:
             raise ValueError("p must be above 0")
         object.__setattr__(self, "_value", self.p)
@@ -141,7 +142,7 @@ class MinP(Keep):
     p: float
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "p", _check("p", self.p, 0, 1))
+        object.__setattr__(self, "p", checks.finite("p", self.p, 0, 1))
         object.__setattr__(self, "_value", self.p)
 
 
@@ -187,11 +188,11 @@ class Conformal(Keep):
     _kind = int(Kind.THRESHOLD)
 
     def __init__(
-        self, alpha: float = 5e-4, eta: float = 1e-3, beta: float = 1e-3
+        self, alpha: float = 0.05, eta: float = 1e-3, beta: float = 1e-3
     ) -> None:
-        self._alpha = _check("alpha", alpha, 0, 1)
-        self._eta = _check("eta", eta, 0, 1)
-        self._value = _check("beta", beta, -math.inf, 1)
+        self._alpha = checks.finite("alpha", alpha, 0, 1)
+        self._eta = checks.finite("eta", eta, 0, 1)
+        self._value = checks.finite("beta", beta, -math.inf, 1)
         if self._eta == 0:
             raise ValueError("eta must be above 0")
 
@@ -218,7 +219,7 @@ class Conformal(Keep):
         dropped_mass : float
             The mass that the last distribution dropped, in [0, 1].
         """
-        dropped_mass = _check("dropped_mass", dropped_mass, 0, 1)
+        dropped_mass = checks.finite("dropped_mass", dropped_mass, 0, 1)
         self._value = min(1.0, self._value - self._eta * (dropped_mass - self._alpha))
 
     def checkpoint(self) -> float:
@@ -227,7 +228,7 @@ class Conformal(Keep):
 
     def rollback(self, state: float) -> None:
         """Set the threshold back to one that `checkpoint` returned."""
-        self._value = _check("state", state, -math.inf, 1)
+        self._value = checks.finite("state", state, -math.inf, 1)
 
     def __repr__(self) -> str:
         return (
@@ -235,13 +236,53 @@ class Conformal(Keep):
         )
 
 
-def _check(name: str, value: float, least: float, most: float) -> float:
-    """Return a finite value of that range as a float."""
-    if isinstance(value, str):
-        raise TypeError(f"{name} must be a number, got {value!r}")
-    value = float(value)
-    if not (math.isfinite(value) and least <= value <= most):
-        bounds = f" and in [{least:g}, {most:g}]" if math.isfinite(least) else ""
-        bounds = bounds or (f" and at most {most:g}" if math.isfinite(most) else "")
-        raise ValueError(f"{name} must be finite{bounds}, got {value}")
-    return value
+def rule(keep: Keep) -> tuple[int, float]:
+    """Return a rule's kind and parameter, as cores and `count_kept` take them.
+
+    Internal. Raises TypeError for what is no rule, ValueError for an unknown kind.
+    """
+    checks.instance("keep", keep, Keep, "a rule such as TopK(64)")
+    kind = keep._kind
+    if kind not in KINDS:
+        raise ValueError(f"keep must be of a kind in {[*Kind]}, got {kind!r}")
+    return kind, keep._value
+
+
+def count_kept(kind: int, value: float, terms: Any, unmasked: Any) -> Any:
+    """Return how many tokens a rule keeps of rows in descending order.
+
+    Internal. Every rule keeps a prefix of the tokens by descending probability,
+    equally probable tokens by ascending id, so that this number is all there is
+    to a rule. Arrays may be of NumPy or of PyTorch, on any device.
+
+    Parameters
+    ----------
+    kind, value : int, float
+        The rule, as `rule` gives it.
+    terms : array or tensor of float64 [..., V]
+        Probabilities up to a factor of each row, descending along the last axis.
+    unmasked : array or tensor of int [...]
+        How many tokens of each row are not masked. Their terms may underflow to 0,
+        and `TopK` keeps them all the same.
+
+    Returns
+    -------
+    array or tensor of int [...]
+        From 1 to `unmasked`.
+    """
+    if kind == Kind.TOP_K:
+        kept = unmasked.clip(max=int(value))
+    elif kind == Kind.TOP_P and value < 1:
+        short = terms.cumsum(-1) < value * terms.sum(-1)[..., None]
+        # The token that reaches the mass is kept too. Rounding may leave none.
+        kept = (short.sum(-1) + 1).clip(max=unmasked)
+    elif kind == Kind.TOP_P:
+        kept = (terms > 0).sum(-1)
+    elif kind == Kind.THRESHOLD:
+        level = value * terms.sum(-1)[..., None]
+        kept = ((terms >= level) & (terms > 0)).sum(-1)
+    elif kind == Kind.MIN_P:
+        kept = ((terms >= value * terms[..., :1]) & (terms > 0)).sum(-1)
+    else:
+        raise ValueError(f"kind must be one of {[*Kind]}, got {kind!r}")
+    return kept.clip(min=1)

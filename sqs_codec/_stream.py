@@ -2,35 +2,54 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
 
-from sqs_codec._codec import Codec, Round, SparseDistribution
+from sqs_codec import _checks as checks
+from sqs_codec._codec import Codec
+from sqs_codec._distribution import Round, SparseDistribution, make_round
 from sqs_codec._errors import PacketError, Status, packet_error
-from sqs_codec._format import MEMORY_WORDS
+from sqs_codec._format import MEMORY_TOKENS, MEMORY_WORDS
+
+if TYPE_CHECKING:
+    from sqs_codec._backend.core import Ids
 
 __all__ = ["StreamDecoder", "StreamEncoder", "StreamError"]
 
-NUMBERS = 128
-"""A packet's first byte is its number modulo this; or, if it is self-contained, its
-first four are its number with the highest bit set."""
+SELF_CONTAINED = 0
+"""The head of a packet that is coded with an empty memory."""
 
-SELF_CONTAINED = 1 << 31
-HEAD_BYTES = 4
+HEADS = 255
+"""Of the other packets. The chance that a wrong memory is not noticed is one in so
+many."""
 
 
 class StreamError(PacketError):
-    """A packet of a stream that isn't the one to come next.
+    """A packet of a stream that was coded with another memory than the decoder's.
 
     The decoder has not changed: it still waits for the packet it waited for, or
     for one that is self-contained.
     """
 
 
+def _empty_memory() -> Ids:
+    return np.zeros(MEMORY_WORDS, np.uint32)
+
+
+def _head(memory: Ids) -> int:
+    """Return the first byte of a packet that is coded with a memory."""
+    size, seen = memory[:2]
+    ids = memory[2 : 2 + size]
+    weights = memory[2 + MEMORY_TOKENS : 2 + MEMORY_TOKENS + size]
+    words = np.concatenate([[seen], ids, weights]).astype("<u4")
+    return 1 + zlib.crc32(words.tobytes()) % HEADS
+
+
 def _check_codec(codec: Codec) -> None:
-    if not isinstance(codec, Codec):
-        raise TypeError(f"codec must be a Codec, got {type(codec).__name__}")
+    checks.instance("codec", codec, Codec, "a Codec")
     if codec.coding != "entropy":
         raise ValueError(f"a stream needs coding 'entropy', got {codec.coding!r}")
 
@@ -41,12 +60,18 @@ class StreamEncoder:
     Tokens that were in recent supports are likely to come again, so rounds that
     remember them are smaller than rounds that stand alone: by a tenth in a long
     session, and hardly or not at all if rounds are short and distributions sharp,
-    as the number of a packet takes a byte. In exchange the packets have to be
-    decoded all and in order, by one `StreamDecoder`. The first packet, and the
-    first after `restart`, stands alone. Keep a packet until the other end has
-    answered: what was lost can be sent again, but not encoded again.
+    as a packet's head takes a byte. In exchange the packets have to be decoded
+    all, once, and in order, by one `StreamDecoder`. The first packet, and the
+    first after `restart`, is self-contained: it can be decoded without those
+    before it.
 
-    Like other writers, not to be used by two threads at once.
+    To see to order, loss, repetition and authenticity is the work of the
+    transport or session that carries the packets. Keep a packet until the other
+    end has answered: what was lost can be sent again, but not encoded again.
+
+    Like other writers, not to be used by two threads at once. If an interrupt
+    such as Ctrl-C ends `encode_round` or `restart`, call `restart`: the packet
+    that was lost may have been remembered.
 
     Parameters
     ----------
@@ -69,57 +94,59 @@ class StreamEncoder:
     def __init__(self, codec: Codec) -> None:
         _check_codec(codec)
         self.codec = codec
-        self._number = 0
-        self.restart()
+        self._memory: Ids | None = None  # None before a self-contained packet
 
     def restart(self) -> None:
         """Make the next packet self-contained.
 
         To be called between rounds, when a packet may be lost or a decoder joins.
         """
-        self._self_contained = True
-        self._memory = np.zeros(MEMORY_WORDS, np.uint32)
+        self._memory = None
 
+    @overload
+    def encode_round(self, distributions: Round, /) -> bytes: ...
+    @overload
     def encode_round(
         self, distributions: Sequence[SparseDistribution], tokens: Sequence[int]
+    ) -> bytes: ...
+    def encode_round(
+        self,
+        distributions: Round | Sequence[SparseDistribution],
+        tokens: Sequence[int] | None = None,
     ) -> bytes:
-        """Return the stream's next packet, as `Codec.encode_round` would.
+        """Return the stream's next packet; parameters as for `Codec.encode_round`.
 
-        If it raises, the stream goes on as if it had not been called.
+        If it raises ValueError or TypeError, the stream goes on as if it had not
+        been called.
         """
-        round_ = Round(tuple(distributions), tuple(tokens))
-        memory = self._memory.copy()  # a copy of the encoder keeps the old one
-        body = self.codec._encode_round(round_, memory)
-        self._memory = memory
-        number, self._number = self._number, (self._number + 1) % SELF_CONTAINED
-        head = bytes([number % NUMBERS])
-        if self._self_contained:
-            head = (number | SELF_CONTAINED).to_bytes(HEAD_BYTES, "big")
-        self._self_contained = False
-        return head + body
-
-    def _size(self, round_: Round) -> int:
-        """Return the size that the next packet would have, in bytes."""
-        body = self.codec._encode_round(round_, self._memory.copy())
-        return (HEAD_BYTES if self._self_contained else 1) + len(body)
+        round_ = make_round(distributions, tokens)
+        if self._memory is None:
+            head, memory = SELF_CONTAINED, _empty_memory()
+        else:
+            head, memory = _head(self._memory), self._memory.copy()
+        body = self.codec._engine.encode_round(round_, memory)
+        self._memory = memory  # never written again, so that copies may share it
+        return bytes([head]) + body
 
 
 class StreamDecoder:
     """Decode the rounds of a `StreamEncoder`.
 
-    Packets that are missing, late or there twice are noticed, as long as fewer
-    than 128 in a row are missing. A decoder serves one encoder: for a new one, make
-    a new one.
+    What a decoder promises: every packet either gives the round that the encoder
+    was given, or raises, except in one case. A packet that was coded with another
+    memory than the decoder has, because packets before it are missing, came in
+    another order or came twice, is noticed by a check of 8 bits; one in 255 of
+    such packets passes, and gives another round or a `PacketError`. What it does
+    not promise: that rounds come in order and once. A self-contained packet is
+    decoded whenever it comes, and so is one that comes twice if the memory has
+    not changed meanwhile. Nor is a forged packet told from a real one. All of this
+    is for the session above to see to, by numbers or a transport that keeps
+    order, and by authentication.
 
     Parameters
     ----------
     codec : Codec
         The encoder's.
-
-    Attributes
-    ----------
-    missed : int
-        Packets that had not come when a self-contained one took their place.
 
     Examples
     --------
@@ -132,8 +159,9 @@ class StreamDecoder:
     >>> cloud.decode_round(third)
     Traceback (most recent call last):
         ...
-    sqs_codec._stream.StreamError: packet 2 of the stream came when 1 was due: 1 \
-missing; send what is missing, or call the encoder's restart
+    sqs_codec._stream.StreamError: the packet was coded with another memory than \
+this decoder's: packets are missing, came before or are out of order; send what is \
+missing, or call the encoder's restart
     >>> edge.restart()
     >>> cloud.decode_round(edge.encode_round([q], [3])).tokens
     (3,)
@@ -142,68 +170,45 @@ missing; send what is missing, or call the encoder's restart
     def __init__(self, codec: Codec) -> None:
         _check_codec(codec)
         self.codec = codec
-        self.missed = 0
-        self._due: int | None = None
-        self._memory = np.zeros(MEMORY_WORDS, np.uint32)
+        self._memory: Ids | None = None  # None before the first packet
 
-    def decode_round(self, data: bytes) -> Round:
+    def decode_round(self, data: bytes, *, max_survivors: int | None = None) -> Round:
         """Return the round of the stream's next packet.
 
         Parameters
         ----------
         data : bytes-like
-            Exactly one packet: that which follows the last one decoded, or a later
-            one that is self-contained, from which the stream goes on.
+            Exactly one packet: that which follows the last one decoded, or one that
+            is self-contained, from which the stream goes on.
+        max_survivors : int, optional
+            As for `Codec.decode_round`.
 
         Raises
         ------
         StreamError
-            If packets are missing before this one, or it came before.
+            If the packet was coded with another memory than the decoder has.
         PacketError
-            If the packet breaks a rule of the format. The decoder waits for it
-            to be sent again.
+            If the packet breaks a rule of the format or is larger than allowed.
+            The decoder has not changed.
         """
-        packet = memoryview(data).tobytes()
+        packet = checks.packet(data)
         if not packet:
             raise packet_error(Status.TRUNCATED, 0)
-        if packet[0] < NUMBERS:
-            number = self._number(packet[0])
-            body, memory = packet[1:], self._memory.copy()
-        else:
-            if len(packet) < HEAD_BYTES:
-                raise packet_error(Status.TRUNCATED, len(packet))
-            number = int.from_bytes(packet[:HEAD_BYTES], "big") - SELF_CONTAINED
-            if self._due is not None and number < self._due:
-                raise StreamError(
-                    f"packet {number} of the stream came when {self._due} was due: "
-                    "it came before; or its encoder is new and needs a new decoder"
-                )
-            body, memory = packet[HEAD_BYTES:], np.zeros(MEMORY_WORDS, np.uint32)
-        round_ = self.codec._decode_round(body, memory)
-        if self._due is not None:
-            self.missed += number - self._due
-        self._due, self._memory = number + 1, memory
-        return round_
-
-    def _number(self, number: int) -> int:
-        """Return the packet's number, which is the one that is due."""
-        if self._due is None:
+        if packet[0] == SELF_CONTAINED:
+            memory = _empty_memory()
+        elif self._memory is None:
             raise StreamError(
                 "the stream begins with a packet that is not self-contained; call "
                 "the encoder's restart"
             )
-        missing = (number - self._due) % NUMBERS
-        before = NUMBERS - missing
-        if missing >= NUMBERS // 2:
+        elif packet[0] == _head(self._memory):
+            memory = self._memory.copy()
+        else:
             raise StreamError(
-                f"packet {self._due - before} of the stream came when {self._due} was "
-                f"due: it came before; or {missing} are missing, and the encoder's "
-                "restart has to be called"
+                "the packet was coded with another memory than this decoder's: packets "
+                "are missing, came before or are out of order; send what is missing, "
+                "or call the encoder's restart"
             )
-        if missing:
-            raise StreamError(
-                f"packet {self._due + missing} of the stream came when {self._due} was "
-                f"due: {missing} missing; send what is missing, or call the encoder's "
-                "restart"
-            )
-        return self._due
+        round_ = self.codec._engine.decode_round(packet[1:], memory, max_survivors)
+        self._memory = memory
+        return round_

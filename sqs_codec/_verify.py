@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sqs_codec._backend import Core, core_class
-from sqs_codec._codec import Round, _contiguous_rows
-from sqs_codec._errors import Status
-from sqs_codec._format import SUM_TOLERANCE, Coding
+from sqs_codec import _checks as checks
+from sqs_codec._backend import core_class
+from sqs_codec._distribution import Round, as_arrays
+from sqs_codec._errors import row_error
+from sqs_codec._format import Coding
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from sqs_codec._backend.core import Core
 
 __all__ = ["Verdict", "verify"]
 
@@ -85,25 +88,25 @@ def verify(
     >>> verify(sqs.Round([q], [2]), p, np.random.default_rng(0))
     Verdict(accepted=1, token=1)
     """
-    if not isinstance(round_, Round):
-        raise TypeError(f"round_ must be a Round, got {type(round_).__name__}")
+    checks.instance("round_", round_, Round, "a Round")
+    checks.generator(rng)
     rows = _check_target(round_, target_probs)
     core = _core(core_class(), rows.shape[1])
     draws = np.ascontiguousarray(rng.random(len(rows)), np.float64)
-    if draws.shape != (len(rows),):
+    if draws.shape != (len(rows),):  # of a subclass
         raise ValueError(
             f"rng.random({len(rows)}) must have so many numbers, got {draws.shape}"
         )
-    status, done, accepted, token = core.verify(*round_._arrays, rows, draws)
+    status, done, accepted, token = core.verify(*as_arrays(round_), rows, draws)
     if status:
-        raise _target_error(done, rows[done], status)
+        raise row_error(f"target_probs[{done}]", rows[done], status)
     return Verdict(accepted, token)
 
 
 @lru_cache(maxsize=16)
 def _core(backend: type[Core], vocab_size: int) -> Core:
-    """Return a core for a vocabulary; what else a codec has is of no matter."""
-    return backend(vocab_size, 1, Coding.BITPACK, 0.0)
+    """Return a core for a vocabulary; what else a codec has does not matter here."""
+    return backend(vocab_size, 1, Coding.BITPACK)
 
 
 def _check_target(
@@ -122,17 +125,4 @@ def _check_target(
             f"target_probs must have shape {expected} (a row for each drafted token "
             f"and one for the token after), got {target_probs.shape}"
         )
-    return _contiguous_rows(np.asarray(target_probs))
-
-
-def _target_error(i: int, row: NDArray[np.floating], status: int) -> ValueError:
-    """Describe what a core found wrong with row `i`."""
-    if status == Status.NOT_FINITE:
-        return ValueError(f"target_probs: row {i} holds NaN or infinity")
-    if status == Status.NEGATIVE:
-        return ValueError(f"target_probs: row {i} holds {row.min()}, which is negative")
-    with np.errstate(over="ignore"):
-        total = float(row.sum(dtype=np.float64))
-    return ValueError(
-        f"target_probs: row {i} must sum to 1 within {SUM_TOLERANCE}, got {total:.6g}"
-    )
+    return checks.contiguous_rows(np.asarray(target_probs))

@@ -29,10 +29,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from sqs_codec import _checks as checks
 from sqs_codec._format import SUM_TOLERANCE
 
 if TYPE_CHECKING:
-    from sqs_codec._codec import SparseDistribution
+    from sqs_codec._distribution import SparseDistribution
 
 __all__ = [
     "acceptance_rate",
@@ -86,8 +87,8 @@ def paper_support_bits(
     >>> paper_support_bits(49152, 64, conformal=True)
     718
     """
-    vocab_size = _integer("vocab_size", vocab_size)
-    support = _integer("support", support, vocab_size)
+    vocab_size = checks.in_range("vocab_size", vocab_size, 1)
+    support = checks.in_range("support", support, 1, vocab_size)
     bits = _ceil_log2(math.comb(vocab_size, support))
     return bits + _ceil_log2(vocab_size) if conformal else bits
 
@@ -121,8 +122,8 @@ def paper_count_bits(support: int, resolution: int) -> int:
     >>> paper_count_bits(64, 100)
     153
     """
-    support = _integer("support", support)
-    resolution = _integer("resolution", resolution)
+    support = checks.in_range("support", support, 1)
+    resolution = checks.in_range("resolution", resolution, 1)
     return _ceil_log2(math.comb(resolution + support - 1, support - 1))
 
 
@@ -202,9 +203,9 @@ def enumerative_bits(vocab_size: int, survivors: int, resolution: int) -> int:
     >>> enumerative_bits(4, 4, 4)  # one distribution only
     0
     """
-    vocab_size = _integer("vocab_size", vocab_size)
-    resolution = _integer("resolution", resolution)
-    survivors = _integer("survivors", survivors, min(vocab_size, resolution))
+    vocab_size = checks.in_range("vocab_size", vocab_size, 1)
+    resolution = checks.in_range("resolution", resolution, 1)
+    survivors = checks.in_range("survivors", survivors, 1, min(vocab_size, resolution))
     return _ceil_log2(
         math.comb(vocab_size, survivors) * math.comb(resolution - 1, survivors - 1)
     )
@@ -239,8 +240,8 @@ def quantizer_tv_bound(support: int, resolution: int) -> float:
     >>> quantizer_tv_bound(64, 100)
     0.16
     """
-    support = _integer("support", support)
-    resolution = _integer("resolution", resolution)
+    support = checks.in_range("support", support, 1)
+    resolution = checks.in_range("resolution", resolution, 1)
     return support / (4 * resolution)
 
 
@@ -345,15 +346,13 @@ def conformal_bound(alpha: float, eta: float, beta: float, steps: int) -> float:
     >>> conformal_bound(alpha=0.25, eta=0.5, beta=0.5, steps=26)
     0.375
     """
-    if not 0.0 <= alpha <= 1.0:
-        raise ValueError(f"alpha must be in [0, 1], got {alpha}")
+    alpha = checks.finite("alpha", alpha, 0, 1)
     if not 0.0 < eta <= 1.0:
         raise ValueError(
             f"eta must be in (0, 1], got {eta}: the bound fails for larger steps"
         )
-    if not math.isfinite(beta):
-        raise ValueError(f"beta must be finite, got {beta}")
-    steps = _integer("steps", steps)
+    beta = checks.finite("beta", beta, -math.inf, math.inf)
+    steps = checks.in_range("steps", steps, 1)
     return alpha + (abs(beta) + 1.0 + eta * alpha) / (eta * steps)
 
 
@@ -437,15 +436,6 @@ def total_variation(p: npt.ArrayLike, q: npt.ArrayLike) -> float:
 def _ceil_log2(count: int) -> int:
     """Bits that tell `count` >= 1 things apart."""
     return (count - 1).bit_length()
-
-
-def _integer(name: str, value: int, high: int | None = None) -> int:
-    """`value` as a Python int, which cannot wrap, if it is whole and in 1..`high`."""
-    whole = math.isfinite(value) and int(value) == value
-    if not whole or value < 1 or (high is not None and value > high):
-        wanted = "at least 1" if high is None else f"in 1..{high}"
-        raise ValueError(f"{name} must be an integer {wanted}, got {value}")
-    return int(value)
 
 
 def _distribution(name: str, values: npt.ArrayLike) -> npt.NDArray[np.float64]:

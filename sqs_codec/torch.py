@@ -12,8 +12,8 @@ copied to the CPU first.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,25 +24,23 @@ except ModuleNotFoundError as error:
         "sqs_codec.torch needs PyTorch: pip install 'sqs-codec[torch]'"
     ) from error
 
+from sqs_codec import _checks as checks
 from sqs_codec._backend import frozen
-from sqs_codec._codec import (
-    Codec,
+from sqs_codec._codec import Codec
+from sqs_codec._distribution import (
     Round,
     SparseDistribution,
-    _check_keep,
-    _check_temperature,
-    _contiguous_rows,
+    as_arrays,
+    as_distribution,
 )
-from sqs_codec._keep import Keep, Kind, TopK
-from sqs_codec._resolution import Resolution
+from sqs_codec._engine import Engine
+from sqs_codec._keep import Keep, TopK, count_kept, rule
 from sqs_codec._verify import Verdict
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = ["encode_logits", "quantize", "to_dense", "verify"]
-
-T = TypeVar("T")
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -51,8 +49,8 @@ def quantize(
     codec: Codec,
     logits: torch.Tensor,
     keep: Keep,
+    *,
     temperature: float = 1.0,
-    bits_per_tv: float | None = None,
 ) -> Any:
     """Sparsify and quantize ``softmax(logits / temperature)``, row by row.
 
@@ -78,9 +76,6 @@ def quantize(
         Which tokens to keep. The same state serves all rows and isn't changed.
     temperature : float
         At 0 the most probable token gets all counts.
-    bits_per_tv : float, optional
-        As for `Codec.quantize`. With it, or with a codec that has a `Resolution`,
-        whole rows move to the host.
 
     Returns
     -------
@@ -108,11 +103,10 @@ def quantize(
     [0 3] [5 5]
     """
     rows, shape = _rows(codec, logits)
-    temperature = _check_temperature(temperature)
-    _check_keep(keep)
-    if _goes_to_host(codec, rows, bits_per_tv):
-        options = (keep, temperature, bits_per_tv)
-        found = _on_host(codec._quantize_rows, rows, shape, options)
+    temperature = checks.temperature(temperature)
+    rule(keep)  # says what is wrong with it
+    if _is_on_host(rows):
+        found = codec._engine.quantize_rows(_array(rows), shape, keep, temperature, 1)
     else:
         found = _quantize_on_device(codec, rows, shape, keep, temperature)
     return _nest(iter(found), shape)
@@ -122,8 +116,8 @@ def encode_logits(
     codec: Codec,
     logits: torch.Tensor,
     keep: Keep,
+    *,
     temperature: float = 1.0,
-    bits_per_tv: float | None = None,
 ) -> Any:
     """Return the packets of what `quantize` makes of logits, row by row.
 
@@ -145,11 +139,10 @@ def encode_logits(
     array([7, 3], dtype=uint32)
     """
     rows, shape = _rows(codec, logits)
-    temperature = _check_temperature(temperature)
-    _check_keep(keep)
-    if _goes_to_host(codec, rows, bits_per_tv):
-        options = (keep, temperature, bits_per_tv)
-        found = _on_host(codec._encode_rows, rows, shape, options)
+    temperature = checks.temperature(temperature)
+    rule(keep)  # says what is wrong with it
+    if _is_on_host(rows):
+        found = codec._engine.encode_rows(_array(rows), shape, keep, temperature, 1)
     else:
         drafts = _quantize_on_device(codec, rows, shape, keep, temperature)
         found = [codec.encode(q) for q in drafts]
@@ -172,28 +165,11 @@ def _is_on_host(rows: torch.Tensor) -> bool:
     return rows.device.type == "cpu"
 
 
-def _goes_to_host(codec: Codec, rows: torch.Tensor, bits_per_tv: float | None) -> bool:
-    """Say whether the core does it all.
-
-    Rules for resolutions and prices look at what was dropped to the last bit.
-    """
-    exact = isinstance(codec.resolution, Resolution) or bits_per_tv is not None
-    return exact or _is_on_host(rows)
-
-
-def _on_host(
-    call: Callable[..., list[T]],
-    rows: torch.Tensor,
-    shape: Sequence[int],
-    options: tuple[Any, ...],
-) -> list[T]:
-    """Return what the core makes of rows, which aren't copied if they are there."""
-    rows = rows.cpu()
+def _array(rows: torch.Tensor) -> NDArray[Any]:
+    """Return rows as cores take them, without a copy if they can be seen so."""
     if rows.dtype == torch.bfloat16:  # numpy lacks it, and cores take it so
-        array = rows.view(torch.int16).numpy().view(np.uint16)
-    else:
-        array = rows.numpy()
-    return call(_contiguous_rows(array), shape, *options)
+        return checks.contiguous_rows(rows.view(torch.int16).numpy().view(np.uint16))
+    return checks.contiguous_rows(rows.numpy())
 
 
 def _quantize_on_device(
@@ -208,43 +184,62 @@ def _quantize_on_device(
     The counts depend on the logits of the tokens kept alone, so the core gets
     rows of these, padded with masked tokens to one width.
     """
-    terms = _terms(rows, temperature)
-    kept = _select(rows, terms, keep if temperature else TopK(1))
-    dropped = terms.masked_fill(kept, 0).sum(-1) / terms.sum(-1)
-    row_of, token_of = kept.nonzero(as_tuple=True)
+    logits, token_ids, kept, dropped = _select(rows, keep, temperature)
+    places = kept.nonzero(as_tuple=True)
     # Everything fits float64 exactly, so that it can move at once.
     moved = torch.cat(
         [
-            rows.amax(-1).double(),
+            logits[:, 0].double(),
             dropped,
             kept.sum(-1).double(),
-            token_of.double(),
-            rows[row_of, token_of].double(),
+            token_ids[places].double(),
+            logits[places].double(),
         ]
     )
     heads, tails = np.split(moved.cpu().numpy(), [3 * len(rows)])
     maxima, masses, sizes = heads.reshape(3, -1)
-    token_ids, logits = tails.reshape(2, -1)
     _check_maxima("logits", maxima, shape)
     width = max([2, *sizes.astype(int)])
-    narrow = Codec(width, codec.resolution, codec.coding)
+    narrow = Engine(width, codec.resolution, codec.coding)
     ends = np.cumsum(sizes).astype(int)
     distributions = []
-    for ids, kept_logits, mass in zip(
-        np.split(token_ids.astype(np.uint32), ends),
-        np.split(logits, ends),
+    for chosen, mass in zip(
+        np.split(tails.reshape(2, -1), ends, axis=1),
         masses.tolist(),
         strict=False,  # an empty part follows the last row's
     ):
+        ids, values = chosen[:, chosen[0].argsort()]
         row = np.full(width, -np.inf)
-        row[: ids.size] = kept_logits
-        q = narrow.quantize(row, TopK(width), temperature)
+        row[: ids.size] = values
+        q = narrow.quantize(row, TopK(width), temperature, mass=False)
         distributions.append(
-            SparseDistribution._from_core(
-                frozen(ids[q.token_ids]), q.counts, codec, mass
+            as_distribution(
+                frozen(ids.astype(np.uint32)[q.token_ids]),
+                q.counts,
+                codec.vocab_size,
+                codec.resolution,
+                mass,
             )
         )
     return distributions
+
+
+def _select(
+    rows: torch.Tensor, keep: Keep, temperature: float
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return rows in descending order, their tokens, which are kept, dropped masses.
+
+    The sort is stable, so that equal logits are in the order of their ids.
+    """
+    logits, token_ids = rows.sort(dim=-1, descending=True, stable=True)
+    terms = _terms(logits, temperature)
+    unmasked = (logits > -torch.inf).sum(-1)
+    kind, value = rule(keep if temperature else TopK(1))
+    count = count_kept(kind, value, terms, unmasked)
+    ranks = torch.arange(rows.shape[-1], device=rows.device)
+    kept = ranks < count[:, None]
+    dropped = terms.masked_fill(kept, 0).sum(-1) / terms.sum(-1)
+    return logits, token_ids, kept, dropped
 
 
 def _terms(rows: torch.Tensor, temperature: float) -> torch.Tensor:
@@ -258,45 +253,6 @@ def _terms(rows: torch.Tensor, temperature: float) -> torch.Tensor:
     scale = min(1 / temperature, sys.float_info.max)  # so that 0 * scale is 0
     x = rows.double()
     return ((x - x.amax(-1, keepdim=True)) * scale).exp()
-
-
-def _select(rows: torch.Tensor, terms: torch.Tensor, keep: Keep) -> torch.Tensor:
-    """Return which tokens a rule keeps, bool, of the shape of `rows`.
-
-    The rules are the core's, as ``sparsify.c`` has them.
-    """
-    kind, value = keep._kind, keep._value
-    if kind == Kind.TOP_K:
-        return _top_k(rows, min(int(value), rows.shape[-1]))
-    if kind == Kind.TOP_P and value < 1:
-        return _top_p(rows, terms, value)
-    level: torch.Tensor | float = 0.0
-    if kind == Kind.THRESHOLD:
-        level = value * terms.sum(-1, keepdim=True)
-    elif kind == Kind.MIN_P:
-        level = value
-    kept = (terms >= level) & (terms > 0)
-    return kept.scatter_(-1, rows.argmax(-1, keepdim=True), True)
-
-
-def _top_k(rows: torch.Tensor, k: int) -> torch.Tensor:
-    """Keep all above the k-th value, and of its equals the lowest ids."""
-    last = rows.topk(k, dim=-1).values[..., -1:]
-    above = rows > last
-    equal = rows == last
-    places = k - above.sum(-1, keepdim=True)
-    kept = above | (equal & (equal.cumsum(-1, dtype=torch.int32) <= places))
-    return kept & (rows > -torch.inf)
-
-
-def _top_p(rows: torch.Tensor, terms: torch.Tensor, p: float) -> torch.Tensor:
-    order = rows.argsort(dim=-1, descending=True, stable=True)
-    mass = terms.gather(-1, order).cumsum(-1)
-    short = mass < p * terms.sum(-1, keepdim=True)
-    # Those that fall short of p, and the one after them.
-    ranks = torch.arange(rows.shape[-1], device=rows.device)
-    chosen = ranks <= short.sum(-1, keepdim=True)
-    return torch.zeros_like(chosen).scatter_(-1, order, chosen) & (rows > -torch.inf)
 
 
 def to_dense(
@@ -360,7 +316,8 @@ def to_dense(
 def verify(
     round_: Round,
     target_logits: torch.Tensor,
-    temperature: float = 1.0,
+    *,
+    temperature: float,
     generator: torch.Generator | None = None,
 ) -> Verdict:
     """Accept a prefix of the drafted tokens and draw the next token.
@@ -411,9 +368,10 @@ def verify(
     >>> verify(Round([q], [2]), logits, temperature=0)
     Verdict(accepted=1, token=1)
     >>> seeded = torch.Generator().manual_seed(0)
-    >>> verify(Round([q], [0]), logits, generator=seeded)
+    >>> verify(Round([q], [0]), logits, temperature=1.0, generator=seeded)
     Verdict(accepted=0, token=2)
     """
+    checks.instance("round_", round_, Round, "a Round")
     rows = _values("target_logits", target_logits)
     length = len(round_)
     expected = (length + 1, round_.distributions[0].vocab_size)
@@ -422,7 +380,7 @@ def verify(
             f"target_logits must have shape {list(expected)} (a row for each drafted "
             f"token and one for the token after), got {list(rows.shape)}"
         )
-    terms = _terms(rows, _check_temperature(temperature))
+    terms = _terms(rows, checks.temperature(temperature))
     drafted = torch.tensor(round_.tokens, device=rows.device)
     moved = torch.cat(
         [
@@ -436,7 +394,7 @@ def verify(
     )
     _check_maxima("target_logits", maxima, (length + 1,))
     uniforms = _uniforms(length + 1, generator)
-    *_, positions = round_._arrays
+    *_, positions = as_arrays(round_)
     accepted = 0
     while accepted < length and _accepts(
         round_.distributions[accepted],

@@ -1,0 +1,90 @@
+"""The choice of a backend.
+
+A backend is a module with a class ``Core`` (see `sqs_codec._backend.core`). Two
+exist, ``native`` (the C core) and ``numba``; `core_class` picks one by a stated
+policy:
+
+1. ``SQS_BACKEND=native`` or ``SQS_BACKEND=numba`` decides, if set.
+2. Otherwise the C core, if this installation was built with it. A C core that
+   is there but fails to load is an error, never a reason to fall back.
+3. Otherwise Numba, if it is installed.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+from typing import TYPE_CHECKING
+
+from sqs_codec._backend.core import frozen
+
+if TYPE_CHECKING:
+    from sqs_codec._backend.core import Core
+
+__all__ = ["backend", "core_class", "frozen", "isa"]
+
+WITH_NATIVE = "pip install --force-reinstall --no-deps ."
+WITH_NUMBA = "pip install numba"
+NO_BACKEND = f"""\
+sqs_codec has nothing to run on: it was installed without its C core, and Numba is \
+missing. Either command mends it:
+    {WITH_NATIVE}   (in the source tree, with a C compiler)
+    {WITH_NUMBA}"""
+
+
+def _choose() -> str:
+    name = os.environ.get("SQS_BACKEND", "")
+    if name not in ("", "native", "numba"):
+        raise ImportError(f"SQS_BACKEND must be 'native' or 'numba', not {name!r}")
+    native = importlib.util.find_spec("sqs_codec._backend._sqs") is not None
+    numba = importlib.util.find_spec("numba") is not None
+    if name == "native" and not native:
+        raise ImportError(
+            "SQS_BACKEND=native, but this installation was built without the C core; "
+            f"in the source tree, with a C compiler: {WITH_NATIVE}"
+        )
+    if name == "numba" and not numba:
+        raise ImportError(f"SQS_BACKEND=numba, but Numba is missing: {WITH_NUMBA}")
+    if not name and not native and not numba:
+        raise ImportError(NO_BACKEND)
+    name = name or ("native" if native else "numba")
+    if name == "native":
+        importlib.import_module("sqs_codec._backend.native")  # if broken, say so now
+    return name
+
+
+_NAME = _choose()
+
+
+def backend() -> str:
+    """Return what does the work: ``"native"`` (the C core) or ``"numba"``.
+
+    The environment variable ``SQS_BACKEND`` chooses, before the first import.
+    """
+    return _NAME
+
+
+def isa() -> str | None:
+    """Return the instruction set that the C core's passes over rows use.
+
+    ``"scalar"``, ``"avx2"``, ``"avx512"`` or ``"neon"``: the fastest that the
+    machine has, or what the environment variable ``SQS_ISA`` chooses, before the
+    first import. All give the same results. None if Numba does the work.
+    """
+    if _NAME != "native":
+        return None
+    from sqs_codec._backend.native import isa_name
+
+    return isa_name()
+
+
+def core_class() -> type[Core]:
+    """Return the chosen backend's ``Core``."""
+    if _NAME == "native":
+        from sqs_codec._backend.native import Core as NativeCore
+
+        return NativeCore
+    from sqs_codec._backend.numba import Core as NumbaCore
+
+    return NumbaCore

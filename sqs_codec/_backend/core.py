@@ -1,0 +1,122 @@
+"""What a backend provides: the seam between Python and the code that does the work."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Ids = NDArray[np.uint32]
+
+__all__ = ["Core", "frozen"]
+
+
+class Core(Protocol):
+    """What a backend provides for one codec.
+
+    The caller has checked the type, shape and range of every argument. What only
+    the work itself can find is answered with a `sqs_codec._errors.Status`. Arrays
+    that go in are C-contiguous; arrays that come out are new. The arrays of a
+    distribution come out `frozen`.
+
+    A keep rule is a `sqs_codec._keep.Kind` and the rule's parameter. An unknown
+    kind is a ValueError.
+    """
+
+    def __init__(self, vocab_size: int, resolution: int, coding: int) -> None: ...
+
+    def quantize_logits(
+        self,
+        logits: NDArray[Any],
+        temperature: float,
+        kind: int,
+        value: float,
+        mass: bool,
+    ) -> tuple[int, int, list[tuple[Ids, Ids]], list[float]]:
+        """Return status, rows done, their (ids, counts) pairs and dropped masses.
+
+        The logits are rows [B, V], or one row [V], of float16, float32 or float64,
+        or of uint16, which holds bfloat16. The values of a row are contiguous; the
+        stride between rows is any number of values that is not negative. If the
+        status is not OK, the row after those done is to blame, and the lists hold
+        nothing of use. The list of masses is empty unless `mass` is true.
+        """
+
+    def encode_logits(
+        self, logits: NDArray[Any], temperature: float, kind: int, value: float
+    ) -> tuple[int, int, list[bytes]]:
+        """Return status, rows done and their packets.
+
+        The same packets as `encode` of `quantize_logits`. The status may be
+        LARGE_SUPPORT.
+        """
+
+    def quantize_probs(
+        self, probs: NDArray[np.floating], kind: int, value: float
+    ) -> tuple[int, Ids, Ids, float]:
+        """Return status (of the row [V]), token ids, counts and dropped mass."""
+
+    def bits(self, ids: Ids, counts: Ids) -> int:
+        """Return the bits of a distribution that the coding can hold."""
+
+    def encode(self, ids: Ids, counts: Ids) -> bytes:
+        """Return the packet of a distribution that the coding can hold."""
+
+    def decode(self, packet: bytes, most: int) -> tuple[int, Ids, Ids]:
+        """Return status (of the packet), token ids and counts.
+
+        The status is NO_SPACE if the packet has more than `most` survivors.
+        """
+
+    def encode_round(
+        self,
+        ids: Ids,
+        counts: Ids,
+        survivors: Ids,
+        positions: Ids,
+        memory: Ids | None,
+    ) -> bytes:
+        """Return the packet of distributions given one after the other.
+
+        A memory, `MEMORY_WORDS` numbers that are 0 to begin with, is updated.
+        """
+
+    def decode_round(
+        self, packet: bytes, memory: Ids | None, most: int
+    ) -> tuple[int, Ids, Ids, Ids, Ids]:
+        """Return status (of the packet), and what `encode_round` takes.
+
+        A memory is updated if the status is OK; otherwise the arrays are empty. The
+        status is NO_SPACE if the round has more than `most` survivors in all.
+        """
+
+    def encode_tokens(self, tokens: Ids, counts: Ids) -> bytes:
+        """Return the packet of drafted tokens and their counts."""
+
+    def decode_tokens(self, packet: bytes) -> tuple[int, Ids, Ids]:
+        """Return status (of the packet), tokens and counts."""
+
+    def verify(
+        self,
+        ids: Ids,
+        counts: Ids,
+        survivors: Ids,
+        positions: Ids,
+        target: NDArray[np.floating],
+        draws: NDArray[np.float64],
+    ) -> tuple[int, int, int, int]:
+        """Return status, rows checked, accepted tokens and the next token.
+
+        Takes a round of L distributions as `encode_round` does, rows [L+1, V] of
+        float32 or float64 laid out as in `quantize_logits`, and L+1 numbers from
+        [0, 1). The resolution of each distribution is the sum of its counts,
+        whatever the codec's.
+        """
+
+
+def frozen(array: Ids) -> Ids:
+    """Return a copy that can't be made writeable, as it is a view of bytes."""
+    return np.frombuffer(array.tobytes(), np.uint32)

@@ -1,0 +1,149 @@
+"""Checks of arguments.
+
+Each takes the argument's name and value, and returns the value in the one form
+that the rest of the package expects. What doesn't fit is a TypeError or
+ValueError that says what was expected and what came.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+FLOATS = tuple(map(np.dtype, (np.float32, np.float16, np.float64)))
+
+
+def instance(name: str, value: object, kind: type, expected: str) -> None:
+    """Check the class of a value; `expected` describes it."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{name} must be {expected}, got {type(value).__name__}")
+
+
+def generator(value: object) -> None:
+    """Check that a value draws random numbers."""
+    instance("rng", value, np.random.Generator, "a numpy.random.Generator")
+
+
+def integer(name: str, value: int) -> int:
+    """Return a Python integer, which can't wrap."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, got {value!r}") from None
+
+
+def in_range(name: str, value: int, least: int, most: int | None = None) -> int:
+    """Return an integer that is in [least, most], or at least `least`."""
+    number = integer(name, value)
+    if number < least or (most is not None and number > most):
+        wanted = f"at least {least}" if most is None else f"in [{least}, {most}]"
+        raise ValueError(f"{name} must be {wanted}, got {number}")
+    return number
+
+
+def integers(name: str, values: Sequence[int]) -> list[int]:
+    """Return a list of Python integers."""
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise TypeError(f"{name} must be a sequence of integers, got {values!r}")
+    return [integer(f"{name}[{i}]", value) for i, value in enumerate(values)]
+
+
+def finite(name: str, value: float, least: float, most: float) -> float:
+    """Return a finite float that is in [least, most]; either may be infinite."""
+    number = _number(name, value)
+    if not (math.isfinite(number) and least <= number <= most):
+        bounds = f" and in [{least:g}, {most:g}]" if math.isfinite(least) else ""
+        bounds = bounds or (f" and at most {most:g}" if math.isfinite(most) else "")
+        raise ValueError(f"{name} must be finite{bounds}, got {number}")
+    return number
+
+
+def temperature(value: float) -> float:
+    """Return a temperature as a float."""
+    number = _number("temperature", value)
+    if not 0 <= number < math.inf:
+        raise ValueError(f"temperature must be finite and at least 0, got {number}")
+    return number
+
+
+def _number(name: str, value: float) -> float:
+    if isinstance(value, str):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be a number, got {value!r}") from None
+
+
+def packet(data: bytes) -> bytes:
+    """Return the bytes of anything that holds some."""
+    return memoryview(data).tobytes()
+
+
+def uint32(name: str, values: ArrayLike) -> NDArray[np.uint32]:
+    """Copy integers to a new uint32 [k]."""
+    array = np.asarray(values)
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"{name} must be integers, got {array.dtype}")
+    if array.ndim != 1:
+        raise ValueError(f"{name} must have one dimension, got shape {array.shape}")
+    if array.size and not 0 <= int(array.min()) <= int(array.max()) < 1 << 32:
+        raise ValueError(f"{name} must fit 32 bits without sign")
+    return array.astype(np.uint32)
+
+
+def row(name: str, values: ArrayLike, vocab_size: int) -> NDArray[np.floating]:
+    """Return a contiguous row [V] of floats, the same array if it is one."""
+    array = _floats(name, values)
+    if array.shape != (vocab_size,):
+        raise ValueError(f"{name} must have shape ({vocab_size},), got {array.shape}")
+    return _contiguous(array)
+
+
+def rows(name: str, values: ArrayLike, vocab_size: int) -> NDArray[np.floating]:
+    """Return rows [B, V] of floats that cores take."""
+    array = _floats(name, values)
+    if array.ndim != 2 or array.shape[1] != vocab_size:
+        raise ValueError(f"{name} must have shape (B, {vocab_size}), got {array.shape}")
+    return contiguous_rows(array)
+
+
+def contiguous_rows(array: NDArray[Any]) -> NDArray[Any]:
+    """Return rows [B, V] that cores take, without a copy if these are."""
+    if len(array) == 1:  # NumPy gives one row any stride, a negative one too
+        return _contiguous(array[0])[None]
+    between, within = array.strides
+    steps, rest = divmod(between, array.itemsize)
+    if within == array.itemsize and steps >= 0 and not rest and array.flags.aligned:
+        return array
+    return np.require(array, requirements=["C_CONTIGUOUS", "ALIGNED"])
+
+
+def _contiguous(array: NDArray[Any]) -> NDArray[Any]:
+    """Return a row [V] that cores take, the same array if it is one."""
+    if array.strides[0] == array.itemsize and array.flags.aligned:
+        return array
+    return np.require(array, requirements=["C_CONTIGUOUS", "ALIGNED"])
+
+
+def _floats(name: str, values: ArrayLike) -> NDArray[np.floating]:
+    """Return an array of floats in the machine's byte order."""
+    array = np.asarray(values)
+    if array.dtype in FLOATS:
+        return array
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
+    if array.dtype not in FLOATS:
+        raise TypeError(
+            f"{name} must be float16, float32 or float64, got {array.dtype}"
+        )
+    return array

@@ -1,0 +1,355 @@
+"""What a codec codes: distributions, rounds of them, and drafted tokens alone."""
+
+from __future__ import annotations
+
+import operator
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sqs_codec import _checks as checks
+from sqs_codec._backend.core import frozen
+from sqs_codec._format import MAX_RESOLUTION, MAX_ROUND, MAX_VOCAB, MIN_VOCAB
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+    from sqs_codec._backend.core import Ids
+
+    RoundArrays = tuple[Ids, Ids, Ids, Ids]
+
+__all__ = ["DraftedTokens", "Round", "SparseDistribution"]
+
+
+class SparseDistribution:
+    """A distribution on the tokens of a vocabulary, as integer counts.
+
+    The probability of token ``token_ids[i]`` is ``counts[i] / resolution``;
+    every other token has probability 0. Immutable.
+
+    Parameters
+    ----------
+    token_ids : array_like of int [k]
+        Strictly ascending, below `vocab_size`.
+    counts : array_like of int [k]
+        All at least 1. Their sum is the resolution, at most 65 536.
+    vocab_size : int
+    dropped_mass : float, optional
+        The probability of the tokens that the keep rule dropped. It is not sent,
+        so it is None after decoding, and it plays no part in ``==``.
+
+    Examples
+    --------
+    >>> q = SparseDistribution([2, 7], [3, 1], vocab_size=10)
+    >>> q.probs
+    array([0.75, 0.25])
+    >>> q.prob(7), q.prob(3)
+    (0.25, 0.0)
+    """
+
+    __slots__ = ("_counts", "_dropped_mass", "_resolution", "_token_ids", "_vocab_size")
+
+    _token_ids: Ids
+    _counts: Ids
+    _vocab_size: int
+    _resolution: int
+    _dropped_mass: float | None
+
+    def __init__(
+        self,
+        token_ids: ArrayLike,
+        counts: ArrayLike,
+        vocab_size: int,
+        dropped_mass: float | None = None,
+    ) -> None:
+        ids = checks.uint32("token_ids", token_ids)
+        occupancy = checks.uint32("counts", counts)
+        vocab_size = checks.in_range("vocab_size", vocab_size, MIN_VOCAB, MAX_VOCAB)
+        if ids.size != occupancy.size or ids.size == 0:
+            raise ValueError(
+                "expected as many token_ids as counts and at least one, "
+                f"got {ids.size} and {occupancy.size}"
+            )
+        if np.any(ids[1:] <= ids[:-1]):
+            raise ValueError("token_ids must be strictly ascending")
+        if ids[-1] >= vocab_size:
+            raise ValueError(
+                f"token id {ids[-1]} lies outside the vocabulary of {vocab_size}"
+            )
+        if not occupancy.all():
+            raise ValueError("counts must all be at least 1")
+        resolution = int(occupancy.sum(dtype=np.uint64))
+        if resolution > MAX_RESOLUTION:
+            raise ValueError(
+                f"counts must sum to at most {MAX_RESOLUTION}, got {resolution}"
+            )
+        if dropped_mass is not None:
+            dropped_mass = checks.finite("dropped_mass", dropped_mass, 0, 1)
+        self._token_ids = frozen(ids)
+        self._counts = frozen(occupancy)
+        self._vocab_size = vocab_size
+        self._resolution = resolution
+        self._dropped_mass = dropped_mass
+
+    @property
+    def token_ids(self) -> NDArray[np.uint32]:
+        """The support, uint32 [k], ascending, read-only."""
+        return self._token_ids
+
+    @property
+    def counts(self) -> NDArray[np.uint32]:
+        """Counts of the tokens in the support, uint32 [k], read-only."""
+        return self._counts
+
+    @property
+    def vocab_size(self) -> int:
+        """How many tokens the vocabulary has."""
+        return self._vocab_size
+
+    @property
+    def resolution(self) -> int:
+        """The sum of the counts."""
+        return self._resolution
+
+    @property
+    def dropped_mass(self) -> float | None:
+        """The probability of the tokens dropped; None if it isn't known."""
+        return self._dropped_mass
+
+    @property
+    def probs(self) -> NDArray[np.float64]:
+        """Probabilities of the tokens in the support, float64 [k]."""
+        return self._counts / np.float64(self._resolution)
+
+    def prob(self, token: int) -> float:
+        """Return the probability of a token; ValueError outside the vocabulary."""
+        position = self._position(token)
+        if position is None:
+            return 0.0
+        return int(self._counts[position]) / self._resolution
+
+    def _position(self, token: int) -> int | None:
+        """Return where the support holds a token; ValueError as `prob`."""
+        token = operator.index(token)
+        if not 0 <= token < self._vocab_size:
+            raise ValueError(
+                f"token {token} lies outside the vocabulary of {self._vocab_size}"
+            )
+        position = bisect_left(self._token_ids, token)  # of few, faster than numpy's
+        if position < self._token_ids.size and self._token_ids[position] == token:
+            return position
+        return None
+
+    def sample(self, rng: np.random.Generator) -> int:
+        """Draw a token, with exactly the probabilities of the counts.
+
+        Parameters
+        ----------
+        rng : numpy.random.Generator
+            Asked for one integer in [0, resolution). It has to be independent
+            of the one that `verify` is given: two generators of one seed aren't.
+        """
+        at = rng.integers(self._resolution)
+        return int(self._token_ids[self._counts.cumsum().searchsorted(at, "right")])
+
+    def to_dense(self, dtype: DTypeLike = np.float32) -> NDArray[Any]:
+        """Return the probabilities of the whole vocabulary, float [vocab_size]."""
+        dense = np.zeros(self._vocab_size, dtype)
+        if dense.dtype.kind != "f":
+            raise TypeError(f"dtype must be a floating-point type, got {dense.dtype}")
+        dense[self._token_ids] = self.probs
+        return dense
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, SparseDistribution):
+            return NotImplemented
+        return (
+            self._vocab_size == other._vocab_size
+            and np.array_equal(self._token_ids, other._token_ids)
+            and np.array_equal(self._counts, other._counts)
+        )
+
+    def __hash__(self) -> int:
+        return hash(
+            (self._vocab_size, self._token_ids.tobytes(), self._counts.tobytes())
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return SparseDistribution, (
+            self._token_ids,
+            self._counts,
+            self._vocab_size,
+            self._dropped_mass,
+        )
+
+    def __repr__(self) -> str:
+        return (
+            f"<SparseDistribution of {self._token_ids.size} tokens, "
+            f"resolution {self._resolution}, vocabulary {self._vocab_size}>"
+        )
+
+
+@dataclass(frozen=True)
+class Round:
+    """Distributions in drafting order and the token drawn from each.
+
+    Parameters
+    ----------
+    distributions : sequence of SparseDistribution
+        1 to 256 of them, of one vocabulary.
+    tokens : sequence of int
+        ``tokens[i]`` is in the support of ``distributions[i]``.
+    """
+
+    distributions: tuple[SparseDistribution, ...]
+    tokens: tuple[int, ...]
+    _arrays: RoundArrays = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "distributions", tuple(self.distributions))
+        object.__setattr__(self, "tokens", tuple(map(operator.index, self.tokens)))
+        length = len(self.distributions)
+        if not 1 <= length <= MAX_ROUND or len(self.tokens) != length:
+            raise ValueError(
+                f"a round holds 1 to {MAX_ROUND} distributions and a token of each, "
+                f"got {length} distributions and {len(self.tokens)} tokens"
+            )
+        for i, q in enumerate(self.distributions):
+            checks.instance(
+                f"distributions[{i}]", q, SparseDistribution, "a SparseDistribution"
+            )
+        if len({q.vocab_size for q in self.distributions}) > 1:
+            raise ValueError("distributions must share one vocabulary")
+        positions = []
+        for i, (q, token) in enumerate(
+            zip(self.distributions, self.tokens, strict=True)
+        ):
+            position = q._position(token)
+            if position is None:
+                raise ValueError(
+                    f"tokens[{i}] = {token} is not in the support of its distribution"
+                )
+            positions.append(position)
+        arrays = (
+            _joined([q._token_ids for q in self.distributions]),
+            _joined([q._counts for q in self.distributions]),
+            np.array([q._counts.size for q in self.distributions], np.uint32),
+            np.array(positions, np.uint32),
+        )
+        object.__setattr__(self, "_arrays", arrays)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Round, (self.distributions, self.tokens)
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+
+@dataclass(frozen=True)
+class DraftedTokens:
+    """Drafted tokens and their counts, without their distributions.
+
+    Parameters
+    ----------
+    tokens, counts : sequence of int
+        1 to 256 of each. The probability with which ``tokens[i]`` was drawn is
+        ``counts[i] / resolution``.
+    resolution : int
+        That of all the distributions.
+    """
+
+    tokens: tuple[int, ...]
+    counts: tuple[int, ...]
+    resolution: int
+
+    def __post_init__(self) -> None:
+        tokens = checks.integers("tokens", self.tokens)
+        counts = checks.integers("counts", self.counts)
+        resolution = checks.in_range("resolution", self.resolution, 1, MAX_RESOLUTION)
+        if not 1 <= len(tokens) <= MAX_ROUND or len(counts) != len(tokens):
+            raise ValueError(
+                f"expected 1 to {MAX_ROUND} tokens and a count of each, "
+                f"got {len(tokens)} tokens and {len(counts)} counts"
+            )
+        for i, count in enumerate(counts):
+            if not 1 <= count <= resolution:
+                raise ValueError(f"counts[{i}] = {count} is not in [1, {resolution}]")
+        object.__setattr__(self, "tokens", tuple(tokens))
+        object.__setattr__(self, "counts", tuple(counts))
+        object.__setattr__(self, "resolution", resolution)
+
+    @property
+    def probs(self) -> NDArray[np.float64]:
+        """Probabilities with which the tokens were drawn, float64 [L]."""
+        return np.array(self.counts) / np.float64(self.resolution)
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+
+# For the other modules of the package: between values and the arrays of a core.
+
+
+def as_distribution(
+    token_ids: Ids,
+    counts: Ids,
+    vocab_size: int,
+    resolution: int,
+    dropped_mass: float | None = None,
+) -> SparseDistribution:
+    """Return the distribution of frozen arrays that a core vouches for."""
+    q = SparseDistribution.__new__(SparseDistribution)
+    q._token_ids = token_ids
+    q._counts = counts
+    q._vocab_size = vocab_size
+    q._resolution = resolution
+    q._dropped_mass = dropped_mass
+    return q
+
+
+def as_round(arrays: RoundArrays, vocab_size: int, resolution: int) -> Round:
+    """Return the round of arrays that a core vouches for."""
+    ids, counts, survivors, positions = arrays
+    distributions, tokens = [], []
+    start = 0
+    for n, position in zip(survivors.tolist(), positions.tolist(), strict=True):
+        part = slice(start, start + n)
+        distributions.append(
+            as_distribution(ids[part], counts[part], vocab_size, resolution)
+        )
+        tokens.append(int(ids[start + position]))
+        start += n
+    round_ = Round.__new__(Round)
+    object.__setattr__(round_, "distributions", tuple(distributions))
+    object.__setattr__(round_, "tokens", tuple(tokens))
+    object.__setattr__(round_, "_arrays", arrays)
+    return round_
+
+
+def make_round(
+    given: Round | Sequence[SparseDistribution], tokens: Sequence[int] | None
+) -> Round:
+    """Return a round that may be given as distributions and tokens."""
+    if isinstance(given, Round) == (tokens is not None):
+        raise TypeError("expected distributions and tokens, or a Round alone")
+    if isinstance(given, Round):
+        return given
+    assert tokens is not None
+    return Round(tuple(given), tuple(tokens))
+
+
+def as_arrays(round_: Round) -> RoundArrays:
+    """Return a round as cores take it.
+
+    Token ids and counts of all distributions, one after the other; the size of
+    each support; and the position of each drafted token in its support.
+    """
+    return round_._arrays
+
+
+def _joined(arrays: Sequence[Ids]) -> Ids:
+    """Return one array of all; np.concatenate takes three times as long."""
+    return np.frombuffer(b"".join([array.data for array in arrays]), np.uint32)

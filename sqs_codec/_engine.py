@@ -1,0 +1,221 @@
+"""What the codec, the drafter, the streams and the torch adapter share.
+
+Internal: no argument has a default that hides a choice, and only what comes from
+the user unseen is checked. `Codec` documents what these calls mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sqs_codec import _checks as checks
+from sqs_codec._backend import core_class
+from sqs_codec._distribution import (
+    Round,
+    SparseDistribution,
+    as_arrays,
+    as_distribution,
+    as_round,
+)
+from sqs_codec._errors import Status, packet_error, row_error
+from sqs_codec._format import (
+    MAX_ENTROPY_SURVIVORS,
+    MAX_ENUMERATIVE_SQUARES,
+    MAX_ENUMERATIVE_SUPPORT,
+    MAX_SURVIVORS,
+    Coding,
+)
+from sqs_codec._keep import Keep, rule
+from sqs_codec._threads import share
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    from sqs_codec._backend.core import Core, Ids
+
+__all__ = ["Engine"]
+
+
+class Engine:
+    """A core, with the values of this package going in and coming out.
+
+    Parameters
+    ----------
+    vocab_size, resolution, coding
+        As `Codec` has checked them.
+    """
+
+    __slots__ = ("coding", "core", "max_support", "resolution", "vocab_size")
+
+    def __init__(self, vocab_size: int, resolution: int, coding: str) -> None:
+        self.vocab_size = vocab_size
+        self.resolution = resolution
+        self.coding = coding
+        self.max_support = min(vocab_size, resolution)
+        if coding == "enumerative":
+            self.max_support = min(self.max_support, MAX_ENUMERATIVE_SUPPORT)
+        self.core: Core = core_class()(vocab_size, resolution, Coding[coding.upper()])
+
+    # Rows of logits
+
+    def quantize(
+        self, logits: ArrayLike, keep: Keep, temperature: float, *, mass: bool
+    ) -> SparseDistribution:
+        """Return what `Codec.quantize` does; without dropped mass unless `mass`."""
+        row = checks.row("logits", logits, self.vocab_size)
+        temperature = checks.temperature(temperature)
+        status, _, pairs, masses = self.core.quantize_logits(
+            row, temperature, *rule(keep), mass
+        )
+        if status:
+            raise self._row_error("logits", row, status)
+        ids, counts = pairs[0]
+        return as_distribution(
+            ids, counts, self.vocab_size, self.resolution, masses[0] if mass else None
+        )
+
+    def encode_logits(self, logits: ArrayLike, keep: Keep, temperature: float) -> bytes:
+        """Return what `Codec.encode_logits` does."""
+        row = checks.row("logits", logits, self.vocab_size)
+        temperature = checks.temperature(temperature)
+        status, _, packets = self.core.encode_logits(row, temperature, *rule(keep))
+        if status:
+            raise self._row_error("logits", row, status)
+        return packets[0]
+
+    def quantize_rows(
+        self,
+        rows: NDArray[Any],
+        shape: Sequence[int],
+        keep: Keep,
+        temperature: float,
+        threads: int,
+    ) -> list[SparseDistribution]:
+        """Return the distributions of rows [B, V] that cores take.
+
+        An error names the row by its index in `shape`, which the rows had before
+        they were put one after the other.
+        """
+        temperature = checks.temperature(temperature)
+        kind, value = rule(keep)
+        results = share(
+            lambda start, end: self.core.quantize_logits(
+                rows[start:end], temperature, kind, value, True
+            ),
+            len(rows),
+            threads,
+        )
+        self._check_done(
+            [(status, done) for status, done, _, _ in results], rows, shape
+        )
+        return [
+            as_distribution(ids, counts, self.vocab_size, self.resolution, mass)
+            for _, _, pairs, masses in results
+            for (ids, counts), mass in zip(pairs, masses, strict=True)
+        ]
+
+    def encode_rows(
+        self,
+        rows: NDArray[Any],
+        shape: Sequence[int],
+        keep: Keep,
+        temperature: float,
+        threads: int,
+    ) -> list[bytes]:
+        """Return the packets of rows, which `quantize_rows` describes."""
+        temperature = checks.temperature(temperature)
+        kind, value = rule(keep)
+        results = share(
+            lambda start, end: self.core.encode_logits(
+                rows[start:end], temperature, kind, value
+            ),
+            len(rows),
+            threads,
+        )
+        self._check_done([result[:2] for result in results], rows, shape)
+        return [packet for _, _, packets in results for packet in packets]
+
+    def _check_done(
+        self,
+        parts: Sequence[tuple[int, int]],
+        rows: NDArray[Any],
+        shape: Sequence[int],
+    ) -> None:
+        """Name the first bad row, given each part's status and rows done."""
+        before = 0
+        for status, done in parts:
+            before += done
+            if status:
+                index = [int(i) for i in np.unravel_index(before, shape)]
+                name = f"logits{index}" if shape else "logits"
+                raise self._row_error(name, rows[before], status)
+
+    def _row_error(self, name: str, row: NDArray[Any], status: int) -> ValueError:
+        if status == Status.LARGE_SUPPORT:
+            return ValueError(
+                f"{name}: coding {self.coding!r} holds at most {self.max_support} "
+                "tokens; keep fewer, lower the resolution or use 'entropy'"
+            )
+        return row_error(name, row, status)
+
+    # Distributions and rounds
+
+    def check(self, q: SparseDistribution) -> None:
+        """Check that packets of this codec can hold a distribution."""
+        if not isinstance(q, SparseDistribution):
+            raise TypeError(f"expected a SparseDistribution, got {type(q).__name__}")
+        if q.vocab_size != self.vocab_size or q.resolution != self.resolution:
+            raise ValueError(
+                f"expected vocabulary {self.vocab_size} and resolution "
+                f"{self.resolution}, got {q.vocab_size} and {q.resolution}"
+            )
+        if q.token_ids.size > self.max_support:
+            raise ValueError(
+                f"coding {self.coding!r} holds at most {self.max_support} tokens, got "
+                f"{q.token_ids.size}; keep fewer, lower the resolution or use 'entropy'"
+            )
+
+    def holds(self, sizes: Sequence[int]) -> bool:
+        """Say whether supports of these sizes may share a round."""
+        if self.coding == "entropy":
+            return sum(sizes) <= MAX_ENTROPY_SURVIVORS
+        squares = sum(k * k for k in sizes)
+        return self.coding != "enumerative" or squares <= MAX_ENUMERATIVE_SQUARES
+
+    def encode_round(self, round_: Round, memory: Ids | None) -> bytes:
+        """Return the packet of a round; a memory learns from it."""
+        for q in round_.distributions:
+            self.check(q)
+        sizes = [q.token_ids.size for q in round_.distributions]
+        if not self.holds(sizes):
+            raise ValueError(
+                f"too many tokens for one {self.coding!r} round: the sizes of its "
+                f"supports sum to {sum(sizes)}, their squares to "
+                f"{sum(k * k for k in sizes)}, and at most {MAX_ENTROPY_SURVIVORS} "
+                f"('entropy') and {MAX_ENUMERATIVE_SQUARES} ('enumerative') are "
+                "allowed; draft fewer tokens"
+            )
+        return self.core.encode_round(*as_arrays(round_), memory)
+
+    def decode_round(
+        self, packet: bytes, memory: Ids | None, max_survivors: int | None
+    ) -> Round:
+        """Return the round of a packet; a memory learns from it."""
+        most = survivors_limit(max_survivors)
+        status, *arrays = self.core.decode_round(packet, memory, most)
+        if status:
+            raise packet_error(status, len(packet), most)
+        ids, counts, survivors, positions = arrays
+        return as_round(
+            (ids, counts, survivors, positions), self.vocab_size, self.resolution
+        )
+
+
+def survivors_limit(max_survivors: int | None) -> int:
+    """Return what cores take as the receiver's limit on the survivors of a packet."""
+    if max_survivors is None:
+        return MAX_SURVIVORS
+    return min(checks.in_range("max_survivors", max_survivors, 1), MAX_SURVIVORS)
