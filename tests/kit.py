@@ -1,10 +1,13 @@
-"""Makers of inputs and checks of properties, for the tests that follow."""
+"""Makers of inputs and checks of properties, for all tests."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
+from hypothesis import strategies as st
 
 import sqs_codec as sqs
 from tests.reference import entropy
@@ -12,6 +15,10 @@ from tests.reference import sqs_reference as reference
 
 CODINGS = ["bitpack", "enumerative", "entropy"]
 RULES = {0: "top_k", 1: "threshold", 2: "top_p", 3: "min_p"}
+
+VOCABS = st.sampled_from([2, 3, 256, 257, 49152, 1 << 20]) | st.integers(2, 1 << 20)
+RESOLUTIONS = st.sampled_from([1, 2, 100, 1 << 16]) | st.integers(1, 1 << 16)
+SEEDS = st.integers(0, 2**32)
 
 
 def random_set(rng: np.random.Generator, n: int, k: int) -> np.ndarray:
@@ -46,6 +53,67 @@ def likely_distribution(
     counts = np.floor(resolution * weights / weights.sum()).astype(np.int64)
     counts[weights.argmax()] += resolution - counts.sum()
     return sqs.SparseDistribution(ids[counts > 0], counts[counts > 0], vocab_size)
+
+
+Make = Callable[[np.random.Generator, int, int, int], sqs.SparseDistribution]
+MAKERS: tuple[Make, Make] = (random_distribution, likely_distribution)
+
+
+def any_distribution(
+    rng: np.random.Generator,
+    codec: sqs.Codec,
+    most: int = 40,
+    makers: Sequence[Make] = MAKERS,
+) -> sqs.SparseDistribution:
+    """Return a distribution of at most so many tokens that a codec can hold."""
+    k = int(rng.integers(1, min(most, codec.max_support) + 1))
+    make = makers[rng.integers(len(makers))]
+    return make(rng, codec.vocab_size, codec.resolution, k)
+
+
+def any_round(
+    rng: np.random.Generator,
+    codec: sqs.Codec,
+    length: int | None = None,
+    makers: Sequence[Make] = MAKERS,
+) -> sqs.Round:
+    """Return a round, of one to three distributions unless the length is given."""
+    drafted = [
+        any_distribution(rng, codec, makers=makers)
+        for _ in range(length or rng.integers(1, 4))
+    ]
+    return sqs.Round(drafted, [q.sample(rng) for q in drafted])
+
+
+def any_tokens(
+    rng: np.random.Generator, codec: sqs.Codec, length: int | None = None
+) -> sqs.DraftedTokens:
+    """Return drafted tokens, low ids more often, one to five unless told."""
+    length = length or int(rng.integers(1, 6))
+    return sqs.DraftedTokens(
+        (codec.vocab_size * rng.random(length) ** 4).astype(int),
+        rng.integers(1, codec.resolution + 1, length),
+        codec.resolution,
+    )
+
+
+@st.composite
+def codecs(draw: Any, codings: Sequence[str] = CODINGS) -> sqs.Codec:
+    """Draw a codec."""
+    return sqs.Codec(draw(VOCABS), draw(RESOLUTIONS), draw(st.sampled_from(codings)))
+
+
+@st.composite
+def codecs_and_distributions(
+    draw: Any, coding: str
+) -> tuple[sqs.Codec, sqs.SparseDistribution]:
+    """Draw a codec and a distribution that it can hold, of any size."""
+    codec = draw(codecs([coding]))
+    most = codec.max_support
+    k = draw(st.just(most) | st.integers(1, most) | st.integers(1, min(64, most)))
+    make = draw(st.sampled_from(MAKERS))
+    rng = np.random.default_rng(draw(SEEDS))
+    return codec, make(rng, codec.vocab_size, codec.resolution, k)
 
 
 def permuted(
@@ -98,7 +166,7 @@ def random_keep(rng: np.random.Generator) -> sqs.Keep:
 class Draws(np.random.Generator):
     """Stands in for the edge's generator: hands out the integers it was given."""
 
-    def __init__(self, numbers: list[int]) -> None:
+    def __init__(self, numbers: Sequence[int]) -> None:
         super().__init__(np.random.PCG64(0))
         self.numbers = list(numbers)
 
@@ -106,6 +174,20 @@ class Draws(np.random.Generator):
         """Return the next one."""
         assert self.numbers[0] < high
         return self.numbers.pop(0)
+
+
+class Script(np.random.Generator):
+    """Stands in for the cloud's: hands out the numbers it was given, then zeros."""
+
+    def __init__(self, numbers: Sequence[float]) -> None:
+        super().__init__(np.random.PCG64(0))
+        self.numbers = list(numbers)
+
+    def random(self, size: int) -> np.ndarray:  # type: ignore[override]  # as above
+        """Return the next ones."""
+        taken = self.numbers[:size]
+        del self.numbers[:size]
+        return np.array(taken + [0.0] * (size - len(taken)))
 
 
 def mutate(rng: np.random.Generator, packet: bytes) -> bytes:
@@ -143,19 +225,15 @@ def check_round_trip(codec: sqs.Codec, q: sqs.SparseDistribution) -> bytes:
     return data
 
 
-def wire_resolution(codec: sqs.Codec) -> int:
-    """Return the resolution as the reference takes it: 0 if it is sent along."""
-    resolution = codec.resolution
-    return 0 if isinstance(resolution, sqs.Resolution) else resolution
-
-
 def entropy_bits(codec: sqs.Codec, q: sqs.SparseDistribution) -> float:
     """Return what the entropy coding spends on a packet, by the reference."""
     coder = entropy.Writer()
+    ids, counts, _ = as_lists(q)
+    memory = entropy.Memory()
     entropy.code_distribution(
-        coder, q.vocab_size, wire_resolution(codec), entropy.Memory(), *as_lists(q)[:2]
+        coder, codec.vocab_size, codec.resolution, memory, ids, counts
     )
-    return 56 + 8 * coder.shifts - math.log2(coder.range)
+    return coder.bits()
 
 
 def enumerative_bits(q: sqs.SparseDistribution) -> float:
@@ -166,22 +244,11 @@ def enumerative_bits(q: sqs.SparseDistribution) -> float:
 
 
 def reference_quantize(
-    row: np.ndarray,
-    keep: sqs.Keep,
-    temperature: float,
-    codec: sqs.Codec,
-    bits_per_tv: float | None = None,
+    row: np.ndarray, keep: sqs.Keep, temperature: float, codec: sqs.Codec
 ) -> tuple[list[int], list[int], float]:
     """Ask the reference for (ids, counts, dropped mass)."""
-    rule = codec.resolution
     return reference.quantize_logits(
-        row,
-        temperature,
-        RULES[keep._kind],
-        keep._value,
-        wire_resolution(codec),
-        rule.error if isinstance(rule, sqs.Resolution) else None,
-        bits_per_tv or 0.0,
+        row, temperature, RULES[keep._kind], keep._value, codec.resolution
     )
 
 

@@ -9,10 +9,11 @@ import pytest
 import sqs_codec as sqs
 from tests.kit import (
     CODINGS,
-    likely_distribution,
+    any_distribution,
+    any_round,
+    any_tokens,
     mutate,
     random_distribution,
-    wire_resolution,
 )
 
 pytestmark = pytest.mark.usefixtures("backend")
@@ -20,63 +21,21 @@ pytestmark = pytest.mark.usefixtures("backend")
 PACKETS = 100_000
 
 
-def any_resolution(codec, rng):
-    return wire_resolution(codec) or 1 << int(rng.integers(17))
-
-
-def any_distribution(codec, rng):
-    resolution = any_resolution(codec, rng)
-    k = int(rng.integers(1, min(16, codec.max_support, resolution) + 1))
-    make = [random_distribution, likely_distribution][rng.integers(2)]
-    return make(rng, codec.vocab_size, resolution, k)
-
-
-def any_round(codec, rng):
-    q = any_distribution(codec, rng)
-    return sqs.Round([q, q], [q.sample(rng), q.sample(rng)])
-
-
-def any_tokens(codec, rng):
-    length = int(rng.integers(1, 6))
-    resolutions = [any_resolution(codec, rng) for _ in range(length)]
-    counts = [int(rng.integers(1, most + 1)) for most in resolutions]
-    tokens = codec.vocab_size * rng.random(length) ** 4
-    return sqs.DraftedTokens(
-        tuple(tokens.astype(int).tolist()), tuple(counts), tuple(resolutions)
-    )
-
-
-def clone(end):
-    """Return a copy of one end of a stream that learns on its own."""
-    twin = copy.copy(end)
-    twin._memory = end._memory.copy()
-    return twin
-
-
 def ends(kind, codec, rng):
-    """Return three functions: one of `codec` and `rng`, to packet, from packet."""
+    """Return three functions: a maker, one to a packet, and one back."""
     if kind == "distribution":
         return any_distribution, codec.encode, codec.decode
     if kind == "tokens":
-        return (
-            any_tokens,
-            lambda d: codec.encode_tokens(d.tokens, d.counts, d.resolutions),
-            codec.decode_tokens,
-        )
+        return any_tokens, codec.encode_tokens, codec.decode_tokens
     if kind == "round":
-        return (
-            any_round,
-            lambda r: codec.encode_round(r.distributions, r.tokens),
-            codec.decode_round,
-        )
+        return any_round, codec.encode_round, codec.decode_round
     edge, cloud = sqs.StreamEncoder(codec), sqs.StreamDecoder(codec)
     for _ in range(4):
-        round_ = any_round(codec, rng)
-        cloud.decode_round(edge.encode_round(round_.distributions, round_.tokens))
+        cloud.decode_round(edge.encode_round(any_round(rng, codec)))
     return (
         any_round,
-        lambda r: clone(edge).encode_round(r.distributions, r.tokens),
-        lambda packet: clone(cloud).decode_round(packet),
+        lambda round_: copy.copy(edge).encode_round(round_),
+        lambda packet: copy.copy(cloud).decode_round(packet),
     )
 
 
@@ -93,10 +52,7 @@ def test_mutated_packets(coding):
     print(f"seed {seed}")
     rng = np.random.default_rng(seed)
     shapes = [(2, 1), (8, 10), (1000, 100), (49152, 100), (1 << 20, 1 << 16)]
-    kinds = KINDS[:3]
-    if coding == "entropy":
-        shapes += [(2, sqs.Resolution()), (49152, sqs.Resolution())]
-        kinds = KINDS
+    kinds = KINDS if coding == "entropy" else KINDS[:3]
     sources = [
         (codec, *ends(kind, codec, rng))
         for codec in (sqs.Codec(*shape, coding) for shape in shapes)
@@ -105,7 +61,7 @@ def test_mutated_packets(coding):
     decoded = same = 0
     for i in range(PACKETS // 100):
         codec, make, encode, decode = sources[i % len(sources)]
-        good = encode(make(codec, rng))
+        good = encode(make(rng, codec))
         for _ in range(100):
             packet = mutate(rng, good)
             try:
@@ -120,12 +76,9 @@ def test_mutated_packets(coding):
     assert decoded > PACKETS // 100  # mutation leaves some packets legal
 
 
-@pytest.mark.parametrize(
-    ("resolution", "coding"),
-    [*((1 << 16, coding) for coding in CODINGS), (sqs.Resolution(), "entropy")],
-)
-def test_megabytes_of_anything(resolution, coding):
-    codec = sqs.Codec(1 << 20, resolution, coding)
+@pytest.mark.parametrize("coding", CODINGS)
+def test_megabytes_of_anything(coding):
+    codec = sqs.Codec(1 << 20, 1 << 16, coding)
     rng = np.random.default_rng(0)
     for data in (bytes(1 << 20), b"\xff" * (1 << 20), rng.bytes(1 << 20)):
         for decode in (codec.decode, codec.decode_tokens):
@@ -136,7 +89,7 @@ def test_megabytes_of_anything(resolution, coding):
             codec.decode_round(data)
         if codec.coding == "entropy":
             with pytest.raises(sqs.PacketError):
-                sqs.StreamDecoder(codec).decode_round(b"\x80\0\0\0" + data)
+                sqs.StreamDecoder(codec).decode_round(b"\0" + data)
 
 
 def test_slowest_packet_is_bounded():
@@ -212,3 +165,109 @@ def test_slowest_stream_is_bounded():
     start = time.perf_counter()
     assert cloud.decode_round(data).tokens == tuple(tokens)
     assert time.perf_counter() - start < 5
+
+
+# The receiver's limit
+
+
+def sizes_of(round_):
+    return [q.token_ids.size for q in round_.distributions]
+
+
+@pytest.mark.parametrize("coding", CODINGS)
+def test_the_receivers_limit_is_to_the_survivor(coding):
+    rng = np.random.default_rng(1)
+    codec = sqs.Codec(5000, 1000, coding)
+    for _ in range(20):
+        round_ = any_round(rng, codec)
+        n = sum(sizes_of(round_))
+        data = codec.encode_round(round_)
+        assert codec.decode_round(data, max_survivors=n) == round_
+        q = round_.distributions[0]
+        packet = codec.encode(q)
+        assert codec.decode(packet, max_survivors=q.token_ids.size) == q
+        for decode, most in (
+            (lambda most, data=data: codec.decode_round(data, max_survivors=most), n),
+            (
+                lambda most, packet=packet: codec.decode(packet, max_survivors=most),
+                q.token_ids.size,
+            ),
+        ):
+            for less in {most - 1, most // 2, 1} - {0, most}:
+                with pytest.raises(
+                    sqs.PacketError,
+                    match=f"more survivors than max_survivors = {less}$",
+                ):
+                    decode(less)
+
+
+def test_the_receivers_limit_in_a_stream():
+    rng = np.random.default_rng(2)
+    codec = sqs.Codec(5000, 1000)
+    edge, cloud = sqs.StreamEncoder(codec), sqs.StreamDecoder(codec)
+    for _ in range(9):
+        round_ = any_round(rng, codec)
+        data, n = edge.encode_round(round_), sum(sizes_of(round_))
+        if n > 1:
+            with pytest.raises(sqs.PacketError, match="max_survivors"):
+                cloud.decode_round(data, max_survivors=n - 1)
+        assert cloud.decode_round(data, max_survivors=n) == round_
+
+
+@pytest.mark.parametrize("coding", CODINGS)
+def test_the_receivers_limit_does_not_excuse_broken_packets(coding):
+    """With a limit every packet is as broken as without, or too large."""
+    rng = np.random.default_rng(3)
+    codec = sqs.Codec(1000, 100, coding)
+    differed = 0
+    for _ in range(3000):
+        packet = mutate(rng, codec.encode_round(any_round(rng, codec)))
+        answers = []
+        for most in (None, 50):
+            try:
+                answers.append(codec.decode_round(packet, max_survivors=most))
+            except sqs.PacketError as error:
+                answers.append(str(error))
+        if answers[0] != answers[1]:
+            differed += 1
+            assert "max_survivors = 50" in answers[1]
+            if isinstance(answers[0], sqs.Round):
+                assert sum(sizes_of(answers[0])) > 50
+        elif isinstance(answers[0], sqs.Round):
+            assert sum(sizes_of(answers[0])) <= 50
+    assert differed > 100
+
+
+def test_a_packet_over_the_limit_is_refused_before_the_work_is_done():
+    """A packet of a few bytes may hold a million survivors, and takes long then."""
+    codec = sqs.Codec(1 << 16, 1 << 16)
+    q = sqs.SparseDistribution(np.arange(1 << 16), np.ones(1 << 16, int), 1 << 16)
+    data = codec.encode_round([q] * 16, [0] * 16)
+    assert len(data) < 200
+
+    def best_time(**limit):
+        times = []
+        for _ in range(5):
+            start = time.perf_counter()
+            try:
+                codec.decode_round(data, **limit)
+            except sqs.PacketError as error:
+                assert "max_survivors" in str(error)
+            times.append(time.perf_counter() - start)
+        return min(times)
+
+    assert best_time(max_survivors=4096) < 0.1 * best_time()
+
+
+def test_the_receivers_limit_is_checked():
+    codec = sqs.Codec(1000)
+    data = codec.encode_tokens([1], [1])
+    for decode in (
+        codec.decode,
+        codec.decode_round,
+        sqs.StreamDecoder(codec).decode_round,
+    ):
+        with pytest.raises(ValueError, match="max_survivors must be at least 1, got 0"):
+            decode(b"\0" + data, max_survivors=0)
+        with pytest.raises(TypeError, match="max_survivors must be an integer"):
+            decode(b"\0" + data, max_survivors=1.5)

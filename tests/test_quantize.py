@@ -15,7 +15,7 @@ pytestmark = pytest.mark.usefixtures("backend")
 def test_lattice_point_is_the_independent_one(real_rows, temperature):
     codec = sqs.Codec(49152)
     for row in real_rows:
-        q = codec.quantize(row, sqs.TopK(64), temperature)
+        q = codec.quantize(row, sqs.TopK(64), temperature=temperature)
         counts, margin = independent_counts(row, 64, temperature, 100)
         assert np.array_equal(q.to_dense(np.float64), counts / 100) or margin < 1e-9
         kept = np.argsort(-row, kind="stable")[:64]
@@ -38,7 +38,7 @@ def test_rules_keep_what_they_say(real_rows, keep, select):
     # At this resolution every token kept has a count, so supports can be compared.
     codec = sqs.Codec(49152, 1 << 16)
     for row in real_rows:
-        q = codec.quantize(row, keep, 1.0)
+        q = codec.quantize(row, keep)
         assert (
             q.token_ids.tolist() == np.flatnonzero(select(softmax(row, 1.0))).tolist()
         )
@@ -49,7 +49,7 @@ def test_total_variation_is_within_the_bound(real_rows):
         codec = sqs.Codec(49152, resolution)
         for row in real_rows:
             keep = sqs.TopK(32)
-            q = codec.quantize(row, keep, 1.0)
+            q = codec.quantize(row, keep)
             probs = softmax(row, 1.0)
             kept = np.argsort(-row, kind="stable")[:32]
             bar = np.zeros(row.size)
@@ -80,7 +80,7 @@ def test_temperature_zero_is_the_argmax():
     codec = sqs.Codec(5, 100)
     row = np.array([0, 3, 9, 9, -np.inf], np.float32)
     for keep in (sqs.TopK(3), sqs.TopP(0.9), sqs.Conformal(), sqs.MinP(0.5)):
-        q = codec.quantize(row, keep, 0)
+        q = codec.quantize(row, keep, temperature=0)
         assert (q.token_ids.tolist(), q.counts.tolist()) == ([2], [100])
         assert q.dropped_mass == 0
 
@@ -155,7 +155,7 @@ BAD_ROWS = [
 def test_bad_logits(row, error, message):
     for temperature in (0.0, 1.0):
         with pytest.raises(error, match=message):
-            sqs.Codec(3).quantize(row, sqs.TopK(2), temperature)
+            sqs.Codec(3).quantize(row, sqs.TopK(2), temperature=temperature)
 
 
 @pytest.mark.parametrize(
@@ -181,10 +181,10 @@ def test_bad_arguments():
     row = np.zeros(3)
     for temperature in (-1, np.nan, np.inf):
         with pytest.raises(ValueError, match="temperature must be finite and at least"):
-            codec.quantize(row, sqs.TopK(2), temperature)
+            codec.quantize(row, sqs.TopK(2), temperature=temperature)
     for temperature in (None, "warm"):
         with pytest.raises(TypeError, match="temperature must be a number"):
-            codec.quantize(row, sqs.TopK(2), temperature)
+            codec.quantize(row, sqs.TopK(2), temperature=temperature)
     with pytest.raises(TypeError, match=r"keep must be a rule such as TopK\(64\)"):
         codec.quantize(row, 64)
     for arguments, error, message in [
@@ -197,6 +197,39 @@ def test_bad_arguments():
     ]:
         with pytest.raises(error, match=message):
             sqs.Codec(*arguments)
+
+
+def test_what_follows_the_rule_is_given_by_name():
+    """A number after the rule could be meant for anything."""
+    codec = sqs.Codec(3)
+    for call in (
+        codec.quantize,
+        codec.encode_logits,
+        codec.quantize_probs,
+    ):
+        with pytest.raises(TypeError, match="positional argument"):
+            call([0.5, 0.25, 0.25], sqs.TopK(2), 0.7)
+    for call in (codec.quantize_batch, codec.encode_batch):
+        with pytest.raises(TypeError, match="positional argument"):
+            call([[0.5, 0.25, 0.25]], sqs.TopK(2), 0.7)
+
+
+def test_unknown_kinds_of_rule_are_refused():
+    class Odd(sqs.Keep):
+        _kind, _value = 4, 1.0
+
+    codec, row = sqs.Codec(3), np.array([0.5, 0.25, 0.25])
+    for call in (codec.quantize, codec.encode_logits, codec.quantize_probs):
+        with pytest.raises(ValueError, match=r"kind.* 4$"):
+            call(row, Odd())
+    core = codec._engine.core
+    for call in (
+        lambda: core.quantize_logits(row, 1.0, 4, 1.0, True),
+        lambda: core.encode_logits(row, 1.0, 4, 1.0),
+        lambda: core.quantize_probs(row, 4, 1.0),
+    ):
+        with pytest.raises(ValueError, match="kind"):
+            call()
 
 
 def test_a_distribution_of_another_codec_is_refused():
@@ -253,7 +286,7 @@ def test_distribution_as_a_value():
         q.to_dense(np.int64)
     with pytest.raises(ValueError, match="WRITEABLE"):
         q.counts.flags.writeable = True
-    with pytest.raises(ValueError, match="dropped_mass must be in"):
+    with pytest.raises(ValueError, match="dropped_mass must be finite and in"):
         sqs.SparseDistribution([1], [1], 8, dropped_mass=1.5)
 
 

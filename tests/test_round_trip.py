@@ -1,5 +1,7 @@
 """What is encoded comes back, for every backend and coding."""
 
+import copy
+import json
 import math
 import pickle
 import threading
@@ -12,53 +14,15 @@ from hypothesis import strategies as st
 import sqs_codec as sqs
 from tests.kit import (
     CODINGS,
+    SEEDS,
+    any_round,
     check_round_trip,
-    likely_distribution,
+    codecs,
+    codecs_and_distributions,
     random_distribution,
 )
 
 pytestmark = pytest.mark.usefixtures("backend")
-
-VOCABS = st.sampled_from([2, 3, 256, 257, 49152, 1 << 18]) | st.integers(2, 1 << 18)
-RESOLUTIONS = st.sampled_from([1, 2, 100, 1 << 16]) | st.integers(1, 1 << 16)
-VARIABLE = st.just(sqs.Resolution())
-SEEDS = st.integers(0, 2**32)
-
-
-@st.composite
-def codecs(draw, codings=CODINGS):
-    coding = draw(st.sampled_from(codings))
-    rules = VARIABLE | RESOLUTIONS if coding == "entropy" else RESOLUTIONS
-    return sqs.Codec(draw(VOCABS), draw(rules), coding)
-
-
-def any_resolution(codec, rng):
-    """Return one that the codec can send."""
-    if isinstance(codec.resolution, sqs.Resolution):
-        return 1 << int(rng.integers(17))
-    return codec.resolution
-
-
-@st.composite
-def codecs_and_distributions(draw, coding):
-    codec = draw(codecs([coding]))
-    rng = np.random.default_rng(draw(SEEDS))
-    resolution = any_resolution(codec, rng)
-    most = min(codec.max_support, resolution)
-    k = draw(st.just(most) | st.integers(1, most) | st.integers(1, min(64, most)))
-    make = draw(st.sampled_from([random_distribution, likely_distribution]))
-    return codec, make(rng, codec.vocab_size, resolution, k)
-
-
-def any_round(codec, rng, length):
-    """Return some distributions that may share tokens, and a token of each."""
-    distributions = []
-    for _ in range(length):
-        resolution = any_resolution(codec, rng)
-        make = [random_distribution, likely_distribution][rng.integers(2)]
-        k = int(rng.integers(1, min(40, codec.max_support, resolution) + 1))
-        distributions.append(make(rng, codec.vocab_size, resolution, k))
-    return distributions, [q.sample(rng) for q in distributions]
 
 
 @settings(max_examples=150, deadline=None)
@@ -95,11 +59,14 @@ def test_entropy(case):
 @settings(max_examples=100, deadline=None)
 @given(codecs(), SEEDS, st.integers(1, 12))
 def test_round(codec, seed, length):
-    distributions, tokens = any_round(codec, np.random.default_rng(seed), length)
-    packet = codec.encode_round(distributions, tokens)
-    assert codec.decode_round(packet) == sqs.Round(distributions, tokens)
+    round_ = any_round(np.random.default_rng(seed), codec, length)
+    packet = codec.encode_round(round_.distributions, round_.tokens)
+    assert codec.encode_round(round_) == packet
+    assert codec.decode_round(packet) == round_
     if codec.coding != "entropy":
-        bits = 8 + sum(codec.bits(q) + codec.token_bits(q) for q in distributions)
+        bits = 8 + sum(
+            codec.bits(q) + codec.token_bits(q) for q in round_.distributions
+        )
         assert len(packet) == -(-bits // 8)
 
 
@@ -113,8 +80,31 @@ def test_stream(codec, seed, lengths):
         if length == 0:
             edge.restart()
             continue
-        round_ = any_round(codec, rng, length)
-        assert cloud.decode_round(edge.encode_round(*round_)) == sqs.Round(*round_)
+        round_ = any_round(rng, codec, length)
+        assert cloud.decode_round(edge.encode_round(round_)) == round_
+
+
+def test_a_round_is_given_in_one_or_in_two():
+    codec = sqs.Codec(1000)
+    round_ = any_round(np.random.default_rng(0), codec)
+    for encoder in (codec, sqs.StreamEncoder(codec)):
+        with pytest.raises(TypeError, match="distributions and tokens, or a Round"):
+            encoder.encode_round(round_, round_.tokens)
+        with pytest.raises(TypeError, match="distributions and tokens, or a Round"):
+            encoder.encode_round(round_.distributions)
+
+
+@pytest.mark.parametrize("counts", [[100], [1, 99], [34, 33, 33], [1] * 100, [3, 97]])
+def test_token_bits(counts):
+    """The most bits of a token: 1 / probability in a round of the entropy coding."""
+    q = sqs.SparseDistribution(np.arange(len(counts)), counts, 1000)
+    inverse = -(-100 // min(counts))
+    bits = sqs.Codec(1000).token_bits(q)
+    assert 2**bits >= inverse
+    assert 2**bits < 2 * inverse
+    for coding in ("bitpack", "enumerative"):
+        bits = sqs.Codec(1000, coding=coding).token_bits(q)
+        assert 2**bits >= len(counts) > 2 ** (bits - 1) or bits == 0 == len(counts) - 1
 
 
 @pytest.mark.parametrize("coding", CODINGS)
@@ -167,32 +157,6 @@ def test_dense_distributions_fit(coding, vocab_size):
     check_round_trip(codec, peaked)
 
 
-def test_resolution_is_sent_along():
-    """Each power of two after each other, in one round as in one packet."""
-    codec = sqs.Codec(50, sqs.Resolution())
-    rng = np.random.default_rng(0)
-    powers = [1 << e for e in range(17)]
-    order = [powers[0]]
-    for a in powers:  # every pair is a step of this walk
-        for b in powers:
-            order += [a, b]
-    distributions = [
-        random_distribution(rng, 50, resolution, min(resolution, 3))
-        for resolution in order
-    ]
-    for q in distributions[:60]:
-        assert check_round_trip(codec, q)
-    for at in range(0, len(order), 250):
-        part = distributions[at : at + 251]
-        tokens = [q.sample(rng) for q in part]
-        found = codec.decode_round(codec.encode_round(part, tokens))
-        assert [q.resolution for q in found.distributions] == order[at : at + 251]
-        assert found == sqs.Round(part, tokens)
-    for wrong in (3, 100, 65535):
-        with pytest.raises(ValueError, match=f"power of two up to 65536, .* {wrong}$"):
-            codec.encode(random_distribution(rng, 50, wrong, 3))
-
-
 def test_threads_share_a_codec():
     codec = sqs.Codec(2000, 100)
     rng = np.random.default_rng(0)
@@ -213,18 +177,15 @@ def test_threads_share_a_codec():
     assert [results[i] for i in range(4)] == [alone] * 4
 
 
-@pytest.mark.parametrize(
-    "arguments", [(50, "bitpack"), (sqs.Resolution(0.02), "entropy", True)]
-)
-def test_pickles_reach_another_process_whole(arguments):
-    codec = sqs.Codec(1000, *arguments)
+def test_pickles_reach_another_process_whole():
+    codec = sqs.Codec(1000, 50, "bitpack")
     q = codec.quantize(np.linspace(0, 9, 1000), sqs.TopK(8))
     assert pickle.loads(pickle.dumps(codec)) == codec
-    copy = pickle.loads(pickle.dumps(q))
-    assert copy == q
-    assert copy.dropped_mass == q.dropped_mass
-    assert codec.encode(copy) == codec.encode(q)
-    assert hash(copy) == hash(q)
+    twin = pickle.loads(pickle.dumps(q))
+    assert twin == q
+    assert twin.dropped_mass == q.dropped_mass
+    assert codec.encode(twin) == codec.encode(q)
+    assert hash(twin) == hash(q)
 
 
 @pytest.mark.parametrize("wrap", [bytes, bytearray, memoryview, np.frombuffer])
@@ -238,3 +199,72 @@ def test_bytes_of_any_kind(wrap):
     for wrong in ("text", 12, None):
         with pytest.raises(TypeError):
             codec.decode(wrong)
+
+
+# The identity of a codec
+
+CODEC = sqs.Codec(1000, 50, "bitpack")
+
+
+def test_a_config_goes_through_json():
+    config = json.loads(json.dumps(CODEC.config()))
+    assert config == {
+        "format_version": sqs.__format_version__,
+        "vocab_size": 1000,
+        "resolution": 50,
+        "coding": "bitpack",
+    }
+    for same in (
+        sqs.Codec.from_config(config),
+        copy.copy(CODEC),
+        copy.deepcopy(CODEC),
+        pickle.loads(pickle.dumps(CODEC)),
+    ):
+        assert same == CODEC
+        assert hash(same) == hash(CODEC)
+        assert same.fingerprint == CODEC.fingerprint
+
+
+def test_a_fingerprint_tells_every_difference(monkeypatch):
+    found = {CODEC.fingerprint}
+    for other in (
+        sqs.Codec(1001, 50, "bitpack"),
+        sqs.Codec(1000, 51, "bitpack"),
+        sqs.Codec(1000, 50, "entropy"),
+    ):
+        found.add(other.fingerprint)
+    monkeypatch.setattr("sqs_codec._codec.FORMAT_VERSION", 2)
+    found.add(CODEC.fingerprint)
+    assert len(found) == 5
+    assert {len(fingerprint) for fingerprint in found} == {8}
+
+
+def test_a_fingerprint_is_the_same_everywhere():
+    """Whatever machine, Python or way the codec was made; docs/format.md has one."""
+    assert sqs.Codec(49152).fingerprint.hex() == "FINGER"
+    assert sqs.Codec(np.int64(49152), np.uint8(100)).fingerprint.hex() == "FINGER"
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (
+            {"format_version": 2},
+            ValueError,
+            r"for format version 2, .* reads version 1$",
+        ),
+        ({"prior": None}, ValueError, r"must have the keys .*, got .*'prior'"),
+        ({"vocab_size": ...}, ValueError, r"must have the keys .*, got \['coding', 'f"),
+        ({"format_version": ...}, ValueError, "must have the keys"),
+        ({"vocab_size": 1}, ValueError, r"vocab_size must be in \[2, 1048576\], got 1"),
+        ({"resolution": "100"}, TypeError, "resolution must be an integer, got '100'"),
+        ({"coding": "zip"}, ValueError, "coding must be one of"),
+    ],
+)
+def test_configs_are_checked(change, error, message):
+    changed = CODEC.config() | change
+    config = {key: value for key, value in changed.items() if value is not ...}
+    with pytest.raises(error, match=message):
+        sqs.Codec.from_config(config)
+    with pytest.raises(TypeError, match="config must be a mapping, got list"):
+        sqs.Codec.from_config([*config])
