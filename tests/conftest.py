@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from benchmarks.drafts import load_drafts
+from benchmarks.data.drafts import load_drafts
 from sqs_codec import _backend
 
 

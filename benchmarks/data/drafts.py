@@ -1,4 +1,4 @@
-"""Read what ``make_drafts.py`` wrote: ``tests/data/drafts.npz`` and ``targets.npz``."""
+"""Read what ``make_drafts.py`` wrote: ``drafts.npz`` and ``targets.npz``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-DRAFTS = Path(__file__).parents[1] / "tests" / "data" / "drafts.npz"
+DRAFTS = Path(__file__).with_name("drafts.npz")
 TARGETS = DRAFTS.with_name("targets.npz")
 
 VOCAB_SIZE = 49_152
@@ -109,6 +109,16 @@ def load_targets(path: Path = TARGETS) -> Rows:
     True
     """
     return Rows(**_arrays(path))
+
+
+def held_out(drafts: Drafts) -> NDArray[np.bool_]:
+    """Say which rows nothing was fitted to, bool [N].
+
+    They are those of every second category. Whatever is reported about the entropy
+    coding is reported on them, because its tables were fitted to the others.
+    """
+    names = sorted(set(drafts.category.tolist()))
+    return np.isin(drafts.category, names[1::2])
 
 
 def _arrays(path: Path) -> dict[str, Any]:
