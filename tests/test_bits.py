@@ -1,0 +1,274 @@
+"""What ``sqs bits`` says of logits, against the same computed by other means."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import sqs_codec as sqs
+from sqs_codec import _bits, cli
+from tests.kit import independent_counts, softmax
+
+VOCAB_SIZE = 700
+TEMPERATURE = 0.8
+ROWS = 6
+
+
+@pytest.fixture(scope="module")
+def logits() -> np.ndarray:
+    rows = np.random.default_rng(7).normal(0, 3, (ROWS, VOCAB_SIZE))
+    rows[1, ::3] = -np.inf
+    return rows.astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def costs(
+    logits: np.ndarray, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
+    """Give the JSON of a run with all outputs."""
+    folder = tmp_path_factory.mktemp("bits")
+    np.save(folder / "logits.npy", logits)
+    command = ["bits", str(folder / "logits.npy"), "--temperature", str(TEMPERATURE)]
+    command += ["--json", str(folder / "bits.json"), "--plot", str(folder / "bits.png")]
+    assert cli.main(command) == 0
+    assert (folder / "bits.png").read_bytes().startswith(b"\x89PNG")
+    text = (folder / "bits.json").read_text("utf-8")
+    read: dict[str, Any] = json.loads(text, parse_constant=pytest.fail)
+    return read
+
+
+def save(path: Path, array: np.ndarray) -> str:
+    np.save(path, array)
+    return str(path)
+
+
+def test_json_has_every_setting(costs: dict[str, Any]) -> None:
+    assert costs["measured"] | {"file": ""} == {
+        "file": "",
+        "rows": ROWS,
+        "rows_in_file": ROWS,
+        "vocab_size": VOCAB_SIZE,
+        "dtype": "float32",
+        "temperature": TEMPERATURE,
+    }
+    settings = {
+        (point["rule"], point.get("k", point.get("beta")), point["resolution"])
+        for point in costs["points"]
+    }
+    rules = [("TopK", k) for k in _bits.KS] + [("Threshold", b) for b in _bits.BETAS]
+    assert settings == {(*rule, r) for rule in rules for r in _bits.RESOLUTIONS}
+    assert all(set(point["bits"]) == set(_bits.CODINGS) for point in costs["points"])
+
+
+@pytest.mark.parametrize("k", [1, 8, 64])
+@pytest.mark.parametrize("resolution", [10, 100, 1000])
+def test_points_are_means_of_what_numpy_computes(
+    costs: dict[str, Any], logits: np.ndarray, k: int, resolution: int
+) -> None:
+    (point,) = (
+        p for p in costs["points"] if p.get("k") == k and p["resolution"] == resolution
+    )
+    codec = sqs.Codec(VOCAB_SIZE, resolution)
+    tokens, dropped, tv, packed, ranked, coded = [], [], [], [], [], []
+    for row in logits:
+        probs = softmax(row, TEMPERATURE)
+        counts, _ = independent_counts(row, k, TEMPERATURE, resolution)
+        n = np.count_nonzero(counts)
+        tokens.append(n)
+        dropped.append(1 - np.sort(probs)[-k:].sum())
+        tv.append(np.abs(counts / resolution - probs).sum() / 2)
+        size = (min(VOCAB_SIZE, resolution) - 1).bit_length()
+        packed.append(size + 10 * n + (n - 1) * int(resolution - n).bit_length())
+        ways = math.comb(VOCAB_SIZE, n) * math.comb(resolution - 1, n - 1)
+        ranked.append(size + math.ceil(math.log2(ways)))
+        (ids,) = np.nonzero(counts)
+        q = sqs.SparseDistribution(ids, counts[ids].astype(int), VOCAB_SIZE)
+        coded.append(8 * len(codec.encode(q)))
+    assert point["tokens"] == np.mean(tokens)
+    assert point["dropped_mass"] == pytest.approx(np.mean(dropped), abs=1e-9)
+    assert point["tv"] == pytest.approx(np.mean(tv), abs=1e-9)
+    assert point["bits"]["enumerative"] == np.mean(ranked)
+    assert np.mean(coded) - 9 <= point["bits"]["entropy"] <= np.mean(coded) + 1
+    assert point["bits"]["bitpack"] == np.mean(packed)
+
+
+def test_thresholds_keep_what_reaches_them(
+    costs: dict[str, Any], logits: np.ndarray
+) -> None:
+    for point in costs["points"]:
+        if point["rule"] == "Threshold":
+            dropped = []
+            for row in logits:
+                probs = softmax(row, TEMPERATURE)
+                kept = probs[probs >= min(point["beta"], probs.max())]
+                dropped.append(1 - kept.sum())
+            assert point["dropped_mass"] == pytest.approx(np.mean(dropped), abs=1e-9)
+
+
+def test_recommendation_is_the_cheapest_that_is_close_enough(
+    costs: dict[str, Any],
+) -> None:
+    top_k, threshold, conformal = costs["best"]
+    for best in (top_k, threshold):
+        allowed = [
+            point["bits"]["entropy"]
+            for point in costs["points"]
+            if point["rule"] == best["rule"] and point["tv"] <= costs["most_tv"] == 0.05
+        ]
+        assert best in costs["points"]
+        assert best["bits"]["entropy"] == min(allowed)
+    assert conformal["rule"] == "Conformal"
+    assert conformal["beta"] == threshold["beta"]
+    assert conformal["resolution"] == threshold["resolution"]
+    assert conformal["alpha"] == pytest.approx(threshold["dropped_mass"], rel=0.05)
+    # Six steps of a thousandth hardly move the threshold.
+    assert conformal["tv"] == pytest.approx(threshold["tv"], abs=0.01)
+
+
+def test_report_names_the_best_settings(
+    logits: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = save(tmp_path / "logits.npy", logits)
+    assert cli.main(["bits", file, "--tv", "0.2", "--rows", "4"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("4 of 6 rows of 700 logits, float32, at temperature 1.\n")
+    assert all(len(line) <= 80 for line in out.splitlines())
+    assert "mean TV up to 0.2:\n" in out
+    assert out.count("TopK(64) ") >= 1
+    assert out.count("Threshold(0.001) ") >= 1
+    assert "\nConformal(alpha=" in out
+    assert cli.main(["bits", file, "--tv", "0.0001"]) == 0
+    out = capsys.readouterr().out
+    assert "No setting has a mean TV up to 0.0001. The least has:" in out
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, ">f4"])
+def test_types_and_layouts(
+    logits: np.ndarray, dtype: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    array = np.asfortranarray(logits.astype(np.float16)).astype(dtype)
+    file, json_file = save(tmp_path / "a.npy", array), tmp_path / "a.json"
+    assert cli.main(["bits", file, "--json", str(json_file)]) == 0
+    read = json.loads(json_file.read_text())
+    assert read["measured"]["dtype"] == np.dtype(dtype).name
+    plain = _bits.measure(Path(file), 1.0, 0.05, ROWS).as_json()
+    assert plain["points"] == read["points"]
+
+
+def test_supports_beyond_the_limit_of_ranks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, json_file = tmp_path / "flat.npy", tmp_path / "flat.json"
+    np.save(file, np.zeros((1, 4000), np.float32))
+    assert cli.main(["bits", str(file), "--json", str(json_file)]) == 0
+    read = json.loads(json_file.read_text())
+    (point,) = (
+        p for p in read["points"] if p.get("beta") == 1e-4 and p["resolution"] == 5000
+    )
+    assert point["tokens"] == 4000
+    assert point["bits"]["enumerative"] is None
+    assert point["bits"]["bitpack"] > point["bits"]["entropy"] > 0
+
+
+def bad_row(value: float) -> np.ndarray:
+    rows = np.zeros((9, 30), np.float32)
+    rows[5, 7] = value
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("array", "said"),
+    [
+        (np.zeros(30, np.float32), "of shape [N, V], got float32 of shape [30]"),
+        (np.zeros((2, 3, 4)), "got float64 of shape [2, 3, 4]"),
+        (np.zeros((2, 30), np.int32), "got int32 of shape [2, 30]"),
+        (np.zeros((2, 30), np.longdouble), "must hold float16, float32 or float64"),
+        (np.zeros((0, 30), np.float32), "got 0 of 30"),
+        (np.zeros((2, 1), np.float32), "got 2 of 1"),
+        (np.zeros((2, 0), np.float32), "got 2 of 0"),
+        (bad_row(np.nan), "row 5 must be finite or -inf"),
+        (bad_row(np.inf), "row 5 must be finite or -inf"),
+        (np.full((3, 30), -np.inf, np.float16), "row 0 must be finite or -inf"),
+    ],
+)
+def test_arrays_that_do_not_do_are_explained(
+    array: np.ndarray, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["bits", save(tmp_path / "a.npy", array)]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("sqs bits: ")
+    assert said in err
+
+
+def test_files_that_are_none_are_explained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "text.npy").write_text("no logits")
+    (tmp_path / "empty.npy").write_bytes(b"")
+    np.savez(tmp_path / "two.npz", a=np.zeros((2, 9)))
+    np.save(tmp_path / "objects.npy", np.array([{}]), allow_pickle=True)
+    for name, said in {
+        "nothing.npy": "No such file",
+        "text.npy": "is not a .npy file of numbers",
+        "empty.npy": "is not a .npy file of numbers",
+        "two.npz": "holds several arrays",
+        "objects.npy": "is not a .npy file of numbers",
+    }.items():
+        assert cli.main(["bits", str(tmp_path / name)]) == 1
+        err = capsys.readouterr().err
+        assert err.startswith("sqs bits: ")
+        assert name in err
+        assert said in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "the following arguments are required: file"),
+        (["a.npy", "--temperature", "0"], "must be at least 0.001, not 0"),
+        (["a.npy", "--tv", "2"], "must be 0 to 1, not 2"),
+        (["a.npy", "--rows", "0"], "must be at least 1, not 0"),
+    ],
+)
+def test_bad_usage_is_explained(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        cli.main(["bits", *arguments])
+    assert end.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+def test_plot_names_what_it_lacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = save(tmp_path / "a.npy", np.zeros((2, 30), np.float32))
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert cli.main(["bits", file]) == 0
+    capsys.readouterr()
+    assert cli.main(["bits", file, "--plot", str(tmp_path / "a.png")]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "needs matplotlib" in err
+
+
+def test_pareto_front_is_what_nothing_beats() -> None:
+    rng = np.random.default_rng(2)
+    bits, loss = rng.integers(1, 20, 60).astype(float), rng.integers(0, 20, 60) / 20
+    bits[7] = math.inf
+    front = _bits.pareto(bits, loss)
+    for i in range(60):
+        beaten = np.any(
+            (bits <= bits[i])
+            & (loss <= loss[i])
+            & ((bits < bits[i]) | (loss < loss[i]))
+        )
+        on_front = np.any((bits[front] == bits[i]) & (loss[front] == loss[i]))
+        assert on_front == (not beaten and math.isfinite(bits[i]))
