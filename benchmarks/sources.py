@@ -1,18 +1,27 @@
-"""Where the logits come from: arrays, prompts through two models, or a script."""
+"""Where logits come from: the shipped drafts, arrays, or two models."""
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from importlib import import_module
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from benchmarks.data.drafts import (
+    VOCAB_SIZE,
+    Rows,
+    held_out,
+    load_drafts,
+    load_targets,
+)
+from sqs_codec._bits import open_logits
+from sqs_codec.cli import add_models, check_models, number
 
 if TYPE_CHECKING:
     from sqs_codec.demo.models import CachedModel, Pair
@@ -41,35 +50,16 @@ class Session:
         The draft model's.
     target : Logits or None
         The target model's at the same positions, if they are known.
+    length : int
+        How many of the positions count.
     """
 
     draft: Logits
     target: Logits | None
+    length: int
 
     def __len__(self) -> int:
-        return len(self.draft)
-
-    def first(self, rows: int) -> Session:
-        """Return the session's first positions."""
-        return replace(
-            self,
-            draft=Part(self.draft, rows),
-            target=None if self.target is None else Part(self.target, rows),
-        )
-
-
-@dataclass(frozen=True)
-class Part:
-    """The first rows of logits."""
-
-    logits: Logits
-    rows: int
-
-    def __len__(self) -> int:
-        return self.rows
-
-    def __getitem__(self, index: int, /) -> NDArray[np.floating]:
-        return self.logits[index]
+        return self.length
 
 
 @dataclass(frozen=True)
@@ -104,29 +94,41 @@ class Source:
         sessions, left = [], rows
         for session in self.sessions:
             if left > 0:
-                sessions.append(session.first(min(left, len(session))))
+                sessions.append(replace(session, length=min(left, len(session))))
             left -= len(session)
         return replace(self, sessions=tuple(sessions))
 
 
-def shipped() -> Source:
-    """Return the shipped drafts, where the package runs from its source tree.
+@dataclass(frozen=True)
+class Answer:
+    """Shipped rows of one prompt, made when they are asked for."""
 
-    Raises
-    ------
-    ValueError
-        It doesn't.
-    """
-    root = Path(__file__).parents[2]
-    if not (root / "benchmarks" / "rate.py").exists():
-        raise ValueError(
-            "the shipped drafts are in the source tree only; "
-            "give --logits or --prompts to measure on something else"
-        )
-    if str(root) not in sys.path:
-        sys.path.append(str(root))
-    source: Source = import_module("benchmarks.rate").shipped()
-    return source
+    rows: Rows
+    indices: NDArray[np.intp]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int, /) -> NDArray[np.float32]:
+        return self.rows.row(int(self.indices[index]))
+
+
+def shipped() -> Source:
+    """Return the shipped rows that nothing was fitted to, a session for each prompt."""
+    drafts, targets = load_drafts(), load_targets()
+    kept = held_out(drafts)
+    places = [
+        np.flatnonzero(drafts.prompt == n) for n in np.unique(drafts.prompt[kept])
+    ]
+    names = ", ".join(sorted(set(drafts.category[kept].tolist())))
+    return Source(
+        "SmolLM2-135M-Instruct and itself without 2 layers; the shipped drafts of "
+        f"categories nothing was fitted to: {names}",
+        VOCAB_SIZE,
+        tuple(
+            Session(Answer(drafts, at), Answer(targets, at), len(at)) for at in places
+        ),
+    )
 
 
 def from_arrays(draft: Path, target: Path | None) -> Source:
@@ -134,26 +136,18 @@ def from_arrays(draft: Path, target: Path | None) -> Source:
 
     Raises
     ------
-    ValueError
-        The arrays are no floats of one such shape.
+    OSError, ValueError
+        The files can't be read, or don't hold floats of one such shape.
     """
-    arrays: list[NDArray[np.floating]] = []
-    for path in (draft, target):
-        if path is not None:
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
-            if array.ndim != 2 or array.dtype.kind != "f" or len(array) == 0:
-                raise ValueError(
-                    f"{path} must hold floats of shape [N, V], "
-                    f"not {array.dtype} of shape {array.shape}"
-                )
-            arrays.append(array)
-    if len({array.shape for array in arrays}) > 1:
+    logits = open_logits(draft)
+    targets = open_logits(target) if target else None
+    if targets is not None and targets.shape != logits.shape:
         raise ValueError(
             f"{draft} and {target} must be of one shape, "
-            f"not {arrays[0].shape} and {arrays[1].shape}"
+            f"not {logits.shape} and {targets.shape}"
         )
-    session = Session(arrays[0], arrays[1] if target else None)
-    return Source(f"{draft.name}, one session", arrays[0].shape[1], (session,))
+    session = Session(logits, targets, len(logits))
+    return Source(f"{draft.name}, one session", logits.shape[1], (session,))
 
 
 def read_prompts(path: Path) -> list[str]:
@@ -173,12 +167,12 @@ def read_prompts(path: Path) -> list[str]:
     if not lines[0].startswith("{"):
         return lines
     by_category: dict[str, list[str]] = {}
-    for number, line in enumerate(lines, 1):
+    for place, line in enumerate(lines, 1):
         try:
             record = json.loads(line)
             prompt = str(record["turns"][0])
         except (ValueError, TypeError, LookupError) as error:
-            raise ValueError(f'{path}, line {number} has no "turns"') from error
+            raise ValueError(f'{path}, line {place} has no "turns"') from error
         by_category.setdefault(str(record.get("category")), []).append(prompt)
     turns = zip_longest(*by_category.values())
     return [prompt for turn in turns for prompt in turn if prompt is not None]
@@ -211,7 +205,7 @@ def from_prompts(
         f"{pair.summary}; {len(prompts)} prompts of {name}, answered by the target "
         f"at temperature {TEXT_TEMPERATURE}",
         pair.vocab_size,
-        tuple(Session(*both) for both in zip(draft, target, strict=True)),
+        tuple(Session(d, t, len(d)) for d, t in zip(draft, target, strict=True)),
     )
 
 
@@ -242,3 +236,59 @@ def read(
     for prompt, tokens in zip(prompts, answers, strict=True):
         model.rollback(0)
         yield model.logits(prompt + tokens[:-1], last=len(tokens))
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that `from_options` reads."""
+    add = parser.add_argument_group("what to measure on (shipped drafts)").add_argument
+    add("--logits", type=Path, metavar="FILE", help="the draft's, .npy [N, V]")
+    add("--target-logits", type=Path, metavar="FILE", help="at the same positions")
+    add(
+        "--prompts",
+        type=Path,
+        metavar="FILE",
+        help='what the target answers: a prompt a line, or JSON lines with "turns"',
+    )
+    add(
+        "--positions",
+        type=number(int, 1),
+        default=30,
+        metavar="N",
+        help="the longest answer to a prompt, in tokens (default: %(default)s)",
+    )
+    add(
+        "--rows",
+        type=number(int, 1),
+        default=600,
+        metavar="N",
+        help="the most positions in all (default: %(default)s)",
+    )
+    add("--seed", type=number(int, 0), default=0, help="(default: %(default)s)")
+    add_models(parser.add_argument_group("models for --prompts").add_argument)
+    parser.set_defaults(usage_error=parser.error)
+
+
+def from_options(args: argparse.Namespace) -> Source:
+    """Return the source that a command line names.
+
+    Raises
+    ------
+    OSError, ValueError, ModelError
+        It can't be had.
+    """
+    check_models(args)
+    if args.logits and args.prompts:
+        args.usage_error("--logits and --prompts: only one of them")
+    for option, needed in (("target_logits", "logits"), ("draft", "prompts")):
+        if getattr(args, option) and not getattr(args, needed):
+            args.usage_error(f"--{option.replace('_', '-')} needs --{needed}")
+    if args.logits:
+        return from_arrays(args.logits, args.target_logits).first(args.rows)
+    if args.prompts:
+        from sqs_codec.demo.models import load_pair
+
+        prompts = read_prompts(args.prompts)[: -(-args.rows // args.positions)]
+        pair = load_pair(args.draft, args.target, args.drop_layers)
+        name, positions = args.prompts.name, args.positions
+        return from_prompts(pair, prompts, name, positions, args.seed).first(args.rows)
+    return shipped().first(args.rows)

@@ -160,11 +160,8 @@ def measure(path: Path, temperature: float, most_tv: float, most_rows: int) -> C
     logits = open_logits(path)
     total = len(logits)
     chosen = np.linspace(0, total - 1, min(total, most_rows)).round().astype(int)
-    settings: list[tuple[Rule, int]] = [
-        (keep, resolution)
-        for keep in (*map(sqs.TopK, KS), *map(sqs.Threshold, BETAS))
-        for resolution in RESOLUTIONS
-    ]
+    rules: list[Rule] = [*map(sqs.TopK, KS), *map(sqs.Threshold, BETAS)]
+    settings = [(keep, resolution) for keep in rules for resolution in RESOLUTIONS]
     points = _measure(logits, chosen, temperature, settings)
     best = recommend(points, most_tv)
     for fixed in best[-1:]:

@@ -359,7 +359,6 @@ def _demo(args: argparse.Namespace) -> int:
 
     from rich.console import Console
 
-    from sqs_codec.demo.models import ModelError
     from sqs_codec.demo.run import Options, run
 
     values = vars(args)
@@ -370,7 +369,7 @@ def _demo(args: argparse.Namespace) -> int:
         run(options, Console())
     except BrokenPipeError:
         raise
-    except (ModelError, OSError, ValueError) as error:
+    except (OSError, ValueError) as error:
         print(f"sqs demo: {error}", file=sys.stderr)
         return 1
     return 0

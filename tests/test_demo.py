@@ -24,9 +24,9 @@ from sqs_codec.demo.loop import (
     Edge,
     Stats,
     Step,
-    count_kept,
     softmax,
     speculate,
+    support_kept,
 )
 from sqs_codec.demo.models import CachedModel, ModelError, Pair
 
@@ -226,17 +226,17 @@ def test_cached_model_refuses_a_text_it_did_not_see(pair: Pair) -> None:
     np.testing.assert_allclose(cached.logits([1, 2, 3], last=2), first, atol=2e-3)
 
 
-def test_count_kept_counts_as_the_paper_does() -> None:
+def test_support_kept_is_counted_as_the_paper_does() -> None:
     logits = np.log([0.5, 0.3, 0.15, 0.05])
-    assert count_kept(logits, sqs.TopK(3), 1.0) == 3
-    assert count_kept(logits, sqs.TopK(9), 1.0) == 4
-    assert count_kept(logits, sqs.Conformal(beta=0.1), 1.0) == 3
-    assert count_kept(logits, sqs.Conformal(beta=0.9), 1.0) == 1
-    assert count_kept(logits, sqs.Conformal(beta=-0.1), 1.0) == 4
-    assert count_kept(logits, sqs.Conformal(beta=0.1), 0) == 1
+    assert support_kept(logits, sqs.TopK(3), 1.0) == 3
+    assert support_kept(logits, sqs.TopK(9), 1.0) == 4
+    assert support_kept(logits, sqs.Conformal(beta=0.1), 1.0) == 3
+    assert support_kept(logits, sqs.Conformal(beta=0.9), 1.0) == 1
+    assert support_kept(logits, sqs.Conformal(beta=-0.1), 1.0) == 4
+    assert support_kept(logits, sqs.Conformal(beta=0.1), 0) == 1
     masked = np.array([0.0, -np.inf])
-    assert count_kept(masked, sqs.TopK(2), 1.0) == 1
-    assert count_kept(masked, sqs.Conformal(beta=-0.1), 1.0) == 1
+    assert support_kept(masked, sqs.TopK(2), 1.0) == 1
+    assert support_kept(masked, sqs.Conformal(beta=-0.1), 1.0) == 1
     np.testing.assert_allclose(softmax(logits, 1.0), np.exp(logits))
 
 

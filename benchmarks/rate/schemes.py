@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -18,6 +18,17 @@ from numpy.typing import NDArray
 
 import sqs_codec as sqs
 from sqs_codec import theory
+from sqs_codec._keep import count_kept, rule
+
+K_SQS, C_SQS = "K-SQS, formula", "C-SQS, formula"
+QS, RAW = "QS, formula", "raw top-K, fp16"
+ENUMERATIVE, ENTROPY = "enumerative", "entropy"
+ROUNDS, STREAM = "entropy, rounds", "entropy, stream"
+"""The entropy coding has each distribution in a packet of its own, in rounds that
+decode on their own, and in the rounds of a stream."""
+
+SCHEMES = (K_SQS, C_SQS, QS, RAW, ENUMERATIVE, ENTROPY, ROUNDS, STREAM)
+PAPER = (K_SQS, C_SQS)
 
 PAPER_KS = (*range(1, 17), *range(18, 33, 2), 40, 48, 64, 80, 96, 128, 192, 256)
 PAPER_STEPS_PER_K = (1, 2, 4, 8, 16, 32)
@@ -31,26 +42,13 @@ RESOLUTIONS = tuple(
 OUR_KS = (64, 256)
 OUR_STEPS = 0.6  # as PAPER_STEPS
 
-RULE_BETAS = tuple(2 ** (-i / 4) for i in range(4, 49))
-RULE_ERROR_PER_BETA = 2
-"""Above about 1 the rule hardly ever depends on its error: what was dropped is more."""
-
-RDO_K = 256
-RDO_RESOLUTIONS = (*(x for x in RESOLUTIONS if 4 <= x <= 512), *range(640, 4096, 384))
-RDO_BITS_PER_STEP = (20, 64)
-"""What a count more or less is worth at a fixed resolution: mu over resolution."""
-
-RDO_MULTIPLIERS = tuple(2 ** (i / 2) for i in range(8, 33))
-"""Where mu chooses the resolution too."""
-
 RAW_KS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384)
 RAW_BITS = 32
 """An fp16 probability and a 16-bit id; 48 where ids need more than 16 bits."""
 
 DENSE_RESOLUTIONS = (16, 64, 256, 1024, 4096, 16384)
 
-CANDIDATES = 512
-"""How many of the most probable tokens are looked at where no more are kept."""
+Rule = sqs.TopK | sqs.Threshold | sqs.Conformal
 
 
 @dataclass(frozen=True)
@@ -59,45 +57,14 @@ class Setting:
 
     Attributes
     ----------
-    keep : Keep or None
+    keep : TopK, Threshold or None
         None keeps the whole vocabulary.
     resolution : int or None
         None where probabilities are sent as they are.
-    error : float or None
-        Of `Resolution`, in place of a fixed one.
-    bits_per_tv : float or None
-        The multiplier of the rate-distortion choice.
     """
 
     keep: sqs.TopK | sqs.Threshold | None
     resolution: int | None = None
-    error: float | None = None
-    bits_per_tv: float | None = None
-
-    @property
-    def chooser(self) -> str:
-        """What chooses the counts: "fixed", "rule" or "rdo"."""
-        if self.bits_per_tv is not None:
-            return "rdo"
-        return "fixed" if self.error is None else "rule"
-
-    def codec(self, vocab_size: int) -> sqs.Codec:
-        """Return the entropy codec that the setting needs."""
-        return _entropy_codec(vocab_size, self.resolution, self.error)
-
-    def __str__(self) -> str:
-        parts = []
-        if isinstance(self.keep, sqs.TopK):
-            parts.append(f"K={self.keep.k}")
-        elif self.keep:
-            parts.append(f"beta={self.keep.beta:.2g}")
-        if self.resolution is not None:
-            parts.append(f"l={self.resolution}")
-        if self.error is not None and self.bits_per_tv is None:
-            parts.append(f"error={self.error:g}")
-        if self.bits_per_tv is not None:
-            parts.append(f"mu={self.bits_per_tv:g}")
-        return ", ".join(parts)
 
     def as_json(self) -> dict[str, Any]:
         """Return the parameters that the setting has."""
@@ -105,8 +72,6 @@ class Setting:
             "k": getattr(self.keep, "k", None),
             "beta": getattr(self.keep, "beta", None),
             "resolution": self.resolution,
-            "error": self.error,
-            "bits_per_tv": self.bits_per_tv,
         }
         return {name: value for name, value in named.items() if value is not None}
 
@@ -115,45 +80,25 @@ SAME = Setting(sqs.TopK(64), 100)
 """Where all codings are compared on one distribution."""
 
 
-RDO_ALONE = Setting(sqs.TopK(RDO_K), error=sqs.Resolution().error, bits_per_tv=2048.0)
-"""Where the multiplier chooses everything; the rule's error then has no effect."""
-
-TAKEN_APART = (SAME, RDO_ALONE)
-"""Settings whose rounds are broken down into what they say."""
-
-
-def paper_settings() -> Iterator[Setting]:
+def paper_settings() -> Iterator[tuple[sqs.TopK | sqs.Threshold, int]]:
     """Yield what K-SQS and C-SQS are swept over."""
-    yield SAME
+    yield sqs.TopK(64), 100
     for k in PAPER_KS:
         for ratio in PAPER_STEPS_PER_K:
-            yield Setting(sqs.TopK(k), k * ratio)
+            yield sqs.TopK(k), k * ratio
     for beta in PAPER_BETAS:
         for steps in PAPER_STEPS:
-            yield from _threshold(beta, steps / beta)
+            if 1 <= round(steps / beta) <= 65536:
+                yield sqs.Threshold(beta), round(steps / beta)
 
 
-def our_settings() -> Iterator[Setting]:
+def our_settings() -> Iterator[tuple[sqs.TopK | sqs.Threshold, int]]:
     """Yield what our codings are swept over."""
-    yield SAME
+    yield sqs.TopK(64), 100
     for resolution in RESOLUTIONS:
         for k in OUR_KS:
-            yield Setting(sqs.TopK(k), resolution)
-        yield Setting(sqs.Threshold(OUR_STEPS / resolution), resolution)
-    for beta in RULE_BETAS:
-        error = min(1.0, RULE_ERROR_PER_BETA * beta)
-        yield Setting(sqs.Threshold(beta), error=error)
-    for resolution in RDO_RESOLUTIONS:
-        for bits in RDO_BITS_PER_STEP:
-            mu = float(bits * resolution)
-            yield Setting(sqs.TopK(RDO_K), resolution, bits_per_tv=mu)
-    for mu in RDO_MULTIPLIERS:
-        yield replace(RDO_ALONE, bits_per_tv=mu)
-
-
-def _threshold(beta: float, resolution: float) -> Iterator[Setting]:
-    if 1 <= round(resolution) <= 65536:
-        yield Setting(sqs.Threshold(beta), round(resolution))
+            yield sqs.TopK(k), resolution
+        yield sqs.Threshold(OUR_STEPS / resolution), resolution
 
 
 @dataclass(frozen=True)
@@ -216,73 +161,48 @@ class Row:
     ) -> None:
         self.q = softmax(draft, temperature)
         self.p = None if target is None else softmax(target, temperature)
-        few = np.argpartition(-self.q, min(CANDIDATES, self.q.size) - 1)[:CANDIDATES]
-        few.sort()
-        self._top = few[np.argsort(-self.q[few], kind="stable")].astype(np.uint32)
-        self._ascending = self.q[self._top[::-1]]
-        self._kept: dict[int, tuple[NDArray[np.uint32], NDArray[np.float64]]] = {}
+        self._order = np.argsort(-self.q, kind="stable").astype(np.uint32)
+        self._descending = self.q[self._order]
+        self._unmasked = np.isfinite(draft).sum()
+        self._kept: dict[tuple[int, float], int] = {}
         self._points: dict[tuple[int, int], Sent] = {}
 
-    def kept(self, keep: sqs.TopK | sqs.Threshold) -> int:
+    def kept(self, keep: Rule) -> int:
         """Return K, the tokens that a rule keeps."""
-        if isinstance(keep, sqs.TopK):
-            return min(keep.k, self.q.size)
-        if keep.beta <= self._ascending[0]:
-            return int(np.count_nonzero(self.q >= keep.beta))
-        least = int(np.searchsorted(self._ascending, keep.beta))
-        return max(1, self._ascending.size - least)
+        kind = rule(keep)
+        if kind not in self._kept:
+            kept = count_kept(*kind, self._descending, self._unmasked)
+            self._kept[kind] = int(kept)
+        return self._kept[kind]
 
-    def lattice(self, keep: sqs.TopK | sqs.Threshold, resolution: int) -> Sent:
-        """Return the lattice point nearest to the tokens kept."""
-        kept = self.kept(keep)
-        known = self._points.get((kept, resolution))
-        if known is None:
-            known = self._lattice(kept, resolution)
-            self._points[kept, resolution] = known
-        return known
+    def dropped_mass(self, kept: int) -> float:
+        """Return the mass of all but so many tokens."""
+        return max(0.0, 1.0 - float(self._descending[:kept].sum()))
+
+    def send(self, keep: Rule, resolution: int) -> Sent:
+        """Return the lattice point nearest to the tokens that a rule keeps."""
+        point = self.kept(keep), resolution
+        if point not in self._points:
+            self._points[point] = self._lattice(*point)
+        return self._points[point]
+
+    def send_all(self, resolution: int) -> Sent:
+        """Return the lattice point nearest to the whole distribution."""
+        return self._lattice(self.q.size, resolution)
+
+    def send_raw(self, k: int) -> Loss:
+        """Judge the K most probable tokens in fp16, renormalised."""
+        half = self._descending[:k].astype(np.float16).astype(np.float64)
+        return self._judge(self._order[:k], half / half.sum())
 
     def _lattice(self, kept: int, resolution: int) -> Sent:
         # A rule keeps the most probable tokens, whatever else there is: quantizing
         # these alone spares a pass over the vocabulary for each setting.
-        ids, probs = self._most_probable(kept)
-        few = _codec(len(ids), resolution, "bitpack").quantize_probs(
-            probs, sqs.TopK(kept)
-        )
+        ids = np.sort(self._order[: max(2, kept)])  # no vocabulary is smaller
+        probs = self.q[ids] / self.q[ids].sum()
+        small = codec(len(ids), resolution, "bitpack")
+        few = small.quantize_probs(probs, sqs.TopK(kept))
         q = sqs.SparseDistribution(ids[few.token_ids], few.counts, self.q.size)
-        return self._sent(q, kept)
-
-    def _most_probable(
-        self, kept: int
-    ) -> tuple[NDArray[np.uint32], NDArray[np.float64]]:
-        """Return at least `kept` tokens by ascending id, renormalised."""
-        if kept > len(self._top):
-            return np.arange(self.q.size, dtype=np.uint32), self.q
-        if kept not in self._kept:
-            ids = np.sort(self._top[: max(2, kept)])  # no vocabulary is smaller
-            self._kept[kept] = ids, self.q[ids] / self.q[ids].sum()
-        return self._kept[kept]
-
-    def dense(self, resolution: int) -> Sent:
-        """Return the lattice point nearest to the whole distribution."""
-        return self._lattice(self.q.size, resolution)
-
-    def raw(self, k: int) -> Loss:
-        """Judge the K most probable tokens in fp16, renormalised."""
-        top = self._top[:k]
-        half = self.q[top].astype(np.float16).astype(np.float64)
-        return self._judge(top, half / half.sum())
-
-    def send(self, setting: Setting) -> Sent:
-        """Return what our codec sends."""
-        assert setting.keep is not None
-        if setting.chooser == "fixed":
-            assert setting.resolution is not None
-            return self.lattice(setting.keep, setting.resolution)
-        codec = setting.codec(self.q.size)
-        q = codec.quantize_probs(self.q, setting.keep, bits_per_tv=setting.bits_per_tv)
-        return self._sent(q, self.kept(setting.keep))
-
-    def _sent(self, q: sqs.SparseDistribution, kept: int) -> Sent:
         return Sent(q, kept, self._judge(q.token_ids, q.probs))
 
     def _judge(self, ids: NDArray[np.uint32], probs: NDArray[np.float64]) -> Loss:
@@ -293,26 +213,15 @@ class Row:
 
 
 @cache
-def _entropy_codec(
-    vocab_size: int, resolution: int | None, error: float | None
-) -> sqs.Codec:
-    if error is not None:
-        return sqs.Codec(vocab_size, sqs.Resolution(error), "entropy")
-    assert resolution is not None
-    return sqs.Codec(vocab_size, resolution, "entropy")
-
-
-@cache
-def _codec(vocab_size: int, resolution: int, coding: str) -> sqs.Codec:
+def codec(vocab_size: int, resolution: int, coding: str) -> sqs.Codec:
+    """Return a codec, the same one for the same parameters."""
     return sqs.Codec(vocab_size, resolution, coding)
 
 
 def enumerative_bits(q: sqs.SparseDistribution) -> float:
     """Return `Codec.bits` of the enumerative coding; infinite beyond its limit."""
-    codec = _codec(q.vocab_size, q.resolution, "enumerative")
-    if len(q.counts) > codec.max_support:
-        return math.inf
-    return codec.bits(q)
+    ranks = codec(q.vocab_size, q.resolution, "enumerative")
+    return ranks.bits(q) if len(q.counts) <= ranks.max_support else math.inf
 
 
 @cache

@@ -1,10 +1,11 @@
-"""All that can do a codec's work in one process: Numba, and C by instruction set."""
+"""All that can do a codec's work in one process: C by instruction set, and Numba."""
 
 from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import sqs_codec as sqs
@@ -23,7 +24,7 @@ class Engine:
     name : str
         For people.
     core : callable
-        Makes a `sqs_codec._backend.Core`.
+        Makes a `sqs_codec._backend.core.Core`.
     """
 
     name: str
@@ -34,35 +35,21 @@ class Engine:
     ) -> sqs.Codec:
         """Return a codec that runs on this."""
         codec = sqs.Codec(vocab_size, resolution, coding)
-        core = self.core(vocab_size, resolution, Coding[coding.upper()], 0.0)
-        codec.__dict__["_core"] = core  # what the cached property would have made
+        codec._engine.core = self.core(vocab_size, resolution, Coding[coding.upper()])
         return codec
 
 
 def engines() -> list[Engine]:
     """Return what this machine and installation have, the fastest first."""
     found = []
-    if importlib.util.find_spec("sqs_codec._core") is not None:
-        from sqs_codec._native import ISAS
-        from sqs_codec._native import Core as Native
+    if importlib.util.find_spec("sqs_codec._backend._sqs") is not None:
+        from sqs_codec._backend import native
 
-        for name, isa in ISAS.items():
-            if _runs(isa):
-                found.append(Engine(NAMES[name], _with_isa(Native, isa)))
-    found.reverse()
-    from sqs_codec._numba import Core as Numba
+        found = [
+            Engine(NAMES[name], partial(native.Core, isa=isa))
+            for name, isa in native.ISAS.items()
+            if native.lib.sqs_find_isa(isa)
+        ]
+    from sqs_codec._backend.numba import Core as Numba
 
-    return [*found, Engine(NUMBA, Numba)]
-
-
-def _runs(isa: int) -> bool:
-    from sqs_codec._core import lib
-
-    return bool(lib.sqs_find_isa(isa))
-
-
-def _with_isa(core: Callable[..., Any], isa: int) -> Callable[..., Any]:
-    def make(*arguments: Any) -> Any:
-        return core(*arguments, isa=isa)
-
-    return make
+    return [*reversed(found), Engine(NUMBA, Numba)]

@@ -1,7 +1,7 @@
 """Instructions of the core's hot paths, counted by valgrind's callgrind.
 
-    python -m benchmarks.instructions           # compare with the baseline
-    python -m benchmarks.instructions --write   # renew it
+    python -m benchmarks.speed.instructions           # compare with the baseline
+    python -m benchmarks.speed.instructions --write   # renew it
 
 Counts don't vary from run to run as times do, so a regression of a few per cent
 shows. ``instructions.c`` lists the paths; it runs on the whole rows among the shipped
@@ -26,9 +26,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from benchmarks.drafts import VOCAB_SIZE, load_drafts
+from benchmarks.data.drafts import VOCAB_SIZE, load_drafts
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PROGRAM = Path(__file__).with_suffix(".c")
 BASELINE = Path(__file__).with_suffix(".json")
 
@@ -84,7 +84,7 @@ def measure() -> Counts:
         (work / "rows").write_bytes(rows.astype("<f2").tobytes())
         _run(
             *(_cc(), *FLAGS, f"-DVOCAB={VOCAB_SIZE}u", f"-DROWS={len(rows)}u"),
-            *("-I", ROOT / "csrc", PROGRAM, *sorted((ROOT / "csrc").glob("*.c"))),
+            *("-I", ROOT / "csrc", PROGRAM, *sorted((ROOT / "csrc").rglob("*.c"))),
             *("-lm", "-o", work / "instructions"),
         )
         said = _run(
@@ -160,11 +160,13 @@ def table(counts: Counts, baseline: Counts | None) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Compare with the baseline, or renew it."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.instructions")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.speed.instructions")
     parser.add_argument("--write", action="store_true", help="renew the baseline")
     args = parser.parse_args(argv)
     if absent := missing():
-        print(f"benchmarks.instructions needs {', '.join(absent)}", file=sys.stderr)
+        print(
+            f"benchmarks.speed.instructions needs {', '.join(absent)}", file=sys.stderr
+        )
         return 1
     counts = measure()
     baseline = read_baseline() if BASELINE.exists() else None

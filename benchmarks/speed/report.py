@@ -1,141 +1,184 @@
-"""The tables of ``sqs bench speed``."""
+"""The tables of a run, what it is held to, and the pictures: time by V and by K."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator, StrMethodFormatter
 from rich.console import Group as Lines
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from sqs_codec.bench import contestants as c
-from sqs_codec.bench.report import _dim, _table
-from sqs_codec.bench.speed import (
-    CONSTRICTION,
+from benchmarks.speed.engines import NAMES, NUMBA
+from benchmarks.speed.measure import (
+    CONFORMAL,
     DECODE_ONE,
-    DECODE_ROUND,
     ENCODE,
-    ENCODE_ONE,
-    ENCODE_ROUND,
-    PUSH_BUDGET,
+    FIXED,
+    GROUP_ROWS,
     READ_TARGET,
-    STEP,
+    RULES,
+    TEMPERATURE,
+    THREADS,
     VERIFY,
     Group,
+    K,
     Speed,
 )
-from sqs_codec.bench.timing import Timing
+from benchmarks.speed.rivals import NUMPY, READ, TORCH
+from benchmarks.speed.timing import Timing
+from benchmarks.tables import about_line, dim, table
 
-TIMES_NOTE = """\
+NOTE = """\
 Microseconds of a call, medians. +-: half the distance of the quartiles, of the
-contestant for which it is largest. k: tokens left after quantization. ns per
-logit: of the first column.
+contestant for which it is largest. k: tokens left after quantization. x: times
+one read of the same rows, or the first line.
 """
 
-OVERHEAD_NOTE = """\
-On 32 tokens, K = 1. C: the same call with its arguments prepared, less what it
-takes when it has nothing to do."""
+HEADS = {TORCH: "softmax\n+ topk", NUMPY: "arg-\npart.", READ: "one\nread"}
 
-HEADS = {c.TORCH: "softmax\n+ topk", c.NUMPY: "arg-\npart.", c.READ: "one\nread"}
-NOTES = {"survivors": "k"}
-WITHOUT_LOGITS = (ENCODE_ONE, DECODE_ONE, ENCODE_ROUND, DECODE_ROUND)
+FILES = {"vocabulary": "speed-vocabulary.png", "top_k": "speed-top-k.png"}
+LABELS = {"vocabulary": "vocabulary V", "top_k": "tokens kept K"}
+
+# Colour, line and marker tell the curves apart, so that grey prints do as well.
+STYLES = {
+    NUMPY: ("0.45", "--", "s"),
+    TORCH: ("tab:red", "--", "^"),
+    NUMBA: ("tab:purple", "-.", "D"),
+    NAMES["scalar"]: ("tab:orange", "-.", "v"),
+    NAMES["neon"]: ("tab:blue", "-", "o"),
+    NAMES["avx2"]: ("tab:green", "-", "P"),
+    NAMES["avx512"]: ("tab:blue", "-", "o"),
+    READ: ("black", ":", ""),
+}
+
+
+@dataclass(frozen=True)
+class Bar:
+    """What a run is held to.
+
+    Attributes
+    ----------
+    name : str
+    value, limit : float
+    at_least : bool
+        Whether `value` must reach the limit; otherwise it must not exceed it.
+    unit : str
+    """
+
+    name: str
+    value: float
+    limit: float
+    at_least: bool = False
+    unit: str = "x"
+
+    @property
+    def passes(self) -> bool:
+        """Whether the limit is kept."""
+        return (self.value >= self.limit) if self.at_least else self.value <= self.limit
+
+
+def bars(speed: Speed) -> list[Bar]:
+    """Hold a run to what the design asks for."""
+    times = speed.groups["calls"].cases[0].times
+    names = speed.measured["engines"]
+    ours = times[f"{ENCODE}, {names[0]}"]
+    verify = times[VERIFY].over(times[READ_TARGET])
+    update = times[CONFORMAL].beyond(times[FIXED])
+    few, *_, many = speed.groups["vocabulary"].cases
+    growth = many.times[names[0]].median / few.times[names[0]].median
+    grown = growth / (many.value / few.value)
+    found = [
+        Bar(f"{TORCH} / {ENCODE}", times[TORCH].over(ours), 10, at_least=True),
+        Bar(f"{ENCODE} / one read", ours.over(times[READ]), 2.5),
+        Bar(DECODE_ONE, times[DECODE_ONE].median, 5, unit="us"),
+        Bar("Conformal, update beyond Threshold", update, 1, unit="us"),
+        Bar(f"verify / one read of its {GROUP_ROWS} rows", verify, 3),
+        Bar(f"growth, V = {few.value} to {many.value} / V's", grown, 1.1),
+    ]
+    base = next((name for name in ("AVX2", "NEON", "scalar") if name in names), None)
+    if base:
+        ratio = times[f"{ENCODE}, {NUMBA}"].over(times[f"{ENCODE}, {base}"])
+        found.append(Bar(f"{ENCODE}, {NUMBA} / {base}", ratio, 2))
+    if "threads" in speed.groups:
+        batch = speed.groups["threads"].cases[-1]
+        for rule in RULES:
+            one, two = (batch.times[THREADS.format(rule, n)] for n in (1, 2))
+            name = f"{batch.value} rows, {rule}: 1 thread / 2"
+            found.append(Bar(name, one.over(two), 1.8, at_least=True))
+    return found
+
+
+def as_json(speed: Speed) -> dict[str, Any]:
+    """Return every time and bar."""
+    held = [asdict(bar) | {"passes": bar.passes} for bar in bars(speed)]
+    return speed.as_json() | {"bars": held}
 
 
 def report(speed: Speed) -> Lines:
     """Render everything that was measured, 80 columns wide."""
-    parts: list[RenderableType] = [_measured(speed), _bars(speed)]
-    for group in speed.groups:
-        if group.name == "calls":
-            parts.append(_calls(group))
-        elif group.name == "support":
-            parts.append(_support(group))
-        elif group.name == "symbols":
-            parts.append(_symbols(group))
-        elif group.name == "draft_step":
-            parts.append(_draft_step(group))
-        else:
-            parts.append(_varied(group, list(group.cases[0].times)))
-    parts.append(_dim(TIMES_NOTE))
-    if speed.calls:
-        parts += [_overhead(speed), _dim(OVERHEAD_NOTE)]
-    return Lines(*parts)
+    parts: list[RenderableType] = [_measured(speed.measured), _bars(bars(speed))]
+    for group in speed.groups.values():
+        parts.append(_varied(group) if group.by else _listed(group))
+    return Lines(*parts, dim(NOTE))
 
 
-def _measured(speed: Speed) -> Text:
-    m = speed.measured
-    packages = ", ".join(f"{name} {number}" for name, number in m["packages"].items())
+def _measured(m: dict[str, Any]) -> Text:
     pins = "one core and" if m["pinned"] else "no particular core,"
-    flags = f" ({m['cpu_flags']})" if m["cpu_flags"] else ""
     return Text(
         f"{m['source']}.\n"
         f"{m['rows']} rows of {m['vocab_size']} tokens in turns, "
         f"{m['footprint'] / 2**20:g} MiB in all; median of {m['rounds']} rounds, "
         f"contestants in random order, on {pins} one thread; seed {m['seed']}.\n"
         f"The same {m['packets']} packets from {', '.join(m['engines'])}.\n"
-        f"sqs-codec {m['version']} ({m['backend']}), Python {m['python']}, {packages}; "
-        f"{m['machine']}{flags}; {m['seconds']:.0f} s.\n"
+        f"{about_line(m)}"
     )
 
 
-def _bars(speed: Speed) -> Table:
-    table = _table("What it is held to", "", "measured", "bar", "", "stretch")
-    for bar in speed.bars:
-        sign = ">=" if bar.at_least else "<="
-        stretch = ""
-        if bar.stretch is not None:
-            stretch = f"{sign} {bar.stretch:g}: {'yes' if bar.stretches else 'no'}"
-        table.add_row(
-            bar.name,
-            f"{bar.value:.2f} {bar.unit}",
-            f"{sign} {bar.limit:g}",
-            "pass" if bar.passes else "FAIL",
-            stretch,
-        )
-    return table
+def _bars(held: list[Bar]) -> Table:
+    made = table("What it is held to", "", "measured", "bar", "")
+    for bar in held:
+        limit = f"{'>=' if bar.at_least else '<='} {bar.limit:g}"
+        passes = "pass" if bar.passes else "FAIL"
+        made.add_row(bar.name, f"{bar.value:.2f} {bar.unit}", limit, passes)
+    return made
 
 
-def _calls(group: Group) -> Table:
-    case = group.cases[0]
-    survivors = case.notes["survivors"]
-    table = _table(
-        f"{group.title}; {survivors:.1f} survivors",
-        *("", "us", "quartiles", "ns / logit", "reads"),
-    )
-    assert case.logits is not None
+def _listed(group: Group) -> Table:
+    """Render one case, a line for each contestant."""
+    (case,) = group.cases
+    notes = "".join(f"; {name} {x:.1f}" for name, x in case.notes.items())
+    notes = notes.replace("_", " ")
+    heads = ("us", "quartiles", *(("x",) if group.base else ()))
+    made = table(group.title + notes, "", *heads)
     for name, timing in case.times.items():
         low, high = timing.spread
         cells = [f"{timing.median:.2f}", f"{low:.2f} - {high:.2f}"]
-        if name in (VERIFY, READ_TARGET):
-            cells += ["", f"{timing.over(case.times[READ_TARGET]):.2f}"]
-        elif name not in WITHOUT_LOGITS:
-            cells.append(f"{timing.median * 1000 / case.logits:.3f}")
-            cells.append(f"{timing.over(case.times[c.READ]):.2f}")
-        table.add_row(name, *cells)
-    return table
+        if name in group.base:
+            cells.append(f"{timing.over(case.times[group.base[name]]):.3g}")
+        made.add_row(name, *cells)
+    return made
 
 
-def _varied(group: Group, names: Sequence[str]) -> Table:
-    notes = list(group.cases[0].notes)
-    per_logit = names[0] if group.name == "vocabulary" else None
+def _varied(group: Group) -> Table:
+    """Render many cases, a line for each, with a column for each contestant."""
+    names, notes = list(group.cases[0].times), list(group.cases[0].notes)
     heads = [HEADS.get(name, name.replace(", ", ",\n")) for name in names]
-    table = _table(
-        group.title,
-        *(group.by, *(NOTES[note] for note in notes), *heads, "+-"),
-        *(["ns /\nlogit"] if per_logit else []),
-    )
+    made = table(group.title, group.by, *notes, *heads, "+-")
     for case in group.cases:
         cells = [f"{case.notes[n]:.1f}" if n in case.notes else "-" for n in notes]
-        cells += [_cell(case.times.get(name)) for name in names]
-        cells.append(f"{max(map(_spread, case.times.values())):.0%}")
-        if per_logit and case.logits:
-            cells.append(f"{case.times[per_logit].median * 1000 / case.logits:.3f}")
-        table.add_row(str(case.value), *cells)
-    return table
-
-
-def _cell(timing: Timing | None) -> str:
-    return "-" if timing is None else f"{timing.median:.1f}"
+        cells += [
+            f"{case.times[name].median:.1f}" if name in case.times else "-"
+            for name in names
+        ]
+        widest = max(map(_spread, case.times.values()))
+        made.add_row(str(case.value), *cells, f"{widest:.0%}")
+    return made
 
 
 def _spread(timing: Timing) -> float:
@@ -144,40 +187,54 @@ def _spread(timing: Timing) -> float:
     return (high - low) / 2 / timing.median
 
 
-def _support(group: Group) -> Table:
-    names = list(group.cases[0].times)
-    heads = [name.replace(", ", "\n") for name in names]
-    table = _table(group.title, "k", "l", *heads, "+-")
-    for case in group.cases:
-        cells = [_cell(case.times[name]) for name in names]
-        spread = f"{max(map(_spread, case.times.values())):.0%}"
-        table.add_row(str(case.value), f"{case.notes['l']:.0f}", *cells, spread)
-    return table
+def plot(speed: Speed, folder: Path) -> None:
+    """Draw both pictures into a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    m = speed.measured
+    for name, file in FILES.items():
+        figure = Figure(figsize=(7.2, 5.8), layout="constrained")
+        axes = figure.subplots()
+        _draw(axes, speed.groups[name])
+        axes.set_xlabel(LABELS[name])
+        axes.set_ylabel("microseconds of a call")
+        fixed = f"K = {K}" if name == "vocabulary" else f"V = {m['vocab_size']}"
+        axes.set_title(
+            f"Logits to bytes, one thread: {fixed}, T = {TEMPERATURE}\n{m['machine']}",
+            fontsize="medium",
+        )
+        figure.legend(loc="outside lower center", fontsize="small", ncols=3)
+        figure.savefig(folder / file, dpi=110)
 
 
-def _symbols(group: Group) -> Table:
-    case = group.cases[0]
-    table = _table(
-        f"{group.title}, {case.notes['survivors']:.1f} tokens", "", "us", "bits"
-    )
-    for name, timing in case.times.items():
-        bits = "constriction_bits" if name in CONSTRICTION else "bits"
-        table.add_row(name, _cell(timing), f"{case.notes[bits]:.0f}")
-    return table
-
-
-def _draft_step(group: Group) -> Table:
-    case = group.cases[0]
-    table = _table(f"{group.title}; {case.value}", "", "us", "of the step")
-    for name in (STEP, ENCODE, PUSH_BUDGET):
-        share = case.times[name].over(case.times[STEP])
-        table.add_row(name, _cell(case.times[name]), f"{share:.3%}")
-    return table
-
-
-def _overhead(speed: Speed) -> Table:
-    table = _table("What Python adds, us", "", "through Python", "C", "Python's part")
-    for name, (python, alone) in speed.calls.items():
-        beyond = f"{python.beyond(alone):.2f}"
-        table.add_row(name, f"{python.median:.2f}", f"{alone.median:.2f}", beyond)
-    return table
+def _draw(axes: Axes, group: Group) -> None:
+    values = [case.value for case in group.cases]
+    for name, (color, line, marker) in STYLES.items():
+        if name not in group.cases[0].times:
+            continue
+        timings = [case.times[name] for case in group.cases]
+        ours = name in NAMES.values() or name == NUMBA
+        axes.plot(
+            values,
+            [timing.median for timing in timings],
+            color=color,
+            linestyle=line,
+            marker=marker,
+            markersize=5,
+            linewidth=1.5,
+            label=f"{ENCODE}, {name}" if ours else name,
+        )
+        low, high = zip(*(timing.spread for timing in timings), strict=True)
+        axes.fill_between(values, low, high, color=color, alpha=0.15, linewidth=0)
+    floor = [case.times[READ].median for case in group.cases]
+    axes.fill_between(values, [0.01] * len(values), floor, color="0.9", zorder=0)
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log")
+    axes.set_ylim(bottom=min(floor) / 2)
+    margin = (values[-1] / values[0]) ** 0.02  # for the outermost markers
+    axes.set_xlim(values[0] / margin, values[-1] * margin)
+    labels = [f"{value:,}".replace(",", " ") for value in values]
+    axes.set_xticks(values, labels, rotation=30 if values[0] > 1000 else 0)
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.grid(visible=True, which="both", color="0.92")
+    axes.set_axisbelow(True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from sqs_codec.bench.sources import Source
+from benchmarks.sources import Source
 
 HEAD = 1024
 """The most probable tokens, which no added token is taken from."""
@@ -20,7 +20,7 @@ class Rows:
     Attributes
     ----------
     draft, target : ndarray of float32 [n, V]
-        Logits; the draft's stand for the target's if these aren't known.
+        Logits.
     """
 
     draft: NDArray[np.float32]
@@ -80,13 +80,8 @@ def take(source: Source, n: int, group: int, rng: np.random.Generator) -> Rows:
         for i in range(start, min(start + group, len(session)))
     ][:n]
     draft = np.array([session.draft[i] for session, i in places], np.float32)
+    target = np.array([s.target[i] for s, i in places if s.target], np.float32)
     _spread(draft, rng)
-    if not source.has_target:
-        return Rows(draft, draft)
-    target = np.array(
-        [session.target[i] for session, i in places if session.target is not None],
-        np.float32,
-    )
     _spread(target, rng)
     return Rows(draft, target)
 

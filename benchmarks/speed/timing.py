@@ -37,6 +37,16 @@ class Contestant:
     reset: Callable[[], object] = lambda: None
 
 
+def each(name: str, call: Callable[[Any], object], inputs: Sequence[Any]) -> Contestant:
+    """Time a call of each input."""
+
+    def run() -> None:
+        for one in inputs:
+            call(one)
+
+    return Contestant(name, run, len(inputs))
+
+
 @dataclass(frozen=True)
 class Timing:
     """Times of one contestant.
@@ -74,6 +84,11 @@ class Timing:
     def beyond(self, other: Timing) -> float:
         """Return how many microseconds more than `other`, likewise."""
         return float(np.median(self.micros - other.micros))
+
+    def as_json(self) -> dict[str, float]:
+        """Return the median and the quartiles."""
+        low, high = self.spread
+        return {"us": self.median, "us_q1": low, "us_q3": high}
 
 
 def interleave(

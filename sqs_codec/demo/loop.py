@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 import sqs_codec as sqs
 from sqs_codec import theory
+from sqs_codec._keep import count_kept, rule
 from sqs_codec.demo.models import CachedModel
 
 DOWNLINK = struct.Struct(">HI")
@@ -119,7 +120,7 @@ class Edge:
         self._drafted, self._kept = [], []
         while len(self._drafted) < limit:
             logits = self._model.logits(self._text + self._drafted)[0]
-            kept = count_kept(logits, self._keep, self._temperature)
+            kept = support_kept(logits, self._keep, self._temperature)
             token = self._drafter.push(logits, temperature=self._temperature)
             if token is None:
                 break
@@ -188,15 +189,13 @@ class Cloud:
         return DOWNLINK.pack(verdict.accepted, verdict.token)
 
 
-def count_kept(
+def support_kept(
     logits: ArrayLike, keep: sqs.TopK | sqs.Conformal, temperature: float
 ) -> int:
     """K, the tokens a keep rule leaves before quantization drops most of them.
 
     The codec never needs this number, because it sends only the tokens whose
-    count is not zero. The paper's formula charges for all K, so we count them the
-    way the paper defines them: K-SQS keeps K, and C-SQS every token whose
-    probability is at least the threshold, or else the most probable one.
+    count is not zero. The paper's formula charges for all K.
 
     Parameters
     ----------
@@ -207,10 +206,9 @@ def count_kept(
     """
     if temperature == 0:
         return 1
-    if isinstance(keep, sqs.TopK):
-        return min(keep.k, int(np.isfinite(logits).sum()))
-    probs = softmax(logits, temperature)
-    return max(1, int(np.count_nonzero((probs >= keep.threshold) & (probs > 0))))
+    descending = -np.sort(-softmax(logits, temperature))
+    unmasked = np.isfinite(logits).sum()
+    return int(count_kept(*rule(keep), descending, unmasked))
 
 
 @dataclass

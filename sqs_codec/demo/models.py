@@ -32,7 +32,7 @@ DROP_ORDER = (17, 3, 14, 4)
 """Decoder layers of SmolLM2-135M in the order in which they are missed least."""
 
 
-class ModelError(Exception):
+class ModelError(ValueError):
     """Models that cannot be found, loaded or paired; the message says why."""
 
 
@@ -72,6 +72,19 @@ class Pair:
             return_dict=True,
         )
         return [int(i) for i in encoded["input_ids"]]
+
+
+def load_pair(draft: str | None, target: str | None, drop_layers: int) -> Pair:
+    """Load two models by name, or `smollm2_pair` where there are no names.
+
+    Raises
+    ------
+    ModelError
+        They cannot be found, loaded or paired.
+    """
+    if draft and target:
+        return hugging_face_pair(draft, target)
+    return smollm2_pair(drop_layers)
 
 
 def smollm2_pair(drop_layers: int) -> Pair:

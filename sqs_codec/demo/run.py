@@ -15,7 +15,7 @@ from rich.text import Text
 import sqs_codec as sqs
 from sqs_codec.demo import report
 from sqs_codec.demo.loop import Cloud, Edge, Stats, speculate
-from sqs_codec.demo.models import CachedModel, Pair, hugging_face_pair, smollm2_pair
+from sqs_codec.demo.models import CachedModel, Pair, load_pair
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Options:
     top_k: int
     alpha: float
     eta: float
-    resolution: int | sqs.Resolution
+    resolution: int
     coding: str
     stream: bool
     budget: int | None
@@ -60,7 +60,7 @@ def run(options: Options, console: Console) -> None:
     torch.set_num_threads(1)
     if console.is_terminal:
         console.print("Loading the models ...", style="dim", highlight=False)
-    pair = load_pair(options)
+    pair = load_pair(options.draft, options.target, options.drop_layers)
     loaded = time.monotonic()
     codec = sqs.Codec(
         vocab_size=pair.vocab_size, resolution=options.resolution, coding=options.coding
@@ -68,7 +68,7 @@ def run(options: Options, console: Console) -> None:
     console.print(
         f"{pair.summary}.\n"
         f"Temperature {options.temperature:g}, vocabulary {codec.vocab_size}, "
-        f"{resolution_text(codec)}, {codec.coding} packets"
+        f"resolution {codec.resolution}, {codec.coding} packets"
         f"{' in a stream' if options.stream else ''}.",
         highlight=False,
     )
@@ -103,7 +103,7 @@ def run(options: Options, console: Console) -> None:
         console.print(
             f"Packets are in {options.packets}; to look into one:\n"
             f"sqs inspect {example} --kind round --vocab-size {codec.vocab_size} "
-            f"--{resolution_text(codec)} --coding {codec.coding}",
+            f"--resolution {codec.resolution} --coding {codec.coding}",
             highlight=False,
             soft_wrap=True,
         )
@@ -167,23 +167,10 @@ def converse(
     return stats
 
 
-def load_pair(options: Options) -> Pair:
-    """Load the pair that the options name."""
-    if options.draft and options.target:
-        return hugging_face_pair(options.draft, options.target)
-    return smollm2_pair(options.drop_layers)
-
-
 def own_prompts() -> list[str]:
     """Return the demo's prompts."""
     text = resources.files("sqs_codec.demo").joinpath("prompts.txt").read_text("utf-8")
     return [line for line in text.splitlines() if line and not line.startswith("#")]
-
-
-def resolution_text(codec: sqs.Codec) -> str:
-    """Return the codec's resolution as ``sqs inspect`` takes it, without dashes."""
-    fixed = isinstance(codec.resolution, int)
-    return f"resolution {codec.resolution if fixed else 'variable'}"
 
 
 def packet_name(rule: str, number: int) -> str:

@@ -1,0 +1,63 @@
+"""Measure what distributions cost, by every scheme at every setting.
+
+    python -m benchmarks.rate --json rate.json --plot rate.png
+
+Bits of a distribution against the total variation it loses and against the
+acceptance rate, for K-SQS and C-SQS by the paper's formula, QS, raw top-K and every
+coding of this package, each swept over its own parameters. docs/rate.md says what
+the tables mean. The rows are the shipped drafts that nothing was fitted to, arrays
+of logits, or a text that a target model writes and both models read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from benchmarks.rate.measure import run
+from benchmarks.rate.report import plot, report
+from benchmarks.sources import add_options, from_options
+from benchmarks.tables import write_json
+from sqs_codec.cli import number
+
+TEMPERATURES = (0.3, 0.7, 1.0)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; the exit status is 1 after an error."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.rate",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_options(parser)
+    parser.add_argument(
+        "--temperature",
+        type=number(float, 0.05),
+        action="append",
+        metavar="T",
+        help="of both models; may be given several times (default: 0.3, 0.7 and 1)",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="every point")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help=".png or .svg")
+    args = parser.parse_args(argv)
+    try:
+        source = from_options(args)
+    except (OSError, ValueError) as error:
+        print(f"benchmarks.rate: {error}", file=sys.stderr)
+        return 1
+    temperatures = args.temperature or TEMPERATURES
+    results = run(source, temperatures, args.seed, progress=sys.stderr.isatty())
+    if args.json:
+        write_json(results.as_json(), args.json)
+    if args.plot:
+        plot(results, args.plot)
+    Console().print(report(results))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,74 @@
+"""What all reports share: tables of 80 columns, JSON, and what a run ran on."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+import sqs_codec as sqs
+
+
+def table(title: str, *columns: str) -> Table:
+    """Return a table whose first column is text and whose others are numbers."""
+    made = Table(
+        title=title,
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        collapse_padding=True,
+        pad_edge=False,
+    )
+    for i, column in enumerate(columns):
+        made.add_column(column, justify="right" if i else "left", no_wrap=True)
+    return made
+
+
+def dim(text: str) -> Text:
+    """Return what explains a table."""
+    return Text(text, style="dim")
+
+
+def write_json(content: dict[str, Any], path: Path) -> None:
+    """Write results for machines."""
+    path.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", "utf-8")
+
+
+def about(*packages: str) -> dict[str, Any]:
+    """Name what figures depend on: the machine, this package and others."""
+    cpu, flags = platform.processor() or platform.machine(), ""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        pairs = [
+            line.partition(":")[::2]
+            for line in info.read_text("utf-8").split("\n\n")[0].splitlines()
+        ]
+        lines = {name.strip(): value.strip() for name, value in pairs}
+        cpu = lines.get("model name", cpu)
+        known = lines.get("flags", "").split()
+        flags = " ".join(f for f in known if f.startswith(("avx", "fma", "f16c")))
+    return {
+        "machine": f"{cpu}, {os.cpu_count()} cores, {platform.system()}",
+        "cpu_flags": flags,
+        "version": sqs.__version__,
+        "backend": sqs.backend(),
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in ("numpy", *packages)},
+    }
+
+
+def about_line(measured: dict[str, Any]) -> str:
+    """Say what `about` found, and how long the run took."""
+    m = measured
+    packages = ", ".join(f"{name} {number}" for name, number in m["packages"].items())
+    flags = f" ({m['cpu_flags']})" if m["cpu_flags"] else ""
+    return (
+        f"sqs-codec {m['version']} ({m['backend']}), Python {m['python']}, {packages}; "
+        f"{m['machine']}{flags}; {m['seconds']:.0f} s.\n"
+    )
