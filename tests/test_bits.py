@@ -91,8 +91,8 @@ def test_points_are_means_of_what_numpy_computes(
         q = sqs.SparseDistribution(ids, counts[ids].astype(int), VOCAB_SIZE)
         coded.append(8 * len(codec.encode(q)))
     assert point["tokens"] == np.mean(tokens)
-    assert point["dropped_mass"] == pytest.approx(np.mean(dropped), abs=1e-9)
-    assert point["tv"] == pytest.approx(np.mean(tv), abs=1e-9)
+    assert point["dropped_mass"] == pytest.approx(np.mean(dropped), abs=1e-7)
+    assert point["tv"] == pytest.approx(np.mean(tv), abs=1e-7)
     assert point["bits"]["enumerative"] == np.mean(ranked)
     assert np.mean(coded) - 9 <= point["bits"]["entropy"] <= np.mean(coded) + 1
     assert point["bits"]["bitpack"] == np.mean(packed)
@@ -108,7 +108,7 @@ def test_thresholds_keep_what_reaches_them(
                 probs = softmax(row, TEMPERATURE)
                 kept = probs[probs >= min(point["beta"], probs.max())]
                 dropped.append(1 - kept.sum())
-            assert point["dropped_mass"] == pytest.approx(np.mean(dropped), abs=1e-9)
+            assert point["dropped_mass"] == pytest.approx(np.mean(dropped), abs=1e-7)
 
 
 def test_recommendation_is_the_cheapest_that_is_close_enough(

@@ -11,7 +11,6 @@ resolution, over the same rows, one after the other.
 from __future__ import annotations
 
 import itertools
-import sys
 
 import numpy as np
 from tqdm import tqdm
@@ -32,7 +31,7 @@ BETA = 1e-3
 def main() -> None:
     """Print a line for each operating point."""
     source = shipped()
-    rows = [draft for session in source.sessions for draft in session.draft]
+    rows = [s.draft[i] for s in source.sessions for i in range(len(s))]
     print(f"{len(rows)} rows; alpha {ALPHAS}, eta {ETAS}, resolution {RESOLUTIONS}")
     for temperature in sorted({t for t, _ in OPERATING_POINTS}):
         settings = [
@@ -57,4 +56,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -84,8 +84,9 @@ def measure() -> Counts:
         (work / "rows").write_bytes(rows.astype("<f2").tobytes())
         _run(
             *(_cc(), *FLAGS, f"-DVOCAB={VOCAB_SIZE}u", f"-DROWS={len(rows)}u"),
-            *("-I", ROOT / "csrc", PROGRAM, *sorted((ROOT / "csrc").rglob("*.c"))),
-            *("-lm", "-o", work / "instructions"),
+            *("-I", str(ROOT / "csrc"), str(PROGRAM)),
+            *map(str, sorted((ROOT / "csrc").rglob("*.c"))),
+            *("-lm", "-o", str(work / "instructions")),
         )
         said = _run(
             *("valgrind", "--tool=callgrind", f"--callgrind-out-file={work / 'out'}"),

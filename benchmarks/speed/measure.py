@@ -249,7 +249,7 @@ def verify(
 ) -> Contestant:
     """Time rounds and target rows to verdicts."""
     pairs = list(zip(rounds, targets, strict=True))
-    return each(VERIFY, lambda pair: sqs.verify(*pair, rng), pairs)
+    return each(VERIFY, lambda pair: sqs.verify(pair[0], pair[1], rng), pairs)
 
 
 class Bench:
@@ -401,9 +401,13 @@ class Bench:
         bfloat16 = (wide.view(np.uint32) >> 16).astype(np.uint16)
         contestants = []
         for engine in self.engines:
-            encode = engine.codec(self._vocab_size)._engine.encode_rows
-            at = {"shape": (), "keep": sqs.TopK(K), "threads": 1}
-            call = partial(encode, temperature=TEMPERATURE, **at)
+            call = partial(
+                engine.codec(self._vocab_size)._engine.encode_rows,
+                shape=(),
+                keep=sqs.TopK(K),
+                temperature=TEMPERATURE,
+                threads=1,
+            )
             contestants.append(each(engine.name, call, [row[None] for row in bfloat16]))
         reading = rivals.one_read(bfloat16.view(np.float16))
         cases.append(Case("bfloat16", self._time([*contestants, reading])))
