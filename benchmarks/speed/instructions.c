@@ -90,7 +90,7 @@ typedef struct path {
     bool mass;
     sqs_coding coding;
     const grain *grain;
-    const distributions *from;
+    distributions *from;
 } path;
 
 static sqs_codec codec_of(const path *p)
@@ -110,13 +110,11 @@ static void quantize_to(const path *p, distributions *out)
 {
     const sqs_codec codec = codec_of(p);
     const sqs_rows rows = rows_of(p);
-    const sqs_fit fit = {0, 0};
     double masses[ROWS];
-    uint32_t done;
+    sqs_quantized to = {out->ids, out->counts, out->survivors,
+                        p->mass ? masses : NULL, 0};
     expect(sqs_quantize_logits(&codec, &rows, p->grain->temperature, &p->keep,
-                               &fit, scratch(sqs_quantize_scratch(&codec)),
-                               out->ids, out->counts, out->survivors,
-                               p->mass ? masses : NULL, &done));
+                               scratch(sqs_quantize_scratch(&codec)), &to));
 }
 
 static void quantize(const path *p)
@@ -128,11 +126,9 @@ static void encode_logits(const path *p)
 {
     const sqs_codec codec = codec_of(p);
     const sqs_rows rows = rows_of(p);
-    const sqs_fit fit = {0, 0};
-    uint32_t done;
+    sqs_packets to = {b.packets, CAPACITY, b.sizes, 0};
     expect(sqs_encode_logits(&codec, &rows, p->grain->temperature, &p->keep,
-                             &fit, scratch(sqs_encode_logits_scratch(&codec)),
-                             b.packets, CAPACITY, b.sizes, NULL, &done));
+                             scratch(sqs_encode_logits_scratch(&codec)), &to));
 }
 
 static void bits(const path *p)
@@ -168,38 +164,47 @@ static void decode(const path *p)
     size_t at = 0;
     for (uint32_t i = 0; i < ROWS; i++) {
         uint32_t survivors;
-        expect(sqs_decode(&codec, b.packets + at, b.sizes[i], b.decoded_ids,
-                          b.decoded_counts, &survivors));
+        expect(sqs_decode(&codec, b.packets + at, b.sizes[i], MOST,
+                          b.decoded_ids, b.decoded_counts, &survivors));
         at += b.sizes[i];
     }
 }
 
+/* The first rows' distributions, with what `prepare` drafted of them. */
+static sqs_round round_of(const path *p)
+{
+    distributions *from = p->from;
+    return (sqs_round){LENGTH, from->ids, from->counts, from->survivors,
+                       b.positions};
+}
+
+/* Leaves the packet for `decode_round`, which must follow. */
 static void encode_round(const path *p)
 {
     const sqs_codec codec = codec_of(p);
-    expect(sqs_encode_round(&codec, NULL, LENGTH, p->from->ids,
-                            p->from->counts, p->from->survivors, b.positions,
-                            b.packets, CAPACITY, b.sizes));
+    const sqs_round round = round_of(p);
+    expect(sqs_encode_round(&codec, NULL, &round, b.packets, CAPACITY,
+                            b.sizes));
 }
 
 static void decode_round(const path *p)
 {
     const sqs_codec codec = codec_of(p);
-    uint32_t positions[SQS_MAX_ROUND], survivors[SQS_MAX_ROUND], length;
-    expect(sqs_decode_round(&codec, NULL, b.packets, b.sizes[0], b.decoded_ids,
-                            b.decoded_counts, MOST, survivors, positions,
-                            &length));
+    uint32_t survivors[SQS_MAX_ROUND], positions[SQS_MAX_ROUND];
+    sqs_round round = {0, b.decoded_ids, b.decoded_counts, survivors,
+                       positions};
+    expect(sqs_decode_round(&codec, NULL, b.packets, b.sizes[0], MOST,
+                            &round));
 }
 
 static void verify(const path *p)
 {
     const sqs_codec codec = codec_of(p);
+    const sqs_round round = round_of(p);
     const sqs_rows target = {b.target, SQS_F32, ROWS, VOCAB};
-    uint32_t accepted, token, done;
-    expect(sqs_verify(&codec, LENGTH, p->from->ids, p->from->counts,
-                      p->from->survivors, b.positions, &target, b.draws,
-                      scratch(sqs_verify_scratch(&codec, LENGTH)), &accepted,
-                      &token, &done));
+    sqs_verdict verdict;
+    expect(sqs_verify(&codec, &round, &target, b.draws,
+                      scratch(sqs_verify_scratch(&codec, LENGTH)), &verdict));
 }
 
 #define TOP_K {SQS_TOP_K, 64}
