@@ -1,36 +1,62 @@
 """The entropy coding once more, to be read rather than run fast.
 
-Each model is written once: a coder's ``pick`` takes the value when it writes and
-returns it when it reads. The state of the range coder is plain integers of any
-size, so that there is no carry to propagate.
+Names are those of ``docs/format.md``. Each model is written once: a coder's ``pick``
+takes the value when it writes and returns it when it reads. The state of the range
+coder is plain integers of any size, so that there is no carry to propagate.
+
+The tables are read from ``benchmarks/data/model.json``. The constants stand here a
+second time, under the names that they have there, as a witness of the format.
 """
 
 from __future__ import annotations
 
 import json
+import math
+import struct
+import zlib
+from collections import Counter
 from decimal import Decimal, getcontext
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 from tests.reference import BrokenRuleError
 
 getcontext().prec = 60
 
-MODEL = json.loads((Path(__file__).parents[1] / "vectors" / "model.json").read_text())
+MODEL = json.loads(
+    (Path(__file__).parents[2] / "benchmarks" / "data" / "model.json").read_text()
+)
 SPLIT_CHANCES = MODEL["split_chances"]
 ID_WEIGHTS = MODEL["id_weights"]
-ID_EDGES = [0] + [e << b for b in range(4, 19) for e in (2, 3)] + [1 << 20]
 
-UNIFORM_CHANCE = 16  # of the two uniform modes, in 256ths
+UNIFORM_CHANCE = 16  # of the uniform modes, in 256ths
 MORE_CHANCE = 192  # of another distribution in the round, in 256ths
-MAX_ROUND = 256
-MAX_ROUND_SUPPORT = 1 << 20
-MAX_EXPONENT = 16
-FIRST_HOME = 6
-ONE_TOKEN_CHANCE = 64  # of a resolution of 1, in 256ths
+FIRST_BUCKET_BITS = 5
+SPLIT_FULL_DEPTH = 3
+SPLIT_TOP_DEPTH = 8
+SIZE_CLASSES = 4
+RATIO_CLASSES = 7
 MEMORY_TOKENS = 512
 MEMORY_SUPPORT = 256
-NEW_WEIGHT = 1024
-LEAST_WEIGHT = 32
+MEMORY_DELAY = 8
+MEMORY_NEW_WEIGHT = 1024
+MEMORY_LEAST_WEIGHT = 32
+MEMORY_FADING = 5
+MEMORY_MOST_SEEN = 255
+CODER_BITS = 56
+CODER_LEAST_BITS = 48
+LOG_UNIT = 32
+LOG_KNOT_BITS = 10
+POWER_UNIT = 31
+POWER_KNOT_BITS = 8
+
+MAX_ROUND = 256
+MAX_ROUND_SUPPORT = 1 << 20
+MAX_VOCAB_BITS = 20
+
+BIT = 1 << LOG_UNIT
+ONE = 1 << POWER_UNIT
+LEAST_RANGE = 1 << CODER_LEAST_BITS
 
 
 # Fixed-point logarithms
@@ -41,87 +67,100 @@ def rounded(x):
 
 
 LN2 = Decimal(2).ln()
-LOG2 = [rounded((1 + Decimal(i) / 1024).ln() / LN2 * 2**32) for i in range(1025)]
-EXP2 = [rounded(2**31 * (-Decimal(i) / 256 * LN2).exp()) for i in range(257)]
+LOG_KNOTS = [
+    rounded((1 + Decimal(j) / (1 << LOG_KNOT_BITS)).ln() / LN2 * BIT)
+    for j in range((1 << LOG_KNOT_BITS) + 1)
+]
+POWER_KNOTS = [
+    rounded(ONE * (-Decimal(j) / (1 << POWER_KNOT_BITS) * LN2).exp())
+    for j in range((1 << POWER_KNOT_BITS) + 1)
+]
 
 
 def log2(x):
     """log2 of an integer 1 .. 2**34, in units of 2**-32, straight between knots."""
-    e = x.bit_length() - 1
-    f = (x << 32 >> e) - (1 << 32)
-    i, d = f >> 22, f & (1 << 22) - 1
-    return (e << 32) + LOG2[i] + ((LOG2[i + 1] - LOG2[i]) * d >> 22)
+    i = x.bit_length() - 1
+    f = (x << LOG_UNIT >> i) - BIT
+    steps = LOG_UNIT - LOG_KNOT_BITS
+    j, g = f >> steps, f & (1 << steps) - 1
+    return i * BIT + LOG_KNOTS[j] + ((LOG_KNOTS[j + 1] - LOG_KNOTS[j]) * g >> steps)
 
 
 def exp2(t):
     """2**-t in units of 2**-31, t in units of 2**-32."""
-    f = t & (1 << 32) - 1
-    i, d = f >> 24, f & (1 << 24) - 1
-    return EXP2[i] - ((EXP2[i] - EXP2[i + 1]) * d >> 24) >> (t >> 32)
+    i, f = t >> LOG_UNIT, t & BIT - 1
+    steps = LOG_UNIT - POWER_KNOT_BITS
+    j, g = f >> steps, f & (1 << steps) - 1
+    return POWER_KNOTS[j] - ((POWER_KNOTS[j] - POWER_KNOTS[j + 1]) * g >> steps) >> i
 
 
 # The range coder
+#
+# A symbol has the values a .. e - 1, of which c(x) is the cumulative weight: what
+# those below x weigh, out of a total. The label says what a symbol is for, and only
+# the meter asks for it.
 
 
 class Writer:
     """Narrows an interval; the packet is a number inside it."""
 
     def __init__(self):
-        self.low, self.range, self.shifts = 0, 1 << 56, 0
+        self.low, self.range, self.shifts = 0, 1 << CODER_BITS, 0
 
-    def pick(self, total, first, end, below, value):
-        """Write a value of first .. end - 1.
-
-        ``below(x)`` is the share, out of total, of the values less than x; what
-        rounding leaves goes to the last value.
-        """
+    def pick(self, label, total, a, e, c, value):
+        """Write a value; the last one takes what rounding leaves."""
         unit = self.range // total
-        start = unit * below(value)
-        stop = unit * below(value + 1) if value + 1 < end else self.range
+        start = unit * c(value)
+        stop = unit * c(value + 1) if value + 1 < e else self.range
         self.low += start
         self.range = stop - start
-        while self.range <= 1 << 48:
+        while self.range <= LEAST_RANGE:
             self.low <<= 8
             self.range <<= 8
             self.shifts += 1
         return value
 
+    def bits(self):
+        """How many have been spent."""
+        return CODER_BITS + 8 * self.shifts - math.log2(self.range)
+
     def finish(self):
         """The one packet whose last byte is the first to lie in the interval."""
-        last = -(-self.low >> 48)
+        last = -(-self.low >> CODER_LEAST_BITS)
         return last.to_bytes(self.shifts + 1, "big")
 
 
 class Reader:
-    """Follows the Writer."""
+    """Follows the Writer; ``code`` is the packet's number less the Writer's low."""
 
     def __init__(self, packet):
-        self.packet = packet
-        self.range, self.shifts = 1 << 56, 0
-        self.code = int.from_bytes(packet[:1], "big") << 48
-        self.code |= int.from_bytes(packet[1:7].ljust(6, b"\0"), "big")
+        self.packet, self.shifts = packet, 0
+        self.range, self.code = 1 << CODER_BITS, 0
+        for at in range(CODER_BITS // 8):
+            self.code = self.code << 8 | self.byte(at)
 
-    def pick(self, total, first, end, below, value=None):
-        """Read a value of first .. end - 1."""
-        unit = self.range // total
-        if self.shifts + 1 > len(self.packet):
+    def byte(self, at):
+        """Zeros follow a packet."""
+        return self.packet[at] if at < len(self.packet) else 0
+
+    def pick(self, label, total, a, e, c, value=None):
+        """Read a value."""
+        if self.shifts >= len(self.packet):
             raise BrokenRuleError("TRUNCATED")
-        target = self.code // unit
-        low, high = first, end  # the value is in low .. high - 1
+        unit = self.range // total
+        low, high = a, e  # the value is in low .. high - 1
         while high - low > 1:
             middle = (low + high) // 2
-            if below(middle) <= target:
+            if unit * c(middle) <= self.code:
                 low = middle
             else:
                 high = middle
-        start = unit * below(low)
-        stop = unit * below(low + 1) if low + 1 < end else self.range
+        start = unit * c(low)
+        stop = unit * c(low + 1) if low + 1 < e else self.range
         self.code -= start
         self.range = stop - start
-        while self.range <= 1 << 48:
-            at = self.shifts + 7
-            byte = self.packet[at] if at < len(self.packet) else 0
-            self.code = self.code << 8 | byte
+        while self.range <= LEAST_RANGE:
+            self.code = self.code << 8 | self.byte(self.shifts + CODER_BITS // 8)
             self.range <<= 8
             self.shifts += 1
         return low
@@ -132,124 +171,115 @@ class Reader:
             raise BrokenRuleError("TRUNCATED")
         if len(self.packet) > self.shifts + 1:
             raise BrokenRuleError("TRAILING_BYTES")
-        if self.code >= 1 << 48:
+        if self.code >= LEAST_RANGE:
             raise BrokenRuleError("PADDING")
 
 
-def code_bit(coder, chance, bit=None):
+class Meter:
+    """A coder that only counts bits, by label, in units of 2**-32."""
+
+    def __init__(self):
+        self.costs = Counter()
+
+    def pick(self, label, total, a, e, c, value):
+        """Count what a Writer would spend if its range were a real number."""
+        stop = c(value + 1) if value + 1 < e else total
+        self.costs[label] += log2(total) - log2(stop - c(value))
+        return value
+
+
+def code_bit(coder, label, chance, bit=None):
     """A bit that is 1 with a chance in 256ths."""
-    return coder.pick(256, 0, 2, lambda x: x * (256 - chance), bit)
+    return coder.pick(label, 256, 0, 2, lambda x: x * (256 - chance), bit)
 
 
-def code_uniform(coder, n, value=None):
+def code_uniform(coder, label, n, value=None):
     """One of n equally likely values."""
-    return coder.pick(n, 0, n, lambda x: x, value)
-
-
-# Resolution
-
-
-def code_exponent(coder, home, exponent=None):
-    """log2 of the resolution: 0 for one token, else likely the last that wasn't 0."""
-    if code_bit(coder, ONE_TOKEN_CHANCE, None if exponent is None else exponent == 0):
-        return 0
-    if not code_bit(coder, 128, None if exponent is None else exponent != home):
-        return home
-    up = home == 1
-    if 1 < home < MAX_EXPONENT:
-        up = code_bit(coder, 128, None if exponent is None else exponent > home)
-    at, step = home, 1 if up else -1
-    while True:
-        at += step
-        if at in (1, MAX_EXPONENT):
-            return at
-        if not code_bit(coder, 128, None if exponent is None else exponent != at):
-            return at
+    return coder.pick(label, n, 0, n, lambda x: x, value)
 
 
 # Counts
 
 
-def code_partition(coder, vocab_size, resolution, counts=None):
-    """The counts in descending order."""
-    parts, left, limit = [], resolution, resolution
-    while left > 0:
-        low = -(-left // (vocab_size - len(parts)))
-        high = min(limit, left)
-        value = None if counts is None else counts[len(parts)]
-        limit = code_count(coder, low, high, left, value)
-        parts.append(limit)
-        left -= limit
-    return parts
+def code_partition(coder, vocab_size, resolution, allowed, counts=None):
+    """The counts in descending order, of which `allowed` there may be."""
+    parts, left, last = [], resolution, resolution
+    while left > 0 and last > 1:
+        check_survivors(len(parts) + 1, allowed)
+        last = code_part(
+            coder,
+            -(-left // (vocab_size - len(parts))),
+            min(last, left),
+            left,
+            None if counts is None else counts[len(parts)],
+        )
+        parts.append(last)
+        left -= last
+    check_survivors(len(parts) + left, allowed)
+    return parts + [1] * left
 
 
-def code_count(coder, low, high, left, count=None):
-    """A count from low to high, by halving."""
-    chances = SPLIT_CHANCES[
-        (min(high.bit_length() - 1, 4) - 1) * 7
-        + min((left // high).bit_length(), 7)
-        - 1
-    ]
+def code_part(coder, a, z, left, count=None):
+    """A count from a to z, by halving."""
+    if a == z:
+        return a
+    size = min(z.bit_length() - 1, SIZE_CLASSES)
+    ratio = min((left // z).bit_length(), RATIO_CLASSES)
+    chances = SPLIT_CHANCES[(size - 1) * RATIO_CLASSES + ratio - 1]
     node, depth = 1, 0
-    while low < high:
-        middle = (low + high) // 2
+    while a < z:
+        middle = (a + z) // 2
         chance = 128
-        if depth < 3:
+        if depth < SPLIT_FULL_DEPTH:
             chance = chances[node - 1]
-        elif depth < 8 and node == (2 << depth) - 1:
-            chance = chances[4 + depth]
-        bit = code_bit(coder, chance, None if count is None else count > middle)
-        low, high = (middle + 1, high) if bit else (low, middle)
-        node, depth = 2 * node + bit, depth + 1
-    return low
+        elif depth < SPLIT_TOP_DEPTH and node == (2 << depth) - 1:
+            chance = chances[(1 << SPLIT_FULL_DEPTH) - 1 + depth - SPLIT_FULL_DEPTH]
+        up = code_bit(coder, "parts", chance, None if count is None else count > middle)
+        a, z = (middle + 1, z) if up else (a, middle)
+        node, depth = 2 * node + up, depth + 1
+    return a
 
 
 def code_arrangement(coder, parts, counts=None):
     """Which token, by ascending id, has which of the counts."""
-    values = sorted(set(parts))
-    left = [parts.count(value) for value in values]
+    left = Counter(parts)  # how many tokens are still to get each count
     arranged = []
     for i in range(len(parts)):
-        sums = [sum(left[:g]) for g in range(len(values) + 1)]
-        alive = [g for g in range(len(values)) if left[g]]
-        g = alive[0]
-        if len(alive) > 1:
-            g = coder.pick(
-                sums[-1],
+        values = sorted(left)
+        at = 0
+        if len(values) > 1:
+            below = [0, *accumulate(left[value] for value in values)]
+            at = coder.pick(
+                "arrangement",
+                below[-1],
                 0,
-                alive[-1] + 1,
-                lambda x, sums=sums: sums[x],
+                len(values),
+                lambda x, below=below: below[x],
                 None if counts is None else values.index(counts[i]),
             )
-        arranged.append(values[g])
-        left[g] -= 1
+        arranged.append(values[at])
+        left -= Counter([values[at]])
     return arranged
 
 
 def code_counts(coder, vocab_size, resolution, allowed, counts=None, uniform=None):
-    """The counts of the tokens by ascending id, of which `allowed` may be."""
-    if not code_bit(coder, UNIFORM_CHANCE, uniform):
-        parts = code_partition(
-            coder,
-            vocab_size,
-            resolution,
-            None if counts is None else sorted(counts, reverse=True),
-        )
-        check_survivors(len(parts), allowed)
+    """The counts of the tokens by ascending id, of which `allowed` there may be."""
+    if not code_bit(coder, "modes", UNIFORM_CHANCE, uniform):
+        descending = None if counts is None else sorted(counts, reverse=True)
+        parts = code_partition(coder, vocab_size, resolution, allowed, descending)
         return code_arrangement(coder, parts, counts)
     most = min(vocab_size, resolution)
-    k = 1 + code_uniform(coder, most, None if counts is None else len(counts) - 1)
+    size = None if counts is None else len(counts) - 1
+    k = 1 + code_uniform(coder, "size", most, size)
     check_survivors(k, allowed)
-    places = None
-    if counts is not None:
-        places = [sum(counts[: i + 1]) - 1 for i in range(k - 1)]
-    places = code_uniform_set(coder, k - 1, resolution - 1, places)
+    places = None if counts is None else [end - 1 for end in accumulate(counts[:-1])]
+    places = code_uniform_set(coder, "composition", k - 1, resolution - 1, places)
     ends = [place + 1 for place in places] + [resolution]
     return [end - start for start, end in zip([0, *ends], ends, strict=False)]
 
 
 def check_survivors(k, allowed):
-    """Insist, as soon as k is known, that it is allowed."""
+    """Insist, as soon as that many are certain, that they are allowed."""
     if k > allowed:
         raise BrokenRuleError("ROUND_SUPPORT")
 
@@ -257,52 +287,57 @@ def check_survivors(k, allowed):
 # Sets
 
 
-def code_set(coder, n, size, rest, members=None):
-    """Code n of the integers 0 .. size - 1, ascending.
+def code_set(coder, label, k, size, rest, members=None):
+    """Code k of the integers 0 .. size - 1, ascending.
 
     ``rest(x, n)`` is what x and all above it weigh when n members are to come.
     Each member is the least of those to come, had they been drawn independently.
     """
-    found, start = [], 0
-    for i in range(n):
-        left = n - i
-        end = size - left + 1
-        scale = (1 << 31) - (end - start)
+    found, a = [], 0
+    for n in range(k, 0, -1):
+        e = size - n + 1
 
-        def below(x, start=start, left=left, end=end, scale=scale):
-            if x == start:
-                return 0
-            t = left * (log2(rest(start, left)) - log2(rest(x, left)))
-            return (1 << 31) - ((exp2(t) * scale >> 31) + end - x)
+        def c(x, a=a, e=e, n=n):
+            t = n * (log2(rest(a, n)) - log2(rest(x, n)))
+            return ONE - ((exp2(t) * (ONE - (e - a)) >> POWER_UNIT) + e - x)
 
-        x = start
-        if end - start > 1:
-            x = coder.pick(
-                1 << 31, start, end, below, None if members is None else members[i]
-            )
+        x = a
+        if e - a > 1:
+            member = None if members is None else members[len(found)]
+            x = coder.pick(label, ONE, a, e, c, member)
         found.append(x)
-        start = x + 1
+        a = x + 1
     return found
 
 
-def code_uniform_set(coder, n, size, members=None):
+def code_uniform_set(coder, label, n, size, members=None):
     """A set where all are equally likely; of more than half, what isn't in it."""
     if 2 * n > size:
         others = None
         if members is not None:
             others = sorted(set(range(size)) - set(members))
-        others = code_uniform_set(coder, size - n, size, others)
+        others = code_uniform_set(coder, label, size - n, size, others)
         return sorted(set(range(size)) - set(others))
     return code_set(
-        coder, n, size, lambda x, left: 2 * (size - x) - (left - 1), members
+        coder, label, n, size, lambda x, n: 2 * (size - x) - (n - 1), members
     )
+
+
+# Ids
+
+ID_EDGES = [
+    0,
+    *(e << b for b in range(FIRST_BUCKET_BITS - 1, MAX_VOCAB_BITS - 1) for e in (2, 3)),
+    1 << MAX_VOCAB_BITS,
+]
+"""Where the buckets of ID_WEIGHTS begin: two to an octave, after the first."""
 
 
 def id_position(x):
     """What the ids below x weigh in the static model."""
     return sum(
         weight * (min(x, high) - low)
-        for weight, low, high in zip(ID_WEIGHTS, ID_EDGES, ID_EDGES[1:], strict=False)
+        for weight, (low, high) in zip(ID_WEIGHTS, pairwise(ID_EDGES), strict=True)
         if low < x
     )
 
@@ -311,37 +346,42 @@ class Memory:
     """Tokens of recent supports and how much they count."""
 
     def __init__(self):
-        self.weights, self.seen, self.home = {}, 0, FIRST_HOME
-        self.survivors = 0  # of the current round
+        self.weights, self.seen = {}, 0
 
     def unit(self, vocab_size):
-        """What one unit of weight counts in the mixed model."""
+        """What one unit of weight counts beside the static weights."""
         total = sum(self.weights.values())
         if not total:
             return 0
-        return id_position(vocab_size) * self.seen // (self.seen + 8) // total
+        most = id_position(vocab_size)
+        return most * self.seen // (self.seen + MEMORY_DELAY) // total
 
     def learn(self, ids):
         """Let all fade and add a support, unless it is very large."""
         if len(ids) > MEMORY_SUPPORT:
             return
-        self.seen = min(self.seen + 1, 255)
-        faded = {x: w - (w >> 5) for x, w in self.weights.items()}
+        weights = {x: w - (w >> MEMORY_FADING) for x, w in self.weights.items()}
         for x in ids:
-            faded[x] = faded.get(x, 0) + NEW_WEIGHT
-        least = LEAST_WEIGHT
-        self.weights = {x: w for x, w in sorted(faded.items()) if w >= least}
-        while len(self.weights) > MEMORY_TOKENS:
+            weights[x] = weights.get(x, 0) + MEMORY_NEW_WEIGHT
+        least = MEMORY_LEAST_WEIGHT
+        weights = {x: w for x, w in sorted(weights.items()) if w >= least}
+        while len(weights) > MEMORY_TOKENS:
             least *= 2
-            self.weights = {x: w for x, w in self.weights.items() if w >= least}
+            weights = {x: w for x, w in weights.items() if w >= least}
+        self.weights, self.seen = weights, min(self.seen + 1, MEMORY_MOST_SEEN)
+
+    def head(self):
+        """The byte before a stream's packet: which memory the packet goes on with."""
+        words = [self.seen, *self.weights.keys(), *self.weights.values()]
+        return 1 + zlib.crc32(struct.pack(f"<{len(words)}I", *words)) % 255
 
 
 def code_ids(coder, vocab_size, k, memory, ids=None, uniform=None):
     """The support."""
-    if code_bit(coder, UNIFORM_CHANCE, uniform):
-        return code_uniform_set(coder, k, vocab_size, ids)
+    if code_bit(coder, "modes", UNIFORM_CHANCE, uniform):
+        return code_uniform_set(coder, "uniform ids", k, vocab_size, ids)
     rest = id_rest(vocab_size, memory)
-    return code_set(coder, k, vocab_size, lambda x, left: rest(x), ids)
+    return code_set(coder, "ids", k, vocab_size, lambda x, n: rest(x), ids)
 
 
 def id_rest(vocab_size, memory):
@@ -356,7 +396,7 @@ def id_rest(vocab_size, memory):
     return rest
 
 
-# Which modes
+# Which modes: an encoder is free in that. This one compares about what they cost.
 
 
 def log2_factorial(n):
@@ -375,31 +415,17 @@ def log2_binomial(n, k):
     return log2_factorial(n) - log2_factorial(k) - log2_factorial(n - k)
 
 
-class Meter:
-    """A coder that only counts the bits of chances, in units of 2**-32."""
-
-    def __init__(self):
-        self.cost = 0
-
-    def pick(self, total, first, end, below, value):
-        """Count what a Writer would spend."""
-        stop = below(value + 1) if value + 1 < end else total
-        self.cost += log2(total) - log2(stop - below(value))
-        return value
-
-
 UNIFORM_COST = log2(256) - log2(UNIFORM_CHANCE)
 MODEL_COST = log2(256) - log2(256 - UNIFORM_CHANCE)
 
 
 def counts_costs(vocab_size, resolution, counts):
     """What the counts cost by the model and, about, what uniformly."""
-    meter = Meter()
-    code_partition(meter, vocab_size, resolution, sorted(counts, reverse=True))
-    k = len(counts)
-    model = MODEL_COST + meter.cost + log2_factorial(k)
-    for value in set(counts):
-        model -= log2_factorial(counts.count(value))
+    k, meter = len(counts), Meter()
+    code_partition(meter, vocab_size, resolution, k, sorted(counts, reverse=True))
+    model = MODEL_COST + meter.costs.total() + log2_factorial(k)
+    for tokens in Counter(counts).values():
+        model -= log2_factorial(tokens)
     uniform = log2(min(vocab_size, resolution)) + log2_binomial(resolution - 1, k - 1)
     return model, UNIFORM_COST + uniform
 
@@ -408,57 +434,98 @@ def ids_costs(vocab_size, ids, memory):
     """About what the ids cost by the model and what uniformly."""
     k = len(ids)
     rest = id_rest(vocab_size, memory)
-    model, log_start = MODEL_COST, log2(rest(0))
-    for i, x in enumerate(ids):
-        n, log_x = k - i, log2(rest(x))
-        fall = n * (log_start - log_x)
+    model, log_a = MODEL_COST, log2(rest(0))
+    for n, x in zip(range(k, 0, -1), ids, strict=True):
+        log_x = log2(rest(x))
+        fall = n * (log_a - log_x)
         if x == vocab_size - n:  # the last value takes the rest; others follow it
-            model += member_cost(fall, 64 << 32)
+            model += member_cost(fall, 64 * BIT)
             break
-        log_start = log2(rest(x + 1))
-        model += member_cost(fall, n * (log_x - log_start))
+        log_a = log2(rest(x + 1))
+        model += member_cost(fall, n * (log_x - log_a))
     return model, UNIFORM_COST + log2_binomial(vocab_size, k)
 
 
 def member_cost(fall, step):
     """About what code_set spends where a chance is 2**-fall - 2**-(fall + step)."""
-    if step < 1 << 28:  # -log2(1 - 2**-step) by its series
-        cost = fall + (32 << 32) - log2(max(1, step)) + step // 2
+    if step < BIT // 16:  # -log2(1 - 2**-step) by its series
+        cost = fall + 32 * BIT - log2(max(1, step)) + step // 2
         cost += 2271034279  # -log2(ln 2) * 2**32
     else:
-        cost = fall + (31 << 32) - log2((1 << 31) - exp2(step))
-    if cost < 24 << 32:
+        cost = fall + 31 * BIT - log2(ONE - exp2(step))
+    if cost < 24 * BIT:
         return cost
-    return (31 << 32) - log2(exp2(fall) - exp2(fall + step) + 1)
+    return 31 * BIT - log2(exp2(fall) - exp2(fall + step) + 1)
 
 
 # Packets
 
 
-def code_distribution(coder, vocab_size, resolution, memory, ids=None, counts=None):
-    """A distribution; a resolution of 0 means that it is sent along."""
+def code_distribution(
+    coder,
+    vocab_size,
+    resolution,
+    memory,
+    ids=None,
+    counts=None,
+    allowed=MAX_ROUND_SUPPORT,
+):
+    """Counts first, which say how many ids there are; return (ids, counts)."""
     uniform_counts = uniform_ids = None
-    if resolution == 0:
-        exponent = None if counts is None else sum(counts).bit_length() - 1
-        exponent = code_exponent(coder, memory.home, exponent)
-        memory.home = exponent or memory.home
-        resolution = 1 << exponent
     if counts is not None:
         model, uniform = counts_costs(vocab_size, resolution, counts)
         uniform_counts = uniform < model
         model, uniform = ids_costs(vocab_size, ids, memory)
         uniform_ids = uniform < model
-    allowed = MAX_ROUND_SUPPORT - memory.survivors
     counts = code_counts(coder, vocab_size, resolution, allowed, counts, uniform_counts)
-    memory.survivors += len(counts)
     ids = code_ids(coder, vocab_size, len(counts), memory, ids, uniform_ids)
     return ids, counts
 
 
 def code_position(coder, counts, position=None):
-    """Where the drafted token stands, with the chances it was drawn with."""
-    sums = [sum(counts[:i]) for i in range(len(counts))]
-    return coder.pick(sum(counts), 0, len(counts), lambda x: sums[x], position)
+    """Which token was drafted, with the chances that it was drawn with."""
+    below = [0, *accumulate(counts)]
+    return coder.pick("token", below[-1], 0, len(counts), lambda x: below[x], position)
+
+
+def code_round(coder, vocab_size, resolution, memory, given=None):
+    """Distributions with their tokens; return a list of (ids, counts, token)."""
+    items, survivors = [], 0
+    while True:
+        ids = counts = position = more = None
+        if given is not None:
+            ids, counts, token = given[len(items)]
+            position, more = ids.index(token), len(items) + 1 < len(given)
+        allowed = MAX_ROUND_SUPPORT - survivors
+        ids, counts = code_distribution(
+            coder, vocab_size, resolution, memory, ids, counts, allowed
+        )
+        position = code_position(coder, counts, position)
+        memory.learn(ids)
+        survivors += len(ids)
+        items.append((ids, counts, ids[position]))
+        if not code_more(coder, len(items), more):
+            return items
+
+
+def code_tokens(coder, vocab_size, resolution, given=None):
+    """Tokens with their counts alone; return a list of (token, count)."""
+    items, rest = [], id_rest(vocab_size, Memory())
+    while True:
+        token = count = more = None
+        if given is not None:
+            token, count = given[len(items)]
+            token, more = [token], len(items) + 1 < len(given)
+        token = code_set(coder, "ids", 1, vocab_size, lambda x, n: rest(x), token)
+        count = code_part(coder, 1, resolution, resolution, count)
+        items.append((*token, count))
+        if not code_more(coder, len(items), more):
+            return items
+
+
+def code_more(coder, items, more=None):
+    """Whether another item follows."""
+    return items < MAX_ROUND and code_bit(coder, "more", MORE_CHANCE, more)
 
 
 def encode(ids, counts, vocab_size, resolution):
@@ -476,71 +543,56 @@ def decode(packet, vocab_size, resolution):
     return distribution
 
 
+def as_items(distributions, tokens):
+    return [
+        (ids, counts, token)
+        for (ids, counts), token in zip(distributions, tokens, strict=True)
+    ]
+
+
 def encode_round(distributions, tokens, vocab_size, resolution, memory=None):
     """The packet of a round; distributions are pairs (ids, counts)."""
-    coder, memory = Writer(), memory or Memory()
-    memory.survivors = 0
-    for i, (ids, counts) in enumerate(distributions):
-        if i > 0:
-            code_bit(coder, MORE_CHANCE, True)
-        code_distribution(coder, vocab_size, resolution, memory, ids, counts)
-        code_position(coder, counts, ids.index(tokens[i]))
-        memory.learn(ids)
-    if len(tokens) < MAX_ROUND:
-        code_bit(coder, MORE_CHANCE, False)
+    coder, items = Writer(), as_items(distributions, tokens)
+    code_round(coder, vocab_size, resolution, memory or Memory(), items)
     return coder.finish()
 
 
 def decode_round(packet, vocab_size, resolution, memory=None):
-    """Return ([(ids, counts), ...], tokens)."""
+    """Return ([(ids, counts), ...], tokens). A memory learns only from valid rounds."""
     coder, memory = Reader(packet), memory or Memory()
-    memory.survivors = 0
-    distributions, tokens = [], []
-    while True:
-        ids, counts = code_distribution(coder, vocab_size, resolution, memory)
-        distributions.append((ids, counts))
-        tokens.append(ids[code_position(coder, counts)])
-        memory.learn(ids)
-        if len(tokens) == MAX_ROUND or not code_bit(coder, MORE_CHANCE):
-            break
-    coder.finish()
-    return distributions, tokens
-
-
-def code_token(coder, vocab_size, resolution, home, drafted=None):
-    """(token, count, resolution) alone."""
-    token = count = None
-    if drafted is not None:
-        token, count = [drafted[0]], drafted[1]
-    if resolution == 0:
-        sent = None if drafted is None else drafted[2].bit_length() - 1
-        resolution = 1 << code_exponent(coder, home, sent)
-    rest = id_rest(vocab_size, Memory())
-    token = code_set(coder, 1, vocab_size, lambda x, left: rest(x), token)
-    count = code_count(coder, 1, resolution, resolution, count)
-    return token[0], count, resolution
+    before = memory.weights, memory.seen
+    try:
+        items = code_round(coder, vocab_size, resolution, memory)
+        coder.finish()
+    except BrokenRuleError:
+        memory.weights, memory.seen = before
+        raise
+    return [item[:2] for item in items], [item[2] for item in items]
 
 
 def encode_tokens(drafted, vocab_size, resolution):
-    """The message of tokens and counts; drafted are (token, count, resolution)."""
-    coder, home = Writer(), FIRST_HOME
-    for i, item in enumerate(drafted):
-        if i > 0:
-            code_bit(coder, MORE_CHANCE, True)
-        code_token(coder, vocab_size, resolution, home, item)
-        home = item[2].bit_length() - 1 or home
-    if len(drafted) < MAX_ROUND:
-        code_bit(coder, MORE_CHANCE, False)
+    """The packet of pairs (token, count)."""
+    coder = Writer()
+    code_tokens(coder, vocab_size, resolution, drafted)
     return coder.finish()
 
 
 def decode_tokens(packet, vocab_size, resolution):
-    """Return a list of (token, count, resolution)."""
-    coder, home, drafted = Reader(packet), FIRST_HOME, []
-    while True:
-        drafted.append(code_token(coder, vocab_size, resolution, home))
-        home = drafted[-1][2].bit_length() - 1 or home
-        if len(drafted) == MAX_ROUND or not code_bit(coder, MORE_CHANCE):
-            break
+    """Return a list of (token, count)."""
+    coder = Reader(packet)
+    items = code_tokens(coder, vocab_size, resolution)
     coder.finish()
-    return drafted
+    return items
+
+
+# Where the bits go
+
+
+def bits_by_label(distributions, tokens, vocab_size, resolution, memory=None):
+    """Return what each kind of symbol takes in a round, {label: bits}.
+
+    The sum is the round's size before padding, but for the coder's rounding.
+    """
+    meter, items = Meter(), as_items(distributions, tokens)
+    code_round(meter, vocab_size, resolution, memory or Memory(), items)
+    return {label: cost / BIT for label, cost in meter.costs.items()}

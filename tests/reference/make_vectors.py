@@ -5,6 +5,7 @@
 
 Vectors change only when the format does: then write them, read the diff, and
 commit them with the change to ``docs/format.md``, the reference, C and Numba.
+``tests/vectors/README.md`` says what the files hold.
 """
 
 from __future__ import annotations
@@ -12,8 +13,12 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterator
+from copy import copy
+from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +26,17 @@ import numpy as np
 
 from tests.reference import BrokenRuleError, entropy
 from tests.reference import sqs_reference as ref
+from tests.reference.sqs_reference import striped_sum
+from tests.reference.verify import block_sums, residual, verify
 
 VECTORS = Path(__file__).parents[1] / "vectors"
+
+ABOUT = "Made by tests/reference/make_vectors.py; README.md says how to read this."
 
 LOGITS = (
     "r = (7919 * i + 104729 * seed) mod 4093; logits[i] = "
     "float32((r * r // 1024) / 1024 - slope * bits(i)), i = 0 .. vocab_size - 1, where "
-    "bits(i) is how many binary digits i has, none for 0; a slope not given is 0"
+    "bits(i) is how many binary digits i has, none for 0"
 )
 
 SETS = (
@@ -35,13 +44,10 @@ SETS = (
     "(7919 * i + 104729 * seed) mod 4093, of equal ones the first, in ascending order"
 )
 
-HOW_TO = (
-    "Made by tests/reference/make_vectors.py. Bytes are hexadecimal, floats that "
-    "matter to the last bit are C99 hexadecimal. A resolution of 0 is one that each "
-    "distribution sends along. "
-)
-
 CODINGS = ("bitpack", "enumerative", "entropy")
+
+Distribution = tuple[list[int], list[int]]
+"""Token ids and their counts."""
 
 
 def formula(n: int, seed: int) -> np.ndarray:
@@ -61,43 +67,38 @@ def formula_set(k: int, n: int, seed: int) -> list[int]:
     return np.sort(np.argsort(formula(n, seed), kind="stable")[:k]).tolist()
 
 
-# (vocab_size, resolution, rule, parameter, temperature): sizes at and around
+def formula_counts(k: int, resolution: int, seed: int) -> list[int]:
+    """A composition of the resolution in no obvious order."""
+    cuts = [cut + 1 for cut in formula_set(k - 1, resolution - 1, seed)]
+    return [end - start for start, end in pairwise([0, *cuts, resolution])]
+
+
+# (vocab_size, resolution, rule, parameter, temperature, slope): sizes at and around
 # the widths of lanes and vectors, resolutions at and around powers of two.
 CASES = [
-    (2, 1, ref.TOP_K, 1, 1.0),
-    (2, 2, ref.TOP_K, 2, 1.0),
-    (3, 100, ref.TOP_K, 3, 0.7),
-    (15, 99, ref.TOP_K, 8, 1.0),
-    (16, 100, ref.TOP_K, 16, 2.0),
-    (17, 101, ref.TOP_K, 16, 2.0),
-    (255, 127, ref.TOP_P, 0.9, 1.0),
-    (256, 128, ref.TOP_P, 0.9, 1.0),
-    (257, 129, ref.TOP_P, 1.0, 1.0),
-    (1000, 100, ref.TOP_K, 64, 0.0),
-    (1000, 100, ref.TOP_K, 64, 0.3),
-    (1000, 100, ref.THRESHOLD, 1e-3, 0.7),
-    (1000, 100, ref.THRESHOLD, -1.0, 1.0),
-    (1000, 100, ref.THRESHOLD, 2.0, 1.0),
-    (4096, 1000, ref.MIN_P, 0.05, 1.0),
-    (4096, 65536, ref.MIN_P, 0.01, 1.0),
-    (49152, 100, ref.TOP_K, 64, 0.7),
-    (49152, 1000, ref.TOP_K, 64, 1.0),
-    (49152, 100, ref.THRESHOLD, 1e-3, 1.0),
-    (262144, 100, ref.TOP_K, 100, 5.0),
-]
-
-# (vocab_size, resolution, error, bits_per_tv, slope, temperature), keeping 64.
-FITS = [
-    (2, 0, 0.01, 0.0, 0, 1.0),
-    (1000, 0, 0.1, 0.0, 2, 1.0),
-    (1000, 0, 0.01, 0.0, 0, 0.7),
-    (1000, 0, 0.01, 0.0, 2, 0.0),
-    (1000, 0, 0.01, 1000.0, 2, 1.0),
-    (49152, 0, 0.01, 0.0, 1, 0.3),
-    (49152, 0, 0.01, 3000.0, 1, 1.0),
-    (49152, 0, 0.01, 300.0, 1, 1.0),
-    (49152, 100, 0.0, 300.0, 1, 1.0),
-    (49152, 1000, 0.0, 3000.0, 2, 0.7),
+    (2, 1, ref.TOP_K, 1, 1.0, 0),
+    (2, 2, ref.TOP_K, 2, 1.0, 0),
+    (3, 100, ref.TOP_K, 3, 0.7, 0),
+    (15, 99, ref.TOP_K, 8, 1.0, 0),
+    (16, 100, ref.TOP_K, 16, 2.0, 0),
+    (17, 101, ref.TOP_K, 16, 2.0, 0),
+    (255, 127, ref.TOP_P, 0.9, 1.0, 0),
+    (256, 128, ref.TOP_P, 0.9, 1.0, 0),
+    (257, 129, ref.TOP_P, 1.0, 1.0, 0),
+    (1000, 100, ref.TOP_K, 64, 0.0, 0),
+    (1000, 100, ref.TOP_K, 64, 0.3, 0),
+    (1000, 100, ref.THRESHOLD, 1e-3, 0.7, 0),
+    (1000, 100, ref.THRESHOLD, -1.0, 1.0, 0),
+    (1000, 100, ref.THRESHOLD, 2.0, 1.0, 0),
+    (4096, 1000, ref.MIN_P, 0.05, 1.0, 0),
+    (4096, 65536, ref.MIN_P, 0.01, 1.0, 0),
+    (49152, 100, ref.TOP_K, 64, 0.7, 0),
+    (49152, 1000, ref.TOP_K, 64, 1.0, 0),
+    (49152, 100, ref.THRESHOLD, 1e-3, 1.0, 0),
+    (262144, 100, ref.TOP_K, 100, 5.0, 0),
+    (1000, 64, ref.TOP_K, 64, 1.0, 2),
+    (49152, 100, ref.TOP_K, 64, 1.0, 1),
+    (49152, 1000, ref.TOP_K, 64, 0.7, 2),
 ]
 
 # (vocab_size, resolution, k): supports and compositions of any density.
@@ -113,37 +114,64 @@ SHAPES = [
     (262144, 50, 30),
     (1048576, 65536, 700),
     (1048576, 65536, 1),
+    (33, 31, 29),
+    (1000, 100, 8),
+    (49152, 100, 3),
 ]
 
 
 def packets(
     ids: list[int], counts: list[int], vocab_size: int, resolution: int
-) -> dict[str, str]:
-    """A distribution's packet in every coding that can hold it."""
+) -> dict[str, dict[str, Any]]:
+    """A distribution's packet and its sizes in every coding."""
     return {
-        coding: ref.encode(ids, counts, vocab_size, resolution, coding).hex()
-        for coding in (CODINGS if resolution else ("entropy",))
+        key: {
+            coding: size(ids, counts, vocab_size, resolution, coding)
+            for coding in CODINGS
+        }
+        for key, size in SIZES.items()
     }
+
+
+def packet_of(ids: list[int], counts: list[int], *codec: Any) -> str:
+    return ref.encode(ids, counts, *codec).hex()
+
+
+def bits_of(
+    ids: list[int], counts: list[int], vocab_size: int, resolution: int, coding: str
+) -> float:
+    """Bits before padding; what the entropy coding spends is no whole number."""
+    codec = vocab_size, resolution
+    if coding != "entropy":
+        return len(ref.distribution_bits(ids, counts, *codec, coding))
+    coder = entropy.Writer()
+    entropy.code_distribution(coder, *codec, entropy.Memory(), ids, counts)
+    return round(coder.bits(), 2)
+
+
+def token_bits_of(ids: list[int], counts: list[int], *codec: Any) -> int:
+    return ref.token_bits(counts, codec[-1])
+
+
+SIZES: dict[str, Callable[..., Any]] = {
+    "packets": packet_of,
+    "bits": bits_of,
+    "token_bits": token_bits_of,
+}
+
+
+def as_case(ids: list[int], counts: list[int]) -> dict[str, list[int]]:
+    return {"token_ids": ids, "counts": counts}
 
 
 def distributions() -> dict[str, Any]:
     """Logits to counts to packets, in all codings."""
     cases = []
-    plain = [(*case, 0.0, 0.0, 0) for case in CASES]
-    fitted = [
-        (vocab_size, resolution, ref.TOP_K, 64, temperature, error, price, slope)
-        for vocab_size, resolution, error, price, slope, temperature in FITS
-    ]
-    for seed, case in enumerate(plain + fitted):
-        vocab_size, resolution, rule, parameter, temperature, error, price, slope = case
+    for seed, case in enumerate(CASES):
+        vocab_size, resolution, rule, parameter, temperature, slope = case
+        logits = formula_logits(vocab_size, seed, slope)
         ids, counts, dropped = ref.quantize_logits(
-            formula_logits(vocab_size, seed, slope),
-            temperature,
-            rule,
-            parameter,
-            resolution,
-            error,
-            price,
+            logits, temperature, rule, parameter, resolution
         )
         cases.append(
             {
@@ -151,55 +179,38 @@ def distributions() -> dict[str, Any]:
                 "slope": slope,
                 "vocab_size": vocab_size,
                 "resolution": resolution,
-                "error": error,
-                "bits_per_tv": price,
                 "keep": [rule, parameter],
                 "temperature": temperature,
-                "token_ids": ids,
-                "counts": counts,
+                **as_case(ids, counts),
                 "dropped_mass": dropped.hex(),
-                "packets": packets(ids, counts, vocab_size, resolution),
+                **packets(ids, counts, vocab_size, resolution),
             }
         )
-    return {
-        "about": HOW_TO + "quantize the logits with `keep` at `temperature`, by the "
-        "rule with that `error` if the resolution is 0, and with that `bits_per_tv` "
-        "if it isn't 0: the result must be token_ids, counts and dropped_mass, and "
-        "its packets those given; each packet must decode to the same.",
-        "logits": LOGITS,
-        "cases": cases,
-    }
+    return {"logits": LOGITS, "cases": cases}
 
 
 def shapes() -> dict[str, Any]:
     """Distributions such as no language model has."""
     cases = []
     for seed, (vocab_size, resolution, k) in enumerate(SHAPES):
-        cuts = [0, *(cut + 1 for cut in formula_set(k - 1, resolution - 1, seed))]
-        counts = np.diff([*cuts, resolution]).tolist()
-        for ids in (formula_set(k, vocab_size, seed), [*range(vocab_size)[-k:]]):
+        counts = formula_counts(k, resolution, seed)
+        last = [*range(vocab_size - k, vocab_size)]
+        for ids in (formula_set(k, vocab_size, seed), last):
             cases.append(
                 {
                     "seed": seed,
                     "vocab_size": vocab_size,
                     "resolution": resolution,
                     "k": k,
-                    "last_ids": ids[0] == vocab_size - k,
-                    "packets": packets(ids, counts, vocab_size, resolution),
+                    "last_ids": ids == last,
+                    **packets(ids, counts, vocab_size, resolution),
                 }
             )
-    return {
-        "about": HOW_TO + "token_ids are set(k, vocab_size, seed), or the k last ones "
-        "if `last_ids`; counts are the distances between 0, the numbers of set(k - 1, "
-        "resolution - 1, seed) plus 1 each, and the resolution. Packets must be those "
-        "given; each must decode to the same.",
-        "sets": SETS,
-        "cases": cases,
-    }
+    return {"sets": SETS, "cases": cases}
 
 
 def rounds() -> dict[str, Any]:
-    """Rounds, each of distributions whose position names their token."""
+    """Rounds, each of distributions whose number names their token."""
     cases = []
     for vocab_size, resolution, length in [
         (2, 1, 1),
@@ -208,133 +219,155 @@ def rounds() -> dict[str, Any]:
         (49152, 100, 8),
         (300, 16, 256),
     ]:
-        for coding in CODINGS:
-            drafted, tokens = draft(vocab_size, resolution, 32, range(length))
-            packet = ref.encode_round(drafted, tokens, vocab_size, resolution, coding)
-            cases.append(
-                {
-                    "vocab_size": vocab_size,
-                    "resolution": resolution,
-                    "coding": coding,
-                    "length": length,
-                    "tokens": tokens,
-                    "packet": packet.hex(),
-                }
-            )
-    return {
-        "about": HOW_TO + "a round of `length` distributions: that of seed = 0 .. "
-        "length - 1 is the logits' at temperature 1 with top_k 32. The round with "
-        "these tokens must encode to the packet and decode from it.",
-        "logits": LOGITS,
-        "cases": cases,
-    }
+        drafted = [draft(vocab_size, resolution, 32, seed) for seed in range(length)]
+        tokens = [ids[seed % len(ids)] for seed, (ids, _) in enumerate(drafted)]
+        cases.append(
+            {
+                "vocab_size": vocab_size,
+                "resolution": resolution,
+                "distributions": [as_case(*q) for q in drafted],
+                "tokens": tokens,
+                "packets": {
+                    coding: ref.encode_round(
+                        drafted, tokens, vocab_size, resolution, coding
+                    ).hex()
+                    for coding in CODINGS
+                },
+            }
+        )
+    return {"cases": cases}
 
 
 def draft(
-    vocab_size: int, resolution: int, k: int, seeds: Iterable[int], slope: int = 0
-) -> tuple[list[tuple[list[int], list[int]]], list[int]]:
-    """Distributions of the formula, and a token of each."""
-    drafted, tokens = [], []
-    for seed in seeds:
-        ids, counts, _ = ref.quantize_logits(
-            formula_logits(vocab_size, seed, slope),
-            1.0,
-            ref.TOP_K,
-            k,
-            resolution,
-            error=0.02,
-        )
-        drafted.append((ids, counts))
-        tokens.append(ids[seed % len(ids)])
-    return drafted, tokens
+    vocab_size: int, resolution: int, k: int, seed: int, slope: int = 0
+) -> Distribution:
+    """The k likeliest tokens of the formula's logits."""
+    logits = formula_logits(vocab_size, seed, slope)
+    return ref.quantize_logits(logits, 1.0, ref.TOP_K, k, resolution)[:2]
 
 
-# (vocab_size, resolution, k, slope) and the seeds of each packet: recurring
-# supports, resolutions on the move, more tokens than are remembered, tokens that
-# fade until they are forgotten, and supports too large to be remembered.
-STREAMS = [
-    ((1000, 100, 32, 2), [[0, 1], [0, 1, 2], [0], [3], [0, 1, 2, 3]]),
-    ((49152, 0, 64, 1), [range(4), range(2, 5), [100, 0, 4], [4, 101]]),
-    ((4096, 64, 24, 0), [range(30), range(20, 60), [0, 59]]),
-    ((300, 16, 8, 1), [range(50, 54), [*range(4)] * 40, [50, 0], [51, 1]]),
-    ((1000, 65536, 400, 0), [[0], [0], [1, 0]]),
-]
-RESTARTS = {0, 3}
-"""The numbers of packets that are self-contained."""
+# A stream's codec, how a distribution is made of a number, and the numbers of the
+# distributions of each packet.
+
+Stream = tuple[int, int, Callable[[int], Distribution], list[list[int]], set[int]]
+
+
+def drafts(vocab_size: int, resolution: int, k: int, slope: int) -> Stream:
+    """A stream that is still without packets, of drafts."""
+
+    def make(seed: int) -> Distribution:
+        return draft(vocab_size, resolution, k, seed, slope)
+
+    return vocab_size, resolution, make, [], {0}
+
+
+def large_supports(seed: int) -> Distribution:
+    """Supports of about 256 tokens in a row, with counts of any kind."""
+    k = [256, 256, 1, 257, 255][seed % 5]
+    first = 300 * seed
+    return [*range(first, first + k)], formula_counts(k, 1000, seed)
+
+
+def stream_cases() -> Iterator[Stream]:
+    """Yield the streams, each for what a memory has to do."""
+    for stream, sent, restarts in [
+        # Supports that recur, and a restart.
+        (
+            drafts(1000, 100, 32, 2),
+            [[0, 1], [0, 1, 2], [0], [3], [0, 1, 2, 3]],
+            {0, 3},
+        ),
+        (
+            drafts(49152, 100, 64, 1),
+            [[0, 1, 2, 3], [2, 3, 4], [100, 0, 4], [4, 101]],
+            {0, 3},
+        ),
+        # More than 512 tokens: the least weights make room.
+        (drafts(4096, 64, 24, 0), [[*range(30)], [*range(20, 60)], [0, 59]], {0}),
+        # 50 to 53 fade until they are forgotten.
+        (
+            drafts(300, 16, 8, 1),
+            [[50, 51, 52, 53], [0, 1, 2, 3] * 40, [50, 0], [51, 1]],
+            {0, 3},
+        ),
+        # Supports that are too large to be remembered.
+        (drafts(1000, 65536, 400, 0), [[0], [0], [1, 0]], {0}),
+        # More than 255 supports: h stays at 255.
+        (
+            drafts(300, 16, 8, 1),
+            [[*range(5)] * 50, [5, 6, 7, 8], [9, 5], [8], [*range(9)] * 5],
+            {0},
+        ),
+        # 512 tokens that all stay, then one more; 257 tokens, which don't count.
+        (
+            (4096, 1000, large_supports, [], {0}),
+            [[0, 1], [0], [2], [1, 0, 3], [3, 4, 10, 1], [0, 11, 10]],
+            {0},
+        ),
+    ]:
+        yield (*stream[:3], sent, restarts)
 
 
 def streams() -> dict[str, Any]:
     """Streams of rounds."""
     cases = []
-    for (vocab_size, resolution, k, slope), seeds_of_packets in STREAMS:
-        sent: list[dict[str, Any]] = []
-        for number, seeds in enumerate(seeds_of_packets):
-            if number in RESTARTS:
-                memory = entropy.Memory()
-            drafted, tokens = draft(vocab_size, resolution, k, seeds, slope)
+    for vocab_size, resolution, make, sent, restarts in stream_cases():
+        numbers = sorted({n for numbers in sent for n in numbers})
+        known = {n: make(n) for n in numbers}
+        packets, memory = [], entropy.Memory()
+        for i, seeds in enumerate(sent):
+            drafted = [known[n] for n in seeds]
+            tokens = [known[n][0][n % len(known[n][0])] for n in seeds]
+            head = memory.head()
+            if i in restarts:
+                head, memory = 0, entropy.Memory()
             body = entropy.encode_round(drafted, tokens, vocab_size, resolution, memory)
-            head = bytes([number])
-            if number in RESTARTS:
-                head = (number | 1 << 31).to_bytes(4, "big")
-            sent.append(
-                {"seeds": [*seeds], "tokens": tokens, "packet": (head + body).hex()}
+            packets.append(
+                {
+                    "distributions": [numbers.index(n) for n in seeds],
+                    "tokens": tokens,
+                    "packet": (bytes([head]) + body).hex(),
+                }
             )
         cases.append(
             {
                 "vocab_size": vocab_size,
                 "resolution": resolution,
-                "k": k,
-                "slope": slope,
-                "packets": sent,
+                "distributions": [as_case(*known[n]) for n in numbers],
+                "packets": packets,
             }
         )
-    return {
-        "about": HOW_TO + "a stream of rounds, restarted before the packets whose "
-        "first byte says so. A packet's distributions are those of the logits with "
-        "its `seeds`, at temperature 1 with top_k `k` and, if the resolution is 0, an "
-        "error of 0.02. With these tokens they must encode to the packet and decode "
-        "from it.",
-        "logits": LOGITS,
-        "cases": cases,
-    }
+    return {"cases": cases}
 
 
 def tokens() -> dict[str, Any]:
     """Drafted tokens and their counts alone."""
     cases = []
-    for coding in CODINGS:
-        for vocab_size, resolution, length in [
-            (2, 1, 1),
-            (1000, 100, 5),
-            (49152, 100, 8),
-            (1048576, 65536, 3),
-            (49152, 0, 18),
-            (100, 7, 256),
-        ]:
-            if resolution == 0 and coding != "entropy":
-                continue
-            drafted = []
-            for r in formula(length, 0).tolist():
-                own = resolution or 1 << r % 17
-                drafted.append((r * r % vocab_size, 1 + r % own, own))
-            packet = ref.encode_tokens(drafted, vocab_size, resolution, coding)
-            ids, counts, resolutions = map(list, zip(*drafted, strict=True))
-            cases.append(
-                {
-                    "vocab_size": vocab_size,
-                    "resolution": resolution,
-                    "coding": coding,
-                    "tokens": ids,
-                    "counts": counts,
-                    "resolutions": resolutions,
-                    "packet": packet.hex(),
-                }
-            )
-    return {
-        "about": HOW_TO + "tokens, counts and resolutions must encode to the packet "
-        "and decode from it.",
-        "cases": cases,
-    }
+    for vocab_size, resolution, length in [
+        (2, 1, 1),
+        (1000, 100, 5),
+        (49152, 100, 8),
+        (1048576, 65536, 3),
+        (100, 7, 256),
+    ]:
+        ids = [r * r % vocab_size for r in formula(length, 0).tolist()]
+        counts = [1 + r % resolution for r in formula(length, 0).tolist()]
+        drafted = [*zip(ids, counts, strict=True)]
+        cases.append(
+            {
+                "vocab_size": vocab_size,
+                "resolution": resolution,
+                "tokens": ids,
+                "counts": counts,
+                "packets": {
+                    coding: ref.encode_tokens(
+                        drafted, vocab_size, resolution, coding
+                    ).hex()
+                    for coding in CODINGS
+                },
+            }
+        )
+    return {"cases": cases}
 
 
 def malformed() -> dict[str, Any]:
@@ -410,26 +443,19 @@ def malformed() -> dict[str, Any]:
     nine = field(8, 8) + 9 * (field(1023, 10) + field(0, 10))
     add("enumerative", "round", "ROUND_SUPPORT", ref.pack(nine), 1024, 1024)
 
-    for resolution in (100, 0):
-        q = [5, 700, 999], [50, 30, 20] if resolution else [32, 20, 12]
-        drafted = [(5, 4, resolution or 8), (999, 1, resolution or 1)]
-        for kind, packet in [
-            ("distribution", entropy.encode(*q, 1000, resolution)),
-            ("round", entropy.encode_round([q, q], [5, 700], 1000, resolution)),
-            ("tokens", entropy.encode_tokens(drafted, 1000, resolution)),
-        ]:
-            add("entropy", kind, "TRUNCATED", b"", r=resolution)
-            add("entropy", kind, "TRUNCATED", packet[:-1], r=resolution)
-            add("entropy", kind, "TRAILING_BYTES", packet + b"\0", r=resolution)
-            wrong = other_ending(kind, packet, 1000, resolution)
-            add("entropy", kind, "PADDING", wrong, r=resolution)
-    size = 1 << 16
-    add("entropy", "round", "ROUND_SUPPORT", dense_round(17), size, size)
-    return {
-        "about": HOW_TO + "decoding each packet as its `kind` must fail for breaking "
-        "`rule`, a status of csrc/sqs.h.",
-        "cases": cases,
-    }
+    q = [5, 700, 999], [50, 30, 20]
+    for kind, packet in [
+        ("distribution", entropy.encode(*q, 1000, 100)),
+        ("round", entropy.encode_round([q, q], [5, 700], 1000, 100)),
+        ("tokens", entropy.encode_tokens([(5, 4), (999, 1)], 1000, 100)),
+    ]:
+        add("entropy", kind, "TRUNCATED", b"")
+        add("entropy", kind, "TRUNCATED", packet[:-1])
+        add("entropy", kind, "TRAILING_BYTES", packet + b"\0")
+        add("entropy", kind, "PADDING", other_ending(kind, packet, 1000, 100))
+    for rule, packet in over_full_rounds():
+        add("entropy", "round", rule, packet, FULL, FULL)
+    return {"cases": cases}
 
 
 def other_ending(kind: str, packet: bytes, vocab_size: int, resolution: int) -> bytes:
@@ -450,21 +476,216 @@ def other_ending(kind: str, packet: bytes, vocab_size: int, resolution: int) -> 
                 return other
 
 
-def dense_round(length: int) -> bytes:
-    """Distributions of 65 536 out of 65 536 tokens, whose ids take no bits.
+FULL = 1 << 16
+"""Vocabulary and resolution at which sixteen supports may fill a round."""
 
-    Sixteen of them may share a round; the packet ends within the last.
+
+@cache
+def _full_round(survivors: int) -> entropy.Writer:
+    if survivors == 0:
+        return entropy.Writer()
+    k = survivors % FULL or FULL
+    coder = full_round(survivors - k)
+    counts = [FULL - k + 1] + [1] * (k - 1)
+    entropy.code_counts(coder, FULL, FULL, FULL, counts, uniform=False)
+    entropy.code_ids(coder, FULL, k, entropy.Memory(), [*range(k)], uniform=k < FULL)
+    entropy.code_position(coder, counts, 0)
+    entropy.code_more(coder, 1, True)
+    return coder
+
+
+def full_round(survivors: int) -> entropy.Writer:
+    """A round that goes on after so many survivors, in few bytes.
+
+    Supports of all 65 536 tokens take next to nothing, as their counts are 1 and
+    their ids are certain. The last is smaller, and has two counts.
     """
-    coder, size = entropy.Writer(), 1 << 16
-    for i in range(length):
-        if i > 0:
-            entropy.code_bit(coder, entropy.MORE_CHANCE, True)
-        entropy.code_bit(coder, entropy.UNIFORM_CHANCE, False)
-        entropy.code_count(coder, 1, size, size, 1)  # no token has more
-        if i < length - 1:
-            entropy.code_bit(coder, entropy.UNIFORM_CHANCE, False)
-            entropy.code_uniform(coder, size, 0)  # the position
-    return coder.finish()
+    return copy(_full_round(survivors))
+
+
+def write_parts(coder: entropy.Writer, parts: list[int]) -> None:
+    """Begin a distribution with counts by the model, in descending order."""
+    entropy.code_bit(coder, "modes", entropy.UNIFORM_CHANCE, False)
+    left, last = FULL, FULL
+    for i, part in enumerate(parts):
+        low, high = -(-left // (FULL - i)), min(last, left)
+        last = entropy.code_part(coder, low, high, left, part)
+        left -= last
+
+
+def over_full_rounds() -> Iterator[tuple[str, bytes]]:
+    """Yield rounds that end where the support is known to be too large, or before."""
+    most = entropy.MAX_ROUND_SUPPORT
+    for survivors, parts in [
+        (most, [1]),
+        (most, []),  # nothing but the mode need be read
+        (most - 1, [40_000]),  # one token is left, but not all of the resolution
+        (most - 1, [1]),  # as no other count is larger
+        (most - 2, [40_000, 1]),
+    ]:
+        coder = full_round(survivors)
+        write_parts(coder, parts)
+        yield "ROUND_SUPPORT", coder.finish()
+    coder = full_round(most - 1)
+    entropy.code_bit(coder, "modes", entropy.UNIFORM_CHANCE, True)
+    entropy.code_uniform(coder, "size", FULL, 1)
+    yield "ROUND_SUPPORT", coder.finish()
+    # The same two parts where three are allowed: the third is due when the packet
+    # is over, if a packet without the last byte can say as much.
+    for part in range(40_000, 1, -1):
+        coder = full_round(most - 3)
+        write_parts(coder, [part, 2])
+        number = -(-coder.low >> entropy.CODER_BITS)
+        if number << entropy.CODER_BITS < coder.low + coder.range:
+            yield "TRUNCATED", number.to_bytes(coder.shifts, "big")
+            return
+
+
+# Verdicts
+
+Drafted = list[tuple[list[int], list[int], int]]
+"""Token ids, their counts and the drafted token of each position."""
+
+Question = tuple[int, Drafted, list[list[float]], list[float]]
+"""Vocabulary size, drafted, target rows and draws."""
+
+LAST_DRAW = 1 - 2**-53
+
+
+def formula_row(vocab_size: int, seed: int) -> list[float]:
+    """Probabilities in no obvious order, some of them 0, that sum to 1 but for 1e-3."""
+    r = formula(vocab_size, seed)
+    weights = np.where(r % 5 == 0, 0, r * r)
+    return [round(w, 5) for w in (weights / weights.sum()).tolist()]
+
+
+def verdict(question: Question) -> tuple[int, int]:
+    _, drafted, target, draws = question
+    pairs = [(ids, counts) for ids, counts, _ in drafted]
+    return verify(pairs, [x for _, _, x in drafted], target, draws)
+
+
+def at_edge(question: Question, place: int) -> Iterator[Question]:
+    """Yield the question with the two neighbouring draws that differ in the answer.
+
+    They are the draw's own neighbours, as far as the edge may be; so that one unit in
+    the last place of any sum before decides about one of them.
+    """
+    vocab_size, drafted, target, draws = question
+
+    def ask(number: int) -> Question:
+        changed = [*draws]
+        changed[place] = number / 2**53
+        return vocab_size, drafted, target, changed
+
+    low, high = int(draws[place] * 2**53), 2**53 - 1
+    first, step = verdict(ask(low)), 1
+    while low + step < high:
+        if verdict(ask(low + step)) != first:
+            high = low + step
+        step *= 2
+    assert verdict(ask(high)) != first
+    while high - low > 1:
+        middle = (low + high) // 2
+        if verdict(ask(middle)) == first:
+            low = middle
+        else:
+            high = middle
+    yield ask(low)
+    yield ask(high)
+
+
+def small_questions() -> Iterator[Question]:
+    """Yield what can be followed by hand."""
+    even, last = [0.25] * 4, [0.0, 0.5, 0.5, 0.0]
+    half: Drafted = [([1, 3], [2, 2], 1)]
+    for draw in (0.0, 0.5 - 2**-54, 0.5, LAST_DRAW):  # p / q is 1/2
+        yield 4, half, [even, last], [draw, 0.75]
+    for draw in (0.0, 0.5 - 2**-54, 0.5, LAST_DRAW):  # 0 and 2 are left, or 1 and 2
+        yield 4, half, [even, last], [LAST_DRAW, draw]
+        yield 4, half, [even, last], [0.25, draw]
+    yield 4, half, [[0.5, 0.0, 0.5, 0.0], last], [0.0, 0.0]  # p is 0, so is the draw
+    yield 4, half, [[0.0, 0.5, 0.0, 0.5], last], [LAST_DRAW, LAST_DRAW]  # p is q
+    yield 4, half, [[0.0, 0.75, 0.0, 0.25], last], [LAST_DRAW, 0.0]
+    yield 4, [([3], [1], 3)], [even, last], [0.25, 0.5]  # a resolution of 1
+    three: Drafted = [([0, 2], [3, 1], 0), ([2], [4], 2), ([0, 1, 3], [1, 1, 2], 3)]
+    rows = [[0.5, 0.25, 0.25, 0.0], [0.0, 0.25, 0.5, 0.25], [0.125, 0.5, 0.125, 0.25]]
+    for draws in [
+        [0.5, 0.25, 0.25, 0.0],
+        [0.5, 0.25, 0.5, 0.875],
+        [0.5, 0.5, 0.5, 0.0],
+        [0.75, 0.5, 0.0, 0.0],
+    ]:
+        yield 4, three, [*rows, last], draws
+    # What a row doesn't sum to is normalised away.
+    for scale in (0.9995, 1.0005):
+        scaled = [p * scale for p in even]
+        yield from at_edge((4, half, [scaled, last], [0.25, 0.5]), 0)
+        rest: Drafted = [([1, 3], [1, 3], 3)]
+        scaled = [p * scale for p in (0.25, 0.5, 0.125, 0.125)]
+        yield from at_edge((4, rest, [scaled, last], [0.5, 0.7]), 1)
+    for counts in ([3, 2, 2], [5, 1, 1], [6, 2, 5], [11, 3, 9]):
+        thirds: Drafted = [([0, 1, 2], counts, 0)]
+        rows = [[0.3, 0.3, 0.4], [0.1, 0.2, 0.7]]
+        yield from at_edge((3, thirds, rows, [0.25, 0.5]), 0)
+
+
+def question_without_residual() -> Question:
+    """Find a rejection though q is p, but for rounding: what follows is drawn from p."""
+    for seed in range(1, 10_000):
+        counts = formula_counts(3, 100, seed)
+        row = [b / 100 * (1 + seed % 7 * 1e-4) for b in counts]
+        for shift in (-1, 0, 1):
+            nudged = [np.nextafter(row[0], row[0] + shift).item(), *row[1:]]
+            drafted: Drafted = [([0, 1, 2], counts, 0)]
+            question = 3, drafted, [nudged, nudged], [LAST_DRAW, 0.5]
+            total = striped_sum(block_sums(nudged))
+            rest = residual(nudged, total, [0, 1, 2], counts)
+            if verdict(question)[0] == 0 and max(rest) == 0:
+                return question
+    raise AssertionError("none found")
+
+
+def large_questions() -> Iterator[Question]:
+    """Yield what takes several blocks of 256 values."""
+    size = 300
+    drafted: Drafted = [([3, 254, 255, 256, 299], [40, 10, 20, 10, 20], 255)]
+    target = [formula_row(size, 2), formula_row(size, 1)]
+    for draw in (0.0, LAST_DRAW):
+        yield size, drafted, target, [LAST_DRAW, draw]
+    for draws in ([LAST_DRAW, 0.1], [LAST_DRAW, 0.84], [LAST_DRAW, 0.9], [0.0, 0.9]):
+        yield from at_edge((size, drafted, target, draws), 1)
+    yield from at_edge((size, drafted, target, [0.0, 0.5]), 0)
+    # Nothing but zeros in the first block and at both ends.
+    size = 600
+    row = [0.0] * 260 + formula_row(330, 3) + [0.0] * 10
+    drafted = [([5, 300, 599], [1, 1, 1], 5)]
+    for draw in (0.0, LAST_DRAW):
+        yield size, drafted, [row, row], [0.5, draw]
+
+
+def verdicts() -> dict[str, Any]:
+    """Rounds, target rows and draws, and what follows from them."""
+    cases = []
+    for question in (
+        *small_questions(),
+        question_without_residual(),
+        *large_questions(),
+    ):
+        vocab_size, drafted, target, draws = question
+        accepted, token = verdict(question)
+        cases.append(
+            {
+                "vocab_size": vocab_size,
+                "distributions": [as_case(ids, counts) for ids, counts, _ in drafted],
+                "tokens": [token for _, _, token in drafted],
+                "target": target,
+                "draws": draws,
+                "accepted": accepted,
+                "token": token,
+            }
+        )
+    return {"cases": cases}
 
 
 FILES = {
@@ -474,7 +695,15 @@ FILES = {
     "streams.json": streams,
     "tokens.json": tokens,
     "malformed.json": malformed,
+    "verify.json": verdicts,
 }
+
+
+def render(content: dict[str, Any]) -> str:
+    """As JSON with a line for each value, or list of numbers."""
+    text = json.dumps({"about": ABOUT, **content}, indent=1)
+    lists = re.compile(r"\[[^][{}\"]*\]")
+    return lists.sub(lambda m: " ".join(m[0].split()), text) + "\n"
 
 
 def main() -> int:
@@ -484,7 +713,7 @@ def main() -> int:
     write = parser.parse_args().write
     stale = []
     for name, make in FILES.items():
-        text = json.dumps(make(), indent=1) + "\n"
+        text = render(make())
         path = VECTORS / name
         if write:
             path.write_text(text)

@@ -24,8 +24,6 @@ TOP_K, THRESHOLD, TOP_P, MIN_P = "top_k", "threshold", "top_p", "min_p"
 
 MAX_ENUMERATIVE_SUPPORT = 1024
 MAX_ENUMERATIVE_SQUARES = 8 << 20
-MAX_EXPONENT = 16
-MOST_TRIALS = 64
 LANES = 16
 LN2 = Fraction("0.693147180559945309417232121458176568075500134360255")
 
@@ -119,11 +117,14 @@ def sparsify(values, terms, rule, parameter):
             if mass >= parameter * total:
                 break
         return sorted(kept)
-    level = {
+    levels = {
         THRESHOLD: parameter * total,
         TOP_P: 0.0,
         MIN_P: parameter * terms[ranked[0]],
-    }[rule]
+    }
+    if rule not in levels:
+        raise ValueError(f"unknown rule {rule!r}")
+    level = levels[rule]
     return [
         i
         for i, term in enumerate(terms)
@@ -150,117 +151,33 @@ def lattice(weights, resolution):
     return counts
 
 
-# Fit
-
-
-def variation(counts, weights, resolution, total, mass):
-    """What counts give their tokens beyond weights / total * mass."""
-    sum_ = 0.0
-    for b, w in zip(counts, weights, strict=True):
-        sum_ += max(0.0, b / resolution - w / total * mass)
-    return sum_
-
-
-def balanced_resolution(weights, most):
-    """The coarsest power of two at which rounding moves `most` at most."""
-    total = striped_sum(weights)
-    low, high = 0, MAX_EXPONENT
-    while low < high:
-        middle = (low + high) // 2
-        counts = lattice(weights, 1 << middle)
-        if variation(counts, weights, 1 << middle, total, 1.0) <= most:
-            high = middle
-        else:
-            low = middle + 1
-    return 1 << low
-
-
-class Fit:
-    """Tokens kept, and what it takes to send some of them."""
-
-    def __init__(self, kept, weights, dropped, vocab_size, bits_per_tv):
-        self.weights = dict(zip(kept, weights, strict=True))
-        self.total, self.mass = striped_sum(weights), 1.0 - dropped
-        self.vocab_size, self.bits_per_tv = vocab_size, bits_per_tv
-
-    def point(self, ids, resolution):
-        """The lattice point of these tokens, {id: count} without zeros."""
-        counts = lattice([self.weights[i] for i in ids], resolution)
-        return {i: b for i, b in zip(ids, counts, strict=True) if b > 0}
-
-    def price(self, point):
-        """Bits, and what the total variation is worth."""
-        ids, counts = list(point), list(point.values())
-        resolution = sum(counts)
-        cost = min(entropy.counts_costs(self.vocab_size, resolution, counts))
-        cost += min(entropy.ids_costs(self.vocab_size, ids, entropy.Memory()))
-        moved = variation(
-            counts, [self.weights[i] for i in ids], resolution, self.total, self.mass
-        )
-        return cost / 2**32 + self.bits_per_tv * moved
-
-    def best_resolution(self):
-        """That of the cheapest plain point, the coarsest of several."""
-        resolutions = [
-            1 << e
-            for e in range(MAX_EXPONENT + 1)
-            if 1 << e <= max(1, self.bits_per_tv)
-        ]
-        return min(resolutions, key=lambda r: self.price(self.point(self.weights, r)))
-
-    def drop(self, point):
-        """Leave tokens out as long as that pays."""
-        resolution = sum(point.values())
-        for i in sorted(point, key=lambda i: (point[i], -i))[:MOST_TRIALS]:
-            others = [j for j in point if j != i]
-            if others and i in point:
-                trial = self.point(others, resolution)
-                if self.price(trial) < self.price(point):
-                    point = trial
-        return point
-
-
-def fit(kept, weights, dropped, vocab_size, resolution, error, bits_per_tv):
-    """Return (ids, counts); a resolution of 0 is to be chosen."""
-    tokens = Fit(kept, weights, dropped, vocab_size, bits_per_tv)
-    if resolution == 0 and bits_per_tv > 0:
-        resolution = tokens.best_resolution()
-    elif resolution == 0:
-        resolution = balanced_resolution(weights, max(error, dropped))
-    point = tokens.point(kept, resolution)
-    if bits_per_tv > 0:
-        point = tokens.drop(point)
-    return list(point), list(point.values())
-
-
 # Quantize
 
 
-def quantize_logits(
-    row, temperature, rule, parameter, resolution, error=None, bits_per_tv=0.0
-):
+def quantize_logits(row, temperature, rule, parameter, resolution):
     """Return (ids, counts, dropped mass) of a float16/32/64 array."""
     row = row.astype(np.float32) if row.dtype == np.float16 else row
     if temperature == 0:
-        return [int(np.argmax(row))], [resolution or 1], 0.0
+        return [int(np.argmax(row))], [resolution], 0.0
     masked = np.isneginf(row)
     terms = softmax_terms(row, temperature)
-    kept = sparsify(row, terms, rule, parameter)
-    kept = [i for i in kept if not masked[i]]
+    kept = [i for i in sparsify(row, terms, rule, parameter) if not masked[i]]
     weights = softmax_weights(row, kept, temperature)
-    dropped = dropped_mass(terms, kept)
-    found = fit(kept, weights, dropped, len(row), resolution, error, bits_per_tv)
-    return *found, dropped
+    return *survivors(kept, lattice(weights, resolution)), dropped_mass(terms, kept)
 
 
-def quantize_probs(row, rule, parameter, resolution, error=None, bits_per_tv=0.0):
+def quantize_probs(row, rule, parameter, resolution):
     """Return (ids, counts, dropped mass) of a float16/32/64 array."""
     terms = [float(p) for p in row]
     kept = [i for i in sparsify(terms, terms, rule, parameter) if terms[i] > 0]
-    weights = [terms[i] for i in kept]
-    dropped = dropped_mass(terms, kept)
-    found = fit(kept, weights, dropped, len(row), resolution, error, bits_per_tv)
-    return *found, dropped
+    counts = lattice([terms[i] for i in kept], resolution)
+    return *survivors(kept, counts), dropped_mass(terms, kept)
+
+
+def survivors(kept, counts):
+    """Return the ids and counts of the tokens whose count isn't 0."""
+    pairs = [(i, b) for i, b in zip(kept, counts, strict=True) if b > 0]
+    return [i for i, _ in pairs], [b for _, b in pairs]
 
 
 def dropped_mass(terms, kept):
@@ -347,6 +264,13 @@ def pack(bits):
     return bytes(int(bits[i : i + 8], 2) for i in range(0, len(bits), 8))
 
 
+def token_bits(counts, coding):
+    """The most bits that a token drawn from the distribution takes in a round."""
+    if coding == "entropy":  # the least n with min(counts) / resolution >= 2**-n
+        return ((sum(counts) - 1) // min(counts)).bit_length()
+    return (len(counts) - 1).bit_length()
+
+
 def encode(ids, counts, vocab_size, resolution, coding):
     """The packet of one distribution."""
     if coding == "entropy":
@@ -368,11 +292,11 @@ def encode_round(distributions, tokens, vocab_size, resolution, coding, memory=N
 
 
 def encode_tokens(drafted, vocab_size, resolution, coding):
-    """The packet of tokens alone; drafted are (token, count, resolution)."""
+    """The packet of tokens alone; drafted are pairs (token, count)."""
     if coding == "entropy":
         return entropy.encode_tokens(drafted, vocab_size, resolution)
     bits = field(len(drafted) - 1, 8)
-    for token, count, _ in drafted:
+    for token, count in drafted:
         bits += field(token, (vocab_size - 1).bit_length())
         bits += field(count - 1, (resolution - 1).bit_length())
     return pack(bits)
@@ -468,7 +392,7 @@ def decode_round(packet, vocab_size, resolution, coding, memory=None):
 
 
 def decode_tokens(packet, vocab_size, resolution, coding):
-    """Return a list of (token, count, resolution)."""
+    """Return a list of (token, count)."""
     if coding == "entropy":
         return entropy.decode_tokens(packet, vocab_size, resolution)
     reader = Reader(packet)
@@ -480,6 +404,6 @@ def decode_tokens(packet, vocab_size, resolution, coding):
         count = reader.take((resolution - 1).bit_length()) + 1
         if count > resolution:
             raise BrokenRuleError("COUNTS")
-        drafted.append((token, count, resolution))
+        drafted.append((token, count))
     reader.end()
     return drafted
