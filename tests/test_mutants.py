@@ -1,0 +1,15 @@
+"""The mutants of `tests.mutants` still apply to the code as it is."""
+
+import pytest
+
+from tests.mutants import MUTANTS, ROOT
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda m: m.name)
+def test_applies(mutant):
+    assert (ROOT / mutant.path).read_text().count(mutant.old) == 1
+    assert mutant.old != mutant.new
+
+
+def test_names_differ():
+    assert len({m.name for m in MUTANTS}) == len(MUTANTS)
