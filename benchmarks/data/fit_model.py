@@ -1,7 +1,7 @@
 """Fit the entropy model and write it wherever it is needed.
 
-    python -m benchmarks.data.fit_model          check that all files hold the same model
-    python -m benchmarks.data.fit_model --write  fit the tables anew and write the files
+    python -m benchmarks.data.fit_model          check that all files agree
+    python -m benchmarks.data.fit_model --write  fit the tables and write the files
 
 ``model.json`` is the model: its scalars, which are chosen by hand, and its tables,
 which are fitted here to the shipped drafts. Every second category of those is left
@@ -28,6 +28,8 @@ import sqs_codec as sqs
 
 ROOT = Path(__file__).parents[2]
 MODEL = Path(__file__).with_name("model.json")
+
+WRITTEN_BY = "benchmarks/data/fit_model.py"
 
 Model = dict[str, Any]
 """What ``model.json`` holds: "scalars" by name, "split_chances" and "id_weights"."""
@@ -140,14 +142,14 @@ def fit(scalars: dict[str, int]) -> Model:
     }
 
 
-def log_knots(scalars: dict[str, int]) -> list[int]:
+def log_table(scalars: dict[str, int]) -> list[int]:
     """Return log2(1 + i / n) in units of 2**-log_unit, for i = 0 .. n."""
     n = 1 << scalars["log_knot_bits"]
     logs = np.log2(1 + np.arange(n + 1) / n) * 2.0 ** scalars["log_unit"]
     return [round(x) for x in logs.tolist()]
 
 
-def power_knots(scalars: dict[str, int]) -> list[int]:
+def power_table(scalars: dict[str, int]) -> list[int]:
     """Return 2**(-i / n) in units of 2**-power_unit, for i = 0 .. n."""
     n = 1 << scalars["power_knot_bits"]
     powers = np.exp2(-np.arange(n + 1) / n) * 2.0 ** scalars["power_unit"]
@@ -171,10 +173,12 @@ def as_c_header(model: Model) -> str:
         f"#define SQS_{'MODEL_' if name in PUBLIC else ''}{name.upper()} {value}u"
         for name, value in scalars.items()
     )
+    log_knots = 1 << scalars["log_knot_bits"]
+    power_knots = 1 << scalars["power_knot_bits"]
     return f"""\
 /*
  * model.h - the tables and scalars of the entropy coding; written by
- * benchmarks/data/fit_model.py.
+ * {WRITTEN_BY}.
  */
 #ifndef SQS_MODEL_H
 #define SQS_MODEL_H
@@ -186,8 +190,8 @@ def as_c_header(model: Model) -> str:
 #define SQS_SPLIT_CONTEXTS {len(model["split_chances"])}u
 #define SQS_SPLIT_NODES {node_count(scalars)}u
 #define SQS_ID_BUCKETS {len(model["id_weights"])}u
-#define SQS_LOG_KNOTS {1 << scalars["log_knot_bits"]}u
-#define SQS_POWER_KNOTS {1 << scalars["power_knot_bits"]}u
+#define SQS_LOG_KNOTS {log_knots}u
+#define SQS_POWER_KNOTS {power_knots}u
 
 /* Chances, in 256ths, that a split of a count goes up: a row for each context,
  * a column for each node. */
@@ -197,10 +201,10 @@ extern const uint8_t sqs_split_chances[SQS_SPLIT_CONTEXTS][SQS_SPLIT_NODES];
 extern const uint32_t sqs_id_weights[SQS_ID_BUCKETS];
 extern const uint64_t sqs_id_starts[SQS_ID_BUCKETS];
 
-/* log2(1 + i / {1 << scalars["log_knot_bits"]}) in units of 2^-{scalars["log_unit"]}. */
+/* log2(1 + i / {log_knots}) in units of 2^-{scalars["log_unit"]}. */
 extern const uint64_t sqs_log2_table[SQS_LOG_KNOTS + 1];
 
-/* 2^(-i / {1 << scalars["power_knot_bits"]}) in units of 2^-{scalars["power_unit"]}. */
+/* 2^(-i / {power_knots}) in units of 2^-{scalars["power_unit"]}. */
 extern const uint32_t sqs_exp2_table[SQS_POWER_KNOTS + 1];
 
 #endif /* SQS_MODEL_H */
@@ -215,11 +219,11 @@ def as_c(model: Model) -> str:
     )
     edges = bucket_edges(scalars["first_bucket_bits"])
     starts = np.cumsum([0, *(np.diff(edges) * model["id_weights"])[:-1]])
-    powers = lines(power_knots(scalars)).replace("2147483648", "2147483648u")
+    powers = lines(power_table(scalars)).replace("2147483648", "2147483648u")
     return f"""\
 /*
  * model.c - the tables of model.h; written by
- * benchmarks/data/fit_model.py.
+ * {WRITTEN_BY}.
  */
 #include "entropy/model.h"
 
@@ -236,7 +240,7 @@ const uint64_t sqs_id_starts[SQS_ID_BUCKETS] = {{
 }};
 
 const uint64_t sqs_log2_table[SQS_LOG_KNOTS + 1] = {{
-{lines(log_knots(scalars))}
+{lines(log_table(scalars))}
 }};
 
 const uint32_t sqs_exp2_table[SQS_POWER_KNOTS + 1] = {{
@@ -253,8 +257,9 @@ def as_python(model: Model) -> str:
     chances = "\n".join(
         "    (" + ", ".join(map(str, row)) + ")," for row in model["split_chances"]
     )
+    about = "The entropy model's scalars and tables; written by {}."
     return f"""\
-\"\"\"The entropy model's scalars and tables; written by benchmarks/data/fit_model.py.\"\"\"
+\"\"\"{about.format(WRITTEN_BY)}\"\"\"
 
 # fmt: off
 {scalars}

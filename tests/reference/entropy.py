@@ -257,8 +257,11 @@ def code_arrangement(coder, parts, counts=None):
                 lambda x, below=below: below[x],
                 None if counts is None else values.index(counts[i]),
             )
-        arranged.append(values[at])
-        left -= Counter([values[at]])
+        count = values[at]
+        arranged.append(count)
+        left[count] -= 1
+        if left[count] == 0:
+            del left[count]
     return arranged
 
 

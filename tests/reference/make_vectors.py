@@ -15,10 +15,10 @@ import json
 import math
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from copy import copy
-from functools import cache
-from itertools import pairwise
+from functools import cache, partial
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -246,85 +246,65 @@ def draft(
     return ref.quantize_logits(logits, 1.0, ref.TOP_K, k, resolution)[:2]
 
 
-# A stream's codec, how a distribution is made of a number, and the numbers of the
-# distributions of each packet.
-
-Stream = tuple[int, int, Callable[[int], Distribution], list[list[int]], set[int]]
-
-
-def drafts(vocab_size: int, resolution: int, k: int, slope: int) -> Stream:
-    """A stream that is still without packets, of drafts."""
-
-    def make(seed: int) -> Distribution:
-        return draft(vocab_size, resolution, k, seed, slope)
-
-    return vocab_size, resolution, make, [], {0}
+Stream = tuple[int, int, Callable[[int], Distribution], list[Iterable[int]], set[int]]
+"""Vocabulary size, resolution, how a number makes a distribution, the numbers of each
+packet's distributions, and which packets are self-contained."""
 
 
-def large_supports(seed: int) -> Distribution:
+def drafts(
+    vocab_size: int, resolution: int, k: int, slope: int
+) -> tuple[int, int, Callable[[int], Distribution]]:
+    """A stream's beginning whose distributions are drafts."""
+    make = partial(draft, vocab_size, resolution, k, slope=slope)
+    return vocab_size, resolution, make
+
+
+def wide(number: int) -> Distribution:
     """Supports of about 256 tokens in a row, with counts of any kind."""
-    k = [256, 256, 1, 257, 255][seed % 5]
-    first = 300 * seed
-    return [*range(first, first + k)], formula_counts(k, 1000, seed)
+    k = [256, 256, 1, 257, 255][number % 5]
+    first = 300 * number
+    return [*range(first, first + k)], formula_counts(k, 1000, number)
 
 
 def stream_cases() -> Iterator[Stream]:
-    """Yield the streams, each for what a memory has to do."""
-    for stream, sent, restarts in [
-        # Supports that recur, and a restart.
-        (
-            drafts(1000, 100, 32, 2),
-            [[0, 1], [0, 1, 2], [0], [3], [0, 1, 2, 3]],
-            {0, 3},
-        ),
-        (
-            drafts(49152, 100, 64, 1),
-            [[0, 1, 2, 3], [2, 3, 4], [100, 0, 4], [4, 101]],
-            {0, 3},
-        ),
-        # More than 512 tokens: the least weights make room.
-        (drafts(4096, 64, 24, 0), [[*range(30)], [*range(20, 60)], [0, 59]], {0}),
-        # 50 to 53 fade until they are forgotten.
-        (
-            drafts(300, 16, 8, 1),
-            [[50, 51, 52, 53], [0, 1, 2, 3] * 40, [50, 0], [51, 1]],
-            {0, 3},
-        ),
-        # Supports that are too large to be remembered.
-        (drafts(1000, 65536, 400, 0), [[0], [0], [1, 0]], {0}),
-        # More than 255 supports: h stays at 255.
-        (
-            drafts(300, 16, 8, 1),
-            [[*range(5)] * 50, [5, 6, 7, 8], [9, 5], [8], [*range(9)] * 5],
-            {0},
-        ),
-        # 512 tokens that all stay, then one more; 257 tokens, which don't count.
-        (
-            (4096, 1000, large_supports, [], {0}),
-            [[0, 1], [0], [2], [1, 0, 3], [3, 4, 10, 1], [0, 11, 10]],
-            {0},
-        ),
-    ]:
-        yield (*stream[:3], sent, restarts)
+    """Yield the streams, each for something that a memory has to do."""
+    # Supports recur; the stream restarts.
+    sent = [[0, 1], [0, 1, 2], [0], [3], [0, 1, 2, 3]]
+    yield *drafts(1000, 100, 32, 2), sent, {0, 3}
+    sent = [[0, 1, 2, 3], [2, 3, 4], [100, 0, 4], [4, 101]]
+    yield *drafts(49152, 100, 64, 1), sent, {0, 3}
+    # More than 512 tokens: the least weights make room.
+    yield *drafts(4096, 64, 24, 0), [range(30), range(20, 60), [0, 59]], {0}
+    # What 50 to 53 brought fades until it is forgotten.
+    sent = [[50, 51, 52, 53], [0, 1, 2, 3] * 40, [50, 0], [51, 1]]
+    yield *drafts(300, 16, 8, 1), sent, {0, 3}
+    # Supports that are too large to be remembered.
+    yield *drafts(1000, 65536, 400, 0), [[0], [0], [1, 0]], {0}
+    # More than 255 supports: h stays at 255.
+    sent = [[*range(5)] * 50, [5, 6, 7, 8], [9, 5], [8], [*range(9)] * 5]
+    yield *drafts(300, 16, 8, 1), sent, {0}
+    # 512 tokens, which all stay, then one more; and 257, which don't count.
+    sent = [[0, 1], [0], [2], [1, 0, 3], [3, 4, 10, 1], [0, 11, 10]]
+    yield 4096, 1000, wide, sent, {0}
 
 
 def streams() -> dict[str, Any]:
     """Streams of rounds."""
     cases = []
     for vocab_size, resolution, make, sent, restarts in stream_cases():
-        numbers = sorted({n for numbers in sent for n in numbers})
+        numbers = sorted(set(chain(*sent)))
         known = {n: make(n) for n in numbers}
         packets, memory = [], entropy.Memory()
-        for i, seeds in enumerate(sent):
-            drafted = [known[n] for n in seeds]
-            tokens = [known[n][0][n % len(known[n][0])] for n in seeds]
+        for i, chosen in enumerate(sent):
+            drafted = [known[n] for n in chosen]
+            tokens = [known[n][0][n % len(known[n][0])] for n in chosen]
             head = memory.head()
             if i in restarts:
                 head, memory = 0, entropy.Memory()
             body = entropy.encode_round(drafted, tokens, vocab_size, resolution, memory)
             packets.append(
                 {
-                    "distributions": [numbers.index(n) for n in seeds],
+                    "distributions": [numbers.index(n) for n in chosen],
                     "tokens": tokens,
                     "packet": (bytes([head]) + body).hex(),
                 }
@@ -631,7 +611,7 @@ def small_questions() -> Iterator[Question]:
 
 
 def question_without_residual() -> Question:
-    """Find a rejection though q is p, but for rounding: what follows is drawn from p."""
+    """Find a rejection where q is p but for rounding, so that p is drawn from."""
     for seed in range(1, 10_000):
         counts = formula_counts(3, 100, seed)
         row = [b / 100 * (1 + seed % 7 * 1e-4) for b in counts]
