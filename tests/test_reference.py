@@ -88,6 +88,7 @@ def test_an_unknown_rule_is_refused():
     row = np.zeros(4, np.float32)
     for quantize in (
         lambda: reference.quantize_logits(row, 1.0, "top", 2, 100),
+        lambda: reference.quantize_logits(row, 0.0, "top", 2, 100),
         lambda: reference.quantize_probs(row + 0.25, "top", 2, 100),
     ):
         with pytest.raises(ValueError, match="unknown rule 'top'"):

@@ -78,7 +78,7 @@ POWER_KNOTS = [
 
 
 def log2(x):
-    """log2 of an integer 1 .. 2**34, in units of 2**-32, straight between knots."""
+    """λ: log2 of an integer x > 0, in units of 2**-32, straight between knots."""
     i = x.bit_length() - 1
     f = (x << LOG_UNIT >> i) - BIT
     steps = LOG_UNIT - LOG_KNOT_BITS
@@ -87,7 +87,7 @@ def log2(x):
 
 
 def exp2(t):
-    """2**-t in units of 2**-31, t in units of 2**-32."""
+    """E: 2**-t in units of 2**-31, t in units of 2**-32."""
     i, f = t >> LOG_UNIT, t & BIT - 1
     steps = LOG_UNIT - POWER_KNOT_BITS
     j, g = f >> steps, f & (1 << steps) - 1
@@ -219,12 +219,12 @@ def code_partition(coder, vocab_size, resolution, allowed, counts=None):
     return parts + [1] * left
 
 
-def code_part(coder, a, z, left, count=None):
-    """A count from a to z, by halving."""
+def code_part(coder, a, z, r, count=None):
+    """A count from a to z, by halving; r is left for it and all that follow."""
     if a == z:
         return a
     size = min(z.bit_length() - 1, SIZE_CLASSES)
-    ratio = min((left // z).bit_length(), RATIO_CLASSES)
+    ratio = min((r // z).bit_length(), RATIO_CLASSES)
     chances = SPLIT_CHANCES[(size - 1) * RATIO_CLASSES + ratio - 1]
     node, depth = 1, 0
     while a < z:
@@ -293,7 +293,7 @@ def check_survivors(k, allowed):
 def code_set(coder, label, k, size, rest, members=None):
     """Code k of the integers 0 .. size - 1, ascending.
 
-    ``rest(x, n)`` is what x and all above it weigh when n members are to come.
+    ``rest(x, n)`` is R(x), what x and all above it weigh, when n members are to come.
     Each member is the least of those to come, had they been drawn independently.
     """
     found, a = [], 0
@@ -349,10 +349,10 @@ class Memory:
     """Tokens of recent supports and how much they count."""
 
     def __init__(self):
-        self.weights, self.seen = {}, 0
+        self.weights, self.seen = {}, 0  # m of each id; h
 
     def unit(self, vocab_size):
-        """What one unit of weight counts beside the static weights."""
+        """U: what one unit of a weight counts beside the static weights."""
         total = sum(self.weights.values())
         if not total:
             return 0

@@ -20,7 +20,7 @@ import numpy as np
 
 from tests.reference import BrokenRuleError, entropy
 
-TOP_K, THRESHOLD, TOP_P, MIN_P = "top_k", "threshold", "top_p", "min_p"
+RULES = TOP_K, THRESHOLD, TOP_P, MIN_P = "top_k", "threshold", "top_p", "min_p"
 
 MAX_ENUMERATIVE_SUPPORT = 1024
 MAX_ENUMERATIVE_SQUARES = 8 << 20
@@ -103,6 +103,11 @@ def softmax_weights(row, kept, temperature):
 # Sparsify
 
 
+def check_rule(rule):
+    if rule not in RULES:
+        raise ValueError(f"unknown rule {rule!r}")
+
+
 def sparsify(values, terms, rule, parameter):
     """Return the ids kept, ascending. `values` rank the tokens."""
     total = striped_sum(terms)
@@ -117,14 +122,11 @@ def sparsify(values, terms, rule, parameter):
             if mass >= parameter * total:
                 break
         return sorted(kept)
-    levels = {
+    level = {
         THRESHOLD: parameter * total,
         TOP_P: 0.0,
         MIN_P: parameter * terms[ranked[0]],
-    }
-    if rule not in levels:
-        raise ValueError(f"unknown rule {rule!r}")
-    level = levels[rule]
+    }[rule]
     return [
         i
         for i, term in enumerate(terms)
@@ -156,6 +158,7 @@ def lattice(weights, resolution):
 
 def quantize_logits(row, temperature, rule, parameter, resolution):
     """Return (ids, counts, dropped mass) of a float16/32/64 array."""
+    check_rule(rule)
     row = row.astype(np.float32) if row.dtype == np.float16 else row
     if temperature == 0:
         return [int(np.argmax(row))], [resolution], 0.0
@@ -168,6 +171,7 @@ def quantize_logits(row, temperature, rule, parameter, resolution):
 
 def quantize_probs(row, rule, parameter, resolution):
     """Return (ids, counts, dropped mass) of a float16/32/64 array."""
+    check_rule(rule)
     terms = [float(p) for p in row]
     kept = [i for i in sparsify(terms, terms, rule, parameter) if terms[i] > 0]
     counts = lattice([terms[i] for i in kept], resolution)
