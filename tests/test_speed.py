@@ -1,4 +1,4 @@
-"""What ``sqs bench speed`` measures, quickly: that it runs, not how fast."""
+"""What ``python -m benchmarks.speed`` measures, quickly: that it runs, not how fast."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import math
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,6 @@ import numpy as np
 import pytest
 
 import sqs_codec as sqs
-from benchmarks import instructions
-from sqs_codec import cli
 
 pytest.importorskip("rich")
 pytest.importorskip("matplotlib")
@@ -22,12 +21,15 @@ pytest.importorskip("numba")
 pytest.importorskip("torch")
 pytest.importorskip("constriction")
 
-from benchmarks.rate import shipped
-from sqs_codec.bench import contestants as c
-from sqs_codec.bench import speed
-from sqs_codec.bench.engines import engines
-from sqs_codec.bench.rows import HEAD, Rows, take
-from sqs_codec.bench.timing import Contestant, Timing, interleave, pinned, read
+from rich.console import Console
+
+from benchmarks.sources import Session, Source, shipped
+from benchmarks.speed import instructions, measure, rivals
+from benchmarks.speed.__main__ import main
+from benchmarks.speed.engines import engines
+from benchmarks.speed.report import report
+from benchmarks.speed.rows import HEAD, Rows, take
+from benchmarks.speed.timing import Contestant, Timing, interleave, pinned, read
 
 SEED = 3
 
@@ -40,15 +42,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def measured(folder: Path) -> dict[str, Any]:
     """Give the JSON of a quick run, which also drew into the folder."""
-    command = ["bench", "speed", "--quick", "--json", str(folder / "speed.json")]
-    assert cli.main([*command, "--plots", str(folder), "--seed", str(SEED)]) == 0
+    command = ["--quick", "--json", str(folder / "speed.json")]
+    assert main([*command, "--plots", str(folder), "--seed", str(SEED)]) == 0
     text = (folder / "speed.json").read_text("utf-8")
-    read: dict[str, Any] = json.loads(text, parse_constant=_refuse)
+    read: dict[str, Any] = json.loads(text, parse_constant=pytest.fail)
     return read
-
-
-def _refuse(constant: str) -> None:
-    raise AssertionError(f"{constant} is no JSON")
 
 
 def test_interleaved_rounds_time_every_contestant() -> None:
@@ -131,24 +129,24 @@ def test_constriction_carries_the_same_symbols() -> None:
     rng = np.random.default_rng(SEED)
     rows = rng.normal(0, 3, (4, 500)).astype(np.float32)
     qs = [codec.quantize(row, sqs.TopK(20)) for row in rows]
-    assert c.Constriction(qs).bits > 0  # which decodes and compares
+    assert rivals.Constriction(qs).bits > 0  # which decodes and compares
 
 
 def test_json_has_every_group(measured: dict[str, Any]) -> None:
     about = measured["measured"]
     assert about["seed"] == SEED
-    assert about["rounds"] == speed.QUICK.rounds
+    assert about["rounds"] == measure.QUICK.rounds
     assert about["packets"] > 0
     assert "numpy" in about["packages"]
     groups = measured["groups"]
     cases = {name: [case["value"] for case in g["cases"]] for name, g in groups.items()}
-    assert cases["vocabulary"] == list(speed.QUICK.vocabularies)
-    assert cases["top_k"] == list(speed.QUICK.ks)
-    assert cases["temperature"] == list(speed.QUICK.temperatures)
+    assert cases["vocabulary"] == list(measure.QUICK.vocabularies)
+    assert cases["top_k"] == list(measure.QUICK.ks)
+    assert cases["temperature"] == list(measure.QUICK.temperatures)
     assert cases["dtype"] == ["float16", "float32", "float64", "bfloat16"]
-    assert cases["resolution"] == list(speed.QUICK.resolutions)
-    assert cases["support"] == list(speed.QUICK.supports)
-    assert {"calls", "engines", "symbols"} <= set(cases)
+    assert cases["resolution"] == list(measure.QUICK.resolutions)
+    assert cases["support"] == list(measure.QUICK.supports)
+    assert {"calls", "engines", "symbols", "python"} <= set(cases)
     for group in groups.values():
         for case in group["cases"]:
             for times in case["times"].values():
@@ -162,14 +160,12 @@ def test_bars_are_finite_and_judged(measured: dict[str, Any]) -> None:
         "encode_logits / one read",
         "decode",
         "Conformal, update beyond Threshold",
-        f"verify / one read of its {speed.GROUP_ROWS} rows",
+        f"verify / one read of its {measure.GROUP_ROWS} rows",
     } <= set(bars)
     for bar in bars.values():
         assert math.isfinite(bar["value"])
-        if "at_least" in bar:
-            assert bar["passes"] == (bar["value"] >= bar["at_least"])
-        else:
-            assert bar["passes"] == (bar["value"] <= bar["at_most"])
+        reaches, exceeds = bar["value"] >= bar["limit"], bar["value"] > bar["limit"]
+        assert bar["passes"] == (reaches if bar["at_least"] else not exceeds)
     # Nobody's machine is so slow, or so noisy.
     assert bars["softmax + topk / encode_logits"]["value"] > 0.5
     assert bars["encode_logits / one read"]["value"] > 0.5
@@ -180,58 +176,17 @@ def test_plots_are_drawn(measured: dict[str, Any], folder: Path) -> None:
         assert (folder / name).read_bytes().startswith(b"\x89PNG")
 
 
-def test_report_fits_its_lines(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("COLUMNS", "80")
+def test_report_fits_its_lines(capsys: pytest.CaptureFixture[str]) -> None:
     rng = np.random.default_rng(SEED)
-    np.save(tmp_path / "draft.npy", rng.normal(0, 3, (8, 3000)).astype(np.float32))
-    command = ["bench", "speed", "--quick", "--rounds", "1"]
-    assert cli.main([*command, "--logits", str(tmp_path / "draft.npy")]) == 0
+    rows = rng.normal(0, 3, (8, 3000)).astype(np.float32)
+    session = Session(rows, rows, len(rows))
+    plan = replace(measure.QUICK, rounds=1)
+    speed = measure.run(Source("rows", 3000, (session,)), plan, SEED, progress=False)
+    Console(width=80).print(report(speed))
     out = capsys.readouterr().out
     assert "median of 1 rounds" in out
     assert "What it is held to" in out
     assert "…" not in out
-
-
-@pytest.mark.parametrize(
-    ("rows", "arguments", "said"),
-    [
-        (3, [], "expected at least 6 rows"),
-        (8, ["--target-logits", "nothing.npy"], "nothing.npy"),
-    ],
-)
-def test_rows_that_do_not_do_are_explained(
-    rows: int,
-    arguments: list[str],
-    said: str,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    np.save(tmp_path / "draft.npy", np.zeros((rows, 300), np.float32))
-    command = ["bench", "speed", "--quick", "--logits", str(tmp_path / "draft.npy")]
-    assert cli.main([*command, *arguments]) == 1
-    assert said in capsys.readouterr().err
-
-
-def test_target_without_draft_is_bad_usage(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    with pytest.raises(SystemExit) as end:
-        cli.main(["bench", "speed", "--target-logits", "a.npy"])
-    assert end.value.code == 2
-    assert "--target-logits needs --logits" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("module", ["constriction", "numba"])
-def test_missing_packages_are_named(
-    module: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(
-        "importlib.util.find_spec", lambda name: None if name == module else name
-    )
-    assert cli.main(["bench", "speed"]) == 1
-    assert f"needs {module}" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(

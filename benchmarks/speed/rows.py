@@ -80,7 +80,9 @@ def take(source: Source, n: int, group: int, rng: np.random.Generator) -> Rows:
         for i in range(start, min(start + group, len(session)))
     ][:n]
     draft = np.array([session.draft[i] for session, i in places], np.float32)
-    target = np.array([s.target[i] for s, i in places if s.target], np.float32)
+    target = np.array(
+        [s.target[i] for s, i in places if s.target is not None], np.float32
+    )
     _spread(draft, rng)
     _spread(target, rng)
     return Rows(draft, target)
