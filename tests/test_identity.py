@@ -10,21 +10,22 @@ import numpy as np
 import pytest
 
 import sqs_codec as sqs
-from sqs_codec import _numba_entropy
+from sqs_codec._backend.numba import fixed
 from sqs_codec._errors import Status, packet_error
+from tests import campaign
 from tests.kit import (
     CODINGS,
     RULES,
+    any_distribution,
+    any_tokens,
     as_lists,
     entropy_bits,
-    likely_distribution,
     mutate,
     random_distribution,
     random_keep,
     random_logits,
     random_probs,
     reference_quantize,
-    wire_resolution,
 )
 from tests.reference import BrokenRuleError, entropy
 from tests.reference import sqs_reference as reference
@@ -41,7 +42,7 @@ def test_awkward_logits(seed):
     resolution = int(rng.choice([1, 2, 3, 100, 1000, 1 << 16]))
     row, keep = random_logits(rng, vocab_size), random_keep(rng)
     temperature = float(rng.choice(TEMPERATURES))
-    q = sqs.Codec(vocab_size, resolution).quantize(row, keep, temperature)
+    q = sqs.Codec(vocab_size, resolution).quantize(row, keep, temperature=temperature)
     for coding in CODINGS:
         codec = sqs.Codec(vocab_size, resolution, coding)
         expected = reference_quantize(row, keep, temperature, codec)
@@ -75,7 +76,10 @@ def test_rules_at_the_very_limit(seed):
                 if value > 0:
                     keep = rule(value)
                     expected = reference_quantize(row, keep, temperature, codec)
-                    assert as_lists(codec.quantize(row, keep, temperature)) == expected
+                    assert (
+                        as_lists(codec.quantize(row, keep, temperature=temperature))
+                        == expected
+                    )
 
 
 @pytest.mark.parametrize("temperature", [0.3, 0.7, 1.0])
@@ -88,7 +92,7 @@ def test_logits_about_those_of_a_power_of_two(temperature):
         row[1:].view(np.uint32)[:] += np.arange(-16, 16, dtype=np.int32).view(np.uint32)
         keep = sqs.MinP(2.0**-exponent)
         expected = reference_quantize(row, keep, temperature, codec)
-        assert as_lists(codec.quantize(row, keep, temperature)) == expected
+        assert as_lists(codec.quantize(row, keep, temperature=temperature)) == expected
 
 
 @pytest.mark.parametrize("seed", range(100))
@@ -108,7 +112,7 @@ def test_probabilities(seed):
 def test_real_drafts(real_rows, keep, temperature):
     codec = sqs.Codec(49152)
     for row in real_rows:
-        q = codec.quantize(row, keep, temperature)
+        q = codec.quantize(row, keep, temperature=temperature)
         ids, counts, dropped = reference_quantize(row, keep, temperature, codec)
         assert as_lists(q) == (ids, counts, dropped)
         for coding in ("enumerative", "entropy"):
@@ -121,7 +125,7 @@ def test_dtype_of_the_logits_does_not_matter(real_rows):
     codec = sqs.Codec(49152)
     half = real_rows[0].astype(np.float16)
     packets = {
-        codec.encode(codec.quantize(half.astype(dtype), sqs.TopK(64), 0.7))
+        codec.encode(codec.quantize(half.astype(dtype), sqs.TopK(64), temperature=0.7))
         for dtype in (np.float16, np.float32, np.float64)
     }
     assert len(packets) == 1
@@ -134,39 +138,29 @@ def test_every_float16_widens_exactly():
     for value in patterns[np.isfinite(patterns)]:
         row = np.array([value, 0], np.float16)
         temperature = abs(float(value)) or 1.0
-        half = codec.quantize(row, sqs.TopK(2), temperature)
-        single = codec.quantize(row.astype(np.float32), sqs.TopK(2), temperature)
+        half = codec.quantize(row, sqs.TopK(2), temperature=temperature)
+        single = codec.quantize(
+            row.astype(np.float32), sqs.TopK(2), temperature=temperature
+        )
         assert half == single
 
 
 # The entropy coding
 
 
-def random_codec(rng):
+def random_codec(rng, coding="entropy"):
     vocab_size = int(rng.choice([2, 3, 40, 256, 1000, 49152, 262144, 1 << 20]))
-    if rng.random() < 0.5:
-        return sqs.Codec(vocab_size, sqs.Resolution())
-    return sqs.Codec(vocab_size, int(rng.choice([1, 7, 100, 1000, 1 << 16])))
-
-
-def random_any(rng, codec, most=60):
-    """Return a distribution that may be of a language model or of none."""
-    resolution = wire_resolution(codec) or 1 << int(rng.integers(17))
-    k = int(rng.integers(1, min(most, codec.vocab_size, resolution) + 1))
-    make = [random_distribution, likely_distribution][rng.integers(2)]
-    return make(rng, codec.vocab_size, resolution, k)
+    return sqs.Codec(vocab_size, int(rng.choice([1, 7, 100, 1000, 1 << 16])), coding)
 
 
 def as_pairs(distributions):
     return [as_lists(q)[:2] for q in distributions]
 
 
-def same_memory(words, memory, codec):
+def same_memory(words, memory):
     """Say whether a core's memory holds what the reference's does."""
-    size, seen, home = words[:3].tolist()
-    ids, weights = words[3 : 3 + size].tolist(), words[515 : 515 + size].tolist()
-    if wire_resolution(codec) == 0:
-        assert (home or 1 << entropy.FIRST_HOME) == 1 << memory.home
+    size, seen = words[:2].tolist()
+    ids, weights = words[2 : 2 + size].tolist(), words[514 : 514 + size].tolist()
     return seen == memory.seen and dict(zip(ids, weights, strict=True)) == (
         memory.weights
     )
@@ -176,8 +170,8 @@ def same_memory(words, memory, codec):
 def test_entropy_packets(seed):
     rng = np.random.default_rng(seed)
     codec = random_codec(rng)
-    q = random_any(rng, codec, most=300)
-    vocab_size, resolution = codec.vocab_size, wire_resolution(codec)
+    q = any_distribution(rng, codec, most=300)
+    vocab_size, resolution = codec.vocab_size, codec.resolution
     packet = entropy.encode(*as_lists(q)[:2], vocab_size, resolution)
     assert codec.encode(q) == packet
     assert codec.decode(packet) == q
@@ -201,17 +195,18 @@ def test_streams_and_their_memory(seed):
     """Rounds one after the other, until tokens are forgotten."""
     rng = np.random.default_rng(seed)
     codec = random_codec(rng)
-    vocab_size, resolution = codec.vocab_size, wire_resolution(codec)
+    vocab_size, resolution = codec.vocab_size, codec.resolution
     edge, cloud = sqs.StreamEncoder(codec), sqs.StreamDecoder(codec)
     writing, reading = entropy.Memory(), entropy.Memory()
     for i in range(8):
-        drafted = [random_any(rng, codec) for _ in range(rng.integers(1, 9))]
+        length = rng.integers(1, 9)
+        drafted = [any_distribution(rng, codec, most=60) for _ in range(length)]
         if i == 5:  # more tokens than are remembered of one support
-            drafted.append(random_any(rng, codec, most=400))
+            drafted.append(any_distribution(rng, codec, most=400))
         tokens = [q.sample(rng) for q in drafted]
         pairs = as_pairs(drafted)
+        head = bytes([writing.head() if i else 0])
         packet = entropy.encode_round(pairs, tokens, vocab_size, resolution, writing)
-        head = bytes([i]) if i else b"\x80\0\0\0"
         assert edge.encode_round(drafted, tokens) == head + packet
         assert cloud.decode_round(head + packet) == sqs.Round(drafted, tokens)
         if i % 4 == 0:  # it is slow
@@ -220,8 +215,8 @@ def test_streams_and_their_memory(seed):
         else:
             reading = copy.copy(writing)
         for memory in (writing, reading):
-            assert same_memory(edge._memory, memory, codec)
-            assert same_memory(cloud._memory, memory, codec)
+            assert same_memory(edge._memory, memory)
+            assert same_memory(cloud._memory, memory)
 
 
 def test_a_full_memory():
@@ -231,12 +226,13 @@ def test_a_full_memory():
     edge, memory = sqs.StreamEncoder(codec), entropy.Memory()
     sizes = []
     for i in range(60):
-        drafted = [random_any(rng, codec, most=[40, 300][i % 5 == 0]) for _ in range(5)]
+        most = [40, 300][i % 5 == 0]
+        drafted = [any_distribution(rng, codec, most) for _ in range(5)]
         tokens = [q.sample(rng) for q in drafted]
+        head = bytes([memory.head() if i else 0])
         packet = entropy.encode_round(as_pairs(drafted), tokens, 20_000, 300, memory)
-        head = bytes([i]) if i else b"\x80\0\0\0"
         assert edge.encode_round(drafted, tokens) == head + packet
-        assert same_memory(edge._memory, memory, codec)
+        assert same_memory(edge._memory, memory)
         sizes.append(len(memory.weights))
     assert max(sizes) <= 512
     assert any(b < a for a, b in itertools.pairwise(sizes))
@@ -247,21 +243,15 @@ def test_a_full_memory():
 @pytest.mark.parametrize("seed", range(30))
 def test_tokens(coding, seed):
     rng = np.random.default_rng(seed)
-    codec = random_codec(rng)
-    if coding != "entropy":
-        codec = sqs.Codec(codec.vocab_size, wire_resolution(codec) or 99, coding)
-    drafted = []
-    for _ in range([1, 2, 5, 255, 256][seed % 5]):
-        resolution = wire_resolution(codec) or 1 << int(rng.integers(17))
-        token = int(codec.vocab_size * rng.random() ** 4)
-        drafted.append((token, int(rng.integers(1, resolution + 1)), resolution))
-    tokens, counts, resolutions = zip(*drafted, strict=True)
-    arguments = codec.vocab_size, wire_resolution(codec), coding
-    packet = reference.encode_tokens(drafted, *arguments)
-    assert codec.encode_tokens(tokens, counts, resolutions) == packet
-    assert codec.decode_tokens(packet) == sqs.DraftedTokens(tokens, counts, resolutions)
+    codec = random_codec(rng, coding)
+    drafted = any_tokens(rng, codec, [1, 2, 5, 255, 256][seed % 5])
+    pairs = list(zip(drafted.tokens, drafted.counts, strict=True))
+    arguments = codec.vocab_size, codec.resolution, coding
+    packet = reference.encode_tokens(pairs, *arguments)
+    assert codec.encode_tokens(drafted) == packet
+    assert codec.decode_tokens(packet) == drafted
     if seed % 5 < 3:  # it is slow
-        assert reference.decode_tokens(packet, *arguments) == drafted
+        assert reference.decode_tokens(packet, *arguments) == pairs
 
 
 def test_bits_are_the_same_estimate():
@@ -270,8 +260,8 @@ def test_bits_are_the_same_estimate():
     estimated = 0
     for _ in range(300):
         codec = random_codec(rng)
-        q = random_any(rng, codec, most=300)
-        k, unit = q.token_ids.size, 1 << 32
+        q = any_distribution(rng, codec, most=300)
+        k = q.token_ids.size
         ids, counts, _ = as_lists(q)
         parts = [
             entropy.counts_costs(codec.vocab_size, q.resolution, counts),
@@ -280,11 +270,7 @@ def test_bits_are_the_same_estimate():
         bits = entropy_bits(codec, q)
         if k <= 128 and 4 * k <= codec.vocab_size and all(a <= b for a, b in parts):
             estimated += 1
-            meter = entropy.Meter()
-            if wire_resolution(codec) == 0:
-                exponent = q.resolution.bit_length() - 1
-                entropy.code_exponent(meter, entropy.FIRST_HOME, exponent)
-            bits = (meter.cost + sum(a for a, _ in parts)) / unit
+            bits = sum(model for model, _ in parts) / entropy.BIT
         assert codec.bits(q) == math.ceil(bits)
     assert 50 < estimated < 250
 
@@ -295,7 +281,7 @@ def as_reference(found):
         return as_lists(found)[:2]
     if isinstance(found, sqs.Round):
         return as_pairs(found.distributions), list(found.tokens)
-    return list(zip(found.tokens, found.counts, found.resolutions, strict=True))
+    return list(zip(found.tokens, found.counts, strict=True))
 
 
 @pytest.mark.parametrize("name", ["decode", "decode_round", "decode_tokens"])
@@ -305,20 +291,18 @@ def test_mutated_packets_mean_the_same(name):
     rules = set()
     for _ in range(60):
         codec = random_codec(rng)
-        q = random_any(rng, codec, most=12)
+        q = any_distribution(rng, codec, most=12)
         good = {
             "decode": lambda c, q: c.encode(q),
             "decode_round": lambda c, q: c.encode_round([q, q], [q.sample(rng)] * 2),
-            "decode_tokens": lambda c, q: c.encode_tokens(
-                q.token_ids, q.counts, [q.resolution] * q.counts.size
-            ),
+            "decode_tokens": lambda c, q: c.encode_tokens(q.token_ids, q.counts),
         }[name](codec, q)
         for _ in range(10):
             packet = mutate(rng, good)
             rule = None
             try:
                 expected = getattr(entropy, name)(
-                    packet, codec.vocab_size, wire_resolution(codec)
+                    packet, codec.vocab_size, codec.resolution
                 )
             except BrokenRuleError as error:
                 (rule,) = error.args
@@ -334,18 +318,26 @@ def test_mutated_packets_mean_the_same(name):
 
 def test_tables_of_logarithms():
     """Three ways to compute them, two of them in floating point."""
-    source = (Path(__file__).parents[1] / "csrc" / "model.c").read_text()
+    source = (Path(__file__).parents[1] / "csrc/entropy/model.c").read_text()
 
     def table(name):
         body = re.search(rf"{name}\[[^]]*\] = {{(.*?)}};", source, re.DOTALL)[1]
         return [int(number) for number in re.findall(r"\d+", body)]
 
-    assert table("sqs_log2_table") == entropy.LOG2 == _numba_entropy.LOG2.tolist()
-    assert table("sqs_exp2_table") == entropy.EXP2 == _numba_entropy.EXP2.tolist()
+    logs, powers = fixed.LOG2_TABLE.tolist(), fixed.EXP2_TABLE.tolist()
+    assert table("sqs_log2_table") == entropy.LOG_KNOTS == logs
+    assert table("sqs_exp2_table") == entropy.POWER_KNOTS == powers
     starts = [entropy.id_position(x) for x in entropy.ID_EDGES[:-1]]
     assert table("sqs_id_starts") == starts
     rng = np.random.default_rng(0)
     for x in [1, 2, 3, (1 << 34) - 1, 1 << 34, *(2 ** rng.uniform(0, 34, 500))]:
-        assert entropy.log2(int(x)) == _numba_entropy.log2(int(x))
+        assert entropy.log2(int(x)) == fixed.log2(int(x))
     for t in [0, 1, (1 << 32) - 1, 1 << 32, *(rng.uniform(0, 70, 500) * 2**32)]:
-        assert entropy.exp2(int(t)) == _numba_entropy.exp2(int(t))
+        assert entropy.exp2(int(t)) == fixed.exp2(int(t))
+
+
+def test_campaign(backend, capsys):
+    """A taste of it; it takes all implementations by itself."""
+    if backend == "native":
+        assert campaign.main(["--random", "90", "--real", "8"]) == 0
+        assert "0 differ" in capsys.readouterr().out
