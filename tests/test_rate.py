@@ -38,6 +38,7 @@ from benchmarks.rate.schemes import (
 )
 from benchmarks.sources import shipped
 from benchmarks.tables import write_json
+from tests import where_bits_go
 
 VOCAB_SIZE = 49_152
 TEMPERATURES = (0.7, 1.0)
@@ -238,3 +239,15 @@ def test_prompts_are_read_in_turns(tmp_path: Path) -> None:
     lines.write_text('{"category": "x"}')
     with pytest.raises(ValueError, match="line 1"):
         sources.read_prompts(lines)
+
+
+def test_where_bits_go_adds_up(capsys: pytest.CaptureFixture[str]) -> None:
+    where_bits_go.main(["--rows", "10"])
+    head, *lines = capsys.readouterr().out.splitlines()
+    assert head.split() == ["T", *where_bits_go.SYMBOLS, "sum", "sent"]
+    for line in lines:
+        *parts, total, sent = map(float, line.split()[1:])
+        assert all(part > 0 for part in parts)
+        assert sum(parts) == pytest.approx(total, abs=0.5)
+        # Of the two rounds' padding and of the coder's rounding.
+        assert -0.2 <= sent - total <= 9 / where_bits_go.ROUND
