@@ -1,4 +1,4 @@
-"""Where logits come from: the shipped drafts, arrays, or two models."""
+"""Where logits come from: the shipped drafts, or two models that read a text."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from benchmarks.data.drafts import (
     load_drafts,
     load_targets,
 )
-from sqs_codec._bits import open_logits
 from sqs_codec.cli import add_models, check_models, number
 
 if TYPE_CHECKING:
@@ -46,16 +45,14 @@ class Session:
 
     Attributes
     ----------
-    draft : Logits
-        The draft model's.
-    target : Logits or None
-        The target model's at the same positions, if they are known.
+    draft, target : Logits
+        The two models' at the same positions.
     length : int
         How many of the positions count.
     """
 
     draft: Logits
-    target: Logits | None
+    target: Logits
     length: int
 
     def __len__(self) -> int:
@@ -83,11 +80,6 @@ class Source:
     def rows(self) -> int:
         """How many positions there are."""
         return sum(map(len, self.sessions))
-
-    @property
-    def has_target(self) -> bool:
-        """Whether the target's distributions are known."""
-        return all(session.target is not None for session in self.sessions)
 
     def first(self, rows: int) -> Source:
         """Return at most so many rows: whole sessions and the beginning of one."""
@@ -129,25 +121,6 @@ def shipped() -> Source:
             Session(Answer(drafts, at), Answer(targets, at), len(at)) for at in places
         ),
     )
-
-
-def from_arrays(draft: Path, target: Path | None) -> Source:
-    """Read logits of consecutive positions from .npy files of shape [N, V].
-
-    Raises
-    ------
-    OSError, ValueError
-        The files can't be read, or don't hold floats of one such shape.
-    """
-    logits = open_logits(draft)
-    targets = open_logits(target) if target else None
-    if targets is not None and targets.shape != logits.shape:
-        raise ValueError(
-            f"{draft} and {target} must be of one shape, "
-            f"not {logits.shape} and {targets.shape}"
-        )
-    session = Session(logits, targets, len(logits))
-    return Source(f"{draft.name}, one session", logits.shape[1], (session,))
 
 
 def read_prompts(path: Path) -> list[str]:
@@ -241,8 +214,6 @@ def read(
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that `from_options` reads."""
     add = parser.add_argument_group("what to measure on (shipped drafts)").add_argument
-    add("--logits", type=Path, metavar="FILE", help="the draft's, .npy [N, V]")
-    add("--target-logits", type=Path, metavar="FILE", help="at the same positions")
     add(
         "--prompts",
         type=Path,
@@ -277,18 +248,13 @@ def from_options(args: argparse.Namespace) -> Source:
         It can't be had.
     """
     check_models(args)
-    if args.logits and args.prompts:
-        args.usage_error("--logits and --prompts: only one of them")
-    for option, needed in (("target_logits", "logits"), ("draft", "prompts")):
-        if getattr(args, option) and not getattr(args, needed):
-            args.usage_error(f"--{option.replace('_', '-')} needs --{needed}")
-    if args.logits:
-        return from_arrays(args.logits, args.target_logits).first(args.rows)
-    if args.prompts:
-        from sqs_codec.demo.models import load_pair
+    if not args.prompts:
+        if args.draft:
+            args.usage_error("--draft needs --prompts")
+        return shipped().first(args.rows)
+    from sqs_codec.demo.models import load_pair
 
-        prompts = read_prompts(args.prompts)[: -(-args.rows // args.positions)]
-        pair = load_pair(args.draft, args.target, args.drop_layers)
-        name, positions = args.prompts.name, args.positions
-        return from_prompts(pair, prompts, name, positions, args.seed).first(args.rows)
-    return shipped().first(args.rows)
+    prompts = read_prompts(args.prompts)[: -(-args.rows // args.positions)]
+    pair = load_pair(args.draft, args.target, args.drop_layers)
+    name, positions = args.prompts.name, args.positions
+    return from_prompts(pair, prompts, name, positions, args.seed).first(args.rows)

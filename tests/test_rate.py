@@ -59,7 +59,6 @@ def logits() -> list[np.ndarray]:
 def test_shipped_rows_are_held_out_and_paired() -> None:
     source = shipped()
     drafts, targets = load_drafts(), load_targets()
-    assert source.has_target
     assert source.rows == 556
     assert np.array_equal(drafts.token, targets.token)
     assert np.array_equal(drafts.prompt, targets.prompt)
@@ -116,16 +115,16 @@ def test_lattice_is_what_the_codec_quantizes(
     codec = sqs.Codec(VOCAB_SIZE, resolution, "bitpack")
     for index in (3, 700):
         row = load_drafts().row(index)
-        sent = Row(row, None, 0.7).send(keep, resolution)
+        measured = Row(row, row, 0.7)
+        sent = measured.send(keep, resolution)
         q = codec.quantize(row, keep, temperature=0.7)
         assert sent.q == q
-        dropped = Row(row, None, 0.7).dropped_mass(sent.kept)
+        dropped = measured.dropped_mass(sent.kept)
         assert dropped == pytest.approx(q.dropped_mass, abs=1e-7)
 
 
 def test_losses_are_those_of_the_dense_distributions() -> None:
     row = Row(load_drafts().row(40), target := load_targets().row(40), 1.0)
-    assert row.p is not None
     assert row.p == pytest.approx(schemes.softmax(target, 1.0))
     for keep, resolution in list(schemes.our_settings())[::37]:
         sent = row.send(keep, resolution)
@@ -177,32 +176,22 @@ def test_report_and_plot_show_every_scheme(results: Results, tmp_path: Path) -> 
     assert (tmp_path / "rate.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_command_measures_arrays(
+def test_command_measures_the_shipped_drafts(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    rng = np.random.default_rng(5)
-    rows = rng.normal(0, 3, (8, 300)).astype(np.float32)
-    np.save(tmp_path / "draft.npy", rows)
-    np.save(tmp_path / "target.npy", rows + rng.normal(0, 1, rows.shape))
-    command = ["--logits", str(tmp_path / "draft.npy"), "--rows", "6"]
-    command += ["--temperature", "0.8", "--json", str(tmp_path / "rate.json")]
+    command = ["--rows", "3", "--temperature", "0.8"]
+    command += ["--json", str(tmp_path / "a.json"), "--plot", str(tmp_path / "a.svg")]
     assert main(command) == 0
-    assert "6 rows of 300 tokens in 1 sessions" in capsys.readouterr().out
-    measured = json.loads((tmp_path / "rate.json").read_text())
+    assert "3 rows of 49152 tokens in 1 sessions" in capsys.readouterr().out
+    measured = json.loads((tmp_path / "a.json").read_text())
     assert measured["operating_points"] == []
-    assert measured["temperatures"][0]["draft_acceptance"] is None
-    command += ["--target-logits", str(tmp_path / "target.npy")]
-    assert main([*command, "--plot", str(tmp_path / "rate.svg")]) == 0
-    assert (tmp_path / "rate.svg").exists()
-    measured = json.loads((tmp_path / "rate.json").read_text())
     assert 0 < measured["temperatures"][0]["draft_acceptance"] < 1
+    assert (tmp_path / "a.svg").exists()
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--logits", "a", "--prompts", "b"], "only one of them"),
-        (["--target-logits", "a"], "--target-logits needs --logits"),
         (["--draft", "a", "--target", "b"], "--draft needs --prompts"),
         (["--temperature", "0"], "must be at least 0.05, not 0"),
     ],
@@ -216,14 +205,11 @@ def test_bad_usage_is_explained(
     assert said in capsys.readouterr().err
 
 
-def test_arrays_that_do_not_fit_are_explained(
+def test_prompts_that_are_not_there_are_explained(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    np.save(tmp_path / "a.npy", np.zeros((2, 9), np.float32))
-    np.save(tmp_path / "b.npy", np.zeros((2, 8), np.float32))
-    command = ["--logits", str(tmp_path / "a.npy"), "--target-logits"]
-    assert main([*command, str(tmp_path / "b.npy")]) == 1
-    assert "must be of one shape" in capsys.readouterr().err
+    assert main(["--prompts", str(tmp_path / "nothing.txt")]) == 1
+    assert "nothing.txt" in capsys.readouterr().err
 
 
 def test_prompts_are_read_in_turns(tmp_path: Path) -> None:

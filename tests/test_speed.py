@@ -28,7 +28,7 @@ from benchmarks.speed import instructions, measure, rivals
 from benchmarks.speed.__main__ import main
 from benchmarks.speed.engines import engines
 from benchmarks.speed.report import report
-from benchmarks.speed.rows import HEAD, Rows, take
+from benchmarks.speed.rows import HEAD, resized, take
 from benchmarks.speed.timing import Contestant, Timing, interleave, pinned, read
 
 SEED = 3
@@ -97,23 +97,25 @@ def test_one_read_takes_in_every_value(dtype: type) -> None:
 def test_other_vocabularies_keep_the_head_of_a_row() -> None:
     rng = np.random.default_rng(SEED)
     rows = rng.normal(size=(2, 3000)).astype(np.float32)
-    resized = Rows(rows, rows).resized(5000, rng)
-    assert resized.draft.shape == resized.target.shape == (2, 5000)
-    assert np.array_equal(resized.draft[:, :3000], rows)
-    for row, more in zip(rows, resized.draft[:, 3000:], strict=True):
+    larger = resized(rows, 5000, rng)
+    assert larger.shape == (2, 5000)
+    assert np.array_equal(larger[:, :3000], rows)
+    for row, more in zip(rows, larger[:, 3000:], strict=True):
         assert more.max() <= np.sort(row)[-HEAD - 1]
-    smaller = Rows(rows, rows).resized(1000, rng)
-    assert np.array_equal(smaller.draft, rows[:, :1000])
+    assert np.array_equal(resized(rows, 1000, rng), rows[:, :1000])
 
 
 def test_rows_come_from_all_sessions_without_ties() -> None:
     source = shipped()
-    rows = take(source, 18, 6, np.random.default_rng(SEED))
-    assert len(rows) == 18
+    draft, target = take(source, 18, 6, np.random.default_rng(SEED))
+    assert len(draft) == len(target) == 18
     for i in range(3):
-        top = np.argmax(source.sessions[i].draft[1])
-        assert np.argmax(rows.draft[6 * i + 1]) == top
-    assert np.unique(rows.draft[0]).size > rows.vocab_size // 2
+        for rows, logits in (
+            (draft, source.sessions[i].draft),
+            (target, source.sessions[i].target),
+        ):
+            assert np.argmax(rows[6 * i + 1]) == np.argmax(logits[1])
+    assert np.unique(draft[0]).size > draft.shape[1] // 2
 
 
 def test_engines_give_the_same_packets() -> None:

@@ -31,7 +31,11 @@ BETA = 1e-3
 def main() -> None:
     """Print a line for each operating point."""
     source = shipped()
-    rows = [s.draft[i] for s in source.sessions for i in range(len(s))]
+    rows = [
+        (session.draft[i], session.target[i])
+        for session in source.sessions
+        for i in range(len(session))
+    ]
     print(f"{len(rows)} rows; alpha {ALPHAS}, eta {ETAS}, resolution {RESOLUTIONS}")
     for temperature in sorted({t for t, _ in OPERATING_POINTS}):
         settings = [
@@ -39,8 +43,10 @@ def main() -> None:
             for alpha, eta, resolution in itertools.product(ALPHAS, ETAS, RESOLUTIONS)
         ]
         sums = np.zeros((len(settings), 2))
-        for draft in tqdm(rows, f"T = {temperature:g}", disable=None, leave=False):
-            row = Row(draft, None, temperature)
+        for draft, target in tqdm(
+            rows, f"T = {temperature:g}", disable=None, leave=False
+        ):
+            row = Row(draft, target, temperature)
             for total, (keep, resolution) in zip(sums, settings, strict=True):
                 sent = row.send(keep, resolution)
                 keep.update(row.dropped_mass(sent.kept))

@@ -91,8 +91,7 @@ class Temperature:
     token_bits : float
         Bits of messages that hold tokens and their counts alone.
     draft_acceptance : float
-        1 - TV(p, q): the acceptance rate if nothing were dropped or rounded. NaN if
-        the target isn't known.
+        1 - TV(p, q): the acceptance rate if nothing were dropped or rounded.
     """
 
     temperature: float
@@ -102,11 +101,6 @@ class Temperature:
     )
     token_bits: float = 0.0
     draft_acceptance: float = 0.0
-
-    @property
-    def has_target(self) -> bool:
-        """Whether the target's distributions are known."""
-        return not math.isnan(self.draft_acceptance)
 
     def add(self, scheme: str, setting: Setting, loss: Loss, bits: float) -> None:
         """Count one position."""
@@ -147,7 +141,7 @@ class Temperature:
         return {
             "temperature": self.temperature,
             "token_and_count_bits": self.token_bits / self.rows,
-            "draft_acceptance": _finite(self.draft_acceptance / self.rows),
+            "draft_acceptance": self.draft_acceptance / self.rows,
             "schemes": {
                 scheme: [
                     setting.as_json()
@@ -160,7 +154,7 @@ class Temperature:
 
 
 def _finite(value: float) -> float | None:
-    """JSON knows neither NaN nor infinity."""
+    """JSON knows no infinity."""
     return float(value) if math.isfinite(value) else None
 
 
@@ -236,13 +230,12 @@ class Meter:
         """Measure the positions of one session."""
         sequences: list[list[Sent]] = [[] for _ in self._ours]
         for index in range(len(session)):
-            target = None if session.target is None else session.target[index]
-            row = Row(session.draft[index], target, self.result.temperature)
+            logits = session.draft[index], session.target[index]
+            row = Row(*logits, self.result.temperature)
             self._formulas(row)
             for sequence, (keep, resolution) in zip(sequences, self._ours, strict=True):
                 sequence.append(row.send(keep, resolution))
-            accepted = math.nan if row.p is None else np.minimum(row.p, row.q).sum()
-            self.result.draft_acceptance += float(accepted)
+            self.result.draft_acceptance += float(np.minimum(row.p, row.q).sum())
         self.result.rows += len(session)
         # The same randomness for every setting.
         at = self._rng.random(len(session)).tolist()

@@ -70,7 +70,6 @@ def report(results: Results) -> Group:
     points = results.at(OPERATING_POINTS, "tv")
     if points:
         parts += [_points(points), dim(POINTS_NOTE)]
-    if all(t.has_target for t in results.temperatures):
         parts.append(_acceptance(results.at(ACCEPTANCE_POINTS, "acceptance")))
     return Group(*parts)
 
@@ -90,7 +89,7 @@ def _same(temperatures: list[Temperature]) -> Table:
             *(f"{bits:.1f}" for bits in (paper, ranks, entropy)),
             f"{paper / entropy:.2f}",
             f"{t.token_bits / t.rows:.1f}",
-            f"{t.draft_acceptance / t.rows:.3f}" if t.has_target else "-",
+            f"{t.draft_acceptance / t.rows:.3f}",
         )
     return made
 
@@ -123,18 +122,13 @@ def _short(ratio: float) -> str:
 
 
 def plot(results: Results, path: Path) -> None:
-    """Draw bits against TV, and against acceptance rate where the target is known."""
-    temperatures = results.temperatures
-    targets = all(t.has_target for t in temperatures)
-    figure = Figure(
-        figsize=(1 + 4.2 * len(temperatures), 1.6 + (8 if targets else 4)),
-        layout="constrained",
-    )
-    axes = figure.subplots(1 + targets, len(temperatures), squeeze=False)
-    for column, measured in enumerate(temperatures):
+    """Draw bits against TV and against acceptance rate, a column per temperature."""
+    columns = len(results.temperatures)
+    figure = Figure(figsize=(1 + 4.2 * columns, 9.6), layout="constrained")
+    axes = figure.subplots(2, columns, squeeze=False)
+    for column, measured in enumerate(results.temperatures):
         _draw_tv(axes[0][column], measured)
-        if targets:
-            _draw_acceptance(axes[1][column], measured)
+        _draw_acceptance(axes[1][column], measured)
     for row in axes:
         row[0].set_ylabel("bits per distribution")
     figure.legend(

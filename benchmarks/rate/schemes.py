@@ -110,7 +110,7 @@ class Loss:
     tv : float
         TV(q, q^) over the whole vocabulary, of the draft's distribution and the sent.
     acceptance : float
-        sum_x min(p(x), q^(x)), p being the target's; NaN if it is not known.
+        sum_x min(p(x), q^(x)), p being the target's.
     """
 
     tv: float
@@ -146,9 +146,8 @@ class Row:
 
     Parameters
     ----------
-    draft : array_like, [V]
+    draft, target : array_like, [V]
         Logits.
-    target : array_like, [V], or None
     temperature : float
         Of both.
     """
@@ -156,11 +155,11 @@ class Row:
     def __init__(
         self,
         draft: NDArray[np.floating],
-        target: NDArray[np.floating] | None,
+        target: NDArray[np.floating],
         temperature: float,
     ) -> None:
         self.q = softmax(draft, temperature)
-        self.p = None if target is None else softmax(target, temperature)
+        self.p = softmax(target, temperature)
         self._order = np.argsort(-self.q, kind="stable").astype(np.uint32)
         self._descending = self.q[self._order]
         self._unmasked = np.isfinite(draft).sum()
@@ -206,10 +205,8 @@ class Row:
         return Sent(q, kept, self._judge(q.token_ids, q.probs))
 
     def _judge(self, ids: NDArray[np.uint32], probs: NDArray[np.float64]) -> Loss:
-        acceptance = math.nan
-        if self.p is not None:
-            acceptance = float(np.minimum(probs, self.p[ids]).sum())
-        return Loss(float(np.maximum(0.0, probs - self.q[ids]).sum()), acceptance)
+        lost = np.maximum(0.0, probs - self.q[ids]).sum()
+        return Loss(float(lost), float(np.minimum(probs, self.p[ids]).sum()))
 
 
 @cache

@@ -48,7 +48,7 @@ def engines() -> list[Engine]:
         found = [
             Engine(NAMES[name], partial(native.Core, isa=isa))
             for name, isa in native.ISAS.items()
-            if native.lib.sqs_find_isa(isa)
+            if native.lib.sqs_find_isa(isa)  # type: ignore[attr-defined]  # cffi's
         ]
     from sqs_codec._backend.numba import Core as Numba
 

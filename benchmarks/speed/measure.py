@@ -16,7 +16,7 @@ import sqs_codec as sqs
 from benchmarks.sources import Source
 from benchmarks.speed import rivals
 from benchmarks.speed.engines import engines
-from benchmarks.speed.rows import Rows, take
+from benchmarks.speed.rows import resized, take
 from benchmarks.speed.timing import Contestant, Timing, each, interleave, pinned
 from benchmarks.tables import about
 from sqs_codec._format import MAX_ROUND
@@ -169,31 +169,15 @@ class Speed:
         }
 
 
-def encode_logits(
-    name: str,
-    codec: sqs.Codec,
-    rows: Sequence[NDArray[np.floating]],
-    keep: sqs.Keep,
-    temperature: float = TEMPERATURE,
-) -> Contestant:
-    """Time logits to bytes."""
-    return _each_row(name, codec.encode_logits, rows, keep, temperature)
-
-
-def quantize(
-    name: str, codec: sqs.Codec, rows: Sequence[NDArray[np.floating]], keep: sqs.Keep
-) -> Contestant:
-    """Time logits to distributions."""
-    return _each_row(name, codec.quantize, rows, keep, TEMPERATURE)
-
-
-def _each_row(
+def each_row(
     name: str,
     call: Callable[..., object],
     rows: Sequence[NDArray[np.floating]],
     keep: sqs.Keep,
-    temperature: float,
+    temperature: float = TEMPERATURE,
 ) -> Contestant:
+    """Time a call that takes a row of logits and a rule."""
+
     def run() -> None:
         for row in rows:
             call(row, keep, temperature=temperature)
@@ -242,40 +226,38 @@ def push(
     return Contestant(name, run, len(rows), drafter.abort)
 
 
-def verify(
-    rounds: Sequence[sqs.Round],
-    targets: Sequence[NDArray[np.floating]],
-    rng: np.random.Generator,
-) -> Contestant:
-    """Time rounds and target rows to verdicts."""
-    pairs = list(zip(rounds, targets, strict=True))
-    return each(VERIFY, lambda pair: sqs.verify(pair[0], pair[1], rng), pairs)
-
-
 class Bench:
     """All measurements on the rows of one source.
 
     Parameters
     ----------
-    rows : Rows
+    draft, target : ndarray of float32 [n, V]
+        Logits.
     plan : Plan
     seed : int
         Of the order of contestants, drafted tokens and verdicts.
     """
 
-    def __init__(self, rows: Rows, plan: Plan, seed: int) -> None:
-        self._all = rows
+    def __init__(
+        self,
+        draft: NDArray[np.float32],
+        target: NDArray[np.float32],
+        plan: Plan,
+        seed: int,
+    ) -> None:
+        self._all = draft
+        self._target = target
         self._plan = plan
         self._rng = np.random.default_rng(seed)
+        self._vocab_size = draft.shape[1]
+        self.rows = draft[: plan.rows(self._vocab_size)]
+        self._list = list(self.rows)
         self.engines = engines()
         self.packets = 0
         """How many packets all engines agreed on."""
-        self.rows = rows.first(plan.rows(rows.vocab_size))
-        self._vocab_size = rows.vocab_size
-        self._list = list(self.rows.draft)
         self._codec = self.engines[0].codec(self._vocab_size, RESOLUTION)
         self._qs = self._codec.quantize_batch(
-            self.rows.draft, sqs.TopK(K), temperature=TEMPERATURE
+            self.rows, RULES["TopK"], temperature=TEMPERATURE
         )
         self._rounds = [
             sqs.Round(tuple(qs), tuple(q.sample(self._rng) for q in qs))
@@ -311,8 +293,8 @@ class Bench:
         for engine in self.engines:
             codec = engine.codec(rows.shape[1], resolution)
             found.append(codec.encode_batch(rows, keep, temperature=temperature))
-            at = (list(rows), keep, temperature)
-            contestants.append(encode_logits(engine.name, codec, *at))
+            at = list(rows), keep, temperature
+            contestants.append(each_row(engine.name, codec.encode_logits, *at))
             if found[-1] != found[0]:
                 raise AssertionError(f"packets from {engine.name} differ")
         self.packets += len(rows)
@@ -336,16 +318,16 @@ class Bench:
 
     def calls(self) -> Group:
         """Time every call, on the rows as they are."""
-        encoders, _ = self._encoders(self.rows.draft, sqs.TopK(K))
+        encoders, _ = self._encoders(self.rows, sqs.TopK(K))
         codec, rows = self._codec, self._list
-        targets = _softmax(self.rows.target[: len(self._rounds) * GROUP_ROWS])
+        targets = _softmax(self._target[: len(self._rounds) * GROUP_ROWS])
         by_round = targets.reshape(len(self._rounds), GROUP_ROWS, -1)
         packets = [codec.encode_round(round_) for round_ in self._rounds]
         contestants = [
             *(replace(e, name=f"{ENCODE}, {e.name}") for e in encoders),
-            quantize(QUANTIZE, codec, rows, sqs.TopK(K)),
-            encode_logits(THRESHOLD, codec, rows, RULES["Threshold"]),
-            quantize(FIXED, codec, rows, RULES["Threshold"]),
+            each_row(QUANTIZE, codec.quantize, rows, RULES["TopK"]),
+            each_row(THRESHOLD, codec.encode_logits, rows, RULES["Threshold"]),
+            each_row(FIXED, codec.quantize, rows, RULES["Threshold"]),
             conformal(codec, rows),
             each(ENCODE_ONE, codec.encode, self._qs),
             each(DECODE_ONE, codec.decode, list(map(codec.encode, self._qs))),
@@ -356,8 +338,12 @@ class Bench:
             rivals.softmax_top_k(rows, K, TEMPERATURE),
             rivals.top_k_softmax(rows, K, TEMPERATURE),
             rivals.argpartition(rows, K),
-            rivals.one_read(self.rows.draft),
-            verify(self._rounds, list(by_round), self._rng),
+            rivals.one_read(self.rows),
+            each(
+                VERIFY,
+                lambda pair: sqs.verify(pair[0], pair[1], self._rng),
+                list(zip(self._rounds, by_round, strict=True)),
+            ),
             rivals.one_read(targets, len(self._rounds), READ_TARGET),
         ]
         title = f"V = {self._vocab_size}, K = {K}, T = {TEMPERATURE}, l = {RESOLUTION}"
@@ -372,20 +358,19 @@ class Bench:
         """Time logits to bytes by V."""
         cases = []
         for v in self._plan.vocabularies:
-            rows = self._all.first(self._plan.rows(v)).resized(v, self._rng)
-            cases.append(self._against(v, rows.draft))
+            rows = resized(self._all[: self._plan.rows(v)], v, self._rng)
+            cases.append(self._against(v, rows))
         return Group("vocabulary", f"By vocabulary: K = {K}", "V", cases)
 
     def by_k(self) -> Group:
         """Time logits to bytes by K."""
-        cases = [self._against(k, self.rows.draft, k) for k in self._plan.ks]
+        cases = [self._against(k, self.rows, k) for k in self._plan.ks]
         return Group("top_k", f"By tokens kept: V = {self._vocab_size}", "K", cases)
 
     def by_temperature(self) -> Group:
         """Time logits to bytes by temperature; torch's stands for 1 at 0."""
         cases = [
-            self._against(t, self.rows.draft, temperature=t)
-            for t in self._plan.temperatures
+            self._against(t, self.rows, temperature=t) for t in self._plan.temperatures
         ]
         return Group("temperature", f"By temperature: K = {K}", "T", cases)
 
@@ -394,9 +379,9 @@ class Bench:
         cases = []
         for dtype in (np.float16, np.float32, np.float64):
             size = self._plan.rows(self._vocab_size) * 4 // np.dtype(dtype).itemsize
-            rows: NDArray[Any] = self._all.draft[:size].astype(dtype)
+            rows: NDArray[Any] = self._all[:size].astype(dtype)
             cases.append(self._against(np.dtype(dtype).name, rows))
-        wide = self._all.draft[: 2 * self._plan.rows(self._vocab_size)]
+        wide = self._all[: 2 * self._plan.rows(self._vocab_size)]
         # NumPy has no such type: cores take its bits.
         bfloat16 = (wide.view(np.uint32) >> 16).astype(np.uint16)
         contestants = []
@@ -417,9 +402,7 @@ class Bench:
         """Time what comes after the scan by l."""
         cases = []
         for resolution in self._plan.resolutions:
-            encoders, qs = self._encoders(
-                self.rows.draft, sqs.TopK(K), resolution=resolution
-            )
+            encoders, qs = self._encoders(self.rows, sqs.TopK(K), resolution=resolution)
             codec = self.engines[0].codec(self._vocab_size, resolution)
             packets = list(map(codec.encode, qs))
             times = self._time(
@@ -463,9 +446,11 @@ class Bench:
         for engine in self.engines:
             codec = engine.codec(self._vocab_size, RESOLUTION)
             of_engine = [
-                encode_logits(ENCODE, codec, self._list, RULES["TopK"]),
-                encode_logits(THRESHOLD, codec, self._list, RULES["Threshold"]),
-                quantize(QUANTIZE, codec, self._list, RULES["TopK"]),
+                each_row(ENCODE, codec.encode_logits, self._list, RULES["TopK"]),
+                each_row(
+                    THRESHOLD, codec.encode_logits, self._list, RULES["Threshold"]
+                ),
+                each_row(QUANTIZE, codec.quantize, self._list, RULES["TopK"]),
                 each(ENCODE_ONE, codec.encode, self._qs),
                 each(DECODE_ONE, codec.decode, packets),
                 each(ENCODE_ROUND, codec.encode_round, self._rounds),
@@ -535,9 +520,9 @@ class Bench:
             1,
             lambda: model.rollback(len(text)),
         )
-        ours = encode_logits(ENCODE, self._codec, self._list, sqs.TopK(K))
-        drafting = push(PUSH_BUDGET, self._codec, self._list, BUDGET)
-        times = self._time([step, ours, drafting])
+        codec, rows = self._codec, self._list
+        ours = each_row(ENCODE, codec.encode_logits, rows, RULES["TopK"])
+        times = self._time([step, ours, push(PUSH_BUDGET, codec, rows, BUDGET)])
         title = f"Beside a cached step of the draft model after {len(text)} tokens"
         base = dict.fromkeys(times, STEP)
         return Group("draft_step", title, "", [Case(None, times)], base)
@@ -546,8 +531,9 @@ class Bench:
         """Time batches, with as many threads as there are cores."""
         cases = []
         for n in self._plan.batches:
-            rows = np.resize(self._all.draft, (n, self._vocab_size))
-            contestants = [encode_logits(LOOP, self._codec, list(rows), RULES["TopK"])]
+            rows = np.resize(self._all, (n, self._vocab_size))
+            encode = self._codec.encode_logits
+            contestants = [each_row(LOOP, encode, list(rows), RULES["TopK"])]
             for name, keep in RULES.items():
                 for threads in range(1, cores + 1):
                     call = partial(
@@ -599,7 +585,6 @@ def run(
     Parameters
     ----------
     source : Source
-        With a target.
     plan : Plan
     seed : int
     pair : Pair, optional
@@ -617,7 +602,7 @@ def run(
     most = max(most, 2 * plan.rows(source.vocab_size))  # for types of half the size
     rows = take(source, most, GROUP_ROWS, np.random.default_rng(seed))
     with pinned(1) as pins:
-        bench = Bench(rows, plan, seed)
+        bench = Bench(*rows, plan, seed)
         tasks = list(bench.groups())
         if pair is not None:
             tasks.append(partial(bench.draft_step, pair, prompt))
