@@ -54,7 +54,7 @@ def test_a_missing_packet_is_noticed(ends, codec):
     packets = send_all(edge, made)
     assert cloud.decode_round(packets[0]) == made[0]
     for late in (2, 3, 5):
-        with pytest.raises(sqs.StreamError, match="another memory .* restart"):
+        with pytest.raises(sqs.StreamError, match=r"another memory .* restart"):
             cloud.decode_round(packets[late])
     # What was missing may still come, and then all goes on.
     for round_, data in zip(made[1:], packets[1:], strict=True):

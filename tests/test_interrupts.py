@@ -1,0 +1,171 @@
+"""Ctrl-C and signal handlers, at every moment there is.
+
+A signal's handler runs between two instructions of Python code. So these tests run
+a call again and again and put the handler before each of its instructions in turn.
+"""
+
+import signal
+import sys
+
+import numpy as np
+import pytest
+
+import sqs_codec as sqs
+from tests.kit import any_round
+
+pytestmark = pytest.mark.skipif(
+    not hasattr(signal, "setitimer"), reason="needs setitimer"
+)
+
+V = 300
+SECONDS = 100
+KEEP = sqs.TopK(8)
+ROWS = np.random.default_rng(0).normal(0, 3, (13, V)).astype(np.float32)
+CODEC = sqs.Codec(V)
+PACKETS = CODEC.encode_batch(ROWS, KEEP)
+
+
+@pytest.fixture(autouse=True)
+def _no_test_hangs():
+    """End a test that waits for a lock for ever."""
+
+    def give_up(*_):
+        raise TimeoutError(f"nothing has happened for {SECONDS} seconds")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    yield
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+
+
+def at_every_instruction(call, handle):
+    """Make a call with the handler before its instruction 0, then 1, 2, ...
+
+    Yields after each; the last call has no such instruction any more.
+    """
+    handled = True
+    number = 0
+    while handled:
+        left, handled = number, False
+
+        def trace(frame, event, _):
+            nonlocal left, handled
+            frame.f_trace_opcodes = True
+            if event == "opcode":
+                if left == 0:
+                    handled = True
+                    handle()
+                left -= 1
+            return trace
+
+        sys.settrace(trace)
+        try:
+            call()
+        except KeyboardInterrupt:
+            pass
+        finally:
+            sys.settrace(None)
+        number += 1
+        yield
+    assert number > 100
+
+
+def interrupt():
+    raise KeyboardInterrupt
+
+
+def encode_batch(threads=3):
+    return CODEC.encode_batch(ROWS, KEEP, threads=threads)
+
+
+def test_a_batch_is_interrupted():
+    for _ in at_every_instruction(encode_batch, interrupt):
+        assert encode_batch(2) == PACKETS
+
+
+def test_a_handler_calls_a_batch_during_a_batch():
+    def handle():
+        assert encode_batch(4) == PACKETS
+
+    for _ in at_every_instruction(encode_batch, handle):
+        pass
+    assert encode_batch() == PACKETS
+
+
+def test_a_timer_calls_a_batch_during_batches():
+    """Also while the batch waits for other threads."""
+    handled = []
+
+    def handle(*_):
+        handled.append(encode_batch() == PACKETS)
+
+    before = signal.signal(signal.SIGPROF, handle)
+    signal.setitimer(signal.ITIMER_PROF, 1e-3, 1e-3)
+    try:
+        while len(handled) < 200:
+            assert encode_batch() == PACKETS
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
+    assert all(handled)
+
+
+def test_single_calls_are_interrupted():
+    """And the codec's buffers are none the worse for it."""
+    rng = np.random.default_rng(1)
+    codec = sqs.Codec(V)
+    q = codec.quantize(ROWS[0], KEEP)
+    round_ = any_round(rng, codec)
+    packet, data = codec.encode(q), codec.encode_round(round_)
+    target = rng.dirichlet(np.ones(V), len(round_) + 1)
+    verdict = sqs.verify(round_, target, np.random.default_rng(2))
+
+    def all_calls():
+        assert codec.quantize(ROWS[0], KEEP) == q
+        assert codec.encode_logits(ROWS[0], KEEP) == packet
+        assert codec.decode(packet) == q
+        assert codec.encode_round(round_) == data
+        assert codec.decode_round(data) == round_
+        assert sqs.verify(round_, target, np.random.default_rng(2)) == verdict
+
+    for _ in at_every_instruction(all_calls, interrupt):
+        all_calls()
+
+
+def test_a_stream_is_interrupted():
+    """Then both ends can still be brought together by a restart."""
+    rng = np.random.default_rng(3)
+    codec = sqs.Codec(V)
+    first, second, third = (any_round(rng, codec) for _ in range(3))
+    edge, cloud = sqs.StreamEncoder(codec), sqs.StreamDecoder(codec)
+    cloud.decode_round(edge.encode_round(first))
+
+    def send():
+        cloud.decode_round(edge.encode_round(second))
+
+    for _ in at_every_instruction(send, interrupt):
+        edge.restart()
+        assert cloud.decode_round(edge.encode_round(first)) == first
+        assert cloud.decode_round(edge.encode_round(third)) == third
+
+
+def test_a_draft_is_interrupted():
+    """Then `abort` gives the round up, with all that was learned from it."""
+    codec = sqs.Codec(V)
+    stream, cloud = sqs.StreamEncoder(codec), sqs.StreamDecoder(codec)
+    keep = sqs.Conformal(alpha=0.01, eta=0.1)
+    edge = sqs.Drafter(codec, keep, rng=np.random.default_rng(4), stream=stream)
+
+    def draft():
+        edge.push(ROWS[0])
+        edge.push(ROWS[1], temperature=0.5)
+        return edge.finish()
+
+    for _ in at_every_instruction(draft, interrupt):
+        threshold = sqs.Conformal(alpha=0.01, eta=0.1).threshold
+        edge.abort()
+        assert keep.threshold == threshold
+        assert len(cloud.decode_round(draft())) == 2
+        edge.abort()
+        assert keep.threshold == threshold
