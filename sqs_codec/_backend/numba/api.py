@@ -1,4 +1,4 @@
-"""The class that the rest of the package calls, as ``csrc/api.c`` does the work."""
+"""The functions of ``csrc/api.c``, as the class that the rest of the package calls."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sqs_codec._backend.core import frozen
-from sqs_codec._backend.numba import bits, fields, packet, quantize, rows, verify
+from sqs_codec._backend.numba import fields, quantize, rows
+from sqs_codec._backend.numba import packet as entropy
+from sqs_codec._backend.numba import verify as verification
 from sqs_codec._backend.numba.memory import is_memory
 from sqs_codec._backend.numba.sparsify import KINDS
 from sqs_codec._errors import Status
@@ -17,33 +19,29 @@ from sqs_codec._format import (
     MAX_ENUMERATIVE_SUPPORT,
     MAX_ROUND,
     MEMORY_WORDS,
-    ROUND_LENGTH_BITS,
     Coding,
 )
 
 Ids = NDArray[np.uint32]
 
 OK = int(Status.OK)
-TRUNCATED = int(Status.TRUNCATED)
 LARGE_SUPPORT = int(Status.LARGE_SUPPORT)
 BAD_MEMORY = int(Status.BAD_MEMORY)
 
-ENUMERATIVE = int(Coding.ENUMERATIVE)
-ENTROPY = int(Coding.ENTROPY)
+NONE = frozen(np.empty(0, np.uint32))
 
 
 class Core:
     """See `sqs_codec._backend.core.Core`."""
 
     def __init__(self, vocab_size: int, resolution: int, coding: int) -> None:
-        self._codec = vocab_size, resolution, int(coding)
-        self._vocab_size = vocab_size
         self._resolution = resolution
-        self._entropy = coding == ENTROPY
-        if coding == ENUMERATIVE:
-            self._most = MAX_ENUMERATIVE_SUPPORT
-        else:
-            self._most = vocab_size
+        self._sizes = vocab_size, resolution
+        self._codec = vocab_size, resolution, int(coding)
+        self._is_entropy = coding == Coding.ENTROPY
+        self._max_support = vocab_size
+        if coding == Coding.ENUMERATIVE:
+            self._max_support = MAX_ENUMERATIVE_SUPPORT
 
     def quantize_logits(
         self,
@@ -75,7 +73,7 @@ class Core:
             status, ids, counts, _ = quantize.quantize_logits(
                 row, temperature, kind, value, False, self._resolution
             )
-            if status == OK and ids.size > self._most:
+            if status == OK and ids.size > self._max_support:
                 status = LARGE_SUPPORT
             if status != OK:
                 return status, len(packets), packets
@@ -86,35 +84,31 @@ class Core:
         self, probs: NDArray[np.floating], kind: int, value: float
     ) -> tuple[int, Ids, Ids, float]:
         _check_kind(kind)
-        row = probs.astype(np.float64)
         status, ids, counts, dropped = quantize.quantize_probs(
-            row, kind, value, self._resolution
+            probs.astype(np.float64), kind, value, self._resolution
         )
         return status, frozen(ids), frozen(counts), dropped
 
     def bits(self, ids: Ids, counts: Ids) -> int:
-        if self._entropy:
-            return int(packet.bits(self._vocab_size, self._resolution, ids, counts))
+        if self._is_entropy:
+            return int(entropy.bits(*self._sizes, ids, counts))
         return int(fields.distribution_bits(*self._codec, ids.size))
 
     def encode(self, ids: Ids, counts: Ids) -> bytes:
-        found: NDArray[np.uint8]
-        if self._entropy:
-            found, _ = packet.encode(self._vocab_size, self._resolution, ids, counts)
+        packet: NDArray[np.uint8]
+        if self._is_entropy:
+            packet, _ = entropy.encode(*self._sizes, ids, counts)
         else:
-            found = fields.encode(*self._codec, ids, counts)
-        return found.tobytes()
+            packet = fields.encode(*self._codec, ids, counts)
+        return packet.tobytes()
 
-    def decode(self, packet_: bytes, most: int) -> tuple[int, Ids, Ids]:
-        data = np.frombuffer(packet_, np.uint8)
-        if self._entropy:
-            status, ids, counts = packet.decode(
-                data, self._vocab_size, self._resolution, most
-            )
+    def decode(self, packet: bytes, most: int) -> tuple[int, Ids, Ids]:
+        data = np.frombuffer(packet, np.uint8)
+        if self._is_entropy:
+            status, ids, counts = entropy.decode(data, *self._sizes, most)
             return status, frozen(ids), frozen(counts)
-        room = min(self._vocab_size, self._resolution)
-        ids = np.empty(room, np.uint32)
-        counts = np.empty(room, np.uint32)
+        ids = np.empty(min(self._sizes), np.uint32)
+        counts = np.empty_like(ids)
         status, k = fields.decode(data, *self._codec, most, ids, counts)
         return status, frozen(ids[:k]), frozen(counts[:k])
 
@@ -126,90 +120,43 @@ class Core:
         positions: Ids,
         memory: Ids | None,
     ) -> bytes:
-        found: NDArray[np.uint8]
+        packet: NDArray[np.uint8]
         round_ = ids, counts, survivors, positions
-        if self._entropy:
-            known = _empty_memory() if memory is None else memory
-            if not is_memory(known, self._vocab_size):
+        if self._is_entropy:
+            memory = _memory(memory)
+            if not is_memory(memory, self._sizes[0]):
                 raise AssertionError("this is no memory of the codec")
-            found = packet.encode_round(
-                self._vocab_size, self._resolution, *round_, known
-            )
+            packet = entropy.encode_round(*self._sizes, *round_, memory)
         else:
-            found = fields.encode_round(*self._codec, *round_)
-        return found.tobytes()
+            packet = fields.encode_round(*self._codec, *round_)
+        return packet.tobytes()
 
     def decode_round(
-        self, packet_: bytes, memory: Ids | None, most: int
+        self, packet: bytes, memory: Ids | None, most: int
     ) -> tuple[int, Ids, Ids, Ids, Ids]:
-        data = np.frombuffer(packet_, np.uint8)
-        none = np.empty(0, np.uint32)
-        if self._entropy:
-            known = _empty_memory() if memory is None else memory
-            if not is_memory(known, self._vocab_size):
-                return BAD_MEMORY, none, none, none, none
-            status, *found = packet.decode_round(
-                data, self._vocab_size, self._resolution, known, most
-            )
+        data = np.frombuffer(packet, np.uint8)
+        if self._is_entropy:
+            memory = _memory(memory)
+            if not is_memory(memory, self._sizes[0]):
+                return BAD_MEMORY, NONE, NONE, NONE, NONE
+            status, *found = entropy.decode_round(data, *self._sizes, memory, most)
         else:
-            status, *found = self._decode_fields(data, most)
+            status, *found = fields.decode_round(data, *self._codec, most)
         if status != OK:
-            return status, none, none, none, none
+            return status, NONE, NONE, NONE, NONE
         ids, counts, survivors, positions = found
-        return (
-            status,
-            frozen(ids),
-            frozen(counts),
-            survivors.astype(np.uint32),
-            positions.astype(np.uint32),
-        )
-
-    def _decode_fields(self, data: NDArray[np.uint8], most: int) -> tuple[Any, ...]:
-        """Do what `decode_round` does, in the other codings."""
-        if not data.size:
-            return (TRUNCATED,)
-        room = min(self._vocab_size, self._resolution)
-        ids = np.empty(room, np.uint32)
-        counts = np.empty(room, np.uint32)
-        all_ids, all_counts, survivors, positions = [], [], [], []
-        at = ROUND_LENGTH_BITS
-        used = squares = 0
-        for _ in range(bits.get(data, 0, ROUND_LENGTH_BITS) + 1):
-            status, at, k = fields.get_distribution(
-                data, at, *self._codec, squares, most - used, ids, counts
-            )
-            squares += k * k
-            used += k
-            if status == OK:
-                status, at, position = fields.get_position(data, at, k)
-            if status != OK:
-                return (status,)
-            all_ids.append(ids[:k].copy())
-            all_counts.append(counts[:k].copy())
-            survivors.append(k)
-            positions.append(position)
-        return (
-            fields.check_padding(data, at),
-            np.concatenate(all_ids),
-            np.concatenate(all_counts),
-            np.array(survivors, np.uint32),
-            np.array(positions, np.uint32),
-        )
+        return status, frozen(ids), frozen(counts), survivors, positions
 
     def encode_tokens(self, tokens: Ids, counts: Ids) -> bytes:
-        encode = packet.encode_tokens if self._entropy else fields.encode_tokens
-        found: NDArray[np.uint8] = encode(
-            self._vocab_size, self._resolution, tokens, counts
-        )
-        return found.tobytes()
+        encode = entropy.encode_tokens if self._is_entropy else fields.encode_tokens
+        packet: NDArray[np.uint8] = encode(*self._sizes, tokens, counts)
+        return packet.tobytes()
 
-    def decode_tokens(self, packet_: bytes) -> tuple[int, Ids, Ids]:
-        data = np.frombuffer(packet_, np.uint8)
+    def decode_tokens(self, packet: bytes) -> tuple[int, Ids, Ids]:
+        data = np.frombuffer(packet, np.uint8)
         tokens, counts = np.empty((2, MAX_ROUND), np.uint32)
-        decode = packet.decode_tokens if self._entropy else fields.decode_tokens
-        status, length = decode(
-            data, self._vocab_size, self._resolution, tokens, counts
-        )
+        decode = entropy.decode_tokens if self._is_entropy else fields.decode_tokens
+        status, length = decode(data, *self._sizes, tokens, counts)
         return status, tokens[:length].copy(), counts[:length].copy()
 
     def verify(
@@ -222,16 +169,17 @@ class Core:
         draws: NDArray[np.float64],
     ) -> tuple[int, int, int, int]:
         n, vocab_size = target.shape
+        length = n - 1
         totals = np.empty(n)
-        sums = np.empty((n, -(-vocab_size // verify.BLOCK)))
+        sums = np.empty((n, -(-vocab_size // verification.BLOCK)))
         for i, row in enumerate(_rows(target)):
-            status, totals[i] = verify.check_row(row, sums[i])
+            status, totals[i] = verification.check_row(row, sums[i])
             if status != OK:
                 return status, i, 0, 0
-        length = n - 1
         ends = np.cumsum(survivors, dtype=np.int64)
-        tokens = ids[ends - survivors + positions]
-        accepted = verify.count_accepted(
+        starts = ends - survivors
+        tokens = ids[starts + positions]
+        accepted: int = verification.count_accepted(
             totals,
             target[np.arange(length), tokens].astype(np.float64),
             counts.astype(np.int64),
@@ -241,8 +189,8 @@ class Core:
         )
         support = slice(0, 0)
         if accepted < length:
-            support = slice(ends[accepted] - survivors[accepted], ends[accepted])
-        token = verify.draw(
+            support = slice(starts[accepted], ends[accepted])
+        token: int = verification.draw_token(
             _writable(target[accepted]),
             sums[accepted],
             totals[accepted],
@@ -255,11 +203,15 @@ class Core:
 
 def _check_kind(kind: int) -> None:
     if kind not in KINDS:
-        raise ValueError(f"the kind of a rule must be one of {list(KINDS)}, got {kind}")
+        raise ValueError(f"expected a kind of rule in {list(KINDS)}, got {kind}")
 
 
-# Numba compiles once more for what can't be written, so all rows can be, and all
-# ids and counts can't.
+def _memory(memory: Ids | None) -> Ids:
+    return np.zeros(MEMORY_WORDS, np.uint32) if memory is None else memory
+
+
+# Numba compiles a function once more for arrays that can't be written. So all rows
+# can be, and no ids and counts can.
 
 
 def _writable(array: NDArray[Any]) -> NDArray[Any]:
@@ -267,13 +219,9 @@ def _writable(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def _rows(values: NDArray[Any]) -> Iterator[NDArray[np.floating]]:
-    """Return rows that Numba has functions for."""
+    """Return rows of float32 or float64 that can be written."""
     values = _writable(np.atleast_2d(values))
     if values.dtype.itemsize == 2:
         is_half = values.dtype == np.float16
-        return (rows.widen(r, is_half) for r in values.view(np.uint16))
+        return (rows.widen(row, is_half) for row in values.view(np.uint16))
     return iter(values)
-
-
-def _empty_memory() -> Ids:
-    return np.zeros(MEMORY_WORDS, np.uint32)

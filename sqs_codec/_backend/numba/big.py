@@ -1,8 +1,7 @@
-"""Big integers, as ``csrc/rank/big.c`` has them.
+"""Big integers, as in ``csrc/rank/big.c``.
 
-An integer is an array: the number of limbs, and then the limbs, the lowest first.
-All are int64, as Numba turns a uint64 and an int64 into a float64; a limb has 30
-bits, so that a product of two and a carry fit.
+A big integer is an array of int64: the number of limbs, and then the limbs, the
+lowest first. A limb has 30 bits, so that a product of two limbs and a carry fit.
 """
 
 from __future__ import annotations
@@ -14,12 +13,12 @@ from sqs_codec._backend.numba.jit import jit
 
 LIMB_BITS = 30
 LIMB_MASK = (1 << LIMB_BITS) - 1
-BIG_LIMBS = 28160 // LIMB_BITS + 1  # SQS_BIG_BITS
+BIG_LIMBS = 28160 // LIMB_BITS + 1  # as many bits as index.c needs
 
 
 @jit
 def big(value):
-    """Return a new integer: limb i at [i + 1], their number at [0]."""
+    """Return a new big integer."""
     a = np.zeros(BIG_LIMBS + 1, np.int64)
     big_set(a, value)
     return a
@@ -33,6 +32,7 @@ def big_set(a, value):
 
 @jit
 def big_trim(a):
+    """Drop leading limbs that are 0."""
     while a[0] > 0 and a[a[0]] == 0:
         a[0] -= 1
 
@@ -45,6 +45,7 @@ def big_copy(a, b):
 
 @jit
 def big_length(a):
+    """Return how many bits an integer has."""
     if a[0] == 0:
         return 0
     return (a[0] - 1) * LIMB_BITS + width_of(a[a[0]])
@@ -52,6 +53,7 @@ def big_length(a):
 
 @jit
 def big_compare(a, b):
+    """Return -1, 0 or 1 as a is less than, equal to or greater than b."""
     for i in range(max(a[0], b[0]), 0, -1):
         left = a[i] if i <= a[0] else 0
         right = b[i] if i <= b[0] else 0
@@ -101,6 +103,7 @@ def big_scale(a, factor):
 
 @jit
 def big_shrink(a, divisor):
+    """Divide by a limb, rounding down."""
     rest = 0
     for i in range(a[0], 0, -1):
         part = rest << LIMB_BITS | a[i]
@@ -125,6 +128,7 @@ def big_multiply(product, a, b):
 
 @jit
 def big_bits(a, at, n):
+    """Return n bits from bit `at` on, counted from the lowest."""
     value = 0
     for i in range(n):
         limb = (at + i) // LIMB_BITS
@@ -135,6 +139,7 @@ def big_bits(a, at, n):
 
 @jit
 def big_append(a, low, n):
+    """Move up by n bits and fill these in."""
     if a[0] == 0:
         big_set(a, low)
         return

@@ -20,20 +20,23 @@ PADDING = int(Status.PADDING)
 ROUND_SUPPORT = int(Status.ROUND_SUPPORT)
 NO_SPACE = int(Status.NO_SPACE)
 
-# A plain integer is a type of its own, to compile for once more.
-ZERO, ONE_UNIT = np.int64(0), np.int64(1)
-EVEN = np.int64(128)
+# An integer literal has a type of its own, for which Numba compiles a function once
+# more. So arguments are given as numbers of int64.
+ZERO, WEIGHT_ONE = np.int64(0), np.int64(1)
+EVEN = np.int64(128)  # the chance of a bit, in 256ths
 
 WRITE, READ, METER = np.arange(3)
 
-# What is where in the array. The two last are the survivors that the format still
-# allows the packet, and those that its receiver still takes.
+# What is where in the array: ALLOWED is how many more survivors the format allows in
+# the packet, ROOM how many more the receiver takes. CODE is for reading, LOW for
+# writing.
 MODE, STATUS, SHIFTS, RANGE, LOW, COST, ALLOWED, ROOM = range(8)
-CODE = LOW  # when reading
+CODE = LOW
 
 
 @jit
 def new_coder(mode):
+    """Return a coder at the beginning of a packet."""
     coder = np.zeros(8, np.int64)
     coder[MODE] = mode
     coder[RANGE] = 1 << CODER_BITS
@@ -44,6 +47,7 @@ def new_coder(mode):
 
 @leaf
 def byte_at(packet, at):
+    """Return a byte of the packet, after whose end come zeros."""
     return np.int64(packet[at]) if at < packet.size else 0
 
 
@@ -59,6 +63,7 @@ def new_reader(packet, most):
 
 @leaf
 def carry(coder, packet):
+    """Add one to the number that has moved on to the packet."""
     at = coder[SHIFTS] - 1
     while packet[at] == 255:
         packet[at] = 0
@@ -90,15 +95,18 @@ def narrow(coder, packet, start, width):
 
 
 @leaf
-def narrow_to_share(coder, packet, unit, below, weight, last):
-    """Narrow to a value's share; the last value takes what rounding leaves."""
+def narrow_to_value(coder, packet, unit, below, weight, last):
+    """Narrow to a value's share, from the weight of those below it on.
+
+    The last value of a symbol takes what rounding leaves of the range.
+    """
     start = unit * below
     narrow(coder, packet, start, coder[RANGE] - start if last else unit * weight)
 
 
 @leaf
 def going(coder, packet):
-    """Return whether another symbol can be coded."""
+    """Return whether another symbol can be coded: not after the end of a packet."""
     if coder[MODE] == READ and coder[STATUS] == OK and coder[SHIFTS] >= packet.size:
         coder[STATUS] = TRUNCATED
     return coder[STATUS] == OK
@@ -134,13 +142,13 @@ def code_uniform(coder, packet, n, value):
     unit = coder[RANGE] // n
     if coder[MODE] == READ:
         value = min(coder[CODE] // unit, n - 1)
-    narrow_to_share(coder, packet, unit, value, ONE_UNIT, value + 1 == n)
+    narrow_to_value(coder, packet, unit, value, WEIGHT_ONE, value + 1 == n)
     return value
 
 
 @leaf
 def admit(coder, k):
-    """Count a distribution's survivors; say whether to go on with it."""
+    """Count a distribution's survivors; return whether they aren't too many."""
     if coder[STATUS] == OK and k > min(coder[ALLOWED], coder[ROOM]):
         coder[STATUS] = ROUND_SUPPORT if coder[ALLOWED] <= coder[ROOM] else NO_SPACE
     coder[ALLOWED] -= k
@@ -151,7 +159,7 @@ def admit(coder, k):
 @leaf
 def bits_spent(coder):
     """Return the bits spent, rounded up."""
-    # Its lower bits are below what log2 looks at, and above what a float64 holds.
+    # The lowest bits don't count in log2, whose argument is below 2^53.
     range_ = coder[RANGE] >> (CODER_BITS - CODER_LEAST_BITS)
     narrowed = CODER_LEAST_BITS * BIT - log2(range_)
     return 8 * coder[SHIFTS] + (narrowed + BIT - 1) // BIT
@@ -159,7 +167,7 @@ def bits_spent(coder):
 
 @jit
 def finish_writing(coder, packet):
-    """Return the packet, which has been longer till now."""
+    """Return the packet; the array that it was written to is longer."""
     last = coder[LOW] + (1 << CODER_LEAST_BITS) - 1
     if last >> CODER_BITS:
         carry(coder, packet)
@@ -169,7 +177,7 @@ def finish_writing(coder, packet):
 
 @leaf
 def finish_reading(coder, packet):
-    """Return a status."""
+    """Return the status of a packet that has been read."""
     if coder[STATUS] != OK:
         return coder[STATUS]
     if packet.size != coder[SHIFTS] + 1:

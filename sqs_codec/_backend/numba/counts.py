@@ -17,7 +17,7 @@ from sqs_codec._backend.numba.coder import (
     admit,
     code_bit,
     going,
-    narrow_to_share,
+    narrow_to_value,
 )
 from sqs_codec._backend.numba.fixed import floor_log2
 from sqs_codec._backend.numba.jit import jit, leaf
@@ -34,11 +34,12 @@ CHANCES = np.array(SPLIT_CHANCES, np.int64)
 
 @leaf
 def code_count(coder, packet, low, high, left, count):
+    """Code a count in low .. high, when `left` is left of the resolution."""
     if low == high:
         return low
     size = floor_log2(high)
     ratio = floor_log2(left) - size
-    ratio -= high << ratio > left  # now it is floor_log2(left // high)
+    ratio -= high << ratio > left  # so that it is that of left // high
     chances = CHANCES[
         (min(size, SIZE_CLASSES) - 1) * RATIO_CLASSES + min(ratio, RATIO_CLASSES - 1)
     ]
@@ -63,18 +64,22 @@ def code_count(coder, packet, low, high, left, count):
 
 @leaf
 def code_partition(coder, packet, vocab_size, resolution, parts):
-    """Code counts in descending order and return how many they are."""
+    """Code counts in descending order; return how many there are.
+
+    When reading, the parts are room for as many as the codec allows. They hold
+    nothing of use if the status is no longer OK.
+    """
     most = min(coder[ALLOWED], coder[ROOM])
     n = 0
     left = resolution
-    limit = resolution
-    while left > 0 and limit > 1 and n < most and coder[STATUS] == OK:
+    last = resolution
+    while left > 0 and last > 1 and n < most and coder[STATUS] == OK:
         low = (left - 1) // (vocab_size - n) + 1
-        limit = code_count(coder, packet, low, min(limit, left), left, parts[n])
-        parts[n] = limit
-        left -= limit
+        last = code_count(coder, packet, low, min(last, left), left, parts[n])
+        parts[n] = last
+        left -= last
         n += 1
-    k = n + left  # as all that is left is ones
+    k = n + left  # if the last part is 1, so are all others; otherwise k is too large
     if admit(coder, k):
         for i in range(n, k):
             parts[i] = 1
@@ -82,50 +87,55 @@ def code_partition(coder, packet, vocab_size, resolution, parts):
 
 
 @jit
-def find_runs(parts):
-    """Return the different counts of a partition, ascending, and how often each."""
-    values = np.empty(parts.size, np.int64)
+def make_groups(parts):
+    """Return the counts that differ, ascending, and how many tokens have each."""
+    counts = np.empty(parts.size, np.int64)
     sizes = np.empty(parts.size, np.int64)
     n = 0
     for part in parts[::-1]:
-        if n == 0 or values[n - 1] != part:
-            values[n] = part
+        if n == 0 or counts[n - 1] != part:
+            counts[n] = part
             sizes[n] = 0
             n += 1
         sizes[n - 1] += 1
-    return values[:n], sizes[:n]
+    return counts[:n], sizes[:n]
 
 
 @leaf
-def code_run(coder, packet, values, sizes, last, total, count):
-    """Code which of the runs up to the last one that isn't empty has a count."""
+def code_group(coder, packet, groups, last, total, count):
+    """Code which group a token is of, whose count is given when writing.
+
+    The groups up to the last one that isn't empty have so many tokens in total.
+    """
     if not going(coder, packet):
         return last
+    counts, sizes = groups
     unit = coder[RANGE] // total
     reading = coder[MODE] == READ
     target = coder[CODE] // unit if reading else 0
-    before = 0
+    below = 0
     g = 0
-    while g < last and (before + sizes[g] <= target if reading else values[g] != count):
-        before += sizes[g]
+    while g < last and (below + sizes[g] <= target if reading else counts[g] != count):
+        below += sizes[g]
         g += 1
-    narrow_to_share(coder, packet, unit, before, sizes[g], g == last)
+    narrow_to_value(coder, packet, unit, below, sizes[g], g == last)
     return g
 
 
 @jit
 def code_arrangement(coder, packet, parts, counts):
-    values, sizes = find_runs(parts)
-    alive = values.size
+    """Code which token, by ascending id, has which part of a partition."""
+    groups = make_groups(parts)
+    sizes = groups[1]
+    alive = sizes.size  # groups that have tokens left
     last = alive - 1
     for i in range(parts.size):
         g = last
         if alive > 1:
-            total = parts.size - i
-            g = code_run(coder, packet, values, sizes, last, total, counts[i])
+            g = code_group(coder, packet, groups, last, parts.size - i, counts[i])
         if coder[STATUS] != OK:
             return
-        counts[i] = values[g]
+        counts[i] = groups[0][g]
         sizes[g] -= 1
         if sizes[g] == 0:
             alive -= 1
@@ -135,7 +145,7 @@ def code_arrangement(coder, packet, parts, counts):
 
 @leaf
 def sort_descending(values):
-    """Sort as Shell does: short, and quick on few values and on many."""
+    """Sort as Shell does, which is quick on few values and on many."""
     gap = 1
     while 3 * gap < values.size:
         gap = 3 * gap + 1
@@ -152,6 +162,7 @@ def sort_descending(values):
 
 @jit
 def descending(counts):
+    """Return the partition that counts are."""
     parts = counts.astype(np.int64)
     sort_descending(parts)
     return parts

@@ -41,6 +41,7 @@ ENUMERATIVE = int(Coding.ENUMERATIVE)
 
 @jit
 def max_support(vocab_size, resolution, coding):
+    """Return the largest support that a packet of the codec can name."""
     most = min(vocab_size, resolution)
     if coding == ENUMERATIVE:
         return min(most, MAX_ENUMERATIVE_SUPPORT)
@@ -49,13 +50,14 @@ def max_support(vocab_size, resolution, coding):
 
 @jit
 def rank_width(size):
-    """Return the width of a rank below size, which becomes size - 1."""
+    """Return the width of a rank below `size`, which becomes the largest rank."""
     big_subtract(size, big(1))
     return big_length(size)
 
 
 @entry
 def distribution_bits(vocab_size, resolution, coding, k):
+    """Return the bits of a distribution with k tokens."""
     bits = width_of(max_support(vocab_size, resolution, coding) - 1)
     if coding == ENUMERATIVE:
         return bits + rank_width(index_size(vocab_size, resolution, k))
@@ -65,6 +67,7 @@ def distribution_bits(vocab_size, resolution, coding, k):
 
 @jit
 def put_distribution(packet, at, vocab_size, resolution, coding, ids, counts):
+    """Write a distribution at bit `at`; return where it ends."""
     k = ids.size
     size_width = width_of(max_support(vocab_size, resolution, coding) - 1)
     at = put(packet, at, k - 1, size_width)
@@ -83,6 +86,7 @@ def put_distribution(packet, at, vocab_size, resolution, coding, ids, counts):
 
 @entry
 def encode(vocab_size, resolution, coding, ids, counts):
+    """Return the packet of a distribution."""
     bits = distribution_bits(vocab_size, resolution, coding, ids.size)
     packet = np.zeros((bits + 7) // 8, np.uint8)
     put_distribution(packet, 0, vocab_size, resolution, coding, ids, counts)
@@ -91,6 +95,7 @@ def encode(vocab_size, resolution, coding, ids, counts):
 
 @entry
 def encode_round(vocab_size, resolution, coding, ids, counts, survivors, positions):
+    """Return the packet of a round."""
     bits = ROUND_LENGTH_BITS
     for size in survivors:
         k = np.int64(size)
@@ -118,6 +123,7 @@ def encode_round(vocab_size, resolution, coding, ids, counts, survivors, positio
 
 @entry
 def encode_tokens(vocab_size, resolution, tokens, counts):
+    """Return the packet of tokens and their counts."""
     id_width = width_of(vocab_size - 1)
     count_width = width_of(resolution - 1)
     bits = ROUND_LENGTH_BITS + tokens.size * (id_width + count_width)
@@ -130,12 +136,14 @@ def encode_tokens(vocab_size, resolution, tokens, counts):
 
 
 @jit
-def get_rank(packet, at, vocab_size, resolution, k, ids, counts):
+def get_rank(packet, at, vocab_size, resolution, k, room, ids, counts):
     """Return a status and where the rank ends."""
     largest = index_size(vocab_size, resolution, k)
     width = rank_width(largest)
     if at + width > 8 * packet.size:
         return TRUNCATED, at
+    if k > room:
+        return NO_SPACE, at
     rank = big(0)
     for i in range(width):
         big_append(rank, get(packet, at + i, 1), 1)
@@ -146,12 +154,14 @@ def get_rank(packet, at, vocab_size, resolution, k, ids, counts):
 
 
 @jit
-def get_fields(packet, at, vocab_size, resolution, k, ids, counts):
+def get_fields(packet, at, vocab_size, resolution, k, room, ids, counts):
     """Return a status and where the fields end."""
     id_width = width_of(vocab_size - 1)
     count_width = width_of(resolution - k)
     if at + k * id_width + (k - 1) * count_width > 8 * packet.size:
         return TRUNCATED, at
+    if k > room:
+        return NO_SPACE, at
     for i in range(k):
         ids[i] = get(packet, at, id_width)
         at += id_width
@@ -176,7 +186,7 @@ def get_distribution(
 ):
     """Return a status, where the distribution ends, and its survivors.
 
-    `squares` is the sum over the round's earlier distributions; `room` is how many
+    `squares` is the sum over the round's earlier distributions, `room` how many
     survivors the receiver still takes.
     """
     most = max_support(vocab_size, resolution, coding)
@@ -189,12 +199,11 @@ def get_distribution(
         return SUPPORT_SIZE, at, 0
     if coding == ENUMERATIVE and squares + k * k > MAX_ENUMERATIVE_SQUARES:
         return ROUND_SUPPORT, at, 0
-    if k > room:
-        return NO_SPACE, at, 0
+    codec = vocab_size, resolution
     if coding == ENUMERATIVE:
-        status, at = get_rank(packet, at, vocab_size, resolution, k, ids, counts)
+        status, at = get_rank(packet, at, *codec, k, room, ids, counts)
     else:
-        status, at = get_fields(packet, at, vocab_size, resolution, k, ids, counts)
+        status, at = get_fields(packet, at, *codec, k, room, ids, counts)
     return status, at, k
 
 
@@ -210,6 +219,7 @@ def get_position(packet, at, k):
 
 @entry
 def check_padding(packet, at):
+    """Return a status; the fields end at bit `at`."""
     left = 8 * packet.size - at
     if left >= 8:
         return TRAILING_BYTES
@@ -218,13 +228,50 @@ def check_padding(packet, at):
 
 @entry
 def decode(packet, vocab_size, resolution, coding, most, ids, counts):
-    """Return a status and the survivors, of which the receiver takes `most`."""
+    """Return a status and how many survivors there are.
+
+    The receiver takes `most` survivors.
+    """
     status, at, k = get_distribution(
         packet, 0, vocab_size, resolution, coding, 0, most, ids, counts
     )
     if status == OK:
         status = check_padding(packet, at)
     return status, k
+
+
+def decode_round(packet, vocab_size, resolution, coding, most):
+    """Return a status and, if it is OK, ids, counts, survivors and positions.
+
+    The receiver takes `most` survivors.
+    """
+    if not packet.size:
+        return (TRUNCATED,)
+    codec = vocab_size, resolution, coding
+    ids = np.empty(min(vocab_size, resolution), np.uint32)
+    counts = np.empty_like(ids)
+    all_ids, all_counts, survivors, positions = [], [], [], []
+    at = ROUND_LENGTH_BITS
+    squares = 0
+    for _ in range(get(packet, 0, ROUND_LENGTH_BITS) + 1):
+        room = most - sum(survivors)
+        status, at, k = get_distribution(packet, at, *codec, squares, room, ids, counts)
+        if status == OK:
+            status, at, position = get_position(packet, at, k)
+        if status != OK:
+            return (status,)
+        squares += k * k
+        all_ids.append(ids[:k].copy())
+        all_counts.append(counts[:k].copy())
+        survivors.append(k)
+        positions.append(position)
+    return (
+        check_padding(packet, at),
+        np.concatenate(all_ids),
+        np.concatenate(all_counts),
+        np.array(survivors, np.uint32),
+        np.array(positions, np.uint32),
+    )
 
 
 @jit

@@ -1,4 +1,7 @@
-"""A heap of the best items, as in ``csrc/quantize/heap.h``."""
+"""A heap of the best items, as in ``csrc/quantize/heap.h``.
+
+An item is a key and an id; the worst item is at the root.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from sqs_codec._backend.numba.jit import leaf
 
 @leaf
 def ahead(key_a, id_a, key_b, id_b):
+    """Return whether item a is better than item b: ties go to the lower id."""
     return key_a > key_b or (key_a == key_b and id_a < id_b)
 
 
@@ -32,7 +36,7 @@ def heap_replace_root(keys, ids, n, key, id_):
 
 @leaf
 def heap_offer(keys, ids, n, capacity, key, id_):
-    """Return the heap's new size."""
+    """Add an item, in place of the worst if the heap is full; return the new size."""
     if n == capacity:
         if ahead(key, id_, keys[0], ids[0]):
             heap_replace_root(keys, ids, n, key, id_)
@@ -52,6 +56,7 @@ def heap_offer(keys, ids, n, capacity, key, id_):
 
 @leaf
 def heap_sort(keys, ids, n):
+    """Turn a heap into arrays, the best item first."""
     while n > 1:
         key, id_ = keys[0], ids[0]
         n -= 1

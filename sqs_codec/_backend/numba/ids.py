@@ -36,12 +36,13 @@ WEIGHTS_BELOW = np.cumsum(np.append(0, np.diff(BUCKET_STARTS) * ID_WEIGHTS))
 
 
 @leaf
-def count_below(sorted_, x):
+def count_below(ascending, x):
+    """Return how many values are below x."""
     low = 0
-    high = sorted_.size
+    high = ascending.size
     while low < high:
         middle = (low + high) // 2
-        if sorted_[middle] < x:
+        if ascending[middle] < x:
             low = middle + 1
         else:
             high = middle
@@ -50,6 +51,7 @@ def count_below(sorted_, x):
 
 @jit
 def bucket_of(id_):
+    """Return the number of an id's bucket."""
     # A float's exponent and the highest bit of its mantissa count half octaves.
     halves = float_bits(max(id_, 1)) >> MANTISSA_BITS - 1
     return max(halves - 2 * (EXPONENT_BIAS + FIRST_BUCKET_BITS) + 1, 0)
@@ -79,6 +81,7 @@ def static_id(below):
 
 @jit
 def make_ids(vocab_size, memory):
+    """Return the model of the ids of a vocabulary."""
     size = memory[SIZE]
     ids = memory[HEAD : HEAD + size]
     weights = memory[HEAD + MEMORY_TOKENS : HEAD + MEMORY_TOKENS + size]

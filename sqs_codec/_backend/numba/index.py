@@ -1,4 +1,8 @@
-"""The exact rank of a support and of its counts, as in ``csrc/rank/index.c``."""
+"""The exact rank of a support and of its counts, as in ``csrc/rank/index.c``.
+
+Falling factorials [c]_i are built anew for each element, where C moves from one to
+the next; the numbers are the same.
+"""
 
 from __future__ import annotations
 
@@ -25,11 +29,13 @@ from sqs_codec._backend.numba.jit import jit
 FACTOR_BITS = 20
 MOST_ROUNDS = 16
 CLOSE = 0.01
-PIECE = 15  # bits, of which a few make a mantissa
+PIECE_BITS = 15
+MANTISSA_BITS = 4 * PIECE_BITS
 
 
 @jit
 def apply_falling(a, c, i, apply):
+    """Multiply or divide by the factors of [c]_i, as many at a time as fit a limb."""
     product = 1
     for j in range(i):
         if product >> (LIMB_BITS - FACTOR_BITS):
@@ -51,6 +57,7 @@ def divide_falling(a, c, i):
 
 @jit
 def falling(f, c, i):
+    """Set f to [c]_i, which is 0 for c < i."""
     big_set(f, 1 if c >= i else 0)
     if c >= i:
         multiply_falling(f, c, i)
@@ -66,6 +73,7 @@ def binomial(n, k):
 
 @jit
 def log_factorial(n):
+    """Return ln(n!), by Stirling's series."""
     x = n + 1
     return (x - 0.5) * math.log(x) - x + 0.9189385332046727 + 1 / (12 * x)
 
@@ -75,16 +83,17 @@ def log_big(a):
     length = big_length(a)
     mantissa = 0.0
     taken = 0
-    while taken < 60 and taken < length:
-        n = min(length - taken, PIECE)
-        piece = big_bits(a, length - taken - n, n) << (PIECE - n)
-        mantissa = mantissa * 2.0**PIECE + piece
-        taken += PIECE
+    while taken < MANTISSA_BITS and taken < length:
+        n = min(length - taken, PIECE_BITS)
+        piece = big_bits(a, length - taken - n, n) << (PIECE_BITS - n)
+        mantissa = mantissa * 2.0**PIECE_BITS + piece
+        taken += PIECE_BITS
     return math.log(mantissa) + (length - taken) * 0.6931471805599453
 
 
 @jit
 def guess(r, i, upper):
+    """Return about the largest c < upper with [c]_i <= r, by Newton's method."""
     if r[0] == 0:
         return i - 1
     target = log_big(r)
@@ -100,6 +109,10 @@ def guess(r, i, upper):
 
 @jit
 def search(f, following, r, i, upper):
+    """Return the largest c < upper with [c]_i <= r, and set f to that [c]_i.
+
+    The other integer is room.
+    """
     c = guess(r, i, upper)
     falling(f, c, i)
     while big_compare(f, r) > 0:
@@ -122,6 +135,7 @@ def search(f, following, r, i, upper):
 
 @jit
 def rank_set(elements):
+    """Return the rank of a set, which ascends."""
     rank = big(0)
     f = big(0)
     for i in range(1, elements.size + 1):
@@ -134,6 +148,7 @@ def rank_set(elements):
 
 @jit
 def unrank_set(rank, n, k):
+    """Return the set of k below n that has this rank, which becomes 0."""
     elements = np.empty(k, np.int64)
     f = big(0)
     following = big(0)
@@ -148,6 +163,7 @@ def unrank_set(rank, n, k):
 
 @jit
 def index_size(n, resolution, k):
+    """Return how many distributions have k tokens."""
     size = big(0)
     big_multiply(size, binomial(n, k), binomial(resolution - 1, k - 1))
     return size
@@ -155,6 +171,7 @@ def index_size(n, resolution, k):
 
 @jit
 def index_rank(ids, counts, resolution):
+    """Return the rank of a distribution."""
     k = ids.size
     rank = big(0)
     places = np.empty(k - 1, np.int64)
@@ -169,6 +186,7 @@ def index_rank(ids, counts, resolution):
 
 @jit
 def index_unrank(rank, n, resolution, k, ids, counts):
+    """Set the ids and counts to those of a rank, which is used up."""
     support = big(0)
     big_copy(support, rank)
     multiply_falling(support, k - 1, k - 1)

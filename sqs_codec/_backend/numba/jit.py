@@ -1,10 +1,55 @@
-"""How the Numba backend compiles its functions."""
+"""How the Numba backend compiles its functions, and what its cache is keyed by.
+
+Numba takes a function from its cache as long as the function's own file is
+unchanged. But what is compiled into a function comes from other files as well: the
+functions that it calls, the tables and the limits. So the name of each function,
+which names its files in the cache, is made to end with a digest of all sources.
+"""
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Callable
+from importlib.resources import files
 from typing import Any
 
 import numba
+import numpy as np
+
+
+def _digest() -> str:
+    """Return a digest of all that code and constants are compiled from."""
+    package = files("sqs_codec")
+    sources = [package / "_errors.py", package / "_format.py"]
+    for file in (package / "_backend" / "numba").iterdir():
+        if file.name.endswith(".py"):
+            sources.append(file)
+    digest = hashlib.blake2b(digest_size=8)
+    for file in sorted(sources, key=lambda file: file.name):
+        digest.update(hashlib.blake2b(file.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+DIGEST = _digest()
+
+
+def _compiled(**options: Any) -> Any:
+    """Return a decorator that compiles with these options of `numba.njit`."""
+    # Debuggers and coverage ask for this with NUMBA_DISABLE_JIT=1.
+    if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]  # set on import
+        return _interpreted
+
+    def compile_(function: Callable[..., Any]) -> Any:
+        function.__qualname__ += f"-{DIGEST}"
+        return numba.njit(**options)(function)
+
+    return compile_
+
+
+def _interpreted(function: Callable[..., Any]) -> Any:
+    """Let NumPy's scalars overflow without a warning, as compiled ones do."""
+    return np.errstate(all="ignore")(function)
+
 
 # No fastmath: its reassociation and contraction would change the counts.
 _ENTRY: dict[str, Any] = {
@@ -15,24 +60,25 @@ _ENTRY: dict[str, Any] = {
 }
 _INNER = _ENTRY | {"no_cpython_wrapper": True}
 
-entry: Any = numba.njit(**_ENTRY)
-"""For functions that Python calls.
+entry: Any = _compiled(**_ENTRY)
+"""For functions that Python calls."""
 
-It mustn't call the others: they lack what makes arguments of its objects, which
-takes a third of the time that a function compiles.
+jit: Any = _compiled(**_INNER)
+"""For functions that only compiled functions call.
+
+They lack the wrapper that unpacks Python's objects, which takes a third of the time
+that a function compiles.
 """
 
-jit: Any = numba.njit(**_INNER)
-
-leaf: Any = numba.njit(**(_INNER | {"_nrt": False}))
+leaf: Any = _compiled(**_INNER, _nrt=False)
 """For functions that neither make nor return an array.
 
 They don't count references to the arrays that they are given, which takes longer
 than the work of most of them.
 """
 
-part: Any = numba.njit(**(_INNER | {"inline": "always"}))
+part: Any = _compiled(**_INNER, inline="always")
 """For functions that one or two others call, which compile sooner with them in."""
 
-inlined: Any = numba.njit(**(_INNER | {"_nrt": False, "forceinline": True}))
+inlined: Any = _compiled(**_INNER, _nrt=False, forceinline=True)
 """For leaves that take less time than a call that hands over their arrays."""

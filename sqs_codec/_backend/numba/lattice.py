@@ -6,11 +6,12 @@ import numpy as np
 
 from sqs_codec._backend.numba.heap import heap_offer
 from sqs_codec._backend.numba.jit import jit
-from sqs_codec._backend.numba.rows import striped_sum
+from sqs_codec._backend.numba.softmax import striped_sum
 
 
 @jit
 def lattice(weights, resolution):
+    """Return counts, some of them 0, that sum to the resolution."""
     n = weights.size
     total = striped_sum(weights)
     exact = np.empty(n)
@@ -27,6 +28,7 @@ def lattice(weights, resolution):
 
 @jit
 def mend(exact, counts, excess):
+    """Take the excess from the largest errors, or give to the smallest."""
     n = exact.size
     units = abs(excess)
     keys = np.empty(units)

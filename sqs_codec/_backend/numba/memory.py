@@ -1,4 +1,4 @@
-"""The tokens of recent supports, and how they are forgotten, as in ``memory.c``.
+"""The tokens of recent supports, as in ``csrc/entropy/memory.c``.
 
 A memory is an array as ``sqs_memory`` has it, of uint32 for callers and of int64
 here: how many tokens it has, how many supports it has seen, and then the tokens'
@@ -23,21 +23,29 @@ SIZE, SEEN = range(2)
 HEAD = 2
 
 
+# Where fading takes as much from a weight as a support adds.
+MOST_WEIGHT = MEMORY_NEW_WEIGHT << MEMORY_FADING
+
+
 @jit
 def no_memory():
-    """Return what is as good as an empty one that learns nothing."""
+    """Return an empty memory that has no room to learn."""
     return np.zeros(HEAD, np.int64)
 
 
 @entry
 def is_memory(memory, vocab_size):
-    """Return whether callers' words are a memory of this vocabulary."""
-    if memory[SIZE] > MEMORY_TOKENS or memory[SEEN] > MEMORY_MOST_SEEN:
+    """Return whether all words are within the limits that learning keeps them to."""
+    size = np.int64(memory[SIZE])
+    if size > MEMORY_TOKENS or memory[SEEN] > MEMORY_MOST_SEEN:
         return False
     before = -1
-    for i in range(HEAD, HEAD + np.int64(memory[SIZE])):
+    for i in range(HEAD, HEAD + size):
         id_ = np.int64(memory[i])
+        weight = np.int64(memory[i + MEMORY_TOKENS])
         if not before < id_ < vocab_size:
+            return False
+        if not MEMORY_LEAST_WEIGHT <= weight <= MOST_WEIGHT:
             return False
         before = id_
     return True
@@ -45,7 +53,7 @@ def is_memory(memory, vocab_size):
 
 @leaf
 def merge(memory, ids, new_ids, new_weights):
-    """Let a memory fade, add a support, and return how many tokens there are."""
+    """Let a memory fade and add a support; return how many tokens that makes."""
     size = memory[SIZE]
     n = 0
     i = 0
@@ -71,7 +79,7 @@ def merge(memory, ids, new_ids, new_weights):
 
 @jit
 def learn(memory, ids):
-    """Let a memory fade and add a support to it."""
+    """Let a memory fade and add a support to it, unless that is large."""
     if ids.size > MEMORY_SUPPORT:
         return
     memory[SEEN] = min(memory[SEEN] + 1, MEMORY_MOST_SEEN)

@@ -23,7 +23,7 @@ from sqs_codec._backend.numba.counts import (
     code_arrangement,
     code_partition,
     descending,
-    find_runs,
+    make_groups,
 )
 from sqs_codec._backend.numba.fixed import log2, log2_small
 from sqs_codec._backend.numba.ids import make_ids
@@ -36,7 +36,7 @@ from sqs_codec._backend.numba.sets import (
     cost_of_members,
 )
 
-UNIFORM = np.int64(UNIFORM_CHANCE)  # a plain integer is a type of its own
+UNIFORM = np.int64(UNIFORM_CHANCE)  # a literal has a type of its own
 UNIFORM_COST = int(BIT_COSTS[UNIFORM_CHANCE])
 MODEL_COST = int(BIT_COSTS[256 - UNIFORM_CHANCE])
 
@@ -59,6 +59,7 @@ compiled_stirling = leaf(stirling)
 
 @leaf
 def log2_factorial(n):
+    """Return log2(n!)."""
     if n < LOG2_FACTORIALS.size:
         return LOG2_FACTORIALS[n]
     return compiled_stirling(n, log2(n))
@@ -71,12 +72,12 @@ def log2_binomial(n, k):
 
 @jit
 def counts_costs(vocab_size, resolution, parts):
-    """Return what counts cost by the model and what uniformly."""
+    """Return what counts cost by the model and uniformly."""
     coder = new_coder(METER)
     code_partition(coder, np.empty(0, np.uint8), vocab_size, resolution, parts)
     k = parts.size
     model = MODEL_COST + coder[COST] + log2_factorial(k)
-    for size in find_runs(parts)[1]:
+    for size in make_groups(parts)[1]:
         model -= log2_factorial(size)
     uniform = log2(min(vocab_size, resolution)) + log2_binomial(resolution - 1, k - 1)
     return model, UNIFORM_COST + uniform
@@ -84,7 +85,7 @@ def counts_costs(vocab_size, resolution, parts):
 
 @jit
 def ids_costs(vocab_size, model, ids):
-    """Return what ids cost by the model and what uniformly, and if that is rough."""
+    """Return what ids cost by the model and uniformly, and if the former is rough."""
     cost, rough = cost_of_members(model, vocab_size, ids)
     uniform = log2_binomial(vocab_size, ids.size)
     return MODEL_COST + cost, UNIFORM_COST + uniform, rough
@@ -92,7 +93,7 @@ def ids_costs(vocab_size, model, ids):
 
 @jit
 def distribution_cost(vocab_size, resolution, ids, counts):
-    """Return what a distribution costs alone, and whether that is close."""
+    """Return what a distribution costs, and whether that is close to its bits."""
     model = make_ids(vocab_size, no_memory())
     a, uniform_a = counts_costs(vocab_size, resolution, descending(counts))
     b, uniform_b, rough = ids_costs(vocab_size, model, ids.astype(np.int64))
@@ -102,7 +103,7 @@ def distribution_cost(vocab_size, resolution, ids, counts):
 
 @jit
 def code_composition(coder, packet, vocab_size, resolution, counts):
-    """Code counts as one of all compositions; return them."""
+    """Code counts by their size and a set of places; return them."""
     k = code_uniform(coder, packet, min(vocab_size, resolution), counts.size - 1) + 1
     if not admit(coder, k):
         return np.empty(0, np.int64)
@@ -125,9 +126,10 @@ def code_composition(coder, packet, vocab_size, resolution, counts):
 
 @jit
 def code_counts(coder, packet, vocab_size, resolution, counts, parts, uniform):
-    """Code the counts and return them; those given are only read if writing.
+    """Code the counts, by ascending id, and return them.
 
-    Parts are the counts in descending order if writing, and otherwise room.
+    When writing, the parts are the same counts in descending order. When reading,
+    they are room for as many, and neither the counts nor the mode given matter.
     """
     if code_bit(coder, packet, UNIFORM, uniform):
         return code_composition(coder, packet, vocab_size, resolution, counts)
@@ -142,7 +144,7 @@ def code_counts(coder, packet, vocab_size, resolution, counts, parts, uniform):
 
 @jit
 def code_ids(coder, packet, vocab_size, model, ids, uniform):
-    """Code the ids, or set them to those that are read."""
+    """Code the ids; when reading, set them."""
     if code_bit(coder, packet, UNIFORM, uniform):
         code_uniform_set(coder, packet, vocab_size, ids)
     elif coder[STATUS] == OK:

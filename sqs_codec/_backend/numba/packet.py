@@ -1,7 +1,7 @@
 """Packets of the entropy coding, as in ``csrc/entropy/packet.c``.
 
-All integers are int64, which none of them outgrows, as Numba turns a uint64 and an
-int64 into a float64.
+Integers are int64 throughout, as Numba turns a uint64 and an int64 into a float64;
+none of them needs the 64th bit.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sqs_codec._backend.numba.coder import (
     finish_reading,
     finish_writing,
     going,
-    narrow_to_share,
+    narrow_to_value,
     new_coder,
     new_reader,
 )
@@ -42,30 +42,30 @@ from sqs_codec._backend.numba.modes import (
 from sqs_codec._backend.numba.sets import code_set
 from sqs_codec._format import MAX_ENTROPY_SURVIVORS, MAX_ROUND
 
-MORE = np.int64(MORE_CHANCE)  # a plain integer is a type of its own
+MORE = np.int64(MORE_CHANCE)  # a literal has a type of its own
 FIRST_ROOM = 1024  # of a round's survivors
 
-# The estimate of bits is close for what language models give: supports that are
-# small, sparse and like the model. Others are coded to be measured.
+# For supports that are small and sparse, bits are estimated from the costs of the
+# modes: each member adds up to 2^-8 bits of error. Others are encoded to be counted.
 SMALL = 128
 SPARSE = 4
 
 
 @jit
 def encode_bound(length, survivors):
-    """Return a size that no packet exceeds.
+    """Return a size in bytes that no packet exceeds.
 
-    A distribution takes two modes (at most 4 bits each), a size (16), a position
-    (16) and whether another follows (2); a survivor its id (31), 16 splits of its
-    count (8 each) and its place among the counts (16); and the coder has 7 bytes in
-    hand. The rest is for what rounding takes.
+    A distribution takes at most 4 bits for each of two modes, 16 for a size, 16 for
+    a position and 2 for whether another follows. A survivor takes at most 31 for its
+    id, 8 for each of 16 splits of its count and 16 for its group. The coder has 7
+    bytes in hand. What is left over is for rounding.
     """
     return 16 + 16 * length + 24 * survivors
 
 
 @jit
 def code_distribution(coder, packet, vocab_size, resolution, memory, ids, counts):
-    """Code a distribution and return its ids and counts, which are given if writing."""
+    """Code a distribution; return its ids and counts, which writing is given."""
     model = make_ids(vocab_size, memory)
     uniform_counts = False
     uniform_ids = False
@@ -117,8 +117,8 @@ def bits(vocab_size, resolution, ids, counts):
 
 @entry
 def decode(packet, vocab_size, resolution, most):
-    """Return a status, the ids and the counts, of which the receiver takes `most`."""
-    packet = packet.copy()  # as the functions are compiled for one that is written
+    """Return a status, ids and counts; the receiver takes `most` survivors."""
+    packet = packet.copy()  # as coders are compiled for a packet that can be written
     coder = new_reader(packet, most)
     none = np.empty(0, np.int64)
     ids, counts = code_distribution(
@@ -145,7 +145,7 @@ def code_position(coder, packet, counts, position):
     while i < last and (below + counts[i] <= target if reading else i < position):
         below += counts[i]
         i += 1
-    narrow_to_share(coder, packet, unit, below, counts[i], i == last)
+    narrow_to_value(coder, packet, unit, below, counts[i], i == last)
     return i
 
 
@@ -179,7 +179,7 @@ def encode_round(vocab_size, resolution, ids, counts, survivors, positions, memo
 
 @leaf
 def copy_values(values, to, at):
-    # To assign to a slice takes much longer to compile.
+    """Set part of an array, which compiles much sooner than to assign to a slice."""
     for i in range(values.size):
         to[at + i] = values[i]
 
@@ -207,8 +207,8 @@ def decode_round(packet, vocab_size, resolution, memory, most):
     none = np.empty(0, np.int64)
     all_ids = np.empty(FIRST_ROOM, np.uint32)
     all_counts = np.empty(FIRST_ROOM, np.uint32)
-    survivors = np.empty(MAX_ROUND, np.int64)
-    positions = np.empty(MAX_ROUND, np.int64)
+    survivors = np.empty(MAX_ROUND, np.uint32)
+    positions = np.empty(MAX_ROUND, np.uint32)
     used = ZERO
     length = 0
     while True:
@@ -246,7 +246,7 @@ def decode_round(packet, vocab_size, resolution, memory, most):
 
 @jit
 def code_token(coder, packet, vocab_size, token):
-    """Code a token without its distribution."""
+    """Code a token by itself, as a set of one."""
     found = np.full(1, token, np.int64)
     code_set(coder, packet, make_ids(vocab_size, no_memory()), vocab_size, found)
     return found[0]
@@ -254,7 +254,7 @@ def code_token(coder, packet, vocab_size, token):
 
 @entry
 def encode_tokens(vocab_size, resolution, tokens, counts):
-    """Return the packet."""
+    """Return the packet of drafted tokens and their counts."""
     coder = new_coder(WRITE)
     packet = np.empty(encode_bound(tokens.size, tokens.size), np.uint8)
     for i in range(tokens.size):

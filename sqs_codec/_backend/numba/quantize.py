@@ -6,19 +6,12 @@ import numpy as np
 
 from sqs_codec._backend.numba.jit import entry, jit, leaf, part
 from sqs_codec._backend.numba.lattice import lattice
-from sqs_codec._backend.numba.rows import (
-    LOG2_E,
-    bin_maxima,
-    collect,
-    exp2_f64,
-    new_row,
-    striped_sum,
-    sum_terms,
-)
+from sqs_codec._backend.numba.rows import new_row, scan, sum_terms, take_from
+from sqs_codec._backend.numba.softmax import LOG2_E, exp2_f64, striped_sum
 from sqs_codec._backend.numba.sparsify import (
     THRESHOLD,
     TOP_P,
-    find_dropped,
+    dropped_mass,
     sparsify,
 )
 from sqs_codec._errors import Status
@@ -31,16 +24,18 @@ NEGATIVE = int(Status.NEGATIVE)
 SUM = int(Status.SUM)
 
 MAX_F32 = np.finfo(np.float32).max
-LEAST_PROB = np.nextafter(0.0, 1.0)
+LEAST_PROB = np.nextafter(0.0, 1.0)  # that isn't masked
 
 
 @part
 def exponent_scale(temperature):
+    """Return log2(e) / temperature, finite so that 0 times it is 0."""
     return np.float32(min(LOG2_E / temperature, np.float64(MAX_F32)))
 
 
 @part
 def softmax_weights(values, ids, top, temperature):
+    """Return the probabilities of ids, up to a factor, in double precision."""
     weights = np.empty(ids.size)
     for i in range(ids.size):
         difference = np.float64(values[ids[i]]) - np.float64(top)
@@ -55,7 +50,7 @@ def weigh_logits(values, temperature, kind, value, mass):
     The last is 0 unless `mass`.
     """
     none = np.empty(0, np.int64), np.empty(0)
-    finite, maxima = bin_maxima(values)
+    finite, maxima = scan(values)
     if not finite:
         return NOT_FINITE, *none, 0.0
     scale = exponent_scale(temperature if temperature > 0 else 1.0)
@@ -64,18 +59,18 @@ def weigh_logits(values, temperature, kind, value, mass):
     if top == -np.inf:
         return ALL_MASKED, *none, 0.0
     if temperature == 0:
-        return OK, collect(values, maxima, top)[:1], np.ones(1), 0.0
+        return OK, take_from(values, maxima, top)[:1], np.ones(1), 0.0
     total = 0.0
     if mass or kind in (THRESHOLD, TOP_P):
         total = sum_terms(values, top, scale)
     kept = sparsify(row, total, kind, value)
-    dropped = find_dropped(row, total, kept) if mass else 0.0
+    dropped = dropped_mass(row, total, kept) if mass else 0.0
     return OK, kept, softmax_weights(values, kept, top, temperature), dropped
 
 
 @jit
 def survivors(ids, counts):
-    """Return the ids and counts that aren't 0, as callers have them."""
+    """Return the ids whose count isn't 0, and their counts, as uint32."""
     n = 0
     for count in counts:
         n += count > 0
@@ -91,7 +86,7 @@ def survivors(ids, counts):
 
 @leaf
 def check_probs(values, finite):
-    """Return a status."""
+    """Return what is wrong with probabilities, but for their sum."""
     if not finite:
         return NOT_FINITE
     least = 0.0
@@ -116,7 +111,7 @@ def quantize_logits(values, temperature, kind, value, mass, resolution):
 @entry
 def quantize_probs(values, kind, value, resolution):
     """Return a status, ids, counts and the dropped mass."""
-    finite, maxima = bin_maxima(values)
+    finite, maxima = scan(values)
     status = check_probs(values, finite)
     total = striped_sum(values) if status == OK else 1.0
     if not abs(total - 1) <= SUM_TOLERANCE:
@@ -127,4 +122,4 @@ def quantize_probs(values, kind, value, resolution):
     row = new_row(values, maxima, LEAST_PROB, np.float32(1), True)
     kept = sparsify(row, total, kind, value)
     counts = lattice(values[kept], resolution)
-    return OK, *survivors(kept, counts), find_dropped(row, total, kept)
+    return OK, *survivors(kept, counts), dropped_mass(row, total, kept)

@@ -1,114 +1,19 @@
-"""Passes over a row, as in ``csrc/rows``.
-
-What is different is how a compiler is brought to use vector instructions: a pass
-goes by groups of values, `DEPTH` vectors of `LANES` values each, in loops over the
-lanes whose bodies are all alike.
-"""
+"""Passes over a row, as ``csrc/rows/kernels.h`` describes them."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from sqs_codec._backend.numba.jit import entry, jit, leaf, part
-
-LANES = 16
-LOG2_E = 1.4426950408889634
-MIN_EXPONENT_F32 = np.float32(-100)
-MIN_EXPONENT_F64 = -1000.0
-ROUND_F32 = np.float32(1.5 * 2**23)
-ROUND_F64 = 1.5 * 2**52
-ZERO_F32 = np.float32(0)
-TAYLOR_F64 = (
-    1.3691488853904128e-12,
-    2.5678435993488206e-11,
-    4.4455382718708116e-10,
-    7.054911620801123e-09,
-    1.01780860092397e-07,
-    1.321548679014431e-06,
-    1.5252733804059841e-05,
-    0.0001540353039338161,
-    0.0013333558146428443,
-    0.009618129107628477,
-    0.05550410866482158,
-    0.24022650695910072,
-    0.6931471805599453,
-    1.0,
+from sqs_codec._backend.numba.softmax import (
+    GROUP,
+    GROUP_VECTORS,
+    LANES,
+    add_striped,
+    exp2_f32,
+    fold_lanes,
 )
-C7, C6, C5, C4, C3, C2, C1, C0 = (np.float32(c) for c in TAYLOR_F64[-8:])
 
-
-@leaf
-def exp2_f32(t):
-    inside = t >= MIN_EXPONENT_F32
-    # Selected rather than skipped, so that all lanes do the same.
-    t = t if inside else MIN_EXPONENT_F32
-    shifted = t + ROUND_F32
-    f = t - (shifted - ROUND_F32)
-    p = C7 * f + C6
-    p = p * f + C5
-    p = p * f + C4
-    p = p * f + C3
-    p = p * f + C2
-    p = p * f + C1
-    p = p * f + C0
-    # The low bits of `shifted` are n, and those above leave by the shift.
-    n = np.float32(shifted).view(np.int32) << 23
-    bits = np.int32(np.float32(p).view(np.int32) + n)
-    return bits.view(np.float32) if inside else ZERO_F32
-
-
-@leaf
-def exp2_f64(t):
-    if not t >= MIN_EXPONENT_F64:
-        return 0.0
-    shifted = t + ROUND_F64
-    f = t - (shifted - ROUND_F64)
-    p = 0.0
-    for c in TAYLOR_F64:
-        p = p * f + c
-    n = np.float64(shifted).view(np.int64) << 52
-    return np.int64(np.float64(p).view(np.int64) + n).view(np.float64)
-
-
-DEPTH = 8
-GROUP = DEPTH * LANES
-BLOCK = 1024
-assert BLOCK % GROUP == 0
-
-
-@leaf
-def add_striped(values, lanes):
-    """Add value i to lane i mod LANES."""
-    groups = values.size // GROUP
-    for g in range(groups):
-        start = g * GROUP
-        for j in range(LANES):
-            total = lanes[j]
-            for r in range(DEPTH):
-                total += np.float64(values[start + r * LANES + j])
-            lanes[j] = total
-    for i in range(groups * GROUP, values.size):
-        lanes[i % LANES] += values[i]
-
-
-@leaf
-def fold_lanes(lanes):
-    half = LANES // 2
-    while half > 0:
-        for i in range(half):
-            lanes[i] += lanes[i + half]
-        half //= 2
-    return lanes[0]
-
-
-@jit
-def striped_sum(values):
-    lanes = np.zeros(LANES)
-    add_striped(values, lanes)
-    return fold_lanes(lanes)
-
-
-# The narrower types, by their bits.
 HALF_TO_FLOAT = np.float32(2.0 ** (127 - 15))
 U32 = np.uint32
 
@@ -121,7 +26,7 @@ def widen(row, is_half):
         for i in range(row.size):
             bits = U32(row[i])
             magnitude = U32(U32(bits & U32(0x7FFF)) << U32(13))
-            # Exact, and the way to normalise what is subnormal.
+            # This product is exact, and normalises what is subnormal.
             scaled = np.float32(magnitude.view(np.float32) * HALF_TO_FLOAT)
             special = U32(bits & U32(0x7C00)) == U32(0x7C00)
             found = U32(scaled.view(U32) | U32(0x7F800000 if special else 0))
@@ -133,13 +38,13 @@ def widen(row, is_half):
     return wide
 
 
-# A *bin* is a lane of a group: DEPTH values, LANES apart, of which a pass over
-# the row notes the largest. Bin b is lane b mod LANES of group b // LANES.
+# A group has a maximum for each lane: the largest of GROUP_VECTORS values, which
+# are LANES apart. Maximum m of a row is that of lane m mod LANES of group m // LANES.
 
 
 @leaf
 def fill_maxima(row, maxima):
-    """Set the bins' maxima; return whether the row is free of NaN and +inf."""
+    """Set the maxima; return whether the row is free of NaN and +inf."""
     bad = False
     groups = row.size // GROUP
     for g in range(groups):
@@ -147,42 +52,48 @@ def fill_maxima(row, maxima):
         to = g * LANES
         for j in range(LANES):
             best = row[start + j]
-            for r in range(DEPTH):
+            for r in range(GROUP_VECTORS):
                 x = row[start + r * LANES + j]
                 bad |= not x < np.inf
                 best = x if x > best else best
             maxima[to + j] = best
     maxima[groups * LANES :] = -np.inf
     for i in range(groups * GROUP, row.size):
-        b = groups * LANES + i % LANES
+        m = groups * LANES + i % LANES
         bad |= not row[i] < np.inf
-        maxima[b] = row[i] if row[i] > maxima[b] else maxima[b]
+        maxima[m] = row[i] if row[i] > maxima[m] else maxima[m]
     return not bad
 
 
 @jit
-def bin_maxima(row):
-    """Return whether the row is free of NaN and +inf, and the bins' maxima."""
+def scan(row):
+    """Return whether the row is free of NaN and +inf, and its maxima."""
     groups = (row.size + GROUP - 1) // GROUP
     maxima = np.empty(groups * LANES, row.dtype)
     finite = fill_maxima(row, maxima)
     return finite, maxima
 
 
+TERMS_AT_ONCE = 1024
+assert TERMS_AT_ONCE % GROUP == 0
+
+
 @jit
 def sum_terms(row, top, scale):
+    """Return the sum of 2^((x - top) * scale) in single precision, by lanes."""
     lanes = np.zeros(LANES)
-    block = np.empty(BLOCK, np.float32)
-    for start in range(0, row.size, BLOCK):
-        values = row[start : start + BLOCK]
+    terms = np.empty(TERMS_AT_ONCE, np.float32)
+    for start in range(0, row.size, TERMS_AT_ONCE):
+        values = row[start : start + TERMS_AT_ONCE]
         for i in range(values.size):
-            block[i] = exp2_f32(np.float32(values[i] - top) * scale)
-        add_striped(block[: values.size], lanes)
+            terms[i] = exp2_f32(np.float32(values[i] - top) * scale)
+        add_striped(terms[: values.size], lanes)
     return fold_lanes(lanes)
 
 
 @leaf
 def count_reaching(values, level):
+    """Return how many values are at or above a level."""
     n = np.int32(0)  # as wide as a float, for as many lanes
     for i in range(values.size):
         n = np.int32(n + np.int32(values[i] >= level))
@@ -190,9 +101,9 @@ def count_reaching(values, level):
 
 
 @jit
-def collect(row, maxima, level):
-    """Return the ids of the values that reach a level, ascending."""
-    most = count_reaching(maxima, level) * DEPTH
+def take_from(row, maxima, level):
+    """Return the ids of the values at or above a level, ascending."""
+    most = count_reaching(maxima, level) * GROUP_VECTORS
     ids = np.empty(min(most, row.size), np.int64)
     found = np.int64(0)  # a plain 0 is a type of its own, to compile for once more
     for g in range(maxima.size // LANES):
@@ -202,12 +113,13 @@ def collect(row, maxima, level):
         if not hit:
             continue
         for start in range(g * GROUP, min((g + 1) * GROUP, row.size), LANES):
-            found = collect_lanes(row, start, level, ids, found)
+            found = take_from_vector(row, start, level, ids, found)
     return ids[:found]
 
 
 @leaf
-def collect_lanes(row, start, level, ids, found):
+def take_from_vector(row, start, level, ids, found):
+    """Add the ids of one vector's values; return how many ids there are."""
     if start + LANES <= row.size:
         hit = False
         for j in range(LANES):
@@ -227,19 +139,17 @@ LARGEST_INT = np.iinfo(np.int64).max
 
 @leaf
 def order(bits):
-    """Return integers in the order of the doubles that they are the bits of.
-
-    Applied twice, it undoes itself.
-    """
+    """Turn the bits of doubles into integers in the order of the doubles, or back."""
     return bits ^ (bits >> 63 & LARGEST_INT)
 
 
 @leaf
 def between(low, high, step):
-    """Return a number between, unless the type of the values has none.
+    """Return a number between two others.
 
-    The mean is near what is sought if the values are spread as logits are; that of
-    the places in the order of doubles bounds the steps for any values.
+    At first it is their mean, which soon leads to the level if the values are spread
+    as logits are. After a few steps every other number halves how many doubles there
+    are between, which bounds the steps for any values.
     """
     if step >= PLAIN_STEPS and step % 2:
         below = order(np.float64(low).view(np.int64))
@@ -250,13 +160,13 @@ def between(low, high, step):
 
 @part
 def smallest(values, least, most):
-    """Return the smallest value from `least` on, or `most`."""
+    """Return the smallest value at or above `least`, or `most` if it is smaller."""
     lanes = np.full(LANES, most)
     whole = values.size - values.size % GROUP
     for start in range(0, whole, GROUP):
         for j in range(LANES):
             low = lanes[j]
-            for r in range(DEPTH):
+            for r in range(GROUP_VECTORS):
                 x = values[start + r * LANES + j]
                 x = x if x >= least else most
                 low = x if x < low else low
@@ -272,17 +182,17 @@ def smallest(values, least, most):
 
 @jit
 def find_level(values, k, most, least, high):
-    """Return a level that k to `most` values reach; `high` is the largest of them.
+    """Return a level that at least k values reach, and at most `most` if possible.
 
-    The k-th largest value if ties allow no such level; and `least`, which may be
-    more than `most` values reach, if it is k values that don't.
+    The level is `least` if fewer than k values reach that, and the k-th largest
+    value if ties leave nothing between k and `most`. The largest value is `high`.
     """
     n = count_reaching(values, least)
     if n < k:
         return least
     if count_reaching(values, high) >= k:
         return high
-    level = np.full(1, smallest(values, least, high))  # rounds to the values' type
+    level = np.full(1, smallest(values, least, high))  # of the type of the values
     low = np.float64(level[0])
     high = np.float64(high)
     step = np.int64(0)
@@ -296,38 +206,38 @@ def find_level(values, k, most, least, high):
             else:
                 high = np.float64(level[0])
         elif step % 2 == 0:
-            break  # as not even the mean lies between
+            break  # no value of this type lies between
         step += 1
     level[0] = low
     return level[0]
 
 
-# A row is a tuple: its values, the bins' maxima, those of the bins of these, the
-# smallest value that may be kept, the largest there is, the scale of the exponents,
-# and whether the values are terms already.
+# A row is a tuple: its values, their maxima, the maxima of these, the lowest value
+# that isn't masked, the largest value, the scale of a logit in its term's exponent,
+# and whether the values are probabilities, which are terms already.
 
 
 @part
-def new_row(values, maxima, least, scale, is_term):
-    coarse = bin_maxima(maxima)[1]
+def new_row(values, maxima, lowest, scale, probs):
+    coarse = scan(maxima)[1]
     top = coarse[0]
-    for x in bin_maxima(coarse)[1]:
+    for x in scan(coarse)[1]:
         top = x if x > top else top
-    rounded = np.full(1, top)
-    rounded[0] = least
-    return values, maxima, coarse, rounded[0], top, scale, is_term
+    rounded = np.full(1, top)  # of the type of the values
+    rounded[0] = lowest
+    return values, maxima, coarse, rounded[0], top, scale, probs
 
 
 @jit
-def find_best(row, k):
-    """Return the ids of the k best values, ascending."""
-    values, maxima, coarse, least, top, _, _ = row
-    level = least
+def take_top(row, k):
+    """Return the ids of the k largest values, ascending; ties go to the lower id."""
+    values, maxima, coarse, lowest, top, _, _ = row
+    level = lowest
     if 2 * k <= coarse.size:
-        level = find_level(coarse, k, k + k // 8, least, top)
-    if level == least and k <= maxima.size:
-        level = find_level(maxima, k, k + k // 8, least, top)
-    ids = collect(values, maxima, level)
+        level = find_level(coarse, k, k + k // 8, lowest, top)
+    if level == lowest and k <= maxima.size:
+        level = find_level(maxima, k, k + k // 8, lowest, top)
+    ids = take_from(values, maxima, level)
     if ids.size <= k:
         return ids
     candidates = np.empty(ids.size, values.dtype)

@@ -6,12 +6,11 @@ import numpy as np
 
 from sqs_codec._backend.numba.heap import ahead, heap_offer, heap_sort
 from sqs_codec._backend.numba.jit import jit, leaf, part
-from sqs_codec._backend.numba.rows import (
+from sqs_codec._backend.numba.rows import take_from, take_top
+from sqs_codec._backend.numba.softmax import (
     LANES,
     MIN_EXPONENT_F32,
-    collect,
     exp2_f32,
-    find_best,
     fold_lanes,
 )
 
@@ -24,66 +23,66 @@ NUCLEUS_GROWTH = 8
 
 @leaf
 def term_of(row, id_):
-    values, _, _, _, top, scale, is_term = row
-    if is_term:
+    """Return a token's probability up to a factor that is the same for all."""
+    values, _, _, _, top, scale, probs = row
+    if probs:
         return np.float64(values[id_])
     return np.float64(exp2_f32(np.float32(values[id_] - top) * scale))
 
 
 @leaf
 def largest_term(row):
-    _, _, _, _, top, _, is_term = row
-    return np.float64(top) if is_term else 1.0
+    _, _, _, _, top, _, probs = row
+    return np.float64(top) if probs else 1.0
 
 
-# By how much less than a level's logarithm an exponent may be whose term reaches
-# it: a term is within 2^-20 of the power it stands for, and an exponent, of 100 at
-# most, the result of two roundings.
+# A term is within 2^-20 of 2^exponent, and the exponent, which is 100 at most, was
+# rounded twice. So the exponent of a term that reaches a level is less than this
+# below the level's logarithm.
 EXPONENT_SLACK = 2.0**-10
-# By how much a value may be off that is found from an exponent: relatively, and
-# for what is subnormal as a float.
+# A value that is computed from an exponent may be wrong by so much: relatively, and
+# where floats are subnormal.
 VALUE_SLACK = 2.0**-22
 VALUE_SLACK_TINY = 2.0**-147
 
 
 @part
-def least_exponent(level):
-    """Return what the exponents of terms that reach a level in (0, 1] exceed."""
-    bits = np.float64(level).view(np.int64)
-    # A bound from below, as log2(1 + f) >= f for f in [0, 1].
-    log = (bits >> 52) - 1023 + (bits & (1 << 52) - 1) / 2.0**52
-    return log - EXPONENT_SLACK
+def low_log2(x):
+    """Return what is at most log2(x), and less than 0.09 below, for 0 < x <= 1.
+
+    Between powers of two the logarithm is above its chords.
+    """
+    bits = np.float64(x).view(np.int64)
+    return (bits >> 52) - 1023 + (bits & (1 << 52) - 1) / 2.0**52
 
 
 @part
-def value_of_level(row, level):
-    """Return a value that everything reaches whose term reaches a level above 0."""
-    _, _, _, least, top, scale, is_term = row
-    bound = np.full(1, top)  # rounds to the values' type
-    if is_term:
-        bound[0] = max(level, np.float64(least))
+def value_bound(row, level):
+    """Return a value below which no term reaches a level, at most the maximum."""
+    _, _, _, lowest, top, scale, probs = row
+    bound = np.full(1, top)  # of the type of the values
+    if probs:
+        bound[0] = max(level, np.float64(lowest))
     elif level <= 1:
-        exponent = max(
-            least_exponent(max(level, 2.0**-101)), MIN_EXPONENT_F32 - EXPONENT_SLACK
-        )
-        value = top + exponent / np.float64(scale)
+        log = max(low_log2(max(level, 2.0**-101)), np.float64(MIN_EXPONENT_F32))
+        value = top + (log - EXPONENT_SLACK) / np.float64(scale)
         value -= abs(value) * VALUE_SLACK + VALUE_SLACK_TINY
-        bound[0] = max(value, np.float64(least))
+        bound[0] = max(value, np.float64(lowest))
     return min(bound[0], top)
 
 
 @part
 def keep_level(row, level):
+    """Keep the terms at or above a level, and in any case the first maximum."""
     values, maxima, _, _, top, _, _ = row
-    ids = collect(values, maxima, value_of_level(row, level))
+    ids = take_from(values, maxima, value_bound(row, level))
     found = 0
-    argmax = -1
+    found_max = False
     for id_ in ids:
         term = term_of(row, id_)
-        first = argmax < 0 and values[id_] == top
-        if first:
-            argmax = id_
-        if first or (term >= level and term > 0):
+        first_max = values[id_] == top and not found_max
+        found_max |= first_max
+        if first_max or (term >= level and term > 0):
             ids[found] = id_
             found += 1
     return ids[:found]
@@ -91,6 +90,7 @@ def keep_level(row, level):
 
 @part
 def keep_through(row, ids, key, last):
+    """Keep the ids up to `last`, of value `key`, in descending order of values."""
     found = 0
     for id_ in ids:
         if not ahead(key, last, np.float64(row[0][id_]), id_):
@@ -101,10 +101,11 @@ def keep_through(row, ids, key, last):
 
 @part
 def keep_top_p(row, total, p):
+    """Keep the fewest tokens whose terms sum to p of the total."""
     values = row[0]
     capacity = FIRST_NUCLEUS
     while True:
-        best = find_best(row, min(capacity, values.size))
+        best = take_top(row, min(capacity, values.size))
         n = best.size
         keys = np.empty(n)
         ids = np.empty(n, np.int64)
@@ -125,20 +126,21 @@ def keep_top_p(row, total, p):
 def sparsify(row, total, kind, value):
     """Return the ids kept, ascending."""
     if kind == TOP_K:
-        return find_best(row, np.int64(min(value, np.float64(row[0].size))))
+        return take_top(row, np.int64(min(value, np.float64(row[0].size))))
     if kind == TOP_P and value < 1:
         return keep_top_p(row, total, value)
     if kind == THRESHOLD:
         level = value * total
     elif kind == TOP_P:
-        level = 0.0
+        level = 0.0  # keeps all
     else:
         level = value * largest_term(row)
     return keep_level(row, level)
 
 
 @jit
-def find_dropped(row, total, kept):
+def dropped_mass(row, total, kept):
+    """Return the probability of the tokens that aren't kept."""
     lanes = np.zeros(LANES)
     for id_ in kept:
         lanes[id_ % LANES] += term_of(row, id_)

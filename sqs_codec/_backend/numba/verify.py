@@ -1,15 +1,15 @@
-"""What the cloud does with a round, in Numba.
+"""Which of a round's tokens are accepted, and what follows, as in ``csrc/verify.c``.
 
-The functions do what ``csrc/verify.c`` does; the reasons are there.
+The rows of a target are summed by blocks. A token is drawn by walking over the sums
+of the blocks, and then over the values of one block.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from sqs_codec._backend.numba.ids import count_below
 from sqs_codec._backend.numba.jit import entry, leaf
-from sqs_codec._backend.numba.rows import (
+from sqs_codec._backend.numba.softmax import (
     LANES,
     add_striped,
     fold_lanes,
@@ -28,6 +28,7 @@ BLOCK = 256
 
 @leaf
 def block_sum(values, lanes):
+    """Return the sum of values, by lanes, for which there is room."""
     lanes[:] = 0
     add_striped(values, lanes)
     return fold_lanes(lanes)
@@ -35,7 +36,7 @@ def block_sum(values, lanes):
 
 @leaf
 def count_negative(values):
-    n = np.int32(0)  # for as many lanes as floats have
+    n = np.int32(0)  # as wide as a float, for as many lanes
     for i in range(values.size):
         n = np.int32(n + np.int32(values[i] < 0))
     return np.int64(n)
@@ -51,12 +52,12 @@ def all_finite(values):
 
 @entry
 def check_row(values, sums):
-    """Set the sums of the blocks; return a status and the total."""
+    """Return a status and the total of a row; set the sums of its blocks."""
     lanes = np.zeros(LANES)
     negative = 0
-    for i in range(sums.size):
-        block = values[i * BLOCK : (i + 1) * BLOCK]
-        sums[i] = block_sum(block, lanes)
+    for b in range(sums.size):
+        block = values[b * BLOCK : (b + 1) * BLOCK]
+        sums[b] = block_sum(block, lanes)
         negative += count_negative(block)
     total = striped_sum(sums)
     if not np.isfinite(total) and not all_finite(values):
@@ -66,50 +67,67 @@ def check_row(values, sums):
     return OK if abs(total - 1) <= SUM_TOLERANCE else SUM, total
 
 
+@leaf
+def accept(draw, count, resolution, p, total):
+    """Return whether a token is accepted: with probability min(1, p / q).
+
+    Here q is count / resolution, and the target's p is p / total.
+    """
+    return draw * count * total < p * resolution
+
+
 @entry
 def count_accepted(totals, probs, counts, survivors, positions, draws):
+    """Return how many tokens are accepted before the first rejection.
+
+    `probs` are the target's values for the drafted tokens, `totals` the sums of its
+    rows.
+    """
     start = 0
     for i in range(survivors.size):
         end = start + np.int64(survivors[i])
         resolution = 0
         for j in range(start, end):
-            resolution += np.int64(counts[j])
-        count = np.int64(counts[start + np.int64(positions[i])])
-        if not draws[i] * count * totals[i] < probs[i] * resolution:
+            resolution += counts[j]
+        count = counts[start + np.int64(positions[i])]
+        if not accept(draws[i], count, resolution, probs[i], totals[i]):
             return i
         start = end
     return survivors.size
 
 
-# A residual is a tuple: the values of a row, their total, and a distribution's ids
-# and probabilities, which are taken off.
+@leaf
+def residual(p, q):
+    """Return the unnormalised probability of a token after a rejection."""
+    return max(p - q, 0.0)
 
 
 @leaf
-def fill_weights(residual, start, block):
-    """Set the weights of the block that starts there; return where it ends."""
-    values, total, ids, probs = residual
+def fill_residuals(values, ids, probs, at, start, block):
+    """Set the residuals of the block of a row that starts there; return its end.
+
+    `probs` are q, scaled as the row is; `at` is the place in the support of the
+    first id from `start` on.
+    """
     end = min(start + BLOCK, values.size)
     for i in range(start, end):
         block[i - start] = values[i]
-    j = count_below(ids, start)
-    while j < ids.size and ids[j] < end:
-        weight = np.float64(values[ids[j]]) - probs[j] * total
-        block[ids[j] - start] = weight if weight > 0 else 0.0
-        j += 1
+    while at < ids.size and ids[at] < end:
+        block[ids[at] - start] = residual(np.float64(values[ids[at]]), probs[at])
+        at += 1
     return end
 
 
 @leaf
-def correct_sums(residual, block, lanes, sums):
-    """Make the sums of the blocks that hold a token of the support those of weights."""
-    ids = residual[2]
+def sum_residuals(values, ids, probs, block, lanes, sums):
+    """Sum the blocks that hold tokens of the support by their residuals."""
     last = -1
-    for id_ in ids:
-        b = id_ // BLOCK
+    for at in range(ids.size):
+        b = ids[at] // BLOCK
         if b != last:
-            end = fill_weights(residual, b * BLOCK, block)
-            sums[b] = block_sum(block[: end - b * BLOCK], lanes)
+            start = b * BLOCK
+            end = fill_residuals(values, ids, probs, at, start, block)
+            sums[b] = block_sum(block[: end - start], lanes)
             last = b
 
 
@@ -122,36 +140,44 @@ def sum_in_order(sums):
 
 
 @leaf
-def find_place(weights, n, running, x):
-    """Return the place where the running sum exceeds x, and the sum before it.
+def find_drawn(weights, n, before, goal):
+    """Return the first of n places at which the running sum exceeds the goal.
 
-    The last place with a weight if it never does.
+    The running sum starts at `before`; what it is before that place is returned as
+    well. Where rounding keeps it below the goal, it's the last place of any weight.
     """
     found = 0
-    before = running
+    below = before
     for i in range(n):
         if weights[i] > 0:
             found = i
-            before = running
-        if running + weights[i] > x:
+            below = before
+        before += weights[i]
+        if before > goal:
             break
-        running += weights[i]
-    return found, before
+    return found, below
 
 
 @entry
-def draw(values, sums, total, ids, counts, u):
-    """Return a token drawn from what is left of a row; `sums` are used up."""
+def draw_token(values, sums, total, ids, counts, draw):
+    """Return a token drawn from a row, or from its residual if there is a support.
+
+    `sums` are those of the row's blocks, and are used up.
+    """
     block = np.empty(BLOCK)
-    residual = values, total, ids, counts / counts.sum()
+    probs = counts / counts.sum() * total
     plain = sums.copy()
-    correct_sums(residual, block, np.empty(LANES), sums)
+    sum_residuals(values, ids, probs, block, np.empty(LANES), sums)
     whole = sum_in_order(sums)
-    if whole == 0:
-        residual = values, total, ids[:0], residual[3]
+    if whole == 0:  # p and q all but agree, and p serves as well
+        ids = ids[:0]
         sums = plain
         whole = sum_in_order(sums)
-    b, before = find_place(sums, sums.size, 0.0, u * whole)
-    end = fill_weights(residual, b * BLOCK, block)
-    place, _ = find_place(block, end - b * BLOCK, before, u * whole)
-    return b * BLOCK + place
+    goal = draw * whole
+    b, below = find_drawn(sums, sums.size, 0.0, goal)
+    start = b * BLOCK
+    at = 0
+    while at < ids.size and ids[at] < start:
+        at += 1
+    end = fill_residuals(values, ids, probs, at, start, block)
+    return start + find_drawn(block, end - start, below, goal)[0]
