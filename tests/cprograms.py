@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import platform
 import re
@@ -100,39 +99,41 @@ def _vectors() -> Iterator[list[Any]]:
     for case in _load("shapes"):
         yield from _packets(case, *_shape(**case))
     for case in _load("rounds"):
-        codec, length = _codec(case, case["coding"]), case["length"]
-        drafted = length, range(length), case["tokens"]
-        yield ["round", codec, 0, 32, 0, drafted, "." + case["packet"]]
+        drafted = _round(case["distributions"], case["tokens"])
+        for coding, packet in case["packets"].items():
+            yield ["round", _codec(case, coding), 0, drafted, "." + packet]
     for case in _load("streams"):
-        model = _codec(case, "entropy"), case["slope"], case["k"]
+        codec = _codec(case, "entropy")
         for sent in case["packets"]:
-            drafted = len(sent["tokens"]), sent["seeds"], sent["tokens"]
+            drafts = [case["distributions"][i] for i in sent["distributions"]]
             head, packet = sent["packet"][:2], "." + sent["packet"][2:]
-            yield ["round", model, 1 if head == "00" else 2, drafted, packet]
+            drafted = _round(drafts, sent["tokens"])
+            yield ["round", codec, 1 if head == "00" else 2, drafted, packet]
     for case in _load("tokens"):
-        codec, ids = _codec(case, case["coding"]), case["tokens"]
-        drafted = len(ids), ids, case["counts"]
-        yield ["tokens", codec, drafted, "." + case["packet"]]
+        drafted = len(case["tokens"]), case["tokens"], case["counts"]
+        for coding, packet in case["packets"].items():
+            yield ["tokens", _codec(case, coding), drafted, "." + packet]
     for case in _load("malformed"):
         codec, kind = _codec(case, case["coding"]), KINDS.index(case["kind"])
         status = int(Status[case["rule"]])
         yield ["malformed", codec, kind, status, "." + case["packet"]]
     for case in _load("verify"):
-        drafts = case["distributions"]
         yield [
-            *("verify", case["vocab_size"], len(drafts)),
-            [(len(q["token_ids"]), q["token_ids"], q["counts"]) for q in drafts],
-            *(case["tokens"], case["target"], case["draws"]),
-            *(case["accepted"], case["token"]),
+            *("verify", case["vocab_size"]),
+            _round(case["distributions"], case["tokens"]),
+            *(case["target"], case["draws"], case["accepted"], case["token"]),
         ]
+
+
+def _round(drafts: list[Any], tokens: list[int]) -> list[Any]:
+    listed = [(len(q["token_ids"]), q["token_ids"], q["counts"]) for q in drafts]
+    return [len(drafts), listed, tokens]
 
 
 def _shape(
     seed: int, vocab_size: int, resolution: int, k: int, last_ids: bool, **_: Any
 ) -> tuple[list[int], list[int]]:
-    cuts = make_vectors.formula_set(k - 1, resolution - 1, seed)
-    ends = [0, *(cut + 1 for cut in cuts), resolution]
-    counts = [end - start for start, end in itertools.pairwise(ends)]
+    counts = make_vectors.formula_counts(k, resolution, seed)
     if last_ids:
         return [*range(vocab_size - k, vocab_size)], counts
     return make_vectors.formula_set(k, vocab_size, seed), counts

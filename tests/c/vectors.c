@@ -12,16 +12,15 @@
  *              KEEP_KIND KEEP_VALUE TEMPERATURE DROPPED_MASS
  *              SURVIVORS IDS COUNTS
  *   packet     VOCAB_SIZE RESOLUTION CODING SURVIVORS IDS COUNTS PACKET
- *   round      VOCAB_SIZE RESOLUTION CODING SLOPE TOP_K MEMORY
- *              LENGTH SEEDS TOKENS PACKET
+ *   round      VOCAB_SIZE RESOLUTION CODING MEMORY ROUND PACKET
  *   tokens     VOCAB_SIZE RESOLUTION CODING
  *              LENGTH TOKENS COUNTS PACKET
  *   malformed  VOCAB_SIZE RESOLUTION CODING KIND STATUS PACKET
- *   verify     VOCAB_SIZE LENGTH, for each distribution SURVIVORS IDS COUNTS,
- *              TOKENS, LENGTH + 1 rows TARGET, LENGTH + 1 DRAWS,
+ *   verify     VOCAB_SIZE ROUND, LENGTH + 1 rows TARGET, LENGTH + 1 DRAWS,
  *              ACCEPTED TOKEN
  *
- * where MEMORY is 0 for a round that stands alone, 1 for one that begins a
+ * where ROUND is LENGTH, SURVIVORS IDS COUNTS of each distribution, TOKENS.
+ * MEMORY is 0 for a round that stands alone, 1 for one that begins a
  * stream and 2 for one that goes on with it, and KIND is attack.h's.
  */
 #include <ctype.h>
@@ -250,24 +249,32 @@ static void read_positions(sqs_round *r)
     }
 }
 
+/* Reads distributions one after the other, and the tokens drawn from them. */
+static void read_round(content *c, uint32_t n)
+{
+    sqs_round *r = &c->round;
+    uint32_t length = read_integer(), used = 0;
+    check(length <= SQS_MAX_ROUND, "not a round");
+    make_room(c, (size_t)length * n);
+    for (r->length = 0; r->length < length; r->length++) {
+        uint32_t k = r->survivors[r->length] = read_integer();
+        check(k <= n, "not a distribution");
+        read_all(r->token_ids + used, k);
+        read_all(r->counts + used, k);
+        used += k;
+    }
+    read_positions(r);
+}
+
 static void check_round(void)
 {
-    static content made;
+    static content golden;
     sqs_codec codec = read_codec();
-    uint32_t slope = read_integer();
-    rule by = {{SQS_TOP_K, 0}, 1};
-    by.keep.value = read_number();
     enum { ALONE, FIRST, NEXT } memory = read_integer();
-    uint32_t length = read_integer();
-    check(length <= SQS_MAX_ROUND, "not a round");
-    make_room(&made, length * (size_t)by.keep.value);
-    made.round.length = 0;
-    for (uint32_t i = 0; i < length; i++)
-        quantize_formula(&codec, read_integer(), slope, &by, &made);
-    read_positions(&made.round);
+    read_round(&golden, codec.vocab_size);
     if (memory == FIRST)
         edge = cloud = (sqs_memory){.size = 0};
-    check_packet(&codec, memory == ALONE ? ROUND : STREAM, &made);
+    check_packet(&codec, memory == ALONE ? ROUND : STREAM, &golden);
 }
 
 static void check_tokens(void)
@@ -314,19 +321,10 @@ static void check_verify(void)
     static content made;
     static block rows, numbers, room;
     sqs_codec codec = {.resolution = 1, .coding = SQS_BITPACK};
-    sqs_round *r = &made.round;
+    const sqs_round *r = &made.round;
     uint32_t n = codec.vocab_size = read_integer();
-    uint32_t length = read_integer(), used = 0;
-    check(length <= SQS_MAX_ROUND, "not a round");
-    make_room(&made, (size_t)length * n);
-    for (r->length = 0; r->length < length; r->length++) {
-        uint32_t k = r->survivors[r->length] = read_integer();
-        check(k <= n, "not a distribution");
-        read_all(r->token_ids + used, k);
-        read_all(r->counts + used, k);
-        used += k;
-    }
-    read_positions(r);
+    read_round(&made, n);
+    uint32_t length = r->length;
     size_t values = ((size_t)length + 1) * n;
     sqs_rows target = {read_values(&rows, values), SQS_F64, length + 1, n};
     const double *draws = read_values(&numbers, length + 1);
