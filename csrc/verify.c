@@ -1,10 +1,16 @@
 /*
- * verify.c - which of a round's tokens stand, and which one follows.
+ * verify.c - which of a round's tokens are accepted, and which one follows.
  *
- * Every target row is read to be checked and summed: by blocks, whose sums
- * are kept. A token is then drawn by walking over sums of blocks, and over the
- * values of one block alone. A residual differs from its row at the tokens of
- * a support, so only the blocks that hold one are summed anew.
+ * Speculative sampling (arXiv 2211.17192): a token x drawn from q is accepted
+ * with probability min(1, p(x) / q(x)); after the first rejection the next token
+ * is drawn from the residual max(0, p - q), normalised. p is a row of the
+ * target, divided by its sum, and q(x) = b / l.
+ *
+ * Every target row is read once, to be checked and summed by blocks of
+ * SQS_BLOCK values. A token is then drawn by walking over the sums of blocks,
+ * and over the values of one block alone. The residual differs from its row
+ * only at the tokens of the support, so only the blocks that hold one of them
+ * are summed again.
  */
 #include <math.h>
 #include <stdbool.h>
@@ -12,23 +18,32 @@
 #include "rows/kernels.h"
 #include "rows/softmax.h"
 
-/* The distribution of a drafted token. */
+/* The distribution q of a drafted token; with n = 0, one that is 0 everywhere,
+ * whose residual is the row itself. */
 typedef struct draft {
-    const uint32_t *ids;
+    const uint32_t *ids; /* ascending */
     const uint32_t *counts;
     uint32_t n;
-    double resolution;
+    double resolution; /* the sum of the counts */
 } draft;
 
-/* A target row, its values by index, and the sums of its blocks. */
+/* A target row, and the sums of its blocks. */
 typedef struct target_row {
     const sqs_kernels *kernels;
-    const float *f32;  /* one of these two, */
-    const double *f64; /* the other is null */
+    const float *f32;  /* the values, if they are floats, otherwise null */
+    const double *f64; /* the values, if they are doubles, otherwise null */
     uint32_t n;
     double *sums;
     double total;
 } target_row;
+
+/* All target rows, and room for their sums. */
+typedef struct target {
+    const sqs_kernels *kernels;
+    const sqs_rows *rows;
+    uint32_t n; /* values of a row */
+    double *sums;
+} target;
 
 static uint32_t blocks(uint32_t n)
 {
@@ -40,17 +55,30 @@ size_t sqs_verify_scratch(const sqs_codec *codec, uint32_t length)
     return ((size_t)length + 1) * blocks(codec->vocab_size) * sizeof(double);
 }
 
+static target_row get_row(const target *t, uint32_t i)
+{
+    target_row row = {.kernels = t->kernels,
+                      .n = t->n,
+                      .sums = t->sums + (size_t)i * blocks(t->n)};
+    if (t->rows->dtype == SQS_F32)
+        row.f32 = (const float *)t->rows->values + i * t->rows->stride;
+    else
+        row.f64 = (const double *)t->rows->values + i * t->rows->stride;
+    return row;
+}
+
 static double value(const target_row *row, uint32_t i)
 {
     return row->f32 ? (double)row->f32[i] : row->f64[i];
 }
 
-/* The first value past the end of a block. */
 static uint32_t block_end(const target_row *row, uint32_t block)
 {
     uint32_t left = row->n - block * SQS_BLOCK;
     return block * SQS_BLOCK + (left < SQS_BLOCK ? left : SQS_BLOCK);
 }
+
+/* Checks. */
 
 static bool all_finite(const target_row *row)
 {
@@ -60,6 +88,7 @@ static bool all_finite(const target_row *row)
     return true;
 }
 
+/* Writes the sums of a row's blocks and their total, and checks them. */
 static sqs_status check_row(target_row *row)
 {
     double least;
@@ -74,15 +103,31 @@ static sqs_status check_row(target_row *row)
     return fabs(row->total - 1) <= SQS_SUM_TOLERANCE ? SQS_OK : SQS_SUM;
 }
 
-static bool stands(const target_row *row, const draft *q, uint32_t position,
-                   double draw)
+/* Checks the rows of a round of so many tokens; *done becomes how many rows
+ * there are, or the number of the one to blame. */
+static sqs_status check_rows(const target *t, uint32_t length, uint32_t *done)
+{
+    for (*done = 0; *done <= length; ++*done) {
+        target_row row = get_row(t, *done);
+        sqs_status status = check_row(&row);
+        if (status != SQS_OK)
+            return status;
+    }
+    return SQS_OK;
+}
+
+/* Draws. */
+
+/* Whether the token at a position of q is accepted: draw < p(x) / q(x). */
+static bool accepts(const target_row *row, const draft *q, uint32_t position,
+                    double draw)
 {
     double p = value(row, q->ids[position]);
     return draw * q->counts[position] * row->total < p * q->resolution;
 }
 
-/* What is left for a token of the row, when `at` is the place of the first in
- * the support that isn't below it. */
+/* The unnormalised residual at token i. `at` is the place in the support of the
+ * first token that is i or above. */
 static double residual(const target_row *row, const draft *q, uint32_t at,
                        uint32_t i)
 {
@@ -93,7 +138,8 @@ static double residual(const target_row *row, const draft *q, uint32_t at,
     return rest > 0 ? rest : 0;
 }
 
-/* Sums the blocks that hold tokens of the support by what is left of them. */
+/* Replaces the sums of those blocks that hold tokens of the support by sums of
+ * the residual. */
 static void sum_residuals(target_row *row, const draft *q)
 {
     for (uint32_t at = 0; at < q->n;) {
@@ -107,7 +153,8 @@ static void sum_residuals(target_row *row, const draft *q)
     }
 }
 
-/* In the order in which draw_token passes them. */
+/* The sum over blocks, in the order in which find_block passes them: so a draw
+ * below 1 never goes past the end. */
 static double sum_of_blocks(const target_row *row)
 {
     double sum = 0;
@@ -116,45 +163,57 @@ static double sum_of_blocks(const target_row *row)
     return sum;
 }
 
-/* Draws a token in proportion to what is left for each, of which row->sums are
- * the sums, and `sum` is theirs. */
-static uint32_t draw_token(const target_row *row, const draft *q, double sum,
-                           double draw)
+/* The last block of a sum above 0 before which `goal` or less lies, and what
+ * lies before it. */
+static uint32_t find_block(const target_row *row, double goal, double *before)
 {
-    double past = 0, before = 0, goal = draw * sum;
-    uint32_t block = 0, token = 0;
+    double past = 0;
+    uint32_t block = 0;
+    *before = 0;
     for (uint32_t i = 0; i < blocks(row->n) && past <= goal; i++) {
         if (row->sums[i] > 0) {
             block = i;
-            before = past;
+            *before = past;
         }
         past += row->sums[i];
     }
-    uint32_t at = 0, from = block * SQS_BLOCK, end = block_end(row, block);
+    return block;
+}
+
+/* Draws a token in proportion to the residual, whose sums by blocks are
+ * row->sums, and `sum` in all: the last token with a residual above 0 before
+ * which draw * sum or less lies. */
+static uint32_t draw_token(const target_row *row, const draft *q, double sum,
+                           double draw)
+{
+    double past, goal = draw * sum;
+    uint32_t block = find_block(row, goal, &past), token = 0, at = 0;
+    uint32_t from = block * SQS_BLOCK, end = block_end(row, block);
     while (at < q->n && q->ids[at] < from)
         at++;
-    for (uint32_t i = from; i < end && before <= goal; i++) {
+    for (uint32_t i = from; i < end && past <= goal; i++) {
         double weight = residual(row, q, at, i);
         if (weight > 0)
             token = i;
-        before += weight;
+        past += weight;
         at += at < q->n && q->ids[at] == i;
     }
     return token;
 }
 
-/* Draws the token after a rejected one. A rejection means that q exceeds p
- * somewhere, and so falls short of it elsewhere, but by less than rounding
- * shows if the two all but agree; p itself then serves as well. */
+static const draft nothing = {.n = 0};
+
+/* Draws the token after a rejected one. A rejection means that q exceeds p at
+ * one token, so p exceeds q at another. If p and q are nearly the same, though,
+ * rounding may hide that, and the residual be 0 everywhere: then draw from p. */
 static uint32_t draw_residual(target_row *row, const draft *q, double draw)
 {
     sum_residuals(row, q);
     double sum = sum_of_blocks(row);
     if (sum > 0)
         return draw_token(row, q, sum, draw);
-    const draft none = {.n = 0};
-    check_row(row);
-    return draw_token(row, &none, sum_of_blocks(row), draw);
+    check_row(row); /* writes the sums of p again */
+    return draw_token(row, &nothing, sum_of_blocks(row), draw);
 }
 
 static uint32_t sum_counts(const uint32_t *counts, uint32_t n)
@@ -165,65 +224,41 @@ static uint32_t sum_counts(const uint32_t *counts, uint32_t n)
     return sum;
 }
 
-static target_row make_target(const sqs_kernels *kernels, uint32_t n,
-                              const sqs_rows *target, double *sums, uint32_t i)
-{
-    target_row row = {.kernels = kernels,
-                      .n = n,
-                      .sums = sums + (size_t)i * blocks(n)};
-    if (target->dtype == SQS_F32)
-        row.f32 = (const float *)target->values + i * target->stride;
-    else
-        row.f64 = (const double *)target->values + i * target->stride;
-    return row;
-}
-
-/* Checks and sums the target rows; *done becomes how many there are, or the
- * number of the bad one. */
-static sqs_status check_target(const sqs_kernels *kernels, uint32_t n,
-                               const sqs_rows *target, uint32_t length,
-                               double *sums, uint32_t *done)
-{
-    for (*done = 0; *done <= length; ++*done) {
-        target_row row = make_target(kernels, n, target, sums, *done);
-        sqs_status status = check_row(&row);
-        if (status != SQS_OK)
-            return status;
-    }
-    return SQS_OK;
-}
-
-sqs_status sqs_verify(const sqs_codec *codec, const sqs_round *round,
-                      const sqs_rows *target, const double *draws,
-                      void *scratch, sqs_verdict *verdict)
+/* Accepts tokens up to the first that is rejected, and draws the next one. */
+static void judge(const target *t, const sqs_round *round, const double *draws,
+                  sqs_verdict *verdict)
 {
     const uint32_t *ids = round->token_ids, *counts = round->counts;
-    uint32_t n = codec->vocab_size, length = round->length;
-    verdict->done = 0;
-    if (target->dtype != SQS_F32 && target->dtype != SQS_F64)
-        return SQS_BAD_DTYPE;
-    const sqs_kernels *kernels = sqs_find_kernels(codec->isa, target->dtype);
-    sqs_status status = check_target(kernels, n, target, length, scratch,
-                                     &verdict->done);
-    if (status != SQS_OK)
-        return status;
-    for (uint32_t i = 0; i < length; i++) {
+    for (uint32_t i = 0; i < round->length; i++) {
         uint32_t k = round->survivors[i];
-        target_row row = make_target(kernels, n, target, scratch, i);
+        target_row row = get_row(t, i);
         row.total = sqs_sum(row.sums, blocks(row.n));
         draft q = {ids, counts, k, sum_counts(counts, k)};
-        if (!stands(&row, &q, round->positions[i], draws[i])) {
+        if (!accepts(&row, &q, round->positions[i], draws[i])) {
             verdict->accepted = i;
             verdict->token = draw_residual(&row, &q, draws[i + 1]);
-            return SQS_OK;
+            return;
         }
         ids += k;
         counts += k;
     }
-    const draft none = {.n = 0};
-    target_row last = make_target(kernels, n, target, scratch, length);
-    verdict->accepted = length;
-    verdict->token =
-        draw_token(&last, &none, sum_of_blocks(&last), draws[length]);
-    return SQS_OK;
+    target_row last = get_row(t, round->length);
+    verdict->accepted = round->length;
+    verdict->token = draw_token(&last, &nothing, sum_of_blocks(&last),
+                                draws[round->length]);
+}
+
+sqs_status sqs_verify(const sqs_codec *codec, const sqs_round *round,
+                      const sqs_rows *target_rows, const double *draws,
+                      void *scratch, sqs_verdict *verdict)
+{
+    verdict->done = 0;
+    if (target_rows->dtype != SQS_F32 && target_rows->dtype != SQS_F64)
+        return SQS_BAD_DTYPE;
+    target t = {sqs_find_kernels(codec->isa, target_rows->dtype), target_rows,
+                codec->vocab_size, scratch};
+    sqs_status status = check_rows(&t, round->length, &verdict->done);
+    if (status == SQS_OK)
+        judge(&t, round, draws, verdict);
+    return status;
 }

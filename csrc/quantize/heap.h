@@ -1,10 +1,8 @@
 /*
- * heap.h - the n best of a stream, in time n log n at worst.
+ * heap.h - the few first of many items, the largest key first, ties by lower id.
  *
- * Everything in the codec that is "the largest few" is asked of this one
- * order: the larger key first, and of equal keys the lower id. A heap keeps
- * the best seen so far with the worst of them at its root, where the next
- * candidate must beat it.
+ * The heap holds the first of those that were offered so far, the last of them
+ * at its root: a new item must come before that one, or it is left out.
  */
 #ifndef SQS_HEAP_H
 #define SQS_HEAP_H
@@ -17,6 +15,7 @@ typedef struct sqs_ranked {
     uint32_t id;
 } sqs_ranked;
 
+/* Whether a comes before b. */
 static inline bool sqs_ahead(sqs_ranked a, sqs_ranked b)
 {
     return a.key > b.key || (a.key == b.key && a.id < b.id);
@@ -58,14 +57,14 @@ static inline void sqs_heap_offer(sqs_ranked *heap, uint32_t *n,
     heap[at] = item;
 }
 
-/* Turns a heap into an array, the best first. */
+/* Turns a heap of n items into an array in order. */
 static inline void sqs_heap_sort(sqs_ranked *heap, uint32_t n)
 {
     while (n > 1) {
-        sqs_ranked worst = heap[0];
+        sqs_ranked last = heap[0];
         n--;
         sqs_heap_replace_root(heap, n, heap[n]);
-        heap[n] = worst;
+        heap[n] = last;
     }
 }
 

@@ -9,8 +9,8 @@
 #include "quantize/heap.h"
 
 /*
- * Rounds n weights (up to a common factor) to n counts that sum to resolution,
- * some of them 0. heap has room for n.
+ * Rounds n > 0 weights, which need not be normalised and of which one is above
+ * 0, to n counts that sum to resolution; some may be 0. heap is scratch for n.
  */
 void sqs_lattice(const double *weights, uint32_t n, uint32_t resolution,
                  sqs_ranked *heap, uint32_t *counts);

@@ -5,9 +5,9 @@
 
 #include "quantize/lattice.h"
 
-/* The caller's scratch, cut up, widest elements first to keep all aligned: the
- * heap, the values, what rows/ works in, maxima with room for doubles, ids and
- * counts. */
+/* What sqs_make_quantizer cuts the scratch up into, the widest elements first,
+ * so that all are aligned: a heap, values, what rows/ works in, maxima with room
+ * for doubles, ids and counts. */
 size_t sqs_quantizer_scratch(uint32_t vocab_size)
 {
     return vocab_size * (sizeof(sqs_ranked) + 2 * sizeof(double) +
@@ -55,7 +55,8 @@ static const void *row_values(const sqs_rows *rows, uint32_t i)
     return (const char *)rows->values + i * rows->stride * sizes[rows->dtype];
 }
 
-/* Turns the values of the tokens kept into their weights. */
+/* Turns the values of the tokens kept into weights: those of logits into
+ * exponentials, those of probabilities are weights. */
 static void weigh(const sqs_quantizer *q)
 {
     double max = q->row.scanned.max;
@@ -81,9 +82,11 @@ static void round_kept(const sqs_quantizer *q, sqs_outcome *out)
     out->survivors = n;
 }
 
+/* Temperature 0: the first of the largest values. */
+/* Temperature 0: the first of the largest values. */
 static void keep_one(sqs_quantizer *q, sqs_outcome *out)
 {
-    q->row.kernels->take_top(&q->row.scanned, 1, &q->row.kept);
+    q->row.kernels->select_top(&q->row.scanned, 1, &q->row.kept);
     out->ids[0] = q->row.kept.ids[0];
     out->counts[0] = q->resolution;
     out->survivors = 1;
@@ -98,16 +101,16 @@ sqs_status sqs_quantize_row(sqs_quantizer *q, const sqs_rows *rows, uint32_t i,
     bool greedy = q->temperature == 0;
     row->scanned.values = row_values(rows, i);
     sqs_status status =
-        row->probs ? sqs_row_probs(row)
-                   : sqs_row_logits(row, greedy ? 1 : q->temperature);
+        row->probs ? sqs_scan_probs(row)
+                   : sqs_scan_logits(row, greedy ? 1 : q->temperature);
     if (status != SQS_OK)
         return status;
     if (greedy) {
         keep_one(q, out);
         return SQS_OK;
     }
-    if (out->dropped_mass || sqs_needs_total(q->keep))
-        sqs_row_total(row);
+    if (out->dropped_mass || sqs_needs_normaliser(q->keep))
+        sqs_find_normaliser(row);
     sqs_sparsify(row, q->keep);
     if (out->dropped_mass)
         *out->dropped_mass = sqs_dropped_mass(row);

@@ -7,21 +7,22 @@
 #include "quantize/sparsify.h"
 #include "sqs.h"
 
-/* How the rows of one call are turned, and scratch for one of them. */
+/* How the rows of one call are quantized, and scratch for one of them. */
 typedef struct sqs_quantizer {
     const sqs_keep *keep;
     double temperature;
     uint32_t resolution;
     sqs_row row;
-    double *weights;  /* room for the tokens kept */
-    uint32_t *counts; /* the same, before those of 0 are left out */
+    double *weights;  /* of the tokens kept: their values first, in place */
+    uint32_t *counts; /* of the tokens kept, some of them 0 */
 } sqs_quantizer;
 
 /* Bytes of scratch for rows of so many values, aligned as malloc aligns. */
 size_t sqs_quantizer_scratch(uint32_t vocab_size);
 
-/* The arguments have been checked; `temperature` is of logits. `scratch` is the
- * quantizer's as long as that is used. */
+/* The arguments have been checked; rows of probabilities don't look at the
+ * temperature, which must not be 0 then. The quantizer keeps `keep` and
+ * sqs_quantizer_scratch(codec->vocab_size) bytes of scratch. */
 sqs_quantizer sqs_make_quantizer(const sqs_codec *codec, const sqs_rows *rows,
                                  bool probs, double temperature,
                                  const sqs_keep *keep, void *scratch);
@@ -33,7 +34,8 @@ typedef struct sqs_outcome {
     double *dropped_mass; /* null if it isn't wanted */
 } sqs_outcome;
 
-/* Quantizes row i. */
+/* Quantizes row i of those that the quantizer was made for. Writes `out`, if
+ * SQS_OK is returned. */
 sqs_status sqs_quantize_row(sqs_quantizer *q, const sqs_rows *rows, uint32_t i,
                             sqs_outcome *out);
 

@@ -1,19 +1,20 @@
 /*
  * sparsify.c - which tokens of a row are kept.
  *
- * A rule keeps a prefix of the tokens in descending order of probability,
- * ties going to the lower id. The order is that of the values themselves,
- * compared exactly, so the set that TOP_K keeps involves no arithmetic. The
- * other rules compare terms: single-precision exponentials relative to the
- * row's maximum, and their sum. Beside that, terms are looked at for few tokens
- * only: those from a value on below which no term can be large enough.
+ * A rule keeps a prefix of the tokens in descending order of probability, ties
+ * going to the lower id. Values are compared exactly, as they are in memory, so
+ * the set that SQS_TOP_K keeps involves no arithmetic. The other rules compare
+ * unnormalised probabilities: exponentials in single precision, relative to the
+ * row's maximum. Those are computed for all tokens only if their sum is needed.
+ * Otherwise a bound on the value tells which tokens could pass, and only
+ * theirs are computed.
  */
 #include "quantize/sparsify.h"
 
 #include <math.h>
 
-/* The nucleus of a language model seldom exceeds a few dozen tokens, so look
- * for it among this many first and widen from there. */
+/* The tokens that SQS_TOP_P keeps are seldom more than a few dozen, so look for
+ * them among this many first, and then among eight times as many, ... */
 #define FIRST_NUCLEUS 64u
 #define NUCLEUS_GROWTH 8u
 
@@ -24,10 +25,10 @@ static float exponent_scale(double temperature)
     return scale > FLT_MAX ? FLT_MAX : (float)scale;
 }
 
-/* A token's probability up to a common factor. With float values the
- * difference is what single precision makes of it: 53 bits are at least 2 * 24
- * + 2, so rounding twice is rounding once. */
-static double term(const sqs_row *row, double value)
+/* The unnormalised probability of a token. Where values are floats, their
+ * difference rounded to double and then to float is the difference in single
+ * precision: rounding twice is rounding once, as 53 >= 2 * 24 + 2 bits. */
+static double unnormalised(const sqs_row *row, double value)
 {
     if (row->probs)
         return value;
@@ -35,7 +36,7 @@ static double term(const sqs_row *row, double value)
     return (double)sqs_exp2_f32(below * row->scale);
 }
 
-sqs_status sqs_row_logits(sqs_row *row, double temperature)
+sqs_status sqs_scan_logits(sqs_row *row, double temperature)
 {
     row->scale = exponent_scale(temperature);
     if (!row->kernels->scan(&row->scanned))
@@ -43,30 +44,30 @@ sqs_status sqs_row_logits(sqs_row *row, double temperature)
     return row->scanned.max == -INFINITY ? SQS_ALL_MASKED : SQS_OK;
 }
 
-sqs_status sqs_row_probs(sqs_row *row)
+sqs_status sqs_scan_probs(sqs_row *row)
 {
     if (!row->kernels->scan(&row->scanned))
         return SQS_NOT_FINITE;
     double least;
-    row->total = row->kernels->sum_values(row->scanned.values,
+    row->normaliser = row->kernels->sum_values(row->scanned.values,
                                           row->scanned.n, &least);
     if (least < 0)
         return least == -INFINITY ? SQS_NOT_FINITE : SQS_NEGATIVE;
-    if (!(fabs(row->total - 1) <= SQS_SUM_TOLERANCE))
+    if (!(fabs(row->normaliser - 1) <= SQS_SUM_TOLERANCE))
         return SQS_SUM;
     return SQS_OK;
 }
 
-bool sqs_needs_total(const sqs_keep *keep)
+bool sqs_needs_normaliser(const sqs_keep *keep)
 {
     return keep->kind == SQS_THRESHOLD ||
            (keep->kind == SQS_TOP_P && keep->value < 1);
 }
 
-void sqs_row_total(sqs_row *row)
+void sqs_find_normaliser(sqs_row *row)
 {
     if (!row->probs)
-        row->total = row->kernels->sum_terms(&row->scanned, row->scale);
+        row->normaliser = row->kernels->sum_exp2(&row->scanned, row->scale);
 }
 
 sqs_status sqs_check_keep(const sqs_keep *keep)
@@ -90,19 +91,19 @@ sqs_status sqs_check_keep(const sqs_keep *keep)
     return ok ? SQS_OK : SQS_BAD_KEEP;
 }
 
-static void take_top(sqs_row *row, uint32_t k)
+static void select_top(sqs_row *row, uint32_t k)
 {
-    row->n = row->kernels->take_top(&row->scanned, k, &row->kept);
+    row->n = row->kernels->select_top(&row->scanned, k, &row->kept);
 }
 
 static void keep_top_k(sqs_row *row, double k)
 {
     uint32_t n = row->scanned.n;
-    take_top(row, k < n ? (uint32_t)k : n);
+    select_top(row, k < n ? (uint32_t)k : n);
 }
 
-/* Not above log2(x) and less than 0.09 below it, for 0 < x <= 1 that is not
- * subnormal: between powers of two, log2 is above its chords. */
+/* A lower bound of log2(x), less than 0.09 below it, for 0 < x <= 1 that is not
+ * subnormal: the chord between powers of two, above which the logarithm is. */
 static double low_log2(double x)
 {
     uint64_t bits;
@@ -113,12 +114,13 @@ static double low_log2(double x)
     return exponent + (x - 1);
 }
 
-/* More than the errors of exponents and terms in single precision; the former
- * are up to 100 * 2^-23. */
+/* In the exponent: more than the errors of single precision. The exponent
+ * itself, of up to 100 * 2^23 units of 2^-23, is off by some 100 of them. */
 #define MARGIN 0x1p-10
 
-/* A value below which no term reaches `level`; at most the maximum. It is
- * rounded as values are, which keeps their order. */
+/* A bound such that no token of a lower value has an unnormalised probability
+ * of `level` or more. Not above the maximum, nor below the lowest value that is
+ * not masked. */
 static double value_bound(const sqs_row *row, double level)
 {
     double max = row->scanned.max, bound = level;
@@ -132,32 +134,33 @@ static double value_bound(const sqs_row *row, double level)
     return bound < max ? bound : max;
 }
 
-/* Terms at or above a level; the first maximum is always among them. */
+/* Keeps the tokens of unnormalised probability `level` or more, and the first
+ * of the largest value in any case. */
 static void keep_level(sqs_row *row, double level)
 {
-    const sqs_taken *kept = &row->kept;
-    uint32_t taken = row->kernels->take_from(
+    const sqs_selected *kept = &row->kept;
+    uint32_t selected = row->kernels->select_from(
         &row->scanned, value_bound(row, level), kept);
     bool found_max = false;
     row->n = 0;
-    for (uint32_t i = 0; i < taken; i++) {
+    for (uint32_t i = 0; i < selected; i++) {
         double value = kept->values[i];
-        double its_term = term(row, value);
+        double p = unnormalised(row, value);
         bool first_max = value == row->scanned.max && !found_max;
         found_max |= first_max;
         kept->ids[row->n] = kept->ids[i];
         kept->values[row->n] = value;
-        row->n += first_max || (its_term >= level && its_term > 0);
+        row->n += first_max || (p >= level && p > 0);
     }
 }
 
-/* Drops the tokens taken that come after `last`. */
+/* Drops the selected tokens that come after `last`. */
 static void keep_through(sqs_row *row, sqs_ranked last)
 {
-    const sqs_taken *kept = &row->kept;
-    uint32_t taken = row->n;
+    const sqs_selected *kept = &row->kept;
+    uint32_t selected = row->n;
     row->n = 0;
-    for (uint32_t i = 0; i < taken; i++) {
+    for (uint32_t i = 0; i < selected; i++) {
         sqs_ranked item = {kept->values[i], kept->ids[i]};
         kept->ids[row->n] = item.id;
         kept->values[row->n] = item.key;
@@ -165,7 +168,7 @@ static void keep_through(sqs_row *row, sqs_ranked last)
     }
 }
 
-/* Ranks the tokens taken, the best first. */
+/* Sorts the selected tokens into row->heap, the most probable first. */
 static void rank(sqs_row *row)
 {
     uint32_t n = 0;
@@ -184,12 +187,12 @@ static void keep_top_p(sqs_row *row, double p)
     }
     uint32_t size = row->scanned.n;
     for (uint32_t k = FIRST_NUCLEUS;; k *= NUCLEUS_GROWTH) {
-        take_top(row, k < size ? k : size);
+        select_top(row, k < size ? k : size);
         rank(row);
         double mass = 0;
         for (uint32_t i = 0; i < row->n; i++) {
-            mass += term(row, row->heap[i].key);
-            if (mass >= p * row->total) {
+            mass += unnormalised(row, row->heap[i].key);
+            if (mass >= p * row->normaliser) {
                 keep_through(row, row->heap[i]);
                 return;
             }
@@ -206,13 +209,13 @@ void sqs_sparsify(sqs_row *row, const sqs_keep *keep)
         keep_top_k(row, keep->value);
         break;
     case SQS_THRESHOLD:
-        keep_level(row, keep->value * row->total);
+        keep_level(row, keep->value * row->normaliser);
         break;
     case SQS_TOP_P:
         keep_top_p(row, keep->value);
         break;
     case SQS_MIN_P:
-        keep_level(row, keep->value * term(row, row->scanned.max));
+        keep_level(row, keep->value * unnormalised(row, row->scanned.max));
         break;
     }
 }
@@ -222,7 +225,7 @@ double sqs_dropped_mass(const sqs_row *row)
     double lanes[SQS_LANES] = {0};
     for (uint32_t i = 0; i < row->n; i++)
         lanes[row->kept.ids[i] % SQS_LANES] +=
-            term(row, row->kept.values[i]);
-    double dropped = row->total - sqs_fold_lanes(lanes);
-    return dropped > 0 ? dropped / row->total : 0.0;
+            unnormalised(row, row->kept.values[i]);
+    double dropped = row->normaliser - sqs_fold_lanes(lanes);
+    return dropped > 0 ? dropped / row->normaliser : 0.0;
 }

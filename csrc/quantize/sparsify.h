@@ -1,5 +1,9 @@
 /*
- * sparsify.h - rows to the tokens kept.
+ * sparsify.h - a row to the tokens kept.
+ *
+ * Of each row the caller sets `scanned` (values, n, lowest and room for maxima),
+ * `probs`, and room for what is selected; then calls one of the two functions
+ * that scan, sqs_find_normaliser if that is needed, and sqs_sparsify.
  */
 #ifndef SQS_SPARSIFY_H
 #define SQS_SPARSIFY_H
@@ -8,33 +12,36 @@
 #include "rows/kernels.h"
 #include "sqs.h"
 
-/* A row, and the tokens kept from it. */
 typedef struct sqs_row {
     const sqs_kernels *kernels;
     sqs_scanned scanned;
-    bool probs;   /* otherwise logits */
-    float scale;  /* of a logit, in its term's exponent */
-    double total; /* the sum of terms, if sqs_row_total was called */
-    sqs_taken kept;
-    uint32_t n; /* tokens kept */
-    sqs_ranked *heap; /* room for all */
+    bool probs; /* whether the values are probabilities or logits */
+
+    /* The unnormalised probability of a logit x is 2^((x - max) * scale). */
+    float scale;
+    double normaliser; /* the sum of all of them */
+
+    sqs_selected kept;
+    uint32_t n;       /* tokens kept */
+    sqs_ranked *heap; /* room for as many as the row has values */
 } sqs_row;
 
-/* Reads the row once and finds what no rule can do with. */
-sqs_status sqs_row_logits(sqs_row *row, double temperature);
-sqs_status sqs_row_probs(sqs_row *row);
+/* Scan a row, and answer with a status of rows: SQS_NOT_FINITE, SQS_ALL_MASKED,
+ * SQS_NEGATIVE or SQS_SUM. Probabilities get their normaliser, their sum. */
+sqs_status sqs_scan_logits(sqs_row *row, double temperature);
+sqs_status sqs_scan_probs(sqs_row *row);
 
-/* Whether a rule looks at the sum of terms. */
-bool sqs_needs_total(const sqs_keep *keep);
-void sqs_row_total(sqs_row *row);
+/* Whether a keep rule looks at the normaliser; so does the dropped mass. */
+bool sqs_needs_normaliser(const sqs_keep *keep);
+void sqs_find_normaliser(sqs_row *row);
 
 sqs_status sqs_check_keep(const sqs_keep *keep);
 
-/* Takes the tokens that the rule keeps. */
+/* Writes the tokens that the rule keeps to row->kept and row->n. */
 void sqs_sparsify(sqs_row *row, const sqs_keep *keep);
 
-/* The probability of the tokens that aren't kept; exactly 0 if all that have a
- * term are. */
+/* The probability of the tokens that are not kept. It is exactly 0 if none of
+ * them has an unnormalised probability above 0. */
 double sqs_dropped_mass(const sqs_row *row);
 
 #endif /* SQS_SPARSIFY_H */

@@ -1,6 +1,6 @@
 /*
- * avx512.c - passes over rows with AVX-512 (F, BW, DQ and VL); what the
- * operations do is described in scalar.c.
+ * avx512.c - passes over rows with AVX-512 (F, BW, DQ and VL): the operations
+ * of scalar.c on one vector of 16 lanes.
  */
 #include <math.h>
 #include <string.h>
@@ -123,7 +123,7 @@ TARGET static inline lanes_type lanes_zero(void)
     return sums;
 }
 
-/* See add_quarter. */
+/* sum + v; see add_quarter of x86.h. */
 TARGET static inline __m512d add_half(__m512d sum, __m256 v)
 {
     return _mm512_fmadd_pd(_mm512_cvtps_pd(v), _mm512_set1_pd(1), sum);

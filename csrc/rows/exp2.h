@@ -1,12 +1,12 @@
 /*
- * exp2.h - sqs_exp2_f32 of each lane, of the operations of an instruction
- * set.
+ * exp2.h - sqs_exp2_f32 of each lane, made of the operations that the file
+ * which includes this has defined for its instruction set.
  */
 
-/* The same operations in the same order, but that adding to the exponent
- * stands for multiplying by 2^n. That is the same, as p is in [1/sqrt(2),
- * sqrt(2)] and n at least -100. The sum t + 1.5 * 2^23 has n in its lowest
- * bits. */
+/* The operations of sqs_exp2_f32 in their order, except that n is added to the
+ * exponent of p, where that multiplies p by 2^n. The result is the same: p is
+ * in [1/sqrt(2), sqrt(2)] and n at least -100, so the product is never
+ * subnormal. The lowest bits of the sum t + 1.5 * 2^23 are those of n. */
 TARGET static inline vec_type vec_exp2(vec_type t)
 {
     vec_type shifted = vec_add(t, vec_set(SQS_ROUND_F32));

@@ -1,6 +1,6 @@
 /*
- * instances.h - the passes of template.h over binary16, float, bfloat16
- * and double, for the instruction set of the file that includes this.
+ * instances.h - the passes of template.h over binary16, float, bfloat16 and
+ * double, for the instruction set of the file that includes this.
  */
 
 /* The place of the lowest bit of a mask that has one. */
@@ -16,7 +16,7 @@ static inline uint32_t sqs_lowest_bit(uint32_t mask)
 #endif
 }
 
-/* Integers in the order of the values they stand for, and back. */
+/* An integer for each float, in the order of the floats, and back. */
 static inline uint64_t vec_order(float value)
 {
     uint32_t bits;
@@ -33,7 +33,8 @@ static inline float vec_in_order(uint64_t order)
     return value;
 }
 
-/* What float values in memory are summed by, if not as others are. */
+/* The sums that float values in memory are added to: those of widened vectors,
+ * unless the instruction set has something better. */
 #ifndef F32_SUMS
 #define F32_SUMS(name) lanes_##name
 #endif
@@ -81,8 +82,8 @@ static inline float vec_in_order(uint64_t order)
 #include "rows/template.h"
 
 #define KERNELS(type)                                                         \
-    {scan_##type,       sum_terms_##type, sum_values_##type,                  \
-     sum_blocks_##type, take_top_##type,  take_from_##type}
+    {scan_##type,       sum_exp2_##type,   sum_values_##type,                 \
+     sum_blocks_##type, select_top_##type, select_from_##type}
 
 /* By dtype. */
 #define ALL_KERNELS                                                           \

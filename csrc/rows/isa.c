@@ -1,10 +1,10 @@
 /*
- * isa.c - which instruction set runs.
+ * isa.c - which instruction sets this machine has, and the kernels of each.
  */
 #include "rows/kernels.h"
 
 #ifdef SQS_HAS_X86
-#if defined __clang__ || __GNUC__ < 11 /* may not know the name */
+#if defined __clang__ || __GNUC__ < 11 /* __builtin_cpu_supports lacks f16c */
 #include <cpuid.h>
 
 static bool has_f16c(void)

@@ -1,24 +1,36 @@
 /*
- * kernels.h - passes over whole rows, for each instruction set and element type.
+ * kernels.h - the passes over whole rows, for each instruction set and type of
+ * values.
  *
- * A row is read once for the maxima of its groups, once more if its terms are
- * to be summed, and otherwise only where it has something to offer. A group is
- * SQS_GROUP consecutive values, seen as vectors of SQS_LANES; it has a maximum
- * for each lane, so that nothing is ever reduced to one number. What is past
- * the end of a row counts as -infinity.
+ * Vectors of SQS_LANES values make up a row, and SQS_GROUP_VECTORS of them a
+ * group. A scan keeps the maximum of each lane of each group, so that it never
+ * has to compare the lanes of a vector with each other:
  *
- * The k-th largest of any values that belong to different tokens is a lower
- * bound on the k-th largest of the row: so of the maxima, or for a small k of
- * SQS_BINS groups of maxima. It is found by bisection, counting, which takes
- * no branches that could be mispredicted. About k tokens are above it, and
- * they are among about k groups.
+ *     lane          0     1     2    ...   15
+ *     vector 0     x0    x1    x2    ...  x15  \
+ *     vector 1    x16   x17   x18    ...  x31   |  group 0: 128 values
+ *       ...                                     |
+ *     vector 7   x112  x113  x114    ... x127  /
+ *                ----  ----  ----        ----
+ *     maxima       m0    m1    m2    ...  m15      then those of group 1, ...
  *
- * template.h has the passes, instances.h their instances, and a file
- * row_*.c for each instruction set what they do with a vector. Values of a row
- * are given and returned as doubles, which hold all types exactly.
+ * The last group is filled up with -infinity. A scan reads all values once,
+ * and so does a sum of exponentials. After that the maxima tell which groups
+ * are worth a second look:
+ *
+ * Selecting the k largest values. Each maximum is the value of another token,
+ * so the k-th largest maximum is a lower bound on the k-th largest value.
+ * Bisection finds a number that about k maxima reach, by counting, which takes
+ * no branch that could be mispredicted. About k values reach it, in about k
+ * groups. For a small k even fewer numbers do, the maxima of SQS_BINS bins:
+ * bin i has the maxima i, i + SQS_BINS, i + 2 SQS_BINS, ...
+ *
+ * template.h has the passes, instances.h makes one of each for every type of
+ * values, and scalar.c, avx2.c, avx512.c and neon.c say what they do with a
+ * vector. Values come and go as doubles, which hold those of all types exactly.
  */
-#ifndef SQS_ROW_H
-#define SQS_ROW_H
+#ifndef SQS_KERNELS_H
+#define SQS_KERNELS_H
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -37,10 +49,12 @@
 #define SQS_GROUP_VECTORS 8u
 #define SQS_GROUP (SQS_GROUP_VECTORS * SQS_LANES)
 #define SQS_BINS 512u
-/* Blocks are for walking over their sums and then in one of them. */
+
+/* Values of a block, whose sum is kept: who looks for a place among the sums of
+ * a row's values walks over those of blocks and then over one block. */
 #define SQS_BLOCK 256u
 
-/* Maxima of a row of n values. */
+/* How many maxima a row of n values has. */
 static inline uint32_t sqs_maxima(uint32_t n)
 {
     return (n + SQS_GROUP - 1) / SQS_GROUP * SQS_LANES;
@@ -48,42 +62,44 @@ static inline uint32_t sqs_maxima(uint32_t n)
 
 /* A row, and what a scan finds out about it. */
 typedef struct sqs_scanned {
-    const void *values;
+    const void *values; /* n of them; read only */
     uint32_t n;
-    double lowest; /* what is below it is masked */
-    void *maxima; /* room for sqs_maxima(n) of float or, for SQS_F64, double */
-    double max;   /* the largest of them */
+    double lowest; /* values below it are masked */
+    void *maxima;  /* written by a scan: sqs_maxima(n) floats or, for SQS_F64,
+                      doubles */
+    double max;    /* written by a scan: the largest value */
 } sqs_scanned;
 
-/* Tokens of a row by ascending id, and their values. */
-typedef struct sqs_taken {
+/* Where selected tokens go, by ascending id. The memory is the caller's. */
+typedef struct sqs_selected {
     uint32_t *ids;  /* room for n */
     double *values; /* room for n */
-    void *work;     /* room for n + SQS_LANES doubles, or floats */
-} sqs_taken;
+    void *work;     /* room for n + SQS_LANES doubles; of no meaning after */
+} sqs_selected;
 
 typedef struct sqs_kernels {
-    /* Fills in maxima and max; false if there is a NaN or +infinity. */
+    /* Writes maxima and max; false if there is a NaN or +infinity. */
     bool (*scan)(sqs_scanned *row);
 
-    /* The sum of 2^((x - max) * scale) in single precision, by lanes. */
-    double (*sum_terms)(const sqs_scanned *row, float scale);
+    /* The sum of 2^((x - max) * scale) over a scanned row, in single precision
+     * but for the sum, which is by lanes as softmax.h defines it. */
+    double (*sum_exp2)(const sqs_scanned *row, float scale);
 
-    /* The sum of n values, by lanes, and the least of them and 0. */
+    /* The sum of n values by lanes. *least becomes the least of them and 0. */
     double (*sum_values)(const void *values, uint32_t n, double *least);
 
-    /* The sums of every SQS_BLOCK of n > 0 values, likewise. */
+    /* The same for each block of n > 0 values; room for a sum a block. */
     void (*sum_blocks)(const void *values, uint32_t n, double *sums,
                        double *least);
 
-    /* Takes the k largest values from row->lowest on, ties by lower id, or as
-     * many as there are; returns how many. */
-    uint32_t (*take_top)(const sqs_scanned *row, uint32_t k,
-                         const sqs_taken *to);
+    /* Selects from a scanned row the k largest values that are not masked, ties
+     * by lower id, or as many as there are; returns how many. k > 0. */
+    uint32_t (*select_top)(const sqs_scanned *row, uint32_t k,
+                           const sqs_selected *to);
 
-    /* Takes all values from `bound` on. */
-    uint32_t (*take_from)(const sqs_scanned *row, double bound,
-                          const sqs_taken *to);
+    /* Selects all values from `bound` on; bound >= row->lowest. */
+    uint32_t (*select_from)(const sqs_scanned *row, double bound,
+                            const sqs_selected *to);
 } sqs_kernels;
 
 /* By dtype. */
@@ -95,4 +111,4 @@ extern const sqs_kernels sqs_kernels_neon[4];
 /* `isa` is one that sqs_check_codec accepts. */
 const sqs_kernels *sqs_find_kernels(sqs_isa isa, sqs_dtype dtype);
 
-#endif /* SQS_ROW_H */
+#endif /* SQS_KERNELS_H */

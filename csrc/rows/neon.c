@@ -1,6 +1,6 @@
 /*
- * neon.c - passes over rows with the Advanced SIMD of AArch64; what the
- * operations do is described in scalar.c.
+ * neon.c - passes over rows with the Advanced SIMD of AArch64: the operations
+ * of scalar.c on four vectors of four lanes.
  */
 #include <math.h>
 #include <string.h>
@@ -125,7 +125,6 @@ static inline vec_mask vec_and_finite(vec_mask mask, vec_type v)
     return mask;
 }
 
-/* Each lane's bit, where the lane is at least that of `bound`. */
 static inline uint32_t vec_mask_from(vec_type v, vec_type bound)
 {
     static const uint32_t bits[4] = {1, 2, 4, 8};

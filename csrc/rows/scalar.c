@@ -1,8 +1,11 @@
 /*
  * scalar.c - passes over rows in plain C.
  *
- * What each operation does can be read here; the other instruction sets do the
- * same to as many lanes at a time as they have.
+ * Read here what each operation does; the other instruction sets do the same to
+ * as many lanes at a time as they have.
+ *
+ *     vec_type    SQS_LANES floats          vec_mask   whether all lanes of what
+ *     lanes_type  SQS_LANES doubles: sums              was tested so far pass
  */
 #include <math.h>
 #include <string.h>
@@ -22,9 +25,10 @@ typedef struct lanes_type {
 } lanes_type;
 typedef bool vec_mask;
 
-/* binary16 to float, exactly. Moved to where a float has its exponent and its
- * mantissa, the bits make a float with another bias, 2^112 too small; a
- * subnormal one becomes normal by that factor. */
+/* binary16 to float, exactly. The bits of exponent and mantissa are moved to
+ * where a float has its own. As the exponents' biases differ by 112, that float
+ * is 2^112 too small, which a multiplication mends; it makes subnormal numbers
+ * normal too. */
 static inline float widen_f16(uint16_t half)
 {
     uint32_t magnitude = half & 0x7fff, bits = magnitude << 13;
@@ -103,8 +107,8 @@ static inline vec_type vec_min(vec_type a, vec_type b)
     return a;
 }
 
-/* sqs_exp2_f32 of each lane. Loops without branches, which compilers turn into
- * what vectors the machine has; see exp2.h. */
+/* sqs_exp2_f32 of each lane, as in exp2.h: loops without branches, which
+ * compilers turn into the vectors that the machine has. */
 static inline vec_type vec_exp2(vec_type t)
 {
     vec_type shifted, v;
@@ -126,7 +130,7 @@ static inline vec_type vec_exp2(vec_type t)
     return v;
 }
 
-/* A mask that is true for all lanes, and whether one is. */
+/* A mask before any test, and whether all lanes have passed. */
 static inline vec_mask vec_true(void)
 {
     return true;
@@ -137,7 +141,7 @@ static inline bool vec_all(vec_mask mask)
     return mask;
 }
 
-/* `mask` and that no lane is NaN or +infinity. */
+/* Tests that no lane is NaN or +infinity. */
 static inline vec_mask vec_and_finite(vec_mask mask, vec_type v)
 {
     uint32_t finite = 0;
@@ -145,7 +149,8 @@ static inline vec_mask vec_and_finite(vec_mask mask, vec_type v)
     return mask & (finite == SQS_LANES);
 }
 
-/* A bit for each lane that is at least that of `bound`, and their number. */
+/* A bit for each lane that is at least the same lane of `bound`: bit i for lane
+ * i; and how many such lanes there are. */
 static inline uint32_t vec_mask_from(vec_type v, vec_type bound)
 {
     uint32_t mask = 0;
@@ -160,7 +165,8 @@ static inline uint32_t vec_count_from(vec_type v, vec_type bound)
     return count;
 }
 
-/* Sums in double precision, one for each lane. */
+/* Sums by lanes: empty, with a vector added, with floats in memory added, and
+ * folded. */
 static inline lanes_type lanes_zero(void)
 {
     lanes_type sums;
@@ -174,7 +180,6 @@ static inline lanes_type vec_add_to(lanes_type sums, vec_type v)
     return sums;
 }
 
-/* The same of values in memory. */
 static inline lanes_type lanes_add_from(lanes_type sums, const float *p)
 {
     EACH_LANE sums.of[i] += (double)p[i];

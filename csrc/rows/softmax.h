@@ -6,14 +6,14 @@
  * a*b + c. libm's exp is not: it differs between systems in the last place,
  * which is enough to move a count by one.
  *
- * Two exponentials serve two purposes. Every token of the vocabulary
- * contributes a *term* to the normaliser, which decides thresholds and the
- * dropped mass: there single precision is plenty and twice as fast. The few
- * tokens kept get a *weight* in double precision, which decides their counts.
+ * Two exponentials serve two purposes. Every token of the vocabulary has an
+ * unnormalised probability 2^t. Their sum, the normaliser, decides thresholds
+ * and the dropped mass: there single precision is plenty and twice as fast. The
+ * few tokens kept get a weight in double precision, which decides their counts.
  *
- * Both reduce 2^t = 2^n 2^f with n = t rounded to an integer and f in
+ * Both write 2^t = 2^n 2^f with n = t rounded to an integer and f in
  * [-1/2, 1/2], and evaluate 2^f by its Taylor polynomial, whose coefficients
- * are (ln 2)^k / k!. The first omitted term, (ln 2 / 2)^(d+1) / (d+1)!, is
+ * are (ln 2)^k / k!. The first summand left out, (ln 2 / 2)^(d+1) / (d+1)!, is
  * 5e-9 for degree 7 and 4e-18 for degree 13: below half a unit in the last
  * place of float and double.
  */
@@ -39,16 +39,19 @@
 
 #define SQS_LOG2_E 1.4426950408889634 /* 1 / ln 2 */
 
-/* Adding and subtracting 1.5 * 2^(mantissa bits) leaves the nearest integer,
- * ties to even, of anything below 2^(mantissa bits - 1). */
+/* Adding 1.5 * 2^(mantissa bits) and subtracting it again rounds what is below
+ * 2^(mantissa bits - 1) to an integer, ties to even: a sum of that size has no
+ * bits after the point. */
 #define SQS_ROUND_F32 12582912.0f
 #define SQS_ROUND_F64 6755399441055744.0
 
-/* Below these exponents the result is 0, long before it could be subnormal. */
+/* Below these exponents the result is taken to be 0, so that none is ever
+ * subnormal: those begin at 2^-126 and 2^-1022. */
 #define SQS_MIN_EXPONENT_F32 -100.0f
 #define SQS_MIN_EXPONENT_F64 -1000.0
 
-/* The polynomials' coefficients: what begins, and what each step adds. */
+/* The polynomials' coefficients, for Horner's rule: the highest, and those that
+ * each step adds. */
 #define SQS_EXP2_F32_FIRST 1.52527336e-05f
 #define SQS_EXP2_F32_REST(STEP)                                               \
     STEP(0.000154035297f)                                                     \
@@ -109,9 +112,10 @@ static inline double sqs_exp2_f64(double t)
 
 #undef SQS_STEP
 
-/* Sums run in SQS_LANES interleaved lanes, value i going to lane i mod
- * SQS_LANES; the lanes are then folded in halves. The order is part of the
- * definition, and wide enough for any vector unit to follow it. */
+/* Sums run in SQS_LANES lanes: value i is added to lane i mod SQS_LANES. The
+ * lanes are then folded, the upper half onto the lower half, until one is left.
+ * This order is part of the definition, as another one would round otherwise;
+ * vector units of any width up to SQS_LANES can follow it. */
 #define SQS_LANES 16u
 
 static inline double sqs_fold_lanes(double lanes[SQS_LANES])

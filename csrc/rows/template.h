@@ -1,21 +1,24 @@
 /*
- * template.h - the passes of kernels.h for one element type.
+ * template.h - the passes of kernels.h for one type of values.
  *
- * Include with these defined; they are undefined at the end:
- *   ROW(name)   the name of the instance of function `name`
+ * instances.h includes this once for each type, with these macros defined; they
+ * are undefined at the end:
+ *   ROW(name)   the instance's own name of function `name`
  *   ELEMENT     the type of the row's values in memory
- *   VALUE       float, or double if ELEMENT is
+ *   VALUE       the type that they are compared in: double if ELEMENT is
+ *               double, otherwise float
  *   FILL        an expression: -infinity as an ELEMENT
  *   LOAD(p)     an expression: the vector of SQS_LANES values at p
- *   ADD(s, p)   an expression: the sums s, with those values added
- *   SUMS(name)  the name of the operation or type `name` for such sums
- *   VEC(name)   the name of the operation or type `name` for vectors of VALUE
+ *   ADD(s, p)   an expression: the sums s, with the values at p added by lanes
+ *   SUMS(name)  operation or type `name` for such sums
+ *   VEC(name)   operation or type `name` for vectors of VALUE
  *
- * TARGET, and what VEC and SUMS name, are the instruction set's; see
- * scalar.c for what each does.
+ * TARGET, and the operations that VEC and SUMS name, belong to the instruction
+ * set; scalar.c has the simplest ones, and says what each does.
  */
 
-/* Copies what is left of a row to whole vectors. */
+/* Copies the n values at the end of a row to room for more, and fills up the
+ * rest: whole vectors may be read from there. */
 static void ROW(pad)(const ELEMENT *x, uint32_t n, ELEMENT fill, ELEMENT *to,
                      uint32_t room)
 {
@@ -23,6 +26,7 @@ static void ROW(pad)(const ELEMENT *x, uint32_t n, ELEMENT fill, ELEMENT *to,
         to[i] = i < n ? x[i] : fill;
 }
 
+/* Stores the maxima of a group's lanes and returns them. */
 TARGET static inline VEC(type)
 ROW(scan_group)(const ELEMENT *x, VALUE *maxima, VEC(mask) *finite)
 {
@@ -63,7 +67,7 @@ TARGET static bool ROW(scan)(sqs_scanned *row)
     return VEC(all)(finite);
 }
 
-TARGET static double ROW(sum_terms)(const sqs_scanned *row, float scale)
+TARGET static double ROW(sum_exp2)(const sqs_scanned *row, float scale)
 {
     const ELEMENT *x = row->values;
     VEC(type) max = VEC(set)((VALUE)row->max);
@@ -83,7 +87,7 @@ TARGET static double ROW(sum_terms)(const sqs_scanned *row, float scale)
     return lanes_fold(sums);
 }
 
-/* Sums n values, and lowers `low` to the least of each lane. */
+/* Sums n values by lanes; *low becomes the least of each lane and itself. */
 TARGET static inline double ROW(sum_run)(const ELEMENT *x, uint32_t n,
                                          VEC(type) *low)
 {
@@ -143,9 +147,11 @@ TARGET static uint32_t ROW(count)(const VALUE *values, uint32_t n, VALUE t)
 }
 
 /*
- * A value that at least k of n values reach, n a multiple of SQS_LANES and
- * `low` such a value: one that k + slack reach at most, or else the largest.
- * `high` is the largest value.
+ * A number that at least k of n values reach: the first that bisection finds
+ * which no more than k + slack reach, or the largest of all. n is a multiple of
+ * SQS_LANES, `low` is a number that at least k values reach, and `high` the
+ * largest value. Bisection halves the range of floats in order, not that of
+ * numbers, so it takes as many steps as a VALUE has bits at most.
  */
 TARGET static VALUE ROW(find_bound)(const VALUE *values, uint32_t n,
                                     uint32_t k, uint32_t slack, VALUE low,
@@ -182,13 +188,14 @@ TARGET static VALUE ROW(bound_top)(const sqs_scanned *row, uint32_t k)
         n = SQS_BINS;
     }
     VALUE lowest = (VALUE)row->lowest;
-    if (ROW(count)(maxima, n, lowest) < k) /* nothing to find */
+    if (ROW(count)(maxima, n, lowest) < k) /* too few groups to tell */
         return lowest;
     return ROW(find_bound)(maxima, n, k, k / 8, lowest, (VALUE)row->max);
 }
 
-/* Appends to n tokens those of a group from `bound` on. */
-TARGET static uint32_t ROW(take_group)(const ELEMENT *x, uint32_t first,
+/* Appends to n tokens those of a group, whose first token is `first`, that are
+ * at least `bound`; returns how many there are then. */
+TARGET static uint32_t ROW(select_group)(const ELEMENT *x, uint32_t first,
                                        VEC(type) bound, uint32_t n,
                                        uint32_t *ids, VALUE *values)
 {
@@ -208,14 +215,14 @@ TARGET static uint32_t ROW(take_group)(const ELEMENT *x, uint32_t first,
     return n;
 }
 
-/* Takes all from `bound` on, with their values in to->work. */
-TARGET static uint32_t ROW(take)(const sqs_scanned *row, VALUE bound,
-                                 const sqs_taken *to)
+/* Selects all values from `bound` on, into to->ids and to->work. */
+TARGET static uint32_t ROW(select)(const sqs_scanned *row, VALUE bound,
+                                 const sqs_selected *to)
 {
     const ELEMENT *x = row->values;
     const VALUE *maxima = row->maxima;
     VEC(type) from = VEC(set)(bound);
-    uint32_t taken = 0;
+    uint32_t n = 0;
     for (uint32_t i = 0; i < row->n; i += SQS_GROUP, maxima += SQS_LANES) {
         if (VEC(mask_from)(VEC(load)(maxima), from) == 0)
             continue;
@@ -225,36 +232,37 @@ TARGET static uint32_t ROW(take)(const sqs_scanned *row, VALUE bound,
             ROW(pad)(group, row->n - i, FILL, tail, SQS_GROUP);
             group = tail;
         }
-        taken = ROW(take_group)(group, i, from, taken, to->ids, to->work);
+        n = ROW(select_group)(group, i, from, n, to->ids, to->work);
     }
-    return taken;
+    return n;
 }
 
-/* Leaves the k largest of n > k tokens, all of which are at least `bound`. */
-TARGET static uint32_t ROW(leave_top)(uint32_t k, uint32_t n, VALUE bound,
-                                      VALUE max, const sqs_taken *to)
+/* Keeps the k largest of n > k selected tokens, all of at least `bound`. */
+TARGET static uint32_t ROW(keep_top)(uint32_t k, uint32_t n, VALUE bound,
+                                      VALUE max, const sqs_selected *to)
 {
     VALUE *values = to->work;
     uint32_t padded = (n + SQS_LANES - 1) / SQS_LANES * SQS_LANES;
     for (uint32_t i = n; i < padded; i++)
         values[i] = -(VALUE)INFINITY;
     VALUE last = ROW(find_bound)(values, padded, k, 0, bound, max);
-    uint32_t spare = ROW(count)(values, padded, last) - k; /* equal to last */
-    uint32_t left = 0;
-    for (uint32_t i = n; spare > 0; i--)
+    uint32_t spare = ROW(count)(values, padded, last) - k;
+    for (uint32_t i = n; spare > 0; i--) /* of the ties, the highest ids */
         if (values[i - 1] == last) {
             values[i - 1] = -(VALUE)INFINITY;
             spare--;
         }
+    uint32_t kept = 0;
     for (uint32_t i = 0; i < n; i++) {
-        to->ids[left] = to->ids[i];
-        values[left] = values[i];
-        left += values[i] >= last;
+        to->ids[kept] = to->ids[i];
+        values[kept] = values[i];
+        kept += values[i] >= last;
     }
-    return left;
+    return kept;
 }
 
-static uint32_t ROW(give_values)(uint32_t n, const sqs_taken *to)
+/* Widens the values of n selected tokens. */
+static uint32_t ROW(give_values)(uint32_t n, const sqs_selected *to)
 {
     const VALUE *values = to->work;
     for (uint32_t i = 0; i < n; i++)
@@ -262,20 +270,20 @@ static uint32_t ROW(give_values)(uint32_t n, const sqs_taken *to)
     return n;
 }
 
-static uint32_t ROW(take_top)(const sqs_scanned *row, uint32_t k,
-                              const sqs_taken *to)
+static uint32_t ROW(select_top)(const sqs_scanned *row, uint32_t k,
+                              const sqs_selected *to)
 {
     VALUE bound = ROW(bound_top)(row, k);
-    uint32_t n = ROW(take)(row, bound, to);
+    uint32_t n = ROW(select)(row, bound, to);
     if (n > k)
-        n = ROW(leave_top)(k, n, bound, (VALUE)row->max, to);
+        n = ROW(keep_top)(k, n, bound, (VALUE)row->max, to);
     return ROW(give_values)(n, to);
 }
 
-static uint32_t ROW(take_from)(const sqs_scanned *row, double bound,
-                               const sqs_taken *to)
+static uint32_t ROW(select_from)(const sqs_scanned *row, double bound,
+                               const sqs_selected *to)
 {
-    return ROW(give_values)(ROW(take)(row, (VALUE)bound, to), to);
+    return ROW(give_values)(ROW(select)(row, (VALUE)bound, to), to);
 }
 
 #undef ROW

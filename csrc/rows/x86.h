@@ -1,6 +1,8 @@
 /*
- * x86.h - sums in double precision in vectors of 256 bits: what AVX2 has,
- * and for values in memory better than wider ones, as conversions are slow.
+ * x86.h - sums by lanes, in double precision, in vectors of 256 bits.
+ *
+ * AVX2 has no wider ones. AVX-512 uses these too for floats in memory: its own
+ * conversion of eight floats takes longer than two of four.
  */
 
 typedef struct quarters_type {
@@ -14,8 +16,8 @@ TARGET static inline quarters_type quarters_zero(void)
     return sums;
 }
 
-/* sum + v: as a fused multiplication by 1, which rounds just the same and, on
- * AMD's processors, leaves the adders to conversions. */
+/* sum + v, written as a fused sum + v * 1, which rounds just the same. On AMD's
+ * processors conversions need the adders, and multipliers are free. */
 TARGET static inline __m256d add_quarter(__m256d sum, __m128 v)
 {
     return _mm256_fmadd_pd(_mm256_cvtps_pd(v), _mm256_set1_pd(1), sum);
