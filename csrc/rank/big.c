@@ -65,10 +65,10 @@ void sqs_big_subtract(sqs_big *a, const sqs_big *b)
 {
     sqs_limb borrow = 0;
     for (uint32_t i = 0; i < b->size || borrow != 0; i++) {
-        sqs_limb take = i < b->size ? b->limb[i] : 0;
+        sqs_limb less = i < b->size ? b->limb[i] : 0;
         sqs_limb from = a->limb[i];
-        a->limb[i] = from - take - borrow;
-        borrow = from < take || from - take < borrow;
+        a->limb[i] = from - less - borrow;
+        borrow = from < less || from - less < borrow;
     }
     trim(a);
 }
@@ -88,10 +88,10 @@ void sqs_big_scale(sqs_big *a, sqs_limb factor)
 
 /*
  * Division by an inverse (Moeller and Granlund, "Improved division by invariant
- * integers", 2011, algorithm 4). With B = 2^SQS_LIMB_BITS, a divisor d whose
- * highest bit is set and v = floor((B^2 - 1) / d) - B, the upper half of
- * v high + (high, low) + B is the quotient of (high, low), high < d, but for
- * an error of 1 either way, which the rest shows.
+ * integers", 2011, algorithm 4). Let B = 2^SQS_LIMB_BITS, d a divisor whose
+ * highest bit is set, and v = floor((B^2 - 1) / d) - B. Then the upper half of
+ * v high + (high, low) + B is the quotient of (high, low) by d, high < d, or off
+ * by 1, which the remainder tells.
  */
 typedef struct divisor {
     sqs_limb d, inverse;
@@ -106,7 +106,7 @@ static divisor make_divisor(sqs_limb d)
     return (divisor){top, (sqs_limb)(most / top), shift};
 }
 
-/* Returns the quotient of (*rest, low); *rest becomes what is left. */
+/* Returns the quotient of (*rest, low); *rest becomes the remainder. */
 static inline sqs_limb divide(divisor by, sqs_limb *rest, sqs_limb low)
 {
     sqs_limb high = *rest;

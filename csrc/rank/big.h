@@ -3,7 +3,10 @@
  *
  * Schoolbook arithmetic on limbs of 64 bits where the compiler has a 128-bit
  * product, else of 32. Values never depend on which. Nothing here checks for
- * overflow: index.h derives SQS_BIG_BITS so that none can occur.
+ * overflow: index.c derives SQS_BIG_BITS so that none can occur.
+ *
+ * The first argument is written, and read where it says so; others are read
+ * only. Limbs above `size` mean nothing.
  */
 #ifndef SQS_BIG_H
 #define SQS_BIG_H
@@ -21,7 +24,7 @@ typedef uint64_t sqs_wide;
 #define SQS_LIMB_BITS 32u
 #endif
 
-/* The widest number of index.c, which says why, and one limb. */
+/* The widest number of index.c, which derives it, and one limb. */
 #define SQS_BIG_BITS (28096u + 64u)
 #define SQS_BIG_LIMBS (SQS_BIG_BITS / SQS_LIMB_BITS)
 
@@ -40,17 +43,19 @@ uint32_t sqs_big_length(const sqs_big *a);
 /* < 0, 0 or > 0 as a is less than, equal to or greater than b. */
 int sqs_big_compare(const sqs_big *a, const sqs_big *b);
 
+/* a += b */
 void sqs_big_add(sqs_big *a, const sqs_big *b);
 
-/* a -= b, for b <= a. */
+/* a -= b, for b <= a */
 void sqs_big_subtract(sqs_big *a, const sqs_big *b);
 
+/* a *= factor */
 void sqs_big_scale(sqs_big *a, sqs_limb factor);
 
 /* a /= divisor, rounded down; divisor > 0. */
 void sqs_big_shrink(sqs_big *a, sqs_limb divisor);
 
-/* product = a * b; product is neither a nor b. */
+/* product = a * b, where product is neither a nor b. */
 void sqs_big_multiply(sqs_big *product, const sqs_big *a, const sqs_big *b);
 
 /* Bits [at, at + n) of a as a number, n <= 16. */

@@ -2,39 +2,40 @@
  * index.c - the exact rank of a support and of its counts.
  *
  * Sets. The combinatorial number system numbers the k-subsets
- * c_1 < ... < c_k of {0, ..., n-1} without a gap:
+ * x_1 < ... < x_k of {0, ..., n-1} without a gap:
  *
- *     rank = C(c_1, 1) + C(c_2, 2) + ... + C(c_k, k)  in [0, C(n, k)).
+ *     rank = C(x_1, 1) + C(x_2, 2) + ... + C(x_k, k)  in [0, C(n, k)).
  *
- * From a rank, c_k is the largest c with C(c, k) <= rank; subtract and go on
+ * From a rank, x_k is the largest x with C(x, k) <= rank; subtract and go on
  * with k - 1. For subsets of 3 of {0, ..., 4}:
  *
  *     012 -> 0   013 -> 1   023 -> 2   123 -> 3   014 -> 4
  *     024 -> 5   124 -> 6   034 -> 7   134 -> 8   234 -> 9
  *
  * A binomial needs a division for each factor. The falling factorial
- * [c]_i = c (c-1) ... (c-i+1) = i! C(c, i) needs none, so what is kept here is
- * R_i = i! (C(c_1, 1) + ... + C(c_i, i)), which obeys
+ * [x]_i = x (x-1) ... (x-i+1) = i! C(x, i) needs none, so what is kept here is
+ * R_i = i! (C(x_1, 1) + ... + C(x_i, i)), which obeys
  *
- *     R_i = i R_{i-1} + [c_i]_i,    R_k = k! rank.
+ *     R_i = i R_{i-1} + [x_i]_i,    R_k = k! rank.
  *
  * Ranking runs it upwards and divides by k! once; unranking runs it downwards,
  * one single-limb division to a token.
  *
  * Compositions. Positive counts b_1, ..., b_k with sum l are the (k-1)-subset
- * {b_1 - 1, b_1 + b_2 - 1, ...} of the l - 1 places where l units in a row can
+ * of y_i = b_1 + ... + b_i - 1 of the l - 1 places where l units in a row can
  * be cut, so the same code ranks them: there are C(l-1, k-1).
  *
- * Both. rank = rank(support) * C(l-1, k-1) + rank(counts): one number for the
- * two, so that only one ceiling is paid.
+ * Both. rank = S C(l-1, k-1) + T, with the rank S of the support and T of the
+ * counts: one number for the two, so that only one ceiling is paid.
  *
- * rank / C(l-1, k-1), rounded down, is (k-1)! rank / [l-1]_{k-1}, and dividing
- * by one factor after the other rounds down to the same: no long division.
+ * S = rank / C(l-1, k-1), rounded down, is (k-1)! rank / [l-1]_{k-1}, and
+ * dividing by one factor after the other rounds down to the same: no long
+ * division.
  *
- * Widths. Scaled ranks and falling factorials stay below [n]_k < 2^(20 k), and
- * (k-1)! rank below C(n, k) [l-1]_{k-1} < 2^(36 k - 16) / k!, whose size grows
- * with k and has 28 067 bits at k = 1 024. One limb more holds [c]_i (c + 1)
- * before it is divided.
+ * Widths. All R_i and [x]_i stay below [n]_k < 2^(20 k), and (k-1)! rank below
+ * C(n, k) [l-1]_{k-1} < 2^(36 k - 16) / k!, whose size grows with k and has
+ * 28 067 bits at k = 1 024. One limb more holds [x]_i (x + 1) before it is
+ * divided.
  */
 #include "rank/index.h"
 
@@ -46,53 +47,126 @@ _Static_assert(SQS_MAX_ENUMERATIVE_SUPPORT <= 1024 &&
                    SQS_BIG_BITS >= 28067 + 64,
                "a big integer must hold every number here");
 
-/* Multiplies or divides a by the factors of [c]_i, c >= i, as many at a time as
+/* Multiplies or divides a by the factors of [x]_i, i <= x, as many at a time as
  * fit a limb. */
-static void apply_falling(sqs_big *a, uint32_t c, uint32_t i,
+static void apply_falling(sqs_big *a, uint32_t x, uint32_t i,
                           void (*apply)(sqs_big *a, sqs_limb factor))
 {
     if (i == 0)
         return;
-    const sqs_limb full = (sqs_limb)-1 / c;
-    sqs_limb product = c;
+    const sqs_limb full = (sqs_limb)-1 / x;
+    sqs_limb product = x;
     for (uint32_t j = 1; j < i; j++) {
         if (product > full) {
             apply(a, product);
             product = 1;
         }
-        product *= c - j;
+        product *= x - j;
     }
     apply(a, product);
 }
 
-/* a *= [c]_i */
-static void multiply_falling(sqs_big *a, uint32_t c, uint32_t i)
+/* a *= [x]_i */
+static void multiply_falling(sqs_big *a, uint32_t x, uint32_t i)
 {
-    apply_falling(a, c, i, sqs_big_scale);
+    apply_falling(a, x, i, sqs_big_scale);
 }
 
-/* a /= [c]_i, rounded down */
-static void divide_falling(sqs_big *a, uint32_t c, uint32_t i)
+/* a /= [x]_i, rounded down */
+static void divide_falling(sqs_big *a, uint32_t x, uint32_t i)
 {
-    apply_falling(a, c, i, sqs_big_shrink);
-}
-
-/* f = [c]_i, which is 0 for c < i. */
-static void falling(sqs_big *f, uint32_t c, uint32_t i)
-{
-    sqs_big_set(f, c >= i);
-    if (c >= i)
-        multiply_falling(f, c, i);
+    apply_falling(a, x, i, sqs_big_shrink);
 }
 
 static void binomial(sqs_big *b, uint32_t n, uint32_t k)
 {
-    falling(b, n, k);
+    sqs_big_set(b, n >= k);
+    if (n < k)
+        return;
+    multiply_falling(b, n, k);
     divide_falling(b, k, k);
 }
 
+/* A falling factorial [x]_i, which is 0 for x < i. */
+typedef struct falling {
+    uint32_t x, i;
+    sqs_big value;
+} falling;
+
+static void set_falling(falling *f, uint32_t x, uint32_t i)
+{
+    f->x = x;
+    f->i = i;
+    sqs_big_set(&f->value, x >= i);
+    if (x >= i)
+        multiply_falling(&f->value, x, i);
+}
+
+static void copy_falling(falling *f, const falling *from)
+{
+    f->x = from->x;
+    f->i = from->i;
+    sqs_big_copy(&f->value, &from->value);
+}
+
+/* To divide a limb takes about six times as long as to multiply one. A falling
+ * factorial that is built from nothing has half its length on average, one that
+ * is moved its whole length. So a factor that is moved, by a multiplication and
+ * a division, takes as long as 14 = 2 (1 + 6) that are built. */
+#define MOVE_COST 14u
+
+/* [x]_i becomes [to]_{i+1}, x < to: times the factors x + 1 .. to that are new,
+ * over those of (to - i - 1)! / (x - i)! that are gone. */
+static void step_up(falling *f, uint32_t to)
+{
+    uint32_t x = f->x, i = f->i, gap = to - x;
+    if (i == 0 || x < i || gap > i / MOVE_COST) {
+        set_falling(f, to, i + 1);
+        return;
+    }
+    f->x = to;
+    f->i = i + 1;
+    multiply_falling(&f->value, to, gap);
+    divide_falling(&f->value, to - i - 1, gap - 1);
+}
+
+/* [x]_i becomes [to]_{i-1}, to < x: the other way round. It may be left out to
+ * compute [x]_i, and 0 be its value. */
+static void step_down(falling *f, uint32_t to)
+{
+    uint32_t x = f->x, i = f->i, gap = x - to;
+    if (f->value.size == 0 || to + 1 < i || gap > i / MOVE_COST) {
+        set_falling(f, to, i - 1);
+        return;
+    }
+    f->x = to;
+    f->i = i - 1;
+    multiply_falling(&f->value, x - i, gap - 1);
+    divide_falling(&f->value, x, gap);
+}
+
+/* [x]_i becomes [x-1]_i, x > i. */
+static void lower(falling *f)
+{
+    sqs_big_scale(&f->value, f->x - f->i);
+    sqs_big_shrink(&f->value, f->x);
+    f->x--;
+}
+
+/* [x]_i becomes [x+1]_i. */
+static void raise(falling *f)
+{
+    if (f->x < f->i) {
+        set_falling(f, f->x + 1, f->i);
+        return;
+    }
+    f->x++;
+    sqs_big_scale(&f->value, f->x);
+    sqs_big_shrink(&f->value, f->x - f->i);
+}
+
 /*
- * Where to look for the largest c with [c]_i <= r. This is a hint: exact
+ * Where to look for the largest x with [x]_i <= r. This is a hint: exact
  * integers decide, so the accuracy of log and exp costs time at most.
  */
 
@@ -111,149 +185,105 @@ static stirling log_factorial(double n)
 
 static double log_big(const sqs_big *a)
 {
-    uint32_t length = sqs_big_length(a), taken = 0;
+    uint32_t length = sqs_big_length(a), used = 0;
     double mantissa = 0;
-    for (; taken < 48 && taken < length; taken += 16) {
-        uint32_t n = length - taken < 16 ? length - taken : 16;
-        uint32_t bits = sqs_big_bits(a, length - taken - n, n);
+    for (; used < 48 && used < length; used += 16) {
+        uint32_t n = length - used < 16 ? length - used : 16;
+        uint32_t bits = sqs_big_bits(a, length - used - n, n);
         mantissa = mantissa * 65536 + (double)(bits << (16 - n));
     }
     return log(mantissa) +
-           ((double)length - (double)taken) * 0.6931471805599453 /* ln 2 */;
+           ((double)length - (double)used) * 0.6931471805599453 /* ln 2 */;
 }
 
-/* Newton's method doubles the correct digits, so that it seldom takes more
- * than four rounds; and what is closer than this will be corrected by one. */
+/* Newton's method doubles the correct digits with each round, so it seldom
+ * takes more than four. What is closer than this is off by one at most. */
 #define MOST_ROUNDS 16
 #define CLOSE 0.01
 
-/* Newton's method from below on ln [c]_i, which is concave in c. The start is
- * the c at which the i factors, were they all equal to their mean, reach r. */
+/* Guesses x < upper by Newton's method on ln [x]_i, which is concave in x, from
+ * below: from the x at which r = (the mean of the i factors)^i. */
 static uint32_t guess(const sqs_big *r, uint32_t i, uint32_t upper)
 {
     if (r->size == 0)
         return i - 1;
     double target = log_big(r);
-    double c = exp(target / i) + (i - 1) / 2.0;
-    if (!(c >= i))
-        c = i;
+    double x = exp(target / i) + (i - 1) / 2.0;
+    if (!(x >= i))
+        x = i;
     for (int round = 0; round < MOST_ROUNDS; round++) {
-        stirling whole = log_factorial(c), rest = log_factorial(c - i);
+        stirling whole = log_factorial(x), rest = log_factorial(x - i);
         double step = (target - (whole.value - rest.value)) /
                       (whole.slope - rest.slope);
         if (!(step > CLOSE || step < -CLOSE))
             break;
-        c += step;
-        if (!(c >= i))
-            c = i;
+        x += step;
+        if (!(x >= i))
+            x = i;
     }
-    return c < upper ? (uint32_t)c : upper - 1;
+    return x < upper ? (uint32_t)x : upper - 1;
 }
 
-/* To divide a limb takes about six times what it takes to multiply one; and f
- * has its full length then, where [d]_i is built up from nothing. So a factor
- * that is moved costs as much as 14 = 2 (1 + 6) that are built. */
-#define DEAR 14u
-
-/* f = [c]_i becomes [d]_{i+1} for d > c: by the factors c + 1 .. d that are
- * new and those of (d - i - 1)! / (c - i)! that no longer are there, or anew
- * if these are many. */
-static void move_up(sqs_big *f, uint32_t c, uint32_t i, uint32_t d)
+/* From [u]_{i+1}, u >= i, or 0 in its place, to [x]_i for the largest x < u with
+ * [x]_i <= r. There is one, as [i-1]_i = 0. */
+static void search(falling *f, const sqs_big *r)
 {
-    uint32_t gap = d - c;
-    if (i == 0 || c < i || gap > i / DEAR) {
-        falling(f, d, i + 1);
-        return;
-    }
-    multiply_falling(f, d, gap);
-    divide_falling(f, d - i - 1, gap - 1);
-}
-
-/* f = [c]_i becomes [d]_{i-1} for d < c, the other way round. */
-static void move_down(sqs_big *f, uint32_t c, uint32_t i, uint32_t d)
-{
-    uint32_t gap = c - d;
-    if (c < i || d + 1 < i || gap > i / DEAR) {
-        falling(f, d, i - 1);
-        return;
-    }
-    multiply_falling(f, c - i, gap - 1);
-    divide_falling(f, c, gap);
-}
-
-/*
- * The largest c < upper with [c]_i <= r; f becomes [c]_i. [i-1]_i = 0 always
- * fits, and upper >= i. If upper < n, then f is [upper]_{i+1}.
- */
-static uint32_t search(sqs_big *f, const sqs_big *r, uint32_t i,
-                       uint32_t upper, uint32_t n)
-{
-    uint32_t c = guess(r, i, upper);
-    if (upper < n)
-        move_down(f, upper, i + 1, c);
-    else
-        falling(f, c, i);
-    while (sqs_big_compare(f, r) > 0) {
-        sqs_big_scale(f, c - i);
-        sqs_big_shrink(f, c);
-        c--;
-    }
-    for (; c + 1 < upper; c++) {
-        sqs_big next;
-        if (c < i) {
-            falling(&next, c + 1, i);
-        } else {
-            sqs_big_copy(&next, f);
-            sqs_big_scale(&next, c + 1);
-            sqs_big_shrink(&next, c + 1 - i);
-        }
-        if (sqs_big_compare(&next, r) > 0)
+    uint32_t upper = f->x;
+    step_down(f, guess(r, f->i - 1, upper));
+    while (sqs_big_compare(&f->value, r) > 0)
+        lower(f);
+    while (f->x + 1 < upper) {
+        falling next; /* not initialized: it is as large as a rank can be */
+        copy_falling(&next, f);
+        raise(&next);
+        if (sqs_big_compare(&next.value, r) > 0)
             break;
-        sqs_big_copy(f, &next);
+        copy_falling(f, &next);
     }
-    return c;
 }
 
-/* The elements of a set, from a support or from the cuts of a composition. */
-typedef struct set_walk {
-    const uint32_t *values;
+/* The elements of a set one by one: ids, or the cuts y_i between counts. */
+typedef struct elements {
+    const uint32_t *values; /* ids, or counts */
     bool cuts;
-    uint32_t at;
-} set_walk;
+    uint32_t sum; /* of the counts so far */
+} elements;
 
-static uint32_t next_element(set_walk *walk)
+static uint32_t next_element(elements *e)
 {
-    uint32_t value = *walk->values++;
-    if (!walk->cuts)
+    uint32_t value = *e->values++;
+    if (!e->cuts)
         return value;
-    walk->at += value;
-    return walk->at - 1;
+    e->sum += value;
+    return e->sum - 1;
 }
 
-static void rank_set(sqs_big *rank, set_walk walk, uint32_t k)
+/* rank becomes that of the set of the next k elements. */
+static void rank_set(sqs_big *rank, elements e, uint32_t k)
 {
-    sqs_big f;
-    sqs_big_set(&f, 1);
+    falling f;
+    set_falling(&f, 0, 0);
     sqs_big_set(rank, 0);
-    for (uint32_t i = 1, last = 0; i <= k; i++) {
-        uint32_t c = next_element(&walk);
-        move_up(&f, last, i - 1, c);
-        last = c;
+    for (uint32_t i = 1; i <= k; i++) {
+        step_up(&f, next_element(&e)); /* to [x_i]_i */
         sqs_big_scale(rank, i);
-        sqs_big_add(rank, &f);
+        sqs_big_add(rank, &f.value);
     }
     divide_falling(rank, k, k);
 }
 
-/* rank < C(n, k) becomes 0; the set ascends. */
+/* The k elements of the set of a rank below C(n, k), which becomes 0. */
 static void unrank_set(sqs_big *rank, uint32_t n, uint32_t k, uint32_t *set)
 {
+    falling f;
+    f.x = n;
+    f.i = k + 1;
+    sqs_big_set(&f.value, 0); /* [n]_{k+1} would be of no use */
     multiply_falling(rank, k, k);
-    sqs_big f;
-    for (uint32_t i = k, c = n; i > 0; i--) {
-        c = search(&f, rank, i, c, n);
-        set[i - 1] = c;
-        sqs_big_subtract(rank, &f);
+    for (uint32_t i = k; i > 0; i--) {
+        search(&f, rank); /* to [x_i]_i */
+        set[i - 1] = f.x;
+        sqs_big_subtract(rank, &f.value);
         sqs_big_shrink(rank, i);
     }
 }
@@ -270,31 +300,39 @@ void sqs_index_size(sqs_big *size, uint32_t n, uint32_t resolution,
 void sqs_index_rank(sqs_big *rank, const uint32_t *ids,
                     const uint32_t *counts, uint32_t k, uint32_t resolution)
 {
-    sqs_big support, compositions, composition;
-    rank_set(&support, (set_walk){ids, false, 0}, k);
+    sqs_big s, t, compositions;
+    rank_set(&s, (elements){ids, false, 0}, k);
+    rank_set(&t, (elements){counts, true, 0}, k - 1);
     binomial(&compositions, resolution - 1, k - 1);
-    sqs_big_multiply(rank, &support, &compositions);
-    rank_set(&composition, (set_walk){counts, true, 0}, k - 1);
-    sqs_big_add(rank, &composition);
+    sqs_big_multiply(rank, &s, &compositions);
+    sqs_big_add(rank, &t);
+}
+
+/* S of a rank; the rank becomes T. */
+static void split_rank(sqs_big *s, sqs_big *rank, uint32_t resolution,
+                       uint32_t k)
+{
+    sqs_big compositions, product;
+    sqs_big_copy(s, rank);
+    multiply_falling(s, k - 1, k - 1);
+    divide_falling(s, resolution - 1, k - 1);
+    binomial(&compositions, resolution - 1, k - 1);
+    sqs_big_multiply(&product, s, &compositions);
+    sqs_big_subtract(rank, &product);
 }
 
 void sqs_index_unrank(sqs_big *rank, uint32_t n, uint32_t resolution,
                       uint32_t k, uint32_t *ids, uint32_t *counts)
 {
-    sqs_big support, compositions, rest;
-    sqs_big_copy(&support, rank);
-    multiply_falling(&support, k - 1, k - 1);
-    divide_falling(&support, resolution - 1, k - 1);
-    binomial(&compositions, resolution - 1, k - 1);
-    sqs_big_multiply(&rest, &support, &compositions);
-    sqs_big_subtract(rank, &rest);
-    unrank_set(&support, n, k, ids);
-    unrank_set(rank, resolution - 1, k - 1, counts);
-    uint32_t at = 0;
+    sqs_big s;
+    split_rank(&s, rank, resolution, k);
+    unrank_set(&s, n, k, ids);
+    unrank_set(rank, resolution - 1, k - 1, counts); /* cuts, at first */
+    uint32_t sum = 0;
     for (uint32_t i = 0; i + 1 < k; i++) {
-        uint32_t cut = counts[i] + 1;
-        counts[i] = cut - at;
-        at = cut;
+        uint32_t next = counts[i] + 1;
+        counts[i] = next - sum;
+        sum = next;
     }
-    counts[k - 1] = resolution - at;
+    counts[k - 1] = resolution - sum;
 }

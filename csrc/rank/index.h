@@ -1,5 +1,8 @@
 /*
  * index.h - supports and compositions to exact ranks and back.
+ *
+ * For distributions with k survivors out of n tokens,
+ * 1 <= k <= min(n, resolution, SQS_MAX_ENUMERATIVE_SUPPORT). Nothing is checked.
  */
 #ifndef SQS_INDEX_H
 #define SQS_INDEX_H
@@ -7,20 +10,17 @@
 #include "rank/big.h"
 #include "sqs.h"
 
-/*
- * The number of distributions with k survivors out of n tokens:
- * C(n, k) * C(resolution - 1, k - 1).
- * 1 <= k <= min(n, resolution, SQS_MAX_ENUMERATIVE_SUPPORT).
- */
+/* Writes how many there are: C(n, k) * C(resolution - 1, k - 1). */
 void sqs_index_size(sqs_big *size, uint32_t n, uint32_t resolution,
                     uint32_t k);
 
-/* The rank, below that size, of a distribution; ids ascend, counts are >= 1
- * and sum to resolution. */
+/* Writes the rank of one, which is below that size. Its k ids ascend, its k
+ * counts are >= 1 and sum to resolution. */
 void sqs_index_rank(sqs_big *rank, const uint32_t *ids,
                     const uint32_t *counts, uint32_t k, uint32_t resolution);
 
-/* The distribution of a rank below that size; `rank` is used up. */
+/* Writes the k ids and k counts of the one whose rank this is. The rank must be
+ * below that size, and is overwritten. */
 void sqs_index_unrank(sqs_big *rank, uint32_t n, uint32_t resolution,
                       uint32_t k, uint32_t *ids, uint32_t *counts);
 
