@@ -6,13 +6,16 @@
  * symbol is likely; the packet is the first number of the last interval that
  * a whole byte can end. Integers of 56 bits hold the interval: `low`, from
  * which digits that can no longer change but by a carry have moved on to the
- * packet, and `range`, its width, kept above 2^48 by moving a byte on. With
+ * packet, and `range`, its width, kept above 2^48 by moving bytes on. With
  * that many bits to spare, rounding costs less than 2^-16 of a symbol.
  *
  * One struct serves three modes, so that each model is written down once: a
  * function codes a value that it is given when writing or metering, ignores
  * the argument when reading, and returns the value in every mode. Any packet
  * whatsoever reads as some symbols; what can go wrong is only its length.
+ *
+ * Names are those of docs/format.md: u = range / W is the unit, and a value x of
+ * a symbol has the part of the range from u c(x) to u c(x + 1).
  */
 #ifndef SQS_CODER_H
 #define SQS_CODER_H
@@ -22,14 +25,16 @@
 #include <stdint.h>
 
 #include "entropy/fixed.h"
+#include "sqs.h"
 
 typedef enum sqs_coder_mode {
     SQS_WRITE,
     SQS_READ,
-    SQS_METER /* counts the bits of sqs_code_bit, and does nothing else */
+    SQS_METER /* sqs_code_bit adds up what bits cost; nothing else is coded */
 } sqs_coder_mode;
 
-/* Code what is given when writing, fill in what is found when reading. */
+/* An array of values to code. One pointer is null: reading writes to `found`,
+ * writing reads from `given`. */
 typedef struct sqs_values {
     const uint32_t *given;
     uint32_t *found;
@@ -37,21 +42,23 @@ typedef struct sqs_values {
 
 typedef struct sqs_coder {
     sqs_coder_mode mode;
-    uint8_t *out;      /* writing */
-    const uint8_t *in; /* reading */
-    size_t size;       /* of either */
-    size_t shifts;     /* how many bytes have moved on */
-    uint64_t low;      /* writing */
-    uint64_t code;     /* reading: the packet's number, less low */
+    uint8_t *out;      /* writing: room for `size` bytes */
+    const uint8_t *in; /* reading: the packet, `size` bytes */
+    size_t size;
+    size_t shifts;  /* how many bytes have moved on: s */
+    uint64_t low;   /* writing */
+    uint64_t code;  /* reading: the packet's number, less low */
     uint64_t range;
-    uint64_t cost;  /* metering, in units of 2^-32 bits */
-    bool truncated; /* reading: a symbol was asked of a packet at its end */
+    uint64_t cost;  /* metering, in units of 2^-SQS_LOG_UNIT bits */
+    bool truncated; /* reading: a symbol was due after the packet's end */
 } sqs_coder;
 
 _Static_assert(SQS_CODER_LEAST_BITS == SQS_CODER_BITS - 8,
-               "a byte moves on at a time");
+               "a range that is too narrow is widened by bytes");
 #define SQS_CODER_BYTES (SQS_CODER_BITS / 8u)
 
+/* A writer into `out`, which may be null if size is 0: what exceeds the room
+ * is counted, but not written. */
 static inline sqs_coder sqs_coder_write(uint8_t *out, size_t size)
 {
     sqs_coder c = {.mode = SQS_WRITE, .out = out, .size = size};
@@ -59,6 +66,7 @@ static inline sqs_coder sqs_coder_write(uint8_t *out, size_t size)
     return c;
 }
 
+/* A byte of the packet; what follows its end counts as zeros. */
 SQS_INLINE uint8_t sqs_coder_byte(const sqs_coder *c, size_t at)
 {
     return at < c->size ? c->in[at] : 0;
@@ -80,7 +88,7 @@ static inline sqs_coder sqs_coder_meter(void)
     return c;
 }
 
-/* Adds one to the number that has moved on, as far as there was room. */
+/* Adds one to the number that the bytes moved on so far make up. */
 SQS_INLINE void sqs_coder_carry(sqs_coder *c)
 {
     for (size_t i = c->shifts < c->size ? c->shifts : c->size; i-- > 0;)
@@ -95,15 +103,16 @@ SQS_INLINE void sqs_coder_put(sqs_coder *c, uint8_t byte)
     c->shifts++;
 }
 
-/* The least a range is narrowed to is the 2^-31 of it that a value of a set may
- * have. So four bytes at most move on at once, and where there is room for as
- * many they do without a loop, whose end nobody could predict. */
+/* No symbol narrows a range by more than 2^-SQS_POWER_UNIT, the least chance
+ * that a member of a set may have. So SQS_CODER_MOST bytes at most move on at a
+ * time. Where the buffer has as many left they all are read or written at once:
+ * a loop would end at a place that no processor can predict. */
 #define SQS_CODER_NARROWEST (SQS_CODER_LEAST_BITS - SQS_POWER_UNIT)
 #define SQS_CODER_MOST 4u
 _Static_assert((SQS_CODER_BITS - SQS_CODER_NARROWEST) / 8 == SQS_CODER_MOST,
                "SQS_CODER_MOST follows from how narrow a range can be");
 
-/* How many bytes it takes for a range of 2^48 at most to exceed that. */
+/* How many bytes must move on for a range of 2^48 at most to exceed that. */
 SQS_INLINE uint32_t sqs_coder_moves(uint64_t range)
 {
     return (SQS_CODER_BITS - 1 - sqs_floor_log2(range - 1)) / 8;
@@ -126,12 +135,12 @@ SQS_INLINE void sqs_coder_read_on(sqs_coder *c)
         c->code = c->code << 8 | sqs_coder_byte(c, at);
 }
 
-/* What is written beyond the n bytes is not yet of any meaning. */
 SQS_INLINE void sqs_coder_write_on(sqs_coder *c)
 {
     uint32_t n = sqs_coder_moves(c->range);
     c->range <<= 8 * n;
     if (c->size >= SQS_CODER_MOST && c->shifts <= c->size - SQS_CODER_MOST) {
+        /* Four bytes, of which n count; the next move overwrites the others. */
         uint8_t *out = c->out + c->shifts;
         uint32_t next = (uint32_t)(c->low >> (SQS_CODER_LEAST_BITS - 24));
         out[0] = (uint8_t)(next >> 24);
@@ -141,14 +150,14 @@ SQS_INLINE void sqs_coder_write_on(sqs_coder *c)
         c->shifts += n;
     } else {
         for (uint32_t i = 0; i < n; i++)
-            sqs_coder_put(c, (uint8_t)(c->low >> (SQS_CODER_LEAST_BITS - 8 * i)));
+            sqs_coder_put(c,
+                          (uint8_t)(c->low >> (SQS_CODER_LEAST_BITS - 8 * i)));
     }
     c->low = c->low << 8 * n & (((uint64_t)1 << SQS_CODER_BITS) - 1);
 }
 
-/* Narrows the interval to `range` from `start` on. */
-SQS_INLINE void sqs_coder_narrow(sqs_coder *c, uint64_t start,
-                                    uint64_t range)
+/* Narrows the interval to a width of `range`, from `start` above low on. */
+SQS_INLINE void sqs_coder_narrow(sqs_coder *c, uint64_t start, uint64_t range)
 {
     const uint64_t mask = ((uint64_t)1 << SQS_CODER_BITS) - 1;
     const uint64_t least = (uint64_t)1 << SQS_CODER_LEAST_BITS;
@@ -168,16 +177,19 @@ SQS_INLINE void sqs_coder_narrow(sqs_coder *c, uint64_t start,
         sqs_coder_write_on(c);
 }
 
-/* Narrows the interval to the share from `below` on of so many units, or to all
- * that is left of it: the last value of a symbol takes what rounding leaves. */
-static inline void sqs_coder_take(sqs_coder *c, uint64_t unit, uint64_t below,
-                                  uint64_t width, bool last)
+/* Narrows the interval to a value x of a symbol: `below` is c(x) and `weight`
+ * c(x + 1) - c(x), in units. The last value of a symbol gets all the range that
+ * is left, with what dividing it into units left over. */
+static inline void sqs_coder_narrow_to_value(sqs_coder *c, uint64_t unit,
+                                             uint64_t below, uint64_t weight,
+                                             bool last)
 {
     uint64_t start = unit * below;
-    sqs_coder_narrow(c, start, last ? c->range - start : unit * width);
+    sqs_coder_narrow(c, start, last ? c->range - start : unit * weight);
 }
 
-/* Whether another symbol can be read; writing, always. */
+/* Whether a symbol can be coded now. If reading has come to the packet's end it
+ * can't, and the coder notes that the packet is truncated. */
 SQS_INLINE bool sqs_coder_going(sqs_coder *c)
 {
     if (c->mode == SQS_READ && c->shifts >= c->size)
@@ -185,15 +197,16 @@ SQS_INLINE bool sqs_coder_going(sqs_coder *c)
     return !c->truncated;
 }
 
-#define SQS_EVEN 128u
+#define SQS_EVEN 128u /* the chance of a bit that says nothing */
 
-/* One of two values; masked, as bits are too random for a branch. */
+/* a or b, chosen without a branch: the bits of a packet are as good as random,
+ * so that a branch would be mispredicted every other time. */
 static inline uint64_t sqs_choose(bool second, uint64_t a, uint64_t b)
 {
     return a ^ ((a ^ b) & (0 - (uint64_t)second));
 }
 
-/* A bit that is 1 with a chance in 256ths, 1 .. 255. */
+/* A bit that is 1 with a chance of 1 .. 255 in 256. */
 SQS_INLINE bool sqs_code_bit(sqs_coder *c, uint32_t chance, bool bit)
 {
     if (c->mode == SQS_METER) {
@@ -211,7 +224,7 @@ SQS_INLINE bool sqs_code_bit(sqs_coder *c, uint32_t chance, bool bit)
     return bit;
 }
 
-/* One of n values, all equally likely; n <= 2^20. */
+/* One of the n values 0 .. n - 1, all equally likely; n <= 2^20. */
 static inline uint32_t sqs_code_uniform(sqs_coder *c, uint32_t n,
                                         uint32_t value)
 {
@@ -222,7 +235,7 @@ static inline uint32_t sqs_code_uniform(sqs_coder *c, uint32_t n,
         uint64_t target = c->code / unit;
         value = target < n ? (uint32_t)target : n - 1;
     }
-    sqs_coder_take(c, unit, value, 1, value + 1 == n);
+    sqs_coder_narrow_to_value(c, unit, value, 1, value + 1 == n);
     return value;
 }
 
@@ -236,21 +249,24 @@ static inline size_t sqs_coder_finish(sqs_coder *c)
     return c->shifts;
 }
 
-/* Whether the bytes are over, and how. */
-typedef enum sqs_ending {
-    SQS_ENDS_WELL,
-    SQS_ENDS_EARLY,
-    SQS_ENDS_LATE,
-    SQS_ENDS_OTHERWISE /* not with the byte that sqs_coder_finish writes */
-} sqs_ending;
-
-static inline sqs_ending sqs_coder_ending(const sqs_coder *c)
+/* What is wrong with a packet whose last symbol has been read: SQS_OK,
+ * SQS_TRUNCATED, SQS_TRAILING_BYTES, or SQS_PADDING if its last byte isn't the
+ * one that sqs_coder_finish writes. */
+static inline sqs_status sqs_coder_check_end(const sqs_coder *c)
 {
     if (c->truncated || c->size < c->shifts + 1)
-        return SQS_ENDS_EARLY;
+        return SQS_TRUNCATED;
     if (c->size > c->shifts + 1)
-        return SQS_ENDS_LATE;
-    return c->code >> SQS_CODER_LEAST_BITS ? SQS_ENDS_OTHERWISE : SQS_ENDS_WELL;
+        return SQS_TRAILING_BYTES;
+    return c->code >> SQS_CODER_LEAST_BITS ? SQS_PADDING : SQS_OK;
+}
+
+/* The bits that a writer has spent, rounded up. */
+static inline uint32_t sqs_coder_spent(const sqs_coder *c)
+{
+    uint64_t narrowed = ((uint64_t)SQS_CODER_BITS << SQS_LOG_UNIT) -
+                        sqs_log2(c->range);
+    return (uint32_t)(8 * c->shifts + (narrowed + SQS_BIT - 1) / SQS_BIT);
 }
 
 #endif /* SQS_CODER_H */

@@ -3,13 +3,15 @@
  *
  * Sorted in descending order, counts are a partition of the resolution, and a
  * partition tells how many tokens there are, so that the size of the support
- * is never sent. Each count lies between what the tokens still possible need
- * it to be and the smaller of the count before and what is left; it is found
- * by halving that interval, and the first splits have learned chances. A
- * context is how large the interval is and how much is left in its terms,
- * which makes one table serve every resolution. Which token has which count
- * then takes a multinomial number of ways: an urn with a ball for each token,
- * coloured by its count, is emptied in order of ids.
+ * is never sent. Each count is found by halving the interval in which it must
+ * lie. The interval ends at the count before or at what is left of the
+ * resolution, whichever is smaller; and it begins where the tokens that the
+ * vocabulary still has could just share out what is left. The first few of
+ * these splits have learned chances. Their context is the size of the upper
+ * end and its ratio to what is left, so that one table serves every resolution.
+ *
+ * Which token has which count then takes a multinomial number of ways: an urn
+ * with a ball for each token, coloured by its count, is emptied in order of ids.
  */
 #include "entropy/counts.h"
 
@@ -26,10 +28,10 @@ static void add_to_groups(sqs_groups *g, uint32_t count, uint32_t tokens)
     g->size[g->n - 1] += tokens;
 }
 
-/* Counts below this are tallied. As no more than SQS_MAX_RESOLUTION / SMALL
- * tokens can have others, those may be sorted in quadratic time. */
-#define SMALL 256u
-#define MOST_LARGE (SQS_MAX_RESOLUTION / SMALL)
+/* Counts below TALLIED are tallied. No more than SQS_MAX_RESOLUTION / TALLIED
+ * tokens can have larger ones, so these may be sorted in quadratic time. */
+#define TALLIED 256u
+#define MOST_LARGE (SQS_MAX_RESOLUTION / TALLIED)
 
 static void insert_descending(uint32_t *sorted, uint32_t n, uint32_t value)
 {
@@ -40,9 +42,9 @@ static void insert_descending(uint32_t *sorted, uint32_t n, uint32_t value)
 
 void sqs_make_groups(const uint32_t *counts, uint32_t k, sqs_groups *g)
 {
-    uint32_t tally[SMALL] = {0}, large[MOST_LARGE], n = 0, most = 0;
+    uint32_t tally[TALLIED] = {0}, large[MOST_LARGE], n = 0, most = 0;
     for (uint32_t i = 0; i < k; i++) {
-        if (counts[i] >= SMALL) {
+        if (counts[i] >= TALLIED) {
             insert_descending(large, n++, counts[i]);
             continue;
         }
@@ -59,15 +61,25 @@ void sqs_make_groups(const uint32_t *counts, uint32_t k, sqs_groups *g)
 
 /* Partitions. */
 
-/* Splits at depth 0 .. 2 all have their own chance, and below that, down to
- * depth 7, those whose interval touches the upper end: n < 3 is followed by
- * 2 n + 1 + up, and 6 <= n < 11 by n + 1 upwards. All others are even. */
+/*
+ * Splits are nodes of a tree, those with a chance of their own numbered:
+ *
+ *     depth 0              0
+ *     depth 1          1       2              down to the left, up to the right
+ *     depth 2        3   4   5   6
+ *     depth 3                      7
+ *     depth 4                        8        ... to node 11 at depth 7
+ *
+ * Below depth 2 only splits have one whose interval still has the upper end of
+ * the first. All others, node NODES, are even.
+ */
 #define NODES SQS_SPLIT_NODES
 _Static_assert(SQS_SIZE_CLASSES * SQS_RATIO_CLASSES == SQS_SPLIT_CONTEXTS &&
                    SQS_SPLIT_FULL_DEPTH == 3 && SQS_SPLIT_TOP_DEPTH == 8 &&
                    NODES == 3 + 4 + 5,
                "a row for each context, a column for each node");
 
+/* The node that follows a split down, and up. */
 static const uint8_t next_nodes[NODES + 1][2] = {
     {1, 2},       {3, 4},      {5, 6},      {NODES, NODES}, {NODES, NODES},
     {NODES, NODES}, {NODES, 7},  {NODES, 8},  {NODES, 9},     {NODES, 10},
@@ -107,9 +119,9 @@ uint32_t sqs_code_count(sqs_coder *c, uint32_t low, uint32_t high,
     return code_count(c, low, high, left, count);
 }
 
-/* Codes a partition, given when writing or metering; returns how many parts it
- * has, or more than `limit`. Compiled once for each mode, it takes a tenth less.
- */
+/* Codes a partition, given when writing or metering, found when reading; returns
+ * how many parts it has, or more than `limit`. As soon as a part is 1, so are
+ * all that follow. */
 SQS_INLINE uint32_t code_partition(sqs_coder *c, uint32_t vocab_size,
                                    uint32_t resolution, uint32_t limit,
                                    const sqs_groups *given, sqs_groups *found)
@@ -130,10 +142,13 @@ SQS_INLINE uint32_t code_partition(sqs_coder *c, uint32_t vocab_size,
         left -= last;
         parts++;
     }
-    if (found && left > 0) /* nothing but ones */
+    if (found && left > 0)
         add_to_groups(found, 1, left);
     return parts + left;
 }
+
+/* The two functions below have code_partition compiled once for each mode, with
+ * a copy of the coder that can stay in registers: that takes a tenth less. */
 
 void sqs_write_partition(sqs_coder *c, uint32_t vocab_size,
                          uint32_t resolution, const sqs_groups *g)
@@ -164,8 +179,9 @@ uint32_t sqs_read_partition(sqs_coder *c, uint32_t vocab_size,
 
 /* Arrangements. */
 
-/* Walks from the most frequent count, which is the least, to that of the next
- * token; *below becomes how many balls were passed. */
+/* Colours are passed from the least count on, which most tokens have, up to that
+ * of the next token; *below becomes how many balls were passed. */
+
 static uint32_t find_colour(const sqs_coder *c, const sqs_groups *g,
                             uint32_t first, uint64_t unit, uint32_t *below)
 {
@@ -204,7 +220,8 @@ void sqs_code_arrangement(sqs_coder *c, sqs_groups *g, uint32_t k,
             at = c->mode == SQS_READ
                      ? find_colour(c, g, first, unit, &below)
                      : seek_colour(g, counts.given[i], &below);
-            sqs_coder_take(c, unit, below, g->size[at], at == first);
+            sqs_coder_narrow_to_value(c, unit, below, g->size[at],
+                                      at == first);
         }
         if (counts.found)
             counts.found[i] = g->count[at];

@@ -1,9 +1,10 @@
 /*
  * fixed.h - logarithms and powers of two in integers, the same everywhere.
  *
- * Both run straight between the knots of a table, which is as good as exact
- * for a model: what matters is that the two ends agree and that each function
- * is monotone. The errors, 2^-22 and 2^-19 at most, cost nothing measurable.
+ * Both are straight between the knots of a table: that is exact enough for a
+ * model, as all that matters is that both ends compute the same and that the
+ * functions are monotone. Errors are 2^-22 and 2^-19 at most, and cost nothing
+ * that could be measured. docs/format.md calls them λ and E.
  */
 #ifndef SQS_FIXED_H
 #define SQS_FIXED_H
@@ -13,21 +14,25 @@
 #include "bits.h"
 #include "entropy/model.h"
 
-/* For what must merge with its caller, where constants make it small. */
+/* For functions that must be merged with their caller, where arguments are
+ * constants that leave little of them. */
 #ifdef __GNUC__
 #define SQS_INLINE static inline __attribute__((always_inline))
 #else
 #define SQS_INLINE static inline
 #endif
 
-/* Logarithms are in units of 2^-32. */
+/* 1 as a logarithm, in units of 2^-32: a bit. */
 #define SQS_BIT ((uint64_t)1 << SQS_LOG_UNIT)
 
-/* Powers are in units of 2^-31, so that products of two fit 62 bits. */
+/* 1 as a power, in units of 2^-31, so that products of two powers fit 62
+ * bits. */
 #define SQS_ONE ((uint64_t)1 << SQS_POWER_UNIT)
 _Static_assert(SQS_LOG_KNOTS == 1u << SQS_LOG_KNOT_BITS &&
                    SQS_POWER_KNOTS == 1u << SQS_POWER_KNOT_BITS,
                "the tables have a value for each knot, and one for the end");
+_Static_assert(SQS_LOG_UNIT == 32,
+               "the fraction of a logarithm is a uint32_t");
 
 /* log2(x) for 0 < x < 2^63. */
 static inline uint64_t sqs_log2(uint64_t x)
@@ -41,8 +46,7 @@ static inline uint64_t sqs_log2(uint64_t x)
            ((knot[1] - knot[0]) * past >> step_bits);
 }
 
-/* The same for 0 < x < 2 * 2^SQS_LOG_KNOT_BITS, where no x lies between knots.
- */
+/* The same for 0 < x < 2 * 2^SQS_LOG_KNOT_BITS, all of which are at knots. */
 static inline uint64_t sqs_log2_small(uint32_t x)
 {
     uint32_t whole = sqs_floor_log2(x);

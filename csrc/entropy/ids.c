@@ -1,13 +1,13 @@
 /*
- * ids.c - what ids weigh.
+ * ids.c - what token ids weigh.
  *
- * Weights are those of buckets of ids, half an octave each: in a vocabulary
- * made by merging the most frequent pairs first, a low id is a frequent token.
- * Tokens of recent supports weigh more, see sqs_memory.
+ * Static weights are those of buckets of ids, half an octave each: in a
+ * vocabulary made by merging the most frequent pairs first, a low id is a
+ * frequent token. Tokens of recent supports weigh more, see sqs_memory.
  *
- * Members of a set ascend, so what looks for one after the other never has to
- * go back far: places in the memory and buckets are found by steps from where
- * the last search ended.
+ * Members of a set ascend, and are looked for one after the other. So buckets,
+ * and places in the memory, are found by steps from where the last search
+ * ended.
  */
 #include "entropy/ids.h"
 
@@ -27,7 +27,8 @@ static uint32_t bucket_start(uint32_t bucket)
     return (2 + sum % 2) << (sum / 2 - 1);
 }
 
-/* The last id, from `start` on, with at most that weight below it. */
+/* The last id with static weights of `below` or less below it; `start` if that
+ * is higher. */
 static uint32_t static_id(uint64_t below, uint32_t start)
 {
     uint32_t bucket = bucket_of(start);
@@ -41,8 +42,8 @@ static uint32_t static_id(uint64_t below, uint32_t start)
     return id > start ? id : start;
 }
 
-/* How much the memory counts for grows with what it has seen, up to as much
- * as the buckets do. */
+/* All tokens of the memory weigh h / (h + delay) of what all static weights do,
+ * after h supports: the more it has seen, the more it is trusted. */
 void sqs_make_ids(sqs_ids *m, uint32_t vocab_size, const sqs_memory *memory)
 {
     uint32_t last = vocab_size - 1;

@@ -1,5 +1,8 @@
 /*
- * ids.h - what ids weigh: those of low ranks, and those seen of late.
+ * ids.h - what token ids weigh: R(x), the weight of all ids from x on.
+ *
+ * Each id has a static weight, that of its bucket, and ids of the memory weigh
+ * more: `unit` times their weight there.
  */
 #ifndef SQS_IDS_H
 #define SQS_IDS_H
@@ -7,25 +10,26 @@
 #include "entropy/fixed.h"
 #include "sqs.h"
 
-/* The weights of buckets of ids and, times `unit`, those of the memory, if
- * there is one. */
 typedef struct sqs_ids {
-    const sqs_memory *memory;
-    uint64_t unit;
-    uint64_t whole;                         /* what all ids weigh */
-    uint64_t below[SQS_MEMORY_TOKENS + 1]; /* what earlier tokens of the memory
-                                               weigh, in units */
+    const sqs_memory *memory; /* read only where unit is above 0 */
+    uint64_t unit;            /* U of docs/format.md; 0 without a memory */
+    uint64_t whole;           /* R(0) */
+    uint64_t below[SQS_MEMORY_TOKENS + 1]; /* of each token of the memory, what
+                                              those before it weigh there; and
+                                              what all of them weigh */
 } sqs_ids;
 
-/* `memory` may be null. */
+/* The weights of the ids below vocab_size. The memory may be null; otherwise it
+ * is kept, must be valid, and must not change. */
 void sqs_make_ids(sqs_ids *m, uint32_t vocab_size, const sqs_memory *memory);
 
-/* Buckets of half an octave: the first has all ids below 2^5, the second starts
- * at 2 << 4. The two highest bits of an id, and twice the number of those that
- * follow, are its bucket plus SQS_BUCKETS_BEFORE. */
+/* Bucket 0 has all ids below 2^SQS_FIRST_BUCKET_BITS; every octave above that
+ * has two buckets, its lower and its upper half. With t bits after the two
+ * highest ones of an id, whose value is 2 or 3, its bucket is that value plus
+ * 2 t less a constant: the first id of bucket 1 is 2 << 4. */
 #define SQS_BUCKETS_BEFORE (2 + 2 * (SQS_FIRST_BUCKET_BITS - 1) - 1)
 
-/* What all ids below one weigh by their buckets. */
+/* The static weight of all ids below one. */
 static inline uint64_t sqs_static_weight_below(uint32_t id)
 {
     if (id < 1u << SQS_FIRST_BUCKET_BITS)
@@ -36,10 +40,11 @@ static inline uint64_t sqs_static_weight_below(uint32_t id)
     return sqs_id_starts[bucket] + past * sqs_id_weights[bucket];
 }
 
-/* The two below look for a place in the memory, which is how many of its ids
- * are below an id, from *place on, and leave it there. */
+/* The place of an id in the memory is how many of the memory's ids are below
+ * it. The two functions below find it by steps from *place, any place, and
+ * leave it there: the next one that is asked for is seldom far. */
 
-/* What an id and all above it weigh. */
+/* R(id). */
 static inline uint64_t sqs_ids_rest(const sqs_ids *m, uint32_t id,
                                     uint32_t *place)
 {
@@ -55,8 +60,8 @@ static inline uint64_t sqs_ids_rest(const sqs_ids *m, uint32_t id,
     return rest - m->unit * m->below[at];
 }
 
-/* The last id of about that rest or more. Neither it nor its place is before
- * `start` and *place. */
+/* The other way round: the last id from `start` on, whose place is *place or
+ * nearby, with an R of about `rest` or more; `start` if there is none. */
 uint32_t sqs_ids_at(const sqs_ids *m, uint64_t rest, uint32_t start,
                     uint32_t *place);
 

@@ -11,14 +11,16 @@ _Static_assert(SQS_MODEL_MEMORY_TOKENS == SQS_MEMORY_TOKENS &&
                    SQS_MODEL_MEMORY_SUPPORT == SQS_MEMORY_SUPPORT,
                "the memory of sqs.h is the model's");
 
-/* Weights fade by 2^-5 with each support, so that a token seen once is
- * forgotten after about 110 others, where fading would stop at 31 for lack of
- * digits. These and the delay of ids.c are the best of a few tried on the
- * drafts of fit_model.py; none of them is critical. */
+/* Each support adds a weight of 1024 to its tokens, and all weights lose a 32nd
+ * of themselves. So a token that came once falls below 32 after about 110 other
+ * supports. Below 32 a weight would lose nothing any more, as 31 / 32 is 0: it
+ * is forgotten. These numbers and the delay of ids.c are the best of a few tried
+ * on the drafts of fit_model.py; none of them is critical. */
 _Static_assert(SQS_MEMORY_LEAST_WEIGHT == 1u << SQS_MEMORY_FADING,
-               "what can't fade any more is forgotten");
+               "a weight that can't fade is forgotten");
 
-/* Where fading takes as much as a support adds. */
+/* A token that is in every support comes near this weight, of which a 32nd is
+ * what a support adds. */
 #define MOST_WEIGHT (SQS_MEMORY_NEW_WEIGHT << SQS_MEMORY_FADING)
 
 void sqs_memory_clear(sqs_memory *memory)
@@ -41,7 +43,7 @@ bool sqs_is_memory(const sqs_memory *memory, uint32_t vocab_size)
     return true;
 }
 
-/* A memory while it is being added to. */
+/* A memory and a support together, before it is cut to size. */
 typedef struct merged {
     uint32_t size;
     uint32_t ids[SQS_MEMORY_TOKENS + SQS_MEMORY_SUPPORT];
@@ -66,7 +68,7 @@ static void merge(const sqs_memory *m, const uint32_t *ids, uint32_t k,
     to->size = n;
 }
 
-/* Drops what weighs less than `least`. */
+/* Drops the tokens that weigh less than `least`. */
 static void forget(merged *m, uint32_t least)
 {
     uint32_t kept = 0;

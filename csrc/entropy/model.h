@@ -34,6 +34,12 @@
 #define SQS_LOG_KNOTS 1024u
 #define SQS_POWER_KNOTS 256u
 
+/* What all ids below 2^20 weigh. */
+#define SQS_ID_TOTAL 1500119552u
+
+/* What all ids below 2^20 weigh. */
+#define SQS_ID_TOTAL 1500119552u
+
 /* Chances, in 256ths, that a split of a count goes up: a row for each context,
  * a column for each node. */
 extern const uint8_t sqs_split_chances[SQS_SPLIT_CONTEXTS][SQS_SPLIT_NODES];

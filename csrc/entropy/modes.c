@@ -1,10 +1,12 @@
 /*
- * entropy.c - what distributions of language models look like.
+ * modes.c - counts and ids, each in the cheaper of two modes.
  *
- * Counts come first, as a partition and its arrangement, see counts.c; ids
- * second, as a set weighted by ids.c and coded by sets.c. Both have a uniform
- * mode beside the learned one for distributions of no such kind: there,
- * composition or support is one of all equally likely sets.
+ * Counts come first, ids second. In the model's mode counts are a partition and
+ * its arrangement, see counts.c, and ids a set weighted by ids.c, see sets.c.
+ * That suits distributions of language models. For others there is a uniform
+ * mode: the counts, as cuts of the resolution, or the ids are one of all sets of
+ * that size, equally likely. A bit says which mode; the writer estimates what
+ * both cost.
  */
 #include "entropy/modes.h"
 
@@ -17,7 +19,7 @@
  * and 4 where it doesn't: with two modes that is the 8 that the worst case may
  * take beyond a rank. */
 
-/* Which mode. */
+/* Estimates. */
 
 /* log2 of n!, by Stirling's series; the constants are log2(e), log2(2 pi) / 2
  * and log2(e) / 12. */
@@ -41,11 +43,16 @@ static uint64_t mode_cost(bool uniform)
            sqs_log2(uniform ? SQS_UNIFORM_CHANCE : 256 - SQS_UNIFORM_CHANCE);
 }
 
-/* Both modes' costs. */
+/* What the two modes cost, about; the model's estimate may be rough. */
 typedef struct costs {
     uint64_t model, uniform;
-    bool rough; /* the model's may be several bits too high */
+    bool rough;
 } costs;
+
+static bool uniform_is_cheaper(const costs *c)
+{
+    return c->uniform < c->model;
+}
 
 static costs counts_costs(uint32_t vocab_size, uint32_t resolution,
                           const sqs_groups *g, uint32_t k)
@@ -82,16 +89,17 @@ sqs_cost sqs_entropy_cost(uint32_t vocab_size, uint32_t resolution,
     sqs_make_ids(&m, vocab_size, NULL);
     sqs_logs known[SQS_KNOWN_LOGS];
     costs b = ids_costs(&m, vocab_size, ids, k, known);
-    bool uniform_counts = a.uniform < a.model;
-    bool uniform_ids = b.uniform < b.model;
-    sqs_cost cost = {(uniform_counts ? a.uniform : a.model) +
-                         (uniform_ids ? b.uniform : b.model),
-                     !uniform_counts && !uniform_ids && !b.rough};
-    return cost;
+    bool uniform_counts = uniform_is_cheaper(&a);
+    bool uniform_ids = uniform_is_cheaper(&b);
+    return (sqs_cost){(uniform_counts ? a.uniform : a.model) +
+                          (uniform_ids ? b.uniform : b.model),
+                      !uniform_counts && !uniform_ids && !b.rough};
 }
 
-/* Distributions. */
+/* Counts. */
 
+/* The uniform mode: how many, and the set of the k - 1 cuts of the resolution
+ * into k parts. */
 static uint32_t code_composition(sqs_coder *c, uint32_t vocab_size,
                                  uint32_t resolution, sqs_values counts,
                                  uint32_t k, uint32_t limit)
@@ -117,7 +125,7 @@ void sqs_write_counts(sqs_coder *c, uint32_t vocab_size, uint32_t resolution,
     sqs_groups g;
     sqs_make_groups(counts, k, &g);
     costs bits = counts_costs(vocab_size, resolution, &g, k);
-    if (sqs_code_bit(c, SQS_UNIFORM_CHANCE, bits.uniform < bits.model)) {
+    if (sqs_code_bit(c, SQS_UNIFORM_CHANCE, uniform_is_cheaper(&bits))) {
         code_composition(c, vocab_size, resolution, given, k, k);
         return;
     }
@@ -139,6 +147,8 @@ uint32_t sqs_read_counts(sqs_coder *c, uint32_t vocab_size,
     return k;
 }
 
+/* Ids. */
+
 void sqs_write_ids(sqs_coder *c, uint32_t vocab_size, const sqs_memory *memory,
                    const uint32_t *ids, uint32_t k)
 {
@@ -147,7 +157,7 @@ void sqs_write_ids(sqs_coder *c, uint32_t vocab_size, const sqs_memory *memory,
     sqs_make_ids(&m, vocab_size, memory);
     sqs_logs known[SQS_KNOWN_LOGS];
     costs bits = ids_costs(&m, vocab_size, ids, k, known);
-    if (sqs_code_bit(c, SQS_UNIFORM_CHANCE, bits.uniform < bits.model)) {
+    if (sqs_code_bit(c, SQS_UNIFORM_CHANCE, uniform_is_cheaper(&bits))) {
         sqs_code_uniform_set(c, k, vocab_size, given, false);
         return;
     }
@@ -167,6 +177,8 @@ void sqs_read_ids(sqs_coder *c, uint32_t vocab_size, const sqs_memory *memory,
     sqs_read_members(c, &m, vocab_size, ids, k);
 }
 
+/* Positions and tokens. */
+
 uint32_t sqs_code_position(sqs_coder *c, const uint32_t *counts, uint32_t k,
                            uint32_t resolution, uint32_t position)
 {
@@ -179,7 +191,7 @@ uint32_t sqs_code_position(sqs_coder *c, const uint32_t *counts, uint32_t k,
                ? at + 1 < k && target >= below + counts[at]
                : at < position)
         below += counts[at++];
-    sqs_coder_take(c, unit, below, counts[at], at + 1 == k);
+    sqs_coder_narrow_to_value(c, unit, below, counts[at], at + 1 == k);
     return at;
 }
 

@@ -1,45 +1,53 @@
 /*
- * entropy.h - the models of the entropy coding.
+ * modes.h - counts, ids and what goes with them to symbols and back; for counts
+ * and ids, in one of two modes.
+ *
+ * Functions named write and read do the one or the other; those named code do
+ * both, as coder.h says.
  */
-#ifndef SQS_ENTROPY_H
-#define SQS_ENTROPY_H
+#ifndef SQS_MODES_H
+#define SQS_MODES_H
 
 #include "entropy/coder.h"
 #include "sqs.h"
 
-/* Code the counts of a distribution's k tokens by ascending id. */
+/* Code the counts of a distribution's k tokens, by ascending id. They sum to the
+ * resolution, and k is vocab_size at most. */
 void sqs_write_counts(sqs_coder *c, uint32_t vocab_size, uint32_t resolution,
                       const uint32_t *counts, uint32_t k);
 
-/* Returns k, or more than `limit` as soon as k is known to be that. In that
- * case, or if the packet is truncated, the counts hold nothing of use. */
+/* Returns k, or more than `limit` as soon as that is certain. In that case, or
+ * if the packet is truncated, the counts hold nothing of use. */
 uint32_t sqs_read_counts(sqs_coder *c, uint32_t vocab_size,
                          uint32_t resolution, uint32_t *counts,
                          uint32_t limit);
 
-/* Code the ids of a distribution's k tokens. */
+/* Code the ids of a distribution's k tokens, ascending below vocab_size. The
+ * memory, which may be empty but not null, is read only. */
 void sqs_write_ids(sqs_coder *c, uint32_t vocab_size, const sqs_memory *memory,
                    const uint32_t *ids, uint32_t k);
 void sqs_read_ids(sqs_coder *c, uint32_t vocab_size, const sqs_memory *memory,
                   uint32_t *ids, uint32_t k);
 
-/* Codes which of its k tokens was drawn from a distribution. */
+/* Codes which of its k tokens was drawn from a distribution, by the position of
+ * that among them. */
 uint32_t sqs_code_position(sqs_coder *c, const uint32_t *counts, uint32_t k,
                            uint32_t resolution, uint32_t position);
 
-/* Code a token, and its count, without their distribution. */
+/* Code a token, and its count, of which the distribution isn't known. */
 uint32_t sqs_code_token(sqs_coder *c, uint32_t vocab_size, uint32_t token);
 uint32_t sqs_code_token_count(sqs_coder *c, uint32_t resolution,
                               uint32_t count);
 
-/* About what counts and ids take in a distribution that stands alone. */
+/* An estimate of what a distribution takes that stands alone. */
 typedef struct sqs_cost {
-    uint64_t bits; /* in units of 2^-32 */
-    bool close;    /* to what is spent, within a bit */
+    uint64_t bits; /* in units of 2^-SQS_LOG_UNIT */
+    bool modelled; /* both counts and ids would be written in the model's mode,
+                      and the estimate for them isn't rough */
 } sqs_cost;
 
 sqs_cost sqs_entropy_cost(uint32_t vocab_size, uint32_t resolution,
                           const uint32_t *ids, const uint32_t *counts,
                           uint32_t k);
 
-#endif /* SQS_ENTROPY_H */
+#endif /* SQS_MODES_H */

@@ -1,14 +1,21 @@
 /*
  * sets.c - sets as order statistics.
  *
- * Had the n members of a set been drawn independently, each with the weights w
- * of a model, then the least of them would be x or more with the chance
+ * Had the n members of a set been drawn independently, each in proportion to a
+ * model's weights, then the least of them would be x or more with the chance
  * (R(x) / R(0))^n, where R(x) is what x and all above it weigh. Given the
  * least, the others are n - 1 draws from what is above it, and so on: every
  * member takes one symbol, and the order of the members, which says nothing,
  * takes no bits (arXiv 2107.09202 gets there by other means). The power is one
  * product of logarithms. The one thing left out is that members differ; that
  * they lie above each other makes up for most of it.
+ *
+ * So with n members to come of a .. size - 1, of which the next can be a .. e - 1
+ * where e = size - n + 1, the next member is a symbol with the cumulative weights
+ *
+ *     c(x) = 2^31 - (2^-n(log2 R(a) - log2 R(x)) (2^31 - (e - a)) + e - x)
+ *
+ * out of 2^31: c(a) = 0, and each value has a weight of at least 1.
  *
  * For uniform sets R(x) = 2 (size - x) - (n - 1) allows for the members' being
  * different, and a set of more than half is coded by what it leaves out; so its
@@ -18,97 +25,113 @@
 
 #include "entropy/divide.h"
 
-/* A set in the making: its members up to `start` are known, and `left` more
- * are to come of start .. size - 1. */
+/* A set of which all members below a are known, and n more are to come. */
 typedef struct set {
     const sqs_ids *model; /* null for a uniform one */
-    uint32_t size, left, start;
-    uint32_t place;     /* of start in the model's memory, or nearby */
-    uint64_t log_start; /* log2 of what is left to weigh at start */
+    uint32_t size, n, a;
+    uint32_t place; /* of a in the model's memory, or nearby */
+    uint64_t log_a; /* log2 R(a) */
 } set;
 
-/* log2 of what x and all above it weigh. */
+/* Where the values of the next member end. */
+SQS_INLINE uint32_t end_of(const set *s)
+{
+    return s->size - s->n + 1;
+}
+
+/* log2 R(x) */
 SQS_INLINE uint64_t log_rest(set *s, uint32_t x)
 {
     uint64_t rest = s->model
                         ? sqs_ids_rest(s->model, x, &s->place)
-                        : 2 * (uint64_t)(s->size - x) - (s->left - 1);
+                        : 2 * (uint64_t)(s->size - x) - (s->n - 1);
     return sqs_log2(rest);
 }
 
-/* Where a value of a symbol begins. */
-typedef struct edge {
-    uint64_t below; /* the chance, out of SQS_ONE, of all values before */
-    uint64_t log;   /* log_rest of it */
-} edge;
+/* c(x) of a value of the next member, and log2 R(x). */
+typedef struct cumulative {
+    uint64_t c, log;
+} cumulative;
 
-/* The edge of x in the symbol whose values are start .. end - 1, each with a
- * chance of at least 1. */
-SQS_INLINE edge edge_of(const set *s, uint32_t end, uint32_t x, uint64_t log)
+SQS_INLINE cumulative cumulate(const set *s, uint32_t e, uint32_t x,
+                               uint64_t log)
 {
-    uint64_t scale = SQS_ONE - (end - s->start);
-    uint64_t above = sqs_exp2(s->left * (s->log_start - log)) * scale;
-    return (edge){SQS_ONE - ((above >> SQS_POWER_UNIT) + end - x), log};
+    uint64_t scale = SQS_ONE - (e - s->a);
+    uint64_t above = sqs_exp2(s->n * (s->log_a - log)) * scale;
+    return (cumulative){SQS_ONE - ((above >> SQS_POWER_UNIT) + e - x), log};
 }
 
-/* 2^log for log <= 33, which no rest exceeds. */
+/* Logarithms are below MOST_LOG. The ids of a memory together weigh less than
+ * the static weights do, and a uniform set has R(x) <= 2 size. */
+#define MOST_LOG 33u
+_Static_assert(2 * (uint64_t)SQS_ID_TOTAL <= (uint64_t)1 << MOST_LOG &&
+                   2 * (uint64_t)SQS_MAX_VOCAB <= (uint64_t)1 << MOST_LOG,
+               "no R(x) exceeds 2^MOST_LOG");
+
+/* 2^log */
 static uint64_t power(uint64_t log)
 {
-    const uint32_t top = 33;
-    return sqs_exp2(((uint64_t)top << SQS_LOG_UNIT) - log)
-           << (top - SQS_POWER_UNIT);
+    return sqs_exp2(((uint64_t)MOST_LOG << SQS_LOG_UNIT) - log)
+           << (MOST_LOG - SQS_POWER_UNIT);
 }
 
-/* The last x of about that rest or more. */
-static uint32_t place_of(set *s, uint64_t weight)
+/* The last x with an R(x) of about `rest` or more. */
+static uint32_t value_at(set *s, uint64_t rest)
 {
     if (s->model)
-        return sqs_ids_at(s->model, weight, s->start, &s->place);
-    uint64_t whole = 2 * (uint64_t)s->size - (s->left - 1);
-    return weight < whole ? (uint32_t)((whole - weight) / 2) : 0;
+        return sqs_ids_at(s->model, rest, s->a, &s->place);
+    uint64_t whole = 2 * (uint64_t)s->size - (s->n - 1);
+    return rest < whole ? (uint32_t)((whole - rest) / 2) : 0;
 }
 
 #define FAR 64u /* the best of a few tried */
 
-/* About the last value whose edge is not after the code: edge_of the other way
- * round, but for the end - x that it adds. Those are known about, once x is,
- * and count less the more members are to come; a second round is for values
- * far off. A wrong guess costs time only. */
-static uint32_t guess_member(const sqs_coder *c, set *s, uint32_t end)
+/*
+ * About the last value x with u c(x) <= code. For that one, by the formula above
+ * solved for R(x),
+ *
+ *     log2 R(x) = log2 R(a) - (log2(u (2^31 - (e - a)))
+ *                              - log2(range - code - u (e - x))) / n
+ *
+ * but for rounding. x is on the right side too, where it counts the less the
+ * more members are to come: put a in its place, and only if x turns out to be
+ * far from a, put x there and solve once more. A wrong guess costs time only.
+ */
+static uint32_t guess_member(const sqs_coder *c, set *s, uint32_t e)
 {
     uint64_t unit = c->range >> SQS_POWER_UNIT;
-    uint64_t scaled = c->range - unit * (end - s->start);
+    uint64_t scaled = c->range - unit * (e - s->a);
     uint64_t log_scaled = sqs_log2(scaled);
-    uint32_t x = s->start;
+    uint32_t x = s->a;
     for (bool again = true;; again = false) {
-        uint64_t least = scaled + unit * (x - s->start);
-        uint64_t above = least > c->code ? least - c->code : 1;
+        uint64_t most = scaled + unit * (x - s->a);
+        uint64_t above = most > c->code ? most - c->code : 1;
         uint64_t log = sqs_log2(above);
         uint64_t fall =
-            log < log_scaled ? sqs_divide(log_scaled - log, s->left) : 0;
-        x = place_of(s, power(fall < s->log_start ? s->log_start - fall : 0));
-        x = x < s->start ? s->start : x < end ? x : end - 1;
-        if (!again || x - s->start <= FAR * s->left)
+            log < log_scaled ? sqs_divide(log_scaled - log, s->n) : 0;
+        x = value_at(s, power(fall < s->log_a ? s->log_a - fall : 0));
+        x = x < s->a ? s->a : x < e ? x : e - 1;
+        if (!again || x - s->a <= FAR * s->n)
             return x;
     }
 }
 
-/* Finds the last value whose edge is not after the code: searches from the
- * guess outwards, in steps that double. Fills in its edge and the next. */
-static uint32_t find_member(const sqs_coder *c, set *s, uint32_t end,
-                            edge edges[2])
+/* Finds the last value x with u c(x) <= code: from a guess outwards, in steps
+ * that double, then by bisection. Writes c(x) and, if x isn't e - 1, c(x + 1). */
+static uint32_t find_member(const sqs_coder *c, set *s, uint32_t e,
+                            cumulative found[2])
 {
     uint64_t unit = c->range >> SQS_POWER_UNIT;
-    uint32_t low = s->start, high = end, step = 1;
-    edges[0] = (edge){0, s->log_start};
-    for (uint32_t x = guess_member(c, s, end);; step *= 2) {
-        edge e = edge_of(s, end, x, log_rest(s, x));
-        if (unit * e.below <= c->code) {
-            edges[0] = e;
+    uint32_t low = s->a, high = e, step = 1;
+    found[0] = (cumulative){0, s->log_a};
+    for (uint32_t x = guess_member(c, s, e);; step *= 2) {
+        cumulative at_x = cumulate(s, e, x, log_rest(s, x));
+        if (unit * at_x.c <= c->code) {
+            found[0] = at_x;
             low = x;
             x += step;
         } else {
-            edges[1] = e;
+            found[1] = at_x;
             high = x;
             x -= step;
         }
@@ -119,34 +142,34 @@ static uint32_t find_member(const sqs_coder *c, set *s, uint32_t end,
     }
 }
 
-/* Narrows the interval to x, between its edge and the next. */
-SQS_INLINE void take(sqs_coder *c, set *s, uint32_t end, uint32_t x,
-                     edge own, edge next)
+/* Narrows the coder's interval to x, given c(x) and c(x + 1). */
+SQS_INLINE void narrow_to_member(sqs_coder *c, set *s, uint32_t e, uint32_t x,
+                                 cumulative here, cumulative next)
 {
-    sqs_coder_take(c, c->range >> SQS_POWER_UNIT, own.below,
-                   next.below - own.below, x + 1 == end);
-    s->log_start = next.log;
+    sqs_coder_narrow_to_value(c, c->range >> SQS_POWER_UNIT, here.c,
+                              next.c - here.c, x + 1 == e);
+    s->log_a = next.log;
 }
 
-/* log_rest of x and of x + 1, if that is below `end`. */
-SQS_INLINE sqs_logs logs_of(set *s, uint32_t end, uint32_t x)
+/* The second is needed only if x + 1 is a value too. */
+SQS_INLINE sqs_logs logs_of(set *s, uint32_t e, uint32_t x)
 {
-    uint64_t own = log_rest(s, x);
-    return (sqs_logs){own, x + 1 < end ? log_rest(s, x + 1) : 0};
+    uint64_t here = log_rest(s, x);
+    return (sqs_logs){here, x + 1 < e ? log_rest(s, x + 1) : 0};
 }
 
-SQS_INLINE void write_member(sqs_coder *c, set *s, uint32_t end, uint32_t x,
+SQS_INLINE void write_member(sqs_coder *c, set *s, uint32_t e, uint32_t x,
                              sqs_logs logs)
 {
-    take(c, s, end, x, edge_of(s, end, x, logs.own),
-         edge_of(s, end, x + 1, logs.next));
+    narrow_to_member(c, s, e, x, cumulate(s, e, x, logs.here),
+                     cumulate(s, e, x + 1, logs.next));
 }
 
-static uint32_t read_member(sqs_coder *c, set *s, uint32_t end)
+static uint32_t read_member(sqs_coder *c, set *s, uint32_t e)
 {
-    edge edges[2] = {{0, 0}, {SQS_ONE, 0}};
-    uint32_t x = find_member(c, s, end, edges);
-    take(c, s, end, x, edges[0], edges[1]);
+    cumulative found[2] = {{0, 0}, {SQS_ONE, 0}};
+    uint32_t x = find_member(c, s, e, found);
+    narrow_to_member(c, s, e, x, found[0], found[1]);
     return x;
 }
 
@@ -154,8 +177,8 @@ static uint32_t read_member(sqs_coder *c, set *s, uint32_t end)
 
 static set start_ids(const sqs_ids *model, uint32_t n, uint32_t size)
 {
-    set s = {.model = model, .size = size, .left = n};
-    s.log_start = sqs_log2(model->whole);
+    set s = {.model = model, .size = size, .n = n};
+    s.log_a = sqs_log2(model->whole);
     return s;
 }
 
@@ -164,13 +187,13 @@ void sqs_write_members(sqs_coder *c, const sqs_ids *model, uint32_t size,
                        const sqs_logs known[SQS_KNOWN_LOGS])
 {
     set s = start_ids(model, n, size);
-    for (uint32_t i = 0; i < n; i++, s.left--) {
-        uint32_t x = ids[i], end = size - s.left + 1;
-        if (end - s.start == 1) /* nor have the others a choice */
+    for (uint32_t i = 0; i < n; i++, s.n--) {
+        uint32_t x = ids[i], e = end_of(&s);
+        if (e - s.a == 1) /* x and all after it are the only ones left */
             return;
-        write_member(c, &s, end, x,
-                     i < SQS_KNOWN_LOGS ? known[i] : logs_of(&s, end, x));
-        s.start = x + 1;
+        write_member(c, &s, e, x,
+                     i < SQS_KNOWN_LOGS ? known[i] : logs_of(&s, e, x));
+        s.a = x + 1;
     }
 }
 
@@ -178,23 +201,36 @@ void sqs_read_members(sqs_coder *c, const sqs_ids *model, uint32_t size,
                       uint32_t *ids, uint32_t n)
 {
     set s = start_ids(model, n, size);
-    for (uint32_t i = 0; i < n; i++, s.left--) {
-        uint32_t x = s.start, end = size - s.left + 1;
-        if (end - s.start > 1) {
+    for (uint32_t i = 0; i < n; i++, s.n--) {
+        uint32_t x = s.a, e = end_of(&s);
+        if (e - s.a > 1) {
             if (!sqs_coder_going(c))
                 return;
-            x = read_member(c, &s, end);
+            x = read_member(c, &s, e);
         }
         ids[i] = x;
-        s.start = x + 1;
+        s.a = x + 1;
     }
 }
 
-/* About what is spent on a symbol of chance 2^-fall - 2^-(fall + step). That
- * no chance is below 1 shows where it is small. */
+/*
+ * Estimates. A member's symbol has about the chance 2^-fall - 2^-(fall + step):
+ * that the member is x or more, less that it is more than x. This leaves out
+ * roundings, and the weight of 1 that every value has at least: both are units
+ * of 2^-31, and show in values that cost RARE bits or more. For those the 1 is
+ * counted, but the estimate is rough.
+ */
+#define RARE (24 * SQS_BIT)
+
+/* The last value also gets what dividing the range into 2^31 units leaves over:
+ * up to 2^14 units, as each is 2^17 or more. So it is cheaper than estimated, by
+ * more than log2(1 + 2^14 / 2^15) = 0.6 bits where it is rarer than this. */
+#define RARE_LAST (16 * SQS_BIT)
+
+/* About the bits of that chance; fall and step are logarithms. */
 static uint64_t member_cost(uint64_t fall, uint64_t step)
 {
-    const uint64_t small = SQS_BIT / 16, floor_shows = 24 * SQS_BIT;
+    const uint64_t small = SQS_BIT / 16;
     const uint64_t minus_log_ln_2 = 2271034279;
     uint64_t cost = fall;
     if (step < small) /* the series of -log2(1 - 2^-step) */
@@ -202,15 +238,11 @@ static uint64_t member_cost(uint64_t fall, uint64_t step)
                 minus_log_ln_2 + step / 2;
     else
         cost += SQS_POWER_UNIT * SQS_BIT - sqs_log2(SQS_ONE - sqs_exp2(step));
-    if (cost < floor_shows)
+    if (cost < RARE)
         return cost;
     uint64_t chance = sqs_exp2(fall) - sqs_exp2(fall + step) + 1;
     return SQS_POWER_UNIT * SQS_BIT - sqs_log2(chance);
 }
-
-/* The last value of a symbol takes what rounding leaves of the range: it is
- * likelier than its chance says, where that is below 2^-16. */
-#define REST_SHOWS (16 * SQS_BIT)
 
 sqs_members_cost sqs_cost_of_members(const sqs_ids *model, uint32_t size,
                                      const uint32_t *ids, uint32_t n,
@@ -218,42 +250,46 @@ sqs_members_cost sqs_cost_of_members(const sqs_ids *model, uint32_t size,
 {
     sqs_members_cost cost = {0, false};
     set s = start_ids(model, n, size);
-    for (uint32_t i = 0; i < n; i++, s.left--) {
-        uint32_t end = size - s.left + 1;
-        sqs_logs logs = logs_of(&s, end, ids[i]);
-        uint64_t fall = s.left * (s.log_start - logs.own);
+    for (uint32_t i = 0; i < n; i++, s.n--) {
+        uint32_t e = end_of(&s);
+        sqs_logs logs = logs_of(&s, e, ids[i]);
+        uint64_t fall = s.n * (s.log_a - logs.here);
         if (i < SQS_KNOWN_LOGS)
             known[i] = logs;
-        if (ids[i] + 1 == end) { /* the last value; others have no choice */
+        if (ids[i] + 1 == e) { /* the last value: all after it are certain */
             cost.bits += member_cost(fall, 64 * SQS_BIT);
-            cost.rough = fall > REST_SHOWS;
+            cost.rough |= fall > RARE_LAST;
             break;
         }
-        cost.bits += member_cost(fall, s.left * (logs.own - logs.next));
-        s.log_start = logs.next;
+        uint64_t bits = member_cost(fall, s.n * (logs.here - logs.next));
+        cost.bits += bits;
+        cost.rough |= bits >= RARE;
+        s.log_a = logs.next;
     }
     return cost;
 }
 
 /* Sets of equally likely members. */
 
-/* Codes the next member by its distance from the first possible one. */
+/* Codes the next member by its distance from the first that it can be. */
 static uint32_t code_gap(sqs_coder *c, set *s, uint32_t gap)
 {
-    uint32_t end = s->size - s->left + 1, x = s->start + gap;
-    if (end - s->start == 1) {
+    uint32_t e = end_of(s), x = s->a + gap;
+    if (e - s->a == 1) {
         gap = 0;
     } else if (sqs_coder_going(c)) {
-        s->log_start = log_rest(s, s->start);
+        s->log_a = log_rest(s, s->a);
         if (c->mode == SQS_READ)
-            gap = read_member(c, s, end) - s->start;
+            gap = read_member(c, s, e) - s->a;
         else
-            write_member(c, s, end, x, logs_of(s, end, x));
+            write_member(c, s, e, x, logs_of(s, e, x));
     }
-    s->start += gap + 1;
-    s->left--;
+    s->a += gap + 1;
+    s->n--;
     return gap;
 }
+
+/* Gaps of what is given or found: members, or distances between them. */
 
 static uint32_t get_gap(const uint32_t *given, uint32_t i, bool distances)
 {
@@ -270,7 +306,7 @@ static void set_gap(uint32_t *found, uint32_t i, bool distances, uint32_t gap)
 static void code_members(sqs_coder *c, set *s, sqs_values members,
                          bool distances)
 {
-    for (uint32_t i = 0; s->left > 0 && !c->truncated; i++) {
+    for (uint32_t i = 0; s->n > 0 && !c->truncated; i++) {
         uint32_t gap = members.given ? get_gap(members.given, i, distances) : 0;
         gap = code_gap(c, s, gap);
         if (members.found)
@@ -278,8 +314,9 @@ static void code_members(sqs_coder *c, set *s, sqs_values members,
     }
 }
 
-/* The two below code n members of a uniform set by the others: a gap between
- * those is a run of members. */
+/* The two functions below code n members by the others, the numbers that are not
+ * in the set: these are the gaps between members, and the gaps between these are
+ * runs of members. */
 
 static void write_others(sqs_coder *c, set *others, uint32_t n,
                          const uint32_t *given, bool distances)
@@ -290,7 +327,7 @@ static void write_others(sqs_coder *c, set *others, uint32_t n,
             code_gap(c, others, run);
             run = 0;
         }
-    for (; others->left > 0; run = 0)
+    for (; others->n > 0; run = 0)
         code_gap(c, others, run);
 }
 
@@ -299,24 +336,24 @@ static void read_others(sqs_coder *c, set *others, uint32_t n, uint32_t *found,
 {
     uint32_t gap = 0, i = 0;
     while (i < n && !c->truncated) {
-        uint32_t run = others->left > 0 ? code_gap(c, others, 0) : n - i;
+        uint32_t run = others->n > 0 ? code_gap(c, others, 0) : n - i;
         for (; run > 0; run--, gap = 0)
             set_gap(found, i++, distances, gap);
         gap++;
     }
-    while (others->left > 0 && !c->truncated)
+    while (others->n > 0 && !c->truncated)
         code_gap(c, others, 0);
 }
 
 void sqs_code_uniform_set(sqs_coder *c, uint32_t n, uint32_t size,
                           sqs_values members, bool distances)
 {
-    set s = {.size = size, .left = n};
+    set s = {.size = size, .n = n};
     if (n <= size - n) {
         code_members(c, &s, members, distances);
         return;
     }
-    s.left = size - n;
+    s.n = size - n;
     if (members.given)
         write_others(c, &s, n, members.given, distances);
     else
