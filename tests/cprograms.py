@@ -80,39 +80,46 @@ def _codec(case: Any, coding: str) -> tuple[int, int, int]:
     return case["vocab_size"], case["resolution"], CODINGS.index(coding)
 
 
-def _packets(case: Any, ids: list[int], counts: list[int]) -> Iterator[list[Any]]:
+def _distribution(q: Any) -> tuple[int, list[int], list[int]]:
+    return len(q["token_ids"]), q["token_ids"], q["counts"]
+
+
+def _packets(kind: str, case: Any, *parts: Any) -> Iterator[list[Any]]:
+    """One case for each of the packets that the codings make of the same parts."""
     for coding, packet in case["packets"].items():
-        yield ["packet", _codec(case, coding), len(ids), ids, counts, "." + packet]
+        yield [kind, _codec(case, coding), *parts, "." + packet]
+
+
+def _drafts(distributions: list[Any], tokens: list[int]) -> tuple[Any, ...]:
+    return len(distributions), [_distribution(q) for q in distributions], tokens
 
 
 def _vectors() -> Iterator[list[Any]]:
     for case in _load("distributions"):
-        ids, counts = case["token_ids"], case["counts"]
         rule, parameter = case["keep"]
         yield [
             *("logits", case["seed"], case["slope"]),
             *(case["vocab_size"], case["resolution"]),
             *(KEEPS.index(rule), parameter, case["temperature"]),
-            *(case["dropped_mass"], len(ids), ids, counts),
+            *(case["dropped_mass"], _distribution(case)),
         ]
-        yield from _packets(case, ids, counts)
+        yield from _packets("packet", case, _distribution(case))
     for case in _load("shapes"):
-        yield from _packets(case, *_shape(**case))
+        yield from _packets("packet", case, _shape(**case))
     for case in _load("rounds"):
-        drafted = _round(case["distributions"], case["tokens"])
-        for coding, packet in case["packets"].items():
-            yield ["round", _codec(case, coding), 0, drafted, "." + packet]
+        drafts = _drafts(case["distributions"], case["tokens"])
+        yield from _packets("round", case, 0, drafts)
     for case in _load("streams"):
-        codec = _codec(case, "entropy")
         for sent in case["packets"]:
-            drafts = [case["distributions"][i] for i in sent["distributions"]]
+            distributions = [case["distributions"][i] for i in sent["distributions"]]
             head, packet = sent["packet"][:2], "." + sent["packet"][2:]
-            drafted = _round(drafts, sent["tokens"])
-            yield ["round", codec, 1 if head == "00" else 2, drafted, packet]
+            yield [
+                *("round", _codec(case, "entropy"), 1 if head == "00" else 2),
+                *(_drafts(distributions, sent["tokens"]), packet),
+            ]
     for case in _load("tokens"):
-        drafted = len(case["tokens"]), case["tokens"], case["counts"]
-        for coding, packet in case["packets"].items():
-            yield ["tokens", _codec(case, coding), drafted, "." + packet]
+        tokens = case["tokens"]
+        yield from _packets("tokens", case, len(tokens), tokens, case["counts"])
     for case in _load("malformed"):
         codec, kind = _codec(case, case["coding"]), KINDS.index(case["kind"])
         status = int(Status[case["rule"]])
@@ -120,8 +127,9 @@ def _vectors() -> Iterator[list[Any]]:
     for case in _load("verify"):
         yield [
             *("verify", case["vocab_size"]),
-            _round(case["distributions"], case["tokens"]),
-            *(case["target"], case["draws"], case["accepted"], case["token"]),
+            _drafts(case["distributions"], case["tokens"]),
+            *(case["target"], case["draws"]),
+            *(case["accepted"], case["token"]),
         ]
 
 
@@ -132,8 +140,10 @@ def _round(drafts: list[Any], tokens: list[int]) -> list[Any]:
 
 def _shape(
     seed: int, vocab_size: int, resolution: int, k: int, last_ids: bool, **_: Any
-) -> tuple[list[int], list[int]]:
-    counts = make_vectors.formula_counts(k, resolution, seed)
+) -> tuple[int, list[int], list[int]]:
+    cuts = make_vectors.formula_set(k - 1, resolution - 1, seed)
+    ends = [0, *(cut + 1 for cut in cuts), resolution]
+    counts = [end - start for start, end in itertools.pairwise(ends)]
     if last_ids:
-        return [*range(vocab_size - k, vocab_size)], counts
-    return make_vectors.formula_set(k, vocab_size, seed), counts
+        return k, [*range(vocab_size - k, vocab_size)], counts
+    return k, make_vectors.formula_set(k, vocab_size, seed), counts

@@ -12,16 +12,15 @@
  *              KEEP_KIND KEEP_VALUE TEMPERATURE DROPPED_MASS
  *              SURVIVORS IDS COUNTS
  *   packet     VOCAB_SIZE RESOLUTION CODING SURVIVORS IDS COUNTS PACKET
- *   round      VOCAB_SIZE RESOLUTION CODING MEMORY ROUND PACKET
- *   tokens     VOCAB_SIZE RESOLUTION CODING
- *              LENGTH TOKENS COUNTS PACKET
+ *   round      VOCAB_SIZE RESOLUTION CODING MEMORY DRAFTS PACKET
+ *   tokens     VOCAB_SIZE RESOLUTION CODING LENGTH TOKENS COUNTS PACKET
  *   malformed  VOCAB_SIZE RESOLUTION CODING KIND STATUS PACKET
- *   verify     VOCAB_SIZE ROUND, LENGTH + 1 rows TARGET, LENGTH + 1 DRAWS,
- *              ACCEPTED TOKEN
+ *   verify     VOCAB_SIZE DRAFTS ROWS DRAWS ACCEPTED TOKEN
  *
- * where ROUND is LENGTH, SURVIVORS IDS COUNTS of each distribution, TOKENS.
- * MEMORY is 0 for a round that stands alone, 1 for one that begins a
- * stream and 2 for one that goes on with it, and KIND is attack.h's.
+ * where MEMORY is 0 for a round that stands alone, 1 for one that begins a
+ * stream and 2 for one that goes on with it; DRAFTS are a LENGTH, for each
+ * distribution SURVIVORS IDS COUNTS, and a token of each; KIND is attack.h's;
+ * and ROWS and DRAWS are one more than there are drafts.
  */
 #include <ctype.h>
 #include <stdio.h>
@@ -249,16 +248,16 @@ static void read_positions(sqs_round *r)
     }
 }
 
-/* Reads distributions one after the other, and the tokens drawn from them. */
-static void read_round(content *c, uint32_t n)
+static void read_drafts(uint32_t vocab_size, content *c)
 {
     sqs_round *r = &c->round;
-    uint32_t length = read_integer(), used = 0;
+    uint32_t length = read_integer();
+    size_t used = 0;
     check(length <= SQS_MAX_ROUND, "not a round");
-    make_room(c, (size_t)length * n);
+    make_room(c, (size_t)length * vocab_size);
     for (r->length = 0; r->length < length; r->length++) {
         uint32_t k = r->survivors[r->length] = read_integer();
-        check(k <= n, "not a distribution");
+        check(k <= vocab_size, "not a distribution");
         read_all(r->token_ids + used, k);
         read_all(r->counts + used, k);
         used += k;
@@ -271,7 +270,7 @@ static void check_round(void)
     static content golden;
     sqs_codec codec = read_codec();
     enum { ALONE, FIRST, NEXT } memory = read_integer();
-    read_round(&golden, codec.vocab_size);
+    read_drafts(codec.vocab_size, &golden);
     if (memory == FIRST)
         edge = cloud = (sqs_memory){.size = 0};
     check_packet(&codec, memory == ALONE ? ROUND : STREAM, &golden);
@@ -315,26 +314,25 @@ static double *read_values(block *b, size_t n)
     return values;
 }
 
-/* A verdict follows from rows and draws alone, so by all instruction sets. */
+/* The verdict follows from rows and draws, by every instruction set. */
 static void check_verify(void)
 {
-    static content made;
+    static content drafted;
     static block rows, numbers, room;
-    sqs_codec codec = {.resolution = 1, .coding = SQS_BITPACK};
-    const sqs_round *r = &made.round;
-    uint32_t n = codec.vocab_size = read_integer();
-    read_round(&made, n);
-    uint32_t length = r->length;
-    size_t values = ((size_t)length + 1) * n;
-    sqs_rows target = {read_values(&rows, values), SQS_F64, length + 1, n};
-    const double *draws = read_values(&numbers, length + 1);
+    sqs_codec codec = {.vocab_size = read_integer(), .resolution = 1};
+    const sqs_round *r = &drafted.round;
+    read_drafts(codec.vocab_size, &drafted);
+    size_t n = (size_t)r->length + 1;
+    sqs_rows target = {read_values(&rows, n * codec.vocab_size), SQS_F64,
+                       (uint32_t)n, codec.vocab_size};
+    const double *draws = read_values(&numbers, n);
     uint32_t accepted = read_integer(), token = read_integer();
     for (int isa = SQS_SCALAR; isa <= SQS_NEON; isa++) {
         codec.isa = (sqs_isa)isa;
         if (sqs_check_codec(&codec) != SQS_OK)
             continue;
         sqs_verdict v;
-        void *scratch = take(&room, sqs_verify_scratch(&codec, length));
+        void *scratch = take(&room, sqs_verify_scratch(&codec, r->length));
         sqs_status status =
             sqs_verify(&codec, r, &target, draws, scratch, &v);
         check(status == SQS_OK, sqs_status_text(status));
