@@ -50,9 +50,14 @@ def in_range(name: str, value: int, least: int, most: int | None = None) -> int:
 
 def integers(name: str, values: Sequence[int]) -> list[int]:
     """Return a list of Python integers."""
-    if isinstance(values, str) or not isinstance(values, Iterable):
-        raise TypeError(f"{name} must be a sequence of integers, got {values!r}")
-    return [integer(f"{name}[{i}]", value) for i, value in enumerate(values)]
+    try:
+        return [*map(operator.index, values)]
+    except TypeError:
+        if isinstance(values, str) or not isinstance(values, Iterable):
+            raise TypeError(
+                f"{name} must be a sequence of integers, got {values!r}"
+            ) from None
+        return [integer(f"{name}[{i}]", value) for i, value in enumerate(values)]
 
 
 def finite(name: str, value: float, least: float, most: float) -> float:

@@ -474,7 +474,7 @@ class Codec:
             drafted = tokens
         else:
             assert counts is not None
-            drafted = DraftedTokens(tuple(tokens), tuple(counts), self.resolution)
+            drafted = DraftedTokens(tokens, counts, self.resolution)
         if drafted.resolution != self.resolution:
             raise ValueError(
                 f"expected resolution {self.resolution}, got {drafted.resolution}"
@@ -506,6 +506,4 @@ class Codec:
         status, tokens, counts = self._engine.core.decode_tokens(packet)
         if status:
             raise packet_error(status, len(packet))
-        return DraftedTokens(
-            tuple(tokens.tolist()), tuple(counts.tolist()), self.resolution
-        )
+        return DraftedTokens(tokens.tolist(), counts.tolist(), self.resolution)

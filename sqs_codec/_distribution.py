@@ -192,7 +192,7 @@ class SparseDistribution:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Round:
     """Distributions in drafting order and the token drawn from each.
 
@@ -208,25 +208,25 @@ class Round:
     tokens: tuple[int, ...]
     _arrays: RoundArrays = field(init=False, repr=False, compare=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "distributions", tuple(self.distributions))
-        object.__setattr__(self, "tokens", tuple(map(operator.index, self.tokens)))
-        length = len(self.distributions)
-        if not 1 <= length <= MAX_ROUND or len(self.tokens) != length:
+    def __init__(
+        self, distributions: Sequence[SparseDistribution], tokens: Sequence[int]
+    ) -> None:
+        distributions = tuple(distributions)
+        tokens = tuple(checks.integers("tokens", tokens))
+        length = len(distributions)
+        if not 1 <= length <= MAX_ROUND or len(tokens) != length:
             raise ValueError(
                 f"a round holds 1 to {MAX_ROUND} distributions and a token of each, "
-                f"got {length} distributions and {len(self.tokens)} tokens"
+                f"got {length} distributions and {len(tokens)} tokens"
             )
-        for i, q in enumerate(self.distributions):
+        for i, q in enumerate(distributions):
             checks.instance(
                 f"distributions[{i}]", q, SparseDistribution, "a SparseDistribution"
             )
-        if len({q.vocab_size for q in self.distributions}) > 1:
+        if len({q.vocab_size for q in distributions}) > 1:
             raise ValueError("distributions must share one vocabulary")
         positions = []
-        for i, (q, token) in enumerate(
-            zip(self.distributions, self.tokens, strict=True)
-        ):
+        for i, (q, token) in enumerate(zip(distributions, tokens, strict=True)):
             position = q._position(token)
             if position is None:
                 raise ValueError(
@@ -234,12 +234,12 @@ class Round:
                 )
             positions.append(position)
         arrays = (
-            _joined([q._token_ids for q in self.distributions]),
-            _joined([q._counts for q in self.distributions]),
-            np.array([q._counts.size for q in self.distributions], np.uint32),
+            _joined([q._token_ids for q in distributions]),
+            _joined([q._counts for q in distributions]),
+            np.array([q._counts.size for q in distributions], np.uint32),
             np.array(positions, np.uint32),
         )
-        object.__setattr__(self, "_arrays", arrays)
+        _fill(self, distributions, tokens, arrays)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Round, (self.distributions, self.tokens)
@@ -248,7 +248,7 @@ class Round:
         return len(self.tokens)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class DraftedTokens:
     """Drafted tokens and their counts, without their distributions.
 
@@ -265,10 +265,12 @@ class DraftedTokens:
     counts: tuple[int, ...]
     resolution: int
 
-    def __post_init__(self) -> None:
-        tokens = checks.integers("tokens", self.tokens)
-        counts = checks.integers("counts", self.counts)
-        resolution = checks.in_range("resolution", self.resolution, 1, MAX_RESOLUTION)
+    def __init__(
+        self, tokens: Sequence[int], counts: Sequence[int], resolution: int
+    ) -> None:
+        tokens = tuple(checks.integers("tokens", tokens))
+        counts = tuple(checks.integers("counts", counts))
+        resolution = checks.in_range("resolution", resolution, 1, MAX_RESOLUTION)
         if not 1 <= len(tokens) <= MAX_ROUND or len(counts) != len(tokens):
             raise ValueError(
                 f"expected 1 to {MAX_ROUND} tokens and a count of each, "
@@ -277,8 +279,8 @@ class DraftedTokens:
         for i, count in enumerate(counts):
             if not 1 <= count <= resolution:
                 raise ValueError(f"counts[{i}] = {count} is not in [1, {resolution}]")
-        object.__setattr__(self, "tokens", tuple(tokens))
-        object.__setattr__(self, "counts", tuple(counts))
+        object.__setattr__(self, "tokens", tokens)
+        object.__setattr__(self, "counts", counts)
         object.__setattr__(self, "resolution", resolution)
 
     @property
@@ -323,10 +325,19 @@ def as_round(arrays: RoundArrays, vocab_size: int, resolution: int) -> Round:
         tokens.append(int(ids[start + position]))
         start += n
     round_ = Round.__new__(Round)
-    object.__setattr__(round_, "distributions", tuple(distributions))
-    object.__setattr__(round_, "tokens", tuple(tokens))
-    object.__setattr__(round_, "_arrays", arrays)
+    _fill(round_, tuple(distributions), tuple(tokens), arrays)
     return round_
+
+
+def _fill(
+    round_: Round,
+    distributions: tuple[SparseDistribution, ...],
+    tokens: tuple[int, ...],
+    arrays: RoundArrays,
+) -> None:
+    object.__setattr__(round_, "distributions", distributions)
+    object.__setattr__(round_, "tokens", tokens)
+    object.__setattr__(round_, "_arrays", arrays)
 
 
 def make_round(
@@ -338,7 +349,7 @@ def make_round(
     if isinstance(given, Round):
         return given
     assert tokens is not None
-    return Round(tuple(given), tuple(tokens))
+    return Round(given, tokens)
 
 
 def as_arrays(round_: Round) -> RoundArrays:

@@ -19,12 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Drafter"]
 
-FRAMING_BITS = 48
-"""More than a round takes beside its distributions: number or length, padding."""
-
-ROUNDING_BITS = 4
-"""More than estimates err by."""
-
 
 class _Drafted(NamedTuple):
     """A token of the round, and the state that `keep` had after it."""
@@ -41,10 +35,10 @@ class Drafter:
     order is a RuntimeError, but `abort` may come at any time. The first `push` of
     a round always drafts; later ones draft while the round's packet, padding
     included, stays within the budget and the coding's limits, and once one doesn't
-    the round is full.
-    (With a `stream`, as long as nothing else uses or restarts that meanwhile.)
-    Whether one drafts depends on its distribution and never on the token drawn,
-    which keeps the output exact: the token is planned for as the dearest of them.
+    the round is full. (With a `stream`, as long as nothing else uses or restarts
+    that meanwhile.) Whether one drafts depends on its distribution and never on
+    the token drawn, which keeps the output exact: there has to be room for any
+    token of it.
 
     The rule for `keep`'s state: it learns from every drafted token at once, and
     `feedback` takes back what it learned from positions that did not get into
@@ -62,7 +56,8 @@ class Drafter:
         Draws the tokens. It has to be independent of the one that `verify` is
         given: two generators of one seed aren't.
     budget_bits : int, optional
-        Uplink bits of a round. No limit if None.
+        Uplink bits of a round. No limit if None. To keep to a budget takes the time
+        of encoding the round so far at each token.
     max_tokens : int
         Drafted tokens of a round at most, 1 to 256.
     stream : StreamEncoder, optional
@@ -118,7 +113,6 @@ class Drafter:
         self._full = False
         self._finished = False
         self._encoded = False  # so that the stream may be ahead of the cloud's
-        self._bits = FRAMING_BITS  # at most, of the round so far
         self._drafted: list[_Drafted] = []
 
     def push(self, logits: ArrayLike, *, temperature: float = 1.0) -> int | None:
@@ -151,8 +145,6 @@ class Drafter:
         if self._drafted and not self._fits(q):
             self._full = True
             return None
-        if not self._drafted:
-            self._bits += self._most_bits(q)
         if learns:
             assert q.dropped_mass is not None  # as it was asked for
             self.keep.update(q.dropped_mass)
@@ -161,36 +153,20 @@ class Drafter:
         return token
 
     def _fits(self, q: SparseDistribution) -> bool:
-        """Say whether `q` and any token of it fit into the round."""
+        """Say whether `q` and any token of it fit into the round.
+
+        The packet is made for it: what a distribution takes depends on those before
+        it, and there is no useful bound on that.
+        """
         distributions = [*(d.distribution for d in self._drafted), q]
         if not self.codec._engine.holds([p.token_ids.size for p in distributions]):
             return False
         if self.budget_bits is None:
             return True
-        bits = self._bits + self._most_bits(q)
-        if bits > self.budget_bits:  # the estimate is no longer good enough
-            dearest = int(q.token_ids[q.counts.argmin()])
-            tokens = [*(d.token for d in self._drafted), dearest]
-            bits = 8 * self._size(Round(tuple(distributions), tuple(tokens)))
-        if bits > self.budget_bits:
-            return False
-        self._bits = bits
-        return True
-
-    def _most_bits(self, q: SparseDistribution) -> int:
-        """Return more bits than `q` and any token of it can take in a round.
-
-        To mix in what is remembered makes no id less than half as likely, so a
-        round adds at most a bit for each.
-        """
-        bits = self.codec.bits(q) + self.codec.token_bits(q)
-        return bits + q.token_ids.size + ROUNDING_BITS
-
-    def _size(self, round_: Round) -> int:
-        """Return the size of a round's packet in bytes."""
-        if self.stream is None:
-            return len(self.codec.encode_round(round_))
-        return len(copy.copy(self.stream).encode_round(round_))
+        rarest = int(q.token_ids[q.counts.argmin()])  # no other token takes more bits
+        round_ = Round(distributions, [*(d.token for d in self._drafted), rarest])
+        encoder = self.codec if self.stream is None else copy.copy(self.stream)
+        return 8 * len(encoder.encode_round(round_)) <= self.budget_bits
 
     def finish(self) -> bytes:
         """Return the round's packet."""

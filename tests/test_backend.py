@@ -24,7 +24,7 @@ print(sqs.backend())
 IMPORT = "import sqs_codec; print(sqs_codec.backend())"
 
 # An entry of None makes a module look as if it were not installed.
-NO_NATIVE = "import sys; sys.modules['sqs_codec._core'] = None\n"
+NO_NATIVE = "import sys; sys.modules['sqs_codec._backend._sqs'] = None\n"
 NO_NUMBA = "import sys; sys.modules['numba'] = None\n"
 
 REBUILD = "pip install --force-reinstall --no-deps ."

@@ -8,20 +8,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sqs_codec as sqs
-from tests.kit import CODINGS, Draws
+from tests.kit import CODINGS, SEEDS, Draws
+
+pytestmark = pytest.mark.usefixtures("backend")
 
 V = 200
-CODECS = [sqs.Codec(V, coding=coding) for coding in CODINGS]
-CODECS.append(sqs.Codec(V, sqs.Resolution()))
 
 
 def rows(seed, n):
     return np.random.default_rng(seed).normal(0, 3, (n, V)).astype(np.float32)
 
 
-def drafter(keep=None, codec=CODECS[-1], **options):
+def drafter(keep=None, codec=None, **options):
     return sqs.Drafter(
-        codec, keep or sqs.TopK(16), rng=np.random.default_rng(1), **options
+        codec or sqs.Codec(V),
+        keep or sqs.TopK(16),
+        rng=np.random.default_rng(1),
+        **options,
     )
 
 
@@ -47,19 +50,15 @@ def with_stream(options, encoder):
     st.integers(1, 1500),
     st.integers(0, 50),
     st.sampled_from([1, 3, 8]),
-    st.sampled_from(CODECS),
+    st.sampled_from(CODINGS),
     st.booleans(),
-    st.sampled_from([None, 300.0]),
 )
-def test_budget_is_kept_by_the_bytes(
-    budget, seed, max_tokens, codec, streaming, bits_per_tv
-):
-    if codec.coding != "entropy":
-        bits_per_tv = None
+def test_budget_is_kept_by_the_bytes(budget, seed, max_tokens, coding, streaming):
+    codec = sqs.Codec(V, coding=coding)
     encoder, decoder = started(codec) if streaming else (codec, codec)
     before = copy.deepcopy(encoder)
-    options = {"max_tokens": max_tokens, "bits_per_tv": bits_per_tv}
-    edge = drafter(codec=codec, budget_bits=budget, **with_stream(options, encoder))
+    options = with_stream({"max_tokens": max_tokens}, encoder)
+    edge = drafter(codec=codec, budget_bits=budget, **options)
     drafted = [edge.push(row) for row in rows(seed, max_tokens + 1)]
     tokens = [x for x in drafted if x is not None]
     data = edge.finish()
@@ -70,7 +69,7 @@ def test_budget_is_kept_by_the_bytes(
     assert len(tokens) == 1 or 8 * len(data) <= budget
     if len(tokens) < max_tokens:  # one more might not have fitted
         row = rows(seed, max_tokens + 1)[len(tokens)]
-        q = codec.quantize(row, sqs.TopK(16), bits_per_tv=bits_per_tv)
+        q = codec.quantize(row, sqs.TopK(16))
         sizes = [
             len(
                 copy.deepcopy(before).encode_round(
@@ -82,11 +81,49 @@ def test_budget_is_kept_by_the_bytes(
         assert 8 * max(sizes) > budget
 
 
-@pytest.mark.parametrize("codec", CODECS, ids=repr)
+@settings(deadline=None, max_examples=30)
+@given(SEEDS)
+def test_budget_is_kept_where_a_stream_misleads(seed):
+    """Rare ids in a row take few bits, unless others that are rare were remembered.
+
+    They may then take four times as many, so that what a distribution takes alone
+    says little of what it takes in a round.
+    """
+    rng = np.random.default_rng(seed)
+    codec = sqs.Codec(49152, 1000)
+    stream = sqs.StreamEncoder(codec)
+    low, high = rng.choice([(40, 2), (40, 10), (100, 2), (100, 10)])
+    for i in range(rng.integers(1, 30)):
+        ids = [*range(i, i + 7 * low, 7), *range(49152 - high, 49152)]
+        counts = [1] * (len(ids) - 1) + [1001 - len(ids)]
+        stream.encode_round([sqs.SparseDistribution(ids, counts, 49152)], [49151])
+    first, second = np.full((2, 49152), -np.inf, np.float32)
+    first[49151] = 0
+    start, k = int(rng.integers(48000, 48900)), int(rng.integers(20, 200))
+    second[start : start + k] = 0
+    q = codec.quantize(second, sqs.TopK(200))
+    one_hot = codec.quantize(first, sqs.TopK(1))
+    tokens = [49151, int(q.token_ids[q.counts.argmin()])]
+    bits = 8 * len(copy.copy(stream).encode_round([one_hot, q], tokens))
+    for budget in (bits, bits - 1, int(rng.integers(1, bits))):
+        edge = sqs.Drafter(
+            codec,
+            sqs.TopK(200),
+            rng=np.random.default_rng(seed),
+            budget_bits=budget,
+            stream=copy.copy(stream),
+        )
+        edge.push(first)
+        assert (edge.push(second) is not None) == (budget == bits)
+        assert budget < bits or 8 * len(edge.finish()) <= bits
+
+
+@pytest.mark.parametrize("coding", CODINGS)
 @pytest.mark.parametrize("streaming", [False, True])
 @pytest.mark.parametrize("budget", [200, 250, 300, 350])
-def test_whether_to_draft_never_depends_on_the_token(codec, streaming, budget):
+def test_whether_to_draft_never_depends_on_the_token(coding, streaming, budget):
     """All tokens of a distribution are drawn or none, and each of them fits."""
+    codec = sqs.Codec(V, coding=coding)
     encoder, _ = started(codec) if streaming else (codec, codec)
     prefix = []
     for n, row in enumerate(rows(3, 8), 1):
@@ -112,8 +149,9 @@ def test_whether_to_draft_never_depends_on_the_token(codec, streaming, budget):
     assert set(drawn) == {None}
 
 
-@pytest.mark.parametrize("codec", CODECS, ids=repr)
-def test_a_refused_push_changes_nothing(codec):
+@pytest.mark.parametrize("coding", CODINGS)
+def test_a_refused_push_changes_nothing(coding):
+    codec = sqs.Codec(V, coding=coding)
     keep = sqs.Conformal(alpha=0.01, eta=0.1)
     encoder, decoder = started(codec)
     edge = drafter(keep, codec, budget_bits=1, **with_stream({}, encoder))
@@ -152,6 +190,56 @@ def test_rollback(accepted):
     assert keep.threshold == betas[min(accepted + 1, 5)]
 
 
+def test_feedback_takes_a_verdict():
+    thresholds = []
+    for answer in (1, sqs.Verdict(1, 17)):
+        keep = sqs.Conformal(alpha=0.01, eta=0.1, beta=0.02)
+        edge = drafter(keep)
+        for row in rows(0, 5):
+            edge.push(row)
+        edge.finish()
+        edge.feedback(answer)
+        thresholds.append(keep.threshold)
+    assert thresholds[0] == thresholds[1]
+
+
+@pytest.mark.parametrize("pushes", [0, 1, 3])
+@pytest.mark.parametrize("finish", [False, True])
+def test_a_round_that_is_given_up(pushes, finish):
+    """What was learned from it is taken back, and the next round is like any."""
+    keep = sqs.Conformal(alpha=0.01, eta=0.1, beta=0.02)
+    codec = sqs.Codec(V)
+    stream, cloud = started(codec)
+    edge = drafter(keep, codec, max_tokens=3, stream=stream, budget_bits=2000)
+    edge.push(rows(0, 1)[0])
+    cloud.decode_round(edge.finish())
+    edge.feedback(1)
+    before = keep.threshold
+    for row in rows(1, pushes):
+        edge.push(row)
+    assert pushes == 0 or keep.threshold != before
+    lost = None
+    if finish and pushes:
+        lost = edge.finish()
+    edge.abort()
+    edge.abort()  # again does no harm
+    assert keep.threshold == before
+    with pytest.raises(RuntimeError, match="finish comes first"):
+        edge.feedback(0)
+    # The cloud gets on, whether what was given up has reached it or not.
+    for other in [cloud, copy.copy(cloud)][: 1 if lost is None else 2]:
+        if other is not cloud:
+            other.decode_round(lost)
+        twin = copy.deepcopy(edge)
+        assert [twin.push(row) is not None for row in rows(2, 4)] == [True] * 3 + [
+            False
+        ]
+        data = twin.finish()
+        assert len(other.decode_round(data)) == 3
+        # Only if there was a packet does the stream begin again.
+        assert (data[0] == 0) == (lost is not None)
+
+
 def test_rounds_follow_each_other():
     edge = drafter(max_tokens=2)
     for _ in range(3):
@@ -177,8 +265,9 @@ def test_calls_out_of_order():
     for wrong in (-1, 2):
         with pytest.raises(ValueError, match=r"accepted must be in \[0, 1\]"):
             edge.feedback(wrong)
-    with pytest.raises(TypeError):
-        edge.feedback(0.5)
+    for wrong in (0.5, None, (1, 5)):
+        with pytest.raises(TypeError, match="accepted must be an integer"):
+            edge.feedback(wrong)
     edge.feedback(0)
 
 
@@ -198,7 +287,7 @@ def test_a_full_round_of_large_supports_ends_the_draft():
 
 def test_rounds_of_a_stream():
     """Later rounds take less, and a restart within one is heeded."""
-    codec = CODECS[-1]
+    codec = sqs.Codec(V)
     stream, cloud = started(codec)
     edge = drafter(codec=codec, stream=stream, max_tokens=3)
     sizes = []
@@ -208,7 +297,7 @@ def test_rounds_of_a_stream():
         sizes.append(len(data))
         assert cloud.decode_round(data).tokens == tuple(tokens)
         edge.feedback(2)
-    assert sizes[-1] < 0.8 * sizes[0]
+    assert sizes[-1] < 0.9 * sizes[0]
     edge.push(rows(7, 1)[0])
     stream.restart()
     data = edge.finish()
@@ -236,12 +325,8 @@ def test_bad_options():
         sqs.Drafter(sqs.Codec(V), sqs.TopK(5), rng=0)
     with pytest.raises(ValueError, match="budget_bits must be at least 1, got 0"):
         drafter(budget_bits=0)
-    with pytest.raises(ValueError, match="bits_per_tv must be finite and above 0"):
-        drafter(bits_per_tv=0.0)
-    with pytest.raises(ValueError, match="weighs the bits of coding 'entropy'"):
-        drafter(codec=sqs.Codec(V, coding="bitpack"), bits_per_tv=300.0)
     with pytest.raises(TypeError, match="stream must be a StreamEncoder, got Codec"):
-        drafter(stream=CODECS[-1])
+        drafter(stream=sqs.Codec(V))
     with pytest.raises(ValueError, match="expected a stream of"):
         drafter(stream=sqs.StreamEncoder(sqs.Codec(V, 99)))
     for wrong in (0, 257):
@@ -360,19 +445,3 @@ def test_what_cannot_be_sent_is_refused_before_anything_has_changed():
     assert edge.keep.threshold == -1
     assert edge.push(100 * flat) is not None
     assert len(codec.decode_round(edge.finish())) == 1
-
-
-def test_the_estimate_never_takes_less_than_a_round_does():
-    """Else a budget would be overrun; and near the budget it is never relied on."""
-    rng = np.random.default_rng(2)
-    for resolution in (100, sqs.Resolution()):
-        codec = sqs.Codec(V, resolution)
-        stream = sqs.StreamEncoder(codec)
-        edge = sqs.Drafter(
-            codec, sqs.TopK(64), rng=rng, stream=stream, budget_bits=1 << 20
-        )
-        for _ in range(50):
-            while edge.push(rng.normal(0, rng.uniform(0.5, 4), V)) is not None:
-                pass
-            assert 8 * len(edge.finish()) <= edge._bits
-            edge.feedback(0)

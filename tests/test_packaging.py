@@ -60,7 +60,7 @@ def install(wheel: Path, to: Path) -> Path:
 def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Build from a copy, so that nothing built here earlier gets in."""
     copy = tmp_path_factory.mktemp("copy") / "sqs-codec"
-    built = ("build", "dist", "*.egg-info", "*.so", "_core.c", "__pycache__")
+    built = ("build", "dist", "*.egg-info", "*.so", "_sqs.c", "__pycache__")
     shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".*", *built))
     return build("sdist", copy, tmp_path_factory.mktemp("sdist"))
 
@@ -94,11 +94,11 @@ def test_sdist_has_what_a_build_needs_and_nothing_built(sdist: Path) -> None:
             str(path.relative_to(ROOT))
             for path in (ROOT / folder).rglob("*")
             if path.suffix in (".c", ".h", ".cdef", ".py", ".txt", ".typed")
-            and path.name != "_core.c"
+            and path.name != "_sqs.c"
         }
         assert files <= names
     assert {"LICENSE", "README.md", "pyproject.toml", "setup.py"} <= names
-    built = re.compile(r"\.(so|o|pyc)$|_core\.c$|^tests|^\.")
+    built = re.compile(r"\.(so|o|pyc)$|_sqs\.c$|^tests|^\.")
     assert not [name for name in names if built.search(name)]
 
 
@@ -108,7 +108,7 @@ def test_native_wheel_serves_every_python_from_3_10(
     wheel = build("wheel", source, tmp_path / "wheel")
     assert re.fullmatch(r"sqs_codec-.*-cp310-abi3-\w+\.whl", wheel.name)
     with zipfile.ZipFile(wheel) as archive:
-        assert "sqs_codec/_core.abi3.so" in archive.namelist()
+        assert "sqs_codec/_backend/_sqs.abi3.so" in archive.namelist()
     installed = install(wheel, tmp_path / "installed")
     where = "\nprint(sqs.__file__)"
     assert output(NO_NUMBA + ROUND_TRIP + where, installed).split() == [
@@ -129,7 +129,7 @@ def test_pure_wheel_without_numba_names_both_ways_out(pure: Path) -> None:
 
 
 def test_broken_native_build_is_an_error(pure: Path) -> None:
-    (pure / "sqs_codec" / "_core.abi3.so").write_bytes(b"not a shared object")
+    (pure / "sqs_codec" / "_backend" / "_sqs.abi3.so").write_bytes(b"not a shared object")
     message = import_error(ROUND_TRIP, pure)
-    assert "_core.abi3.so" in message
+    assert "_sqs.abi3.so" in message
     assert python(IMPORT, pure, SQS_BACKEND="numba").returncode == 0

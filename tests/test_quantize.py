@@ -222,14 +222,6 @@ def test_unknown_kinds_of_rule_are_refused():
     for call in (codec.quantize, codec.encode_logits, codec.quantize_probs):
         with pytest.raises(ValueError, match=r"kind.* 4$"):
             call(row, Odd())
-    core = codec._engine.core
-    for call in (
-        lambda: core.quantize_logits(row, 1.0, 4, 1.0, True),
-        lambda: core.encode_logits(row, 1.0, 4, 1.0),
-        lambda: core.quantize_probs(row, 4, 1.0),
-    ):
-        with pytest.raises(ValueError, match="kind"):
-            call()
 
 
 def test_a_distribution_of_another_codec_is_refused():

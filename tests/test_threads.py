@@ -65,31 +65,55 @@ def test_an_error_ends_the_work(culprit):
 
     with pytest.raises(KeyboardInterrupt):
         _threads.share(work, 1000, 2)
-    _threads._grow(1).submit(int).result(SECONDS)  # the helper is through
     assert len(begun) <= 3  # one may have been taken before the error was seen
     assert _threads.share(lambda *part: part, 4, 2) == [(0, 4)]
+
+
+def test_an_error_is_not_waited_for_by_others_work():
+    """The caller's own error is raised while another thread is still at work."""
+    caller = threading.get_ident()
+    begun, go_on = threading.Event(), threading.Event()
+
+    def work(*_):
+        if threading.get_ident() != caller:
+            begun.set()
+            assert go_on.wait(SECONDS)
+            return
+        assert begun.wait(SECONDS)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        _threads.share(work, 1000, 2)
+    go_on.set()
+
+
+def test_threads_that_cannot_be_started_are_done_without(monkeypatch):
+    def refuse(*_):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(_threads._thread, "start_new_thread", refuse)
+    parts = _threads.share(lambda start, end: [*range(start, end)], 1000, 3)
+    assert [i for part in parts for i in part] == [*range(1000)]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_forked_child_has_threads_of_its_own():
-    _threads.share(meet(2), 8, 2)
-    held = threading.Event()
+    """Even if it is forked while this process shares work."""
+    started, go_on = threading.Event(), threading.Event()
 
-    def hold():
-        with _threads._lock:
-            held.set()
-            done.wait(SECONDS)
+    def wait(*_):
+        started.set()
+        assert go_on.wait(SECONDS)
 
-    done = threading.Event()
-    holder = threading.Thread(target=hold)
-    holder.start()
-    held.wait(SECONDS)
+    other = threading.Thread(target=_threads.share, args=(wait, 100, 2))
+    other.start()
+    assert started.wait(SECONDS)
     child = os.fork()
     if child == 0:
         threading.Timer(SECONDS, os._exit, (2,)).start()
         parts = _threads.share(meet(2), 8, 2)
         os._exit(0 if parts == [[0, 1, 2, 3], [4, 5, 6, 7]] else 1)
-    done.set()
-    holder.join()
+    go_on.set()
+    other.join()
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

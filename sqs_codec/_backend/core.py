@@ -23,7 +23,7 @@ class Core(Protocol):
     distribution come out `frozen`.
 
     A keep rule is a `sqs_codec._keep.Kind` and the rule's parameter. An unknown
-    kind is a ValueError.
+    kind is refused, with a ValueError or the status BAD_KEEP.
     """
 
     def __init__(self, vocab_size: int, resolution: int, coding: int) -> None: ...
