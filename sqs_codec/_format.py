@@ -26,7 +26,8 @@ MEMORY_WORDS = 2 + 2 * MEMORY_TOKENS
 """uint32 values in ``sqs_memory``; all zero is an empty one."""
 
 SUM_TOLERANCE = 1e-3
-"""How far from 1 the sum of a row of probabilities may be."""
+"""How far from 1 the sum of a row of probabilities may be: room for float32 and
+well-scaled float16, none for logits or for a row that was cut and not normalised."""
 
 
 class Coding(IntEnum):

@@ -47,9 +47,6 @@ __all__ = [
     "total_variation",
 ]
 
-# As `verify` has it: room for a sum of float32 or well-scaled float16 probabilities,
-# none for logits or a row that was cut and not normalised again.
-
 
 def paper_support_bits(
     vocab_size: int, support: int, *, conformal: bool = False

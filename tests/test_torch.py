@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 
 import sqs_codec as sqs
+from sqs_codec._keep import Kind, count_kept
+from tests.kit import Script
 
 torch = pytest.importorskip("torch")
 adapter = pytest.importorskip("sqs_codec.torch")
@@ -75,10 +77,10 @@ def assert_same(ours: Any, core: sqs.SparseDistribution) -> None:
 def test_quantizes_as_the_core(dtype: Any, keep: sqs.Keep, path: str) -> None:
     logits = random_logits(2, 3, VOCAB, dtype=dtype)
     for temperature in (0, 0.3, 1.0, 2.5):
-        found = adapter.quantize(CODEC, logits, keep, temperature)
+        found = adapter.quantize(CODEC, logits, keep, temperature=temperature)
         for i, j in np.ndindex(2, 3):
             row = core_row(logits[i, j])
-            core = CODEC.quantize(row, keep, temperature)
+            core = CODEC.quantize(row, keep, temperature=temperature)
             assert_same(found[i][j], core)
             assert CODEC.encode(found[i][j]) == CODEC.encode(core)
 
@@ -89,9 +91,12 @@ def test_packets_are_those_of_the_distributions(
     shape: tuple[int, ...], dtype: Any, path: str
 ) -> None:
     logits = random_logits(*shape, VOCAB, dtype=dtype)
-    found = adapter.encode_logits(CODEC, logits, sqs.TopK(9), 0.7)
+    keep = sqs.TopK(9)
+    found = adapter.encode_logits(CODEC, logits, keep, temperature=0.7)
     expected = np.empty(shape, object)
-    distributions = np.array(adapter.quantize(CODEC, logits, sqs.TopK(9), 0.7), object)
+    distributions = np.array(
+        adapter.quantize(CODEC, logits, keep, temperature=0.7), object
+    )
     for index in np.ndindex(shape):
         expected[index] = CODEC.encode(distributions[index])
     assert found == expected.tolist()
@@ -105,23 +110,13 @@ def test_the_core_reads_tensors_where_they_are(
 
     def look(core: Any, rows: Any, *_: Any) -> Any:
         seen.append((rows.ctypes.data, rows.strides[0]))
-        return 0, len(rows), [b"packet"] * len(rows), []
+        return 0, len(rows), [b"packet"] * len(rows)
 
-    monkeypatch.setattr(type(CODEC._core), "encode_logits", look)
+    monkeypatch.setattr(type(CODEC._engine.core), "encode_logits", look)
     states = random_logits(4, 5, VOCAB, dtype=dtype)
     last = states[:, -1]  # what a model's last position is
     assert adapter.encode_logits(CODEC, last, sqs.TopK(9)) == [b"packet"] * 4
     assert seen == [(last.data_ptr(), 5 * VOCAB * dtype.itemsize)]
-
-
-@pytest.mark.parametrize("keep", RULES, ids=repr)
-def test_a_rule_for_the_resolution(keep: sqs.Keep) -> None:
-    codec = sqs.Codec(VOCAB, sqs.Resolution(0.02))
-    logits = random_logits(4, VOCAB)
-    for temperature in (0, 0.3, 2.5):
-        found = adapter.quantize(codec, logits, keep, temperature)
-        for ours, row in zip(found, logits, strict=True):
-            assert_same(ours, codec.quantize(core_row(row), keep, temperature))
 
 
 @pytest.mark.parametrize("temperature", [5e-324, 1e-300, 1e-3, 1e3, 1e300])
@@ -130,8 +125,10 @@ def test_top_k_is_exact_at_every_temperature(
     k: int, temperature: float, path: str
 ) -> None:
     logits = random_logits(VOCAB)
-    found = adapter.quantize(CODEC, logits, sqs.TopK(k), temperature)
-    assert_same(found, CODEC.quantize(logits.numpy(), sqs.TopK(k), temperature))
+    keep = sqs.TopK(k)
+    found = adapter.quantize(CODEC, logits, keep, temperature=temperature)
+    core = CODEC.quantize(logits.numpy(), keep, temperature=temperature)
+    assert_same(found, core)
 
 
 @pytest.mark.parametrize("keep", [sqs.TopK(3), sqs.TopP(0.3)], ids=repr)
@@ -144,7 +141,17 @@ def test_ties_go_to_the_lower_id(keep: sqs.Keep, path: str) -> None:
     masked[9] = 1.0
     best = adapter.quantize(codec, masked, sqs.TopK(3))
     assert best.token_ids.tolist() == [1, 3, 9]
-    assert adapter.quantize(codec, torch.zeros(10), keep, 0).counts.tolist() == [9]
+    greedy = adapter.quantize(codec, torch.zeros(10), keep, temperature=0)
+    assert greedy.counts.tolist() == [9]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_signed_zeros_are_equal(dtype: Any, path: str) -> None:
+    logits = torch.zeros(10, dtype=dtype)
+    logits[[0, 1, 4, 7]] = -0.0
+    logits[3] = -1
+    q = adapter.quantize(sqs.Codec(10, resolution=9), logits, sqs.TopK(4))
+    assert q.token_ids.tolist() == [0, 1, 2, 4]
 
 
 def test_one_token_may_be_all_there_is(path: str) -> None:
@@ -214,9 +221,9 @@ def test_bad_rows_are_named(
     logits[1, 3] = value
     for temperature in (0, 1):
         with pytest.raises(ValueError, match=rf"^logits\[1, 3\]{message}$"):
-            adapter.quantize(CODEC, logits, keep, temperature)
+            adapter.quantize(CODEC, logits, keep, temperature=temperature)
         with pytest.raises(ValueError, match=f"^logits{message}$"):
-            adapter.quantize(CODEC, logits[1, 3], keep, temperature)
+            adapter.quantize(CODEC, logits[1, 3], keep, temperature=temperature)
 
 
 def test_one_bad_value_is_enough(path: str) -> None:
@@ -240,7 +247,7 @@ def test_quantize_says_what_it_expected(path: str) -> None:
         adapter.quantize(CODEC, torch.zeros(VOCAB), 4)
     for temperature in (-1.0, torch.inf, torch.nan):
         with pytest.raises(ValueError, match="temperature must be finite"):
-            adapter.quantize(CODEC, torch.zeros(VOCAB), keep, temperature)
+            adapter.quantize(CODEC, torch.zeros(VOCAB), keep, temperature=temperature)
 
 
 class Operations(TorchDispatchMode):
@@ -275,10 +282,50 @@ def test_selection_stays_on_its_device(keep: sqs.Keep) -> None:
     """The meta device computes nothing, but refuses tensors of another."""
     rows = torch.empty(3, VOCAB, device="meta", dtype=torch.bfloat16)
     for temperature in (0, 0.7):
-        terms = adapter._terms(rows, temperature)
-        kept = adapter._select(rows, terms, keep)
-        assert terms.device == kept.device == rows.device
-        assert (terms.dtype, kept.dtype) == (torch.float64, torch.bool)
+        logits, _, kept, dropped = selected = adapter._select(rows, keep, temperature)
+        assert {tensor.device for tensor in selected} == {rows.device}
+        assert logits.dtype == torch.bfloat16
+        assert (kept.dtype, dropped.dtype) == (torch.bool, torch.float64)
+
+
+@pytest.mark.parametrize("keep", RULES, ids=repr)
+def test_numpy_and_torch_count_alike(keep: sqs.Keep) -> None:
+    logits = random_logits(20, VOCAB, dtype=torch.float64)
+    logits[0] = -torch.inf
+    logits[0, 5] = 0
+    terms = (logits - logits.amax(-1, keepdim=True)).exp().sort(-1, True).values
+    unmasked = (logits > -torch.inf).sum(-1)
+    rule = keep._kind, keep._value
+    found = count_kept(*rule, terms, unmasked)
+    assert found.tolist() == count_kept(*rule, terms.numpy(), unmasked.numpy()).tolist()
+    for row, n, k in zip(terms.numpy(), unmasked.numpy(), found.tolist(), strict=True):
+        assert count_kept(*rule, row, n) == k
+        assert 1 <= k <= n
+
+
+def test_what_rules_keep_by_hand() -> None:
+    terms = np.array([4.0, 2.0, 1.0, 1.0, 0.0, 0.0])
+    for kind, value, kept in [
+        (Kind.TOP_K, 1, 1),
+        (Kind.TOP_K, 5, 5),  # of the five unmasked, though one term is 0
+        (Kind.TOP_K, 9, 5),
+        (Kind.THRESHOLD, 0.5, 1),
+        (Kind.THRESHOLD, 0.25, 2),
+        (Kind.THRESHOLD, 0.125, 4),
+        (Kind.THRESHOLD, 0.51, 1),
+        (Kind.THRESHOLD, -1.0, 4),
+        (Kind.TOP_P, 0.5, 1),
+        (Kind.TOP_P, 0.51, 2),
+        (Kind.TOP_P, 0.76, 3),
+        (Kind.TOP_P, 1.0, 4),
+        (Kind.MIN_P, 1.0, 1),
+        (Kind.MIN_P, 0.25, 4),
+        (Kind.MIN_P, 0.26, 2),
+        (Kind.MIN_P, 0.0, 4),
+    ]:
+        assert count_kept(kind, value, terms, np.int64(5)) == kept, (kind, value)
+    with pytest.raises(ValueError, match=r"kind must be one of .* got 4"):
+        count_kept(4, 1.0, terms, np.int64(5))
 
 
 def test_to_dense_undoes_quantize() -> None:
@@ -331,19 +378,6 @@ def likely_target(round_: sqs.Round, rng: np.random.Generator) -> Any:
     return (dense + 1e-4).log() + noise
 
 
-class Fixed:
-    """Stands in for a generator whose numbers are known."""
-
-    def __init__(self, uniforms: list[float]) -> None:
-        self.left = list(uniforms)
-
-    def random(self, size: int) -> np.ndarray:
-        """Return the next of them."""
-        taken = self.left[:size]
-        del self.left[:size]
-        return np.array(taken)
-
-
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 1.7])
 def test_verify_agrees_with_the_core(temperature: float) -> None:
     rng = np.random.default_rng(SEED)
@@ -353,10 +387,13 @@ def test_verify_agrees_with_the_core(temperature: float) -> None:
         logits = likely_target(round_, rng)
         uniforms = adapter._uniforms(5, torch.Generator().manual_seed(seed))
         core = sqs.verify(
-            round_, (logits / temperature).softmax(-1).numpy(), Fixed(uniforms)
+            round_, (logits / temperature).softmax(-1).numpy(), Script(uniforms)
         )
         ours = adapter.verify(
-            round_, logits, temperature, torch.Generator().manual_seed(seed)
+            round_,
+            logits,
+            temperature=temperature,
+            generator=torch.Generator().manual_seed(seed),
         )
         assert ours == core
         outcomes[ours.accepted] += 1
@@ -374,9 +411,12 @@ def test_verify_takes_every_dtype_and_layout(dtype: Any) -> None:
     for seed in range(50):
         uniforms = adapter._uniforms(4, torch.Generator().manual_seed(seed))
         verdict = adapter.verify(
-            round_, strided, generator=torch.Generator().manual_seed(seed)
+            round_,
+            strided,
+            temperature=1.0,
+            generator=torch.Generator().manual_seed(seed),
         )
-        assert verdict == sqs.verify(round_, probs, Fixed(uniforms))
+        assert verdict == sqs.verify(round_, probs, Script(uniforms))
         assert probs[verdict.accepted, verdict.token] > 0
 
 
@@ -388,7 +428,10 @@ def test_verify_is_reproducible() -> None:
     for _ in range(2):
         generator = torch.Generator().manual_seed(SEED)
         runs.append(
-            [adapter.verify(round_, logits, generator=generator) for _ in range(40)]
+            [
+                adapter.verify(round_, logits, temperature=1.0, generator=generator)
+                for _ in range(40)
+            ]
         )
     assert runs[0] == runs[1]
     assert len(set(runs[0])) > 5
@@ -400,7 +443,10 @@ def test_verify_takes_the_same_from_the_generator_whatever_comes() -> None:
     for seed in range(20):
         round_ = random_round(rng, 4)
         adapter.verify(
-            round_, likely_target(round_, rng), generator=generator.manual_seed(seed)
+            round_,
+            likely_target(round_, rng),
+            temperature=1.0,
+            generator=generator.manual_seed(seed),
         )
         after = generator.get_state()
         torch.rand(5, dtype=torch.float64, generator=generator.manual_seed(seed))
@@ -413,9 +459,9 @@ def test_verify_uses_the_default_generator_otherwise() -> None:
     logits = likely_target(round_, rng)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(7)
-        ours = adapter.verify(round_, logits)
+        ours = adapter.verify(round_, logits, temperature=1.0)
     assert ours == adapter.verify(
-        round_, logits, generator=torch.Generator().manual_seed(7)
+        round_, logits, temperature=1.0, generator=torch.Generator().manual_seed(7)
     )
 
 
@@ -452,7 +498,7 @@ def test_every_outcome_sums_to_the_target(monkeypatch: pytest.MonkeyPatch) -> No
             )
             for uniforms in product(grid, repeat=3):
                 monkeypatch.setattr(adapter, "_uniforms", lambda n, _, u=uniforms: u)
-                verdict = adapter.verify(round_, rows[x0])
+                verdict = adapter.verify(round_, rows[x0], temperature=1.0)
                 text = (*round_.tokens[: verdict.accepted], verdict.token)
                 law[text] += weight / 8**3
     for a in range(3):
@@ -480,7 +526,7 @@ def test_the_text_is_distributed_as_the_targets() -> None:
     seen = np.zeros(5)
     for _ in range(n):
         round_ = sqs.Round([q], [q.sample(rng)])
-        verdict = adapter.verify(round_, target, 0.8, generator)
+        verdict = adapter.verify(round_, target, temperature=0.8, generator=generator)
         seen[[*round_.tokens[: verdict.accepted], verdict.token][0]] += 1
     expected = n * (target[0].double() / 0.8).softmax(-1).numpy()
     # 18.5 is the 99.9th percentile of chi-square with 4 degrees of freedom.
@@ -496,7 +542,8 @@ def test_a_greedy_target_takes_its_argmax() -> None:
         (2, 2): sqs.Verdict(0, 1),
     }.items():
         for _ in range(20):
-            assert adapter.verify(sqs.Round([q, q], tokens), logits, 0) == verdict
+            round_ = sqs.Round([q, q], tokens)
+            assert adapter.verify(round_, logits, temperature=0) == verdict
 
 
 def test_equal_distributions_are_never_rejected() -> None:
@@ -504,7 +551,9 @@ def test_equal_distributions_are_never_rejected() -> None:
     logits = adapter.to_dense([q, q], dtype=torch.float64).log()
     generator = torch.Generator().manual_seed(SEED)
     for token in q.token_ids.tolist():
-        verdict = adapter.verify(sqs.Round([q], [token]), logits, 1.0, generator)
+        verdict = adapter.verify(
+            sqs.Round([q], [token]), logits, temperature=1.0, generator=generator
+        )
         assert verdict.accepted == 1
         assert verdict.token in q.token_ids
 
@@ -514,7 +563,7 @@ def test_a_residual_that_rounds_to_zero_falls_back_to_the_target(
 ) -> None:
     monkeypatch.setattr(adapter, "_uniforms", lambda n, _: [1.0, 0.99])
     q = eighths(4, 4)
-    verdict = adapter.verify(sqs.Round([q], [0]), torch.zeros(2, 2))
+    verdict = adapter.verify(sqs.Round([q], [0]), torch.zeros(2, 2), temperature=1.0)
     assert verdict == sqs.Verdict(0, 1)
 
 
@@ -522,7 +571,8 @@ def test_impossible_tokens_are_never_taken(monkeypatch: pytest.MonkeyPatch) -> N
     for u in (0.0, 1 - 2**-53):
         monkeypatch.setattr(adapter, "_uniforms", lambda n, _, u=u: [u] * n)
         logits = torch.tensor([[-torch.inf, 0.0, -torch.inf]] * 2)
-        verdict = adapter.verify(sqs.Round([eighths(8, 0, 0)], [0]), logits)
+        round_ = sqs.Round([eighths(8, 0, 0)], [0])
+        verdict = adapter.verify(round_, logits, temperature=1.0)
         assert verdict == sqs.Verdict(0, 1)
 
 
@@ -540,20 +590,42 @@ def test_verify_names_bad_rows(value: float, message: str, temperature: float) -
     logits = torch.zeros(2, 2)
     logits[1] = value
     with pytest.raises(ValueError, match="target_logits") as caught:
-        adapter.verify(round_, logits, temperature)
+        adapter.verify(round_, logits, temperature=temperature)
     assert str(caught.value) == f"target_logits[1]: {message}"
 
 
 def test_verify_says_what_it_expected() -> None:
     round_ = sqs.Round([eighths(4, 4)], [0])
     with pytest.raises(TypeError, match=r"must be a torch.Tensor, got list"):
-        adapter.verify(round_, [[0.0, 0.0]] * 2)
+        adapter.verify(round_, [[0.0, 0.0]] * 2, temperature=1.0)
     with pytest.raises(TypeError, match=r"float32 or float64, got torch.bool"):
-        adapter.verify(round_, torch.ones(2, 2, dtype=torch.bool))
+        adapter.verify(round_, torch.ones(2, 2, dtype=torch.bool), temperature=1.0)
     with pytest.raises(ValueError, match=r"shape \[2, 2\].*, got \[1, 2\]"):
-        adapter.verify(round_, torch.zeros(1, 2))
+        adapter.verify(round_, torch.zeros(1, 2), temperature=1.0)
     with pytest.raises(ValueError, match="temperature must be finite"):
-        adapter.verify(round_, torch.zeros(2, 2), -1.0)
+        adapter.verify(round_, torch.zeros(2, 2), temperature=-1.0)
+    with pytest.raises(TypeError, match="round_ must be a Round, got list"):
+        adapter.verify([], torch.zeros(2, 2), temperature=1.0)
+
+
+def test_probabilities_are_not_taken_for_logits() -> None:
+    """Nor the other way round: each kind of call lacks what the other one needs."""
+    round_ = sqs.Round([eighths(4, 4)], [0])
+    probs = torch.full((2, 2), 0.5)
+    with pytest.raises(TypeError, match="temperature"):
+        adapter.verify(round_, probs)
+    with pytest.raises(TypeError, match="positional argument"):
+        adapter.verify(round_, probs, torch.Generator())
+    with pytest.raises(TypeError, match="rng"):
+        sqs.verify(round_, probs.numpy())
+    with pytest.raises(TypeError, match=r"float64 ndarray, got torch\.float32"):
+        sqs.verify(round_, probs, np.random.default_rng(0))
+
+
+def test_what_follows_the_rule_is_given_by_name() -> None:
+    for call in (adapter.quantize, adapter.encode_logits):
+        with pytest.raises(TypeError, match="positional argument"):
+            call(CODEC, torch.zeros(VOCAB), sqs.TopK(3), 0.7)
 
 
 def run_python(code: str) -> str:
