@@ -40,7 +40,9 @@ def test_rows_are_as_they_are_alone(codec, keep, dtype, threads):
     assert [q.dropped_mass for q in found] == [q.dropped_mass for q in alone]
     packets = codec.encode_batch(logits, keep, temperature=0.7, threads=threads)
     assert packets == [codec.encode(q) for q in alone]
-    assert packets == [codec.encode_logits(row, keep, temperature=0.7) for row in logits]
+    assert packets == [
+        codec.encode_logits(row, keep, temperature=0.7) for row in logits
+    ]
 
 
 @pytest.mark.parametrize("threads", [1, 3])
@@ -158,7 +160,9 @@ def test_threads_share_a_codec(codec):
     """One codec, used by many threads at once for different things."""
     logits = rows(24)
     jobs = [(row, keep) for row in logits for keep in RULES]
-    expected = [codec.encode(codec.quantize(row, keep, temperature=0.7)) for row, keep in jobs]
+    expected = [
+        codec.encode(codec.quantize(row, keep, temperature=0.7)) for row, keep in jobs
+    ]
     start = threading.Barrier(8)
 
     def work(number):

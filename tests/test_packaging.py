@@ -129,7 +129,9 @@ def test_pure_wheel_without_numba_names_both_ways_out(pure: Path) -> None:
 
 
 def test_broken_native_build_is_an_error(pure: Path) -> None:
-    (pure / "sqs_codec" / "_backend" / "_sqs.abi3.so").write_bytes(b"not a shared object")
+    (pure / "sqs_codec" / "_backend" / "_sqs.abi3.so").write_bytes(
+        b"not a shared object"
+    )
     message = import_error(ROUND_TRIP, pure)
     assert "_sqs.abi3.so" in message
     assert python(IMPORT, pure, SQS_BACKEND="numba").returncode == 0
