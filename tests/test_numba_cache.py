@@ -1,0 +1,173 @@
+"""What Numba keeps of its work, and that it can do without compiling at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import sqs_codec
+
+pytest.importorskip("numba")
+
+# Two functions that compile within a second, and much of what they are compiled from
+# is in other modules than they are.
+
+LOG2_OF_3 = """
+from sqs_codec._backend.numba import fixed
+
+print(fixed.log2(3))
+"""
+
+TOKENS = """
+import numpy as np
+from sqs_codec._backend.numba import Core
+
+print(Core(8, 10, 0).encode_tokens(*np.array([[5], [3]], np.uint32)).hex())
+"""
+
+# The example of docs/format.md, with its packets in all codings, and its round.
+EXAMPLE = """
+import numpy as np
+from sqs_codec._backend.numba import Core
+
+def words(*values):
+    return np.array(values, np.uint32)
+
+def expect(status, *arrays):
+    assert status == 0
+    found = [array.tolist() for array in arrays]
+    assert found == [[1, 4], [8, 2], [2], [1]][: len(found)], found
+
+ids, counts, survivors, positions = words(1, 4), words(8, 2), words(2), words(1)
+logits = np.full(8, -np.inf, np.float32)
+logits[ids] = np.log(counts)
+for coding, packet, bits in (0, "2638", 13), (1, "28c0", 11), (2, "b86b", 12):
+    core = Core(8, 10, coding)
+    packet = bytes.fromhex(packet)
+    for kind, value in enumerate((2, 0.1, 1, 0.2)):
+        assert core.encode_logits(logits, 1.0, kind, value) == (0, 1, [packet])
+    assert core.encode(ids, counts) == packet
+    assert core.bits(ids, counts) == bits
+    expect(*core.decode(packet, 2))
+    round_ = core.encode_round(ids, counts, survivors, positions, None)
+    expect(*core.decode_round(round_, None, 2))
+    status, *tokens = core.decode_tokens(core.encode_tokens(ids, counts))
+    expect(status, *tokens)
+    target = np.full((2, 8), 1 / 8)
+    # The drafted token has p / q = 0.625; after it, or instead, 6 of 8 may follow.
+    for draw, verdict in (0.62, (0, 2, 1, 4)), (0.63, (0, 2, 0, 5)):
+        draws = np.array([draw, 0.51])
+        found = core.verify(ids, counts, survivors, positions, target, draws)
+        assert tuple(map(int, found)) == verdict, found
+assert round_.hex() == "b884"
+tiny = np.array([0.0, -3e38], np.float32)  # whose exponent overflows
+assert Core(2, 10, 0).quantize_logits(tiny, 1e-300, 0, 2.0, True)[0] == 0
+"""
+
+UNKNOWN_KIND = """
+import numpy as np
+from sqs_codec._backend.numba import Core
+
+core = Core(8, 10, 0)
+row = np.full(8, 1 / 8)
+calls = (
+    lambda: core.quantize_logits(row, 1.0, 4, 0.5, False),
+    lambda: core.encode_logits(row, 1.0, -1, 0.5),
+    lambda: core.quantize_probs(row, 4, 0.5),
+)
+for call in calls:
+    try:
+        call()
+    except ValueError as error:
+        assert "kind" in str(error)
+    else:
+        raise AssertionError
+"""
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """A copy of the package, which no other process uses, and without a cache."""
+    source = Path(sqs_codec.__file__).parent
+    ignored = shutil.ignore_patterns("__pycache__", "*.so", "*.pyd")
+    shutil.copytree(source, tmp_path / "sqs_codec", ignore=ignored)
+    return tmp_path
+
+
+def output(code: str, where: Path | None = None, **environ: str) -> str:
+    """What a new process prints that imports the package from there."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("NUMBA_")}
+    if where is not None:
+        kept["PYTHONPATH"] = str(where)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        env=kept | {"SQS_BACKEND": "numba"} | environ,
+        cwd=where,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def change(where: Path, module: str, old: str, new: str) -> None:
+    """Replace a piece of a module's text, which has to occur in it once."""
+    file = where / "sqs_codec" / module
+    text = file.read_text()
+    assert text.count(old) == 1
+    file.write_text(text.replace(old, new))
+
+
+def cached(where: Path) -> dict[Path, int]:
+    """Files of Numba's caches below there, and when they were written."""
+    return {file: file.stat().st_mtime_ns for file in where.rglob("*.nbi")}
+
+
+def test_cache_outlives_the_process(copy: Path) -> None:
+    first = output(LOG2_OF_3, copy)
+    files = cached(copy)
+    assert files
+    assert output(LOG2_OF_3, copy) == first
+    assert cached(copy) == files
+
+
+@pytest.mark.parametrize(
+    ("code", "module", "old", "new"),
+    [
+        (LOG2_OF_3, "_backend/numba/model.py", "LOG_UNIT = 32", "LOG_UNIT = 31"),
+        (TOKENS, "_backend/numba/bits.py", "value >> shift & 1", "~value >> shift & 1"),
+        (TOKENS, "_format.py", "ROUND_LENGTH_BITS = 8", "ROUND_LENGTH_BITS = 9"),
+    ],
+    ids=["table", "function", "limit"],
+)
+def test_cache_does_not_outlive_what_is_compiled_in(
+    copy: Path, code: str, module: str, old: str, new: str
+) -> None:
+    before = output(code, copy)
+    change(copy, module, old, new)
+    after = output(code, copy)
+    assert after != before
+    assert after == output(code, copy, NUMBA_DISABLE_JIT="1")
+
+
+def test_installation_that_cannot_be_written(copy: Path) -> None:
+    file = copy / "sqs_codec" / "_backend" / "numba" / "__pycache__"
+    file.touch()  # where Numba would make a folder
+    home = copy / "home"
+    environ = {"HOME": str(home), "XDG_CACHE_HOME": str(home / "cache")}
+    output(LOG2_OF_3, copy, **environ)
+    assert cached(home)
+
+
+def test_without_compiling() -> None:
+    output(EXAMPLE, NUMBA_DISABLE_JIT="1")
+
+
+def test_unknown_kind_of_rule() -> None:
+    output(UNKNOWN_KIND, NUMBA_DISABLE_JIT="1")
