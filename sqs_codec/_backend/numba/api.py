@@ -106,11 +106,14 @@ class Core:
         data = np.frombuffer(packet, np.uint8)
         if self._is_entropy:
             status, ids, counts = entropy.decode(data, *self._sizes, most)
-            return status, frozen(ids), frozen(counts)
-        ids = np.empty(min(self._sizes), np.uint32)
-        counts = np.empty_like(ids)
-        status, k = fields.decode(data, *self._codec, most, ids, counts)
-        return status, frozen(ids[:k]), frozen(counts[:k])
+        else:
+            room = min(self._sizes)
+            ids, counts = np.empty(room, np.uint32), np.empty(room, np.uint32)
+            status, k = fields.decode(data, *self._codec, most, ids, counts)
+            ids, counts = ids[:k], counts[:k]
+        if status != OK:
+            return status, NONE, NONE
+        return status, frozen(ids), frozen(counts)
 
     def encode_round(
         self,

@@ -248,14 +248,14 @@ def decode_round(packet, vocab_size, resolution, coding, most):
     if not packet.size:
         return (TRUNCATED,)
     codec = vocab_size, resolution, coding
-    ids = np.empty(min(vocab_size, resolution), np.uint32)
-    counts = np.empty_like(ids)
+    room = min(vocab_size, resolution)
+    ids, counts = np.empty(room, np.uint32), np.empty(room, np.uint32)
     all_ids, all_counts, survivors, positions = [], [], [], []
     at = ROUND_LENGTH_BITS
     squares = 0
     for _ in range(get(packet, 0, ROUND_LENGTH_BITS) + 1):
-        room = most - sum(survivors)
-        status, at, k = get_distribution(packet, at, *codec, squares, room, ids, counts)
+        left = most - sum(survivors)
+        status, at, k = get_distribution(packet, at, *codec, squares, left, ids, counts)
         if status == OK:
             status, at, position = get_position(packet, at, k)
         if status != OK:

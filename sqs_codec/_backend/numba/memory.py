@@ -78,7 +78,7 @@ def merge(memory, ids, new_ids, new_weights):
 
 
 @jit
-def learn(memory, ids):
+def memory_learn(memory, ids):
     """Let a memory fade and add a support to it, unless that is large."""
     if ids.size > MEMORY_SUPPORT:
         return

@@ -6,10 +6,12 @@ import numpy as np
 
 from sqs_codec._backend.numba.coder import (
     BIT_COSTS,
+    CODE,
     COST,
     METER,
     MODE,
     OK,
+    RANGE,
     READ,
     STATUS,
     WRITE,
@@ -17,10 +19,13 @@ from sqs_codec._backend.numba.coder import (
     admit,
     code_bit,
     code_uniform,
+    going,
+    narrow_to_value,
     new_coder,
 )
 from sqs_codec._backend.numba.counts import (
     code_arrangement,
+    code_count,
     code_partition,
     descending,
     make_groups,
@@ -67,6 +72,7 @@ def log2_factorial(n):
 
 @jit
 def log2_binomial(n, k):
+    """Return log2 of n over k."""
     return log2_factorial(n) - log2_factorial(k) - log2_factorial(n - k)
 
 
@@ -149,3 +155,35 @@ def code_ids(coder, packet, vocab_size, model, ids, uniform):
         code_uniform_set(coder, packet, vocab_size, ids)
     elif coder[STATUS] == OK:
         code_set(coder, packet, model, vocab_size, ids)
+
+
+@leaf
+def code_position(coder, packet, counts, position):
+    """Code which token was drawn from a distribution."""
+    if not going(coder, packet):
+        return 0
+    unit = coder[RANGE] // counts.sum()
+    reading = coder[MODE] == READ
+    target = coder[CODE] // unit if reading else 0
+    last = counts.size - 1
+    below = 0
+    i = 0
+    while i < last and (below + counts[i] <= target if reading else i < position):
+        below += counts[i]
+        i += 1
+    narrow_to_value(coder, packet, unit, below, counts[i], i == last)
+    return i
+
+
+@jit
+def code_token(coder, packet, vocab_size, token):
+    """Code a token by itself, as a set of one."""
+    found = np.full(1, token, np.int64)
+    code_set(coder, packet, make_ids(vocab_size, no_memory()), vocab_size, found)
+    return found[0]
+
+
+@leaf
+def code_token_count(coder, packet, resolution, count):
+    """Code a token's count by itself."""
+    return code_count(coder, packet, 1, resolution, resolution, count)

@@ -9,11 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from sqs_codec._backend.numba.coder import (
-    CODE,
     MODE,
     OK,
-    RANGE,
-    READ,
     STATUS,
     WRITE,
     ZERO,
@@ -21,25 +18,25 @@ from sqs_codec._backend.numba.coder import (
     code_bit,
     finish_reading,
     finish_writing,
-    going,
-    narrow_to_value,
     new_coder,
     new_reader,
 )
-from sqs_codec._backend.numba.counts import code_count, descending
+from sqs_codec._backend.numba.counts import descending
 from sqs_codec._backend.numba.fixed import BIT
 from sqs_codec._backend.numba.ids import make_ids
 from sqs_codec._backend.numba.jit import entry, jit, leaf
-from sqs_codec._backend.numba.memory import learn, no_memory
+from sqs_codec._backend.numba.memory import memory_learn, no_memory
 from sqs_codec._backend.numba.model import MORE_CHANCE
 from sqs_codec._backend.numba.modes import (
     code_counts,
     code_ids,
+    code_position,
+    code_token,
+    code_token_count,
     counts_costs,
     distribution_cost,
     ids_costs,
 )
-from sqs_codec._backend.numba.sets import code_set
 from sqs_codec._format import MAX_ENTROPY_SURVIVORS, MAX_ROUND
 
 MORE = np.int64(MORE_CHANCE)  # a literal has a type of its own
@@ -132,24 +129,6 @@ def decode(packet, vocab_size, resolution, most):
 
 
 @leaf
-def code_position(coder, packet, counts, position):
-    """Code which token was drawn from a distribution."""
-    if not going(coder, packet):
-        return 0
-    unit = coder[RANGE] // counts.sum()
-    reading = coder[MODE] == READ
-    target = coder[CODE] // unit if reading else 0
-    last = counts.size - 1
-    below = 0
-    i = 0
-    while i < last and (below + counts[i] <= target if reading else i < position):
-        below += counts[i]
-        i += 1
-    narrow_to_value(coder, packet, unit, below, counts[i], i == last)
-    return i
-
-
-@leaf
 def code_more(coder, packet, length, more):
     """Code whether a packet goes on after `length` items."""
     return length < MAX_ROUND and code_bit(coder, packet, MORE, more)
@@ -170,7 +149,7 @@ def encode_round(vocab_size, resolution, ids, counts, survivors, positions, memo
             coder, packet, vocab_size, resolution, known, these_ids, these
         )
         code_position(coder, packet, these, np.int64(positions[i]))
-        learn(known, these_ids)
+        memory_learn(known, these_ids)
         code_more(coder, packet, i + 1, i + 1 < survivors.size)
         start = end
     copy_values(known, memory, ZERO)
@@ -218,7 +197,7 @@ def decode_round(packet, vocab_size, resolution, memory, most):
         positions[length] = code_position(coder, packet, counts, ZERO)
         if coder[STATUS] != OK:
             break
-        learn(known, ids)
+        memory_learn(known, ids)
         end = used + ids.size
         all_ids = with_room(all_ids, used, ids.size)
         all_counts = with_room(all_counts, used, ids.size)
@@ -244,14 +223,6 @@ def decode_round(packet, vocab_size, resolution, memory, most):
 # Tokens
 
 
-@jit
-def code_token(coder, packet, vocab_size, token):
-    """Code a token by itself, as a set of one."""
-    found = np.full(1, token, np.int64)
-    code_set(coder, packet, make_ids(vocab_size, no_memory()), vocab_size, found)
-    return found[0]
-
-
 @entry
 def encode_tokens(vocab_size, resolution, tokens, counts):
     """Return the packet of drafted tokens and their counts."""
@@ -259,7 +230,7 @@ def encode_tokens(vocab_size, resolution, tokens, counts):
     packet = np.empty(encode_bound(tokens.size, tokens.size), np.uint8)
     for i in range(tokens.size):
         code_token(coder, packet, vocab_size, np.int64(tokens[i]))
-        code_count(coder, packet, 1, resolution, resolution, np.int64(counts[i]))
+        code_token_count(coder, packet, resolution, np.int64(counts[i]))
         code_more(coder, packet, i + 1, i + 1 < tokens.size)
     return finish_writing(coder, packet)
 
@@ -271,8 +242,8 @@ def decode_tokens(packet, vocab_size, resolution, tokens, counts):
     coder = new_reader(packet, MAX_ENTROPY_SURVIVORS)
     length = 0
     while True:
-        tokens[length] = code_token(coder, packet, vocab_size, 0)
-        counts[length] = code_count(coder, packet, 1, resolution, resolution, 1)
+        tokens[length] = code_token(coder, packet, vocab_size, ZERO)
+        counts[length] = code_token_count(coder, packet, resolution, ZERO)
         length += 1
         if not code_more(coder, packet, length, False):
             break
