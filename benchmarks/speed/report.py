@@ -36,8 +36,8 @@ from benchmarks.tables import about_line, dim, table
 
 NOTE = """\
 Microseconds of a call, medians. +-: half the distance of the quartiles, of the
-contestant for which it is largest. k: tokens left after quantization. x: times
-one read of the same rows, or the first line.
+contestant for which it is largest. k: tokens left after quantization. x: how
+many times one read of the same rows this takes, or the draft step.
 """
 
 HEADS = {TORCH: "softmax\n+ topk", NUMPY: "arg-\npart.", READ: "one\nread"}
@@ -152,7 +152,7 @@ def _bars(held: list[Bar]) -> Table:
 def _listed(group: Group) -> Table:
     """Render one case, a line for each contestant."""
     (case,) = group.cases
-    notes = "".join(f"; {name} {x:.1f}" for name, x in case.notes.items())
+    notes = "".join(f"; {name} {_short(x)}" for name, x in case.notes.items())
     notes = notes.replace("_", " ")
     heads = ("us", "quartiles", *(("x",) if group.base else ()))
     made = table(group.title + notes, "", *heads)
@@ -171,7 +171,7 @@ def _varied(group: Group) -> Table:
     heads = [HEADS.get(name, name.replace(", ", ",\n")) for name in names]
     made = table(group.title, group.by, *notes, *heads, "+-")
     for case in group.cases:
-        cells = [f"{case.notes[n]:.1f}" if n in case.notes else "-" for n in notes]
+        cells = [_short(case.notes[n]) if n in case.notes else "-" for n in notes]
         cells += [
             f"{case.times[name].median:.1f}" if name in case.times else "-"
             for name in names
@@ -179,6 +179,10 @@ def _varied(group: Group) -> Table:
         widest = max(map(_spread, case.times.values()))
         made.add_row(str(case.value), *cells, f"{widest:.0%}")
     return made
+
+
+def _short(value: float) -> str:
+    return f"{value:.1f}".removesuffix(".0")
 
 
 def _spread(timing: Timing) -> float:
