@@ -43,6 +43,9 @@ from tests.reference import sqs_reference as reference
 from tests.reference.verify import verify
 
 TEMPERATURES = (0.3, 0.7, 1.0)
+TIE = 1e-6
+"""How near to a tie the errors must lie where float64 finds another lattice point."""
+
 ROUND = 4
 """Distributions in a round of the stream."""
 
@@ -195,7 +198,7 @@ def main(argv: list[str] | None = None) -> int:
     for margin in ties:
         print(f"  another point: two errors lay within {margin:.1e} of a tie")
     print(f"{time.perf_counter() - start:.0f} s")
-    return 1 if different or same_point < 0.999 * real else 0
+    return int(different > 0 or max(ties, default=0.0) > TIE)
 
 
 if __name__ == "__main__":
