@@ -107,8 +107,8 @@ class Core:
         if self._is_entropy:
             status, ids, counts = entropy.decode(data, *self._sizes, most)
         else:
-            ids = np.empty(min(self._sizes), np.uint32)
-            counts = np.empty_like(ids)
+            room = min(self._sizes)
+            ids, counts = np.empty(room, np.uint32), np.empty(room, np.uint32)
             status, k = fields.decode(data, *self._codec, most, ids, counts)
             ids, counts = ids[:k], counts[:k]
         if status != OK:
