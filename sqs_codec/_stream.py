@@ -40,12 +40,16 @@ def _empty_memory() -> Ids:
 
 
 def _head(memory: Ids) -> int:
-    """Return the first byte of a packet that is coded with a memory."""
-    size, seen = memory[:2]
-    ids = memory[2 : 2 + size]
-    weights = memory[2 + MEMORY_TOKENS : 2 + MEMORY_TOKENS + size]
-    words = np.concatenate([[seen], ids, weights]).astype("<u4")
-    return 1 + zlib.crc32(words.tobytes()) % HEADS
+    """Return the first byte of a packet that is coded with a memory.
+
+    A checksum of the memory's state: how many supports it has seen, then its ids,
+    then their weights.
+    """
+    words = memory.astype("<u4", copy=False)
+    size = int(memory[0])
+    crc = zlib.crc32(words[1 : 2 + size].data)
+    crc = zlib.crc32(words[2 + MEMORY_TOKENS : 2 + MEMORY_TOKENS + size].data, crc)
+    return 1 + crc % HEADS
 
 
 def _check_codec(codec: Codec) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sqs_codec import _checks as checks
-from sqs_codec._backend import core_class
+from sqs_codec._backend import backend, core_class
 from sqs_codec._distribution import Round, as_arrays
 from sqs_codec._errors import row_error
 from sqs_codec._format import Coding
@@ -91,8 +91,8 @@ def verify(
     checks.instance("round_", round_, Round, "a Round")
     checks.generator(rng)
     rows = _check_target(round_, target_probs)
-    core = _core(core_class(), rows.shape[1])
-    draws = np.ascontiguousarray(rng.random(len(rows)), np.float64)
+    core = _core(backend(), rows.shape[1])
+    draws = np.asarray(rng.random(len(rows)), np.float64, order="C")
     if draws.shape != (len(rows),):  # of a subclass
         raise ValueError(
             f"rng.random({len(rows)}) must have so many numbers, got {draws.shape}"
@@ -104,9 +104,9 @@ def verify(
 
 
 @lru_cache(maxsize=16)
-def _core(backend: type[Core], vocab_size: int) -> Core:
+def _core(_: str, vocab_size: int) -> Core:
     """Return a core for a vocabulary; what else a codec has does not matter here."""
-    return backend(vocab_size, 1, Coding.BITPACK)
+    return core_class()(vocab_size, 1, Coding.BITPACK)
 
 
 def _check_target(
