@@ -111,7 +111,9 @@ def row(name: str, values: ArrayLike, vocab_size: int) -> NDArray[np.floating]:
     array = _floats(name, values)
     if array.shape != (vocab_size,):
         raise ValueError(f"{name} must have shape ({vocab_size},), got {array.shape}")
-    return _contiguous(array)
+    if array.strides[0] == array.itemsize and array.flags.aligned:
+        return array
+    return np.require(array, requirements=["C_CONTIGUOUS", "ALIGNED"])
 
 
 def rows(name: str, values: ArrayLike, vocab_size: int) -> NDArray[np.floating]:
@@ -124,18 +126,9 @@ def rows(name: str, values: ArrayLike, vocab_size: int) -> NDArray[np.floating]:
 
 def contiguous_rows(array: NDArray[Any]) -> NDArray[Any]:
     """Return rows [B, V] that cores take, without a copy if these are."""
-    if len(array) == 1:  # NumPy gives one row any stride, a negative one too
-        return _contiguous(array[0])[None]
     between, within = array.strides
     steps, rest = divmod(between, array.itemsize)
     if within == array.itemsize and steps >= 0 and not rest and array.flags.aligned:
-        return array
-    return np.require(array, requirements=["C_CONTIGUOUS", "ALIGNED"])
-
-
-def _contiguous(array: NDArray[Any]) -> NDArray[Any]:
-    """Return a row [V] that cores take, the same array if it is one."""
-    if array.strides[0] == array.itemsize and array.flags.aligned:
         return array
     return np.require(array, requirements=["C_CONTIGUOUS", "ALIGNED"])
 

@@ -30,6 +30,8 @@ def share(work: Callable[[int, int], T], n: int, threads: int) -> list[T]:
     order. An exception, this thread's or another's, ends the work: parts that
     are under way are completed for nothing, and others are not begun.
     """
+    if threads == 1:
+        return [work(*part) for part in _parts(n, 1)]
     parts = deque(_parts(n, threads))
     expected = len(parts)
     found: dict[int, T] = {}

@@ -40,9 +40,10 @@ class Core(Protocol):
 
         The logits are rows [B, V], or one row [V], of float16, float32 or float64,
         or of uint16, which holds bfloat16. The values of a row are contiguous; the
-        stride between rows is any number of values that is not negative. If the
-        status is not OK, the row after those done is to blame, and the lists hold
-        nothing of use. The list of masses is empty unless `mass` is true.
+        stride between rows is any number of values that is not negative, and that
+        of a single row, which NumPy lets be anything, means nothing. If the status
+        is not OK, the row after those done is to blame, and the lists hold nothing
+        of use. The list of masses is empty unless `mass` is true.
         """
 
     def encode_logits(
