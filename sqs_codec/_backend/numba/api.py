@@ -12,7 +12,6 @@ from sqs_codec._backend.core import frozen
 from sqs_codec._backend.numba import fields, quantize, rows
 from sqs_codec._backend.numba import packet as entropy
 from sqs_codec._backend.numba import verify as verification
-from sqs_codec._backend.numba.memory import is_memory
 from sqs_codec._backend.numba.sparsify import KINDS
 from sqs_codec._errors import Status
 from sqs_codec._format import (
@@ -26,7 +25,6 @@ Ids = NDArray[np.uint32]
 
 OK = int(Status.OK)
 LARGE_SUPPORT = int(Status.LARGE_SUPPORT)
-BAD_MEMORY = int(Status.BAD_MEMORY)
 
 NONE = frozen(np.empty(0, np.uint32))
 
@@ -126,10 +124,11 @@ class Core:
         packet: NDArray[np.uint8]
         round_ = ids, counts, survivors, positions
         if self._is_entropy:
-            memory = _memory(memory)
-            if not is_memory(memory, self._sizes[0]):
-                raise AssertionError("this is no memory of the codec")
-            packet = entropy.encode_round(*self._sizes, *round_, memory)
+            status, packet = entropy.encode_round(
+                *self._sizes, *round_, _memory(memory)
+            )
+            if status != OK:
+                raise AssertionError("the codec can have no such memory")
         else:
             packet = fields.encode_round(*self._codec, *round_)
         return packet.tobytes()
@@ -139,10 +138,9 @@ class Core:
     ) -> tuple[int, Ids, Ids, Ids, Ids]:
         data = np.frombuffer(packet, np.uint8)
         if self._is_entropy:
-            memory = _memory(memory)
-            if not is_memory(memory, self._sizes[0]):
-                return BAD_MEMORY, NONE, NONE, NONE, NONE
-            status, *found = entropy.decode_round(data, *self._sizes, memory, most)
+            status, *found = entropy.decode_round(
+                data, *self._sizes, _memory(memory), most
+            )
         else:
             status, *found = fields.decode_round(data, *self._codec, most)
         if status != OK:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sqs_codec._backend.numba.jit import entry, jit, leaf
+from sqs_codec._backend.numba.jit import jit, leaf
 from sqs_codec._backend.numba.model import (
     MEMORY_FADING,
     MEMORY_LEAST_WEIGHT,
@@ -33,7 +33,7 @@ def no_memory():
     return np.zeros(HEAD, np.int64)
 
 
-@entry
+@leaf
 def is_memory(memory, vocab_size):
     """Return whether all words are within the limits that learning keeps them to."""
     size = np.int64(memory[SIZE])

@@ -25,7 +25,7 @@ from sqs_codec._backend.numba.counts import descending
 from sqs_codec._backend.numba.fixed import BIT
 from sqs_codec._backend.numba.ids import make_ids
 from sqs_codec._backend.numba.jit import entry, jit, leaf
-from sqs_codec._backend.numba.memory import memory_learn, no_memory
+from sqs_codec._backend.numba.memory import is_memory, memory_learn, no_memory
 from sqs_codec._backend.numba.model import MORE_CHANCE
 from sqs_codec._backend.numba.modes import (
     code_counts,
@@ -37,7 +37,10 @@ from sqs_codec._backend.numba.modes import (
     distribution_cost,
     ids_costs,
 )
+from sqs_codec._errors import Status
 from sqs_codec._format import MAX_ENTROPY_SURVIVORS, MAX_ROUND
+
+BAD_MEMORY = int(Status.BAD_MEMORY)
 
 MORE = np.int64(MORE_CHANCE)  # a literal has a type of its own
 FIRST_ROOM = 1024  # of a round's survivors
@@ -136,9 +139,14 @@ def code_more(coder, packet, length, more):
 
 @entry
 def encode_round(vocab_size, resolution, ids, counts, survivors, positions, memory):
-    """Return the packet; the memory, uint32, becomes what it is after the round."""
+    """Return a status and the packet.
+
+    If it is OK, the memory, of uint32, becomes what it is after the round.
+    """
     coder = new_coder(WRITE)
     packet = np.empty(encode_bound(survivors.size, ids.size), np.uint8)
+    if not is_memory(memory, vocab_size):
+        return BAD_MEMORY, packet
     known = memory.astype(np.int64)
     start = 0
     for i in range(survivors.size):
@@ -153,7 +161,7 @@ def encode_round(vocab_size, resolution, ids, counts, survivors, positions, memo
         code_more(coder, packet, i + 1, i + 1 < survivors.size)
         start = end
     copy_values(known, memory, ZERO)
-    return finish_writing(coder, packet)
+    return OK, finish_writing(coder, packet)
 
 
 @leaf
@@ -177,11 +185,13 @@ def with_room(values, used, n):
 def decode_round(packet, vocab_size, resolution, memory, most):
     """Return a status, ids, counts, survivors and positions.
 
-    The receiver takes `most` survivors. If OK, the memory becomes what it is after
-    the round.
+    The receiver takes `most` survivors. If the status is OK, the memory becomes what
+    it is after the round.
     """
     packet = packet.copy()
     coder = new_reader(packet, most)
+    if not is_memory(memory, vocab_size):
+        coder[STATUS] = BAD_MEMORY
     known = memory.astype(np.int64)
     none = np.empty(0, np.int64)
     all_ids = np.empty(FIRST_ROOM, np.uint32)
@@ -190,7 +200,8 @@ def decode_round(packet, vocab_size, resolution, memory, most):
     positions = np.empty(MAX_ROUND, np.uint32)
     used = ZERO
     length = 0
-    while True:
+    going_on = coder[STATUS] == OK
+    while going_on:
         ids, counts = code_distribution(
             coder, packet, vocab_size, resolution, known, none, none
         )
@@ -206,8 +217,7 @@ def decode_round(packet, vocab_size, resolution, memory, most):
         used = end
         survivors[length] = ids.size
         length += 1
-        if not code_more(coder, packet, length, False):
-            break
+        going_on = code_more(coder, packet, length, False)
     status = finish_reading(coder, packet)
     if status == OK:
         copy_values(known, memory, ZERO)
