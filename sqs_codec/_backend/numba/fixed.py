@@ -13,10 +13,10 @@ from sqs_codec._backend.numba.model import (
 )
 
 BIT = 1 << LOG_UNIT
-"""Of logarithms, which are in units of 2^-32."""
+"""The logarithm 1, in units of 2^-32."""
 
 ONE = 1 << POWER_UNIT
-"""Of powers, which are in units of 2^-31."""
+"""The power 1, in units of 2^-31."""
 
 LOG_KNOTS = 1 << LOG_KNOT_BITS
 POWER_KNOTS = 1 << POWER_KNOT_BITS

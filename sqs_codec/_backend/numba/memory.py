@@ -23,7 +23,7 @@ SIZE, SEEN = range(2)
 HEAD = 2
 
 
-# Where fading takes as much from a weight as a support adds.
+# At this weight fading takes as much as a support adds.
 MOST_WEIGHT = MEMORY_NEW_WEIGHT << MEMORY_FADING
 
 

@@ -99,12 +99,12 @@ def ids_costs(vocab_size, model, ids):
 
 @jit
 def distribution_cost(vocab_size, resolution, ids, counts):
-    """Return what a distribution costs, and whether that is close to its bits."""
+    """Return what a distribution costs, and whether both models' costs hold."""
     model = make_ids(vocab_size, no_memory())
     a, uniform_a = counts_costs(vocab_size, resolution, descending(counts))
     b, uniform_b, rough = ids_costs(vocab_size, model, ids.astype(np.int64))
-    close = a <= uniform_a and b <= uniform_b and not rough
-    return min(a, uniform_a) + min(b, uniform_b), close
+    modelled = a <= uniform_a and b <= uniform_b and not rough
+    return min(a, uniform_a) + min(b, uniform_b), modelled
 
 
 @jit

@@ -45,9 +45,9 @@ BAD_MEMORY = int(Status.BAD_MEMORY)
 MORE = np.int64(MORE_CHANCE)  # a literal has a type of its own
 FIRST_ROOM = 1024  # of a round's survivors
 
-# For supports that are small and sparse, bits are estimated from the costs of the
-# modes: each member adds up to 2^-8 bits of error. Others are encoded to be counted.
-SMALL = 128
+# How many members a support may have whose bits are estimated, which csrc derives
+# from the error of each, and how sparse it has to be. Others are encoded to be counted.
+MOST_ESTIMATED = 128
 SPARSE = 4
 
 
@@ -108,9 +108,9 @@ def encode(vocab_size, resolution, ids, counts):
 @entry
 def bits(vocab_size, resolution, ids, counts):
     """Return the bits of a packet before padding."""
-    if ids.size <= min(SMALL, vocab_size // SPARSE):
-        cost, close = distribution_cost(vocab_size, resolution, ids, counts)
-        if close:
+    if ids.size <= min(MOST_ESTIMATED, vocab_size // SPARSE):
+        cost, modelled = distribution_cost(vocab_size, resolution, ids, counts)
+        if modelled:
             return (cost + BIT - 1) // BIT
     return encode(vocab_size, resolution, ids, counts)[1]
 

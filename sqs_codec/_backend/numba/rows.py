@@ -105,7 +105,7 @@ def take_from(row, maxima, level):
     """Return the ids of the values at or above a level, ascending."""
     most = count_reaching(maxima, level) * GROUP_VECTORS
     ids = np.empty(min(most, row.size), np.int64)
-    found = np.int64(0)  # a plain 0 is a type of its own, to compile for once more
+    found = np.int64(0)  # a literal has a type of its own
     for g in range(maxima.size // LANES):
         hit = False
         for j in range(LANES):
@@ -219,6 +219,7 @@ def find_level(values, k, most, least, high):
 
 @part
 def new_row(values, maxima, lowest, scale, probs):
+    """Return the tuple of a row that has been scanned."""
     coarse = scan(maxima)[1]
     top = coarse[0]
     for x in scan(coarse)[1]:

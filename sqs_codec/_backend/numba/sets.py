@@ -26,7 +26,8 @@ from sqs_codec._backend.numba.ids import WEIGHTS_BELOW, ids_at, ids_rest
 from sqs_codec._backend.numba.jit import jit, leaf
 from sqs_codec._backend.numba.model import LOG_UNIT, POWER_UNIT
 
-# A memory weighs no more than all buckets, so that log2 of R(x) is below this.
+# Logarithms of R(x) are below this: the ids of a memory together weigh no more than
+# all ids do by their buckets, and a uniform set has R(x) <= 2 size.
 MOST_LOG = 33
 assert 2 * WEIGHTS_BELOW[-1] < 1 << MOST_LOG
 
@@ -38,27 +39,27 @@ def uniform_model(size):
 
 
 @leaf
-def rest(model, x, left):
-    """Return R(x), with `left` members to come."""
+def rest(model, x, n):
+    """Return R(x), when n members are to come."""
     _, _, whole, uniform = model
     if uniform:
-        return whole - 2 * x - (left - 1)
+        return whole - 2 * x - (n - 1)
     return ids_rest(model, x)
 
 
 @leaf
-def value_at(model, weight, left):
-    """Return the last x of about that R(x) or more."""
+def value_at(model, weight, n):
+    """Return the last x with an R(x) of about this weight or more."""
     _, _, whole, uniform = model
     if uniform:
-        return (whole - (left - 1) - weight) // 2
+        return (whole - (n - 1) - weight) // 2
     return ids_at(model, weight)
 
 
 @leaf
-def cumulative(model, log_a, left, e, scale, x):
+def cumulative(model, log_a, n, e, scale, x):
     """Return c(x), where log_a = log2(R(a)) and scale = 2^31 - (e - a)."""
-    t = left * (log_a - log2(rest(model, x, left)))
+    t = n * (log_a - log2(rest(model, x, n)))
     return ONE - ((exp2(t) * scale >> POWER_UNIT) + e - x)
 
 
@@ -71,31 +72,35 @@ def power(log):
 
 
 @leaf
-def guess_member(model, log_a, left, a, e, scale, target):
-    """Solve c(x) = target, but for rounding."""
+def guess_member(model, log_a, n, a, e, scale, target):
+    """Return about the last x with c(x) <= target: c(x) = target, solved for R(x).
+
+    In the term e - x, which counts little, x is first a and then the solution.
+    """
     log_scale = log2(scale)
     x = a
-    for _ in range(2):  # as e - x, which is known once x is, counts little
+    for _ in range(2):
         above = max(ONE - target - (e - x), 1)
-        log = max(log_a - max(log_scale - log2(above), 0) // left, 0)
-        x = min(max(value_at(model, power(log), left), a), e - 1)
+        log = max(log_a - max(log_scale - log2(above), 0) // n, 0)
+        x = min(max(value_at(model, power(log), n), a), e - 1)
     return x
 
 
 @leaf
-def find_member(model, log_a, left, a, e, scale, target):
+def find_member(model, log_a, n, a, e, scale, target):
     """Return the last x with c(x) <= target, c(x) and c(x + 1).
 
-    The last is of no use if x + 1 = e.
+    The search goes outwards from a guess, in steps that double, and then bisects.
+    If x + 1 = e, then c(x + 1) is of no use.
     """
     low = a
     high = e
     c_low = 0
     c_high = 0
-    x = guess_member(model, log_a, left, a, e, scale, target)
+    x = guess_member(model, log_a, n, a, e, scale, target)
     step = 1
     while True:
-        c = cumulative(model, log_a, left, e, scale, x)
+        c = cumulative(model, log_a, n, e, scale, x)
         if c <= target:
             low = x
             c_low = c
@@ -112,21 +117,21 @@ def find_member(model, log_a, left, a, e, scale, target):
 
 
 @leaf
-def code_member(coder, packet, model, left, a, e, x):
+def code_member(coder, packet, model, n, a, e, x):
     """Code the least of the members to come, which is one of a .. e - 1."""
     if not going(coder, packet):
         return a
     unit = coder[RANGE] >> POWER_UNIT
     scale = ONE - (e - a)
-    log_a = log2(rest(model, a, left))
+    log_a = log2(rest(model, a, n))
     c_next = 0
     if coder[MODE] == READ:
         target = coder[CODE] // unit
-        x, c_x, c_next = find_member(model, log_a, left, a, e, scale, target)
+        x, c_x, c_next = find_member(model, log_a, n, a, e, scale, target)
     else:
-        c_x = cumulative(model, log_a, left, e, scale, x)
+        c_x = cumulative(model, log_a, n, e, scale, x)
         if x + 1 < e:
-            c_next = cumulative(model, log_a, left, e, scale, x + 1)
+            c_next = cumulative(model, log_a, n, e, scale, x + 1)
     start = unit * c_x
     end = unit * c_next if x + 1 < e else coder[RANGE]
     narrow(coder, packet, start, end - start)
@@ -138,11 +143,11 @@ def code_set(coder, packet, model, size, members):
     """Code members below `size`, which ascend."""
     a = ZERO
     for i in range(members.size):
-        left = members.size - i
-        e = size - left + 1
+        n = members.size - i
+        e = size - n + 1
         x = a
         if e - a > 1:
-            x = code_member(coder, packet, model, left, a, e, members[i])
+            x = code_member(coder, packet, model, n, a, e, members[i])
         if coder[STATUS] != OK:
             return
         members[i] = x
@@ -191,12 +196,12 @@ def member_cost(fall, step):
         cost = fall + POWER_UNIT * BIT - log2(ONE - exp2(step))
     if cost < LEAST_WEIGHT_SHOWS:
         return cost
-    # c(x + 1) - c(x) has 1 for every value, which is no longer little.
+    # Here it matters that every value has a weight of 1 at least.
     return POWER_UNIT * BIT - log2(exp2(fall) - exp2(fall + step) + 1)
 
 
-# The last value takes what rounding leaves of the range, so that it costs less than
-# its weight says where that is below 2^-16 of all.
+# The last value of a symbol takes what rounding leaves of the range. Where its weight
+# is below 2^-16 of all, that makes it much cheaper than the weight says.
 REST_SHOWS = 16 * BIT
 
 
@@ -207,13 +212,13 @@ def cost_of_members(model, size, members):
     rough = False
     log_a = log2(rest(model, ZERO, ZERO))
     for i in range(members.size):
-        left = members.size - i
-        log_x = log2(rest(model, members[i], left))
-        fall = left * (log_a - log_x)
-        if members[i] == size - left:  # the last value; all others follow from it
+        n = members.size - i
+        log_x = log2(rest(model, members[i], n))
+        fall = n * (log_a - log_x)
+        if members[i] == size - n:  # the last value; all others follow from it
             cost += member_cost(fall, NO_NEXT)
             rough = fall > REST_SHOWS
             break
-        log_a = log2(rest(model, members[i] + 1, left))
-        cost += member_cost(fall, left * (log_x - log_a))
+        log_a = log2(rest(model, members[i] + 1, n))
+        cost += member_cost(fall, n * (log_x - log_a))
     return cost, rough

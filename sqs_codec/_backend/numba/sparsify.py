@@ -32,16 +32,17 @@ def term_of(row, id_):
 
 @leaf
 def largest_term(row):
+    """Return the term of the maximum."""
     _, _, _, _, top, _, probs = row
     return np.float64(top) if probs else 1.0
 
 
-# A term is within 2^-20 of 2^exponent, and the exponent, which is 100 at most, was
-# rounded twice. So the exponent of a term that reaches a level is less than this
-# below the level's logarithm.
+# A term is within 2^-20 of 2^exponent, relatively, and the exponent, which is above
+# -100, has been rounded twice. So where a term reaches a level, its exponent is less
+# than this below the level's logarithm.
 EXPONENT_SLACK = 2.0**-10
-# A value that is computed from an exponent may be wrong by so much: relatively, and
-# where floats are subnormal.
+# By how much a value is wrong that is computed from an exponent: relatively, and where
+# floats are subnormal.
 VALUE_SLACK = 2.0**-22
 VALUE_SLACK_TINY = 2.0**-147
 

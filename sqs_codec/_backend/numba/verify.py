@@ -36,6 +36,7 @@ def block_sum(values, lanes):
 
 @leaf
 def count_negative(values):
+    """Return how many values are below 0."""
     n = np.int32(0)  # as wide as a float, for as many lanes
     for i in range(values.size):
         n = np.int32(n + np.int32(values[i] < 0))
@@ -44,6 +45,7 @@ def count_negative(values):
 
 @leaf
 def all_finite(values):
+    """Return whether no value is infinite or NaN."""
     finite = True
     for value in values:
         finite &= np.isfinite(value)
@@ -68,10 +70,10 @@ def check_row(values, sums):
 
 
 @leaf
-def accept(draw, count, resolution, p, total):
-    """Return whether a token is accepted: with probability min(1, p / q).
+def accepts(draw, count, resolution, p, total):
+    """Return whether a token is accepted, which has the probability min(1, p / q).
 
-    Here q is count / resolution, and the target's p is p / total.
+    The draft's q is count / resolution, and the target's p is p / total.
     """
     return draw * count * total < p * resolution
 
@@ -90,7 +92,7 @@ def count_accepted(totals, probs, counts, survivors, positions, draws):
         for j in range(start, end):
             resolution += counts[j]
         count = counts[start + np.int64(positions[i])]
-        if not accept(draws[i], count, resolution, probs[i], totals[i]):
+        if not accepts(draws[i], count, resolution, probs[i], totals[i]):
             return i
         start = end
     return survivors.size
@@ -98,16 +100,16 @@ def count_accepted(totals, probs, counts, survivors, positions, draws):
 
 @leaf
 def residual(p, q):
-    """Return the unnormalised probability of a token after a rejection."""
+    """Return the unnormalised probability of a token that follows a rejection."""
     return max(p - q, 0.0)
 
 
 @leaf
 def fill_residuals(values, ids, probs, at, start, block):
-    """Set the residuals of the block of a row that starts there; return its end.
+    """Set the residuals of a row's block that begins at `start`; return its end.
 
-    `probs` are q, scaled as the row is; `at` is the place in the support of the
-    first id from `start` on.
+    `probs` are those of the draft, scaled as the row is. `at` is the place in the
+    support of the first id in the block or above.
     """
     end = min(start + BLOCK, values.size)
     for i in range(start, end):
@@ -133,6 +135,7 @@ def sum_residuals(values, ids, probs, block, lanes, sums):
 
 @leaf
 def sum_in_order(sums):
+    """Return the sum of sums, in the order in which `find_drawn` passes them."""
     total = 0.0
     for x in sums:
         total += x
@@ -141,10 +144,10 @@ def sum_in_order(sums):
 
 @leaf
 def find_drawn(weights, n, before, goal):
-    """Return the first of n places at which the running sum exceeds the goal.
+    """Return the first of n places where a running sum of weights exceeds the goal.
 
-    The running sum starts at `before`; what it is before that place is returned as
-    well. Where rounding keeps it below the goal, it's the last place of any weight.
+    The sum starts at `before`; its value before that place is returned as well. The
+    place is the last with a weight if rounding keeps the sum from the goal.
     """
     found = 0
     below = before
@@ -162,14 +165,14 @@ def find_drawn(weights, n, before, goal):
 def draw_token(values, sums, total, ids, counts, draw):
     """Return a token drawn from a row, or from its residual if there is a support.
 
-    `sums` are those of the row's blocks, and are used up.
+    `sums` are those of the row's blocks; they are used up.
     """
     block = np.empty(BLOCK)
     probs = counts / counts.sum() * total
     plain = sums.copy()
     sum_residuals(values, ids, probs, block, np.empty(LANES), sums)
     whole = sum_in_order(sums)
-    if whole == 0:  # p and q all but agree, and p serves as well
+    if whole == 0:  # p exceeds q by less than rounding shows, and p serves as well
         ids = ids[:0]
         sums = plain
         whole = sum_in_order(sums)
