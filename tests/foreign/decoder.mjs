@@ -1,0 +1,409 @@
+// A decoder of the packets of docs/format.md, version 1. Names follow that page.
+// Number is exact for integers up to 2^53; BigInt is for what may be larger, and only that.
+import { readFileSync } from 'node:fs';
+import { crc32 } from 'node:zlib';
+
+const model = JSON.parse(readFileSync(new URL('../../benchmarks/data/model.json', import.meta.url)));
+const { scalars } = model;
+const LIMITS = { length: 256, enumerativeSupport: 1024, roundSquares: 2 ** 23, roundSurvivors: 2 ** 20 };
+
+/** A packet is refused; the message is the rule that it breaks, by its name in the page. */
+export class Refused extends Error {}
+
+function refuseIf(broken, rule) {
+  if (broken) throw new Refused(rule);
+}
+
+/** What both ends agree on, and the receiver's own limit on the survivors of a packet. */
+export class Codec {
+  constructor({ vocabSize, resolution, coding, survivorLimit = Infinity }) {
+    Object.assign(this, { vocabSize, resolution, coding, survivorLimit });
+    this.maxSupport = Math.min(vocabSize, resolution);
+    if (coding === 'enumerative') this.maxSupport = Math.min(this.maxSupport, LIMITS.enumerativeSupport);
+    if (coding === 'entropy') this.weightsFrom = weightsFrom(vocabSize);
+  }
+
+  /** `kind` is 'distribution' or 'tokens', for {ids, counts}, or 'round', for {distributions, tokens}. */
+  decode(kind, bytes) {
+    const packet = this.coding === 'entropy' ? new EntropyPacket(this, bytes) : new FieldPacket(this, bytes);
+    return packet.decode(kind);
+  }
+}
+
+/** The receiving end of a stream of rounds, for an `entropy` codec. */
+export class Stream {
+  #memory = new Memory();
+  constructor(codec) { this.codec = codec; }
+
+  decode([head, ...bytes]) {
+    refuseIf(head === undefined, 'TRUNCATED');
+    refuseIf(head !== 0 && head !== this.#memory.head(), 'HEAD'); // this decoder's name for it
+    const packet = new EntropyPacket(this.codec, bytes, head === 0 ? new Memory() : this.#memory);
+    const round = packet.decode('round');
+    this.#memory = packet.memory;
+    return round;
+  }
+}
+
+/** What the kinds of packet are made of; how to read that is the coding's. */
+class Packet {
+  constructor(codec) { this.codec = codec; }
+
+  decode(kind) {
+    const content = this[kind]();
+    this.end();
+    return content;
+  }
+
+  round() {
+    const read = { distributions: [], tokens: [] };
+    for (let more = this.first(); more; more = this.more(read.tokens.length)) {
+      read.distributions.push(this.distribution());
+      read.tokens.push(this.drafted(read.distributions.at(-1)));
+    }
+    return read;
+  }
+
+  tokens() {
+    const read = { ids: [], counts: [] };
+    for (let more = this.first(); more; more = this.more(read.ids.length)) {
+      read.ids.push(this.id());
+      read.counts.push(this.count());
+    }
+    return read;
+  }
+}
+
+/** `bitpack` and `enumerative`. */
+class FieldPacket extends Packet {
+  constructor(codec, bytes) {
+    super(codec);
+    Object.assign(this, { at: 0, survivors: 0, squares: 0 });
+    this.bits = Array.from(bytes, (byte) => byte.toString(2).padStart(8, '0')).join('');
+  }
+
+  first() { this.length = 1 + this.field(8); return true; }
+  more(read) { return read < this.length; }
+  id() { return this.below(this.codec.vocabSize, 'TOKEN_ID'); }
+  count() { return 1 + this.below(this.codec.resolution, 'COUNTS'); }
+  drafted({ ids }) { return ids[this.below(ids.length, 'TOKEN_POSITION')]; }
+
+  distribution() {
+    const { maxSupport, survivorLimit, coding } = this.codec;
+    const k = 1 + this.below(maxSupport, 'SUPPORT_SIZE');
+    this.squares += k * k;
+    this.survivors += k;
+    refuseIf(coding === 'enumerative' && this.squares > LIMITS.roundSquares, 'ROUND_SUPPORT');
+    refuseIf(this.survivors > survivorLimit, 'NO_SPACE');
+    return coding === 'enumerative' ? this.ranked(k) : this.packed(k);
+  }
+
+  packed(k) {
+    const { vocabSize, resolution } = this.codec;
+    const countWidth = width(resolution - k);
+    this.require(k * width(vocabSize - 1) + (k - 1) * countWidth);
+    const ids = [];
+    for (let i = 0; i < k; i++) {
+      ids.push(this.id());
+      refuseIf(ids[i] <= ids[i - 1], 'TOKEN_ORDER');
+    }
+    const counts = [];
+    let left = resolution;
+    for (let i = 1; i < k; i++) {
+      counts.push(this.field(countWidth) + 1);
+      left -= counts.at(-1);
+      refuseIf(left <= 0, 'COUNTS');
+    }
+    return { ids, counts: [...counts, left] };
+  }
+
+  ranked(k) {
+    const { vocabSize, resolution } = this.codec;
+    const compositions = binomial(resolution - 1, k - 1);
+    const N = binomial(vocabSize, k) * compositions;
+    const rank = BigInt(`0b0${this.take(N === 1n ? 0 : (N - 1n).toString(2).length)}`);
+    refuseIf(rank >= N, 'RANK');
+    const ids = subset(rank / compositions, vocabSize, k);
+    return { ids, counts: gaps(subset(rank % compositions, resolution - 1, k - 1), resolution) };
+  }
+
+  end() {
+    const left = this.bits.length - this.at;
+    refuseIf(left >= 8, 'TRAILING_BYTES');
+    refuseIf(this.field(left) !== 0, 'PADDING');
+  }
+
+  require(width) { refuseIf(this.at + width > this.bits.length, 'TRUNCATED'); }
+  field(width) { return parseInt(`0${this.take(width)}`, 2); }
+
+  take(width) {
+    this.require(width);
+    return this.bits.slice(this.at, (this.at += width));
+  }
+
+  /** A field of one of 0 … n − 1. */
+  below(n, rule) {
+    const value = this.field(width(n - 1));
+    refuseIf(value >= n, rule);
+    return value;
+  }
+}
+
+const log2Floor = (x) => 31 - Math.clz32(x);
+const width = (n) => log2Floor(n) + 1; // w of the page
+
+function binomial(n, k) {
+  let c = 1n;
+  for (let i = 0; i < k; i++) c = (c * BigInt(n - i)) / BigInt(i + 1);
+  return c;
+}
+
+/** The k of 0 … n − 1 that have this rank: x walks down from n − 1, and c is always C(x, i). */
+function subset(rank, n, k) {
+  const members = [];
+  let x = n - 1;
+  let c = binomial(x, k);
+  for (let i = k; i > 0; i--) {
+    for (; c > rank; x--) c = (c * BigInt(x - i)) / BigInt(x);
+    members.push(x);
+    rank -= c;
+    if (i > 1) c = (c * BigInt(i)) / BigInt(x--);
+  }
+  return members.reverse();
+}
+
+/** The counts b for y_i = b_1 + … + b_i − 1. */
+const gaps = (ys, resolution) => [...ys, resolution - 1].map((y, i) => y - (ys[i - 1] ?? -1));
+
+const CODER_LEAST = 1n << BigInt(scalars.coder_least_bits);
+
+/** The coder of `entropy`. */
+class RangeDecoder {
+  range = 1n << BigInt(scalars.coder_bits);
+  code = 0n;
+  s = -7; // until `code` has its first seven bytes
+
+  constructor(bytes) {
+    this.bytes = bytes;
+    while (this.s < 0) this.shiftCode();
+  }
+
+  shiftCode() { this.code = (this.code << 8n) | BigInt(this.bytes[this.s++ + 7] ?? 0); }
+  bit(p) { return this.symbol(256, 0, 2, (x) => x * (256 - p)); }
+
+  symbol(W, a, e, c) {
+    refuseIf(this.bytes.length <= this.s, 'TRUNCATED');
+    const u = this.range / BigInt(W);
+    const most = Number(this.code / u); // u·c(x) ≤ code just if c(x) ≤ most
+    const x = lastThat((y) => c(y) <= most, a, e);
+    const below = u * BigInt(c(x));
+    this.code -= below;
+    this.range = (x === e - 1 ? this.range : u * BigInt(c(x + 1))) - below;
+    for (; this.range <= CODER_LEAST; this.range <<= 8n) this.shiftCode();
+    return x;
+  }
+
+  end() {
+    refuseIf(this.bytes.length < this.s + 1, 'TRUNCATED');
+    refuseIf(this.bytes.length > this.s + 1, 'TRAILING_BYTES');
+    refuseIf(this.code >= CODER_LEAST, 'PADDING');
+  }
+}
+
+/** The last of a … e − 1 that holds, where a holds and none holds after one that doesn't. */
+function lastThat(holds, a, e) {
+  while (e - a > 1) {
+    const middle = (a + e) >> 1;
+    if (holds(middle)) a = middle;
+    else e = middle;
+  }
+  return a;
+}
+
+class EntropyPacket extends Packet {
+  constructor(codec, bytes, memory = new Memory()) {
+    super(codec);
+    this.coder = new RangeDecoder(bytes);
+    this.memory = memory;
+    this.allowed = Math.min(LIMITS.roundSurvivors, codec.survivorLimit);
+    this.ruleOfAllowed = codec.survivorLimit < LIMITS.roundSurvivors ? 'NO_SPACE' : 'ROUND_SUPPORT';
+  }
+
+  end() { this.coder.end(); }
+  first() { return true; }
+  more(read) { return read < LIMITS.length && this.coder.bit(scalars.more_chance); }
+  id() { return this.idSet(1)[0]; }
+  count() { return this.part(1, this.codec.resolution, this.codec.resolution); }
+  idSet(k) { return readSet(this.coder, k, this.codec.vocabSize, this.memory.weighIds(this.codec)); }
+  admit(k) { refuseIf(k > this.allowed, this.ruleOfAllowed); }
+
+  distribution() {
+    const counts = this.coder.bit(scalars.uniform_chance) ? this.uniformCounts() : this.counts();
+    const k = counts.length;
+    this.allowed -= k;
+    const uniform = this.coder.bit(scalars.uniform_chance);
+    return { ids: uniform ? uniformSet(this.coder, k, this.codec.vocabSize) : this.idSet(k), counts };
+  }
+
+  drafted({ ids, counts }) {
+    const below = runningSums(counts);
+    const index = this.coder.symbol(this.codec.resolution, 0, ids.length, (j) => below[j]);
+    this.memory = this.memory.learn(ids);
+    return ids[index];
+  }
+
+  uniformCounts() {
+    const { maxSupport, resolution } = this.codec;
+    const k = 1 + this.coder.symbol(maxSupport, 0, maxSupport, (x) => x);
+    this.admit(k);
+    return gaps(uniformSet(this.coder, k - 1, resolution - 1), resolution);
+  }
+
+  counts() {
+    const { vocabSize, resolution } = this.codec;
+    const parts = []; // descending
+    let r = resolution;
+    for (let v = r; r > 0 && v > 1; r -= v) {
+      this.admit(parts.length + 1);
+      v = this.part(Math.ceil(r / (vocabSize - parts.length)), Math.min(v, r), r);
+      parts.push(v);
+    }
+    this.admit(parts.length + r);
+    for (; r > 0; r--) parts.push(1);
+    return this.arrange(parts);
+  }
+
+  /** Reads which token has which of the parts. */
+  arrange(parts) {
+    const D = [...new Set(parts)].reverse();
+    const below = D.map((part) => parts.length - 1 - parts.lastIndexOf(part));
+    const counts = [];
+    for (let left = parts.length; left > 0; left--) {
+      const j = D.length === 1 ? 0 : this.coder.symbol(left, 0, D.length, (i) => below[i]);
+      counts.push(D[j]);
+      for (let i = j + 1; i < below.length; i++) below[i]--;
+      const lastOfItsKind = below[j] === (below[j + 1] ?? left - 1);
+      if (lastOfItsKind) [D, below].forEach((array) => array.splice(j, 1));
+    }
+    return counts;
+  }
+
+  part(a, z, r) {
+    const { size_classes, ratio_classes, split_full_depth, split_top_depth } = scalars;
+    const size = Math.min(log2Floor(z), size_classes) - 1;
+    const ratio = Math.min(log2Floor(Math.floor(r / z)), ratio_classes - 1);
+    const row = model.split_chances[ratio_classes * size + ratio];
+    for (let d = 0, node = 1; a < z; d++) {
+      const onlyOnes = node === 2 ** (d + 1) - 1;
+      let p = 128;
+      if (d < split_full_depth) p = row[node - 1];
+      else if (d < split_top_depth && onlyOnes) p = row[4 + d];
+      const m = (a + z) >> 1;
+      const bit = this.coder.bit(p);
+      if (bit) a = m + 1;
+      else z = m;
+      node = 2 * node + bit;
+    }
+    return a;
+  }
+}
+
+/** 0, v_0, v_0 + v_1, … */
+const runningSums = (values, sum = 0) => [0, ...values.map((value) => (sum += value))];
+
+/** n of 0 … N − 1; R(x, n) is what x and all above it weigh with n members to come. */
+function readSet(coder, n, N, R) {
+  const members = [];
+  for (let a = 0; n > 0; n--) {
+    const e = N - n + 1;
+    const all = log2(R(a, n));
+    const c = (x) => {
+      const E = power(n * (all - log2(R(x, n)))); // the product is exact: n ≤ 2^16 and λ < 2^37
+      const scaled = E - Math.ceil((E * (e - a)) / POWER_ONE); // E·(2^31 − (e − a))/2^31 takes 62 bits
+      return POWER_ONE - (scaled + e - x);
+    };
+    const x = e === a + 1 ? a : coder.symbol(POWER_ONE, a, e, c);
+    members.push(x);
+    a = x + 1;
+  }
+  return members;
+}
+
+function uniformSet(coder, n, N) {
+  if (2 * n <= N) return readSet(coder, n, N, (x, toCome) => 2 * (N - x) - (toCome - 1));
+  const others = new Set(uniformSet(coder, N - n, N));
+  return Array.from({ length: N }, (_, x) => x).filter((x) => !others.has(x));
+}
+
+const LOG_ONE = 2 ** scalars.log_unit;
+const POWER_ONE = 2 ** scalars.power_unit;
+const knots = (steps, f) => Array.from({ length: steps + 1 }, (_, j) => Math.round(f(j / steps)));
+const T = knots(2 ** scalars.log_knot_bits, (x) => LOG_ONE * Math.log2(1 + x));
+const X = knots(2 ** scalars.power_knot_bits, (x) => POWER_ONE * 2 ** -x);
+
+/** The table at f/LOG_ONE of its length, between two knots rounded towards the first. */
+function interpolate(table, f) {
+  const step = LOG_ONE / (table.length - 1);
+  const j = Math.floor(f / step);
+  return table[j] + Math.trunc(((table[j + 1] - table[j]) * (f % step)) / step);
+}
+
+function log2(x) { // λ of the page
+  const i = log2Floor(x);
+  return i * LOG_ONE + interpolate(T, (x * LOG_ONE) / 2 ** i - LOG_ONE);
+}
+
+function power(t) { // E of the page
+  const i = Math.floor(t / LOG_ONE);
+  return i > 31 ? 0 : Math.floor(interpolate(X, t % LOG_ONE) / 2 ** i);
+}
+
+/** w(x) + … + w(V − 1) for x = 0 … V. */
+function weightsFrom(vocabSize) {
+  const { first_bucket_bits } = scalars;
+  const sums = new Float64Array(vocabSize + 1);
+  for (let x = vocabSize - 1; x >= 0; x--) {
+    const t = log2Floor(x);
+    const bucket = t < first_bucket_bits ? 0 : 1 + 2 * (t - first_bucket_bits) + ((x >> (t - 1)) & 1);
+    sums[x] = sums[x + 1] + model.id_weights[bucket];
+  }
+  return sums;
+}
+
+/** h and the m of each id; it never changes, but learns into a new one. */
+class Memory {
+  constructor(h = 0, weights = new Map()) {
+    Object.assign(this, { h, weights });
+    this.ids = [...weights.keys()].sort((a, b) => a - b);
+    this.m = this.ids.map((id) => weights.get(id));
+  }
+
+  learn(ids) {
+    if (ids.length > scalars.memory_support) return this;
+    const weights = new Map();
+    for (const [id, m] of this.weights) weights.set(id, m - Math.floor(m / 2 ** scalars.memory_fading));
+    for (const id of ids) weights.set(id, (weights.get(id) ?? 0) + scalars.memory_new_weight);
+    let least = scalars.memory_least_weight;
+    do {
+      for (const [id, m] of weights) if (m < least) weights.delete(id);
+      least *= 2;
+    } while (weights.size > scalars.memory_tokens);
+    return new Memory(Math.min(this.h + 1, scalars.memory_most_seen), weights);
+  }
+
+  /** The head of a packet that needs this memory. */
+  head() {
+    const numbers = [this.h, ...this.ids, ...this.m];
+    const bytes = numbers.flatMap((number) => [0, 8, 16, 24].map((shift) => (number >> shift) & 255));
+    return 1 + (crc32(Uint8Array.from(bytes)) % 255);
+  }
+
+  /** R of the ids. */
+  weighIds({ weightsFrom: base }) {
+    if (this.ids.length === 0) return (x) => base[x];
+    const below = runningSums(this.m);
+    const B = below.at(-1);
+    const U = Math.floor(Math.floor((base[0] * this.h) / (this.h + scalars.memory_delay)) / B);
+    return (x) => base[x] + U * (B - below[lastThat((i) => this.ids[i] < x, -1, this.ids.length) + 1]);
+  }
+}

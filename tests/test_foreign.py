@@ -1,0 +1,22 @@
+"""A decoder in another language, written from ``docs/format.md`` alone."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+FOREIGN = Path(__file__).parent / "foreign"
+
+
+def test_is_written_in_an_afternoon():
+    """The format stays small enough for that."""
+    assert sum(len(path.read_text().splitlines()) for path in FOREIGN.iterdir()) <= 500
+
+
+@pytest.mark.skipif(not shutil.which("node"), reason="needs Node.js, 20.15 or later")
+def test_decodes_all_vectors():
+    run = subprocess.run(
+        ["node", FOREIGN / "check.mjs"], capture_output=True, text=True, timeout=300
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
