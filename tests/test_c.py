@@ -44,6 +44,21 @@ if IS_X86:
 CSRC = ROOT / "csrc"
 FAST_MATH = "-fsyntax-only", "-ffast-math"
 
+# What the files of a folder may include beside its own and sqs.h. Only api.c sees
+# both rank and entropy.
+INCLUDES = {
+    "rows": set(),
+    "quantize": {"rows"},
+    "rank": {"bits.h", "codec.h"},
+    "entropy": {"bits.h", "codec.h"},
+    "bits.h": set(),
+    "codec.c": {"bits.h", "codec.h"},
+    "codec.h": set(),
+    "verify.c": {"rows"},
+    "api.c": {"bits.h", "codec.h", "quantize", "rank", "entropy"},
+    "sqs.h": set(),
+}
+
 PACKETS = 100_000
 CASES = 300
 SEED = 1
@@ -55,7 +70,7 @@ SUM = "30a42bddcb8c7e66"
 def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Give the folder of the programs built with the sanitizers."""
     build = tmp_path_factory.mktemp("c")
-    names = ("example", "hostile", "hostile-limb32", "identity", "vectors")
+    names = ("example", "hostile", "hostile-limb32", "identity", "sizes", "vectors")
     make(build, *(build / name for name in names))
     return build
 
@@ -80,6 +95,14 @@ def symbols(options: str, objects: list[Path]) -> set[str]:
 
 def test_a_c_compiler_is_found() -> None:
     assert C_COMPILERS
+
+
+def test_folders_include_no_more_than_they_may() -> None:
+    for path in [*CSRC.rglob("*.c"), *CSRC.rglob("*.h")]:
+        own = path.relative_to(CSRC).parts[0]
+        found = re.findall(r'^#include "(.+)"$', path.read_text(), re.MULTILINE)
+        parts = {name.split("/")[0] for name in found}
+        assert parts <= INCLUDES[own] | {own, "sqs.h"}, path
 
 
 def test_exports_only_its_prefix_and_needs_nothing(objects: list[Path]) -> None:
@@ -134,6 +157,10 @@ def test_hostile_packets_on_both_limb_sizes(programs: Path, coding: str) -> None
     assert found
     assert int(found[1]) > PACKETS // 10
     assert checksum(said) == checksum(run(programs / "hostile-limb32", *arguments))
+
+
+def test_sizes_in_bits(programs: Path) -> None:
+    assert "sizes right" in run(programs / "sizes")
 
 
 def test_golden_vectors(programs: Path, tmp_path: Path) -> None:

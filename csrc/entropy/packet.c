@@ -73,9 +73,9 @@ static sqs_status finish(sqs_coder *c, size_t *size)
 }
 
 /*
- * sqs_bits is within a bit of what is spent. It takes the estimate where that is
- * good enough: the model's, of a support that is sparse and has at most
- * MOST_ESTIMATED members. Each member of such a support adds to its error
+ * sqs_bits is within a bit of what is spent. Where that is good enough, it is the
+ * estimate: in the model's modes, for at most MOST_ESTIMATED members. Each member
+ * adds to the error of the estimate
  *
  *  - 2^-11 log2(e), as every value of its symbol has a weight of 1 at least,
  *    which takes up to 2^20 of the 2^31 units from the others, and
@@ -84,10 +84,11 @@ static sqs_status finish(sqs_coder *c, size_t *size)
  *
  * 128 members come to a third of a bit; the last value, see sets.c, adds up to
  * 0.6 the other way. The largest error that a search for bad supports has found
- * is 0.2 bits. The first of the two adds up: with 4096 members out of 2^20 ids,
- * estimates are 2.8 bits too low.
+ * is 0.2 bits. With 4096 members out of 2^20 ids, where the first of the two adds
+ * up, estimates are 2.8 bits too low.
  *
- * All else is written to nowhere, to see what that spends.
+ * All others are written to nowhere, to see what that spends. So are dense
+ * supports at once: most of them would be written in a uniform mode.
  */
 #define MOST_ESTIMATED 128u
 #define SPARSE 4u
