@@ -189,7 +189,7 @@ def _quantize_on_device(
     # Everything fits float64 exactly, so that it can move at once.
     moved = torch.cat(
         [
-            logits[:, 0].double(),
+            rows.amax(-1).double(),  # NaN if one is, wherever a device sorts that
             dropped,
             kept.sum(-1).double(),
             token_ids[places].double(),
@@ -229,10 +229,9 @@ def _select(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return rows in descending order, their tokens, which are kept, dropped masses.
 
-    The sort is stable, so that equal logits are in the order of their ids. Adding
-    0 makes zeros of either sign the same, also to a sort that compares bits.
+    The sort is stable, so that equal logits are in the order of their ids.
     """
-    logits, token_ids = (rows + 0.0).sort(dim=-1, descending=True, stable=True)
+    logits, token_ids = rows.sort(dim=-1, descending=True, stable=True)
     terms = _terms(logits, temperature)
     unmasked = (logits > -torch.inf).sum(-1)
     kind, value = rule(keep if temperature else TopK(1))

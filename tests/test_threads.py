@@ -69,22 +69,24 @@ def test_an_error_ends_the_work(culprit):
     assert _threads.share(lambda *part: part, 4, 2) == [(0, 4)]
 
 
-def test_an_error_is_not_waited_for_by_others_work():
-    """The caller's own error is raised while another thread is still at work."""
+def test_an_error_is_raised_while_other_threads_are_at_work():
+    """They complete the parts that they have, and begin no others."""
     caller = threading.get_ident()
-    begun, go_on = threading.Event(), threading.Event()
+    begun, go_on, again = (threading.Event() for _ in range(3))
 
     def work(*_):
-        if threading.get_ident() != caller:
-            begun.set()
-            assert go_on.wait(SECONDS)
-            return
-        assert begun.wait(SECONDS)
-        raise KeyboardInterrupt
+        if threading.get_ident() == caller:
+            assert begun.wait(SECONDS)
+            raise KeyboardInterrupt
+        if begun.is_set():
+            again.set()
+        begun.set()
+        assert go_on.wait(SECONDS)
 
     with pytest.raises(KeyboardInterrupt):
         _threads.share(work, 1000, 2)
     go_on.set()
+    assert not again.wait(0.1)
 
 
 def test_threads_that_cannot_be_started_are_done_without(monkeypatch):

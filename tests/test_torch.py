@@ -303,6 +303,18 @@ def test_numpy_and_torch_count_alike(keep: sqs.Keep) -> None:
         assert 1 <= k <= n
 
 
+def test_a_sum_that_rounds_keeps_no_masked_token() -> None:
+    """Of which there are some where a running sum never reaches the whole one."""
+    p = 1 - 2.0**-53
+    short = 0
+    for seed in range(50):
+        terms = np.zeros(1000)
+        terms[:900] = np.sort(np.random.default_rng(seed).random(900))[::-1]
+        short += terms.cumsum()[-1] < p * terms.sum()
+        assert count_kept(Kind.TOP_P, p, terms, np.int64(900)) <= 900
+    assert short > 0
+
+
 def test_what_rules_keep_by_hand() -> None:
     terms = np.array([4.0, 2.0, 1.0, 1.0, 0.0, 0.0])
     for kind, value, kept in [
