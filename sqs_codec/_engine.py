@@ -1,7 +1,8 @@
-"""What the codec, the drafter, the streams and the torch adapter share.
+"""The calls that the codec, the drafter, the streams and the torch adapter share.
 
-Internal: no argument has a default that hides a choice, and only what comes from
-the user unseen is checked. `Codec` documents what these calls mean.
+Internal. `Codec` is what a user sees, and documents what these calls mean. They
+take what it has no argument for: a stream's memory, or whether the dropped mass is
+wanted. So every choice is an argument without a default.
 """
 
 from __future__ import annotations
@@ -40,12 +41,10 @@ __all__ = ["Engine"]
 
 
 class Engine:
-    """A core, with the values of this package going in and coming out.
+    """A core, with the values of this package in place of arrays and statuses.
 
-    Parameters
-    ----------
-    vocab_size, resolution, coding
-        As `Codec` has checked them.
+    A `Codec` makes one of its own parameters, which it has checked. Logits, rules,
+    temperatures and limits are checked here.
     """
 
     __slots__ = ("coding", "core", "max_support", "resolution", "vocab_size")
@@ -149,8 +148,9 @@ class Engine:
         for status, done in parts:
             before += done
             if status:
-                index = [int(i) for i in np.unravel_index(before, shape)]
-                name = f"logits{index}" if shape else "logits"
+                name = "logits"
+                if shape:
+                    name += str([int(i) for i in np.unravel_index(before, shape)])
                 raise self._row_error(name, rows[before], status)
 
     def _row_error(self, name: str, row: NDArray[Any], status: int) -> ValueError:
@@ -186,7 +186,7 @@ class Engine:
         return self.coding != "enumerative" or squares <= MAX_ENUMERATIVE_SQUARES
 
     def encode_round(self, round_: Round, memory: Ids | None) -> bytes:
-        """Return the packet of a round; a memory learns from it."""
+        """Return the packet of a round; a memory learns from the round."""
         for q in round_.distributions:
             self.check(q)
         sizes = [q.token_ids.size for q in round_.distributions]
@@ -203,7 +203,7 @@ class Engine:
     def decode_round(
         self, packet: bytes, memory: Ids | None, max_survivors: int | None
     ) -> Round:
-        """Return the round of a packet; a memory learns from it."""
+        """Return the round of a packet; a memory learns from the round."""
         most = survivors_limit(max_survivors)
         status, *arrays = self.core.decode_round(packet, memory, most)
         if status:

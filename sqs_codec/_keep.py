@@ -166,7 +166,12 @@ class Conformal(Keep):
     eta : float
         The step, in (0, 1].
     beta : float
-        The threshold to begin with, at most 1. Ours; the paper leaves it open.
+        The threshold to begin with, at most 1.
+
+    Notes
+    -----
+    The defaults are ours; the paper leaves them open. ``docs/demo.md`` says what a
+    smaller `alpha` costs.
 
     References
     ----------

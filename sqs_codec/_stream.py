@@ -143,9 +143,10 @@ class StreamDecoder:
     such packets passes, and gives another round or a `PacketError`. What it does
     not promise: that rounds come in order and once. A self-contained packet is
     decoded whenever it comes, and so is one that comes twice if the memory has
-    not changed meanwhile. Nor is a forged packet told from a real one. All of this
-    is for the session above to see to, by numbers or a transport that keeps
-    order, and by authentication.
+    not changed meanwhile. Nor is a forged packet told from a real one: after one the
+    decoder refuses what follows, until the encoder's restart. All of this is for the
+    session above to see to, by numbers or a transport that keeps order, and by
+    authentication.
 
     Parameters
     ----------

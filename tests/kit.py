@@ -124,6 +124,14 @@ def permuted(
     return sqs.SparseDistribution(ids, rng.permutation(q.counts), vocab_size)
 
 
+def normal_rows(
+    seed: int, n: int, vocab_size: int, dtype: Any = np.float32
+) -> np.ndarray:
+    """Return rows of logits, normally distributed."""
+    rows = np.random.default_rng(seed).normal(0, 3, (n, vocab_size))
+    return rows.astype(dtype)
+
+
 def random_logits(rng: np.random.Generator, vocab_size: int) -> np.ndarray:
     """Return logits of a random dtype that try hard to be awkward."""
     row = rng.normal(0, 1, vocab_size) * rng.choice([0, 1e-3, 1, 6, 100, 1e4])

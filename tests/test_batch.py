@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import sqs_codec as sqs
+from tests.kit import normal_rows
 
 pytestmark = pytest.mark.usefixtures("backend")
 
@@ -19,8 +20,7 @@ RULES = [sqs.TopK(64), sqs.Threshold(0.01), sqs.TopP(0.9), sqs.Conformal()]
 
 
 def rows(n, dtype=np.float32):
-    rng = np.random.default_rng(n)
-    return (rng.standard_normal((n, V)) * 3).astype(dtype)
+    return normal_rows(n, n, V, dtype)
 
 
 @pytest.fixture

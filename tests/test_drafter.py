@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sqs_codec as sqs
-from tests.kit import CODINGS, SEEDS, Draws
+from tests.kit import CODINGS, SEEDS, Draws, normal_rows
 
 pytestmark = pytest.mark.usefixtures("backend")
 
@@ -16,7 +16,7 @@ V = 200
 
 
 def rows(seed, n):
-    return np.random.default_rng(seed).normal(0, 3, (n, V)).astype(np.float32)
+    return normal_rows(seed, n, V)
 
 
 def drafter(keep=None, codec=None, **options):

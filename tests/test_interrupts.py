@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import sqs_codec as sqs
-from tests.kit import any_round
+from tests.kit import any_round, normal_rows
 
 pytestmark = pytest.mark.skipif(
     not hasattr(signal, "setitimer"), reason="needs setitimer"
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(
 V = 300
 SECONDS = 100
 KEEP = sqs.TopK(8)
-ROWS = np.random.default_rng(0).normal(0, 3, (13, V)).astype(np.float32)
+ROWS = normal_rows(0, 13, V)
 CODEC = sqs.Codec(V)
 PACKETS = CODEC.encode_batch(ROWS, KEEP)
 

@@ -240,7 +240,7 @@ def test_a_fingerprint_tells_every_difference(monkeypatch):
 
 
 def test_a_fingerprint_is_the_same_everywhere():
-    """Whatever machine, Python or way the codec was made; docs/format.md has one."""
+    """Whatever machine, Python or way the codec was made."""
     assert sqs.Codec(49152).fingerprint.hex() == "dbec6629175aef3e"
     assert (
         sqs.Codec(np.int64(49152), np.uint8(100)).fingerprint.hex()

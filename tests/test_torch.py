@@ -51,7 +51,7 @@ def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
     return str(request.param)
 
 
-def random_logits(*shape: int, dtype: Any = torch.float32) -> Any:
+def tensor_with_ties(*shape: int, dtype: Any = torch.float32) -> Any:
     """Logits with ties and masked tokens among them."""
     source = torch.Generator().manual_seed(SEED)
     logits = torch.randn(*shape, generator=source, dtype=torch.float64) * 4
@@ -75,7 +75,7 @@ def assert_same(ours: Any, core: sqs.SparseDistribution) -> None:
 @pytest.mark.parametrize("keep", RULES, ids=repr)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_quantizes_as_the_core(dtype: Any, keep: sqs.Keep, path: str) -> None:
-    logits = random_logits(2, 3, VOCAB, dtype=dtype)
+    logits = tensor_with_ties(2, 3, VOCAB, dtype=dtype)
     for temperature in (0, 0.3, 1.0, 2.5):
         found = adapter.quantize(CODEC, logits, keep, temperature=temperature)
         for i, j in np.ndindex(2, 3):
@@ -90,7 +90,7 @@ def test_quantizes_as_the_core(dtype: Any, keep: sqs.Keep, path: str) -> None:
 def test_packets_are_those_of_the_distributions(
     shape: tuple[int, ...], dtype: Any, path: str
 ) -> None:
-    logits = random_logits(*shape, VOCAB, dtype=dtype)
+    logits = tensor_with_ties(*shape, VOCAB, dtype=dtype)
     keep = sqs.TopK(9)
     found = adapter.encode_logits(CODEC, logits, keep, temperature=0.7)
     expected = np.empty(shape, object)
@@ -113,7 +113,7 @@ def test_the_core_reads_tensors_where_they_are(
         return 0, len(rows), [b"packet"] * len(rows)
 
     monkeypatch.setattr(type(CODEC._engine.core), "encode_logits", look)
-    states = random_logits(4, 5, VOCAB, dtype=dtype)
+    states = tensor_with_ties(4, 5, VOCAB, dtype=dtype)
     last = states[:, -1]  # what a model's last position is
     assert adapter.encode_logits(CODEC, last, sqs.TopK(9)) == [b"packet"] * 4
     assert seen == [(last.data_ptr(), 5 * VOCAB * dtype.itemsize)]
@@ -124,7 +124,7 @@ def test_the_core_reads_tensors_where_they_are(
 def test_top_k_is_exact_at_every_temperature(
     k: int, temperature: float, path: str
 ) -> None:
-    logits = random_logits(VOCAB)
+    logits = tensor_with_ties(VOCAB)
     keep = sqs.TopK(k)
     found = adapter.quantize(CODEC, logits, keep, temperature=temperature)
     core = CODEC.quantize(logits.numpy(), keep, temperature=temperature)
@@ -176,7 +176,7 @@ def test_rows_may_keep_different_numbers_of_tokens(path: str) -> None:
 def test_results_follow_the_leading_dimensions(
     shape: tuple[int, ...], path: str
 ) -> None:
-    logits = random_logits(*shape, VOCAB)
+    logits = tensor_with_ties(*shape, VOCAB)
     found = adapter.quantize(CODEC, logits, sqs.TopK(8))
     expected = np.empty(shape, object)
     for index in np.ndindex(shape):
@@ -185,7 +185,7 @@ def test_results_follow_the_leading_dimensions(
 
 
 def test_strides_and_gradients_do_not_matter(path: str) -> None:
-    logits = random_logits(4, VOCAB)
+    logits = tensor_with_ties(4, VOCAB)
     strided = logits.T.contiguous().T.requires_grad_()
     assert not strided.is_contiguous()
     expected = adapter.quantize(CODEC, logits, sqs.TopK(8))
@@ -195,7 +195,7 @@ def test_strides_and_gradients_do_not_matter(path: str) -> None:
 
 
 def test_nothing_of_the_callers_changes(path: str) -> None:
-    logits = random_logits(2, VOCAB)
+    logits = tensor_with_ties(2, VOCAB)
     before = logits.clone()
     keep = sqs.Conformal()
     state = keep.checkpoint()
@@ -217,7 +217,7 @@ def test_nothing_of_the_callers_changes(path: str) -> None:
 def test_bad_rows_are_named(
     dtype: Any, value: float, message: str, keep: sqs.Keep, path: str
 ) -> None:
-    logits = random_logits(2, 4, VOCAB, dtype=dtype)
+    logits = tensor_with_ties(2, 4, VOCAB, dtype=dtype)
     logits[1, 3] = value
     for temperature in (0, 1):
         with pytest.raises(ValueError, match=rf"^logits\[1, 3\]{message}$"):
@@ -227,7 +227,7 @@ def test_bad_rows_are_named(
 
 
 def test_one_bad_value_is_enough(path: str) -> None:
-    logits = random_logits(3, VOCAB)
+    logits = tensor_with_ties(3, VOCAB)
     logits[2, 7] = torch.nan
     with pytest.raises(ValueError, match=r"^logits\[2\](\[7\] is|: holds) nan"):
         adapter.quantize(CODEC, logits, sqs.TopK(4))
@@ -268,7 +268,7 @@ class Operations(TorchDispatchMode):
 def test_the_device_path_waits_no_more_for_more_rows(keep: sqs.Keep) -> None:
     counts = []
     for rows in (1, 30):
-        logits = random_logits(rows, VOCAB)
+        logits = tensor_with_ties(rows, VOCAB)
         with Operations() as operations:
             adapter._quantize_on_device(CODEC, logits, (rows,), keep, 1.0)
         counts.append(operations.counts)
@@ -290,7 +290,7 @@ def test_selection_stays_on_its_device(keep: sqs.Keep) -> None:
 
 @pytest.mark.parametrize("keep", RULES, ids=repr)
 def test_numpy_and_torch_count_alike(keep: sqs.Keep) -> None:
-    logits = random_logits(20, VOCAB, dtype=torch.float64)
+    logits = tensor_with_ties(20, VOCAB, dtype=torch.float64)
     logits[0] = -torch.inf
     logits[0, 5] = 0
     terms = (logits - logits.amax(-1, keepdim=True)).exp().sort(-1, True).values
@@ -341,7 +341,7 @@ def test_what_rules_keep_by_hand() -> None:
 
 
 def test_to_dense_undoes_quantize() -> None:
-    logits = random_logits(2, 3, VOCAB)
+    logits = tensor_with_ties(2, 3, VOCAB)
     nested = adapter.quantize(CODEC, logits, sqs.TopK(9))
     for dtype in DTYPES:
         dense = adapter.to_dense(nested, dtype=dtype)
