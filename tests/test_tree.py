@@ -1,4 +1,4 @@
-"""Who may know whom: the tree's rules, read off its imports and includes."""
+"""Who may import whom. (Who may include whom in csrc, test_c.py says.)"""
 
 from __future__ import annotations
 
@@ -113,34 +113,3 @@ def test_the_path_of_modules_is_left_alone() -> None:
     for module, path in modules().items():
         if module != "tests.test_tree":
             assert not pattern.search(path.read_text()), module
-
-
-# C
-
-CSRC = ROOT / "csrc"
-INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.MULTILINE)
-
-
-@cache
-def included(name: str) -> frozenset[str]:
-    """Return all headers that a file of csrc includes, and these in turn."""
-    found = set()
-    for header in INCLUDE.findall((CSRC / name).read_text()):
-        if (CSRC / header).exists():
-            found |= {header} | included(header)
-    return frozenset(found)
-
-
-def test_includes_are_written_from_the_root() -> None:
-    for path in CSRC.rglob("*.[ch]"):
-        for header in INCLUDE.findall(path.read_text()):
-            assert (CSRC / header).exists(), f"{path.name} includes {header}"
-
-
-def test_only_the_interface_sees_both_ways_to_pack() -> None:
-    for path in CSRC.rglob("*.[ch]"):
-        name = path.relative_to(CSRC).as_posix()
-        folders = {header.partition("/")[0] for header in included(name)}
-        folders.add(name.partition("/")[0])
-        assert name == "api.c" or not {"rank", "entropy"} <= folders, name
-    assert {"rank", "entropy"} <= {h.partition("/")[0] for h in included("api.c")}
