@@ -1,4 +1,4 @@
-"""Who may import whom. (Who may include whom in csrc, test_c.py says.)"""
+"""Who may import whom; for csrc, test_c.py says who may include whom."""
 
 from __future__ import annotations
 
