@@ -44,21 +44,6 @@ if IS_X86:
 CSRC = ROOT / "csrc"
 FAST_MATH = "-fsyntax-only", "-ffast-math"
 
-# What the files of a folder may include beside its own and sqs.h. Only api.c sees
-# both rank and entropy.
-INCLUDES = {
-    "rows": set(),
-    "quantize": {"rows"},
-    "rank": {"bits.h", "codec.h"},
-    "entropy": {"bits.h", "codec.h"},
-    "bits.h": set(),
-    "codec.c": {"bits.h", "codec.h"},
-    "codec.h": set(),
-    "verify.c": {"rows"},
-    "api.c": {"bits.h", "codec.h", "quantize", "rank", "entropy"},
-    "sqs.h": set(),
-}
-
 PACKETS = 100_000
 CASES = 300
 SEED = 1
@@ -95,14 +80,6 @@ def symbols(options: str, objects: list[Path]) -> set[str]:
 
 def test_a_c_compiler_is_found() -> None:
     assert C_COMPILERS
-
-
-def test_folders_include_no_more_than_they_may() -> None:
-    for path in [*CSRC.rglob("*.c"), *CSRC.rglob("*.h")]:
-        own = path.relative_to(CSRC).parts[0]
-        found = re.findall(r'^#include "(.+)"$', path.read_text(), re.MULTILINE)
-        parts = {name.split("/")[0] for name in found}
-        assert parts <= INCLUDES[own] | {own, "sqs.h"}, path
 
 
 def test_exports_only_its_prefix_and_needs_nothing(objects: list[Path]) -> None:

@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from benchmarks.data.drafts import VOCAB_SIZE, held_out, load_drafts
 
 import sqs_codec as sqs
+from benchmarks.data.drafts import VOCAB_SIZE, held_out, load_drafts
 
 ROOT = Path(__file__).parents[2]
 MODEL = Path(__file__).with_name("model.json")
