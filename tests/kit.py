@@ -75,11 +75,12 @@ def any_round(
     rng: np.random.Generator,
     codec: sqs.Codec,
     length: int | None = None,
+    most: int = 40,
     makers: Sequence[Make] = MAKERS,
 ) -> sqs.Round:
     """Return a round, of one to three distributions unless the length is given."""
     drafted = [
-        any_distribution(rng, codec, makers=makers)
+        any_distribution(rng, codec, most, makers)
         for _ in range(length or rng.integers(1, 4))
     ]
     return sqs.Round(drafted, [q.sample(rng) for q in drafted])
