@@ -13,7 +13,7 @@
  *    number of threads may call it at once. The caller owns all memory; every
  *    buffer's size comes from a function of this header.
  *  - Identical input gives identical output on every machine and by every
- *    instruction set (see sqs_isa), provided that the core was compiled without
+ *    instruction set (see sqs_isa), provided that the core is compiled without
  *    floating-point contraction, which gcc and clang are told in the source
  *    (others take -ffp-contract=off or the like), and runs in the default
  *    floating-point environment (round to nearest, subnormals not flushed).
@@ -21,7 +21,8 @@
  *    returns SQS_OK. On any other value the outputs hold nothing of use, but
  *    nothing was written outside them.
  *  - Pointers must not be null and outputs must not overlap inputs.
- *  - Every function but sqs_check_codec expects a codec which that one accepts.
+ *  - Every function but sqs_check_codec expects a codec which that one
+ *    accepts.
  *
  * docs/format.md defines the bytes.
  */
@@ -131,8 +132,8 @@ typedef struct sqs_codec {
     sqs_isa isa; /* this end's own business: the other may have another */
 } sqs_codec;
 
-/* SQS_OK, or SQS_BAD_CODEC if a field is outside its limits, or this machine or
- * build lacks the instruction set. */
+/* SQS_OK, or SQS_BAD_CODEC if a field is outside its limits, or this machine
+ * or build lacks the instruction set. */
 sqs_status sqs_check_codec(const sqs_codec *codec);
 
 /*
@@ -175,8 +176,8 @@ typedef struct sqs_keep {
     double value;
 } sqs_keep;
 
-/* Bytes of scratch that sqs_quantize_logits and sqs_quantize_probs need, aligned
- * as malloc aligns. Contents before and after a call mean nothing. */
+/* Bytes of scratch that sqs_quantize_logits and sqs_quantize_probs need,
+ * aligned as malloc aligns. Contents before and after a call mean nothing. */
 size_t sqs_quantize_scratch(const sqs_codec *codec);
 
 /*
@@ -411,9 +412,9 @@ typedef struct sqs_verdict {
 
 /*
  * Accepts a prefix of a round's tokens and draws the one after it. A token x
- * with count b of resolution l is accepted with probability min(1, p(x) l / b).
+ * with count b of resolution l is accepted with probability min(1, p(x) l/b).
  * At the first that is rejected, the next token is drawn from the residual
- * max(0, p - b / l), normalised; if none is, from the last row. The result is
+ * max(0, p - b/l), normalised; if none is, from the last row. The result is
  * distributed as the target's tokens.
  *
  * round     as sqs_decode_round gives it, which isn't checked again, or one of

@@ -2,9 +2,9 @@
  * verify.c - which of a round's tokens are accepted, and which one follows.
  *
  * Speculative sampling (arXiv 2211.17192): a token x drawn from q is accepted
- * with probability min(1, p(x) / q(x)); after the first rejection the next token
- * is drawn from the residual max(0, p - q), normalised. p is a row of the
- * target, divided by its sum, and q(x) = b / l.
+ * with probability min(1, p(x) / q(x)); after the first rejection the next
+ * token is drawn from the residual max(0, p - q), normalised. p is a row of
+ * the target, divided by its sum, and q(x) = b / l.
  *
  * Every target row is read once, to be checked and summed by blocks of
  * SQS_BLOCK values. A token is then drawn by walking over the sums of blocks,
@@ -126,8 +126,8 @@ static bool accepts(const target_row *row, const draft *q, uint32_t position,
     return draw * q->counts[position] * row->total < p * q->resolution;
 }
 
-/* The unnormalised residual at token i. `at` is the place in the support of the
- * first token that is i or above. */
+/* The unnormalised residual at token i. `at` is the place in the support of
+ * the first token that is i or above. */
 static double residual(const target_row *row, const draft *q, uint32_t at,
                        uint32_t i)
 {
@@ -204,8 +204,9 @@ static uint32_t draw_token(const target_row *row, const draft *q, double sum,
 static const draft nothing = {.n = 0};
 
 /* Draws the token after a rejected one. A rejection means that q exceeds p at
- * one token, so p exceeds q at another. If p and q are nearly the same, though,
- * rounding may hide that, and the residual be 0 everywhere: then draw from p. */
+ * one token, so p exceeds q at another. If p and q are nearly the same,
+ * though, rounding may hide that, and the residual be 0 everywhere: then draw
+ * from p. */
 static uint32_t draw_residual(target_row *row, const draft *q, double draw)
 {
     sum_residuals(row, q);

@@ -14,8 +14,8 @@
  * the argument when reading, and returns the value in every mode. Any packet
  * whatsoever reads as some symbols; what can go wrong is only its length.
  *
- * Names are those of docs/format.md: u = range / W is the unit, and a value x of
- * a symbol has the part of the range from u c(x) to u c(x + 1).
+ * Names are those of docs/format.md: u = range / W is the unit, and a value x
+ * of a symbol has the part of the range from u c(x) to u c(x + 1).
  */
 #ifndef SQS_CODER_H
 #define SQS_CODER_H
@@ -104,9 +104,9 @@ SQS_INLINE void sqs_coder_put(sqs_coder *c, uint8_t byte)
 }
 
 /* No symbol narrows a range by more than 2^-SQS_POWER_UNIT, the least chance
- * that a member of a set may have. So SQS_CODER_MOST bytes at most move on at a
- * time. Where the buffer has as many left they all are read or written at once:
- * a loop would end at a place that no processor can predict. */
+ * that a member of a set may have. So SQS_CODER_MOST bytes at most move on at
+ * a time. Where the buffer has as many left they all are read or written at
+ * once: a loop would end at a place that no processor can predict. */
 #define SQS_CODER_NARROWEST (SQS_CODER_LEAST_BITS - SQS_POWER_UNIT)
 #define SQS_CODER_MOST 4u
 _Static_assert((SQS_CODER_BITS - SQS_CODER_NARROWEST) / 8 == SQS_CODER_MOST,
@@ -140,7 +140,8 @@ SQS_INLINE void sqs_coder_write_on(sqs_coder *c)
     uint32_t n = sqs_coder_moves(c->range);
     c->range <<= 8 * n;
     if (c->size >= SQS_CODER_MOST && c->shifts <= c->size - SQS_CODER_MOST) {
-        /* Four bytes, of which n count; the next move overwrites the others. */
+        /* Four bytes, of which n count; the next move overwrites the
+         * others. */
         uint8_t *out = c->out + c->shifts;
         uint32_t next = (uint32_t)(c->low >> (SQS_CODER_LEAST_BITS - 24));
         out[0] = (uint8_t)(next >> 24);
@@ -178,8 +179,8 @@ SQS_INLINE void sqs_coder_narrow(sqs_coder *c, uint64_t start, uint64_t range)
 }
 
 /* Narrows the interval to a value x of a symbol: `below` is c(x) and `weight`
- * c(x + 1) - c(x), in units. The last value of a symbol gets all the range that
- * is left, with what dividing it into units left over. */
+ * c(x + 1) - c(x), in units. The last value of a symbol gets all the range
+ * that is left, with what dividing it into units left over. */
 static inline void sqs_coder_narrow_to_value(sqs_coder *c, uint64_t unit,
                                              uint64_t below, uint64_t weight,
                                              bool last)
@@ -188,8 +189,8 @@ static inline void sqs_coder_narrow_to_value(sqs_coder *c, uint64_t unit,
     sqs_coder_narrow(c, start, last ? c->range - start : unit * weight);
 }
 
-/* Whether a symbol can be coded now. If reading has come to the packet's end it
- * can't, and the coder notes that the packet is truncated. */
+/* Whether a symbol can be coded now. If reading has come to the packet's end
+ * it can't, and the coder notes that the packet is truncated. */
 SQS_INLINE bool sqs_coder_going(sqs_coder *c)
 {
     if (c->mode == SQS_READ && c->shifts >= c->size)

@@ -8,10 +8,12 @@
  * resolution, whichever is smaller; and it begins where the tokens that the
  * vocabulary still has could just share out what is left. The first few of
  * these splits have learned chances. Their context is the size of the upper
- * end and its ratio to what is left, so that one table serves every resolution.
+ * end and its ratio to what is left, so that one table serves every
+ * resolution.
  *
  * Which token has which count then takes a multinomial number of ways: an urn
- * with a ball for each token, coloured by its count, is emptied in order of ids.
+ * with a ball for each token, coloured by its count, is emptied in order of
+ * ids.
  */
 #include "entropy/counts.h"
 
@@ -64,14 +66,14 @@ void sqs_make_groups(const uint32_t *counts, uint32_t k, sqs_groups *g)
 /*
  * Splits are nodes of a tree, those with a chance of their own numbered:
  *
- *     depth 0              0
- *     depth 1          1       2              down to the left, up to the right
- *     depth 2        3   4   5   6
- *     depth 3                      7
- *     depth 4                        8        ... to node 11 at depth 7
+ *     depth 0            0
+ *     depth 1        1       2        down is to the left, up to the right
+ *     depth 2      3   4   5   6
+ *     depth 3                    7
+ *     depth 4                      8  ... to node 11 at depth 7
  *
- * Below depth 2 only splits have one whose interval still has the upper end of
- * the first. All others, node NODES, are even.
+ * At depths 3 to 7 these are the splits that only ups have led to. All others
+ * are even, and share the number NODES.
  */
 #define NODES SQS_SPLIT_NODES
 _Static_assert(SQS_SIZE_CLASSES * SQS_RATIO_CLASSES == SQS_SPLIT_CONTEXTS &&
@@ -81,9 +83,10 @@ _Static_assert(SQS_SIZE_CLASSES * SQS_RATIO_CLASSES == SQS_SPLIT_CONTEXTS &&
 
 /* The node that follows a split down, and up. */
 static const uint8_t next_nodes[NODES + 1][2] = {
-    {1, 2},       {3, 4},      {5, 6},      {NODES, NODES}, {NODES, NODES},
-    {NODES, NODES}, {NODES, 7},  {NODES, 8},  {NODES, 9},     {NODES, 10},
-    {NODES, 11},  {NODES, NODES}, {NODES, NODES},
+    {1, 2},         {3, 4},         {5, 6},     {NODES, NODES},
+    {NODES, NODES}, {NODES, NODES}, {NODES, 7}, {NODES, 8},
+    {NODES, 9},     {NODES, 10},    {NODES, 11}, {NODES, NODES},
+    {NODES, NODES},
 };
 
 /* log2(a / b), rounded down; 0 < b <= a. */
@@ -107,7 +110,7 @@ SQS_INLINE uint32_t code_count(sqs_coder *c, uint32_t low, uint32_t high,
         uint32_t lower = (n + 1) / 2;
         bool up = sqs_code_bit(c, chance, count >= at + lower);
         at += lower & (0 - (uint32_t)up);
-        n = lower - (n & up);
+        n = lower - (n & up); /* the lower half of an odd n is larger */
         node = next_nodes[node][up];
     }
     return at;
@@ -119,9 +122,9 @@ uint32_t sqs_code_count(sqs_coder *c, uint32_t low, uint32_t high,
     return code_count(c, low, high, left, count);
 }
 
-/* Codes a partition, given when writing or metering, found when reading; returns
- * how many parts it has, or more than `limit`. As soon as a part is 1, so are
- * all that follow. */
+/* Codes a partition, given when writing or metering, found when reading;
+ * returns how many parts it has, or more than `limit`. As soon as a part is 1,
+ * so are all that follow. */
 SQS_INLINE uint32_t code_partition(sqs_coder *c, uint32_t vocab_size,
                                    uint32_t resolution, uint32_t limit,
                                    const sqs_groups *given, sqs_groups *found)
@@ -147,8 +150,9 @@ SQS_INLINE uint32_t code_partition(sqs_coder *c, uint32_t vocab_size,
     return parts + left;
 }
 
-/* The two functions below have code_partition compiled once for each mode, with
- * a copy of the coder that can stay in registers: that takes a tenth less. */
+/* The two functions below have code_partition compiled once for each mode,
+ * with a copy of the coder that can stay in registers: that takes a tenth
+ * less. */
 
 void sqs_write_partition(sqs_coder *c, uint32_t vocab_size,
                          uint32_t resolution, const sqs_groups *g)
@@ -179,8 +183,8 @@ uint32_t sqs_read_partition(sqs_coder *c, uint32_t vocab_size,
 
 /* Arrangements. */
 
-/* Colours are passed from the least count on, which most tokens have, up to that
- * of the next token; *below becomes how many balls were passed. */
+/* Colours are passed from the least count on, which most tokens have, up to
+ * that of the next token; *below becomes how many balls were passed. */
 
 static uint32_t find_colour(const sqs_coder *c, const sqs_groups *g,
                             uint32_t first, uint64_t unit, uint32_t *below)

@@ -24,13 +24,13 @@ typedef struct sqs_groups {
     uint32_t size[SQS_MAX_GROUPS];
 } sqs_groups;
 
-/* Writes the groups of k counts, in any order. Each must be 1 or more, and their
- * sum at most SQS_MAX_RESOLUTION: both this function's own arrays and those of
- * the groups are as large as that needs, and no larger. */
+/* Writes the groups of k counts, in any order. Each must be 1 or more, and
+ * their sum at most SQS_MAX_RESOLUTION: both this function's own arrays and
+ * those of the groups are as large as that needs, and no larger. */
 void sqs_make_groups(const uint32_t *counts, uint32_t k, sqs_groups *g);
 
-/* Codes a count of low .. high, where `left` is still to be shared out; high is
- * at most `left`. */
+/* Codes a count of low .. high, where `left` is still to be shared out; high
+ * is at most `left`. */
 uint32_t sqs_code_count(sqs_coder *c, uint32_t low, uint32_t high,
                         uint32_t left, uint32_t count);
 
@@ -39,9 +39,9 @@ uint32_t sqs_code_count(sqs_coder *c, uint32_t low, uint32_t high,
 void sqs_write_partition(sqs_coder *c, uint32_t vocab_size,
                          uint32_t resolution, const sqs_groups *g);
 
-/* Reads groups, and returns how many tokens they have; or more than `limit`, as
- * soon as that is certain. Then, or if the packet is truncated, the groups hold
- * nothing of use. */
+/* Reads groups, and returns how many tokens they have; or more than `limit`,
+ * as soon as that is certain. Then, or if the packet is truncated, the groups
+ * hold nothing of use. */
 uint32_t sqs_read_partition(sqs_coder *c, uint32_t vocab_size,
                             uint32_t resolution, uint32_t limit,
                             sqs_groups *g);

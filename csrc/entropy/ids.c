@@ -11,6 +11,8 @@
  */
 #include "entropy/ids.h"
 
+#include <stdbool.h>
+
 static uint32_t bucket_of(uint32_t id)
 {
     if (id < 1u << SQS_FIRST_BUCKET_BITS)
@@ -27,13 +29,19 @@ static uint32_t bucket_start(uint32_t bucket)
     return (2 + sum % 2) << (sum / 2 - 1);
 }
 
+/* Whether a bucket ends before the id that has `below` below it. */
+static bool ends_before(uint32_t bucket, uint64_t below)
+{
+    return bucket + 1 < SQS_ID_BUCKETS && sqs_id_starts[bucket + 1] <= below;
+}
+
 /* The last id with static weights of `below` or less below it; `start` if that
  * is higher. */
 static uint32_t static_id(uint64_t below, uint32_t start)
 {
     uint32_t bucket = bucket_of(start);
-    bucket += bucket + 1 < SQS_ID_BUCKETS && sqs_id_starts[bucket + 1] <= below;
-    while (bucket + 1 < SQS_ID_BUCKETS && sqs_id_starts[bucket + 1] <= below)
+    bucket += ends_before(bucket, below); /* seldom more than one ahead */
+    while (ends_before(bucket, below))
         bucket++;
     if (below < sqs_id_starts[bucket])
         return start;
@@ -42,8 +50,8 @@ static uint32_t static_id(uint64_t below, uint32_t start)
     return id > start ? id : start;
 }
 
-/* All tokens of the memory weigh h / (h + delay) of what all static weights do,
- * after h supports: the more it has seen, the more it is trusted. */
+/* All tokens of the memory weigh h / (h + delay) of what all static weights
+ * do, after h supports: the more it has seen, the more it is trusted. */
 void sqs_make_ids(sqs_ids *m, uint32_t vocab_size, const sqs_memory *memory)
 {
     uint32_t last = vocab_size - 1;

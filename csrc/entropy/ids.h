@@ -19,8 +19,8 @@ typedef struct sqs_ids {
                                               what all of them weigh */
 } sqs_ids;
 
-/* The weights of the ids below vocab_size. The memory may be null; otherwise it
- * is kept, must be valid, and must not change. */
+/* The weights of the ids below vocab_size. The memory may be null; otherwise
+ * it is kept, must be valid, and must not change. */
 void sqs_make_ids(sqs_ids *m, uint32_t vocab_size, const sqs_memory *memory);
 
 /* Bucket 0 has all ids below 2^SQS_FIRST_BUCKET_BITS; every octave above that

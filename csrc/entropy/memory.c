@@ -11,11 +11,11 @@ _Static_assert(SQS_MODEL_MEMORY_TOKENS == SQS_MEMORY_TOKENS &&
                    SQS_MODEL_MEMORY_SUPPORT == SQS_MEMORY_SUPPORT,
                "the memory of sqs.h is the model's");
 
-/* Each support adds a weight of 1024 to its tokens, and all weights lose a 32nd
- * of themselves. So a token that came once falls below 32 after about 110 other
- * supports. Below 32 a weight would lose nothing any more, as 31 / 32 is 0: it
- * is forgotten. These numbers and the delay of ids.c are the best of a few tried
- * on the drafts of fit_model.py; none of them is critical. */
+/* Each support adds a weight of 1024 to its tokens, and all weights lose a
+ * 32nd of themselves. So a token that came once falls below 32 after about 110
+ * other supports. Below 32 a weight would lose nothing any more, as 31 / 32 is
+ * 0: it is forgotten. These numbers and the delay of ids.c are the best of a
+ * few tried on the drafts of fit_model.py; none of them is critical. */
 _Static_assert(SQS_MEMORY_LEAST_WEIGHT == 1u << SQS_MEMORY_FADING,
                "a weight that can't fade is forgotten");
 

@@ -2,9 +2,9 @@
  * memory.h - the tokens of recent supports, sqs_memory of sqs.h.
  *
  * Invariant, which sqs_memory_learn keeps and sqs_is_memory checks: ids ascend
- * below the vocabulary's size, weights are within the limits of the model, size
- * is at most SQS_MEMORY_TOKENS and seen at most SQS_MEMORY_MOST_SEEN. What lies
- * beyond `size` in the arrays means nothing, and is never read.
+ * below the vocabulary's size, weights are within the limits of the model,
+ * size is at most SQS_MEMORY_TOKENS and seen at most SQS_MEMORY_MOST_SEEN.
+ * What lies beyond `size` in the arrays means nothing, and is never read.
  */
 #ifndef SQS_MEMORY_H
 #define SQS_MEMORY_H

@@ -1,12 +1,12 @@
 /*
  * modes.c - counts and ids, each in the cheaper of two modes.
  *
- * Counts come first, ids second. In the model's mode counts are a partition and
- * its arrangement, see counts.c, and ids a set weighted by ids.c, see sets.c.
- * That suits distributions of language models. For others there is a uniform
- * mode: the counts, as cuts of the resolution, or the ids are one of all sets of
- * that size, equally likely. A bit says which mode; the writer estimates what
- * both cost.
+ * Counts come first, ids second. In the model's mode counts are a partition
+ * and its arrangement, see counts.c, and ids a set weighted by ids.c, see
+ * sets.c. That suits distributions of language models. For others there is a
+ * uniform mode: the counts, as cuts of the resolution, or the ids are one of
+ * all sets of that size, equally likely. A bit says which mode; the writer
+ * estimates what both cost.
  */
 #include "entropy/modes.h"
 
@@ -59,8 +59,9 @@ static costs counts_costs(uint32_t vocab_size, uint32_t resolution,
 {
     sqs_coder meter = sqs_coder_meter();
     sqs_write_partition(&meter, vocab_size, resolution, g);
+    uint32_t most = sqs_lesser(vocab_size, resolution);
     costs bits = {mode_cost(false) + meter.cost + log2_factorial(k),
-                  mode_cost(true) + sqs_log2(sqs_lesser(vocab_size, resolution)) +
+                  mode_cost(true) + sqs_log2(most) +
                       log2_binomial(resolution - 1, k - 1),
                   false};
     for (uint32_t i = 0; i < g->n; i++)

@@ -1,6 +1,6 @@
 /*
- * modes.h - counts, ids and what goes with them to symbols and back; for counts
- * and ids, in one of two modes.
+ * modes.h - counts, ids and what goes with them to symbols and back; for
+ * counts and ids, in one of two modes.
  *
  * Functions named write and read do the one or the other; those named code do
  * both, as coder.h says.
@@ -11,8 +11,8 @@
 #include "entropy/coder.h"
 #include "sqs.h"
 
-/* Code the counts of a distribution's k tokens, by ascending id. They sum to the
- * resolution, and k is vocab_size at most. */
+/* Code the counts of a distribution's k tokens, by ascending id. They sum to
+ * the resolution, and k is vocab_size at most. */
 void sqs_write_counts(sqs_coder *c, uint32_t vocab_size, uint32_t resolution,
                       const uint32_t *counts, uint32_t k);
 
@@ -29,8 +29,8 @@ void sqs_write_ids(sqs_coder *c, uint32_t vocab_size, const sqs_memory *memory,
 void sqs_read_ids(sqs_coder *c, uint32_t vocab_size, const sqs_memory *memory,
                   uint32_t *ids, uint32_t k);
 
-/* Codes which of its k tokens was drawn from a distribution, by the position of
- * that among them. */
+/* Codes which of its k tokens was drawn from a distribution, by the position
+ * of that among them. */
 uint32_t sqs_code_position(sqs_coder *c, const uint32_t *counts, uint32_t k,
                            uint32_t resolution, uint32_t position);
 

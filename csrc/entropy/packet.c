@@ -14,13 +14,12 @@
 
 #include "entropy/memory.h"
 #include "entropy/modes.h"
-#include "codec.h"
 
 /* Upper bounds. In the uniform modes, counts and ids are two sets, and each
- * member of a set takes 31 bits and a trifle at most; the model's modes are taken
- * where they seem cheaper. Once for each distribution come 8 bits for the modes,
- * 17 for the size, 17 for the position and 2 for `more`. A token alone takes 31,
- * its count 17 splits of 8 bits, and `more` 2. */
+ * member of a set takes 31 bits and a trifle at most; the model's modes are
+ * taken where they seem cheaper. Once for each distribution come 8 bits for
+ * the modes, 17 for the size, 17 for the position and 2 for `more`. A token
+ * alone takes 31, its count 17 splits of 8 bits, and `more` 2. */
 #define BITS_PER_SURVIVOR 62u
 #define BITS_PER_DISTRIBUTION 64u
 #define BITS_PER_TOKEN 256u
@@ -36,31 +35,31 @@ size_t sqs_entropy_tokens_bound(uint64_t length)
     return (size_t)(length * BITS_PER_TOKEN / 8 + 1);
 }
 
+/* After `done` items, codes whether another one follows; false if the format
+ * has no room for one. */
+static bool code_more(sqs_coder *c, uint32_t done, bool more)
+{
+    return done < SQS_MAX_ROUND && sqs_code_bit(c, SQS_MORE_CHANCE, more);
+}
+
+/* A copy of the memory, or an empty one if that is null. It takes the place of
+ * the memory only when nothing can fail any more. */
+static void recall(sqs_memory *own, const sqs_memory *memory)
+{
+    if (memory)
+        *own = *memory;
+    else
+        sqs_memory_clear(own);
+}
+
+/* Writing. */
+
 static void put_distribution(sqs_coder *c, const sqs_codec *codec,
                              const sqs_memory *memory, const uint32_t *ids,
                              const uint32_t *counts, uint32_t k)
 {
     sqs_write_counts(c, codec->vocab_size, codec->resolution, counts, k);
     sqs_write_ids(c, codec->vocab_size, memory, ids, k);
-}
-
-/* Reads a distribution of at most `allowed` survivors by the format's limit, and
- * `most` by the receiver's. */
-static sqs_status get_distribution(sqs_coder *c, const sqs_codec *codec,
-                                   const sqs_memory *memory, uint32_t allowed,
-                                   size_t most, uint32_t *ids,
-                                   uint32_t *counts, uint32_t *survivors)
-{
-    uint32_t limit = most < allowed ? (uint32_t)most : allowed;
-    uint32_t k = sqs_read_counts(c, codec->vocab_size, codec->resolution,
-                                 counts, limit);
-    if (c->truncated)
-        return SQS_TRUNCATED;
-    if (k > limit)
-        return limit == allowed ? SQS_ROUND_SUPPORT : SQS_NO_SPACE;
-    sqs_read_ids(c, codec->vocab_size, memory, ids, k);
-    *survivors = k;
-    return c->truncated ? SQS_TRUNCATED : SQS_OK;
 }
 
 static sqs_status finish(sqs_coder *c, size_t *size)
@@ -72,20 +71,72 @@ static sqs_status finish(sqs_coder *c, size_t *size)
     return SQS_OK;
 }
 
+sqs_status sqs_entropy_encode(const sqs_codec *codec,
+                              const uint32_t *token_ids,
+                              const uint32_t *counts, uint32_t survivors,
+                              uint8_t *packet, size_t capacity, size_t *size)
+{
+    sqs_memory memory;
+    sqs_memory_clear(&memory);
+    sqs_coder c = sqs_coder_write(packet, capacity);
+    put_distribution(&c, codec, &memory, token_ids, counts, survivors);
+    return finish(&c, size);
+}
+
+sqs_status sqs_entropy_encode_round(const sqs_codec *codec, sqs_memory *memory,
+                                    const sqs_round *round, uint8_t *packet,
+                                    size_t capacity, size_t *size)
+{
+    const uint32_t *ids = round->token_ids, *counts = round->counts;
+    sqs_memory own;
+    recall(&own, memory);
+    sqs_coder c = sqs_coder_write(packet, capacity);
+    for (uint32_t i = 0; i < round->length; i++) {
+        uint32_t k = round->survivors[i];
+        put_distribution(&c, codec, &own, ids, counts, k);
+        sqs_code_position(&c, counts, k, codec->resolution,
+                          round->positions[i]);
+        sqs_memory_learn(&own, ids, k);
+        code_more(&c, i + 1, i + 1 < round->length);
+        ids += k;
+        counts += k;
+    }
+    sqs_status status = finish(&c, size);
+    if (status == SQS_OK && memory)
+        *memory = own;
+    return status;
+}
+
+sqs_status sqs_entropy_encode_tokens(const sqs_codec *codec, uint32_t length,
+                                     const uint32_t *tokens,
+                                     const uint32_t *counts, uint8_t *packet,
+                                     size_t capacity, size_t *size)
+{
+    sqs_coder c = sqs_coder_write(packet, capacity);
+    for (uint32_t i = 0; i < length; i++) {
+        sqs_code_token(&c, codec->vocab_size, tokens[i]);
+        sqs_code_token_count(&c, codec->resolution, counts[i]);
+        code_more(&c, i + 1, i + 1 < length);
+    }
+    return finish(&c, size);
+}
+
+/* Sizes in bits. */
+
 /*
- * sqs_bits is within a bit of what is spent. Where that is good enough, it is the
- * estimate: in the model's modes, for at most MOST_ESTIMATED members. Each member
- * adds to the error of the estimate
+ * sqs_bits is within a bit of what is spent. Where that is good enough, it is
+ * the estimate: in the model's modes, for at most MOST_ESTIMATED members. Each
+ * member adds to the error of the estimate
  *
  *  - 2^-11 log2(e), as every value of its symbol has a weight of 1 at least,
  *    which takes up to 2^20 of the 2^31 units from the others, and
- *  - 2^-9, as the power table is straight between knots: its slope is off by up
- *    to ln(2) / 512, and so are the chances of close values.
+ *  - 2^-9, as the power table is straight between knots: its slope is off by
+ *    up to ln(2) / 512, and so are the chances of close values.
  *
  * 128 members come to a third of a bit; the last value, see sets.c, adds up to
- * 0.6 the other way. The largest error that a search for bad supports has found
- * is 0.2 bits. With 4096 members out of 2^20 ids, where the first of the two adds
- * up, estimates are 2.8 bits too low.
+ * 0.6 the other way. The largest error that a search for bad supports has
+ * found is 0.2 bits. With 4096 members out of 2^20 ids, where the first of the
+ * two adds up, estimates are 2.8 bits too low.
  *
  * All others are written to nowhere, to see what that spends. So are dense
  * supports at once: most of them would be written in a uniform mode.
@@ -111,89 +162,72 @@ uint32_t sqs_entropy_bits(const sqs_codec *codec, const uint32_t *token_ids,
     return sqs_coder_spent(&nowhere);
 }
 
-sqs_status sqs_entropy_encode(const sqs_codec *codec,
-                              const uint32_t *token_ids,
-                              const uint32_t *counts, uint32_t survivors,
-                              uint8_t *packet, size_t capacity, size_t *size)
-{
+/* Reading. */
+
+/* Where what is read goes: to the end of a round's arrays. */
+typedef struct target {
+    const sqs_codec *codec;
     sqs_memory memory;
-    sqs_memory_clear(&memory);
-    sqs_coder c = sqs_coder_write(packet, capacity);
-    put_distribution(&c, codec, &memory, token_ids, counts, survivors);
-    return finish(&c, size);
+    uint32_t allowed; /* survivors that the format still allows */
+    size_t most;      /* survivors that the receiver still takes */
+    uint32_t *ids, *counts;
+} target;
+
+static void start(target *to, const sqs_codec *codec, const sqs_memory *memory,
+                  size_t most, uint32_t *ids, uint32_t *counts)
+{
+    recall(&to->memory, memory);
+    to->codec = codec;
+    to->allowed = SQS_MAX_ENTROPY_SURVIVORS;
+    to->most = most;
+    to->ids = ids;
+    to->counts = counts;
+}
+
+static sqs_status get_distribution(sqs_coder *c, const target *to,
+                                   uint32_t *survivors)
+{
+    const sqs_codec *codec = to->codec;
+    uint32_t limit =
+        to->most < to->allowed ? (uint32_t)to->most : to->allowed;
+    uint32_t k = sqs_read_counts(c, codec->vocab_size, codec->resolution,
+                                 to->counts, limit);
+    if (c->truncated)
+        return SQS_TRUNCATED;
+    if (k > limit)
+        return limit == to->allowed ? SQS_ROUND_SUPPORT : SQS_NO_SPACE;
+    sqs_read_ids(c, codec->vocab_size, &to->memory, to->ids, k);
+    *survivors = k;
+    return c->truncated ? SQS_TRUNCATED : SQS_OK;
 }
 
 sqs_status sqs_entropy_decode(const sqs_codec *codec, const uint8_t *packet,
                               size_t size, size_t most, uint32_t *token_ids,
                               uint32_t *counts, uint32_t *survivors)
 {
-    sqs_memory memory;
-    sqs_memory_clear(&memory);
+    target to;
+    start(&to, codec, NULL, most, token_ids, counts);
     sqs_coder c = sqs_coder_read(packet, size);
-    sqs_status status =
-        get_distribution(&c, codec, &memory, sqs_max_survivors(codec), most,
-                         token_ids, counts, survivors);
+    sqs_status status = get_distribution(&c, &to, survivors);
     return status == SQS_OK ? sqs_coder_check_end(&c) : status;
 }
 
-/* After `done` items, codes whether another one follows; false if the format has
- * no room for one. */
-static bool code_more(sqs_coder *c, uint32_t done, bool more)
-{
-    return done < SQS_MAX_ROUND && sqs_code_bit(c, SQS_MORE_CHANCE, more);
-}
-
-/* A copy of the memory, empty if that is null; it replaces the memory only once
- * nothing can fail any more. */
-static void begin(sqs_memory *own, const sqs_memory *memory)
-{
-    if (memory)
-        *own = *memory;
-    else
-        sqs_memory_clear(own);
-}
-
-sqs_status sqs_entropy_encode_round(const sqs_codec *codec, sqs_memory *memory,
-                                    const sqs_round *round, uint8_t *packet,
-                                    size_t capacity, size_t *size)
-{
-    const uint32_t *ids = round->token_ids, *counts = round->counts;
-    sqs_memory own;
-    begin(&own, memory);
-    sqs_coder c = sqs_coder_write(packet, capacity);
-    for (uint32_t i = 0; i < round->length; i++) {
-        uint32_t k = round->survivors[i];
-        put_distribution(&c, codec, &own, ids, counts, k);
-        sqs_code_position(&c, counts, k, codec->resolution,
-                          round->positions[i]);
-        sqs_memory_learn(&own, ids, k);
-        code_more(&c, i + 1, i + 1 < round->length);
-        ids += k;
-        counts += k;
-    }
-    sqs_status status = finish(&c, size);
-    if (status == SQS_OK && memory)
-        *memory = own;
-    return status;
-}
-
 /* Reads all but the end of the packet. */
-static sqs_status get_round(sqs_coder *c, const sqs_codec *codec,
-                            sqs_memory *memory, size_t most, sqs_round *round)
+static sqs_status get_round(sqs_coder *c, target *to, sqs_round *round)
 {
-    uint32_t used = 0, i = 0;
+    uint32_t i = 0, k;
     do {
-        uint32_t *ids = round->token_ids + used, *counts = round->counts + used;
-        uint32_t *k = &round->survivors[i];
-        sqs_status status = get_distribution(
-            c, codec, memory, SQS_MAX_ENTROPY_SURVIVORS - used, most - used,
-            ids, counts, k);
+        sqs_status status = get_distribution(c, to, &k);
         if (status != SQS_OK)
             return status;
+        round->survivors[i] = k;
         round->positions[i] =
-            sqs_code_position(c, counts, *k, codec->resolution, 0);
-        sqs_memory_learn(memory, ids, *k);
-        used += *k;
+            sqs_code_position(c, to->counts, k, to->codec->resolution, 0);
+        sqs_memory_learn(&to->memory, to->ids, k);
+        to->ids += k;
+        to->counts += k;
+        to->allowed -= k;
+        to->most -= k;
         i++;
     } while (code_more(c, i, false));
     round->length = i;
@@ -204,29 +238,15 @@ sqs_status sqs_entropy_decode_round(const sqs_codec *codec, sqs_memory *memory,
                                     const uint8_t *packet, size_t size,
                                     size_t most, sqs_round *round)
 {
-    sqs_memory own;
-    begin(&own, memory);
+    target to;
+    start(&to, codec, memory, most, round->token_ids, round->counts);
     sqs_coder c = sqs_coder_read(packet, size);
-    sqs_status status = get_round(&c, codec, &own, most, round);
+    sqs_status status = get_round(&c, &to, round);
     if (status == SQS_OK)
         status = sqs_coder_check_end(&c);
     if (status == SQS_OK && memory)
-        *memory = own;
+        *memory = to.memory;
     return status;
-}
-
-sqs_status sqs_entropy_encode_tokens(const sqs_codec *codec, uint32_t length,
-                                     const uint32_t *tokens,
-                                     const uint32_t *counts, uint8_t *packet,
-                                     size_t capacity, size_t *size)
-{
-    sqs_coder c = sqs_coder_write(packet, capacity);
-    for (uint32_t i = 0; i < length; i++) {
-        sqs_code_token(&c, codec->vocab_size, tokens[i]);
-        sqs_code_token_count(&c, codec->resolution, counts[i]);
-        code_more(&c, i + 1, i + 1 < length);
-    }
-    return finish(&c, size);
 }
 
 sqs_status sqs_entropy_decode_tokens(const sqs_codec *codec,

@@ -12,8 +12,8 @@
 uint32_t sqs_entropy_bits(const sqs_codec *codec, const uint32_t *token_ids,
                           const uint32_t *counts, uint32_t survivors);
 
-/* An upper bound in bytes of a packet of one distribution or of a round, and of
- * tokens. */
+/* An upper bound in bytes of a packet of one distribution or of a round, and
+ * of tokens. */
 size_t sqs_entropy_bound(uint64_t length, uint64_t survivors);
 size_t sqs_entropy_tokens_bound(uint64_t length);
 

@@ -10,16 +10,16 @@
  * product of logarithms. The one thing left out is that members differ; that
  * they lie above each other makes up for most of it.
  *
- * So with n members to come of a .. size - 1, of which the next can be a .. e - 1
- * where e = size - n + 1, the next member is a symbol with the cumulative weights
+ * So with n members to come, none below a, the next one is a symbol with the
+ * values a .. e - 1, where e = size - n + 1, and the cumulative weights
  *
  *     c(x) = 2^31 - (2^-n(log2 R(a) - log2 R(x)) (2^31 - (e - a)) + e - x)
  *
  * out of 2^31: c(a) = 0, and each value has a weight of at least 1.
  *
  * For uniform sets R(x) = 2 (size - x) - (n - 1) allows for the members' being
- * different, and a set of more than half is coded by what it leaves out; so its
- * mean cost stays within 1/400 bit of log2 C(size, n) a member.
+ * different, and a set of more than half is coded by what it leaves out; so
+ * its mean cost stays within 1/400 bit of log2 C(size, n) a member.
  */
 #include "entropy/sets.h"
 
@@ -87,8 +87,8 @@ static uint32_t value_at(set *s, uint64_t rest)
 #define FAR 64u /* the best of a few tried */
 
 /*
- * About the last value x with u c(x) <= code. For that one, by the formula above
- * solved for R(x),
+ * About the last value x with u c(x) <= code. For that one, by the formula
+ * above solved for R(x),
  *
  *     log2 R(x) = log2 R(a) - (log2(u (2^31 - (e - a)))
  *                              - log2(range - code - u (e - x))) / n
@@ -117,7 +117,8 @@ static uint32_t guess_member(const sqs_coder *c, set *s, uint32_t e)
 }
 
 /* Finds the last value x with u c(x) <= code: from a guess outwards, in steps
- * that double, then by bisection. Writes c(x) and, if x isn't e - 1, c(x + 1). */
+ * that double, then by bisection. Writes c(x) and c(x + 1), but the latter
+ * only if x + 1 < e. */
 static uint32_t find_member(const sqs_coder *c, set *s, uint32_t e,
                             cumulative found[2])
 {
@@ -214,17 +215,18 @@ void sqs_read_members(sqs_coder *c, const sqs_ids *model, uint32_t size,
 }
 
 /*
- * Estimates. A member's symbol has about the chance 2^-fall - 2^-(fall + step):
- * that the member is x or more, less that it is more than x. This leaves out
- * roundings, and the weight of 1 that every value has at least: both are units
- * of 2^-31, and show in values that cost RARE bits or more. For those the 1 is
- * counted, but the estimate is rough.
+ * Estimates. A member x has about the chance 2^-fall - 2^-(fall + step): that
+ * of x and all above it, less that of all above it. This leaves out roundings,
+ * and the weight of 1 that every value has at least: both are units of 2^-31,
+ * and show in values that cost RARE bits or more. For those the 1 is counted,
+ * but the estimate is rough.
  */
 #define RARE (24 * SQS_BIT)
 
-/* The last value also gets what dividing the range into 2^31 units leaves over:
- * up to 2^14 units, as each is 2^17 or more. So it is cheaper than estimated, by
- * more than log2(1 + 2^14 / 2^15) = 0.6 bits where it is rarer than this. */
+/* The last value also gets what dividing the range into 2^31 units leaves
+ * over: up to 2^14 units, as each is 2^17 or more. So it is cheaper than
+ * estimated, by more than log2(1 + 2^14 / 2^15) = 0.6 bits where it is rarer
+ * than this. */
 #define RARE_LAST (16 * SQS_BIT)
 
 /* About the bits of that chance; fall and step are logarithms. */
@@ -307,16 +309,18 @@ static void code_members(sqs_coder *c, set *s, sqs_values members,
                          bool distances)
 {
     for (uint32_t i = 0; s->n > 0 && !c->truncated; i++) {
-        uint32_t gap = members.given ? get_gap(members.given, i, distances) : 0;
+        uint32_t gap = 0;
+        if (members.given)
+            gap = get_gap(members.given, i, distances);
         gap = code_gap(c, s, gap);
         if (members.found)
             set_gap(members.found, i, distances, gap);
     }
 }
 
-/* The two functions below code n members by the others, the numbers that are not
- * in the set: these are the gaps between members, and the gaps between these are
- * runs of members. */
+/* The two functions below code n members by the others, the numbers that are
+ * not in the set: these are the gaps between members, and the gaps between
+ * these are runs of members. */
 
 static void write_others(sqs_coder *c, set *others, uint32_t n,
                          const uint32_t *given, bool distances)

@@ -2,8 +2,8 @@
  * sets.h - sets of numbers, weighted or not.
  *
  * Members ascend below `size`, so n <= size. Nothing is checked when writing.
- * When reading, any bits give such members; if the packet is truncated, not all
- * of them are written.
+ * When reading, any bits give such members; if the packet is truncated, not
+ * all of them are written.
  */
 #ifndef SQS_SETS_H
 #define SQS_SETS_H
@@ -38,9 +38,10 @@ void sqs_write_members(sqs_coder *c, const sqs_ids *model, uint32_t size,
 void sqs_read_members(sqs_coder *c, const sqs_ids *model, uint32_t size,
                       uint32_t *ids, uint32_t n);
 
-/* Codes n of the numbers below `size`, all such sets being equally likely. Given
- * or found are the members; or, if `distances`, the distances between them, the
- * first one from -1: those between the cuts of a composition are its counts. */
+/* Codes n of the numbers below `size`, all such sets being equally likely.
+ * Given or found are the members; or, if `distances`, the distances between
+ * them, the first one from -1: those between the cuts of a composition are its
+ * counts. */
 void sqs_code_uniform_set(sqs_coder *c, uint32_t n, uint32_t size,
                           sqs_values members, bool distances);
 

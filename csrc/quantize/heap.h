@@ -1,5 +1,6 @@
 /*
- * heap.h - the few first of many items, the largest key first, ties by lower id.
+ * heap.h - the few first of many items, the largest key first, ties by lower
+ * id.
  *
  * The heap holds the first of those that were offered so far, the last of them
  * at its root: a new item must come before that one, or it is left out.

@@ -7,8 +7,8 @@
  * e_i sum to d. Of all ways to mend the sum, taking one unit from each of the
  * d largest e_i (d > 0), or giving one to each of the -d smallest (d < 0),
  * moves the point least. No count changes twice, and none becomes negative: if
- * d > 0, at least 2d of the e_i are positive, as each is at most 1/2; and where
- * e_i is positive, l * q_i was rounded up, to 1 or more.
+ * d > 0, at least 2d of the e_i are positive, as each is at most 1/2; and
+ * where e_i is positive, l * q_i was rounded up, to 1 or more.
  *
  * Of equal errors, the lower id keeps its unit or gets one.
  */

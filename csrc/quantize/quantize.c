@@ -6,8 +6,8 @@
 #include "quantize/lattice.h"
 
 /* What sqs_make_quantizer cuts the scratch up into, the widest elements first,
- * so that all are aligned: a heap, values, what rows/ works in, maxima with room
- * for doubles, ids and counts. */
+ * so that all are aligned: a heap, values, what rows/ works in, maxima with
+ * room for doubles, ids and counts. */
 size_t sqs_quantizer_scratch(uint32_t vocab_size)
 {
     return vocab_size * (sizeof(sqs_ranked) + 2 * sizeof(double) +

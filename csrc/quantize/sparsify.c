@@ -2,19 +2,19 @@
  * sparsify.c - which tokens of a row are kept.
  *
  * A rule keeps a prefix of the tokens in descending order of probability, ties
- * going to the lower id. Values are compared exactly, as they are in memory, so
- * the set that SQS_TOP_K keeps involves no arithmetic. The other rules compare
- * unnormalised probabilities: exponentials in single precision, relative to the
- * row's maximum. Those are computed for all tokens only if their sum is needed.
- * Otherwise a bound on the value tells which tokens could pass, and only
- * theirs are computed.
+ * going to the lower id. Values are compared exactly, as they are in memory,
+ * so the set that SQS_TOP_K keeps involves no arithmetic. The other rules
+ * compare unnormalised probabilities: exponentials in single precision,
+ * relative to the row's maximum. Those are computed for all tokens only if
+ * their sum is needed. Otherwise a bound on the value tells which tokens could
+ * pass, and only theirs are computed.
  */
 #include "quantize/sparsify.h"
 
 #include <math.h>
 
-/* The tokens that SQS_TOP_P keeps are seldom more than a few dozen, so look for
- * them among this many first, and then among eight times as many, ... */
+/* The tokens that SQS_TOP_P keeps are seldom more than a few dozen, so look
+ * for them among this many first, and then among eight times as many, ... */
 #define FIRST_NUCLEUS 64u
 #define NUCLEUS_GROWTH 8u
 
@@ -102,8 +102,9 @@ static void keep_top_k(sqs_row *row, double k)
     select_top(row, k < n ? (uint32_t)k : n);
 }
 
-/* A lower bound of log2(x), less than 0.09 below it, for 0 < x <= 1 that is not
- * subnormal: the chord between powers of two, above which the logarithm is. */
+/* A lower bound of log2(x), less than 0.09 below it, for 0 < x <= 1 that is
+ * not subnormal: the chord between powers of two, above which the logarithm
+ * is. */
 static double low_log2(double x)
 {
     uint64_t bits;
@@ -119,8 +120,8 @@ static double low_log2(double x)
 #define MARGIN 0x1p-10
 
 /* A bound such that no token of a lower value has an unnormalised probability
- * of `level` or more. Not above the maximum, nor below the lowest value that is
- * not masked. */
+ * of `level` or more. Not above the maximum, nor below the lowest value that
+ * is not masked. */
 static double value_bound(const sqs_row *row, double level)
 {
     double max = row->scanned.max, bound = level;

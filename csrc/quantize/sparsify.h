@@ -1,9 +1,10 @@
 /*
  * sparsify.h - a row to the tokens kept.
  *
- * Of each row the caller sets `scanned` (values, n, lowest and room for maxima),
- * `probs`, and room for what is selected; then calls one of the two functions
- * that scan, sqs_find_normaliser if that is needed, and sqs_sparsify.
+ * Of each row the caller sets `scanned` (values, n, lowest and room for
+ * maxima), `probs`, and room for what is selected; then calls one of the two
+ * functions that scan, sqs_find_normaliser if that is needed, and
+ * sqs_sparsify.
  */
 #ifndef SQS_SPARSIFY_H
 #define SQS_SPARSIFY_H
@@ -26,8 +27,9 @@ typedef struct sqs_row {
     sqs_ranked *heap; /* room for as many as the row has values */
 } sqs_row;
 
-/* Scan a row, and answer with a status of rows: SQS_NOT_FINITE, SQS_ALL_MASKED,
- * SQS_NEGATIVE or SQS_SUM. Probabilities get their normaliser, their sum. */
+/* Scan a row, and answer with a status of rows: SQS_NOT_FINITE,
+ * SQS_ALL_MASKED, SQS_NEGATIVE or SQS_SUM. Probabilities get their normaliser,
+ * their sum. */
 sqs_status sqs_scan_logits(sqs_row *row, double temperature);
 sqs_status sqs_scan_probs(sqs_row *row);
 

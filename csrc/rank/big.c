@@ -87,11 +87,11 @@ void sqs_big_scale(sqs_big *a, sqs_limb factor)
 }
 
 /*
- * Division by an inverse (Moeller and Granlund, "Improved division by invariant
- * integers", 2011, algorithm 4). Let B = 2^SQS_LIMB_BITS, d a divisor whose
- * highest bit is set, and v = floor((B^2 - 1) / d) - B. Then the upper half of
- * v high + (high, low) + B is the quotient of (high, low) by d, high < d, or off
- * by 1, which the remainder tells.
+ * Division by an inverse (Moeller and Granlund, "Improved division by
+ * invariant integers", 2011, algorithm 4). Let B = 2^SQS_LIMB_BITS, d a
+ * divisor whose highest bit is set, and v = floor((B^2 - 1) / d) - B. Then the
+ * upper half of v high + (high, low) + B is the quotient of (high, low) by d,
+ * high < d, or off by 1, which the remainder tells.
  */
 typedef struct divisor {
     sqs_limb d, inverse;

@@ -1,8 +1,9 @@
 /*
  * fields.h - packets of the codings with fields: bitpack and enumerative.
  *
- * The functions do what those of sqs.h do that are named alike; entropy/packet.h
- * has the same for the entropy coding. Arguments have been checked.
+ * The functions do what those of sqs.h do that are named alike;
+ * entropy/packet.h has the same for the entropy coding. Arguments have been
+ * checked.
  */
 #ifndef SQS_FIELDS_H
 #define SQS_FIELDS_H

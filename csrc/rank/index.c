@@ -47,8 +47,8 @@ _Static_assert(SQS_MAX_ENUMERATIVE_SUPPORT <= 1024 &&
                    SQS_BIG_BITS >= 28067 + 64,
                "a big integer must hold every number here");
 
-/* Multiplies or divides a by the factors of [x]_i, i <= x, as many at a time as
- * fit a limb. */
+/* Multiplies or divides a by the factors of [x]_i, i <= x, as many at a time
+ * as fit a limb. */
 static void apply_falling(sqs_big *a, uint32_t x, uint32_t i,
                           void (*apply)(sqs_big *a, sqs_limb factor))
 {
@@ -110,13 +110,14 @@ static void copy_falling(falling *f, const falling *from)
 }
 
 /* To divide a limb takes about six times as long as to multiply one. A falling
- * factorial that is built from nothing has half its length on average, one that
- * is moved its whole length. So a factor that is moved, by a multiplication and
- * a division, takes as long as 14 = 2 (1 + 6) that are built. */
+ * factorial that is built from nothing has half its length on average, one
+ * that is moved its whole length. So a factor that is moved, by a
+ * multiplication and a division, takes as long as 14 = 2 (1 + 6) that are
+ * built. */
 #define MOVE_COST 14u
 
-/* [x]_i becomes [to]_{i+1}, x < to: times the factors x + 1 .. to that are new,
- * over those of (to - i - 1)! / (x - i)! that are gone. */
+/* [x]_i becomes [to]_{i+1}, x < to: times the factors x + 1 .. to that are
+ * new, over those of (to - i - 1)! / (x - i)! that are gone. */
 static void step_up(falling *f, uint32_t to)
 {
     uint32_t x = f->x, i = f->i, gap = to - x;
@@ -177,9 +178,9 @@ typedef struct stirling {
 
 static stirling log_factorial(double n)
 {
+    const double log_sqrt_2_pi = 0.9189385332046727;
     double x = n + 1, log_x = log(x);
-    return (stirling){(x - 0.5) * log_x - x +
-                          0.9189385332046727 /* ln sqrt(2 pi) */ + 1 / (12 * x),
+    return (stirling){(x - 0.5) * log_x - x + log_sqrt_2_pi + 1 / (12 * x),
                       log_x - 1 / (2 * x)};
 }
 
@@ -192,8 +193,8 @@ static double log_big(const sqs_big *a)
         uint32_t bits = sqs_big_bits(a, length - used - n, n);
         mantissa = mantissa * 65536 + (double)(bits << (16 - n));
     }
-    return log(mantissa) +
-           ((double)length - (double)used) * 0.6931471805599453 /* ln 2 */;
+    const double log_2 = 0.6931471805599453;
+    return log(mantissa) + ((double)length - (double)used) * log_2;
 }
 
 /* Newton's method doubles the correct digits with each round, so it seldom
@@ -201,8 +202,8 @@ static double log_big(const sqs_big *a)
 #define MOST_ROUNDS 16
 #define CLOSE 0.01
 
-/* Guesses x < upper by Newton's method on ln [x]_i, which is concave in x, from
- * below: from the x at which r = (the mean of the i factors)^i. */
+/* Guesses x < upper by Newton's method on ln [x]_i, which is concave in x,
+ * from below: from the x at which r = (the mean of the i factors)^i. */
 static uint32_t guess(const sqs_big *r, uint32_t i, uint32_t upper)
 {
     if (r->size == 0)
@@ -224,8 +225,8 @@ static uint32_t guess(const sqs_big *r, uint32_t i, uint32_t upper)
     return x < upper ? (uint32_t)x : upper - 1;
 }
 
-/* From [u]_{i+1}, u >= i, or 0 in its place, to [x]_i for the largest x < u with
- * [x]_i <= r. There is one, as [i-1]_i = 0. */
+/* From [u]_{i+1}, u >= i, or 0 in its place, to [x]_i for the largest x < u
+ * with [x]_i <= r. There is one, as [i-1]_i = 0. */
 static void search(falling *f, const sqs_big *r)
 {
     uint32_t upper = f->x;

@@ -27,7 +27,8 @@
  *
  * template.h has the passes, instances.h makes one of each for every type of
  * values, and scalar.c, avx2.c, avx512.c and neon.c say what they do with a
- * vector. Values come and go as doubles, which hold those of all types exactly.
+ * vector. Values come and go as doubles, which hold those of all types
+ * exactly.
  */
 #ifndef SQS_KERNELS_H
 #define SQS_KERNELS_H
@@ -50,8 +51,8 @@
 #define SQS_GROUP (SQS_GROUP_VECTORS * SQS_LANES)
 #define SQS_BINS 512u
 
-/* Values of a block, whose sum is kept: who looks for a place among the sums of
- * a row's values walks over those of blocks and then over one block. */
+/* Values of a block, whose sum is kept: who looks for a place among the sums
+ * of a row's values walks over those of blocks and then over one block. */
 #define SQS_BLOCK 256u
 
 /* How many maxima a row of n values has. */
@@ -92,8 +93,8 @@ typedef struct sqs_kernels {
     void (*sum_blocks)(const void *values, uint32_t n, double *sums,
                        double *least);
 
-    /* Selects from a scanned row the k largest values that are not masked, ties
-     * by lower id, or as many as there are; returns how many. k > 0. */
+    /* Selects from a scanned row the k largest values that are not masked,
+     * ties by lower id, or as many as there are; returns how many. k > 0. */
     uint32_t (*select_top)(const sqs_scanned *row, uint32_t k,
                            const sqs_selected *to);
 

@@ -1,11 +1,12 @@
 /*
  * scalar.c - passes over rows in plain C.
  *
- * Read here what each operation does; the other instruction sets do the same to
- * as many lanes at a time as they have.
+ * Read here what each operation does; the other instruction sets do the same
+ * to as many lanes at a time as they have.
  *
- *     vec_type    SQS_LANES floats          vec_mask   whether all lanes of what
- *     lanes_type  SQS_LANES doubles: sums              was tested so far pass
+ *     vec_type    SQS_LANES floats
+ *     lanes_type  SQS_LANES doubles: sums
+ *     vec_mask    whether all lanes of all vectors tested so far have passed
  */
 #include <math.h>
 #include <string.h>
@@ -23,12 +24,13 @@ typedef struct vec_type {
 typedef struct lanes_type {
     double of[SQS_LANES];
 } lanes_type;
+
 typedef bool vec_mask;
 
 /* binary16 to float, exactly. The bits of exponent and mantissa are moved to
- * where a float has its own. As the exponents' biases differ by 112, that float
- * is 2^112 too small, which a multiplication mends; it makes subnormal numbers
- * normal too. */
+ * where a float has its own. As the exponents' biases differ by 112, that
+ * float is 2^112 too small, which a multiplication mends; it makes subnormal
+ * numbers normal too. */
 static inline float widen_f16(uint16_t half)
 {
     uint32_t magnitude = half & 0x7fff, bits = magnitude << 13;
@@ -149,8 +151,8 @@ static inline vec_mask vec_and_finite(vec_mask mask, vec_type v)
     return mask & (finite == SQS_LANES);
 }
 
-/* A bit for each lane that is at least the same lane of `bound`: bit i for lane
- * i; and how many such lanes there are. */
+/* A bit for each lane that is at least the same lane of `bound`: bit i for
+ * lane i; and how many such lanes there are. */
 static inline uint32_t vec_mask_from(vec_type v, vec_type bound)
 {
     uint32_t mask = 0;

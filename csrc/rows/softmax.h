@@ -8,8 +8,9 @@
  *
  * Two exponentials serve two purposes. Every token of the vocabulary has an
  * unnormalised probability 2^t. Their sum, the normaliser, decides thresholds
- * and the dropped mass: there single precision is plenty and twice as fast. The
- * few tokens kept get a weight in double precision, which decides their counts.
+ * and the dropped mass: there single precision is plenty and twice as fast.
+ * The few tokens kept get a weight in double precision, which decides their
+ * counts.
  *
  * Both write 2^t = 2^n 2^f with n = t rounded to an integer and f in
  * [-1/2, 1/2], and evaluate 2^f by its Taylor polynomial, whose coefficients
@@ -50,8 +51,8 @@
 #define SQS_MIN_EXPONENT_F32 -100.0f
 #define SQS_MIN_EXPONENT_F64 -1000.0
 
-/* The polynomials' coefficients, for Horner's rule: the highest, and those that
- * each step adds. */
+/* The polynomials' coefficients, for Horner's rule: the highest, and those
+ * that each step adds. */
 #define SQS_EXP2_F32_FIRST 1.52527336e-05f
 #define SQS_EXP2_F32_REST(STEP)                                               \
     STEP(0.000154035297f)                                                     \
@@ -113,9 +114,9 @@ static inline double sqs_exp2_f64(double t)
 #undef SQS_STEP
 
 /* Sums run in SQS_LANES lanes: value i is added to lane i mod SQS_LANES. The
- * lanes are then folded, the upper half onto the lower half, until one is left.
- * This order is part of the definition, as another one would round otherwise;
- * vector units of any width up to SQS_LANES can follow it. */
+ * lanes are then folded, the upper half onto the lower half, until one is
+ * left. This order is part of the definition, as another one would round
+ * otherwise; vector units of any width up to SQS_LANES can follow it. */
 #define SQS_LANES 16u
 
 static inline double sqs_fold_lanes(double lanes[SQS_LANES])

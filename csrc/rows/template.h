@@ -1,8 +1,8 @@
 /*
  * template.h - the passes of kernels.h for one type of values.
  *
- * instances.h includes this once for each type, with these macros defined; they
- * are undefined at the end:
+ * instances.h includes this once for each type, with these macros defined;
+ * they are undefined at the end:
  *   ROW(name)   the instance's own name of function `name`
  *   ELEMENT     the type of the row's values in memory
  *   VALUE       the type that they are compared in: double if ELEMENT is
@@ -148,8 +148,8 @@ TARGET static uint32_t ROW(count)(const VALUE *values, uint32_t n, VALUE t)
 
 /*
  * A number that at least k of n values reach: the first that bisection finds
- * which no more than k + slack reach, or the largest of all. n is a multiple of
- * SQS_LANES, `low` is a number that at least k values reach, and `high` the
+ * which no more than k + slack reach, or the largest of all. n is a multiple
+ * of SQS_LANES, `low` is a number that at least k values reach, and `high` the
  * largest value. Bisection halves the range of floats in order, not that of
  * numbers, so it takes as many steps as a VALUE has bits at most.
  */

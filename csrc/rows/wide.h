@@ -1,9 +1,9 @@
 /*
  * wide.h - vectors of double, for rows of SQS_F64.
  *
- * Such rows are rare, so no instruction set has operations of its own for them.
- * These are loops, which compilers turn into vectors as far as they can. They
- * do what those of scalar.c do that are named alike.
+ * Such rows are rare, so no instruction set has operations of its own for
+ * them. These are loops, which compilers turn into vectors as far as they can.
+ * They do what those of scalar.c do that are named alike.
  */
 
 #define WIDE_LANES for (uint32_t i = 0; i < SQS_LANES; i++)

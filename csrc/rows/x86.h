@@ -16,8 +16,8 @@ TARGET static inline quarters_type quarters_zero(void)
     return sums;
 }
 
-/* sum + v, written as a fused sum + v * 1, which rounds just the same. On AMD's
- * processors conversions need the adders, and multipliers are free. */
+/* sum + v, written as a fused sum + v * 1, which rounds just the same. On
+ * AMD's processors conversions need the adders, and multipliers are free. */
 TARGET static inline __m256d add_quarter(__m256d sum, __m128 v)
 {
     return _mm256_fmadd_pd(_mm256_cvtps_pd(v), _mm256_set1_pd(1), sum);

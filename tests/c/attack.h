@@ -68,8 +68,8 @@ sqs_status write_packet(const sqs_codec *codec, kind k, sqs_memory *memory,
  *  - Both ends have the same memory then.
  *  - sqs_bits tells the size, in the entropy coding to within one bit.
  *
- * `got` is what was decoded, if the status is SQS_OK. Returns null, or what was
- * wrong.
+ * `got` is what was decoded, if the status is SQS_OK. Returns null, or what
+ * was wrong.
  */
 const char *attack(const sqs_codec *codec, kind k, sqs_memory *memory,
                    const packet *p, content *got, sqs_status *status);

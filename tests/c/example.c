@@ -1,8 +1,8 @@
 /*
  * example.c - the core as a C program uses it: logits to counts, counts to
- * bytes, bytes to counts, one at a time, as a round, in a stream, or the tokens
- * alone, and a round to the tokens that are accepted; then every status that
- * sqs.h lists, each from an input that deserves it.
+ * bytes, bytes to counts, one at a time, as a round, in a stream, or the
+ * tokens alone, and a round to the tokens that are accepted; then every status
+ * that sqs.h lists, each from an input that deserves it.
  *
  * Every buffer has exactly the size that sqs.h asks for, and lies on the heap,
  * so that AddressSanitizer sees one byte too many.
@@ -374,7 +374,8 @@ static size_t send_alone(const sqs_codec *codec, const drafts *sent)
     EXPECT(SQS_OK, encode_round(codec, NULL, sent, packet, bound, &size));
     sqs_memory empty = {.size = 0};
     read_round(codec, &empty, packet, size, sent);
-    drafts got = take_round(SQS_MAX_ROUND, sqs_decode_round_bound(codec, size));
+    drafts got = take_round(SQS_MAX_ROUND,
+                            sqs_decode_round_bound(codec, size));
     EXPECT(SQS_OK, decode_round(codec, NULL, packet, size, &got));
     check_same_round(sent, &got);
     free_round(&got);
@@ -413,9 +414,11 @@ static void free_tokens(tokens *t)
 static tokens drafted(const sqs_round *r)
 {
     tokens t = take_tokens(r->length);
-    for (uint32_t i = 0, first = 0; i < r->length; first += r->survivors[i++]) {
+    uint32_t first = 0;
+    for (uint32_t i = 0; i < r->length; i++) {
         t.ids[i] = r->token_ids[first + r->positions[i]];
         t.counts[i] = r->counts[first + r->positions[i]];
+        first += r->survivors[i];
     }
     return t;
 }
@@ -630,8 +633,8 @@ static void broken_enumerative(void)
     /* For k = 3 there is one distribution, and 2 bits of position. */
     EXPECT(SQS_OK, unpack_round(&three, "00000000 10 10"));
     EXPECT(SQS_TOKEN_POSITION, unpack_round(&three, "00000000 10 11"));
-    /* Supports of 1 024 out of 1 024 tokens, whose rank takes no bits: eight of
-     * them use SQS_MAX_ENUMERATIVE_SQUARES up. */
+    /* Supports of 1 024 out of 1 024 tokens, whose rank takes no bits: eight
+     * of them use SQS_MAX_ENUMERATIVE_SQUARES up. */
     sqs_codec dense = {1024, 1024, SQS_ENUMERATIVE, SQS_ISA_BEST};
     EXPECT(SQS_OK, unpack_round(&dense, "00000111" FOUR_DENSE FOUR_DENSE));
     EXPECT(SQS_ROUND_SUPPORT,
@@ -864,13 +867,16 @@ static void bad_rounds(sqs_coding coding)
     size_t bound = sqs_encode_round_bound(&codec, r.round.length, r.total);
     size_t size;
     uint8_t *packet = take(bound, 1);
-    EXPECT(SQS_BAD_ROUND, encode_round(&codec, NULL, &r, packet, bound, &size));
+    EXPECT(SQS_BAD_ROUND,
+           encode_round(&codec, NULL, &r, packet, bound, &size));
     r.round.length = 0;
-    EXPECT(SQS_BAD_ROUND, encode_round(&codec, NULL, &r, packet, bound, &size));
+    EXPECT(SQS_BAD_ROUND,
+           encode_round(&codec, NULL, &r, packet, bound, &size));
     r.round.length = SQS_MAX_ROUND;
     EXPECT(SQS_OK, encode_round(&codec, NULL, &r, packet, bound, &size));
     r.round.positions[1] = 1;
-    EXPECT(SQS_BAD_ROUND, encode_round(&codec, NULL, &r, packet, bound, &size));
+    EXPECT(SQS_BAD_ROUND,
+           encode_round(&codec, NULL, &r, packet, bound, &size));
     free(packet);
     free_round(&r);
 }

@@ -22,9 +22,9 @@
 
 /* Codecs under attack. */
 
-/* Distributions have up to `most` survivors, rounds up to `length` of them, and
- * as many tokens. A codec is chosen as often as its weight says; those that
- * can take milliseconds over a packet are rare. */
+/* Distributions have up to `most` survivors, rounds up to `length` of them,
+ * and as many tokens. A codec is chosen as often as its weight says; those
+ * that can take milliseconds over a packet are rare. */
 typedef struct target {
     uint32_t vocab_size, resolution, most, length, weight;
 } target;

@@ -1,10 +1,10 @@
 /*
- * sizes.c - sqs_bits against what the range coder spends, to a fraction of a bit,
- * which packets of whole bytes don't show.
+ * sizes.c - sqs_bits against what the range coder spends, to a fraction of a
+ * bit, which packets of whole bytes don't show.
  *
- * sqs_bits estimates where it can. Its estimates are worst for supports that no
- * language model has: those whose last member is the last id, those with members
- * of next to no chance, and those of thousands out of a million ids.
+ * sqs_bits estimates where it can. Its estimates are worst for supports that
+ * no language model has: those whose last member is the last id, those with
+ * members of next to no chance, and those of thousands out of a million ids.
  */
 #include <stdbool.h>
 #include <stdio.h>

@@ -4,8 +4,8 @@
  *   vectors FILE
  *
  * FILE has a case to a line, as tests/cprograms.py writes it from the JSON:
- * numbers, spaces between them. A coding, a status or another value of sqs.h is
- * its number, a packet is hexadecimal after a dot, and a list follows its
+ * numbers, spaces between them. A coding, a status or another value of sqs.h
+ * is its number, a packet is hexadecimal after a dot, and a list follows its
  * length. A case is one of
  *
  *   logits     SEED SLOPE VOCAB_SIZE RESOLUTION
