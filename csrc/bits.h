@@ -35,14 +35,15 @@ static inline uint32_t sqs_width(uint32_t most)
     return width;
 }
 
-/* Writes past `capacity` bytes are dropped; sqs_writer_size tells. */
+/* A writer into `capacity` bytes. What exceeds them is dropped, but counts in
+ * sqs_writer_size. */
 typedef struct sqs_writer {
     uint8_t *bytes;
     size_t capacity;
     uint64_t bits;
 } sqs_writer;
 
-/* width <= 32 */
+/* Writes the lowest bits of a value; width <= 32. */
 static inline void sqs_put(sqs_writer *w, uint32_t value, uint32_t width)
 {
     while (width > 0) {
@@ -60,6 +61,7 @@ static inline void sqs_put(sqs_writer *w, uint32_t value, uint32_t width)
     }
 }
 
+/* In bytes, the last one filled up with zeros. */
 static inline uint64_t sqs_writer_size(const sqs_writer *w)
 {
     return (w->bits + 7) / 8;
@@ -67,16 +69,17 @@ static inline uint64_t sqs_writer_size(const sqs_writer *w)
 
 typedef struct sqs_reader {
     const uint8_t *bytes;
-    uint64_t size; /* in bits */
+    uint64_t size; /* in bits, as is `at` */
     uint64_t at;
 } sqs_reader;
 
+/* How many bits are left. */
 static inline uint64_t sqs_left(const sqs_reader *r)
 {
     return r->size - r->at;
 }
 
-/* Needs width <= 32 and width <= sqs_left(r). */
+/* Reads a value; width <= 32 and width <= sqs_left(r). */
 static inline uint32_t sqs_get(sqs_reader *r, uint32_t width)
 {
     uint32_t value = 0;

@@ -18,8 +18,8 @@
  *    (others take -ffp-contract=off or the like), and runs in the default
  *    floating-point environment (round to nearest, subnormals not flushed).
  *  - A function that returns sqs_status writes its outputs completely when it
- *    returns SQS_OK. On any other value the outputs hold nothing of use, but
- *    nothing was written outside them.
+ *    returns SQS_OK. On any other value they hold nothing of use, except for
+ *    `done` where there is one, and nothing was written outside them.
  *  - Pointers must not be null and outputs must not overlap inputs.
  *  - Every function but sqs_check_codec expects a codec which that one
  *    accepts.
@@ -75,7 +75,7 @@ typedef enum sqs_status {
                              outside its support, or more survivors
                              than the coding can hold together */
     SQS_BAD_MEMORY,       /* not a memory that the core has left behind */
-    SQS_BAD_KEEP,         /* a keep rule's kind or parameter is unknown */
+    SQS_BAD_KEEP,         /* no keep rule, or its parameter out of range */
     SQS_BAD_TEMPERATURE,  /* negative, infinite or NaN */
     SQS_BAD_DTYPE,        /* not a type of values that the function takes */
     SQS_NO_SPACE,         /* an output buffer is too small, or a packet has
@@ -94,14 +94,14 @@ const char *sqs_status_text(sqs_status status);
 
 /* How a distribution becomes bits. */
 typedef enum sqs_coding {
-    SQS_BITPACK = 0,    /* fixed-width fields; any support */
-    SQS_ENUMERATIVE = 1, /* exact ranks; at most
-                            SQS_MAX_ENUMERATIVE_SUPPORT survivors, and
-                            their squares in a round sum to
-                            SQS_MAX_ENUMERATIVE_SQUARES at most, so that
-                            no packet takes long */
-    SQS_ENTROPY = 2      /* modelled on real distributions; any support,
-                            SQS_MAX_ENTROPY_SURVIVORS in a round */
+    SQS_BITPACK = 0,     /* fixed-width fields; any support */
+    SQS_ENUMERATIVE = 1, /* exact ranks; supports of at most
+                            SQS_MAX_ENUMERATIVE_SUPPORT survivors, whose
+                            squares in a round sum to at most
+                            SQS_MAX_ENUMERATIVE_SQUARES, so that no packet
+                            takes long */
+    SQS_ENTROPY = 2      /* modelled on real distributions; any support, at
+                            most SQS_MAX_ENTROPY_SURVIVORS in a round */
 } sqs_coding;
 
 /*
@@ -117,10 +117,11 @@ typedef enum sqs_isa {
     SQS_NEON = 4    /* AArch64 */
 } sqs_isa;
 
-/* The instruction set that `isa` means here: itself, or for SQS_ISA_BEST
- * another one; SQS_ISA_BEST if this machine or build lacks it. To ask once and
- * give codecs the answer spares them from asking for every call, which built
- * by clang takes ten microseconds in a virtual machine. */
+/* The instruction set that `isa` stands for on this machine: itself, for
+ * SQS_ISA_BEST another one, or SQS_ISA_BEST if this machine or build lacks it.
+ * Ask once and put the answer into the codec: with SQS_ISA_BEST every call
+ * that reads rows asks again, which takes ten microseconds in a virtual
+ * machine if clang has compiled the core. */
 sqs_isa sqs_find_isa(sqs_isa isa);
 
 /* What both ends agree on before the first packet. */
@@ -257,9 +258,10 @@ sqs_status sqs_encode_logits(const sqs_codec *codec, const sqs_rows *logits,
 size_t sqs_encode_bound(const sqs_codec *codec, uint32_t survivors);
 
 /*
- * The number of bits that a distribution takes, before padding to a byte:
- * exactly, but for SQS_ENTROPY to within a bit, in half the time of coding it
- * or, if it is like nothing that language models give, in all of that time.
+ * The number of bits that a distribution takes, before padding to a byte. With
+ * SQS_ENTROPY it may be off by one. There it takes half the time of encoding
+ * for distributions of language models, and for others all of that time.
+ *
  * Returns SQS_OK, SQS_BAD_DISTRIBUTION or SQS_LARGE_SUPPORT.
  */
 sqs_status sqs_bits(const sqs_codec *codec, const uint32_t *token_ids,
@@ -288,6 +290,7 @@ sqs_status sqs_encode(const sqs_codec *codec, const uint32_t *token_ids,
  * time cubic in its survivors, some 20 ms at SQS_MAX_ENUMERATIVE_SUPPORT; a
  * round may hold eight as slow. What has more than `most` survivors is refused
  * before that work is done.
+ *
  * Returns SQS_OK, one of the statuses of the format, or SQS_NO_SPACE for more
  * than `most` survivors.
  */
@@ -297,8 +300,8 @@ sqs_status sqs_decode(const sqs_codec *codec, const uint8_t *packet,
 
 /* A round: distributions and the tokens drawn from them. */
 
-/* The arrays are the caller's, and those that call them const leave them as
- * they are. */
+/* The arrays are the caller's. A function that takes a const sqs_round reads
+ * them only. */
 typedef struct sqs_round {
     uint32_t length;     /* how many distributions, 1 .. SQS_MAX_ROUND */
     uint32_t *token_ids; /* the distributions one after the other */
@@ -315,8 +318,8 @@ typedef struct sqs_round {
  * more, as long as every packet arrives, in order.
  *
  * All zero is an empty memory. Its fields are written by the core alone; the
- * caller may copy it, store it and compare it. Whoever gets one from elsewhere
- * need not trust it: all that is used of it is checked whenever it is used.
+ * caller may copy it, store it and compare it. A memory from elsewhere need
+ * not be trusted: every function that uses one checks all of it first.
  */
 #define SQS_MEMORY_TOKENS 512u
 #define SQS_MEMORY_SUPPORT 256u /* larger supports are not remembered */
@@ -338,7 +341,7 @@ size_t sqs_encode_round_bound(const sqs_codec *codec, uint32_t length,
  * Writes a round.
  *
  * memory  null for a round that stands alone; otherwise it is updated, if
- *         SQS_OK is returned. SQS_ENTROPY alone reads and writes it.
+ *         SQS_OK is returned. Only SQS_ENTROPY uses it.
  *
  * Returns as sqs_encode, SQS_BAD_ROUND, or SQS_BAD_MEMORY.
  */

@@ -25,7 +25,7 @@ _Static_assert(SQS_MAX_ROUND == 1u << 8 &&
                    SQS_MAX_ENUMERATIVE_SQUARES == 1u << 23,
                "MOST_RANKED follows from these");
 
-/* Ranks pass between integers and packets in pieces of so many bits. */
+/* A rank is written and read in pieces of so many bits. */
 #define PIECE 16u
 
 /* Field widths. */

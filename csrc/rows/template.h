@@ -147,11 +147,12 @@ TARGET static uint32_t ROW(count)(const VALUE *values, uint32_t n, VALUE t)
 }
 
 /*
- * A number that at least k of n values reach: the first that bisection finds
- * which no more than k + slack reach, or the largest of all. n is a multiple
- * of SQS_LANES, `low` is a number that at least k values reach, and `high` the
- * largest value. Bisection halves the range of floats in order, not that of
- * numbers, so it takes as many steps as a VALUE has bits at most.
+ * A lower bound on the k-th largest of n values, n a multiple of SQS_LANES: by
+ * bisection between `low`, which at least k values reach, and `high`, the
+ * largest, the first number that k to k + slack values reach. Where ties leave
+ * no such number it is the k-th largest value itself. A step halves how many
+ * floats there are between the two, so there are as many as a VALUE has bits
+ * at most.
  */
 TARGET static VALUE ROW(find_bound)(const VALUE *values, uint32_t n,
                                     uint32_t k, uint32_t slack, VALUE low,

@@ -308,6 +308,36 @@ static const char *attack_encoder(party *writer, const packet *p,
     return attack_other(writer, got, &again);
 }
 
+/* A receiver's limit, mostly a small one, that follows from the packet. */
+static size_t some_limit(const packet *p)
+{
+    uint32_t hash = 0;
+    for (size_t i = 0; i < p->size; i++)
+        hash = (hash ^ p->bytes[i]) * 2654435761u;
+    hash >>= 8;
+    return hash % 8 == 0 ? hash / 8 % 4096 : hash / 8 % 32;
+}
+
+/* Reads a packet again within a limit, where `got` is what it says if `status`
+ * is SQS_OK. */
+static const char *attack_limited(party *reader, const packet *p,
+                                  sqs_status status, const content *got)
+{
+    static content c;
+    size_t most = some_limit(p);
+    sqs_status limited = read_again(reader, p, most, &c);
+    note(limited);
+    if (limited != SQS_OK && !same_memory(reader->before, reader->after))
+        return "the decoder failed, but learnt";
+    if (status != SQS_OK && limited != status && limited != SQS_NO_SPACE)
+        return "a limit changes what is wrong";
+    if (status == SQS_OK && survivors_of(got) > most)
+        return limited == SQS_NO_SPACE ? NULL : "a limit does not hold";
+    if (status == SQS_OK && (limited != SQS_OK || !same_content(got, &c)))
+        return "a limit changes what is read";
+    return NULL;
+}
+
 const char *attack(const sqs_codec *codec, kind k, sqs_memory *memory,
                    const packet *p, content *got, sqs_status *status)
 {
@@ -325,11 +355,14 @@ const char *attack(const sqs_codec *codec, kind k, sqs_memory *memory,
     if (learns ? !is_memory(codec, memory)
                : !same_memory(writer.before, memory))
         return "the memory is wrong";
-    if (*status != SQS_OK)
-        return NULL;
+    const char *wrong = NULL;
+    if (k != TOKENS)
+        wrong = attack_limited(&writer, p, *status, got);
+    if (wrong != NULL || *status != SQS_OK)
+        return wrong;
     note_content(got);
     size_t size;
-    const char *wrong = attack_encoder(&writer, p, got, &size);
+    wrong = attack_encoder(&writer, p, got, &size);
     if (wrong != NULL)
         return wrong;
     if (!same_memory(writer.after, memory))

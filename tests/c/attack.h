@@ -59,6 +59,8 @@ sqs_status write_packet(const sqs_codec *codec, kind k, sqs_memory *memory,
  * Decodes a packet and holds the decoder to this:
  *
  *  - The status is one that such a packet can cause.
+ *  - Within a receiver's limit it is the same, or SQS_NO_SPACE if the packet
+ *    may have more survivors.
  *  - The memory stays what it was or, if the packet is right and of the
  *    entropy coding, becomes a valid one.
  *  - What decodes can be encoded, in no more bytes than the bound, and to
