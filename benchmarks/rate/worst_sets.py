@@ -4,6 +4,8 @@
     python -m benchmarks.rate.worst_sets 65536 32
     python -m benchmarks.rate.worst_sets 1048576 40 --points 1500
 
+The second takes some 20 minutes, the others a few.
+
 Each line is the dearest of all sets of n out of N, in bits beyond log2 C(N, n): for
 every n up to the second number, at the N up to the first where that is the most in per
 cent. ``docs/theory.md``, section 7, compares this with what it proves.
