@@ -117,10 +117,17 @@ def _vectors() -> Iterator[list[Any]]:
                 *("round", _codec(case, "entropy"), 1 if head == "00" else 2),
                 *(_drafts(distributions, sent["tokens"]), packet),
             ]
+    for case in _load("limits"):
+        pairs, tokens = make_vectors.formula_round(case["supports"], case["resolution"])
+        drafts = len(pairs), [(len(q[0]), q) for q in pairs], tokens
+        codec = _codec(case, case["coding"])
+        yield ["round", codec, 0, drafts, "." + case["packet"]]
     for case in _load("tokens"):
         tokens = case["tokens"]
         yield from _packets("tokens", case, len(tokens), tokens, case["counts"])
     for case in _load("malformed"):
+        if case["kind"] == "stream":
+            continue  # heads are the caller's
         codec, kind = _codec(case, case["coding"]), KINDS.index(case["kind"])
         status = int(Status[case["rule"]])
         yield ["malformed", codec, kind, status, "." + case["packet"]]

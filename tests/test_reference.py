@@ -23,11 +23,32 @@ def test_it_still_makes_the_vectors(name):
     "case", json.loads((make_vectors.VECTORS / "malformed.json").read_text())["cases"]
 )
 def test_it_names_the_rule_that_a_packet_breaks(case):
-    suffix = "" if case["kind"] == "distribution" else "_" + case["kind"]
-    decode = getattr(reference, "decode" + suffix)
+    decode = {
+        "distribution": reference.decode,
+        "round": reference.decode_round,
+        "tokens": reference.decode_tokens,
+        "stream": decode_first_of_stream,
+    }[case["kind"]]
     codec = case["vocab_size"], case["resolution"], case["coding"]
     with pytest.raises(BrokenRuleError, match=f"^{case['rule']}$"):
         decode(bytes.fromhex(case["packet"]), *codec)
+
+
+def decode_first_of_stream(packet, *codec):
+    """What a decoder does that has decoded nothing yet."""
+    if packet and packet[0] > 0:
+        raise BrokenRuleError("HEAD")
+    return reference.decode_round(packet[1:], *codec)
+
+
+@pytest.mark.parametrize(
+    "case", json.loads((make_vectors.VECTORS / "limits.json").read_text())["cases"]
+)
+def test_it_decodes_rounds_at_the_limits(case):
+    codec = case["vocab_size"], case["resolution"], case["coding"]
+    drafted, tokens = reference.decode_round(bytes.fromhex(case["packet"]), *codec)
+    made = make_vectors.formula_round(case["supports"], case["resolution"])
+    assert ([*map(tuple, drafted)], tokens) == made
 
 
 def test_vectors_meet_all_ways_of_the_entropy_coding(monkeypatch):
@@ -48,6 +69,10 @@ def test_vectors_meet_all_ways_of_the_entropy_coding(monkeypatch):
     spy(
         "code_uniform_set",
         lambda _, label, k, size, ids: ("complement", 2 * k > size > k),
+    )
+    spy(
+        "code_uniform_set",
+        lambda _, label, k, size, ids: ("half", 2 * k == size > 0),
     )
     learn = entropy.Memory.learn
 
@@ -71,6 +96,8 @@ def test_vectors_meet_all_ways_of_the_entropy_coding(monkeypatch):
         *((part, uniform) for part in ("counts", "ids") for uniform in (False, True)),
         ("complement", True),
         ("complement", False),
+        ("half", True),
+        ("half", False),
         *("large support", "faded", "made room", "full", "saturated"),
     }
 

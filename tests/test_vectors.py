@@ -2,6 +2,7 @@
 
 import json
 import re
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from sqs_codec._backend._sqs import ffi, lib
 import sqs_codec as sqs
 from sqs_codec._errors import BROKEN_RULES, Status
 from tests.kit import CODINGS, as_lists
-from tests.reference import entropy, make_vectors
+from tests.reference import make_vectors
 from tests.reference import sqs_reference as reference
 
 pytestmark = pytest.mark.usefixtures("backend")
@@ -41,12 +42,22 @@ def round_of(case, distributions, tokens):
     return sqs.Round(tuple(drafted), tuple(tokens))
 
 
+def check_limit(decode, survivors):
+    """A receiver with just room for them takes a packet, one with less refuses it."""
+    decode(max_survivors=survivors)
+    if survivors > 1:
+        with pytest.raises(sqs.PacketError, match="more survivors than max_survivors"):
+            decode(max_survivors=survivors - 1)
+
+
 def check_packets(case, q):
     assert set(case["packets"]) == set(CODINGS)
     for coding, packet in case["packets"].items():
         codec = codec_of(case, coding)
         assert codec.encode(q).hex() == packet
-        assert codec.decode(bytes.fromhex(packet)) == q
+        decode = partial(codec.decode, bytes.fromhex(packet))
+        assert decode() == q
+        check_limit(decode, q.token_ids.size)
         assert codec.token_bits(q) == case["token_bits"][coding]
         # What `bits` says of the entropy coding is an estimate, rounded up.
         excess = codec.bits(q) - case["bits"][coding]
@@ -96,9 +107,9 @@ def test_streams(case):
         if data[0] == 0:
             edge.restart()
         assert edge.encode_round(round_.distributions, round_.tokens) == data
-        if data[0] > 0:
+        for head in {*range(1, 256)} - {data[0]}:
             with pytest.raises(sqs.StreamError):
-                cloud.decode_round(bytes([data[0] % 255 + 1]) + data[1:])
+                cloud.decode_round(bytes([head]) + data[1:])
         assert cloud.decode_round(data) == round_
 
 
@@ -137,36 +148,49 @@ def test_verdicts(case):
         assert sqs.verify(round_, narrow, Draws(case["draws"])) == verdict
 
 
-def test_rounds_may_have_as_many_survivors_as_the_format_allows():
-    """And no more, which malformed.json has."""
-    most, full = entropy.MAX_ROUND_SUPPORT, make_vectors.FULL
-    coder = make_vectors.full_round(most - 1)
-    entropy.code_counts(coder, full, full, 1, [full], uniform=False)
-    entropy.code_ids(coder, full, 1, entropy.Memory(), [3], uniform=False)
-    entropy.code_position(coder, [full], 0)
-    entropy.code_more(coder, 1, False)
-    round_ = sqs.Codec(full, full).decode_round(coder.finish())
-    assert sum(q.token_ids.size for q in round_.distributions) == most
-    assert round_.tokens[-1] == 3
-    squares = bytes([7]) + make_vectors.ref.pack(8 * ("1" * 10 + "0" * 10))
-    round_ = sqs.Codec(1024, 1024, "enumerative").decode_round(squares)
-    assert [q.token_ids.size for q in round_.distributions] == [1024] * 8
+@pytest.mark.parametrize("case", load("limits.json")["cases"])
+def test_limits(case):
+    pairs, tokens = make_vectors.formula_round(case["supports"], case["resolution"])
+    distributions = [dict(zip(("token_ids", "counts"), q, strict=True)) for q in pairs]
+    round_ = round_of(case, distributions, tokens)
+    codec, packet = codec_of(case, case["coding"]), bytes.fromhex(case["packet"])
+    assert codec.encode_round(round_) == packet
+    decode = partial(codec.decode_round, packet)
+    assert decode() == round_
+    check_limit(decode, sum(case["supports"]))
 
 
 @pytest.mark.parametrize("case", load("malformed.json")["cases"])
 def test_each_rule_has_its_error(case):
     codec = codec_of(case, case["coding"])
     packet = bytes.fromhex(case["packet"])
-    suffix = "" if case["kind"] == "distribution" else "_" + case["kind"]
+    decode = {
+        "distribution": codec.decode,
+        "round": codec.decode_round,
+        "tokens": codec.decode_tokens,
+        "stream": lambda packet: sqs.StreamDecoder(codec).decode_round(packet),
+    }[case["kind"]]
     with pytest.raises(sqs.PacketError) as caught:
-        getattr(codec, "decode" + suffix)(packet)
-    message = BROKEN_RULES[Status[case["rule"]]]
-    assert str(caught.value) == f"packet of {len(packet)} bytes: {message}"
+        decode(packet)
+    assert isinstance(caught.value, sqs.StreamError) == (case["rule"] == "HEAD")
+    if case["rule"] != "HEAD":
+        assert str(caught.value).endswith(f": {BROKEN_RULES[Status[case['rule']]]}")
 
 
 def test_every_rule_is_covered():
     rules = {case["rule"] for case in load("malformed.json")["cases"]}
-    assert rules == {status.name for status in BROKEN_RULES}
+    assert rules == {"HEAD", *(status.name for status in BROKEN_RULES)}
+
+
+def test_the_readme_counts_the_packets():
+    """So that who writes a decoder sees that none was left out."""
+    said = (make_vectors.VECTORS / "README.md").read_text()
+    counts = dict(re.findall(r"^\| `(\w+\.json)` \| (\d+) \|", said, re.MULTILINE))
+    found = {}
+    for name in make_vectors.FILES.keys() - {"verify.json"}:
+        cases = load(name)["cases"]
+        found[name] = str(sum(len(case.get("packets", [0])) for case in cases))
+    assert counts == found
 
 
 def test_statuses_are_those_of_the_c_core():

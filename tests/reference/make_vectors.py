@@ -44,6 +44,11 @@ SETS = (
     "(7919 * i + 104729 * seed) mod 4093, of equal ones the first, in ascending order"
 )
 
+ROUNDS = (
+    "each k of `supports` stands for a distribution of the ids 0 .. k - 1 with the "
+    "counts resolution - k + 1, 1, 1, ..., 1, whose drafted token is 0"
+)
+
 CODINGS = ("bitpack", "enumerative", "entropy")
 
 Distribution = tuple[list[int], list[int]]
@@ -101,7 +106,8 @@ CASES = [
     (49152, 1000, ref.TOP_K, 64, 0.7, 2),
 ]
 
-# (vocab_size, resolution, k): supports and compositions of any density.
+# (vocab_size, resolution, k): supports and compositions of any density. The last is
+# half of all ids: the largest set that isn't coded by what is not in it.
 SHAPES = [
     (2, 65536, 2),
     (100, 1000, 60),
@@ -117,6 +123,7 @@ SHAPES = [
     (33, 31, 29),
     (1000, 100, 8),
     (49152, 100, 3),
+    (128, 100, 64),
 ]
 
 
@@ -194,19 +201,33 @@ def shapes() -> dict[str, Any]:
     cases = []
     for seed, (vocab_size, resolution, k) in enumerate(SHAPES):
         counts = formula_counts(k, resolution, seed)
-        last = [*range(vocab_size - k, vocab_size)]
-        for ids in (formula_set(k, vocab_size, seed), last):
+        made, last = formula_set(k, vocab_size, seed), [*range(vocab_size)][-k:]
+        for ids in [made] if made == last else [made, last]:
             cases.append(
                 {
                     "seed": seed,
                     "vocab_size": vocab_size,
                     "resolution": resolution,
                     "k": k,
-                    "last_ids": ids == last,
+                    "last_ids": ids is last,
                     **packets(ids, counts, vocab_size, resolution),
                 }
             )
     return {"sets": SETS, "cases": cases}
+
+
+def tightly_coded(code: Callable[..., Any], *arguments: Any) -> bool:
+    """Whether one more bit of `more` would move the coder on, whatever its value."""
+    coder = entropy.Writer()
+    code(coder, *arguments)
+    end = coder.shifts
+    entropy.code_more(coder, 1, False)
+    return coder.shifts > end
+
+
+ROUND_OF_256, TOKENS_OF_256 = 301, 13
+"""A vocabulary size and a resolution at which 256 distributions, and 256 tokens, end so
+that a decoder that reads one bit more finds the packet truncated."""
 
 
 def rounds() -> dict[str, Any]:
@@ -217,10 +238,14 @@ def rounds() -> dict[str, Any]:
         (1000, 100, 1),
         (1000, 100, 5),
         (49152, 100, 8),
-        (300, 16, 256),
+        (ROUND_OF_256, 16, 256),
     ]:
         drafted = [draft(vocab_size, resolution, 32, seed) for seed in range(length)]
         tokens = [ids[seed % len(ids)] for seed, (ids, _) in enumerate(drafted)]
+        if length == entropy.MAX_ROUND:
+            items = entropy.as_items(drafted, tokens)
+            codec = vocab_size, resolution, entropy.Memory()
+            assert tightly_coded(entropy.code_round, *codec, items)
         cases.append(
             {
                 "vocab_size": vocab_size,
@@ -328,11 +353,14 @@ def tokens() -> dict[str, Any]:
         (1000, 100, 5),
         (49152, 100, 8),
         (1048576, 65536, 3),
-        (100, 7, 256),
+        (100, TOKENS_OF_256, 256),
     ]:
         ids = [r * r % vocab_size for r in formula(length, 0).tolist()]
         counts = [1 + r % resolution for r in formula(length, 0).tolist()]
         drafted = [*zip(ids, counts, strict=True)]
+        if length == entropy.MAX_ROUND:
+            codec = vocab_size, resolution
+            assert tightly_coded(entropy.code_tokens, *codec, drafted)
         cases.append(
             {
                 "vocab_size": vocab_size,
@@ -348,6 +376,35 @@ def tokens() -> dict[str, Any]:
             }
         )
     return {"cases": cases}
+
+
+def formula_round(
+    supports: list[int], resolution: int
+) -> tuple[list[Distribution], list[int]]:
+    """A round of distributions that take few bytes, however large they are."""
+    drafted = [([*range(k)], [resolution - k + 1] + [1] * (k - 1)) for k in supports]
+    return drafted, [0] * len(supports)
+
+
+def limits() -> dict[str, Any]:
+    """Rounds with as many survivors as the format allows, and not one more."""
+    cases = []
+    for size, coding, supports in [
+        (FULL, "entropy", [FULL] * 16),
+        (FULL, "entropy", [FULL] * 15 + [FULL - 1, 1]),
+        (1024, "enumerative", [1024] * 8),
+    ]:
+        packet = ref.encode_round(*formula_round(supports, size), size, size, coding)
+        cases.append(
+            {
+                "vocab_size": size,
+                "resolution": size,
+                "coding": coding,
+                "supports": supports,
+                "packet": packet.hex(),
+            }
+        )
+    return {"rounds": ROUNDS, "cases": cases}
 
 
 def malformed() -> dict[str, Any]:
@@ -390,6 +447,7 @@ def malformed() -> dict[str, Any]:
         add(coding, "tokens", "TRUNCATED", ref.pack(field(1, 8) + token))
         for rule, wrong in [
             ("TOKEN_ID", field(1000, 10) + field(99, 7)),
+            ("TOKEN_ID", field(1000, 10)),  # the count is a field of its own
             ("COUNTS", field(999, 10) + field(100, 7)),
         ]:
             add(coding, "tokens", rule, ref.pack(field(0, 8) + wrong))
@@ -400,6 +458,10 @@ def malformed() -> dict[str, Any]:
     add("enumerative", "distribution", "RANK", ref.pack(field(2, 7) + rank))
     ids = field(5, 10) + field(700, 10)
     counts = field(49, 7) + field(29, 7)
+    # Ids and counts are one field: that it ends too early comes before its values.
+    add("bitpack", "distribution", "TRUNCATED", ref.pack(field(2, 7) + ids[:10] + ids))
+    short = ref.pack(field(2, 7) + field(1000, 10) + ids)
+    add("bitpack", "distribution", "TRUNCATED", short)
     add(
         "bitpack",
         "distribution",
@@ -418,9 +480,9 @@ def malformed() -> dict[str, Any]:
         "COUNTS",
         ref.pack(field(2, 7) + ids + field(999, 10) + field(49, 7) + field(49, 7)),
     )
-    # Supports of 1 024 out of 1 024 tokens, whose rank takes no bits: eight of
-    # them may share a round.
-    nine = field(8, 8) + 9 * (field(1023, 10) + field(0, 10))
+    # Supports of 1 024 out of 1 024 tokens, whose rank takes no bits: eight of them
+    # may share a round, but not with a ninth of one token, whose rank is not read.
+    nine = field(8, 8) + 8 * (field(1023, 10) + field(0, 10)) + field(0, 10)
     add("enumerative", "round", "ROUND_SUPPORT", ref.pack(nine), 1024, 1024)
 
     q = [5, 700, 999], [50, 30, 20]
@@ -433,8 +495,16 @@ def malformed() -> dict[str, Any]:
         add("entropy", kind, "TRUNCATED", packet[:-1])
         add("entropy", kind, "TRAILING_BYTES", packet + b"\0")
         add("entropy", kind, "PADDING", other_ending(kind, packet, 1000, 100))
+    # Here `low` is 0, so that the next packet has a `code` of 2^48 exactly.
+    assert entropy.encode([0], [1], 2, 1) == b"\0"
+    add("entropy", "distribution", "PADDING", b"\1", 2, 1)
     for rule, packet in over_full_rounds():
         add("entropy", "round", rule, packet, FULL, FULL)
+    round_ = entropy.encode_round([q, q], [5, 700], 1000, 100)
+    add("entropy", "stream", "TRUNCATED", b"")
+    add("entropy", "stream", "TRUNCATED", b"\0")
+    # A stream begins with 0, not with the head of an empty memory.
+    add("entropy", "stream", "HEAD", bytes([entropy.Memory().head()]) + round_)
     return {"cases": cases}
 
 
@@ -674,6 +744,7 @@ FILES = {
     "rounds.json": rounds,
     "streams.json": streams,
     "tokens.json": tokens,
+    "limits.json": limits,
     "malformed.json": malformed,
     "verify.json": verdicts,
 }
