@@ -198,15 +198,15 @@ MUTANTS = [
     Mutant(
         "packet: the receiver's limit is not counted down",
         "csrc/entropy/packet.c",
-        "SQS_MAX_ENTROPY_SURVIVORS - used, most - used,",
-        "SQS_MAX_ENTROPY_SURVIVORS - used, most,",
+        "        to->most -= k;\n",
+        "",
         "tests/test_hostile.py tests/test_c.py",
     ),
     Mutant(
         "packet: the round's limit is not counted down",
         "csrc/entropy/packet.c",
-        "SQS_MAX_ENTROPY_SURVIVORS - used, most - used,",
-        "SQS_MAX_ENTROPY_SURVIVORS, most - used,",
+        "        to->allowed -= k;\n",
+        "",
         "tests/test_hostile.py tests/test_vectors.py",
     ),
     Mutant(

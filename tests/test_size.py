@@ -90,8 +90,8 @@ def test_bits_of_large_likely_supports(k):
 def test_bits_of_supports_that_end_at_the_last_ids(vocab_size, last):
     """There the last symbol takes all that is left, often more than its chance says.
 
-    By a rest of 2^31 where the range is 2^48. It is estimated all the same where the
-    chance is 2^-16 or more: 2^-16 of 2^48 are 2^32, and a half more saves 0.585 bits.
+    By a rest of 2^31 where the range is 2^48. It is estimated where the chance is
+    2^-10 or more: of 2^48 that is 2^38, and 2^31 more saves 0.011 bits.
     """
     rng = np.random.default_rng(vocab_size + last)
     for resolution in (100, 1000, 65536):
@@ -101,7 +101,7 @@ def test_bits_of_supports_that_end_at_the_last_ids(vocab_size, last):
             ids = [*q.token_ids, *range(vocab_size - last, vocab_size)]
             counts = [*q.counts, *[1] * last]
             q = sqs.SparseDistribution(ids, counts, vocab_size)
-            assert within_a_bit(codec, q, slack=0.6)
+            assert within_a_bit(codec, q, slack=0.02)
 
 
 def rank_bits(q):

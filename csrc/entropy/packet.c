@@ -133,10 +133,9 @@ sqs_status sqs_entropy_encode_tokens(const sqs_codec *codec, uint32_t length,
  *  - 2^-9, as the power table is straight between knots: its slope is off by
  *    up to ln(2) / 512, and so are the chances of close values.
  *
- * 128 members come to a third of a bit; the last value, see sets.c, adds up to
- * 0.6 the other way. The largest error that a search for bad supports has
- * found is 0.2 bits. With 4096 members out of 2^20 ids, where the first of the
- * two adds up, estimates are 2.8 bits too low.
+ * 128 members come to a third of a bit. The largest error that a search for
+ * bad supports has found is 0.2 bits. With 4096 members out of 2^20 ids, where
+ * the first of the two adds up, estimates are 2.8 bits too low.
  *
  * All others are written to nowhere, to see what that spends. So are dense
  * supports at once: most of them would be written in a uniform mode.

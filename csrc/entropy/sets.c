@@ -225,9 +225,9 @@ void sqs_read_members(sqs_coder *c, const sqs_ids *model, uint32_t size,
 
 /* The last value also gets what dividing the range into 2^31 units leaves
  * over: up to 2^14 units, as each is 2^17 or more. So it is cheaper than
- * estimated, by more than log2(1 + 2^14 / 2^15) = 0.6 bits where it is rarer
- * than this. */
-#define RARE_LAST (16 * SQS_BIT)
+ * estimated, by at most log2(1 + 2^14 / 2^21) = 0.011 bits where it is not
+ * rarer than this. */
+#define RARE_LAST (10 * SQS_BIT)
 
 /* About the bits of that chance; fall and step are logarithms. */
 static uint64_t member_cost(uint64_t fall, uint64_t step)

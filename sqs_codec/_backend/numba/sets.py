@@ -182,7 +182,7 @@ def code_uniform_set(coder, packet, size, members):
 
 
 SMALL_STEP = BIT // 16
-LEAST_WEIGHT_SHOWS = 24 * BIT
+RARE = 24 * BIT
 LOG2_OF_LOG2_E = 2271034279
 NO_NEXT = 64 * BIT
 
@@ -194,15 +194,15 @@ def member_cost(fall, step):
         cost = fall + LOG_UNIT * BIT - log2(max(step, 1)) + step // 2 + LOG2_OF_LOG2_E
     else:
         cost = fall + POWER_UNIT * BIT - log2(ONE - exp2(step))
-    if cost < LEAST_WEIGHT_SHOWS:
+    if cost < RARE:
         return cost
     # Here it matters that every value has a weight of 1 at least.
     return POWER_UNIT * BIT - log2(exp2(fall) - exp2(fall + step) + 1)
 
 
 # The last value of a symbol takes what rounding leaves of the range. Where its weight
-# is below 2^-16 of all, that makes it much cheaper than the weight says.
-REST_SHOWS = 16 * BIT
+# is below 2^-10 of all, that can make it much cheaper than the weight says.
+RARE_LAST = 10 * BIT
 
 
 @leaf
@@ -217,8 +217,10 @@ def cost_of_members(model, size, members):
         fall = n * (log_a - log_x)
         if members[i] == size - n:  # the last value; all others follow from it
             cost += member_cost(fall, NO_NEXT)
-            rough = fall > REST_SHOWS
+            rough = rough or fall > RARE_LAST
             break
         log_a = log2(rest(model, members[i] + 1, n))
-        cost += member_cost(fall, n * (log_x - log_a))
+        bits = member_cost(fall, n * (log_x - log_a))
+        cost += bits
+        rough = rough or bits >= RARE
     return cost, rough
