@@ -25,19 +25,18 @@ export class Codec {
 
   /** `kind` is 'distribution' or 'tokens', for {ids, counts}, or 'round', for {distributions, tokens}. */
   decode(kind, bytes) {
-    const packet = this.coding === 'entropy' ? new EntropyPacket(this, bytes) : new FieldPacket(this, bytes);
-    return packet.decode(kind);
+    return new (this.coding === 'entropy' ? EntropyPacket : FieldPacket)(this, bytes).decode(kind);
   }
 }
 
 /** The receiving end of a stream of rounds, for an `entropy` codec. */
 export class Stream {
-  #memory = new Memory();
+  #memory = null; // before the first packet
   constructor(codec) { this.codec = codec; }
 
   decode([head, ...bytes]) {
     refuseIf(head === undefined, 'TRUNCATED');
-    refuseIf(head !== 0 && head !== this.#memory.head(), 'HEAD'); // this decoder's name for it
+    refuseIf(head !== 0 && head !== this.#memory?.head(), 'HEAD');
     const packet = new EntropyPacket(this.codec, bytes, head === 0 ? new Memory() : this.#memory);
     const round = packet.decode('round');
     this.#memory = packet.memory;
@@ -338,8 +337,8 @@ function uniformSet(coder, n, N) {
 const LOG_ONE = 2 ** scalars.log_unit;
 const POWER_ONE = 2 ** scalars.power_unit;
 const knots = (steps, f) => Array.from({ length: steps + 1 }, (_, j) => Math.round(f(j / steps)));
-const T = knots(2 ** scalars.log_knot_bits, (x) => LOG_ONE * Math.log2(1 + x));
-const X = knots(2 ** scalars.power_knot_bits, (x) => POWER_ONE * 2 ** -x);
+const LOG = knots(2 ** scalars.log_knot_bits, (x) => LOG_ONE * Math.log2(1 + x));
+const POWER = knots(2 ** scalars.power_knot_bits, (x) => POWER_ONE * 2 ** -x);
 
 /** The table at f/LOG_ONE of its length, between two knots rounded towards the first. */
 function interpolate(table, f) {
@@ -350,12 +349,12 @@ function interpolate(table, f) {
 
 function log2(x) { // λ of the page
   const i = log2Floor(x);
-  return i * LOG_ONE + interpolate(T, (x * LOG_ONE) / 2 ** i - LOG_ONE);
+  return i * LOG_ONE + interpolate(LOG, (x * LOG_ONE) / 2 ** i - LOG_ONE);
 }
 
 function power(t) { // E of the page
   const i = Math.floor(t / LOG_ONE);
-  return i > 31 ? 0 : Math.floor(interpolate(X, t % LOG_ONE) / 2 ** i);
+  return i > 31 ? 0 : Math.floor(interpolate(POWER, t % LOG_ONE) / 2 ** i);
 }
 
 /** w(x) + … + w(V − 1) for x = 0 … V. */
