@@ -19,6 +19,8 @@
 
 #include "entropy/divide.h"
 
+_Static_assert(SQS_CODER_BITS <= 56, "sqs_divide takes a range");
+
 /* Groups. */
 
 static void add_to_groups(sqs_groups *g, uint32_t count, uint32_t tokens)

@@ -6,7 +6,9 @@
  * sets.c. That suits distributions of language models. For others there is a
  * uniform mode: the counts, as cuts of the resolution, or the ids are one of
  * all sets of that size, equally likely. A bit says which mode; the writer
- * estimates what both cost.
+ * estimates what both cost. That bit costs 0.09 bits where the model fits and
+ * 4 where it doesn't: two of them are the 8 bits that a distribution may take
+ * beyond its rank in the worst case.
  */
 #include "entropy/modes.h"
 
@@ -15,14 +17,10 @@
 #include "entropy/ids.h"
 #include "entropy/sets.h"
 
-/* The chance of a uniform mode, 16/256, costs 0.09 bits where the model fits,
- * and 4 where it doesn't: with two modes that is the 8 that the worst case may
- * take beyond a rank. */
-
 /* Estimates. */
 
-/* log2 of n!, by Stirling's series; the constants are log2(e), log2(2 pi) / 2
- * and log2(e) / 12. */
+/* log2(n!) by Stirling's series; the constants are log2(e), log2(2 pi) / 2 and
+ * log2(e) / 12. */
 static uint64_t log2_factorial(uint32_t n)
 {
     if (n < 2)
@@ -37,6 +35,7 @@ static uint64_t log2_binomial(uint32_t n, uint32_t k)
     return log2_factorial(n) - log2_factorial(k) - log2_factorial(n - k);
 }
 
+/* Of the bit that says which mode. */
 static uint64_t mode_cost(bool uniform)
 {
     return 8 * SQS_BIT -

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "entropy/ids.h"
 #include "entropy/memory.h"
 #include "entropy/modes.h"
 #include "sqs.h"
@@ -87,8 +88,20 @@ static void check_many(uint32_t k, uint32_t seed)
     check("of many ids", ids, k);
 }
 
+/* SQS_ID_TOTAL, on which an assertion of sets.c rests. */
+static void check_total(void)
+{
+    sqs_ids all;
+    sqs_make_ids(&all, SQS_MAX_VOCAB, NULL);
+    if (all.whole != SQS_ID_TOTAL) {
+        printf("FINDING: all ids weigh %llu\n", (unsigned long long)all.whole);
+        exit(1);
+    }
+}
+
 int main(void)
 {
+    check_total();
     for (uint32_t seed = 0; seed < SEEDS; seed++) {
         for (uint32_t k = 1; k <= 128; k += k)
             check_last(k, seed);
