@@ -287,7 +287,7 @@ sqs_status sqs_encode(const sqs_codec *codec, const uint32_t *token_ids,
  *                    sqs_max_survivors(codec) if that is less
  *
  * Time is linear in size and survivors, except that an enumerative rank takes
- * time cubic in its survivors, some 20 ms at SQS_MAX_ENUMERATIVE_SUPPORT; a
+ * time cubic in its survivors, some 25 ms at SQS_MAX_ENUMERATIVE_SUPPORT; a
  * round may hold eight as slow. What has more than `most` survivors is refused
  * before that work is done.
  *

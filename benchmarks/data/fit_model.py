@@ -175,6 +175,7 @@ def as_c_header(model: Model) -> str:
     )
     log_knots = 1 << scalars["log_knot_bits"]
     power_knots = 1 << scalars["power_knot_bits"]
+    edges = bucket_edges(scalars["first_bucket_bits"])
     return f"""\
 /*
  * model.h - the tables and scalars of the entropy coding; written by
@@ -192,6 +193,9 @@ def as_c_header(model: Model) -> str:
 #define SQS_ID_BUCKETS {len(model["id_weights"])}u
 #define SQS_LOG_KNOTS {log_knots}u
 #define SQS_POWER_KNOTS {power_knots}u
+
+/* What all ids below {edges[-1]} weigh. */
+#define SQS_ID_TOTAL {np.diff(edges) @ model["id_weights"]}u
 
 /* Chances, in 256ths, that a split of a count goes up: a row for each context,
  * a column for each node. */

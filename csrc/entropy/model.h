@@ -34,10 +34,7 @@
 #define SQS_LOG_KNOTS 1024u
 #define SQS_POWER_KNOTS 256u
 
-/* What all ids below 2^20 weigh. */
-#define SQS_ID_TOTAL 1500119552u
-
-/* What all ids below 2^20 weigh. */
+/* What all ids below 1048576 weigh. */
 #define SQS_ID_TOTAL 1500119552u
 
 /* Chances, in 256ths, that a split of a count goes up: a row for each context,
