@@ -87,7 +87,8 @@ def _distribution(q: Any) -> tuple[int, list[int], list[int]]:
 def _packets(kind: str, case: Any, *parts: Any) -> Iterator[list[Any]]:
     """One case for each of the packets that the codings make of the same parts."""
     for coding, packet in case["packets"].items():
-        yield [kind, _codec(case, coding), *parts, "." + packet]
+        bits = [case["bits"][coding]] if kind == "packet" else []
+        yield [kind, _codec(case, coding), *parts, *bits, "." + packet]
 
 
 def _drafts(distributions: list[Any], tokens: list[int]) -> tuple[Any, ...]:

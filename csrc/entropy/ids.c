@@ -29,7 +29,8 @@ static uint32_t bucket_start(uint32_t bucket)
     return (2 + sum % 2) << (sum / 2 - 1);
 }
 
-/* Whether a bucket ends before the id that has `below` below it. */
+/* Whether all ids up to the end of a bucket weigh `below` or less, and there
+ * is another bucket. */
 static bool ends_before(uint32_t bucket, uint64_t below)
 {
     return bucket + 1 < SQS_ID_BUCKETS && sqs_id_starts[bucket + 1] <= below;

@@ -131,8 +131,8 @@ static void step_up(falling *f, uint32_t to)
     divide_falling(&f->value, to - i - 1, gap - 1);
 }
 
-/* [x]_i becomes [to]_{i-1}, to < x: the other way round. It may be left out to
- * compute [x]_i, and 0 be its value. */
+/* [x]_i becomes [to]_{i-1}, to < x: the other way round. If the value is 0, in
+ * place of [x]_i too, it is built from nothing. */
 static void step_down(falling *f, uint32_t to)
 {
     uint32_t x = f->x, i = f->i, gap = x - to;
@@ -226,7 +226,7 @@ static uint32_t guess(const sqs_big *r, uint32_t i, uint32_t upper)
 }
 
 /* From [u]_{i+1}, u >= i, or 0 in its place, to [x]_i for the largest x < u
- * with [x]_i <= r. There is one, as [i-1]_i = 0. */
+ * with [x]_i <= r; there is such an x, as [i-1]_i = 0. */
 static void search(falling *f, const sqs_big *r)
 {
     uint32_t upper = f->x;
@@ -279,7 +279,7 @@ static void unrank_set(sqs_big *rank, uint32_t n, uint32_t k, uint32_t *set)
     falling f;
     f.x = n;
     f.i = k + 1;
-    sqs_big_set(&f.value, 0); /* [n]_{k+1} would be of no use */
+    sqs_big_set(&f.value, 0); /* in place of [n]_{k+1} */
     multiply_falling(rank, k, k);
     for (uint32_t i = k; i > 0; i--) {
         search(&f, rank); /* to [x_i]_i */

@@ -11,7 +11,7 @@
  *   logits     SEED SLOPE VOCAB_SIZE RESOLUTION
  *              KEEP_KIND KEEP_VALUE TEMPERATURE DROPPED_MASS
  *              SURVIVORS IDS COUNTS
- *   packet     VOCAB_SIZE RESOLUTION CODING SURVIVORS IDS COUNTS PACKET
+ *   packet     VOCAB_SIZE RESOLUTION CODING SURVIVORS IDS COUNTS BITS PACKET
  *   round      VOCAB_SIZE RESOLUTION CODING MEMORY DRAFTS PACKET
  *   tokens     VOCAB_SIZE RESOLUTION CODING LENGTH TOKENS COUNTS PACKET
  *   malformed  VOCAB_SIZE RESOLUTION CODING KIND STATUS PACKET
@@ -221,6 +221,20 @@ static void check_logits(void)
     check_all(r->counts, r->survivors[0], "another count");
 }
 
+/* sqs_bits is exact or, in the entropy coding, off by one at most; what it is
+ * compared with has two digits after the point. */
+static void check_bits(const sqs_codec *codec, const content *c)
+{
+    double golden = read_number(), off;
+    uint32_t bits = 0;
+    sqs_status status = sqs_bits(codec, c->round.token_ids, c->round.counts,
+                                 c->round.survivors[0], &bits);
+    check(status == SQS_OK, sqs_status_text(status));
+    off = bits > golden ? bits - golden : golden - bits;
+    check(codec->coding == SQS_ENTROPY ? off <= 1.01 : off <= 0,
+          "another number of bits");
+}
+
 static void check_distribution(void)
 {
     static content golden;
@@ -232,6 +246,7 @@ static void check_distribution(void)
     golden.round.positions[0] = 0;
     read_all(golden.round.token_ids, k);
     read_all(golden.round.counts, k);
+    check_bits(&codec, &golden);
     check_packet(&codec, DISTRIBUTION, &golden);
 }
 
