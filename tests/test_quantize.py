@@ -44,6 +44,25 @@ def test_rules_keep_what_they_say(real_rows, keep, select):
         )
 
 
+@pytest.mark.parametrize(
+    ("keep", "kept"),
+    [
+        (sqs.Threshold(0.25), [0, 1, 3]),
+        (sqs.Threshold(0.2500001), [1]),
+        (sqs.MinP(0.5), [0, 1, 3]),
+        (sqs.MinP(0.5000001), [1]),
+        (sqs.TopP(0.5), [1]),
+        (sqs.TopP(0.75), [0, 1]),
+        (sqs.TopP(0.7500001), [0, 1, 3]),
+    ],
+)
+def test_what_equals_a_bound_is_kept(keep, kept):
+    """Powers of two, so that nothing is rounded."""
+    codec = sqs.Codec(5, 1000)
+    probs = np.array([0.25, 0.5, 0, 0.25, 0])
+    assert codec.quantize_probs(probs, keep).token_ids.tolist() == kept
+
+
 def test_total_variation_is_within_the_bound(real_rows):
     for resolution in (50, 100, 1000):
         codec = sqs.Codec(49152, resolution)
