@@ -84,10 +84,10 @@ MUTANTS = [
         "tests/test_quantize.py",
     ),
     Mutant(
-        "lattice: rounds down",
+        "lattice: mends where the error is least",
         "csrc/quantize/lattice.c",
-        "(scaled(weights[i], total, resolution) + 0.5)",
-        "(scaled(weights[i], total, resolution) + 0.25)",
+        "excess > 0 ? error : -error",
+        "excess > 0 ? -error : error",
         "tests/test_quantize.py",
     ),
     Mutant(
@@ -221,7 +221,7 @@ MUTANTS = [
         "csrc/entropy/packet.c",
         "#define MOST_ESTIMATED 128u",
         "#define MOST_ESTIMATED 4096u",
-        "tests/test_size.py",
+        "tests/test_size.py tests/test_c.py",
     ),
     Mutant(
         "bits: rough estimates are taken for good",

@@ -111,6 +111,14 @@ def test_masked_tokens_are_never_kept():
         assert codec.quantize(row, keep).token_ids.tolist() == [1, 3]
 
 
+def test_much_of_next_to_nothing_is_dropped():
+    """A million tokens, each of 2^-62: single precision goes far enough for them."""
+    row = np.full(1 << 20, -43, np.float32)
+    row[7] = 0
+    q = sqs.Codec(1 << 20).quantize(row, sqs.TopK(1))
+    assert q.dropped_mass == pytest.approx(((1 << 20) - 1) * np.exp(-43), rel=2e-3)
+
+
 def test_nothing_dropped_is_zero():
     """To the last bit, as the conformal guarantee assumes, masked tokens or not."""
     codec = sqs.Codec(1000, 1000)
