@@ -1,6 +1,6 @@
 /*
- * api.c - the functions of sqs.h: they check the arguments, and send each
- * coding to its packets. Only this file knows them both.
+ * api.c - the functions of sqs.h: each checks its arguments and hands them to
+ * rank/ or entropy/, whichever has the coding. Only this file knows both.
  */
 #include <math.h>
 

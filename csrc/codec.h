@@ -14,8 +14,8 @@
 uint32_t sqs_max_support(const sqs_codec *codec);
 
 /* Counts the survivors of a round towards its coding's limit. `load` is 0
- * before the first distribution; each call adds one of k survivors, and
- * returns false if that is too many. */
+ * before the first distribution. Each call adds a distribution of k survivors,
+ * and returns false if the round then has too many. */
 bool sqs_within_round(const sqs_codec *codec, uint32_t *load, uint32_t k);
 
 #endif /* SQS_CODEC_H */

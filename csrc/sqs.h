@@ -21,7 +21,7 @@
  *    returns SQS_OK. On any other value they hold nothing of use, except for
  *    `done` where there is one, and nothing was written outside them.
  *  - Pointers must not be null and outputs must not overlap inputs.
- *  - Every function but sqs_check_codec expects a codec which that one
+ *  - Every function but sqs_check_codec expects a codec that sqs_check_codec
  *    accepts.
  *
  * docs/format.md defines the bytes.
@@ -117,9 +117,9 @@ typedef enum sqs_isa {
     SQS_NEON = 4    /* AArch64 */
 } sqs_isa;
 
-/* The instruction set that `isa` stands for on this machine: itself, for
- * SQS_ISA_BEST another one, or SQS_ISA_BEST if this machine or build lacks it.
- * Ask once and put the answer into the codec: with SQS_ISA_BEST every call
+/* The instruction set that `isa` stands for on this machine: the fastest for
+ * SQS_ISA_BEST, otherwise `isa` itself, or SQS_ISA_BEST if this machine or
+ * build lacks it. Ask once and put the answer into the codec: with SQS_ISA_BEST every call
  * that reads rows asks again, which takes ten microseconds in a virtual
  * machine if clang has compiled the core. */
 sqs_isa sqs_find_isa(sqs_isa isa);
@@ -130,7 +130,7 @@ typedef struct sqs_codec {
     uint32_t resolution; /* the sum of a distribution's counts,
                             1 .. SQS_MAX_RESOLUTION */
     sqs_coding coding;
-    sqs_isa isa; /* this end's own business: the other may have another */
+    sqs_isa isa; /* need not be agreed on: each end has its own */
 } sqs_codec;
 
 /* SQS_OK, or SQS_BAD_CODEC if a field is outside its limits, or this machine
@@ -196,8 +196,9 @@ typedef struct sqs_quantized {
                              kept (before quantization), in [0, 1); null if it
                              isn't wanted, which with SQS_TOP_K saves most of
                              the time */
-    uint32_t done;        /* written by the core: how many rows there are, or
-                             the number of the row to blame for the status */
+    uint32_t done;        /* written by the core: how many rows are done; if
+                             not all, the next one is to blame for the
+                             status */
 } sqs_quantized;
 
 /*
@@ -243,10 +244,10 @@ typedef struct sqs_packets {
 } sqs_packets;
 
 /*
- * Turns each row of logits into the packet that sqs_encode writes of what
- * sqs_quantize_logits makes of it.
+ * Turns each row of logits into a packet: the one that sqs_encode writes for
+ * the distribution that sqs_quantize_logits makes of the row.
  *
- * Returns as those two do.
+ * Returns what those two return.
  */
 sqs_status sqs_encode_logits(const sqs_codec *codec, const sqs_rows *logits,
                              double temperature, const sqs_keep *keep,
@@ -259,8 +260,9 @@ size_t sqs_encode_bound(const sqs_codec *codec, uint32_t survivors);
 
 /*
  * The number of bits that a distribution takes, before padding to a byte. With
- * SQS_ENTROPY it may be off by one. There it takes half the time of encoding
- * for distributions of language models, and for others all of that time.
+ * SQS_ENTROPY the number may be off by one, and the call takes half the time
+ * of encoding for distributions of language models, as long as encoding for
+ * others.
  *
  * Returns SQS_OK, SQS_BAD_DISTRIBUTION or SQS_LARGE_SUPPORT.
  */
@@ -312,10 +314,11 @@ typedef struct sqs_round {
 } sqs_round;
 
 /*
- * What SQS_ENTROPY knows of the distributions before: the tokens of recent
- * supports, which are likely to come again. Within a round it does so anyway.
- * A caller that keeps a memory on both sides from one round to the next saves
- * more, as long as every packet arrives, in order.
+ * What SQS_ENTROPY knows of earlier distributions: the tokens of recent
+ * supports, which are likely to come again. Within a round, each distribution
+ * is coded with what those before it have left in the memory. Callers that
+ * keep a memory on both sides from one round to the next save more bits, as
+ * long as every packet arrives, in order.
  *
  * All zero is an empty memory. Its fields are written by the core alone; the
  * caller may copy it, store it and compare it. A memory from elsewhere need
@@ -343,7 +346,7 @@ size_t sqs_encode_round_bound(const sqs_codec *codec, uint32_t length,
  * memory  null for a round that stands alone; otherwise it is updated, if
  *         SQS_OK is returned. Only SQS_ENTROPY uses it.
  *
- * Returns as sqs_encode, SQS_BAD_ROUND, or SQS_BAD_MEMORY.
+ * Returns what sqs_encode returns, SQS_BAD_ROUND or SQS_BAD_MEMORY.
  */
 sqs_status sqs_encode_round(const sqs_codec *codec, sqs_memory *memory,
                             const sqs_round *round, uint8_t *packet,
@@ -356,16 +359,17 @@ size_t sqs_decode_round_bound(const sqs_codec *codec, size_t size);
 /*
  * Reads a round from exactly `size` bytes, which may be hostile.
  *
- * memory  null, or what sqs_encode_round had; updated if SQS_OK is returned
+ * memory  null, or equal to the memory that sqs_encode_round was given;
+ *         updated if SQS_OK is returned
  * most    the receiver's limit: the most survivors, in all, that it takes
  * round   out. Its arrays are the caller's: token_ids and counts have room for
  *         `most` values each, or for sqs_decode_round_bound if that is less;
  *         survivors and positions for SQS_MAX_ROUND values each.
  *
  * A packet is refused as soon as it is known to have more than `most`
- * survivors, before the work that they would take. Where `most` is not below
- * them, the format's own limits hold: 2^20 survivors of SQS_ENTROPY, which 72
- * bytes can name, take 8 MB and about 0.1 s.
+ * survivors, before the work that they would take. A `most` above the format's
+ * own limits doesn't lift those: with SQS_ENTROPY 72 bytes can name 2^20
+ * survivors, which take 8 MB and about 0.1 s.
  *
  * Returns SQS_OK, a status of the format, SQS_BAD_MEMORY, or SQS_NO_SPACE for
  * more than `most` survivors.
@@ -392,8 +396,8 @@ sqs_status sqs_encode_tokens(const sqs_codec *codec, uint32_t length,
                              uint8_t *packet, size_t capacity, size_t *size);
 
 /*
- * Reads them from exactly `size` bytes, which may be hostile. The arrays have
- * room for SQS_MAX_ROUND values each.
+ * Reads tokens and their counts from exactly `size` bytes, which may be
+ * hostile. The arrays have room for SQS_MAX_ROUND values each.
  *
  * Returns SQS_OK or one of the statuses of the format.
  */
@@ -410,27 +414,27 @@ size_t sqs_verify_scratch(const sqs_codec *codec, uint32_t length);
 typedef struct sqs_verdict {
     uint32_t accepted; /* how many of its tokens, from the first on */
     uint32_t token;    /* the one that follows them */
-    uint32_t done;     /* how many target rows were checked: all, or the number
-                          of the one to blame for the status */
+    uint32_t done;     /* how many target rows are fit for use; if not all, the
+                          next one is to blame for the status */
 } sqs_verdict;
 
 /*
  * Accepts a prefix of a round's tokens and draws the one after it. A token x
  * with count b of resolution l is accepted with probability min(1, p(x) l/b).
- * At the first that is rejected, the next token is drawn from the residual
- * max(0, p - b/l), normalised; if none is, from the last row. The result is
- * distributed as the target's tokens.
+ * After the first rejection, the next token is drawn from the residual
+ * max(0, p - b/l), normalised; if all tokens are accepted, from the last row.
+ * The result is distributed as the target's tokens.
  *
  * round     as sqs_decode_round gives it, which isn't checked again, or one of
  *           length 0; the resolution of each distribution is what its counts
  *           sum to, whatever the codec's
- * target    length + 1 rows of probabilities, SQS_F32 or SQS_F64, each for the
- *           position of a token and the last for the one after them all;
- *           non-negative, summing to 1 within SQS_SUM_TOLERANCE; `n` isn't
- *           read
- * draws     length + 1 numbers from [0, 1), independent of what the tokens
- *           were drawn by; the token after n accepted ones takes number
- *           min(n + 1, length)
+ * target    length + 1 rows of probabilities, SQS_F32 or SQS_F64: row i is
+ *           for the position of token i, the last row for the position after
+ *           all tokens; non-negative, summing to 1 within SQS_SUM_TOLERANCE;
+ *           `n` isn't read
+ * draws     length + 1 numbers from [0, 1), independent of those that drew the
+ *           tokens; draws[i] decides about token i, and after n accepted
+ *           tokens draws[min(n + 1, length)] draws the next one
  * scratch   sqs_verify_scratch(codec, length) bytes
  *
  * Returns SQS_OK, SQS_BAD_DTYPE, SQS_NOT_FINITE, SQS_NEGATIVE or SQS_SUM.

@@ -153,8 +153,8 @@ static void sum_residuals(target_row *row, const draft *q)
     }
 }
 
-/* The sum over blocks, in the order in which find_block passes them: so a draw
- * below 1 never goes past the end. */
+/* The sum of all blocks, added up in the order in which find_block passes
+ * them, so that a draw below 1 never goes past the end. */
 static double sum_of_blocks(const target_row *row)
 {
     double sum = 0;
@@ -163,8 +163,9 @@ static double sum_of_blocks(const target_row *row)
     return sum;
 }
 
-/* The last block of a sum above 0 before which `goal` or less lies, and what
- * lies before it. */
+/* Finds the block that a draw falls into: the last one with a sum above 0 such
+ * that the blocks before it sum to `goal` or less. *before becomes their
+ * sum. */
 static uint32_t find_block(const target_row *row, double goal, double *before)
 {
     double past = 0;
@@ -181,8 +182,8 @@ static uint32_t find_block(const target_row *row, double goal, double *before)
 }
 
 /* Draws a token in proportion to the residual, whose sums by blocks are
- * row->sums, and `sum` in all: the last token with a residual above 0 before
- * which draw * sum or less lies. */
+ * row->sums, and `sum` in all: the last token with a residual above 0 such
+ * that those of the tokens before it sum to draw * sum or less. */
 static uint32_t draw_token(const target_row *row, const draft *q, double sum,
                            double draw)
 {

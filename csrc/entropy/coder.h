@@ -1,18 +1,21 @@
 /*
  * coder.h - the range coder.
  *
- * A message is a number in [0, 1). Each symbol narrows an interval, that of
- * the numbers which begin with the symbols so far, to a part as wide as the
- * symbol is likely; the packet is the first number of the last interval that
- * a whole byte can end. Integers of 56 bits hold the interval: `low`, from
- * which digits that can no longer change but by a carry have moved on to the
- * packet, and `range`, its width, kept above 2^48 by moving bytes on. With
- * that many bits to spare, rounding costs less than 2^-16 of a symbol.
+ * A message is a number in [0, 1). The numbers that begin with the symbols so
+ * far make up an interval, and each symbol narrows it to a part as wide as the
+ * symbol is likely. The packet is the first number of the last interval that
+ * whole bytes can hold, as many as have moved on and one more.
+ *
+ * Integers of 56 bits hold the interval: `low`, its start, and `range`, its
+ * width. When the range is 2^48 or less, the upper byte of `low` moves on to
+ * the packet, where only a carry can still change it. As the range stays above
+ * 2^48, rounding costs less than 2^-16 of a symbol.
  *
  * One struct serves three modes, so that each model is written down once: a
  * function codes a value that it is given when writing or metering, ignores
- * the argument when reading, and returns the value in every mode. Any packet
- * whatsoever reads as some symbols; what can go wrong is only its length.
+ * the argument when reading, and returns the value in every mode. Any bytes
+ * read as some symbols: only the length of a packet and its last byte can be
+ * wrong.
  *
  * Names are those of docs/format.md: u = range / W is the unit, and a value x
  * of a symbol has the part of the range from u c(x) to u c(x + 1).
@@ -112,7 +115,7 @@ SQS_INLINE void sqs_coder_put(sqs_coder *c, uint8_t byte)
 _Static_assert((SQS_CODER_BITS - SQS_CODER_NARROWEST) / 8 == SQS_CODER_MOST,
                "SQS_CODER_MOST follows from how narrow a range can be");
 
-/* How many bytes must move on for a range of 2^48 at most to exceed that. */
+/* How many bytes must move on to bring a range of at most 2^48 above 2^48. */
 SQS_INLINE uint32_t sqs_coder_moves(uint64_t range)
 {
     return (SQS_CODER_BITS - 1 - sqs_floor_log2(range - 1)) / 8;
@@ -157,7 +160,7 @@ SQS_INLINE void sqs_coder_write_on(sqs_coder *c)
     c->low = c->low << 8 * n & (((uint64_t)1 << SQS_CODER_BITS) - 1);
 }
 
-/* Narrows the interval to a width of `range`, from `start` above low on. */
+/* Narrows the interval: it begins `start` above low, and is `range` wide. */
 SQS_INLINE void sqs_coder_narrow(sqs_coder *c, uint64_t start, uint64_t range)
 {
     const uint64_t mask = ((uint64_t)1 << SQS_CODER_BITS) - 1;
@@ -189,8 +192,8 @@ static inline void sqs_coder_narrow_to_value(sqs_coder *c, uint64_t unit,
     sqs_coder_narrow(c, start, last ? c->range - start : unit * weight);
 }
 
-/* Whether a symbol can be coded now. If reading has come to the packet's end
- * it can't, and the coder notes that the packet is truncated. */
+/* Whether a symbol can be coded now. It can't when reading has come to the
+ * packet's end: then the coder notes that the packet is truncated. */
 SQS_INLINE bool sqs_coder_going(sqs_coder *c)
 {
     if (c->mode == SQS_READ && c->shifts >= c->size)

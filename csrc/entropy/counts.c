@@ -5,15 +5,15 @@
  * partition tells how many tokens there are, so that the size of the support
  * is never sent. Each count is found by halving the interval in which it must
  * lie. The interval ends at the count before or at what is left of the
- * resolution, whichever is smaller; and it begins where the tokens that the
- * vocabulary still has could just share out what is left. The first few of
- * these splits have learned chances. Their context is the size of the upper
- * end and its ratio to what is left, so that one table serves every
+ * resolution, whichever is smaller. It begins at the least count with which
+ * all tokens of the vocabulary that are left could use up what is left. The
+ * first few of these splits have learned chances. Their context is the size of
+ * the upper end and its ratio to what is left, so that one table serves every
  * resolution.
  *
- * Which token has which count then takes a multinomial number of ways: an urn
- * with a ball for each token, coloured by its count, is emptied in order of
- * ids.
+ * Tokens can have the counts of a partition in a multinomial number of ways.
+ * To say which, an urn is emptied in the order of ids: it holds a ball for
+ * each token, coloured by the token's count.
  */
 #include "entropy/counts.h"
 
@@ -74,8 +74,8 @@ void sqs_make_groups(const uint32_t *counts, uint32_t k, sqs_groups *g)
  *     depth 3                    7
  *     depth 4                      8  ... to node 11 at depth 7
  *
- * At depths 3 to 7 these are the splits that only ups have led to. All others
- * are even, and share the number NODES.
+ * At depths 3 to 7 only the splits that nothing but ups have led to have
+ * chances of their own. All others are even, and share the number NODES.
  */
 #define NODES SQS_SPLIT_NODES
 _Static_assert(SQS_SIZE_CLASSES * SQS_RATIO_CLASSES == SQS_SPLIT_CONTEXTS &&
@@ -153,8 +153,8 @@ SQS_INLINE uint32_t code_partition(sqs_coder *c, uint32_t vocab_size,
 }
 
 /* The two functions below have code_partition compiled once for each mode,
- * with a copy of the coder that can stay in registers: that takes a tenth
- * less. */
+ * with a copy of the coder that can stay in registers: this saves a tenth of
+ * the time. */
 
 void sqs_write_partition(sqs_coder *c, uint32_t vocab_size,
                          uint32_t resolution, const sqs_groups *g)
@@ -185,8 +185,9 @@ uint32_t sqs_read_partition(sqs_coder *c, uint32_t vocab_size,
 
 /* Arrangements. */
 
-/* Colours are passed from the least count on, which most tokens have, up to
- * that of the next token; *below becomes how many balls were passed. */
+/* The two functions below find the next token's colour, when reading and when
+ * writing. Both pass the colours from the least count on, which most tokens
+ * have. *below becomes the number of balls of the colours passed. */
 
 static uint32_t find_colour(const sqs_coder *c, const sqs_groups *g,
                             uint32_t first, uint64_t unit, uint32_t *below)

@@ -1,10 +1,10 @@
 /*
  * fixed.h - logarithms and powers of two in integers, the same everywhere.
  *
- * Both are straight between the knots of a table: that is exact enough for a
- * model, as all that matters is that both ends compute the same and that the
- * functions are monotone. Errors are 2^-22 and 2^-19 at most, and cost nothing
- * that could be measured. docs/format.md calls them λ and E.
+ * docs/format.md calls the two functions λ and E. Both interpolate linearly
+ * between the knots of a table. That is exact enough for a model: what matters
+ * is that both ends compute the same and that the functions are monotone.
+ * Errors are 2^-22 and 2^-19 at most, and cost nothing that could be measured.
  */
 #ifndef SQS_FIXED_H
 #define SQS_FIXED_H

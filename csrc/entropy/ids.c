@@ -5,9 +5,9 @@
  * vocabulary made by merging the most frequent pairs first, a low id is a
  * frequent token. Tokens of recent supports weigh more, see sqs_memory.
  *
- * Members of a set ascend, and are looked for one after the other. So buckets,
- * and places in the memory, are found by steps from where the last search
- * ended.
+ * The members of a set are looked for one after the other, in ascending order.
+ * So each search, for a bucket or a place in the memory, steps on from where
+ * the last one ended.
  */
 #include "entropy/ids.h"
 
@@ -29,15 +29,15 @@ static uint32_t bucket_start(uint32_t bucket)
     return (2 + sum % 2) << (sum / 2 - 1);
 }
 
-/* Whether all ids up to the end of a bucket weigh `below` or less, and there
- * is another bucket. */
+/* Whether another bucket follows, and all ids before that weigh `below` or
+ * less together. */
 static bool ends_before(uint32_t bucket, uint64_t below)
 {
     return bucket + 1 < SQS_ID_BUCKETS && sqs_id_starts[bucket + 1] <= below;
 }
 
-/* The last id with static weights of `below` or less below it; `start` if that
- * is higher. */
+/* The largest id such that the static weights of all lower ids sum to `below`
+ * or less, or `start` if that is larger. */
 static uint32_t static_id(uint64_t below, uint32_t start)
 {
     uint32_t bucket = bucket_of(start);
@@ -51,8 +51,9 @@ static uint32_t static_id(uint64_t below, uint32_t start)
     return id > start ? id : start;
 }
 
-/* All tokens of the memory weigh h / (h + delay) of what all static weights
- * do, after h supports: the more it has seen, the more it is trusted. */
+/* After h supports, the tokens of the memory together weigh h / (h + delay)
+ * times as much as all static weights: the more supports the memory has seen,
+ * the more it is trusted. */
 void sqs_make_ids(sqs_ids *m, uint32_t vocab_size, const sqs_memory *memory)
 {
     uint32_t last = vocab_size - 1;

@@ -14,9 +14,8 @@ typedef struct sqs_ids {
     const sqs_memory *memory; /* read only where unit is above 0 */
     uint64_t unit;            /* U of docs/format.md; 0 without a memory */
     uint64_t whole;           /* R(0) */
-    uint64_t below[SQS_MEMORY_TOKENS + 1]; /* of each token of the memory, what
-                                              those before it weigh there; and
-                                              what all of them weigh */
+    uint64_t below[SQS_MEMORY_TOKENS + 1]; /* below[i]: the sum of the first i
+                                              weights of the memory */
 } sqs_ids;
 
 /* The weights of the ids below vocab_size. The memory may be null; otherwise
@@ -24,12 +23,12 @@ typedef struct sqs_ids {
 void sqs_make_ids(sqs_ids *m, uint32_t vocab_size, const sqs_memory *memory);
 
 /* Bucket 0 has all ids below 2^SQS_FIRST_BUCKET_BITS; every octave above that
- * has two buckets, its lower and its upper half. With t bits after the two
- * highest ones of an id, whose value is 2 or 3, its bucket is that value plus
- * 2 t less a constant: the first id of bucket 1 is 2 << 4. */
+ * has two buckets, its lower and its upper half. Let the two highest bits of
+ * an id have the value v, 2 or 3, and let t bits follow them. The id's bucket
+ * is v + 2 t - SQS_BUCKETS_BEFORE: bucket 1 begins with 2 << 4. */
 #define SQS_BUCKETS_BEFORE (2 + 2 * (SQS_FIRST_BUCKET_BITS - 1) - 1)
 
-/* The static weight of all ids below one. */
+/* The static weights of all lower ids, summed. */
 static inline uint64_t sqs_static_weight_below(uint32_t id)
 {
     if (id < 1u << SQS_FIRST_BUCKET_BITS)
@@ -41,8 +40,8 @@ static inline uint64_t sqs_static_weight_below(uint32_t id)
 }
 
 /* The place of an id in the memory is how many of the memory's ids are below
- * it. The two functions below find it by steps from *place, any place, and
- * leave it there: the next one that is asked for is seldom far. */
+ * it. The two functions below step to it from *place, which may be any place,
+ * and write it there: the next place asked for is seldom far. */
 
 /* R(id). */
 static inline uint64_t sqs_ids_rest(const sqs_ids *m, uint32_t id,

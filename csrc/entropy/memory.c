@@ -19,8 +19,8 @@ _Static_assert(SQS_MODEL_MEMORY_TOKENS == SQS_MEMORY_TOKENS &&
 _Static_assert(SQS_MEMORY_LEAST_WEIGHT == 1u << SQS_MEMORY_FADING,
                "a weight that can't fade is forgotten");
 
-/* A token that is in every support comes near this weight, of which a 32nd is
- * what a support adds. */
+/* The weight of a token that is in every support comes near this: here fading
+ * takes as much as a support adds. */
 #define MOST_WEIGHT (SQS_MEMORY_NEW_WEIGHT << SQS_MEMORY_FADING)
 
 void sqs_memory_clear(sqs_memory *memory)

@@ -20,7 +20,8 @@ void sqs_memory_clear(sqs_memory *memory);
 bool sqs_is_memory(const sqs_memory *memory, uint32_t vocab_size);
 
 /* Lets a memory fade and adds a support to it, k ids that ascend below the
- * vocabulary's size. One larger than SQS_MEMORY_SUPPORT changes nothing. */
+ * vocabulary's size. A support of more than SQS_MEMORY_SUPPORT ids changes
+ * nothing. */
 void sqs_memory_learn(sqs_memory *memory, const uint32_t *ids, uint32_t k);
 
 #endif /* SQS_MEMORY_H */

@@ -4,11 +4,11 @@
  * Counts come first, ids second. In the model's mode counts are a partition
  * and its arrangement, see counts.c, and ids a set weighted by ids.c, see
  * sets.c. That suits distributions of language models. For others there is a
- * uniform mode: the counts, as cuts of the resolution, or the ids are one of
- * all sets of that size, equally likely. A bit says which mode; the writer
- * estimates what both cost. That bit costs 0.09 bits where the model fits and
- * 4 where it doesn't: two of them are the 8 bits that a distribution may take
- * beyond its rank in the worst case.
+ * uniform mode, in which all sets of one size are equally likely: the ids are
+ * such a set, and so are the cuts of the resolution between the counts. A bit
+ * says which mode; the writer estimates what both cost. That bit costs 0.09
+ * bits where it says the model and 4 where it says uniform. Two bits of 4 are
+ * the 8 that a distribution may take beyond its rank in the worst case.
  */
 #include "entropy/modes.h"
 
@@ -35,14 +35,14 @@ static uint64_t log2_binomial(uint32_t n, uint32_t k)
     return log2_factorial(n) - log2_factorial(k) - log2_factorial(n - k);
 }
 
-/* Of the bit that says which mode. */
+/* What the bit costs that says which mode. */
 static uint64_t mode_cost(bool uniform)
 {
     return 8 * SQS_BIT -
            sqs_log2(uniform ? SQS_UNIFORM_CHANCE : 256 - SQS_UNIFORM_CHANCE);
 }
 
-/* What the two modes cost, about; the model's estimate may be rough. */
+/* About what the two modes cost; `rough` if the model's estimate is. */
 typedef struct costs {
     uint64_t model, uniform;
     bool rough;
@@ -98,8 +98,8 @@ sqs_cost sqs_entropy_cost(uint32_t vocab_size, uint32_t resolution,
 
 /* Counts. */
 
-/* The uniform mode: how many, and the set of the k - 1 cuts of the resolution
- * into k parts. */
+/* Counts in the uniform mode: their number k, and the set of the k - 1 cuts of
+ * the resolution into k parts. */
 static uint32_t code_composition(sqs_coder *c, uint32_t vocab_size,
                                  uint32_t resolution, sqs_values counts,
                                  uint32_t k, uint32_t limit)

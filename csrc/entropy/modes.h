@@ -2,8 +2,8 @@
  * modes.h - counts, ids and what goes with them to symbols and back; for
  * counts and ids, in one of two modes.
  *
- * Functions named write and read do the one or the other; those named code do
- * both, as coder.h says.
+ * Functions named write or read do the one or the other. Those named code do
+ * both, by the coder's mode.
  */
 #ifndef SQS_MODES_H
 #define SQS_MODES_H
@@ -29,17 +29,17 @@ void sqs_write_ids(sqs_coder *c, uint32_t vocab_size, const sqs_memory *memory,
 void sqs_read_ids(sqs_coder *c, uint32_t vocab_size, const sqs_memory *memory,
                   uint32_t *ids, uint32_t k);
 
-/* Codes which of its k tokens was drawn from a distribution, by the position
- * of that among them. */
+/* Codes which of a distribution's k tokens was drawn: its position among
+ * them. */
 uint32_t sqs_code_position(sqs_coder *c, const uint32_t *counts, uint32_t k,
                            uint32_t resolution, uint32_t position);
 
-/* Code a token, and its count, of which the distribution isn't known. */
+/* Code a drafted token, and its count, without the distribution. */
 uint32_t sqs_code_token(sqs_coder *c, uint32_t vocab_size, uint32_t token);
 uint32_t sqs_code_token_count(sqs_coder *c, uint32_t resolution,
                               uint32_t count);
 
-/* An estimate of what a distribution takes that stands alone. */
+/* An estimate of what a distribution takes in a packet of its own. */
 typedef struct sqs_cost {
     uint64_t bits; /* in units of 2^-SQS_LOG_UNIT */
     bool modelled; /* both counts and ids would be written in the model's mode,

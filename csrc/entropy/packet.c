@@ -35,15 +35,15 @@ size_t sqs_entropy_tokens_bound(uint64_t length)
     return (size_t)(length * BITS_PER_TOKEN / 8 + 1);
 }
 
-/* After `done` items, codes whether another one follows; false if the format
- * has no room for one. */
+/* After `done` distributions or tokens, codes whether another one follows;
+ * false if the format has no room for one. */
 static bool code_more(sqs_coder *c, uint32_t done, bool more)
 {
     return done < SQS_MAX_ROUND && sqs_code_bit(c, SQS_MORE_CHANCE, more);
 }
 
-/* A copy of the memory, or an empty one if that is null. It takes the place of
- * the memory only when nothing can fail any more. */
+/* Makes *own a copy of the memory, or empty if the memory is null. The copy
+ * learns while a packet is coded, and replaces the memory if nothing fails. */
 static void recall(sqs_memory *own, const sqs_memory *memory)
 {
     if (memory)
@@ -124,9 +124,9 @@ sqs_status sqs_entropy_encode_tokens(const sqs_codec *codec, uint32_t length,
 /* Sizes in bits. */
 
 /*
- * sqs_bits is within a bit of what is spent. Where that is good enough, it is
- * the estimate: in the model's modes, for at most MOST_ESTIMATED members. Each
- * member adds to the error of the estimate
+ * sqs_bits is within a bit of what is spent. An estimate is that good in the
+ * model's modes, for at most MOST_ESTIMATED members. Each member adds to the
+ * error of the estimate
  *
  *  - 2^-11 log2(e), as every value of its symbol has a weight of 1 at least,
  *    which takes up to 2^20 of the 2^31 units from the others, and
@@ -137,8 +137,9 @@ sqs_status sqs_entropy_encode_tokens(const sqs_codec *codec, uint32_t length,
  * bad supports has found is 0.2 bits. With 4096 members out of 2^20 ids, where
  * the first of the two adds up, estimates are 2.8 bits too low.
  *
- * All others are written to nowhere, to see what that spends. So are dense
- * supports at once: most of them would be written in a uniform mode.
+ * All other distributions are written to nowhere, to see what that spends.
+ * Dense supports, of which most would be written in a uniform mode, aren't
+ * estimated first.
  */
 #define MOST_ESTIMATED 128u
 #define SPARSE 4u
@@ -163,7 +164,8 @@ uint32_t sqs_entropy_bits(const sqs_codec *codec, const uint32_t *token_ids,
 
 /* Reading. */
 
-/* Where what is read goes: to the end of a round's arrays. */
+/* Where the next distribution goes, what memory it is read with, and how large
+ * it may be. */
 typedef struct target {
     const sqs_codec *codec;
     sqs_memory memory;

@@ -6,9 +6,9 @@
  * (R(x) / R(0))^n, where R(x) is what x and all above it weigh. Given the
  * least, the others are n - 1 draws from what is above it, and so on: every
  * member takes one symbol, and the order of the members, which says nothing,
- * takes no bits (arXiv 2107.09202 gets there by other means). The power is one
- * product of logarithms. The one thing left out is that members differ; that
- * they lie above each other makes up for most of it.
+ * takes no bits (arXiv 2107.09202 gets there by other means). The power is n
+ * times a logarithm. The members of a set differ, which draws need not: that
+ * each symbol begins above the member before makes up for most of it.
  *
  * So with n members to come, none below a, the next one is a symbol with the
  * values a .. e - 1, where e = size - n + 1, and the cumulative weights
@@ -17,9 +17,9 @@
  *
  * out of 2^31: c(a) = 0, and each value has a weight of at least 1.
  *
- * For uniform sets R(x) = 2 (size - x) - (n - 1) allows for the members' being
- * different, and a set of more than half is coded by what it leaves out; so
- * its mean cost stays within 1/400 bit of log2 C(size, n) a member.
+ * For uniform sets R(x) = 2 (size - x) - (n - 1) allows for the rest, and a
+ * set of more than half is coded by what it leaves out. The mean cost is then
+ * less than 1/400 bit a member above log2 C(size, n).
  */
 #include "entropy/sets.h"
 
@@ -87,15 +87,15 @@ static uint32_t value_at(set *s, uint64_t rest)
 #define FAR 64u /* the best of a few tried */
 
 /*
- * About the last value x with u c(x) <= code. For that one, by the formula
- * above solved for R(x),
+ * Guesses the last value x with u c(x) <= code. Solved for R(x), the formula
+ * above says that
  *
  *     log2 R(x) = log2 R(a) - (log2(u (2^31 - (e - a)))
  *                              - log2(range - code - u (e - x))) / n
  *
- * but for rounding. x is on the right side too, where it counts the less the
- * more members are to come: put a in its place, and only if x turns out to be
- * far from a, put x there and solve once more. A wrong guess costs time only.
+ * but for rounding. x is on the right side too, but matters little there. So
+ * solve with a in its place; and if the result is far from a, once more with
+ * the result in its place. A wrong guess costs time only.
  */
 static uint32_t guess_member(const sqs_coder *c, set *s, uint32_t e)
 {
@@ -152,7 +152,7 @@ SQS_INLINE void narrow_to_member(sqs_coder *c, set *s, uint32_t e, uint32_t x,
     s->log_a = next.log;
 }
 
-/* The second is needed only if x + 1 is a value too. */
+/* The second logarithm is needed only if x + 1 is a value too. */
 SQS_INLINE sqs_logs logs_of(set *s, uint32_t e, uint32_t x)
 {
     uint64_t here = log_rest(s, x);
@@ -217,9 +217,9 @@ void sqs_read_members(sqs_coder *c, const sqs_ids *model, uint32_t size,
 /*
  * Estimates. A member x has about the chance 2^-fall - 2^-(fall + step): that
  * of x and all above it, less that of all above it. This leaves out roundings,
- * and the weight of 1 that every value has at least: both are units of 2^-31,
- * and show in values that cost RARE bits or more. For those the 1 is counted,
- * but the estimate is rough.
+ * and the weight of 1 that every value has at least. Both are units of 2^-31,
+ * and matter for values that cost RARE bits or more: for those the estimate
+ * counts the 1, but is rough.
  */
 #define RARE (24 * SQS_BIT)
 
@@ -229,7 +229,7 @@ void sqs_read_members(sqs_coder *c, const sqs_ids *model, uint32_t size,
  * rarer than this. */
 #define RARE_LAST (10 * SQS_BIT)
 
-/* About the bits of that chance; fall and step are logarithms. */
+/* About how many bits that chance takes; fall and step are logarithms. */
 static uint64_t member_cost(uint64_t fall, uint64_t step)
 {
     const uint64_t small = SQS_BIT / 16;
@@ -291,7 +291,8 @@ static uint32_t code_gap(sqs_coder *c, set *s, uint32_t gap)
     return gap;
 }
 
-/* Gaps of what is given or found: members, or distances between them. */
+/* The gap before member i, from what is given and to what is found: members,
+ * or the distances between them. */
 
 static uint32_t get_gap(const uint32_t *given, uint32_t i, bool distances)
 {
@@ -318,9 +319,9 @@ static void code_members(sqs_coder *c, set *s, sqs_values members,
     }
 }
 
-/* The two functions below code n members by the others, the numbers that are
- * not in the set: these are the gaps between members, and the gaps between
- * these are runs of members. */
+/* The two functions below code a set of n members by the others, the numbers
+ * that are not in it. The others fill the gaps between members, and runs of
+ * members fill the gaps between the others. */
 
 static void write_others(sqs_coder *c, set *others, uint32_t n,
                          const uint32_t *given, bool distances)

@@ -16,7 +16,7 @@ typedef struct sqs_logs {
     uint64_t here, next;
 } sqs_logs;
 
-/* The logarithms of so many members are kept from pricing for writing. */
+/* Estimating keeps the logarithms of so many members for writing. */
 #define SQS_KNOWN_LOGS 128u
 
 typedef struct sqs_members_cost {

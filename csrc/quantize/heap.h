@@ -1,9 +1,9 @@
 /*
- * heap.h - the few first of many items, the largest key first, ties by lower
- * id.
+ * heap.h - the first few of many items: the largest keys, of equal ones the
+ * lower ids.
  *
- * The heap holds the first of those that were offered so far, the last of them
- * at its root: a new item must come before that one, or it is left out.
+ * The heap holds the first of the items offered so far, and has the last of
+ * these at its root: a new item must come before the root, or it is left out.
  */
 #ifndef SQS_HEAP_H
 #define SQS_HEAP_H

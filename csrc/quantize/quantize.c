@@ -55,8 +55,8 @@ static const void *row_values(const sqs_rows *rows, uint32_t i)
     return (const char *)rows->values + i * rows->stride * sizes[rows->dtype];
 }
 
-/* Turns the values of the tokens kept into weights: those of logits into
- * exponentials, those of probabilities are weights. */
+/* Turns the values of the tokens kept into weights: logits become
+ * exponentials, and probabilities are weights already. */
 static void weigh(const sqs_quantizer *q)
 {
     double max = q->row.scanned.max;
@@ -82,7 +82,6 @@ static void round_kept(const sqs_quantizer *q, sqs_outcome *out)
     out->survivors = n;
 }
 
-/* Temperature 0: the first of the largest values. */
 /* Temperature 0: the first of the largest values. */
 static void keep_one(sqs_quantizer *q, sqs_outcome *out)
 {

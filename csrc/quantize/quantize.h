@@ -13,7 +13,7 @@ typedef struct sqs_quantizer {
     double temperature;
     uint32_t resolution;
     sqs_row row;
-    double *weights;  /* of the tokens kept: their values first, in place */
+    double *weights;  /* of the tokens kept; they replace row.kept.values */
     uint32_t *counts; /* of the tokens kept, some of them 0 */
 } sqs_quantizer;
 

@@ -3,11 +3,11 @@
  *
  * A rule keeps a prefix of the tokens in descending order of probability, ties
  * going to the lower id. Values are compared exactly, as they are in memory,
- * so the set that SQS_TOP_K keeps involves no arithmetic. The other rules
+ * so SQS_TOP_K chooses its tokens without any arithmetic. The other rules
  * compare unnormalised probabilities: exponentials in single precision,
- * relative to the row's maximum. Those are computed for all tokens only if
- * their sum is needed. Otherwise a bound on the value tells which tokens could
- * pass, and only theirs are computed.
+ * relative to the row's maximum. They are computed for all tokens only if
+ * their sum is needed. Otherwise a bound on the values tells which tokens may
+ * pass, and they are computed for these.
  */
 #include "quantize/sparsify.h"
 
@@ -50,7 +50,7 @@ sqs_status sqs_scan_probs(sqs_row *row)
         return SQS_NOT_FINITE;
     double least;
     row->normaliser = row->kernels->sum_values(row->scanned.values,
-                                          row->scanned.n, &least);
+                                               row->scanned.n, &least);
     if (least < 0)
         return least == -INFINITY ? SQS_NOT_FINITE : SQS_NEGATIVE;
     if (!(fabs(row->normaliser - 1) <= SQS_SUM_TOLERANCE))
@@ -103,8 +103,8 @@ static void keep_top_k(sqs_row *row, double k)
 }
 
 /* A lower bound of log2(x), less than 0.09 below it, for 0 < x <= 1 that is
- * not subnormal: the chord between powers of two, above which the logarithm
- * is. */
+ * not subnormal: the chord between powers of two, which lies below the
+ * logarithm. */
 static double low_log2(double x)
 {
     uint64_t bits;
@@ -115,8 +115,8 @@ static double low_log2(double x)
     return exponent + (x - 1);
 }
 
-/* In the exponent: more than the errors of single precision. The exponent
- * itself, of up to 100 * 2^23 units of 2^-23, is off by some 100 of them. */
+/* More than single precision can be off in an exponent, which is some 100
+ * units of 2^-23 where the exponent is 100. */
 #define MARGIN 0x1p-10
 
 /* A bound such that no token of a lower value has an unnormalised probability

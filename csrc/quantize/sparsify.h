@@ -27,13 +27,13 @@ typedef struct sqs_row {
     sqs_ranked *heap; /* room for as many as the row has values */
 } sqs_row;
 
-/* Scan a row, and answer with a status of rows: SQS_NOT_FINITE,
- * SQS_ALL_MASKED, SQS_NEGATIVE or SQS_SUM. Probabilities get their normaliser,
- * their sum. */
+/* Scan a row, and return SQS_OK or what is wrong with it: SQS_NOT_FINITE,
+ * SQS_ALL_MASKED, SQS_NEGATIVE or SQS_SUM. The normaliser of probabilities,
+ * their sum, is written too. */
 sqs_status sqs_scan_logits(sqs_row *row, double temperature);
 sqs_status sqs_scan_probs(sqs_row *row);
 
-/* Whether a keep rule looks at the normaliser; so does the dropped mass. */
+/* Whether a keep rule needs the normaliser. The dropped mass needs it too. */
 bool sqs_needs_normaliser(const sqs_keep *keep);
 void sqs_find_normaliser(sqs_row *row);
 

@@ -192,7 +192,7 @@ sqs_status sqs_fields_encode_tokens(const sqs_codec *codec, uint32_t length,
 
 /* Reading. */
 
-/* Where what is read goes: to the end of a round's arrays. */
+/* Where the next distribution goes, and how large it may be. */
 typedef struct target {
     const sqs_codec *codec;
     uint32_t *ids, *counts;

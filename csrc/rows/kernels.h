@@ -18,12 +18,14 @@
  * and so does a sum of exponentials. After that the maxima tell which groups
  * are worth a second look:
  *
- * Selecting the k largest values. Each maximum is the value of another token,
- * so the k-th largest maximum is a lower bound on the k-th largest value.
- * Bisection finds a number that about k maxima reach, by counting, which takes
- * no branch that could be mispredicted. About k values reach it, in about k
- * groups. For a small k even fewer numbers do, the maxima of SQS_BINS bins:
- * bin i has the maxima i, i + SQS_BINS, i + 2 SQS_BINS, ...
+ * Selecting the k largest values. No two maxima are of the same token, so the
+ * k-th largest maximum is a lower bound on the k-th largest value. Bisection
+ * finds a number that about k maxima reach: it counts them, which takes no
+ * branch that could be mispredicted. Few values but those k reach the number,
+ * and they lie in at most about k groups. If k is small, bisection has fewer
+ * numbers to count: the maxima are first put into SQS_BINS bins, and only the
+ * largest of each bin is counted. Bin i has the maxima i, i + SQS_BINS,
+ * i + 2 SQS_BINS, ...
  *
  * template.h has the passes, instances.h makes one of each for every type of
  * values, and scalar.c, avx2.c, avx512.c and neon.c say what they do with a
@@ -51,8 +53,8 @@
 #define SQS_GROUP (SQS_GROUP_VECTORS * SQS_LANES)
 #define SQS_BINS 512u
 
-/* Values of a block, whose sum is kept: who looks for a place among the sums
- * of a row's values walks over those of blocks and then over one block. */
+/* How many values a block has. The sum of each block is kept, so that a draw
+ * walks over the sums of blocks and then over the values of one block. */
 #define SQS_BLOCK 256u
 
 /* How many maxima a row of n values has. */

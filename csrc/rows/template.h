@@ -17,8 +17,8 @@
  * set; scalar.c has the simplest ones, and says what each does.
  */
 
-/* Copies the n values at the end of a row to room for more, and fills up the
- * rest: whole vectors may be read from there. */
+/* Copies the n values at the end of a row, and fills up the room behind them,
+ * so that whole vectors can be read from there. */
 static void ROW(pad)(const ELEMENT *x, uint32_t n, ELEMENT fill, ELEMENT *to,
                      uint32_t room)
 {
@@ -150,9 +150,9 @@ TARGET static uint32_t ROW(count)(const VALUE *values, uint32_t n, VALUE t)
  * A lower bound on the k-th largest of n values, n a multiple of SQS_LANES: by
  * bisection between `low`, which at least k values reach, and `high`, the
  * largest, the first number that k to k + slack values reach. Where ties leave
- * no such number it is the k-th largest value itself. A step halves how many
- * floats there are between the two, so there are as many as a VALUE has bits
- * at most.
+ * no such number it is the k-th largest value itself. A step halves the number
+ * of floats between the two, so at most as many steps are taken as a VALUE has
+ * bits.
  */
 TARGET static VALUE ROW(find_bound)(const VALUE *values, uint32_t n,
                                     uint32_t k, uint32_t slack, VALUE low,

@@ -3,7 +3,7 @@
  *
  * Such rows are rare, so no instruction set has operations of its own for
  * them. These are loops, which compilers turn into vectors as far as they can.
- * They do what those of scalar.c do that are named alike.
+ * wide_load and the others do what vec_load and the others of scalar.c do.
  */
 
 #define WIDE_LANES for (uint32_t i = 0; i < SQS_LANES; i++)
