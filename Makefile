@@ -31,7 +31,7 @@ asan: ## run the C programs under AddressSanitizer and UBSan
 	$(MAKE) -C tests/c check
 
 # Slow ones first, so that both cores are done at about the same time.
-fuzz: ## decode N mutated packets so (10^8 by default, half of them bitpack), on two cores
+fuzz: ## decode N mutated packets under the sanitizers (10^8 by default), on two cores
 	$(MAKE) -C tests/c build/hostile
 	n=$$(($(N) / 8)); printf "%s %s %s\n" \
 	    entropy $$n 1 entropy $$n 2 enumerative $$n 1 enumerative $$n 2 \

@@ -99,7 +99,7 @@ def bars(speed: Speed) -> list[Bar]:
         Bar(DECODE_ONE, times[DECODE_ONE].median, 5, unit="us"),
         Bar("Conformal, update beyond Threshold", update, 1, unit="us"),
         Bar(f"verify / one read of its {GROUP_ROWS} rows", verify, 3),
-        Bar(f"growth, V = {few.value} to {many.value} / V's", grown, 1.1),
+        Bar(f"growth of the time / of V, {few.value} to {many.value}", grown, 1.1),
     ]
     base = next((name for name in ("AVX2", "NEON", "scalar") if name in names), None)
     if base:
