@@ -119,9 +119,9 @@ typedef enum sqs_isa {
 
 /* The instruction set that `isa` stands for on this machine: the fastest for
  * SQS_ISA_BEST, otherwise `isa` itself, or SQS_ISA_BEST if this machine or
- * build lacks it. Ask once and put the answer into the codec: with SQS_ISA_BEST every call
- * that reads rows asks again, which takes ten microseconds in a virtual
- * machine if clang has compiled the core. */
+ * build lacks it. Ask once and put the answer into the codec: with
+ * SQS_ISA_BEST every call that reads rows asks again, which takes ten
+ * microseconds in a virtual machine if clang has compiled the core. */
 sqs_isa sqs_find_isa(sqs_isa isa);
 
 /* What both ends agree on before the first packet. */

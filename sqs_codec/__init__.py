@@ -55,14 +55,14 @@ __all__ = [
 ]
 
 __format_version__ = FORMAT_VERSION
-"""Two ends understand each other if theirs is the same and their codecs are equal."""
+"""Two ends understand each other if this and their codecs are equal at both."""
 
 __version__: str
 
 if not TYPE_CHECKING:  # where it would make every misspelt name a str
 
     def __getattr__(name):
-        """Look the version up when it is asked for: importing is faster without."""
+        """Look the version up only when it is asked for, which is slow."""
         if name == "__version__":
             from importlib.metadata import version
 

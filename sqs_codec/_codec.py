@@ -149,7 +149,7 @@ class Codec:
     def fingerprint(self) -> bytes:
         """8 bytes that differ wherever two codecs do not understand each other.
 
-        A digest of `config`, the version of the format among it: two ends that
+        A digest of `config`, which includes the version of the format. Two ends that
         compare fingerprints first never read garbage because the other end has
         another vocabulary, resolution, coding or release.
 
@@ -207,7 +207,7 @@ class Codec:
         return self._engine.quantize(logits, keep, temperature, mass=True)
 
     def quantize_probs(self, probs: ArrayLike, keep: Keep) -> SparseDistribution:
-        """Sparsify and quantize a distribution that is there already.
+        """Sparsify and quantize probabilities.
 
         Parameters
         ----------
@@ -281,9 +281,9 @@ class Codec:
             Which tokens to keep. The same state serves all rows and isn't changed.
         temperature : float
         threads : int
-            How many threads share the rows, which pays where a thread's share takes
-            over a tenth of a millisecond. Other Python threads run meanwhile in any
-            case.
+            How many threads share the rows. More than one pays if a thread's share
+            takes over a tenth of a millisecond. Other Python threads can run
+            meanwhile in any case.
 
         Returns
         -------
@@ -334,8 +334,9 @@ class Codec:
     def token_bits(self, q: SparseDistribution) -> int:
         """Return the most bits that a token drawn from `q` can take in a round.
 
-        To stop drafting because the token drawn takes many bits would change the
-        distribution of those that are sent, so plan with this.
+        Plan a round with this number, not with the bits of the token drawn: a
+        draft that stops because of the token changes the distribution of the
+        tokens that are sent.
         """
         self._engine.check(q)
         if self.coding == "entropy":

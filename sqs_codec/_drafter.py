@@ -31,21 +31,20 @@ class _Drafted(NamedTuple):
 class Drafter:
     """Draft rounds within a budget of uplink bits.
 
-    A round goes `push` (once for each token), `finish`, `feedback`; any other
+    A round is `push` for each token, then `finish`, then `feedback`; any other
     order is a RuntimeError, but `abort` may come at any time. The first `push` of
-    a round always drafts; later ones draft while the round's packet, padding
-    included, stays within the budget and the coding's limits, and once one doesn't
-    the round is full. (With a `stream`, as long as nothing else uses or restarts
-    that meanwhile.) Whether one drafts depends on its distribution and never on
-    the token drawn, which keeps the output exact: there has to be room for any
-    token of it.
+    a round always drafts. Later ones draft as long as the round's packet, padding
+    included, stays within the budget and the coding's limits; then the round is
+    full. (If there is a `stream`, this holds unless something else uses or restarts
+    it during the round.) Whether `push` drafts depends on the distribution and
+    never on the token drawn, which keeps the output exact: there must be room for
+    any token of the distribution.
 
-    The rule for `keep`'s state: it learns from every drafted token at once, and
-    `feedback` takes back what it learned from positions that did not get into
-    the text. Those that did are the accepted ones and, after a rejection, the
-    one at which the cloud resampled: its distribution was judged in a context
-    that stays. With n of L accepted, the state becomes that after min(n + 1, L)
-    tokens.
+    `keep` learns from every drafted token at once, and `feedback` takes back what
+    it learned from positions that did not get into the text. The positions that did
+    are the accepted ones and, after a rejection, the one at which the cloud
+    resampled: its distribution was judged in a context that stays. If n of L tokens
+    were accepted, `keep` returns to its state after min(n + 1, L) tokens.
 
     Parameters
     ----------
@@ -56,13 +55,13 @@ class Drafter:
         Draws the tokens. It has to be independent of the one that `verify` is
         given: two generators of one seed aren't.
     budget_bits : int, optional
-        Uplink bits of a round. No limit if None. To keep to a budget takes the time
-        of encoding the round so far at each token.
+        Uplink bits of a round. No limit if None. With a budget, each `push` takes
+        the additional time of encoding the round so far.
     max_tokens : int
         Drafted tokens of a round at most, 1 to 256.
     stream : StreamEncoder, optional
-        Makes the packets, if the rounds are to learn from each other; of the same
-        codec.
+        Makes the packets, if the rounds are to learn from each other. Its codec must
+        be `codec`.
 
     Examples
     --------

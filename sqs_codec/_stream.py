@@ -23,15 +23,15 @@ SELF_CONTAINED = 0
 """The head of a packet that is coded with an empty memory."""
 
 HEADS = 255
-"""Of the other packets. The chance that a wrong memory is not noticed is one in so
-many."""
+"""How many heads the other packets can have. One in so many wrong memories is not
+noticed."""
 
 
 class StreamError(PacketError):
     """A packet of a stream that was coded with another memory than the decoder's.
 
-    The decoder has not changed: it still waits for the packet it waited for, or
-    for one that is self-contained.
+    The decoder has not changed: it waits for the same packet as before, or for one
+    that is self-contained.
     """
 
 
@@ -59,23 +59,23 @@ def _check_codec(codec: Codec) -> None:
 
 
 class StreamEncoder:
-    """Encode rounds, each in the light of those before.
+    """Encode rounds that learn from those before.
 
     Tokens that were in recent supports are likely to come again, so rounds that
     remember them are smaller than rounds that stand alone: by a tenth in a long
     session, and hardly or not at all if rounds are short and distributions sharp,
-    as a packet's head takes a byte. In exchange the packets have to be decoded
-    all, once, and in order, by one `StreamDecoder`. The first packet, and the
+    as a packet's head takes a byte. In exchange one `StreamDecoder` has to decode
+    all packets, each once, and in order. The first packet, and the
     first after `restart`, is self-contained: it can be decoded without those
     before it.
 
-    To see to order, loss, repetition and authenticity is the work of the
-    transport or session that carries the packets. Keep a packet until the other
-    end has answered: what was lost can be sent again, but not encoded again.
+    The transport or session that carries the packets has to see to order, loss,
+    repetition and authenticity. Keep a packet until the other end has answered: a
+    lost packet can be sent again, but its round can't be encoded again.
 
-    Like other writers, not to be used by two threads at once. If an interrupt
-    such as Ctrl-C ends `encode_round` or `restart`, call `restart`: the packet
-    that was lost may have been remembered.
+    Only one thread at a time may use an encoder. If an interrupt such as Ctrl-C
+    ends `encode_round` or `restart`, call `restart`: the encoder may remember a
+    packet that nobody got.
 
     Parameters
     ----------
@@ -136,17 +136,17 @@ class StreamEncoder:
 class StreamDecoder:
     """Decode the rounds of a `StreamEncoder`.
 
-    What a decoder promises: every packet either gives the round that the encoder
-    was given, or raises, except in one case. A packet that was coded with another
-    memory than the decoder has, because packets before it are missing, came in
-    another order or came twice, is noticed by a check of 8 bits; one in 255 of
-    such packets passes, and gives another round or a `PacketError`. What it does
-    not promise: that rounds come in order and once. A self-contained packet is
-    decoded whenever it comes, and so is one that comes twice if the memory has
-    not changed meanwhile. Nor is a forged packet told from a real one: after one the
-    decoder refuses what follows, until the encoder's restart. All of this is for the
-    session above to see to, by numbers or a transport that keeps order, and by
-    authentication.
+    Every packet either gives the round that the encoder was given, or raises, except
+    in one case. If packets are missing, out of order or repeated, a packet may have
+    been coded with another memory than the decoder has. A check of 8 bits notices
+    that; one in 255 of such packets passes, and gives another round or a
+    `PacketError`.
+
+    The decoder does not promise that rounds come in order and once. It decodes a
+    self-contained packet whenever that comes, and a repeated packet if the memory
+    has not changed meanwhile. Nor does it tell a forged packet from a real one: after
+    a forged one it refuses what follows, until the encoder restarts. Order,
+    repetition and authenticity are for the session above to see to.
 
     Parameters
     ----------

@@ -29,7 +29,7 @@ class Verdict:
     Attributes
     ----------
     accepted : int
-        How many of the drafted tokens stand.
+        How many of the drafted tokens are accepted, from the first on.
     token : int
         The token that follows them: resampled at the first rejection, or drawn
         from the last target row if all were accepted.
@@ -59,10 +59,10 @@ def verify(
         row that for the position after them all. Non-negative, summing to 1
         within 0.001; what error remains is normalised away.
     rng : numpy.random.Generator
-        Asked once for L+1 float64: the first for the first drafted token, and so
-        on, and the one after those examined for the next token. The rest go
-        unused, so that a round takes the same from the generator whatever comes of
-        it. It has to be independent of the one that drew the drafted tokens: two
+        Asked once for L+1 float64. Number i decides about drafted token i, and the
+        number after the last one used draws the next token. The rest go unused, so
+        that a round takes the same from the generator whatever its outcome. The
+        generator has to be independent of the one that drew the drafted tokens: two
         generators of one seed aren't, and would bias the text.
 
     Returns

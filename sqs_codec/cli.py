@@ -50,18 +50,18 @@ examples:
 """
 
 INSPECT = """\
-Shows what a packet says and, where it has fields (enumerative, bitpack), where
-their bits are and what they cost. A packet has no header, because both ends
-agree on the codec beforehand, so say here what they agreed on. Without --kind
-all kinds are tried. Packets of a stream can't be read.
+Shows what a packet says. If it has fields (enumerative, bitpack), it also shows
+where they are and how many bits they take. A packet has no header, because both
+ends agree on the codec beforehand: give here what they agreed on. Without --kind
+all kinds are tried. Packets of a stream can't be read on their own.
 """
 
 BITS = """\
 Measures what the distributions of your own draft model cost: bits by every
 coding and the total variation that is lost, for TopK and Threshold at many
 parameters and resolutions. It names the cheapest setting that loses no more
-than --tv on average, and what Conformal costs where it drops as much as that
-threshold. Only NumPy is needed, and matplotlib for --plot.
+than --tv on average, and what a Conformal costs that drops as much as the
+cheapest Threshold. It needs only NumPy, and matplotlib for --plot.
 """
 
 BITS_EXAMPLES = """\
@@ -260,7 +260,7 @@ def _fill_bits(parser: argparse.ArgumentParser) -> None:
         type=number(int, 1),
         default=300,
         metavar="N",
-        help="measure so many rows, evenly spaced, of a larger file "
+        help="measure at most so many rows, evenly spaced in the file "
         "(default: %(default)s)",
     )
     add("--json", type=Path, metavar="FILE", help="write every setting, for machines")
@@ -279,12 +279,12 @@ def add_models(add: Callable[..., argparse.Action]) -> None:
     add(
         "--draft",
         metavar="MODEL",
-        help="a Hugging Face model, directory or name, to draft in its place",
+        help="a Hugging Face model, by directory or name, to draft with",
     )
     add(
         "--target",
         metavar="MODEL",
-        help="the model to verify with; needs --draft, and both need one tokenizer",
+        help="a model to verify with; needs --draft, and both must share a tokenizer",
     )
 
 

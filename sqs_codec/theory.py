@@ -274,8 +274,8 @@ def rejection_bound(
 
     Notes
     -----
-    Source: arXiv 2510.09942. It may be summed over the positions that were verified
-    alone: the others cannot be rejected.
+    Source: arXiv 2510.09942. It is enough to sum over the positions that the cloud
+    judged: the others cannot be rejected.
 
     Examples
     --------

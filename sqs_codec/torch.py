@@ -1,9 +1,9 @@
 """The codec on PyTorch tensors (the extra ``[torch]``).
 
-Four functions mirror the core's: `quantize` a batch of logits wherever they
-are, or `encode_logits` at once, `to_dense` for models and metrics that want
-whole rows, and `verify` from the target's logits. What crosses between an
-accelerator and the host is a few tokens per row, never a batch of whole rows.
+Four functions mirror the core's: `quantize` and `encode_logits` take a batch of
+logits on any device, `to_dense` makes whole rows for models and metrics, and
+`verify` takes the target's logits. What crosses between an accelerator and the
+host is a few tokens per row, never a batch of whole rows.
 
 The device must compute in float64. Apple's MPS does not, so its tensors are
 copied to the CPU first.
@@ -62,9 +62,9 @@ def quantize(
 
     With `TopK`, the tokens and counts are the same on every device, to the bit.
     The other rules compare sums of exponentials, which devices round in their
-    own ways, so a token on the edge of the rule may be kept on one device and
-    not on another. Nothing depends on it: the token is drawn from the
-    distribution that is sent. Likewise `dropped_mass` agrees to about 1e-6.
+    own ways, so a token within rounding of the rule's limit may be kept on one
+    device and not on another. The output stays exact, as the token is drawn from
+    the distribution that is sent. `dropped_mass` agrees to about 1e-6.
 
     Parameters
     ----------
@@ -341,10 +341,10 @@ def verify(
     temperature : float
         The target's; at 0 it has its most probable token and nothing else.
     generator : torch.Generator, optional
-        Asked once for L+1 float64, on its own device: the first for the first
-        drafted token, and so on, and the one after those examined for the next
+        Asked once for L+1 float64, on its own device. Number i decides about
+        drafted token i, and the number after the last one used draws the next
         token. The rest go unused, so that a round takes the same from the
-        generator whatever comes of it. If None, the CPU's default generator,
+        generator whatever its outcome. If None, the CPU's default generator,
         which `torch.manual_seed` seeds.
 
     Returns
@@ -414,7 +414,7 @@ def verify(
 def _accepts(
     q: SparseDistribution, position: int, p: float, total: float, u: float
 ) -> bool:
-    """Say whether a drafted token stands, with probability min(1, p / q).
+    """Say whether a drafted token is accepted, with probability min(1, p / q).
 
     `p` is its target probability in a row that sums to `total`, `u` a draw
     from [0, 1).
@@ -427,8 +427,8 @@ def _residual(
 ) -> NDArray[np.float64]:
     """Return max(0, p - q) up to a factor; p itself where that rounds to zero.
 
-    A rejection means that q exceeds p somewhere, and so falls short of it
-    elsewhere, but by less than rounding shows if the two all but agree.
+    A rejection means that q exceeds p at one token, so p exceeds q at another. If
+    the two are nearly the same, though, rounding may hide that.
     """
     weights = row.copy()
     rest = weights[q.token_ids] - q.probs * total

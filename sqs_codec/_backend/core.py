@@ -51,8 +51,8 @@ class Core(Protocol):
     ) -> tuple[int, int, list[bytes]]:
         """Return status, rows done and their packets.
 
-        The same packets as `encode` of `quantize_logits`. The status may be
-        LARGE_SUPPORT.
+        The packets are those that `encode` makes of what `quantize_logits` returns.
+        The status may be LARGE_SUPPORT.
         """
 
     def quantize_probs(

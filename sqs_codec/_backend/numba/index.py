@@ -1,6 +1,6 @@
 """The exact rank of a support and of its counts, as in ``csrc/rank/index.c``.
 
-Falling factorials [c]_i are built anew for each element, where C moves from one to
+Falling factorials [x]_i are built anew for each element, where C moves from one to
 the next; the numbers are the same.
 """
 
@@ -34,33 +34,33 @@ MANTISSA_BITS = 4 * PIECE_BITS
 
 
 @jit
-def apply_falling(a, c, i, apply):
-    """Multiply or divide by the factors of [c]_i, as many at a time as fit a limb."""
+def apply_falling(a, x, i, apply):
+    """Multiply or divide by the factors of [x]_i, as many at a time as fit a limb."""
     product = 1
     for j in range(i):
         if product >> (LIMB_BITS - FACTOR_BITS):
             apply(a, product)
             product = 1
-        product *= c - j
+        product *= x - j
     apply(a, product)
 
 
 @jit
-def multiply_falling(a, c, i):
-    apply_falling(a, c, i, big_scale)
+def multiply_falling(a, x, i):
+    apply_falling(a, x, i, big_scale)
 
 
 @jit
-def divide_falling(a, c, i):
-    apply_falling(a, c, i, big_shrink)
+def divide_falling(a, x, i):
+    apply_falling(a, x, i, big_shrink)
 
 
 @jit
-def falling(f, c, i):
-    """Set f to [c]_i, which is 0 for c < i."""
-    big_set(f, 1 if c >= i else 0)
-    if c >= i:
-        multiply_falling(f, c, i)
+def falling(f, x, i):
+    """Set f to [x]_i, which is 0 for x < i."""
+    big_set(f, 1 if x >= i else 0)
+    if x >= i:
+        multiply_falling(f, x, i)
 
 
 @jit
@@ -93,44 +93,44 @@ def log_big(a):
 
 @jit
 def guess(r, i, upper):
-    """Return about the largest c < upper with [c]_i <= r, by Newton's method."""
+    """Return about the largest x < upper with [x]_i <= r, by Newton's method."""
     if r[0] == 0:
         return i - 1
     target = log_big(r)
-    c = max(math.exp(target / i) + (i - 1) / 2.0, np.float64(i))
+    x = max(math.exp(target / i) + (i - 1) / 2.0, np.float64(i))
     for _ in range(MOST_ROUNDS):
-        value = log_factorial(c) - log_factorial(c - i)
-        step = (target - value) / math.log((c + 0.5) / (c - i + 0.5))
+        value = log_factorial(x) - log_factorial(x - i)
+        step = (target - value) / math.log((x + 0.5) / (x - i + 0.5))
         if not (step > CLOSE or step < -CLOSE):
             break
-        c = max(c + step, np.float64(i))
-    return np.int64(c) if c < upper else upper - 1
+        x = max(x + step, np.float64(i))
+    return np.int64(x) if x < upper else upper - 1
 
 
 @jit
 def search(f, following, r, i, upper):
-    """Return the largest c < upper with [c]_i <= r, and set f to that [c]_i.
+    """Return the largest x < upper with [x]_i <= r, and set f to that [x]_i.
 
     The other integer is room.
     """
-    c = guess(r, i, upper)
-    falling(f, c, i)
+    x = guess(r, i, upper)
+    falling(f, x, i)
     while big_compare(f, r) > 0:
-        big_scale(f, c - i)
-        big_shrink(f, c)
-        c -= 1
-    while c + 1 < upper:
-        if c < i:
-            falling(following, c + 1, i)
+        big_scale(f, x - i)
+        big_shrink(f, x)
+        x -= 1
+    while x + 1 < upper:
+        if x < i:
+            falling(following, x + 1, i)
         else:
             big_copy(following, f)
-            big_scale(following, c + 1)
-            big_shrink(following, c + 1 - i)
+            big_scale(following, x + 1)
+            big_shrink(following, x + 1 - i)
         if big_compare(following, r) > 0:
             break
         big_copy(f, following)
-        c += 1
-    return c
+        x += 1
+    return x
 
 
 @jit
