@@ -422,7 +422,7 @@ class Codec:
             Refuse a packet whose distributions have more survivors (tokens with a
             count) in all, as soon as their number is known. If None, the format's
             own limits are the only ones: a packet of 72 bytes may then hold
-            1 048 576 survivors, and so many take 8 MB and up to 0.13 s. A round
+            1 048 576 survivors, which take 8 MB and up to 0.13 s. A round
             of five drafted tokens seldom has more than 200.
 
         Raises
@@ -478,7 +478,8 @@ class Codec:
             drafted = DraftedTokens(tokens, counts, self.resolution)
         if drafted.resolution != self.resolution:
             raise ValueError(
-                f"expected resolution {self.resolution}, got {drafted.resolution}"
+                f"the tokens don't fit the codec: expected resolution "
+                f"{self.resolution}, got {drafted.resolution}"
             )
         for i, token in enumerate(drafted.tokens):
             if not 0 <= token < self.vocab_size:

@@ -169,8 +169,9 @@ class Engine:
             raise TypeError(f"expected a SparseDistribution, got {type(q).__name__}")
         if q.vocab_size != self.vocab_size or q.resolution != self.resolution:
             raise ValueError(
-                f"expected vocabulary {self.vocab_size} and resolution "
-                f"{self.resolution}, got {q.vocab_size} and {q.resolution}"
+                f"the distribution doesn't fit the codec: expected vocabulary "
+                f"{self.vocab_size} and resolution {self.resolution}, got "
+                f"{q.vocab_size} and {q.resolution}"
             )
         if q.token_ids.size > self.max_support:
             raise ValueError(
