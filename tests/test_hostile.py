@@ -265,6 +265,19 @@ def test_a_packet_over_the_limit_is_refused_before_the_work_is_done():
     assert best_time(max_survivors=4096) < 0.1 * best_time()
 
 
+@pytest.mark.parametrize("coding", ["bitpack", "enumerative"])
+def test_the_receivers_limit_in_packets_that_end_early(coding):
+    """It comes before the rank, as to find a rank's width is most of the work."""
+    codec = sqs.Codec(1 << 20, 1 << 16, coding)
+    q = random_distribution(np.random.default_rng(4), 1 << 20, 1 << 16, 1024)
+    packet, round_ = codec.encode(q), codec.encode_round([q], q.token_ids[:1])
+    reason = "ends inside a field" if coding == "bitpack" else "max_survivors = 1023"
+    for decode, data in (codec.decode, packet), (codec.decode_round, round_):
+        for most, match in (1023, reason), (1024, "ends inside a field"):
+            with pytest.raises(sqs.PacketError, match=match):
+                decode(data[:9], max_survivors=most)
+
+
 def test_the_receivers_limit_is_checked():
     codec = sqs.Codec(1000)
     data = codec.encode_tokens([1], [1])

@@ -202,12 +202,12 @@ typedef struct target {
 
 static sqs_status get_rank(sqs_reader *r, const target *to, uint32_t k)
 {
+    if (k > to->most)
+        return SQS_NO_SPACE;
     sqs_big largest, rank;
     uint32_t width = rank_width(to->codec, k, &largest);
     if (width > sqs_left(r))
         return SQS_TRUNCATED;
-    if (k > to->most)
-        return SQS_NO_SPACE;
     sqs_big_set(&rank, 0);
     while (width > 0) {
         uint32_t n = width % PIECE ? width % PIECE : PIECE;
@@ -254,7 +254,7 @@ static sqs_status get_fields(sqs_reader *r, const target *to, uint32_t k)
     uint64_t ids_width = (uint64_t)k * id_width(to->codec);
     uint64_t counts_width = (uint64_t)(k - 1) * count_width(to->codec, k);
     if (ids_width + counts_width > sqs_left(r))
-        return SQS_TRUNCATED;
+        return SQS_TRUNCATED; /* first: sqs_fields_most relies on it */
     if (k > to->most)
         return SQS_NO_SPACE;
     sqs_status status = get_ids(r, to->codec, k, to->ids);

@@ -88,12 +88,10 @@ class FieldPacket extends Packet {
   drafted({ ids }) { return ids[this.below(ids.length, 'TOKEN_POSITION')]; }
 
   distribution() {
-    const { maxSupport, survivorLimit, coding } = this.codec;
+    const { maxSupport, coding } = this.codec;
     const k = 1 + this.below(maxSupport, 'SUPPORT_SIZE');
-    this.squares += k * k;
-    this.survivors += k;
+    this.squares += k * k; this.survivors += k;
     refuseIf(coding === 'enumerative' && this.squares > LIMITS.roundSquares, 'ROUND_SUPPORT');
-    refuseIf(this.survivors > survivorLimit, 'NO_SPACE');
     return coding === 'enumerative' ? this.ranked(k) : this.packed(k);
   }
 
@@ -101,6 +99,7 @@ class FieldPacket extends Packet {
     const { vocabSize, resolution } = this.codec;
     const countWidth = width(resolution - k);
     this.require(k * width(vocabSize - 1) + (k - 1) * countWidth);
+    refuseIf(this.survivors > this.codec.survivorLimit, 'NO_SPACE');
     const ids = [];
     for (let i = 0; i < k; i++) {
       ids.push(this.id());
@@ -117,7 +116,8 @@ class FieldPacket extends Packet {
   }
 
   ranked(k) {
-    const { vocabSize, resolution } = this.codec;
+    const { vocabSize, resolution, survivorLimit } = this.codec;
+    refuseIf(this.survivors > survivorLimit, 'NO_SPACE');
     const compositions = binomial(resolution - 1, k - 1);
     const N = binomial(vocabSize, k) * compositions;
     const rank = BigInt(`0b0${this.take(N === 1n ? 0 : (N - 1n).toString(2).length)}`);

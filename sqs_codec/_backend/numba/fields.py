@@ -138,12 +138,12 @@ def encode_tokens(vocab_size, resolution, tokens, counts):
 @jit
 def get_rank(packet, at, vocab_size, resolution, k, room, ids, counts):
     """Return a status and where the rank ends."""
+    if k > room:
+        return NO_SPACE, at
     largest = index_size(vocab_size, resolution, k)
     width = rank_width(largest)
     if at + width > 8 * packet.size:
         return TRUNCATED, at
-    if k > room:
-        return NO_SPACE, at
     rank = big(0)
     for i in range(width):
         big_append(rank, get(packet, at + i, 1), 1)
