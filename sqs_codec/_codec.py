@@ -85,6 +85,7 @@ class Codec:
             raise ValueError(f"coding must be one of {names}, got {self.coding!r}")
         object.__setattr__(self, "vocab_size", vocab_size)
         object.__setattr__(self, "resolution", resolution)
+        object.__setattr__(self, "coding", names[names.index(self.coding)])
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Codec, (self.vocab_size, self.resolution, self.coding)
@@ -141,7 +142,8 @@ class Codec:
             )
         if set(config) != wanted:
             raise ValueError(
-                f"config must have the keys {sorted(wanted)}, got {sorted(config)}"
+                f"config must have the keys {sorted(wanted)}, got "
+                f"{sorted(map(str, config))}"
             )
         return cls(config["vocab_size"], config["resolution"], config["coding"])
 

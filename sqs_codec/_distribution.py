@@ -152,6 +152,7 @@ class SparseDistribution:
             Asked for one integer in [0, resolution). It has to be independent
             of the one that `verify` is given: two generators of one seed aren't.
         """
+        checks.generator(rng)
         at = rng.integers(self._resolution)
         return int(self._token_ids[self._counts.cumsum().searchsorted(at, "right")])
 

@@ -247,7 +247,7 @@ def rule(keep: Keep) -> tuple[int, float]:
     Internal. Raises TypeError for what is no rule, ValueError for an unknown kind.
     """
     checks.instance("keep", keep, Keep, "a rule such as TopK(64)")
-    kind = keep._kind
+    kind = getattr(keep, "_kind", None)  # a subclass may have none
     if kind not in KINDS:
         raise ValueError(f"keep must be of a kind in {[*Kind]}, got {kind!r}")
     return kind, keep._value

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import sqs_codec as sqs
-from tests.kit import independent_counts, softmax
+from tests.kit import Draws, independent_counts, softmax
 
 pytestmark = pytest.mark.usefixtures("backend")
 
@@ -245,10 +245,14 @@ def test_unknown_kinds_of_rule_are_refused():
     class Odd(sqs.Keep):
         _kind, _value = 4, 1.0
 
+    class Bare(sqs.Keep):
+        pass
+
     codec, row = sqs.Codec(3), np.array([0.5, 0.25, 0.25])
     for call in (codec.quantize, codec.encode_logits, codec.quantize_probs):
-        with pytest.raises(ValueError, match=r"kind.* 4$"):
-            call(row, Odd())
+        for keep, kind in (Odd(), 4), (Bare(), None):
+            with pytest.raises(ValueError, match=rf"kind.* {kind}$"):
+                call(row, keep)
 
 
 def test_a_distribution_of_another_codec_is_refused():
@@ -312,15 +316,9 @@ def test_distribution_as_a_value():
 def test_samples_have_the_probabilities_of_the_counts():
     """One draw from every integer that the generator can give."""
 
-    class Every:
-        def __init__(self):
-            self.next = -1
-
-        def integers(self, high):
-            assert high == 7
-            self.next += 1
-            return self.next
-
     q = sqs.SparseDistribution([2, 3, 9], [1, 4, 2], 10)
-    rng = Every()
+    rng = Draws(range(7))
     assert [q.sample(rng) for _ in range(7)] == [2, 3, 3, 3, 3, 9, 9]
+    for rng in (0, None, np.random.RandomState(0)):
+        with pytest.raises(TypeError, match=r"rng must be a numpy\.random\.Generator"):
+            q.sample(rng)

@@ -242,10 +242,9 @@ def test_a_fingerprint_tells_every_difference(monkeypatch):
 def test_a_fingerprint_is_the_same_everywhere():
     """Whatever machine, Python or way the codec was made."""
     assert sqs.Codec(49152).fingerprint.hex() == "dbec6629175aef3e"
-    assert (
-        sqs.Codec(np.int64(49152), np.uint8(100)).fingerprint.hex()
-        == "dbec6629175aef3e"
-    )
+    other = sqs.Codec(np.int64(49152), np.uint8(100), np.str_("entropy"))
+    assert other.fingerprint.hex() == "dbec6629175aef3e"
+    assert {type(value) for value in other.config().values()} == {int, str}
 
 
 @pytest.mark.parametrize(
@@ -257,6 +256,7 @@ def test_a_fingerprint_is_the_same_everywhere():
             r"for format version 2, .* reads version 1$",
         ),
         ({"prior": None}, ValueError, r"must have the keys .*, got .*'prior'"),
+        ({1: 2}, ValueError, r"must have the keys .*, got \['1', 'coding'"),
         ({"vocab_size": ...}, ValueError, r"must have the keys .*, got \['coding', 'f"),
         ({"format_version": ...}, ValueError, "must have the keys"),
         ({"vocab_size": 1}, ValueError, r"vocab_size must be in \[2, 1048576\], got 1"),
