@@ -173,7 +173,7 @@ class Drafter:
             raise RuntimeError("finish: already called; feedback comes next")
         if not self._drafted:
             raise RuntimeError("finish: nothing was drafted; push comes first")
-        encoder = self.stream or self.codec
+        encoder = self.codec if self.stream is None else self.stream
         self._encoded = True
         data = encoder.encode_round(
             [d.distribution for d in self._drafted], [d.token for d in self._drafted]
