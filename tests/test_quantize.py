@@ -315,7 +315,6 @@ def test_distribution_as_a_value():
 
 def test_samples_have_the_probabilities_of_the_counts():
     """One draw from every integer that the generator can give."""
-
     q = sqs.SparseDistribution([2, 3, 9], [1, 4, 2], 10)
     rng = Draws(range(7))
     assert [q.sample(rng) for _ in range(7)] == [2, 3, 3, 3, 3, 9, 9]

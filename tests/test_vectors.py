@@ -11,7 +11,7 @@ from sqs_codec._backend._sqs import ffi, lib
 
 import sqs_codec as sqs
 from sqs_codec._errors import BROKEN_RULES, Status
-from tests.kit import CODINGS, as_lists
+from tests.kit import CODINGS, Script, as_lists
 from tests.reference import make_vectors
 from tests.reference import sqs_reference as reference
 
@@ -125,28 +125,15 @@ def test_tokens(case):
         assert found == sqs.DraftedTokens(*map(tuple, drafted), case["resolution"])
 
 
-class Draws(np.random.Generator):
-    """Hands out the numbers that it was given."""
-
-    def __init__(self, draws):
-        super().__init__(np.random.PCG64(0))
-        self.draws = np.array(draws)
-
-    def random(self, size):
-        """Return all of them, which must be asked for at once."""
-        assert size == self.draws.size
-        return self.draws
-
-
 @pytest.mark.parametrize("case", load("verify.json")["cases"])
 def test_verdicts(case):
     round_ = round_of(case, case["distributions"], case["tokens"])
     verdict = sqs.Verdict(case["accepted"], case["token"])
     target = np.array(case["target"])
-    assert sqs.verify(round_, target, Draws(case["draws"])) == verdict
+    assert sqs.verify(round_, target, Script(case["draws"])) == verdict
     narrow = target.astype(np.float32)
     if np.array_equal(narrow, target):
-        assert sqs.verify(round_, narrow, Draws(case["draws"])) == verdict
+        assert sqs.verify(round_, narrow, Script(case["draws"])) == verdict
 
 
 @pytest.mark.parametrize("case", load("limits.json")["cases"])
