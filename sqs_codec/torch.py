@@ -357,7 +357,8 @@ def verify(
         If the shape doesn't fit, or a row holds NaN or +inf or nothing but
         -inf; it names the row.
     TypeError
-        If `target_logits` isn't a tensor of one of the dtypes above.
+        If `target_logits` isn't a tensor of one of the dtypes above, or `generator`
+        is no `torch.Generator`.
 
     Examples
     --------
@@ -372,6 +373,8 @@ def verify(
     Verdict(accepted=0, token=2)
     """
     checks.instance("round_", round_, Round, "a Round")
+    if generator is not None:
+        checks.instance("generator", generator, torch.Generator, "a torch.Generator")
     rows = _values("target_logits", target_logits)
     length = len(round_)
     expected = (length + 1, round_.distributions[0].vocab_size)

@@ -618,6 +618,9 @@ def test_verify_says_what_it_expected() -> None:
         adapter.verify(round_, torch.zeros(2, 2), temperature=-1.0)
     with pytest.raises(TypeError, match="round_ must be a Round, got list"):
         adapter.verify([], torch.zeros(2, 2), temperature=1.0)
+    numpys: Any = np.random.default_rng(0)
+    with pytest.raises(TypeError, match=r"generator must be a torch\.Generator, got G"):
+        adapter.verify(round_, torch.zeros(2, 4), temperature=1.0, generator=numpys)
 
 
 def test_probabilities_are_not_taken_for_logits() -> None:
