@@ -1,7 +1,8 @@
 """The Numba backend: the core for where there is no C compiler and no wheel.
 
-Its modules are named as the stages of ``csrc`` are, function for function, and
-explain only what is different; the reasons are there.
+Its modules are those of ``csrc``, and its functions have the names that they have
+there, without ``sqs_``, wherever they do the same. They explain only what is different;
+the reasons are there.
 """
 
 from __future__ import annotations

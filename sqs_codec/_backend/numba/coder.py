@@ -176,7 +176,7 @@ def finish_writing(coder, packet):
 
 
 @leaf
-def finish_reading(coder, packet):
+def check_end(coder, packet):
     """Return the status of a packet that has been read."""
     if coder[STATUS] != OK:
         return coder[STATUS]

@@ -218,7 +218,7 @@ def get_position(packet, at, k):
 
 
 @entry
-def check_padding(packet, at):
+def get_padding(packet, at):
     """Return a status; the fields end at bit `at`."""
     left = 8 * packet.size - at
     if left >= 8:
@@ -236,7 +236,7 @@ def decode(packet, vocab_size, resolution, coding, most, ids, counts):
         packet, 0, vocab_size, resolution, coding, 0, most, ids, counts
     )
     if status == OK:
-        status = check_padding(packet, at)
+        status = get_padding(packet, at)
     return status, k
 
 
@@ -266,7 +266,7 @@ def decode_round(packet, vocab_size, resolution, coding, most):
         survivors.append(k)
         positions.append(position)
     return (
-        check_padding(packet, at),
+        get_padding(packet, at),
         np.concatenate(all_ids),
         np.concatenate(all_counts),
         np.array(survivors, np.uint32),
@@ -302,4 +302,4 @@ def decode_tokens(packet, vocab_size, resolution, tokens, counts):
         status, at, tokens[i], counts[i] = get_token(packet, at, vocab_size, resolution)
         if status != OK:
             return status, 0
-    return check_padding(packet, at), length
+    return get_padding(packet, at), length

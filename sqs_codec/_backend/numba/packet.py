@@ -15,8 +15,8 @@ from sqs_codec._backend.numba.coder import (
     WRITE,
     ZERO,
     bits_spent,
+    check_end,
     code_bit,
-    finish_reading,
     finish_writing,
     new_coder,
     new_reader,
@@ -124,7 +124,7 @@ def decode(packet, vocab_size, resolution, most):
     ids, counts = code_distribution(
         coder, packet, vocab_size, resolution, no_memory(), none, none
     )
-    status = finish_reading(coder, packet)
+    status = check_end(coder, packet)
     return status, ids.astype(np.uint32), counts.astype(np.uint32)
 
 
@@ -218,7 +218,7 @@ def decode_round(packet, vocab_size, resolution, memory, most):
         survivors[length] = ids.size
         length += 1
         going_on = code_more(coder, packet, length, False)
-    status = finish_reading(coder, packet)
+    status = check_end(coder, packet)
     if status == OK:
         copy_values(known, memory, ZERO)
     return (
@@ -257,4 +257,4 @@ def decode_tokens(packet, vocab_size, resolution, tokens, counts):
         length += 1
         if not code_more(coder, packet, length, False):
             break
-    return finish_reading(coder, packet), length
+    return check_end(coder, packet), length

@@ -6,7 +6,7 @@ import numpy as np
 
 from sqs_codec._backend.numba.jit import entry, jit, leaf, part
 from sqs_codec._backend.numba.lattice import lattice
-from sqs_codec._backend.numba.rows import new_row, scan, sum_terms, take_from
+from sqs_codec._backend.numba.rows import new_row, scan, select_from, sum_exp2
 from sqs_codec._backend.numba.softmax import LOG2_E, exp2_f64, striped_sum
 from sqs_codec._backend.numba.sparsify import (
     THRESHOLD,
@@ -59,10 +59,10 @@ def weigh_logits(values, temperature, kind, value, mass):
     if top == -np.inf:
         return ALL_MASKED, *none, 0.0
     if temperature == 0:
-        return OK, take_from(values, maxima, top)[:1], np.ones(1), 0.0
+        return OK, select_from(values, maxima, top)[:1], np.ones(1), 0.0
     total = 0.0
     if mass or kind in (THRESHOLD, TOP_P):
-        total = sum_terms(values, top, scale)
+        total = sum_exp2(values, top, scale)
     kept = sparsify(row, total, kind, value)
     dropped = dropped_mass(row, total, kept) if mass else 0.0
     return OK, kept, softmax_weights(values, kept, top, temperature), dropped

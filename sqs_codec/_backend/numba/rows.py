@@ -74,20 +74,20 @@ def scan(row):
     return finite, maxima
 
 
-TERMS_AT_ONCE = 1024
-assert TERMS_AT_ONCE % GROUP == 0
+EXP2_AT_ONCE = 1024
+assert EXP2_AT_ONCE % GROUP == 0
 
 
 @jit
-def sum_terms(row, top, scale):
+def sum_exp2(row, top, scale):
     """Return the sum of 2^((x - top) * scale) in single precision, by lanes."""
     lanes = np.zeros(LANES)
-    terms = np.empty(TERMS_AT_ONCE, np.float32)
-    for start in range(0, row.size, TERMS_AT_ONCE):
-        values = row[start : start + TERMS_AT_ONCE]
+    powers = np.empty(EXP2_AT_ONCE, np.float32)
+    for start in range(0, row.size, EXP2_AT_ONCE):
+        values = row[start : start + EXP2_AT_ONCE]
         for i in range(values.size):
-            terms[i] = exp2_f32(np.float32(values[i] - top) * scale)
-        add_striped(terms[: values.size], lanes)
+            powers[i] = exp2_f32(np.float32(values[i] - top) * scale)
+        add_striped(powers[: values.size], lanes)
     return fold_lanes(lanes)
 
 
@@ -101,7 +101,7 @@ def count_reaching(values, level):
 
 
 @jit
-def take_from(row, maxima, level):
+def select_from(row, maxima, level):
     """Return the ids of the values at or above a level, ascending."""
     most = count_reaching(maxima, level) * GROUP_VECTORS
     ids = np.empty(min(most, row.size), np.int64)
@@ -113,12 +113,12 @@ def take_from(row, maxima, level):
         if not hit:
             continue
         for start in range(g * GROUP, min((g + 1) * GROUP, row.size), LANES):
-            found = take_from_vector(row, start, level, ids, found)
+            found = select_from_vector(row, start, level, ids, found)
     return ids[:found]
 
 
 @leaf
-def take_from_vector(row, start, level, ids, found):
+def select_from_vector(row, start, level, ids, found):
     """Add the ids of one vector's values; return how many ids there are."""
     if start + LANES <= row.size:
         hit = False
@@ -213,8 +213,8 @@ def find_level(values, k, most, least, high):
 
 
 # A row is a tuple: its values, their maxima, the maxima of these, the lowest value
-# that isn't masked, the largest value, the scale of a logit in its term's exponent,
-# and whether the values are probabilities, which are terms already.
+# that isn't masked, the largest value, the scale of a logit in the
+# exponent of its unnormalised probability, and whether the values are probabilities.
 
 
 @part
@@ -230,7 +230,7 @@ def new_row(values, maxima, lowest, scale, probs):
 
 
 @jit
-def take_top(row, k):
+def select_top(row, k):
     """Return the ids of the k largest values, ascending; ties go to the lower id."""
     values, maxima, coarse, lowest, top, _, _ = row
     level = lowest
@@ -238,7 +238,7 @@ def take_top(row, k):
         level = find_level(coarse, k, k + k // 8, lowest, top)
     if level == lowest and k <= maxima.size:
         level = find_level(maxima, k, k + k // 8, lowest, top)
-    ids = take_from(values, maxima, level)
+    ids = select_from(values, maxima, level)
     if ids.size <= k:
         return ids
     candidates = np.empty(ids.size, values.dtype)

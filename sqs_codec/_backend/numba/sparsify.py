@@ -6,7 +6,7 @@ import numpy as np
 
 from sqs_codec._backend.numba.heap import ahead, heap_offer, heap_sort
 from sqs_codec._backend.numba.jit import jit, leaf, part
-from sqs_codec._backend.numba.rows import take_from, take_top
+from sqs_codec._backend.numba.rows import select_from, select_top
 from sqs_codec._backend.numba.softmax import (
     LANES,
     MIN_EXPONENT_F32,
@@ -22,8 +22,8 @@ NUCLEUS_GROWTH = 8
 
 
 @leaf
-def term_of(row, id_):
-    """Return a token's probability up to a factor that is the same for all."""
+def unnormalised(row, id_):
+    """Return a token's unnormalised probability."""
     values, _, _, _, top, scale, probs = row
     if probs:
         return np.float64(values[id_])
@@ -31,15 +31,15 @@ def term_of(row, id_):
 
 
 @leaf
-def largest_term(row):
-    """Return the term of the maximum."""
+def unnormalised_max(row):
+    """Return the unnormalised probability of the maximum."""
     _, _, _, _, top, _, probs = row
     return np.float64(top) if probs else 1.0
 
 
-# A term is within 2^-20 of 2^exponent, relatively, and the exponent, which is above
-# -100, has been rounded twice. So where a term reaches a level, its exponent is less
-# than this below the level's logarithm.
+# An unnormalised probability is within 2^-20 of 2^exponent, relatively, and the
+# exponent, which is above -100, has been rounded twice. So where the probability
+# reaches a level, the exponent is less than this below the level's logarithm.
 EXPONENT_SLACK = 2.0**-10
 # By how much a value is wrong that is computed from an exponent: relatively, and where
 # floats are subnormal.
@@ -59,7 +59,10 @@ def low_log2(x):
 
 @part
 def value_bound(row, level):
-    """Return a value below which no term reaches a level, at most the maximum."""
+    """Return a value below which no token's probability reaches a level.
+
+    It is at most the maximum. Here and below, probabilities are unnormalised.
+    """
     _, _, _, lowest, top, scale, probs = row
     bound = np.full(1, top)  # of the type of the values
     if probs:
@@ -74,16 +77,16 @@ def value_bound(row, level):
 
 @part
 def keep_level(row, level):
-    """Keep the terms at or above a level, and in any case the first maximum."""
+    """Keep probabilities at or above a level, and in any case the first maximum."""
     values, maxima, _, _, top, _, _ = row
-    ids = take_from(values, maxima, value_bound(row, level))
+    ids = select_from(values, maxima, value_bound(row, level))
     found = 0
     found_max = False
     for id_ in ids:
-        term = term_of(row, id_)
+        p = unnormalised(row, id_)
         first_max = values[id_] == top and not found_max
         found_max |= first_max
-        if first_max or (term >= level and term > 0):
+        if first_max or (p >= level and p > 0):
             ids[found] = id_
             found += 1
     return ids[:found]
@@ -102,11 +105,11 @@ def keep_through(row, ids, key, last):
 
 @part
 def keep_top_p(row, total, p):
-    """Keep the fewest tokens whose terms sum to p of the total."""
+    """Keep the fewest tokens whose probabilities sum to p of the total."""
     values = row[0]
     capacity = FIRST_NUCLEUS
     while True:
-        best = take_top(row, min(capacity, values.size))
+        best = select_top(row, min(capacity, values.size))
         n = best.size
         keys = np.empty(n)
         ids = np.empty(n, np.int64)
@@ -115,7 +118,7 @@ def keep_top_p(row, total, p):
         heap_sort(keys, ids, n)
         mass = 0.0
         for i in range(n):
-            mass += term_of(row, ids[i])
+            mass += unnormalised(row, ids[i])
             if mass >= p * total:
                 return keep_through(row, best, keys[i], ids[i])
         if n < capacity or n == values.size:
@@ -127,7 +130,7 @@ def keep_top_p(row, total, p):
 def sparsify(row, total, kind, value):
     """Return the ids kept, ascending."""
     if kind == TOP_K:
-        return take_top(row, np.int64(min(value, np.float64(row[0].size))))
+        return select_top(row, np.int64(min(value, np.float64(row[0].size))))
     if kind == TOP_P and value < 1:
         return keep_top_p(row, total, value)
     if kind == THRESHOLD:
@@ -135,7 +138,7 @@ def sparsify(row, total, kind, value):
     elif kind == TOP_P:
         level = 0.0  # keeps all
     else:
-        level = value * largest_term(row)
+        level = value * unnormalised_max(row)
     return keep_level(row, level)
 
 
@@ -144,6 +147,6 @@ def dropped_mass(row, total, kept):
     """Return the probability of the tokens that aren't kept."""
     lanes = np.zeros(LANES)
     for id_ in kept:
-        lanes[id_ % LANES] += term_of(row, id_)
+        lanes[id_ % LANES] += unnormalised(row, id_)
     dropped = total - fold_lanes(lanes)
     return dropped / total if dropped > 0 else 0.0
