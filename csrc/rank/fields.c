@@ -253,8 +253,10 @@ static sqs_status get_fields(sqs_reader *r, const target *to, uint32_t k)
 {
     uint64_t ids_width = (uint64_t)k * id_width(to->codec);
     uint64_t counts_width = (uint64_t)(k - 1) * count_width(to->codec, k);
+    /* Before the limit, which may be sqs_fields_most: a packet that says more
+     * than that is truncated. */
     if (ids_width + counts_width > sqs_left(r))
-        return SQS_TRUNCATED; /* first: sqs_fields_most relies on it */
+        return SQS_TRUNCATED;
     if (k > to->most)
         return SQS_NO_SPACE;
     sqs_status status = get_ids(r, to->codec, k, to->ids);
