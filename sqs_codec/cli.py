@@ -409,7 +409,11 @@ def _measure_bits(args: argparse.Namespace) -> int:
             _bits.plot(costs, args.plot)
     except BrokenPipeError:
         raise
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        name = error.filename or args.file
+        print(f"sqs bits: {name}: {error.strerror or error}", file=sys.stderr)
+        return 1
+    except ValueError as error:
         print(f"sqs bits: {error}", file=sys.stderr)
         return 1
     return 0
