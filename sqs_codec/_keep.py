@@ -253,7 +253,7 @@ def rule(keep: Keep) -> tuple[int, float]:
     return kind, keep._value
 
 
-def count_kept(kind: int, value: float, terms: Any, unmasked: Any) -> Any:
+def count_kept(kind: int, value: float, unnormalised: Any, unmasked: Any) -> Any:
     """Return how many tokens a rule keeps of rows in descending order.
 
     Internal. Every rule keeps a prefix of the tokens by descending probability,
@@ -264,11 +264,11 @@ def count_kept(kind: int, value: float, terms: Any, unmasked: Any) -> Any:
     ----------
     kind, value : int, float
         The rule, as `rule` gives it.
-    terms : array or tensor of float64 [..., V]
+    unnormalised : array or tensor of float64 [..., V]
         Probabilities up to a factor of each row, descending along the last axis.
     unmasked : array or tensor of int [...]
-        How many tokens of each row are not masked. Their terms may underflow to 0,
-        and `TopK` keeps them all the same.
+        How many tokens of each row are not masked. Their probabilities may
+        underflow to 0, and `TopK` keeps them all the same.
 
     Returns
     -------
@@ -278,16 +278,18 @@ def count_kept(kind: int, value: float, terms: Any, unmasked: Any) -> Any:
     if kind == Kind.TOP_K:
         kept = unmasked.clip(max=int(value))
     elif kind == Kind.TOP_P and value < 1:
-        short = terms.cumsum(-1) < value * terms.sum(-1)[..., None]
+        short = unnormalised.cumsum(-1) < value * unnormalised.sum(-1)[..., None]
         # The token that reaches the mass is kept too. Rounding may leave none.
         kept = (short.sum(-1) + 1).clip(max=unmasked)
     elif kind == Kind.TOP_P:
-        kept = (terms > 0).sum(-1)
+        kept = (unnormalised > 0).sum(-1)
     elif kind == Kind.THRESHOLD:
-        level = value * terms.sum(-1)[..., None]
-        kept = ((terms >= level) & (terms > 0)).sum(-1)
+        level = value * unnormalised.sum(-1)[..., None]
+        kept = ((unnormalised >= level) & (unnormalised > 0)).sum(-1)
     elif kind == Kind.MIN_P:
-        kept = ((terms >= value * terms[..., :1]) & (terms > 0)).sum(-1)
+        kept = (
+            (unnormalised >= value * unnormalised[..., :1]) & (unnormalised > 0)
+        ).sum(-1)
     else:
         raise ValueError(f"kind must be one of {[*Kind]}, got {kind!r}")
     return kept.clip(min=1)

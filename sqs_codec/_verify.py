@@ -104,8 +104,11 @@ def verify(
 
 
 @lru_cache(maxsize=16)
-def _core(_: str, vocab_size: int) -> Core:
-    """Return a core for a vocabulary; what else a codec has does not matter here."""
+def _core(backend_name: str, vocab_size: int) -> Core:
+    """Return a core for a vocabulary; what else a codec has does not matter here.
+
+    The name of the backend is there for the cache to tell cores apart.
+    """
     return core_class()(vocab_size, 1, Coding.BITPACK)
 
 

@@ -232,24 +232,24 @@ def _select(
     The sort is stable, so that equal logits are in the order of their ids.
     """
     logits, token_ids = rows.sort(dim=-1, descending=True, stable=True)
-    terms = _terms(logits, temperature)
+    unnormalised = _unnormalised(logits, temperature)
     unmasked = (logits > -torch.inf).sum(-1)
     kind, value = rule(keep if temperature else TopK(1))
-    count = count_kept(kind, value, terms, unmasked)
+    count = count_kept(kind, value, unnormalised, unmasked)
     ranks = torch.arange(rows.shape[-1], device=rows.device)
     kept = ranks < count[:, None]
-    dropped = terms.masked_fill(kept, 0).sum(-1) / terms.sum(-1)
+    dropped = unnormalised.masked_fill(kept, 0).sum(-1) / unnormalised.sum(-1)
     return logits, token_ids, kept, dropped
 
 
-def _terms(rows: torch.Tensor, temperature: float) -> torch.Tensor:
+def _unnormalised(rows: torch.Tensor, temperature: float) -> torch.Tensor:
     """Return softmax(rows / temperature) up to a factor: the largest is 1.
 
     In float64. At temperature 0 the first of the largest has all of it.
     """
     if temperature == 0:
-        terms = torch.zeros_like(rows, dtype=torch.float64)
-        return terms.scatter_(-1, rows.argmax(-1, keepdim=True), 1)
+        unnormalised = torch.zeros_like(rows, dtype=torch.float64)
+        return unnormalised.scatter_(-1, rows.argmax(-1, keepdim=True), 1)
     scale = min(1 / temperature, sys.float_info.max)  # so that 0 * scale is 0
     x = rows.double()
     return ((x - x.amax(-1, keepdim=True)) * scale).exp()
@@ -383,13 +383,13 @@ def verify(
             f"target_logits must have shape {list(expected)} (a row for each drafted "
             f"token and one for the token after), got {list(rows.shape)}"
         )
-    terms = _terms(rows, checks.temperature(temperature))
+    unnormalised = _unnormalised(rows, checks.temperature(temperature))
     drafted = torch.tensor(round_.tokens, device=rows.device)
     moved = torch.cat(
         [
             rows.amax(-1).double(),
-            terms.sum(-1),
-            terms[:-1].gather(-1, drafted[:, None]).flatten(),
+            unnormalised.sum(-1),
+            unnormalised[:-1].gather(-1, drafted[:, None]).flatten(),
         ]
     )
     maxima, totals, weights = np.split(
@@ -407,7 +407,7 @@ def verify(
         uniforms[accepted],
     ):
         accepted += 1
-    row = terms[accepted].cpu().numpy()
+    row = unnormalised[accepted].cpu().numpy()
     if accepted < length:
         row = _residual(row, totals[accepted], round_.distributions[accepted])
     # A rejected token's number is spent; the next token takes the one after.

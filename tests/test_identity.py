@@ -60,16 +60,16 @@ def test_rules_at_the_very_limit(seed):
     rng = np.random.default_rng(seed)
     vocab_size = int(rng.choice([2, 17, 300, 1200]))
     row, temperature = random_logits(rng, vocab_size), float(rng.choice([0.3, 0.7, 5]))
-    terms = np.array(reference.softmax_terms(row, temperature))
+    unnormalised = np.array(reference.unnormalised_softmax(row, temperature))
     ranked = np.argsort(-row.astype(float), kind="stable")
-    total = reference.striped_sum(terms)
-    masses = np.add.accumulate(terms[ranked])
+    total = reference.striped_sum(unnormalised)
+    masses = np.add.accumulate(unnormalised[ranked])
     codec = sqs.Codec(vocab_size)
     for at in {0, 1, *rng.integers(0, min(vocab_size, 100), 5).tolist()}:
-        term = terms[ranked[at]]
+        p = unnormalised[ranked[at]]
         for rule, exact in (
-            (sqs.MinP, term / terms[ranked[0]]),
-            (sqs.Threshold, term / total),
+            (sqs.MinP, p / unnormalised[ranked[0]]),
+            (sqs.Threshold, p / total),
             (sqs.TopP, min(masses[at] / total, 1)),
         ):
             for value in (exact, np.nextafter(exact, 0), np.nextafter(exact, 1)):

@@ -112,11 +112,15 @@ def test_masked_tokens_are_never_kept():
 
 
 def test_much_of_next_to_nothing_is_dropped():
-    """A million tokens, each of 2^-62: single precision goes far enough for them."""
+    """A million tokens, each of 2^-62: single precision goes far enough for them.
+
+    Those in the lane of the token kept are lost beside its 1: one in sixteen.
+    """
     row = np.full(1 << 20, -43, np.float32)
     row[7] = 0
     q = sqs.Codec(1 << 20).quantize(row, sqs.TopK(1))
-    assert q.dropped_mass == pytest.approx(((1 << 20) - 1) * np.exp(-43), rel=2e-3)
+    expected = 15 / 16 * (1 << 20) * np.exp(-43)
+    assert q.dropped_mass == pytest.approx(expected, rel=2e-3, abs=0)
 
 
 def test_nothing_dropped_is_zero():

@@ -293,12 +293,17 @@ def test_numpy_and_torch_count_alike(keep: sqs.Keep) -> None:
     logits = tensor_with_ties(20, VOCAB, dtype=torch.float64)
     logits[0] = -torch.inf
     logits[0, 5] = 0
-    terms = (logits - logits.amax(-1, keepdim=True)).exp().sort(-1, True).values
+    unnormalised = (logits - logits.amax(-1, keepdim=True)).exp().sort(-1, True).values
     unmasked = (logits > -torch.inf).sum(-1)
     rule = keep._kind, keep._value
-    found = count_kept(*rule, terms, unmasked)
-    assert found.tolist() == count_kept(*rule, terms.numpy(), unmasked.numpy()).tolist()
-    for row, n, k in zip(terms.numpy(), unmasked.numpy(), found.tolist(), strict=True):
+    found = count_kept(*rule, unnormalised, unmasked)
+    assert (
+        found.tolist()
+        == count_kept(*rule, unnormalised.numpy(), unmasked.numpy()).tolist()
+    )
+    for row, n, k in zip(
+        unnormalised.numpy(), unmasked.numpy(), found.tolist(), strict=True
+    ):
         assert count_kept(*rule, row, n) == k
         assert 1 <= k <= n
 
@@ -308,18 +313,18 @@ def test_a_sum_that_rounds_keeps_no_masked_token() -> None:
     p = 1 - 2.0**-53
     short = 0
     for seed in range(50):
-        terms = np.zeros(1000)
-        terms[:900] = np.sort(np.random.default_rng(seed).random(900))[::-1]
-        short += terms.cumsum()[-1] < p * terms.sum()
-        assert count_kept(Kind.TOP_P, p, terms, np.int64(900)) <= 900
+        unnormalised = np.zeros(1000)
+        unnormalised[:900] = np.sort(np.random.default_rng(seed).random(900))[::-1]
+        short += unnormalised.cumsum()[-1] < p * unnormalised.sum()
+        assert count_kept(Kind.TOP_P, p, unnormalised, np.int64(900)) <= 900
     assert short > 0
 
 
 def test_what_rules_keep_by_hand() -> None:
-    terms = np.array([4.0, 2.0, 1.0, 1.0, 0.0, 0.0])
+    unnormalised = np.array([4.0, 2.0, 1.0, 1.0, 0.0, 0.0])
     for kind, value, kept in [
         (Kind.TOP_K, 1, 1),
-        (Kind.TOP_K, 5, 5),  # of the five unmasked, though one term is 0
+        (Kind.TOP_K, 5, 5),  # of the five unmasked, though one is 0
         (Kind.TOP_K, 9, 5),
         (Kind.THRESHOLD, 0.5, 1),
         (Kind.THRESHOLD, 0.25, 2),
@@ -335,9 +340,9 @@ def test_what_rules_keep_by_hand() -> None:
         (Kind.MIN_P, 0.26, 2),
         (Kind.MIN_P, 0.0, 4),
     ]:
-        assert count_kept(kind, value, terms, np.int64(5)) == kept, (kind, value)
+        assert count_kept(kind, value, unnormalised, np.int64(5)) == kept, (kind, value)
     with pytest.raises(ValueError, match=r"kind must be one of .* got 4"):
-        count_kept(4, 1.0, terms, np.int64(5))
+        count_kept(4, 1.0, unnormalised, np.int64(5))
 
 
 def test_to_dense_undoes_quantize() -> None:

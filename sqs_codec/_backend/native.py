@@ -178,6 +178,7 @@ class Core:
         self, vocab_size: int, resolution: int, coding: int, *, isa: int = ISA
     ) -> None:
         self._codec = ffi.new("sqs_codec *", (vocab_size, resolution, coding, isa))
+        self._is_ranked = coding == lib.SQS_ENUMERATIVE
         self._free: list[_Buffers] = []
         self._most = lib.sqs_max_survivors(self._codec)
         self._bound = lib.sqs_encode_bound(self._codec, self._most)
@@ -351,7 +352,8 @@ class Core:
     ) -> tuple[int, Ids, Ids, Ids, Ids]:
         to = self._take()
         most = min(most, lib.sqs_decode_round_bound(self._codec, len(packet)))
-        usual = min(most, USUAL_SURVIVORS)
+        # Enumerative packets take long to read, so there is no second attempt.
+        usual = most if self._is_ranked else min(most, USUAL_SURVIVORS)
         buffers = to.hold_round(usual)
         status = self._decode_round(packet, memory, usual, buffers)
         if status == lib.SQS_NO_SPACE and most > usual:

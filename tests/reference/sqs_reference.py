@@ -77,7 +77,7 @@ def striped_sum(values):
     return lanes[0]
 
 
-def softmax_terms(row, temperature):
+def unnormalised_softmax(row, temperature):
     """Probabilities up to a common factor, as floats; decide thresholds."""
     scale = np.float32(
         min(1 / math.log(2) / temperature, float(np.finfo(np.float32).max))
@@ -108,9 +108,9 @@ def check_rule(rule):
         raise ValueError(f"unknown rule {rule!r}")
 
 
-def sparsify(values, terms, rule, parameter):
+def sparsify(values, unnormalised, rule, parameter):
     """Return the ids kept, ascending. `values` rank the tokens."""
-    total = striped_sum(terms)
+    total = striped_sum(unnormalised)
     ranked = sorted(range(len(values)), key=lambda i: (-float(values[i]), i))
     if rule == TOP_K:
         return sorted(ranked[: int(min(parameter, len(ranked)))])
@@ -118,19 +118,19 @@ def sparsify(values, terms, rule, parameter):
         kept, mass = [], 0.0
         for i in ranked:
             kept.append(i)
-            mass += terms[i]
+            mass += unnormalised[i]
             if mass >= parameter * total:
                 break
         return sorted(kept)
     level = {
         THRESHOLD: parameter * total,
         TOP_P: 0.0,
-        MIN_P: parameter * terms[ranked[0]],
+        MIN_P: parameter * unnormalised[ranked[0]],
     }[rule]
     return [
         i
-        for i, term in enumerate(terms)
-        if (term >= level and term > 0) or i == ranked[0]
+        for i, p in enumerate(unnormalised)
+        if (p >= level and p > 0) or i == ranked[0]
     ]
 
 
@@ -163,19 +163,20 @@ def quantize_logits(row, temperature, rule, parameter, resolution):
     if temperature == 0:
         return [int(np.argmax(row))], [resolution], 0.0
     masked = np.isneginf(row)
-    terms = softmax_terms(row, temperature)
-    kept = [i for i in sparsify(row, terms, rule, parameter) if not masked[i]]
+    unnormalised = unnormalised_softmax(row, temperature)
+    kept = [i for i in sparsify(row, unnormalised, rule, parameter) if not masked[i]]
     weights = softmax_weights(row, kept, temperature)
-    return *survivors(kept, lattice(weights, resolution)), dropped_mass(terms, kept)
+    mass = dropped_mass(unnormalised, kept)
+    return *survivors(kept, lattice(weights, resolution)), mass
 
 
 def quantize_probs(row, rule, parameter, resolution):
     """Return (ids, counts, dropped mass) of a float16/32/64 array."""
     check_rule(rule)
-    terms = [float(p) for p in row]
-    kept = [i for i in sparsify(terms, terms, rule, parameter) if terms[i] > 0]
-    counts = lattice([terms[i] for i in kept], resolution)
-    return *survivors(kept, counts), dropped_mass(terms, kept)
+    probs = [float(p) for p in row]
+    kept = [i for i in sparsify(probs, probs, rule, parameter) if probs[i] > 0]
+    counts = lattice([probs[i] for i in kept], resolution)
+    return *survivors(kept, counts), dropped_mass(probs, kept)
 
 
 def survivors(kept, counts):
@@ -184,11 +185,13 @@ def survivors(kept, counts):
     return [i for i, _ in pairs], [b for _, b in pairs]
 
 
-def dropped_mass(terms, kept):
-    """Return the share of the terms that aren't kept."""
+def dropped_mass(unnormalised, kept):
+    """Return the share of the probability that isn't kept."""
     inside = set(kept)
-    total = striped_sum(terms)
-    kept_total = striped_sum([t if i in inside else 0.0 for i, t in enumerate(terms)])
+    total = striped_sum(unnormalised)
+    kept_total = striped_sum(
+        [t if i in inside else 0.0 for i, t in enumerate(unnormalised)]
+    )
     return max(0.0, total - kept_total) / total
 
 
