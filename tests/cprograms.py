@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import platform
 import re
@@ -139,11 +140,6 @@ def _vectors() -> Iterator[list[Any]]:
             *(case["target"], case["draws"]),
             *(case["accepted"], case["token"]),
         ]
-
-
-def _round(drafts: list[Any], tokens: list[int]) -> list[Any]:
-    listed = [(len(q["token_ids"]), q["token_ids"], q["counts"]) for q in drafts]
-    return [len(drafts), listed, tokens]
 
 
 def _shape(

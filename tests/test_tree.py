@@ -1,115 +1,145 @@
-"""Who may import whom; for csrc, test_c.py says who may include whom."""
+"""The rules by which files may use each other, read from their imports and includes."""
 
 from __future__ import annotations
 
 import ast
 import re
-from functools import cache
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
+CSRC = ROOT / "csrc"
 PACKAGES = ("sqs_codec", "benchmarks", "tests")
+EXTENSION = "sqs_codec._backend._sqs"  # the C core, which imports nothing
+
+Graph = dict[str, set[str]]
 
 
-def module_name(path: Path) -> str:
-    parts = path.relative_to(ROOT).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+def python_files() -> dict[str, Path]:
+    """Every module of the project by its dotted name."""
+    found = {}
+    for package in PACKAGES:
+        for path in (ROOT / package).rglob("*.py"):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+            found[name] = path
+    return found
 
 
-@cache
-def modules() -> dict[str, Path]:
-    """Return every module of the three packages by its name."""
-    return {
-        module_name(path): path
-        for package in PACKAGES
-        for path in (ROOT / package).rglob("*.py")
-    }
-
-
-@cache
-def imports(module: str) -> frozenset[str]:
-    """Return what a module imports, anywhere in it and for whatever purpose."""
-    found = set()
-    for node in ast.walk(ast.parse(modules()[module].read_text())):
+def imported_names(path: Path) -> Iterator[str]:
+    """What a file imports anywhere in it, also lazily or for type checks alone."""
+    for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{module}: a relative import"
-            for alias in node.names:
-                whole = f"{node.module}.{alias.name}"
-                found.add(whole if whole in modules() else str(node.module))
-    return frozenset(found)
+            assert node.level == 0, f"{path} imports relatively"
+            assert node.module is not None
+            # What is imported may be a module or something in it.
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def within(package: str) -> list[str]:
-    return [m for m in modules() if m == package or m.startswith(package + ".")]
+def python_graph() -> Graph:
+    """Which modules of the project each module names."""
+    files = python_files()
+    graph: Graph = {name: set() for name in files}
+    for name, path in files.items():
+        for imported in imported_names(path):
+            if imported.startswith(EXTENSION):
+                continue
+            while imported and imported not in files:
+                imported = imported.rpartition(".")[0]
+            if imported and imported != name:
+                graph[name].add(imported)
+    return graph
 
 
-def is_of(module: str, *packages: str) -> bool:
-    return any(module == p or module.startswith(p + ".") for p in packages)
+def c_graph() -> Graph:
+    """Which files of ``csrc`` each file includes, by their paths in it."""
+    graph: Graph = {}
+    for path in CSRC.rglob("*.[ch]"):
+        name = path.relative_to(CSRC).as_posix()
+        included = re.findall(r'^#\s*include "(.+)"', path.read_text(), re.MULTILINE)
+        for other in included:
+            assert (CSRC / other).exists(), f"{name} includes {other}"
+        graph[name] = set(included)
+    return graph
 
 
-def test_no_circle() -> None:
-    """Not in functions and not for type checking either."""
-    done: set[str] = set()
-    path: list[str] = []
-
-    def visit(module: str) -> None:
-        assert module not in path, " -> ".join([*path[path.index(module) :], module])
-        if module in done:
-            return
-        path.append(module)
-        for other in imports(module) & modules().keys():
-            visit(other)
-        path.pop()
-        done.add(module)
-
-    for module in modules():
-        visit(module)
-    assert len(done) > 50
+def reached(graph: Graph, start: str) -> set[str]:
+    """All that a node uses, and what that uses in turn."""
+    found: set[str] = set()
+    waiting = [start]
+    while waiting:
+        for other in graph[waiting.pop()] - found:
+            found.add(other)
+            waiting.append(other)
+    return found
 
 
-@pytest.mark.parametrize("package", PACKAGES)
-def test_who_imports_the_measurements_and_the_tests(package: str) -> None:
-    allowed = {"sqs_codec": (), "benchmarks": ("benchmarks",), "tests": PACKAGES}
-    for module in within(package):
-        for other in imports(module):
-            if is_of(other, "benchmarks", "tests"):
-                assert is_of(other, *allowed[package]), f"{module} imports {other}"
+def folders(names: set[str]) -> set[str]:
+    return {name.split("/")[0] for name in names if "/" in name}
 
 
-def test_backends_know_the_seam_alone() -> None:
-    allowed = (
-        "sqs_codec._backend",
-        "sqs_codec._errors",
-        "sqs_codec._format",
-    )
-    for module in within("sqs_codec._backend"):
-        for other in imports(module):
-            if is_of(other, "sqs_codec"):
-                assert is_of(other, *allowed), f"{module} imports {other}"
+@pytest.mark.parametrize("graph", [python_graph(), c_graph()], ids=["python", "c"])
+def test_has_no_circle(graph):
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
 
 
-def test_values_know_no_codec() -> None:
-    reached: set[str] = set()
-    left = ["sqs_codec._distribution"]
-    while left:
-        module = left.pop()
-        if module in modules() and module not in reached:
-            reached.add(module)
-            left += imports(module)
-    assert not reached & {
-        "sqs_codec._codec",
-        "sqs_codec._engine",
-        "sqs_codec._backend",
-        "sqs_codec",
+def test_c_folders_know_what_they_may():
+    allowed = {
+        "rows": {"rows"},
+        "quantize": {"quantize", "rows"},
+        "rank": {"rank"},
+        "entropy": {"entropy"},
     }
+    graph = c_graph()
+    for name in graph:
+        if "/" in name:
+            folder = name.split("/")[0]
+            assert folders(reached(graph, name)) <= allowed[folder], name
 
 
-def test_the_path_of_modules_is_left_alone() -> None:
-    pattern = re.compile(r"\bsys\.path\b|\bPYTHONPATH\b.*=.*ROOT")
-    for module, path in modules().items():
-        if module != "tests.test_tree":
-            assert not pattern.search(path.read_text()), module
+def test_only_the_api_knows_all_codings():
+    graph = c_graph()
+    both = {"rank", "entropy"}
+    assert [n for n in graph if both <= folders(reached(graph, n))] == ["api.c"]
+
+
+def test_backends_know_no_codec():
+    graph = python_graph()
+    for name in graph:
+        if name.startswith("sqs_codec._backend"):
+            allowed = ("sqs_codec._backend", "sqs_codec._format", "sqs_codec._errors")
+            assert all(n.startswith(allowed) for n in reached(graph, name)), name
+
+
+def test_distributions_know_no_codec():
+    used = reached(python_graph(), "sqs_codec._distribution")
+    values = {"_checks", "_errors", "_format", "_backend.core"}
+    assert used <= {f"sqs_codec.{name}" for name in values}
+
+
+def test_packages_know_what_they_may():
+    allowed = {
+        "sqs_codec": {"sqs_codec"},
+        "benchmarks": {"sqs_codec", "benchmarks"},
+        "tests": {"sqs_codec", "benchmarks", "tests"},
+    }
+    graph = python_graph()
+    for name, used in graph.items():
+        package = name.split(".")[0]
+        assert {n.split(".")[0] for n in used} <= allowed[package], name
+
+
+def test_nobody_changes_where_python_looks():
+    for name, path in python_files().items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            is_path = isinstance(node, ast.Attribute) and node.attr == "path"
+            if is_path and isinstance(node.value, ast.Name):
+                assert node.value.id != "sys", f"{name} uses sys.path"
