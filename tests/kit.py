@@ -245,13 +245,6 @@ def entropy_bits(codec: sqs.Codec, q: sqs.SparseDistribution) -> float:
     return coder.bits()
 
 
-def enumerative_bits(q: sqs.SparseDistribution) -> float:
-    """Return what a rank and the size of the support take, before rounding up."""
-    k = q.token_ids.size
-    size = math.comb(q.vocab_size, k) * math.comb(q.resolution - 1, k - 1)
-    return math.log2(size) + (min(q.vocab_size, q.resolution) - 1).bit_length()
-
-
 def reference_quantize(
     row: np.ndarray, keep: sqs.Keep, temperature: float, codec: sqs.Codec
 ) -> tuple[list[int], list[int], float]:
