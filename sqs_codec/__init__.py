@@ -28,6 +28,7 @@ from sqs_codec._drafter import Drafter
 from sqs_codec._errors import PacketError
 from sqs_codec._format import FORMAT_VERSION
 from sqs_codec._keep import Conformal, Keep, MinP, Threshold, TopK, TopP
+from sqs_codec._prior import Prior
 from sqs_codec._stream import StreamDecoder, StreamEncoder, StreamError
 from sqs_codec._verify import Verdict, verify
 
@@ -39,6 +40,7 @@ __all__ = [
     "Keep",
     "MinP",
     "PacketError",
+    "Prior",
     "Round",
     "SparseDistribution",
     "StreamDecoder",

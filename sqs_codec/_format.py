@@ -21,6 +21,8 @@ MAX_SURVIVORS = MAX_ROUND * MAX_RESOLUTION
 
 ROUND_LENGTH_BITS = 8
 
+MAX_PRIOR_CLASSES = 32
+
 MEMORY_TOKENS = 512
 MEMORY_WORDS = 2 + 2 * MEMORY_TOKENS
 """uint32 values in ``sqs_memory``; all zero is an empty one."""
