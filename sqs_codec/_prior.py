@@ -16,6 +16,7 @@ A prior is the content of a file, whose layout `docs/format.md` describes:
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,32 +24,36 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sqs_codec import _checks as checks
-from sqs_codec._format import MAX_PRIOR_CLASSES, MAX_VOCAB, MIN_VOCAB
+from sqs_codec._distribution import SparseDistribution
+from sqs_codec._format import (
+    MAX_PRIOR_CLASSES,
+    MAX_VOCAB,
+    MIN_VOCAB,
+    MOST_PRIOR_WEIGHT,
+    PRIOR_KINDS,
+    prior_weight,
+)
 
 if TYPE_CHECKING:
     import os
     from importlib.resources.abc import Traversable
 
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
 __all__ = ["Prior"]
 
 MAGIC = b"sqsprior"
 VERSION = 1
 HEADER = len(MAGIC) + 6
-KINDS = 256
-MOST_WEIGHT = 1 << 31
-"""Of all ids in a class together."""
-
 ENDING = ".sqsprior"
 
-CODE_WEIGHTS = np.array([((8 + b % 8) << b // 8) // 8 for b in range(256)], np.int64)
+CODE_WEIGHTS = np.array([prior_weight(code) for code in range(256)], np.int64)
 """What the codes of weights stand for, an eighth of an octave apart or less."""
 
 
 def _size(classes: int, vocab_size: int) -> int:
     """Return the size of a file in bytes."""
-    tables = (classes + 1) * classes + classes * KINDS
+    tables = (classes + 1) * classes + classes * PRIOR_KINDS
     return HEADER + tables + vocab_size + 4
 
 
@@ -148,7 +153,7 @@ class Prior:
             classes=classes,
             _data=data,
             _chances=chances.reshape(classes + 1, classes),
-            _weights=weights.reshape(classes, KINDS),
+            _weights=weights.reshape(classes, PRIOR_KINDS),
             _kinds=kinds,
         )
         problem = prior._check_tables()
@@ -161,8 +166,10 @@ class Prior:
         if not self._chances.all():
             row, column = np.argwhere(self._chances == 0)[0]
             return f"chances[{row}][{column}] is 0; all must be at least 1"
-        sums = CODE_WEIGHTS[self._weights] @ np.bincount(self._kinds, minlength=KINDS)
-        if sums.max() > MOST_WEIGHT:
+        sums = CODE_WEIGHTS[self._weights] @ np.bincount(
+            self._kinds, minlength=PRIOR_KINDS
+        )
+        if sums.max() > MOST_PRIOR_WEIGHT:
             c = int(sums.argmax())
             return f"the ids of class {c} weigh {sums[c]}; at most 2^31 is allowed"
         return None
@@ -177,7 +184,7 @@ class Prior:
         """Return the prior of its tables: [C + 1, C], [C, 256] and [V]."""
         classes = len(weights)
         tables = chances, weights, kinds
-        shapes = (classes + 1, classes), (classes, KINDS), (len(kinds),)
+        shapes = (classes + 1, classes), (classes, PRIOR_KINDS), (len(kinds),)
         assert tuple(table.shape for table in tables) == shapes
         assert all(table.dtype == np.uint8 for table in tables)
         header = MAGIC + bytes([VERSION, classes]) + len(kinds).to_bytes(4, "little")
@@ -185,6 +192,81 @@ class Prior:
         return cls._read(data + zlib.crc32(data).to_bytes(4, "little"), "what was made")
 
     # Where priors come from, and where they go
+
+    @classmethod
+    def from_counts(cls, counts: ArrayLike) -> Prior:
+        """Return a prior of one class: how often each id is in a text.
+
+        Any text of the kind that is going to be written will do; a hundred thousand
+        tokens are enough to gain most. How much is kept back for ids that the text
+        doesn't have is chosen by its own tokens: each in turn is predicted from all
+        the others.
+
+        Parameters
+        ----------
+        counts : array_like of int [vocab_size]
+            Not negative; at least one above 0.
+
+        Examples
+        --------
+        >>> text = [5, 3, 5, 7, 5, 3]
+        >>> prior = Prior.from_counts(np.bincount(text, minlength=10))
+        >>> prior.vocab_size, prior.classes
+        (10, 1)
+        """
+        from sqs_codec._fit import fit_counts
+
+        return cls._pack(*fit_counts(_check_counts(counts)))
+
+    @classmethod
+    def fit(
+        cls,
+        distributions: Iterable[SparseDistribution],
+        counts: ArrayLike | None = None,
+        *,
+        classes: int | None = None,
+    ) -> Prior:
+        """Return a prior for distributions like those given.
+
+        They tell which ids are likely in the same context, which the counts of a
+        text don't. Ten thousand gain a good part of what there is to gain, and a
+        hundred thousand nearly all; they take a minute.
+
+        Parameters
+        ----------
+        distributions : iterable of SparseDistribution
+            What the draft model gave, in the order of the text. Take the keep rule,
+            the resolution and the temperatures that will be used.
+        counts : array_like of int [vocab_size], optional
+            How often each id is in a text, for ids that the distributions lack.
+        classes : int, optional
+            How many classes of contexts to tell apart, 1 to 32. If None, and for
+            all other choices, those are taken that give the fewest bits for every
+            fifth run of the distributions after fitting to the others.
+
+        Raises
+        ------
+        ValueError
+            If there are no distributions, or they have different vocabularies.
+        """
+        from sqs_codec._fit import Supports, fit_supports
+
+        supports, vocab_size = [], 0
+        for q in distributions:
+            checks.instance("distributions", q, SparseDistribution, "distributions")
+            if vocab_size not in (0, q.vocab_size):
+                raise ValueError(
+                    f"the distributions have vocabularies of {vocab_size} and "
+                    f"{q.vocab_size}; a prior is for one"
+                )
+            vocab_size = q.vocab_size
+            supports.append(q.token_ids)
+        if not supports:
+            raise ValueError("there are no distributions to fit a prior to")
+        text = None if counts is None else _check_counts(counts, vocab_size)
+        if classes is not None:
+            classes = checks.in_range("classes", classes, 1, MAX_PRIOR_CLASSES)
+        return cls._pack(*fit_supports(Supports(supports), vocab_size, text, classes))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Prior:
@@ -296,6 +378,24 @@ class Prior:
             f"<Prior {self.digest.hex()}: vocab_size={self.vocab_size}, "
             f"classes={self.classes}>"
         )
+
+
+def _check_counts(
+    counts: ArrayLike, vocab_size: int | None = None
+) -> NDArray[np.float64]:
+    """Return the counts of a text, checked."""
+    given = np.asarray(counts)
+    if not np.issubdtype(given.dtype, np.integer):
+        raise TypeError(f"counts must be integers, got {given.dtype}")
+    low, high = (vocab_size, vocab_size) if vocab_size else (MIN_VOCAB, MAX_VOCAB)
+    if given.ndim != 1 or not low <= given.size <= high:
+        wanted = f"[{vocab_size}]" if vocab_size else f"[{low} to {high}]"
+        raise ValueError(f"counts must have shape {wanted}, got {list(given.shape)}")
+    if given.min() < 0:
+        raise ValueError(f"counts[{given.argmin()}] is negative: {given.min()}")
+    if not given.any():
+        raise ValueError("all counts are 0: there is no text")
+    return given.astype(np.float64)
 
 
 def _builtin_files() -> dict[str, Traversable]:

@@ -1,0 +1,348 @@
+"""How priors are fitted: to the counts of tokens in a text, and to drafts.
+
+A draft says which ids were likely in one context, and so which ids go together. Those
+of a word's beginning do, those of its middle, punctuation, the words of a language.
+Contexts are put into classes, each with a table of probabilities, such that the
+supports are as likely as possible under the best class of each: the classes are
+assigned with the tables, the tables are counted with the assignment, and so on
+(Lloyd's algorithm, with log-likelihood in place of distance). Then the ids are put
+into 256 kinds in the same way, as a prior has a byte for each id.
+
+Tables are smoothed with probabilities of a more general kind: those of a class with
+those on the whole, and these with the mean of the neighbours of an id. How much is
+chosen on drafts, or tokens, that the tables were not counted on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from sqs_codec._format import MOST_PRIOR_WEIGHT, PRIOR_KINDS, prior_weight
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+    Ints = NDArray[np.int64]
+
+__all__ = ["Tables", "fit_counts", "fit_supports"]
+
+CLASSES = (1, 8, 16, 32)
+"""How many are tried, unless the caller says."""
+
+SMOOTHING = (300, 1000, 3000, 10_000)
+"""Occurrences of the whole that are added to those of a class."""
+
+TEXT_SHARES = (0.0, 0.03, 0.1, 0.3, 0.9)
+"""What part of the occurrences on the whole is that of the text, if there are both."""
+
+HELD_OUT = 5
+"""Of so many runs of consecutive supports one is held out to choose the smoothing."""
+
+RUN = 64
+
+FREQUENT = 800
+"""Ids by which the first classes are found."""
+
+SAMPLE = 12_000
+"""Supports that the first classes are found among."""
+
+ROUNDS = 12
+"""Of assigning and counting; more change nothing that can be measured."""
+
+FOLLOWING = 30
+"""Supports by which the chances after a class are drawn to those on the whole."""
+
+SEED = 20_251_009
+
+
+class Tables(NamedTuple):
+    """What a prior holds, in the integers of its file.
+
+    Attributes
+    ----------
+    chances : ndarray of uint8, shape [C + 1, C]
+    weights : ndarray of uint8, shape [C, 256]
+    kinds : ndarray of uint8, shape [V]
+    """
+
+    chances: NDArray[np.uint8]
+    weights: NDArray[np.uint8]
+    kinds: NDArray[np.uint8]
+
+
+# Weights as a file has them.
+
+
+WEIGHTS = np.array([prior_weight(code) for code in range(256)], np.int64)
+
+EDGES = np.sqrt(WEIGHTS[1:] * WEIGHTS[:-1].astype(np.float64))
+"""Between weights, so that each is nearest in proportion."""
+
+
+def encode_weights(probs: Floats, ids: Ints) -> NDArray[np.uint8]:
+    """Return codes of weights in proportion to the probabilities of kinds.
+
+    Parameters
+    ----------
+    probs : ndarray of float64, shape [K]
+        Of an id of each kind.
+    ids : ndarray of int64, shape [K]
+        How many ids are of each kind.
+    """
+    scale = MOST_PRIOR_WEIGHT / float(probs @ ids)
+    while True:
+        codes = np.searchsorted(EDGES, probs * scale, side="right").astype(np.uint8)
+        if int(WEIGHTS[codes] @ ids) <= MOST_PRIOR_WEIGHT:
+            return codes
+        scale *= 0.98  # rounding has made them a little too large together
+
+
+# Counts of a text.
+
+
+def neighbours(counts: Floats) -> Floats:
+    """Return the mean probability of ids near each, by half octaves.
+
+    In vocabularies made by merging the most frequent pairs first a low id is a
+    frequent token. Where they aren't, this does no harm.
+    """
+    size = counts.size
+    edges = [0, *(e << b for b in range(4, 20) for e in (2, 3) if e << b < size)]
+    starts = np.array(edges)
+    spans = np.diff(np.append(starts, size))
+    means = (np.add.reduceat(counts, starts) + 0.5) / spans
+    probs = np.repeat(means, spans)
+    return probs / probs.sum()
+
+
+def smooth_counts(counts: Floats) -> Floats:
+    """Return probabilities, smoothed as the tokens themselves ask for.
+
+    Each token in turn is held out: its probability is that of its id by all the
+    others. As much is added of `neighbours` as makes the tokens likeliest.
+    """
+    near = neighbours(counts)
+    total = counts.sum()
+    seen = counts > 0
+    n, b = counts[seen], near[seen]
+    added = 10.0 ** np.arange(0, 7, 0.5)
+    likelihood = [
+        n @ np.log((np.maximum(n - 1, 0) + a * b) / (total - 1 + a)) if total > 1 else a
+        for a in added
+    ]
+    best = added[int(np.argmax(likelihood))]
+    return (counts + best * near) / (total + best)
+
+
+def fit_counts(counts: Floats) -> Tables:
+    """Return the tables of one class, in which an id's kind is its weight's code."""
+    probs = smooth_counts(counts)
+    ones = np.ones(counts.size, np.int64)
+    identity = np.arange(PRIOR_KINDS, dtype=np.uint8)[None]
+    return Tables(np.ones((2, 1), np.uint8), identity, encode_weights(probs, ones))
+
+
+# Supports.
+
+
+class Supports:
+    """Sets of ids one after the other, in the order in which they were drafted."""
+
+    def __init__(self, supports: Iterable[NDArray[np.integer]]) -> None:
+        arrays = [np.asarray(ids, np.int64) for ids in supports]
+        self.arrays = arrays
+        self.sizes = np.array([ids.size for ids in arrays], np.int64)
+        self.ids = np.concatenate([*arrays, np.empty(0, np.int64)])
+        self.starts = np.cumsum(self.sizes) - self.sizes
+
+    def __len__(self) -> int:
+        return len(self.arrays)
+
+    def count(self, vocab_size: int) -> Floats:
+        """Return how many supports each id is in, [V]."""
+        return np.bincount(self.ids, minlength=vocab_size).astype(np.float64)
+
+    def bits(self, table: Floats) -> Floats:
+        """Return the bits of each support, [N], if its ids were drawn from a table."""
+        return np.add.reduceat(-np.log2(table)[self.ids], self.starts)
+
+    def split(self) -> tuple[Supports, Supports]:
+        """Return those to count, and those held out."""
+        out = np.arange(len(self)) // RUN % HELD_OUT == HELD_OUT - 1
+        if not out.any():  # fewer than RUN * HELD_OUT
+            out = np.arange(len(self)) % HELD_OUT == HELD_OUT - 1
+        return (
+            Supports(self.arrays[i] for i in np.flatnonzero(~out)),
+            Supports(self.arrays[i] for i in np.flatnonzero(out)),
+        )
+
+
+@dataclass
+class Classes:
+    """Classes of contexts.
+
+    Attributes
+    ----------
+    tables : ndarray of float64, shape [C, V]
+        Probabilities of ids in each; the first are those on the whole.
+    shares : ndarray of float64, shape [C]
+        How many of the contexts are of each.
+    """
+
+    tables: Floats
+    shares: Floats
+
+    def costs(self, supports: Supports) -> Floats:
+        """Return the bits of each support in each class, [N, C]."""
+        bits = [supports.bits(table) for table in self.tables]
+        return np.stack(bits, 1) - np.log2(self.shares)
+
+
+def whole_table(counts: Floats, text: Floats | None, share: float) -> Floats:
+    """Return the probabilities of ids on the whole, by drafts and text."""
+    probs = smooth_counts(counts)
+    if text is None or share == 0:
+        return probs
+    return (1 - share) * probs + share * smooth_counts(text)
+
+
+def first_classes(supports: Supports, classes: int, rng: np.random.Generator) -> Ints:
+    """Return a class above 0 for each support, the same for those of like ids.
+
+    Spherical k-means over the most frequent ids, each scaled down by how frequent
+    it is, from centres that are far from each other.
+    """
+    counts = supports.count(int(supports.ids.max()) + 1)
+    frequent = np.argsort(-counts)[:FREQUENT]
+    column = np.full(counts.size, -1)
+    column[frequent] = np.arange(frequent.size)
+    row = np.repeat(np.arange(len(supports)), supports.sizes)
+    at = column[supports.ids]
+    points = np.zeros((len(supports), frequent.size), np.float32)
+    points[row[at >= 0], at[at >= 0]] = 1 / np.sqrt(counts[supports.ids[at >= 0]])
+    points /= np.linalg.norm(points, axis=1, keepdims=True) + 1e-9
+    centres = points[rng.integers(len(points), size=1)]
+    while len(centres) < classes - 1:
+        some = points[rng.integers(len(points), size=300)]
+        farthest = np.argmin((some @ centres.T).max(1))
+        centres = np.append(centres, some[farthest][None], axis=0)
+    for _ in range(15):
+        nearest = np.argmax(points @ centres.T, 1)
+        for c in np.unique(nearest):
+            centres[c] = points[nearest == c].mean(0)
+            centres[c] /= np.linalg.norm(centres[c]) + 1e-9
+    return np.asarray(nearest, np.int64) + 1
+
+
+def count_classes(
+    supports: Supports, assigned: Ints, classes: int, whole: Floats, smoothing: float
+) -> Classes:
+    """Return the tables and shares of classes, counted and smoothed."""
+    of_ids = np.repeat(assigned, supports.sizes)
+    tables = np.empty((classes, whole.size))
+    for c in range(classes):
+        ids = supports.ids[of_ids == c]
+        counts = np.bincount(ids, minlength=whole.size)
+        tables[c] = (counts + smoothing * whole) / (ids.size + smoothing)
+    tables[0] = whole
+    shares = np.bincount(assigned, minlength=classes) + 1.0
+    return Classes(tables, shares / shares.sum())
+
+
+def fit_classes(
+    supports: Supports, classes: int, whole: Floats, smoothing: float
+) -> tuple[Classes, Ints]:
+    """Return classes, and that of each support."""
+    if classes == 1:
+        nothing = np.zeros(len(supports), np.int64)
+        return Classes(whole[None], np.ones(1)), nothing
+    rng = np.random.default_rng(SEED)
+    some = supports
+    if len(supports) > SAMPLE:
+        picked = rng.choice(len(supports), SAMPLE, replace=False)
+        some = Supports(supports.arrays[i] for i in picked)
+    assigned = first_classes(some, classes, rng)
+    found = count_classes(some, assigned, classes, whole, smoothing)
+    for _ in range(ROUNDS):
+        assigned = found.costs(supports).argmin(1)
+        found = count_classes(supports, assigned, classes, whole, smoothing)
+    return found, assigned
+
+
+def fit_kinds(
+    classes: Classes, rng: np.random.Generator
+) -> tuple[NDArray[np.uint8], Floats]:
+    """Return a kind for each id, and the tables of kinds, [C, 256].
+
+    The kind of an id is the one that costs it least, if the id is drawn as often
+    as its tables say. What an id takes of the probability of others counts too.
+    """
+    often = (classes.shares[:, None] * classes.tables).T
+    mass = often.sum(1)
+    seeds = mass**0.6 / (mass**0.6).sum()
+    size = mass.size
+    picked = rng.choice(size, PRIOR_KINDS, replace=size < PRIOR_KINDS, p=seeds)
+    tables = classes.tables[:, picked]
+    kinds = np.empty(size, np.int64)
+    for _ in range(ROUNDS):
+        logs, taken = np.log(tables), classes.shares @ tables
+        for start in range(0, size, 1 << 14):  # [V, 256] would be half a gigabyte
+            part = slice(start, start + (1 << 14))
+            kinds[part] = np.argmax(often[part] @ logs - taken, 1)
+        ids = np.bincount(kinds, minlength=PRIOR_KINDS)
+        for c, table in enumerate(classes.tables):
+            sums = np.bincount(kinds, weights=table, minlength=PRIOR_KINDS)
+            tables[c] = np.where(ids > 0, sums / np.maximum(ids, 1), tables[c])
+    return kinds.astype(np.uint8), tables
+
+
+def count_chances(assigned: Ints, shares: Floats) -> NDArray[np.uint8]:
+    """Return how likely each class is at first, and after each, [C + 1, C]."""
+    classes = shares.size
+    follows = np.zeros((classes, classes))
+    np.add.at(follows, (assigned[:-1], assigned[1:]), 1)
+    follows += FOLLOWING * shares
+    rows = np.vstack([shares, follows])
+    return (
+        np.rint(255 * rows / rows.max(1, keepdims=True)).clip(1, 255).astype(np.uint8)
+    )
+
+
+def fit_supports(
+    supports: Supports,
+    vocab_size: int,
+    text: Floats | None = None,
+    classes: int | None = None,
+) -> Tables:
+    """Return the tables of a prior for supports like these."""
+    counted, held = supports.split()
+    counts = counted.count(vocab_size)
+    shares = TEXT_SHARES if text is not None else (0.0,)
+    share = min(shares, key=lambda s: held.bits(whole_table(counts, text, s)).sum())
+    whole = whole_table(counts, text, share)
+    tried = [
+        (n, smoothing)
+        for n in ((classes,) if classes else CLASSES)
+        for smoothing in (SMOOTHING if n > 1 else SMOOTHING[:1])
+    ]
+
+    def price(choice: tuple[int, float]) -> float:
+        found, _ = fit_classes(counted, choice[0], whole, choice[1])
+        return float(found.costs(held).min(1).sum())
+
+    best = min(tried, key=price)
+    whole = whole_table(supports.count(vocab_size), text, share)
+    found, assigned = fit_classes(supports, best[0], whole, best[1])
+    if best[0] == 1:
+        identity = np.arange(PRIOR_KINDS, dtype=np.uint8)[None]
+        ones = np.ones(vocab_size, np.int64)
+        return Tables(np.ones((2, 1), np.uint8), identity, encode_weights(whole, ones))
+    kinds, tables = fit_kinds(found, np.random.default_rng(SEED))
+    ids = np.bincount(kinds, minlength=PRIOR_KINDS)
+    weights = np.stack([encode_weights(table, ids) for table in tables])
+    return Tables(count_chances(assigned, found.shares), weights, kinds)
