@@ -117,7 +117,7 @@ def neighbours(counts: Floats) -> Floats:
     spans = np.diff(np.append(starts, size))
     means = (np.add.reduceat(counts, starts) + 0.5) / spans
     probs = np.repeat(means, spans)
-    return probs / probs.sum()
+    return np.asarray(probs / probs.sum())
 
 
 def smooth_counts(counts: Floats) -> Floats:
@@ -136,7 +136,7 @@ def smooth_counts(counts: Floats) -> Floats:
         for a in added
     ]
     best = added[int(np.argmax(likelihood))]
-    return (counts + best * near) / (total + best)
+    return np.asarray((counts + best * near) / (total + best))
 
 
 def fit_counts(counts: Floats) -> Tables:
@@ -308,9 +308,8 @@ def count_chances(assigned: Ints, shares: Floats) -> NDArray[np.uint8]:
     np.add.at(follows, (assigned[:-1], assigned[1:]), 1)
     follows += FOLLOWING * shares
     rows = np.vstack([shares, follows])
-    return (
-        np.rint(255 * rows / rows.max(1, keepdims=True)).clip(1, 255).astype(np.uint8)
-    )
+    codes = np.rint(255 * rows / rows.max(1, keepdims=True)).clip(1, 255)
+    return np.asarray(codes, np.uint8)
 
 
 def fit_supports(

