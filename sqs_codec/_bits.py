@@ -138,7 +138,13 @@ def open_logits(path: Path) -> NDArray[np.floating]:
     return array
 
 
-def measure(path: Path, temperature: float, most_tv: float, most_rows: int) -> Costs:
+def measure(
+    path: Path,
+    temperature: float,
+    most_tv: float,
+    most_rows: int,
+    prior: sqs.Prior | None = None,
+) -> Costs:
     """Measure every setting on rows of a file.
 
     Parameters
@@ -151,6 +157,8 @@ def measure(path: Path, temperature: float, most_tv: float, most_rows: int) -> C
         What the recommendation may lose.
     most_rows : int
         A file with more rows gives so many, evenly spaced.
+    prior : Prior, optional
+        Of the entropy coding.
 
     Raises
     ------
@@ -162,11 +170,11 @@ def measure(path: Path, temperature: float, most_tv: float, most_rows: int) -> C
     chosen = np.linspace(0, total - 1, min(total, most_rows)).round().astype(int)
     rules: list[Rule] = [*map(sqs.TopK, KS), *map(sqs.Threshold, BETAS)]
     settings = [(keep, resolution) for keep in rules for resolution in RESOLUTIONS]
-    points = _measure(logits, chosen, temperature, settings)
+    points = _measure(logits, chosen, temperature, prior, settings)
     best = recommend(points, most_tv)
     for fixed in best[-1:]:
         if isinstance(fixed.keep, sqs.Threshold):
-            best += _measure(logits, chosen, temperature, [_steered(fixed)])
+            best += _measure(logits, chosen, temperature, prior, [_steered(fixed)])
     measured = {
         "file": str(path),
         "rows": len(chosen),
@@ -174,6 +182,7 @@ def measure(path: Path, temperature: float, most_tv: float, most_rows: int) -> C
         "vocab_size": logits.shape[1],
         "dtype": logits.dtype.name,
         "temperature": temperature,
+        "prior": prior and prior.digest.hex(),
     }
     return Costs(measured, points, best, most_tv)
 
@@ -190,13 +199,17 @@ def _measure(
     logits: NDArray[np.floating],
     chosen: NDArray[np.intp],
     temperature: float,
+    prior: sqs.Prior | None,
     settings: Sequence[tuple[Rule, int]],
 ) -> list[Point]:
     vocab_size = logits.shape[1]
     states = [keep.checkpoint() for keep, _ in settings]
     sums = [np.zeros(3 + len(CODINGS)) for _ in settings]
     codecs = {
-        resolution: [sqs.Codec(vocab_size, resolution, coding) for coding in CODINGS]
+        resolution: [
+            sqs.Codec(vocab_size, resolution, c, prior if c == "entropy" else None)
+            for c in CODINGS
+        ]
         for _, resolution in settings
     }
     for row in _rows(logits, chosen, temperature):

@@ -43,7 +43,8 @@ TEXT_SHARES = (0.0, 0.03, 0.1, 0.3, 0.9)
 HELD_OUT = 5
 """Of so many runs of consecutive supports one is held out to choose the smoothing."""
 
-RUN = 64
+LONGEST_RUN = 1000
+"""Texts that are given at several temperatures should fit into a run several times."""
 
 FREQUENT = 800
 """Ids by which the first classes are found."""
@@ -173,9 +174,8 @@ class Supports:
 
     def split(self) -> tuple[Supports, Supports]:
         """Return those to count, and those held out."""
-        out = np.arange(len(self)) // RUN % HELD_OUT == HELD_OUT - 1
-        if not out.any():  # fewer than RUN * HELD_OUT
-            out = np.arange(len(self)) % HELD_OUT == HELD_OUT - 1
+        run = max(1, min(LONGEST_RUN, len(self) // (5 * HELD_OUT)))
+        out = np.arange(len(self)) // run % HELD_OUT == HELD_OUT - 1
         return (
             Supports(self.arrays[i] for i in np.flatnonzero(~out)),
             Supports(self.arrays[i] for i in np.flatnonzero(out)),

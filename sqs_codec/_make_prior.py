@@ -102,6 +102,31 @@ def make(options: Options) -> Iterator[str]:
     )
 
 
+def find_prior(name: str | None) -> sqs.Prior | None:
+    """Return the prior that an option names.
+
+    Parameters
+    ----------
+    name : str or None
+        A file, or the name of a built-in prior. "none" and None are no prior.
+
+    Raises
+    ------
+    ValueError
+        There is no built-in prior of this name, and no file, or it holds no prior.
+    OSError
+        The file can't be read.
+    """
+    if name is None or name == "none":
+        return None
+    if Path(name).exists():
+        return sqs.Prior.load(name)
+    try:
+        return sqs.Prior.builtin(name)
+    except ValueError as error:
+        raise ValueError(f"no file {name}, and no such built-in: {error}") from error
+
+
 def load_tokenizer(name: str) -> Any:
     """Return the ``tokenizers.Tokenizer`` of a file, a folder or the hub."""
     from tokenizers import Tokenizer

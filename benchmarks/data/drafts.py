@@ -1,9 +1,12 @@
-"""Read what ``make_drafts.py`` wrote: ``drafts.npz`` and ``targets.npz``."""
+"""Read the shipped rows: ``drafts.npz``, ``targets.npz`` and ``languages.npz``.
+
+The first two are written by ``make_drafts.py``, the third by ``make_corpus.py``.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +15,13 @@ from numpy.typing import NDArray
 
 DRAFTS = Path(__file__).with_name("drafts.npz")
 TARGETS = DRAFTS.with_name("targets.npz")
+LANGUAGES = DRAFTS.with_name("languages.npz")
 
 VOCAB_SIZE = 49_152
 """V of SmolLM2."""
+
+GEMMA_VOCAB_SIZE = 262_144
+"""V of Gemma 3 270M."""
 
 LOGIT_UNIT = 2.0**-10
 """What an int16 logit of the file counts."""
@@ -26,26 +33,29 @@ class Rows:
 
     Attributes
     ----------
-    prompt : ndarray of uint8, shape [N]
+    prompt : ndarray of unsigned int, shape [N]
         Number of the prompt; the rows of a prompt are consecutive positions.
     position : ndarray of uint16, shape [N]
         Place in the answer, from 0.
-    token : ndarray of uint16, shape [N]
+    token : ndarray of unsigned int, shape [N]
         What the target model wrote at that place.
-    ids : ndarray of uint16, shape [N, 384]
+    ids : ndarray of unsigned int, shape [N, 384]
         The model's most probable tokens in descending order.
     logits : ndarray of float32, shape [N, 384]
         Their logits at temperature 1, relative to the row's largest, which is 0.
     tail : ndarray of float32, shape [N]
         Log of the sum of exp(logit) over all other tokens, on the same scale.
+    vocab_size : int
+        V.
     """
 
-    prompt: NDArray[np.uint8]
+    prompt: NDArray[np.unsignedinteger]
     position: NDArray[np.uint16]
-    token: NDArray[np.uint16]
-    ids: NDArray[np.uint16]
+    token: NDArray[np.unsignedinteger]
+    ids: NDArray[np.unsignedinteger]
     logits: NDArray[np.float32]
     tail: NDArray[np.float32]
+    vocab_size: int = field(default=VOCAB_SIZE, kw_only=True)
 
     def __len__(self) -> int:
         """N, the number of rows."""
@@ -58,8 +68,8 @@ class Rows:
         the model gave them; how the tail is spread within itself is lost.
         """
         ids = self.ids[index]
-        share = self.tail[index] - np.log(VOCAB_SIZE - ids.size)
-        row = np.full(VOCAB_SIZE, share, dtype=np.float32)
+        share = self.tail[index] - np.log(self.vocab_size - ids.size)
+        row = np.full(self.vocab_size, share, dtype=np.float32)
         row[ids] = self.logits[index]
         return row
 
@@ -87,6 +97,21 @@ class Drafts(Rows):
     dense_row: NDArray[np.uint16]
 
 
+@dataclass(frozen=True)
+class Languages(Rows):
+    """Gemma's rows, of texts in ten languages to which nothing was fitted.
+
+    Of each row there are 256 tokens and the tail.
+
+    Attributes
+    ----------
+    language : ndarray of str, shape [N]
+        An ISO 639 code, or "code".
+    """
+
+    language: NDArray[np.str_]
+
+
 def load_drafts(path: Path = DRAFTS) -> Drafts:
     """Load the draft model's rows.
 
@@ -109,6 +134,20 @@ def load_targets(path: Path = TARGETS) -> Rows:
     True
     """
     return Rows(**_arrays(path))
+
+
+def load_languages(path: Path = LANGUAGES) -> Languages:
+    """Load Gemma's rows.
+
+    Examples
+    --------
+    >>> languages = load_languages()
+    >>> languages.row(0).shape, sorted(set(languages.language.tolist()))
+    ((262144,), ['ar', 'code', 'de', 'en', 'es', 'fr', 'hi', 'ja', 'ru', 'zh'])
+    """
+    arrays = _arrays(path)
+    arrays["prompt"] = arrays.pop("text")
+    return Languages(**arrays, vocab_size=GEMMA_VOCAB_SIZE)
 
 
 def held_out(drafts: Drafts) -> NDArray[np.bool_]:

