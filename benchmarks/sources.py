@@ -13,13 +13,16 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+import sqs_codec as sqs
 from benchmarks.data.drafts import (
     VOCAB_SIZE,
     Rows,
     held_out,
     load_drafts,
+    load_languages,
     load_targets,
 )
+from sqs_codec._make_prior import find_prior
 from sqs_codec.cli import add_models, check_models, number
 
 if TYPE_CHECKING:
@@ -70,11 +73,14 @@ class Source:
     vocab_size : int
         V.
     sessions : tuple of Session
+    prior : Prior or None
+        Of the entropy coding.
     """
 
     summary: str
     vocab_size: int
     sessions: tuple[Session, ...]
+    prior: sqs.Prior | None = None
 
     @property
     def rows(self) -> int:
@@ -105,8 +111,37 @@ class Answer:
         return self.rows.row(int(self.indices[index]))
 
 
-def shipped() -> Source:
-    """Return the shipped rows that nothing was fitted to, a session for each prompt."""
+SHIPPED = ("smollm2", "gemma3")
+"""Models of the shipped rows, which have priors of the same names."""
+
+
+def shipped(model: str = "smollm2", language: str | None = None) -> Source:
+    """Return the shipped rows that nothing was fitted to, a session for each prompt.
+
+    Parameters
+    ----------
+    model : {"smollm2", "gemma3"}
+    language : str, optional
+        Gemma's rows of this language alone.
+    """
+    return _shipped_smollm2() if model == "smollm2" else _shipped_gemma3(language)
+
+
+def _shipped_gemma3(language: str | None) -> Source:
+    rows = load_languages()
+    kept = np.full(len(rows), language is None) | (rows.language == language)
+    places = [np.flatnonzero(rows.prompt == n) for n in np.unique(rows.prompt[kept])]
+    names = ", ".join(sorted(set(rows.language[kept].tolist())))
+    answers = [Answer(rows, at) for at in places]
+    return Source(
+        "Gemma 3 270M, drafting for itself; the shipped texts that nothing was fitted "
+        f"to: {names}",
+        rows.vocab_size,
+        tuple(Session(answer, answer, len(answer)) for answer in answers),
+    )
+
+
+def _shipped_smollm2() -> Source:
     drafts, targets = load_drafts(), load_targets()
     kept = held_out(drafts)
     places = [
@@ -236,6 +271,20 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     add("--seed", type=number(int, 0), default=0, help="(default: %(default)s)")
     add_models(parser.add_argument_group("models for --prompts").add_argument)
+    add(
+        "--shipped",
+        choices=SHIPPED,
+        default=SHIPPED[0],
+        help="whose shipped rows (default: %(default)s)",
+    )
+    languages = sorted(set(load_languages().language.tolist()))
+    add("--language", choices=languages, help="of Gemma's rows (default: all)")
+    add(
+        "--prior",
+        metavar="NAME_OR_FILE",
+        help="of the entropy coding, or none (default: that of SmolLM2 or Gemma "
+        "with their rows, none with --draft)",
+    )
     parser.set_defaults(usage_error=parser.error)
 
 
@@ -248,13 +297,21 @@ def from_options(args: argparse.Namespace) -> Source:
         It can't be had.
     """
     check_models(args)
+    if args.language and args.shipped != "gemma3":
+        args.usage_error("--language is for --shipped gemma3")
+    default = None if args.draft else args.shipped
+    prior = find_prior(args.prior or default)
     if not args.prompts:
         if args.draft:
             args.usage_error("--draft needs --prompts")
-        return shipped().first(args.rows)
+        source = shipped(args.shipped, args.language)
+        return replace(source, prior=prior).first(args.rows)
+    if args.shipped != SHIPPED[0]:
+        args.usage_error("--prompts has no --shipped")
     from sqs_codec.demo.models import load_pair
 
     prompts = read_prompts(args.prompts)[: -(-args.rows // args.positions)]
     pair = load_pair(args.draft, args.target, args.drop_layers)
     name, positions = args.prompts.name, args.positions
-    return from_prompts(pair, prompts, name, positions, args.seed).first(args.rows)
+    source = from_prompts(pair, prompts, name, positions, args.seed)
+    return replace(source, prior=prior).first(args.rows)

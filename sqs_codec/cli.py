@@ -469,9 +469,8 @@ def _demo(args: argparse.Namespace) -> int:
 
 def _show_packet(args: argparse.Namespace) -> int:
     try:
-        codec = sqs.Codec(
-            args.vocab_size, args.resolution, args.coding, _make_prior.find_prior(args.prior)
-        )
+        prior = _make_prior.find_prior(args.prior)
+        codec = sqs.Codec(args.vocab_size, args.resolution, args.coding, prior)
     except (OSError, ValueError) as error:
         print(f"sqs inspect: {error}", file=sys.stderr)
         return 1

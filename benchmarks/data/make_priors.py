@@ -94,10 +94,10 @@ class Corpus:
         found.sort(key=lambda entry: entry[:2])  # stable: positions stay in order
         return [distribution for _, _, distribution in found]
 
-    def strings(self) -> list[str | None]:
-        """Return the text of each token by itself; None where it has none."""
+    def strings(self, vocab_size: int) -> list[str | None]:
+        """Return the text of each id by itself; None where it has none."""
         found: list[str | None] = []
-        for number in range(self._tokenizer.get_vocab_size()):
+        for number in range(vocab_size):
             piece = self._tokenizer.id_to_token(number)
             if piece is not None and "▁" in piece:  # decoding would drop the space
                 found.append(piece.replace("▁", " "))
@@ -139,8 +139,8 @@ def fit(name: str, corpora: dict[str, Corpus], tokenizer: Any) -> sqs.Prior:
             np.add.at(counts, one.ids, 1)
         to = np.arange(VOCAB_SIZES[writer])
         if writer != name:
-            to = first_tokens(corpus.strings(), tokenizer)
-            to = np.append(to, np.full(VOCAB_SIZES[writer] - to.size, -1))
+            strings = corpus.strings(VOCAB_SIZES[writer])
+            to = first_tokens(strings, tokenizer)
         for ids, sent in corpus.drafts():
             q = as_distribution(to[ids], sent, vocab_size)
             if q is not None:

@@ -20,6 +20,7 @@ from benchmarks.rate.schemes import (
     ENTROPY,
     ENUMERATIVE,
     K_SQS,
+    NO_PRIOR,
     PAPER,
     QS,
     RAW,
@@ -214,14 +215,16 @@ class Meter:
     Parameters
     ----------
     temperature : float
-    vocab_size : int
+    source : Source
+        Of which the sessions to add are.
     seed : int
         Of the drafted tokens.
     """
 
-    def __init__(self, temperature: float, vocab_size: int, seed: int) -> None:
+    def __init__(self, temperature: float, source: Source, seed: int) -> None:
         self.result = Temperature(temperature)
-        self._vocab_size = vocab_size
+        self._vocab_size = source.vocab_size
+        self._prior = source.prior
         self._rng = np.random.default_rng(seed)
         self._paper = list(dict.fromkeys(schemes.paper_settings()))
         self._ours = list(dict.fromkeys(schemes.our_settings()))
@@ -261,12 +264,19 @@ class Meter:
     def _coded(self, setting: Setting, sequence: list[Sent], at: list[float]) -> None:
         """Count a session's distributions one by one, in rounds and in a stream."""
         assert setting.resolution is not None
-        codec = schemes.codec(self._vocab_size, setting.resolution, "entropy")
+        codecs = {
+            scheme: schemes.codec(
+                self._vocab_size, setting.resolution, "entropy", prior
+            )
+            for scheme, prior in ((ENTROPY, self._prior), (NO_PRIOR, None))
+        }
+        codec = codecs[ENTROPY]
         stream = sqs.StreamEncoder(codec)
         add = self.result.add
         for sent in sequence:
             add(ENUMERATIVE, setting, sent.loss, schemes.enumerative_bits(sent.q))
-            add(ENTROPY, setting, sent.loss, codec.bits(sent.q))
+            for scheme, single in codecs.items():
+                add(scheme, setting, sent.loss, single.bits(sent.q))
         tokens = [draw(sent.q, x) for sent, x in zip(sequence, at, strict=True)]
         for start in range(0, len(sequence), ROUND):
             part = sequence[start : start + ROUND]
@@ -317,7 +327,7 @@ def run(
         Whether to show a bar on standard error.
     """
     began = time.monotonic()
-    meters = [Meter(t, source.vocab_size, seed) for t in temperatures]
+    meters = [Meter(t, source, seed) for t in temperatures]
     for session in tqdm(source.sessions, disable=not progress):
         for meter in meters:
             meter.add(session)
@@ -326,6 +336,7 @@ def run(
         "rows": source.rows,
         "sessions": len(source.sessions),
         "vocab_size": source.vocab_size,
+        "prior": source.prior and source.prior.digest.hex(),
         "round": ROUND,
         "seed": seed,
         **about(),

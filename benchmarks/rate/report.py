@@ -23,6 +23,7 @@ from benchmarks.rate.schemes import (
     ENTROPY,
     ENUMERATIVE,
     K_SQS,
+    NO_PRIOR,
     QS,
     RAW,
     SAME,
@@ -63,7 +64,7 @@ def report(results: Results) -> Group:
             f"{m['source']}.\n"
             f"{m['rows']} rows of {m['vocab_size']} tokens in {m['sessions']} "
             f"sessions; rounds of {m['round']}, a stream for each session; "
-            f"seed {m['seed']}.\n{about_line(m)}"
+            f"prior {m['prior'] or 'none'}; seed {m['seed']}.\n{about_line(m)}"
         ),
         _same(results.temperatures),
     ]
@@ -77,16 +78,17 @@ def report(results: Results) -> Group:
 def _same(temperatures: list[Temperature]) -> Table:
     made = table(
         "Bits of the same distribution (K = 64, l = 100)",
-        *("T", "K-SQS\nformula", "\nenumerative", "\nentropy"),
+        *("T", "K-SQS\nformula", "enumer-\native", "no\nprior", "\nentropy"),
         *("formula /\nentropy", "token and\ncount alone", "draft's\nacceptance"),
     )
     for t in temperatures:
-        paper, ranks, entropy = (
-            t.mean(scheme, SAME)[0] for scheme in (K_SQS, ENUMERATIVE, ENTROPY)
+        paper, ranks, plain, entropy = (
+            t.mean(scheme, SAME)[0]
+            for scheme in (K_SQS, ENUMERATIVE, NO_PRIOR, ENTROPY)
         )
         made.add_row(
             f"{t.temperature:g}",
-            *(f"{bits:.1f}" for bits in (paper, ranks, entropy)),
+            *(f"{bits:.1f}" for bits in (paper, ranks, plain, entropy)),
             f"{paper / entropy:.2f}",
             f"{t.token_bits / t.rows:.1f}",
             f"{t.draft_acceptance / t.rows:.3f}",

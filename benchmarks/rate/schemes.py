@@ -24,10 +24,12 @@ K_SQS, C_SQS = "K-SQS, formula", "C-SQS, formula"
 QS, RAW = "QS, formula", "raw top-K, fp16"
 ENUMERATIVE, ENTROPY = "enumerative", "entropy"
 ROUNDS, STREAM = "entropy, rounds", "entropy, stream"
+NO_PRIOR = "entropy, no prior"
 """The entropy coding has each distribution in a packet of its own, in rounds that
-decode on their own, and in the rounds of a stream."""
+decode on their own, and in the rounds of a stream, all with the prior of the source if
+there is one; and in a packet of its own without a prior."""
 
-SCHEMES = (K_SQS, C_SQS, QS, RAW, ENUMERATIVE, ENTROPY, ROUNDS, STREAM)
+SCHEMES = (K_SQS, C_SQS, QS, RAW, ENUMERATIVE, NO_PRIOR, ENTROPY, ROUNDS, STREAM)
 PAPER = (K_SQS, C_SQS)
 
 PAPER_KS = (*range(1, 17), *range(18, 33, 2), 40, 48, 64, 80, 96, 128, 192, 256)
@@ -210,9 +212,11 @@ class Row:
 
 
 @cache
-def codec(vocab_size: int, resolution: int, coding: str) -> sqs.Codec:
+def codec(
+    vocab_size: int, resolution: int, coding: str, prior: sqs.Prior | None = None
+) -> sqs.Codec:
     """Return a codec, the same one for the same parameters."""
-    return sqs.Codec(vocab_size, resolution, coding)
+    return sqs.Codec(vocab_size, resolution, coding, prior)
 
 
 def enumerative_bits(q: sqs.SparseDistribution) -> float:

@@ -1,0 +1,99 @@
+"""What priors save, by tokenizer and language.
+
+    python -m benchmarks.rate.languages     # two minutes
+
+Bits of a distribution at K = 64 and l = 100, on the shipped rows that nothing was
+fitted to: of SmolLM2 (English and code) and of Gemma 3 (ten languages). Each stands in
+a packet of its own, or in the rounds of five of a stream for each text, where the bits
+of the drafted tokens are taken off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+
+import sqs_codec as sqs
+from benchmarks.data.drafts import load_languages
+from benchmarks.rate.measure import ROUND, draw, token_bits
+from benchmarks.rate.schemes import codec, enumerative_bits
+from benchmarks.sources import SHIPPED, Session, Source, shipped
+from benchmarks.tables import table
+
+TEMPERATURES = (0.3, 0.7, 1.0)
+KEEP, RESOLUTION = sqs.TopK(64), 100
+
+
+def sources() -> Iterator[tuple[str, Source]]:
+    """Yield each model and language."""
+    smollm2, gemma3 = SHIPPED
+    yield "SmolLM2 en", replace(shipped(smollm2), prior=sqs.Prior.builtin(smollm2))
+    prior = sqs.Prior.builtin(gemma3)
+    for language in sorted(set(load_languages().language.tolist())):
+        yield f"Gemma 3 {language}", replace(shipped(gemma3, language), prior=prior)
+
+
+def bits(source: Source, temperature: float, at: list[float]) -> NDArray[np.float64]:
+    """Return mean bits: enumerative, and without and with the prior alone and streamed.
+
+    Parameters
+    ----------
+    source : Source
+    temperature : float
+    at : list of float
+        Numbers from [0, 1) to draw tokens with, one for each position of a session.
+    """
+    plain = codec(source.vocab_size, RESOLUTION, "entropy")
+    with_prior = codec(source.vocab_size, RESOLUTION, "entropy", source.prior)
+    sums = np.zeros(5)
+    for session in source.sessions:
+        qs = list(quantized(session, plain, temperature))
+        sums[0] += sum(map(enumerative_bits, qs))
+        for i, one in enumerate((plain, with_prior)):
+            sums[1 + i] += sum(map(one.bits, qs))
+            stream = sqs.StreamEncoder(one)
+            tokens = [draw(q, x) for q, x in zip(qs, at, strict=False)]
+            for start in range(0, len(qs), ROUND):
+                part, drafted = (x[start : start + ROUND] for x in (qs, tokens))
+                packet = stream.encode_round(part, drafted)
+                sums[3 + i] += 8 * len(packet) - token_bits(part, drafted)
+    return np.asarray(sums / source.rows)
+
+
+def quantized(
+    session: Session, codec: sqs.Codec, temperature: float
+) -> Iterator[sqs.SparseDistribution]:
+    """Yield the distributions of a session."""
+    for i in range(len(session)):
+        yield codec.quantize(session.draft[i], KEEP, temperature=temperature)
+
+
+def main() -> None:
+    """Print a table for each temperature."""
+    at = np.random.default_rng(0).random(1000).tolist()
+    everything = list(sources())
+    for temperature in TEMPERATURES:
+        made = table(
+            f"Bits of a distribution at T = {temperature:g}",
+            *("", "rows", "enumer-\native", "no\nprior", "prior", "ratio"),
+            *("stream,\nno prior", "stream,\nprior", "ratio"),
+        )
+        for name, source in everything:
+            ranks, plain, prior, stream, both = bits(source, temperature, at)
+            made.add_row(
+                name,
+                str(source.rows),
+                *(f"{x:.1f}" for x in (ranks, plain, prior)),
+                f"{prior / plain:.3f}",
+                *(f"{x:.1f}" for x in (stream, both)),
+                f"{both / stream:.3f}",
+            )
+        Console().print(made)
+
+
+if __name__ == "__main__":
+    main()
