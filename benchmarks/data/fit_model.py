@@ -4,16 +4,20 @@
     python -m benchmarks.data.fit_model --write  fit the tables and write the files
 
 ``model.json`` is the model: its scalars, which are chosen by hand, and its tables,
-which are fitted here to the shipped drafts. Every second category of those is left
-out (see `held_out`): whatever is reported about the coding is reported on those.
-Fitting is counting: the split of a count is a bit seen so and so often in its
-context, and an id's probability is that of its bucket, spread evenly. Resolutions
-and supports far from the default are in the mix, so that no context is unseen.
+which are fitted here. The splits of counts are fitted to the shipped drafts. Every
+second category of those is left out (see `held_out`): whatever is reported about the
+coding is reported on those. Fitting is counting: the split of a count is a bit seen so
+and so often in its context. Resolutions and supports far from the default are in the
+mix, so that no context is unseen.
+
+What ids weigh where there is no prior is the mean of the built-in priors, each
+spread evenly within buckets of ids, so that no tokenizer is favoured.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
 import textwrap
@@ -25,6 +29,7 @@ import numpy as np
 
 import sqs_codec as sqs
 from benchmarks.data.drafts import VOCAB_SIZE, held_out, load_drafts
+from sqs_codec._prior import CODE_WEIGHTS
 
 ROOT = Path(__file__).parents[2]
 MODEL = Path(__file__).with_name("model.json")
@@ -47,8 +52,7 @@ SETTINGS = (
 )
 """Resolution, K, and which rows to take: every first or second."""
 
-ID_SETTING = (100, 64, 1)
-"""What the id buckets are counted at."""
+PRIORS = ("smollm2", "gemma3", "llama3", "qwen3", "gpt2")
 
 HALF = 128
 """The probability 1/2, in 256ths."""
@@ -57,7 +61,7 @@ MAX_BITS = 20
 """Of an id."""
 
 ZIPF = 1.1
-"""Exponent by which buckets beyond the fitted vocabulary go on."""
+"""Exponent by which buckets beyond all fitted vocabularies go on."""
 
 LEAST_WEIGHT = 64
 """Of the last bucket, so that rounding changes no weight by more than 1 %."""
@@ -113,9 +117,7 @@ def fit(scalars: dict[str, int]) -> Model:
     rows = np.flatnonzero(~held_out(drafts))
     classes = scalars["size_classes"], scalars["ratio_classes"]
     seen = np.full((*classes, node_count(scalars), 2), 0.4)
-    ids = []
-    for setting in SETTINGS:
-        resolution, k, step = setting
+    for resolution, k, step in SETTINGS:
         codec = sqs.Codec(VOCAB_SIZE, resolution, "bitpack")
         for index in rows[::step].tolist():
             row = drafts.row(index)
@@ -123,23 +125,35 @@ def fit(scalars: dict[str, int]) -> Model:
                 q = codec.quantize(row, sqs.TopK(k), temperature=temperature)
                 for *context, bit in splits(q.counts.tolist(), scalars):
                     seen[(*context, int(bit))] += 1
-                if setting == ID_SETTING:
-                    ids.append(q.token_ids)
     chances = np.rint(256 * seen[..., 1] / seen.sum(-1)).astype(int).clip(1, 255)
     chances[seen.sum(-1) < 1] = HALF  # contexts that don't occur
 
-    edges = bucket_edges(scalars["first_bucket_bits"])
-    inside = edges.index(VOCAB_SIZE)
-    found, _ = np.histogram(np.concatenate(ids), edges[: inside + 1])
-    weights = ((found + 0.5) / np.diff(edges[: inside + 1])).tolist()
-    for low, high in zip(edges[inside - 1 : -2], edges[inside:-1], strict=True):
-        weights.append(weights[-1] * (low / high) ** ZIPF)
-    scale = LEAST_WEIGHT / weights[-1]
     return {
         "scalars": scalars,
         "split_chances": chances.reshape(-1, node_count(scalars)).tolist(),
-        "id_weights": [round(w * scale) for w in weights],
+        "id_weights": bucket_weights(scalars),
     }
+
+
+def bucket_weights(scalars: dict[str, int]) -> list[int]:
+    """Return what an id of each bucket weighs.
+
+    The mean probability of its ids, over the built-in priors that have all of them.
+    """
+    edges = bucket_edges(scalars["first_bucket_bits"])
+    seen: list[list[float]] = [[] for _ in edges[1:]]
+    for name in PRIORS:
+        prior = sqs.Prior.builtin(name)
+        weights = CODE_WEIGHTS[prior._weights[0]][prior._kinds]
+        below = np.append(0, np.cumsum(weights)) / weights.sum()
+        for found, low, high in zip(seen, edges, edges[1:], strict=False):
+            if high <= prior.vocab_size:
+                found.append((below[high] - below[low]) / (high - low))
+    means = [float(np.mean(found)) for found in seen if found]
+    for low, high in itertools.pairwise(edges[len(means) - 1 : -1]):
+        means.append(means[-1] * (low / high) ** ZIPF)
+    scale = LEAST_WEIGHT / means[-1]
+    return [round(mean * scale) for mean in means]
 
 
 def log_table(scalars: dict[str, int]) -> list[int]:
