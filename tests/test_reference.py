@@ -65,7 +65,7 @@ def test_vectors_meet_all_ways_of_the_entropy_coding(monkeypatch):
         monkeypatch.setattr(entropy, name, wrapped)
 
     spy("code_counts", lambda *arguments: ("counts", arguments[-1]))
-    spy("code_ids", lambda *arguments: ("ids", arguments[-1]))
+    spy("code_ids", lambda *arguments: ("ids", arguments[5]))
     spy(
         "code_uniform_set",
         lambda _, label, k, size, ids: ("complement", 2 * k > size > k),

@@ -20,6 +20,7 @@ from itertools import accumulate, pairwise
 from pathlib import Path
 
 from tests.reference import BrokenRuleError
+from tests.reference.prior import RATIO_UNIT
 
 getcontext().prec = 60
 
@@ -43,6 +44,7 @@ MEMORY_NEW_WEIGHT = 1024
 MEMORY_LEAST_WEIGHT = 32
 MEMORY_FADING = 5
 MEMORY_MOST_SEEN = 255
+CLASS_COST_SHIFT = 16  # what an encoder drops of the costs that it compares
 CODER_BITS = 56
 CODER_LEAST_BITS = 48
 LOG_UNIT = 32
@@ -336,8 +338,10 @@ ID_EDGES = [
 """Where the buckets of ID_WEIGHTS begin: two to an octave, after the first."""
 
 
-def id_position(x):
-    """What the ids below x weigh in the static model."""
+def id_position(x, prior=None, c=0):
+    """What the ids below x weigh in the prior's class, or in the buckets."""
+    if prior is not None:
+        return prior.below[c][x]
     return sum(
         weight * (min(x, high) - low)
         for weight, (low, high) in zip(ID_WEIGHTS, pairwise(ID_EDGES), strict=True)
@@ -350,14 +354,7 @@ class Memory:
 
     def __init__(self):
         self.weights, self.seen = {}, 0  # m of each id; h
-
-    def unit(self, vocab_size):
-        """U: what one unit of a weight counts beside the static weights."""
-        total = sum(self.weights.values())
-        if not total:
-            return 0
-        most = id_position(vocab_size)
-        return most * self.seen // (self.seen + MEMORY_DELAY) // total
+        self.last = 0  # 1 + the class of the last distribution that had one
 
     def learn(self, ids):
         """Let all fade and add a support, unless it is very large."""
@@ -375,31 +372,75 @@ class Memory:
 
     def head(self):
         """The byte before a stream's packet: which memory the packet goes on with."""
-        words = [self.seen, *self.weights.keys(), *self.weights.values()]
+        words = [self.seen, self.last, *self.weights.keys(), *self.weights.values()]
         return 1 + zlib.crc32(struct.pack(f"<{len(words)}I", *words)) % 255
 
 
-def code_ids(coder, vocab_size, k, memory, ids=None, uniform=None):
+def code_ids(coder, vocab_size, k, memory, ids=None, uniform=None, prior=None):
     """The support."""
     if code_bit(coder, "modes", UNIFORM_CHANCE, uniform):
         return code_uniform_set(coder, "uniform ids", k, vocab_size, ids)
-    rest = id_rest(vocab_size, memory)
+    c = code_class(coder, memory, prior, ids)
+    rest = id_rest(vocab_size, memory, prior, c)
     return code_set(coder, "ids", k, vocab_size, lambda x, n: rest(x), ids)
 
 
-def id_rest(vocab_size, memory):
+def has_classes(prior):
+    return prior is not None and prior.classes > 1
+
+
+def code_class(coder, memory, prior, ids=None):
+    """The class of the ids, which the next one depends on."""
+    if not has_classes(prior):
+        return 0
+    row = prior.chances[memory.last]
+    below = [0, *accumulate(row)]
+    chosen = None if ids is None else choose_class(memory.last, prior, ids)
+    c = coder.pick("class", below[-1], 0, len(row), lambda x: below[x], chosen)
+    memory.last = 1 + c
+    return c
+
+
+def id_rest(vocab_size, memory, prior=None, c=0):
     """The function that says what an id and all above it weigh."""
-    unit = memory.unit(vocab_size)
-    whole = id_position(vocab_size) + unit * sum(memory.weights.values())
+    recent = memory.weights  # r of each id
+    if has_classes(prior):
+        recent = {
+            y: m * prior.ratio(c, prior.kinds[y]) // RATIO_UNIT
+            for y, m in recent.items()
+        }
+    most, total = id_position(vocab_size, prior, c), sum(recent.values())
+    unit = most * memory.seen // (memory.seen + MEMORY_DELAY) // total if total else 0
+    whole = most + unit * total
 
     def rest(x):
-        recent = sum(w for y, w in memory.weights.items() if y < x)
-        return whole - id_position(x) - unit * recent
+        below = sum(r for y, r in recent.items() if y < x)
+        return whole - id_position(x, prior, c) - unit * below
 
     return rest
 
 
-# Which modes: an encoder is free in that. This one compares about what they cost.
+# Which class and modes: an encoder is free in that. This one compares about what
+# they cost.
+
+
+def choose_class(last, prior, ids):
+    """The first of the classes that are cheapest by their weights alone."""
+    kinds = Counter(prior.kinds[y] for y in ids)
+    row = prior.chances[last]
+
+    def cost(c):
+        log_sum = log2(prior.sums[c])
+        spent = class_cost(row, c) >> CLASS_COST_SHIFT
+        for kind, n in kinds.items():
+            spent += n * (log_sum - log2(prior.weights[c][kind]) >> CLASS_COST_SHIFT)
+        return spent
+
+    return min(range(prior.classes), key=cost)
+
+
+def class_cost(row, c):
+    return log2(sum(row)) - log2(row[c])
 
 
 def log2_factorial(n):
@@ -433,11 +474,14 @@ def counts_costs(vocab_size, resolution, counts):
     return model, UNIFORM_COST + uniform
 
 
-def ids_costs(vocab_size, ids, memory):
-    """About what the ids cost by the model and what uniformly."""
-    k = len(ids)
-    rest = id_rest(vocab_size, memory)
-    model, log_a = MODEL_COST, log2(rest(0))
+def ids_costs(vocab_size, ids, memory, prior=None):
+    """About what the ids cost by the model, with their class, and what uniformly."""
+    k, model, c = len(ids), MODEL_COST, 0
+    if has_classes(prior):
+        c = choose_class(memory.last, prior, ids)
+        model += class_cost(prior.chances[memory.last], c)
+    rest = id_rest(vocab_size, memory, prior, c)
+    log_a = log2(rest(0))
     for n, x in zip(range(k, 0, -1), ids, strict=True):
         log_x = log2(rest(x))
         fall = n * (log_a - log_x)
@@ -472,16 +516,17 @@ def code_distribution(
     ids=None,
     counts=None,
     allowed=MAX_ROUND_SUPPORT,
+    prior=None,
 ):
     """Counts first, which say how many ids there are; return (ids, counts)."""
     uniform_counts = uniform_ids = None
     if counts is not None:
         model, uniform = counts_costs(vocab_size, resolution, counts)
         uniform_counts = uniform < model
-        model, uniform = ids_costs(vocab_size, ids, memory)
+        model, uniform = ids_costs(vocab_size, ids, memory, prior)
         uniform_ids = uniform < model
     counts = code_counts(coder, vocab_size, resolution, allowed, counts, uniform_counts)
-    ids = code_ids(coder, vocab_size, len(counts), memory, ids, uniform_ids)
+    ids = code_ids(coder, vocab_size, len(counts), memory, ids, uniform_ids, prior)
     return ids, counts
 
 
@@ -491,7 +536,7 @@ def code_position(coder, counts, position=None):
     return coder.pick("token", below[-1], 0, len(counts), lambda x: below[x], position)
 
 
-def code_round(coder, vocab_size, resolution, memory, given=None):
+def code_round(coder, vocab_size, resolution, memory, given=None, prior=None):
     """Distributions with their tokens; return a list of (ids, counts, token)."""
     items, survivors = [], 0
     while True:
@@ -501,7 +546,7 @@ def code_round(coder, vocab_size, resolution, memory, given=None):
             position, more = ids.index(token), len(items) + 1 < len(given)
         allowed = MAX_ROUND_SUPPORT - survivors
         ids, counts = code_distribution(
-            coder, vocab_size, resolution, memory, ids, counts, allowed
+            coder, vocab_size, resolution, memory, ids, counts, allowed, prior
         )
         position = code_position(coder, counts, position)
         memory.learn(ids)
@@ -511,9 +556,9 @@ def code_round(coder, vocab_size, resolution, memory, given=None):
             return items
 
 
-def code_tokens(coder, vocab_size, resolution, given=None):
+def code_tokens(coder, vocab_size, resolution, given=None, prior=None):
     """Tokens with their counts alone; return a list of (token, count)."""
-    items, rest = [], id_rest(vocab_size, Memory())
+    items, rest = [], id_rest(vocab_size, Memory(), prior)
     while True:
         token = count = more = None
         if given is not None:
@@ -531,17 +576,17 @@ def code_more(coder, items, more=None):
     return items < MAX_ROUND and code_bit(coder, "more", MORE_CHANCE, more)
 
 
-def encode(ids, counts, vocab_size, resolution):
+def encode(ids, counts, vocab_size, resolution, prior=None):
     """The packet of one distribution."""
-    coder = Writer()
-    code_distribution(coder, vocab_size, resolution, Memory(), ids, counts)
+    coder, codec = Writer(), (vocab_size, resolution)
+    code_distribution(coder, *codec, Memory(), ids, counts, prior=prior)
     return coder.finish()
 
 
-def decode(packet, vocab_size, resolution):
+def decode(packet, vocab_size, resolution, prior=None):
     """Return (ids, counts) of the packet of one distribution."""
-    coder = Reader(packet)
-    distribution = code_distribution(coder, vocab_size, resolution, Memory())
+    coder, codec = Reader(packet), (vocab_size, resolution)
+    distribution = code_distribution(coder, *codec, Memory(), prior=prior)
     coder.finish()
     return distribution
 
@@ -553,37 +598,39 @@ def as_items(distributions, tokens):
     ]
 
 
-def encode_round(distributions, tokens, vocab_size, resolution, memory=None):
+def encode_round(
+    distributions, tokens, vocab_size, resolution, memory=None, prior=None
+):
     """The packet of a round; distributions are pairs (ids, counts)."""
     coder, items = Writer(), as_items(distributions, tokens)
-    code_round(coder, vocab_size, resolution, memory or Memory(), items)
+    code_round(coder, vocab_size, resolution, memory or Memory(), items, prior)
     return coder.finish()
 
 
-def decode_round(packet, vocab_size, resolution, memory=None):
+def decode_round(packet, vocab_size, resolution, memory=None, prior=None):
     """Return ([(ids, counts), ...], tokens). A memory learns only from valid rounds."""
     coder, memory = Reader(packet), memory or Memory()
-    before = memory.weights, memory.seen
+    before = memory.weights, memory.seen, memory.last
     try:
-        items = code_round(coder, vocab_size, resolution, memory)
+        items = code_round(coder, vocab_size, resolution, memory, prior=prior)
         coder.finish()
     except BrokenRuleError:
-        memory.weights, memory.seen = before
+        memory.weights, memory.seen, memory.last = before
         raise
     return [item[:2] for item in items], [item[2] for item in items]
 
 
-def encode_tokens(drafted, vocab_size, resolution):
+def encode_tokens(drafted, vocab_size, resolution, prior=None):
     """The packet of pairs (token, count)."""
     coder = Writer()
-    code_tokens(coder, vocab_size, resolution, drafted)
+    code_tokens(coder, vocab_size, resolution, drafted, prior)
     return coder.finish()
 
 
-def decode_tokens(packet, vocab_size, resolution):
+def decode_tokens(packet, vocab_size, resolution, prior=None):
     """Return a list of (token, count)."""
     coder = Reader(packet)
-    items = code_tokens(coder, vocab_size, resolution)
+    items = code_tokens(coder, vocab_size, resolution, prior=prior)
     coder.finish()
     return items
 
@@ -591,11 +638,13 @@ def decode_tokens(packet, vocab_size, resolution):
 # Where the bits go
 
 
-def bits_by_label(distributions, tokens, vocab_size, resolution, memory=None):
+def bits_by_label(
+    distributions, tokens, vocab_size, resolution, memory=None, prior=None
+):
     """Return what each kind of symbol takes in a round, {label: bits}.
 
     The sum is the round's size before padding, but for the coder's rounding.
     """
     meter, items = Meter(), as_items(distributions, tokens)
-    code_round(meter, vocab_size, resolution, memory or Memory(), items)
+    code_round(meter, vocab_size, resolution, memory or Memory(), items, prior)
     return {label: cost / BIT for label, cost in meter.costs.items()}

@@ -278,18 +278,20 @@ def token_bits(counts, coding):
     return (len(counts) - 1).bit_length()
 
 
-def encode(ids, counts, vocab_size, resolution, coding):
+def encode(ids, counts, vocab_size, resolution, coding, prior=None):
     """The packet of one distribution."""
     if coding == "entropy":
-        return entropy.encode(ids, counts, vocab_size, resolution)
+        return entropy.encode(ids, counts, vocab_size, resolution, prior)
     return pack(distribution_bits(ids, counts, vocab_size, resolution, coding))
 
 
-def encode_round(distributions, tokens, vocab_size, resolution, coding, memory=None):
+def encode_round(
+    distributions, tokens, vocab_size, resolution, coding, memory=None, prior=None
+):
     """The packet of a round; distributions are pairs (ids, counts)."""
     if coding == "entropy":
         return entropy.encode_round(
-            distributions, tokens, vocab_size, resolution, memory
+            distributions, tokens, vocab_size, resolution, memory, prior
         )
     bits = field(len(tokens) - 1, 8)
     for (ids, counts), token in zip(distributions, tokens, strict=True):
@@ -298,10 +300,10 @@ def encode_round(distributions, tokens, vocab_size, resolution, coding, memory=N
     return pack(bits)
 
 
-def encode_tokens(drafted, vocab_size, resolution, coding):
+def encode_tokens(drafted, vocab_size, resolution, coding, prior=None):
     """The packet of tokens alone; drafted are pairs (token, count)."""
     if coding == "entropy":
-        return entropy.encode_tokens(drafted, vocab_size, resolution)
+        return entropy.encode_tokens(drafted, vocab_size, resolution, prior)
     bits = field(len(drafted) - 1, 8)
     for token, count in drafted:
         bits += field(token, (vocab_size - 1).bit_length())
@@ -370,20 +372,20 @@ def read_distribution(reader, vocab_size, resolution, coding, squares=0):
     return ids, [*counts, left]
 
 
-def decode(packet, vocab_size, resolution, coding):
+def decode(packet, vocab_size, resolution, coding, prior=None):
     """Return (ids, counts) of the packet of one distribution."""
     if coding == "entropy":
-        return entropy.decode(packet, vocab_size, resolution)
+        return entropy.decode(packet, vocab_size, resolution, prior)
     reader = Reader(packet)
     distribution = read_distribution(reader, vocab_size, resolution, coding)
     reader.end()
     return distribution
 
 
-def decode_round(packet, vocab_size, resolution, coding, memory=None):
+def decode_round(packet, vocab_size, resolution, coding, memory=None, prior=None):
     """Return ([(ids, counts), ...], tokens)."""
     if coding == "entropy":
-        return entropy.decode_round(packet, vocab_size, resolution, memory)
+        return entropy.decode_round(packet, vocab_size, resolution, memory, prior)
     reader = Reader(packet)
     distributions, tokens, squares = [], [], 0
     for _ in range(reader.take(8) + 1):
@@ -398,10 +400,10 @@ def decode_round(packet, vocab_size, resolution, coding, memory=None):
     return distributions, tokens
 
 
-def decode_tokens(packet, vocab_size, resolution, coding):
+def decode_tokens(packet, vocab_size, resolution, coding, prior=None):
     """Return a list of (token, count)."""
     if coding == "entropy":
-        return entropy.decode_tokens(packet, vocab_size, resolution)
+        return entropy.decode_tokens(packet, vocab_size, resolution, prior)
     reader = Reader(packet)
     drafted = []
     for _ in range(reader.take(8) + 1):
