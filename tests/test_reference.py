@@ -1,15 +1,17 @@
 """The reference: it makes the vectors, holds to the model, and prices what it codes."""
 
+import base64
 import json
 import math
 import re
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from benchmarks.data import fit_model
-from tests.reference import BrokenRuleError, entropy, make_vectors
+from tests.reference import BrokenRuleError, entropy, make_vectors, prior
 from tests.reference import sqs_reference as reference
 
 
@@ -39,6 +41,87 @@ def decode_first_of_stream(packet, *codec):
     if packet and packet[0] > 0:
         raise BrokenRuleError("HEAD")
     return reference.decode_round(packet[1:], *codec)
+
+
+@pytest.mark.parametrize(
+    "case", json.loads((make_vectors.VECTORS / "bad_priors.json").read_text())["cases"]
+)
+def test_it_names_the_rule_that_a_prior_breaks(case):
+    with pytest.raises(BrokenRuleError, match=f"^{case['rule']}$"):
+        prior.parse(base64.b64decode(case["prior"]))
+
+
+@pytest.mark.parametrize(
+    "case", json.loads((make_vectors.VECTORS / "priors.json").read_text())["cases"]
+)
+def test_it_decodes_with_priors(case):
+    known = [(q["token_ids"], q["counts"]) for q in case["distributions"]]
+    codec = case["vocab_size"], case["resolution"]
+    given, memory = prior.parse(base64.b64decode(case["prior"])), None
+    for packet in case["packets"]:
+        data, kind = bytes.fromhex(packet["packet"]), packet["kind"]
+        if kind == "stream":
+            if data[0] > 0 and (memory is None or data[0] != memory.head()):
+                assert packet["rule"] == "HEAD"
+                continue
+            memory = memory if data[0] else entropy.Memory()
+            decode = partial(entropy.decode_round, data[1:], *codec, memory, given)
+        else:
+            decode = partial(DECODE[kind], data, *codec, prior=given)
+        if "rule" in packet:
+            with pytest.raises(BrokenRuleError, match=f"^{packet['rule']}$"):
+                decode()
+        elif kind == "tokens":
+            counts = packet["counts"]
+            assert decode() == [*zip(packet["tokens"], counts, strict=True)]
+        else:
+            drafted = [known[i] for i in packet["distributions"]]
+            alone = kind == "distribution"
+            assert decode() == (drafted[0] if alone else (drafted, packet["tokens"]))
+
+
+DECODE = {
+    "distribution": entropy.decode,
+    "round": entropy.decode_round,
+    "tokens": entropy.decode_tokens,
+}
+
+
+def test_vectors_meet_all_ways_of_priors(monkeypatch):
+    """Each class, after each other's chances too, and all that a ratio may be."""
+    met, ratios = set(), set()
+    code_ids, ratio = entropy.code_ids, prior.Prior.ratio
+
+    def ids_noted(coder, vocab_size, k, memory, ids, uniform, given):
+        last, learns = memory.last, k <= entropy.MEMORY_SUPPORT
+        found = code_ids(coder, vocab_size, k, memory, ids, uniform, given)
+        if isinstance(coder, entropy.Writer) and given.classes > 1:
+            met.add((given.classes, learns, last, None if uniform else memory.last))
+            assert memory.last == last or not uniform
+        return found
+
+    def ratio_noted(given, c, kind):
+        value = ratio(given, c, kind)
+        ratios.add((given.classes, value))
+        return value
+
+    monkeypatch.setattr(entropy, "code_ids", ids_noted)
+    monkeypatch.setattr(prior.Prior, "ratio", ratio_noted)
+    make_vectors.priors()
+    chosen = {(classes, chosen) for classes, _, _, chosen in met if chosen}
+    before = {(classes, last) for classes, _, last, _ in met}
+    assert {(c, 1 + i) for c in (2, 5) for i in range(c)} < chosen
+    assert {(c, i) for c in (2, 5) for i in range(c + 1)} < before
+    assert sum(classes == 32 for classes, _ in chosen) > 25
+    assert sum(classes == 32 for classes, _ in before) > 25
+    assert any(last > 0 and chosen is None for _, _, last, chosen in met)
+    assert any(
+        chosen not in (None, last) for _, learns, last, chosen in met if not learns
+    )
+    for classes in (5, 32):
+        values = {value for c, value in ratios if c == classes}
+        assert {4, 64} < values
+        assert len(values) > 4
 
 
 @pytest.mark.parametrize(
@@ -140,6 +223,16 @@ def test_bits_by_label_add_up_to_the_packet():
         assert bits["token"] == pytest.approx(-sum(map(math.log2, chances)), abs=1e-4)
     counts = {"modes", "size", "composition", "parts", "arrangement"}
     assert met <= counts | {"ids", "uniform ids", "token", "more"}
+
+
+def test_bits_by_label_tell_the_class():
+    given = prior.parse(make_vectors.formula_prior(1000, 5, codes=64))
+    drafted = [make_vectors.leaning(given, 100, 24, number) for number in range(6)]
+    tokens = [ids[0] for ids, _ in drafted]
+    bits = entropy.bits_by_label(drafted, tokens, 1000, 100, prior=given)
+    packet = entropy.encode_round(drafted, tokens, 1000, 100, prior=given)
+    assert bits["class"] > 6
+    assert math.fsum(bits.values()) - 1 <= 8 * len(packet) <= sum(bits.values()) + 9
 
 
 def test_the_format_page_shows_the_coder_as_it_is():

@@ -1,5 +1,6 @@
 """Golden vectors: the format as files that no code here can quietly change."""
 
+import base64
 import json
 import re
 from functools import partial
@@ -29,8 +30,8 @@ def load(name):
     return json.loads((make_vectors.VECTORS / name).read_text())
 
 
-def codec_of(case, coding="entropy"):
-    return sqs.Codec(case["vocab_size"], case["resolution"], coding)
+def codec_of(case, coding="entropy", prior=None):
+    return sqs.Codec(case["vocab_size"], case["resolution"], coding, prior)
 
 
 def distribution(case, vocab_size):
@@ -125,6 +126,61 @@ def test_tokens(case):
         assert found == sqs.DraftedTokens(*map(tuple, drafted), case["resolution"])
 
 
+@pytest.mark.parametrize("case", load("priors.json")["cases"])
+def test_priors(case):
+    prior = sqs.Prior.from_bytes(base64.b64decode(case["prior"]))
+    assert (prior.vocab_size, prior.classes) == (case["vocab_size"], case["classes"])
+    codec = codec_of(case, prior=prior)
+    edge, cloud = sqs.StreamEncoder(codec), sqs.StreamDecoder(codec)
+    for packet in case["packets"]:
+        data = bytes.fromhex(packet["packet"])
+        decode = decoder(codec, packet["kind"], cloud)
+        if "rule" in packet:
+            check_refusal(decode, data, packet["rule"])
+            continue
+        if packet["kind"] == "tokens":
+            drafted = packet["tokens"], packet["counts"]
+            assert codec.encode_tokens(*drafted) == data
+            expected = sqs.DraftedTokens(*map(tuple, drafted), case["resolution"])
+            assert decode(data) == expected
+            continue
+        drafted = [case["distributions"][i] for i in packet["distributions"]]
+        if packet["kind"] == "distribution":
+            q = distribution(drafted[0], case["vocab_size"])
+            assert codec.encode(q) == data
+            assert abs(codec.bits(q) - packet["bits"]) <= 1.02
+            assert decode(data) == q
+            check_limit(partial(decode, data), q.token_ids.size)
+            continue
+        round_ = round_of(case, drafted, packet["tokens"])
+        if packet["kind"] == "round":
+            assert codec.encode_round(round_) == data
+        else:
+            if data[0] == 0:
+                edge.restart()
+            assert edge.encode_round(round_.distributions, round_.tokens) == data
+        assert decode(data) == round_
+
+
+BAD_PRIORS = {
+    "SIZE": "bytes",
+    "MAGIC": "sqsprior",
+    "VERSION": "version",
+    "CLASSES": "classes",
+    "VOCABULARY": "vocabulary",
+    "CHECK": "check",
+    "CHANCES": "chances",
+    "WEIGHTS": "weigh",
+}
+"""A word of the message for each rule."""
+
+
+@pytest.mark.parametrize("case", load("bad_priors.json")["cases"])
+def test_bad_priors(case):
+    with pytest.raises(ValueError, match=BAD_PRIORS[case["rule"]]):
+        sqs.Prior.from_bytes(base64.b64decode(case["prior"]))
+
+
 @pytest.mark.parametrize("case", load("verify.json")["cases"])
 def test_verdicts(case):
     round_ = round_of(case, case["distributions"], case["tokens"])
@@ -152,22 +208,32 @@ def test_limits(case):
 def test_each_rule_has_its_error(case):
     codec = codec_of(case, case["coding"])
     packet = bytes.fromhex(case["packet"])
-    decode = {
+    decode = decoder(codec, case["kind"], sqs.StreamDecoder(codec))
+    check_refusal(decode, packet, case["rule"])
+
+
+def decoder(codec, kind, stream):
+    """What decodes a packet of the kind; `stream` is what one of a stream needs."""
+    return {
         "distribution": codec.decode,
         "round": codec.decode_round,
         "tokens": codec.decode_tokens,
-        "stream": lambda packet: sqs.StreamDecoder(codec).decode_round(packet),
-    }[case["kind"]]
+        "stream": stream.decode_round,
+    }[kind]
+
+
+def check_refusal(decode, packet, rule):
     with pytest.raises(sqs.PacketError) as caught:
         decode(packet)
-    assert isinstance(caught.value, sqs.StreamError) == (case["rule"] == "HEAD")
-    if case["rule"] != "HEAD":
-        assert str(caught.value).endswith(f": {BROKEN_RULES[Status[case['rule']]]}")
+    assert isinstance(caught.value, sqs.StreamError) == (rule == "HEAD")
+    if rule != "HEAD":
+        assert str(caught.value).endswith(f": {BROKEN_RULES[Status[rule]]}")
 
 
 def test_every_rule_is_covered():
     rules = {case["rule"] for case in load("malformed.json")["cases"]}
     assert rules == {"HEAD", *(status.name for status in BROKEN_RULES)}
+    assert {case["rule"] for case in load("bad_priors.json")["cases"]} == {*BAD_PRIORS}
 
 
 def test_the_readme_counts_the_packets():
@@ -175,7 +241,7 @@ def test_the_readme_counts_the_packets():
     said = (make_vectors.VECTORS / "README.md").read_text()
     counts = dict(re.findall(r"^\| `(\w+\.json)` \| (\d+) \|", said, re.MULTILINE))
     found = {}
-    for name in make_vectors.FILES.keys() - {"verify.json"}:
+    for name in make_vectors.FILES.keys() - {"verify.json", "bad_priors.json"}:
         cases = load(name)["cases"]
         found[name] = str(sum(len(case.get("packets", [0])) for case in cases))
     assert counts == found

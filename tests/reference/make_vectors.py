@@ -11,10 +11,13 @@ commit them with the change to ``docs/format.md``, the reference, C and Numba.
 from __future__ import annotations
 
 import argparse
+import base64
 import json
 import math
 import re
+import struct
 import sys
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from copy import copy
 from functools import cache, partial
@@ -25,7 +28,9 @@ from typing import Any
 import numpy as np
 
 from tests.reference import BrokenRuleError, entropy
+from tests.reference import prior as prior_files
 from tests.reference import sqs_reference as ref
+from tests.reference.prior import Prior
 from tests.reference.sqs_reference import striped_sum
 from tests.reference.verify import block_sums, residual, verify
 
@@ -492,9 +497,8 @@ def malformed() -> dict[str, Any]:
         ("tokens", entropy.encode_tokens([(5, 4), (999, 1)], 1000, 100)),
     ]:
         add("entropy", kind, "TRUNCATED", b"")
-        add("entropy", kind, "TRUNCATED", packet[:-1])
-        add("entropy", kind, "TRAILING_BYTES", packet + b"\0")
-        add("entropy", kind, "PADDING", other_ending(kind, packet, 1000, 100))
+        for rule, bad in other_ends(kind, packet, 1000, 100):
+            add("entropy", kind, rule, bad)
     # Here `low` is 0, so that the next packet has a `code` of 2^48 exactly.
     assert entropy.encode([0], [1], 2, 1) == b"\0"
     add("entropy", "distribution", "PADDING", b"\1", 2, 1)
@@ -508,22 +512,27 @@ def malformed() -> dict[str, Any]:
     return {"cases": cases}
 
 
-def other_ending(kind: str, packet: bytes, vocab_size: int, resolution: int) -> bytes:
-    """The next packet of that size that only its last byte is wrong with."""
+def other_ends(
+    kind: str, packet: bytes, *codec: int, prior: Prior | None = None
+) -> Iterator[tuple[str, bytes]]:
+    """Yield packets that are good up to their last byte, and the rules they break."""
+    yield "TRUNCATED", packet[:-1]
+    yield "TRAILING_BYTES", packet + b"\0"
     decode = {
         "distribution": entropy.decode,
         "round": entropy.decode_round,
         "tokens": entropy.decode_tokens,
     }[kind]
     number = int.from_bytes(packet, "big")
-    while True:
+    while True:  # the next of that size that only the last byte is wrong with
         number += 1
         other = number.to_bytes(len(packet), "big")
         try:
-            decode(other, vocab_size, resolution)
+            decode(other, *codec, prior=prior)
         except BrokenRuleError as error:
             if error.args == ("PADDING",):
-                return other
+                yield "PADDING", other
+                return
 
 
 FULL = 1 << 16
@@ -589,6 +598,193 @@ def over_full_rounds() -> Iterator[tuple[str, bytes]]:
         if number << entropy.CODER_BITS < coder.low + coder.range:
             yield "TRUNCATED", number.to_bytes(coder.shifts, "big")
             return
+
+
+# Priors
+
+# (vocab_size, resolution, C, first code, codes, survivors): a prior whose codes are
+# `codes` ones from the first one on. The weights of the first are as large as they may
+# be, those of the third hardly differ, and are so small that ratios round.
+PRIORS = [
+    (2, 16, 1, 240, 1, 2),
+    (100, 100, 1, 0, 100, 20),
+    (3, 100, 2, 0, 9, 2),
+    (17, 100, 2, 150, 50, 6),
+    (1000, 1000, 5, 0, 64, 24),
+    (300, 64, 32, 0, 120, 6),
+]
+
+WIDE = 6
+"""The number of a distribution with more ids than a memory learns, if V allows that."""
+
+
+def formula_prior(
+    vocab_size: int, classes: int, first: int = 0, codes: int = 1
+) -> bytes:
+    """The file of a prior in no obvious order."""
+    return prior_files.pack(
+        [(1 + formula(classes, row) % 255).tolist() for row in range(classes + 1)],
+        [(first + formula(256, c) % codes).tolist() for c in range(classes)],
+        (formula(vocab_size, classes) % 256).tolist(),
+    )
+
+
+def leaning(prior: Prior, resolution: int, most: int, number: int) -> Distribution:
+    """A distribution that a class has brought about, but for every eighth."""
+    size, c = prior.vocab_size, number % prior.classes
+    k = 1 + (number * 5 + most - 1) % most
+    if number == WIDE and size > 2 * entropy.MEMORY_SUPPORT:
+        k = entropy.MEMORY_SUPPORT + 1
+    ids = formula_set(k, size, number)
+    if number % 8 != 7:
+        some = formula_set(min(16 * k, size), size, number)
+        some.sort(key=lambda y: -prior.weights[c][prior.kinds[y]])
+        ids = sorted(some[:k])
+    return ids, formula_counts(k, resolution, number)
+
+
+def priors() -> dict[str, Any]:
+    """Priors, and packets of every kind with them."""
+    cases = []
+    for vocab_size, resolution, classes, first, codes, most in PRIORS:
+        file = formula_prior(vocab_size, classes, first, codes)
+        prior = prior_files.parse(file)
+        known = [
+            leaning(prior, resolution, most, number)
+            for number in range(max(12, classes + 8))
+        ]
+        codec = vocab_size, resolution
+        cases.append(
+            {
+                "vocab_size": vocab_size,
+                "resolution": resolution,
+                "classes": classes,
+                "prior": base64.b64encode(file).decode(),
+                "distributions": [as_case(*q) for q in known],
+                "packets": [
+                    *packets_alone(known, *codec, prior),
+                    *packets_of_tokens(*codec, prior),
+                    *packets_of_stream(known, *codec, prior),
+                ],
+            }
+        )
+    return {"cases": cases}
+
+
+def packet_case(kind: str, packet: bytes, **content: Any) -> dict[str, Any]:
+    return {"kind": kind, **content, "packet": packet.hex()}
+
+
+def bad_packets(
+    kind: str, packet: bytes, *codec: int, prior: Prior
+) -> Iterator[dict[str, Any]]:
+    for rule, bad in other_ends(kind, packet, *codec, prior=prior):
+        yield packet_case(kind, bad, rule=rule)
+
+
+def packets_alone(
+    known: list[Distribution], vocab_size: int, resolution: int, prior: Prior
+) -> Iterator[dict[str, Any]]:
+    """Yield some distributions each by itself, then all in a round."""
+    codec, packet = (vocab_size, resolution), b""
+    for i in range(8):
+        coder = entropy.Writer()
+        memory = entropy.Memory()
+        entropy.code_distribution(coder, *codec, memory, *known[i], prior=prior)
+        packet, bits = coder.finish(), round(coder.bits(), 2)
+        yield packet_case("distribution", packet, distributions=[i], bits=bits)
+    yield from bad_packets("distribution", packet, *codec, prior=prior)
+    tokens = [ids[-1] for ids, _ in known]
+    packet = entropy.encode_round(known, tokens, *codec, prior=prior)
+    numbers = [*range(len(known))]
+    yield packet_case("round", packet, distributions=numbers, tokens=tokens)
+    yield from bad_packets("round", packet, *codec, prior=prior)
+
+
+def packets_of_tokens(
+    vocab_size: int, resolution: int, prior: Prior
+) -> Iterator[dict[str, Any]]:
+    """Yield some tokens alone."""
+    codec = vocab_size, resolution
+    ids = (formula(8, 1) % vocab_size).tolist()
+    counts = (1 + formula(8, 2) % resolution).tolist()
+    drafted = [*zip(ids, counts, strict=True)]
+    packet = entropy.encode_tokens(drafted, *codec, prior)
+    yield packet_case("tokens", packet, tokens=ids, counts=counts)
+    yield from bad_packets("tokens", packet, *codec, prior=prior)
+
+
+def packets_of_stream(
+    known: list[Distribution], vocab_size: int, resolution: int, prior: Prior
+) -> Iterator[dict[str, Any]]:
+    """Yield a stream of rounds of four; some come damaged before they come whole.
+
+    It begins anew in the middle, where it repeats what it began with.
+    """
+    codec, memory = (vocab_size, resolution), entropy.Memory()
+    starts = [*range(0, len(known) - 3, 4)]
+    for i, start in enumerate([*starts, *starts[:3]]):
+        numbers = [*range(start, start + 4)]
+        drafted = [known[n] for n in numbers]
+        tokens = [ids[0] for ids, _ in drafted]
+        head = memory.head()
+        if i == 0:
+            body = entropy.encode_round(drafted, tokens, *codec, prior=prior)
+            yield packet_case("stream", bytes([head]) + body, rule="HEAD")
+        if i in (0, len(starts)):
+            head, memory = 0, entropy.Memory()
+        body = entropy.encode_round(drafted, tokens, *codec, memory, prior)
+        packet = bytes([head]) + body
+        if i in (1, len(starts) + 1):
+            yield packet_case("stream", packet[:-1], rule="TRUNCATED")
+        yield packet_case("stream", packet, distributions=numbers, tokens=tokens)
+
+
+def bad_priors() -> dict[str, Any]:
+    """A file for each rule that a prior can break, and some that break two."""
+    cases = []
+
+    def add(rule: str, file: bytes) -> None:
+        cases.append({"prior": base64.b64encode(file).decode(), "rule": rule})
+
+    good = formula_prior(2, 1, first=240)  # of 278 bytes; sums to 2^31
+    add("SIZE", b"")
+    for size in (8, 9, 10, 13, 14, 277):
+        add("SIZE", good[:size])
+    add("SIZE", good + b"\0")
+    add("MAGIC", checked(b"sqsPrior" + good[8:]))
+    add("MAGIC", b"sqsprios\0")
+    for version in (0, 2):
+        add("VERSION", checked(changed(good, 8, version)))
+    add("VERSION", good[:8] + b"\2\0")
+    add("CLASSES", checked(prior_files.pack([b""], [], [0, 0])))
+    for header in [(0, 2), (33, 2), (33, 0)]:
+        add("CLASSES", struct.pack("<8sBBI", good[:8], 1, *header))
+    add("VOCABULARY", checked(prior_files.pack([[1], [1]], [[240] * 256], [0])))
+    for header in [(1, 0), (1, 2**20 + 1), (32, 2**32 - 1)]:
+        add("VOCABULARY", struct.pack("<8sBBI", good[:8], 1, *header))
+    for at in (14, 16, 273, 274, 277):  # each part, and the check itself
+        add("CHECK", changed(good, at, good[at] ^ 1))
+    add("CHECK", changed(good, 14, 0))
+    add("CHANCES", checked(changed(good, 14, 0)))
+    add("CHANCES", checked(changed(good, 15, 0)))
+    a, b = good[272:274]
+    heavier = checked(changed(good, 16 + b, 241))
+    add("WEIGHTS", heavier)
+    add("CHANCES", checked(changed(heavier, 15, 0)))
+    one, other = [240] * 256, [0] * 256
+    other[a] = other[b] = 241
+    add("WEIGHTS", prior_files.pack([[1, 1]] * 3, [one, other], [a, b]))
+    return {"cases": cases}
+
+
+def changed(file: bytes, at: int, byte: int) -> bytes:
+    return file[:at] + bytes([byte]) + file[at + 1 :]
+
+
+def checked(file: bytes) -> bytes:
+    """With the check that belongs to it."""
+    return file[:-4] + struct.pack("<I", zlib.crc32(file[:-4]))
 
 
 # Verdicts
@@ -746,6 +942,8 @@ FILES = {
     "tokens.json": tokens,
     "limits.json": limits,
     "malformed.json": malformed,
+    "priors.json": priors,
+    "bad_priors.json": bad_priors,
     "verify.json": verdicts,
 }
 
