@@ -2,7 +2,7 @@
 // has checked, file by file, and exits 1 at the first case that fails.
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
-import { Codec, Stream } from './decoder.mjs';
+import { Codec, Prior, Stream } from './decoder.mjs';
 
 const inEachCoding = (check) => (vector) => {
   const decode = ([coding, packet]) => check(codecOf({ ...vector, coding }), fromHex(packet), vector);
@@ -19,6 +19,8 @@ const CHECKS = {
     checkOne(codec, bytes, { distributions: distributions.map(plain), tokens }, 'round')),
   'limits.json': (vector) => checkOne(codecOf(vector), fromHex(vector.packet), formulaRound(vector), 'round'),
   'streams.json': checkStream,
+  'priors.json': checkPrior,
+  'bad_priors.json': ({ prior, rule }) => expectRefusal(rule, () => priorOf(prior)),
   'malformed.json': ({ kind, rule, packet, ...rest }) =>
     expectRefusal(rule, () => decodeAs(kind, codecOf(rest), fromHex(packet))),
 };
@@ -44,6 +46,19 @@ function checkStream(vector) {
   });
 }
 
+function checkPrior({ prior, distributions: known, packets, ...rest }) {
+  const codec = codecOf({ ...rest, coding: 'entropy', prior: priorOf(prior) });
+  const stream = new Stream(codec);
+  for (const { kind, rule, packet, distributions, tokens, counts } of packets) {
+    const decode = () => (kind === 'stream' ? stream.decode(fromHex(packet)) : codec.decode(kind, fromHex(packet)));
+    const drafted = distributions?.map((i) => plain(known[i]));
+    if (rule) expectRefusal(rule, decode);
+    else if (kind === 'distribution') checkOne(codec, fromHex(packet), drafted[0]);
+    else assert.deepEqual(decode(), counts ? { ids: tokens, counts } : { distributions: drafted, tokens });
+  }
+}
+
+const priorOf = (base64) => new Prior([...Buffer.from(base64, 'base64')]);
 const codecOf = ({ vocab_size: vocabSize, ...rest }) => new Codec({ vocabSize, ...rest });
 const fromHex = (packet) => [...Buffer.from(packet, 'hex')];
 const decodeAs = (kind, codec, bytes) => (kind === 'stream' ? new Stream(codec).decode(bytes) : codec.decode(kind, bytes));
@@ -74,10 +89,10 @@ for (const [file, check] of Object.entries(CHECKS)) {
   cases.forEach((vector, i) => {
     try {
       check(vector);
-      packets += Object.keys(vector.packets ?? [vector.packet]).length;
+      packets += Object.keys(vector.packets ?? [vector]).length;
     } catch (error) {
       throw new Error(`${file}, case ${i}`, { cause: error });
     }
   });
-  console.log(`${file}: ${packets} packets`);
+  console.log(`${file}: ${packets} checked`);
 }

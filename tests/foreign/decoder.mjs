@@ -5,9 +5,12 @@ import { crc32 } from 'node:zlib';
 
 const model = JSON.parse(readFileSync(new URL('../../benchmarks/data/model.json', import.meta.url)));
 const { scalars } = model;
-const LIMITS = { length: 256, enumerativeSupport: 1024, roundSquares: 2 ** 23, roundSurvivors: 2 ** 20 };
+const LIMITS = {
+  length: 256, enumerativeSupport: 1024, roundSquares: 2 ** 23, roundSurvivors: 2 ** 20,
+  classes: 32, vocabSize: 2 ** 20, weights: 2 ** 31, // of a prior
+};
 
-/** A packet is refused; the message is the rule that it breaks, by its name in the page. */
+/** A packet or a prior is refused; the message is the rule that it breaks, by its name in the page. */
 export class Refused extends Error {}
 
 function refuseIf(broken, rule) {
@@ -16,11 +19,11 @@ function refuseIf(broken, rule) {
 
 /** What both ends agree on, and the receiver's own limit on the survivors of a packet. */
 export class Codec {
-  constructor({ vocabSize, resolution, coding, survivorLimit = Infinity }) {
-    Object.assign(this, { vocabSize, resolution, coding, survivorLimit });
+  constructor({ vocabSize, resolution, coding, prior = null, survivorLimit = Infinity }) {
+    Object.assign(this, { vocabSize, resolution, coding, prior, survivorLimit });
     this.maxSupport = Math.min(vocabSize, resolution);
     if (coding === 'enumerative') this.maxSupport = Math.min(this.maxSupport, LIMITS.enumerativeSupport);
-    if (coding === 'entropy') this.weightsFrom = weightsFrom(vocabSize);
+    if (coding === 'entropy') this.idWeights = prior ?? new Buckets(vocabSize);
   }
 
   /** `kind` is 'distribution' or 'tokens', for {ids, counts}, or 'round', for {distributions, tokens}. */
@@ -231,9 +234,9 @@ class EntropyPacket extends Packet {
   end() { this.coder.end(); }
   first() { return true; }
   more(read) { return read < LIMITS.length && this.coder.bit(scalars.more_chance); }
-  id() { return this.idSet(1)[0]; }
+  id() { return this.idSet(1, 0)[0]; }
   count() { return this.part(1, this.codec.resolution, this.codec.resolution); }
-  idSet(k) { return readSet(this.coder, k, this.codec.vocabSize, this.memory.weighIds(this.codec)); }
+  idSet(k, c) { return readSet(this.coder, k, this.codec.vocabSize, this.memory.weighIds(this.codec.idWeights, c)); }
   admit(k) { refuseIf(k > this.allowed, this.ruleOfAllowed); }
 
   distribution() {
@@ -241,7 +244,17 @@ class EntropyPacket extends Packet {
     const k = counts.length;
     this.allowed -= k;
     const uniform = this.coder.bit(scalars.uniform_chance);
-    return { ids: uniform ? uniformSet(this.coder, k, this.codec.vocabSize) : this.idSet(k), counts };
+    const ids = uniform ? uniformSet(this.coder, k, this.codec.vocabSize) : this.idSet(k, this.class());
+    return { ids, counts };
+  }
+
+  class() {
+    const { classes, chances } = this.codec.idWeights;
+    if (classes === 1) return 0;
+    const below = runningSums(chances[this.memory.last]);
+    const c = this.coder.symbol(below[classes], 0, classes, (j) => below[j]);
+    this.memory = new Memory({ ...this.memory, last: 1 + c });
+    return c;
   }
 
   drafted({ ids, counts }) {
@@ -357,22 +370,66 @@ function power(t) { // E of the page
   return i > 31 ? 0 : Math.floor(interpolate(POWER, t % LOG_ONE) / 2 ** i);
 }
 
-/** w(x) + … + w(V − 1) for x = 0 … V. */
-function weightsFrom(vocabSize) {
-  const { first_bucket_bits } = scalars;
-  const sums = new Float64Array(vocabSize + 1);
-  for (let x = vocabSize - 1; x >= 0; x--) {
-    const t = log2Floor(x);
-    const bucket = t < first_bucket_bits ? 0 : 1 + 2 * (t - first_bucket_bits) + ((x >> (t - 1)) & 1);
-    sums[x] = sums[x + 1] + model.id_weights[bucket];
+/** What ids weigh without a prior. */
+class Buckets {
+  classes = 1;
+
+  constructor(vocabSize) {
+    this.from = [sumsFrom(vocabSize, (y) => {
+      const t = log2Floor(y);
+      const i = t - scalars.first_bucket_bits;
+      return model.id_weights[i < 0 ? 0 : 1 + 2 * i + ((y >> (t - 1)) & 1)];
+    })];
   }
+}
+
+/** w(x) + … + w(V − 1) for x = 0 … V. */
+function sumsFrom(vocabSize, w) {
+  const sums = new Float64Array(vocabSize + 1);
+  for (let x = vocabSize - 1; x >= 0; x--) sums[x] = sums[x + 1] + w(x);
   return sums;
 }
 
-/** h and the m of each id; it never changes, but learns into a new one. */
+/** What ids weigh by the bytes of a prior's file. */
+export class Prior {
+  constructor(bytes) {
+    const file = new DataView(Uint8Array.from(bytes).buffer);
+    const size = bytes.length;
+    const header = (rule, end, holds) => refuseIf(size < end || !holds(), size < end ? 'SIZE' : rule);
+    header('MAGIC', 8, () => String.fromCharCode(...bytes.slice(0, 8)) === 'sqsprior');
+    header('VERSION', 9, () => bytes[8] === 1);
+    header('CLASSES', 10, () => bytes[9] >= 1 && bytes[9] <= LIMITS.classes);
+    header('VOCABULARY', 14, () => file.getUint32(10, true) >= 2 && file.getUint32(10, true) <= LIMITS.vocabSize);
+    this.classes = bytes[9];
+    const vocabSize = file.getUint32(10, true);
+    let at = 14;
+    const row = (n) => bytes.slice(at, (at += n));
+    const rows = (many, n) => Array.from({ length: many }, () => row(n));
+    this.chances = rows(this.classes + 1, this.classes);
+    this.weights = rows(this.classes, 256).map((codes) => codes.map(weightOfCode));
+    this.kinds = row(vocabSize);
+    refuseIf(size !== at + 4, 'SIZE');
+    refuseIf(file.getUint32(at, true) !== crc32(Uint8Array.from(bytes.slice(0, at))), 'CHECK');
+    refuseIf(this.chances.flat().includes(0), 'CHANCES');
+    this.from = this.weights.map((weights) => sumsFrom(vocabSize, (y) => weights[this.kinds[y]]));
+    refuseIf(this.from.some(([A]) => A > LIMITS.weights), 'WEIGHTS');
+  }
+
+  /** ratio_c of an id's kind; the products take 63 bits. */
+  ratio(c, id) {
+    const kind = this.kinds[id];
+    const [v, A, v0, A0] = [this.weights[c][kind], this.from[c][0], this.weights[0][kind], this.from[0][0]].map(BigInt);
+    const whole = (v0 * A) / 16n;
+    return Math.min(64, Math.max(4, Number((v * A0) / (whole || 1n))));
+  }
+}
+
+const weightOfCode = (b) => Math.floor(((8 + (b % 8)) * 2 ** Math.floor(b / 8)) / 8);
+
+/** h, last and the m of each id; it never changes, but learns into a new one. */
 class Memory {
-  constructor(h = 0, weights = new Map()) {
-    Object.assign(this, { h, weights });
+  constructor({ h = 0, last = 0, weights = new Map() } = {}) {
+    Object.assign(this, { h, last, weights });
     this.ids = [...weights.keys()].sort((a, b) => a - b);
     this.m = this.ids.map((id) => weights.get(id));
   }
@@ -387,22 +444,24 @@ class Memory {
       for (const [id, m] of weights) if (m < least) weights.delete(id);
       least *= 2;
     } while (weights.size > scalars.memory_tokens);
-    return new Memory(Math.min(this.h + 1, scalars.memory_most_seen), weights);
+    return new Memory({ h: Math.min(this.h + 1, scalars.memory_most_seen), last: this.last, weights });
   }
 
   /** The head of a packet that needs this memory. */
   head() {
-    const numbers = [this.h, ...this.ids, ...this.m];
+    const numbers = [this.h, this.last, ...this.ids, ...this.m];
     const bytes = numbers.flatMap((number) => [0, 8, 16, 24].map((shift) => (number >> shift) & 255));
     return 1 + (crc32(Uint8Array.from(bytes)) % 255);
   }
 
-  /** R of the ids. */
-  weighIds({ weightsFrom: base }) {
-    if (this.ids.length === 0) return (x) => base[x];
-    const below = runningSums(this.m);
+  /** R of the ids in class c. */
+  weighIds(model, c) {
+    const from = model.from[c];
+    if (this.ids.length === 0) return (x) => from[x];
+    const r = (m, i) => (model.classes === 1 ? m : Math.floor((m * model.ratio(c, this.ids[i])) / 16));
+    const below = runningSums(this.m.map(r));
     const B = below.at(-1);
-    const U = Math.floor(Math.floor((base[0] * this.h) / (this.h + scalars.memory_delay)) / B);
-    return (x) => base[x] + U * (B - below[lastThat((i) => this.ids[i] < x, -1, this.ids.length) + 1]);
+    const U = Math.floor(Math.floor((from[0] * this.h) / (this.h + scalars.memory_delay)) / B);
+    return (x) => from[x] + U * (B - below[lastThat((i) => this.ids[i] < x, -1, this.ids.length) + 1]);
   }
 }
