@@ -97,7 +97,7 @@ demo has no use for):
 
 MISSING_TOKENIZERS = """\
 sqs prior --tokenizer needs Hugging Face's tokenizers:
-    pip install tokenizers"""
+    pip install 'sqs-codec[prior]'"""
 
 MISSING_PLOT = """\
 sqs bits --plot needs matplotlib:

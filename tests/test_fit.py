@@ -1,0 +1,264 @@
+"""How priors are fitted, and what the built-in ones save."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import sqs_codec as sqs
+from benchmarks.data.drafts import held_out, load_drafts, load_languages
+from sqs_codec._prior import CODE_WEIGHTS
+
+NAMES = {
+    "smollm2": 49_152,
+    "gemma3": 262_144,
+    "llama3": 128_256,
+    "qwen3": 151_936,
+    "gpt2": 50_257,
+}
+
+
+def probabilities(prior: sqs.Prior, c: int = 0) -> np.ndarray:
+    weights = CODE_WEIGHTS[prior._weights[c]][prior._kinds].astype(float)
+    return weights / weights.sum()
+
+
+def mean_bits(prior: sqs.Prior | None, qs: list[sqs.SparseDistribution]) -> float:
+    codec = sqs.Codec(qs[0].vocab_size, qs[0].resolution, prior=prior)
+    return float(np.mean([codec.bits(q) for q in qs]))
+
+
+def zipf_text(rng: np.random.Generator, vocab_size: int, tokens: int) -> np.ndarray:
+    """Tokens whose ids say nothing about how frequent they are."""
+    chances = 1 / np.arange(1, vocab_size + 1)
+    rng.shuffle(chances)
+    return rng.choice(vocab_size, tokens, p=chances / chances.sum())
+
+
+def drafts(
+    rng: np.random.Generator, vocab_size: int, n: int, parts: int
+) -> list[sqs.SparseDistribution]:
+    """Distributions each of which lies in one of some parts of a vocabulary."""
+    codec = sqs.Codec(vocab_size, 50)
+    part = np.arange(vocab_size) % parts
+    found = []
+    now = 0
+    for _ in range(n):
+        if rng.random() < 0.1:
+            now = int(rng.integers(parts))
+        logits = rng.normal(0, 2, vocab_size)
+        logits[part != now] -= 12
+        found.append(codec.quantize(logits, sqs.TopK(12)))
+    return found
+
+
+# Counts
+
+
+def test_frequent_ids_weigh_as_often_as_they_come():
+    rng = np.random.default_rng(1)
+    counts = np.bincount(zipf_text(rng, 1000, 100_000), minlength=1000)
+    prior = sqs.Prior.from_counts(counts)
+    assert (prior.vocab_size, prior.classes) == (1000, 1)
+    often = counts > 500
+    ratio = probabilities(prior)[often] / (counts[often] / counts.sum())
+    assert 0.9 < ratio.min() <= ratio.max() < 1.1
+
+
+@pytest.mark.parametrize("tokens", [30, 1000, 30_000])
+def test_the_tokens_choose_how_much_is_smoothed(tokens: int):
+    """No amount of smoothing does much better on other text of the same kind."""
+    rng = np.random.default_rng(tokens)
+    text = zipf_text(rng, 500, 2 * tokens + 20_000)
+    seen, other = text[:tokens], text[tokens:]
+    counts = np.bincount(seen, minlength=500)
+    prior = sqs.Prior.from_counts(counts)
+    bits = -np.log2(probabilities(prior)[other]).mean()
+    added = 10.0 ** np.arange(-3, 3, 0.1)
+    best = min(-np.log2((counts + a) / (tokens + 500 * a))[other].mean() for a in added)
+    assert bits < best + 0.1
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [
+        [0, 1],
+        [1] * 3,
+        np.arange(1 << 20),
+        np.full(7, 1 << 62),
+        np.arange(20, dtype=np.uint8)[::2],
+    ],
+    ids=["one token", "ties", "most ids", "large", "strided"],
+)
+def test_any_counts_make_a_prior(counts):
+    array = np.asarray(counts)
+    array.flags.writeable = False
+    prior = sqs.Prior.from_counts(array)
+    assert prior.vocab_size == array.size
+    assert sqs.Prior.from_bytes(prior.to_bytes()) == prior
+    q = sqs.SparseDistribution([0, 1], [1, 1], array.size)
+    codec = sqs.Codec(array.size, 2, prior=prior)
+    assert codec.decode(codec.encode(q)) == q
+
+
+@pytest.mark.parametrize(
+    ("counts", "error", "message"),
+    [
+        ([0, 0, 0], ValueError, "all counts are 0"),
+        ([3, -1], ValueError, r"counts\[1\] is negative: -1"),
+        ([1.0, 2.0], TypeError, "counts must be integers, got float64"),
+        ([True, False], TypeError, "counts must be integers, got bool"),
+        ([1], ValueError, r"shape \[2 to 1048576\], got \[1\]"),
+        ([[1, 2]], ValueError, r"got \[1, 2\]"),
+        ([], TypeError, "integers"),
+    ],
+)
+def test_bad_counts_are_named(counts, error, message):
+    with pytest.raises(error, match=message):
+        sqs.Prior.from_counts(counts)
+
+
+# Drafts
+
+
+def test_classes_are_found_where_there_are_some():
+    rng = np.random.default_rng(2)
+    qs = drafts(rng, 400, 3000, 4)
+    fitted, others = qs[:2500], qs[2500:]
+    counts = np.bincount(np.concatenate([q.token_ids for q in fitted]), minlength=400)
+    plain = mean_bits(sqs.Prior.from_counts(counts), others)
+    prior = sqs.Prior.fit(fitted)
+    assert prior.classes > 1
+    # 12 ids of 100 in place of 400: nearly two bits each; the class takes one.
+    assert mean_bits(prior, others) < plain - 15
+
+
+def test_no_classes_are_made_up_where_there_are_none():
+    rng = np.random.default_rng(3)
+    qs = drafts(rng, 300, 1500, 1)
+    prior = sqs.Prior.fit(qs[:1000])
+    with_classes = sqs.Prior.fit(qs[:1000], classes=16)
+    assert mean_bits(prior, qs[1000:]) <= mean_bits(with_classes, qs[1000:]) + 0.5
+
+
+def test_the_chances_say_what_follows_what():
+    rng = np.random.default_rng(4)
+    qs = drafts(rng, 400, 3000, 4)
+    prior = sqs.Prior.fit(qs, classes=8)
+    chances = prior._chances[1:].astype(float)
+    stays = np.diag(chances / chances.sum(1, keepdims=True))
+    frequent = np.argsort(-prior._chances[0].astype(int))[:4]
+    assert stays[frequent].min() > 0.5
+
+
+def test_text_helps_where_there_are_few_drafts():
+    rng = np.random.default_rng(5)
+    text = zipf_text(rng, 2000, 200_000)
+    counts = np.bincount(text, minlength=2000)
+    logits = np.log(counts + 0.1)
+    codec = sqs.Codec(2000, 100)
+    qs = [
+        codec.quantize(logits + rng.gumbel(0, 2, 2000), sqs.TopK(30))
+        for _ in range(400)
+    ]
+    few, others = qs[:40], qs[40:]
+    alone = mean_bits(sqs.Prior.fit(few), others)
+    assert mean_bits(sqs.Prior.fit(few, counts), others) < alone - 1
+
+
+@pytest.mark.parametrize("n", [1, 2, 7])
+def test_a_few_drafts_make_a_prior(n: int):
+    qs = [sqs.SparseDistribution([0, 2], [1, 3], 3)] * n
+    for classes in (None, 1, 3):
+        prior = sqs.Prior.fit(qs, classes=classes)
+        assert prior.vocab_size == 3
+        codec = sqs.Codec(3, 4, prior=prior)
+        for q in (qs[0], sqs.SparseDistribution([1], [4], 3)):
+            assert codec.decode(codec.encode(q)) == q
+
+
+def test_fitting_twice_gives_the_same():
+    qs = drafts(np.random.default_rng(6), 300, 400, 3)
+    assert sqs.Prior.fit(qs, classes=4) == sqs.Prior.fit(iter(qs), classes=4)
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "message"),
+    [
+        (lambda q: ([],), ValueError, "no distributions"),
+        (lambda q: ([q, "q"],), TypeError, "distributions"),
+        (
+            lambda q: ([q, sqs.SparseDistribution([1], [4], 4)],),
+            ValueError,
+            "vocabularies of 3 and 4",
+        ),
+        (lambda q: ([q], [1, 2]), ValueError, r"shape \[3\], got \[2\]"),
+    ],
+)
+def test_bad_drafts_are_named(given, error, message):
+    q = sqs.SparseDistribution([0, 2], [1, 3], 3)
+    with pytest.raises(error, match=message):
+        sqs.Prior.fit(*given(q))
+
+
+@pytest.mark.parametrize("classes", [0, 33])
+def test_a_number_of_classes_is_checked(classes: int):
+    q = sqs.SparseDistribution([0, 2], [1, 3], 3)
+    with pytest.raises(ValueError, match="classes must be"):
+        sqs.Prior.fit([q], classes=classes)
+
+
+def test_real_drafts_save_on_other_prompts():
+    rows = load_drafts()
+    codec = sqs.Codec(rows.vocab_size, 100)
+    out = held_out(rows)
+    fitted, others = (
+        [
+            codec.quantize(rows.row(i), sqs.TopK(64), temperature=0.7)
+            for i in np.flatnonzero(chosen)
+        ]
+        for chosen in (~out, out)
+    )
+    prior = sqs.Prior.fit(fitted, classes=8)
+    assert mean_bits(prior, others) < 0.9 * mean_bits(None, others)
+
+
+# Built-in priors
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_built_in_prior_is_small_and_weighs_all_ids(name: str):
+    prior = sqs.Prior.builtin(name)
+    assert prior.vocab_size == NAMES[name]
+    assert len(prior.to_bytes()) < 300_000
+    for c in range(prior.classes):
+        weights = CODE_WEIGHTS[prior._weights[c]][prior._kinds]
+        assert 1 << 30 < weights.sum() <= 1 << 31
+
+
+@pytest.mark.parametrize(("temperature", "times"), [(0.3, 21), (0.7, 8.2), (1.0, 4.9)])
+def test_smollm2_takes_so_many_times_less_than_the_formula(temperature, times):
+    rows = load_drafts()
+    codec = sqs.Codec(rows.vocab_size, 100, prior=sqs.Prior.builtin("smollm2"))
+    bits = [
+        codec.bits(codec.quantize(rows.row(i), sqs.TopK(64), temperature=temperature))
+        for i in np.flatnonzero(held_out(rows))[::2]
+    ]
+    paper = sqs.theory.paper_bits(rows.vocab_size, 64, 100)
+    assert paper / np.mean(bits) > times
+
+
+def test_gemma3_saves_in_every_language():
+    rows = load_languages()
+    with_prior = sqs.Codec(rows.vocab_size, prior=sqs.Prior.builtin("gemma3"))
+    without = sqs.Codec(rows.vocab_size)
+    ratios = {}
+    for language in sorted(set(rows.language.tolist())):
+        places = np.flatnonzero(rows.language == language)[::4]
+        qs = [
+            without.quantize(rows.row(i), sqs.TopK(64), temperature=0.7) for i in places
+        ]
+        sums = [sum(map(codec.bits, qs)) for codec in (with_prior, without)]
+        ratios[language] = sums[0] / sums[1]
+    assert ratios["en"] < 0.8
+    assert max(ratios.values()) < 0.9
