@@ -1,6 +1,7 @@
 """Fit the built-in priors, ``sqs_codec/priors``.
 
     python -m benchmarks.data.make_priors FOLDER TOKENIZERS [NAME ...]
+    python -m benchmarks.data.make_priors FOLDER TOKENIZERS smollm2 --lent --output OTHER
 
 FOLDER has what ``make_corpus.py`` has written: drafts of SmolLM2 and of Gemma 3.
 TOKENIZERS has a tokenizer in Hugging Face's format for each prior, ``NAME.json``:
@@ -12,7 +13,8 @@ SmolLM2 and Gemma have drafts of their own. The other tokenizers, and SmolLM2 an
 beside their own, are lent those of both: in place of each token stands the first token
 into which the other tokenizer cuts its text. So the draft of a word's beginning is one
 in every vocabulary. The texts that the models wrote are counted too. What `Prior.fit`
-makes of all that is written.
+makes of all that is written. With ``--lent`` a model's own drafts are left out, which
+tells how good the priors are whose models have none here.
 """
 
 from __future__ import annotations
@@ -128,7 +130,7 @@ def as_distribution(
 
 
 def fit(name: str, corpora: dict[str, Corpus], tokenizer: Any) -> sqs.Prior:
-    """Return the prior of a tokenizer."""
+    """Return the prior of a tokenizer, fitted to the corpora of these writers."""
     vocab_size = VOCAB_SIZES[name]
     counts = np.zeros(vocab_size, np.int64)
     distributions = []
@@ -154,6 +156,8 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("tokenizers", type=Path)
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(VOCAB_SIZES))
+    parser.add_argument("--lent", action="store_true", help="without its own drafts")
+    parser.add_argument("--output", type=Path, default=PRIORS, metavar="FOLDER")
     options = parser.parse_args()
     for name in options.names:
         if name not in VOCAB_SIZES:
@@ -168,10 +172,11 @@ def main() -> None:
         name: Corpus(options.folder / f"{name}.npz", tokenizers[name])
         for name in WRITERS
     }
-    PRIORS.mkdir(exist_ok=True)
+    options.output.mkdir(parents=True, exist_ok=True)
     for name in options.names or VOCAB_SIZES:
-        prior = fit(name, corpora, tokenizers[name])
-        path = PRIORS / f"{name}.sqsprior"
+        lenders = {n: c for n, c in corpora.items() if not options.lent or n != name}
+        prior = fit(name, lenders, tokenizers[name])
+        path = options.output / f"{name}.sqsprior"
         prior.save(path)
         print(f"{path.name}: {path.stat().st_size} bytes, {prior!r}", flush=True)
 
