@@ -1,7 +1,7 @@
 """Fit the built-in priors, ``sqs_codec/priors``.
 
     python -m benchmarks.data.make_priors FOLDER TOKENIZERS [NAME ...]
-    python -m benchmarks.data.make_priors FOLDER TOKENIZERS smollm2 --lent --output OTHER
+    python -m benchmarks.data.make_priors FOLDER TOKENIZERS smollm2 --lent --output OUT
 
 FOLDER has what ``make_corpus.py`` has written: drafts of SmolLM2 and of Gemma 3.
 TOKENIZERS has a tokenizer in Hugging Face's format for each prior, ``NAME.json``:
