@@ -27,6 +27,7 @@ from sqs_codec._format import (
     Coding,
 )
 from sqs_codec._keep import Keep, rule
+from sqs_codec._prior import Prior
 from sqs_codec._threads import useful
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["Codec"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Codec:
     """What both ends agree on, and the functions between them.
 
@@ -54,6 +55,9 @@ class Codec:
         packs a distribution into a single number, in the fewest bits that can
         tell apart all distributions with so many tokens; at most 1 024 tokens.
         ``"bitpack"`` uses fields of fixed width: simple to decode anywhere.
+    prior : Prior, optional
+        How frequent the ids are, for coding ``"entropy"``; of the same vocabulary.
+        Without one, a low id is taken for a frequent one.
 
     Examples
     --------
@@ -74,6 +78,7 @@ class Codec:
     vocab_size: int
     resolution: int = 100
     coding: str = "entropy"
+    prior: Prior | None = None
 
     def __post_init__(self) -> None:
         vocab_size = checks.in_range(
@@ -83,28 +88,39 @@ class Codec:
         names = [coding.name.lower() for coding in Coding]
         if self.coding not in names:
             raise ValueError(f"coding must be one of {names}, got {self.coding!r}")
+        if self.prior is not None:
+            _check_prior(self.prior, vocab_size, self.coding)
         object.__setattr__(self, "vocab_size", vocab_size)
         object.__setattr__(self, "resolution", resolution)
         object.__setattr__(self, "coding", names[names.index(self.coding)])
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Codec, (self.vocab_size, self.resolution, self.coding)
+        return Codec, (self.vocab_size, self.resolution, self.coding, self.prior)
+
+    def __repr__(self) -> str:
+        prior = "" if self.prior is None else f", prior={self.prior}"
+        return (
+            f"Codec(vocab_size={self.vocab_size}, resolution={self.resolution}, "
+            f"coding={self.coding!r}{prior})"
+        )
 
     @cached_property
     def _engine(self) -> Engine:
         """What the other modules of the package use in place of this class."""
-        return Engine(self.vocab_size, self.resolution, self.coding)
+        return Engine(self.vocab_size, self.resolution, self.coding, self.prior)
 
     # What both ends agree on
 
     def config(self) -> dict[str, Any]:
         """Return all that both ends must agree on, as plain JSON types.
 
+        Of a prior it has the digest, in hex.
+
         Examples
         --------
         >>> Codec(vocab_size=1000).config()
         {'format_version': 1, 'vocab_size': 1000, 'resolution': 100, \
-'coding': 'entropy'}
+'coding': 'entropy', 'prior': None}
         >>> Codec.from_config(Codec(vocab_size=1000).config())
         Codec(vocab_size=1000, resolution=100, coding='entropy')
         """
@@ -113,27 +129,34 @@ class Codec:
             "vocab_size": self.vocab_size,
             "resolution": self.resolution,
             "coding": self.coding,
+            "prior": None if self.prior is None else self.prior.digest.hex(),
         }
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> Codec:
+    def from_config(
+        cls, config: Mapping[str, Any], prior: Prior | None = None
+    ) -> Codec:
         """Return the codec that `config` describes.
 
         Parameters
         ----------
         config : mapping
             As `Codec.config` returns it, with all of its keys and no others.
+        prior : Prior, optional
+            The prior that the config names, if it names one that doesn't come with
+            this package.
 
         Raises
         ------
         ValueError
             If the format version is not this release's, or keys are missing or
-            unknown, or a value is out of range.
+            unknown, or a value is out of range; or if the config names another
+            prior than the one given, or one that is not among those known here.
         TypeError
             If `config` is no mapping, or a value is of the wrong type.
         """
         checks.instance("config", config, Mapping, "a mapping")
-        wanted = {"format_version", "vocab_size", "resolution", "coding"}
+        wanted = {"format_version", "vocab_size", "resolution", "coding", "prior"}
         version = config.get("format_version", FORMAT_VERSION)
         if version != FORMAT_VERSION:
             raise ValueError(
@@ -145,7 +168,8 @@ class Codec:
                 f"config must have the keys {sorted(wanted)}, got "
                 f"{sorted(map(str, config))}"
             )
-        return cls(config["vocab_size"], config["resolution"], config["coding"])
+        prior = _find_prior(config["prior"], prior)
+        return cls(config["vocab_size"], config["resolution"], config["coding"], prior)
 
     @property
     def fingerprint(self) -> bytes:
@@ -153,7 +177,7 @@ class Codec:
 
         A digest of `config`, which includes the version of the format. Two ends that
         compare fingerprints first never read garbage because the other end has
-        another vocabulary, resolution, coding or release.
+        another vocabulary, resolution, coding, prior or release.
 
         Examples
         --------
@@ -511,3 +535,39 @@ class Codec:
         if status:
             raise packet_error(status, len(packet))
         return DraftedTokens(tokens.tolist(), counts.tolist(), self.resolution)
+
+
+def _check_prior(prior: Prior, vocab_size: int, coding: str) -> None:
+    """Check that a codec can have a prior."""
+    checks.instance("prior", prior, Prior, "a Prior")
+    if coding != "entropy":
+        raise ValueError(f"a prior needs coding 'entropy', got {coding!r}")
+    if prior.vocab_size != vocab_size:
+        raise ValueError(
+            f"the prior is made for a vocabulary of {prior.vocab_size} ids, and the "
+            f"codec's vocab_size is {vocab_size}"
+        )
+
+
+def _find_prior(digest: str | None, given: Prior | None) -> Prior | None:
+    """Return the prior that a config names by its digest: the one given, or a known."""
+    if given is not None:
+        checks.instance("prior", given, Prior, "a Prior")
+    if digest is None:
+        if given is not None:
+            raise ValueError(
+                f"the config has no prior, and one was given: {given.digest.hex()}"
+            )
+        return None
+    checks.instance("the config's prior", digest, str, "a string or None")
+    prior = given or Prior._find_builtin(digest)
+    if prior is None:
+        raise ValueError(
+            f"the config needs the prior {digest}, which is none of those that come "
+            "with sqs_codec: load it from its file, and give it as prior="
+        )
+    if prior.digest.hex() != digest:
+        raise ValueError(
+            f"the config needs the prior {digest}, got {prior.digest.hex()}"
+        )
+    return prior

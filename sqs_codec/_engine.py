@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from sqs_codec._backend.core import Core, Ids
+    from sqs_codec._prior import Prior
 
 __all__ = ["Engine"]
 
@@ -49,14 +50,21 @@ class Engine:
 
     __slots__ = ("coding", "core", "max_support", "resolution", "vocab_size")
 
-    def __init__(self, vocab_size: int, resolution: int, coding: str) -> None:
+    def __init__(
+        self, vocab_size: int, resolution: int, coding: str, prior: Prior | None
+    ) -> None:
         self.vocab_size = vocab_size
         self.resolution = resolution
         self.coding = coding
         self.max_support = min(vocab_size, resolution)
         if coding == "enumerative":
             self.max_support = min(self.max_support, MAX_ENUMERATIVE_SUPPORT)
-        self.core: Core = core_class()(vocab_size, resolution, Coding[coding.upper()])
+        self.core: Core = core_class()(
+            vocab_size,
+            resolution,
+            Coding[coding.upper()],
+            None if prior is None else prior.to_bytes(),
+        )
 
     # Rows of logits
 

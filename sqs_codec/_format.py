@@ -27,7 +27,9 @@ MOST_PRIOR_WEIGHT = 1 << 31
 """Of all ids in a class together."""
 
 MEMORY_TOKENS = 512
-MEMORY_WORDS = 2 + 2 * MEMORY_TOKENS
+MEMORY_HEAD = 3
+"""How many tokens it has, how many supports it has seen, and the last class."""
+MEMORY_WORDS = MEMORY_HEAD + 2 * MEMORY_TOKENS
 """uint32 values in ``sqs_memory``; all zero is an empty one."""
 
 SUM_TOLERANCE = 1e-3

@@ -12,7 +12,7 @@ from sqs_codec import _checks as checks
 from sqs_codec._codec import Codec
 from sqs_codec._distribution import Round, SparseDistribution, make_round
 from sqs_codec._errors import PacketError, Status, packet_error
-from sqs_codec._format import MEMORY_TOKENS, MEMORY_WORDS
+from sqs_codec._format import MEMORY_HEAD, MEMORY_TOKENS, MEMORY_WORDS
 
 if TYPE_CHECKING:
     from sqs_codec._backend.core import Ids
@@ -42,13 +42,14 @@ def _empty_memory() -> Ids:
 def _head(memory: Ids) -> int:
     """Return the first byte of a packet that is coded with a memory.
 
-    A checksum of the memory's state: how many supports it has seen, then its ids,
-    then their weights.
+    A checksum of the memory's state: how many supports it has seen, the last class
+    of a prior, then its ids, then their weights.
     """
     words = memory.astype("<u4", copy=False)
     size = int(memory[0])
-    crc = zlib.crc32(words[1 : 2 + size].data)
-    crc = zlib.crc32(words[2 + MEMORY_TOKENS : 2 + MEMORY_TOKENS + size].data, crc)
+    crc = zlib.crc32(words[1 : MEMORY_HEAD + size].data)
+    weights = words[MEMORY_HEAD + MEMORY_TOKENS :]
+    crc = zlib.crc32(weights[:size].data, crc)
     return 1 + crc % HEADS
 
 

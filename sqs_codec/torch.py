@@ -200,7 +200,7 @@ def _quantize_on_device(
     maxima, masses, sizes = heads.reshape(3, -1)
     _check_maxima("logits", maxima, shape)
     width = max([2, *sizes.astype(int)])
-    narrow = Engine(width, codec.resolution, codec.coding)
+    narrow = Engine(width, codec.resolution, codec.coding, None)
     ends = np.cumsum(sizes).astype(int)
     distributions = []
     for chosen, mass in zip(

@@ -24,9 +24,13 @@ class Core(Protocol):
 
     A keep rule is a `sqs_codec._keep.Kind` and the rule's parameter. An unknown
     kind is refused, with a ValueError or the status BAD_KEEP.
+
+    A prior is the bytes of its file, and has the codec's vocabulary.
     """
 
-    def __init__(self, vocab_size: int, resolution: int, coding: int) -> None: ...
+    def __init__(
+        self, vocab_size: int, resolution: int, coding: int, prior: bytes | None
+    ) -> None: ...
 
     def quantize_logits(
         self,

@@ -12,6 +12,7 @@ from sqs_codec._backend.core import frozen
 from sqs_codec._backend.numba import fields, quantize, rows
 from sqs_codec._backend.numba import packet as entropy
 from sqs_codec._backend.numba import verify as verification
+from sqs_codec._backend.numba.prior import pack_prior
 from sqs_codec._backend.numba.sparsify import KINDS
 from sqs_codec._errors import Status
 from sqs_codec._format import (
@@ -32,9 +33,12 @@ NONE = frozen(np.empty(0, np.uint32))
 class Core:
     """See `sqs_codec._backend.core.Core`."""
 
-    def __init__(self, vocab_size: int, resolution: int, coding: int) -> None:
+    def __init__(
+        self, vocab_size: int, resolution: int, coding: int, prior: bytes | None
+    ) -> None:
         self._resolution = resolution
         self._sizes = vocab_size, resolution
+        self._model = vocab_size, resolution, pack_prior(prior)
         self._codec = vocab_size, resolution, int(coding)
         self._is_entropy = coding == Coding.ENTROPY
         self._max_support = vocab_size
@@ -89,13 +93,13 @@ class Core:
 
     def bits(self, ids: Ids, counts: Ids) -> int:
         if self._is_entropy:
-            return int(entropy.bits(*self._sizes, ids, counts))
+            return int(entropy.bits(*self._model, ids, counts))
         return int(fields.distribution_bits(*self._codec, ids.size))
 
     def encode(self, ids: Ids, counts: Ids) -> bytes:
         packet: NDArray[np.uint8]
         if self._is_entropy:
-            packet, _ = entropy.encode(*self._sizes, ids, counts)
+            packet, _ = entropy.encode(*self._model, ids, counts)
         else:
             packet = fields.encode(*self._codec, ids, counts)
         return packet.tobytes()
@@ -103,7 +107,7 @@ class Core:
     def decode(self, packet: bytes, most: int) -> tuple[int, Ids, Ids]:
         data = np.frombuffer(packet, np.uint8)
         if self._is_entropy:
-            status, ids, counts = entropy.decode(data, *self._sizes, most)
+            status, ids, counts = entropy.decode(data, *self._model, most)
         else:
             room = min(self._sizes)
             ids, counts = np.empty(room, np.uint32), np.empty(room, np.uint32)
@@ -125,7 +129,7 @@ class Core:
         round_ = ids, counts, survivors, positions
         if self._is_entropy:
             status, packet = entropy.encode_round(
-                *self._sizes, *round_, _memory(memory)
+                *self._model, *round_, _memory(memory)
             )
             if status != OK:
                 raise AssertionError("the codec can have no such memory")
@@ -139,7 +143,7 @@ class Core:
         data = np.frombuffer(packet, np.uint8)
         if self._is_entropy:
             status, *found = entropy.decode_round(
-                data, *self._sizes, _memory(memory), most
+                data, *self._model, _memory(memory), most
             )
         else:
             status, *found = fields.decode_round(data, *self._codec, most)
@@ -149,15 +153,20 @@ class Core:
         return status, frozen(ids), frozen(counts), survivors, positions
 
     def encode_tokens(self, tokens: Ids, counts: Ids) -> bytes:
-        encode = entropy.encode_tokens if self._is_entropy else fields.encode_tokens
-        packet: NDArray[np.uint8] = encode(*self._sizes, tokens, counts)
+        packet: NDArray[np.uint8]
+        if self._is_entropy:
+            packet = entropy.encode_tokens(*self._model, tokens, counts)
+        else:
+            packet = fields.encode_tokens(*self._sizes, tokens, counts)
         return packet.tobytes()
 
     def decode_tokens(self, packet: bytes) -> tuple[int, Ids, Ids]:
         data = np.frombuffer(packet, np.uint8)
         tokens, counts = np.empty((2, MAX_ROUND), np.uint32)
-        decode = entropy.decode_tokens if self._is_entropy else fields.decode_tokens
-        status, length = decode(data, *self._sizes, tokens, counts)
+        if self._is_entropy:
+            status, length = entropy.decode_tokens(data, *self._model, tokens, counts)
+        else:
+            status, length = fields.decode_tokens(data, *self._sizes, tokens, counts)
         return status, tokens[:length].copy(), counts[:length].copy()
 
     def verify(

@@ -1,13 +1,15 @@
 """What ids weigh, as in ``csrc/entropy/ids.c``.
 
-Ids of a low rank weigh more, by buckets of half an octave, and so do those of
-recent supports, see `memory`.
+Without a prior ids of a low rank weigh more, by buckets of half an octave; with one
+ids weigh what they do in a class, see `prior`. Those of recent supports weigh more on
+top of that, see `memory`.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from sqs_codec._backend.numba.coder import ZERO
 from sqs_codec._backend.numba.fixed import EXPONENT_BIAS, MANTISSA_BITS, float_bits
 from sqs_codec._backend.numba.jit import jit, leaf
 from sqs_codec._backend.numba.memory import HEAD, SEEN, SIZE
@@ -16,6 +18,14 @@ from sqs_codec._backend.numba.model import (
     ID_WEIGHTS,
     MEMORY_DELAY,
     MEMORY_TOKENS,
+)
+from sqs_codec._backend.numba.prior import (
+    block_below,
+    prior_id,
+    prior_weight_below,
+    ratio_of,
+    row_of,
+    whole_weight,
 )
 
 # Where the buckets begin: at 0, at 2 and 3 times each power of two from 2^4 on, and
@@ -36,10 +46,10 @@ WEIGHTS_BELOW = np.cumsum(np.append(0, np.diff(BUCKET_STARTS) * ID_WEIGHTS))
 
 
 @leaf
-def count_below(ascending, x):
-    """Return how many values are below x."""
+def count_below(ascending, n, x):
+    """Return how many of the first n values are below x."""
     low = 0
-    high = ascending.size
+    high = n
     while low < high:
         middle = (low + high) // 2
         if ascending[middle] < x:
@@ -69,50 +79,74 @@ def static_weight_below(id_):
 @jit
 def static_id(below):
     """Return the last id with at most that weight below it."""
-    bucket = max(count_below(WEIGHTS_BELOW, below + 1) - 1, 0)
+    bucket = max(count_below(WEIGHTS_BELOW, WEIGHTS_BELOW.size, below + 1) - 1, 0)
     past = (below - WEIGHTS_BELOW[bucket]) // BUCKET_WEIGHTS[bucket]
     return BUCKET_STARTS[bucket] + past
 
 
-# A model of a set is a tuple: the ids of the memory, ascending; what those before
-# each weigh on top of their buckets; what all ids weigh; and whether the set is a
-# uniform one, which sets.py makes.
+# A model of a set is a tuple: an array of the ids of the memory, ascending, and then of
+# what those before each, and all, weigh on top of what they do without the memory; what
+# all ids weigh; a prior, and where the row of a class is in it. The latter is 0 without
+# a prior, and UNIFORM for the uniform sets that sets.py makes.
+UNIFORM = np.int64(-1)
 
 
 @jit
-def make_ids(vocab_size, memory):
-    """Return the model of the ids of a vocabulary."""
+def make_ids(vocab_size, prior, c, memory):
+    """Return the model of the ids of a vocabulary, in a class if there is a prior."""
     size = memory[SIZE]
-    ids = memory[HEAD : HEAD + size]
-    weights = memory[HEAD + MEMORY_TOKENS : HEAD + MEMORY_TOKENS + size]
-    whole = static_weight_below(vocab_size)
-    recent = np.zeros(size + 1, np.int64)
+    row = row_of(prior, c)
+    whole = whole_weight(prior, row) if row else static_weight_below(vocab_size)
+    recent = np.empty(2 * size + 1, np.int64)
+    total = ZERO
+    for i in range(size):
+        recent[i] = memory[HEAD + i]
+        recent[size + i] = total
+        weight = memory[HEAD + MEMORY_TOKENS + i]
+        if row:
+            weight = weight * ratio_of(prior, row, recent[i]) // 16
+        total += weight
+    recent[2 * size] = total
     if size:
         seen = memory[SEEN]
-        unit = whole * seen // (seen + MEMORY_DELAY) // weights.sum()
-        for i in range(size):
-            recent[i + 1] = recent[i] + unit * weights[i]
-    return ids, recent, whole + recent[size], np.bool_(False)
+        unit = whole * seen // (seen + MEMORY_DELAY) // total
+        for i in range(size, 2 * size + 1):
+            recent[i] *= unit
+    return recent, whole + recent[2 * size], prior, row
+
+
+@jit
+def weight_below(prior, row, id_):
+    """Return what all ids below one weigh without a memory."""
+    return prior_weight_below(prior, row, id_) if row else static_weight_below(id_)
 
 
 @jit
 def ids_rest(model, id_):
     """Return what an id and all above it weigh."""
-    ids, recent, whole, _ = model
-    return whole - static_weight_below(id_) - recent[count_below(ids, id_)]
+    recent, whole, prior, row = model
+    size = recent.size // 2
+    rest = whole - recent[size + count_below(recent, size, id_)]
+    return rest - weight_below(prior, row, id_)
 
 
 @jit
 def ids_at(model, rest):
     """Return the last id of about that rest or more."""
-    ids, recent, whole, _ = model
+    recent, whole, prior, row = model
+    size = recent.size // 2
+    most = whole - rest
     low = 0
-    high = ids.size
+    high = size
     while low < high:
         middle = (low + high) // 2
-        if whole - static_weight_below(ids[middle]) - recent[middle] >= rest:
+        id_ = recent[middle]
+        # With a prior, what is before the id's block is near enough.
+        below = block_below(prior, row, id_) if row else static_weight_below(id_)
+        if below + recent[size + middle] <= most:
             low = middle + 1
         else:
             high = middle
-    id_ = static_id(whole - recent[low] - rest)
-    return max(id_, ids[low - 1]) if low else id_
+    most -= recent[size + low]
+    id_ = prior_id(prior, row, most) if row else static_id(most)
+    return max(id_, recent[low - 1]) if low else id_

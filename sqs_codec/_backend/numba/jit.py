@@ -20,7 +20,7 @@ import numpy as np
 def _digest() -> str:
     """Return a digest of all that code and constants are compiled from."""
     package = files("sqs_codec")
-    sources = [package / "_errors.py", package / "_format.py"]
+    sources = [package / name for name in ("_errors.py", "_format.py", "_prior.py")]
     for file in (package / "_backend" / "numba").iterdir():
         if file.name.endswith(".py"):
             sources.append(file)

@@ -1,8 +1,9 @@
 """The tokens of recent supports, as in ``csrc/entropy/memory.c``.
 
 A memory is an array as ``sqs_memory`` has it, of uint32 for callers and of int64
-here: how many tokens it has, how many supports it has seen, and then the tokens'
-ids, ascending, and their weights.
+here: how many tokens it has, how many supports it has seen, one more than the last
+class that a prior's ids were in or 0, and then the tokens' ids, ascending, and their
+weights.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from sqs_codec._backend.numba.model import (
     MEMORY_SUPPORT,
     MEMORY_TOKENS,
 )
+from sqs_codec._format import MEMORY_HEAD
 
-SIZE, SEEN = range(2)
-HEAD = 2
-
+SIZE, SEEN, LAST = range(3)
+HEAD = MEMORY_HEAD
 
 # At this weight fading takes as much as a support adds.
 MOST_WEIGHT = MEMORY_NEW_WEIGHT << MEMORY_FADING
@@ -34,10 +35,15 @@ def no_memory():
 
 
 @leaf
-def is_memory(memory, vocab_size):
-    """Return whether all words are within the limits that learning keeps them to."""
+def is_memory(memory, vocab_size, classes):
+    """Return whether all words are within the limits that learning keeps them to.
+
+    With a single class, or none, there is no last one.
+    """
     size = np.int64(memory[SIZE])
     if size > MEMORY_TOKENS or memory[SEEN] > MEMORY_MOST_SEEN:
+        return False
+    if memory[LAST] > (classes if classes > 1 else 0):
         return False
     before = -1
     for i in range(HEAD, HEAD + size):

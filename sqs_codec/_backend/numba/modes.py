@@ -33,8 +33,9 @@ from sqs_codec._backend.numba.counts import (
 from sqs_codec._backend.numba.fixed import log2, log2_small
 from sqs_codec._backend.numba.ids import make_ids
 from sqs_codec._backend.numba.jit import jit, leaf
-from sqs_codec._backend.numba.memory import no_memory
+from sqs_codec._backend.numba.memory import LAST, no_memory
 from sqs_codec._backend.numba.model import UNIFORM_CHANCE
+from sqs_codec._backend.numba.prior import choose_class, class_cost, code_class
 from sqs_codec._backend.numba.sets import (
     code_set,
     code_uniform_set,
@@ -90,19 +91,27 @@ def counts_costs(vocab_size, resolution, parts):
 
 
 @jit
-def ids_costs(vocab_size, model, ids):
-    """Return what ids cost by the model and uniformly, and if the former is rough."""
+def ids_costs(vocab_size, prior, memory, ids):
+    """Return what ids cost by the model and uniformly, and if the former is rough.
+
+    Then comes by which model that is: its class, and what `make_ids` has made.
+    """
+    last = memory[LAST]
+    c = choose_class(prior, last, ids)
+    model = make_ids(vocab_size, prior, c, memory)
     cost, rough = cost_of_members(model, vocab_size, ids)
-    uniform = log2_binomial(vocab_size, ids.size)
-    return MODEL_COST + cost, UNIFORM_COST + uniform, rough
+    cost += MODEL_COST + class_cost(prior, last, c)
+    uniform = UNIFORM_COST + log2_binomial(vocab_size, ids.size)
+    return cost, uniform, rough, c, model
 
 
 @jit
-def distribution_cost(vocab_size, resolution, ids, counts):
+def distribution_cost(vocab_size, resolution, prior, ids, counts):
     """Return what a distribution costs, and whether both models' costs hold."""
-    model = make_ids(vocab_size, no_memory())
     a, uniform_a = counts_costs(vocab_size, resolution, descending(counts))
-    b, uniform_b, rough = ids_costs(vocab_size, model, ids.astype(np.int64))
+    b, uniform_b, rough, _, _ = ids_costs(
+        vocab_size, prior, no_memory(), ids.astype(np.int64)
+    )
     modelled = a <= uniform_a and b <= uniform_b and not rough
     return min(a, uniform_a) + min(b, uniform_b), modelled
 
@@ -149,11 +158,25 @@ def code_counts(coder, packet, vocab_size, resolution, counts, parts, uniform):
 
 
 @jit
-def code_ids(coder, packet, vocab_size, model, ids, uniform):
-    """Code the ids; when reading, set them."""
-    if code_bit(coder, packet, UNIFORM, uniform):
+def write_ids(coder, packet, vocab_size, memory, ids, costs):
+    """Write the ids; the costs are what `ids_costs` has found."""
+    by_model, uniformly, _, c, model = costs
+    if code_bit(coder, packet, UNIFORM, uniformly < by_model):
         code_uniform_set(coder, packet, vocab_size, ids)
-    elif coder[STATUS] == OK:
+        return
+    code_class(coder, packet, model[2], memory, c)
+    code_set(coder, packet, model, vocab_size, ids)
+
+
+@jit
+def read_ids(coder, packet, vocab_size, prior, memory, ids):
+    """Read the ids."""
+    if code_bit(coder, packet, UNIFORM, False):
+        code_uniform_set(coder, packet, vocab_size, ids)
+        return
+    c = code_class(coder, packet, prior, memory, ZERO)
+    if coder[STATUS] == OK:
+        model = make_ids(vocab_size, prior, c, memory)
         code_set(coder, packet, model, vocab_size, ids)
 
 
@@ -176,10 +199,11 @@ def code_position(coder, packet, counts, position):
 
 
 @jit
-def code_token(coder, packet, vocab_size, token):
-    """Code a token by itself, as a set of one."""
+def code_token(coder, packet, vocab_size, prior, token):
+    """Code a token by itself, as a set of one, in the first class of a prior."""
     found = np.full(1, token, np.int64)
-    code_set(coder, packet, make_ids(vocab_size, no_memory()), vocab_size, found)
+    model = make_ids(vocab_size, prior, ZERO, no_memory())
+    code_set(coder, packet, model, vocab_size, found)
     return found[0]
 
 

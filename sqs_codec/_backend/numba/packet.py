@@ -23,20 +23,21 @@ from sqs_codec._backend.numba.coder import (
 )
 from sqs_codec._backend.numba.counts import descending
 from sqs_codec._backend.numba.fixed import BIT
-from sqs_codec._backend.numba.ids import make_ids
 from sqs_codec._backend.numba.jit import entry, jit, leaf
 from sqs_codec._backend.numba.memory import is_memory, memory_learn, no_memory
 from sqs_codec._backend.numba.model import MORE_CHANCE
 from sqs_codec._backend.numba.modes import (
     code_counts,
-    code_ids,
     code_position,
     code_token,
     code_token_count,
     counts_costs,
     distribution_cost,
     ids_costs,
+    read_ids,
+    write_ids,
 )
+from sqs_codec._backend.numba.prior import CLASSES
 from sqs_codec._errors import Status
 from sqs_codec._format import MAX_ENTROPY_SURVIVORS, MAX_ROUND
 
@@ -55,8 +56,8 @@ SPARSE = 4
 def encode_bound(length, survivors):
     """Return a size in bytes that no packet exceeds.
 
-    A distribution takes at most 4 bits for each of two modes, 16 for a size, 16 for
-    a position and 2 for whether another follows. A survivor takes at most 31 for its
+    A distribution takes at most 4 bits for each of two modes, 13 for a class, 16 for a
+    size, 16 for a position and 2 for whether another follows. A survivor takes at most 31 for its
     id, 8 for each of 16 splits of its count and 16 for its group. The coder has 7
     bytes in hand. What is left over is for rounding.
     """
@@ -64,31 +65,32 @@ def encode_bound(length, survivors):
 
 
 @jit
-def code_distribution(coder, packet, vocab_size, resolution, memory, ids, counts):
+def code_distribution(
+    coder, packet, vocab_size, resolution, prior, memory, ids, counts
+):
     """Code a distribution; return its ids and counts, which writing is given."""
-    model = make_ids(vocab_size, memory)
     uniform_counts = False
-    uniform_ids = False
     writing = coder[MODE] == WRITE
     if writing:
         parts = descending(counts)
         by_model, uniformly = counts_costs(vocab_size, resolution, parts)
         uniform_counts = uniformly < by_model
-        by_model, uniformly, _ = ids_costs(vocab_size, model, ids)
-        uniform_ids = uniformly < by_model
     else:
         parts = np.empty(min(vocab_size, resolution), np.int64)
     counts = code_counts(
         coder, packet, vocab_size, resolution, counts, parts, uniform_counts
     )
-    if not writing:
+    if writing:
+        costs = ids_costs(vocab_size, prior, memory, ids)
+        write_ids(coder, packet, vocab_size, memory, ids, costs)
+    else:
         ids = np.empty(counts.size, np.int64)
-    code_ids(coder, packet, vocab_size, model, ids, uniform_ids)
+        read_ids(coder, packet, vocab_size, prior, memory, ids)
     return ids, counts
 
 
 @entry
-def encode(vocab_size, resolution, ids, counts):
+def encode(vocab_size, resolution, prior, ids, counts):
     """Return the packet and its bits before padding."""
     coder = new_coder(WRITE)
     packet = np.empty(encode_bound(1, ids.size), np.uint8)
@@ -97,6 +99,7 @@ def encode(vocab_size, resolution, ids, counts):
         packet,
         vocab_size,
         resolution,
+        prior,
         no_memory(),
         ids.astype(np.int64),
         counts.astype(np.int64),
@@ -106,23 +109,23 @@ def encode(vocab_size, resolution, ids, counts):
 
 
 @entry
-def bits(vocab_size, resolution, ids, counts):
+def bits(vocab_size, resolution, prior, ids, counts):
     """Return the bits of a packet before padding."""
     if ids.size <= min(MOST_ESTIMATED, vocab_size // SPARSE):
-        cost, modelled = distribution_cost(vocab_size, resolution, ids, counts)
+        cost, modelled = distribution_cost(vocab_size, resolution, prior, ids, counts)
         if modelled:
             return (cost + BIT - 1) // BIT
-    return encode(vocab_size, resolution, ids, counts)[1]
+    return encode(vocab_size, resolution, prior, ids, counts)[1]
 
 
 @entry
-def decode(packet, vocab_size, resolution, most):
+def decode(packet, vocab_size, resolution, prior, most):
     """Return a status, ids and counts; the receiver takes `most` survivors."""
     packet = packet.copy()  # as coders are compiled for a packet that can be written
     coder = new_reader(packet, most)
     none = np.empty(0, np.int64)
     ids, counts = code_distribution(
-        coder, packet, vocab_size, resolution, no_memory(), none, none
+        coder, packet, vocab_size, resolution, prior, no_memory(), none, none
     )
     status = check_end(coder, packet)
     return status, ids.astype(np.uint32), counts.astype(np.uint32)
@@ -138,14 +141,16 @@ def code_more(coder, packet, length, more):
 
 
 @entry
-def encode_round(vocab_size, resolution, ids, counts, survivors, positions, memory):
+def encode_round(
+    vocab_size, resolution, prior, ids, counts, survivors, positions, memory
+):
     """Return a status and the packet.
 
     If it is OK, the memory, of uint32, becomes what it is after the round.
     """
     coder = new_coder(WRITE)
     packet = np.empty(encode_bound(survivors.size, ids.size), np.uint8)
-    if not is_memory(memory, vocab_size):
+    if not is_memory(memory, vocab_size, prior[CLASSES]):
         return BAD_MEMORY, packet
     known = memory.astype(np.int64)
     start = 0
@@ -154,7 +159,7 @@ def encode_round(vocab_size, resolution, ids, counts, survivors, positions, memo
         these_ids = ids[start:end].astype(np.int64)
         these = counts[start:end].astype(np.int64)
         code_distribution(
-            coder, packet, vocab_size, resolution, known, these_ids, these
+            coder, packet, vocab_size, resolution, prior, known, these_ids, these
         )
         code_position(coder, packet, these, np.int64(positions[i]))
         memory_learn(known, these_ids)
@@ -182,7 +187,7 @@ def with_room(values, used, n):
 
 
 @entry
-def decode_round(packet, vocab_size, resolution, memory, most):
+def decode_round(packet, vocab_size, resolution, prior, memory, most):
     """Return a status, ids, counts, survivors and positions.
 
     The receiver takes `most` survivors. If the status is OK, the memory becomes what
@@ -190,7 +195,7 @@ def decode_round(packet, vocab_size, resolution, memory, most):
     """
     packet = packet.copy()
     coder = new_reader(packet, most)
-    if not is_memory(memory, vocab_size):
+    if not is_memory(memory, vocab_size, prior[CLASSES]):
         coder[STATUS] = BAD_MEMORY
     known = memory.astype(np.int64)
     none = np.empty(0, np.int64)
@@ -203,7 +208,7 @@ def decode_round(packet, vocab_size, resolution, memory, most):
     going_on = coder[STATUS] == OK
     while going_on:
         ids, counts = code_distribution(
-            coder, packet, vocab_size, resolution, known, none, none
+            coder, packet, vocab_size, resolution, prior, known, none, none
         )
         positions[length] = code_position(coder, packet, counts, ZERO)
         if coder[STATUS] != OK:
@@ -234,25 +239,25 @@ def decode_round(packet, vocab_size, resolution, memory, most):
 
 
 @entry
-def encode_tokens(vocab_size, resolution, tokens, counts):
+def encode_tokens(vocab_size, resolution, prior, tokens, counts):
     """Return the packet of drafted tokens and their counts."""
     coder = new_coder(WRITE)
     packet = np.empty(encode_bound(tokens.size, tokens.size), np.uint8)
     for i in range(tokens.size):
-        code_token(coder, packet, vocab_size, np.int64(tokens[i]))
+        code_token(coder, packet, vocab_size, prior, np.int64(tokens[i]))
         code_token_count(coder, packet, resolution, np.int64(counts[i]))
         code_more(coder, packet, i + 1, i + 1 < tokens.size)
     return finish_writing(coder, packet)
 
 
 @entry
-def decode_tokens(packet, vocab_size, resolution, tokens, counts):
+def decode_tokens(packet, vocab_size, resolution, prior, tokens, counts):
     """Return a status and how many tokens there are."""
     packet = packet.copy()
     coder = new_reader(packet, MAX_ENTROPY_SURVIVORS)
     length = 0
     while True:
-        tokens[length] = code_token(coder, packet, vocab_size, ZERO)
+        tokens[length] = code_token(coder, packet, vocab_size, prior, ZERO)
         counts[length] = code_token_count(coder, packet, resolution, ZERO)
         length += 1
         if not code_more(coder, packet, length, False):

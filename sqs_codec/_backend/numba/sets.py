@@ -22,27 +22,29 @@ from sqs_codec._backend.numba.coder import (
     narrow,
 )
 from sqs_codec._backend.numba.fixed import BIT, ONE, exp2, log2
-from sqs_codec._backend.numba.ids import WEIGHTS_BELOW, ids_at, ids_rest
+from sqs_codec._backend.numba.ids import UNIFORM, WEIGHTS_BELOW, ids_at, ids_rest
 from sqs_codec._backend.numba.jit import jit, leaf
 from sqs_codec._backend.numba.model import LOG_UNIT, POWER_UNIT
+from sqs_codec._prior import MOST_WEIGHT
 
 # Logarithms of R(x) are below this: the ids of a memory together weigh no more than
-# all ids do by their buckets, and a uniform set has R(x) <= 2 size.
+# all ids do by their buckets or a prior, and a uniform set has R(x) <= 2 size.
 MOST_LOG = 33
-assert 2 * WEIGHTS_BELOW[-1] < 1 << MOST_LOG
+assert 2 * max(WEIGHTS_BELOW[-1], MOST_WEIGHT) < 1 << MOST_LOG
 
 
 @jit
 def uniform_model(size):
     """Return the model of a set of equally likely members below `size`."""
-    return np.empty(0, np.int64), np.zeros(1, np.int64), 2 * size, np.bool_(True)
+    none = np.empty(0, np.int64)
+    return none, 2 * size, none, UNIFORM
 
 
 @leaf
 def rest(model, x, n):
     """Return R(x), when n members are to come."""
-    _, _, whole, uniform = model
-    if uniform:
+    _, whole, _, row = model
+    if row == UNIFORM:
         return whole - 2 * x - (n - 1)
     return ids_rest(model, x)
 
@@ -50,8 +52,8 @@ def rest(model, x, n):
 @leaf
 def value_at(model, weight, n):
     """Return the last x with an R(x) of about this weight or more."""
-    _, _, whole, uniform = model
-    if uniform:
+    _, whole, _, row = model
+    if row == UNIFORM:
         return (whole - (n - 1) - weight) // 2
     return ids_at(model, weight)
 

@@ -1,0 +1,212 @@
+"""The classes of a prior, as in ``csrc/entropy/prior.c``.
+
+A prior is an array of int64, as are memories and coders. It begins with how many
+classes there are, none if there is no prior, and where its parts begin:
+
+- the chances of the classes, a row for the start and one for each last class,
+- what each class costs instead, laid out alike,
+- what ids of each kind cost in each class, a row for each kind,
+- the kinds of the ids, eight to a number, the first in its lowest bits,
+- a row for each class: what the memory's weights of each kind are multiplied with, in
+  16ths; what an id of each kind weighs; and what all ids before each block weigh.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sqs_codec._backend.numba.coder import (
+    CODE,
+    MODE,
+    RANGE,
+    READ,
+    ZERO,
+    going,
+    narrow_to_value,
+)
+from sqs_codec._backend.numba.fixed import log2
+from sqs_codec._backend.numba.jit import jit, leaf
+from sqs_codec._backend.numba.memory import LAST
+from sqs_codec._prior import CODE_WEIGHTS, Prior
+from sqs_codec._prior import KINDS as N_KINDS
+
+CLASSES, CHANCES, CLASS_COSTS, COSTS, KINDS, ROWS, ROW_SIZE = range(7)
+HEAD = 7
+
+# What is where in the row of a class.
+RATIOS, WEIGHTS, SUMS = 0, N_KINDS, 2 * N_KINDS
+
+BLOCK = 16
+"""So many ids are looked through one by one."""
+
+COST_BITS = 16
+"""What classes are compared by counts in 2^-16 of a bit: 2^20 costs fit 64 bits."""
+
+MOST_RATIO, LEAST_RATIO = 64, 4
+
+
+def pack_prior(data: bytes | None) -> NDArray[np.int64]:
+    """Return the array of a prior's file."""
+    if data is None:
+        return np.zeros(HEAD, np.int64)
+    prior = Prior.from_bytes(data)
+    weights = CODE_WEIGHTS[prior._weights]
+    whole = weights @ np.bincount(prior._kinds, minlength=N_KINDS)
+    chances = prior._chances.astype(np.int64)
+    kinds = np.zeros(-(-prior.vocab_size // BLOCK) * BLOCK, np.uint8)
+    kinds[: prior.vocab_size] = prior._kinds
+    parts = [
+        chances,
+        _logs(chances.sum(axis=1))[:, None] - _logs(chances),
+        _costs(weights, whole).T,
+        kinds.view("<i8"),
+        _rows(prior, weights, whole),
+    ]
+    starts = np.cumsum([HEAD, *(part.size for part in parts)])[:-1]
+    head = [prior.classes, *starts, parts[-1].shape[1]]
+    return np.concatenate([head, *map(np.ravel, parts)]).astype(np.int64)
+
+
+def _logs(values: NDArray[np.int64]) -> NDArray[np.int64]:
+    different, where = np.unique(values, return_inverse=True)
+    found = np.array([log2(int(value)) for value in different], np.int64)
+    return found[where].reshape(values.shape)
+
+
+def _costs(
+    weights: NDArray[np.int64], whole: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Return what ids cost by class [C] and kind [256]."""
+    return np.maximum(_logs(whole)[:, None] - _logs(weights), 0) >> COST_BITS
+
+
+def _rows(
+    prior: Prior, weights: NDArray[np.int64], whole: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Return the rows of all classes."""
+    ratios = np.full(weights.shape, 16)  # as they are, if there is but one class
+    if prior.classes > 1:
+        expected = weights[0] * whole[:, None] // 16
+        ratios = weights * whole[0] // np.maximum(expected, 1)
+        ratios = np.clip(ratios, LEAST_RATIO, MOST_RATIO)
+    blocks = -(-prior.vocab_size // BLOCK)
+    sums = np.zeros((prior.classes, blocks + 1), np.int64)
+    starts = np.arange(0, prior.vocab_size, BLOCK)
+    for c in range(prior.classes):
+        np.cumsum(np.add.reduceat(weights[c][prior._kinds], starts), out=sums[c, 1:])
+    return np.concatenate([ratios, weights, sums], axis=1)
+
+
+@leaf
+def row_of(prior, c):
+    """Return where the row of a class is; 0 without a prior."""
+    return prior[ROWS] + c * prior[ROW_SIZE] if prior[CLASSES] else ZERO
+
+
+@leaf
+def kind_of(prior, id_):
+    """Return the kind of an id."""
+    return prior[prior[KINDS] + (id_ >> 3)] >> 8 * (id_ & 7) & 255
+
+
+@leaf
+def ratio_of(prior, row, id_):
+    """Return what an id's weight in the memory is multiplied with, in 16ths."""
+    return prior[row + RATIOS + kind_of(prior, id_)]
+
+
+@leaf
+def whole_weight(prior, row):
+    """Return what all ids weigh in a class."""
+    return prior[row + prior[ROW_SIZE] - 1]
+
+
+@leaf
+def block_below(prior, row, id_):
+    """Return what all ids before an id's block weigh in a class."""
+    return prior[row + SUMS + id_ // BLOCK]
+
+
+@leaf
+def prior_weight_below(prior, row, id_):
+    """Return what all ids below one weigh in a class."""
+    below = block_below(prior, row, id_)
+    for x in range(id_ // BLOCK * BLOCK, id_):
+        below += prior[row + WEIGHTS + kind_of(prior, x)]
+    return below
+
+
+@leaf
+def prior_id(prior, row, below):
+    """Return the last id with at most that weight below it."""
+    low = ZERO  # this block or one that is before `high`
+    high = prior[ROW_SIZE] - SUMS - 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        if prior[row + SUMS + middle] <= below:
+            low = middle
+        else:
+            high = middle
+    past = below - prior[row + SUMS + low]
+    id_ = BLOCK * low
+    for x in range(id_, id_ + BLOCK - 1):
+        past -= prior[row + WEIGHTS + kind_of(prior, x)]
+        if past < 0:
+            break
+        id_ += 1
+    return id_
+
+
+@jit
+def choose_class(prior, last, ids):
+    """Return the class in which ids cost the least after another, but for the memory.
+
+    The last class is given as memories have it.
+    """
+    classes = prior[CLASSES]
+    if classes < 2:
+        return ZERO
+    costs = np.empty(classes, np.int64)
+    at = prior[CLASS_COSTS] + last * classes
+    for c in range(classes):
+        costs[c] = prior[at + c] >> COST_BITS
+    for id_ in ids:
+        at = prior[COSTS] + kind_of(prior, id_) * classes
+        for c in range(classes):
+            costs[c] += prior[at + c]
+    best = ZERO
+    for c in range(classes):
+        if costs[c] < costs[best]:
+            best = c
+    return best
+
+
+@leaf
+def class_cost(prior, last, c):
+    """Return what it costs to say which class."""
+    classes = prior[CLASSES]
+    return prior[prior[CLASS_COSTS] + last * classes + c] if classes > 1 else ZERO
+
+
+@leaf
+def code_class(coder, packet, prior, memory, c):
+    """Code which class the ids are in, and have the memory know it."""
+    classes = prior[CLASSES]
+    if classes < 2 or not going(coder, packet):
+        return ZERO
+    at = prior[CHANCES] + memory[LAST] * classes
+    total = ZERO
+    for i in range(classes):
+        total += prior[at + i]
+    unit = coder[RANGE] // total
+    reading = coder[MODE] == READ
+    target = coder[CODE] // unit if reading else 0
+    below = ZERO
+    i = ZERO
+    while i < classes - 1 and (below + prior[at + i] <= target if reading else i < c):
+        below += prior[at + i]
+        i += 1
+    narrow_to_value(coder, packet, unit, below, prior[at + i], i == classes - 1)
+    memory[LAST] = 1 + i
+    return i
