@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -11,14 +13,63 @@ from hypothesis import strategies as st
 
 import sqs_codec as sqs
 from tests.reference import entropy
+from tests.reference import prior as reference_priors
 from tests.reference import sqs_reference as reference
 
 CODINGS = ["bitpack", "enumerative", "entropy"]
+CODECS = [*CODINGS, "prior"]
+"""What `make_codec` makes."""
 RULES = {0: "top_k", 1: "threshold", 2: "top_p", 3: "min_p"}
 
 VOCABS = st.sampled_from([2, 3, 256, 257, 49152, 1 << 20]) | st.integers(2, 1 << 20)
 RESOLUTIONS = st.sampled_from([1, 2, 100, 1 << 16]) | st.integers(1, 1 << 16)
 SEEDS = st.integers(0, 2**32)
+
+
+@lru_cache(maxsize=64)
+def make_prior(vocab_size: int, classes: int, style: int = 0) -> sqs.Prior:
+    """Return a prior by a formula, of one of three styles.
+
+    0: what ids weigh falls with them, and each class has others that it prefers; 1: of
+    no sense, up to the largest weights that are allowed; 2: a range of ids for each
+    class, outside of which ids weigh hardly anything.
+    """
+    rng = np.random.default_rng([vocab_size, classes, style])
+    top = 8 * int(math.log2((1 << 31) // vocab_size))  # if all ids weigh that
+    kinds = rng.integers(0, 256, vocab_size)
+    codes = rng.integers(0, top + 1, (classes, 256))
+    if style == 0:
+        octaves = np.log2(np.arange(vocab_size) + 1)
+        kinds = (12 * octaves + rng.integers(0, 16, vocab_size)).astype(int)
+        falling = top - np.arange(256) // 2 - 8
+        codes = np.clip(falling + rng.integers(-24, 9, (classes, 256)), 0, top)
+    elif style == 2:
+        kinds = np.arange(vocab_size) * classes // vocab_size
+        codes = np.where(np.arange(256) == np.arange(classes)[:, None], top, top // 9)
+    return sqs.Prior._pack(
+        rng.integers(1, 256, (classes + 1, classes)).astype(np.uint8),
+        codes.astype(np.uint8),
+        kinds.astype(np.uint8),
+    )
+
+
+def any_prior(rng: np.random.Generator, vocab_size: int) -> sqs.Prior:
+    """Return a prior, of few classes if it is large."""
+    classes = [c for c in (1, 2, 5, 32) if c == 1 or c * vocab_size <= 1 << 20]
+    return make_prior(vocab_size, int(rng.choice(classes)), int(rng.integers(3)))
+
+
+def make_codec(name: str, vocab_size: int, resolution: int = 100) -> sqs.Codec:
+    """Return a codec of a coding, or ("prior") of the entropy coding with a prior."""
+    if name == "prior":
+        return sqs.Codec(vocab_size, resolution, prior=make_prior(vocab_size, 5))
+    return sqs.Codec(vocab_size, resolution, name)
+
+
+@lru_cache(maxsize=16)
+def parsed(prior: sqs.Prior | None) -> Any:
+    """Return a prior as the reference takes it."""
+    return prior and reference_priors.parse(prior.to_bytes())
 
 
 def random_set(rng: np.random.Generator, n: int, k: int) -> np.ndarray:
@@ -100,8 +151,12 @@ def any_tokens(
 
 @st.composite
 def codecs(draw: Any, codings: Sequence[str] = CODINGS) -> sqs.Codec:
-    """Draw a codec."""
-    return sqs.Codec(draw(VOCABS), draw(RESOLUTIONS), draw(st.sampled_from(codings)))
+    """Draw a codec; of the entropy coding, half have a prior."""
+    vocab_size, resolution = draw(VOCABS), draw(RESOLUTIONS)
+    coding, prior = draw(st.sampled_from(codings)), None
+    if coding == "entropy" and draw(st.booleans()):
+        prior = any_prior(np.random.default_rng(draw(SEEDS)), vocab_size)
+    return sqs.Codec(vocab_size, resolution, coding, prior)
 
 
 @st.composite
@@ -217,6 +272,27 @@ def mutate(rng: np.random.Generator, packet: bytes) -> bytes:
     return bytes(data)
 
 
+def with_check(data: bytes) -> bytes:
+    """Return the file of a prior with the check that belongs to it."""
+    return bytes(data[:-4]) + zlib.crc32(data[:-4]).to_bytes(4, "little")
+
+
+def mutate_prior(rng: np.random.Generator, data: bytes) -> bytes:
+    """Change a file of a prior, mostly in a few bytes and with a check that fits."""
+    changed = bytearray(data)
+    kind = rng.integers(10)
+    if kind == 0:
+        return mutate(rng, data)
+    if kind == 1:
+        del changed[rng.integers(1, len(data) + 1) :]
+    elif kind == 2:
+        changed += rng.bytes(int(rng.integers(1, 4)))
+    for _ in range(rng.integers(1, 4)):
+        at = rng.integers(min(len(changed), 40) if kind < 6 else len(changed))
+        changed[at] = rng.choice([0, 1, 255, changed[at] ^ 1, rng.integers(256)])
+    return with_check(changed)
+
+
 def check_round_trip(codec: sqs.Codec, q: sqs.SparseDistribution) -> bytes:
     """Check that q survives the codec, and its size; return its packet.
 
@@ -240,7 +316,13 @@ def entropy_bits(codec: sqs.Codec, q: sqs.SparseDistribution) -> float:
     ids, counts, _ = as_lists(q)
     memory = entropy.Memory()
     entropy.code_distribution(
-        coder, codec.vocab_size, codec.resolution, memory, ids, counts
+        coder,
+        codec.vocab_size,
+        codec.resolution,
+        memory,
+        ids,
+        counts,
+        prior=parsed(codec.prior),
     )
     return coder.bits()
 

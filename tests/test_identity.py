@@ -17,10 +17,13 @@ from tests.kit import (
     CODINGS,
     RULES,
     any_distribution,
+    any_prior,
     any_tokens,
     as_lists,
     entropy_bits,
+    make_codec,
     mutate,
+    parsed,
     random_distribution,
     random_keep,
     random_logits,
@@ -149,8 +152,12 @@ def test_every_float16_widens_exactly():
 
 
 def random_codec(rng, coding="entropy"):
-    vocab_size = int(rng.choice([2, 3, 40, 256, 1000, 49152, 262144, 1 << 20]))
-    return sqs.Codec(vocab_size, int(rng.choice([1, 7, 100, 1000, 1 << 16])), coding)
+    vocab_size = int(rng.choice([2, 3, 17, 40, 256, 1000, 49152, 262144, 1 << 20]))
+    prior = None
+    if coding == "entropy" and rng.random() < 0.6:
+        prior = any_prior(rng, vocab_size)
+    resolution = int(rng.choice([1, 7, 100, 1000, 1 << 16]))
+    return sqs.Codec(vocab_size, resolution, coding, prior)
 
 
 def as_pairs(distributions):
@@ -159,11 +166,10 @@ def as_pairs(distributions):
 
 def same_memory(words, memory):
     """Say whether a core's memory holds what the reference's does."""
-    size, seen = words[:2].tolist()
-    ids, weights = words[2 : 2 + size].tolist(), words[514 : 514 + size].tolist()
-    return seen == memory.seen and dict(zip(ids, weights, strict=True)) == (
-        memory.weights
-    )
+    size, seen, last = words[:3].tolist()
+    ids, weights = words[3 : 3 + size].tolist(), words[515 : 515 + size].tolist()
+    found = seen, last, dict(zip(ids, weights, strict=True))
+    return found == (memory.seen, memory.last, memory.weights)
 
 
 @pytest.mark.parametrize("seed", range(60))
@@ -171,11 +177,11 @@ def test_entropy_packets(seed):
     rng = np.random.default_rng(seed)
     codec = random_codec(rng)
     q = any_distribution(rng, codec, most=300)
-    vocab_size, resolution = codec.vocab_size, codec.resolution
-    packet = entropy.encode(*as_lists(q)[:2], vocab_size, resolution)
+    common = codec.vocab_size, codec.resolution, parsed(codec.prior)
+    packet = entropy.encode(*as_lists(q)[:2], *common)
     assert codec.encode(q) == packet
     assert codec.decode(packet) == q
-    assert entropy.decode(packet, vocab_size, resolution) == as_lists(q)[:2]
+    assert entropy.decode(packet, *common) == as_lists(q)[:2]
 
 
 @pytest.mark.parametrize("k", [300, 499, 500, 501, 999, 1000])
@@ -195,7 +201,8 @@ def test_streams_and_their_memory(seed):
     """Rounds one after the other, until tokens are forgotten."""
     rng = np.random.default_rng(seed)
     codec = random_codec(rng)
-    vocab_size, resolution = codec.vocab_size, codec.resolution
+    common = codec.vocab_size, codec.resolution
+    prior = parsed(codec.prior)
     edge, cloud = sqs.StreamEncoder(codec), sqs.StreamDecoder(codec)
     writing, reading = entropy.Memory(), entropy.Memory()
     for i in range(8):
@@ -206,11 +213,11 @@ def test_streams_and_their_memory(seed):
         tokens = [q.sample(rng) for q in drafted]
         pairs = as_pairs(drafted)
         head = bytes([writing.head() if i else 0])
-        packet = entropy.encode_round(pairs, tokens, vocab_size, resolution, writing)
+        packet = entropy.encode_round(pairs, tokens, *common, writing, prior)
         assert edge.encode_round(drafted, tokens) == head + packet
         assert cloud.decode_round(head + packet) == sqs.Round(drafted, tokens)
         if i % 4 == 0:  # it is slow
-            found = entropy.decode_round(packet, vocab_size, resolution, reading)
+            found = entropy.decode_round(packet, *common, reading, prior)
             assert found == (pairs, tokens)
         else:
             reading = copy.copy(writing)
@@ -219,10 +226,12 @@ def test_streams_and_their_memory(seed):
             assert same_memory(cloud._memory, memory)
 
 
-def test_a_full_memory():
+@pytest.mark.parametrize("name", ["entropy", "prior"])
+def test_a_full_memory(name):
     """Supports that share little: the lightest tokens make room, the old ones fade."""
     rng = np.random.default_rng(0)
-    codec = sqs.Codec(20_000, 300)
+    codec = make_codec(name, 20_000, 300)
+    prior = parsed(codec.prior)
     edge, memory = sqs.StreamEncoder(codec), entropy.Memory()
     sizes = []
     for i in range(60):
@@ -230,7 +239,9 @@ def test_a_full_memory():
         drafted = [any_distribution(rng, codec, most) for _ in range(5)]
         tokens = [q.sample(rng) for q in drafted]
         head = bytes([memory.head() if i else 0])
-        packet = entropy.encode_round(as_pairs(drafted), tokens, 20_000, 300, memory)
+        packet = entropy.encode_round(
+            as_pairs(drafted), tokens, 20_000, 300, memory, prior
+        )
         assert edge.encode_round(drafted, tokens) == head + packet
         assert same_memory(edge._memory, memory)
         sizes.append(len(memory.weights))
@@ -246,7 +257,7 @@ def test_tokens(coding, seed):
     codec = random_codec(rng, coding)
     drafted = any_tokens(rng, codec, [1, 2, 5, 255, 256][seed % 5])
     pairs = list(zip(drafted.tokens, drafted.counts, strict=True))
-    arguments = codec.vocab_size, codec.resolution, coding
+    arguments = codec.vocab_size, codec.resolution, coding, parsed(codec.prior)
     packet = reference.encode_tokens(pairs, *arguments)
     assert codec.encode_tokens(drafted) == packet
     assert codec.decode_tokens(packet) == drafted
@@ -265,7 +276,9 @@ def test_bits_are_the_same_estimate():
         ids, counts, _ = as_lists(q)
         parts = [
             entropy.counts_costs(codec.vocab_size, q.resolution, counts),
-            entropy.ids_costs(codec.vocab_size, ids, entropy.Memory()),
+            entropy.ids_costs(
+                codec.vocab_size, ids, entropy.Memory(), parsed(codec.prior)
+            ),
         ]
         bits = entropy_bits(codec, q)
         if k <= 128 and 4 * k <= codec.vocab_size and all(a <= b for a, b in parts):
@@ -302,7 +315,10 @@ def test_mutated_packets_mean_the_same(name):
             rule = None
             try:
                 expected = getattr(entropy, name)(
-                    packet, codec.vocab_size, codec.resolution
+                    packet,
+                    codec.vocab_size,
+                    codec.resolution,
+                    prior=parsed(codec.prior),
                 )
             except BrokenRuleError as error:
                 (rule,) = error.args

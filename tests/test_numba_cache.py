@@ -27,13 +27,16 @@ TOKENS = """
 import numpy as np
 from sqs_codec._backend.numba import Core
 
-print(Core(8, 10, 0).encode_tokens(*np.array([[5], [3]], np.uint32)).hex())
+print(Core(8, 10, 0, None).encode_tokens(*np.array([[5], [3]], np.uint32)).hex())
 """
 
-# The example of docs/format.md, with its packets in all codings, and its round.
+# The example of docs/format.md, with its packets in all codings, and its round. And
+# the same with a prior.
 EXAMPLE = """
 import numpy as np
 from sqs_codec._backend.numba import Core
+from sqs_codec._format import MEMORY_WORDS
+from sqs_codec._prior import Prior
 
 def words(*values):
     return np.array(values, np.uint32)
@@ -47,7 +50,7 @@ ids, counts, survivors, positions = words(1, 4), words(8, 2), words(2), words(1)
 logits = np.full(8, -np.inf, np.float32)
 logits[ids] = np.log(counts)
 for coding, packet, bits in (0, "2638", 13), (1, "28c0", 11), (2, "b86b", 12):
-    core = Core(8, 10, coding)
+    core = Core(8, 10, coding, None)
     packet = bytes.fromhex(packet)
     for kind, value in enumerate((2, 0.1, 1, 0.2)):
         assert core.encode_logits(logits, 1.0, kind, value) == (0, 1, [packet])
@@ -65,15 +68,24 @@ for coding, packet, bits in (0, "2638", 13), (1, "28c0", 11), (2, "b86b", 12):
         found = core.verify(ids, counts, survivors, positions, target, draws)
         assert tuple(map(int, found)) == verdict, found
 assert round_.hex() == "b884"
+prior = Prior._pack(*(np.ones(n, np.uint8) for n in ((3, 2), (2, 256), 8))).to_bytes()
+core = Core(8, 10, 2, prior)
+expect(*core.decode(core.encode(ids, counts), 2))
+edge, cloud = np.zeros((2, MEMORY_WORDS), np.uint32)
+for _ in range(3):
+    round_ = core.encode_round(ids, counts, survivors, positions, edge)
+    expect(*core.decode_round(round_, cloud, 2))
+    status, *tokens = core.decode_tokens(core.encode_tokens(ids, counts))
+    expect(status, *tokens)
 tiny = np.array([0.0, -3e38], np.float32)  # whose exponent overflows
-assert Core(2, 10, 0).quantize_logits(tiny, 1e-300, 0, 2.0, True)[0] == 0
+assert Core(2, 10, 0, None).quantize_logits(tiny, 1e-300, 0, 2.0, True)[0] == 0
 """
 
 UNKNOWN_KIND = """
 import numpy as np
 from sqs_codec._backend.numba import Core
 
-core = Core(8, 10, 0)
+core = Core(8, 10, 0, None)
 row = np.full(8, 1 / 8)
 calls = (
     lambda: core.quantize_logits(row, 1.0, 4, 0.5, False),

@@ -74,9 +74,7 @@ def _logs(values: NDArray[np.int64]) -> NDArray[np.int64]:
     return found[where].reshape(values.shape)
 
 
-def _costs(
-    weights: NDArray[np.int64], whole: NDArray[np.int64]
-) -> NDArray[np.int64]:
+def _costs(weights: NDArray[np.int64], whole: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return what ids cost by class [C] and kind [256]."""
     return np.maximum(_logs(whole)[:, None] - _logs(weights), 0) >> COST_BITS
 

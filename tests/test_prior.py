@@ -1,0 +1,422 @@
+"""Priors: their files, the codecs that have one, and what a wrong one costs."""
+
+import copy
+import json
+import pickle
+import threading
+
+import numpy as np
+import pytest
+
+import sqs_codec as sqs
+from sqs_codec import _prior
+from tests.kit import (
+    any_prior,
+    any_round,
+    likely_distribution,
+    make_prior,
+    mutate_prior,
+    parsed,
+    random_set,
+    with_check,
+)
+from tests.reference import BrokenRuleError, entropy
+from tests.reference import prior as reference
+
+pytestmark = pytest.mark.usefixtures("backend")
+
+SHAPES = [(2, 1), (3, 2), (8, 32), (17, 5), (1000, 1), (1000, 5), (49152, 2)]
+MUTATIONS = 10_000
+
+
+# Files
+
+
+@pytest.mark.parametrize("style", range(3))
+@pytest.mark.parametrize(("vocab_size", "classes"), SHAPES)
+def test_files_come_back(tmp_path, vocab_size, classes, style):
+    prior = make_prior(vocab_size, classes, style)
+    assert (prior.vocab_size, prior.classes) == (vocab_size, classes)
+    path = tmp_path / "a.sqsprior"
+    prior.save(path)
+    data = path.read_bytes()
+    assert prior.to_bytes() == data
+    assert len(data) == 18 + classes * (classes + 257) + vocab_size
+    for same in (
+        sqs.Prior.load(path),
+        sqs.Prior.load(str(path)),
+        sqs.Prior.from_bytes(data),
+        sqs.Prior.from_bytes(bytearray(data)),
+        sqs.Prior.from_bytes(memoryview(data)),
+        pickle.loads(pickle.dumps(prior)),
+        copy.copy(prior),
+        copy.deepcopy(prior),
+    ):
+        assert same == prior
+        assert hash(same) == hash(prior)
+        assert same.digest == prior.digest
+        assert same.to_bytes() == data
+
+
+def test_files_are_what_the_reference_reads():
+    rng = np.random.default_rng(0)
+    for vocab_size in (2, 3, 17, 1000):
+        prior = any_prior(rng, vocab_size)
+        found = reference.parse(prior.to_bytes())
+        assert [list(row) for row in found.chances] == prior._chances.tolist()
+        assert list(found.kinds) == prior._kinds.tolist()
+        assert found.weights == _prior.CODE_WEIGHTS[prior._weights].tolist()
+        assert reference.pack(prior._chances, prior._weights, prior._kinds) == (
+            prior.to_bytes()
+        )
+
+
+def test_weights_of_codes():
+    weights = _prior.CODE_WEIGHTS.tolist()
+    assert weights == [reference.weight_of_code(code) for code in range(256)]
+    assert weights[:20] == [1] * 8 + [2] * 4 + [3] * 4 + [4, 4, 5, 5]
+    assert weights[-1] == 15 << 28
+
+
+def test_a_prior_as_a_value():
+    prior, other = make_prior(17, 5), make_prior(17, 5, 1)
+    assert prior != other
+    assert prior != prior.to_bytes()
+    assert len({prior, other, sqs.Prior.from_bytes(prior.to_bytes())}) == 2
+    assert repr(prior) == f"<Prior {prior.digest.hex()}: vocab_size=17, classes=5>"
+    assert len(prior.digest) == 8
+    for name in ("vocab_size", "classes", "digest", "_data", "other"):
+        with pytest.raises(AttributeError, match="can't change"):
+            setattr(prior, name, 1)
+        with pytest.raises(AttributeError, match="can't change"):
+            delattr(prior, name)
+    for array in (prior._chances, prior._weights, prior._kinds):
+        while isinstance(array, np.ndarray):
+            with pytest.raises(ValueError, match="WRITEABLE"):
+                array.flags.writeable = True
+            array = array.base
+
+
+def small():
+    """Return a file of 3 ids and 2 classes whose ids weigh what is allowed."""
+    weights = np.zeros((2, 256), np.uint8)
+    weights[:, 0] = 8 * 30  # 2^30
+    weights[:, 1] = 8 * 29
+    kinds = np.array([0, 1, 1], np.uint8)
+    return sqs.Prior._pack(np.full((3, 2), 1, np.uint8), weights, kinds).to_bytes()
+
+
+def changed(at, *values):
+    data = bytearray(small())
+    data[at : at + len(values)] = values
+    return with_check(data)
+
+
+WEIGHTS_AT = 14 + 3 * 2
+BROKEN = [
+    (b"", "ends inside its header, after 0 bytes"),
+    (b"sqs", "ends inside its header, after 3 bytes"),
+    (b"sqx", "does not begin with 'sqsprior'"),
+    (changed(0, 83), "does not begin with 'sqsprior'"),
+    (changed(8, 0), "its version is 0, and this release reads version 1"),
+    (changed(8, 2)[:9], "its version is 2"),
+    (small()[:9], "ends inside its header, after 9 bytes"),
+    (changed(9, 0), "it has 0 classes; 1 to 32 are allowed"),
+    (changed(9, 33)[:10], "it has 33 classes"),
+    (changed(10, 1), "its vocabulary has 1 ids; 2 to 1048576 are allowed"),
+    (changed(10, 1, 0, 16, 0), "its vocabulary has 1048577 ids"),
+    (changed(10, 255, 255, 255, 255), "its vocabulary has 4294967295 ids"),
+    (small()[:13], "ends inside its header, after 13 bytes"),
+    (small()[:14], "should have 539 bytes, and has 14"),
+    (small()[:-1], "should have 539 bytes, and has 538"),
+    (small() + b"\0", "should have 539 bytes, and has 540"),
+    (small()[:-1] + b"\xff", "its check doesn't fit"),
+    (small()[:20] + b"\1" + small()[21:], "its check doesn't fit"),
+    (changed(14, 0), r"chances\[0\]\[0\] is 0"),
+    (changed(19, 0), r"chances\[2\]\[1\] is 0"),
+    (changed(WEIGHTS_AT, 241), "class 0 weigh 2281701376; at most 2\\^31"),
+    (changed(WEIGHTS_AT + 257, 255), "class 1 weigh"),
+]
+
+
+@pytest.mark.parametrize(("data", "message"), BROKEN)
+def test_each_rule(tmp_path, data, message):
+    path = tmp_path / "broken.sqsprior"
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=f"^the data is not a prior: .*{message}"):
+        sqs.Prior.from_bytes(data)
+    with pytest.raises(
+        ValueError, match=f"broken.sqsprior is not a prior: .*{message}"
+    ):
+        sqs.Prior.load(path)
+    with pytest.raises(BrokenRuleError):
+        reference.parse(data)
+
+
+def test_the_limits_of_each_rule():
+    """What is just allowed: weights of 2^31, and codes of kinds that no id has."""
+    assert sqs.Prior.from_bytes(small()).vocab_size == 3
+    assert sqs.Prior.from_bytes(changed(WEIGHTS_AT + 2, 255)).classes == 2
+    largest = make_prior(1 << 20, 1)
+    assert sqs.Prior.from_bytes(largest.to_bytes()) == largest
+    assert make_prior(2, 32).classes == 32
+
+
+def test_the_first_broken_rule_is_named():
+    data = bytearray(changed(14, 0))
+    for at, value, message in [
+        (WEIGHTS_AT, 255, "chances"),
+        (-1, data[-1] ^ 1, "check"),
+        (len(data), 0, "should have"),
+        (9, 0, "classes"),
+        (8, 7, "version"),
+        (0, 0, "begin"),
+    ]:
+        data[at : at + 1 or None] = [value]
+        if message == "chances":
+            data = bytearray(with_check(data))
+        with pytest.raises(ValueError, match=message):
+            sqs.Prior.from_bytes(data)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_mutated_files(seed):
+    """They are refused with ValueError, or are priors; the reference agrees."""
+    rng = np.random.default_rng(seed)
+    good = any_prior(rng, int(rng.choice([2, 3, 8, 17]))).to_bytes()
+    legal = 0
+    for _ in range(MUTATIONS // 4):
+        data = mutate_prior(rng, good)
+        try:
+            expected = reference.parse(data)
+        except BrokenRuleError:
+            with pytest.raises(ValueError, match="not a prior"):
+                sqs.Prior.from_bytes(data)
+        else:
+            legal += 1
+            assert list(expected.kinds) == sqs.Prior.from_bytes(data)._kinds.tolist()
+    assert legal > MUTATIONS // 40
+
+
+def test_what_is_no_file_or_no_bytes(tmp_path):
+    with pytest.raises(FileNotFoundError, match="missing"):
+        sqs.Prior.load(tmp_path / "missing")
+    for wrong in (1, None, b"bytes"):
+        with pytest.raises(TypeError):
+            sqs.Prior.load(wrong)
+    for wrong in ("text", 1, None):
+        with pytest.raises(TypeError):
+            sqs.Prior.from_bytes(wrong)
+    huge = tmp_path / "huge"
+    with huge.open("wb") as file:
+        file.write(small())
+        file.truncate(1 << 40)  # takes no room, but would if it was read
+    with pytest.raises(ValueError, match="should have 539 bytes, and has over 1057"):
+        sqs.Prior.load(huge)
+
+
+def test_built_in_priors():
+    names = [*_prior._builtin_files()]
+    for name in names:
+        prior = sqs.Prior.builtin(name)
+        assert sqs.Prior._find_builtin(prior.digest.hex()) == prior
+    for wrong in ("", "nothing", "../priors/smollm2"):
+        with pytest.raises(ValueError, match="name must be one of ") as raised:
+            sqs.Prior.builtin(wrong)
+        assert all(name in str(raised.value) for name in names)
+    with pytest.raises(TypeError, match="name must be a string, got int"):
+        sqs.Prior.builtin(1)
+
+
+# Codecs
+
+
+@pytest.fixture
+def prior(backend):
+    return make_prior(1000, 5)
+
+
+@pytest.fixture
+def codec(prior):
+    return sqs.Codec(1000, 50, prior=prior)
+
+
+def test_arguments(prior):
+    with pytest.raises(
+        ValueError, match="of 1000 ids, and the codec's vocab_size is 9"
+    ):
+        sqs.Codec(999, prior=prior)
+    for coding in ("bitpack", "enumerative"):
+        with pytest.raises(ValueError, match=f"needs coding 'entropy', got '{coding}'"):
+            sqs.Codec(1000, coding=coding, prior=prior)
+    for wrong in (prior.to_bytes(), "smollm2", 1):
+        with pytest.raises(TypeError, match="prior must be a Prior, got"):
+            sqs.Codec(1000, prior=wrong)
+
+
+def test_a_codec_as_a_value(codec, prior):
+    assert repr(codec) == (
+        f"Codec(vocab_size=1000, resolution=50, coding='entropy', prior={prior!r})"
+    )
+    for same in (
+        sqs.Codec(1000, 50, prior=sqs.Prior.from_bytes(prior.to_bytes())),
+        pickle.loads(pickle.dumps(codec)),
+        copy.deepcopy(codec),
+    ):
+        assert same == codec
+        assert hash(same) == hash(codec)
+        assert same.fingerprint == codec.fingerprint
+    others = {
+        codec,
+        sqs.Codec(1000, 50),
+        sqs.Codec(1000, 50, prior=make_prior(1000, 2)),
+    }
+    assert len(others) == 3
+    assert len({other.fingerprint for other in others}) == 3
+
+
+def test_a_config_names_its_prior(codec, prior, monkeypatch):
+    config = json.loads(json.dumps(codec.config()))
+    assert config["prior"] == prior.digest.hex()
+    assert sqs.Codec.from_config(config, prior) == codec
+    assert sqs.Codec.from_config(config, prior=prior) == codec
+    with pytest.raises(
+        ValueError, match=f"needs the prior {config['prior']}, which is"
+    ):
+        sqs.Codec.from_config(config)
+    other = make_prior(1000, 2)
+    needed = f"needs the prior {config['prior']}, got {other.digest.hex()}"
+    with pytest.raises(ValueError, match=needed):
+        sqs.Codec.from_config(config, other)
+    with pytest.raises(TypeError, match="prior must be a Prior, got str"):
+        sqs.Codec.from_config(config, config["prior"])
+    with pytest.raises(
+        TypeError, match="config's prior must be a string or None, got i"
+    ):
+        sqs.Codec.from_config(config | {"prior": 1})
+    with pytest.raises(ValueError, match="vocab_size is 999"):
+        sqs.Codec.from_config(config | {"vocab_size": 999}, prior)
+    none = sqs.Codec(1000, 50)
+    assert sqs.Codec.from_config(none.config()) == none
+    with pytest.raises(ValueError, match="the config has no prior, and one was given"):
+        sqs.Codec.from_config(none.config(), prior)
+
+
+def test_a_config_finds_a_built_in_prior(codec, prior, tmp_path, monkeypatch):
+    prior.save(tmp_path / "ours.sqsprior")
+    make_prior(17, 2).save(tmp_path / "another.sqsprior")
+    files = {name: tmp_path / f"{name}.sqsprior" for name in ("another", "ours")}
+    monkeypatch.setattr(_prior, "_builtin_files", lambda: files)
+    assert sqs.Prior.builtin("ours") == prior
+    assert sqs.Codec.from_config(codec.config()) == codec
+    with pytest.raises(ValueError, match=r"one of \['another', 'ours'\], got 'theirs'"):
+        sqs.Prior.builtin("theirs")
+
+
+def rounds(codec, seed, n):
+    rng = np.random.default_rng(seed)
+    makers = [likely_distribution]
+    return [any_round(rng, codec, 3, most=20, makers=makers) for _ in range(n)]
+
+
+def test_threads_share_a_prior(prior):
+    """And each has a codec of its own."""
+    results = {}
+
+    def talk(name, seed):
+        codec = sqs.Codec(1000, 50, prior=prior)
+        edge, cloud = sqs.StreamEncoder(codec), sqs.StreamDecoder(codec)
+        packets = []
+        for round_ in rounds(codec, seed, 40):
+            packets.append(edge.encode_round(round_))
+            assert cloud.decode_round(packets[-1]) == round_
+        results[name] = packets
+
+    talk("alone", 7)
+    threads = [threading.Thread(target=talk, args=(i, 7)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(results[i] == results["alone"] for i in range(4))
+
+
+@pytest.mark.parametrize("other", [None, (5, 1), (1, 0), (32, 0)])
+def test_another_prior_at_the_other_end(codec, other):
+    """Which the fingerprint tells: packets mean another round, or nothing."""
+    other = sqs.Codec(1000, 50, prior=other and make_prior(1000, *other))
+    assert other.fingerprint != codec.fingerprint
+    edge, cloud = sqs.StreamEncoder(codec), sqs.StreamDecoder(other)
+    right = 0
+    for round_ in rounds(codec, 8, 200):
+        for encoder, decoder in (codec, other), (edge, cloud):
+            try:
+                right += decoder.decode_round(encoder.encode_round(round_)) == round_
+            except sqs.PacketError:
+                continue
+    assert right < 20
+
+
+def test_one_class_of_equal_weights_is_as_good_as_none():
+    """No symbol says which class, and a stream has no last one."""
+    prior = sqs.Prior._pack(
+        np.full((2, 1), 9, np.uint8),
+        np.full((1, 256), 100, np.uint8),
+        np.zeros(1000, np.uint8),
+    )
+    codec = sqs.Codec(1000, 50, prior=prior)
+    edge, cloud = sqs.StreamEncoder(codec), sqs.StreamDecoder(codec)
+    for round_ in rounds(codec, 9, 20):
+        assert cloud.decode_round(edge.encode_round(round_)) == round_
+        assert edge._memory[2] == cloud._memory[2] == 0
+
+
+def test_the_last_class_goes_on(codec, prior):
+    """It stays over a support that is too large to be learned and a uniform one."""
+    edge, cloud = sqs.StreamEncoder(codec), sqs.StreamDecoder(codec)
+    seen = set()
+    for round_ in rounds(codec, 10, 60):
+        assert cloud.decode_round(edge.encode_round(round_)) == round_
+        assert edge._memory[2] == cloud._memory[2] <= prior.classes
+        seen.add(int(edge._memory[2]))
+    assert len(seen) > 2
+
+
+def test_what_is_likely_takes_fewer_bits():
+    """Ids of one range, as one class has them."""
+    rng = np.random.default_rng(11)
+    codec, plain = sqs.Codec(49152, prior=make_prior(49152, 5, 2)), sqs.Codec(49152)
+    counts = [81] + [1] * 19
+    drafted = [
+        sqs.SparseDistribution(30000 + random_set(rng, 9000, 20), counts, 49152)
+        for _ in range(8)
+    ]
+    assert all(codec.bits(q) < 0.9 * plain.bits(q) for q in drafted)
+    round_ = sqs.Round(drafted, [q.sample(rng) for q in drafted])
+    assert len(codec.encode_round(round_)) < 0.9 * len(plain.encode_round(round_))
+
+
+def test_bad_memories_are_refused(codec, prior):
+    """What no core has left behind: there is no such class."""
+    (round_,) = rounds(codec, 12, 1)
+    for end, allowed in [(codec, 5), (sqs.Codec(1000, 50), 0)]:
+        stream = sqs.StreamEncoder(end)
+        stream.encode_round(round_)
+        for last in (0, 1, allowed, allowed + 1, 1 << 31):
+            stream._memory = stream._memory.copy()
+            stream._memory[2] = last
+            if last <= allowed:
+                copy.copy(stream).encode_round(round_)
+            else:
+                with pytest.raises(AssertionError, match="memory"):
+                    stream.encode_round(round_)
+
+
+def test_the_reference_reads_what_is_written(codec, prior):
+    """A file that it parses by itself decodes a stream."""
+    edge, memory = sqs.StreamEncoder(codec), entropy.Memory()
+    for round_ in rounds(codec, 13, 4):
+        data = edge.encode_round(round_)
+        _, tokens = entropy.decode_round(data[1:], 1000, 50, memory, parsed(prior))
+        assert tuple(tokens) == round_.tokens
+    assert memory.last == edge._memory[2]
