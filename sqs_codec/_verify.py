@@ -109,7 +109,7 @@ def _core(backend_name: str, vocab_size: int) -> Core:
 
     The name of the backend is there for the cache to tell cores apart.
     """
-    return core_class()(vocab_size, 1, Coding.BITPACK)
+    return core_class()(vocab_size, 1, Coding.BITPACK, None)
 
 
 def _check_target(

@@ -1,18 +1,21 @@
 """Compare C on each instruction set, Numba and the reference; and with float64.
 
     python -m tests.campaign                        the campaign, some minutes
-    python -m tests.campaign --random 1000 --real 20     a taste of it
+    python -m tests.campaign --random 1000 --real 20 --files 1000     a taste of it
 
 Real drafts (each at T = 0.3, 0.7 and 1.0) and random awkward logits go through the
 implementations, which have to agree on token ids, counts, dropped mass, bits and
-packets, in turn of every coding. The real ones are also sent as a stream of rounds
-and as tokens alone, and verified. The counts of the real drafts are compared with
-Reznik's algorithm on NumPy's softmax in float64 as well.
+packets, in turn of every coding, and with a prior. The real ones are also sent as
+streams of rounds and as tokens alone, and verified. The counts of the real drafts are
+compared with Reznik's algorithm on NumPy's softmax in float64 as well. Mutated files
+of priors have to be refused with a ValueError wherever the reference refuses them.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import dataclasses
 import platform
 import sys
 import time
@@ -30,15 +33,20 @@ from sqs_codec._distribution import as_arrays
 from sqs_codec._format import MAX_SURVIVORS, MEMORY_WORDS, Coding
 from sqs_codec._keep import rule
 from tests.kit import (
-    CODINGS,
+    CODECS,
+    any_prior,
     as_lists,
     independent_counts,
+    make_codec,
+    mutate_prior,
+    parsed,
     random_keep,
     random_logits,
     reference_quantize,
     softmax,
 )
-from tests.reference import entropy
+from tests.reference import BrokenRuleError, entropy
+from tests.reference import prior as reference_priors
 from tests.reference import sqs_reference as reference
 from tests.reference.verify import verify
 
@@ -55,7 +63,9 @@ ISAS = [isa for isa in native.ISAS.values() if native.lib.sqs_find_isa(isa)]
 
 def cores(codec: sqs.Codec) -> list[Core]:
     """Return what each backend makes of a codec."""
-    arguments = codec.vocab_size, codec.resolution, Coding[codec.coding.upper()]
+    prior = None if codec.prior is None else codec.prior.to_bytes()
+    coding = Coding[codec.coding.upper()]
+    arguments = codec.vocab_size, codec.resolution, coding, prior
     return [
         numba.Core(*arguments),
         *(native.Core(*arguments, isa=isa) for isa in ISAS),
@@ -70,7 +80,12 @@ def differs(
     packet = None
     if len(ids) <= codec.max_support:
         packet = reference.encode(
-            ids, counts, codec.vocab_size, codec.resolution, codec.coding
+            ids,
+            counts,
+            codec.vocab_size,
+            codec.resolution,
+            codec.coding,
+            parsed(codec.prior),
         )
     given = row[None], temperature, *rule(keep)
     bits = set()
@@ -110,6 +125,7 @@ class Stream:
         The target is the draft at another temperature.
         """
         common = self.codec.vocab_size, self.codec.resolution
+        prior = parsed(self.codec.prior)
         drafted = [
             self.codec.quantize(row, sqs.TopK(64), temperature=0.7) for row in rows
         ]
@@ -117,12 +133,12 @@ class Stream:
         given = as_arrays(round_)
         tokens = list(round_.tokens)
         pairs = [as_lists(q)[:2] for q in drafted]
-        packet = entropy.encode_round(pairs, tokens, *common, self.memory)
+        packet = entropy.encode_round(pairs, tokens, *common, self.memory, prior)
         alone = [
             (token, counts[ids.index(token)])
             for (ids, counts), token in zip(pairs, tokens, strict=True)
         ]
-        alone_packet = entropy.encode_tokens(alone, *common)
+        alone_packet = entropy.encode_tokens(alone, *common, prior)
         columns = [np.array(column, np.uint32) for column in zip(*alone, strict=True)]
         target = np.array([softmax(row, 1.0) for row in [*rows, rows[0]]])
         draws = self.rng.random(len(target))
@@ -142,11 +158,29 @@ class Stream:
         return False
 
 
+def misread_files(rng: np.random.Generator, n: int) -> tuple[int, int]:
+    """Return how many of n mutated files are legal, and how many are misread."""
+    legal = misread = 0
+    for i in tqdm(range(n), "files", disable=None):
+        if i % 100 == 0:
+            good = any_prior(rng, int(rng.choice([2, 3, 8, 17, 1000]))).to_bytes()
+        data = mutate_prior(rng, good)
+        expected = found = None
+        with contextlib.suppress(BrokenRuleError):
+            expected = list(reference_priors.parse(data).kinds)
+        with contextlib.suppress(ValueError):
+            found = sqs.Prior.from_bytes(data)._kinds.tolist()
+        legal += expected is not None
+        misread += found != expected
+    return legal, misread
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the campaign; the exit status says whether all agreed."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--random", type=int, default=100_000, help="random rows")
     parser.add_argument("--real", type=int, default=10_000, help="real rows at most")
+    parser.add_argument("--files", type=int, default=100_000, help="files of priors")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args(argv)
     print(
@@ -156,11 +190,11 @@ def main(argv: list[str] | None = None) -> int:
     start = time.perf_counter()
     rng = np.random.default_rng(options.seed)
 
-    codecs = [sqs.Codec(VOCAB_SIZE, 100, coding) for coding in CODINGS]
+    codecs = [make_codec(name, VOCAB_SIZE) for name in CODECS]
     keep = sqs.TopK(64)
     real = different = same_point = rounds = 0
     ties = []
-    stream = Stream(sqs.Codec(VOCAB_SIZE), rng)
+    streams = [Stream(make_codec(name, VOCAB_SIZE), rng) for name in CODECS[-2:]]
     recent: list[np.ndarray] = []
     drafts = load_drafts()
     rows = min(options.real, len(drafts))
@@ -179,7 +213,7 @@ def main(argv: list[str] | None = None) -> int:
         recent.append(row)
         if len(recent) == ROUND:
             rounds += 1
-            different += stream.differ(recent)
+            different += sum(stream.differ(recent) for stream in streams)
             recent.clear()
 
     for i in tqdm(range(options.random), "random", disable=None):
@@ -187,13 +221,18 @@ def main(argv: list[str] | None = None) -> int:
         resolution = int(rng.choice([1, 2, 3, 100, 1000, 1 << 16]))
         temperature = float(rng.choice([0, 1e-40, 0.3, 0.7, 1.0, 5.0]))
         row, any_rule = random_logits(rng, vocab_size), random_keep(rng)
-        codec = sqs.Codec(vocab_size, resolution, CODINGS[i % len(CODINGS)])
+        codec = make_codec(CODECS[i % len(CODECS)], vocab_size, resolution)
+        if codec.prior is not None:
+            codec = dataclasses.replace(codec, prior=any_prior(rng, vocab_size))
         different += differs(row, any_rule, temperature, codec)
 
     print(
         f"{real} real and {options.random} random distributions and {rounds} rounds "
         f"of the real ones: {different} differ"
     )
+    legal, misread = misread_files(rng, options.files)
+    different += misread
+    print(f"{legal} of {options.files} files are priors; {misread} are misread")
     print(f"lattice point as in float64: {same_point} of {real} real distributions")
     for margin in ties:
         print(f"  another point: two errors lay within {margin:.1e} of a tie")

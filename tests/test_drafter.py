@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sqs_codec as sqs
-from tests.kit import CODINGS, SEEDS, Draws, normal_rows
+from tests.kit import CODECS, SEEDS, Draws, make_codec, normal_rows
 
 pytestmark = pytest.mark.usefixtures("backend")
 
@@ -50,11 +50,11 @@ def with_stream(options, encoder):
     st.integers(1, 1500),
     st.integers(0, 50),
     st.sampled_from([1, 3, 8]),
-    st.sampled_from(CODINGS),
+    st.sampled_from(CODECS),
     st.booleans(),
 )
-def test_budget_is_kept_by_the_bytes(budget, seed, max_tokens, coding, streaming):
-    codec = sqs.Codec(V, coding=coding)
+def test_budget_is_kept_by_the_bytes(budget, seed, max_tokens, name, streaming):
+    codec = make_codec(name, V)
     encoder, decoder = started(codec) if streaming else (codec, codec)
     before = copy.deepcopy(encoder)
     options = with_stream({"max_tokens": max_tokens}, encoder)
@@ -118,12 +118,12 @@ def test_budget_is_kept_where_a_stream_misleads(seed):
         assert budget < bits or 8 * len(edge.finish()) <= bits
 
 
-@pytest.mark.parametrize("coding", CODINGS)
+@pytest.mark.parametrize("name", CODECS)
 @pytest.mark.parametrize("streaming", [False, True])
 @pytest.mark.parametrize("budget", [200, 250, 300, 350])
-def test_whether_to_draft_never_depends_on_the_token(coding, streaming, budget):
+def test_whether_to_draft_never_depends_on_the_token(name, streaming, budget):
     """All tokens of a distribution are drawn or none, and each of them fits."""
-    codec = sqs.Codec(V, coding=coding)
+    codec = make_codec(name, V)
     encoder, _ = started(codec) if streaming else (codec, codec)
     prefix = []
     for n, row in enumerate(rows(3, 8), 1):
@@ -149,9 +149,9 @@ def test_whether_to_draft_never_depends_on_the_token(coding, streaming, budget):
     assert set(drawn) == {None}
 
 
-@pytest.mark.parametrize("coding", CODINGS)
-def test_a_refused_push_changes_nothing(coding):
-    codec = sqs.Codec(V, coding=coding)
+@pytest.mark.parametrize("name", CODECS)
+def test_a_refused_push_changes_nothing(name):
+    codec = make_codec(name, V)
     keep = sqs.Conformal(alpha=0.01, eta=0.1)
     encoder, decoder = started(codec)
     edge = drafter(keep, codec, budget_bits=1, **with_stream({}, encoder))
@@ -208,7 +208,7 @@ def test_feedback_takes_a_verdict():
 def test_a_round_that_is_given_up(pushes, finish):
     """What was learned from it is taken back, and the next round is like any."""
     keep = sqs.Conformal(alpha=0.01, eta=0.1, beta=0.02)
-    codec = sqs.Codec(V)
+    codec = make_codec("prior", V)
     stream, cloud = started(codec)
     edge = drafter(keep, codec, max_tokens=3, stream=stream, budget_bits=2000)
     edge.push(rows(0, 1)[0])

@@ -9,10 +9,13 @@ import pytest
 
 import sqs_codec as sqs
 from tests.kit import (
+    CODECS,
     CODINGS,
     any_distribution,
+    any_prior,
     any_round,
     any_tokens,
+    make_codec,
     mutate,
     random_distribution,
 )
@@ -55,11 +58,12 @@ def test_mutated_packets(coding):
     rng = np.random.default_rng(seed)
     shapes = [(2, 1), (8, 10), (1000, 100), (49152, 100), (1 << 20, 1 << 16)]
     kinds = KINDS if coding == "entropy" else KINDS[:3]
-    sources = [
-        (codec, *ends(kind, codec, rng))
-        for codec in (sqs.Codec(*shape, coding) for shape in shapes)
-        for kind in kinds
-    ]
+    codecs = [sqs.Codec(*shape, coding) for shape in shapes]
+    if coding == "entropy":
+        codecs += [
+            sqs.Codec(*shape, prior=any_prior(rng, shape[0])) for shape in shapes
+        ]
+    sources = [(codec, *ends(kind, codec, rng)) for codec in codecs for kind in kinds]
     decoded = same = 0
     for i in range(PACKETS // 100):
         codec, make, encode, decode = sources[i % len(sources)]
@@ -78,9 +82,9 @@ def test_mutated_packets(coding):
     assert decoded > PACKETS // 100  # mutation leaves some packets legal
 
 
-@pytest.mark.parametrize("coding", CODINGS)
-def test_megabytes_of_anything(coding):
-    codec = sqs.Codec(1 << 20, 1 << 16, coding)
+@pytest.mark.parametrize("name", CODECS)
+def test_megabytes_of_anything(name):
+    codec = make_codec(name, 1 << 20, 1 << 16)
     rng = np.random.default_rng(0)
     for data in (bytes(1 << 20), b"\xff" * (1 << 20), rng.bytes(1 << 20)):
         for decode in (codec.decode, codec.decode_tokens):
@@ -140,9 +144,10 @@ def staircase(rng, vocab_size, different):
 
 @pytest.mark.parametrize("vocab_size", [1 << 16, 1 << 20])
 @pytest.mark.parametrize("different", [0, 2, 250, 360])
-def test_slowest_entropy_packet_is_bounded(different, vocab_size):
+@pytest.mark.parametrize("name", ["entropy", "prior"])
+def test_slowest_entropy_packet_is_bounded(name, different, vocab_size):
     """As many tokens as a round may hold, in all ways that could take long."""
-    codec = sqs.Codec(vocab_size, 1 << 16)
+    codec = make_codec(name, vocab_size, 1 << 16)
     rng = np.random.default_rng(0)
     q = staircase(rng, vocab_size, different)
     length = min(256, (1 << 20) // q.token_ids.size)
@@ -156,9 +161,10 @@ def test_slowest_entropy_packet_is_bounded(different, vocab_size):
             codec.encode_round([q] * (length + 1), [*tokens, tokens[0]])
 
 
-def test_slowest_stream_is_bounded():
+@pytest.mark.parametrize("name", ["entropy", "prior"])
+def test_slowest_stream_is_bounded(name):
     """The largest supports that are remembered, and the memory full."""
-    codec = sqs.Codec(1 << 20, 1 << 16)
+    codec = make_codec(name, 1 << 20, 1 << 16)
     rng = np.random.default_rng(0)
     drafted = [random_distribution(rng, 1 << 20, 1 << 16, 256) for _ in range(256)]
     tokens = [q.sample(rng) for q in drafted]
@@ -176,10 +182,10 @@ def sizes_of(round_):
     return [q.token_ids.size for q in round_.distributions]
 
 
-@pytest.mark.parametrize("coding", CODINGS)
-def test_the_receivers_limit_is_to_the_survivor(coding):
+@pytest.mark.parametrize("name", CODECS)
+def test_the_receivers_limit_is_to_the_survivor(name):
     rng = np.random.default_rng(1)
-    codec = sqs.Codec(5000, 1000, coding)
+    codec = make_codec(name, 5000, 1000)
     for _ in range(20):
         round_ = any_round(rng, codec)
         n = sum(sizes_of(round_))
@@ -205,7 +211,7 @@ def test_the_receivers_limit_is_to_the_survivor(coding):
 
 def test_the_receivers_limit_in_a_stream():
     rng = np.random.default_rng(2)
-    codec = sqs.Codec(5000, 1000)
+    codec = make_codec("prior", 5000, 1000)
     edge, cloud = sqs.StreamEncoder(codec), sqs.StreamDecoder(codec)
     for _ in range(9):
         round_ = any_round(rng, codec)

@@ -355,5 +355,5 @@ def test_tables_of_logarithms():
 def test_campaign(backend, capsys):
     """A taste of it; it takes all implementations by itself."""
     if backend == "native":
-        assert campaign.main(["--random", "90", "--real", "8"]) == 0
+        assert campaign.main(["--random", "90", "--real", "8", "--files", "99"]) == 0
         assert "0 differ" in capsys.readouterr().out

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import sqs_codec as sqs
-from tests.kit import any_round, normal_rows
+from tests.kit import any_round, make_codec, normal_rows
 
 pytestmark = pytest.mark.skipif(
     not hasattr(signal, "setitimer"), reason="needs setitimer"
@@ -136,7 +136,7 @@ def test_single_calls_are_interrupted():
 def test_a_stream_is_interrupted():
     """Then both ends can still be brought together by a restart."""
     rng = np.random.default_rng(3)
-    codec = sqs.Codec(V)
+    codec = make_codec("prior", V)
     first, second, third = (any_round(rng, codec) for _ in range(3))
     edge, cloud = sqs.StreamEncoder(codec), sqs.StreamDecoder(codec)
     cloud.decode_round(edge.encode_round(first))

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import sqs_codec as sqs
-from tests.kit import Draws, Script
+from tests.kit import Draws, Script, make_codec
 
 pytestmark = pytest.mark.usefixtures("backend")
 
@@ -172,16 +172,21 @@ def rounds_of_two(codec, streaming, **options):
 
 @pytest.mark.parametrize("streaming", [False, True])
 @pytest.mark.parametrize(
-    ("options", "lengths"),
-    [({}, {2}), ({"budget_bits": 32}, {1, 2})],
-    ids=["all", "budget"],
+    ("name", "options", "lengths"),
+    [
+        ("entropy", {}, {2}),
+        ("entropy", {"budget_bits": 32}, {1, 2}),
+        ("prior", {"budget_bits": 40}, {1, 2}),
+    ],
+    ids=["all", "budget", "prior"],
 )
-def test_whatever_the_edge_sends(options, lengths, streaming):
+def test_whatever_the_edge_sends(name, options, lengths, streaming):
     """Drafted, encoded, decoded, verified: the text is the target's, exactly."""
+    codec = make_codec(name, 3, 64)
     numbers = [(2 * i + 1) / 32 for i in range(16)]
     text = {}
     drafted = set()
-    for round_, weight in rounds_of_two(sqs.Codec(3, 64), streaming, **options):
+    for round_, weight in rounds_of_two(codec, streaming, **options):
         rows = [TARGETS[round_.tokens[:i]] for i in range(len(round_) + 1)]
         for us in itertools.product(numbers, repeat=len(round_) + 1):
             verdict = sqs.verify(round_, np.array(rows) / 16, Script(us))

@@ -12,8 +12,10 @@ from benchmarks.data.drafts import VOCAB_SIZE, held_out, load_drafts
 from benchmarks.rate.worst_sets import dearest_set, excesses, member_bits
 from sqs_codec import theory
 from tests.kit import (
+    any_prior,
     entropy_bits,
     likely_distribution,
+    make_prior,
     permuted,
     random_distribution,
     random_set,
@@ -64,7 +66,8 @@ def test_bits_of_anything(seed):
     rng = np.random.default_rng(seed)
     vocab_size = int(rng.choice([*VOCABS, 3, 50, 257, 1 << 20]))
     resolution = int(rng.choice([1, 2, 100, 1000, 65536]))
-    codec = sqs.Codec(vocab_size, resolution)
+    prior = any_prior(rng, vocab_size) if seed % 2 else None
+    codec = sqs.Codec(vocab_size, resolution, prior=prior)
     most = min(vocab_size, resolution)
     for k in (1, most, *rng.integers(1, min(most, 200) + 1, 3)):
         if k <= 2000:
@@ -120,13 +123,29 @@ def rank_bits(q):
     return bits
 
 
-def hardly_more(q):
+def hardly_more(q, prior=None):
     """Say whether q takes at most 3 % and 8 bits more than a rank does.
 
     What q takes is more than `bits` less 1, as that is rounded up.
     """
-    codec = sqs.Codec(q.vocab_size, q.resolution)
+    codec = sqs.Codec(q.vocab_size, q.resolution, prior=prior)
     return codec.bits(q) - 1 < 1.03 * rank_bits(q) + 8
+
+
+@pytest.mark.parametrize("style", range(3))
+@pytest.mark.parametrize("classes", [1, 2, 32])
+def test_priors_that_are_wrong(classes, style):
+    """Whatever they say: for random supports, and for likely ones of permuted ids."""
+    rng = np.random.default_rng(classes + style)
+    for vocab_size in VOCABS[: 4 if classes < 32 else 2]:
+        prior = make_prior(vocab_size, classes, style)
+        for resolution in (1, 100, 65536):
+            most = min(vocab_size, resolution, 1000)
+            for k in {1, most, *rng.integers(1, min(most, 100) + 1, 20).tolist()}:
+                q = random_distribution(rng, vocab_size, resolution, k)
+                assert hardly_more(q, prior)
+                q = likely_distribution(rng, vocab_size, resolution, k)
+                assert hardly_more(permuted(q, rng, vocab_size), prior)
 
 
 @pytest.mark.parametrize("vocab_size", VOCABS)
@@ -156,8 +175,11 @@ def test_all_distributions_of_a_small_codec(vocab_size, resolution):
 def test_real_drafts_with_permuted_ids(unseen, vocab_size, temperature):
     """As if the vocabulary were in no order, with counts as they are."""
     rng = np.random.default_rng(vocab_size)
+    prior = make_prior(vocab_size, 5)
     for q in quantized(unseen, temperature, 10):
-        assert hardly_more(permuted(q, rng, vocab_size))
+        found = permuted(q, rng, vocab_size)
+        assert hardly_more(found)
+        assert hardly_more(found, prior)
 
 
 @pytest.mark.parametrize("vocab_size", VOCABS)

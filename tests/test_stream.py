@@ -11,16 +11,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sqs_codec as sqs
-from tests.kit import SEEDS, any_round, likely_distribution, random_distribution
+from tests.kit import (
+    SEEDS,
+    any_round,
+    likely_distribution,
+    make_codec,
+    random_distribution,
+)
 
 pytestmark = pytest.mark.usefixtures("backend")
 
 V = 1000
 
 
-@pytest.fixture
-def codec(backend):
-    return sqs.Codec(V, 64)
+@pytest.fixture(scope="module", params=["entropy", "prior"])
+def codec(backend, request):
+    return make_codec(request.param, V, 64)
 
 
 @pytest.fixture
@@ -178,14 +184,9 @@ def deliver(codec, seed, order):
 
 @settings(deadline=None, max_examples=50)
 @given(SEEDS, st.lists(st.integers(0, 30), min_size=1, max_size=60))
-def test_any_loss_repetition_and_order(codec_of_v, seed, order):
+def test_any_loss_repetition_and_order(codec, seed, order):
     """What is decoded is right; how much passes that can't be is asked below."""
-    deliver(codec_of_v, seed, order)
-
-
-@pytest.fixture(scope="module")
-def codec_of_v(backend):
-    return sqs.Codec(V, 64)
+    deliver(codec, seed, order)
 
 
 def test_the_chance_of_the_check(codec):
@@ -342,10 +343,11 @@ def test_stream_errors_are_packet_errors():
     assert issubclass(sqs.StreamError, sqs.PacketError)
 
 
-def test_ids_without_order_cost_hardly_more():
+@pytest.mark.parametrize("name", ["entropy", "prior"])
+def test_ids_without_order_cost_hardly_more(name):
     """What is remembered is no use here, and a uniform mode is still there."""
     rng = np.random.default_rng(18)
-    codec = sqs.Codec(V)
+    codec = make_codec(name, V)
     edge = sqs.StreamEncoder(codec)
     streamed = alone = 0
     for _ in range(50):
@@ -354,3 +356,17 @@ def test_ids_without_order_cost_hardly_more():
         streamed += len(edge.encode_round([q], token))
         alone += len(codec.encode_round([q], token))
     assert streamed <= 1.02 * alone + 50
+
+
+def test_the_head_tells_the_last_class():
+    """Two memories that differ in nothing else."""
+    codec = make_codec("prior", V)
+    stream = sqs.StreamEncoder(codec)
+    (round_,) = rounds(19, 1, codec)
+    stream.encode_round(round_)
+    heads = set()
+    for last in range(6):
+        stream._memory = stream._memory.copy()
+        stream._memory[2] = last
+        heads.add(copy.copy(stream).encode_round(round_)[0])
+    assert len(heads) >= 5

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sqs_codec as sqs
-from tests.kit import CODINGS, SEEDS, any_tokens, codecs
+from tests.kit import CODECS, CODINGS, SEEDS, any_tokens, codecs, make_codec
 
 pytestmark = pytest.mark.usefixtures("backend")
 
@@ -24,9 +24,9 @@ def test_tokens_come_back(codec, seed, length):
 
 
 def test_the_extremes_of_every_field():
-    for coding in CODINGS:
+    for name in CODECS:
         for vocab_size, resolution in [(2, 1), (1000, 100), (1 << 20, 1 << 16)]:
-            codec = sqs.Codec(vocab_size, resolution, coding)
+            codec = make_codec(name, vocab_size, resolution)
             for token in (0, vocab_size - 1):
                 for count in (1, resolution):
                     for length in (1, 255, 256):
