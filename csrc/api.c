@@ -224,8 +224,7 @@ static sqs_status check_memory(const sqs_codec *codec,
                                const sqs_memory *memory)
 {
     bool used = memory != NULL && is_entropy(codec);
-    return !used || sqs_is_memory(memory, codec->vocab_size) ? SQS_OK
-                                                             : SQS_BAD_MEMORY;
+    return !used || sqs_is_memory(memory, codec) ? SQS_OK : SQS_BAD_MEMORY;
 }
 
 size_t sqs_encode_round_bound(const sqs_codec *codec, uint32_t length,
@@ -334,7 +333,8 @@ const char *sqs_status_text(sqs_status status)
     case SQS_ROUND_SUPPORT:
         return "a round's supports are too large together";
     case SQS_BAD_CODEC:
-        return "the codec's vocabulary, resolution or coding is out of range";
+        return "the codec's vocabulary, resolution or coding is out of range, "
+               "or its prior is not for it";
     case SQS_BAD_DISTRIBUTION:
         return "not a distribution of this codec";
     case SQS_LARGE_SUPPORT:
@@ -343,6 +343,8 @@ const char *sqs_status_text(sqs_status status)
         return "not a round that the coding can hold";
     case SQS_BAD_MEMORY:
         return "not a memory of this codec";
+    case SQS_BAD_PRIOR:
+        return "not a prior file, or a damaged one";
     case SQS_BAD_KEEP:
         return "the keep rule's kind or parameter is out of range";
     case SQS_BAD_TEMPERATURE:

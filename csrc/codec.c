@@ -5,6 +5,12 @@
 
 #include "bits.h"
 
+static bool takes_prior(const sqs_codec *codec, const sqs_prior *prior)
+{
+    return prior == NULL || (codec->coding == SQS_ENTROPY &&
+                             prior->vocab_size == codec->vocab_size);
+}
+
 sqs_status sqs_check_codec(const sqs_codec *codec)
 {
     bool ok = codec->vocab_size >= SQS_MIN_VOCAB &&
@@ -13,6 +19,7 @@ sqs_status sqs_check_codec(const sqs_codec *codec)
               (codec->coding == SQS_BITPACK ||
                codec->coding == SQS_ENUMERATIVE ||
                codec->coding == SQS_ENTROPY) &&
+              takes_prior(codec, codec->prior) &&
               sqs_find_isa(codec->isa) != SQS_ISA_BEST;
     return ok ? SQS_OK : SQS_BAD_CODEC;
 }

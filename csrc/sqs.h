@@ -75,6 +75,7 @@ typedef enum sqs_status {
                              outside its support, or more survivors
                              than the coding can hold together */
     SQS_BAD_MEMORY,       /* not a memory that the core has left behind */
+    SQS_BAD_PRIOR,        /* not a prior file, or a damaged one */
     SQS_BAD_KEEP,         /* no keep rule, or its parameter out of range */
     SQS_BAD_TEMPERATURE,  /* negative, infinite or NaN */
     SQS_BAD_DTYPE,        /* not a type of values that the function takes */
@@ -124,6 +125,51 @@ typedef enum sqs_isa {
  * microseconds in a virtual machine if clang has compiled the core. */
 sqs_isa sqs_find_isa(sqs_isa isa);
 
+/*
+ * What both ends may know beforehand about ids: a prior, made for one
+ * vocabulary. Contexts fall into classes (a word begins, a word goes on,
+ * Chinese, ...), and in each class every id has a weight. A prior comes in a
+ * file, which docs/format.md defines.
+ *
+ * All fields are written by sqs_load_prior alone, and none after that. So any
+ * number of codecs and threads may share a prior.
+ */
+#define SQS_MAX_PRIOR_CLASSES 32u
+
+typedef struct sqs_prior {
+    uint32_t vocab_size, classes;
+    uint32_t costs_stride, sums_stride; /* values in a row of those */
+    /* In the memory that sqs_load_prior was given: */
+    const uint64_t *costs;        /* a row for each kind */
+    const uint64_t *chance_costs; /* a row for each last class */
+    const uint32_t *weights;      /* a row of 256 kinds for each class */
+    const uint32_t *sums;         /* a row for each class */
+    const uint16_t *starts;       /* a row for each last class */
+    const uint16_t *guides;       /* a row for each class */
+    const uint8_t *ratios;        /* a row of 256 kinds for each class */
+    const uint8_t *kinds;         /* of each id */
+} sqs_prior;
+
+/* Bytes of memory that sqs_load_prior needs for a file of `size` bytes, or 0
+ * if the file begins with something that no prior file does. A prior of
+ * 32 classes for 262 144 ids needs 2.6 MB. */
+size_t sqs_prior_memory(const uint8_t *file, size_t size);
+
+/*
+ * Makes a prior of exactly `size` bytes of a file, which may be hostile.
+ *
+ * memory  sqs_prior_memory(file, size) bytes, aligned as malloc aligns, which
+ *         belong to the prior for as long as it is in use. The file isn't
+ *         needed any more.
+ *
+ * Time is linear in the file's size, and in how many ids times how many
+ * classes there are.
+ *
+ * Returns SQS_OK or SQS_BAD_PRIOR.
+ */
+sqs_status sqs_load_prior(const uint8_t *file, size_t size, void *memory,
+                          sqs_prior *prior);
+
 /* What both ends agree on before the first packet. */
 typedef struct sqs_codec {
     uint32_t vocab_size; /* V, SQS_MIN_VOCAB .. SQS_MAX_VOCAB */
@@ -131,10 +177,12 @@ typedef struct sqs_codec {
                             1 .. SQS_MAX_RESOLUTION */
     sqs_coding coding;
     sqs_isa isa; /* need not be agreed on: each end has its own */
+    const sqs_prior *prior; /* null for none; SQS_ENTROPY only, and one of the
+                               same vocab_size */
 } sqs_codec;
 
-/* SQS_OK, or SQS_BAD_CODEC if a field is outside its limits, or this machine
- * or build lacks the instruction set. */
+/* SQS_OK, or SQS_BAD_CODEC if a field is outside its limits, the prior is not
+ * for this codec, or this machine or build lacks the instruction set. */
 sqs_status sqs_check_codec(const sqs_codec *codec);
 
 /*
@@ -330,6 +378,8 @@ typedef struct sqs_round {
 typedef struct sqs_memory {
     uint32_t size; /* tokens known, up to SQS_MEMORY_TOKENS */
     uint32_t seen; /* supports so far, counted up to 255 */
+    uint32_t last; /* with a prior of several classes: 1 + the class of the
+                      last distribution that had one; otherwise 0 */
     uint32_t ids[SQS_MEMORY_TOKENS]; /* `size` ids, ascending */
     uint32_t weights[SQS_MEMORY_TOKENS]; /* of each: how often and recently it
                                             came */

@@ -24,7 +24,8 @@ SIZES = [2, 15, 16, 17, 127, 128, 129, 1000, 4095, 4096, 4097, 20_001]
 
 
 def core(name, vocab_size, resolution=100):
-    return native.Core(vocab_size, resolution, Coding.ENTROPY, isa=native.ISAS[name])
+    isa = native.ISAS[name]
+    return native.Core(vocab_size, resolution, Coding.ENTROPY, None, isa=isa)
 
 
 def rule(keep):

@@ -1,17 +1,16 @@
 /*
  * ids.c - what token ids weigh.
  *
- * Static weights are those of buckets of ids, half an octave each: in a
- * vocabulary made by merging the most frequent pairs first, a low id is a
- * frequent token. Tokens of recent supports weigh more, see sqs_memory.
+ * Static weights are those of a prior, see prior.c. Without one they are those
+ * of buckets of ids, half an octave each: in a vocabulary made by merging the
+ * most frequent pairs first, a low id is a frequent token. Tokens of recent
+ * supports weigh more, see sqs_memory.
  *
  * The members of a set are looked for one after the other, in ascending order.
  * So each search, for a bucket or a place in the memory, steps on from where
  * the last one ended.
  */
 #include "entropy/ids.h"
-
-#include <stdbool.h>
 
 static uint32_t bucket_of(uint32_t id)
 {
@@ -36,9 +35,9 @@ static bool ends_before(uint32_t bucket, uint64_t below)
     return bucket + 1 < SQS_ID_BUCKETS && sqs_id_starts[bucket + 1] <= below;
 }
 
-/* The largest id such that the static weights of all lower ids sum to `below`
- * or less, or `start` if that is larger. */
-static uint32_t static_id(uint64_t below, uint32_t start)
+/* The largest id such that all lower ids' buckets weigh `below` or less, or
+ * `start` if that is larger. */
+static uint32_t bucket_id(uint64_t below, uint32_t start)
 {
     uint32_t bucket = bucket_of(start);
     bucket += ends_before(bucket, below); /* seldom more than one ahead */
@@ -51,19 +50,32 @@ static uint32_t static_id(uint64_t below, uint32_t start)
     return id > start ? id : start;
 }
 
+static uint64_t static_whole(const sqs_codec *codec, uint32_t in_class)
+{
+    uint32_t last = codec->vocab_size - 1;
+    if (codec->prior)
+        return sqs_prior_whole(codec->prior, in_class);
+    return sqs_bucket_weight_below(last) + sqs_id_weights[bucket_of(last)];
+}
+
 /* After h supports, the tokens of the memory together weigh h / (h + delay)
  * times as much as all static weights: the more supports the memory has seen,
  * the more it is trusted. */
-void sqs_make_ids(sqs_ids *m, uint32_t vocab_size, const sqs_memory *memory)
+void sqs_make_ids(sqs_ids *m, const sqs_codec *codec, uint32_t in_class,
+                  const sqs_memory *memory)
 {
-    uint32_t last = vocab_size - 1;
+    m->prior = codec->prior;
+    m->in_class = in_class;
     m->memory = memory;
     m->unit = 0;
-    m->whole = sqs_static_weight_below(last) + sqs_id_weights[bucket_of(last)];
+    m->whole = static_whole(codec, in_class);
     uint64_t total = 0;
     for (uint32_t i = 0; memory && i < memory->size; i++) {
+        uint32_t weight = memory->weights[i];
         m->below[i] = total;
-        total += memory->weights[i];
+        total += m->prior ? sqs_prior_recent(m->prior, in_class,
+                                             memory->ids[i], weight)
+                          : weight;
     }
     if (total == 0)
         return;
@@ -73,21 +85,60 @@ void sqs_make_ids(sqs_ids *m, uint32_t vocab_size, const sqs_memory *memory)
     m->whole += m->unit * total;
 }
 
-uint32_t sqs_ids_at(const sqs_ids *m, uint64_t rest, uint32_t start,
-                    uint32_t *place)
+/* The same of static weights; `prior` says whether there is one. */
+SQS_INLINE uint32_t static_id(const sqs_ids *m, bool prior, uint64_t below,
+                              uint32_t start, bool rough, sqs_place *place)
+{
+    if (!prior)
+        return bucket_id(below, start);
+    uint32_t id = rough ? sqs_prior_id_about(m->prior, m->in_class, below)
+                        : sqs_prior_id(m->prior, m->in_class, below,
+                                       &place->in_prior);
+    return id > start ? id : start;
+}
+
+/* Whether the static weights of all ids below one of the memory sum to `below`
+ * or less. With a prior it is seldom worth adding them up. */
+SQS_INLINE bool begins_by(const sqs_ids *m, bool prior, uint32_t id,
+                          uint64_t below, sqs_place *place)
+{
+    if (prior) {
+        const uint32_t *bounds = sqs_prior_bounds(m->prior, m->in_class, id);
+        if (below < bounds[0] || below >= bounds[1])
+            return below >= bounds[1];
+    }
+    return sqs_static_weight_below(m, prior, id, place) <= below;
+}
+
+SQS_INLINE uint32_t ids_at(const sqs_ids *m, bool prior, uint64_t rest,
+                           uint32_t start, bool rough, sqs_place *place)
 {
     uint64_t below = m->whole > rest ? m->whole - rest : 0;
     if (m->unit == 0)
-        return static_id(below, start);
+        return static_id(m, prior, below, start, rough, place);
     const uint32_t *ids = m->memory->ids;
-    uint32_t at = *place;
+    uint32_t at = place->at;
     while (at > 0 && ids[at - 1] >= start)
         at--;
-    while (at < m->memory->size &&
-           sqs_static_weight_below(ids[at]) + m->unit * m->below[at] <= below)
+    while (at < m->memory->size && m->unit * m->below[at] <= below &&
+           begins_by(m, prior, ids[at], below - m->unit * m->below[at],
+                     place))
         at++;
-    *place = at;
+    place->at = at;
     uint64_t recent = m->unit * m->below[at];
-    uint32_t id = static_id(below > recent ? below - recent : 0, start);
+    uint32_t id = static_id(m, prior, below > recent ? below - recent : 0,
+                            start, rough, place);
     return at > 0 && id < ids[at - 1] ? ids[at - 1] : id;
+}
+
+uint32_t sqs_ids_at(const sqs_ids *m, uint64_t rest, uint32_t start,
+                    sqs_place *place)
+{
+    return ids_at(m, false, rest, start, false, place);
+}
+
+uint32_t sqs_prior_ids_at(const sqs_ids *m, uint64_t rest, uint32_t start,
+                          bool rough, sqs_place *place)
+{
+    return ids_at(m, true, rest, start, rough, place);
 }

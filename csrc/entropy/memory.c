@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "entropy/model.h"
+#include "entropy/prior.h"
 
 _Static_assert(SQS_MODEL_MEMORY_TOKENS == SQS_MEMORY_TOKENS &&
                    SQS_MODEL_MEMORY_SUPPORT == SQS_MEMORY_SUPPORT,
@@ -27,15 +28,17 @@ void sqs_memory_clear(sqs_memory *memory)
 {
     memory->size = 0;
     memory->seen = 0;
+    memory->last = 0;
 }
 
-bool sqs_is_memory(const sqs_memory *memory, uint32_t vocab_size)
+bool sqs_is_memory(const sqs_memory *memory, const sqs_codec *codec)
 {
     if (memory->size > SQS_MEMORY_TOKENS ||
-        memory->seen > SQS_MEMORY_MOST_SEEN)
+        memory->seen > SQS_MEMORY_MOST_SEEN ||
+        memory->last > sqs_coded_classes(codec->prior))
         return false;
     for (uint32_t i = 0; i < memory->size; i++)
-        if (memory->ids[i] >= vocab_size ||
+        if (memory->ids[i] >= codec->vocab_size ||
             (i > 0 && memory->ids[i] <= memory->ids[i - 1]) ||
             memory->weights[i] < SQS_MEMORY_LEAST_WEIGHT ||
             memory->weights[i] > MOST_WEIGHT)

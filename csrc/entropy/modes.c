@@ -9,6 +9,9 @@
  * says which mode; the writer estimates what both cost. That bit costs 0.09
  * bits where it says the model and 4 where it says uniform. Two bits of 4 are
  * the 8 that a distribution may take beyond its rank in the worst case.
+ *
+ * With a prior of several classes, modelled ids come after their class, which
+ * is as likely as the class before makes it.
  */
 #include "entropy/modes.h"
 
@@ -68,27 +71,46 @@ static costs counts_costs(uint32_t vocab_size, uint32_t resolution,
     return bits;
 }
 
-static costs ids_costs(const sqs_ids *m, uint32_t vocab_size,
+/* The class of a distribution's ids, which comes after that of `last`: what
+ * an encoder takes, and what it costs to say so. */
+
+static uint32_t choose_class(const sqs_prior *prior, uint32_t last,
+                             const uint32_t *ids, uint32_t k)
+{
+    return sqs_coded_classes(prior) > 0 ? sqs_prior_choose(prior, last, ids, k)
+                                        : 0;
+}
+
+static uint64_t class_cost(const sqs_prior *prior, uint32_t last,
+                           uint32_t in_class)
+{
+    uint32_t n = sqs_coded_classes(prior);
+    return n > 0 ? sqs_prior_chance_cost(sqs_prior_starts(prior, last), n,
+                                         in_class)
+                 : 0;
+}
+
+static costs ids_costs(const sqs_ids *m, uint32_t vocab_size, uint32_t last,
                        const uint32_t *ids, uint32_t k,
                        sqs_logs known[SQS_KNOWN_LOGS])
 {
     sqs_members_cost cost =
         sqs_cost_of_members(m, vocab_size, ids, k, known);
-    return (costs){mode_cost(false) + cost.bits,
+    return (costs){mode_cost(false) + class_cost(m->prior, last, m->in_class) +
+                       cost.bits,
                    mode_cost(true) + log2_binomial(vocab_size, k), cost.rough};
 }
 
-sqs_cost sqs_entropy_cost(uint32_t vocab_size, uint32_t resolution,
-                          const uint32_t *ids, const uint32_t *counts,
-                          uint32_t k)
+sqs_cost sqs_entropy_cost(const sqs_codec *codec, const uint32_t *ids,
+                          const uint32_t *counts, uint32_t k)
 {
     sqs_groups g;
     sqs_make_groups(counts, k, &g);
-    costs a = counts_costs(vocab_size, resolution, &g, k);
+    costs a = counts_costs(codec->vocab_size, codec->resolution, &g, k);
     sqs_ids m;
-    sqs_make_ids(&m, vocab_size, NULL);
+    sqs_make_ids(&m, codec, choose_class(codec->prior, 0, ids, k), NULL);
     sqs_logs known[SQS_KNOWN_LOGS];
-    costs b = ids_costs(&m, vocab_size, ids, k, known);
+    costs b = ids_costs(&m, codec->vocab_size, 0, ids, k, known);
     bool uniform_counts = uniform_is_cheaper(&a);
     bool uniform_ids = uniform_is_cheaper(&b);
     return (sqs_cost){(uniform_counts ? a.uniform : a.model) +
@@ -149,32 +171,56 @@ uint32_t sqs_read_counts(sqs_coder *c, uint32_t vocab_size,
 
 /* Ids. */
 
-void sqs_write_ids(sqs_coder *c, uint32_t vocab_size, const sqs_memory *memory,
+/* Codes the class of ids, and keeps it for the next ones. */
+static uint32_t code_class(sqs_coder *c, const sqs_prior *prior,
+                           sqs_memory *memory, uint32_t in_class)
+{
+    uint32_t n = sqs_coded_classes(prior);
+    if (n == 0 || !sqs_coder_going(c))
+        return 0;
+    const uint16_t *starts = sqs_prior_starts(prior, memory->last);
+    uint64_t unit = c->range / starts[n];
+    if (c->mode == SQS_READ)
+        for (in_class = 0;
+             in_class + 1 < n && unit * starts[in_class + 1] <= c->code;)
+            in_class++;
+    uint32_t chance = (uint32_t)(starts[in_class + 1] - starts[in_class]);
+    sqs_coder_narrow_to_value(c, unit, starts[in_class], chance,
+                              in_class + 1 == n);
+    memory->last = 1 + in_class;
+    return in_class;
+}
+
+void sqs_write_ids(sqs_coder *c, const sqs_codec *codec, sqs_memory *memory,
                    const uint32_t *ids, uint32_t k)
 {
     sqs_values given = {ids, NULL};
+    uint32_t in_class = choose_class(codec->prior, memory->last, ids, k);
     sqs_ids m;
-    sqs_make_ids(&m, vocab_size, memory);
+    sqs_make_ids(&m, codec, in_class, memory);
     sqs_logs known[SQS_KNOWN_LOGS];
-    costs bits = ids_costs(&m, vocab_size, ids, k, known);
+    costs bits =
+        ids_costs(&m, codec->vocab_size, memory->last, ids, k, known);
     if (sqs_code_bit(c, SQS_UNIFORM_CHANCE, uniform_is_cheaper(&bits))) {
-        sqs_code_uniform_set(c, k, vocab_size, given, false);
+        sqs_code_uniform_set(c, k, codec->vocab_size, given, false);
         return;
     }
-    sqs_write_members(c, &m, vocab_size, ids, k, known);
+    code_class(c, codec->prior, memory, in_class);
+    sqs_write_members(c, &m, codec->vocab_size, ids, k, known);
 }
 
-void sqs_read_ids(sqs_coder *c, uint32_t vocab_size, const sqs_memory *memory,
+void sqs_read_ids(sqs_coder *c, const sqs_codec *codec, sqs_memory *memory,
                   uint32_t *ids, uint32_t k)
 {
     sqs_values found = {NULL, ids};
     if (sqs_code_bit(c, SQS_UNIFORM_CHANCE, false)) {
-        sqs_code_uniform_set(c, k, vocab_size, found, false);
+        sqs_code_uniform_set(c, k, codec->vocab_size, found, false);
         return;
     }
+    uint32_t in_class = code_class(c, codec->prior, memory, 0);
     sqs_ids m;
-    sqs_make_ids(&m, vocab_size, memory);
-    sqs_read_members(c, &m, vocab_size, ids, k);
+    sqs_make_ids(&m, codec, in_class, memory);
+    sqs_read_members(c, &m, codec->vocab_size, ids, k);
 }
 
 /* Positions and tokens. */
@@ -195,10 +241,11 @@ uint32_t sqs_code_position(sqs_coder *c, const uint32_t *counts, uint32_t k,
     return at;
 }
 
-uint32_t sqs_code_token(sqs_coder *c, uint32_t vocab_size, uint32_t token)
+uint32_t sqs_code_token(sqs_coder *c, const sqs_codec *codec, uint32_t token)
 {
+    uint32_t vocab_size = codec->vocab_size;
     sqs_ids m;
-    sqs_make_ids(&m, vocab_size, NULL);
+    sqs_make_ids(&m, codec, 0, NULL);
     sqs_logs known[SQS_KNOWN_LOGS];
     if (c->mode == SQS_READ) {
         sqs_read_members(c, &m, vocab_size, &token, 1);

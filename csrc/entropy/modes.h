@@ -23,10 +23,11 @@ uint32_t sqs_read_counts(sqs_coder *c, uint32_t vocab_size,
                          uint32_t limit);
 
 /* Code the ids of a distribution's k tokens, ascending below vocab_size. The
- * memory, which may be empty but not null, is read only. */
-void sqs_write_ids(sqs_coder *c, uint32_t vocab_size, const sqs_memory *memory,
+ * memory may be empty but not null. It learns nothing but the ids' class, for
+ * that of the next distribution. */
+void sqs_write_ids(sqs_coder *c, const sqs_codec *codec, sqs_memory *memory,
                    const uint32_t *ids, uint32_t k);
-void sqs_read_ids(sqs_coder *c, uint32_t vocab_size, const sqs_memory *memory,
+void sqs_read_ids(sqs_coder *c, const sqs_codec *codec, sqs_memory *memory,
                   uint32_t *ids, uint32_t k);
 
 /* Codes which of a distribution's k tokens was drawn: its position among
@@ -35,7 +36,7 @@ uint32_t sqs_code_position(sqs_coder *c, const uint32_t *counts, uint32_t k,
                            uint32_t resolution, uint32_t position);
 
 /* Code a drafted token, and its count, without the distribution. */
-uint32_t sqs_code_token(sqs_coder *c, uint32_t vocab_size, uint32_t token);
+uint32_t sqs_code_token(sqs_coder *c, const sqs_codec *codec, uint32_t token);
 uint32_t sqs_code_token_count(sqs_coder *c, uint32_t resolution,
                               uint32_t count);
 
@@ -46,8 +47,7 @@ typedef struct sqs_cost {
                       and the estimate for them isn't rough */
 } sqs_cost;
 
-sqs_cost sqs_entropy_cost(uint32_t vocab_size, uint32_t resolution,
-                          const uint32_t *ids, const uint32_t *counts,
-                          uint32_t k);
+sqs_cost sqs_entropy_cost(const sqs_codec *codec, const uint32_t *ids,
+                          const uint32_t *counts, uint32_t k);
 
 #endif /* SQS_MODES_H */

@@ -55,11 +55,11 @@ static void recall(sqs_memory *own, const sqs_memory *memory)
 /* Writing. */
 
 static void put_distribution(sqs_coder *c, const sqs_codec *codec,
-                             const sqs_memory *memory, const uint32_t *ids,
+                             sqs_memory *memory, const uint32_t *ids,
                              const uint32_t *counts, uint32_t k)
 {
     sqs_write_counts(c, codec->vocab_size, codec->resolution, counts, k);
-    sqs_write_ids(c, codec->vocab_size, memory, ids, k);
+    sqs_write_ids(c, codec, memory, ids, k);
 }
 
 static sqs_status finish(sqs_coder *c, size_t *size)
@@ -114,7 +114,7 @@ sqs_status sqs_entropy_encode_tokens(const sqs_codec *codec, uint32_t length,
 {
     sqs_coder c = sqs_coder_write(packet, capacity);
     for (uint32_t i = 0; i < length; i++) {
-        sqs_code_token(&c, codec->vocab_size, tokens[i]);
+        sqs_code_token(&c, codec, tokens[i]);
         sqs_code_token_count(&c, codec->resolution, counts[i]);
         code_more(&c, i + 1, i + 1 < length);
     }
@@ -149,9 +149,7 @@ uint32_t sqs_entropy_bits(const sqs_codec *codec, const uint32_t *token_ids,
 {
     if (survivors <= MOST_ESTIMATED &&
         survivors <= codec->vocab_size / SPARSE) {
-        sqs_cost cost =
-            sqs_entropy_cost(codec->vocab_size, codec->resolution, token_ids,
-                             counts, survivors);
+        sqs_cost cost = sqs_entropy_cost(codec, token_ids, counts, survivors);
         if (cost.modelled)
             return (uint32_t)((cost.bits + SQS_BIT - 1) / SQS_BIT);
     }
@@ -185,7 +183,7 @@ static void start(target *to, const sqs_codec *codec, const sqs_memory *memory,
     to->counts = counts;
 }
 
-static sqs_status get_distribution(sqs_coder *c, const target *to,
+static sqs_status get_distribution(sqs_coder *c, target *to,
                                    uint32_t *survivors)
 {
     const sqs_codec *codec = to->codec;
@@ -197,7 +195,7 @@ static sqs_status get_distribution(sqs_coder *c, const target *to,
         return SQS_TRUNCATED;
     if (k > limit)
         return limit == to->allowed ? SQS_ROUND_SUPPORT : SQS_NO_SPACE;
-    sqs_read_ids(c, codec->vocab_size, &to->memory, to->ids, k);
+    sqs_read_ids(c, codec, &to->memory, to->ids, k);
     *survivors = k;
     return c->truncated ? SQS_TRUNCATED : SQS_OK;
 }
@@ -258,7 +256,7 @@ sqs_status sqs_entropy_decode_tokens(const sqs_codec *codec,
     uint32_t i = 0;
     sqs_coder c = sqs_coder_read(packet, size);
     do {
-        tokens[i] = sqs_code_token(&c, codec->vocab_size, 0);
+        tokens[i] = sqs_code_token(&c, codec, 0);
         counts[i] = sqs_code_token_count(&c, codec->resolution, 0);
         i++;
     } while (code_more(&c, i, false));

@@ -25,12 +25,26 @@
 
 #include "entropy/divide.h"
 
+#ifdef __GNUC__
+#define APART __attribute__((noinline))
+#else
+#define APART
+#endif
+
+/* What the members of a set weigh. Functions that take such a value know it
+ * when compiled: there is one of them for each. */
+typedef enum weights {
+    UNIFORM, /* the same for all */
+    BUCKETS, /* those of a model without a prior */
+    PRIOR    /* those of a model with one */
+} weights;
+
 /* A set of which all members below a are known, and n more are to come. */
 typedef struct set {
     const sqs_ids *model; /* null for a uniform one */
     uint32_t size, n, a;
-    uint32_t place; /* of a in the model's memory, or nearby */
-    uint64_t log_a; /* log2 R(a) */
+    sqs_place place; /* of a in the model, or nearby */
+    uint64_t log_a;  /* log2 R(a) */
 } set;
 
 /* Where the values of the next member end. */
@@ -40,11 +54,11 @@ SQS_INLINE uint32_t end_of(const set *s)
 }
 
 /* log2 R(x) */
-SQS_INLINE uint64_t log_rest(set *s, uint32_t x)
+SQS_INLINE uint64_t log_rest(set *s, weights w, uint32_t x)
 {
-    uint64_t rest = s->model
-                        ? sqs_ids_rest(s->model, x, &s->place)
-                        : 2 * (uint64_t)(s->size - x) - (s->n - 1);
+    uint64_t rest = w == UNIFORM
+                        ? 2 * (uint64_t)(s->size - x) - (s->n - 1)
+                        : sqs_ids_rest(s->model, w == PRIOR, x, &s->place);
     return sqs_log2(rest);
 }
 
@@ -62,9 +76,11 @@ SQS_INLINE cumulative cumulate(const set *s, uint32_t e, uint32_t x,
 }
 
 /* Logarithms are below MOST_LOG. The ids of a memory together weigh less than
- * the static weights do, and a uniform set has R(x) <= 2 size. */
+ * the static weights do, which are SQS_ID_TOTAL or those of a prior and then
+ * 2^31 at most; and a uniform set has R(x) <= 2 size. */
 #define MOST_LOG 33u
 _Static_assert(2 * (uint64_t)SQS_ID_TOTAL <= (uint64_t)1 << MOST_LOG &&
+                   2 * SQS_ONE <= (uint64_t)1 << MOST_LOG &&
                    2 * (uint64_t)SQS_MAX_VOCAB <= (uint64_t)1 << MOST_LOG,
                "no R(x) exceeds 2^MOST_LOG");
 
@@ -75,13 +91,20 @@ static uint64_t power(uint64_t log)
            << (MOST_LOG - SQS_POWER_UNIT);
 }
 
-/* The last x with an R(x) of about `rest` or more. */
-static uint32_t value_at(set *s, uint64_t rest)
+/* The last value x with an R(x) of about `rest` or more; one not far from it
+ * if `rough` and that is cheaper. */
+SQS_INLINE uint32_t value_at(set *s, weights w, uint32_t e, uint64_t rest,
+                             bool rough)
 {
-    if (s->model)
-        return sqs_ids_at(s->model, rest, s->a, &s->place);
     uint64_t whole = 2 * (uint64_t)s->size - (s->n - 1);
-    return rest < whole ? (uint32_t)((whole - rest) / 2) : 0;
+    uint32_t x = 0;
+    if (w == PRIOR)
+        x = sqs_prior_ids_at(s->model, rest, s->a, rough, &s->place);
+    else if (w == BUCKETS)
+        x = sqs_ids_at(s->model, rest, s->a, &s->place);
+    else if (rest < whole)
+        x = (uint32_t)((whole - rest) / 2);
+    return x < s->a ? s->a : x < e ? x : e - 1;
 }
 
 #define FAR 64u /* the best of a few tried */
@@ -95,9 +118,11 @@ static uint32_t value_at(set *s, uint64_t rest)
  *
  * but for rounding. x is on the right side too, but matters little there. So
  * solve with a in its place; and if the result is far from a, once more with
- * the result in its place. A wrong guess costs time only.
+ * the result in its place, for which a rough one will do. A wrong guess costs
+ * time only.
  */
-static uint32_t guess_member(const sqs_coder *c, set *s, uint32_t e)
+SQS_INLINE uint32_t guess_member(const sqs_coder *c, set *s, weights w,
+                                 uint32_t e)
 {
     uint64_t unit = c->range >> SQS_POWER_UNIT;
     uint64_t scaled = c->range - unit * (e - s->a);
@@ -109,24 +134,25 @@ static uint32_t guess_member(const sqs_coder *c, set *s, uint32_t e)
         uint64_t log = sqs_log2(above);
         uint64_t fall =
             log < log_scaled ? sqs_divide(log_scaled - log, s->n) : 0;
-        x = value_at(s, power(fall < s->log_a ? s->log_a - fall : 0));
-        x = x < s->a ? s->a : x < e ? x : e - 1;
-        if (!again || x - s->a <= FAR * s->n)
-            return x;
+        uint64_t rest = power(fall < s->log_a ? s->log_a - fall : 0);
+        x = value_at(s, w, e, rest, again);
+        if (again && x - s->a > FAR * s->n)
+            continue;
+        return again && w == PRIOR ? value_at(s, w, e, rest, false) : x;
     }
 }
 
 /* Finds the last value x with u c(x) <= code: from a guess outwards, in steps
  * that double, then by bisection. Writes c(x) and c(x + 1), but the latter
  * only if x + 1 < e. */
-static uint32_t find_member(const sqs_coder *c, set *s, uint32_t e,
-                            cumulative found[2])
+SQS_INLINE uint32_t find_member(const sqs_coder *c, set *s, weights w,
+                                uint32_t e, cumulative found[2])
 {
     uint64_t unit = c->range >> SQS_POWER_UNIT;
     uint32_t low = s->a, high = e, step = 1;
     found[0] = (cumulative){0, s->log_a};
-    for (uint32_t x = guess_member(c, s, e);; step *= 2) {
-        cumulative at_x = cumulate(s, e, x, log_rest(s, x));
+    for (uint32_t x = guess_member(c, s, w, e);; step *= 2) {
+        cumulative at_x = cumulate(s, e, x, log_rest(s, w, x));
         if (unit * at_x.c <= c->code) {
             found[0] = at_x;
             low = x;
@@ -153,10 +179,10 @@ SQS_INLINE void narrow_to_member(sqs_coder *c, set *s, uint32_t e, uint32_t x,
 }
 
 /* The second logarithm is needed only if x + 1 is a value too. */
-SQS_INLINE sqs_logs logs_of(set *s, uint32_t e, uint32_t x)
+SQS_INLINE sqs_logs logs_of(set *s, weights w, uint32_t e, uint32_t x)
 {
-    uint64_t here = log_rest(s, x);
-    return (sqs_logs){here, x + 1 < e ? log_rest(s, x + 1) : 0};
+    uint64_t here = log_rest(s, w, x);
+    return (sqs_logs){here, x + 1 < e ? log_rest(s, w, x + 1) : 0};
 }
 
 SQS_INLINE void write_member(sqs_coder *c, set *s, uint32_t e, uint32_t x,
@@ -166,12 +192,36 @@ SQS_INLINE void write_member(sqs_coder *c, set *s, uint32_t e, uint32_t x,
                      cumulate(s, e, x + 1, logs.next));
 }
 
-static uint32_t read_member(sqs_coder *c, set *s, uint32_t e)
+SQS_INLINE uint32_t read_any(sqs_coder *c, set *s, weights w, uint32_t e)
 {
     cumulative found[2] = {{0, 0}, {SQS_ONE, 0}};
-    uint32_t x = find_member(c, s, e, found);
+    uint32_t x = find_member(c, s, w, e, found);
     narrow_to_member(c, s, e, x, found[0], found[1]);
     return x;
+}
+
+/* Merged with the loops that call them, these take a tenth longer. */
+
+static APART uint32_t read_uniform(sqs_coder *c, set *s, uint32_t e)
+{
+    return read_any(c, s, UNIFORM, e);
+}
+
+static APART uint32_t read_by_buckets(sqs_coder *c, set *s, uint32_t e)
+{
+    return read_any(c, s, BUCKETS, e);
+}
+
+static APART uint32_t read_by_prior(sqs_coder *c, set *s, uint32_t e)
+{
+    return read_any(c, s, PRIOR, e);
+}
+
+SQS_INLINE uint32_t read_member(sqs_coder *c, set *s, weights w, uint32_t e)
+{
+    return w == UNIFORM   ? read_uniform(c, s, e)
+           : w == BUCKETS ? read_by_buckets(c, s, e)
+                          : read_by_prior(c, s, e);
 }
 
 /* Ids of a model. */
@@ -183,9 +233,9 @@ static set start_ids(const sqs_ids *model, uint32_t n, uint32_t size)
     return s;
 }
 
-void sqs_write_members(sqs_coder *c, const sqs_ids *model, uint32_t size,
-                       const uint32_t *ids, uint32_t n,
-                       const sqs_logs known[SQS_KNOWN_LOGS])
+SQS_INLINE void write_members(sqs_coder *c, weights w, const sqs_ids *model,
+                              uint32_t size, const uint32_t *ids, uint32_t n,
+                              const sqs_logs known[SQS_KNOWN_LOGS])
 {
     set s = start_ids(model, n, size);
     for (uint32_t i = 0; i < n; i++, s.n--) {
@@ -193,13 +243,23 @@ void sqs_write_members(sqs_coder *c, const sqs_ids *model, uint32_t size,
         if (e - s.a == 1) /* x and all after it are the only ones left */
             return;
         write_member(c, &s, e, x,
-                     i < SQS_KNOWN_LOGS ? known[i] : logs_of(&s, e, x));
+                     i < SQS_KNOWN_LOGS ? known[i] : logs_of(&s, w, e, x));
         s.a = x + 1;
     }
 }
 
-void sqs_read_members(sqs_coder *c, const sqs_ids *model, uint32_t size,
-                      uint32_t *ids, uint32_t n)
+void sqs_write_members(sqs_coder *c, const sqs_ids *model, uint32_t size,
+                       const uint32_t *ids, uint32_t n,
+                       const sqs_logs known[SQS_KNOWN_LOGS])
+{
+    if (model->prior)
+        write_members(c, PRIOR, model, size, ids, n, known);
+    else
+        write_members(c, BUCKETS, model, size, ids, n, known);
+}
+
+SQS_INLINE void read_members(sqs_coder *c, weights w, const sqs_ids *model,
+                             uint32_t size, uint32_t *ids, uint32_t n)
 {
     set s = start_ids(model, n, size);
     for (uint32_t i = 0; i < n; i++, s.n--) {
@@ -207,11 +267,20 @@ void sqs_read_members(sqs_coder *c, const sqs_ids *model, uint32_t size,
         if (e - s.a > 1) {
             if (!sqs_coder_going(c))
                 return;
-            x = read_member(c, &s, e);
+            x = read_member(c, &s, w, e);
         }
         ids[i] = x;
         s.a = x + 1;
     }
+}
+
+void sqs_read_members(sqs_coder *c, const sqs_ids *model, uint32_t size,
+                      uint32_t *ids, uint32_t n)
+{
+    if (model->prior)
+        read_members(c, PRIOR, model, size, ids, n);
+    else
+        read_members(c, BUCKETS, model, size, ids, n);
 }
 
 /*
@@ -246,15 +315,16 @@ static uint64_t member_cost(uint64_t fall, uint64_t step)
     return SQS_POWER_UNIT * SQS_BIT - sqs_log2(chance);
 }
 
-sqs_members_cost sqs_cost_of_members(const sqs_ids *model, uint32_t size,
-                                     const uint32_t *ids, uint32_t n,
-                                     sqs_logs known[SQS_KNOWN_LOGS])
+SQS_INLINE sqs_members_cost cost_of_members(weights w, const sqs_ids *model,
+                                            uint32_t size, const uint32_t *ids,
+                                            uint32_t n,
+                                            sqs_logs known[SQS_KNOWN_LOGS])
 {
     sqs_members_cost cost = {0, false};
     set s = start_ids(model, n, size);
     for (uint32_t i = 0; i < n; i++, s.n--) {
         uint32_t e = end_of(&s);
-        sqs_logs logs = logs_of(&s, e, ids[i]);
+        sqs_logs logs = logs_of(&s, w, e, ids[i]);
         uint64_t fall = s.n * (s.log_a - logs.here);
         if (i < SQS_KNOWN_LOGS)
             known[i] = logs;
@@ -271,6 +341,14 @@ sqs_members_cost sqs_cost_of_members(const sqs_ids *model, uint32_t size,
     return cost;
 }
 
+sqs_members_cost sqs_cost_of_members(const sqs_ids *model, uint32_t size,
+                                     const uint32_t *ids, uint32_t n,
+                                     sqs_logs known[SQS_KNOWN_LOGS])
+{
+    return model->prior ? cost_of_members(PRIOR, model, size, ids, n, known)
+                        : cost_of_members(BUCKETS, model, size, ids, n, known);
+}
+
 /* Sets of equally likely members. */
 
 /* Codes the next member by its distance from the first that it can be. */
@@ -280,11 +358,11 @@ static uint32_t code_gap(sqs_coder *c, set *s, uint32_t gap)
     if (e - s->a == 1) {
         gap = 0;
     } else if (sqs_coder_going(c)) {
-        s->log_a = log_rest(s, s->a);
+        s->log_a = log_rest(s, UNIFORM, s->a);
         if (c->mode == SQS_READ)
-            gap = read_member(c, s, e) - s->a;
+            gap = read_member(c, s, UNIFORM, e) - s->a;
         else
-            write_member(c, s, e, x, logs_of(s, e, x));
+            write_member(c, s, e, x, logs_of(s, UNIFORM, e, x));
     }
     s->a += gap + 1;
     s->n--;

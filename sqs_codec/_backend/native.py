@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -71,6 +72,31 @@ def _expect_ok(status: int) -> None:
     if status != OK:
         text = ffi.string(lib.sqs_status_text(status)).decode()
         raise AssertionError(f"the C core refused its arguments: {text}")
+
+
+class _Prior:
+    """A prior for the core, and the memory that it lies in.
+
+    It is only read once it is made, so that threads and codecs share it.
+    """
+
+    def __init__(self, file: bytes) -> None:
+        given = ffi.from_buffer("uint8_t[]", file), len(file)
+        size = lib.sqs_prior_memory(*given)
+        self._memory = ffi.new("uint64_t[]", size // 8 + 1)
+        self.prior = ffi.new("sqs_prior *")
+        _expect_ok(lib.sqs_load_prior(*given, self._memory, self.prior))
+
+
+_priors: WeakValueDictionary[bytes, _Prior] = WeakValueDictionary()
+"""Those in use, by their files: one takes some milliseconds and megabytes."""
+
+
+def _find_prior(file: bytes) -> _Prior:
+    found = _priors.get(file)
+    if found is None:
+        found = _priors.setdefault(file, _Prior(file))
+    return found
 
 
 class _RoundBuffers:
@@ -175,9 +201,20 @@ class Core:
     """See `sqs_codec._backend.core.Core`."""
 
     def __init__(
-        self, vocab_size: int, resolution: int, coding: int, *, isa: int = ISA
+        self,
+        vocab_size: int,
+        resolution: int,
+        coding: int,
+        prior: bytes | None,
+        *,
+        isa: int = ISA,
     ) -> None:
-        self._codec = ffi.new("sqs_codec *", (vocab_size, resolution, coding, isa))
+        self._prior = None if prior is None else _find_prior(prior)
+        shared = NULL if self._prior is None else self._prior.prior
+        self._codec = ffi.new(
+            "sqs_codec *", (vocab_size, resolution, coding, isa, shared)
+        )
+        _expect_ok(lib.sqs_check_codec(self._codec))
         self._is_ranked = coding == lib.SQS_ENUMERATIVE
         self._free: list[_Buffers] = []
         self._most = lib.sqs_max_survivors(self._codec)

@@ -1,0 +1,104 @@
+/*
+ * prior.h - what a prior says of ids: in each class of contexts, how much all
+ * lower ids weigh, and the other way round; and which class suits a set.
+ *
+ * A prior is sqs_prior of sqs.h, and docs/format.md defines its file. Classes
+ * are numbers below prior->classes, and ids are below prior->vocab_size.
+ */
+#ifndef SQS_PRIOR_H
+#define SQS_PRIOR_H
+
+#include "entropy/fixed.h"
+#include "sqs.h"
+
+/* Sums are kept for one id in so many: the more, the less memory and the more
+ * to add up. */
+#define SQS_PRIOR_BLOCK 16u
+
+/* How many classes a distribution may name: none if it doesn't say which. */
+static inline uint32_t sqs_coded_classes(const sqs_prior *p)
+{
+    return p != NULL && p->classes > 1 ? p->classes : 0;
+}
+
+/* A place in the vocabulary: an id, and what all lower ids weigh in the class
+ * that the place is used with. All zero is a place in every class. The
+ * functions below move a place to where they have looked, as it is often there
+ * or next to it that they look next. */
+typedef struct sqs_prior_place {
+    uint32_t id, below;
+} sqs_prior_place;
+
+/* What all ids weigh in a class: A_c of docs/format.md. */
+static inline uint32_t sqs_prior_whole(const sqs_prior *p, uint32_t in_class)
+{
+    return p->sums[in_class * p->sums_stride + p->sums_stride - 1];
+}
+
+/* Moves a place to an id, wherever it is, and returns what all lower ids
+ * weigh. */
+uint32_t sqs_prior_seek(const sqs_prior *p, uint32_t in_class, uint32_t id,
+                        sqs_prior_place *place);
+
+/* The same, but soon done if the place is there or next to it. */
+static inline uint32_t sqs_prior_below(const sqs_prior *p, uint32_t in_class,
+                                       uint32_t id, sqs_prior_place *place)
+{
+    const uint32_t *weights = p->weights + 256u * in_class;
+    if (place->id + 1 == id)
+        place->below += weights[p->kinds[place->id++]];
+    else if (place->id == id + 1)
+        place->below -= weights[p->kinds[--place->id]];
+    return place->id == id ? place->below
+                           : sqs_prior_seek(p, in_class, id, place);
+}
+
+/* Moves a place to the largest id such that all lower ids weigh `below` or
+ * less, and returns that id. */
+uint32_t sqs_prior_id(const sqs_prior *p, uint32_t in_class, uint64_t below,
+                      sqs_prior_place *place);
+
+/* An id not far from that one, in much less time. It may be as large as
+ * vocab_size, and a little larger. */
+uint32_t sqs_prior_id_about(const sqs_prior *p, uint32_t in_class,
+                            uint64_t below);
+
+/* A lower and an upper bound of what all ids below an id weigh, at the price
+ * of two reads. */
+static inline const uint32_t *sqs_prior_bounds(const sqs_prior *p,
+                                               uint32_t in_class, uint32_t id)
+{
+    return p->sums + in_class * p->sums_stride + id / SQS_PRIOR_BLOCK;
+}
+
+/* A memory's weight m of an id as the class sees it: r of docs/format.md. */
+static inline uint32_t sqs_prior_recent(const sqs_prior *p, uint32_t in_class,
+                                        uint32_t id, uint32_t m)
+{
+    return p->classes > 1
+               ? m * p->ratios[256u * in_class + p->kinds[id]] / 16
+               : m;
+}
+
+/* What the chances of lower classes sum to, for the class of a distribution
+ * that comes after `last`; and at the end the sum of all chances. */
+static inline const uint16_t *sqs_prior_starts(const sqs_prior *p,
+                                               uint32_t last)
+{
+    return p->starts + last * (p->classes + 1);
+}
+
+/* What it costs in such a row to say that the class is c, out of n, in units
+ * of 2^-SQS_LOG_UNIT bits. */
+static inline uint64_t sqs_prior_chance_cost(const uint16_t *starts,
+                                             uint32_t n, uint32_t c)
+{
+    return sqs_log2(starts[n]) - sqs_log2(starts[c + 1] - starts[c]);
+}
+
+/* The class that an encoder takes for k ids: about the cheapest. `last` is
+ * that of the memory. */
+uint32_t sqs_prior_choose(const sqs_prior *p, uint32_t last,
+                          const uint32_t *ids, uint32_t k);
+
+#endif /* SQS_PRIOR_H */
