@@ -17,7 +17,6 @@ spread evenly within buckets of ids, so that no tokenizer is favoured.
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import sys
 import textwrap
@@ -60,11 +59,12 @@ HALF = 128
 MAX_BITS = 20
 """Of an id."""
 
-ZIPF = 1.1
-"""Exponent by which buckets beyond all fitted vocabularies go on."""
+SHARED = 3
+"""Tokenizers that must have a bucket; ids beyond weigh what those before them do."""
 
-LEAST_WEIGHT = 64
-"""Of the last bucket, so that rounding changes no weight by more than 1 %."""
+LEAST_WEIGHT = 1024
+"""Of the last bucket, so that rounding changes no weight by more than 0.1 %, and all
+together stay below 2**31."""
 
 
 def node_count(scalars: dict[str, int]) -> int:
@@ -149,9 +149,8 @@ def bucket_weights(scalars: dict[str, int]) -> list[int]:
         for found, low, high in zip(seen, edges, edges[1:], strict=False):
             if high <= prior.vocab_size:
                 found.append((below[high] - below[low]) / (high - low))
-    means = [float(np.mean(found)) for found in seen if found]
-    for low, high in itertools.pairwise(edges[len(means) - 1 : -1]):
-        means.append(means[-1] * (low / high) ** ZIPF)
+    means = [float(np.mean(found)) for found in seen if len(found) >= SHARED]
+    means += [means[-1]] * (len(seen) - len(means))
     scale = LEAST_WEIGHT / means[-1]
     return [round(mean * scale) for mean in means]
 
