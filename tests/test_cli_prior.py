@@ -35,7 +35,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def logits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = np.random.default_rng(0).normal(0, 2, (300, V)).astype(np.float32)
-    rows[:, ::2] += 8 * (np.arange(300) // 20 % 2)[:, None]
+    rows[:, ::2] += 8 * (np.arange(300) // 3 % 2)[:, None]
     path = tmp_path_factory.mktemp("drafts") / "logits.npy"
     np.save(path, rows)
     return path
@@ -70,9 +70,9 @@ def test_text_makes_a_prior(
     tokens = Tokenizer.from_file(str(tokenizer)).encode(README.read_text("utf-8")).ids
     counts = np.bincount(tokens, minlength=V)
     assert made.digest.hex() in out
-    # Line by line, which may cut a few tokens otherwise.
+    # A kind is an eighth of an octave; lines may be cut into a few other tokens.
     likely = sqs.Prior.from_counts(counts)
-    assert np.mean(made._kinds == likely._kinds) > 0.9
+    assert np.median(abs(made._kinds.astype(int) - likely._kinds)) <= 1
 
 
 def test_drafts_make_a_prior(
@@ -83,7 +83,7 @@ def test_drafts_make_a_prior(
     assert prior(*arguments, "--classes", 3) == 0
     out, _ = capsys.readouterr()
     assert "mean of 60 held-out rows (TopK(12), resolution 50, temperature 0.7)" in out
-    assert saved(out) < 0.9
+    assert saved(out) < 0.98
     assert sqs.Prior.load(output).classes == 3
 
 

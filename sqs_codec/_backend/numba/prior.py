@@ -28,14 +28,14 @@ from sqs_codec._backend.numba.coder import (
 from sqs_codec._backend.numba.fixed import log2
 from sqs_codec._backend.numba.jit import jit, leaf
 from sqs_codec._backend.numba.memory import LAST
+from sqs_codec._format import PRIOR_KINDS
 from sqs_codec._prior import CODE_WEIGHTS, Prior
-from sqs_codec._prior import KINDS as N_KINDS
 
 CLASSES, CHANCES, CLASS_COSTS, COSTS, KINDS, ROWS, ROW_SIZE = range(7)
 HEAD = 7
 
 # What is where in the row of a class.
-RATIOS, WEIGHTS, SUMS = 0, N_KINDS, 2 * N_KINDS
+RATIOS, WEIGHTS, SUMS = 0, PRIOR_KINDS, 2 * PRIOR_KINDS
 
 BLOCK = 16
 """So many ids are looked through one by one."""
@@ -52,7 +52,7 @@ def pack_prior(data: bytes | None) -> NDArray[np.int64]:
         return np.zeros(HEAD, np.int64)
     prior = Prior.from_bytes(data)
     weights = CODE_WEIGHTS[prior._weights]
-    whole = weights @ np.bincount(prior._kinds, minlength=N_KINDS)
+    whole = weights @ np.bincount(prior._kinds, minlength=PRIOR_KINDS)
     chances = prior._chances.astype(np.int64)
     kinds = np.zeros(-(-prior.vocab_size // BLOCK) * BLOCK, np.uint8)
     kinds[: prior.vocab_size] = prior._kinds
