@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
 import json
 import platform
@@ -18,6 +19,7 @@ ROOT = Path(__file__).parents[1]
 
 # By their numbers in sqs.h and, for kinds, attack.h.
 CODINGS = ["bitpack", "enumerative", "entropy"]
+ARSENALS = [*CODINGS, "prior"]  # of hostile.c
 KEEPS = ["top_k", "threshold", "top_p", "min_p"]
 KINDS = ["distribution", "round", "stream", "tokens"]
 
@@ -77,8 +79,13 @@ def _load(name: str) -> list[Any]:
     return cases
 
 
-def _codec(case: Any, coding: str) -> tuple[int, int, int]:
-    return case["vocab_size"], case["resolution"], CODINGS.index(coding)
+def _codec(case: Any, coding: str) -> tuple[int, int, int, str]:
+    prior = "." + _prior(case) if "prior" in case else "."
+    return case["vocab_size"], case["resolution"], CODINGS.index(coding), prior
+
+
+def _prior(case: Any) -> str:
+    return base64.b64decode(case["prior"]).hex()
 
 
 def _distribution(q: Any) -> tuple[int, list[int], list[int]]:
@@ -119,6 +126,11 @@ def _vectors() -> Iterator[list[Any]]:
                 *("round", _codec(case, "entropy"), 1 if head == "00" else 2),
                 *(_drafts(distributions, sent["tokens"]), packet),
             ]
+    for case in _load("priors"):
+        yield from _with_prior(case)
+        yield ["prior", int(Status.OK), "." + _prior(case)]
+    for case in _load("bad_priors"):
+        yield ["prior", int(Status.BAD_PRIOR), "." + _prior(case)]
     for case in _load("limits"):
         pairs, tokens = make_vectors.formula_round(case["supports"], case["resolution"])
         drafts = len(pairs), [(len(q[0]), q) for q in pairs], tokens
@@ -140,6 +152,31 @@ def _vectors() -> Iterator[list[Any]]:
             *(case["target"], case["draws"]),
             *(case["accepted"], case["token"]),
         ]
+
+
+def _with_prior(case: Any) -> Iterator[list[Any]]:
+    codec = _codec(case, "entropy")
+    for sent in case["packets"]:
+        kind, rule, packet = sent["kind"], sent.get("rule"), sent["packet"]
+        stream = kind == "stream"
+        head, packet = (packet[:2], packet[2:]) if stream else ("", packet)
+        numbers = sent.get("distributions", [])
+        distributions = [case["distributions"][i] for i in numbers]
+        if rule is not None:
+            if not stream:  # heads are the caller's
+                status = int(Status[rule])
+                yield ["malformed", codec, KINDS.index(kind), status, "." + packet]
+        elif kind == "distribution":
+            drafted = _distribution(distributions[0])
+            yield ["packet", codec, drafted, sent["bits"], "." + packet]
+        elif kind == "tokens":
+            tokens = sent["tokens"]
+            given = len(tokens), tokens, sent["counts"]
+            yield ["tokens", codec, *given, "." + packet]
+        else:
+            memory = 0 if not stream else 1 if head == "00" else 2
+            drafts = _drafts(distributions, sent["tokens"])
+            yield ["round", codec, memory, drafts, "." + packet]
 
 
 def _shape(

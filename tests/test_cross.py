@@ -16,7 +16,7 @@ from typing import NamedTuple
 import pytest
 
 from tests.cprograms import (
-    CODINGS,
+    ARSENALS,
     IS_X86,
     ISAS,
     LACKING,
@@ -118,11 +118,11 @@ def test_golden_vectors(machine: Machine, there: Path, tmp_path: Path) -> None:
     assert f"{count} cases right" in said
 
 
-@pytest.mark.parametrize("coding", CODINGS)
+@pytest.mark.parametrize("arsenal", ARSENALS)
 def test_hostile_packets(
-    machine: Machine, here: Path, there: Path, coding: str
+    machine: Machine, here: Path, there: Path, arsenal: str
 ) -> None:
-    arguments = "hostile-static", coding, str(PACKETS), str(SEED)
+    arguments = "hostile-static", arsenal, str(PACKETS), str(SEED)
 
     def come_to(where: Path, *emulator: str) -> str:
         return checksum(run(*emulator, where / arguments[0], *arguments[1:]))

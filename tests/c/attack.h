@@ -65,9 +65,9 @@ sqs_status write_packet(const sqs_codec *codec, kind k, sqs_memory *memory,
  *    entropy coding, becomes a valid one.
  *  - What decodes can be encoded, in no more bytes than the bound, and to
  *    the bytes that it came from. In the entropy coding the encoder may
- *    choose other modes. Then its packet must decode to the same, and encode
- *    to the same again.
- *  - Both ends have the same memory then.
+ *    choose other modes and classes. Then its packet must decode to the same,
+ *    and encode to the same again.
+ *  - Both ends have the same memory then, but for such a class.
  *  - sqs_bits tells the size, in the entropy coding to within one bit.
  *
  * `got` is what was decoded, if the status is SQS_OK. Returns null, or what

@@ -1,6 +1,6 @@
 /*
- * corpus.c - inputs for fuzz.c to begin with, one of each kind and codec, and
- * a row of each type.
+ * corpus.c - inputs for fuzz.c to begin with: one of each kind and codec, the
+ * same with priors, a row of each type, and a few priors.
  *
  *   corpus FOLDER
  */
@@ -11,17 +11,17 @@
 #include "valid.h"
 
 static const sqs_codec codecs[] = {
-    {2, 1, SQS_BITPACK, SQS_ISA_BEST},
-    {49152, 100, SQS_BITPACK, SQS_ISA_BEST},
-    {37, 65536, SQS_BITPACK, SQS_ISA_BEST},
-    {16, 16, SQS_ENUMERATIVE, SQS_ISA_BEST},
-    {49152, 100, SQS_ENUMERATIVE, SQS_ISA_BEST},
-    {1u << 20, 8, SQS_ENUMERATIVE, SQS_ISA_BEST},
-    {2, 1, SQS_ENTROPY, SQS_ISA_BEST},
-    {16, 16, SQS_ENTROPY, SQS_ISA_BEST},
-    {300, 300, SQS_ENTROPY, SQS_ISA_BEST},
-    {49152, 100, SQS_ENTROPY, SQS_ISA_BEST},
-    {1u << 20, 65536, SQS_ENTROPY, SQS_ISA_BEST},
+    {2, 1, SQS_BITPACK, SQS_ISA_BEST, NULL},
+    {49152, 100, SQS_BITPACK, SQS_ISA_BEST, NULL},
+    {37, 65536, SQS_BITPACK, SQS_ISA_BEST, NULL},
+    {16, 16, SQS_ENUMERATIVE, SQS_ISA_BEST, NULL},
+    {49152, 100, SQS_ENUMERATIVE, SQS_ISA_BEST, NULL},
+    {1u << 20, 8, SQS_ENUMERATIVE, SQS_ISA_BEST, NULL},
+    {2, 1, SQS_ENTROPY, SQS_ISA_BEST, NULL},
+    {16, 16, SQS_ENTROPY, SQS_ISA_BEST, NULL},
+    {300, 300, SQS_ENTROPY, SQS_ISA_BEST, NULL},
+    {49152, 100, SQS_ENTROPY, SQS_ISA_BEST, NULL},
+    {1u << 20, 65536, SQS_ENTROPY, SQS_ISA_BEST, NULL},
 };
 
 #define STREAM_ROUNDS 3u
@@ -83,15 +83,26 @@ static void close_input(FILE *file)
     }
 }
 
-static void write_input(const char *folder, size_t i, kind k)
+static void write_input(const char *folder, size_t i, const sqs_codec *codec,
+                        kind k)
 {
     uint8_t header[FUZZ_HEADER];
     FILE *file = open_input(folder, i, (unsigned)k);
-    put_header(&codecs[i], k, header);
+    put_header(codec, k, header);
     write_bytes(file, header, sizeof header);
     sqs_memory memory = {.size = 0};
     for (uint32_t n = 0; n < (k == STREAM ? STREAM_ROUNDS : 1); n++)
-        write_valid(file, &codecs[i], k, &memory);
+        write_valid(file, codec, k, &memory);
+    close_input(file);
+}
+
+static void write_prior(const char *folder, size_t i, uint32_t classes)
+{
+    static holder h;
+    make_prior(100, classes, classes, &h);
+    FILE *file = open_input(folder, i, classes);
+    write_bytes(file, &(uint8_t){FUZZ_PRIOR}, 1);
+    write_bytes(file, h.file.bytes, h.file.size);
     close_input(file);
 }
 
@@ -115,11 +126,21 @@ int main(int argc, char **argv)
     }
     random_start(1);
     const size_t n = sizeof codecs / sizeof *codecs;
-    for (size_t i = 0; i < n; i++)
+    size_t at = 0;
+    for (size_t i = 0; i < 2 * n; i++, at++) {
+        static holder prior;
+        sqs_codec codec = codecs[i % n];
+        if (i >= n) {
+            codec.coding = SQS_ENTROPY;
+            add_prior(&codec, &prior);
+        }
         for (kind k = DISTRIBUTION; k <= TOKENS; k++)
-            write_input(argv[1], i, k);
-    for (size_t i = n; i < n + 4; i++)
+            write_input(argv[1], at, &codec, k);
+    }
+    for (uint32_t i = 0; i < 4; i++, at++)
         for (sqs_dtype dtype = SQS_F16; dtype <= SQS_BF16; dtype++)
-            write_row(argv[1], i, dtype);
+            write_row(argv[1], at, dtype);
+    for (uint32_t classes = 1; classes <= 3; classes++)
+        write_prior(argv[1], at, classes);
     return 0;
 }

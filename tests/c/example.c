@@ -1,8 +1,9 @@
 /*
  * example.c - the core as a C program uses it: logits to counts, counts to
  * bytes, bytes to counts, one at a time, as a round, in a stream, or the
- * tokens alone, and a round to the tokens that are accepted; then every status
- * that sqs.h lists, each from an input that deserves it.
+ * tokens alone, with a prior or without, and a round to the tokens that are
+ * accepted; then every status that sqs.h lists, each from an input that
+ * deserves it.
  *
  * Every buffer has exactly the size that sqs.h asks for, and lies on the heap,
  * so that AddressSanitizer sees one byte too many.
@@ -490,7 +491,7 @@ static void there_and_back(void)
                  {SQS_MAX_VOCAB, 100}};
     for (size_t c = 0; c < sizeof sizes / sizeof sizes[0]; c++) {
         sqs_codec codec = {sizes[c].vocab_size, sizes[c].resolution,
-                           SQS_BITPACK, SQS_ISA_BEST};
+                           SQS_BITPACK, SQS_ISA_BEST, NULL};
         row r = make_row(codec.vocab_size, 1 + (uint32_t)c);
         for (size_t i = 0; i < KEEPS; i++) {
             distribution d = quantize_row(&codec, &r, &keeps[i]);
@@ -502,6 +503,182 @@ static void there_and_back(void)
         }
         free_row(&r);
     }
+}
+
+/* Priors. */
+
+#define CLASSES 2u
+#define PRIOR_IDS 1000u
+#define CHANCES 14u /* where chances begin in a file, and so on */
+#define WEIGHTS (CHANCES + (CLASSES + 1) * CLASSES)
+#define PRIOR_KINDS (WEIGHTS + CLASSES * 256)
+#define PRIOR_CHECK (PRIOR_KINDS + PRIOR_IDS)
+#define PRIOR_SIZE (PRIOR_CHECK + 4)
+
+/* Writes what is to be the last four bytes of a file. */
+static void seal(uint8_t *file)
+{
+    uint32_t crc = UINT32_MAX;
+    for (uint32_t i = 0; i < PRIOR_CHECK; i++) {
+        crc ^= file[i];
+        for (uint32_t bit = 0; bit < 8; bit++)
+            crc = crc >> 1 ^ (crc & 1 ? 0xedb88320u : 0);
+    }
+    for (uint32_t i = 0; i < 4; i++)
+        file[PRIOR_CHECK + i] = (uint8_t)(~crc >> 8 * i);
+}
+
+/* Four ids are of a kind. Those of kind 0 weigh 256 times as much as others in
+ * class 0, and those of kind 100 in class 1. */
+static uint8_t *make_file(void)
+{
+    uint8_t *file = take(PRIOR_SIZE, 1);
+    memset(file, 0, PRIOR_SIZE);
+    memcpy(file, "sqsprior\1", 9);
+    file[9] = CLASSES;
+    file[10] = PRIOR_IDS & 0xff;
+    file[11] = PRIOR_IDS >> 8;
+    memset(file + CHANCES, 1, WEIGHTS - CHANCES);
+    file[CHANCES + CLASSES] = file[WEIGHTS - 1] = 9;
+    memset(file + WEIGHTS, 80, PRIOR_KINDS - WEIGHTS);
+    file[WEIGHTS] = file[WEIGHTS + 256 + 100] = 80 + 64;
+    for (uint32_t id = 0; id < PRIOR_IDS; id++)
+        file[PRIOR_KINDS + id] = (uint8_t)(id / 4);
+    seal(file);
+    return file;
+}
+
+static sqs_status load(const uint8_t *file, size_t size)
+{
+    size_t needed = sqs_prior_memory(file, size);
+    void *memory = take(needed, 1);
+    sqs_prior prior;
+    sqs_status status = sqs_load_prior(file, size, memory, &prior);
+    CHECK(needed > 0 || status == SQS_BAD_PRIOR);
+    free(memory);
+    return status;
+}
+
+/* Two tokens that are frequent in a class take fewer bits than without the
+ * prior, and leave the class in the memory. */
+static void check_class(const sqs_codec *codec, const uint32_t *ids,
+                        uint32_t in_class)
+{
+    sqs_codec plain = *codec;
+    plain.prior = NULL;
+    uint32_t own_ids[] = {ids[0], ids[1]}, counts[] = {60, 40}, with, without;
+    distribution d = {own_ids, counts, 2, 0};
+    EXPECT(SQS_OK, sqs_bits(codec, ids, counts, 2, &with));
+    EXPECT(SQS_OK, sqs_bits(&plain, ids, counts, 2, &without));
+    CHECK(with < without);
+    drafts sent = make_round(&d, 1);
+    sqs_memory memory = {.size = 0};
+    uint8_t packet[64];
+    size_t size;
+    EXPECT(SQS_OK, encode_round(codec, &memory, &sent, packet, sizeof packet,
+                                &size));
+    CHECK(memory.last == 1 + in_class);
+    free_round(&sent);
+}
+
+/* A prior is for one coding and for one vocabulary. */
+static void check_codecs(sqs_codec codec)
+{
+    EXPECT(SQS_OK, sqs_check_codec(&codec));
+    codec.coding = SQS_ENUMERATIVE;
+    EXPECT(SQS_BAD_CODEC, sqs_check_codec(&codec));
+    codec.coding = SQS_BITPACK;
+    EXPECT(SQS_BAD_CODEC, sqs_check_codec(&codec));
+    codec.coding = SQS_ENTROPY;
+    codec.vocab_size++;
+    EXPECT(SQS_BAD_CODEC, sqs_check_codec(&codec));
+}
+
+/* The last class of a memory is one that the codec's prior has. */
+static void check_last(const sqs_codec *codec)
+{
+    uint32_t id = 4, count = 100;
+    distribution d = {&id, &count, 1, 0};
+    drafts sent = make_round(&d, 1);
+    sqs_codec plain = *codec;
+    plain.prior = NULL;
+    for (uint32_t last = 0; last < CLASSES + 2; last++) {
+        sqs_memory ours = {.last = last}, theirs = {.last = last};
+        uint8_t packet[64];
+        size_t size;
+        EXPECT(last <= CLASSES ? SQS_OK : SQS_BAD_MEMORY,
+               encode_round(codec, &ours, &sent, packet, sizeof packet,
+                            &size));
+        EXPECT(last == 0 ? SQS_OK : SQS_BAD_MEMORY,
+               encode_round(&plain, &theirs, &sent, packet, sizeof packet,
+                            &size));
+    }
+    free_round(&sent);
+}
+
+/* A file's memory may go when the prior is made; its own can't. */
+static void send_with_prior(void)
+{
+    uint8_t *file = make_file();
+    void *memory = take(sqs_prior_memory(file, PRIOR_SIZE), 1);
+    sqs_prior prior;
+    EXPECT(SQS_OK, sqs_load_prior(file, PRIOR_SIZE, memory, &prior));
+    free(file);
+    CHECK(prior.vocab_size == PRIOR_IDS && prior.classes == CLASSES);
+    sqs_codec codec = {PRIOR_IDS, 100, SQS_ENTROPY, SQS_ISA_BEST, &prior};
+    row r = make_row(PRIOR_IDS, 1);
+    for (size_t i = 0; i < KEEPS; i++) {
+        distribution d = quantize_row(&codec, &r, &keeps[i]);
+        send_all(&codec, &d);
+        free_distribution(&d);
+    }
+    free_row(&r);
+    check_class(&codec, (const uint32_t[]){1, 3}, 0);
+    check_class(&codec, (const uint32_t[]){401, 402}, 1);
+    check_codecs(codec);
+    check_last(&codec);
+    free(memory);
+}
+
+/* Every byte counts, and so does every rule if the check is made right. */
+static void bad_priors(void)
+{
+    static const struct {
+        size_t at;
+        uint8_t value;
+    } bad[] = {{0, 'S'},        {8, 0},          {8, 2},
+               {9, 0},          {9, 1},          {9, 33},
+               {10, 0},         {11, 0},         {13, 1},
+               {CHANCES, 0},    {WEIGHTS - 1, 0}, {WEIGHTS, 255},
+               {WEIGHTS + 256, 255}};
+    uint8_t *file = make_file();
+    EXPECT(SQS_OK, load(file, PRIOR_SIZE));
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        uint8_t before = file[bad[i].at];
+        file[bad[i].at] = bad[i].value;
+        seal(file);
+        EXPECT(SQS_BAD_PRIOR, load(file, PRIOR_SIZE));
+        file[bad[i].at] = before;
+    }
+    seal(file);
+    for (size_t i = 0; i < PRIOR_SIZE; i++) {
+        file[i] ^= 0x10;
+        EXPECT(SQS_BAD_PRIOR, load(file, PRIOR_SIZE));
+        file[i] ^= 0x10;
+    }
+    for (size_t size = 0; size < PRIOR_SIZE; size++) {
+        uint8_t *cut = take(size, 1);
+        if (size > 0)
+            memcpy(cut, file, size);
+        EXPECT(SQS_BAD_PRIOR, load(cut, size));
+        free(cut);
+    }
+    uint8_t *longer = take(PRIOR_SIZE + 1, 1);
+    memcpy(longer, file, PRIOR_SIZE);
+    longer[PRIOR_SIZE] = 0;
+    EXPECT(SQS_BAD_PRIOR, load(longer, PRIOR_SIZE + 1));
+    free(longer);
+    free(file);
 }
 
 /* Bytes that break a rule. */
@@ -564,7 +741,7 @@ static sqs_status unpack_tokens(const sqs_codec *codec, const char *bits)
 static void broken_bitpack(void)
 {
     /* k - 1 in 2 bits, ids in 3, counts - 1 in the width of 4 - k. */
-    sqs_codec codec = {5, 4, SQS_BITPACK, SQS_ISA_BEST};
+    sqs_codec codec = {5, 4, SQS_BITPACK, SQS_ISA_BEST, NULL};
     EXPECT(SQS_OK, unpack(&codec, "01 000 100 10 000000"));
     EXPECT(SQS_TRUNCATED, unpack(&codec, ""));
     EXPECT(SQS_TRUNCATED, unpack(&codec, "01 000 100"));
@@ -578,7 +755,7 @@ static void broken_bitpack(void)
     EXPECT(SQS_COUNTS, unpack(&codec, "10 000 001 100 1 1"));
 
     /* 11 would be k = 4. */
-    sqs_codec three = {3, 3, SQS_BITPACK, SQS_ISA_BEST};
+    sqs_codec three = {3, 3, SQS_BITPACK, SQS_ISA_BEST, NULL};
     EXPECT(SQS_SUPPORT_SIZE, unpack(&three, "11 000000"));
 
     /* A round adds its length - 1 in 8 bits and, for k = 3, 2 of position. */
@@ -598,7 +775,7 @@ static void broken_bitpack(void)
 /* Tokens are fields in both codings, ids in 3 bits and counts - 1 in 2. */
 static void broken_tokens(sqs_coding coding)
 {
-    sqs_codec codec = {5, 3, coding, SQS_ISA_BEST};
+    sqs_codec codec = {5, 3, coding, SQS_ISA_BEST, NULL};
     EXPECT(SQS_OK, unpack_tokens(&codec, "00000001 100 10 000 00 000000"));
     EXPECT(SQS_TRUNCATED, unpack_tokens(&codec, ""));
     EXPECT(SQS_TRUNCATED, unpack_tokens(&codec, "00000001 100 10"));
@@ -617,7 +794,7 @@ static void broken_tokens(sqs_coding coding)
 static void broken_enumerative(void)
 {
     /* k - 1 in 2 bits; for k = 2 a rank below C(4, 2) C(3, 1) = 18 in 5. */
-    sqs_codec codec = {4, 4, SQS_ENUMERATIVE, SQS_ISA_BEST};
+    sqs_codec codec = {4, 4, SQS_ENUMERATIVE, SQS_ISA_BEST, NULL};
     EXPECT(SQS_OK, unpack(&codec, "01 10001"));
     EXPECT(SQS_RANK, unpack(&codec, "01 10010"));
     EXPECT(SQS_RANK, unpack(&codec, "01 11111"));
@@ -628,14 +805,14 @@ static void broken_enumerative(void)
     EXPECT(SQS_TRAILING_BYTES,
            unpack_round(&codec, "00000000 01 10001 1 00000000"));
 
-    sqs_codec three = {3, 3, SQS_ENUMERATIVE, SQS_ISA_BEST};
+    sqs_codec three = {3, 3, SQS_ENUMERATIVE, SQS_ISA_BEST, NULL};
     EXPECT(SQS_SUPPORT_SIZE, unpack(&three, "11 000000"));
     /* For k = 3 there is one distribution, and 2 bits of position. */
     EXPECT(SQS_OK, unpack_round(&three, "00000000 10 10"));
     EXPECT(SQS_TOKEN_POSITION, unpack_round(&three, "00000000 10 11"));
     /* Supports of 1 024 out of 1 024 tokens, whose rank takes no bits: eight
      * of them use SQS_MAX_ENUMERATIVE_SQUARES up. */
-    sqs_codec dense = {1024, 1024, SQS_ENUMERATIVE, SQS_ISA_BEST};
+    sqs_codec dense = {1024, 1024, SQS_ENUMERATIVE, SQS_ISA_BEST, NULL};
     EXPECT(SQS_OK, unpack_round(&dense, "00000111" FOUR_DENSE FOUR_DENSE));
     EXPECT(SQS_ROUND_SUPPORT,
            unpack_round(&dense, "00001000" FOUR_DENSE FOUR_DENSE DENSE));
@@ -645,7 +822,7 @@ static void broken_enumerative(void)
  * the one number that ends it. */
 static void broken_entropy(void)
 {
-    sqs_codec codec = {8, 8, SQS_ENTROPY, SQS_ISA_BEST};
+    sqs_codec codec = {8, 8, SQS_ENTROPY, SQS_ISA_BEST, NULL};
     uint32_t ids[] = {1, 4}, counts[] = {6, 2};
     distribution sent = {ids, counts, 2, 0}, got = make_distribution(&codec);
     size_t size;
@@ -670,7 +847,7 @@ static void broken_entropy(void)
 static void broken_entropy_rounds(void)
 {
     sqs_codec codec = {SQS_MAX_RESOLUTION, SQS_MAX_RESOLUTION, SQS_ENTROPY,
-                       SQS_ISA_BEST};
+                       SQS_ISA_BEST, NULL};
     uint8_t packet[100];
     memset(packet, 0xff, sizeof packet);
     drafts r = take_round(SQS_MAX_ROUND,
@@ -698,7 +875,7 @@ static void instruction_sets(void)
 {
     uint32_t found = 0;
     for (int i = SQS_SCALAR; i <= SQS_NEON + 1; i++) {
-        sqs_codec codec = {100, 100, SQS_BITPACK, (sqs_isa)i};
+        sqs_codec codec = {100, 100, SQS_BITPACK, (sqs_isa)i, NULL};
         bool has = sqs_find_isa(codec.isa) == codec.isa;
         CHECK(has || sqs_find_isa(codec.isa) == SQS_ISA_BEST);
         EXPECT(has ? SQS_OK : SQS_BAD_CODEC, sqs_check_codec(&codec));
@@ -728,7 +905,8 @@ static void bad_codecs(void)
                {100, 100, SQS_BITPACK, SQS_NEON + 1}};
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         sqs_codec codec = {bad[i].vocab_size, bad[i].resolution,
-                           (sqs_coding)bad[i].coding, (sqs_isa)bad[i].isa};
+                           (sqs_coding)bad[i].coding, (sqs_isa)bad[i].isa,
+                           NULL};
         EXPECT(SQS_BAD_CODEC, sqs_check_codec(&codec));
     }
 }
@@ -762,7 +940,7 @@ static void refuse(const sqs_codec *codec, const uint32_t *ids,
 
 static void bad_distributions(sqs_coding coding)
 {
-    sqs_codec codec = {5, 4, coding, SQS_ISA_BEST};
+    sqs_codec codec = {5, 4, coding, SQS_ISA_BEST, NULL};
     static const struct {
         uint32_t ids[5], counts[5], k;
     } bad[] = {
@@ -783,7 +961,8 @@ static void bad_distributions(sqs_coding coding)
 static void large_support(void)
 {
     uint32_t most = SQS_MAX_ENUMERATIVE_SUPPORT;
-    sqs_codec codec = {2 * most, most + 1, SQS_ENUMERATIVE, SQS_ISA_BEST};
+    sqs_codec codec = {2 * most, most + 1, SQS_ENUMERATIVE, SQS_ISA_BEST,
+                       NULL};
     distribution d = make_distribution(&codec);
     d.k = most + 1;
     for (uint32_t i = 0; i < d.k; i++) {
@@ -805,7 +984,7 @@ static void large_support(void)
 static void large_round(void)
 {
     uint32_t most = SQS_MAX_RESOLUTION;
-    sqs_codec codec = {most, most, SQS_ENTROPY, SQS_ISA_BEST};
+    sqs_codec codec = {most, most, SQS_ENTROPY, SQS_ISA_BEST, NULL};
     distribution d = make_distribution(&codec);
     d.k = most;
     for (uint32_t i = 0; i < most; i++) {
@@ -827,7 +1006,7 @@ static void large_round(void)
 
 static void bad_tokens(sqs_coding coding)
 {
-    sqs_codec codec = {5, 4, coding, SQS_ISA_BEST};
+    sqs_codec codec = {5, 4, coding, SQS_ISA_BEST, NULL};
     static const struct {
         uint32_t length, id, count;
         sqs_status wanted;
@@ -857,7 +1036,7 @@ static void bad_tokens(sqs_coding coding)
 /* Rounds of token 1 alone, which has all counts. */
 static void bad_rounds(sqs_coding coding)
 {
-    sqs_codec codec = {5, 4, coding, SQS_ISA_BEST};
+    sqs_codec codec = {5, 4, coding, SQS_ISA_BEST, NULL};
     drafts r = take_round(SQS_MAX_ROUND + 1, SQS_MAX_ROUND + 1);
     for (uint32_t i = 0; i <= SQS_MAX_ROUND; i++) {
         r.round.token_ids[i] = r.round.survivors[i] = 1;
@@ -889,7 +1068,7 @@ static void use_memory(const sqs_memory *memory, sqs_status wanted)
     distribution d = {&id, &count, 1, 0};
     drafts sent = make_round(&d, 1), got = take_round(SQS_MAX_ROUND, 1);
     for (int i = SQS_BITPACK; i <= SQS_ENTROPY; i++) {
-        sqs_codec codec = {5, 4, (sqs_coding)i, SQS_ISA_BEST};
+        sqs_codec codec = {5, 4, (sqs_coding)i, SQS_ISA_BEST, NULL};
         sqs_memory ours = *memory, theirs = *memory;
         bool used = codec.coding == SQS_ENTROPY;
         uint8_t packet[64];
@@ -909,7 +1088,7 @@ static void use_memory(const sqs_memory *memory, sqs_status wanted)
 
 static void bad_memories(void)
 {
-    static const sqs_memory valid = {2, 255, {1, 4}, {32, 32768}};
+    static const sqs_memory valid = {2, 255, 0, {1, 4}, {32, 32768}};
     use_memory(&valid, SQS_OK);
     static const struct {
         uint32_t size, seen, ids[2], weights[2];
@@ -941,7 +1120,7 @@ static void bad_memories(void)
 static sqs_status of_row(const sqs_rows *rows, double temperature,
                          sqs_keep keep)
 {
-    sqs_codec codec = {ROW, 100, SQS_BITPACK, SQS_ISA_BEST};
+    sqs_codec codec = {ROW, 100, SQS_BITPACK, SQS_ISA_BEST, NULL};
     distribution d = make_distribution(&codec);
     sqs_quantized to = {d.ids, d.counts, &d.k, &d.dropped, 0};
     void *scratch = take(1, sqs_quantize_scratch(&codec));
@@ -973,7 +1152,7 @@ static sqs_status of_logits(const float *values, double temperature,
 static sqs_status of_probs(const double *values, sqs_dtype dtype,
                            sqs_keep keep)
 {
-    sqs_codec codec = {ROW, 100, SQS_BITPACK, SQS_ISA_BEST};
+    sqs_codec codec = {ROW, 100, SQS_BITPACK, SQS_ISA_BEST, NULL};
     distribution d = make_distribution(&codec);
     sqs_rows rows = one_row(values, dtype);
     sqs_quantized to = {d.ids, d.counts, &d.k, &d.dropped, 0};
@@ -1119,7 +1298,7 @@ static void one_bad_row(const sqs_codec *codec, const sqs_keep *keep,
 
 static void several_rows(sqs_coding coding)
 {
-    sqs_codec codec = {ROW, 100, coding, SQS_ISA_BEST};
+    sqs_codec codec = {ROW, 100, coding, SQS_ISA_BEST, NULL};
     sqs_keep keep = {SQS_TOP_K, 3};
     sqs_rows rows = rows_of(three_rows);
     size_t bound = ROWS * sqs_encode_logits_bound(&codec, &keep);
@@ -1149,7 +1328,7 @@ static void several_rows(sqs_coding coding)
 static void large_support_of_logits(void)
 {
     uint32_t n = SQS_MAX_ENUMERATIVE_SUPPORT + 1;
-    sqs_codec codec = {n, n, SQS_ENUMERATIVE, SQS_ISA_BEST};
+    sqs_codec codec = {n, n, SQS_ENUMERATIVE, SQS_ISA_BEST, NULL};
     sqs_keep keep = {SQS_TOP_K, n};
     float *flat = take(n, sizeof *flat);
     for (uint32_t i = 0; i < n; i++)
@@ -1185,7 +1364,7 @@ static verdict judge_rows(const sqs_rows *target, const double *draws)
     static uint32_t ids[] = {0, 1, 1, 2}, counts[] = {2, 2, 1, 3};
     static uint32_t survivors[] = {2, 2}, positions[] = {0, 1};
     const sqs_round round = {ROWS - 1, ids, counts, survivors, positions};
-    sqs_codec codec = {ROW, 4, SQS_BITPACK, SQS_ISA_BEST};
+    sqs_codec codec = {ROW, 4, SQS_BITPACK, SQS_ISA_BEST, NULL};
     void *scratch = take(1, sqs_verify_scratch(&codec, round.length));
     verdict v;
     v.status = sqs_verify(&codec, &round, target, draws, scratch, &v.of);
@@ -1282,6 +1461,8 @@ static void check_statuses(void)
 int main(void)
 {
     there_and_back();
+    send_with_prior();
+    bad_priors();
     broken_bitpack();
     broken_enumerative();
     broken_tokens(SQS_BITPACK);

@@ -1,8 +1,8 @@
 /*
  * fuzz.h - what an input of fuzz.c is: six bytes, then packets or a row.
  *
- *   1  kind, plus 4 times the coding (3 is SQS_ENTROPY too), plus 16 times a
- *      shift
+ *   1  kind, plus 4 times the coding (3 is SQS_ENTROPY with a prior), plus 16
+ *      times a shift
  *   3  vocab_size - SQS_MIN_VOCAB, modulo how many there can be
  *   2  resolution - 1
  *
@@ -10,6 +10,13 @@
  * right. So any six bytes are a codec, and as often a small as a large one.
  * What follows is one packet or, if the kind is STREAM, several, each after a
  * byte that says its size. One that says more than there is means all of it.
+ *
+ * With a prior there can be FUZZ_PRIOR_VOCABS values of vocab_size, and the
+ * number of classes follows from it.
+ *
+ * A shift of 14 means a prior file instead, which follows the first byte. Its
+ * check is made right; and, if the kind isn't 0, so are its magic and what its
+ * header says of its size.
  *
  * A shift of 15 means a row of logits instead, in the machine's byte order, as
  * many as there are. Then the kind is their type, and the numbers are
@@ -22,11 +29,15 @@
 #ifndef FUZZ_H
 #define FUZZ_H
 
-#include "attack.h"
+#include "priors.h"
 
 #define FUZZ_HEADER 6u
 
-#define FUZZ_ROW 0xf0u /* for the first byte */
+#define FUZZ_PRIOR 0xe0u /* for the first byte */
+#define FUZZ_ROW 0xf0u
+
+#define FUZZ_PRIOR_VOCABS 3000u
+#define FUZZ_PRIOR_CODING 3u
 
 #define FUZZ_VOCABS (SQS_MAX_VOCAB - SQS_MIN_VOCAB + 1u)
 
@@ -36,12 +47,28 @@ static inline void put_header(const sqs_codec *codec, kind k,
 {
     uint32_t vocab = codec->vocab_size - SQS_MIN_VOCAB;
     uint32_t resolution = codec->resolution - 1;
-    header[0] = (uint8_t)(4 * codec->coding + k);
+    uint32_t coding = codec->prior ? FUZZ_PRIOR_CODING : codec->coding;
+    header[0] = (uint8_t)(4 * coding + k);
     header[1] = (uint8_t)(vocab >> 16);
     header[2] = (uint8_t)(vocab >> 8);
     header[3] = (uint8_t)vocab;
     header[4] = (uint8_t)(resolution >> 8);
     header[5] = (uint8_t)resolution;
+}
+
+/* Whether such a header's codec has a prior, which get_header leaves out. */
+static inline bool has_prior(const uint8_t header[FUZZ_HEADER])
+{
+    return header[0] / 4 % 4 == FUZZ_PRIOR_CODING;
+}
+
+/* Gives a codec such a prior. */
+static inline void add_prior(sqs_codec *codec, holder *h)
+{
+    uint32_t past = (codec->vocab_size - SQS_MIN_VOCAB) % FUZZ_PRIOR_VOCABS;
+    codec->vocab_size = SQS_MIN_VOCAB + past;
+    codec->prior = make_prior(codec->vocab_size,
+                              1 + past % SQS_MAX_PRIOR_CLASSES, 1, h);
 }
 
 static inline sqs_codec get_header(const uint8_t header[FUZZ_HEADER], kind *k)
@@ -55,7 +82,7 @@ static inline sqs_codec get_header(const uint8_t header[FUZZ_HEADER], kind *k)
     return (sqs_codec){SQS_MIN_VOCAB + (vocab >> shift) % FUZZ_VOCABS,
                        (resolution >> shift) + 1,
                        coding > SQS_ENTROPY ? SQS_ENTROPY : (sqs_coding)coding,
-                       SQS_ISA_BEST};
+                       SQS_ISA_BEST, NULL};
 }
 
 /* Quantizes and encodes the row of an input that has one, by all instruction

@@ -1,12 +1,15 @@
 /*
  * hostile.c - a campaign of mutated packets against the decoders.
  *
- *   hostile bitpack|enumerative|entropy COUNT SEED
+ *   hostile bitpack|enumerative|entropy|prior COUNT SEED
  *
  * Each packet is a valid one with bits flipped, bytes replaced, an end cut off
  * or added, or the tail of another; a few are noise. It is read as what it was
  * made from: a distribution, a round, a round of a stream or the tokens of a
  * round. One in FRESH is valid, and new among those that are mutated.
+ *
+ * "prior" is the entropy coding with priors; there, one attempt in FILES is a
+ * mutated prior file, whose check is mostly made right.
  *
  * attack.h says what is asserted. Anything else is a finding, printed and
  * fatal. The checksum covers all results: equal for equal arguments, whatever
@@ -18,6 +21,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "priors.h"
 #include "valid.h"
 
 /* Codecs under attack. */
@@ -27,6 +31,7 @@
  * that can take milliseconds over a packet are rare. */
 typedef struct target {
     uint32_t vocab_size, resolution, most, length, weight;
+    uint32_t classes; /* of its prior; 0 for none */
 } target;
 
 #define COMMON 8192u
@@ -34,62 +39,82 @@ typedef struct target {
 #define RARE 32u
 
 static const target bitpack[] = {
-    {2, 1, 1, 8, COMMON},
-    {2, 65536, 2, 4, COMMON},
-    {3, 3, 3, 4, COMMON},
-    {5, 4, 4, 4, COMMON},
-    {37, 300, 37, 2, COMMON},
-    {256, 16, 16, 3, COMMON},
-    {49152, 100, 12, 2, COMMON},
-    {1u << 20, 1, 1, 4, COMMON},
-    {1u << 20, 65536, 6, 3, COMMON},
-    {(1u << 16) + 1, 65536, 6, 3, COMMON},
-    {2, 1, 1, 256, RARE},
-    {49152, 100, 100, 256, RARE},
-    {1024, 65536, 1024, 2, RARE},
-    {1u << 20, 65536, 65536, 1, 1},
-    {65536, 65536, 65536, 1, 1},
+    {2, 1, 1, 8, COMMON, 0},
+    {2, 65536, 2, 4, COMMON, 0},
+    {3, 3, 3, 4, COMMON, 0},
+    {5, 4, 4, 4, COMMON, 0},
+    {37, 300, 37, 2, COMMON, 0},
+    {256, 16, 16, 3, COMMON, 0},
+    {49152, 100, 12, 2, COMMON, 0},
+    {1u << 20, 1, 1, 4, COMMON, 0},
+    {1u << 20, 65536, 6, 3, COMMON, 0},
+    {(1u << 16) + 1, 65536, 6, 3, COMMON, 0},
+    {2, 1, 1, 256, RARE, 0},
+    {49152, 100, 100, 256, RARE, 0},
+    {1024, 65536, 1024, 2, RARE, 0},
+    {1u << 20, 65536, 65536, 1, 1, 0},
+    {65536, 65536, 65536, 1, 1, 0},
 };
 
 static const target enumerative[] = {
-    {2, 1, 1, 8, COMMON},
-    {2, 65536, 2, 4, COMMON},
-    {3, 3, 3, 4, COMMON},
-    {5, 4, 4, 4, COMMON},
-    {16, 16, 16, 2, COMMON},
-    {37, 300, 6, 2, COMMON},
-    {256, 16, 6, 2, COMMON},
-    {49152, 16, 3, 2, COMMON},
-    {1u << 20, 1, 1, 4, COMMON},
-    {1u << 20, 8, 3, 2, COMMON},
-    {1024, 1024, 3, 2, SEVERAL}, /* all ones: a round of dense supports */
-    {2, 1, 1, 256, RARE},
-    {49152, 100, 12, 8, RARE},
-    {1u << 20, 65536, 6, 3, RARE},
-    {49152, 100, 100, 2, RARE},
-    {1u << 20, 65536, 1024, 1, 1},
-    {1100, 1100, 1024, 1, 1},
-    {1024, 65536, 1024, 1, 1},
+    {2, 1, 1, 8, COMMON, 0},
+    {2, 65536, 2, 4, COMMON, 0},
+    {3, 3, 3, 4, COMMON, 0},
+    {5, 4, 4, 4, COMMON, 0},
+    {16, 16, 16, 2, COMMON, 0},
+    {37, 300, 6, 2, COMMON, 0},
+    {256, 16, 6, 2, COMMON, 0},
+    {49152, 16, 3, 2, COMMON, 0},
+    {1u << 20, 1, 1, 4, COMMON, 0},
+    {1u << 20, 8, 3, 2, COMMON, 0},
+    {1024, 1024, 3, 2, SEVERAL, 0}, /* all ones: a round of dense supports */
+    {2, 1, 1, 256, RARE, 0},
+    {49152, 100, 12, 8, RARE, 0},
+    {1u << 20, 65536, 6, 3, RARE, 0},
+    {49152, 100, 100, 2, RARE, 0},
+    {1u << 20, 65536, 1024, 1, 1, 0},
+    {1100, 1100, 1024, 1, 1, 0},
+    {1024, 65536, 1024, 1, 1, 0},
 };
 
 static const target entropy[] = {
-    {2, 1, 1, 8, COMMON},
-    {2, 65536, 2, 4, COMMON},
-    {3, 3, 3, 4, COMMON},
-    {5, 4, 4, 4, COMMON},
-    {37, 300, 37, 2, COMMON},
-    {256, 16, 16, 3, COMMON},
-    {49152, 100, 12, 4, COMMON},
-    {1u << 20, 1, 1, 4, COMMON},
-    {1u << 20, 65536, 6, 3, SEVERAL},
-    {(1u << 16) + 1, 65536, 6, 3, SEVERAL},
-    {300, 300, 300, 2, SEVERAL},
-    {2, 1, 1, 256, RARE},
-    {49152, 100, 100, 256, RARE},
-    {1024, 65536, 1024, 2, RARE},
-    {1u << 20, 65536, 65536, 1, 1},
-    {65536, 65536, 65536, 16, 8}, /* all ones: a round of dense supports */
+    {2, 1, 1, 8, COMMON, 0},
+    {2, 65536, 2, 4, COMMON, 0},
+    {3, 3, 3, 4, COMMON, 0},
+    {5, 4, 4, 4, COMMON, 0},
+    {37, 300, 37, 2, COMMON, 0},
+    {256, 16, 16, 3, COMMON, 0},
+    {49152, 100, 12, 4, COMMON, 0},
+    {1u << 20, 1, 1, 4, COMMON, 0},
+    {1u << 20, 65536, 6, 3, SEVERAL, 0},
+    {(1u << 16) + 1, 65536, 6, 3, SEVERAL, 0},
+    {300, 300, 300, 2, SEVERAL, 0},
+    {2, 1, 1, 256, RARE, 0},
+    {49152, 100, 100, 256, RARE, 0},
+    {1024, 65536, 1024, 2, RARE, 0},
+    {1u << 20, 65536, 65536, 1, 1, 0},
+    {65536, 65536, 65536, 16, 8, 0}, /* all ones: a round of dense supports */
 };
+
+static const target prior[] = {
+    {2, 1, 1, 8, COMMON, 1},
+    {2, 65536, 2, 4, COMMON, 2},
+    {3, 3, 3, 4, COMMON, 5},
+    {17, 100, 17, 4, COMMON, 2},
+    {37, 300, 37, 2, COMMON, 32},
+    {256, 16, 16, 3, COMMON, 9},
+    {1000, 100, 12, 4, COMMON, 1},
+    {49152, 100, 12, 4, COMMON, 5},
+    {(1u << 16) + 1, 65536, 6, 3, SEVERAL, 3},
+    {300, 300, 300, 2, SEVERAL, 31},
+    {1u << 20, 65536, 6, 3, SEVERAL, 2},
+    {3, 1, 1, 256, RARE, 2},
+    {49152, 100, 100, 256, RARE, 32},
+    {1024, 65536, 1024, 2, RARE, 8},
+    {65536, 65536, 65536, 16, 1, 2},
+};
+
+#define FILES 16u
 
 /* Valid packets to mutate; fewer where they cost milliseconds to make. */
 #define SEEDS 16u
@@ -110,6 +135,7 @@ typedef struct seed {
 typedef struct campaign {
     sqs_codec codec;
     const target *target;
+    holder prior;
     seed seeds[KINDS][SEEDS];
     uint32_t n_seeds;
     sqs_memory stream; /* its memory after the newest valid packet */
@@ -135,12 +161,15 @@ static void report(const attempt *a)
     printf("FINDING: vocab_size %u, resolution %u, %s: %s, %s\n",
            a->codec->vocab_size, a->codec->resolution, kind_names[a->k],
            sqs_status_text(a->status), a->wrong);
+    if (a->codec->prior != NULL)
+        printf("a prior of %u classes\n", a->codec->prior->classes);
     for (size_t i = 0; i < a->packet.size; i++)
         printf("%02x", a->packet.bytes[i]);
     printf("\n");
     if (a->k != STREAM)
         return;
-    printf("memory: seen %u, weights", a->before.seen);
+    printf("memory: seen %u, last %u, weights", a->before.seen,
+           a->before.last);
     for (uint32_t i = 0; i < a->before.size; i++)
         printf(" %u:%u", a->before.ids[i], a->before.weights[i]);
     printf("\n");
@@ -172,7 +201,10 @@ static void make_campaign(campaign *c, const target *t, sqs_coding coding)
 {
     static content made;
     c->codec = (sqs_codec){t->vocab_size, t->resolution, coding,
-                           SQS_ISA_BEST};
+                           SQS_ISA_BEST, NULL};
+    if (t->classes > 0)
+        c->codec.prior =
+            make_prior(t->vocab_size, t->classes, t->length, &c->prior);
     c->target = t;
     c->n_seeds = t->weight < RARE ? DEAR_SEEDS : SEEDS;
     for (uint32_t i = 0; i < c->n_seeds; i++)
@@ -299,9 +331,29 @@ static void attack_mutated(campaign *c, const seed *s, attempt *a)
         c->stream = a->memory;
 }
 
+/* Small files, so that most of what is mutated is no kind. */
+static void attack_file(const campaign *c, attempt *a)
+{
+    static holder made[2];
+    for (uint32_t i = 0; i < 2; i++) {
+        uint32_t classes = 1 + random_below(random_below(2) ? 2 : 6);
+        uint32_t vocab_size = SQS_MIN_VOCAB + random_below(100);
+        make_prior(vocab_size, classes, random_below(1000), &made[i]);
+    }
+    a->codec = &c->codec;
+    a->packet = mutate(&made[0].file, &made[1].file);
+    if (random_below(16) > 0)
+        seal_prior(&a->packet);
+    a->wrong = attack_prior(&a->packet, &a->status);
+}
+
 static void attack_campaign(campaign *c, attempt *a)
 {
     a->codec = &c->codec;
+    if (c->codec.prior != NULL && random_below(FILES) == 0) {
+        attack_file(c, a);
+        return;
+    }
     a->k = (kind)random_below(KINDS);
     seed *s = &c->seeds[a->k][random_below(c->n_seeds)];
     if (random_below(FRESH) == 0)
@@ -330,6 +382,7 @@ static const arsenal arsenals[] = {
     {"enumerative", SQS_ENUMERATIVE, enumerative,
      sizeof enumerative / sizeof *enumerative},
     {"entropy", SQS_ENTROPY, entropy, sizeof entropy / sizeof *entropy},
+    {"prior", SQS_ENTROPY, prior, sizeof prior / sizeof *prior},
 };
 
 static const arsenal *find_arsenal(const char *name)
@@ -373,7 +426,8 @@ int main(int argc, char **argv)
     const arsenal *from = argc == 4 ? find_arsenal(argv[1]) : NULL;
     if (from == NULL) {
         fprintf(stderr,
-                "usage: hostile bitpack|enumerative|entropy COUNT SEED\n");
+                "usage: hostile bitpack|enumerative|entropy|prior COUNT "
+                "SEED\n");
         return 2;
     }
     uint64_t count = strtoull(argv[2], NULL, 10);

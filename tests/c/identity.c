@@ -23,6 +23,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "priors.h"
 #include "valid.h"
 
 #define LACKING 77
@@ -349,12 +350,20 @@ static request random_request(sqs_isa isa)
 {
     static const double temperatures[] = {0,   1e-300, 0.01, 0.3, 0.7, 0.7,
                                           1.0, 1.0,    1.5,  100, 1e40, 1e300};
+    static holder prior; /* lasts until the next request */
     sqs_coding coding = (sqs_coding)random_below(3);
     request r = {.codec = {.coding = coding, .isa = isa}};
     r.codec.vocab_size = random_vocab_size();
     r.codec.resolution = random_resolution(coding);
     r.keep = random_keep(r.codec.vocab_size);
     r.temperature = temperatures[random_below(12)];
+    if (coding == SQS_ENTROPY && random_below(2)) {
+        uint32_t classes = 1 + random_small(SQS_MAX_PRIOR_CLASSES, 5);
+        uint32_t noise = random_below(1000);
+        r.codec.prior =
+            make_prior(r.codec.vocab_size, classes, noise, &prior);
+        CHECK(r.codec.prior != NULL);
+    }
     return r;
 }
 
@@ -608,7 +617,7 @@ static void run_case(sqs_isa isa)
 
 static void expect_not_finite(sqs_isa isa, const sqs_rows *rows, uint32_t n)
 {
-    sqs_codec codec = {n, 100, SQS_BITPACK, isa};
+    sqs_codec codec = {n, 100, SQS_BITPACK, isa, NULL};
     sqs_keep one = {SQS_TOP_K, 1};
     uint32_t id, count, survivors;
     sqs_quantized to = {&id, &count, &survivors, NULL, 0};

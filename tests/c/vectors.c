@@ -6,15 +6,17 @@
  * FILE has a case to a line, as tests/cprograms.py writes it from the JSON:
  * numbers, spaces between them. A coding, a status or another value of sqs.h
  * is its number, a packet is hexadecimal after a dot, and a list follows its
- * length. A case is one of
+ * length. A CODEC is VOCAB_SIZE RESOLUTION CODING PRIOR; a prior is its file,
+ * written as a packet is, and empty for none. A case is one of
  *
  *   logits     SEED SLOPE VOCAB_SIZE RESOLUTION
  *              KEEP_KIND KEEP_VALUE TEMPERATURE DROPPED_MASS
  *              SURVIVORS IDS COUNTS
- *   packet     VOCAB_SIZE RESOLUTION CODING SURVIVORS IDS COUNTS BITS PACKET
- *   round      VOCAB_SIZE RESOLUTION CODING MEMORY DRAFTS PACKET
- *   tokens     VOCAB_SIZE RESOLUTION CODING LENGTH TOKENS COUNTS PACKET
- *   malformed  VOCAB_SIZE RESOLUTION CODING KIND STATUS PACKET
+ *   packet     CODEC SURVIVORS IDS COUNTS BITS PACKET
+ *   round      CODEC MEMORY DRAFTS PACKET
+ *   tokens     CODEC LENGTH TOKENS COUNTS PACKET
+ *   malformed  CODEC KIND STATUS PACKET
+ *   prior      STATUS PRIOR
  *   verify     VOCAB_SIZE DRAFTS ROWS DRAWS ACCEPTED TOKEN
  *
  * where MEMORY is 0 for a round that stands alone, 1 for one that begins a
@@ -27,7 +29,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "attack.h"
+#include "priors.h"
 
 #define MOST_DIGITS (1u << 20)
 
@@ -72,13 +74,13 @@ static void read_all(uint32_t *values, uint32_t n)
         values[i] = read_integer();
 }
 
-static packet read_packet(void)
+/* The packet lasts until the next one in the same room. */
+static packet read_bytes(block *room)
 {
     static char digits[MOST_DIGITS + 1];
-    static block room;
     check(fscanf(file, " .%[0-9a-f]", digits) != EOF, "no packet");
     packet p = {strlen(digits) / 2, NULL};
-    p.bytes = take(&room, p.size);
+    p.bytes = take(room, p.size);
     for (size_t i = 0; i < p.size; i++) {
         char byte[] = {digits[2 * i], digits[2 * i + 1], '\0'};
         p.bytes[i] = (uint8_t)strtoul(byte, NULL, 16);
@@ -87,11 +89,29 @@ static packet read_packet(void)
     return p;
 }
 
+static packet read_packet(void)
+{
+    static block room;
+    return read_bytes(&room);
+}
+
+/* Reads a prior, which lasts until the next one; null for none. */
+static const sqs_prior *read_prior(void)
+{
+    static holder h;
+    h.file = read_bytes(&h.room);
+    if (h.file.size == 0)
+        return NULL;
+    check(load_prior(&h) == SQS_OK, "a prior is refused");
+    return &h.prior;
+}
+
 static sqs_codec read_codec(void)
 {
     sqs_codec codec = {.vocab_size = read_integer()};
     codec.resolution = read_integer();
     codec.coding = (sqs_coding)read_integer();
+    codec.prior = read_prior();
     check(sqs_check_codec(&codec) == SQS_OK, "not a codec");
     return codec;
 }
@@ -320,6 +340,16 @@ static void check_malformed(void)
     check(status == wanted, sqs_status_text(status));
 }
 
+static void check_prior(void)
+{
+    static block room;
+    sqs_status wanted = (sqs_status)read_integer(), status;
+    packet given = read_bytes(&room);
+    const char *wrong = attack_prior(&given, &status);
+    check(wrong == NULL, wrong);
+    check(status == wanted, sqs_status_text(status));
+}
+
 /* Reads rows of probabilities. */
 static double *read_values(block *b, size_t n)
 {
@@ -365,6 +395,7 @@ static const case_kind kinds[] = {{"logits", check_logits},
                                   {"round", check_round},
                                   {"tokens", check_tokens},
                                   {"malformed", check_malformed},
+                                  {"prior", check_prior},
                                   {"verify", check_verify}};
 
 #define CASE_KINDS (sizeof kinds / sizeof kinds[0])
