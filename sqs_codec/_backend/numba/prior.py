@@ -71,7 +71,8 @@ def pack_prior(data: bytes | None) -> NDArray[np.int64]:
 def _logs(values: NDArray[np.int64]) -> NDArray[np.int64]:
     different, where = np.unique(values, return_inverse=True)
     logs = np.array([log2(int(x)) for x in different], np.int64)
-    return np.reshape(logs[where], values.shape)
+    found: NDArray[np.int64] = logs[where].reshape(values.shape)
+    return found
 
 
 def _costs(weights: NDArray[np.int64], whole: NDArray[np.int64]) -> NDArray[np.int64]:
