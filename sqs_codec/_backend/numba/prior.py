@@ -13,6 +13,8 @@ classes there are, none if there is no prior, and where its parts begin:
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -46,8 +48,9 @@ COST_BITS = 16
 MOST_RATIO, LEAST_RATIO = 64, 4
 
 
+@lru_cache(maxsize=4)
 def pack_prior(data: bytes | None) -> NDArray[np.int64]:
-    """Return the array of a prior's file."""
+    """Return the array of a prior's file, which codecs share."""
     if data is None:
         return np.zeros(HEAD, np.int64)
     prior = Prior.from_bytes(data)
@@ -71,13 +74,13 @@ def pack_prior(data: bytes | None) -> NDArray[np.int64]:
 def _logs(values: NDArray[np.int64]) -> NDArray[np.int64]:
     different, where = np.unique(values, return_inverse=True)
     logs = np.array([log2(int(x)) for x in different], np.int64)
-    found: NDArray[np.int64] = logs[where].reshape(values.shape)
-    return found
+    return logs[where].reshape(values.shape)
 
 
 def _costs(weights: NDArray[np.int64], whole: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return what ids cost by class [C] and kind [256]."""
-    return np.maximum(_logs(whole)[:, None] - _logs(weights), 0) >> COST_BITS
+    costs: NDArray[np.int64] = _logs(whole)[:, None] - _logs(weights)
+    return np.maximum(costs, 0) >> COST_BITS
 
 
 def _rows(
