@@ -51,7 +51,7 @@ def count_below(ascending, n, x):
     low = 0
     high = n
     while low < high:
-        middle = (low + high) // 2
+        middle = low + high >> 1
         if ascending[middle] < x:
             low = middle + 1
         else:
@@ -104,7 +104,7 @@ def make_ids(vocab_size, prior, c, memory):
         recent[size + i] = total
         weight = memory[HEAD + MEMORY_TOKENS + i]
         if row:
-            weight = weight * ratio_of(prior, row, recent[i]) // 16
+            weight = weight * ratio_of(prior, row, recent[i]) >> 4
         total += weight
     recent[2 * size] = total
     if size:
@@ -125,7 +125,7 @@ def weight_below(prior, row, id_):
 def ids_rest(model, id_):
     """Return what an id and all above it weigh."""
     recent, whole, prior, row = model
-    size = recent.size // 2
+    size = recent.size >> 1
     rest = whole - recent[size + count_below(recent, size, id_)]
     return rest - weight_below(prior, row, id_)
 
@@ -134,12 +134,12 @@ def ids_rest(model, id_):
 def ids_at(model, rest):
     """Return the last id of about that rest or more."""
     recent, whole, prior, row = model
-    size = recent.size // 2
+    size = recent.size >> 1
     most = whole - rest
     low = 0
     high = size
     while low < high:
-        middle = (low + high) // 2
+        middle = low + high >> 1
         id_ = recent[middle]
         # With a prior, what is before the id's block is near enough.
         below = block_below(prior, row, id_) if row else static_weight_below(id_)

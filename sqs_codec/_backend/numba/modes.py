@@ -91,27 +91,22 @@ def counts_costs(vocab_size, resolution, parts):
 
 
 @jit
-def ids_costs(vocab_size, prior, memory, ids):
-    """Return what ids cost by the model and uniformly, and if the former is rough.
-
-    Then comes by which model that is: its class, and what `make_ids` has made.
-    """
-    last = memory[LAST]
-    c = choose_class(prior, last, ids)
-    model = make_ids(vocab_size, prior, c, memory)
+def ids_costs(vocab_size, model, ids):
+    """Return what ids cost by the model and uniformly, and if the former is rough."""
     cost, rough = cost_of_members(model, vocab_size, ids)
-    cost += MODEL_COST + class_cost(prior, last, c)
-    uniform = UNIFORM_COST + log2_binomial(vocab_size, ids.size)
-    return cost, uniform, rough, c, model
+    uniform = log2_binomial(vocab_size, ids.size)
+    return MODEL_COST + cost, UNIFORM_COST + uniform, rough
 
 
 @jit
 def distribution_cost(vocab_size, resolution, prior, ids, counts):
     """Return what a distribution costs, and whether both models' costs hold."""
+    ids = ids.astype(np.int64)
+    c = choose_class(prior, ZERO, ids)
+    model = make_ids(vocab_size, prior, c, no_memory())
     a, uniform_a = counts_costs(vocab_size, resolution, descending(counts))
-    b, uniform_b, rough, _, _ = ids_costs(
-        vocab_size, prior, no_memory(), ids.astype(np.int64)
-    )
+    b, uniform_b, rough = ids_costs(vocab_size, model, ids)
+    b += class_cost(prior, ZERO, c)
     modelled = a <= uniform_a and b <= uniform_b and not rough
     return min(a, uniform_a) + min(b, uniform_b), modelled
 
@@ -158,25 +153,27 @@ def code_counts(coder, packet, vocab_size, resolution, counts, parts, uniform):
 
 
 @jit
-def write_ids(coder, packet, vocab_size, memory, ids, costs):
-    """Write the ids; the costs are what `ids_costs` has found."""
-    by_model, uniformly, _, c, model = costs
-    if code_bit(coder, packet, UNIFORM, uniformly < by_model):
+def code_ids(coder, packet, vocab_size, prior, memory, ids):
+    """Code the ids; when reading, set them."""
+    writing = coder[MODE] == WRITE
+    uniform = False
+    c = ZERO
+    if writing:
+        c = choose_class(prior, memory[LAST], ids)
+    else:
+        uniform = code_bit(coder, packet, UNIFORM, uniform)
+        if not uniform:
+            c = code_class(coder, packet, prior, memory, c)
+    model = make_ids(vocab_size, prior, c, memory)
+    if writing:
+        by_model, uniformly, _ = ids_costs(vocab_size, model, ids)
+        uniform = uniformly < by_model + class_cost(prior, memory[LAST], c)
+        code_bit(coder, packet, UNIFORM, uniform)
+        if not uniform:
+            code_class(coder, packet, prior, memory, c)
+    if uniform:
         code_uniform_set(coder, packet, vocab_size, ids)
-        return
-    code_class(coder, packet, model[2], memory, c)
-    code_set(coder, packet, model, vocab_size, ids)
-
-
-@jit
-def read_ids(coder, packet, vocab_size, prior, memory, ids):
-    """Read the ids."""
-    if code_bit(coder, packet, UNIFORM, False):
-        code_uniform_set(coder, packet, vocab_size, ids)
-        return
-    c = code_class(coder, packet, prior, memory, ZERO)
-    if coder[STATUS] == OK:
-        model = make_ids(vocab_size, prior, c, memory)
+    elif coder[STATUS] == OK:
         code_set(coder, packet, model, vocab_size, ids)
 
 

@@ -28,14 +28,12 @@ from sqs_codec._backend.numba.memory import is_memory, memory_learn, no_memory
 from sqs_codec._backend.numba.model import MORE_CHANCE
 from sqs_codec._backend.numba.modes import (
     code_counts,
+    code_ids,
     code_position,
     code_token,
     code_token_count,
     counts_costs,
     distribution_cost,
-    ids_costs,
-    read_ids,
-    write_ids,
 )
 from sqs_codec._backend.numba.prior import CLASSES
 from sqs_codec._errors import Status
@@ -80,12 +78,9 @@ def code_distribution(
     counts = code_counts(
         coder, packet, vocab_size, resolution, counts, parts, uniform_counts
     )
-    if writing:
-        costs = ids_costs(vocab_size, prior, memory, ids)
-        write_ids(coder, packet, vocab_size, memory, ids, costs)
-    else:
+    if not writing:
         ids = np.empty(counts.size, np.int64)
-        read_ids(coder, packet, vocab_size, prior, memory, ids)
+    code_ids(coder, packet, vocab_size, prior, memory, ids)
     return ids, counts
 
 

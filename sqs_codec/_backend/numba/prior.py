@@ -39,7 +39,8 @@ HEAD = 7
 # What is where in the row of a class.
 RATIOS, WEIGHTS, SUMS = 0, PRIOR_KINDS, 2 * PRIOR_KINDS
 
-BLOCK = 16
+BLOCK_BITS = 4
+BLOCK = 1 << BLOCK_BITS
 """So many ids are looked through one by one."""
 
 COST_BITS = 16
@@ -127,14 +128,14 @@ def whole_weight(prior, row):
 @leaf
 def block_below(prior, row, id_):
     """Return what all ids before an id's block weigh in a class."""
-    return prior[row + SUMS + id_ // BLOCK]
+    return prior[row + SUMS + (id_ >> BLOCK_BITS)]
 
 
 @leaf
 def prior_weight_below(prior, row, id_):
     """Return what all ids below one weigh in a class."""
     below = block_below(prior, row, id_)
-    for x in range(id_ // BLOCK * BLOCK, id_):
+    for x in range(id_ & -BLOCK, id_):
         below += prior[row + WEIGHTS + kind_of(prior, x)]
     return below
 
@@ -145,7 +146,7 @@ def prior_id(prior, row, below):
     low = ZERO  # this block or one that is before `high`
     high = prior[ROW_SIZE] - SUMS - 1
     while high - low > 1:
-        middle = (low + high) // 2
+        middle = low + high >> 1
         if prior[row + SUMS + middle] <= below:
             low = middle
         else:
