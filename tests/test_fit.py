@@ -141,6 +141,15 @@ def test_no_classes_are_made_up_where_there_are_none():
     assert mean_bits(prior, qs[1000:]) <= mean_bits(with_classes, qs[1000:]) + 0.5
 
 
+def test_class_0_is_what_ids_weigh_on_the_whole():
+    rng = np.random.default_rng(7)
+    qs = drafts(rng, 400, 2000, 4)
+    counts = np.bincount(np.concatenate([q.token_ids for q in qs]), minlength=400)
+    whole = probabilities(sqs.Prior.fit(qs, classes=8))
+    ratio = whole / (counts / counts.sum())
+    assert 0.6 < np.quantile(ratio, 0.05) <= np.quantile(ratio, 0.95) < 1.6
+
+
 def test_the_chances_say_what_follows_what():
     rng = np.random.default_rng(4)
     qs = drafts(rng, 400, 3000, 4)
