@@ -101,8 +101,8 @@ class Prior:
     is made for one tokenizer. A `Codec` that is given one takes fewer bits for the
     ids of what the prior was made for, and hardly more for anything else.
 
-    Immutable, hashable and picklable; equal if all bytes are. `load`, `builtin` and
-    `from_bytes` make one.
+    Immutable, hashable and picklable; equal if all bytes are. `builtin`, `load`, `fit`,
+    `from_counts` and `from_bytes` make one.
 
     Attributes
     ----------
@@ -114,10 +114,13 @@ class Prior:
 
     Examples
     --------
+    >>> prior = Prior.builtin("smollm2")
+    >>> prior.vocab_size, prior.classes
+    (49152, 32)
     >>> Prior()
     Traceback (most recent call last):
         ...
-    TypeError: a Prior comes from Prior.load, Prior.builtin or Prior.from_bytes
+    TypeError: a Prior comes from Prior.builtin, load, fit, from_counts or from_bytes
     """
 
     vocab_size: int
@@ -133,7 +136,7 @@ class Prior:
     def __new__(cls) -> Prior:
         """Refuse to make a prior of nothing."""
         raise TypeError(
-            "a Prior comes from Prior.load, Prior.builtin or Prior.from_bytes"
+            "a Prior comes from Prior.builtin, load, fit, from_counts or from_bytes"
         )
 
     @classmethod
