@@ -2,6 +2,7 @@
 
     python -m benchmarks.data.make_priors FOLDER TOKENIZERS [NAME ...]
     python -m benchmarks.data.make_priors FOLDER TOKENIZERS smollm2 --lent --output OUT
+    python -m benchmarks.data.make_priors FOLDER TOKENIZERS smollm2 --text --output OUT
 
 FOLDER has what ``make_corpus.py`` has written: drafts of SmolLM2 and of Gemma 3.
 TOKENIZERS has a tokenizer in Hugging Face's format for each prior, ``NAME.json``:
@@ -14,7 +15,9 @@ beside their own, are lent those of both: in place of each token stands the firs
 into which the other tokenizer cuts its text. So the draft of a word's beginning is one
 in every vocabulary. The texts that the models wrote are counted too. What `Prior.fit`
 makes of all that is written. With ``--lent`` a model's own drafts are left out, which
-tells how good the priors are whose models have none here.
+tells how good the priors are whose models have none here; with ``--text`` all drafts
+are, so that the prior is one table of what the texts have; and ``--classes 1`` makes one
+table of the drafts.
 """
 
 from __future__ import annotations
@@ -129,25 +132,30 @@ def as_distribution(
     return sqs.SparseDistribution(unique.astype(np.uint32), sums, vocab_size)
 
 
-def fit(name: str, corpora: dict[str, Corpus], tokenizer: Any) -> sqs.Prior:
-    """Return the prior of a tokenizer, fitted to the corpora of these writers."""
-    vocab_size = VOCAB_SIZES[name]
-    counts = np.zeros(vocab_size, np.int64)
-    distributions = []
-    for writer, corpus in corpora.items():
+def count_texts(name: str, corpora: dict[str, Corpus], tokenizer: Any) -> NDArray[Any]:
+    """Return how often each id of a tokenizer is in the texts of all corpora."""
+    counts = np.zeros(VOCAB_SIZES[name], np.int64)
+    for corpus in corpora.values():
         for one in tokenizer.encode_batch(
             list(corpus.texts()), add_special_tokens=False
         ):
             np.add.at(counts, one.ids, 1)
+    return counts
+
+
+def lend_drafts(
+    name: str, corpora: dict[str, Corpus], tokenizer: Any
+) -> Iterator[sqs.SparseDistribution]:
+    """Yield the drafts of all corpora in the ids of a tokenizer."""
+    for writer, corpus in corpora.items():
         to = np.arange(VOCAB_SIZES[writer])
         if writer != name:
             strings = corpus.strings(VOCAB_SIZES[writer])
             to = first_tokens(strings, tokenizer)
         for ids, sent in corpus.drafts():
-            q = as_distribution(to[ids], sent, vocab_size)
+            q = as_distribution(to[ids], sent, VOCAB_SIZES[name])
             if q is not None:
-                distributions.append(q)
-    return sqs.Prior.fit(distributions, counts)
+                yield q
 
 
 def main() -> None:
@@ -157,6 +165,8 @@ def main() -> None:
     parser.add_argument("tokenizers", type=Path)
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(VOCAB_SIZES))
     parser.add_argument("--lent", action="store_true", help="without its own drafts")
+    parser.add_argument("--text", action="store_true", help="without all drafts")
+    parser.add_argument("--classes", type=int, metavar="C")
     parser.add_argument("--output", type=Path, default=PRIORS, metavar="FOLDER")
     options = parser.parse_args()
     for name in options.names:
@@ -175,7 +185,13 @@ def main() -> None:
     options.output.mkdir(parents=True, exist_ok=True)
     for name in options.names or VOCAB_SIZES:
         lenders = {n: c for n, c in corpora.items() if not options.lent or n != name}
-        prior = fit(name, lenders, tokenizers[name])
+        given = name, lenders, tokenizers[name]
+        counts = count_texts(*given)
+        if options.text:
+            prior = sqs.Prior.from_counts(counts)
+        else:
+            drafts = lend_drafts(*given)
+            prior = sqs.Prior.fit(drafts, counts, classes=options.classes)
         path = options.output / f"{name}.sqsprior"
         prior.save(path)
         print(f"{path.name}: {path.stat().st_size} bytes, {prior!r}", flush=True)

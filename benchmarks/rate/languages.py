@@ -5,13 +5,16 @@
 Bits of a distribution at K = 64 and l = 100, on the shipped rows that nothing was
 fitted to: of SmolLM2 (English and code) and of Gemma 3 (ten languages). Each stands in
 a packet of its own, or in the rounds of five of a stream for each text, where the bits
-of the drafted tokens are taken off.
+of the drafted tokens are taken off. With ``--priors FOLDER`` other priors of the two
+models are measured, as ``make_priors.py --output`` writes them.
 """
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,13 +31,24 @@ TEMPERATURES = (0.3, 0.7, 1.0)
 KEEP, RESOLUTION = sqs.TopK(64), 100
 
 
-def sources() -> Iterator[tuple[str, Source]]:
-    """Yield each model and language."""
+def sources(folder: Path | None) -> Iterator[tuple[str, Source]]:
+    """Yield each model and language, with the priors of a folder or the built-in."""
+    priors = {
+        path.stem: sqs.Prior.load(path)
+        for path in (folder.glob("*.sqsprior") if folder else ())
+    }
+    if folder is None:
+        priors = {name: sqs.Prior.builtin(name) for name in SHIPPED}
     smollm2, gemma3 = SHIPPED
-    yield "SmolLM2 en", replace(shipped(smollm2), prior=sqs.Prior.builtin(smollm2))
-    prior = sqs.Prior.builtin(gemma3)
+    if smollm2 in priors:
+        yield "SmolLM2 en", replace(shipped(smollm2), prior=priors[smollm2])
+    if gemma3 not in priors:
+        return
     for language in sorted(set(load_languages().language.tolist())):
-        yield f"Gemma 3 {language}", replace(shipped(gemma3, language), prior=prior)
+        yield (
+            f"Gemma 3 {language}",
+            replace(shipped(gemma3, language), prior=priors[gemma3]),
+        )
 
 
 def bits(source: Source, temperature: float, at: list[float]) -> NDArray[np.float64]:
@@ -74,8 +88,10 @@ def quantized(
 
 def main() -> None:
     """Print a table for each temperature."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument("--priors", type=Path, metavar="FOLDER")
     at = np.random.default_rng(0).random(1000).tolist()
-    everything = list(sources())
+    everything = list(sources(parser.parse_args().priors))
     for temperature in TEMPERATURES:
         made = table(
             f"Bits of a distribution at T = {temperature:g}",
