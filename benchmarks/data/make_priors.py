@@ -16,7 +16,7 @@ into which the other tokenizer cuts its text. So the draft of a word's beginning
 in every vocabulary. The texts that the models wrote are counted too. What `Prior.fit`
 makes of all that is written. With ``--lent`` a model's own drafts are left out, which
 tells how good the priors are whose models have none here; with ``--text`` all drafts
-are, so that the prior is one table of what the texts have; and ``--classes 1`` makes one
+are, so that the prior is one table of what the texts have; ``--classes 1`` makes one
 table of the drafts.
 """
 
