@@ -17,11 +17,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sqs_codec._format import MOST_PRIOR_WEIGHT, PRIOR_KINDS, prior_weight
+from sqs_codec._prior_file import CODE_WEIGHTS, KINDS, MOST_WEIGHT, Tables
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Ints = NDArray[np.int64]
 
-__all__ = ["Tables", "fit_counts", "fit_supports"]
+__all__ = ["Supports", "fit_counts", "fit_supports"]
 
 CLASSES = (1, 8, 16, 32)
 """How many are tried, unless the caller says."""
@@ -61,27 +61,10 @@ FOLLOWING = 30
 SEED = 20_251_009
 
 
-class Tables(NamedTuple):
-    """What a prior holds, in the integers of its file.
-
-    Attributes
-    ----------
-    chances : ndarray of uint8, shape [C + 1, C]
-    weights : ndarray of uint8, shape [C, 256]
-    kinds : ndarray of uint8, shape [V]
-    """
-
-    chances: NDArray[np.uint8]
-    weights: NDArray[np.uint8]
-    kinds: NDArray[np.uint8]
-
-
 # Weights as a file has them.
 
 
-WEIGHTS = np.array([prior_weight(code) for code in range(256)], np.int64)
-
-EDGES = np.sqrt(WEIGHTS[1:] * WEIGHTS[:-1].astype(np.float64))
+EDGES = np.sqrt(CODE_WEIGHTS[1:] * CODE_WEIGHTS[:-1].astype(np.float64))
 """Between weights, so that each is nearest in proportion."""
 
 
@@ -95,10 +78,10 @@ def encode_weights(probs: Floats, ids: Ints) -> NDArray[np.uint8]:
     ids : ndarray of int64, shape [K]
         How many ids are of each kind.
     """
-    scale = MOST_PRIOR_WEIGHT / float(probs @ ids)
+    scale = MOST_WEIGHT / float(probs @ ids)
     while True:
         codes = np.searchsorted(EDGES, probs * scale, side="right").astype(np.uint8)
-        if int(WEIGHTS[codes] @ ids) <= MOST_PRIOR_WEIGHT:
+        if int(CODE_WEIGHTS[codes] @ ids) <= MOST_WEIGHT:
             return codes
         scale *= 0.98  # rounding has made them a little too large together
 
@@ -144,7 +127,7 @@ def fit_counts(counts: Floats) -> Tables:
     """Return the tables of one class, in which an id's kind is its weight's code."""
     probs = smooth_counts(counts)
     ones = np.ones(counts.size, np.int64)
-    identity = np.arange(PRIOR_KINDS, dtype=np.uint8)[None]
+    identity = np.arange(KINDS, dtype=np.uint8)[None]
     return Tables(np.ones((2, 1), np.uint8), identity, encode_weights(probs, ones))
 
 
@@ -286,7 +269,7 @@ def fit_kinds(
     mass = often.sum(1)
     seeds = mass**0.6 / (mass**0.6).sum()
     size = mass.size
-    picked = rng.choice(size, PRIOR_KINDS, replace=size < PRIOR_KINDS, p=seeds)
+    picked = rng.choice(size, KINDS, replace=size < KINDS, p=seeds)
     tables = classes.tables[:, picked]
     kinds = np.empty(size, np.int64)
     for _ in range(ROUNDS):
@@ -294,9 +277,9 @@ def fit_kinds(
         for start in range(0, size, 1 << 14):  # [V, 256] would be half a gigabyte
             part = slice(start, start + (1 << 14))
             kinds[part] = np.argmax(often[part] @ logs - taken, 1)
-        ids = np.bincount(kinds, minlength=PRIOR_KINDS)
+        ids = np.bincount(kinds, minlength=KINDS)
         for c, table in enumerate(classes.tables):
-            sums = np.bincount(kinds, weights=table, minlength=PRIOR_KINDS)
+            sums = np.bincount(kinds, weights=table, minlength=KINDS)
             tables[c] = np.where(ids > 0, sums / np.maximum(ids, 1), tables[c])
     return kinds.astype(np.uint8), tables
 
@@ -338,10 +321,10 @@ def fit_supports(
     whole = whole_table(supports.count(vocab_size), text, share)
     found, assigned = fit_classes(supports, best[0], whole, best[1])
     if best[0] == 1:
-        identity = np.arange(PRIOR_KINDS, dtype=np.uint8)[None]
+        identity = np.arange(KINDS, dtype=np.uint8)[None]
         ones = np.ones(vocab_size, np.int64)
         return Tables(np.ones((2, 1), np.uint8), identity, encode_weights(whole, ones))
     kinds, tables = fit_kinds(found, np.random.default_rng(SEED))
-    ids = np.bincount(kinds, minlength=PRIOR_KINDS)
+    ids = np.bincount(kinds, minlength=KINDS)
     weights = np.stack([encode_weights(table, ids) for table in tables])
     return Tables(count_chances(assigned, found.shares), weights, kinds)

@@ -22,9 +22,6 @@ MAX_SURVIVORS = MAX_ROUND * MAX_RESOLUTION
 ROUND_LENGTH_BITS = 8
 
 MAX_PRIOR_CLASSES = 32
-PRIOR_KINDS = 256
-MOST_PRIOR_WEIGHT = 1 << 31
-"""Of all ids in a class together."""
 
 MEMORY_TOKENS = 512
 MEMORY_HEAD = 3
@@ -43,8 +40,3 @@ class Coding(IntEnum):
     BITPACK = 0
     ENUMERATIVE = 1
     ENTROPY = 2
-
-
-def prior_weight(code: int) -> int:
-    """Return the weight that a byte in the file of a prior stands for."""
-    return ((8 + code % 8) << code // 8) // 8

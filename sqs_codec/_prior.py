@@ -1,21 +1,7 @@
-"""Priors: how frequent the ids of a tokenizer are, as both ends agree on it.
-
-A prior is the content of a file, whose layout `docs/format.md` describes:
-
-    "sqsprior"  8 bytes
-    version     1 byte, 1
-    C           1 byte: the number of classes, 1 to 32
-    V           4 bytes, little-endian: the size of the vocabulary
-    chances     C + 1 rows of C bytes: how likely each class is at the start, and
-                after a distribution of each class
-    weights     C rows of 256 bytes: a code for what each kind of id weighs
-    kinds       V bytes: the kind of each id
-    check       4 bytes, little-endian: the CRC-32 of all that is before
-"""
+"""Priors: how frequent the ids of a tokenizer are, as both ends agree on it."""
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
@@ -25,14 +11,8 @@ import numpy as np
 
 from sqs_codec import _checks as checks
 from sqs_codec._distribution import SparseDistribution
-from sqs_codec._format import (
-    MAX_PRIOR_CLASSES,
-    MAX_VOCAB,
-    MIN_VOCAB,
-    MOST_PRIOR_WEIGHT,
-    PRIOR_KINDS,
-    prior_weight,
-)
+from sqs_codec._format import MAX_PRIOR_CLASSES, MAX_VOCAB, MIN_VOCAB
+from sqs_codec._prior_file import MOST_BYTES, Tables
 
 if TYPE_CHECKING:
     import os
@@ -42,55 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Prior"]
 
-MAGIC = b"sqsprior"
-VERSION = 1
-HEADER = len(MAGIC) + 6
 ENDING = ".sqsprior"
-
-CODE_WEIGHTS = np.array([prior_weight(code) for code in range(256)], np.int64)
-"""What the codes of weights stand for, an eighth of an octave apart or less."""
-
-
-def _size(classes: int, vocab_size: int) -> int:
-    """Return the size of a file in bytes."""
-    tables = (classes + 1) * classes + classes * PRIOR_KINDS
-    return HEADER + tables + vocab_size + 4
-
-
-MOST_BYTES = _size(MAX_PRIOR_CLASSES, MAX_VOCAB)
-
-
-def _check_header(data: bytes) -> str | None:
-    """Say what is wrong with the header, as far as there is one."""
-    if not MAGIC.startswith(data[:8]):
-        return f"it does not begin with {MAGIC.decode()!r}"
-    if len(data) > 8 and data[8] != VERSION:
-        return f"its version is {data[8]}, and this release reads version {VERSION}"
-    if len(data) > 9 and not 1 <= data[9] <= MAX_PRIOR_CLASSES:
-        return f"it has {data[9]} classes; 1 to {MAX_PRIOR_CLASSES} are allowed"
-    vocab_size = int.from_bytes(data[10:HEADER], "little")
-    if len(data) >= HEADER and not MIN_VOCAB <= vocab_size <= MAX_VOCAB:
-        return (
-            f"its vocabulary has {vocab_size} ids; {MIN_VOCAB} to {MAX_VOCAB} are "
-            "allowed"
-        )
-    return None
-
-
-def _check_frame(data: bytes) -> str | None:
-    """Say what is wrong with a file, but for what its tables hold."""
-    problem = _check_header(data)
-    if problem:
-        return problem
-    if len(data) < HEADER:
-        return f"it ends inside its header, after {len(data)} bytes"
-    expected = _size(data[9], int.from_bytes(data[10:HEADER], "little"))
-    if len(data) != expected:
-        size = len(data) if len(data) <= MOST_BYTES else f"over {MOST_BYTES}"
-        return f"it should have {expected} bytes, and has {size}"
-    if zlib.crc32(data[:-4]) != int.from_bytes(data[-4:], "little"):
-        return "its check doesn't fit: it was damaged"
-    return None
 
 
 class Prior:
@@ -126,12 +58,7 @@ class Prior:
     vocab_size: int
     classes: int
     _data: bytes
-    _chances: NDArray[np.uint8]
-    """[C + 1, C]; this and those below are views of the bytes, so read-only."""
-    _weights: NDArray[np.uint8]
-    """[C, 256], of codes."""
-    _kinds: NDArray[np.uint8]
-    """[V]."""
+    _tables: Tables
 
     def __new__(cls) -> Prior:
         """Refuse to make a prior of nothing."""
@@ -142,57 +69,18 @@ class Prior:
     @classmethod
     def _read(cls, data: bytes, source: str) -> Prior:
         """Return the prior of a file's bytes; errors say where these are from."""
-        problem = _check_frame(data)
-        if problem:
-            raise ValueError(f"{source} is not a prior: {problem}")
+        try:
+            tables = Tables.read(data)
+        except ValueError as error:
+            raise ValueError(f"{source} is not a prior: {error}") from None
         prior = super().__new__(cls)
-        classes, vocab_size = data[9], int.from_bytes(data[10:HEADER], "little")
-        tables = np.frombuffer(data, np.uint8)[HEADER:-4]
-        chances, weights, kinds = np.split(
-            tables, [(classes + 1) * classes, tables.size - vocab_size]
-        )
         prior.__dict__.update(
-            vocab_size=vocab_size,
-            classes=classes,
+            vocab_size=len(tables.kinds),
+            classes=len(tables.weights),
             _data=data,
-            _chances=chances.reshape(classes + 1, classes),
-            _weights=weights.reshape(classes, PRIOR_KINDS),
-            _kinds=kinds,
+            _tables=tables,
         )
-        problem = prior._check_tables()
-        if problem:
-            raise ValueError(f"{source} is not a prior: {problem}")
         return prior
-
-    def _check_tables(self) -> str | None:
-        """Say what is wrong with the chances or the weights."""
-        if not self._chances.all():
-            row, column = np.argwhere(self._chances == 0)[0]
-            return f"chances[{row}][{column}] is 0; all must be at least 1"
-        sums = CODE_WEIGHTS[self._weights] @ np.bincount(
-            self._kinds, minlength=PRIOR_KINDS
-        )
-        if sums.max() > MOST_PRIOR_WEIGHT:
-            c = int(sums.argmax())
-            return f"the ids of class {c} weigh {sums[c]}; at most 2^31 is allowed"
-        return None
-
-    @classmethod
-    def _pack(
-        cls,
-        chances: NDArray[np.uint8],
-        weights: NDArray[np.uint8],
-        kinds: NDArray[np.uint8],
-    ) -> Prior:
-        """Return the prior of its tables: [C + 1, C], [C, 256] and [V]."""
-        classes = len(weights)
-        tables = chances, weights, kinds
-        shapes = (classes + 1, classes), (classes, PRIOR_KINDS), (len(kinds),)
-        assert tuple(table.shape for table in tables) == shapes
-        assert all(table.dtype == np.uint8 for table in tables)
-        header = MAGIC + bytes([VERSION, classes]) + len(kinds).to_bytes(4, "little")
-        data = header + b"".join(table.tobytes() for table in tables)
-        return cls._read(data + zlib.crc32(data).to_bytes(4, "little"), "what was made")
 
     # Where priors come from, and where they go
 
@@ -219,7 +107,7 @@ class Prior:
         """
         from sqs_codec._fit import fit_counts
 
-        return cls._pack(*fit_counts(_check_counts(counts)))
+        return cls.from_bytes(fit_counts(_check_counts(counts)).write())
 
     @classmethod
     def fit(
@@ -269,7 +157,8 @@ class Prior:
         text = None if counts is None else _check_counts(counts, vocab_size)
         if classes is not None:
             classes = checks.in_range("classes", classes, 1, MAX_PRIOR_CLASSES)
-        return cls._pack(*fit_supports(Supports(supports), vocab_size, text, classes))
+        tables = fit_supports(Supports(supports), vocab_size, text, classes)
+        return cls.from_bytes(tables.write())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Prior:

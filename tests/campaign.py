@@ -169,7 +169,7 @@ def misread_files(rng: np.random.Generator, n: int) -> tuple[int, int]:
         with contextlib.suppress(BrokenRuleError):
             expected = list(reference_priors.parse(data).kinds)
         with contextlib.suppress(ValueError):
-            found = sqs.Prior.from_bytes(data)._kinds.tolist()
+            found = sqs.Prior.from_bytes(data)._tables.kinds.tolist()
         legal += expected is not None
         misread += found != expected
     return legal, misread

@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
+from numpy.typing import ArrayLike
 
 import sqs_codec as sqs
+from sqs_codec._prior_file import Tables
 from tests.reference import entropy
 from tests.reference import prior as reference_priors
 from tests.reference import sqs_reference as reference
@@ -46,11 +48,13 @@ def make_prior(vocab_size: int, classes: int, style: int = 0) -> sqs.Prior:
     elif style == 2:
         kinds = np.arange(vocab_size) * classes // vocab_size
         codes = np.where(np.arange(256) == np.arange(classes)[:, None], top, top // 9)
-    return sqs.Prior._pack(
-        rng.integers(1, 256, (classes + 1, classes)).astype(np.uint8),
-        codes.astype(np.uint8),
-        kinds.astype(np.uint8),
-    )
+    return as_prior(rng.integers(1, 256, (classes + 1, classes)), codes, kinds)
+
+
+def as_prior(chances: ArrayLike, codes: ArrayLike, kinds: ArrayLike) -> sqs.Prior:
+    """Return the prior of tables."""
+    tables = (np.asarray(table, np.uint8) for table in (chances, codes, kinds))
+    return sqs.Prior.from_bytes(Tables(*tables).write())
 
 
 def any_prior(rng: np.random.Generator, vocab_size: int) -> sqs.Prior:

@@ -428,9 +428,9 @@ MUTANTS = [
     ),
     Mutant(
         "prior: Python takes a damaged file",
-        "sqs_codec/_prior.py",
-        "    if zlib.crc32(data[:-4]) != ",
-        "    if 0 and zlib.crc32(data[:-4]) != ",
+        "sqs_codec/_prior_file.py",
+        "    if zlib.crc32(data[:-CHECK]) != ",
+        "    if 0 and zlib.crc32(data[:-CHECK]) != ",
         "tests/test_prior.py tests/test_vectors.py",
     ),
     Mutant(
@@ -464,7 +464,7 @@ MUTANTS = [
     Mutant(
         "fit: weights exceed what a file may hold",
         "sqs_codec/_fit.py",
-        "if int(WEIGHTS[codes] @ ids) <= MOST_PRIOR_WEIGHT:",
+        "if int(CODE_WEIGHTS[codes] @ ids) <= MOST_WEIGHT:",
         "if True:",
         "tests/test_fit.py",
     ),

@@ -56,6 +56,7 @@ def test_json_has_every_setting(costs: dict[str, Any]) -> None:
         "vocab_size": VOCAB_SIZE,
         "dtype": "float32",
         "temperature": TEMPERATURE,
+        "prior": None,
     }
     settings = {
         (point["rule"], point.get("k", point.get("beta")), point["resolution"])

@@ -72,7 +72,7 @@ def test_text_makes_a_prior(
     assert made.digest.hex() in out
     # A kind is an eighth of an octave; lines may be cut into a few other tokens.
     likely = sqs.Prior.from_counts(counts)
-    assert np.median(abs(made._kinds.astype(int) - likely._kinds)) <= 1
+    assert np.median(abs(made._tables.kinds.astype(int) - likely._tables.kinds)) <= 1
 
 
 def test_drafts_make_a_prior(

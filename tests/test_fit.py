@@ -7,7 +7,6 @@ import pytest
 
 import sqs_codec as sqs
 from benchmarks.data.drafts import held_out, load_drafts, load_languages
-from sqs_codec._prior import CODE_WEIGHTS
 
 NAMES = {
     "smollm2": 49_152,
@@ -19,7 +18,7 @@ NAMES = {
 
 
 def probabilities(prior: sqs.Prior, c: int = 0) -> np.ndarray:
-    weights = CODE_WEIGHTS[prior._weights[c]][prior._kinds].astype(float)
+    weights = prior._tables.weigh(c)
     return weights / weights.sum()
 
 
@@ -154,9 +153,9 @@ def test_the_chances_say_what_follows_what():
     rng = np.random.default_rng(4)
     qs = drafts(rng, 400, 3000, 4)
     prior = sqs.Prior.fit(qs, classes=8)
-    chances = prior._chances[1:].astype(float)
+    chances = prior._tables.chances[1:].astype(float)
     stays = np.diag(chances / chances.sum(1, keepdims=True))
-    frequent = np.argsort(-prior._chances[0].astype(int))[:4]
+    frequent = np.argsort(-prior._tables.chances[0].astype(int))[:4]
     assert stays[frequent].mean() > 0.5
 
 
@@ -241,8 +240,7 @@ def test_a_built_in_prior_is_small_and_weighs_all_ids(name: str):
     assert prior.vocab_size == NAMES[name]
     assert len(prior.to_bytes()) < 300_000
     for c in range(prior.classes):
-        weights = CODE_WEIGHTS[prior._weights[c]][prior._kinds]
-        assert 1 << 30 < weights.sum() <= 1 << 31
+        assert 1 << 30 < prior._tables.weigh(c).sum() <= 1 << 31
 
 
 @pytest.mark.parametrize(("temperature", "times"), [(0.3, 21), (0.7, 8.2), (1.0, 4.9)])

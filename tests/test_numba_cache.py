@@ -36,7 +36,7 @@ EXAMPLE = """
 import numpy as np
 from sqs_codec._backend.numba import Core
 from sqs_codec._format import MEMORY_WORDS
-from sqs_codec._prior import Prior
+from sqs_codec._prior_file import Tables
 
 def words(*values):
     return np.array(values, np.uint32)
@@ -68,7 +68,7 @@ for coding, packet, bits in (0, "2638", 13), (1, "28c0", 11), (2, "b86b", 12):
         found = core.verify(ids, counts, survivors, positions, target, draws)
         assert tuple(map(int, found)) == verdict, found
 assert round_.hex() == "b884"
-prior = Prior._pack(*(np.ones(n, np.uint8) for n in ((3, 2), (2, 256), 8))).to_bytes()
+prior = Tables(*(np.ones(n, np.uint8) for n in ((3, 2), (2, 256), 8))).write()
 core = Core(8, 10, 2, prior)
 expect(*core.decode(core.encode(ids, counts), 2))
 edge, cloud = np.zeros((2, MEMORY_WORDS), np.uint32)

@@ -10,9 +10,11 @@ import pytest
 
 import sqs_codec as sqs
 from sqs_codec import _prior
+from sqs_codec._prior_file import CODE_WEIGHTS
 from tests.kit import (
     any_prior,
     any_round,
+    as_prior,
     likely_distribution,
     make_prior,
     mutate_prior,
@@ -63,16 +65,16 @@ def test_files_are_what_the_reference_reads():
     for vocab_size in (2, 3, 17, 1000):
         prior = any_prior(rng, vocab_size)
         found = reference.parse(prior.to_bytes())
-        assert [list(row) for row in found.chances] == prior._chances.tolist()
-        assert list(found.kinds) == prior._kinds.tolist()
-        assert found.weights == _prior.CODE_WEIGHTS[prior._weights].tolist()
-        assert reference.pack(prior._chances, prior._weights, prior._kinds) == (
-            prior.to_bytes()
-        )
+        tables = prior._tables
+        assert [list(row) for row in found.chances] == tables.chances.tolist()
+        assert list(found.kinds) == tables.kinds.tolist()
+        assert found.weights == CODE_WEIGHTS[tables.weights].tolist()
+        assert found.sums == tables.whole_weights().tolist()
+        assert reference.pack(*tables) == prior.to_bytes()
 
 
 def test_weights_of_codes():
-    weights = _prior.CODE_WEIGHTS.tolist()
+    weights = CODE_WEIGHTS.tolist()
     assert weights == [reference.weight_of_code(code) for code in range(256)]
     assert weights[:20] == [1] * 8 + [2] * 4 + [3] * 4 + [4, 4, 5, 5]
     assert weights[-1] == 15 << 28
@@ -90,7 +92,7 @@ def test_a_prior_as_a_value():
             setattr(prior, name, 1)
         with pytest.raises(AttributeError, match="can't change"):
             delattr(prior, name)
-    for array in (prior._chances, prior._weights, prior._kinds):
+    for array in prior._tables:
         while isinstance(array, np.ndarray):
             with pytest.raises(ValueError, match="WRITEABLE"):
                 array.flags.writeable = True
@@ -103,7 +105,7 @@ def small():
     weights[:, 0] = 8 * 30  # 2^30
     weights[:, 1] = 8 * 29
     kinds = np.array([0, 1, 1], np.uint8)
-    return sqs.Prior._pack(np.full((3, 2), 1, np.uint8), weights, kinds).to_bytes()
+    return as_prior(np.ones((3, 2)), weights, kinds).to_bytes()
 
 
 def changed(at, *values):
@@ -194,7 +196,10 @@ def test_mutated_files(seed):
                 sqs.Prior.from_bytes(data)
         else:
             legal += 1
-            assert list(expected.kinds) == sqs.Prior.from_bytes(data)._kinds.tolist()
+            assert (
+                list(expected.kinds)
+                == sqs.Prior.from_bytes(data)._tables.kinds.tolist()
+            )
     assert legal > MUTATIONS // 40
 
 
@@ -359,11 +364,7 @@ def test_another_prior_at_the_other_end(codec, other):
 
 def test_one_class_of_equal_weights_is_as_good_as_none():
     """No symbol says which class, and a stream has no last one."""
-    prior = sqs.Prior._pack(
-        np.full((2, 1), 9, np.uint8),
-        np.full((1, 256), 100, np.uint8),
-        np.zeros(1000, np.uint8),
-    )
+    prior = as_prior([[9], [9]], np.full((1, 256), 100), np.zeros(1000))
     codec = sqs.Codec(1000, 50, prior=prior)
     edge, cloud = sqs.StreamEncoder(codec), sqs.StreamDecoder(codec)
     for round_ in rounds(codec, 9, 20):

@@ -1,6 +1,6 @@
 """What the bits of an entropy packet say, as the reference's meter prices them.
 
-    python -m tests.where_bits_go [--rows N] [--prior FILE]
+    python -m tests.where_bits_go [--rows N] [--prior NAME_OR_FILE]
 
 Bits of a distribution by kind of symbol, in rounds of five that decode on their own,
 over the shipped drafts that nothing was fitted to, at K = 64 and l = 100; then the bits
@@ -17,6 +17,7 @@ import numpy as np
 
 import sqs_codec as sqs
 from benchmarks.data.drafts import VOCAB_SIZE, held_out, load_drafts
+from sqs_codec._make_prior import find_prior
 from tests.kit import as_lists
 from tests.reference.entropy import bits_by_label
 from tests.reference.prior import parse
@@ -65,7 +66,9 @@ def main(argv: list[str] | None = None) -> None:
     """Print a line for each temperature."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--rows", type=int, default=1 << 20, help="at most")
-    parser.add_argument("--prior", type=sqs.Prior.load, metavar="FILE")
+    parser.add_argument(
+        "--prior", type=find_prior, default="smollm2", metavar="NAME_OR_FILE"
+    )
     options = parser.parse_args(argv)
     print("   T", *(f"{name:>11}" for name in (*SYMBOLS, "sum", "sent")))
     for temperature in TEMPERATURES:

@@ -28,7 +28,6 @@ import numpy as np
 
 import sqs_codec as sqs
 from benchmarks.data.drafts import VOCAB_SIZE, held_out, load_drafts
-from sqs_codec._prior import CODE_WEIGHTS
 
 ROOT = Path(__file__).parents[2]
 MODEL = Path(__file__).with_name("model.json")
@@ -144,7 +143,7 @@ def bucket_weights(scalars: dict[str, int]) -> list[int]:
     seen: list[list[float]] = [[] for _ in edges[1:]]
     for name in PRIORS:
         prior = sqs.Prior.builtin(name)
-        weights = CODE_WEIGHTS[prior._weights[0]][prior._kinds]
+        weights = prior._tables.weigh()
         below = np.append(0, np.cumsum(weights)) / weights.sum()
         for found, low, high in zip(seen, edges, edges[1:], strict=False):
             if high <= prior.vocab_size:

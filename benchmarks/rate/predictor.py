@@ -43,7 +43,6 @@ from rich.console import Console
 import sqs_codec as sqs
 from benchmarks.data.drafts import LOGIT_UNIT, VOCAB_SIZE, held_out, load_drafts
 from benchmarks.tables import about, about_line, dim, table
-from sqs_codec._prior import CODE_WEIGHTS
 
 TEMPERATURES = (0.3, 0.7, 1.0)
 KEEP, RESOLUTION = sqs.TopK(64), 100
@@ -253,9 +252,9 @@ class Classes:
     """What the classes of a prior give the ids of some positions."""
 
     def __init__(self, prior: sqs.Prior, positions: Positions) -> None:
-        weights = CODE_WEIGHTS[prior._weights][:, prior._kinds]
+        weights = np.stack([prior._tables.weigh(c) for c in range(prior.classes)])
         self.tables = weights / weights.sum(1, keepdims=True)
-        self.chances = prior._chances.astype(np.float64)
+        self.chances = prior._tables.chances.astype(np.float64)
         self.positions = positions
         self.found = [
             np.stack([s.look_up(one[None], 0) for one in self.tables])

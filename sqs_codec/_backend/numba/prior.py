@@ -30,14 +30,14 @@ from sqs_codec._backend.numba.coder import (
 from sqs_codec._backend.numba.fixed import log2
 from sqs_codec._backend.numba.jit import jit, leaf
 from sqs_codec._backend.numba.memory import LAST
-from sqs_codec._format import PRIOR_KINDS
-from sqs_codec._prior import CODE_WEIGHTS, Prior
+from sqs_codec._prior_file import CODE_WEIGHTS, Tables
+from sqs_codec._prior_file import KINDS as N_KINDS
 
 CLASSES, CHANCES, CLASS_COSTS, COSTS, KINDS, ROWS, ROW_SIZE = range(7)
 HEAD = 7
 
 # What is where in the row of a class.
-RATIOS, WEIGHTS, SUMS = 0, PRIOR_KINDS, 2 * PRIOR_KINDS
+RATIOS, WEIGHTS, SUMS = 0, N_KINDS, 2 * N_KINDS
 
 BLOCK_BITS = 4
 BLOCK = 1 << BLOCK_BITS
@@ -54,21 +54,20 @@ def pack_prior(data: bytes | None) -> NDArray[np.int64]:
     """Return the array of a prior's file, which codecs share."""
     if data is None:
         return np.zeros(HEAD, np.int64)
-    prior = Prior.from_bytes(data)
-    weights = CODE_WEIGHTS[prior._weights]
-    whole = weights @ np.bincount(prior._kinds, minlength=PRIOR_KINDS)
-    chances = prior._chances.astype(np.int64)
-    kinds = np.zeros(-(-prior.vocab_size // BLOCK) * BLOCK, np.uint8)
-    kinds[: prior.vocab_size] = prior._kinds
+    tables = Tables.view(data)
+    weights, whole = CODE_WEIGHTS[tables.weights], tables.whole_weights()
+    chances = tables.chances.astype(np.int64)
+    kinds = np.zeros(-(-tables.kinds.size // BLOCK) * BLOCK, np.uint8)
+    kinds[: tables.kinds.size] = tables.kinds
     parts = [
         chances,
         _logs(chances.sum(axis=1))[:, None] - _logs(chances),
         _costs(weights, whole).T,
         kinds.view("<i8"),
-        _rows(prior, weights, whole),
+        _rows(tables.kinds, weights, whole),
     ]
     starts = np.cumsum([HEAD, *(part.size for part in parts)])[:-1]
-    head = [prior.classes, *starts, parts[-1].shape[1]]
+    head = [len(weights), *starts, parts[-1].shape[1]]
     return np.concatenate([head, *map(np.ravel, parts)]).astype(np.int64)
 
 
@@ -85,19 +84,18 @@ def _costs(weights: NDArray[np.int64], whole: NDArray[np.int64]) -> NDArray[np.i
 
 
 def _rows(
-    prior: Prior, weights: NDArray[np.int64], whole: NDArray[np.int64]
+    kinds: NDArray[np.uint8], weights: NDArray[np.int64], whole: NDArray[np.int64]
 ) -> NDArray[np.int64]:
     """Return the rows of all classes."""
     ratios = np.full(weights.shape, 16)  # as they are, if there is but one class
-    if prior.classes > 1:
+    if len(weights) > 1:
         expected = weights[0] * whole[:, None] // 16
         ratios = weights * whole[0] // np.maximum(expected, 1)
         ratios = np.clip(ratios, LEAST_RATIO, MOST_RATIO)
-    blocks = -(-prior.vocab_size // BLOCK)
-    sums = np.zeros((prior.classes, blocks + 1), np.int64)
-    starts = np.arange(0, prior.vocab_size, BLOCK)
-    for c in range(prior.classes):
-        np.cumsum(np.add.reduceat(weights[c][prior._kinds], starts), out=sums[c, 1:])
+    starts = np.arange(0, kinds.size, BLOCK)
+    sums = np.zeros((len(weights), starts.size + 1), np.int64)
+    for c, of_kinds in enumerate(weights):
+        np.cumsum(np.add.reduceat(of_kinds[kinds], starts), out=sums[c, 1:])
     return np.concatenate([ratios, weights, sums], axis=1)
 
 

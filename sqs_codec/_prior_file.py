@@ -1,0 +1,151 @@
+"""The file of a prior, as `docs/format.md` has it.
+
+"sqsprior"  8 bytes
+version     1 byte, 1
+C           1 byte: the number of classes, 1 to 32
+V           4 bytes, little-endian: the size of the vocabulary
+chances     C + 1 rows of C bytes: how likely each class is at the start, and
+after a distribution of each class
+weights     C rows of 256 bytes: a code for what each kind of id weighs
+kinds       V bytes: the kind of each id
+check       4 bytes, little-endian: the CRC-32 of all that is before
+"""
+
+from __future__ import annotations
+
+import zlib
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from sqs_codec._format import MAX_PRIOR_CLASSES, MAX_VOCAB, MIN_VOCAB
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["CODE_WEIGHTS", "KINDS", "MOST_BYTES", "MOST_WEIGHT", "Tables"]
+
+MAGIC = b"sqsprior"
+VERSION = 1
+HEADER = len(MAGIC) + 6
+CHECK = 4
+KINDS = 256
+
+CODE_WEIGHTS = np.array([((8 + b % 8) << b // 8) // 8 for b in range(256)], np.int64)
+"""What the codes of weights stand for, an eighth of an octave apart or less."""
+
+MOST_WEIGHT = 1 << 31
+"""Of all ids in a class together."""
+
+
+def _size(classes: int, vocab_size: int) -> int:
+    """Return the size of a file in bytes."""
+    return HEADER + (classes + 1) * classes + classes * KINDS + vocab_size + CHECK
+
+
+MOST_BYTES = _size(MAX_PRIOR_CLASSES, MAX_VOCAB)
+
+
+class Tables(NamedTuple):
+    """What a file holds.
+
+    Attributes
+    ----------
+    chances : ndarray of uint8, shape [C + 1, C]
+    weights : ndarray of uint8, shape [C, 256]
+        Codes.
+    kinds : ndarray of uint8, shape [V]
+    """
+
+    chances: NDArray[np.uint8]
+    weights: NDArray[np.uint8]
+    kinds: NDArray[np.uint8]
+
+    @classmethod
+    def read(cls, data: bytes) -> Tables:
+        """Return the tables of a file's bytes, as views of them.
+
+        Raises
+        ------
+        ValueError
+            If a rule is broken; the message says which, of something called "it".
+        """
+        _check_frame(data)
+        tables = cls.view(data)
+        tables._check()
+        return tables
+
+    @classmethod
+    def view(cls, data: bytes) -> Tables:
+        """Return the tables of a file that is known to be one."""
+        classes = data[9]
+        body = np.frombuffer(data, np.uint8)[HEADER:-CHECK]
+        ends = (classes + 1) * classes, (classes + 1 + KINDS) * classes
+        chances, weights, kinds = np.split(body, ends)
+        return cls(
+            chances.reshape(classes + 1, classes),
+            weights.reshape(classes, KINDS),
+            kinds,
+        )
+
+    def write(self) -> bytes:
+        """Return the bytes of the file."""
+        header = MAGIC + bytes([VERSION, len(self.weights)])
+        parts = header, len(self.kinds).to_bytes(4, "little"), *map(bytes, self)
+        data = b"".join(parts)
+        return data + zlib.crc32(data).to_bytes(CHECK, "little")
+
+    def weigh(self, c: int = 0) -> NDArray[np.int64]:
+        """Return what each id weighs in a class, [V]."""
+        weights: NDArray[np.int64] = CODE_WEIGHTS[self.weights[c]][self.kinds]
+        return weights
+
+    def whole_weights(self) -> NDArray[np.int64]:
+        """Return what all ids weigh together in each class, [C]."""
+        ids = np.bincount(self.kinds, minlength=KINDS)
+        sums: NDArray[np.int64] = CODE_WEIGHTS[self.weights] @ ids
+        return sums
+
+    def _check(self) -> None:
+        if not self.chances.all():
+            row, column = np.argwhere(self.chances == 0)[0]
+            raise ValueError(f"chances[{row}][{column}] is 0; all must be at least 1")
+        sums = self.whole_weights()
+        if sums.max() > MOST_WEIGHT:
+            c = int(sums.argmax())
+            raise ValueError(
+                f"the ids of class {c} weigh {sums[c]}; at most 2^31 is allowed"
+            )
+
+
+def _check_header(data: bytes) -> None:
+    """Check the header, as far as there is one."""
+    if not MAGIC.startswith(data[:8]):
+        raise ValueError(f"it does not begin with {MAGIC.decode()!r}")
+    if len(data) > 8 and data[8] != VERSION:
+        raise ValueError(
+            f"its version is {data[8]}, and this release reads version {VERSION}"
+        )
+    if len(data) > 9 and not 1 <= data[9] <= MAX_PRIOR_CLASSES:
+        raise ValueError(
+            f"it has {data[9]} classes; 1 to {MAX_PRIOR_CLASSES} are allowed"
+        )
+    vocab_size = int.from_bytes(data[10:HEADER], "little")
+    if len(data) >= HEADER and not MIN_VOCAB <= vocab_size <= MAX_VOCAB:
+        raise ValueError(
+            f"its vocabulary has {vocab_size} ids; {MIN_VOCAB} to {MAX_VOCAB} are "
+            "allowed"
+        )
+
+
+def _check_frame(data: bytes) -> None:
+    """Check all but what the tables hold."""
+    _check_header(data)
+    if len(data) < HEADER:
+        raise ValueError(f"it ends inside its header, after {len(data)} bytes")
+    expected = _size(data[9], int.from_bytes(data[10:HEADER], "little"))
+    if len(data) != expected:
+        size = len(data) if len(data) <= MOST_BYTES else f"over {MOST_BYTES}"
+        raise ValueError(f"it should have {expected} bytes, and has {size}")
+    if zlib.crc32(data[:-CHECK]) != int.from_bytes(data[-CHECK:], "little"):
+        raise ValueError("its check doesn't fit: it was damaged")
