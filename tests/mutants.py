@@ -422,8 +422,8 @@ MUTANTS = [
     Mutant(
         "prior: a place is found in the wrong block",
         "csrc/entropy/prior.c",
-        "uint32_t block = (id + SQS_PRIOR_BLOCK / 2) / SQS_PRIOR_BLOCK;",
-        "uint32_t block = (id + SQS_PRIOR_BLOCK) / SQS_PRIOR_BLOCK;",
+        "at = block * SQS_PRIOR_BLOCK; at < id; at++)",
+        "at = block * SQS_PRIOR_BLOCK + 1; at < id; at++)",
         "tests/test_vectors.py tests/test_c.py",
     ),
     Mutant(

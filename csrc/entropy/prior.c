@@ -7,7 +7,7 @@
  * asked for. To find an id by such a sum, a guide says for 2^GUIDE_BITS sums,
  * evenly spaced, which block they lie in. Most ids that are asked for are
  * heavy, so that their blocks are further apart than these sums, and there is
- * nothing left to search but the block. (Chen and Asau, "On generating random
+ * little left to search but the block. (Chen and Asau, "On generating random
  * variates from an empirical distribution", 1974.)
  */
 #include "entropy/prior.h"
@@ -20,18 +20,10 @@
 #define KINDS 256u
 #define CLASSES SQS_MAX_PRIOR_CLASSES
 
-#define GUIDE_BITS 12u
+#define GUIDE_BITS 10u
 #define GUIDES ((1u << GUIDE_BITS) + 1)
-#define NEAR 8u /* blocks that are looked at around the one expected */
 _Static_assert(SQS_MAX_VOCAB / SQS_PRIOR_BLOCK - 1 <= UINT16_MAX,
                "a guide can name every block");
-
-/* Asks for memory that will be read soon, but not yet. */
-#ifdef __GNUC__
-#define PREFETCH(address) __builtin_prefetch(address)
-#else
-#define PREFETCH(address) ((void)0)
-#endif
 
 /* Where values of all classes are added up they lie two in a word, as no sum
  * exceeds 32 bits, and rows are whole groups of GROUP words. */
@@ -147,11 +139,10 @@ static uint32_t blocks_of(uint32_t vocab_size)
     return (vocab_size + SQS_PRIOR_BLOCK - 1) / SQS_PRIOR_BLOCK;
 }
 
-/* A row of sums ends with those that NEAR may look at beyond the last block,
- * all of them the sum of everything. */
+/* A row of sums ends with the sum of everything. */
 static uint32_t sums_of(uint32_t vocab_size)
 {
-    return blocks_of(vocab_size) + NEAR;
+    return blocks_of(vocab_size) + 1;
 }
 
 /* How many words a row of sums of all classes has. */
@@ -371,18 +362,14 @@ sqs_status sqs_load_prior(const uint8_t *file, size_t size, void *memory,
 
 /* Looking up. */
 
-/* Adds up from the nearer end of the id's block. */
 uint32_t sqs_prior_seek(const sqs_prior *p, uint32_t in_class, uint32_t id,
                         sqs_prior_place *place)
 {
     const uint32_t *weights = p->weights + KINDS * in_class;
-    uint32_t block = (id + SQS_PRIOR_BLOCK / 2) / SQS_PRIOR_BLOCK;
-    uint32_t edge = sqs_lesser(block * SQS_PRIOR_BLOCK, p->vocab_size);
+    uint32_t block = id / SQS_PRIOR_BLOCK;
     uint32_t below = p->sums[in_class * p->sums_stride + block];
-    uint32_t end = edge < id ? id : edge, between = 0;
-    for (uint32_t at = sqs_lesser(edge, id); at < end; at++)
-        between += weights[p->kinds[at]];
-    below += edge < id ? between : 0 - between;
+    for (uint32_t at = block * SQS_PRIOR_BLOCK; at < id; at++)
+        below += weights[p->kinds[at]];
     *place = (sqs_prior_place){id, below};
     return below;
 }
@@ -410,30 +397,18 @@ static hint ask_guides(const sqs_prior *p, uint32_t in_class, uint64_t below)
 uint32_t sqs_prior_id_about(const sqs_prior *p, uint32_t in_class,
                             uint64_t below)
 {
-    uint32_t about = ask_guides(p, in_class, below).about;
-    PREFETCH(p->sums + in_class * p->sums_stride + about);
-    PREFETCH(p->kinds + about * SQS_PRIOR_BLOCK);
-    return about * SQS_PRIOR_BLOCK;
+    return ask_guides(p, in_class, below).about * SQS_PRIOR_BLOCK;
 }
 
-/* The last block that begins at the sum or before: one of NEAR + 1 around the
- * one that the guides say, or else a longer search leads to as few. Which one
- * is found by comparing all, as a search would be mispredicted. */
+/* The last block that begins at the sum or before. */
 static uint32_t find_block(const uint32_t *sums, const hint *h)
 {
-    uint32_t from = h->about < h->low + NEAR / 2 ? h->low
-                                                 : h->about - NEAR / 2;
-    if (sums[from] > h->sum || sums[from + NEAR] <= h->sum) {
-        from = h->low;
-        for (uint32_t n = h->high - from; n > NEAR;) {
-            uint32_t half = n / 2;
-            from += sums[from + half] <= h->sum ? half : 0;
-            n -= half;
-        }
+    uint32_t block = h->low; /* this one, or one of the n after it */
+    for (uint32_t n = h->high - h->low; n > 0;) {
+        uint32_t half = n - n / 2;
+        block += sums[block + half] <= h->sum ? half : 0;
+        n -= half;
     }
-    uint32_t block = from;
-    for (uint32_t i = 1; i <= NEAR; i++)
-        block += sums[from + i] <= h->sum;
     return block;
 }
 

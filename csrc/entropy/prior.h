@@ -58,8 +58,7 @@ static inline uint32_t sqs_prior_below(const sqs_prior *p, uint32_t in_class,
 uint32_t sqs_prior_id(const sqs_prior *p, uint32_t in_class, uint64_t below,
                       sqs_prior_place *place);
 
-/* An id not far from that one, in much less time. It may be as large as
- * vocab_size, and a little larger. */
+/* An id not far from that one, in much less time. */
 uint32_t sqs_prior_id_about(const sqs_prior *p, uint32_t in_class,
                             uint64_t below);
 
