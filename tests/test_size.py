@@ -148,6 +148,23 @@ def test_priors_that_are_wrong(classes, style):
                 assert hardly_more(permuted(q, rng, vocab_size), prior)
 
 
+def test_a_prior_whose_first_member_has_one_part():
+    """Of 2^31, where its chance is nearly two.
+
+    It takes 31 bits, so that ids take fewer uniformly, as an estimate of 30 hides.
+    """
+    kinds = np.repeat(np.array([0, 1], np.uint8), [91, 9])
+    weights = np.zeros((1, 256), np.uint8)
+    weights[0, :2] = 73, 60
+    prior = sqs.Prior._pack(np.ones((2, 1), np.uint8), weights, kinds)
+    codec = sqs.Codec(100, 6, prior=prior)
+    q = sqs.SparseDistribution([92, 93, 94, 97, 98, 99], [1] * 6, 100)
+    assert within_a_bit(codec, q)
+    counts = min(entropy.counts_costs(100, 6, [1] * 6)) / entropy.BIT
+    uniform = counts + 4 + log2_binomial(100, 6)
+    assert entropy_bits(codec, q) < uniform + 0.1
+
+
 @pytest.mark.parametrize("vocab_size", VOCABS)
 @pytest.mark.parametrize("resolution", [1, 2, 7, 100, 1000, 65536])
 def test_random_supports_and_compositions(vocab_size, resolution):

@@ -288,7 +288,7 @@ void sqs_read_members(sqs_coder *c, const sqs_ids *model, uint32_t size,
  * of x and all above it, less that of all above it. This leaves out roundings,
  * and the weight of 1 that every value has at least. Both are units of 2^-31,
  * and matter for values that cost RARE bits or more: for those the estimate
- * counts the 1, but is rough.
+ * is c(x + 1) - c(x).
  */
 #define RARE (24 * SQS_BIT)
 
@@ -298,8 +298,9 @@ void sqs_read_members(sqs_coder *c, const sqs_ids *model, uint32_t size,
  * rarer than this. */
 #define RARE_LAST (10 * SQS_BIT)
 
-/* About how many bits that chance takes; fall and step are logarithms. */
-static uint64_t member_cost(uint64_t fall, uint64_t step)
+/* About how many bits that chance takes; fall and step are logarithms, and
+ * `values` is how many the symbol has. */
+static uint64_t member_cost(uint64_t fall, uint64_t step, uint32_t values)
 {
     const uint64_t small = SQS_BIT / 16;
     const uint64_t minus_log_ln_2 = 2271034279;
@@ -311,8 +312,10 @@ static uint64_t member_cost(uint64_t fall, uint64_t step)
         cost += SQS_POWER_UNIT * SQS_BIT - sqs_log2(SQS_ONE - sqs_exp2(step));
     if (cost < RARE)
         return cost;
-    uint64_t chance = sqs_exp2(fall) - sqs_exp2(fall + step) + 1;
-    return SQS_POWER_UNIT * SQS_BIT - sqs_log2(chance);
+    uint64_t scale = SQS_ONE - values;
+    uint64_t above = sqs_exp2(fall) * scale >> SQS_POWER_UNIT;
+    uint64_t above_next = sqs_exp2(fall + step) * scale >> SQS_POWER_UNIT;
+    return SQS_POWER_UNIT * SQS_BIT - sqs_log2(above - above_next + 1);
 }
 
 SQS_INLINE sqs_members_cost cost_of_members(weights w, const sqs_ids *model,
@@ -323,20 +326,20 @@ SQS_INLINE sqs_members_cost cost_of_members(weights w, const sqs_ids *model,
     sqs_members_cost cost = {0, false};
     set s = start_ids(model, n, size);
     for (uint32_t i = 0; i < n; i++, s.n--) {
-        uint32_t e = end_of(&s);
+        uint32_t e = end_of(&s), values = e - s.a;
         sqs_logs logs = logs_of(&s, w, e, ids[i]);
         uint64_t fall = s.n * (s.log_a - logs.here);
         if (i < SQS_KNOWN_LOGS)
             known[i] = logs;
         if (ids[i] + 1 == e) { /* the last value: all after it are certain */
-            cost.bits += member_cost(fall, 64 * SQS_BIT);
+            cost.bits += member_cost(fall, 64 * SQS_BIT, values);
             cost.rough |= fall > RARE_LAST;
             break;
         }
-        uint64_t bits = member_cost(fall, s.n * (logs.here - logs.next));
-        cost.bits += bits;
-        cost.rough |= bits >= RARE;
+        cost.bits +=
+            member_cost(fall, s.n * (logs.here - logs.next), values);
         s.log_a = logs.next;
+        s.a = ids[i] + 1;
     }
     return cost;
 }

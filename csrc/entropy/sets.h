@@ -21,7 +21,7 @@ typedef struct sqs_logs {
 
 typedef struct sqs_members_cost {
     uint64_t bits; /* an estimate, in units of 2^-SQS_LOG_UNIT */
-    bool rough;    /* the estimate may be wrong by several bits */
+    bool rough;    /* the estimate may be several bits too high */
 } sqs_members_cost;
 
 /* What it would cost to write n of the ids below `size`. Writes as many of

@@ -481,19 +481,19 @@ def ids_costs(vocab_size, ids, memory, prior=None):
         c = choose_class(memory.last, prior, ids)
         model += class_cost(prior.chances[memory.last], c)
     rest = id_rest(vocab_size, memory, prior, c)
-    log_a = log2(rest(0))
+    log_a, a = log2(rest(0)), 0
     for n, x in zip(range(k, 0, -1), ids, strict=True):
-        log_x = log2(rest(x))
+        log_x, values = log2(rest(x)), vocab_size - n + 1 - a
         fall = n * (log_a - log_x)
         if x == vocab_size - n:  # the last value takes the rest; others follow it
-            model += member_cost(fall, 64 * BIT)
+            model += member_cost(fall, 64 * BIT, values)
             break
-        log_a = log2(rest(x + 1))
-        model += member_cost(fall, n * (log_x - log_a))
+        log_a, a = log2(rest(x + 1)), x + 1
+        model += member_cost(fall, n * (log_x - log_a), values)
     return model, UNIFORM_COST + log2_binomial(vocab_size, k)
 
 
-def member_cost(fall, step):
+def member_cost(fall, step, values):
     """About what code_set spends where a chance is 2**-fall - 2**-(fall + step)."""
     if step < BIT // 16:  # -log2(1 - 2**-step) by its series
         cost = fall + 32 * BIT - log2(max(1, step)) + step // 2
@@ -502,7 +502,8 @@ def member_cost(fall, step):
         cost = fall + 31 * BIT - log2(ONE - exp2(step))
     if cost < 24 * BIT:
         return cost
-    return 31 * BIT - log2(exp2(fall) - exp2(fall + step) + 1)
+    above, above_next = (exp2(t) * (ONE - values) >> 31 for t in (fall, fall + step))
+    return 31 * BIT - log2(above - above_next + 1)
 
 
 # Packets

@@ -190,16 +190,19 @@ NO_NEXT = 64 * BIT
 
 
 @leaf
-def member_cost(fall, step):
-    """Return about what a share of 2^-fall - 2^-(fall + step) costs."""
+def member_cost(fall, step, values):
+    """Return about what a share of 2^-fall - 2^-(fall + step) of so many costs."""
     if step < SMALL_STEP:  # the series of -log2(1 - 2^-step)
         cost = fall + LOG_UNIT * BIT - log2(max(step, 1)) + step // 2 + LOG2_OF_LOG2_E
     else:
         cost = fall + POWER_UNIT * BIT - log2(ONE - exp2(step))
     if cost < RARE:
         return cost
-    # Here it matters that every value has a weight of 1 at least.
-    return POWER_UNIT * BIT - log2(exp2(fall) - exp2(fall + step) + 1)
+    # Here roundings matter, and that every value has a weight of 1 at least.
+    scale = ONE - values
+    above = exp2(fall) * scale >> POWER_UNIT
+    above_next = exp2(fall + step) * scale >> POWER_UNIT
+    return POWER_UNIT * BIT - log2(above - above_next + 1)
 
 
 # The last value of a symbol takes what rounding leaves of the range. Where its weight
@@ -213,16 +216,17 @@ def cost_of_members(model, size, members):
     cost = 0
     rough = False
     log_a = log2(rest(model, ZERO, ZERO))
+    a = ZERO
     for i in range(members.size):
         n = members.size - i
+        values = size - n + 1 - a
         log_x = log2(rest(model, members[i], n))
         fall = n * (log_a - log_x)
         if members[i] == size - n:  # the last value; all others follow from it
-            cost += member_cost(fall, NO_NEXT)
-            rough = rough or fall > RARE_LAST
+            cost += member_cost(fall, NO_NEXT, values)
+            rough = fall > RARE_LAST
             break
         log_a = log2(rest(model, members[i] + 1, n))
-        bits = member_cost(fall, n * (log_x - log_a))
-        cost += bits
-        rough = rough or bits >= RARE
+        cost += member_cost(fall, n * (log_x - log_a), values)
+        a = members[i] + 1
     return cost, rough
