@@ -392,14 +392,18 @@ const char *attack(const sqs_codec *codec, kind k, sqs_memory *memory,
  * neighbours then, from there on one has the last value of each symbol and the
  * other one the first. So the one has the last ids, the other one the first,
  * which differ unless the support is all of the vocabulary. And a round ends
- * with `more` = 0, which is not the last value, unless it is left out.
+ * with `more` = 0, which is not the last value, unless it is left out. A class
+ * of a prior may make some first values so unlikely that no packet of that
+ * size has them: then neighbours may say the same in different classes.
  */
 static bool next_differs(const sqs_codec *codec, kind k, const content *c)
 {
     if (codec->coding != SQS_ENTROPY || k == TOKENS)
         return true;
-    return k == DISTRIBUTION ? c->round.survivors[0] < codec->vocab_size
-                             : c->round.length < SQS_MAX_ROUND;
+    if (k != DISTRIBUTION)
+        return c->round.length < SQS_MAX_ROUND;
+    bool in_class = codec->prior != NULL && codec->prior->classes > 1;
+    return !in_class && c->round.survivors[0] < codec->vocab_size;
 }
 
 /* Tries receiver's limits on either side of what the packet has. */
