@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -27,6 +26,7 @@ from sqs_codec._format import (
     Coding,
 )
 from sqs_codec._keep import Keep, rule
+from sqs_codec._lazy import lazy
 from sqs_codec._prior import Prior
 from sqs_codec._threads import useful
 
@@ -104,9 +104,9 @@ class Codec:
             f"coding={self.coding!r}{prior})"
         )
 
-    @cached_property
+    @lazy
     def _engine(self) -> Engine:
-        """What the other modules of the package use in place of this class."""
+        """Return what the other modules of the package use in place of this class."""
         return Engine(self.vocab_size, self.resolution, self.coding, self.prior)
 
     # What both ends agree on

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ import numpy as np
 from sqs_codec import _checks as checks
 from sqs_codec._distribution import SparseDistribution
 from sqs_codec._format import MAX_PRIOR_CLASSES, MAX_VOCAB, MIN_VOCAB
+from sqs_codec._lazy import lazy
 from sqs_codec._prior_file import MOST_BYTES, Tables
 
 if TYPE_CHECKING:
@@ -235,7 +235,7 @@ class Prior:
 
     # What makes it a value
 
-    @cached_property
+    @lazy
     def digest(self) -> bytes:
         """8 bytes that name the prior: BLAKE2b of its file."""
         import hashlib  # takes long to import, and most programs have no prior

@@ -7,7 +7,8 @@ import threading
 
 import pytest
 
-from sqs_codec import _threads
+import sqs_codec as sqs
+from sqs_codec import _codec, _threads
 
 SECONDS = 20
 
@@ -116,6 +117,31 @@ def test_a_forked_child_has_threads_of_its_own():
         threading.Timer(SECONDS, os._exit, (2,)).start()
         parts = _threads.share(meet(2), 8, 2)
         os._exit(0 if parts == [[0, 1, 2, 3], [4, 5, 6, 7]] else 1)
+    go_on.set()
+    other.join()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_makes_codecs_while_a_thread_does(monkeypatch):
+    """As a server does that loads a prior in a thread when it forks a worker."""
+    started, go_on, make = threading.Event(), threading.Event(), _codec.Engine
+
+    def slow(*arguments):
+        started.set()
+        assert go_on.wait(SECONDS)
+        return make(*arguments)
+
+    monkeypatch.setattr(_codec, "Engine", slow)
+    other = threading.Thread(target=lambda: sqs.Codec(1000).max_support)
+    other.start()
+    assert started.wait(SECONDS)
+    child = os.fork()
+    if child == 0:
+        threading.Timer(SECONDS, os._exit, (2,)).start()
+        monkeypatch.setattr(_codec, "Engine", make)
+        os._exit(0 if sqs.Codec(1000).max_support == 100 else 1)
     go_on.set()
     other.join()
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
