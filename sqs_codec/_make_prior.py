@@ -20,6 +20,9 @@ HELD_OUT = 5
 CHUNK = 1 << 22
 """Logits that are quantized at once, 16 MiB as float32."""
 
+LINES = 10_000
+"""Lines that are tokenized at once: a tokenizer takes 50 bytes for each of text."""
+
 
 @dataclass(frozen=True)
 class Options:
@@ -89,7 +92,10 @@ def make(options: Options) -> Iterator[str]:
             f"a vocabulary of {vocab_size} ids; {MIN_VOCAB} to {MAX_VOCAB} are allowed"
         )
     codec = sqs.Codec(vocab_size, options.resolution)
-    drafts = [quantize(codec, rows, options) for rows in logits]
+    drafts = [
+        quantize(codec, path, rows, options)
+        for path, rows in zip(options.drafts, logits, strict=True)
+    ]
     if drafts:
         yield f"{sum(map(len, drafts))} rows of drafts"
     yield from report(codec, texts, drafts, options)
@@ -119,7 +125,7 @@ def find_prior(name: str | None) -> sqs.Prior | None:
     """
     if name is None or name == "none":
         return None
-    if Path(name).exists():
+    if Path(name).exists() and not Path(name).is_dir():
         return sqs.Prior.load(name)
     try:
         return sqs.Prior.builtin(name)
@@ -151,8 +157,13 @@ def read_tokens(tokenizer: Any, path: Path, vocab_size: int) -> NDArray[np.uint3
         raise ValueError(f"{path} is not UTF-8: {error}") from error
     # Line by line, as some tokenizers take time quadratic in the length of a text.
     lines = text.splitlines(keepends=True)
-    encoded = tokenizer.encode_batch(lines, add_special_tokens=False)
-    tokens = np.array([i for line in encoded for i in line.ids], np.uint32)
+    found = [np.empty(0, np.uint32)]
+    for start in range(0, len(lines), LINES):
+        encoded = tokenizer.encode_batch(
+            lines[start : start + LINES], add_special_tokens=False
+        )
+        found += [np.array(line.ids, np.uint32) for line in encoded]
+    tokens = np.concatenate(found)
     if not tokens.size:
         raise ValueError(f"{path} has no tokens")
     if tokens.max() >= vocab_size:
@@ -164,14 +175,19 @@ def read_tokens(tokenizer: Any, path: Path, vocab_size: int) -> NDArray[np.uint3
 
 
 def quantize(
-    codec: sqs.Codec, logits: NDArray[np.floating], options: Options
+    codec: sqs.Codec, path: Path, logits: NDArray[np.floating], options: Options
 ) -> list[sqs.SparseDistribution]:
-    """Return the distributions of rows of logits."""
+    """Return the distributions of rows of logits; errors say of which file."""
     keep = sqs.TopK(options.top_k)
     step = max(1, CHUNK // codec.vocab_size)
     found = []
     for start in range(0, len(logits), step):
         rows = np.asarray(logits[start : start + step])
+        for i in np.flatnonzero(~np.isfinite(rows.max(1))):
+            raise ValueError(
+                f"{path}: row {start + i} must be finite or -inf, and not -inf "
+                "throughout"
+            )
         found += codec.quantize_batch(rows, keep, temperature=options.temperature)
     return found
 

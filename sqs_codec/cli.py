@@ -531,8 +531,8 @@ def _prior(args: argparse.Namespace) -> int:
     except BrokenPipeError:
         raise
     except OSError as error:
-        reason = error.strerror or error
-        print(f"sqs prior: {error.filename}: {reason}", file=sys.stderr)
+        name = error.filename or args.output
+        print(f"sqs prior: {name}: {error.strerror or error}", file=sys.stderr)
         return 1
     except ValueError as error:
         print(f"sqs prior: {error}", file=sys.stderr)

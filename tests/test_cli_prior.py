@@ -10,7 +10,7 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 import sqs_codec as sqs
-from sqs_codec import cli
+from sqs_codec import _make_prior, cli
 
 README = Path(__file__).parents[1] / "README.md"
 V = 400
@@ -112,6 +112,7 @@ def test_a_folder_is_a_tokenizer_and_text_goes_with_drafts(
         ),
         (["README.md", "--tokenizer", "BINARY"], "cannot load the tokenizer"),
         (["--drafts", "BINARY"], "is not a .npy file"),
+        (["--drafts", "NAN"], "nan.npy: row 70 must be finite or -inf, and not"),
         (["--drafts", "LOGITS", "--vocab-size", "50"], f"logits of {V} tokens, not 50"),
     ],
 )
@@ -127,7 +128,12 @@ def test_what_is_wrong_is_said(
     monkeypatch.chdir(README.parent)
     (tmp_path / "binary").write_bytes(bytes(range(128, 256)))
     (tmp_path / "empty").write_bytes(b"")
+    rows = np.zeros((100, V), np.float32)
+    rows[70, 5] = np.nan
+    np.save(tmp_path / "nan.npy", rows)
+    monkeypatch.setattr(_make_prior, "CHUNK", 20 * V)
     names = {
+        "NAN": str(tmp_path / "nan.npy"),
         "TOKENIZER": str(tokenizer),
         "LOGITS": str(logits),
         "BINARY": str(tmp_path / "binary"),
@@ -163,6 +169,22 @@ def test_inspect_reads_with_a_prior(
     )
     assert cli.main([*arguments, "--prior", "gemma3"]) == 1
     assert "262144" in capsys.readouterr().err
+
+
+def test_a_folder_is_no_prior(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of a model that was downloaded; its name means the built-in prior."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "smollm2").mkdir()
+    assert _make_prior.find_prior("smollm2") == sqs.Prior.builtin("smollm2")
+
+
+def test_a_text_is_tokenized_in_parts(
+    tokenizer: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = _make_prior.load_tokenizer(str(tokenizer))
+    tokens = _make_prior.read_tokens(loaded, README, V)
+    monkeypatch.setattr(_make_prior, "LINES", 7)
+    assert _make_prior.read_tokens(loaded, README, V).tolist() == tokens.tolist()
 
 
 def test_bits_takes_a_prior(
