@@ -17,13 +17,13 @@ in every vocabulary. The texts that the models wrote are counted too. What `Prio
 makes of all that is written. With ``--lent`` a model's own drafts are left out, which
 tells how good the priors are whose models have none here; with ``--text`` all drafts
 are, so that the prior is one table of what the texts have; ``--classes 1`` makes one
-table of the drafts.
+table of the drafts; ``--languages en code`` leaves out all texts in others.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -71,11 +71,18 @@ class Corpus:
         A file of ``make_corpus.py``.
     tokenizer : tokenizers.Tokenizer
         The model's.
+    languages : sequence of str, optional
+        Which of its texts; all if None.
     """
 
-    def __init__(self, path: Path, tokenizer: Any) -> None:
+    def __init__(
+        self, path: Path, tokenizer: Any, languages: Sequence[str] | None = None
+    ) -> None:
         with np.load(path) as file:
             self._arrays = dict(file)
+        if languages:
+            kept = np.isin(self._arrays["language"], languages)
+            self._arrays = {name: x[kept] for name, x in self._arrays.items()}
         self._tokenizer = tokenizer
 
     def texts(self) -> Iterator[str]:
@@ -166,6 +173,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(VOCAB_SIZES))
     parser.add_argument("--lent", action="store_true", help="without its own drafts")
     parser.add_argument("--text", action="store_true", help="without all drafts")
+    parser.add_argument("--languages", nargs="+", metavar="LANGUAGE", help="texts in")
     parser.add_argument("--classes", type=int, metavar="C")
     parser.add_argument("--output", type=Path, default=PRIORS, metavar="FOLDER")
     options = parser.parse_args()
@@ -179,7 +187,9 @@ def main() -> None:
         for name in {*WRITERS, *(options.names or VOCAB_SIZES)}
     }
     corpora = {
-        name: Corpus(options.folder / f"{name}.npz", tokenizers[name])
+        name: Corpus(
+            options.folder / f"{name}.npz", tokenizers[name], options.languages
+        )
         for name in WRITERS
     }
     options.output.mkdir(parents=True, exist_ok=True)
