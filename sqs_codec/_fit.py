@@ -124,11 +124,15 @@ def smooth_counts(counts: Floats) -> Floats:
 
 
 def fit_counts(counts: Floats) -> Tables:
-    """Return the tables of one class, in which an id's kind is its weight's code."""
-    probs = smooth_counts(counts)
-    ones = np.ones(counts.size, np.int64)
+    """Return the tables of a prior for a text."""
+    return one_class(smooth_counts(counts))
+
+
+def one_class(probs: Floats) -> Tables:
+    """Return the tables of a single class, in which an id's kind is its weight's code."""
+    codes = encode_weights(probs, np.ones(probs.size, np.int64))
     identity = np.arange(KINDS, dtype=np.uint8)[None]
-    return Tables(np.ones((2, 1), np.uint8), identity, encode_weights(probs, ones))
+    return Tables(np.ones((2, 1), np.uint8), identity, codes)
 
 
 # Supports.
@@ -321,9 +325,7 @@ def fit_supports(
     whole = whole_table(supports.count(vocab_size), text, share)
     found, assigned = fit_classes(supports, best[0], whole, best[1])
     if best[0] == 1:
-        identity = np.arange(KINDS, dtype=np.uint8)[None]
-        ones = np.ones(vocab_size, np.int64)
-        return Tables(np.ones((2, 1), np.uint8), identity, encode_weights(whole, ones))
+        return one_class(whole)
     kinds, tables = fit_kinds(found, np.random.default_rng(SEED))
     ids = np.bincount(kinds, minlength=KINDS)
     weights = np.stack([encode_weights(table, ids) for table in tables])
