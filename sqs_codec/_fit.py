@@ -129,7 +129,7 @@ def fit_counts(counts: Floats) -> Tables:
 
 
 def one_class(probs: Floats) -> Tables:
-    """Return the tables of a single class, in which an id's kind is its weight's code."""
+    """Return the tables of one class, where an id has the kind of its code."""
     codes = encode_weights(probs, np.ones(probs.size, np.int64))
     identity = np.arange(KINDS, dtype=np.uint8)[None]
     return Tables(np.ones((2, 1), np.uint8), identity, codes)

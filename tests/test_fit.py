@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import sqs_codec as sqs
-from sqs_codec import _fit
 from benchmarks.data.drafts import held_out, load_drafts, load_languages
+from sqs_codec import _fit
 
 NAMES = {
     "smollm2": 49_152,
