@@ -11,6 +11,7 @@ import sqs_codec as sqs
 from benchmarks.data.drafts import VOCAB_SIZE, held_out, load_drafts
 from benchmarks.rate.worst_sets import dearest_set, excesses, member_bits
 from sqs_codec import theory
+from sqs_codec._prior_file import Tables
 from tests.kit import (
     any_prior,
     entropy_bits,
@@ -156,7 +157,8 @@ def test_a_prior_whose_first_member_has_one_part():
     kinds = np.repeat(np.array([0, 1], np.uint8), [91, 9])
     weights = np.zeros((1, 256), np.uint8)
     weights[0, :2] = 73, 60
-    prior = sqs.Prior._pack(np.ones((2, 1), np.uint8), weights, kinds)
+    tables = Tables(np.ones((2, 1), np.uint8), weights, kinds)
+    prior = sqs.Prior.from_bytes(tables.write())
     codec = sqs.Codec(100, 6, prior=prior)
     q = sqs.SparseDistribution([92, 93, 94, 97, 98, 99], [1] * 6, 100)
     assert within_a_bit(codec, q)
