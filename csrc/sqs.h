@@ -152,7 +152,8 @@ typedef struct sqs_prior {
 
 /* Bytes of memory that sqs_load_prior needs for a file of `size` bytes, or 0
  * if the file begins with something that no prior file does. A prior of
- * 32 classes for 262 144 ids needs 2.6 MB. */
+ * 32 classes for 262 144 ids needs 2.6 MB. The header alone is believed: it
+ * can ask for 10 MB, and sqs_load_prior checks the rest. */
 size_t sqs_prior_memory(const uint8_t *file, size_t size);
 
 /*

@@ -448,7 +448,7 @@ class Codec:
             Refuse a packet whose distributions have more survivors (tokens with a
             count) in all, as soon as their number is known. If None, the format's
             own limits are the only ones: a packet of 72 bytes may then hold
-            1 048 576 survivors, which take 8 MB and up to 0.13 s. A round
+            1 048 576 survivors, which take 8 MB and up to 0.2 s. A round
             of five drafted tokens seldom has more than 200.
 
         Raises

@@ -72,6 +72,8 @@ def make(options: Options) -> Iterator[str]:
         raise ValueError("nothing to count: give texts, --drafts or both")
     if options.texts and not options.tokenizer:
         raise ValueError("texts need a --tokenizer")
+    if not options.output.parent.is_dir():  # say so before the work is done
+        raise ValueError(f"no folder {options.output.parent} to write to")
     logits = [open_logits(path) for path in options.drafts]
     vocab_size = options.vocab_size
     for path, rows in zip(options.drafts, logits, strict=True):
@@ -159,9 +161,11 @@ def read_tokens(tokenizer: Any, path: Path, vocab_size: int) -> NDArray[np.uint3
     lines = text.splitlines(keepends=True)
     found = [np.empty(0, np.uint32)]
     for start in range(0, len(lines), LINES):
-        encoded = tokenizer.encode_batch(
-            lines[start : start + LINES], add_special_tokens=False
-        )
+        part = lines[start : start + LINES]
+        try:
+            encoded = tokenizer.encode_batch(part, add_special_tokens=False)
+        except Exception as error:  # the library raises nothing more precise
+            raise ValueError(f"{path}: the tokenizer fails: {error}") from error
         found += [np.array(line.ids, np.uint32) for line in encoded]
     tokens = np.concatenate(found)
     if not tokens.size:

@@ -120,8 +120,9 @@ class Prior:
         """Return a prior for distributions like those given.
 
         They tell which ids are likely in the same context, which the counts of a
-        text don't. Ten thousand gain a good part of what there is to gain, and a
-        hundred thousand nearly all; they take a minute.
+        text don't. Ten thousand gain most of what there is to gain, and a
+        hundred thousand nearly all; they take a minute, or three where the vocabulary
+        has 262 144 ids.
 
         Parameters
         ----------

@@ -112,6 +112,7 @@ def test_a_folder_is_a_tokenizer_and_text_goes_with_drafts(
         ),
         (["README.md", "--tokenizer", "BINARY"], "cannot load the tokenizer"),
         (["--drafts", "BINARY"], "is not a .npy file"),
+        (["--drafts", "LOGITS", "-o", "nowhere/x"], "no folder nowhere to write to"),
         (["--drafts", "NAN"], "nan.npy: row 70 must be finite or -inf, and not"),
         (["--drafts", "LOGITS", "--vocab-size", "50"], f"logits of {V} tokens, not 50"),
     ],
@@ -141,7 +142,7 @@ def test_what_is_wrong_is_said(
     }
     output = tmp_path / "out.sqsprior"
     given = [names.get(argument, argument) for argument in arguments]
-    assert prior(*given, "-o", output) == 1
+    assert prior("-o", output, *given) == 1
     err = capsys.readouterr().err
     assert message in " ".join(err.split())
     assert err.startswith("sqs prior: ")
