@@ -55,6 +55,9 @@ SAMPLE = 12_000
 ROUNDS = 12
 """Of assigning and counting; more change nothing that can be measured."""
 
+KIND_ROUNDS, MOVING_ROUNDS, MOVED_KINDS = 20, 14, 12
+"""Of assigning kinds; in how many of these, and how many at a time, kinds move."""
+
 FOLLOWING = 30
 """Supports by which the chances after a class are drawn to those on the whole."""
 
@@ -261,31 +264,49 @@ def fit_classes(
     return found, assigned
 
 
-def fit_kinds(
-    classes: Classes, rng: np.random.Generator
-) -> tuple[NDArray[np.uint8], Floats]:
+def fit_kinds(classes: Classes) -> tuple[NDArray[np.uint8], Floats]:
     """Return a kind for each id, and the tables of kinds, [C, 256].
 
     The kind of an id is the one that costs it least, if the id is drawn as often
-    as its tables say. What an id takes of the probability of others counts too.
+    as its tables say. What an id takes of the probability of others counts too. In
+    the first rounds the kinds that would be missed least are given to the ids that
+    lose most by theirs; otherwise frequent ids would have to share.
     """
     often = (classes.shares[:, None] * classes.tables).T
     mass = often.sum(1)
-    seeds = mass**0.6 / (mass**0.6).sum()
-    size = mass.size
-    picked = rng.choice(size, KINDS, replace=size < KINDS, p=seeds)
+    ideal = np.einsum("vc,vc->v", often, np.log(classes.tables).T) - mass
+    rng = np.random.default_rng(SEED)
+    picked = rng.choice(
+        mass.size, KINDS, mass.size < KINDS, mass**0.6 / (mass**0.6).sum()
+    )
     tables = classes.tables[:, picked]
-    kinds = np.empty(size, np.int64)
-    for _ in range(ROUNDS):
-        logs, taken = np.log(tables), classes.shares @ tables
-        for start in range(0, size, 1 << 14):  # [V, 256] would be half a gigabyte
-            part = slice(start, start + (1 << 14))
-            kinds[part] = np.argmax(often[part] @ logs - taken, 1)
+    for turn in range(KIND_ROUNDS):
+        kinds, best, second = best_kinds(often, tables, classes.shares)
         ids = np.bincount(kinds, minlength=KINDS)
         for c, table in enumerate(classes.tables):
             sums = np.bincount(kinds, weights=table, minlength=KINDS)
             tables[c] = np.where(ids > 0, sums / np.maximum(ids, 1), tables[c])
+        if turn < MOVING_ROUNDS:
+            missed = np.bincount(kinds, weights=best - second, minlength=KINDS)
+            least = np.argsort(missed)[:MOVED_KINDS]
+            neediest = np.argsort(best - ideal)[:MOVED_KINDS]
+            tables[:, least[: neediest.size]] = classes.tables[:, neediest]
     return kinds.astype(np.uint8), tables
+
+
+def best_kinds(
+    often: Floats, tables: Floats, shares: Floats
+) -> tuple[Ints, Floats, Floats]:
+    """Return each id's best kind, and how likely that and the second best make it."""
+    size = len(often)
+    kinds, best, second = np.empty(size, np.int64), np.empty(size), np.empty(size)
+    logs, taken = np.log(tables), shares @ tables
+    for start in range(0, size, 1 << 14):  # [V, 256] would be half a gigabyte
+        part = slice(start, start + (1 << 14))
+        scores = often[part] @ logs - taken
+        kinds[part] = np.argmax(scores, 1)
+        second[part], best[part] = np.partition(scores, -2, axis=1)[:, -2:].T
+    return kinds, best, second
 
 
 def count_chances(assigned: Ints, shares: Floats) -> NDArray[np.uint8]:
@@ -326,7 +347,7 @@ def fit_supports(
     found, assigned = fit_classes(supports, best[0], whole, best[1])
     if best[0] == 1:
         return one_class(whole)
-    kinds, tables = fit_kinds(found, np.random.default_rng(SEED))
+    kinds, tables = fit_kinds(found)
     ids = np.bincount(kinds, minlength=KINDS)
     weights = np.stack([encode_weights(table, ids) for table in tables])
     return Tables(count_chances(assigned, found.shares), weights, kinds)
