@@ -48,7 +48,7 @@ FAST_MATH = "-fsyntax-only", "-ffast-math"
 PACKETS = 100_000
 CASES = 300
 SEED = 1
-SUM = "7815c80826b56c50"
+SUM = "49d6c251c17498bc"
 """What identity.c comes to with these; it changes with the cases alone."""
 
 

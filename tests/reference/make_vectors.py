@@ -230,7 +230,7 @@ def tightly_coded(code: Callable[..., Any], *arguments: Any) -> bool:
     return coder.shifts > end
 
 
-ROUND_OF_256, TOKENS_OF_256 = 304, 13
+ROUND_OF_256, TOKENS_OF_256 = 293, 13
 """A vocabulary size and a resolution at which 256 distributions, and 256 tokens, end so
 that a decoder that reads one bit more finds the packet truncated."""
 
