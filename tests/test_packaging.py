@@ -93,7 +93,8 @@ def test_sdist_has_what_a_build_needs_and_nothing_built(sdist: Path) -> None:
         files = {
             str(path.relative_to(ROOT))
             for path in (ROOT / folder).rglob("*")
-            if path.suffix in (".c", ".h", ".cdef", ".py", ".txt", ".typed")
+            if path.suffix
+            in (".c", ".h", ".cdef", ".py", ".txt", ".typed", ".sqsprior")
             and path.name != "_sqs.c"
         }
         assert files <= names
@@ -108,7 +109,11 @@ def test_native_wheel_serves_every_python_from_3_10(
     wheel = build("wheel", source, tmp_path / "wheel")
     assert re.fullmatch(r"sqs_codec-.*-cp310-abi3-\w+\.whl", wheel.name)
     with zipfile.ZipFile(wheel) as archive:
-        assert "sqs_codec/_backend/_sqs.abi3.so" in archive.namelist()
+        names = archive.namelist()
+        assert "sqs_codec/_backend/_sqs.abi3.so" in names
+        priors = sorted((ROOT / "sqs_codec" / "priors").glob("*.sqsprior"))
+        assert priors
+        assert {f"sqs_codec/priors/{prior.name}" for prior in priors} <= {*names}
     installed = install(wheel, tmp_path / "installed")
     where = "\nprint(sqs.__file__)"
     assert output(NO_NUMBA + ROUND_TRIP + where, installed).split() == [
