@@ -350,8 +350,8 @@ class Codec:
         """Return the bits of a distribution, before padding to a byte.
 
         Exact for ``"enumerative"`` and ``"bitpack"``. For ``"entropy"`` it is what
-        `encode` spends to within a bit, in half the time if `q` has at most 128
-        tokens and is like what language models give. In a round a distribution
+        `encode` spends to within a bit, in two thirds of the time if `q` has at most
+        128 tokens and is like what language models give. In a round a distribution
         takes less if it shares tokens with those before it.
         """
         self._engine.check(q)
@@ -539,7 +539,7 @@ class Codec:
 
 def _check_prior(prior: Prior, vocab_size: int, coding: str) -> None:
     """Check that a codec can have a prior."""
-    checks.instance("prior", prior, Prior, "a Prior")
+    checks.instance("prior", prior, Prior, "a Prior, such as Prior.builtin(name)")
     if coding != "entropy":
         raise ValueError(f"a prior needs coding 'entropy', got {coding!r}")
     if prior.vocab_size != vocab_size:

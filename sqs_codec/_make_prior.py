@@ -72,6 +72,8 @@ def make(options: Options) -> Iterator[str]:
         raise ValueError("nothing to count: give texts, --drafts or both")
     if options.texts and not options.tokenizer:
         raise ValueError("texts need a --tokenizer")
+    if options.classes and not options.drafts:
+        raise ValueError("--classes needs --drafts: a text alone has one class")
     if not options.output.parent.is_dir():  # say so before the work is done
         raise ValueError(f"no folder {options.output.parent} to write to")
     logits = [open_logits(path) for path in options.drafts]
@@ -103,10 +105,10 @@ def make(options: Options) -> Iterator[str]:
     yield from report(codec, texts, drafts, options)
     prior = fit(vocab_size, texts, drafts, options.classes)
     prior.save(options.output)
-    classes = "1 class" if prior.classes == 1 else f"{prior.classes} classes"
     yield (
-        f"{options.output}: {len(prior.to_bytes())} bytes, {classes}, digest "
-        f"{prior.digest.hex()}; fitted to all, also to what was held out above"
+        f"{options.output}: V = {vocab_size}, classes: {prior.classes}, "
+        f"{len(prior.to_bytes())} bytes, digest {prior.digest.hex()}; fitted to all "
+        "rows and texts"
     )
 
 
@@ -132,7 +134,7 @@ def find_prior(name: str | None) -> sqs.Prior | None:
     try:
         return sqs.Prior.builtin(name)
     except ValueError as error:
-        raise ValueError(f"no file {name}, and no such built-in: {error}") from error
+        raise ValueError(f"no file {name}, and no built-in prior: {error}") from error
 
 
 def load_tokenizer(name: str) -> Any:
@@ -143,7 +145,7 @@ def load_tokenizer(name: str) -> Any:
     if path.is_dir():
         path = path / "tokenizer.json"
     try:
-        if path.exists():
+        if path.exists() or path.suffix == ".json":
             return Tokenizer.from_file(str(path))
         return Tokenizer.from_pretrained(name)
     except Exception as error:  # the library raises nothing more precise
@@ -246,6 +248,8 @@ def report(
         # Of resolution 1, so that counts take nothing.
         codecs = (sqs.Codec(codec.vocab_size, 1, prior=p) for p in (None, fitted))
         yield compare(*(mean_token_bits(c, tokens) for c in codecs))
+    else:
+        yield f"too little to hold any out: fewer than {HELD_OUT} rows or tokens a file"
 
 
 def compare(without: float, with_prior: float) -> str:

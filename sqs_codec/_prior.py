@@ -31,7 +31,8 @@ class Prior:
     A prior knows several classes of contexts, such as that a word begins, that one
     goes on or that the text is Chinese, and what each id weighs in each of them. It
     is made for one tokenizer. A `Codec` that is given one takes fewer bits for the
-    ids of what the prior was made for, and hardly more for anything else.
+    ids of what the prior was made for. For anything else it may take more than
+    without one, but never much more than coding ``"enumerative"``.
 
     Immutable, hashable and picklable; equal if all bytes are. `builtin`, `load`, `fit`,
     `from_counts` and `from_bytes` make one.
@@ -132,9 +133,9 @@ class Prior:
         counts : array_like of int [vocab_size], optional
             How often each id is in a text, for ids that the distributions lack.
         classes : int, optional
-            How many classes of contexts to tell apart, 1 to 32. If None, and for
-            all other choices, those are taken that give the fewest bits for every
-            fifth run of the distributions after fitting to the others.
+            How many classes of contexts to tell apart, 1 to 32. If None, it is chosen
+            by what gives the fewest bits for every fifth run of the distributions,
+            which are held out for that. Smoothing is always chosen so.
 
         Raises
         ------

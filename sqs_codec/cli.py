@@ -53,8 +53,9 @@ examples:
 INSPECT = """\
 Shows what a packet says. If it has fields (enumerative, bitpack), it also shows
 where they are and how many bits they take. A packet has no header, because both
-ends agree on the codec beforehand: give here what they agreed on. Without --kind
-all kinds are tried. Packets of a stream can't be read on their own.
+ends agree on the codec beforehand: give here what they agreed on, also --prior if
+they have one. Without --kind all kinds are tried. Packets of a stream can't be
+read on their own.
 """
 
 BITS = """\
@@ -323,7 +324,7 @@ def _fill_prior(parser: argparse.ArgumentParser) -> None:
         type=number(int, 1, MAX_PRIOR_CLASSES),
         metavar="C",
         help=f"classes of contexts to tell apart by drafts, 1 to {MAX_PRIOR_CLASSES} "
-        "(default: what is best on rows that the others were fitted without)",
+        "(default: chosen on held-out rows)",
     )
     add(
         "--temperature",
@@ -488,6 +489,8 @@ def _show_packet(args: argparse.Namespace) -> int:
     # What fits goes to standard output; why nothing does is an error.
     out = sys.stdout if found else sys.stderr
     agreed = f"vocabulary {codec.vocab_size}, resolution {codec.resolution}"
+    if codec.prior is not None:
+        agreed += f", prior {args.prior}"
     print(f"{len(packet)} bytes, read with {agreed}, {codec.coding}.", file=out)
     print("\n".join([*refused, *found]), file=out)
     return 0 if found else 1

@@ -111,6 +111,11 @@ def test_a_folder_is_a_tokenizer_and_text_goes_with_drafts(
             "which a vocabulary of 50 hasn't",
         ),
         (["README.md", "--tokenizer", "BINARY"], "cannot load the tokenizer"),
+        (["README.md", "--tokenizer", "nope.json"], "cannot load the tokenizer nope"),
+        (
+            ["README.md", "--tokenizer", "TOKENIZER", "--classes", "4"],
+            "--classes needs --drafts",
+        ),
         (["--drafts", "BINARY"], "is not a .npy file"),
         (["--drafts", "LOGITS", "-o", "nowhere/x"], "no folder nowhere to write to"),
         (["--drafts", "NAN"], "nan.npy: row 70 must be finite or -inf, and not"),
@@ -165,7 +170,7 @@ def test_inspect_reads_with_a_prior(
     assert cli.main([*arguments, "--prior", str(tmp_path / "copy")]) == 0
     assert "40000" in capsys.readouterr().out
     assert cli.main([*arguments, "--prior", "smollm3"]) == 1
-    assert "no file smollm3, and no such built-in: name must be" in (
+    assert "no file smollm3, and no built-in prior: name must be" in (
         capsys.readouterr().err
     )
     assert cli.main([*arguments, "--prior", "gemma3"]) == 1
