@@ -293,7 +293,7 @@ def test_a_config_names_its_prior(codec, prior, monkeypatch):
     needed = f"needs the prior {config['prior']}, got {other.digest.hex()}"
     with pytest.raises(ValueError, match=needed):
         sqs.Codec.from_config(config, other)
-    with pytest.raises(TypeError, match="prior must be a Prior str"):
+    with pytest.raises(TypeError, match="prior must be a Prior, got str"):
         sqs.Codec.from_config(config, config["prior"])
     with pytest.raises(
         TypeError, match="config's prior must be a string or None, got i"
