@@ -510,13 +510,8 @@ def _measure_bits(args: argparse.Namespace) -> int:
             _bits.plot(costs, args.plot)
     except BrokenPipeError:
         raise
-    except OSError as error:
-        name = error.filename or args.file
-        print(f"sqs bits: {name}: {error.strerror or error}", file=sys.stderr)
-        return 1
-    except ValueError as error:
-        print(f"sqs bits: {error}", file=sys.stderr)
-        return 1
+    except (OSError, ValueError) as error:
+        return _fail("bits", error, args.file)
     return 0
 
 
@@ -533,11 +528,15 @@ def _prior(args: argparse.Namespace) -> int:
             print(line, flush=True)
     except BrokenPipeError:
         raise
-    except OSError as error:
-        name = error.filename or args.output
-        print(f"sqs prior: {name}: {error.strerror or error}", file=sys.stderr)
-        return 1
-    except ValueError as error:
-        print(f"sqs prior: {error}", file=sys.stderr)
-        return 1
+    except (OSError, ValueError) as error:
+        return _fail("prior", error, args.output)
     return 0
+
+
+def _fail(command: str, error: Exception, file: Path) -> int:
+    """Say why a command failed, maybe at this file; return its exit status."""
+    reason = str(error)
+    if isinstance(error, OSError):
+        reason = f"{error.filename or file}: {error.strerror or error}"
+    print(f"sqs {command}: {reason}", file=sys.stderr)
+    return 1
