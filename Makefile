@@ -18,8 +18,9 @@ help: ## list the targets
 demo: $(VENV)/core ## draft and verify with two real models, then print the bits
 	$(BIN)/sqs demo
 
+# A file's tests stay together, as they share fixtures.
 test: $(VENV)/core ## run all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 lint: $(VENV)/core ## check style, types and the C core's warnings
 	$(BIN)/ruff check
