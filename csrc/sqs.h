@@ -357,7 +357,8 @@ typedef struct sqs_round {
     uint32_t length;     /* how many distributions, 1 .. SQS_MAX_ROUND */
     uint32_t *token_ids; /* the distributions one after the other */
     uint32_t *counts;
-    uint32_t *survivors; /* `length` sizes, which cut the two arrays up */
+    uint32_t *survivors; /* `length` sizes, which cut the two arrays up; 0
+                            only in a mixed round, see below */
     uint32_t *positions; /* `length` positions: of each drafted token among the
                             token_ids of its distribution */
 } sqs_round;
@@ -386,10 +387,10 @@ typedef struct sqs_memory {
                                             came */
 } sqs_memory;
 
-/* An upper bound in bytes of what sqs_encode_round writes for `length`
- * distributions with `survivors` survivors in all. */
+/* An upper bound in bytes of what sqs_encode_round, or sqs_encode_mixed,
+ * writes for `length` positions with `entries` token_ids in all. */
 size_t sqs_encode_round_bound(const sqs_codec *codec, uint32_t length,
-                              size_t survivors);
+                              size_t entries);
 
 /*
  * Writes a round.
@@ -404,7 +405,7 @@ sqs_status sqs_encode_round(const sqs_codec *codec, sqs_memory *memory,
                             size_t capacity, size_t *size);
 
 /* An upper bound of the survivors, summed over its distributions, that a
- * round of `size` bytes can hold. */
+ * round, mixed or not, of `size` bytes can hold. */
 size_t sqs_decode_round_bound(const sqs_codec *codec, size_t size);
 
 /*
@@ -429,32 +430,35 @@ sqs_status sqs_decode_round(const sqs_codec *codec, sqs_memory *memory,
                             const uint8_t *packet, size_t size, size_t most,
                             sqs_round *round);
 
-/* Drafted tokens and their counts alone, for protocols that send distributions
- * only when they are needed. */
-
-/* An upper bound in bytes of what sqs_encode_tokens writes. */
-size_t sqs_encode_tokens_bound(const sqs_codec *codec, uint32_t length);
+/*
+ * A mixed round, for protocols that send a distribution only when it is
+ * needed. A position whose distribution is left out has 0 survivors, a
+ * position of 0, and one entry in both token_ids and counts: the drafted token
+ * and its count, which are enough to accept it.
+ */
 
 /*
- * Writes `length` tokens, 1 to SQS_MAX_ROUND, each below vocab_size with a
- * count of 1 to the codec's resolution.
+ * Writes a mixed round.
  *
- * Returns SQS_OK, SQS_BAD_ROUND for a value outside these limits, or
- * SQS_NO_SPACE.
+ * Returns what sqs_encode_round returns without a memory. The count of a token
+ * without its distribution is 1 to the codec's resolution; anything else is
+ * SQS_BAD_DISTRIBUTION.
  */
-sqs_status sqs_encode_tokens(const sqs_codec *codec, uint32_t length,
-                             const uint32_t *tokens, const uint32_t *counts,
-                             uint8_t *packet, size_t capacity, size_t *size);
+sqs_status sqs_encode_mixed(const sqs_codec *codec, const sqs_round *round,
+                            uint8_t *packet, size_t capacity, size_t *size);
 
 /*
- * Reads tokens and their counts from exactly `size` bytes, which may be
- * hostile. The arrays have room for SQS_MAX_ROUND values each.
+ * Reads a mixed round from exactly `size` bytes, which may be hostile.
  *
- * Returns SQS_OK or one of the statuses of the format.
+ * most    the receiver's limit: the most survivors, in all, that it takes;
+ *         tokens without their distribution are none
+ * round   out, as for sqs_decode_round, but token_ids and counts have room for
+ *         SQS_MAX_ROUND values more
+ *
+ * Returns what sqs_decode_round returns without a memory.
  */
-sqs_status sqs_decode_tokens(const sqs_codec *codec, const uint8_t *packet,
-                             size_t size, uint32_t *tokens, uint32_t *counts,
-                             uint32_t *length);
+sqs_status sqs_decode_mixed(const sqs_codec *codec, const uint8_t *packet,
+                            size_t size, size_t most, sqs_round *round);
 
 /* What the cloud does with a round. */
 
@@ -477,8 +481,8 @@ typedef struct sqs_verdict {
  * The result is distributed as the target's tokens.
  *
  * round     as sqs_decode_round gives it, which isn't checked again, or one of
- *           length 0; the resolution of each distribution is what its counts
- *           sum to, whatever the codec's
+ *           length 0; not one that lacks a distribution; the resolution of each
+ *           is what its counts sum to, whatever the codec's
  * target    length + 1 rows of probabilities, SQS_F32 or SQS_F64: row i is
  *           for the position of token i, the last row for the position after
  *           all tokens; non-negative, summing to 1 within SQS_SUM_TOLERANCE;

@@ -23,22 +23,22 @@ from typing import TYPE_CHECKING
 from sqs_codec import theory
 from sqs_codec._backend import backend, isa
 from sqs_codec._codec import Codec
-from sqs_codec._distribution import DraftedTokens, Round, SparseDistribution
+from sqs_codec._distribution import MixedRound, Round, SparseDistribution
 from sqs_codec._drafter import Drafter
 from sqs_codec._errors import PacketError
 from sqs_codec._format import FORMAT_VERSION
 from sqs_codec._keep import Conformal, Keep, MinP, Threshold, TopK, TopP
 from sqs_codec._prior import Prior
 from sqs_codec._stream import StreamDecoder, StreamEncoder, StreamError
-from sqs_codec._verify import Verdict, verify
+from sqs_codec._verify import Verdict, Wanted, verify, verify_batch
 
 __all__ = [
     "Codec",
     "Conformal",
-    "DraftedTokens",
     "Drafter",
     "Keep",
     "MinP",
+    "MixedRound",
     "PacketError",
     "Prior",
     "Round",
@@ -50,10 +50,12 @@ __all__ = [
     "TopK",
     "TopP",
     "Verdict",
+    "Wanted",
     "backend",
     "isa",
     "theory",
     "verify",
+    "verify_batch",
 ]
 
 __format_version__ = FORMAT_VERSION

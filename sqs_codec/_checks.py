@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 FLOATS = tuple(map(np.dtype, (np.float32, np.float16, np.float64)))
 
 
-def instance(name: str, value: object, kind: type, expected: str) -> None:
+def instance(
+    name: str, value: object, kind: type | tuple[type, ...], expected: str
+) -> None:
     """Check the class of a value; `expected` describes it."""
     if not isinstance(value, kind):
         raise TypeError(f"{name} must be {expected}, got {type(value).__name__}")

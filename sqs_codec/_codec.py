@@ -6,11 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, overload
 
-import numpy as np
-
 from sqs_codec import _checks as checks
 from sqs_codec._distribution import (
-    DraftedTokens,
+    MixedRound,
     Round,
     SparseDistribution,
     as_distribution,
@@ -458,83 +456,57 @@ class Codec:
         """
         return self._engine.decode_round(checks.packet(data), None, max_survivors)
 
-    # Drafted tokens alone
+    # Mixed rounds
 
-    @overload
-    def encode_tokens(self, tokens: DraftedTokens, /) -> bytes: ...
-    @overload
-    def encode_tokens(self, tokens: Sequence[int], counts: Sequence[int]) -> bytes: ...
-    def encode_tokens(
-        self,
-        tokens: DraftedTokens | Sequence[int],
-        counts: Sequence[int] | None = None,
-    ) -> bytes:
-        """Return the packet of drafted tokens and their counts alone.
+    def encode_mixed(self, mixed: MixedRound) -> bytes:
+        """Return the packet of a round that may lack distributions.
 
         For protocols that send a distribution only when it is needed: to accept a
-        token or not takes only its own probability; the rest of its distribution
-        is needed after a rejection.
+        token takes no more than its own probability. The rest of its distribution is
+        needed after a rejection, so that of a round one is at most.
 
         Parameters
         ----------
-        tokens : sequence of int, or DraftedTokens
-            1 to 256 of them, in drafting order; or tokens and counts in one.
-        counts : sequence of int
-            The count of each in the distribution that it was drawn from.
+        mixed : MixedRound
 
         Raises
         ------
         ValueError
-            If a token lies outside the vocabulary, or a count or the resolution
-            doesn't fit.
+            If the round has another vocabulary or resolution than the codec, or more
+            tokens than its coding can hold.
 
         Examples
         --------
+        >>> import sqs_codec as sqs
         >>> codec = Codec(vocab_size=1000)
-        >>> data = codec.encode_tokens([17, 4], [90, 38])
-        >>> codec.decode_tokens(data).probs
-        array([0.9 , 0.38])
+        >>> q = sqs.SparseDistribution([4, 17, 592], [38, 60, 2], vocab_size=1000)
+        >>> mixed = sqs.MixedRound.of(sqs.Round([q, q], [17, 4]), sent=[False, False])
+        >>> data = codec.encode_mixed(mixed)
+        >>> codec.decode_mixed(data) == mixed
+        True
+        >>> len(data), len(codec.encode_round([q, q], [17, 4]))
+        (5, 9)
         """
-        if isinstance(tokens, DraftedTokens) == (counts is not None):
-            raise TypeError("expected tokens and counts, or DraftedTokens alone")
-        if isinstance(tokens, DraftedTokens):
-            drafted = tokens
-        else:
-            assert counts is not None
-            drafted = DraftedTokens(tokens, counts, self.resolution)
-        if drafted.resolution != self.resolution:
-            raise ValueError(
-                f"the tokens don't fit the codec: expected resolution "
-                f"{self.resolution}, got {drafted.resolution}"
-            )
-        for i, token in enumerate(drafted.tokens):
-            if not 0 <= token < self.vocab_size:
-                raise ValueError(
-                    f"tokens[{i}] = {token} lies outside the vocabulary of "
-                    f"{self.vocab_size}"
-                )
-        return self._engine.core.encode_tokens(
-            np.array(drafted.tokens, np.uint32), np.array(drafted.counts, np.uint32)
-        )
+        return self._engine.encode_mixed(mixed)
 
-    def decode_tokens(self, data: bytes) -> DraftedTokens:
-        """Return the tokens and counts of a packet.
+    def decode_mixed(
+        self, data: bytes, *, max_survivors: int | None = None
+    ) -> MixedRound:
+        """Return the mixed round of a packet.
 
         Parameters
         ----------
         data : bytes-like
             Exactly one packet. It may come from anywhere.
+        max_survivors : int, optional
+            As for `decode_round`, of the distributions that are there.
 
         Raises
         ------
         PacketError
-            If the packet breaks a rule of the format.
+            If the packet breaks a rule of the format, or is larger than allowed.
         """
-        packet = checks.packet(data)
-        status, tokens, counts = self._engine.core.decode_tokens(packet)
-        if status:
-            raise packet_error(status, len(packet))
-        return DraftedTokens(tokens.tolist(), counts.tolist(), self.resolution)
+        return self._engine.decode_mixed(checks.packet(data), max_survivors)
 
 
 def _check_prior(prior: Prior, vocab_size: int, coding: str) -> None:

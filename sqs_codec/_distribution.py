@@ -1,4 +1,4 @@
-"""What a codec codes: distributions, rounds of them, and drafted tokens alone."""
+"""What a codec codes: distributions, rounds of them, and rounds that lack some."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     RoundArrays = tuple[Ids, Ids, Ids, Ids]
 
-__all__ = ["DraftedTokens", "Round", "SparseDistribution"]
+__all__ = ["MixedRound", "Round", "SparseDistribution"]
 
 
 class SparseDistribution:
@@ -250,39 +250,139 @@ class Round:
 
 
 @dataclass(frozen=True, init=False)
-class DraftedTokens:
-    """Drafted tokens and their counts, without their distributions.
+class MixedRound:
+    """A round that doesn't hold all of its distributions.
+
+    What a position lacks its distribution for is known by the drafted token and that
+    token's count, which are enough to accept it.
 
     Parameters
     ----------
     tokens, counts : sequence of int
         1 to 256 of each. The probability with which ``tokens[i]`` was drawn is
         ``counts[i] / resolution``.
-    resolution : int
-        That of all the distributions.
+    distributions : sequence of SparseDistribution or None
+        Those that there are. ``distributions[i].prob(tokens[i])`` is
+        ``counts[i] / resolution``.
+    resolution, vocab_size : int
+        Of all distributions.
+
+    Examples
+    --------
+    >>> q = SparseDistribution([2, 7], [3, 1], vocab_size=10)
+    >>> mixed = MixedRound.of(Round([q, q], [2, 7]), sent=[True, False])
+    >>> mixed.counts, mixed.distributions[1]
+    ((3, 1), None)
+    >>> mixed.with_distribution(1, q).distributions == (q, q)
+    True
     """
 
     tokens: tuple[int, ...]
     counts: tuple[int, ...]
+    distributions: tuple[SparseDistribution | None, ...]
     resolution: int
+    vocab_size: int
 
     def __init__(
-        self, tokens: Sequence[int], counts: Sequence[int], resolution: int
+        self,
+        tokens: Sequence[int],
+        counts: Sequence[int],
+        distributions: Sequence[SparseDistribution | None],
+        *,
+        resolution: int,
+        vocab_size: int,
     ) -> None:
         tokens = tuple(checks.integers("tokens", tokens))
         counts = tuple(checks.integers("counts", counts))
+        distributions = tuple(distributions)
         resolution = checks.in_range("resolution", resolution, 1, MAX_RESOLUTION)
-        if not 1 <= len(tokens) <= MAX_ROUND or len(counts) != len(tokens):
+        vocab_size = checks.in_range("vocab_size", vocab_size, MIN_VOCAB, MAX_VOCAB)
+        lengths = len(tokens), len(counts), len(distributions)
+        if not 1 <= len(tokens) <= MAX_ROUND or len(set(lengths)) > 1:
             raise ValueError(
-                f"expected 1 to {MAX_ROUND} tokens and a count of each, "
-                f"got {len(tokens)} tokens and {len(counts)} counts"
+                f"expected 1 to {MAX_ROUND} tokens, and a count and a distribution or "
+                f"None for each, got {lengths[0]}, {lengths[1]} and {lengths[2]}"
             )
-        for i, count in enumerate(counts):
+        for i, (token, count, q) in enumerate(
+            zip(tokens, counts, distributions, strict=True)
+        ):
+            if not 0 <= token < vocab_size:
+                raise ValueError(
+                    f"tokens[{i}] = {token} lies outside the vocabulary of {vocab_size}"
+                )
             if not 1 <= count <= resolution:
                 raise ValueError(f"counts[{i}] = {count} is not in [1, {resolution}]")
+            if q is not None:
+                _check_drafted(i, token, count, q, resolution, vocab_size)
+        self._fill(tokens, counts, distributions, resolution, vocab_size)
+
+    def _fill(
+        self,
+        tokens: tuple[int, ...],
+        counts: tuple[int, ...],
+        distributions: tuple[SparseDistribution | None, ...],
+        resolution: int,
+        vocab_size: int,
+    ) -> None:
         object.__setattr__(self, "tokens", tokens)
         object.__setattr__(self, "counts", counts)
+        object.__setattr__(self, "distributions", distributions)
         object.__setattr__(self, "resolution", resolution)
+        object.__setattr__(self, "vocab_size", vocab_size)
+
+    @classmethod
+    def of(cls, round_: Round, sent: Sequence[bool]) -> MixedRound:
+        """Return a round with the distributions of the positions in `sent` alone."""
+        checks.instance("round_", round_, Round, "a Round")
+        if len(sent) != len(round_):
+            raise ValueError(
+                f"expected a truth value for each of {len(round_)} positions, "
+                f"got {len(sent)}"
+            )
+        *_, positions = as_arrays(round_)
+        return cls(
+            round_.tokens,
+            [
+                int(q.counts[at])
+                for q, at in zip(round_.distributions, positions, strict=True)
+            ],
+            [q if s else None for q, s in zip(round_.distributions, sent, strict=True)],
+            resolution=round_.distributions[0].resolution,
+            vocab_size=round_.distributions[0].vocab_size,
+        )
+
+    def distribution(self, position: int) -> SparseDistribution | None:
+        """Return the distribution of a position, if it is there or beyond doubt.
+
+        It is beyond doubt where the drafted token has all counts, as it always has at
+        temperature 0.
+        """
+        position = checks.in_range("position", position, 0, len(self) - 1)
+        q = self.distributions[position]
+        if q is None and self.counts[position] == self.resolution:
+            token = self.tokens[position]
+            return SparseDistribution([token], [self.resolution], self.vocab_size)
+        return q
+
+    def with_distribution(self, position: int, q: SparseDistribution) -> MixedRound:
+        """Return the round with one more distribution.
+
+        Raises
+        ------
+        ValueError
+            If `q` has another count for the drafted token than the round, or is of
+            another vocabulary or resolution.
+        """
+        position = checks.in_range("position", position, 0, len(self) - 1)
+        distributions = [*self.distributions]
+        distributions[position] = q
+        return MixedRound(
+            self.tokens,
+            self.counts,
+            distributions,
+            resolution=self.resolution,
+            vocab_size=self.vocab_size,
+        )
 
     @property
     def probs(self) -> NDArray[np.float64]:
@@ -291,6 +391,32 @@ class DraftedTokens:
 
     def __len__(self) -> int:
         return len(self.tokens)
+
+
+def _check_drafted(
+    i: int,
+    token: int,
+    count: int,
+    q: SparseDistribution,
+    resolution: int,
+    vocab_size: int,
+) -> None:
+    """Check that a distribution is one from which a token of this count was drawn."""
+    checks.instance(
+        f"distributions[{i}]", q, SparseDistribution, "a SparseDistribution or None"
+    )
+    if q.vocab_size != vocab_size or q.resolution != resolution:
+        raise ValueError(
+            f"distributions[{i}] must have vocabulary {vocab_size} and resolution "
+            f"{resolution}, got {q.vocab_size} and {q.resolution}"
+        )
+    position = q._position(token)
+    found = 0 if position is None else int(q.counts[position])
+    if found != count:
+        raise ValueError(
+            f"distributions[{i}] counts the drafted token {token} {found} times, "
+            f"counts[{i}] is {count}"
+        )
 
 
 # For the other modules of the package: between values and the arrays of a core.
@@ -328,6 +454,52 @@ def as_round(arrays: RoundArrays, vocab_size: int, resolution: int) -> Round:
     round_ = Round.__new__(Round)
     _fill(round_, tuple(distributions), tuple(tokens), arrays)
     return round_
+
+
+def as_mixed(arrays: RoundArrays, vocab_size: int, resolution: int) -> MixedRound:
+    """Return the mixed round of arrays that a core vouches for."""
+    ids, counts, survivors, positions = arrays
+    distributions: list[SparseDistribution | None] = []
+    drafted = []
+    start = 0
+    for n, position in zip(survivors.tolist(), positions.tolist(), strict=True):
+        part = slice(start, start + n)
+        distributions.append(
+            as_distribution(ids[part], counts[part], vocab_size, resolution)
+            if n
+            else None
+        )
+        drafted.append(start + position)
+        start += max(n, 1)
+    mixed = MixedRound.__new__(MixedRound)
+    mixed._fill(
+        tuple(ids[drafted].tolist()),
+        tuple(counts[drafted].tolist()),
+        tuple(distributions),
+        resolution,
+        vocab_size,
+    )
+    return mixed
+
+
+def mixed_arrays(mixed: MixedRound) -> RoundArrays:
+    """Return a mixed round as cores take it: see `Core.encode_mixed`."""
+    ids, counts, survivors, positions = [], [], [], []
+    for token, count, q in zip(
+        mixed.tokens, mixed.counts, mixed.distributions, strict=True
+    ):
+        position = 0 if q is None else q._position(token)
+        assert position is not None
+        ids.append(np.array([token], np.uint32) if q is None else q._token_ids)
+        counts.append(np.array([count], np.uint32) if q is None else q._counts)
+        survivors.append(0 if q is None else q._token_ids.size)
+        positions.append(position)
+    return (
+        _joined(ids),
+        _joined(counts),
+        np.array(survivors, np.uint32),
+        np.array(positions, np.uint32),
+    )
 
 
 def _fill(

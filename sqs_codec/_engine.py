@@ -15,11 +15,14 @@ import numpy as np
 from sqs_codec import _checks as checks
 from sqs_codec._backend import core_class
 from sqs_codec._distribution import (
+    MixedRound,
     Round,
     SparseDistribution,
     as_arrays,
     as_distribution,
+    as_mixed,
     as_round,
+    mixed_arrays,
 )
 from sqs_codec._errors import Status, packet_error, row_error
 from sqs_codec._format import (
@@ -175,16 +178,18 @@ class Engine:
         """Check that packets of this codec can hold a distribution."""
         if not isinstance(q, SparseDistribution):
             raise TypeError(f"expected a SparseDistribution, got {type(q).__name__}")
-        if q.vocab_size != self.vocab_size or q.resolution != self.resolution:
-            raise ValueError(
-                f"the distribution doesn't fit the codec: expected vocabulary "
-                f"{self.vocab_size} and resolution {self.resolution}, got "
-                f"{q.vocab_size} and {q.resolution}"
-            )
+        self._check_fit("the distribution", q.vocab_size, q.resolution)
         if q.token_ids.size > self.max_support:
             raise ValueError(
                 f"coding {self.coding!r} holds at most {self.max_support} tokens, got "
                 f"{q.token_ids.size}; keep fewer, lower the resolution or use 'entropy'"
+            )
+
+    def _check_fit(self, name: str, vocab_size: int, resolution: int) -> None:
+        if (vocab_size, resolution) != (self.vocab_size, self.resolution):
+            raise ValueError(
+                f"{name} doesn't fit the codec: expected vocabulary {self.vocab_size} "
+                f"and resolution {self.resolution}, got {vocab_size} and {resolution}"
             )
 
     def holds(self, sizes: Sequence[int]) -> bool:
@@ -196,9 +201,21 @@ class Engine:
 
     def encode_round(self, round_: Round, memory: Ids | None) -> bytes:
         """Return the packet of a round; a memory learns from the round."""
-        for q in round_.distributions:
+        self._check_together(round_.distributions)
+        return self.core.encode_round(*as_arrays(round_), memory)
+
+    def encode_mixed(self, mixed: MixedRound) -> bytes:
+        """Return the packet of a mixed round."""
+        checks.instance("mixed", mixed, MixedRound, "a MixedRound")
+        self._check_fit("the mixed round", mixed.vocab_size, mixed.resolution)
+        self._check_together([q for q in mixed.distributions if q is not None])
+        return self.core.encode_mixed(*mixed_arrays(mixed))
+
+    def _check_together(self, distributions: Sequence[SparseDistribution]) -> None:
+        """Check that the packet of a round can hold distributions."""
+        for q in distributions:
             self.check(q)
-        sizes = [q.token_ids.size for q in round_.distributions]
+        sizes = [q.token_ids.size for q in distributions]
         if not self.holds(sizes):
             raise ValueError(
                 f"too many tokens for one {self.coding!r} round: the sizes of its "
@@ -207,7 +224,6 @@ class Engine:
                 f"('entropy') and {MAX_ENUMERATIVE_SQUARES} ('enumerative') are "
                 "allowed; draft fewer tokens"
             )
-        return self.core.encode_round(*as_arrays(round_), memory)
 
     def decode_round(
         self, packet: bytes, memory: Ids | None, max_survivors: int | None
@@ -219,6 +235,17 @@ class Engine:
             raise packet_error(status, len(packet), most)
         ids, counts, survivors, positions = arrays
         return as_round(
+            (ids, counts, survivors, positions), self.vocab_size, self.resolution
+        )
+
+    def decode_mixed(self, packet: bytes, max_survivors: int | None) -> MixedRound:
+        """Return the mixed round of a packet."""
+        most = survivors_limit(max_survivors)
+        status, *arrays = self.core.decode_mixed(packet, most)
+        if status:
+            raise packet_error(status, len(packet), most)
+        ids, counts, survivors, positions = arrays
+        return as_mixed(
             (ids, counts, survivors, positions), self.vocab_size, self.resolution
         )
 

@@ -10,7 +10,7 @@ from sqs_codec._format import ROUND_LENGTH_BITS
 KINDS = {
     "distribution": "a distribution",
     "round": "a round",
-    "tokens": "tokens",
+    "mixed": "a mixed round",
 }
 """What a packet can hold, with its article."""
 
@@ -28,7 +28,7 @@ def inspect(
     ----------
     codec : sqs.Codec
     packet : bytes
-    kinds : list of {"distribution", "round", "tokens"}
+    kinds : list of {"distribution", "round", "mixed"}
 
     Returns
     -------
@@ -54,7 +54,7 @@ def describe(codec: sqs.Codec, packet: bytes, kind: str) -> str:
     ----------
     codec : sqs.Codec
     packet : bytes
-    kind : {"distribution", "round", "tokens"}
+    kind : {"distribution", "round", "mixed"}
 
     Raises
     ------
@@ -75,8 +75,8 @@ def describe(codec: sqs.Codec, packet: bytes, kind: str) -> str:
     table = _Table(codec, packet)
     if kind == "distribution":
         table.add_distribution(codec.decode(packet))
-    elif kind == "tokens":
-        table.add_tokens(codec.decode_tokens(packet))
+    elif kind == "mixed":
+        table.add_mixed(codec.decode_mixed(packet))
     else:
         table.add_round(codec.decode_round(packet))
     return "\n".join(table.lines)
@@ -100,15 +100,6 @@ class _Table:
         self._distribution(q)
         self._padding()
 
-    def add_tokens(self, drafted: sqs.DraftedTokens) -> None:
-        """Add a packet of tokens and their counts."""
-        self._field("drafted tokens", ROUND_LENGTH_BITS, str(len(drafted)))
-        of = self._codec.resolution
-        for token, count in zip(drafted.tokens, drafted.counts, strict=True):
-            self._field("token", _width(self._codec.vocab_size), str(token))
-            self._field("count", _width(of), f"{count} of {of}")
-        self._padding()
-
     def add_round(self, round_: sqs.Round) -> None:
         """Add a packet of distributions and their drafted tokens."""
         length = len(round_)
@@ -116,14 +107,31 @@ class _Table:
         pairs = zip(round_.distributions, round_.tokens, strict=True)
         for number, (q, token) in enumerate(pairs, 1):
             self.lines += ["", f"distribution {number} of {length}"]
-            self._distribution(q)
-            width = _width(len(q.token_ids))
-            place = f"position {self._peek(width)} in the support: "
-            text = f"{place if self._has_fields else ''}{token}"
-            self._field("drafted token", width, text)
-        if self._has_fields:
-            self.lines += ["", "end"]
-        self._padding()
+            self._drafted(q, token)
+        self._end()
+
+    def add_mixed(self, mixed: sqs.MixedRound) -> None:
+        """Add a packet of drafted tokens, and of the distributions that are sent."""
+        length, of = len(mixed), self._codec.resolution
+        self._field("drafted tokens", ROUND_LENGTH_BITS, str(length))
+        items = zip(mixed.distributions, mixed.tokens, mixed.counts, strict=True)
+        for number, (q, token, count) in enumerate(items, 1):
+            self.lines += ["", f"position {number} of {length}"]
+            self._field("distribution", 1, "sent" if q else "left out")
+            if q:
+                self._drafted(q, token)
+            else:
+                self._field("drafted token", _width(self._codec.vocab_size), str(token))
+                self._field("count", _width(of), f"{count} of {of}")
+        self._end()
+
+    def _drafted(self, q: sqs.SparseDistribution, token: int) -> None:
+        """Add a distribution and its drafted token."""
+        self._distribution(q)
+        width = _width(len(q.token_ids))
+        place = f"position {self._peek(width)} in the support: "
+        text = f"{place if self._has_fields else ''}{token}"
+        self._field("drafted token", width, text)
 
     def _distribution(self, q: sqs.SparseDistribution) -> None:
         codec, size = self._codec, len(q.token_ids)
@@ -163,6 +171,12 @@ class _Table:
     def _peek(self, width: int) -> int:
         """Return the next `width` bits as a number."""
         return self._number >> max(0, self._left - width) & (1 << width) - 1
+
+    def _end(self) -> None:
+        """Account for the rest of a round's packet."""
+        if self._has_fields:
+            self.lines += ["", "end"]
+        self._padding()
 
     def _padding(self) -> None:
         """Account for the rest of the packet."""

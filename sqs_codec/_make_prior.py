@@ -268,7 +268,15 @@ def mean_token_bits(codec: sqs.Codec, texts: Iterable[NDArray[np.uint32]]) -> fl
     size = count = 0
     for tokens in texts:
         for start in range(0, len(tokens), MAX_ROUND):
-            packet = tokens[start : start + MAX_ROUND].tolist()
-            size += len(codec.encode_tokens(packet, [1] * len(packet)))
-            count += len(packet)
+            part = tokens[start : start + MAX_ROUND].tolist()
+            n = len(part)
+            mixed = sqs.MixedRound(
+                part,
+                [1] * n,
+                [None] * n,
+                resolution=1,
+                vocab_size=codec.vocab_size,
+            )
+            size += len(codec.encode_mixed(mixed))
+            count += n
     return 8 * size / count

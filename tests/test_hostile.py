@@ -12,9 +12,9 @@ from tests.kit import (
     CODECS,
     CODINGS,
     any_distribution,
+    any_mixed,
     any_prior,
     any_round,
-    any_tokens,
     make_codec,
     mutate,
     random_distribution,
@@ -30,8 +30,8 @@ def ends(kind, codec, rng):
     small_round = partial(any_round, length=2, most=16)
     if kind == "distribution":
         return partial(any_distribution, most=16), codec.encode, codec.decode
-    if kind == "tokens":
-        return any_tokens, codec.encode_tokens, codec.decode_tokens
+    if kind == "mixed":
+        return partial(any_mixed, most=16), codec.encode_mixed, codec.decode_mixed
     if kind == "round":
         return small_round, codec.encode_round, codec.decode_round
     edge, cloud = sqs.StreamEncoder(codec), sqs.StreamDecoder(codec)
@@ -44,7 +44,7 @@ def ends(kind, codec, rng):
     )
 
 
-KINDS = ["distribution", "round", "tokens", "stream"]
+KINDS = ["distribution", "round", "mixed", "stream"]
 
 
 @pytest.mark.parametrize("coding", CODINGS)
@@ -87,12 +87,12 @@ def test_megabytes_of_anything(name):
     codec = make_codec(name, 1 << 20, 1 << 16)
     rng = np.random.default_rng(0)
     for data in (bytes(1 << 20), b"\xff" * (1 << 20), rng.bytes(1 << 20)):
-        for decode in (codec.decode, codec.decode_tokens):
+        with pytest.raises(sqs.PacketError):
+            codec.decode(data)
+    for data in (bytes(1 << 16), b"\xff" * (1 << 16), rng.bytes(1 << 16)):
+        for decode in (codec.decode_round, codec.decode_mixed):
             with pytest.raises(sqs.PacketError):
                 decode(data)
-    for data in (bytes(1 << 16), b"\xff" * (1 << 16), rng.bytes(1 << 16)):
-        with pytest.raises(sqs.PacketError):
-            codec.decode_round(data)
         if codec.coding == "entropy":
             with pytest.raises(sqs.PacketError):
                 sqs.StreamDecoder(codec).decode_round(b"\0" + data)
@@ -286,10 +286,11 @@ def test_the_receivers_limit_in_packets_that_end_early(coding):
 
 def test_the_receivers_limit_is_checked():
     codec = sqs.Codec(1000)
-    data = codec.encode_tokens([1], [1])
+    data = codec.encode(random_distribution(np.random.default_rng(0), 1000, 100, 1))
     for decode in (
         codec.decode,
         codec.decode_round,
+        codec.decode_mixed,
         sqs.StreamDecoder(codec).decode_round,
     ):
         with pytest.raises(ValueError, match="max_survivors must be at least 1, got 0"):

@@ -8,6 +8,7 @@ outcomes are added up as fractions.
 
 import copy
 import itertools
+from collections import Counter
 from fractions import Fraction
 
 import numpy as np
@@ -202,6 +203,47 @@ def test_whatever_the_edge_sends(name, options, lengths, streaming):
         assert found + text.get((x,), 0) * Fraction(TARGETS[(x,)][y], 16) == both
 
 
+def answers_on_demand(mixed, whole, rows, draws):
+    """Return verdicts by n x 3 numbers, and how many distributions were asked for."""
+    n = len(draws)
+    target = np.tile(rows, (n, 1))
+    answers = sqs.verify_batch([mixed] * n, target, draws.ravel())
+    wanted = [i for i, a in enumerate(answers) if isinstance(a, sqs.Wanted)]
+    with_one = [
+        mixed.with_distribution(i, q) for i, q in enumerate(whole.distributions)
+    ]
+    again = [with_one[answers[i].position] for i in wanted]
+    target = target[: len(rows) * len(wanted)]
+    verdicts = sqs.verify_batch(again, target, draws[wanted].ravel())
+    for i, verdict in zip(wanted, verdicts, strict=True):
+        answers[i] = verdict
+    return answers, len(wanted)
+
+
+@pytest.mark.parametrize("sent", [(False, False), (False, True)])
+def test_distributions_on_demand(sent):
+    """Accepted by the count alone, resampled with what was asked for: the same law."""
+    codec = sqs.Codec(3, 64)
+    numbers = [(2 * i + 1) / 32 for i in range(16)]
+    draws = np.array([*itertools.product(numbers, repeat=3)])
+    text, asked = {}, 0
+    for round_, weight in rounds_of_two(codec, streaming=False):
+        rows = np.array([TARGETS[round_.tokens[:i]] for i in range(3)]) / 16
+        mixed = sqs.MixedRound.of(round_, sent)
+        verdicts, wanted = answers_on_demand(mixed, round_, rows, draws)
+        for verdict, times in Counter(verdicts).items():
+            out = (*round_.tokens[: verdict.accepted], verdict.token)
+            text[out] = text.get(out, 0) + weight * times / len(draws)
+        asked += wanted
+    assert asked > 0
+    assert sum(text.values()) == 1
+    for x, y in itertools.product(range(3), repeat=2):
+        both = Fraction(TARGETS[()][x] * TARGETS[(x,)][y], 256)
+        found = sum(w for out, w in text.items() if out[:2] == (x, y))
+        # Texts that stopped after x have y still to come from the target.
+        assert found + text.get((x,), 0) * Fraction(TARGETS[(x,)][y], 16) == both
+
+
 def test_histogram_of_the_real_api():
     """40 000 rounds through bytes: two tokens of text against the target's."""
     seed = 20_240_607
@@ -313,7 +355,7 @@ def test_float32_targets_that_do_not_sum_to_one():
 def test_targets_are_checked(change, error, message):
     q = sqs.SparseDistribution([0, 2], [2, 2], 3)
     p = np.array([[0.5, 0.25, 0.25], [0.25, 0.25, 0.5]])
-    with pytest.raises(TypeError, match="must be a Round, got SparseDistribution"):
+    with pytest.raises(TypeError, match="must be a Round or MixedRound, got Sparse"):
         sqs.verify(q, p, np.random.default_rng(0))
     with pytest.raises(error, match=message):
         sqs.verify(sqs.Round([q], [0]), change(p), np.random.default_rng(0))

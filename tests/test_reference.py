@@ -28,7 +28,7 @@ def test_it_names_the_rule_that_a_packet_breaks(case):
     decode = {
         "distribution": reference.decode,
         "round": reference.decode_round,
-        "tokens": reference.decode_tokens,
+        "mixed": reference.decode_mixed,
         "stream": decode_first_of_stream,
     }[case["kind"]]
     codec = case["vocab_size"], case["resolution"], case["coding"]
@@ -71,9 +71,12 @@ def test_it_decodes_with_priors(case):
         if "rule" in packet:
             with pytest.raises(BrokenRuleError, match=f"^{packet['rule']}$"):
                 decode()
-        elif kind == "tokens":
-            counts = packet["counts"]
-            assert decode() == [*zip(packet["tokens"], counts, strict=True)]
+        elif kind == "mixed":
+            columns = (packet[key] for key in ("distributions", "tokens", "counts"))
+            assert decode() == [
+                (token, count) if i is None else (*known[i], token)
+                for i, token, count in zip(*columns, strict=True)
+            ]
         else:
             drafted = [known[i] for i in packet["distributions"]]
             alone = kind == "distribution"
@@ -83,7 +86,7 @@ def test_it_decodes_with_priors(case):
 DECODE = {
     "distribution": entropy.decode,
     "round": entropy.decode_round,
-    "tokens": entropy.decode_tokens,
+    "mixed": entropy.decode_mixed,
 }
 
 

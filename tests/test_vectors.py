@@ -115,15 +115,25 @@ def test_streams(case):
         assert cloud.decode_round(data) == round_
 
 
-@pytest.mark.parametrize("case", load("tokens.json")["cases"])
-def test_tokens(case):
-    drafted = case["tokens"], case["counts"]
+def mixed_of(case, distributions, packet):
+    drafted = [q and distribution(q, case["vocab_size"]) for q in distributions]
+    return sqs.MixedRound(
+        packet["tokens"],
+        packet["counts"],
+        drafted,
+        resolution=case["resolution"],
+        vocab_size=case["vocab_size"],
+    )
+
+
+@pytest.mark.parametrize("case", load("mixed.json")["cases"])
+def test_mixed(case):
+    mixed = mixed_of(case, case["distributions"], case)
     assert set(case["packets"]) == set(CODINGS)
     for coding, packet in case["packets"].items():
         codec = codec_of(case, coding)
-        assert codec.encode_tokens(*drafted).hex() == packet
-        found = codec.decode_tokens(bytes.fromhex(packet))
-        assert found == sqs.DraftedTokens(*map(tuple, drafted), case["resolution"])
+        assert codec.encode_mixed(mixed).hex() == packet
+        assert codec.decode_mixed(bytes.fromhex(packet)) == mixed
 
 
 @pytest.mark.parametrize("case", load("priors.json")["cases"])
@@ -138,13 +148,15 @@ def test_priors(case):
         if "rule" in packet:
             check_refusal(decode, data, packet["rule"])
             continue
-        if packet["kind"] == "tokens":
-            drafted = packet["tokens"], packet["counts"]
-            assert codec.encode_tokens(*drafted) == data
-            expected = sqs.DraftedTokens(*map(tuple, drafted), case["resolution"])
-            assert decode(data) == expected
+        drafted = [
+            None if i is None else case["distributions"][i]
+            for i in packet["distributions"]
+        ]
+        if packet["kind"] == "mixed":
+            mixed = mixed_of(case, drafted, packet)
+            assert codec.encode_mixed(mixed) == data
+            assert decode(data) == mixed
             continue
-        drafted = [case["distributions"][i] for i in packet["distributions"]]
         if packet["kind"] == "distribution":
             q = distribution(drafted[0], case["vocab_size"])
             assert codec.encode(q) == data
@@ -219,7 +231,7 @@ def decoder(codec, kind, stream=None):
     return {
         "distribution": codec.decode,
         "round": codec.decode_round,
-        "tokens": codec.decode_tokens,
+        "mixed": codec.decode_mixed,
     }[kind]
 
 
@@ -268,5 +280,8 @@ def test_worked_example_of_the_format():
     round_ = {"enumerative": "0028d0", "entropy": "b884"}
     for coding, packet in round_.items():
         assert sqs.Codec(8, 10, coding).encode_round([q], [4]).hex() == packet
+    mixed = sqs.MixedRound([4, 5], [2, 3], [q, None], resolution=10, vocab_size=8)
+    for coding, packet in {"enumerative": "01946a90", "entropy": "dc42ffc6"}.items():
+        assert sqs.Codec(8, 10, coding).encode_mixed(mixed).hex() == packet
     stream = sqs.StreamEncoder(sqs.Codec(8, 10))
     assert stream.encode_round([q], [4]).hex() == "00b884"

@@ -89,8 +89,6 @@ class Temperature:
         Positions.
     sums : dict of str to dict of Setting to ndarray [3]
         By scheme: bits, TV and acceptance rate.
-    token_bits : float
-        Bits of messages that hold tokens and their counts alone.
     draft_acceptance : float
         1 - TV(p, q): the acceptance rate if nothing were dropped or rounded.
     """
@@ -100,7 +98,6 @@ class Temperature:
     sums: dict[str, dict[Setting, NDArray[np.float64]]] = field(
         default_factory=lambda: defaultdict(lambda: defaultdict(lambda: np.zeros(3)))
     )
-    token_bits: float = 0.0
     draft_acceptance: float = 0.0
 
     def add(self, scheme: str, setting: Setting, loss: Loss, bits: float) -> None:
@@ -141,7 +138,6 @@ class Temperature:
         names = ("bits", "tv", "acceptance")
         return {
             "temperature": self.temperature,
-            "token_and_count_bits": self.token_bits / self.rows,
             "draft_acceptance": self.draft_acceptance / self.rows,
             "schemes": {
                 scheme: [
@@ -291,13 +287,6 @@ class Meter:
                 for sent in part:
                     bits = (8 * len(packet) - apart) / len(part)
                     add(scheme, setting, sent.loss, bits)
-            if setting == schemes.SAME:
-                counts = [
-                    round(q.prob(token) * q.resolution)
-                    for q, token in zip(qs, drafted, strict=True)
-                ]
-                alone = codec.encode_tokens(drafted, counts)
-                self.result.token_bits += 8 * len(alone)
 
 
 def draw(q: sqs.SparseDistribution, at: float) -> int:

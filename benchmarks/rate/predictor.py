@@ -282,7 +282,7 @@ def microseconds(model: Predictor) -> float:
 
 def embeddings() -> torch.Tensor:
     """Return the principal components of SmolLM2's embeddings, [V, 576]."""
-    from sqs_codec.demo.models import smollm2_pair
+    from sqs_codec.hf._models import smollm2_pair
 
     table = smollm2_pair(1).target.get_input_embeddings().weight.detach()
     table = table - table.mean(0)

@@ -79,7 +79,7 @@ def _same(temperatures: list[Temperature]) -> Table:
     made = table(
         "Bits of the same distribution (K = 64, l = 100)",
         *("T", "K-SQS\nformula", "enumer-\native", "no\nprior", "\nentropy"),
-        *("formula /\nentropy", "token and\ncount alone", "draft's\nacceptance"),
+        *("formula /\nentropy", "draft's\nacceptance"),
     )
     for t in temperatures:
         paper, ranks, plain, entropy = (
@@ -90,7 +90,6 @@ def _same(temperatures: list[Temperature]) -> Table:
             f"{t.temperature:g}",
             *(f"{bits:.1f}" for bits in (paper, ranks, plain, entropy)),
             f"{paper / entropy:.2f}",
-            f"{t.token_bits / t.rows:.1f}",
             f"{t.draft_acceptance / t.rows:.3f}",
         )
     return made

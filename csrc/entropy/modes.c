@@ -241,11 +241,12 @@ uint32_t sqs_code_position(sqs_coder *c, const uint32_t *counts, uint32_t k,
     return at;
 }
 
-uint32_t sqs_code_token(sqs_coder *c, const sqs_codec *codec, uint32_t token)
+uint32_t sqs_code_token(sqs_coder *c, const sqs_codec *codec,
+                        const sqs_memory *memory, uint32_t token)
 {
     uint32_t vocab_size = codec->vocab_size;
     sqs_ids m;
-    sqs_make_ids(&m, codec, 0, NULL);
+    sqs_make_ids(&m, codec, 0, memory);
     sqs_logs known[SQS_KNOWN_LOGS];
     if (c->mode == SQS_READ) {
         sqs_read_members(c, &m, vocab_size, &token, 1);
@@ -259,5 +260,8 @@ uint32_t sqs_code_token(sqs_coder *c, const sqs_codec *codec, uint32_t token)
 uint32_t sqs_code_token_count(sqs_coder *c, uint32_t resolution,
                               uint32_t count)
 {
-    return sqs_code_count(c, 1, resolution, resolution, count);
+    if (resolution == 1 ||
+        sqs_code_bit(c, SQS_CERTAIN_CHANCE, count == resolution))
+        return resolution;
+    return 1 + sqs_code_uniform(c, resolution - 1, count - 1);
 }

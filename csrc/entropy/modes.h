@@ -35,8 +35,10 @@ void sqs_read_ids(sqs_coder *c, const sqs_codec *codec, sqs_memory *memory,
 uint32_t sqs_code_position(sqs_coder *c, const uint32_t *counts, uint32_t k,
                            uint32_t resolution, uint32_t position);
 
-/* Code a drafted token, and its count, without the distribution. */
-uint32_t sqs_code_token(sqs_coder *c, const sqs_codec *codec, uint32_t token);
+/* Code a drafted token, and its count, without the distribution. The memory
+ * may be empty but not null. */
+uint32_t sqs_code_token(sqs_coder *c, const sqs_codec *codec,
+                        const sqs_memory *memory, uint32_t token);
 uint32_t sqs_code_token_count(sqs_coder *c, uint32_t resolution,
                               uint32_t count);
 

@@ -2,8 +2,10 @@
  * packet.c - the layout of the entropy coding's packets.
  *
  *   packet       := distribution
- *   round        := distribution position (more distribution position)* [more]
- *   tokens       := token (more token)* [more]
+ *   round        := drafted (more drafted)* [more]
+ *   mixed        := item (more item)* [more]
+ *   item         := sent (drafted | token)
+ *   drafted      := distribution position
  *   distribution := counts ids
  *   token        := id count
  *
@@ -12,17 +14,18 @@
  */
 #include "entropy/packet.h"
 
+#include "codec.h"
 #include "entropy/memory.h"
 #include "entropy/modes.h"
 
 /* Upper bounds. In the uniform modes, counts and ids are two sets, and each
  * member of a set takes 31 bits and a trifle at most; the model's modes are
- * taken where they seem cheaper. Once for each distribution come 8 bits for
- * the modes, 17 for the size, 17 for the position and 2 for `more`. A token
- * alone takes 31, its count 17 splits of 8 bits, and `more` 2. */
+ * taken where they seem cheaper. Once for each distribution come 3 bits for
+ * `sent`, 8 for the modes, 17 for the size, 13 for the class, 17 for the
+ * position and 2 for `more`. A token alone takes 31, its count 17, `sent` 3 and
+ * `more` 2. */
 #define BITS_PER_SURVIVOR 62u
 #define BITS_PER_DISTRIBUTION 64u
-#define BITS_PER_TOKEN 256u
 
 size_t sqs_entropy_bound(uint64_t length, uint64_t survivors)
 {
@@ -30,16 +33,23 @@ size_t sqs_entropy_bound(uint64_t length, uint64_t survivors)
                      survivors * BITS_PER_SURVIVOR) / 8 + 1);
 }
 
-size_t sqs_entropy_tokens_bound(uint64_t length)
-{
-    return (size_t)(length * BITS_PER_TOKEN / 8 + 1);
-}
-
-/* After `done` distributions or tokens, codes whether another one follows;
- * false if the format has no room for one. */
+/* After `done` positions, codes whether another one follows; false if the
+ * format has no room for one. */
 static bool code_more(sqs_coder *c, uint32_t done, bool more)
 {
     return done < SQS_MAX_ROUND && sqs_code_bit(c, SQS_MORE_CHANCE, more);
+}
+
+/* Codes whether position i of a mixed round has its distribution: probably if
+ * the one before has. */
+static bool code_sent(sqs_coder *c, const sqs_round *round, uint32_t i,
+                      bool sent)
+{
+    uint32_t chance = SQS_EVEN;
+    if (i > 0)
+        chance = round->survivors[i - 1] > 0 ? SQS_SAME_CHANCE
+                                             : 256 - SQS_SAME_CHANCE;
+    return sqs_code_bit(c, chance, sent);
 }
 
 /* Makes *own a copy of the memory, or empty if the memory is null. The copy
@@ -60,6 +70,16 @@ static void put_distribution(sqs_coder *c, const sqs_codec *codec,
 {
     sqs_write_counts(c, codec->vocab_size, codec->resolution, counts, k);
     sqs_write_ids(c, codec, memory, ids, k);
+}
+
+/* A distribution and its drafted token, which the memory learns from. */
+static void put_drafted(sqs_coder *c, const sqs_codec *codec,
+                        sqs_memory *memory, const uint32_t *ids,
+                        const uint32_t *counts, uint32_t k, uint32_t position)
+{
+    put_distribution(c, codec, memory, ids, counts, k);
+    sqs_code_position(c, counts, k, codec->resolution, position);
+    sqs_memory_learn(memory, ids, k);
 }
 
 static sqs_status finish(sqs_coder *c, size_t *size)
@@ -93,10 +113,7 @@ sqs_status sqs_entropy_encode_round(const sqs_codec *codec, sqs_memory *memory,
     sqs_coder c = sqs_coder_write(packet, capacity);
     for (uint32_t i = 0; i < round->length; i++) {
         uint32_t k = round->survivors[i];
-        put_distribution(&c, codec, &own, ids, counts, k);
-        sqs_code_position(&c, counts, k, codec->resolution,
-                          round->positions[i]);
-        sqs_memory_learn(&own, ids, k);
+        put_drafted(&c, codec, &own, ids, counts, k, round->positions[i]);
         code_more(&c, i + 1, i + 1 < round->length);
         ids += k;
         counts += k;
@@ -107,16 +124,26 @@ sqs_status sqs_entropy_encode_round(const sqs_codec *codec, sqs_memory *memory,
     return status;
 }
 
-sqs_status sqs_entropy_encode_tokens(const sqs_codec *codec, uint32_t length,
-                                     const uint32_t *tokens,
-                                     const uint32_t *counts, uint8_t *packet,
-                                     size_t capacity, size_t *size)
+sqs_status sqs_entropy_encode_mixed(const sqs_codec *codec,
+                                    const sqs_round *round, uint8_t *packet,
+                                    size_t capacity, size_t *size)
 {
+    const uint32_t *ids = round->token_ids, *counts = round->counts;
+    sqs_memory memory;
+    sqs_memory_clear(&memory);
     sqs_coder c = sqs_coder_write(packet, capacity);
-    for (uint32_t i = 0; i < length; i++) {
-        sqs_code_token(&c, codec, tokens[i]);
-        sqs_code_token_count(&c, codec->resolution, counts[i]);
-        code_more(&c, i + 1, i + 1 < length);
+    for (uint32_t i = 0; i < round->length; i++) {
+        uint32_t k = round->survivors[i];
+        if (code_sent(&c, round, i, k > 0)) {
+            put_drafted(&c, codec, &memory, ids, counts, k,
+                        round->positions[i]);
+        } else {
+            sqs_code_token(&c, codec, &memory, *ids);
+            sqs_code_token_count(&c, codec->resolution, *counts);
+        }
+        code_more(&c, i + 1, i + 1 < round->length);
+        ids += sqs_entries(k);
+        counts += sqs_entries(k);
     }
     return finish(&c, size);
 }
@@ -211,22 +238,58 @@ sqs_status sqs_entropy_decode(const sqs_codec *codec, const uint8_t *packet,
     return status == SQS_OK ? sqs_coder_check_end(&c) : status;
 }
 
-/* Reads all but the end of the packet. */
+/* Reads position i of a round, whose distribution is there. */
+static sqs_status get_drafted(sqs_coder *c, target *to, sqs_round *round,
+                              uint32_t i)
+{
+    uint32_t k;
+    sqs_status status = get_distribution(c, to, &k);
+    if (status != SQS_OK)
+        return status;
+    round->survivors[i] = k;
+    round->positions[i] =
+        sqs_code_position(c, to->counts, k, to->codec->resolution, 0);
+    sqs_memory_learn(&to->memory, to->ids, k);
+    to->ids += k;
+    to->counts += k;
+    to->allowed -= k;
+    to->most -= k;
+    return SQS_OK;
+}
+
+/* Reads position i, of which there is only the token and its count. */
+static void get_token(sqs_coder *c, target *to, sqs_round *round, uint32_t i)
+{
+    round->survivors[i] = 0;
+    round->positions[i] = 0;
+    *to->ids++ = sqs_code_token(c, to->codec, &to->memory, 0);
+    *to->counts++ = sqs_code_token_count(c, to->codec->resolution, 0);
+}
+
+/* Reads all but the end of the packet, here and below. */
 static sqs_status get_round(sqs_coder *c, target *to, sqs_round *round)
 {
-    uint32_t i = 0, k;
+    uint32_t i = 0;
     do {
-        sqs_status status = get_distribution(c, to, &k);
+        sqs_status status = get_drafted(c, to, round, i++);
         if (status != SQS_OK)
             return status;
-        round->survivors[i] = k;
-        round->positions[i] =
-            sqs_code_position(c, to->counts, k, to->codec->resolution, 0);
-        sqs_memory_learn(&to->memory, to->ids, k);
-        to->ids += k;
-        to->counts += k;
-        to->allowed -= k;
-        to->most -= k;
+    } while (code_more(c, i, false));
+    round->length = i;
+    return SQS_OK;
+}
+
+static sqs_status get_mixed(sqs_coder *c, target *to, sqs_round *round)
+{
+    uint32_t i = 0;
+    do {
+        sqs_status status = SQS_OK;
+        if (code_sent(c, round, i, false))
+            status = get_drafted(c, to, round, i);
+        else
+            get_token(c, to, round, i);
+        if (status != SQS_OK)
+            return status;
         i++;
     } while (code_more(c, i, false));
     round->length = i;
@@ -248,18 +311,13 @@ sqs_status sqs_entropy_decode_round(const sqs_codec *codec, sqs_memory *memory,
     return status;
 }
 
-sqs_status sqs_entropy_decode_tokens(const sqs_codec *codec,
-                                     const uint8_t *packet, size_t size,
-                                     uint32_t *tokens, uint32_t *counts,
-                                     uint32_t *length)
+sqs_status sqs_entropy_decode_mixed(const sqs_codec *codec,
+                                    const uint8_t *packet, size_t size,
+                                    size_t most, sqs_round *round)
 {
-    uint32_t i = 0;
+    target to;
+    start(&to, codec, NULL, most, round->token_ids, round->counts);
     sqs_coder c = sqs_coder_read(packet, size);
-    do {
-        tokens[i] = sqs_code_token(&c, codec, 0);
-        counts[i] = sqs_code_token_count(&c, codec->resolution, 0);
-        i++;
-    } while (code_more(&c, i, false));
-    *length = i;
-    return sqs_coder_check_end(&c);
+    sqs_status status = get_mixed(&c, &to, round);
+    return status == SQS_OK ? sqs_coder_check_end(&c) : status;
 }

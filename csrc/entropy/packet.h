@@ -12,10 +12,8 @@
 uint32_t sqs_entropy_bits(const sqs_codec *codec, const uint32_t *token_ids,
                           const uint32_t *counts, uint32_t survivors);
 
-/* An upper bound in bytes of a packet of one distribution or of a round, and
- * of tokens. */
+/* An upper bound in bytes of a packet, of whichever kind. */
 size_t sqs_entropy_bound(uint64_t length, uint64_t survivors);
-size_t sqs_entropy_tokens_bound(uint64_t length);
 
 sqs_status sqs_entropy_encode(const sqs_codec *codec,
                               const uint32_t *token_ids,
@@ -34,14 +32,12 @@ sqs_status sqs_entropy_decode_round(const sqs_codec *codec, sqs_memory *memory,
                                     const uint8_t *packet, size_t size,
                                     size_t most, sqs_round *round);
 
-sqs_status sqs_entropy_encode_tokens(const sqs_codec *codec, uint32_t length,
-                                     const uint32_t *tokens,
-                                     const uint32_t *counts, uint8_t *packet,
-                                     size_t capacity, size_t *size);
+sqs_status sqs_entropy_encode_mixed(const sqs_codec *codec,
+                                    const sqs_round *round, uint8_t *packet,
+                                    size_t capacity, size_t *size);
 
-sqs_status sqs_entropy_decode_tokens(const sqs_codec *codec,
-                                     const uint8_t *packet, size_t size,
-                                     uint32_t *tokens, uint32_t *counts,
-                                     uint32_t *length);
+sqs_status sqs_entropy_decode_mixed(const sqs_codec *codec,
+                                    const uint8_t *packet, size_t size,
+                                    size_t most, sqs_round *round);
 
 #endif /* SQS_PACKET_H */

@@ -12,12 +12,10 @@
 
 uint32_t sqs_fields_bits(const sqs_codec *codec, uint32_t survivors);
 
-/* An upper bound in bytes of a packet of one distribution, of a round and of
- * tokens. */
+/* An upper bound in bytes of a packet of one distribution, and of a round. */
 size_t sqs_fields_bound(const sqs_codec *codec, uint32_t survivors);
 size_t sqs_fields_round_bound(const sqs_codec *codec, uint32_t length,
-                              size_t survivors);
-size_t sqs_fields_tokens_bound(const sqs_codec *codec, uint32_t length);
+                              size_t entries);
 
 /* The most survivors that a round of so many bytes can have. */
 size_t sqs_fields_most(const sqs_codec *codec, size_t size);
@@ -38,14 +36,12 @@ sqs_status sqs_fields_decode_round(const sqs_codec *codec,
                                    const uint8_t *packet, size_t size,
                                    size_t most, sqs_round *round);
 
-sqs_status sqs_fields_encode_tokens(const sqs_codec *codec, uint32_t length,
-                                    const uint32_t *tokens,
-                                    const uint32_t *counts, uint8_t *packet,
-                                    size_t capacity, size_t *size);
+sqs_status sqs_fields_encode_mixed(const sqs_codec *codec,
+                                   const sqs_round *round, uint8_t *packet,
+                                   size_t capacity, size_t *size);
 
-sqs_status sqs_fields_decode_tokens(const sqs_codec *codec,
-                                    const uint8_t *packet, size_t size,
-                                    uint32_t *tokens, uint32_t *counts,
-                                    uint32_t *length);
+sqs_status sqs_fields_decode_mixed(const sqs_codec *codec,
+                                   const uint8_t *packet, size_t size,
+                                   size_t most, sqs_round *round);
 
 #endif /* SQS_FIELDS_H */

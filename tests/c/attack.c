@@ -33,6 +33,14 @@ void make_room(content *c, size_t total)
     r->counts = take(&c->blocks[3], total * sizeof(uint32_t));
 }
 
+size_t entries_of(const content *c)
+{
+    size_t total = 0;
+    for (uint32_t i = 0; i < c->round.length; i++)
+        total += entries(c->round.survivors[i]);
+    return total;
+}
+
 size_t survivors_of(const content *c)
 {
     size_t total = 0;
@@ -52,7 +60,7 @@ bool same_content(const content *a, const content *b)
     if (x->length != y->length ||
         !equal(x->survivors, y->survivors, x->length))
         return false;
-    size_t total = survivors_of(a);
+    size_t total = entries_of(a);
     return equal(x->positions, y->positions, x->length) &&
            equal(x->token_ids, y->token_ids, total) &&
            equal(x->counts, y->counts, total);
@@ -66,10 +74,9 @@ static size_t content_bound(const sqs_codec *codec, kind k, size_t size)
     switch (k) {
     case DISTRIBUTION:
         return sqs_max_survivors(codec);
-    case TOKENS:
-        return SQS_MAX_ROUND;
     case ROUND:
     case STREAM:
+    case MIXED:
         break;
     }
     return sqs_decode_round_bound(codec, size);
@@ -80,13 +87,12 @@ size_t packet_bound(const sqs_codec *codec, kind k, const content *c)
     switch (k) {
     case DISTRIBUTION:
         return sqs_encode_bound(codec, c->round.survivors[0]);
-    case TOKENS:
-        return sqs_encode_tokens_bound(codec, c->round.length);
     case ROUND:
     case STREAM:
+    case MIXED:
         break;
     }
-    return sqs_encode_round_bound(codec, c->round.length, survivors_of(c));
+    return sqs_encode_round_bound(codec, c->round.length, entries_of(c));
 }
 
 sqs_status write_packet(const sqs_codec *codec, kind k, sqs_memory *memory,
@@ -98,9 +104,8 @@ sqs_status write_packet(const sqs_codec *codec, kind k, sqs_memory *memory,
     case DISTRIBUTION:
         return sqs_encode(codec, r->token_ids, r->counts, r->survivors[0],
                           bytes, capacity, size);
-    case TOKENS:
-        return sqs_encode_tokens(codec, r->length, r->token_ids, r->counts,
-                                 bytes, capacity, size);
+    case MIXED:
+        return sqs_encode_mixed(codec, r, bytes, capacity, size);
     case ROUND:
     case STREAM:
         break;
@@ -108,24 +113,21 @@ sqs_status write_packet(const sqs_codec *codec, kind k, sqs_memory *memory,
     return sqs_encode_round(codec, memory, r, bytes, capacity, size);
 }
 
-/* `most` is the receiver's limit, which tokens alone don't have. */
+/* `most` is the receiver's limit. */
 static sqs_status read_packet(const sqs_codec *codec, kind k,
                               sqs_memory *memory, const packet *p, size_t most,
                               content *c)
 {
     sqs_round *r = &c->round;
-    make_room(c, k == TOKENS ? SQS_MAX_ROUND : most);
+    make_room(c, k == MIXED ? most + SQS_MAX_ROUND : most);
     memset(r->positions, 0, SQS_MAX_ROUND * sizeof *r->positions);
     r->length = 1;
     switch (k) {
     case DISTRIBUTION:
         return sqs_decode(codec, p->bytes, p->size, most, r->token_ids,
                           r->counts, r->survivors);
-    case TOKENS:
-        for (uint32_t i = 0; i < SQS_MAX_ROUND; i++)
-            r->survivors[i] = 1;
-        return sqs_decode_tokens(codec, p->bytes, p->size, r->token_ids,
-                                 r->counts, &r->length);
+    case MIXED:
+        return sqs_decode_mixed(codec, p->bytes, p->size, most, r);
     case ROUND:
     case STREAM:
         break;
@@ -151,7 +153,7 @@ void note_all(const uint32_t *values, size_t n)
 static void note_content(const content *c)
 {
     const sqs_round *r = &c->round;
-    size_t total = survivors_of(c);
+    size_t total = entries_of(c);
     note(r->length);
     note_all(r->survivors, r->length);
     note_all(r->positions, r->length);
@@ -174,14 +176,11 @@ static bool can_cause(const sqs_codec *codec, kind k, sqs_status status)
         [SQS_BITPACK] = BIT(SQS_TOKEN_POSITION),
         [SQS_ENUMERATIVE] = BIT(SQS_TOKEN_POSITION) | BIT(SQS_ROUND_SUPPORT),
         [SQS_ENTROPY] = BIT(SQS_ROUND_SUPPORT)};
-    static const uint32_t of_tokens[] = {
-        [SQS_BITPACK] = ENDING | BIT(SQS_TOKEN_ID) | BIT(SQS_COUNTS),
-        [SQS_ENUMERATIVE] = ENDING | BIT(SQS_TOKEN_ID) | BIT(SQS_COUNTS),
-        [SQS_ENTROPY] = ENDING};
-    uint32_t statuses = k == TOKENS ? of_tokens[codec->coding]
-                                    : of_distributions[codec->coding];
-    if (k == ROUND || k == STREAM)
+    uint32_t statuses = of_distributions[codec->coding];
+    if (k != DISTRIBUTION)
         statuses |= of_rounds_too[codec->coding];
+    if (k == MIXED && codec->coding != SQS_ENTROPY)
+        statuses |= BIT(SQS_TOKEN_ID) | BIT(SQS_COUNTS);
     return statuses >> status & 1;
 }
 
@@ -369,9 +368,7 @@ const char *attack(const sqs_codec *codec, kind k, sqs_memory *memory,
     if (learns ? !is_memory(codec, memory)
                : !same_memory(writer.before, memory))
         return "the memory is wrong";
-    const char *wrong = NULL;
-    if (k != TOKENS)
-        wrong = attack_limited(&writer, p, *status, got);
+    const char *wrong = attack_limited(&writer, p, *status, got);
     if (wrong != NULL || *status != SQS_OK)
         return wrong;
     note_content(got);
@@ -398,7 +395,7 @@ const char *attack(const sqs_codec *codec, kind k, sqs_memory *memory,
  */
 static bool next_differs(const sqs_codec *codec, kind k, const content *c)
 {
-    if (codec->coding != SQS_ENTROPY || k == TOKENS)
+    if (codec->coding != SQS_ENTROPY)
         return true;
     if (k != DISTRIBUTION)
         return c->round.length < SQS_MAX_ROUND;
@@ -414,6 +411,8 @@ static const char *attack_limit(party *reader, const packet *p,
     size_t total = survivors_of(got);
     if (read_again(reader, p, total, &c) != SQS_OK || !same_content(got, &c))
         return "it does not decode within its own size";
+    if (total == 0)
+        return NULL;
     if (read_again(reader, p, total - 1, &c) != SQS_NO_SPACE ||
         !same_memory(reader->before, reader->after))
         return "the receiver's limit does not hold";
@@ -439,5 +438,5 @@ const char *attack_around(const sqs_codec *codec, kind k,
         read_again(&reader, &other, room, &c) == SQS_OK &&
         same_content(got, &c))
         return "another last byte changes nothing";
-    return k == TOKENS ? NULL : attack_limit(&reader, p, got);
+    return attack_limit(&reader, p, got);
 }

@@ -13,7 +13,7 @@ typedef enum kind {
     DISTRIBUTION,
     ROUND,
     STREAM, /* a round with a memory */
-    TOKENS
+    MIXED
 } kind;
 
 #define KINDS 4u
@@ -36,13 +36,20 @@ void *take(block *b, size_t size);
 
 /* What packets of all kinds say. All zero before the first use. */
 typedef struct content {
-    sqs_round round; /* of tokens alone each is 1 survivor, at position 0 */
+    sqs_round round; /* a mixed one may lack distributions */
     block blocks[4]; /* where its arrays lie */
 } content;
 
-/* Makes room for SQS_MAX_ROUND distributions of `total` survivors in all. */
+/* Makes room for SQS_MAX_ROUND positions of `total` entries in all. */
 void make_room(content *c, size_t total);
 
+/* The token_ids of a position with k survivors: a drafted token if none. */
+static inline uint32_t entries(uint32_t k)
+{
+    return k > 0 ? k : 1;
+}
+
+size_t entries_of(const content *c);
 size_t survivors_of(const content *c);
 
 bool same_content(const content *a, const content *b);

@@ -1,7 +1,7 @@
 /*
  * example.c - the core as a C program uses it: logits to counts, counts to
- * bytes, bytes to counts, one at a time, as a round, in a stream, or the
- * tokens alone, with a prior or without, and a round to the tokens that are
+ * bytes, bytes to counts, one at a time, as a round, in a stream, or as a
+ * mixed round, with a prior or without, and a round to the tokens that are
  * accepted; then every status that sqs.h lists, each from an input that
  * deserves it.
  *
@@ -396,69 +396,74 @@ static void send_stream(const sqs_codec *codec, const drafts *sent)
         CHECK(same_memory(&ours, &empty));
 }
 
-typedef struct tokens {
-    uint32_t length, *ids, *counts;
-} tokens;
-
-static tokens take_tokens(uint32_t length)
+/* A round without its first distributions. */
+static drafts leave_out(const drafts *whole, uint32_t left_out)
 {
-    return (tokens){length, take(length, sizeof(uint32_t)),
-                    take(length, sizeof(uint32_t))};
-}
-
-static void free_tokens(tokens *t)
-{
-    free(t->ids);
-    free(t->counts);
-}
-
-static tokens drafted(const sqs_round *r)
-{
-    tokens t = take_tokens(r->length);
-    uint32_t first = 0;
-    for (uint32_t i = 0; i < r->length; i++) {
-        t.ids[i] = r->token_ids[first + r->positions[i]];
-        t.counts[i] = r->counts[first + r->positions[i]];
-        first += r->survivors[i];
+    drafts r = take_round(whole->round.length, whole->total);
+    uint32_t first = 0, used = 0;
+    for (uint32_t i = 0; i < r.round.length; i++) {
+        uint32_t k = whole->round.survivors[i], n = k;
+        uint32_t from = first;
+        r.round.survivors[i] = k;
+        r.round.positions[i] = whole->round.positions[i];
+        if (i < left_out) {
+            from += whole->round.positions[i];
+            r.round.survivors[i] = r.round.positions[i] = 0;
+            n = 1;
+        }
+        size_t size = n * sizeof(uint32_t);
+        memcpy(r.round.token_ids + used, whole->round.token_ids + from, size);
+        memcpy(r.round.counts + used, whole->round.counts + from, size);
+        first += k;
+        used += n;
     }
-    return t;
+    r.total = used;
+    return r;
 }
 
-static sqs_status encode_tokens(const sqs_codec *codec, const tokens *t,
-                                uint8_t *packet, size_t capacity, size_t *size)
+static sqs_status encode_mixed(const sqs_codec *codec, const drafts *r,
+                               uint8_t *packet, size_t capacity, size_t *size)
 {
-    return sqs_encode_tokens(codec, t->length, t->ids, t->counts, packet,
-                             capacity, size);
+    return sqs_encode_mixed(codec, &r->round, packet, capacity, size);
 }
 
-static sqs_status decode_tokens(const sqs_codec *codec, const uint8_t *packet,
-                                size_t size, tokens *t)
+static sqs_status decode_mixed(const sqs_codec *codec, const uint8_t *packet,
+                               size_t size, size_t most, drafts *r)
 {
-    return sqs_decode_tokens(codec, packet, size, t->ids, t->counts,
-                             &t->length);
+    return sqs_decode_mixed(codec, packet, size, most, &r->round);
 }
 
-/* Sends the tokens of a round and their counts alone. */
-static void send_tokens(const sqs_codec *codec, const drafts *r)
+static void read_mixed(const sqs_codec *codec, const uint8_t *packet,
+                       size_t size, const drafts *sent, size_t survivors)
 {
-    tokens sent = drafted(&r->round), got = take_tokens(SQS_MAX_ROUND);
-    size_t bound = sqs_encode_tokens_bound(codec, sent.length), size, unused;
+    drafts got = take_round(SQS_MAX_ROUND, survivors + SQS_MAX_ROUND);
+    if (survivors > 0)
+        EXPECT(SQS_NO_SPACE,
+               decode_mixed(codec, packet, size, survivors - 1, &got));
+    EXPECT(SQS_OK, decode_mixed(codec, packet, size, survivors, &got));
+    check_same_round(sent, &got);
+    free_round(&got);
+}
+
+/* Sends a round without some of its distributions. */
+static void send_mixed(const sqs_codec *codec, const drafts *whole,
+                       uint32_t left_out)
+{
+    drafts sent = leave_out(whole, left_out);
+    size_t bound = sqs_encode_round_bound(codec, sent.round.length,
+                                          sent.total);
+    size_t size, unused;
     uint8_t *ample = take(bound, 1);
-    EXPECT(SQS_OK, encode_tokens(codec, &sent, ample, bound, &size));
+    EXPECT(SQS_OK, encode_mixed(codec, &sent, ample, bound, &size));
     CHECK(size <= bound);
     uint8_t *packet = take(size, 1);
-    EXPECT(SQS_OK, encode_tokens(codec, &sent, packet, size, &size));
+    EXPECT(SQS_OK, encode_mixed(codec, &sent, packet, size, &size));
     EXPECT(SQS_NO_SPACE,
-           encode_tokens(codec, &sent, ample, size - 1, &unused));
-    EXPECT(SQS_OK, decode_tokens(codec, packet, size, &got));
-    CHECK(got.length == sent.length);
-    size_t values = sent.length * sizeof(uint32_t);
-    CHECK(memcmp(got.ids, sent.ids, values) == 0);
-    CHECK(memcmp(got.counts, sent.counts, values) == 0);
+           encode_mixed(codec, &sent, ample, size - 1, &unused));
+    read_mixed(codec, packet, size, &sent, sent.total - left_out);
     free(packet);
     free(ample);
-    free_tokens(&got);
-    free_tokens(&sent);
+    free_round(&sent);
 }
 
 static void send_all(const sqs_codec *codec, const distribution *d)
@@ -468,7 +473,8 @@ static void send_all(const sqs_codec *codec, const distribution *d)
     for (uint32_t length = 1; length <= 5; length += 4) {
         drafts r = make_round(d, length);
         send_stream(codec, &r);
-        send_tokens(codec, &r);
+        for (uint32_t left_out = 0; left_out <= length; left_out++)
+            send_mixed(codec, &r, left_out);
         free_round(&r);
     }
 }
@@ -727,13 +733,14 @@ static sqs_status unpack_round(const sqs_codec *codec, const char *bits)
     return status;
 }
 
-static sqs_status unpack_tokens(const sqs_codec *codec, const char *bits)
+static sqs_status unpack_mixed(const sqs_codec *codec, const char *bits)
 {
     size_t size;
     uint8_t *packet = pack(bits, &size);
-    tokens t = take_tokens(SQS_MAX_ROUND);
-    sqs_status status = decode_tokens(codec, packet, size, &t);
-    free_tokens(&t);
+    size_t most = sqs_decode_round_bound(codec, size);
+    drafts r = take_round(SQS_MAX_ROUND, most + SQS_MAX_ROUND);
+    sqs_status status = decode_mixed(codec, packet, size, most, &r);
+    free_round(&r);
     free(packet);
     return status;
 }
@@ -772,20 +779,28 @@ static void broken_bitpack(void)
     EXPECT(SQS_PADDING, unpack_round(&codec, "00000000 00 100 010"));
 }
 
-/* Tokens are fields in both codings, ids in 3 bits and counts - 1 in 2. */
-static void broken_tokens(sqs_coding coding)
+/* What is sent takes 1 bit, a token alone 3 and its count 2. Of a distribution
+ * of one token both codings make k - 1 in 2 bits and the id in 3. */
+static void broken_mixed(sqs_coding coding)
 {
     sqs_codec codec = {5, 3, coding, SQS_ISA_BEST, NULL};
-    EXPECT(SQS_OK, unpack_tokens(&codec, "00000001 100 10 000 00 000000"));
-    EXPECT(SQS_TRUNCATED, unpack_tokens(&codec, ""));
-    EXPECT(SQS_TRUNCATED, unpack_tokens(&codec, "00000001 100 10"));
+    bool ranked = coding == SQS_ENUMERATIVE;
+    EXPECT(SQS_OK, unpack_mixed(&codec, "00000001 0 100 10 1 00 100 0000"));
+    EXPECT(SQS_TRUNCATED, unpack_mixed(&codec, ""));
+    EXPECT(SQS_TRUNCATED, unpack_mixed(&codec, "00000000"));
+    EXPECT(SQS_TRUNCATED, unpack_mixed(&codec, "00000001 0 100 10"));
     EXPECT(SQS_TRUNCATED, /* at the last count */
-           unpack_tokens(&codec, "00000100 00000 00000 00000 00000 0000"));
-    EXPECT(SQS_TOKEN_ID, unpack_tokens(&codec, "00000000 101 00"));
-    EXPECT(SQS_COUNTS, unpack_tokens(&codec, "00000000 100 11"));
+           unpack_mixed(&codec, "00000010 010010 010010 0100"));
+    EXPECT(SQS_TRUNCATED, /* at the last id */
+           unpack_mixed(&codec, "00000001 010010 1 0"));
+    EXPECT(SQS_TOKEN_ID, unpack_mixed(&codec, "00000000 0 101 00"));
+    EXPECT(SQS_COUNTS, unpack_mixed(&codec, "00000000 0 100 11"));
+    EXPECT(SQS_TOKEN_POSITION,
+           unpack_mixed(&codec, ranked ? "00000000 1 10 0000 11"
+                                       : "00000000 1 10 000 001 010 11"));
     EXPECT(SQS_TRAILING_BYTES,
-           unpack_tokens(&codec, "00000000 100 10 000 00000000"));
-    EXPECT(SQS_PADDING, unpack_tokens(&codec, "00000000 100 10 001"));
+           unpack_mixed(&codec, "00000000 0 100 10 00 00000000"));
+    EXPECT(SQS_PADDING, unpack_mixed(&codec, "00000000 0 100 10 01"));
 }
 
 #define DENSE "1111111111 0000000000"
@@ -861,10 +876,12 @@ static void broken_entropy_rounds(void)
     EXPECT(SQS_TRUNCATED, decode_round(&codec, &memory, packet, 20, &r));
     EXPECT(SQS_TRUNCATED, decode_round(&codec, &memory, packet, 0, &r));
     CHECK(same_memory(&memory, &empty));
-    tokens t = take_tokens(SQS_MAX_ROUND);
-    EXPECT(SQS_TRUNCATED, decode_tokens(&codec, packet, sizeof packet, &t));
-    EXPECT(SQS_TRUNCATED, decode_tokens(&codec, packet, 0, &t));
-    free_tokens(&t);
+    free_round(&r);
+    r = take_round(SQS_MAX_ROUND, SQS_MAX_ENTROPY_SURVIVORS + SQS_MAX_ROUND);
+    EXPECT(SQS_ROUND_SUPPORT,
+           decode_mixed(&codec, packet, sizeof packet, SIZE_MAX, &r));
+    EXPECT(SQS_TRUNCATED, decode_mixed(&codec, packet, 20, SIZE_MAX, &r));
+    EXPECT(SQS_TRUNCATED, decode_mixed(&codec, packet, 0, SIZE_MAX, &r));
     free_round(&r);
 }
 
@@ -1004,33 +1021,38 @@ static void large_round(void)
     free_distribution(&d);
 }
 
-static void bad_tokens(sqs_coding coding)
+static void bad_mixed(sqs_coding coding)
 {
     sqs_codec codec = {5, 4, coding, SQS_ISA_BEST, NULL};
     static const struct {
-        uint32_t length, id, count;
+        uint32_t length, id, count, position;
         sqs_status wanted;
-    } all[] = {{1, 4, 4, SQS_OK},
-               {SQS_MAX_ROUND, 4, 4, SQS_OK},
-               {0, 4, 4, SQS_BAD_ROUND},
-               {SQS_MAX_ROUND + 1, 4, 4, SQS_BAD_ROUND},
-               {1, 5, 4, SQS_BAD_ROUND},
-               {1, 4, 0, SQS_BAD_ROUND},
-               {1, 4, 5, SQS_BAD_ROUND}};
-    tokens t = take_tokens(SQS_MAX_ROUND + 1);
-    size_t bound = sqs_encode_tokens_bound(&codec, t.length), size;
+    } all[] = {{1, 4, 4, 0, SQS_OK},
+               {SQS_MAX_ROUND, 4, 4, 0, SQS_OK},
+               {0, 4, 4, 0, SQS_BAD_ROUND},
+               {SQS_MAX_ROUND + 1, 4, 4, 0, SQS_BAD_ROUND},
+               {1, 5, 4, 0, SQS_BAD_DISTRIBUTION},
+               {1, 4, 0, 0, SQS_BAD_DISTRIBUTION},
+               {1, 4, 5, 0, SQS_BAD_DISTRIBUTION},
+               {1, 4, 4, 1, SQS_BAD_ROUND}};
+    drafts r = take_round(SQS_MAX_ROUND + 1, SQS_MAX_ROUND + 1);
+    size_t bound = sqs_encode_round_bound(&codec, r.round.length, r.total);
+    size_t size;
     uint8_t *packet = take(bound, 1);
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
-        t.length = all[i].length;
+        r.round.length = all[i].length;
         for (uint32_t j = 0; j < SQS_MAX_ROUND + 1; j++) {
-            t.ids[j] = all[i].id;
-            t.counts[j] = all[i].count;
+            r.round.survivors[j] = 0;
+            r.round.token_ids[j] = all[i].id;
+            r.round.counts[j] = all[i].count;
+            r.round.positions[j] = all[i].position;
         }
-        EXPECT(all[i].wanted,
-               encode_tokens(&codec, &t, packet, bound, &size));
+        EXPECT(all[i].wanted, encode_mixed(&codec, &r, packet, bound, &size));
     }
+    EXPECT(SQS_BAD_DISTRIBUTION, /* as other rounds have all of theirs */
+           encode_round(&codec, NULL, &r, packet, bound, &size));
     free(packet);
-    free_tokens(&t);
+    free_round(&r);
 }
 
 /* Rounds of token 1 alone, which has all counts. */
@@ -1465,15 +1487,15 @@ int main(void)
     bad_priors();
     broken_bitpack();
     broken_enumerative();
-    broken_tokens(SQS_BITPACK);
-    broken_tokens(SQS_ENUMERATIVE);
+    broken_mixed(SQS_BITPACK);
+    broken_mixed(SQS_ENUMERATIVE);
     broken_entropy();
     broken_entropy_rounds();
     instruction_sets();
     bad_codecs();
     for (int i = SQS_BITPACK; i <= SQS_ENTROPY; i++) {
         bad_distributions((sqs_coding)i);
-        bad_tokens((sqs_coding)i);
+        bad_mixed((sqs_coding)i);
         bad_rounds((sqs_coding)i);
         several_rows((sqs_coding)i);
     }

@@ -5,8 +5,8 @@
  *
  * Each packet is a valid one with bits flipped, bytes replaced, an end cut off
  * or added, or the tail of another; a few are noise. It is read as what it was
- * made from: a distribution, a round, a round of a stream or the tokens of a
- * round. One in FRESH is valid, and new among those that are mutated.
+ * made from: a distribution, a round, a round of a stream or a mixed round.
+ * One in FRESH is valid, and new among those that are mutated.
  *
  * "prior" is the entropy coding with priors; there, one attempt in FILES is a
  * mutated prior file, whose check is mostly made right.
@@ -26,8 +26,8 @@
 
 /* Codecs under attack. */
 
-/* Distributions have up to `most` survivors, rounds up to `length` of them,
- * and as many tokens. A codec is chosen as often as its weight says; those
+/* Distributions have up to `most` survivors, rounds up to `length` positions.
+ * A codec is chosen as often as its weight says; those
  * that can take milliseconds over a packet are rare. */
 typedef struct target {
     uint32_t vocab_size, resolution, most, length, weight;
@@ -154,7 +154,7 @@ typedef struct attempt {
 } attempt;
 
 static const char *const kind_names[] = {"distribution", "round",
-                                         "round of a stream", "tokens"};
+                                         "round of a stream", "mixed round"};
 
 static void report(const attempt *a)
 {
@@ -208,7 +208,7 @@ static void make_campaign(campaign *c, const target *t, sqs_coding coding)
     c->target = t;
     c->n_seeds = t->weight < RARE ? DEAR_SEEDS : SEEDS;
     for (uint32_t i = 0; i < c->n_seeds; i++)
-        for (kind k = DISTRIBUTION; k <= TOKENS; k++) {
+        for (kind k = DISTRIBUTION; k <= MIXED; k++) {
             sqs_status status = renew(c, k, &c->seeds[k][i], &made);
             if (status != SQS_OK) {
                 fprintf(stderr, "no seed: %s\n", sqs_status_text(status));

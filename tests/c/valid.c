@@ -61,14 +61,13 @@ static void random_distribution(uint32_t vocab_size, uint32_t resolution,
     }
 }
 
-static void random_tokens(const sqs_codec *codec, sqs_round *r)
+/* A drafted token whose distribution is left out; one in four has all counts.
+ */
+static void random_token(const sqs_codec *codec, uint32_t *id, uint32_t *count)
 {
-    for (uint32_t i = 0; i < r->length; i++) {
-        r->survivors[i] = 1;
-        r->positions[i] = 0;
-        r->token_ids[i] = random_small(codec->vocab_size);
-        r->counts[i] = 1 + random_below(codec->resolution);
-    }
+    *id = random_small(codec->vocab_size);
+    *count = random_below(4) == 0 ? codec->resolution
+                                  : 1 + random_below(codec->resolution);
 }
 
 void random_content(const sqs_codec *codec, kind k, const shape *s,
@@ -79,17 +78,20 @@ void random_content(const sqs_codec *codec, kind k, const shape *s,
     size_t used = 0;
     r->length = k == DISTRIBUTION ? 1 : 1 + random_below(s->length);
     make_room(c, (size_t)r->length * s->most);
-    if (k == TOKENS) {
-        random_tokens(codec, r);
-        return;
-    }
     for (uint32_t i = 0; i < r->length; i++) {
+        uint32_t *ids = r->token_ids + used, *counts = r->counts + used;
+        if (k == MIXED && random_below(2) > 0) {
+            r->survivors[i] = r->positions[i] = 0;
+            random_token(codec, ids, counts);
+            used++;
+            continue;
+        }
         bool full = s->dense && random_below(4) > 0;
         uint32_t n = full ? room : 1 + random_below(room);
         r->survivors[i] = n;
         r->positions[i] = k == DISTRIBUTION ? 0 : random_below(n);
-        random_distribution(codec->vocab_size, codec->resolution, n,
-                            r->token_ids + used, r->counts + used);
+        random_distribution(codec->vocab_size, codec->resolution, n, ids,
+                            counts);
         used += n;
     }
 }

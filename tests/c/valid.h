@@ -17,7 +17,7 @@ uint32_t random_below(uint32_t n);
  * vocabulary or mostly low. */
 typedef struct shape {
     uint32_t most;   /* survivors of a distribution */
-    uint32_t length; /* distributions or tokens in a packet, at most */
+    uint32_t length; /* positions of a round, at most */
     bool dense;      /* mostly as many survivors as can be */
 } shape;
 

@@ -32,6 +32,8 @@ ID_WEIGHTS = MODEL["id_weights"]
 
 UNIFORM_CHANCE = 16  # of the uniform modes, in 256ths
 MORE_CHANCE = 192  # of another distribution in the round, in 256ths
+SAME_CHANCE = 224  # of a mixed round's positions to be like the one before
+CERTAIN_CHANCE = 64  # of a drafted token to have all counts
 FIRST_BUCKET_BITS = 5
 SPLIT_FULL_DEPTH = 3
 SPLIT_TOP_DEPTH = 8
@@ -57,6 +59,7 @@ MAX_ROUND_SUPPORT = 1 << 20
 MAX_VOCAB_BITS = 20
 
 BIT = 1 << LOG_UNIT
+EVEN = 128  # the chance of a bit that says nothing
 ONE = 1 << POWER_UNIT
 LEAST_RANGE = 1 << CODER_LEAST_BITS
 
@@ -231,7 +234,7 @@ def code_part(coder, a, z, r, count=None):
     node, depth = 1, 0
     while a < z:
         middle = (a + z) // 2
-        chance = 128
+        chance = EVEN
         if depth < SPLIT_FULL_DEPTH:
             chance = chances[node - 1]
         elif depth < SPLIT_TOP_DEPTH and node == (2 << depth) - 1:
@@ -537,39 +540,71 @@ def code_position(coder, counts, position=None):
     return coder.pick("token", below[-1], 0, len(counts), lambda x: below[x], position)
 
 
+def code_drafted(
+    coder, vocab_size, resolution, memory, survivors, item=None, prior=None
+):
+    """A distribution and its token; return (ids, counts, token), which are learnt.
+
+    The distributions before have so many survivors.
+    """
+    ids = counts = position = None
+    if item is not None:
+        ids, counts, token = item
+        position = ids.index(token)
+    allowed = MAX_ROUND_SUPPORT - survivors
+    ids, counts = code_distribution(
+        coder, vocab_size, resolution, memory, ids, counts, allowed, prior
+    )
+    position = code_position(coder, counts, position)
+    memory.learn(ids)
+    return ids, counts, ids[position]
+
+
 def code_round(coder, vocab_size, resolution, memory, given=None, prior=None):
     """Distributions with their tokens; return a list of (ids, counts, token)."""
     items, survivors = [], 0
     while True:
-        ids = counts = position = more = None
-        if given is not None:
-            ids, counts, token = given[len(items)]
-            position, more = ids.index(token), len(items) + 1 < len(given)
-        allowed = MAX_ROUND_SUPPORT - survivors
-        ids, counts = code_distribution(
-            coder, vocab_size, resolution, memory, ids, counts, allowed, prior
+        item = given and given[len(items)]
+        items.append(
+            code_drafted(coder, vocab_size, resolution, memory, survivors, item, prior)
         )
-        position = code_position(coder, counts, position)
-        memory.learn(ids)
-        survivors += len(ids)
-        items.append((ids, counts, ids[position]))
-        if not code_more(coder, len(items), more):
+        survivors += len(items[-1][0])
+        if not code_more(coder, len(items), given and len(items) < len(given)):
             return items
 
 
-def code_tokens(coder, vocab_size, resolution, given=None, prior=None):
-    """Tokens with their counts alone; return a list of (token, count)."""
-    items, rest = [], id_rest(vocab_size, Memory(), prior)
+def code_mixed(coder, vocab_size, resolution, given=None, prior=None):
+    """As a round, but an item may be a token and its count alone: (token, count)."""
+    items, survivors, memory = [], 0, Memory()
+    chance = EVEN
     while True:
-        token = count = more = None
-        if given is not None:
-            token, count = given[len(items)]
-            token, more = [token], len(items) + 1 < len(given)
-        token = code_set(coder, "ids", 1, vocab_size, lambda x, n: rest(x), token)
-        count = code_part(coder, 1, resolution, resolution, count)
-        items.append((*token, count))
-        if not code_more(coder, len(items), more):
+        item = given and given[len(items)]
+        if code_bit(coder, "sent", chance, item and len(item) == 3):
+            item = code_drafted(
+                coder, vocab_size, resolution, memory, survivors, item, prior
+            )
+            survivors += len(item[0])
+            chance = SAME_CHANCE
+        else:
+            item = code_token(coder, vocab_size, resolution, memory, item, prior)
+            chance = 256 - SAME_CHANCE
+        items.append(item)
+        if not code_more(coder, len(items), given and len(items) < len(given)):
             return items
+
+
+def code_token(coder, vocab_size, resolution, memory, item=None, prior=None):
+    """A drafted token and its count, without the distribution."""
+    token, count = item or (None, None)
+    rest = id_rest(vocab_size, memory, prior)
+    (token,) = code_set(
+        coder, "ids", 1, vocab_size, lambda x, n: rest(x), item and [token]
+    )
+    if resolution == 1 or code_bit(
+        coder, "certain", CERTAIN_CHANCE, item and count == resolution
+    ):
+        return token, resolution
+    return token, 1 + code_uniform(coder, "count", resolution - 1, item and count - 1)
 
 
 def code_more(coder, items, more=None):
@@ -621,17 +656,17 @@ def decode_round(packet, vocab_size, resolution, memory=None, prior=None):
     return [item[:2] for item in items], [item[2] for item in items]
 
 
-def encode_tokens(drafted, vocab_size, resolution, prior=None):
-    """The packet of pairs (token, count)."""
+def encode_mixed(items, vocab_size, resolution, prior=None):
+    """The packet of a mixed round of (ids, counts, token) and (token, count)."""
     coder = Writer()
-    code_tokens(coder, vocab_size, resolution, drafted, prior)
+    code_mixed(coder, vocab_size, resolution, items, prior)
     return coder.finish()
 
 
-def decode_tokens(packet, vocab_size, resolution, prior=None):
-    """Return a list of (token, count)."""
+def decode_mixed(packet, vocab_size, resolution, prior=None):
+    """Return a list of (ids, counts, token) and (token, count)."""
     coder = Reader(packet)
-    items = code_tokens(coder, vocab_size, resolution, prior=prior)
+    items = code_mixed(coder, vocab_size, resolution, prior=prior)
     coder.finish()
     return items
 

@@ -230,9 +230,9 @@ def tightly_coded(code: Callable[..., Any], *arguments: Any) -> bool:
     return coder.shifts > end
 
 
-ROUND_OF_256, TOKENS_OF_256 = 293, 13
-"""A vocabulary size and a resolution at which 256 distributions, and 256 tokens, end so
-that a decoder that reads one bit more finds the packet truncated."""
+ROUND_OF_256, MIXED_OF_256 = 293, 271
+"""Vocabulary sizes at which a round and a mixed round of 256 end so that a decoder that
+reads one bit more finds the packet truncated."""
 
 
 def rounds() -> dict[str, Any]:
@@ -350,37 +350,66 @@ def streams() -> dict[str, Any]:
     return {"cases": cases}
 
 
-def tokens() -> dict[str, Any]:
-    """Drafted tokens and their counts alone."""
+def mixed() -> dict[str, Any]:
+    """Mixed rounds: which of the distributions are sent, as 0 and 1."""
     cases = []
-    for vocab_size, resolution, length in [
-        (2, 1, 1),
-        (1000, 100, 5),
-        (49152, 100, 8),
-        (1048576, 65536, 3),
-        (100, TOKENS_OF_256, 256),
+    for vocab_size, resolution, sent in [
+        (2, 1, "0"),
+        (2, 1, "1"),
+        (2, 2, "001"),
+        (1000, 100, "0000"),
+        (1000, 100, "1111"),
+        (49152, 100, "0110100"),
+        (1048576, 65536, "010"),
+        (MIXED_OF_256, 16, "0" * 64 + "1" * 64 + "01" * 64),
     ]:
-        ids = [r * r % vocab_size for r in formula(length, 0).tolist()]
-        counts = [1 + r % resolution for r in formula(length, 0).tolist()]
-        drafted = [*zip(ids, counts, strict=True)]
-        if length == entropy.MAX_ROUND:
-            codec = vocab_size, resolution
-            assert tightly_coded(entropy.code_tokens, *codec, drafted)
+        items = [
+            mixed_item(
+                *draft(vocab_size, resolution, 32, seed), seed, sent[seed] == "1"
+            )
+            for seed in range(len(sent))
+        ]
+        codec = vocab_size, resolution
+        if len(sent) == entropy.MAX_ROUND:
+            assert tightly_coded(entropy.code_mixed, *codec, items)
         cases.append(
             {
                 "vocab_size": vocab_size,
                 "resolution": resolution,
-                "tokens": ids,
-                "counts": counts,
+                **as_mixed_case(items),
                 "packets": {
-                    coding: ref.encode_tokens(
-                        drafted, vocab_size, resolution, coding
-                    ).hex()
+                    coding: ref.encode_mixed(items, *codec, coding).hex()
                     for coding in CODINGS
                 },
             }
         )
     return {"cases": cases}
+
+
+MixedItem = tuple[list[int], list[int], int] | tuple[int, int]
+"""A distribution and its drafted token, or a token and its count."""
+
+
+def mixed_item(ids: list[int], counts: list[int], number: int, sent: bool) -> MixedItem:
+    """A position of a mixed round; the number names the token."""
+    place = number % len(ids)
+    return (ids, counts, ids[place]) if sent else (ids[place], counts[place])
+
+
+def as_mixed_case(items: list[MixedItem]) -> dict[str, Any]:
+    """What a mixed round holds; null stands for a distribution that isn't sent."""
+    tokens, counts, sent = [], [], []
+    for item in items:
+        if len(item) == 3:
+            ids, b, token = item
+            tokens.append(token)
+            counts.append(b[ids.index(token)])
+            sent.append(as_case(ids, b))
+        else:
+            tokens.append(item[0])
+            counts.append(item[1])
+            sent.append(None)
+    return {"distributions": sent, "tokens": tokens, "counts": counts}
 
 
 def formula_round(
@@ -447,17 +476,22 @@ def malformed() -> dict[str, Any]:
         add(coding, "round", "TRUNCATED", ref.pack(field(1, 8) + good + "00"))
         add(coding, "round", "TOKEN_POSITION", ref.pack(round_bits + "11"))
         add(coding, "round", "TRAILING_BYTES", ref.pack(round_bits + "00") + b"\0")
-        token = field(999, 10) + field(99, 7)
-        add(coding, "tokens", "TRUNCATED", b"")
-        add(coding, "tokens", "TRUNCATED", ref.pack(field(1, 8) + token))
+        token = "0" + field(999, 10) + field(99, 7)
+        add(coding, "mixed", "TRUNCATED", b"")
+        add(coding, "mixed", "TRUNCATED", b"\0")  # what is sent is a field of its own
+        add(coding, "mixed", "TRUNCATED", ref.pack(field(1, 8) + token))
+        add(coding, "mixed", "TRUNCATED", ref.pack(field(0, 8) + "1" + good[:-8]))
         for rule, wrong in [
             ("TOKEN_ID", field(1000, 10) + field(99, 7)),
-            ("TOKEN_ID", field(1000, 10)),  # the count is a field of its own
+            ("TOKEN_ID", field(1000, 10)),  # so is the count
             ("COUNTS", field(999, 10) + field(100, 7)),
         ]:
-            add(coding, "tokens", rule, ref.pack(field(0, 8) + wrong))
-        add(coding, "tokens", "PADDING", ref.pack(field(0, 8) + token + "1"))
-        add(coding, "tokens", "TRAILING_BYTES", ref.pack(field(0, 8) + token) + b"\0")
+            add(coding, "mixed", rule, ref.pack(field(0, 8) + "0" + wrong))
+        mixed_bits = field(0, 8) + "1" + good
+        add(coding, "mixed", "TOKEN_POSITION", ref.pack(mixed_bits + "11"))
+        add(coding, "mixed", "PADDING", ref.pack(field(0, 8) + token + "1"))
+        mixed_bits = field(1, 8) + token + "1" + good + "00"
+        add(coding, "mixed", "TRAILING_BYTES", ref.pack(mixed_bits) + b"\0")
     size = math.comb(1000, 3) * math.comb(99, 2)
     rank = field(size, (size - 1).bit_length())
     add("enumerative", "distribution", "RANK", ref.pack(field(2, 7) + rank))
@@ -489,12 +523,15 @@ def malformed() -> dict[str, Any]:
     # may share a round, but not with a ninth of one token, whose rank is not read.
     nine = field(8, 8) + 8 * (field(1023, 10) + field(0, 10)) + field(0, 10)
     add("enumerative", "round", "ROUND_SUPPORT", ref.pack(nine), 1024, 1024)
+    nine = field(9, 8) + ("1" + field(1023, 10) + field(0, 10)) * 8
+    nine += "0" + field(0, 20) + "1" + field(0, 10)
+    add("enumerative", "mixed", "ROUND_SUPPORT", ref.pack(nine), 1024, 1024)
 
     q = [5, 700, 999], [50, 30, 20]
     for kind, packet in [
         ("distribution", entropy.encode(*q, 1000, 100)),
         ("round", entropy.encode_round([q, q], [5, 700], 1000, 100)),
-        ("tokens", entropy.encode_tokens([(5, 4), (999, 1)], 1000, 100)),
+        ("mixed", entropy.encode_mixed([(5, 4), (*q, 700), (9, 100)], 1000, 100)),
     ]:
         add("entropy", kind, "TRUNCATED", b"")
         for rule, bad in other_ends(kind, packet, 1000, 100):
@@ -521,7 +558,7 @@ def other_ends(
     decode = {
         "distribution": entropy.decode,
         "round": entropy.decode_round,
-        "tokens": entropy.decode_tokens,
+        "mixed": entropy.decode_mixed,
     }[kind]
     number = int.from_bytes(packet, "big")
     while True:  # the next of that size that only the last byte is wrong with
@@ -663,7 +700,7 @@ def priors() -> dict[str, Any]:
                 "distributions": [as_case(*q) for q in known],
                 "packets": [
                     *packets_alone(known, *codec, prior),
-                    *packets_of_tokens(*codec, prior),
+                    *mixed_packets(known, *codec, prior),
                     *packets_of_stream(known, *codec, prior),
                 ],
             }
@@ -701,17 +738,19 @@ def packets_alone(
     yield from bad_packets("round", packet, *codec, prior=prior)
 
 
-def packets_of_tokens(
-    vocab_size: int, resolution: int, prior: Prior
+def mixed_packets(
+    known: list[Distribution], vocab_size: int, resolution: int, prior: Prior
 ) -> Iterator[dict[str, Any]]:
-    """Yield some tokens alone."""
+    """Yield a mixed round that tokens alone begin and end."""
     codec = vocab_size, resolution
-    ids = (formula(8, 1) % vocab_size).tolist()
-    counts = (1 + formula(8, 2) % resolution).tolist()
-    drafted = [*zip(ids, counts, strict=True)]
-    packet = entropy.encode_tokens(drafted, *codec, prior)
-    yield packet_case("tokens", packet, tokens=ids, counts=counts)
-    yield from bad_packets("tokens", packet, *codec, prior=prior)
+    items = [mixed_item(*q, i, i % 5 in (1, 2)) for i, q in enumerate(known[:9])]
+    packet = entropy.encode_mixed(items, *codec, prior)
+    content = as_mixed_case(items)
+    content["distributions"] = [
+        i if sent else None for i, sent in enumerate(content["distributions"])
+    ]
+    yield packet_case("mixed", packet, **content)
+    yield from bad_packets("mixed", packet, *codec, prior=prior)
 
 
 def packets_of_stream(
@@ -939,7 +978,7 @@ FILES = {
     "shapes.json": shapes,
     "rounds.json": rounds,
     "streams.json": streams,
-    "tokens.json": tokens,
+    "mixed.json": mixed,
     "limits.json": limits,
     "malformed.json": malformed,
     "priors.json": priors,

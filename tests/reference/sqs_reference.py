@@ -295,19 +295,28 @@ def encode_round(
         )
     bits = field(len(tokens) - 1, 8)
     for (ids, counts), token in zip(distributions, tokens, strict=True):
-        bits += distribution_bits(ids, counts, vocab_size, resolution, coding)
-        bits += field(ids.index(token), (len(ids) - 1).bit_length())
+        bits += drafted_bits(ids, counts, token, vocab_size, resolution, coding)
     return pack(bits)
 
 
-def encode_tokens(drafted, vocab_size, resolution, coding, prior=None):
-    """The packet of tokens alone; drafted are pairs (token, count)."""
+def drafted_bits(ids, counts, token, vocab_size, resolution, coding):
+    """The fields of a distribution and its drafted token."""
+    bits = distribution_bits(ids, counts, vocab_size, resolution, coding)
+    return bits + field(ids.index(token), (len(ids) - 1).bit_length())
+
+
+def encode_mixed(items, vocab_size, resolution, coding, prior=None):
+    """The packet of a mixed round of (ids, counts, token) and (token, count)."""
     if coding == "entropy":
-        return entropy.encode_tokens(drafted, vocab_size, resolution, prior)
-    bits = field(len(drafted) - 1, 8)
-    for token, count in drafted:
-        bits += field(token, (vocab_size - 1).bit_length())
-        bits += field(count - 1, (resolution - 1).bit_length())
+        return entropy.encode_mixed(items, vocab_size, resolution, prior)
+    bits = field(len(items) - 1, 8)
+    for item in items:
+        if len(item) == 3:
+            bits += "1" + drafted_bits(*item, vocab_size, resolution, coding)
+        else:
+            token, count = item
+            bits += "0" + field(token, (vocab_size - 1).bit_length())
+            bits += field(count - 1, (resolution - 1).bit_length())
     return pack(bits)
 
 
@@ -382,6 +391,15 @@ def decode(packet, vocab_size, resolution, coding, prior=None):
     return distribution
 
 
+def read_drafted(reader, vocab_size, resolution, coding, squares):
+    """Return (ids, counts, token) of a distribution and its drafted token."""
+    ids, counts = read_distribution(reader, vocab_size, resolution, coding, squares)
+    position = reader.take((len(ids) - 1).bit_length())
+    if position >= len(ids):
+        raise BrokenRuleError("TOKEN_POSITION")
+    return ids, counts, ids[position]
+
+
 def decode_round(packet, vocab_size, resolution, coding, memory=None, prior=None):
     """Return ([(ids, counts), ...], tokens)."""
     if coding == "entropy":
@@ -389,30 +407,39 @@ def decode_round(packet, vocab_size, resolution, coding, memory=None, prior=None
     reader = Reader(packet)
     distributions, tokens, squares = [], [], 0
     for _ in range(reader.take(8) + 1):
-        ids, counts = read_distribution(reader, vocab_size, resolution, coding, squares)
+        ids, counts, token = read_drafted(
+            reader, vocab_size, resolution, coding, squares
+        )
         squares += len(ids) ** 2
-        position = reader.take((len(ids) - 1).bit_length())
-        if position >= len(ids):
-            raise BrokenRuleError("TOKEN_POSITION")
         distributions.append((ids, counts))
-        tokens.append(ids[position])
+        tokens.append(token)
     reader.end()
     return distributions, tokens
 
 
-def decode_tokens(packet, vocab_size, resolution, coding, prior=None):
-    """Return a list of (token, count)."""
+def read_token(reader, vocab_size, resolution):
+    """Return (token, count) of a drafted token without its distribution."""
+    token = reader.take((vocab_size - 1).bit_length())
+    if token >= vocab_size:
+        raise BrokenRuleError("TOKEN_ID")
+    count = reader.take((resolution - 1).bit_length()) + 1
+    if count > resolution:
+        raise BrokenRuleError("COUNTS")
+    return token, count
+
+
+def decode_mixed(packet, vocab_size, resolution, coding, prior=None):
+    """Return a list of (ids, counts, token) and (token, count)."""
     if coding == "entropy":
-        return entropy.decode_tokens(packet, vocab_size, resolution, prior)
+        return entropy.decode_mixed(packet, vocab_size, resolution, prior)
     reader = Reader(packet)
-    drafted = []
+    items, squares = [], 0
     for _ in range(reader.take(8) + 1):
-        token = reader.take((vocab_size - 1).bit_length())
-        if token >= vocab_size:
-            raise BrokenRuleError("TOKEN_ID")
-        count = reader.take((resolution - 1).bit_length()) + 1
-        if count > resolution:
-            raise BrokenRuleError("COUNTS")
-        drafted.append((token, count))
+        if reader.take(1):
+            item = read_drafted(reader, vocab_size, resolution, coding, squares)
+            squares += len(item[0]) ** 2
+        else:
+            item = read_token(reader, vocab_size, resolution)
+        items.append(item)
     reader.end()
-    return drafted
+    return items

@@ -17,7 +17,6 @@ from sqs_codec._backend.numba.sparsify import KINDS
 from sqs_codec._errors import Status
 from sqs_codec._format import (
     MAX_ENUMERATIVE_SUPPORT,
-    MAX_ROUND,
     MEMORY_WORDS,
     Coding,
 )
@@ -125,49 +124,49 @@ class Core:
         positions: Ids,
         memory: Ids | None,
     ) -> bytes:
+        return self._encode_round((ids, counts, survivors, positions), memory, False)
+
+    def encode_mixed(
+        self, ids: Ids, counts: Ids, survivors: Ids, positions: Ids
+    ) -> bytes:
+        return self._encode_round((ids, counts, survivors, positions), None, True)
+
+    def _encode_round(
+        self, round_: tuple[Ids, Ids, Ids, Ids], memory: Ids | None, mixed: bool
+    ) -> bytes:
         packet: NDArray[np.uint8]
-        round_ = ids, counts, survivors, positions
         if self._is_entropy:
             status, packet = entropy.encode_round(
-                *self._model, *round_, _memory(memory)
+                *self._model, *round_, _memory(memory), mixed
             )
             if status != OK:
                 raise AssertionError("the codec can have no such memory")
         else:
-            packet = fields.encode_round(*self._codec, *round_)
+            packet = fields.encode_round(*self._codec, *round_, mixed)
         return packet.tobytes()
 
     def decode_round(
         self, packet: bytes, memory: Ids | None, most: int
     ) -> tuple[int, Ids, Ids, Ids, Ids]:
+        return self._decode_round(packet, memory, False, most)
+
+    def decode_mixed(self, packet: bytes, most: int) -> tuple[int, Ids, Ids, Ids, Ids]:
+        return self._decode_round(packet, None, True, most)
+
+    def _decode_round(
+        self, packet: bytes, memory: Ids | None, mixed: bool, most: int
+    ) -> tuple[int, Ids, Ids, Ids, Ids]:
         data = np.frombuffer(packet, np.uint8)
         if self._is_entropy:
             status, *found = entropy.decode_round(
-                data, *self._model, _memory(memory), most
+                data, *self._model, _memory(memory), mixed, most
             )
         else:
-            status, *found = fields.decode_round(data, *self._codec, most)
+            status, *found = fields.decode_round(data, *self._codec, mixed, most)
         if status != OK:
             return status, NONE, NONE, NONE, NONE
         ids, counts, survivors, positions = found
         return status, frozen(ids), frozen(counts), survivors, positions
-
-    def encode_tokens(self, tokens: Ids, counts: Ids) -> bytes:
-        packet: NDArray[np.uint8]
-        if self._is_entropy:
-            packet = entropy.encode_tokens(*self._model, tokens, counts)
-        else:
-            packet = fields.encode_tokens(*self._sizes, tokens, counts)
-        return packet.tobytes()
-
-    def decode_tokens(self, packet: bytes) -> tuple[int, Ids, Ids]:
-        data = np.frombuffer(packet, np.uint8)
-        tokens, counts = np.empty((2, MAX_ROUND), np.uint32)
-        if self._is_entropy:
-            status, length = entropy.decode_tokens(data, *self._model, tokens, counts)
-        else:
-            status, length = fields.decode_tokens(data, *self._sizes, tokens, counts)
-        return status, tokens[:length].copy(), counts[:length].copy()
 
     def verify(
         self,

@@ -93,45 +93,55 @@ def encode(vocab_size, resolution, coding, ids, counts):
     return packet
 
 
+# Of a mixed round, a position without its distribution has no survivors, a position of
+# 0, and an id and a count of the drafted token alone.
+
+
+@jit
+def token_widths(vocab_size, resolution):
+    """Return the widths of a drafted token and of its count, without a distribution."""
+    return width_of(vocab_size - 1), width_of(resolution - 1)
+
+
 @entry
-def encode_round(vocab_size, resolution, coding, ids, counts, survivors, positions):
-    """Return the packet of a round."""
+def round_bits(vocab_size, resolution, coding, survivors, mixed):
+    """Return the bits of a round."""
     bits = ROUND_LENGTH_BITS
     for size in survivors:
         k = np.int64(size)
-        bits += distribution_bits(vocab_size, resolution, coding, k)
-        bits += width_of(k - 1)
+        bits += mixed
+        if k > 0:
+            bits += distribution_bits(vocab_size, resolution, coding, k)
+            bits += width_of(k - 1)
+        else:
+            bits += sum(token_widths(vocab_size, resolution))
+    return bits
+
+
+@entry
+def encode_round(
+    vocab_size, resolution, coding, ids, counts, survivors, positions, mixed
+):
+    """Return the packet of a round."""
+    bits = round_bits(vocab_size, resolution, coding, survivors, mixed)
     packet = np.zeros((bits + 7) // 8, np.uint8)
+    id_width, count_width = token_widths(vocab_size, resolution)
     at = put(packet, 0, survivors.size - 1, ROUND_LENGTH_BITS)
     start = 0
     for i in range(survivors.size):
         k = np.int64(survivors[i])
-        end = start + k
-        at = put_distribution(
-            packet,
-            at,
-            vocab_size,
-            resolution,
-            coding,
-            ids[start:end],
-            counts[start:end],
-        )
-        at = put(packet, at, np.int64(positions[i]), width_of(k - 1))
+        end = start + max(k, 1)
+        these, those = ids[start:end], counts[start:end]
+        at = put(packet, at, np.int64(k > 0), np.int64(mixed))
+        if k > 0:
+            at = put_distribution(
+                packet, at, vocab_size, resolution, coding, these, those
+            )
+            at = put(packet, at, np.int64(positions[i]), width_of(k - 1))
+        else:
+            at = put(packet, at, np.int64(these[0]), id_width)
+            at = put(packet, at, np.int64(those[0]) - 1, count_width)
         start = end
-    return packet
-
-
-@entry
-def encode_tokens(vocab_size, resolution, tokens, counts):
-    """Return the packet of tokens and their counts."""
-    id_width = width_of(vocab_size - 1)
-    count_width = width_of(resolution - 1)
-    bits = ROUND_LENGTH_BITS + tokens.size * (id_width + count_width)
-    packet = np.zeros((bits + 7) // 8, np.uint8)
-    at = put(packet, 0, tokens.size - 1, ROUND_LENGTH_BITS)
-    for i in range(tokens.size):
-        at = put(packet, at, np.int64(tokens[i]), id_width)
-        at = put(packet, at, np.int64(counts[i]) - 1, count_width)
     return packet
 
 
@@ -218,6 +228,30 @@ def get_position(packet, at, k):
 
 
 @entry
+def get_sent(packet, at):
+    """Return a status, where the field ends, and whether a distribution follows."""
+    if at >= 8 * packet.size:
+        return TRUNCATED, at, False
+    return OK, at + 1, get(packet, at, 1) == 1
+
+
+@entry
+def get_token(packet, at, vocab_size, resolution):
+    """Return a status, where the count ends, a token and its count."""
+    id_width, count_width = token_widths(vocab_size, resolution)
+    if at + id_width > 8 * packet.size:
+        return TRUNCATED, at, 0, 0
+    token = get(packet, at, id_width)
+    at += id_width
+    if token >= vocab_size:
+        return TOKEN_ID, at, 0, 0
+    if at + count_width > 8 * packet.size:
+        return TRUNCATED, at, 0, 0
+    count = get(packet, at, count_width) + 1
+    return OK if count <= resolution else COUNTS, at + count_width, token, count
+
+
+@entry
 def get_padding(packet, at):
     """Return a status; the fields end at bit `at`."""
     left = 8 * packet.size - at
@@ -240,7 +274,7 @@ def decode(packet, vocab_size, resolution, coding, most, ids, counts):
     return status, k
 
 
-def decode_round(packet, vocab_size, resolution, coding, most):
+def decode_round(packet, vocab_size, resolution, coding, mixed, most):
     """Return a status and, if it is OK, ids, counts, survivors and positions.
 
     The receiver takes `most` survivors.
@@ -254,15 +288,24 @@ def decode_round(packet, vocab_size, resolution, coding, most):
     at = ROUND_LENGTH_BITS
     squares = 0
     for _ in range(get(packet, 0, ROUND_LENGTH_BITS) + 1):
-        left = most - sum(survivors)
-        status, at, k = get_distribution(packet, at, *codec, squares, left, ids, counts)
-        if status == OK:
-            status, at, position = get_position(packet, at, k)
+        k = position = 0
+        status, at, sent = get_sent(packet, at) if mixed else (OK, at, True)
+        if status == OK and sent:
+            left = most - sum(survivors)
+            status, at, k = get_distribution(
+                packet, at, *codec, squares, left, ids, counts
+            )
+            if status == OK:
+                status, at, position = get_position(packet, at, k)
+        elif status == OK:
+            status, at, ids[0], counts[0] = get_token(
+                packet, at, vocab_size, resolution
+            )
         if status != OK:
             return (status,)
         squares += k * k
-        all_ids.append(ids[:k].copy())
-        all_counts.append(counts[:k].copy())
+        all_ids.append(ids[: max(k, 1)].copy())
+        all_counts.append(counts[: max(k, 1)].copy())
         survivors.append(k)
         positions.append(position)
     return (
@@ -272,34 +315,3 @@ def decode_round(packet, vocab_size, resolution, coding, most):
         np.array(survivors, np.uint32),
         np.array(positions, np.uint32),
     )
-
-
-@jit
-def get_token(packet, at, vocab_size, resolution):
-    """Return a status, where the token ends, the token and its count."""
-    width = width_of(vocab_size - 1)
-    if at + width > 8 * packet.size:
-        return TRUNCATED, at, 0, 0
-    token = get(packet, at, width)
-    at += width
-    if token >= vocab_size:
-        return TOKEN_ID, at, 0, 0
-    width = width_of(resolution - 1)
-    if at + width > 8 * packet.size:
-        return TRUNCATED, at, 0, 0
-    count = get(packet, at, width) + 1
-    return OK if count <= resolution else COUNTS, at + width, token, count
-
-
-@entry
-def decode_tokens(packet, vocab_size, resolution, tokens, counts):
-    """Return a status and how many tokens there are."""
-    if packet.size == 0:
-        return TRUNCATED, 0
-    length = get(packet, 0, ROUND_LENGTH_BITS) + 1
-    at = ROUND_LENGTH_BITS
-    for i in range(length):
-        status, at, tokens[i], counts[i] = get_token(packet, at, vocab_size, resolution)
-        if status != OK:
-            return status, 0
-    return get_padding(packet, at), length

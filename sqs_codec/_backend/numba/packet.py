@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from sqs_codec._backend.numba.coder import (
+    EVEN,
     MODE,
     OK,
     STATUS,
@@ -25,7 +26,7 @@ from sqs_codec._backend.numba.counts import descending
 from sqs_codec._backend.numba.fixed import BIT
 from sqs_codec._backend.numba.jit import entry, jit, leaf
 from sqs_codec._backend.numba.memory import is_memory, memory_learn, no_memory
-from sqs_codec._backend.numba.model import MORE_CHANCE
+from sqs_codec._backend.numba.model import MORE_CHANCE, SAME_CHANCE
 from sqs_codec._backend.numba.modes import (
     code_counts,
     code_ids,
@@ -37,11 +38,12 @@ from sqs_codec._backend.numba.modes import (
 )
 from sqs_codec._backend.numba.prior import CLASSES
 from sqs_codec._errors import Status
-from sqs_codec._format import MAX_ENTROPY_SURVIVORS, MAX_ROUND
+from sqs_codec._format import MAX_ROUND
 
 BAD_MEMORY = int(Status.BAD_MEMORY)
 
-MORE = np.int64(MORE_CHANCE)  # a literal has a type of its own
+# A literal has a type of its own.
+MORE, SAME = np.int64(MORE_CHANCE), np.int64(SAME_CHANCE)
 FIRST_ROOM = 1024  # of a round's survivors
 
 # How many members a support may have whose bits are estimated, which csrc derives
@@ -126,18 +128,28 @@ def decode(packet, vocab_size, resolution, prior, most):
     return status, ids.astype(np.uint32), counts.astype(np.uint32)
 
 
-# Rounds
+# Rounds. A mixed one may lack distributions: then it has no survivors at a position, a
+# position of 0, and an id and a count of the drafted token alone.
 
 
 @leaf
 def code_more(coder, packet, length, more):
-    """Code whether a packet goes on after `length` items."""
+    """Code whether a packet goes on after `length` positions."""
     return length < MAX_ROUND and code_bit(coder, packet, MORE, more)
+
+
+@leaf
+def code_sent(coder, packet, survivors, i, sent):
+    """Code whether position i of a mixed round has its distribution."""
+    chance = EVEN
+    if i > 0:
+        chance = SAME if survivors[i - 1] > 0 else 256 - SAME
+    return code_bit(coder, packet, chance, sent)
 
 
 @entry
 def encode_round(
-    vocab_size, resolution, prior, ids, counts, survivors, positions, memory
+    vocab_size, resolution, prior, ids, counts, survivors, positions, memory, mixed
 ):
     """Return a status and the packet.
 
@@ -150,14 +162,19 @@ def encode_round(
     known = memory.astype(np.int64)
     start = 0
     for i in range(survivors.size):
-        end = start + np.int64(survivors[i])
+        k = np.int64(survivors[i])
+        end = start + max(k, 1)
         these_ids = ids[start:end].astype(np.int64)
         these = counts[start:end].astype(np.int64)
-        code_distribution(
-            coder, packet, vocab_size, resolution, prior, known, these_ids, these
-        )
-        code_position(coder, packet, these, np.int64(positions[i]))
-        memory_learn(known, these_ids)
+        if not mixed or code_sent(coder, packet, survivors, i, k > 0):
+            code_distribution(
+                coder, packet, vocab_size, resolution, prior, known, these_ids, these
+            )
+            code_position(coder, packet, these, np.int64(positions[i]))
+            memory_learn(known, these_ids)
+        else:
+            code_token(coder, packet, vocab_size, prior, known, these_ids[0])
+            code_token_count(coder, packet, resolution, these[0])
         code_more(coder, packet, i + 1, i + 1 < survivors.size)
         start = end
     copy_values(known, memory, ZERO)
@@ -182,7 +199,7 @@ def with_room(values, used, n):
 
 
 @entry
-def decode_round(packet, vocab_size, resolution, prior, memory, most):
+def decode_round(packet, vocab_size, resolution, prior, memory, mixed, most):
     """Return a status, ids, counts, survivors and positions.
 
     The receiver takes `most` survivors. If the status is OK, the memory becomes what
@@ -196,26 +213,31 @@ def decode_round(packet, vocab_size, resolution, prior, memory, most):
     none = np.empty(0, np.int64)
     all_ids = np.empty(FIRST_ROOM, np.uint32)
     all_counts = np.empty(FIRST_ROOM, np.uint32)
-    survivors = np.empty(MAX_ROUND, np.uint32)
-    positions = np.empty(MAX_ROUND, np.uint32)
+    survivors = np.zeros(MAX_ROUND, np.uint32)
+    positions = np.zeros(MAX_ROUND, np.uint32)
     used = ZERO
     length = 0
     going_on = coder[STATUS] == OK
     while going_on:
-        ids, counts = code_distribution(
-            coder, packet, vocab_size, resolution, prior, known, none, none
-        )
-        positions[length] = code_position(coder, packet, counts, ZERO)
-        if coder[STATUS] != OK:
-            break
-        memory_learn(known, ids)
-        end = used + ids.size
+        if not mixed or code_sent(coder, packet, survivors, length, False):
+            ids, counts = code_distribution(
+                coder, packet, vocab_size, resolution, prior, known, none, none
+            )
+            positions[length] = code_position(coder, packet, counts, ZERO)
+            survivors[length] = ids.size
+            if coder[STATUS] != OK:
+                break
+            memory_learn(known, ids)
+        else:
+            token = code_token(coder, packet, vocab_size, prior, known, ZERO)
+            ids = np.full(1, token, np.int64)
+            count = code_token_count(coder, packet, resolution, ZERO)
+            counts = np.full(1, count, np.int64)
         all_ids = with_room(all_ids, used, ids.size)
         all_counts = with_room(all_counts, used, ids.size)
         copy_values(ids, all_ids, used)
         copy_values(counts, all_counts, used)
-        used = end
-        survivors[length] = ids.size
+        used += ids.size
         length += 1
         going_on = code_more(coder, packet, length, False)
     status = check_end(coder, packet)
@@ -228,33 +250,3 @@ def decode_round(packet, vocab_size, resolution, prior, memory, most):
         survivors[:length],
         positions[:length],
     )
-
-
-# Tokens
-
-
-@entry
-def encode_tokens(vocab_size, resolution, prior, tokens, counts):
-    """Return the packet of drafted tokens and their counts."""
-    coder = new_coder(WRITE)
-    packet = np.empty(encode_bound(tokens.size, tokens.size), np.uint8)
-    for i in range(tokens.size):
-        code_token(coder, packet, vocab_size, prior, np.int64(tokens[i]))
-        code_token_count(coder, packet, resolution, np.int64(counts[i]))
-        code_more(coder, packet, i + 1, i + 1 < tokens.size)
-    return finish_writing(coder, packet)
-
-
-@entry
-def decode_tokens(packet, vocab_size, resolution, prior, tokens, counts):
-    """Return a status and how many tokens there are."""
-    packet = packet.copy()
-    coder = new_reader(packet, MAX_ENTROPY_SURVIVORS)
-    length = 0
-    while True:
-        tokens[length] = code_token(coder, packet, vocab_size, prior, ZERO)
-        counts[length] = code_token_count(coder, packet, resolution, ZERO)
-        length += 1
-        if not code_more(coder, packet, length, False):
-            break
-    return check_end(coder, packet), length

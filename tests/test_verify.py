@@ -1,0 +1,299 @@
+"""Rounds that lack distributions, many rounds at once, and verdicts as bytes."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import sqs_codec as sqs
+from tests.kit import SEEDS, Script, random_distribution
+
+pytestmark = pytest.mark.usefixtures("backend")
+
+
+def random_round(rng, vocab_size, length):
+    """Return a round and target rows near its distributions."""
+    resolutions = rng.choice([1, 7, 100], 2)
+    distributions = [
+        random_distribution(
+            rng, vocab_size, ell, int(rng.integers(1, min(ell, vocab_size, 6) + 1))
+        )
+        for ell in resolutions[[0] * length if rng.random() < 0.5 else [1] * length]
+    ]
+    tokens = [q.sample(rng) for q in distributions]
+    rows = [
+        (q.to_dense(np.float64) * 4 + rng.dirichlet(np.ones(vocab_size))) / 5
+        for q in distributions
+    ]
+    return sqs.Round(distributions, tokens), rows
+
+
+def random_batch(seed):
+    """Return rounds of any kind with those that they are of, rows and numbers."""
+    rng = np.random.default_rng(seed)
+    vocab_size = int(rng.choice([2, 3, 50, 300]))
+    whole, given_, rows = [], [], []
+    for _ in range(rng.integers(1, 7)):
+        length = int(rng.integers(0, 6))
+        round_ = None
+        if length:
+            round_, near = random_round(rng, vocab_size, length)
+            rows += near
+        rows.append(rng.dirichlet(np.ones(vocab_size)))
+        whole.append(round_)
+        if round_ and rng.random() < 0.7:
+            round_ = sqs.MixedRound.of(round_, (rng.random(length) < 0.5).tolist())
+        given_.append(round_)
+    rows = np.array(rows, rng.choice([np.float32, np.float64]))
+    return whole, given_, rows, rng.random(len(rows))
+
+
+def one_by_one(whole, rows, draws):
+    """Return the verdicts of `verify`; a round without tokens goes after a sure one."""
+    vocab_size, dtype = rows.shape[1], rows.dtype
+    sure = sqs.Round([sqs.SparseDistribution([0], [1], vocab_size)], [0])
+    certain = np.eye(1, vocab_size, dtype=dtype)
+    start, verdicts = 0, []
+    for round_ in whole:
+        end = start + (len(round_) if round_ else 0) + 1
+        own, numbers = rows[start:end], draws[start:end]
+        if round_:
+            verdicts.append(sqs.verify(round_, own, Script(numbers)))
+        else:
+            own = np.concatenate([certain, own])
+            verdict = sqs.verify(sure, own, Script([0.5, *numbers]))
+            verdicts.append(sqs.Verdict(0, verdict.token))
+        start = end
+    return verdicts
+
+
+def known(round_, at):
+    """The distribution of a position, None if it isn't there and has to be."""
+    q = round_.distributions[at]
+    if q is None and round_.counts[at] == round_.resolution:
+        return sqs.SparseDistribution(
+            [round_.tokens[at]], [round_.resolution], round_.vocab_size
+        )
+    return q
+
+
+@settings(deadline=None)
+@given(SEEDS)
+def test_a_batch_is_verified_as_its_rounds_are(seed):
+    whole, given_, rows, draws = random_batch(seed)
+    expected = one_by_one(whole, rows, draws)
+    assert sqs.verify_batch(whole, rows, draws) == expected
+    answers = sqs.verify_batch(given_, rows, draws)
+    start = 0
+    for one, answer, verdict in zip(given_, answers, expected, strict=True):
+        end = start + (len(one) if one else 0) + 1
+        at = verdict.accepted
+        if isinstance(one, sqs.MixedRound):
+            again = sqs.verify(one, rows[start:end], Script(draws[start:end]))
+            assert again == answer
+        lacks = at < end - start - 1 and known(one, at) is None
+        assert answer == (sqs.Wanted(at) if lacks else verdict)
+        start = end
+
+
+@settings(deadline=None)
+@given(SEEDS)
+def test_what_was_wanted_leads_to_the_verdict_of_the_whole_round(seed):
+    """By the same numbers, with the round as it is or with the one token alone."""
+    rng = np.random.default_rng(seed)
+    round_, rows = random_round(rng, int(rng.choice([2, 3, 50, 300])), 4)
+    rows = np.array([*rows, rows[0]])
+    draws = rng.random(5)
+    (expected,) = sqs.verify_batch([round_], rows, draws)
+    lazy = sqs.MixedRound.of(round_, [False] * 4)
+    (answer,) = sqs.verify_batch([lazy], rows, draws)
+    if expected.accepted == 4:
+        assert answer == expected
+        return
+    at = expected.accepted
+    assert answer == (expected if known(lazy, at) else sqs.Wanted(at))
+    q = round_.distributions[at]
+    assert sqs.verify_batch([lazy.with_distribution(at, q)], rows, draws) == [expected]
+    two = slice(at, at + 2)
+    alone = sqs.MixedRound.of(sqs.Round([q], [round_.tokens[at]]), [True])
+    (verdict,) = sqs.verify_batch([alone], rows[two], draws[two])
+    assert verdict == sqs.Verdict(0, expected.token)
+
+
+def test_a_token_with_all_counts_needs_no_distribution():
+    q = sqs.SparseDistribution([2], [8], vocab_size=3)
+    lazy = sqs.MixedRound.of(sqs.Round([q], [2]), [False])
+    assert lazy.distributions == (None,)
+    assert lazy.distribution(0) == q
+    rows = np.array([[0.25, 0.5, 0.25], [0.0, 0.0, 1.0]])
+    assert sqs.verify_batch([lazy], rows, [0.5, 0.2]) == [sqs.Verdict(0, 0)]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_rows_and_numbers_of_any_layout(dtype):
+    whole, given_, rows, draws = random_batch(5)
+    rows = rows.astype(dtype)
+    expected = sqs.verify_batch(given_, rows, draws)
+    n, vocab_size = rows.shape
+    spread = np.full((n, 3, vocab_size + 9), np.nan, dtype)
+    spread[:, 1, 5 : vocab_size + 5] = rows
+    locked = rows.copy()
+    locked.flags.writeable = False
+    assert len(whole) > 1
+    for same in (
+        spread[:, 1, 5 : vocab_size + 5],
+        np.asfortranarray(rows),
+        rows[::-1].copy()[::-1],
+        locked,
+    ):
+        assert sqs.verify_batch(given_, same, draws) == expected
+    every_other = np.repeat(draws, 2)[::2]
+    assert sqs.verify_batch(tuple(given_), rows, every_other) == expected
+    assert sqs.verify_batch(given_, rows, draws.tolist()) == expected
+
+
+def test_batches_of_nothing():
+    assert sqs.verify_batch([], np.empty((0, 7)), []) == []
+    rows = np.eye(3)[[2, 0]]
+    assert sqs.verify_batch([None, None], rows, [0.0, 0.99]) == [
+        sqs.Verdict(0, 2),
+        sqs.Verdict(0, 0),
+    ]
+
+
+def test_the_largest_batch_of_the_smallest_rounds():
+    q = sqs.SparseDistribution([1], [1 << 16], 2)
+    lazy = sqs.MixedRound.of(sqs.Round([q] * 256, [1] * 256), [False] * 256)
+    rows = np.tile([0.0, 1.0], (3 * 257, 1))
+    assert (
+        sqs.verify_batch([lazy] * 3, rows, np.full(3 * 257, 0.999))
+        == [sqs.Verdict(256, 1)] * 3
+    )
+
+
+Q = sqs.SparseDistribution([0, 2], [2, 2], 3)
+ROUND = sqs.Round([Q], [0])
+ROWS = np.array([[0.5, 0.25, 0.25], [0.25, 0.25, 0.5], [0.0, 0.0, 1.0]])
+DRAWS = np.array([0.1, 0.2, 0.3])
+
+
+def changed(array, index, value):
+    array = np.array(array)
+    array[index] = value
+    return array
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"rounds": ROUND}, TypeError, "rounds must be a sequence of rounds, got Rou"),
+        ({"rounds": iter([])}, TypeError, "rounds must be a sequence of rounds"),
+        (
+            {"rounds": [ROUND, "None"]},
+            TypeError,
+            r"rounds\[1\] must be a Round, MixedRound or None, got str",
+        ),
+        (
+            {"rounds": [ROUND, sqs.Round([sqs.SparseDistribution([0], [1], 4)], [0])]},
+            ValueError,
+            r"rounds\[1\] must be of vocabulary 3 as those before it, got 4",
+        ),
+        ({"rounds": [ROUND]}, ValueError, r"must have shape \(2, 3\) .*got \(3, 3\)"),
+        ({"rounds": []}, ValueError, r"must have shape \(0, 3\) .*got \(3, 3\)"),
+        (
+            {"rounds": [None] * 3, "target_probs": np.ones((3, 1))},
+            ValueError,
+            r"must have shape \(3, vocabulary\) .*got \(3, 1\)",
+        ),
+        (
+            {"rounds": [None] * 3, "target_probs": np.ones(3)},
+            ValueError,
+            r"must have shape \(3, vocabulary\) .*got \(3,\)",
+        ),
+        ({"target_probs": ROWS[:, :2]}, ValueError, r"shape \(3, 3\) .*got \(3, 2\)"),
+        ({"target_probs": ROWS.astype(np.float16)}, TypeError, "got float16"),
+        ({"target_probs": ROWS.tolist()}, TypeError, "got list"),
+        (
+            {"target_probs": changed(ROWS, 2, 0.5)},
+            ValueError,
+            r"^rounds\[1\]: target_probs\[2\] must sum to 1 within 0.001, got 1.5",
+        ),
+        (
+            {"target_probs": changed(ROWS, (1, 2), np.nan)},
+            ValueError,
+            r"^rounds\[0\]: target_probs\[1\]\[2\] is nan; .* finite and not negative",
+        ),
+        (
+            {"draws": DRAWS[:2]},
+            ValueError,
+            r"draws must have shape \(3,\) .*got \(2,\)",
+        ),
+        ({"draws": DRAWS[None]}, ValueError, r"got \(1, 3\)"),
+        ({"draws": DRAWS.astype(np.float32)}, TypeError, "float64, got float32"),
+        ({"draws": [0, 0, 0]}, TypeError, "float64, got int64"),
+        ({"draws": [0.1, 1.0, 0.1]}, ValueError, r"draws\[1\] .*\[0, 1\), got 1.0"),
+        ({"draws": [0.1, 0.1, -1e-9]}, ValueError, r"draws\[2\] .*got -1e-09"),
+        ({"draws": [np.nan, 0.1, 0.1]}, ValueError, r"draws\[0\] .*got nan"),
+    ],
+)
+def test_arguments_are_checked(change, error, message):
+    arguments = {"rounds": [ROUND, None], "target_probs": ROWS, "draws": DRAWS}
+    with pytest.raises(error, match=message):
+        sqs.verify_batch(**{**arguments, **change})
+    assert len(sqs.verify_batch(**arguments)) == 2
+
+
+# Verdicts as bytes
+
+
+@given(st.integers(2, 1 << 20), st.integers(0, 256), st.data())
+def test_verdicts_survive_bytes(vocab_size, accepted, data):
+    verdict = sqs.Verdict(accepted, data.draw(st.integers(0, vocab_size - 1)))
+    packet = verdict.to_bytes(vocab_size)
+    assert len(packet) == (3 if accepted * vocab_size + verdict.token < 1 << 24 else 4)
+    assert sqs.Verdict.from_bytes(packet, vocab_size) == verdict
+    assert len(packet) == 3 or accepted > (1 << 24) // vocab_size - 1
+
+
+@given(st.binary(max_size=6) | st.binary(min_size=3, max_size=4), SEEDS)
+def test_other_bytes_are_no_verdict(data, seed):
+    vocab_size = int(np.random.default_rng(seed).choice([2, 3, 49152, 1 << 20]))
+    fits = len(data) == 3 or (len(data) == 4 and data[0] > 0)
+    if fits and int.from_bytes(data, "big") < 257 * vocab_size:
+        verdict = sqs.Verdict.from_bytes(data, vocab_size)
+        assert verdict.to_bytes(vocab_size) == data
+        assert 0 <= verdict.accepted <= 256
+    else:
+        with pytest.raises(ValueError, match="a verdict must"):
+            sqs.Verdict.from_bytes(data, vocab_size)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "3 or 4 bytes, got 0"),
+        (b"\1\2", "got 2"),
+        (b"\0\1\2\3", "4 bytes only if it takes them"),
+        (b"\0" * 10**6, "got 1000000"),
+        ((257 * 50).to_bytes(3, "big"), "must accept at most 256 tokens, got 257"),
+        (b"\xff\xff\xff\xff", "must accept at most 256 tokens, got 85899345"),
+    ],
+)
+def test_bytes_that_are_no_verdict(data, message):
+    with pytest.raises(ValueError, match=message):
+        sqs.Verdict.from_bytes(data, 50)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "vocab_size", "message"),
+    [
+        (sqs.Verdict(0, 50), 50, r"token must be in \[0, 49\], got 50"),
+        (sqs.Verdict(0, -1), 50, r"token must be in \[0, 49\], got -1"),
+        (sqs.Verdict(257, 0), 50, r"accepted must be in \[0, 256\], got 257"),
+        (sqs.Verdict(-1, 0), 50, r"accepted must be in \[0, 256\], got -1"),
+        (sqs.Verdict(0, 0), 1, r"vocab_size must be in \[2, 1048576\], got 1"),
+    ],
+)
+def test_verdicts_that_have_no_bytes(verdict, vocab_size, message):
+    with pytest.raises(ValueError, match=message):
+        verdict.to_bytes(vocab_size)
