@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, NamedTuple
+import sys
+from typing import TYPE_CHECKING, NamedTuple, overload
 
 from sqs_codec import _checks as checks
 from sqs_codec._codec import Codec
@@ -40,11 +41,16 @@ class Drafter:
     never on the token drawn, which keeps the output exact: there must be room for
     any token of the distribution.
 
+    A round may also leave in parts while it is drafted: `segment` in place of
+    `finish`, as often as there is something new to send. Then `feedback` may come
+    after any of them, as the cloud may reject a token of an early one.
+
     `keep` learns from every drafted token at once, and `feedback` takes back what
     it learned from positions that did not get into the text. The positions that did
     are the accepted ones and, after a rejection, the one at which the cloud
-    resampled: its distribution was judged in a context that stays. If n of L tokens
-    were accepted, `keep` returns to its state after min(n + 1, L) tokens.
+    resampled: its distribution was judged in a context that stays. If n of the L
+    tokens that left were accepted, `keep` returns to its state after min(n + 1, L)
+    tokens.
 
     Parameters
     ----------
@@ -76,6 +82,17 @@ class Drafter:
     >>> codec.decode_round(data).tokens
     (1, 1)
     >>> edge.feedback(accepted=1)
+
+    In parts, of which the first is rejected before the second was to leave:
+
+    >>> edge.push(logits)
+    4
+    >>> round_ = edge.segment()
+    >>> round_.tokens, codec.decode_round(codec.encode_round(round_)) == round_
+    ((4,), True)
+    >>> edge.push(logits)
+    4
+    >>> edge.feedback(accepted=0)
     """
 
     def __init__(
@@ -113,15 +130,57 @@ class Drafter:
         self._finished = False
         self._encoded = False  # so that the stream may be ahead of the cloud's
         self._drafted: list[_Drafted] = []
+        self._left = 0  # how many of them `finish` or `segment` have handed out
 
-    def push(self, logits: ArrayLike, *, temperature: float = 1.0) -> int | None:
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """The tokens drafted so far in this round."""
+        return tuple(drafted.token for drafted in self._drafted)
+
+    @property
+    def distributions(self) -> tuple[SparseDistribution, ...]:
+        """The distributions that they were drawn from."""
+        return tuple(drafted.distribution for drafted in self._drafted)
+
+    def quantize(
+        self, logits: ArrayLike, *, temperature: float = 1.0
+    ) -> SparseDistribution:
+        """Return the distribution that `push` would draw from, and change nothing.
+
+        To look at it first, and then perhaps to `push` it. Parameters and errors are
+        those of `push`.
+        """
+        keep, learns = self.keep, self.keep._learns
+        torch = sys.modules.get("torch")  # where there is a tensor, there is torch
+        if torch is None or not isinstance(logits, torch.Tensor):
+            return self.codec._engine.quantize(logits, keep, temperature, mass=learns)
+        from sqs_codec.torch import quantize_row
+
+        return quantize_row(self.codec, logits, keep, temperature, mass=learns)
+
+    @overload
+    def push(self, logits: SparseDistribution) -> int | None: ...
+
+    @overload
+    def push(self, logits: ArrayLike, *, temperature: float = 1.0) -> int | None: ...
+
+    def push(
+        self,
+        logits: ArrayLike | SparseDistribution,
+        *,
+        temperature: float | None = None,
+    ) -> int | None:
         """Draft the next token.
 
         Parameters
         ----------
         logits : array_like of float16, float32 or float64 [vocab_size]
-            The draft model's, given the text and the tokens drafted so far.
-        temperature : float
+            The draft model's, given the text and the tokens drafted so far. Or a
+            torch.Tensor, as `sqs_codec.torch.quantize` takes it; or a ready
+            SparseDistribution, to which `keep` isn't applied. If `keep` learns, the
+            distribution must have its `dropped_mass`.
+        temperature : float, optional
+            1 if not given. It doesn't go with a ready distribution.
 
         Returns
         -------
@@ -131,25 +190,46 @@ class Drafter:
         Raises
         ------
         ValueError
-            As `Codec.quantize` and `Codec.encode`; nothing has changed then.
+            As `Codec.quantize` and `Codec.encode`, or if `keep` learns and
+            `dropped_mass` is None. Nothing has changed then.
+        TypeError
+            As `Codec.quantize`, or if there is a temperature for a distribution.
         """
         if self._finished:
             raise RuntimeError("push: the round is finished; feedback comes next")
         if self._full or len(self._drafted) == self.max_tokens:
             return None
-        engine = self.codec._engine
-        learns = self.keep._learns
-        q = engine.quantize(logits, self.keep, temperature, mass=learns)
-        engine.check(q)
+        if isinstance(logits, SparseDistribution):
+            q = self._check_ready(logits, temperature)
+        else:
+            temperature = 1.0 if temperature is None else temperature
+            q = self.quantize(logits, temperature=temperature)
+        self.codec._engine.check(q)
         if self._drafted and not self._fits(q):
             self._full = True
             return None
-        if learns:
-            assert q.dropped_mass is not None  # as it was asked for
+        if self.keep._learns:
+            assert q.dropped_mass is not None  # as was seen to
             self.keep.update(q.dropped_mass)
         token = q.sample(self.rng)
         self._drafted.append(_Drafted(q, token, self.keep.checkpoint()))
         return token
+
+    def _check_ready(
+        self, q: SparseDistribution, temperature: float | None
+    ) -> SparseDistribution:
+        """Check that a ready distribution is all that `push` needs."""
+        if temperature is not None:
+            raise TypeError(
+                "push: a temperature goes with logits, not with a SparseDistribution, "
+                "which is drawn from as it is"
+            )
+        if self.keep._learns and q.dropped_mass is None:
+            raise ValueError(
+                f"push: {self.keep} learns from the mass that each distribution "
+                "dropped, and this one's dropped_mass is None"
+            )
+        return q
 
     def _fits(self, q: SparseDistribution) -> bool:
         """Say whether `q` and any token of it fit into the round.
@@ -171,6 +251,8 @@ class Drafter:
         """Return the round's packet."""
         if self._finished:
             raise RuntimeError("finish: already called; feedback comes next")
+        if self._left:
+            raise RuntimeError("finish: the round leaves in segments")
         if not self._drafted:
             raise RuntimeError("finish: nothing was drafted; push comes first")
         encoder = self.codec if self.stream is None else self.stream
@@ -179,7 +261,25 @@ class Drafter:
             [d.distribution for d in self._drafted], [d.token for d in self._drafted]
         )
         self._finished = True
+        self._left = len(self._drafted)
         return data
+
+    def segment(self) -> Round:
+        """Return what was drafted since the last segment, for the caller to send.
+
+        In place of `finish`, if a round is to leave in parts: the next `push` goes
+        on with the same round. A budget counts as if it were one packet. A `stream`
+        makes packets of whole rounds only, so there must be none.
+        """
+        if self.stream is not None:
+            raise RuntimeError("segment: a stream's rounds leave whole, by finish")
+        if self._finished:
+            raise RuntimeError("segment: the round is finished; feedback comes next")
+        new = self._drafted[self._left :]
+        if not new:
+            raise RuntimeError("segment: nothing new was drafted; push comes first")
+        self._left = len(self._drafted)
+        return Round([d.distribution for d in new], [d.token for d in new])
 
     def feedback(self, accepted: int | Verdict) -> None:
         """Take the cloud's answer and start the next round.
@@ -187,15 +287,15 @@ class Drafter:
         Parameters
         ----------
         accepted : int or Verdict
-            How many of the drafted tokens the cloud accepted, or its verdict.
+            How many of the drafted tokens the cloud accepted, or its verdict. At
+            most those that have left; what was drafted after them is given up.
         """
-        if not self._finished:
-            raise RuntimeError("feedback: finish comes first")
+        if not self._left:
+            raise RuntimeError("feedback: finish or segment comes first")
         if isinstance(accepted, Verdict):
             accepted = accepted.accepted
-        length = len(self._drafted)
-        accepted = checks.in_range("accepted", accepted, 0, length)
-        self.keep.rollback(self._drafted[min(accepted, length - 1)].state)
+        accepted = checks.in_range("accepted", accepted, 0, self._left)
+        self.keep.rollback(self._drafted[min(accepted, self._left - 1)].state)
         self._start()
 
     def abort(self) -> None:

@@ -1,9 +1,9 @@
 """The codec on PyTorch tensors (the extra ``[torch]``).
 
-Four functions mirror the core's: `quantize` and `encode_logits` take a batch of
-logits on any device, `to_dense` makes whole rows for models and metrics, and
-`verify` takes the target's logits. What crosses between an accelerator and the
-host is a few tokens per row, never a batch of whole rows.
+`quantize` and `encode_logits` take a batch of logits on any device, `to_dense` makes
+whole rows for models and metrics, and `verify` and `verify_batch` take the target's
+logits. What crosses between an accelerator and the host is a few numbers per row and
+per token kept, never a whole row.
 
 The device must compute in float64. Apple's MPS does not, so its tensors are
 copied to the CPU first.
@@ -11,9 +11,8 @@ copied to the CPU first.
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import numpy as np
 
@@ -28,21 +27,37 @@ from sqs_codec import _checks as checks
 from sqs_codec._backend import frozen
 from sqs_codec._codec import Codec
 from sqs_codec._distribution import (
+    MixedRound,
     Round,
     SparseDistribution,
-    as_arrays,
     as_distribution,
 )
 from sqs_codec._engine import Engine
 from sqs_codec._keep import Keep, TopK, count_kept, rule
-from sqs_codec._verify import Verdict
+from sqs_codec._verify import (
+    Verdict,
+    Wanted,
+    check_draws,
+    check_rounds,
+    check_shape,
+    count_rows,
+    counts_of,
+    judge,
+    row_namer,
+    spans,
+    vocabulary,
+)
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["encode_logits", "quantize", "to_dense", "verify"]
+__all__ = ["encode_logits", "quantize", "to_dense", "verify", "verify_batch"]
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+LEAST_SUM = 2.0**-900
+"""Of a residual, whose row has 1 as its largest value. Less is a rounding error, and
+would not scale to integers."""
 
 
 def quantize(
@@ -149,6 +164,21 @@ def encode_logits(
     return _nest(iter(found), shape)
 
 
+def quantize_row(
+    codec: Codec, logits: torch.Tensor, keep: Keep, temperature: float, *, mass: bool
+) -> SparseDistribution:
+    """Return `quantize` of one row, maybe without dropped mass. For `Drafter`."""
+    values = _values("logits", logits)
+    if values.shape != (codec.vocab_size,):
+        raise ValueError(
+            f"logits must have shape [{codec.vocab_size}], got {list(values.shape)}"
+        )
+    if _is_on_host(values) and values.dtype != torch.bfloat16:  # which numpy lacks
+        return codec._engine.quantize(values.numpy(), keep, temperature, mass=mass)
+    q: SparseDistribution = quantize(codec, values, keep, temperature=temperature)
+    return q
+
+
 def _rows(codec: Codec, logits: torch.Tensor) -> tuple[torch.Tensor, Sequence[int]]:
     """Return logits as rows [B, V], and the shape that these had."""
     values = _values("logits", logits)
@@ -198,7 +228,7 @@ def _quantize_on_device(
     )
     heads, tails = np.split(moved.cpu().numpy(), [3 * len(rows)])
     maxima, masses, sizes = heads.reshape(3, -1)
-    _check_maxima("logits", maxima, shape)
+    _check_maxima(maxima, lambda row: _name_row(row, shape))
     width = max([2, *sizes.astype(int)])
     narrow = Engine(width, codec.resolution, codec.coding, None)
     ends = np.cumsum(sizes).astype(int)
@@ -224,6 +254,12 @@ def _quantize_on_device(
     return distributions
 
 
+def _name_row(row: int, shape: Sequence[int]) -> str:
+    """Return what errors call a row of logits that had other dimensions."""
+    index = [int(i) for i in np.unravel_index(row, shape)] if shape else ""
+    return f"logits{index}"
+
+
 def _select(
     rows: torch.Tensor, keep: Keep, temperature: float
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -232,7 +268,10 @@ def _select(
     The sort is stable, so that equal logits are in the order of their ids.
     """
     logits, token_ids = rows.sort(dim=-1, descending=True, stable=True)
-    unnormalised = _unnormalised(logits, temperature)
+    scale = _scale(temperature, torch.float64)
+    unnormalised = _unnormalised(logits, scale, torch.float64)
+    if temperature == 0:
+        unnormalised[:, 1:] = 0
     unmasked = (logits > -torch.inf).sum(-1)
     kind, value = rule(keep if temperature else TopK(1))
     count = count_kept(kind, value, unnormalised, unmasked)
@@ -242,17 +281,18 @@ def _select(
     return logits, token_ids, kept, dropped
 
 
-def _unnormalised(rows: torch.Tensor, temperature: float) -> torch.Tensor:
-    """Return softmax(rows / temperature) up to a factor: the largest is 1.
+def _unnormalised(
+    rows: torch.Tensor, scale: torch.Tensor | float, dtype: torch.dtype
+) -> torch.Tensor:
+    """Return softmax(rows * scale) up to a factor: the largest is 1."""
+    x = rows.to(dtype)
+    return (x - x.amax(-1, keepdim=True)).mul_(scale).exp_()
 
-    In float64. At temperature 0 the first of the largest has all of it.
-    """
-    if temperature == 0:
-        unnormalised = torch.zeros_like(rows, dtype=torch.float64)
-        return unnormalised.scatter_(-1, rows.argmax(-1, keepdim=True), 1)
-    scale = min(1 / temperature, sys.float_info.max)  # so that 0 * scale is 0
-    x = rows.double()
-    return ((x - x.amax(-1, keepdim=True)) * scale).exp()
+
+def _scale(temperature: float, dtype: torch.dtype) -> float:
+    """Return 1 / temperature, where neither 0 nor -inf times it is NaN; 1 for 0."""
+    limits = torch.finfo(dtype)
+    return min(max(1 / (temperature or 1.0), limits.tiny), limits.max)
 
 
 def to_dense(
@@ -313,26 +353,44 @@ def to_dense(
     return dense.reshape(*shape, vocab_size)
 
 
+@overload
 def verify(
     round_: Round,
     target_logits: torch.Tensor,
     *,
     temperature: float,
     generator: torch.Generator | None = None,
-) -> Verdict:
+) -> Verdict: ...
+
+
+@overload
+def verify(
+    round_: MixedRound,
+    target_logits: torch.Tensor,
+    *,
+    temperature: float,
+    generator: torch.Generator | None = None,
+) -> Verdict | Wanted: ...
+
+
+def verify(
+    round_: Round | MixedRound,
+    target_logits: torch.Tensor,
+    *,
+    temperature: float,
+    generator: torch.Generator | None = None,
+) -> Verdict | Wanted:
     """Accept a prefix of the drafted tokens and draw the next token.
 
     The test and the residual are those of `sqs_codec.verify`, on
-    ``softmax(target_logits / temperature)`` in float64, so the text is
-    distributed as the target's at this temperature. From an accelerator come
-    first the drafted tokens' probabilities, then the one row from which the
-    next token is drawn: two waits for the device, and a third if the generator
-    is on one.
+    ``softmax(target_logits / temperature)``, so the text is distributed as the
+    target's at this temperature. The softmax is computed in float64 for logits in
+    float64 and in float32 for all others; everything after it in float64.
 
     Parameters
     ----------
-    round_ : Round
-        L drafted tokens with their distributions.
+    round_ : Round or MixedRound
+        L drafted tokens with their distributions, or with their counts alone.
     target_logits : torch.Tensor of float16, bfloat16, float32 or float64 \
 [L+1, vocab_size]
         Row i holds the target's for the position of token i; the last row those
@@ -341,15 +399,18 @@ def verify(
     temperature : float
         The target's; at 0 it has its most probable token and nothing else.
     generator : torch.Generator, optional
-        Asked once for L+1 float64, on its own device. Number i decides about
-        drafted token i, and the number after the last one used draws the next
-        token. The rest go unused, so that a round takes the same from the
-        generator whatever its outcome. If None, the CPU's default generator,
-        which `torch.manual_seed` seeds.
+        Asked once for L+1 float64, on its own device, for which that is one more
+        wait. Number i decides about drafted token i, and the number after the last
+        one used draws the next token. The rest go unused, so that a round takes the
+        same from the generator whatever its outcome. If None, the CPU's default
+        generator, which `torch.manual_seed` seeds.
 
     Returns
     -------
-    Verdict
+    Verdict or Wanted
+        Wanted only for a MixedRound, if the first token that is rejected lacks its
+        distribution. `verify_batch` takes the numbers themselves, so that it can be
+        asked again with the same.
 
     Raises
     ------
@@ -372,80 +433,289 @@ def verify(
     >>> verify(Round([q], [0]), logits, temperature=1.0, generator=seeded)
     Verdict(accepted=0, token=2)
     """
-    checks.instance("round_", round_, Round, "a Round")
+    checks.instance("round_", round_, (Round, MixedRound), "a Round or MixedRound")
     if generator is not None:
         checks.instance("generator", generator, torch.Generator, "a torch.Generator")
     rows = _values("target_logits", target_logits)
-    length = len(round_)
-    expected = (length + 1, round_.distributions[0].vocab_size)
-    if rows.shape != expected:
+    n = count_rows(round_)
+    check_shape("target_logits", rows.shape, n, vocabulary(round_))
+    temperatures = [checks.temperature(temperature)] * n
+    draws = np.array(_uniforms(n, generator))
+    (answer,) = _verify(
+        [round_], rows, draws, temperatures, lambda row: f"target_logits[{row}]"
+    )
+    return answer
+
+
+def verify_batch(
+    rounds: Sequence[Round | MixedRound | None],
+    target_logits: torch.Tensor,
+    draws: ArrayLike,
+    *,
+    temperature: float | Sequence[float],
+) -> list[Verdict | Wanted]:
+    """Verify many rounds, of any lengths, by numbers that the caller draws.
+
+    As `sqs_codec.verify_batch`, on logits as `verify` takes them. This waits for an
+    accelerator twice, whatever the number of rounds: once for the probabilities of
+    the drafted tokens, once for the tokens that follow.
+
+    Parameters
+    ----------
+    rounds : sequence of Round, MixedRound or None
+        Of one vocabulary. None is a round without drafted tokens: its one number
+        draws the next token from its one row.
+    target_logits : torch.Tensor of float16, bfloat16, float32 or float64 \
+[N, vocab_size]
+        The rows of the rounds one after the other, L+1 for a round of L tokens.
+    draws : array_like of float64 [N]
+        A number in [0, 1) for each row, on the host, independent of those that drew
+        the drafted tokens. In a round, number i decides about token i, and the
+        number after the last one used draws the next token.
+    temperature : float or sequence of float
+        The target's for all rounds, or one for each.
+
+    Returns
+    -------
+    list of Verdict or Wanted
+        One for each round; Wanted as in `verify`.
+
+    Raises
+    ------
+    ValueError
+        If a shape or a vocabulary doesn't fit, a number is not in [0, 1), or a row
+        holds NaN or +inf or nothing but -inf; it names the round and the row.
+    TypeError
+        If `rounds` holds something else, `target_logits` isn't a tensor of one of
+        the dtypes above or `draws` isn't float64.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sqs_codec import Round, SparseDistribution
+    >>> q = SparseDistribution([0, 2], [3, 1], vocab_size=3)
+    >>> logits = torch.tensor([[2.0, 0.0, 3.0], [0.0, 5.0, 1.0], [1.0, 9.0, 0.0]])
+    >>> rounds, draws = [Round([q], [2]), None], [0.5, 0.5, 0.5]
+    >>> verify_batch(rounds, logits, draws, temperature=[0, 1.0])
+    [Verdict(accepted=1, token=1), Verdict(accepted=0, token=1)]
+    """
+    vocab_size, n = check_rounds(rounds)
+    rows = _values("target_logits", target_logits)
+    check_shape("target_logits", rows.shape, n, vocab_size)
+    numbers = check_draws(draws, n)
+    temperatures = _temperatures(rounds, temperature)
+    if not rounds:
+        return []
+    name_row = row_namer("target_logits", rounds)
+    return _verify(rounds, rows, numbers, temperatures, name_row)
+
+
+def _temperatures(
+    rounds: Sequence[Round | MixedRound | None], temperature: float | Sequence[float]
+) -> list[float]:
+    """Return a temperature for each row of rounds."""
+    if not isinstance(temperature, Sequence):
+        temperature = [temperature] * len(rounds)
+    if len(temperature) != len(rounds):
         raise ValueError(
-            f"target_logits must have shape {list(expected)} (a row for each drafted "
-            f"token and one for the token after), got {list(rows.shape)}"
+            f"temperature must be one for all {len(rounds)} rounds or one for each, "
+            f"got {len(temperature)}"
         )
-    unnormalised = _unnormalised(rows, checks.temperature(temperature))
-    drafted = torch.tensor(round_.tokens, device=rows.device)
+    return [
+        value
+        for round_, value in zip(
+            rounds, map(checks.temperature, temperature), strict=True
+        )
+        for _ in range(count_rows(round_))
+    ]
+
+
+def _verify(
+    rounds: Sequence[Round | MixedRound | None],
+    rows: torch.Tensor,
+    draws: NDArray[np.float64],
+    temperatures: Sequence[float],
+    name_row: Callable[[int], str],
+) -> list[Verdict | Wanted]:
+    """Verify rounds that are checked, each row at its temperature."""
+    dtype = torch.promote_types(rows.dtype, torch.float32)
+    scale = {t: _scale(t, dtype) for t in set(temperatures)}
+    by_row = temperatures if len(scale) > 1 else [*scale]  # one serves all rows
+    scales = _move([[scale[t]] for t in by_row], rows, dtype)
+    greedy = [row for row, t in enumerate(temperatures) if t == 0]
+    where = _verify_on_host if _is_on_host(rows) else _verify_on_device
+    return where(rounds, rows, scales, greedy, draws, name_row)
+
+
+def _verify_on_host(
+    rounds: Sequence[Round | MixedRound | None],
+    rows: torch.Tensor,
+    scales: torch.Tensor,
+    greedy: Sequence[int],
+    draws: NDArray[np.float64],
+    name_row: Callable[[int], str],
+) -> list[Verdict | Wanted]:
+    """Verify rounds by the core."""
+    if not greedy:
+        # One contiguous tensor for all: new memory takes as long as the arithmetic.
+        probs = torch.empty(rows.shape, dtype=scales.dtype, device=rows.device)
+        torch.mul(rows, scales, out=probs)
+        torch.softmax(probs, -1, out=probs)
+        try:
+            return judge(rounds, probs.numpy(), draws, name_row)
+        except ValueError:  # of NaN: logits are bad, or scaling them has overflowed
+            pass
+    _check_maxima(rows.amax(-1).double().numpy(), name_row)
+    probs = _unnormalised(rows, scales, scales.dtype).contiguous()
+    probs /= probs.sum(-1, keepdim=True)
+    _set_greedy(probs, rows, greedy)
+    return judge(rounds, probs.numpy(), draws, name_row)
+
+
+def _set_greedy(probs: torch.Tensor, rows: torch.Tensor, greedy: Sequence[int]) -> None:
+    """Give the first of the largest of some rows all probability."""
+    if greedy:
+        index = _move(greedy, rows, torch.int64)
+        probs[index] = 0
+        probs[index, rows[index].argmax(-1)] = 1
+
+
+def _move(values: ArrayLike, like: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Return numbers on the device of a tensor, without a wait for it."""
+    moved = torch.tensor(values, dtype=dtype, device="cpu")
+    return moved.to(like.device, non_blocking=True)
+
+
+def _verify_on_device(
+    rounds: Sequence[Round | MixedRound | None],
+    rows: torch.Tensor,
+    scales: torch.Tensor,
+    greedy: Sequence[int],
+    draws: NDArray[np.float64],
+    name_row: Callable[[int], str],
+) -> list[Verdict | Wanted]:
+    """Verify rounds where the rows are."""
+    unnormalised = _unnormalised(rows, scales, scales.dtype)
+    _set_greedy(unnormalised, rows, greedy)
+    maxima, totals, weights = _sum_up(rounds, rows, unnormalised)
+    _check_maxima(maxima, name_row)
+    accepted = _count_accepted(rounds, totals, weights, draws)
+    following = [
+        _following(round_, span, count, totals, draws)
+        for round_, span, count in zip(rounds, spans(rounds), accepted, strict=True)
+    ]
+    drawn = iter(_draw(unnormalised, [one for one in following if one is not None]))
+    return [
+        Wanted(count) if one is None else Verdict(count, next(drawn))
+        for count, one in zip(accepted, following, strict=True)
+    ]
+
+
+def _sum_up(
+    rounds: Sequence[Round | MixedRound | None],
+    rows: torch.Tensor,
+    unnormalised: torch.Tensor,
+) -> list[NDArray[np.float64]]:
+    """Move what acceptance depends on to the host.
+
+    The largest logit of each row, which is NaN if one is, the sums of the rows, and
+    what these have for each drafted token.
+    """
+    drafted = [
+        (row, token)
+        for round_, span in zip(rounds, spans(rounds), strict=True)
+        if round_ is not None
+        for row, token in enumerate(round_.tokens, span.start)
+    ]
+    places, tokens = _move(np.reshape(drafted, (-1, 2)).T, rows, torch.int64)
     moved = torch.cat(
         [
             rows.amax(-1).double(),
-            unnormalised.sum(-1),
-            unnormalised[:-1].gather(-1, drafted[:, None]).flatten(),
+            unnormalised.sum(-1, dtype=torch.float64),
+            unnormalised[places, tokens].double(),
         ]
     )
-    maxima, totals, weights = np.split(
-        moved.cpu().numpy(), [length + 1, 2 * length + 2]
-    )
-    _check_maxima("target_logits", maxima, (length + 1,))
-    uniforms = _uniforms(length + 1, generator)
-    *_, positions = as_arrays(round_)
-    accepted = 0
-    while accepted < length and _accepts(
-        round_.distributions[accepted],
-        int(positions[accepted]),
-        weights[accepted],
-        totals[accepted],
-        uniforms[accepted],
-    ):
-        accepted += 1
-    row = unnormalised[accepted].cpu().numpy()
-    if accepted < length:
-        row = _residual(row, totals[accepted], round_.distributions[accepted])
-    # A rejected token's number is spent; the next token takes the one after.
-    return Verdict(accepted, _draw(row, uniforms[min(accepted + 1, length)]))
+    return np.split(moved.cpu().numpy(), [len(rows), 2 * len(rows)])
 
 
-def _accepts(
-    q: SparseDistribution, position: int, p: float, total: float, u: float
-) -> bool:
-    """Say whether a drafted token is accepted, with probability min(1, p / q).
+def _count_accepted(
+    rounds: Sequence[Round | MixedRound | None],
+    totals: NDArray[np.float64],
+    weights: NDArray[np.float64],
+    draws: NDArray[np.float64],
+) -> list[int]:
+    """Return how many tokens of each round are accepted, with chance min(1, p / q).
 
-    `p` is its target probability in a row that sums to `total`, `u` a draw
-    from [0, 1).
+    `weights` are the drafted tokens' in rows that sum to `totals`.
     """
-    return u * int(q.counts[position]) * total < p * q.resolution
+    accepted = []
+    for round_, span in zip(rounds, spans(rounds), strict=True):
+        own = slice(span.start, span.stop - 1)
+        size = span.stop - 1 - span.start
+        counts, resolutions = counts_of(round_)
+        rejected = draws[own] * counts * totals[own] >= weights[:size] * resolutions
+        accepted.append(int(rejected.argmax()) if rejected.any() else size)
+        weights = weights[size:]
+    return accepted
 
 
-def _residual(
-    row: NDArray[np.float64], total: float, q: SparseDistribution
-) -> NDArray[np.float64]:
-    """Return max(0, p - q) up to a factor; p itself where that rounds to zero.
+class _Following(NamedTuple):
+    """Where the token that follows is drawn from: a row less a distribution."""
+
+    row: int
+    draw: float
+    token_ids: NDArray[np.uint32]
+    amounts: NDArray[np.float64]
+
+
+def _following(
+    round_: Round | MixedRound | None,
+    span: slice,
+    accepted: int,
+    totals: NDArray[np.float64],
+    draws: NDArray[np.float64],
+) -> _Following | None:
+    """Return what the next token of a round is drawn from, None if that is wanted."""
+    row = span.start + accepted
+    if round_ is None or accepted == len(round_):
+        return _Following(row, draws[row], np.empty(0, np.uint32), np.empty(0))
+    q = (
+        round_.distribution(accepted)
+        if isinstance(round_, MixedRound)
+        else round_.distributions[accepted]
+    )
+    if q is None:
+        return None
+    # The rejected token's number is spent; the next token takes the one after.
+    return _Following(row, draws[row + 1], q.token_ids, q.probs * totals[row])
+
+
+def _draw(unnormalised: torch.Tensor, following: Sequence[_Following]) -> list[int]:
+    """Draw a token from each row less its distribution, where that is above 0.
 
     A rejection means that q exceeds p at one token, so p exceeds q at another. If
-    the two are nearly the same, though, rounding may hide that.
+    the two are nearly the same, though, rounding may hide that; p serves as well
+    then. Sums are of integers: these don't depend on the order, which a device is
+    free to choose.
     """
-    weights = row.copy()
-    rest = weights[q.token_ids] - q.probs * total
-    weights[q.token_ids] = np.maximum(rest, 0)
-    return weights if weights.any() else row
-
-
-def _draw(weights: NDArray[np.float64], u: float) -> int:
-    """Draw an index in proportion to weights, some of which are positive."""
-    cumulative = np.cumsum(weights)
-    index = int(np.searchsorted(cumulative, u * cumulative[-1], side="right"))
-    if index < weights.size:
-        return index
-    return int(np.flatnonzero(weights)[-1])  # u * sum rounded up to the sum
+    if not following:
+        return []
+    rows, draws, token_ids, amounts = zip(*following, strict=True)
+    owners = np.repeat(np.arange(len(rows)), [*map(len, token_ids)])
+    owner = _move(owners, unnormalised, torch.int64)
+    taken_at = owner, _move(np.concatenate(token_ids), unnormalised, torch.int64)
+    weights = unnormalised[_move(rows, unnormalised, torch.int64)].double()
+    most = _move(np.concatenate(amounts), unnormalised, torch.float64)
+    taken = torch.minimum(weights[taken_at], most)
+    weights[taken_at] -= taken
+    weights[taken_at] += taken * (weights.sum(-1) < LEAST_SUM)[owner]
+    sums = (weights * (2.0**62 / weights.sum(-1, keepdim=True))).long().cumsum(-1)
+    totals = sums[:, -1:]
+    goals = _move(draws, unnormalised, torch.float64)[:, None] * totals.double()
+    goals = torch.minimum(goals.long(), totals - 1)
+    found = torch.searchsorted(sums, goals, right=True).flatten()
+    tokens: list[int] = found.cpu().tolist()
+    return tokens
 
 
 def _uniforms(n: int, generator: torch.Generator | None) -> list[float]:
@@ -471,18 +741,15 @@ def _values(name: str, logits: torch.Tensor) -> torch.Tensor:
     return values.cpu() if values.device.type == "mps" else values
 
 
-def _check_maxima(
-    name: str, maxima: NDArray[np.floating], shape: Sequence[int]
-) -> None:
+def _check_maxima(maxima: NDArray[np.floating], name_row: Callable[[int], str]) -> None:
     """Find the first bad row by its largest value, which is NaN if one is."""
     bad = np.flatnonzero(~np.isfinite(maxima))
     if bad.size == 0:
         return
-    index = [int(i) for i in np.unravel_index(bad[0], shape)] if shape else ""
-    largest = maxima[bad[0]]
+    name, largest = name_row(int(bad[0])), maxima[bad[0]]
     if largest == -np.inf:
-        raise ValueError(f"{name}{index}: every token is masked (-inf)")
-    raise ValueError(f"{name}{index}: holds {largest}; values must be finite or -inf")
+        raise ValueError(f"{name}: every token is masked (-inf)")
+    raise ValueError(f"{name}: holds {largest}; values must be finite or -inf")
 
 
 def _nest(flat: Iterator[Any], shape: Sequence[int]) -> Any:

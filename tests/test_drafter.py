@@ -224,7 +224,7 @@ def test_a_round_that_is_given_up(pushes, finish):
     edge.abort()
     edge.abort()  # again does no harm
     assert keep.threshold == before
-    with pytest.raises(RuntimeError, match="finish comes first"):
+    with pytest.raises(RuntimeError, match="finish or segment comes first"):
         edge.feedback(0)
     # The cloud gets on, whether what was given up has reached it or not.
     for other in [cloud, copy.copy(cloud)][: 1 if lost is None else 2]:
@@ -252,10 +252,10 @@ def test_calls_out_of_order():
     edge = drafter()
     with pytest.raises(RuntimeError, match="finish: nothing was drafted"):
         edge.finish()
-    with pytest.raises(RuntimeError, match="feedback: finish comes first"):
+    with pytest.raises(RuntimeError, match="feedback: finish or segment comes first"):
         edge.feedback(0)
     edge.push(rows(0, 1)[0])
-    with pytest.raises(RuntimeError, match="feedback: finish comes first"):
+    with pytest.raises(RuntimeError, match="feedback: finish or segment comes first"):
         edge.feedback(0)
     edge.finish()
     with pytest.raises(RuntimeError, match="finish: already called"):
@@ -269,6 +269,104 @@ def test_calls_out_of_order():
         with pytest.raises(TypeError, match="accepted must be an integer"):
             edge.feedback(wrong)
     edge.feedback(0)
+
+
+def conformal():
+    return sqs.Conformal(alpha=0.01, eta=0.1, beta=0.02)
+
+
+def test_a_round_in_segments_is_the_round_in_one():
+    one, parts = drafter(conformal()), drafter(conformal())
+    rounds, betas = [], [parts.keep.threshold]
+    for i, row in enumerate(rows(0, 5)):
+        assert one.push(row) == parts.push(row)
+        betas.append(parts.keep.threshold)
+        if i in (0, 2, 4):
+            rounds.append(parts.segment())
+    assert [len(part) for part in rounds] == [1, 2, 2]
+    assert sum((part.tokens for part in rounds), ()) == parts.tokens == one.tokens
+    whole = one.codec.decode_round(one.finish())
+    assert sum((part.distributions for part in rounds), ()) == whole.distributions
+    one.feedback(2)
+    parts.feedback(2)
+    assert parts.keep.threshold == one.keep.threshold == betas[3]
+
+
+@pytest.mark.parametrize(
+    ("accepted", "learned"), [(0, 1), (1, 2), (2, 3), (sqs.Verdict(1, 17), 2), (3, 3)]
+)
+def test_an_answer_to_an_early_segment(accepted, learned):
+    """What was drafted after it is given up, and taught nothing."""
+    edge = drafter(conformal())
+    betas = [edge.keep.threshold]
+    for i, row in enumerate(rows(0, 5)):
+        edge.push(row)
+        betas.append(edge.keep.threshold)
+        if i == 2:
+            edge.segment()
+    with pytest.raises(ValueError, match=r"accepted must be in \[0, 3\], got 4"):
+        edge.feedback(4)
+    edge.feedback(accepted)
+    assert edge.keep.threshold == betas[learned]
+    assert edge.tokens == ()
+    edge.push(rows(0, 1)[0])
+    assert edge.segment().tokens == edge.tokens
+
+
+def test_segments_out_of_order():
+    edge = drafter()
+    with pytest.raises(RuntimeError, match="segment: nothing new was drafted"):
+        edge.segment()
+    edge.push(rows(0, 1)[0])
+    edge.segment()
+    with pytest.raises(RuntimeError, match="segment: nothing new was drafted"):
+        edge.segment()
+    with pytest.raises(RuntimeError, match="finish: the round leaves in segments"):
+        edge.finish()
+    edge.abort()
+    with pytest.raises(RuntimeError, match="feedback: finish or segment comes first"):
+        edge.feedback(0)
+    edge.push(rows(0, 1)[0])
+    edge.finish()
+    with pytest.raises(RuntimeError, match="segment: the round is finished"):
+        edge.segment()
+    edge = drafter(stream=sqs.StreamEncoder(sqs.Codec(V)))
+    edge.push(rows(0, 1)[0])
+    with pytest.raises(RuntimeError, match="segment: a stream's rounds leave whole"):
+        edge.segment()
+
+
+def test_ready_distributions_are_drafted_as_their_logits():
+    """Budget, draws and what the rule learns are the same."""
+    ours, theirs = (drafter(conformal(), budget_bits=500) for _ in range(2))
+    for row in rows(3, 8):
+        before = theirs.keep.threshold, theirs.rng.bit_generator.state
+        q = theirs.quantize(row, temperature=0.8)
+        assert (theirs.keep.threshold, theirs.rng.bit_generator.state) == before
+        assert theirs.push(q) == ours.push(row, temperature=0.8)
+        assert theirs.keep.threshold == ours.keep.threshold
+    assert 1 < len(ours.tokens) < 8
+    assert theirs.distributions == ours.distributions
+    assert theirs.finish() == ours.finish()
+
+
+def test_ready_distributions_that_do_not_fit_change_nothing():
+    codec = sqs.Codec(V)
+    q = codec.quantize(rows(0, 1)[0], sqs.TopK(5))
+    decoded = codec.decode(codec.encode(q))
+    edge = drafter(conformal())
+    before = edge.keep.threshold, edge.rng.bit_generator.state
+    with pytest.raises(ValueError, match=r"Conformal.* learns .*dropped_mass is None"):
+        edge.push(decoded)
+    with pytest.raises(TypeError, match="a temperature goes with logits, not with a"):
+        edge.push(q, temperature=1.0)
+    for other in (sqs.Codec(V, 99), sqs.Codec(V + 1)):
+        row = normal_rows(0, 1, other.vocab_size)[0]
+        with pytest.raises(ValueError, match="doesn't fit the codec"):
+            edge.push(other.quantize(row, sqs.TopK(5)))
+    assert (edge.keep.threshold, edge.rng.bit_generator.state) == before
+    assert edge.tokens == ()
+    assert drafter().push(decoded) in decoded.token_ids  # TopK needs no mass
 
 
 def test_a_full_round_of_large_supports_ends_the_draft():

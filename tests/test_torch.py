@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import subprocess
 import sys
@@ -320,6 +321,37 @@ def test_a_sum_that_rounds_keeps_no_masked_token() -> None:
     assert short > 0
 
 
+@pytest.mark.parametrize("keep", [sqs.TopK(9), sqs.Conformal(beta=0.02)], ids=repr)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_a_drafter_takes_tensors(dtype: Any, keep: sqs.Keep, path: str) -> None:
+    """The same round as of the same values in NumPy; gradients don't matter."""
+    logits = tensor_with_ties(4, VOCAB, dtype=dtype)
+    edges = [
+        sqs.Drafter(CODEC, copy.deepcopy(keep), rng=np.random.default_rng(SEED))
+        for _ in range(2)
+    ]
+    for row in logits:
+        tensor = row.clone().requires_grad_()
+        token = edges[0].push(tensor, temperature=0.7)
+        assert token == edges[1].push(core_row(row), temperature=0.7)
+    assert edges[0].finish() == edges[1].finish()
+    states = [edge.keep.checkpoint() for edge in edges]
+    assert states[0] == pytest.approx(states[1], abs=1e-8)
+
+
+def test_a_drafter_says_what_tensors_it_expected(path: str) -> None:
+    edge = sqs.Drafter(CODEC, sqs.TopK(9), rng=np.random.default_rng(SEED))
+    with pytest.raises(ValueError, match=r"shape \[203\], got \[9\]"):
+        edge.push(torch.zeros(9))
+    with pytest.raises(ValueError, match=r"shape \[203\], got \[1, 203\]"):
+        edge.push(torch.zeros(1, VOCAB))
+    with pytest.raises(TypeError, match=r"float32 or float64, got torch.int64"):
+        edge.push(torch.zeros(VOCAB, dtype=torch.int64))
+    with pytest.raises(ValueError, match=r"logits.* nan"):
+        edge.push(torch.full((VOCAB,), torch.nan))
+    assert edge.tokens == ()
+
+
 def test_what_rules_keep_by_hand() -> None:
     unnormalised = np.array([4.0, 2.0, 1.0, 1.0, 0.0, 0.0])
     for kind, value, kept in [
@@ -396,7 +428,7 @@ def likely_target(round_: sqs.Round, rng: np.random.Generator) -> Any:
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 1.7])
-def test_verify_agrees_with_the_core(temperature: float) -> None:
+def test_verify_agrees_with_the_core(temperature: float, path: str) -> None:
     rng = np.random.default_rng(SEED)
     outcomes = Counter()
     for seed in range(200):
@@ -418,7 +450,7 @@ def test_verify_agrees_with_the_core(temperature: float) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_verify_takes_every_dtype_and_layout(dtype: Any) -> None:
+def test_verify_takes_every_dtype_and_layout(dtype: Any, path: str) -> None:
     rng = np.random.default_rng(SEED)
     round_ = random_round(rng, 3)
     logits = likely_target(round_, rng).to(dtype)
@@ -488,7 +520,9 @@ def eighths(*counts: int) -> sqs.SparseDistribution:
     )
 
 
-def test_every_outcome_sums_to_the_target(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_outcome_sums_to_the_target(
+    monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
     """Two drafted positions, all draws enumerated: the text has the target's law.
 
     The second position's draft and target depend on the first token. All
@@ -550,7 +584,7 @@ def test_the_text_is_distributed_as_the_targets() -> None:
     assert ((seen - expected) ** 2 / expected).sum() < 18.5, f"seed {SEED}"
 
 
-def test_a_greedy_target_takes_its_argmax() -> None:
+def test_a_greedy_target_takes_its_argmax(path: str) -> None:
     q = sqs.SparseDistribution([1, 2, 3], [1, 1, 2], vocab_size=4)
     logits = torch.tensor([[0, 5, 5, 1], [0, 0, 2, 1], [3, 0, 0, 3.0]])
     for tokens, verdict in {
@@ -563,7 +597,7 @@ def test_a_greedy_target_takes_its_argmax() -> None:
             assert adapter.verify(round_, logits, temperature=0) == verdict
 
 
-def test_equal_distributions_are_never_rejected() -> None:
+def test_equal_distributions_are_never_rejected(path: str) -> None:
     q = CODEC.quantize(np.linspace(0, 3, VOCAB), sqs.TopK(30))
     logits = adapter.to_dense([q, q], dtype=torch.float64).log()
     generator = torch.Generator().manual_seed(SEED)
@@ -576,7 +610,7 @@ def test_equal_distributions_are_never_rejected() -> None:
 
 
 def test_a_residual_that_rounds_to_zero_falls_back_to_the_target(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
     monkeypatch.setattr(adapter, "_uniforms", lambda n, _: [1.0, 0.99])
     q = eighths(4, 4)
@@ -584,7 +618,9 @@ def test_a_residual_that_rounds_to_zero_falls_back_to_the_target(
     assert verdict == sqs.Verdict(0, 1)
 
 
-def test_impossible_tokens_are_never_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_impossible_tokens_are_never_taken(
+    monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
     for u in (0.0, 1 - 2**-53):
         monkeypatch.setattr(adapter, "_uniforms", lambda n, _, u=u: [u] * n)
         logits = torch.tensor([[-torch.inf, 0.0, -torch.inf]] * 2)
@@ -602,13 +638,23 @@ def test_impossible_tokens_are_never_taken(monkeypatch: pytest.MonkeyPatch) -> N
         (-torch.inf, "every token is masked (-inf)"),
     ],
 )
-def test_verify_names_bad_rows(value: float, message: str, temperature: float) -> None:
+def test_verify_names_bad_rows(
+    value: float, message: str, temperature: float, path: str
+) -> None:
     round_ = sqs.Round([eighths(4, 4)], [0])
     logits = torch.zeros(2, 2)
     logits[1] = value
     with pytest.raises(ValueError, match="target_logits") as caught:
         adapter.verify(round_, logits, temperature=temperature)
     assert str(caught.value) == f"target_logits[1]: {message}"
+    with pytest.raises(ValueError, match="target_logits") as caught:
+        adapter.verify_batch(
+            [None, round_, None],
+            torch.cat([logits[:1], logits, logits[:1]]),
+            [0.5] * 4,
+            temperature=[1, temperature, 0],
+        )
+    assert str(caught.value) == f"rounds[1]: target_logits[2]: {message}"
 
 
 def test_verify_says_what_it_expected() -> None:
@@ -617,15 +663,194 @@ def test_verify_says_what_it_expected() -> None:
         adapter.verify(round_, [[0.0, 0.0]] * 2, temperature=1.0)
     with pytest.raises(TypeError, match=r"float32 or float64, got torch.bool"):
         adapter.verify(round_, torch.ones(2, 2, dtype=torch.bool), temperature=1.0)
-    with pytest.raises(ValueError, match=r"shape \[2, 2\].*, got \[1, 2\]"):
+    with pytest.raises(ValueError, match=r"shape \(2, 2\).*, got \(1, 2\)"):
         adapter.verify(round_, torch.zeros(1, 2), temperature=1.0)
     with pytest.raises(ValueError, match="temperature must be finite"):
         adapter.verify(round_, torch.zeros(2, 2), temperature=-1.0)
-    with pytest.raises(TypeError, match="round_ must be a Round, got list"):
+    with pytest.raises(TypeError, match=r"a Round or MixedRound, got list"):
         adapter.verify([], torch.zeros(2, 2), temperature=1.0)
     numpys: Any = np.random.default_rng(0)
     with pytest.raises(TypeError, match=r"generator must be a torch\.Generator, got G"):
         adapter.verify(round_, torch.zeros(2, 4), temperature=1.0, generator=numpys)
+
+
+def random_batch(seed: int, rounds: int) -> Any:
+    """Rounds of any kind, logits near them, numbers, and a temperature for each."""
+    rng = np.random.default_rng(seed)
+    batch: list[Any] = []
+    logits = []
+    for _ in range(rounds):
+        length = int(rng.integers(0, 5))
+        if length == 0:
+            batch.append(None)
+            logits.append(torch.from_numpy(rng.normal(0, 3, (1, VOCAB))))
+            continue
+        round_ = random_round(rng, length)
+        logits.append(likely_target(round_, rng))
+        sent = (rng.random(length) < 0.5).tolist()
+        mixed = sqs.MixedRound.of(round_, sent)
+        batch.append(mixed if rng.random() < 0.5 else round_)
+    temperatures = rng.choice([0, 0.5, 1.0, 1.7], rounds).tolist()
+    rows = torch.cat(logits)
+    return batch, rows, rng.random(len(rows)), temperatures
+
+
+def target_probs(rows: Any, batch: Any, temperatures: Any) -> Any:
+    """The probabilities of a batch's rows, in float64."""
+    sizes = [1 if round_ is None else len(round_) + 1 for round_ in batch]
+    probs = []
+    for part, temperature in zip(rows.double().split(sizes), temperatures, strict=True):
+        if temperature == 0:
+            probs.append(torch.eye(VOCAB, dtype=torch.float64)[part.argmax(-1)])
+        else:
+            probs.append((part / temperature).softmax(-1))
+    return torch.cat(probs).numpy()
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_a_batch_is_verified_as_by_the_core(dtype: Any, path: str) -> None:
+    kinds: Counter[str] = Counter()
+    for seed in range(40):
+        batch, rows, draws, temperatures = random_batch(seed, 1 + seed % 7)
+        rows = rows.to(dtype).masked_fill(torch.rand(rows.shape) < 0.05, -torch.inf)
+        probs = target_probs(rows, batch, temperatures)
+        expected = sqs.verify_batch(batch, probs, draws)
+        strided = rows.T.contiguous().T.requires_grad_()
+        found = adapter.verify_batch(batch, strided, draws, temperature=temperatures)
+        assert found == expected
+        kinds.update(type(answer).__name__ for answer in found)
+        probs = target_probs(rows, batch, [0.8] * len(batch))
+        found = adapter.verify_batch(batch, rows, torch.tensor(draws), temperature=0.8)
+        assert found == sqs.verify_batch(batch, probs, draws)
+    assert min(kinds["Verdict"], kinds["Wanted"]) > 5
+
+
+def test_a_batch_of_no_rounds(path: str) -> None:
+    rows = torch.empty(0, VOCAB)
+    assert adapter.verify_batch([], rows, [], temperature=1.0) == []
+    assert adapter.verify_batch([], rows, [], temperature=[]) == []
+
+
+def test_one_that_lacks_its_distributions(path: str) -> None:
+    q = eighths(2, 6)
+    lazy = sqs.MixedRound.of(sqs.Round([q], [1]), [False])
+    sure, never = torch.tensor([[0.0, 9.0]] * 2), torch.tensor([[0.0, -torch.inf]] * 2)
+    assert adapter.verify(lazy, sure, temperature=1.0) in map(
+        sqs.Verdict, (1, 1), (0, 1)
+    )
+    assert adapter.verify(lazy, never, temperature=1.0) == sqs.Wanted(0)
+    # Nothing is left to draw.
+    assert adapter.verify_batch([lazy], never, [0.5, 0.5], temperature=1.0) == [
+        sqs.Wanted(0)
+    ]
+
+
+def test_the_device_is_waited_for_twice_however_many_rounds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(adapter, "_is_on_host", lambda rows: False)
+    waits = []
+    cpu = torch.Tensor.cpu
+    monkeypatch.setattr(
+        torch.Tensor, "cpu", lambda tensor: waits.append(tensor) or cpu(tensor)
+    )
+    counts = []
+    for rounds in (6, 60):
+        batch, rows, draws, temperatures = random_batch(SEED, rounds)
+        assert {0} < set(temperatures)
+        with Operations() as operations:
+            adapter.verify_batch(batch, rows, draws, temperature=temperatures)
+        counts.append(operations.counts)
+        assert len(waits) == 2
+        assert max(map(torch.numel, waits)) <= 3 * len(rows)
+        waits.clear()
+    assert counts[0] == counts[1]
+    assert counts[0]["nonzero"] == counts[0]["_local_scalar_dense"] == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_the_core_gets_the_softmax_of_torch(
+    dtype: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which is computed in place, and in no less than float32."""
+    seen = []
+
+    def look(rounds: Any, rows: Any, *_: Any) -> Any:
+        seen.append(rows)
+        return [None] * len(rounds)
+
+    monkeypatch.setattr(adapter, "judge", look)
+    logits = tensor_with_ties(7, 49152, dtype=dtype)
+    adapter.verify_batch([None] * 7, logits, np.zeros(7), temperature=0.25)
+    wide = logits.to(torch.promote_types(dtype, torch.float32))
+    assert seen[0].dtype == (np.float64 if dtype == torch.float64 else np.float32)
+    assert np.array_equal(seen[0], (wide * 4).softmax(-1).numpy())
+
+
+@pytest.mark.parametrize("temperature", [5e-324, 1e-300, 1e-30, 1e-3])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_verify_at_the_lowest_temperatures(
+    dtype: Any, temperature: float, path: str
+) -> None:
+    """The largest logits have it all, and equal ones share it."""
+    largest = torch.finfo(dtype).max
+    for high, low in [(largest, 0.0), (0.0, -largest), (-largest / 2, -largest)]:
+        row = torch.tensor([low, high, -torch.inf, high], dtype=dtype)
+        rounds, draws = [None] * 4, [0.0, 0.49, 0.51, 1 - 2**-53]
+        found = adapter.verify_batch(
+            rounds, row.expand(4, 4), draws, temperature=temperature
+        )
+        assert [verdict.token for verdict in found] == [1, 1, 3, 3]
+
+
+@pytest.mark.parametrize("temperature", [1e30, 1e300])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_verify_at_the_highest_temperatures(
+    dtype: Any, temperature: float, path: str
+) -> None:
+    """All tokens that aren't masked are as likely as each other."""
+    row = torch.tensor([1.0, 9.0, -torch.inf, 5.0, -100.0], dtype=dtype)
+    draws = [0.24, 0.26, 0.49, 0.51, 0.74, 0.76]
+    found = adapter.verify_batch(
+        [None] * 6, row.expand(6, 5), draws, temperature=temperature
+    )
+    assert [verdict.token for verdict in found] == [0, 1, 1, 3, 3, 4]
+
+
+def test_a_device_draws_from_minute_residuals() -> None:
+    """And from the row itself where nothing but a rounding error is left."""
+    half = np.array([1.0, 1.0])
+    for tail, tokens in [(1e-22, [3, 3]), (1e-260, [3, 3]), (1e-300, [0, 1])]:
+        weights = torch.tensor([[1.0, 1.0, 0.0, tail]], dtype=torch.float64)
+        from_it = [
+            adapter._Following(0, draw, np.array([0, 1], np.uint32), half)
+            for draw in (0.0, 1 - 2**-53)
+        ]
+        assert adapter._draw(weights, from_it) == tokens
+
+
+def test_verify_batch_says_what_it_expected() -> None:
+    round_ = sqs.Round([eighths(4, 4)], [0])
+    rows, draws = torch.zeros(3, 2), [0.5] * 3
+    good: dict[str, Any] = {"rounds": [round_, None], "target_logits": rows}
+    good |= {"draws": draws, "temperature": 1.0}
+    for change, error, message in [
+        ({"rounds": round_}, TypeError, "rounds must be a sequence of rounds, got R"),
+        ({"rounds": [round_, 0]}, TypeError, r"rounds\[1\] must be .* None, got int"),
+        ({"rounds": [round_]}, ValueError, r"shape \(2, 2\).*, got \(3, 2\)"),
+        ({"target_logits": rows.numpy()}, TypeError, "torch.Tensor, got ndarray"),
+        ({"target_logits": rows[None]}, ValueError, r"got \(1, 3, 2\)"),
+        ({"target_logits": rows[:, :1]}, ValueError, r"got \(3, 1\)"),
+        ({"draws": [0.5] * 2}, ValueError, r"draws must have shape \(3,\)"),
+        ({"draws": [0.5, 1.0, 0.5]}, ValueError, r"draws\[1\] must be in \[0, 1\)"),
+        ({"draws": torch.zeros(3)}, TypeError, "draws must be float64, got float32"),
+        ({"temperature": [1.0]}, ValueError, "all 2 rounds or one for each, got 1"),
+        ({"temperature": [1.0, -1.0]}, ValueError, "temperature must be finite"),
+        ({"temperature": [1.0, "hot"]}, TypeError, "temperature must be a number"),
+    ]:
+        with pytest.raises(error, match=message):
+            adapter.verify_batch(**{**good, **change})
+    assert len(adapter.verify_batch(**good)) == 2
 
 
 def test_probabilities_are_not_taken_for_logits() -> None:

@@ -9,10 +9,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 import sqs_codec as sqs
+import sqs_codec.torch as adapter
 from benchmarks.sources import Source
 from benchmarks.speed import rivals
 from benchmarks.speed.engines import engines
@@ -22,7 +24,7 @@ from benchmarks.tables import about
 from sqs_codec._format import MAX_ROUND
 
 if TYPE_CHECKING:
-    from sqs_codec.demo.models import Pair
+    from sqs_codec.hf._models import Pair
 
 K, TEMPERATURE, RESOLUTION, BETA = 64, 0.7, 100, 1e-3
 """The setting where nothing else is said."""
@@ -46,6 +48,8 @@ ENCODE, QUANTIZE = "encode_logits", "quantize"
 ENCODE_ONE, DECODE_ONE = "encode", "decode"
 ENCODE_ROUND, DECODE_ROUND = f"encode_round of {ROUND}", f"decode_round of {ROUND}"
 VERIFY, READ_TARGET = f"verify a round of {ROUND}", f"one read of {GROUP_ROWS} rows"
+BY_HAND = "torch.softmax + verify"
+TORCH_VERIFY, TORCH_BATCH = "torch.verify", "torch.verify_batch, {} rounds"
 PUSH, PUSH_BUDGET = "Drafter.push", "Drafter.push, budget"
 THRESHOLD = "encode_logits, Threshold"
 FIXED, CONFORMAL = "quantize, Threshold", "quantize, Conformal + update"
@@ -268,6 +272,7 @@ class Bench:
     def groups(self) -> Iterator[Callable[[], Group]]:
         """Yield all measurements on one core."""
         yield self.calls
+        yield self.verdicts
         yield self.by_vocabulary
         yield self.by_k
         yield self.by_temperature
@@ -353,6 +358,37 @@ class Bench:
         notes = {"k": _survivors(self._qs)}
         case = Case(None, self._time(contestants), notes)
         return Group("calls", title, "", [case], base)
+
+    def verdicts(self) -> Group:
+        """Time a target's logits to verdicts: the adapter's way and by hand."""
+        n = len(self._rounds)
+        logits = torch.from_numpy(self._target[: n * GROUP_ROWS])
+        by_round = list(zip(self._rounds, logits.view(n, GROUP_ROWS, -1), strict=True))
+        draws = self._rng.random(len(logits))
+
+        def by_hand(pair: tuple[sqs.Round, torch.Tensor]) -> object:
+            probs = torch.softmax(pair[1] / TEMPERATURE, -1).numpy()
+            return sqs.verify(pair[0], probs, self._rng)
+
+        batch = partial(
+            adapter.verify_batch,
+            *(self._rounds, logits, draws),
+            temperature=TEMPERATURE,
+        )
+        times = self._time(
+            [
+                each(BY_HAND, by_hand, by_round),
+                each(
+                    TORCH_VERIFY,
+                    lambda pair: adapter.verify(*pair, temperature=TEMPERATURE),
+                    by_round,
+                ),
+                Contestant(TORCH_BATCH.format(n), batch, n),
+            ]
+        )
+        title = f"A target's logits to a verdict on a round of {ROUND}"
+        base = dict.fromkeys(times, BY_HAND)
+        return Group("verdicts", title, "", [Case(None, times)], base)
 
     def by_vocabulary(self) -> Group:
         """Time logits to bytes by V."""
@@ -509,7 +545,7 @@ class Bench:
 
     def draft_step(self, pair: Pair, prompt: str) -> Group:
         """Time logits to bytes beside the step of the model that makes them."""
-        from sqs_codec.demo.models import CachedModel
+        from sqs_codec.hf._models import CachedModel
 
         model = CachedModel(pair.draft, pair.vocab_size)
         text = pair.encode(prompt)
