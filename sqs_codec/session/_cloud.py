@@ -1,0 +1,629 @@
+"""The cloud's end of a session, without a clock, a socket or a thread."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sqs_codec import _checks as checks
+from sqs_codec._codec import Codec
+from sqs_codec._distribution import MixedRound
+from sqs_codec._format import MAX_ROUND, MAX_VOCAB, MIN_VOCAB
+from sqs_codec._prior import Prior
+from sqs_codec._verify import Verdict, Wanted
+from sqs_codec.session import _wire as wire
+from sqs_codec.session._handshake import (
+    Agreement,
+    agree,
+    by_digest,
+    check_bytes,
+    fingerprint,
+)
+from sqs_codec.session._rounds import (
+    Answered,
+    Draft,
+    Draws,
+    Generation,
+    PendingText,
+    until_stop,
+)
+from sqs_codec.session._verifier import Job
+from sqs_codec.session._wire import Limits, WireError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["CloudSession", "session_of", "unknown_session"]
+
+TOKENS_HEAD = 32
+"""Bytes of a message of tokens before them, at most."""
+MAX_FAILURES = 3
+"""Jobs of a session that may fail one after the other."""
+
+
+class CloudSession:
+    """What a cloud knows of one session, which is a cache: the edge can renew it.
+
+    Messages go in by `receive` and come out by `data_to_send`; `next_job` says what
+    the target model is to compute, and `complete` takes its verdict. What a peer
+    sends raises nothing: a message that breaks the protocol ends the session, and
+    `refused` says why.
+
+    Parameters
+    ----------
+    session_id : bytes [16]
+        Whose messages these are; `session_of` reads it from a hello.
+    limits : Limits
+        What is taken from the session.
+    tokenizer : bytes
+        The fingerprint that the edge's tokenizer must have, 8 bytes; or none.
+    vocab_size : int
+        How many tokens the target model gives logits of.
+    max_text : int
+        How many tokens the target model can read.
+    steps : mapping of int to float, optional
+        Seconds that the target takes for so many tokens, for the edge's planner.
+    priors : sequence of Prior
+        What edges may code by, besides the priors that come with this package.
+
+    Examples
+    --------
+    >>> cloud = CloudSession(bytes(16), limits=Limits(), tokenizer=b"", vocab_size=4,
+    ...                      max_text=100)
+    >>> cloud.receive(b"what is this?")
+    >>> cloud.refused
+    'no message begins with byte 0x77'
+    """
+
+    def __init__(
+        self,
+        session_id: bytes,
+        *,
+        limits: Limits,
+        tokenizer: bytes,
+        vocab_size: int,
+        max_text: int,
+        steps: Mapping[int, float] | None = None,
+        priors: Sequence[Prior] = (),
+    ) -> None:
+        checks.instance("limits", limits, Limits, "Limits")
+        self._session_id = check_bytes("session_id", session_id, wire.SESSION_BYTES)
+        self._tokenizer = fingerprint(tokenizer)
+        self._vocab_size = checks.in_range(
+            "vocab_size", vocab_size, MIN_VOCAB, MAX_VOCAB
+        )
+        self._limits = replace(
+            limits,
+            max_text=min(limits.max_text, checks.in_range("max_text", max_text, 2)),
+            max_draft=min(limits.max_draft, (1 << 24) // vocab_size - 1, MAX_ROUND),
+        )
+        self._steps = (
+            None if steps is None else {n: round(1e3 * t, 3) for n, t in steps.items()}
+        )
+        self._priors = by_digest(priors)
+        self._instance = os.urandom(wire.INSTANCE_BYTES)
+        self._refused: str | None = None
+        self._ended = False
+        self._out: dict[type, bytes] = {}
+        self._hello: wire.Hello | None = None
+        self._agreed: Agreement | None = None
+        self._number = 0  # of the next round, or of the one in the works
+        self._drawn = 0  # the number by which that round is drawn
+        self._text: list[int] = []
+        self._base = 0  # tokens of the text before round `_number`
+        self._draft: Draft | None = None
+        self._generation: Generation | None = None
+        self._answered: Answered | None = None
+        self._pending: PendingText | None = None
+        self._unread = False  # whether the text is new to the target model
+        self._job: Job | None = None
+        self._overtaken = False
+        self._failures = 0
+
+    @property
+    def refused(self) -> str | None:
+        """Why the session is over, if it was refused."""
+        return self._refused
+
+    @property
+    def ended(self) -> bool:
+        """Whether the edge has ended the session."""
+        return self._ended
+
+    @property
+    def text_length(self) -> int:
+        """How many tokens the text has."""
+        return len(self._text)
+
+    # Messages
+
+    def receive(self, message: bytes) -> None:
+        """Take a message from the edge, whatever it holds."""
+        if self._ended:
+            self._queue(wire.Need(None))
+            return
+        if self._refused is not None:
+            self._queue(wire.Refusal(self._refused))
+            return
+        most = self._limits.max_message
+        if len(message) > most:
+            self._refuse(
+                f"a message has {len(message)} bytes, the cloud takes at most {most}"
+            )
+            return
+        try:
+            self._take(wire.parse_up(bytes(message), self._vocab_size))
+        except WireError as error:
+            self._refuse(str(error))
+
+    def data_to_send(self) -> list[bytes]:
+        """Return the messages for the edge that have come up since the last call."""
+        messages = [*self._out.values()]
+        self._out.clear()
+        return messages + self._token_messages()
+
+    def _queue(self, message: Any) -> None:
+        """Put a message up for sending; it replaces an earlier one of its kind."""
+        data = (
+            message.to_bytes(self._vocab_size)
+            if isinstance(message, wire.Answer)
+            else message.to_bytes()
+        )
+        self._queue_bytes(type(message), data)
+
+    def _queue_bytes(self, kind: type, data: bytes) -> None:
+        self._out.pop(kind, None)
+        self._out[kind] = data
+
+    def _refuse(self, reason: str) -> None:
+        """End the session and forget what it held."""
+        self._refused = reason
+        self._out.clear()
+        self._forget()
+        self._queue(wire.Refusal(reason))
+
+    def _forget(self) -> None:
+        self._text = []
+        self._drop_round()
+        self._pending = self._answered = None
+        self._unread = False
+
+    def _take(self, message: wire.Up) -> None:
+        if isinstance(message, wire.Hello):
+            self._take_hello(message)
+        elif isinstance(message, wire.End):
+            self._ended = True
+            self._out.clear()
+            self._forget()
+            self._queue(wire.Need(None))  # it is known no more
+        elif self._hello is None:
+            self._queue(wire.Need(None))
+        elif isinstance(message, wire.Context):
+            self._take_context(message)
+        elif isinstance(message, wire.Segment):
+            self._take_segment(message)
+        elif isinstance(message, wire.Distribution):
+            self._take_distribution(message)
+        else:
+            self._take_generate(message)
+
+    def _take_hello(self, hello: wire.Hello) -> None:
+        if self._hello is None:
+            self._agreed = agree(
+                hello,
+                self._session_id,
+                self._tokenizer,
+                self._vocab_size,
+                self._priors,
+            )
+            self._hello = hello
+        elif hello != self._hello:
+            raise WireError(
+                "the session was opened by another hello; what it is about can't "
+                "change, so open another session"
+            )
+        length = len(self._text)
+        self._queue(
+            wire.Welcome(
+                self._instance, self._limits, self._number, length, self._steps
+            )
+        )
+
+    # The text
+
+    def _take_context(self, part: wire.Context) -> None:
+        if part.instance != self._instance:
+            self._need_context()
+        elif self._is_old(part.number):
+            pass
+        elif part.number == self._number:
+            self._compare(part)
+        elif part.keep > len(self._text):
+            self._need_context()
+        else:
+            self._collect(part)
+
+    def _need_context(self) -> None:
+        self._queue(wire.Need(self._instance))
+
+    def _have(self, number: int, count: int) -> None:
+        self._queue(wire.Have(self._instance, number, count))
+
+    def _compare(self, part: wire.Context) -> None:
+        """Take a text that is there already."""
+        end = part.start + len(part.tokens)
+        same = self._text[part.start : end] == part.tokens
+        if part.total != self._base or not same:
+            raise WireError(f"another text was given for round {part.number} before")
+        if part.drawn != self._drawn:
+            raise WireError(
+                f"round {part.number} was to be drawn by {self._drawn} before, "
+                f"not by {part.drawn}"
+            )
+        self._have(part.number, part.total)
+
+    def _collect(self, part: wire.Context) -> None:
+        """Take a part of a text to come."""
+        if not 1 <= part.total < self._limits.max_text:
+            raise WireError(
+                f"the edge's text has {part.total} tokens, the cloud takes 1 to "
+                f"{self._limits.max_text - 1}"
+            )
+        pending = self._pending
+        if pending is None or not pending.is_of(part):
+            pending = self._pending = PendingText(
+                part.number, part.drawn, part.keep, part.total
+            )
+            self._drop_round()  # the edge has given it up
+        pending.add(part)
+        self._have(part.number, pending.count)
+        if pending.count == pending.total:
+            text = self._text[: pending.keep] + pending.tokens
+            self._start(pending.number, pending.drawn, text)
+            self._unread = True
+
+    def _start(self, number: int, drawn: int, text: list[int]) -> None:
+        """Wait for round `number`, which follows `text` and is drawn by `drawn`."""
+        self._number, self._drawn = number, drawn
+        self._text, self._base = text, len(text)
+        self._pending = self._draft = None
+
+    def _drop_round(self) -> None:
+        self._draft = self._generation = None
+        self._overtaken = True
+        self._out.pop(wire.Want, None)
+
+    # Rounds
+
+    def _take_segment(self, segment: wire.Segment) -> None:
+        number = self._unwrap(segment.number)
+        answered = self._answered_as(number)
+        if answered is not None:
+            if answered.decides(segment):
+                self._queue_bytes(wire.Answer, answered.message)
+        elif self._is_old(number):
+            pass
+        elif number > self._number or not self._fits(segment.base):
+            if segment.index == 0:  # one need for each time that the round is sent
+                self._need_context()
+        else:
+            self._add_segment(segment)
+
+    def _unwrap(self, number: int) -> int:
+        """Return the number nearest to the next round's that has these 7 bits."""
+        half = wire.NUMBERS // 2
+        return self._number + (number - self._number + half) % wire.NUMBERS - half
+
+    def _answered_as(self, number: int) -> Answered | None:
+        """Return the last answered draft, if this is its number."""
+        answered = self._answered
+        known = answered is not None and number == answered.number < self._number
+        return answered if known else None
+
+    def _is_old(self, number: int) -> bool:
+        """Say whether a round is over or given up."""
+        pending = self._pending
+        return number < (self._number if pending is None else pending.number)
+
+    def _fits(self, base: int) -> bool:
+        """Say whether a draft of this base follows the text, if nothing else runs."""
+        length = len(self._text)
+        return length > 0 and base == length & 0xFFFF and not self._generating()
+
+    def _generating(self) -> bool:
+        return self._generation is not None and self._generation.number == self._number
+
+    def _add_segment(self, segment: wire.Segment) -> None:
+        """Take a segment of the round that is due."""
+        draft = self._draft
+        if draft is not None and draft.knows(segment):
+            if draft.wanted and segment.index == draft.done:
+                self._want(draft)  # the edge seems not to have heard of it
+            return
+        part = self._decode(segment)
+        if draft is None:
+            draft = Draft(self._number, self._draws(), segment.setting)
+        draft.add(segment, part)
+        self._check_size(draft)
+        self._draft, self._generation = draft, None
+        if draft.ended:
+            self._answer(draft)
+
+    def _draws(self) -> Draws:
+        """Return the numbers of the round that is due."""
+        assert self._agreed is not None
+        return Draws(self._agreed.seed, self._drawn)
+
+    def _decode(self, segment: wire.Segment) -> MixedRound | None:
+        """Return the tokens of a segment, None if it has none."""
+        if not segment.packet:
+            return None
+        codec = self._codec(segment.setting)
+        most = self._limits.max_survivors
+        try:
+            if segment.mixed:
+                return codec.decode_mixed(segment.packet, max_survivors=most)
+            whole = codec.decode_round(segment.packet, max_survivors=most)
+        except ValueError as error:
+            raise WireError(f"segment {segment.index}: {error}") from None
+        return MixedRound.of(whole, [True] * len(whole))
+
+    def _codec(self, setting: int) -> Codec:
+        assert self._agreed is not None
+        codecs = self._agreed.codecs
+        if setting >= len(codecs):
+            raise WireError(
+                f"setting {setting} is unknown; the hello has {len(codecs)}"
+            )
+        return codecs[setting]
+
+    def _check_size(self, draft: Draft) -> None:
+        """Check a round against the limits."""
+        limits = self._limits
+        if draft.length > limits.max_draft:
+            raise WireError(
+                f"a round has {draft.length} drafted tokens, the cloud takes at most "
+                f"{limits.max_draft}"
+            )
+        if self._base + draft.length >= limits.max_text:
+            raise WireError(
+                f"a text of {self._base} tokens and a draft of {draft.length} leave no "
+                f"room for a token more within the cloud's {limits.max_text}"
+            )
+        if draft.survivors > limits.max_survivors:
+            raise WireError(
+                f"a round's distributions have {draft.survivors} tokens, the cloud "
+                f"takes at most {limits.max_survivors}"
+            )
+
+    def _want(self, draft: Draft) -> None:
+        self._queue(wire.Want(draft.number, len(draft.accepted)))
+
+    def _take_distribution(self, message: wire.Distribution) -> None:
+        number, draft = self._unwrap(message.number), self._draft
+        answered = self._answered_as(number)
+        if answered is not None and answered.wanted:
+            self._queue_bytes(wire.Answer, answered.message)
+        if draft is None or number != draft.number or not draft.wanted:
+            return
+        if message.position != len(draft.accepted):
+            return  # a cloud before this one wanted it
+        most = self._limits.max_survivors
+        try:
+            draft.find(
+                self._codec(draft.setting).decode(message.packet, max_survivors=most)
+            )
+        except ValueError as error:
+            raise WireError(
+                f"the distribution of {message.position}: {error}"
+            ) from None
+
+    # Decoding alone
+
+    def _take_generate(self, message: wire.Generate) -> None:
+        if message.have > message.n or message.n == 0:
+            raise WireError(f"a generation of {message.n} can't have {message.have}")
+        generation = self._generation
+        if generation is not None and generation.number == message.number:
+            self._raise(generation, message)
+        elif self._is_old(message.number):
+            pass
+        elif message.number > self._number or not self._text:
+            self._need_context()
+        elif self._draft is not None:
+            raise WireError(f"round {message.number} was a draft before")
+        else:
+            generation = Generation(message.number, self._draws(), self._base)
+            self._raise(generation, message)
+            self._generation = generation
+
+    def _raise(self, generation: Generation, message: wire.Generate) -> None:
+        """Take how many tokens a generation is to have."""
+        if message.base != generation.base:
+            raise WireError(
+                f"round {message.number} began at {generation.base}, "
+                f"not at {message.base}"
+            )
+        if message.base + message.n > self._limits.max_text:
+            raise WireError(
+                f"a text of {message.base} tokens and {message.n} more are more than "
+                f"the cloud's {self._limits.max_text}"
+            )
+        if message.n > generation.n and not generation.stopped:
+            generation.n = message.n
+            # It may have been complete, so that the next round was waited for.
+            self._number, self._base = generation.number, generation.base
+            self._drawn = generation.draws.number
+        else:  # the edge asks again for what it hasn't got
+            generation.sent = min(generation.sent, message.have)
+
+    def _token_messages(self) -> list[bytes]:
+        """Return the tokens decoded since the last time."""
+        generation = self._generation
+        if generation is None or self._agreed is None:
+            return []
+        tokens = self._text[generation.base :]
+        most = min(self._limits.max_message, self._agreed.max_message) - TOKENS_HEAD
+        size = most // wire.token_bytes(self._vocab_size)
+        parts = [
+            wire.Tokens(generation.number, i, tokens[i : i + size])
+            for i in range(generation.sent, len(tokens), size)
+        ]
+        generation.sent = len(tokens)
+        return [part.to_bytes(self._vocab_size) for part in parts]
+
+    # Jobs
+
+    def next_job(self) -> Job | None:
+        """Return what the target model is to compute now, if anything.
+
+        There is one job at a time: the next comes after `complete` or `fail`.
+        """
+        if self._job is not None or self._refused is not None or self._ended:
+            return None
+        self._job = self._round_job() or self._token_job() or self._read_job()
+        self._overtaken = False
+        return self._job
+
+    def _make_job(
+        self, tokens: list[int], round_: MixedRound | None, draws: NDArray[np.float64]
+    ) -> Job:
+        assert self._agreed is not None
+        text = [*self._text, *tokens]
+        return Job(self._session_id, text, round_, draws, self._agreed.sampling)
+
+    def _round_job(self) -> Job | None:
+        """Return the job of the next segment, or of a distribution that has come."""
+        draft = self._draft
+        part = None if draft is None else draft.next_part()
+        if draft is None or part is None:
+            return None
+        start = len(draft.accepted)
+        draws = draft.draws.take(start, start + len(part) + 1)
+        return self._make_job(draft.accepted, part, draws)
+
+    def _token_job(self) -> Job | None:
+        generation = self._generation
+        if generation is None or not self._generating():
+            return None
+        i = len(self._text) - generation.base
+        return self._make_job([], None, generation.draws.take(i, i + 1))
+
+    def _read_job(self) -> Job | None:
+        if not self._unread:
+            return None
+        return self._make_job([], None, np.empty(0))
+
+    def complete(self, job: Job, verdict: Verdict | Wanted | None) -> None:
+        """Take the target model's verdict on a job.
+
+        One on a job that was overtaken, by another text for example, is ignored.
+        """
+        if job is not self._job:
+            return
+        _check_verdict(job, verdict, self._vocab_size)
+        self._job = None
+        self._failures = 0
+        if self._overtaken:
+            return
+        self._unread = False
+        if isinstance(verdict, Verdict) and self._generating():
+            self._take_token(verdict.token)
+        elif isinstance(verdict, Verdict):
+            self._take_verdict(verdict)
+        elif isinstance(verdict, Wanted):
+            draft = self._draft
+            assert draft is not None
+            assert job.round_ is not None
+            draft.want(job.round_, verdict)
+            self._want(draft)
+
+    def fail(self, job: Job) -> None:
+        """Take that the verifier failed: `next_job` asks for the same again.
+
+        The third failure in a row refuses the session.
+        """
+        if job is not self._job:
+            return
+        self._job = None
+        self._failures += 1
+        if self._failures == MAX_FAILURES:
+            self._refuse(
+                f"the cloud's target model failed {MAX_FAILURES} times in a row"
+            )
+
+    def _take_verdict(self, verdict: Verdict) -> None:
+        draft = self._draft
+        assert draft is not None
+        part = draft.next_part()
+        assert part is not None
+        draft.accepted += part.tokens[: verdict.accepted]
+        draft.drawn = verdict.token
+        rejected = draft.rejected is not None or verdict.accepted < len(part)
+        if not rejected and draft.done != draft.last:
+            draft.done += 1
+            if not draft.ended:
+                return
+        self._answer(draft)
+
+    def _answer(self, draft: Draft) -> None:
+        """End a round, whose verdict came with segment `done`."""
+        assert self._agreed is not None
+        answer = wire.Answer(draft.number, len(draft.accepted), draft.drawn)
+        self._out.pop(wire.Want, None)
+        self._queue(answer)
+        self._answered = Answered(
+            draft.number,
+            {i: d for i, d in draft.digests.items() if i <= draft.done},
+            draft.done,
+            draft.rejected is not None,
+            answer.to_bytes(self._vocab_size),
+        )
+        fresh = until_stop([*draft.accepted, draft.drawn], self._agreed.stop)
+        number = draft.number + 1
+        self._start(number, number, self._text + fresh)
+
+    def _take_token(self, token: int) -> None:
+        generation = self._generation
+        assert generation is not None
+        self._text.append(token)
+        assert self._agreed is not None
+        generation.stopped = token in self._agreed.stop
+        if generation.stopped or len(self._text) == generation.base + generation.n:
+            self._number += 1
+            self._drawn = self._number
+            self._base = len(self._text)
+
+
+def session_of(message: bytes) -> bytes | None:
+    """Return the session id of a hello; None if a message is none, or broken."""
+    try:
+        hello = wire.parse_hello(bytes(message))
+    except WireError:
+        return None
+    return None if hello is None else hello.session
+
+
+def unknown_session() -> bytes:
+    """Return the answer to messages of a connection whose session isn't known."""
+    return wire.Need(None).to_bytes()
+
+
+def _check_verdict(job: Job, verdict: object, vocab_size: int) -> None:
+    """Check that a verifier did what it was asked for."""
+    length = 0 if job.round_ is None else len(job.round_)
+    if isinstance(verdict, Verdict) and job.draws.size:
+        checks.in_range("verdict.accepted", verdict.accepted, 0, length)
+        checks.in_range("verdict.token", verdict.token, 0, vocab_size - 1)
+    elif isinstance(verdict, Wanted) and job.round_ is not None:
+        at = checks.in_range("verdict.position", verdict.position, 0, length - 1)
+        if job.round_.distributions[at] is not None:
+            raise ValueError(
+                f"the verifier wants the distribution of {at}, which it has"
+            )
+    elif job.draws.size or verdict is not None:
+        raise TypeError(f"the verifier's answer to {job} can't be {verdict!r}")

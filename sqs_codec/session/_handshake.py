@@ -1,0 +1,118 @@
+"""What both ends of a session agree on first, or what doesn't fit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from json import dumps, loads
+from typing import Any
+
+from sqs_codec import _checks as checks
+from sqs_codec._codec import Codec
+from sqs_codec._prior import Prior
+from sqs_codec.session import _wire as wire
+from sqs_codec.session._verifier import Sampling
+from sqs_codec.session._wire import WireError
+
+__all__ = ["Agreement", "agree", "by_digest", "check_bytes", "fingerprint"]
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """What a hello says, as a cloud takes it."""
+
+    seed: bytes
+    codecs: tuple[Codec, ...]
+    sampling: Sampling
+    stop: frozenset[int]
+    max_message: int
+
+
+def agree(
+    hello: wire.Hello,
+    session_id: bytes,
+    tokenizer: bytes,
+    vocab_size: int,
+    priors: Mapping[str, Prior],
+) -> Agreement:
+    """Return what a hello asks for, or a WireError that names both sides.
+
+    `priors` are those that the cloud has besides the built-in ones, by their digests.
+    """
+    if hello.session != session_id:
+        raise WireError(
+            f"the hello is of session {hello.session.hex()}, this is {session_id.hex()}"
+        )
+    if hello.tokenizer != tokenizer:
+        edge, cloud = (t.hex() or "unknown" for t in (hello.tokenizer, tokenizer))
+        raise WireError(f"the edge's tokenizer is {edge}, the cloud's is {cloud}")
+    outside = [token for token in hello.stop if token >= vocab_size]
+    if outside:
+        raise WireError(
+            f"stop token {outside[0]} lies outside the vocabulary of {vocab_size}"
+        )
+    try:
+        sampling = Sampling.from_config(hello.sampling)
+    except (ValueError, TypeError) as error:
+        raise WireError(f"the cloud can't sample as the edge asks: {error}") from None
+    codecs = tuple(_codec(config, vocab_size, priors) for config in hello.codecs)
+    return Agreement(
+        hello.seed, codecs, sampling, frozenset(hello.stop), hello.max_message
+    )
+
+
+def _codec(
+    config: Mapping[str, Any], vocab_size: int, priors: Mapping[str, Prior]
+) -> Codec:
+    """Return the codec of a config that has the edge's fingerprint with it."""
+    if config.get("vocab_size") != vocab_size:
+        raise WireError(
+            f"the edge's vocabulary has {config.get('vocab_size')!r:.20} tokens, "
+            f"the cloud's has {vocab_size}"
+        )
+    own = {key: value for key, value in config.items() if key != "fingerprint"}
+    try:
+        digest = own.get("prior")
+        prior = priors.get(digest) if isinstance(digest, str) else None
+        codec = _make_codec(dumps(own, sort_keys=True), prior)
+    except (ValueError, TypeError) as error:
+        raise WireError(f"the cloud can't make the edge's codec: {error}") from None
+    if codec.fingerprint.hex() != config.get("fingerprint"):
+        raise WireError(
+            f"the edge's codec has fingerprint {config.get('fingerprint')!r:.20}, "
+            f"the cloud makes {codec.fingerprint.hex()} of its config"
+        )
+    return codec
+
+
+@lru_cache(maxsize=16)
+def _make_codec(config: str, prior: Prior | None) -> Codec:
+    """Return the codec of a config in JSON; sessions share them."""
+    return Codec.from_config(loads(config), prior)
+
+
+def by_digest(priors: Sequence[Prior]) -> dict[str, Prior]:
+    """Return priors by what configs call them."""
+    for i, prior in enumerate(priors):
+        checks.instance(f"priors[{i}]", prior, Prior, "a Prior")
+    return {prior.digest.hex(): prior for prior in priors}
+
+
+def check_bytes(name: str, value: bytes, size: int) -> bytes:
+    """Return bytes, if they are so many."""
+    checks.instance(name, value, bytes, "bytes")
+    if len(value) != size:
+        raise ValueError(f"{name} must have {size} bytes, got {len(value)}")
+    return value
+
+
+def fingerprint(value: bytes) -> bytes:
+    """Return the fingerprint of a tokenizer, if it can be one."""
+    checks.instance("tokenizer", value, bytes, "bytes")
+    if len(value) not in (0, wire.TOKENIZER_BYTES):
+        raise ValueError(
+            f"tokenizer must have {wire.TOKENIZER_BYTES} bytes or none, "
+            f"got {len(value)}"
+        )
+    return value

@@ -1,0 +1,499 @@
+"""What an edge does next: how much it drafts, how that is sent, or nothing at all.
+
+A planner compares some hundred plans by the tokens per second that they give on
+average, and with what the cloud decodes alone. ``docs/planner.md`` has the formula,
+how what goes into it is measured, and how near the best plan that comes.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import statistics
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sqs_codec import _checks as checks
+from sqs_codec.session import _costs as costs
+from sqs_codec.session._costs import (
+    EAGER,
+    HEADER_BITS,
+    Candidates,
+    Conditions,
+    Table,
+    Target,
+)
+from sqs_codec.session._edge import Setting
+from sqs_codec.session._verifier import Sampling
+from sqs_codec.session._wire import MAX_SEGMENTS, MAX_SETTINGS
+
+if TYPE_CHECKING:
+    from sqs_codec._distribution import SparseDistribution
+    from sqs_codec.session._costs import Floats
+
+__all__ = ["FixedPlan", "Observation", "Plan", "Planner"]
+
+MEMORY = 0.97
+"""Weight of what a round showed once the next one has shown something."""
+
+PRIOR = 16.0
+"""Tokens judged that the mismatch of the table counts for."""
+
+DRIFT, ODD = 0.01, 0.05
+"""Probability that the link is another one at the next round, and that a wait has
+nothing to do with it."""
+
+SCATTER, STEADY = 0.15, 0.05
+"""Deviation of the seconds that a link takes, as a share of them, and of those that
+models take."""
+
+GAIN = 1.05
+"""How much faster than the cloud alone drafting must look to begin."""
+
+CLOCK = 0.002
+"""Seconds that are nothing beside the rest of a wait."""
+
+CAUTION = 0.75
+"""Probability that the link isn't worse than it is taken to be."""
+
+SPARE, SHARE = 2.0, 0.01
+"""What rounds that only measure may lose against the cloud alone: in tokens of the
+cloud's time, at first, and for each token that it decodes alone."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to do next.
+
+    Attributes
+    ----------
+    length : int
+        How many tokens to draft. At 0 the cloud decodes alone.
+    setting : int
+        Which of the session's settings quantizes the drafts.
+    segment : int
+        A segment is sent whenever so many tokens are drafted.
+    eager : float
+        A distribution is sent along if its largest probability is at most this: at 1
+        every one, at 0 none. The cloud asks for another one when it needs it.
+    reason : str
+        Why, in a line.
+
+    Examples
+    --------
+    >>> import sqs_codec as sqs
+    >>> plan = Plan(length=6, setting=0, segment=3, eager=0.9, reason="a thin link")
+    >>> plan.sends(sqs.SparseDistribution([2, 7], [3, 1], vocab_size=10))
+    True
+    >>> plan.sends(sqs.SparseDistribution([2, 7], [97, 3], vocab_size=10))
+    False
+    """
+
+    length: int
+    setting: int
+    segment: int
+    eager: float
+    reason: str
+
+    def __post_init__(self) -> None:
+        length = checks.in_range("length", self.length, 0)
+        checks.in_range("setting", self.setting, 0, MAX_SETTINGS - 1)
+        checks.in_range("segment", self.segment, -(-length // MAX_SEGMENTS), length)
+        checks.finite("eager", self.eager, 0, 1)
+
+    def sends(self, q: SparseDistribution) -> bool:
+        """Say whether a distribution is sent along with the token drawn from it.
+
+        By the distribution alone: were it by the token, too, then what the cloud is
+        sent would say something about the token, and the text would follow another law.
+        """
+        return int(q.counts.max()) <= self.eager * q.resolution
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What came of a plan.
+
+    Attributes
+    ----------
+    plan : Plan
+    drafted : int
+        How many tokens were sent, which may be fewer than planned. 0 where the cloud
+        decoded alone.
+    accepted : int
+        How many of them were accepted, or how many tokens the cloud decoded alone:
+        0 in the handshake, of which the link can be told, too.
+    wanted : bool
+        Whether the cloud asked for a distribution.
+    bytes_up : int
+        Of the messages sent, without what transport and IP put around them.
+    draft_seconds : float
+        What drafting took.
+    wait_seconds : float
+        From the moment when the last message was handed to the link to the answer,
+        or to the first token that the cloud decoded alone; for the handshake, with
+        what the target takes for a token. At 0, as where the answer was there
+        already, it says nothing about the link.
+    target_steps : mapping of int to float, optional
+        Seconds that the target takes for so many tokens, as the cloud says.
+    """
+
+    plan: Plan
+    drafted: int
+    accepted: int
+    wanted: bool
+    bytes_up: int
+    draft_seconds: float
+    wait_seconds: float
+    target_steps: Mapping[int, float] | None = None
+
+    def __post_init__(self) -> None:
+        drafted = checks.in_range("drafted", self.drafted, 0)
+        most = drafted if drafted else None
+        checks.in_range("accepted", self.accepted, 0, most)
+        checks.in_range("bytes_up", self.bytes_up, 0)
+        checks.finite("draft_seconds", self.draft_seconds, 0, math.inf)
+        checks.finite("wait_seconds", self.wait_seconds, 0, math.inf)
+        if self.target_steps:
+            Target.of(self.target_steps)
+
+
+class FixedPlan:
+    """A planner that always says the same.
+
+    Parameters
+    ----------
+    length, setting, segment, eager
+        Of the plan. A `segment` of 0 stands for a round in one segment.
+
+    Examples
+    --------
+    >>> FixedPlan(4).plan().reason
+    'draft 4, send all distributions: as asked'
+    """
+
+    def __init__(
+        self, length: int = 4, setting: int = 0, segment: int = 0, eager: float = 1.0
+    ) -> None:
+        plan = Plan(length, setting, segment or length, eager, "")
+        self._plan = replace(plan, reason=f"{_words(plan)}: as asked")
+
+    @property
+    def reason(self) -> str:
+        """The plan in a line."""
+        return self._plan.reason
+
+    def plan(self) -> Plan:
+        """Return the plan."""
+        return self._plan
+
+    def observe(self, observation: Observation) -> None:
+        """Take no notice."""
+
+
+class Planner:
+    """Chooses the plan that gives the most tokens per second.
+
+    Parameters
+    ----------
+    settings : sequence of Setting
+        What the session can quantize drafts with, 1 to 4.
+    sampling : Sampling
+        How the text is drawn. The truncations are left out of account.
+    overhead : int
+        Bytes that transport and IP put around a message, as `Link.overhead`.
+    uplink : float, optional
+        Bits per second, if something is known about them.
+    draft_step : float
+        Seconds for a drafted token, until they are measured.
+    target_steps : mapping of int to float, optional
+        Seconds that the target takes for so many tokens, until the cloud says it.
+    max_draft : int
+        The longest draft.
+
+    Examples
+    --------
+    >>> import sqs_codec as sqs
+    >>> from sqs_codec.session import Setting
+    >>> settings = [Setting(sqs.Codec(vocab_size=49152), sqs.TopK(64))]
+    >>> planner = Planner(settings, sampling=Sampling(0.7), uplink=100_000.0)
+    >>> planner.plan().length in range(17)
+    True
+    """
+
+    def __init__(
+        self,
+        settings: Sequence[Setting],
+        *,
+        sampling: Sampling,
+        overhead: int = 166,
+        uplink: float | None = None,
+        draft_step: float = 0.02,
+        target_steps: Mapping[int, float] | None = None,
+        max_draft: int = 16,
+    ) -> None:
+        checks.in_range("the number of settings", len(settings), 1, MAX_SETTINGS)
+        for i, setting in enumerate(settings):
+            checks.instance(f"settings[{i}]", setting, Setting, "a Setting")
+        checks.instance("sampling", sampling, Sampling, "a Sampling")
+        checks.in_range("max_draft", max_draft, 1)
+        self._settings = tuple(settings)
+        self._overhead = 8 * checks.in_range("overhead", overhead, 0)
+        self._plans = Candidates.of(len(settings), max_draft)
+        self._table = costs.measure(settings, sampling.temperature)
+        self._link = _Link(uplink)
+        self._target = Target.of(target_steps or {1: 0.05})
+        steps = checks.finite("draft_step", draft_step, 0, math.inf)
+        self._draft_steps = deque([steps], maxlen=9)
+        self._bits = deque([1.0] * 3, maxlen=15)
+        self._mismatch = _Mismatch(self._table.mismatch)
+        self._wanted = _Ratio(2)
+        self._alone = self._decoding = False
+        self._spare = SPARE
+        self.reason = ""
+
+    def plan(self) -> Plan:
+        """Return what to do next."""
+        given, table = self._conditions(), self._corrected()
+        reached = costs.reach(self._plans, table)
+        tokens = costs.tokens(self._plans, reached)
+        seconds = costs.seconds(self._plans, table, reached, given)
+        rates, alone = tokens / seconds, 1 / given.target.first
+        best: int | None = int(rates.argmax())
+        why = f"{rates[best]:.3g} tok/s expected"
+        self._alone = bool(rates[best] < alone * (GAIN if self._alone else 1))
+        if self._alone:
+            # To ask a cloud again that is decoding takes a trip; to ask an idle one
+            # does in any case. Segments that turn out void would fill the uplink.
+            lost = (seconds + given.trip * self._decoding) * alone - tokens
+            lost[self._plans.segment < self._plans.length] = math.inf
+            best, why = self._measure(lost), f"{alone:.3g} tok/s, with drafts {why}"
+            why = why if best is None else f"to measure; {why}"
+        plan = self._plan_at(best)
+        acceptance = 1 - table.rejected[plan.setting]
+        self.reason = (
+            f"{self._words(plan)}: {why}; {self._link}, acceptance {acceptance:.0%}"
+        )
+        return replace(plan, reason=self.reason)
+
+    def _measure(self, lost: Floats) -> int | None:
+        """Return a plan that is there to measure, None while that costs too much."""
+        cheapest = int(lost.argmin())
+        if lost[cheapest] > self._spare:
+            return None
+        if self._decoding:
+            self._spare -= self._link.trip(CAUTION) / self._target.first
+        return cheapest
+
+    def observe(self, observation: Observation) -> None:
+        """Learn what came of a plan."""
+        checks.instance("observation", observation, Observation, "an Observation")
+        seen = observation
+        if seen.target_steps:
+            self._target = Target.of(seen.target_steps)
+        if seen.drafted:
+            self._draft_steps.append(seen.draft_seconds / seen.drafted)
+            self._judge(seen)
+            taken = (seen.draft_seconds + seen.wait_seconds) / self._target.first
+            self._spare = min(self._spare + seen.accepted + 1 - taken, SPARE)
+        else:
+            self._spare += SHARE * seen.accepted
+        self._decoding = seen.drafted == 0 < seen.accepted
+        if seen.wait_seconds:
+            self._link.learn(seen.wait_seconds, lambda *link: self._wait(seen, *link))
+
+    def _judge(self, seen: Observation) -> None:
+        """Compare what was accepted, sent and asked for with the table."""
+        at = self._place(seen.plan)
+        table = self._table
+        rejected = seen.accepted < seen.drafted
+        judged = costs.fade(seen.accepted + rejected).sum()
+        self._mismatch.add(rejected, float(judged), float(table.lost[at[0]]))
+        if rejected:
+            self._wanted.add(float(seen.wanted), float(table.wanted[at]))
+        if not seen.wait_seconds:
+            return  # the answer came before all was sent
+        bits = float(seen.drafted * table.bits[at]) + HEADER_BITS * _segments(seen)
+        if seen.wanted:
+            bits += float(table.wanted_bits[at]) + HEADER_BITS
+        self._bits.append(8 * seen.bytes_up / bits)
+
+    def _wait(self, seen: Observation, trip: Floats, per_bit: Floats) -> Floats:
+        """Return the seconds to wait for what was seen on each of many links."""
+        if not seen.drafted:
+            alone = 8 * seen.bytes_up + self._overhead
+            return np.asarray(trip + alone * per_bit + self._target.first)
+        count, step = _segments(seen), seen.draft_seconds / seen.drafted
+        bits, again = 8.0 * seen.bytes_up + count * self._overhead, 0.0 * trip
+        if seen.wanted:
+            asked = self._corrected().wanted_bits[self._place(seen.plan)]
+            asked = float(asked) + HEADER_BITS
+            bits -= asked
+            again = trip + (asked + self._overhead) * per_bit + self._target(2)
+        segment = max(1, seen.plan.segment)
+        ends = [min(n * segment, seen.drafted) for n in range(count + 1)]
+        segments = [
+            (end * step, max(bits, 0.0) / count, end - start + 1)
+            for start, end in itertools.pairwise(ends)
+        ]
+        last = min(seen.accepted // segment, count - 1)
+        *_, answered = costs.answers(segments[: last + 1], trip, per_bit, self._target)
+        return np.asarray(answered + again - seen.draft_seconds)
+
+    def _conditions(self) -> Conditions:
+        """Return what the next round is to meet."""
+        return Conditions(
+            self._link.trip(CAUTION),
+            self._link.per_bit(CAUTION),
+            self._overhead,
+            statistics.median(self._draft_steps),
+            self._target,
+        )
+
+    def _corrected(self) -> Table:
+        """Return the table with what was found since it was made."""
+        bits, table = statistics.median(self._bits), self._table
+        return Table(
+            self._mismatch.value,
+            table.lost,
+            table.bits * bits,
+            np.minimum(table.wanted * self._wanted.value, 1),
+            table.wanted_bits * bits,
+        )
+
+    def _place(self, plan: Plan) -> tuple[int, int]:
+        """Return where the table has what is nearest to a plan."""
+        setting = checks.in_range("setting", plan.setting, 0, len(self._settings) - 1)
+        return setting, int(np.abs(np.array(EAGER) - plan.eager).argmin())
+
+    def _plan_at(self, best: int | None) -> Plan:
+        """Return one of the plans compared, or that of a cloud alone."""
+        if best is None:
+            return Plan(0, 0, 0, 0.0, "")
+        plans = self._plans
+        length, setting, segment, eager = (
+            int(column[best])
+            for column in (plans.length, plans.setting, plans.segment, plans.eager)
+        )
+        return Plan(length, setting, segment, EAGER[eager], "")
+
+    def _words(self, plan: Plan) -> str:
+        """Say what a plan is, and its setting where there are several."""
+        if plan.length == 0 or len(self._settings) == 1:
+            return _words(plan)
+        setting = self._settings[plan.setting]
+        return f"{_words(plan)}, {setting.keep} of {setting.codec.resolution}"
+
+
+class _Link:
+    """What the link may be, as a weight for each round-trip time and rate on a grid.
+
+    A wait gives weight to the links that explain it. As one in twenty may say nothing,
+    one that no link explains changes little; as the link may have become another one
+    at any time, two or three alike are believed.
+    """
+
+    def __init__(self, uplink: float | None) -> None:
+        trips = 0.001 * 2 ** np.arange(0, 11, 0.5)
+        per_bit = 1e-9 * 2 ** np.arange(0, 20.5, 0.5)
+        self._trips, self._per_bit = trips, per_bit[:, None]
+        self._weights = np.full((per_bit.size, trips.size), 1 / trips.size)
+        if uplink is not None:
+            uplink = checks.finite("uplink", uplink, 1, math.inf)
+            off = np.log(self._per_bit * np.clip(uplink, 1e3, 1e9)) / 0.3
+            self._weights *= np.exp(-(off**2) / 2)
+        self._weights /= self._weights.sum()
+
+    def trip(self, share: float = 0.5) -> float:
+        """Seconds of a round trip, which it takes at most with such a probability."""
+        return _quantile(self._trips, self._weights.sum(0), share)
+
+    def per_bit(self, share: float = 0.5) -> float:
+        """Seconds of a bit on the uplink, likewise."""
+        return _quantile(self._per_bit.ravel(), self._weights.sum(1), share)
+
+    def learn(self, waited: float, waits: Callable[[Floats, Floats], Floats]) -> None:
+        """Weigh each link by how well its wait fits the one observed."""
+        known = (1 - DRIFT) * self._weights + DRIFT / self._weights.size
+        expected = np.maximum(waits(self._trips, self._per_bit), 0) + CLOCK
+        of_models = waits(0 * self._trips, 0 * self._per_bit) + CLOCK
+        scatter = np.maximum(SCATTER * (1 - of_models / expected), STEADY)
+        off = np.log(expected / (waited + CLOCK)) / scatter
+        # Student's t of 3 degrees of freedom, or any wait at all.
+        weights = known * (
+            (1 - ODD) * 0.37 / scatter * (1 + off**2 / 3) ** -2 + ODD / 8
+        )
+        self._weights = weights / weights.sum()
+
+    def __str__(self) -> str:
+        rate = 1 / self.per_bit()
+        power = min(int(math.log10(rate) // 3), 3)
+        unit = ("bit/s", "kbit/s", "Mbit/s", "Gbit/s")[power]
+        return (
+            f"uplink {rate / 1000**power:.3g} {unit}, "
+            f"round trip {self.trip() * 1000:.0f} ms"
+        )
+
+
+def _quantile(values: Floats, weights: Floats, share: float) -> float:
+    """Return where so much of the weight is below, between ascending values."""
+    below = weights.cumsum() - weights / 2
+    return math.exp(float(np.interp(share, below, np.log(values))))
+
+
+class _Mismatch:
+    """Total variation between the two models, from which drafts are rejected lately."""
+
+    def __init__(self, start: float) -> None:
+        self._sums = PRIOR * np.array([start, 1.0, 0.0])
+
+    @property
+    def value(self) -> float:
+        """What is left of the rejections without what sparsification explains."""
+        rejected, judged, lost = self._sums
+        return math.sqrt(max((rejected / judged) ** 2 - lost / judged, 0.0))
+
+    def add(self, rejected: bool, judged: float, lost: float) -> None:
+        """Add a round: if it has a rejection, in how many tokens, and what is lost."""
+        self._sums = self._sums * MEMORY + (rejected, judged, judged * lost**2)
+
+
+class _Ratio:
+    """How many times more of something there is than expected, lately.
+
+    It starts at 1, with the weight of so many expected.
+    """
+
+    def __init__(self, weight: float) -> None:
+        self._weight, self._seen, self._expected = weight, 0.0, 0.0
+
+    @property
+    def value(self) -> float:
+        """The ratio."""
+        return (self._weight + self._seen) / (self._weight + self._expected)
+
+    def add(self, seen: float, expected: float) -> None:
+        """Add what a round showed, and what was expected of it."""
+        self._seen = self._seen * MEMORY + seen
+        self._expected = self._expected * MEMORY + expected
+
+
+def _segments(seen: Observation) -> int:
+    """Return in how many segments a round was sent."""
+    return -(-seen.drafted // max(1, seen.plan.segment))
+
+
+def _words(plan: Plan) -> str:
+    """Say what a plan is."""
+    if plan.length == 0:
+        return "the cloud decodes alone"
+    parts = -(-plan.length // plan.segment)
+    segments = f" in {parts} segments" if parts > 1 else ""
+    sent = {0.0: "no distributions", 1.0: "all distributions"}.get(
+        plan.eager, f"distributions with no token above {plan.eager:.0%}"
+    )
+    return f"draft {plan.length}{segments}, send {sent}"

@@ -1,0 +1,116 @@
+"""What a cloud session asks of a target model: jobs in, verdicts out."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from sqs_codec import _checks as checks
+from sqs_codec._distribution import MixedRound
+from sqs_codec._verify import Verdict, Wanted
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["Job", "Sampling", "Verifier"]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the text is drawn from the target model: the law that both ends agree on.
+
+    In this order: the temperature, then the three truncations, each on what the one
+    before it left, as in transformers' generation.
+
+    Attributes
+    ----------
+    temperature : float
+        At 0 the most probable token, and none of the others matters.
+    top_k : int
+        Keep so many of the most probable tokens; 0 keeps all.
+    top_p : float
+        Keep the fewest tokens whose probabilities sum to this; 1 keeps all.
+    min_p : float
+        Keep tokens of at least this times the largest probability; 0 keeps all.
+    """
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, value in (
+            ("temperature", checks.temperature(self.temperature)),
+            ("top_k", checks.in_range("top_k", self.top_k, 0)),
+            ("top_p", checks.finite("top_p", self.top_p, 0, 1)),
+            ("min_p", checks.finite("min_p", self.min_p, 0, 1)),
+        ):
+            object.__setattr__(self, name, value)
+
+    def config(self) -> dict[str, Any]:
+        """Return it as plain JSON types."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Sampling:
+        """Return what `config` describes; ValueError if it has other keys."""
+        checks.instance("sampling", config, Mapping, "a mapping")
+        known = {field.name for field in dataclasses.fields(cls)}
+        if set(config) != known:
+            raise ValueError(
+                f"sampling must have the keys {sorted(known)}, got "
+                f"{sorted(map(str, config))}"
+            )
+        return cls(**config)
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """What a target model is to compute for one session.
+
+    Attributes
+    ----------
+    session : bytes
+        Names the cache of keys and values that may already hold the beginning of
+        `text`. Nothing else: the job says all there is to know.
+    text : sequence of int
+        The token ids before the drafted ones, at least one, the prompt included.
+    round_ : MixedRound or None
+        The drafted tokens that follow the text. If None, there are none.
+    draws : ndarray of float64 [L+1] or [0]
+        Numbers in [0, 1), by which the round is verified as `verify_batch` does. If
+        there are none, nothing is verified: the text is only to be read.
+    sampling : Sampling
+    """
+
+    session: bytes
+    text: Sequence[int]
+    round_: MixedRound | None
+    draws: NDArray[np.float64]
+    sampling: Sampling
+
+
+class Verifier(Protocol):
+    """A target model that verifies the rounds of many sessions at once."""
+
+    @property
+    def vocab_size(self) -> int:
+        """How many tokens it gives logits of."""
+
+    @property
+    def max_text(self) -> int:
+        """How many tokens of text and draft together it can read."""
+
+    def verify(self, jobs: Sequence[Job]) -> list[Verdict | Wanted | None]:
+        """Return the verdict on each job, None where there was nothing to verify.
+
+        Jobs are of different sessions. One thread calls at a time. An exception
+        concerns all jobs of the call; nothing has changed that matters.
+        """
+
+    def forget(self, session: bytes) -> None:
+        """Free the cache of a session, if there is one. From any thread."""

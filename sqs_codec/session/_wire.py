@@ -1,0 +1,645 @@
+"""The messages of a session and their bytes; `docs/system.md` is the reference.
+
+Reading is total: bytes from anywhere become a message or a `WireError`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, NoReturn, TypeVar
+
+import numpy as np
+
+from sqs_codec import _checks as checks
+from sqs_codec._format import MAX_ROUND
+
+__all__ = ["Limits", "WireError"]
+
+PROTOCOL = 1
+"""Goes up with every change of the messages."""
+
+MAX_SETTINGS = 4
+MAX_SEGMENTS = 16
+MAX_STOP = 64
+SEGMENT_HEAD = 4
+"""Bytes of a segment before its packet."""
+NUMBERS = 128
+"""How many numbers of rounds the one byte of a header tells apart."""
+MIN_MESSAGE = 512
+"""What every end takes: room for a hello, a welcome and a refusal."""
+MAX_REASON = 500
+MAX_NESTED = 16
+"""Arrays and objects in a message of JSON, of which a hello has 8 at most; what is
+nested deeply could be too much for Python's stack."""
+SESSION_BYTES = 16
+SEED_BYTES = 16
+TOKENIZER_BYTES = 8
+INSTANCE_BYTES = 4
+
+_HELLO = _WELCOME = 1
+_CONTEXT = _HAVE = 2
+_DISTRIBUTION = _WANT = 3
+_GENERATE = _TOKENS = 4
+_END = _NEED = 5
+_REFUSED = 6
+
+_ROUND_BIT = 0x80
+_LAST_BIT = 0x80
+_MIXED_BIT = 0x10
+_NEED_HELLO, _NEED_CONTEXT = 1, 2
+_MAX_VARINT = 9
+"""Bytes of a varint at most, so that it fits 63 bits."""
+
+
+class WireError(ValueError):
+    """A message that breaks the protocol; it says which rule."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a cloud takes from one session.
+
+    Attributes
+    ----------
+    max_text : int
+        Tokens of a text, the prompt included.
+    max_draft : int
+        Drafted tokens of a round, 1 to 256. The cloud lowers it to what an answer of
+        3 bytes can count: ``2**24 // vocab_size - 1``.
+    max_message : int
+        Bytes of a message, at least 512.
+    max_survivors : int
+        Tokens in the supports of a round's distributions, summed.
+    """
+
+    max_text: int = 4096
+    max_draft: int = 32
+    max_message: int = 65536
+    max_survivors: int = 4096
+
+    def __post_init__(self) -> None:
+        for name, least, most in (
+            ("max_text", 2, None),
+            ("max_draft", 1, MAX_ROUND),
+            ("max_message", MIN_MESSAGE, None),
+            ("max_survivors", 1, None),
+        ):
+            value = checks.in_range(name, getattr(self, name), least, most)
+            object.__setattr__(self, name, value)
+
+
+# Messages to the cloud
+
+
+@dataclass(frozen=True)
+class Hello:
+    """What a session is about; the first message on every link."""
+
+    session: bytes
+    seed: bytes
+    """What the numbers of the rounds derive from."""
+    codecs: tuple[Mapping[str, Any], ...]
+    """The config of each, and its fingerprint in hex."""
+    tokenizer: bytes
+    sampling: Mapping[str, Any]
+    stop: tuple[int, ...]
+    max_message: int
+
+    def to_bytes(self) -> bytes:
+        """Return the message."""
+        content = {
+            "protocol": PROTOCOL,
+            "session": self.session.hex(),
+            "seed": self.seed.hex(),
+            "codecs": [dict(config) for config in self.codecs],
+            "tokenizer": self.tokenizer.hex(),
+            "sampling": dict(self.sampling),
+            "stop": list(self.stop),
+            "max_message": self.max_message,
+        }
+        return _as_json(_HELLO, content)
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A part of a round."""
+
+    number: int
+    """Of the round, modulo 128."""
+    base: int
+    """Tokens of the text before the round, modulo 2^16."""
+    last: bool
+    setting: int
+    mixed: bool
+    index: int
+    packet: bytes
+    """Empty if the round has no more tokens, which only a last segment can say."""
+
+    def to_bytes(self) -> bytes:
+        """Return the message."""
+        flags = (
+            self.last * _LAST_BIT
+            | self.setting << 5
+            | self.mixed * _MIXED_BIT
+            | self.index
+        )
+        number = _ROUND_BIT | self.number % NUMBERS
+        return (
+            bytes([number])
+            + (self.base & 0xFFFF).to_bytes(2, "big")
+            + bytes([flags])
+            + self.packet
+        )
+
+
+@dataclass(frozen=True)
+class Context:
+    """A part of the text before round `number`."""
+
+    instance: bytes
+    """Which cloud it is for."""
+    number: int
+    drawn: int
+    """By which number the round is drawn."""
+    keep: int
+    """How many tokens of the cloud's present text the new one begins with."""
+    start: int
+    """Where in the new text `tokens` begin."""
+    total: int
+    """How many tokens the new text has."""
+    tokens: list[int]
+
+    def to_bytes(self, vocab_size: int) -> bytes:
+        """Return the message."""
+        head = _varints(self.number, self.drawn, self.keep, self.start, self.total)
+        return (
+            bytes([_CONTEXT])
+            + self.instance
+            + head
+            + _from_tokens(self.tokens, vocab_size)
+        )
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """The distribution that the cloud wants."""
+
+    number: int
+    position: int
+    packet: bytes
+
+    def to_bytes(self) -> bytes:
+        """Return the message."""
+        head = bytes([_DISTRIBUTION, self.number % NUMBERS])
+        return head + _varints(self.position) + self.packet
+
+
+@dataclass(frozen=True)
+class Generate:
+    """A round of `n` tokens that the cloud decodes alone."""
+
+    number: int
+    base: int
+    n: int
+    have: int
+    """How many of them the edge has."""
+
+    def to_bytes(self) -> bytes:
+        """Return the message."""
+        return bytes([_GENERATE]) + _varints(self.number, self.base, self.n, self.have)
+
+
+@dataclass(frozen=True)
+class End:
+    """The session is over."""
+
+    def to_bytes(self) -> bytes:
+        """Return the message."""
+        return bytes([_END])
+
+
+# Messages to the edge
+
+
+@dataclass(frozen=True)
+class Welcome:
+    """The cloud's answer to a hello."""
+
+    instance: bytes
+    limits: Limits
+    number: int
+    """Of the next round."""
+    length: int
+    """Of the text that the cloud has."""
+    steps: Mapping[int, float] | None
+    """Milliseconds that the target takes for so many tokens."""
+
+    def to_bytes(self) -> bytes:
+        """Return the message."""
+        return _as_json(
+            _WELCOME,
+            {
+                "instance": self.instance.hex(),
+                "limits": asdict(self.limits),
+                "number": self.number,
+                "length": self.length,
+                "steps": None if self.steps is None else dict(self.steps),
+            },
+        )
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The verdict on a round."""
+
+    number: int
+    accepted: int
+    token: int
+
+    def to_bytes(self, vocab_size: int) -> bytes:
+        """Return the message."""
+        value = self.accepted * vocab_size + self.token
+        return bytes([_ROUND_BIT | self.number % NUMBERS]) + value.to_bytes(3, "big")
+
+
+@dataclass(frozen=True)
+class Have:
+    """How much of a text the cloud has."""
+
+    instance: bytes
+    number: int
+    count: int
+
+    def to_bytes(self) -> bytes:
+        """Return the message."""
+        return bytes([_HAVE]) + self.instance + _varints(self.number, self.count)
+
+
+@dataclass(frozen=True)
+class Want:
+    """The cloud rejects a drafted token and lacks its distribution."""
+
+    number: int
+    position: int
+
+    def to_bytes(self) -> bytes:
+        """Return the message."""
+        return bytes([_WANT, self.number % NUMBERS]) + _varints(self.position)
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Tokens that the cloud decoded alone."""
+
+    number: int
+    offset: int
+    """Where in their round they begin."""
+    tokens: list[int]
+
+    def to_bytes(self, vocab_size: int) -> bytes:
+        """Return the message."""
+        head = _varints(self.number, self.offset)
+        return bytes([_TOKENS]) + head + _from_tokens(self.tokens, vocab_size)
+
+
+@dataclass(frozen=True)
+class Need:
+    """The cloud lacks what it would need: the session, or the text of a round."""
+
+    instance: bytes | None
+    """Which cloud lacks the text; None if it lacks the session."""
+
+    def to_bytes(self) -> bytes:
+        """Return the message."""
+        if self.instance is None:
+            return bytes([_NEED, _NEED_HELLO])
+        return bytes([_NEED, _NEED_CONTEXT]) + self.instance
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """The session is over, and why."""
+
+    reason: str
+
+    def to_bytes(self) -> bytes:
+        """Return the message; a reason that is too long is cut."""
+        reason = self.reason.encode(errors="replace")[:MAX_REASON]
+        return bytes([_REFUSED]) + reason.decode(errors="ignore").encode()
+
+
+Message = TypeVar("Message")
+Up = Hello | Segment | Context | Distribution | Generate | End
+Down = Welcome | Answer | Have | Want | Tokens | Need | Refusal
+
+
+def parse_up(message: bytes, vocab_size: int) -> Up:
+    """Return what an edge sent to a cloud of this vocabulary."""
+    reader = _Reader(message)
+    kind = reader.byte()
+    if kind & _ROUND_BIT:
+        return _segment(kind, reader)
+    readers: dict[int, Callable[[], Up]] = {
+        _HELLO: lambda: _hello(reader),
+        _CONTEXT: lambda: _context(reader, vocab_size),
+        _DISTRIBUTION: lambda: Distribution(
+            reader.number(), reader.varint(), reader.rest()
+        ),
+        _GENERATE: lambda: Generate(*reader.last_varints(4)),
+        _END: lambda: reader.end(End()),
+    }
+    return _one_of(kind, readers)
+
+
+def parse_down(message: bytes, vocab_size: int) -> Down:
+    """Return what a cloud of this vocabulary sent."""
+    reader = _Reader(message)
+    kind = reader.byte()
+    if kind & _ROUND_BIT:
+        value = reader.end(int.from_bytes(reader.take(3), "big"))
+        return Answer(kind % NUMBERS, *divmod(value, vocab_size))
+    readers: dict[int, Callable[[], Down]] = {
+        _WELCOME: lambda: _welcome(reader),
+        _HAVE: lambda: Have(reader.take(INSTANCE_BYTES), *reader.last_varints(2)),
+        _WANT: lambda: Want(reader.number(), *reader.last_varints(1)),
+        _TOKENS: lambda: Tokens(
+            reader.varint(), reader.varint(), _tokens(reader.rest(), vocab_size)
+        ),
+        _NEED: lambda: _need(reader),
+        _REFUSED: lambda: Refusal(reader.rest()[:MAX_REASON].decode(errors="replace")),
+    }
+    return _one_of(kind, readers)
+
+
+def parse_hello(message: bytes) -> Hello | None:
+    """Return the hello that a message is; None if it is another; or a WireError."""
+    reader = _Reader(message)
+    return _hello(reader) if reader.byte() == _HELLO else None
+
+
+def _one_of(kind: int, readers: Mapping[int, Callable[[], Message]]) -> Message:
+    if kind not in readers:
+        raise WireError(f"no message begins with byte {kind:#04x}")
+    return readers[kind]()
+
+
+def _segment(first: int, reader: _Reader) -> Segment:
+    base = int.from_bytes(reader.take(2), "big")
+    flags = reader.byte()
+    segment = Segment(
+        number=first % NUMBERS,
+        base=base,
+        last=bool(flags & _LAST_BIT),
+        setting=flags >> 5 & MAX_SETTINGS - 1,
+        mixed=bool(flags & _MIXED_BIT),
+        index=flags & MAX_SEGMENTS - 1,
+        packet=reader.rest(),
+    )
+    if not segment.packet and (not segment.last or segment.index == 0):
+        raise WireError("a segment without tokens must be a last one, and not alone")
+    return segment
+
+
+def _context(reader: _Reader, vocab_size: int) -> Context:
+    instance = reader.take(INSTANCE_BYTES)
+    number, drawn, keep, start, total = (reader.varint() for _ in range(5))
+    tokens = _tokens(reader.rest(), vocab_size)
+    if drawn > number:
+        raise WireError(f"round {number} can't be drawn by a later number, {drawn}")
+    if not keep <= start <= start + len(tokens) <= total:
+        raise WireError(
+            f"a context of tokens {start} to {start + len(tokens)} doesn't lie between "
+            f"the {keep} that are kept and the {total} of the text"
+        )
+    if not tokens and keep < total:
+        raise WireError(f"a context from {keep} to {total} must have tokens, got none")
+    return Context(instance, number, drawn, keep, start, total, tokens)
+
+
+def _need(reader: _Reader) -> Need:
+    flags = reader.byte()
+    if flags == _NEED_HELLO:
+        return reader.end(Need(None))
+    if flags != _NEED_CONTEXT:
+        raise WireError(f"a need of {flags:#04x} is unknown")
+    return reader.end(Need(reader.take(INSTANCE_BYTES)))
+
+
+def _hello(reader: _Reader) -> Hello:
+    content = _from_json("hello", reader.rest())
+    protocol = content.get("protocol")
+    if type(protocol) is not int or protocol != PROTOCOL:
+        raise WireError(
+            f"the edge speaks version {_short(protocol)} of the protocol, the cloud "
+            f"version {PROTOCOL}"
+        )
+    wanted = {"protocol", *(field.name for field in fields(Hello))}
+    _check_keys("hello", content, wanted)
+    codecs = _typed("codecs", content["codecs"], list)
+    if not 1 <= len(codecs) <= MAX_SETTINGS:
+        raise WireError(f"a hello has 1 to {MAX_SETTINGS} codecs, got {len(codecs)}")
+    stop = _typed("stop", content["stop"], list)
+    if len(stop) > MAX_STOP:
+        raise WireError(f"a hello has at most {MAX_STOP} stop tokens, got {len(stop)}")
+    return Hello(
+        session=_hex("session", content["session"], SESSION_BYTES),
+        seed=_hex("seed", content["seed"], SEED_BYTES),
+        codecs=tuple(_typed("codecs", codec, dict) for codec in codecs),
+        tokenizer=_hex("tokenizer", content["tokenizer"], 0, TOKENIZER_BYTES),
+        sampling=_typed("sampling", content["sampling"], dict),
+        stop=tuple(_whole("stop", token) for token in stop),
+        max_message=_whole("max_message", content["max_message"], MIN_MESSAGE),
+    )
+
+
+def _welcome(reader: _Reader) -> Welcome:
+    content = _from_json("welcome", reader.rest())
+    _check_keys("welcome", content, {field.name for field in fields(Welcome)})
+    limits = _typed("limits", content["limits"], dict)
+    _check_keys("limits", limits, {field.name for field in fields(Limits)})
+    try:
+        taken = Limits(**{name: _whole(name, n) for name, n in limits.items()})
+    except ValueError as error:
+        raise WireError(f"the cloud's limits make no sense: {error}") from None
+    return Welcome(
+        instance=_hex("instance", content["instance"], INSTANCE_BYTES),
+        limits=taken,
+        number=_whole("number", content["number"]),
+        length=_whole("length", content["length"]),
+        steps=_steps(content["steps"]),
+    )
+
+
+def _steps(content: object) -> dict[int, float] | None:
+    if content is None:
+        return None
+    steps = {}
+    for key, time in _typed("steps", content, dict).items():
+        if not (key.isascii() and key.isdecimal() and len(key) < 10 and int(key)):
+            raise WireError(f"steps must have numbers of tokens, got {_short(key)}")
+        number = isinstance(time, (int, float)) and not isinstance(time, bool)
+        if not number or not 0 <= time < 1e9:
+            raise WireError(f"steps must have milliseconds, got {_short(time)}")
+        steps[int(key)] = float(time)
+    return steps
+
+
+class _Reader:
+    """Reads a message from its beginning."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._at = 0
+
+    def take(self, size: int) -> bytes:
+        """Return the next bytes."""
+        taken = self._data[self._at : self._at + size]
+        if len(taken) < size:
+            raise WireError(f"a message of {len(self._data)} bytes ends inside a field")
+        self._at += size
+        return taken
+
+    def byte(self) -> int:
+        """Return the next byte."""
+        return self.take(1)[0]
+
+    def number(self) -> int:
+        """Return a number of a round in one byte."""
+        number = self.byte()
+        if number >= NUMBERS:
+            raise WireError(f"a round's number is below {NUMBERS}, got {number}")
+        return number
+
+    def varint(self) -> int:
+        """Return an integer: seven bits a byte, low ones first, in as few as it takes.
+
+        All bytes but the last have their high bit set.
+        """
+        value = 0
+        for i in range(_MAX_VARINT):
+            byte = self.byte()
+            value |= (byte & 0x7F) << 7 * i
+            if byte < 0x80:
+                if byte == 0 and i:
+                    break
+                return value
+        raise WireError("an integer has more bytes than it may")
+
+    def last_varints(self, count: int) -> list[int]:
+        """Return integers with which the message has to end."""
+        return self.end([self.varint() for _ in range(count)])
+
+    def rest(self) -> bytes:
+        """Return all that follows."""
+        return self.take(len(self._data) - self._at)
+
+    def end(self, value: Message) -> Message:
+        """Return a value, if the message ends here."""
+        if self._at < len(self._data):
+            raise WireError(f"bytes follow the end of a message: {len(self._data)}")
+        return value
+
+
+def _varints(*values: int) -> bytes:
+    data = bytearray()
+    for value in values:
+        while value >= 0x80:
+            data.append(value & 0x7F | 0x80)
+            value >>= 7
+        data.append(value)
+    return bytes(data)
+
+
+def token_bytes(vocab_size: int) -> int:
+    """Return how many bytes a token takes in a context."""
+    return 2 if vocab_size <= 1 << 16 else 3
+
+
+def _from_tokens(tokens: Sequence[int], vocab_size: int) -> bytes:
+    width = token_bytes(vocab_size)
+    return b"".join([token.to_bytes(width, "big") for token in tokens])
+
+
+def _tokens(data: bytes, vocab_size: int) -> list[int]:
+    width = token_bytes(vocab_size)
+    if len(data) % width:
+        raise WireError(f"tokens take {width} bytes each, got {len(data)} bytes")
+    parts = np.frombuffer(data, np.uint8).reshape(-1, width).astype(np.int64)
+    tokens = parts @ (1 << 8 * np.arange(width - 1, -1, -1))
+    if tokens.size and tokens.max() >= vocab_size:
+        raise WireError(
+            f"token {tokens.max()} lies outside the vocabulary of {vocab_size}"
+        )
+    return [int(token) for token in tokens]
+
+
+def _as_json(kind: int, content: Mapping[str, Any]) -> bytes:
+    return bytes([kind]) + json.dumps(content, separators=(",", ":")).encode()
+
+
+def _from_json(name: str, data: bytes) -> dict[str, Any]:
+    if data.count(b"[") + data.count(b"{") > MAX_NESTED:
+        raise WireError(f"a {name} has at most {MAX_NESTED} arrays and objects")
+    try:
+        content = json.loads(
+            data.decode(), parse_constant=_no_number, object_pairs_hook=_object
+        )
+    except ValueError as error:
+        raise WireError(f"a {name} must be JSON: {str(error)[:100]}") from None
+    return _typed(name, content, dict)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"it has the key {_short(key)} twice")
+        found[key] = value
+    return found
+
+
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _check_keys(name: str, content: Mapping[str, Any], wanted: set[str]) -> None:
+    if set(content) != wanted:
+        raise WireError(
+            f"{name} must have the keys {sorted(wanted)}, got {_short(sorted(content))}"
+        )
+
+
+def _typed(name: str, value: object, kind: type[Message]) -> Message:
+    if not isinstance(value, kind):
+        raise WireError(f"{name}: expected a {kind.__name__}, got {_short(value)}")
+    return value
+
+
+def _whole(name: str, value: object, least: int = 0) -> int:
+    if type(value) is not int or not least <= value < 1 << 63:
+        raise WireError(
+            f"{name}: expected an integer, at least {least}, got {_short(value)}"
+        )
+    return value
+
+
+def _hex(name: str, value: object, *sizes: int) -> bytes:
+    text = _typed(name, value, str)
+    try:
+        data = bytes.fromhex(text)
+    except ValueError:
+        data = None
+    if data is None or len(data) not in sizes or data.hex() != text:
+        raise WireError(
+            f"{name} must be {' or '.join(map(str, sizes))} bytes in hex, "
+            f"got {_short(text)}"
+        )
+    return data
+
+
+def _short(value: object) -> str:
+    """Return a value as text that fits a message."""
+    text = repr(value)
+    return text if len(text) <= 100 else text[:97] + "..."

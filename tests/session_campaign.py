@@ -1,0 +1,259 @@
+"""Send hostile messages to both ends of a session.
+
+    python -m tests.session_campaign                 10^5 messages to each end
+    python -m tests.session_campaign --messages 1000 --seed 7       a taste of it
+
+Messages are random, or taken from honest sessions and mutated, truncated, replayed or
+left as they are, in any order. Nothing may raise; a session that is refused stays
+refused; and what a session holds stays within its limits.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+import tracemalloc
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
+
+import sqs_codec as sqs
+from sqs_codec.session import CloudSession, EdgeSession, Limits, Setting
+from sqs_codec.session import _wire as wire
+from tests.kit import mutate, random_distribution
+from tests.session_kit import (
+    Target,
+    V,
+    draft_logits,
+    exchange,
+    make_cloud,
+    make_edge,
+    work,
+)
+
+LIMITS = Limits(max_text=200, max_draft=20, max_message=2000, max_survivors=100)
+MOST_BYTES = 1 << 20
+"""What a session of the default limits may hold."""
+
+
+def edge_of(rng: np.random.Generator) -> EdgeSession:
+    """Return a new edge."""
+    settings = [
+        Setting(sqs.Codec(V, 16), sqs.TopK(4)),
+        Setting(sqs.Codec(V, 5, "bitpack"), sqs.TopK(2)),
+    ]
+    return make_edge([1, 2], settings, rng=rng, stop=[7])
+
+
+def honest(rng: np.random.Generator, rounds: int = 40) -> tuple[list[bytes], ...]:
+    """Return the messages of a session, up and down, in order."""
+    edge, cloud, target = edge_of(rng), make_cloud(limits=LIMITS), Target()
+    up: list[bytes] = []
+    down: list[bytes] = []
+    for _ in range(rounds):
+        act(edge, rng)
+        while messages := edge.data_to_send():
+            for message in messages:
+                up.append(message)
+                cloud.receive(message)
+                work(cloud, target)
+                for answer in cloud.data_to_send():
+                    down.append(answer)
+                    edge.receive(answer)
+    assert edge.refused is None
+    assert cloud.refused is None
+    return up, down
+
+
+def act(edge: EdgeSession, rng: np.random.Generator) -> None:
+    """Do something with an edge that may be done."""
+    if edge.limits is None or edge.refused is not None:
+        return
+    if edge.finished or rng.random() < 0.1:
+        edge.abort([*edge.text[:5], 1])
+    elif edge._draft is None and rng.random() < 0.2:
+        if edge._generation is None:
+            edge.generate(3)
+    elif edge._generation is None and (edge._draft is None or not edge._draft.whole):
+        setting = 0 if edge._draft is None else edge._draft.setting
+        for _ in range(rng.integers(1, 5)):
+            edge.push(draft_logits(edge), setting=setting)
+        if edge.drafted:
+            lazy = rng.random() < 0.5
+            edge.flush(
+                last=bool(rng.random() < 0.6),
+                sends=(lambda q: q.token_ids.size % 2 == 0) if lazy else None,
+            )
+
+
+def hostile(rng: np.random.Generator, messages: list[bytes], at: int) -> bytes:
+    """Return a message that follows number `at` of honest ones, or doesn't."""
+    kind = rng.integers(10)
+    message = messages[at % len(messages)]
+    if kind < 4:
+        return message
+    if kind == 4:
+        return messages[rng.integers(len(messages))]
+    if kind == 5:
+        return message[: rng.integers(len(message) + 1)]
+    if kind == 6:
+        return bytes(rng.bytes(int(rng.integers(40))))
+    if kind == 7:
+        return bytes([rng.integers(1, 8)]) + rng.bytes(int(rng.integers(20)))
+    if kind == 8 and message[0] & 0x80:
+        return message[:1] + rng.bytes(3) + message[4:]
+    return mutate(rng, message)
+
+
+def attack_cloud(rng: np.random.Generator, count: int) -> Counter[str]:
+    """Send messages to clouds, a new one whenever one has refused; count reasons."""
+    found: Counter[str] = Counter()
+    target = Target()
+    messages, _ = honest(rng)
+    cloud, at = make_cloud(limits=LIMITS), 0
+    for n in range(count):
+        if n % 1000 == 0:
+            messages, _ = honest(rng)
+        message = hostile(rng, messages, at)
+        if message[:1] == b"\x02" and rng.random() < 0.8:  # a context for this cloud
+            message = message[:1] + cloud._instance + message[5:]
+        at += 1
+        cloud.receive(message)
+        work(cloud, target) if rng.random() < 0.8 else cloud.next_job()
+        if rng.random() < 0.5:
+            cloud.data_to_send()
+        check_cloud(cloud)
+        if cloud.refused is not None or cloud.ended:
+            found[(cloud.refused or "ended")[:24]] += 1
+            check_refused(cloud, messages)
+            cloud, at = make_cloud(limits=LIMITS), 0
+    return found
+
+
+def check_cloud(cloud: CloudSession) -> None:
+    """Check that a cloud holds no more than its limits allow."""
+    pending, round_ = cloud._pending, cloud._draft
+    assert len(cloud._text) <= LIMITS.max_text
+    assert pending is None or pending.count < LIMITS.max_text
+    assert len(cloud._out) <= 7
+    if round_ is not None:
+        assert round_.length <= LIMITS.max_draft
+        assert round_.survivors <= LIMITS.max_survivors
+        assert len(round_.digests) <= wire.MAX_SEGMENTS
+
+
+def check_refused(cloud: CloudSession, messages: list[bytes]) -> None:
+    """Check that a refused session does nothing any more."""
+    cloud.data_to_send()
+    for message in messages[:3]:
+        cloud.receive(message)
+        if not cloud.ended:
+            (refusal,) = cloud.data_to_send()
+            assert wire.parse_down(refusal, V) == wire.Refusal(cloud.refused or "")
+        assert cloud.next_job() is None
+        assert cloud.text_length == 0
+
+
+def attack_edge(rng: np.random.Generator, count: int) -> Counter[str]:
+    """Send messages to edges, which draft on; count reasons."""
+    found: Counter[str] = Counter()
+    _, messages = honest(rng)
+    edge, at = edge_of(rng), 0
+    for n in range(count):
+        if n % 1000 == 0:
+            _, messages = honest(rng)
+        edge.receive(hostile(rng, messages, at))
+        at += 1
+        if rng.random() < 0.5:
+            act(edge, rng)
+        if rng.random() < 0.5:
+            edge.data_to_send()
+        if rng.random() < 0.1:
+            edge.resend()
+        assert len(edge._text) <= LIMITS.max_text or edge.limits != LIMITS
+        if edge.refused is not None:
+            found[edge.refused[:50]] += 1
+            assert edge.receive(messages[0]) == []
+            assert (edge.data_to_send(), edge.waiting) == ([], False)
+            edge, at = edge_of(rng), 0
+        elif at > 300:
+            edge, at = edge_of(rng), 0
+    return found
+
+
+def heaviest() -> dict[str, int]:
+    """Return the bytes that clouds hold after the largest messages there are."""
+    codec = sqs.Codec(5000, 1000)
+    sizes = {}
+    for name, attack in ATTACKS.items():
+        edge = make_edge([1, 2], [Setting(codec, sqs.TopK(250))])
+        cloud = make_cloud(vocab_size=5000)
+        if "hello" not in name:
+            exchange(edge, cloud, Target(vocab_size=5000))
+        messages = [*attack(cloud, codec)]
+        tracemalloc.start()
+        while messages:
+            cloud.receive(messages.pop(0))
+        sizes[name], _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    return sizes
+
+
+def context(cloud: CloudSession, start: int, total: int, n: int) -> bytes:
+    """Return a part of a text that the cloud hasn't."""
+    part = wire.Context(cloud._instance, 9, 9, 0, start, total, [4999] * n)
+    return part.to_bytes(5000)
+
+
+def unfinished(_: CloudSession, codec: sqs.Codec) -> Iterator[bytes]:
+    """Yield all segments of a round but the first."""
+    rng = np.random.default_rng(0)
+    for i in range(1, 16):
+        q = random_distribution(rng, 5000, 1000, 250)
+        packet = codec.encode_round([q], [int(q.token_ids[0])])
+        yield wire.Segment(2, 2, False, 0, False, i, packet).to_bytes()
+
+
+ATTACKS: dict[str, Callable[[CloudSession, sqs.Codec], Iterable[bytes]]] = {
+    "a hello of nested lists": lambda *_: [b"\x01" + b"[" * 65_000],
+    "a hello of long strings": lambda *_: [
+        b'\x01{"protocol":1,"a":"' + b"x" * 65_000 + b'"}'
+    ],
+    "a hello of 20 000 stop tokens": lambda *_: [
+        make_edge()
+        .data_to_send()[0]
+        .replace(b'"stop":[]', b'"stop":[' + b"7," * 20_000 + b"7]")
+    ],
+    "a text of a gigabyte": lambda cloud, _: [context(cloud, 0, 1 << 29, 30_000)],
+    "a text that is never finished": lambda cloud, _: [context(cloud, 0, 4095, 4094)],
+    "segments but the first of a round": unfinished,
+    "a generation of all there is": lambda *_: [
+        wire.Generate(2, 2, 1 << 60, 0).to_bytes()
+    ],
+    "a message that is too long": lambda *_: [b"\x80" * (1 << 24)],
+}
+
+
+def main() -> None:
+    """Run the campaign and print what was found."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--messages", type=int, default=100_000)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    for name, attack in (("cloud", attack_cloud), ("edge", attack_edge)):
+        start = time.perf_counter()
+        found = attack(np.random.default_rng(options.seed), options.messages)
+        seconds = time.perf_counter() - start
+        print(
+            f"{options.messages} messages to the {name}, seed {options.seed}: no error"
+        )
+        over, reasons = sum(found.values()), len(found)
+        print(f"  {over} sessions refused or ended, {reasons} reasons, {seconds:.0f} s")
+    for name, size in heaviest().items():
+        print(f"{name}: the cloud holds {size / 1e3:.0f} kB")
+        assert size < MOST_BYTES
+
+
+if __name__ == "__main__":
+    main()

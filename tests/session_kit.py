@@ -1,0 +1,350 @@
+"""A toy target and a lossy channel, for the tests of sessions."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+import sqs_codec as sqs
+from sqs_codec.session import (
+    CloudSession,
+    EdgeSession,
+    Emitted,
+    Job,
+    Limits,
+    Sampling,
+    Setting,
+    session_of,
+    unknown_session,
+)
+
+V = 8
+SESSION = bytes(range(16))
+SEED = bytes(range(0xE0, 0xF0))
+
+
+def weights(text: Sequence[int], salt: int, vocab_size: int = V) -> np.ndarray:
+    """Return what a toy model says after a text: a function of its last two tokens."""
+    seed = zlib.crc32(bytes([salt, *(x % 251 for x in text[-2:])]))
+    return np.random.default_rng(seed).dirichlet(np.full(vocab_size, 0.5))
+
+
+class Target:
+    """A verifier by a function from texts to probabilities."""
+
+    max_text = 10_000
+
+    def __init__(
+        self,
+        probs: Callable[[Sequence[int]], np.ndarray] | None = None,
+        vocab_size: int = V,
+    ) -> None:
+        self.vocab_size = vocab_size
+        self.probs = probs or (lambda text: weights(text, 0, vocab_size))
+        self.jobs = 0
+
+    def verify(self, jobs: Sequence[Job]) -> list[Any]:
+        """Do all jobs."""
+        return [self.judge(job) for job in jobs]
+
+    def judge(self, job: Job) -> sqs.Verdict | sqs.Wanted | None:
+        """Do one job."""
+        self.jobs += 1
+        assert job.text
+        if not job.draws.size:
+            return None
+        tokens = () if job.round_ is None else job.round_.tokens
+        text = [*job.text, *tokens]
+        rows = np.stack(
+            [
+                self.row(text[:i], job.sampling)
+                for i in range(len(job.text), len(text) + 1)
+            ]
+        )
+        return sqs.verify_batch([job.round_], rows, job.draws)[0]
+
+    def row(self, text: Sequence[int], sampling: Sampling) -> np.ndarray:
+        """Return the probabilities of the next token."""
+        probs = self.probs(text)
+        if sampling.temperature:
+            return probs
+        return np.eye(self.vocab_size)[probs.argmax()]
+
+    def forget(self, session: bytes) -> None:
+        """Do nothing: there is no cache."""
+
+
+def greedy(text: Sequence[int], n: int) -> list[int]:
+    """Return a text and n tokens more, each the toy target's most probable one."""
+    text = [*text]
+    for _ in range(n):
+        text.append(int(weights(text, 0).argmax()))
+    return text
+
+
+def make_edge(
+    text: Sequence[int] = (1, 2),
+    settings: Sequence[Setting] | None = None,
+    **options: Any,
+) -> EdgeSession:
+    settings = settings or [Setting(sqs.Codec(V, 16), sqs.TopK(4))]
+    given = {"rng": np.random.default_rng(0), "session_id": SESSION, "seed": SEED}
+    options = given | options
+    return EdgeSession(settings, text, **options)
+
+
+def make_cloud(**options: Any) -> CloudSession:
+    given = {
+        "limits": Limits(),
+        "tokenizer": b"",
+        "vocab_size": V,
+        "max_text": 10_000,
+    } | options
+    return CloudSession(SESSION, **given)
+
+
+def work(cloud: CloudSession, target: Target) -> None:
+    """Do all jobs that there are."""
+    while (job := cloud.next_job()) is not None:
+        cloud.complete(job, target.judge(job))
+
+
+def exchange(edge: EdgeSession, cloud: CloudSession, target: Target) -> list[Any]:
+    """Carry messages to and fro until there are none; return the events."""
+    events: list[Any] = []
+    while messages := edge.data_to_send():
+        for message in messages:
+            cloud.receive(message)
+            work(cloud, target)
+            for answer in cloud.data_to_send():
+                events += edge.receive(answer)
+    return events
+
+
+def draft_logits(edge: EdgeSession, salt: int = 1) -> np.ndarray:
+    """Return a toy draft model's logits after all that is drafted."""
+    probs = weights([*edge.text, *edge.drafted], salt)
+    probs = 0.5 * probs + 0.5 * weights([*edge.text, *edge.drafted], 0)
+    return np.log(probs)
+
+
+class World:
+    """An edge, a cloud, and messages between them that get lost, doubled and late.
+
+    Whatever happens, in whatever order, `check` holds. Messages are as old as the
+    protocol allows at most: 63 numbers of rounds.
+    """
+
+    def __init__(self, temperature: float = 0.0, **options: Any) -> None:
+        self.target = Target()
+        self.sampling = Sampling(temperature)
+        codecs = sqs.Codec(V, 16), sqs.Codec(V, 5, "bitpack")
+        self.edge = make_edge(
+            settings=[
+                Setting(codecs[0], sqs.Conformal(alpha=0.05, eta=0.1)),
+                Setting(codecs[1], sqs.TopK(2)),
+            ],
+            sampling=self.sampling,
+            **options,
+        )
+        self.up: list[tuple[int, bytes]] = []
+        self.down: list[tuple[int, bytes]] = []
+        self.cloud: CloudSession | None = None
+        self.job: Job | None = None
+        self.before: dict[float, list[int]] = {}
+        self.judged: dict[float, int] = {}
+        self.outcomes: set[tuple[int, ...]] = set()
+        self.prompts = [tuple(self.edge.text)]
+
+    # What the edge does
+
+    def push(self, n: int, setting: int) -> None:
+        """Draft up to n tokens."""
+        if not self.can_draft():
+            return
+        for _ in range(n):
+            if self.edge._draft is not None:
+                setting = self.edge._draft.setting
+            if self.edge.push(draft_logits(self.edge), setting=setting) is None:
+                break
+
+    def can_draft(self) -> bool:
+        """Say whether push may be called."""
+        edge = self.edge
+        draft = edge._draft
+        busy = edge._generation is not None or (draft is not None and draft.whole)
+        return not (edge.limits is None or edge.finished or busy)
+
+    def flush(self, last: bool, lazy: int) -> None:
+        """Flush; lazily where the size of a support is a multiple of `lazy`."""
+        if self.can_draft() and self.edge.drafted:
+            sends = lambda q: bool(lazy and q.token_ids.size % lazy)  # noqa: E731
+            self.edge.flush(last=last, sends=sends if lazy else None)
+
+    def generate(self, n: int) -> None:
+        """Have the cloud decode, or raise how many tokens it is to decode."""
+        edge, generation = self.edge, self.edge._generation
+        if edge.limits is None or edge.finished or edge._draft is not None:
+            return
+        room = edge.limits.max_text - len(edge.text)
+        if generation is not None:
+            room -= generation.n - generation.have
+            n += generation.n + generation.earlier
+        if n <= room:
+            edge.generate(n)
+
+    def abort(self, text: Sequence[int] | None) -> None:
+        """Give up; a text goes on from the present one's beginning."""
+        self.edge.abort(text)
+        if text is not None:
+            self.prompts = [tuple(text)]
+
+    # What the link does
+
+    def send(self) -> None:
+        """Let the edge's messages set out."""
+        self.up += [(self.edge._number, m) for m in self.edge.data_to_send()]
+
+    def deliver_up(self, i: int, again: bool) -> None:
+        """Hand one message to the cloud, and perhaps keep a copy on its way."""
+        if not self.up:
+            return
+        i %= len(self.up)
+        sent, message = self.up[i] if again else self.up.pop(i)
+        if self.edge._number - sent >= 64:
+            return
+        if self.cloud is None and session_of(message) is not None:
+            self.cloud = make_cloud()
+        if self.cloud is None:
+            self.down.append((self.edge._number, unknown_session()))
+        else:
+            self.cloud.receive(message)
+            self.answer()
+
+    def answer(self) -> None:
+        """Let the cloud's messages set out, and note what text it has come to."""
+        assert self.cloud is not None
+        self.down += [(self.edge._number, m) for m in self.cloud.data_to_send()]
+        self.outcomes.add(tuple(self.cloud._text))
+
+    def deliver_down(self, i: int, again: bool) -> None:
+        """Hand one message to the edge, and perhaps keep a copy on its way."""
+        if not self.down:
+            return
+        i %= len(self.down)
+        sent, message = self.down[i] if again else self.down.pop(i)
+        if self.edge._number - sent >= 64:
+            return
+        before = self.edge.text
+        for event in self.edge.receive(message):
+            if isinstance(event, Emitted):
+                assert self.edge.text == [*before, *event.tokens]
+                decoded = event.drafted == 0
+                assert any(
+                    list(text[: len(self.edge.text)] if decoded else text)
+                    == self.edge.text
+                    for text in self.outcomes
+                ), "no cloud has come to this text"
+
+    def lose(self, i: int) -> None:
+        """Lose a message."""
+        for way in (self.up, self.down):
+            if way:
+                way.pop(i % len(way))
+
+    # What the cloud does
+
+    def start_job(self) -> None:
+        """Take a job."""
+        if self.cloud is not None and self.job is None:
+            self.job = self.cloud.next_job()
+            if self.job is not None:
+                self.check_numbers(self.job)
+
+    def finish_job(self, fails: bool) -> None:
+        """Finish it."""
+        job, self.job = self.job, None
+        if job is None or self.cloud is None:
+            return
+        if fails and self.cloud._failures < 2:
+            self.cloud.fail(job)
+        else:
+            self.cloud.complete(job, self.target.judge(job))
+        self.answer()
+
+    def restart(self) -> None:
+        """Lose all that the cloud knows."""
+        self.cloud = self.job = None
+
+    def idle(self) -> bool:
+        """Say whether nothing is due of either end."""
+        due = self.up or self.down or self.job or self.edge.waiting
+        return not due and self.edge._draft is None and self.edge._context is None
+
+    # What holds
+
+    def check_numbers(self, job: Job) -> None:
+        """Check that a number decides after one text, and about one drafted token.
+
+        So no two drafts are verified by the same numbers, on whichever clouds.
+        """
+        tokens = () if job.round_ is None else job.round_.tokens
+        text = [*job.text, *tokens]
+        for i, u in enumerate(map(float, job.draws)):
+            before = text[: len(job.text) + i]
+            assert self.before.setdefault(u, before) == before
+            if i < len(tokens):
+                assert self.judged.setdefault(u, tokens[i]) == tokens[i]
+
+    def check(self) -> None:
+        """Check what holds always."""
+        edge, cloud = self.edge, self.cloud
+        assert edge.refused is None
+        if self.sampling.temperature == 0:
+            n = len(self.prompts[0])
+            assert edge.text == greedy(edge.text[:n], len(edge.text) - n)
+            assert tuple(edge.text[:n]) == self.prompts[0]
+        if cloud is None:
+            return
+        assert cloud.refused is None
+        assert len(cloud._out) <= 7
+        if edge._instance == cloud._instance and edge._number == cloud._number:
+            have = len(edge.text)
+            assert cloud._text[:have] == edge.text
+            assert cloud._generating() or len(cloud._text) == have
+
+    def settle(self, reliable: bool = False) -> None:
+        """Deliver everything from now on: answers come, and a round goes through."""
+        if not reliable:
+            self.up.clear()
+            self.down.clear()
+            self.edge.resend()
+        for _ in range(2):
+            self.calm()
+            assert not self.edge.waiting
+            self.check()
+            if not self.edge.finished:
+                length = len(self.edge.text)
+                self.push(3, 0)
+                self.flush(True, 0)
+                self.calm()
+                assert len(self.edge.text) > length
+
+    def calm(self) -> None:
+        """Deliver until nothing is on its way."""
+        for _ in range(100):
+            self.send()
+            while self.up:
+                self.deliver_up(0, False)
+            self.start_job()
+            if not (self.job or self.down):
+                return
+            while self.job is not None:
+                self.finish_job(False)
+                self.start_job()
+            while self.down:
+                self.deliver_down(0, False)
+        raise AssertionError("the two ends never come to rest")

@@ -1,0 +1,23 @@
+"""A taste of `python -m tests.session_campaign`."""
+
+import numpy as np
+import pytest
+
+from tests.session_campaign import MOST_BYTES, attack_cloud, attack_edge, heaviest
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_hostile_messages_to_the_cloud(seed):
+    found = attack_cloud(np.random.default_rng(seed), 1500)
+    assert len(found) > 10
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_hostile_messages_to_the_edge(seed):
+    found = attack_edge(np.random.default_rng(seed), 1500)
+    assert len(found) > 10
+
+
+def test_memory_is_bounded_whatever_is_announced():
+    for name, size in heaviest().items():
+        assert size < MOST_BYTES, name
