@@ -1,0 +1,1 @@
+"""How near the planner comes to the best fixed plan, on simulated links."""

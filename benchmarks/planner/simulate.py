@@ -1,0 +1,352 @@
+"""Simulate the loop of an edge and a cloud, event by event.
+
+What a position's draft is like comes from real rows: its distribution is quantized,
+its token drawn and judged against the target's row, its bits those of the codec. The
+rows of a text follow each other whichever tokens are drawn. No formula of the planner
+is used; what it observes is what the loop observes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+import sqs_codec as sqs
+from benchmarks.sources import Source
+from sqs_codec.session import Setting
+from sqs_codec.session._planner import Observation, Plan, Planner
+
+TOKENS = 200
+"""Of a text."""
+
+SPARE = 32
+"""Positions after a text that may be drafted but not used."""
+
+COUNT_BITS = 4
+"""Of a token without its distribution: what its count takes."""
+
+HEADER = 4
+"""Bytes of a segment, and of what asks the cloud to decode alone."""
+
+HANDSHAKE = 600
+"""Bytes with which a session begins."""
+
+JITTER, LATE, LATENESS = 0.1, 0.01, 4.0
+"""Deviation of the log of a trip; how many trips take how many times as long."""
+
+UNSTEADY = 0.05
+"""Deviation of the log of what the target takes for a segment."""
+
+MOST_AHEAD = 64
+"""Tokens that the cloud is asked for at once at most."""
+
+Floats = NDArray[np.float64]
+
+
+class Steps(NamedTuple):
+    """Seconds of the models: a drafted token; the target for one and each more."""
+
+    draft: float
+    target: float
+    more: float
+
+    def verify(self, tokens: int) -> float:
+        """Seconds of the target for so many tokens at once."""
+        return self.target + self.more * (tokens - 1)
+
+
+@dataclass(frozen=True)
+class Drafts:
+    """What is drafted at each position of a text with one setting, [TOKENS + SPARE].
+
+    Attributes
+    ----------
+    accepted : ndarray of bool
+    peak : ndarray of float64
+        The largest probability of the distribution.
+    full, alone, distribution : ndarray of float64
+        Bits of token and distribution, of token and count, of the distribution.
+    """
+
+    accepted: NDArray[np.bool_]
+    peak: Floats
+    full: Floats
+    alone: Floats
+    distribution: Floats
+
+
+class Position(NamedTuple):
+    """A row quantized: a distribution, and how each of its tokens would fare."""
+
+    q: sqs.SparseDistribution
+    accepted: Floats
+    bits: int
+    alone: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class World:
+    """Positions of real texts at one temperature, for each setting."""
+
+    settings: Sequence[Setting]
+    positions: Sequence[Sequence[Position]]
+
+    @classmethod
+    def of(
+        cls,
+        source: Source,
+        settings: Sequence[Setting],
+        temperature: float,
+        noise: float = 0.0,
+    ) -> World:
+        """Quantize all rows of a source.
+
+        Normal noise of a deviation is added to the target's logits, for sources that
+        have none but the draft's.
+        """
+        rng = np.random.default_rng(0)
+        found = []
+        for session in source.sessions:
+            for i in range(len(session)):
+                target = session.target[i]
+                target = target + noise * rng.standard_normal(target.size)
+                weights = np.exp((target - target.max()) / temperature)
+                p = weights / weights.sum()
+                found.append(_positions(session.draft[i], p, settings, temperature))
+        return cls(settings, list(zip(*found, strict=True)))
+
+    @property
+    def acceptance(self) -> list[float]:
+        """How probable it is that a token is accepted, by setting."""
+        return [
+            float(np.mean([p.accepted @ p.q.probs for p in positions]))
+            for positions in self.positions
+        ]
+
+    def text(self, seed: int) -> list[Drafts]:
+        """Draw a text that begins anywhere; the settings share the numbers."""
+        rng = np.random.default_rng(seed)
+        start = int(rng.integers(len(self.positions[0])))
+        draws = rng.random((2, TOKENS + SPARE))
+        places = [(start + i) for i in range(TOKENS + SPARE)]
+        return [
+            _drafts([every[place % len(every)] for place in places], draws)
+            for every in self.positions
+        ]
+
+
+def _positions(
+    draft: NDArray[np.floating],
+    p: Floats,
+    settings: Sequence[Setting],
+    temperature: float,
+) -> list[Position]:
+    """Quantize a row by each setting."""
+    found = []
+    for setting in settings:
+        codec = setting.codec
+        q = codec.quantize(draft, setting.keep, temperature=temperature)
+        alone = [
+            codec.bits(sqs.SparseDistribution([x], [q.resolution], q.vocab_size))
+            for x in q.token_ids
+        ]
+        accepted = np.minimum(1, p[q.token_ids] / q.probs)
+        found.append(Position(q, accepted, codec.bits(q), np.array(alone)))
+    return found
+
+
+def _drafts(positions: Sequence[Position], draws: Floats) -> Drafts:
+    found = []
+    for (q, accepted, bits, alone), draw, judge in zip(positions, *draws, strict=True):
+        x = int(np.searchsorted(q.counts.cumsum(), int(draw * q.resolution), "right"))
+        found.append(
+            (
+                judge < accepted[x],
+                q.counts.max() / q.resolution,
+                bits - np.log2(q.probs[x]),
+                alone[x] + COUNT_BITS,
+                bits,
+            )
+        )
+    accepted, peak, full, lone, distribution = np.array(found).T
+    return Drafts(accepted.astype(bool), peak, full, lone, distribution)
+
+
+@dataclass
+class Run:
+    """A text over one link, or over many at once by the same plans.
+
+    Attributes
+    ----------
+    rate, trip : ndarray
+        Bits per second and seconds of each link.
+    steps : Steps
+    overhead : int
+        Bytes around a message.
+    text : sequence of Drafts
+        By setting.
+    rng : numpy.random.Generator
+        Of the link.
+    done : int
+        Tokens so far.
+    now : ndarray
+        Seconds so far, for each link.
+    """
+
+    rate: Floats
+    trip: Floats
+    steps: Steps
+    overhead: int
+    text: Sequence[Drafts]
+    rng: np.random.Generator
+    done: int = 0
+    now: Floats = field(init=False)
+    _uplink_free: Floats = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.now = np.zeros(np.shape(self.rate))
+        self._uplink_free = self.now
+
+    def round(self, plan: Plan) -> Observation:
+        """Draft a round, send it and wait for its answer.
+
+        What the observation says is of the first link, if there are many.
+        """
+        drafts, here = self.text[plan.setting], self.done
+        length = min(plan.length, TOKENS - here - 1)
+        accepts = drafts.accepted[here : here + length]
+        accepted = length if accepts.all() else int(accepts.argmin())
+        sends = drafts.peak <= plan.eager
+        bits = np.where(sends, drafts.full, drafts.alone)
+        began, trip = self.now, self._draw_trip()
+        answered, verified = np.full_like(began, np.inf), np.zeros_like(began)
+        handed, sent, bytes_up = began, 0, 0
+        for start in range(0, length, plan.segment):
+            end = min(start + plan.segment, length)
+            ready = began + end * self.steps.draft
+            goes = answered > ready  # else there is an answer before it is drafted
+            size = HEADER + _bytes(bits[here + start : here + end].sum())
+            arrives = self._send(size, ready, goes) + trip / 2
+            handed = np.where(goes, ready, handed)
+            if goes.flat[0]:
+                sent, bytes_up = end, bytes_up + size
+            if start <= accepted:  # otherwise it is void
+                verified = np.maximum(verified, arrives)
+                verified = verified + self._verify(end - start + 1)
+                if accepted < end or end == length:
+                    answered = verified + trip / 2
+        # The edge looks for an answer after each drafted token.
+        late = began + length * self.steps.draft
+        looks = np.ceil((answered - began) / self.steps.draft) * self.steps.draft
+        self.now = np.where(answered < late, began + looks, answered)
+        wanted = accepted < length and not sends[here + accepted]
+        if wanted:
+            size = HEADER + _bytes(drafts.distribution[here + accepted])
+            bytes_up += size
+            arrives = self._send(size, self.now, np.full_like(goes, True)) + trip / 2
+            self.now = arrives + self._verify(2) + trip / 2
+        self.done += accepted + 1
+        early = sent < length or answered.flat[0] <= handed.flat[0]
+        drafting = sent * self.steps.draft
+        waited = 0.0 if early else float((self.now - handed).flat[0])
+        steps = self._target_steps()
+        return Observation(
+            plan, sent, min(accepted, sent), wanted, bytes_up, drafting, waited, steps
+        )
+
+    def alone(self) -> None:
+        """Let the cloud decode the rest of the text."""
+        self._ask()
+        self.now = self.now + (TOKENS - self.done) * self.steps.target
+        self.done = TOKENS
+
+    def fixed(self, plan: Plan) -> None:
+        """Go through the text by rounds of one plan; the last token needs none."""
+        while self.done < TOKENS - 1:
+            self.round(plan)
+        if self.done < TOKENS:
+            self.alone()
+
+    def planned(self, planner: Planner) -> None:
+        """Go through the text as a planner says, over one link.
+
+        As in the loop, the planner has seen the handshake before the clock starts.
+        """
+        bits = 8 * (HANDSHAKE + self.overhead)
+        waited = float(self._draw_trip() + bits / self.rate) + self.steps.target
+        shaken = Plan(0, 0, 0, 0.0, "")
+        steps = self._target_steps()
+        planner.observe(Observation(shaken, 0, 0, False, HANDSHAKE, 0.0, waited, steps))
+        plan = planner.plan()
+        while self.done < TOKENS:
+            if plan.length and self.done < TOKENS - 1:
+                planner.observe(self.round(plan))
+                plan = planner.plan()
+            else:
+                plan = self._alone_as_planned(planner, plan)
+
+    def _alone_as_planned(self, planner: Planner, plan: Plan) -> Plan:
+        """Let the cloud decode until the planner says otherwise; return what it says.
+
+        More tokens are asked for before the cloud has decoded those asked for.
+        """
+        # The loop has measured round trips before, if only that of the handshake.
+        usual = float(self.trip + 8 * (HEADER + self.overhead) / self.rate)
+        ahead = min(4 + int(np.ceil(2 * usual / self.steps.target)), MOST_AHEAD)
+        began = self.now
+        self._ask()
+        cloud = self.now  # when it goes on, a round trip later
+        waited = float(cloud + self.steps.target - began)
+        asked = min(self.done + ahead, TOKENS)
+        told: dict[int, Floats] = {}
+        follows = plan
+        while self.done < asked:
+            cloud = np.maximum(cloud, told.pop(self.done, cloud)) + self.steps.target
+            self.now = cloud
+            self.done += 1
+            planner.observe(
+                Observation(
+                    plan, 0, 1, False, HEADER, 0.0, waited, self._target_steps()
+                )
+            )
+            waited = 0.0
+            if follows.length == 0 and asked - self.done <= ahead // 2:
+                follows = planner.plan()
+                if follows.length == 0:
+                    goes = np.full_like(self.now, True, dtype=bool)
+                    told[asked] = self._send(HEADER, self.now, goes) + self.trip
+                    asked = min(self.done + ahead, TOKENS)
+        return follows
+
+    def _ask(self) -> None:
+        """Ask an idle cloud for tokens; go on to when it has begun to send them."""
+        trip = self._draw_trip()
+        sent = self._send(HEADER, self.now, np.full_like(self.now, True, dtype=bool))
+        self.now = sent + trip
+
+    def _send(self, size: int, at: Floats, goes: NDArray[np.bool_]) -> Floats:
+        """Queue a message at a time, where it goes; return when it has left."""
+        bits = 8 * (size + self.overhead)
+        leaves = np.maximum(self._uplink_free, at) + bits / self.rate
+        self._uplink_free = np.where(goes, leaves, self._uplink_free)
+        return leaves
+
+    def _draw_trip(self) -> Floats:
+        """Return what a round trip takes this time."""
+        late = LATENESS if self.rng.random() < LATE else 1.0
+        return np.asarray(self.trip * np.exp(self.rng.normal(0, JITTER)) * late)
+
+    def _verify(self, tokens: int) -> float:
+        """Return what the target takes this time."""
+        return self.steps.verify(tokens) * float(np.exp(self.rng.normal(0, UNSTEADY)))
+
+    def _target_steps(self) -> dict[int, float]:
+        return {1: self.steps.verify(1), 6: self.steps.verify(6)}
+
+
+def _bytes(bits: float) -> int:
+    return int(np.ceil(bits / 8))

@@ -1,0 +1,379 @@
+"""The planner: what it chooses on which link, how it learns, and what it is worth."""
+
+from __future__ import annotations
+
+import copy
+import math
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pytest
+
+import sqs_codec as sqs
+from benchmarks.data.drafts import VOCAB_SIZE
+from benchmarks.planner import __main__ as benchmark
+from benchmarks.planner.simulate import World
+from benchmarks.sources import shipped
+from sqs_codec.session import Sampling, Setting
+from sqs_codec.session._costs import EAGER
+from sqs_codec.session._planner import FixedPlan, Observation, Plan, Planner
+
+FAST = {1: 0.030, 6: 0.0375}
+SLOW = {1: 0.120, 6: 0.150}
+SETTINGS = [
+    Setting(sqs.Codec(VOCAB_SIZE, resolution), sqs.TopK(k))
+    for resolution, k in ((32, 16), (400, 128))
+]
+DRAFT_STEP = 0.015
+SHARP = sqs.SparseDistribution([2, 7], [97, 3], vocab_size=10)
+FLAT = sqs.SparseDistribution([2, 7], [52, 48], vocab_size=10)
+
+
+@lru_cache
+def fresh() -> Planner:
+    """Only to be copied."""
+    return Planner(SETTINGS, sampling=Sampling(0.7), draft_step=DRAFT_STEP)
+
+
+class Link:
+    """What a planner sees of a link, without any scatter."""
+
+    def __init__(
+        self,
+        rate: float,
+        trip: float,
+        steps: dict[int, float] = SLOW,
+        acceptance: float = 0.75,
+        seed: int = 0,
+    ) -> None:
+        self.rate, self.trip, self.steps = rate, trip, steps
+        self.acceptance = acceptance
+        self.rng = np.random.default_rng(seed)
+
+    def observed(self, plan: Plan, late: float = 0.0) -> Observation:
+        """What comes of a plan, as in a round of one segment."""
+        if plan.length == 0:
+            bytes_up, accepted, verify = 4, 8, self.steps[1]
+        else:
+            bytes_up = 4 + 13 * plan.length
+            rejections = self.rng.random(plan.length) > self.acceptance
+            accepted = int(rejections.argmax()) if rejections.any() else plan.length
+            more = (self.steps[6] - self.steps[1]) / 5
+            verify = self.steps[1] + more * plan.length
+        wait = 8 * (bytes_up + 166) / self.rate + self.trip + verify + late
+        drafting = plan.length * DRAFT_STEP
+        return Observation(
+            plan, plan.length, accepted, False, bytes_up, drafting, wait, self.steps
+        )
+
+
+ONE = Plan(4, 0, 4, 1.0, "to measure")
+TWO = Plan(1, 0, 1, 1.0, "to measure")
+LONG = Plan(16, 0, 16, 1.0, "to measure")
+
+
+def taught(link: Link) -> Planner:
+    """A planner that has seen rounds of two sizes over a link."""
+    planner = copy.deepcopy(fresh())
+    for n in range(60):
+        planner.observe(link.observed(LONG if n % 2 else TWO))
+    return planner
+
+
+def bits_a_position(planner: Planner, plan: Plan) -> float:
+    return float(planner._table.bits[plan.setting, EAGER.index(plan.eager)])
+
+
+# What it chooses
+
+
+def test_thinner_uplinks_never_send_more_bits_a_position() -> None:
+    chosen = []
+    for rate in (2e4, 4e4, 1e5, 1e6, 1e8):
+        planner = taught(Link(rate, 0.02))
+        plan = planner.plan()
+        assert plan.length, planner.reason
+        chosen.append(bits_a_position(planner, plan))
+    assert chosen == sorted(chosen)
+    assert chosen[0] < chosen[-1]
+
+
+def test_long_round_trips_make_drafts_longer() -> None:
+    slow = {1: 1.0, 6: 1.1}  # so that drafting pays in any case
+    lengths = [
+        taught(Link(1e7, trip, slow, 0.7)).plan().length for trip in (0.005, 0.1, 1.0)
+    ]
+    assert lengths == sorted(lengths)
+    assert 0 < lengths[0] < lengths[-1]
+
+
+@pytest.mark.parametrize(
+    ("link", "why"),
+    [
+        (Link(2e3, 0.05, FAST), "a thin uplink and a fast cloud"),
+        (Link(1e8, 0.3, FAST), "a long round trip and a fast cloud"),
+        (Link(1e8, 0.005, SLOW, acceptance=0.05), "hopeless drafts"),
+    ],
+)
+def test_the_cloud_decodes_alone_where_drafting_does_not_pay(
+    link: Link, why: str
+) -> None:
+    planner = taught(link)
+    assert planner.plan().length == 0, why
+    assert planner.reason.startswith("the cloud decodes alone: ")
+
+
+def test_a_slow_cloud_behind_a_good_link_gets_drafts() -> None:
+    plan = taught(Link(1e8, 0.005, SLOW)).plan()
+    assert plan.length > 1
+    assert plan.segment <= plan.length
+
+
+def test_better_drafts_are_longer() -> None:
+    lengths = [
+        taught(Link(1e8, 0.05, acceptance=a)).plan().length for a in (0.6, 0.75, 0.98)
+    ]
+    assert lengths == sorted(lengths)
+    assert lengths[0] < lengths[-1]
+
+
+def test_no_draft_is_longer_than_allowed() -> None:
+    planner = Planner(SETTINGS, sampling=Sampling(0.7), max_draft=3)
+    for _ in range(20):
+        planner.observe(Link(1e8, 0.05, acceptance=1.0).observed(ONE))
+    assert 1 <= planner.plan().length <= 3
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.5])
+@pytest.mark.parametrize("vocab_size", [2, 300, 60_000])
+def test_any_vocabulary_and_temperature_has_a_plan(
+    temperature: float, vocab_size: int
+) -> None:
+    keeps = [sqs.TopK(8), sqs.TopP(0.9), sqs.Conformal(0.05, 0.1), sqs.MinP(0.02)]
+    settings = [Setting(sqs.Codec(vocab_size), keep) for keep in keeps]
+    planner = Planner(settings, sampling=Sampling(temperature))
+    planner.observe(Link(1e7, 0.01).observed(ONE))
+    plan = planner.plan()
+    assert 0 <= plan.setting < len(settings)
+    assert plan.reason == planner.reason
+
+
+# How it learns
+
+
+def test_first_thing_it_does_without_knowing_a_link_is_safe() -> None:
+    assert copy.deepcopy(fresh()).plan().length == 0
+
+
+def test_a_known_uplink_is_believed() -> None:
+    known = Planner(SETTINGS, sampling=Sampling(0.7), uplink=50_000.0)
+    assert "uplink 5" in known.plan().reason or "uplink 4" in known.plan().reason
+
+
+def test_rate_and_round_trip_are_told_apart() -> None:
+    planner = taught(Link(20_000.0, 0.1))
+    assert 1 / planner._link.per_bit() == pytest.approx(20_000, rel=0.5)
+    assert planner._link.trip() == pytest.approx(0.1, rel=0.3)
+
+
+def test_one_late_answer_changes_nothing_and_a_new_link_is_learned() -> None:
+    good, bad = Link(1e6, 0.02), Link(3e3, 0.2)
+    planner = taught(good)
+    before = planner.plan()
+    planner.observe(good.observed(ONE, late=3.0))
+    assert planner.plan().length == before.length > 0
+    for _ in range(6):
+        planner.observe(bad.observed(planner.plan()))
+    assert planner.plan().length == 0
+    for n in range(20):
+        planner.observe(good.observed(ONE if n % 2 else TWO))
+    assert planner.plan().length > 0
+
+
+def test_acceptance_is_followed() -> None:
+    planner = taught(Link(1e6, 0.02, acceptance=0.9))
+    good = planner.reason if planner.plan() else ""
+    for _ in range(60):
+        planner.observe(Link(1e6, 0.02, acceptance=0.3).observed(ONE))
+    planner.plan()
+    assert shown_acceptance(planner.reason) < 50 < 75 < shown_acceptance(good)
+
+
+def shown_acceptance(reason: str) -> int:
+    return int(reason.rpartition("acceptance ")[2].rstrip("%"))
+
+
+def test_what_only_measures_costs_little_of_the_clouds_time() -> None:
+    link = Link(2e3, 0.3, FAST)
+    planner = taught(link)
+    assert sum(measures(planner, link) for _ in range(500)) <= 3
+
+
+def measures(planner: Planner, link: Link) -> bool:
+    """Let 8 tokens come the one way or the other; say if a round was drafted."""
+    seen = link.observed(planner.plan())
+    planner.observe(seen)
+    return seen.drafted > 0
+
+
+def test_an_answer_that_was_early_says_nothing_about_the_link() -> None:
+    planner = taught(Link(1e6, 0.05))
+    before = planner._link.trip()
+    early = Plan(8, 0, 4, 1.0, "")
+    planner.observe(Observation(early, 8, 1, False, 90, 0.12, 0.0, SLOW))
+    assert planner._link.trip() == before
+
+
+def test_any_observation_within_its_bounds_is_taken() -> None:
+    planner = copy.deepcopy(fresh())
+    for plan in (Plan(0, 0, 0, 1.0, ""), Plan(16, 1, 1, 0.3, ""), ONE):
+        for drafted, accepted in ((0, 0), (0, 300), (1, 0), (32, 32)):
+            for wait in (0.0, 1e-6, 1e9):
+                planner.observe(
+                    Observation(plan, drafted, accepted, True, 0, 0.0, wait, {3: 0.0})
+                )
+                assert planner.plan().reason
+
+
+# What it says
+
+
+def test_the_reason_is_one_line_with_what_was_measured() -> None:
+    planner = taught(Link(3e4, 0.02))
+    planner.plan()
+    assert "\n" not in planner.reason
+    for word in ("draft ", "tok/s expected", "uplink ", "round trip ", "acceptance "):
+        assert word in planner.reason, planner.reason
+    for setting in SETTINGS:
+        if str(setting.keep) in planner.reason:
+            break
+    else:
+        pytest.fail(f"no setting in {planner.reason!r}")
+
+
+def test_one_setting_is_not_named() -> None:
+    planner = Planner(SETTINGS[:1], sampling=Sampling(0.7))
+    planner.plan()
+    assert "TopK" not in planner.reason
+
+
+# Plans
+
+
+def test_what_is_sent_depends_on_the_distribution_alone() -> None:
+    for eager, sharp, flat in (
+        (0.0, False, False),
+        (0.7, False, True),
+        (1.0, True, True),
+    ):
+        plan = Plan(4, 0, 4, eager, "")
+        assert (plan.sends(SHARP), plan.sends(FLAT)) == (sharp, flat)
+    certain = sqs.SparseDistribution([5], [10], vocab_size=10)
+    assert Plan(4, 0, 4, 1.0, "").sends(certain)
+
+
+def test_a_fixed_plan_stays() -> None:
+    planner = FixedPlan(5, setting=1, segment=2, eager=0.0)
+    plan = planner.plan()
+    planner.observe(Link(2e3, 0.3).observed(plan))
+    assert planner.plan() is plan
+    assert plan.reason == planner.reason
+    assert plan.reason == "draft 5 in 3 segments, send no distributions: as asked"
+    assert (plan.length, plan.setting, plan.segment, plan.eager) == (5, 1, 2, 0.0)
+    assert FixedPlan(7).plan().segment == 7
+    assert FixedPlan(0).plan().reason == "the cloud decodes alone: as asked"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"length": -1}, "length must be at least 0, got -1"),
+        ({"length": 2.5}, "length must be an integer"),
+        ({"segment": 0}, r"segment must be in \[1, 6\], got 0"),
+        ({"segment": 7}, r"segment must be in \[1, 6\], got 7"),
+        ({"length": 64, "segment": 3}, r"segment must be in \[4, 64\], got 3"),
+        ({"setting": 4}, r"setting must be in \[0, 3\], got 4"),
+        ({"eager": 1.1}, r"eager must be finite and in \[0, 1\], got 1.1"),
+        ({"eager": math.nan}, "eager must be finite"),
+    ],
+)
+def test_bad_plans_are_refused(change: dict[str, Any], message: str) -> None:
+    good = {"length": 6, "setting": 0, "segment": 6, "eager": 1.0, "reason": ""}
+    with pytest.raises((ValueError, TypeError), match=message):
+        Plan(**{**good, **change})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"drafted": -1}, "drafted must be at least 0"),
+        ({"accepted": 5}, r"accepted must be in \[0, 4\], got 5"),
+        ({"bytes_up": -1}, "bytes_up must be at least 0"),
+        ({"draft_seconds": math.nan}, "draft_seconds must be finite"),
+        ({"wait_seconds": -0.1}, "wait_seconds must be finite"),
+        ({"wait_seconds": math.inf}, "wait_seconds must be finite"),
+        ({"target_steps": {0: 0.1}}, "target_steps"),
+        ({"target_steps": {1: -0.1}}, "target_steps"),
+        ({"target_steps": {1: math.nan}}, "target_steps"),
+    ],
+)
+def test_bad_observations_are_refused(change: dict[str, Any], message: str) -> None:
+    good: dict[str, Any] = {
+        "plan": ONE,
+        "drafted": 4,
+        "accepted": 2,
+        "wanted": False,
+        "bytes_up": 60,
+        "draft_seconds": 0.06,
+        "wait_seconds": 0.2,
+    }
+    with pytest.raises((ValueError, TypeError), match=message):
+        Observation(**{**good, **change})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"settings": []}, r"the number of settings must be in \[1, 4\], got 0"),
+        ({"settings": SETTINGS * 3}, r"the number of settings .* got 6"),
+        ({"settings": [SETTINGS[0], None]}, r"settings\[1\] must be a Setting"),
+        ({"sampling": 0.7}, "sampling must be a Sampling, got float"),
+        ({"overhead": -1}, "overhead must be at least 0"),
+        ({"uplink": 0.0}, "uplink must be finite"),
+        ({"uplink": math.nan}, "uplink must be finite"),
+        ({"draft_step": -1.0}, "draft_step must be finite"),
+        ({"target_steps": {1: -1.0}}, "target_steps"),
+        ({"max_draft": 0}, "max_draft must be at least 1"),
+    ],
+)
+def test_bad_arguments_are_refused(change: dict[str, Any], message: str) -> None:
+    good: dict[str, Any] = {"settings": SETTINGS, "sampling": Sampling(0.7)}
+    with pytest.raises((ValueError, TypeError), match=message):
+        Planner(**{**good, **change})
+
+
+def test_plans_of_other_sessions_are_refused() -> None:
+    plan = Plan(4, 3, 4, 1.0, "")
+    with pytest.raises(ValueError, match=r"setting must be in \[0, 1\], got 3"):
+        copy.deepcopy(fresh()).observe(Link(1e6, 0.1).observed(plan))
+
+
+# What it is worth
+
+
+@lru_cache
+def world() -> World:
+    return World.of(shipped().first(250), SETTINGS, 0.7)
+
+
+@pytest.mark.parametrize("cloud", ["fast", "slow"])
+def test_simulated_links_reach_the_bar(cloud: str) -> None:
+    steps = benchmark.STEPS[cloud]
+    planner = copy.deepcopy(fresh())
+    rates, trips = (2e3, 3e4, 1e6, 1e8), (0.005, 0.05, 0.3)
+    seen = benchmark.compare("", world(), planner, steps, 2, rates, trips)
+    assert np.mean(seen.best / seen.planned >= 0.9) >= 0.8
+    assert (seen.alone / seen.planned).min() >= 0.95
+    if cloud == "slow":
+        assert (seen.alone / seen.planned).max() > 1.4
