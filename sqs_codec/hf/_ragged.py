@@ -1,0 +1,474 @@
+"""A causal model that reads the new tokens of many texts as one row.
+
+Every layer but attention treats each token by itself, so tokens of many texts can
+pass through a model side by side, without padding, each with its own position. Only
+attention has to tell them apart: transformers lets a function be registered for it,
+which here goes from text to text, adds the new keys and values to those of the text's
+cache, and attends to these. A rollback lowers a length; nothing moves.
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import transformers
+from torch.nn.functional import scaled_dot_product_attention
+
+from sqs_codec.hf._models import HFModel, ModelError
+
+__all__ = ["Cache", "Piece", "RaggedModel"]
+
+ATTENTION = "sqs_codec"
+"""The name of `_attend` in transformers."""
+
+LAYERS = frozenset({"full_attention", "sliding_attention"})
+"""What `_attend` can stand in for, as transformers' configurations call it."""
+
+LOOKS_AT_LENGTH = frozenset({"dynamic", "longrope"})
+"""Rotary embeddings whose angles change once any text of a row is long."""
+
+Shape = tuple[int, int]
+"""Heads, and values of each."""
+
+
+@dataclass(eq=False)
+class Cache:
+    """Keys and values of one text.
+
+    Attributes
+    ----------
+    tokens : list of int
+        The text. What lies in the buffers after its length is rubbish.
+    buffers : dict from layer to (Tensor, Tensor)
+        Keys and values [heads, capacity, dim].
+    capacity : int
+        How many tokens the buffers have room for.
+    """
+
+    tokens: list[int] = field(default_factory=list)
+    buffers: dict[int, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
+    capacity: int = 0
+
+    def grow(self, layout: Layout, capacity: int) -> None:
+        """Make room for more tokens, layer by layer: two copies of one at a time."""
+        length = len(self.tokens)
+        for layer, shapes in layout.shapes.items():
+            old = self.buffers.get(layer)
+            new = layout.empty(layer, shapes, capacity)
+            if old is not None:
+                for before, after in zip(old, new, strict=True):
+                    after[:, :length] = before[:, :length]
+            self.buffers[layer] = new
+        self.capacity = capacity
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a token takes in a cache.
+
+    Attributes
+    ----------
+    shapes : dict from layer to (Shape, Shape)
+        Of keys and of values.
+    dtype : torch.dtype
+    devices : dict from layer to torch.device
+    """
+
+    shapes: dict[int, tuple[Shape, Shape]]
+    dtype: torch.dtype
+    devices: dict[int, torch.device]
+
+    def empty(
+        self, layer: int, shapes: tuple[Shape, Shape], capacity: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return buffers of a layer."""
+        keys, values = (
+            torch.empty(
+                heads, capacity, dim, dtype=self.dtype, device=self.devices[layer]
+            )
+            for heads, dim in shapes
+        )
+        return keys, values
+
+    @property
+    def token_bytes(self) -> int:
+        """Bytes of a token, with the second copy of a layer that growth takes."""
+        layers = [
+            sum(heads * dim for heads, dim in shapes) * self.dtype.itemsize
+            for shapes in self.shapes.values()
+        ]
+        return sum(layers) + max(layers)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Tokens of one text in a row.
+
+    Attributes
+    ----------
+    cache : Cache
+        Of the text before them, with room for them.
+    tokens : sequence of int
+        At least one.
+    wanted : int
+        How many of the last ones' logits are asked for.
+    """
+
+    cache: Cache
+    tokens: Sequence[int]
+    wanted: int
+
+
+class RaggedModel:
+    """A causal model that reads pieces of texts.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+        It is not changed; what reads is another one of the same parameters.
+    vocab_size : int
+        V: how many of the model's logits to return.
+
+    Attributes
+    ----------
+    layout : Layout
+    max_text : int
+        How many tokens of a text the model can read.
+
+    Raises
+    ------
+    ModelError
+        The model can't be read so; the message says why.
+    """
+
+    def __init__(self, model: HFModel, vocab_size: int) -> None:
+        config = model.config.get_text_config()
+        _refuse(model, config)
+        self.max_text = _longest(config)
+        self._vocab_size = vocab_size
+        self._device = model.get_input_embeddings().weight.device
+        self._model = _with_attention(model)
+        self.layout = self._probe(config.num_hidden_layers)
+        self._compare(model)
+
+    def read(self, pieces: Sequence[Piece]) -> torch.Tensor:
+        """Return the wanted logits, and add the tokens to their caches.
+
+        After an exception the caches hold what they held before.
+
+        Parameters
+        ----------
+        pieces : sequence of Piece
+            At least one; of different caches.
+
+        Returns
+        -------
+        torch.Tensor [sum of wanted, V]
+        """
+        row = _Row.of(pieces)
+        with _reading(row):
+            logits = self._logits(
+                [token for piece in pieces for token in piece.tokens],
+                [place for span in row.spans for place in range(span.past, span.end)],
+                [
+                    span.stop - piece.wanted + i
+                    for piece, span in zip(pieces, row.spans, strict=True)
+                    for i in range(piece.wanted)
+                ],
+            )
+        for piece in pieces:
+            piece.cache.tokens += piece.tokens
+        return logits
+
+    @torch.inference_mode()
+    def _logits(
+        self, tokens: list[int], positions: list[int], wanted: list[int]
+    ) -> torch.Tensor:
+        row, places, kept = (
+            torch.tensor(values, dtype=torch.int64, device=self._device)
+            for values in (tokens, positions, wanted)
+        )
+        out = self._model(
+            input_ids=row[None],
+            position_ids=places[None],
+            use_cache=False,
+            logits_to_keep=kept,
+        )
+        logits: torch.Tensor = out.logits[0, :, : self._vocab_size]
+        return logits
+
+    def _probe(self, layers: int) -> Layout:
+        """Find out what the layers' keys and values look like."""
+        probe = _Probe({})
+        with _reading(probe):
+            try:
+                rows = len(self._logits([0, 0], [0, 1], [1]))
+            except TypeError as error:
+                raise ModelError(f"{_name(self._model)}: {error}") from error
+        if rows != 1:
+            raise ModelError(
+                f"{_name(self._model)} gives {rows} rows of logits where 1 was asked "
+                f"for by logits_to_keep"
+            )
+        if len(probe.seen) != layers:
+            raise ModelError(
+                f"{_name(self._model)} has {layers} layers, and the attention of only "
+                f"{len(probe.seen)} can be replaced, as `Cloud` has to"
+            )
+        dtypes = {key.dtype for key, _ in probe.seen.values()}
+        return Layout(
+            {
+                layer: (_shape(key), _shape(value))
+                for layer, (key, value) in probe.seen.items()
+            },
+            dtypes.pop(),
+            {layer: key.device for layer, (key, _) in probe.seen.items()},
+        )
+
+    def _compare(self, model: HFModel) -> None:
+        """Hold two short texts, read in two steps side by side, to the model's own."""
+        texts = [
+            [(7 * i + 1) * self._vocab_size // 61 % self._vocab_size for i in range(n)]
+            for n in (6, 9)
+        ]
+        caches = [Cache() for _ in texts]
+        for cache in caches:
+            cache.grow(self.layout, 9)
+        for part in slice(0, 4), slice(4, None):
+            rows = self.read(
+                [Piece(c, t[part], 1) for c, t in zip(caches, texts, strict=True)]
+            )
+        for row, text in zip(rows, texts, strict=True):
+            with torch.inference_mode():
+                ids = torch.tensor([text], device=self._device)
+                own = model(input_ids=ids, use_cache=False).logits[0, -1]
+                own = own[: self._vocab_size].float()
+                error = float((row - own).abs().max() / own.std())
+            if not error <= TOLERANCE[self.layout.dtype]:
+                raise ModelError(
+                    f"{_name(model)} gives other logits once its attention is "
+                    f"replaced (off by {error:.2g} of their spread), so that `Cloud` "
+                    f"can't serve it"
+                )
+
+
+TOLERANCE = {
+    torch.float64: 1e-3,
+    torch.float32: 1e-3,
+    torch.float16: 0.1,
+    torch.bfloat16: 0.3,
+}
+"""How far a logit may be off by rounding, in standard deviations of a row's."""
+
+
+@dataclass(frozen=True)
+class _Span:
+    """Where a piece lies: [start, stop) in the row, [past, end) in its text."""
+
+    buffers: dict[int, tuple[torch.Tensor, torch.Tensor]]
+    start: int
+    stop: int
+    past: int
+
+    @property
+    def end(self) -> int:
+        return self.past + self.stop - self.start
+
+
+@dataclass(frozen=True)
+class _Row:
+    """The pieces of a row, for `_attend`."""
+
+    spans: list[_Span]
+    masks: dict[Any, tuple[int, torch.Tensor | None]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, pieces: Sequence[Piece]) -> _Row:
+        spans, start = [], 0
+        for piece in pieces:
+            stop = start + len(piece.tokens)
+            past = len(piece.cache.tokens)
+            spans.append(_Span(piece.cache.buffers, start, stop, past))
+            start = stop
+        return cls(spans)
+
+    def attend(
+        self,
+        layer: int,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        scaling: float | None,
+        window: int | None,
+    ) -> torch.Tensor:
+        """Return what all pieces see, [tokens, heads, dim]."""
+        heads, tokens, _ = query.shape
+        out = query.new_empty(tokens, heads, value.shape[-1])
+        groups = heads // key.shape[0]
+        for span in self.spans:
+            keys, values = span.buffers[layer]
+            keys[:, span.past : span.end] = key[:, span.start : span.stop]
+            values[:, span.past : span.end] = value[:, span.start : span.stop]
+            first, mask = self._mask(span, groups, window, query)
+            # Heads that share keys become more queries of one head.
+            q = query[:, span.start : span.stop]
+            seen = scaled_dot_product_attention(
+                q.reshape(1, key.shape[0], -1, q.shape[-1]),
+                keys[None, :, first : span.end],
+                values[None, :, first : span.end],
+                attn_mask=mask,
+                scale=scaling,
+            )
+            out[span.start : span.stop] = seen.view(heads, q.shape[1], -1).transpose(
+                0, 1
+            )
+        return out
+
+    def _mask(
+        self, span: _Span, groups: int, window: int | None, query: torch.Tensor
+    ) -> tuple[int, torch.Tensor | None]:
+        """Return the first key that is seen, and which of those from it on are not."""
+        known = span.start, groups, window, query.device
+        if known not in self.masks:
+            first = max(0, span.past + 1 - window) if window else 0
+            self.masks[known] = first, _mask(span, first, groups, window, query)
+        return self.masks[known]
+
+
+def _mask(
+    span: _Span, first: int, groups: int, window: int | None, query: torch.Tensor
+) -> torch.Tensor | None:
+    """Return what to add to scores [groups * tokens, keys]; None: nothing."""
+    if span.stop - span.start == 1:
+        return None
+    places = torch.arange(span.past, span.end, device=query.device)[:, None]
+    others = torch.arange(first, span.end, device=query.device)
+    hidden = others > places
+    if window:
+        hidden |= others <= places - window
+    mask = torch.zeros(hidden.shape, dtype=query.dtype, device=query.device)
+    return mask.masked_fill(hidden, -torch.inf).repeat(groups, 1)
+
+
+@dataclass(frozen=True)
+class _Probe:
+    """Keeps the keys and values that `_attend` is called with."""
+
+    seen: dict[int, tuple[torch.Tensor, torch.Tensor]]
+
+    def attend(
+        self,
+        layer: int,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        scaling: float | None,
+        window: int | None,
+    ) -> torch.Tensor:
+        """Return anything of the right shape."""
+        self.seen[layer] = key, value
+        return query.new_zeros(query.shape[1], query.shape[0], value.shape[-1])
+
+
+_READING: ContextVar[_Row | _Probe] = ContextVar("sqs_codec_row")
+
+
+@contextmanager
+def _reading(row: _Row | _Probe) -> Iterator[None]:
+    """Have `_attend` find the pieces of a forward.
+
+    Not every model hands keywords on to its attention.
+    """
+    token = _READING.set(row)
+    try:
+        yield
+    finally:
+        _READING.reset(token)
+
+
+def _attend(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: object,
+    *,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    s_aux: object = None,
+    **_: object,
+) -> tuple[torch.Tensor, None]:
+    """Attention as transformers calls it, with tensors [1, heads, tokens, dim]."""
+    if softcap is not None or s_aux is not None:
+        kind = "attention sinks" if softcap is None else "capped attention scores"
+        raise ModelError(f"`Cloud` can't serve models with {kind}")
+    layer: Any = module.layer_idx
+    row = _READING.get()
+    out = row.attend(layer, query[0], key[0], value[0], scaling, sliding_window)
+    return out[None], None
+
+
+transformers.AttentionInterface.register(ATTENTION, _attend)
+
+
+def _with_attention(model: HFModel) -> HFModel:
+    """Make a model of the same parameters whose attention is `_attend`.
+
+    What isn't saved is copied: some models change their rotary angles in place.
+    """
+    shared = {
+        id(tensor): tensor for tensor in model.state_dict(keep_vars=True).values()
+    }
+    other = copy.deepcopy(model, shared).eval()
+    other.set_attn_implementation(ATTENTION)
+    return other
+
+
+def _refuse(model: HFModel, config: Any) -> None:
+    """Say what can be known to be wrong with a model without running it."""
+    if getattr(config, "is_encoder_decoder", False):
+        raise ModelError(f"{_name(model)} has an encoder; `Cloud` serves decoders")
+    if getattr(model, "_is_stateful", False):
+        raise ModelError(
+            f"{_name(model)} keeps a recurrent state, which can't be rolled back "
+            f"after a rejection"
+        )
+    kinds = set(getattr(config, "layer_types", None) or ()) - LAYERS
+    if kinds:
+        raise ModelError(
+            f"{_name(model)} has layers of the kinds {sorted(kinds)}; `Cloud` serves "
+            f"{sorted(LAYERS)}"
+        )
+
+
+def _longest(config: Any) -> int:
+    """Return how many tokens a text may have, whatever else is in the row."""
+    longest = int(getattr(config, "max_position_embeddings", None) or sys.maxsize)
+    # transformers renamed it in its version 5; it may hold one for each kind of layer.
+    rope = getattr(config, "rope_parameters", None) or getattr(
+        config, "rope_scaling", None
+    )
+    for parameters in (rope, *(rope or {}).values()):
+        if isinstance(parameters, dict):
+            kind = parameters.get("rope_type")
+            original = parameters.get("original_max_position_embeddings")
+            if kind in LOOKS_AT_LENGTH and original:
+                longest = min(longest, int(original))
+    return longest
+
+
+def _shape(tensor: torch.Tensor) -> Shape:
+    heads, _, dim = tensor.shape
+    return heads, dim
+
+
+def _name(model: HFModel) -> str:
+    return model.config.name_or_path or type(model).__name__

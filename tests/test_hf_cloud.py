@@ -1,0 +1,652 @@
+"""The verifier on one box: many sessions in one Hugging Face model."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import weakref
+from collections.abc import Sequence
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import sqs_codec as sqs
+from sqs_codec._distribution import MixedRound
+from sqs_codec._verify import Verdict, Wanted
+from sqs_codec.session import Job, Sampling
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+from benchmarks.serve.measure import Case, needed, run  # noqa: E402 (see above)
+from benchmarks.serve.replay import Replay, play  # noqa: E402
+from sqs_codec.hf import Cloud, _cloud  # noqa: E402
+from sqs_codec.hf._cloud import BLOCK, truncated  # noqa: E402
+from sqs_codec.hf._models import ModelError, tokenizer_fingerprint  # noqa: E402
+
+V = 50
+SEED = 11
+ALL = Sampling()
+GREEDY = Sampling(temperature=0)
+NONE = np.zeros(0)
+
+
+def tiny(kind: str = "Llama", **options: Any) -> Any:
+    """A model with random weights, large enough to give peaked distributions."""
+    torch.manual_seed(SEED)
+    config = getattr(transformers, f"{kind}Config")(
+        **{
+            "vocab_size": V,
+            "hidden_size": 32,
+            "intermediate_size": 32,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "head_dim": 8,
+            "max_position_embeddings": 512,
+            "initializer_range": 0.3,
+            "eos_token_id": None,
+        }
+        | options
+    )
+    return transformers.AutoModelForCausalLM.from_config(config).eval()
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    return tiny()
+
+
+CLOSE = 5e-6
+"""Total variation by rounding in float32: sums are split up by how many tokens there
+are, and these weights, much larger than a trained model's, make more of it."""
+
+
+def text_of(rng: np.random.Generator, n: int) -> list[int]:
+    return [int(i) for i in rng.integers(0, V, n)]
+
+
+def probs_of(model: Any, tokens: Sequence[int], rows: int) -> NDArray[np.float64]:
+    """What transformers gives for one text by itself, without a cache."""
+    with torch.inference_mode():
+        logits = model(torch.tensor([list(tokens)])).logits[0, -rows:, :V]
+    probs: NDArray[np.float64] = logits.double().softmax(-1).numpy()
+    return probs
+
+
+def draft(rng: np.random.Generator, n: int, sent: bool = True) -> MixedRound:
+    """A round of tokens drawn from random sparse distributions."""
+    codec = sqs.Codec(vocab_size=V, resolution=20)
+    qs = [codec.quantize(2 * rng.standard_normal(V), sqs.TopK(20)) for _ in range(n)]
+    return MixedRound.of(sqs.Round(qs, [q.sample(rng) for q in qs]), [sent] * n)
+
+
+def jobs_of(rng: np.random.Generator, lengths: Sequence[int]) -> list[Job]:
+    """A job for each of so many sessions, with texts of these lengths."""
+    jobs = []
+    for i, length in enumerate(lengths):
+        round_ = draft(rng, i % 5, sent=bool(i % 2)) if i % 5 else None
+        draws = rng.random(i % 5 + 1)
+        jobs.append(Job(b"%d" % i, text_of(rng, length), round_, draws, ALL))
+    return jobs
+
+
+def expected(model: Any, job: Job) -> Verdict | Wanted:
+    """The verdict by transformers' own probabilities."""
+    drafted = job.round_.tokens if job.round_ else ()
+    probs = probs_of(model, [*job.text, *drafted], len(job.draws))
+    return sqs.verify_batch([job.round_], probs, job.draws)[0]
+
+
+class Watch:
+    """What a cloud reads and what it gets.
+
+    Attributes
+    ----------
+    tokens : list of int
+        How many each forward read.
+    rows : dict from session to ndarray of float64 [L+1, V]
+        The probabilities of the last job.
+    """
+
+    def __init__(self, cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.tokens: list[int] = []
+        self.rows: dict[bytes, NDArray[np.float64]] = {}
+        own = _cloud._verdicts
+
+        def verdicts(tasks: Any, logits: Any) -> Any:
+            parts = torch.split(logits, [task.wanted for task in tasks])
+            for task, part in zip(tasks, parts, strict=True):
+                self.rows[task.job.session] = part.double().softmax(-1).numpy()
+            return own(tasks, logits)
+
+        monkeypatch.setattr(_cloud, "_verdicts", verdicts)
+        cloud._model._model.register_forward_pre_hook(
+            lambda _, __, given: self.tokens.append(given["input_ids"].shape[1]),
+            with_kwargs=True,
+        )
+
+    def error(self, model: Any, jobs: Sequence[Job]) -> float:
+        """The worst total variation from transformers' rows."""
+        errors = []
+        for job in jobs:
+            drafted = job.round_.tokens if job.round_ else ()
+            own = probs_of(model, [*job.text, *drafted], len(job.draws))
+            rows = self.rows[job.session]
+            errors.append(np.abs(rows - own).sum(-1).max(initial=0) / 2)
+        return float(max(errors))
+
+
+WINDOW = {"sliding_window": 4}
+GPT2 = {"n_embd": 32, "n_head": 4, "n_layer": 2, "n_positions": 512}
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("Llama", {}),
+        ("Llama", {"num_key_value_heads": 4, "attention_bias": True}),
+        ("Mistral", WINDOW),
+        ("Gemma3Text", WINDOW | {"num_hidden_layers": 6}),
+        ("Qwen3", {}),
+        ("GPT2", GPT2),
+    ],
+)
+def test_rows_are_those_of_one_session_alone(
+    kind: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, rng = tiny(kind, **options), np.random.default_rng(SEED)
+    cloud = Cloud(model)
+    watch = Watch(cloud, monkeypatch)
+    jobs = jobs_of(rng, [1, 40, 3, 17, 9, 2])
+    assert cloud.verify(jobs) == [expected(model, job) for job in jobs]
+    assert watch.error(model, jobs) < CLOSE
+    # Once more, on what is cached now.
+    jobs = [replace(job, text=[*job.text, *text_of(rng, 3)]) for job in jobs]
+    assert cloud.verify(jobs) == [expected(model, job) for job in jobs]
+    assert watch.error(model, jobs) < CLOSE
+    assert len(watch.tokens) == 2
+
+
+def test_half_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny(initializer_range=0.1).to(torch.bfloat16)
+    cloud = Cloud(model)
+    watch = Watch(cloud, monkeypatch)
+    jobs = jobs_of(np.random.default_rng(SEED), [1, 40, 3, 17, 9])
+    cloud.verify(jobs)
+    assert watch.error(model, jobs) < 0.01
+
+
+def write(
+    cloud: Cloud, model: Any, n: int, rng: np.random.Generator, sampling: Sampling
+) -> list[list[int]]:
+    """Have sessions of different lengths write n tokens by rounds, and check each."""
+    texts = [text_of(rng, 1 + 7 * i) for i in range(5)]
+    ends = [len(text) + n for text in texts]
+    while any(len(text) < end for text, end in zip(texts, ends, strict=True)):
+        jobs = [
+            Job(b"%d" % i, text, draft(rng, 4), rng.random(5), sampling)
+            for i, text in enumerate(texts)
+        ]
+        for text, job, verdict in zip(texts, jobs, cloud.verify(jobs), strict=True):
+            if sampling == ALL:
+                assert verdict == expected(model, job)
+            assert isinstance(verdict, Verdict)
+            assert job.round_
+            text += [*job.round_.tokens[: verdict.accepted], verdict.token]
+    return texts
+
+
+def test_a_round_reads_one_token_more_than_was_drafted(
+    model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cloud = Cloud(model)
+    watch = Watch(cloud, monkeypatch)
+    write(cloud, model, 12, np.random.default_rng(SEED), ALL)
+    assert set(watch.tokens[1:]) == {5 * 5}
+
+
+def test_greedy_text_is_that_of_generate(model: Any) -> None:
+    n = 20
+    texts = write(Cloud(model), model, n, np.random.default_rng(SEED), GREEDY)
+    for text, length in zip(texts, [1 + 7 * i for i in range(5)], strict=True):
+        own = model.generate(
+            torch.tensor([text[:length]]),
+            attention_mask=torch.ones(1, length),
+            max_new_tokens=n,
+            min_new_tokens=n,
+            do_sample=False,
+            pad_token_id=0,
+        )
+        assert text[: length + n] == own[0].tolist()
+
+
+def test_greedy_text_of_smollm2(smollm2: Any) -> None:
+    n = 12
+    cloud = Cloud(smollm2.target, tokenizer=smollm2.tokenizer)
+    assert cloud.fingerprint == tokenizer_fingerprint(smollm2.tokenizer)
+    text = smollm2.encode("Why is the sky blue?")
+    start = torch.tensor([text])
+    own = smollm2.target.generate(
+        start,
+        attention_mask=torch.ones_like(start),
+        max_new_tokens=n,
+        do_sample=False,
+        pad_token_id=0,
+    )[0].tolist()
+    while len(text) < len(own):
+        # Two tokens that are right and one that isn't.
+        guess = [*own[len(text) : len(text) + 2], 5]
+        qs = [
+            sqs.SparseDistribution([x], [1], vocab_size=cloud.vocab_size) for x in guess
+        ]
+        round_ = MixedRound.of(sqs.Round(qs, guess), [True] * len(qs))
+        [verdict] = cloud.verify([Job(b"s", text, round_, np.full(4, 0.5), GREEDY)])
+        assert isinstance(verdict, Verdict)
+        text += [*guess[: verdict.accepted], verdict.token]
+    assert text[: len(own)] == own
+
+
+def test_whatever_comes_a_job_says_everything(
+    model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other texts, shorter ones, repeats, prefills, sessions forgotten or evicted."""
+    rng = np.random.default_rng(SEED)
+    room = 5 * BLOCK  # of 8 sessions
+    cloud = Cloud(model, max_memory=room * bytes_of_token(model), batch_tokens=16)
+    watch = Watch(cloud, monkeypatch)
+    texts = [text_of(rng, n) for n in (1, 5, 20, 60, 100, 150, 9, 33)]
+    for _ in range(40):
+        jobs = []
+        for i in rng.permutation(8)[: rng.integers(1, 9)]:
+            change = rng.integers(5)
+            if change == 0:
+                texts[i] = text_of(rng, int(rng.integers(1, 200)))
+            elif change == 1:
+                del texts[i][int(rng.integers(1, 20)) :]
+            elif change == 2:
+                texts[i] = [*texts[i], *text_of(rng, int(rng.integers(1, 20)))][:250]
+            elif change == 3:
+                cloud.forget(b"%d" % i)
+            n = int(rng.integers(5))
+            round_ = draft(rng, n, sent=bool(rng.integers(2))) if n else None
+            draws = rng.random(n + 1) if rng.integers(4) else NONE
+            jobs.append(Job(b"%d" % i, list(texts[i]), round_, draws, ALL))
+        for job, verdict in zip(jobs, cloud.verify(jobs), strict=True):
+            if len(job.draws):
+                assert verdict == expected(model, job)
+            else:
+                assert verdict is None
+        assert (
+            watch.error(model, [job for job in jobs if len(job.draws)] or jobs) < CLOSE
+        )
+
+
+def bytes_of_token(model: Any) -> int:
+    """What a token takes: keys and values of all layers, and of one more to grow."""
+    config = model.config
+    values = 2 * config.num_key_value_heads * config.head_dim
+    return (config.num_hidden_layers + 1) * values * 4
+
+
+def test_keys_and_values_stay_within_their_memory(
+    model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alive: list[Any] = []
+    most = 0
+    own = torch.empty
+
+    def empty(*shape: Any, **options: Any) -> Any:
+        nonlocal most
+        made = own(*shape, **options)
+        if made.ndim == 3:
+            alive.append(weakref.ref(made))
+            tensors = [ref() for ref in alive]
+            most = max(most, sum(t.nbytes for t in tensors if t is not None))
+        return made
+
+    rng = np.random.default_rng(SEED)
+    bound = 4 * BLOCK * bytes_of_token(model)
+    cloud = Cloud(model, max_memory=bound)
+    monkeypatch.setattr(torch, "empty", empty)
+    for length in (10, 40, 60, 100, 200, 230, 20):
+        jobs = jobs_of(rng, [length] * 5)
+        assert cloud.verify(jobs) == [expected(model, job) for job in jobs]
+    assert bound / 2 < most <= bound
+
+
+def test_half_the_memory_keeps_half_of_the_caches(
+    model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sessions in turn don't evict each other just before they are needed."""
+    rng = np.random.default_rng(SEED)
+    cloud = Cloud(model, max_memory=4 * BLOCK * bytes_of_token(model))
+    jobs = [replace(job, draws=NONE) for job in jobs_of(rng, [50] * 8)]
+    cloud.verify(jobs)
+    watch = Watch(cloud, monkeypatch)
+    for _ in range(3):
+        cloud.verify(jobs)
+    assert sum(watch.tokens) <= 3 * 4 * 55
+
+
+def test_long_texts_are_read_in_chunks_after_the_rounds(
+    model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(SEED)
+    cloud = Cloud(model, batch_tokens=16)
+    watch = Watch(cloud, monkeypatch)
+    reading = Job(b"long", text_of(rng, 70), None, NONE, ALL)
+    rounds = [
+        Job(b"%d" % i, text_of(rng, 2), draft(rng, 3), rng.random(4), ALL)
+        for i in range(3)
+    ]
+    order: list[list[bytes]] = []
+    own = Cloud._take
+
+    def take(self: Cloud, group: Any) -> Any:
+        taken = own(self, group)
+        order.append([task.job.session for task, _ in taken])
+        return taken
+
+    monkeypatch.setattr(Cloud, "_take", take)
+    verdicts = cloud.verify([reading, *rounds])
+    assert verdicts == [None, *(expected(model, job) for job in rounds)]
+    assert order[0][:2] == [b"0", b"1"]
+    assert watch.tokens == [16] * 5 + [5]
+    longer = Job(b"long", [*reading.text, 3], None, np.array([0.5]), ALL)
+    assert cloud.verify([longer]) == [expected(model, longer)]
+    assert watch.tokens[6:] == [1]
+
+
+def test_a_round_longer_than_a_batch_is_read_at_once(model: Any) -> None:
+    rng = np.random.default_rng(SEED)
+    cloud = Cloud(model, batch_tokens=4)
+    job = Job(b"s", text_of(rng, 30), draft(rng, 9), rng.random(10), ALL)
+    assert cloud.verify([job]) == [expected(model, job)]
+
+
+def test_forget_from_another_thread(
+    model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is in use stays until it isn't, and is read anew when needed again."""
+    rng = np.random.default_rng(SEED)
+    cloud = Cloud(model)
+    watch = Watch(cloud, monkeypatch)
+    jobs = jobs_of(rng, [20, 30])
+
+    def forget(*_: Any) -> None:
+        thread = threading.Thread(target=cloud.forget, args=(b"0",))
+        thread.start()
+        thread.join(5)
+        assert not thread.is_alive()
+
+    handle = cloud._model._model.register_forward_pre_hook(forget)
+    assert cloud.verify(jobs) == [expected(model, job) for job in jobs]
+    handle.remove()
+    assert cloud.verify(jobs) == [expected(model, job) for job in jobs]
+    assert watch.tokens == [20 + 31, 20 + 2]
+    cloud.forget(b"1")
+    cloud.forget(b"nobody")
+    cloud.verify(jobs[1:])
+    assert watch.tokens[2:] == [31]
+
+
+def test_an_exception_leaves_the_caches_right(model: Any) -> None:
+    rng = np.random.default_rng(SEED)
+    cloud = Cloud(model)
+    jobs = jobs_of(rng, [20, 30, 4])
+    cloud.verify(jobs)
+    # In the last layer: keys and values of others are written by then.
+    layer = cloud._model._model.model.layers[2]
+
+    def fail(*_: Any) -> None:
+        raise MemoryError("no more")
+
+    others = [replace(job, text=[*job.text[:3], *text_of(rng, 9)]) for job in jobs]
+    handle = layer.register_forward_pre_hook(fail)
+    with pytest.raises(MemoryError, match="no more"):
+        cloud.verify(others)
+    handle.remove()
+    assert cloud.verify(jobs) == [expected(model, job) for job in jobs]
+    assert cloud.verify(others) == [expected(model, job) for job in others]
+
+
+def test_two_clouds_of_a_model_that_goes_on_as_it_was(model: Any) -> None:
+    rng = np.random.default_rng(SEED)
+    before = model.config._attn_implementation, probs_of(model, [1, 2, 3], 1)
+    clouds = [Cloud(model), Cloud(model)]
+    for _ in range(2):
+        jobs = jobs_of(rng, [20, 30, 4])
+        wanted = [expected(model, job) for job in jobs]
+        assert all(cloud.verify(jobs) == wanted for cloud in clouds)
+    assert model.config._attn_implementation == before[0]
+    assert np.array_equal(probs_of(model, [1, 2, 3], 1), before[1])
+    own = {p.data_ptr() for p in model.parameters()}
+    assert {p.data_ptr() for p in clouds[0]._model._model.parameters()} == own
+
+
+def test_a_cloud_is_freed(model: Any) -> None:
+    cloud = Cloud(model)
+    cloud.verify(jobs_of(np.random.default_rng(SEED), [4]))
+    ref = weakref.ref(cloud._model._model)
+    del cloud
+    gc.collect()
+    assert ref() is None
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        Sampling(0.7, top_k=5),
+        Sampling(1.3, top_p=0.8),
+        Sampling(0.9, min_p=0.1),
+        Sampling(1.1, top_k=30, top_p=0.9, min_p=0.05),
+        Sampling(0.5, top_p=0.0),
+        Sampling(0.5, top_k=10**9, min_p=1.0),
+        Sampling(1e-320, top_k=2, top_p=0.5, min_p=0.5),
+    ],
+)
+def test_sampling_is_that_of_transformers(sampling: Sampling) -> None:
+    rows = 3 * torch.randn(20, V, generator=torch.Generator().manual_seed(SEED))
+    options = {k: v for k, v in sampling.config().items() if v != ALL.config()[k]}
+    options["temperature"] = max(sampling.temperature, 1e-30)
+    config = transformers.GenerationConfig(do_sample=True, **{"top_k": 0} | options)
+    model = tiny()
+    warpers = model._get_logits_processor(config)
+    wanted = warpers(torch.zeros(20, 1, dtype=torch.int64), rows).softmax(-1)
+    ours = truncated(rows, sampling) / options["temperature"]
+    assert torch.allclose(ours.softmax(-1), wanted, atol=1e-6)
+    assert torch.equal(ours == -torch.inf, wanted == 0)
+
+
+def test_each_job_has_its_own_sampling(model: Any) -> None:
+    """Each next token is the most probable one for a low number and a top_k of 1."""
+    rng = np.random.default_rng(SEED)
+    text = text_of(rng, 8)
+    probs = probs_of(model, text, 1)[0]
+    best, second = np.argsort(-probs)[:2]
+    samplings = [GREEDY, Sampling(2.0, top_k=1), Sampling(1e9, top_k=2), ALL]
+    draws = [0.99, 0.99, 0.99 if best < second else 0.01, 0.0]
+    jobs = [
+        Job(b"%d" % i, text, None, np.array([u]), s)
+        for i, (u, s) in enumerate(zip(draws, samplings, strict=True))
+    ]
+    tokens = [verdict.token for verdict in Cloud(model).verify(jobs)]
+    assert tokens == [best, best, second, np.flatnonzero(probs)[0]]
+
+
+def test_padded_vocabularies_are_cropped(model: Any) -> None:
+    cloud = Cloud(model, vocab_size=40)
+    job = Job(b"s", [1, 2, 3], None, np.array([0.9]), ALL)
+    probs = probs_of(model, job.text, 1)[:, :40]
+    assert cloud.vocab_size == 40
+    assert cloud.verify([job]) == sqs.verify_batch(
+        [None], probs / probs.sum(), job.draws
+    )
+    with pytest.raises(ValueError, match=r"ids must be in \[0, 40\), got 3 to 45"):
+        cloud.verify([replace(job, text=[3, 45])])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"text": []}, r"jobs\[0\]: the text must have at least one token"),
+        ({"text": [-1]}, r"ids must be in \[0, 50\), got -1 to -1"),
+        ({"text": [1] * 513}, r"513 tokens, and the most that fits is 512 \(the model"),
+        ({"draws": np.zeros(2)}, "0 drafted tokens take 1 draws, or none, got 2"),
+        (
+            {"round_": MixedRound([1], [1], [None], resolution=1, vocab_size=60)},
+            "the round has a vocabulary of 60, the model one of 50",
+        ),
+    ],
+)
+def test_bad_jobs(model: Any, change: dict[str, Any], message: str) -> None:
+    job = Job(b"s", [1, 2], None, np.array([0.5]), ALL)
+    with pytest.raises(ValueError, match=message):
+        Cloud(model).verify([replace(job, **change)])
+
+
+def test_jobs_of_one_session(model: Any) -> None:
+    job = Job(b"s", [1, 2], None, np.array([0.5]), ALL)
+    with pytest.raises(ValueError, match="of different sessions"):
+        Cloud(model).verify([job, job])
+
+
+def test_no_jobs(model: Any) -> None:
+    assert Cloud(model).verify([]) == []
+
+
+def test_memory_limits_the_text(model: Any) -> None:
+    token = bytes_of_token(model)
+    cloud = Cloud(model, max_memory=100 * token)
+    assert cloud.max_text == 100
+    job = Job(b"s", [1] * 101, None, NONE, ALL)
+    with pytest.raises(ValueError, match="max_memory has room for 100"):
+        cloud.verify([job])
+    assert cloud.verify([replace(job, text=[1] * 100)]) == [None]
+    with pytest.raises(ValueError, match="max_memory must be at least"):
+        Cloud(model, max_memory=BLOCK * token - 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"vocab_size": 51}, r"vocab_size must be in \[2, 50\], got 51"),
+        ({"batch_tokens": 0}, "batch_tokens must be at least 1"),
+        ({"max_memory": 0}, "max_memory must be at least 1"),
+    ],
+)
+def test_bad_parameters(model: Any, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Cloud(model, **options)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        ("Mamba", {"state_size": 4, "num_hidden_layers": 1}, "recurrent state"),
+        ("Bloom", {"n_layer": 1, "n_head": 4}, "attention of only 0 can be replaced"),
+        ("Gemma2", {"query_pre_attn_scalar": 8}, "capped attention scores"),
+        ("Llama", {"layer_types": ["chunked_attention"] * 3}, "chunked_attention"),
+    ],
+)
+def test_models_that_cannot_be_served(
+    kind: str, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ModelError, match=message):
+        Cloud(tiny(kind, **options))
+
+
+def test_encoder_decoders_cannot_be_served() -> None:
+    config = transformers.T5Config(
+        vocab_size=V, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2
+    )
+    with pytest.raises(ModelError, match="has an encoder"):
+        Cloud(transformers.T5ForConditionalGeneration(config))
+
+
+class AllLogits(transformers.LlamaForCausalLM):
+    """Doesn't know which logits are wanted."""
+
+    def forward(self, *given: Any, logits_to_keep: Any = 0, **options: Any) -> Any:
+        """Read tokens."""
+        return super().forward(*given, **options)
+
+
+class NoPositions(transformers.LlamaForCausalLM):
+    """Takes no heed of positions, so that texts can't lie side by side."""
+
+    def forward(self, *given: Any, position_ids: Any = None, **options: Any) -> Any:
+        """Read tokens."""
+        return super().forward(*given, **options)
+
+
+class Picky(transformers.LlamaForCausalLM):
+    """Doesn't take a keyword."""
+
+    def forward(self, input_ids: Any, position_ids: Any = None) -> Any:
+        """Read tokens."""
+        return super().forward(input_ids, position_ids=position_ids)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (AllLogits, "gives 2 rows of logits where 1 was asked for"),
+        (NoPositions, "gives other logits once its attention is replaced"),
+        (Picky, "unexpected keyword argument"),
+    ],
+)
+def test_models_that_would_be_read_wrong(model: Any, kind: Any, message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        Cloud(kind(model.config).eval())
+
+
+def test_texts_end_where_rotary_angles_would_change() -> None:
+    rope = {
+        "rope_type": "longrope",
+        "rope_theta": 10000.0,
+        "short_factor": [1.0] * 4,
+        "long_factor": [2.0] * 4,
+        "original_max_position_embeddings": 128,
+    }
+    assert Cloud(tiny(rope_parameters=rope)).max_text == 128
+
+
+def test_steps(model: Any) -> None:
+    cloud = Cloud(model)
+    steps = cloud.steps()
+    assert list(steps) == [1, 6]
+    assert all(0 < seconds < 1 for seconds in steps.values())
+    assert cloud.steps() == steps
+
+
+def test_fingerprints_of_tokenizers() -> None:
+    class Tokenizer:
+        def __init__(self, *tokens: str) -> None:
+            self.tokens = tokens
+
+        def get_vocab(self) -> dict[str, int]:
+            return {token: i for i, token in enumerate(self.tokens)}
+
+    prints = {
+        tokenizer_fingerprint(Tokenizer(*tokens))
+        for tokens in (("a", "b"), ("b", "a"), ("a", "b", "c"), ("a", "bc"), ())
+    }
+    assert len(prints) == 5
+    assert {len(p) for p in prints} == {8}
+
+
+def test_the_benchmark_replays_what_was_played(model: Any) -> None:
+    pair = SimpleNamespace(draft=model, target=model, vocab_size=V)
+    played = play(pair, Cloud(model), [[1, 2, 3], [4]], rounds=3, seed=SEED)
+    cases = [Case("", n, Cloud(model), Replay(played, n)) for n in (1, 5)]
+    run(cases, seconds=0.001)
+    for case in cases:
+        assert case.replay.wrong == 0
+        assert case.rate > 0
+        assert case.cloud.memory >= needed(played, case.sessions)
