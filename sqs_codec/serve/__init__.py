@@ -1,0 +1,36 @@
+"""The verifier as a server, and the edge's links to it (the extra ``[serve]``).
+
+* `connect`: a link to a server
+* `Service`: sessions of many edges over one target model
+* `start_grpc`, `start_datagrams`: what transports them
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sqs_codec.serve._connect import connect
+    from sqs_codec.serve._datagram import start_datagrams
+    from sqs_codec.serve._grpc import start_grpc
+    from sqs_codec.serve._service import Connection, Service
+
+__all__ = ["Connection", "Service", "connect", "start_datagrams", "start_grpc"]
+
+_MODULES = {
+    "Connection": "_service",
+    "Service": "_service",
+    "connect": "_connect",
+    "start_datagrams": "_datagram",
+    "start_grpc": "_grpc",
+}
+
+
+if not TYPE_CHECKING:  # where it would make every misspelt name an Any
+
+    def __getattr__(name):
+        """Import what is asked for: `sqs --help` needs none of it, nor its packages."""
+        if name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -1,0 +1,151 @@
+"""Addresses of servers, HOST:PORT, certificates and tokens: what may be one."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+import ssl
+from os import PathLike
+
+__all__ = [
+    "check_certificate",
+    "check_free",
+    "check_roots",
+    "check_token",
+    "is_loopback",
+    "join_address",
+    "require_loopback",
+    "split_address",
+]
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Return host and port of HOST:PORT.
+
+    Raises
+    ------
+    ValueError
+        It is something else.
+
+    Examples
+    --------
+    >>> split_address("example.org:8743"), split_address("[::1]:8743")
+    (('example.org', 8743), ('::1', 8743))
+    """
+    host, colon, port = address.rpartition(":")
+    bare = host.startswith("[") and host.endswith("]")
+    if bare:
+        host = host[1:-1]
+    number = int(port) if port.isascii() and port.isdigit() else 0
+    if not (colon and host and 1 <= number < 1 << 16) or (":" in host and not bare):
+        raise ValueError(
+            f"a server's address must be HOST:PORT, as localhost:8743 or [::1]:8743, "
+            f"got {address!r}"
+        )
+    return host, number
+
+
+def join_address(host: str, port: int) -> str:
+    """Return HOST:PORT.
+
+    Examples
+    --------
+    >>> join_address("localhost", 8743), join_address("::1", 8743)
+    ('localhost:8743', '[::1]:8743')
+    """
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether what is sent to a host stays on this machine.
+
+    Examples
+    --------
+    >>> [is_loopback(host) for host in ("127.0.0.1", "::1", "0.0.0.0")]
+    [True, True, False]
+    """
+    try:
+        found = socket.getaddrinfo(host, None)
+    except (OSError, UnicodeError):
+        return False
+    # An address may end in the name of its interface, as fe80::1%eth0.
+    hosts = {str(entry[4][0]).partition("%")[0] for entry in found}
+    return all(ipaddress.ip_address(host).is_loopback for host in hosts)
+
+
+def require_loopback(host: str) -> None:
+    """Refuse plain text to or from anywhere but this machine.
+
+    Raises
+    ------
+    ValueError
+        `host` is another machine, or unknown.
+    """
+    if not is_loopback(host):
+        raise ValueError(
+            f"{host} isn't this machine: without encryption only loopback addresses "
+            f"will do, such as 127.0.0.1; elsewhere use a certificate"
+        )
+
+
+def check_token(token: str) -> None:
+    """Refuse what can't be a bearer token.
+
+    Raises
+    ------
+    ValueError
+        `token` is too long, or has other characters than a header may have.
+    """
+    if not re.fullmatch(r"[!-~]{1,512}", token):
+        raise ValueError(
+            "a token must have 1 to 512 visible ASCII characters and no space"
+        )
+
+
+def check_certificate(cert: str | PathLike[str], key: str | PathLike[str]) -> None:
+    """Refuse PEM files of a certificate and its key that a server can't use.
+
+    Raises
+    ------
+    ValueError
+        A file isn't there or is something else, or they don't belong together.
+    """
+    try:
+        # Without a password given, OpenSSL would ask for one at the terminal.
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(cert, key, password="")
+    except OSError as error:
+        raise ValueError(
+            f"can't load the certificate {cert} with the key {key}: "
+            f"{error.strerror or error}"
+        ) from error
+
+
+def check_roots(cert: str | PathLike[str]) -> None:
+    """Refuse a file that has no certificates to trust.
+
+    Raises
+    ------
+    ValueError
+        It isn't there or is something else.
+    """
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cert)
+    except OSError as error:
+        # What OpenSSL says of other files has no word that helps.
+        broken = isinstance(error, ssl.SSLError)
+        reason = "it has no certificate in PEM" if broken else error.strerror
+        raise ValueError(f"can't load the certificate {cert}: {reason}") from error
+
+
+def check_free(host: str, port: int, kind: int = socket.SOCK_STREAM) -> None:
+    """Raise the OSError of an address, by default of TCP, that can't be listened at."""
+    family, _, protocol, _, address = socket.getaddrinfo(
+        host, port, type=kind, flags=socket.AI_PASSIVE
+    )[0]
+    with socket.socket(family, kind, protocol) as probe:
+        if kind == socket.SOCK_STREAM:
+            # As servers do: a port whose connections are all closing is free.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(address)

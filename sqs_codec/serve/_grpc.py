@@ -1,0 +1,235 @@
+"""The server's end of sessions over gRPC; `sqs_codec.serve._grpc_link` is the edge's.
+
+A session has one bidirectional stream, and each of its messages is one of ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from sqs_codec.serve._address import (
+    check_certificate,
+    check_free,
+    join_address,
+    require_loopback,
+)
+from sqs_codec.serve._grpc_link import (
+    METHOD,
+    MOST_WAITING,
+    READY,
+    SERVICE,
+    SHARED_OPTIONS,
+    File,
+    Options,
+)
+from sqs_codec.serve._service import Connection, Service
+
+__all__ = ["GrpcServer", "start_grpc"]
+
+CLOSING_SECONDS = 20.0
+"""How long a peer has to read the last words."""
+
+BURST, BURST_SECONDS = 200, 0.1
+"""So many messages of a connection are taken in so many seconds. An edge has a few for
+each round, and more of them would keep the others waiting."""
+
+
+class GrpcServer:
+    """A gRPC server that `start_grpc` has started.
+
+    Attributes
+    ----------
+    port : int
+    """
+
+    def __init__(self, service: Service, server: Any, port: int) -> None:
+        self.port = port
+        self._service = service
+        self._server = server
+        self._health = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        handler = grpc.stream_stream_rpc_method_handler(self._open)
+        server.add_generic_rpc_handlers(
+            [grpc.method_handlers_generic_handler(SERVICE, {METHOD: handler})]
+        )
+
+    async def start(self) -> None:
+        """Begin to serve."""
+        await self._server.start()
+        for name in ("", SERVICE):
+            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+
+    async def stop(self, grace: float) -> None:
+        """Take no more connections, and end those there are after `grace` seconds.
+
+        `Service.stop` ends them in good order, so call it before.
+        """
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(grace)
+
+    async def _open(self, requests: object, context: Any) -> Any:
+        """Serve one stream."""
+        owner = self._service.authorize(_token_of(context))
+        if owner is None:
+            # This raises, as aborts do.
+            return await context.abort(
+                grpc.StatusCode.UNAUTHENTICATED, "the token isn't one of the server's"
+            )
+        stream = _Stream(context)
+        connection = self._service.connect(owner, stream.send, stream.close)
+        stream.connection = connection
+        try:
+            await context.send_initial_metadata((READY,))
+            await stream.run()
+        finally:
+            connection.close()
+        if stream.reason is not None:
+            await context.abort(grpc.StatusCode.ABORTED, stream.reason)
+        return None
+
+
+class _Stream:
+    """The server's end of a stream."""
+
+    connection: Connection
+
+    def __init__(self, context: Any) -> None:
+        self.reason: str | None = None
+        self._context = context
+        self._outgoing: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self._given_up = asyncio.Event()
+
+    def send(self, message: bytes) -> None:
+        """Queue a message, or give up on a peer that doesn't read."""
+        if self._outgoing.qsize() < MOST_WAITING:
+            self._outgoing.put_nowait(message)
+        elif not self._given_up.is_set():
+            self._given_up.set()
+            self.connection.end(
+                "slow", f"{MOST_WAITING} messages wait for this peer to read them"
+            )
+
+    def close(self, reason: str) -> None:
+        """End the stream once everything is sent, or soon if the peer doesn't read."""
+        self.reason = reason
+        self._outgoing.put_nowait(None)
+        asyncio.get_running_loop().call_later(CLOSING_SECONDS, self._given_up.set)
+
+    async def run(self) -> None:
+        """Pass messages until the peer has left or the service closes the stream."""
+        tasks = {
+            asyncio.ensure_future(step())
+            for step in (self._read, self._write, self._given_up.wait)
+        }
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _read(self) -> None:
+        """Take messages, but no faster than `BURST` says: a flood waits where it is."""
+        loop = asyncio.get_running_loop()
+        while True:
+            began = loop.time()
+            for _ in range(BURST):
+                message = await self._context.read()
+                if message is grpc.aio.EOF:
+                    return
+                self.connection.receive(message)
+            await asyncio.sleep(began + BURST_SECONDS - loop.time())
+
+    async def _write(self) -> None:
+        while (message := await self._outgoing.get()) is not None:
+            await self._context.write(message)
+
+
+async def start_grpc(
+    service: Service,
+    host: str,
+    port: int,
+    *,
+    cert: File | None = None,
+    key: File | None = None,
+    insecure: bool = False,
+) -> GrpcServer:
+    """Serve a service by gRPC, in the running event loop.
+
+    Parameters
+    ----------
+    service : Service
+        Started.
+    host : str
+        The address to listen at.
+    port : int
+        0 for any that is free.
+    cert, key : path, optional
+        PEM files of the certificate, or chain of them, and its private key.
+    insecure : bool, optional
+        Plain text instead, at a loopback address.
+
+    Returns
+    -------
+    GrpcServer
+
+    Raises
+    ------
+    ValueError
+        The certificate doesn't load, or there is none, or the host isn't loopback.
+    OSError
+        The address can't be had.
+    """
+    credentials = None
+    if insecure:
+        require_loopback(host)
+    else:
+        credentials = _server_credentials(cert, key)
+    check_free(host, port)  # gRPC's own error says little
+    options: Options = [
+        *SHARED_OPTIONS,
+        # What is a little too large the service refuses in its own words.
+        ("grpc.max_receive_message_length", 2 * service.limits.max_message),
+        # Otherwise a second server would share the port in silence.
+        ("grpc.so_reuseport", 0),
+        # Pings that the peer may send without messages between them.
+        ("grpc.http2.min_ping_interval_without_data_ms", 60_000),
+    ]
+    # Some to spare for health checks and for those that are about to be refused.
+    server = grpc.aio.server(
+        options=options, maximum_concurrent_rpcs=2 * service.max_sessions + 16
+    )
+    address = join_address(host, port)
+    if credentials is None:
+        port = server.add_insecure_port(address)
+    else:
+        port = server.add_secure_port(address, credentials)
+    started = GrpcServer(service, server, port)
+    await started.start()
+    return started
+
+
+def _server_credentials(cert: File | None, key: File | None) -> Any:
+    if cert is None or key is None:
+        raise ValueError(
+            "a server needs a certificate and its key, or insecure=True at a loopback "
+            "address"
+        )
+    check_certificate(cert, key)  # gRPC would say nothing
+    return grpc.ssl_server_credentials(
+        [(Path(key).read_bytes(), Path(cert).read_bytes())]
+    )
+
+
+def _token_of(context: Any) -> str | None:
+    for name, value in context.invocation_metadata() or ():
+        if name == "authorization":
+            scheme, _, token = value.partition(" ")
+            return str(token) if scheme.lower() == "bearer" else None
+    return None

@@ -1,0 +1,446 @@
+"""Many sessions over one target model, whatever they are transported by."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import logging
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from sqs_codec import _checks as checks
+from sqs_codec._prior import Prior
+from sqs_codec._verify import Verdict, Wanted
+from sqs_codec.serve._address import check_token
+from sqs_codec.serve._metrics import Metrics
+from sqs_codec.serve._worker import Batch, Worker
+from sqs_codec.session import (
+    CloudSession,
+    Job,
+    Limits,
+    Verifier,
+    session_of,
+    unknown_session,
+)
+from sqs_codec.session._wire import Refusal
+
+__all__ = ["Connection", "Service"]
+
+log = logging.getLogger(__name__)
+
+HELLO = b"\x01"
+"""What a hello begins with, broken or not."""
+
+MOST_AT_ONCE = 64
+"""Jobs in one call of the target model. More would only make each wait longer."""
+
+HANDSHAKE_SECONDS = 20.0
+"""How long a connection may be without a session. A hello takes seconds on the thinnest
+of links."""
+
+SHUTDOWN = "the server is shutting down"
+
+
+@dataclass(eq=False)
+class _Session:
+    """A session, and who may speak for it."""
+
+    cloud: CloudSession
+    id: bytes
+    owner: str
+    heard: float
+    connection: Connection | None = None
+
+
+class Connection:
+    """A connection of a transport to a `Service`, which makes it.
+
+    All is to be called in the service's event loop.
+
+    Attributes
+    ----------
+    owner : str
+        Whose token it came with.
+    refused : str or None
+        Why the service wants it closed.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        owner: str,
+        send: Callable[[bytes], None],
+        close: Callable[[str], None] | None,
+    ) -> None:
+        self.owner = owner
+        self.refused: str | None = None
+        self._service = service
+        self._send = send
+        self._close = close
+        self._session: _Session | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def receive(self, message: bytes) -> None:
+        """Take a message of the peer. It never raises for what a peer sends."""
+        if self.refused is not None:
+            return
+        try:
+            self._service._receive(self, message)
+        except Exception:
+            log.exception("a message of %d bytes", len(message))
+            self.refuse("error", "the server failed on this message; it is in its log")
+
+    def refuse(self, kind: str, reason: str) -> None:
+        """Tell the peer why it is refused, for good, and close the connection.
+
+        Parameters
+        ----------
+        kind : str
+            One word, for the metrics.
+        reason : str
+            Words for people.
+        """
+        if self.refused is None:
+            self.refused = reason  # so that a transport knows when it is sent this
+            self._service._deliver(self, Refusal(reason).to_bytes())
+            self._end(kind, reason)
+
+    def end(self, kind: str, reason: str) -> None:
+        """Close the connection; the peer may come again."""
+        if self.refused is None:
+            self.refused = reason
+            self._end(kind, reason)
+
+    def close(self) -> None:
+        """Say that the connection is gone. Its session stays for some time."""
+        self.refused = self.refused or "closed"
+        self._service._leave(self)
+
+    def _end(self, kind: str, reason: str) -> None:
+        log.info("closing a connection (%s): %r", kind, reason)
+        self._service.metrics.refused.labels(kind).inc()
+        self._service._leave(self)
+        if self._close is not None:
+            self._close(reason)
+
+
+class Service:
+    """Sessions of many edges over one target model.
+
+    Parameters
+    ----------
+    verifier : Verifier
+        The target model. It runs in a thread of its own.
+    tokenizer : bytes
+        Fingerprint of the model's tokenizer, 8 bytes; or empty. An edge must give
+        the same.
+    limits : Limits, optional
+    tokens : collection of str or None
+        The bearer tokens that are let in. A session belongs to the token that it was
+        opened with. With None everyone is let in.
+    max_sessions : int, optional
+        How many sessions to keep. If all are connected, another is refused; otherwise
+        the one that has been without a connection longest makes room.
+    idle_seconds : float, optional
+        How long to keep a session of which nothing is heard.
+    steps : mapping of int to float or None
+        Seconds that the model takes by number of tokens, for the edges' planners.
+    priors : sequence of Prior, optional
+        What edges may code by, besides the priors that come with this package.
+
+    Attributes
+    ----------
+    metrics : Metrics
+    limits : Limits
+    max_sessions : int
+    """
+
+    def __init__(
+        self,
+        verifier: Verifier,
+        *,
+        tokenizer: bytes,
+        limits: Limits | None = None,
+        tokens: Collection[str] | None,
+        max_sessions: int = 64,
+        idle_seconds: float = 600.0,
+        steps: Mapping[int, float] | None = None,
+        priors: Sequence[Prior] = (),
+    ) -> None:
+        self.limits = Limits() if limits is None else limits
+        self.max_sessions = checks.in_range("max_sessions", max_sessions, 1)
+        self.metrics = Metrics()
+        self._verifier = verifier
+        self._tokenizer = tokenizer
+        self._owners = None if tokens is None else _digests(tokens)
+        self._idle_seconds = checks.finite("idle_seconds", idle_seconds, 0.01, 1e9)
+        self._steps = steps
+        self._priors = priors
+        self._sessions: dict[bytes, _Session] = {}
+        self._connections: set[Connection] = set()
+        self._worker = Worker(verifier, self._done, MOST_AT_ONCE)
+        self._at_work: dict[Job, _Session] = {}
+        self._fresh: list[Job] = []
+        self._stopping = False
+
+    async def start(self) -> None:
+        """Start the model's thread, in the running event loop."""
+        self._loop = asyncio.get_running_loop()
+        self._rest = asyncio.Event()
+        self._rest.set()
+        self._worker.start()
+        self._sweep()
+
+    async def stop(self, grace: float) -> None:
+        """Finish what is being verified and close all connections.
+
+        Parameters
+        ----------
+        grace : float
+            Seconds to wait for the model at most.
+        """
+        self._stopping = True
+        try:
+            await asyncio.wait_for(self._rest.wait(), grace)
+        except asyncio.TimeoutError:
+            log.warning("still verifying after %g seconds", grace)
+        for connection in list(self._connections):
+            connection.end("shutdown", SHUTDOWN)
+        self._sweeper.cancel()
+        await self._worker.stop(grace)
+
+    def authorize(self, token: str | None) -> str | None:
+        """Return who a token belongs to, None if it is none of ours.
+
+        How long it takes tells nothing about the tokens.
+        """
+        if self._owners is None:
+            return ""
+        digest = _digest(token or "")
+        known = [hmac.compare_digest(digest, owner) for owner in self._owners]
+        if any(known):
+            return digest
+        self.metrics.refused.labels("token").inc()
+        return None
+
+    def connect(
+        self,
+        owner: str,
+        send: Callable[[bytes], None],
+        close: Callable[[str], None] | None = None,
+    ) -> Connection:
+        """Add a connection.
+
+        Parameters
+        ----------
+        owner : str
+            What `authorize` answered.
+        send : callable
+            Sends a message to the peer. It must not wait, nor raise.
+        close : callable, optional
+            Closes the connection, once all that was sent before is gone, with a
+            reason for the peer. `Connection.refused` says the same.
+        """
+        connection = Connection(self, owner, send, close)
+        self._connections.add(connection)
+        self._await_hello(connection)
+        if self._stopping:
+            self._loop.call_soon(connection.end, "shutdown", SHUTDOWN)
+        return connection
+
+    def _await_hello(self, connection: Connection) -> None:
+        connection._timer = self._loop.call_later(
+            HANDSHAKE_SECONDS,
+            connection.end,
+            "silent",
+            f"no session was opened in {HANDSHAKE_SECONDS:g} seconds",
+        )
+
+    def _receive(self, connection: Connection, message: bytes) -> None:
+        if self._stopping:
+            return
+        self.metrics.received.inc(len(message))
+        if len(message) > self.limits.max_message:
+            connection.refuse(
+                "size",
+                f"a message of {len(message)} bytes came, the server takes "
+                f"{self.limits.max_message}",
+            )
+        elif message[:1] == HELLO:
+            self._greet(connection, message)
+        if connection.refused is not None:
+            return
+        session = connection._session
+        if session is None:
+            self._deliver(connection, unknown_session())
+            return
+        session.heard = self._loop.time()
+        session.cloud.receive(message)
+        self._pump(session)
+
+    def _greet(self, connection: Connection, hello: bytes) -> None:
+        """Find or open the session that a hello names, or refuse it."""
+        session_id = session_of(hello)
+        if session_id is None:
+            words = self._cloud(bytes(16))
+            words.receive(hello)  # it says what is wrong with it
+            return connection.refuse("hello", words.refused or "this is no hello")
+        session = self._sessions.get(session_id)
+        if connection._session not in (None, session):
+            return connection.refuse("hello", "a connection has one session at a time")
+        if session is None:
+            if not self._make_room():
+                return connection.refuse(
+                    "sessions",
+                    f"the server has {self.max_sessions} sessions, as many as it "
+                    f"takes; try again later",
+                )
+            session = self._open(session_id, connection.owner)
+        elif session.owner != connection.owner:
+            return connection.refuse("owner", "the session belongs to another token")
+        if session.connection not in (None, connection):
+            session.connection.end("replaced", "the session has another connection now")
+        session.connection, connection._session = connection, session
+        if connection._timer is not None:
+            connection._timer.cancel()
+        return None
+
+    def _make_room(self) -> bool:
+        """Forget a session that isn't connected, if there are too many."""
+        if len(self._sessions) < self.max_sessions:
+            return True
+        alone = [s for s in self._sessions.values() if s.connection is None]
+        if alone:
+            self._drop(min(alone, key=lambda session: session.heard))
+        return bool(alone)
+
+    def _open(self, session_id: bytes, owner: str) -> _Session:
+        cloud = self._cloud(session_id)
+        session = _Session(cloud, session_id, owner, self._loop.time())
+        self._sessions[session_id] = session
+        self.metrics.sessions.set(len(self._sessions))
+        return session
+
+    def _cloud(self, session_id: bytes) -> CloudSession:
+        return CloudSession(
+            session_id,
+            limits=self.limits,
+            tokenizer=self._tokenizer,
+            vocab_size=self._verifier.vocab_size,
+            max_text=self._verifier.max_text,
+            steps=self._steps,
+            priors=self._priors,
+        )
+
+    def _drop(self, session: _Session) -> None:
+        """Forget a session; its connection, if it has one, may open another."""
+        del self._sessions[session.id]
+        self.metrics.sessions.set(len(self._sessions))
+        self._verifier.forget(session.id)
+        connection, session.connection = session.connection, None
+        if connection is not None:
+            connection._session = None
+            self._await_hello(connection)
+
+    def _leave(self, connection: Connection) -> None:
+        """Detach a connection that is gone."""
+        self._connections.discard(connection)
+        if connection._timer is not None:
+            connection._timer.cancel()
+        if connection._session is not None:
+            connection._session.connection = None
+            connection._session = None
+
+    def _deliver(self, connection: Connection, message: bytes) -> None:
+        self.metrics.sent.inc(len(message))
+        connection._send(message)
+
+    def _pump(self, session: _Session) -> None:
+        """Send what a session has to say, and have its job verified."""
+        reason, connection = session.cloud.refused, session.connection
+        if reason is not None and connection is not None:
+            connection.refused = reason
+        for message in session.cloud.data_to_send():
+            # Without a connection it is lost. Whoever comes back asks again.
+            if connection is not None:
+                self._deliver(connection, message)
+        if reason is not None or session.cloud.ended:
+            self._drop(session)
+            if reason is not None and connection is not None:
+                connection._end("session", reason)
+        elif not self._stopping and (job := session.cloud.next_job()) is not None:
+            self._at_work[job] = session
+            self._rest.clear()
+            if not self._fresh:
+                # Jobs that come up in one turn of the event loop go together.
+                self._loop.call_soon(self._submit)
+            self._fresh.append(job)
+
+    def _submit(self) -> None:
+        self._worker.submit(self._fresh)
+        self._fresh = []
+
+    def _done(self, batch: Batch) -> None:
+        """Take the verdicts of a batch."""
+        self.metrics.batch_jobs.observe(batch.size)
+        self.metrics.batch_seconds.observe(batch.seconds)
+        for job, verdict in batch.verdicts.items():
+            session = self._at_work.pop(job)
+            if self._sessions.get(job.session) is session:
+                self._settle(session, job, verdict)
+            elif job.session not in self._sessions:
+                self._verifier.forget(job.session)  # what the job has just cached
+        if not self._at_work:
+            self._rest.set()
+
+    def _settle(
+        self, session: _Session, job: Job, verdict: Verdict | Wanted | Exception | None
+    ) -> None:
+        if isinstance(verdict, Exception):
+            # The session gives the same job again, or up.
+            self.metrics.failures.inc()
+            session.cloud.fail(job)
+        else:
+            length = session.cloud.text_length
+            session.cloud.complete(job, verdict)
+            self._count(job, verdict, session.cloud.text_length - length)
+        self._pump(session)
+
+    def _count(self, job: Job, verdict: Verdict | Wanted | None, grown: int) -> None:
+        if job.round_ is not None:
+            drafted = len(job.round_)
+            if isinstance(verdict, Wanted):
+                # It comes again, alone with its distribution, to be rejected.
+                self.metrics.drafted.inc(drafted - 1)
+                self.metrics.accepted.inc(verdict.position)
+            elif verdict is not None:
+                self.metrics.drafted.inc(drafted)
+                self.metrics.accepted.inc(verdict.accepted)
+            self.metrics.rounds.inc(grown > 0)
+        self.metrics.tokens.inc(max(0, grown))
+
+    def _sweep(self) -> None:
+        """Forget sessions of which nothing has been heard for long."""
+        now, busy = self._loop.time(), set(self._at_work.values())
+        for session in [*self._sessions.values()]:
+            if now - session.heard > self._idle_seconds and session not in busy:
+                connection = session.connection
+                self._drop(session)
+                if connection is not None:
+                    connection.end(
+                        "idle", f"nothing came for {self._idle_seconds:g} seconds"
+                    )
+        self._sweeper = self._loop.call_later(self._idle_seconds / 4, self._sweep)
+
+
+def _digests(tokens: Collection[str]) -> list[str]:
+    if isinstance(tokens, str) or not tokens:
+        raise ValueError("tokens must be a collection of at least one token, or None")
+    for token in tokens:
+        check_token(token)
+    return [*map(_digest, tokens)]
+
+
+def _digest(token: str) -> str:
+    return hashlib.sha256(token.encode(errors="replace")).hexdigest()

@@ -1,0 +1,237 @@
+"""A server in a thread, over a toy model whose rows anybody can reckon."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import ipaddress
+import threading
+import time
+import zlib
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from numpy.typing import NDArray
+
+import sqs_codec as sqs
+from sqs_codec._verify import Verdict, Wanted
+from sqs_codec.serve import connect
+from sqs_codec.serve._grpc import GrpcServer, start_grpc
+from sqs_codec.serve._service import Service
+from sqs_codec.session import EdgeSession, Job, Link, Sampling, Setting, Verifier
+
+T = TypeVar("T")
+
+VOCAB = 64
+CODEC = sqs.Codec(VOCAB)
+KEEP = sqs.TopK(8)
+GREEDY = Sampling(temperature=0.0)
+
+
+def toy_logits(text: Sequence[int], noise: int = 0) -> NDArray[np.float32]:
+    """The logits after a text, by a hash of its end; noise makes a draft of it."""
+    rng = np.random.default_rng(zlib.crc32(bytes(text[-3:])))
+    logits = rng.normal(0, 3, VOCAB)
+    return np.float32(logits + np.random.default_rng(noise).normal(0, noise > 0, VOCAB))
+
+
+def toy_probs(text: Sequence[int], temperature: float) -> NDArray[np.float64]:
+    """The target's distribution after a text."""
+    logits = toy_logits(text)
+    if temperature == 0:
+        return np.eye(VOCAB)[logits.argmax()]
+    probs = np.exp(np.float64(logits) / temperature)
+    return np.asarray(probs / probs.sum())
+
+
+def greedy(text: Sequence[int], length: int) -> list[int]:
+    """A text continued by the most probable tokens."""
+    text = list(text)
+    for _ in range(length):
+        text.append(int(toy_logits(text).argmax()))
+    return text
+
+
+class Toy:
+    """A `Verifier`. `on_call` may raise, wait or count."""
+
+    vocab_size = VOCAB
+    max_text = 4096
+
+    def __init__(self) -> None:
+        self.on_call: Callable[[Sequence[Job]], object] = len
+        self.forgotten: list[bytes] = []
+
+    def verify(self, jobs: Sequence[Job]) -> list[Verdict | Wanted | None]:
+        """Verify by `toy_probs`."""
+        self.on_call(jobs)
+        return [self._verify(job) for job in jobs]
+
+    def _verify(self, job: Job) -> Verdict | Wanted | None:
+        if len(job.draws) == 0:
+            return None
+        drafted = [] if job.round_ is None else list(job.round_.tokens)
+        text = [*job.text, *drafted]
+        ends = range(len(job.text), len(text) + 1)
+        rows = [toy_probs(text[:end], job.sampling.temperature) for end in ends]
+        return sqs.verify_batch([job.round_], np.array(rows), job.draws)[0]
+
+    def forget(self, session: bytes) -> None:
+        """Note that there is nothing to keep."""
+        self.forgotten.append(session)
+
+
+class Server:
+    """A service and its gRPC server, in an event loop of a thread."""
+
+    def __init__(self, verifier: Verifier, *, port: int = 0, **options: Any) -> None:
+        names = ("cert", "key")
+        security = {name: options.pop(name) for name in names if name in options}
+        security = security or {"insecure": True}
+        self.verifier = verifier
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever)
+        self._thread.start()
+        options.setdefault("tokens", None)
+        options.setdefault("tokenizer", b"tokenize")
+        self.service = Service(verifier, **options)
+        self.run(self.service.start())
+        try:
+            self.grpc: GrpcServer = self.run(
+                start_grpc(self.service, "127.0.0.1", port, **security)
+            )
+        except BaseException:
+            self._end()
+            raise
+        self.address = f"127.0.0.1:{self.grpc.port}"
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do something in the server's event loop."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(20)
+
+    def link(self, **options: Any) -> Link:
+        """A link to it."""
+        return connect(self.address, **({"insecure": True} | options))
+
+    def metric(self, name: str, **labels: str) -> float:
+        """The value of a metric."""
+        return self.service.metrics.registry.get_sample_value(name, labels) or 0.0
+
+    def stop(self, grace: float = 1.0) -> None:
+        """Stop it in good order."""
+        if self._loop.is_closed():
+            return
+        self.run(self.service.stop(grace))
+        self.run(self.grpc.stop(0.5))
+        self._end()
+
+    def _end(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+@contextmanager
+def serving(verifier: Verifier | None = None, **options: Any) -> Iterator[Server]:
+    """Serve a model, by default a toy; `Service` and `start_grpc` have the options."""
+    server = Server(verifier or Toy(), **options)
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+def edge_session(text: Sequence[int], **options: Any) -> EdgeSession:
+    """A session that the toy servers take."""
+    given: dict[str, Any] = {
+        "rng": np.random.default_rng(0),
+        "sampling": GREEDY,
+        "tokenizer": b"tokenize",
+    }
+    settings = [Setting(options.pop("codec", CODEC), KEEP)]
+    return EdgeSession(settings, text, **(given | options))
+
+
+Mode = Literal["eager", "lazy", "mixed", "segments", "generate"]
+
+
+def converse(
+    edge: EdgeSession, link: Link, length: int, mode: Mode = "eager"
+) -> list[int]:
+    """Drive a session until its text has a length."""
+    while len(edge.text) < length and edge.refused is None:
+        if not edge.waiting:
+            if mode == "generate":
+                edge.generate(length - len(edge.text))
+            else:
+                draft_round(edge, mode)
+        exchange(edge, link)
+    return list(edge.text)[:length]
+
+
+def draft_round(edge: EdgeSession, mode: Mode = "eager") -> None:
+    """Queue a whole round of four tokens."""
+    for i in range(4):
+        text = [*edge.text, *edge.drafted]
+        # A draft that is wrong now and then.
+        assert edge.push(toy_logits(text, noise=len(text) % 3)) is not None
+        if mode == "segments" and i < 3:
+            edge.flush(last=False)
+    sends = {"lazy": lambda q: False, "mixed": lambda q: len(q.counts) > 3}
+    edge.flush(last=True, sends=sends.get(mode))
+
+
+def exchange(edge: EdgeSession, link: Link) -> None:
+    """Send what an edge has to send and take one message."""
+    for message in edge.data_to_send():
+        link.send(message)
+    message = link.receive(5.0)
+    assert message is not None, "the cloud is silent"
+    edge.receive(message)
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Wait for what another thread does."""
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def certificate(
+    folder: Path, name: str = "localhost", *, days: int = 1
+) -> tuple[Path, Path]:
+    """Files of a self-signed certificate, for some days from now, and of its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+    now = datetime.datetime.now(datetime.timezone.utc)
+    names: list[x509.GeneralName] = [x509.DNSName(name)]
+    if name == "localhost":
+        names.append(x509.IPAddress(ipaddress.ip_address("127.0.0.1")))
+    signed = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=2))
+        .not_valid_after(now + datetime.timedelta(days=days))
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    files = folder / f"{name}.pem", folder / f"{name}.key"
+    files[0].write_bytes(signed.public_bytes(serialization.Encoding.PEM))
+    files[1].write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    return files

@@ -1,0 +1,255 @@
+"""Whole texts over bad links, by both transports: nothing wrong, nothing lost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from benchmarks.wire.certificates import issue
+from benchmarks.wire.echo import TOKEN, Server, running
+from sqs_codec.serve import Service, connect, start_datagrams, start_grpc
+from sqs_codec.session import (
+    EdgeSession,
+    FixedPlan,
+    Link,
+    Sampling,
+    Setting,
+    Step,
+    _loop,
+    generate,
+)
+from tests.lossy import LossyLink, LossyStream
+from tests.serving import CODEC, KEEP, Toy, greedy, toy_logits, wait_until
+
+HOST = "127.0.0.1"
+PROMPT = [5, 7, 11]
+BAD = {
+    "loss": 0.2,
+    "duplicate": 0.2,
+    "reorder": 0.3,
+    "truncate": 0.03,
+    "delay": 0.005,
+}
+PLANS = {
+    "eager": FixedPlan(4),
+    "lazy": FixedPlan(4, eager=0.0),
+    "mixed": FixedPlan(4, eager=0.5),
+    "segments": FixedPlan(6, segment=2),
+    "lazy segments": FixedPlan(6, segment=1, eager=0.0),
+    "plain": FixedPlan(0),
+}
+
+
+class Draft:
+    """A draft model that is wrong now and then."""
+
+    def logits(self, tokens: Sequence[int], last: int = 1) -> NDArray[np.float32]:
+        """The rows after the last tokens."""
+        ends = range(len(tokens) - last + 1, len(tokens) + 1)
+        return np.array([toy_logits(tokens[:end], noise=end % 3) for end in ends])
+
+
+class Cloud:
+    """A service and what transports it."""
+
+    def __init__(self, service: Service, server: Server) -> None:
+        self._service = service
+        self._server = server
+        self.port = server.port
+
+    async def stop(self, grace: float) -> None:
+        """Stop both."""
+        await self._service.stop(grace)
+        await self._server.stop(grace)
+
+
+@pytest.fixture(autouse=True)
+def _short_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here a round trip takes 10 ms whatever crosses, so nobody need wait for more."""
+    for name, value in {"FIRST": 0.1, "LEAST": 0.03, "SLOWEST": 1e6}.items():
+        monkeypatch.setattr(_loop._Timeout, name, value)
+
+
+@pytest.fixture(scope="module")
+def cert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return issue(tmp_path_factory.mktemp("certificate"), HOST).cert
+
+
+@pytest.fixture
+def serve(cert: Path) -> Callable[..., Any]:
+    """Serve a toy model."""
+
+    @contextmanager
+    def serving(start: Callable[..., Any] = start_datagrams) -> Iterator[Server]:
+        async def begin() -> Server:
+            service = Service(Toy(), tokenizer=b"", tokens=[TOKEN], max_sessions=16)
+            await service.start()
+            security = {"cert": cert, "key": cert.with_suffix(".key")}
+            return Cloud(service, await start(service, HOST, 0, **security))
+
+        with running(begin) as server:
+            yield server
+
+    return serving
+
+
+def session(
+    text: Sequence[int] = PROMPT, *, temperature: float = 0.0, number: int = 0
+) -> EdgeSession:
+    return EdgeSession(
+        [Setting(CODEC, KEEP)],
+        text,
+        rng=np.random.default_rng(number),
+        sampling=Sampling(temperature),
+        session_id=number.to_bytes(16, "big"),
+        seed=number.to_bytes(16, "big"),
+        max_message=1171,
+    )
+
+
+def spoil(relay: LossyLink, *, bad: bool) -> None:
+    """Make a link bad or good."""
+    for name, value in BAD.items():
+        setattr(relay, name, value if bad else 0.0)
+
+
+def direct(port: int, cert: Path, transport: Any = "datagram") -> Callable[[], Link]:
+    """Connect to a port."""
+    address = f"{HOST}:{port}"
+    return lambda: connect(address, transport=transport, cert=cert, token=TOKEN)
+
+
+def through(relay: LossyLink, port: int, cert: Path) -> Callable[[], Link]:
+    """Connect by a link that is good for the handshake, which has its own tests."""
+
+    def make() -> Link:
+        spoil(relay, bad=False)
+        link = direct(port, cert)()
+        spoil(relay, bad=True)
+        return link
+
+    return make
+
+
+def tokens(steps: Iterator[Step]) -> list[int]:
+    """The text of some steps."""
+    return [token for step in steps for token in step.tokens]
+
+
+def each(run: Callable[..., Any], *arguments: Sequence[Any]) -> list[Any]:
+    """Call a function for each of some arguments, all at once."""
+    with ThreadPoolExecutor(len(arguments[0])) as pool:
+        return [*pool.map(run, *arguments)]
+
+
+def test_every_plan_through_a_bad_link(serve: Callable[..., Any], cert: Path) -> None:
+    def run(number: int, plan: FixedPlan) -> list[int]:
+        relay = LossyLink(server.port, seed=number)
+        with relay as port:
+            make = through(relay, port, cert)
+            edge = session(number=number)
+            return tokens(generate(edge, Draft(), make, plan, max_tokens=20))
+
+    with serve() as server:
+        texts = each(run, range(len(PLANS)), PLANS.values())
+    assert texts == [greedy(PROMPT, 20)[len(PROMPT) :]] * len(PLANS)
+
+
+def test_a_bad_link_changes_no_draw(serve: Callable[..., Any], cert: Path) -> None:
+    """At a temperature of 1 the text is the one that a good link gives."""
+
+    def run(number: int, make: Callable[[], Link]) -> list[int]:
+        edge = session(temperature=1.0, number=number)
+        plan = FixedPlan(4, eager=number / 2)
+        return tokens(generate(edge, Draft(), make, plan, max_tokens=20))
+
+    def run_badly(number: int) -> list[int]:
+        relay = LossyLink(server.port, seed=number)
+        with relay as port:
+            return run(number, through(relay, port, cert))
+
+    with serve() as server:
+        good = [run(number, direct(server.port, cert)) for number in range(3)]
+    with serve() as server:
+        assert each(run_badly, range(3)) == good
+    assert len({*map(tuple, good)}) == 3
+
+
+def test_a_long_prompt_through_a_bad_link(
+    serve: Callable[..., Any], cert: Path
+) -> None:
+    prompt = [i * i % 64 for i in range(1800)]
+    with serve() as server:
+        relay = LossyLink(server.port)
+        with relay as port:
+            make = through(relay, port, cert)
+            steps = generate(session(prompt), Draft(), make, FixedPlan(4), max_tokens=8)
+            assert tokens(steps) == greedy(prompt, 8)[len(prompt) :]
+
+
+def test_a_cloud_is_restarted_and_an_address_changes(
+    serve: Callable[..., Any], cert: Path
+) -> None:
+    with serve() as server, serve() as restarted:
+        relay = LossyLink(server.port)
+        with relay as port:
+            text = []
+            make = through(relay, port, cert)
+            edge = session()
+            for step in generate(edge, Draft(), make, FixedPlan(4), max_tokens=30):
+                before, text = len(text), [*text, *step.tokens]
+                if before < 10 <= len(text):
+                    relay.server_port = restarted.port
+                if before < 20 <= len(text):
+                    relay.renumber()
+    assert text == greedy(PROMPT, 30)[len(PROMPT) :]
+
+
+def test_streams_that_stall_and_break(serve: Callable[..., Any], cert: Path) -> None:
+    with serve(start_grpc) as server:
+        relay = LossyStream(server.port, delay=0.002, stall=0.05, rate=1e6)
+        with relay as port:
+            text = []
+            steps = generate(
+                session(),
+                Draft(),
+                direct(port, cert, "grpc"),
+                FixedPlan(4),
+                max_tokens=40,
+            )
+            for step in steps:
+                before, text = len(text), [*text, *step.tokens]
+                if before < 10 <= len(text):
+                    relay.disconnect()
+    assert text == greedy(PROMPT, 40)[len(PROMPT) :]
+
+
+@pytest.mark.parametrize("lost", [0, 1, 3])
+def test_an_end_that_is_lost_is_told_again(cert: Path, lost: int) -> None:
+    async def begin() -> Server:
+        await service.start()
+        key = cert.with_suffix(".key")
+        return Cloud(
+            service, await start_datagrams(service, HOST, 0, cert=cert, key=key)
+        )
+
+    service = Service(Toy(), tokenizer=b"", tokens=[TOKEN])
+    with running(begin) as server:
+        relay = LossyLink(server.port)
+        with relay as port:
+            make = direct(port, cert)
+            steps = generate(session(), Draft(), make, FixedPlan(4), max_tokens=20)
+            next(steps)
+            assert service.metrics.registry.get_sample_value("sqs_sessions") == 1
+            relay.doomed = range(len(relay.seen), len(relay.seen) + lost)
+            steps.close()
+            # The server forgets the session right after it has said so.
+            sessions = service.metrics.registry.get_sample_value
+            wait_until(lambda: sessions("sqs_sessions") == 0)

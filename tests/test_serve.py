@@ -1,0 +1,618 @@
+"""A server on real sockets: exact text, whatever peers and models do."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import get_args
+
+import grpc
+import numpy as np
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+import sqs_codec as sqs
+from sqs_codec.serve import Service, _service, connect, start_grpc
+from sqs_codec.session import EdgeSession, Job, Limits, Link, LinkError, Sampling
+from tests.serving import (
+    Mode,
+    Server,
+    Toy,
+    certificate,
+    converse,
+    draft_round,
+    edge_session,
+    exchange,
+    greedy,
+    serving,
+    wait_until,
+)
+
+TOKENS = ["a-token-of-one-user", "a-token-of-another"]
+PROMPT = [5, 6, 7]
+REFUSED = 6
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    """A server that two tokens open, for tests that leave it as it is."""
+    with serving(tokens=TOKENS) as started:
+        yield started
+
+
+def refusal(link: Link) -> str:
+    """The words of the refusal that comes next, after which the link is over."""
+    while (message := link.receive(5.0)) is not None and message[0] != REFUSED:
+        pass
+    assert message is not None
+    reason = message[1:].decode()
+    with pytest.raises(LinkError) as error:
+        link.receive(5.0)
+    assert reason in str(error.value)
+    return reason
+
+
+def last_words(link: Link) -> str:
+    """Why a link ended."""
+    try:
+        while link.receive(5.0) is not None:
+            pass
+    except LinkError as error:
+        return str(error)
+    pytest.fail("the link is still there")
+
+
+def send_round(edge: EdgeSession, link: Link) -> None:
+    """Send a round without reading its answer."""
+    draft_round(edge)
+    for message in edge.data_to_send():
+        link.send(message)
+
+
+@pytest.mark.parametrize("mode", get_args(Mode))
+def test_text_is_the_targets(server: Server, mode: Mode) -> None:
+    link = server.link(token=TOKENS[0])
+    edge = edge_session(PROMPT)
+    assert converse(edge, link, 60, mode) == greedy(PROMPT, 57)
+    assert link.sent > 0 < link.received
+    link.close()
+
+
+def test_sessions_at_once_share_the_model() -> None:
+    toy = Toy()
+    toy.on_call = lambda jobs: time.sleep(0.003)
+
+    def write(prompt: int) -> list[int]:
+        link = server.link()
+        try:
+            return converse(edge_session([prompt, 9]), link, 40)
+        finally:
+            link.close()
+
+    with serving(toy) as server, ThreadPoolExecutor(8) as pool:
+        for prompt, text in enumerate(pool.map(write, range(8))):
+            assert text == greedy([prompt, 9], 38)
+        jobs = server.metric("sqs_batch_jobs_sum")
+        assert jobs > 2 * server.metric("sqs_batch_jobs_count")
+
+
+@pytest.mark.parametrize(
+    ("token", "words"), [("wrong", "refused the token"), (None, "wants a token")]
+)
+def test_tokens(server: Server, token: str | None, words: str) -> None:
+    before = server.metric("sqs_refusals_total", reason="token")
+    with pytest.raises(LinkError, match=words):
+        server.link(token=token)
+    assert server.metric("sqs_refusals_total", reason="token") == before + 1
+
+
+def test_random_bytes_harm_nobody(server: Server) -> None:
+    rng = np.random.default_rng(1)
+    victim, good = edge_session(PROMPT), server.link(token=TOKENS[0])
+    for trial in range(30):
+        bad = server.link(token=TOKENS[1])
+        if trial % 2:  # also in the middle of a session
+            abused = edge_session(PROMPT)
+            exchange(abused, bad)
+        try:
+            for _ in range(20):
+                bad.send(rng.bytes(rng.integers(1, 200)))
+            while bad.receive(0.01) is not None:
+                pass
+        except LinkError:
+            pass  # it was refused
+        bad.close()
+        converse(victim, good, len(victim.text) + 1)
+    assert victim.text == greedy(PROMPT, len(victim.text) - 3)
+    good.close()
+
+
+def test_garbage_on_the_socket_harms_nobody(server: Server) -> None:
+    rng = np.random.default_rng(2)
+    edge, link = edge_session(PROMPT), server.link(token=TOKENS[0])
+    preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+    for trial in range(20):
+        with socket.create_connection(("127.0.0.1", server.grpc.port)) as bad:
+            bad.sendall(preface * (trial % 2) + rng.bytes(1000))
+        converse(edge, link, len(edge.text) + 1)
+    assert edge.text == greedy(PROMPT, len(edge.text) - 3)
+    link.close()
+
+
+@pytest.mark.parametrize("size", [65537, 200_000])
+def test_oversize_message(server: Server, size: int) -> None:
+    link = server.link(token=TOKENS[0])
+    with pytest.raises(ValueError, match="at most 65536 bytes, not"):
+        link.send(bytes(size))
+    link.max_message = size  # a peer that doesn't care
+    link.send(bytes(size))
+    words = last_words(link)
+    assert str(size) in words
+    assert "65536" in words or "131072" in words
+    link.close()
+
+
+def test_wrong_vocabulary_is_refused_by_name(server: Server) -> None:
+    link = server.link(token=TOKENS[0])
+    edge = edge_session(PROMPT, codec=sqs.Codec(4096))
+    exchange(edge, link)
+    assert edge.refused is not None
+    assert "4096" in edge.refused
+    assert "64" in edge.refused
+    assert edge.refused in last_words(link)
+    link.close()
+
+
+def test_stolen_session(server: Server) -> None:
+    edge = edge_session(PROMPT, session_id=bytes(range(16)))
+    owner = server.link(token=TOKENS[0])
+    converse(edge, owner, 10)
+    thief = server.link(token=TOKENS[1])
+    for message in edge_session(PROMPT, session_id=bytes(range(16))).data_to_send():
+        thief.send(message)
+    assert refusal(thief) == "the session belongs to another token"
+    assert converse(edge, owner, 30) == greedy(PROMPT, 27)
+    for link in (owner, thief):
+        link.close()
+
+
+def test_second_hello_on_a_connection(server: Server) -> None:
+    link = server.link(token=TOKENS[0])
+    converse(edge_session(PROMPT), link, 10)
+    link.send(edge_session(PROMPT).data_to_send()[0])
+    assert refusal(link) == "a connection has one session at a time"
+    link.close()
+
+
+def test_slow_reader_is_closed() -> None:
+    begun = threading.Event()
+    with serving() as server:
+
+        def is_closed() -> bool:
+            return server.metric("sqs_refusals_total", reason="slow") > 0
+
+        def questions() -> Iterator[bytes]:
+            """Ask for a long text, and then for all of it again and again."""
+            edge = edge_session(PROMPT)
+            yield edge.data_to_send()[0]
+            begun.wait()  # gRPC asks for messages before it returns
+            edge.receive(next(opened))  # the welcome, and nothing after it
+            edge.generate(1000)
+            *context, last = edge.data_to_send()
+            yield from context
+            while not is_closed():
+                yield last
+
+        with grpc.insecure_channel(server.address) as channel:
+            opened = channel.stream_stream("/sqs.Sessions/Open")(questions())
+            begun.set()
+            wait_until(is_closed)
+            with pytest.raises(grpc.RpcError, match="256 messages wait for this peer"):
+                list(opened)
+
+
+def test_flood_is_slowed_down() -> None:
+    began = time.monotonic()
+
+    def flood() -> Iterator[bytes]:
+        while time.monotonic() < began + 0.2:
+            yield b"\x04"  # the server answers that it wants a hello
+
+    with serving() as server, grpc.insecure_channel(server.address) as channel:
+        opened = channel.stream_stream("/sqs.Sessions/Open")(flood())
+        edge, link = edge_session(PROMPT), server.link()
+        assert converse(edge, link, 60) == greedy(PROMPT, 57)
+        answers = sum(1 for _ in opened)
+        assert answers <= 200 * (1 + (time.monotonic() - began) / 0.1)
+        link.close()
+
+
+def test_connection_dropped_mid_round(server: Server) -> None:
+    edge = edge_session(PROMPT)
+    for length in range(6, 40, 6):
+        link = server.link(token=TOKENS[0])
+        edge.reconnect()
+        converse(edge, link, length)
+        send_round(edge, link)
+        link.close()  # before the answer was read
+    link = server.link(token=TOKENS[0])
+    edge.reconnect()
+    assert converse(edge, link, 60) == greedy(PROMPT, 57)
+    link.close()
+
+
+def test_new_connection_takes_the_session_over(server: Server) -> None:
+    edge = edge_session(PROMPT)
+    old = server.link(token=TOKENS[0])
+    converse(edge, old, 10)
+    new = server.link(token=TOKENS[0])
+    edge.reconnect()
+    assert converse(edge, new, 30) == greedy(PROMPT, 27)
+    assert "another connection" in last_words(old)
+    for link in (old, new):
+        link.close()
+
+
+def test_server_restarted_mid_text() -> None:
+    first = Server(Toy())
+    edge, link = edge_session(PROMPT), first.link()
+    converse(edge, link, 20)
+    draft_round(edge)
+    first.stop()
+    assert "the server is shutting down" in last_words(link)
+    with pytest.raises(LinkError, match="nothing listens there"):
+        first.link()
+    with serving(port=first.grpc.port) as second:
+        link.close()
+        link = second.link()
+        edge.reconnect()
+        assert converse(edge, link, 60) == greedy(PROMPT, 57)
+        link.close()
+
+
+def test_server_killed_mid_text() -> None:
+    script = (
+        "import sys; from tests.serving import Server, Toy\n"
+        "print(Server(Toy()).grpc.port, flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", script]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT
+    ) as first:
+        assert first.stdout is not None
+        port = int(first.stdout.readline())
+        edge = edge_session(PROMPT)
+        link = connect(f"localhost:{port}", insecure=True)
+        converse(edge, link, 20)
+        first.kill()
+        first.wait()
+        draft_round(edge)
+    assert f"the server at localhost:{port} is gone" in last_words(link)
+    link.close()
+    with serving(port=port) as second:
+        link = second.link()
+        edge.reconnect()
+        assert converse(edge, link, 60) == greedy(PROMPT, 57)
+        link.close()
+
+
+def test_model_that_fails_once_costs_nothing_but_time() -> None:
+    toy = Toy()
+    calls = iter(range(1000))
+
+    def fail(jobs: Sequence[Job]) -> None:
+        if next(calls) % 4 == 3:
+            raise RuntimeError("out of memory")
+
+    toy.on_call = fail
+    with serving(toy) as server:
+        link = server.link()
+        assert converse(edge_session(PROMPT), link, 40) == greedy(PROMPT, 37)
+        assert server.metric("sqs_failed_jobs_total") > 0
+        link.close()
+
+
+def test_model_that_fails_on_one_text_serves_the_others() -> None:
+    toy = Toy()
+
+    def fail(jobs: Sequence[Job]) -> None:
+        time.sleep(0.002)  # so that others wait, and then go together
+        if any(job.text[0] == 1 for job in jobs):
+            raise RuntimeError("a text that kills")
+
+    toy.on_call = fail
+    with serving(toy) as server, ThreadPoolExecutor() as pool:
+        links = [server.link() for _ in range(3)]
+        texts = [
+            pool.submit(converse, edge_session([i, 2]), link, 40)
+            for i, link in enumerate(links)
+            if i != 1
+        ]
+        killer = edge_session([1, 2])
+        converse(killer, links[1], 40)
+        assert "failed 3 times in a row" in (killer.refused or "")
+        assert [text.result() for text in texts] == [
+            greedy([0, 2], 38),
+            greedy([2, 2], 38),
+        ]
+        for link in links:
+            link.close()
+
+
+def test_long_texts_are_read_in_parts_between_rounds() -> None:
+    toy = Toy()
+    calls: list[list[int]] = []
+    go_on = threading.Semaphore(0)
+
+    def note(jobs: Sequence[Job]) -> None:
+        calls.append([len(job.text) for job in jobs])
+        go_on.acquire(timeout=5)
+
+    toy.on_call = note
+    with serving(toy) as server, ThreadPoolExecutor() as pool:
+        text = [token % 50 for token in range(2000)]
+        link, short = server.link(), server.link()
+        reading = pool.submit(converse, edge_session(text), link, 2010)
+        wait_until(lambda: len(calls) > 0)
+        writing = pool.submit(converse, edge_session(PROMPT), short, 10)
+        wait_until(lambda: server.metric("sqs_sessions") == 2)
+        time.sleep(0.05)  # its round comes, while the model is at the first part
+        go_on.release(1000)
+        assert writing.result() == greedy(PROMPT, 7)
+        assert reading.result() == greedy(text, 10)
+        assert calls[0] == [512]
+        read = [length for call in calls for length in call if length > 100]
+        assert read[:4] == [512, 1024, 1536, 2000]
+        assert min(calls[1]) < 10  # the round didn't wait for all of the text
+        for open_link in (link, short):
+            open_link.close()
+
+
+def test_too_many_sessions() -> None:
+    with serving(max_sessions=2) as server:
+        links = [server.link() for _ in range(3)]
+        edges = [edge_session([i, 1]) for i in range(3)]
+        for edge, link in zip(edges[:2], links[:2], strict=True):
+            converse(edge, link, 10)
+        exchange(edges[2], links[2])
+        assert edges[2].refused == (
+            "the server has 2 sessions, as many as it takes; try again later"
+        )
+        links[0].close()
+        # One that nobody is connected to makes room, and may come back.
+        late, link = edge_session([3, 1]), server.link()
+        assert converse(late, link, 20) == greedy([3, 1], 18)
+        link.close()
+        back = server.link()
+        edges[0].reconnect()
+        assert converse(edges[0], back, 30) == greedy([0, 1], 28)
+        for link in (*links, back):
+            link.close()
+
+
+def test_idle_sessions_are_forgotten() -> None:
+    toy = Toy()
+    with serving(toy, idle_seconds=0.2) as server:
+        edge, link = edge_session(PROMPT), server.link()
+        converse(edge, link, 10)
+        assert "nothing came for 0.2 seconds" in last_words(link)
+        assert server.metric("sqs_sessions") == 0
+        assert toy.forgotten
+        link.close()
+        link = server.link()
+        edge.reconnect()
+        assert converse(edge, link, 30) == greedy(PROMPT, 27)
+        link.close()
+
+
+def test_silent_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_service, "HANDSHAKE_SECONDS", 0.1)
+    with serving() as server:
+        link = server.link()
+        assert "no session was opened in 0.1 seconds" in last_words(link)
+        link.close()
+
+
+def test_shutdown_finishes_what_is_verified() -> None:
+    toy = Toy()
+    begun, go_on = threading.Event(), threading.Event()
+    server = Server(toy)
+    edge, link = edge_session(PROMPT), server.link()
+    converse(edge, link, 10)
+    length = len(edge.text)
+
+    def wait(jobs: Sequence[Job]) -> None:
+        begun.set()
+        go_on.wait(5)
+
+    toy.on_call = wait
+    send_round(edge, link)
+    assert begun.wait(5)
+    stopping = threading.Thread(target=server.stop, args=(5.0,))
+    stopping.start()
+    time.sleep(0.05)
+    go_on.set()
+    exchange(edge, link)
+    assert len(edge.text) > length
+    assert "the server is shutting down" in last_words(link)
+    stopping.join()
+    link.close()
+
+
+def test_shutdown_doesn_t_wait_for_ever() -> None:
+    toy = Toy()
+    begun, go_on = threading.Event(), threading.Event()
+    server = Server(toy)
+    edge, link = edge_session(PROMPT), server.link()
+    converse(edge, link, 10)
+    toy.on_call = lambda jobs: begun.set() or go_on.wait(10)
+    send_round(edge, link)
+    assert begun.wait(5)
+    began = time.monotonic()
+    server.stop(0.1)
+    assert time.monotonic() - began < 3
+    assert "the server is shutting down" in last_words(link)
+    go_on.set()
+    link.close()
+
+
+def test_metrics() -> None:
+    with serving() as server:
+        edge, link = edge_session(PROMPT), server.link()
+        converse(edge, link, 60)
+        link.close()
+        page = server.service.metrics.serve(0)
+        try:
+            url = f"http://127.0.0.1:{page.server_port}/metrics"
+            lines = urllib.request.urlopen(url, timeout=5).read().decode().splitlines()
+        finally:
+            page.shutdown()
+            page.server_close()
+        values = dict(line.rsplit(" ", 1) for line in lines if line[0] != "#")
+        tokens = float(values["sqs_text_tokens_total"])
+        accepted = float(values["sqs_accepted_tokens_total"])
+        rounds = float(values["sqs_rounds_total"])
+        assert tokens == len(edge.text) - len(PROMPT) == accepted + rounds
+        assert accepted <= float(values["sqs_drafted_tokens_total"])
+        assert float(values["sqs_received_bytes_total"]) == link.sent
+        assert float(values["sqs_sent_bytes_total"]) == link.received
+        assert float(values["sqs_sessions"]) == 1
+
+
+def test_health(server: Server) -> None:
+    with grpc.insecure_channel(server.address) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        for name in ("", "sqs.Sessions"):
+            answer = stub.Check(health_pb2.HealthCheckRequest(service=name))
+            assert answer.status == health_pb2.HealthCheckResponse.SERVING
+
+
+def test_tls(tmp_path: Path) -> None:
+    cert, key = certificate(tmp_path)
+    with serving(cert=cert, key=key, tokens=TOKENS) as server:
+        port = server.grpc.port
+        for host in ("localhost", "127.0.0.1"):
+            link = connect(f"{host}:{port}", cert=cert, token=TOKENS[0])
+            assert converse(edge_session(PROMPT), link, 30) == greedy(PROMPT, 27)
+            link.close()
+        with pytest.raises(LinkError, match=r"trusted \(self signed certificate\)"):
+            connect(f"localhost:{port}", token=TOKENS[0])
+        with pytest.raises(LinkError, match="started with --insecure, too"):
+            connect(f"localhost:{port}", token=TOKENS[0], insecure=True)
+
+
+def test_tls_certificate_of_another_name(tmp_path: Path) -> None:
+    cert, key = certificate(tmp_path, "example.org")
+    with (
+        serving(cert=cert, key=key) as server,
+        pytest.raises(LinkError, match="for another name"),
+    ):
+        connect(f"localhost:{server.grpc.port}", cert=cert)
+
+
+def test_tls_certificate_out_of_date(tmp_path: Path) -> None:
+    cert, key = certificate(tmp_path, days=-1)
+    with (
+        serving(cert=cert, key=key) as server,
+        pytest.raises(LinkError, match="certificate has expired"),
+    ):
+        connect(f"localhost:{server.grpc.port}", cert=cert)
+
+
+def test_tls_to_a_plain_server(server: Server, tmp_path: Path) -> None:
+    cert, _ = certificate(tmp_path)
+    with pytest.raises(LinkError, match="plain text"):
+        connect(server.address, cert=cert)
+
+
+def test_no_server() -> None:
+    with pytest.raises(LinkError, match="nothing listens there"):
+        connect("127.0.0.1:1", insecure=True)
+    with pytest.raises(LinkError, match="no host of this name"):
+        connect("nowhere.invalid:1", cert=None, timeout=5.0)
+    with pytest.raises(LinkError, match="can't load the certificate"):
+        connect("localhost:1", cert="nowhere.pem")
+    for address in ("localhost", "localhost:", ":1", "localhost:99999", "::1:5", ""):
+        with pytest.raises(ValueError, match="must be HOST:PORT"):
+            connect(address, insecure=True)
+    with pytest.raises(ValueError, match="isn't this machine"):
+        connect("192.0.2.1:1", insecure=True)
+    with pytest.raises(ValueError, match='"grpc" or "datagram"'):
+        connect("localhost:1", transport="pigeon")
+
+
+def test_silent_server() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        address = f"127.0.0.1:{deaf.getsockname()[1]}"
+        with pytest.raises(LinkError, match=r"didn't answer within 0\.3 seconds"):
+            connect(address, insecure=True, timeout=0.3)
+
+
+def test_closed_link(server: Server) -> None:
+    link = server.link(token=TOKENS[0])
+    assert link.receive(0) is None
+    link.close()
+    link.close()
+    for use in (lambda: link.send(b"x"), lambda: link.receive(0)):
+        with pytest.raises(LinkError, match="closed"):
+            use()
+
+
+def test_port_in_use(server: Server) -> None:
+    with pytest.raises(OSError, match="in use"):
+        Server(Toy(), port=server.grpc.port)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"tokens": []}, "at least one token"),
+        ({"tokens": "abc"}, "a collection"),
+        ({"tokens": ["a b"]}, "visible ASCII"),
+        ({"tokens": [""]}, "1 to 512"),
+        ({"max_sessions": 0}, "max_sessions must be at least 1"),
+        ({"idle_seconds": float("nan")}, "idle_seconds must be finite"),
+    ],
+)
+def test_bad_options(options: dict[str, object], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        Service(Toy(), tokenizer=b"", **({"tokens": None} | options))
+
+
+def test_bad_certificates(tmp_path: Path) -> None:
+    service = Service(Toy(), tokenizer=b"", tokens=None, limits=Limits())
+    cert, key = certificate(tmp_path)
+    _, other = certificate(tmp_path, "example.org")
+    broken = tmp_path / "broken.pem"
+    broken.write_text("no certificate")
+    for files in ((cert, other), (broken, key), (tmp_path / "none.pem", key)):
+        with pytest.raises(ValueError, match="can't load the certificate"):
+            asyncio.run(
+                start_grpc(service, "127.0.0.1", 0, cert=files[0], key=files[1])
+            )
+    with pytest.raises(ValueError, match="needs a certificate"):
+        asyncio.run(start_grpc(service, "127.0.0.1", 0))
+    with pytest.raises(ValueError, match="isn't this machine"):
+        asyncio.run(start_grpc(service, "0.0.0.0", 0, insecure=True))
+
+
+def test_a_seed_gives_the_same_text_on_every_server() -> None:
+    def write(seed: bytes | None) -> list[int]:
+        with serving() as server:
+            link = server.link()
+            edge = edge_session(PROMPT, sampling=Sampling(), seed=seed)
+            text = converse(edge, link, 60)
+            link.close()
+            return text
+
+    assert write(bytes(16)) == write(bytes(16))
+    assert write(None) != write(None)

@@ -1,0 +1,207 @@
+"""The command ``sqs serve``: what it refuses, what it prints, how it stops."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import threading
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from sqs_codec import _options
+from sqs_codec.cli import main
+from sqs_codec.serve import Service, _command, connect
+from tests.serving import (
+    Toy,
+    certificate,
+    converse,
+    edge_session,
+    greedy,
+    wait_until,
+)
+
+TOKEN = "a-token-that-is-long-enough"
+
+
+@pytest.fixture(autouse=True)
+def no_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests say themselves which token there is, and serve a toy model."""
+    monkeypatch.delenv("SQS_TOKEN", raising=False)
+
+    def load(args: object, tokens: list[str] | None) -> tuple[Service, str]:
+        return Service(Toy(), tokenizer=b"tokenize", tokens=tokens), "a toy"
+
+    monkeypatch.setattr(_command, "_load", load)
+    monkeypatch.setattr(_command, "has_packages", lambda *_, **__: True)
+
+
+def free_port() -> int:
+    """A port that was free a moment ago."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        return int(listening.getsockname()[1])
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("", "needs --cert and --key, or --insecure"),
+        ("--cert c.pem", "openssl req -x509"),
+        ("--insecure --cert c.pem --key k.pem", "goes without --cert and --key"),
+        ("--insecure --host 0.0.0.0", "0.0.0.0 isn't this machine"),
+        ("--insecure --host nowhere.invalid", "nowhere.invalid isn't this machine"),
+        ("--cert c.pem --key k.pem", "SQS_TOKEN=$(openssl rand -hex 16)"),
+        ("--cert c.pem --key k.pem --token abc", "at least 16 characters"),
+        (f"--insecure --token {TOKEN}\N{BULLET}", "visible ASCII characters"),
+        (f"--cert c.pem --key k.pem --token {TOKEN}", "can't load the certificate"),
+        ("--insecure --port 65536", "must be 0 to 65535, not 65536"),
+        ("--insecure --port x", "invalid"),
+        ("--insecure --max-sessions 0", "must be at least 1, not 0"),
+        ("--insecure --transport pigeon", "invalid choice"),
+    ],
+)
+def test_wrong_usage(
+    options: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as error:
+        main(["serve", *options.split()])
+    assert error.value.code == 2
+    out, err = capsys.readouterr()
+    assert words in err
+    assert out == ""
+
+
+def test_port_in_use(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        assert main(["serve", "--insecure", "--port", str(port)]) == 1
+    assert f"127.0.0.1:{port}: Address already in use" in capsys.readouterr().err
+
+
+def test_port_in_use_by_the_other_transport(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only what is to be listened on has to be free; a model isn't loaded before."""
+
+    def load(*_: object) -> NoReturn:
+        raise ValueError("loads a model")
+
+    monkeypatch.setattr(_command, "_load", load)
+    for kind, taken in (
+        (socket.SOCK_STREAM, "grpc"),
+        (socket.SOCK_DGRAM, "datagram"),
+    ):
+        with socket.socket(socket.AF_INET, kind) as other:
+            other.bind(("127.0.0.1", 0))
+            if kind == socket.SOCK_STREAM:
+                other.listen()
+            port = str(other.getsockname()[1])
+            for transport in ("grpc", "datagram", "both"):
+                options = ["--insecure", "--port", port, "--transport", transport]
+                assert main(["serve", *options]) == 1
+                in_use = "already in use" in capsys.readouterr().err
+                assert in_use == (transport in (taken, "both"))
+
+
+def test_metrics_port_in_use(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        arguments = ["--port", str(free_port()), "--metrics-port", port]
+        assert main(["serve", "--insecure", *arguments]) == 1
+    assert "Address already in use" in capsys.readouterr().err
+
+
+def serve_while(arguments: list[str], port: int, use: Callable[[], object]) -> None:
+    """Run the command, and use it from another thread until a signal stops it."""
+    results: list[BaseException | None] = []
+
+    def client() -> None:
+        try:
+            wait_until(lambda: _answers(port))
+            use()
+            results.append(None)
+        except BaseException as error:
+            results.append(error)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=client)
+    thread.start()
+    try:
+        assert main(["serve", "--port", str(port), *arguments]) == 0
+    finally:
+        thread.join()
+    assert results == [None]
+
+
+def _answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_insecure(capsys: pytest.CaptureFixture[str]) -> None:
+    port, metrics = free_port(), free_port()
+
+    def use() -> None:
+        link = connect(f"localhost:{port}", insecure=True)
+        assert converse(edge_session([1, 2]), link, 20) == greedy([1, 2], 18)
+        link.close()
+        wait_until(lambda: _answers(metrics))
+        page = urllib.request.urlopen(f"http://127.0.0.1:{metrics}/metrics", timeout=5)
+        assert b"sqs_rounds_total" in page.read()
+
+    serve_while(
+        ["--insecure", "--transport", "grpc", "--metrics-port", str(metrics)], port, use
+    )
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert f"Serving a toy at 127.0.0.1:{port} (gRPC)" in err
+    assert f"sqs generate --server 127.0.0.1:{port} --insecure" in err
+    assert "Stopping" in err
+
+
+def test_certificate_and_token(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cert, key = certificate(tmp_path)
+    port = free_port()
+    monkeypatch.setenv("SQS_TOKEN", f"{TOKEN} {TOKEN}-of-another")
+
+    def use() -> None:
+        for token in (TOKEN, f"{TOKEN}-of-another"):
+            link = connect(f"localhost:{port}", cert=cert, token=token)
+            assert converse(edge_session([1, 2]), link, 20) == greedy([1, 2], 18)
+            link.close()
+
+    serve_while(["--cert", str(cert), "--key", str(key)], port, use)
+    err = capsys.readouterr().err
+    assert f"SQS_TOKEN=... sqs generate --server 127.0.0.1:{port} --cert {cert}" in err
+    assert "gRPC and datagrams" in err
+    assert TOKEN not in err
+
+
+def test_command_names_the_certificates_host(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cert, key = certificate(tmp_path, "cloud.example.org")
+    port = free_port()
+    monkeypatch.setenv("SQS_TOKEN", TOKEN)
+    serve_while(["--cert", str(cert), "--key", str(key)], port, lambda: None)
+    assert f"--server cloud.example.org:{port} " in capsys.readouterr().err
+
+
+def test_missing_packages(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(_command, "has_packages", _options.has_packages)
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    assert main(["serve", "--insecure"]) == 1
+    err = capsys.readouterr().err
+    assert "sqs serve needs" in err
+    assert "prometheus-client" in err
+    assert "pip install 'sqs-codec[serve,demo]'" in err
