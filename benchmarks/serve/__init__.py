@@ -1,0 +1,1 @@
+"""How many sessions one box serves, and how fast."""
