@@ -128,6 +128,38 @@ def test_distributions_know_no_codec():
     assert used <= {f"sqs_codec.{name}" for name in values}
 
 
+OPTIONAL = ("demo", "hf", "serve", "session")
+
+
+def test_the_codec_knows_nothing_of_the_system_around_it():
+    graph = python_graph()
+    for name in graph:
+        package, _, rest = name.partition(".")
+        if package != "sqs_codec" or rest.split(".")[0] in (*OPTIONAL, "cli"):
+            continue
+        system = tuple(f"sqs_codec.{part}" for part in OPTIONAL)
+        assert not [n for n in graph[name] if n.startswith(system)], name
+
+
+def test_sessions_have_no_clock_socket_or_thread():
+    """They turn bytes into bytes; the loop around them has all of these."""
+    unwanted = {"asyncio", "select", "socket", "threading", "time", "torch"}
+    for name, path in python_files().items():
+        if name.startswith("sqs_codec.session.") and not name.endswith("._loop"):
+            roots = {imported.split(".")[0] for imported in imported_names(path)}
+            assert not roots & unwanted, name
+
+
+def test_sessions_know_no_model_and_no_transport():
+    graph = python_graph()
+    for name in graph:
+        if name.startswith("sqs_codec.session"):
+            used = reached(graph, name)
+            assert not [
+                n for n in used if n.startswith(("sqs_codec.hf", "sqs_codec.serve"))
+            ]
+
+
 def test_packages_know_what_they_may():
     allowed = {
         "sqs_codec": {"sqs_codec"},
