@@ -282,9 +282,9 @@ def _arrays(round_: Round | MixedRound | None) -> RoundArrays:
     if isinstance(round_, Round):
         return as_arrays(round_)
     distributions = [
-        _stand_in(round_, token, count) if q is None else q
-        for q, token, count in zip(
-            round_.distributions, round_.tokens, round_.counts, strict=True
+        round_.distribution(i) or _stand_in(round_, token, count)
+        for i, (token, count) in enumerate(
+            zip(round_.tokens, round_.counts, strict=True)
         )
     ]
     return as_arrays(Round(distributions, round_.tokens))
@@ -294,8 +294,6 @@ def _stand_in(round_: MixedRound, token: int, count: int) -> SparseDistribution:
     """Return a distribution with a token's count, and the rest on another token."""
     rest = round_.resolution - count
     ids, counts = ([0, token], [rest, count]) if token else ([0, 1], [count, rest])
-    if rest == 0:
-        ids, counts = [token], [count]
     return as_distribution(
         frozen(np.array(ids, np.uint32)),
         frozen(np.array(counts, np.uint32)),
