@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 import sqs_codec as sqs
 from sqs_codec._verify import Verdict, Wanted
-from sqs_codec.serve import connect
+from sqs_codec.serve import BatchEngine, Engine, connect
 from sqs_codec.serve._grpc import GrpcServer, start_grpc
 from sqs_codec.serve._service import Service
 from sqs_codec.session import EdgeSession, Job, Link, Sampling, Setting, Verifier
@@ -87,22 +87,29 @@ class Toy:
         self.forgotten.append(session)
 
 
+def batch(verifier: Verifier) -> BatchEngine:
+    """An engine of it, with the tokenizer of `edge_session`."""
+    return BatchEngine(verifier, summary="a toy", tokenizer=b"tokenize")
+
+
 class Server:
     """A service and its gRPC server, in an event loop of a thread."""
 
-    def __init__(self, verifier: Verifier, *, port: int = 0, **options: Any) -> None:
+    def __init__(
+        self, verifier: Verifier | Engine, *, port: int = 0, **options: Any
+    ) -> None:
         names = ("cert", "key")
         security = {name: options.pop(name) for name in names if name in options}
         security = security or {"insecure": True}
-        self.verifier = verifier
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
         self._thread.start()
         options.setdefault("tokens", None)
-        options.setdefault("tokenizer", b"tokenize")
-        self.service = Service(verifier, **options)
-        self.run(self.service.start())
+        self.engine = verifier if hasattr(verifier, "open") else batch(verifier)
         try:
+            info = self.run(self.engine.open(), 300)
+            self.service = Service(self.engine, info, **options)
+            self.run(self.service.start())
             self.grpc: GrpcServer = self.run(
                 start_grpc(self.service, "127.0.0.1", port, **security)
             )
@@ -111,9 +118,9 @@ class Server:
             raise
         self.address = f"127.0.0.1:{self.grpc.port}"
 
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
+    def run(self, work: Coroutine[Any, Any, T], timeout: float = 60) -> T:
         """Do something in the server's event loop."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(20)
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout)
 
     def link(self, **options: Any) -> Link:
         """A link to it."""
@@ -132,13 +139,16 @@ class Server:
         self._end()
 
     def _end(self) -> None:
+        self.run(self.engine.close())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
 
 
 @contextmanager
-def serving(verifier: Verifier | None = None, **options: Any) -> Iterator[Server]:
+def serving(
+    verifier: Verifier | Engine | None = None, **options: Any
+) -> Iterator[Server]:
     """Serve a model, by default a toy; `Service` and `start_grpc` have the options."""
     server = Server(verifier or Toy(), **options)
     try:

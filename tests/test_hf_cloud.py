@@ -25,8 +25,9 @@ transformers = pytest.importorskip("transformers")
 from benchmarks.serve.measure import Case, needed, run  # noqa: E402 (see above)
 from benchmarks.serve.replay import Replay, play  # noqa: E402
 from sqs_codec.hf import Cloud, _cloud  # noqa: E402
-from sqs_codec.hf._cloud import BLOCK, truncated  # noqa: E402
+from sqs_codec.hf._cloud import BLOCK  # noqa: E402
 from sqs_codec.hf._models import ModelError, tokenizer_fingerprint  # noqa: E402
+from sqs_codec.hf._sampling import truncated  # noqa: E402
 
 V = 50
 SEED = 11
@@ -116,15 +117,15 @@ class Watch:
     def __init__(self, cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
         self.tokens: list[int] = []
         self.rows: dict[bytes, NDArray[np.float64]] = {}
-        own = _cloud._verdicts
+        own = _cloud.verify_jobs
 
-        def verdicts(tasks: Any, logits: Any) -> Any:
-            parts = torch.split(logits, [task.wanted for task in tasks])
-            for task, part in zip(tasks, parts, strict=True):
-                self.rows[task.job.session] = part.double().softmax(-1).numpy()
-            return own(tasks, logits)
+        def verify(jobs: Any, logits: Any) -> Any:
+            parts = torch.split(logits, [len(job.draws) for job in jobs])
+            for job, part in zip(jobs, parts, strict=True):
+                self.rows[job.session] = part.double().softmax(-1).numpy()
+            return own(jobs, logits)
 
-        monkeypatch.setattr(_cloud, "_verdicts", verdicts)
+        monkeypatch.setattr(_cloud, "verify_jobs", verify)
         cloud._model._model.register_forward_pre_hook(
             lambda _, __, given: self.tokens.append(given["input_ids"].shape[1]),
             with_kwargs=True,
@@ -615,14 +616,6 @@ def test_texts_end_where_rotary_angles_would_change() -> None:
         "original_max_position_embeddings": 128,
     }
     assert Cloud(tiny(rope_parameters=rope)).max_text == 128
-
-
-def test_steps(model: Any) -> None:
-    cloud = Cloud(model)
-    steps = cloud.steps()
-    assert list(steps) == [1, 6]
-    assert all(0 < seconds < 1 for seconds in steps.values())
-    assert cloud.steps() == steps
 
 
 def test_fingerprints_of_tokenizers() -> None:

@@ -14,7 +14,13 @@ from numpy.typing import NDArray
 
 from benchmarks.wire.certificates import issue
 from benchmarks.wire.echo import TOKEN, Server, running
-from sqs_codec.serve import Service, connect, start_datagrams, start_grpc
+from sqs_codec.serve import (
+    BatchEngine,
+    Service,
+    connect,
+    start_datagrams,
+    start_grpc,
+)
 from sqs_codec.session import (
     EdgeSession,
     FixedPlan,
@@ -68,6 +74,7 @@ class Cloud:
         """Stop both."""
         await self._service.stop(grace)
         await self._server.stop(grace)
+        await self._service._engine.close()
 
 
 @pytest.fixture(autouse=True)
@@ -82,6 +89,14 @@ def cert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return issue(tmp_path_factory.mktemp("certificate"), HOST).cert
 
 
+async def start_service(**options: Any) -> Service:
+    """Serve a toy model."""
+    engine = BatchEngine(Toy())
+    service = Service(engine, await engine.open(), tokens=[TOKEN], **options)
+    await service.start()
+    return service
+
+
 @pytest.fixture
 def serve(cert: Path) -> Callable[..., Any]:
     """Serve a toy model."""
@@ -89,8 +104,7 @@ def serve(cert: Path) -> Callable[..., Any]:
     @contextmanager
     def serving(start: Callable[..., Any] = start_datagrams) -> Iterator[Server]:
         async def begin() -> Server:
-            service = Service(Toy(), tokenizer=b"", tokens=[TOKEN], max_sessions=16)
-            await service.start()
+            service = await start_service(max_sessions=16)
             security = {"cert": cert, "key": cert.with_suffix(".key")}
             return Cloud(service, await start(service, HOST, 0, **security))
 
@@ -234,22 +248,22 @@ def test_streams_that_stall_and_break(serve: Callable[..., Any], cert: Path) -> 
 @pytest.mark.parametrize("lost", [0, 1, 3])
 def test_an_end_that_is_lost_is_told_again(cert: Path, lost: int) -> None:
     async def begin() -> Server:
-        await service.start()
+        services.append(service := await start_service())
         key = cert.with_suffix(".key")
         return Cloud(
             service, await start_datagrams(service, HOST, 0, cert=cert, key=key)
         )
 
-    service = Service(Toy(), tokenizer=b"", tokens=[TOKEN])
+    services: list[Service] = []
     with running(begin) as server:
         relay = LossyLink(server.port)
         with relay as port:
             make = direct(port, cert)
             steps = generate(session(), Draft(), make, FixedPlan(4), max_tokens=20)
             next(steps)
-            assert service.metrics.registry.get_sample_value("sqs_sessions") == 1
+            sessions = services[0].metrics.registry.get_sample_value
+            assert sessions("sqs_sessions") == 1
             relay.doomed = range(len(relay.seen), len(relay.seen) + lost)
             steps.close()
             # The server forgets the session right after it has said so.
-            sessions = service.metrics.registry.get_sample_value
             wait_until(lambda: sessions("sqs_sessions") == 0)

@@ -20,12 +20,14 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 import sqs_codec as sqs
-from sqs_codec.serve import Service, _service, connect, start_grpc
+from sqs_codec.serve import EngineInfo, Service, _service, connect, start_grpc
 from sqs_codec.session import EdgeSession, Job, Limits, Link, LinkError, Sampling
 from tests.serving import (
+    VOCAB,
     Mode,
     Server,
     Toy,
+    batch,
     certificate,
     converse,
     draft_round,
@@ -39,6 +41,7 @@ from tests.serving import (
 TOKENS = ["a-token-of-one-user", "a-token-of-another"]
 PROMPT = [5, 6, 7]
 REFUSED = 6
+INFO = EngineInfo("a toy", VOCAB, 4096)
 ROOT = Path(__file__).parents[1]
 
 
@@ -88,8 +91,14 @@ def test_text_is_the_targets(server: Server, mode: Mode) -> None:
 
 
 def test_sessions_at_once_share_the_model() -> None:
+    sizes = []
+
+    def count(jobs: Sequence[Job]) -> None:
+        sizes.append(len(jobs))
+        time.sleep(0.003)
+
     toy = Toy()
-    toy.on_call = lambda jobs: time.sleep(0.003)
+    toy.on_call = count
 
     def write(prompt: int) -> list[int]:
         link = server.link()
@@ -101,8 +110,8 @@ def test_sessions_at_once_share_the_model() -> None:
     with serving(toy) as server, ThreadPoolExecutor(8) as pool:
         for prompt, text in enumerate(pool.map(write, range(8))):
             assert text == greedy([prompt, 9], 38)
-        jobs = server.metric("sqs_batch_jobs_sum")
-        assert jobs > 2 * server.metric("sqs_batch_jobs_count")
+        assert sum(sizes) > 2 * len(sizes)
+        assert server.metric("sqs_job_seconds_count") == sum(sizes)
 
 
 @pytest.mark.parametrize(
@@ -585,11 +594,11 @@ def test_port_in_use(server: Server) -> None:
 )
 def test_bad_options(options: dict[str, object], words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        Service(Toy(), tokenizer=b"", **({"tokens": None} | options))
+        Service(batch(Toy()), INFO, **({"tokens": None} | options))
 
 
 def test_bad_certificates(tmp_path: Path) -> None:
-    service = Service(Toy(), tokenizer=b"", tokens=None, limits=Limits())
+    service = Service(batch(Toy()), INFO, tokens=None, limits=Limits())
     cert, key = certificate(tmp_path)
     _, other = certificate(tmp_path, "example.org")
     broken = tmp_path / "broken.pem"

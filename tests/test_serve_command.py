@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
+import subprocess
 import sys
 import threading
+import time
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -16,9 +19,10 @@ import pytest
 
 from sqs_codec import _options
 from sqs_codec.cli import main
-from sqs_codec.serve import Service, _command, connect
+from sqs_codec.serve import BatchEngine, Engine, EngineInfo, _command, connect
 from tests.serving import (
     Toy,
+    batch,
     certificate,
     converse,
     edge_session,
@@ -34,8 +38,8 @@ def no_token(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests say themselves which token there is, and serve a toy model."""
     monkeypatch.delenv("SQS_TOKEN", raising=False)
 
-    def load(args: object, tokens: list[str] | None) -> tuple[Service, str]:
-        return Service(Toy(), tokenizer=b"tokenize", tokens=tokens), "a toy"
+    def load(args: object) -> Engine:
+        return batch(Toy())
 
     monkeypatch.setattr(_command, "_load", load)
     monkeypatch.setattr(_command, "has_packages", lambda *_, **__: True)
@@ -113,7 +117,60 @@ def test_metrics_port_in_use(capsys: pytest.CaptureFixture[str]) -> None:
         port = str(other.getsockname()[1])
         arguments = ["--port", str(free_port()), "--metrics-port", port]
         assert main(["serve", "--insecure", *arguments]) == 1
-    assert "Address already in use" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert f"127.0.0.1:{port}: Address already in use" in err
+    assert "Serving" not in err
+
+
+class Slow(BatchEngine):
+    """An engine that takes a minute in a thread to load its model."""
+
+    def __init__(self) -> None:
+        super().__init__(Toy())
+        self.steps: list[str] = []
+
+    async def open(self) -> EngineInfo:
+        """Load, and be cancelled meanwhile."""
+        try:
+            print("opening", flush=True)
+            await asyncio.to_thread(time.sleep, 60 if __name__ == "__main__" else 0.5)
+            return await super().open()
+        finally:
+            await asyncio.sleep(0.01)
+            self.steps.append("opened")
+
+    async def close(self) -> None:
+        """Close."""
+        self.steps.append("closed")
+        await super().close()
+
+
+def test_stop_while_the_engine_opens(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine = Slow()
+    monkeypatch.setattr(_command, "_load", lambda _: engine)
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    assert main(["serve", "--insecure", "--port", "0"]) == 0
+    assert engine.steps == ["opened", "closed"]  # one after the other
+    assert capsys.readouterr().err == "Stopping; once more stops at once.\n"
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
+def test_a_second_signal_waits_for_nothing() -> None:
+    command = [sys.executable, "-m", "tests.test_serve_command"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as server:
+        assert server.stdout is not None
+        assert server.stderr is not None
+        assert server.stdout.readline() == "opening\n"
+        server.send_signal(signal.SIGINT)
+        assert server.stderr.readline().startswith("Stopping")
+        server.send_signal(signal.SIGINT)
+        assert server.wait(10) == -signal.SIGINT
 
 
 def serve_while(arguments: list[str], port: int, use: Callable[[], object]) -> None:
@@ -205,3 +262,11 @@ def test_missing_packages(
     assert "sqs serve needs" in err
     assert "prometheus-client" in err
     assert "pip install 'sqs-codec[serve,demo]'" in err
+
+
+if __name__ == "__main__":  # for a test of what happens to a process
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_command, "_load", lambda _: Slow())
+        patch.setattr(_command, "has_packages", lambda *_, **__: True)
+        sys.exit(main(["serve", "--insecure", "--port", "0"]))

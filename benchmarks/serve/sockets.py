@@ -36,7 +36,13 @@ from sqs_codec._options import DROP_LAYERS, number
 from sqs_codec.demo.run import own_prompts
 from sqs_codec.hf import Cloud
 from sqs_codec.hf._models import Pair, smollm2_pair
-from sqs_codec.serve import Service, connect, start_datagrams, start_grpc
+from sqs_codec.serve import (
+    BatchEngine,
+    Service,
+    connect,
+    start_datagrams,
+    start_grpc,
+)
 from sqs_codec.session import EdgeSession, FixedPlan, Sampling, Setting, generate
 
 WARM = 5.0
@@ -155,7 +161,8 @@ async def serve(
 ) -> Found:
     """Serve so many edges and return what came of it."""
     cloud = Cloud(pair.target, tokenizer=pair.tokenizer, max_memory=max_memory)
-    service = Service(cloud, tokenizer=cloud.fingerprint, tokens=None, max_sessions=128)
+    engine = BatchEngine(cloud, tokenizer=cloud.fingerprint)
+    service = Service(engine, await engine.open(), tokens=None, max_sessions=128)
     await service.start()
     start = {"grpc": start_grpc, "datagram": start_datagrams}[args.transport]
     server = await start(service, "127.0.0.1", 0, cert=None, key=None, insecure=True)
@@ -171,6 +178,7 @@ async def serve(
         rate, errors = await edges
     await service.stop(1.0)
     await server.stop(1.0)
+    await engine.close()
     # The first half is the allocator's, until it has held all sizes at once.
     first, second = np.array_split(sizes[len(sizes) // 2 :], 2)
     return Found(name, rate, errors, float(np.median(second) - np.median(first)))

@@ -35,6 +35,9 @@ class EchoService:
             return ""
         return token if token in self.tokens else None
 
+    def health(self) -> None:
+        """Be well."""
+
     def connect(
         self,
         owner: str,

@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
-import operator
-import statistics
 import threading
-import time
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-
-import numpy as np
-import torch
-from transformers import (
-    LogitsProcessorList,
-    MinPLogitsWarper,
-    TemperatureLogitsWarper,
-    TopKLogitsWarper,
-    TopPLogitsWarper,
-)
+from dataclasses import dataclass
 
 from sqs_codec import _checks as checks
-from sqs_codec._distribution import MixedRound
 from sqs_codec._verify import Verdict, Wanted
 from sqs_codec.hf._models import (
     HFModel,
@@ -31,16 +17,14 @@ from sqs_codec.hf._models import (
     tokenizer_fingerprint,
 )
 from sqs_codec.hf._ragged import Cache, Layout, Piece, RaggedModel
-from sqs_codec.session import Job, Sampling
-from sqs_codec.torch import verify_batch
+from sqs_codec.hf._sampling import verify_jobs
+from sqs_codec.session import Job
+from sqs_codec.session._verifier import check_job
 
 __all__ = ["Cloud"]
 
 BLOCK = 64
 """Buffers have room for a multiple of so many tokens, so that they seldom grow."""
-
-TIMED = b"sqs_codec.hf.Cloud.steps"
-"""The session of `Cloud.steps`."""
 
 
 class Cloud:
@@ -119,7 +103,6 @@ class Cloud:
             self._model.layout, checks.in_range("max_memory", max_memory, 1)
         )
         self.max_text = min(self._model.max_text, self._caches.max_tokens)
-        self._steps: dict[int, float] | None = None
 
     def verify(self, jobs: Sequence[Job]) -> list[Verdict | Wanted | None]:
         """Return the verdict on each job, None where there was nothing to verify.
@@ -159,61 +142,17 @@ class Cloud:
         """Bytes that keys and values take now, at most `max_memory`."""
         return self._caches.memory
 
-    def steps(self) -> dict[int, float]:
-        """Return the seconds that verifying 1 token and 6 tokens takes.
-
-        Measured the first time, by some rounds of one session.
-        """
-        if self._steps is None:
-            text = [0] * min(BLOCK, self.max_text - 5)
-            draft = MixedRound(
-                [0] * 5, [1] * 5, [None] * 5, resolution=1, vocab_size=self.vocab_size
-            )
-            job = Job(TIMED, text, None, np.zeros(1), Sampling())
-            longer = replace(job, round_=draft, draws=np.zeros(6))
-            self._steps = {1: self._seconds(job), 6: self._seconds(longer)}
-            self.forget(TIMED)
-        return dict(self._steps)
-
-    def _seconds(self, job: Job) -> float:
-        times = []
-        for _ in range(6):  # the first of them reads the text
-            began = time.perf_counter()
-            self.verify([job])
-            times.append(time.perf_counter() - began)
-        return statistics.median(times[1:])
-
     def _task(self, index: int, job: Job) -> _Task:
         """Check a job."""
-        drafted = [] if job.round_ is None else list(job.round_.tokens)
-        tokens = [*job.text, *drafted]
-        for wrong in self._faults(job, tokens, len(drafted) + 1):
-            raise ValueError(f"jobs[{index}]: {wrong}")
+        because = (
+            f"the model reads {self._model.max_text}, max_memory has room for "
+            f"{self._caches.max_tokens}"
+        )
+        try:
+            tokens = check_job(job, self.vocab_size, self.max_text, because)
+        except ValueError as error:
+            raise ValueError(f"jobs[{index}]: {error}") from None
         return _Task(index, job, tokens)
-
-    def _faults(self, job: Job, tokens: list[int], rows: int) -> Iterator[str]:
-        """Say what is wrong with a job."""
-        if not len(job.text):
-            yield "the text must have at least one token"
-        if len(tokens) > self.max_text:
-            yield (
-                f"{len(tokens)} tokens, and the most that fits is {self.max_text} (the "
-                f"model reads {self._model.max_text}, max_memory has room for "
-                f"{self._caches.max_tokens})"
-            )
-        least, most = min(tokens), max(tokens)
-        if not 0 <= least <= most < self.vocab_size:
-            yield f"token ids must be in [0, {self.vocab_size}), got {least} to {most}"
-        if job.round_ is not None and job.round_.vocab_size != self.vocab_size:
-            yield (
-                f"the round has a vocabulary of {job.round_.vocab_size}, the model one "
-                f"of {self.vocab_size}"
-            )
-        if len(job.draws) not in (0, rows):
-            yield (
-                f"{rows - 1} drafted tokens take {rows} draws, or none, got "
-                f"{len(job.draws)}"
-            )
 
     def _run(self, group: list[_Task], verdicts: list[Verdict | Wanted | None]) -> None:
         """Do jobs whose caches are open, a row of about `batch_tokens` at a time."""
@@ -224,7 +163,8 @@ class Cloud:
             taken = self._take(group)
             logits = self._model.read([piece for _, piece in taken])
             done = [task for task, piece in taken if piece.wanted]
-            for task, verdict in zip(done, _verdicts(done, logits), strict=True):
+            found = verify_jobs([task.job for task in done], logits)
+            for task, verdict in zip(done, found, strict=True):
                 verdicts[task.index] = verdict
             group = [task for task in group if task.left]
 
@@ -385,43 +325,3 @@ def _common(first: list[int], second: list[int]) -> int:
     if first[:length] == second[:length]:
         return length
     return next(i for i in range(length) if first[i] != second[i])
-
-
-def _verdicts(
-    tasks: Sequence[_Task], logits: torch.Tensor
-) -> Sequence[Verdict | Wanted]:
-    """Verify all rounds whose rows have been computed, at once."""
-    if not tasks:
-        return []
-    parts = torch.split(logits, [task.wanted for task in tasks])
-    rows = [
-        truncated(part, task.job.sampling)
-        for task, part in zip(tasks, parts, strict=True)
-    ]
-    return verify_batch(
-        [task.job.round_ for task in tasks],
-        # What is only scaled isn't copied.
-        torch.cat(rows) if any(map(operator.is_not, rows, parts)) else logits,
-        np.concatenate([task.job.draws for task in tasks]),
-        temperature=[task.job.sampling.temperature for task in tasks],
-    )
-
-
-def truncated(rows: torch.Tensor, sampling: Sampling) -> torch.Tensor:
-    """Return logits [n, V] with -inf for the tokens that are never to be drawn.
-
-    Which these are depends on the temperature, but it isn't applied.
-    """
-    warpers = LogitsProcessorList()
-    if sampling.top_k:
-        warpers.append(TopKLogitsWarper(sampling.top_k))
-    if sampling.top_p < 1:
-        warpers.append(TopPLogitsWarper(sampling.top_p))
-    if sampling.min_p:
-        warpers.append(MinPLogitsWarper(sampling.min_p))
-    if not warpers or not sampling.temperature:
-        return rows
-    # A lower temperature leaves the same one token, but overflows float32.
-    warpers.insert(0, TemperatureLogitsWarper(max(sampling.temperature, 1e-30)))
-    warped = warpers(torch.LongTensor(), rows.float())
-    return rows.masked_fill(warped == -torch.inf, -torch.inf)

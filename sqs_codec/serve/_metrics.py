@@ -15,7 +15,6 @@ from prometheus_client import (
 __all__ = ["Metrics"]
 
 SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
-JOBS = (1, 2, 4, 8, 16, 32, 64)
 
 
 class Metrics:
@@ -30,13 +29,15 @@ class Metrics:
         Rounds that added to a text, tokens drafted in them and accepted of these, and
         tokens of text, those that the target drew itself included.
     failures : prometheus_client.Counter
-        Jobs on which the target model failed.
+        Jobs on which the engine failed.
     received, sent : prometheus_client.Counter
         Bytes of messages, up and down, without what the transport adds.
     refused : prometheus_client.Counter
         Connections that were refused or closed, by reason.
-    batch_jobs, batch_seconds : prometheus_client.Histogram
-        Jobs verified in one call of the target model, and how long it took.
+    jobs : prometheus_client.Gauge
+        Jobs that the engine is at, those that wait for others included.
+    job_seconds : prometheus_client.Histogram
+        How long they take.
     """
 
     def __init__(self) -> None:
@@ -49,7 +50,7 @@ class Metrics:
                 ("drafted_tokens", "Tokens drafted in the rounds verified."),
                 ("accepted_tokens", "Drafted tokens accepted."),
                 ("text_tokens", "Tokens added to texts."),
-                ("failed_jobs", "Jobs on which the target model failed."),
+                ("failed_jobs", "Jobs on which the engine failed."),
             )
         )
         self.received, self.sent = (
@@ -65,12 +66,10 @@ class Metrics:
             ["reason"],
             registry=registry,
         )
-        self.batch_jobs = Histogram(
-            "sqs_batch_jobs", "Jobs verified at once.", buckets=JOBS, registry=registry
-        )
-        self.batch_seconds = Histogram(
-            "sqs_batch_seconds",
-            "Seconds of one call of the target model.",
+        self.jobs = Gauge("sqs_jobs", "Jobs that the engine is at.", registry=registry)
+        self.job_seconds = Histogram(
+            "sqs_job_seconds",
+            "Seconds that the engine takes for a job.",
             buckets=SECONDS,
             registry=registry,
         )

@@ -1,8 +1,9 @@
-"""Many sessions over one target model, whatever they are transported by."""
+"""Many sessions over one engine, whatever they are transported by."""
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 import hmac
 import logging
@@ -13,13 +14,12 @@ from sqs_codec import _checks as checks
 from sqs_codec._prior import Prior
 from sqs_codec._verify import Verdict, Wanted
 from sqs_codec.serve._address import check_token
+from sqs_codec.serve._engine import Engine, EngineInfo
 from sqs_codec.serve._metrics import Metrics
-from sqs_codec.serve._worker import Batch, Worker
 from sqs_codec.session import (
     CloudSession,
     Job,
     Limits,
-    Verifier,
     session_of,
     unknown_session,
 )
@@ -29,11 +29,11 @@ __all__ = ["Connection", "Service"]
 
 log = logging.getLogger(__name__)
 
+Work = asyncio.Task[Verdict | Wanted | None]
+"""A job that the engine is at."""
+
 HELLO = b"\x01"
 """What a hello begins with, broken or not."""
-
-MOST_AT_ONCE = 64
-"""Jobs in one call of the target model. More would only make each wait longer."""
 
 HANDSHAKE_SECONDS = 20.0
 """How long a connection may be without a session. A hello takes seconds on the thinnest
@@ -51,6 +51,7 @@ class _Session:
     owner: str
     heard: float
     connection: Connection | None = None
+    work: Work | None = None
 
 
 class Connection:
@@ -130,11 +131,10 @@ class Service:
 
     Parameters
     ----------
-    verifier : Verifier
-        The target model. It runs in a thread of its own.
-    tokenizer : bytes
-        Fingerprint of the model's tokenizer, 8 bytes; or empty. An edge must give
-        the same.
+    engine : Engine
+        What runs the target model. It is open; whoever opened it closes it.
+    info : EngineInfo
+        What `engine.open` said.
     limits : Limits, optional
     tokens : collection of str or None
         The bearer tokens that are let in. A session belongs to the token that it was
@@ -158,9 +158,9 @@ class Service:
 
     def __init__(
         self,
-        verifier: Verifier,
+        engine: Engine,
+        info: EngineInfo,
         *,
-        tokenizer: bytes,
         limits: Limits | None = None,
         tokens: Collection[str] | None,
         max_sessions: int = 64,
@@ -171,25 +171,20 @@ class Service:
         self.limits = Limits() if limits is None else limits
         self.max_sessions = checks.in_range("max_sessions", max_sessions, 1)
         self.metrics = Metrics()
-        self._verifier = verifier
-        self._tokenizer = tokenizer
+        self._engine = engine
+        self._info = info
         self._owners = None if tokens is None else _digests(tokens)
         self._idle_seconds = checks.finite("idle_seconds", idle_seconds, 0.01, 1e9)
         self._steps = steps
         self._priors = priors
         self._sessions: dict[bytes, _Session] = {}
         self._connections: set[Connection] = set()
-        self._worker = Worker(verifier, self._done, MOST_AT_ONCE)
-        self._at_work: dict[Job, _Session] = {}
-        self._fresh: list[Job] = []
+        self._work: set[Work] = set()
         self._stopping = False
 
     async def start(self) -> None:
-        """Start the model's thread, in the running event loop."""
+        """Start, in the event loop that the engine was opened in."""
         self._loop = asyncio.get_running_loop()
-        self._rest = asyncio.Event()
-        self._rest.set()
-        self._worker.start()
         self._sweep()
 
     async def stop(self, grace: float) -> None:
@@ -198,17 +193,22 @@ class Service:
         Parameters
         ----------
         grace : float
-            Seconds to wait for the model at most.
+            Seconds to wait for the engine at most.
         """
         self._stopping = True
-        try:
-            await asyncio.wait_for(self._rest.wait(), grace)
-        except asyncio.TimeoutError:
+        if self._work:
+            await asyncio.wait(self._work, timeout=grace)
+        if self._work:
             log.warning("still verifying after %g seconds", grace)
         for connection in list(self._connections):
             connection.end("shutdown", SHUTDOWN)
         self._sweeper.cancel()
-        await self._worker.stop(grace)
+        for work in self._work:
+            work.cancel()
+
+    def health(self) -> str | None:
+        """Say why nothing can be verified now; None if it can."""
+        return SHUTDOWN if self._stopping else self._engine.health()
 
     def authorize(self, token: str | None) -> str | None:
         """Return who a token belongs to, None if it is none of ours.
@@ -326,9 +326,9 @@ class Service:
         return CloudSession(
             session_id,
             limits=self.limits,
-            tokenizer=self._tokenizer,
-            vocab_size=self._verifier.vocab_size,
-            max_text=self._verifier.max_text,
+            tokenizer=self._info.tokenizer,
+            vocab_size=self._info.vocab_size,
+            max_text=self._info.max_text,
             steps=self._steps,
             priors=self._priors,
         )
@@ -337,7 +337,9 @@ class Service:
         """Forget a session; its connection, if it has one, may open another."""
         del self._sessions[session.id]
         self.metrics.sessions.set(len(self._sessions))
-        self._verifier.forget(session.id)
+        if session.work is not None:
+            session.work.cancel()
+        self._engine.drop(session.id)
         connection, session.connection = session.connection, None
         if connection is not None:
             connection._session = None
@@ -370,42 +372,59 @@ class Service:
             if reason is not None and connection is not None:
                 connection._end("session", reason)
         elif not self._stopping and (job := session.cloud.next_job()) is not None:
-            self._at_work[job] = session
-            self._rest.clear()
-            if not self._fresh:
-                # Jobs that come up in one turn of the event loop go together.
-                self._loop.call_soon(self._submit)
-            self._fresh.append(job)
+            work = self._loop.create_task(self._engine.verify(job))
+            work.add_done_callback(
+                functools.partial(self._done, session, job, self._loop.time())
+            )
+            session.work = work
+            self._work.add(work)
+            self.metrics.jobs.set(len(self._work))
 
-    def _submit(self) -> None:
-        self._worker.submit(self._fresh)
-        self._fresh = []
-
-    def _done(self, batch: Batch) -> None:
-        """Take the verdicts of a batch."""
-        self.metrics.batch_jobs.observe(batch.size)
-        self.metrics.batch_seconds.observe(batch.seconds)
-        for job, verdict in batch.verdicts.items():
-            session = self._at_work.pop(job)
-            if self._sessions.get(job.session) is session:
-                self._settle(session, job, verdict)
-            elif job.session not in self._sessions:
-                self._verifier.forget(job.session)  # what the job has just cached
-        if not self._at_work:
-            self._rest.set()
-
-    def _settle(
-        self, session: _Session, job: Job, verdict: Verdict | Wanted | Exception | None
-    ) -> None:
-        if isinstance(verdict, Exception):
-            # The session gives the same job again, or up.
+    def _done(self, session: _Session, job: Job, began: float, work: Work) -> None:
+        """Take what came of a job."""
+        self._work.discard(work)
+        self.metrics.jobs.set(len(self._work))
+        if session.work is work:
+            session.work = None
+        known = self._sessions.get(job.session) is session
+        if work.cancelled() and (self._stopping or not known):
+            return
+        # An engine that cancels a job by itself has failed on it.
+        error = asyncio.CancelledError() if work.cancelled() else work.exception()
+        self.metrics.job_seconds.observe(self._loop.time() - began)
+        if not known:
+            return
+        if error is None:
+            error = self._complete(session, job, work.result())
+        if error is not None:
             self.metrics.failures.inc()
+            reason = self._engine.health()
+            if reason is not None:
+                self._give_up(session, f"nothing can be verified now: {reason}")
+                return
+            log.warning("the engine failed on a job: %r", error)
+            # The session gives the same job again, or up.
             session.cloud.fail(job)
-        else:
-            length = session.cloud.text_length
-            session.cloud.complete(job, verdict)
-            self._count(job, verdict, session.cloud.text_length - length)
         self._pump(session)
+
+    def _complete(
+        self, session: _Session, job: Job, verdict: Verdict | Wanted | None
+    ) -> Exception | None:
+        """Take a verdict, or return what is wrong with it."""
+        length = session.cloud.text_length
+        try:
+            session.cloud.complete(job, verdict)
+        except (TypeError, ValueError) as error:
+            return error
+        self._count(job, verdict, session.cloud.text_length - length)
+        return None
+
+    def _give_up(self, session: _Session, reason: str) -> None:
+        """Forget a session; its edge may come again, here or elsewhere."""
+        connection = session.connection
+        self._drop(session)
+        if connection is not None:
+            connection.end("engine", reason)
 
     def _count(self, job: Job, verdict: Verdict | Wanted | None, grown: int) -> None:
         if job.round_ is not None:
@@ -422,9 +441,9 @@ class Service:
 
     def _sweep(self) -> None:
         """Forget sessions of which nothing has been heard for long."""
-        now, busy = self._loop.time(), set(self._at_work.values())
+        now = self._loop.time()
         for session in [*self._sessions.values()]:
-            if now - session.heard > self._idle_seconds and session not in busy:
+            if now - session.heard > self._idle_seconds and session.work is None:
                 connection = session.connection
                 self._drop(session)
                 if connection is not None:

@@ -626,4 +626,6 @@ def _check_verdict(job: Job, verdict: object, vocab_size: int) -> None:
                 f"the verifier wants the distribution of {at}, which it has"
             )
     elif job.draws.size or verdict is not None:
-        raise TypeError(f"the verifier's answer to {job} can't be {verdict!r}")
+        raise TypeError(
+            f"the verifier's answer to {job.draws.size} draws can't be {verdict!r}"
+        )

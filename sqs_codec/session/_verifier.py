@@ -94,6 +94,48 @@ class Job:
     sampling: Sampling
 
 
+def check_job(job: Job, vocab_size: int, max_text: int, because: str) -> list[int]:
+    """Return the text and draft of a job that a target model can do.
+
+    Parameters
+    ----------
+    job : Job
+    vocab_size, max_text : int
+        As in `Verifier`.
+    because : str
+        What `max_text` comes from, for people.
+
+    Raises
+    ------
+    ValueError
+        If it can't; the message says why.
+    """
+    drafted = () if job.round_ is None else job.round_.tokens
+    tokens = [*job.text, *drafted]
+    if not len(job.text):
+        raise ValueError("the text must have at least one token")
+    if len(tokens) > max_text:
+        raise ValueError(
+            f"{len(tokens)} tokens, and the most that fits is {max_text} ({because})"
+        )
+    least, most = min(tokens), max(tokens)
+    if not 0 <= least <= most < vocab_size:
+        raise ValueError(
+            f"token ids must be in [0, {vocab_size}), got {least} to {most}"
+        )
+    if job.round_ is not None and job.round_.vocab_size != vocab_size:
+        raise ValueError(
+            f"the round has a vocabulary of {job.round_.vocab_size}, the model one of "
+            f"{vocab_size}"
+        )
+    if len(job.draws) not in (0, len(drafted) + 1):
+        raise ValueError(
+            f"{len(drafted)} drafted tokens take {len(drafted) + 1} draws, or none, "
+            f"got {len(job.draws)}"
+        )
+    return tokens
+
+
 class Verifier(Protocol):
     """A target model that verifies the rounds of many sessions at once."""
 

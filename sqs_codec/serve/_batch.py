@@ -1,0 +1,198 @@
+"""An engine of a target model that verifies many jobs in one call."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from sqs_codec._verify import Verdict, Wanted
+from sqs_codec.serve._engine import EngineInfo
+from sqs_codec.session import Job, Verifier
+
+__all__ = ["BatchEngine"]
+
+PART = 512
+"""Tokens of a long text that are read in one call: more than take a processor's time,
+and few enough to wait for."""
+
+MOST_AT_ONCE = 64
+"""Jobs in one call. More would only make each wait longer."""
+
+CLOSING_SECONDS = 1.0
+"""How long to wait for the last call. Whoever wants its verdict has waited before."""
+
+Outcome = Verdict | Wanted | Exception | None
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(eq=False)
+class _Task:
+    """A job, who waits for it, and how much of its text has been read."""
+
+    job: Job
+    future: asyncio.Future[Verdict | Wanted | None]
+    read: int = 0
+
+    def part(self) -> Job:
+        """Return as much of the job as is to be done next."""
+        end = self.read + PART
+        if len(self.job.draws) or len(self.job.text) <= end:
+            return self.job
+        return replace(self.job, text=self.job.text[:end])
+
+
+class BatchEngine:
+    """An `Engine` over a `Verifier`, which runs in a thread of its own.
+
+    All jobs that wait are verified in one call. A long text that is only to be read is
+    read in parts, so that the rounds of others wait for one part at most.
+
+    Parameters
+    ----------
+    verifier : Verifier
+    summary : str, optional
+        What it is, for people.
+    tokenizer : bytes, optional
+        The fingerprint of its tokenizer, 8 bytes; or none.
+
+    Attributes
+    ----------
+    verifier : Verifier
+    """
+
+    def __init__(
+        self, verifier: Verifier, *, summary: str = "", tokenizer: bytes = b""
+    ) -> None:
+        self.verifier = verifier
+        self._info = EngineInfo(
+            summary, verifier.vocab_size, verifier.max_text, tokenizer
+        )
+        self._waiting: deque[_Task] = deque()
+        self._fresh: list[_Task] = []
+        self._at_work: set[_Task] = set()
+        self._stopped = False
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+
+    async def open(self) -> EngineInfo:
+        """Start the thread."""
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.Thread(
+            target=self._run, name="sqs-verifier", daemon=True
+        )
+        self._thread.start()
+        return self._info
+
+    async def verify(self, job: Job) -> Verdict | Wanted | None:
+        """Return the verdict on a job, None if there was nothing to verify."""
+        if self._thread is None or self._stopped:
+            raise RuntimeError("the engine isn't open")
+        task = _Task(job, self._loop.create_future())
+        self._at_work.add(task)
+        if not self._fresh:
+            # Jobs that come up in one turn of the event loop go together.
+            self._loop.call_soon(self._submit)
+        self._fresh.append(task)
+        try:
+            return await task.future
+        finally:
+            self._at_work.discard(task)
+
+    def drop(self, session: bytes) -> None:
+        """Free what is kept for a session, if anything is."""
+        self.verifier.forget(session)
+
+    def health(self) -> str | None:
+        """Say why nothing can be verified now; None if it can."""
+        alive = self._thread is not None and self._thread.is_alive()
+        return None if alive else "the target model's thread isn't running"
+
+    async def close(self) -> None:
+        """End the thread after the call that it is at. Jobs under way fail."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify()
+        if self._thread is None:
+            return
+        await asyncio.to_thread(self._thread.join, CLOSING_SECONDS)
+        if self._thread.is_alive():
+            log.warning("the target model is still at a batch; not waiting for it")
+        self._settle(
+            {task: RuntimeError("the engine closes") for task in self._at_work}
+        )
+
+    def _submit(self) -> None:
+        with self._changed:
+            self._waiting.extend(self._fresh)
+            self._changed.notify()
+        self._fresh = []
+
+    def _settle(self, outcomes: dict[_Task, Outcome]) -> None:
+        """Tell those who wait."""
+        for task, outcome in outcomes.items():
+            if task.future.done():
+                continue  # it was cancelled
+            if isinstance(outcome, Exception):
+                task.future.set_exception(outcome)
+            else:
+                task.future.set_result(outcome)
+
+    def _run(self) -> None:
+        while tasks := self._take():
+            parts = [task.part() for task in tasks]
+            outcomes = self._verify(parts)
+            done: dict[_Task, Outcome] = {}
+            for task, part, outcome in zip(tasks, parts, outcomes, strict=True):
+                if part is task.job or isinstance(outcome, Exception):
+                    done[task] = outcome
+                else:
+                    task.read = len(part.text)
+                    with self._changed:
+                        self._waiting.append(task)
+            try:
+                self._loop.call_soon_threadsafe(self._settle, done)
+            except RuntimeError:  # the loop was closed meanwhile: nobody is there
+                return
+
+    def _take(self) -> list[_Task]:
+        """Wait for jobs and take them, one of each session; none once stopped."""
+        with self._changed:
+            while True:
+                self._changed.wait_for(lambda: self._waiting or self._stopped)
+                if self._stopped:
+                    return []
+                taken: dict[bytes, _Task] = {}
+                left: deque[_Task] = deque()
+                for task in self._waiting:
+                    if task.future.cancelled():
+                        continue
+                    if task.job.session in taken or len(taken) == MOST_AT_ONCE:
+                        left.append(task)
+                    else:
+                        taken[task.job.session] = task
+                self._waiting = left
+                if taken:
+                    return list(taken.values())
+
+    def _verify(self, jobs: Sequence[Job]) -> Sequence[Outcome]:
+        """Verify jobs at once, or, where that fails, each alone.
+
+        So a job that the model can't do, or that is too much for its memory together
+        with others, doesn't take the others with it.
+        """
+        try:
+            verdicts = self.verifier.verify(jobs)
+            if len(verdicts) != len(jobs):
+                raise RuntimeError(f"{len(verdicts)} verdicts on {len(jobs)} jobs")
+            return verdicts
+        except BaseException as error:  # exits and panics as well: others go on
+            if len(jobs) == 1:
+                log.exception("the target model failed on a job")
+                return [RuntimeError(f"the target model failed: {error!r}")]
+            log.warning("the target model failed on %d jobs: %r", len(jobs), error)
+            return [verdict for job in jobs for verdict in self._verify([job])]

@@ -1,0 +1,283 @@
+"""An engine: what a server may ask of it, and what becomes of jobs that fail."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Sequence
+
+import grpc
+import numpy as np
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from sqs_codec._verify import Verdict, Wanted
+from sqs_codec.serve import BatchEngine, _command, _grpc, measure_steps
+from sqs_codec.serve._engines import EngineConfig
+from sqs_codec.session import Job, LinkError, Sampling
+from tests.serving import (
+    Server,
+    Toy,
+    batch,
+    converse,
+    edge_session,
+    greedy,
+    serving,
+    wait_until,
+)
+
+PROMPT = [5, 6, 7]
+
+
+def job(session: bytes, text: Sequence[int] = PROMPT) -> Job:
+    """One token after a text."""
+    return Job(session, list(text), None, np.array([0.5]), Sampling(0.0))
+
+
+class Moody(BatchEngine):
+    """An engine that is unwell when it is told so."""
+
+    reason: str | None = None
+
+    async def verify(self, job: Job) -> Verdict | Wanted | None:
+        """Fail while it is unwell."""
+        if self.reason is not None:
+            raise RuntimeError(self.reason)
+        return await super().verify(job)
+
+    def health(self) -> str | None:
+        """Say how it is."""
+        return self.reason
+
+
+def test_jobs_of_one_turn_go_together() -> None:
+    toy = Toy()
+    sizes: list[int] = []
+    toy.on_call = lambda jobs: sizes.append(len(jobs))
+
+    async def run() -> None:
+        engine = batch(toy)
+        await engine.open()
+        jobs = [job(b"%d" % i, [i, 1]) for i in range(5)]
+        verdicts = await asyncio.gather(*map(engine.verify, jobs))
+        await engine.close()
+        assert [verdict.token for verdict in verdicts if verdict] == [
+            greedy([i, 1], 1)[-1] for i in range(5)
+        ]
+        assert sizes == [5]
+
+    asyncio.run(run())
+
+
+def test_a_job_that_fails_takes_no_other_with_it() -> None:
+    toy = Toy()
+
+    def fail(jobs: Sequence[Job]) -> None:
+        if any(job.session == b"bad" for job in jobs):
+            raise MemoryError("too much")
+
+    toy.on_call = fail
+
+    async def run() -> None:
+        engine = batch(toy)
+        await engine.open()
+        jobs = [job(b"good"), job(b"bad"), job(b"fine")]
+        found = await asyncio.gather(*map(engine.verify, jobs), return_exceptions=True)
+        assert [type(verdict) for verdict in found] == [Verdict, RuntimeError, Verdict]
+        assert "MemoryError('too much')" in str(found[1])
+        assert engine.health() is None
+        await engine.close()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("kind", [StopIteration, SystemExit, asyncio.CancelledError])
+def test_whatever_a_model_raises_its_thread_goes_on(kind: type[BaseException]) -> None:
+    """A future takes no StopIteration, and Rust's panics are no exceptions of ours."""
+    toy = Toy()
+
+    def fail(jobs: Sequence[Job]) -> None:
+        if any(job.session == b"bad" for job in jobs):
+            raise kind
+
+    toy.on_call = fail
+
+    async def run() -> None:
+        engine = batch(toy)
+        await engine.open()
+        both = asyncio.gather(
+            engine.verify(job(b"bad")),
+            engine.verify(job(b"good")),
+            return_exceptions=True,
+        )
+        bad, good = await asyncio.wait_for(both, 5)
+        assert isinstance(bad, RuntimeError)
+        assert kind.__name__ in str(bad)
+        assert isinstance(good, Verdict)
+        await engine.close()
+
+    asyncio.run(run())
+
+
+def test_what_is_cancelled_is_not_verified() -> None:
+    toy = Toy()
+    begun, go_on = threading.Event(), threading.Event()
+    sessions: list[bytes] = []
+
+    def hold(jobs: Sequence[Job]) -> None:
+        sessions.extend(job.session for job in jobs)
+        begun.set()
+        assert go_on.wait(5)
+
+    toy.on_call = hold
+
+    async def run() -> None:
+        engine = batch(toy)
+        await engine.open()
+        first = asyncio.create_task(engine.verify(job(b"first")))
+        await asyncio.to_thread(begun.wait, 5)
+        second = asyncio.create_task(engine.verify(job(b"second")))
+        third = asyncio.create_task(engine.verify(job(b"third")))
+        await asyncio.sleep(0)
+        first.cancel()
+        second.cancel()
+        go_on.set()
+        assert await third is not None
+        await engine.close()
+
+    asyncio.run(run())
+    assert sessions == [b"first", b"third"]
+
+
+def test_an_engine_that_closes_fails_what_is_under_way() -> None:
+    toy = Toy()
+    go_on = threading.Event()
+    toy.on_call = lambda jobs: go_on.wait(5)
+
+    async def run() -> None:
+        engine = batch(toy)
+        with pytest.raises(RuntimeError, match="isn't open"):
+            await engine.verify(job(b"early"))
+        assert engine.health() is not None
+        await engine.open()
+        waiting = asyncio.create_task(engine.verify(job(b"waits")))
+        await asyncio.sleep(0.05)
+        await engine.close()
+        with pytest.raises(RuntimeError, match="closes"):
+            await waiting
+        with pytest.raises(RuntimeError, match="isn't open"):
+            await engine.verify(job(b"late"))
+        go_on.set()
+        await engine.close()
+
+    asyncio.run(run())
+
+
+def test_steps() -> None:
+    toy = Toy()
+    toy.on_call = lambda jobs: time.sleep(0.01)
+
+    async def run() -> dict[int, float]:
+        engine = batch(toy)
+        steps = await measure_steps(engine, await engine.open())
+        await engine.close()
+        return steps
+
+    steps = asyncio.run(run())
+    assert list(steps) == [1, 6]
+    assert all(0.01 < seconds < 1 for seconds in steps.values())
+    assert len(toy.forgotten) == 1
+
+
+def test_sessions_outlive_an_engine_that_is_unwell() -> None:
+    """An edge is sent away, not refused, and comes back to the text that it had."""
+    engine = Moody(Toy(), tokenizer=b"tokenize")
+    with serving(engine) as server:
+        edge, link = edge_session(PROMPT), server.link()
+        converse(edge, link, 10)
+        engine.reason = "the model has a cold"
+        with pytest.raises(LinkError, match="nothing can be verified now: the model"):
+            converse(edge, link, 40)
+        link.close()
+        assert edge.refused is None
+        assert server.metric("sqs_refusals_total", reason="engine") == 1
+        engine.reason = None
+        edge.reconnect()
+        assert converse(edge, server.link(), 40) == greedy(PROMPT, 37)
+
+
+class Cancelling(Moody):
+    """An engine whose second job is cancelled by itself, as by a scheduler's end."""
+
+    jobs = 0
+
+    async def verify(self, job: Job) -> Verdict | Wanted | None:
+        """Verify, mostly."""
+        self.jobs += 1
+        if self.jobs == 2:
+            raise asyncio.CancelledError
+        return await super().verify(job)
+
+
+class Wrong(Cancelling):
+    """An engine that forgets to answer its second job."""
+
+    async def verify(self, job: Job) -> Verdict | Wanted | None:
+        """Verify, mostly."""
+        self.jobs += 1
+        return None if self.jobs == 2 else await Moody.verify(self, job)
+
+
+@pytest.mark.parametrize("kind", [Cancelling, Wrong])
+def test_no_session_waits_for_a_verdict_that_never_comes(
+    kind: type[Moody], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The job is done again; the log says so, without the text."""
+    with serving(kind(Toy(), tokenizer=b"tokenize")) as server:
+        link = server.link()
+        assert converse(edge_session(PROMPT), link, 20) == greedy(PROMPT, 17)
+        link.close()
+        assert server.metric("sqs_failed_jobs_total") == 1
+    [record] = caplog.records
+    assert "the engine failed on a job" in record.getMessage()
+    assert str(PROMPT)[1:-1] not in record.getMessage()
+
+
+def health(server: Server) -> int:
+    """What a health check hears."""
+    with grpc.insecure_channel(server.address) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        return int(stub.Check(health_pb2.HealthCheckRequest()).status)
+
+
+def test_health_checks_hear_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_grpc, "HEALTH_SECONDS", 0.01)
+    statuses = health_pb2.HealthCheckResponse
+    engine = Moody(Toy(), tokenizer=b"tokenize")
+    with serving(engine) as server:
+        assert health(server) == statuses.SERVING
+        engine.reason = "the model has a cold"
+        wait_until(lambda: health(server) == statuses.NOT_SERVING)
+        engine.reason = None
+        wait_until(lambda: health(server) == statuses.SERVING)
+
+
+def test_the_command_gives_up_on_an_engine_that_stays_unwell(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_command, "UNWELL_SECONDS", 2)
+    engine = Moody(Toy(), tokenizer=b"tokenize")
+    with serving(engine) as server:
+        waiting = asyncio.run_coroutine_threadsafe(
+            _command._unwell(server.service), server._loop
+        )
+        time.sleep(0.1)
+        assert not waiting.done()
+        engine.reason = "the model has a cold"
+        assert waiting.result(10) == "the model has a cold"
+
+
+def test_an_engine_that_nobody_knows() -> None:
+    with pytest.raises(ValueError, match="one of transformers, vllm, not 'abacus'"):
+        EngineConfig("abacus")
