@@ -72,6 +72,14 @@ def finite(name: str, value: float, least: float, most: float) -> float:
     return number
 
 
+def utf8(name: str, value: str) -> bytes:
+    """Return a text in UTF-8; Python hands what isn't text on as surrogates."""
+    try:
+        return value.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{name} must be text in UTF-8") from error
+
+
 def temperature(value: float) -> float:
     """Return a temperature as a float."""
     number = _number("temperature", value)

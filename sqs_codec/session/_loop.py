@@ -54,10 +54,10 @@ class RefusalError(RuntimeError):
 class DraftModel(Protocol):
     """A model that drafts."""
 
-    def logits(self, tokens: Sequence[int], last: int = 1) -> Any:
-        """Return logits [last, V] after each of the last tokens of a text.
+    def logits(self, tokens: Sequence[int]) -> Any:
+        """Return logits [1, V] after a text, as `Drafter.push` takes their row.
 
-        A row of them is what `Drafter.push` takes.
+        They are used before the next call, and may change with it.
         """
 
 

@@ -1,0 +1,242 @@
+"""An edge: a draft model, whatever runs it, that writes texts with a cloud's."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import time
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+import sqs_codec as sqs
+from sqs_codec.session import (
+    EdgeSession,
+    Link,
+    Planner,
+    Sampling,
+    Setting,
+    Step,
+    generate,
+)
+from sqs_codec.session._loop import DraftModel, Planning
+
+__all__ = ["Draft", "Edge", "Metrics", "default_settings", "fingerprint"]
+
+
+class Draft(DraftModel, Protocol):
+    """A model that drafts, and what a cloud has to know of it."""
+
+    @property
+    def vocab_size(self) -> int:
+        """V."""
+
+    @property
+    def stop(self) -> frozenset[int]:
+        """The model's own stop tokens."""
+
+    @property
+    def fingerprint(self) -> bytes:
+        """As `fingerprint` gives it; empty if the vocabulary isn't known."""
+
+
+@dataclass
+class Metrics:
+    """Sums over the texts of an edge.
+
+    Attributes
+    ----------
+    tokens : int
+        Of the texts, prompts not counted.
+    drafted : int
+        Tokens that were sent to be judged.
+    accepted, resampled : int
+        Of the judged ones; after a rejection the rest of a round is void.
+    bytes_up, bytes_down : int
+        Of the messages, without what transport and IP put around them.
+    seconds : float
+        From the beginning of each text to its last token.
+    reason : str
+        Why the last tokens came as they did: the planner's line.
+    """
+
+    tokens: int = 0
+    drafted: int = 0
+    accepted: int = 0
+    resampled: int = 0
+    bytes_up: int = 0
+    bytes_down: int = 0
+    seconds: float = 0.0
+    reason: str = ""
+
+    @property
+    def acceptance_rate(self) -> float:
+        """Accepted tokens per token that the cloud judged."""
+        return self.accepted / max(1, self.accepted + self.resampled)
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Tokens of text per second."""
+        return self.tokens / self.seconds if self.seconds else 0.0
+
+    def add(self, step: Step) -> None:
+        """Account for a step."""
+        self.tokens += len(step.tokens)
+        self.drafted += step.drafted
+        self.accepted += step.accepted
+        self.resampled += step.accepted < step.drafted
+        self.bytes_up += step.bytes_up
+        self.bytes_down += step.bytes_down
+        self.reason = step.reason
+
+
+class Edge:
+    """A draft model that writes texts with a cloud's target model.
+
+    The texts are distributed as the target model's own, whatever the draft model is
+    and whatever the link does; only how fast they come depends on these.
+
+    Parameters
+    ----------
+    draft : Draft
+        The draft model. By its fingerprint the cloud makes sure that both models
+        have the same vocabulary.
+    settings : sequence of Setting, optional
+        What the planner may choose from, 1 to 4. If None, `default_settings`.
+    planner : Planner or FixedPlan, optional
+        If None, a `Planner` of the edge's own, which learns from text to text.
+    rng : numpy.random.Generator, optional
+        Draws the drafted tokens. If None, one with a fresh seed.
+
+    Attributes
+    ----------
+    vocab_size : int
+        V.
+    stop : frozenset of int
+        The model's own stop tokens.
+    metrics : Metrics
+        Over all texts so far.
+    """
+
+    def __init__(
+        self,
+        draft: Draft,
+        *,
+        settings: Sequence[Setting] | None = None,
+        planner: Planning | None = None,
+        rng: np.random.Generator | None = None,
+    ) -> None:
+        self.vocab_size = draft.vocab_size
+        self.stop = draft.stop
+        self.metrics = Metrics()
+        self._settings = settings or default_settings(self.vocab_size)
+        self._draft = draft
+        self._rng = np.random.default_rng() if rng is None else rng
+        self._given_planner = planner
+        self._planners: dict[tuple[Sampling, int], Planning] = {}
+
+    def generate(
+        self,
+        prompt: Sequence[int],
+        link: Link | Callable[[], Link],
+        *,
+        max_tokens: int,
+        sampling: Sampling | None = None,
+        stop: Collection[int] | None = None,
+    ) -> Generator[Step, None, None]:
+        """Continue a text.
+
+        Parameters
+        ----------
+        prompt : sequence of int
+            Token ids, at least one.
+        link : Link or callable
+            A link to the cloud, or what makes one. From what makes one the text
+            survives a link that breaks. The link is closed at the end.
+        max_tokens : int
+            Where the text ends at the latest.
+        sampling : Sampling, optional
+            Of the target model; the draft model takes the same temperature. If None,
+            temperature 1 and no truncation.
+        stop : collection of int, optional
+            Tokens that end the text, as its last one. If None, the model's own.
+
+        Yields
+        ------
+        Step
+            As soon as its tokens are verified. `metrics` include it.
+
+        Raises
+        ------
+        RefusalError
+            The cloud refuses the session and says why.
+        LinkError
+            There is no link, or no answer for too long.
+        """
+        sampling = Sampling() if sampling is None else sampling
+        first = link() if callable(link) else link
+        with contextlib.closing(first):
+            session = EdgeSession(
+                self._settings,
+                prompt,
+                rng=self._rng,
+                sampling=sampling,
+                tokenizer=self._draft.fingerprint,
+                stop=sorted(self.stop if stop is None else stop),
+                max_message=first.max_message,
+            )
+            planner = self._planner(sampling, first.overhead)
+            links = iter([first])
+            connect = (lambda: next(links, None) or link()) if callable(link) else link
+            began = time.monotonic() - self.metrics.seconds
+            for step in generate(
+                session, self._draft, connect, planner, max_tokens=max_tokens
+            ):
+                self.metrics.add(step)
+                self.metrics.seconds = time.monotonic() - began
+                yield step
+
+    def _planner(self, sampling: Sampling, overhead: int) -> Planning:
+        if self._given_planner is not None:
+            return self._given_planner
+        key = sampling, overhead
+        if key not in self._planners:
+            self._planners[key] = Planner(
+                self._settings, sampling=sampling, overhead=overhead
+            )
+        return self._planners[key]
+
+
+def default_settings(vocab_size: int, prior: sqs.Prior | None = None) -> list[Setting]:
+    """Return settings from coarse to fine, for a planner to choose from."""
+    return [
+        Setting(sqs.Codec(vocab_size, resolution, prior=prior), sqs.TopK(k))
+        for resolution, k in ((32, 16), (100, 64), (400, 128))
+    ]
+
+
+def fingerprint(vocabulary: Mapping[str, int]) -> bytes:
+    """Return 8 bytes that tell vocabularies apart: who has the same has the same ids.
+
+    Parameters
+    ----------
+    vocabulary : mapping of str to int
+        Ids of the tokens, as a tokenizer of Hugging Face spells them.
+
+    Examples
+    --------
+    >>> fingerprint({"<s>": 0, "the": 1}).hex()
+    '9a8904a8e3cf7fba'
+    """
+    data = json.dumps(sorted(vocabulary.items())).encode()
+    return hashlib.blake2b(data, digest_size=8).digest()
+
+
+def common_length(first: Sequence[int], second: Sequence[int]) -> int:
+    """Return how many tokens two texts begin with together."""
+    pairs = enumerate(zip(first, second, strict=False))
+    shorter = min(len(first), len(second))
+    return next((i for i, (one, other) in pairs if one != other), shorter)

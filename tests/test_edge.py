@@ -1,0 +1,87 @@
+"""An edge that knows no framework: its draft is a few lines of numpy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from sqs_codec.edge import Draft, Edge, common_length, default_settings, fingerprint
+from sqs_codec.session import FixedPlan, LocalLink, RefusalError, Sampling
+from tests.serving import GREEDY, VOCAB, Toy, greedy, toy_logits
+from tests.test_backend import output
+
+TOKENIZER = fingerprint({f"word{i}": i for i in range(VOCAB)})
+
+
+class ToyDraft:
+    """A draft that is wrong now and then, and writes all rows to the same place."""
+
+    vocab_size = VOCAB
+    stop = frozenset({VOCAB - 1})
+    fingerprint = TOKENIZER
+
+    def __init__(self) -> None:
+        self._row = np.empty((1, VOCAB), np.float32)
+
+    def logits(self, tokens: Sequence[int]) -> NDArray[np.float32]:
+        """Logits after a text."""
+        self._row[0] = toy_logits(tokens, noise=len(tokens) % 3)
+        return self._row
+
+
+@pytest.mark.parametrize("plan", [FixedPlan(4), FixedPlan(5, eager=0.5, segment=2)])
+def test_text_is_the_targets_own(plan: FixedPlan) -> None:
+    draft: Draft = ToyDraft()
+    edge = Edge(draft, planner=plan)
+    link = LocalLink(Toy(), tokenizer=TOKENIZER)
+    steps = edge.generate([1, 2], link, max_tokens=30, sampling=GREEDY, stop=[])
+    assert [1, 2, *(t for step in steps for t in step.tokens)] == greedy([1, 2], 30)
+    assert 0 < edge.metrics.accepted < edge.metrics.drafted
+    assert edge.metrics.resampled > 0
+
+
+def test_stop_tokens_are_the_drafts() -> None:
+    text = greedy([1, 2], 30)
+    draft = ToyDraft()
+    draft.stop = frozenset(text[9:10])
+    edge = Edge(draft, planner=FixedPlan(4))
+    link = LocalLink(Toy(), tokenizer=TOKENIZER)
+    steps = edge.generate([1, 2], link, max_tokens=30, sampling=GREEDY)
+    found = [1, 2, *(token for step in steps for token in step.tokens)]
+    assert found == text[: text.index(text[9], 2) + 1]
+
+
+def test_cloud_refuses_another_vocabulary() -> None:
+    link = LocalLink(Toy(), tokenizer=fingerprint({"word": 0}))
+    steps = Edge(ToyDraft()).generate([1], link, max_tokens=4, sampling=Sampling())
+    with pytest.raises(RefusalError, match="tokenizer"):
+        next(steps)
+
+
+def test_fingerprint_depends_on_ids_alone() -> None:
+    assert fingerprint({"a": 0, "b": 1}) == fingerprint({"b": 1, "a": 0})
+    assert fingerprint({"a": 0, "b": 1}) != fingerprint({"a": 1, "b": 0})
+
+
+def test_settings_are_for_the_vocabulary() -> None:
+    assert {s.codec.vocab_size for s in default_settings(77)} == {77}
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "length"), [([], [1], 0), ([1, 2], [1, 3], 1), ([1], [1, 2], 1)]
+)
+def test_common_length(one: list[int], other: list[int], length: int) -> None:
+    assert common_length(one, other) == length
+    assert common_length(other, one) == length
+
+
+def test_an_edge_and_its_links_import_no_framework() -> None:
+    code = """
+import sys, sqs_codec.edge, sqs_codec.serve._connect, sqs_codec.serve._grpc_link
+import sqs_codec.serve._datagram_link, sqs_codec.serve._generate
+print({"torch", "transformers", "numba", "prometheus_client"} & {*sys.modules})
+"""
+    assert output(code).strip() == "set()"
