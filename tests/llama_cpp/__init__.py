@@ -1,0 +1,1 @@
+"""Tests that need llama-cpp-python; ``make test-llama`` runs them."""
