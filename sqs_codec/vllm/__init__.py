@@ -1,0 +1,25 @@
+"""The verifier inside vLLM (the extra ``[vllm]``): `VllmEngine`.
+
+Unlike the rest of the package this needs vLLM, and imports it only when an engine is
+opened. How it works is in ``docs/vllm.md``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sqs_codec.vllm._engine import VllmEngine
+
+__all__ = ["VllmEngine"]
+
+
+if not TYPE_CHECKING:  # where it would make every misspelt name an Any
+
+    def __getattr__(name):
+        """Import what is asked for: vLLM loads this package in every process."""
+        if name != "VllmEngine":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from sqs_codec.vllm._engine import VllmEngine
+
+        return VllmEngine

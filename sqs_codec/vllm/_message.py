@@ -1,0 +1,56 @@
+"""What crosses between the engine and vLLM's worker: jobs in, two numbers out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from sqs_codec._codec import Codec
+from sqs_codec._verify import Verdict, Wanted
+from sqs_codec.session import Job, Sampling
+
+TASK = "token_classify"
+"""The pooling task of requests: vLLM's second model runner knows no task of plugins."""
+
+READ = 0, 0
+"""The answer where nothing was to be verified."""
+
+SHORT = -1, 0
+"""The answer where rows are missing: those of tokens in the prefix cache."""
+
+FAILED = -2, 0
+"""The answer where verifying failed."""
+
+NO_TOKEN = -1
+"""Beside a position whose distribution is wanted."""
+
+_codec = lru_cache(maxsize=64)(Codec)
+
+
+def pack_job(job: Job) -> dict[str, Any]:
+    """Return what a request is to carry beside its text, in plain types."""
+    fields = {"draws": job.draws.tolist(), "sampling": job.sampling.config()}
+    if job.round_ is not None:
+        codec = _codec(job.round_.vocab_size, job.round_.resolution)
+        fields["packet"] = codec.encode_mixed(job.round_)
+        fields["resolution"] = codec.resolution
+    return fields
+
+
+def unpack_job(fields: Mapping[str, Any], vocab_size: int) -> Job:
+    """Return the job of a request, without session and text."""
+    round_, packet = None, fields.get("packet")
+    if packet is not None:
+        round_ = _codec(vocab_size, fields["resolution"]).decode_mixed(packet)
+    sampling = Sampling.from_config(fields["sampling"])
+    return Job(b"", (), round_, np.array(fields["draws"]), sampling)
+
+
+def pack_answer(verdict: Verdict | Wanted) -> tuple[int, int]:
+    """Return a verdict as two numbers."""
+    if isinstance(verdict, Wanted):
+        return verdict.position, NO_TOKEN
+    return verdict.accepted, verdict.token

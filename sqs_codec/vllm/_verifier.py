@@ -1,0 +1,142 @@
+"""The verifier, in vLLM's worker: a causal model whose pooler judges drafted tokens.
+
+A request of a pooling model is a prompt, here the text and the draft, and its answer is
+what the pooler makes of the hidden states. So no logits leave the worker, and those of
+all requests that a step completes are computed at once. Only vLLM imports this module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from importlib import import_module
+from typing import Any
+
+import torch
+from vllm.model_executor.layers.pooler import Pooler
+from vllm.model_executor.models.interfaces_base import default_pooling_type
+
+from sqs_codec.hf._sampling import verify_jobs
+from sqs_codec.vllm._message import FAILED, READ, SHORT, TASK, pack_answer, unpack_job
+from sqs_codec.vllm._plugin import ARCHITECTURES
+
+
+class RoundPooler(Pooler):  # type: ignore[misc]  # vLLM may not be installed
+    """Verifies the rounds of the requests that a step completes.
+
+    What it gives for a request is one of `_message`'s answers as a tensor of int64 [2].
+    """
+
+    def __init__(
+        self,
+        compute_logits: Callable[[torch.Tensor], torch.Tensor | None],
+        vocab_size: int,
+    ) -> None:
+        super().__init__()
+        # It gives None in all processes of tensor parallelism but the first.
+        self._compute_logits = compute_logits
+        self._vocab_size = vocab_size
+
+    def get_supported_tasks(self) -> set[str]:
+        """Name the one task that requests may have."""
+        return {TASK}
+
+    def forward(
+        self, hidden_states: torch.Tensor, pooling_metadata: Any
+    ) -> list[torch.Tensor | None]:
+        """Return an answer for each request of a step, None where one isn't read yet.
+
+        The hidden states [n, h] are those of the tokens that the step has read, request
+        by request; what is kept of a request between steps is in the metadata.
+        """
+        cursor = pooling_metadata.get_pooling_cursor()
+        counts = cursor.num_scheduled_tokens_cpu.tolist()
+        requests = zip(
+            torch.split(hidden_states, counts),
+            cursor.seq_lens_cpu.tolist(),
+            cursor.prompt_lens_cpu.tolist(),
+            pooling_metadata.pooling_params,
+            pooling_metadata.pooling_states,
+            strict=True,
+        )
+        answers: list[tuple[int, int] | None] = []
+        waiting: list[tuple[int, Mapping[str, Any], torch.Tensor]] = []
+        for chunk, end, length, params, state in requests:
+            fields = (params.extra_kwargs or {}).get("sqs", {})
+            wanted = len(fields.get("draws", ()))
+            rows = _collect(state.hidden_states_cache, chunk, end, length - wanted)
+            if end < length:
+                answers.append(None)
+                continue
+            if wanted and len(rows) == wanted:
+                waiting.append((len(answers), fields, rows))
+            answers.append(READ if len(rows) == wanted else SHORT)
+            state.clean()
+        if waiting:
+            # All processes of tensor parallelism take part in it.
+            logits = self._compute_logits(torch.cat([rows for _, _, rows in waiting]))
+            if logits is not None:
+                jobs = [fields for _, fields, _ in waiting]
+                judged = _judge(jobs, logits[:, : self._vocab_size])
+                for (i, _, _), answer in zip(waiting, judged, strict=True):
+                    answers[i] = answer
+        return [None if answer is None else torch.tensor(answer) for answer in answers]
+
+
+def _collect(
+    kept: list[torch.Tensor], chunk: torch.Tensor, end: int, first: int
+) -> torch.Tensor:
+    """Return the hidden states from position `first` up to `end`, and keep them.
+
+    The chunk ends there. If it begins after `first`, and what is kept doesn't reach up
+    to it, some are in the prefix cache, where only their keys and values are: then
+    there are none to return. A request that was preempted begins anew, anywhere.
+    """
+    start = end - len(chunk)
+    before = kept[0][: start - first] if kept and start > first else chunk[:0]
+    if len(before) < start - first:
+        kept.clear()
+        return chunk[:0]
+    rows = torch.cat([before, chunk[max(first - start, 0) :]])
+    kept[:] = [rows]  # a copy: the next step may overwrite the chunk
+    return rows
+
+
+def _judge(
+    jobs: Sequence[Mapping[str, Any]], logits: torch.Tensor
+) -> list[tuple[int, int]]:
+    """Verify jobs at once, or, where that fails, each alone: it mustn't end vLLM."""
+    try:
+        whole = [unpack_job(fields, logits.shape[-1]) for fields in jobs]
+        return [pack_answer(verdict) for verdict in verify_jobs(whole, logits)]
+    except ValueError:
+        if len(jobs) == 1:
+            return [FAILED]
+    parts = torch.split(logits, [len(fields["draws"]) for fields in jobs])
+    return [_judge([fields], part)[0] for fields, part in zip(jobs, parts, strict=True)]
+
+
+@cache
+def _make(name: str) -> type:
+    """Make a verifier of one of vLLM's models."""
+    module = import_module(f"vllm.model_executor.models.{ARCHITECTURES[name]}")
+    stock: Any = getattr(module, name)
+
+    class Verifier(stock):  # type: ignore[misc]  # a class known at run time only
+        is_pooling_model = True
+
+        def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:
+            super().__init__(vllm_config=vllm_config, prefix=prefix)
+            vocab_size = vllm_config.model_config.hf_config.sqs_vocab_size
+            self.pooler = RoundPooler(self.compute_logits, vocab_size)
+
+    Verifier.__name__ = Verifier.__qualname__ = f"Sqs{name}"
+    default_pooling_type(seq_pooling_type="LAST", tok_pooling_type="ALL")(Verifier)
+    return Verifier
+
+
+def __getattr__(name: str) -> type:
+    """Return the verifier that `register` has named."""
+    if name.removeprefix("Sqs") not in ARCHITECTURES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return _make(name.removeprefix("Sqs"))

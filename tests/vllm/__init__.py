@@ -1,0 +1,1 @@
+"""What needs vLLM: `make test-vllm`."""

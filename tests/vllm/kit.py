@@ -1,0 +1,193 @@
+"""Engines of vLLM for tests, and jobs for them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import tokenizers
+import torch
+import transformers
+from numpy.typing import NDArray
+
+import sqs_codec as sqs
+from sqs_codec import MixedRound, Verdict, Wanted
+from sqs_codec.hf import Cloud
+from sqs_codec.session import Job, Sampling
+from sqs_codec.vllm import VllmEngine
+from sqs_codec.vllm._message import SHORT
+
+T = TypeVar("T")
+V = 100
+"""Tokens of the tiny models' vocabulary."""
+
+PADDED = 128
+"""Logits that they give."""
+
+SEED = 12
+TIMEOUT = 300
+
+SAMPLINGS = [
+    Sampling(temperature=0.7),
+    Sampling(temperature=0),
+    Sampling(),
+    Sampling(temperature=1.3, top_k=20),
+    Sampling(temperature=0.8, top_p=0.9),
+    Sampling(min_p=0.05),
+    Sampling(temperature=0.9, top_k=40, top_p=0.95, min_p=0.01),
+]
+RESOLUTIONS = [100, 7, 1000, 1 << 16]
+
+
+class Served:
+    """An engine in an event loop that runs when it is asked something.
+
+    Attributes
+    ----------
+    engine : VllmEngine
+    info : EngineInfo
+    asked : list of tuple
+        Of each request the session, whether it was to skip the cache, and whether rows
+        were missing.
+    """
+
+    def __init__(self, engine: VllmEngine) -> None:
+        self.engine = engine
+        self.asked: list[tuple[bytes, bool, bool]] = []
+        self._loop = asyncio.new_event_loop()
+        try:
+            self.info = self.run(engine.open())
+        except BaseException:
+            self.close()
+            raise
+        own = engine._ask
+
+        async def ask(job: Job, tokens: Any, *, skip_cache: bool = False) -> Any:
+            answer = await own(job, tokens, skip_cache=skip_cache)
+            self.asked.append((job.session, skip_cache, answer == SHORT))
+            return answer
+
+        engine._ask = ask  # type: ignore[method-assign]  # to watch it
+
+    def run(self, work: Awaitable[T]) -> T:
+        """Return what comes of work in the loop."""
+        return self._loop.run_until_complete(asyncio.wait_for(work, TIMEOUT))
+
+    def one(self, job: Job) -> Verdict | Wanted | None:
+        """Verify a job."""
+        return self.run(self.engine.verify(job))
+
+    def all(self, jobs: Sequence[Job]) -> list[Verdict | Wanted | None]:
+        """Verify jobs at once."""
+
+        async def verify() -> list[Verdict | Wanted | None]:
+            return list(await asyncio.gather(*map(self.engine.verify, jobs)))
+
+        return self.run(verify())
+
+    def close(self) -> None:
+        """Close the engine."""
+        self.run(self.engine.close())
+        self._loop.close()
+
+
+@contextmanager
+def served(*args: Any, **options: Any) -> Iterator[Served]:
+    """Open an engine and close it."""
+    it = Served(VllmEngine(*args, **options))
+    try:
+        yield it
+    finally:
+        it.close()
+
+
+def save_tiny(folder: Path, kind: str, **options: Any) -> str:
+    """Save a model of random weights, large enough for peaked distributions."""
+    torch.manual_seed(SEED)
+    config = getattr(transformers, f"{kind}Config")(
+        **{
+            "vocab_size": PADDED,
+            "hidden_size": 64,
+            "intermediate_size": 64,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 1,
+            "head_dim": 32,
+            "max_position_embeddings": 512,
+            "initializer_range": 0.2,
+            "eos_token_id": None,
+        }
+        | options
+    )
+    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    vocabulary = {f"w{i}": i for i in range(V)}
+    backend = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, "w0"))
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=backend, unk_token="w0"
+    ).save_pretrained(folder)
+    return str(folder)
+
+
+class Writer:
+    """Makes jobs of what a model finds likely.
+
+    A draft is drawn from the model's distributions, disturbed, as they would be if
+    the text went on as it does. So much of it is accepted, and much isn't.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+    vocab_size : int
+    tokens : sequence of int
+        What the texts consist of.
+    """
+
+    def __init__(self, model: Any, vocab_size: int, tokens: Sequence[int]) -> None:
+        self.rng = np.random.default_rng(SEED)
+        self.tokens = [int(token) for token in tokens]
+        self._vocab_size = vocab_size
+        self._rounds: dict[bytes, sqs.Round] = {}
+        with torch.inference_mode():
+            logits = model(torch.tensor([self.tokens])).logits[0, :, :vocab_size]
+        self._logits: NDArray[np.float32] = logits.float().numpy()
+
+    def job(self, number: int, session: bytes, end: int) -> Job:
+        """Return a job on the first `end` tokens; its kind depends on the number."""
+        rng, text = self.rng, self.tokens[:end]
+        sampling = SAMPLINGS[number % len(SAMPLINGS)]
+        if number % 5 == 4:
+            return Job(session, text, None, rng.random(1), sampling)
+        codec = sqs.Codec(self._vocab_size, RESOLUTIONS[number // 3 % 4])
+        length = number % 6 + 1
+        rows = self._logits[end - 1 : end - 1 + length]
+        noise = 0.7 * rng.standard_normal(rows.shape).astype(np.float32)
+        keep = sqs.TopK(min(16, codec.resolution))
+        qs = [codec.quantize(row, keep, temperature=0.8) for row in rows + noise]
+        round_ = sqs.Round(qs, [q.sample(rng) for q in qs])
+        sent = {0: [True] * length, 1: [False] * length}.get(
+            number % 5, (rng.random(length) < 0.5).tolist()
+        )
+        mixed = MixedRound.of(round_, sent)
+        self._rounds[session] = round_
+        return Job(session, text, mixed, rng.random(length + 1), sampling)
+
+    def completed(self, job: Job, wanted: Wanted) -> Job:
+        """Return a job whose round has the distribution that is wanted, too."""
+        assert job.round_ is not None
+        i = wanted.position
+        q = self._rounds[job.session].distributions[i]
+        return replace(job, round_=job.round_.with_distribution(i, q))
+
+
+def session(number: int) -> bytes:
+    return number.to_bytes(16, "big")
+
+
+def by_transformers(cloud: Cloud, jobs: Sequence[Job]) -> list[Verdict | Wanted | None]:
+    """Return the verdicts of transformers on jobs, one after the other."""
+    return [verdict for job in jobs for verdict in cloud.verify([job])]
