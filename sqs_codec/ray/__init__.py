@@ -1,0 +1,13 @@
+"""Engines on many machines by Ray Serve (the extra ``[ray]``).
+
+* `RayEngine`: an `Engine` that hands its jobs to replicas of another one
+* `app`: what a configuration file of Ray Serve names to deploy them
+* `application`: the same for an engine of one's own
+"""
+
+from __future__ import annotations
+
+from sqs_codec.ray._engine import RayEngine
+from sqs_codec.ray._replica import app, application
+
+__all__ = ["RayEngine", "app", "application"]
