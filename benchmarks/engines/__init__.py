@@ -1,0 +1,1 @@
+"""Engines held to transformers, and to each other: equal verdicts, speed, overhead."""

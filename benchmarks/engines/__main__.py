@@ -1,0 +1,48 @@
+"""Hold an engine to transformers: the same verdicts, how fast, and what lies around it.
+
+    python -m benchmarks.engines equal --engine vllm      # some 12 minutes
+    python -m benchmarks.engines speed
+    python -m benchmarks.engines overhead
+
+docs/engines.md says what the tables mean, and how to write an engine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+
+# Read by libraries as they load.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+MEASURES = ("equal", "speed", "overhead")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line."""
+    argv = sys.argv[1:] if argv is None else argv
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.engines",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "measure", choices=MEASURES, help="each has a --help of its own"
+    )
+    name = parser.parse_args(argv[:1]).measure
+    # Not all of them, as they don't all need the same packages.
+    module = importlib.import_module(f"benchmarks.engines.{name}")
+    parser = argparse.ArgumentParser(
+        prog=f"python -m benchmarks.engines {name}",
+        description=module.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    module.add_options(parser)
+    return int(module.main(parser.parse_args(argv[1:])))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,251 @@
+"""Hold an engine's verdicts to those of transformers in float32.
+
+Sessions are played once with SmolLM2 and itself without two layers: drafts of up to
+five tokens, K = 64, l = 100, at temperature 0.7 and some at 0, sent with all of their
+distributions, with none or with some, after prompts in ten languages, some long.
+Then the engine does the same jobs by the same random numbers, in five ways. A verdict
+may differ where rounding decides: its margin says how far the random number was from
+what it was held to, in probability.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import itertools
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from rich.console import Console
+from tqdm import tqdm
+
+from benchmarks.engines.make import PLENTY, Make, maker, packages
+from benchmarks.engines.margin import margin
+from benchmarks.engines.play import Drafts, Played, Session, play, prompts_of
+from benchmarks.tables import about, about_line, dim, table
+from sqs_codec._options import DROP_LAYERS, number
+from sqs_codec._verify import Verdict, Wanted
+from sqs_codec.hf import Cloud
+from sqs_codec.hf._models import CachedModel, smollm2_pair
+
+if TYPE_CHECKING:
+    from sqs_codec.hf._models import Pair
+    from sqs_codec.serve._engine import Engine
+
+BAR = 0.999
+"""The share of rounds with equal verdicts."""
+
+AT_ONCE = 8
+ROUNDS = 25
+"""Of a session; its text grows to some 120 tokens, without a long context."""
+
+LONG = (700, 1500)
+"""Tokens of long contexts."""
+
+CHUNK = 32
+"""Tokens that an engine may read at once where every prompt is to be read in parts:
+fewer than any prompt has."""
+
+
+MARGIN = 128
+"""Tokens of room beside the longest text, as engines have room for whole blocks."""
+
+
+@dataclass(frozen=True)
+class Mode:
+    """A way to do the jobs.
+
+    Attributes
+    ----------
+    name : str
+    at_once : int
+        How many sessions.
+    times : int
+        How often each job is done.
+    batch_tokens : int or None
+        What the engine may read at once.
+    halved : bool
+        Whether keys and values have room for half of the texts of so many sessions.
+    """
+
+    name: str
+    at_once: int = AT_ONCE
+    times: int = 1
+    batch_tokens: int | None = None
+    halved: bool = False
+
+
+MODES = (
+    Mode("one after the other", at_once=1),
+    Mode(f"{AT_ONCE} sessions at once"),
+    Mode("everything sent twice", times=2),
+    Mode("every prompt in chunks", batch_tokens=CHUNK),
+    Mode("half the memory", at_once=2 * AT_ONCE, halved=True),
+)
+
+
+@dataclass(frozen=True)
+class Other:
+    """A verdict that differs."""
+
+    session: Session
+    turn: Played
+    got: Verdict | Wanted | None
+
+
+@dataclass
+class Found:
+    """What came of a mode."""
+
+    mode: Mode
+    rounds: int = 0
+    seconds: float = 0.0
+    others: list[Other] = field(default_factory=list)
+
+    @property
+    def share(self) -> float:
+        """The share of rounds that are equal."""
+        return 1 - len(self.others) / self.rounds
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what this measurement can be told."""
+    add = parser.add_argument
+    add("--engine", default="vllm", help="vllm, transformers or MODULE:FUNCTION")
+    add("--rounds", type=number(int, 1), default=1000, help="at least")
+    add("--threads", type=number(int, 1), default=2)
+    add("--seed", type=number(int, 0), default=0)
+
+
+def main(args: argparse.Namespace) -> int:
+    """Run it and print what came of it."""
+    began = time.perf_counter()
+    torch.set_num_threads(args.threads)
+    make = maker(args.engine)
+    pair = smollm2_pair(DROP_LAYERS)
+    sessions = play_all(pair, args.rounds, args.seed)
+    token_bytes = Cloud(pair.target)._model.layout.token_bytes
+    found = asyncio.run(run(make, sessions, MODES, token_bytes))
+    measured = about(*packages())
+    measured |= {"seconds": time.perf_counter() - began}
+    console = Console()
+    console.print(
+        about_line(measured) + f"{args.engine}, {args.threads} threads, seed "
+        f"{args.seed}\n"
+    )
+    report(console, found, CachedModel(pair.target, pair.vocab_size))
+    return int(any(one.share < BAR for one in found))
+
+
+def play_all(pair: Pair, rounds: int, seed: int) -> list[Session]:
+    """Play sessions until there are so many rounds."""
+    cloud, drafts = Cloud(pair.target, vocab_size=pair.vocab_size), Drafts(pair)
+    prompts = prompts_of(pair, LONG)
+    sessions: list[Session] = []
+    each = min(ROUNDS, -(-rounds // AT_ONCE))
+    with tqdm(desc="playing", total=rounds, unit=" rounds", mininterval=1.0) as bar:
+        while bar.n < rounds:
+            group = [*itertools.islice(prompts, AT_ONCE)]
+            played = play(cloud, drafts, group, each, [seed, len(sessions)])
+            sessions += played
+            bar.update(sum(session.rounds for session in played))
+    return sessions
+
+
+async def run(
+    make: Make, sessions: Sequence[Session], modes: Sequence[Mode], token_bytes: int
+) -> list[Found]:
+    """Have an engine do all jobs in all modes, which share it where they can."""
+    memory = {False: PLENTY, True: half_of(sessions, token_bytes)}
+    found = []
+    for (halved, chunk), group in itertools.groupby(
+        modes, lambda mode: (mode.halved, mode.batch_tokens)
+    ):
+        engine = make(target=None, max_memory=memory[halved], batch_tokens=chunk)
+        await engine.open()
+        try:
+            found += [await do(engine, sessions, mode) for mode in group]
+        finally:
+            await engine.close()
+    return found
+
+
+def half_of(sessions: Sequence[Session], token_bytes: int) -> int:
+    """Return MiB that hold half of `2 * AT_ONCE` sessions, or the longest at least."""
+    tokens = [session.tokens for session in sessions]
+    some = min(2 * AT_ONCE, len(tokens))
+    room = max(some * sum(tokens) // len(tokens) // 2, max(tokens) + MARGIN)
+    return -(-room * token_bytes >> 20)
+
+
+async def do(engine: Engine, sessions: Sequence[Session], mode: Mode) -> Found:
+    """Have an engine do all jobs in one mode."""
+    found = Found(mode, sum(session.rounds for session in sessions))
+    waiting = deque(sessions)
+    began = time.perf_counter()
+    with tqdm(
+        desc=mode.name, total=found.rounds, unit=" rounds", mininterval=1.0
+    ) as bar:
+
+        async def work() -> None:
+            while waiting:
+                session = waiting.popleft()
+                for turn in session.played:
+                    got = [await engine.verify(turn.job) for _ in range(mode.times)]
+                    found.others += [
+                        Other(session, turn, one) for one in got if one != turn.verdict
+                    ]
+                    bar.update(isinstance(turn.verdict, Verdict))
+                engine.drop(session.played[0].job.session)
+
+        await asyncio.gather(*(work() for _ in range(mode.at_once)))
+    found.seconds = time.perf_counter() - began
+    return found
+
+
+def report(console: Console, found: Sequence[Found], target: CachedModel) -> None:
+    """Print what came of all modes, and the verdicts that differ."""
+    made = table("The same verdicts", "", "rounds", "equal", "other", "s")
+    for one in found:
+        made.add_row(
+            one.mode.name,
+            str(one.rounds),
+            f"{100 * one.share:.2f} %",
+            str(len(one.others)),
+            f"{one.seconds:.0f}",
+        )
+    console.print(made)
+    held = "passes" if all(one.share >= BAR for one in found) else "FAILS"
+    console.print(dim(f"at least {100 * BAR:g} % in every mode: {held}\n"))
+    list_others(console, found, target)
+
+
+def list_others(console: Console, found: Sequence[Found], target: CachedModel) -> None:
+    """Print the verdicts that differ, if any do."""
+    others = table("Other verdicts", "", "session", "text", "played", "now", "margin")
+    for one in found:
+        for other in one.others:
+            job, verdict = other.turn.job, other.turn.verdict
+            others.add_row(
+                one.mode.name,
+                other.session.kind.name,
+                str(len(job.text)),
+                words(verdict),
+                words(other.got),
+                "-"
+                if verdict is None or other.got is None
+                else f"{margin(target, job, verdict, other.got):.1e}",
+            )
+    if others.rows:
+        console.print(others)
+
+
+def words(verdict: Verdict | Wanted | None) -> str:
+    """Return a verdict in a few characters."""
+    if isinstance(verdict, Verdict):
+        return f"{verdict.accepted}, {verdict.token}"
+    return "none" if verdict is None else f"{verdict.position} wanted"

@@ -1,0 +1,108 @@
+"""Engines by name, each made for what is measured."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import tempfile
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sqs_codec.hf import LanguageModel
+    from sqs_codec.serve._engine import Engine
+
+KNOWN = {name: f"{__name__}:{name}_engine" for name in ("transformers", "vllm")}
+
+PLENTY = 1024
+"""MiB for keys and values where memory isn't the point."""
+
+Make = Callable[..., "Engine"]
+
+
+def maker(name: str) -> Make:
+    """Return what makes an engine.
+
+    It is called with three keywords: `target`, a model's directory or name, None for
+    SmolLM2; `max_memory`, MiB for keys and values; and `batch_tokens`, about how many
+    tokens to read at once, None for the engine's own choice. Models are to be in
+    float32.
+
+    Parameters
+    ----------
+    name : str
+        ``transformers``, ``vllm``, or MODULE:FUNCTION for an engine of one's own.
+
+    Raises
+    ------
+    ValueError
+        There is no such function.
+    """
+    module, _, function = KNOWN.get(name, name).partition(":")
+    try:
+        made: Make = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"{name!r} is no engine: name one of {', '.join(KNOWN)}, or "
+            f"MODULE:FUNCTION ({error})"
+        ) from error
+    return made
+
+
+def packages() -> list[str]:
+    """Name the packages that figures depend on; vLLM comes under several names."""
+    vllm = importlib.metadata.packages_distributions().get("vllm", [])
+    return ["torch", "transformers", *vllm[:1]]
+
+
+def transformers_engine(
+    target: str | None, max_memory: int, batch_tokens: int | None
+) -> Engine:
+    """Make the ragged batch on transformers."""
+    from sqs_codec.hf import Cloud
+    from sqs_codec.serve._batch import BatchEngine
+
+    loaded = _load(target)
+    cloud = Cloud(
+        loaded.model,
+        vocab_size=loaded.vocab_size,
+        max_memory=max_memory << 20,
+        batch_tokens=batch_tokens or 512,
+    )
+    return BatchEngine(cloud, summary=loaded.summary)
+
+
+@lru_cache(maxsize=1)
+def _load(target: str | None) -> LanguageModel:
+    from sqs_codec.hf import load_model
+
+    return load_model(target)
+
+
+def vllm_engine(
+    target: str | None, max_memory: int, batch_tokens: int | None
+) -> Engine:
+    """Make the pooling model on vLLM."""
+    options = {} if batch_tokens is None else {"max_num_batched_tokens": batch_tokens}
+    return vllm_with(target, max_memory, "float32", options)
+
+
+def vllm_with(
+    target: str | None, max_memory: int, dtype: str, options: Mapping[str, Any]
+) -> Engine:
+    """Make an engine of vLLM with options of its own."""
+    from sqs_codec.vllm import VllmEngine
+
+    files = target or _smollm2_files().name
+    return VllmEngine(files, max_memory=max_memory, dtype=dtype, options=options)
+
+
+@lru_cache(maxsize=1)
+def _smollm2_files() -> tempfile.TemporaryDirectory[str]:
+    """Save SmolLM2 for all engines of this process, as reading it takes long."""
+    from sqs_codec.vllm._engine import _save_smollm2
+
+    directory = tempfile.TemporaryDirectory(prefix="sqs-")
+    _save_smollm2(directory.name)
+    return directory

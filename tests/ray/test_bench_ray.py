@@ -1,0 +1,19 @@
+"""What is measured of Ray, quickly: that it runs."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from benchmarks.engines.__main__ import main
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+
+def test_overhead_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["overhead", "--rounds", "50", "--replicas", "1"]) == 0
+    printed = capsys.readouterr().out
+    assert "50 rounds of each" in printed
+    for name in ("Ray alone", "gateway, gRPC, Ray"):
+        assert re.search(rf"^ {name} +\d", printed, re.M)

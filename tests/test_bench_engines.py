@@ -1,0 +1,237 @@
+"""What ``python -m benchmarks.engines`` and its kin measure, quickly: that they run."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+import sqs_codec as sqs
+from sqs_codec import MixedRound, Round, SparseDistribution, Verdict, Wanted
+from sqs_codec.session import Job, Sampling
+
+pytest.importorskip("rich")
+pytest.importorskip("transformers")
+pytest.importorskip("grpc")
+pytest.importorskip("OpenSSL")
+
+from benchmarks import check_gpu
+from benchmarks.engines import equal, make, overhead, speed
+from benchmarks.engines.__main__ import main
+from benchmarks.engines.equal import MODES, do, half_of
+from benchmarks.engines.make import maker
+from benchmarks.engines.margin import margin
+from benchmarks.engines.play import KINDS, Played, Session
+from sqs_codec.hf import LanguageModel, Pair
+
+P = np.array([0.5, 0.25, 0.25])
+Q = SparseDistribution([0, 2], [3, 1], vocab_size=3)
+"""With a draft of it, token 0 is accepted with probability 2/3, and the residual has
+only token 1, as 2 is as probable in both."""
+
+
+class Fixed:
+    """A model of `P`, whatever it reads."""
+
+    def logits(self, tokens: Sequence[int], last: int = 1) -> Any:
+        """Give a row of it for each token."""
+        return np.float32(np.tile(np.log(P), (last, 1)))
+
+
+def job_of(draws: Sequence[float], temperature: float = 1.0, drafted: int = 0) -> Job:
+    round_ = MixedRound.of(Round([Q], [drafted]), [True])
+    return Job(b"session", [1], round_, np.array(draws), Sampling(temperature))
+
+
+@pytest.mark.parametrize(
+    ("job", "one", "other", "expected"),
+    [
+        (job_of([0.66, 0.1]), Verdict(1, 0), Verdict(0, 1), 2 / 3 - 0.66),
+        (job_of([0.68, 0.1]), Wanted(0), Verdict(1, 0), 0.68 - 2 / 3),
+        (job_of([0.1, 0.51]), Verdict(1, 0), Verdict(1, 1), 0.01),
+        (job_of([0.1, 0.49]), Verdict(1, 0), Verdict(1, 1), 0.01),
+        (job_of([0.1, 0.1], temperature=0), Verdict(1, 0), Verdict(1, 1), 0.25),
+        (job_of([0.9, 0.9]), Verdict(0, 1), Verdict(0, 2), 0.1),
+    ],
+)
+def test_margin_is_the_distance_to_the_other_verdict(
+    job: Job, one: Verdict, other: Verdict, expected: float
+) -> None:
+    model: Any = Fixed()
+    assert margin(model, job, one, other) == pytest.approx(expected, abs=1e-6)
+    assert margin(model, job, other, one) == pytest.approx(expected, abs=1e-6)
+
+
+class Watched(overhead.Toy):
+    """A toy that counts, and answers the last round of a session wrongly, if asked."""
+
+    def __init__(self, wrong: bool) -> None:
+        self.wrong = wrong
+        self.running = self.most = 0
+        self.done: list[Job] = []
+        self.dropped: list[bytes] = []
+
+    async def verify(self, job: Job) -> Verdict | Wanted | None:
+        """Accept everything, or not."""
+        self.running += 1
+        self.most = max(self.most, self.running)
+        await asyncio.sleep(0)
+        self.running -= 1
+        self.done.append(job)
+        if self.wrong and len(job.text) == 4:
+            return Verdict(0, 1)
+        return await super().verify(job)
+
+    def drop(self, session: bytes) -> None:
+        """Note it."""
+        self.dropped.append(session)
+
+
+def sessions_of(n: int) -> list[Session]:
+    """Give sessions of a text to read and four rounds."""
+    made = []
+    for i in range(n):
+        session = Session(KINDS[0])
+        for length in range(5):
+            draws = np.array([0.5, 0.5]) if length else np.empty(0)
+            round_ = MixedRound.of(Round([Q], [0]), [True]) if length else None
+            job = Job(bytes([i]), [0] * max(length, 1), round_, draws, Sampling())
+            session.played.append(Played(job, overhead.accept(job)))
+        made.append(session)
+    return made
+
+
+@pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.name)
+def test_every_mode_does_all_jobs(mode: equal.Mode) -> None:
+    engine, sessions = Watched(wrong=False), sessions_of(20)
+    found = asyncio.run(do(engine, sessions, mode))
+    assert found.rounds == 80
+    assert not found.others
+    assert found.share == 1
+    jobs = [turn.job for session in sessions for turn in session.played]
+    assert len(engine.done) == mode.times * len(jobs)
+    assert {*map(id, engine.done)} == {*map(id, jobs)}
+    assert sorted(engine.dropped) == [bytes([i]) for i in range(20)]
+    assert engine.most == mode.at_once
+
+
+def test_other_verdicts_are_found() -> None:
+    found = asyncio.run(do(Watched(wrong=True), sessions_of(20), MODES[0]))
+    assert found.share == 0.75
+    assert {other.got for other in found.others} == {Verdict(0, 1)}
+    assert {len(other.turn.job.text) for other in found.others} == {4}
+
+
+def test_half_the_memory_holds_the_longest_text() -> None:
+    sessions = sessions_of(20)
+    assert half_of(sessions, 1 << 20) == 5 + equal.MARGIN
+    assert half_of(sessions * 2, 1 << 10) == 1
+
+
+def test_an_engine_of_ones_own_is_found_by_name() -> None:
+    assert maker("benchmarks.engines.overhead:make_toy") is overhead.make_toy
+    for wrong in ("benchmarks.engines.overhead:none", "no_such_module:f", "vlm"):
+        with pytest.raises(ValueError, match=f"'{wrong}' is no engine"):
+            maker(wrong)
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch, smollm2: Pair) -> None:
+    """Play few sessions, short ones, with models that are loaded once."""
+    loaded = LanguageModel(
+        smollm2.target,
+        smollm2.tokenizer,
+        smollm2.vocab_size,
+        smollm2.stop,
+        smollm2.summary,
+    )
+    for module in equal, speed:
+        monkeypatch.setattr(module, "smollm2_pair", lambda drop_layers: smollm2)
+    monkeypatch.setattr(check_gpu, "load_pair", lambda *names: smollm2)
+    monkeypatch.setattr(make, "_load", lambda target: loaded)
+    monkeypatch.setattr(equal, "AT_ONCE", 2)
+    monkeypatch.setattr(equal, "LONG", (40,))
+    monkeypatch.setattr(check_gpu.rows, "LENGTHS", (3, 20))
+
+
+@pytest.mark.usefixtures("small")
+def test_engine_equals_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["equal", "--engine", "transformers", "--rounds", "8"]) == 0
+    printed = capsys.readouterr().out
+    assert "at least 99.9 % in every mode: passes" in printed
+    assert printed.count("100.00 %") == len(MODES)
+
+
+@pytest.mark.usefixtures("small")
+def test_speed_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    command = "speed --engines transformers --sessions 1 3 --seconds 0 --turns 1"
+    assert main([*command.split(), "--rounds", "1"]) == 0
+    printed = capsys.readouterr().out
+    assert len(re.findall(r"^ ragged batch", printed, re.M)) == 2
+
+
+def test_overhead_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["overhead", "--rounds", "50", "--replicas", "0"]) == 0
+    printed = capsys.readouterr().out
+    assert "50 rounds of each" in printed
+    assert "gateway, DTLS" in printed
+    assert "Ray alone" not in printed
+
+
+def test_overhead_counts_rounds_that_are_right() -> None:
+    verifier = overhead.ToyVerifier()
+    link = overhead.LocalLink(verifier)
+    times = overhead.write(link, 1)
+    assert len(times) == overhead.TURN
+    rounds = [job.round_ for job in verifier.jobs if job.round_ is not None]
+    assert len(rounds) == overhead.TURN + 1
+    assert {len(round_) for round_ in rounds} == {5}
+    assert all(q is not None for round_ in rounds for q in round_.distributions)
+
+
+def test_gpu_check_says_that_there_is_no_gpu(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(check_gpu.torch.cuda, "is_available", lambda: False)
+    assert check_gpu.main([]) == 2
+    assert "there is no GPU" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("small")
+def test_gpu_check_rehearses(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(check_gpu, "find_spec", lambda name: None)
+    command = "--device cpu --rounds 8 --sessions 1 2 --seconds 0"
+    assert check_gpu.main(command.split()) == 2  # without vLLM
+    printed = capsys.readouterr().out
+    assert "FAILS" not in printed
+    assert printed.count("passes") == 6
+    assert "it isn't installed" in printed
+
+
+def test_gpu_check_fails_where_a_check_raises() -> None:
+    async def broken() -> None:
+        raise RuntimeError("out of\nmemory")
+
+    report = check_gpu.Report()
+    asyncio.run(report.attempt("a check", broken))
+    assert report.failed
+    assert report.lines == [("a check", "FAILS", "RuntimeError: memory")]
+
+
+def test_noisy_logits_accept_and_reject() -> None:
+    rng = np.random.default_rng(5)
+    codec = sqs.Codec(100)
+    q = codec.quantize(rng.normal(0, 3, 100), sqs.TopK(20))
+    drafts = [MixedRound.of(Round([q], [q.sample(rng)]), [True]) for _ in range(300)]
+    logits = [check_gpu.noisy(round_, rng) for round_ in drafts]
+    probs = np.exp(np.concatenate(logits).astype(float))
+    probs /= probs.sum(-1, keepdims=True)
+    verdicts = sqs.verify_batch(drafts, probs, rng.random(600))
+    accepted = sum(v.accepted for v in verdicts if isinstance(v, Verdict))
+    assert 100 < accepted < 290
