@@ -553,6 +553,20 @@ MUTANTS = [
         "tests/test_serve.py",
     ),
     Mutant(
+        "server: an engine that is down has failed on the job",
+        "sqs_codec/serve/_service.py",
+        "            if reason is not None:\n                self._give_up",
+        "            if False:\n                self._give_up",
+        "tests/test_engine.py",
+    ),
+    Mutant(
+        "engine: what is cancelled is verified all the same",
+        "sqs_codec/serve/_batch.py",
+        "                    if task.future.cancelled():",
+        "                    if False:",
+        "tests/test_engine.py",
+    ),
+    Mutant(
         "datagrams: a certificate is for every name",
         "sqs_codec/serve/_dtls.py",
         "    if not matches:",

@@ -128,7 +128,7 @@ def test_distributions_know_no_codec():
     assert used <= {f"sqs_codec.{name}" for name in values}
 
 
-OPTIONAL = ("demo", "hf", "serve", "session")
+OPTIONAL = ("demo", "edge", "hf", "llama_cpp", "ray", "serve", "session", "vllm")
 
 
 def test_the_codec_knows_nothing_of_the_system_around_it():
@@ -150,14 +150,27 @@ def test_sessions_have_no_clock_socket_or_thread():
             assert not roots & unwanted, name
 
 
-def test_sessions_know_no_model_and_no_transport():
+@pytest.mark.parametrize(
+    ("part", "known"),
+    [
+        ("session", {"session"}),
+        ("edge", {"session", "edge"}),
+        ("llama_cpp", {"session", "edge", "llama_cpp"}),
+        ("hf", {"session", "edge", "hf"}),
+    ],
+)
+def test_parts_of_the_system_know_those_below_them(part, known):
     graph = python_graph()
     for name in graph:
-        if name.startswith("sqs_codec.session"):
-            used = reached(graph, name)
-            assert not [
-                n for n in used if n.startswith(("sqs_codec.hf", "sqs_codec.serve"))
-            ]
+        if name.split(".")[:2] == ["sqs_codec", part]:
+            used = {n.split(".")[1] for n in reached(graph, name) if "." in n}
+            assert used & {*OPTIONAL, "cli"} <= known, name
+
+
+@pytest.mark.parametrize("name", ["sqs_codec.edge", "sqs_codec.llama_cpp"])
+def test_an_edge_needs_no_framework(name):
+    roots = {n.split(".")[0] for n in imported_names(python_files()[name])}
+    assert not roots & {"torch", "transformers"}
 
 
 def test_packages_know_what_they_may():
