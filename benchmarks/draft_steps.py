@@ -18,18 +18,12 @@ import torch
 from rich.console import Console, Group
 
 from benchmarks.tables import about, dim, table
+from sqs_codec.demo.count import softmax
 from sqs_codec.hf import CachedModel, load_model
 from sqs_codec.hf._models import _smollm2_gguf
+from sqs_codec.theory import total_variation
 
 PROMPT = "Why is the sea salty?"
-
-
-def total_variation(one: Any, other: Any) -> float:
-    """Between the distributions of two rows of logits."""
-    probs = [np.exp(np.float64(row - row.max())) for row in (one, other)]
-    return (
-        float(np.abs(probs[0] / probs[0].sum() - probs[1] / probs[1].sum()).sum()) / 2
-    )
 
 
 def timed(model: Any, text: list[int]) -> tuple[Any, float]:
@@ -69,7 +63,7 @@ def main() -> None:
                 row, milliseconds = timed(model, text)
                 rows.append(row)
                 times[name].append(milliseconds)
-            distances.append(total_variation(*rows))
+            distances.append(total_variation(*(softmax(row, 1.0) for row in rows)))
 
     report = table("ms a draft step", "", "median", "quartiles", "ratio")
     base = float(np.median(times["transformers"]))

@@ -237,6 +237,7 @@ def fingerprint(vocabulary: Mapping[str, int]) -> bytes:
 
 def common_length(first: Sequence[int], second: Sequence[int]) -> int:
     """Return how many tokens two texts begin with together."""
-    pairs = enumerate(zip(first, second, strict=False))
-    shorter = min(len(first), len(second))
-    return next((i for i, (one, other) in pairs if one != other), shorter)
+    length = min(len(first), len(second))
+    if list(first[:length]) == list(second[:length]):
+        return length
+    return next(i for i in range(length) if first[i] != second[i])

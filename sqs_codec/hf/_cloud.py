@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from sqs_codec import _checks as checks
 from sqs_codec._verify import Verdict, Wanted
+from sqs_codec.edge import common_length
 from sqs_codec.hf._models import (
     HFModel,
     HFTokenizer,
@@ -284,7 +285,9 @@ class _Caches:
             cache = self._caches.setdefault(session, Cache())
             self._caches.move_to_end(session)
             self._evict(capacity - cache.capacity)
-        keep = min(_common(cache.tokens, task.tokens), len(task.tokens) - task.wanted)
+        keep = min(
+            common_length(cache.tokens, task.tokens), len(task.tokens) - task.wanted
+        )
         del cache.tokens[keep:]
         if capacity > cache.capacity:
             cache.grow(self._layout, capacity)
@@ -317,11 +320,3 @@ class _Caches:
             return cache.capacity
         # An eighth more, so that the copies of all growth are linear in the text.
         return min(-(-length * 9 // 8 // BLOCK) * BLOCK, self.max_tokens)
-
-
-def _common(first: list[int], second: list[int]) -> int:
-    """Return how many tokens two texts begin with alike."""
-    length = min(len(first), len(second))
-    if first[:length] == second[:length]:
-        return length
-    return next(i for i in range(length) if first[i] != second[i])
