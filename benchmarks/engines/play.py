@@ -20,7 +20,8 @@ import sqs_codec as sqs
 from benchmarks.data.make_corpus import read_texts
 from benchmarks.serve.replay import RESOLUTION, TEMPERATURE, K, Played
 from sqs_codec._verify import Verdict
-from sqs_codec.hf._cloud import BLOCK, _common
+from sqs_codec.edge import common_length
+from sqs_codec.hf._cloud import BLOCK
 from sqs_codec.hf._ragged import Cache, Piece, RaggedModel
 from sqs_codec.session import CloudSession, EdgeSession, Job, Limits, Sampling, Setting
 
@@ -139,7 +140,7 @@ class Drafts:
 
     def _piece(self, name: int, text: list[int]) -> Piece:
         cache = self._caches.setdefault(name, Cache())
-        del cache.tokens[min(_common(cache.tokens, text), len(text) - 1) :]
+        del cache.tokens[min(common_length(cache.tokens, text), len(text) - 1) :]
         if cache.capacity < len(text):
             cache.grow(self._model.layout, len(text) + BLOCK)
         return Piece(cache, text[len(cache.tokens) :], 1)
