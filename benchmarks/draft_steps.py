@@ -21,12 +21,13 @@ from benchmarks.tables import about, dim, table
 from sqs_codec.demo.count import softmax
 from sqs_codec.hf import CachedModel, load_model
 from sqs_codec.hf._models import _smollm2_gguf
+from sqs_codec.session._loop import DraftModel
 from sqs_codec.theory import total_variation
 
 PROMPT = "Why is the sea salty?"
 
 
-def timed(model: Any, text: list[int]) -> tuple[Any, float]:
+def timed(model: DraftModel, text: list[int]) -> tuple[Any, float]:
     """Return a row of logits and the milliseconds that it took."""
     began = time.perf_counter()
     row = model.logits(text)[0]
@@ -46,7 +47,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     loaded = load_model(None)
     draft = Draft(_smollm2_gguf(), threads=args.threads)
-    models = {
+    models: dict[str, DraftModel] = {
         "llama.cpp": draft,
         "transformers": CachedModel(loaded.model, loaded.vocab_size),
     }

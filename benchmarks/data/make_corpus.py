@@ -233,7 +233,7 @@ def save(path: Path, parts: Sequence[Arrays]) -> None:
     """Write the arrays of all batches."""
     names = parts[0]
     arrays = {name: np.concatenate([part[name] for part in parts]) for name in names}
-    np.savez_compressed(path, **arrays)  # type: ignore[arg-type]  # no keyword is allow_pickle
+    np.savez_compressed(path, **arrays)
     print(f"{path}: {len(arrays['token'])} positions, {path.stat().st_size} bytes")
 
 

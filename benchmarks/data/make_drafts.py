@@ -158,7 +158,7 @@ def main() -> None:
 
 def save(path: Path, arrays: dict[str, NDArray[np.generic]]) -> None:
     """Write a file and say how large it is."""
-    np.savez_compressed(path, **arrays)  # type: ignore[arg-type]  # no keyword is allow_pickle
+    np.savez_compressed(path, **arrays)
     print(f"{path}: {path.stat().st_size} bytes")
 
 

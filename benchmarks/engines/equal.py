@@ -25,7 +25,8 @@ from tqdm import tqdm
 
 from benchmarks.engines.make import PLENTY, Make, maker, packages
 from benchmarks.engines.margin import margin
-from benchmarks.engines.play import Drafts, Played, Session, play, prompts_of
+from benchmarks.engines.play import Drafts, Session, play, prompts_of
+from benchmarks.serve.replay import Played
 from benchmarks.tables import about, about_line, dim, table
 from sqs_codec._options import DROP_LAYERS, number
 from sqs_codec._verify import Verdict, Wanted
