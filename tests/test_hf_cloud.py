@@ -26,7 +26,11 @@ from benchmarks.serve.measure import Case, needed, run  # noqa: E402 (see above)
 from benchmarks.serve.replay import Replay, play  # noqa: E402
 from sqs_codec.hf import Cloud, _cloud  # noqa: E402
 from sqs_codec.hf._cloud import BLOCK  # noqa: E402
-from sqs_codec.hf._models import ModelError, tokenizer_fingerprint  # noqa: E402
+from sqs_codec.hf._models import (  # noqa: E402
+    ModelError,
+    tokenizer_fingerprint,
+    without_layers,
+)
 from sqs_codec.hf._sampling import truncated  # noqa: E402
 
 V = 50
@@ -144,6 +148,16 @@ class Watch:
 
 WINDOW = {"sliding_window": 4}
 GPT2 = {"n_embd": 32, "n_head": 4, "n_layer": 2, "n_positions": 512}
+
+
+def test_layers_left_out_leave_the_others_as_they_are() -> None:
+    kinds = ["sliding_attention", "full_attention"] * 2
+    options = {"num_hidden_layers": 4, "layer_types": kinds}
+    model, text = tiny("Gemma3Text", **WINDOW, **options), [*range(20)]
+    thin = without_layers(model, (0,))
+    model.model.layers[0].register_forward_hook(lambda _, given, __: given[0])
+    rows = (probs_of(each, text, len(text)) for each in (thin, model))
+    np.testing.assert_allclose(*rows, atol=CLOSE)
 
 
 @pytest.mark.parametrize(

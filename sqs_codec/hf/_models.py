@@ -262,7 +262,12 @@ def without_layers(model: HFModel, dropped: Collection[int]) -> HFModel:
     for index, layer in enumerate(kept):
         layer.self_attn.layer_idx = index  # the layer's place in the cache
     thin.model.layers = torch.nn.ModuleList(kept)
-    thin.config.num_hidden_layers = len(kept)
+    config = thin.config
+    config.num_hidden_layers = len(kept)
+    if getattr(config, "layer_types", None):
+        config.layer_types = [
+            kind for i, kind in enumerate(config.layer_types) if i not in dropped
+        ]
     return thin
 
 
