@@ -32,6 +32,9 @@ COUNT_BITS = 4
 HEADER = 4
 """Bytes of a segment, and of what asks the cloud to decode alone."""
 
+ANSWER, TOKEN = 4, 6
+"""Bytes of a verdict, and of a token that the cloud decodes alone."""
+
 HANDSHAKE = 600
 """Bytes with which a session begins."""
 
@@ -191,10 +194,16 @@ class Run:
         By setting.
     rng : numpy.random.Generator
         Of the link.
+    tokens : int
+        Of the text.
+    most : float
+        Bytes of a message; a longer one goes as several.
     done : int
         Tokens so far.
     now : ndarray
         Seconds so far, for each link.
+    up, down : ndarray
+        Bytes sent to the cloud and by it so far, likewise, overhead included.
     """
 
     rate: Floats
@@ -203,13 +212,17 @@ class Run:
     overhead: int
     text: Sequence[Drafts]
     rng: np.random.Generator
+    tokens: int = TOKENS
+    most: float = np.inf
     done: int = 0
     now: Floats = field(init=False)
+    up: Floats = field(init=False)
+    down: Floats = field(init=False)
     _uplink_free: Floats = field(init=False)
 
     def __post_init__(self) -> None:
         self.now = np.zeros(np.shape(self.rate))
-        self._uplink_free = self.now
+        self._uplink_free = self.up = self.down = self.now
 
     def round(self, plan: Plan) -> Observation:
         """Draft a round, send it and wait for its answer.
@@ -217,7 +230,7 @@ class Run:
         What the observation says is of the first link, if there are many.
         """
         drafts, here = self.text[plan.setting], self.done
-        length = min(plan.length, TOKENS - here - 1)
+        length = min(plan.length, self.tokens - here - 1)
         accepts = drafts.accepted[here : here + length]
         accepted = length if accepts.all() else int(accepts.argmin())
         sends = drafts.peak <= plan.eager
@@ -250,6 +263,7 @@ class Run:
             arrives = self._send(size, self.now, np.full_like(goes, True)) + trip / 2
             self.now = arrives + self._verify(2) + trip / 2
         self.done += accepted + 1
+        self._receive(1 + wanted, ANSWER)
         early = sent < length or answered.flat[0] <= handed.flat[0]
         drafting = sent * self.steps.draft
         waited = 0.0 if early else float((self.now - handed).flat[0])
@@ -258,17 +272,26 @@ class Run:
             plan, sent, min(accepted, sent), wanted, bytes_up, drafting, waited, steps
         )
 
+    def prompt(self, size: int) -> None:
+        """Send the prompt, behind which the uplink is taken."""
+        self._send(size, self.now, np.full_like(self.now, True, dtype=bool))
+
     def alone(self) -> None:
         """Let the cloud decode the rest of the text."""
+        left = self.tokens - self.done
         self._ask()
-        self.now = self.now + (TOKENS - self.done) * self.steps.target
-        self.done = TOKENS
+        ahead = self._ahead()
+        more = np.ceil(np.maximum(0, left - ahead) / np.ceil(ahead / 2))
+        self.up = self.up + more * (HEADER + self.overhead)
+        self.now = self.now + left * self.steps.target
+        self._receive(left, TOKEN)
+        self.done = self.tokens
 
     def fixed(self, plan: Plan) -> None:
         """Go through the text by rounds of one plan; the last token needs none."""
-        while self.done < TOKENS - 1:
+        while self.done < self.tokens - 1:
             self.round(plan)
-        if self.done < TOKENS:
+        if self.done < self.tokens:
             self.alone()
 
     def planned(self, planner: Planner) -> None:
@@ -282,8 +305,8 @@ class Run:
         steps = self._target_steps()
         planner.observe(Observation(shaken, 0, 0, False, HANDSHAKE, 0.0, waited, steps))
         plan = planner.plan()
-        while self.done < TOKENS:
-            if plan.length and self.done < TOKENS - 1:
+        while self.done < self.tokens:
+            if plan.length and self.done < self.tokens - 1:
                 planner.observe(self.round(plan))
                 plan = planner.plan()
             else:
@@ -294,20 +317,19 @@ class Run:
 
         More tokens are asked for before the cloud has decoded those asked for.
         """
-        # The loop has measured round trips before, if only that of the handshake.
-        usual = float(self.trip + 8 * (HEADER + self.overhead) / self.rate)
-        ahead = min(4 + int(np.ceil(2 * usual / self.steps.target)), MOST_AHEAD)
+        ahead = int(self._ahead())
         began = self.now
         self._ask()
         cloud = self.now  # when it goes on, a round trip later
         waited = float(cloud + self.steps.target - began)
-        asked = min(self.done + ahead, TOKENS)
+        asked = min(self.done + ahead, self.tokens)
         told: dict[int, Floats] = {}
         follows = plan
         while self.done < asked:
             cloud = np.maximum(cloud, told.pop(self.done, cloud)) + self.steps.target
             self.now = cloud
             self.done += 1
+            self._receive(1, TOKEN)
             planner.observe(
                 Observation(
                     plan, 0, 1, False, HEADER, 0.0, waited, self._target_steps()
@@ -319,8 +341,18 @@ class Run:
                 if follows.length == 0:
                     goes = np.full_like(self.now, True, dtype=bool)
                     told[asked] = self._send(HEADER, self.now, goes) + self.trip
-                    asked = min(self.done + ahead, TOKENS)
+                    asked = min(self.done + ahead, self.tokens)
         return follows
+
+    def _ahead(self) -> Floats:
+        """Return for how many tokens the cloud is asked at once.
+
+        It is asked again when half of them have come.
+        """
+        # The loop has measured round trips before, if only that of the handshake.
+        usual = self.trip + 8 * (HEADER + self.overhead) / self.rate
+        ahead = 4 + np.ceil(2 * usual / self.steps.target)
+        return np.asarray(np.minimum(ahead, MOST_AHEAD))
 
     def _ask(self) -> None:
         """Ask an idle cloud for tokens; go on to when it has begun to send them."""
@@ -330,10 +362,15 @@ class Run:
 
     def _send(self, size: int, at: Floats, goes: NDArray[np.bool_]) -> Floats:
         """Queue a message at a time, where it goes; return when it has left."""
-        bits = 8 * (size + self.overhead)
-        leaves = np.maximum(self._uplink_free, at) + bits / self.rate
+        size += self.overhead * max(1, int(np.ceil(size / self.most)))
+        leaves = np.maximum(self._uplink_free, at) + 8 * size / self.rate
         self._uplink_free = np.where(goes, leaves, self._uplink_free)
+        self.up = self.up + np.where(goes, size, 0)
         return leaves
+
+    def _receive(self, messages: int, size: int) -> None:
+        """Count messages of the cloud."""
+        self.down = self.down + messages * (size + self.overhead)
 
     def _draw_trip(self) -> Floats:
         """Return what a round trip takes this time."""
