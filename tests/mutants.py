@@ -546,6 +546,20 @@ MUTANTS = [
         "tests/test_planner.py",
     ),
     Mutant(
+        "planner: a text begins with what is left of the one before",
+        "sqs_codec/session/_planner.py",
+        "self._spare = max(self._spare, FRESH)",
+        "self._spare = max(self._spare, -99.0)",
+        "tests/test_planner.py",
+    ),
+    Mutant(
+        "planner: what drafts gain pays for nothing",
+        "sqs_codec/session/_planner.py",
+        "seen.accepted + 1 - taken, SAVED)",
+        "seen.accepted + 1 - taken, SPARE)",
+        "tests/test_planner.py",
+    ),
+    Mutant(
         "server: any owner may go on with a session",
         "sqs_codec/serve/_service.py",
         "elif session.owner != connection.owner:",

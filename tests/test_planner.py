@@ -217,6 +217,33 @@ def measures(planner: Planner, link: Link) -> bool:
     return seen.drafted > 0
 
 
+def handshake(link: Link) -> Observation:
+    """What a text begins with."""
+    wait = link.trip + 8 * (600 + 166) / link.rate + link.steps[1]
+    start = Plan(0, 0, 0, 1.0, "the handshake")
+    return Observation(start, 0, 0, False, 600, 0.0, wait, link.steps)
+
+
+def test_a_new_text_may_be_measured_whatever_was_lost_before() -> None:
+    hopeless = Link(1e8, 0.005, SLOW, acceptance=0.05)
+    planner = taught(hopeless)
+    assert planner.plan().length == 0
+    planner.observe(handshake(hopeless))
+    assert planner.plan().length > 0
+    assert ": to measure; " in planner.reason
+
+
+@pytest.mark.parametrize(("acceptance", "measured"), [(0.9, True), (0.05, False)])
+def test_gains_pay_for_measuring_where_that_is_dear(
+    acceptance: float, measured: bool
+) -> None:
+    planner, far = taught(Link(1e8, 0.005, SLOW, acceptance)), Link(1e8, 1.0, SLOW)
+    for _ in range(6):  # until it is believed that round trips are long
+        planner.observe(handshake(far))
+    assert (planner.plan().length > 0) is measured
+    assert (": to measure; " in planner.reason) is measured
+
+
 def test_an_answer_that_was_early_says_nothing_about_the_link() -> None:
     planner = taught(Link(1e6, 0.05))
     before = planner._link.trip()

@@ -60,9 +60,12 @@ CLOCK = 0.002
 CAUTION = 0.75
 """Probability that the link isn't worse than it is taken to be."""
 
-SPARE, SHARE = 2.0, 0.01
-"""What rounds that only measure may lose against the cloud alone: in tokens of the
-cloud's time, at first, and for each token that it decodes alone."""
+SPARE, FRESH, SAVED, SHARE = 2.0, 1.0, 8.0, 0.01
+"""What rounds that only measure may lose against the cloud alone, in tokens that it
+decodes in that time: SPARE at first, SHARE more for each token that it does decode
+alone, and what rounds have gained, which adds up to SAVED and no more. A text begins
+with FRESH at least, as its acceptance may be another one. Chosen by simulation:
+docs/planner.md has on what."""
 
 
 @dataclass(frozen=True)
@@ -299,9 +302,11 @@ class Planner:
             self._draft_steps.append(seen.draft_seconds / seen.drafted)
             self._judge(seen)
             taken = (seen.draft_seconds + seen.wait_seconds) / self._target.first
-            self._spare = min(self._spare + seen.accepted + 1 - taken, SPARE)
-        else:
+            self._spare = min(self._spare + seen.accepted + 1 - taken, SAVED)
+        elif seen.accepted:
             self._spare += SHARE * seen.accepted
+        else:  # a handshake
+            self._spare = max(self._spare, FRESH)
         self._decoding = seen.drafted == 0 < seen.accepted
         if seen.wait_seconds:
             self._link.learn(seen.wait_seconds, lambda *link: self._wait(seen, *link))
