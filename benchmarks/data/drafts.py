@@ -5,7 +5,7 @@ The first two are written by ``make_drafts.py``, the third by ``make_corpus.py``
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -156,8 +156,12 @@ def held_out(drafts: Drafts) -> NDArray[np.bool_]:
     They are those of every second category. Whatever is reported about the entropy
     coding is reported on them, because its tables were fitted to the others.
     """
-    names = sorted(set(drafts.category.tolist()))
-    return np.isin(drafts.category, names[1::2])
+    return np.isin(drafts.category, held_out_categories(drafts.category.tolist()))
+
+
+def held_out_categories(categories: Iterable[str]) -> list[str]:
+    """Return every second category."""
+    return sorted(set(categories))[1::2]
 
 
 def _arrays(path: Path) -> dict[str, Any]:
