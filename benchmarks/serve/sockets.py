@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import os
 import sys
-import threading
 import time
-from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 
 # Read by libraries as they load.
@@ -26,10 +25,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from rich.console import Console
 
 import sqs_codec as sqs
+from benchmarks.serve.edges import MAX_TOKENS, Crowd, Seen, run_edges
 from benchmarks.serve.measure import resident
 from benchmarks.tables import about, about_line, table
 from sqs_codec._options import DROP_LAYERS, number
@@ -38,19 +37,12 @@ from sqs_codec.hf import Cloud
 from sqs_codec.hf._models import Pair, smollm2_pair
 from sqs_codec.serve import (
     BatchEngine,
+    Engine,
     Service,
-    connect,
     start_datagrams,
     start_grpc,
 )
-from sqs_codec.session import EdgeSession, FixedPlan, Sampling, Setting, generate
 
-WARM = 5.0
-"""Seconds at the start that don't count: connections are made and prompts read."""
-
-ROUND = 4
-MAX_TOKENS = 24
-"""Of a text: few, so that texts end and begin while memory is watched."""
 PLENTY = 1 << 40
 
 
@@ -64,124 +56,52 @@ class Found:
     growth: float
 
 
-class Lookup:
-    """A draft model: what followed the last token before, or a few common tokens."""
+async def run(crowd: Crowd, engine: Engine, seconds: float, sizes: list[int]) -> Seen:
+    """Serve a crowd by an engine, which is closed then; `crowd.port` is yet to come.
 
-    def __init__(self, vocab_size: int) -> None:
-        self._row = np.full(vocab_size, -20.0, np.float32)
-        self._row[200:216] = 0.0
-
-    def logits(self, tokens: Sequence[int], last: int = 1) -> NDArray[np.float32]:
-        """Return the row after the text, [1, V]."""
-        row = self._row.copy()
-        before = [i for i, token in enumerate(tokens[:-1]) if token == tokens[-1]]
-        if before:
-            row[tokens[before[-1] + 1]] = 3.0
-        return row[None]
-
-
-class Edges:
-    """Edges in threads, all of which write texts until the time is up."""
-
-    def __init__(self, port: int, transport: str, tokenizer: bytes) -> None:
-        self._port = port
-        self._transport = transport
-        self._tokenizer = tokenizer
-        self._times: list[tuple[float, int]] = []
-        self._errors: list[str] = []
-
-    def run(
-        self, prompts: list[list[int]], sessions: int, seconds: float
-    ) -> tuple[float, list[str]]:
-        """Return tokens a second, of all edges together, and errors."""
-        began = time.monotonic()
-        self._end = began + WARM + seconds
-        threads = [
-            threading.Thread(target=self._write, args=(i, prompts[i % len(prompts)]))
-            for i in range(sessions)
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        within = [n for at, n in self._times if began + WARM <= at < self._end]
-        return sum(within) / seconds, self._errors
-
-    def _write(self, seed: int, prompt: list[int]) -> None:
-        prior = sqs.Prior.builtin("smollm2")
-        codec = sqs.Codec(prior.vocab_size, prior=prior)
-        rng = np.random.default_rng(seed)
-        try:
-            while time.monotonic() < self._end:
-                self._write_text(codec, rng, prompt)
-        except Exception as error:
-            self._errors.append(f"{type(error).__name__}: {error}")
-
-    def _write_text(
-        self, codec: sqs.Codec, rng: np.random.Generator, prompt: list[int]
-    ) -> None:
-        session = EdgeSession(
-            [Setting(codec, sqs.TopK(64))],
-            prompt,
-            rng=rng,
-            sampling=Sampling(0.7),
-            tokenizer=self._tokenizer,
-            max_message=1171,
-        )
-        steps = generate(
-            session,
-            Lookup(codec.vocab_size),
-            lambda: connect(
-                f"127.0.0.1:{self._port}", transport=self._transport, insecure=True
-            ),
-            FixedPlan(ROUND),
-            max_tokens=MAX_TOKENS,
-            patience=300.0,
-        )
-        for step in steps:
-            self._times.append((time.monotonic(), len(step.tokens)))
-            if time.monotonic() >= self._end:
-                steps.close()
+    The bytes of this process, once in a second, are added to `sizes`.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(engine.close)
+        service = Service(engine, await engine.open(), tokens=None, max_sessions=128)
+        await service.start()
+        start = {"grpc": start_grpc, "datagram": start_datagrams}[crowd.transport]
+        host = "127.0.0.1"
+        server = await start(service, host, 0, cert=None, key=None, insecure=True)
+        stack.push_async_callback(server.stop, 1.0)
+        stack.push_async_callback(service.stop, 1.0)
+        loop = asyncio.get_running_loop()
+        with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+            crowd = replace(crowd, port=server.port)
+            edges = loop.run_in_executor(pool, run_edges, crowd, seconds)
+            while not edges.done():
+                await asyncio.wait([edges], timeout=1.0)
+                sizes.append(resident())
+            return await edges
 
 
-def run_edges(
-    port: int,
-    transport: str,
-    tokenizer: bytes,
-    prompts: list[list[int]],
-    sessions: int,
-    seconds: float,
-) -> tuple[float, list[str]]:
-    """Run edges in this process."""
-    return Edges(port, transport, tokenizer).run(prompts, sessions, seconds)
-
-
-async def serve(
+def serve(
     pair: Pair, name: str, sessions: int, max_memory: int, args: argparse.Namespace
 ) -> Found:
     """Serve so many edges and return what came of it."""
     cloud = Cloud(pair.target, tokenizer=pair.tokenizer, max_memory=max_memory)
+    prior = sqs.Prior.builtin("smollm2")
+    crowd = Crowd(
+        port=0,
+        transport=args.transport,
+        tokenizer=cloud.fingerprint,
+        codec=sqs.Codec(prior.vocab_size, prior=prior),
+        prompts=[pair.encode(prompt) for prompt in own_prompts()],
+        edges=sessions,
+    )
     engine = BatchEngine(cloud, tokenizer=cloud.fingerprint)
-    service = Service(engine, await engine.open(), tokens=None, max_sessions=128)
-    await service.start()
-    start = {"grpc": start_grpc, "datagram": start_datagrams}[args.transport]
-    server = await start(service, "127.0.0.1", 0, cert=None, key=None, insecure=True)
-    prompts = [pair.encode(prompt) for prompt in own_prompts()]
-    loop = asyncio.get_running_loop()
     sizes: list[int] = []
-    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        given = (server.port, args.transport, cloud.fingerprint, prompts)
-        edges = loop.run_in_executor(pool, run_edges, *given, sessions, args.seconds)
-        while not edges.done():
-            await asyncio.sleep(1.0)
-            sizes.append(resident())
-        rate, errors = await edges
-    await service.stop(1.0)
-    await server.stop(1.0)
-    await engine.close()
+    seen = asyncio.run(run(crowd, engine, args.seconds, sizes))
+    tokens, _ = seen.between(0, args.seconds)
     # The first half is the allocator's, until it has held all sizes at once.
     first, second = np.array_split(sizes[len(sizes) // 2 :], 2)
-    return Found(name, rate, errors, float(np.median(second) - np.median(first)))
+    growth = float(np.median(second) - np.median(first))
+    return Found(name, tokens / args.seconds, seen.errors, growth)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -204,7 +124,7 @@ def main(argv: list[str] | None = None) -> int:
     token = Cloud(pair.target)._model.layout.token_bytes
     n = args.sessions
     found = [
-        asyncio.run(serve(pair, *case, args))
+        serve(pair, *case, args)
         for case in (
             ("1 session", 1, PLENTY),
             (f"{n} sessions", n, PLENTY),

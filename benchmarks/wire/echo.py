@@ -117,8 +117,10 @@ def running(start: Callable[[], Awaitable[Server]]) -> Iterator[Server]:
 
     try:
         server = call(start())
-        yield server
-        call(server.stop(0))
+        try:
+            yield server
+        finally:
+            call(server.stop(0))
     finally:
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
