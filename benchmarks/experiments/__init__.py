@@ -1,0 +1,1 @@
+"""The experiments of the SQS paper, reproduced and extended: docs/experiments.md."""

@@ -1,0 +1,117 @@
+"""Intervals of ratios, by resampling prompts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import bootstrap
+
+RESAMPLES = 2000
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure and its interval of 95 % confidence.
+
+    Attributes
+    ----------
+    value, low, high : float
+    """
+
+    value: float
+    low: float
+    high: float
+
+    def as_json(self) -> dict[str, float]:
+        """Return the numbers by name."""
+        return {"value": self.value, "low": self.low, "high": self.high}
+
+
+def ratio(numerators: ArrayLike, denominators: ArrayLike, seed: int = 0) -> Estimate:
+    """Estimate a ratio of sums.
+
+    Parameters
+    ----------
+    numerators, denominators : array_like, [prompts]
+    seed : int
+        Of the resampling.
+
+    Examples
+    --------
+    >>> ratio([1, 2, 3], [2, 4, 6])
+    Estimate(value=0.5, low=0.5, high=0.5)
+    """
+    return _estimate(_ratio, (numerators, denominators), seed)
+
+
+def difference(
+    first: ArrayLike,
+    first_by: ArrayLike,
+    second: ArrayLike,
+    second_by: ArrayLike,
+    seed: int = 0,
+) -> Estimate:
+    """Estimate how much larger one ratio of sums is than another on the same prompts.
+
+    Examples
+    --------
+    >>> difference([1, 2], [1, 2], [1, 2], [2, 4]).value
+    0.5
+    """
+
+    def statistic(
+        a: NDArray[np.float64],
+        b: NDArray[np.float64],
+        c: NDArray[np.float64],
+        d: NDArray[np.float64],
+        axis: int,
+    ) -> NDArray[np.float64]:
+        return _ratio(a, b, axis) - _ratio(c, d, axis)
+
+    return _estimate(statistic, (first, first_by, second, second_by), seed)
+
+
+def _ratio(
+    above: NDArray[np.float64], below: NDArray[np.float64], axis: int
+) -> NDArray[np.float64]:
+    return np.asarray(above.sum(axis) / below.sum(axis))
+
+
+def _estimate(statistic: Any, samples: tuple[ArrayLike, ...], seed: int) -> Estimate:
+    arrays = tuple(np.asarray(sample, np.float64) for sample in samples)
+    value = float(statistic(*arrays, axis=-1))
+    if arrays[0].size < 2:  # one prompt says nothing about others
+        return Estimate(value, value, value)
+    found = bootstrap(
+        arrays,
+        statistic,
+        n_resamples=RESAMPLES,
+        paired=True,
+        vectorized=True,
+        method="percentile",
+        confidence_level=CONFIDENCE,
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return Estimate(value, float(found.low), float(found.high))
+
+
+def draws(prompts: int, seed: int = 0) -> NDArray[np.float64]:
+    """Return how often each prompt counts, once and then in each of the resamples.
+
+    For what `ratio` and `difference` can't estimate: as an array [1 + RESAMPLES,
+    prompts], of which `of_draws` takes what comes of each row.
+    """
+    rng = np.random.default_rng(seed)
+    drawn = rng.multinomial(prompts, np.full(prompts, 1 / prompts), RESAMPLES)
+    return np.concatenate((np.ones((1, prompts)), drawn.astype(np.float64)))
+
+
+def of_draws(values: NDArray[np.float64]) -> Estimate:
+    """Return the first value with the interval of the others, which are resamples."""
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.nanquantile(values[1:], (tail, 1 - tail))
+    return Estimate(float(values[0]), float(low), float(high))

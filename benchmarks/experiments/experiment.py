@@ -1,0 +1,105 @@
+"""What an experiment is, and what it is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Records = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a run depends on.
+
+    Attributes
+    ----------
+    folder : Path
+        Of its results.
+    quick : bool
+        In miniature.
+    seed : int
+        Of everything that is drawn.
+    prompts : Path or None
+        Instead of our own.
+    draft, target : str or None
+        Hugging Face models instead of SmolLM2 and Gemma 3.
+    """
+
+    folder: Path
+    quick: bool = False
+    seed: int = 0
+    prompts: Path | None = None
+    draft: str | None = None
+    target: str | None = None
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The names of the models that claims about models are shown on."""
+        return ("given",) if self.target else ("smollm2", "gemma3")
+
+    @property
+    def model(self) -> str:
+        """The name of the models that one pair is enough for."""
+        return self.models[0]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A part of an experiment.
+
+    Attributes
+    ----------
+    key : str
+        Its name, unlike that of any other part.
+    function : callable
+        Of a module; called with the options and `arguments`, it returns records.
+    arguments : tuple
+    """
+
+    key: str
+    function: Callable[..., Records]
+    arguments: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True)
+class Check:
+    """Something that has to hold, such as a theorem, and whether it does."""
+
+    claim: str
+    holds: bool
+    detail: str
+
+
+class Experiment(Protocol):
+    """A module that measures something."""
+
+    TITLE: str
+    ALONE: bool
+    """Whether it times something, so that nothing may run beside it."""
+
+    def needs(self, options: Options) -> set[tuple[str, float]]:
+        """Return the models and temperatures whose texts it reads."""
+
+    def tasks(self, options: Options) -> list[Task]:
+        """Return its parts."""
+
+    def summary(self, records: Records, options: Options) -> dict[str, Any]:
+        """Return what the records come to, in JSON's types."""
+
+    def checks(self, summary: dict[str, Any]) -> list[Check]:
+        """Return what has to hold."""
+
+    def tables(self, summary: dict[str, Any]) -> list[Table | Text]:
+        """Return the summary for people."""
+
+    def plot(self, summary: dict[str, Any], figure: Figure) -> None:
+        """Draw the summary."""

