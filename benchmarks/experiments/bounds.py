@@ -1,0 +1,492 @@
+"""The two theorems about what sparsification costs, beside what is measured.
+
+Rejections: at each judged position a draft is rejected with probability TV(p, q^), at
+most the sum of TV(p, q), the dropped mass and K/4l. This is checked position by
+position, and for what is drawn as far as chance allows. Dropped mass: the mean of what
+`sqs.Conformal` drops stays below `theory.conformal_bound`, at every step of every run.
+Proofs are in docs/theory.md, sections 4 and 5.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich.table import Table
+from rich.text import Text
+
+import sqs_codec as sqs
+from benchmarks.experiments.estimate import ratio
+from benchmarks.experiments.experiment import Check, Options, Records, Task
+from benchmarks.experiments.speculate import Draft, Edge, Round, draw, read_rows, replay
+from benchmarks.experiments.traces import traces
+from benchmarks.rate.schemes import Rule
+from benchmarks.tables import dim, table
+from sqs_codec import theory
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+TITLE = "Rejections and dropped mass against what the theory allows"
+ALONE = False
+
+TEMPERATURES, QUICK_TEMPERATURES = (0.3, 0.7, 1.0), (1.0,)
+LENGTH = 8
+"""Drafted tokens of a round: what `sqs.Drafter` takes."""
+
+PROMPTS = 34
+"""Of each model, so that the run ends in minutes."""
+
+KS, QUICK_KS = (16, 64, 256), (64,)
+ALPHAS, QUICK_ALPHAS = (0.02, 0.1), (0.05,)
+ETA = 0.01
+RESOLUTIONS, QUICK_RESOLUTIONS = (100, 400), (100,)
+DRAWS = 4
+"""How often each text is replayed, by numbers of its own."""
+
+RUN_ALPHAS = (0.005, 0.02, 0.1)
+RUN_ETAS = (1e-3, 1e-2, 1e-1)
+RUN_BETAS = (1e-3, 0.1, 1.0)
+RUN_RESOLUTION = 100
+SHOWN = {"alpha": 0.02, "beta": 0.1}
+"""The runs that are drawn."""
+
+POINTS = 80
+"""Of a run's path in the drawing."""
+
+ROUNDING = 1e-9
+"""What sums of some thousand probabilities are uncertain by."""
+
+TILT, CHANCE = 0.3, 1e-6
+"""How surely a count is told from what it is expected to be: see `allowance`."""
+
+PARTS = ("mismatch", "dropped", "quantization")
+"""Of the bound. The last is at most 1, as any total variation, where K > 4l."""
+
+
+CELL = ("model", "temperature", "rule", "resolution")
+QUANTITIES = ("expected", "rejected", "loss", "empty", *PARTS)
+"""Of a cell: the loss is TV(q, q^), and the bound is empty where K > 4l."""
+
+
+def needs(options: Options) -> set[tuple[str, float]]:
+    """Return the models and temperatures whose texts are replayed."""
+    return set(_places(options))
+
+
+def tasks(options: Options) -> list[Task]:
+    """Return a task for each model and temperature."""
+    return [Task(f"{m} {t:g}", measure, (m, t)) for m, t in _places(options)]
+
+
+def _places(options: Options) -> list[tuple[str, float]]:
+    models = (options.model,) if options.quick else options.models
+    temperatures = QUICK_TEMPERATURES if options.quick else TEMPERATURES
+    return list(itertools.product(models, temperatures))
+
+
+def measure(options: Options, model: str, temperature: float) -> Records:
+    """Replay the texts of a model by all settings."""
+    cells, runs = _cells(options), list(_runs())
+    records: Records = []
+    for trace in traces(options, model, temperature, prompts=PROMPTS):
+        rows = read_rows(trace, temperature)
+        draws = [draw(options.seed, trace, i) for i in range(DRAWS)]
+        for name, i, edge in cells:
+            rounds = list(replay(edge, rows, trace.tokens, draws[i]))
+            counts = _sums([draft for made in rounds for draft in made.judged])
+            counts["rejected"] = sum(made.rejected for made in rounds)
+            cell = {"rule": name, "resolution": edge.resolution, "draw": i}
+            records.append({"prompt": trace.prompt, **cell, **counts})
+        for run in runs:
+            run.add(replay(run.edge, rows, trace.tokens, draws[0]))
+    records += [run.record() for run in runs]
+    return [{"model": model, "temperature": temperature, **r} for r in records]
+
+
+def _cells(options: Options) -> list[tuple[str, int, Edge]]:
+    """Return all settings by name, each with an edge for each draw."""
+    quick = options.quick
+    rules: list[tuple[str, Callable[[], Rule]]] = [
+        *((f"K {k}", partial(sqs.TopK, k)) for k in (QUICK_KS if quick else KS)),
+        *(
+            (f"C {alpha:g}", partial(sqs.Conformal, alpha, ETA))
+            for alpha in (QUICK_ALPHAS if quick else ALPHAS)
+        ),
+    ]
+    return [
+        (name, i, Edge(keep(), resolution, LENGTH))
+        for resolution in (QUICK_RESOLUTIONS if quick else RESOLUTIONS)
+        for name, keep in rules
+        for i in range(DRAWS)
+    ]
+
+
+def _sums(drafts: Sequence[Draft]) -> dict[str, float]:
+    """Add up what the theorem is about, over judged positions."""
+    expected = np.array([draft.rejection for draft in drafts])
+    parts = np.array([_parts(draft) for draft in drafts])
+    excess = expected - parts.sum(1)
+    return {
+        "judged": len(drafts),
+        "expected": float(expected.sum()),
+        "variance": float((expected * (1 - expected)).sum()),
+        "loss": sum(draft.sent.loss.tv for draft in drafts),
+        "empty": sum(draft.sent.kept > 4 * draft.sent.q.resolution for draft in drafts),
+        **dict(zip(PARTS, parts.sum(0).tolist(), strict=True)),
+        "worst": float(excess.max()),
+    }
+
+
+def _parts(draft: Draft) -> tuple[float, float, float]:
+    """Return the three terms of the bound at a position."""
+    kept, resolution = draft.sent.kept, draft.sent.q.resolution
+    lattice = theory.quantizer_tv_bound(kept, resolution)
+    return draft.row.mismatch, draft.dropped, min(1.0, lattice)
+
+
+def _runs() -> Iterator[_Run]:
+    for alpha, eta, beta, rollback in itertools.product(
+        RUN_ALPHAS, RUN_ETAS, RUN_BETAS, (True, False)
+    ):
+        yield _Run(alpha, eta, beta, rollback)
+
+
+@dataclass
+class _Run:
+    """What a conformal rule dropped, from its first update on.
+
+    Attributes
+    ----------
+    dropped : list of float
+        At the positions that it learned from: the judged ones with rollback, all
+        that were drafted without.
+    judged : list of float
+        At those that were judged.
+    """
+
+    alpha: float
+    eta: float
+    beta: float
+    rollback: bool
+    dropped: list[float] = field(default_factory=list)
+    judged: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        keep = sqs.Conformal(self.alpha, self.eta, self.beta)
+        self.edge = Edge(keep, RUN_RESOLUTION, LENGTH, rollback=self.rollback)
+
+    def add(self, rounds: Iterator[Round]) -> None:
+        """Take in a text."""
+        for made in rounds:
+            learned = made.judged if self.rollback else made.drafts
+            self.dropped += [draft.dropped for draft in learned]
+            self.judged += [draft.dropped for draft in made.judged]
+
+    def record(self) -> dict[str, Any]:
+        """Compare the running mean with the bound at each step."""
+        mean, bound, sharp = self._along(self.dropped)
+        judged, judged_bound, _ = self._along(self.judged)
+        shown = np.unique(np.geomspace(1, len(mean), POINTS).astype(int)) - 1
+        drawn = self.alpha == SHOWN["alpha"] and self.beta == SHOWN["beta"]
+        return {
+            "alpha": self.alpha,
+            "eta": self.eta,
+            "beta": self.beta,
+            "rollback": self.rollback,
+            "steps": len(mean),
+            "mean": float(mean[-1]),
+            "bound": float(bound[-1]),
+            "slack": float((bound - mean).min()),
+            "sharp_slack": float((sharp - mean).min()),
+            "judged_mean": float(judged[-1]),
+            "judged_slack": float((judged_bound - judged).min()),
+            "path": [[int(i) + 1, float(mean[i])] for i in shown] if drawn else [],
+        }
+
+    def _along(self, dropped: Sequence[float]) -> tuple[Any, Any, Any]:
+        """Return the running mean, its bound and the sharper one of the proof."""
+        steps = np.arange(1, len(dropped) + 1)
+        mean = np.cumsum(dropped) / steps
+        start = self.alpha, self.eta, self.beta
+        return mean, *np.array([both_bounds(*start, t) for t in steps.tolist()]).T
+
+
+def both_bounds(
+    alpha: float, eta: float, beta: float, steps: int
+) -> tuple[float, float]:
+    """Return `theory.conformal_bound`, and the sharper bound that its proof has."""
+    sharp = alpha + max(0.0, beta + eta * (1 - alpha)) / (eta * steps)
+    return theory.conformal_bound(alpha, eta, beta, steps), sharp
+
+
+def allowance(variance: float) -> float:
+    """Return by how much a count of rejections may exceed what was expected.
+
+    Given what came before, each judged position adds to the count with a known
+    probability t. So does the sum of t(1 - t) over them, `variance`, become known on
+    the way, and exp(λ(count - expected) - (e^λ - 1 - λ) variance) is a supermartingale
+    for any fixed λ > 0. By Ville's inequality a larger excess than this has a
+    probability of `CHANCE` at most; λ is `TILT`, about right for a variance of 300.
+
+    Notes
+    -----
+    Source: D. Freedman, *On Tail Probabilities for Martingales* (1975).
+    """
+    curved = math.exp(TILT) - 1 - TILT
+    return (curved * variance - math.log(CHANCE)) / TILT
+
+
+def summary(records: Records, options: Options) -> dict[str, Any]:
+    """Add the records of each cell up."""
+    cells: dict[tuple[Any, ...], Records] = {}
+    for record in records:
+        if "rule" in record:
+            key = tuple(record[name] for name in CELL)
+            cells.setdefault(key, []).append(record)
+    return {
+        "cells": [
+            dict(zip(CELL, key, strict=True)) | _cell(found, options.seed)
+            for key, found in cells.items()
+        ],
+        "runs": [record for record in records if "rule" not in record],
+    }
+
+
+def _cell(records: Records, seed: int) -> dict[str, Any]:
+    """Put each quantity over the number of judged positions."""
+    prompts = sorted({record["prompt"] for record in records})
+
+    def by_prompt(name: str) -> list[float]:
+        sums = dict.fromkeys(prompts, 0.0)
+        for record in records:
+            sums[record["prompt"]] += record[name]
+        return [sums[prompt] for prompt in prompts]
+
+    def each(name: str) -> dict[str, float]:
+        return ratio(by_prompt(name), by_prompt("judged"), seed).as_json()
+
+    bound = [sum(parts) for parts in zip(*map(by_prompt, PARTS), strict=True)]
+    return {
+        "judged": sum(by_prompt("judged")),
+        **{name: each(name) for name in QUANTITIES},
+        "bound": ratio(bound, by_prompt("judged"), seed).as_json(),
+        "tightness": ratio(by_prompt("expected"), bound, seed).as_json(),
+        "worst": max(record["worst"] for record in records),
+        "draws": [_draw(records, i) for i in range(DRAWS)],
+    }
+
+
+def _draw(records: Records, draw: int) -> dict[str, float]:
+    """Add a cell's counts up over its prompts, for one draw of the numbers."""
+    names = ("rejected", "expected", "variance", *PARTS)
+    chosen = [record for record in records if record["draw"] == draw]
+    total = {name: float(sum(record[name] for record in chosen)) for name in names}
+    bound = sum(total[name] for name in PARTS)
+    return {
+        "rejected": total["rejected"],
+        "expected": total["expected"],
+        "bound": bound,
+        "allowance": allowance(total["variance"]),
+    }
+
+
+def checks(summary: dict[str, Any]) -> list[Check]:
+    """Return the theorems."""
+    cells, runs = summary["cells"], summary["runs"]
+    worst = max(cell["worst"] for cell in cells)
+    draws = [draw for cell in cells for draw in cell["draws"]]
+    expected = min(1 - draw["expected"] / draw["bound"] for draw in draws)
+    spare = [d["bound"] + d["allowance"] - d["rejected"] for d in draws]
+    over = sum(draw["rejected"] > draw["bound"] for draw in draws)
+    return [
+        Check(
+            "TV(p, q^) is at most mismatch + dropped mass + K/4l at every position",
+            worst <= ROUNDING,
+            f"{sum(c['judged'] for c in cells):.0f} judged positions; the closest is "
+            f"{-worst:.2g} below",
+        ),
+        Check(
+            "Expected rejections are below the bound in every cell and draw",
+            expected >= 0,
+            f"{len(draws)} of them; by {100 * expected:.1f} % in the closest",
+        ),
+        Check(
+            "So are those drawn, but for what has a chance of 1e-6 each",
+            min(spare) >= 0,
+            f"{over} of {len(draws)} are above the bound itself; the closest is "
+            f"{min(spare):.0f} rejections below bound and allowance",
+        ),
+        *(_run_check(runs, rollback) for rollback in (True, False)),
+    ]
+
+
+def _run_check(runs: Records, rollback: bool) -> Check:
+    runs = [run for run in runs if run["rollback"] is rollback]
+    slack = min(run["slack"] for run in runs)
+    sharp = min(run["sharp_slack"] for run in runs)
+    return Check(
+        f"Mean dropped mass is below the conformal bound at every step, "
+        f"{'with' if rollback else 'without'} rollback",
+        min(slack, sharp) >= -ROUNDING,
+        f"{len(runs)} runs, {sum(run['steps'] for run in runs)} steps; least slack "
+        f"{slack:.2g}, {sharp:.2g} to the sharper bound of the proof",
+    )
+
+
+def tables(summary: dict[str, Any]) -> list[Table | Text]:
+    """Return the cells, and the runs."""
+    parts: list[Table | Text] = []
+    places = ((cell["model"], cell["temperature"]) for cell in summary["cells"])
+    for place in dict.fromkeys(places):
+        cells = [c for c in summary["cells"] if (c["model"], c["temperature"]) == place]
+        parts.append(_cell_table(*place, cells))
+    parts.append(
+        dim(
+            "Of 100 judged positions, with an interval of 95 %. K: TopK; C: Conformal "
+            "of an alpha. loss: TV(q, q^), of which dropped mass + K/4l is the bound; "
+            "K/4l is taken as 1 where it is more. models: TV(p, q). "
+            f"eta = {ETA:g}, {LENGTH} drafted tokens a round, each text replayed "
+            f"{DRAWS} times."
+        )
+    )
+    parts.append(_run_table(summary["runs"]))
+    parts.append(
+        dim(
+            "Means over models, temperatures and what beta begins with; updates are "
+            "of all of these. Without rollback the theorem is about all drafted "
+            "positions. over: runs in which the mean over judged positions was over "
+            "the bound of as many updates at some step."
+        )
+    )
+    return parts
+
+
+def _cell_table(model: str, temperature: float, cells: Records) -> Table:
+    made = table(
+        f"Rejections, {model}, T = {temperature:g}",
+        "rule",
+        "l",
+        "expected",
+        "drawn",
+        "loss",
+        "models",
+        "drop",
+        "K/4l",
+        "bound",
+        "ratio",
+    )
+    for cell in cells:
+        value, low, high = (100 * each for each in cell["expected"].values())
+        names = "rejected", "loss", *PARTS, "bound"
+        made.add_row(
+            cell["rule"],
+            str(cell["resolution"]),
+            f"{value:.1f} ({low:.1f} {high:.1f})",
+            *(f"{100 * cell[name]['value']:.1f}" for name in names),
+            f"{cell['tightness']['value']:.2f}",
+        )
+    return made
+
+
+def _run_table(runs: Records) -> Table:
+    made = table(
+        "Dropped mass of conformal rules",
+        "alpha",
+        "eta",
+        "rollback",
+        "updates",
+        "mean",
+        "bound",
+        "least slack",
+        "judged",
+        "over",
+    )
+    keys = dict.fromkeys((r["alpha"], r["eta"], r["rollback"]) for r in runs)
+    for key in keys:
+        same = [r for r in runs if (r["alpha"], r["eta"], r["rollback"]) == key]
+        made.add_row(
+            f"{key[0]:g}",
+            f"{key[1]:g}",
+            "yes" if key[2] else "no",
+            str(sum(run["steps"] for run in same)),
+            *(
+                f"{np.mean([run[name] for run in same]):.4f}"
+                for name in ("mean", "bound")
+            ),
+            f"{min(run['slack'] for run in same):.2g}",
+            f"{np.mean([run['judged_mean'] for run in same]):.4f}",
+            f"{sum(run['judged_slack'] < 0 for run in same)}/{len(same)}",
+        )
+    return made
+
+
+def plot(summary: dict[str, Any], figure: Figure) -> None:
+    """Draw the cells as stacked bars, and means along runs."""
+    models = list(dict.fromkeys(cell["model"] for cell in summary["cells"]))
+    figure.set_size_inches(10, 3.6 * (len(models) + 1))
+    grid = figure.add_gridspec(len(models) + 1, 2)
+    for i, model in enumerate(models):
+        cells = [cell for cell in summary["cells"] if cell["model"] == model]
+        _draw_cells(figure.add_subplot(grid[i, :]), model, cells)
+    model, temperature = models[0], max(run["temperature"] for run in summary["runs"])
+    shown = [
+        run
+        for run in summary["runs"]
+        if run["path"] and (run["model"], run["temperature"]) == (model, temperature)
+    ]
+    for i, rollback in enumerate((True, False)):
+        axes = figure.add_subplot(grid[-1, i])
+        _draw_runs(axes, [run for run in shown if run["rollback"] is rollback])
+        how = "with rollback: judged" if rollback else "without: all drafted"
+        axes.set_title(f"{model}, T = {temperature:g}, {how} positions", fontsize=9)
+
+
+def _draw_cells(axes: Axes, model: str, cells: Records) -> None:
+    places = np.arange(len(cells), dtype=float)
+    temperatures = [cell["temperature"] for cell in cells]
+    places += np.unique(temperatures, return_inverse=True)[1]  # a gap between them
+    below = np.zeros(len(cells))
+    labels = ("mismatch TV(p, q)", "dropped mass", "K/4l")
+    for name, label, color in zip(PARTS, labels, ("C0", "C1", "0.8"), strict=True):
+        height = np.array([cell[name]["value"] for cell in cells])
+        axes.bar(places, height, 0.8, below, color=color, label=label)
+        below += height
+    found = np.array([[*cell["expected"].values()] for cell in cells]).T
+    span = np.abs(found[1:] - found[0])
+    axes.errorbar(places, found[0], span, fmt="k_", label="expected rejections")
+    drawn = [cell["rejected"]["value"] for cell in cells]
+    axes.plot(places, drawn, "rx", markersize=4, label="drawn")
+    top = max(1.0, float(below.max()))
+    names = [f"{cell['rule']}, l={cell['resolution']}" for cell in cells]
+    axes.set_xticks(places, names, fontsize=6, rotation=90)
+    for temperature in dict.fromkeys(temperatures):
+        first = places[temperatures.index(temperature)]
+        axes.text(first - 0.4, 1.03 * top, f"T = {temperature:g}", fontsize=8)
+    axes.set_ylim(0, 1.3 * top)
+    axes.set_ylabel("of a judged position")
+    axes.set_title(f"{model}: the bound on rejections and its parts", fontsize=9)
+    axes.legend(fontsize=7, loc="upper right", ncols=5)
+
+
+def _draw_runs(axes: Axes, runs: Records) -> None:
+    for i, run in enumerate(runs):
+        steps, mean = np.array(run["path"]).T
+        start = run["alpha"], run["eta"], run["beta"]
+        bounds = np.array([both_bounds(*start, int(t)) for t in steps]).T
+        axes.plot(steps, mean, f"C{i}", label=f"eta = {run['eta']:g}")
+        axes.plot(steps, bounds[0], f"C{i}:", linewidth=1, label="bound")
+        axes.plot(steps, bounds[1], f"C{i}--", linewidth=1, label="sharper")
+    axes.axhline(SHOWN["alpha"], color="0.5", linewidth=0.8)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_ylim(2e-3, 30)
+    axes.set_xlabel("updates")
+    axes.set_ylabel("mean dropped mass")
+    axes.legend(fontsize=7, ncols=3)

@@ -1,0 +1,715 @@
+"""The paper's figure: K-SQS and C-SQS over temperatures, at a fixed budget of bits.
+
+A round drafts while its bits stay within the budget: by the paper's formula, or in our
+packets. Resampling is what the cloud has to do after a rejection. Its rate is the mean
+probability of that, TV(p, q^), over the judged positions, which varies less than the
+count of what is drawn. Latency follows from the rounds by the times of a link and of
+models that are stated here, not measured.
+
+The parameters of the paper's own experiment could not be confirmed. All of them are
+ours: the defaults, what they are varied to, the budget and the link.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.table import Table
+from rich.text import Text
+
+import sqs_codec as sqs
+from benchmarks.experiments.estimate import Estimate, difference, ratio
+from benchmarks.experiments.experiment import Check, Options, Records, Task
+from benchmarks.experiments.models import GEMMA3, Models, load
+from benchmarks.experiments.speculate import (
+    Budget,
+    Edge,
+    FormulaBudget,
+    PacketBudget,
+    Round,
+    draw,
+    read_rows,
+    replay,
+)
+from benchmarks.experiments.traces import traces
+from benchmarks.planner.simulate import Steps
+from benchmarks.rate.schemes import codec
+from benchmarks.tables import dim, table
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+TITLE = "Resampling rate and latency against temperature"
+ALONE = False
+
+TEMPERATURES, QUICK_TEMPERATURES = (0.2, 0.4, 0.6, 0.8, 1.0, 1.2), (0.4, 1.0)
+PROMPTS, GEMMA3_PROMPTS = 34, 16
+"""Gemma's rows take five times as long to sort."""
+
+BUDGET = 5000
+"""Bits of a round: five times a K-SQS distribution of the default."""
+
+LENGTH = 8
+"""Drafted tokens of a round at most, which is where packets end."""
+
+STEPS = Steps(0.015, 0.030, 0.0015)
+"""The fast target of benchmarks/planner."""
+
+TRIP = 0.05
+RATES = (1e4, 1e5, 1e6)
+RATE = 1e5
+"""Of the link, in bits per second, where only one is shown."""
+
+FORMULA, PACKET = "paper", "ours"
+CODINGS = (FORMULA, PACKET)
+"""Whose bits: the paper's formula, and our packets."""
+
+K_SQS, C_SQS = "K-SQS", "C-SQS"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Parameters of K-SQS or C-SQS.
+
+    Attributes
+    ----------
+    resolution : int
+    k : int or None
+        None: C-SQS, of `alpha` and `eta`.
+    """
+
+    resolution: int = 100
+    k: int | None = None
+    alpha: float = 0.05
+    eta: float = 1e-3
+
+    def __str__(self) -> str:
+        rule = f"K={self.k}" if self.k else f"alpha={self.alpha:g} eta={self.eta:g}"
+        return f"{rule} l={self.resolution}"
+
+    def keep(self) -> sqs.TopK | sqs.Conformal:
+        """Return the rule, without a past."""
+        return sqs.TopK(self.k) if self.k else sqs.Conformal(self.alpha, self.eta)
+
+
+DEFAULTS = {K_SQS: Setting(k=64), C_SQS: Setting()}
+"""What this package takes if nothing is said, and the resolution of docs/theory.md."""
+
+KS, QUICK_KS = (8, 16, 64, 256), (16, 64)
+ALPHAS, QUICK_ALPHAS = (0.005, 0.02, 0.05, 0.1), (0.02, 0.05)
+ETAS, QUICK_ETAS = (1e-3, 1e-2, 1e-1), (1e-3, 1e-2)
+RESOLUTIONS, QUICK_RESOLUTIONS = (50, 100, 400), (100,)
+
+COUNTS = ("tokens", "judged", "resampled", "drafted", "rounds", "bits", "kept")
+
+
+def grid(options: Options) -> dict[str, list[Setting]]:
+    """Return the settings of K-SQS and of C-SQS; eta is varied at one resolution."""
+    quick = options.quick
+    alphas, etas = (QUICK_ALPHAS, QUICK_ETAS) if quick else (ALPHAS, ETAS)
+    resolutions = QUICK_RESOLUTIONS if quick else RESOLUTIONS
+    ks = QUICK_KS if quick else KS
+    default = DEFAULTS[C_SQS]
+    return {
+        K_SQS: [Setting(r, k) for r, k in itertools.product(resolutions, ks)],
+        C_SQS: [
+            Setting(r, None, alpha, eta)
+            for r, alpha, eta in itertools.product(resolutions, alphas, etas)
+            if r == default.resolution or eta == default.eta
+        ],
+    }
+
+
+def needs(options: Options) -> set[tuple[str, float]]:
+    """Return the models and temperatures whose texts are replayed."""
+    return set(_places(options))
+
+
+def tasks(options: Options) -> list[Task]:
+    """Return a task for each model and temperature."""
+    return [Task(f"{m} {t:g}", measure, (m, t)) for m, t in _places(options)]
+
+
+def _places(options: Options) -> list[tuple[str, float]]:
+    models = (options.model,) if options.quick else options.models
+    temperatures = QUICK_TEMPERATURES if options.quick else TEMPERATURES
+    return list(itertools.product(models, temperatures))
+
+
+def measure(options: Options, model: str, temperature: float) -> Records:
+    """Replay the texts of a model by all settings, within both kinds of budget."""
+    prompts = GEMMA3_PROMPTS if model == GEMMA3 else PROMPTS
+    edges = _edges(options, load(options, model))
+    records = []
+    for trace in traces(options, model, temperature, prompts=prompts):
+        rows = read_rows(trace, temperature)
+        # All settings have the same draws: what differs comes of the settings.
+        draws = draw(options.seed, trace)
+        for (rule, setting, coding), edge in edges.items():
+            found = {
+                "model": model,
+                "temperature": temperature,
+                "prompt": trace.prompt,
+                "rule": rule,
+                "setting": str(setting),
+                "coding": coding,
+            }
+            rounds = list(replay(edge, rows, trace.tokens, draws))
+            records.append(found | _counts(rounds, edge.budget))
+    return records
+
+
+def _edges(options: Options, models: Models) -> dict[tuple[str, Setting, str], Edge]:
+    found = {}
+    for rule, settings in grid(options).items():
+        for setting, coding in itertools.product(settings, CODINGS):
+            budget: Budget = FormulaBudget(BUDGET, rule == C_SQS)
+            if coding == PACKET:
+                ours = codec(
+                    models.vocab_size, setting.resolution, "entropy", models.prior
+                )
+                budget = PacketBudget(BUDGET, ours)
+            edge = Edge(setting.keep(), setting.resolution, LENGTH, budget)
+            found[rule, setting, coding] = edge
+    return found
+
+
+def _counts(rounds: Sequence[Round], budget: Budget | None) -> dict[str, float]:
+    """Add a text's rounds up."""
+    judged = [draft for made in rounds for draft in made.judged]
+    if isinstance(budget, PacketBudget):
+        bits = sum(8 * len(made.packet(budget.codec)) for made in rounds)
+    else:
+        assert isinstance(budget, FormulaBudget)
+        bits = sum(made.formula_bits(budget.conformal) for made in rounds)
+    return {
+        "tokens": sum(made.tokens for made in rounds),
+        "judged": len(judged),
+        "resampled": sum(draft.rejection for draft in judged),
+        "drafted": sum(len(made.drafts) for made in rounds),
+        "rounds": len(rounds),
+        "bits": bits,
+        "kept": sum(draft.sent.kept for draft in judged),
+    }
+
+
+Points = Sequence[tuple[float, dict[str, float]]]
+"""Temperatures, and estimates there."""
+
+Sums = dict[str, NDArray[np.float64]]
+"""The counts of a setting by prompt, [prompts]."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """All settings on one model at one temperature with one kind of budget.
+
+    Attributes
+    ----------
+    model : str
+    temperature : float
+    coding : str
+    sums : dict from str to dict from str to Sums
+        By rule and setting.
+    """
+
+    model: str
+    temperature: float
+    coding: str
+    sums: dict[str, dict[str, Sums]]
+
+    @property
+    def names(self) -> dict[str, Any]:
+        """What the place is called in a summary."""
+        return {
+            "model": self.model,
+            "temperature": self.temperature,
+            "coding": self.coding,
+        }
+
+    @property
+    def prompts(self) -> int:
+        """How many prompts there are."""
+        settings = next(iter(self.sums.values()))
+        return len(next(iter(settings.values()))["tokens"])
+
+    def default(self, rule: str) -> Sums:
+        """Return the sums of a rule's default."""
+        return self.sums[rule][str(DEFAULTS[rule])]
+
+    def best(self, rule: str, rate: float, seed: int) -> tuple[str, Sums]:
+        """Return the setting of the least latency, and what it does elsewhere.
+
+        The first is the best on all prompts. The sums are for each half of the prompts
+        those of the best setting on the other half: nothing is measured where it was
+        chosen.
+        """
+        settings = self.sums[rule]
+        half = halves(self.prompts, seed)
+
+        def latency(name: str, where: NDArray[np.bool_]) -> float:
+            sums = settings[name]
+            return float(seconds(sums, rate)[where].sum() / sums["tokens"][where].sum())
+
+        chosen = [
+            min(settings, key=lambda name: latency(name, part))
+            for part in (~half, half)
+        ]
+        sums = {
+            what: np.where(half, *(settings[name][what] for name in chosen))
+            for what in COUNTS
+        }
+        everywhere = np.ones_like(half)
+        return min(settings, key=lambda name: latency(name, everywhere)), sums
+
+
+def halves(count: int, seed: int) -> NDArray[np.bool_]:
+    """Return which of so many prompts are in one half of them.
+
+    By lot: every other one would be of other languages than the rest.
+    """
+    order = np.random.default_rng(seed).permutation(count)
+    return np.asarray(order % 2 == 1)
+
+
+def seconds(sums: Sums, rate: float) -> NDArray[np.float64]:
+    """Return what the rounds of each prompt take on a link.
+
+    The edge drafts, sends, waits for the trip, and the cloud reads the drafts and the
+    token before them; one after the other.
+    """
+    drafting = sums["drafted"] * STEPS.draft
+    verifying = sums["rounds"] * STEPS.target + sums["drafted"] * STEPS.more
+    return drafting + verifying + sums["rounds"] * TRIP + sums["bits"] / rate
+
+
+def summary(records: Records, options: Options) -> dict[str, Any]:
+    """Compare the rules by default, at their best, and one parameter at a time."""
+    places = list(_by_place(records))
+    return {
+        "defaults": [_defaults(place, options.seed) for place in places],
+        "best": [
+            _best(place, rate, options.seed)
+            for place, rate in itertools.product(places, RATES)
+            if place.prompts > 1
+        ],
+        "sweep": [
+            found
+            for place in places
+            if place.coding == FORMULA
+            for found in _sweep(place, options)
+        ],
+    }
+
+
+def _by_place(records: Records) -> Iterable[Place]:
+    def names(record: dict[str, Any]) -> tuple[str, float, str]:
+        return record["model"], record["temperature"], record["coding"]
+
+    for key in dict.fromkeys(map(names, records)):
+        found: dict[str, dict[str, Records]] = {K_SQS: {}, C_SQS: {}}
+        for record in records:
+            if names(record) == key:
+                settings = found[record["rule"]]
+                settings.setdefault(record["setting"], []).append(record)
+        sums = {
+            rule: {
+                name: {c: np.array([r[c] for r in rs], float) for c in COUNTS}
+                for name, rs in settings.items()
+            }
+            for rule, settings in found.items()
+        }
+        yield Place(*key, sums)
+
+
+def _defaults(place: Place, seed: int) -> dict[str, Any]:
+    k, c = place.default(K_SQS), place.default(C_SQS)
+    return {
+        **place.names,
+        "judged": _pair(k, c, "resampled", "judged", seed),
+        "text": _pair(k, c, "resampled", "tokens", seed),
+        "latency": {f"{rate:g}": _latencies(k, c, rate, seed) for rate in RATES},
+        "length": _pair(k, c, "drafted", "rounds", seed),
+        "bits": _pair(k, c, "bits", "drafted", seed),
+        "kept": _pair(k, c, "kept", "judged", seed),
+    }
+
+
+def _best(place: Place, rate: float, seed: int) -> dict[str, Any]:
+    (k_name, k), (c_name, c) = (place.best(rule, rate, seed) for rule in (K_SQS, C_SQS))
+    return {
+        **place.names,
+        "rate": rate,
+        "settings": [k_name, c_name],
+        "latency": _latencies(k, c, rate, seed),
+        "judged": _pair(k, c, "resampled", "judged", seed),
+    }
+
+
+def _sweep(place: Place, options: Options) -> Iterable[dict[str, Any]]:
+    """Yield C-SQS minus K-SQS where one parameter isn't the default."""
+    for name, k_setting, c_setting in variations(options):
+        k, c = place.sums[K_SQS][str(k_setting)], place.sums[C_SQS][str(c_setting)]
+        judged = _pair(k, c, "resampled", "judged", options.seed)
+        yield {
+            **place.names,
+            "varied": name,
+            "judged": judged["difference"],
+            "latency": _latencies(k, c, RATE, options.seed)["difference"],
+        }
+
+
+def variations(options: Options) -> list[tuple[str, Setting, Setting]]:
+    """Return pairs of settings that differ from the defaults by one parameter."""
+    quick, k, c = options.quick, DEFAULTS[K_SQS], DEFAULTS[C_SQS]
+    ks, alphas = (QUICK_KS, QUICK_ALPHAS) if quick else (KS, ALPHAS)
+    etas = QUICK_ETAS if quick else ETAS
+    resolutions = QUICK_RESOLUTIONS if quick else RESOLUTIONS
+    found = [(f"K = {n}", Setting(k.resolution, n), c) for n in ks]
+    found += [(f"l = {r}", Setting(r, k.k), Setting(r)) for r in resolutions]
+    found += [(f"alpha = {a:g}", k, Setting(alpha=a)) for a in alphas]
+    found += [(f"eta = {e:g}", k, Setting(eta=e)) for e in etas]
+    return [("defaults", k, c), *(v for v in found if v[1:] != (k, c))]
+
+
+def _pair(k: Sums, c: Sums, above: str, below: str, seed: int) -> dict[str, Any]:
+    return _compare((k[above], k[below]), (c[above], c[below]), seed)
+
+
+def _latencies(k: Sums, c: Sums, rate: float, seed: int) -> dict[str, Any]:
+    """Compare seconds per token of text."""
+    first, second = ((seconds(sums, rate), sums["tokens"]) for sums in (k, c))
+    return _compare(first, second, seed)
+
+
+Ratio = tuple[NDArray[np.float64], NDArray[np.float64]]
+
+
+def _compare(k: Ratio, c: Ratio, seed: int) -> dict[str, Any]:
+    return {
+        K_SQS: ratio(*k, seed).as_json(),
+        C_SQS: ratio(*c, seed).as_json(),
+        "difference": difference(*c, *k, seed).as_json(),
+    }
+
+
+def ahead(estimate: dict[str, float]) -> str:
+    """Name the rule that a difference C-SQS - K-SQS of a cost speaks for, if any.
+
+    An interval of no width, as one prompt has it, speaks for none.
+    """
+    low, high = estimate["low"], estimate["high"]
+    if low == high:
+        return ""
+    if low > 0:
+        return K_SQS
+    return C_SQS if high < 0 else ""
+
+
+def crossings(points: Points) -> list[float]:
+    """Return the temperatures at which another rule comes to be ahead, interpolated.
+
+    Points where none is ahead are passed over: their signs are chance.
+    """
+    known = [(at, found) for at, found in points if ahead(found)]
+    return [
+        t + (u - t) * a["value"] / (a["value"] - b["value"])
+        for (t, a), (u, b) in itertools.pairwise(known)
+        if ahead(a) != ahead(b)
+    ]
+
+
+def _lines(defaults: Records, best: Records) -> dict[tuple[str, str], Points]:
+    """Return all differences over temperatures, by what and by the kind of bits."""
+    found: dict[tuple[str, str], list[tuple[float, dict[str, float]]]] = {}
+    for place in defaults:
+        at, coding = place["temperature"], place["coding"]
+        costs = {"resampled of judged": place["judged"]}
+        costs["resampled of text"] = place["text"]
+        for rate, pair in place["latency"].items():
+            costs[f"ms, {float(rate) / 1e3:.0f} kbit/s"] = pair
+        for what, pair in costs.items():
+            found.setdefault((what, coding), []).append((at, pair["difference"]))
+    for place in best:
+        key = f"ms, {place['rate'] / 1e3:.0f} kbit/s, best", place["coding"]
+        point = place["temperature"], place["latency"]["difference"]
+        found.setdefault(key, []).append(point)
+    return dict(found)
+
+
+def checks(summary: dict[str, Any]) -> list[Check]:
+    """Return nothing: which rule is ahead is for the data to say."""
+    return []
+
+
+def tables(summary: dict[str, Any]) -> list[Table | Text]:
+    """Return the defaults, the best settings and the sweep, for each model."""
+    parts: list[Table | Text] = []
+    models = dict.fromkeys(found["model"] for found in summary["defaults"])
+    for model in models:
+        defaults, best, sweep = (
+            [found for found in summary[name] if found["model"] == model]
+            for name in ("defaults", "best", "sweep")
+        )
+        parts.append(_ahead_table(model, _lines(defaults, best)))
+        parts += [_rate_table(model, defaults), _latency_table(model, defaults)]
+        if best:  # there is none for one prompt
+            parts.append(_best_table(model, best))
+        parts += [_sweep_table(model, sweep, what) for what in ("judged", "latency")]
+    parts.append(
+        dim(
+            f"At most {BUDGET} bits and {LENGTH} tokens a round. C - K: C-SQS minus "
+            "K-SQS, with an interval of 95 % by prompts, * where 0 isn't in it. "
+            "L: tokens drafted a round. K: tokens kept. Best: the setting of "
+            "the least latency, chosen on the other half of the prompts. "
+            f"A drafted token takes {STEPS.draft * 1e3:.0f} ms, the target "
+            f"{STEPS.target * 1e3:.0f} ms for one token and {STEPS.more * 1e3:.1f} ms "
+            f"for each more, the trip {TRIP * 1e3:.0f} ms."
+        )
+    )
+    return parts
+
+
+def _ahead_table(model: str, lines: dict[tuple[str, str], Points]) -> Table:
+    temperatures = [at for at, _ in next(iter(lines.values()))]
+    made = table(
+        f"{model}: K or C where K-SQS or C-SQS is ahead, and where they cross",
+        "what",
+        "bits",
+        *(f"{at:g}" for at in temperatures),
+        "cross at",
+    )
+    for key, points in lines.items():
+        shown = (ahead(found)[:1] or "." for _, found in points)
+        made.add_row(*key, *shown, " ".join(f"{at:.1f}" for at in crossings(points)))
+    return made
+
+
+def _rate_table(model: str, defaults: Records) -> Table:
+    made = table(
+        f"{model}: resampled of 100, {DEFAULTS[K_SQS]} and {DEFAULTS[C_SQS]}",
+        "T",
+        "bits",
+        "of judged",
+        "C - K",
+        "C - K, of text",
+        "L",
+    )
+    for place in _by_coding(defaults):
+        made.add_row(
+            f"{place['temperature']:g}",
+            place["coding"],
+            _two(place["judged"], ".1f", 100),
+            _signed(place["judged"]["difference"], 100),
+            _signed(place["text"]["difference"], 100),
+            _two(place["length"], ".1f"),
+        )
+    return made
+
+
+def _latency_table(model: str, defaults: Records) -> Table:
+    made = table(
+        f"{model}: ms a token of text, the same settings, K-SQS, C-SQS and C - K",
+        "T",
+        "bits",
+        *(f"{rate / 1e3:.0f} kbit/s" for rate in RATES),
+        "K of C-SQS",
+    )
+    for place in _by_coding(defaults):
+        shown = (
+            f"{_two(pair, '.0f', 1e3)} {pair['difference']['value'] * 1e3:+.0f}"
+            f"{'*' if ahead(pair['difference']) else ' '}"
+            for pair in place["latency"].values()
+        )
+        kept = f"{place['kept'][C_SQS]['value']:.0f}"
+        made.add_row(f"{place['temperature']:g}", place["coding"], *shown, kept)
+    return made
+
+
+def _by_coding(found: Records) -> Records:
+    return [f for coding in CODINGS for f in found if f["coding"] == coding]
+
+
+def _best_table(model: str, best: Records) -> Table:
+    made = table(
+        f"{model}: ms a token of text, each at its best",
+        "T",
+        "bits",
+        "kbit/s",
+        "K, C",
+        "C - K",
+        "K, l",
+        "alpha, eta, l",
+    )
+    for place in _by_coding(best):
+        names = (re.sub("[A-Za-z]+=", "", name) for name in place["settings"])
+        made.add_row(
+            f"{place['temperature']:g}",
+            place["coding"],
+            f"{place['rate'] / 1e3:.0f}",
+            _two(place["latency"], ".0f", 1e3),
+            _signed(place["latency"]["difference"], 1e3, 0),
+            *names,
+        )
+    return made
+
+
+def _sweep_table(model: str, found: Records, what: str) -> Table:
+    temperatures = list(dict.fromkeys(place["temperature"] for place in found))
+    scale, digits, title = {
+        "judged": (100, 1, "resampled of 100 judged"),
+        "latency": (1e3, 0, f"ms a token at {RATE / 1e3:.0f} kbit/s"),
+    }[what]
+    made = table(
+        f"{model}, bits of the paper, {title}: C - K",
+        "varied",
+        *(f"T = {temperature:g}" for temperature in temperatures),
+    )
+    for varied in dict.fromkeys(place["varied"] for place in found):
+        cells = [place[what] for place in found if place["varied"] == varied]
+        shown = (
+            f"{cell['value'] * scale:+.{digits}f}{'*' if ahead(cell) else ' '}"
+            for cell in cells
+        )
+        made.add_row(varied, *shown)
+    return made
+
+
+def _two(pair: dict[str, Any], form: str, scale: float = 1) -> str:
+    values = (pair[rule]["value"] * scale for rule in (K_SQS, C_SQS))
+    return " ".join(format(value, form) for value in values)
+
+
+def _signed(found: dict[str, float], scale: float, digits: int = 1) -> str:
+    value, low, high = (f"{found[n] * scale:+.{digits}f}" for n in found)
+    return f"{value} ({low} {high}){'*' if ahead(found) else ' '}"
+
+
+COLORS = {K_SQS: "C0", C_SQS: "C1"}
+STYLES = {FORMULA: "-", PACKET: "--"}
+
+
+def plot(summary: dict[str, Any], figure: Figure) -> None:
+    """Draw rates and, below, latencies, two rows for each model."""
+    models = list(dict.fromkeys(found["model"] for found in summary["defaults"]))
+    figure.set_size_inches(12, 6.4 * len(models))
+    axes = figure.subplots(2 * len(models), 3, squeeze=False)
+    for i, model in enumerate(models):
+        defaults, best, sweep = (
+            [found for found in summary[name] if found["model"] == model]
+            for name in ("defaults", "best", "sweep")
+        )
+        rates, latencies = axes[2 * i], axes[2 * i + 1]
+        _draw_costs(
+            rates[0], defaults, _rate, 1, f"{model}: resampled of judged tokens"
+        )
+        _draw_rate_differences(rates[1], defaults)
+        _draw_sweep(rates[2], sweep)
+        title = f"{model}: ms a token, {RATE / 1e3:.0f} kbit/s"
+        _draw_costs(latencies[0], defaults, _latency, 1e3, title)
+        by_default = [
+            {**f, "rate": rate, "latency": f["latency"][f"{rate:g}"]}
+            for f, rate in itertools.product(defaults, RATES)
+        ]
+        for each, found, how in zip(
+            latencies[1:],
+            (by_default, best),
+            ("defaults", "each at its best"),
+            strict=True,
+        ):
+            _draw_latency_differences(each, found)
+            each.set_title(f"C-SQS - K-SQS, % of ms a token, {how}", fontsize=9)
+    for each in axes[-1]:
+        each.set_xlabel("temperature")
+
+
+def _rate(place: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = place["judged"]
+    return found
+
+
+def _latency(place: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = place["latency"][f"{RATE:g}"]
+    return found
+
+
+def _draw_costs(
+    axes: Axes,
+    defaults: Records,
+    cost: Callable[[dict[str, Any]], dict[str, Any]],
+    scale: float,
+    title: str,
+) -> None:
+    """Draw both rules by default, with both kinds of bits."""
+    for i, (rule, coding) in enumerate(itertools.product((K_SQS, C_SQS), CODINGS)):
+        found = [f for f in defaults if f["coding"] == coding]
+        points = [(f["temperature"], cost(f)[rule]) for f in found]
+        look = {"color": COLORS[rule], "linestyle": STYLES[coding]}
+        _draw_line(axes, points, scale, i, label=f"{rule}, {coding}", **look)
+    axes.set_title(f"{title}, defaults", fontsize=9)
+    axes.legend(fontsize=7)
+
+
+def _draw_rate_differences(axes: Axes, defaults: Records) -> None:
+    for i, (per, coding) in enumerate(itertools.product(("judged", "text"), CODINGS)):
+        found = [f for f in defaults if f["coding"] == coding]
+        points = [(f["temperature"], f[per]["difference"]) for f in found]
+        look = {"color": {"judged": "0.2", "text": "C5"}[per]}
+        look["linestyle"] = STYLES[coding]
+        _draw_line(axes, points, 100, i, label=f"of {per}, {coding}", **look)
+    axes.axhline(0, color="0.5", linewidth=0.8)
+    axes.set_title("C-SQS - K-SQS, resampled of 100 tokens, defaults", fontsize=9)
+    axes.legend(fontsize=7)
+
+
+def _draw_sweep(axes: Axes, sweep: Records) -> None:
+    for i, name in enumerate(dict.fromkeys(f["varied"] for f in sweep)):
+        points = [
+            (f["temperature"], 100 * f["judged"]["value"])
+            for f in sweep
+            if f["varied"] == name
+        ]
+        style = "-" if i < 10 else ":"
+        axes.plot(*zip(*points, strict=True), f"C{i % 10}", linestyle=style, label=name)
+    axes.axhline(0, color="0.5", linewidth=0.8)
+    axes.set_title("the same of judged, one parameter changed, paper", fontsize=9)
+    axes.legend(fontsize=6, ncols=2)
+
+
+def _draw_latency_differences(axes: Axes, found: Records) -> None:
+    for i, (rate, coding) in enumerate(itertools.product(RATES, CODINGS)):
+        points = [
+            (f["temperature"], _relative(f["latency"]))
+            for f in found
+            if (f["coding"], f["rate"]) == (coding, rate)
+        ]
+        look = {"color": f"C{2 + RATES.index(rate)}", "linestyle": STYLES[coding]}
+        label = f"{rate / 1e3:.0f} kbit/s, {coding}"
+        _draw_line(axes, points, 100, i - 2, label=label, **look)
+    axes.axhline(0, color="0.5", linewidth=0.8)
+    axes.legend(fontsize=6)
+
+
+def _relative(pair: dict[str, Any]) -> dict[str, float]:
+    """Return a difference over what it is from."""
+    by = pair[K_SQS]["value"]
+    return {name: value / by for name, value in pair["difference"].items()}
+
+
+def _draw_line(
+    axes: Axes, points: Points, scale: float, place: float, **look: Any
+) -> None:
+    """Draw estimates, aside of other lines so that intervals don't hide each other."""
+    x = [temperature + 0.006 * place for temperature, _ in points]
+    y = [Estimate(**estimate) for _, estimate in points]
+    value = np.array([e.value for e in y])
+    span = np.array([[e.value - e.low for e in y], [e.high - e.value for e in y]])
+    look |= {"capsize": 2, "linewidth": 1}
+    axes.errorbar(x, value * scale, np.maximum(0, span) * scale, **look)

@@ -1,0 +1,438 @@
+"""Replayed texts: the law of what is accepted, rounds and budgets, and what is checked.
+
+No model is loaded: rows are random, and texts are drawn from the target's.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+import sqs_codec as sqs
+from benchmarks.experiments import bounds, temperature, traces
+from benchmarks.experiments.experiment import Options
+from benchmarks.experiments.speculate import (
+    Budget,
+    Edge,
+    FormulaBudget,
+    PacketBudget,
+    Round,
+    draw,
+    judge,
+    replay,
+)
+from benchmarks.rate.schemes import Row, codec, descending
+from sqs_codec import theory
+from sqs_codec._keep import count_kept, rule
+from sqs_codec.hf._models import ModelError
+
+VOCAB = 300
+TEXT = 60
+LENGTH = 6
+
+
+class Numbers:
+    """A generator whose numbers are chosen."""
+
+    def __init__(self, *numbers: float) -> None:
+        self.numbers = np.array(numbers)
+
+    def random(self, count: int) -> NDArray[np.float64]:
+        """Return all of them."""
+        assert count == len(self.numbers)
+        return self.numbers
+
+
+def rows(count: int, vocab: int = VOCAB, seed: int = 0) -> list[Row]:
+    rng = np.random.default_rng(seed)
+    target = 3 * rng.standard_normal((count, vocab))
+    draft = target + rng.standard_normal((count, vocab))
+    pairs = zip(draft.astype(np.float32), target.astype(np.float32), strict=True)
+    return [Row(d, p, 1.0) for d, p in pairs]
+
+
+def text(positions: Sequence[Row], seed: int = 0) -> list[int]:
+    rng = np.random.default_rng([1, seed])
+    return [int(rng.choice(len(row.p), p=row.p)) for row in positions]
+
+
+def play(edge: Edge, seed: int = 0) -> tuple[list[Round], list[int]]:
+    positions = rows(TEXT, seed=seed)
+    tokens = text(positions, seed)
+    draws = np.random.default_rng([2, seed]).random((TEXT, 2))
+    return list(replay(edge, positions, tokens, draws)), tokens
+
+
+def written(
+    monkeypatch: pytest.MonkeyPatch,
+    probs: tuple[list[float], list[float]],
+    stop: set[int],
+    options: Options,
+) -> Iterator[tuple[traces.Trace, list[Row]]]:
+    """Yield texts of models that always say the same: the draft, and the target."""
+    with np.errstate(divide="ignore"):
+        draft, target = np.log(np.array(probs, np.float32))
+    model = SimpleNamespace(
+        layout=SimpleNamespace(shapes={}),
+        read=lambda pieces: [torch.from_numpy(target)] * len(pieces),
+    )
+    monkeypatch.setattr(traces, "RaggedModel", lambda *_: model)
+    model.config = SimpleNamespace(max_position_embeddings=64)
+    models: Any = SimpleNamespace(
+        pair=SimpleNamespace(draft=model, target=model, stop=stop),
+        vocab_size=len(target),
+        prompts=[SimpleNamespace(tokens=(0,))] * 400,
+    )
+    row = Row(draft, target, 1.0)
+    for i, tokens in enumerate(traces.write(models, 1.0, options)):
+        n = len(tokens)
+        rows = np.tile(target, (n, 1)), {0: np.tile(draft, (n, 1))}
+        yield traces.Trace(i, "", tokens, *rows), [row] * n
+
+
+def test_prompts_too_long_for_the_models_are_refused(tmp_path: Path) -> None:
+    model = SimpleNamespace(config=SimpleNamespace(max_position_embeddings=64))
+    models: Any = SimpleNamespace(
+        pair=SimpleNamespace(draft=model, target=model),
+        prompts=[SimpleNamespace(tokens=[0] * 17)],
+    )
+    with pytest.raises(ModelError, match=r"17 tokens and 48 after it .* take 64"):
+        traces.write(models, 1.0, Options(tmp_path))
+
+
+def test_drafts_are_not_judged_by_what_drew_their_text(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # By the number that drew the token, none of the first would be rejected.
+    q, stop = sqs.SparseDistribution([0, 1], [1, 3], vocab_size=2), {0, 1}
+    probs = [0.25, 0.75], [0.5, 0.5]
+    texts = list(written(monkeypatch, probs, stop, Options(tmp_path)))
+    verdicts = [
+        judge(rows[0], q, trace.tokens[0], Numbers(*draw(0, trace)[0]))  # type: ignore[arg-type]
+        for trace, rows in texts
+    ]
+    rejected = np.mean([not accepted for accepted, _ in verdicts])
+    assert rejected == pytest.approx(0.25, abs=0.1)
+
+
+def test_the_token_that_ends_a_text_is_judged_too(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # Only that token is ever accepted: without it, all judged drafts would be rejected.
+    probs = [0.5, 0.0, 0.5], [0.5, 0.5, 0.0]
+    edge = Edge(sqs.TopK(2), 2, LENGTH)
+    made = [
+        each
+        for trace, rows in written(monkeypatch, probs, {0}, Options(tmp_path))
+        for each in replay(edge, rows, trace.tokens, draw(0, trace))
+    ]
+    judged = [draft for each in made for draft in each.judged]
+    assert [draft.rejection for draft in judged] == pytest.approx([0.5] * len(judged))
+    rejected = sum(each.rejected for each in made)
+    assert rejected / len(judged) == pytest.approx(0.5, abs=0.1)
+
+
+@pytest.mark.parametrize("keep", [sqs.TopK(3), sqs.Threshold(0.1), sqs.TopK(5)])
+@pytest.mark.parametrize("seed", range(5))
+def test_judge_has_the_law_of_speculative_decoding(keep: sqs.TopK, seed: int) -> None:
+    # Summed over the token that the text has, and over the cells into which its numbers
+    # in [0, 1) fall: the middle of each small cell stands for all of it.
+    row, steps = rows(1, 5, seed)[0], 400
+    q = row.send(keep, 7).q
+    accepted, drafted = 0.0, np.zeros(5)
+    middles = (np.arange(steps) + 0.5) / steps
+    for token in range(5):
+        for first in middles:
+            verdict, x = judge(row, q, token, Numbers(first, 0.5))  # type: ignore[arg-type]
+            accepted += verdict * row.p[token] / steps
+            drafted[x] += verdict * row.p[token] / steps
+        rejected = [judge(row, q, token, Numbers(1 - 1e-12, u)) for u in middles]  # type: ignore[arg-type]
+        share = max(0.0, row.p[token] - q.prob(token))
+        for verdict, x in rejected:
+            drafted[x] += (not verdict) * share / steps
+    assert accepted == pytest.approx(theory.acceptance_rate(row.p, q), abs=5 / steps)
+    assert drafted == pytest.approx(q.to_dense(np.float64), abs=5 / steps)
+
+
+def test_rounds_cover_the_text() -> None:
+    made, tokens = play(Edge(sqs.TopK(20), 50, LENGTH))
+    place = 0
+    for each in made:
+        assert 1 <= len(each.drafts) <= LENGTH
+        assert all(d.accepted for d in each.drafts[: each.accepted])
+        right = tokens[place : place + each.accepted]
+        assert [d.token for d in each.drafts[: each.accepted]] == right
+        assert each.rejected is (len(each.judged) > each.accepted)
+        assert len(each.drafts) <= TEXT - place
+        place += each.tokens
+    assert place == TEXT
+    assert any(m.rejected for m in made)
+    assert any(not m.rejected for m in made)
+
+
+@pytest.mark.parametrize("bits", [400, 700, 1500])
+@pytest.mark.parametrize("formula", [True, False])
+def test_no_round_takes_more_than_its_budget(bits: int, formula: bool) -> None:
+    ours = codec(VOCAB, 60, "entropy")
+    budget: Budget = FormulaBudget(bits, True) if formula else PacketBudget(bits, ours)
+    free, _ = play(Edge(sqs.Threshold(0.005), 60, LENGTH))
+    made, _ = play(Edge(sqs.Threshold(0.005), 60, LENGTH, budget))
+    taken = [
+        each.formula_bits(True) if formula else 8 * len(each.packet(ours))
+        for each in made
+    ]
+    several = [b for b, each in zip(taken, made, strict=True) if len(each.drafts) > 1]
+    assert all(b <= bits for b in several)
+    mean = [np.mean([len(each.drafts) for each in part]) for part in (made, free)]
+    assert mean[0] < mean[1] or bits > max(taken)
+
+
+def test_packets_are_a_drafter_s() -> None:
+    positions = rows(TEXT)
+    ours = codec(VOCAB, 60, "entropy")
+    budget = PacketBudget(300, ours)
+    made, _ = play(Edge(sqs.TopK(30), 60, LENGTH, budget))
+    place = 0
+    for each in made:
+        drafter = sqs.Drafter(
+            ours,
+            sqs.TopK(30),
+            rng=Tokens([d.token for d in each.drafts], each),
+            budget_bits=300,
+            max_tokens=min(LENGTH, TEXT - place),
+        )
+        pushed = [drafter.push(draft.sent.q) for draft in each.drafts]
+        assert pushed == [draft.token for draft in each.drafts]
+        after = place + len(each.drafts)
+        if after < TEXT:
+            q = positions[after].send(sqs.TopK(30), 60).q
+            assert drafter.push(q) is None
+        assert drafter.finish() == each.packet(ours)
+        place += each.tokens
+
+
+class Tokens(np.random.Generator):
+    """Draws the tokens that a round has."""
+
+    def __init__(self, tokens: Sequence[int], each: Round) -> None:
+        super().__init__(np.random.PCG64(0))
+        self.draws: Iterator[int] = iter(
+            int(d.sent.q.counts[: d.sent.q.token_ids.tolist().index(t)].sum())
+            for d, t in zip(each.drafts, tokens, strict=True)
+        )
+
+    def integers(self, *_: Any, **__: Any) -> Any:
+        """Return the first number of a token's."""
+        return next(self.draws)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_rollback_is_a_drafter_s(seed: int) -> None:
+    start = {"alpha": 0.05, "eta": 0.02, "beta": 0.01}
+    made, _ = play(Edge(sqs.Conformal(**start), 100, LENGTH), seed)
+    keep = sqs.Conformal(**start)
+    drafter = sqs.Drafter(
+        sqs.Codec(VOCAB, 100), keep, rng=np.random.default_rng(0), max_tokens=LENGTH
+    )
+    states = []
+    for each in made:
+        for draft in each.drafts:
+            # The codec's exp is not NumPy's.
+            states.append(draft.state == pytest.approx(keep.threshold, abs=1e-6))
+            drafter.push(np.log(draft.row.q))
+        drafter.finish()
+        drafter.feedback(each.accepted)
+    assert all(states)
+    assert any(len(each.judged) < len(each.drafts) for each in made)
+
+
+def test_without_rollback_a_rule_learns_from_every_draft() -> None:
+    alpha, eta, beta = 0.05, 0.02, 0.01
+    edge = Edge(sqs.Conformal(alpha, eta, beta), 100, LENGTH, rollback=False)
+    made, _ = play(edge)
+    expected = sqs.Conformal(alpha, eta, beta)
+    for draft in itertools.chain.from_iterable(each.drafts for each in made):
+        assert draft.state == expected.threshold
+        expected.update(draft.dropped)
+    assert any(len(each.judged) < len(each.drafts) for each in made)
+
+
+def test_a_rule_goes_on_from_text_to_text() -> None:
+    edge = Edge(sqs.Conformal(0.05, 0.02, 0.01), 100, LENGTH)
+    play(edge)
+    before = edge.keep.checkpoint()
+    again, _ = play(edge, 1)
+    assert again[0].drafts[0].state == before != 0.01
+
+
+def test_positions_obey_the_bound_and_are_drawn_by_it() -> None:
+    edge = Edge(sqs.TopK(20), 50, LENGTH)
+    made = [each for seed in range(6) for each in play(edge, seed)[0]]
+    sums = bounds._sums([draft for each in made for draft in each.judged])
+    assert sums["worst"] <= bounds.ROUNDING
+    assert sums["expected"] <= sum(sums[name] for name in bounds.PARTS)
+    rejected = sum(each.rejected for each in made)
+    assert abs(rejected - sums["expected"]) <= 4 * np.sqrt(sums["variance"])
+
+
+def record(**changed: Any) -> dict[str, Any]:
+    cell = {
+        "model": "m",
+        "temperature": 1.0,
+        "rule": "K 8",
+        "resolution": 100,
+        "judged": 1000,
+        "expected": 100.0,
+        "rejected": 101,
+        "variance": 90.0,
+        "loss": 3.0,
+        "empty": 0,
+        "mismatch": 90.0,
+        "dropped": 20.0,
+        "quantization": 20.0,
+        "worst": -1e-3,
+    }
+    return cell | changed
+
+
+def run(**changed: Any) -> dict[str, Any]:
+    found = {"rollback": True, "steps": 9, "slack": 0.1, "sharp_slack": 0.01}
+    return found | changed
+
+
+@pytest.mark.parametrize(
+    ("cell", "of_run", "failing"),
+    [
+        ({}, {}, []),
+        ({"worst": 1e-6}, {}, [0]),
+        ({"expected": 131.0}, {}, [1]),
+        ({"rejected": 230}, {}, [2]),
+        ({}, {"slack": -1e-6}, [3]),
+        ({}, {"sharp_slack": -1e-6}, [3]),
+        ({}, {"slack": -1e-6, "rollback": False}, [4]),
+    ],
+)
+def test_a_doctored_record_fails_its_check(
+    cell: dict[str, Any], of_run: dict[str, Any], failing: list[int], tmp_path: Any
+) -> None:
+    records = [
+        record(prompt=prompt, draw=draw, **cell)
+        for prompt, draw in itertools.product(range(1), range(bounds.DRAWS))
+    ]
+    runs = [run(rollback=True), run(rollback=False), run(**of_run)]
+    made = bounds.summary([*records, *runs], Options(tmp_path))
+    found = [i for i, check in enumerate(bounds.checks(made)) if not check.holds]
+    assert found == failing
+
+
+@pytest.mark.parametrize("probability", [0.05, 0.3])
+def test_the_allowance_is_rarely_met_and_not_far_off(probability: float) -> None:
+    rng = np.random.default_rng(0)
+    counts = rng.binomial(1000, probability, 100_000)
+    allowed = bounds.allowance(1000 * probability * (1 - probability))
+    excess = counts - 1000 * probability
+    assert excess.max() < allowed < 3 * excess.max()
+
+
+def test_conformal_runs_are_measured_along_their_way() -> None:
+    made = bounds._Run(alpha=0.02, eta=0.1, beta=0.1, rollback=True)
+    rounds, _ = play(made.edge)
+    made.add(iter(rounds))
+    found = made.record()
+    dropped = [draft.dropped for each in rounds for draft in each.judged]
+    assert found["steps"] == len(dropped)
+    assert found["mean"] == pytest.approx(np.mean(dropped))
+    slack = [
+        theory.conformal_bound(0.02, 0.1, 0.1, t) - np.mean(dropped[:t])
+        for t in range(1, len(dropped) + 1)
+    ]
+    assert found["slack"] == pytest.approx(min(slack))
+    assert found["path"][-1] == [len(dropped), pytest.approx(found["mean"])]
+
+
+def test_the_best_setting_is_not_measured_where_it_was_chosen() -> None:
+    half = temperature.halves(10, 0)
+    assert half.sum() == 5
+
+    def sums(there: float, elsewhere: float) -> temperature.Sums:
+        counts = {name: np.ones(10) for name in temperature.COUNTS}
+        return counts | {"rounds": np.where(half, there, elsewhere)}
+
+    settings = {"good in the half": sums(1, 4), "good elsewhere": sums(6, 1)}
+    place = temperature.Place("m", 1.0, "ours", {"K-SQS": settings})
+    name, measured = place.best("K-SQS", 1e5, 0)
+    assert name == "good in the half"
+    assert measured["rounds"].tolist() == np.where(half, 6, 4).tolist()
+
+
+def test_one_prompt_says_nothing_of_others(tmp_path: Path) -> None:
+    names = {"model": "m", "temperature": 1.0, "prompt": 0}
+    records = [
+        {**names, "rule": rule, "setting": str(setting), "coding": coding}
+        | dict.fromkeys(temperature.COUNTS, 2 if rule == "K-SQS" else 3)
+        | {"tokens": 4}
+        for rule, settings in temperature.grid(Options(tmp_path)).items()
+        for setting, coding in itertools.product(settings, temperature.CODINGS)
+    ]
+    made = temperature.summary(records, Options(tmp_path))
+    assert not made["best"]  # it would be chosen and measured on the same
+    found = made["defaults"][0]["text"]["difference"]
+    assert found == {"value": 0.25, "low": 0.25, "high": 0.25}
+    assert not temperature.ahead(found)
+    assert temperature.ahead({"value": 0.2, "low": 0.1, "high": 0.4}) == "K-SQS"
+    temperature.tables(made)
+    temperature.plot(made, Figure(layout="constrained"))
+
+
+def test_crossings_are_interpolated() -> None:
+    values = {0.2: 1.0, 0.4: -3.0, 0.6: -1.0, 0.7: 0.4, 0.8: 1.0, 0.9: -0.4}
+    points = [
+        (at, {"value": value, "low": value - 0.5, "high": value + 0.5})
+        for at, value in values.items()
+    ]
+    assert temperature.crossings(points) == pytest.approx([0.25, 0.7])
+
+
+def test_seconds_add_up() -> None:
+    sums = {name: np.array([2.0]) for name in temperature.COUNTS}
+    sums |= {"drafted": np.array([10.0]), "bits": np.array([3000.0])}
+    # Two rounds of five: drafting, the link, two trips, the target on six tokens.
+    expected = 10 * 0.015 + 3000 / 1e5 + 2 * 0.05 + 2 * (0.030 + 5 * 0.0015)
+    assert temperature.seconds(sums, 1e5)[0] == pytest.approx(expected)
+
+
+def test_variations_differ_by_one_parameter_and_are_all_measured(tmp_path: Any) -> None:
+    for quick in (True, False):
+        options = Options(tmp_path, quick=quick)
+        settings = temperature.grid(options)
+        for _, k, c in temperature.variations(options):
+            assert k in settings["K-SQS"]
+            assert c in settings["C-SQS"]
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_rows_are_sorted_with_ties_by_token(dtype: type) -> None:
+    rng = np.random.default_rng(0)
+    x: NDArray[Any] = (rng.integers(-40, 40, 5000) / 8).astype(dtype)
+    x[:4], x[7:9] = -0.0, -np.inf
+    assert (descending(x) == np.argsort(-x, kind="stable")).all()
+
+
+@pytest.mark.parametrize("scale", [1, 300])
+def test_thresholds_keep_what_the_codec_keeps(scale: float) -> None:
+    logits = np.random.default_rng(0).standard_normal(VOCAB).round(1)
+    logits = (scale * logits).astype(np.float32)
+    row = Row(logits, logits, 1.0)
+    for beta in (-1.0, 0.0, 1e-300, 1e-9, *row.q[:20], 0.5, 1.0):
+        keep = sqs.Threshold(float(beta))
+        whole = count_kept(*rule(keep), np.sort(row.q)[::-1], np.int64(VOCAB))
+        assert row.kept(keep) == whole
