@@ -1,0 +1,162 @@
+"""Bits of schemes at equal loss, each at the best of its settings.
+
+The settings of a scheme that are on its front are found on one half of the prompts;
+what they cost and lose is taken from the other half, and the logarithms of both halves'
+bits are averaged. On the same prompts a scheme would win by trying more settings: of a
+hundred, some lose little by chance. Between two settings the logarithm of the bits is
+linear in the loss, and beyond the last one its bits are enough.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.experiments.estimate import CONFIDENCE, Estimate, draws, of_draws
+from sqs_codec._bits import pareto
+
+Floats = NDArray[np.float64]
+Records = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """All prompts of one vocabulary at one temperature.
+
+    Attributes
+    ----------
+    records : list of dict
+        Of a prompt each: ``rows``, how many; ``half``, 0 or 1; ``draft_acceptance``;
+        and ``sums``, by scheme, of each setting TV, acceptance, and bits without a
+        prior and with it. All are sums over rows.
+    prior : bool
+        Whether bits are those with the prior.
+    """
+
+    records: Records
+    prior: bool
+
+    def points(self, scheme: str, against: str) -> Floats:
+        """Return bits and loss, sums over the rows of a prompt, [prompts, settings, 2].
+
+        Parameters
+        ----------
+        scheme : str
+        against : {"tv", "acceptance"}
+            As in `benchmarks.rate.measure.Temperature.front`.
+        """
+        sums = np.array([record["sums"][scheme] for record in self.records])
+        bits = sums[..., 3 if self.prior else 2]
+        if against == "tv":
+            return np.stack((bits, sums[..., 0]), -1)
+        draft = np.array([record["draft_acceptance"] for record in self.records])
+        return np.stack((bits, draft[:, None] - sums[..., 1]), -1)
+
+    @property
+    def rows(self) -> Floats:
+        """Rows of each prompt, [prompts]."""
+        return np.array([record["rows"] for record in self.records], np.float64)
+
+    @property
+    def halves(self) -> NDArray[np.bool_]:
+        """Prompts of either half, [2, prompts]; a single prompt is in both."""
+        half = np.array([record["half"] for record in self.records])
+        return np.stack((half == 0, half == (half.size > 1)))
+
+
+class Curve:
+    """Bits of a scheme at any loss.
+
+    Parameters
+    ----------
+    cell : Cell
+    scheme, against : str
+        As `Cell.points` takes them.
+    """
+
+    def __init__(self, cell: Cell, scheme: str, against: str) -> None:
+        points = cell.points(scheme, against)
+        self._rows = cell.rows
+        self._halves = []
+        for mine, others in zip(cell.halves, cell.halves[::-1], strict=True):
+            means = points[others].sum(0) / self._rows[others].sum()
+            front = pareto(means[:, 0], means[:, 1])
+            self._halves.append((mine, points[:, front]))
+
+    def bits(self, weights: Floats, most: float) -> Floats:
+        """Return bits at a loss.
+
+        Parameters
+        ----------
+        weights : ndarray of float64 [resamples, prompts]
+            How often each prompt counts.
+        most : float
+            The loss allowed.
+
+        Returns
+        -------
+        ndarray of float64 [resamples]
+            NaN where even the first setting loses more.
+        """
+        found = []
+        for mine, points in self._halves:
+            shares = weights * mine
+            rows = shares @ self._rows
+            # A few prompts may all be drawn from one half, which then counts alone.
+            shares[rows == 0] = weights[rows == 0]
+            rows = shares @ self._rows
+            means = np.tensordot(shares, points, 1) / rows[:, None, None]
+            found.append(_interpolated(means, most))
+        return np.asarray(np.exp(np.mean(found, 0)))
+
+
+def _interpolated(means: Floats, most: float) -> Floats:
+    """Return the logarithm of bits at a loss, linear between settings, [resamples].
+
+    `means` are the bits and losses of settings by ascending loss, [resamples, n, 2];
+    where other prompts see another order, a setting loses what one before it did.
+    """
+    bits = np.log(means[..., 0])
+    loss = np.maximum.accumulate(means[..., 1], axis=1)
+    above = (loss <= most).sum(1)  # the first setting that loses more
+    last = loss.shape[1] - 1
+    right = np.clip(above, 1, last) if last else np.zeros_like(above)
+    left = np.maximum(right - 1, 0)
+    place = np.arange(len(loss))
+    width = np.maximum(loss[place, right] - loss[place, left], 1e-12)
+    share = np.clip((most - loss[place, left]) / width, 0, 1)
+    found = (1 - share) * bits[place, left] + share * bits[place, right]
+    return np.where(above == 0, np.nan, found)
+
+
+def compare(
+    cell: Cell, against: str, most: float, seed: int
+) -> dict[str, dict[str, float] | None]:
+    """Estimate what each scheme takes at a loss.
+
+    Returns
+    -------
+    dict
+        By scheme the ratio of its bits to those of the first one, and for that one its
+        bits; None where a scheme can't lose so little, or only on some of the prompts.
+    """
+    first, *others = cell.records[0]["sums"]
+    prompts = len(cell.records)
+    weights = draws(prompts, seed)
+    bits = {
+        scheme: Curve(cell, scheme, against).bits(weights, most)
+        for scheme in (first, *others)
+    }
+    found = {first: _estimate(bits[first])}
+    found |= {scheme: _estimate(bits[scheme] / bits[first]) for scheme in others}
+    return {scheme: x.as_json() if x else None for scheme, x in found.items()}
+
+
+def _estimate(values: Floats) -> Estimate | None:
+    """Return the first value's estimate, None if too many aren't known: NaN."""
+    if np.isnan(values[0]) or np.isnan(values).mean() > (1 - CONFIDENCE) / 2:
+        return None
+    return of_draws(values)
