@@ -1,0 +1,295 @@
+"""Acceptance, bits and bytes by language, without and with the built-in prior.
+
+Gemma 3 goes on with beginnings of texts in nine languages and in code; SmolLM2 answers
+in English and in code. No prior was fitted to the prompts. Each text is replayed in
+rounds of real packets: the acceptances have their true law (see ``speculate.py``).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.table import Table
+from rich.text import Text
+
+import sqs_codec as sqs
+from benchmarks.experiments.estimate import ratio
+from benchmarks.experiments.experiment import Check, Options, Records, Task
+from benchmarks.experiments.models import GEMMA3, GIVEN, SMOLLM2, load
+from benchmarks.experiments.speculate import Edge, Round, draw, read_rows, replay
+from benchmarks.experiments.traces import traces
+from benchmarks.planner.simulate import HEADER
+from benchmarks.rate.languages import KEEP, RESOLUTION
+from benchmarks.rate.measure import token_bits
+from benchmarks.rate.schemes import Row, codec, paper_bits
+from benchmarks.tables import dim, table
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+TITLE = "Languages, without and with a prior"
+ALONE = False
+
+TEMPERATURE = 0.7
+LENGTH = 4
+"""Of a round."""
+
+OVERHEAD = 57
+"""Bytes around a datagram: DTLS, UDP and IP."""
+
+EACH = 12
+"""Texts of a kind at most: English has a few more."""
+
+WAYS = {"no_prior": "without", "prior": "with"}
+
+KINDS = {SMOLLM2: {"code": "code", "continue": "texts"}}
+"""Names for kinds of prompts; SmolLM2's others are requests in English."""
+
+Floats = NDArray[np.float64]
+
+
+def needs(options: Options) -> set[tuple[str, float]]:
+    """Return whose texts are measured."""
+    return {(name, TEMPERATURE) for name in _names(options)}
+
+
+def tasks(options: Options) -> list[Task]:
+    """Return a task for each pair of models."""
+    return [Task(name, measure, (name,)) for name in _names(options)]
+
+
+def _names(options: Options) -> tuple[str, ...]:
+    """Return the models; in miniature only the one that knows languages."""
+    return options.models[-1:] if options.quick else options.models
+
+
+def measure(options: Options, name: str) -> Records:
+    """Measure each text of a target."""
+    models = load(options, name)
+    codecs = {
+        "no_prior": codec(models.vocab_size, RESOLUTION, "entropy"),
+        "prior": codec(models.vocab_size, RESOLUTION, "entropy", models.prior),
+    }
+    found = []
+    seen: dict[str, int] = defaultdict(int)
+    for trace in traces(options, name, TEMPERATURE):
+        seen[trace.kind] += 1
+        if seen[trace.kind] > EACH:
+            continue
+        rows, draws = read_rows(trace, TEMPERATURE), draw(options.seed, trace)
+        rounds = list(replay(Edge(KEEP, RESOLUTION, LENGTH), rows, trace.tokens, draws))
+        record: dict[str, Any] = {"model": name, "kind": _kind(name, trace.kind)}
+        record |= _verdicts(rounds)
+        found.append(record | _distributions(rows, codecs) | _rounds(rounds, codecs))
+    return found
+
+
+def _kind(name: str, kind: str) -> str:
+    return KINDS.get(name, {}).get(kind, "en" if name == SMOLLM2 else kind)
+
+
+def _verdicts(rounds: Sequence[Round]) -> dict[str, int]:
+    """Return how long a text is, and how often it was resampled."""
+    return {
+        "tokens": sum(round_.tokens for round_ in rounds),
+        "judged": sum(len(round_.judged) for round_ in rounds),
+        "resampled": sum(round_.rejected for round_ in rounds),
+    }
+
+
+def _distributions(
+    rows: Sequence[Row], codecs: dict[str, sqs.Codec]
+) -> dict[str, float]:
+    """Return sums over positions, each distribution in a packet of its own."""
+    keep = sqs.Conformal()
+    sums: dict[str, float] = defaultdict(float)
+    for row in rows:
+        top_k, conformal = (row.send(rule, RESOLUTION) for rule in (KEEP, keep))
+        v = row.q.size
+        keep.update(row.dropped_mass(conformal.kept))
+        sums["rows"] += 1
+        sums["acceptance"] += top_k.loss.acceptance
+        sums["c_acceptance"] += conformal.loss.acceptance
+        sums["k_formula"] += paper_bits(v, top_k.kept, RESOLUTION, False)
+        sums["c_formula"] += paper_bits(v, conformal.kept, RESOLUTION, True)
+        for way, one in codecs.items():
+            sums[f"single_{way}"] += one.bits(top_k.q)
+            sums[f"c_single_{way}"] += one.bits(conformal.q)
+    return sums
+
+
+def _rounds(rounds: Sequence[Round], codecs: dict[str, sqs.Codec]) -> dict[str, float]:
+    """Return what rounds take: bits of distributions in a stream, and bytes of all.
+
+    The bits of drafted tokens are taken off the first: they aren't of distributions.
+    """
+    sums: dict[str, float] = defaultdict(float)
+    for way, one in codecs.items():
+        stream = sqs.StreamEncoder(one)
+        for round_ in rounds:
+            qs = [draft.sent.q for draft in round_.drafts]
+            tokens = [draft.token for draft in round_.drafts]
+            size = len(stream.encode_round(qs, tokens))
+            sums[f"stream_{way}"] += 8 * size - token_bits(qs, tokens)
+            sums[f"bytes_{way}"] += HEADER + size + OVERHEAD
+    sums["drafted"] = sum(len(round_.drafts) for round_ in rounds)
+    return sums
+
+
+OVER = {
+    "acceptance": "rows",
+    "c_acceptance": "rows",
+    "resampled": "judged",
+    "k_formula": "rows",
+    "c_formula": "rows",
+    **{f"{what}_{way}": "rows" for what in ("single", "c_single") for way in WAYS},
+    **{f"stream_{way}": "drafted" for way in WAYS},
+    **{f"bytes_{way}": "tokens" for way in WAYS},
+}
+"""What each figure is a mean over."""
+
+
+def summary(records: Records, options: Options) -> dict[str, Any]:
+    """Return figures by model and kind."""
+    kinds: dict[tuple[str, str], Records] = defaultdict(list)
+    for record in records:
+        kinds[record["model"], record["kind"]].append(record)
+    order = (GEMMA3, SMOLLM2, GIVEN)
+    found = []
+    for model, kind in sorted(kinds, key=lambda key: (order.index(key[0]), key[1])):
+        texts = kinds[model, kind]
+        sums = {
+            what: np.array([text[what] for text in texts], np.float64)
+            for what in {*OVER, *OVER.values()}
+        }
+        one = {"model": model, "kind": kind, "texts": len(texts)}
+        one["positions"] = int(sums["rows"].sum())
+        one |= {x: ratio(sums[x], sums[by]).as_json() for x, by in OVER.items()}
+        for what in ("single", "stream", "bytes"):
+            with_prior, without = (sums[f"{what}_{w}"] for w in ("prior", "no_prior"))
+            one[f"{what}_ratio"] = ratio(with_prior, without).as_json()
+        one["formula_ratio"] = ratio(sums["single_prior"], sums["k_formula"]).as_json()
+        found.append(one)
+    return {"kinds": found}
+
+
+def checks(_: dict[str, Any]) -> list[Check]:
+    """Nothing is proved of this."""
+    return []
+
+
+def tables(summary: dict[str, Any]) -> list[Table | Text]:
+    """Return what is sent, what a prior saves, and bytes on the wire."""
+    drafts = table(
+        f"T = {TEMPERATURE:g}, rounds of {LENGTH}: bits by the formulas",
+        *("", "texts", "accepted", "", "resam-\npled", "K-SQS"),
+        *("C-SQS", "acc.", "coded"),
+    )
+    bits = table(
+        "Bits of a distribution, top-64, entropy coding",
+        *("", "alone", "prior", "ratio", "stream", "prior", "ratio"),
+    )
+    wire = table(
+        "Uplink bytes a token of text; share of K-SQS bits",
+        *("", "no prior", "prior", "ratio", "prior / K-SQS"),
+    )
+    model = ""
+    for one in summary["kinds"]:
+        if model != (model := one["model"]):
+            for made in (drafts, bits, wire):
+                made.add_row(model, style="bold")
+        drafts.add_row(one["kind"], *_draft_columns(one))
+        bits.add_row(one["kind"], *_bits_columns(one))
+        of_formula = _interval(one["formula_ratio"])
+        wire.add_row(one["kind"], *_change(one, "bytes", ".1f"), of_formula)
+    explained = (
+        "Intervals of 95 % over texts. C-SQS: the conformal rule as by default, anew "
+        "for each text; how much is accepted, and what the entropy coding with the "
+        "prior takes. A stream has the prior's rounds one after the other; the drafted "
+        f"tokens' bits are taken off. Bytes: {HEADER + OVERHEAD} around each round."
+    )
+    return [drafts, bits, wire, dim(explained)]
+
+
+def _draft_columns(one: dict[str, Any]) -> list[str]:
+    return [
+        str(one["texts"]),
+        f"{one['acceptance']['value']:.3f}",
+        _interval(one["acceptance"]),
+        f"{one['resampled']['value']:.3f}",
+        f"{one['k_formula']['value']:.0f}",
+        f"{one['c_formula']['value']:.0f}",
+        f"{one['c_acceptance']['value']:.3f}",
+        f"{one['c_single_prior']['value']:.0f}",
+    ]
+
+
+def _bits_columns(one: dict[str, Any]) -> list[str]:
+    alone, stream = (_change(one, what, ".0f") for what in ("single", "stream"))
+    return [*alone, *stream]
+
+
+def _change(one: dict[str, Any], what: str, form: str) -> list[str]:
+    """Return a figure without the prior, with it, and the ratio."""
+    both = [f"{one[f'{what}_{way}']['value']:{form}}" for way in WAYS]
+    return [*both, _interval(one[f"{what}_ratio"])]
+
+
+def _interval(estimate: dict[str, float]) -> str:
+    return f"{estimate['low']:.2f} to {estimate['high']:.2f}"
+
+
+def plot(summary: dict[str, Any], figure: Figure) -> None:
+    """Draw what priors save and how acceptance differs."""
+    figure.set_size_inches(11, 1.5 + 0.35 * len(summary["kinds"]))
+    kinds = summary["kinds"]
+    names = [f"{one['model']} {one['kind']}" for one in kinds]
+    bits, ratios, acceptance = figure.subplots(1, 3, sharey=True)
+    for i, (way, title) in enumerate(WAYS.items()):
+        for j, what in enumerate(("single", "stream")):
+            _points(
+                bits, kinds, f"{what}_{way}", names, f"{what}, {title} prior", 2 * i + j
+            )
+    bits.set_xlabel("bits of a distribution")
+    for i, what in enumerate(("single", "stream", "bytes")):
+        _points(ratios, kinds, f"{what}_ratio", names, what, i)
+    ratios.axvline(1, color="gray", lw=0.8)
+    ratios.set_xlabel("with the prior, as a share of without")
+    _points(acceptance, kinds, "acceptance", names, "top-64", 0)
+    _points(acceptance, kinds, "c_acceptance", names, "conformal", 1)
+    acceptance.set_xlabel("acceptance of what is sent")
+    bits.invert_yaxis()  # and with it all that share it
+    for axes in (bits, ratios, acceptance):
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize="x-small")
+
+
+def _points(
+    axes: Axes,
+    kinds: Sequence[dict[str, Any]],
+    what: str,
+    names: Sequence[str],
+    label: str,
+    place: int,
+) -> None:
+    """Draw a figure of all kinds, one below the other."""
+    x, low, high = np.array(
+        [[one[what][key] for key in ("value", "low", "high")] for one in kinds]
+    ).T
+    y = np.arange(len(names)) + 0.15 * (place - 1.5)
+    axes.errorbar(
+        x,
+        y,
+        xerr=(x - low, high - x),
+        fmt="o",
+        ms=3,
+        lw=0.8,
+        color=f"C{place}",
+        label=label,
+    )
+    axes.set_yticks(range(len(names)), names, fontsize="small")

@@ -1,0 +1,549 @@
+"""What a worse or better draft does to acceptance, bits and the best draft length.
+
+Drafts of one target: itself; itself with weights rounded to some bits; itself without
+layers; and a bigram table, counted from what the target wrote after other prompts. All
+of them read the target's own texts, once.
+
+How long a text takes follows from how probable it is that each token was accepted.
+Given the text, the acceptances of its positions are independent, so that the rounds
+which begin at each position can be counted exactly, without drawing anything. A round
+takes its drafts, its bits, a round trip and the target's step, as in
+``benchmarks.planner.simulate``, without what is random there.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.table import Table
+from rich.text import Text
+
+import sqs_codec as sqs
+from benchmarks.data.make_corpus import read_texts
+from benchmarks.experiments.estimate import ratio
+from benchmarks.experiments.experiment import Check, Options, Records, Task
+from benchmarks.experiments.models import (
+    DROP_ORDERS,
+    GEMMA3,
+    GIVEN,
+    SMOLLM2,
+    Models,
+    Prompt,
+    load,
+)
+from benchmarks.experiments.traces import Trace, traces, write
+from benchmarks.planner.__main__ import STEPS
+from benchmarks.planner.simulate import HEADER, Steps
+from benchmarks.rate.schemes import SAME, Row, codec
+from benchmarks.tables import dim, table
+from sqs_codec.hf._models import CachedModel, HFModel
+from sqs_codec.session._costs import LENGTHS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+TITLE = "Drafts from the target itself to a bigram table"
+ALONE = False
+
+ITSELF, BIGRAM = "itself", "bigram"
+BITS, QUICK_BITS = (12, 8, 5), (8,)
+"""Of rounded weights: the mismatch grows nearly twofold with each bit less."""
+
+LAYERS, QUICK_LAYERS = (1, 2, 3, 4, 6, 8, 10, 12), (1, 4)
+"""How many a draft does without, as far as it is known which."""
+
+PROMPTS = {SMOLLM2: 16, GEMMA3: 12, GIVEN: 16}
+QUICK_PROMPTS = 4
+BEGINNINGS = 64
+"""Texts that the bigram table is counted from."""
+
+OVERHEAD = 57
+"""Bytes around a datagram: DTLS, UDP and IP, as a datagram link tells the planner."""
+
+
+class Uplink(NamedTuple):
+    """A link: bits per second and seconds of a round trip."""
+
+    rate: float
+    trip: float
+
+    def __str__(self) -> str:
+        unit, name = (1e6, "Mbit/s") if self.rate >= 1e6 else (1e3, "kbit/s")
+        return f"{self.rate / unit:g} {name}, {1000 * self.trip:g} ms"
+
+
+UPLINKS = (Uplink(1e4, 0.1), Uplink(1e5, 0.05), Uplink(1e7, 0.02))
+"""A radio link of few bits, a poor mobile link, a good access network."""
+
+NEAR = 0.03
+"""Lengths that give so much less than the best one are as good."""
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Bigram:
+    """A draft that looks at one token, smoothed by the method of Witten and Bell.
+
+    What follows a token is counted as if unknown tokens had followed it as often as
+    there are different ones among the known, by the frequency of each; and so is the
+    frequency, with all tokens alike.
+
+    Attributes
+    ----------
+    follows : dict from int to Counter
+        How often tokens followed a token.
+    singles : ndarray of float64, [V]
+        Probabilities of tokens.
+
+    Examples
+    --------
+    >>> bigram = Bigram.of([[0, 1, 0, 1, 0, 2]], 4)
+    >>> bigram.probs(0).round(3).tolist()
+    [0.167, 0.522, 0.278, 0.033]
+    """
+
+    follows: dict[int, Counter[int]]
+    singles: Floats
+
+    @classmethod
+    def of(cls, texts: Iterable[Sequence[int]], vocab_size: int) -> Bigram:
+        """Count the tokens of texts."""
+        counts = np.zeros(vocab_size)
+        follows: dict[int, Counter[int]] = {}
+        for text in texts:
+            np.add.at(counts, list(text), 1)
+            for first, second in itertools.pairwise(text):
+                follows.setdefault(first, Counter())[second] += 1
+        kinds = np.count_nonzero(counts)
+        singles = (counts + kinds / vocab_size) / (counts.sum() + kinds)
+        return cls(follows, singles)
+
+    def probs(self, token: int) -> Floats:
+        """Return the probabilities of what follows a token, [V]."""
+        seen = self.follows.get(token, Counter())
+        if not seen:
+            return self.singles
+        found = len(seen) * self.singles
+        found[list(seen)] += list(seen.values())
+        return np.asarray(found / (len(seen) + seen.total()))
+
+
+def rounded(model: HFModel, bits: int) -> HFModel:
+    """Return a model whose matrices are rounded to integers of some bits, row by row.
+
+    Embeddings aren't, and are shared with the model.
+    """
+    ends = (model.get_input_embeddings(), model.get_output_embeddings())
+    shared = {id(end.weight): end.weight for end in ends}
+    coarse = copy.deepcopy(model, dict(shared))
+    largest = 2 ** (bits - 1) - 1
+    with torch.no_grad():
+        for parameter in coarse.parameters():
+            if parameter.ndim == 2 and id(parameter) not in shared:
+                step = parameter.abs().amax(1, keepdim=True).clamp(min=1e-12) / largest
+                parameter.copy_((parameter / step).round() * step)
+    return coarse
+
+
+class Count(NamedTuple):
+    """What a text takes by rounds of one length, on average.
+
+    Attributes
+    ----------
+    rounds, drafted, bytes : float
+        The bytes are those of messages, without what is around them.
+    """
+
+    rounds: float
+    drafted: float
+    bytes: float
+
+    def seconds(self, uplink: Uplink, steps: Steps) -> float:
+        """Return what the text takes over a link."""
+        message = 8 * OVERHEAD / uplink.rate
+        each = uplink.trip + message + steps.target
+        drafting = self.drafted * (steps.draft + steps.more)
+        return self.rounds * each + drafting + 8 * self.bytes / uplink.rate
+
+
+def count(accepted: Floats, bits: Floats, length: int) -> Count:
+    """Count the rounds in which a text comes about.
+
+    Parameters
+    ----------
+    accepted : ndarray of float64, [n]
+        How probable it is that each token of the text was drafted and accepted.
+    bits : ndarray of float64, [n]
+        Of a draft there.
+    length : int
+        Of a round; at the end of the text it drafts no more than there is.
+
+    Examples
+    --------
+    >>> count(np.ones(6), np.full(6, 8.0), 2)
+    Count(rounds=2.0, drafted=4.0, bytes=12.0)
+    """
+    n = len(accepted)
+    begins = np.zeros(n + 1)  # how probable it is that a round begins at a position
+    begins[0] = 1
+    rounds = drafted = size = 0.0
+    ends = np.concatenate([[0.0], bits.cumsum()])
+    for i in range(n):
+        here = min(length, n - 1 - i)
+        rounds += begins[i]
+        drafted += begins[i] * here
+        size += begins[i] * (HEADER + math.ceil((ends[i + here] - ends[i]) / 8))
+        reached = begins[i] * np.cumprod([1.0, *accepted[i : i + here]])
+        begins[i + 1 : i + 1 + here] += reached[:-1] - reached[1:]
+        begins[i + 1 + here] += reached[-1]
+    return Count(float(rounds), float(drafted), float(size))
+
+
+def needs(options: Options) -> set[tuple[str, float]]:
+    """Return whose texts the drafts read."""
+    return set(_cells(options))
+
+
+def tasks(options: Options) -> list[Task]:
+    """Return a task for each pair of models and temperature."""
+    return [Task(f"{name} {t:g}", measure, (name, t)) for name, t in _cells(options)]
+
+
+def _cells(options: Options) -> list[tuple[str, float]]:
+    if options.quick:
+        return [(options.model, 0.7)]
+    return [
+        (name, t)
+        for name in options.models
+        for t in ((0.7,) if name == GEMMA3 else (0.7, 1.0))
+    ]
+
+
+def measure(options: Options, name: str, temperature: float) -> Records:
+    """Let all drafts read the texts of a target."""
+    models = load(options, name)
+    prompts = QUICK_PROMPTS if options.quick else PROMPTS[name]
+    others = _others(options, models)
+    layers = _layers(options, models)
+    steps = _draft_steps(models, layers, others)
+    bigram = Bigram.of(_written(options, models, temperature), models.vocab_size)
+    records = []
+    for trace in traces(options, name, temperature, layers, prompts):
+        for draft, logits in _rows(models, trace, others, bigram, temperature):
+            cell = {"model": name, "temperature": temperature, "prompt": trace.prompt}
+            named = {"draft": draft, "step": steps[draft]}
+            records.append(cell | named | _judged(models, trace, logits, temperature))
+    return records
+
+
+def _layers(options: Options, models: Models) -> tuple[int, ...]:
+    """Return the drafts that `traces` makes, by how many layers they do without."""
+    if not models.dropped:
+        return (0,)  # the given draft
+    most = len(DROP_ORDERS[models.name])
+    wanted = QUICK_LAYERS if options.quick else LAYERS
+    return tuple(n for n in wanted if n <= most)
+
+
+def _layers_name(dropped: int) -> str:
+    if not dropped:
+        return "the given draft"
+    return f"without {dropped} layer{'s' * (dropped > 1)}"
+
+
+def _others(options: Options, models: Models) -> dict[str, HFModel]:
+    """Return the target with rounded weights; one alone if it may be a large one."""
+    few = options.quick or not models.dropped
+    return {
+        f"{bits} bits": rounded(models.pair.target, bits)
+        for bits in (QUICK_BITS if few else BITS)
+    }
+
+
+def _draft_steps(
+    models: Models, layers: Sequence[int], others: dict[str, HFModel]
+) -> dict[str, float]:
+    """Return seconds for a drafted token, as a share of what the pair's draft takes.
+
+    To decode is to read the weights, so the share is that of the weights. A bigram
+    table takes nothing; a rounded model as much as the whole one, as it is here for
+    its mismatch only.
+    """
+    drafts = {_layers_name(n): models.draft(n) for n in layers}
+    drafts |= {ITSELF: models.pair.target, **others}
+    whole = _weights(models.pair.draft)
+    drafting = STEPS["slow"].draft
+    steps = {name: drafting * _weights(m) / whole for name, m in drafts.items()}
+    return steps | {BIGRAM: 0.0}
+
+
+def _weights(model: HFModel) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _written(
+    options: Options, models: Models, temperature: float
+) -> Iterator[list[int]]:
+    """Yield texts, with what they begin with: prompts that nothing is measured on."""
+    kinds = read_texts(held_out=False)
+    asked = kinds.pop("chat")
+    tokenizer = models.pair.tokenizer
+    if models.name == GEMMA3:
+        begin = [tokenizer.bos_token_id]
+        beginnings = [
+            (*begin, *tokenizer(text, add_special_tokens=False)["input_ids"])
+            for texts in kinds.values()
+            for text in texts
+        ]
+    else:
+        texts = (*asked, *kinds["en"], *kinds["code"])
+        beginnings = [tuple(models.pair.encode(text)) for text in texts]
+    rng = np.random.default_rng([options.seed, 0])
+    chosen = rng.permutation(len(beginnings))[:BEGINNINGS]
+    prompts = tuple(Prompt("", beginnings[i]) for i in chosen)
+    # By other numbers than the texts that are measured, or these would be alike.
+    other = replace(options, seed=options.seed + 1)
+    found = write(replace(models, prompts=prompts), temperature, other)
+    for prompt, tokens in zip(prompts, found, strict=False):
+        yield [*prompt.tokens, *tokens]
+
+
+def _rows(
+    models: Models,
+    trace: Trace,
+    others: dict[str, HFModel],
+    bigram: Bigram,
+    temperature: float,
+) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    """Yield the logits of each draft, [n, V]."""
+    text = [*models.prompts[trace.prompt].tokens, *trace.tokens[:-1]]
+    yield ITSELF, trace.target
+    for dropped, logits in trace.drafts.items():
+        yield _layers_name(dropped), logits
+    for name, model in others.items():
+        yield name, CachedModel(model, models.vocab_size).logits(text, len(trace))
+    probs = np.array([bigram.probs(token) for token in text[-len(trace) :]])
+    # Counted from texts that were written at this temperature.
+    yield BIGRAM, (temperature * np.log(probs)).astype(np.float32)
+
+
+def _judged(
+    models: Models, trace: Trace, logits: NDArray[np.float32], temperature: float
+) -> dict[str, Any]:
+    """Return sums over a text, and what it takes by rounds of each length."""
+    one = codec(models.vocab_size, SAME.resolution or 0, "entropy", models.prior)
+    keep = SAME.keep or sqs.TopK(models.vocab_size)
+    found = []
+    for draft, target, token in zip(logits, trace.target, trace.tokens, strict=True):
+        row = Row(draft, target, temperature)
+        sent = row.send(keep, one.resolution)
+        # The token takes the entropy of what it is drawn from, on average.
+        drawn = -float(sent.q.probs @ np.log2(sent.q.probs))
+        here = float(min(1.0, sent.q.prob(token) / row.p[token]))
+        found.append(
+            (row.mismatch, sent.loss.acceptance, one.bits(sent.q), here, drawn)
+        )
+    tv, acceptance, bits, accepted, drawn = np.array(found).T
+    return {
+        "rows": len(trace),
+        "tv": tv.sum(),
+        "acceptance": acceptance.sum(),
+        "bits": bits.sum(),
+        "counts": [list(count(accepted, bits + drawn, n)) for n in LENGTHS],
+    }
+
+
+def summary(records: Records, options: Options) -> dict[str, Any]:
+    """Return what each draft comes to, by models and temperature."""
+    cells = []
+    for name, temperature in _cells(options):
+        drafts: dict[str, Records] = {}
+        for record in records:
+            if (record["model"], record["temperature"]) == (name, temperature):
+                drafts.setdefault(record["draft"], []).append(record)
+        found = [_draft(draft, of_draft) for draft, of_draft in drafts.items()]
+        found.sort(key=lambda draft: draft["tv"]["value"])
+        cells.append(
+            {
+                "model": name,
+                "temperature": temperature,
+                "prompts": len(next(iter(drafts.values()))),
+                "drafts": found,
+                "orders": _orders([draft["tv"]["value"] for draft in found]),
+            }
+        )
+    return {"cells": cells}
+
+
+def _orders(mismatches: Sequence[float]) -> float:
+    """Return the powers of ten from the least mismatch to the largest.
+
+    Less than 1e-5 is rounding: itself.
+    """
+    seen = [tv for tv in mismatches if tv > 1e-5]
+    return math.log10(max(seen) / min(seen))
+
+
+def _draft(name: str, records: Records) -> dict[str, Any]:
+    rows = np.array([record["rows"] for record in records])
+    found: dict[str, Any] = {"draft": name, "step": records[0]["step"]}
+    for what in ("tv", "acceptance", "bits"):
+        found[what] = ratio([record[what] for record in records], rows).as_json()
+    found["best"] = [
+        {"cloud": cloud, "uplink": str(uplink)} | _best(records, rows, uplink, steps)
+        for cloud, steps in STEPS.items()
+        for uplink in UPLINKS
+    ]
+    return found
+
+
+def _best(
+    records: Records, rows: Floats, uplink: Uplink, steps: Steps
+) -> dict[str, Any]:
+    """Return the length that gives the most tokens per second; 0 is no draft."""
+    steps = steps._replace(draft=records[0]["step"])
+    message = uplink.trip + 8 * (HEADER + OVERHEAD) / uplink.rate
+    seconds = {0: message + rows * steps.target}
+    for length, counts in zip(
+        LENGTHS, zip(*(r["counts"] for r in records), strict=True), strict=True
+    ):
+        seconds[length] = np.array([Count(*c).seconds(uplink, steps) for c in counts])
+    rates = {length: rows.sum() / taken.sum() for length, taken in seconds.items()}
+    best = max(rates, key=rates.__getitem__)
+    near = [n for n, rate in rates.items() if rate >= (1 - NEAR) * rates[best]]
+    return {
+        "length": best,
+        "near": [min(near), max(near)],
+        "speed": ratio(rows, seconds[best]).as_json(),
+        "alone": float(rates[0]),
+    }
+
+
+def checks(_: dict[str, Any]) -> list[Check]:
+    """Nothing is proved of this."""
+    return []
+
+
+def tables(summary: dict[str, Any]) -> list[Table | Text]:
+    """Return two tables for each cell."""
+    made: list[Table | Text] = []
+    for cell in summary["cells"]:
+        title = f"{cell['model']}, T = {cell['temperature']:g}"
+        of_drafts = table(
+            f"{title}: {cell['prompts']} texts, mismatch over {cell['orders']:.1f} "
+            "orders of magnitude",
+            *("", "TV(p, q)", "accepted", "", "bits", "", "ms"),
+        )
+        for draft in cell["drafts"]:
+            of_drafts.add_row(draft["draft"], *_columns(draft))
+        made += [of_drafts, *(_speeds(cell, title, cloud) for cloud in STEPS)]
+    made.append(
+        dim(
+            "With top-64 of l = 100; intervals of 95 % over texts. Length of a round "
+            "and tokens per second at the length that gives the most, beside those "
+            f"that give at most {100 * NEAR:.0f} % less; 0 means that the cloud alone "
+            "is faster. Steps are stated, not measured: 15 ms for a token of the "
+            "pair's draft, others by their weights (ms); the target takes 30 ms "
+            "(fast) or 120 ms (slow) for a token, and 5 % of that for each more."
+        )
+    )
+    return made
+
+
+def _columns(draft: dict[str, Any]) -> list[str]:
+    def interval(what: str, form: str) -> str:
+        return f"{draft[what]['low']:{form}} to {draft[what]['high']:{form}}"
+
+    return [
+        f"{draft['tv']['value']:.4f}",
+        f"{draft['acceptance']['value']:.3f}",
+        interval("acceptance", ".2f"),
+        f"{draft['bits']['value']:.0f}",
+        interval("bits", ".0f"),
+        f"{1000 * draft['step']:.1f}",
+    ]
+
+
+def _speeds(cell: dict[str, Any], title: str, cloud: str) -> Table:
+    made = table(f"{title}, {cloud} cloud: best length: tokens per second", "")
+    for uplink in UPLINKS:
+        made.add_column(f"{uplink}", justify="right", no_wrap=True)
+    for draft in cell["drafts"]:
+        best = [one for one in draft["best"] if one["cloud"] == cloud]
+        made.add_row(draft["draft"], *map(_speed, best))
+    made.add_row("the cloud alone", *(f"{one['alone']:.1f}" for one in best))
+    return made
+
+
+def _speed(best: dict[str, Any]) -> str:
+    low, high = best["near"]
+    near = f"({low} to {high}) " if low < high else ""
+    return f"{near}{best['length']}: {best['speed']['value']:.1f}"
+
+
+def plot(summary: dict[str, Any], figure: Figure) -> None:
+    """Draw acceptance and bits against mismatch, and lengths against acceptance."""
+    figure.set_size_inches(11, 3.8)
+    panels = figure.subplots(1, 3)
+    for i, cell in enumerate(summary["cells"]):
+        name = f"{cell['model']}, T = {cell['temperature']:g}"
+        _draw(panels[0], cell, "acceptance", f"C{i}", name)
+        _draw(panels[1], cell, "bits", f"C{i}", name)
+    panels[0].set_ylabel("acceptance of what is sent")
+    panels[1].set_ylabel("bits of a distribution")
+    panels[0].legend(fontsize="small")
+    _draw_lengths(panels[2], summary["cells"])
+
+
+def _draw(axes: Axes, cell: dict[str, Any], what: str, color: str, name: str) -> None:
+    """Draw one figure of all drafts but the target, whose mismatch is 0."""
+    drafts = [draft for draft in cell["drafts"] if draft["tv"]["value"] > 1e-5]
+    x = [draft["tv"]["value"] for draft in drafts]
+    y = np.array(
+        [[draft[what][k] for k in ("value", "low", "high")] for draft in drafts]
+    )
+    error = (y[:, 0] - y[:, 1], y[:, 2] - y[:, 0])
+    axes.errorbar(x, y[:, 0], error, fmt="o-", color=color, ms=3, lw=0.8, label=name)
+    axes.set_xscale("log")
+    axes.set_xlabel("mismatch TV(p, q)")
+    axes.grid(alpha=0.3)
+
+
+def _draw_lengths(axes: Axes, cells: Sequence[dict[str, Any]]) -> None:
+    """Draw the best lengths of the slow cloud."""
+    for i, uplink in enumerate(UPLINKS):
+        points = [
+            (draft["acceptance"]["value"], best["length"], *best["near"])
+            for cell in cells
+            for draft in cell["drafts"]
+            for best in draft["best"]
+            if (best["cloud"], best["uplink"]) == ("slow", str(uplink))
+        ]
+        x, y, low, high = np.array(sorted(points)).T
+        error, beside = (y - low, high - y), 0.15 * (i - 1)
+        axes.errorbar(
+            x,
+            y + beside,
+            error,
+            fmt="o",
+            ms=4,
+            lw=0.6,
+            color=f"C{i}",
+            label=str(uplink),
+        )
+    axes.set_xlabel("acceptance of what is sent")
+    axes.set_ylabel(f"best length, and those within {100 * NEAR:.0f} %")
+    axes.set_title("slow cloud", fontsize="medium")
+    axes.legend(fontsize="small")
+    axes.grid(alpha=0.3)
