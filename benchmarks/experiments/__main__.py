@@ -1,0 +1,157 @@
+"""Run experiments, print what came of them and draw it.
+
+    python -m benchmarks.experiments all --quick        # three minutes
+    python -m benchmarks.experiments all                # an hour on two cores
+    python -m benchmarks.experiments bounds rules
+
+docs/experiments.md says what each of them shows. Results are kept in a folder; a run
+that was stopped goes on where it was. It ends with status 1 if something that was
+proved doesn't hold.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read by libraries as they load
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+from rich.console import Console
+
+from benchmarks.experiments.experiment import Check, Experiment, Options
+from benchmarks.experiments.run import OptionsError, run
+from benchmarks.sources import read_prompts
+from benchmarks.tables import about, about_line, dim, write_json
+from sqs_codec._options import number
+from sqs_codec.hf._models import ModelError
+
+NAMES = (
+    "temperature",
+    "bounds",
+    "protocols",
+    "rules",
+    "lattices",
+    "mismatch",
+    "capacity",
+    "languages",
+)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line."""
+    parser = _parser()
+    args = parser.parse_args(argv)
+    if bool(args.draft) != bool(args.target):
+        parser.error("--draft and --target go together")
+    names = NAMES if "all" in args.names else tuple(dict.fromkeys(args.names))
+    folder = args.folder or Path("build", "quick" if args.quick else "experiments")
+    options = Options(
+        folder, args.quick, args.seed, args.prompts, args.draft, args.target
+    )
+    modules: dict[str, Experiment] = {
+        name: importlib.import_module(f"benchmarks.experiments.{name}")
+        for name in names
+    }
+    began = time.monotonic()
+    try:
+        records = run(modules, options)
+    except (OptionsError, ModelError) as error:
+        parser.error(str(error))
+    measured = about("torch", "transformers", "scipy")
+    measured |= {"seconds": time.monotonic() - began, "seed": args.seed}
+    results: dict[str, Any] = {"about": measured}
+    failed: list[Check] = []
+    for name, module in modules.items():
+        summary = module.summary(records[name], options)
+        results[name] = summary
+        failed += report(name, module, summary, folder)
+    print(about_line(measured))
+    if args.json:
+        write_json(results, args.json)
+    return int(bool(failed))
+
+
+def report(
+    name: str, module: Experiment, summary: dict[str, Any], folder: Path
+) -> list[Check]:
+    """Print and draw an experiment; return the checks that fail."""
+    checks = module.checks(summary)
+    with (folder / f"{name}.txt").open("w", encoding="utf-8") as file:
+        for console in (Console(), Console(file=file, width=80)):
+            console.rule(f"{name}: {module.TITLE}")
+            for part in module.tables(summary):
+                console.print(part)
+            for check in checks:
+                verdict = "holds" if check.holds else "DOES NOT HOLD"
+                console.print(f"{check.claim}: {verdict}", highlight=False)
+                console.print(dim(f"  {check.detail}"))
+            console.print()
+    write_json(summary, folder / f"{name}.json")
+    _draw(module, summary, folder / f"{name}.png")
+    return [check for check in checks if not check.holds]
+
+
+def _draw(module: Experiment, summary: dict[str, Any], path: Path) -> None:
+    import matplotlib as mpl
+
+    mpl.use("agg")
+    from matplotlib import pyplot as plt
+
+    figure = plt.figure(layout="constrained")
+    module.plot(summary, figure)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def _prompts(name: str) -> Path:
+    """Return the path of a file that has prompts."""
+    try:
+        read_prompts(Path(name))
+    except (OSError, ValueError) as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return Path(name)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.experiments",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add(
+        "names",
+        nargs="+",
+        choices=(*NAMES, "all"),
+        metavar="NAME",
+        help=f"all, or {', '.join(NAMES)}",
+    )
+    add("--quick", action="store_true", help="in miniature")
+    add(
+        "--folder",
+        type=Path,
+        help="of results (default: build/experiments, or build/quick)",
+    )
+    add("--seed", type=number(int, 0), default=0, help="(default: %(default)s)")
+    add(
+        "--prompts",
+        type=_prompts,
+        metavar="FILE",
+        help='a prompt a line, or JSON lines with "turns"',
+    )
+    add(
+        "--draft", metavar="MODEL", help="a Hugging Face model instead of our own pairs"
+    )
+    add("--target", metavar="MODEL", help="the model that --draft drafts for")
+    add("--json", type=Path, metavar="FILE", help="write all summaries")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
