@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -50,6 +51,14 @@ class Options:
     def model(self) -> str:
         """The name of the models that one pair is enough for."""
         return self.models[0]
+
+    def places(
+        self, temperatures: Sequence[float], quick: Sequence[float]
+    ) -> list[tuple[str, float]]:
+        """Return all models at all temperatures; one at the quick ones if quick."""
+        if self.quick:
+            return [(self.model, temperature) for temperature in quick]
+        return [*itertools.product(self.models, temperatures)]
 
 
 @dataclass(frozen=True)

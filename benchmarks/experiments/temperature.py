@@ -129,18 +129,13 @@ def grid(options: Options) -> dict[str, list[Setting]]:
 
 def needs(options: Options) -> set[tuple[str, float]]:
     """Return the models and temperatures whose texts are replayed."""
-    return set(_places(options))
+    return set(options.places(TEMPERATURES, QUICK_TEMPERATURES))
 
 
 def tasks(options: Options) -> list[Task]:
     """Return a task for each model and temperature."""
-    return [Task(f"{m} {t:g}", measure, (m, t)) for m, t in _places(options)]
-
-
-def _places(options: Options) -> list[tuple[str, float]]:
-    models = (options.model,) if options.quick else options.models
-    temperatures = QUICK_TEMPERATURES if options.quick else TEMPERATURES
-    return list(itertools.product(models, temperatures))
+    places = options.places(TEMPERATURES, QUICK_TEMPERATURES)
+    return [Task(f"{m} {t:g}", measure, (m, t)) for m, t in places]
 
 
 def measure(options: Options, model: str, temperature: float) -> Records:
