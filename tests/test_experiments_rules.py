@@ -22,6 +22,7 @@ from benchmarks.experiments import languages, mismatch, rules
 from benchmarks.experiments.experiment import Options
 from benchmarks.experiments.models import TEXTS
 from benchmarks.experiments.speculate import Edge, replay
+from sqs_codec.serve._datagram_link import DatagramLink
 from tests.test_demo import WORDS, save_model
 
 V = 3000
@@ -135,7 +136,7 @@ def test_seconds_are_those_of_the_simulated_loop(monkeypatch, length):
     drafts = simulate.Drafts(accepted, np.zeros(n), bits, bits, bits)
     uplink, steps = mismatch.UPLINKS[1], simulate.Steps(0.015, 0.12, 0.006)
     link = np.array([uplink.rate]), np.array([uplink.trip])
-    run = simulate.Run(*link, steps, mismatch.OVERHEAD, [drafts], rng)
+    run = simulate.Run(*link, steps, DatagramLink.overhead, [drafts], rng)
     run.fixed(Plan(length, 0, length, 1.0, ""))
     ours = accepted[: simulate.TOKENS].astype(float), bits[: simulate.TOKENS]
     seconds = mismatch.count(*ours, length).seconds(uplink, steps)

@@ -27,6 +27,7 @@ from benchmarks.rate.languages import KEEP, RESOLUTION
 from benchmarks.rate.measure import token_bits
 from benchmarks.rate.schemes import Row, codec, paper_bits
 from benchmarks.tables import dim, table
+from sqs_codec.serve._datagram_link import DatagramLink
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,8 +40,8 @@ TEMPERATURE = 0.7
 LENGTH = 4
 """Of a round."""
 
-OVERHEAD = 57
-"""Bytes around a datagram: DTLS, UDP and IP."""
+AROUND = HEADER + DatagramLink.overhead
+"""Bytes around a round: the session's header, then those of DTLS, UDP and IP."""
 
 EACH = 12
 """Texts of a kind at most: English has a few more."""
@@ -136,7 +137,7 @@ def _rounds(rounds: Sequence[Round], codecs: dict[str, sqs.Codec]) -> dict[str, 
             tokens = [draft.token for draft in round_.drafts]
             size = len(stream.encode_round(qs, tokens))
             sums[f"stream_{way}"] += 8 * size - token_bits(qs, tokens)
-            sums[f"bytes_{way}"] += HEADER + size + OVERHEAD
+            sums[f"bytes_{way}"] += size + AROUND
     sums["drafted"] = sum(len(round_.drafts) for round_ in rounds)
     return sums
 
@@ -211,7 +212,7 @@ def tables(summary: dict[str, Any]) -> list[Table | Text]:
         "Intervals of 95 % over texts. C-SQS: the conformal rule as by default, anew "
         "for each text; how much is accepted, and what the entropy coding with the "
         "prior takes. A stream has the prior's rounds one after the other; the drafted "
-        f"tokens' bits are taken off. Bytes: {HEADER + OVERHEAD} around each round."
+        f"tokens' bits are taken off. Bytes: {AROUND} around each round."
     )
     return [drafts, bits, wire, dim(explained)]
 

@@ -46,6 +46,7 @@ from benchmarks.planner.simulate import HEADER, Steps
 from benchmarks.rate.schemes import SAME, Row, codec
 from benchmarks.tables import dim, table
 from sqs_codec.hf._models import CachedModel, HFModel
+from sqs_codec.serve._datagram_link import DatagramLink
 from sqs_codec.session._costs import LENGTHS
 
 if TYPE_CHECKING:
@@ -66,9 +67,6 @@ PROMPTS = {SMOLLM2: 16, GEMMA3: 12, GIVEN: 16}
 QUICK_PROMPTS = 4
 BEGINNINGS = 64
 """Texts that the bigram table is counted from."""
-
-OVERHEAD = 57
-"""Bytes around a datagram: DTLS, UDP and IP, as a datagram link tells the planner."""
 
 
 class Uplink(NamedTuple):
@@ -171,7 +169,7 @@ class Count(NamedTuple):
 
     def seconds(self, uplink: Uplink, steps: Steps) -> float:
         """Return what the text takes over a link."""
-        message = 8 * OVERHEAD / uplink.rate
+        message = 8 * DatagramLink.overhead / uplink.rate
         each = uplink.trip + message + steps.target
         drafting = self.drafted * (steps.draft + steps.more)
         return self.rounds * each + drafting + 8 * self.bytes / uplink.rate
@@ -413,7 +411,7 @@ def _best(
 ) -> dict[str, Any]:
     """Return the length that gives the most tokens per second; 0 is no draft."""
     steps = steps._replace(draft=records[0]["step"])
-    message = uplink.trip + 8 * (HEADER + OVERHEAD) / uplink.rate
+    message = uplink.trip + 8 * (HEADER + DatagramLink.overhead) / uplink.rate
     seconds = {0: message + rows * steps.target}
     for length, counts in zip(
         LENGTHS, zip(*(r["counts"] for r in records), strict=True), strict=True

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
 
+import torch
 from tqdm import tqdm
 
 from benchmarks.experiments.experiment import Experiment, Options, Records, Task
@@ -154,9 +154,6 @@ def _pool(workers: int) -> ProcessPoolExecutor:
 
 def _one_thread() -> None:
     """Give a worker one core: each step of a small model is too short to share."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    import torch
-
     torch.set_num_threads(1)
 
 
