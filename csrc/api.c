@@ -2,14 +2,13 @@
  * api.c - the functions of sqs.h: each checks its arguments and hands them to
  * rank/ or entropy/, whichever has the coding. Only this file knows both.
  */
-#include <math.h>
-
 #include "bits.h"
 #include "entropy/memory.h"
 #include "entropy/packet.h"
 #include "codec.h"
 #include "quantize/quantize.h"
 #include "rank/fields.h"
+#include "rows/values.h"
 #include "sqs.h"
 
 static bool is_entropy(const sqs_codec *codec)
@@ -24,16 +23,7 @@ static sqs_status check_rows(const sqs_rows *rows, double temperature,
 {
     if (sqs_check_keep(keep) != SQS_OK)
         return SQS_BAD_KEEP;
-    if (!(temperature >= 0 && temperature < INFINITY))
-        return SQS_BAD_TEMPERATURE;
-    switch (rows->dtype) {
-    case SQS_F16:
-    case SQS_F32:
-    case SQS_F64:
-    case SQS_BF16:
-        return SQS_OK;
-    }
-    return SQS_BAD_DTYPE;
+    return sqs_check_rows(rows, temperature);
 }
 
 size_t sqs_quantize_scratch(const sqs_codec *codec)
@@ -301,6 +291,11 @@ sqs_status sqs_decode_mixed(const sqs_codec *codec, const uint8_t *packet,
     return is_entropy(codec)
                ? sqs_entropy_decode_mixed(codec, packet, size, most, round)
                : sqs_fields_decode_mixed(codec, packet, size, most, round);
+}
+
+uint32_t sqs_version_number(void)
+{
+    return SQS_VERSION_NUMBER;
 }
 
 const char *sqs_status_text(sqs_status status)

@@ -20,6 +20,7 @@ sqs_status sqs_check_codec(const sqs_codec *codec)
                codec->coding == SQS_ENUMERATIVE ||
                codec->coding == SQS_ENTROPY) &&
               takes_prior(codec, codec->prior) &&
+              codec->isa <= SQS_NEON && /* where enums are short, too */
               sqs_find_isa(codec->isa) != SQS_ISA_BEST;
     return ok ? SQS_OK : SQS_BAD_CODEC;
 }

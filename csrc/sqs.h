@@ -17,6 +17,12 @@
  *    floating-point contraction, which gcc and clang are told in the source
  *    (others take -ffp-contract=off or the like), and runs in the default
  *    floating-point environment (round to nearest, subnormals not flushed).
+ *    In another one nothing is overrun either, and both ends still hold the
+ *    same integers. Where subnormals are flushed, as by PyTorch's
+ *    set_flush_denormal(True), other tokens may be kept or accepted only if a
+ *    row has values of type float, bfloat16 or double that are subnormal, if a
+ *    temperature, parameter or draw is below 2^-100, or a temperature above
+ *    2^100.
  *  - A function that returns sqs_status writes its outputs completely when it
  *    returns SQS_OK. On any other value they hold nothing of use, except for
  *    `done` where there is one, and nothing was written outside them.
@@ -36,9 +42,34 @@
 extern "C" {
 #endif
 
+/*
+ * What a shared library exports. Define SQS_SHARED where one is compiled or
+ * used, and SQS_BUILD where it is compiled; a static library needs neither.
+ */
+#if !defined SQS_SHARED
+#define SQS_API
+#elif defined _WIN32 && defined SQS_BUILD
+#define SQS_API __declspec(dllexport)
+#elif defined _WIN32
+#define SQS_API __declspec(dllimport)
+#else
+#define SQS_API __attribute__((visibility("default")))
+#endif
+
 /* The version of this core, and of the bytes that it writes and reads. */
-#define SQS_VERSION "0.1.0.dev0"
+#define SQS_VERSION_MAJOR 0
+#define SQS_VERSION_MINOR 1
+#define SQS_VERSION_PATCH 0
 #define SQS_FORMAT_VERSION 1
+
+/* For comparisons: 100 for 0.1.0, and 10203 for 1.2.3. */
+#define SQS_VERSION_NUMBER                                                     \
+    (10000 * SQS_VERSION_MAJOR + 100 * SQS_VERSION_MINOR + SQS_VERSION_PATCH)
+
+/* SQS_VERSION_NUMBER of the library that runs, which may be another than this
+ * header's. */
+SQS_API
+uint32_t sqs_version_number(void);
 
 /* Limits of the format. */
 #define SQS_MIN_VOCAB 2u
@@ -91,6 +122,7 @@ typedef enum sqs_status {
 } sqs_status;
 
 /* A short English description of a status; never null, statically owned. */
+SQS_API
 const char *sqs_status_text(sqs_status status);
 
 /* How a distribution becomes bits. */
@@ -120,9 +152,10 @@ typedef enum sqs_isa {
 
 /* The instruction set that `isa` stands for on this machine: the fastest for
  * SQS_ISA_BEST, otherwise `isa` itself, or SQS_ISA_BEST if this machine or
- * build lacks it. Ask once and put the answer into the codec: with
- * SQS_ISA_BEST every call that reads rows asks again, which takes ten
- * microseconds in a virtual machine if clang has compiled the core. */
+ * build lacks it. Ask once and put the answer into the codec: on x86-64 with
+ * SQS_ISA_BEST every call that reads rows asks the processor again, which takes
+ * eight microseconds in a virtual machine. */
+SQS_API
 sqs_isa sqs_find_isa(sqs_isa isa);
 
 /*
@@ -154,6 +187,7 @@ typedef struct sqs_prior {
  * if the file begins with something that no prior file does. A prior of
  * 32 classes for 262 144 ids needs 2.6 MB. The header alone is believed: it
  * can ask for 10 MB, and sqs_load_prior checks the rest. */
+SQS_API
 size_t sqs_prior_memory(const uint8_t *file, size_t size);
 
 /*
@@ -168,6 +202,7 @@ size_t sqs_prior_memory(const uint8_t *file, size_t size);
  *
  * Returns SQS_OK or SQS_BAD_PRIOR.
  */
+SQS_API
 sqs_status sqs_load_prior(const uint8_t *file, size_t size, void *memory,
                           sqs_prior *prior);
 
@@ -176,20 +211,22 @@ typedef struct sqs_codec {
     uint32_t vocab_size; /* V, SQS_MIN_VOCAB .. SQS_MAX_VOCAB */
     uint32_t resolution; /* the sum of a distribution's counts,
                             1 .. SQS_MAX_RESOLUTION */
-    sqs_coding coding;
-    sqs_isa isa; /* need not be agreed on: each end has its own */
+    uint32_t coding;     /* sqs_coding */
+    uint32_t isa; /* sqs_isa; need not be agreed on: each end has its own */
     const sqs_prior *prior; /* null for none; SQS_ENTROPY only, and one of the
                                same vocab_size */
 } sqs_codec;
 
 /* SQS_OK, or SQS_BAD_CODEC if a field is outside its limits, the prior is not
  * for this codec, or this machine or build lacks the instruction set. */
+SQS_API
 sqs_status sqs_check_codec(const sqs_codec *codec);
 
 /*
  * The most survivors that a distribution of this codec can have, whatever its
  * coding: min(vocab_size, resolution), since each survivor counts at least 1.
  */
+SQS_API
 uint32_t sqs_max_survivors(const sqs_codec *codec);
 
 /* Logits or probabilities to a distribution. */
@@ -205,7 +242,7 @@ typedef enum sqs_dtype {
  * type. */
 typedef struct sqs_rows {
     const void *values;
-    sqs_dtype dtype;
+    uint32_t dtype; /* sqs_dtype */
     uint32_t n;    /* how many rows */
     size_t stride; /* values from the start of one row to that of the next */
 } sqs_rows;
@@ -222,12 +259,13 @@ typedef enum sqs_keep_kind {
 } sqs_keep_kind;
 
 typedef struct sqs_keep {
-    sqs_keep_kind kind;
+    uint32_t kind; /* sqs_keep_kind */
     double value;
 } sqs_keep;
 
 /* Bytes of scratch that sqs_quantize_logits and sqs_quantize_probs need,
  * aligned as malloc aligns. Contents before and after a call mean nothing. */
+SQS_API
 size_t sqs_quantize_scratch(const sqs_codec *codec);
 
 /*
@@ -262,6 +300,7 @@ typedef struct sqs_quantized {
  * SQS_NOT_FINITE or SQS_ALL_MASKED. The result may have more survivors than an
  * enumerative packet can hold.
  */
+SQS_API
 sqs_status sqs_quantize_logits(const sqs_codec *codec, const sqs_rows *logits,
                                double temperature, const sqs_keep *keep,
                                void *scratch, sqs_quantized *to);
@@ -273,14 +312,17 @@ sqs_status sqs_quantize_logits(const sqs_codec *codec, const sqs_rows *logits,
  * Returns SQS_OK, SQS_BAD_KEEP, SQS_BAD_DTYPE, SQS_NOT_FINITE, SQS_NEGATIVE or
  * SQS_SUM.
  */
+SQS_API
 sqs_status sqs_quantize_probs(const sqs_codec *codec, const sqs_rows *probs,
                               const sqs_keep *keep, void *scratch,
                               sqs_quantized *to);
 
 /* An upper bound in bytes of what sqs_encode_logits writes for a row. */
+SQS_API
 size_t sqs_encode_logits_bound(const sqs_codec *codec, const sqs_keep *keep);
 
 /* Bytes of scratch that sqs_encode_logits needs, as above. */
+SQS_API
 size_t sqs_encode_logits_scratch(const sqs_codec *codec);
 
 /* Where packets of rows go. */
@@ -298,13 +340,55 @@ typedef struct sqs_packets {
  *
  * Returns what those two return.
  */
+SQS_API
 sqs_status sqs_encode_logits(const sqs_codec *codec, const sqs_rows *logits,
                              double temperature, const sqs_keep *keep,
                              void *scratch, sqs_packets *to);
 
+/*
+ * Draws a token from a distribution, exactly.
+ *
+ * number  from 0 up to, not including, the sum of the counts, each as likely
+ *         as the others; independent of the draws of sqs_verify. (A remainder
+ *         of random bits favours the smaller numbers.)
+ *
+ * Returns the token's position: the first one that, together with those before
+ * it, has more counts than `number`.
+ */
+SQS_API
+uint32_t sqs_sample(const uint32_t *counts, uint32_t survivors,
+                    uint32_t number);
+
+/*
+ * C-SQS: lets the threshold of a keep rule learn from a drafted token,
+ *
+ *     value = min(1, value - eta * (dropped_mass - alpha)),
+ *
+ * so that in the long run the mean mass dropped is at most alpha, whatever the
+ * distributions are (docs/theory.md says how soon).
+ *
+ * keep          SQS_THRESHOLD, its value at most 1
+ * alpha         in [0, 1]
+ * eta           the step; in (0, 1]
+ * dropped_mass  of the token's distribution, as sqs_quantized has it
+ *
+ * The value is all the state that there is: copy it, and put the copy back to
+ * return. Only positions that get into the text may count in the end. Of a
+ * round of L tokens of which n are accepted (sqs_verdict) these are the first
+ * min(n + 1, L), the one that was drawn anew among them; so go back to the
+ * value after so many updates. After a round that is given up, go back to the
+ * value before it.
+ *
+ * Returns SQS_OK, or SQS_BAD_KEEP if any of these is out of range.
+ */
+SQS_API
+sqs_status sqs_conformal_update(sqs_keep *keep, double alpha, double eta,
+                                double dropped_mass);
+
 /* One distribution to bytes and back. */
 
 /* An upper bound in bytes of what sqs_encode writes for so many survivors. */
+SQS_API
 size_t sqs_encode_bound(const sqs_codec *codec, uint32_t survivors);
 
 /*
@@ -315,6 +399,7 @@ size_t sqs_encode_bound(const sqs_codec *codec, uint32_t survivors);
  *
  * Returns SQS_OK, SQS_BAD_DISTRIBUTION or SQS_LARGE_SUPPORT.
  */
+SQS_API
 sqs_status sqs_bits(const sqs_codec *codec, const uint32_t *token_ids,
                     const uint32_t *counts, uint32_t survivors,
                     uint32_t *bits);
@@ -326,6 +411,7 @@ sqs_status sqs_bits(const sqs_codec *codec, const uint32_t *token_ids,
  * Returns SQS_OK, SQS_BAD_DISTRIBUTION, SQS_LARGE_SUPPORT, or SQS_NO_SPACE if
  * capacity is too small (sqs_encode_bound is always enough).
  */
+SQS_API
 sqs_status sqs_encode(const sqs_codec *codec, const uint32_t *token_ids,
                       const uint32_t *counts, uint32_t survivors,
                       uint8_t *packet, size_t capacity, size_t *size);
@@ -345,6 +431,7 @@ sqs_status sqs_encode(const sqs_codec *codec, const uint32_t *token_ids,
  * Returns SQS_OK, one of the statuses of the format, or SQS_NO_SPACE for more
  * than `most` survivors.
  */
+SQS_API
 sqs_status sqs_decode(const sqs_codec *codec, const uint8_t *packet,
                       size_t size, size_t most, uint32_t *token_ids,
                       uint32_t *counts, uint32_t *survivors);
@@ -389,6 +476,7 @@ typedef struct sqs_memory {
 
 /* An upper bound in bytes of what sqs_encode_round, or sqs_encode_mixed,
  * writes for `length` positions with `entries` token_ids in all. */
+SQS_API
 size_t sqs_encode_round_bound(const sqs_codec *codec, uint32_t length,
                               size_t entries);
 
@@ -400,12 +488,14 @@ size_t sqs_encode_round_bound(const sqs_codec *codec, uint32_t length,
  *
  * Returns what sqs_encode returns, SQS_BAD_ROUND or SQS_BAD_MEMORY.
  */
+SQS_API
 sqs_status sqs_encode_round(const sqs_codec *codec, sqs_memory *memory,
                             const sqs_round *round, uint8_t *packet,
                             size_t capacity, size_t *size);
 
 /* An upper bound of the survivors, summed over its distributions, that a
  * round, mixed or not, of `size` bytes can hold. */
+SQS_API
 size_t sqs_decode_round_bound(const sqs_codec *codec, size_t size);
 
 /*
@@ -426,9 +516,23 @@ size_t sqs_decode_round_bound(const sqs_codec *codec, size_t size);
  * Returns SQS_OK, a status of the format, SQS_BAD_MEMORY, or SQS_NO_SPACE for
  * more than `most` survivors.
  */
+SQS_API
 sqs_status sqs_decode_round(const sqs_codec *codec, sqs_memory *memory,
                             const uint8_t *packet, size_t size, size_t most,
                             sqs_round *round);
+
+/*
+ * The head of a stream's packet, which is this one byte and then a round: 0 if
+ * the round is coded with an empty memory, as the first one of a stream has to
+ * be, and otherwise what this function makes of the memory before the round,
+ * 1 to 255. A receiver compares it with that of its own memory, and so notices
+ * all but one in 255 of the packets that were coded with another one.
+ *
+ * The memory isn't checked: the function that takes the round does that.
+ * Nothing outside of it is read, whatever it holds.
+ */
+SQS_API
+uint8_t sqs_stream_head(const sqs_memory *memory);
 
 /*
  * A mixed round, for protocols that send a distribution only when it is
@@ -444,6 +548,7 @@ sqs_status sqs_decode_round(const sqs_codec *codec, sqs_memory *memory,
  * without its distribution is 1 to the codec's resolution; anything else is
  * SQS_BAD_DISTRIBUTION.
  */
+SQS_API
 sqs_status sqs_encode_mixed(const sqs_codec *codec, const sqs_round *round,
                             uint8_t *packet, size_t capacity, size_t *size);
 
@@ -457,12 +562,15 @@ sqs_status sqs_encode_mixed(const sqs_codec *codec, const sqs_round *round,
  *
  * Returns what sqs_decode_round returns without a memory.
  */
+SQS_API
 sqs_status sqs_decode_mixed(const sqs_codec *codec, const uint8_t *packet,
                             size_t size, size_t most, sqs_round *round);
 
 /* What the cloud does with a round. */
 
-/* Bytes of scratch that sqs_verify needs, as for sqs_quantize_logits. */
+/* Bytes of scratch that sqs_verify and sqs_verify_logits need, as for
+ * sqs_quantize_logits. */
+SQS_API
 size_t sqs_verify_scratch(const sqs_codec *codec, uint32_t length);
 
 /* What became of a round. */
@@ -494,9 +602,38 @@ typedef struct sqs_verdict {
  *
  * Returns SQS_OK, SQS_BAD_DTYPE, SQS_NOT_FINITE, SQS_NEGATIVE or SQS_SUM.
  */
+SQS_API
 sqs_status sqs_verify(const sqs_codec *codec, const sqs_round *round,
                       const sqs_rows *target, const double *draws,
                       void *scratch, sqs_verdict *verdict);
+
+/*
+ * The same for rows of the target's logits.
+ *
+ * p is softmax(logits / temperature) in single precision, but for the sum: off
+ * by some 2^-23 of itself for the likeliest tokens, by less than 2^-16 for all
+ * others, and 0 for what is below 2^-100 of the largest. (So it is for logits
+ * that differ by less than 2^127, at temperatures from 2^-100 to 2^100.) It is
+ * the same p on every machine, and as with sqs_verify the result is distributed
+ * as it says.
+ *
+ * target       length + 1 rows as for sqs_verify, but of any type; -infinity
+ *              masks a token
+ * temperature  the target's; at 0 it has the first of its largest logits and
+ *              nothing else
+ * scratch      sqs_verify_scratch(codec, length) bytes
+ *
+ * All rows are checked, but exponentials are computed only for those up to the
+ * first rejection.
+ *
+ * Returns SQS_OK, SQS_BAD_TEMPERATURE, SQS_BAD_DTYPE, SQS_NOT_FINITE or
+ * SQS_ALL_MASKED.
+ */
+SQS_API
+sqs_status sqs_verify_logits(const sqs_codec *codec, const sqs_round *round,
+                             const sqs_rows *target, double temperature,
+                             const double *draws, void *scratch,
+                             sqs_verdict *verdict);
 
 #ifdef __cplusplus
 }

@@ -4,19 +4,23 @@
  * Speculative sampling (arXiv 2211.17192): a token x drawn from q is accepted
  * with probability min(1, p(x) / q(x)); after the first rejection the next
  * token is drawn from the residual max(0, p - q), normalised. p is a row of
- * the target, divided by its sum, and q(x) = b / l.
+ * the target's weights, divided by its sum, and q(x) = b / l. The weights are
+ * the row's values, if these are probabilities. If they are logits, weights
+ * are exponentials, and are computed where they are needed.
  *
- * Every target row is read once, to be checked and summed by blocks of
- * SQS_BLOCK values. A token is then drawn by walking over the sums of blocks,
- * and over the values of one block alone. The residual differs from its row
- * only at the tokens of the support, so only the blocks that hold one of them
- * are summed again.
+ * Every target row is read once, to be checked by blocks of SQS_BLOCK values.
+ * Of probabilities, the blocks' sums come with that; of logits, their maxima,
+ * and a second pass over the rows up to the first rejection turns these into
+ * the sums of weights. A token is then drawn by walking over the sums of
+ * blocks, and over the weights of one block alone. The residual differs from
+ * its row only at the tokens of the support, so only the blocks that hold one
+ * of them are summed again.
  */
 #include <math.h>
 #include <stdbool.h>
 
 #include "rows/kernels.h"
-#include "rows/softmax.h"
+#include "rows/values.h"
 
 /* The distribution q of a drafted token; with n = 0, one that is 0 everywhere,
  * whose residual is the row itself. */
@@ -27,12 +31,23 @@ typedef struct draft {
     double resolution; /* the sum of the counts */
 } draft;
 
+/* What a value weighs. */
+typedef enum weighing {
+    PROBS,  /* itself */
+    LOGITS, /* its exponential, relative to the row's maximum */
+    GREEDY  /* 1 if it is the first of the largest, otherwise 0 */
+} weighing;
+
 /* A target row, and the sums of its blocks. */
 typedef struct target_row {
     const sqs_kernels *kernels;
-    const float *f32;  /* the values, if they are floats, otherwise null */
-    const double *f64; /* the values, if they are doubles, otherwise null */
+    const void *values;
+    uint32_t dtype;
     uint32_t n;
+    weighing weighing;
+    float scale;   /* LOGITS */
+    double max;    /* LOGITS */
+    uint32_t best; /* GREEDY */
     double *sums;
     double total;
 } target_row;
@@ -42,6 +57,8 @@ typedef struct target {
     const sqs_kernels *kernels;
     const sqs_rows *rows;
     uint32_t n; /* values of a row */
+    weighing weighing;
+    float scale;
     double *sums;
 } target;
 
@@ -57,19 +74,32 @@ size_t sqs_verify_scratch(const sqs_codec *codec, uint32_t length)
 
 static target_row get_row(const target *t, uint32_t i)
 {
-    target_row row = {.kernels = t->kernels,
-                      .n = t->n,
-                      .sums = t->sums + (size_t)i * blocks(t->n)};
-    if (t->rows->dtype == SQS_F32)
-        row.f32 = (const float *)t->rows->values + i * t->rows->stride;
-    else
-        row.f64 = (const double *)t->rows->values + i * t->rows->stride;
-    return row;
+    const sqs_rows *rows = t->rows;
+    return (target_row){
+        .kernels = t->kernels,
+        .values = sqs_value_at(rows->values, rows->dtype, i * rows->stride),
+        .dtype = rows->dtype,
+        .n = t->n,
+        .weighing = t->weighing,
+        .scale = t->scale,
+        .sums = t->sums + (size_t)i * blocks(t->n)};
 }
 
 static double value(const target_row *row, uint32_t i)
 {
-    return row->f32 ? (double)row->f32[i] : row->f64[i];
+    return sqs_value(row->values, row->dtype, i);
+}
+
+static double weight(const target_row *row, uint32_t i)
+{
+    switch (row->weighing) {
+    case LOGITS:
+        return sqs_unnormalised(value(row, i), row->max, row->scale);
+    case GREEDY:
+        return i == row->best;
+    default:
+        return value(row, i);
+    }
 }
 
 static uint32_t block_end(const target_row *row, uint32_t block)
@@ -88,19 +118,43 @@ static bool all_finite(const target_row *row)
     return true;
 }
 
-/* Writes the sums of a row's blocks and their total, and checks them. */
-static sqs_status check_row(target_row *row)
+/* Writes the sums of a row's blocks, and checks them. */
+static sqs_status check_probs(const target_row *row)
 {
     double least;
-    row->kernels->sum_blocks(row->f32 ? (const void *)row->f32
-                                      : (const void *)row->f64,
-                             row->n, row->sums, &least);
-    row->total = sqs_sum(row->sums, blocks(row->n));
-    if (!isfinite(row->total) && !all_finite(row))
+    row->kernels->sum_blocks(row->values, row->n, row->sums, &least);
+    double total = sqs_sum(row->sums, blocks(row->n));
+    if (!isfinite(total) && !all_finite(row))
         return SQS_NOT_FINITE;
     if (least < 0)
         return SQS_NEGATIVE;
-    return fabs(row->total - 1) <= SQS_SUM_TOLERANCE ? SQS_OK : SQS_SUM;
+    return fabs(total - 1) <= SQS_SUM_TOLERANCE ? SQS_OK : SQS_SUM;
+}
+
+/* A block as the passes over rows take it. */
+static sqs_scanned get_block(const target_row *row, uint32_t block)
+{
+    uint32_t from = block * SQS_BLOCK;
+    return (sqs_scanned){
+        .values = sqs_value_at(row->values, row->dtype, from),
+        .n = block_end(row, block) - from,
+        .max = row->max};
+}
+
+/* Writes the maxima of a row's blocks to where the sums go, and checks them.
+ */
+static sqs_status check_logits(const target_row *row)
+{
+    double maxima[SQS_BLOCK / SQS_GROUP * SQS_LANES], max = -INFINITY;
+    for (uint32_t i = 0; i < blocks(row->n); i++) {
+        sqs_scanned block = get_block(row, i);
+        block.maxima = maxima;
+        if (!row->kernels->scan(&block))
+            return SQS_NOT_FINITE;
+        row->sums[i] = block.max;
+        max = block.max > max ? block.max : max;
+    }
+    return max == -INFINITY ? SQS_ALL_MASKED : SQS_OK;
 }
 
 /* Checks the rows of a round of so many tokens; *done becomes how many rows
@@ -109,11 +163,61 @@ static sqs_status check_rows(const target *t, uint32_t length, uint32_t *done)
 {
     for (*done = 0; *done <= length; ++*done) {
         target_row row = get_row(t, *done);
-        sqs_status status = check_row(&row);
+        sqs_status status = t->weighing == PROBS ? check_probs(&row)
+                                                 : check_logits(&row);
         if (status != SQS_OK)
             return status;
     }
     return SQS_OK;
+}
+
+/* Weights. */
+
+/* The first block of those with the largest maximum. */
+static uint32_t find_max(const target_row *row)
+{
+    uint32_t best = 0;
+    for (uint32_t i = 1; i < blocks(row->n); i++)
+        if (row->sums[i] > row->sums[best])
+            best = i;
+    return best;
+}
+
+/* Replaces the maxima of blocks by the sums of their exponentials. */
+static void sum_exponentials(target_row *row)
+{
+    for (uint32_t i = 0; i < blocks(row->n); i++) {
+        sqs_scanned block = get_block(row, i);
+        row->sums[i] = row->kernels->sum_exp2(&block, row->scale);
+    }
+}
+
+/* Gives all weight to the first of a block's largest values, and replaces the
+ * maxima of blocks by the sums of that. */
+static void choose(target_row *row, uint32_t block)
+{
+    row->best = block * SQS_BLOCK;
+    for (uint32_t i = row->best; i < block_end(row, block); i++)
+        if (value(row, i) > value(row, row->best))
+            row->best = i;
+    for (uint32_t i = 0; i < blocks(row->n); i++)
+        row->sums[i] = i == block;
+}
+
+/* Row i of those that are checked, with its sums. */
+static target_row sum_up(const target *t, uint32_t i)
+{
+    target_row row = get_row(t, i);
+    if (row.weighing != PROBS) {
+        uint32_t block = find_max(&row);
+        row.max = row.sums[block];
+        if (row.weighing == GREEDY)
+            choose(&row, block);
+        else
+            sum_exponentials(&row);
+    }
+    row.total = sqs_sum(row.sums, blocks(row.n));
+    return row;
 }
 
 /* Draws. */
@@ -122,7 +226,7 @@ static sqs_status check_rows(const target *t, uint32_t length, uint32_t *done)
 static bool accepts(const target_row *row, const draft *q, uint32_t position,
                     double draw)
 {
-    double p = value(row, q->ids[position]);
+    double p = weight(row, q->ids[position]);
     return draw * q->counts[position] * row->total < p * q->resolution;
 }
 
@@ -131,7 +235,7 @@ static bool accepts(const target_row *row, const draft *q, uint32_t position,
 static double residual(const target_row *row, const draft *q, uint32_t at,
                        uint32_t i)
 {
-    double p = value(row, i);
+    double p = weight(row, i);
     if (at == q->n || q->ids[at] != i)
         return p;
     double rest = p - q->counts[at] / q->resolution * row->total;
@@ -193,29 +297,28 @@ static uint32_t draw_token(const target_row *row, const draft *q, double sum,
     while (at < q->n && q->ids[at] < from)
         at++;
     for (uint32_t i = from; i < end && past <= goal; i++) {
-        double weight = residual(row, q, at, i);
-        if (weight > 0)
+        double rest = residual(row, q, at, i);
+        if (rest > 0)
             token = i;
-        past += weight;
+        past += rest;
         at += at < q->n && q->ids[at] == i;
     }
     return token;
 }
 
-static const draft nothing = {.n = 0};
-
 /* Draws the token after a rejected one. A rejection means that q exceeds p at
  * one token, so p exceeds q at another. If p and q are nearly the same,
  * though, rounding may hide that, and the residual be 0 everywhere: then draw
- * from p. */
+ * from p, which is what q leaves if it takes nothing away. */
 static uint32_t draw_residual(target_row *row, const draft *q, double draw)
 {
     sum_residuals(row, q);
     double sum = sum_of_blocks(row);
     if (sum > 0)
         return draw_token(row, q, sum, draw);
-    check_row(row); /* writes the sums of p again */
-    return draw_token(row, &nothing, sum_of_blocks(row), draw);
+    draft idle = {q->ids, q->counts, q->n, INFINITY};
+    sum_residuals(row, &idle);
+    return draw_token(row, &idle, sum_of_blocks(row), draw);
 }
 
 static uint32_t sum_counts(const uint32_t *counts, uint32_t n)
@@ -233,8 +336,7 @@ static void judge(const target *t, const sqs_round *round, const double *draws,
     const uint32_t *ids = round->token_ids, *counts = round->counts;
     for (uint32_t i = 0; i < round->length; i++) {
         uint32_t k = round->survivors[i];
-        target_row row = get_row(t, i);
-        row.total = sqs_sum(row.sums, blocks(row.n));
+        target_row row = sum_up(t, i);
         draft q = {ids, counts, k, sum_counts(counts, k)};
         if (!accepts(&row, &q, round->positions[i], draws[i])) {
             verdict->accepted = i;
@@ -244,10 +346,20 @@ static void judge(const target *t, const sqs_round *round, const double *draws,
         ids += k;
         counts += k;
     }
-    target_row last = get_row(t, round->length);
+    target_row last = sum_up(t, round->length);
+    const draft nothing = {.n = 0};
     verdict->accepted = round->length;
     verdict->token = draw_token(&last, &nothing, sum_of_blocks(&last),
                                 draws[round->length]);
+}
+
+static sqs_status verify(const target *t, const sqs_round *round,
+                         const double *draws, sqs_verdict *verdict)
+{
+    sqs_status status = check_rows(t, round->length, &verdict->done);
+    if (status == SQS_OK)
+        judge(t, round, draws, verdict);
+    return status;
 }
 
 sqs_status sqs_verify(const sqs_codec *codec, const sqs_round *round,
@@ -257,10 +369,28 @@ sqs_status sqs_verify(const sqs_codec *codec, const sqs_round *round,
     verdict->done = 0;
     if (target_rows->dtype != SQS_F32 && target_rows->dtype != SQS_F64)
         return SQS_BAD_DTYPE;
-    target t = {sqs_find_kernels(codec->isa, target_rows->dtype), target_rows,
-                codec->vocab_size, scratch};
-    sqs_status status = check_rows(&t, round->length, &verdict->done);
-    if (status == SQS_OK)
-        judge(&t, round, draws, verdict);
-    return status;
+    target t = {.kernels = sqs_find_kernels(codec->isa, target_rows->dtype),
+                .rows = target_rows,
+                .n = codec->vocab_size,
+                .weighing = PROBS,
+                .sums = scratch};
+    return verify(&t, round, draws, verdict);
+}
+
+sqs_status sqs_verify_logits(const sqs_codec *codec, const sqs_round *round,
+                             const sqs_rows *target_rows, double temperature,
+                             const double *draws, void *scratch,
+                             sqs_verdict *verdict)
+{
+    verdict->done = 0;
+    sqs_status status = sqs_check_rows(target_rows, temperature);
+    if (status != SQS_OK)
+        return status;
+    target t = {.kernels = sqs_find_kernels(codec->isa, target_rows->dtype),
+                .rows = target_rows,
+                .n = codec->vocab_size,
+                .weighing = temperature > 0 ? LOGITS : GREEDY,
+                .scale = sqs_exponent_scale(temperature > 0 ? temperature : 1),
+                .sums = scratch};
+    return verify(&t, round, draws, verdict);
 }

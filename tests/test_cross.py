@@ -1,7 +1,8 @@
 """The C core by other compilers and on other processors, which QEMU emulates.
 
-AArch64 has an instruction set of its own for rows, and s390x puts the most
-significant byte first. Both must come to what this machine comes to, bit for bit;
+AArch64 has an instruction set of its own for rows, s390x puts the most significant
+byte first, and 32-bit ARM has limbs of 32 bits and vectors that flush subnormals, which
+clang must not make of loops. All must come to what this machine comes to, bit for bit;
 so must an x86-64 that lacks what others have. ``SQS_REQUIRE_CROSS=1`` makes a
 failure of what is skipped where compilers or emulators are missing.
 """
@@ -30,7 +31,7 @@ PACKETS = 20_000
 CASES = 200
 SEED = 2
 
-PROGRAMS = "identity-static", "hostile-static", "vectors-static"
+PROGRAMS = "identity-static", "hostile-static", "loop-static", "vectors-static"
 
 
 class Machine(NamedTuple):
@@ -39,11 +40,12 @@ class Machine(NamedTuple):
     name: str
     isas: set[str]
     packages: str  # Debian's
+    system: str = "linux-gnu"
 
     @property
     def compiler(self) -> str:
         """The cross compiler."""
-        return f"{self.name}-linux-gnu-gcc"
+        return f"{self.name}-{self.system}-gcc"
 
     @property
     def emulator(self) -> str:
@@ -61,6 +63,12 @@ MACHINES = [
         "s390x",
         {"scalar"},
         "gcc-s390x-linux-gnu libc6-dev-s390x-cross qemu-user",
+    ),
+    Machine(
+        "arm",
+        {"scalar"},
+        "gcc-arm-linux-gnueabihf libc6-dev-armhf-cross qemu-user",
+        "linux-gnueabihf",
     ),
 ]
 
@@ -112,6 +120,21 @@ def test_compilers_agree(sum_of_cases: str, tmp_path: Path) -> None:
     assert checksum(run(program, "best", str(CASES), str(SEED))) == sum_of_cases
 
 
+@pytest.mark.skipif(shutil.which("clang") is None, reason="no clang")
+def test_clang_keeps_subnormals_on_arm(sum_of_cases: str, tmp_path: Path) -> None:
+    [arm] = [machine for machine in MACHINES if machine.name == "arm"]
+    require(arm.packages, arm.compiler, arm.emulator)
+    system = f"arm-{arm.system}"
+    target = f"clang --target={system} -mfpu=neon -isystem /usr/{system}/include"
+    # clang compiles, and gcc links, as it knows where the libraries are.
+    objects = (tmp_path / name for name in ("identity.static.o", "static.a"))
+    make(tmp_path, *objects, compiler=target)
+    program = tmp_path / "identity-static"
+    make(tmp_path, program, compiler=arm.compiler)
+    said = run(arm.emulator, program, "best", str(CASES), str(SEED))
+    assert checksum(said) == sum_of_cases
+
+
 def test_golden_vectors(machine: Machine, there: Path, tmp_path: Path) -> None:
     count = write_vectors(tmp_path / "vectors")
     said = run(machine.emulator, there / "vectors-static", tmp_path / "vectors")
@@ -139,6 +162,13 @@ def test_rows(machine: Machine, there: Path, sum_of_cases: str, isa: str) -> Non
         run(*command, "0", "0", status=LACKING)
 
 
+def test_a_stream(machine: Machine, here: Path, there: Path) -> None:
+    command = "loop-static", "best", str(CASES), str(SEED)
+    wanted = checksum(run(here / command[0], *command[1:]))
+    said = run(machine.emulator, there / command[0], *command[1:])
+    assert checksum(said) == wanted
+
+
 def test_best_is_not_scalar_on_aarch64(machine: Machine, there: Path) -> None:
     said = run(machine.emulator, there / "identity-static", "best", "0", "0")
     assert said.startswith("neon:" if machine.name == "aarch64" else "scalar:")
@@ -153,6 +183,8 @@ def test_best_is_not_scalar_on_aarch64(machine: Machine, there: Path) -> None:
         ("max", "avx2"),
         ("max,avx2=off", "scalar"),
         ("max,fma=off", "scalar"),
+        ("max,f16c=off", "scalar"),
+        ("max,xsave=off", "scalar"),
         ("max,popcnt=off", "scalar"),
         ("Nehalem", "scalar"),
     ],

@@ -98,6 +98,8 @@ static uint32_t log_ratio(uint32_t a, uint32_t b)
     return log - (b << log > a);
 }
 
+/* Codes a count of low .. high, where `left` is still to be shared out; high
+ * is at most `left`. */
 SQS_INLINE uint32_t code_count(sqs_coder *c, uint32_t low, uint32_t high,
                                uint32_t left, uint32_t count)
 {
@@ -116,12 +118,6 @@ SQS_INLINE uint32_t code_count(sqs_coder *c, uint32_t low, uint32_t high,
         node = next_nodes[node][up];
     }
     return at;
-}
-
-uint32_t sqs_code_count(sqs_coder *c, uint32_t low, uint32_t high,
-                        uint32_t left, uint32_t count)
-{
-    return code_count(c, low, high, left, count);
 }
 
 /* Codes a partition, given when writing or metering, found when reading;

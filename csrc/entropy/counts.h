@@ -29,11 +29,6 @@ typedef struct sqs_groups {
  * those of the groups are as large as that needs, and no larger. */
 void sqs_make_groups(const uint32_t *counts, uint32_t k, sqs_groups *g);
 
-/* Codes a count of low .. high, where `left` is still to be shared out; high
- * is at most `left`. */
-uint32_t sqs_code_count(sqs_coder *c, uint32_t low, uint32_t high,
-                        uint32_t left, uint32_t count);
-
 /* Codes the groups, whose counts sum to the resolution and have vocab_size
  * tokens at most; c writes or meters. */
 void sqs_write_partition(sqs_coder *c, uint32_t vocab_size,

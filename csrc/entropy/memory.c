@@ -5,6 +5,8 @@
 
 #include <string.h>
 
+#include "bits.h"
+#include "entropy/crc.h"
 #include "entropy/model.h"
 #include "entropy/prior.h"
 
@@ -96,4 +98,24 @@ void sqs_memory_learn(sqs_memory *memory, const uint32_t *ids, uint32_t k)
     memcpy(memory->weights, m.weights, m.size * sizeof *m.weights);
     if (memory->seen < SQS_MEMORY_MOST_SEEN)
         memory->seen++;
+}
+
+/* Appends numbers, the least significant byte of each first. */
+static uint8_t *put_numbers(uint8_t *to, const uint32_t *numbers, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++)
+        for (uint32_t shift = 0; shift < 32; shift += 8)
+            *to++ = (uint8_t)(numbers[i] >> shift);
+    return to;
+}
+
+uint8_t sqs_stream_head(const sqs_memory *memory)
+{
+    uint8_t bytes[sizeof *memory], *end = bytes;
+    uint32_t size = sqs_lesser(memory->size, SQS_MEMORY_TOKENS);
+    end = put_numbers(end, &memory->seen, 1);
+    end = put_numbers(end, &memory->last, 1);
+    end = put_numbers(end, memory->ids, size);
+    end = put_numbers(end, memory->weights, size);
+    return (uint8_t)(1 + sqs_crc32(bytes, (size_t)(end - bytes)) % 255);
 }

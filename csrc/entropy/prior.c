@@ -15,6 +15,7 @@
 #include <stdbool.h>
 #include <string.h>
 
+#include "entropy/crc.h"
 #include "entropy/fixed.h"
 
 #define KINDS 256u
@@ -79,20 +80,6 @@ static bool find_parts(const uint8_t *file, size_t size, contents *f)
     return true;
 }
 
-/* CRC-32 of IEEE 802.3, which zlib has too. */
-static uint32_t crc32(const uint8_t *bytes, size_t size)
-{
-    uint32_t table[256], crc = UINT32_MAX;
-    for (uint32_t i = 0; i < 256; i++) {
-        table[i] = i;
-        for (uint32_t bit = 0; bit < 8; bit++)
-            table[i] = table[i] >> 1 ^ (table[i] & 1 ? 0xedb88320u : 0);
-    }
-    for (size_t i = 0; i < size; i++)
-        crc = crc >> 8 ^ table[(crc ^ bytes[i]) & 0xff];
-    return ~crc;
-}
-
 static uint32_t weight_of(uint8_t code)
 {
     return (uint32_t)(((uint64_t)(8 + code % 8) << (code / 8)) / 8);
@@ -117,7 +104,7 @@ static bool weights_fit(const contents *f)
 static bool read_file(const uint8_t *file, size_t size, contents *f)
 {
     if (!read_header(file, size, f) || !find_parts(file, size, f) ||
-        crc32(file, size - CHECK) != get_u32(f->check))
+        sqs_crc32(file, size - CHECK) != get_u32(f->check))
         return false;
     for (uint32_t i = 0; i < (f->classes + 1) * f->classes; i++)
         if (f->chances[i] == 0)

@@ -4,6 +4,7 @@
 #include "quantize/quantize.h"
 
 #include "quantize/lattice.h"
+#include "rows/values.h"
 
 /* What sqs_make_quantizer cuts the scratch up into, the widest elements first,
  * so that all are aligned: a heap, values, what rows/ works in, maxima with
@@ -46,13 +47,6 @@ sqs_quantizer sqs_make_quantizer(const sqs_codec *codec, const sqs_rows *rows,
                 .heap = heap},
         .weights = values,
         .counts = ids + n};
-}
-
-static const void *row_values(const sqs_rows *rows, uint32_t i)
-{
-    static const size_t sizes[] = {
-        [SQS_F16] = 2, [SQS_F32] = 4, [SQS_F64] = 8, [SQS_BF16] = 2};
-    return (const char *)rows->values + i * rows->stride * sizes[rows->dtype];
 }
 
 /* Turns the values of the tokens kept into weights: logits become
@@ -98,7 +92,8 @@ sqs_status sqs_quantize_row(sqs_quantizer *q, const sqs_rows *rows, uint32_t i,
 {
     sqs_row *row = &q->row;
     bool greedy = q->temperature == 0;
-    row->scanned.values = row_values(rows, i);
+    row->scanned.values =
+        sqs_value_at(rows->values, rows->dtype, i * rows->stride);
     sqs_status status =
         row->probs ? sqs_scan_probs(row)
                    : sqs_scan_logits(row, greedy ? 1 : q->temperature);

@@ -13,32 +13,24 @@
 
 #include <math.h>
 
+#include "rows/values.h"
+
 /* The tokens that SQS_TOP_P keeps are seldom more than a few dozen, so look
  * for them among this many first, and then among eight times as many, ... */
 #define FIRST_NUCLEUS 64u
 #define NUCLEUS_GROWTH 8u
 
-/* log2(e) / temperature as a float, kept finite so that 0 * scale is 0. */
-static float exponent_scale(double temperature)
-{
-    double scale = SQS_LOG2_E / temperature;
-    return scale > FLT_MAX ? FLT_MAX : (float)scale;
-}
-
-/* The unnormalised probability of a token. Where values are floats, their
- * difference rounded to double and then to float is the difference in single
- * precision: rounding twice is rounding once, as 53 >= 2 * 24 + 2 bits. */
+/* The unnormalised probability of a token. */
 static double unnormalised(const sqs_row *row, double value)
 {
     if (row->probs)
         return value;
-    float below = (float)(value - row->scanned.max);
-    return (double)sqs_exp2_f32(below * row->scale);
+    return sqs_unnormalised(value, row->scanned.max, row->scale);
 }
 
 sqs_status sqs_scan_logits(sqs_row *row, double temperature)
 {
-    row->scale = exponent_scale(temperature);
+    row->scale = sqs_exponent_scale(temperature);
     if (!row->kernels->scan(&row->scanned))
         return SQS_NOT_FINITE;
     return row->scanned.max == -INFINITY ? SQS_ALL_MASKED : SQS_OK;
@@ -153,6 +145,8 @@ static void keep_level(sqs_row *row, double level)
         kept->values[row->n] = value;
         row->n += first_max || (p >= level && p > 0);
     }
+    if (row->n == 0) /* only where subnormals are flushed, a bound too */
+        select_top(row, 1);
 }
 
 /* Drops the selected tokens that come after `last`. */

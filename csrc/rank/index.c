@@ -39,7 +39,7 @@
  */
 #include "rank/index.h"
 
-#include <math.h>
+#include <string.h>
 
 _Static_assert(SQS_MAX_VOCAB <= 1u << 20 && SQS_MAX_RESOLUTION <= 1u << 16,
                "the widths above assume these limits");
@@ -168,20 +168,49 @@ static void raise(falling *f)
 
 /*
  * Where to look for the largest x with [x]_i <= r. This is a hint: exact
- * integers decide, so the accuracy of log and exp costs time at most.
+ * integers decide, so its accuracy costs time at most. Logarithms and
+ * exponentials are good for eight digits, and are not libm's, which would tie
+ * what is built from this to new versions of libm.
+ *
+ * Let y = r^(1/i) be the mean of the factors, and c = x - (i-1)/2 their
+ * middle. The sum of ln(c + d) over their distances d from it gives
+ *
+ *     ln(y) = ln(c) - (i^2-1) / (24 c^2) - (i^2-1)(3i^2-7) / (960 c^4) - ...
+ *         c = y + (i^2-1) / (24 y) + (i^2-1)(i^2-9) / (1920 y^3) + ...
+ *
+ * where what follows is 2.3e-5 i^6 / y^5. If y >= i that is below 0.03, as i
+ * is at most 1 024. Otherwise Newton's method goes on from there.
  */
 
-/* ln(n!) and its derivative, by Stirling's series. */
-typedef struct stirling {
-    double value, slope;
-} stirling;
+#define LOG_2 0.6931471805599453
 
-static stirling log_factorial(double n)
+/* ln(x), x >= 1. With x = 2^e m, m in [sqrt(1/2), sqrt(2)), and
+ * s = (m-1) / (m+1), it is e ln(2) + 2 (s + s^3/3 + s^5/5 + ...). */
+static double natural_log(double x)
 {
-    const double log_sqrt_2_pi = 0.9189385332046727;
-    double x = n + 1, log_x = log(x);
-    return (stirling){(x - 0.5) * log_x - x + log_sqrt_2_pi + 1 / (12 * x),
-                      log_x - 1 / (2 * x)};
+    const uint64_t sqrt_half = 0x3fe6a09e667f3bcd; /* the bits of sqrt(1/2) */
+    uint64_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    uint64_t e = (bits - sqrt_half) >> 52;
+    bits -= e << 52;
+    double m;
+    memcpy(&m, &bits, sizeof m);
+    double s = (m - 1) / (m + 1), z = s * s;
+    double low = 1 + 1.0 / 3 * z, high = 1.0 / 5 + 1.0 / 7 * z;
+    double sum = low + z * z * (high + 1.0 / 9 * z * z);
+    return (double)e * LOG_2 + 2 * s * sum;
+}
+
+/* e^x = 2^n e^f with |f| <= ln(2)/2, 0 <= x < 700. */
+static double exponential(double x)
+{
+    uint64_t n = (uint64_t)(1 / LOG_2 * x + 0.5), bits = (n + 1023) << 52;
+    double f = x - (double)n * LOG_2, scale;
+    memcpy(&scale, &bits, sizeof scale);
+    double low = 1 + f, middle = 1.0 / 2 + 1.0 / 6 * f;
+    double high = 1.0 / 24 + 1.0 / 120 * f, last = 1.0 / 720 + 1.0 / 5040 * f;
+    double z = f * f;
+    return scale * (low + z * middle + z * z * (high + z * last));
 }
 
 static double log_big(const sqs_big *a)
@@ -193,35 +222,57 @@ static double log_big(const sqs_big *a)
         uint32_t bits = sqs_big_bits(a, length - used - n, n);
         mantissa = mantissa * 65536 + (double)(bits << (16 - n));
     }
-    const double log_2 = 0.6931471805599453;
-    return log(mantissa) + ((double)length - (double)used) * log_2;
+    return natural_log(mantissa) + ((double)length - (double)used) * LOG_2;
+}
+
+/* ln(n!) and its derivative, by Stirling's series. */
+typedef struct stirling {
+    double value, slope;
+} stirling;
+
+static stirling log_factorial(double n)
+{
+    const double log_sqrt_2_pi = 0.9189385332046727;
+    double x = n + 1, log_x = natural_log(x);
+    return (stirling){(x - 0.5) * log_x - x + log_sqrt_2_pi + 1 / (12 * x),
+                      log_x - 1 / (2 * x)};
 }
 
 /* Newton's method doubles the correct digits with each round, so it seldom
- * takes more than four. What is closer than this is off by one at most. */
+ * takes more than three. */
 #define MOST_ROUNDS 16
 #define CLOSE 0.01
 
-/* Guesses x < upper by Newton's method on ln [x]_i, which is concave in x,
- * from below: from the x at which r = (the mean of the i factors)^i. */
-static uint32_t guess(const sqs_big *r, uint32_t i, uint32_t upper)
+static double at_least(double least, double x)
 {
-    if (r->size == 0)
-        return i - 1;
-    double target = log_big(r);
-    double x = exp(target / i) + (i - 1) / 2.0;
-    if (!(x >= i))
-        x = i;
+    return x >= least ? x : least;
+}
+
+/* Solves ln [x]_i = target from x >= i on. */
+static double improve(double x, double target, uint32_t i)
+{
     for (int round = 0; round < MOST_ROUNDS; round++) {
         stirling whole = log_factorial(x), rest = log_factorial(x - i);
         double step = (target - (whole.value - rest.value)) /
                       (whole.slope - rest.slope);
         if (!(step > CLOSE || step < -CLOSE))
             break;
-        x += step;
-        if (!(x >= i))
-            x = i;
+        x = at_least(i, x + step);
     }
+    return x;
+}
+
+/* Guesses x < upper. */
+static uint32_t guess(const sqs_big *r, uint32_t i, uint32_t upper)
+{
+    if (r->size == 0)
+        return i - 1;
+    double target = log_big(r), n = i, y = exponential(target / n);
+    double more = (n * n - 1) / (24 * y);
+    double x = y + (n - 1) / 2 + more + more * (n * n - 9) / (80 * y * y);
+    if (y < n)
+        x = improve(at_least(n, x), target, i);
+    x += CLOSE; /* r may be [x]_i itself, and always is for i = 1 */
     return x < upper ? (uint32_t)x : upper - 1;
 }
 

@@ -4,66 +4,61 @@
 #include "rows/kernels.h"
 
 #ifdef SQS_HAS_X86
-#if defined __clang__ || __GNUC__ < 11 /* __builtin_cpu_supports lacks f16c */
 #include <cpuid.h>
 
-static bool has_f16c(void)
+/* What an operating system must save for each thread, by bits of XCR0. macOS
+ * saves ZMM only once a thread has used them, so it has AVX2. */
+#define SAVES_YMM 0x06u /* XMM and YMM */
+#define SAVES_ZMM 0xe6u /* these, opmasks, and ZMM in two parts */
+
+static uint32_t saved_state(void)
 {
-    unsigned a, b, c, d;
-    return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+    uint32_t low, high;
+    __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    return low;
+}
+
+/* gcc and clang would know all this, but zig's library never looks. Whether
+ * there is a leaf 7 is not asked: what has XSAVE has leaf 13. */
+static sqs_isa find_best(void)
+{
+    const uint32_t basic = bit_OSXSAVE | bit_FMA | bit_F16C | bit_POPCNT;
+    const uint32_t avx2 = bit_AVX2 | bit_BMI;
+    const uint32_t avx512 =
+        bit_AVX512F | bit_AVX512BW | bit_AVX512DQ | bit_AVX512VL;
+    uint32_t a, b, c, d;
+    __cpuid(1, a, b, c, d);
+    if ((c & basic) != basic)
+        return SQS_SCALAR;
+    uint32_t saved = saved_state();
+    __cpuid_count(7, 0, a, b, c, d);
+    if ((b & avx2) != avx2 || (saved & SAVES_YMM) != SAVES_YMM)
+        return SQS_SCALAR;
+    if ((b & avx512) != avx512 || (saved & SAVES_ZMM) != SAVES_ZMM)
+        return SQS_AVX2;
+    return SQS_AVX512;
+}
+#elif defined SQS_HAS_NEON
+static sqs_isa find_best(void)
+{
+    return SQS_NEON;
 }
 #else
-static bool has_f16c(void)
+static sqs_isa find_best(void)
 {
-    return __builtin_cpu_supports("f16c");
+    return SQS_SCALAR;
 }
 #endif
-
-static bool has_avx2(void)
-{
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-           __builtin_cpu_supports("bmi") && __builtin_cpu_supports("popcnt") &&
-           has_f16c();
-}
-
-static bool has_avx512(void)
-{
-    return has_avx2() && __builtin_cpu_supports("avx512f") &&
-           __builtin_cpu_supports("avx512bw") &&
-           __builtin_cpu_supports("avx512dq") &&
-           __builtin_cpu_supports("avx512vl");
-}
-#endif
-
-static bool has(sqs_isa isa)
-{
-    switch (isa) {
-    case SQS_SCALAR:
-        return true;
-#ifdef SQS_HAS_X86
-    case SQS_AVX2:
-        return has_avx2();
-    case SQS_AVX512:
-        return has_avx512();
-#endif
-#ifdef SQS_HAS_NEON
-    case SQS_NEON:
-        return true;
-#endif
-    default:
-        return false;
-    }
-}
 
 sqs_isa sqs_find_isa(sqs_isa isa)
 {
-    if (isa != SQS_ISA_BEST)
-        return has(isa) ? isa : SQS_ISA_BEST;
-    const sqs_isa by_speed[] = {SQS_NEON, SQS_AVX512, SQS_AVX2};
-    for (uint32_t i = 0; i < sizeof by_speed / sizeof *by_speed; i++)
-        if (has(by_speed[i]))
-            return by_speed[i];
-    return SQS_SCALAR;
+    if (isa == SQS_SCALAR)
+        return isa;
+    sqs_isa best = find_best();
+    if (isa == SQS_ISA_BEST)
+        return best;
+    bool has = isa == best || (isa == SQS_AVX2 && best == SQS_AVX512);
+    return has ? isa : SQS_ISA_BEST;
 }
 
 const sqs_kernels *sqs_find_kernels(sqs_isa isa, sqs_dtype dtype)

@@ -49,6 +49,15 @@
 #define SQS_HAS_NEON
 #endif
 
+/* Before a loop over lanes. gcc makes vectors of one only if it has not been
+ * unrolled, and keeps them in registers only if what is left of it then is: as
+ * there are 16 lanes, 8 rounds are few enough to tell the two apart. */
+#if defined __GNUC__ && !defined __clang__
+#define SQS_VECTORS _Pragma("GCC unroll 8")
+#else
+#define SQS_VECTORS
+#endif
+
 #define SQS_GROUP_VECTORS 8u
 #define SQS_GROUP (SQS_GROUP_VECTORS * SQS_LANES)
 #define SQS_BINS 512u
@@ -107,9 +116,13 @@ typedef struct sqs_kernels {
 
 /* By dtype. */
 extern const sqs_kernels sqs_kernels_scalar[4];
+#ifdef SQS_HAS_X86
 extern const sqs_kernels sqs_kernels_avx2[4];
 extern const sqs_kernels sqs_kernels_avx512[4];
+#endif
+#ifdef SQS_HAS_NEON
 extern const sqs_kernels sqs_kernels_neon[4];
+#endif
 
 /* `isa` is one that sqs_check_codec accepts. */
 const sqs_kernels *sqs_find_kernels(sqs_isa isa, sqs_dtype dtype);

@@ -148,17 +148,17 @@ TARGET static uint32_t ROW(count)(const VALUE *values, uint32_t n, VALUE t)
 
 /*
  * A lower bound on the k-th largest of n values, n a multiple of SQS_LANES: by
- * bisection between `low`, which at least k values reach, and `high`, the
- * largest, the first number that k to k + slack values reach. Where ties leave
- * no such number it is the k-th largest value itself. A step halves the number
- * of floats between the two, so at most as many steps are taken as a VALUE has
- * bits.
+ * bisection from `low` on, which at least k values reach, the first number that
+ * k to k + slack values reach. Where ties leave no such number it is the k-th
+ * largest value itself. A step halves the number of floats that are left, so
+ * at most as many steps are taken as a VALUE has bits. These are all floats
+ * there are, not just those up to the row's maximum: that comes as a double,
+ * and where subnormals are flushed, values may be above it.
  */
 TARGET static VALUE ROW(find_bound)(const VALUE *values, uint32_t n,
-                                    uint32_t k, uint32_t slack, VALUE low,
-                                    VALUE high)
+                                    uint32_t k, uint32_t slack, VALUE low)
 {
-    uint64_t from = VEC(order)(low), to = VEC(order)(high);
+    uint64_t from = VEC(order)(low), to = VEC(order)((VALUE)INFINITY) - 1;
     while (from < to) {
         uint64_t middle = to - (to - from) / 2;
         uint32_t count = ROW(count)(values, n, VEC(in_order)(middle));
@@ -191,7 +191,7 @@ TARGET static VALUE ROW(bound_top)(const sqs_scanned *row, uint32_t k)
     VALUE lowest = (VALUE)row->lowest;
     if (ROW(count)(maxima, n, lowest) < k) /* too few groups to tell */
         return lowest;
-    return ROW(find_bound)(maxima, n, k, k / 8, lowest, (VALUE)row->max);
+    return ROW(find_bound)(maxima, n, k, k / 8, lowest);
 }
 
 /* Appends to n tokens those of a group, whose first token is `first`, that are
@@ -238,23 +238,25 @@ TARGET static uint32_t ROW(select)(const sqs_scanned *row, VALUE bound,
     return n;
 }
 
-/* Keeps the k largest of n > k selected tokens, all of at least `bound`. */
+/* Keeps the k largest of n > k selected tokens, all of at least `bound`, and
+ * no more, even if comparisons that flush subnormals meet some that don't. */
 TARGET static uint32_t ROW(keep_top)(uint32_t k, uint32_t n, VALUE bound,
-                                      VALUE max, const sqs_selected *to)
+                                      const sqs_selected *to)
 {
     VALUE *values = to->work;
     uint32_t padded = (n + SQS_LANES - 1) / SQS_LANES * SQS_LANES;
     for (uint32_t i = n; i < padded; i++)
         values[i] = -(VALUE)INFINITY;
-    VALUE last = ROW(find_bound)(values, padded, k, 0, bound, max);
+    VALUE last = ROW(find_bound)(values, padded, k, 0, bound);
     uint32_t spare = ROW(count)(values, padded, last) - k;
-    for (uint32_t i = n; spare > 0; i--) /* of the ties, the highest ids */
+    /* Of the ties, the highest ids go. */
+    for (uint32_t i = n; i > 0 && spare > 0; i--)
         if (values[i - 1] == last) {
             values[i - 1] = -(VALUE)INFINITY;
             spare--;
         }
     uint32_t kept = 0;
-    for (uint32_t i = 0; i < n; i++) {
+    for (uint32_t i = 0; i < n && kept < k; i++) {
         to->ids[kept] = to->ids[i];
         values[kept] = values[i];
         kept += values[i] >= last;
@@ -277,7 +279,7 @@ static uint32_t ROW(select_top)(const sqs_scanned *row, uint32_t k,
     VALUE bound = ROW(bound_top)(row, k);
     uint32_t n = ROW(select)(row, bound, to);
     if (n > k)
-        n = ROW(keep_top)(k, n, bound, (VALUE)row->max, to);
+        n = ROW(keep_top)(k, n, bound, to);
     return ROW(give_values)(n, to);
 }
 

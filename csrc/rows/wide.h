@@ -6,7 +6,7 @@
  * wide_load and the others do what vec_load and the others of scalar.c do.
  */
 
-#define WIDE_LANES for (uint32_t i = 0; i < SQS_LANES; i++)
+#define WIDE_LANES SQS_VECTORS for (uint32_t i = 0; i < SQS_LANES; i++)
 
 typedef struct wide_type {
     double of[SQS_LANES];

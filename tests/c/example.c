@@ -1,9 +1,9 @@
 /*
  * example.c - the core as a C program uses it: logits to counts, counts to
  * bytes, bytes to counts, one at a time, as a round, in a stream, or as a
- * mixed round, with a prior or without, and a round to the tokens that are
- * accepted; then every status that sqs.h lists, each from an input that
- * deserves it.
+ * mixed round, with a prior or without, tokens drawn from counts, a threshold
+ * that learns, and a round to the tokens that are accepted; then every status
+ * that sqs.h lists, each from an input that deserves it.
  *
  * Every buffer has exactly the size that sqs.h asks for, and lies on the heap,
  * so that AddressSanitizer sees one byte too many.
@@ -146,7 +146,7 @@ static void free_row(row *r)
     free(r->bf16);
 }
 
-static sqs_rows one_row(const void *values, sqs_dtype dtype)
+static sqs_rows one_row(const void *values, uint32_t dtype)
 {
     return (sqs_rows){values, dtype, 1, 0};
 }
@@ -509,6 +509,69 @@ static void there_and_back(void)
         }
         free_row(&r);
     }
+}
+
+/* Drawing and learning. */
+
+static void draw_all(void)
+{
+    static const uint32_t counts[] = {2, 1, 3}, wanted[] = {0, 0, 1, 2, 2, 2};
+    for (uint32_t i = 0; i < 6; i++)
+        CHECK(sqs_sample(counts, 3, i) == wanted[i]);
+}
+
+static void learn(void)
+{
+    sqs_keep keep = {SQS_THRESHOLD, 0.5};
+    EXPECT(SQS_OK, sqs_conformal_update(&keep, 0.25, 0.5, 0.75));
+    CHECK(keep.value == 0.25);
+    EXPECT(SQS_OK, sqs_conformal_update(&keep, 0.25, 0.5, 1));
+    CHECK(keep.value == -0.125);
+    keep.value = 0.9375; /* as if that had been the value before */
+    EXPECT(SQS_OK, sqs_conformal_update(&keep, 0.25, 0.5, 0));
+    CHECK(keep.value == 1);
+}
+
+static void bad_learning(void)
+{
+    static const struct {
+        sqs_keep keep;
+        double alpha, eta, dropped_mass;
+    } bad[] = {{{SQS_TOP_K, 1}, 0.5, 0.5, 0.5},
+               {{SQS_MIN_P, 1}, 0.5, 0.5, 0.5},
+               {{SQS_THRESHOLD, 1.5}, 0.5, 0.5, 0.5},
+               {{SQS_THRESHOLD, NAN}, 0.5, 0.5, 0.5},
+               {{SQS_THRESHOLD, -INFINITY}, 0.5, 0.5, 0.5},
+               {{SQS_THRESHOLD, 1}, -0.5, 0.5, 0.5},
+               {{SQS_THRESHOLD, 1}, 1.5, 0.5, 0.5},
+               {{SQS_THRESHOLD, 1}, NAN, 0.5, 0.5},
+               {{SQS_THRESHOLD, 1}, 0.5, 0, 0.5},
+               {{SQS_THRESHOLD, 1}, 0.5, 1.5, 0.5},
+               {{SQS_THRESHOLD, 1}, 0.5, NAN, 0.5},
+               {{SQS_THRESHOLD, 1}, 0.5, 0.5, -0.5},
+               {{SQS_THRESHOLD, 1}, 0.5, 0.5, 1.5},
+               {{SQS_THRESHOLD, 1}, 0.5, 0.5, NAN}};
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        sqs_keep keep = bad[i].keep;
+        EXPECT(SQS_BAD_KEEP, sqs_conformal_update(&keep, bad[i].alpha,
+                                                  bad[i].eta,
+                                                  bad[i].dropped_mass));
+        CHECK(memcmp(&keep.value, &bad[i].keep.value, sizeof keep.value) == 0);
+    }
+}
+
+/* Of crc32(seen, last, ids, weights). What isn't a memory has a head, too, but
+ * nothing beyond it is read. */
+static void heads(void)
+{
+    sqs_memory *memory = take(1, sizeof *memory);
+    memset(memory, 0, sizeof *memory);
+    CHECK(sqs_stream_head(memory) == 209);
+    *memory = (sqs_memory){2, 2, 0, {1, 70000}, {1024, 2016}};
+    CHECK(sqs_stream_head(memory) == 92);
+    memory->size = UINT32_MAX;
+    CHECK(sqs_stream_head(memory) > 0);
+    free(memory);
 }
 
 /* Priors. */
@@ -1171,7 +1234,7 @@ static sqs_status of_logits(const float *values, double temperature,
     return of_row(&rows, temperature, keep);
 }
 
-static sqs_status of_probs(const double *values, sqs_dtype dtype,
+static sqs_status of_probs(const double *values, uint32_t dtype,
                            sqs_keep keep)
 {
     sqs_codec codec = {ROW, 100, SQS_BITPACK, SQS_ISA_BEST, NULL};
@@ -1381,7 +1444,9 @@ typedef struct verdict {
     sqs_verdict of;
 } verdict;
 
-static verdict judge_rows(const sqs_rows *target, const double *draws)
+/* By logits if there is a temperature. */
+static verdict judge_rows(const sqs_rows *target, const double *temperature,
+                          const double *draws)
 {
     static uint32_t ids[] = {0, 1, 1, 2}, counts[] = {2, 2, 1, 3};
     static uint32_t survivors[] = {2, 2}, positions[] = {0, 1};
@@ -1389,7 +1454,10 @@ static verdict judge_rows(const sqs_rows *target, const double *draws)
     sqs_codec codec = {ROW, 4, SQS_BITPACK, SQS_ISA_BEST, NULL};
     void *scratch = take(1, sqs_verify_scratch(&codec, round.length));
     verdict v;
-    v.status = sqs_verify(&codec, &round, target, draws, scratch, &v.of);
+    v.status = temperature
+                   ? sqs_verify_logits(&codec, &round, target, *temperature,
+                                       draws, scratch, &v.of)
+                   : sqs_verify(&codec, &round, target, draws, scratch, &v.of);
     free(scratch);
     return v;
 }
@@ -1405,7 +1473,7 @@ static verdict judge(const double *rows, sqs_dtype dtype, const double *draws)
     }
     sqs_rows target = {dtype == SQS_F32 ? (const void *)f32 : f64, dtype,
                        ROWS, STRIDE};
-    verdict v = judge_rows(&target, draws);
+    verdict v = judge_rows(&target, NULL, draws);
     free(f32);
     free(f64);
     return v;
@@ -1462,9 +1530,94 @@ static void bad_target_types(void)
         sqs_rows target = {targets, (sqs_dtype)i, ROWS, STRIDE};
         if (i == SQS_F32 || i == SQS_F64)
             continue;
-        verdict v = judge_rows(&target, draws);
+        verdict v = judge_rows(&target, NULL, draws);
         EXPECT(SQS_BAD_DTYPE, v.status);
         CHECK(v.of.done == 0);
+    }
+}
+
+/* At a temperature of log2(e) logits are powers of two. These make the first
+ * row of `targets` and then {1, 2, 1, 4} / 8: p / q is 1/6 for token 2, and the
+ * residual 1/8 for token 0 and 1/2 for token 3. */
+#define LOG2_E 1.4426950408889634
+
+static const float target_logits[ROWS * STRIDE] = {
+    1, 0, 0, -INFINITY, NAN, NAN, 0, 1, 0, 2, NAN, NAN,
+    -INFINITY, -INFINITY, 7, -INFINITY};
+
+static const sqs_rows target_rows = {target_logits, SQS_F32, ROWS, STRIDE};
+
+static void accept_and_draw_by_logits(void)
+{
+    const double almost = 1 - 0x1p-53;
+    const struct {
+        double temperature, draws[ROWS];
+        uint32_t accepted, token;
+    } all[] = {{LOG2_E, {0, 0, 0}, 2, 2},
+               {LOG2_E, {almost, 0.166, almost}, 2, 2},
+               {LOG2_E, {almost, 0.167, 0}, 1, 0},
+               {LOG2_E, {0, 0.167, 0.199}, 1, 0},
+               {LOG2_E, {0, 0.167, 0.201}, 1, 3},
+               {LOG2_E, {0, almost, almost}, 1, 3},
+               {1e300, {0, 0.9, almost}, 1, 3}, /* all alike: 1/4 to 3/4 */
+               {1e300, {0, 0.3, almost}, 2, 2},
+               {0, {almost, 0, almost}, 1, 3}};
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
+        verdict v = judge_rows(&target_rows, &all[i].temperature,
+                               all[i].draws);
+        EXPECT(SQS_OK, v.status);
+        CHECK(v.of.done == ROWS);
+        CHECK(v.of.accepted == all[i].accepted && v.of.token == all[i].token);
+    }
+}
+
+static void bad_target_logits(double temperature)
+{
+    static const float bad[] = {NAN, INFINITY, -INFINITY};
+    static const double draws[ROWS] = {0, 0, 0};
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
+        for (uint32_t j = 0; j < ROWS; j++) {
+            float values[ROWS * STRIDE];
+            memcpy(values, target_logits, sizeof values);
+            for (uint32_t k = 0; k < ROW; k++)
+                values[j * STRIDE + k] = bad[i];
+            sqs_rows target = {values, SQS_F32, ROWS, STRIDE};
+            verdict v = judge_rows(&target, &temperature, draws);
+            EXPECT(i < 2 ? SQS_NOT_FINITE : SQS_ALL_MASKED, v.status);
+            CHECK(v.of.done == j);
+        }
+    const double temperatures[] = {-1, INFINITY, NAN};
+    for (size_t i = 0; i < 3; i++) {
+        verdict v = judge_rows(&target_rows, &temperatures[i], draws);
+        EXPECT(SQS_BAD_TEMPERATURE, v.status);
+        CHECK(v.of.done == 0);
+    }
+}
+
+/* Fields that name something hold any number, and may come from anywhere. */
+static void strange_numbers(void)
+{
+    static const uint32_t numbers[] = {77, 256, 257, 1u << 31, UINT32_MAX};
+    static const float logits[ROW] = {0, 1, 2, 3};
+    static const double probs[ROW] = {0.125, 0.125, 0.25, 0.5};
+    static const double draws[ROWS] = {0, 0, 0}, one = 1;
+    sqs_keep all = {SQS_TOP_K, ROW};
+    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
+        uint32_t number = numbers[i];
+        sqs_codec codec = {ROW, 4, number, SQS_ISA_BEST, NULL};
+        EXPECT(SQS_BAD_CODEC, sqs_check_codec(&codec));
+        codec.coding = SQS_BITPACK;
+        codec.isa = number;
+        EXPECT(SQS_BAD_CODEC, sqs_check_codec(&codec));
+        sqs_keep keep = {number, 1};
+        EXPECT(SQS_BAD_KEEP, of_logits(logits, 1, keep));
+        EXPECT(SQS_BAD_KEEP, of_probs(probs, SQS_F64, keep));
+        EXPECT(SQS_BAD_KEEP, sqs_conformal_update(&keep, 0.5, 0.5, 0.5));
+        sqs_rows rows = {logits, number, 1, ROW};
+        EXPECT(SQS_BAD_DTYPE, of_row(&rows, 0.7, all));
+        EXPECT(SQS_BAD_DTYPE, of_probs(probs, number, all));
+        EXPECT(SQS_BAD_DTYPE, judge_rows(&rows, NULL, draws).status);
+        EXPECT(SQS_BAD_DTYPE, judge_rows(&rows, &one, draws).status);
     }
 }
 
@@ -1483,6 +1636,10 @@ static void check_statuses(void)
 int main(void)
 {
     there_and_back();
+    draw_all();
+    learn();
+    bad_learning();
+    heads();
     send_with_prior();
     bad_priors();
     broken_bitpack();
@@ -1512,6 +1669,10 @@ int main(void)
     accept_and_draw(SQS_F64);
     bad_targets();
     bad_target_types();
+    accept_and_draw_by_logits();
+    bad_target_logits(0);
+    bad_target_logits(0.7);
+    strange_numbers();
     check_statuses();
     printf("every status met: %d\n", STATUSES);
     return 0;

@@ -1,7 +1,7 @@
 /*
  * identity.c - the same results by every instruction set, on every machine.
  *
- *   identity best|scalar|avx2|avx512|neon COUNT SEED
+ *   identity best|scalar|avx2|avx512|neon COUNT SEED [CONTROL]
  *
  * Makes COUNT random cases, has the core turn rows into counts and packets and
  * verify rounds by one instruction set, and prints a checksum of all results
@@ -17,11 +17,19 @@
  * compared at smaller COUNTs, and the case be run by itself. As compilers may
  * choose the order within an expression, none has two random numbers.
  *
+ * CONTROL is hexadecimal: bits to set in the register that controls floating
+ * point, MXCSR or FPCR or FPSCR, so that subnormals are flushed or results
+ * rounded otherwise. Results may be others then; what is asserted must hold.
+ *
  * The exit status is 77 if this machine or build lacks the instruction set.
  */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#ifdef __x86_64__
+#include <xmmintrin.h>
+#endif
 
 #include "priors.h"
 #include "valid.h"
@@ -565,30 +573,50 @@ static double random_draw(void)
     return (double)(random_bits() >> 11) * 0x1p-53;
 }
 
-/* Verifies a round of what rows were quantized to. */
-static void verify(const request *r, answer *a, uint32_t *positions)
+/* Verifies a round by rows of probabilities or logits. */
+static void judge(const request *r, answer *a, uint32_t *positions,
+                  const sqs_rows *target, bool probs)
 {
-    uint32_t n = r->codec.vocab_size, length = a->done;
-    sqs_rows target = allocate_rows(n, length + 1,
-                                    random_below(2) ? SQS_F32 : SQS_F64);
+    uint32_t length = a->done;
     double draws[MOST_ROWS + 1];
-    fill_rows(&target, n, true);
-    for (uint32_t i = 0, at = 0; i < length; at += a->survivors[i++])
-        if (random_below(2))
-            follow_draft(&target, i, n, a->ids + at, a->counts + at,
-                         a->survivors[i]);
     for (uint32_t i = 0; i <= length; i++)
         draws[i] = random_draw();
     void *scratch = allocate(1, sqs_verify_scratch(&r->codec, length));
     sqs_round drafted = round_of(a, positions);
     sqs_verdict v = {0, 0, 0};
     sqs_status status =
-        sqs_verify(&r->codec, &drafted, &target, draws, scratch, &v);
-    CHECK(v.accepted <= length && v.token < n && v.done <= length + 1);
+        probs ? sqs_verify(&r->codec, &drafted, target, draws, scratch, &v)
+              : sqs_verify_logits(&r->codec, &drafted, target, r->temperature,
+                                  draws, scratch, &v);
+    CHECK(v.accepted <= length && v.token < r->codec.vocab_size);
+    CHECK(v.done <= length + 1 && (v.done > length) == (status == SQS_OK));
     note(status);
     note(v.done);
     note(status == SQS_OK ? v.accepted : 0);
     note(status == SQS_OK ? v.token : 0);
+}
+
+/* By probabilities, some of which are like the draft's. */
+static void verify(const request *r, answer *a, uint32_t *positions)
+{
+    uint32_t n = r->codec.vocab_size, length = a->done;
+    sqs_rows target = allocate_rows(n, length + 1,
+                                    random_below(2) ? SQS_F32 : SQS_F64);
+    fill_rows(&target, n, true);
+    for (uint32_t i = 0, at = 0; i < length; at += a->survivors[i++])
+        if (random_below(2))
+            follow_draft(&target, i, n, a->ids + at, a->counts + at,
+                         a->survivors[i]);
+    judge(r, a, positions, &target, true);
+}
+
+static void verify_logits(const request *r, answer *a, uint32_t *positions)
+{
+    uint32_t n = r->codec.vocab_size;
+    sqs_rows target =
+        allocate_rows(n, a->done + 1, (sqs_dtype)random_below(4));
+    fill_rows(&target, n, false);
+    judge(r, a, positions, &target, false);
 }
 
 static void run_case(sqs_isa isa)
@@ -610,6 +638,7 @@ static void run_case(sqs_isa isa)
     if (a.done > 0)
         send_round(&r, &a, positions);
     verify(&r, &a, positions);
+    verify_logits(&r, &a, positions);
     release_all();
 }
 
@@ -626,11 +655,13 @@ static void expect_not_finite(sqs_isa isa, const sqs_rows *rows, uint32_t n)
           SQS_NOT_FINITE);
     CHECK(sqs_quantize_probs(&codec, rows, &one, scratch, &to) ==
           SQS_NOT_FINITE);
-    if (rows->dtype != SQS_F32 && rows->dtype != SQS_F64)
-        return;
     const sqs_round empty = {0, &id, &count, &survivors, &id};
     double draw = 0;
     sqs_verdict v;
+    CHECK(sqs_verify_logits(&codec, &empty, rows, 1, &draw, scratch, &v) ==
+          SQS_NOT_FINITE);
+    if (rows->dtype != SQS_F32 && rows->dtype != SQS_F64)
+        return;
     CHECK(sqs_verify(&codec, &empty, rows, &draw, scratch, &v) ==
           SQS_NOT_FINITE);
 }
@@ -666,12 +697,29 @@ static int find_name(const char *name)
     return -1;
 }
 
+static void set_control(unsigned long bits)
+{
+#if defined __x86_64__
+    _mm_setcsr(_mm_getcsr() | (unsigned)bits);
+#elif defined __aarch64__
+    uint64_t control;
+    __asm__ volatile("mrs %0, fpcr" : "=r"(control));
+    __asm__ volatile("msr fpcr, %0" : : "r"(control | bits));
+#elif defined __arm__
+    uint32_t control;
+    __asm__ volatile("vmrs %0, fpscr" : "=r"(control));
+    __asm__ volatile("vmsr fpscr, %0" : : "r"(control | bits));
+#else
+    CHECK(bits == 0);
+#endif
+}
+
 int main(int argc, char **argv)
 {
-    int wanted = argc == 4 ? find_name(argv[1]) : -1;
+    int wanted = argc == 4 || argc == 5 ? find_name(argv[1]) : -1;
     if (wanted < 0) {
         fprintf(stderr, "usage: identity best|scalar|avx2|avx512|neon COUNT "
-                        "SEED\n");
+                        "SEED [CONTROL]\n");
         return 2;
     }
     sqs_isa isa = sqs_find_isa((sqs_isa)wanted);
@@ -683,6 +731,8 @@ int main(int argc, char **argv)
         spoil_everywhere((sqs_isa)wanted, dtype, 19);
         spoil_everywhere((sqs_isa)wanted, dtype, 300);
     }
+    if (argc == 5)
+        set_control(strtoul(argv[4], NULL, 16));
     uint64_t count = strtoull(argv[2], NULL, 10);
     uint64_t seed = strtoull(argv[3], NULL, 10);
     for (uint64_t i = 0; i < count; i++) {

@@ -1,0 +1,35 @@
+/*
+ * draft.c - which token is drafted, and what a threshold learns from it.
+ */
+#include <math.h>
+#include <stdbool.h>
+
+#include "rows/softmax.h" /* so that nothing here is contracted */
+#include "sqs.h"
+
+uint32_t sqs_sample(const uint32_t *counts, uint32_t survivors,
+                    uint32_t number)
+{
+    uint32_t position = 0;
+    while (position + 1 < survivors && number >= counts[position])
+        number -= counts[position++];
+    return position;
+}
+
+static bool is_share(double x)
+{
+    return x >= 0 && x <= 1;
+}
+
+sqs_status sqs_conformal_update(sqs_keep *keep, double alpha, double eta,
+                                double dropped_mass)
+{
+    bool learns = keep->kind == SQS_THRESHOLD && isfinite(keep->value) &&
+                  keep->value <= 1;
+    if (!learns || !is_share(alpha) || !is_share(eta) || eta == 0 ||
+        !is_share(dropped_mass))
+        return SQS_BAD_KEEP;
+    double value = keep->value - eta * (dropped_mass - alpha);
+    keep->value = value < 1 ? value : 1;
+    return SQS_OK;
+}

@@ -1,0 +1,377 @@
+"""The C core as a shared library, and what it has for callers without Python.
+
+What C does on its own has to agree with what Python does: tokens drawn, thresholds
+learnt, heads of streams, and verdicts on logits.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import subprocess
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cffi
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+import sqs_codec as sqs
+from sqs_codec._distribution import as_arrays
+from sqs_codec._errors import Status
+from tests.cprograms import ROOT, run
+from tests.kit import SEEDS, Draws, make_prior, random_distribution
+from tests.reference import sqs_reference as reference
+
+CSRC = ROOT / "csrc"
+
+LOG2_E = 1.4426950408889634
+"""The temperature at which a logit x weighs 2**x."""
+
+DTYPES = {"f16": 0, "f32": 1, "f64": 2, "bf16": 3}
+
+
+def declarations() -> str:
+    """Return what sqs.h declares, without includes, macros and comments."""
+    text = re.sub(r"^#include .*$", "", (CSRC / "sqs.h").read_text(), flags=re.M)
+    done = subprocess.run(
+        ["cc", "-E", "-P", "-x", "c", "-"], input=text, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give the core as a shared library, as sqs.h says how to make one."""
+    path = tmp_path_factory.mktemp("shared") / "libsqs.so"
+    flags = "-std=c11", "-O0", "-shared", "-fPIC", "-fvisibility=hidden"
+    defined = "-DSQS_SHARED", "-DSQS_BUILD"
+    sources = sorted(CSRC.rglob("*.c"))
+    run("cc", *flags, *defined, "-I", CSRC, *sources, "-o", path)
+    return path
+
+
+class Core(NamedTuple):
+    """The library, loaded."""
+
+    ffi: cffi.FFI
+    lib: Any
+
+
+@pytest.fixture(scope="module")
+def core(library: Path) -> Core:
+    """Give the library as a program without a compiler has it."""
+    ffi = cffi.FFI()
+    ffi.cdef(declarations())
+    return Core(ffi, ffi.dlopen(str(library)))
+
+
+def test_exports_what_the_header_declares_and_nothing_else(library: Path) -> None:
+    said = run("nm", "-D", "--defined-only", library)
+    text = (CSRC / "sqs.h").read_text()
+    public = re.findall(r"^SQS_API\n(?:[^;(]|\n)*?(sqs_\w+)\(", text, re.M)
+    declared = re.findall(r"\b(sqs_\w+)\(", declarations())
+    assert sorted(public) == sorted(declared)  # none lacks SQS_API
+    assert {line.split()[-1] for line in said.splitlines()} == set(public)
+
+
+def test_version_is_the_packages(core: Core) -> None:
+    number = core.lib.sqs_version_number()
+    parts = number // 10000, number // 100 % 100, number % 100
+    assert ".".join(map(str, parts)) == sqs.__version__
+
+
+def pointer(core: Core, kind: str, array: NDArray[Any]) -> Any:
+    """Return an array as C takes it; it has to outlive the pointer."""
+    assert array.flags.c_contiguous
+    return core.ffi.cast(f"{kind} *", core.ffi.from_buffer(array))
+
+
+@given(SEEDS, st.integers(1, 300), st.data())
+def test_draws_the_token_that_python_draws(
+    core: Core, seed: int, resolution: int, data: st.DataObject
+) -> None:
+    rng = np.random.default_rng(seed)
+    k = int(rng.integers(1, min(resolution, 40) + 1))
+    q = random_distribution(rng, 50, resolution, k)
+    number = data.draw(st.integers(0, resolution - 1))
+    counts = pointer(core, "uint32_t", q.counts)
+    position = core.lib.sqs_sample(counts, k, number)
+    assert int(q.token_ids[position]) == q.sample(Draws([number]))
+
+
+SHARES = st.floats(0, 1)
+
+
+@given(SHARES, st.floats(0, 1, exclude_min=True), st.floats(-9, 1), st.lists(SHARES))
+def test_learns_what_python_learns(
+    core: Core, alpha: float, eta: float, beta: float, masses: list[float]
+) -> None:
+    """To the bit; and it returns to where it was."""
+    theirs = sqs.Conformal(alpha, eta, beta)
+    keep = core.ffi.new("sqs_keep *", (core.lib.SQS_THRESHOLD, beta))
+    for mass in masses:
+        state = keep.value
+        assert core.lib.sqs_conformal_update(keep, alpha, eta, mass) == 0
+        theirs.update(mass)
+        assert keep.value.hex() == theirs.threshold.hex()
+        if mass > 0.5:
+            keep.value = state
+            theirs.rollback(state)
+
+
+# Streams.
+
+
+class Round(NamedTuple):
+    """A ``sqs_round``, and the memory that it lies in."""
+
+    c: Any
+    arrays: tuple[NDArray[np.uint32], ...]
+
+
+def as_c(core: Core, round_: sqs.Round | None) -> Round:
+    """Return a round as C takes it; None is one of length 0."""
+    arrays = tuple(
+        np.array(a, np.uint32) for a in (as_arrays(round_) if round_ else [[0]] * 4)
+    )
+    pointers = [pointer(core, "uint32_t", a) for a in arrays]
+    length = len(round_) if round_ else 0
+    return Round(core.ffi.new("sqs_round *", (length, *pointers)), arrays)
+
+
+def make_c_codec(core: Core, vocab_size: int, prior: sqs.Prior | None) -> Any:
+    """Return a codec, and what has to outlive it."""
+    codec = core.ffi.new("sqs_codec *")
+    codec.vocab_size, codec.resolution = vocab_size, 100
+    codec.coding = core.lib.SQS_ENTROPY
+    if prior is None:
+        return codec, None
+    file = prior.to_bytes()
+    room = core.ffi.new("char[]", core.lib.sqs_prior_memory(file, len(file)))
+    loaded = core.ffi.new("sqs_prior *")
+    assert core.lib.sqs_load_prior(file, len(file), room, loaded) == 0
+    codec.prior = loaded
+    return codec, (room, loaded)
+
+
+def stream_of_rounds(rng: np.random.Generator, vocab_size: int) -> list[sqs.Round]:
+    rounds = []
+    for _ in range(6):
+        drafts = [
+            random_distribution(rng, vocab_size, 100, int(k))
+            for k in rng.integers(1, min(vocab_size, 100) + 1, rng.integers(1, 4))
+        ]
+        rounds.append(sqs.Round(drafts, [q.sample(rng) for q in drafts]))
+    return rounds
+
+
+@settings(deadline=None, max_examples=30)
+@given(SEEDS, st.sampled_from([3, 300, 5000]), st.booleans())
+def test_streams_are_those_of_python(
+    core: Core, seed: int, vocab_size: int, with_prior: bool
+) -> None:
+    """Both ways: C's packets are Python's, and its memory has the head of each."""
+    prior = make_prior(vocab_size, 5) if with_prior else None
+    codec, _held = make_c_codec(core, vocab_size, prior)
+    ours = sqs.StreamEncoder(sqs.Codec(vocab_size, 100, prior=prior))
+    sent = core.ffi.new("sqs_memory *")
+    received = core.ffi.new("sqs_memory *")
+    space = core.ffi.new("uint8_t[]", 1 << 16)
+    size = core.ffi.new("size_t *")
+    for i, round_ in enumerate(
+        stream_of_rounds(np.random.default_rng(seed), vocab_size)
+    ):
+        wanted = ours.encode_round(round_)
+        space[0] = core.lib.sqs_stream_head(sent) if i else 0
+        given_ = as_c(core, round_)
+        status = core.lib.sqs_encode_round(
+            codec, sent, given_.c, space + 1, len(space) - 1, size
+        )
+        assert status == 0
+        assert bytes(core.ffi.buffer(space, 1 + size[0])) == wanted
+        assert wanted[0] == (core.lib.sqs_stream_head(received) if i else 0)
+        got = as_c(core, round_)
+        for array in got.arrays:
+            array[:] = 0
+        status = core.lib.sqs_decode_round(
+            codec, received, wanted[1:], len(wanted) - 1, got.arrays[0].size, got.c
+        )
+        assert status == 0
+        for a, b in zip(got.arrays, given_.arrays, strict=True):
+            assert np.array_equal(a, b)
+
+
+# Verdicts on logits.
+
+
+def of_type(values: NDArray[np.float64], dtype: str) -> tuple[Any, NDArray[Any]]:
+    """Return values as C takes them, and as the numbers that they then are."""
+    if dtype == "bf16":
+        halves = (values.astype(np.float32).view(np.uint32) >> 16).astype(np.uint16)
+        return halves, (halves.astype(np.uint32) << 16).view(np.float32)
+    kept = values.astype({"f16": np.float16, "f32": np.float32, "f64": float}[dtype])
+    return kept, kept.astype(np.float32) if dtype == "f16" else kept
+
+
+def verify_logits(
+    core: Core,
+    round_: Round,
+    rows: NDArray[Any],
+    dtype: str,
+    temperature: float,
+    draws: Sequence[float],
+    isa: int = 0,
+) -> tuple[int, int, sqs.Verdict]:
+    """Return the status, how many rows are fit for use, and the verdict."""
+    codec = core.ffi.new("sqs_codec *", (rows.shape[1], 1, 0, isa, core.ffi.NULL))
+    size = core.lib.sqs_verify_scratch(codec, round_.c.length)
+    scratch = core.ffi.new("double[]", size // 8)
+    values = core.ffi.from_buffer(rows)
+    target = core.ffi.new(
+        "sqs_rows *", (values, DTYPES[dtype], len(rows), rows.shape[1])
+    )
+    verdict = core.ffi.new("sqs_verdict *")
+    status = core.lib.sqs_verify_logits(
+        codec, round_.c, target, temperature, list(draws), scratch, verdict
+    )
+    return status, verdict.done, sqs.Verdict(verdict.accepted, verdict.token)
+
+
+def probabilities(row: NDArray[Any], temperature: float) -> NDArray[np.float64]:
+    """Return the softmax as sqs.h defines it."""
+    if temperature == 0:
+        return np.arange(row.size) == row.argmax()
+    weights = np.array(reference.unnormalised_softmax(row, temperature))
+    return weights / weights.sum()
+
+
+def isas(core: Core) -> list[int]:
+    """Return the numbers of the instruction sets that this machine has."""
+    return [isa for isa in range(1, 5) if core.lib.sqs_find_isa(isa) == isa]
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    SEEDS,
+    st.sampled_from([2, 3, 255, 256, 257, 1000, 3000]),
+    st.integers(0, 4),
+    st.sampled_from([*DTYPES]),
+    st.sampled_from([0, 1e-300, 0.3, 0.7, 1.0, 2.0, 1e40]),
+)
+def test_verdicts_on_logits_are_those_on_their_probabilities(
+    core: Core, seed: int, vocab_size: int, length: int, dtype: str, temperature: float
+) -> None:
+    """By every instruction set: what `verify_batch` makes of the same softmax."""
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(0, rng.choice([0.5, 3, 30]), (length + 1, vocab_size))
+    if rng.random() < 0.5:
+        logits = np.round(logits).clip(None, 1)  # many of the largest
+    logits[:, 1:][
+        rng.random((length + 1, vocab_size - 1)) < rng.choice([0, 0.9])
+    ] = -np.inf
+    rows, numbers = of_type(logits, dtype)
+    codec = sqs.Codec(vocab_size, int(rng.choice([1, 10, 100])))
+    drafts = [
+        codec.quantize(row + rng.normal(0, 0.3, vocab_size), sqs.TopK(8))
+        for row in logits[:-1]
+    ]
+    round_ = sqs.Round(drafts, [q.sample(rng) for q in drafts]) if drafts else None
+    draws = rng.random(length + 1)
+    probs = np.array([probabilities(row, temperature) for row in numbers], float)
+    (expected,) = sqs.verify_batch([round_], probs, draws)
+    for isa in isas(core):
+        found = verify_logits(
+            core, as_c(core, round_), rows, dtype, temperature, draws.tolist(), isa
+        )
+        assert found == (0, length + 1, expected)
+
+
+def test_probabilities_are_those_of_torch(core: Core) -> None:
+    """The definition in sqs.h is a softmax: 100 verdicts of another one's."""
+    torch = pytest.importorskip("torch")
+    from sqs_codec.torch import verify_batch
+
+    rng = np.random.default_rng(5)
+    for dtype in DTYPES:
+        for _ in range(25):
+            rows, numbers = of_type(rng.normal(0, 3, (2, 500)), dtype)
+            q = random_distribution(rng, 500, 100, 20)
+            round_ = sqs.Round([q], [q.sample(rng)])
+            temperature, draws = float(rng.choice([0, 0.7, 1.3])), rng.random(2)
+            logits = torch.from_numpy(numbers)
+            expected = verify_batch([round_], logits, draws, temperature=temperature)
+            status, _, verdict = verify_logits(
+                core, as_c(core, round_), rows, dtype, temperature, draws.tolist()
+            )
+            assert status == 0
+            assert [verdict] == expected
+
+
+GRID = 48
+LOSSLESS = [
+    # counts of q (l = 4), logits of p to base 2, those of the row after it
+    ([0, 1, 2], [2, 1, 1], [3, 2, 1, 1], [0, 0, 0, 0]),
+    ([0], [4], [0, 0, 0, 0], [1, 1, -np.inf, -np.inf]),
+    ([3], [4], [5, 5, -np.inf, -np.inf], [0, 1, 1, -np.inf]),
+    ([1, 2], [2, 2], [-np.inf, -7, -np.inf, -np.inf], [3, 2, 1, 1]),
+    ([0, 1, 2, 3], [1, 1, 1, 1], [1, 1, 2, 3], [2, 1, 3, 1]),
+]
+
+
+@pytest.mark.parametrize(("ids", "counts", "first", "second"), LOSSLESS)
+def test_verifying_by_logits_is_lossless(
+    core: Core,
+    ids: list[int],
+    counts: list[int],
+    first: list[float],
+    second: list[float],
+) -> None:
+    """All tokens drafted, all draws of a grid on which each decision is exact."""
+    rows = np.array([first, second], np.float64)
+    weights = np.exp2(rows - rows.max(1, keepdims=True))
+    p, after = (
+        [Fraction(w) / Fraction(row.sum()) for w in row.tolist()] for row in weights
+    )
+    q = sqs.SparseDistribution(ids, counts, 4)
+    text: dict[tuple[int, ...], Fraction] = {}
+    for token, count in zip(ids, counts, strict=True):
+        round_ = as_c(core, sqs.Round([q], [token]))
+        for at in itertools.product(range(GRID), repeat=2):
+            draws = [i / GRID for i in at]
+            status, _, verdict = verify_logits(core, round_, rows, "f64", LOG2_E, draws)
+            assert status == 0
+            out = (*[token][: verdict.accepted], verdict.token)
+            text[out] = text.get(out, Fraction()) + Fraction(count, 4 * GRID**2)
+    for x in range(4):
+        assert sum(w for out, w in text.items() if out[0] == x) == p[x]
+        both = sum(w for out, w in text.items() if len(out) == 2 and out[0] == x)
+        for y in range(4):
+            assert text.get((x, y), 0) == both * after[y]
+
+
+@pytest.mark.parametrize("vocab_size", [3, 300, 1000])
+@pytest.mark.parametrize("dtype", [*DTYPES])
+def test_a_bad_value_is_noticed_anywhere(
+    core: Core, dtype: str, vocab_size: int
+) -> None:
+    nothing = as_c(core, None)
+    for isa, temperature in itertools.product(isas(core), (0, 0.7)):
+        for at in {0, 1, vocab_size - 2, vocab_size - 1}:
+            for bad in (np.nan, np.inf):
+                values = np.zeros((1, vocab_size))
+                values[0, at] = bad
+                rows, _ = of_type(values, dtype)
+                found = verify_logits(
+                    core, nothing, rows, dtype, temperature, [0.5], isa
+                )
+                assert found[:2] == (int(Status.NOT_FINITE), 0)
+        masked, _ = of_type(np.full((1, vocab_size), -np.inf), dtype)
+        found = verify_logits(core, nothing, masked, dtype, temperature, [0.5], isa)
+        assert found[:2] == (int(Status.ALL_MASKED), 0)
