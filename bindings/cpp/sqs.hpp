@@ -1,0 +1,150 @@
+/*
+ * sqs.hpp - the SQS codec core for C++17: containers own the memory, and what
+ * isn't SQS_OK is thrown. sqs.h has more, and says what functions mean.
+ */
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <memory>
+#include <numeric>
+#include <stdexcept>
+#include <vector>
+
+#include "sqs.h"
+
+namespace sqs {
+using bytes = std::vector<uint8_t>;
+using numbers = std::vector<uint32_t>;
+using memory = sqs_memory; /* of a stream; memory{} is an empty one */
+
+struct error : std::runtime_error {
+    sqs_status status;
+    explicit error(sqs_status s)
+        : std::runtime_error(sqs_status_text(s)), status(s) {}
+};
+
+inline void check(sqs_status status)
+{
+    if (status != SQS_OK)
+        throw error(status);
+}
+
+/* Memory that is aligned as malloc aligns. */
+using scratch = std::unique_ptr<std::max_align_t[]>;
+inline scratch allocate(size_t size)
+{
+    return scratch(new std::max_align_t[size / sizeof(std::max_align_t) + 1]);
+}
+
+struct distribution {
+    numbers token_ids, counts;
+    double dropped_mass = 0; /* of one that was quantized */
+
+    /* A position in both, drawn by a number below the sum of the counts. */
+    uint32_t sample(uint32_t number) const
+    {
+        return sqs_sample(counts.data(), uint32_t(counts.size()), number);
+    }
+};
+
+struct round {
+    numbers token_ids, counts, survivors, positions;
+
+    void push(const distribution &q, uint32_t position)
+    {
+        const numbers &ids = q.token_ids;
+        token_ids.insert(token_ids.end(), ids.begin(), ids.end());
+        counts.insert(counts.end(), q.counts.begin(), q.counts.end());
+        survivors.push_back(uint32_t(ids.size()));
+        positions.push_back(position);
+    }
+
+    /* For functions that take it as const, and so only read. */
+    sqs_round view() const
+    {
+        auto at = [](auto &v) { return const_cast<uint32_t *>(v.data()); };
+        return {uint32_t(survivors.size()), at(token_ids), at(counts),
+                at(survivors), at(positions)};
+    }
+};
+
+/* What a prior file says; it must outlive the codecs that use it. */
+struct prior {
+    scratch room;
+    sqs_prior c;
+    explicit prior(const bytes &file)
+        : room(allocate(sqs_prior_memory(file.data(), file.size())))
+    {
+        check(sqs_load_prior(file.data(), file.size(), room.get(), &c));
+    }
+};
+
+struct codec {
+    sqs_codec c;
+    codec(uint32_t vocab_size, uint32_t resolution,
+          sqs_coding coding = SQS_ENTROPY, const prior *known = nullptr)
+        : c{vocab_size, resolution, uint32_t(coding),
+            uint32_t(sqs_find_isa(SQS_ISA_BEST)), known ? &known->c : nullptr}
+    {
+        check(sqs_check_codec(&c));
+    }
+
+    distribution quantize(const float *logits, const sqs_keep &keep,
+                          double temperature) const
+    {
+        uint32_t most = sqs_max_survivors(&c), k;
+        distribution q{numbers(most), numbers(most)};
+        scratch s = allocate(sqs_quantize_scratch(&c));
+        sqs_rows r{logits, SQS_F32, 1, c.vocab_size};
+        sqs_quantized to{q.token_ids.data(), q.counts.data(), &k,
+                         &q.dropped_mass, 0};
+        check(sqs_quantize_logits(&c, &r, temperature, &keep, s.get(), &to));
+        q.token_ids.resize(k);
+        q.counts.resize(k);
+        return q;
+    }
+
+    bytes encode(const round &r, memory *known = nullptr) const
+    {
+        sqs_round v = r.view();
+        bytes packet(sqs_encode_round_bound(&c, v.length, r.counts.size()));
+        size_t n = packet.size();
+        check(sqs_encode_round(&c, known, &v, packet.data(), n, &n));
+        packet.resize(n);
+        return packet;
+    }
+
+    /* Reads a packet, which may be hostile, of at most `most` survivors. */
+    round decode(const bytes &b, size_t most, memory *known = nullptr) const
+    {
+        most = std::min(most, sqs_decode_round_bound(&c, b.size()));
+        numbers entries(most), items(SQS_MAX_ROUND);
+        round r{entries, entries, items, items};
+        sqs_round v{0, r.token_ids.data(), r.counts.data(),
+                    r.survivors.data(), r.positions.data()};
+        check(sqs_decode_round(&c, known, b.data(), b.size(), most, &v));
+        r.survivors.resize(v.length);
+        r.positions.resize(v.length);
+        size_t k = std::accumulate(v.survivors, v.survivors + v.length, 0u);
+        r.token_ids.resize(k);
+        r.counts.resize(k);
+        return r;
+    }
+
+    /* Rows of the target's logits and draws: one more than has the round. */
+    sqs_verdict verify(const round &r, const float *logits, double temperature,
+                       const std::vector<double> &draws) const
+    {
+        sqs_round d = r.view();
+        if (draws.size() != d.length + 1u)
+            throw std::invalid_argument("verify: a draw for each row");
+        sqs_rows rows{logits, SQS_F32, d.length + 1, c.vocab_size};
+        scratch s = allocate(sqs_verify_scratch(&c, d.length));
+        sqs_verdict v;
+        check(sqs_verify_logits(&c, &d, &rows, temperature, draws.data(),
+                                s.get(), &v));
+        return v;
+    }
+};
+} // namespace sqs

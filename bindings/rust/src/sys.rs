@@ -1,0 +1,114 @@
+//! What the safe layer uses of `sqs.h`, which documents it.
+#![allow(missing_docs)]
+
+use core::ffi::{c_char, c_int, c_void};
+
+pub const MAX_RESOLUTION: u64 = 1 << 16;
+pub const MAX_ROUND: usize = 256;
+pub const MEMORY_TOKENS: usize = 512;
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Codec {
+    pub vocab_size: u32,
+    pub resolution: u32,
+    pub coding: u32,
+    pub isa: u32,
+    pub prior: *const c_void,
+}
+
+#[repr(C)]
+pub struct Rows {
+    pub values: *const c_void,
+    pub dtype: u32,
+    pub n: u32,
+    pub stride: usize,
+}
+
+#[repr(C)]
+pub struct Keep {
+    pub kind: u32,
+    pub value: f64,
+}
+
+#[repr(C)]
+pub struct Quantized {
+    pub token_ids: *mut u32,
+    pub counts: *mut u32,
+    pub survivors: *mut u32,
+    pub dropped_mass: *mut f64,
+    pub done: u32,
+}
+
+#[repr(C)]
+pub struct Round {
+    pub length: u32,
+    pub token_ids: *mut u32,
+    pub counts: *mut u32,
+    pub survivors: *mut u32,
+    pub positions: *mut u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Memory {
+    pub size: u32,
+    pub seen: u32,
+    pub last: u32,
+    pub ids: [u32; MEMORY_TOKENS],
+    pub weights: [u32; MEMORY_TOKENS],
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Verdict {
+    pub accepted: u32,
+    pub token: u32,
+    pub done: u32,
+}
+
+extern "C" {
+    pub fn sqs_status_text(status: c_int) -> *const c_char;
+    pub fn sqs_find_isa(isa: c_int) -> c_int;
+    pub fn sqs_check_codec(codec: *const Codec) -> c_int;
+    pub fn sqs_max_survivors(codec: *const Codec) -> u32;
+    pub fn sqs_quantize_scratch(codec: *const Codec) -> usize;
+    pub fn sqs_quantize_logits(
+        codec: *const Codec,
+        logits: *const Rows,
+        temperature: f64,
+        keep: *const Keep,
+        scratch: *mut c_void,
+        to: *mut Quantized,
+    ) -> c_int;
+    pub fn sqs_sample(counts: *const u32, survivors: u32, number: u32) -> u32;
+    pub fn sqs_encode_round_bound(codec: *const Codec, length: u32, entries: usize) -> usize;
+    pub fn sqs_encode_round(
+        codec: *const Codec,
+        memory: *mut Memory,
+        round: *const Round,
+        packet: *mut u8,
+        capacity: usize,
+        size: *mut usize,
+    ) -> c_int;
+    pub fn sqs_decode_round_bound(codec: *const Codec, size: usize) -> usize;
+    pub fn sqs_decode_round(
+        codec: *const Codec,
+        memory: *mut Memory,
+        packet: *const u8,
+        size: usize,
+        most: usize,
+        round: *mut Round,
+    ) -> c_int;
+    pub fn sqs_stream_head(memory: *const Memory) -> u8;
+    pub fn sqs_verify_scratch(codec: *const Codec, length: u32) -> usize;
+    pub fn sqs_verify_logits(
+        codec: *const Codec,
+        round: *const Round,
+        target: *const Rows,
+        temperature: f64,
+        draws: *const f64,
+        scratch: *mut c_void,
+        verdict: *mut Verdict,
+    ) -> c_int;
+}

@@ -1,0 +1,51 @@
+"""What other languages use of the core; `make bindings` tries it by every compiler."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from bindings.check import BINDINGS, ROOT, cmake, run
+
+HEADER = (ROOT / "csrc" / "sqs.h").read_text()
+
+
+@pytest.fixture(scope="module")
+def amalgamation(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give the folder of sqs.c, sqs.h and sqs.o."""
+    folder = tmp_path_factory.mktemp("amalgamation")
+    run(sys.executable, BINDINGS / "amalgamate.py", folder)
+    warnings = "-Wall", "-Wextra", "-Wconversion", "-Wpedantic", "-Werror"
+    object_file = "-o", folder / "sqs.o"
+    run("cc", "-std=c11", *warnings, "-c", folder / "sqs.c", *object_file)
+    return folder
+
+
+def test_one_file_exports_what_the_header_declares(amalgamation: Path) -> None:
+    listed = run("nm", "-g", "--defined-only", amalgamation / "sqs.o").splitlines()
+    declared = re.findall(r"^[\w *]*\b(sqs_\w+)\(", HEADER, re.MULTILINE)
+    assert {line.split()[-1] for line in listed} == set(declared)
+
+
+def test_one_file_is_all_that_the_example_needs(amalgamation: Path) -> None:
+    files = BINDINGS / "c" / "example.c", amalgamation / "sqs.o"
+    where = "-I", amalgamation, "-o", amalgamation / "example"
+    run("cc", "-std=c11", *files, *where)
+    assert "tokens accepted" in run(amalgamation / "example")
+
+
+@pytest.mark.skipif(
+    not (shutil.which("cmake") and shutil.which("c++")), reason="needs CMake and C++"
+)
+def test_cmake_package(tmp_path: Path) -> None:
+    cmake(tmp_path, "-DCMAKE_BUILD_TYPE=Debug", "-DCMAKE_INSTALL_LIBDIR=lib")
+
+
+def test_the_crate_has_the_header_s_version() -> None:
+    version = re.findall(r"^#define SQS_VERSION_[A-Z]+ (\d+)$", HEADER, re.MULTILINE)
+    manifest = (BINDINGS / "rust" / "Cargo.toml").read_text()
+    assert f'\nversion = "{".".join(version)}"\n' in manifest
