@@ -1,0 +1,168 @@
+"""What a round of each setting and length takes and gives, on real rows.
+
+A position of a text is accepted with probability sum_x min(p(x), q^(x)) and takes the
+bits of its distribution and, on average, the entropy of the token drawn from it. From
+these the law of the rounds follows exactly: if a round of L begins at position i with
+probability v_i, then the next one begins at i + n + 1 with that times the probability
+that n are accepted. So a text takes a mean number of rounds and of bits, whatever the
+link, and a link turns those into seconds. No formula of the planner is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+import sqs_codec as sqs
+from benchmarks.experiments.wire_formats import place_bits
+from benchmarks.planner.simulate import HEADER, Steps
+from benchmarks.rate.schemes import Row, codec, raw_bits
+
+LENGTHS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16)
+
+KS = (4, 8, 16, 32, 64, 128, 256)
+ALPHAS = (0.01, 0.02, 0.05, 0.1)
+RESOLUTIONS = (8, 16, 32, 64, 100, 200, 400, 1000)
+SETTLED = 96
+"""Positions before those that are counted."""
+
+RAW_KS = (1, 2, 4, 8, 16, 32, 64, 128)
+
+K_SQS, C_SQS, RAW = "TopK", "Conformal", "raw"
+
+Floats = NDArray[np.float64]
+
+
+class Setting(NamedTuple):
+    """A way to send distributions.
+
+    Attributes
+    ----------
+    rule : str
+        `K_SQS`, `C_SQS`, or `RAW` for the most probable tokens in fp16.
+    value : float
+        K or alpha.
+    resolution : int
+        0 where there is none.
+    prior : bool
+        Whether the codec has that of the source.
+    """
+
+    rule: str
+    value: float
+    resolution: int = 0
+    prior: bool = True
+
+    @classmethod
+    def of(cls, preset: sqs.Preset) -> Setting:
+        """Return what a preset sends."""
+        return cls(K_SQS, preset.k, preset.resolution)
+
+    def keep(self) -> sqs.TopK | sqs.Conformal:
+        """Return the rule as it begins."""
+        if self.rule == C_SQS:
+            return sqs.Conformal(self.value)
+        return sqs.TopK(int(self.value))
+
+    def __str__(self) -> str:
+        if self.rule == RAW:
+            return f"raw top-{self.value:g}"
+        name = "K" if self.rule == K_SQS else "alpha"
+        return f"{name}={self.value:g}, l={self.resolution}"
+
+
+PRESETS = tuple(map(sqs.preset, ("thin", "balanced", "fat")))
+
+TOP_KS = tuple(Setting(K_SQS, k, r) for k in KS for r in RESOLUTIONS)
+OURS = (*TOP_KS, *(Setting(C_SQS, a, r) for a in ALPHAS for r in RESOLUTIONS))
+PLAIN = tuple(Setting.of(preset)._replace(prior=False) for preset in PRESETS)
+OTHERS = tuple(Setting(RAW, k) for k in RAW_KS)
+SETTINGS = (*OURS, *PLAIN, *OTHERS)
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """What the rounds of a text come to, a token; [SETTINGS, LENGTHS].
+
+    Attributes
+    ----------
+    acceptance : ndarray of float64 [SETTINGS]
+        How probable it is that a token is accepted.
+    per_token, bits : ndarray of float64
+        Rounds, and the bits of their positions.
+    """
+
+    acceptance: Floats
+    per_token: Floats
+    bits: Floats
+
+    def seconds(self, rate: float, trip: float, steps: Steps, overhead: int) -> Floats:
+        """Return the seconds of a token of text, [SETTINGS, LENGTHS].
+
+        Parameters
+        ----------
+        rate, trip : float
+            Bits per second to the cloud; seconds.
+        steps : Steps
+            Of the models.
+        overhead : int
+            Bytes around a message.
+        """
+        length = np.array(LENGTHS)
+        models = length * steps.draft + steps.target + length * steps.more
+        around = models + trip + 8 * (HEADER + overhead) / rate
+        return np.asarray(self.per_token * around + self.bits / rate)
+
+
+def of_rows(rows: Iterable[Row], prior: sqs.Prior | None) -> Rounds:
+    """Send positions that follow each other by every setting."""
+    keeps = {setting: setting.keep() for setting in SETTINGS}
+    found = np.array([[*_position(row, keeps, prior)] for row in rows])
+    accepted, bits = np.moveaxis(found, (2, 1), (0, 1))
+    made = [_rounds(accepted, bits, length) for length in LENGTHS]
+    per_token, sums = np.moveaxis(np.array(made), (1, 2), (0, 1))
+    return Rounds(accepted.mean(1), per_token, sums)
+
+
+def _position(
+    row: Row, keeps: dict[Setting, sqs.TopK | sqs.Conformal], prior: sqs.Prior | None
+) -> Iterator[tuple[float, float]]:
+    """Yield acceptance and bits by each setting; rules learn from the position."""
+    v = row.q.size
+    for setting, keep in keeps.items():
+        if setting.rule == RAW:
+            k = int(setting.value)
+            yield row.send_raw(k).acceptance, raw_bits(v, k) + place_bits(k)
+            continue
+        sent = row.send(keep, setting.resolution)
+        keep.update(row.dropped_mass(sent.kept))
+        known = prior if setting.prior else None
+        bits = codec(v, setting.resolution, "entropy", known).bits(sent.q)
+        drawn = -float(sent.q.probs @ np.log2(sent.q.probs))
+        yield sent.loss.acceptance, bits + drawn
+
+
+def _rounds(accepted: Floats, bits: Floats, length: int) -> tuple[Floats, Floats]:
+    """Return rounds and bits a token by each setting, from its positions [S, N].
+
+    They follow each other in a circle. Where the first round began is forgotten after
+    `SETTLED` positions; then a lap is counted.
+    """
+    n = accepted.shape[1]
+    around = np.arange(-SETTLED, n + length) % n
+    accepted, bits = accepted[:, around], bits[:, around]
+    begins = np.zeros((len(accepted), SETTLED + n + length + 1))
+    begins[:, 0] = 1
+    for i in range(SETTLED + n):
+        here = begins[:, i, None]
+        reached = np.cumprod(accepted[:, i : i + length], axis=1)
+        reached = np.hstack([np.ones_like(here), reached, np.zeros_like(here)])
+        begins[:, i + 1 : i + length + 2] += here * -np.diff(reached, axis=1)
+    lap = np.arange(SETTLED, SETTLED + n)
+    sums = np.hstack([np.zeros((len(bits), 1)), bits.cumsum(1)])
+    sent = sums[:, lap + length] - sums[:, lap]
+    return begins[:, lap].sum(1) / n, (begins[:, lap] * sent).sum(1) / n

@@ -1,0 +1,152 @@
+"""What a general compressor makes of distributions, beside the codec.
+
+    python -m benchmarks.rate.general          # seconds; needs zstandard
+
+Fp16 probabilities and 16-bit ids, and the counts and ids that the codec sends, go
+through zstd at level 19: each distribution in a frame of its own, with a dictionary
+trained on the rows of other prompts, and in one stream that is flushed after each.
+Tokens of the raw form come by falling probability or, as it helps now and then, by id.
+Frames have neither a checksum nor their size nor a magic number. The rows are the
+shipped drafts that nothing was fitted to.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import zstandard
+from numpy.typing import NDArray
+from rich.console import Console
+
+import sqs_codec as sqs
+from benchmarks.data.drafts import VOCAB_SIZE, held_out, load_drafts
+from benchmarks.rate.schemes import softmax
+from benchmarks.tables import dim, table
+from sqs_codec import theory
+
+K, RESOLUTION = 64, 100
+LEVEL = 19
+DICTIONARY = 16_384
+"""Bytes of a dictionary."""
+
+Packets = list[bytes]
+
+
+class Rows:
+    """Distributions as they are sent in each way."""
+
+    def __init__(self, logits: Iterator[NDArray[np.float32]], temperature: float):
+        codec = sqs.Codec(VOCAB_SIZE, RESOLUTION)
+        self.raw: Packets = []
+        self.by_id: Packets = []
+        self.counts: Packets = []
+        self.sparse: list[sqs.SparseDistribution] = []
+        for row in logits:
+            probs = softmax(row, temperature)
+            ids = np.argpartition(-probs, K)[:K]
+            ids = ids[np.argsort(-probs[ids])]
+            self.raw.append(_raw(probs, ids))
+            self.by_id.append(_raw(probs, np.sort(ids)))
+            q = codec.quantize(row, sqs.TopK(K), temperature=temperature)
+            self.sparse.append(q)
+            self.counts.append(
+                q.counts.astype("u1").tobytes() + q.token_ids.astype("<u2").tobytes()
+            )
+
+
+def _raw(probs: NDArray[np.float64], ids: NDArray[np.intp]) -> bytes:
+    return probs[ids].astype("<f2").tobytes() + ids.astype("<u2").tobytes()
+
+
+def alone(packets: Packets, others: Packets) -> Packets:
+    """Compress each by itself."""
+    return _frames(packets, None)
+
+
+def trained(packets: Packets, others: Packets) -> Packets:
+    """Compress each by itself with a dictionary of others."""
+    return _frames(packets, zstandard.train_dictionary(DICTIONARY, others))
+
+
+def streamed(packets: Packets, others: Packets) -> Packets:
+    """Compress all in one stream, so that each can be read as it comes."""
+    stream = zstandard.ZstdCompressor(LEVEL).compressobj()
+    flush = zstandard.COMPRESSOBJ_FLUSH_BLOCK
+    return [stream.compress(packet) + stream.flush(flush) for packet in packets]
+
+
+def _frames(
+    packets: Packets, dictionary: zstandard.ZstdCompressionDict | None
+) -> Packets:
+    how = zstandard.ZstdCompressionParameters.from_level(
+        LEVEL,
+        format=zstandard.FORMAT_ZSTD1_MAGICLESS,
+        write_content_size=False,
+        write_dict_id=False,
+    )
+    compressor = zstandard.ZstdCompressor(dict_data=dictionary, compression_params=how)
+    return [compressor.compress(packet) for packet in packets]
+
+
+WAYS: dict[str, Callable[[Packets, Packets], Packets]] = {
+    "alone": alone,
+    "dictionary": trained,
+    "stream": streamed,
+}
+
+
+def measure(rows: int, temperature: float) -> dict[str, float]:
+    """Return mean bits of a distribution by each way.
+
+    Parameters
+    ----------
+    rows : int
+        The most distributions, evenly spaced among those that nothing was fitted to.
+    temperature : float
+    """
+    drafts = load_drafts()
+    known, new = np.flatnonzero(~held_out(drafts)), np.flatnonzero(held_out(drafts))
+    new = new[np.linspace(0, new.size - 1, min(rows, new.size)).round().astype(int)]
+    others, sent = (Rows(map(drafts.row, at), temperature) for at in (known, new))
+    found = {
+        "dense fp16": 16.0 * VOCAB_SIZE,
+        "the paper's formula": float(theory.paper_bits(VOCAB_SIZE, K, RESOLUTION)),
+    }
+    for name, packets, samples in (
+        ("fp16 and ids", sent.raw, others.raw),
+        ("fp16 and ids by id", sent.by_id, others.by_id),
+        ("counts and ids", sent.counts, others.counts),
+    ):
+        found[name] = _bits(packets)
+        for way, compress in WAYS.items():
+            found[f"{name}, zstd {way}"] = _bits(compress(packets, samples))
+    for name, prior in (("none", None), ("smollm2", sqs.Prior.builtin("smollm2"))):
+        codec = sqs.Codec(VOCAB_SIZE, RESOLUTION, prior=prior)
+        found[f"sqs-codec, prior {name}"] = _bits([*map(codec.encode, sent.sparse)])
+    return found
+
+
+def _bits(packets: Sequence[bytes]) -> float:
+    return 8 * float(np.mean([*map(len, packets)]))
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Print a table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument("--rows", type=int, default=200, help="(default: %(default)s)")
+    parser.add_argument("--temperature", type=float, default=0.7)
+    args = parser.parse_args(argv)
+    made = table("Bits of a distribution, whole bytes", "", "bits")
+    for name, bits in measure(args.rows, args.temperature).items():
+        made.add_row(name, f"{bits:,.0f}")
+    number = ".".join(map(str, zstandard.ZSTD_VERSION))
+    shown = f"K = {K}, l = {RESOLUTION}, T = {args.temperature:g}"
+    Console().print(
+        made, dim(f"{args.rows} rows, {shown}; zstd {number}, level {LEVEL}")
+    )
+
+
+if __name__ == "__main__":
+    main()

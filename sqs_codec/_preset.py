@@ -1,0 +1,85 @@
+"""Settings for three kinds of uplink."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqs_codec._codec import Codec
+from sqs_codec._keep import Keep, TopK
+from sqs_codec._prior import Prior
+
+__all__ = ["Preset", "preset"]
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A setting for a kind of uplink; made by `preset`.
+
+    Attributes
+    ----------
+    name : str
+    k : int
+        How many tokens of a distribution are kept.
+    resolution : int
+        What counts sum to.
+    max_tokens : int
+        Drafted tokens of a round, where about 70 to 75 % of them are accepted.
+    """
+
+    name: str
+    k: int
+    resolution: int
+    max_tokens: int
+
+    def keep(self) -> Keep:
+        """Return a keep rule for one drafter."""
+        return TopK(self.k)
+
+    def codec(self, vocab_size: int, prior: Prior | None = None) -> Codec:
+        """Return what both ends agree on, as `Codec` describes it."""
+        return Codec(vocab_size, self.resolution, prior=prior)
+
+
+_PRESETS = {
+    made.name: made
+    for made in (
+        Preset("thin", k=16, resolution=16, max_tokens=4),
+        Preset("balanced", k=64, resolution=100, max_tokens=4),
+        Preset("fat", k=128, resolution=400, max_tokens=4),
+    )
+}
+"""As `python -m benchmarks.choosing` fits them."""
+
+
+def preset(name: str) -> Preset:
+    """Return a setting for a kind of uplink.
+
+    Parameters
+    ----------
+    name : {"thin", "balanced", "fat"}
+        For up to 20 kbit/s, up to 200 kbit/s, and more. ``docs/choosing.md`` has what
+        each loses to the best setting of a link, and when another draft length or a
+        planner is better.
+
+    Raises
+    ------
+    ValueError
+        There is no preset of that name.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import sqs_codec as sqs
+    >>> thin = sqs.preset("thin")
+    >>> thin
+    Preset(name='thin', k=16, resolution=16, max_tokens=4)
+    >>> codec, rng = thin.codec(vocab_size=1000), np.random.default_rng(0)
+    >>> edge = sqs.Drafter(codec, thin.keep(), rng=rng, max_tokens=thin.max_tokens)
+    >>> while edge.push(rng.normal(0, 4, 1000)) is not None:
+    ...     pass
+    >>> len(codec.decode_round(edge.finish()))
+    4
+    """
+    if name not in _PRESETS:
+        raise ValueError(f"preset must be one of {[*_PRESETS]}, got {name!r}")
+    return _PRESETS[name]
