@@ -1,26 +1,87 @@
-"""Declares the C extension and reads the version; the rest is in pyproject.toml."""
+"""Builds the C core and reads what has its place elsewhere: version and README.
+
+The rest is in pyproject.toml.
+"""
 
 import os
 import re
+import shutil
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.errors import CCompilerError, PlatformError
 
-HEADER = Path(__file__).parent / "csrc" / "sqs.h"
+ROOT = Path(__file__).parent
+HEADER = ROOT / "csrc" / "sqs.h"
+
+WITHOUT = "SQS_NO_NATIVE=1 pip install '.[numba]'"
 
 native = not os.environ.get("SQS_NO_NATIVE")
 
 
+class BuildCore(build_ext):
+    """Builds the extension, or says in one sentence what it takes."""
+
+    def build_extension(self, ext: Extension) -> None:
+        """Compile; failing that, end with a sentence, which pip shows as it is."""
+        try:
+            super().build_extension(ext)
+        except (CCompilerError, PlatformError) as error:
+            raise SystemExit(
+                f"sqs-codec: cannot build the C core, as {self._reason(error)}; "
+                f"install without it by {WITHOUT}"
+            ) from None
+
+    def _reason(self, error: Exception) -> str:
+        """Say what is missing, if anything is, and how Debian calls it."""
+        command = getattr(self.compiler, "compiler", None)
+        if not command:  # on Windows, where the error says what to install
+            return str(error)
+        if shutil.which(command[0]) is None:
+            return (
+                f"there is no C compiler {command[0]!r} here (on Debian and Ubuntu "
+                "'apt install build-essential' adds one)"
+            )
+        if not any(Path(folder, "Python.h").exists() for folder in self.include_dirs):
+            return (
+                "Python.h isn't here (on Debian and Ubuntu 'apt install python3-dev' "
+                "adds it)"
+            )
+        return f"the C compiler {command[0]!r} failed"
+
+
 def version() -> str:
     """Return what sqs.h says, which is the only place of the version."""
-    found = re.search(r'^#define SQS_VERSION "(.+)"$', HEADER.read_text(), re.MULTILINE)
-    if found is None:
-        raise SystemExit(f"{HEADER} has no SQS_VERSION")
-    return found[1]
+    numbers = re.findall(
+        r"^#define SQS_VERSION_(?:MAJOR|MINOR|PATCH) (\d+)$",
+        HEADER.read_text(),
+        re.MULTILINE,
+    )
+    if len(numbers) != 3:
+        raise SystemExit(f"{HEADER} has no SQS_VERSION_MAJOR, MINOR and PATCH")
+    return ".".join(numbers)
+
+
+def readme() -> str:
+    """Return README.md as PyPI shows it: its links lead to this version's files."""
+    project = (ROOT / "pyproject.toml").read_text("utf-8")
+    source = re.search(r'^Source = "([^"]+)"', project, re.MULTILINE)
+    if source is None:
+        raise SystemExit("pyproject.toml has no Source in [project.urls]")
+    return re.sub(
+        r"\]\((?![a-z]+:|#)",
+        f"]({source[1]}/blob/v{version()}/",
+        (ROOT / "README.md").read_text("utf-8"),
+    )
 
 
 setup(
     version=version(),
+    long_description=readme(),
+    long_description_content_type="text/markdown",
+    verbose=0,  # so that what fails is all that pip shows; -v says more
+    cmdclass={"build_ext": BuildCore},
     cffi_modules=["bindings/build.py:ffi"] if native else [],
     options={"bdist_wheel": {"py_limited_api": "cp310"}} if native else {},
 )

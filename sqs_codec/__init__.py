@@ -28,6 +28,7 @@ from sqs_codec._drafter import Drafter
 from sqs_codec._errors import PacketError
 from sqs_codec._format import FORMAT_VERSION
 from sqs_codec._keep import Conformal, Keep, MinP, Threshold, TopK, TopP
+from sqs_codec._preset import Preset, preset
 from sqs_codec._prior import Prior
 from sqs_codec._stream import StreamDecoder, StreamEncoder, StreamError
 from sqs_codec._verify import Verdict, Wanted, verify, verify_batch
@@ -40,6 +41,7 @@ __all__ = [
     "MinP",
     "MixedRound",
     "PacketError",
+    "Preset",
     "Prior",
     "Round",
     "SparseDistribution",
@@ -53,6 +55,7 @@ __all__ = [
     "Wanted",
     "backend",
     "isa",
+    "preset",
     "theory",
     "verify",
     "verify_batch",

@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import sqs_codec as sqs
+from sqs_codec._checks import look_like_probabilities
+from sqs_codec._errors import Status, row_error
 from sqs_codec._format import MAX_VOCAB, MIN_VOCAB
 
 Rule = sqs.TopK | sqs.Threshold | sqs.Conformal
@@ -115,7 +117,7 @@ def open_logits(path: Path) -> NDArray[np.floating]:
     OSError
         The file can't be read.
     ValueError
-        It holds something else; the message says what.
+        It holds something else, or probabilities; the message says what.
     """
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -135,7 +137,19 @@ def open_logits(path: Path) -> NDArray[np.floating]:
             f"{path} must hold at least one row of {MIN_VOCAB} to {MAX_VOCAB} logits, "
             f"got {rows} of {vocab_size}"
         )
+    if look_like_probabilities(array[0]):
+        raise ValueError(
+            f"{path} must hold logits, and row 0 looks like probabilities: none is "
+            "negative, and they sum to 1"
+        )
     return array
+
+
+def bad_row(path: Path, number: int, row: NDArray[np.floating]) -> ValueError:
+    """Describe what is wrong with a row whose largest logit isn't finite."""
+    masked = bool(np.all(row == -np.inf))
+    status = Status.ALL_MASKED if masked else Status.NOT_FINITE
+    return ValueError(f"{path}: row {number}: {row_error('logits', row, status)}")
 
 
 def measure(
@@ -167,14 +181,21 @@ def measure(
     """
     logits = open_logits(path)
     total = len(logits)
+    if prior is not None and prior.vocab_size != logits.shape[1]:
+        raise ValueError(
+            f"{path} has logits of {logits.shape[1]} tokens, and the prior is made for "
+            f"{prior.vocab_size}"
+        )
     chosen = np.linspace(0, total - 1, min(total, most_rows)).round().astype(int)
     rules: list[Rule] = [*map(sqs.TopK, KS), *map(sqs.Threshold, BETAS)]
     settings = [(keep, resolution) for keep in rules for resolution in RESOLUTIONS]
-    points = _measure(logits, chosen, temperature, prior, settings)
+    points = _measure(path, logits, chosen, temperature, prior, settings)
     best = recommend(points, most_tv)
     for fixed in best[-1:]:
         if isinstance(fixed.keep, sqs.Threshold):
-            best += _measure(logits, chosen, temperature, prior, [_steered(fixed)])
+            best += _measure(
+                path, logits, chosen, temperature, prior, [_steered(fixed)]
+            )
     measured = {
         "file": str(path),
         "rows": len(chosen),
@@ -196,6 +217,7 @@ def _steered(fixed: Point) -> tuple[Rule, int]:
 
 
 def _measure(
+    path: Path,
     logits: NDArray[np.floating],
     chosen: NDArray[np.intp],
     temperature: float,
@@ -212,7 +234,7 @@ def _measure(
         ]
         for _, resolution in settings
     }
-    for row in _rows(logits, chosen, temperature):
+    for row in _rows(path, logits, chosen, temperature):
         for total, (keep, resolution) in zip(sums, settings, strict=True):
             total += row.send(keep, codecs[resolution])
     points = []
@@ -245,7 +267,10 @@ class _Row:
 
 
 def _rows(
-    logits: NDArray[np.floating], chosen: NDArray[np.intp], temperature: float
+    path: Path,
+    logits: NDArray[np.floating],
+    chosen: NDArray[np.intp],
+    temperature: float,
 ) -> Iterator[_Row]:
     """Yield rows, a few of them read at a time.
 
@@ -260,10 +285,8 @@ def _rows(
         part = chosen[start : start + step]
         rows = np.ascontiguousarray(logits[part], native)
         top = rows.max(1).astype(np.float64)  # NaN if there is one
-        for number in part[~np.isfinite(top)]:
-            raise ValueError(
-                f"row {number} must be finite or -inf, and not -inf throughout"
-            )
+        for i in np.flatnonzero(~np.isfinite(top)):
+            raise bad_row(path, part[i], rows[i])
         with np.errstate(over="ignore"):
             x = (rows.astype(np.float64) - top[:, None]) / temperature
         totals = np.exp(x).sum(1)

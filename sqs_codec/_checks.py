@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sqs_codec._format import SUM_TOLERANCE
+
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
@@ -30,7 +32,15 @@ def instance(
 
 def generator(value: object) -> None:
     """Check that a value draws random numbers."""
-    instance("rng", value, np.random.Generator, "a numpy.random.Generator")
+    if not isinstance(value, np.random.Generator):
+        kind = type(value)
+        got = kind.__name__
+        if got == "Generator":  # torch has one, too
+            got = f"{kind.__module__}.{got}"
+        raise TypeError(
+            f"rng must be a numpy.random.Generator, got {got}; "
+            "numpy.random.default_rng() makes one"
+        )
 
 
 def integer(name: str, value: int) -> int:
@@ -101,7 +111,10 @@ def _number(name: str, value: float) -> float:
 
 def packet(data: bytes) -> bytes:
     """Return the bytes of anything that holds some."""
-    return memoryview(data).tobytes()
+    try:
+        return memoryview(data).tobytes()
+    except TypeError:
+        raise TypeError(f"expected bytes, got {type(data).__name__}") from None
 
 
 def uint32(name: str, values: ArrayLike) -> NDArray[np.uint32]:
@@ -141,6 +154,18 @@ def contiguous_rows(array: NDArray[Any]) -> NDArray[Any]:
     if within == array.itemsize and steps >= 0 and not rest and array.flags.aligned:
         return array
     return np.require(array, requirements=["C_CONTIGUOUS", "ALIGNED"])
+
+
+def look_like_probabilities(row: NDArray[np.floating]) -> bool:
+    """Say whether a row of logits looks as if it held probabilities.
+
+    Not if all are equal, where it is all the same, nor if one is 1 and all others
+    are 0, as those who choose a token give it.
+    """
+    return bool(
+        0 <= row.min() < row.max() < 1
+        and abs(row.sum(dtype=np.float64) - 1) <= SUM_TOLERANCE
+    )
 
 
 def _floats(name: str, values: ArrayLike) -> NDArray[np.floating]:

@@ -222,6 +222,11 @@ class Codec:
         TypeError
             If the dtype isn't one of those above.
 
+        Warns
+        -----
+        UserWarning
+            If the first logits that this codec meets look like probabilities.
+
         Notes
         -----
         The same logits give the same result on every machine, in the default

@@ -193,7 +193,7 @@ class SparseDistribution:
         )
 
 
-@dataclass(frozen=True, init=False)
+@dataclass(frozen=True, init=False, repr=False)
 class Round:
     """Distributions in drafting order and the token drawn from each.
 
@@ -207,7 +207,7 @@ class Round:
 
     distributions: tuple[SparseDistribution, ...]
     tokens: tuple[int, ...]
-    _arrays: RoundArrays = field(init=False, repr=False, compare=False)
+    _arrays: RoundArrays = field(init=False, compare=False)
 
     def __init__(
         self, distributions: Sequence[SparseDistribution], tokens: Sequence[int]
@@ -245,11 +245,17 @@ class Round:
     def __reduce__(self) -> tuple[Any, ...]:
         return Round, (self.distributions, self.tokens)
 
+    def __repr__(self) -> str:
+        return (
+            f"<Round of {len(self)} tokens, "
+            f"vocabulary {self.distributions[0].vocab_size}>"
+        )
+
     def __len__(self) -> int:
         return len(self.tokens)
 
 
-@dataclass(frozen=True, init=False)
+@dataclass(frozen=True, init=False, repr=False)
 class MixedRound:
     """A round that doesn't hold all of its distributions.
 
@@ -382,6 +388,13 @@ class MixedRound:
             distributions,
             resolution=self.resolution,
             vocab_size=self.vocab_size,
+        )
+
+    def __repr__(self) -> str:
+        held = sum(q is not None for q in self.distributions)
+        return (
+            f"<MixedRound of {len(self)} tokens and {held} of their distributions, "
+            f"resolution {self.resolution}, vocabulary {self.vocab_size}>"
         )
 
     @property

@@ -12,7 +12,7 @@ from sqs_codec._distribution import Round, SparseDistribution
 from sqs_codec._format import MAX_ROUND
 from sqs_codec._keep import Keep, rule
 from sqs_codec._stream import StreamEncoder
-from sqs_codec._verify import Verdict
+from sqs_codec._verify import Verdict, Wanted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -123,6 +123,12 @@ class Drafter:
         self.max_tokens = checks.in_range("max_tokens", max_tokens, 1, MAX_ROUND)
         self.stream = stream
         self._start()
+
+    def __repr__(self) -> str:
+        return (
+            f"<Drafter of {self.codec}, {self.keep}: {len(self._drafted)} of at most "
+            f"{self.max_tokens} tokens drafted>"
+        )
 
     def _start(self) -> None:
         self._start_state = self.keep.checkpoint()
@@ -294,6 +300,11 @@ class Drafter:
             raise RuntimeError("feedback: finish or segment comes first")
         if isinstance(accepted, Verdict):
             accepted = accepted.accepted
+        elif isinstance(accepted, Wanted):
+            raise TypeError(
+                f"feedback: {accepted} is no verdict yet; verify the round again with "
+                "that distribution"
+            )
         accepted = checks.in_range("accepted", accepted, 0, self._left)
         self.keep.rollback(self._drafted[min(accepted, self._left - 1)].state)
         self._start()

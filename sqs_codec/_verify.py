@@ -319,7 +319,11 @@ def _check_target(
         np.float32,
         np.float64,
     ):
-        got = getattr(target_probs, "dtype", type(target_probs).__name__)
+        got = type(target_probs).__name__
+        if isinstance(target_probs, np.ndarray):
+            got = str(target_probs.dtype)
+        elif got == "Tensor":
+            got += "; sqs_codec.torch.verify takes logits as tensors"
         raise TypeError(f"target_probs must be a float32 or float64 ndarray, got {got}")
     check_shape("target_probs", target_probs.shape, n, vocab_size)
     return checks.contiguous_rows(np.asarray(target_probs))

@@ -21,6 +21,7 @@ from sqs_codec._format import (
     MIN_VOCAB,
     Coding,
 )
+from sqs_codec._install import install
 from sqs_codec._options import (
     HF_MODULES,
     Add,
@@ -97,9 +98,9 @@ then, at both ends:
   codec = sqs.Codec(vocab_size, prior=sqs.Prior.load("my.sqsprior"))
 """
 
-MISSING_TOKENIZERS = """\
+MISSING_TOKENIZERS = f"""\
 sqs prior --tokenizer needs Hugging Face's tokenizers:
-    pip install 'sqs-codec[prior]'"""
+    {install("prior")}"""
 
 MISSING_PLOT = """\
 sqs bits --plot needs matplotlib:
@@ -138,11 +139,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
 
+class _Version(argparse.Action):
+    """Says what runs here and ends; the version is looked up only for this."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        isa = sqs.isa()
+        print(
+            f"sqs-codec {sqs.__version__}, format version {sqs.__format_version__}, "
+            f"backend {sqs.backend()}" + (f" ({isa})" if isa else "")
+        )
+        parser.exit()
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="sqs",
         description="The codec for token distributions in speculative decoding.",
     )
+    parser.add_argument("--version", action=_Version, nargs=0, help="what this is")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, fill, help_, description, epilog in (
         (
@@ -431,7 +445,9 @@ def _show_packet(args: argparse.Namespace) -> int:
     agreed = f"vocabulary {codec.vocab_size}, resolution {codec.resolution}"
     if codec.prior is not None:
         agreed += f", prior {args.prior}"
-    print(f"{len(packet)} bytes, read with {agreed}, {codec.coding}.", file=out)
+    name = "" if found else f"sqs inspect: {args.file}: "
+    read = f"{len(packet)} bytes, read with {agreed}, {codec.coding}"
+    print(f"{name}{read}.", file=out)
     print("\n".join([*refused, *found]), file=out)
     if not found:
         print(
@@ -446,6 +462,8 @@ def _measure_bits(args: argparse.Namespace) -> int:
         print(MISSING_PLOT, file=sys.stderr)
         return 1
     try:
+        for file in filter(None, (args.json, args.plot)):
+            _make_prior.check_folder(file)
         prior = _make_prior.find_prior(args.prior)
         costs = _bits.measure(args.file, args.temperature, args.tv, args.rows, prior)
         print(_bits.report(costs))

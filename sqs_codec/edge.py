@@ -138,6 +138,9 @@ class Edge:
         self._given_planner = planner
         self._planners: dict[tuple[Sampling, int], Planning] = {}
 
+    def __repr__(self) -> str:
+        return f"<Edge of {type(self._draft).__name__}, vocabulary {self.vocab_size}>"
+
     def generate(
         self,
         prompt: Sequence[int],

@@ -15,10 +15,16 @@ import weakref
 from collections import deque
 from collections.abc import Iterable, Sequence
 
-import llama_cpp as llama
 import numpy as np
-from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 from numpy.typing import NDArray
+
+try:
+    import llama_cpp as llama
+    from llama_cpp.llama_chat_format import Jinja2ChatFormatter
+except ModuleNotFoundError as error:
+    from sqs_codec._install import needs
+
+    raise needs("sqs_codec.llama_cpp", error, "llama-cpp") from error
 
 from sqs_codec import _checks as checks
 from sqs_codec.edge import common_length, fingerprint
@@ -128,6 +134,9 @@ class Draft:
             self._batch.n_seq_id[i] = 1
             self._batch.seq_id[i][0] = 0
         self._seen: list[int] = []
+
+    def __repr__(self) -> str:
+        return f"<Draft of llama.cpp, vocabulary {self.vocab_size}>"
 
     def _read_vocabulary(self) -> None:
         vocab = self._vocab
@@ -275,6 +284,9 @@ class TextStream:
     def __init__(self, draft: Draft) -> None:
         self._draft = draft
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def __repr__(self) -> str:
+        return f"<TextStream of {self._draft}>"
 
     def add(self, tokens: Iterable[int]) -> str:
         """Return what these tokens add to the text; special ones add nothing."""

@@ -19,9 +19,9 @@ import numpy as np
 try:
     import torch
 except ModuleNotFoundError as error:
-    raise ImportError(
-        "sqs_codec.torch needs PyTorch: pip install 'sqs-codec[torch]'"
-    ) from error
+    from sqs_codec._install import needs
+
+    raise needs("sqs_codec.torch", error, "torch") from error
 
 from sqs_codec import _checks as checks
 from sqs_codec._backend import frozen

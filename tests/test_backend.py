@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -27,7 +28,9 @@ IMPORT = "import sqs_codec; print(sqs_codec.backend())"
 NO_NATIVE = "import sys; sys.modules['sqs_codec._backend._sqs'] = None\n"
 NO_NUMBA = "import sys; sys.modules['numba'] = None\n"
 
-REBUILD = "pip install --force-reinstall --no-deps ."
+ROOT = Path(sqs_codec.__file__).parents[1]
+BUILD = f'pip install -e "{ROOT}"'  # a source tree
+REBUILD = "pip install --force-reinstall --no-deps ."  # what isn't one
 ADD_NUMBA = "pip install numba"
 
 
@@ -99,8 +102,8 @@ def test_native_needs_no_numba() -> None:
 
 def test_asked_for_native_that_was_not_built() -> None:
     message = import_error(NO_NATIVE + IMPORT, SQS_BACKEND="native")
-    assert "built without the C core" in message
-    assert REBUILD in message
+    assert f"the C core of the source tree in {ROOT} isn't built" in message
+    assert BUILD in message
 
 
 def test_asked_for_numba_that_is_not_installed() -> None:
@@ -110,8 +113,30 @@ def test_asked_for_numba_that_is_not_installed() -> None:
 
 def test_nothing_to_run_on() -> None:
     message = import_error(NO_NATIVE + NO_NUMBA + IMPORT)
-    assert REBUILD in message
+    assert "has nothing to run on" in message
+    assert BUILD in message
     assert ADD_NUMBA in message
+
+
+def test_source_tree_that_hides_the_installed_package(tmp_path: Path) -> None:
+    """As after `pip install .` in a clone, where Python looks into the clone first."""
+    clone, installed = tmp_path / "a clone", tmp_path / "site-packages"
+    ignored = shutil.ignore_patterns("__pycache__", "_sqs.*")
+    shutil.copytree(ROOT / "sqs_codec", clone / "sqs_codec", ignore=ignored)
+    (clone / "csrc").mkdir()
+    (clone / "setup.py").touch()
+    shutil.copytree(ROOT / "sqs_codec", installed / "sqs_codec")
+    (installed / "sqs_codec-0.dist-info").mkdir()
+    (installed / "sqs_codec-0.dist-info" / "METADATA").write_text("Name: sqs-codec\n")
+    path = f"import sys; sys.path.append({str(installed)!r})\n"
+    message = import_error(path + NO_NUMBA + IMPORT, clone)
+    assert f"{clone} hides the installed package in {installed}" in message
+    assert "Leave that tree" in message
+    assert f'pip install -e "{clone}"' in message
+    assert output(ROUND_TRIP, installed) == "native"
+    shutil.rmtree(installed)
+    message = import_error(path + NO_NUMBA + IMPORT, clone)
+    assert f"the C core of the source tree in {clone} isn't built" in message
 
 
 def test_version_is_looked_up_only_when_asked_for() -> None:

@@ -193,9 +193,16 @@ def bad_row(value: float) -> np.ndarray:
         (np.zeros((0, 30), np.float32), "got 0 of 30"),
         (np.zeros((2, 1), np.float32), "got 2 of 1"),
         (np.zeros((2, 0), np.float32), "got 2 of 0"),
-        (bad_row(np.nan), "row 5 must be finite or -inf"),
-        (bad_row(np.inf), "row 5 must be finite or -inf"),
-        (np.full((3, 30), -np.inf, np.float16), "row 0 must be finite or -inf"),
+        (bad_row(np.nan), "a.npy: row 5: logits[7] is nan; values must be finite"),
+        (bad_row(np.inf), "a.npy: row 5: logits[7] is inf; values must be finite"),
+        (
+            np.full((3, 30), -np.inf, np.float16),
+            "a.npy: row 0: logits: every token is masked (-inf)",
+        ),
+        (
+            np.eye(30, dtype=np.float32)[:3] / 2 + np.float32(1 / 60),
+            "a.npy must hold logits, and row 0 looks like probabilities",
+        ),
     ],
 )
 def test_arrays_that_do_not_do_are_explained(
@@ -245,6 +252,21 @@ def test_bad_usage_is_explained(
         cli.main(["bits", *arguments])
     assert end.value.code == 2
     assert said in capsys.readouterr().err
+
+
+def test_what_does_not_fit_the_file_is_explained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = save(tmp_path / "a.npy", np.zeros((2, 30), np.float32))
+    nowhere = str(tmp_path / "no" / "b.json")
+    for option, value, said in [
+        ("--prior", "gpt2", "a.npy has logits of 30 tokens, and the prior is made for"),
+        ("--json", nowhere, f"no folder {tmp_path / 'no'} to write to"),
+    ]:
+        assert cli.main(["bits", file, option, value]) == 1
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert said in err
 
 
 def test_plot_names_what_it_lacks(

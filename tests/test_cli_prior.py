@@ -118,7 +118,7 @@ def test_a_folder_is_a_tokenizer_and_text_goes_with_drafts(
         ),
         (["--drafts", "BINARY"], "is not a .npy file"),
         (["--drafts", "LOGITS", "-o", "nowhere/x"], "no folder nowhere to write to"),
-        (["--drafts", "NAN"], "nan.npy: row 70 must be finite or -inf, and not"),
+        (["--drafts", "NAN"], "nan.npy: row 70: logits[5] is nan; values must"),
         (["--drafts", "LOGITS", "--vocab-size", "50"], f"logits of {V} tokens, not 50"),
     ],
 )

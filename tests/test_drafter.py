@@ -414,6 +414,17 @@ def test_a_rule_that_fails_leaves_the_round_as_it_was():
         edge.finish()
 
 
+def test_feedback_takes_a_verdict_and_nothing_like_one():
+    edge = drafter()
+    edge.push(np.zeros(V))
+    edge.finish()
+    with pytest.raises(
+        TypeError, match=r"feedback: Wanted\(position=0\) is no verdict"
+    ):
+        edge.feedback(sqs.Wanted(0))
+    edge.feedback(sqs.Verdict(accepted=1, token=2))
+
+
 def test_bad_options():
     with pytest.raises(TypeError, match="keep must be a rule"):
         sqs.Drafter(sqs.Codec(V), 5, rng=np.random.default_rng(0))

@@ -169,7 +169,7 @@ def test_gguf_files_need_llama_cpp_alone(
         assert cli.main([*options, draft]) == 1
         assert capsys.readouterr().err == (
             f"sqs generate needs {missing}. To install everything it uses:\n"
-            f"    pip install 'sqs-codec[{extra}]'\n"
+            f"    pip install '.[{extra}]'  # in a clone of sqs-codec\n"
         )
 
 

@@ -212,6 +212,40 @@ def test_tutorial_runs(
     assert "Metrics(tokens=" in lines[-1]
 
 
+def test_how_tos_run(
+    smollm2: Pair, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The how-tos' Python that needs models or a server, one page after the other."""
+    models = {"draft": smollm2.draft, "target": smollm2.target}
+    folder = Path(__file__).parent.parent / "docs" / "howto"
+    text = "\n".join(
+        (folder / f"{name}.md").read_text("utf-8")
+        for name in ("hugging-face", "stop-tokens", "reconnect")
+    )
+    blocks = re.findall(r"```python\n(?!>>>)(.*?)```", text, re.S)
+    code = re.sub("max_tokens=[0-9]+", "max_tokens=3", "\n".join(blocks))
+    for name in models:
+        code, found = re.subn(
+            rf"^{name} = AutoModelForCausalLM.*",
+            f"{name} = models[{name!r}]",
+            code,
+            flags=re.M,
+        )
+        assert found == 1
+    code = re.sub(r"AutoTokenizer\.from_.*", "models['tokenizer']", code)
+    models["tokenizer"] = smollm2.tokenizer
+    cloud = Cloud(smollm2.target, tokenizer=smollm2.tokenizer)
+    monkeypatch.setattr(
+        "sqs_codec.serve._connect.connect",
+        lambda *_, **__: LocalLink(cloud, tokenizer=cloud.fingerprint),
+    )
+    names: dict[str, Any] = {"models": models, "LinkError": LinkError}
+    exec(code, names)
+    assert "Metrics(tokens=" in capsys.readouterr().out
+    assert names["text"][: len(names["prompt"])] == names["prompt"]
+    assert len(names["text"]) > len(names["prompt"])
+
+
 def test_a_link_without_a_function_to_renew_it_ends_the_text() -> None:
     model = tiny(0)
     link = link_to(model, VOCAB_SIZE)

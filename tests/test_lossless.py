@@ -467,12 +467,26 @@ def test_a_generator_must_give_what_it_is_asked_for(size):
         sqs.verify(sqs.Round([q], [0]), np.full((2, 2), 0.5), Short([]))
 
 
-@pytest.mark.parametrize("wrong", [0, None, np.random.PCG64(0)])
-def test_what_is_no_generator(wrong):
+class Generator:
+    """Another library's."""
+
+
+@pytest.mark.parametrize(
+    ("wrong", "name"),
+    [
+        (0, "int"),
+        (None, "NoneType"),
+        (np.random.PCG64(0), "PCG64"),
+        (Generator(), "tests.test_lossless.Generator"),
+    ],
+)
+def test_what_is_no_generator(wrong, name):
     q = sqs.SparseDistribution([0], [1], 2)
-    expected = rf"rng must be a numpy\.random\.Generator, got {type(wrong).__name__}$"
+    expected = f"rng must be a numpy.random.Generator, got {name}; numpy.random.default"
     with pytest.raises(TypeError, match=expected):
         sqs.verify(sqs.Round([q], [0]), np.full((2, 2), 0.5), rng=wrong)
+    with pytest.raises(TypeError, match=expected):
+        sqs.Drafter(sqs.Codec(2), sqs.TopK(2), rng=wrong)
 
 
 def test_expected_rejections_are_within_the_bound(real_rows):

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,65 @@ def test_sdist_has_what_a_build_needs_and_nothing_built(sdist: Path) -> None:
     assert not [name for name in names if built.search(name)]
 
 
+def test_readme_on_pypi_links_to_this_version(sdist: Path) -> None:
+    with tarfile.open(sdist) as archive:
+        (info,) = [
+            m
+            for m in archive.getmembers()
+            if m.name.count("/") == 1 and m.name.endswith("/PKG-INFO")
+        ]
+        file = archive.extractfile(info)
+        assert file is not None
+        text = file.read().decode()
+    (source,) = re.findall("^Project-URL: Source, (.+)$", text, re.MULTILINE)
+    links = re.findall(r"\]\((.+?)\)", text)
+    relative = re.findall(r"\]\((.+?)\)", (ROOT / "README.md").read_text("utf-8"))
+    assert len(links) == len(relative)
+    for link, ours in zip(links, relative, strict=True):
+        if ours.startswith(("https:", "#")):
+            assert link == ours
+        else:
+            assert link == f"{source}/blob/v{version('sqs-codec')}/{ours}"
+            assert (ROOT / ours.partition("#")[0]).exists()
+
+
+NO_HEADERS = """
+import runpy, sys
+from setuptools._distutils import sysconfig
+sysconfig.get_python_inc = lambda *_, **__: "nowhere"
+sys.argv[0] = "setup.py"
+runpy.run_path("setup.py")
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "compiler", "reason"),
+    [
+        ("setup.py", "/nowhere/cc -O2", "there is no C compiler '/nowhere/cc' here"),
+        ("setup.py", "false", "the C compiler 'false' failed"),
+        (NO_HEADERS, "false", "Python.h isn't here"),
+    ],
+    ids=["no compiler", "no success", "no headers"],
+)
+def test_build_that_fails_ends_with_what_to_do(
+    code: str, compiler: str, reason: str, source: Path, tmp_path: Path
+) -> None:
+    options = [code] if code == "setup.py" else ["-c", code]
+    places = ["--build-temp", tmp_path / "temp", "--build-lib", tmp_path / "lib"]
+    done = subprocess.run(
+        [sys.executable, *options, "build_ext", *places],
+        env=os.environ | {"CC": compiler},
+        cwd=source,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1  # all that pip has to show
+    assert done.stderr.startswith(f"sqs-codec: cannot build the C core, as {reason}")
+    assert done.stderr.endswith("SQS_NO_NATIVE=1 pip install '.[numba]'\n")
+
+
 def test_native_wheel_serves_every_python_from_3_10(
     source: Path, tmp_path: Path
 ) -> None:
@@ -131,6 +191,24 @@ def test_pure_wheel_without_numba_names_both_ways_out(pure: Path) -> None:
     message = import_error(NO_NUMBA + IMPORT, pure)
     assert REBUILD in message
     assert ADD_NUMBA in message
+
+
+@pytest.mark.parametrize(
+    ("code", "module", "lacks", "extra"),
+    [
+        ("import sqs_codec.torch", "torch", "torch", "torch"),
+        ("import sqs_codec.hf", "hf", "torch", "hf"),
+        ("import sqs_codec.llama_cpp", "llama_cpp", "llama_cpp", "llama-cpp"),
+        ("from sqs_codec.serve import start_grpc", "serve.start_grpc", "grpc", "serve"),
+    ],
+)
+def test_what_an_extra_would_install_is_said(
+    code: str, module: str, lacks: str, extra: str
+) -> None:
+    message = import_error(f"import sys; sys.modules[{lacks!r}] = None\n{code}")
+    assert message.startswith(
+        f"sqs_codec.{module} needs {lacks}: pip install '.[{extra}]'"
+    )
 
 
 def test_broken_native_build_is_an_error(pure: Path) -> None:

@@ -252,11 +252,60 @@ def test_unknown_kinds_of_rule_are_refused():
     class Bare(sqs.Keep):
         pass
 
-    codec, row = sqs.Codec(3), np.array([0.5, 0.25, 0.25])
+    codec, row = sqs.Codec(3), np.array([1.0, 0.0, 0.0])
     for call in (codec.quantize, codec.encode_logits, codec.quantize_probs):
         for keep, kind in (Odd(), 4), (Bare(), None):
             with pytest.raises(ValueError, match=rf"kind.* {kind}$"):
                 call(row, keep)
+
+
+def test_probabilities_in_place_of_logits_are_noticed():
+    probs, keep = np.float32([0.3, *[0.1] * 7]), sqs.TopK(3)
+    calls = (
+        lambda codec: codec.quantize(probs, keep),
+        lambda codec: codec.encode_logits(probs, keep),
+        lambda codec: codec.quantize_batch(probs[None], keep),
+        lambda codec: codec.encode_batch(probs[None], keep),
+        lambda codec: sqs.Drafter(codec, keep, rng=np.random.default_rng(0)).push(
+            probs
+        ),
+    )
+    for call in calls:
+        codec = sqs.Codec(8)
+        with pytest.warns(UserWarning, match="look like probabilities") as caught:
+            call(codec)
+        assert caught[0].filename == __file__
+        call(codec)  # once is enough
+
+
+@pytest.mark.parametrize(
+    "logits",
+    [
+        np.log([0.3, *[0.1] * 7]),
+        np.array([0.6, *[0.2] * 7]),
+        np.eye(8)[0],
+        np.zeros(8),
+        np.full(8, 1 / 8),
+        np.arange(8) * 2e307,
+    ],
+    ids=["log", "double", "one", "zero", "equal", "huge"],
+)
+def test_logits_are_not_taken_for_probabilities(logits):
+    sqs.Codec(8).quantize(logits, sqs.TopK(3))  # a warning would be an error
+
+
+def test_logits_in_place_of_probabilities_are_noticed():
+    codec, keep, hint = sqs.Codec(3), sqs.TopK(3), "if they are logits"
+    for logits in [1.0, 2.0, -1.0], [1.0, 2.0, 3.0], [1.0, -np.inf, 0.0]:
+        with pytest.raises(ValueError, match=f"{hint}, Codec.quantize takes them$"):
+            codec.quantize_probs(np.array(logits), keep)
+        q = sqs.SparseDistribution([0], [1], 3)
+        with pytest.raises(ValueError, match=f"{hint}, take their softmax$"):
+            sqs.verify(
+                sqs.Round([q], [0]), np.array([logits] * 2), np.random.default_rng(0)
+            )
+    with pytest.raises(ValueError, match=r"finite and not negative$"):
+        codec.quantize_probs(np.array([1.0, np.nan, 0.0]), keep)
 
 
 def test_a_distribution_of_another_codec_is_refused():

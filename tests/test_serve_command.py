@@ -261,7 +261,7 @@ def test_missing_packages(
     err = capsys.readouterr().err
     assert "sqs serve needs" in err
     assert "prometheus-client" in err
-    assert "pip install 'sqs-codec[serve,demo]'" in err
+    assert "pip install '.[serve,demo]'" in err
 
 
 if __name__ == "__main__":  # for a test of what happens to a process

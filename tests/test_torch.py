@@ -863,7 +863,7 @@ def test_probabilities_are_not_taken_for_logits() -> None:
         adapter.verify(round_, probs, torch.Generator())
     with pytest.raises(TypeError, match="rng"):
         sqs.verify(round_, probs.numpy())
-    with pytest.raises(TypeError, match=r"float64 ndarray, got torch\.float32"):
+    with pytest.raises(TypeError, match=r"sqs_codec\.torch\.verify takes logits as"):
         sqs.verify(round_, probs, np.random.default_rng(0))
 
 
@@ -900,5 +900,5 @@ def test_without_torch_the_error_says_what_to_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
     monkeypatch.delitem(sys.modules, "sqs_codec.torch")
-    with pytest.raises(ImportError, match=r"pip install 'sqs-codec\[torch\]'"):
+    with pytest.raises(ImportError, match=r"pip install '\.\[torch\]'"):
         importlib.import_module("sqs_codec.torch")

@@ -15,6 +15,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sqs_codec._backend.core import frozen
@@ -24,13 +25,36 @@ if TYPE_CHECKING:
 
 __all__ = ["backend", "core_class", "frozen", "isa"]
 
+FOLDER = Path(__file__).resolve().parents[2]
+"""What the package was imported from."""
+
 WITH_NATIVE = "pip install --force-reinstall --no-deps ."
 WITH_NUMBA = "pip install numba"
-NO_BACKEND = f"""\
-sqs_codec has nothing to run on: it was installed without its C core, and Numba is \
-missing. Either command mends it:
-    {WITH_NATIVE}   (in the source tree, with a C compiler)
-    {WITH_NUMBA}"""
+
+
+def _why_not_native() -> str:
+    """Say why there is no C core, and what mends it."""
+    if not ((FOLDER / "setup.py").exists() and (FOLDER / "csrc").exists()):
+        return (
+            "this installation was built without the C core. In the source tree, with "
+            f"a C compiler:\n    {WITH_NATIVE}"
+        )
+    from importlib.metadata import distributions  # slow, and hardly ever needed
+
+    in_place = f'pip install -e "{FOLDER}"'
+    for installed in distributions(name="sqs-codec"):
+        folder = Path(str(installed.locate_file(""))).resolve()
+        core = folder / "sqs_codec" / "_backend"
+        if any(core.glob("_sqs.*")) and folder != FOLDER:
+            return (
+                f"the source tree in {FOLDER} hides the installed package in {folder}, "
+                "which has the C core. Leave that tree (and take it off PYTHONPATH), "
+                f"or have it built in place:\n    {in_place}"
+            )
+    return (
+        f"the C core of the source tree in {FOLDER} isn't built. With a C compiler:\n"
+        f"    {in_place}"
+    )
 
 
 def _choose() -> str:
@@ -40,14 +64,14 @@ def _choose() -> str:
     native = importlib.util.find_spec("sqs_codec._backend._sqs") is not None
     numba = importlib.util.find_spec("numba") is not None
     if name == "native" and not native:
-        raise ImportError(
-            "SQS_BACKEND=native, but this installation was built without the C core; "
-            f"in the source tree, with a C compiler: {WITH_NATIVE}"
-        )
+        raise ImportError(f"SQS_BACKEND=native, but {_why_not_native()}")
     if name == "numba" and not numba:
         raise ImportError(f"SQS_BACKEND=numba, but Numba is missing: {WITH_NUMBA}")
     if not name and not native and not numba:
-        raise ImportError(NO_BACKEND)
+        raise ImportError(
+            f"sqs_codec has nothing to run on: {_why_not_native()}\n"
+            f"Or, without the C core:\n    {WITH_NUMBA}"
+        )
     name = name or ("native" if native else "numba")
     if name == "native":
         importlib.import_module("sqs_codec._backend.native")  # if broken, say so now

@@ -5,20 +5,25 @@ transformers' own ``generate``; `SparseLogitsProcessor` shows in one process wha
 codec does to assisted generation.
 """
 
-from sqs_codec.edge import Metrics, default_settings
-from sqs_codec.hf._cloud import Cloud
-from sqs_codec.hf._edge import Edge, custom_generate
-from sqs_codec.hf._models import (
-    CachedModel,
-    LanguageModel,
-    ModelError,
-    Pair,
-    encode_prompt,
-    load_model,
-    load_pair,
-    tokenizer_fingerprint,
-)
-from sqs_codec.hf._processor import SparseLogitsProcessor
+try:
+    from sqs_codec.edge import Metrics, default_settings
+    from sqs_codec.hf._cloud import Cloud
+    from sqs_codec.hf._edge import Edge, custom_generate
+    from sqs_codec.hf._models import (
+        CachedModel,
+        LanguageModel,
+        ModelError,
+        Pair,
+        encode_prompt,
+        load_model,
+        load_pair,
+        tokenizer_fingerprint,
+    )
+    from sqs_codec.hf._processor import SparseLogitsProcessor
+except ModuleNotFoundError as error:
+    from sqs_codec._install import needs
+
+    raise needs("sqs_codec.hf", error, "hf") from error
 
 __all__ = [
     "CachedModel",

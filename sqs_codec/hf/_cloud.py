@@ -105,6 +105,12 @@ class Cloud:
         )
         self.max_text = min(self._model.max_text, self._caches.max_tokens)
 
+    def __repr__(self) -> str:
+        return (
+            f"<Cloud, vocabulary {self.vocab_size}, texts of at most {self.max_text} "
+            "tokens>"
+        )
+
     def verify(self, jobs: Sequence[Job]) -> list[Verdict | Wanted | None]:
         """Return the verdict on each job, None where there was nothing to verify.
 

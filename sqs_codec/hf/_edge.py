@@ -77,6 +77,9 @@ class Edge(AnyEdge):
         )
         self.model = model
 
+    def __repr__(self) -> str:
+        return f"<Edge of {type(self.model).__name__}, vocabulary {self.vocab_size}>"
+
 
 class Draft(CachedModel):
     """A model and what belongs to it, as an edge takes it."""

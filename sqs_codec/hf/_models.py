@@ -292,6 +292,9 @@ class CachedModel:
         names = inspect.signature(model.forward).parameters
         self._cache_argument = "cache" if "cache" in names else "past_key_values"
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {type(self._model).__name__}>"
+
     def __len__(self) -> int:
         """How many tokens are cached."""
         return len(self._seen)

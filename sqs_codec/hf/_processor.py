@@ -64,6 +64,12 @@ class SparseLogitsProcessor(transformers.LogitsProcessor):
         # What `keep` was after each position of the round, by the text's length there.
         self._states: list[tuple[int, float]] = []
 
+    def __repr__(self) -> str:
+        return (
+            f"<SparseLogitsProcessor of {self.codec}, {self.keep}, temperature "
+            f"{self.temperature:g}>"
+        )
+
     @contextmanager
     def on(self, assistant: HFModel) -> Iterator[None]:
         """Process the logits of this model alone, and nothing after it.

@@ -22,6 +22,9 @@ class TextStream:
         self._ids: list[int] = []
         self._shown = 0
 
+    def __repr__(self) -> str:
+        return f"<TextStream of {len(self._ids)} tokens>"
+
     def add(self, tokens: Iterable[int]) -> str:
         """Return what these tokens add to the text; special ones add nothing."""
         self._ids += tokens

@@ -89,6 +89,9 @@ class RayEngine:
         self._asking: set[Any] = set()
         self._closed = False
 
+    def __repr__(self) -> str:
+        return f"<RayEngine of {self._replicas} replicas>"
+
     async def open(self) -> EngineInfo:
         """Start replicas, or find those of a cluster; wait until they can verify."""
         self._loop = asyncio.get_running_loop()

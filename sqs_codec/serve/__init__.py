@@ -53,4 +53,10 @@ if not TYPE_CHECKING:  # where it would make every misspelt name an Any
         """Import what is asked for: `sqs --help` needs none of it, nor its packages."""
         if name not in _MODULES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+        try:
+            module = importlib.import_module(f"{__name__}.{_MODULES[name]}")
+        except ModuleNotFoundError as error:
+            from sqs_codec._install import needs
+
+            raise needs(f"{__name__}.{name}", error, "serve") from error
+        return getattr(module, name)

@@ -79,6 +79,9 @@ class BatchEngine:
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
 
+    def __repr__(self) -> str:
+        return f"<BatchEngine of {self._info.summary or type(self.verifier).__name__}>"
+
     async def open(self) -> EngineInfo:
         """Start the thread."""
         self._loop = asyncio.get_running_loop()

@@ -112,6 +112,9 @@ class DatagramLink:
         self.sent = 0
         self.received = 0
 
+    def __repr__(self) -> str:
+        return f"<DatagramLink to {self._name}>"
+
     def open(
         self,
         address: tuple[str | int, ...] | tuple[int, bytes],

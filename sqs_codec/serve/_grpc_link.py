@@ -90,6 +90,9 @@ class GrpcLink:
             self.close()
             raise
 
+    def __repr__(self) -> str:
+        return f"<GrpcLink to {self._address}>"
+
     def send(self, message: bytes) -> None:
         """Send a message. It waits while many others wait."""
         if len(message) > self.max_message:

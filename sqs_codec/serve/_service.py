@@ -82,6 +82,10 @@ class Connection:
         self._session: _Session | None = None
         self._timer: asyncio.TimerHandle | None = None
 
+    def __repr__(self) -> str:
+        state = "open" if self.refused is None else f"refused: {self.refused}"
+        return f"<Connection, {state}>"
+
     def receive(self, message: bytes) -> None:
         """Take a message of the peer. It never raises for what a peer sends."""
         if self.refused is not None:
@@ -181,6 +185,12 @@ class Service:
         self._connections: set[Connection] = set()
         self._work: set[Work] = set()
         self._stopping = False
+
+    def __repr__(self) -> str:
+        return (
+            f"<Service of {self._info.summary or type(self._engine).__name__}: "
+            f"{len(self._sessions)} of at most {self.max_sessions} sessions>"
+        )
 
     async def start(self) -> None:
         """Start, in the event loop that the engine was opened in."""

@@ -124,6 +124,9 @@ class CloudSession:
         self._overtaken = False
         self._failures = 0
 
+    def __repr__(self) -> str:
+        return f"<CloudSession, vocabulary {self._vocab_size}, round {self._number}>"
+
     @property
     def refused(self) -> str | None:
         """Why the session is over, if it was refused."""

@@ -278,6 +278,12 @@ class EdgeSession:
         self._draft: _Draft | None = None
         self._generation: _Generation | None = None
 
+    def __repr__(self) -> str:
+        return (
+            f"<EdgeSession of {len(self._text)} tokens, vocabulary {self._vocab_size}, "
+            f"round {self._number}>"
+        )
+
     def _make_hello(self, session_id: bytes, seed: bytes, tokenizer: bytes) -> bytes:
         codecs = [s.codec for s in self._settings]
         hello = wire.Hello(

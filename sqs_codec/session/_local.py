@@ -93,6 +93,12 @@ class LocalLink:
         self.sent = 0
         self.received = 0
 
+    def __repr__(self) -> str:
+        return (
+            f"<LocalLink to {type(self._verifier).__name__}, {self.sent} bytes sent, "
+            f"{self.received} received>"
+        )
+
     @property
     def max_message(self) -> int:
         """How many bytes a message may have."""

@@ -185,6 +185,9 @@ class FixedPlan:
         plan = Plan(length, setting, segment or length, eager, "")
         self._plan = replace(plan, reason=f"{_words(plan)}: as asked")
 
+    def __repr__(self) -> str:
+        return f"<FixedPlan: {self.reason}>"
+
     @property
     def reason(self) -> str:
         """The plan in a line."""
@@ -258,6 +261,9 @@ class Planner:
         self._alone = self._decoding = False
         self._spare = SPARE
         self.reason = ""
+
+    def __repr__(self) -> str:
+        return f"<Planner: {self.reason or 'no plan yet'}>"
 
     def plan(self) -> Plan:
         """Return what to do next."""

