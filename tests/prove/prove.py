@@ -1,0 +1,398 @@
+"""Let CBMC prove what docs/proofs.md lists: `make prove`, or `make prove QUICK=1`.
+
+    python tests/prove/prove.py [--quick] [--mutants] [--time-out SECONDS] [WORD ...]
+
+Words choose proofs by their names. With `--mutants` each proof must fail that a defect,
+put into a copy of the sources, should break. Needs CBMC 6 (`apt-get install cbmc`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from shutil import copytree
+from threading import Timer
+
+HERE = Path(__file__).parent
+CSRC = HERE.parents[1] / "csrc"
+
+Change = tuple[str, str, str]
+"""A file of csrc, what stands there once, and what takes its place."""
+
+OPTIONS = (
+    *("--unwinding-assertions", "--unsigned-overflow-check", "--conversion-check"),
+    *("--pointer-overflow-check", "--no-malloc-may-fail", "--drop-unused-functions"),
+)
+"""Beside what CBMC 6 checks by itself: bounds, pointers, signed overflow, shifts and
+divisions."""
+
+WRAPS = {
+    "code_count": "0 - up, a mask",
+    "m_times_n": "the lower half of a product",
+    "sqs_choose": "0 - second, a mask",
+    "sqs_coder_finish": "the lower byte of a number",
+    "sqs_exp2": "the fraction of a number",
+    "sqs_log2": "the fraction of a number",
+}
+"""Where unsigned numbers are meant to lose what exceeds their width."""
+
+
+TIME_OUT = "no time or memory left"
+MEMORY = 8 << 30
+"""Bytes that a run of CBMC may take; it has taken a whole machine's."""
+
+
+@dataclass(frozen=True)
+class Proof:
+    """A function of a harness, in which no assertion and no check may fail."""
+
+    name: str
+    """The harness, a colon, the function."""
+    says: str
+    bound: str
+    unwind: int
+    """One more than any loop's most rounds; that it is enough is proved too."""
+    quick: bool = False
+    options: tuple[str, ...] = ()
+    changes: tuple[Change, ...] = ()
+    """Numbers scaled down, as large arrays can't be had."""
+
+
+CODEC = ("../../csrc/codec.c",)
+DIVIDE = ("../../csrc/entropy/divide.c",)
+MODEL = ("../../csrc/entropy/model.c",)
+
+SMALL_MEMORY = (
+    ("sqs.h", "#define SQS_MEMORY_TOKENS 512u", "#define SQS_MEMORY_TOKENS 3u"),
+    ("sqs.h", "#define SQS_MEMORY_SUPPORT 256u", "#define SQS_MEMORY_SUPPORT 2u"),
+    ("entropy/model.h", "MODEL_MEMORY_TOKENS 512u", "MODEL_MEMORY_TOKENS 3u"),
+    ("entropy/model.h", "MODEL_MEMORY_SUPPORT 256u", "MODEL_MEMORY_SUPPORT 2u"),
+)
+
+SMALL_ROUND = (
+    *SMALL_MEMORY,
+    ("sqs.h", "#define SQS_MAX_ROUND 256u", "#define SQS_MAX_ROUND 2u"),
+)
+
+PROOFS = (
+    Proof(
+        "bits:read_anywhere",
+        "the bit reader stays inside its packet",
+        "packets of any size, every place and width",
+        unwind=6,
+        quick=True,
+    ),
+    Proof(
+        "bits:write_and_read",
+        "what is written is read, and nothing else written",
+        "two fields of up to 31 and 32 bits, any room up to 8 bytes",
+        unwind=7,
+    ),
+    Proof(
+        "coder:start",
+        "a reader begins as one, and reads zeros after the packet",
+        "packets of up to 16 bytes",
+        unwind=8,
+        quick=True,
+    ),
+    Proof(
+        "coder:narrow",
+        "a symbol leaves a reader, and reads in the packet only",
+        "any symbol, any state of the coder, packets of any size",
+        unwind=5,
+        quick=True,
+    ),
+    Proof(
+        "coder:bit",
+        "the same of a bit, and whether the packet is truncated",
+        "every chance, any state of the coder, packets of any size",
+        unwind=5,
+    ),
+    Proof(
+        "coder:end",
+        "one last byte is taken, the one that a writer writes",
+        "every end of the interval",
+        unwind=3,
+        quick=True,
+    ),
+    Proof(
+        "fixed:log2_of",
+        "a logarithm's index is in its table, its value near x",
+        "0 < x < 2^63",
+        unwind=3,
+        options=MODEL,
+    ),
+    Proof(
+        "fixed:log2_small",
+        "the short way gives the same",
+        "0 < x < 2048",
+        unwind=3,
+        options=MODEL,
+    ),
+    Proof(
+        "fixed:exp2_of",
+        "a power's index is in its table, its value in its octave",
+        "every t",
+        unwind=3,
+        quick=True,
+        options=MODEL,
+    ),
+    Proof(
+        "fixed:tables",
+        "tables rise or fall, from knot to knot, as they should",
+        "all values",
+        unwind=1026,
+        quick=True,
+        options=MODEL,
+    ),
+    Proof(
+        "fixed:reciprocals",
+        "reciprocals are as exact as divide.h needs them",
+        "all values",
+        unwind=257,
+        quick=True,
+        options=DIVIDE,
+    ),
+    Proof(
+        "ids:buckets",
+        "every id is in a bucket, and R falls by its weight",
+        "every id",
+        unwind=3,
+        options=MODEL,
+    ),
+    Proof(
+        "ids:search",
+        "any sum of weights leads to an id, by steps that end",
+        "every sum, every start",
+        unwind=33,
+        quick=True,
+        options=MODEL,
+    ),
+    Proof(
+        "counts:count",
+        "a count is in its interval, its chances in their table",
+        "up to 64 left, every interval",
+        unwind=8,
+        options=MODEL,
+    ),
+    Proof(
+        "counts:partition",
+        "a partition has the sum l, and tokens enough",
+        "l = 6, V up to 9, every limit",
+        unwind=7,
+        options=(*MODEL, "--unwindset", "code_count.0:4"),
+    ),
+    Proof(
+        "memory:learn",
+        "memory keeps its invariant",
+        "any memory of up to 3 tokens, any support of up to 2",
+        unwind=6,
+        options=("--unwindset", "sqs_memory_learn.0:12"),
+        changes=SMALL_MEMORY,
+    ),
+    Proof(
+        "packet:rounds",
+        "a round has room for what it writes, and keeps limits",
+        "2 positions, every V and l, any room",
+        unwind=9,
+        quick=True,
+        changes=SMALL_ROUND,
+    ),
+    Proof(
+        "packet:mixed",
+        "the same of a mixed round",
+        "2 positions, every V and l, any room",
+        unwind=9,
+        quick=True,
+        changes=SMALL_ROUND,
+    ),
+    Proof(
+        "fields:distribution",
+        "the whole bitpack decoder, and what it accepts",
+        "V = 8, l = 10, up to 4 bytes, any room",
+        unwind=9,
+        options=CODEC,
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A defect, and a proof that must find it."""
+
+    what: str
+    change: Change
+    proof: str
+
+
+MUTANTS = (
+    Mutant(
+        "the bit reader is a byte ahead",
+        ("bits.h", "r->bytes[r->at / 8] >>", "r->bytes[r->at / 8 + 1] >>"),
+        "bits:read_anywhere",
+    ),
+    Mutant(
+        "four bytes are read where three are left",
+        ("entropy/coder.h", "at <= c->size - SQS_CODER_MOST)", "at < c->size)"),
+        "coder:narrow",
+    ),
+    Mutant(
+        "a last byte may be too large",
+        ("entropy/coder.h", "return c->code >> SQS_CODER_LEAST_BITS ?", "return 0 ?"),
+        "coder:end",
+    ),
+    Mutant(
+        "reciprocals are rounded down",
+        ("entropy/divide.c", "(n) < 2 ? 1 : (n)) + 1)", "(n) < 2 ? 1 : (n)))"),
+        "fixed:reciprocals",
+    ),
+    Mutant(
+        "a bucket is off by one",
+        ("entropy/ids.c", "2 * step_bits - SQS_BUCKETS_BEFORE", "2 * step_bits - 4"),
+        "ids:buckets",
+    ),
+    Mutant(
+        "memory may grow beyond its size",
+        ("entropy/memory.c", "m.size > SQS_MEMORY_TOKENS;", "m.size > 4;"),
+        "memory:learn",
+    ),
+    Mutant(
+        "the room of a round isn't used up",
+        ("entropy/packet.c", "    to->most -= k;\n", ""),
+        "packet:rounds",
+    ),
+)
+
+
+def changed(changes: tuple[Change, ...], folder: Path) -> None:
+    """Copy csrc to a folder, with changes."""
+    copytree(CSRC, folder)
+    for name, old, new in changes:
+        text = (folder / name).read_text()
+        if text.count(old) != 1:
+            raise SystemExit(f"{name} doesn't have this once: {old}")
+        (folder / name).write_text(text.replace(old, new))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What CBMC refutes, or why it didn't come to an end, and its processor time."""
+
+    seconds: float
+    refuted: list[str]
+
+
+def check(proof: Proof, changes: tuple[Change, ...], limit: float) -> Outcome:
+    """Run CBMC; what is `meant` may fail."""
+    harness, function = proof.name.split(":")
+    with tempfile.TemporaryDirectory() as work:
+        tests = Path(work, "tests", "prove")
+        copytree(HERE, tests)
+        changed(proof.changes + changes, Path(work, "csrc"))
+        command = (
+            *(
+                "prlimit",
+                f"--as={MEMORY}",
+                "cbmc",
+                f"{harness}.c",
+                "--function",
+                function,
+                "--json-ui",
+            ),
+            *("--unwind", str(proof.unwind), "-I../../csrc", "-I."),
+            *(*OPTIONS, *proof.options),
+        )
+        run = subprocess.Popen(command, cwd=tests, stdout=subprocess.PIPE, text=True)
+        kill = Timer(limit, run.kill)
+        kill.start()
+        assert run.stdout is not None
+        output = run.stdout.read()
+        _, status, used = os.wait4(run.pid, 0)
+        kill.cancel()
+    run.returncode = os.waitstatus_to_exitcode(status)
+    seconds = used.ru_utime + used.ru_stime
+    return Outcome(seconds, [TIME_OUT] if run.returncode < 0 else refuted(output))
+
+
+def refuted(output: str) -> list[str]:
+    """Return the checks that failed, and then those that are undecided for it."""
+    try:
+        said = json.loads(output)
+        (results,) = (part["result"] for part in said if "result" in part)
+    except ValueError:  # what CBMC says of its own mistakes or ours isn't JSON
+        raise SystemExit(output) from None
+    failed = [
+        (
+            result["status"] != "FAILURE",
+            f"{result['property']}: {result['description']}",
+        )
+        for result in results
+        if result["status"] != "SUCCESS" and not meant(result["property"])
+    ]
+    return [text for _, text in sorted(failed)]
+
+
+def meant(name: str) -> bool:
+    """Whether a check is one for the unsigned overflow of WRAPS."""
+    function, check, _ = name.rsplit(".", 2)
+    return check == "overflow" and function in WRAPS
+
+
+def prove(proof: Proof, limit: float) -> bool:
+    """Print a line: the seconds, the result, the name, what it says, the bound."""
+    outcome = check(proof, (), limit)
+    result = "FAILED" if outcome.refuted else "proved"
+    print(
+        f"{outcome.seconds:6.1f} s  {result}  {proof.name:21} {proof.says}; "
+        f"{proof.bound}",
+        *(f"    {line}" for line in outcome.refuted),
+        sep="\n",
+        flush=True,
+    )
+    return not outcome.refuted
+
+
+def refute(mutant: Mutant, limit: float) -> bool:
+    """Print whether the proof notices the defect."""
+    (proof,) = (proof for proof in PROOFS if proof.name == mutant.proof)
+    found = check(proof, (mutant.change,), limit).refuted
+    noticed = bool(found) and found != [TIME_OUT]
+    result = "found" if noticed else "MISSED"
+    print(f"{result}  {proof.name:21} {mutant.what}: {(found or ['proved'])[0]}")
+    return noticed
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Let CBMC prove what it can.")
+    parser.add_argument("--quick", action="store_true", help="only what is soon done")
+    parser.add_argument("--mutants", action="store_true", help="defects must be found")
+    parser.add_argument("--time-out", type=float, default=600, help="for each, seconds")
+    parser.add_argument("words", nargs="*", help="parts of the names of proofs")
+    args = parser.parse_args()
+    proofs = [
+        proof
+        for proof in PROOFS
+        if (proof.quick or not args.quick)
+        and (not args.words or any(word in proof.name for word in args.words))
+    ]
+    names = {proof.name for proof in proofs}
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        if args.mutants:
+            mutants = [mutant for mutant in MUTANTS if mutant.proof in names]
+            done = list(pool.map(lambda m: refute(m, args.time_out), mutants))
+        else:
+            done = list(pool.map(lambda p: prove(p, args.time_out), proofs))
+    if not done:
+        raise SystemExit("there is no such proof")
+    return 0 if all(done) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
