@@ -211,7 +211,7 @@ typedef struct sqs_codec {
     uint32_t vocab_size; /* V, SQS_MIN_VOCAB .. SQS_MAX_VOCAB */
     uint32_t resolution; /* the sum of a distribution's counts,
                             1 .. SQS_MAX_RESOLUTION */
-    uint32_t coding;     /* sqs_coding */
+    uint32_t coding; /* sqs_coding */
     uint32_t isa; /* sqs_isa; need not be agreed on: each end has its own */
     const sqs_prior *prior; /* null for none; SQS_ENTROPY only, and one of the
                                same vocab_size */

@@ -31,23 +31,9 @@
 #include <xmmintrin.h>
 #endif
 
+#include "check.h"
 #include "priors.h"
 #include "valid.h"
-
-#define LACKING 77
-
-static uint64_t seed_of_case;
-
-static void check_at(int line, bool holds, const char *what)
-{
-    if (holds)
-        return;
-    printf("FINDING: seed %llu, identity.c:%d: not %s\n",
-           (unsigned long long)seed_of_case, line, what);
-    exit(1);
-}
-
-#define CHECK(condition) check_at(__LINE__, condition, #condition)
 
 /* Memory that lasts to the end of a case. Each piece has a heap block of its
  * own, so that AddressSanitizer sees any step beyond. */

@@ -21,28 +21,16 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "check.h"
 #include "valid.h"
 
-#define LACKING 77
 #define ROUNDS 6u
 #define MOST_LENGTH 4u
-
-static uint64_t seed_of_case;
 
 /* Packets that were coded with another memory than the cloud's, and how many
  * of them had the head of the cloud's. */
 static uint32_t strange, unnoticed;
 
-static void check_at(int line, bool holds, const char *what)
-{
-    if (holds)
-        return;
-    printf("FINDING: seed %llu, loop.c:%d: not %s\n",
-           (unsigned long long)seed_of_case, line, what);
-    exit(1);
-}
-
-#define CHECK(condition) check_at(__LINE__, condition, #condition)
 #define CHECK_OK(status) CHECK((status) == SQS_OK)
 
 static void note_double(double value)
