@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING
 
 from sqs_codec import theory
 from sqs_codec._backend import backend, isa
+from sqs_codec._base.errors import PacketError
+from sqs_codec._base.format import FORMAT_VERSION
 from sqs_codec._codec import Codec
 from sqs_codec._distribution import MixedRound, Round, SparseDistribution
 from sqs_codec._drafter import Drafter
-from sqs_codec._errors import PacketError
-from sqs_codec._format import FORMAT_VERSION
 from sqs_codec._keep import Conformal, Keep, MinP, Threshold, TopK, TopP
 from sqs_codec._preset import Preset, preset
 from sqs_codec._prior import Prior

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 import sqs_codec as sqs
-from sqs_codec._checks import look_like_probabilities
-from sqs_codec._errors import Status, row_error
-from sqs_codec._format import MAX_VOCAB, MIN_VOCAB
+from sqs_codec._base.checks import look_like_probabilities
+from sqs_codec._base.errors import Status, row_error
+from sqs_codec._base.format import MAX_VOCAB, MIN_VOCAB
 
 Rule = sqs.TopK | sqs.Threshold | sqs.Conformal
 

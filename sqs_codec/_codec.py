@@ -6,7 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, overload
 
-from sqs_codec import _checks as checks
+from sqs_codec._base import checks
+from sqs_codec._base.errors import packet_error, row_error
+from sqs_codec._base.format import (
+    FORMAT_VERSION,
+    MAX_RESOLUTION,
+    MAX_VOCAB,
+    MIN_VOCAB,
+    Coding,
+)
+from sqs_codec._base.lazy import lazy
+from sqs_codec._base.threads import useful
 from sqs_codec._distribution import (
     MixedRound,
     Round,
@@ -15,18 +25,8 @@ from sqs_codec._distribution import (
     make_round,
 )
 from sqs_codec._engine import Engine, survivors_limit
-from sqs_codec._errors import packet_error, row_error
-from sqs_codec._format import (
-    FORMAT_VERSION,
-    MAX_RESOLUTION,
-    MAX_VOCAB,
-    MIN_VOCAB,
-    Coding,
-)
 from sqs_codec._keep import Keep, rule
-from sqs_codec._lazy import lazy
 from sqs_codec._prior import Prior
-from sqs_codec._threads import useful
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sqs_codec import _checks as checks
 from sqs_codec._backend.core import frozen
-from sqs_codec._format import MAX_RESOLUTION, MAX_ROUND, MAX_VOCAB, MIN_VOCAB
+from sqs_codec._base import checks
+from sqs_codec._base.format import MAX_RESOLUTION, MAX_ROUND, MAX_VOCAB, MIN_VOCAB
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike, NDArray

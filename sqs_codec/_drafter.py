@@ -6,10 +6,10 @@ import copy
 import sys
 from typing import TYPE_CHECKING, NamedTuple, overload
 
-from sqs_codec import _checks as checks
+from sqs_codec._base import checks
+from sqs_codec._base.format import MAX_ROUND
 from sqs_codec._codec import Codec
 from sqs_codec._distribution import Round, SparseDistribution
-from sqs_codec._format import MAX_ROUND
 from sqs_codec._keep import Keep, rule
 from sqs_codec._stream import StreamEncoder
 from sqs_codec._verify import Verdict, Wanted

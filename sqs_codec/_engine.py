@@ -14,8 +14,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sqs_codec import _checks as checks
 from sqs_codec._backend import core_class
+from sqs_codec._base import checks
+from sqs_codec._base.errors import Status, packet_error, row_error
+from sqs_codec._base.format import (
+    MAX_ENTROPY_SURVIVORS,
+    MAX_ENUMERATIVE_SQUARES,
+    MAX_ENUMERATIVE_SUPPORT,
+    MAX_SURVIVORS,
+    Coding,
+)
+from sqs_codec._base.threads import share
 from sqs_codec._distribution import (
     MixedRound,
     Round,
@@ -26,16 +35,7 @@ from sqs_codec._distribution import (
     as_round,
     mixed_arrays,
 )
-from sqs_codec._errors import Status, packet_error, row_error
-from sqs_codec._format import (
-    MAX_ENTROPY_SURVIVORS,
-    MAX_ENUMERATIVE_SQUARES,
-    MAX_ENUMERATIVE_SUPPORT,
-    MAX_SURVIVORS,
-    Coding,
-)
 from sqs_codec._keep import Keep, rule
-from sqs_codec._threads import share
 
 if TYPE_CHECKING:
     from types import FrameType

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sqs_codec._prior_file import CODE_WEIGHTS, KINDS, MOST_WEIGHT, Tables
+from sqs_codec._base.prior_file import CODE_WEIGHTS, KINDS, MOST_WEIGHT, Tables
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

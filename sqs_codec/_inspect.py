@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 
 import sqs_codec as sqs
-from sqs_codec._format import ROUND_LENGTH_BITS
+from sqs_codec._base.format import ROUND_LENGTH_BITS
 
 KINDS = {
     "distribution": "a distribution",

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
-from sqs_codec import _checks as checks
-from sqs_codec._format import MAX_VOCAB
+from sqs_codec._base import checks
+from sqs_codec._base.format import MAX_VOCAB
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import sqs_codec as sqs
+from sqs_codec._base.format import MAX_ROUND, MAX_VOCAB, MIN_VOCAB
 from sqs_codec._bits import bad_row, open_logits
-from sqs_codec._format import MAX_ROUND, MAX_VOCAB, MIN_VOCAB
 
 HELD_OUT = 5
 """The last of so many parts of each file is held out."""

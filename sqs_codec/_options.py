@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from sqs_codec._install import install
+from sqs_codec._base.install import install
 
 Add = Callable[..., argparse.Action]
 """The method that adds an option to a parser, or to a group of options."""

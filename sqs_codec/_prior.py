@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sqs_codec import _checks as checks
+from sqs_codec._base import checks
+from sqs_codec._base.format import MAX_PRIOR_CLASSES, MAX_VOCAB, MIN_VOCAB
+from sqs_codec._base.lazy import lazy
+from sqs_codec._base.prior_file import MOST_BYTES, Tables
 from sqs_codec._distribution import SparseDistribution
-from sqs_codec._format import MAX_PRIOR_CLASSES, MAX_VOCAB, MIN_VOCAB
-from sqs_codec._lazy import lazy
-from sqs_codec._prior_file import MOST_BYTES, Tables
 
 if TYPE_CHECKING:
     import os

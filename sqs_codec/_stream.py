@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, overload
 
 import numpy as np
 
-from sqs_codec import _checks as checks
+from sqs_codec._base import checks
+from sqs_codec._base.errors import PacketError, Status, packet_error
+from sqs_codec._base.format import MEMORY_HEAD, MEMORY_TOKENS, MEMORY_WORDS
 from sqs_codec._codec import Codec
 from sqs_codec._distribution import Round, SparseDistribution, make_round
-from sqs_codec._errors import PacketError, Status, packet_error
-from sqs_codec._format import MEMORY_HEAD, MEMORY_TOKENS, MEMORY_WORDS
 
 if TYPE_CHECKING:
     from sqs_codec._backend.core import Ids

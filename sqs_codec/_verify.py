@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, overload
 
 import numpy as np
 
-from sqs_codec import _checks as checks
 from sqs_codec._backend import backend, core_class
 from sqs_codec._backend.core import frozen
+from sqs_codec._base import checks
+from sqs_codec._base.errors import row_error
+from sqs_codec._base.format import MAX_ROUND, MAX_VOCAB, MIN_VOCAB, Coding
 from sqs_codec._distribution import (
     MixedRound,
     Round,
@@ -19,8 +21,6 @@ from sqs_codec._distribution import (
     as_arrays,
     as_distribution,
 )
-from sqs_codec._errors import row_error
-from sqs_codec._format import MAX_ROUND, MAX_VOCAB, MIN_VOCAB, Coding
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray

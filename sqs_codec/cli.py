@@ -14,14 +14,14 @@ from pathlib import Path
 
 import sqs_codec as sqs
 from sqs_codec import _bits, _inspect, _make_prior
-from sqs_codec._format import (
+from sqs_codec._base.format import (
     MAX_PRIOR_CLASSES,
     MAX_RESOLUTION,
     MAX_VOCAB,
     MIN_VOCAB,
     Coding,
 )
-from sqs_codec._install import install
+from sqs_codec._base.install import install
 from sqs_codec._options import (
     HF_MODULES,
     Add,

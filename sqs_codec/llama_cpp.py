@@ -22,11 +22,11 @@ try:
     import llama_cpp as llama
     from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 except ModuleNotFoundError as error:
-    from sqs_codec._install import needs
+    from sqs_codec._base.install import needs
 
     raise needs("sqs_codec.llama_cpp", error, "llama-cpp") from error
 
-from sqs_codec import _checks as checks
+from sqs_codec._base import checks
 from sqs_codec.edge import common_length, fingerprint
 
 __all__ = ["Draft", "TextStream"]

@@ -29,8 +29,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from sqs_codec import _checks as checks
-from sqs_codec._format import SUM_TOLERANCE
+from sqs_codec._base import checks
+from sqs_codec._base.format import SUM_TOLERANCE
 
 if TYPE_CHECKING:
     from sqs_codec._distribution import SparseDistribution

@@ -19,12 +19,12 @@ import numpy as np
 try:
     import torch
 except ModuleNotFoundError as error:
-    from sqs_codec._install import needs
+    from sqs_codec._base.install import needs
 
     raise needs("sqs_codec.torch", error, "torch") from error
 
-from sqs_codec import _checks as checks
 from sqs_codec._backend import frozen
+from sqs_codec._base import checks
 from sqs_codec._codec import Codec
 from sqs_codec._distribution import (
     MixedRound,

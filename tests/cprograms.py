@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from sqs_codec._errors import Status
+from sqs_codec._base.errors import Status
 from tests.reference import make_vectors
 
 ROOT = Path(__file__).parents[1]

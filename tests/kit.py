@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import ArrayLike
 
 import sqs_codec as sqs
-from sqs_codec._prior_file import Tables
+from sqs_codec._base.prior_file import Tables
 from tests.reference import entropy
 from tests.reference import prior as reference_priors
 from tests.reference import sqs_reference as reference

@@ -456,7 +456,7 @@ MUTANTS = [
     ),
     Mutant(
         "threads: an error is lost",
-        "sqs_codec/_threads.py",
+        "sqs_codec/_base/threads.py",
         "                raise answer\n",
         "                pass\n",
         "tests/test_threads.py tests/test_batch.py",
@@ -533,7 +533,7 @@ MUTANTS = [
     ),
     Mutant(
         "prior: Python takes a damaged file",
-        "sqs_codec/_prior_file.py",
+        "sqs_codec/_base/prior_file.py",
         "    if zlib.crc32(data[:-CHECK]) != ",
         "    if 0 and zlib.crc32(data[:-CHECK]) != ",
         "tests/test_prior.py tests/test_vectors.py",

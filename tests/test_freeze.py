@@ -19,8 +19,9 @@ ADVICE = {
     FORMAT: f"""\
 format version {sqs.__format_version__} is frozen.
 - Do packets that exist mean something else now, or not decode any more? Undo that. Or
-  raise SQS_FORMAT_VERSION in csrc/sqs.h and sqs_codec/_format.py, say in docs/format.md
-  and CHANGELOG.md what changed, and give the new version a file in tests/frozen.
+  raise SQS_FORMAT_VERSION in csrc/sqs.h and sqs_codec/_base/format.py, say in
+  docs/format.md and CHANGELOG.md what changed, and give the new version a file in
+  tests/frozen.
 - Were cases only added, and shows `git diff` none removed? Then renew its file.""",
     PRIORS: """\
 built-in priors are frozen: an edge and a cloud of two releases would no longer agree.

@@ -11,7 +11,7 @@ import pytest
 
 import sqs_codec as sqs
 from sqs_codec._backend.numba import fixed
-from sqs_codec._errors import Status, packet_error
+from sqs_codec._base.errors import Status, packet_error
 from tests import campaign
 from tests.kit import (
     CODINGS,

@@ -16,8 +16,8 @@ import pytest
 
 import sqs_codec as sqs
 from sqs_codec._backend import native
-from sqs_codec._errors import Status
-from sqs_codec._format import Coding
+from sqs_codec._base.errors import Status
+from sqs_codec._base.format import Coding
 from tests.kit import random_keep, random_logits, random_probs
 
 HERE = [name for name, isa in native.ISAS.items() if native.lib.sqs_find_isa(isa)]

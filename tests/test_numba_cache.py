@@ -42,8 +42,8 @@ print(*map(float, verify.check_row(np.full(2, 0.4), np.empty(1))))
 EXAMPLE = """
 import numpy as np
 from sqs_codec._backend.numba import Core
-from sqs_codec._format import MEMORY_WORDS
-from sqs_codec._prior_file import Tables
+from sqs_codec._base.format import MEMORY_WORDS
+from sqs_codec._base.prior_file import Tables
 
 def words(*values):
     return np.array(values, np.uint32)
@@ -177,7 +177,7 @@ def test_cache_outlives_the_process(copy: Path) -> None:
     [
         (LOG2_OF_3, "_backend/numba/model.py", "LOG_UNIT = 32", "LOG_UNIT = 31"),
         (TOKEN, "_backend/numba/bits.py", "value << 1 |", "value << 2 |"),
-        (SUM, "_format.py", "SUM_TOLERANCE = 1e-3", "SUM_TOLERANCE = 1"),
+        (SUM, "_base/format.py", "SUM_TOLERANCE = 1e-3", "SUM_TOLERANCE = 1"),
     ],
     ids=["table", "function", "limit"],
 )

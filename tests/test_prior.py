@@ -10,7 +10,7 @@ import pytest
 
 import sqs_codec as sqs
 from sqs_codec import _prior
-from sqs_codec._prior_file import CODE_WEIGHTS
+from sqs_codec._base.prior_file import CODE_WEIGHTS
 from tests.kit import (
     any_prior,
     any_round,

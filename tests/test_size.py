@@ -11,7 +11,7 @@ import sqs_codec as sqs
 from benchmarks.data.drafts import VOCAB_SIZE, held_out, load_drafts
 from benchmarks.rate.worst_sets import dearest_set, excesses, member_bits
 from sqs_codec import theory
-from sqs_codec._prior_file import Tables
+from sqs_codec._base.prior_file import Tables
 from tests.kit import (
     any_prior,
     entropy_bits,

@@ -8,7 +8,8 @@ import threading
 import pytest
 
 import sqs_codec as sqs
-from sqs_codec import _codec, _threads
+from sqs_codec import _codec
+from sqs_codec._base import threads as pool
 
 SECONDS = 20
 
@@ -18,7 +19,7 @@ def meet(count):
     barrier = threading.Barrier(count)
 
     def work(start, end):
-        if start < count * _threads.LEAST:
+        if start < count * pool.LEAST:
             barrier.wait(SECONDS)
         return list(range(start, end))
 
@@ -27,24 +28,24 @@ def meet(count):
 
 @pytest.mark.parametrize("threads", [2, 5, 3])
 def test_so_many_threads_work_at_once(threads):
-    n = threads * _threads.LEAST
-    parts = _threads.share(meet(threads), n, threads)
+    n = threads * pool.LEAST
+    parts = pool.share(meet(threads), n, threads)
     assert [i for part in parts for i in part] == list(range(n))
 
 
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("n", [0, 1, 5, 100, 2000])
 def test_parts_are_in_order_and_not_too_large(n, threads):
-    parts = _threads.share(lambda start, end: list(range(start, end)), n, threads)
+    parts = pool.share(lambda start, end: list(range(start, end)), n, threads)
     assert [i for part in parts for i in part] == list(range(n))
-    assert all(len(part) <= _threads.MOST for part in parts)
+    assert all(len(part) <= pool.MOST for part in parts)
 
 
 def test_no_more_threads_than_parts():
-    assert _threads.useful(1000, 5 * _threads.LEAST) == 5
-    assert _threads.useful(1000, 1) == 1
-    assert _threads.useful(3, 0) == 1
-    assert _threads.useful(3, 10**6) == 3
+    assert pool.useful(1000, 5 * pool.LEAST) == 5
+    assert pool.useful(1000, 1) == 1
+    assert pool.useful(3, 0) == 1
+    assert pool.useful(3, 10**6) == 3
 
 
 @pytest.mark.parametrize("culprit", ["caller", "helper"])
@@ -65,9 +66,9 @@ def test_an_error_ends_the_work(culprit):
         assert raised.wait(SECONDS)
 
     with pytest.raises(KeyboardInterrupt):
-        _threads.share(work, 1000, 2)
+        pool.share(work, 1000, 2)
     assert len(begun) <= 3  # one may have been taken before the error was seen
-    assert _threads.share(lambda *part: part, 4, 2) == [(0, 4)]
+    assert pool.share(lambda *part: part, 4, 2) == [(0, 4)]
 
 
 def test_an_error_is_raised_while_other_threads_are_at_work():
@@ -85,7 +86,7 @@ def test_an_error_is_raised_while_other_threads_are_at_work():
         assert go_on.wait(SECONDS)
 
     with pytest.raises(KeyboardInterrupt):
-        _threads.share(work, 1000, 2)
+        pool.share(work, 1000, 2)
     go_on.set()
     assert not again.wait(0.1)
 
@@ -94,8 +95,8 @@ def test_threads_that_cannot_be_started_are_done_without(monkeypatch):
     def refuse(*_):
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(_threads._thread, "start_new_thread", refuse)
-    parts = _threads.share(lambda start, end: [*range(start, end)], 1000, 3)
+    monkeypatch.setattr(pool._thread, "start_new_thread", refuse)
+    parts = pool.share(lambda start, end: [*range(start, end)], 1000, 3)
     assert [i for part in parts for i in part] == [*range(1000)]
 
 
@@ -109,13 +110,13 @@ def test_a_forked_child_has_threads_of_its_own():
         started.set()
         assert go_on.wait(SECONDS)
 
-    other = threading.Thread(target=_threads.share, args=(wait, 100, 2))
+    other = threading.Thread(target=pool.share, args=(wait, 100, 2))
     other.start()
     assert started.wait(SECONDS)
     child = os.fork()
     if child == 0:
         threading.Timer(SECONDS, os._exit, (2,)).start()
-        parts = _threads.share(meet(2), 8, 2)
+        parts = pool.share(meet(2), 8, 2)
         os._exit(0 if parts == [[0, 1, 2, 3], [4, 5, 6, 7]] else 1)
     go_on.set()
     other.join()

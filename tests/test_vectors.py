@@ -11,7 +11,7 @@ import pytest
 from sqs_codec._backend._sqs import ffi, lib
 
 import sqs_codec as sqs
-from sqs_codec._errors import BROKEN_RULES, Status
+from sqs_codec._base.errors import BROKEN_RULES, Status
 from tests.kit import CODINGS, Script, as_lists
 from tests.reference import make_vectors
 from tests.reference import sqs_reference as reference

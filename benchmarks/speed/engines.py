@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 import sqs_codec as sqs
-from sqs_codec._format import Coding
+from sqs_codec._base.format import Coding
 
 NAMES = {"scalar": "scalar", "avx2": "AVX2", "avx512": "AVX-512", "neon": "NEON"}
 NUMBA = "Numba"

@@ -21,7 +21,7 @@ from benchmarks.speed.engines import engines
 from benchmarks.speed.rows import resized, take
 from benchmarks.speed.timing import Contestant, Timing, each, interleave, pinned
 from benchmarks.tables import about
-from sqs_codec._format import MAX_ROUND
+from sqs_codec._base.format import MAX_ROUND
 
 if TYPE_CHECKING:
     from sqs_codec.hf._models import Pair

@@ -18,7 +18,7 @@ class Core(Protocol):
     """What a backend provides for one codec.
 
     The caller has checked the type, shape and range of every argument. What only
-    the work itself can find is answered with a `sqs_codec._errors.Status`. Arrays
+    the work itself can find is answered with a `sqs_codec._base.errors.Status`. Arrays
     that go in are C-contiguous; arrays that come out are new. The arrays of a
     distribution come out `frozen`.
 

@@ -11,7 +11,7 @@ from weakref import WeakValueDictionary
 import numpy as np
 
 from sqs_codec._backend._sqs import ffi, lib
-from sqs_codec._format import FORMAT_VERSION, MEMORY_WORDS
+from sqs_codec._base.format import FORMAT_VERSION, MEMORY_WORDS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -21,7 +21,7 @@ try:
     )
     from sqs_codec.hf._processor import SparseLogitsProcessor
 except ModuleNotFoundError as error:
-    from sqs_codec._install import needs
+    from sqs_codec._base.install import needs
 
     raise needs("sqs_codec.hf", error, "hf") from error
 

@@ -24,7 +24,7 @@ import torch
 import transformers
 from numpy.typing import NDArray
 
-from sqs_codec import _checks as checks
+from sqs_codec._base import checks
 from sqs_codec.edge import common_length, fingerprint
 
 # Hugging Face picks the classes of models and tokenizers at run time from a

@@ -9,7 +9,7 @@ import torch
 import transformers
 
 import sqs_codec as sqs
-from sqs_codec import _checks as checks
+from sqs_codec._base import checks
 from sqs_codec.hf._models import HFModel
 from sqs_codec.torch import quantize, to_dense
 

@@ -56,7 +56,7 @@ if not TYPE_CHECKING:  # where it would make every misspelt name an Any
         try:
             module = importlib.import_module(f"{__name__}.{_MODULES[name]}")
         except ModuleNotFoundError as error:
-            from sqs_codec._install import needs
+            from sqs_codec._base.install import needs
 
             raise needs(f"{__name__}.{name}", error, "serve") from error
         return getattr(module, name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from os import PathLike
 from typing import Literal
 
-from sqs_codec import _checks as checks
+from sqs_codec._base import checks
 from sqs_codec.serve._address import split_address
 from sqs_codec.session import Link
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, cast
 
 from OpenSSL import SSL
 
-from sqs_codec import _checks as checks
+from sqs_codec._base import checks
 from sqs_codec.serve._address import require_loopback
 from sqs_codec.serve._dtls import (
     RECORD,

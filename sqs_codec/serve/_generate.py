@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Protocol
 
 import sqs_codec as sqs
-from sqs_codec import _checks as checks
 from sqs_codec import _options as options
+from sqs_codec._base import checks
 from sqs_codec._make_prior import find_prior
 from sqs_codec.serve._address import (
     check_roots,

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from sqs_codec import _checks as checks
+from sqs_codec._base import checks
 from sqs_codec._prior import Prior
 from sqs_codec._verify import Verdict, Wanted
 from sqs_codec.serve._address import check_token

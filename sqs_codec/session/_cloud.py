@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sqs_codec import _checks as checks
+from sqs_codec._base import checks
+from sqs_codec._base.format import MAX_ROUND, MAX_VOCAB, MIN_VOCAB
 from sqs_codec._codec import Codec
 from sqs_codec._distribution import MixedRound
-from sqs_codec._format import MAX_ROUND, MAX_VOCAB, MIN_VOCAB
 from sqs_codec._prior import Prior
 from sqs_codec._verify import Verdict, Wanted
 from sqs_codec.session import _wire as wire

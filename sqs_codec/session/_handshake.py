@@ -8,7 +8,7 @@ from functools import lru_cache
 from json import dumps, loads
 from typing import Any
 
-from sqs_codec import _checks as checks
+from sqs_codec._base import checks
 from sqs_codec._codec import Codec
 from sqs_codec._prior import Prior
 from sqs_codec.session import _wire as wire

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
-from sqs_codec import _checks as checks
+from sqs_codec._base import checks
 from sqs_codec._prior import Prior
 from sqs_codec.session._cloud import CloudSession, session_of, unknown_session
 from sqs_codec.session._link import LinkError

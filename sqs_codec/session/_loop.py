@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from sqs_codec import _checks as checks
+from sqs_codec._base import checks
 from sqs_codec.session._cloud import unknown_session
 from sqs_codec.session._edge import EdgeSession, Emitted, Welcomed
 from sqs_codec.session._link import Link, LinkError

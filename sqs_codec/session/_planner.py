@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sqs_codec import _checks as checks
+from sqs_codec._base import checks
 from sqs_codec.session import _costs as costs
 from sqs_codec.session._costs import (
     EAGER,

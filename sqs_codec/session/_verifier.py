@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from sqs_codec import _checks as checks
+from sqs_codec._base import checks
 from sqs_codec._distribution import MixedRound
 from sqs_codec._verify import Verdict, Wanted
 

@@ -12,8 +12,8 @@ from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 
-from sqs_codec import _checks as checks
-from sqs_codec._format import MAX_ROUND
+from sqs_codec._base import checks
+from sqs_codec._base.format import MAX_ROUND
 
 __all__ = ["Limits", "WireError"]
 

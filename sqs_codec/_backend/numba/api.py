@@ -14,8 +14,8 @@ from sqs_codec._backend.numba import packet as entropy
 from sqs_codec._backend.numba import verify as verification
 from sqs_codec._backend.numba.prior import pack_prior
 from sqs_codec._backend.numba.sparsify import KINDS
-from sqs_codec._errors import Status
-from sqs_codec._format import (
+from sqs_codec._base.errors import Status
+from sqs_codec._base.format import (
     MAX_ENUMERATIVE_SUPPORT,
     MEMORY_WORDS,
     Coding,

@@ -10,8 +10,8 @@ import numpy as np
 from sqs_codec._backend.numba.fixed import BIT, log2, log2_small
 from sqs_codec._backend.numba.jit import inlined, jit, leaf
 from sqs_codec._backend.numba.model import CODER_BITS, CODER_LEAST_BITS
-from sqs_codec._errors import Status
-from sqs_codec._format import MAX_ENTROPY_SURVIVORS
+from sqs_codec._base.errors import Status
+from sqs_codec._base.format import MAX_ENTROPY_SURVIVORS
 
 OK = int(Status.OK)
 TRUNCATED = int(Status.TRUNCATED)

@@ -15,8 +15,8 @@ from sqs_codec._backend.numba.big import (
 from sqs_codec._backend.numba.bits import get, put, width_of
 from sqs_codec._backend.numba.index import index_rank, index_size, index_unrank
 from sqs_codec._backend.numba.jit import entry, jit
-from sqs_codec._errors import Status
-from sqs_codec._format import (
+from sqs_codec._base.errors import Status
+from sqs_codec._base.format import (
     MAX_ENUMERATIVE_SQUARES,
     MAX_ENUMERATIVE_SUPPORT,
     ROUND_LENGTH_BITS,

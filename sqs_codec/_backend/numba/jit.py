@@ -22,7 +22,8 @@ from numba.core import event
 def _digest() -> str:
     """Return a digest of all that code and constants are compiled from."""
     package = files("sqs_codec")
-    sources = [package / name for name in ("_errors.py", "_format.py", "_prior.py")]
+    names = ("errors.py", "format.py", "prior_file.py")
+    sources = [package / "_base" / name for name in names]
     for file in (package / "_backend" / "numba").iterdir():
         if file.name.endswith(".py"):
             sources.append(file)

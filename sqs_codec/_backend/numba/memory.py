@@ -19,7 +19,7 @@ from sqs_codec._backend.numba.model import (
     MEMORY_SUPPORT,
     MEMORY_TOKENS,
 )
-from sqs_codec._format import MEMORY_HEAD
+from sqs_codec._base.format import MEMORY_HEAD
 
 SIZE, SEEN, LAST = range(3)
 HEAD = MEMORY_HEAD

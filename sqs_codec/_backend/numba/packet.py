@@ -37,8 +37,8 @@ from sqs_codec._backend.numba.modes import (
     distribution_cost,
 )
 from sqs_codec._backend.numba.prior import CLASSES
-from sqs_codec._errors import Status
-from sqs_codec._format import MAX_ROUND
+from sqs_codec._base.errors import Status
+from sqs_codec._base.format import MAX_ROUND
 
 BAD_MEMORY = int(Status.BAD_MEMORY)
 

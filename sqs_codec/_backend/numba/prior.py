@@ -30,8 +30,8 @@ from sqs_codec._backend.numba.coder import (
 from sqs_codec._backend.numba.fixed import log2
 from sqs_codec._backend.numba.jit import jit, leaf
 from sqs_codec._backend.numba.memory import LAST
-from sqs_codec._prior_file import CODE_WEIGHTS, Tables
-from sqs_codec._prior_file import KINDS as N_KINDS
+from sqs_codec._base.prior_file import CODE_WEIGHTS, Tables
+from sqs_codec._base.prior_file import KINDS as N_KINDS
 
 CLASSES, CHANCES, CLASS_COSTS, COSTS, KINDS, ROWS, ROW_SIZE = range(7)
 HEAD = 7

@@ -25,7 +25,7 @@ from sqs_codec._backend.numba.fixed import BIT, ONE, exp2, log2
 from sqs_codec._backend.numba.ids import UNIFORM, WEIGHTS_BELOW, ids_at, ids_rest
 from sqs_codec._backend.numba.jit import jit, leaf
 from sqs_codec._backend.numba.model import LOG_UNIT, POWER_UNIT
-from sqs_codec._prior_file import MOST_WEIGHT
+from sqs_codec._base.prior_file import MOST_WEIGHT
 
 # Logarithms of R(x) are below this: the ids of a memory together weigh no more than
 # all ids do by their buckets or a prior, and a uniform set has R(x) <= 2 size.

@@ -15,8 +15,8 @@ from sqs_codec._backend.numba.softmax import (
     fold_lanes,
     striped_sum,
 )
-from sqs_codec._errors import Status
-from sqs_codec._format import SUM_TOLERANCE
+from sqs_codec._base.errors import Status
+from sqs_codec._base.format import SUM_TOLERANCE
 
 OK = int(Status.OK)
 NOT_FINITE = int(Status.NOT_FINITE)
