@@ -47,9 +47,9 @@ from benchmarks.engines.play import Session
 from benchmarks.serve import rows
 from benchmarks.serve.replay import K
 from benchmarks.tables import about, about_line
-from sqs_codec._distribution import MixedRound
+from sqs_codec._codec.distribution import MixedRound
+from sqs_codec._codec.verify import Verdict
 from sqs_codec._options import add_models, check_models, number
-from sqs_codec._verify import Verdict
 from sqs_codec.hf import CachedModel, Cloud, Pair, load_pair
 from sqs_codec.serve._batch import BatchEngine
 

@@ -24,14 +24,14 @@ from sqs_codec import theory
 from sqs_codec._backend import backend, isa
 from sqs_codec._base.errors import PacketError
 from sqs_codec._base.format import FORMAT_VERSION
-from sqs_codec._codec import Codec
-from sqs_codec._distribution import MixedRound, Round, SparseDistribution
-from sqs_codec._drafter import Drafter
-from sqs_codec._keep import Conformal, Keep, MinP, Threshold, TopK, TopP
-from sqs_codec._preset import Preset, preset
-from sqs_codec._prior import Prior
-from sqs_codec._stream import StreamDecoder, StreamEncoder, StreamError
-from sqs_codec._verify import Verdict, Wanted, verify, verify_batch
+from sqs_codec._codec.codec import Codec
+from sqs_codec._codec.distribution import MixedRound, Round, SparseDistribution
+from sqs_codec._codec.drafter import Drafter
+from sqs_codec._codec.keep import Conformal, Keep, MinP, Threshold, TopK, TopP
+from sqs_codec._codec.preset import Preset, preset
+from sqs_codec._codec.prior import Prior
+from sqs_codec._codec.stream import StreamDecoder, StreamEncoder, StreamError
+from sqs_codec._codec.verify import Verdict, Wanted, verify, verify_batch
 
 __all__ = [
     "Codec",

@@ -33,7 +33,7 @@ from sqs_codec._base import checks
 from sqs_codec._base.format import SUM_TOLERANCE
 
 if TYPE_CHECKING:
-    from sqs_codec._distribution import SparseDistribution
+    from sqs_codec._codec.distribution import SparseDistribution
 
 __all__ = [
     "acceptance_rate",

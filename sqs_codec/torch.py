@@ -25,16 +25,16 @@ except ModuleNotFoundError as error:
 
 from sqs_codec._backend import frozen
 from sqs_codec._base import checks
-from sqs_codec._codec import Codec
-from sqs_codec._distribution import (
+from sqs_codec._codec.calls import Engine
+from sqs_codec._codec.codec import Codec
+from sqs_codec._codec.distribution import (
     MixedRound,
     Round,
     SparseDistribution,
     as_distribution,
 )
-from sqs_codec._engine import Engine
-from sqs_codec._keep import Keep, TopK, count_kept, rule
-from sqs_codec._verify import (
+from sqs_codec._codec.keep import Keep, TopK, count_kept, rule
+from sqs_codec._codec.verify import (
     Verdict,
     Wanted,
     check_draws,

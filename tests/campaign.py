@@ -30,8 +30,8 @@ from benchmarks.data.drafts import VOCAB_SIZE, load_drafts
 from sqs_codec._backend import native, numba
 from sqs_codec._backend.core import Core
 from sqs_codec._base.format import MAX_SURVIVORS, MEMORY_WORDS, Coding
-from sqs_codec._distribution import as_arrays, mixed_arrays
-from sqs_codec._keep import rule
+from sqs_codec._codec.distribution import as_arrays, mixed_arrays
+from sqs_codec._codec.keep import rule
 from tests.kit import (
     CODECS,
     any_prior,

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from numpy.typing import NDArray
 
 import sqs_codec as sqs
-from sqs_codec._verify import Verdict, Wanted
+from sqs_codec._codec.verify import Verdict, Wanted
 from sqs_codec.serve import BatchEngine, Engine, connect
 from sqs_codec.serve._grpc import GrpcServer, start_grpc
 from sqs_codec.serve._service import Service

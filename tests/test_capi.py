@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 import sqs_codec as sqs
 from sqs_codec._base.errors import Status
-from sqs_codec._distribution import as_arrays
+from sqs_codec._codec.distribution import as_arrays
 from tests.cprograms import ROOT, run
 from tests.kit import SEEDS, Draws, make_prior, random_distribution
 from tests.reference import sqs_reference as reference

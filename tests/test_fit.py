@@ -7,7 +7,7 @@ import pytest
 
 import sqs_codec as sqs
 from benchmarks.data.drafts import held_out, load_drafts, load_languages
-from sqs_codec import _fit
+from sqs_codec._codec import prior_fit
 
 NAMES = {
     "smollm2": 49_152,
@@ -148,10 +148,10 @@ def test_class_0_is_what_ids_weigh_on_the_whole():
     whole = probabilities(sqs.Prior.fit(qs, classes=8))
     ratio = whole / (counts / counts.sum())
     assert 0.6 < np.quantile(ratio, 0.05) <= np.quantile(ratio, 0.95) < 1.6
-    supports = _fit.Supports(q.token_ids for q in qs)
+    supports = prior_fit.Supports(q.token_ids for q in qs)
     for of_class_0 in (0, 1000, 2000):
         assigned = np.arange(2000) >= of_class_0
-        found = _fit.count_classes(supports, assigned.astype(int), 2, whole, 10)
+        found = prior_fit.count_classes(supports, assigned.astype(int), 2, whole, 10)
         assert np.array_equal(found.tables[0], whole)
 
 

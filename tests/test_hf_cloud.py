@@ -15,8 +15,8 @@ import pytest
 from numpy.typing import NDArray
 
 import sqs_codec as sqs
-from sqs_codec._distribution import MixedRound
-from sqs_codec._verify import Verdict, Wanted
+from sqs_codec._codec.distribution import MixedRound
+from sqs_codec._codec.verify import Verdict, Wanted
 from sqs_codec.session import Job, Sampling
 
 torch = pytest.importorskip("torch")

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import sqs_codec as sqs
-from sqs_codec import _prior
 from sqs_codec._base.prior_file import CODE_WEIGHTS
+from sqs_codec._codec.prior import _builtin_files
 from tests.kit import (
     any_prior,
     any_round,
@@ -221,7 +221,7 @@ def test_what_is_no_file_or_no_bytes(tmp_path):
 
 
 def test_built_in_priors():
-    names = [*_prior._builtin_files()]
+    names = [*_builtin_files()]
     for name in names:
         prior = sqs.Prior.builtin(name)
         assert sqs.Prior._find_builtin(prior.digest.hex()) == prior
@@ -311,7 +311,7 @@ def test_a_config_finds_a_built_in_prior(codec, prior, tmp_path, monkeypatch):
     prior.save(tmp_path / "ours.sqsprior")
     make_prior(17, 2).save(tmp_path / "another.sqsprior")
     files = {name: tmp_path / f"{name}.sqsprior" for name in ("another", "ours")}
-    monkeypatch.setattr(_prior, "_builtin_files", lambda: files)
+    monkeypatch.setattr(prior, "_builtin_files", lambda: files)
     assert sqs.Prior.builtin("ours") == prior
     assert sqs.Codec.from_config(codec.config()) == codec
     with pytest.raises(ValueError, match=r"one of \['another', 'ours'\], got 'theirs'"):

@@ -235,7 +235,7 @@ def test_a_fingerprint_tells_every_difference(monkeypatch):
         sqs.Codec(1000, 50, "entropy"),
     ):
         found.add(other.fingerprint)
-    monkeypatch.setattr("sqs_codec._codec.FORMAT_VERSION", 2)
+    monkeypatch.setattr("sqs_codec._codec.codec.FORMAT_VERSION", 2)
     found.add(CODEC.fingerprint)
     assert len(found) == 5
     assert {len(fingerprint) for fingerprint in found} == {8}

@@ -8,8 +8,8 @@ import threading
 import pytest
 
 import sqs_codec as sqs
-from sqs_codec import _codec
 from sqs_codec._base import threads as pool
+from sqs_codec._codec import codec as module
 
 SECONDS = 20
 
@@ -127,21 +127,21 @@ def test_a_forked_child_has_threads_of_its_own():
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_forked_child_makes_codecs_while_a_thread_does(monkeypatch):
     """As a server does that loads a prior in a thread when it forks a worker."""
-    started, go_on, make = threading.Event(), threading.Event(), _codec.Engine
+    started, go_on, make = threading.Event(), threading.Event(), module.Engine
 
     def slow(*arguments):
         started.set()
         assert go_on.wait(SECONDS)
         return make(*arguments)
 
-    monkeypatch.setattr(_codec, "Engine", slow)
+    monkeypatch.setattr(module, "Engine", slow)
     other = threading.Thread(target=lambda: sqs.Codec(1000).max_support)
     other.start()
     assert started.wait(SECONDS)
     child = os.fork()
     if child == 0:
         threading.Timer(SECONDS, os._exit, (2,)).start()
-        monkeypatch.setattr(_codec, "Engine", make)
+        monkeypatch.setattr(module, "Engine", make)
         os._exit(0 if sqs.Codec(1000).max_support == 100 else 1)
     go_on.set()
     other.join()

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import sqs_codec as sqs
-from sqs_codec._keep import Kind, count_kept
+from sqs_codec._codec.keep import Kind, count_kept
 from tests.kit import Script
 
 torch = pytest.importorskip("torch")

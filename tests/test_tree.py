@@ -123,7 +123,7 @@ def test_backends_know_no_codec():
 
 
 def test_distributions_know_no_codec():
-    used = reached(python_graph(), "sqs_codec._distribution")
+    used = reached(python_graph(), "sqs_codec._codec.distribution")
     values = {"_base", "_base.checks", "_base.errors", "_base.format", "_backend.core"}
     assert used <= {f"sqs_codec.{name}" for name in values}
 

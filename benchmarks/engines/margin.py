@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sqs_codec._verify import Verdict, Wanted
+from sqs_codec._codec.verify import Verdict, Wanted
 from sqs_codec.session import Job
 
 if TYPE_CHECKING:

@@ -26,8 +26,8 @@ from benchmarks.engines.make import PLENTY, maker, packages
 from benchmarks.serve.measure import needed
 from benchmarks.serve.replay import ROUND, Played, play
 from benchmarks.tables import about, about_line, dim, table
+from sqs_codec._codec.verify import Verdict, Wanted
 from sqs_codec._options import DROP_LAYERS, number
-from sqs_codec._verify import Verdict, Wanted
 from sqs_codec.demo.run import own_prompts
 from sqs_codec.hf import Cloud
 from sqs_codec.hf._models import CachedModel, Pair, smollm2_pair

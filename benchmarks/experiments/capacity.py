@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from benchmarks.experiments.models import Models
-    from sqs_codec._verify import Verdict, Wanted
+    from sqs_codec._codec.verify import Verdict, Wanted
     from sqs_codec.session import Job, Verifier
 
 TITLE = "Texts that one verifier writes in a second, and what a round costs"

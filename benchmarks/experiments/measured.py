@@ -42,7 +42,7 @@ from benchmarks.experiments.simulated import (
 from benchmarks.experiments.traces import traces
 from benchmarks.planner.__main__ import STEPS, plans
 from benchmarks.planner.simulate import JITTER, Drafts, Run, Steps
-from sqs_codec._verify import Verdict
+from sqs_codec._codec.verify import Verdict
 from sqs_codec.edge import default_settings
 from sqs_codec.hf._models import ModelError
 from sqs_codec.session import FixedPlan, Job, Planner, Sampling, Setting

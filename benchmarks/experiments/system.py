@@ -26,7 +26,7 @@ from benchmarks.experiments.link import Link, Relay
 from benchmarks.planner.simulate import Steps
 from benchmarks.wire.certificates import Issued, issue
 from benchmarks.wire.echo import running
-from sqs_codec._verify import Verdict, Wanted
+from sqs_codec._codec.verify import Verdict, Wanted
 from sqs_codec.edge import Edge
 from sqs_codec.serve import BatchEngine, Service, connect, start_datagrams
 from sqs_codec.serve._datagram import DatagramServer

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 import sqs_codec as sqs
 from sqs_codec import theory
-from sqs_codec._keep import Kind, count_kept, rule
+from sqs_codec._codec.keep import Kind, count_kept, rule
 
 K_SQS, C_SQS = "K-SQS, formula", "C-SQS, formula"
 QS, RAW = "QS, formula", "raw top-K, fp16"

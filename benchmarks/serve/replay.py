@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 import sqs_codec as sqs
-from sqs_codec._distribution import MixedRound
-from sqs_codec._verify import Verdict
+from sqs_codec._codec.distribution import MixedRound
+from sqs_codec._codec.verify import Verdict
 from sqs_codec.session import Job, Sampling
 
 if TYPE_CHECKING:

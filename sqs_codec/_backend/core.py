@@ -22,7 +22,7 @@ class Core(Protocol):
     that go in are C-contiguous; arrays that come out are new. The arrays of a
     distribution come out `frozen`.
 
-    A keep rule is a `sqs_codec._keep.Kind` and the rule's parameter. An unknown
+    A keep rule is a `sqs_codec._codec.keep.Kind` and the rule's parameter. An unknown
     kind is refused, with a ValueError or the status BAD_KEEP.
 
     A prior is the bytes of its file, and has the codec's vocabulary.

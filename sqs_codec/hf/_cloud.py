@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from sqs_codec._base import checks
-from sqs_codec._verify import Verdict, Wanted
+from sqs_codec._codec.verify import Verdict, Wanted
 from sqs_codec.edge import common_length
 from sqs_codec.hf._models import (
     HFModel,

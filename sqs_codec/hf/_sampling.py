@@ -15,7 +15,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from sqs_codec._verify import Verdict, Wanted
+from sqs_codec._codec.verify import Verdict, Wanted
 from sqs_codec.session import Job, Sampling
 from sqs_codec.torch import verify_batch
 

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sqs_codec._base import checks
-from sqs_codec._verify import Verdict, Wanted
+from sqs_codec._codec.verify import Verdict, Wanted
 from sqs_codec.ray._replica import NAME, EngineDownError, application
 from sqs_codec.serve._address import split_address
 from sqs_codec.serve._engine import EngineInfo

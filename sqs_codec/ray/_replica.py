@@ -8,7 +8,7 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from sqs_codec._verify import Verdict, Wanted
+from sqs_codec._codec.verify import Verdict, Wanted
 from sqs_codec.serve._engine import Engine, EngineInfo
 from sqs_codec.serve._engines import EngineConfig, make_engine
 from sqs_codec.session import Job

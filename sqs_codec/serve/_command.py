@@ -14,8 +14,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from sqs_codec._codec.prior import Prior
 from sqs_codec._options import HF_MODULES, default_of, has_packages, number
-from sqs_codec._prior import Prior
 from sqs_codec.serve._address import (
     check_certificate,
     check_free,

@@ -9,8 +9,8 @@ from typing import Protocol
 
 import numpy as np
 
-from sqs_codec._distribution import MixedRound
-from sqs_codec._verify import Verdict, Wanted
+from sqs_codec._codec.distribution import MixedRound
+from sqs_codec._codec.verify import Verdict, Wanted
 from sqs_codec.session import Job, Sampling
 
 __all__ = ["Engine", "EngineInfo", "measure_steps"]

@@ -11,8 +11,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from sqs_codec._base import checks
-from sqs_codec._prior import Prior
-from sqs_codec._verify import Verdict, Wanted
+from sqs_codec._codec.prior import Prior
+from sqs_codec._codec.verify import Verdict, Wanted
 from sqs_codec.serve._address import check_token
 from sqs_codec.serve._engine import Engine, EngineInfo
 from sqs_codec.serve._metrics import Metrics

@@ -11,10 +11,10 @@ import numpy as np
 
 from sqs_codec._base import checks
 from sqs_codec._base.format import MAX_ROUND, MAX_VOCAB, MIN_VOCAB
-from sqs_codec._codec import Codec
-from sqs_codec._distribution import MixedRound
-from sqs_codec._prior import Prior
-from sqs_codec._verify import Verdict, Wanted
+from sqs_codec._codec.codec import Codec
+from sqs_codec._codec.distribution import MixedRound
+from sqs_codec._codec.prior import Prior
+from sqs_codec._codec.verify import Verdict, Wanted
 from sqs_codec.session import _wire as wire
 from sqs_codec.session._handshake import (
     Agreement,

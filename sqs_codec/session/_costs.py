@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sqs_codec._base import checks
-from sqs_codec._distribution import SparseDistribution
+from sqs_codec._codec.distribution import SparseDistribution
 from sqs_codec.session._wire import SEGMENT_HEAD
 
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqs_codec._base import checks
 from sqs_codec._base.format import MAX_ROUND
-from sqs_codec._codec import Codec
-from sqs_codec._distribution import MixedRound, Round, SparseDistribution
-from sqs_codec._drafter import Drafter
-from sqs_codec._keep import Keep, rule
+from sqs_codec._codec.codec import Codec
+from sqs_codec._codec.distribution import MixedRound, Round, SparseDistribution
+from sqs_codec._codec.drafter import Drafter
+from sqs_codec._codec.keep import Keep, rule
 from sqs_codec.session import _wire as wire
 from sqs_codec.session._handshake import check_bytes, fingerprint
 from sqs_codec.session._rounds import until_stop

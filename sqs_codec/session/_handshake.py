@@ -9,8 +9,8 @@ from json import dumps, loads
 from typing import Any
 
 from sqs_codec._base import checks
-from sqs_codec._codec import Codec
-from sqs_codec._prior import Prior
+from sqs_codec._codec.codec import Codec
+from sqs_codec._codec.prior import Prior
 from sqs_codec.session import _wire as wire
 from sqs_codec.session._verifier import Sampling
 from sqs_codec.session._wire import WireError

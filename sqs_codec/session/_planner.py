@@ -32,7 +32,7 @@ from sqs_codec.session._verifier import Sampling
 from sqs_codec.session._wire import MAX_SEGMENTS, MAX_SETTINGS
 
 if TYPE_CHECKING:
-    from sqs_codec._distribution import SparseDistribution
+    from sqs_codec._codec.distribution import SparseDistribution
     from sqs_codec.session._costs import Floats
 
 __all__ = ["FixedPlan", "Observation", "Plan", "Planner"]

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sqs_codec._distribution import MixedRound, SparseDistribution
-from sqs_codec._verify import Wanted
+from sqs_codec._codec.distribution import MixedRound, SparseDistribution
+from sqs_codec._codec.verify import Wanted
 from sqs_codec.session import _wire as wire
 from sqs_codec.session._wire import WireError
 

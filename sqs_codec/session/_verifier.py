@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sqs_codec._base import checks
-from sqs_codec._distribution import MixedRound
-from sqs_codec._verify import Verdict, Wanted
+from sqs_codec._codec.distribution import MixedRound
+from sqs_codec._codec.verify import Verdict, Wanted
 
 if TYPE_CHECKING:
     import numpy as np

@@ -14,7 +14,7 @@ import transformers
 
 from sqs_codec._base import checks
 from sqs_codec._base.install import install
-from sqs_codec._verify import Verdict, Wanted
+from sqs_codec._codec.verify import Verdict, Wanted
 from sqs_codec.hf._models import ModelError, _load, load_model, tokenizer_fingerprint
 from sqs_codec.serve._engine import EngineInfo
 from sqs_codec.session import Job

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from sqs_codec._codec import Codec
-from sqs_codec._verify import Verdict, Wanted
+from sqs_codec._codec.codec import Codec
+from sqs_codec._codec.verify import Verdict, Wanted
 from sqs_codec.session import Job, Sampling
 
 TASK = "token_classify"

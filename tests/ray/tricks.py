@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sqs_codec._verify import Verdict, Wanted
+from sqs_codec._codec.verify import Verdict, Wanted
 from sqs_codec.ray._replica import application
 from sqs_codec.serve._batch import BatchEngine
 from sqs_codec.serve._engine import EngineInfo

@@ -17,16 +17,16 @@ from sqs_codec._base.format import (
 )
 from sqs_codec._base.lazy import lazy
 from sqs_codec._base.threads import useful
-from sqs_codec._distribution import (
+from sqs_codec._codec.calls import Engine, survivors_limit
+from sqs_codec._codec.distribution import (
     MixedRound,
     Round,
     SparseDistribution,
     as_distribution,
     make_round,
 )
-from sqs_codec._engine import Engine, survivors_limit
-from sqs_codec._keep import Keep, rule
-from sqs_codec._prior import Prior
+from sqs_codec._codec.keep import Keep, rule
+from sqs_codec._codec.prior import Prior
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike

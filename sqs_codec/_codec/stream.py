@@ -11,8 +11,8 @@ import numpy as np
 from sqs_codec._base import checks
 from sqs_codec._base.errors import PacketError, Status, packet_error
 from sqs_codec._base.format import MEMORY_HEAD, MEMORY_TOKENS, MEMORY_WORDS
-from sqs_codec._codec import Codec
-from sqs_codec._distribution import Round, SparseDistribution, make_round
+from sqs_codec._codec.codec import Codec
+from sqs_codec._codec.distribution import Round, SparseDistribution, make_round
 
 if TYPE_CHECKING:
     from sqs_codec._backend.core import Ids
@@ -168,7 +168,7 @@ class StreamDecoder:
     >>> cloud.decode_round(third)
     Traceback (most recent call last):
         ...
-    sqs_codec._stream.StreamError: the packet was coded with another memory than \
+    sqs_codec._codec.stream.StreamError: the packet was coded with another memory than \
 this decoder's: packets are missing, came before or are out of order; send what is \
 missing, or call the encoder's restart
     >>> edge.restart()

@@ -12,7 +12,7 @@ from sqs_codec._base import checks
 from sqs_codec._base.format import MAX_PRIOR_CLASSES, MAX_VOCAB, MIN_VOCAB
 from sqs_codec._base.lazy import lazy
 from sqs_codec._base.prior_file import MOST_BYTES, Tables
-from sqs_codec._distribution import SparseDistribution
+from sqs_codec._codec.distribution import SparseDistribution
 
 if TYPE_CHECKING:
     import os
@@ -106,7 +106,7 @@ class Prior:
         >>> prior.vocab_size, prior.classes
         (10, 1)
         """
-        from sqs_codec._fit import fit_counts
+        from sqs_codec._codec.prior_fit import fit_counts
 
         return cls.from_bytes(fit_counts(_check_counts(counts)).write())
 
@@ -142,7 +142,7 @@ class Prior:
         ValueError
             If there are no distributions, or they have different vocabularies.
         """
-        from sqs_codec._fit import Supports, fit_supports
+        from sqs_codec._codec.prior_fit import Supports, fit_supports
 
         supports, vocab_size = [], 0
         for q in distributions:

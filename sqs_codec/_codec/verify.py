@@ -14,7 +14,7 @@ from sqs_codec._backend.core import frozen
 from sqs_codec._base import checks
 from sqs_codec._base.errors import row_error
 from sqs_codec._base.format import MAX_ROUND, MAX_VOCAB, MIN_VOCAB, Coding
-from sqs_codec._distribution import (
+from sqs_codec._codec.distribution import (
     MixedRound,
     Round,
     SparseDistribution,
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from sqs_codec._backend.core import Core
-    from sqs_codec._distribution import RoundArrays
+    from sqs_codec._codec.distribution import RoundArrays
 
 __all__ = ["Verdict", "Wanted", "verify", "verify_batch"]
 

@@ -25,7 +25,7 @@ from sqs_codec._base.format import (
     Coding,
 )
 from sqs_codec._base.threads import share
-from sqs_codec._distribution import (
+from sqs_codec._codec.distribution import (
     MixedRound,
     Round,
     SparseDistribution,
@@ -35,7 +35,7 @@ from sqs_codec._distribution import (
     as_round,
     mixed_arrays,
 )
-from sqs_codec._keep import Keep, rule
+from sqs_codec._codec.keep import Keep, rule
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from sqs_codec._backend.core import Core, Ids
-    from sqs_codec._prior import Prior
+    from sqs_codec._codec.prior import Prior
 
 __all__ = ["Engine"]
 
@@ -52,7 +52,7 @@ def _depth() -> int:
     """Return the stacklevel, in the function that asks, of who uses this package."""
     frame: FrameType | None = sys._getframe(1)
     depth = 1
-    while frame and str(frame.f_globals.get("__name__")).startswith(f"{__package__}."):
+    while frame and str(frame.f_globals.get("__name__")).startswith("sqs_codec."):
         frame, depth = frame.f_back, depth + 1
     return depth
 

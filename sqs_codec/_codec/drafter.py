@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, NamedTuple, overload
 
 from sqs_codec._base import checks
 from sqs_codec._base.format import MAX_ROUND
-from sqs_codec._codec import Codec
-from sqs_codec._distribution import Round, SparseDistribution
-from sqs_codec._keep import Keep, rule
-from sqs_codec._stream import StreamEncoder
-from sqs_codec._verify import Verdict, Wanted
+from sqs_codec._codec.codec import Codec
+from sqs_codec._codec.distribution import Round, SparseDistribution
+from sqs_codec._codec.keep import Keep, rule
+from sqs_codec._codec.stream import StreamEncoder
+from sqs_codec._codec.verify import Verdict, Wanted
 
 if TYPE_CHECKING:
     import numpy as np

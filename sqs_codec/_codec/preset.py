@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqs_codec._codec import Codec
-from sqs_codec._keep import Keep, TopK
-from sqs_codec._prior import Prior
+from sqs_codec._codec.codec import Codec
+from sqs_codec._codec.keep import Keep, TopK
+from sqs_codec._codec.prior import Prior
 
 __all__ = ["Preset", "preset"]
 
