@@ -20,7 +20,7 @@ from sqs_codec.hf._models import (
 from sqs_codec.hf._ragged import Cache, Layout, Piece, RaggedModel
 from sqs_codec.hf._sampling import verify_jobs
 from sqs_codec.session import Job
-from sqs_codec.session._verifier import check_job
+from sqs_codec.session._job import check_job
 
 __all__ = ["Cloud"]
 

@@ -9,11 +9,11 @@ over these, and a `Planner` says what it does next. The protocol is described in
 
 from sqs_codec.session._cloud import CloudSession, session_of, unknown_session
 from sqs_codec.session._edge import EdgeSession, Emitted, Refused, Setting, Welcomed
+from sqs_codec.session._job import Job, Sampling, Verifier
 from sqs_codec.session._link import Link, LinkError
 from sqs_codec.session._local import LocalLink
 from sqs_codec.session._loop import RefusalError, Step, generate
 from sqs_codec.session._planner import FixedPlan, Observation, Plan, Planner
-from sqs_codec.session._verifier import Job, Sampling, Verifier
 from sqs_codec.session._wire import Limits
 
 __all__ = [

@@ -23,6 +23,7 @@ from sqs_codec.session._handshake import (
     check_bytes,
     fingerprint,
 )
+from sqs_codec.session._job import Job
 from sqs_codec.session._rounds import (
     Answered,
     Draft,
@@ -31,7 +32,6 @@ from sqs_codec.session._rounds import (
     PendingText,
     until_stop,
 )
-from sqs_codec.session._verifier import Job
 from sqs_codec.session._wire import Limits, WireError
 
 if TYPE_CHECKING:

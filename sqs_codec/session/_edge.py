@@ -16,8 +16,8 @@ from sqs_codec._codec.drafter import Drafter
 from sqs_codec._codec.keep import Keep, rule
 from sqs_codec.session import _wire as wire
 from sqs_codec.session._handshake import check_bytes, fingerprint
+from sqs_codec.session._job import Sampling
 from sqs_codec.session._rounds import until_stop
-from sqs_codec.session._verifier import Sampling
 from sqs_codec.session._wire import Limits, WireError
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from sqs_codec._base import checks
 from sqs_codec._codec.codec import Codec
 from sqs_codec._codec.prior import Prior
 from sqs_codec.session import _wire as wire
-from sqs_codec.session._verifier import Sampling
+from sqs_codec.session._job import Sampling
 from sqs_codec.session._wire import WireError
 
 __all__ = ["Agreement", "agree", "by_digest", "check_bytes", "fingerprint"]

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from sqs_codec._base import checks
 from sqs_codec._codec.prior import Prior
 from sqs_codec.session._cloud import CloudSession, session_of, unknown_session
+from sqs_codec.session._job import Verifier
 from sqs_codec.session._link import LinkError
-from sqs_codec.session._verifier import Verifier
 from sqs_codec.session._wire import Limits
 
 __all__ = ["LocalLink"]

@@ -28,7 +28,7 @@ from sqs_codec.session._costs import (
     Target,
 )
 from sqs_codec.session._edge import Setting
-from sqs_codec.session._verifier import Sampling
+from sqs_codec.session._job import Sampling
 from sqs_codec.session._wire import MAX_SEGMENTS, MAX_SETTINGS
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from sqs_codec._codec.verify import Verdict, Wanted
 from sqs_codec.hf._models import ModelError, _load, load_model, tokenizer_fingerprint
 from sqs_codec.serve._engine import EngineInfo
 from sqs_codec.session import Job
-from sqs_codec.session._verifier import check_job
+from sqs_codec.session._job import check_job
 from sqs_codec.vllm._message import FAILED, NO_TOKEN, SHORT, TASK, pack_job
 from sqs_codec.vllm._plugin import ARCHITECTURES, SERVER, VERSIONS, supported
 
