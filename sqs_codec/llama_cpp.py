@@ -27,7 +27,8 @@ except ModuleNotFoundError as error:
     raise needs("sqs_codec.llama_cpp", error, "llama-cpp") from error
 
 from sqs_codec._base import checks
-from sqs_codec.edge import common_length, fingerprint
+from sqs_codec.edge import fingerprint
+from sqs_codec.edge._edge import common_length
 
 __all__ = ["Draft", "TextStream"]
 

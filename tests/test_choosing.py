@@ -25,7 +25,7 @@ from benchmarks.rate import general
 from benchmarks.rate.schemes import Row
 from benchmarks.sources import shipped
 from sqs_codec import session
-from sqs_codec.session._planner import Plan
+from sqs_codec.edge._planner import Plan
 
 
 @pytest.mark.parametrize("length", [1, 4])

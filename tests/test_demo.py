@@ -20,9 +20,9 @@ from sqs_codec import cli
 from sqs_codec.demo import report
 from sqs_codec.demo.count import Stats, softmax, support_kept
 from sqs_codec.demo.run import Options, converse
+from sqs_codec.edge import Step
 from sqs_codec.hf import Cloud
 from sqs_codec.hf._models import ModelError, Pair, hugging_face_pair
-from sqs_codec.session import Step
 
 PROMPT = "Tell me a short story about a fox."
 

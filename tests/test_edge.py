@@ -8,8 +8,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from sqs_codec.edge import Draft, Edge, common_length, default_settings, fingerprint
-from sqs_codec.session import FixedPlan, LocalLink, RefusalError, Sampling
+from sqs_codec.edge import (
+    Draft,
+    Edge,
+    FixedPlan,
+    RefusalError,
+    default_settings,
+    fingerprint,
+)
+from sqs_codec.edge._edge import common_length
+from sqs_codec.session import LocalLink, Sampling
 from tests.serving import GREEDY, VOCAB, Toy, greedy, toy_logits
 from tests.test_backend import output
 

@@ -25,10 +25,9 @@ from benchmarks.experiments.wire_formats import (
 )
 from benchmarks.planner.simulate import Drafts, Run, Steps
 from benchmarks.rate.schemes import Row
-from sqs_codec.edge import default_settings
+from sqs_codec.edge import FixedPlan, default_settings
+from sqs_codec.edge._planner import Plan
 from sqs_codec.hf._models import ModelError
-from sqs_codec.session import FixedPlan
-from sqs_codec.session._planner import Plan
 
 V = 200
 

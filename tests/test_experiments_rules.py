@@ -11,7 +11,7 @@ from benchmarks.data.make_corpus import TEXTS as FITTED
 from benchmarks.data.make_corpus import read_texts
 from benchmarks.planner import simulate
 from benchmarks.rate.schemes import Row
-from sqs_codec.session._planner import Plan
+from sqs_codec.edge._planner import Plan
 
 pytest.importorskip("torch")
 pytest.importorskip("scipy")

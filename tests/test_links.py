@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from benchmarks.wire.certificates import issue
 from benchmarks.wire.echo import TOKEN, Server, running
+from sqs_codec.edge import FixedPlan, Step, generate
 from sqs_codec.serve import (
     BatchEngine,
     Service,
@@ -21,16 +22,7 @@ from sqs_codec.serve import (
     start_datagrams,
     start_grpc,
 )
-from sqs_codec.session import (
-    EdgeSession,
-    FixedPlan,
-    Link,
-    Sampling,
-    Setting,
-    Step,
-    _loop,
-    generate,
-)
+from sqs_codec.session import EdgeSession, Link, Sampling, Setting, _loop
 from tests.lossy import LossyLink, LossyStream
 from tests.serving import CODEC, KEEP, Toy, greedy, toy_logits, wait_until
 

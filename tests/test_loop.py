@@ -12,24 +12,19 @@ from numpy.typing import NDArray
 
 import sqs_codec as sqs
 from sqs_codec import Verdict, Wanted
+from sqs_codec.edge import FixedPlan, Observation, Plan, RefusalError, Step, generate
+from sqs_codec.edge._loop import _Timeout
 from sqs_codec.session import (
     EdgeSession,
-    FixedPlan,
     Job,
     Limits,
     Link,
     LinkError,
     LocalLink,
-    Observation,
-    Plan,
-    RefusalError,
     Sampling,
     Setting,
-    Step,
-    generate,
 )
 from sqs_codec.session import _wire as wire
-from sqs_codec.session._loop import _Timeout
 
 VOCAB_SIZE = 32
 PROMPT = [3, 1, 4]

@@ -15,9 +15,9 @@ from benchmarks.data.drafts import VOCAB_SIZE
 from benchmarks.planner import __main__ as benchmark
 from benchmarks.planner.simulate import World
 from benchmarks.sources import shipped
+from sqs_codec.edge._costs import EAGER
+from sqs_codec.edge._planner import FixedPlan, Observation, Plan, Planner
 from sqs_codec.session import Sampling, Setting
-from sqs_codec.session._costs import EAGER
-from sqs_codec.session._planner import FixedPlan, Observation, Plan, Planner
 
 FAST = {1: 0.030, 6: 0.0375}
 SLOW = {1: 0.120, 6: 0.150}

@@ -44,7 +44,7 @@ def edge_session() -> session.EdgeSession:
         ),
         (sqs.StreamEncoder(CODEC), f"<StreamEncoder of {CODEC}>"),
         (sqs.StreamDecoder(CODEC), f"<StreamDecoder of {CODEC}>"),
-        (session.FixedPlan(4), f"<FixedPlan: {session.FixedPlan(4).reason}>"),
+        (edge.FixedPlan(4), f"<FixedPlan: {edge.FixedPlan(4).reason}>"),
         (edge_session(), "<EdgeSession of 2 tokens, vocabulary 1000, round 0>"),
         (edge.Edge(Draft()), "<Edge of Draft, vocabulary 1000>"),  # type: ignore[arg-type]  # enough of one
     ],

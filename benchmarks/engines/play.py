@@ -20,7 +20,7 @@ import sqs_codec as sqs
 from benchmarks.data.make_corpus import read_texts
 from benchmarks.serve.replay import RESOLUTION, TEMPERATURE, K, Played
 from sqs_codec._codec.verify import Verdict
-from sqs_codec.edge import common_length
+from sqs_codec.edge._edge import common_length
 from sqs_codec.hf._cloud import BLOCK
 from sqs_codec.hf._ragged import Cache, Piece, RaggedModel
 from sqs_codec.session import CloudSession, EdgeSession, Job, Limits, Sampling, Setting

@@ -43,9 +43,9 @@ from benchmarks.experiments.traces import traces
 from benchmarks.planner.__main__ import STEPS, plans
 from benchmarks.planner.simulate import JITTER, Drafts, Run, Steps
 from sqs_codec._codec.verify import Verdict
-from sqs_codec.edge import default_settings
+from sqs_codec.edge import FixedPlan, Planner, default_settings
 from sqs_codec.hf._models import ModelError
-from sqs_codec.session import FixedPlan, Job, Planner, Sampling, Setting
+from sqs_codec.session import Job, Sampling, Setting
 from sqs_codec.session._wire import Context
 
 TEXTS, QUICK_TEXTS = 3, 1

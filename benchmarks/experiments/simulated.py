@@ -26,10 +26,10 @@ from benchmarks.experiments.wire_formats import Format, coupled, formats
 from benchmarks.planner.__main__ import STEPS
 from benchmarks.planner.simulate import COUNT_BITS, Drafts, Run, Steps
 from benchmarks.rate.schemes import Row
-from sqs_codec.edge import default_settings
+from sqs_codec.edge import Planner, default_settings
+from sqs_codec.edge._planner import Plan
 from sqs_codec.serve._datagram_link import DatagramLink
-from sqs_codec.session import Planner, Sampling, Setting
-from sqs_codec.session._planner import Plan
+from sqs_codec.session import Sampling, Setting
 
 CLOUD_ALONE, OURS, LAZY = "cloud alone", "ours", "lazy"
 ONE_HOT, SHARED, PLANNER = "one-hot", "shared numbers", "planner"

@@ -27,21 +27,13 @@ from benchmarks.planner.simulate import Steps
 from benchmarks.wire.certificates import Issued, issue
 from benchmarks.wire.echo import running
 from sqs_codec._codec.verify import Verdict, Wanted
-from sqs_codec.edge import Edge
+from sqs_codec.edge import Edge, FixedPlan, Planner, Step
+from sqs_codec.edge._loop import Planning
+from sqs_codec.edge._planner import Observation, Plan
 from sqs_codec.serve import BatchEngine, Service, connect, start_datagrams
 from sqs_codec.serve._datagram import DatagramServer
 from sqs_codec.serve._datagram_link import DatagramLink
-from sqs_codec.session import (
-    FixedPlan,
-    Job,
-    LinkError,
-    Planner,
-    Sampling,
-    Setting,
-    Step,
-)
-from sqs_codec.session._loop import Planning
-from sqs_codec.session._planner import Observation, Plan
+from sqs_codec.session import Job, LinkError, Sampling, Setting
 
 __all__ = ["Cell", "RecordedDraft", "RecordedVerifier", "Text", "play", "play_all"]
 

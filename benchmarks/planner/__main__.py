@@ -26,9 +26,9 @@ import sqs_codec as sqs
 from benchmarks.planner.simulate import TOKENS, Run, Steps, World
 from benchmarks.sources import Source, shipped
 from benchmarks.tables import about, about_line, dim, table
+from sqs_codec.edge._costs import EAGER, Candidates
+from sqs_codec.edge._planner import Plan, Planner
 from sqs_codec.session import Sampling, Setting
-from sqs_codec.session._costs import EAGER, Candidates
-from sqs_codec.session._planner import Plan, Planner
 
 RATES = (2e3, 5e3, 1e4, 3e4, 1e5, 1e6, 1e7, 1e8)
 TRIPS = (0.005, 0.02, 0.05, 0.1, 0.2, 0.3)

@@ -1,4 +1,4 @@
-"""Make ``sqs_codec/session/drafts.npz``, the rows that a planner's table starts from.
+"""Make ``sqs_codec/edge/drafts.npz``, the rows that a planner's table starts from.
 
     python -m benchmarks.planner.make_drafts
 
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 import sqs_codec.session
 from benchmarks.data.drafts import held_out, load_drafts, load_targets
-from sqs_codec.session._costs import UNIT
+from sqs_codec.edge._costs import UNIT
 
 ROWS, TOP, OF_TARGET = 64, 96, 32
 TEMPERATURE = 0.7

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 import sqs_codec as sqs
 from benchmarks.sources import Source
+from sqs_codec.edge._planner import Observation, Plan, Planner
 from sqs_codec.session import Setting
-from sqs_codec.session._planner import Observation, Plan, Planner
 
 TOKENS = 200
 """Of a text."""

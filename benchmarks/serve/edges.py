@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 import sqs_codec as sqs
+from sqs_codec.edge import FixedPlan, generate
 from sqs_codec.serve import connect
-from sqs_codec.session import EdgeSession, FixedPlan, Sampling, Setting, generate
+from sqs_codec.session import EdgeSession, Sampling, Setting
 
 ROUND = 4
 MAX_TOKENS = 24

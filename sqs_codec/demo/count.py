@@ -16,8 +16,9 @@ from numpy.typing import ArrayLike, NDArray
 import sqs_codec as sqs
 from sqs_codec import theory
 from sqs_codec._codec.keep import count_kept, rule
+from sqs_codec.edge import Step
 from sqs_codec.hf._models import CachedModel
-from sqs_codec.session import Link, Step
+from sqs_codec.session import Link
 
 HEADER_BYTES = 4
 """What a session puts before a round's packet."""

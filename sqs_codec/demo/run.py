@@ -16,16 +16,10 @@ import sqs_codec as sqs
 from sqs_codec._make_prior import find_prior
 from sqs_codec.demo import report
 from sqs_codec.demo.count import Stats, Tap, Watched
+from sqs_codec.edge import FixedPlan, generate
 from sqs_codec.hf import Cloud
 from sqs_codec.hf._models import CachedModel, Pair, load_pair
-from sqs_codec.session import (
-    EdgeSession,
-    FixedPlan,
-    LocalLink,
-    Sampling,
-    Setting,
-    generate,
-)
+from sqs_codec.session import EdgeSession, LocalLink, Sampling, Setting
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from sqs_codec._base import checks
 from sqs_codec._codec.verify import Verdict, Wanted
-from sqs_codec.edge import common_length
+from sqs_codec.edge._edge import common_length
 from sqs_codec.hf._models import (
     HFModel,
     HFTokenizer,

@@ -19,6 +19,7 @@ from transformers import (
 from transformers.generation.utils import GenerateDecoderOnlyOutput
 
 from sqs_codec.edge import Edge as AnyEdge
+from sqs_codec.edge._loop import Planning
 from sqs_codec.hf._models import (
     CachedModel,
     HFModel,
@@ -28,7 +29,6 @@ from sqs_codec.hf._models import (
     vocab_size,
 )
 from sqs_codec.session import Link, Sampling, Setting
-from sqs_codec.session._loop import Planning
 
 __all__ = ["Edge", "custom_generate"]
 

@@ -21,8 +21,8 @@ from sqs_codec.serve._address import (
 )
 
 if TYPE_CHECKING:
-    from sqs_codec.edge import Draft, Edge
-    from sqs_codec.session import Link, Setting, Step
+    from sqs_codec.edge import Draft, Edge, Step
+    from sqs_codec.session import Link, Setting
 
 DESCRIPTION = """\
 Writes a text with the server of sqs serve: a small draft model runs here, the

@@ -2,8 +2,7 @@
 
 `EdgeSession` turns drafts into messages and messages into text, `CloudSession` turns
 messages into jobs for a target model and its verdicts into messages. What carries the
-messages is a `Link`, what does the jobs a `Verifier`. `generate` is the loop of an edge
-over these, and a `Planner` says what it does next. The protocol is described in
+messages is a `Link`, what does the jobs a `Verifier`. The protocol is described in
 ``docs/system.md``.
 """
 
@@ -12,31 +11,22 @@ from sqs_codec.session._edge import EdgeSession, Emitted, Refused, Setting, Welc
 from sqs_codec.session._job import Job, Sampling, Verifier
 from sqs_codec.session._link import Link, LinkError
 from sqs_codec.session._local import LocalLink
-from sqs_codec.session._loop import RefusalError, Step, generate
-from sqs_codec.session._planner import FixedPlan, Observation, Plan, Planner
 from sqs_codec.session._wire import Limits
 
 __all__ = [
     "CloudSession",
     "EdgeSession",
     "Emitted",
-    "FixedPlan",
     "Job",
     "Limits",
     "Link",
     "LinkError",
     "LocalLink",
-    "Observation",
-    "Plan",
-    "Planner",
-    "RefusalError",
     "Refused",
     "Sampling",
     "Setting",
-    "Step",
     "Verifier",
     "Welcomed",
-    "generate",
     "session_of",
     "unknown_session",
 ]

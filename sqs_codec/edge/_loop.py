@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from sqs_codec._base import checks
+from sqs_codec.edge._planner import Observation, Plan
 from sqs_codec.session._cloud import unknown_session
 from sqs_codec.session._edge import EdgeSession, Emitted, Welcomed
 from sqs_codec.session._link import Link, LinkError
-from sqs_codec.session._planner import Observation, Plan
 
 __all__ = ["DraftModel", "Planning", "RefusalError", "Step", "generate"]
 

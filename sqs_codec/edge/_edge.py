@@ -13,18 +13,18 @@ from typing import Protocol
 import numpy as np
 
 import sqs_codec as sqs
-from sqs_codec.session import (
-    EdgeSession,
-    Link,
-    Planner,
-    Sampling,
-    Setting,
-    Step,
-    generate,
-)
-from sqs_codec.session._loop import DraftModel, Planning
+from sqs_codec.edge._loop import DraftModel, Planning, Step, generate
+from sqs_codec.edge._planner import Planner
+from sqs_codec.session import EdgeSession, Link, Sampling, Setting
 
-__all__ = ["Draft", "Edge", "Metrics", "default_settings", "fingerprint"]
+__all__ = [
+    "Draft",
+    "Edge",
+    "Metrics",
+    "common_length",
+    "default_settings",
+    "fingerprint",
+]
 
 
 class Draft(DraftModel, Protocol):

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sqs_codec._base import checks
-from sqs_codec.session import _costs as costs
-from sqs_codec.session._costs import (
+from sqs_codec.edge import _costs as costs
+from sqs_codec.edge._costs import (
     EAGER,
     HEADER_BITS,
     Candidates,
@@ -33,7 +33,7 @@ from sqs_codec.session._wire import MAX_SEGMENTS, MAX_SETTINGS
 
 if TYPE_CHECKING:
     from sqs_codec._codec.distribution import SparseDistribution
-    from sqs_codec.session._costs import Floats
+    from sqs_codec.edge._costs import Floats
 
 __all__ = ["FixedPlan", "Observation", "Plan", "Planner"]
 

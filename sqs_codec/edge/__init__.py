@@ -1,0 +1,27 @@
+"""An edge: a draft model that writes texts with a cloud's target model.
+
+`Edge` has all of it: a draft model of any kind, a session, the loop and a planner.
+`generate` is the loop alone, over an `~sqs_codec.session.EdgeSession`: it has the clock
+that a session lacks. A `Planner` says what the loop does next.
+"""
+
+from sqs_codec.edge._edge import Draft, Edge, Metrics, default_settings, fingerprint
+from sqs_codec.edge._loop import DraftModel, Planning, RefusalError, Step, generate
+from sqs_codec.edge._planner import FixedPlan, Observation, Plan, Planner
+
+__all__ = [
+    "Draft",
+    "DraftModel",
+    "Edge",
+    "FixedPlan",
+    "Metrics",
+    "Observation",
+    "Plan",
+    "Planner",
+    "Planning",
+    "RefusalError",
+    "Step",
+    "default_settings",
+    "fingerprint",
+    "generate",
+]
