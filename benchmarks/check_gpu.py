@@ -50,11 +50,11 @@ from benchmarks.tables import about, about_line
 from sqs_codec._codec.distribution import MixedRound
 from sqs_codec._codec.verify import Verdict
 from sqs_codec._options import add_models, check_models, number
+from sqs_codec.engine import BatchEngine
 from sqs_codec.hf import CachedModel, Cloud, Pair, load_pair
-from sqs_codec.serve._batch import BatchEngine
 
 if TYPE_CHECKING:
-    from sqs_codec.serve._engine import Engine
+    from sqs_codec.engine import Engine
 
 ROWS_APART = 1e-4
 """Total variation by rounding in float32, at most: on CPUs it is a tenth of that."""

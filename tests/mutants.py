@@ -645,7 +645,7 @@ MUTANTS = [
     ),
     Mutant(
         "engine: what is cancelled is verified all the same",
-        "sqs_codec/serve/_batch.py",
+        "sqs_codec/engine/_batch.py",
         "                    if task.future.cancelled():",
         "                    if False:",
         "tests/test_engine.py",

@@ -13,8 +13,8 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from sqs_codec._codec.verify import Verdict, Wanted
-from sqs_codec.serve import BatchEngine, _command, _grpc, measure_steps
-from sqs_codec.serve._engines import EngineConfig
+from sqs_codec.engine import BatchEngine, EngineConfig, measure_steps
+from sqs_codec.serve import _command, _grpc
 from sqs_codec.session import Job, LinkError, Sampling
 from tests.serving import (
     Server,

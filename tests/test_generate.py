@@ -15,8 +15,9 @@ import transformers
 
 import sqs_codec as sqs
 from sqs_codec import cli
+from sqs_codec.engine import BatchEngine
 from sqs_codec.hf import Cloud, _models, load_model
-from sqs_codec.serve import BatchEngine, _generate
+from sqs_codec.serve import _generate
 from sqs_codec.serve._generate import SMOLLM2
 from tests.serving import Server, serving
 from tests.test_demo import WORDS, save_model

@@ -15,13 +15,8 @@ from numpy.typing import NDArray
 from benchmarks.wire.certificates import issue
 from benchmarks.wire.echo import TOKEN, Server, running
 from sqs_codec.edge import FixedPlan, Step, generate
-from sqs_codec.serve import (
-    BatchEngine,
-    Service,
-    connect,
-    start_datagrams,
-    start_grpc,
-)
+from sqs_codec.engine import BatchEngine
+from sqs_codec.serve import Service, connect, start_datagrams, start_grpc
 from sqs_codec.session import EdgeSession, Link, Sampling, Setting, _loop
 from tests.lossy import LossyLink, LossyStream
 from tests.serving import CODEC, KEEP, Toy, greedy, toy_logits, wait_until

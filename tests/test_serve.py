@@ -20,7 +20,8 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 import sqs_codec as sqs
-from sqs_codec.serve import EngineInfo, Service, _service, connect, start_grpc
+from sqs_codec.engine import EngineInfo
+from sqs_codec.serve import Service, _service, connect, start_grpc
 from sqs_codec.session import EdgeSession, Job, Limits, Link, LinkError, Sampling
 from tests.serving import (
     VOCAB,

@@ -19,7 +19,8 @@ import pytest
 
 from sqs_codec import _options
 from sqs_codec.cli import main
-from sqs_codec.serve import BatchEngine, Engine, EngineInfo, _command, connect
+from sqs_codec.engine import BatchEngine, Engine, EngineInfo
+from sqs_codec.serve import _command, connect
 from tests.serving import (
     Toy,
     batch,

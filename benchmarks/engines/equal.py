@@ -34,8 +34,8 @@ from sqs_codec.hf import Cloud
 from sqs_codec.hf._models import CachedModel, smollm2_pair
 
 if TYPE_CHECKING:
+    from sqs_codec.engine import Engine
     from sqs_codec.hf._models import Pair
-    from sqs_codec.serve._engine import Engine
 
 BAR = 0.999
 """The share of rounds with equal verdicts."""

@@ -29,9 +29,9 @@ from benchmarks.tables import about, about_line, dim, table
 from sqs_codec._codec.verify import Verdict, Wanted
 from sqs_codec._options import DROP_LAYERS, number
 from sqs_codec.demo.run import own_prompts
+from sqs_codec.engine import Engine, EngineInfo
 from sqs_codec.hf import Cloud
 from sqs_codec.hf._models import CachedModel, Pair, smollm2_pair
-from sqs_codec.serve._engine import Engine, EngineInfo
 from sqs_codec.session import Job
 from sqs_codec.torch import verify_batch
 

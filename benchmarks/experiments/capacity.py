@@ -24,7 +24,8 @@ from benchmarks.experiments.estimate import ratio
 from benchmarks.experiments.experiment import Check, Options, Records, Task
 from benchmarks.serve.edges import MAX_TOKENS, ROUND, Crowd
 from benchmarks.tables import dim, table
-from sqs_codec.serve import BatchEngine, connect
+from sqs_codec.engine import BatchEngine
+from sqs_codec.serve import connect
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -30,7 +30,8 @@ from sqs_codec._codec.verify import Verdict, Wanted
 from sqs_codec.edge import Edge, FixedPlan, Planner, Step
 from sqs_codec.edge._loop import Planning
 from sqs_codec.edge._planner import Observation, Plan
-from sqs_codec.serve import BatchEngine, Service, connect, start_datagrams
+from sqs_codec.engine import BatchEngine
+from sqs_codec.serve import Service, connect, start_datagrams
 from sqs_codec.serve._datagram import DatagramServer
 from sqs_codec.serve._datagram_link import DatagramLink
 from sqs_codec.session import Job, LinkError, Sampling, Setting

@@ -33,15 +33,10 @@ from benchmarks.serve.measure import resident
 from benchmarks.tables import about, about_line, table
 from sqs_codec._options import DROP_LAYERS, number
 from sqs_codec.demo.run import own_prompts
+from sqs_codec.engine import BatchEngine, Engine
 from sqs_codec.hf import Cloud
 from sqs_codec.hf._models import Pair, smollm2_pair
-from sqs_codec.serve import (
-    BatchEngine,
-    Engine,
-    Service,
-    start_datagrams,
-    start_grpc,
-)
+from sqs_codec.serve import Service, start_datagrams, start_grpc
 
 PLENTY = 1 << 40
 

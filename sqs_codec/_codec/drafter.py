@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import sys
+from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple, overload
 
 from sqs_codec._base import checks
@@ -160,9 +161,11 @@ class Drafter:
         torch = sys.modules.get("torch")  # where there is a tensor, there is torch
         if torch is None or not isinstance(logits, torch.Tensor):
             return self.codec._engine.quantize(logits, keep, temperature, mass=learns)
-        from sqs_codec.torch import quantize_row
-
-        return quantize_row(self.codec, logits, keep, temperature, mass=learns)
+        adapter = import_module("sqs_codec.torch")  # above this one, as it is optional
+        q: SparseDistribution = adapter.quantize_row(
+            self.codec, logits, keep, temperature, mass=learns
+        )
+        return q
 
     @overload
     def push(self, logits: SparseDistribution) -> int | None: ...

@@ -16,11 +16,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from sqs_codec._base import checks
+from sqs_codec._base.address import split_address
 from sqs_codec._codec.verify import Verdict, Wanted
+from sqs_codec.engine import EngineConfig, EngineInfo, make_engine
 from sqs_codec.ray._replica import NAME, EngineDownError, application
-from sqs_codec.serve._address import split_address
-from sqs_codec.serve._engine import EngineInfo
-from sqs_codec.serve._engines import EngineConfig, make_engine
 from sqs_codec.session import Job
 
 __all__ = ["RayEngine"]

@@ -9,8 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from sqs_codec._codec.verify import Verdict, Wanted
-from sqs_codec.serve._engine import Engine, EngineInfo
-from sqs_codec.serve._engines import EngineConfig, make_engine
+from sqs_codec.engine import Engine, EngineConfig, EngineInfo, make_engine
 from sqs_codec.session import Job
 
 if TYPE_CHECKING:

@@ -2,7 +2,6 @@
 
 * `connect`: a link to a server
 * `Service`: sessions of many edges over one target model
-* `Engine`, `EngineInfo`: what runs the target model; `BatchEngine` does by a `Verifier`
 * `start_grpc`, `start_datagrams`: what transports them
 """
 
@@ -12,36 +11,23 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sqs_codec.serve._batch import BatchEngine
     from sqs_codec.serve._connect import connect
     from sqs_codec.serve._datagram import start_datagrams
-    from sqs_codec.serve._engine import Engine, EngineInfo, measure_steps
-    from sqs_codec.serve._engines import EngineConfig
     from sqs_codec.serve._grpc import start_grpc
     from sqs_codec.serve._service import Connection, Service
 
 __all__ = [
-    "BatchEngine",
     "Connection",
-    "Engine",
-    "EngineConfig",
-    "EngineInfo",
     "Service",
     "connect",
-    "measure_steps",
     "start_datagrams",
     "start_grpc",
 ]
 
 _MODULES = {
-    "BatchEngine": "_batch",
     "Connection": "_service",
-    "Engine": "_engine",
-    "EngineConfig": "_engines",
-    "EngineInfo": "_engine",
     "Service": "_service",
     "connect": "_connect",
-    "measure_steps": "_engine",
     "start_datagrams": "_datagram",
     "start_grpc": "_grpc",
 }

@@ -14,19 +14,19 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from sqs_codec._base.address import join_address
 from sqs_codec._codec.prior import Prior
 from sqs_codec._options import HF_MODULES, default_of, has_packages, number
+from sqs_codec.engine import ENGINES, EngineConfig, make_engine
 from sqs_codec.serve._address import (
     check_certificate,
     check_free,
     check_token,
-    join_address,
     require_loopback,
 )
-from sqs_codec.serve._engines import ENGINES, EngineConfig, make_engine
 
 if TYPE_CHECKING:
-    from sqs_codec.serve._engine import Engine, EngineInfo
+    from sqs_codec.engine import Engine, EngineInfo
     from sqs_codec.serve._service import Service
 
 __all__ = ["DESCRIPTION", "EXAMPLES", "fill", "run"]
@@ -323,7 +323,7 @@ async def _serve(
 
 
 async def _open(engine: Engine) -> tuple[EngineInfo, dict[int, float]]:
-    from sqs_codec.serve._engine import measure_steps
+    from sqs_codec.engine import measure_steps
 
     info = await engine.open()
     return info, await measure_steps(engine, info)

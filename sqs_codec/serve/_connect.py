@@ -6,7 +6,7 @@ from os import PathLike
 from typing import Literal
 
 from sqs_codec._base import checks
-from sqs_codec.serve._address import split_address
+from sqs_codec._base.address import split_address
 from sqs_codec.session import Link
 
 __all__ = ["connect"]

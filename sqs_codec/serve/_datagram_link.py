@@ -10,7 +10,8 @@ from typing import NoReturn
 
 from OpenSSL import SSL
 
-from sqs_codec.serve._address import check_token, join_address, require_loopback
+from sqs_codec._base.address import join_address
+from sqs_codec.serve._address import check_token, require_loopback
 from sqs_codec.serve._dtls import (
     MAX_MESSAGE,
     RECORD,

@@ -12,13 +12,9 @@ from typing import TYPE_CHECKING, Protocol
 import sqs_codec as sqs
 from sqs_codec import _options as options
 from sqs_codec._base import checks
+from sqs_codec._base.address import split_address
 from sqs_codec._make_prior import find_prior
-from sqs_codec.serve._address import (
-    check_roots,
-    check_token,
-    require_loopback,
-    split_address,
-)
+from sqs_codec.serve._address import check_roots, check_token, require_loopback
 
 if TYPE_CHECKING:
     from sqs_codec.edge import Draft, Edge, Step

@@ -13,12 +13,8 @@ import grpc
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from sqs_codec.serve._address import (
-    check_certificate,
-    check_free,
-    join_address,
-    require_loopback,
-)
+from sqs_codec._base.address import join_address
+from sqs_codec.serve._address import check_certificate, check_free, require_loopback
 from sqs_codec.serve._grpc_link import (
     METHOD,
     MOST_WAITING,

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from sqs_codec._base import checks
 from sqs_codec._codec.prior import Prior
 from sqs_codec._codec.verify import Verdict, Wanted
+from sqs_codec.engine import Engine, EngineInfo
 from sqs_codec.serve._address import check_token
-from sqs_codec.serve._engine import Engine, EngineInfo
 from sqs_codec.serve._metrics import Metrics
 from sqs_codec.session import (
     CloudSession,

@@ -15,8 +15,8 @@ import transformers
 from sqs_codec._base import checks
 from sqs_codec._base.install import install
 from sqs_codec._codec.verify import Verdict, Wanted
+from sqs_codec.engine import EngineConfig, EngineInfo
 from sqs_codec.hf._models import ModelError, _load, load_model, tokenizer_fingerprint
-from sqs_codec.serve._engine import EngineInfo
 from sqs_codec.session import Job
 from sqs_codec.session._job import check_job
 from sqs_codec.vllm._message import FAILED, NO_TOKEN, SHORT, TASK, pack_job
@@ -305,3 +305,8 @@ def _import_vllm() -> str:
     from vllm.v1.engine import async_llm  # noqa: F401  # with all that it imports
 
     return version
+
+
+def make_engine(config: EngineConfig) -> VllmEngine:
+    """Make an engine, as `sqs_codec.engine.make_engine`."""
+    return VllmEngine(config.target, max_memory=config.max_memory)

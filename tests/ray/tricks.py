@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sqs_codec._codec.verify import Verdict, Wanted
+from sqs_codec.engine import BatchEngine, EngineInfo
 from sqs_codec.ray._replica import application
-from sqs_codec.serve._batch import BatchEngine
-from sqs_codec.serve._engine import EngineInfo
 from sqs_codec.session import Job, Sampling
 from tests.serving import Toy
 

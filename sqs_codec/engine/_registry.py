@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sqs_codec.serve._engine import Engine
+    from sqs_codec.engine._protocol import Engine
 
 __all__ = ["ENGINES", "EngineConfig", "make_engine"]
 
-ENGINES = ("transformers", "vllm")
+ENGINES = {
+    "transformers": "sqs_codec.hf._engine",
+    "vllm": "sqs_codec.vllm._engine",
+}
+"""The modules that make them, each by its `make_engine`. They are above this one and
+need packages of their own, so they are imported when they are asked for."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +26,7 @@ class EngineConfig:
     Attributes
     ----------
     engine : str
-        One of `ENGINES`.
+        A key of `ENGINES`.
     target : str or None
         A Hugging Face model, by directory or name. None is SmolLM2-135M-Instruct.
     max_memory : int
@@ -48,19 +54,6 @@ def make_engine(config: EngineConfig) -> Engine:
     ImportError
         The engine isn't installed.
     """
-    if config.engine == "vllm":
-        from sqs_codec.vllm import VllmEngine
-
-        return VllmEngine(config.target, max_memory=config.max_memory)
-
-    from sqs_codec.hf import Cloud, load_model
-    from sqs_codec.serve._batch import BatchEngine
-
-    target = load_model(config.target)
-    cloud = Cloud(
-        target.model,
-        vocab_size=target.vocab_size,
-        tokenizer=target.tokenizer,
-        max_memory=config.max_memory << 20,
-    )
-    return BatchEngine(cloud, summary=target.summary, tokenizer=cloud.fingerprint)
+    module = import_module(ENGINES[config.engine])
+    engine: Engine = module.make_engine(config)
+    return engine

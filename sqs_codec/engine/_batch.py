@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from sqs_codec._codec.verify import Verdict, Wanted
-from sqs_codec.serve._engine import EngineInfo
+from sqs_codec.engine._protocol import EngineInfo
 from sqs_codec.session import Job, Verifier
 
 __all__ = ["BatchEngine"]

@@ -1,0 +1,42 @@
+"""Addresses of servers, HOST:PORT."""
+
+from __future__ import annotations
+
+__all__ = ["join_address", "split_address"]
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Return host and port of HOST:PORT.
+
+    Raises
+    ------
+    ValueError
+        It is something else.
+
+    Examples
+    --------
+    >>> split_address("example.org:8743"), split_address("[::1]:8743")
+    (('example.org', 8743), ('::1', 8743))
+    """
+    host, colon, port = address.rpartition(":")
+    bare = host.startswith("[") and host.endswith("]")
+    if bare:
+        host = host[1:-1]
+    number = int(port) if port.isascii() and port.isdigit() else 0
+    if not (colon and host and 1 <= number < 1 << 16) or (":" in host and not bare):
+        raise ValueError(
+            f"a server's address must be HOST:PORT, as localhost:8743 or [::1]:8743, "
+            f"got {address!r}"
+        )
+    return host, number
+
+
+def join_address(host: str, port: int) -> str:
+    """Return HOST:PORT.
+
+    Examples
+    --------
+    >>> join_address("localhost", 8743), join_address("::1", 8743)
+    ('localhost:8743', '[::1]:8743')
+    """
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,21 @@
+"""What runs a target model, whatever serves it.
+
+* `Engine`, `EngineInfo`: what a server asks of it
+* `BatchEngine`: an engine of a `~sqs_codec.session.Verifier`
+* `EngineConfig`, `make_engine`: the engines that `sqs serve` knows by name
+* `measure_steps`: how long an engine takes for a token
+"""
+
+from sqs_codec.engine._batch import BatchEngine
+from sqs_codec.engine._protocol import Engine, EngineInfo, measure_steps
+from sqs_codec.engine._registry import ENGINES, EngineConfig, make_engine
+
+__all__ = [
+    "ENGINES",
+    "BatchEngine",
+    "Engine",
+    "EngineConfig",
+    "EngineInfo",
+    "make_engine",
+    "measure_steps",
+]
