@@ -652,7 +652,7 @@ MUTANTS = [
     ),
     Mutant(
         "datagrams: a certificate is for every name",
-        "sqs_codec/serve/_dtls.py",
+        "sqs_codec/serve/_datagram/dtls.py",
         "    if not matches:",
         "    if False:",
         "tests/test_datagram.py",

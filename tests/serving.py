@@ -23,7 +23,7 @@ import sqs_codec as sqs
 from sqs_codec._codec.verify import Verdict, Wanted
 from sqs_codec.engine import BatchEngine, Engine
 from sqs_codec.serve import connect
-from sqs_codec.serve._grpc import GrpcServer, start_grpc
+from sqs_codec.serve._grpc.server import GrpcServer, start_grpc
 from sqs_codec.serve._service import Service
 from sqs_codec.session import EdgeSession, Job, Link, Sampling, Setting, Verifier
 

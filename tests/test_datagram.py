@@ -18,9 +18,10 @@ from cryptography.hazmat.primitives.serialization import (
 
 from benchmarks.wire.certificates import Issued, issue
 from benchmarks.wire.echo import TOKEN, EchoService, running
-from sqs_codec.serve import _datagram, _datagram_link
-from sqs_codec.serve._datagram import DatagramServer, start_datagrams
-from sqs_codec.serve._datagram_link import connect_datagram
+from sqs_codec.serve._datagram import link as edge_end
+from sqs_codec.serve._datagram import server as cloud_end
+from sqs_codec.serve._datagram.link import connect_datagram
+from sqs_codec.serve._datagram.server import DatagramServer, start_datagrams
 from sqs_codec.session import Link, LinkError
 from tests.lossy import LossyLink
 
@@ -394,7 +395,7 @@ def test_handshakes_that_stop_half_way_make_room(
                 connect(port, timeout=0.1)
         assert len(server._young) == 3
         assert echoes(connect(server.port), b"hi")
-        monkeypatch.setattr(_datagram, "_SHAKE_SECONDS", 0.1)
+        monkeypatch.setattr(cloud_end, "_SHAKE_SECONDS", 0.1)
         assert until(lambda: not server._young)
 
 
@@ -475,7 +476,7 @@ def test_silence_is_noticed(
     server: DatagramServer,
     connect: Callable[..., Link],
 ) -> None:
-    monkeypatch.setattr(_datagram_link, "_PROBE_SECONDS", 0.05)
+    monkeypatch.setattr(edge_end, "_PROBE_SECONDS", 0.05)
     relay = LossyLink(server.port)
     with relay as port:
         link = connect(port)

@@ -39,7 +39,7 @@ from benchmarks.serve.edges import Crowd
 from sqs_codec import Verdict, Wanted
 from sqs_codec.edge import Edge, FixedPlan, Plan
 from sqs_codec.engine import BatchEngine
-from sqs_codec.serve._datagram_link import DatagramLink
+from sqs_codec.serve._datagram.link import DatagramLink
 from sqs_codec.session import Job, LocalLink, Sampling, Setting
 from tests.test_demo import WORDS, save_model
 

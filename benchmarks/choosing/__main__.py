@@ -47,7 +47,7 @@ from benchmarks.data.drafts import (
 from benchmarks.planner.__main__ import NOISE, STEPS
 from benchmarks.rate.schemes import Row
 from benchmarks.tables import about, about_line, dim, table
-from sqs_codec.serve._datagram_link import DatagramLink
+from sqs_codec.serve._datagram.link import DatagramLink
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

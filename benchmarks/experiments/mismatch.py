@@ -47,7 +47,7 @@ from benchmarks.rate.schemes import SAME, Row, codec
 from benchmarks.tables import dim, table
 from sqs_codec.edge._costs import LENGTHS
 from sqs_codec.hf._models import CachedModel, HFModel
-from sqs_codec.serve._datagram_link import DatagramLink
+from sqs_codec.serve._datagram.link import DatagramLink
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -28,7 +28,7 @@ from benchmarks.planner.simulate import COUNT_BITS, Drafts, Run, Steps
 from benchmarks.rate.schemes import Row
 from sqs_codec.edge import Planner, default_settings
 from sqs_codec.edge._planner import Plan
-from sqs_codec.serve._datagram_link import DatagramLink
+from sqs_codec.serve._datagram.link import DatagramLink
 from sqs_codec.session import Sampling, Setting
 
 CLOUD_ALONE, OURS, LAZY = "cloud alone", "ours", "lazy"

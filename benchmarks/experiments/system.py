@@ -32,8 +32,8 @@ from sqs_codec.edge._loop import Planning
 from sqs_codec.edge._planner import Observation, Plan
 from sqs_codec.engine import BatchEngine
 from sqs_codec.serve import Service, connect, start_datagrams
-from sqs_codec.serve._datagram import DatagramServer
-from sqs_codec.serve._datagram_link import DatagramLink
+from sqs_codec.serve._datagram.link import DatagramLink
+from sqs_codec.serve._datagram.server import DatagramServer
 from sqs_codec.session import Job, LinkError, Sampling, Setting
 
 __all__ = ["Cell", "RecordedDraft", "RecordedVerifier", "Text", "play", "play_all"]

@@ -72,9 +72,9 @@ def _starter(
 ) -> Callable[[], Awaitable[Server]]:
     start: Any
     if transport == "grpc":
-        from sqs_codec.serve._grpc import start_grpc as start
+        from sqs_codec.serve._grpc.server import start_grpc as start
     else:
-        from sqs_codec.serve._datagram import start_datagrams as start
+        from sqs_codec.serve._datagram.server import start_datagrams as start
     return partial(start, service, HOST, 0, cert=issued.cert, key=issued.key)
 
 

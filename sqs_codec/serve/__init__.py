@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from sqs_codec.serve._connect import connect
-    from sqs_codec.serve._datagram import start_datagrams
-    from sqs_codec.serve._grpc import start_grpc
+    from sqs_codec.serve._datagram.server import start_datagrams
+    from sqs_codec.serve._grpc.server import start_grpc
     from sqs_codec.serve._service import Connection, Service
 
 __all__ = [
@@ -28,8 +28,8 @@ _MODULES = {
     "Connection": "_service",
     "Service": "_service",
     "connect": "_connect",
-    "start_datagrams": "_datagram",
-    "start_grpc": "_grpc",
+    "start_datagrams": "_datagram.server",
+    "start_grpc": "_grpc.server",
 }
 
 

@@ -335,8 +335,8 @@ async def _listen(
     summary: str,
     stop: asyncio.Future[Literal[True]],
 ) -> int:
-    from sqs_codec.serve._datagram import start_datagrams
-    from sqs_codec.serve._grpc import start_grpc
+    from sqs_codec.serve._datagram.server import start_datagrams
+    from sqs_codec.serve._grpc.server import start_grpc
 
     await service.start()
     servers = []

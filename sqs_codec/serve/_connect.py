@@ -52,13 +52,13 @@ def connect(
     checks.finite("timeout", timeout, 0.001, 1e6)
     # Either takes a moment to import, and needs a package that the other doesn't.
     if transport == "grpc":
-        from sqs_codec.serve._grpc_link import GrpcLink
+        from sqs_codec.serve._grpc.link import GrpcLink
 
         return GrpcLink(
             address, cert=cert, token=token, insecure=insecure, timeout=timeout
         )
     if transport == "datagram":
-        from sqs_codec.serve._datagram_link import connect_datagram
+        from sqs_codec.serve._datagram.link import connect_datagram
 
         host, port = split_address(address)
         return connect_datagram(

@@ -22,7 +22,7 @@ from OpenSSL import SSL
 
 from sqs_codec._base import checks
 from sqs_codec.serve._address import require_loopback
-from sqs_codec.serve._dtls import (
+from sqs_codec.serve._datagram.dtls import (
     RECORD,
     REFUSED,
     TAG,

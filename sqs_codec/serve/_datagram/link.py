@@ -12,7 +12,7 @@ from OpenSSL import SSL
 
 from sqs_codec._base.address import join_address
 from sqs_codec.serve._address import check_token, require_loopback
-from sqs_codec.serve._dtls import (
+from sqs_codec.serve._datagram.dtls import (
     MAX_MESSAGE,
     RECORD,
     REFUSED,

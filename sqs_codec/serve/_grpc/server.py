@@ -1,4 +1,4 @@
-"""The server's end of sessions over gRPC; `sqs_codec.serve._grpc_link` is the edge's.
+"""The server's end of sessions over gRPC; `sqs_codec.serve._grpc.link` is the edge's.
 
 A session has one bidirectional stream, and each of its messages is one of ours.
 """
@@ -15,7 +15,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from sqs_codec._base.address import join_address
 from sqs_codec.serve._address import check_certificate, check_free, require_loopback
-from sqs_codec.serve._grpc_link import (
+from sqs_codec.serve._grpc.link import (
     METHOD,
     MOST_WAITING,
     READY,
