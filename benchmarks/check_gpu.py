@@ -49,7 +49,7 @@ from benchmarks.serve.replay import K
 from benchmarks.tables import about, about_line
 from sqs_codec._codec.distribution import MixedRound
 from sqs_codec._codec.verify import Verdict
-from sqs_codec._options import add_models, check_models, number
+from sqs_codec.cli.options import add_models, check_models, number
 from sqs_codec.engine import BatchEngine
 from sqs_codec.hf import CachedModel, Cloud, Pair, load_pair
 

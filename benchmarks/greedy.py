@@ -20,7 +20,7 @@ from rich.console import Console
 
 import sqs_codec as sqs
 from benchmarks.tables import about, about_line, dim, table
-from sqs_codec.demo.run import own_prompts
+from sqs_codec.cli.demo.run import own_prompts
 from sqs_codec.hf._models import CachedModel, Pair, smollm2_pair
 from sqs_codec.torch import verify
 

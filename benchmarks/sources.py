@@ -22,8 +22,7 @@ from benchmarks.data.drafts import (
     load_languages,
     load_targets,
 )
-from sqs_codec._make_prior import find_prior
-from sqs_codec._options import add_models, check_models, number
+from sqs_codec.cli.options import add_models, check_models, find_prior, number
 
 if TYPE_CHECKING:
     from sqs_codec.hf._models import CachedModel, Pair
@@ -225,7 +224,7 @@ def answer(
     rng: np.random.Generator,
 ) -> list[int]:
     """Sample the target's answer, its stop token included."""
-    from sqs_codec.demo.count import softmax
+    from sqs_codec.cli.demo.count import softmax
 
     text = list(prompt)
     target.rollback(0)

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 import sqs_codec as sqs
-from sqs_codec import _bits, cli
+from sqs_codec.cli import main as cli
+from sqs_codec.cli.bits import BETAS, CODINGS, KS, RESOLUTIONS, measure, pareto
 from tests.kit import independent_counts, softmax
 
 VOCAB_SIZE = 700
@@ -62,9 +63,9 @@ def test_json_has_every_setting(costs: dict[str, Any]) -> None:
         (point["rule"], point.get("k", point.get("beta")), point["resolution"])
         for point in costs["points"]
     }
-    rules = [("TopK", k) for k in _bits.KS] + [("Threshold", b) for b in _bits.BETAS]
-    assert settings == {(*rule, r) for rule in rules for r in _bits.RESOLUTIONS}
-    assert all(set(point["bits"]) == set(_bits.CODINGS) for point in costs["points"])
+    rules = [("TopK", k) for k in KS] + [("Threshold", b) for b in BETAS]
+    assert settings == {(*rule, r) for rule in rules for r in RESOLUTIONS}
+    assert all(set(point["bits"]) == set(CODINGS) for point in costs["points"])
 
 
 @pytest.mark.parametrize("k", [1, 8, 64])
@@ -158,7 +159,7 @@ def test_types_and_layouts(
     assert cli.main(["bits", file, "--json", str(json_file)]) == 0
     read = json.loads(json_file.read_text())
     assert read["measured"]["dtype"] == np.dtype(dtype).name
-    plain = _bits.measure(Path(file), 1.0, 0.05, ROWS).as_json()
+    plain = measure(Path(file), 1.0, 0.05, ROWS).as_json()
     assert plain["points"] == read["points"]
 
 
@@ -286,7 +287,7 @@ def test_pareto_front_is_what_nothing_beats() -> None:
     rng = np.random.default_rng(2)
     bits, loss = rng.integers(1, 20, 60).astype(float), rng.integers(0, 20, 60) / 20
     bits[7] = math.inf
-    front = _bits.pareto(bits, loss)
+    front = pareto(bits, loss)
     for i in range(60):
         beaten = np.any(
             (bits <= bits[i])

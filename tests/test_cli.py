@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 import sqs_codec as sqs
-from sqs_codec import _backend, cli
+from sqs_codec import _backend
+from sqs_codec.cli import main as cli
 
 VOCAB_SIZE = 1000
 Q = sqs.SparseDistribution([3, 40, 999], [70, 20, 10], VOCAB_SIZE)
@@ -325,7 +326,7 @@ def test_inspect_and_bits_import_nothing_optional(tmp_path: Path) -> None:
     packet.write_bytes(sqs.Codec(VOCAB_SIZE).encode(Q))
     np.save(logits, np.zeros((2, 9), np.float32))
     code = (
-        "import sys; from sqs_codec.cli import main; "
+        "import sys; from sqs_codec.cli.main import main; "
         f"main(['inspect', {str(packet)!r}, '--vocab-size', '{VOCAB_SIZE}']); "
         f"main(['bits', {str(logits)!r}]); "
         "optional = {'torch', 'transformers', 'rich', 'gguf', 'matplotlib', 'grpc', "
@@ -342,7 +343,7 @@ def test_reader_that_leaves_is_no_crash(tmp_path: Path) -> None:
     file = tmp_path / "packet.bin"
     codec = sqs.Codec(VOCAB_SIZE)
     file.write_bytes(codec.encode_round([Q] * 256, [3] * 256))
-    code = "import sys; from sqs_codec.cli import main; sys.exit(main())"
+    code = "import sys; from sqs_codec.cli.main import main; sys.exit(main())"
     program = [sys.executable, "-c", code, "inspect", str(file)]
     with subprocess.Popen(
         [*program, "--vocab-size", str(VOCAB_SIZE)],

@@ -10,7 +10,10 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 import sqs_codec as sqs
-from sqs_codec import _make_prior, cli
+from sqs_codec.cli import main as cli
+from sqs_codec.cli import prior as command
+from sqs_codec.cli.options import find_prior
+from sqs_codec.cli.prior import load_tokenizer, read_tokens
 
 README = Path(__file__).parents[1] / "README.md"
 V = 400
@@ -137,7 +140,7 @@ def test_what_is_wrong_is_said(
     rows = np.zeros((100, V), np.float32)
     rows[70, 5] = np.nan
     np.save(tmp_path / "nan.npy", rows)
-    monkeypatch.setattr(_make_prior, "CHUNK", 20 * V)
+    monkeypatch.setattr(command, "CHUNK", 20 * V)
     names = {
         "NAN": str(tmp_path / "nan.npy"),
         "TOKENIZER": str(tokenizer),
@@ -181,16 +184,16 @@ def test_a_folder_is_no_prior(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     """As of a model that was downloaded; its name means the built-in prior."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "smollm2").mkdir()
-    assert _make_prior.find_prior("smollm2") == sqs.Prior.builtin("smollm2")
+    assert find_prior("smollm2") == sqs.Prior.builtin("smollm2")
 
 
 def test_a_text_is_tokenized_in_parts(
     tokenizer: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loaded = _make_prior.load_tokenizer(str(tokenizer))
-    tokens = _make_prior.read_tokens(loaded, README, V)
-    monkeypatch.setattr(_make_prior, "LINES", 7)
-    assert _make_prior.read_tokens(loaded, README, V).tolist() == tokens.tolist()
+    loaded = load_tokenizer(str(tokenizer))
+    tokens = read_tokens(loaded, README, V)
+    monkeypatch.setattr(command, "LINES", 7)
+    assert read_tokens(loaded, README, V).tolist() == tokens.tolist()
 
 
 def test_bits_takes_a_prior(

@@ -16,10 +16,10 @@ import transformers
 from rich.console import Console
 
 import sqs_codec as sqs
-from sqs_codec import cli
-from sqs_codec.demo import report
-from sqs_codec.demo.count import Stats, softmax, support_kept
-from sqs_codec.demo.run import Options, converse
+from sqs_codec.cli import main as cli
+from sqs_codec.cli.demo import report
+from sqs_codec.cli.demo.count import Stats, softmax, support_kept
+from sqs_codec.cli.demo.run import Options, converse
 from sqs_codec.edge import Step
 from sqs_codec.hf import Cloud
 from sqs_codec.hf._models import ModelError, Pair, hugging_face_pair

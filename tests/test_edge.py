@@ -89,7 +89,7 @@ def test_common_length(one: list[int], other: list[int], length: int) -> None:
 def test_an_edge_and_its_links_import_no_framework() -> None:
     code = """
 import sys, sqs_codec.edge, sqs_codec.serve._connect, sqs_codec.serve._grpc.link
-import sqs_codec.serve._datagram.link, sqs_codec.serve._generate
+import sqs_codec.serve._datagram.link, sqs_codec.cli.generate
 print({"torch", "transformers", "numba", "prometheus_client"} & {*sys.modules})
 """
     assert output(code).strip() == "set()"

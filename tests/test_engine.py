@@ -13,8 +13,9 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from sqs_codec._codec.verify import Verdict, Wanted
+from sqs_codec.cli import serve as command
 from sqs_codec.engine import BatchEngine, EngineConfig, measure_steps
-from sqs_codec.serve import _command, _grpc
+from sqs_codec.serve._grpc import server as grpc_end
 from sqs_codec.session import Job, LinkError, Sampling
 from tests.serving import (
     Server,
@@ -252,7 +253,7 @@ def health(server: Server) -> int:
 
 
 def test_health_checks_hear_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_grpc, "HEALTH_SECONDS", 0.01)
+    monkeypatch.setattr(grpc_end, "HEALTH_SECONDS", 0.01)
     statuses = health_pb2.HealthCheckResponse
     engine = Moody(Toy(), tokenizer=b"tokenize")
     with serving(engine) as server:
@@ -266,11 +267,11 @@ def test_health_checks_hear_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_command_gives_up_on_an_engine_that_stays_unwell(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(_command, "UNWELL_SECONDS", 2)
+    monkeypatch.setattr(command, "UNWELL_SECONDS", 2)
     engine = Moody(Toy(), tokenizer=b"tokenize")
     with serving(engine) as server:
         waiting = asyncio.run_coroutine_threadsafe(
-            _command._unwell(server.service), server._loop
+            command._unwell(server.service), server._loop
         )
         time.sleep(0.1)
         assert not waiting.done()

@@ -14,11 +14,10 @@ import pytest
 import transformers
 
 import sqs_codec as sqs
-from sqs_codec import cli
+from sqs_codec.cli import main as cli
+from sqs_codec.cli.generate import SMOLLM2, _settings
 from sqs_codec.engine import BatchEngine
 from sqs_codec.hf import Cloud, _models, load_model
-from sqs_codec.serve import _generate
-from sqs_codec.serve._generate import SMOLLM2
 from tests.serving import Server, serving
 from tests.test_demo import WORDS, save_model
 
@@ -153,7 +152,7 @@ def test_prior_is_the_vocabularys(
     size = 50_257 if asked == "gpt2" else 49_152
     draft: Any = argparse.Namespace(vocab_size=size, fingerprint=fingerprint)
     expected = None if prior is None else sqs.Prior.builtin(prior)
-    for setting in _generate._settings(args, draft):
+    for setting in _settings(args, draft):
         assert setting.codec.prior == expected
 
 

@@ -16,6 +16,7 @@ from transformers.generation import utils as generation
 
 import sqs_codec as sqs
 from sqs_codec import hf
+from sqs_codec.cli.generate import SMOLLM2
 from sqs_codec.edge import FixedPlan
 from sqs_codec.engine import BatchEngine
 from sqs_codec.hf import (
@@ -27,7 +28,6 @@ from sqs_codec.hf import (
 )
 from sqs_codec.hf._models import CachedModel, Pair
 from sqs_codec.hf._text import TextStream
-from sqs_codec.serve._generate import SMOLLM2
 from sqs_codec.session import Link, LinkError, LocalLink, Sampling, Setting
 from tests.serving import serving
 

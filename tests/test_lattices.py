@@ -32,7 +32,7 @@ from benchmarks.experiments.stretch import facts, spread, stretched
 from benchmarks.rate.measure import bits_at
 from benchmarks.rate.schemes import Row
 from benchmarks.sources import Session, shipped
-from sqs_codec._bits import pareto
+from sqs_codec.cli.bits import pareto
 from tests.reference.entropy import bits_by_label
 from tests.reference.prior import parse
 

@@ -17,10 +17,11 @@ from typing import NoReturn
 
 import pytest
 
-from sqs_codec import _options
-from sqs_codec.cli import main
+from sqs_codec.cli import options
+from sqs_codec.cli import serve as module
+from sqs_codec.cli.main import main
 from sqs_codec.engine import BatchEngine, Engine, EngineInfo
-from sqs_codec.serve import _command, connect
+from sqs_codec.serve import connect
 from tests.serving import (
     Toy,
     batch,
@@ -42,8 +43,8 @@ def no_token(monkeypatch: pytest.MonkeyPatch) -> None:
     def load(args: object) -> Engine:
         return batch(Toy())
 
-    monkeypatch.setattr(_command, "_load", load)
-    monkeypatch.setattr(_command, "has_packages", lambda *_, **__: True)
+    monkeypatch.setattr(module, "_load", load)
+    monkeypatch.setattr(module, "has_packages", lambda *_, **__: True)
 
 
 def free_port() -> int:
@@ -96,7 +97,7 @@ def test_port_in_use_by_the_other_transport(
     def load(*_: object) -> NoReturn:
         raise ValueError("loads a model")
 
-    monkeypatch.setattr(_command, "_load", load)
+    monkeypatch.setattr(module, "_load", load)
     for kind, taken in (
         (socket.SOCK_STREAM, "grpc"),
         (socket.SOCK_DGRAM, "datagram"),
@@ -150,7 +151,7 @@ def test_stop_while_the_engine_opens(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     engine = Slow()
-    monkeypatch.setattr(_command, "_load", lambda _: engine)
+    monkeypatch.setattr(module, "_load", lambda _: engine)
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
@@ -256,7 +257,7 @@ def test_command_names_the_certificates_host(
 def test_missing_packages(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(_command, "has_packages", _options.has_packages)
+    monkeypatch.setattr(module, "has_packages", options.has_packages)
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
     assert main(["serve", "--insecure"]) == 1
     err = capsys.readouterr().err
@@ -268,6 +269,6 @@ def test_missing_packages(
 if __name__ == "__main__":  # for a test of what happens to a process
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_command, "_load", lambda _: Slow())
-        patch.setattr(_command, "has_packages", lambda *_, **__: True)
+        patch.setattr(module, "_load", lambda _: Slow())
+        patch.setattr(module, "has_packages", lambda *_, **__: True)
         sys.exit(main(["serve", "--insecure", "--port", "0"]))

@@ -111,9 +111,37 @@ def test_only_the_api_knows_all_codings():
     assert [n for n in graph if both <= folders(reached(graph, n))] == ["api.c"]
 
 
+FLOORS = (
+    {"_base"},
+    {"_backend"},
+    {"_codec"},
+    {"theory"},
+    {"__init__"},
+    {"torch"},
+    {"session"},
+    {"edge", "engine"},
+    {"llama_cpp", "hf"},
+    {"vllm", "ray"},
+    {"serve"},
+    {"cli"},
+    {"__main__"},
+)
+"""The rooms of ``sqs_codec`` from the ground up; who has no folder is a file."""
+
+
 def room(module: str) -> str:
     """The room of a module of ``sqs_codec``."""
     return [*module.split("."), "__init__"][1]
+
+
+def test_no_import_runs_up_or_sideways():
+    floor = {name: i for i, names in enumerate(FLOORS) for name in names}
+    for name, used in python_graph().items():
+        if name.split(".")[0] != "sqs_codec":
+            continue
+        for other in used:
+            if other.startswith("sqs_codec") and room(other) != room(name):
+                assert floor[room(other)] < floor[room(name)], f"{name}: {other}"
 
 
 def test_backends_know_no_codec():

@@ -17,7 +17,7 @@ import numpy as np
 
 import sqs_codec as sqs
 from benchmarks.data.drafts import VOCAB_SIZE, held_out, load_drafts
-from sqs_codec._make_prior import find_prior
+from sqs_codec.cli.options import find_prior
 from tests.kit import as_lists
 from tests.reference.entropy import bits_by_label
 from tests.reference.prior import parse

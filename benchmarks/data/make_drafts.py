@@ -46,7 +46,7 @@ from numpy.typing import NDArray
 
 from benchmarks.data.drafts import DRAFTS, LOGIT_UNIT, TARGETS, Drafts, load_drafts
 from benchmarks.sources import TEXT_TEMPERATURE, answer, read
-from sqs_codec._options import DROP_LAYERS
+from sqs_codec.cli.options import DROP_LAYERS
 from sqs_codec.hf._models import CachedModel, smollm2_pair
 
 SEED = 20_251_009

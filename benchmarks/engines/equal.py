@@ -29,7 +29,7 @@ from benchmarks.engines.play import Drafts, Session, play, prompts_of
 from benchmarks.serve.replay import Played
 from benchmarks.tables import about, about_line, dim, table
 from sqs_codec._codec.verify import Verdict, Wanted
-from sqs_codec._options import DROP_LAYERS, number
+from sqs_codec.cli.options import DROP_LAYERS, number
 from sqs_codec.hf import Cloud
 from sqs_codec.hf._models import CachedModel, smollm2_pair
 

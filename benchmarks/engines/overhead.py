@@ -33,7 +33,7 @@ from benchmarks.serve.replay import RESOLUTION, ROUND, TEMPERATURE, K
 from benchmarks.sources import shipped
 from benchmarks.tables import about, about_line, dim, table
 from sqs_codec._codec.verify import Verdict, Wanted
-from sqs_codec._options import number
+from sqs_codec.cli.options import number
 from sqs_codec.engine import EngineInfo
 from sqs_codec.serve import Service, connect, start_datagrams, start_grpc
 from sqs_codec.session import (

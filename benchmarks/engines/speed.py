@@ -27,8 +27,8 @@ from benchmarks.serve.measure import needed
 from benchmarks.serve.replay import ROUND, Played, play
 from benchmarks.tables import about, about_line, dim, table
 from sqs_codec._codec.verify import Verdict, Wanted
-from sqs_codec._options import DROP_LAYERS, number
-from sqs_codec.demo.run import own_prompts
+from sqs_codec.cli.demo.run import own_prompts
+from sqs_codec.cli.options import DROP_LAYERS, number
 from sqs_codec.engine import Engine, EngineInfo
 from sqs_codec.hf import Cloud
 from sqs_codec.hf._models import CachedModel, Pair, smollm2_pair

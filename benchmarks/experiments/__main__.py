@@ -28,7 +28,7 @@ from benchmarks.experiments.experiment import Check, Experiment, Options
 from benchmarks.experiments.run import OptionsError, run
 from benchmarks.sources import read_prompts
 from benchmarks.tables import about, about_line, dim, write_json
-from sqs_codec._options import number
+from sqs_codec.cli.options import number
 from sqs_codec.hf._models import ModelError
 
 NAMES = (

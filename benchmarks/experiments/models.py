@@ -20,7 +20,7 @@ from benchmarks.data.make_corpus import read_texts
 from benchmarks.data.make_drafts import PROMPTS
 from benchmarks.data.make_drafts import read_prompts as read_categories
 from benchmarks.sources import read_prompts
-from sqs_codec._options import DROP_LAYERS
+from sqs_codec.cli.options import DROP_LAYERS
 from sqs_codec.hf._models import (
     DROP_ORDER,
     HFModel,

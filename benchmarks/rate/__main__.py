@@ -21,7 +21,7 @@ from benchmarks.rate.measure import run
 from benchmarks.rate.report import plot, report
 from benchmarks.sources import add_options, from_options
 from benchmarks.tables import write_json
-from sqs_codec._options import number
+from sqs_codec.cli.options import number
 
 TEMPERATURES = (0.3, 0.7, 1.0)
 

@@ -23,7 +23,7 @@ from benchmarks.rate.measure import ROUND, draw
 from benchmarks.rate.schemes import SAME, Row, Sent, codec
 from benchmarks.sources import Source, shipped
 from benchmarks.tables import table
-from sqs_codec._make_prior import find_prior
+from sqs_codec.cli.options import find_prior
 
 TEMPERATURES = (0.3, 0.7, 1.0)
 COLUMNS = ("whole", "half\nsent", "none\nsent", "rejected", "missing", "on\ndemand")

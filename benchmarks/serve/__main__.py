@@ -25,8 +25,8 @@ from rich.table import Table
 from benchmarks.serve.measure import Case, needed, run
 from benchmarks.serve.replay import ROUND, Replay, play
 from benchmarks.tables import about, about_line, dim, table
-from sqs_codec._options import DROP_LAYERS, number
-from sqs_codec.demo.run import own_prompts
+from sqs_codec.cli.demo.run import own_prompts
+from sqs_codec.cli.options import DROP_LAYERS, number
 from sqs_codec.hf import Cloud
 from sqs_codec.hf._models import smollm2_pair
 

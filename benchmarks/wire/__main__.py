@@ -21,7 +21,7 @@ from rich.table import Table
 
 from benchmarks.tables import about, dim, table, write_json
 from benchmarks.wire.measure import BARS, Wire, measure
-from sqs_codec._options import number
+from sqs_codec.cli.options import number
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -160,7 +160,7 @@ def fenced(text: str) -> str:
 
 def help_of(*command: str) -> str:
     """Return what a command's ``--help`` prints."""
-    from sqs_codec.cli import main
+    from sqs_codec.cli.main import main
 
     os.environ["COLUMNS"] = "80"
     printed = io.StringIO()

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 import sqs_codec as sqs
 from sqs_codec import llama_cpp
+from sqs_codec.cli.generate import SMOLLM2
 from sqs_codec.edge import fingerprint
 from sqs_codec.hf import CachedModel, encode_prompt, tokenizer_fingerprint
 from sqs_codec.hf._models import Pair, _smollm2_gguf
 from sqs_codec.llama_cpp import Draft, TextStream
-from sqs_codec.serve._generate import SMOLLM2
 from tests.llama_cpp.files import WORDS, write_model
 
 PROMPTS = [

@@ -25,7 +25,7 @@ WITHOUT_FRAMEWORKS = """\
 import sys
 for name in ("torch", "transformers", "tokenizers", "gguf"):
     sys.modules[name] = None  # to import it is an ImportError
-from sqs_codec.cli import main
+from sqs_codec.cli.main import main
 sys.exit(main())
 """
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from sqs_codec._base.address import join_address
 from sqs_codec._codec.prior import Prior
-from sqs_codec._options import HF_MODULES, default_of, has_packages, number
+from sqs_codec.cli.options import HF_MODULES, default_of, has_packages, number
 from sqs_codec.engine import ENGINES, EngineConfig, make_engine
 from sqs_codec.serve._address import (
     check_certificate,

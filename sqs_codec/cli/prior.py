@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 import sqs_codec as sqs
 from sqs_codec._base.format import MAX_ROUND, MAX_VOCAB, MIN_VOCAB
-from sqs_codec._bits import bad_row, open_logits
+from sqs_codec.cli.bits import bad_row, open_logits
+from sqs_codec.cli.options import check_folder
 
 HELD_OUT = 5
 """The last of so many parts of each file is held out."""
@@ -109,37 +110,6 @@ def make(options: Options) -> Iterator[str]:
         f"{len(prior.to_bytes())} bytes, digest {prior.digest.hex()}; fitted to all "
         "rows and texts"
     )
-
-
-def check_folder(file: Path) -> None:
-    """Say that a file can't be written before the work for it is done."""
-    if not file.parent.is_dir():
-        raise ValueError(f"no folder {file.parent} to write to")
-
-
-def find_prior(name: str | None) -> sqs.Prior | None:
-    """Return the prior that an option names.
-
-    Parameters
-    ----------
-    name : str or None
-        A file, or the name of a built-in prior. "none" and None are no prior.
-
-    Raises
-    ------
-    ValueError
-        There is no built-in prior of this name, and no file, or it holds no prior.
-    OSError
-        The file can't be read.
-    """
-    if name is None or name == "none":
-        return None
-    if Path(name).exists() and not Path(name).is_dir():
-        return sqs.Prior.load(name)
-    try:
-        return sqs.Prior.builtin(name)
-    except ValueError as error:
-        raise ValueError(f"no file {name}, and no built-in prior: {error}") from error
 
 
 def load_tokenizer(name: str) -> Any:

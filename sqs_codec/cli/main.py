@@ -1,7 +1,4 @@
-"""The ``sqs`` command: each of its commands' options, and what runs them.
-
-Those of ``sqs serve`` and ``sqs generate`` are with the server.
-"""
+"""The ``sqs`` command: each of its commands' options, and what runs them."""
 
 from __future__ import annotations
 
@@ -13,7 +10,6 @@ from dataclasses import fields
 from pathlib import Path
 
 import sqs_codec as sqs
-from sqs_codec import _bits, _inspect, _make_prior
 from sqs_codec._base.format import (
     MAX_PRIOR_CLASSES,
     MAX_RESOLUTION,
@@ -22,18 +18,20 @@ from sqs_codec._base.format import (
     Coding,
 )
 from sqs_codec._base.install import install
-from sqs_codec._options import (
+from sqs_codec.cli import bits, generate, inspect, prior, serve
+from sqs_codec.cli.options import (
     HF_MODULES,
     Add,
     add_models,
     add_prior,
+    check_folder,
     check_models,
     default_of,
+    find_prior,
     has_packages,
     missing_packages,
     number,
 )
-from sqs_codec.serve import _command, _generate
 from sqs_codec.session import Limits
 
 DEMO = """\
@@ -168,17 +166,17 @@ def _parser() -> argparse.ArgumentParser:
         ),
         (
             "serve",
-            _command.fill,
+            serve.fill,
             "run a server: a target model for many edges",
-            _command.DESCRIPTION,
-            _command.EXAMPLES,
+            serve.DESCRIPTION,
+            serve.EXAMPLES,
         ),
         (
             "generate",
-            _generate.fill,
+            generate.fill,
             "write a text with a server",
-            _generate.DESCRIPTION,
-            _generate.EXAMPLES,
+            generate.DESCRIPTION,
+            generate.EXAMPLES,
         ),
         ("inspect", _fill_inspect, "show what a packet holds", INSPECT, None),
         ("bits", _fill_bits, "measure what your own logits cost", BITS, BITS_EXAMPLES),
@@ -272,7 +270,7 @@ def _fill_inspect(parser: argparse.ArgumentParser) -> None:
     add("file", help="the packet; - is standard input")
     add(
         "--kind",
-        choices=list(_inspect.KINDS),
+        choices=list(inspect.KINDS),
         help="one distribution, a round of them with their drafted tokens, or a "
         "mixed round, which may lack distributions (default: try all)",
     )
@@ -406,7 +404,7 @@ def _demo(args: argparse.Namespace) -> int:
 
     from rich.console import Console
 
-    from sqs_codec.demo.run import Options, run
+    from sqs_codec.cli.demo.run import Options, run
 
     values = vars(args)
     options = Options(**{field.name: values[field.name] for field in fields(Options)})
@@ -424,7 +422,7 @@ def _demo(args: argparse.Namespace) -> int:
 
 def _show_packet(args: argparse.Namespace) -> int:
     try:
-        prior = _make_prior.find_prior(args.prior)
+        prior = find_prior(args.prior)
         codec = sqs.Codec(args.vocab_size, args.resolution, args.coding, prior)
     except (OSError, ValueError) as error:
         print(f"sqs inspect: {error}", file=sys.stderr)
@@ -438,8 +436,8 @@ def _show_packet(args: argparse.Namespace) -> int:
     except OSError as error:
         print(f"sqs inspect: {args.file}: {error.strerror}", file=sys.stderr)
         return 1
-    kinds = [args.kind] if args.kind else list(_inspect.KINDS)
-    found, refused = _inspect.inspect(codec, packet, kinds)
+    kinds = [args.kind] if args.kind else list(inspect.KINDS)
+    found, refused = inspect.inspect(codec, packet, kinds)
     # What fits goes to standard output; why nothing does is an error.
     out = sys.stdout if found else sys.stderr
     agreed = f"vocabulary {codec.vocab_size}, resolution {codec.resolution}"
@@ -463,14 +461,14 @@ def _measure_bits(args: argparse.Namespace) -> int:
         return 1
     try:
         for file in filter(None, (args.json, args.plot)):
-            _make_prior.check_folder(file)
-        prior = _make_prior.find_prior(args.prior)
-        costs = _bits.measure(args.file, args.temperature, args.tv, args.rows, prior)
-        print(_bits.report(costs))
+            check_folder(file)
+        prior = find_prior(args.prior)
+        costs = bits.measure(args.file, args.temperature, args.tv, args.rows, prior)
+        print(bits.report(costs))
         if args.json:
             costs.write(args.json)
         if args.plot:
-            _bits.plot(costs, args.plot)
+            bits.plot(costs, args.plot)
     except BrokenPipeError:
         raise
     except (OSError, ValueError) as error:
@@ -483,11 +481,9 @@ def _prior(args: argparse.Namespace) -> int:
         print(MISSING_TOKENIZERS, file=sys.stderr)
         return 1
     values = vars(args)
-    names = [field.name for field in fields(_make_prior.Options)]
+    names = [field.name for field in fields(prior.Options)]
     try:
-        for line in _make_prior.make(
-            _make_prior.Options(**{name: values[name] for name in names})
-        ):
+        for line in prior.make(prior.Options(**{name: values[name] for name in names})):
             print(line, flush=True)
     except BrokenPipeError:
         raise

@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.text import Text
 
 import sqs_codec as sqs
-from sqs_codec._make_prior import find_prior
-from sqs_codec.demo import report
-from sqs_codec.demo.count import Stats, Tap, Watched
+from sqs_codec.cli.demo import report
+from sqs_codec.cli.demo.count import Stats, Tap, Watched
+from sqs_codec.cli.options import find_prior
 from sqs_codec.edge import FixedPlan, generate
 from sqs_codec.hf import Cloud
 from sqs_codec.hf._models import CachedModel, Pair, load_pair
@@ -172,7 +172,9 @@ def converse(
 
 def own_prompts() -> list[str]:
     """Return the demo's prompts."""
-    text = resources.files("sqs_codec.demo").joinpath("prompts.txt").read_text("utf-8")
+    text = (
+        resources.files("sqs_codec.cli.demo").joinpath("prompts.txt").read_text("utf-8")
+    )
     return [line for line in text.splitlines() if line and not line.startswith("#")]
 
 

@@ -8,8 +8,10 @@ import inspect
 import math
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
+import sqs_codec as sqs
 from sqs_codec._base.install import install
 
 Add = Callable[..., argparse.Action]
@@ -98,6 +100,37 @@ def add_prior(add: Add, default: str = "none") -> None:
         help="what both ends know of how frequent ids are: a built-in prior, a file of "
         f"sqs prior, or none (default: {default})",
     )
+
+
+def check_folder(file: Path) -> None:
+    """Say that a file can't be written before the work for it is done."""
+    if not file.parent.is_dir():
+        raise ValueError(f"no folder {file.parent} to write to")
+
+
+def find_prior(name: str | None) -> sqs.Prior | None:
+    """Return the prior that an option names.
+
+    Parameters
+    ----------
+    name : str or None
+        A file, or the name of a built-in prior. "none" and None are no prior.
+
+    Raises
+    ------
+    ValueError
+        There is no built-in prior of this name, and no file, or it holds no prior.
+    OSError
+        The file can't be read.
+    """
+    if name is None or name == "none":
+        return None
+    if Path(name).exists() and not Path(name).is_dir():
+        return sqs.Prior.load(name)
+    try:
+        return sqs.Prior.builtin(name)
+    except ValueError as error:
+        raise ValueError(f"no file {name}, and no built-in prior: {error}") from error
 
 
 def missing_packages(modules: Sequence[str]) -> str:

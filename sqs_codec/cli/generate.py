@@ -10,10 +10,9 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Protocol
 
 import sqs_codec as sqs
-from sqs_codec import _options as options
 from sqs_codec._base import checks
 from sqs_codec._base.address import split_address
-from sqs_codec._make_prior import find_prior
+from sqs_codec.cli import options
 from sqs_codec.serve._address import check_roots, check_token, require_loopback
 
 if TYPE_CHECKING:
@@ -199,7 +198,7 @@ def _check(args: argparse.Namespace) -> None:
         check_token(args.token)
     if args.cert:
         check_roots(args.cert)
-    find_prior(args.prior)
+    options.find_prior(args.prior)
 
 
 def _write(args: argparse.Namespace) -> None:
@@ -272,7 +271,7 @@ def _settings(args: argparse.Namespace, draft: Draft) -> list[Setting]:
     name = args.prior
     if name is None and draft.fingerprint == SMOLLM2:
         name = "smollm2"
-    prior = find_prior(name)
+    prior = options.find_prior(name)
     codec = sqs.Codec(draft.vocab_size, prior=prior)
     if args.top_k is not None:
         return [Setting(codec, sqs.TopK(args.top_k))]

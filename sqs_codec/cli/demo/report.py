@@ -19,7 +19,7 @@ from rich.text import Text
 from sqs_codec.hf._text import TextStream
 
 if TYPE_CHECKING:
-    from sqs_codec.demo.count import Stats
+    from sqs_codec.cli.demo.count import Stats
     from sqs_codec.edge import Step
     from sqs_codec.hf._models import HFTokenizer
 

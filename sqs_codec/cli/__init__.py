@@ -1,0 +1,1 @@
+"""The ``sqs`` command; each of its commands is a module here."""
