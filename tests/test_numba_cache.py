@@ -37,6 +37,14 @@ from sqs_codec._backend.numba import verify
 print(*map(float, verify.check_row(np.full(2, 0.4), np.empty(1))))
 """
 
+BLOCK = """
+import numba
+import numpy as np
+from sqs_codec._backend.numba import prior
+
+print(numba.njit(lambda array: prior.block_below(array, 0, 0))(np.arange(600)))
+"""
+
 # The example of docs/format.md, with its packets in all codings, and its round. And
 # the same with a prior.
 EXAMPLE = """
@@ -178,8 +186,9 @@ def test_cache_outlives_the_process(copy: Path) -> None:
         (LOG2_OF_3, "_backend/numba/model.py", "LOG_UNIT = 32", "LOG_UNIT = 31"),
         (TOKEN, "_backend/numba/bits.py", "value << 1 |", "value << 2 |"),
         (SUM, "_base/format.py", "SUM_TOLERANCE = 1e-3", "SUM_TOLERANCE = 1"),
+        (BLOCK, "_base/prior_file.py", "\nKINDS = 256", "\nKINDS = 128"),
     ],
-    ids=["table", "function", "limit"],
+    ids=["table", "function", "limit", "layout"],
 )
 def test_cache_does_not_outlive_what_is_compiled_in(
     copy: Path, code: str, module: str, old: str, new: str
@@ -189,6 +198,14 @@ def test_cache_does_not_outlive_what_is_compiled_in(
     after = output(code, copy)
     assert after != before
     assert after == output(code, copy, NUMBA_DISABLE_JIT="1")
+
+
+def test_cache_outlives_a_change_of_what_is_not_compiled(copy: Path) -> None:
+    run(LOG2_OF_3, copy)
+    files = cached(copy)
+    (copy / "sqs_codec" / "cli" / "main.py").write_text("")
+    run(LOG2_OF_3, copy)
+    assert cached(copy) == files
 
 
 def test_installation_that_cannot_be_written(copy: Path) -> None:

@@ -3,7 +3,8 @@
 Numba takes a function from its cache as long as the function's own file is
 unchanged. But what is compiled into a function comes from other files as well: the
 functions that it calls, the tables and the limits. So the name of each function,
-which names its files in the cache, is made to end with a digest of all sources.
+which names its files in the cache, is made to end with a digest of the modules that
+any of these can come from.
 """
 
 from __future__ import annotations
@@ -20,16 +21,18 @@ from numba.core import event
 
 
 def _digest() -> str:
-    """Return a digest of all that code and constants are compiled from."""
+    """Return a digest of all that code and constants are compiled from.
+
+    That is this folder and what it may import, ``_base`` and the seam:
+    ``tests/test_tree.py`` holds backends to these.
+    """
     package = files("sqs_codec")
-    names = ("errors.py", "format.py", "prior_file.py")
-    sources = [package / "_base" / name for name in names]
-    for file in (package / "_backend" / "numba").iterdir():
-        if file.name.endswith(".py"):
-            sources.append(file)
+    folders = [package / "_base", package / "_backend", package / "_backend" / "numba"]
+    sources = [file for folder in folders for file in folder.iterdir()]
     digest = hashlib.blake2b(digest_size=8)
-    for file in sorted(sources, key=lambda file: file.name):
-        digest.update(hashlib.blake2b(file.read_bytes()).digest())
+    for file in sorted(sources, key=str):
+        if file.name.endswith(".py"):
+            digest.update(hashlib.blake2b(file.read_bytes()).digest())
     return digest.hexdigest()
 
 
