@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from benchmarks.data.drafts import load_drafts
-from sqs_codec import _backend
+from sqs_codec._backend import using
 
 if TYPE_CHECKING:
     from sqs_codec.hf._models import Pair
@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="module", params=["native", "numba"])
 def backend(request: pytest.FixtureRequest) -> Iterator[str]:
     """Run a module's tests once on each backend."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_backend, "_NAME", request.param)
+    with using(request.param):
         yield request.param
 
 

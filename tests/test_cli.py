@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import sqs_codec as sqs
-from sqs_codec import _backend
+from sqs_codec._backend import using
 from sqs_codec.cli import main as cli
 
 VOCAB_SIZE = 1000
@@ -298,13 +298,10 @@ def test_generate_names_the_commands_that_install_what_it_lacks(
     assert "pip install '.[serve,demo]'" in err
 
 
-def test_version_says_what_runs(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_version_says_what_runs(capsys: pytest.CaptureFixture[str]) -> None:
     begin = f"sqs-codec {sqs.__version__}, format version {sqs.__format_version__}, "
     for name, isa in ("native", sqs.isa()), ("numba", None):
-        monkeypatch.setattr(_backend, "_NAME", name)
-        with pytest.raises(SystemExit) as end:
+        with using(name), pytest.raises(SystemExit) as end:
             cli.main(["--version"])
         assert end.value.code == 0
         said = f"backend {name}" + (f" ({isa})" if isa else "")

@@ -15,6 +15,8 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +25,7 @@ from sqs_codec._backend.core import frozen
 if TYPE_CHECKING:
     from sqs_codec._backend.core import Core
 
-__all__ = ["backend", "core_class", "frozen", "isa"]
+__all__ = ["backend", "core_class", "frozen", "isa", "using"]
 
 FOLDER = Path(__file__).resolve().parents[2]
 """What the package was imported from."""
@@ -57,8 +59,8 @@ def _why_not_native() -> str:
     )
 
 
-def _choose() -> str:
-    name = os.environ.get("SQS_BACKEND", "")
+def _choose(name: str) -> str:
+    """Return the backend of that name, or, without one, the first that is here."""
     if name not in ("", "native", "numba"):
         raise ImportError(f"SQS_BACKEND must be 'native' or 'numba', not {name!r}")
     native = importlib.util.find_spec("sqs_codec._backend._sqs") is not None
@@ -78,7 +80,7 @@ def _choose() -> str:
     return name
 
 
-_NAME = _choose()
+_name = _choose(os.environ.get("SQS_BACKEND", ""))
 
 
 def backend() -> str:
@@ -86,7 +88,21 @@ def backend() -> str:
 
     The environment variable ``SQS_BACKEND`` chooses, before the first import.
     """
-    return _NAME
+    return _name
+
+
+@contextmanager
+def using(name: str) -> Iterator[None]:
+    """Have cores that are made within be those of a backend: in all threads.
+
+    Tests run on both backends by it. What was made before keeps its own.
+    """
+    global _name
+    before, _name = _name, _choose(name)
+    try:
+        yield
+    finally:
+        _name = before
 
 
 def isa() -> str | None:
@@ -96,7 +112,7 @@ def isa() -> str | None:
     machine has, or what the environment variable ``SQS_ISA`` chooses, before the
     first import. All give the same results. None if Numba does the work.
     """
-    if _NAME != "native":
+    if _name != "native":
         return None
     from sqs_codec._backend.native import isa_name
 
@@ -105,7 +121,7 @@ def isa() -> str | None:
 
 def core_class() -> type[Core]:
     """Return the chosen backend's ``Core``."""
-    if _NAME == "native":
+    if _name == "native":
         from sqs_codec._backend.native import Core as NativeCore
 
         return NativeCore
