@@ -16,6 +16,8 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
 )
 
+from benchmarks import relay as relays
+from benchmarks.relay import Relay
 from benchmarks.wire.certificates import Issued, issue
 from benchmarks.wire.echo import TOKEN, EchoService, running
 from sqs_codec.serve._datagram import link as edge_end
@@ -23,7 +25,6 @@ from sqs_codec.serve._datagram import server as cloud_end
 from sqs_codec.serve._datagram.link import connect_datagram
 from sqs_codec.serve._datagram.server import DatagramServer, start_datagrams
 from sqs_codec.session import Link, LinkError
-from tests.lossy import LossyLink
 
 HOST = "127.0.0.1"
 
@@ -132,9 +133,8 @@ def test_ipv6(serve: Callable[..., Any], connect: Callable[..., Link]) -> None:
 def test_what_crosses_is_encrypted_and_fits(
     server: DatagramServer, connect: Callable[..., Link]
 ) -> None:
-    relay = LossyLink(server.port)
-    with relay as port:
-        link = connect(port)
+    with Relay(server.port) as relay:
+        link = connect(relay.port)
         assert echoes(link, b"a secret" * 12)
     crossed = b"".join(data for _, data in relay.seen)
     assert b"secret" not in crossed
@@ -251,30 +251,29 @@ def test_nobody_there(connect: Callable[..., Link]) -> None:
 def test_any_datagram_of_a_handshake_may_be_lost(
     server: DatagramServer, connect: Callable[..., Link]
 ) -> None:
-    relays = [LossyLink(server.port) for _ in range(8)]
+    links = [Relay(server.port) for _ in range(8)]
     lost = []
 
-    def run(index: int, relay: LossyLink) -> None:
+    def run(index: int, relay: Relay) -> None:
         relay.doomed = [index]
-        with relay as port:
-            if not echoes(connect(port), b"hi"):
+        with relay:
+            if not echoes(connect(relay.port), b"hi"):
                 lost.append(index)
 
-    threads = [threading.Thread(target=run, args=pair) for pair in enumerate(relays)]
+    threads = [threading.Thread(target=run, args=pair) for pair in enumerate(links)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert not lost
-    assert all(len(relay.seen) > 8 for relay in relays)
+    assert all(len(relay.seen) > 8 for relay in links)
 
 
 def test_replayed_messages_are_dropped(
     service: EchoService, server: DatagramServer, connect: Callable[..., Link]
 ) -> None:
-    relay = LossyLink(server.port, duplicate=0.5)
-    with relay as port:
-        link = connect(port)
+    with Relay(server.port, relays.Link(duplicate=0.5)) as relay:
+        link = connect(relay.port)
         for i in range(20):
             assert echoes(link, b"%d" % i)
         for up, data in [*relay.seen]:  # the hellos and the rest of the handshake, too
@@ -289,14 +288,13 @@ def test_what_is_cut_or_changed_is_dropped(
     service: EchoService, server: DatagramServer, connect: Callable[..., Link]
 ) -> None:
     draw = random.Random(0)
-    relay = LossyLink(server.port)
-    with relay as port:
-        link = connect(port)
+    with Relay(server.port) as relay:
+        link = connect(relay.port)
         assert echoes(link, b"first")
-        relay.down = True  # what is sent now is known, and didn't come
+        relay.broken = True  # what is sent now is known, and didn't come
         link.send(b"second")
         assert until(lambda: len(relay.seen) > 10 and relay.seen[-1][0])
-        relay.down = False
+        relay.broken = False
         record = relay.seen[-1][1]
         for size in range(len(record)):
             relay.inject(record[:size])
@@ -318,9 +316,8 @@ def test_garbage_to_the_port(
     server: DatagramServer, connect: Callable[..., Link]
 ) -> None:
     draw = random.Random(0)
-    relay = LossyLink(server.port)
-    with relay as port:
-        link = connect(port)
+    with Relay(server.port) as relay:
+        link = connect(relay.port)
         assert echoes(link, b"first")
         handshake = [data for up, data in relay.seen if up]
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
@@ -343,11 +340,10 @@ def test_broken_hellos_with_a_good_cookie(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     draw = random.Random(0)
-    relay = LossyLink(server.port)
-    with relay as port:
+    with Relay(server.port) as relay:
         relay.doomed = range(2, 1000)  # from the second hello on, with the cookie
         with pytest.raises(LinkError, match="no answer"):
-            connect(port, timeout=0.1)
+            connect(relay.port, timeout=0.1)
         up, hello = relay.seen[2]
         assert up
         for i in range(500):
@@ -358,7 +354,7 @@ def test_broken_hellos_with_a_good_cookie(
             if i % 20 == 0:
                 time.sleep(0.005)  # no faster than the server can read
         relay.doomed = ()
-        assert echoes(connect(port), b"hi")
+        assert echoes(connect(relay.port), b"hi")
     assert not caplog.records
 
 
@@ -368,9 +364,8 @@ def test_nothing_is_kept_without_a_cookie(
     serve: Callable[..., Any],
     connect: Callable[..., Link],
 ) -> None:
-    relay = LossyLink(1)
-    with relay as port, pytest.raises(LinkError, match="no answer"):
-        connect(port, timeout=0.1)
+    with Relay(1) as relay, pytest.raises(LinkError, match="no answer"):
+        connect(relay.port, timeout=0.1)
     hello = relay.seen[0][1]
     with serve() as server:
         for _ in range(200):
@@ -389,10 +384,10 @@ def test_handshakes_that_stop_half_way_make_room(
 ) -> None:
     with serve(max_handshakes=3) as server:
         for _ in range(5):
-            relay = LossyLink(server.port)
+            relay = Relay(server.port)
             relay.doomed = range(3, 100)  # the server's answer to the cookie
-            with relay as port, pytest.raises(LinkError, match="no answer"):
-                connect(port, timeout=0.1)
+            with relay, pytest.raises(LinkError, match="no answer"):
+                connect(relay.port, timeout=0.1)
         assert len(server._young) == 3
         assert echoes(connect(server.port), b"hi")
         monkeypatch.setattr(cloud_end, "_SHAKE_SECONDS", 0.1)
@@ -436,35 +431,31 @@ def test_a_server_that_stops_says_so(
 def test_a_server_started_anew_is_noticed(
     serve: Callable[..., Any], connect: Callable[..., Link]
 ) -> None:
-    with serve() as server, serve() as restarted:
-        relay = LossyLink(server.port)
-        with relay as port:
-            link = connect(port)
-            relay.server_port = restarted.port
-            start = time.monotonic()
-            assert "doesn't know this association" in gone(link)
-            assert time.monotonic() - start < 1
-            assert echoes(connect(port), b"hi")
+    with serve() as server, serve() as restarted, Relay(server.port) as relay:
+        link = connect(relay.port)
+        relay.server_port = restarted.port
+        start = time.monotonic()
+        assert "doesn't know this association" in gone(link)
+        assert time.monotonic() - start < 1
+        assert echoes(connect(relay.port), b"hi")
 
 
 def test_a_changed_address_is_noticed(
     server: DatagramServer, connect: Callable[..., Link]
 ) -> None:
-    relay = LossyLink(server.port)
-    with relay as port:
-        link = connect(port)
+    with Relay(server.port) as relay:
+        link = connect(relay.port)
         relay.renumber()
         assert "this machine's address has changed" in gone(link)
-        assert echoes(connect(port), b"hi")
+        assert echoes(connect(relay.port), b"hi")
 
 
 def test_nobody_else_can_say_that_the_server_has_forgotten(
     server: DatagramServer, connect: Callable[..., Link]
 ) -> None:
     draw = random.Random(0)
-    relay = LossyLink(server.port)
-    with relay as port:
-        link = connect(port)
+    with Relay(server.port) as relay:
+        link = connect(relay.port)
         for size in (0, 8, 15, 16, 16, 16, 17):
             relay.inject(b"\0" + draw.randbytes(size), up=False)
         assert link.receive(0.05) is None
@@ -477,11 +468,10 @@ def test_silence_is_noticed(
     connect: Callable[..., Link],
 ) -> None:
     monkeypatch.setattr(edge_end, "_PROBE_SECONDS", 0.05)
-    relay = LossyLink(server.port)
-    with relay as port:
-        link = connect(port)
+    with Relay(server.port) as relay:
+        link = connect(relay.port)
         assert link.receive(0.6) is None  # the server says that it is there
-        relay.down = True
+        relay.broken = True
         with pytest.raises(LinkError, match="no answer any more"):
             link.receive(None)
 

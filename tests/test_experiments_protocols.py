@@ -11,7 +11,6 @@ import pytest
 
 from benchmarks.experiments import measured, protocols, simulated, system
 from benchmarks.experiments.experiment import Options
-from benchmarks.experiments.link import Link
 from benchmarks.experiments.models import Models, Prompt
 from benchmarks.experiments.simulated import Drafter, Grid
 from benchmarks.experiments.traces import Trace
@@ -25,6 +24,7 @@ from benchmarks.experiments.wire_formats import (
 )
 from benchmarks.planner.simulate import Drafts, Run, Steps
 from benchmarks.rate.schemes import Row
+from benchmarks.relay import Link
 from sqs_codec.edge import FixedPlan, default_settings
 from sqs_codec.edge._planner import Plan
 from sqs_codec.hf._models import ModelError

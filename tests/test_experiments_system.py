@@ -1,10 +1,8 @@
-"""The link in user space, the real system over it, and what a verifier serves."""
+"""The real system over a link in user space, and what a verifier serves."""
 
 from __future__ import annotations
 
 import asyncio
-import math
-import socket
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -25,7 +23,6 @@ from rich.console import Console
 
 from benchmarks.experiments import capacity
 from benchmarks.experiments.experiment import Options
-from benchmarks.experiments.link import HEADERS, Link, Relay, _Way, check
 from benchmarks.experiments.system import (
     Cell,
     RecordedDraft,
@@ -35,6 +32,7 @@ from benchmarks.experiments.system import (
     play_all,
 )
 from benchmarks.planner.simulate import Steps
+from benchmarks.relay import Link
 from benchmarks.serve.edges import Crowd
 from sqs_codec import Verdict, Wanted
 from sqs_codec.edge import Edge, FixedPlan, Plan
@@ -48,68 +46,6 @@ SETTINGS = (Setting(sqs.Codec(V), sqs.TopK(16)),)
 PROMPT = (3, 1, 4)
 FAST = Link(1e8, 0.005)
 STEPS = Steps(0.001, 0.002, 0.0)
-
-
-def way(rate: float, delay: float, **given: float) -> _Way:
-    link = Link(rate, 2 * delay, **given)
-    return _Way(rate, delay, link, np.random.default_rng(0))
-
-
-def test_datagrams_queue_for_a_thin_link() -> None:
-    """100 bytes take 0.1 s at 8 kbit/s; a later one finds the link free again."""
-    thin = way(8000, 0.02)
-    arrivals = [thin.pass_on(72, now) for now in (10, 10, 10.05, 20)]
-    assert arrivals == pytest.approx([10.12, 10.22, 10.32, 20.12])
-    assert thin.bytes == 400
-
-
-def test_no_datagram_overtakes_another() -> None:
-    """Trips vary by as much as is said, about what they are."""
-    steady = way(math.inf, 0.05, jitter=0.3)
-    sent = np.arange(1000) * 0.2
-    delays = np.array([steady.pass_on(100, now) for now in sent]) - sent
-    assert np.log(delays / 0.05).std() == pytest.approx(0.3, abs=0.03)
-    assert np.median(delays) == pytest.approx(0.05, rel=0.05)
-    crowded = way(math.inf, 0.05, jitter=0.3)
-    arrivals = [crowded.pass_on(100, now) for now in np.arange(1000) * 0.01]
-    assert arrivals == sorted(arrivals)  # type: ignore[type-var]
-
-
-@pytest.mark.parametrize(
-    "link",
-    [
-        Link(1e5, 0.05),
-        Link(1e6, 0.02, down=5e5, loss=0.2),
-        Link(2e7, 0.005, jitter=0.1),
-    ],
-    ids=str,
-)
-def test_a_link_is_what_it_is_set_to(link: Link) -> None:
-    found = check(link, seed=1)
-    assert found["measured_rate"] == pytest.approx(link.rate, rel=0.05)
-    # A busy machine makes a trip longer, but never shorter.
-    shortest = link.trip * (0.7 if link.jitter else 1)
-    assert shortest <= found["measured_trip"] <= link.trip * 1.3 + 0.01
-    assert found["measured_loss"] == pytest.approx(
-        link.loss, abs=0.15 * (link.loss > 0)
-    )
-
-
-def test_the_relay_counts_what_it_carries() -> None:
-    """Both ways, each datagram with its headers; and two edges don't mix."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
-        server.bind(("127.0.0.1", 0))
-        server.settimeout(5)
-        with Relay(server.getsockname()[1], FAST) as relay:
-            edges = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in "ab"]
-            for edge, word in zip(edges, (b"a", b"bb"), strict=True):
-                edge.settimeout(5)
-                edge.sendto(word, ("127.0.0.1", relay.port))
-                data, address = server.recvfrom(100)
-                server.sendto(2 * data, address)
-                assert edge.recv(100) == 2 * word
-                edge.close()
-            assert relay.bytes == (3 + 2 * HEADERS, 6 + 2 * HEADERS)
 
 
 @pytest.fixture(scope="module")

@@ -12,24 +12,19 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from benchmarks import relay as relays
+from benchmarks.relay import Relay, StreamRelay
 from benchmarks.wire.certificates import issue
 from benchmarks.wire.echo import TOKEN, Server, running
 from sqs_codec.edge import FixedPlan, Step, generate
 from sqs_codec.engine import BatchEngine
 from sqs_codec.serve import Service, connect, start_datagrams, start_grpc
 from sqs_codec.session import EdgeSession, Link, Sampling, Setting, _loop
-from tests.lossy import LossyLink, LossyStream
 from tests.serving import CODEC, KEEP, Toy, greedy, toy_logits, wait_until
 
 HOST = "127.0.0.1"
 PROMPT = [5, 7, 11]
-BAD = {
-    "loss": 0.2,
-    "duplicate": 0.2,
-    "reorder": 0.3,
-    "truncate": 0.03,
-    "delay": 0.005,
-}
+BAD = relays.Link(trip=0.01, loss=0.2, duplicate=0.2, reorder=0.3, truncate=0.03)
 PLANS = {
     "eager": FixedPlan(4),
     "lazy": FixedPlan(4, eager=0.0),
@@ -67,7 +62,12 @@ class Cloud:
 @pytest.fixture(autouse=True)
 def _short_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Here a round trip takes 10 ms whatever crosses, so nobody need wait for more."""
-    for name, value in {"FIRST": 0.1, "LEAST": 0.03, "SLOWEST": 1e6}.items():
+    for name, value in {
+        "FIRST": 0.1,
+        "LEAST": 0.03,
+        "MOST": 0.3,
+        "SLOWEST": 1e6,
+    }.items():
         monkeypatch.setattr(_loop._Timeout, name, value)
 
 
@@ -115,25 +115,19 @@ def session(
     )
 
 
-def spoil(relay: LossyLink, *, bad: bool) -> None:
-    """Make a link bad or good."""
-    for name, value in BAD.items():
-        setattr(relay, name, value if bad else 0.0)
-
-
 def direct(port: int, cert: Path, transport: Any = "datagram") -> Callable[[], Link]:
     """Connect to a port."""
     address = f"{HOST}:{port}"
     return lambda: connect(address, transport=transport, cert=cert, token=TOKEN)
 
 
-def through(relay: LossyLink, port: int, cert: Path) -> Callable[[], Link]:
+def through(relay: Relay, cert: Path) -> Callable[[], Link]:
     """Connect by a link that is good for the handshake, which has its own tests."""
 
     def make() -> Link:
-        spoil(relay, bad=False)
-        link = direct(port, cert)()
-        spoil(relay, bad=True)
+        relay.link = relays.GOOD
+        link = direct(relay.port, cert)()
+        relay.link = BAD
         return link
 
     return make
@@ -152,9 +146,8 @@ def each(run: Callable[..., Any], *arguments: Sequence[Any]) -> list[Any]:
 
 def test_every_plan_through_a_bad_link(serve: Callable[..., Any], cert: Path) -> None:
     def run(number: int, plan: FixedPlan) -> list[int]:
-        relay = LossyLink(server.port, seed=number)
-        with relay as port:
-            make = through(relay, port, cert)
+        with Relay(server.port, seed=number) as relay:
+            make = through(relay, cert)
             edge = session(number=number)
             return tokens(generate(edge, Draft(), make, plan, max_tokens=20))
 
@@ -172,9 +165,8 @@ def test_a_bad_link_changes_no_draw(serve: Callable[..., Any], cert: Path) -> No
         return tokens(generate(edge, Draft(), make, plan, max_tokens=20))
 
     def run_badly(number: int) -> list[int]:
-        relay = LossyLink(server.port, seed=number)
-        with relay as port:
-            return run(number, through(relay, port, cert))
+        with Relay(server.port, seed=number) as relay:
+            return run(number, through(relay, cert))
 
     with serve() as server:
         good = [run(number, direct(server.port, cert)) for number in range(3)]
@@ -187,48 +179,43 @@ def test_a_long_prompt_through_a_bad_link(
     serve: Callable[..., Any], cert: Path
 ) -> None:
     prompt = [i * i % 64 for i in range(1800)]
-    with serve() as server:
-        relay = LossyLink(server.port)
-        with relay as port:
-            make = through(relay, port, cert)
-            steps = generate(session(prompt), Draft(), make, FixedPlan(4), max_tokens=8)
-            assert tokens(steps) == greedy(prompt, 8)[len(prompt) :]
+    with serve() as server, Relay(server.port) as relay:
+        make = through(relay, cert)
+        steps = generate(session(prompt), Draft(), make, FixedPlan(4), max_tokens=8)
+        assert tokens(steps) == greedy(prompt, 8)[len(prompt) :]
 
 
 def test_a_cloud_is_restarted_and_an_address_changes(
     serve: Callable[..., Any], cert: Path
 ) -> None:
-    with serve() as server, serve() as restarted:
-        relay = LossyLink(server.port)
-        with relay as port:
-            text = []
-            make = through(relay, port, cert)
-            edge = session()
-            for step in generate(edge, Draft(), make, FixedPlan(4), max_tokens=30):
-                before, text = len(text), [*text, *step.tokens]
-                if before < 10 <= len(text):
-                    relay.server_port = restarted.port
-                if before < 20 <= len(text):
-                    relay.renumber()
+    with serve() as server, serve() as restarted, Relay(server.port) as relay:
+        text = []
+        make = through(relay, cert)
+        edge = session()
+        for step in generate(edge, Draft(), make, FixedPlan(4), max_tokens=30):
+            before, text = len(text), [*text, *step.tokens]
+            if before < 10 <= len(text):
+                relay.server_port = restarted.port
+            if before < 20 <= len(text):
+                relay.renumber()
     assert text == greedy(PROMPT, 30)[len(PROMPT) :]
 
 
 def test_streams_that_stall_and_break(serve: Callable[..., Any], cert: Path) -> None:
-    with serve(start_grpc) as server:
-        relay = LossyStream(server.port, delay=0.002, stall=0.05, rate=1e6)
-        with relay as port:
-            text = []
-            steps = generate(
-                session(),
-                Draft(),
-                direct(port, cert, "grpc"),
-                FixedPlan(4),
-                max_tokens=40,
-            )
-            for step in steps:
-                before, text = len(text), [*text, *step.tokens]
-                if before < 10 <= len(text):
-                    relay.disconnect()
+    link = relays.Link(1e6, 0.004, 1e6, loss=0.05)
+    with serve(start_grpc) as server, StreamRelay(server.port, link) as relay:
+        text = []
+        steps = generate(
+            session(),
+            Draft(),
+            direct(relay.port, cert, "grpc"),
+            FixedPlan(4),
+            max_tokens=40,
+        )
+        for step in steps:
+            before, text = len(text), [*text, *step.tokens]
+            if before < 10 <= len(text):
+                relay.disconnect()
     assert text == greedy(PROMPT, 40)[len(PROMPT) :]
 
 
@@ -242,15 +229,13 @@ def test_an_end_that_is_lost_is_told_again(cert: Path, lost: int) -> None:
         )
 
     services: list[Service] = []
-    with running(begin) as server:
-        relay = LossyLink(server.port)
-        with relay as port:
-            make = direct(port, cert)
-            steps = generate(session(), Draft(), make, FixedPlan(4), max_tokens=20)
-            next(steps)
-            sessions = services[0].metrics.registry.get_sample_value
-            assert sessions("sqs_sessions") == 1
-            relay.doomed = range(len(relay.seen), len(relay.seen) + lost)
-            steps.close()
-            # The server forgets the session right after it has said so.
-            wait_until(lambda: sessions("sqs_sessions") == 0)
+    with running(begin) as server, Relay(server.port) as relay:
+        make = direct(relay.port, cert)
+        steps = generate(session(), Draft(), make, FixedPlan(4), max_tokens=20)
+        next(steps)
+        sessions = services[0].metrics.registry.get_sample_value
+        assert sessions("sqs_sessions") == 1
+        relay.doomed = range(len(relay.seen), len(relay.seen) + lost)
+        steps.close()
+        # The server forgets the session right after it has said so.
+        wait_until(lambda: sessions("sqs_sessions") == 0)

@@ -20,7 +20,6 @@ import numpy as np
 import sqs_codec as sqs
 from benchmarks.experiments import system
 from benchmarks.experiments.experiment import Options, Records
-from benchmarks.experiments.link import Link
 from benchmarks.experiments.models import Models, load
 from benchmarks.experiments.simulated import (
     CLOUD_ALONE,
@@ -42,6 +41,7 @@ from benchmarks.experiments.simulated import (
 from benchmarks.experiments.traces import traces
 from benchmarks.planner.__main__ import STEPS, plans
 from benchmarks.planner.simulate import JITTER, Drafts, Run, Steps
+from benchmarks.relay import Link
 from sqs_codec._codec.verify import Verdict
 from sqs_codec.edge import FixedPlan, Planner, default_settings
 from sqs_codec.hf._models import ModelError

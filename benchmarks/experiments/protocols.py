@@ -14,7 +14,6 @@ from rich.text import Text
 
 from benchmarks.experiments.estimate import CONFIDENCE, draws, ratio
 from benchmarks.experiments.experiment import Check, Options, Records, Task
-from benchmarks.experiments.link import Link
 from benchmarks.experiments.link import check as check_link
 from benchmarks.experiments.measured import (
     CLOUD,
@@ -37,6 +36,7 @@ from benchmarks.experiments.simulated import (
 )
 from benchmarks.experiments.wire_formats import DENSE, DISTILLKIT, QS, RAW
 from benchmarks.planner.__main__ import RATES, TRIPS
+from benchmarks.relay import Link
 from benchmarks.tables import dim, table
 
 if TYPE_CHECKING:

@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import sqs_codec as sqs
-from benchmarks.experiments.link import Link, Relay
 from benchmarks.planner.simulate import Steps
+from benchmarks.relay import Link, Relay
 from benchmarks.wire.certificates import Issued, issue
 from benchmarks.wire.echo import running
 from sqs_codec._codec.verify import Verdict, Wanted

@@ -1,0 +1,385 @@
+"""Links in user space, between clients and a server on this machine.
+
+Each direction is a bucket of tokens that fills at the link's rate: a datagram leaves
+when its bits have dripped through, those behind it wait, and it arrives half a round
+trip later. What leaves may be lost, come twice, be overtaken or lose its end. Bits are
+those of IP: a datagram's own and 28 bytes of headers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import itertools
+import math
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["GOOD", "HEADERS", "HOST", "Link", "Relay", "StreamRelay", "Way", "udp"]
+
+HOST = "127.0.0.1"
+
+HEADERS = 28
+"""Bytes of IPv4 and UDP around a datagram."""
+
+OVERTAKEN_SECONDS = 0.02
+"""What is overtaken comes so much later at most."""
+
+STALL_SECONDS = 0.2
+"""So long TCP waits before it sends again what was lost, and all after it waits too."""
+
+PIECE = 1400
+"""Bytes of a stream that travel together, about what a packet of TCP holds."""
+
+POLL_SECONDS = 0.1
+"""How often an idle relay looks whether it is to stop."""
+
+BUFFER = 1 << 20
+"""Bytes that a socket may hold for a reader that is late; the system may allow less."""
+
+
+@dataclass(frozen=True)
+class Link:
+    """What a link is like.
+
+    Attributes
+    ----------
+    rate : float
+        Bits per second to the server.
+    trip : float
+        Seconds of a round trip, of which each way takes half.
+    down : float
+        Bits per second from the server.
+    jitter : float
+        Deviation of the log of what a datagram takes one way. It is drawn anew once in
+        a round trip, and no datagram overtakes another for it.
+    loss, duplicate, reorder, truncate : float
+        Probability that a datagram is lost, once it has left, comes twice, is overtaken
+        by those of the next 20 ms, or loses its end.
+    """
+
+    rate: float = math.inf
+    trip: float = 0.0
+    down: float = math.inf
+    jitter: float = 0.0
+    loss: float = 0.0
+    duplicate: float = 0.0
+    reorder: float = 0.0
+    truncate: float = 0.0
+
+
+GOOD = Link()
+"""One that passes on all that comes at once."""
+
+
+class Way:
+    """One direction of a link; it has no clock.
+
+    Parameters
+    ----------
+    link : Link
+    up : bool
+        Whether it is the one to the server.
+    rng : numpy.random.Generator
+
+    Attributes
+    ----------
+    link : Link
+        May be changed at any time.
+    free : float
+        When all that came so far has left.
+    bytes : int
+        Bytes of IP so far, lost ones and headers included.
+    """
+
+    def __init__(self, link: Link, up: bool, rng: np.random.Generator) -> None:
+        self.link = link
+        self.free = 0.0
+        self.bytes = 0
+        self._up, self._rng = up, rng
+        self._last = 0.0
+        self._drawn = -math.inf
+
+    def pass_on(self, data: bytes, now: float) -> list[tuple[float, bytes]]:
+        """Return when what arrives of a datagram that came now, and what it is then."""
+        copies = 2 if self._happens(self.link.duplicate) else 1
+        found = [self._pass_one(data, now) for _ in range(copies)]
+        return [each for each in found if each is not None]
+
+    def hold(self, data: bytes, now: float) -> float:
+        """Return when a piece of a stream arrives: late where a datagram is lost."""
+        if self._happens(self.link.loss):
+            self.free = max(self.free, now) + STALL_SECONDS
+        return self._arrival(data, now)
+
+    def _pass_one(self, data: bytes, now: float) -> tuple[float, bytes] | None:
+        due = self._arrival(data, now)
+        if self._happens(self.link.loss):
+            return None
+        if self._happens(self.link.reorder):
+            due += self._rng.random() * OVERTAKEN_SECONDS
+        if self._happens(self.link.truncate):
+            data = data[: int(len(data) * self._rng.random())]
+        return due, data
+
+    def _arrival(self, data: bytes, now: float) -> float:
+        """Return when it arrives if nothing happens to it."""
+        link = self.link
+        size = len(data) + HEADERS
+        self.bytes += size
+        rate = link.rate if self._up else link.down
+        self.free = max(self.free, now) + 8 * size / rate
+        if self.free > self._drawn + link.trip:
+            self._drawn = self.free
+            self._noise = math.exp(link.jitter * self._rng.normal())
+        self._last = max(self._last, self.free + link.trip / 2 * self._noise)
+        return self._last
+
+    def _happens(self, probability: float) -> bool:
+        return self._rng.random() < probability
+
+
+class _Thread:
+    """What waits for sockets, and for the time to pass things on."""
+
+    port: int
+
+    def __init__(self, server_port: int, link: Link, seed: int) -> None:
+        ups, downs = np.random.default_rng(seed).spawn(2)
+        self.server_port = server_port
+        self.late = 0.0
+        self._up, self._down = Way(link, True, ups), Way(link, False, downs)
+        self._sources: dict[socket.socket, Callable[[], None]] = {}
+        self._due: list[tuple[float, int, Callable[[], Any]]] = []
+        self._order = itertools.count()
+        self._stopped = False
+        self._thread = threading.Thread(target=self._run, name="link", daemon=True)
+
+    def __enter__(self) -> Self:
+        """Start."""
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop, and forget what is on its way."""
+        self._stopped = True
+        self._thread.join()
+        for source in self._sources:
+            source.close()
+
+    @property
+    def link(self) -> Link:
+        """What it is like; may be set at any time."""
+        return self._up.link
+
+    @link.setter
+    def link(self, link: Link) -> None:
+        self._up.link = self._down.link = link
+
+    @property
+    def bytes(self) -> tuple[int, int]:
+        """Bytes of IP to and from the server so far, lost ones and headers included."""
+        return self._up.bytes, self._down.bytes
+
+    @property
+    def busy(self) -> float:
+        """Seconds until all that came so far from clients has left."""
+        return max(0.0, self._up.free - time.monotonic())
+
+    def _run(self) -> None:
+        while not self._stopped:
+            wait = POLL_SECONDS
+            if self._due:
+                wait = min(max(self._due[0][0] - time.monotonic(), 0.0), wait)
+            # Unlike poll and epoll, select waits for less than a millisecond, too.
+            ready, _, _ = select.select([*self._sources], [], [], wait)
+            for source in ready:
+                self._sources.get(source, _nothing)()
+            self._hand_on()
+
+    def _at(self, due: float, action: Callable[[], Any]) -> None:
+        heapq.heappush(self._due, (due, next(self._order), action))
+
+    def _hand_on(self) -> None:
+        """Send what is due."""
+        while self._due and self._due[0][0] <= (now := time.monotonic()):
+            due, _, action = heapq.heappop(self._due)
+            action()
+            self.late += now - due
+
+
+class Relay(_Thread):
+    """A link for datagrams: ``with Relay(server_port, Link(1e5, 0.05)) as relay:``.
+
+    Clients connect to `port`. A thread passes on what they and the server send.
+
+    Parameters
+    ----------
+    server_port : int
+        Where the server is, on this machine.
+    link : Link, optional
+    seed : int, optional
+        Of all that happens by chance.
+
+    Attributes
+    ----------
+    port : int
+    server_port : int
+        May be changed at any time.
+    late : float
+        Seconds by which datagrams so far were handed on later than the link says,
+        because this machine had no time; their sum.
+    broken : bool
+        While it is true nothing passes.
+    seen : list of (bool, bytes)
+        All that came: whether it was for the server, and the datagram.
+    doomed : collection of int
+        What is lost: indices in `seen`.
+    """
+
+    def __init__(self, server_port: int, link: Link = GOOD, seed: int = 0) -> None:
+        super().__init__(server_port, link, seed)
+        self.broken = False
+        self.seen: list[tuple[bool, bytes]] = []
+        self.doomed: Collection[int] = ()
+        self._front = udp()
+        self.port = self._front.getsockname()[1]
+        self._sources[self._front] = self._take_from_client
+        self._backs: dict[tuple[str, int], socket.socket] = {}
+        self._forgetful = False
+
+    def renumber(self) -> None:
+        """Send on from new ports, as a router does that has forgotten its clients."""
+        self._forgetful = True
+
+    def inject(self, data: bytes, *, up: bool = True) -> None:
+        """Send a datagram to the server as if from each client, or the other way."""
+        for client, back in [*self._backs.items()]:
+            if up:
+                _send(back, data, (HOST, self.server_port))
+            else:
+                _send(self._front, data, client)
+
+    def _take_from_client(self) -> None:
+        if self._forgetful:
+            for back in self._backs.values():
+                del self._sources[back]
+                back.close()
+            self._backs.clear()
+            self._forgetful = False
+        with contextlib.suppress(OSError):  # the port it came from is gone
+            data, client = self._front.recvfrom(1 << 16)
+            self._pass(True, data, self._back_of(client), (HOST, self.server_port))
+
+    def _back_of(self, client: tuple[str, int]) -> socket.socket:
+        """Return the socket that stands for a client on the server's side."""
+        if client not in self._backs:
+            back = self._backs[client] = udp()
+            self._sources[back] = lambda: self._take_from_server(back, client)
+        return self._backs[client]
+
+    def _take_from_server(self, back: socket.socket, client: tuple[str, int]) -> None:
+        with contextlib.suppress(OSError):  # nobody listens there
+            self._pass(False, back.recv(1 << 16), self._front, client)
+
+    def _pass(
+        self, up: bool, data: bytes, through: socket.socket, to: tuple[str, int]
+    ) -> None:
+        """Take a datagram, and see when what becomes of it is due."""
+        self.seen.append((up, data))
+        if self.broken or len(self.seen) - 1 in self.doomed:
+            return
+        way = self._up if up else self._down
+        for due, piece in way.pass_on(data, time.monotonic()):
+            self._at(due, lambda piece=piece: _send(through, piece, to))
+
+
+class StreamRelay(_Thread):
+    """A link for TCP: ``with StreamRelay(server_port, Link(1e6, 0.01)) as relay:``.
+
+    Where the link would lose a datagram, its direction stands still for 200 ms.
+
+    Parameters
+    ----------
+    server_port : int
+        Where the server is, on this machine.
+    link : Link, optional
+    seed : int, optional
+        Of all that happens by chance.
+
+    Attributes
+    ----------
+    port : int
+    """
+
+    def __init__(self, server_port: int, link: Link = GOOD, seed: int = 0) -> None:
+        super().__init__(server_port, link, seed)
+        self._listener = socket.create_server((HOST, 0))
+        self.port = self._listener.getsockname()[1]
+        self._sources[self._listener] = self._take_client
+
+    def disconnect(self) -> None:
+        """Break all connections."""
+        self._at(0.0, lambda: self._forget(*({*self._sources} - {self._listener})))
+
+    def _take_client(self) -> None:
+        client, _ = self._listener.accept()
+        try:
+            server = socket.create_connection((HOST, self.server_port), timeout=5)
+        except OSError:
+            client.close()
+            return
+        self._sources[client] = lambda: self._take(self._up, client, server)
+        self._sources[server] = lambda: self._take(self._down, server, client)
+
+    def _take(self, way: Way, source: socket.socket, to: socket.socket) -> None:
+        try:
+            data = source.recv(PIECE)
+        except OSError:
+            data = b""
+        due = way.hold(data, time.monotonic())
+        if data:
+            self._at(due, lambda: self._send_all(source, to, data))
+        else:
+            self._forget(source)
+            self._at(due, lambda: self._forget(to))
+
+    def _send_all(self, source: socket.socket, to: socket.socket, data: bytes) -> None:
+        """Send all of a piece; a reader that doesn't read holds up the link."""
+        try:
+            to.sendall(data)
+        except OSError:
+            self._forget(source, to)
+
+    def _forget(self, *sources: socket.socket) -> None:
+        for source in sources:
+            self._sources.pop(source, None)
+            source.close()
+
+
+def _nothing() -> None:
+    """Stand for a socket that was forgotten in the same turn."""
+
+
+def udp() -> socket.socket:
+    """Return a socket of this machine for datagrams that doesn't block."""
+    made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    made.bind((HOST, 0))
+    made.setblocking(False)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
+    return made
+
+
+def _send(through: socket.socket, data: bytes, to: tuple[str, int]) -> None:
+    with contextlib.suppress(OSError):  # a full buffer, or nobody listens: it is lost
+        through.sendto(data, to)

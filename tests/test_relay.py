@@ -1,0 +1,126 @@
+"""Links in user space: what they do to what they carry, and how fast."""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks.experiments.link import check
+from benchmarks.relay import HEADERS, HOST, Link, Relay, StreamRelay, Way
+
+CROWD = np.arange(2000) * 0.01
+
+
+def way(**link: float) -> Way:
+    return Way(Link(**link), True, np.random.default_rng(0))
+
+
+def passed(way: Way, times: Any, size: int = 100) -> list[tuple[float, bytes]]:
+    """What arrives of datagrams that come at some times."""
+    return [each for now in times for each in way.pass_on(bytes(size), now)]
+
+
+def test_datagrams_queue_for_a_thin_link() -> None:
+    """100 bytes take 0.1 s at 8 kbit/s; a later one finds the link free again."""
+    thin = way(rate=8000, trip=0.04)
+    arrivals = [due for due, _ in passed(thin, (10, 10, 10.05, 20), 72)]
+    assert arrivals == pytest.approx([10.12, 10.22, 10.32, 20.12])
+    assert thin.bytes == 400
+
+
+def test_no_datagram_overtakes_another_for_jitter() -> None:
+    """Trips vary by as much as is said, about what they are."""
+    sent = np.arange(1000) * 0.2
+    arrivals = np.array(passed(way(trip=0.1, jitter=0.3), sent), object)
+    delays = (arrivals[:, 0] - sent).astype(float)
+    assert np.log(delays / 0.05).std() == pytest.approx(0.3, abs=0.03)
+    assert np.median(delays) == pytest.approx(0.05, rel=0.05)
+    crowded = [due for due, _ in passed(way(trip=0.1, jitter=0.3), CROWD)]
+    assert crowded == sorted(crowded)
+
+
+def test_datagrams_are_lost_doubled_and_cut_as_often_as_is_said() -> None:
+    assert len(passed(way(loss=0.2), CROWD)) == pytest.approx(1600, rel=0.05)
+    assert len(passed(way(duplicate=0.2), CROWD)) == pytest.approx(2400, rel=0.05)
+    sizes = np.array([len(data) for _, data in passed(way(truncate=0.2), CROWD)])
+    assert np.mean(sizes < 100) == pytest.approx(0.2, abs=0.03)
+    assert sizes[sizes < 100].mean() == pytest.approx(50, rel=0.1)
+    assert passed(way(truncate=1), [0], 0) == [(0, b"")]
+
+
+def test_some_datagrams_are_overtaken() -> None:
+    late = [due for due, _ in passed(way(reorder=0.2), CROWD)] - CROWD
+    assert np.mean(late > 0) == pytest.approx(0.2, abs=0.03)
+    assert 0.015 < late.max() < 0.02
+
+
+def test_a_stream_waits_where_a_datagram_is_lost() -> None:
+    stalled = way(loss=0.02)
+    arrivals = [stalled.hold(b"piece", now) for now in CROWD]
+    assert arrivals == sorted(arrivals)
+    waits = arrivals - CROWD
+    assert np.mean(np.diff(waits) > 0.1) == pytest.approx(0.02, abs=0.01)
+    assert waits.min() == 0
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        Link(1e5, 0.05),
+        Link(1e6, 0.02, down=5e5, loss=0.2),
+        Link(2e7, 0.005, jitter=0.1),
+    ],
+    ids=str,
+)
+def test_a_link_is_what_it_is_set_to(link: Link) -> None:
+    found = check(link, seed=1)
+    assert asdict(link).items() <= found.items()
+    assert found["measured_rate"] == pytest.approx(link.rate, rel=0.05)
+    # A busy machine makes a trip longer, but never shorter.
+    shortest = link.trip * (0.7 if link.jitter else 1)
+    assert shortest <= found["measured_trip"] <= link.trip * 1.3 + 0.01
+    assert found["measured_loss"] == pytest.approx(
+        link.loss, abs=0.15 * (link.loss > 0)
+    )
+
+
+def test_the_relay_counts_what_it_carries() -> None:
+    """Both ways, each datagram with its headers; and two clients don't mix."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind((HOST, 0))
+        server.settimeout(5)
+        with Relay(server.getsockname()[1], Link(1e8, 0.005)) as relay:
+            clients = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in "ab"]
+            for client, word in zip(clients, (b"a", b"bb"), strict=True):
+                client.settimeout(5)
+                client.sendto(word, (HOST, relay.port))
+                data, address = server.recvfrom(100)
+                server.sendto(2 * data, address)
+                assert client.recv(100) == 2 * word
+                client.close()
+            assert relay.bytes == (3 + 2 * HEADERS, 6 + 2 * HEADERS)
+
+
+def test_a_stream_is_whole_until_it_is_broken() -> None:
+    data = np.random.default_rng(0).bytes(20_000)
+    with socket.create_server((HOST, 0)) as server:
+        port = server.getsockname()[1]
+        link = Link(1e7, 0.002, loss=0.05)
+        with (
+            StreamRelay(port, link) as relay,
+            socket.create_connection((HOST, relay.port), timeout=5) as client,
+        ):
+            client.sendall(data)
+            far, _ = server.accept()
+            far.settimeout(5)
+            found = b""
+            while len(found) < len(data):
+                found += far.recv(1 << 16)
+            assert found == data
+            relay.disconnect()
+            assert client.recv(1) == far.recv(1) == b""
+            far.close()
