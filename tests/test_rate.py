@@ -21,7 +21,7 @@ pytest.importorskip("tqdm")
 from rich.console import Console
 
 from benchmarks import sources
-from benchmarks.rate import mixed, schemes
+from benchmarks.rate import schemes
 from benchmarks.rate.__main__ import main
 from benchmarks.rate.measure import Results, bits_at, run
 from benchmarks.rate.report import plot, report
@@ -237,13 +237,3 @@ def test_where_bits_go_adds_up(capsys: pytest.CaptureFixture[str]) -> None:
         assert sum(parts) == pytest.approx(total, abs=0.5)
         # Of the two rounds' padding and of the coder's rounding.
         assert -0.2 <= sent - total <= 9 / where_bits_go.ROUND
-
-
-def test_rounds_without_distributions() -> None:
-    source = shipped().first(40)
-    for temperature in (0.3, 1.0):
-        whole, half, none, rejected, missing = mixed.measure(source, temperature, 0)
-        assert none < half < whole
-        assert none < 150
-        assert 0 < rejected < 1
-        assert missing / rejected < whole / 2

@@ -41,8 +41,9 @@ DROP_ORDERS: dict[str, tuple[int, ...]] = {
     SMOLLM2: (*DROP_ORDER, 16, 25, 26, 13, 7, 12, 18, 6),
     GEMMA3: (9, 7, 8, 17, 15, 14),
 }
-"""Decoder layers in the order in which they are missed least, by drop_order.py, after
-those that it begins with."""
+"""Decoder layers in the order in which they are missed least: each time the one without
+which drafts were accepted most often, on texts that the target wrote at temperature 0.7
+after prompts that nothing is measured on. Gemma's 9 and 7 were given to begin with."""
 
 TEXTS = Path(__file__).with_name("texts.txt")
 """Beginnings of texts for Gemma, besides those held out of its prior."""
