@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import itertools
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -26,14 +27,13 @@ import sqs_codec as sqs
 from benchmarks.planner.simulate import TOKENS, Run, Steps, World
 from benchmarks.sources import Source, shipped
 from benchmarks.tables import about, about_line, dim, table
-from sqs_codec.edge._costs import EAGER, Candidates
-from sqs_codec.edge._planner import Plan, Planner
-from sqs_codec.session import Sampling, Setting
+from sqs_codec.edge import FixedPlan, Planner, default_settings
+from sqs_codec.edge._costs import LENGTHS
+from sqs_codec.session import Sampling
 
 RATES = (2e3, 5e3, 1e4, 3e4, 1e5, 1e6, 1e7, 1e8)
 TRIPS = (0.005, 0.02, 0.05, 0.1, 0.2, 0.3)
 OVERHEAD = 166  # of gRPC
-MAX_DRAFT = 16
 ROWS = 600
 TEMPERATURES = (0.7, 1.0)
 
@@ -74,15 +74,6 @@ class Outcome:
     worst: float
 
 
-def settings(source: Source) -> list[Setting]:
-    """Return what the planner can choose from, as `sqs_codec.hf.Edge` does."""
-    v, prior = source.vocab_size, source.prior
-    return [
-        Setting(sqs.Codec(v, resolution, prior=prior), sqs.TopK(k))
-        for resolution, k in ((32, 16), (100, 64), (400, 128))
-    ]
-
-
 def worlds() -> Iterator[tuple[str, World, Sampling]]:
     """Quantize the rows of each pair of models at each temperature."""
     for name, model, noise in (
@@ -95,7 +86,8 @@ def worlds() -> Iterator[tuple[str, World, Sampling]]:
             source.summary, source.vocab_size, source.sessions, sqs.Prior.builtin(model)
         )
         for t in TEMPERATURES:
-            world = World.of(source, settings(source), t, noise)
+            settings = default_settings(source.vocab_size, source.prior)
+            world = World.of(source, settings, t, noise)
             yield f"{name} {t:g}", world, Sampling(t)
 
 
@@ -121,7 +113,7 @@ def compare(
     for plan in plans(len(world.settings)):
         runs = [run(seed, links) for seed in range(texts)]
         for one in runs:
-            one.fixed(plan)
+            one.fixed(plan.plan())
         fixed.append(sum(one.now for one in runs))
     for seed in range(texts):
         cloud = run(seed, links)
@@ -144,13 +136,10 @@ def compare(
     )
 
 
-def plans(count: int) -> Iterator[Plan]:
+def plans(settings: int) -> Iterator[FixedPlan]:
     """Yield each plan that the planner chooses from."""
-    found = Candidates.of(count, MAX_DRAFT)
-    for length, setting, segment, eager in zip(
-        found.length, found.setting, found.segment, found.eager, strict=True
-    ):
-        yield Plan(int(length), int(setting), int(segment), EAGER[eager], "")
+    for length, setting in itertools.product(LENGTHS, range(settings)):
+        yield FixedPlan(length, setting)
 
 
 def plot(outcomes: Sequence[Outcome], path: Path) -> None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 import sqs_codec as sqs
 from benchmarks.sources import Source
-from sqs_codec.edge._planner import Observation, Plan, Planner
+from sqs_codec.edge._planner import FixedPlan, Observation, Plan, Planner
 from sqs_codec.session import Setting
 
 TOKENS = 200
@@ -26,11 +26,8 @@ TOKENS = 200
 SPARE = 32
 """Positions after a text that may be drafted but not used."""
 
-COUNT_BITS = 4
-"""Of a token without its distribution: what its count takes."""
-
 HEADER = 4
-"""Bytes of a segment, and of what asks the cloud to decode alone."""
+"""Bytes of a round, and of what asks the cloud to decode alone."""
 
 ANSWER, TOKEN = 4, 6
 """Bytes of a verdict, and of a token that the cloud decodes alone."""
@@ -42,7 +39,7 @@ JITTER, LATE, LATENESS = 0.1, 0.01, 4.0
 """Deviation of the log of a trip; how many trips take how many times as long."""
 
 UNSTEADY = 0.05
-"""Deviation of the log of what the target takes for a segment."""
+"""Deviation of the log of what the target takes for a round."""
 
 MOST_AHEAD = 64
 """Tokens that the cloud is asked for at once at most."""
@@ -69,17 +66,12 @@ class Drafts:
     Attributes
     ----------
     accepted : ndarray of bool
-    peak : ndarray of float64
-        The largest probability of the distribution.
-    full, alone, distribution : ndarray of float64
-        Bits of token and distribution, of token and count, of the distribution.
+    bits : ndarray of float64
+        Of the token and its distribution.
     """
 
     accepted: NDArray[np.bool_]
-    peak: Floats
-    full: Floats
-    alone: Floats
-    distribution: Floats
+    bits: Floats
 
 
 class Position(NamedTuple):
@@ -88,7 +80,6 @@ class Position(NamedTuple):
     q: sqs.SparseDistribution
     accepted: Floats
     bits: int
-    alone: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -151,32 +142,19 @@ def _positions(
     """Quantize a row by each setting."""
     found = []
     for setting in settings:
-        codec = setting.codec
-        q = codec.quantize(draft, setting.keep, temperature=temperature)
-        alone = [
-            codec.bits(sqs.SparseDistribution([x], [q.resolution], q.vocab_size))
-            for x in q.token_ids
-        ]
+        q = setting.codec.quantize(draft, setting.keep, temperature=temperature)
         accepted = np.minimum(1, p[q.token_ids] / q.probs)
-        found.append(Position(q, accepted, codec.bits(q), np.array(alone)))
+        found.append(Position(q, accepted, setting.codec.bits(q)))
     return found
 
 
 def _drafts(positions: Sequence[Position], draws: Floats) -> Drafts:
     found = []
-    for (q, accepted, bits, alone), draw, judge in zip(positions, *draws, strict=True):
+    for (q, accepted, bits), draw, judge in zip(positions, *draws, strict=True):
         x = int(np.searchsorted(q.counts.cumsum(), int(draw * q.resolution), "right"))
-        found.append(
-            (
-                judge < accepted[x],
-                q.counts.max() / q.resolution,
-                bits - np.log2(q.probs[x]),
-                alone[x] + COUNT_BITS,
-                bits,
-            )
-        )
-    accepted, peak, full, lone, distribution = np.array(found).T
-    return Drafts(accepted.astype(bool), peak, full, lone, distribution)
+        found.append((judge < accepted[x], bits - np.log2(q.probs[x])))
+    accepted, sums = np.array(found).T
+    return Drafts(accepted.astype(bool), sums)
 
 
 @dataclass
@@ -233,48 +211,18 @@ class Run:
         length = min(plan.length, self.tokens - here - 1)
         accepts = drafts.accepted[here : here + length]
         accepted = length if accepts.all() else int(accepts.argmin())
-        sends = drafts.peak <= plan.eager
-        bits = np.where(sends, drafts.full, drafts.alone)
-        began, trip = self.now, self._draw_trip()
-        answered, verified = np.full_like(began, np.inf), np.zeros_like(began)
-        handed, sent, bytes_up = began, 0, 0
-        for start in range(0, length, plan.segment):
-            end = min(start + plan.segment, length)
-            ready = began + end * self.steps.draft
-            goes = answered > ready  # else there is an answer before it is drafted
-            size = HEADER + _bytes(bits[here + start : here + end].sum())
-            arrives = self._send(size, ready, goes) + trip / 2
-            handed = np.where(goes, ready, handed)
-            if goes.flat[0]:
-                sent, bytes_up = end, bytes_up + size
-            if start <= accepted:  # otherwise it is void
-                verified = np.maximum(verified, arrives)
-                verified = verified + self._verify(end - start + 1)
-                if accepted < end or end == length:
-                    answered = verified + trip / 2
-        # The edge looks for an answer after each drafted token.
-        late = began + length * self.steps.draft
-        looks = np.ceil((answered - began) / self.steps.draft) * self.steps.draft
-        self.now = np.where(answered < late, began + looks, answered)
-        wanted = accepted < length and not sends[here + accepted]
-        if wanted:
-            size = HEADER + _bytes(drafts.distribution[here + accepted])
-            bytes_up += size
-            arrives = self._send(size, self.now, np.full_like(goes, True)) + trip / 2
-            self.now = arrives + self._verify(2) + trip / 2
+        trip, drafting = self._draw_trip(), length * self.steps.draft
+        size = HEADER + int(np.ceil(drafts.bits[here : here + length].sum() / 8))
+        handed = self.now + drafting
+        verified = self._send(size, handed) + trip / 2 + self._verify(length + 1)
+        self.now = verified + trip / 2
         self.done += accepted + 1
-        self._receive(1 + wanted, ANSWER)
-        early = sent < length or answered.flat[0] <= handed.flat[0]
-        drafting = sent * self.steps.draft
-        waited = 0.0 if early else float((self.now - handed).flat[0])
-        steps = self._target_steps()
-        return Observation(
-            plan, sent, min(accepted, sent), wanted, bytes_up, drafting, waited, steps
-        )
+        self._receive(1, ANSWER)
+        return self._observed(plan, length, accepted, size, drafting, self.now - handed)
 
     def prompt(self, size: int) -> None:
         """Send the prompt, behind which the uplink is taken."""
-        self._send(size, self.now, np.full_like(self.now, True, dtype=bool))
+        self._send(size, self.now)
 
     def alone(self) -> None:
         """Let the cloud decode the rest of the text."""
@@ -300,10 +248,9 @@ class Run:
         As in the loop, the planner has seen the handshake before the clock starts.
         """
         bits = 8 * (HANDSHAKE + self.overhead)
-        waited = float(self._draw_trip() + bits / self.rate) + self.steps.target
-        shaken = Plan(0, 0, 0, 0.0, "")
-        steps = self._target_steps()
-        planner.observe(Observation(shaken, 0, 0, False, HANDSHAKE, 0.0, waited, steps))
+        waited = self._draw_trip() + bits / self.rate + self.steps.target
+        shaken = FixedPlan(0).plan()
+        planner.observe(self._observed(shaken, 0, 0, HANDSHAKE, 0.0, waited))
         plan = planner.plan()
         while self.done < self.tokens:
             if plan.length and self.done < self.tokens - 1:
@@ -321,7 +268,7 @@ class Run:
         began = self.now
         self._ask()
         cloud = self.now  # when it goes on, a round trip later
-        waited = float(cloud + self.steps.target - began)
+        waited = cloud + self.steps.target - began
         asked = min(self.done + ahead, self.tokens)
         told: dict[int, Floats] = {}
         follows = plan
@@ -330,17 +277,12 @@ class Run:
             self.now = cloud
             self.done += 1
             self._receive(1, TOKEN)
-            planner.observe(
-                Observation(
-                    plan, 0, 1, False, HEADER, 0.0, waited, self._target_steps()
-                )
-            )
-            waited = 0.0
+            planner.observe(self._observed(plan, 0, 1, HEADER, 0.0, waited))
+            waited = np.zeros(1)
             if follows.length == 0 and asked - self.done <= ahead // 2:
                 follows = planner.plan()
                 if follows.length == 0:
-                    goes = np.full_like(self.now, True, dtype=bool)
-                    told[asked] = self._send(HEADER, self.now, goes) + self.trip
+                    told[asked] = self._send(HEADER, self.now) + self.trip
                     asked = min(self.done + ahead, self.tokens)
         return follows
 
@@ -357,16 +299,14 @@ class Run:
     def _ask(self) -> None:
         """Ask an idle cloud for tokens; go on to when it has begun to send them."""
         trip = self._draw_trip()
-        sent = self._send(HEADER, self.now, np.full_like(self.now, True, dtype=bool))
-        self.now = sent + trip
+        self.now = self._send(HEADER, self.now) + trip
 
-    def _send(self, size: int, at: Floats, goes: NDArray[np.bool_]) -> Floats:
-        """Queue a message at a time, where it goes; return when it has left."""
+    def _send(self, size: int, at: Floats) -> Floats:
+        """Queue a message at a time; return when it has left."""
         size += self.overhead * max(1, int(np.ceil(size / self.most)))
-        leaves = np.maximum(self._uplink_free, at) + 8 * size / self.rate
-        self._uplink_free = np.where(goes, leaves, self._uplink_free)
-        self.up = self.up + np.where(goes, size, 0)
-        return leaves
+        self._uplink_free = np.maximum(self._uplink_free, at) + 8 * size / self.rate
+        self.up = self.up + size
+        return self._uplink_free
 
     def _receive(self, messages: int, size: int) -> None:
         """Count messages of the cloud."""
@@ -381,9 +321,22 @@ class Run:
         """Return what the target takes this time."""
         return self.steps.verify(tokens) * float(np.exp(self.rng.normal(0, UNSTEADY)))
 
-    def _target_steps(self) -> dict[int, float]:
-        return {1: self.steps.verify(1), 6: self.steps.verify(6)}
-
-
-def _bytes(bits: float) -> int:
-    return int(np.ceil(bits / 8))
+    def _observed(
+        self,
+        plan: Plan,
+        drafted: int,
+        accepted: int,
+        size: int,
+        drafting: float,
+        waited: Floats,
+    ) -> Observation:
+        """Return what a planner sees; of the first link, if there are many."""
+        return Observation(
+            plan=plan,
+            drafted=drafted,
+            accepted=accepted,
+            bytes_up=size,
+            draft_seconds=drafting,
+            wait_seconds=float(np.ravel(waited)[0]),
+            target_steps={n: self.steps.verify(n) for n in (1, 6)},
+        )
