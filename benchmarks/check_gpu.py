@@ -47,7 +47,7 @@ from benchmarks.engines.play import Session
 from benchmarks.serve import rows
 from benchmarks.serve.replay import K
 from benchmarks.tables import about, about_line
-from sqs_codec._codec.distribution import MixedRound
+from sqs_codec._codec.distribution import Round
 from sqs_codec._codec.verify import Verdict
 from sqs_codec.cli.options import add_models, check_models, number
 from sqs_codec.engine import BatchEngine
@@ -293,7 +293,7 @@ class Checks:
         played = [
             [turn for turn in session.played if isinstance(turn.verdict, Verdict)]
             for session in self._sessions
-            if session.kind.name == "eager"
+            if session.kind.name == "drawn"
         ]
         cases = [
             speed.Case(name, engine, played, sessions)
@@ -405,10 +405,10 @@ class Open:
         """Do nothing."""
 
 
-def noisy(round_: MixedRound, rng: np.random.Generator) -> NDArray[np.float32]:
+def noisy(round_: Round, rng: np.random.Generator) -> NDArray[np.float32]:
     """Return logits [L+1, V] of a target that often agrees with the draft."""
-    dense = [q.to_dense() for q in round_.distributions if q is not None]
-    probs = np.array([*dense, dense[-1]]) * 0.9 + 0.1 / round_.vocab_size
+    dense = [q.to_dense() for q in round_.distributions]
+    probs = np.array([*dense, dense[-1]]) * 0.9 + 0.1 / dense[0].size
     noise = rng.normal(0, 0.7, probs.shape)
     return np.float32(np.log(probs) + noise)
 

@@ -28,7 +28,7 @@ except ModuleNotFoundError as error:
 
 from sqs_codec._base import checks
 from sqs_codec.edge import fingerprint
-from sqs_codec.edge._edge import common_length
+from sqs_codec.session._text import common_length
 
 __all__ = ["Draft", "TextStream"]
 

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from numpy.typing import NDArray
 
 import sqs_codec as sqs
-from sqs_codec._codec.verify import Verdict, Wanted
+from sqs_codec._codec.verify import Verdict
 from sqs_codec.engine import BatchEngine, Engine
 from sqs_codec.serve import connect
 from sqs_codec.serve._grpc.server import GrpcServer, start_grpc
@@ -69,12 +69,12 @@ class Toy:
         self.on_call: Callable[[Sequence[Job]], object] = len
         self.forgotten: list[bytes] = []
 
-    def verify(self, jobs: Sequence[Job]) -> list[Verdict | Wanted | None]:
+    def verify(self, jobs: Sequence[Job]) -> list[Verdict | None]:
         """Verify by `toy_probs`."""
         self.on_call(jobs)
         return [self._verify(job) for job in jobs]
 
-    def _verify(self, job: Job) -> Verdict | Wanted | None:
+    def _verify(self, job: Job) -> Verdict | None:
         if len(job.draws) == 0:
             return None
         drafted = [] if job.round_ is None else list(job.round_.tokens)
@@ -169,11 +169,11 @@ def edge_session(text: Sequence[int], **options: Any) -> EdgeSession:
     return EdgeSession(settings, text, **(given | options))
 
 
-Mode = Literal["eager", "lazy", "mixed", "segments", "generate"]
+Mode = Literal["drafts", "generate"]
 
 
 def converse(
-    edge: EdgeSession, link: Link, length: int, mode: Mode = "eager"
+    edge: EdgeSession, link: Link, length: int, mode: Mode = "drafts"
 ) -> list[int]:
     """Drive a session until its text has a length."""
     while len(edge.text) < length and edge.refused is None:
@@ -181,21 +181,18 @@ def converse(
             if mode == "generate":
                 edge.generate(length - len(edge.text))
             else:
-                draft_round(edge, mode)
+                draft_round(edge)
         exchange(edge, link)
     return list(edge.text)[:length]
 
 
-def draft_round(edge: EdgeSession, mode: Mode = "eager") -> None:
+def draft_round(edge: EdgeSession) -> None:
     """Queue a whole round of four tokens."""
-    for i in range(4):
+    for _ in range(4):
         text = [*edge.text, *edge.drafted]
         # A draft that is wrong now and then.
         assert edge.push(toy_logits(text, noise=len(text) % 3)) is not None
-        if mode == "segments" and i < 3:
-            edge.flush(last=False)
-    sends = {"lazy": lambda q: False, "mixed": lambda q: len(q.counts) > 3}
-    edge.flush(last=True, sends=sends.get(mode))
+    edge.flush()
 
 
 def exchange(edge: EdgeSession, link: Link) -> None:

@@ -21,7 +21,8 @@ import numpy as np
 import sqs_codec as sqs
 from sqs_codec.session import CloudSession, EdgeSession, Limits, Setting
 from sqs_codec.session import _wire as wire
-from tests.kit import mutate, random_distribution
+from sqs_codec.session._limits import MAX_SURVIVORS, ROUND_BYTES, max_draft
+from tests.kit import mutate
 from tests.session_kit import (
     Target,
     V,
@@ -32,7 +33,7 @@ from tests.session_kit import (
     work,
 )
 
-LIMITS = Limits(max_text=200, max_draft=20, max_message=2000, max_survivors=100)
+LIMITS = Limits(max_text=200, max_message=4096)
 MOST_BYTES = 1 << 20
 """What a session of the default limits may hold."""
 
@@ -72,19 +73,14 @@ def act(edge: EdgeSession, rng: np.random.Generator) -> None:
         return
     if edge.finished or rng.random() < 0.1:
         edge.abort([*edge.text[:5], 1])
-    elif edge._draft is None and rng.random() < 0.2:
-        if edge._generation is None:
-            edge.generate(3)
-    elif edge._generation is None and (edge._draft is None or not edge._draft.whole):
-        setting = 0 if edge._draft is None else edge._draft.setting
+    elif edge._round is None and rng.random() < 0.2:
+        edge.generate(3)
+    elif edge._round is None or not edge._round.waits:
+        setting = edge._round.setting if edge.drafted else int(rng.integers(2))
         for _ in range(rng.integers(1, 5)):
             edge.push(draft_logits(edge), setting=setting)
-        if edge.drafted:
-            lazy = rng.random() < 0.5
-            edge.flush(
-                last=bool(rng.random() < 0.6),
-                sends=(lambda q: q.token_ids.size % 2 == 0) if lazy else None,
-            )
+        if edge.drafted and rng.random() < 0.6:
+            edge.flush()
 
 
 def hostile(rng: np.random.Generator, messages: list[bytes], at: int) -> bytes:
@@ -100,7 +96,7 @@ def hostile(rng: np.random.Generator, messages: list[bytes], at: int) -> bytes:
     if kind == 6:
         return bytes(rng.bytes(int(rng.integers(40))))
     if kind == 7:
-        return bytes([rng.integers(1, 8)]) + rng.bytes(int(rng.integers(20)))
+        return bytes([rng.integers(1, 7)]) + rng.bytes(int(rng.integers(20)))
     if kind == 8 and message[0] & 0x80:
         return message[:1] + rng.bytes(3) + message[4:]
     return mutate(rng, message)
@@ -135,12 +131,13 @@ def check_cloud(cloud: CloudSession) -> None:
     """Check that a cloud holds no more than its limits allow."""
     pending, round_ = cloud._pending, cloud._draft
     assert len(cloud._text) <= LIMITS.max_text
-    assert pending is None or pending.count < LIMITS.max_text
-    assert len(cloud._out) <= 7
+    assert pending is None or pending.end < LIMITS.max_text
+    assert len(cloud._out) <= 5
     if round_ is not None:
-        assert round_.length <= LIMITS.max_draft
-        assert round_.survivors <= LIMITS.max_survivors
-        assert len(round_.digests) <= wire.MAX_SEGMENTS
+        sizes = [q.token_ids.size for q in round_.round_.distributions]
+        assert len(sizes) <= max_draft(V)
+        assert sum(sizes) <= MAX_SURVIVORS
+        assert len(round_.asked.packet) < ROUND_BYTES
 
 
 def check_refused(cloud: CloudSession, messages: list[bytes]) -> None:
@@ -206,13 +203,11 @@ def context(cloud: CloudSession, start: int, total: int, n: int) -> bytes:
     return part.to_bytes(5000)
 
 
-def unfinished(_: CloudSession, codec: sqs.Codec) -> Iterator[bytes]:
-    """Yield all segments of a round but the first."""
-    rng = np.random.default_rng(0)
-    for i in range(1, 16):
-        q = random_distribution(rng, 5000, 1000, 250)
-        packet = codec.encode_round([q], [int(q.token_ids[0])])
-        yield wire.Segment(2, 2, False, 0, False, i, packet).to_bytes()
+def heavy(_: CloudSession, codec: sqs.Codec) -> Iterator[bytes]:
+    """Yield a round with nearly all the survivors that one may have."""
+    sure = sqs.SparseDistribution(range(250), [1] * 249 + [751], 5000)
+    packet = codec.encode_round([sure] * 16, [0] * 16)
+    yield wire.Round(2, 2, 0, packet).to_bytes()
 
 
 ATTACKS: dict[str, Callable[[CloudSession, sqs.Codec], Iterable[bytes]]] = {
@@ -227,7 +222,7 @@ ATTACKS: dict[str, Callable[[CloudSession, sqs.Codec], Iterable[bytes]]] = {
     ],
     "a text of a gigabyte": lambda cloud, _: [context(cloud, 0, 1 << 29, 30_000)],
     "a text that is never finished": lambda cloud, _: [context(cloud, 0, 4095, 4094)],
-    "segments but the first of a round": unfinished,
+    "a round of 4000 survivors": heavy,
     "a generation of all there is": lambda *_: [
         wire.Generate(2, 2, 1 << 60, 0).to_bytes()
     ],

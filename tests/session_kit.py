@@ -20,6 +20,7 @@ from sqs_codec.session import (
     session_of,
     unknown_session,
 )
+from sqs_codec.session._draft import Draft
 
 V = 8
 SESSION = bytes(range(16))
@@ -50,7 +51,7 @@ class Target:
         """Do all jobs."""
         return [self.judge(job) for job in jobs]
 
-    def judge(self, job: Job) -> sqs.Verdict | sqs.Wanted | None:
+    def judge(self, job: Job) -> sqs.Verdict | None:
         """Do one job."""
         self.jobs += 1
         assert job.text
@@ -166,28 +167,26 @@ class World:
         if not self.can_draft():
             return
         for _ in range(n):
-            if self.edge._draft is not None:
-                setting = self.edge._draft.setting
+            if isinstance(self.edge._round, Draft):
+                setting = self.edge._round.setting
             if self.edge.push(draft_logits(self.edge), setting=setting) is None:
                 break
 
     def can_draft(self) -> bool:
         """Say whether push may be called."""
         edge = self.edge
-        draft = edge._draft
-        busy = edge._generation is not None or (draft is not None and draft.whole)
+        busy = edge._round is not None and edge._round.waits
         return not (edge.limits is None or edge.finished or busy)
 
-    def flush(self, last: bool, lazy: int) -> None:
-        """Flush; lazily where the size of a support is a multiple of `lazy`."""
+    def flush(self) -> None:
+        """Send what is drafted."""
         if self.can_draft() and self.edge.drafted:
-            sends = lambda q: bool(lazy and q.token_ids.size % lazy)  # noqa: E731
-            self.edge.flush(last=last, sends=sends if lazy else None)
+            self.edge.flush()
 
     def generate(self, n: int) -> None:
         """Have the cloud decode, or raise how many tokens it is to decode."""
-        edge, generation = self.edge, self.edge._generation
-        if edge.limits is None or edge.finished or edge._draft is not None:
+        edge, generation = self.edge, self.edge._round
+        if edge.limits is None or edge.finished or isinstance(generation, Draft):
             return
         room = edge.limits.max_text - len(edge.text)
         if generation is not None:
@@ -282,7 +281,7 @@ class World:
     def idle(self) -> bool:
         """Say whether nothing is due of either end."""
         due = self.up or self.down or self.job or self.edge.waiting
-        return not due and self.edge._draft is None and self.edge._context is None
+        return not due and self.edge._round is None and self.edge._context is None
 
     # What holds
 
@@ -310,8 +309,8 @@ class World:
         if cloud is None:
             return
         assert cloud.refused is None
-        assert len(cloud._out) <= 7
-        if edge._instance == cloud._instance and edge._number == cloud._number:
+        assert len(cloud._out) <= 5
+        if edge._knows(cloud._instance) and edge._number == cloud._number:
             have = len(edge.text)
             assert cloud._text[:have] == edge.text
             assert cloud._generating() or len(cloud._text) == have
@@ -329,7 +328,7 @@ class World:
             if not self.edge.finished:
                 length = len(self.edge.text)
                 self.push(3, 0)
-                self.flush(True, 0)
+                self.flush()
                 self.calm()
                 assert len(self.edge.text) > length
 

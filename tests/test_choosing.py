@@ -51,7 +51,7 @@ def test_seconds_are_those_of_the_simulated_loop() -> None:
     expected = rounds.seconds(rate, trip, steps, benchmark.OVERHEAD)[which]
     codec = preset.codec(source.vocab_size, prior)
     world = World.of(source, [session.Setting(codec, preset.keep())], t)
-    plan = Plan(preset.max_tokens, 0, preset.max_tokens, 1.0, "")
+    plan = Plan(preset.max_tokens, 0, "")
     times = []
     for seed in range(12):
         rng = np.random.default_rng(seed)

@@ -209,7 +209,7 @@ def a_run(
 
 def test_bytes_are_counted_on_every_link() -> None:
     run = a_run(80.0, [(1e3, 0.01), (1e9, 0.01)])
-    run.fixed(Plan(2, 0, 2, 1.0, ""))  # three rounds of two, each with one more
+    run.fixed(Plan(2, 0, ""))  # three rounds of two, each with one more
     assert run.done == 9
     assert run.up.tolist() == [3 * (57 + 4 + 20)] * 2
     assert run.down.tolist() == [3 * (57 + 4)] * 2
@@ -218,7 +218,7 @@ def test_bytes_are_counted_on_every_link() -> None:
 
 def test_what_is_too_long_for_a_datagram_goes_as_several() -> None:
     run = a_run(8000.0, [(1e6, 0.01)], most=900)  # 2004 bytes a round
-    run.fixed(Plan(2, 0, 2, 1.0, ""))
+    run.fixed(Plan(2, 0, ""))
     assert run.up.tolist() == [3 * (3 * 57 + 4 + 2000)]
 
 
@@ -442,10 +442,7 @@ def test_measured_are_the_cloud_alone_the_best_plan_and_those_near_it() -> None:
     assert all(len(told) == 1 for _, told in cell)
 
 
-@pytest.mark.parametrize("eager", [0.0, 1.0])
-def test_the_simulation_has_the_luck_of_the_real_system(
-    tmp_path: Path, eager: float
-) -> None:
+def test_the_simulation_has_the_luck_of_the_real_system(tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
     draft = rng.normal(0, 3, (25, V)).astype(np.float32)
     files = tmp_path / "draft.npy", tmp_path / "target.npy"
@@ -453,7 +450,7 @@ def test_the_simulation_has_the_luck_of_the_real_system(
     np.save(files[1], draft + rng.normal(0, 1.5, draft.shape).astype(np.float32))
     settings = default_settings(V)
     text = measured.replay(system.Text((1, 2, 3), *files), settings, [0, 0])
-    plan, link = FixedPlan(4, 1, eager=eager), Link(1e6, 0.02)
+    plan, link = FixedPlan(4, 1), Link(1e6, 0.02)
     steps = Steps(0.002, 0.01, 0.0005)
     cell = system.Cell("", link, (text.text,), 24, tuple(settings), plan, steps)
     (played,) = system.play(cell)["texts"]

@@ -137,7 +137,7 @@ def test_seconds_are_those_of_the_simulated_loop(monkeypatch, length):
     uplink, steps = mismatch.UPLINKS[1], simulate.Steps(0.015, 0.12, 0.006)
     link = np.array([uplink.rate]), np.array([uplink.trip])
     run = simulate.Run(*link, steps, DatagramLink.overhead, [drafts], rng)
-    run.fixed(Plan(length, 0, length, 1.0, ""))
+    run.fixed(Plan(length, 0, ""))
     ours = accepted[: simulate.TOKENS].astype(float), bits[: simulate.TOKENS]
     seconds = mismatch.count(*ours, length).seconds(uplink, steps)
     assert seconds == pytest.approx(float(run.now[0]))

@@ -70,12 +70,10 @@ def cell(text: Text, plan: FixedPlan | None, temperature: float = 0.0) -> Cell:
     "plan",
     [
         FixedPlan(4),
-        FixedPlan(5, segment=2),
-        FixedPlan(4, eager=0.0),
         FixedPlan(0),
         None,
     ],
-    ids=["eager", "segments", "lazy", "alone", "planner"],
+    ids=["drafts", "alone", "planner"],
 )
 def test_the_greedy_text_is_the_targets(text: Text, plan: FixedPlan | None) -> None:
     """Whatever the plan, for each of the texts."""

@@ -155,12 +155,10 @@ def greedy(model: Any, prompt: tuple[int, ...], length: int) -> list[int]:
     "plan",
     [
         FixedPlan(4),
-        FixedPlan(4, eager=0.0),
-        FixedPlan(5, eager=0.5, segment=2),
         FixedPlan(0),
         None,
     ],
-    ids=["eager", "lazy", "mixed segments", "plain", "the planner's choice"],
+    ids=["drafts", "alone", "the planner's choice"],
 )
 def test_text_is_smollm2s_own(smollm2: Pair, plan: FixedPlan | None) -> None:
     prompt = smollm2.encode(PLEA)

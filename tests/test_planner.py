@@ -15,7 +15,6 @@ from benchmarks.data.drafts import VOCAB_SIZE
 from benchmarks.planner import __main__ as benchmark
 from benchmarks.planner.simulate import World
 from benchmarks.sources import shipped
-from sqs_codec.edge._costs import EAGER
 from sqs_codec.edge._planner import FixedPlan, Observation, Plan, Planner
 from sqs_codec.session import Sampling, Setting
 
@@ -26,8 +25,6 @@ SETTINGS = [
     for resolution, k in ((32, 16), (400, 128))
 ]
 DRAFT_STEP = 0.015
-SHARP = sqs.SparseDistribution([2, 7], [97, 3], vocab_size=10)
-FLAT = sqs.SparseDistribution([2, 7], [52, 48], vocab_size=10)
 
 
 @lru_cache
@@ -52,7 +49,7 @@ class Link:
         self.rng = np.random.default_rng(seed)
 
     def observed(self, plan: Plan, late: float = 0.0) -> Observation:
-        """What comes of a plan, as in a round of one segment."""
+        """What comes of a plan."""
         if plan.length == 0:
             bytes_up, accepted, verify = 4, 8, self.steps[1]
         else:
@@ -64,13 +61,13 @@ class Link:
         wait = 8 * (bytes_up + 166) / self.rate + self.trip + verify + late
         drafting = plan.length * DRAFT_STEP
         return Observation(
-            plan, plan.length, accepted, False, bytes_up, drafting, wait, self.steps
+            plan, plan.length, accepted, bytes_up, drafting, wait, self.steps
         )
 
 
-ONE = Plan(4, 0, 4, 1.0, "to measure")
-TWO = Plan(1, 0, 1, 1.0, "to measure")
-LONG = Plan(16, 0, 16, 1.0, "to measure")
+ONE = Plan(4, 0, "to measure")
+TWO = Plan(1, 0, "to measure")
+LONG = Plan(16, 0, "to measure")
 
 
 def taught(link: Link) -> Planner:
@@ -82,7 +79,7 @@ def taught(link: Link) -> Planner:
 
 
 def bits_a_position(planner: Planner, plan: Plan) -> float:
-    return float(planner._table.bits[plan.setting, EAGER.index(plan.eager)])
+    return float(planner._table.bits[plan.setting])
 
 
 # What it chooses
@@ -125,9 +122,7 @@ def test_the_cloud_decodes_alone_where_drafting_does_not_pay(
 
 
 def test_a_slow_cloud_behind_a_good_link_gets_drafts() -> None:
-    plan = taught(Link(1e8, 0.005, SLOW)).plan()
-    assert plan.length > 1
-    assert plan.segment <= plan.length
+    assert taught(Link(1e8, 0.005, SLOW)).plan().length > 1
 
 
 def test_better_drafts_are_longer() -> None:
@@ -220,8 +215,8 @@ def measures(planner: Planner, link: Link) -> bool:
 def handshake(link: Link) -> Observation:
     """What a text begins with."""
     wait = link.trip + 8 * (600 + 166) / link.rate + link.steps[1]
-    start = Plan(0, 0, 0, 1.0, "the handshake")
-    return Observation(start, 0, 0, False, 600, 0.0, wait, link.steps)
+    start = Plan(0, 0, "the handshake")
+    return Observation(start, 0, 0, 600, 0.0, wait, link.steps)
 
 
 def test_a_new_text_may_be_measured_whatever_was_lost_before() -> None:
@@ -244,21 +239,13 @@ def test_gains_pay_for_measuring_where_that_is_dear(
     assert (": to measure; " in planner.reason) is measured
 
 
-def test_an_answer_that_was_early_says_nothing_about_the_link() -> None:
-    planner = taught(Link(1e6, 0.05))
-    before = planner._link.trip()
-    early = Plan(8, 0, 4, 1.0, "")
-    planner.observe(Observation(early, 8, 1, False, 90, 0.12, 0.0, SLOW))
-    assert planner._link.trip() == before
-
-
 def test_any_observation_within_its_bounds_is_taken() -> None:
     planner = copy.deepcopy(fresh())
-    for plan in (Plan(0, 0, 0, 1.0, ""), Plan(16, 1, 1, 0.3, ""), ONE):
+    for plan in (Plan(0, 0, ""), Plan(16, 1, ""), ONE):
         for drafted, accepted in ((0, 0), (0, 300), (1, 0), (32, 32)):
             for wait in (0.0, 1e-6, 1e9):
                 planner.observe(
-                    Observation(plan, drafted, accepted, True, 0, 0.0, wait, {3: 0.0})
+                    Observation(plan, drafted, accepted, 0, 0.0, wait, {3: 0.0})
                 )
                 assert planner.plan().reason
 
@@ -288,27 +275,13 @@ def test_one_setting_is_not_named() -> None:
 # Plans
 
 
-def test_what_is_sent_depends_on_the_distribution_alone() -> None:
-    for eager, sharp, flat in (
-        (0.0, False, False),
-        (0.7, False, True),
-        (1.0, True, True),
-    ):
-        plan = Plan(4, 0, 4, eager, "")
-        assert (plan.sends(SHARP), plan.sends(FLAT)) == (sharp, flat)
-    certain = sqs.SparseDistribution([5], [10], vocab_size=10)
-    assert Plan(4, 0, 4, 1.0, "").sends(certain)
-
-
 def test_a_fixed_plan_stays() -> None:
-    planner = FixedPlan(5, setting=1, segment=2, eager=0.0)
+    planner = FixedPlan(5, setting=1)
     plan = planner.plan()
     planner.observe(Link(2e3, 0.3).observed(plan))
     assert planner.plan() is plan
-    assert plan.reason == planner.reason
-    assert plan.reason == "draft 5 in 3 segments, send no distributions: as asked"
-    assert (plan.length, plan.setting, plan.segment, plan.eager) == (5, 1, 2, 0.0)
-    assert FixedPlan(7).plan().segment == 7
+    assert plan.reason == planner.reason == "draft 5: as asked"
+    assert (plan.length, plan.setting) == (5, 1)
     assert FixedPlan(0).plan().reason == "the cloud decodes alone: as asked"
 
 
@@ -317,16 +290,11 @@ def test_a_fixed_plan_stays() -> None:
     [
         ({"length": -1}, "length must be at least 0, got -1"),
         ({"length": 2.5}, "length must be an integer"),
-        ({"segment": 0}, r"segment must be in \[1, 6\], got 0"),
-        ({"segment": 7}, r"segment must be in \[1, 6\], got 7"),
-        ({"length": 64, "segment": 3}, r"segment must be in \[4, 64\], got 3"),
         ({"setting": 4}, r"setting must be in \[0, 3\], got 4"),
-        ({"eager": 1.1}, r"eager must be finite and in \[0, 1\], got 1.1"),
-        ({"eager": math.nan}, "eager must be finite"),
     ],
 )
 def test_bad_plans_are_refused(change: dict[str, Any], message: str) -> None:
-    good = {"length": 6, "setting": 0, "segment": 6, "eager": 1.0, "reason": ""}
+    good = {"length": 6, "setting": 0, "reason": ""}
     with pytest.raises((ValueError, TypeError), match=message):
         Plan(**{**good, **change})
 
@@ -350,7 +318,6 @@ def test_bad_observations_are_refused(change: dict[str, Any], message: str) -> N
         "plan": ONE,
         "drafted": 4,
         "accepted": 2,
-        "wanted": False,
         "bytes_up": 60,
         "draft_seconds": 0.06,
         "wait_seconds": 0.2,
@@ -381,7 +348,7 @@ def test_bad_arguments_are_refused(change: dict[str, Any], message: str) -> None
 
 
 def test_plans_of_other_sessions_are_refused() -> None:
-    plan = Plan(4, 3, 4, 1.0, "")
+    plan = Plan(4, 3, "")
     with pytest.raises(ValueError, match=r"setting must be in \[0, 1\], got 3"):
         copy.deepcopy(fresh()).observe(Link(1e6, 0.1).observed(plan))
 

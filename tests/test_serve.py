@@ -41,7 +41,7 @@ from tests.serving import (
 
 TOKENS = ["a-token-of-one-user", "a-token-of-another"]
 PROMPT = [5, 6, 7]
-REFUSED = 6
+REFUSED = 5
 INFO = EngineInfo("a toy", VOCAB, 4096)
 ROOT = Path(__file__).parents[1]
 
@@ -235,7 +235,7 @@ def test_flood_is_slowed_down() -> None:
 
     def flood() -> Iterator[bytes]:
         while time.monotonic() < began + 0.2:
-            yield b"\x04"  # the server answers that it wants a hello
+            yield b"\x03"  # the server answers that it wants a hello
 
     with serving() as server, grpc.insecure_channel(server.address) as channel:
         opened = channel.stream_stream("/sqs.Sessions/Open")(flood())

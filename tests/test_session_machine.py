@@ -27,9 +27,9 @@ class Sessions(RuleBasedStateMachine):
     def push(self, n, setting):
         self.world.push(n, setting)
 
-    @rule(last=st.booleans(), lazy=st.integers(0, 3))
-    def flush(self, last, lazy):
-        self.world.flush(last, lazy)
+    @rule()
+    def flush(self):
+        self.world.flush()
 
     @rule(n=st.integers(1, 5))
     def generate(self, n):
@@ -75,9 +75,9 @@ class Sessions(RuleBasedStateMachine):
     def abort(self):
         self.world.abort(None)
 
-    @rule(keep=st.integers(0, 20), tokens=TOKENS)
-    def new_text(self, keep, tokens):
-        self.world.abort(self.world.edge.text[:keep] + tokens)
+    @rule(same=st.integers(0, 20), tokens=TOKENS)
+    def new_text(self, same, tokens):
+        self.world.abort(self.world.edge.text[:same] + tokens)
 
     @invariant()
     def holds(self):
@@ -102,7 +102,7 @@ TestDrawnSessions.settings = options
 
 ACTIONS = {
     "push": (12, lambda r: (r.randrange(1, 6), r.randrange(2))),
-    "flush": (10, lambda r: (r.random() < 0.6, r.randrange(4))),
+    "flush": (8, lambda r: ()),
     "generate": (3, lambda r: (r.randrange(1, 6),)),
     "send": (10, lambda r: ()),
     "deliver_up": (20, lambda r: (pick(r), r.random() < 0.1)),
@@ -125,8 +125,8 @@ def pick(r):
 def act(world, r, name, *arguments):
     """Do one of the actions."""
     if name == "new_text":
-        keep, n = arguments
-        world.abort(world.edge.text[:keep] + [r.randrange(V) for _ in range(n)])
+        same, n = arguments
+        world.abort(world.edge.text[:same] + [r.randrange(V) for _ in range(n)])
     elif name in ("resend", "reconnect"):
         getattr(world.edge, name)()
     else:

@@ -47,13 +47,12 @@ def margin(
     if counts[0] < counts[1]:
         assert job.round_ is not None
         token = job.round_.tokens[at]
-        chance = min(1.0, probs[token] / job.round_.probs[at])
+        chance = min(1.0, probs[token] / job.round_.distributions[at].prob(token))
         return abs(float(job.draws[at] - chance))
     number = job.draws[at]
     if at < len(drafted):  # the rejected token's number is spent
         assert job.round_ is not None
-        q = job.round_.distribution(at)
-        assert q is not None
+        q = job.round_.distributions[at]
         probs = np.maximum(probs - q.to_dense(np.float64), 0)
         number = job.draws[at + 1]
     ends = np.cumsum(probs) / probs.sum()

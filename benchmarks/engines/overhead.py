@@ -126,7 +126,7 @@ def write(link: Link, seed: int) -> list[float]:
         for i in range(ROUND):
             session.push(rows[(number_ + i) % len(rows)])
         began = time.perf_counter()
-        session.flush(last=True)
+        session.flush()
         exchange(link, session)
         times.append(time.perf_counter() - began)
     session.end()

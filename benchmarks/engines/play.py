@@ -9,7 +9,7 @@ whoever does it again has to come to the same verdict.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -20,10 +20,10 @@ import sqs_codec as sqs
 from benchmarks.data.make_corpus import read_texts
 from benchmarks.serve.replay import RESOLUTION, TEMPERATURE, K, Played
 from sqs_codec._codec.verify import Verdict
-from sqs_codec.edge._edge import common_length
 from sqs_codec.hf._cloud import BLOCK
 from sqs_codec.hf._ragged import Cache, Piece, RaggedModel
 from sqs_codec.session import CloudSession, EdgeSession, Job, Limits, Sampling, Setting
+from sqs_codec.session._text import common_length
 
 if TYPE_CHECKING:
     from sqs_codec.hf import Cloud
@@ -32,37 +32,17 @@ if TYPE_CHECKING:
 LENGTHS = (5, 5, 3, 5, 1, 5, 4, 5, 0)
 """Drafted tokens of a session's rounds, in turns; at 0 the target decodes alone."""
 
-ALONE = 8
-"""A distribution of no more tokens crosses at once in a mixed session."""
-
 
 @dataclass(frozen=True)
 class Kind:
-    """How a session sends its rounds, and at what temperature.
-
-    Attributes
-    ----------
-    name : str
-    sends : callable or None
-        As `EdgeSession.flush` takes it.
-    temperature : float
-    """
+    """What a session is called, and at what temperature."""
 
     name: str
-    sends: Callable[[sqs.SparseDistribution], bool] | None = None
     temperature: float = TEMPERATURE
 
 
-KINDS = (
-    Kind("eager"),
-    Kind("lazy", lambda q: False),
-    Kind("mixed", lambda q: q.token_ids.size <= ALONE),
-    Kind("eager, T = 0", temperature=0.0),
-    Kind("mixed", lambda q: q.token_ids.size <= ALONE),
-    Kind("lazy", lambda q: False),
-    Kind("eager"),
-)
-"""What sessions are, in turns; 7 of them, as there are 8 sessions at once."""
+KINDS = (Kind("drawn"), Kind("drawn"), Kind("T = 0", 0.0))
+"""What sessions are, in turns; 3 of them, as there are 8 sessions at once."""
 
 
 @dataclass(frozen=True)
@@ -226,7 +206,7 @@ def play(
         _draft(drafts, all_ends, lengths)
         for ends, length in zip(all_ends, lengths, strict=True):
             if length:
-                ends.edge.flush(last=True, sends=ends.session.kind.sends)
+                ends.edge.flush()
             else:
                 ends.edge.generate(1)
         _verify(cloud, all_ends)

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 import sqs_codec as sqs
-from sqs_codec._codec.distribution import MixedRound
 from sqs_codec._codec.verify import Verdict
 from sqs_codec.session import Job, Sampling
 
@@ -67,7 +66,7 @@ def _play(
         job = Job(
             session,
             list(text),
-            MixedRound.of(round_, [True] * ROUND),
+            round_,
             numbers.random(ROUND + 1),
             Sampling(TEMPERATURE),
         )

@@ -153,8 +153,12 @@ class SparseDistribution:
             of the one that `verify` is given: two generators of one seed aren't.
         """
         checks.generator(rng)
+        return int(self._token_ids[self._draw(rng)])
+
+    def _draw(self, rng: np.random.Generator) -> int:
+        """Return where the support holds the token that is drawn."""
         at = rng.integers(self._resolution)
-        return int(self._token_ids[self._counts.cumsum().searchsorted(at, "right")])
+        return int(self._counts.cumsum().searchsorted(at, "right"))
 
     def to_dense(self, dtype: DTypeLike = np.float32) -> NDArray[Any]:
         """Return the probabilities of the whole vocabulary, float [vocab_size]."""
@@ -234,13 +238,7 @@ class Round:
                     f"tokens[{i}] = {token} is not in the support of its distribution"
                 )
             positions.append(position)
-        arrays = (
-            _joined([q._token_ids for q in distributions]),
-            _joined([q._counts for q in distributions]),
-            np.array([q._counts.size for q in distributions], np.uint32),
-            np.array(positions, np.uint32),
-        )
-        _fill(self, distributions, tokens, arrays)
+        _fill(self, distributions, tokens, arrays_of(distributions, positions))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Round, (self.distributions, self.tokens)
@@ -467,6 +465,18 @@ def as_round(arrays: RoundArrays, vocab_size: int, resolution: int) -> Round:
     round_ = Round.__new__(Round)
     _fill(round_, tuple(distributions), tuple(tokens), arrays)
     return round_
+
+
+def arrays_of(
+    distributions: Sequence[SparseDistribution], positions: Sequence[int]
+) -> RoundArrays:
+    """Return the arrays of a round, given where supports hold the drafted tokens."""
+    return (
+        _joined([q._token_ids for q in distributions]),
+        _joined([q._counts for q in distributions]),
+        np.array([q._counts.size for q in distributions], np.uint32),
+        np.array(positions, np.uint32),
+    )
 
 
 def as_mixed(arrays: RoundArrays, vocab_size: int, resolution: int) -> MixedRound:

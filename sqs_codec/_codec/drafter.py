@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import copy
 import sys
+from functools import lru_cache
 from importlib import import_module
-from typing import TYPE_CHECKING, NamedTuple, overload
+from typing import TYPE_CHECKING, overload
 
 from sqs_codec._base import checks
 from sqs_codec._base.format import MAX_ROUND
 from sqs_codec._codec.codec import Codec
-from sqs_codec._codec.distribution import Round, SparseDistribution
+from sqs_codec._codec.distribution import SparseDistribution, arrays_of
 from sqs_codec._codec.keep import Keep, rule
-from sqs_codec._codec.stream import StreamEncoder
-from sqs_codec._codec.verify import Verdict, Wanted
+from sqs_codec._codec.verify import Verdict
+from sqs_codec.theory import entropy_bits_bound
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,13 +21,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Drafter"]
 
+LAST_BYTE = 8
+"""Bits that an entropy packet has beyond those spent, at most."""
+MORE, NO_MORE = 1, 2
+"""Bits that say whether another position follows, at most."""
+FIELDS = 8 + 7
+"""Bits of the length, and of the padding at most, in the other codings."""
 
-class _Drafted(NamedTuple):
-    """A token of the round, and the state that `keep` had after it."""
-
-    distribution: SparseDistribution
-    token: int
-    state: float
+_entropy_bits = lru_cache(maxsize=4096)(entropy_bits_bound)
 
 
 class Drafter:
@@ -37,21 +38,15 @@ class Drafter:
     order is a RuntimeError, but `abort` may come at any time. The first `push` of
     a round always drafts. Later ones draft as long as the round's packet, padding
     included, stays within the budget and the coding's limits; then the round is
-    full. (If there is a `stream`, this holds unless something else uses or restarts
-    it during the round.) Whether `push` drafts depends on the distribution and
-    never on the token drawn, which keeps the output exact: there must be room for
-    any token of the distribution.
-
-    A round may also leave in parts while it is drafted: `segment` in place of
-    `finish`, as often as there is something new to send. Then `feedback` may come
-    after any of them, as the cloud may reject a token of an early one.
+    full. Whether `push` drafts depends on the distribution and never on the token
+    drawn, which keeps the output exact: there must be room for any token of the
+    distribution.
 
     `keep` learns from every drafted token at once, and `feedback` takes back what
     it learned from positions that did not get into the text. The positions that did
     are the accepted ones and, after a rejection, the one at which the cloud
-    resampled: its distribution was judged in a context that stays. If n of the L
-    tokens that left were accepted, `keep` returns to its state after min(n + 1, L)
-    tokens.
+    resampled: its distribution was judged in a context that stays. If n of L tokens
+    were accepted, `keep` returns to its state after min(n + 1, L) tokens.
 
     Parameters
     ----------
@@ -62,13 +57,13 @@ class Drafter:
         Draws the tokens. It has to be independent of the one that `verify` is
         given: two generators of one seed aren't.
     budget_bits : int, optional
-        Uplink bits of a round. No limit if None. With a budget, each `push` takes
-        the additional time of encoding the round so far.
+        Uplink bits of a round. No limit if None. Near it, where the bound on what
+        distributions take leaves it open, `push` encodes the round so far to know.
     max_tokens : int
         Drafted tokens of a round at most, 1 to 256.
-    stream : StreamEncoder, optional
-        Makes the packets, if the rounds are to learn from each other. Its codec must
-        be `codec`.
+    max_survivors : int, optional
+        Tokens in the supports of a round's distributions at most, summed, as a cloud
+        gives it to `Codec.decode_round`. No limit but the coding's if None.
 
     Examples
     --------
@@ -83,17 +78,6 @@ class Drafter:
     >>> codec.decode_round(data).tokens
     (1, 1)
     >>> edge.feedback(accepted=1)
-
-    In parts, of which the first is rejected before the second was to leave:
-
-    >>> edge.push(logits)
-    4
-    >>> round_ = edge.segment()
-    >>> round_.tokens, codec.decode_round(codec.encode_round(round_)) == round_
-    ((4,), True)
-    >>> edge.push(logits)
-    4
-    >>> edge.feedback(accepted=0)
     """
 
     def __init__(
@@ -104,30 +88,26 @@ class Drafter:
         rng: np.random.Generator,
         budget_bits: int | None = None,
         max_tokens: int = 8,
-        stream: StreamEncoder | None = None,
+        max_survivors: int | None = None,
     ) -> None:
         checks.instance("codec", codec, Codec, "a Codec")
         checks.generator(rng)
         rule(keep)  # says what is wrong with it
-        if stream is not None:
-            checks.instance("stream", stream, StreamEncoder, "a StreamEncoder")
-            if stream.codec != codec:
-                raise ValueError(
-                    f"expected a stream of {codec}, got one of {stream.codec}"
-                )
         if budget_bits is not None:
             budget_bits = checks.in_range("budget_bits", budget_bits, 1)
+        if max_survivors is not None:
+            max_survivors = checks.in_range("max_survivors", max_survivors, 1)
         self.codec = codec
         self.keep = keep
         self.rng = rng
         self.budget_bits = budget_bits
         self.max_tokens = checks.in_range("max_tokens", max_tokens, 1, MAX_ROUND)
-        self.stream = stream
+        self.max_survivors = max_survivors
         self._start()
 
     def __repr__(self) -> str:
         return (
-            f"<Drafter of {self.codec}, {self.keep}: {len(self._drafted)} of at most "
+            f"<Drafter of {self.codec}, {self.keep}: {len(self._tokens)} of at most "
             f"{self.max_tokens} tokens drafted>"
         )
 
@@ -135,19 +115,25 @@ class Drafter:
         self._start_state = self.keep.checkpoint()
         self._full = False
         self._finished = False
-        self._encoded = False  # so that the stream may be ahead of the cloud's
-        self._drafted: list[_Drafted] = []
-        self._left = 0  # how many of them `finish` or `segment` have handed out
+        # Of the tokens drafted; a state is that of `keep` after one.
+        self._distributions: list[SparseDistribution] = []
+        self._positions: list[int] = []
+        self._tokens: list[int] = []
+        self._states: list[float] = []
+        self._sizes: list[int] = []
+        # What the packet takes at most.
+        entropy = self.codec.coding == "entropy"
+        self._bits = LAST_BYTE + NO_MORE if entropy else FIELDS
 
     @property
     def tokens(self) -> tuple[int, ...]:
         """The tokens drafted so far in this round."""
-        return tuple(drafted.token for drafted in self._drafted)
+        return tuple(self._tokens)
 
     @property
     def distributions(self) -> tuple[SparseDistribution, ...]:
         """The distributions that they were drawn from."""
-        return tuple(drafted.distribution for drafted in self._drafted)
+        return tuple(self._distributions)
 
     def quantize(
         self, logits: ArrayLike, *, temperature: float = 1.0
@@ -206,22 +192,35 @@ class Drafter:
         """
         if self._finished:
             raise RuntimeError("push: the round is finished; feedback comes next")
-        if self._full or len(self._drafted) == self.max_tokens:
+        if self._full or len(self._tokens) == self.max_tokens:
             return None
+        engine = self.codec._engine
         if isinstance(logits, SparseDistribution):
             q = self._check_ready(logits, temperature)
         else:
             temperature = 1.0 if temperature is None else temperature
             q = self.quantize(logits, temperature=temperature)
-        self.codec._engine.check(q)
-        if self._drafted and not self._fits(q):
+        if q is logits or q.token_ids.size > engine.max_support:
+            engine.check(q)
+        bits = self._bits_with(q)
+        if bits is None and self._tokens:
             self._full = True
             return None
+        return self._draw(q, self._bits_of_large(q) if bits is None else bits)
+
+    def _draw(self, q: SparseDistribution, bits: int) -> int:
+        """Draft a token of `q`, with which the packet takes so many bits at most."""
         if self.keep._learns:
             assert q.dropped_mass is not None  # as was seen to
             self.keep.update(q.dropped_mass)
-        token = q.sample(self.rng)
-        self._drafted.append(_Drafted(q, token, self.keep.checkpoint()))
+        position = q._draw(self.rng)
+        token = int(q.token_ids[position])
+        self._distributions.append(q)
+        self._positions.append(position)
+        self._tokens.append(token)
+        self._states.append(self.keep.checkpoint())
+        self._sizes.append(q.token_ids.size)
+        self._bits = bits
         return token
 
     def _check_ready(
@@ -240,55 +239,54 @@ class Drafter:
             )
         return q
 
-    def _fits(self, q: SparseDistribution) -> bool:
-        """Say whether `q` and any token of it fit into the round.
+    def _bits_of_large(self, q: SparseDistribution) -> int:
+        """Return the bits of a round whose first distribution is beyond a limit."""
+        return LAST_BYTE + (self.budget_bits or 0)
 
-        The packet is made for it: what a distribution takes depends on those before
-        it, and there is no useful bound on that.
+    def _bits_with(self, q: SparseDistribution) -> int | None:
+        """Return the most bits that the packet takes with any token of `q`.
+
+        None if there is no room for that. The packet is made only where the bound
+        leaves it open.
         """
-        distributions = [*(d.distribution for d in self._drafted), q]
-        if not self.codec._engine.holds([p.token_ids.size for p in distributions]):
-            return False
+        engine, sizes = self.codec._engine, [*self._sizes, q.token_ids.size]
+        if self.max_survivors is not None and sum(sizes) > self.max_survivors:
+            return None
+        if not engine.holds(sizes):
+            return None
         if self.budget_bits is None:
-            return True
-        rarest = int(q.token_ids[q.counts.argmin()])  # no other token takes more bits
-        round_ = Round(distributions, [*(d.token for d in self._drafted), rarest])
-        encoder = self.codec if self.stream is None else copy.copy(self.stream)
-        return 8 * len(encoder.encode_round(round_)) <= self.budget_bits
+            return 0
+        entropy = engine.coding == "entropy"
+        bits = self._bits + (_entropy_position(q) if entropy else self._fields(q))
+        if bits // 8 <= self.budget_bits // 8:
+            return bits
+        if not entropy:  # where that is what it takes
+            return None
+        rarest = int(q.counts.argmin())  # no other token takes more bits
+        packet = self._encode([*self._distributions, q], [*self._positions, rarest])
+        bits = 8 * len(packet)
+        return bits + LAST_BYTE if bits <= self.budget_bits else None
+
+    def _fields(self, q: SparseDistribution) -> int:
+        """Return the bits of a position, in codings of fields."""
+        bits = self.codec._engine.core.bits(q.token_ids, q.counts)
+        return bits + (q.token_ids.size - 1).bit_length()
 
     def finish(self) -> bytes:
         """Return the round's packet."""
         if self._finished:
             raise RuntimeError("finish: already called; feedback comes next")
-        if self._left:
-            raise RuntimeError("finish: the round leaves in segments")
-        if not self._drafted:
+        if not self._tokens:
             raise RuntimeError("finish: nothing was drafted; push comes first")
-        encoder = self.codec if self.stream is None else self.stream
-        self._encoded = True
-        data = encoder.encode_round(
-            [d.distribution for d in self._drafted], [d.token for d in self._drafted]
-        )
+        data = self._encode(self._distributions, self._positions)
         self._finished = True
-        self._left = len(self._drafted)
         return data
 
-    def segment(self) -> Round:
-        """Return what was drafted since the last segment, for the caller to send.
-
-        In place of `finish`, if a round is to leave in parts: the next `push` goes
-        on with the same round. A budget counts as if it were one packet. A `stream`
-        makes packets of whole rounds only, so there must be none.
-        """
-        if self.stream is not None:
-            raise RuntimeError("segment: a stream's rounds leave whole, by finish")
-        if self._finished:
-            raise RuntimeError("segment: the round is finished; feedback comes next")
-        new = self._drafted[self._left :]
-        if not new:
-            raise RuntimeError("segment: nothing new was drafted; push comes first")
-        self._left = len(self._drafted)
-        return Round([d.distribution for d in new], [d.token for d in new])
+    def _encode(
+        self, distributions: list[SparseDistribution], positions: list[int]
+    ) -> bytes:
+        arrays = arrays_of(distributions, positions)
+        return self.codec._engine.core.encode_round(*arrays, None)
 
     def feedback(self, accepted: int | Verdict) -> None:
         """Take the cloud's answer and start the next round.
@@ -296,20 +294,14 @@ class Drafter:
         Parameters
         ----------
         accepted : int or Verdict
-            How many of the drafted tokens the cloud accepted, or its verdict. At
-            most those that have left; what was drafted after them is given up.
+            How many of the drafted tokens the cloud accepted, or its verdict.
         """
-        if not self._left:
-            raise RuntimeError("feedback: finish or segment comes first")
+        if not self._finished:
+            raise RuntimeError("feedback: finish comes first")
         if isinstance(accepted, Verdict):
             accepted = accepted.accepted
-        elif isinstance(accepted, Wanted):
-            raise TypeError(
-                f"feedback: {accepted} is no verdict yet; verify the round again with "
-                "that distribution"
-            )
-        accepted = checks.in_range("accepted", accepted, 0, self._left)
-        self.keep.rollback(self._drafted[min(accepted, self._left - 1)].state)
+        accepted = checks.in_range("accepted", accepted, 0, len(self._tokens))
+        self.keep.rollback(self._states[min(accepted, len(self._tokens) - 1)])
         self._start()
 
     def abort(self) -> None:
@@ -317,11 +309,14 @@ class Drafter:
 
         At any time: after an error or an interrupt, when the user has stopped the
         text, or when no answer comes to a packet. What `keep` learned from the
-        round is taken back. If `finish` was called and there is a `stream`, its
-        next packet is self-contained, as the cloud may have decoded this round's
-        or not.
+        round is taken back.
         """
         self.keep.rollback(self._start_state)
-        if self.stream is not None and self._encoded:
-            self.stream.restart()
         self._start()
+
+
+def _entropy_position(q: SparseDistribution) -> int:
+    """Return the most bits that a distribution and a token of it take in a round."""
+    size, resolution = q.token_ids.size, q.resolution
+    token = (-(-resolution // int(q.counts.min())) - 1).bit_length()
+    return _entropy_bits(q.vocab_size, size, resolution) + token + MORE

@@ -32,7 +32,7 @@ from sqs_codec.cli.options import (
     missing_packages,
     number,
 )
-from sqs_codec.session import Limits
+from sqs_codec.session._limits import MAX_DRAFT
 
 DEMO = """\
 A small draft model proposes tokens, a larger target model verifies them, and
@@ -247,10 +247,10 @@ def _fill_demo(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--draft-length",
-        type=number(int, 1, Limits.max_draft),
+        type=number(int, 1, MAX_DRAFT),
         default=4,
         metavar="L",
-        help=f"how many tokens are drafted in a round, up to {Limits.max_draft} "
+        help=f"how many tokens are drafted in a round, up to {MAX_DRAFT} "
         "(default: %(default)s)",
     )
     _add_codec(add)

@@ -2,12 +2,8 @@ r"""What a plan costs and gives: seconds and tokens of a round, on average.
 
 Let :math:`r_i` be the probability that the first i drafted tokens are accepted. A
 round of L gives :math:`\sum_{i=0}^{L} r_i` tokens: those accepted, and the cloud's own.
-Its seconds follow its messages: segment j leaves when it is drafted and the one before
-it has left, takes its bits times the seconds per bit, reaches the cloud half a round
-trip later, is verified when the one before it is, and is answered another half later.
-Segment j ends the round with probability :math:`r_{start} - r_{end}`, the last one
-with what is left. To ask for a distribution takes a round trip, its bits and a
-verification of its own.
+It leaves when it is drafted, takes its bits times the seconds per bit, reaches the
+cloud half a round trip later, is verified, and is answered another half later.
 
 What drafts are like comes from real ones, the rows of ``drafts.npz`` beside this file,
 which are quantized by the session's own settings.
@@ -15,9 +11,8 @@ which are quantized by the session's own settings.
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,8 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sqs_codec._base import checks
-from sqs_codec._codec.distribution import SparseDistribution
-from sqs_codec.session._wire import SEGMENT_HEAD
+from sqs_codec.session._wire import ROUND_HEAD
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,17 +31,11 @@ if TYPE_CHECKING:
     Logits = NDArray[np.float32]
     Integers = NDArray[np.int64]
 
-__all__ = ["Candidates", "Conditions", "Target", "answers", "measure", "reach"]
+__all__ = ["Candidates", "Conditions", "Target", "measure", "reach"]
 
 LENGTHS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16)
-PARTS = (1, 2, 4)
-EAGER = (0.0, 0.7, 1.0)
 
-HEADER_BITS = 8 * SEGMENT_HEAD
-
-COUNT_BITS = 4.0
-"""Of a token without its distribution, beyond what the distribution that holds it alone
-takes: its count. Over rounds of five, 2.5 to 7 by resolution and temperature."""
+HEADER_BITS = 8 * ROUND_HEAD
 
 FADE, FADED = 0.95, 0.82
 """After i accepted tokens a rejection is 0.95^i times as likely as at the first one,
@@ -66,30 +54,26 @@ ROWS_VOCAB = 49_152
 
 @dataclass(frozen=True)
 class Candidates:
-    """Plans side by side, int64 [P] each; `eager` is a place in `EAGER`."""
+    """Plans side by side, int64 [P] each."""
 
     length: Integers
     setting: Integers
-    segment: Integers
-    eager: Integers
 
     @classmethod
     def of(cls, settings: int, max_draft: int) -> Candidates:
         """Return all plans that are compared."""
-        found = {
-            (length, setting, -(-length // parts), eager)
+        found = [
+            (length, setting)
             for length in LENGTHS
             for setting in range(settings)
-            for parts in PARTS
-            for eager in range(len(EAGER))
             if length <= max_draft
-        }
-        return cls(*np.array(sorted(found)).T)
+        ]
+        return cls(*np.array(found).T)
 
 
 @dataclass(frozen=True)
 class Table:
-    """What drafts are like; float64 [S] or, with a threshold of `EAGER`, [S, E].
+    """What drafts are like; float64 [S].
 
     Attributes
     ----------
@@ -97,19 +81,13 @@ class Table:
         Total variation between the two models.
     lost : ndarray [S]
         Total variation between what the draft says and what is left of it.
-    bits : ndarray [S, E]
-        Of a position of a packet: token and distribution, or token and count.
-    wanted : ndarray [S, E]
-        Share of the rejections at positions that lack their distribution.
-    wanted_bits : ndarray [S, E]
-        Of such a distribution.
+    bits : ndarray [S]
+        Of a position of a packet: token and distribution.
     """
 
     mismatch: float
     lost: Floats
     bits: Floats
-    wanted: Floats
-    wanted_bits: Floats
 
     @property
     def rejected(self) -> Floats:
@@ -172,52 +150,12 @@ def tokens(plans: Candidates, reached: Floats) -> Floats:
     return np.asarray(sums[np.arange(len(sums)), plans.length])
 
 
-def seconds(
-    plans: Candidates, table: Table, reached: Floats, given: Conditions
-) -> Floats:
-    """Return the seconds of a round on average, [P]."""
-    at = plans.setting, plans.eager
-    plan = np.arange(plans.length.size)
-    message = HEADER_BITS + given.overhead
-    ends = [np.minimum(n * plans.segment, plans.length) for n in range(1 + max(PARTS))]
-    segments = [
-        (
-            end * given.draft_step,
-            (end - start) * table.bits[at] + message,
-            end - start + 1,
-        )
-        for start, end in itertools.pairwise(ends)
-    ]
-    goes_on = [np.where(n < plans.length, reached[plan, n], 0.0) for n in ends]
-    answered = answers(segments, given.trip, given.per_bit, given.target)
-    total = sum(
-        (here - after) * when
-        for here, after, when in zip(goes_on, goes_on[1:], answered, strict=False)
-    )
-    again = given.trip + given.target(2)
-    again = again + (table.wanted_bits[at] + message) * given.per_bit
-    asked = (1 - reached[plan, plans.length]) * table.wanted[at]
-    return np.asarray(total + asked * again)
-
-
-def answers(
-    segments: Iterable[tuple[Floats | float, Floats | float, Integers | int]],
-    trip: Floats | float,
-    per_bit: Floats | float,
-    target: Target,
-) -> Iterator[Floats]:
-    """Yield when the answer to each segment comes if it ends the round.
-
-    Parameters
-    ----------
-    segments : iterable of (ready, bits, tokens)
-        When it is drafted, how long it is, and how many tokens the target reads.
-    """
-    sent = verified = np.zeros(())
-    for ready, bits, read in segments:
-        sent = np.maximum(sent, ready) + bits * per_bit
-        verified = np.maximum(verified, sent + trip / 2) + target(read)
-        yield np.asarray(verified + trip / 2)
+def seconds(plans: Candidates, table: Table, given: Conditions) -> Floats:
+    """Return the seconds of a round, [P]."""
+    length = plans.length
+    bits = length * table.bits[plans.setting] + HEADER_BITS + given.overhead
+    sent = length * given.draft_step + bits * given.per_bit
+    return np.asarray(sent + given.trip + given.target(length + 1))
 
 
 def measure(settings: Sequence[Setting], temperature: float) -> Table:
@@ -230,10 +168,8 @@ def measure(settings: Sequence[Setting], temperature: float) -> Table:
         p, q = _probs(target, temperature), _probs(draft, temperature)
         rejected.append(1 - np.minimum(p, q).sum())
         found.append([_quantized(s, draft, q, temperature, rng) for s in settings])
-    columns = np.moveaxis(np.array(found), 0, -1)  # [S, 5, rows]
-    tables = [_columns(column, np.array(rejected)) for column in columns]
-    lost, *others = map(np.array, zip(*tables, strict=True))
-    return Table(float(np.mean(rejected)), lost, *others)
+    lost, bits = np.array(found).mean(0).T  # [S] each
+    return Table(float(np.mean(rejected)), lost, bits)
 
 
 def _quantized(
@@ -242,36 +178,11 @@ def _quantized(
     probs: Logits,
     temperature: float,
     rng: np.random.Generator,
-) -> tuple[float, ...]:
-    """Return what a row loses, its largest probability, and three numbers of bits.
-
-    They are those of the distribution, of the token drawn from it, and of that token
-    and its count alone.
-    """
+) -> tuple[float, float]:
+    """Return what a row loses, and the bits of its distribution and a token of it."""
     q = setting.codec.quantize(draft, setting.keep, temperature=temperature)
-    token = q.sample(rng)
-    alone = SparseDistribution([token], [q.resolution], q.vocab_size)
-    return (
-        1 - float(np.minimum(probs[q.token_ids], q.probs).sum()),
-        int(q.counts.max()) / q.resolution,
-        setting.codec.bits(q),
-        -math.log2(q.prob(token)),
-        setting.codec.bits(alone) + COUNT_BITS,
-    )
-
-
-def _columns(found: Floats, rejected: Floats) -> tuple[float, Floats, Floats, Floats]:
-    """Return what `Table` has for a setting, from `_quantized` of all rows, [5, N]."""
-    lost, peak, bits, of_token, alone = found
-    sent = peak <= np.array(EAGER)[:, None]
-    missed = np.where(sent, 0, rejected)
-    share = np.maximum(missed.sum(1), 1e-9)
-    return (
-        float(lost.mean()),
-        np.where(sent, bits + of_token, alone).mean(1),
-        missed.sum(1) / max(float(rejected.sum()), 1e-9),
-        (missed * bits).sum(1) / share,
-    )
+    lost = 1 - float(np.minimum(probs[q.token_ids], q.probs).sum())
+    return lost, setting.codec.bits(q) - math.log2(q.prob(q.sample(rng)))
 
 
 def _logits(

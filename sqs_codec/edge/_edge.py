@@ -21,7 +21,6 @@ __all__ = [
     "Draft",
     "Edge",
     "Metrics",
-    "common_length",
     "default_settings",
     "fingerprint",
 ]
@@ -236,11 +235,3 @@ def fingerprint(vocabulary: Mapping[str, int]) -> bytes:
     """
     data = json.dumps(sorted(vocabulary.items())).encode()
     return hashlib.blake2b(data, digest_size=8).digest()
-
-
-def common_length(first: Sequence[int], second: Sequence[int]) -> int:
-    """Return how many tokens two texts begin with together."""
-    length = min(len(first), len(second))
-    if list(first[:length]) == list(second[:length]):
-        return length
-    return next(i for i in range(length) if first[i] != second[i])

@@ -109,9 +109,8 @@ def generate(
 ) -> Generator[Step, None, None]:
     """Continue the text of a session by at most `max_tokens` tokens.
 
-    A round is drafted as the planner says and sent in segments if it says so; an
-    answer that comes early ends the drafting. On a link that may lose messages what
-    isn't answered is sent again, later each time. If a link breaks, another one is
+    A round is drafted as the planner says. On a link that may lose messages what isn't
+    answered is sent again, later each time. If a link breaks, another one is
     made and the session goes on over it, also with a cloud that was restarted. When
     the iterator is closed, the session ends and so does the link.
 
@@ -186,10 +185,9 @@ class _Loop:
         # A welcome takes as long as a token that takes the target no time.
         self._planner.observe(
             Observation(
-                plan=Plan(0, 0, 0, 1.0, "the handshake"),
+                plan=Plan(0, 0, "the handshake"),
                 drafted=0,
                 accepted=0,
-                wanted=False,
                 bytes_up=self._line.sent,
                 draft_seconds=0.0,
                 wait_seconds=self._clock() - began + steps[1],
@@ -213,25 +211,20 @@ class _Loop:
     def _speculate(self, plan: Plan, length: int) -> Iterator[Step]:
         """Draft a round, wait for its answer and tell the planner of it."""
         sent = self._line.sent
-        drafting, events = self._write(plan, length)
+        drafting = self._write(plan, length)
         handed_over = self._clock()
-        early = bool(events)
-        # A cloud of smaller limits, after a restart, may have ended the round unsent.
-        while not events and self._session.waiting:
+        events: list[Emitted] = []
+        while not events:
             events = self._line.wait()
-        waited = 0.0 if early else self._clock() - handed_over
+        waited = self._clock() - handed_over
         for emitted in events:
             self._observe(plan, emitted, sent, drafting, waited)
             yield self._step(emitted, plan)
 
-    def _write(self, plan: Plan, length: int) -> tuple[float, list[Emitted]]:
-        """Draft and send a round; return the seconds it took to draft.
-
-        With it comes the answer, if there was one already.
-        """
+    def _write(self, plan: Plan, length: int) -> float:
+        """Draft and send a round; return the seconds it took to draft."""
         session, line = self._session, self._line
         seconds = 0.0
-        unsent = 0
         while len(session.drafted) < length:
             before = self._clock()
             tokens = [*session.text, *session.drafted]
@@ -239,17 +232,10 @@ class _Loop:
             seconds += self._clock() - before
             if token is None:
                 break
-            unsent += 1
-            if unsent == plan.segment and len(session.drafted) < length:
-                session.flush(last=False, sends=plan.sends)
-                unsent = 0
-            # Also without segments: the link may have broken.
-            if events := line.poll():
-                return seconds, events
-        if session.drafted:  # unless a cloud of smaller limits leaves no room for it
-            session.flush(last=True, sends=plan.sends)
-            line.transmit()
-        return seconds, []
+            line.poll()  # the link may have broken
+        session.flush()
+        line.transmit()
+        return seconds
 
     def _decode(self, plan: Plan, left: int) -> Iterator[Step]:
         """Let the cloud decode alone, and ask for more before it runs out."""
@@ -292,7 +278,6 @@ class _Loop:
                 plan=plan,
                 drafted=emitted.drafted,
                 accepted=len(emitted.tokens) if alone else emitted.accepted,
-                wanted=emitted.wanted,
                 bytes_up=self._line.sent - sent,
                 draft_seconds=drafting,
                 wait_seconds=waited,

@@ -1,13 +1,12 @@
-"""What an edge does next: how much it drafts, how that is sent, or nothing at all.
+"""What an edge does next: how much it drafts, or nothing at all.
 
-A planner compares some hundred plans by the tokens per second that they give on
+A planner compares a few plans by the tokens per second that they give on
 average, and with what the cloud decodes alone. ``docs/planner.md`` has the formula,
 how what goes into it is measured, and how near the best plan that comes.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
 import statistics
 from collections import deque
@@ -19,20 +18,12 @@ import numpy as np
 
 from sqs_codec._base import checks
 from sqs_codec.edge import _costs as costs
-from sqs_codec.edge._costs import (
-    EAGER,
-    HEADER_BITS,
-    Candidates,
-    Conditions,
-    Table,
-    Target,
-)
+from sqs_codec.edge._costs import HEADER_BITS, Candidates, Conditions, Table, Target
 from sqs_codec.session._edge import Setting
 from sqs_codec.session._job import Sampling
-from sqs_codec.session._wire import MAX_SEGMENTS, MAX_SETTINGS
+from sqs_codec.session._wire import MAX_SETTINGS
 
 if TYPE_CHECKING:
-    from sqs_codec._codec.distribution import SparseDistribution
     from sqs_codec.edge._costs import Floats
 
 __all__ = ["FixedPlan", "Observation", "Plan", "Planner"]
@@ -78,43 +69,17 @@ class Plan:
         How many tokens to draft. At 0 the cloud decodes alone.
     setting : int
         Which of the session's settings quantizes the drafts.
-    segment : int
-        A segment is sent whenever so many tokens are drafted.
-    eager : float
-        A distribution is sent along if its largest probability is at most this: at 1
-        every one, at 0 none. The cloud asks for another one when it needs it.
     reason : str
         Why, in a line.
-
-    Examples
-    --------
-    >>> import sqs_codec as sqs
-    >>> plan = Plan(length=6, setting=0, segment=3, eager=0.9, reason="a thin link")
-    >>> plan.sends(sqs.SparseDistribution([2, 7], [3, 1], vocab_size=10))
-    True
-    >>> plan.sends(sqs.SparseDistribution([2, 7], [97, 3], vocab_size=10))
-    False
     """
 
     length: int
     setting: int
-    segment: int
-    eager: float
     reason: str
 
     def __post_init__(self) -> None:
-        length = checks.in_range("length", self.length, 0)
+        checks.in_range("length", self.length, 0)
         checks.in_range("setting", self.setting, 0, MAX_SETTINGS - 1)
-        checks.in_range("segment", self.segment, -(-length // MAX_SEGMENTS), length)
-        checks.finite("eager", self.eager, 0, 1)
-
-    def sends(self, q: SparseDistribution) -> bool:
-        """Say whether a distribution is sent along with the token drawn from it.
-
-        By the distribution alone: were it by the token, too, then what the cloud is
-        sent would say something about the token, and the text would follow another law.
-        """
-        return int(q.counts.max()) <= self.eager * q.resolution
 
 
 @dataclass(frozen=True)
@@ -130,8 +95,6 @@ class Observation:
     accepted : int
         How many of them were accepted, or how many tokens the cloud decoded alone:
         0 in the handshake, of which the link can be told, too.
-    wanted : bool
-        Whether the cloud asked for a distribution.
     bytes_up : int
         Of the messages sent, without what transport and IP put around them.
     draft_seconds : float
@@ -139,8 +102,8 @@ class Observation:
     wait_seconds : float
         From the moment when the last message was handed to the link to the answer,
         or to the first token that the cloud decoded alone; for the handshake, with
-        what the target takes for a token. At 0, as where the answer was there
-        already, it says nothing about the link.
+        what the target takes for a token. At 0, as for tokens after the first, it
+        says nothing about the link.
     target_steps : mapping of int to float, optional
         Seconds that the target takes for so many tokens, as the cloud says.
     """
@@ -148,7 +111,6 @@ class Observation:
     plan: Plan
     drafted: int
     accepted: int
-    wanted: bool
     bytes_up: int
     draft_seconds: float
     wait_seconds: float
@@ -170,20 +132,17 @@ class FixedPlan:
 
     Parameters
     ----------
-    length, setting, segment, eager
-        Of the plan. A `segment` of 0 stands for a round in one segment.
+    length, setting
+        Of the plan.
 
     Examples
     --------
     >>> FixedPlan(4).plan().reason
-    'draft 4, send all distributions: as asked'
+    'draft 4: as asked'
     """
 
-    def __init__(
-        self, length: int = 4, setting: int = 0, segment: int = 0, eager: float = 1.0
-    ) -> None:
-        plan = Plan(length, setting, segment or length, eager, "")
-        self._plan = replace(plan, reason=f"{_words(plan)}: as asked")
+    def __init__(self, length: int = 4, setting: int = 0) -> None:
+        self._plan = Plan(length, setting, f"{_words(length)}: as asked")
 
     def __repr__(self) -> str:
         return f"<FixedPlan: {self.reason}>"
@@ -257,7 +216,6 @@ class Planner:
         self._draft_steps = deque([steps], maxlen=9)
         self._bits = deque([1.0] * 3, maxlen=15)
         self._mismatch = _Mismatch(self._table.mismatch)
-        self._wanted = _Ratio(2)
         self._alone = self._decoding = False
         self._spare = SPARE
         self.reason = ""
@@ -270,16 +228,15 @@ class Planner:
         given, table = self._conditions(), self._corrected()
         reached = costs.reach(self._plans, table)
         tokens = costs.tokens(self._plans, reached)
-        seconds = costs.seconds(self._plans, table, reached, given)
+        seconds = costs.seconds(self._plans, table, given)
         rates, alone = tokens / seconds, 1 / given.target.first
         best: int | None = int(rates.argmax())
         why = f"{rates[best]:.3g} tok/s expected"
         self._alone = bool(rates[best] < alone * (GAIN if self._alone else 1))
         if self._alone:
             # To ask a cloud again that is decoding takes a trip; to ask an idle one
-            # does in any case. Segments that turn out void would fill the uplink.
+            # does in any case.
             lost = (seconds + given.trip * self._decoding) * alone - tokens
-            lost[self._plans.segment < self._plans.length] = math.inf
             best, why = self._measure(lost), f"{alone:.3g} tok/s, with drafts {why}"
             why = why if best is None else f"to measure; {why}"
         plan = self._plan_at(best)
@@ -318,42 +275,19 @@ class Planner:
             self._link.learn(seen.wait_seconds, lambda *link: self._wait(seen, *link))
 
     def _judge(self, seen: Observation) -> None:
-        """Compare what was accepted, sent and asked for with the table."""
-        at = self._place(seen.plan)
-        table = self._table
+        """Compare what was accepted and sent with the table."""
+        at, table = self._place(seen.plan), self._table
         rejected = seen.accepted < seen.drafted
         judged = costs.fade(seen.accepted + rejected).sum()
-        self._mismatch.add(rejected, float(judged), float(table.lost[at[0]]))
-        if rejected:
-            self._wanted.add(float(seen.wanted), float(table.wanted[at]))
-        if not seen.wait_seconds:
-            return  # the answer came before all was sent
-        bits = float(seen.drafted * table.bits[at]) + HEADER_BITS * _segments(seen)
-        if seen.wanted:
-            bits += float(table.wanted_bits[at]) + HEADER_BITS
+        self._mismatch.add(rejected, float(judged), float(table.lost[at]))
+        bits = float(seen.drafted * table.bits[at]) + HEADER_BITS
         self._bits.append(8 * seen.bytes_up / bits)
 
     def _wait(self, seen: Observation, trip: Floats, per_bit: Floats) -> Floats:
         """Return the seconds to wait for what was seen on each of many links."""
-        if not seen.drafted:
-            alone = 8 * seen.bytes_up + self._overhead
-            return np.asarray(trip + alone * per_bit + self._target.first)
-        count, step = _segments(seen), seen.draft_seconds / seen.drafted
-        bits, again = 8.0 * seen.bytes_up + count * self._overhead, 0.0 * trip
-        if seen.wanted:
-            asked = self._corrected().wanted_bits[self._place(seen.plan)]
-            asked = float(asked) + HEADER_BITS
-            bits -= asked
-            again = trip + (asked + self._overhead) * per_bit + self._target(2)
-        segment = max(1, seen.plan.segment)
-        ends = [min(n * segment, seen.drafted) for n in range(count + 1)]
-        segments = [
-            (end * step, max(bits, 0.0) / count, end - start + 1)
-            for start, end in itertools.pairwise(ends)
-        ]
-        last = min(seen.accepted // segment, count - 1)
-        *_, answered = costs.answers(segments[: last + 1], trip, per_bit, self._target)
-        return np.asarray(answered + again - seen.draft_seconds)
+        bits = 8 * seen.bytes_up + self._overhead
+        read = seen.drafted + 1 if seen.drafted else 1
+        return np.asarray(trip + bits * per_bit + self._target(read))
 
     def _conditions(self) -> Conditions:
         """Return what the next round is to meet."""
@@ -367,37 +301,26 @@ class Planner:
 
     def _corrected(self) -> Table:
         """Return the table with what was found since it was made."""
-        bits, table = statistics.median(self._bits), self._table
-        return Table(
-            self._mismatch.value,
-            table.lost,
-            table.bits * bits,
-            np.minimum(table.wanted * self._wanted.value, 1),
-            table.wanted_bits * bits,
-        )
+        table = self._table
+        bits = table.bits * statistics.median(self._bits)
+        return Table(self._mismatch.value, table.lost, bits)
 
-    def _place(self, plan: Plan) -> tuple[int, int]:
-        """Return where the table has what is nearest to a plan."""
-        setting = checks.in_range("setting", plan.setting, 0, len(self._settings) - 1)
-        return setting, int(np.abs(np.array(EAGER) - plan.eager).argmin())
+    def _place(self, plan: Plan) -> int:
+        """Return where the table has a plan's setting."""
+        return checks.in_range("setting", plan.setting, 0, len(self._settings) - 1)
 
     def _plan_at(self, best: int | None) -> Plan:
         """Return one of the plans compared, or that of a cloud alone."""
         if best is None:
-            return Plan(0, 0, 0, 0.0, "")
-        plans = self._plans
-        length, setting, segment, eager = (
-            int(column[best])
-            for column in (plans.length, plans.setting, plans.segment, plans.eager)
-        )
-        return Plan(length, setting, segment, EAGER[eager], "")
+            return Plan(0, 0, "")
+        return Plan(int(self._plans.length[best]), int(self._plans.setting[best]), "")
 
     def _words(self, plan: Plan) -> str:
         """Say what a plan is, and its setting where there are several."""
         if plan.length == 0 or len(self._settings) == 1:
-            return _words(plan)
+            return _words(plan.length)
         setting = self._settings[plan.setting]
-        return f"{_words(plan)}, {setting.keep} of {setting.codec.resolution}"
+        return f"{_words(plan.length)}, {setting.keep} of {setting.codec.resolution}"
 
 
 class _Link:
@@ -473,38 +396,6 @@ class _Mismatch:
         self._sums = self._sums * MEMORY + (rejected, judged, judged * lost**2)
 
 
-class _Ratio:
-    """How many times more of something there is than expected, lately.
-
-    It starts at 1, with the weight of so many expected.
-    """
-
-    def __init__(self, weight: float) -> None:
-        self._weight, self._seen, self._expected = weight, 0.0, 0.0
-
-    @property
-    def value(self) -> float:
-        """The ratio."""
-        return (self._weight + self._seen) / (self._weight + self._expected)
-
-    def add(self, seen: float, expected: float) -> None:
-        """Add what a round showed, and what was expected of it."""
-        self._seen = self._seen * MEMORY + seen
-        self._expected = self._expected * MEMORY + expected
-
-
-def _segments(seen: Observation) -> int:
-    """Return in how many segments a round was sent."""
-    return -(-seen.drafted // max(1, seen.plan.segment))
-
-
-def _words(plan: Plan) -> str:
+def _words(length: int) -> str:
     """Say what a plan is."""
-    if plan.length == 0:
-        return "the cloud decodes alone"
-    parts = -(-plan.length // plan.segment)
-    segments = f" in {parts} segments" if parts > 1 else ""
-    sent = {0.0: "no distributions", 1.0: "all distributions"}.get(
-        plan.eager, f"distributions with no token above {plan.eager:.0%}"
-    )
-    return f"draft {plan.length}{segments}, send {sent}"
+    return f"draft {length}" if length else "the cloud decodes alone"

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
-from sqs_codec._codec.distribution import MixedRound
+from sqs_codec._codec.distribution import Round, SparseDistribution
 from sqs_codec._codec.verify import Verdict, Wanted
 from sqs_codec.session import Job, Sampling
 
@@ -89,9 +89,8 @@ async def measure_steps(engine: Engine, info: EngineInfo) -> dict[int, float]:
     Measured by some rounds of one session; edges plan by it.
     """
     text = [0] * min(64, info.max_text - 5)
-    draft = MixedRound(
-        [0] * 5, [1] * 5, [None] * 5, resolution=1, vocab_size=info.vocab_size
-    )
+    sure = SparseDistribution([0], [1], info.vocab_size)
+    draft = Round([sure] * 5, [0] * 5)
     job = Job(TIMED, text, None, np.zeros(1), Sampling())
     longer = Job(TIMED, text, draft, np.zeros(6), Sampling())
     steps = {1: await _seconds(engine, job), 6: await _seconds(engine, longer)}

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 from sqs_codec._base import checks
 from sqs_codec._codec.verify import Verdict, Wanted
-from sqs_codec.edge._edge import common_length
 from sqs_codec.hf._models import (
     HFModel,
     HFTokenizer,
@@ -21,6 +20,7 @@ from sqs_codec.hf._ragged import Cache, Layout, Piece, RaggedModel
 from sqs_codec.hf._sampling import verify_jobs
 from sqs_codec.session import Job
 from sqs_codec.session._job import check_job
+from sqs_codec.session._text import common_length
 
 __all__ = ["Cloud"]
 

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from sqs_codec._base import checks
 from sqs_codec.edge import fingerprint
-from sqs_codec.edge._edge import common_length
+from sqs_codec.session._text import common_length
 
 # Hugging Face picks the classes of models and tokenizers at run time from a
 # configuration file, so there is no static type to name.

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sqs_codec._base import checks
-from sqs_codec._base.format import MAX_ROUND, MAX_VOCAB, MIN_VOCAB
+from sqs_codec._base.format import MAX_VOCAB, MIN_VOCAB
 from sqs_codec._codec.codec import Codec
-from sqs_codec._codec.distribution import MixedRound
+from sqs_codec._codec.distribution import Round
 from sqs_codec._codec.prior import Prior
-from sqs_codec._codec.verify import Verdict, Wanted
+from sqs_codec._codec.verify import Verdict
 from sqs_codec.session import _wire as wire
 from sqs_codec.session._handshake import (
     Agreement,
@@ -24,15 +24,10 @@ from sqs_codec.session._handshake import (
     fingerprint,
 )
 from sqs_codec.session._job import Job
-from sqs_codec.session._rounds import (
-    Answered,
-    Draft,
-    Draws,
-    Generation,
-    PendingText,
-    until_stop,
-)
-from sqs_codec.session._wire import Limits, WireError
+from sqs_codec.session._limits import MAX_SURVIVORS, Limits, max_draft
+from sqs_codec.session._rounds import Answered, Draft, Draws, Generation
+from sqs_codec.session._text import until_stop
+from sqs_codec.session._wire import WireError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -99,7 +94,6 @@ class CloudSession:
         self._limits = replace(
             limits,
             max_text=min(limits.max_text, checks.in_range("max_text", max_text, 2)),
-            max_draft=min(limits.max_draft, (1 << 24) // vocab_size - 1, MAX_ROUND),
         )
         self._steps = (
             None if steps is None else {n: round(1e3 * t, 3) for n, t in steps.items()}
@@ -118,7 +112,7 @@ class CloudSession:
         self._draft: Draft | None = None
         self._generation: Generation | None = None
         self._answered: Answered | None = None
-        self._pending: PendingText | None = None
+        self._pending: wire.Context | None = None
         self._unread = False  # whether the text is new to the target model
         self._job: Job | None = None
         self._overtaken = False
@@ -171,12 +165,7 @@ class CloudSession:
 
     def _queue(self, message: Any) -> None:
         """Put a message up for sending; it replaces an earlier one of its kind."""
-        data = (
-            message.to_bytes(self._vocab_size)
-            if isinstance(message, wire.Answer)
-            else message.to_bytes()
-        )
-        self._queue_bytes(type(message), data)
+        self._queue_bytes(type(message), message.to_bytes())
 
     def _queue_bytes(self, kind: type, data: bytes) -> None:
         self._out.pop(kind, None)
@@ -207,10 +196,8 @@ class CloudSession:
             self._queue(wire.Need(None))
         elif isinstance(message, wire.Context):
             self._take_context(message)
-        elif isinstance(message, wire.Segment):
-            self._take_segment(message)
-        elif isinstance(message, wire.Distribution):
-            self._take_distribution(message)
+        elif isinstance(message, wire.Round):
+            self._take_round(message)
         else:
             self._take_generate(message)
 
@@ -245,7 +232,7 @@ class CloudSession:
             pass
         elif part.number == self._number:
             self._compare(part)
-        elif part.keep > len(self._text):
+        elif part.shared > len(self._text):
             self._need_context()
         else:
             self._collect(part)
@@ -258,8 +245,7 @@ class CloudSession:
 
     def _compare(self, part: wire.Context) -> None:
         """Take a text that is there already."""
-        end = part.start + len(part.tokens)
-        same = self._text[part.start : end] == part.tokens
+        same = self._text[part.start : part.end] == part.tokens
         if part.total != self._base or not same:
             raise WireError(f"another text was given for round {part.number} before")
         if part.drawn != self._drawn:
@@ -278,14 +264,12 @@ class CloudSession:
             )
         pending = self._pending
         if pending is None or not pending.is_of(part):
-            pending = self._pending = PendingText(
-                part.number, part.drawn, part.keep, part.total
-            )
+            pending = self._pending = replace(part, start=part.shared, tokens=[])
             self._drop_round()  # the edge has given it up
         pending.add(part)
-        self._have(part.number, pending.count)
-        if pending.count == pending.total:
-            text = self._text[: pending.keep] + pending.tokens
+        self._have(part.number, pending.end)
+        if pending.end == pending.total:
+            text = self._text[: pending.shared] + pending.tokens
             self._start(pending.number, pending.drawn, text)
             self._unread = True
 
@@ -298,34 +282,29 @@ class CloudSession:
     def _drop_round(self) -> None:
         self._draft = self._generation = None
         self._overtaken = True
-        self._out.pop(wire.Want, None)
 
     # Rounds
 
-    def _take_segment(self, segment: wire.Segment) -> None:
-        number = self._unwrap(segment.number)
-        answered = self._answered_as(number)
-        if answered is not None:
-            if answered.decides(segment):
-                self._queue_bytes(wire.Answer, answered.message)
+    def _take_round(self, message: wire.Round) -> None:
+        number, answered = self._unwrap(message.number), self._answered
+        if answered is not None and number == answered.number < self._number:
+            _check_same(number, answered.asked, message)
+            self._queue_bytes(wire.Answer, answered.message)
         elif self._is_old(number):
             pass
-        elif number > self._number or not self._fits(segment.base):
-            if segment.index == 0:  # one need for each time that the round is sent
-                self._need_context()
+        elif number > self._number or not self._fits(message.base):
+            self._need_context()
+        elif self._draft is not None:
+            _check_same(number, self._draft.asked, message)
         else:
-            self._add_segment(segment)
+            round_ = self._decode(message)
+            self._draft = Draft(number, self._draws(), message, round_)
+            self._generation = None
 
     def _unwrap(self, number: int) -> int:
         """Return the number nearest to the next round's that has these 7 bits."""
         half = wire.NUMBERS // 2
         return self._number + (number - self._number + half) % wire.NUMBERS - half
-
-    def _answered_as(self, number: int) -> Answered | None:
-        """Return the last answered draft, if this is its number."""
-        answered = self._answered
-        known = answered is not None and number == answered.number < self._number
-        return answered if known else None
 
     def _is_old(self, number: int) -> bool:
         """Say whether a round is over or given up."""
@@ -340,40 +319,29 @@ class CloudSession:
     def _generating(self) -> bool:
         return self._generation is not None and self._generation.number == self._number
 
-    def _add_segment(self, segment: wire.Segment) -> None:
-        """Take a segment of the round that is due."""
-        draft = self._draft
-        if draft is not None and draft.knows(segment):
-            if draft.wanted and segment.index == draft.done:
-                self._want(draft)  # the edge seems not to have heard of it
-            return
-        part = self._decode(segment)
-        if draft is None:
-            draft = Draft(self._number, self._draws(), segment.setting)
-        draft.add(segment, part)
-        self._check_size(draft)
-        self._draft, self._generation = draft, None
-        if draft.ended:
-            self._answer(draft)
-
     def _draws(self) -> Draws:
         """Return the numbers of the round that is due."""
         assert self._agreed is not None
         return Draws(self._agreed.seed, self._drawn)
 
-    def _decode(self, segment: wire.Segment) -> MixedRound | None:
-        """Return the tokens of a segment, None if it has none."""
-        if not segment.packet:
-            return None
-        codec = self._codec(segment.setting)
-        most = self._limits.max_survivors
+    def _decode(self, message: wire.Round) -> Round:
+        """Return a round that is within all limits."""
+        codec = self._codec(message.setting)
         try:
-            if segment.mixed:
-                return codec.decode_mixed(segment.packet, max_survivors=most)
-            whole = codec.decode_round(segment.packet, max_survivors=most)
+            found = codec.decode_round(message.packet, max_survivors=MAX_SURVIVORS)
         except ValueError as error:
-            raise WireError(f"segment {segment.index}: {error}") from None
-        return MixedRound.of(whole, [True] * len(whole))
+            raise WireError(f"a round's {error}") from None
+        most = max_draft(self._vocab_size)
+        if len(found) > most:
+            raise WireError(
+                f"a round has {len(found)} drafted tokens, and may have {most}"
+            )
+        if self._base + len(found) >= self._limits.max_text:
+            raise WireError(
+                f"a text of {self._base} tokens and a draft of {len(found)} leave no "
+                f"room for a token more within the cloud's {self._limits.max_text}"
+            )
+        return found
 
     def _codec(self, setting: int) -> Codec:
         assert self._agreed is not None
@@ -383,47 +351,6 @@ class CloudSession:
                 f"setting {setting} is unknown; the hello has {len(codecs)}"
             )
         return codecs[setting]
-
-    def _check_size(self, draft: Draft) -> None:
-        """Check a round against the limits."""
-        limits = self._limits
-        if draft.length > limits.max_draft:
-            raise WireError(
-                f"a round has {draft.length} drafted tokens, the cloud takes at most "
-                f"{limits.max_draft}"
-            )
-        if self._base + draft.length >= limits.max_text:
-            raise WireError(
-                f"a text of {self._base} tokens and a draft of {draft.length} leave no "
-                f"room for a token more within the cloud's {limits.max_text}"
-            )
-        if draft.survivors > limits.max_survivors:
-            raise WireError(
-                f"a round's distributions have {draft.survivors} tokens, the cloud "
-                f"takes at most {limits.max_survivors}"
-            )
-
-    def _want(self, draft: Draft) -> None:
-        self._queue(wire.Want(draft.number, len(draft.accepted)))
-
-    def _take_distribution(self, message: wire.Distribution) -> None:
-        number, draft = self._unwrap(message.number), self._draft
-        answered = self._answered_as(number)
-        if answered is not None and answered.wanted:
-            self._queue_bytes(wire.Answer, answered.message)
-        if draft is None or number != draft.number or not draft.wanted:
-            return
-        if message.position != len(draft.accepted):
-            return  # a cloud before this one wanted it
-        most = self._limits.max_survivors
-        try:
-            draft.find(
-                self._codec(draft.setting).decode(message.packet, max_survivors=most)
-            )
-        except ValueError as error:
-            raise WireError(
-                f"the distribution of {message.position}: {error}"
-            ) from None
 
     # Decoding alone
 
@@ -492,36 +419,32 @@ class CloudSession:
         self._overtaken = False
         return self._job
 
-    def _make_job(
-        self, tokens: list[int], round_: MixedRound | None, draws: NDArray[np.float64]
-    ) -> Job:
+    def _make_job(self, round_: Round | None, draws: NDArray[np.float64]) -> Job:
         assert self._agreed is not None
-        text = [*self._text, *tokens]
-        return Job(self._session_id, text, round_, draws, self._agreed.sampling)
+        return Job(
+            self._session_id, [*self._text], round_, draws, self._agreed.sampling
+        )
 
     def _round_job(self) -> Job | None:
-        """Return the job of the next segment, or of a distribution that has come."""
         draft = self._draft
-        part = None if draft is None else draft.next_part()
-        if draft is None or part is None:
+        if draft is None:
             return None
-        start = len(draft.accepted)
-        draws = draft.draws.take(start, start + len(part) + 1)
-        return self._make_job(draft.accepted, part, draws)
+        draws = draft.draws.take(0, len(draft.round_) + 1)
+        return self._make_job(draft.round_, draws)
 
     def _token_job(self) -> Job | None:
         generation = self._generation
         if generation is None or not self._generating():
             return None
         i = len(self._text) - generation.base
-        return self._make_job([], None, generation.draws.take(i, i + 1))
+        return self._make_job(None, generation.draws.take(i, i + 1))
 
     def _read_job(self) -> Job | None:
         if not self._unread:
             return None
-        return self._make_job([], None, np.empty(0))
+        return self._make_job(None, np.empty(0))
 
-    def complete(self, job: Job, verdict: Verdict | Wanted | None) -> None:
+    def complete(self, job: Job, verdict: Verdict | None) -> None:
         """Take the target model's verdict on a job.
 
         One on a job that was overtaken, by another text for example, is ignored.
@@ -537,13 +460,7 @@ class CloudSession:
         if isinstance(verdict, Verdict) and self._generating():
             self._take_token(verdict.token)
         elif isinstance(verdict, Verdict):
-            self._take_verdict(verdict)
-        elif isinstance(verdict, Wanted):
-            draft = self._draft
-            assert draft is not None
-            assert job.round_ is not None
-            draft.want(job.round_, verdict)
-            self._want(draft)
+            self._answer(verdict)
 
     def fail(self, job: Job) -> None:
         """Take that the verifier failed: `next_job` asks for the same again.
@@ -559,34 +476,17 @@ class CloudSession:
                 f"the cloud's target model failed {MAX_FAILURES} times in a row"
             )
 
-    def _take_verdict(self, verdict: Verdict) -> None:
+    def _answer(self, verdict: Verdict) -> None:
+        """End the round by its verdict."""
+        assert self._agreed is not None
         draft = self._draft
         assert draft is not None
-        part = draft.next_part()
-        assert part is not None
-        draft.accepted += part.tokens[: verdict.accepted]
-        draft.drawn = verdict.token
-        rejected = draft.rejected is not None or verdict.accepted < len(part)
-        if not rejected and draft.done != draft.last:
-            draft.done += 1
-            if not draft.ended:
-                return
-        self._answer(draft)
-
-    def _answer(self, draft: Draft) -> None:
-        """End a round, whose verdict came with segment `done`."""
-        assert self._agreed is not None
-        answer = wire.Answer(draft.number, len(draft.accepted), draft.drawn)
-        self._out.pop(wire.Want, None)
-        self._queue(answer)
-        self._answered = Answered(
-            draft.number,
-            {i: d for i, d in draft.digests.items() if i <= draft.done},
-            draft.done,
-            draft.rejected is not None,
-            answer.to_bytes(self._vocab_size),
-        )
-        fresh = until_stop([*draft.accepted, draft.drawn], self._agreed.stop)
+        answer = wire.Answer(draft.number, verdict.accepted, verdict.token)
+        message = answer.to_bytes(self._vocab_size)
+        self._queue_bytes(wire.Answer, message)
+        self._answered = Answered(draft.number, draft.asked, message)
+        accepted = draft.round_.tokens[: verdict.accepted]
+        fresh = until_stop([*accepted, verdict.token], self._agreed.stop)
         number = draft.number + 1
         self._start(number, number, self._text + fresh)
 
@@ -622,13 +522,13 @@ def _check_verdict(job: Job, verdict: object, vocab_size: int) -> None:
     if isinstance(verdict, Verdict) and job.draws.size:
         checks.in_range("verdict.accepted", verdict.accepted, 0, length)
         checks.in_range("verdict.token", verdict.token, 0, vocab_size - 1)
-    elif isinstance(verdict, Wanted) and job.round_ is not None:
-        at = checks.in_range("verdict.position", verdict.position, 0, length - 1)
-        if job.round_.distributions[at] is not None:
-            raise ValueError(
-                f"the verifier wants the distribution of {at}, which it has"
-            )
     elif job.draws.size or verdict is not None:
         raise TypeError(
             f"the verifier's answer to {job.draws.size} draws can't be {verdict!r}"
         )
+
+
+def _check_same(number: int, before: wire.Round, message: wire.Round) -> None:
+    """Check that two drafts aren't verified by the same numbers."""
+    if message != before:
+        raise WireError(f"round {number} came before with other bytes")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from json import dumps, loads
@@ -15,7 +15,41 @@ from sqs_codec.session import _wire as wire
 from sqs_codec.session._job import Sampling
 from sqs_codec.session._wire import WireError
 
-__all__ = ["Agreement", "agree", "by_digest", "check_bytes", "fingerprint"]
+__all__ = [
+    "Agreement",
+    "agree",
+    "by_digest",
+    "check_bytes",
+    "fingerprint",
+    "make_hello",
+]
+
+
+def make_hello(
+    session_id: bytes,
+    seed: bytes,
+    codecs: Sequence[Codec],
+    tokenizer: bytes,
+    sampling: Sampling,
+    stop: Collection[int],
+    max_message: int,
+) -> bytes:
+    """Return the hello of an edge; ValueError if a part of it can't be."""
+    hello = wire.Hello(
+        check_bytes("session_id", session_id, wire.SESSION_BYTES),
+        check_bytes("seed", seed, wire.SEED_BYTES),
+        tuple({**c.config(), "fingerprint": c.fingerprint.hex()} for c in codecs),
+        fingerprint(tokenizer),
+        sampling.config(),
+        tuple(sorted(stop)),
+        max_message,
+    ).to_bytes()
+    if len(hello) > max_message:
+        raise ValueError(
+            f"max_message must be at least {len(hello)}, which the hello of these "
+            f"settings and stop tokens takes, got {max_message}"
+        )
+    return hello
 
 
 @dataclass(frozen=True)

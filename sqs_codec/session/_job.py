@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sqs_codec._base import checks
-from sqs_codec._codec.distribution import MixedRound
-from sqs_codec._codec.verify import Verdict, Wanted
+from sqs_codec._codec.distribution import Round
+from sqs_codec._codec.verify import Verdict
 
 if TYPE_CHECKING:
     import numpy as np
@@ -79,7 +79,7 @@ class Job:
         `text`. Nothing else: the job says all there is to know.
     text : sequence of int
         The token ids before the drafted ones, at least one, the prompt included.
-    round_ : MixedRound or None
+    round_ : Round or None
         The drafted tokens that follow the text. If None, there are none.
     draws : ndarray of float64 [L+1] or [0]
         Numbers in [0, 1), by which the round is verified as `verify_batch` does. If
@@ -89,7 +89,7 @@ class Job:
 
     session: bytes
     text: Sequence[int]
-    round_: MixedRound | None
+    round_: Round | None
     draws: NDArray[np.float64]
     sampling: Sampling
 
@@ -123,11 +123,12 @@ def check_job(job: Job, vocab_size: int, max_text: int, because: str) -> list[in
         raise ValueError(
             f"token ids must be in [0, {vocab_size}), got {least} to {most}"
         )
-    if job.round_ is not None and job.round_.vocab_size != vocab_size:
-        raise ValueError(
-            f"the round has a vocabulary of {job.round_.vocab_size}, the model one of "
-            f"{vocab_size}"
-        )
+    if job.round_ is not None:
+        found = job.round_.distributions[0].vocab_size
+        if found != vocab_size:
+            raise ValueError(
+                f"the round has a vocabulary of {found}, the model one of {vocab_size}"
+            )
     if len(job.draws) not in (0, len(drafted) + 1):
         raise ValueError(
             f"{len(drafted)} drafted tokens take {len(drafted) + 1} draws, or none, "
@@ -147,7 +148,7 @@ class Verifier(Protocol):
     def max_text(self) -> int:
         """How many tokens of text and draft together it can read."""
 
-    def verify(self, jobs: Sequence[Job]) -> list[Verdict | Wanted | None]:
+    def verify(self, jobs: Sequence[Job]) -> list[Verdict | None]:
         """Return the verdict on each job, None where there was nothing to verify.
 
         Jobs are of different sessions. One thread calls at a time. An exception

@@ -9,8 +9,8 @@ from sqs_codec._base import checks
 from sqs_codec._codec.prior import Prior
 from sqs_codec.session._cloud import CloudSession, session_of, unknown_session
 from sqs_codec.session._job import Verifier
+from sqs_codec.session._limits import Limits
 from sqs_codec.session._link import LinkError
-from sqs_codec.session._wire import Limits
 
 __all__ = ["LocalLink"]
 
@@ -60,12 +60,12 @@ class LocalLink:
     >>> logits = np.array([4.0, 3.0, 0.0, 0.0])  # the draft only ever says 0
     >>> edge.push(logits), edge.push(logits)
     (0, 0)
-    >>> edge.flush(last=True)
+    >>> edge.flush()
     >>> exchange()
-    [Emitted(tokens=(0, 1), accepted=1, drafted=2, wanted=False)]
+    [Emitted(tokens=(0, 1), accepted=1, drafted=2)]
     >>> edge.generate(2)
     >>> exchange()
-    [Emitted(tokens=(2, 3), accepted=0, drafted=0, wanted=False)]
+    [Emitted(tokens=(2, 3), accepted=0, drafted=0)]
     >>> edge.text
     [3, 0, 1, 2, 3]
     """

@@ -12,19 +12,17 @@ from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 
-from sqs_codec._base import checks
-from sqs_codec._base.format import MAX_ROUND
+from sqs_codec.session._limits import ROUND_BYTES, Limits
 
-__all__ = ["Limits", "WireError"]
+__all__ = ["WireError"]
 
 PROTOCOL = 1
 """Goes up with every change of the messages."""
 
 MAX_SETTINGS = 4
-MAX_SEGMENTS = 16
 MAX_STOP = 64
-SEGMENT_HEAD = 4
-"""Bytes of a segment before its packet."""
+ROUND_HEAD = 4
+"""Bytes of a round's message before its packet."""
 NUMBERS = 128
 """How many numbers of rounds the one byte of a header tells apart."""
 MIN_MESSAGE = 512
@@ -40,14 +38,11 @@ INSTANCE_BYTES = 4
 
 _HELLO = _WELCOME = 1
 _CONTEXT = _HAVE = 2
-_DISTRIBUTION = _WANT = 3
-_GENERATE = _TOKENS = 4
-_END = _NEED = 5
-_REFUSED = 6
+_GENERATE = _TOKENS = 3
+_END = _NEED = 4
+_REFUSED = 5
 
 _ROUND_BIT = 0x80
-_LAST_BIT = 0x80
-_MIXED_BIT = 0x10
 _NEED_HELLO, _NEED_CONTEXT = 1, 2
 _MAX_VARINT = 9
 """Bytes of a varint at most, so that it fits 63 bits."""
@@ -55,39 +50,6 @@ _MAX_VARINT = 9
 
 class WireError(ValueError):
     """A message that breaks the protocol; it says which rule."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a cloud takes from one session.
-
-    Attributes
-    ----------
-    max_text : int
-        Tokens of a text, the prompt included.
-    max_draft : int
-        Drafted tokens of a round, 1 to 256. The cloud lowers it to what an answer of
-        3 bytes can count: ``2**24 // vocab_size - 1``.
-    max_message : int
-        Bytes of a message, at least 512.
-    max_survivors : int
-        Tokens in the supports of a round's distributions, summed.
-    """
-
-    max_text: int = 4096
-    max_draft: int = 32
-    max_message: int = 65536
-    max_survivors: int = 4096
-
-    def __post_init__(self) -> None:
-        for name, least, most in (
-            ("max_text", 2, None),
-            ("max_draft", 1, MAX_ROUND),
-            ("max_message", MIN_MESSAGE, None),
-            ("max_survivors", 1, None),
-        ):
-            value = checks.in_range(name, getattr(self, name), least, most)
-            object.__setattr__(self, name, value)
 
 
 # Messages to the cloud
@@ -123,35 +85,20 @@ class Hello:
 
 
 @dataclass(frozen=True)
-class Segment:
-    """A part of a round."""
+class Round:
+    """A drafted round."""
 
     number: int
-    """Of the round, modulo 128."""
+    """Modulo 128."""
     base: int
     """Tokens of the text before the round, modulo 2^16."""
-    last: bool
     setting: int
-    mixed: bool
-    index: int
     packet: bytes
-    """Empty if the round has no more tokens, which only a last segment can say."""
 
     def to_bytes(self) -> bytes:
         """Return the message."""
-        flags = (
-            self.last * _LAST_BIT
-            | self.setting << 5
-            | self.mixed * _MIXED_BIT
-            | self.index
-        )
-        number = _ROUND_BIT | self.number % NUMBERS
-        return (
-            bytes([number])
-            + (self.base & 0xFFFF).to_bytes(2, "big")
-            + bytes([flags])
-            + self.packet
-        )
+        head = _ROUND_BIT | self.number % NUMBERS, *divmod(self.base & 0xFFFF, 256)
+        return bytes([*head, self.setting]) + self.packet
 
 
 @dataclass(frozen=True)
@@ -163,7 +110,7 @@ class Context:
     number: int
     drawn: int
     """By which number the round is drawn."""
-    keep: int
+    shared: int
     """How many tokens of the cloud's present text the new one begins with."""
     start: int
     """Where in the new text `tokens` begin."""
@@ -173,7 +120,7 @@ class Context:
 
     def to_bytes(self, vocab_size: int) -> bytes:
         """Return the message."""
-        head = _varints(self.number, self.drawn, self.keep, self.start, self.total)
+        head = _varints(self.number, self.drawn, self.shared, self.start, self.total)
         return (
             bytes([_CONTEXT])
             + self.instance
@@ -181,19 +128,20 @@ class Context:
             + _from_tokens(self.tokens, vocab_size)
         )
 
+    @property
+    def end(self) -> int:
+        """Where in the new text the tokens end."""
+        return self.start + len(self.tokens)
 
-@dataclass(frozen=True)
-class Distribution:
-    """The distribution that the cloud wants."""
+    def is_of(self, other: Context) -> bool:
+        """Say whether both are parts of one text."""
+        mine = self.number, self.drawn, self.shared, self.total
+        return mine == (other.number, other.drawn, other.shared, other.total)
 
-    number: int
-    position: int
-    packet: bytes
-
-    def to_bytes(self) -> bytes:
-        """Return the message."""
-        head = bytes([_DISTRIBUTION, self.number % NUMBERS])
-        return head + _varints(self.position) + self.packet
+    def add(self, other: Context) -> None:
+        """Take what another part goes on with, unless there is a gap between them."""
+        if other.start <= self.end:
+            self.tokens.extend(other.tokens[self.end - other.start :])
 
 
 @dataclass(frozen=True)
@@ -278,18 +226,6 @@ class Have:
 
 
 @dataclass(frozen=True)
-class Want:
-    """The cloud rejects a drafted token and lacks its distribution."""
-
-    number: int
-    position: int
-
-    def to_bytes(self) -> bytes:
-        """Return the message."""
-        return bytes([_WANT, self.number % NUMBERS]) + _varints(self.position)
-
-
-@dataclass(frozen=True)
 class Tokens:
     """Tokens that the cloud decoded alone."""
 
@@ -331,8 +267,8 @@ class Refusal:
 
 
 Message = TypeVar("Message")
-Up = Hello | Segment | Context | Distribution | Generate | End
-Down = Welcome | Answer | Have | Want | Tokens | Need | Refusal
+Up = Hello | Round | Context | Generate | End
+Down = Welcome | Answer | Have | Tokens | Need | Refusal
 
 
 def parse_up(message: bytes, vocab_size: int) -> Up:
@@ -340,13 +276,10 @@ def parse_up(message: bytes, vocab_size: int) -> Up:
     reader = _Reader(message)
     kind = reader.byte()
     if kind & _ROUND_BIT:
-        return _segment(kind, reader)
+        return _round(kind, reader)
     readers: dict[int, Callable[[], Up]] = {
         _HELLO: lambda: _hello(reader),
         _CONTEXT: lambda: _context(reader, vocab_size),
-        _DISTRIBUTION: lambda: Distribution(
-            reader.number(), reader.varint(), reader.rest()
-        ),
         _GENERATE: lambda: Generate(*reader.last_varints(4)),
         _END: lambda: reader.end(End()),
     }
@@ -363,7 +296,6 @@ def parse_down(message: bytes, vocab_size: int) -> Down:
     readers: dict[int, Callable[[], Down]] = {
         _WELCOME: lambda: _welcome(reader),
         _HAVE: lambda: Have(reader.take(INSTANCE_BYTES), *reader.last_varints(2)),
-        _WANT: lambda: Want(reader.number(), *reader.last_varints(1)),
         _TOKENS: lambda: Tokens(
             reader.varint(), reader.varint(), _tokens(reader.rest(), vocab_size)
         ),
@@ -385,37 +317,32 @@ def _one_of(kind: int, readers: Mapping[int, Callable[[], Message]]) -> Message:
     return readers[kind]()
 
 
-def _segment(first: int, reader: _Reader) -> Segment:
+def _round(first: int, reader: _Reader) -> Round:
+    if reader.size > ROUND_BYTES:
+        raise WireError(
+            f"a round's message has at most {ROUND_BYTES} bytes, got {reader.size}"
+        )
     base = int.from_bytes(reader.take(2), "big")
-    flags = reader.byte()
-    segment = Segment(
-        number=first % NUMBERS,
-        base=base,
-        last=bool(flags & _LAST_BIT),
-        setting=flags >> 5 & MAX_SETTINGS - 1,
-        mixed=bool(flags & _MIXED_BIT),
-        index=flags & MAX_SEGMENTS - 1,
-        packet=reader.rest(),
-    )
-    if not segment.packet and (not segment.last or segment.index == 0):
-        raise WireError("a segment without tokens must be a last one, and not alone")
-    return segment
+    setting = reader.byte()
+    if setting >= MAX_SETTINGS:
+        raise WireError(f"a setting is below {MAX_SETTINGS}, got {setting}")
+    return Round(first % NUMBERS, base, setting, reader.rest())
 
 
 def _context(reader: _Reader, vocab_size: int) -> Context:
     instance = reader.take(INSTANCE_BYTES)
-    number, drawn, keep, start, total = (reader.varint() for _ in range(5))
+    number, drawn, shared, start, total = (reader.varint() for _ in range(5))
     tokens = _tokens(reader.rest(), vocab_size)
     if drawn > number:
         raise WireError(f"round {number} can't be drawn by a later number, {drawn}")
-    if not keep <= start <= start + len(tokens) <= total:
+    if not shared <= start <= start + len(tokens) <= total:
         raise WireError(
             f"a context of tokens {start} to {start + len(tokens)} doesn't lie between "
-            f"the {keep} that are kept and the {total} of the text"
+            f"the {shared} that are shared and the {total} of the text"
         )
-    if not tokens and keep < total:
-        raise WireError(f"a context from {keep} to {total} must have tokens, got none")
-    return Context(instance, number, drawn, keep, start, total, tokens)
+    if not tokens and shared < total:
+        raise WireError(f"a context of {shared} to {total} must have tokens, got none")
+    return Context(instance, number, drawn, shared, start, total, tokens)
 
 
 def _need(reader: _Reader) -> Need:
@@ -492,6 +419,7 @@ class _Reader:
     def __init__(self, data: bytes) -> None:
         self._data = data
         self._at = 0
+        self.size = len(data)
 
     def take(self, size: int) -> bytes:
         """Return the next bytes."""
@@ -504,13 +432,6 @@ class _Reader:
     def byte(self) -> int:
         """Return the next byte."""
         return self.take(1)[0]
-
-    def number(self) -> int:
-        """Return a number of a round in one byte."""
-        number = self.byte()
-        if number >= NUMBERS:
-            raise WireError(f"a round's number is below {NUMBERS}, got {number}")
-        return number
 
     def varint(self) -> int:
         """Return an integer: seven bits a byte, low ones first, in as few as it takes.

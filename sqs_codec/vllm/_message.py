@@ -34,8 +34,9 @@ def pack_job(job: Job) -> dict[str, Any]:
     """Return what a request is to carry beside its text, in plain types."""
     fields = {"draws": job.draws.tolist(), "sampling": job.sampling.config()}
     if job.round_ is not None:
-        codec = _codec(job.round_.vocab_size, job.round_.resolution)
-        fields["packet"] = codec.encode_mixed(job.round_)
+        q = job.round_.distributions[0]
+        codec = _codec(q.vocab_size, q.resolution)
+        fields["packet"] = codec.encode_round(job.round_)
         fields["resolution"] = codec.resolution
     return fields
 
@@ -44,7 +45,7 @@ def unpack_job(fields: Mapping[str, Any], vocab_size: int) -> Job:
     """Return the job of a request, without session and text."""
     round_, packet = None, fields.get("packet")
     if packet is not None:
-        round_ = _codec(vocab_size, fields["resolution"]).decode_mixed(packet)
+        round_ = _codec(vocab_size, fields["resolution"]).decode_round(packet)
     sampling = Sampling.from_config(fields["sampling"])
     return Job(b"", (), round_, np.array(fields["draws"]), sampling)
 

@@ -81,7 +81,7 @@ def write(
                 left -= 1
                 for row in rng.integers(0, len(drafts), 3):
                     edge.push(drafts.row(int(row)))
-                edge.flush(last=True)
+                edge.flush()
             for message in edge.data_to_send():
                 link.send(message)
             began = time.monotonic()

@@ -175,7 +175,7 @@ def write(server: Server, number: int, length: int) -> tuple[list[int], float]:
     try:
         while len(edge.text) < length and edge.refused is None:
             if not edge.waiting:
-                draft_round(edge, "mixed")
+                draft_round(edge)
             for message in edge.data_to_send():
                 link.send(message)
             began = time.monotonic()

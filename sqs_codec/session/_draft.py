@@ -1,0 +1,101 @@
+"""What an edge has in the works: a round that it drafts, or that the cloud decodes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from sqs_codec._codec.distribution import SparseDistribution
+from sqs_codec._codec.drafter import Drafter
+from sqs_codec.session import _wire as wire
+
+__all__ = ["Draft", "Generation", "RoundDrafter"]
+
+
+class RoundDrafter(Drafter):
+    """A drafter of rounds that all fit a message."""
+
+    def _bits_of_large(self, q: SparseDistribution) -> NoReturn:
+        assert self.budget_bits is not None
+        raise ValueError(
+            f"push: a round may have {self.max_survivors} tokens in its supports and "
+            f"{self.budget_bits // 8} bytes, and this distribution of "
+            f"{q.token_ids.size} tokens exceeds that by itself; keep fewer tokens"
+        )
+
+
+@dataclass
+class Draft:
+    """A round that is drafted, or waits for its answer."""
+
+    drafter: Drafter
+    setting: int
+    base: int
+    """Tokens of the text before it."""
+    drawn: int
+    """The number by which it is drawn, whichever number it gets later."""
+    packet: bytes | None = None
+    """There once it is whole."""
+    due: bool = False
+    """Whether it is to be sent."""
+    sent: bool = False
+    """Whether the present cloud was sent it, so that there may be an answer."""
+
+    def push(self, logits: Any, temperature: float) -> int | None:
+        """Draft a token; None if the round is full."""
+        if isinstance(logits, SparseDistribution):
+            return self.drafter.push(logits)
+        return self.drafter.push(logits, temperature=temperature)
+
+    @property
+    def waits(self) -> bool:
+        """Whether an answer is due."""
+        return self.packet is not None
+
+    def again(self) -> None:
+        """Send it again, if it is whole."""
+        self.due = self.packet is not None
+
+    def to_bytes(self, number: int) -> bytes:
+        """Return its message, which counts as sent."""
+        assert self.packet is not None
+        self.due, self.sent = False, True
+        return wire.Round(number, self.base, self.setting, self.packet).to_bytes()
+
+    def drop(self) -> None:
+        """Give it up."""
+        self.drafter.abort()
+
+    def moved(self, length: int) -> Draft:
+        """Return what another cloud is to judge, after a text of this length."""
+        self.sent = False
+        return self
+
+
+@dataclass
+class Generation:
+    """A round that the cloud decodes alone."""
+
+    base: int
+    n: int = 0
+    earlier: int = 0
+    """How many tokens came before a cloud was lost, and count no more."""
+    have: int = 0
+    due: bool = True
+    waits = True
+
+    def again(self) -> None:
+        """Ask again for what hasn't come."""
+        self.due = True
+
+    def to_bytes(self, number: int) -> bytes:
+        """Return its message, which counts as sent."""
+        self.due = False
+        return wire.Generate(number, self.base, self.n, self.have).to_bytes()
+
+    def drop(self) -> None:
+        """Give it up."""
+
+    def moved(self, length: int) -> Generation:
+        """Return what another cloud is to decode, after a text of this length."""
+        return Generation(length, self.n - self.have, self.earlier + self.have)

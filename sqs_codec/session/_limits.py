@@ -1,0 +1,49 @@
+"""What rounds and texts may have.
+
+The limits of a round belong to the protocol: no cloud takes less. If one did, a draft
+that was made for another would have to be given up there for what it drew, and the text
+would follow another law.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqs_codec._base import checks
+
+__all__ = ["MAX_DRAFT", "MAX_SURVIVORS", "ROUND_BYTES", "Limits", "max_draft"]
+
+ROUND_BYTES = 4096
+"""Of a round's message at most."""
+
+MAX_SURVIVORS = 4096
+"""Tokens in the supports of a round's distributions, summed."""
+
+MAX_DRAFT = 32
+"""Drafted tokens of a round in a vocabulary of up to 2^24 / 33 tokens."""
+
+
+def max_draft(vocab_size: int) -> int:
+    """Return how many tokens a round may have: an answer's 3 bytes count them."""
+    return min(MAX_DRAFT, (1 << 24) // vocab_size - 1)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a cloud takes from one session.
+
+    Attributes
+    ----------
+    max_text : int
+        Tokens of a text, the prompt included.
+    max_message : int
+        Bytes of a message, at least the 4 096 that a round may have.
+    """
+
+    max_text: int = 4096
+    max_message: int = 65536
+
+    def __post_init__(self) -> None:
+        for name, least in (("max_text", 2), ("max_message", ROUND_BYTES)):
+            value = checks.in_range(name, getattr(self, name), least)
+            object.__setattr__(self, name, value)
