@@ -1,0 +1,132 @@
+"""Measure what a session's Python costs: calls and microseconds of its steps.
+
+    python -m benchmarks.speed.session     # 20 seconds, one core
+
+Rounds of five shipped rows (V = 49 152, K = 64, l = 100, T = 0.7) go from an edge to a
+cloud in the same process: `EdgeSession.push` of a row, `flush`, the cloud's way from the
+message to its job, and `verify_batch` with six rows of float32. Calls are those that
+Python's profiler sees, of Python functions and of C functions apart; times are medians.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+import sqs_codec as sqs
+from benchmarks.sources import shipped
+from benchmarks.speed.rows import take
+from benchmarks.tables import about, about_line, table
+from sqs_codec.session import CloudSession, EdgeSession, Limits, Sampling, Setting
+
+LENGTH, ROUNDS, TEMPERATURE = 5, 400, 0.7
+
+Step = Callable[[str, Callable[[], Any]], Any]
+
+
+def play(do: Step, rounds: int) -> None:
+    """Write a text; each step that is to be measured is done by `do`."""
+    source = shipped()
+    rng = np.random.default_rng(0)
+    draft, target = take(source, 200, LENGTH + 1, rng)
+    weights = np.exp((target - target.max(1, keepdims=True)) / TEMPERATURE)
+    probs = (weights / weights.sum(1, keepdims=True)).astype(np.float32)
+    codec, session = sqs.Codec(source.vocab_size, 100), bytes(16)
+    edge = EdgeSession(
+        [Setting(codec, sqs.TopK(64))],
+        [1],
+        rng=rng,
+        sampling=Sampling(TEMPERATURE),
+        session_id=session,
+        seed=session,
+    )
+    cloud = CloudSession(
+        session,
+        limits=Limits(),
+        tokenizer=b"",
+        vocab_size=source.vocab_size,
+        max_text=4096,
+    )
+    cloud.receive(edge.data_to_send()[0])
+    edge.receive(cloud.data_to_send()[0])
+    for n in range(rounds):
+        rows = [(n * (LENGTH + 1) + i) % len(draft) for i in range(LENGTH + 1)]
+        for row in rows[:LENGTH]:
+            logits = draft[row]
+            do("push", lambda logits=logits: edge.push(logits))
+        do("flush", edge.flush)
+        *others, message = edge.data_to_send()
+        for other in others:  # the text, before the first round
+            cloud.receive(other)
+        job = do("message to job", lambda m=message: _job_of(cloud, m))
+        verdicts = do(
+            "verify_batch",
+            lambda j=job, r=rows: sqs.verify_batch([j.round_], probs[r], j.draws),
+        )
+        cloud.complete(job, verdicts[0])
+        for answer in cloud.data_to_send():
+            edge.receive(answer)
+
+
+def _job_of(cloud: CloudSession, message: bytes) -> Any:
+    cloud.receive(message)
+    return cloud.next_job()
+
+
+def calls() -> dict[str, list[tuple[int, int]]]:
+    """Return the calls of Python and of C functions of each step, each time."""
+    found = defaultdict(list)
+
+    def count(name: str, step: Callable[[], Any]) -> Any:
+        seen = {"call": 0, "c_call": 0}
+
+        def profile(_: object, event: str, __: object) -> None:
+            if event in seen:
+                seen[event] += 1
+
+        sys.setprofile(profile)
+        try:
+            return step()
+        finally:
+            sys.setprofile(None)
+            # Without the lambda, and the setprofile that ends it.
+            found[name].append((seen["call"] - 1, seen["c_call"] - 1))
+
+    play(count, 20)
+    return found
+
+
+def times() -> dict[str, list[float]]:
+    """Return the microseconds of each step, each time."""
+    found = defaultdict(list)
+
+    def clock(name: str, step: Callable[[], Any]) -> Any:
+        began = time.perf_counter()
+        done = step()
+        found[name].append(1e6 * (time.perf_counter() - began))
+        return done
+
+    play(clock, ROUNDS)
+    return found
+
+
+def main() -> None:
+    """Print a line for each step."""
+    began = time.monotonic()
+    made = table("Steps of a round of five", "", "Python calls", "C calls", "µs")
+    counted, timed = calls(), times()
+    for name, seen in counted.items():
+        python, c = np.median(seen, axis=0)
+        made.add_row(name, f"{python:.0f}", f"{c:.0f}", f"{np.median(timed[name]):.1f}")
+    Console().print(made)
+    print(about_line(about() | {"seconds": time.monotonic() - began}))
+
+
+if __name__ == "__main__":
+    main()
