@@ -25,7 +25,7 @@ except ModuleNotFoundError as error:
 
 from sqs_codec._backend import frozen
 from sqs_codec._base import checks
-from sqs_codec._codec.calls import Engine
+from sqs_codec._codec.calls import Calls
 from sqs_codec._codec.codec import Codec
 from sqs_codec._codec.distribution import (
     MixedRound,
@@ -121,7 +121,7 @@ def quantize(
     temperature = checks.temperature(temperature)
     rule(keep)  # says what is wrong with it
     if _is_on_host(rows):
-        found = codec._engine.quantize_rows(_array(rows), shape, keep, temperature, 1)
+        found = codec._calls.quantize_rows(_array(rows), shape, keep, temperature, 1)
     else:
         found = _quantize_on_device(codec, rows, shape, keep, temperature)
     return _nest(iter(found), shape)
@@ -157,7 +157,7 @@ def encode_logits(
     temperature = checks.temperature(temperature)
     rule(keep)  # says what is wrong with it
     if _is_on_host(rows):
-        found = codec._engine.encode_rows(_array(rows), shape, keep, temperature, 1)
+        found = codec._calls.encode_rows(_array(rows), shape, keep, temperature, 1)
     else:
         drafts = _quantize_on_device(codec, rows, shape, keep, temperature)
         found = [codec.encode(q) for q in drafts]
@@ -174,7 +174,7 @@ def quantize_row(
             f"logits must have shape [{codec.vocab_size}], got {list(values.shape)}"
         )
     if _is_on_host(values) and values.dtype != torch.bfloat16:  # which numpy lacks
-        return codec._engine.quantize(values.numpy(), keep, temperature, mass=mass)
+        return codec._calls.quantize(values.numpy(), keep, temperature, mass=mass)
     q: SparseDistribution = quantize(codec, values, keep, temperature=temperature)
     return q
 
@@ -230,7 +230,7 @@ def _quantize_on_device(
     maxima, masses, sizes = heads.reshape(3, -1)
     _check_maxima(maxima, lambda row: _name_row(row, shape))
     width = max([2, *sizes.astype(int)])
-    narrow = Engine(width, codec.resolution, codec.coding, None)
+    narrow = Calls(width, codec.resolution, codec.coding, None)
     ends = np.cumsum(sizes).astype(int)
     distributions = []
     for chosen, mass in zip(

@@ -35,7 +35,7 @@ class Engine:
     ) -> sqs.Codec:
         """Return a codec that runs on this."""
         codec = sqs.Codec(vocab_size, resolution, coding)
-        codec._engine.core = self.core(
+        codec._calls.core = self.core(
             vocab_size, resolution, Coding[coding.upper()], None
         )
         return codec

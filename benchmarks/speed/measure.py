@@ -423,7 +423,7 @@ class Bench:
         contestants = []
         for engine in self.engines:
             call = partial(
-                engine.codec(self._vocab_size)._engine.encode_rows,
+                engine.codec(self._vocab_size)._calls.encode_rows,
                 shape=(),
                 keep=sqs.TopK(K),
                 temperature=TEMPERATURE,

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from sqs_codec._backend.core import Core, Ids
     from sqs_codec._codec.prior import Prior
 
-__all__ = ["Engine"]
+__all__ = ["Calls"]
 
 
 def _depth() -> int:
@@ -57,7 +57,7 @@ def _depth() -> int:
     return depth
 
 
-class Engine:
+class Calls:
     """A core, with the values of this package in place of arrays and statuses.
 
     A `Codec` makes one of its own parameters, which it has checked. Logits, rules,

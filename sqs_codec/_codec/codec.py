@@ -17,7 +17,7 @@ from sqs_codec._base.format import (
 )
 from sqs_codec._base.lazy import lazy
 from sqs_codec._base.threads import useful
-from sqs_codec._codec.calls import Engine, survivors_limit
+from sqs_codec._codec.calls import Calls, survivors_limit
 from sqs_codec._codec.distribution import (
     MixedRound,
     Round,
@@ -103,9 +103,9 @@ class Codec:
         )
 
     @lazy
-    def _engine(self) -> Engine:
+    def _calls(self) -> Calls:
         """Return what the other modules of the package use in place of this class."""
-        return Engine(self.vocab_size, self.resolution, self.coding, self.prior)
+        return Calls(self.vocab_size, self.resolution, self.coding, self.prior)
 
     # What both ends agree on
 
@@ -191,7 +191,7 @@ class Codec:
     @property
     def max_support(self) -> int:
         """The most tokens that a packet of this codec can hold."""
-        return self._engine.max_support
+        return self._calls.max_support
 
     # Logits and probabilities
 
@@ -233,7 +233,7 @@ class Codec:
         floating-point environment: `torch.set_flush_denormal`, for one, makes
         logits below 1e-38 equal to 0.
         """
-        return self._engine.quantize(logits, keep, temperature, mass=True)
+        return self._calls.quantize(logits, keep, temperature, mass=True)
 
     def quantize_probs(self, probs: ArrayLike, keep: Keep) -> SparseDistribution:
         """Sparsify and quantize probabilities.
@@ -264,7 +264,7 @@ class Codec:
         array([5, 3], dtype=uint32)
         """
         row = checks.row("probs", probs, self.vocab_size)
-        status, ids, counts, mass = self._engine.core.quantize_probs(row, *rule(keep))
+        status, ids, counts, mass = self._calls.core.quantize_probs(row, *rule(keep))
         if status:
             raise row_error("probs", row, status)
         return as_distribution(ids, counts, self.vocab_size, self.resolution, mass)
@@ -290,7 +290,7 @@ class Codec:
         >>> data == codec.encode(codec.quantize(logits, sqs.TopK(3), temperature=0.8))
         True
         """
-        return self._engine.encode_logits(logits, keep, temperature)
+        return self._calls.encode_logits(logits, keep, temperature)
 
     def quantize_batch(
         self,
@@ -325,7 +325,7 @@ class Codec:
         """
         rows = checks.rows("logits", logits, self.vocab_size)
         threads = useful(checks.in_range("threads", threads, 1), len(rows))
-        return self._engine.quantize_rows(
+        return self._calls.quantize_rows(
             rows, rows.shape[:1], keep, temperature, threads
         )
 
@@ -343,9 +343,7 @@ class Codec:
         """
         rows = checks.rows("logits", logits, self.vocab_size)
         threads = useful(checks.in_range("threads", threads, 1), len(rows))
-        return self._engine.encode_rows(
-            rows, rows.shape[:1], keep, temperature, threads
-        )
+        return self._calls.encode_rows(rows, rows.shape[:1], keep, temperature, threads)
 
     # Distributions
 
@@ -357,8 +355,8 @@ class Codec:
         128 tokens and is like what language models give. In a round a distribution
         takes less if it shares tokens with those before it.
         """
-        self._engine.check(q)
-        return self._engine.core.bits(q.token_ids, q.counts)
+        self._calls.check(q)
+        return self._calls.core.bits(q.token_ids, q.counts)
 
     def token_bits(self, q: SparseDistribution) -> int:
         """Return the most bits that a token drawn from `q` can take in a round.
@@ -367,7 +365,7 @@ class Codec:
         draft that stops because of the token changes the distribution of the
         tokens that are sent.
         """
-        self._engine.check(q)
+        self._calls.check(q)
         if self.coding == "entropy":
             return int(-(-q.resolution // int(q.counts.min())) - 1).bit_length()
         return int(q.token_ids.size - 1).bit_length()
@@ -381,8 +379,8 @@ class Codec:
             If `q` has another vocabulary or resolution than the codec, or more
             tokens than its coding can hold.
         """
-        self._engine.check(q)
-        return self._engine.core.encode(q.token_ids, q.counts)
+        self._calls.check(q)
+        return self._calls.core.encode(q.token_ids, q.counts)
 
     def decode(
         self, data: bytes, *, max_survivors: int | None = None
@@ -405,7 +403,7 @@ class Codec:
         """
         packet = checks.packet(data)
         most = survivors_limit(max_survivors)
-        status, ids, counts = self._engine.core.decode(packet, most)
+        status, ids, counts = self._calls.core.decode(packet, most)
         if status:
             raise packet_error(status, len(packet), most)
         return as_distribution(ids, counts, self.vocab_size, self.resolution)
@@ -438,7 +436,7 @@ class Codec:
             If a distribution doesn't fit the codec or a token isn't in its
             distribution's support.
         """
-        return self._engine.encode_round(make_round(distributions, tokens), None)
+        return self._calls.encode_round(make_round(distributions, tokens), None)
 
     def decode_round(self, data: bytes, *, max_survivors: int | None = None) -> Round:
         """Return the round of a packet.
@@ -459,7 +457,7 @@ class Codec:
         PacketError
             If the packet breaks a rule of the format, or is larger than allowed.
         """
-        return self._engine.decode_round(checks.packet(data), None, max_survivors)
+        return self._calls.decode_round(checks.packet(data), None, max_survivors)
 
     # Mixed rounds
 
@@ -492,7 +490,7 @@ class Codec:
         >>> len(data), len(codec.encode_round([q, q], [17, 4]))
         (5, 9)
         """
-        return self._engine.encode_mixed(mixed)
+        return self._calls.encode_mixed(mixed)
 
     def decode_mixed(
         self, data: bytes, *, max_survivors: int | None = None
@@ -511,7 +509,7 @@ class Codec:
         PacketError
             If the packet breaks a rule of the format, or is larger than allowed.
         """
-        return self._engine.decode_mixed(checks.packet(data), max_survivors)
+        return self._calls.decode_mixed(checks.packet(data), max_survivors)
 
 
 def _check_prior(prior: Prior, vocab_size: int, coding: str) -> None:

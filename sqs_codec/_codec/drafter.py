@@ -146,7 +146,7 @@ class Drafter:
         keep, learns = self.keep, self.keep._learns
         torch = sys.modules.get("torch")  # where there is a tensor, there is torch
         if torch is None or not isinstance(logits, torch.Tensor):
-            return self.codec._engine.quantize(logits, keep, temperature, mass=learns)
+            return self.codec._calls.quantize(logits, keep, temperature, mass=learns)
         adapter = import_module("sqs_codec.torch")  # above this one, as it is optional
         q: SparseDistribution = adapter.quantize_row(
             self.codec, logits, keep, temperature, mass=learns
@@ -194,14 +194,14 @@ class Drafter:
             raise RuntimeError("push: the round is finished; feedback comes next")
         if self._full or len(self._tokens) == self.max_tokens:
             return None
-        engine = self.codec._engine
+        calls = self.codec._calls
         if isinstance(logits, SparseDistribution):
             q = self._check_ready(logits, temperature)
         else:
             temperature = 1.0 if temperature is None else temperature
             q = self.quantize(logits, temperature=temperature)
-        if q is logits or q.token_ids.size > engine.max_support:
-            engine.check(q)
+        if q is logits or q.token_ids.size > calls.max_support:
+            calls.check(q)
         bits = self._bits_with(q)
         if bits is None and self._tokens:
             self._full = True
@@ -249,14 +249,14 @@ class Drafter:
         None if there is no room for that. The packet is made only where the bound
         leaves it open.
         """
-        engine, sizes = self.codec._engine, [*self._sizes, q.token_ids.size]
+        calls, sizes = self.codec._calls, [*self._sizes, q.token_ids.size]
         if self.max_survivors is not None and sum(sizes) > self.max_survivors:
             return None
-        if not engine.holds(sizes):
+        if not calls.holds(sizes):
             return None
         if self.budget_bits is None:
             return 0
-        entropy = engine.coding == "entropy"
+        entropy = calls.coding == "entropy"
         bits = self._bits + (_entropy_position(q) if entropy else self._fields(q))
         if bits // 8 <= self.budget_bits // 8:
             return bits
@@ -269,7 +269,7 @@ class Drafter:
 
     def _fields(self, q: SparseDistribution) -> int:
         """Return the bits of a position, in codings of fields."""
-        bits = self.codec._engine.core.bits(q.token_ids, q.counts)
+        bits = self.codec._calls.core.bits(q.token_ids, q.counts)
         return bits + (q.token_ids.size - 1).bit_length()
 
     def finish(self) -> bytes:
@@ -286,7 +286,7 @@ class Drafter:
         self, distributions: list[SparseDistribution], positions: list[int]
     ) -> bytes:
         arrays = arrays_of(distributions, positions)
-        return self.codec._engine.core.encode_round(*arrays, None)
+        return self.codec._calls.core.encode_round(*arrays, None)
 
     def feedback(self, accepted: int | Verdict) -> None:
         """Take the cloud's answer and start the next round.
