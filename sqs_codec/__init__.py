@@ -25,13 +25,14 @@ from sqs_codec._backend import backend, isa
 from sqs_codec._base.errors import PacketError
 from sqs_codec._base.format import FORMAT_VERSION
 from sqs_codec._codec.codec import Codec
-from sqs_codec._codec.distribution import MixedRound, Round, SparseDistribution
+from sqs_codec._codec.distribution import SparseDistribution
 from sqs_codec._codec.drafter import Drafter
 from sqs_codec._codec.keep import Conformal, Keep, MinP, Threshold, TopK, TopP
 from sqs_codec._codec.preset import Preset, preset
 from sqs_codec._codec.prior import Prior
+from sqs_codec._codec.round import Round
 from sqs_codec._codec.stream import StreamDecoder, StreamEncoder, StreamError
-from sqs_codec._codec.verify import Verdict, Wanted, verify, verify_batch
+from sqs_codec._codec.verify import Verdict, verify, verify_batch
 
 __all__ = [
     "Codec",
@@ -39,7 +40,6 @@ __all__ = [
     "Drafter",
     "Keep",
     "MinP",
-    "MixedRound",
     "PacketError",
     "Preset",
     "Prior",
@@ -52,7 +52,6 @@ __all__ = [
     "TopK",
     "TopP",
     "Verdict",
-    "Wanted",
     "backend",
     "isa",
     "preset",

@@ -12,7 +12,7 @@ copied to the CPU first.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -27,25 +27,17 @@ from sqs_codec._backend import frozen
 from sqs_codec._base import checks
 from sqs_codec._codec.calls import Calls
 from sqs_codec._codec.codec import Codec
-from sqs_codec._codec.distribution import (
-    MixedRound,
-    Round,
-    SparseDistribution,
-    as_distribution,
-)
+from sqs_codec._codec.distribution import SparseDistribution, as_distribution
 from sqs_codec._codec.keep import Keep, TopK, count_kept, rule
-from sqs_codec._codec.verify import (
-    Verdict,
-    Wanted,
+from sqs_codec._codec.round import Round
+from sqs_codec._codec.verify import Verdict, judge
+from sqs_codec._target import (
     check_draws,
     check_rounds,
     check_shape,
     count_rows,
-    counts_of,
-    judge,
     row_namer,
     spans,
-    vocabulary,
 )
 
 if TYPE_CHECKING:
@@ -353,33 +345,13 @@ def to_dense(
     return dense.reshape(*shape, vocab_size)
 
 
-@overload
 def verify(
     round_: Round,
     target_logits: torch.Tensor,
     *,
     temperature: float,
     generator: torch.Generator | None = None,
-) -> Verdict: ...
-
-
-@overload
-def verify(
-    round_: MixedRound,
-    target_logits: torch.Tensor,
-    *,
-    temperature: float,
-    generator: torch.Generator | None = None,
-) -> Verdict | Wanted: ...
-
-
-def verify(
-    round_: Round | MixedRound,
-    target_logits: torch.Tensor,
-    *,
-    temperature: float,
-    generator: torch.Generator | None = None,
-) -> Verdict | Wanted:
+) -> Verdict:
     """Accept a prefix of the drafted tokens and draw the next token.
 
     The test and the residual are those of `sqs_codec.verify`, on
@@ -389,8 +361,8 @@ def verify(
 
     Parameters
     ----------
-    round_ : Round or MixedRound
-        L drafted tokens with their distributions, or with their counts alone.
+    round_ : Round
+        L drafted tokens with their distributions.
     target_logits : torch.Tensor of float16, bfloat16, float32 or float64 \
 [L+1, vocab_size]
         Row i holds the target's for the position of token i; the last row those
@@ -407,10 +379,7 @@ def verify(
 
     Returns
     -------
-    Verdict or Wanted
-        Wanted only for a MixedRound, if the first token that is rejected lacks its
-        distribution. `verify_batch` takes the numbers themselves, so that it can be
-        asked again with the same.
+    Verdict
 
     Raises
     ------
@@ -433,27 +402,27 @@ def verify(
     >>> verify(Round([q], [0]), logits, temperature=1.0, generator=seeded)
     Verdict(accepted=0, token=2)
     """
-    checks.instance("round_", round_, (Round, MixedRound), "a Round or MixedRound")
+    checks.instance("round_", round_, Round, "a Round")
     if generator is not None:
         checks.instance("generator", generator, torch.Generator, "a torch.Generator")
     rows = _values("target_logits", target_logits)
     n = count_rows(round_)
-    check_shape("target_logits", rows.shape, n, vocabulary(round_))
+    check_shape("target_logits", rows.shape, n, round_.vocab_size)
     temperatures = [checks.temperature(temperature)] * n
     draws = np.array(_uniforms(n, generator))
-    (answer,) = _verify(
+    (verdict,) = _verify(
         [round_], rows, draws, temperatures, lambda row: f"target_logits[{row}]"
     )
-    return answer
+    return verdict
 
 
 def verify_batch(
-    rounds: Sequence[Round | MixedRound | None],
+    rounds: Sequence[Round | None],
     target_logits: torch.Tensor,
     draws: ArrayLike,
     *,
     temperature: float | Sequence[float],
-) -> list[Verdict | Wanted]:
+) -> list[Verdict]:
     """Verify many rounds, of any lengths, by numbers that the caller draws.
 
     As `sqs_codec.verify_batch`, on logits as `verify` takes them. This waits for an
@@ -462,7 +431,7 @@ def verify_batch(
 
     Parameters
     ----------
-    rounds : sequence of Round, MixedRound or None
+    rounds : sequence of Round or None
         Of one vocabulary. None is a round without drafted tokens: its one number
         draws the next token from its one row.
     target_logits : torch.Tensor of float16, bfloat16, float32 or float64 \
@@ -477,8 +446,8 @@ def verify_batch(
 
     Returns
     -------
-    list of Verdict or Wanted
-        One for each round; Wanted as in `verify`.
+    list of Verdict
+        One for each round.
 
     Raises
     ------
@@ -511,7 +480,7 @@ def verify_batch(
 
 
 def _temperatures(
-    rounds: Sequence[Round | MixedRound | None], temperature: float | Sequence[float]
+    rounds: Sequence[Round | None], temperature: float | Sequence[float]
 ) -> list[float]:
     """Return a temperature for each row of rounds."""
     if not isinstance(temperature, Sequence):
@@ -531,12 +500,12 @@ def _temperatures(
 
 
 def _verify(
-    rounds: Sequence[Round | MixedRound | None],
+    rounds: Sequence[Round | None],
     rows: torch.Tensor,
     draws: NDArray[np.float64],
     temperatures: Sequence[float],
     name_row: Callable[[int], str],
-) -> list[Verdict | Wanted]:
+) -> list[Verdict]:
     """Verify rounds that are checked, each row at its temperature."""
     dtype = torch.promote_types(rows.dtype, torch.float32)
     scale = {t: _scale(t, dtype) for t in set(temperatures)}
@@ -548,13 +517,13 @@ def _verify(
 
 
 def _verify_on_host(
-    rounds: Sequence[Round | MixedRound | None],
+    rounds: Sequence[Round | None],
     rows: torch.Tensor,
     scales: torch.Tensor,
     greedy: Sequence[int],
     draws: NDArray[np.float64],
     name_row: Callable[[int], str],
-) -> list[Verdict | Wanted]:
+) -> list[Verdict]:
     """Verify rounds by the core."""
     if not greedy:
         # One contiguous tensor for all: new memory takes as long as the arithmetic.
@@ -587,13 +556,13 @@ def _move(values: ArrayLike, like: torch.Tensor, dtype: torch.dtype) -> torch.Te
 
 
 def _verify_on_device(
-    rounds: Sequence[Round | MixedRound | None],
+    rounds: Sequence[Round | None],
     rows: torch.Tensor,
     scales: torch.Tensor,
     greedy: Sequence[int],
     draws: NDArray[np.float64],
     name_row: Callable[[int], str],
-) -> list[Verdict | Wanted]:
+) -> list[Verdict]:
     """Verify rounds where the rows are."""
     unnormalised = _unnormalised(rows, scales, scales.dtype)
     _set_greedy(unnormalised, rows, greedy)
@@ -604,15 +573,11 @@ def _verify_on_device(
         _following(round_, span, count, totals, draws)
         for round_, span, count in zip(rounds, spans(rounds), accepted, strict=True)
     ]
-    drawn = iter(_draw(unnormalised, [one for one in following if one is not None]))
-    return [
-        Wanted(count) if one is None else Verdict(count, next(drawn))
-        for count, one in zip(accepted, following, strict=True)
-    ]
+    return [*map(Verdict, accepted, _draw(unnormalised, following))]
 
 
 def _sum_up(
-    rounds: Sequence[Round | MixedRound | None],
+    rounds: Sequence[Round | None],
     rows: torch.Tensor,
     unnormalised: torch.Tensor,
 ) -> list[NDArray[np.float64]]:
@@ -639,7 +604,7 @@ def _sum_up(
 
 
 def _count_accepted(
-    rounds: Sequence[Round | MixedRound | None],
+    rounds: Sequence[Round | None],
     totals: NDArray[np.float64],
     weights: NDArray[np.float64],
     draws: NDArray[np.float64],
@@ -650,10 +615,13 @@ def _count_accepted(
     """
     accepted = []
     for round_, span in zip(rounds, spans(rounds), strict=True):
-        own = slice(span.start, span.stop - 1)
-        size = span.stop - 1 - span.start
-        counts, resolutions = counts_of(round_)
-        rejected = draws[own] * counts * totals[own] >= weights[:size] * resolutions
+        if round_ is None:
+            accepted.append(0)
+            continue
+        size = len(round_)
+        own = slice(span.start, span.start + size)
+        asked = draws[own] * np.array(round_.counts, np.float64) * totals[own]
+        rejected = asked >= weights[:size] * round_.resolution
         accepted.append(int(rejected.argmax()) if rejected.any() else size)
         weights = weights[size:]
     return accepted
@@ -669,23 +637,17 @@ class _Following(NamedTuple):
 
 
 def _following(
-    round_: Round | MixedRound | None,
+    round_: Round | None,
     span: slice,
     accepted: int,
     totals: NDArray[np.float64],
     draws: NDArray[np.float64],
-) -> _Following | None:
-    """Return what the next token of a round is drawn from, None if that is wanted."""
+) -> _Following:
+    """Return what the next token of a round is drawn from."""
     row = span.start + accepted
     if round_ is None or accepted == len(round_):
         return _Following(row, draws[row], np.empty(0, np.uint32), np.empty(0))
-    q = (
-        round_.distribution(accepted)
-        if isinstance(round_, MixedRound)
-        else round_.distributions[accepted]
-    )
-    if q is None:
-        return None
+    q = round_.distributions[accepted]
     # The rejected token's number is spent; the next token takes the one after.
     return _Following(row, draws[row + 1], q.token_ids, q.probs * totals[row])
 
@@ -698,8 +660,6 @@ def _draw(unnormalised: torch.Tensor, following: Sequence[_Following]) -> list[i
     then. Sums are of integers: these don't depend on the order, which a device is
     free to choose.
     """
-    if not following:
-        return []
     rows, draws, token_ids, amounts = zip(*following, strict=True)
     owners = np.repeat(np.arange(len(rows)), [*map(len, token_ids)])
     owner = _move(owners, unnormalised, torch.int64)

@@ -34,11 +34,6 @@ def edge_session() -> session.EdgeSession:
         (Q, "<SparseDistribution of 2 tokens, resolution 100, vocabulary 1000>"),
         (LONG, "<Round of 256 tokens, vocabulary 1000>"),
         (
-            sqs.MixedRound.of(LONG, [True] + [False] * 255),
-            "<MixedRound of 256 tokens and 1 of their distributions, resolution 100, "
-            "vocabulary 1000>",
-        ),
-        (
             sqs.Drafter(CODEC, sqs.TopK(64), rng=np.random.default_rng(0)),
             f"<Drafter of {CODEC}, TopK(k=64): 0 of at most 8 tokens drafted>",
         ),

@@ -122,6 +122,54 @@ def test_longest_round(coding):
         codec.encode_round([], [])
 
 
+def test_a_round_is_a_value():
+    rng = np.random.default_rng(5)
+    codec = sqs.Codec(1000)
+    qs = [random_distribution(rng, 1000, 100, k) for k in (1, 30, 100)]
+    tokens = [q.sample(rng) for q in qs]
+    round_ = sqs.Round(qs, np.array(tokens))
+    for same in (
+        sqs.Round(tuple(qs), tokens),
+        codec.decode_round(codec.encode_round(round_)),
+        pickle.loads(pickle.dumps(round_)),
+        copy.deepcopy(round_),
+    ):
+        assert same == round_
+        assert hash(same) == hash(round_)
+        assert same.distributions == tuple(qs)
+        assert same.tokens == tuple(tokens)
+        assert same.counts == tuple(
+            round(q.prob(x) * 100) for q, x in zip(qs, tokens, strict=True)
+        )
+        assert (len(same), same.vocab_size, same.resolution) == (3, 1000, 100)
+        assert all(array.dtype == np.uint32 for array in same.arrays)
+    twin = sqs.SparseDistribution([4, 7], [30, 70], 1000)
+    assert sqs.Round([twin], [4]) != sqs.Round([twin], [7])
+    assert sqs.Round([twin], [4]) != sqs.Round([twin] * 2, [4, 4])
+    wider = sqs.SparseDistribution([4, 7], [30, 70], 1001)
+    assert sqs.Round([twin], [4]) != sqs.Round([wider], [4])
+    with pytest.raises(ValueError, match="share one vocabulary"):
+        sqs.Round([twin, wider], [4, 4])
+    finer = sqs.SparseDistribution([4, 7], [30, 71], 1000)
+    with pytest.raises(ValueError, match="share one resolution"):
+        sqs.Round([twin, finer], [4, 4])
+
+
+def test_a_decoded_round_is_verified_as_it_came(monkeypatch):
+    """Distributions are made when they are asked for, and no sooner."""
+    monkeypatch.delattr("sqs_codec._codec.round.as_distribution")
+    codec = sqs.Codec(3, 4)
+    q = sqs.SparseDistribution([0, 2], [3, 1], 3)
+    data = codec.encode_round([q, q], [0, 2])
+    round_ = codec.decode_round(data)
+    assert codec.encode_round(round_) == data
+    verdict = sqs.verify(round_, np.eye(3)[[0, 2, 1]], np.random.default_rng(0))
+    assert verdict == sqs.Verdict(2, 1)
+    assert round_.tokens == (0, 2)
+    with pytest.raises(NameError):
+        _ = round_.distributions
+
+
 @pytest.mark.parametrize("coding", CODECS)
 def test_every_small_distribution_has_its_own_packet(coding):
     """All 70 distributions of V = 5, l = 4."""

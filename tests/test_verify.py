@@ -1,4 +1,4 @@
-"""Rounds that lack distributions, many rounds at once, and verdicts as bytes."""
+"""Many rounds at once, and verdicts as bytes."""
 
 import numpy as np
 import pytest
@@ -29,10 +29,10 @@ def random_round(rng, vocab_size, length):
 
 
 def random_batch(seed):
-    """Return rounds of any kind with those that they are of, rows and numbers."""
+    """Return rounds, rows and numbers."""
     rng = np.random.default_rng(seed)
     vocab_size = int(rng.choice([2, 3, 50, 300]))
-    whole, given_, rows = [], [], []
+    rounds, rows = [], []
     for _ in range(rng.integers(1, 7)):
         length = int(rng.integers(0, 6))
         round_ = None
@@ -40,21 +40,18 @@ def random_batch(seed):
             round_, near = random_round(rng, vocab_size, length)
             rows += near
         rows.append(rng.dirichlet(np.ones(vocab_size)))
-        whole.append(round_)
-        if round_ and rng.random() < 0.7:
-            round_ = sqs.MixedRound.of(round_, (rng.random(length) < 0.5).tolist())
-        given_.append(round_)
+        rounds.append(round_)
     rows = np.array(rows, rng.choice([np.float32, np.float64]))
-    return whole, given_, rows, rng.random(len(rows))
+    return rounds, rows, rng.random(len(rows))
 
 
-def one_by_one(whole, rows, draws):
+def one_by_one(rounds, rows, draws):
     """Return the verdicts of `verify`; a round without tokens goes after a sure one."""
     vocab_size, dtype = rows.shape[1], rows.dtype
     sure = sqs.Round([sqs.SparseDistribution([0], [1], vocab_size)], [0])
     certain = np.eye(1, vocab_size, dtype=dtype)
     start, verdicts = 0, []
-    for round_ in whole:
+    for round_ in rounds:
         end = start + (len(round_) if round_ else 0) + 1
         own, numbers = rows[start:end], draws[start:end]
         if round_:
@@ -67,89 +64,35 @@ def one_by_one(whole, rows, draws):
     return verdicts
 
 
-def known(round_, at):
-    """The distribution of a position, None if it isn't there and has to be."""
-    q = round_.distributions[at]
-    if q is None and round_.counts[at] == round_.resolution:
-        return sqs.SparseDistribution(
-            [round_.tokens[at]], [round_.resolution], round_.vocab_size
-        )
-    return q
-
-
 @settings(deadline=None)
 @given(SEEDS)
 def test_a_batch_is_verified_as_its_rounds_are(seed):
-    whole, given_, rows, draws = random_batch(seed)
-    expected = one_by_one(whole, rows, draws)
-    assert sqs.verify_batch(whole, rows, draws) == expected
-    answers = sqs.verify_batch(given_, rows, draws)
-    start = 0
-    for one, answer, verdict in zip(given_, answers, expected, strict=True):
-        end = start + (len(one) if one else 0) + 1
-        at = verdict.accepted
-        if isinstance(one, sqs.MixedRound):
-            again = sqs.verify(one, rows[start:end], Script(draws[start:end]))
-            assert again == answer
-        lacks = at < end - start - 1 and known(one, at) is None
-        assert answer == (sqs.Wanted(at) if lacks else verdict)
-        start = end
-
-
-@settings(deadline=None)
-@given(SEEDS)
-def test_what_was_wanted_leads_to_the_verdict_of_the_whole_round(seed):
-    """By the same numbers, with the round as it is or with the one token alone."""
-    rng = np.random.default_rng(seed)
-    round_, rows = random_round(rng, int(rng.choice([2, 3, 50, 300])), 4)
-    rows = np.array([*rows, rows[0]])
-    draws = rng.random(5)
-    (expected,) = sqs.verify_batch([round_], rows, draws)
-    lazy = sqs.MixedRound.of(round_, [False] * 4)
-    (answer,) = sqs.verify_batch([lazy], rows, draws)
-    if expected.accepted == 4:
-        assert answer == expected
-        return
-    at = expected.accepted
-    assert answer == (expected if known(lazy, at) else sqs.Wanted(at))
-    q = round_.distributions[at]
-    assert sqs.verify_batch([lazy.with_distribution(at, q)], rows, draws) == [expected]
-    two = slice(at, at + 2)
-    alone = sqs.MixedRound.of(sqs.Round([q], [round_.tokens[at]]), [True])
-    (verdict,) = sqs.verify_batch([alone], rows[two], draws[two])
-    assert verdict == sqs.Verdict(0, expected.token)
-
-
-def test_a_token_with_all_counts_needs_no_distribution():
-    q = sqs.SparseDistribution([2], [8], vocab_size=3)
-    lazy = sqs.MixedRound.of(sqs.Round([q], [2]), [False])
-    assert lazy.distributions == (None,)
-    assert lazy.distribution(0) == q
-    rows = np.array([[0.25, 0.5, 0.25], [0.0, 0.0, 1.0]])
-    assert sqs.verify_batch([lazy], rows, [0.5, 0.2]) == [sqs.Verdict(0, 0)]
+    rounds, rows, draws = random_batch(seed)
+    expected = one_by_one(rounds, rows, draws)
+    assert sqs.verify_batch(rounds, rows, draws) == expected
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_rows_and_numbers_of_any_layout(dtype):
-    whole, given_, rows, draws = random_batch(5)
+    rounds, rows, draws = random_batch(5)
     rows = rows.astype(dtype)
-    expected = sqs.verify_batch(given_, rows, draws)
+    expected = sqs.verify_batch(rounds, rows, draws)
     n, vocab_size = rows.shape
     spread = np.full((n, 3, vocab_size + 9), np.nan, dtype)
     spread[:, 1, 5 : vocab_size + 5] = rows
     locked = rows.copy()
     locked.flags.writeable = False
-    assert len(whole) > 1
+    assert len(rounds) > 1
     for same in (
         spread[:, 1, 5 : vocab_size + 5],
         np.asfortranarray(rows),
         rows[::-1].copy()[::-1],
         locked,
     ):
-        assert sqs.verify_batch(given_, same, draws) == expected
+        assert sqs.verify_batch(rounds, same, draws) == expected
     every_other = np.repeat(draws, 2)[::2]
-    assert sqs.verify_batch(tuple(given_), rows, every_other) == expected
-    assert sqs.verify_batch(given_, rows, draws.tolist()) == expected
+    assert sqs.verify_batch(tuple(rounds), rows, every_other) == expected
+    assert sqs.verify_batch(rounds, rows, draws.tolist()) == expected
 
 
 def test_batches_of_nothing():
@@ -163,10 +106,10 @@ def test_batches_of_nothing():
 
 def test_the_largest_batch_of_the_smallest_rounds():
     q = sqs.SparseDistribution([1], [1 << 16], 2)
-    lazy = sqs.MixedRound.of(sqs.Round([q] * 256, [1] * 256), [False] * 256)
+    long = sqs.Round([q] * 256, [1] * 256)
     rows = np.tile([0.0, 1.0], (3 * 257, 1))
     assert (
-        sqs.verify_batch([lazy] * 3, rows, np.full(3 * 257, 0.999))
+        sqs.verify_batch([long] * 3, rows, np.full(3 * 257, 0.999))
         == [sqs.Verdict(256, 1)] * 3
     )
 
@@ -191,7 +134,7 @@ def changed(array, index, value):
         (
             {"rounds": [ROUND, "None"]},
             TypeError,
-            r"rounds\[1\] must be a Round, MixedRound or None, got str",
+            r"rounds\[1\] must be a Round or None, got str",
         ),
         (
             {"rounds": [ROUND, sqs.Round([sqs.SparseDistribution([0], [1], 4)], [0])]},

@@ -25,17 +25,9 @@ from sqs_codec._base.format import (
     Coding,
 )
 from sqs_codec._base.threads import share
-from sqs_codec._codec.distribution import (
-    MixedRound,
-    Round,
-    SparseDistribution,
-    as_arrays,
-    as_distribution,
-    as_mixed,
-    as_round,
-    mixed_arrays,
-)
+from sqs_codec._codec.distribution import SparseDistribution, as_distribution
 from sqs_codec._codec.keep import Keep, rule
+from sqs_codec._codec.round import Round, as_round
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -222,10 +214,13 @@ class Calls:
         if not isinstance(q, SparseDistribution):
             raise TypeError(f"expected a SparseDistribution, got {type(q).__name__}")
         self._check_fit("the distribution", q.vocab_size, q.resolution)
-        if q.token_ids.size > self.max_support:
+        self._check_support(q.token_ids.size)
+
+    def _check_support(self, size: int) -> None:
+        if size > self.max_support:
             raise ValueError(
                 f"coding {self.coding!r} holds at most {self.max_support} tokens, got "
-                f"{q.token_ids.size}; keep fewer, lower the resolution or use 'entropy'"
+                f"{size}; keep fewer, lower the resolution or use 'entropy'"
             )
 
     def _check_fit(self, name: str, vocab_size: int, resolution: int) -> None:
@@ -244,21 +239,10 @@ class Calls:
 
     def encode_round(self, round_: Round, memory: Ids | None) -> bytes:
         """Return the packet of a round; a memory learns from the round."""
-        self._check_together(round_.distributions)
-        return self.core.encode_round(*as_arrays(round_), memory)
-
-    def encode_mixed(self, mixed: MixedRound) -> bytes:
-        """Return the packet of a mixed round."""
-        checks.instance("mixed", mixed, MixedRound, "a MixedRound")
-        self._check_fit("the mixed round", mixed.vocab_size, mixed.resolution)
-        self._check_together([q for q in mixed.distributions if q is not None])
-        return self.core.encode_mixed(*mixed_arrays(mixed))
-
-    def _check_together(self, distributions: Sequence[SparseDistribution]) -> None:
-        """Check that the packet of a round can hold distributions."""
-        for q in distributions:
-            self.check(q)
-        sizes = [q.token_ids.size for q in distributions]
+        self._check_fit("the round", round_.vocab_size, round_.resolution)
+        arrays = round_.arrays
+        sizes = arrays[2].tolist()
+        self._check_support(max(sizes))
         if not self.holds(sizes):
             raise ValueError(
                 f"too many tokens for one {self.coding!r} round: the sizes of its "
@@ -267,30 +251,20 @@ class Calls:
                 f"('entropy') and {MAX_ENUMERATIVE_SQUARES} ('enumerative') are "
                 "allowed; draft fewer tokens"
             )
+        return self.core.encode_round(*arrays, memory)
 
     def decode_round(
         self, packet: bytes, memory: Ids | None, max_survivors: int | None
     ) -> Round:
         """Return the round of a packet; a memory learns from the round."""
         most = survivors_limit(max_survivors)
-        status, *arrays = self.core.decode_round(packet, memory, most)
+        status, ids, counts, sizes, positions = self.core.decode_round(
+            packet, memory, most
+        )
         if status:
             raise packet_error(status, len(packet), most)
-        ids, counts, survivors, positions = arrays
-        return as_round(
-            (ids, counts, survivors, positions), self.vocab_size, self.resolution
-        )
-
-    def decode_mixed(self, packet: bytes, max_survivors: int | None) -> MixedRound:
-        """Return the mixed round of a packet."""
-        most = survivors_limit(max_survivors)
-        status, *arrays = self.core.decode_mixed(packet, most)
-        if status:
-            raise packet_error(status, len(packet), most)
-        ids, counts, survivors, positions = arrays
-        return as_mixed(
-            (ids, counts, survivors, positions), self.vocab_size, self.resolution
-        )
+        arrays = ids, counts, sizes, positions
+        return as_round(arrays, self.vocab_size, self.resolution)
 
 
 def survivors_limit(max_survivors: int | None) -> int:

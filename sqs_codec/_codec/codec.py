@@ -18,15 +18,10 @@ from sqs_codec._base.format import (
 from sqs_codec._base.lazy import lazy
 from sqs_codec._base.threads import useful
 from sqs_codec._codec.calls import Calls, survivors_limit
-from sqs_codec._codec.distribution import (
-    MixedRound,
-    Round,
-    SparseDistribution,
-    as_distribution,
-    make_round,
-)
+from sqs_codec._codec.distribution import SparseDistribution, as_distribution
 from sqs_codec._codec.keep import Keep, rule
 from sqs_codec._codec.prior import Prior
+from sqs_codec._codec.round import Round, make_round
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -458,58 +453,6 @@ class Codec:
             If the packet breaks a rule of the format, or is larger than allowed.
         """
         return self._calls.decode_round(checks.packet(data), None, max_survivors)
-
-    # Mixed rounds
-
-    def encode_mixed(self, mixed: MixedRound) -> bytes:
-        """Return the packet of a round that may lack distributions.
-
-        For protocols that send a distribution only when it is needed: to accept a
-        token takes no more than its own probability. The rest of its distribution is
-        needed after a rejection, so that of a round one is at most.
-
-        Parameters
-        ----------
-        mixed : MixedRound
-
-        Raises
-        ------
-        ValueError
-            If the round has another vocabulary or resolution than the codec, or more
-            tokens than its coding can hold.
-
-        Examples
-        --------
-        >>> import sqs_codec as sqs
-        >>> codec = Codec(vocab_size=1000)
-        >>> q = sqs.SparseDistribution([4, 17, 592], [38, 60, 2], vocab_size=1000)
-        >>> mixed = sqs.MixedRound.of(sqs.Round([q, q], [17, 4]), sent=[False, False])
-        >>> data = codec.encode_mixed(mixed)
-        >>> codec.decode_mixed(data) == mixed
-        True
-        >>> len(data), len(codec.encode_round([q, q], [17, 4]))
-        (5, 9)
-        """
-        return self._calls.encode_mixed(mixed)
-
-    def decode_mixed(
-        self, data: bytes, *, max_survivors: int | None = None
-    ) -> MixedRound:
-        """Return the mixed round of a packet.
-
-        Parameters
-        ----------
-        data : bytes-like
-            Exactly one packet. It may come from anywhere.
-        max_survivors : int, optional
-            As for `decode_round`, of the distributions that are there.
-
-        Raises
-        ------
-        PacketError
-            If the packet breaks a rule of the format, or is larger than allowed.
-        """
-        return self._calls.decode_mixed(checks.packet(data), max_survivors)
 
 
 def _check_prior(prior: Prior, vocab_size: int, coding: str) -> None:

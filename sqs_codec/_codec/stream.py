@@ -12,7 +12,8 @@ from sqs_codec._base import checks
 from sqs_codec._base.errors import PacketError, Status, packet_error
 from sqs_codec._base.format import MEMORY_HEAD, MEMORY_TOKENS, MEMORY_WORDS
 from sqs_codec._codec.codec import Codec
-from sqs_codec._codec.distribution import Round, SparseDistribution, make_round
+from sqs_codec._codec.distribution import SparseDistribution
+from sqs_codec._codec.round import Round, make_round
 
 if TYPE_CHECKING:
     from sqs_codec._backend.core import Ids

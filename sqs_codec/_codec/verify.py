@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sqs_codec._backend import backend, core_class
-from sqs_codec._backend.core import frozen
 from sqs_codec._base import checks
 from sqs_codec._base.errors import row_error
 from sqs_codec._base.format import MAX_ROUND, MAX_VOCAB, MIN_VOCAB, Coding
-from sqs_codec._codec.distribution import (
-    MixedRound,
-    Round,
-    SparseDistribution,
-    as_arrays,
-    as_distribution,
-)
+from sqs_codec._codec.round import Round
+from sqs_codec._target import check_draws, check_rounds, check_shape, row_namer, spans
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from sqs_codec._backend.core import Core
-    from sqs_codec._codec.distribution import RoundArrays
 
-__all__ = ["Verdict", "Wanted", "verify", "verify_batch"]
+__all__ = ["Verdict", "verify", "verify_batch"]
 
 NO_ROUND = (np.empty(0, np.uint32),) * 4
 """The arrays of a round of length 0, as cores take them."""
@@ -104,38 +97,11 @@ def _check_vocabulary(vocab_size: int) -> int:
     return checks.in_range("vocab_size", vocab_size, MIN_VOCAB, MAX_VOCAB)
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """What is answered where a round can't be verified without a distribution.
-
-    Attributes
-    ----------
-    position : int
-        Of the drafted token that is rejected; those before it are accepted. With
-        its distribution (`MixedRound.with_distribution`) the round has to be
-        verified again **by the same numbers**, or the text would be biased.
-    """
-
-    position: int
-
-
-@overload
 def verify(
-    round_: Round, target_probs: NDArray[np.floating], rng: np.random.Generator
-) -> Verdict: ...
-
-
-@overload
-def verify(
-    round_: MixedRound, target_probs: NDArray[np.floating], rng: np.random.Generator
-) -> Verdict | Wanted: ...
-
-
-def verify(
-    round_: Round | MixedRound,
+    round_: Round,
     target_probs: NDArray[np.floating],
     rng: np.random.Generator,
-) -> Verdict | Wanted:
+) -> Verdict:
     r"""Accept a prefix of the drafted tokens and draw the next token.
 
     Token x with count b of resolution :math:`\ell` is accepted with probability
@@ -146,8 +112,8 @@ def verify(
 
     Parameters
     ----------
-    round_ : Round or MixedRound
-        L drafted tokens with their distributions, or with their counts alone.
+    round_ : Round
+        L drafted tokens with their distributions.
     target_probs : ndarray of float32 or float64 [L+1, vocab_size]
         Row i is the target's distribution for the position of token i; the last
         row that for the position after them all. Non-negative, summing to 1
@@ -161,10 +127,7 @@ def verify(
 
     Returns
     -------
-    Verdict or Wanted
-        Wanted only for a MixedRound, if the first token that is rejected lacks its
-        distribution. `verify_batch` takes the numbers themselves, so that it can be
-        asked again with the same.
+    Verdict
 
     Raises
     ------
@@ -185,30 +148,30 @@ def verify(
     >>> verify(sqs.Round([q], [2]), p, np.random.default_rng(0))
     Verdict(accepted=1, token=1)
     """
-    checks.instance("round_", round_, (Round, MixedRound), "a Round or MixedRound")
+    checks.instance("round_", round_, Round, "a Round")
     checks.generator(rng)
-    rows = _check_target(target_probs, len(round_) + 1, vocabulary(round_))
+    rows = _check_target(target_probs, len(round_) + 1, round_.vocab_size)
     draws = np.asarray(rng.random(len(rows)), np.float64, order="C")
     if draws.shape != (len(rows),):  # of a subclass
         raise ValueError(
             f"rng.random({len(rows)}) must have so many numbers, got {draws.shape}"
         )
-    (answer,) = judge([round_], rows, draws, lambda row: f"target_probs[{row}]")
-    return answer
+    (verdict,) = judge([round_], rows, draws, lambda row: f"target_probs[{row}]")
+    return verdict
 
 
 def verify_batch(
-    rounds: Sequence[Round | MixedRound | None],
+    rounds: Sequence[Round | None],
     target_probs: NDArray[np.floating],
     draws: ArrayLike,
-) -> list[Verdict | Wanted]:
+) -> list[Verdict]:
     """Verify many rounds, of any lengths, by numbers that the caller draws.
 
     For each round the answer is the one of `verify` for its rows and numbers.
 
     Parameters
     ----------
-    rounds : sequence of Round, MixedRound or None
+    rounds : sequence of Round or None
         Of one vocabulary. None is a round without drafted tokens: its one number
         draws the next token from its one row.
     target_probs : ndarray of float32 or float64 [N, vocab_size]
@@ -221,8 +184,8 @@ def verify_batch(
 
     Returns
     -------
-    list of Verdict or Wanted
-        One for each round; Wanted as in `verify`.
+    list of Verdict
+        One for each round.
 
     Raises
     ------
@@ -235,71 +198,16 @@ def verify_batch(
 
     Examples
     --------
-    A token without its distribution is accepted, or the distribution is asked for:
-
     >>> import sqs_codec as sqs
     >>> q = sqs.SparseDistribution([0, 2], [3, 1], vocab_size=3)
-    >>> lazy = sqs.MixedRound.of(sqs.Round([q], [0]), sent=[False])
     >>> p = np.array([[0.5, 0.25, 0.25], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
-    >>> verify_batch([lazy, None], p, [0.1, 0.5, 0.5])
+    >>> verify_batch([sqs.Round([q], [0]), None], p, [0.1, 0.5, 0.5])
     [Verdict(accepted=1, token=1), Verdict(accepted=0, token=2)]
-    >>> verify_batch([lazy, None], p, [0.9, 0.5, 0.5])
-    [Wanted(position=0), Verdict(accepted=0, token=2)]
-    >>> verify_batch([lazy.with_distribution(0, q)], p[:2], [0.9, 0.5])
-    [Verdict(accepted=0, token=1)]
     """
     vocab_size, n = check_rounds(rounds)
     rows = _check_target(target_probs, n, vocab_size)
     draws = check_draws(draws, n)
     return judge(rounds, rows, draws, row_namer("target_probs", rounds))
-
-
-def _judge(
-    core: Core,
-    round_: Round | MixedRound | None,
-    rows: NDArray[np.floating],
-    draws: NDArray[np.float64],
-) -> tuple[int, int, Verdict | Wanted]:
-    """Return status, rows checked and the answer."""
-    status, done, accepted, token = core.verify(*_arrays(round_), rows, draws)
-    if (
-        isinstance(round_, MixedRound)
-        and accepted < len(round_)
-        and round_.distribution(accepted) is None
-    ):
-        return status, done, Wanted(accepted)
-    return status, done, Verdict(accepted, token)
-
-
-def _arrays(round_: Round | MixedRound | None) -> RoundArrays:
-    """Return a round as cores take it.
-
-    Whether a token is accepted depends on its count and the resolution alone, so any
-    distribution with these does for one that isn't there.
-    """
-    if round_ is None:
-        return NO_ROUND
-    if isinstance(round_, Round):
-        return as_arrays(round_)
-    distributions = [
-        round_.distribution(i) or _stand_in(round_, token, count)
-        for i, (token, count) in enumerate(
-            zip(round_.tokens, round_.counts, strict=True)
-        )
-    ]
-    return as_arrays(Round(distributions, round_.tokens))
-
-
-def _stand_in(round_: MixedRound, token: int, count: int) -> SparseDistribution:
-    """Return a distribution with a token's count, and the rest on another token."""
-    rest = round_.resolution - count
-    ids, counts = ([0, token], [rest, count]) if token else ([0, 1], [count, rest])
-    return as_distribution(
-        frozen(np.array(ids, np.uint32)),
-        frozen(np.array(counts, np.uint32)),
-        round_.vocab_size,
-        round_.resolution,
-    )
 
 
 @lru_cache(maxsize=16)
@@ -329,125 +237,26 @@ def _check_target(
     return checks.contiguous_rows(np.asarray(target_probs))
 
 
-# For the torch adapter too.
+# For torch.verify_batch, too, where its logits are on the host.
 
 
 def judge(
-    rounds: Sequence[Round | MixedRound | None],
+    rounds: Sequence[Round | None],
     rows: NDArray[np.floating],
     draws: NDArray[np.float64],
     name_row: Callable[[int], str],
-) -> list[Verdict | Wanted]:
+) -> list[Verdict]:
     """Return what `verify_batch` does, of arguments that fit each other.
 
     Rows are as cores take them. `name_row` says what errors call a row.
     """
     core = _core(backend(), rows.shape[1])
-    answers = []
+    verdicts = []
     for round_, span in zip(rounds, spans(rounds), strict=True):
-        status, done, answer = _judge(core, round_, rows[span], draws[span])
+        arrays = NO_ROUND if round_ is None else round_.arrays
+        status, done, *verdict = core.verify(*arrays, rows[span], draws[span])
         if status:
             row = span.start + done
             raise row_error(name_row(row), rows[row], status)
-        answers.append(answer)
-    return answers
-
-
-def row_namer(
-    name: str, rounds: Sequence[Round | MixedRound | None]
-) -> Callable[[int], str]:
-    """Return what says what errors call a row of the target."""
-
-    def name_row(row: int) -> str:
-        ends = np.cumsum([*map(count_rows, rounds)])
-        number = int(ends.searchsorted(row, "right"))
-        return f"rounds[{number}]: {name}[{row}]"
-
-    return name_row
-
-
-def spans(rounds: Sequence[Round | MixedRound | None]) -> Iterator[slice]:
-    """Yield the place of each round's rows."""
-    start = 0
-    for round_ in rounds:
-        end = start + count_rows(round_)
-        yield slice(start, end)
-        start = end
-
-
-def counts_of(
-    round_: Round | MixedRound | None,
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return counts of the drafted tokens and resolutions, float64 [L] each."""
-    counts: Sequence[int] = ()
-    resolutions: Sequence[int] = ()
-    if isinstance(round_, MixedRound):
-        counts, resolutions = round_.counts, [round_.resolution] * len(round_)
-    elif round_ is not None:
-        *_, positions = as_arrays(round_)
-        pairs = zip(round_.distributions, positions, strict=True)
-        counts = [q.counts[at] for q, at in pairs]
-        resolutions = [q.resolution for q in round_.distributions]
-    return np.array(counts, np.float64), np.array(resolutions, np.float64)
-
-
-def check_shape(
-    name: str, shape: Sequence[int], n: int, vocab_size: int | None
-) -> None:
-    """Check the shape of a target's rows."""
-    if len(shape) == 2 and vocab_size is None:
-        vocab_size = shape[1] if MIN_VOCAB <= shape[1] <= MAX_VOCAB else None
-    if tuple(shape) != (n, vocab_size):
-        raise ValueError(
-            f"{name} must have shape ({n}, {vocab_size or 'vocabulary'}) (a row for "
-            "each drafted token and one for the token after), got "
-            f"{tuple(shape)}"
-        )
-
-
-def vocabulary(round_: Round | MixedRound) -> int:
-    """Return the vocabulary size of a round."""
-    if isinstance(round_, MixedRound):
-        return round_.vocab_size
-    return round_.distributions[0].vocab_size
-
-
-def count_rows(round_: Round | MixedRound | None) -> int:
-    """Return how many target rows a round takes, which is how many numbers, too."""
-    return 1 if round_ is None else len(round_) + 1
-
-
-def check_rounds(
-    rounds: Sequence[Round | MixedRound | None],
-) -> tuple[int | None, int]:
-    """Return the vocabulary size of rounds, None if none has one, and their rows."""
-    checks.instance("rounds", rounds, Sequence, "a sequence of rounds")
-    vocab_size = None
-    for i, round_ in enumerate(rounds):
-        if round_ is None:
-            continue
-        checks.instance(
-            f"rounds[{i}]", round_, (Round, MixedRound), "a Round, MixedRound or None"
-        )
-        vocab_size = vocab_size or vocabulary(round_)
-        if vocabulary(round_) != vocab_size:
-            raise ValueError(
-                f"rounds[{i}] must be of vocabulary {vocab_size} as those before it, "
-                f"got {vocabulary(round_)}"
-            )
-    return vocab_size, sum(map(count_rows, rounds))
-
-
-def check_draws(draws: ArrayLike, n: int) -> NDArray[np.float64]:
-    """Return n numbers from [0, 1)."""
-    numbers = np.asarray(draws)
-    if numbers.dtype != np.float64:
-        raise TypeError(f"draws must be float64, got {numbers.dtype}")
-    if numbers.shape != (n,):
-        raise ValueError(
-            f"draws must have shape ({n},) (a number for each row), got {numbers.shape}"
-        )
-    bad = np.flatnonzero(~((numbers >= 0) & (numbers < 1)))  # NaN too
-    if bad.size:
-        raise ValueError(f"draws[{bad[0]}] must be in [0, 1), got {numbers[bad[0]]}")
-    return np.ascontiguousarray(numbers)
+        verdicts.append(Verdict(*verdict))
+    return verdicts

@@ -10,7 +10,6 @@ from sqs_codec._base.format import ROUND_LENGTH_BITS
 KINDS = {
     "distribution": "a distribution",
     "round": "a round",
-    "mixed": "a mixed round",
 }
 """What a packet can hold, with its article."""
 
@@ -28,7 +27,7 @@ def inspect(
     ----------
     codec : sqs.Codec
     packet : bytes
-    kinds : list of {"distribution", "round", "mixed"}
+    kinds : list of {"distribution", "round"}
 
     Returns
     -------
@@ -54,7 +53,7 @@ def describe(codec: sqs.Codec, packet: bytes, kind: str) -> str:
     ----------
     codec : sqs.Codec
     packet : bytes
-    kind : {"distribution", "round", "mixed"}
+    kind : {"distribution", "round"}
 
     Raises
     ------
@@ -75,8 +74,6 @@ def describe(codec: sqs.Codec, packet: bytes, kind: str) -> str:
     table = _Table(codec, packet)
     if kind == "distribution":
         table.add_distribution(codec.decode(packet))
-    elif kind == "mixed":
-        table.add_mixed(codec.decode_mixed(packet))
     else:
         table.add_round(codec.decode_round(packet))
     return "\n".join(table.lines)
@@ -107,31 +104,14 @@ class _Table:
         pairs = zip(round_.distributions, round_.tokens, strict=True)
         for number, (q, token) in enumerate(pairs, 1):
             self.lines += ["", f"distribution {number} of {length}"]
-            self._drafted(q, token)
-        self._end()
-
-    def add_mixed(self, mixed: sqs.MixedRound) -> None:
-        """Add a packet of drafted tokens, and of the distributions that are sent."""
-        length, of = len(mixed), self._codec.resolution
-        self._field("drafted tokens", ROUND_LENGTH_BITS, str(length))
-        items = zip(mixed.distributions, mixed.tokens, mixed.counts, strict=True)
-        for number, (q, token, count) in enumerate(items, 1):
-            self.lines += ["", f"position {number} of {length}"]
-            self._field("distribution", 1, "sent" if q else "left out")
-            if q:
-                self._drafted(q, token)
-            else:
-                self._field("drafted token", _width(self._codec.vocab_size), str(token))
-                self._field("count", _width(of), f"{count} of {of}")
-        self._end()
-
-    def _drafted(self, q: sqs.SparseDistribution, token: int) -> None:
-        """Add a distribution and its drafted token."""
-        self._distribution(q)
-        width = _width(len(q.token_ids))
-        place = f"position {self._peek(width)} in the support: "
-        text = f"{place if self._has_fields else ''}{token}"
-        self._field("drafted token", width, text)
+            self._distribution(q)
+            width = _width(len(q.token_ids))
+            place = f"position {self._peek(width)} in the support: "
+            text = f"{place if self._has_fields else ''}{token}"
+            self._field("drafted token", width, text)
+        if self._has_fields:
+            self.lines += ["", "end"]
+        self._padding()
 
     def _distribution(self, q: sqs.SparseDistribution) -> None:
         codec, size = self._codec, len(q.token_ids)
@@ -171,12 +151,6 @@ class _Table:
     def _peek(self, width: int) -> int:
         """Return the next `width` bits as a number."""
         return self._number >> max(0, self._left - width) & (1 << width) - 1
-
-    def _end(self) -> None:
-        """Account for the rest of a round's packet."""
-        if self._has_fields:
-            self.lines += ["", "end"]
-        self._padding()
 
     def _padding(self) -> None:
         """Account for the rest of the packet."""

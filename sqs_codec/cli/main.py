@@ -62,7 +62,7 @@ INSPECT = """\
 Shows what a packet says. If it has fields (enumerative, bitpack), it also shows
 where they are and how many bits they take. A packet has no header, because both
 ends agree on the codec beforehand: give here what they agreed on, also --prior if
-they have one. Without --kind all kinds are tried. Packets of a stream can't be
+they have one. Without --kind both kinds are tried. Packets of a stream can't be
 read on their own.
 """
 
@@ -271,8 +271,8 @@ def _fill_inspect(parser: argparse.ArgumentParser) -> None:
     add(
         "--kind",
         choices=list(inspect.KINDS),
-        help="one distribution, a round of them with their drafted tokens, or a "
-        "mixed round, which may lack distributions (default: try all)",
+        help="one distribution, or a round of them with their drafted tokens "
+        "(default: try both)",
     )
     add(
         "--vocab-size",

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import sqs_codec as sqs
-from sqs_codec._base.format import MAX_ROUND, MAX_VOCAB, MIN_VOCAB
+from sqs_codec._base.format import MAX_VOCAB, MIN_VOCAB
 from sqs_codec.cli.bits import bad_row, open_logits
 from sqs_codec.cli.options import check_folder
 
@@ -236,19 +236,11 @@ def mean_bits(codec: sqs.Codec, rows: Sequence[sqs.SparseDistribution]) -> float
 
 
 def mean_token_bits(codec: sqs.Codec, texts: Iterable[NDArray[np.uint32]]) -> float:
-    """Return the mean bits of a token, in packets that are as long as they can be."""
-    size = count = 0
-    for tokens in texts:
-        for start in range(0, len(tokens), MAX_ROUND):
-            part = tokens[start : start + MAX_ROUND].tolist()
-            n = len(part)
-            mixed = sqs.MixedRound(
-                part,
-                [1] * n,
-                [None] * n,
-                resolution=1,
-                vocab_size=codec.vocab_size,
-            )
-            size += len(codec.encode_mixed(mixed))
-            count += n
-    return 8 * size / count
+    """Return the mean bits of a token, as the one token of a distribution."""
+    tokens, numbers = np.unique(np.concatenate([*texts]), return_counts=True)
+    vocab_size = codec.vocab_size
+    bits = [
+        codec.bits(sqs.SparseDistribution([token], [codec.resolution], vocab_size))
+        for token in tokens.tolist()
+    ]
+    return float(np.average(bits, weights=numbers))

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from sqs_codec._codec.verify import Verdict, Wanted
+from sqs_codec._codec.verify import Verdict
 from sqs_codec.engine._protocol import EngineInfo
 from sqs_codec.session import Job, Verifier
 
@@ -25,7 +25,7 @@ MOST_AT_ONCE = 64
 CLOSING_SECONDS = 1.0
 """How long to wait for the last call. Whoever wants its verdict has waited before."""
 
-Outcome = Verdict | Wanted | Exception | None
+Outcome = Verdict | Exception | None
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ class _Task:
     """A job, who waits for it, and how much of its text has been read."""
 
     job: Job
-    future: asyncio.Future[Verdict | Wanted | None]
+    future: asyncio.Future[Verdict | None]
     read: int = 0
 
     def part(self) -> Job:
@@ -91,7 +91,7 @@ class BatchEngine:
         self._thread.start()
         return self._info
 
-    async def verify(self, job: Job) -> Verdict | Wanted | None:
+    async def verify(self, job: Job) -> Verdict | None:
         """Return the verdict on a job, None if there was nothing to verify."""
         if self._thread is None or self._stopped:
             raise RuntimeError("the engine isn't open")

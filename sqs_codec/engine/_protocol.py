@@ -9,8 +9,9 @@ from typing import Protocol
 
 import numpy as np
 
-from sqs_codec._codec.distribution import Round, SparseDistribution
-from sqs_codec._codec.verify import Verdict, Wanted
+from sqs_codec._codec.distribution import SparseDistribution
+from sqs_codec._codec.round import Round
+from sqs_codec._codec.verify import Verdict
 from sqs_codec.session import Job, Sampling
 
 __all__ = ["Engine", "EngineInfo", "measure_steps"]
@@ -57,7 +58,7 @@ class Engine(Protocol):
             It can't be served; the message says why and what to do.
         """
 
-    async def verify(self, job: Job) -> Verdict | Wanted | None:
+    async def verify(self, job: Job) -> Verdict | None:
         """Return the verdict on a job, None if there was nothing to verify.
 
         As many jobs may be under way as there are sessions, one of each. A job may be
@@ -89,8 +90,8 @@ async def measure_steps(engine: Engine, info: EngineInfo) -> dict[int, float]:
     Measured by some rounds of one session; edges plan by it.
     """
     text = [0] * min(64, info.max_text - 5)
-    sure = SparseDistribution([0], [1], info.vocab_size)
-    draft = Round([sure] * 5, [0] * 5)
+    q = SparseDistribution([0], [1], info.vocab_size)
+    draft = Round([q] * 5, [0] * 5)
     job = Job(TIMED, text, None, np.zeros(1), Sampling())
     longer = Job(TIMED, text, draft, np.zeros(6), Sampling())
     steps = {1: await _seconds(engine, job), 6: await _seconds(engine, longer)}

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from sqs_codec._base import checks
-from sqs_codec._codec.verify import Verdict, Wanted
+from sqs_codec._codec.verify import Verdict
 from sqs_codec.hf._models import (
     HFModel,
     HFTokenizer,
@@ -111,7 +111,7 @@ class Cloud:
             "tokens>"
         )
 
-    def verify(self, jobs: Sequence[Job]) -> list[Verdict | Wanted | None]:
+    def verify(self, jobs: Sequence[Job]) -> list[Verdict | None]:
         """Return the verdict on each job, None where there was nothing to verify.
 
         Rounds come before texts that are only to be read. Jobs whose caches don't
@@ -131,7 +131,7 @@ class Cloud:
         tasks = [self._task(i, job) for i, job in enumerate(jobs)]
         if len({job.session for job in jobs}) < len(jobs):
             raise ValueError("jobs must be of different sessions")
-        verdicts: list[Verdict | Wanted | None] = [None] * len(jobs)
+        verdicts: list[Verdict | None] = [None] * len(jobs)
         # Those that are cached first, before the others evict them.
         waiting = sorted(tasks, key=lambda task: task.job.session not in self._caches)
         while waiting:
@@ -161,7 +161,7 @@ class Cloud:
             raise ValueError(f"jobs[{index}]: {error}") from None
         return _Task(index, job, tokens)
 
-    def _run(self, group: list[_Task], verdicts: list[Verdict | Wanted | None]) -> None:
+    def _run(self, group: list[_Task], verdicts: list[Verdict | None]) -> None:
         """Do jobs whose caches are open, a row of about `batch_tokens` at a time."""
         group = [task for task in group if task.left]
         while group:

@@ -15,16 +15,14 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from sqs_codec._codec.verify import Verdict, Wanted
+from sqs_codec._codec.verify import Verdict
 from sqs_codec.session import Job, Sampling
 from sqs_codec.torch import verify_batch
 
 __all__ = ["truncated", "verify_jobs"]
 
 
-def verify_jobs(
-    jobs: Sequence[Job], logits: torch.Tensor
-) -> Sequence[Verdict | Wanted]:
+def verify_jobs(jobs: Sequence[Job], logits: torch.Tensor) -> Sequence[Verdict]:
     """Verify all jobs at once.
 
     Parameters

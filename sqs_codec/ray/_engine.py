@@ -17,7 +17,7 @@ from typing import Any
 
 from sqs_codec._base import checks
 from sqs_codec._base.address import split_address
-from sqs_codec._codec.verify import Verdict, Wanted
+from sqs_codec._codec.verify import Verdict
 from sqs_codec.engine import EngineConfig, EngineInfo, make_engine
 from sqs_codec.ray._replica import NAME, EngineDownError, application
 from sqs_codec.session import Job
@@ -105,7 +105,7 @@ class RayEngine:
         self._watch = asyncio.create_task(self._count_forever())
         return info
 
-    async def verify(self, job: Job) -> Verdict | Wanted | None:
+    async def verify(self, job: Job) -> Verdict | None:
         """Have a job done by the replica of its session, or by another one.
 
         Raises
@@ -122,7 +122,7 @@ class RayEngine:
         while not self._closed:
             try:
                 response = ask.remote(job, self._info)
-                verdict: Verdict | Wanted | None = await self._result(response)
+                verdict: Verdict | None = await self._result(response)
                 return verdict
             except EngineDownError as error:
                 reason = repr(error)

@@ -8,7 +8,7 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from sqs_codec._codec.verify import Verdict, Wanted
+from sqs_codec._codec.verify import Verdict
 from sqs_codec.engine import Engine, EngineConfig, EngineInfo, make_engine
 from sqs_codec.session import Job
 
@@ -48,7 +48,7 @@ class Replica:
         """Return what the engine said when it was opened."""
         return self._info
 
-    async def verify(self, job: Job, info: EngineInfo) -> Verdict | Wanted | None:
+    async def verify(self, job: Job, info: EngineInfo) -> Verdict | None:
         """Do as `Engine.verify`, for whom `info` was told.
 
         Raises

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from sqs_codec._base import checks
 from sqs_codec._codec.prior import Prior
-from sqs_codec._codec.verify import Verdict, Wanted
+from sqs_codec._codec.verify import Verdict
 from sqs_codec.engine import Engine, EngineInfo
 from sqs_codec.serve._address import check_token
 from sqs_codec.serve._metrics import Metrics
@@ -29,7 +29,7 @@ __all__ = ["Connection", "Service"]
 
 log = logging.getLogger(__name__)
 
-Work = asyncio.Task[Verdict | Wanted | None]
+Work = asyncio.Task[Verdict | None]
 """A job that the engine is at."""
 
 HELLO = b"\x01"
@@ -418,7 +418,7 @@ class Service:
         self._pump(session)
 
     def _complete(
-        self, session: _Session, job: Job, verdict: Verdict | Wanted | None
+        self, session: _Session, job: Job, verdict: Verdict | None
     ) -> Exception | None:
         """Take a verdict, or return what is wrong with it."""
         length = session.cloud.text_length
@@ -436,15 +436,10 @@ class Service:
         if connection is not None:
             connection.end("engine", reason)
 
-    def _count(self, job: Job, verdict: Verdict | Wanted | None, grown: int) -> None:
+    def _count(self, job: Job, verdict: Verdict | None, grown: int) -> None:
         if job.round_ is not None:
-            drafted = len(job.round_)
-            if isinstance(verdict, Wanted):
-                # It comes again, alone with its distribution, to be rejected.
-                self.metrics.drafted.inc(drafted - 1)
-                self.metrics.accepted.inc(verdict.position)
-            elif verdict is not None:
-                self.metrics.drafted.inc(drafted)
+            if verdict is not None:
+                self.metrics.drafted.inc(len(job.round_))
                 self.metrics.accepted.inc(verdict.accepted)
             self.metrics.rounds.inc(grown > 0)
         self.metrics.tokens.inc(max(0, grown))

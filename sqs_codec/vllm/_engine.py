@@ -14,12 +14,12 @@ import transformers
 
 from sqs_codec._base import checks
 from sqs_codec._base.install import install
-from sqs_codec._codec.verify import Verdict, Wanted
+from sqs_codec._codec.verify import Verdict
 from sqs_codec.engine import EngineConfig, EngineInfo
 from sqs_codec.hf._models import ModelError, _load, load_model, tokenizer_fingerprint
 from sqs_codec.session import Job
 from sqs_codec.session._job import check_job
-from sqs_codec.vllm._message import FAILED, NO_TOKEN, SHORT, TASK, pack_job
+from sqs_codec.vllm._message import FAILED, SHORT, TASK, pack_job
 from sqs_codec.vllm._plugin import ARCHITECTURES, SERVER, VERSIONS, supported
 
 __all__ = ["VllmEngine"]
@@ -100,7 +100,7 @@ class VllmEngine:
         await llm.get_supported_tasks()  # or the first job would wait for it
         return info
 
-    async def verify(self, job: Job) -> Verdict | Wanted | None:
+    async def verify(self, job: Job) -> Verdict | None:
         """Return the verdict on a job, None if there was nothing to verify.
 
         Raises
@@ -121,8 +121,7 @@ class VllmEngine:
             raise RuntimeError("vLLM gave no logits, or none that are numbers")
         if not len(job.draws):
             return None
-        first, token = answer
-        return Wanted(first) if token == NO_TOKEN else Verdict(first, token)
+        return Verdict(*answer)
 
     def drop(self, session: bytes) -> None:
         """Do nothing: what is cached of a session goes when its room is needed."""

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from sqs_codec._codec.codec import Codec
-from sqs_codec._codec.verify import Verdict, Wanted
 from sqs_codec.session import Job, Sampling
 
 TASK = "token_classify"
@@ -24,9 +23,6 @@ SHORT = -1, 0
 FAILED = -2, 0
 """The answer where verifying failed."""
 
-NO_TOKEN = -1
-"""Beside a position whose distribution is wanted."""
-
 _codec = lru_cache(maxsize=64)(Codec)
 
 
@@ -34,8 +30,7 @@ def pack_job(job: Job) -> dict[str, Any]:
     """Return what a request is to carry beside its text, in plain types."""
     fields = {"draws": job.draws.tolist(), "sampling": job.sampling.config()}
     if job.round_ is not None:
-        q = job.round_.distributions[0]
-        codec = _codec(q.vocab_size, q.resolution)
+        codec = _codec(job.round_.vocab_size, job.round_.resolution)
         fields["packet"] = codec.encode_round(job.round_)
         fields["resolution"] = codec.resolution
     return fields
@@ -48,10 +43,3 @@ def unpack_job(fields: Mapping[str, Any], vocab_size: int) -> Job:
         round_ = _codec(vocab_size, fields["resolution"]).decode_round(packet)
     sampling = Sampling.from_config(fields["sampling"])
     return Job(b"", (), round_, np.array(fields["draws"]), sampling)
-
-
-def pack_answer(verdict: Verdict | Wanted) -> tuple[int, int]:
-    """Return a verdict as two numbers."""
-    if isinstance(verdict, Wanted):
-        return verdict.position, NO_TOKEN
-    return verdict.accepted, verdict.token

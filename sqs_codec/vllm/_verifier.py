@@ -17,7 +17,7 @@ from vllm.model_executor.layers.pooler import Pooler
 from vllm.model_executor.models.interfaces_base import default_pooling_type
 
 from sqs_codec.hf._sampling import verify_jobs
-from sqs_codec.vllm._message import FAILED, READ, SHORT, TASK, pack_answer, unpack_job
+from sqs_codec.vllm._message import FAILED, READ, SHORT, TASK, unpack_job
 from sqs_codec.vllm._plugin import ARCHITECTURES
 
 
@@ -108,7 +108,7 @@ def _judge(
     """Verify jobs at once, or, where that fails, each alone: it mustn't end vLLM."""
     try:
         whole = [unpack_job(fields, logits.shape[-1]) for fields in jobs]
-        return [pack_answer(verdict) for verdict in verify_jobs(whole, logits)]
+        return [(v.accepted, v.token) for v in verify_jobs(whole, logits)]
     except ValueError:
         if len(jobs) == 1:
             return [FAILED]
