@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from sqs_codec._codec.verify import Verdict, Wanted
+from sqs_codec._codec.verify import Verdict
 from sqs_codec.cli import serve as command
 from sqs_codec.engine import BatchEngine, EngineConfig, measure_steps
 from sqs_codec.serve._grpc import server as grpc_end
@@ -41,7 +41,7 @@ class Moody(BatchEngine):
 
     reason: str | None = None
 
-    async def verify(self, job: Job) -> Verdict | Wanted | None:
+    async def verify(self, job: Job) -> Verdict | None:
         """Fail while it is unwell."""
         if self.reason is not None:
             raise RuntimeError(self.reason)
@@ -213,7 +213,7 @@ class Cancelling(Moody):
 
     jobs = 0
 
-    async def verify(self, job: Job) -> Verdict | Wanted | None:
+    async def verify(self, job: Job) -> Verdict | None:
         """Verify, mostly."""
         self.jobs += 1
         if self.jobs == 2:
@@ -224,7 +224,7 @@ class Cancelling(Moody):
 class Wrong(Cancelling):
     """An engine that forgets to answer its second job."""
 
-    async def verify(self, job: Job) -> Verdict | Wanted | None:
+    async def verify(self, job: Job) -> Verdict | None:
         """Verify, mostly."""
         self.jobs += 1
         return None if self.jobs == 2 else await Moody.verify(self, job)

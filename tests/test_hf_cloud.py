@@ -15,8 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 import sqs_codec as sqs
-from sqs_codec._codec.distribution import MixedRound
-from sqs_codec._codec.verify import Verdict, Wanted
+from sqs_codec._codec.verify import Verdict
 from sqs_codec.session import Job, Sampling
 
 torch = pytest.importorskip("torch")
@@ -83,24 +82,24 @@ def probs_of(model: Any, tokens: Sequence[int], rows: int) -> NDArray[np.float64
     return probs
 
 
-def draft(rng: np.random.Generator, n: int, sent: bool = True) -> MixedRound:
+def draft(rng: np.random.Generator, n: int) -> sqs.Round:
     """A round of tokens drawn from random sparse distributions."""
     codec = sqs.Codec(vocab_size=V, resolution=20)
     qs = [codec.quantize(2 * rng.standard_normal(V), sqs.TopK(20)) for _ in range(n)]
-    return MixedRound.of(sqs.Round(qs, [q.sample(rng) for q in qs]), [sent] * n)
+    return sqs.Round(qs, [q.sample(rng) for q in qs])
 
 
 def jobs_of(rng: np.random.Generator, lengths: Sequence[int]) -> list[Job]:
     """A job for each of so many sessions, with texts of these lengths."""
     jobs = []
     for i, length in enumerate(lengths):
-        round_ = draft(rng, i % 5, sent=bool(i % 2)) if i % 5 else None
+        round_ = draft(rng, i % 5) if i % 5 else None
         draws = rng.random(i % 5 + 1)
         jobs.append(Job(b"%d" % i, text_of(rng, length), round_, draws, ALL))
     return jobs
 
 
-def expected(model: Any, job: Job) -> Verdict | Wanted:
+def expected(model: Any, job: Job) -> Verdict:
     """The verdict by transformers' own probabilities."""
     drafted = job.round_.tokens if job.round_ else ()
     probs = probs_of(model, [*job.text, *drafted], len(job.draws))
@@ -259,7 +258,7 @@ def test_greedy_text_of_smollm2(smollm2: Any) -> None:
         qs = [
             sqs.SparseDistribution([x], [1], vocab_size=cloud.vocab_size) for x in guess
         ]
-        round_ = MixedRound.of(sqs.Round(qs, guess), [True] * len(qs))
+        round_ = sqs.Round(qs, guess)
         [verdict] = cloud.verify([Job(b"s", text, round_, np.full(4, 0.5), GREEDY)])
         assert isinstance(verdict, Verdict)
         text += [*guess[: verdict.accepted], verdict.token]
@@ -288,7 +287,7 @@ def test_whatever_comes_a_job_says_everything(
             elif change == 3:
                 cloud.forget(b"%d" % i)
             n = int(rng.integers(5))
-            round_ = draft(rng, n, sent=bool(rng.integers(2))) if n else None
+            round_ = draft(rng, n) if n else None
             draws = rng.random(n + 1) if rng.integers(4) else NONE
             jobs.append(Job(b"%d" % i, list(texts[i]), round_, draws, ALL))
         for job, verdict in zip(jobs, cloud.verify(jobs), strict=True):
@@ -514,7 +513,7 @@ def test_padded_vocabularies_are_cropped(model: Any) -> None:
         ({"text": [1] * 513}, r"513 tokens, and the most that fits is 512 \(the model"),
         ({"draws": np.zeros(2)}, "0 drafted tokens take 1 draws, or none, got 2"),
         (
-            {"round_": MixedRound([1], [1], [None], resolution=1, vocab_size=60)},
+            {"round_": sqs.Round([sqs.SparseDistribution([1], [1], 60)], [1])},
             "the round has a vocabulary of 60, the model one of 50",
         ),
     ],

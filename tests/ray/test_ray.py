@@ -70,10 +70,7 @@ def rounds(number: int) -> list[Job]:
             q = CODEC.quantize(toy_logits([*text, *tokens], noise=1), KEEP)
             tokens.append(int(rng.choice(q.token_ids, p=q.probs)))
             distributions.append(q)
-        round_ = None
-        if tokens:
-            sent = [bool(rng.integers(0, 2)) for _ in tokens]
-            round_ = sqs.MixedRound.of(sqs.Round(distributions, tokens), sent=sent)
+        round_ = sqs.Round(distributions, tokens) if tokens else None
         draws = rng.random(len(tokens) + 1) if i % 7 else np.zeros(0)
         sampling = Sampling(temperature=float(rng.choice([0, 0.7, 1])))
         session = b"session %d" % (i % 9)
@@ -89,11 +86,7 @@ def test_verdicts_are_those_of_the_engine(two: Server) -> None:
 
     verdicts = two.run(verify())
     assert verdicts == Toy().verify(jobs)
-    assert {type(verdict) for verdict in verdicts} == {
-        sqs.Verdict,
-        sqs.Wanted,
-        type(None),
-    }
+    assert {type(verdict) for verdict in verdicts} == {sqs.Verdict, type(None)}
 
 
 def test_a_session_stays_at_one_replica(two: Server) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sqs_codec._codec.verify import Verdict, Wanted
+from sqs_codec._codec.verify import Verdict
 from sqs_codec.engine import BatchEngine, EngineInfo
 from sqs_codec.ray._replica import application
 from sqs_codec.session import Job, Sampling
@@ -42,7 +42,7 @@ class Tricks(BatchEngine):
         await asyncio.sleep(1)
         return await super().open()
 
-    async def verify(self, job: Job) -> Verdict | Wanted | None:
+    async def verify(self, job: Job) -> Verdict | None:
         """Do a trick, or verify."""
         name, _, argument = job.session.partition(b" ")
         trick: Trick | None = getattr(self, "_" + name.decode(errors="replace"), None)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,7 +15,7 @@ import transformers
 from numpy.typing import NDArray
 
 import sqs_codec as sqs
-from sqs_codec import MixedRound, Verdict, Wanted
+from sqs_codec import Verdict
 from sqs_codec.hf import Cloud
 from sqs_codec.session import Job, Sampling
 from sqs_codec.vllm import VllmEngine
@@ -78,14 +77,14 @@ class Served:
         """Return what comes of work in the loop."""
         return self._loop.run_until_complete(asyncio.wait_for(work, TIMEOUT))
 
-    def one(self, job: Job) -> Verdict | Wanted | None:
+    def one(self, job: Job) -> Verdict | None:
         """Verify a job."""
         return self.run(self.engine.verify(job))
 
-    def all(self, jobs: Sequence[Job]) -> list[Verdict | Wanted | None]:
+    def all(self, jobs: Sequence[Job]) -> list[Verdict | None]:
         """Verify jobs at once."""
 
-        async def verify() -> list[Verdict | Wanted | None]:
+        async def verify() -> list[Verdict | None]:
             return list(await asyncio.gather(*map(self.engine.verify, jobs)))
 
         return self.run(verify())
@@ -151,7 +150,6 @@ class Writer:
         self.rng = np.random.default_rng(SEED)
         self.tokens = [int(token) for token in tokens]
         self._vocab_size = vocab_size
-        self._rounds: dict[bytes, sqs.Round] = {}
         with torch.inference_mode():
             logits = model(torch.tensor([self.tokens])).logits[0, :, :vocab_size]
         self._logits: NDArray[np.float32] = logits.float().numpy()
@@ -169,25 +167,13 @@ class Writer:
         keep = sqs.TopK(min(16, codec.resolution))
         qs = [codec.quantize(row, keep, temperature=0.8) for row in rows + noise]
         round_ = sqs.Round(qs, [q.sample(rng) for q in qs])
-        sent = {0: [True] * length, 1: [False] * length}.get(
-            number % 5, (rng.random(length) < 0.5).tolist()
-        )
-        mixed = MixedRound.of(round_, sent)
-        self._rounds[session] = round_
-        return Job(session, text, mixed, rng.random(length + 1), sampling)
-
-    def completed(self, job: Job, wanted: Wanted) -> Job:
-        """Return a job whose round has the distribution that is wanted, too."""
-        assert job.round_ is not None
-        i = wanted.position
-        q = self._rounds[job.session].distributions[i]
-        return replace(job, round_=job.round_.with_distribution(i, q))
+        return Job(session, text, round_, rng.random(length + 1), sampling)
 
 
 def session(number: int) -> bytes:
     return number.to_bytes(16, "big")
 
 
-def by_transformers(cloud: Cloud, jobs: Sequence[Job]) -> list[Verdict | Wanted | None]:
+def by_transformers(cloud: Cloud, jobs: Sequence[Job]) -> list[Verdict | None]:
     """Return the verdicts of transformers on jobs, one after the other."""
     return [verdict for job in jobs for verdict in cloud.verify([job])]

@@ -19,7 +19,6 @@ import psutil
 import pytest
 import vllm
 
-from sqs_codec import Wanted
 from sqs_codec.hf import Cloud, LanguageModel, ModelError, load_model
 from sqs_codec.session import Job, Sampling
 from sqs_codec.vllm import VllmEngine
@@ -90,16 +89,9 @@ def test_what_it_serves(wide: Served, cloud: Cloud) -> None:
 
 
 def test_a_session_alone(wide: Served, cloud: Cloud, writer: Writer) -> None:
-    kinds = set()
     for number in range(40):
         job = writer.job(number, session(1), 20 + 9 * number)
-        [expected] = by_transformers(cloud, [job])
-        assert wide.one(job) == expected, number
-        kinds.add(type(expected))
-        if isinstance(expected, Wanted):
-            job = writer.completed(job, expected)
-            assert [wide.one(job)] == by_transformers(cloud, [job]), number
-    assert Wanted in kinds
+        assert [wide.one(job)] == by_transformers(cloud, [job]), number
 
 
 @pytest.mark.parametrize("name", ["wide", "narrow"])

@@ -11,7 +11,7 @@ import torch
 from vllm.pooling_params import PoolingParams
 from vllm.v1.pool.metadata import PoolingMetadata, PoolingStates
 
-from sqs_codec import MixedRound
+from sqs_codec import Round, SparseDistribution
 from sqs_codec.session import Job, Sampling
 from sqs_codec.vllm._message import (
     FAILED,
@@ -31,9 +31,8 @@ def job(tokens: list[int]) -> Job:
     """A job whose one drafted token after each of `tokens` is the one above it."""
     round_ = None
     if tokens[1:]:
-        ones = [1] * (len(tokens) - 1)
-        nothing = [None] * len(ones)
-        round_ = MixedRound(tokens[1:], ones, nothing, resolution=1, vocab_size=V)
+        sure = [SparseDistribution([token], [1], V) for token in tokens[1:]]
+        round_ = Round(sure, tokens[1:])
     return Job(b"", tokens[:1], round_, np.full(len(tokens), 0.5), GREEDY)
 
 
