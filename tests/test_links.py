@@ -17,7 +17,7 @@ from benchmarks.relay import Relay, StreamRelay
 from benchmarks.wire.certificates import issue
 from benchmarks.wire.echo import TOKEN, Server, running
 from sqs_codec.edge import FixedPlan, Step, generate
-from sqs_codec.engine import BatchEngine
+from sqs_codec.engine import BatchEngine, Engine
 from sqs_codec.serve import Service, connect, start_datagrams, start_grpc
 from sqs_codec.session import EdgeSession, Link, Sampling, Setting, _loop
 from tests.serving import CODEC, KEEP, Toy, greedy, toy_logits, wait_until
@@ -38,18 +38,19 @@ class Draft:
 
 
 class Cloud:
-    """A service and what transports it."""
+    """A service with an engine, and what transports it."""
 
-    def __init__(self, service: Service, server: Server) -> None:
+    def __init__(self, engine: Engine, service: Service, server: Server) -> None:
+        self._engine = engine
         self._service = service
         self._server = server
         self.port = server.port
 
     async def stop(self, grace: float) -> None:
-        """Stop both."""
+        """Stop them."""
         await self._service.stop(grace)
         await self._server.stop(grace)
-        await self._service._engine.close()
+        await self._engine.close()
 
 
 @pytest.fixture(autouse=True)
@@ -69,9 +70,8 @@ def cert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return issue(tmp_path_factory.mktemp("certificate"), HOST).cert
 
 
-async def start_service(**options: Any) -> Service:
+async def start_service(engine: Engine, **options: Any) -> Service:
     """Serve a toy model."""
-    engine = BatchEngine(Toy())
     service = Service(engine, await engine.open(), tokens=[TOKEN], **options)
     await service.start()
     return service
@@ -84,9 +84,10 @@ def serve(cert: Path) -> Callable[..., Any]:
     @contextmanager
     def serving(start: Callable[..., Any] = start_datagrams) -> Iterator[Server]:
         async def begin() -> Server:
-            service = await start_service(max_sessions=16)
+            engine = BatchEngine(Toy())
+            service = await start_service(engine, max_sessions=16)
             security = {"cert": cert, "key": cert.with_suffix(".key")}
-            return Cloud(service, await start(service, HOST, 0, **security))
+            return Cloud(engine, service, await start(service, HOST, 0, **security))
 
         with running(begin) as server:
             yield server
@@ -215,11 +216,11 @@ def test_streams_that_stall_and_break(serve: Callable[..., Any], cert: Path) -> 
 @pytest.mark.parametrize("lost", [0, 1, 3])
 def test_an_end_that_is_lost_is_told_again(cert: Path, lost: int) -> None:
     async def begin() -> Server:
-        services.append(service := await start_service())
+        engine = BatchEngine(Toy())
+        services.append(service := await start_service(engine))
         key = cert.with_suffix(".key")
-        return Cloud(
-            service, await start_datagrams(service, HOST, 0, cert=cert, key=key)
-        )
+        server = await start_datagrams(service, HOST, 0, cert=cert, key=key)
+        return Cloud(engine, service, server)
 
     services: list[Service] = []
     with running(begin) as server, Relay(server.port) as relay:

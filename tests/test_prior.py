@@ -224,7 +224,7 @@ def test_built_in_priors():
     names = [*_builtin_files()]
     for name in names:
         prior = sqs.Prior.builtin(name)
-        assert sqs.Prior._find_builtin(prior.digest.hex()) == prior
+        assert prior.agreed_prior(prior.digest.hex(), None) == prior
     for wrong in ("", "nothing", "../priors/smollm2"):
         with pytest.raises(ValueError, match="name must be one of ") as raised:
             sqs.Prior.builtin(wrong)

@@ -20,7 +20,7 @@ from sqs_codec._base.threads import useful
 from sqs_codec._codec.calls import Calls, survivors_limit
 from sqs_codec._codec.distribution import SparseDistribution, as_distribution
 from sqs_codec._codec.keep import Keep, rule
-from sqs_codec._codec.prior import Prior
+from sqs_codec._codec.prior import Prior, agreed_prior
 from sqs_codec._codec.round import Round, make_round
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ class Codec:
                 f"config must have the keys {sorted(wanted)}, got "
                 f"{sorted(map(str, config))}"
             )
-        prior = _find_prior(config["prior"], prior)
+        prior = agreed_prior(config["prior"], prior)
         return cls(config["vocab_size"], config["resolution"], config["coding"], prior)
 
     @property
@@ -465,27 +465,3 @@ def _check_prior(prior: Prior, vocab_size: int, coding: str) -> None:
             f"the prior is made for a vocabulary of {prior.vocab_size} ids, and the "
             f"codec's vocab_size is {vocab_size}"
         )
-
-
-def _find_prior(digest: str | None, given: Prior | None) -> Prior | None:
-    """Return the prior that a config names by its digest: the one given, or a known."""
-    if given is not None:
-        checks.instance("prior", given, Prior, "a Prior")
-    if digest is None:
-        if given is not None:
-            raise ValueError(
-                f"the config has no prior, and one was given: {given.digest.hex()}"
-            )
-        return None
-    checks.instance("the config's prior", digest, str, "a string or None")
-    prior = given or Prior._find_builtin(digest)
-    if prior is None:
-        raise ValueError(
-            f"the config needs the prior {digest}, which is none of those that come "
-            "with sqs_codec: load it from its file, and give it as prior="
-        )
-    if prior.digest.hex() != digest:
-        raise ValueError(
-            f"the config needs the prior {digest}, got {prior.digest.hex()}"
-        )
-    return prior

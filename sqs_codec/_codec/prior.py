@@ -229,12 +229,6 @@ class Prior:
             raise ValueError(f"name must be one of {sorted(files)}, got {name!r}")
         return cls._read(files[name].read_bytes(), name + ENDING)
 
-    @classmethod
-    def _find_builtin(cls, digest: str) -> Prior | None:
-        """Return the prior with this digest, in hex, if it comes with this package."""
-        priors = map(cls.builtin, _builtin_files())
-        return next((p for p in priors if p.digest.hex() == digest), None)
-
     # What makes it a value
 
     @lazy
@@ -272,6 +266,31 @@ class Prior:
             f"<Prior {self.digest.hex()}: vocab_size={self.vocab_size}, "
             f"classes={self.classes}>"
         )
+
+
+def agreed_prior(digest: str | None, given: Prior | None) -> Prior | None:
+    """Return the prior of a config, by its digest: the one given or a built-in one."""
+    if given is not None:
+        checks.instance("prior", given, Prior, "a Prior")
+    if digest is None:
+        if given is not None:
+            raise ValueError(
+                f"the config has no prior, and one was given: {given.digest.hex()}"
+            )
+        return None
+    checks.instance("the config's prior", digest, str, "a string or None")
+    known = map(Prior.builtin, _builtin_files())
+    prior = given or next((p for p in known if p.digest.hex() == digest), None)
+    if prior is None:
+        raise ValueError(
+            f"the config needs the prior {digest}, which is none of those that come "
+            "with sqs_codec: load it from its file, and give it as prior="
+        )
+    if prior.digest.hex() != digest:
+        raise ValueError(
+            f"the config needs the prior {digest}, got {prior.digest.hex()}"
+        )
+    return prior
 
 
 def _check_counts(

@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import sqs_codec as sqs
 from sqs_codec._base.install import install
+from sqs_codec._codec.prior import Prior
 
 Add = Callable[..., argparse.Action]
 """The method that adds an option to a parser, or to a group of options."""
@@ -108,7 +108,7 @@ def check_folder(file: Path) -> None:
         raise ValueError(f"no folder {file.parent} to write to")
 
 
-def find_prior(name: str | None) -> sqs.Prior | None:
+def find_prior(name: str | None) -> Prior | None:
     """Return the prior that an option names.
 
     Parameters
@@ -126,9 +126,9 @@ def find_prior(name: str | None) -> sqs.Prior | None:
     if name is None or name == "none":
         return None
     if Path(name).exists() and not Path(name).is_dir():
-        return sqs.Prior.load(name)
+        return Prior.load(name)
     try:
-        return sqs.Prior.builtin(name)
+        return Prior.builtin(name)
     except ValueError as error:
         raise ValueError(f"no file {name}, and no built-in prior: {error}") from error
 

@@ -18,7 +18,7 @@ from sqs_codec._base.address import join_address
 from sqs_codec._codec.prior import Prior
 from sqs_codec.cli.options import HF_MODULES, default_of, has_packages, number
 from sqs_codec.engine import ENGINES, EngineConfig, make_engine
-from sqs_codec.serve._address import (
+from sqs_codec.serve._security import (
     check_certificate,
     check_free,
     check_token,
@@ -116,7 +116,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
 def _fill_model(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--engine",
-        choices=ENGINES,
+        choices=list(ENGINES),
         help=f"what runs the model (default: {default_of(EngineConfig, 'engine')})",
     )
     group.add_argument(

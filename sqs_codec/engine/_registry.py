@@ -1,4 +1,4 @@
-"""The engines that `sqs serve` knows by name."""
+"""Engines by name."""
 
 from __future__ import annotations
 
@@ -11,12 +11,9 @@ if TYPE_CHECKING:
 
 __all__ = ["ENGINES", "EngineConfig", "make_engine"]
 
-ENGINES = {
-    "transformers": "sqs_codec.hf._engine",
-    "vllm": "sqs_codec.vllm._engine",
-}
-"""The modules that make them, each by its `make_engine`. They are above this one and
-need packages of their own, so they are imported when they are asked for."""
+ENGINES = {"transformers": "sqs_codec.hf._engine", "vllm": "sqs_codec.vllm._engine"}
+"""Modules whose `make_engine` makes one of an `EngineConfig`. They are imported when
+they are asked for: each needs packages that the others do without."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +51,5 @@ def make_engine(config: EngineConfig) -> Engine:
     ImportError
         The engine isn't installed.
     """
-    module = import_module(ENGINES[config.engine])
-    engine: Engine = module.make_engine(config)
+    engine: Engine = import_module(ENGINES[config.engine]).make_engine(config)
     return engine

@@ -13,7 +13,7 @@ from sqs_codec._codec.verify import Verdict
 from sqs_codec.hf._models import (
     HFModel,
     HFTokenizer,
-    _vocab_size,
+    logits_size,
     tokenizer_fingerprint,
 )
 from sqs_codec.hf._ragged import Cache, Layout, Piece, RaggedModel
@@ -91,7 +91,7 @@ class Cloud:
         max_memory: int = 2**30,
         batch_tokens: int = 512,
     ) -> None:
-        given = _vocab_size(model)
+        given = logits_size(model)
         self.vocab_size = checks.in_range(
             "vocab_size", given if vocab_size is None else vocab_size, 2, given
         )

@@ -1,4 +1,4 @@
-"""The engine of `sqs serve --engine transformers`."""
+"""The engine of a Hugging Face model."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["make_engine"]
 
 
 def make_engine(config: EngineConfig) -> BatchEngine:
-    """Load the model and make an engine of it, as `sqs_codec.engine.make_engine`."""
+    """Load the model that a configuration names, and make an engine of it."""
     target = load_model(config.target)
     cloud = Cloud(
         target.model,

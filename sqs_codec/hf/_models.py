@@ -122,7 +122,7 @@ def vocab_size(model: HFModel, tokenizer: HFTokenizer | None) -> int:
     Models of one family pad their embeddings to different sizes; two ends that crop
     to their tokenizer's size agree on it without having met.
     """
-    given = _vocab_size(model)
+    given = logits_size(model)
     if tokenizer is None:
         return given
     return min(given, int(max(tokenizer.get_vocab().values())) + 1)
@@ -146,7 +146,7 @@ def load_model(name: str | None, *, drop_layers: int = 0) -> LanguageModel:
     """
     if name is None:
         return _smollm2(drop_layers)
-    tokenizer = _load(transformers.AutoTokenizer, name)
+    tokenizer = load_pretrained(transformers.AutoTokenizer, name)
     return _language_model(_load_model(name), tokenizer, name)
 
 
@@ -209,7 +209,8 @@ def hugging_face_pair(draft_name: str, target_name: str) -> Pair:
         A model cannot be loaded or rolled back, or the tokenizers differ.
     """
     tokenizers = [
-        _load(transformers.AutoTokenizer, name) for name in (draft_name, target_name)
+        load_pretrained(transformers.AutoTokenizer, name)
+        for name in (draft_name, target_name)
     ]
     vocabularies = [tokenizer.get_vocab() for tokenizer in tokenizers]
     if vocabularies[0] != vocabularies[1]:
@@ -220,7 +221,7 @@ def hugging_face_pair(draft_name: str, target_name: str) -> Pair:
             f"a token id has to mean the same to both"
         )
     draft, target = _load_model(draft_name), _load_model(target_name)
-    sizes = (_vocab_size(draft), _vocab_size(target))
+    sizes = (logits_size(draft), logits_size(target))
     size = max(vocabularies[0].values()) + 1
     if size > min(sizes):
         raise ModelError(
@@ -353,7 +354,9 @@ def _smollm2(drop_layers: int) -> LanguageModel:
     # Reading a GGUF file draws progress bars that no setting turns off.
     with contextlib.redirect_stderr(io.StringIO()):
         source = {"gguf_file": path.name, "local_files_only": True}
-        tokenizer = _load(transformers.AutoTokenizer, str(path.parent), **source)
+        tokenizer = load_pretrained(
+            transformers.AutoTokenizer, str(path.parent), **source
+        )
         model = _load_model(str(path.parent), **source)
     summary = "SmolLM2-135M-Instruct"
     if drop_layers:
@@ -404,7 +407,7 @@ def _is_path(name: str) -> bool:
     return name.startswith((".", "~", "/")) or name.count("/") > 1
 
 
-def _load(auto_class: Any, name: str, **options: Any) -> Any:
+def load_pretrained(auto_class: Any, name: str, **options: Any) -> Any:
     if _is_path(name) and not os.path.isdir(name):
         # transformers would say that it is no good name for a model of the hub.
         raise ModelError(f"cannot load {name}: there is no such directory")
@@ -418,7 +421,7 @@ def _load(auto_class: Any, name: str, **options: Any) -> Any:
 
 
 def _load_model(name: str, **options: Any) -> HFModel:
-    model = _load(
+    model = load_pretrained(
         transformers.AutoModelForCausalLM, name, dtype=torch.float32, **options
     ).eval()
     # transformers marks recurrent models, whose state only runs forwards.
@@ -430,7 +433,7 @@ def _load_model(name: str, **options: Any) -> HFModel:
     return model
 
 
-def _vocab_size(model: HFModel) -> int:
+def logits_size(model: HFModel) -> int:
     return int(model.get_output_embeddings().weight.shape[0])
 
 

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from sqs_codec.serve._connect import connect
+    from sqs_codec.serve._connection import Connection
     from sqs_codec.serve._datagram.server import start_datagrams
     from sqs_codec.serve._grpc.server import start_grpc
-    from sqs_codec.serve._service import Connection, Service
+    from sqs_codec.serve._service import Service
 
 __all__ = [
     "Connection",
@@ -25,7 +26,7 @@ __all__ = [
 ]
 
 _MODULES = {
-    "Connection": "_service",
+    "Connection": "_connection",
     "Service": "_service",
     "connect": "_connect",
     "start_datagrams": "_datagram.server",

@@ -14,8 +14,9 @@ from sqs_codec._base import checks
 from sqs_codec._codec.prior import Prior
 from sqs_codec._codec.verify import Verdict
 from sqs_codec.engine import Engine, EngineInfo
-from sqs_codec.serve._address import check_token
+from sqs_codec.serve._connection import Connection
 from sqs_codec.serve._metrics import Metrics
+from sqs_codec.serve._security import check_token
 from sqs_codec.session import (
     CloudSession,
     Job,
@@ -23,9 +24,8 @@ from sqs_codec.session import (
     session_of,
     unknown_session,
 )
-from sqs_codec.session._wire import Refusal
 
-__all__ = ["Connection", "Service"]
+__all__ = ["Service"]
 
 log = logging.getLogger(__name__)
 
@@ -54,80 +54,12 @@ class _Session:
     work: Work | None = None
 
 
-class Connection:
-    """A connection of a transport to a `Service`, which makes it.
+@dataclass(eq=False)
+class _Peer:
+    """What a connection has: a session, or until when it may be without one."""
 
-    All is to be called in the service's event loop.
-
-    Attributes
-    ----------
-    owner : str
-        Whose token it came with.
-    refused : str or None
-        Why the service wants it closed.
-    """
-
-    def __init__(
-        self,
-        service: Service,
-        owner: str,
-        send: Callable[[bytes], None],
-        close: Callable[[str], None] | None,
-    ) -> None:
-        self.owner = owner
-        self.refused: str | None = None
-        self._service = service
-        self._send = send
-        self._close = close
-        self._session: _Session | None = None
-        self._timer: asyncio.TimerHandle | None = None
-
-    def __repr__(self) -> str:
-        state = "open" if self.refused is None else f"refused: {self.refused}"
-        return f"<Connection, {state}>"
-
-    def receive(self, message: bytes) -> None:
-        """Take a message of the peer. It never raises for what a peer sends."""
-        if self.refused is not None:
-            return
-        try:
-            self._service._receive(self, message)
-        except Exception:
-            log.exception("a message of %d bytes", len(message))
-            self.refuse("error", "the server failed on this message; it is in its log")
-
-    def refuse(self, kind: str, reason: str) -> None:
-        """Tell the peer why it is refused, for good, and close the connection.
-
-        Parameters
-        ----------
-        kind : str
-            One word, for the metrics.
-        reason : str
-            Words for people.
-        """
-        if self.refused is None:
-            self.refused = reason  # so that a transport knows when it is sent this
-            self._service._deliver(self, Refusal(reason).to_bytes())
-            self._end(kind, reason)
-
-    def end(self, kind: str, reason: str) -> None:
-        """Close the connection; the peer may come again."""
-        if self.refused is None:
-            self.refused = reason
-            self._end(kind, reason)
-
-    def close(self) -> None:
-        """Say that the connection is gone. Its session stays for some time."""
-        self.refused = self.refused or "closed"
-        self._service._leave(self)
-
-    def _end(self, kind: str, reason: str) -> None:
-        log.info("closing a connection (%s): %r", kind, reason)
-        self._service.metrics.refused.labels(kind).inc()
-        self._service._leave(self)
-        if self._close is not None:
-            self._close(reason)
+    session: _Session | None = None
+    timer: asyncio.TimerHandle | None = None
 
 
 class Service:
@@ -182,7 +114,7 @@ class Service:
         self._steps = steps
         self._priors = priors
         self._sessions: dict[bytes, _Session] = {}
-        self._connections: set[Connection] = set()
+        self._peers: dict[Connection, _Peer] = {}
         self._work: set[Work] = set()
         self._stopping = False
 
@@ -210,7 +142,7 @@ class Service:
             await asyncio.wait(self._work, timeout=grace)
         if self._work:
             log.warning("still verifying after %g seconds", grace)
-        for connection in list(self._connections):
+        for connection in list(self._peers):
             connection.end("shutdown", SHUTDOWN)
         self._sweeper.cancel()
         for work in self._work:
@@ -252,15 +184,21 @@ class Service:
             Closes the connection, once all that was sent before is gone, with a
             reason for the peer. `Connection.refused` says the same.
         """
-        connection = Connection(self, owner, send, close)
-        self._connections.add(connection)
+        connection = Connection(
+            owner,
+            functools.partial(self._deliver, send),
+            close,
+            on_message=self._receive,
+            on_end=self._leave,
+        )
+        self._peers[connection] = _Peer()
         self._await_hello(connection)
         if self._stopping:
             self._loop.call_soon(connection.end, "shutdown", SHUTDOWN)
         return connection
 
     def _await_hello(self, connection: Connection) -> None:
-        connection._timer = self._loop.call_later(
+        self._peers[connection].timer = self._loop.call_later(
             HANDSHAKE_SECONDS,
             connection.end,
             "silent",
@@ -281,9 +219,9 @@ class Service:
             self._greet(connection, message)
         if connection.refused is not None:
             return
-        session = connection._session
+        session = self._peers[connection].session
         if session is None:
-            self._deliver(connection, unknown_session())
+            connection.send(unknown_session())
             return
         session.heard = self._loop.time()
         session.cloud.receive(message)
@@ -296,8 +234,8 @@ class Service:
             words = self._cloud(bytes(16))
             words.receive(hello)  # it says what is wrong with it
             return connection.refuse("hello", words.refused or "this is no hello")
-        session = self._sessions.get(session_id)
-        if connection._session not in (None, session):
+        session, peer = self._sessions.get(session_id), self._peers[connection]
+        if peer.session not in (None, session):
             return connection.refuse("hello", "a connection has one session at a time")
         if session is None:
             if not self._make_room():
@@ -311,9 +249,9 @@ class Service:
             return connection.refuse("owner", "the session belongs to another token")
         if session.connection not in (None, connection):
             session.connection.end("replaced", "the session has another connection now")
-        session.connection, connection._session = connection, session
-        if connection._timer is not None:
-            connection._timer.cancel()
+        session.connection, peer.session = connection, session
+        if peer.timer is not None:
+            peer.timer.cancel()
         return None
 
     def _make_room(self) -> bool:
@@ -352,35 +290,39 @@ class Service:
         self._engine.drop(session.id)
         connection, session.connection = session.connection, None
         if connection is not None:
-            connection._session = None
+            self._peers[connection].session = None
             self._await_hello(connection)
 
-    def _leave(self, connection: Connection) -> None:
-        """Detach a connection that is gone."""
-        self._connections.discard(connection)
-        if connection._timer is not None:
-            connection._timer.cancel()
-        if connection._session is not None:
-            connection._session.connection = None
-            connection._session = None
+    def _leave(self, connection: Connection, kind: str | None) -> None:
+        """Detach a connection that ends, or is gone."""
+        if kind is not None:
+            self.metrics.refused.labels(kind).inc()
+        peer = self._peers.pop(connection, None)
+        if peer is None:
+            return
+        if peer.timer is not None:
+            peer.timer.cancel()
+        if peer.session is not None:
+            peer.session.connection = None
 
-    def _deliver(self, connection: Connection, message: bytes) -> None:
+    def _deliver(self, send: Callable[[bytes], None], message: bytes) -> None:
         self.metrics.sent.inc(len(message))
-        connection._send(message)
+        send(message)
 
     def _pump(self, session: _Session) -> None:
         """Send what a session has to say, and have its job verified."""
         reason, connection = session.cloud.refused, session.connection
-        if reason is not None and connection is not None:
-            connection.refused = reason
-        for message in session.cloud.data_to_send():
-            # Without a connection it is lost. Whoever comes back asks again.
-            if connection is not None:
-                self._deliver(connection, message)
-        if reason is not None or session.cloud.ended:
+        messages = session.cloud.data_to_send()
+        if reason is not None:
             self._drop(session)
-            if reason is not None and connection is not None:
-                connection._end("session", reason)
+            if connection is not None:
+                connection.refuse("session", reason, messages)
+            return
+        if connection is not None:  # or it is lost; whoever comes back asks again
+            for message in messages:
+                connection.send(message)
+        if session.cloud.ended:
+            self._drop(session)
         elif not self._stopping and (job := session.cloud.next_job()) is not None:
             work = self._loop.create_task(self._engine.verify(job))
             work.add_done_callback(

@@ -16,13 +16,18 @@ from sqs_codec._base import checks
 from sqs_codec._base.install import install
 from sqs_codec._codec.verify import Verdict
 from sqs_codec.engine import EngineConfig, EngineInfo
-from sqs_codec.hf._models import ModelError, _load, load_model, tokenizer_fingerprint
+from sqs_codec.hf._models import (
+    ModelError,
+    load_model,
+    load_pretrained,
+    tokenizer_fingerprint,
+)
 from sqs_codec.session import Job
 from sqs_codec.session._job import check_job
 from sqs_codec.vllm._message import FAILED, SHORT, TASK, pack_job
 from sqs_codec.vllm._plugin import ARCHITECTURES, SERVER, VERSIONS, supported
 
-__all__ = ["VllmEngine"]
+__all__ = ["VllmEngine", "make_engine"]
 
 ENVIRONMENT = {
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # other programs use the same cores
@@ -165,8 +170,8 @@ class VllmEngine:
             return self._serve(directory, _save_smollm2(directory), version)
 
     def _serve(self, path: str, name: str, version: str) -> tuple[EngineInfo, Any]:
-        config = _load(transformers.AutoConfig, path)
-        tokenizer = _load(transformers.AutoTokenizer, path)
+        config = load_pretrained(transformers.AutoConfig, path)
+        tokenizer = load_pretrained(transformers.AutoTokenizer, path)
         architecture = (config.architectures or [None])[0]
         if architecture not in ARCHITECTURES:
             raise ModelError(
@@ -250,6 +255,11 @@ class VllmEngine:
             raise
 
 
+def make_engine(config: EngineConfig) -> VllmEngine:
+    """Make the engine that a configuration describes."""
+    return VllmEngine(config.target, max_memory=config.max_memory)
+
+
 async def _request(
     llm: Any, name: str, prompt: Mapping[str, Any], **options: Any
 ) -> tuple[int, int]:
@@ -304,8 +314,3 @@ def _import_vllm() -> str:
     from vllm.v1.engine import async_llm  # noqa: F401  # with all that it imports
 
     return version
-
-
-def make_engine(config: EngineConfig) -> VllmEngine:
-    """Make an engine, as `sqs_codec.engine.make_engine`."""
-    return VllmEngine(config.target, max_memory=config.max_memory)

@@ -1,4 +1,4 @@
-"""Hosts, certificates and tokens: what a server may have, and an edge may trust."""
+"""Hosts, certificates and tokens: what may be one."""
 
 from __future__ import annotations
 
