@@ -4,8 +4,9 @@
 
 Rounds of five shipped rows (V = 49 152, K = 64, l = 100, T = 0.7) go from an edge to a
 cloud in the same process: `EdgeSession.push` of a row, `flush`, the cloud's way from
-the message to its job, and `verify_batch` with six rows of float32. Calls are those that
-Python's profiler sees, of Python functions and of C functions apart; times are medians.
+the message to its job, and `verify_batch` with six rows of float32. Calls are those
+that Python's profiler sees, of Python functions and of C functions apart; times are
+medians.
 """
 
 from __future__ import annotations

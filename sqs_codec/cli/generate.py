@@ -13,7 +13,7 @@ import sqs_codec as sqs
 from sqs_codec._base import checks
 from sqs_codec._base.address import split_address
 from sqs_codec.cli import options
-from sqs_codec.serve._security import check_roots, check_token, require_loopback
+from sqs_codec.serve._address import check_roots, check_token, require_loopback
 
 if TYPE_CHECKING:
     from sqs_codec.edge import Draft, Edge, Step

@@ -18,7 +18,7 @@ from sqs_codec._base.address import join_address
 from sqs_codec._codec.prior import Prior
 from sqs_codec.cli.options import HF_MODULES, default_of, has_packages, number
 from sqs_codec.engine import ENGINES, EngineConfig, make_engine
-from sqs_codec.serve._security import (
+from sqs_codec.serve._address import (
     check_certificate,
     check_free,
     check_token,

@@ -14,9 +14,9 @@ from sqs_codec._base import checks
 from sqs_codec._codec.prior import Prior
 from sqs_codec._codec.verify import Verdict
 from sqs_codec.engine import Engine, EngineInfo
+from sqs_codec.serve._address import check_token
 from sqs_codec.serve._connection import Connection
 from sqs_codec.serve._metrics import Metrics
-from sqs_codec.serve._security import check_token
 from sqs_codec.session import (
     CloudSession,
     Job,

@@ -11,6 +11,7 @@ from typing import NoReturn
 from OpenSSL import SSL
 
 from sqs_codec._base.address import join_address
+from sqs_codec.serve._address import check_token, require_loopback
 from sqs_codec.serve._datagram.dtls import (
     MAX_MESSAGE,
     RECORD,
@@ -23,7 +24,6 @@ from sqs_codec.serve._datagram.dtls import (
     client_context,
     reason,
 )
-from sqs_codec.serve._security import check_token, require_loopback
 from sqs_codec.session import Link, LinkError
 
 __all__ = ["connect_datagram"]

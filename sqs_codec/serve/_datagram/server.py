@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, cast
 from OpenSSL import SSL
 
 from sqs_codec._base import checks
+from sqs_codec.serve._address import require_loopback
 from sqs_codec.serve._datagram.dtls import (
     RECORD,
     REFUSED,
@@ -31,7 +32,6 @@ from sqs_codec.serve._datagram.dtls import (
     Endpoint,
     server_context,
 )
-from sqs_codec.serve._security import require_loopback
 
 if TYPE_CHECKING:
     from sqs_codec.serve._connection import Connection

@@ -16,7 +16,7 @@ from typing import Any
 import grpc
 
 from sqs_codec._base.address import split_address
-from sqs_codec.serve._security import check_roots, check_token, require_loopback
+from sqs_codec.serve._address import check_roots, check_token, require_loopback
 from sqs_codec.session import LinkError
 
 __all__ = ["GrpcLink"]

@@ -14,6 +14,7 @@ import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from sqs_codec._base.address import join_address
+from sqs_codec.serve._address import check_certificate, check_free, require_loopback
 from sqs_codec.serve._connection import Connection
 from sqs_codec.serve._grpc.link import (
     METHOD,
@@ -24,7 +25,6 @@ from sqs_codec.serve._grpc.link import (
     File,
     Options,
 )
-from sqs_codec.serve._security import check_certificate, check_free, require_loopback
 from sqs_codec.serve._service import Service
 
 __all__ = ["GrpcServer", "start_grpc"]
