@@ -80,12 +80,7 @@ class Round:
                     f"tokens[{i}] = {token} is not in the support of its distribution"
                 )
             positions.append(position)
-        self._arrays = (
-            _joined([q.token_ids for q in distributions]),
-            _joined([q.counts for q in distributions]),
-            frozen(np.array([q.counts.size for q in distributions], np.uint32)),
-            frozen(np.array(positions, np.uint32)),
-        )
+        self._arrays = arrays_of(distributions, positions)
         self._vocab_size = distributions[0].vocab_size
         self._resolution = distributions[0].resolution
         self._distributions = distributions
@@ -185,6 +180,18 @@ def make_round(
         return given
     assert tokens is not None
     return Round(given, tokens)
+
+
+def arrays_of(
+    distributions: Sequence[SparseDistribution], positions: Sequence[int]
+) -> Arrays:
+    """Return the arrays of a round, given where supports hold the drafted tokens."""
+    return (
+        _joined([q.token_ids for q in distributions]),
+        _joined([q.counts for q in distributions]),
+        frozen(np.array([q.counts.size for q in distributions], np.uint32)),
+        frozen(np.array(positions, np.uint32)),
+    )
 
 
 def _joined(arrays: Sequence[Ids]) -> Ids:
