@@ -47,7 +47,7 @@ from benchmarks.engines.play import Session
 from benchmarks.serve import rows
 from benchmarks.serve.replay import K
 from benchmarks.tables import about, about_line
-from sqs_codec._codec.distribution import Round
+from sqs_codec._codec.round import Round
 from sqs_codec._codec.verify import Verdict
 from sqs_codec.cli.options import add_models, check_models, number
 from sqs_codec.engine import BatchEngine

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sqs_codec._base import checks
-from sqs_codec._codec.distribution import Round
+from sqs_codec._codec.round import Round
 from sqs_codec._codec.verify import Verdict
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sqs_codec._codec.distribution import Round
+from sqs_codec._codec.round import Round
 from sqs_codec.session import _wire as wire
 
 if TYPE_CHECKING:
