@@ -191,35 +191,21 @@ sqs_status sqs_decode(const sqs_codec *codec, const uint8_t *packet,
 
 /* Rounds. */
 
-/* A drafted token without its distribution, and the count of it. */
-static sqs_status check_token(const sqs_codec *codec, uint32_t token,
-                              uint32_t count)
-{
-    bool ok = token < codec->vocab_size && count > 0 &&
-              count <= codec->resolution;
-    return ok ? SQS_OK : SQS_BAD_DISTRIBUTION;
-}
-
-/* Distributions may be left out of a mixed round only. */
-static sqs_status check_round(const sqs_codec *codec, const sqs_round *round,
-                              bool mixed)
+static sqs_status check_round(const sqs_codec *codec, const sqs_round *round)
 {
     const uint32_t *ids = round->token_ids, *counts = round->counts;
     if (round->length == 0 || round->length > SQS_MAX_ROUND)
         return SQS_BAD_ROUND;
     uint32_t load = 0;
     for (uint32_t i = 0; i < round->length; i++) {
-        uint32_t k = round->survivors[i], entries = sqs_entries(k);
-        sqs_status status = mixed && k == 0
-                                ? check_token(codec, *ids, *counts)
-                                : check_distribution(codec, ids, counts, k);
+        uint32_t k = round->survivors[i];
+        sqs_status status = check_distribution(codec, ids, counts, k);
         if (status != SQS_OK)
             return status;
-        if (round->positions[i] >= entries ||
-            !sqs_within_round(codec, &load, k))
+        if (round->positions[i] >= k || !sqs_within_round(codec, &load, k))
             return SQS_BAD_ROUND;
-        ids += entries;
-        counts += entries;
+        ids += k;
+        counts += k;
     }
     return SQS_OK;
 }
@@ -232,17 +218,17 @@ static sqs_status check_memory(const sqs_codec *codec,
 }
 
 size_t sqs_encode_round_bound(const sqs_codec *codec, uint32_t length,
-                              size_t entries)
+                              size_t survivors)
 {
-    return is_entropy(codec) ? sqs_entropy_bound(length, entries)
-                             : sqs_fields_round_bound(codec, length, entries);
+    return is_entropy(codec) ? sqs_entropy_bound(length, survivors)
+                             : sqs_fields_round_bound(codec, length, survivors);
 }
 
 sqs_status sqs_encode_round(const sqs_codec *codec, sqs_memory *memory,
                             const sqs_round *round, uint8_t *packet,
                             size_t capacity, size_t *size)
 {
-    sqs_status status = check_round(codec, round, false);
+    sqs_status status = check_round(codec, round);
     if (status == SQS_OK)
         status = check_memory(codec, memory);
     if (status != SQS_OK)
@@ -272,25 +258,6 @@ sqs_status sqs_decode_round(const sqs_codec *codec, sqs_memory *memory,
                ? sqs_entropy_decode_round(codec, memory, packet, size, most,
                                           round)
                : sqs_fields_decode_round(codec, packet, size, most, round);
-}
-
-sqs_status sqs_encode_mixed(const sqs_codec *codec, const sqs_round *round,
-                            uint8_t *packet, size_t capacity, size_t *size)
-{
-    sqs_status status = check_round(codec, round, true);
-    if (status != SQS_OK)
-        return status;
-    return is_entropy(codec)
-               ? sqs_entropy_encode_mixed(codec, round, packet, capacity, size)
-               : sqs_fields_encode_mixed(codec, round, packet, capacity, size);
-}
-
-sqs_status sqs_decode_mixed(const sqs_codec *codec, const uint8_t *packet,
-                            size_t size, size_t most, sqs_round *round)
-{
-    return is_entropy(codec)
-               ? sqs_entropy_decode_mixed(codec, packet, size, most, round)
-               : sqs_fields_decode_mixed(codec, packet, size, most, round);
 }
 
 uint32_t sqs_version_number(void)

@@ -18,11 +18,4 @@ uint32_t sqs_max_support(const sqs_codec *codec);
  * and returns false if the round then has too many. */
 bool sqs_within_round(const sqs_codec *codec, uint32_t *load, uint32_t k);
 
-/* How many values a round's arrays have for a position with k survivors: one,
- * of the drafted token, where the distribution is left out. */
-static inline uint32_t sqs_entries(uint32_t k)
-{
-    return k > 0 ? k : 1;
-}
-
 #endif /* SQS_CODEC_H */

@@ -444,8 +444,7 @@ typedef struct sqs_round {
     uint32_t length;     /* how many distributions, 1 .. SQS_MAX_ROUND */
     uint32_t *token_ids; /* the distributions one after the other */
     uint32_t *counts;
-    uint32_t *survivors; /* `length` sizes, which cut the two arrays up; 0
-                            only in a mixed round, see below */
+    uint32_t *survivors; /* `length` sizes, which cut the two arrays up */
     uint32_t *positions; /* `length` positions: of each drafted token among the
                             token_ids of its distribution */
 } sqs_round;
@@ -474,11 +473,11 @@ typedef struct sqs_memory {
                                             came */
 } sqs_memory;
 
-/* An upper bound in bytes of what sqs_encode_round, or sqs_encode_mixed,
- * writes for `length` positions with `entries` token_ids in all. */
+/* An upper bound in bytes of what sqs_encode_round writes for `length`
+ * positions with `survivors` token_ids in all. */
 SQS_API
 size_t sqs_encode_round_bound(const sqs_codec *codec, uint32_t length,
-                              size_t entries);
+                              size_t survivors);
 
 /*
  * Writes a round.
@@ -494,7 +493,7 @@ sqs_status sqs_encode_round(const sqs_codec *codec, sqs_memory *memory,
                             size_t capacity, size_t *size);
 
 /* An upper bound of the survivors, summed over its distributions, that a
- * round, mixed or not, of `size` bytes can hold. */
+ * round of `size` bytes can hold. */
 SQS_API
 size_t sqs_decode_round_bound(const sqs_codec *codec, size_t size);
 
@@ -534,38 +533,6 @@ sqs_status sqs_decode_round(const sqs_codec *codec, sqs_memory *memory,
 SQS_API
 uint8_t sqs_stream_head(const sqs_memory *memory);
 
-/*
- * A mixed round, for protocols that send a distribution only when it is
- * needed. A position whose distribution is left out has 0 survivors, a
- * position of 0, and one entry in both token_ids and counts: the drafted token
- * and its count, which are enough to accept it.
- */
-
-/*
- * Writes a mixed round.
- *
- * Returns what sqs_encode_round returns without a memory. The count of a token
- * without its distribution is 1 to the codec's resolution; anything else is
- * SQS_BAD_DISTRIBUTION.
- */
-SQS_API
-sqs_status sqs_encode_mixed(const sqs_codec *codec, const sqs_round *round,
-                            uint8_t *packet, size_t capacity, size_t *size);
-
-/*
- * Reads a mixed round from exactly `size` bytes, which may be hostile.
- *
- * most    the receiver's limit: the most survivors, in all, that it takes;
- *         tokens without their distribution are none
- * round   out, as for sqs_decode_round, but token_ids and counts have room for
- *         SQS_MAX_ROUND values more
- *
- * Returns what sqs_decode_round returns without a memory.
- */
-SQS_API
-sqs_status sqs_decode_mixed(const sqs_codec *codec, const uint8_t *packet,
-                            size_t size, size_t most, sqs_round *round);
-
 /* What the cloud does with a round. */
 
 /* Bytes of scratch that sqs_verify and sqs_verify_logits need, as for
@@ -589,8 +556,8 @@ typedef struct sqs_verdict {
  * The result is distributed as the target's tokens.
  *
  * round     as sqs_decode_round gives it, which isn't checked again, or one of
- *           length 0; not one that lacks a distribution; the resolution of each
- *           is what its counts sum to, whatever the codec's
+ *           length 0; the resolution of each distribution is what its counts
+ *           sum to, whatever the codec's
  * target    length + 1 rows of probabilities, SQS_F32 or SQS_F64: row i is
  *           for the position of token i, the last row for the position after
  *           all tokens; non-negative, summing to 1 within SQS_SUM_TOLERANCE;

@@ -6,9 +6,9 @@
 Real drafts (each at T = 0.3, 0.7 and 1.0) and random awkward logits go through the
 implementations, which have to agree on token ids, counts, dropped mass, bits and
 packets, in turn of every coding, and with a prior. The real ones are also sent as
-streams of rounds and as mixed rounds, and verified. The counts of the real drafts are
-compared with Reznik's algorithm on NumPy's softmax in float64 as well. Mutated files
-of priors have to be refused with a ValueError wherever the reference refuses them.
+streams of rounds, and verified. The counts of the real drafts are compared with
+Reznik's algorithm on NumPy's softmax in float64 as well. Mutated files of priors have
+to be refused with a ValueError wherever the reference refuses them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from benchmarks.data.drafts import VOCAB_SIZE, load_drafts
 from sqs_codec._backend import native, numba
 from sqs_codec._backend.core import Core
 from sqs_codec._base.format import MAX_SURVIVORS, MEMORY_WORDS, Coding
-from sqs_codec._codec.distribution import as_arrays, mixed_arrays
+from sqs_codec._codec.distribution import as_arrays
 from sqs_codec._codec.keep import rule
 from tests.kit import (
     CODECS,
@@ -38,7 +38,6 @@ from tests.kit import (
     as_lists,
     independent_counts,
     make_codec,
-    mixed_items,
     mutate_prior,
     parsed,
     random_keep,
@@ -111,7 +110,7 @@ def differs(
 
 
 class Stream:
-    """A stream of rounds, mixed ones of the same and their verdicts, everywhere."""
+    """A stream of rounds, and their verdicts, everywhere."""
 
     def __init__(self, codec: sqs.Codec, rng: np.random.Generator) -> None:
         self.codec = codec
@@ -135,9 +134,6 @@ class Stream:
         tokens = list(round_.tokens)
         pairs = [as_lists(q)[:2] for q in drafted]
         packet = entropy.encode_round(pairs, tokens, *common, self.memory, prior)
-        mixed = sqs.MixedRound.of(round_, self.rng.random(len(round_)) < 0.5)
-        mixed_given = mixed_arrays(mixed)
-        mixed_packet = entropy.encode_mixed(mixed_items(mixed), *common, prior)
         target = np.array([softmax(row, 1.0) for row in [*rows, rows[0]]])
         draws = self.rng.random(len(target))
         verdict = verify(pairs, tokens, target.tolist(), draws.tolist())
@@ -145,11 +141,6 @@ class Stream:
             sent = core.encode_round(*given, writing)
             status, *found = core.decode_round(packet, reading, MAX_SURVIVORS)
             if sent != packet or status or not all(map(np.array_equal, found, given)):
-                return True
-            if core.encode_mixed(*mixed_given) != mixed_packet:
-                return True
-            status, *found = core.decode_mixed(mixed_packet, MAX_SURVIVORS)
-            if status or not all(map(np.array_equal, found, mixed_given)):
                 return True
             if core.verify(*given, target, draws)[2:] != verdict:
                 return True

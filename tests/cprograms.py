@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 CODINGS = ["bitpack", "enumerative", "entropy"]
 ARSENALS = [*CODINGS, "prior"]  # of hostile.c
 KEEPS = ["top_k", "threshold", "top_p", "min_p"]
-KINDS = ["distribution", "round", "stream", "mixed"]
+KINDS = ["distribution", "round", "stream"]
 
 ISAS = ["scalar", "avx2", "avx512", "neon"]
 LACKING = 77
@@ -103,15 +103,6 @@ def _drafts(distributions: list[Any], tokens: list[int]) -> tuple[Any, ...]:
     return len(distributions), [_distribution(q) for q in distributions], tokens
 
 
-def _mixed(distributions: list[Any], content: Any) -> tuple[Any, ...]:
-    pairs = zip(content["tokens"], content["counts"], strict=True)
-    items = [
-        (0, token, count) if q is None else _distribution(q)
-        for q, (token, count) in zip(distributions, pairs, strict=True)
-    ]
-    return len(items), items, content["tokens"]
-
-
 def _vectors() -> Iterator[list[Any]]:
     for case in _load("distributions"):
         rule, parameter = case["keep"]
@@ -145,8 +136,6 @@ def _vectors() -> Iterator[list[Any]]:
         drafts = len(pairs), [(len(q[0]), q) for q in pairs], tokens
         codec = _codec(case, case["coding"])
         yield ["round", codec, 0, drafts, "." + case["packet"]]
-    for case in _load("mixed"):
-        yield from _packets("mixed", case, _mixed(case["distributions"], case))
     for case in _load("malformed"):
         if case["kind"] == "stream":
             continue  # heads are the caller's
@@ -169,9 +158,7 @@ def _with_prior(case: Any) -> Iterator[list[Any]]:
         stream = kind == "stream"
         head, packet = (packet[:2], packet[2:]) if stream else ("", packet)
         numbers = sent.get("distributions", [])
-        distributions = [
-            None if i is None else case["distributions"][i] for i in numbers
-        ]
+        distributions = [case["distributions"][i] for i in numbers]
         if rule is not None:
             if not stream:  # heads are the caller's
                 status = int(Status[rule])
@@ -179,8 +166,6 @@ def _with_prior(case: Any) -> Iterator[list[Any]]:
         elif kind == "distribution":
             drafted = _distribution(distributions[0])
             yield ["packet", codec, drafted, sent["bits"], "." + packet]
-        elif kind == "mixed":
-            yield ["mixed", codec, _mixed(distributions, sent), "." + packet]
         else:
             memory = 0 if not stream else 1 if head == "00" else 2
             drafts = _drafts(distributions, sent["tokens"])

@@ -1,6 +1,7 @@
-"""The frozen format: bytes may change only together with its version.
+"""The frozen format: once released, bytes change only together with its version.
 
-`tests/frozen/format-N.sha256` is what an implementation of version N is held to.
+`tests/frozen/format-N.sha256` is what an implementation of version N is held to. Until
+a release has that version, the file shows that bytes don't change unnoticed.
 docs/format.md isn't in it, as it may be said better; the vectors hold it to its rules.
 """
 
@@ -17,7 +18,8 @@ PRIORS = Path("tests", "frozen", "priors.sha256")
 
 ADVICE = {
     FORMAT: f"""\
-format version {sqs.__format_version__} is frozen.
+format version {sqs.__format_version__} is frozen once a release has it.
+- Has none yet, and is the change meant? Then renew its file, and say why in the commit.
 - Do packets that exist mean something else now, or not decode any more? Undo that. Or
   raise SQS_FORMAT_VERSION in csrc/sqs.h and sqs_codec/_base/format.py, say in
   docs/format.md and CHANGELOG.md what changed, and give the new version a file in

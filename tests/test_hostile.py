@@ -12,7 +12,6 @@ from tests.kit import (
     CODECS,
     CODINGS,
     any_distribution,
-    any_mixed,
     any_prior,
     any_round,
     make_codec,
@@ -30,8 +29,6 @@ def ends(kind, codec, rng):
     small_round = partial(any_round, length=2, most=16)
     if kind == "distribution":
         return partial(any_distribution, most=16), codec.encode, codec.decode
-    if kind == "mixed":
-        return partial(any_mixed, most=16), codec.encode_mixed, codec.decode_mixed
     if kind == "round":
         return small_round, codec.encode_round, codec.decode_round
     edge, cloud = sqs.StreamEncoder(codec), sqs.StreamDecoder(codec)
@@ -44,7 +41,7 @@ def ends(kind, codec, rng):
     )
 
 
-KINDS = ["distribution", "round", "mixed", "stream"]
+KINDS = ["distribution", "round", "stream"]
 
 
 @pytest.mark.parametrize("coding", CODINGS)
@@ -57,7 +54,7 @@ def test_mutated_packets(coding):
     print(f"seed {seed}")
     rng = np.random.default_rng(seed)
     shapes = [(2, 1), (8, 10), (1000, 100), (49152, 100), (1 << 20, 1 << 16)]
-    kinds = KINDS if coding == "entropy" else KINDS[:3]
+    kinds = KINDS if coding == "entropy" else KINDS[:2]
     codecs = [sqs.Codec(*shape, coding) for shape in shapes]
     if coding == "entropy":
         codecs += [
@@ -90,9 +87,8 @@ def test_megabytes_of_anything(name):
         with pytest.raises(sqs.PacketError):
             codec.decode(data)
     for data in (bytes(1 << 16), b"\xff" * (1 << 16), rng.bytes(1 << 16)):
-        for decode in (codec.decode_round, codec.decode_mixed):
-            with pytest.raises(sqs.PacketError):
-                decode(data)
+        with pytest.raises(sqs.PacketError):
+            codec.decode_round(data)
         if codec.coding == "entropy":
             with pytest.raises(sqs.PacketError):
                 sqs.StreamDecoder(codec).decode_round(b"\0" + data)
@@ -290,7 +286,6 @@ def test_the_receivers_limit_is_checked():
     for decode in (
         codec.decode,
         codec.decode_round,
-        codec.decode_mixed,
         sqs.StreamDecoder(codec).decode_round,
     ):
         with pytest.raises(ValueError, match="max_survivors must be at least 1, got 0"):

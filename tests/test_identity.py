@@ -17,12 +17,10 @@ from tests.kit import (
     CODINGS,
     RULES,
     any_distribution,
-    any_mixed,
     any_prior,
     as_lists,
     entropy_bits,
     make_codec,
-    mixed_items,
     mutate,
     parsed,
     random_distribution,
@@ -251,20 +249,6 @@ def test_a_full_memory(name):
     assert memory.seen == 255
 
 
-@pytest.mark.parametrize("coding", CODINGS)
-@pytest.mark.parametrize("seed", range(30))
-def test_mixed(coding, seed):
-    rng = np.random.default_rng(seed)
-    codec = random_codec(rng, coding)
-    mixed = any_mixed(rng, codec, [1, 2, 5, 40, 256][seed % 5], most=12)
-    arguments = codec.vocab_size, codec.resolution, coding, parsed(codec.prior)
-    packet = reference.encode_mixed(mixed_items(mixed), *arguments)
-    assert codec.encode_mixed(mixed) == packet
-    assert codec.decode_mixed(packet) == mixed
-    if seed % 5 < 3:  # it is slow
-        assert reference.decode_mixed(packet, *arguments) == mixed_items(mixed)
-
-
 def test_bits_are_the_same_estimate():
     """Estimated where models fit and the support is small and sparse."""
     rng = np.random.default_rng(0)
@@ -292,12 +276,10 @@ def as_reference(found):
     """Return what a codec decoded as the reference gives it."""
     if isinstance(found, sqs.SparseDistribution):
         return as_lists(found)[:2]
-    if isinstance(found, sqs.Round):
-        return as_pairs(found.distributions), list(found.tokens)
-    return mixed_items(found)
+    return as_pairs(found.distributions), list(found.tokens)
 
 
-@pytest.mark.parametrize("name", ["decode", "decode_round", "decode_mixed"])
+@pytest.mark.parametrize("name", ["decode", "decode_round"])
 def test_mutated_packets_mean_the_same(name):
     """Or break the same rule."""
     rng = np.random.default_rng(len(name))
@@ -308,7 +290,6 @@ def test_mutated_packets_mean_the_same(name):
         good = {
             "decode": lambda c, q: c.encode(q),
             "decode_round": lambda c, q: c.encode_round([q, q], [q.sample(rng)] * 2),
-            "decode_mixed": lambda c, q: c.encode_mixed(any_mixed(rng, c, most=12)),
         }[name](codec, q)
         for _ in range(10):
             packet = mutate(rng, good)

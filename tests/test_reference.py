@@ -28,7 +28,6 @@ def test_it_names_the_rule_that_a_packet_breaks(case):
     decode = {
         "distribution": reference.decode,
         "round": reference.decode_round,
-        "mixed": reference.decode_mixed,
         "stream": decode_first_of_stream,
     }[case["kind"]]
     codec = case["vocab_size"], case["resolution"], case["coding"]
@@ -59,35 +58,23 @@ def test_it_decodes_with_priors(case):
     codec = case["vocab_size"], case["resolution"]
     given, memory = prior.parse(base64.b64decode(case["prior"])), None
     for packet in case["packets"]:
-        data, kind = bytes.fromhex(packet["packet"]), packet["kind"]
-        if kind == "stream":
+        data = bytes.fromhex(packet["packet"])
+        alone = packet["kind"] == "distribution"
+        if packet["kind"] == "stream":
             if data[0] > 0 and (memory is None or data[0] != memory.head()):
                 assert packet["rule"] == "HEAD"
                 continue
             memory = memory if data[0] else entropy.Memory()
             decode = partial(entropy.decode_round, data[1:], *codec, memory, given)
         else:
-            decode = partial(DECODE[kind], data, *codec, prior=given)
+            decoder = entropy.decode if alone else entropy.decode_round
+            decode = partial(decoder, data, *codec, prior=given)
         if "rule" in packet:
             with pytest.raises(BrokenRuleError, match=f"^{packet['rule']}$"):
                 decode()
-        elif kind == "mixed":
-            columns = (packet[key] for key in ("distributions", "tokens", "counts"))
-            assert decode() == [
-                (token, count) if i is None else (*known[i], token)
-                for i, token, count in zip(*columns, strict=True)
-            ]
         else:
             drafted = [known[i] for i in packet["distributions"]]
-            alone = kind == "distribution"
             assert decode() == (drafted[0] if alone else (drafted, packet["tokens"]))
-
-
-DECODE = {
-    "distribution": entropy.decode,
-    "round": entropy.decode_round,
-    "mixed": entropy.decode_mixed,
-}
 
 
 def test_vectors_meet_all_ways_of_priors(monkeypatch):

@@ -115,27 +115,6 @@ def test_streams(case):
         assert cloud.decode_round(data) == round_
 
 
-def mixed_of(case, distributions, packet):
-    drafted = [q and distribution(q, case["vocab_size"]) for q in distributions]
-    return sqs.MixedRound(
-        packet["tokens"],
-        packet["counts"],
-        drafted,
-        resolution=case["resolution"],
-        vocab_size=case["vocab_size"],
-    )
-
-
-@pytest.mark.parametrize("case", load("mixed.json")["cases"])
-def test_mixed(case):
-    mixed = mixed_of(case, case["distributions"], case)
-    assert set(case["packets"]) == set(CODINGS)
-    for coding, packet in case["packets"].items():
-        codec = codec_of(case, coding)
-        assert codec.encode_mixed(mixed).hex() == packet
-        assert codec.decode_mixed(bytes.fromhex(packet)) == mixed
-
-
 @pytest.mark.parametrize("case", load("priors.json")["cases"])
 def test_priors(case):
     prior = sqs.Prior.from_bytes(base64.b64decode(case["prior"]))
@@ -148,15 +127,7 @@ def test_priors(case):
         if "rule" in packet:
             check_refusal(decode, data, packet["rule"])
             continue
-        drafted = [
-            None if i is None else case["distributions"][i]
-            for i in packet["distributions"]
-        ]
-        if packet["kind"] == "mixed":
-            mixed = mixed_of(case, drafted, packet)
-            assert codec.encode_mixed(mixed) == data
-            assert decode(data) == mixed
-            continue
+        drafted = [case["distributions"][i] for i in packet["distributions"]]
         if packet["kind"] == "distribution":
             q = distribution(drafted[0], case["vocab_size"])
             assert codec.encode(q) == data
@@ -228,11 +199,7 @@ def decoder(codec, kind, stream=None):
     """What decodes a packet of the kind; `stream` goes on from its last packet."""
     if kind == "stream":
         return (stream or sqs.StreamDecoder(codec)).decode_round
-    return {
-        "distribution": codec.decode,
-        "round": codec.decode_round,
-        "mixed": codec.decode_mixed,
-    }[kind]
+    return codec.decode if kind == "distribution" else codec.decode_round
 
 
 def check_refusal(decode, packet, rule):
@@ -280,8 +247,5 @@ def test_worked_example_of_the_format():
     round_ = {"enumerative": "0028d0", "entropy": "b884"}
     for coding, packet in round_.items():
         assert sqs.Codec(8, 10, coding).encode_round([q], [4]).hex() == packet
-    mixed = sqs.MixedRound([4, 5], [2, 3], [q, None], resolution=10, vocab_size=8)
-    for coding, packet in {"enumerative": "01946a90", "entropy": "dc42ffc6"}.items():
-        assert sqs.Codec(8, 10, coding).encode_mixed(mixed).hex() == packet
     stream = sqs.StreamEncoder(sqs.Codec(8, 10))
     assert stream.encode_round([q], [4]).hex() == "00b884"

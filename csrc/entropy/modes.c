@@ -223,7 +223,7 @@ void sqs_read_ids(sqs_coder *c, const sqs_codec *codec, sqs_memory *memory,
     sqs_read_members(c, &m, codec->vocab_size, ids, k);
 }
 
-/* Positions and tokens. */
+/* Positions. */
 
 uint32_t sqs_code_position(sqs_coder *c, const uint32_t *counts, uint32_t k,
                            uint32_t resolution, uint32_t position)
@@ -239,29 +239,4 @@ uint32_t sqs_code_position(sqs_coder *c, const uint32_t *counts, uint32_t k,
         below += counts[at++];
     sqs_coder_narrow_to_value(c, unit, below, counts[at], at + 1 == k);
     return at;
-}
-
-uint32_t sqs_code_token(sqs_coder *c, const sqs_codec *codec,
-                        const sqs_memory *memory, uint32_t token)
-{
-    uint32_t vocab_size = codec->vocab_size;
-    sqs_ids m;
-    sqs_make_ids(&m, codec, 0, memory);
-    sqs_logs known[SQS_KNOWN_LOGS];
-    if (c->mode == SQS_READ) {
-        sqs_read_members(c, &m, vocab_size, &token, 1);
-    } else {
-        sqs_cost_of_members(&m, vocab_size, &token, 1, known);
-        sqs_write_members(c, &m, vocab_size, &token, 1, known);
-    }
-    return token;
-}
-
-uint32_t sqs_code_token_count(sqs_coder *c, uint32_t resolution,
-                              uint32_t count)
-{
-    if (resolution == 1 ||
-        sqs_code_bit(c, SQS_CERTAIN_CHANCE, count == resolution))
-        return resolution;
-    return 1 + sqs_code_uniform(c, resolution - 1, count - 1);
 }

@@ -35,13 +35,6 @@ void sqs_read_ids(sqs_coder *c, const sqs_codec *codec, sqs_memory *memory,
 uint32_t sqs_code_position(sqs_coder *c, const uint32_t *counts, uint32_t k,
                            uint32_t resolution, uint32_t position);
 
-/* Code a drafted token, and its count, without the distribution. The memory
- * may be empty but not null. */
-uint32_t sqs_code_token(sqs_coder *c, const sqs_codec *codec,
-                        const sqs_memory *memory, uint32_t token);
-uint32_t sqs_code_token_count(sqs_coder *c, uint32_t resolution,
-                              uint32_t count);
-
 /* An estimate of what a distribution takes in a packet of its own. */
 typedef struct sqs_cost {
     uint64_t bits; /* in units of 2^-SQS_LOG_UNIT */

@@ -3,11 +3,8 @@
  *
  *   packet       := distribution
  *   round        := drafted (more drafted)* [more]
- *   mixed        := item (more item)* [more]
- *   item         := sent (drafted | token)
  *   drafted      := distribution position
  *   distribution := counts ids
- *   token        := id count
  *
  * Each is one message of the range coder. `more` is a bit, and absent where it
  * could only be 0.
@@ -20,10 +17,9 @@
 
 /* Upper bounds. In the uniform modes, counts and ids are two sets, and each
  * member of a set takes 31 bits and a trifle at most; the model's modes are
- * taken where they seem cheaper. Once for each distribution come 3 bits for
- * `sent`, 8 for the modes, 17 for the size, 13 for the class, 17 for the
- * position and 2 for `more`. A token alone takes 31, its count 17, `sent` 3 and
- * `more` 2. */
+ * taken where they seem cheaper. Once for each distribution come 8 bits for the
+ * modes, 17 for the size, 13 for the class, 17 for the position and 2 for
+ * `more`. */
 #define BITS_PER_SURVIVOR 62u
 #define BITS_PER_DISTRIBUTION 64u
 
@@ -38,18 +34,6 @@ size_t sqs_entropy_bound(uint64_t length, uint64_t survivors)
 static bool code_more(sqs_coder *c, uint32_t done, bool more)
 {
     return done < SQS_MAX_ROUND && sqs_code_bit(c, SQS_MORE_CHANCE, more);
-}
-
-/* Codes whether position i of a mixed round has its distribution: probably if
- * the one before has. */
-static bool code_sent(sqs_coder *c, const sqs_round *round, uint32_t i,
-                      bool sent)
-{
-    uint32_t chance = SQS_EVEN;
-    if (i > 0)
-        chance = round->survivors[i - 1] > 0 ? SQS_SAME_CHANCE
-                                             : 256 - SQS_SAME_CHANCE;
-    return sqs_code_bit(c, chance, sent);
 }
 
 /* Makes *own a copy of the memory, or empty if the memory is null. The copy
@@ -122,30 +106,6 @@ sqs_status sqs_entropy_encode_round(const sqs_codec *codec, sqs_memory *memory,
     if (status == SQS_OK && memory)
         *memory = own;
     return status;
-}
-
-sqs_status sqs_entropy_encode_mixed(const sqs_codec *codec,
-                                    const sqs_round *round, uint8_t *packet,
-                                    size_t capacity, size_t *size)
-{
-    const uint32_t *ids = round->token_ids, *counts = round->counts;
-    sqs_memory memory;
-    sqs_memory_clear(&memory);
-    sqs_coder c = sqs_coder_write(packet, capacity);
-    for (uint32_t i = 0; i < round->length; i++) {
-        uint32_t k = round->survivors[i];
-        if (code_sent(&c, round, i, k > 0)) {
-            put_drafted(&c, codec, &memory, ids, counts, k,
-                        round->positions[i]);
-        } else {
-            sqs_code_token(&c, codec, &memory, *ids);
-            sqs_code_token_count(&c, codec->resolution, *counts);
-        }
-        code_more(&c, i + 1, i + 1 < round->length);
-        ids += sqs_entries(k);
-        counts += sqs_entries(k);
-    }
-    return finish(&c, size);
 }
 
 /* Sizes in bits. */
@@ -238,7 +198,6 @@ sqs_status sqs_entropy_decode(const sqs_codec *codec, const uint8_t *packet,
     return status == SQS_OK ? sqs_coder_check_end(&c) : status;
 }
 
-/* Reads position i of a round, whose distribution is there. */
 static sqs_status get_drafted(sqs_coder *c, target *to, sqs_round *round,
                               uint32_t i)
 {
@@ -257,16 +216,7 @@ static sqs_status get_drafted(sqs_coder *c, target *to, sqs_round *round,
     return SQS_OK;
 }
 
-/* Reads position i, of which there is only the token and its count. */
-static void get_token(sqs_coder *c, target *to, sqs_round *round, uint32_t i)
-{
-    round->survivors[i] = 0;
-    round->positions[i] = 0;
-    *to->ids++ = sqs_code_token(c, to->codec, &to->memory, 0);
-    *to->counts++ = sqs_code_token_count(c, to->codec->resolution, 0);
-}
-
-/* Reads all but the end of the packet, here and below. */
+/* Reads all but the end of the packet. */
 static sqs_status get_round(sqs_coder *c, target *to, sqs_round *round)
 {
     uint32_t i = 0;
@@ -274,23 +224,6 @@ static sqs_status get_round(sqs_coder *c, target *to, sqs_round *round)
         sqs_status status = get_drafted(c, to, round, i++);
         if (status != SQS_OK)
             return status;
-    } while (code_more(c, i, false));
-    round->length = i;
-    return SQS_OK;
-}
-
-static sqs_status get_mixed(sqs_coder *c, target *to, sqs_round *round)
-{
-    uint32_t i = 0;
-    do {
-        sqs_status status = SQS_OK;
-        if (code_sent(c, round, i, false))
-            status = get_drafted(c, to, round, i);
-        else
-            get_token(c, to, round, i);
-        if (status != SQS_OK)
-            return status;
-        i++;
     } while (code_more(c, i, false));
     round->length = i;
     return SQS_OK;
@@ -309,15 +242,4 @@ sqs_status sqs_entropy_decode_round(const sqs_codec *codec, sqs_memory *memory,
     if (status == SQS_OK && memory)
         *memory = to.memory;
     return status;
-}
-
-sqs_status sqs_entropy_decode_mixed(const sqs_codec *codec,
-                                    const uint8_t *packet, size_t size,
-                                    size_t most, sqs_round *round)
-{
-    target to;
-    start(&to, codec, NULL, most, round->token_ids, round->counts);
-    sqs_coder c = sqs_coder_read(packet, size);
-    sqs_status status = get_mixed(&c, &to, round);
-    return status == SQS_OK ? sqs_coder_check_end(&c) : status;
 }

@@ -12,7 +12,7 @@
 uint32_t sqs_entropy_bits(const sqs_codec *codec, const uint32_t *token_ids,
                           const uint32_t *counts, uint32_t survivors);
 
-/* An upper bound in bytes of a packet, of whichever kind. */
+/* An upper bound in bytes of a packet: of a distribution, or of a round. */
 size_t sqs_entropy_bound(uint64_t length, uint64_t survivors);
 
 sqs_status sqs_entropy_encode(const sqs_codec *codec,
@@ -29,14 +29,6 @@ sqs_status sqs_entropy_encode_round(const sqs_codec *codec, sqs_memory *memory,
                                     size_t capacity, size_t *size);
 
 sqs_status sqs_entropy_decode_round(const sqs_codec *codec, sqs_memory *memory,
-                                    const uint8_t *packet, size_t size,
-                                    size_t most, sqs_round *round);
-
-sqs_status sqs_entropy_encode_mixed(const sqs_codec *codec,
-                                    const sqs_round *round, uint8_t *packet,
-                                    size_t capacity, size_t *size);
-
-sqs_status sqs_entropy_decode_mixed(const sqs_codec *codec,
                                     const uint8_t *packet, size_t size,
                                     size_t most, sqs_round *round);
 

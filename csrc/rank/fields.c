@@ -3,7 +3,6 @@
  *
  *   packet       := distribution  padding
  *   round        := length drafted^length  padding
- *   mixed        := length (sent (drafted | id count))^length  padding
  *   drafted      := distribution position
  *   distribution := size  payload
  *   payload      := id^k count^(k-1)        bitpack
@@ -31,8 +30,6 @@ _Static_assert(SQS_MAX_ROUND == 1u << 8 &&
 
 /* Field widths. */
 
-#define SENT_WIDTH 1u
-
 static uint32_t size_width(const sqs_codec *codec)
 {
     return sqs_width(sqs_max_support(codec) - 1);
@@ -51,11 +48,6 @@ static uint32_t count_width(const sqs_codec *codec, uint32_t k)
 static uint32_t position_width(uint32_t k)
 {
     return sqs_width(k - 1);
-}
-
-static uint32_t token_count_width(const sqs_codec *codec)
-{
-    return sqs_width(codec->resolution - 1);
 }
 
 /* The largest rank of a distribution with k tokens; returns its width. */
@@ -84,11 +76,11 @@ uint32_t sqs_fields_bits(const sqs_codec *codec, uint32_t survivors)
 /* Ids, counts and positions of an enumerative packet never take more than
  * those of a bitpack one: a fixed width is one way of numbering them. */
 static size_t bound(const sqs_codec *codec, uint64_t fixed, uint64_t length,
-                    uint64_t entries)
+                    uint64_t survivors)
 {
     uint64_t each = id_width(codec) + sqs_width(codec->resolution);
-    uint64_t once = SENT_WIDTH + size_width(codec) + size_width(codec);
-    return (size_t)((fixed + length * once + entries * each + 7) / 8);
+    uint64_t once = size_width(codec) + size_width(codec);
+    return (size_t)((fixed + length * once + survivors * each + 7) / 8);
 }
 
 size_t sqs_fields_bound(const sqs_codec *codec, uint32_t survivors)
@@ -97,9 +89,9 @@ size_t sqs_fields_bound(const sqs_codec *codec, uint32_t survivors)
 }
 
 size_t sqs_fields_round_bound(const sqs_codec *codec, uint32_t length,
-                              size_t entries)
+                              size_t survivors)
 {
-    return bound(codec, LENGTH_WIDTH, length, entries);
+    return bound(codec, LENGTH_WIDTH, length, survivors);
 }
 
 size_t sqs_fields_most(const sqs_codec *codec, size_t size)
@@ -176,28 +168,6 @@ sqs_status sqs_fields_encode_round(const sqs_codec *codec,
         put_drafted(&w, codec, ids, counts, k, round->positions[i]);
         ids += k;
         counts += k;
-    }
-    return finish(&w, size);
-}
-
-sqs_status sqs_fields_encode_mixed(const sqs_codec *codec,
-                                   const sqs_round *round, uint8_t *packet,
-                                   size_t capacity, size_t *size)
-{
-    const uint32_t *ids = round->token_ids, *counts = round->counts;
-    sqs_writer w = {packet, capacity, 0};
-    sqs_put(&w, round->length - 1, LENGTH_WIDTH);
-    for (uint32_t i = 0; i < round->length; i++) {
-        uint32_t k = round->survivors[i];
-        sqs_put(&w, k > 0, SENT_WIDTH);
-        if (k > 0) {
-            put_drafted(&w, codec, ids, counts, k, round->positions[i]);
-        } else {
-            sqs_put(&w, *ids, id_width(codec));
-            sqs_put(&w, *counts - 1, token_count_width(codec));
-        }
-        ids += sqs_entries(k);
-        counts += sqs_entries(k);
     }
     return finish(&w, size);
 }
@@ -306,7 +276,6 @@ static sqs_status get_length(sqs_reader *r, uint32_t *length)
     return SQS_OK;
 }
 
-/* Reads position i of a round, whose distribution is there. */
 static sqs_status get_drafted(sqs_reader *r, target *to, sqs_round *round,
                               uint32_t i)
 {
@@ -319,34 +288,6 @@ static sqs_status get_drafted(sqs_reader *r, target *to, sqs_round *round,
     round->survivors[i] = k;
     round->positions[i] = sqs_get(r, position_width(k));
     return round->positions[i] < k ? SQS_OK : SQS_TOKEN_POSITION;
-}
-
-/* Reads position i, of which there is only the token and its count. */
-static sqs_status get_token(sqs_reader *r, target *to, sqs_round *round,
-                            uint32_t i)
-{
-    const sqs_codec *codec = to->codec;
-    uint32_t width = token_count_width(codec);
-    if (id_width(codec) > sqs_left(r))
-        return SQS_TRUNCATED;
-    *to->ids = sqs_get(r, id_width(codec));
-    if (*to->ids++ >= codec->vocab_size)
-        return SQS_TOKEN_ID;
-    if (width > sqs_left(r))
-        return SQS_TRUNCATED;
-    *to->counts = sqs_get(r, width) + 1;
-    round->survivors[i] = 0;
-    round->positions[i] = 0;
-    return *to->counts++ <= codec->resolution ? SQS_OK : SQS_COUNTS;
-}
-
-static sqs_status get_item(sqs_reader *r, target *to, sqs_round *round,
-                           uint32_t i)
-{
-    if (SENT_WIDTH > sqs_left(r))
-        return SQS_TRUNCATED;
-    return sqs_get(r, SENT_WIDTH) ? get_drafted(r, to, round, i)
-                                  : get_token(r, to, round, i);
 }
 
 static sqs_status get_padding(sqs_reader *r)
@@ -375,17 +316,5 @@ sqs_status sqs_fields_decode_round(const sqs_codec *codec,
     sqs_status status = get_length(&r, &round->length);
     for (uint32_t i = 0; status == SQS_OK && i < round->length; i++)
         status = get_drafted(&r, &to, round, i);
-    return status == SQS_OK ? get_padding(&r) : status;
-}
-
-sqs_status sqs_fields_decode_mixed(const sqs_codec *codec,
-                                   const uint8_t *packet, size_t size,
-                                   size_t most, sqs_round *round)
-{
-    sqs_reader r = {packet, (uint64_t)size * 8, 0};
-    target to = {codec, round->token_ids, round->counts, most, 0};
-    sqs_status status = get_length(&r, &round->length);
-    for (uint32_t i = 0; status == SQS_OK && i < round->length; i++)
-        status = get_item(&r, &to, round, i);
     return status == SQS_OK ? get_padding(&r) : status;
 }

@@ -15,7 +15,7 @@ uint32_t sqs_fields_bits(const sqs_codec *codec, uint32_t survivors);
 /* An upper bound in bytes of a packet of one distribution, and of a round. */
 size_t sqs_fields_bound(const sqs_codec *codec, uint32_t survivors);
 size_t sqs_fields_round_bound(const sqs_codec *codec, uint32_t length,
-                              size_t entries);
+                              size_t survivors);
 
 /* The most survivors that a round of so many bytes can have. */
 size_t sqs_fields_most(const sqs_codec *codec, size_t size);
@@ -33,14 +33,6 @@ sqs_status sqs_fields_encode_round(const sqs_codec *codec,
                                    size_t capacity, size_t *size);
 
 sqs_status sqs_fields_decode_round(const sqs_codec *codec,
-                                   const uint8_t *packet, size_t size,
-                                   size_t most, sqs_round *round);
-
-sqs_status sqs_fields_encode_mixed(const sqs_codec *codec,
-                                   const sqs_round *round, uint8_t *packet,
-                                   size_t capacity, size_t *size);
-
-sqs_status sqs_fields_decode_mixed(const sqs_codec *codec,
                                    const uint8_t *packet, size_t size,
                                    size_t most, sqs_round *round);
 

@@ -98,22 +98,6 @@ class Core(Protocol):
         status is NO_SPACE if the round has more than `most` survivors in all.
         """
 
-    def encode_mixed(
-        self, ids: Ids, counts: Ids, survivors: Ids, positions: Ids
-    ) -> bytes:
-        """Return the packet of a mixed round.
-
-        A position without its distribution has 0 survivors, a position of 0, and one
-        id and count: those of the drafted token.
-        """
-
-    def decode_mixed(self, packet: bytes, most: int) -> tuple[int, Ids, Ids, Ids, Ids]:
-        """Return status (of the packet), and what `encode_mixed` takes.
-
-        As `decode_round` without a memory does. Tokens without their distribution are
-        no survivors.
-        """
-
     def verify(
         self,
         ids: Ids,

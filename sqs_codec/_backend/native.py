@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
@@ -101,12 +100,12 @@ def _find_prior(file: bytes) -> _Prior:
 
 
 class _RoundBuffers:
-    """Memory for a decoded round, mixed or not, of at most so many survivors."""
+    """Memory for a decoded round of at most so many survivors."""
 
     def __init__(self, most: int) -> None:
         self.capacity = most
-        self.ids = ffi.new("uint32_t[]", most + lib.SQS_MAX_ROUND)
-        self.counts = ffi.new("uint32_t[]", most + lib.SQS_MAX_ROUND)
+        self.ids = ffi.new("uint32_t[]", most)
+        self.counts = ffi.new("uint32_t[]", most)
         self.survivors = ffi.new("uint32_t[]", lib.SQS_MAX_ROUND)
         self.positions = ffi.new("uint32_t[]", lib.SQS_MAX_ROUND)
         arrays = self.ids, self.counts, self.survivors, self.positions
@@ -370,56 +369,41 @@ class Core:
         positions: Ids,
         memory: Ids | None,
     ) -> bytes:
-        return self._encode_round(
-            partial(lib.sqs_encode_round, self._codec, _memory(memory)),
-            (ids, counts, survivors, positions),
-        )
-
-    def encode_mixed(
-        self, ids: Ids, counts: Ids, survivors: Ids, positions: Ids
-    ) -> bytes:
-        return self._encode_round(
-            partial(lib.sqs_encode_mixed, self._codec),
-            (ids, counts, survivors, positions),
-        )
-
-    def _encode_round(
-        self, encode: Callable[..., int], round_: tuple[Ids, Ids, Ids, Ids]
-    ) -> bytes:
-        ids, _, survivors, _ = round_
         bound = lib.sqs_encode_round_bound(self._codec, survivors.size, ids.size)
         packet = ffi.new("uint8_t[]", bound)
         size = ffi.new("size_t *")
-        _expect_ok(encode(_round(*round_), packet, bound, size))
+        _expect_ok(
+            lib.sqs_encode_round(
+                self._codec,
+                _memory(memory),
+                _round(ids, counts, survivors, positions),
+                packet,
+                bound,
+                size,
+            )
+        )
         return bytes(ffi.buffer(packet, size[0]))
 
     def decode_round(
         self, packet: bytes, memory: Ids | None, most: int
     ) -> tuple[int, Ids, Ids, Ids, Ids]:
-        return self._decode_round(
-            partial(lib.sqs_decode_round, self._codec, _memory(memory)), packet, most
-        )
-
-    def decode_mixed(self, packet: bytes, most: int) -> tuple[int, Ids, Ids, Ids, Ids]:
-        return self._decode_round(
-            partial(lib.sqs_decode_mixed, self._codec), packet, most
-        )
-
-    def _decode_round(
-        self, decode: Callable[..., int], packet: bytes, most: int
-    ) -> tuple[int, Ids, Ids, Ids, Ids]:
         to = self._take()
-        data = ffi.from_buffer("uint8_t[]", packet)
+        given = (
+            self._codec,
+            _memory(memory),
+            ffi.from_buffer("uint8_t[]", packet),
+            len(packet),
+        )
         most = min(most, lib.sqs_decode_round_bound(self._codec, len(packet)))
         # Enumerative packets take long to read, so there is no second attempt.
         usual = most if self._is_ranked else min(most, USUAL_SURVIVORS)
         buffers = to.hold_round(usual)
-        status = decode(data, len(packet), usual, buffers.round)
+        status = lib.sqs_decode_round(*given, usual, buffers.round)
         if status == lib.SQS_NO_SPACE and most > usual:
             buffers = _RoundBuffers(most)
-            status = decode(data, len(packet), most, buffers.round)
+            status = lib.sqs_decode_round(*given, most, buffers.round)
         length = buffers.round.length if status == OK else 0
-        n = sum(max(k, 1) for k in ffi.unpack(buffers.survivors, length))
+        n = sum(ffi.unpack(buffers.survivors, length))
         found = (
             _copy(buffers.ids, n),
             _copy(buffers.counts, n),

@@ -11,8 +11,8 @@ from sqs_codec._base import checks
 from sqs_codec._base.format import MAX_ROUND
 from sqs_codec._codec.codec import Codec
 from sqs_codec._codec.distribution import SparseDistribution
-from sqs_codec._codec.round import arrays_of
 from sqs_codec._codec.keep import Keep, rule
+from sqs_codec._codec.round import arrays_of
 from sqs_codec._codec.verify import Verdict
 from sqs_codec.theory import entropy_bits_bound
 

@@ -12,8 +12,8 @@ import numpy as np
 from sqs_codec._base import checks
 from sqs_codec._base.format import MAX_VOCAB, MIN_VOCAB
 from sqs_codec._codec.codec import Codec
-from sqs_codec._codec.round import Round
 from sqs_codec._codec.prior import Prior
+from sqs_codec._codec.round import Round
 from sqs_codec._codec.verify import Verdict
 from sqs_codec.session import _wire as wire
 from sqs_codec.session._handshake import (

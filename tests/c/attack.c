@@ -33,14 +33,6 @@ void make_room(content *c, size_t total)
     r->counts = take(&c->blocks[3], total * sizeof(uint32_t));
 }
 
-size_t entries_of(const content *c)
-{
-    size_t total = 0;
-    for (uint32_t i = 0; i < c->round.length; i++)
-        total += entries(c->round.survivors[i]);
-    return total;
-}
-
 size_t survivors_of(const content *c)
 {
     size_t total = 0;
@@ -60,7 +52,7 @@ bool same_content(const content *a, const content *b)
     if (x->length != y->length ||
         !equal(x->survivors, y->survivors, x->length))
         return false;
-    size_t total = entries_of(a);
+    size_t total = survivors_of(a);
     return equal(x->positions, y->positions, x->length) &&
            equal(x->token_ids, y->token_ids, total) &&
            equal(x->counts, y->counts, total);
@@ -76,7 +68,6 @@ static size_t content_bound(const sqs_codec *codec, kind k, size_t size)
         return sqs_max_survivors(codec);
     case ROUND:
     case STREAM:
-    case MIXED:
         break;
     }
     return sqs_decode_round_bound(codec, size);
@@ -89,10 +80,9 @@ size_t packet_bound(const sqs_codec *codec, kind k, const content *c)
         return sqs_encode_bound(codec, c->round.survivors[0]);
     case ROUND:
     case STREAM:
-    case MIXED:
         break;
     }
-    return sqs_encode_round_bound(codec, c->round.length, entries_of(c));
+    return sqs_encode_round_bound(codec, c->round.length, survivors_of(c));
 }
 
 sqs_status write_packet(const sqs_codec *codec, kind k, sqs_memory *memory,
@@ -104,8 +94,6 @@ sqs_status write_packet(const sqs_codec *codec, kind k, sqs_memory *memory,
     case DISTRIBUTION:
         return sqs_encode(codec, r->token_ids, r->counts, r->survivors[0],
                           bytes, capacity, size);
-    case MIXED:
-        return sqs_encode_mixed(codec, r, bytes, capacity, size);
     case ROUND:
     case STREAM:
         break;
@@ -119,15 +107,13 @@ static sqs_status read_packet(const sqs_codec *codec, kind k,
                               content *c)
 {
     sqs_round *r = &c->round;
-    make_room(c, k == MIXED ? most + SQS_MAX_ROUND : most);
+    make_room(c, most);
     memset(r->positions, 0, SQS_MAX_ROUND * sizeof *r->positions);
     r->length = 1;
     switch (k) {
     case DISTRIBUTION:
         return sqs_decode(codec, p->bytes, p->size, most, r->token_ids,
                           r->counts, r->survivors);
-    case MIXED:
-        return sqs_decode_mixed(codec, p->bytes, p->size, most, r);
     case ROUND:
     case STREAM:
         break;
@@ -153,7 +139,7 @@ void note_all(const uint32_t *values, size_t n)
 static void note_content(const content *c)
 {
     const sqs_round *r = &c->round;
-    size_t total = entries_of(c);
+    size_t total = survivors_of(c);
     note(r->length);
     note_all(r->survivors, r->length);
     note_all(r->positions, r->length);
@@ -179,8 +165,6 @@ static bool can_cause(const sqs_codec *codec, kind k, sqs_status status)
     uint32_t statuses = of_distributions[codec->coding];
     if (k != DISTRIBUTION)
         statuses |= of_rounds_too[codec->coding];
-    if (k == MIXED && codec->coding != SQS_ENTROPY)
-        statuses |= BIT(SQS_TOKEN_ID) | BIT(SQS_COUNTS);
     return statuses >> status & 1;
 }
 
@@ -411,8 +395,6 @@ static const char *attack_limit(party *reader, const packet *p,
     size_t total = survivors_of(got);
     if (read_again(reader, p, total, &c) != SQS_OK || !same_content(got, &c))
         return "it does not decode within its own size";
-    if (total == 0)
-        return NULL;
     if (read_again(reader, p, total - 1, &c) != SQS_NO_SPACE ||
         !same_memory(reader->before, reader->after))
         return "the receiver's limit does not hold";

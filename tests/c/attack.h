@@ -12,11 +12,10 @@
 typedef enum kind {
     DISTRIBUTION,
     ROUND,
-    STREAM, /* a round with a memory */
-    MIXED
+    STREAM /* a round with a memory */
 } kind;
 
-#define KINDS 4u
+#define KINDS 3u
 
 typedef struct packet {
     size_t size;
@@ -36,20 +35,13 @@ void *take(block *b, size_t size);
 
 /* What packets of all kinds say. All zero before the first use. */
 typedef struct content {
-    sqs_round round; /* a mixed one may lack distributions */
+    sqs_round round;
     block blocks[4]; /* where its arrays lie */
 } content;
 
-/* Makes room for SQS_MAX_ROUND positions of `total` entries in all. */
+/* Makes room for SQS_MAX_ROUND positions of `total` survivors in all. */
 void make_room(content *c, size_t total);
 
-/* The token_ids of a position with k survivors: a drafted token if none. */
-static inline uint32_t entries(uint32_t k)
-{
-    return k > 0 ? k : 1;
-}
-
-size_t entries_of(const content *c);
 size_t survivors_of(const content *c);
 
 bool same_content(const content *a, const content *b);

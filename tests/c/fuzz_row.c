@@ -32,7 +32,7 @@ static request get_request(const uint8_t *data, size_t size)
                                           1.0, 1.3,  1e10, 1e300};
     kind k;
     request r = {.codec = get_header(data, &k)};
-    r.row.dtype = (sqs_dtype)k;
+    r.row.dtype = data[0] % 4;
     r.row.n = 1;
     r.codec.vocab_size = (uint32_t)(size - FUZZ_HEADER) / sizes[r.row.dtype];
     r.codec.resolution = ((uint32_t)data[4] << 8 | data[5]) + 1;

@@ -5,7 +5,7 @@
  *
  * Each packet is a valid one with bits flipped, bytes replaced, an end cut off
  * or added, or the tail of another; a few are noise. It is read as what it was
- * made from: a distribution, a round, a round of a stream or a mixed round.
+ * made from: a distribution, a round or a round of a stream.
  * One in FRESH is valid, and new among those that are mutated.
  *
  * "prior" is the entropy coding with priors; there, one attempt in FILES is a
@@ -154,7 +154,7 @@ typedef struct attempt {
 } attempt;
 
 static const char *const kind_names[] = {"distribution", "round",
-                                         "round of a stream", "mixed round"};
+                                         "round of a stream"};
 
 static void report(const attempt *a)
 {
@@ -208,7 +208,7 @@ static void make_campaign(campaign *c, const target *t, sqs_coding coding)
     c->target = t;
     c->n_seeds = t->weight < RARE ? DEAR_SEEDS : SEEDS;
     for (uint32_t i = 0; i < c->n_seeds; i++)
-        for (kind k = DISTRIBUTION; k <= MIXED; k++) {
+        for (kind k = DISTRIBUTION; k <= STREAM; k++) {
             sqs_status status = renew(c, k, &c->seeds[k][i], &made);
             if (status != SQS_OK) {
                 fprintf(stderr, "no seed: %s\n", sqs_status_text(status));

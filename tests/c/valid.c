@@ -61,15 +61,6 @@ static void random_distribution(uint32_t vocab_size, uint32_t resolution,
     }
 }
 
-/* A drafted token whose distribution is left out; one in four has all counts.
- */
-static void random_token(const sqs_codec *codec, uint32_t *id, uint32_t *count)
-{
-    *id = random_small(codec->vocab_size);
-    *count = random_below(4) == 0 ? codec->resolution
-                                  : 1 + random_below(codec->resolution);
-}
-
 void random_content(const sqs_codec *codec, kind k, const shape *s,
                     content *c)
 {
@@ -80,12 +71,6 @@ void random_content(const sqs_codec *codec, kind k, const shape *s,
     make_room(c, (size_t)r->length * s->most);
     for (uint32_t i = 0; i < r->length; i++) {
         uint32_t *ids = r->token_ids + used, *counts = r->counts + used;
-        if (k == MIXED && random_below(2) > 0) {
-            r->survivors[i] = r->positions[i] = 0;
-            random_token(codec, ids, counts);
-            used++;
-            continue;
-        }
         bool full = s->dense && random_below(4) > 0;
         uint32_t n = full ? room : 1 + random_below(room);
         r->survivors[i] = n;

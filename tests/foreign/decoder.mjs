@@ -26,7 +26,7 @@ export class Codec {
     if (coding === 'entropy') this.idWeights = prior ?? new Buckets(vocabSize);
   }
 
-  /** `kind` is 'distribution', for {ids, counts}, 'round', for {distributions, tokens}, or 'mixed', with counts too. */
+  /** `kind` is 'distribution', for {ids, counts}, or 'round', for {distributions, tokens}. */
   decode(kind, bytes) {
     return new (this.coding === 'entropy' ? EntropyPacket : FieldPacket)(this, bytes).decode(kind);
   }
@@ -65,19 +65,6 @@ class Packet {
     }
     return read;
   }
-
-  /** A distribution that isn't sent is null. */
-  mixed() {
-    const read = { distributions: [], tokens: [], counts: [] };
-    for (let more = this.first(); more; more = this.more(read.tokens.length)) {
-      const q = this.sent(read.distributions.at(-1)) ? this.distribution() : null;
-      const token = q ? this.drafted(q) : this.id();
-      read.distributions.push(q);
-      read.tokens.push(token);
-      read.counts.push(q ? q.counts[q.ids.indexOf(token)] : this.count());
-    }
-    return read;
-  }
 }
 
 /** `bitpack` and `enumerative`. */
@@ -90,9 +77,6 @@ class FieldPacket extends Packet {
 
   first() { this.length = 1 + this.field(8); return true; }
   more(read) { return read < this.length; }
-  sent() { return this.field(1); }
-  id() { return this.below(this.codec.vocabSize, 'TOKEN_ID'); }
-  count() { return 1 + this.below(this.codec.resolution, 'COUNTS'); }
   drafted({ ids }) { return ids[this.below(ids.length, 'TOKEN_POSITION')]; }
 
   distribution() {
@@ -110,7 +94,7 @@ class FieldPacket extends Packet {
     refuseIf(this.survivors > this.codec.survivorLimit, 'NO_SPACE');
     const ids = [];
     for (let i = 0; i < k; i++) {
-      ids.push(this.id());
+      ids.push(this.below(vocabSize, 'TOKEN_ID'));
       refuseIf(ids[i] <= ids[i - 1], 'TOKEN_ORDER');
     }
     const counts = [];
@@ -239,21 +223,9 @@ class EntropyPacket extends Packet {
   end() { this.coder.end(); }
   first() { return true; }
   more(read) { return read < LIMITS.length && this.coder.bit(scalars.more_chance); }
-  id() { return this.idSet(1, 0)[0]; }
   uniform(n) { return this.coder.symbol(n, 0, n, (x) => x); }
   idSet(k, c) { return readSet(this.coder, k, this.codec.vocabSize, this.memory.weighIds(this.codec.idWeights, c)); }
   admit(k) { refuseIf(k > this.allowed, this.ruleOfAllowed); }
-
-  sent(before) {
-    if (before === undefined) return this.coder.bit(128);
-    return this.coder.bit(before ? scalars.same_chance : 256 - scalars.same_chance);
-  }
-
-  count() {
-    const { resolution } = this.codec;
-    if (resolution === 1 || this.coder.bit(scalars.certain_chance)) return resolution;
-    return 1 + this.uniform(resolution - 1);
-  }
 
   distribution() {
     const counts = this.coder.bit(scalars.uniform_chance) ? this.uniformCounts() : this.counts();

@@ -45,18 +45,6 @@ uint32_t sqs_code_position(sqs_coder *c, const uint32_t *counts, uint32_t k,
     return ended(c, any_within(0, k - 1));
 }
 
-uint32_t sqs_code_token(sqs_coder *c, const sqs_codec *codec,
-                        const sqs_memory *memory, uint32_t token)
-{
-    return ended(c, any_within(0, codec->vocab_size - 1));
-}
-
-uint32_t sqs_code_token_count(sqs_coder *c, uint32_t resolution,
-                              uint32_t count)
-{
-    return ended(c, any_within(1, resolution));
-}
-
 void sqs_memory_clear(sqs_memory *memory)
 {
     memory->size = 0;
@@ -72,12 +60,12 @@ static uint32_t *any_words(size_t n)
     return (uint32_t *)any_bytes(n * sizeof(uint32_t));
 }
 
-static sqs_round any_round(size_t entries)
+static sqs_round any_round(size_t survivors)
 {
     return (sqs_round){.survivors = any_words(SQS_MAX_ROUND),
                        .positions = any_words(SQS_MAX_ROUND),
-                       .token_ids = any_words(entries),
-                       .counts = any_words(entries)};
+                       .token_ids = any_words(survivors),
+                       .counts = any_words(survivors)};
 }
 
 static void check(const sqs_round *round, size_t most)
@@ -102,17 +90,6 @@ void rounds(void)
     size_t size = any_within(0, 1 << 20), most = any_within(0, 1 << 24);
     sqs_round round = any_round(most);
     if (sqs_entropy_decode_round(&codec, NULL, any_bytes(size), size, most,
-                                 &round) == SQS_OK)
-        check(&round, most);
-}
-
-/* A position without its distribution takes an entry, but no survivor. */
-void mixed(void)
-{
-    sqs_codec codec = any_codec();
-    size_t size = any_within(0, 1 << 20), most = any_within(0, 1 << 24);
-    sqs_round round = any_round(most + SQS_MAX_ROUND);
-    if (sqs_entropy_decode_mixed(&codec, any_bytes(size), size, most,
                                  &round) == SQS_OK)
         check(&round, most);
 }

@@ -206,14 +206,6 @@ PROOFS = (
         changes=SMALL_ROUND,
     ),
     Proof(
-        "packet:mixed",
-        "the same of a mixed round",
-        "2 positions, every V and l, any room",
-        unwind=9,
-        quick=True,
-        changes=SMALL_ROUND,
-    ),
-    Proof(
         "fields:distribution",
         "the whole bitpack decoder, and what it accepts",
         "V = 8, l = 10, up to 4 bytes, any room",

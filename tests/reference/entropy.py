@@ -32,8 +32,6 @@ ID_WEIGHTS = MODEL["id_weights"]
 
 UNIFORM_CHANCE = 16  # of the uniform modes, in 256ths
 MORE_CHANCE = 192  # of another distribution in the round, in 256ths
-SAME_CHANCE = 224  # of a mixed round's positions to be like the one before
-CERTAIN_CHANCE = 64  # of a drafted token to have all counts
 FIRST_BUCKET_BITS = 5
 SPLIT_FULL_DEPTH = 3
 SPLIT_TOP_DEPTH = 8
@@ -573,40 +571,6 @@ def code_round(coder, vocab_size, resolution, memory, given=None, prior=None):
             return items
 
 
-def code_mixed(coder, vocab_size, resolution, given=None, prior=None):
-    """As a round, but an item may be a token and its count alone: (token, count)."""
-    items, survivors, memory = [], 0, Memory()
-    chance = EVEN
-    while True:
-        item = given and given[len(items)]
-        if code_bit(coder, "sent", chance, item and len(item) == 3):
-            item = code_drafted(
-                coder, vocab_size, resolution, memory, survivors, item, prior
-            )
-            survivors += len(item[0])
-            chance = SAME_CHANCE
-        else:
-            item = code_token(coder, vocab_size, resolution, memory, item, prior)
-            chance = 256 - SAME_CHANCE
-        items.append(item)
-        if not code_more(coder, len(items), given and len(items) < len(given)):
-            return items
-
-
-def code_token(coder, vocab_size, resolution, memory, item=None, prior=None):
-    """A drafted token and its count, without the distribution."""
-    token, count = item or (None, None)
-    rest = id_rest(vocab_size, memory, prior)
-    (token,) = code_set(
-        coder, "ids", 1, vocab_size, lambda x, n: rest(x), item and [token]
-    )
-    if resolution == 1 or code_bit(
-        coder, "certain", CERTAIN_CHANCE, item and count == resolution
-    ):
-        return token, resolution
-    return token, 1 + code_uniform(coder, "count", resolution - 1, item and count - 1)
-
-
 def code_more(coder, items, more=None):
     """Whether another item follows."""
     return items < MAX_ROUND and code_bit(coder, "more", MORE_CHANCE, more)
@@ -654,21 +618,6 @@ def decode_round(packet, vocab_size, resolution, memory=None, prior=None):
         memory.weights, memory.seen, memory.last = before
         raise
     return [item[:2] for item in items], [item[2] for item in items]
-
-
-def encode_mixed(items, vocab_size, resolution, prior=None):
-    """The packet of a mixed round of (ids, counts, token) and (token, count)."""
-    coder = Writer()
-    code_mixed(coder, vocab_size, resolution, items, prior)
-    return coder.finish()
-
-
-def decode_mixed(packet, vocab_size, resolution, prior=None):
-    """Return a list of (ids, counts, token) and (token, count)."""
-    coder = Reader(packet)
-    items = code_mixed(coder, vocab_size, resolution, prior=prior)
-    coder.finish()
-    return items
 
 
 # Where the bits go

@@ -221,18 +221,18 @@ def shapes() -> dict[str, Any]:
     return {"sets": SETS, "cases": cases}
 
 
-def tightly_coded(code: Callable[..., Any], *arguments: Any) -> bool:
+def tightly_coded(items: list[Any], vocab_size: int, resolution: int) -> bool:
     """Whether one more bit of `more` would move the coder on, whatever its value."""
     coder = entropy.Writer()
-    code(coder, *arguments)
+    entropy.code_round(coder, vocab_size, resolution, entropy.Memory(), items)
     end = coder.shifts
     entropy.code_more(coder, 1, False)
     return coder.shifts > end
 
 
-ROUND_OF_256, MIXED_OF_256 = 293, 271
-"""Vocabulary sizes at which a round and a mixed round of 256 end so that a decoder that
-reads one bit more finds the packet truncated."""
+ROUND_OF_256 = 293
+"""A vocabulary size at which a round of 256 ends so that a decoder that reads one bit
+more finds the packet truncated."""
 
 
 def rounds() -> dict[str, Any]:
@@ -249,8 +249,7 @@ def rounds() -> dict[str, Any]:
         tokens = [ids[seed % len(ids)] for seed, (ids, _) in enumerate(drafted)]
         if length == entropy.MAX_ROUND:
             items = entropy.as_items(drafted, tokens)
-            codec = vocab_size, resolution, entropy.Memory()
-            assert tightly_coded(entropy.code_round, *codec, items)
+            assert tightly_coded(items, vocab_size, resolution)
         cases.append(
             {
                 "vocab_size": vocab_size,
@@ -350,68 +349,6 @@ def streams() -> dict[str, Any]:
     return {"cases": cases}
 
 
-def mixed() -> dict[str, Any]:
-    """Mixed rounds: which of the distributions are sent, as 0 and 1."""
-    cases = []
-    for vocab_size, resolution, sent in [
-        (2, 1, "0"),
-        (2, 1, "1"),
-        (2, 2, "001"),
-        (1000, 100, "0000"),
-        (1000, 100, "1111"),
-        (49152, 100, "0110100"),
-        (1048576, 65536, "010"),
-        (MIXED_OF_256, 16, "0" * 64 + "1" * 64 + "01" * 64),
-    ]:
-        items = [
-            mixed_item(
-                *draft(vocab_size, resolution, 32, seed), seed, sent[seed] == "1"
-            )
-            for seed in range(len(sent))
-        ]
-        codec = vocab_size, resolution
-        if len(sent) == entropy.MAX_ROUND:
-            assert tightly_coded(entropy.code_mixed, *codec, items)
-        cases.append(
-            {
-                "vocab_size": vocab_size,
-                "resolution": resolution,
-                **as_mixed_case(items),
-                "packets": {
-                    coding: ref.encode_mixed(items, *codec, coding).hex()
-                    for coding in CODINGS
-                },
-            }
-        )
-    return {"cases": cases}
-
-
-MixedItem = tuple[list[int], list[int], int] | tuple[int, int]
-"""A distribution and its drafted token, or a token and its count."""
-
-
-def mixed_item(ids: list[int], counts: list[int], number: int, sent: bool) -> MixedItem:
-    """A position of a mixed round; the number names the token."""
-    place = number % len(ids)
-    return (ids, counts, ids[place]) if sent else (ids[place], counts[place])
-
-
-def as_mixed_case(items: list[MixedItem]) -> dict[str, Any]:
-    """What a mixed round holds; null stands for a distribution that isn't sent."""
-    tokens, counts, sent = [], [], []
-    for item in items:
-        if len(item) == 3:
-            ids, b, token = item
-            tokens.append(token)
-            counts.append(b[ids.index(token)])
-            sent.append(as_case(ids, b))
-        else:
-            tokens.append(item[0])
-            counts.append(item[1])
-            sent.append(None)
-    return {"distributions": sent, "tokens": tokens, "counts": counts}
-
-
 def formula_round(
     supports: list[int], resolution: int
 ) -> tuple[list[Distribution], list[int]]:
@@ -476,22 +413,6 @@ def malformed() -> dict[str, Any]:
         add(coding, "round", "TRUNCATED", ref.pack(field(1, 8) + good + "00"))
         add(coding, "round", "TOKEN_POSITION", ref.pack(round_bits + "11"))
         add(coding, "round", "TRAILING_BYTES", ref.pack(round_bits + "00") + b"\0")
-        token = "0" + field(999, 10) + field(99, 7)
-        add(coding, "mixed", "TRUNCATED", b"")
-        add(coding, "mixed", "TRUNCATED", b"\0")  # what is sent is a field of its own
-        add(coding, "mixed", "TRUNCATED", ref.pack(field(1, 8) + token))
-        add(coding, "mixed", "TRUNCATED", ref.pack(field(0, 8) + "1" + good[:-8]))
-        for rule, wrong in [
-            ("TOKEN_ID", field(1000, 10) + field(99, 7)),
-            ("TOKEN_ID", field(1000, 10)),  # so is the count
-            ("COUNTS", field(999, 10) + field(100, 7)),
-        ]:
-            add(coding, "mixed", rule, ref.pack(field(0, 8) + "0" + wrong))
-        mixed_bits = field(0, 8) + "1" + good
-        add(coding, "mixed", "TOKEN_POSITION", ref.pack(mixed_bits + "11"))
-        add(coding, "mixed", "PADDING", ref.pack(field(0, 8) + token + "1"))
-        mixed_bits = field(1, 8) + token + "1" + good + "00"
-        add(coding, "mixed", "TRAILING_BYTES", ref.pack(mixed_bits) + b"\0")
     size = math.comb(1000, 3) * math.comb(99, 2)
     rank = field(size, (size - 1).bit_length())
     add("enumerative", "distribution", "RANK", ref.pack(field(2, 7) + rank))
@@ -523,15 +444,11 @@ def malformed() -> dict[str, Any]:
     # may share a round, but not with a ninth of one token, whose rank is not read.
     nine = field(8, 8) + 8 * (field(1023, 10) + field(0, 10)) + field(0, 10)
     add("enumerative", "round", "ROUND_SUPPORT", ref.pack(nine), 1024, 1024)
-    nine = field(9, 8) + ("1" + field(1023, 10) + field(0, 10)) * 8
-    nine += "0" + field(0, 20) + "1" + field(0, 10)
-    add("enumerative", "mixed", "ROUND_SUPPORT", ref.pack(nine), 1024, 1024)
 
     q = [5, 700, 999], [50, 30, 20]
     for kind, packet in [
         ("distribution", entropy.encode(*q, 1000, 100)),
         ("round", entropy.encode_round([q, q], [5, 700], 1000, 100)),
-        ("mixed", entropy.encode_mixed([(5, 4), (*q, 700), (9, 100)], 1000, 100)),
     ]:
         add("entropy", kind, "TRUNCATED", b"")
         for rule, bad in other_ends(kind, packet, 1000, 100):
@@ -555,11 +472,7 @@ def other_ends(
     """Yield packets that are good up to their last byte, and the rules they break."""
     yield "TRUNCATED", packet[:-1]
     yield "TRAILING_BYTES", packet + b"\0"
-    decode = {
-        "distribution": entropy.decode,
-        "round": entropy.decode_round,
-        "mixed": entropy.decode_mixed,
-    }[kind]
+    decode = entropy.decode if kind == "distribution" else entropy.decode_round
     number = int.from_bytes(packet, "big")
     while True:  # the next of that size that only the last byte is wrong with
         number += 1
@@ -700,7 +613,6 @@ def priors() -> dict[str, Any]:
                 "distributions": [as_case(*q) for q in known],
                 "packets": [
                     *packets_alone(known, *codec, prior),
-                    *mixed_packets(known, *codec, prior),
                     *packets_of_stream(known, *codec, prior),
                 ],
             }
@@ -736,21 +648,6 @@ def packets_alone(
     numbers = [*range(len(known))]
     yield packet_case("round", packet, distributions=numbers, tokens=tokens)
     yield from bad_packets("round", packet, *codec, prior=prior)
-
-
-def mixed_packets(
-    known: list[Distribution], vocab_size: int, resolution: int, prior: Prior
-) -> Iterator[dict[str, Any]]:
-    """Yield a mixed round that tokens alone begin and end."""
-    codec = vocab_size, resolution
-    items = [mixed_item(*q, i, i % 5 in (1, 2)) for i, q in enumerate(known[:9])]
-    packet = entropy.encode_mixed(items, *codec, prior)
-    content = as_mixed_case(items)
-    content["distributions"] = [
-        i if sent else None for i, sent in enumerate(content["distributions"])
-    ]
-    yield packet_case("mixed", packet, **content)
-    yield from bad_packets("mixed", packet, *codec, prior=prior)
 
 
 def packets_of_stream(
@@ -978,7 +875,6 @@ FILES = {
     "shapes.json": shapes,
     "rounds.json": rounds,
     "streams.json": streams,
-    "mixed.json": mixed,
     "limits.json": limits,
     "malformed.json": malformed,
     "priors.json": priors,

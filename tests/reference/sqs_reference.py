@@ -305,21 +305,6 @@ def drafted_bits(ids, counts, token, vocab_size, resolution, coding):
     return bits + field(ids.index(token), (len(ids) - 1).bit_length())
 
 
-def encode_mixed(items, vocab_size, resolution, coding, prior=None):
-    """The packet of a mixed round of (ids, counts, token) and (token, count)."""
-    if coding == "entropy":
-        return entropy.encode_mixed(items, vocab_size, resolution, prior)
-    bits = field(len(items) - 1, 8)
-    for item in items:
-        if len(item) == 3:
-            bits += "1" + drafted_bits(*item, vocab_size, resolution, coding)
-        else:
-            token, count = item
-            bits += "0" + field(token, (vocab_size - 1).bit_length())
-            bits += field(count - 1, (resolution - 1).bit_length())
-    return pack(bits)
-
-
 class Reader:
     """Takes fields off a packet."""
 
@@ -415,31 +400,3 @@ def decode_round(packet, vocab_size, resolution, coding, memory=None, prior=None
         tokens.append(token)
     reader.end()
     return distributions, tokens
-
-
-def read_token(reader, vocab_size, resolution):
-    """Return (token, count) of a drafted token without its distribution."""
-    token = reader.take((vocab_size - 1).bit_length())
-    if token >= vocab_size:
-        raise BrokenRuleError("TOKEN_ID")
-    count = reader.take((resolution - 1).bit_length()) + 1
-    if count > resolution:
-        raise BrokenRuleError("COUNTS")
-    return token, count
-
-
-def decode_mixed(packet, vocab_size, resolution, coding, prior=None):
-    """Return a list of (ids, counts, token) and (token, count)."""
-    if coding == "entropy":
-        return entropy.decode_mixed(packet, vocab_size, resolution, prior)
-    reader = Reader(packet)
-    items, squares = [], 0
-    for _ in range(reader.take(8) + 1):
-        if reader.take(1):
-            item = read_drafted(reader, vocab_size, resolution, coding, squares)
-            squares += len(item[0]) ** 2
-        else:
-            item = read_token(reader, vocab_size, resolution)
-        items.append(item)
-    reader.end()
-    return items

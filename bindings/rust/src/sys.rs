@@ -82,7 +82,7 @@ extern "C" {
         to: *mut Quantized,
     ) -> c_int;
     pub fn sqs_sample(counts: *const u32, survivors: u32, number: u32) -> u32;
-    pub fn sqs_encode_round_bound(codec: *const Codec, length: u32, entries: usize) -> usize;
+    pub fn sqs_encode_round_bound(codec: *const Codec, length: u32, survivors: usize) -> usize;
     pub fn sqs_encode_round(
         codec: *const Codec,
         memory: *mut Memory,

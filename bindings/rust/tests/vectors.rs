@@ -1,5 +1,5 @@
-//! The golden vectors of ../../tests/vectors, but for what needs a prior, a mixed
-//! round or another row's type: counts of logits, rounds, streams and refusals.
+//! The golden vectors of ../../tests/vectors, but for what needs a prior or another
+//! row's type: counts of logits, rounds, streams and refusals.
 
 use sqs::{Codec, Coding, Distribution, Keep, Memory, Round};
 use std::collections::HashMap;

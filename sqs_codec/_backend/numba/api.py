@@ -124,45 +124,28 @@ class Core:
         positions: Ids,
         memory: Ids | None,
     ) -> bytes:
-        return self._encode_round((ids, counts, survivors, positions), memory, False)
-
-    def encode_mixed(
-        self, ids: Ids, counts: Ids, survivors: Ids, positions: Ids
-    ) -> bytes:
-        return self._encode_round((ids, counts, survivors, positions), None, True)
-
-    def _encode_round(
-        self, round_: tuple[Ids, Ids, Ids, Ids], memory: Ids | None, mixed: bool
-    ) -> bytes:
+        round_ = ids, counts, survivors, positions
         packet: NDArray[np.uint8]
         if self._is_entropy:
             status, packet = entropy.encode_round(
-                *self._model, *round_, _memory(memory), mixed
+                *self._model, *round_, _memory(memory)
             )
             if status != OK:
                 raise AssertionError("the codec can have no such memory")
         else:
-            packet = fields.encode_round(*self._codec, *round_, mixed)
+            packet = fields.encode_round(*self._codec, *round_)
         return packet.tobytes()
 
     def decode_round(
         self, packet: bytes, memory: Ids | None, most: int
     ) -> tuple[int, Ids, Ids, Ids, Ids]:
-        return self._decode_round(packet, memory, False, most)
-
-    def decode_mixed(self, packet: bytes, most: int) -> tuple[int, Ids, Ids, Ids, Ids]:
-        return self._decode_round(packet, None, True, most)
-
-    def _decode_round(
-        self, packet: bytes, memory: Ids | None, mixed: bool, most: int
-    ) -> tuple[int, Ids, Ids, Ids, Ids]:
         data = np.frombuffer(packet, np.uint8)
         if self._is_entropy:
             status, *found = entropy.decode_round(
-                data, *self._model, _memory(memory), mixed, most
+                data, *self._model, _memory(memory), most
             )
         else:
-            status, *found = fields.decode_round(data, *self._codec, mixed, most)
+            status, *found = fields.decode_round(data, *self._codec, most)
         if status != OK:
             return status, NONE, NONE, NONE, NONE
         ids, counts, survivors, positions = found

@@ -93,54 +93,30 @@ def encode(vocab_size, resolution, coding, ids, counts):
     return packet
 
 
-# Of a mixed round, a position without its distribution has no survivors, a position of
-# 0, and an id and a count of the drafted token alone.
-
-
-@jit
-def token_widths(vocab_size, resolution):
-    """Return the widths of a drafted token and of its count, without a distribution."""
-    return width_of(vocab_size - 1), width_of(resolution - 1)
-
-
 @entry
-def round_bits(vocab_size, resolution, coding, survivors, mixed):
+def round_bits(vocab_size, resolution, coding, survivors):
     """Return the bits of a round."""
     bits = ROUND_LENGTH_BITS
     for size in survivors:
         k = np.int64(size)
-        bits += mixed
-        if k > 0:
-            bits += distribution_bits(vocab_size, resolution, coding, k)
-            bits += width_of(k - 1)
-        else:
-            bits += sum(token_widths(vocab_size, resolution))
+        bits += distribution_bits(vocab_size, resolution, coding, k)
+        bits += width_of(k - 1)
     return bits
 
 
 @entry
-def encode_round(
-    vocab_size, resolution, coding, ids, counts, survivors, positions, mixed
-):
+def encode_round(vocab_size, resolution, coding, ids, counts, survivors, positions):
     """Return the packet of a round."""
-    bits = round_bits(vocab_size, resolution, coding, survivors, mixed)
+    bits = round_bits(vocab_size, resolution, coding, survivors)
     packet = np.zeros((bits + 7) // 8, np.uint8)
-    id_width, count_width = token_widths(vocab_size, resolution)
     at = put(packet, 0, survivors.size - 1, ROUND_LENGTH_BITS)
     start = 0
     for i in range(survivors.size):
         k = np.int64(survivors[i])
-        end = start + max(k, 1)
+        end = start + k
         these, those = ids[start:end], counts[start:end]
-        at = put(packet, at, np.int64(k > 0), np.int64(mixed))
-        if k > 0:
-            at = put_distribution(
-                packet, at, vocab_size, resolution, coding, these, those
-            )
-            at = put(packet, at, np.int64(positions[i]), width_of(k - 1))
-        else:
-            at = put(packet, at, np.int64(these[0]), id_width)
-            at = put(packet, at, np.int64(those[0]) - 1, count_width)
+        at = put_distribution(packet, at, vocab_size, resolution, coding, these, those)
+        at = put(packet, at, np.int64(positions[i]), width_of(k - 1))
         start = end
     return packet
 
@@ -228,30 +204,6 @@ def get_position(packet, at, k):
 
 
 @entry
-def get_sent(packet, at):
-    """Return a status, where the field ends, and whether a distribution follows."""
-    if at >= 8 * packet.size:
-        return TRUNCATED, at, False
-    return OK, at + 1, get(packet, at, 1) == 1
-
-
-@entry
-def get_token(packet, at, vocab_size, resolution):
-    """Return a status, where the count ends, a token and its count."""
-    id_width, count_width = token_widths(vocab_size, resolution)
-    if at + id_width > 8 * packet.size:
-        return TRUNCATED, at, 0, 0
-    token = get(packet, at, id_width)
-    at += id_width
-    if token >= vocab_size:
-        return TOKEN_ID, at, 0, 0
-    if at + count_width > 8 * packet.size:
-        return TRUNCATED, at, 0, 0
-    count = get(packet, at, count_width) + 1
-    return OK if count <= resolution else COUNTS, at + count_width, token, count
-
-
-@entry
 def get_padding(packet, at):
     """Return a status; the fields end at bit `at`."""
     left = 8 * packet.size - at
@@ -274,7 +226,7 @@ def decode(packet, vocab_size, resolution, coding, most, ids, counts):
     return status, k
 
 
-def decode_round(packet, vocab_size, resolution, coding, mixed, most):
+def decode_round(packet, vocab_size, resolution, coding, most):
     """Return a status and, if it is OK, ids, counts, survivors and positions.
 
     The receiver takes `most` survivors.
@@ -288,24 +240,15 @@ def decode_round(packet, vocab_size, resolution, coding, mixed, most):
     at = ROUND_LENGTH_BITS
     squares = 0
     for _ in range(get(packet, 0, ROUND_LENGTH_BITS) + 1):
-        k = position = 0
-        status, at, sent = get_sent(packet, at) if mixed else (OK, at, True)
-        if status == OK and sent:
-            left = most - sum(survivors)
-            status, at, k = get_distribution(
-                packet, at, *codec, squares, left, ids, counts
-            )
-            if status == OK:
-                status, at, position = get_position(packet, at, k)
-        elif status == OK:
-            status, at, ids[0], counts[0] = get_token(
-                packet, at, vocab_size, resolution
-            )
+        left = most - sum(survivors)
+        status, at, k = get_distribution(packet, at, *codec, squares, left, ids, counts)
+        if status == OK:
+            status, at, position = get_position(packet, at, k)
         if status != OK:
             return (status,)
         squares += k * k
-        all_ids.append(ids[: max(k, 1)].copy())
-        all_counts.append(counts[: max(k, 1)].copy())
+        all_ids.append(ids[:k].copy())
+        all_counts.append(counts[:k].copy())
         survivors.append(k)
         positions.append(position)
     return (

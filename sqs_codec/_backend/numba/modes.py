@@ -33,7 +33,7 @@ from sqs_codec._backend.numba.fixed import log2, log2_small
 from sqs_codec._backend.numba.ids import make_ids
 from sqs_codec._backend.numba.jit import jit, leaf
 from sqs_codec._backend.numba.memory import LAST, no_memory
-from sqs_codec._backend.numba.model import CERTAIN_CHANCE, UNIFORM_CHANCE
+from sqs_codec._backend.numba.model import UNIFORM_CHANCE
 from sqs_codec._backend.numba.prior import choose_class, class_cost, code_class
 from sqs_codec._backend.numba.sets import (
     code_set,
@@ -42,7 +42,7 @@ from sqs_codec._backend.numba.sets import (
 )
 
 # A literal has a type of its own.
-UNIFORM, CERTAIN = np.int64(UNIFORM_CHANCE), np.int64(CERTAIN_CHANCE)
+UNIFORM = np.int64(UNIFORM_CHANCE)
 UNIFORM_COST = int(BIT_COSTS[UNIFORM_CHANCE])
 MODEL_COST = int(BIT_COSTS[256 - UNIFORM_CHANCE])
 
@@ -193,21 +193,3 @@ def code_position(coder, packet, counts, position):
         i += 1
     narrow_to_value(coder, packet, unit, below, counts[i], i == last)
     return i
-
-
-@jit
-def code_token(coder, packet, vocab_size, prior, memory, token):
-    """Code a token by itself, as a set of one, in the first class of a prior."""
-    found = np.full(1, token, np.int64)
-    code_set(
-        coder, packet, make_ids(vocab_size, prior, ZERO, memory), vocab_size, found
-    )
-    return found[0]
-
-
-@leaf
-def code_token_count(coder, packet, resolution, count):
-    """Code a token's count by itself."""
-    if resolution == 1 or code_bit(coder, packet, CERTAIN, count == resolution):
-        return resolution
-    return 1 + code_uniform(coder, packet, resolution - 1, count - 1)

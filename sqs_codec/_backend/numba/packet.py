@@ -9,7 +9,6 @@ from __future__ import annotations
 import numpy as np
 
 from sqs_codec._backend.numba.coder import (
-    EVEN,
     MODE,
     OK,
     STATUS,
@@ -26,13 +25,11 @@ from sqs_codec._backend.numba.counts import descending
 from sqs_codec._backend.numba.fixed import BIT
 from sqs_codec._backend.numba.jit import entry, jit, leaf
 from sqs_codec._backend.numba.memory import is_memory, memory_learn, no_memory
-from sqs_codec._backend.numba.model import MORE_CHANCE, SAME_CHANCE
+from sqs_codec._backend.numba.model import MORE_CHANCE
 from sqs_codec._backend.numba.modes import (
     code_counts,
     code_ids,
     code_position,
-    code_token,
-    code_token_count,
     counts_costs,
     distribution_cost,
 )
@@ -43,7 +40,7 @@ from sqs_codec._base.format import MAX_ROUND
 BAD_MEMORY = int(Status.BAD_MEMORY)
 
 # A literal has a type of its own.
-MORE, SAME = np.int64(MORE_CHANCE), np.int64(SAME_CHANCE)
+MORE = np.int64(MORE_CHANCE)
 FIRST_ROOM = 1024  # of a round's survivors
 
 # How many members a support may have whose bits are estimated, which csrc derives
@@ -128,8 +125,7 @@ def decode(packet, vocab_size, resolution, prior, most):
     return status, ids.astype(np.uint32), counts.astype(np.uint32)
 
 
-# Rounds. A mixed one may lack distributions: then it has no survivors at a position, a
-# position of 0, and an id and a count of the drafted token alone.
+# Rounds.
 
 
 @leaf
@@ -138,18 +134,9 @@ def code_more(coder, packet, length, more):
     return length < MAX_ROUND and code_bit(coder, packet, MORE, more)
 
 
-@leaf
-def code_sent(coder, packet, survivors, i, sent):
-    """Code whether position i of a mixed round has its distribution."""
-    chance = EVEN
-    if i > 0:
-        chance = SAME if survivors[i - 1] > 0 else 256 - SAME
-    return code_bit(coder, packet, chance, sent)
-
-
 @entry
 def encode_round(
-    vocab_size, resolution, prior, ids, counts, survivors, positions, memory, mixed
+    vocab_size, resolution, prior, ids, counts, survivors, positions, memory
 ):
     """Return a status and the packet.
 
@@ -162,19 +149,14 @@ def encode_round(
     known = memory.astype(np.int64)
     start = 0
     for i in range(survivors.size):
-        k = np.int64(survivors[i])
-        end = start + max(k, 1)
+        end = start + np.int64(survivors[i])
         these_ids = ids[start:end].astype(np.int64)
         these = counts[start:end].astype(np.int64)
-        if not mixed or code_sent(coder, packet, survivors, i, k > 0):
-            code_distribution(
-                coder, packet, vocab_size, resolution, prior, known, these_ids, these
-            )
-            code_position(coder, packet, these, np.int64(positions[i]))
-            memory_learn(known, these_ids)
-        else:
-            code_token(coder, packet, vocab_size, prior, known, these_ids[0])
-            code_token_count(coder, packet, resolution, these[0])
+        code_distribution(
+            coder, packet, vocab_size, resolution, prior, known, these_ids, these
+        )
+        code_position(coder, packet, these, np.int64(positions[i]))
+        memory_learn(known, these_ids)
         code_more(coder, packet, i + 1, i + 1 < survivors.size)
         start = end
     copy_values(known, memory, ZERO)
@@ -199,7 +181,7 @@ def with_room(values, used, n):
 
 
 @entry
-def decode_round(packet, vocab_size, resolution, prior, memory, mixed, most):
+def decode_round(packet, vocab_size, resolution, prior, memory, most):
     """Return a status, ids, counts, survivors and positions.
 
     The receiver takes `most` survivors. If the status is OK, the memory becomes what
@@ -219,20 +201,14 @@ def decode_round(packet, vocab_size, resolution, prior, memory, mixed, most):
     length = 0
     going_on = coder[STATUS] == OK
     while going_on:
-        if not mixed or code_sent(coder, packet, survivors, length, False):
-            ids, counts = code_distribution(
-                coder, packet, vocab_size, resolution, prior, known, none, none
-            )
-            positions[length] = code_position(coder, packet, counts, ZERO)
-            survivors[length] = ids.size
-            if coder[STATUS] != OK:
-                break
-            memory_learn(known, ids)
-        else:
-            token = code_token(coder, packet, vocab_size, prior, known, ZERO)
-            ids = np.full(1, token, np.int64)
-            count = code_token_count(coder, packet, resolution, ZERO)
-            counts = np.full(1, count, np.int64)
+        ids, counts = code_distribution(
+            coder, packet, vocab_size, resolution, prior, known, none, none
+        )
+        positions[length] = code_position(coder, packet, counts, ZERO)
+        survivors[length] = ids.size
+        if coder[STATUS] != OK:
+            break
+        memory_learn(known, ids)
         all_ids = with_room(all_ids, used, ids.size)
         all_counts = with_room(all_counts, used, ids.size)
         copy_values(ids, all_ids, used)
