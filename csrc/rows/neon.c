@@ -13,8 +13,6 @@
 
 #define TARGET
 
-#define EACH_QUARTER for (uint32_t i = 0; i < 4; i++)
-
 typedef float32x4x4_t vec_type;
 typedef uint32x4_t vec_mask;
 
@@ -25,71 +23,81 @@ typedef struct lanes_type {
 static inline vec_type vec_load(const float *p)
 {
     vec_type v;
-    EACH_QUARTER v.val[i] = vld1q_f32(p + 4 * i);
+    for (uint32_t i = 0; i < 4; i++)
+        v.val[i] = vld1q_f32(p + 4 * i);
     return v;
 }
 
 static inline vec_type vec_load_f16(const uint16_t *p)
 {
     vec_type v;
-    EACH_QUARTER v.val[i] =
-        vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p + 4 * i)));
+    for (uint32_t i = 0; i < 4; i++)
+        v.val[i] =
+            vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p + 4 * i)));
     return v;
 }
 
 static inline vec_type vec_load_bf16(const uint16_t *p)
 {
     vec_type v;
-    EACH_QUARTER v.val[i] =
-        vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p + 4 * i), 16));
+    for (uint32_t i = 0; i < 4; i++)
+        v.val[i] =
+            vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p + 4 * i), 16));
     return v;
 }
 
 static inline void vec_store(float *p, vec_type v)
 {
-    EACH_QUARTER vst1q_f32(p + 4 * i, v.val[i]);
+    for (uint32_t i = 0; i < 4; i++)
+        vst1q_f32(p + 4 * i, v.val[i]);
 }
 
 static inline vec_type vec_set(float x)
 {
     vec_type v;
-    EACH_QUARTER v.val[i] = vdupq_n_f32(x);
+    for (uint32_t i = 0; i < 4; i++)
+        v.val[i] = vdupq_n_f32(x);
     return v;
 }
 
 static inline vec_type vec_add(vec_type a, vec_type b)
 {
-    EACH_QUARTER a.val[i] = vaddq_f32(a.val[i], b.val[i]);
+    for (uint32_t i = 0; i < 4; i++)
+        a.val[i] = vaddq_f32(a.val[i], b.val[i]);
     return a;
 }
 
 static inline vec_type vec_minus(vec_type a, vec_type b)
 {
-    EACH_QUARTER a.val[i] = vsubq_f32(a.val[i], b.val[i]);
+    for (uint32_t i = 0; i < 4; i++)
+        a.val[i] = vsubq_f32(a.val[i], b.val[i]);
     return a;
 }
 
 static inline vec_type vec_multiply(vec_type a, vec_type b)
 {
-    EACH_QUARTER a.val[i] = vmulq_f32(a.val[i], b.val[i]);
+    for (uint32_t i = 0; i < 4; i++)
+        a.val[i] = vmulq_f32(a.val[i], b.val[i]);
     return a;
 }
 
 static inline vec_type vec_max(vec_type a, vec_type b)
 {
-    EACH_QUARTER a.val[i] = vmaxq_f32(a.val[i], b.val[i]);
+    for (uint32_t i = 0; i < 4; i++)
+        a.val[i] = vmaxq_f32(a.val[i], b.val[i]);
     return a;
 }
 
 static inline vec_type vec_min(vec_type a, vec_type b)
 {
-    EACH_QUARTER a.val[i] = vminq_f32(a.val[i], b.val[i]);
+    for (uint32_t i = 0; i < 4; i++)
+        a.val[i] = vminq_f32(a.val[i], b.val[i]);
     return a;
 }
 
 static inline vec_type vec_add_exponent(vec_type v, vec_type shifted)
 {
-    EACH_QUARTER {
+    for (uint32_t i = 0; i < 4; i++) {
         uint32x4_t more = vshlq_n_u32(vreinterpretq_u32_f32(shifted.val[i]),
                                       23);
         v.val[i] = vreinterpretq_f32_u32(
@@ -100,7 +108,7 @@ static inline vec_type vec_add_exponent(vec_type v, vec_type shifted)
 
 static inline vec_type vec_zero_below(vec_type v, vec_type t, vec_type floor)
 {
-    EACH_QUARTER {
+    for (uint32_t i = 0; i < 4; i++) {
         uint32x4_t mask = vcgeq_f32(t.val[i], floor.val[i]);
         v.val[i] = vreinterpretq_f32_u32(
             vandq_u32(vreinterpretq_u32_f32(v.val[i]), mask));
@@ -120,8 +128,9 @@ static inline bool vec_all(vec_mask mask)
 
 static inline vec_mask vec_and_finite(vec_mask mask, vec_type v)
 {
-    EACH_QUARTER mask =
-        vandq_u32(mask, vcltq_f32(v.val[i], vdupq_n_f32(INFINITY)));
+    for (uint32_t i = 0; i < 4; i++)
+        mask =
+            vandq_u32(mask, vcltq_f32(v.val[i], vdupq_n_f32(INFINITY)));
     return mask;
 }
 
@@ -129,7 +138,7 @@ static inline uint32_t vec_mask_from(vec_type v, vec_type bound)
 {
     static const uint32_t bits[4] = {1, 2, 4, 8};
     uint32_t mask = 0;
-    EACH_QUARTER {
+    for (uint32_t i = 0; i < 4; i++) {
         uint32x4_t from = vcgeq_f32(v.val[i], bound.val[i]);
         mask |= vaddvq_u32(vandq_u32(from, vld1q_u32(bits))) << 4 * i;
     }
@@ -139,7 +148,8 @@ static inline uint32_t vec_mask_from(vec_type v, vec_type bound)
 static inline uint32_t vec_count_from(vec_type v, vec_type bound)
 {
     uint32x4_t count = vdupq_n_u32(0);
-    EACH_QUARTER count = vsubq_u32(count, vcgeq_f32(v.val[i], bound.val[i]));
+    for (uint32_t i = 0; i < 4; i++)
+        count = vsubq_u32(count, vcgeq_f32(v.val[i], bound.val[i]));
     return vaddvq_u32(count);
 }
 
@@ -153,7 +163,7 @@ static inline lanes_type lanes_zero(void)
 
 static inline lanes_type vec_add_to(lanes_type sums, vec_type v)
 {
-    EACH_QUARTER {
+    for (uint32_t i = 0; i < 4; i++) {
         float64x2_t low = vcvt_f64_f32(vget_low_f32(v.val[i]));
         float64x2_t high = vcvt_high_f64_f32(v.val[i]);
         sums.of[2 * i] = vaddq_f64(sums.of[2 * i], low);

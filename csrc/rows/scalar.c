@@ -25,8 +25,6 @@
 
 #define TARGET
 
-#define EACH_LANE SQS_VECTORS for (uint32_t i = 0; i < SQS_LANES; i++)
-
 typedef struct vec_type {
     float of[SQS_LANES];
 } vec_type;
@@ -47,14 +45,18 @@ static inline vec_type vec_load(const float *p)
 static inline vec_type vec_load_f16(const uint16_t *p)
 {
     vec_type v;
-    EACH_LANE v.of[i] = sqs_widen_f16(p[i]);
+    SQS_VECTORS
+    for (uint32_t i = 0; i < SQS_LANES; i++)
+        v.of[i] = sqs_widen_f16(p[i]);
     return v;
 }
 
 static inline vec_type vec_load_bf16(const uint16_t *p)
 {
     vec_type v;
-    EACH_LANE v.of[i] = sqs_widen_bf16(p[i]);
+    SQS_VECTORS
+    for (uint32_t i = 0; i < SQS_LANES; i++)
+        v.of[i] = sqs_widen_bf16(p[i]);
     return v;
 }
 
@@ -66,31 +68,41 @@ static inline void vec_store(float *p, vec_type v)
 static inline vec_type vec_set(float x)
 {
     vec_type v;
-    EACH_LANE v.of[i] = x;
+    SQS_VECTORS
+    for (uint32_t i = 0; i < SQS_LANES; i++)
+        v.of[i] = x;
     return v;
 }
 
 static inline vec_type vec_minus(vec_type a, vec_type b)
 {
-    EACH_LANE a.of[i] -= b.of[i];
+    SQS_VECTORS
+    for (uint32_t i = 0; i < SQS_LANES; i++)
+        a.of[i] -= b.of[i];
     return a;
 }
 
 static inline vec_type vec_multiply(vec_type a, vec_type b)
 {
-    EACH_LANE a.of[i] *= b.of[i];
+    SQS_VECTORS
+    for (uint32_t i = 0; i < SQS_LANES; i++)
+        a.of[i] *= b.of[i];
     return a;
 }
 
 static inline vec_type vec_max(vec_type a, vec_type b)
 {
-    EACH_LANE a.of[i] = a.of[i] > b.of[i] ? a.of[i] : b.of[i];
+    SQS_VECTORS
+    for (uint32_t i = 0; i < SQS_LANES; i++)
+        a.of[i] = a.of[i] > b.of[i] ? a.of[i] : b.of[i];
     return a;
 }
 
 static inline vec_type vec_min(vec_type a, vec_type b)
 {
-    EACH_LANE a.of[i] = a.of[i] < b.of[i] ? a.of[i] : b.of[i];
+    SQS_VECTORS
+    for (uint32_t i = 0; i < SQS_LANES; i++)
+        a.of[i] = a.of[i] < b.of[i] ? a.of[i] : b.of[i];
     return a;
 }
 
@@ -99,7 +111,8 @@ static inline vec_type vec_min(vec_type a, vec_type b)
 static inline vec_type vec_exp2(vec_type t)
 {
     vec_type shifted, v;
-    EACH_LANE {
+    SQS_VECTORS
+    for (uint32_t i = 0; i < SQS_LANES; i++) {
         shifted.of[i] = t.of[i] + SQS_ROUND_F32;
         float f = t.of[i] - (shifted.of[i] - SQS_ROUND_F32);
         float p = SQS_EXP2_F32_FIRST;
@@ -111,9 +124,13 @@ static inline vec_type vec_exp2(vec_type t)
     uint32_t bits[SQS_LANES], more[SQS_LANES];
     memcpy(bits, v.of, sizeof bits);
     memcpy(more, shifted.of, sizeof more);
-    EACH_LANE bits[i] += more[i] << 23;
+    SQS_VECTORS
+    for (uint32_t i = 0; i < SQS_LANES; i++)
+        bits[i] += more[i] << 23;
     memcpy(v.of, bits, sizeof bits);
-    EACH_LANE v.of[i] = t.of[i] >= SQS_MIN_EXPONENT_F32 ? v.of[i] : 0.0f;
+    SQS_VECTORS
+    for (uint32_t i = 0; i < SQS_LANES; i++)
+        v.of[i] = t.of[i] >= SQS_MIN_EXPONENT_F32 ? v.of[i] : 0.0f;
     return v;
 }
 
@@ -132,7 +149,9 @@ static inline bool vec_all(vec_mask mask)
 static inline vec_mask vec_and_finite(vec_mask mask, vec_type v)
 {
     uint32_t finite = 0;
-    EACH_LANE finite += v.of[i] < INFINITY;
+    SQS_VECTORS
+    for (uint32_t i = 0; i < SQS_LANES; i++)
+        finite += v.of[i] < INFINITY;
     return mask & (finite == SQS_LANES);
 }
 
@@ -141,14 +160,18 @@ static inline vec_mask vec_and_finite(vec_mask mask, vec_type v)
 static inline uint32_t vec_mask_from(vec_type v, vec_type bound)
 {
     uint32_t mask = 0;
-    EACH_LANE mask |= (uint32_t)(v.of[i] >= bound.of[i]) << i;
+    SQS_VECTORS
+    for (uint32_t i = 0; i < SQS_LANES; i++)
+        mask |= (uint32_t)(v.of[i] >= bound.of[i]) << i;
     return mask;
 }
 
 static inline uint32_t vec_count_from(vec_type v, vec_type bound)
 {
     uint32_t count = 0;
-    EACH_LANE count += v.of[i] >= bound.of[i];
+    SQS_VECTORS
+    for (uint32_t i = 0; i < SQS_LANES; i++)
+        count += v.of[i] >= bound.of[i];
     return count;
 }
 
@@ -157,19 +180,25 @@ static inline uint32_t vec_count_from(vec_type v, vec_type bound)
 static inline lanes_type lanes_zero(void)
 {
     lanes_type sums;
-    EACH_LANE sums.of[i] = 0;
+    SQS_VECTORS
+    for (uint32_t i = 0; i < SQS_LANES; i++)
+        sums.of[i] = 0;
     return sums;
 }
 
 static inline lanes_type vec_add_to(lanes_type sums, vec_type v)
 {
-    EACH_LANE sums.of[i] += (double)v.of[i];
+    SQS_VECTORS
+    for (uint32_t i = 0; i < SQS_LANES; i++)
+        sums.of[i] += (double)v.of[i];
     return sums;
 }
 
 static inline lanes_type lanes_add_from(lanes_type sums, const float *p)
 {
-    EACH_LANE sums.of[i] += (double)p[i];
+    SQS_VECTORS
+    for (uint32_t i = 0; i < SQS_LANES; i++)
+        sums.of[i] += (double)p[i];
     return sums;
 }
 

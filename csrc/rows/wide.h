@@ -6,8 +6,6 @@
  * wide_load and the others do what vec_load and the others of scalar.c do.
  */
 
-#define WIDE_LANES SQS_VECTORS for (uint32_t i = 0; i < SQS_LANES; i++)
-
 typedef struct wide_type {
     double of[SQS_LANES];
 } wide_type;
@@ -29,7 +27,9 @@ TARGET static inline void wide_store(double *p, wide_type v)
 TARGET static inline wide_type wide_set(double x)
 {
     wide_type v;
-    WIDE_LANES v.of[i] = x;
+    SQS_VECTORS
+    for (uint32_t i = 0; i < SQS_LANES; i++)
+        v.of[i] = x;
     return v;
 }
 
@@ -37,19 +37,25 @@ TARGET static inline wide_type wide_set(double x)
 TARGET static inline vec_type wide_minus(wide_type a, wide_type b)
 {
     float difference[SQS_LANES];
-    WIDE_LANES difference[i] = (float)(a.of[i] - b.of[i]);
+    SQS_VECTORS
+    for (uint32_t i = 0; i < SQS_LANES; i++)
+        difference[i] = (float)(a.of[i] - b.of[i]);
     return vec_load(difference);
 }
 
 TARGET static inline wide_type wide_max(wide_type a, wide_type b)
 {
-    WIDE_LANES a.of[i] = a.of[i] > b.of[i] ? a.of[i] : b.of[i];
+    SQS_VECTORS
+    for (uint32_t i = 0; i < SQS_LANES; i++)
+        a.of[i] = a.of[i] > b.of[i] ? a.of[i] : b.of[i];
     return a;
 }
 
 TARGET static inline wide_type wide_min(wide_type a, wide_type b)
 {
-    WIDE_LANES a.of[i] = a.of[i] < b.of[i] ? a.of[i] : b.of[i];
+    SQS_VECTORS
+    for (uint32_t i = 0; i < SQS_LANES; i++)
+        a.of[i] = a.of[i] < b.of[i] ? a.of[i] : b.of[i];
     return a;
 }
 
@@ -66,21 +72,27 @@ TARGET static inline bool wide_all(wide_mask mask)
 TARGET static inline wide_mask wide_and_finite(wide_mask mask, wide_type v)
 {
     uint32_t finite = 0;
-    WIDE_LANES finite += v.of[i] < (double)INFINITY;
+    SQS_VECTORS
+    for (uint32_t i = 0; i < SQS_LANES; i++)
+        finite += v.of[i] < (double)INFINITY;
     return mask & (finite == SQS_LANES);
 }
 
 TARGET static inline uint32_t wide_mask_from(wide_type v, wide_type bound)
 {
     uint32_t mask = 0;
-    WIDE_LANES mask |= (uint32_t)(v.of[i] >= bound.of[i]) << i;
+    SQS_VECTORS
+    for (uint32_t i = 0; i < SQS_LANES; i++)
+        mask |= (uint32_t)(v.of[i] >= bound.of[i]) << i;
     return mask;
 }
 
 TARGET static inline uint32_t wide_count_from(wide_type v, wide_type bound)
 {
     uint32_t count = 0;
-    WIDE_LANES count += v.of[i] >= bound.of[i];
+    SQS_VECTORS
+    for (uint32_t i = 0; i < SQS_LANES; i++)
+        count += v.of[i] >= bound.of[i];
     return count;
 }
 
@@ -91,7 +103,9 @@ TARGET static inline wide_type wide_zero(void)
 
 TARGET static inline wide_type wide_add_from(wide_type sums, const double *p)
 {
-    WIDE_LANES sums.of[i] += p[i];
+    SQS_VECTORS
+    for (uint32_t i = 0; i < SQS_LANES; i++)
+        sums.of[i] += p[i];
     return sums;
 }
 
