@@ -249,15 +249,14 @@ size_t sqs_decode_round_bound(const sqs_codec *codec, size_t size)
 
 sqs_status sqs_decode_round(const sqs_codec *codec, sqs_memory *memory,
                             const uint8_t *packet, size_t size, size_t most,
-                            sqs_round *round)
+                            sqs_decoded *to)
 {
     sqs_status status = check_memory(codec, memory);
     if (status != SQS_OK)
         return status;
     return is_entropy(codec)
-               ? sqs_entropy_decode_round(codec, memory, packet, size, most,
-                                          round)
-               : sqs_fields_decode_round(codec, packet, size, most, round);
+               ? sqs_entropy_decode_round(codec, memory, packet, size, most, to)
+               : sqs_fields_decode_round(codec, packet, size, most, to);
 }
 
 uint32_t sqs_version_number(void)

@@ -18,11 +18,10 @@
  *    (others take -ffp-contract=off or the like), and runs in the default
  *    floating-point environment (round to nearest, subnormals not flushed).
  *    In another one nothing is overrun either, and both ends still hold the
- *    same integers. Where subnormals are flushed, as by PyTorch's
- *    set_flush_denormal(True), other tokens may be kept or accepted only if a
- *    row has values of type float, bfloat16 or double that are subnormal, if a
- *    temperature, parameter or draw is below 2^-100, or a temperature above
- *    2^100.
+ *    same integers. Where subnormals are flushed, other tokens may be kept or
+ *    accepted only if a row has values of type float, bfloat16 or double that
+ *    are subnormal, if a temperature, parameter or draw is below 2^-100, or a
+ *    temperature above 2^100.
  *  - A function that returns sqs_status writes its outputs completely when it
  *    returns SQS_OK. On any other value they hold nothing of use, except for
  *    `done` where there is one, and nothing was written outside them.
@@ -87,38 +86,38 @@ typedef enum sqs_status {
     SQS_OK = 0,
 
     /* Broken rules of the format: decoders only. */
-    SQS_TRUNCATED,      /* the packet ends inside a field */
-    SQS_TRAILING_BYTES, /* bytes follow the last field's byte */
-    SQS_PADDING,        /* the last byte isn't what an encoder ends with */
-    SQS_SUPPORT_SIZE,   /* the support size exceeds what the codec allows */
-    SQS_RANK,           /* the rank names no distribution */
-    SQS_TOKEN_ID,       /* a token id lies outside the vocabulary */
-    SQS_TOKEN_ORDER,    /* token ids do not strictly ascend */
-    SQS_COUNTS,         /* a count exceeds what the resolution leaves it */
-    SQS_TOKEN_POSITION, /* a drafted token lies outside its support */
-    SQS_ROUND_SUPPORT,  /* a round's supports are too large together */
+    SQS_TRUNCATED = 1,      /* the packet ends inside a field */
+    SQS_TRAILING_BYTES = 2, /* bytes follow the last field's byte */
+    SQS_PADDING = 3,        /* the last byte isn't what an encoder ends with */
+    SQS_SUPPORT_SIZE = 4,   /* the support size exceeds what the codec allows */
+    SQS_RANK = 5,           /* the rank names no distribution */
+    SQS_TOKEN_ID = 6,       /* a token id lies outside the vocabulary */
+    SQS_TOKEN_ORDER = 7,    /* token ids do not strictly ascend */
+    SQS_COUNTS = 8,         /* a count exceeds what the resolution leaves it */
+    SQS_TOKEN_POSITION = 9, /* a drafted token lies outside its support */
+    SQS_ROUND_SUPPORT = 10, /* a round's supports are too large together */
 
     /* Arguments that cannot be used. */
-    SQS_BAD_CODEC,        /* a field of the codec is outside its limits */
-    SQS_BAD_DISTRIBUTION, /* not a point of this codec's lattice */
-    SQS_LARGE_SUPPORT,    /* more survivors than this coding can hold */
-    SQS_BAD_ROUND,        /* not 1 to SQS_MAX_ROUND distributions, a position
-                             outside its support, or more survivors
-                             than the coding can hold together */
-    SQS_BAD_MEMORY,       /* not a memory that the core has left behind */
-    SQS_BAD_PRIOR,        /* not a prior file, or a damaged one */
-    SQS_BAD_KEEP,         /* no keep rule, or its parameter out of range */
-    SQS_BAD_TEMPERATURE,  /* negative, infinite or NaN */
-    SQS_BAD_DTYPE,        /* not a type of values that the function takes */
-    SQS_NO_SPACE,         /* an output buffer is too small, or a packet has
-                             more survivors than the receiver's limit */
+    SQS_BAD_CODEC = 11,        /* a field of the codec is outside its limits */
+    SQS_BAD_DISTRIBUTION = 12, /* not a point of this codec's lattice */
+    SQS_LARGE_SUPPORT = 13,    /* more survivors than this coding can hold */
+    SQS_BAD_ROUND = 14,        /* not 1 to SQS_MAX_ROUND distributions, a
+                                  position outside its support, or more
+                                  survivors than the coding can hold together */
+    SQS_BAD_MEMORY = 15,       /* not a memory that the core has left behind */
+    SQS_BAD_PRIOR = 16,        /* not a prior file, or a damaged one */
+    SQS_BAD_KEEP = 17,         /* no keep rule, or its parameter out of range */
+    SQS_BAD_TEMPERATURE = 18,  /* negative, infinite or NaN */
+    SQS_BAD_DTYPE = 19,        /* not a type of value that it takes */
+    SQS_NO_SPACE = 20,         /* an output buffer is too small, or a packet has
+                                  more survivors than the receiver's limit */
 
     /* Rows that are not distributions. */
-    SQS_NOT_FINITE, /* NaN or +infinity; for probabilities -infinity too */
-    SQS_ALL_MASKED, /* every logit is -infinity */
-    SQS_NEGATIVE,   /* a probability is negative */
-    SQS_SUM         /* probabilities do not sum to 1 within
-                       SQS_SUM_TOLERANCE */
+    SQS_NOT_FINITE = 21, /* NaN or +infinity; for probabilities -infinity too */
+    SQS_ALL_MASKED = 22, /* every logit is -infinity */
+    SQS_NEGATIVE = 23,   /* a probability is negative */
+    SQS_SUM = 24         /* probabilities do not sum to 1 within
+                            SQS_SUM_TOLERANCE */
 } sqs_status;
 
 /* A short English description of a status; never null, statically owned. */
@@ -438,16 +437,25 @@ sqs_status sqs_decode(const sqs_codec *codec, const uint8_t *packet,
 
 /* A round: distributions and the tokens drawn from them. */
 
-/* The arrays are the caller's. A function that takes a const sqs_round reads
- * them only. */
+/* A round to be read, in arrays of the caller's. */
 typedef struct sqs_round {
-    uint32_t length;     /* how many distributions, 1 .. SQS_MAX_ROUND */
-    uint32_t *token_ids; /* the distributions one after the other */
-    uint32_t *counts;
-    uint32_t *survivors; /* `length` sizes, which cut the two arrays up */
-    uint32_t *positions; /* `length` positions: of each drafted token among the
-                            token_ids of its distribution */
+    uint32_t length;           /* how many distributions, 1 .. SQS_MAX_ROUND */
+    const uint32_t *token_ids; /* the distributions one after the other */
+    const uint32_t *counts;
+    const uint32_t *survivors; /* `length` sizes, which cut the two arrays up */
+    const uint32_t *positions; /* `length` positions: of each drafted token
+                                  among the token_ids of its distribution */
 } sqs_round;
+
+/* Where a decoded round goes: room of the caller's for the arrays of an
+ * sqs_round. sqs_decode_round says how much. */
+typedef struct sqs_decoded {
+    uint32_t *token_ids;
+    uint32_t *counts;
+    uint32_t *survivors;
+    uint32_t *positions;
+    uint32_t length; /* written by the core */
+} sqs_decoded;
 
 /*
  * What SQS_ENTROPY knows of earlier distributions: the tokens of recent
@@ -503,9 +511,9 @@ size_t sqs_decode_round_bound(const sqs_codec *codec, size_t size);
  * memory  null, or equal to the memory that sqs_encode_round was given;
  *         updated if SQS_OK is returned
  * most    the receiver's limit: the most survivors, in all, that it takes
- * round   out. Its arrays are the caller's: token_ids and counts have room for
- *         `most` values each, or for sqs_decode_round_bound if that is less;
- *         survivors and positions for SQS_MAX_ROUND values each.
+ * to      out. token_ids and counts have room for `most` values each, or for
+ *         sqs_decode_round_bound if that is less; survivors and positions for
+ *         SQS_MAX_ROUND values each.
  *
  * A packet is refused as soon as it is known to have more than `most`
  * survivors, before the work that they would take. A `most` above the format's
@@ -518,7 +526,7 @@ size_t sqs_decode_round_bound(const sqs_codec *codec, size_t size);
 SQS_API
 sqs_status sqs_decode_round(const sqs_codec *codec, sqs_memory *memory,
                             const uint8_t *packet, size_t size, size_t most,
-                            sqs_round *round);
+                            sqs_decoded *to);
 
 /*
  * The head of a stream's packet, which is this one byte and then a round: 0 if

@@ -173,7 +173,7 @@ static void decode(const path *p)
 /* The first rows' distributions, with what `prepare` drafted of them. */
 static sqs_round round_of(const path *p)
 {
-    distributions *from = p->from;
+    const distributions *from = p->from;
     return (sqs_round){LENGTH, from->ids, from->counts, from->survivors,
                        b.positions};
 }
@@ -191,10 +191,9 @@ static void decode_round(const path *p)
 {
     const sqs_codec codec = codec_of(p);
     uint32_t survivors[SQS_MAX_ROUND], positions[SQS_MAX_ROUND];
-    sqs_round round = {0, b.decoded_ids, b.decoded_counts, survivors,
-                       positions};
-    expect(sqs_decode_round(&codec, NULL, b.packets, b.sizes[0], MOST,
-                            &round));
+    sqs_decoded to = {b.decoded_ids, b.decoded_counts, survivors, positions,
+                      0};
+    expect(sqs_decode_round(&codec, NULL, b.packets, b.sizes[0], MOST, &to));
 }
 
 static void verify(const path *p)

@@ -64,16 +64,19 @@ int main(void)
     /* The cloud: the round again, and what the target makes of it. */
     uint32_t their_ids[MOST], their_counts[MOST];
     uint32_t their_sizes[SQS_MAX_ROUND], their_positions[SQS_MAX_ROUND];
-    sqs_round got = {0, their_ids, their_counts, their_sizes, their_positions};
-    check(sqs_decode_round(&codec, NULL, packet, size, MOST, &got));
+    sqs_decoded read = {their_ids, their_counts, their_sizes, their_positions,
+                        0};
+    check(sqs_decode_round(&codec, NULL, packet, size, MOST, &read));
     free(packet);
     double draws[LENGTH + 1];
     for (uint32_t i = 0; i <= LENGTH; i++)
         draws[i] = draw(&cloud);
     sqs_rows theirs = {target, SQS_F32, LENGTH + 1, VOCAB};
     sqs_verdict v;
-    if (got.length != LENGTH) /* for as many there are rows and draws */
+    if (read.length != LENGTH) /* for as many there are rows and draws */
         return 1;
+    sqs_round got = {LENGTH, their_ids, their_counts, their_sizes,
+                     their_positions};
     scratch = malloc(sqs_verify_scratch(&codec, LENGTH));
     check(sqs_verify_logits(&codec, &got, &theirs, 0.7, draws, scratch, &v));
     free(scratch);

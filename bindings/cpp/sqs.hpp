@@ -60,12 +60,11 @@ struct round {
         positions.push_back(position);
     }
 
-    /* For functions that take it as const, and so only read. */
+    /* For functions that read it. */
     sqs_round view() const
     {
-        auto at = [](auto &v) { return const_cast<uint32_t *>(v.data()); };
-        return {uint32_t(survivors.size()), at(token_ids), at(counts),
-                at(survivors), at(positions)};
+        return {uint32_t(survivors.size()), token_ids.data(), counts.data(),
+                survivors.data(), positions.data()};
     }
 };
 
@@ -121,12 +120,12 @@ struct codec {
         most = std::min(most, sqs_decode_round_bound(&c, b.size()));
         numbers entries(most), items(SQS_MAX_ROUND);
         round r{entries, entries, items, items};
-        sqs_round v{0, r.token_ids.data(), r.counts.data(),
-                    r.survivors.data(), r.positions.data()};
-        check(sqs_decode_round(&c, known, b.data(), b.size(), most, &v));
-        r.survivors.resize(v.length);
-        r.positions.resize(v.length);
-        size_t k = std::accumulate(v.survivors, v.survivors + v.length, 0u);
+        sqs_decoded to{r.token_ids.data(), r.counts.data(),
+                       r.survivors.data(), r.positions.data(), 0};
+        check(sqs_decode_round(&c, known, b.data(), b.size(), most, &to));
+        r.survivors.resize(to.length);
+        r.positions.resize(to.length);
+        size_t k = std::accumulate(to.survivors, to.survivors + to.length, 0u);
         r.token_ids.resize(k);
         r.counts.resize(k);
         return r;

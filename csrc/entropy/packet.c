@@ -198,7 +198,7 @@ sqs_status sqs_entropy_decode(const sqs_codec *codec, const uint8_t *packet,
     return status == SQS_OK ? sqs_coder_check_end(&c) : status;
 }
 
-static sqs_status get_drafted(sqs_coder *c, target *to, sqs_round *round,
+static sqs_status get_drafted(sqs_coder *c, target *to, sqs_decoded *round,
                               uint32_t i)
 {
     uint32_t k;
@@ -217,7 +217,7 @@ static sqs_status get_drafted(sqs_coder *c, target *to, sqs_round *round,
 }
 
 /* Reads all but the end of the packet. */
-static sqs_status get_round(sqs_coder *c, target *to, sqs_round *round)
+static sqs_status get_round(sqs_coder *c, target *to, sqs_decoded *round)
 {
     uint32_t i = 0;
     do {
@@ -231,7 +231,7 @@ static sqs_status get_round(sqs_coder *c, target *to, sqs_round *round)
 
 sqs_status sqs_entropy_decode_round(const sqs_codec *codec, sqs_memory *memory,
                                     const uint8_t *packet, size_t size,
-                                    size_t most, sqs_round *round)
+                                    size_t most, sqs_decoded *round)
 {
     target to;
     start(&to, codec, memory, most, round->token_ids, round->counts);

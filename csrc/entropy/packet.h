@@ -30,6 +30,6 @@ sqs_status sqs_entropy_encode_round(const sqs_codec *codec, sqs_memory *memory,
 
 sqs_status sqs_entropy_decode_round(const sqs_codec *codec, sqs_memory *memory,
                                     const uint8_t *packet, size_t size,
-                                    size_t most, sqs_round *round);
+                                    size_t most, sqs_decoded *round);
 
 #endif /* SQS_PACKET_H */

@@ -276,7 +276,7 @@ static sqs_status get_length(sqs_reader *r, uint32_t *length)
     return SQS_OK;
 }
 
-static sqs_status get_drafted(sqs_reader *r, target *to, sqs_round *round,
+static sqs_status get_drafted(sqs_reader *r, target *to, sqs_decoded *round,
                               uint32_t i)
 {
     uint32_t k;
@@ -309,7 +309,7 @@ sqs_status sqs_fields_decode(const sqs_codec *codec, const uint8_t *packet,
 
 sqs_status sqs_fields_decode_round(const sqs_codec *codec,
                                    const uint8_t *packet, size_t size,
-                                   size_t most, sqs_round *round)
+                                   size_t most, sqs_decoded *round)
 {
     sqs_reader r = {packet, (uint64_t)size * 8, 0};
     target to = {codec, round->token_ids, round->counts, most, 0};

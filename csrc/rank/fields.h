@@ -34,6 +34,6 @@ sqs_status sqs_fields_encode_round(const sqs_codec *codec,
 
 sqs_status sqs_fields_decode_round(const sqs_codec *codec,
                                    const uint8_t *packet, size_t size,
-                                   size_t most, sqs_round *round);
+                                   size_t most, sqs_decoded *round);
 
 #endif /* SQS_FIELDS_H */

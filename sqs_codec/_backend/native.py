@@ -109,7 +109,7 @@ class _RoundBuffers:
         self.survivors = ffi.new("uint32_t[]", lib.SQS_MAX_ROUND)
         self.positions = ffi.new("uint32_t[]", lib.SQS_MAX_ROUND)
         arrays = self.ids, self.counts, self.survivors, self.positions
-        self.round = ffi.new("sqs_round *", (0, *arrays))
+        self.decoded = ffi.new("sqs_decoded *", arrays)
 
 
 class _Buffers:
@@ -398,11 +398,11 @@ class Core:
         # Enumerative packets take long to read, so there is no second attempt.
         usual = most if self._is_ranked else min(most, USUAL_SURVIVORS)
         buffers = to.hold_round(usual)
-        status = lib.sqs_decode_round(*given, usual, buffers.round)
+        status = lib.sqs_decode_round(*given, usual, buffers.decoded)
         if status == lib.SQS_NO_SPACE and most > usual:
             buffers = _RoundBuffers(most)
-            status = lib.sqs_decode_round(*given, most, buffers.round)
-        length = buffers.round.length if status == OK else 0
+            status = lib.sqs_decode_round(*given, most, buffers.decoded)
+        length = buffers.decoded.length if status == OK else 0
         n = sum(ffi.unpack(buffers.survivors, length))
         found = (
             _copy(buffers.ids, n),

@@ -26,11 +26,18 @@ void *take(block *b, size_t size)
 void make_room(content *c, size_t total)
 {
     const size_t items = SQS_MAX_ROUND * sizeof(uint32_t);
-    sqs_round *r = &c->round;
+    sqs_decoded *r = &c->round;
     r->survivors = take(&c->blocks[0], items);
     r->positions = take(&c->blocks[1], items);
     r->token_ids = take(&c->blocks[2], total * sizeof(uint32_t));
     r->counts = take(&c->blocks[3], total * sizeof(uint32_t));
+}
+
+sqs_round view(const content *c)
+{
+    const sqs_decoded *r = &c->round;
+    return (sqs_round){r->length, r->token_ids, r->counts, r->survivors,
+                       r->positions};
 }
 
 size_t survivors_of(const content *c)
@@ -48,7 +55,7 @@ static bool equal(const uint32_t *a, const uint32_t *b, size_t n)
 
 bool same_content(const content *a, const content *b)
 {
-    const sqs_round *x = &a->round, *y = &b->round;
+    const sqs_decoded *x = &a->round, *y = &b->round;
     if (x->length != y->length ||
         !equal(x->survivors, y->survivors, x->length))
         return false;
@@ -89,16 +96,16 @@ sqs_status write_packet(const sqs_codec *codec, kind k, sqs_memory *memory,
                         const content *c, uint8_t *bytes, size_t capacity,
                         size_t *size)
 {
-    const sqs_round *r = &c->round;
+    const sqs_round r = view(c);
     switch (k) {
     case DISTRIBUTION:
-        return sqs_encode(codec, r->token_ids, r->counts, r->survivors[0],
-                          bytes, capacity, size);
+        return sqs_encode(codec, r.token_ids, r.counts, r.survivors[0], bytes,
+                          capacity, size);
     case ROUND:
     case STREAM:
         break;
     }
-    return sqs_encode_round(codec, memory, r, bytes, capacity, size);
+    return sqs_encode_round(codec, memory, &r, bytes, capacity, size);
 }
 
 /* `most` is the receiver's limit. */
@@ -106,7 +113,7 @@ static sqs_status read_packet(const sqs_codec *codec, kind k,
                               sqs_memory *memory, const packet *p, size_t most,
                               content *c)
 {
-    sqs_round *r = &c->round;
+    sqs_decoded *r = &c->round;
     make_room(c, most);
     memset(r->positions, 0, SQS_MAX_ROUND * sizeof *r->positions);
     r->length = 1;
@@ -138,7 +145,7 @@ void note_all(const uint32_t *values, size_t n)
 
 static void note_content(const content *c)
 {
-    const sqs_round *r = &c->round;
+    const sqs_decoded *r = &c->round;
     size_t total = survivors_of(c);
     note(r->length);
     note_all(r->survivors, r->length);

@@ -35,12 +35,15 @@ void *take(block *b, size_t size);
 
 /* What packets of all kinds say. All zero before the first use. */
 typedef struct content {
-    sqs_round round;
+    sqs_decoded round;
     block blocks[4]; /* where its arrays lie */
 } content;
 
 /* Makes room for SQS_MAX_ROUND positions of `total` survivors in all. */
 void make_room(content *c, size_t total);
+
+/* The same for functions that read it. */
+sqs_round view(const content *c);
 
 size_t survivors_of(const content *c);
 

@@ -503,13 +503,14 @@ static void encode_rows(const request *r, const sqs_rows *rows,
     CHECK(memcmp(to.bytes, wanted.bytes, wanted.used) == 0);
 }
 
-static sqs_round round_of(answer *a, uint32_t *positions)
+static sqs_round round_of(const answer *a, const uint32_t *positions)
 {
     return (sqs_round){a->done, a->ids, a->counts, a->survivors, positions};
 }
 
 /* Sends a round of what rows were quantized to. */
-static void send_round(const request *r, answer *a, uint32_t *positions)
+static void send_round(const request *r, const answer *a,
+                       const uint32_t *positions)
 {
     bool stream = random_below(2);
     sqs_memory ours = {.size = 0}, theirs = {.size = 0};
@@ -524,8 +525,8 @@ static void send_round(const request *r, answer *a, uint32_t *positions)
         return;
     note_bytes(p.bytes, p.size);
     uint32_t survivors[SQS_MAX_ROUND], at[SQS_MAX_ROUND];
-    sqs_round got = {0, allocate(total, sizeof *got.token_ids),
-                     allocate(total, sizeof *got.counts), survivors, at};
+    sqs_decoded got = {allocate(total, sizeof *got.token_ids),
+                       allocate(total, sizeof *got.counts), survivors, at, 0};
     status = sqs_decode_round(&r->codec, stream ? &theirs : NULL, p.bytes,
                               p.size, total, &got);
     CHECK(status == SQS_OK && got.length == a->done);
@@ -560,8 +561,9 @@ static double random_draw(void)
 }
 
 /* Verifies a round by rows of probabilities or logits. */
-static void judge(const request *r, answer *a, uint32_t *positions,
-                  const sqs_rows *target, bool probs)
+static void judge(const request *r, const answer *a,
+                  const uint32_t *positions, const sqs_rows *target,
+                  bool probs)
 {
     uint32_t length = a->done;
     double draws[MOST_ROWS + 1];
@@ -583,7 +585,8 @@ static void judge(const request *r, answer *a, uint32_t *positions,
 }
 
 /* By probabilities, some of which are like the draft's. */
-static void verify(const request *r, answer *a, uint32_t *positions)
+static void verify(const request *r, const answer *a,
+                   const uint32_t *positions)
 {
     uint32_t n = r->codec.vocab_size, length = a->done;
     sqs_rows target = allocate_rows(n, length + 1,
@@ -596,7 +599,8 @@ static void verify(const request *r, answer *a, uint32_t *positions)
     judge(r, a, positions, &target, true);
 }
 
-static void verify_logits(const request *r, answer *a, uint32_t *positions)
+static void verify_logits(const request *r, const answer *a,
+                          const uint32_t *positions)
 {
     uint32_t n = r->codec.vocab_size;
     sqs_rows target =

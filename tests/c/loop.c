@@ -154,7 +154,7 @@ static double learnt(const edge *e, double dropped_mass)
 /* Drafts a token from row i; `at` is where its distribution goes. */
 static uint32_t draft_token(edge *e, const logits *l, uint32_t i, size_t at)
 {
-    sqs_round *to = &e->drafted.round;
+    sqs_decoded *to = &e->drafted.round;
     sqs_rows row = l->rows;
     row.values = (const char *)row.values +
                  i * row.stride * (row.dtype == SQS_F64   ? 8
@@ -193,12 +193,13 @@ static void draft_round(edge *e, const logits *l, uint32_t length)
 static packet send_round(edge *e, block *b)
 {
     size_t bound = packet_bound(&e->codec, STREAM, &e->drafted), size;
+    const sqs_round drafted = view(&e->drafted);
     packet p = {0, take(b, 1 + bound)};
     p.bytes[0] = e->fresh ? 0 : sqs_stream_head(&e->memory);
     if (e->fresh)
         e->memory = (sqs_memory){.size = 0};
-    CHECK_OK(sqs_encode_round(&e->codec, &e->memory, &e->drafted.round,
-                              p.bytes + 1, bound, &size));
+    CHECK_OK(sqs_encode_round(&e->codec, &e->memory, &drafted, p.bytes + 1,
+                              bound, &size));
     e->fresh = false;
     p.size = 1 + size;
     return p;
@@ -261,13 +262,14 @@ static sqs_verdict judge(cloud *c, const sqs_codec *codec, const logits *l)
                                           1.0, 1.5,    1e300};
     double draws[MOST_LENGTH + 1];
     double temperature = temperatures[random_below(6)];
-    uint32_t length = c->got.round.length;
+    const sqs_round got = view(&c->got);
+    uint32_t length = got.length;
     for (uint32_t i = 0; i <= length; i++)
         draws[i] = random_draw();
     void *scratch = take(&c->scratch, sqs_verify_scratch(codec, length));
     sqs_verdict v = {0, 0, 0};
-    CHECK_OK(sqs_verify_logits(codec, &c->got.round, &l->rows, temperature,
-                               draws, scratch, &v));
+    CHECK_OK(sqs_verify_logits(codec, &got, &l->rows, temperature, draws,
+                               scratch, &v));
     CHECK(v.done == length + 1 && v.accepted <= length);
     uint32_t n = codec->vocab_size;
     CHECK(v.token < n);

@@ -64,7 +64,7 @@ static void random_distribution(uint32_t vocab_size, uint32_t resolution,
 void random_content(const sqs_codec *codec, kind k, const shape *s,
                     content *c)
 {
-    sqs_round *r = &c->round;
+    sqs_decoded *r = &c->round;
     uint32_t room = lesser(s->most, codec->resolution);
     size_t used = 0;
     r->length = k == DISTRIBUTION ? 1 : 1 + random_below(s->length);

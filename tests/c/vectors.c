@@ -127,7 +127,7 @@ static double quantize(const sqs_codec *codec, const sqs_rows *row,
                        const rule *by, content *c)
 {
     size_t used = survivors_of(c);
-    sqs_round *r = &c->round;
+    sqs_decoded *r = &c->round;
     double dropped;
     sqs_quantized to = {r->token_ids + used, r->counts + used,
                         &r->survivors[r->length], &dropped, 0};
@@ -154,7 +154,7 @@ static double quantize_by_all(sqs_codec codec, const sqs_rows *row,
     static content other;
     codec.isa = SQS_SCALAR;
     double dropped = quantize(&codec, row, by, c);
-    const sqs_round *r = &c->round;
+    const sqs_decoded *r = &c->round;
     uint32_t k = r->survivors[r->length - 1];
     size_t first = survivors_of(c) - k;
     make_room(&other, sqs_max_survivors(&codec));
@@ -233,7 +233,7 @@ static void check_logits(void)
     make_room(&made, sqs_max_survivors(&codec));
     made.round.length = 0;
     double dropped = quantize_formula(&codec, seed, slope, &by, &made);
-    const sqs_round *r = &made.round;
+    const sqs_decoded *r = &made.round;
     check(read_number() == dropped, "another dropped mass");
     check(read_integer() == r->survivors[0], "another number of survivors");
     check_all(r->token_ids, r->survivors[0], "another token");
@@ -270,7 +270,7 @@ static void check_distribution(void)
 }
 
 /* Reads the tokens of a round and finds their positions. */
-static void read_positions(sqs_round *r)
+static void read_positions(sqs_decoded *r)
 {
     const uint32_t *ids = r->token_ids;
     for (uint32_t i = 0; i < r->length; i++) {
@@ -285,7 +285,7 @@ static void read_positions(sqs_round *r)
 
 static void read_drafts(uint32_t vocab_size, content *c)
 {
-    sqs_round *r = &c->round;
+    sqs_decoded *r = &c->round;
     uint32_t length = read_integer();
     size_t used = 0;
     check(length <= SQS_MAX_ROUND, "not a round");
@@ -348,9 +348,9 @@ static void check_verify(void)
     static content drafted;
     static block rows, numbers, room;
     sqs_codec codec = {.vocab_size = read_integer(), .resolution = 1};
-    const sqs_round *r = &drafted.round;
     read_drafts(codec.vocab_size, &drafted);
-    size_t n = (size_t)r->length + 1;
+    const sqs_round r = view(&drafted);
+    size_t n = (size_t)r.length + 1;
     sqs_rows target = {read_values(&rows, n * codec.vocab_size), SQS_F64,
                        (uint32_t)n, codec.vocab_size};
     const double *draws = read_values(&numbers, n);
@@ -360,9 +360,9 @@ static void check_verify(void)
         if (sqs_check_codec(&codec) != SQS_OK)
             continue;
         sqs_verdict v;
-        void *scratch = take(&room, sqs_verify_scratch(&codec, r->length));
+        void *scratch = take(&room, sqs_verify_scratch(&codec, r.length));
         sqs_status status =
-            sqs_verify(&codec, r, &target, draws, scratch, &v);
+            sqs_verify(&codec, &r, &target, draws, scratch, &v);
         check(status == SQS_OK, sqs_status_text(status));
         check(v.accepted == accepted && v.token == token, "another verdict");
     }

@@ -60,15 +60,15 @@ static uint32_t *any_words(size_t n)
     return (uint32_t *)any_bytes(n * sizeof(uint32_t));
 }
 
-static sqs_round any_round(size_t survivors)
+static sqs_decoded any_round(size_t survivors)
 {
-    return (sqs_round){.survivors = any_words(SQS_MAX_ROUND),
-                       .positions = any_words(SQS_MAX_ROUND),
-                       .token_ids = any_words(survivors),
-                       .counts = any_words(survivors)};
+    return (sqs_decoded){.survivors = any_words(SQS_MAX_ROUND),
+                         .positions = any_words(SQS_MAX_ROUND),
+                         .token_ids = any_words(survivors),
+                         .counts = any_words(survivors)};
 }
 
-static void check(const sqs_round *round, size_t most)
+static void check(const sqs_decoded *round, size_t most)
 {
     size_t sum = 0;
     assert(round->length >= 1 && round->length <= SQS_MAX_ROUND);
@@ -88,7 +88,7 @@ void rounds(void)
 {
     sqs_codec codec = any_codec();
     size_t size = any_within(0, 1 << 20), most = any_within(0, 1 << 24);
-    sqs_round round = any_round(most);
+    sqs_decoded round = any_round(most);
     if (sqs_entropy_decode_round(&codec, NULL, any_bytes(size), size, most,
                                  &round) == SQS_OK)
         check(&round, most);

@@ -185,14 +185,14 @@ impl Round {
             .collect()
     }
 
-    /// For functions that take it as const, and so only read.
+    /// For functions that read it.
     fn view(&self) -> sys::Round {
         sys::Round {
             length: self.survivors.len() as u32,
-            token_ids: self.token_ids.as_ptr().cast_mut(),
-            counts: self.counts.as_ptr().cast_mut(),
-            survivors: self.survivors.as_ptr().cast_mut(),
-            positions: self.positions.as_ptr().cast_mut(),
+            token_ids: self.token_ids.as_ptr(),
+            counts: self.counts.as_ptr(),
+            survivors: self.survivors.as_ptr(),
+            positions: self.positions.as_ptr(),
         }
     }
 }
@@ -311,12 +311,12 @@ impl Codec {
         let items = || vec![0; sys::MAX_ROUND];
         let (mut token_ids, mut counts) = (entries(), entries());
         let (mut survivors, mut positions) = (items(), items());
-        let mut to = sys::Round {
-            length: 0,
+        let mut to = sys::Decoded {
             token_ids: token_ids.as_mut_ptr(),
             counts: counts.as_mut_ptr(),
             survivors: survivors.as_mut_ptr(),
             positions: positions.as_mut_ptr(),
+            length: 0,
         };
         // SAFETY: the arrays have the room that sqs.h asks for.
         check(unsafe {

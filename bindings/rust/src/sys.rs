@@ -43,10 +43,19 @@ pub struct Quantized {
 #[repr(C)]
 pub struct Round {
     pub length: u32,
+    pub token_ids: *const u32,
+    pub counts: *const u32,
+    pub survivors: *const u32,
+    pub positions: *const u32,
+}
+
+#[repr(C)]
+pub struct Decoded {
     pub token_ids: *mut u32,
     pub counts: *mut u32,
     pub survivors: *mut u32,
     pub positions: *mut u32,
+    pub length: u32,
 }
 
 #[repr(C)]
@@ -98,7 +107,7 @@ extern "C" {
         packet: *const u8,
         size: usize,
         most: usize,
-        round: *mut Round,
+        to: *mut Decoded,
     ) -> c_int;
     pub fn sqs_stream_head(memory: *const Memory) -> u8;
     pub fn sqs_verify_scratch(codec: *const Codec, length: u32) -> usize;
