@@ -40,15 +40,13 @@ from rich.console import Console
 
 import sqs_codec as sqs
 import sqs_codec.torch as adapter
-from benchmarks.engines import equal, speed
+from benchmarks import rounding
+from benchmarks.engines import equal
 from benchmarks.engines.equal import AT_ONCE, BAR, Found, Mode, do
-from benchmarks.engines.make import PLENTY, packages, vllm_with
-from benchmarks.engines.play import Session
-from benchmarks.serve import rows
-from benchmarks.serve.replay import K
+from benchmarks.harness import K, measure
+from benchmarks.harness.make import PLENTY, packages, vllm_with
+from benchmarks.harness.sessions import Session
 from benchmarks.tables import about, about_line
-from sqs_codec._codec.round import Round
-from sqs_codec._codec.verify import Verdict
 from sqs_codec.cli.options import add_models, check_models, number
 from sqs_codec.engine import BatchEngine
 from sqs_codec.hf import CachedModel, Cloud, Pair, load_pair
@@ -160,11 +158,11 @@ class Checks:
         assert self._pair is not None
         rng = np.random.default_rng(self._args.seed)
         texts = [
-            rng.integers(self._vocab_size, size=n + rows.ROUND).tolist()
-            for n in rows.LENGTHS
+            rng.integers(self._vocab_size, size=n + rounding.ROUND).tolist()
+            for n in rounding.LENGTHS
         ]
         ours, theirs = (
-            torch.cat(rows.side_by_side(model, self._vocab_size, texts)).cpu()
+            torch.cat(rounding.side_by_side(model, self._vocab_size, texts)).cpu()
             for model in (self._pair.target, self.host)
         )
         apart = ours.double().softmax(-1) - theirs.double().softmax(-1)
@@ -174,7 +172,7 @@ class Checks:
             worst <= ROWS_APART,
             f"total variation {worst:.1e}, at most {ROWS_APART:.0e}",
         )
-        errors = np.array([e for _, e in rows.compare(self._in_bfloat16())])
+        errors = np.array([e for _, e in rounding.compare(self._in_bfloat16())])
         ours, theirs = errors[:, :2].max(), errors[:, 2].max()
         self._report.add(
             "rows of bfloat16, to transformers'",
@@ -194,8 +192,8 @@ class Checks:
         rounds = [
             turn.job.round_
             for session in self._sessions
-            for turn in session.played
-            if turn.job.round_ is not None and None not in turn.job.round_.distributions
+            for turn in session.rounds
+            if turn.job.round_ is not None
         ]
         codec = sqs.Codec(self._vocab_size)
         rng = np.random.default_rng(self._args.seed)
@@ -236,7 +234,7 @@ class Checks:
     async def _ragged_batch(self) -> None:
         assert self._pair is not None
         few: list[Session] = []
-        while sum(s.rounds for s in few) < ON_HOST and len(few) < len(self._sessions):
+        while equal.rounds_of(few) < ON_HOST and len(few) < len(self._sessions):
             few.append(self._sessions[len(few)])
         on_host = await self._do("ragged batch, float32, on the CPU", self.host, few)
         self._judge(on_host)
@@ -253,7 +251,7 @@ class Checks:
         self._bfloat16 = found.share
         self._report.note(found.mode.name, words(found))
         engines = {
-            "one by one, float32": speed.OneByOne(self._pair),
+            "one by one, float32": measure.OneByOne(self._pair),
             "ragged batch, float32": self._batch(self._pair.target),
             "ragged batch, bfloat16": self._batch(bfloat16),
         }
@@ -290,17 +288,13 @@ class Checks:
 
     async def _time(self, engines: dict[str, Engine]) -> None:
         """Add how many rounds a second engines do."""
-        played = [
-            [turn for turn in session.played if isinstance(turn.verdict, Verdict)]
-            for session in self._sessions
-            if session.kind.name == "drawn"
-        ]
+        played = [session for session in self._sessions if session.temperature]
         cases = [
-            speed.Case(name, engine, played, sessions)
+            measure.Case(name, engine, played, sessions)
             for name, engine in engines.items()
             for sessions in self._args.sessions
         ]
-        await speed.run([*engines.values()], cases, 3, self._args.seconds)
+        await measure.run(cases, 3, self._args.seconds)
         for name in engines:
             rates = [
                 f"{np.median(case.rates):.1f} ({case.sessions})"
@@ -405,7 +399,7 @@ class Open:
         """Do nothing."""
 
 
-def noisy(round_: Round, rng: np.random.Generator) -> NDArray[np.float32]:
+def noisy(round_: sqs.Round, rng: np.random.Generator) -> NDArray[np.float32]:
     """Return logits [L+1, V] of a target that often agrees with the draft."""
     dense = [q.to_dense() for q in round_.distributions]
     probs = np.array([*dense, dense[-1]]) * 0.9 + 0.1 / dense[0].size

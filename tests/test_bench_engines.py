@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import sqs_codec as sqs
-from sqs_codec import MixedRound, Round, SparseDistribution, Verdict, Wanted
+from sqs_codec import Round, SparseDistribution, Verdict
 from sqs_codec.session import Job, Sampling
 
 pytest.importorskip("rich")
@@ -20,12 +20,13 @@ pytest.importorskip("grpc")
 pytest.importorskip("OpenSSL")
 
 from benchmarks import check_gpu
-from benchmarks.engines import equal, make, overhead, speed
+from benchmarks.engines import equal, overhead, speed
 from benchmarks.engines.__main__ import main
 from benchmarks.engines.equal import MODES, do, half_of
-from benchmarks.engines.make import maker
 from benchmarks.engines.margin import margin
-from benchmarks.engines.play import KINDS, Played, Session
+from benchmarks.harness import make
+from benchmarks.harness.make import maker
+from benchmarks.harness.sessions import Played, Session
 from sqs_codec.hf import LanguageModel, Pair
 
 P = np.array([0.5, 0.25, 0.25])
@@ -43,7 +44,7 @@ class Fixed:
 
 
 def job_of(draws: Sequence[float], temperature: float = 1.0, drafted: int = 0) -> Job:
-    round_ = MixedRound.of(Round([Q], [drafted]), [True])
+    round_ = Round([Q], [drafted])
     return Job(b"session", [1], round_, np.array(draws), Sampling(temperature))
 
 
@@ -51,7 +52,6 @@ def job_of(draws: Sequence[float], temperature: float = 1.0, drafted: int = 0) -
     ("job", "one", "other", "expected"),
     [
         (job_of([0.66, 0.1]), Verdict(1, 0), Verdict(0, 1), 2 / 3 - 0.66),
-        (job_of([0.68, 0.1]), Wanted(0), Verdict(1, 0), 0.68 - 2 / 3),
         (job_of([0.1, 0.51]), Verdict(1, 0), Verdict(1, 1), 0.01),
         (job_of([0.1, 0.49]), Verdict(1, 0), Verdict(1, 1), 0.01),
         (job_of([0.1, 0.1], temperature=0), Verdict(1, 0), Verdict(1, 1), 0.25),
@@ -75,7 +75,7 @@ class Watched(overhead.Toy):
         self.done: list[Job] = []
         self.dropped: list[bytes] = []
 
-    async def verify(self, job: Job) -> Verdict | Wanted | None:
+    async def verify(self, job: Job) -> Verdict | None:
         """Accept everything, or not."""
         self.running += 1
         self.most = max(self.most, self.running)
@@ -95,10 +95,10 @@ def sessions_of(n: int) -> list[Session]:
     """Give sessions of a text to read and four rounds."""
     made = []
     for i in range(n):
-        session = Session(KINDS[0])
+        session = Session()
         for length in range(5):
             draws = np.array([0.5, 0.5]) if length else np.empty(0)
-            round_ = MixedRound.of(Round([Q], [0]), [True]) if length else None
+            round_ = Round([Q], [0]) if length else None
             job = Job(bytes([i]), [0] * max(length, 1), round_, draws, Sampling())
             session.played.append(Played(job, overhead.accept(job)))
         made.append(session)
@@ -155,7 +155,7 @@ def small(monkeypatch: pytest.MonkeyPatch, smollm2: Pair) -> None:
     monkeypatch.setattr(make, "_load", lambda target: loaded)
     monkeypatch.setattr(equal, "AT_ONCE", 2)
     monkeypatch.setattr(equal, "LONG", (40,))
-    monkeypatch.setattr(check_gpu.rows, "LENGTHS", (3, 20))
+    monkeypatch.setattr(check_gpu.rounding, "LENGTHS", (3, 20))
 
 
 @pytest.mark.usefixtures("small")
@@ -168,10 +168,11 @@ def test_engine_equals_itself(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.usefixtures("small")
 def test_speed_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    command = "speed --engines transformers --sessions 1 3 --seconds 0 --turns 1"
-    assert main([*command.split(), "--rounds", "1"]) == 0
+    command = "speed --engines transformers --sessions 1 3 --seconds 0 --turns 3"
+    assert main([*command.split(), "--rounds", "1", "--half"]) == 0
     printed = capsys.readouterr().out
-    assert len(re.findall(r"^ ragged batch", printed, re.M)) == 2
+    assert len(re.findall(r"^ ragged batch", printed, re.M)) == 3
+    assert len(re.findall(r"^ ragged batch, half", printed, re.M)) == 1
 
 
 def test_overhead_runs(capsys: pytest.CaptureFixture[str]) -> None:
@@ -190,7 +191,6 @@ def test_overhead_counts_rounds_that_are_right() -> None:
     rounds = [job.round_ for job in verifier.jobs if job.round_ is not None]
     assert len(rounds) == overhead.TURN + 1
     assert {len(round_) for round_ in rounds} == {5}
-    assert all(q is not None for round_ in rounds for q in round_.distributions)
 
 
 def test_gpu_check_says_that_there_is_no_gpu(
@@ -228,10 +228,10 @@ def test_noisy_logits_accept_and_reject() -> None:
     rng = np.random.default_rng(5)
     codec = sqs.Codec(100)
     q = codec.quantize(rng.normal(0, 3, 100), sqs.TopK(20))
-    drafts = [MixedRound.of(Round([q], [q.sample(rng)]), [True]) for _ in range(300)]
+    drafts = [Round([q], [q.sample(rng)]) for _ in range(300)]
     logits = [check_gpu.noisy(round_, rng) for round_ in drafts]
     probs = np.exp(np.concatenate(logits).astype(float))
     probs /= probs.sum(-1, keepdims=True)
     verdicts = sqs.verify_batch(drafts, probs, rng.random(600))
-    accepted = sum(v.accepted for v in verdicts if isinstance(v, Verdict))
+    accepted = sum(verdict.accepted for verdict in verdicts)
     assert 100 < accepted < 290

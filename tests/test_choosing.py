@@ -25,7 +25,6 @@ from benchmarks.rate import general
 from benchmarks.rate.schemes import Row
 from benchmarks.sources import shipped
 from sqs_codec import session
-from sqs_codec.edge._planner import Plan
 
 
 @pytest.mark.parametrize("length", [1, 4])
@@ -51,7 +50,7 @@ def test_seconds_are_those_of_the_simulated_loop() -> None:
     expected = rounds.seconds(rate, trip, steps, benchmark.OVERHEAD)[which]
     codec = preset.codec(source.vocab_size, prior)
     world = World.of(source, [session.Setting(codec, preset.keep())], t)
-    plan = Plan(preset.max_tokens, 0, "")
+    plan = session.FixedPlan(preset.max_tokens).plan()
     times = []
     for seed in range(12):
         rng = np.random.default_rng(seed)

@@ -26,7 +26,6 @@ from benchmarks.planner.simulate import Drafts, Run, Steps
 from benchmarks.rate.schemes import Row
 from benchmarks.relay import Link
 from sqs_codec.edge import FixedPlan, default_settings
-from sqs_codec.edge._planner import Plan
 from sqs_codec.hf._models import ModelError
 
 V = 200
@@ -185,9 +184,7 @@ def test_traces_are_joined_until_they_are_long_enough() -> None:
 
 
 def some_drafts(accepted: Sequence[bool], bits: float) -> Drafts:
-    n = len(accepted)
-    each = np.full(n, bits)
-    return Drafts(np.array(accepted), np.zeros(n), each, each, each)
+    return Drafts(np.array(accepted), np.full(len(accepted), bits))
 
 
 def a_run(
@@ -209,7 +206,7 @@ def a_run(
 
 def test_bytes_are_counted_on_every_link() -> None:
     run = a_run(80.0, [(1e3, 0.01), (1e9, 0.01)])
-    run.fixed(Plan(2, 0, ""))  # three rounds of two, each with one more
+    run.fixed(FixedPlan(2).plan())  # three rounds of two, each with one more
     assert run.done == 9
     assert run.up.tolist() == [3 * (57 + 4 + 20)] * 2
     assert run.down.tolist() == [3 * (57 + 4)] * 2
@@ -218,7 +215,7 @@ def test_bytes_are_counted_on_every_link() -> None:
 
 def test_what_is_too_long_for_a_datagram_goes_as_several() -> None:
     run = a_run(8000.0, [(1e6, 0.01)], most=900)  # 2004 bytes a round
-    run.fixed(Plan(2, 0, ""))
+    run.fixed(FixedPlan(2).plan())
     assert run.up.tolist() == [3 * (3 * 57 + 4 + 2000)]
 
 
@@ -277,7 +274,7 @@ def planned_record(text: int, seconds: list[float]) -> dict[str, Any]:
         "again": seconds,
         "up": [1.0] * 4,
         "down": [2.0] * 4,
-        "chosen": [[4, 0, 4, 1.0]] * 4,
+        "chosen": [[4, 0]] * 4,
     }
 
 

@@ -11,7 +11,6 @@ from benchmarks.data.make_corpus import TEXTS as FITTED
 from benchmarks.data.make_corpus import read_texts
 from benchmarks.planner import simulate
 from benchmarks.rate.schemes import Row
-from sqs_codec.edge._planner import Plan
 
 pytest.importorskip("torch")
 pytest.importorskip("scipy")
@@ -22,6 +21,7 @@ from benchmarks.experiments import languages, mismatch, rules
 from benchmarks.experiments.experiment import Options
 from benchmarks.experiments.models import TEXTS
 from benchmarks.experiments.speculate import Edge, replay
+from sqs_codec.edge import FixedPlan
 from sqs_codec.serve._datagram.link import DatagramLink
 from tests.test_demo import WORDS, save_model
 
@@ -133,11 +133,11 @@ def test_seconds_are_those_of_the_simulated_loop(monkeypatch, length):
     rng = np.random.default_rng(length)
     n = simulate.TOKENS + simulate.SPARE
     accepted, bits = rng.random(n) < 0.7, rng.uniform(20, 300, n)
-    drafts = simulate.Drafts(accepted, np.zeros(n), bits, bits, bits)
+    drafts = simulate.Drafts(accepted, bits)
     uplink, steps = mismatch.UPLINKS[1], simulate.Steps(0.015, 0.12, 0.006)
     link = np.array([uplink.rate]), np.array([uplink.trip])
     run = simulate.Run(*link, steps, DatagramLink.overhead, [drafts], rng)
-    run.fixed(Plan(length, 0, ""))
+    run.fixed(FixedPlan(length).plan())
     ours = accepted[: simulate.TOKENS].astype(float), bits[: simulate.TOKENS]
     seconds = mismatch.count(*ours, length).seconds(uplink, steps)
     assert seconds == pytest.approx(float(run.now[0]))

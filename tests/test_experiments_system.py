@@ -23,18 +23,12 @@ from rich.console import Console
 
 from benchmarks.experiments import capacity
 from benchmarks.experiments.experiment import Options
-from benchmarks.experiments.system import (
-    Cell,
-    RecordedDraft,
-    RecordedVerifier,
-    Text,
-    play,
-    play_all,
-)
+from benchmarks.experiments.system import Cell, Text, play, play_all
+from benchmarks.harness.edges import Crowd, run
+from benchmarks.harness.recorded import RecordedDraft, RecordedVerifier
 from benchmarks.planner.simulate import Steps
 from benchmarks.relay import Link
-from benchmarks.serve.edges import Crowd
-from sqs_codec import Verdict, Wanted
+from sqs_codec import Verdict
 from sqs_codec.edge import Edge, FixedPlan, Plan
 from sqs_codec.engine import BatchEngine
 from sqs_codec.serve._datagram.link import DatagramLink
@@ -67,13 +61,7 @@ def cell(text: Text, plan: FixedPlan | None, temperature: float = 0.0) -> Cell:
 
 
 @pytest.mark.parametrize(
-    "plan",
-    [
-        FixedPlan(4),
-        FixedPlan(0),
-        None,
-    ],
-    ids=["drafts", "alone", "planner"],
+    "plan", [FixedPlan(4), FixedPlan(0), None], ids=["rounds", "alone", "planner"]
 )
 def test_the_greedy_text_is_the_targets(text: Text, plan: FixedPlan | None) -> None:
     """Whatever the plan, for each of the texts."""
@@ -258,7 +246,7 @@ class Waits:
     def __init__(self) -> None:
         self.sizes: list[int] = []
 
-    def verify(self, jobs: Sequence[Job]) -> list[Verdict | Wanted | None]:
+    def verify(self, jobs: Sequence[Job]) -> list[Verdict | None]:
         """Take as long for many as for one, and say token 1."""
         self.sizes.append(len(jobs))
         time.sleep(0.01)
@@ -286,13 +274,9 @@ def test_one_by_one_takes_one_job_at_a_time(make: type[BatchEngine]) -> None:
 
 def test_a_crowd_counts_what_it_is_served() -> None:
     """A token takes 10 ms, so two edges get 100 in half a second at most."""
-    from benchmarks.serve.sockets import run
-
     crowd = Crowd(0, "datagram", b"", sqs.Codec(V), [[*PROMPT]], 2)
-    sizes: list[int] = []
-    seen = asyncio.run(run(crowd, BatchEngine(Waits()), 0.5, sizes))
+    seen = asyncio.run(run(crowd, BatchEngine(Waits()), 0.5))
     assert not seen.errors
     tokens, texts = seen.between(0, 0.5)
     assert 10 <= tokens <= 100
     assert seen.between(-60, 60)[1] >= max(1, texts)
-    assert min(sizes) > 1 << 20

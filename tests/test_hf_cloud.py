@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import threading
 import weakref
@@ -21,8 +22,8 @@ from sqs_codec.session import Job, Sampling
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from benchmarks.serve.measure import Case, needed, run  # noqa: E402 (see above)
-from benchmarks.serve.replay import Replay, play  # noqa: E402
+from benchmarks.harness.measure import Case, run  # noqa: E402 (see above)
+from benchmarks.harness.sessions import play  # noqa: E402
 from sqs_codec.hf import Cloud, _cloud  # noqa: E402
 from sqs_codec.hf._cloud import BLOCK  # noqa: E402
 from sqs_codec.hf._models import (  # noqa: E402
@@ -31,6 +32,7 @@ from sqs_codec.hf._models import (  # noqa: E402
     without_layers,
 )
 from sqs_codec.hf._sampling import truncated  # noqa: E402
+from sqs_codec.serve import BatchEngine  # noqa: E402
 
 V = 50
 SEED = 11
@@ -649,10 +651,10 @@ def test_fingerprints_of_tokenizers() -> None:
 
 def test_the_benchmark_replays_what_was_played(model: Any) -> None:
     pair = SimpleNamespace(draft=model, target=model, vocab_size=V)
-    played = play(pair, Cloud(model), [[1, 2, 3], [4]], rounds=3, seed=SEED)
-    cases = [Case("", n, Cloud(model), Replay(played, n)) for n in (1, 5)]
-    run(cases, seconds=0.001)
+    played = play(Cloud(model), pair, [[1, 2, 3], [4]], rounds=3, seed=[SEED])
+    cases = [Case("", BatchEngine(Cloud(model)), played, n) for n in (1, 5)]
+    asyncio.run(run(cases, turns=3, seconds=0))
     for case in cases:
-        assert case.replay.wrong == 0
-        assert case.rate > 0
-        assert case.cloud.memory >= needed(played, case.sessions)
+        assert case.wrong == 0
+        assert case.tokens > min(case.rates) > 0
+        assert len(case.waits) == 3 * case.sessions

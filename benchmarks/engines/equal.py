@@ -1,8 +1,8 @@
 """Hold an engine's verdicts to those of transformers in float32.
 
 Sessions are played once with SmolLM2 and itself without two layers: drafts of up to
-five tokens, K = 64, l = 100, at temperature 0.7 and some at 0, sent with all of their
-distributions, with none or with some, after prompts in ten languages, some long.
+five tokens, K = 64, l = 100, at temperature 0.7 and some at 0, after prompts in ten
+languages, some long.
 Then the engine does the same jobs by the same random numbers, in five ways. A verdict
 may differ where rounding decides: its margin says how far the random number was from
 what it was held to, in probability.
@@ -23,12 +23,12 @@ import torch
 from rich.console import Console
 from tqdm import tqdm
 
-from benchmarks.engines.make import PLENTY, Make, maker, packages
 from benchmarks.engines.margin import margin
-from benchmarks.engines.play import Drafts, Session, play, prompts_of
-from benchmarks.serve.replay import Played
+from benchmarks.harness import TEMPERATURE
+from benchmarks.harness.make import PLENTY, Make, maker, packages
+from benchmarks.harness.sessions import Played, Session, play, texts_of
 from benchmarks.tables import about, about_line, dim, table
-from sqs_codec._codec.verify import Verdict, Wanted
+from sqs_codec._codec.verify import Verdict
 from sqs_codec.cli.options import DROP_LAYERS, number
 from sqs_codec.hf import Cloud
 from sqs_codec.hf._models import CachedModel, smollm2_pair
@@ -47,10 +47,15 @@ ROUNDS = 25
 LONG = (700, 1500)
 """Tokens of long contexts."""
 
+LENGTHS = (5, 5, 3, 5, 1, 5, 4, 5, 0)
+"""Drafted tokens of a session's rounds, in turns; at 0 the target decodes alone."""
+
+TEMPERATURES = (*(TEMPERATURE,) * 6, 0.0)
+"""Of sessions, in turns; 7 of them, as there are 8 sessions at once."""
+
 CHUNK = 32
 """Tokens that an engine may read at once where every prompt is to be read in parts:
 fewer than any prompt has."""
-
 
 MARGIN = 128
 """Tokens of room beside the longest text, as engines have room for whole blocks."""
@@ -95,7 +100,7 @@ class Other:
 
     session: Session
     turn: Played
-    got: Verdict | Wanted | None
+    got: Verdict | None
 
 
 @dataclass
@@ -144,17 +149,23 @@ def main(args: argparse.Namespace) -> int:
 
 def play_all(pair: Pair, rounds: int, seed: int) -> list[Session]:
     """Play sessions until there are so many rounds."""
-    cloud, drafts = Cloud(pair.target, vocab_size=pair.vocab_size), Drafts(pair)
-    prompts = prompts_of(pair, LONG)
+    cloud = Cloud(pair.target, vocab_size=pair.vocab_size)
+    prompts = texts_of(pair, LONG)
     sessions: list[Session] = []
     each = min(ROUNDS, -(-rounds // AT_ONCE))
     with tqdm(desc="playing", total=rounds, unit=" rounds", mininterval=1.0) as bar:
         while bar.n < rounds:
             group = [*itertools.islice(prompts, AT_ONCE)]
-            played = play(cloud, drafts, group, each, [seed, len(sessions)])
+            seeds = [seed, len(sessions)]
+            played = play(cloud, pair, group, each, seeds, LENGTHS, TEMPERATURES)
             sessions += played
-            bar.update(sum(session.rounds for session in played))
+            bar.update(rounds_of(played))
     return sessions
+
+
+def rounds_of(sessions: Sequence[Session]) -> int:
+    """Return how many rounds sessions have."""
+    return sum(len(session.rounds) for session in sessions)
 
 
 async def run(
@@ -185,7 +196,7 @@ def half_of(sessions: Sequence[Session], token_bytes: int) -> int:
 
 async def do(engine: Engine, sessions: Sequence[Session], mode: Mode) -> Found:
     """Have an engine do all jobs in one mode."""
-    found = Found(mode, sum(session.rounds for session in sessions))
+    found = Found(mode, rounds_of(sessions))
     waiting = deque(sessions)
     began = time.perf_counter()
     with tqdm(
@@ -200,7 +211,7 @@ async def do(engine: Engine, sessions: Sequence[Session], mode: Mode) -> Found:
                     found.others += [
                         Other(session, turn, one) for one in got if one != turn.verdict
                     ]
-                    bar.update(isinstance(turn.verdict, Verdict))
+                    bar.update(turn.verdict is not None)
                 engine.drop(session.played[0].job.session)
 
         await asyncio.gather(*(work() for _ in range(mode.at_once)))
@@ -227,13 +238,13 @@ def report(console: Console, found: Sequence[Found], target: CachedModel) -> Non
 
 def list_others(console: Console, found: Sequence[Found], target: CachedModel) -> None:
     """Print the verdicts that differ, if any do."""
-    others = table("Other verdicts", "", "session", "text", "played", "now", "margin")
+    others = table("Other verdicts", "", "T", "text", "played", "now", "margin")
     for one in found:
         for other in one.others:
             job, verdict = other.turn.job, other.turn.verdict
             others.add_row(
                 one.mode.name,
-                other.session.kind.name,
+                f"{other.session.temperature:g}",
                 str(len(job.text)),
                 words(verdict),
                 words(other.got),
@@ -245,8 +256,6 @@ def list_others(console: Console, found: Sequence[Found], target: CachedModel) -
         console.print(others)
 
 
-def words(verdict: Verdict | Wanted | None) -> str:
+def words(verdict: Verdict | None) -> str:
     """Return a verdict in a few characters."""
-    if isinstance(verdict, Verdict):
-        return f"{verdict.accepted}, {verdict.token}"
-    return "none" if verdict is None else f"{verdict.position} wanted"
+    return "none" if verdict is None else f"{verdict.accepted}, {verdict.token}"

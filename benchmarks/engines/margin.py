@@ -8,16 +8,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sqs_codec._codec.verify import Verdict, Wanted
+from benchmarks.harness.sessions import drafted as drafted_by
+from sqs_codec._codec.verify import Verdict
 from sqs_codec.session import Job
 
 if TYPE_CHECKING:
     from sqs_codec.hf._models import CachedModel
 
 
-def margin(
-    model: CachedModel, job: Job, one: Verdict | Wanted, other: Verdict | Wanted
-) -> float:
+def margin(model: CachedModel, job: Job, one: Verdict, other: Verdict) -> float:
     """Return how far apart two verdicts on a job are, in probability.
 
     Where they accept different numbers of tokens, how far the random number was from
@@ -32,12 +31,12 @@ def margin(
         The target.
     job : Job
         Whose sampling is by temperature alone.
-    one, other : Verdict or Wanted
+    one, other : Verdict
         They differ.
     """
-    drafted = [] if job.round_ is None else list(job.round_.tokens)
+    drafted = drafted_by(job)
     logits = torch.from_numpy(model.logits([*job.text, *drafted], len(drafted) + 1))
-    counts = sorted(map(_accepted, (one, other)))
+    counts = sorted((one.accepted, other.accepted))
     at = counts[0]
     row, temperature = logits[at].double(), job.sampling.temperature
     if not temperature:
@@ -46,7 +45,7 @@ def margin(
     probs: NDArray[np.float64] = (row / temperature).softmax(-1).numpy()
     if counts[0] < counts[1]:
         assert job.round_ is not None
-        token = job.round_.tokens[at]
+        token = drafted[at]
         chance = min(1.0, probs[token] / job.round_.distributions[at].prob(token))
         return abs(float(job.draws[at] - chance))
     number = job.draws[at]
@@ -56,13 +55,7 @@ def margin(
         probs = np.maximum(probs - q.to_dense(np.float64), 0)
         number = job.draws[at + 1]
     ends = np.cumsum(probs) / probs.sum()
-    assert isinstance(one, Verdict)
-    assert isinstance(other, Verdict)
     return max(_distance(ends, verdict.token, number) for verdict in (one, other))
-
-
-def _accepted(verdict: Verdict | Wanted) -> int:
-    return verdict.accepted if isinstance(verdict, Verdict) else verdict.position
 
 
 def _distance(ends: NDArray[np.float64], token: int, number: float) -> float:

@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import importlib.util
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
@@ -29,13 +29,14 @@ from tqdm import tqdm
 
 import sqs_codec as sqs
 from benchmarks.data.drafts import VOCAB_SIZE
-from benchmarks.serve.replay import RESOLUTION, ROUND, TEMPERATURE, K
+from benchmarks.harness import RESOLUTION, ROUND, TEMPERATURE, K
+from benchmarks.harness.serving import HOST, serving
 from benchmarks.sources import shipped
 from benchmarks.tables import about, about_line, dim, table
-from sqs_codec._codec.verify import Verdict, Wanted
+from sqs_codec._codec.verify import Verdict
 from sqs_codec.cli.options import number
 from sqs_codec.engine import EngineInfo
-from sqs_codec.serve import Service, connect, start_datagrams, start_grpc
+from sqs_codec.serve import connect
 from sqs_codec.session import (
     EdgeSession,
     Job,
@@ -63,7 +64,7 @@ class Toy:
         """Say what it is."""
         return EngineInfo("a toy", VOCAB_SIZE, MAX_TEXT)
 
-    async def verify(self, job: Job) -> Verdict | Wanted | None:
+    async def verify(self, job: Job) -> Verdict | None:
         """Accept everything."""
         return accept(job)
 
@@ -85,7 +86,7 @@ class ToyVerifier:
     def __init__(self) -> None:
         self.jobs: list[Job] = []
 
-    def verify(self, jobs: list[Job]) -> list[Verdict | Wanted | None]:
+    def verify(self, jobs: list[Job]) -> list[Verdict | None]:
         """Accept everything."""
         self.jobs += jobs
         return [*map(accept, jobs)]
@@ -96,8 +97,7 @@ class ToyVerifier:
 
 def accept(job: Job) -> Verdict | None:
     """Return the verdict that accepts everything."""
-    length = 0 if job.round_ is None else len(job.round_)
-    return Verdict(length, 0) if len(job.draws) else None
+    return Verdict(len(job.draws) - 1, 0) if len(job.draws) else None
 
 
 def make_toy(config: object = None) -> Toy:
@@ -158,7 +158,7 @@ def write_alone(seed: int) -> list[float]:
 
 def write_over(transport: str, port: int, seed: int) -> list[float]:
     """Write a text over a socket."""
-    link = connect(f"127.0.0.1:{port}", transport=transport, insecure=True)
+    link = connect(f"{HOST}:{port}", transport=transport, insecure=True)
     return write(link, seed)
 
 
@@ -197,25 +197,6 @@ class Way:
         return 1000 * float(np.percentile(self.times, percent))
 
 
-@contextlib.asynccontextmanager
-async def serving(engine: Engine) -> AsyncIterator[tuple[int, int]]:
-    """Serve an engine as `sqs serve` does; give the ports of gRPC and of datagrams."""
-    service = Service(engine, await engine.open(), tokens=None)
-    await service.start()
-    starts = start_grpc, start_datagrams
-    servers = [
-        await start(service, "127.0.0.1", 0, cert=None, key=None, insecure=True)
-        for start in starts
-    ]
-    try:
-        yield servers[0].port, servers[1].port
-    finally:
-        await service.stop(1.0)
-        for server in servers:
-            await server.stop(1.0)
-        await engine.close()
-
-
 ALONE, ENDS, GRPC, DATAGRAMS, RAY, GATEWAY_RAY = (
     "engine alone",
     "edge and session alone",
@@ -239,7 +220,8 @@ async def run(rounds: int, replicas: int) -> list[Way]:
             return lambda seed: loop.run_in_executor(pool, function, *given, seed)
 
         toy = Toy()
-        grpc, datagrams = await stack.enter_async_context(serving(toy))
+        both = serving(toy, "grpc", "datagram")
+        grpc, datagrams = await stack.enter_async_context(both)
         ways = [
             Way(ALONE, None, partial(call, toy, jobs)),
             Way(ENDS, None, edge(write_alone)),
@@ -248,7 +230,7 @@ async def run(rounds: int, replicas: int) -> list[Way]:
         ]
         if replicas:
             engine = ray_engine(replicas)
-            grpc, _ = await stack.enter_async_context(serving(engine))
+            (grpc,) = await stack.enter_async_context(serving(engine, "grpc"))
             ways += [
                 Way(RAY, ALONE, partial(call, engine, jobs)),
                 Way(GATEWAY_RAY, GRPC, edge(write_over, "grpc", grpc)),

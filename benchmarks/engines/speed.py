@@ -1,11 +1,12 @@
-"""Measure rounds a second with 1, 8 and 32 sessions: engines side by side, in turns.
+"""Measure rounds and tokens a second of many sessions: engines side by side, in turns.
 
 Sessions of SmolLM2 write answers at temperature 0.7, in rounds of five drafted tokens
 (K = 64, l = 100). A few are played with a real draft model first; then each of many
 goes through the rounds of one of them, so that nothing but verifying is timed. A
 session sends its next round when it has the verdict on the last, which is held to the
 one played. "One by one" is transformers as it comes: a session at a time, each with a
-`DynamicCache`. Only one engine has work at any time.
+`DynamicCache`. Only one engine has work at any time. With --half the most sessions have
+half the memory that their keys and values need, too.
 """
 
 from __future__ import annotations
@@ -15,129 +16,21 @@ import asyncio
 import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
 
-import numpy as np
 import torch
 from rich.console import Console
-from tqdm import tqdm
 
-from benchmarks.engines.make import PLENTY, maker, packages
-from benchmarks.serve.measure import needed
-from benchmarks.serve.replay import ROUND, Played, play
+from benchmarks.harness import ROUND
+from benchmarks.harness.make import PLENTY, maker, packages
+from benchmarks.harness.measure import Case, OneByOne, needed, run
+from benchmarks.harness.sessions import play, prompts_of
 from benchmarks.tables import about, about_line, dim, table
-from sqs_codec._codec.verify import Verdict, Wanted
-from sqs_codec.cli.demo.run import own_prompts
 from sqs_codec.cli.options import DROP_LAYERS, number
-from sqs_codec.engine import Engine, EngineInfo
+from sqs_codec.engine import Engine
 from sqs_codec.hf import Cloud
-from sqs_codec.hf._models import CachedModel, Pair, smollm2_pair
-from sqs_codec.session import Job
-from sqs_codec.torch import verify_batch
+from sqs_codec.hf._models import smollm2_pair
 
 WORDS = {"transformers": "ragged batch", "vllm": "vLLM", "one": "one by one"}
-
-
-class OneByOne:
-    """An `Engine` that reads one text at a time, as transformers' generation does."""
-
-    def __init__(self, pair: Pair) -> None:
-        self._pair = pair
-        self._caches: dict[bytes, CachedModel] = {}
-        self._turn = asyncio.Lock()
-
-    async def open(self) -> EngineInfo:
-        """Say what it is."""
-        return EngineInfo("transformers", self._pair.vocab_size, 1 << 30)
-
-    async def verify(self, job: Job) -> Verdict | Wanted | None:
-        """Wait for those that came before, then verify."""
-        async with self._turn:
-            return await asyncio.to_thread(self._verify, job)
-
-    def _verify(self, job: Job) -> Verdict | Wanted:
-        cache = self._caches.setdefault(
-            job.session, CachedModel(self._pair.target, self._pair.vocab_size)
-        )
-        drafted = [] if job.round_ is None else list(job.round_.tokens)
-        rows = torch.from_numpy(cache.logits([*job.text, *drafted], len(drafted) + 1))
-        [verdict] = verify_batch(
-            [job.round_], rows, job.draws, temperature=job.sampling.temperature
-        )
-        return verdict
-
-    def drop(self, session: bytes) -> None:
-        """Forget a session."""
-        self._caches.pop(session, None)
-
-    def health(self) -> str | None:
-        """Say that all is well."""
-
-    async def close(self) -> None:
-        """Forget all."""
-        self._caches.clear()
-
-
-@dataclass
-class Case:
-    """An engine and its sessions.
-
-    Attributes
-    ----------
-    name : str
-    sessions : int
-    rates : list of float
-        Rounds a second, of each turn.
-    waits : list of float
-        Seconds of each round.
-    wrong : int
-        Verdicts other than those that were played.
-    """
-
-    name: str
-    engine: Engine
-    played: Sequence[Sequence[Played]]
-    sessions: int
-    rates: list[float] = field(default_factory=list)
-    waits: list[float] = field(default_factory=list)
-    wrong: int = 0
-
-    def __post_init__(self) -> None:
-        self._places = [7 * i for i in range(self.sessions)]
-
-    async def fill(self) -> None:
-        """Have the longest text of every session read, and let the engine warm up."""
-        await asyncio.gather(
-            *(self._do(i, self._rounds(i)[-1]) for i in range(self.sessions))
-        )
-        self.waits.clear()
-
-    async def turn(self, seconds: float) -> None:
-        """Let all sessions go on for some time; each does one round at least."""
-        began, before = time.perf_counter(), len(self.waits)
-
-        async def session(i: int) -> None:
-            rounds = self._rounds(i)
-            while True:
-                self._places[i] += 1
-                await self._do(i, rounds[self._places[i] % len(rounds)])
-                if time.perf_counter() - began >= seconds:
-                    return
-
-        await asyncio.gather(*map(session, range(self.sessions)))
-        self.rates.append((len(self.waits) - before) / (time.perf_counter() - began))
-
-    def _rounds(self, i: int) -> Sequence[Played]:
-        return self.played[i % len(self.played)]
-
-    def _name(self, i: int) -> bytes:
-        return bytes([self.sessions]) + i.to_bytes(15, "big")
-
-    async def _do(self, i: int, turn: Played) -> None:
-        began = time.perf_counter()
-        verdict = await self.engine.verify(replace(turn.job, session=self._name(i)))
-        self.waits.append(time.perf_counter() - began)
-        self.wrong += verdict != turn.verdict
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -145,6 +38,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--engines", nargs="+", default=["transformers", "vllm"])
     add("--sessions", type=number(int, 1, 255), nargs="+", default=[1, 8, 32])
+    add("--half", action="store_true", help="the most with half the memory, too")
     add("--seconds", type=number(float, 0), default=5.0, help="of a turn")
     add("--turns", type=number(int, 1), default=7, help="of each case")
     add("--rounds", type=number(int, 1), default=8, help="played of each prompt")
@@ -158,22 +52,31 @@ def main(args: argparse.Namespace) -> int:
     began = time.perf_counter()
     torch.set_num_threads(args.threads)
     pair = smollm2_pair(DROP_LAYERS)
-    before = pair.encode(" ".join(own_prompts()))
-    before = (before * (args.context // len(before) + 1))[: args.context]
-    prompts = [[*before, *pair.encode(prompt)] for prompt in own_prompts()[:8]]
     cloud = Cloud(pair.target)
-    played = play(pair, cloud, prompts, args.rounds, args.seed)
-    room = needed(played, sum(args.sessions)) * cloud._model.layout.token_bytes
-    memory = max(PLENTY, 2 * room >> 20)
+    prompts = prompts_of(pair, args.context)
+    played = play(cloud, pair, prompts, args.rounds, [args.seed])
+    token = cloud._model.layout.token_bytes
+
+    def make(name: str, memory: int) -> Engine:
+        return maker(name)(target=None, max_memory=memory, batch_tokens=None)
+
+    room = needed(played, sum(args.sessions)) * token
     engines: dict[str, Engine] = {"one": OneByOne(pair)}
     for name in args.engines:
-        engines[name] = maker(name)(target=None, max_memory=memory, batch_tokens=None)
+        engines[name] = make(name, max(PLENTY, 2 * room >> 20))
     cases = [
         Case(WORDS.get(name, name), engine, played, sessions)
         for sessions in args.sessions
         for name, engine in engines.items()
     ]
-    asyncio.run(run([*engines.values()], cases, args.turns, args.seconds))
+    if args.half:
+        most = max(args.sessions)
+        half = -(-needed(played, most) * token >> 21)
+        cases += [
+            Case(f"{WORDS.get(name, name)}, half", make(name, half), played, most)
+            for name in args.engines
+        ]
+    asyncio.run(run(cases, args.turns, args.seconds))
     measured = about(*packages())
     measured |= {"seconds": time.perf_counter() - began}
     console = Console()
@@ -181,56 +84,38 @@ def main(args: argparse.Namespace) -> int:
         about_line(measured) + f"{args.threads} threads, {args.turns} turns of "
         f"{args.seconds:g} s, {args.context} tokens of context, seed {args.seed}\n"
     )
-    report(console, cases)
+    report(console, cases, token)
     return int(any(case.wrong for case in cases))
 
 
-async def run(
-    engines: Sequence[Engine], cases: Sequence[Case], turns: int, seconds: float
-) -> None:
-    """Give all cases their turns, each time in another order."""
-    opened: list[Engine] = []
-    rng = np.random.default_rng(0)
-    try:
-        for engine in engines:
-            opened.append(engine)
-            await engine.open()
-        for case in cases:  # off the clock
-            await case.fill()
-        with tqdm(total=turns * len(cases), unit=" turns") as bar:
-            for _ in range(turns):
-                for at in rng.permutation(len(cases)):
-                    await cases[at].turn(seconds)
-                    bar.update()
-    finally:
-        for engine in opened:
-            await engine.close()
-
-
-def report(console: Console, cases: Sequence[Case]) -> None:
+def report(console: Console, cases: Sequence[Case], token_bytes: int) -> None:
     """Print what was measured."""
     made = table(
         f"Rounds of {ROUND} drafted tokens",
-        "",
-        "sessions",
-        "rounds/s",
-        "from",
-        "to",
-        "times\none by one",
-        "wait\nms",
-        "other\nverdicts",
+        *("", "sess-\nions", "rounds/s", "+-", "times\nfirst", "tokens\n/s"),
+        *("wait\nms", "K/V\nMB", "grows\nMB", "wrong"),
     )
     for case in cases:
-        base = next(c for c in cases if c.sessions == case.sessions)
         rate = statistics.median(case.rates)
+        first = next(c for c in cases if c.sessions == case.sessions)
         made.add_row(
             case.name,
             str(case.sessions),
             f"{rate:.1f}",
-            f"{min(case.rates):.1f}",
-            f"{max(case.rates):.1f}",
-            f"{rate / statistics.median(base.rates):.2f}",
+            f"{(max(case.rates) - min(case.rates)) / 2 / rate:.0%}",
+            f"{rate / statistics.median(first.rates):.2f}",
+            f"{case.tokens:.1f}",
             f"{1000 * statistics.median(case.waits):.0f}",
+            f"{needed(case.played, case.sessions) * token_bytes / 1e6:.0f}",
+            f"{case.growth / 1e6:.1f}",
             str(case.wrong),
         )
-    console.print(made, dim("medians of turns; the wait for a round, of all rounds"))
+    console.print(
+        made,
+        dim(
+            "medians of turns, +- half their range; the wait for a round, of all "
+            "rounds; K/V: what the texts' keys and values take; grows: this process, "
+            "from the first half of a case's turns to the second; wrong: verdicts not "
+            "as played"
+        ),
+    )

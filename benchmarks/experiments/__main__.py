@@ -16,20 +16,29 @@ import importlib
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read by libraries as they load
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from rich.console import Console
 
-from benchmarks.experiments.experiment import Check, Experiment, Options
+from benchmarks.experiments.experiment import (
+    Check,
+    Experiment,
+    Options,
+    checks_of,
+)
 from benchmarks.experiments.run import OptionsError, run
 from benchmarks.sources import read_prompts
 from benchmarks.tables import about, about_line, dim, write_json
 from sqs_codec.cli.options import number
 from sqs_codec.hf._models import ModelError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 NAMES = (
     "temperature",
@@ -81,7 +90,7 @@ def report(
     name: str, module: Experiment, summary: dict[str, Any], folder: Path
 ) -> list[Check]:
     """Print and draw an experiment; return the checks that fail."""
-    checks = module.checks(summary)
+    checks = checks_of(module, summary)
     with (folder / f"{name}.txt").open("w", encoding="utf-8") as file:
         for console in (Console(), Console(file=file, width=80)):
             console.rule(f"{name}: {module.TITLE}")
@@ -93,18 +102,21 @@ def report(
                 console.print(dim(f"  {check.detail}"))
             console.print()
     write_json(summary, folder / f"{name}.json")
-    _draw(module, summary, folder / f"{name}.png")
+    if plot := getattr(module, "plot", None):
+        _draw(plot, summary, folder / f"{name}.png")
     return [check for check in checks if not check.holds]
 
 
-def _draw(module: Experiment, summary: dict[str, Any], path: Path) -> None:
+def _draw(
+    plot: Callable[[dict[str, Any], Figure], None], summary: dict[str, Any], path: Path
+) -> None:
     import matplotlib as mpl
 
     mpl.use("agg")
     from matplotlib import pyplot as plt
 
     figure = plt.figure(layout="constrained")
-    module.plot(summary, figure)
+    plot(summary, figure)
     figure.savefig(path, dpi=110)
     plt.close(figure)
 

@@ -22,7 +22,7 @@ from rich.text import Text
 
 import sqs_codec as sqs
 from benchmarks.experiments.estimate import ratio
-from benchmarks.experiments.experiment import Check, Options, Records, Task
+from benchmarks.experiments.experiment import Check, Options, Records
 from benchmarks.experiments.speculate import Draft, Edge, Round, draw, read_rows, replay
 from benchmarks.experiments.traces import traces
 from benchmarks.rate.schemes import Rule
@@ -75,15 +75,9 @@ QUANTITIES = ("expected", "rejected", "loss", "empty", *PARTS)
 """Of a cell: the loss is TV(q, q^), and the bound is empty where K > 4l."""
 
 
-def needs(options: Options) -> set[tuple[str, float]]:
-    """Return the models and temperatures whose texts are replayed."""
-    return set(options.places(TEMPERATURES, QUICK_TEMPERATURES))
-
-
-def tasks(options: Options) -> list[Task]:
-    """Return a task for each model and temperature."""
-    places = options.places(TEMPERATURES, QUICK_TEMPERATURES)
-    return [Task(f"{m} {t:g}", measure, (m, t)) for m, t in places]
+def places(options: Options) -> list[tuple[str, float]]:
+    """Return the models and temperatures whose texts are read."""
+    return options.places(TEMPERATURES, QUICK_TEMPERATURES)
 
 
 def measure(options: Options, model: str, temperature: float) -> Records:

@@ -1,9 +1,9 @@
 """How many texts one verifier writes in a second, and what a round costs where.
 
 A server as `sqs serve` runs it, with the real target model, serves edges of another
-process that draft for free (`benchmarks.serve.edges`), so all that is waited for is the
-verifier. It reads all rounds that wait at once, or one at a time. Then the parts of a
-round are timed by themselves: the codec, the wire and the model. What varies here is
+process that draft for free (`benchmarks.harness.edges`), so all that is waited for is
+the verifier. It reads all rounds that wait at once, or one at a time. Then the parts of
+a round are timed by themselves: the codec, the wire and the model. What varies here is
 the machine's time and not prompts, so intervals come from windows of time.
 """
 
@@ -21,19 +21,25 @@ import numpy as np
 
 import sqs_codec as sqs
 from benchmarks.experiments.estimate import ratio
-from benchmarks.experiments.experiment import Check, Options, Records, Task
-from benchmarks.serve.edges import MAX_TOKENS, ROUND, Crowd
+from benchmarks.experiments.experiment import Options, Records, Task
+from benchmarks.experiments.models import Models, load
+from benchmarks.harness import RESOLUTION, TEMPERATURE, K, measure, sessions
+from benchmarks.harness import ROUND as DRAFTED
+from benchmarks.harness import edges as crowds
+from benchmarks.harness.serving import HOST, STARTS
+from benchmarks.sources import shipped
 from benchmarks.tables import dim, table
+from benchmarks.wire.certificates import issue
+from benchmarks.wire.echo import TOKEN, EchoService, running
 from sqs_codec.engine import BatchEngine
+from sqs_codec.hf import Cloud
 from sqs_codec.serve import connect
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
     from rich.table import Table
     from rich.text import Text
 
-    from benchmarks.experiments.models import Models
-    from sqs_codec._codec.verify import Verdict, Wanted
+    from sqs_codec._codec.verify import Verdict
     from sqs_codec.session import Job, Verifier
 
 TITLE = "Texts that one verifier writes in a second, and what a round costs"
@@ -57,8 +63,6 @@ PLENTY = 1 << 40
 PACKET, ANSWER = 100, 4
 """Bytes of a round and of its answer, as `benchmarks.wire` has them."""
 
-HOST = "127.0.0.1"
-
 
 def _edges(options: Options) -> tuple[int, ...]:
     return (1, 4) if options.quick else (1, 4, 16, 64)
@@ -73,9 +77,9 @@ def _window(options: Options) -> float:
     return 0.4 if options.quick else 3.5
 
 
-def needs(options: Options) -> set[tuple[str, float]]:
-    """Return no texts: edges write their own."""
-    return set()
+def places(options: Options) -> list[tuple[str, float]]:
+    """Return none: edges write their own texts."""
+    return []
 
 
 def tasks(options: Options) -> list[Task]:
@@ -97,7 +101,7 @@ class OneByOne(BatchEngine):
         super().__init__(verifier, tokenizer=tokenizer)
         self._turn = asyncio.Lock()
 
-    async def verify(self, job: Job) -> Verdict | Wanted | None:
+    async def verify(self, job: Job) -> Verdict | None:
         """Return the verdict on a job, once those before it have theirs."""
         async with self._turn:
             return await super().verify(job)
@@ -105,11 +109,9 @@ class OneByOne(BatchEngine):
 
 def serve(options: Options, name: str, edges: int) -> Records:
     """Serve so many edges; return the tokens and texts of each window."""
-    from benchmarks.serve.sockets import run
-
     models = _models(options)
     cloud = _cloud(models)
-    crowd = Crowd(
+    crowd = crowds.Crowd(
         port=0,
         transport=TRANSPORT,
         tokenizer=cloud.fingerprint,
@@ -120,7 +122,7 @@ def serve(options: Options, name: str, edges: int) -> Records:
     make = BatchEngine if name == BATCHED else OneByOne
     engine = make(cloud, tokenizer=cloud.fingerprint)
     window = _window(options)
-    seen = asyncio.run(run(crowd, engine, WINDOWS * window, []))
+    seen = asyncio.run(crowds.run(crowd, engine, WINDOWS * window))
     if seen.errors:
         raise RuntimeError(f"edges failed: {seen.errors[0]}")
     counts = [seen.between(i * window, (i + 1) * window) for i in range(WINDOWS)]
@@ -131,14 +133,10 @@ def serve(options: Options, name: str, edges: int) -> Records:
 
 
 def _models(options: Options) -> Models:
-    from benchmarks.experiments.models import load
-
     return load(options, options.model)
 
 
 def _cloud(models: Models) -> Any:
-    from sqs_codec.hf import Cloud
-
     pair = models.pair
     return Cloud(
         pair.target,
@@ -148,19 +146,7 @@ def _cloud(models: Models) -> Any:
     )
 
 
-def _played(options: Options) -> list[list[Any]]:
-    """Play a few rounds of a few sessions with the real draft model."""
-    from benchmarks.serve.replay import play
-
-    models = _models(options)
-    prompts, rounds = (1, 3) if options.quick else (4, 6)
-    texts = [[*prompt.tokens] for prompt in models.prompts[:prompts]]
-    return play(models.pair, _cloud(models), texts, rounds, options.seed)
-
-
-def _timed(
-    name: str, function: Callable[[], object], times: int, rounds: int = 1
-) -> Records:
+def _timed(name: str, function: Callable[[], object], times: int) -> Records:
     """Call a function so many times in each window; one more call isn't timed."""
     function()
     found = []
@@ -169,24 +155,21 @@ def _timed(
         for _ in range(times):
             function()
         spent = time.perf_counter() - began
-        found.append({"name": name, "seconds": spent, "rounds": times * rounds})
+        found.append({"name": name, "seconds": spent, "rounds": times})
     return found
 
 
 def time_codec(options: Options) -> Records:
     """Time what quantizes five rows of SmolLM2 and codes the round both ways."""
-    from benchmarks.serve import replay
-    from benchmarks.sources import shipped
-
     source = shipped()
     session = source.sessions[0]
-    rows = [np.asarray(session.draft[i], np.float32) for i in range(replay.ROUND)]
+    rows = [np.asarray(session.draft[i], np.float32) for i in range(DRAFTED)]
     prior = sqs.Prior.builtin("smollm2")
-    codec = sqs.Codec(source.vocab_size, replay.RESOLUTION, prior=prior)
-    keep, temperature = sqs.TopK(replay.K), replay.TEMPERATURE
+    codec = sqs.Codec(source.vocab_size, RESOLUTION, prior=prior)
 
     def quantize() -> list[sqs.SparseDistribution]:
-        return [codec.quantize(row, keep, temperature=temperature) for row in rows]
+        keep = sqs.TopK(K)
+        return [codec.quantize(row, keep, temperature=TEMPERATURE) for row in rows]
 
     drafts, rng = quantize(), np.random.default_rng(options.seed)
     tokens = [q.sample(rng) for q in drafts]
@@ -205,15 +188,11 @@ def time_wire(options: Options) -> Records:
 
 
 def _time_wire(options: Options, transport: str) -> Records:
-    from benchmarks.wire.certificates import issue
-    from benchmarks.wire.echo import TOKEN, EchoService, running
-    from sqs_codec.serve import start_datagrams, start_grpc
-
     service: Any = EchoService(lambda message: bytes(ANSWER))
-    start = start_grpc if transport == "grpc" else start_datagrams
     with tempfile.TemporaryDirectory() as folder:
         issued = issue(Path(folder), HOST)
-        begin = partial(start, service, HOST, 0, cert=issued.cert, key=issued.key)
+        files = {"cert": issued.cert, "key": issued.key}
+        begin = partial(STARTS[transport], service, HOST, 0, **files)
         with running(begin) as server:
             link = connect(
                 f"{HOST}:{server.port}",
@@ -233,17 +212,21 @@ def _time_wire(options: Options, transport: str) -> Records:
 
 def time_model(options: Options) -> Records:
     """Time the target on rounds of so many sessions at once."""
-    from benchmarks.serve.replay import Replay
-
-    models, played = _models(options), _played(options)
+    models = _models(options)
+    prompts, rounds = (1, 3) if options.quick else (4, 6)
+    texts = [[*prompt.tokens] for prompt in models.prompts[:prompts]]
+    seed = [options.seed]
+    played = sessions.play(_cloud(models), models.pair, texts, rounds, seed)
     found = []
     for edges in _edges(options):
-        cloud, replay = _cloud(models), Replay(played, edges)
-        replay.fill(cloud)
         times = 1 if options.quick else max(1, 16 // edges)
-        turn = partial(replay.turn, cloud)
-        for record in _timed("model", turn, times, edges):
-            found.append({**record, "edges": edges})
+        engine = BatchEngine(_cloud(models), tokenizer=b"")
+        case = measure.Case("model", engine, played, edges)
+        asyncio.run(measure.run([case], REPEATS * times, 0))
+        for i in range(0, REPEATS * times, times):
+            done, _, seconds = np.sum(case.turns[i : i + times], axis=0).tolist()
+            cell = {"name": "model", "edges": edges}
+            found.append({**cell, "rounds": int(done), "seconds": seconds})
     return found
 
 
@@ -295,11 +278,6 @@ def _of(records: Records, **which: object) -> Records:
     return [r for r in records if which.items() <= r.items()]
 
 
-def checks(summary: dict[str, Any]) -> list[Check]:
-    """Return nothing: no theorem says how fast a machine is."""
-    return []
-
-
 def tables(summary: dict[str, Any]) -> list[Table | Text]:
     """Return what is served, and what a round costs."""
     served = table(
@@ -319,7 +297,8 @@ def tables(summary: dict[str, Any]) -> list[Table | Text]:
         )
     windows, seconds = summary["windows"], summary["window_seconds"]
     note = dim(
-        f"Texts of {MAX_TOKENS} tokens, in rounds of {ROUND} that are seldom right. "
+        f"Texts of {crowds.MAX_TOKENS} tokens, in rounds of {crowds.ROUND} that are "
+        "seldom right. "
         f"Intervals are over {windows} windows of {seconds:g} s: prompts aren't what "
         "varies here."
     )
@@ -361,32 +340,3 @@ def _costs(summary: dict[str, Any]) -> list[Table | Text]:
         made.add_row(name, *_figures(each, 1000), share)
     note = "A round of five drafted tokens (K = 64, l = 100); this machine's loopback."
     return [made, dim(note)]
-
-
-def plot(summary: dict[str, Any], figure: Figure) -> None:
-    """Draw tokens per second by edges, and what a round costs."""
-    figure.set_size_inches(10, 4)
-    left, right = figure.subplots(1, 2)
-    for name, mark in ((BATCHED, "o-"), (SERIAL, "s--")):
-        rows = [row[name]["tokens"] for row in summary["served"]]
-        edges = [row["edges"] for row in summary["served"]]
-        left.errorbar(edges, *_bars(rows), fmt=mark, capsize=3, label=name)
-    left.set_xscale("log", base=2)
-    left.set_xticks(edges, [f"{n}" for n in edges])
-    left.set(xlabel="edges", ylabel="tokens per second", ylim=(0, None))
-    left.legend()
-    costs = {NAMES[name]: each for name, each in summary["parts"].items()}
-    costs |= {f"model: {each['edges']} at once": each for each in summary["model"]}
-    values = [1000 * each["value"] for each in costs.values()]
-    right.barh(range(len(costs)), values)
-    right.set_yticks(range(len(costs)), costs)
-    right.invert_yaxis()
-    right.set(xscale="log", xlabel="ms of a round")
-
-
-def _bars(rows: list[dict[str, float]]) -> tuple[list[float], list[list[float]]]:
-    """Return values, and how far the intervals reach below and above."""
-    values = [row["value"] for row in rows]
-    below = [row["value"] - row["low"] for row in rows]
-    above = [row["high"] - row["value"] for row in rows]
-    return values, [below, above]

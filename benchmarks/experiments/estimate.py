@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import bootstrap
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95
@@ -29,6 +33,52 @@ class Estimate:
     def as_json(self) -> dict[str, float]:
         """Return the numbers by name."""
         return {"value": self.value, "low": self.low, "high": self.high}
+
+
+def shown(estimate: Mapping[str, float], form: str, scale: float = 1.0) -> str:
+    """Return a figure and its interval in few characters.
+
+    Examples
+    --------
+    >>> shown({"value": 0.5, "low": 0.41, "high": 0.6}, ".0f", 100)
+    '50 (41 to 60)'
+    """
+    value, low, high = (
+        format(scale * estimate[name], form) for name in ("value", "low", "high")
+    )
+    return f"{value} ({low} to {high})"
+
+
+def bars(
+    axes: Axes,
+    x: Sequence[float],
+    estimates: Sequence[Mapping[str, float]],
+    *,
+    scale: float = 1.0,
+    **look: Any,
+) -> None:
+    """Draw figures with their intervals.
+
+    Parameters
+    ----------
+    axes : Axes
+    x : sequence of float
+        A place for each of them.
+    estimates : sequence of mapping
+        As `Estimate.as_json` returns them.
+    scale : float, optional
+        Of the figures.
+    **look
+        As `Axes.errorbar` takes it.
+    """
+    value, low, high = (
+        scale
+        * np.array(
+            [[one[name] for name in ("value", "low", "high")] for one in estimates]
+        ).T
+    )
+    span = np.maximum(0, (value - low, high - value))
+    axes.errorbar(x, value, yerr=span, **look)
 
 
 def ratio(numerators: ArrayLike, denominators: ArrayLike, seed: int = 0) -> Estimate:

@@ -6,13 +6,10 @@ import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from rich.table import Table
 from rich.text import Text
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 Records = list[dict[str, Any]]
 
@@ -89,26 +86,46 @@ class Check:
 
 
 class Experiment(Protocol):
-    """A module that measures something."""
+    """A module that measures something.
+
+    It may have `tasks`, which takes the options and returns a list of `Task`, in place
+    of `measure`; `checks`, which takes the summary and returns a list of `Check`; and
+    `plot`, which takes the summary and a figure.
+    """
 
     TITLE: str
     ALONE: bool
     """Whether it times something, so that nothing may run beside it."""
 
-    def needs(self, options: Options) -> set[tuple[str, float]]:
+    def places(self, options: Options) -> list[tuple[str, float]]:
         """Return the models and temperatures whose texts it reads."""
-
-    def tasks(self, options: Options) -> list[Task]:
-        """Return its parts."""
 
     def summary(self, records: Records, options: Options) -> dict[str, Any]:
         """Return what the records come to, in JSON's types."""
 
-    def checks(self, summary: dict[str, Any]) -> list[Check]:
-        """Return what has to hold."""
-
     def tables(self, summary: dict[str, Any]) -> list[Table | Text]:
         """Return the summary for people."""
 
-    def plot(self, summary: dict[str, Any], figure: Figure) -> None:
-        """Draw the summary."""
+
+def tasks_of(experiment: Experiment, options: Options) -> list[Task]:
+    """Return an experiment's own tasks, or one for each of its places."""
+    own = getattr(experiment, "tasks", None)
+    if own:
+        return list(own(options))
+    measure = experiment.measure  # type: ignore[attr-defined]  # it has one of the two
+    places = experiment.places(options)
+    return [Task(f"{m} {t:g}", measure, (m, t)) for m, t in places]
+
+
+def checks_of(experiment: Experiment, summary: dict[str, Any]) -> list[Check]:
+    """Return what has to hold, if anything has."""
+    own = getattr(experiment, "checks", None)
+    return list(own(summary)) if own else []
+
+
+def grouped(records: Records, *names: str) -> list[tuple[tuple[Any, ...], Records]]:
+    """Group records by what they have under some names, in their order."""
+    groups: dict[tuple[Any, ...], Records] = {}
+    for record in records:
+        groups.setdefault(tuple(record[name] for name in names), []).append(record)
+    return list(groups.items())

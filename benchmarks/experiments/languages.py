@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from rich.text import Text
 
 import sqs_codec as sqs
 from benchmarks.experiments.estimate import ratio
-from benchmarks.experiments.experiment import Check, Options, Records, Task
+from benchmarks.experiments.experiment import Options, Records
 from benchmarks.experiments.models import GEMMA3, GIVEN, SMOLLM2, load
 from benchmarks.experiments.speculate import Edge, Round, draw, read_rows, replay
 from benchmarks.experiments.traces import traces
@@ -28,10 +28,6 @@ from benchmarks.rate.measure import token_bits
 from benchmarks.rate.schemes import Row, codec, paper_bits
 from benchmarks.tables import dim, table
 from sqs_codec.serve._datagram.link import DatagramLink
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 TITLE = "Languages, without and with a prior"
 ALONE = False
@@ -54,22 +50,14 @@ KINDS = {SMOLLM2: {"code": "code", "continue": "texts"}}
 Floats = NDArray[np.float64]
 
 
-def needs(options: Options) -> set[tuple[str, float]]:
-    """Return whose texts are measured."""
-    return {(name, TEMPERATURE) for name in _names(options)}
+def places(options: Options) -> list[tuple[str, float]]:
+    """Return the models and temperatures whose texts are read."""
+    # In miniature only the one that knows languages.
+    names = options.models[-1:] if options.quick else options.models
+    return [(name, TEMPERATURE) for name in names]
 
 
-def tasks(options: Options) -> list[Task]:
-    """Return a task for each pair of models."""
-    return [Task(name, measure, (name,)) for name in _names(options)]
-
-
-def _names(options: Options) -> tuple[str, ...]:
-    """Return the models; in miniature only the one that knows languages."""
-    return options.models[-1:] if options.quick else options.models
-
-
-def measure(options: Options, name: str) -> Records:
+def measure(options: Options, name: str, temperature: float) -> Records:
     """Measure each text of a target."""
     models = load(options, name)
     codecs = {
@@ -78,11 +66,11 @@ def measure(options: Options, name: str) -> Records:
     }
     found = []
     seen: dict[str, int] = defaultdict(int)
-    for trace in traces(options, name, TEMPERATURE):
+    for trace in traces(options, name, temperature):
         seen[trace.kind] += 1
         if seen[trace.kind] > EACH:
             continue
-        rows, draws = read_rows(trace, TEMPERATURE), draw(options.seed, trace)
+        rows, draws = read_rows(trace, temperature), draw(options.seed, trace)
         rounds = list(replay(Edge(KEEP, RESOLUTION, LENGTH), rows, trace.tokens, draws))
         record: dict[str, Any] = {"model": name, "kind": _kind(name, trace.kind)}
         record |= _verdicts(rounds)
@@ -179,11 +167,6 @@ def summary(records: Records, options: Options) -> dict[str, Any]:
     return {"kinds": found}
 
 
-def checks(_: dict[str, Any]) -> list[Check]:
-    """Nothing is proved of this."""
-    return []
-
-
 def tables(summary: dict[str, Any]) -> list[Table | Text]:
     """Return what is sent, what a prior saves, and bytes on the wire."""
     drafts = table(
@@ -243,54 +226,3 @@ def _change(one: dict[str, Any], what: str, form: str) -> list[str]:
 
 def _interval(estimate: dict[str, float]) -> str:
     return f"{estimate['low']:.2f} to {estimate['high']:.2f}"
-
-
-def plot(summary: dict[str, Any], figure: Figure) -> None:
-    """Draw what priors save and how acceptance differs."""
-    figure.set_size_inches(11, 1.5 + 0.35 * len(summary["kinds"]))
-    kinds = summary["kinds"]
-    names = [f"{one['model']} {one['kind']}" for one in kinds]
-    bits, ratios, acceptance = figure.subplots(1, 3, sharey=True)
-    for i, (way, title) in enumerate(WAYS.items()):
-        for j, what in enumerate(("single", "stream")):
-            _points(
-                bits, kinds, f"{what}_{way}", names, f"{what}, {title} prior", 2 * i + j
-            )
-    bits.set_xlabel("bits of a distribution")
-    for i, what in enumerate(("single", "stream", "bytes")):
-        _points(ratios, kinds, f"{what}_ratio", names, what, i)
-    ratios.axvline(1, color="gray", lw=0.8)
-    ratios.set_xlabel("with the prior, as a share of without")
-    _points(acceptance, kinds, "acceptance", names, "top-64", 0)
-    _points(acceptance, kinds, "c_acceptance", names, "conformal", 1)
-    acceptance.set_xlabel("acceptance of what is sent")
-    bits.invert_yaxis()  # and with it all that share it
-    for axes in (bits, ratios, acceptance):
-        axes.grid(alpha=0.3)
-        axes.legend(fontsize="x-small")
-
-
-def _points(
-    axes: Axes,
-    kinds: Sequence[dict[str, Any]],
-    what: str,
-    names: Sequence[str],
-    label: str,
-    place: int,
-) -> None:
-    """Draw a figure of all kinds, one below the other."""
-    x, low, high = np.array(
-        [[one[what][key] for key in ("value", "low", "high")] for one in kinds]
-    ).T
-    y = np.arange(len(names)) + 0.15 * (place - 1.5)
-    axes.errorbar(
-        x,
-        y,
-        xerr=(x - low, high - x),
-        fmt="o",
-        ms=3,
-        lw=0.8,
-        color=f"C{place}",
-        label=label,
-    )
-    axes.set_yticks(range(len(names)), names, fontsize="small")

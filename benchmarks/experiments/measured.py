@@ -23,7 +23,6 @@ from benchmarks.experiments.experiment import Options, Records
 from benchmarks.experiments.models import Models, load
 from benchmarks.experiments.simulated import (
     CLOUD_ALONE,
-    LAZY,
     ONE_HOT,
     OURS,
     PLANNER,
@@ -39,13 +38,13 @@ from benchmarks.experiments.simulated import (
     words,
 )
 from benchmarks.experiments.traces import traces
+from benchmarks.harness.recorded import RecordedDraft, RecordedVerifier
 from benchmarks.planner.__main__ import STEPS, plans
 from benchmarks.planner.simulate import JITTER, Drafts, Run, Steps
 from benchmarks.relay import Link
-from sqs_codec._codec.verify import Verdict
 from sqs_codec.edge import FixedPlan, Planner, default_settings
 from sqs_codec.hf._models import ModelError
-from sqs_codec.session import Job, Sampling, Setting
+from sqs_codec.session import Setting
 from sqs_codec.session._wire import Context
 
 TEXTS, QUICK_TEXTS = 3, 1
@@ -172,24 +171,18 @@ def candidates(
     ours = tuple(settings)
     found = [Candidate(CLOUD_ALONE, ours, FixedPlan(0))]
     found += [Candidate(f"{ONE_HOT} {n}", (only,), FixedPlan(n)) for n in (4, 8)]
-    found.append(
-        Candidate(f"{LAZY} 8, {words(ours[1])}", ours, FixedPlan(8, 1, eager=0.0))
-    )
     found += [
         Candidate(f"{OURS} {n}, {words(ours[s])}", ours, FixedPlan(n, s))
         for n, s in itertools.product((4, 8), (0, 1))
     ]
-    return found[::4] if quick else found
+    return found[::3] if quick else found
 
 
 def _every_plan(settings: Sequence[Setting]) -> Iterator[Candidate]:
     """Yield all plans that a planner compares."""
-    for plan in plans(len(settings)):
-        parts = -(-plan.length // plan.segment)
-        sends = {0.0: LAZY, 1.0: OURS}.get(plan.eager, f"{OURS} <= {plan.eager:g}")
-        name = f"{sends} {plan.length}, {words(settings[plan.setting])}"
-        name += f", {parts} parts" if parts > 1 else ""
-        fixed = FixedPlan(plan.length, plan.setting, plan.segment, plan.eager)
+    for fixed in plans(len(settings)):
+        plan = fixed.plan()
+        name = f"{OURS} {plan.length}, {words(settings[plan.setting])}"
         yield Candidate(name, tuple(settings), fixed)
 
 
@@ -267,7 +260,7 @@ def _write(run: Run, plan: FixedPlan | None, planner: Planner | None) -> None:
 
 def tokens_of(texts: Sequence[Recorded]) -> int:
     """Return the tokens of each text: as many as all of them have."""
-    return min(len(drafts.full) for text in texts for drafts in text.drafts.values())
+    return min(len(drafts.bits) for text in texts for drafts in text.drafts.values())
 
 
 # Recording
@@ -315,8 +308,8 @@ def _save(path: Path, rows: np.ndarray) -> None:
 def replay(text: system.Text, settings: Sequence[Setting], seed: list[int]) -> Recorded:
     """Draft and judge each position alone, as the real system will."""
     v, start = settings[0].codec.vocab_size, len(text.prompt)
-    draft = system.RecordedDraft(v, 0.0)
-    target = system.RecordedVerifier(v, Steps(0.0, 0.0, 0.0))
+    draft = RecordedDraft(v, 0.0)
+    target = RecordedVerifier(v, Steps(0.0, 0.0, 0.0))
     rows = np.load(text.draft, mmap_mode="r")
     draft.begin(start, rows, [*seed, 0])
     target.begin(start, np.load(text.target, mmap_mode="r"), [*seed, 1])
@@ -327,10 +320,7 @@ def replay(text: system.Text, settings: Sequence[Setting], seed: list[int]) -> R
             row = draft.logits(before)[0]
             q = setting.codec.quantize(row, setting.keep, temperature=TEMPERATURE)
             token = q.sample(draft.rng)
-            round_ = sqs.MixedRound.of(sqs.Round([q], [token]), sent=[True])
-            job = Job(b"", before, round_, np.zeros(2), Sampling(TEMPERATURE))
-            verdict = target.verify([job])[0]
-            accepted = isinstance(verdict, Verdict) and verdict.accepted == 1
+            verdict = target.judge(sqs.Round([q], [token]), start + at, TEMPERATURE)
             bits = bits_of(setting.codec, q, token)
-            found[words(setting)].append(Position(accepted, *bits, 0.0))
+            found[words(setting)].append(Position(verdict.accepted == 1, bits, 0.0))
     return Recorded(text, {name: as_drafts(each) for name, each in found.items()})

@@ -29,8 +29,8 @@ from rich.text import Text
 
 import sqs_codec as sqs
 from benchmarks.data.make_corpus import read_texts
-from benchmarks.experiments.estimate import ratio
-from benchmarks.experiments.experiment import Check, Options, Records, Task
+from benchmarks.experiments.estimate import bars, ratio
+from benchmarks.experiments.experiment import Options, Records
 from benchmarks.experiments.models import (
     DROP_ORDERS,
     GEMMA3,
@@ -208,17 +208,8 @@ def count(accepted: Floats, bits: Floats, length: int) -> Count:
     return Count(float(rounds), float(drafted), float(size))
 
 
-def needs(options: Options) -> set[tuple[str, float]]:
-    """Return whose texts the drafts read."""
-    return set(_cells(options))
-
-
-def tasks(options: Options) -> list[Task]:
-    """Return a task for each pair of models and temperature."""
-    return [Task(f"{name} {t:g}", measure, (name, t)) for name, t in _cells(options)]
-
-
-def _cells(options: Options) -> list[tuple[str, float]]:
+def places(options: Options) -> list[tuple[str, float]]:
+    """Return the models and temperatures whose texts are read."""
     if options.quick:
         return [(options.model, 0.7)]
     return [
@@ -365,7 +356,7 @@ def _judged(
 def summary(records: Records, options: Options) -> dict[str, Any]:
     """Return what each draft comes to, by models and temperature."""
     cells = []
-    for name, temperature in _cells(options):
+    for name, temperature in places(options):
         drafts: dict[str, Records] = {}
         for record in records:
             if (record["model"], record["temperature"]) == (name, temperature):
@@ -426,11 +417,6 @@ def _best(
         "speed": ratio(rows, seconds[best]).as_json(),
         "alone": float(rates[0]),
     }
-
-
-def checks(_: dict[str, Any]) -> list[Check]:
-    """Nothing is proved of this."""
-    return []
 
 
 def tables(summary: dict[str, Any]) -> list[Table | Text]:
@@ -508,11 +494,8 @@ def _draw(axes: Axes, cell: dict[str, Any], what: str, color: str, name: str) ->
     """Draw one figure of all drafts but the target, whose mismatch is 0."""
     drafts = [draft for draft in cell["drafts"] if draft["tv"]["value"] > 1e-5]
     x = [draft["tv"]["value"] for draft in drafts]
-    y = np.array(
-        [[draft[what][k] for k in ("value", "low", "high")] for draft in drafts]
-    )
-    error = (y[:, 0] - y[:, 1], y[:, 2] - y[:, 0])
-    axes.errorbar(x, y[:, 0], error, fmt="o-", color=color, ms=3, lw=0.8, label=name)
+    look = {"fmt": "o-", "color": color, "ms": 3, "lw": 0.8, "label": name}
+    bars(axes, x, [draft[what] for draft in drafts], **look)
     axes.set_xscale("log")
     axes.set_xlabel("mismatch TV(p, q)")
     axes.grid(alpha=0.3)
@@ -522,24 +505,19 @@ def _draw_lengths(axes: Axes, cells: Sequence[dict[str, Any]]) -> None:
     """Draw the best lengths of the slow cloud."""
     for i, uplink in enumerate(UPLINKS):
         points = [
-            (draft["acceptance"]["value"], best["length"], *best["near"])
+            (draft["acceptance"]["value"], best["length"], best["near"])
             for cell in cells
             for draft in cell["drafts"]
             for best in draft["best"]
             if (best["cloud"], best["uplink"]) == ("slow", str(uplink))
         ]
-        x, y, low, high = np.array(sorted(points)).T
-        error, beside = (y - low, high - y), 0.15 * (i - 1)
-        axes.errorbar(
-            x,
-            y + beside,
-            error,
-            fmt="o",
-            ms=4,
-            lw=0.6,
-            color=f"C{i}",
-            label=str(uplink),
-        )
+        beside = 0.15 * (i - 1)
+        found = [
+            {"value": y + beside, "low": low + beside, "high": high + beside}
+            for _, y, (low, high) in points
+        ]
+        look = {"fmt": "o", "ms": 4, "lw": 0.6, "color": f"C{i}", "label": str(uplink)}
+        bars(axes, [x for x, *_ in points], found, **look)
     axes.set_xlabel("acceptance of what is sent")
     axes.set_ylabel(f"best length, and those within {100 * NEAR:.0f} %")
     axes.set_title("slow cloud", fontsize="medium")

@@ -12,8 +12,14 @@ from numpy.typing import NDArray
 from rich.table import Table
 from rich.text import Text
 
-from benchmarks.experiments.estimate import CONFIDENCE, draws, ratio
-from benchmarks.experiments.experiment import Check, Options, Records, Task
+from benchmarks.experiments.estimate import CONFIDENCE, draws, ratio, shown
+from benchmarks.experiments.experiment import (
+    Check,
+    Options,
+    Records,
+    Task,
+    grouped,
+)
 from benchmarks.experiments.link import check as check_link
 from benchmarks.experiments.measured import (
     CLOUD,
@@ -25,7 +31,6 @@ from benchmarks.experiments.measured import (
 from benchmarks.experiments.models import GEMMA3, SMOLLM2
 from benchmarks.experiments.simulated import (
     CLOUD_ALONE,
-    LAZY,
     LENGTHS,
     ONE_HOT,
     OURS,
@@ -56,7 +61,7 @@ SHOWN = ((2e3, 0.05), (1e4, 0.05), (1e5, 0.05), (1e7, 0.005))
 PROMPTS = {SMOLLM2: 24, GEMMA3: 12}
 """As many as there is time for; of another pair as many as of the first."""
 
-PROTOCOLS = (CLOUD_ALONE, DENSE, QS, RAW, DISTILLKIT, ONE_HOT, SHARED, LAZY, OURS)
+PROTOCOLS = (CLOUD_ALONE, DENSE, QS, RAW, DISTILLKIT, ONE_HOT, SHARED, OURS)
 
 NEAR = 0.9
 """A share of the fastest's speed: within 10 %."""
@@ -71,16 +76,14 @@ BAR = 0.8
 RATE_OFF, TRIP_OFF = 0.05, 0.005
 """What a link may be off: a share of its rate, and seconds."""
 
+MAP = ("model", "temperature", "cloud")
+"""What a map is of."""
+
 Floats = NDArray[np.float64]
 
 
-def needs(options: Options) -> set[tuple[str, float]]:
-    """Return the models and temperatures whose texts it reads."""
-    return {(name, temperature) for name, temperature in _cases(options)}
-
-
-def _cases(options: Options) -> list[tuple[str, float]]:
-    """Return the models and temperatures that are simulated."""
+def places(options: Options) -> list[tuple[str, float]]:
+    """Return the models and temperatures whose texts are read."""
     first = (options.model, TEMPERATURE)
     if options.quick:
         return [first]
@@ -92,7 +95,7 @@ def tasks(options: Options) -> list[Task]:
     """Return the simulations, then what is measured, a rate at a time."""
     grid, real = (QUICK_GRID,) * 2 if options.quick else (GRID, REAL_GRID)
     found = []
-    for name, temperature in _cases(options):
+    for name, temperature in places(options):
         prompts = PROMPTS.get(name, PROMPTS[SMOLLM2])
         key = f"{name} {temperature:g}"
         found.append(Task(key, simulate, (name, temperature, prompts, grid)))
@@ -131,25 +134,19 @@ def summary(records: Records, options: Options) -> dict[str, Any]:
         "quick": options.quick,
         "formats": [
             _format(key, group, options.seed)
-            for key, group in _by(
+            for key, group in grouped(
                 parts["sent"], "model", "temperature", "protocol", "variant"
             )
         ],
         "maps": [
             _map(key, group, parts["planned"], grid, options)
-            for key, group in _by(parts["simulated"], "model", "temperature", "cloud")
+            for key, group in grouped(
+                parts["simulated"], "model", "temperature", "cloud"
+            )
         ],
         "links": [_without(each, "part") for each in parts["link"]],
         "real": _real(parts["real"], real, options.seed),
     }
-
-
-def _by(records: Records, *names: str) -> list[tuple[tuple[Any, ...], Records]]:
-    """Group records by what they have under some names, in their order."""
-    groups: dict[tuple[Any, ...], Records] = defaultdict(list)
-    for record in records:
-        groups[tuple(record[name] for name in names)].append(record)
-    return list(groups.items())
 
 
 def _without(record: Mapping[str, Any], *names: str) -> dict[str, Any]:
@@ -191,7 +188,7 @@ class Best(NamedTuple):
     def of(cls, group: Records) -> Best:
         """Choose among the plans of a protocol."""
         names, seconds, data = [], [], []
-        for (variant, length), texts in _by(group, "variant", "length"):
+        for (variant, length), texts in grouped(group, "variant", "length"):
             names.append(f"{length} {variant}".strip())
             seconds.append([each["seconds"] for each in texts])
             data.append([np.add(each["up"], each["down"]) for each in texts])
@@ -215,9 +212,9 @@ def _map(
 ) -> dict[str, Any]:
     """Say which protocol is fastest on which link, and how near the planner is."""
     shape = len(grid.rates), len(grid.trips)
-    found = {name: Best.of(each) for (name,), each in _by(group, "protocol")}
+    found = {name: Best.of(each) for (name,), each in grouped(group, "protocol")}
     names = [name for name in PROTOCOLS if name in found]
-    tokens = np.array([each[1][0]["tokens"] for each in _by(group, "text")])
+    tokens = np.array([each[1][0]["tokens"] for each in grouped(group, "text")])
     speeds = np.array([tokens.sum() / found[name].seconds.sum(0) for name in names])
     data = np.array([found[name].data.sum(0) / tokens.sum() for name in names])
     best = speeds.max(0)
@@ -340,7 +337,7 @@ def _shown(
 
 def _real(records: Records, grid: Grid, seed: int) -> dict[str, Any]:
     """Compare the planner with the best plan measured, and both with the simulation."""
-    cells = [_cell(key, group, seed) for key, group in _by(records, "rate", "trip")]
+    cells = [_cell(key, group, seed) for key, group in grouped(records, "rate", "trip")]
     ratios = np.array(
         [plan["of_simulated"] for cell in cells for plan in cell["plans"].values()]
     )
@@ -371,7 +368,7 @@ def _real(records: Records, grid: Grid, seed: int) -> dict[str, Any]:
 
 def _cell(key: tuple[float, float], records: Records, seed: int) -> dict[str, Any]:
     """Sum up the plans of a link."""
-    plans = {name: group for (name,), group in _by(records, "plan")}
+    plans = {name: group for (name,), group in grouped(records, "plan")}
     seconds = {
         name: np.array([each["measured"]["seconds"] for each in group])
         for name, group in plans.items()
@@ -472,7 +469,7 @@ def tables(summary: dict[str, Any]) -> list[Table | Text]:
 
 
 def _format_tables(formats: Records) -> Iterator[Table | Text]:
-    for (model, temperature), group in _by(formats, "model", "temperature"):
+    for (model, temperature), group in grouped(formats, "model", "temperature"):
         made = table(
             f"A drafted token, {model}, T={temperature:g}",
             *("protocol", "bits", "accepted, of all"),
@@ -481,13 +478,13 @@ def _format_tables(formats: Records) -> Iterator[Table | Text]:
             made.add_row(
                 f"{each['protocol']} {each['variant']}",
                 f"{each['bits']['value']:,.0f}",
-                _interval(each["acceptance"], ".3f"),
+                shown(each["acceptance"], ".3f"),
             )
         yield made
     yield dim(
         "bits: of the token and its distribution, packets of their own, without "
-        "headers; lazy sends ours where the cloud asks for it. accepted: the mean "
-        "probability, with its interval of 95 % over texts."
+        "headers. accepted: the mean probability, with its interval of 95 % over "
+        "texts."
     )
 
 
@@ -511,12 +508,12 @@ def _map_tables(each: dict[str, Any]) -> Iterator[Table | Text]:
     yield dim(
         f"{each['texts']} texts, {each['tokens']} tokens. Each protocol has the "
         "parameters and the drafts of "
-        f"{', '.join(map(str, LENGTHS[:-1]))} or {LENGTHS[-1]} tokens, each round in "
-        "one segment, that turned out fastest on the link for these very texts; the "
-        "planner knows neither. wins: the share of all links on which it is the "
-        f"fastest; surely: on which it is in {CONFIDENCE:.0%} of the resamples of the "
-        f"texts; near: on which it is within {1 - NEAR:.0%} of the fastest. Only the "
-        "cloud alone, one-hot, lazy and ours are in the real system, too."
+        f"{', '.join(map(str, LENGTHS[:-1]))} or {LENGTHS[-1]} tokens that turned out "
+        "fastest on the link for these very texts; the planner knows neither. wins: "
+        "the share of all links on which it is the fastest; surely: on which it is in "
+        f"{CONFIDENCE:.0%} of the resamples of the texts; near: on which it is within "
+        f"{1 - NEAR:.0%} of the fastest. Only the cloud alone, one-hot and ours are in "
+        "the real system, too."
     )
 
 
@@ -587,7 +584,7 @@ def _real_tables(real: dict[str, Any]) -> Iterator[Table | Text]:
         f"{within['of_best_later']:.0%} at later ones; of plans that stay the same, "
         f"{single} is on the most: {near:.0%}. Measured were the cloud alone, "
         "of all plans that the planner chooses from the one that is fastest if "
-        "simulated, and those of one-hot, lazy and ours that then take at most "
+        "simulated, and those of one-hot and ours that then take at most "
         f"{WITHIN_REACH:g} times as long. of sim.: seconds measured over seconds "
         f"simulated; median {told['median']:.2f}, 5 to 95 % {told['low']:.2f} to "
         f"{told['high']:.2f}, over {told['plans']} plans and links, the planner's "
@@ -626,11 +623,6 @@ def _link(rate: float, trip: float, between: str = ", ") -> str:
     """
     power = 1 if rate < 1e6 else 2
     return f"{rate / 1000**power:g}{'kM'[power - 1]}{between}{1000 * trip:g} ms"
-
-
-def _interval(estimate: Mapping[str, float], form: str) -> str:
-    value, low, high = (format(estimate[k], form) for k in ("value", "low", "high"))
-    return f"{value} ({low} to {high})"
 
 
 # Plots

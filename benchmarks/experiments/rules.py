@@ -16,7 +16,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,16 +25,12 @@ from rich.text import Text
 
 import sqs_codec as sqs
 from benchmarks.experiments.estimate import draws, of_draws
-from benchmarks.experiments.experiment import Check, Options, Records, Task
+from benchmarks.experiments.experiment import Options, Records
 from benchmarks.experiments.models import load
 from benchmarks.experiments.traces import traces
 from benchmarks.rate.schemes import Row, codec
 from benchmarks.speed.timing import Contestant, Timing, each, interleave, pinned
 from benchmarks.tables import dim, table
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 TITLE = "Rules that keep tokens: microseconds, and what is left at equal bits"
 ALONE = True
@@ -242,20 +238,9 @@ def at_bits(
     return min(points, key=lambda p: float(p.means[0, 3]), default=None)
 
 
-def needs(options: Options) -> set[tuple[str, float]]:
-    """Return whose texts the rules are judged on."""
-    return {(name, t) for name, t in _cells(options)}
-
-
-def tasks(options: Options) -> list[Task]:
-    """Return a task for each pair of models and temperature."""
-    return [Task(f"{name} {t:g}", measure, (name, t)) for name, t in _cells(options)]
-
-
-def _cells(options: Options) -> list[tuple[str, float]]:
-    names = (options.model,) if options.quick else options.models
-    temperatures = QUICK_TEMPERATURES if options.quick else TEMPERATURES
-    return [(name, t) for name in names for t in temperatures]
+def places(options: Options) -> list[tuple[str, float]]:
+    """Return the models and temperatures whose texts are read."""
+    return options.places(TEMPERATURES, QUICK_TEMPERATURES)
 
 
 def measure(options: Options, name: str, temperature: float) -> Records:
@@ -369,7 +354,7 @@ def _quartiles(timing: Timing) -> list[float]:
 def summary(records: Records, options: Options) -> dict[str, Any]:
     """Return each rule at each target, beside top-K, and its times."""
     cells = []
-    for name, temperature in _cells(options):
+    for name, temperature in places(options):
         of_cell = [
             record
             for record in records
@@ -422,11 +407,6 @@ def _estimates(point: Point | None, top_k: Point | None) -> dict[str, Any] | Non
             beside = of_draws(point.means[:, i] - top_k.means[:, i])
             found[f"{name}_beside_top_k"] = beside.as_json()
     return found
-
-
-def checks(_: dict[str, Any]) -> list[Check]:
-    """Nothing is proved of this."""
-    return []
 
 
 def tables(summary: dict[str, Any]) -> list[Table | Text]:
@@ -483,46 +463,3 @@ def _times(summary: dict[str, Any]) -> Table:
             middle = [times[part][1] for part in PARTS]
             made.add_row(rule, *(f"{x:.1f}" for x in middle), f"{times[LEARN][1]:.2f}")
     return made
-
-
-def plot(summary: dict[str, Any], figure: Figure) -> None:
-    """Draw what rules lose beside top-K, and what they take."""
-    cells = summary["cells"]
-    figure.set_size_inches(3.2 * max(3, len(cells)), 6.4)
-    above, below = figure.subplots(2, len(cells), squeeze=False)
-    for axes, cell in zip(above, cells, strict=True):
-        _draw_losses(axes, cell)
-    above[0].set_ylabel(f"TV(q, q^) beside top-K's, l = {FINE}")
-    shown = above[0].get_legend_handles_labels()
-    figure.legend(*shown, loc="outside upper center", ncols=6, fontsize="small")
-    for axes, cell in zip(below, cells, strict=True):
-        _draw_times(axes, cell)
-    below[0].set_ylabel("microseconds a token")
-    below[0].legend(fontsize="x-small", loc="lower right")
-
-
-def _draw_losses(axes: Axes, cell: dict[str, Any]) -> None:
-    for i, (rule, at) in enumerate(cell["rules"].items()):
-        found = [one for one in at if one["fine"]]
-        x = np.array([TARGETS.index(one["target"]) for one in found])
-        beside = [one["fine"]["tv_beside_top_k"] for one in found]
-        y = np.array([one["value"] for one in beside])
-        low, high = (np.array([one[end] for one in beside]) for end in ("low", "high"))
-        axes.errorbar(
-            x + 0.1 * (i - 2.5), y, (y - low, high - y), fmt="o", capsize=2, label=rule
-        )
-    axes.set_xticks(range(len(TARGETS)), [f"{target:g} bits" for target in TARGETS])
-    axes.set_title(f"{cell['model']}, T = {cell['temperature']:g}", fontsize="medium")
-    axes.grid(axis="y", alpha=0.3)
-
-
-def _draw_times(axes: Axes, cell: dict[str, Any]) -> None:
-    names = list(cell["times"])
-    bottom = np.zeros(len(names))
-    for part in PARTS:
-        reached = np.array([cell["times"][name][part][1] for name in names])
-        height = np.maximum(0, reached - bottom)
-        axes.bar(names, height, bottom=bottom, label=part)
-        bottom = bottom + height
-    axes.set_ylim(0, 1.05 * float(np.max(bottom)))
-    axes.tick_params(axis="x", rotation=45)

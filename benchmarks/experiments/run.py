@@ -13,7 +13,13 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from benchmarks.experiments.experiment import Experiment, Options, Records, Task
+from benchmarks.experiments.experiment import (
+    Experiment,
+    Options,
+    Records,
+    Task,
+    tasks_of,
+)
 from benchmarks.experiments.traces import texts, write_whole
 
 WORKERS = 2
@@ -83,7 +89,7 @@ def run(
     all others run side by side.
     """
     results = Results(options)
-    tasks = {name: one.tasks(options) for name, one in experiments.items()}
+    tasks = {name: tasks_of(one, options) for name, one in experiments.items()}
     done = {name: results.done(name) for name in experiments}
     todo = [
         (name, task)
@@ -116,7 +122,7 @@ def _texts(
     experiments: dict[str, Experiment], options: Options
 ) -> list[tuple[str, Task]]:
     """Return the tasks of writing what experiments read."""
-    needed = {need for one in experiments.values() for need in one.needs(options)}
+    needed = {need for one in experiments.values() for need in one.places(options)}
     return [
         ("texts", Task(f"{model} {temperature:g}", _write_texts, (model, temperature)))
         for model, temperature in sorted(needed)

@@ -24,14 +24,13 @@ from benchmarks.experiments.speculate import judge
 from benchmarks.experiments.traces import Trace, traces
 from benchmarks.experiments.wire_formats import Format, coupled, formats
 from benchmarks.planner.__main__ import STEPS
-from benchmarks.planner.simulate import COUNT_BITS, Drafts, Run, Steps
+from benchmarks.planner.simulate import Drafts, Run, Steps
 from benchmarks.rate.schemes import Row
-from sqs_codec.edge import Planner, default_settings
-from sqs_codec.edge._planner import Plan
+from sqs_codec.edge import FixedPlan, Planner, default_settings
 from sqs_codec.serve._datagram.link import DatagramLink
 from sqs_codec.session import Sampling, Setting
 
-CLOUD_ALONE, OURS, LAZY = "cloud alone", "ours", "lazy"
+CLOUD_ALONE, OURS = "cloud alone", "ours"
 ONE_HOT, SHARED, PLANNER = "one-hot", "shared numbers", "planner"
 
 LENGTHS = (1, 2, 4, 8, 16)
@@ -62,22 +61,11 @@ class Grid:
         return np.array([*itertools.product(self.rates, self.trips)]).T
 
 
-class Way(NamedTuple):
-    """A protocol, its parameters in words, and what its plans send along."""
-
-    protocol: str
-    variant: str
-    eager: float = 1.0
-
-
 class Position(NamedTuple):
-    """What is drafted at a position; the first five as `Drafts` has them."""
+    """What is drafted at a position; the first two as `Drafts` has them."""
 
     accepted: bool
-    peak: float
-    full: float
-    alone: float
-    distribution: float
+    bits: float
     acceptance: float
 
 
@@ -141,10 +129,10 @@ class Drafter:
         luck = np.random.default_rng(seed).random()
         for name, variant, send in self._formats:
             wire = send(row)
-            bits = wire.bits + wire.token_bits
             accepted = luck * row.p[token] < wire.q.prob(token)
             rate = np.minimum(row.p[wire.q.token_ids], wire.q.probs).sum()
-            found[name, variant] = Position(accepted, 0, bits, bits, 0, rate)
+            bits = wire.bits + wire.token_bits
+            found[name, variant] = Position(accepted, bits, rate)
         first = int(row.top(1)[0][0])
         found[ONE_HOT, ""] = self._only_id(first, token == first, row.p[first])
         found[SHARED, ""] = self._shared(row, token, luck, seed)
@@ -167,8 +155,7 @@ class Drafter:
 
     def _only_id(self, drafted: int, accepted: bool, rate: float) -> Position:
         only = sqs.SparseDistribution([drafted], [1], self._ids.vocab_size)
-        bits = float(self._ids.bits(only))
-        return Position(accepted, 0, bits, bits, 0, rate)
+        return Position(accepted, float(self._ids.bits(only)), rate)
 
 
 def _ours(setting: Setting, row: Row, token: int, rng: np.random.Generator) -> Position:
@@ -176,27 +163,18 @@ def _ours(setting: Setting, row: Row, token: int, rng: np.random.Generator) -> P
     codec = setting.codec
     sent = row.send(setting.keep, codec.resolution)
     accepted, drafted = judge(row, sent.q, token, rng)
-    return Position(accepted, *bits_of(codec, sent.q, drafted), sent.loss.acceptance)
+    return Position(accepted, bits_of(codec, sent.q, drafted), sent.loss.acceptance)
 
 
-def bits_of(
-    codec: sqs.Codec, q: sqs.SparseDistribution, drafted: int
-) -> tuple[float, float, float, float]:
-    """Return the largest probability and the bits, as `Drafts` has them."""
-    bits = codec.bits(q)
-    alone = sqs.SparseDistribution([drafted], [q.resolution], q.vocab_size)
-    return (
-        float(q.counts.max()) / q.resolution,
-        bits - float(np.log2(q.prob(drafted))),
-        codec.bits(alone) + COUNT_BITS,
-        bits,
-    )
+def bits_of(codec: sqs.Codec, q: sqs.SparseDistribution, drafted: int) -> float:
+    """Return the bits of a distribution and of the token drawn from it."""
+    return codec.bits(q) - float(np.log2(q.prob(drafted)))
 
 
 def as_drafts(positions: Sequence[Position]) -> Drafts:
     """Return positions as a text's drafts."""
-    accepted, peak, full, alone, distribution, _ = np.array(positions, np.float64).T
-    return Drafts(accepted.astype(bool), peak, full, alone, distribution)
+    accepted, bits, _ = np.array(positions, np.float64).T
+    return Drafts(accepted.astype(bool), bits)
 
 
 def words(setting: Setting) -> str:
@@ -225,14 +203,6 @@ def joined(parts: Iterable[Trace], tokens: int) -> Iterator[list[Trace]]:
 
 
 # Simulated
-
-
-def ways(played: Played) -> Iterator[Way]:
-    """Yield each way to send a text; our settings in two."""
-    for protocol, variant in played.drafts:
-        yield Way(protocol, variant)
-        if protocol == OURS:
-            yield Way(LAZY, variant, 0.0)
 
 
 def simulate(
@@ -273,7 +243,7 @@ def _sent(played: Played, about: dict[str, Any]) -> Records:
             "protocol": way[0],
             "variant": way[1],
             "positions": len(played),
-            "bits": float(played.drafts[way].full.sum()),
+            "bits": float(played.drafts[way].bits.sum()),
             "accepted": float(rate.sum()),
         }
         for way, rate in played.acceptance.items()
@@ -285,13 +255,12 @@ def _fixed(
 ) -> Records:
     """Write a text in each way by drafts of each length, and by the cloud alone."""
     found = []
-    for way in ways(played):
-        drafts = [played.drafts[OURS if way.protocol == LAZY else way[0], way[1]]]
+    for (protocol, variant), drafts in played.drafts.items():
         for length in LENGTHS:
-            run = run_of(grid.links, drafts, steps, len(played), seed)
-            run.fixed(Plan(length, 0, length, way.eager, ""))
-            case = {**case, "variant": way.variant, "length": length}
-            found.append(_outcome(run, {**case, "protocol": way.protocol}))
+            run = run_of(grid.links, [drafts], steps, len(played), seed)
+            run.fixed(FixedPlan(length).plan())
+            case = {**case, "variant": variant, "length": length}
+            found.append(_outcome(run, {**case, "protocol": protocol}))
     run = run_of(grid.links, [], steps, len(played), seed)
     run.alone()
     case = {**case, "variant": "", "length": 0, "protocol": CLOUD_ALONE}
@@ -362,6 +331,6 @@ def _planned(
             "again": [float(run.now) for run in again],
             "up": [float(run.up) for run in first],
             "down": [float(run.down) for run in first],
-            "chosen": [[p.length, p.setting, p.segment, p.eager] for p in chosen],
+            "chosen": [[plan.length, plan.setting] for plan in chosen],
         }
     ]

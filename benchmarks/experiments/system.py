@@ -1,10 +1,7 @@
 """The real system over a link, with models that say what was recorded of real ones.
 
 A server with its sessions and batches, an edge, DTLS datagrams and their packets are
-those of `sqs_codec`. Only the models are recordings: they give the rows of a text by
-position, whichever tokens are drawn, and take the time that is stated. What is drawn
-and judged at a position is decided by numbers of that position, so that all plans have
-the same luck.
+those of `sqs_codec`. Only the models are recordings (`benchmarks.harness.recorded`).
 """
 
 from __future__ import annotations
@@ -21,24 +18,18 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-import sqs_codec as sqs
+from benchmarks.harness.recorded import RecordedDraft, RecordedVerifier
+from benchmarks.harness.serving import HOST, served
 from benchmarks.planner.simulate import Steps
 from benchmarks.relay import Link, Relay
-from benchmarks.wire.certificates import Issued, issue
-from benchmarks.wire.echo import running
-from sqs_codec._codec.verify import Verdict, Wanted
+from benchmarks.wire.certificates import issue
 from sqs_codec.edge import Edge, FixedPlan, Planner, Step
 from sqs_codec.edge._loop import Planning
 from sqs_codec.edge._planner import Observation, Plan
 from sqs_codec.engine import BatchEngine
-from sqs_codec.serve import Service, connect, start_datagrams
+from sqs_codec.serve import connect
 from sqs_codec.serve._datagram.link import DatagramLink
-from sqs_codec.serve._datagram.server import DatagramServer
-from sqs_codec.session import Job, LinkError, Sampling, Setting
-
-__all__ = ["Cell", "RecordedDraft", "RecordedVerifier", "Text", "play", "play_all"]
-
-HOST = "127.0.0.1"
+from sqs_codec.session import LinkError, Sampling, Setting
 
 CONNECTING_SECONDS = 90.0
 """How long the DTLS handshake may take: its 2 kB take 8 s at 2 kbit/s, and more where
@@ -141,113 +132,6 @@ class Played:
     text: list[int]
 
 
-class RecordedDraft:
-    """A draft model that gives recorded rows, a step in so many seconds.
-
-    Parameters
-    ----------
-    vocab_size : int
-    seconds : float
-        What a step takes; no less than it takes to read the row.
-
-    Attributes
-    ----------
-    late : float
-        Seconds by which steps took longer so far.
-    rng : numpy.random.Generator
-        To draw the drafted tokens from: set anew before each row is given, by seed,
-        text and position.
-    """
-
-    stop: frozenset[int] = frozenset()
-    fingerprint = b""
-
-    def __init__(self, vocab_size: int, seconds: float) -> None:
-        self.vocab_size = vocab_size
-        self.late = 0.0
-        self.rng = np.random.default_rng()
-        self._seconds = seconds
-
-    def begin(self, prompt: int, rows: NDArray[np.floating], seed: list[int]) -> None:
-        """Take the rows that follow a prompt of so many tokens."""
-        self._prompt, self._rows, self._seed = prompt, rows, seed
-
-    def logits(self, tokens: Sequence[int]) -> NDArray[np.floating]:
-        """Return the row after a text, [1, V]."""
-        end = time.monotonic() + self._seconds
-        at = len(tokens) - self._prompt
-        row = np.array(self._rows[at : at + 1])
-        bits = np.random.PCG64([*self._seed, at])
-        self.rng.bit_generator.state = bits.state
-        self.late += _sleep_until(end)
-        return row
-
-
-class RecordedVerifier:
-    """A `Verifier` over recorded rows, which takes the seconds of `steps`.
-
-    A round is really verified, by `sqs.verify_batch`, but the numbers that judge it
-    are those of its positions in place of the session's. To read a prompt takes no
-    time.
-
-    Parameters
-    ----------
-    vocab_size : int
-    steps : Steps
-
-    Attributes
-    ----------
-    late : float
-        Seconds by which steps took longer so far.
-    """
-
-    max_text = 1 << 20
-
-    def __init__(self, vocab_size: int, steps: Steps) -> None:
-        self.vocab_size = vocab_size
-        self.late = 0.0
-        self._steps = steps
-
-    def begin(self, prompt: int, rows: NDArray[np.floating], seed: list[int]) -> None:
-        """Take the rows that follow a prompt of so many tokens."""
-        self._prompt, self._rows = prompt, rows
-        self._numbers = np.random.default_rng(seed).random(len(rows))
-
-    def verify(self, jobs: Sequence[Job]) -> list[Verdict | Wanted | None]:
-        """Return the verdict on each job, None where there was nothing to verify."""
-        began = time.monotonic()
-        found = [self._judge(job) if job.draws.size else None for job in jobs]
-        if tokens := sum(job.draws.size for job in jobs):
-            self.late += _sleep_until(began + self._steps.verify(tokens))
-        return found
-
-    def forget(self, session: bytes) -> None:
-        """Keep what is recorded."""
-
-    def _judge(self, job: Job) -> Verdict | Wanted:
-        start = len(job.text) - self._prompt
-        part = slice(start, start + job.draws.size)
-        rows = _softmax(self._rows[part], job.sampling.temperature)
-        return sqs.verify_batch([job.round_], rows, self._numbers[part])[0]
-
-
-def _softmax(rows: NDArray[np.floating], temperature: float) -> NDArray[np.float32]:
-    """Return the probabilities of logits [n, V]."""
-    if temperature == 0:
-        found = np.zeros(rows.shape, np.float32)
-        found[np.arange(len(rows)), rows.argmax(axis=1)] = 1
-        return found
-    rows = np.asarray(rows, np.float32)
-    weights = np.exp((rows - rows.max(axis=1, keepdims=True)) / temperature)
-    return np.asarray(weights / weights.sum(axis=1, keepdims=True))
-
-
-def _sleep_until(end: float) -> float:
-    """Sleep, and return by how many seconds it became later."""
-    time.sleep(max(0.0, end - time.monotonic()))
-    return time.monotonic() - end
-
-
 class _Reading(NamedTuple):
     """The clock and the counters at a moment."""
 
@@ -286,36 +170,6 @@ class _Watched:
     def observe(self, observation: Observation) -> None:
         """Learn what came of it."""
         self._planner.observe(observation)
-
-
-class _Server:
-    """A server of recorded models, as `sqs serve` runs one."""
-
-    def __init__(self, verifier: RecordedVerifier, cell: Cell, issued: Issued) -> None:
-        self._engine = BatchEngine(verifier)
-        self._steps = {n: cell.steps.verify(n) for n in (1, 6)}
-        self._issued = issued
-
-    async def start(self) -> _Server:
-        """Start it."""
-        info = await self._engine.open()
-        self._service = Service(self._engine, info, tokens=None, steps=self._steps)
-        await self._service.start()
-        self._datagrams: DatagramServer = await start_datagrams(
-            self._service, HOST, 0, cert=self._issued.cert, key=self._issued.key
-        )
-        return self
-
-    @property
-    def port(self) -> int:
-        """Where it listens."""
-        return self._datagrams.port
-
-    async def stop(self, grace: float) -> None:
-        """Stop it."""
-        await self._service.stop(grace)
-        await self._datagrams.stop(grace)
-        await self._engine.close()
 
 
 @dataclass
@@ -416,9 +270,11 @@ def play(cell: Cell) -> dict[str, Any]:
     )
     with tempfile.TemporaryDirectory() as folder:
         issued = issue(Path(folder), HOST)
+        steps = {n: cell.steps.verify(n) for n in (1, 6)}
+        engine = BatchEngine(verifier)
         with (
-            running(_Server(verifier, cell, issued).start) as server,
-            Relay(server.port, cell.link, cell.seed) as relay,
+            served(engine, "datagram", issued, steps) as port,
+            Relay(port, cell.link, cell.seed) as relay,
         ):
             system = _System(cell, draft, verifier, planner, relay, issued.cert)
             texts = [asdict(system.write(i)) for i in range(len(cell.texts))]

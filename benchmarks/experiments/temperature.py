@@ -24,8 +24,8 @@ from rich.table import Table
 from rich.text import Text
 
 import sqs_codec as sqs
-from benchmarks.experiments.estimate import Estimate, difference, ratio
-from benchmarks.experiments.experiment import Check, Options, Records, Task
+from benchmarks.experiments.estimate import bars, difference, ratio
+from benchmarks.experiments.experiment import Options, Records
 from benchmarks.experiments.models import GEMMA3, Models, load
 from benchmarks.experiments.speculate import (
     Budget,
@@ -127,15 +127,9 @@ def grid(options: Options) -> dict[str, list[Setting]]:
     }
 
 
-def needs(options: Options) -> set[tuple[str, float]]:
-    """Return the models and temperatures whose texts are replayed."""
-    return set(options.places(TEMPERATURES, QUICK_TEMPERATURES))
-
-
-def tasks(options: Options) -> list[Task]:
-    """Return a task for each model and temperature."""
-    places = options.places(TEMPERATURES, QUICK_TEMPERATURES)
-    return [Task(f"{m} {t:g}", measure, (m, t)) for m, t in places]
+def places(options: Options) -> list[tuple[str, float]]:
+    """Return the models and temperatures whose texts are read."""
+    return options.places(TEMPERATURES, QUICK_TEMPERATURES)
 
 
 def measure(options: Options, model: str, temperature: float) -> Records:
@@ -439,11 +433,6 @@ def _lines(defaults: Records, best: Records) -> dict[tuple[str, str], Points]:
     return dict(found)
 
 
-def checks(summary: dict[str, Any]) -> list[Check]:
-    """Return nothing: which rule is ahead is for the data to say."""
-    return []
-
-
 def tables(summary: dict[str, Any]) -> list[Table | Text]:
     """Return the defaults, the best settings and the sweep, for each model."""
     parts: list[Table | Text] = []
@@ -703,8 +692,5 @@ def _draw_line(
 ) -> None:
     """Draw estimates, aside of other lines so that intervals don't hide each other."""
     x = [temperature + 0.006 * place for temperature, _ in points]
-    y = [Estimate(**estimate) for _, estimate in points]
-    value = np.array([e.value for e in y])
-    span = np.array([[e.value - e.low for e in y], [e.high - e.value for e in y]])
     look |= {"capsize": 2, "linewidth": 1}
-    axes.errorbar(x, value * scale, np.maximum(0, span) * scale, **look)
+    bars(axes, x, [estimate for _, estimate in points], scale=scale, **look)

@@ -16,7 +16,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Play few sessions, and short ones."""
     monkeypatch.setattr(equal, "AT_ONCE", 4)
     monkeypatch.setattr(equal, "LONG", (100,))
-    monkeypatch.setattr(check_gpu.rows, "LENGTHS", (3, 20))
+    monkeypatch.setattr(check_gpu.rounding, "LENGTHS", (3, 20))
 
 
 def test_vllm_equals_transformers(

@@ -3,7 +3,8 @@
 Edges draft with a real model and send their packets to clouds, whose jobs are verified
 by `sqs_codec.hf.Cloud`. Both models read a row of all sessions at a time, which makes
 many rounds affordable. What is kept are jobs and verdicts: a job says everything, so
-whoever does it again has to come to the same verdict.
+whoever does it again has to come to the same verdict. And what a verifier takes depends
+on texts and drafts, not on who drafts.
 """
 
 from __future__ import annotations
@@ -11,15 +12,16 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 import sqs_codec as sqs
 from benchmarks.data.make_corpus import read_texts
-from benchmarks.serve.replay import RESOLUTION, TEMPERATURE, K, Played
+from benchmarks.harness import RESOLUTION, ROUND, TEMPERATURE, K
 from sqs_codec._codec.verify import Verdict
+from sqs_codec.cli.demo.run import own_prompts
 from sqs_codec.hf._cloud import BLOCK
 from sqs_codec.hf._ragged import Cache, Piece, RaggedModel
 from sqs_codec.session import CloudSession, EdgeSession, Job, Limits, Sampling, Setting
@@ -29,20 +31,12 @@ if TYPE_CHECKING:
     from sqs_codec.hf import Cloud
     from sqs_codec.hf._models import Pair
 
-LENGTHS = (5, 5, 3, 5, 1, 5, 4, 5, 0)
-"""Drafted tokens of a session's rounds, in turns; at 0 the target decodes alone."""
 
+class Played(NamedTuple):
+    """A job and the verdict on it; None if it only reads a text."""
 
-@dataclass(frozen=True)
-class Kind:
-    """What a session is called, and at what temperature."""
-
-    name: str
-    temperature: float = TEMPERATURE
-
-
-KINDS = (Kind("drawn"), Kind("drawn"), Kind("T = 0", 0.0))
-"""What sessions are, in turns; 3 of them, as there are 8 sessions at once."""
+    job: Job
+    verdict: Verdict | None
 
 
 @dataclass(frozen=True)
@@ -51,31 +45,31 @@ class Session:
 
     Attributes
     ----------
-    kind : Kind
+    temperature : float
     played : list of Played
-        Its jobs in order. The verdict on one that only reads a text is None.
+        Its jobs in order.
     """
 
-    kind: Kind
+    temperature: float = TEMPERATURE
     played: list[Played] = field(default_factory=list)
 
     @property
-    def rounds(self) -> int:
-        """How many rounds there are: a lazy one may take two jobs."""
-        return sum(isinstance(turn.verdict, Verdict) for turn in self.played)
+    def rounds(self) -> list[Played]:
+        """The jobs that there is a verdict on."""
+        return [turn for turn in self.played if turn.verdict is not None]
 
     @property
     def tokens(self) -> int:
-        """How many tokens its longest job has."""
-        return max(length_of(turn.job) for turn in self.played)
+        """How many tokens its longest job has, drafted ones included."""
+        return max(len(job.text) + len(drafted(job)) for job, _ in self.played)
 
 
-def length_of(job: Job) -> int:
-    """Return how many tokens a job has, drafted ones included."""
-    return len(job.text) + (0 if job.round_ is None else len(job.round_))
+def drafted(job: Job) -> list[int]:
+    """Return the tokens that a job's round drafts."""
+    return [] if job.round_ is None else [*map(int, job.round_.tokens)]
 
 
-def prompts_of(pair: Pair, long: Sequence[int]) -> Iterator[list[int]]:
+def texts_of(pair: Pair, long: Sequence[int]) -> Iterator[list[int]]:
     """Yield prompts for ever: questions, texts in ten languages and code, in turns.
 
     Parameters
@@ -94,11 +88,19 @@ def prompts_of(pair: Pair, long: Sequence[int]) -> Iterator[list[int]]:
         if text is not None
     ]
     for number, text in enumerate(itertools.cycle(texts)):
-        prompt = pair.encode(text)
-        if long and number % 8 == 3:
-            n = next(lengths)
-            prompt = [*(context * (n // len(context) + 1))[:n], *prompt]
-        yield prompt
+        before = next(lengths) if long and number % 8 == 3 else 0
+        yield [*_repeated(context, before), *pair.encode(text)]
+
+
+def prompts_of(pair: Pair, context: int = 0) -> list[list[int]]:
+    """Return the demo's first prompts, each behind so many tokens of them all."""
+    prompts = own_prompts()
+    before = _repeated(pair.encode(" ".join(prompts)), context)
+    return [[*before, *pair.encode(prompt)] for prompt in prompts[:8]]
+
+
+def _repeated(tokens: list[int], length: int) -> list[int]:
+    return (tokens * (length // len(tokens) + 1))[:length]
 
 
 class Drafts:
@@ -114,10 +116,6 @@ class Drafts:
         rows = self._model.read(pieces).float().cpu().numpy()
         return dict(zip(texts, rows, strict=True))
 
-    def forget(self) -> None:
-        """Free all that is kept."""
-        self._caches.clear()
-
     def _piece(self, name: int, text: list[int]) -> Piece:
         cache = self._caches.setdefault(name, Cache())
         del cache.tokens[min(common_length(cache.tokens, text), len(text) - 1) :]
@@ -130,17 +128,17 @@ class _Ends:
     """Both ends of a session, and what is played between them."""
 
     def __init__(
-        self, kind: Kind, prompt: list[int], cloud: Cloud, seed: Sequence[int]
+        self, temperature: float, prompt: list[int], cloud: Cloud, seed: Sequence[int]
     ) -> None:
         rng = np.random.default_rng(seed)
         codec = sqs.Codec(cloud.vocab_size, RESOLUTION)
         session = rng.bytes(16)
-        self.session = Session(kind)
+        self.session = Session(temperature)
         self.edge = EdgeSession(
             [Setting(codec, sqs.TopK(K))],
             prompt,
             rng=np.random.default_rng([*seed, 1]),
-            sampling=Sampling(kind.temperature),
+            sampling=Sampling(temperature),
             session_id=session,
             seed=rng.bytes(16),
         )
@@ -178,10 +176,12 @@ class _Ends:
 
 def play(
     cloud: Cloud,
-    drafts: Drafts,
+    pair: Pair,
     prompts: Sequence[list[int]],
     rounds: int,
     seed: Sequence[int],
+    lengths: Sequence[int] = (ROUND,),
+    temperatures: Sequence[float] = (TEMPERATURE,),
 ) -> list[Session]:
     """Play so many rounds after each prompt, all sessions side by side.
 
@@ -189,28 +189,32 @@ def play(
     ----------
     cloud : Cloud
         The target.
-    drafts : Drafts
+    pair : Pair
+        Whose draft it is.
     prompts : sequence of list of int
-        One for each session; they take turns at `KINDS`.
+        One for each session.
     rounds : int
     seed : sequence of int
+    lengths : sequence of int, optional
+        Drafted tokens of a session's rounds, in turns; at 0 the target decodes alone.
+    temperatures : sequence of float, optional
+        Of the sessions, in turns.
     """
-    kinds = itertools.cycle(KINDS)
+    drafts, warmth = Drafts(pair), itertools.cycle(temperatures)
     all_ends = [
-        _Ends(next(kinds), prompt, cloud, [*seed, i])
+        _Ends(next(warmth), prompt, cloud, [*seed, i])
         for i, prompt in enumerate(prompts)
     ]
     _verify(cloud, all_ends)
     for number in range(rounds):
-        lengths = [LENGTHS[(number + i) % len(LENGTHS)] for i in range(len(all_ends))]
-        _draft(drafts, all_ends, lengths)
-        for ends, length in zip(all_ends, lengths, strict=True):
+        here = [lengths[(number + i) % len(lengths)] for i in range(len(all_ends))]
+        _draft(drafts, all_ends, here)
+        for ends, length in zip(all_ends, here, strict=True):
             if length:
                 ends.edge.flush()
             else:
                 ends.edge.generate(1)
         _verify(cloud, all_ends)
-    drafts.forget()
     for ends in all_ends:
         cloud.forget(ends.session.played[0].job.session)
     return [ends.session for ends in all_ends]

@@ -5,17 +5,22 @@ Nothing here needs torch, so that their process starts at once.
 
 from __future__ import annotations
 
+import asyncio
 import math
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field, replace
+from multiprocessing import get_context
 
 import numpy as np
 from numpy.typing import NDArray
 
 import sqs_codec as sqs
+from benchmarks.harness.serving import HOST, serving
 from sqs_codec.edge import FixedPlan, generate
+from sqs_codec.engine import Engine
 from sqs_codec.serve import connect
 from sqs_codec.session import EdgeSession, Sampling, Setting
 
@@ -94,6 +99,15 @@ class Lookup:
         return row[None]
 
 
+async def run(crowd: Crowd, engine: Engine, seconds: float) -> Seen:
+    """Serve a crowd by an engine, which is closed then; `crowd.port` is yet to come."""
+    loop = asyncio.get_running_loop()
+    async with serving(engine, crowd.transport) as (port,):
+        with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+            crowd = replace(crowd, port=port)
+            return await loop.run_in_executor(pool, run_edges, crowd, seconds)
+
+
 def run_edges(crowd: Crowd, seconds: float) -> Seen:
     """Write texts for so many seconds, once every edge has had its first tokens."""
     work = _Work(crowd, seconds)
@@ -159,7 +173,7 @@ class _Work:
             session,
             Lookup(crowd.codec.vocab_size),
             lambda: connect(
-                f"127.0.0.1:{crowd.port}", transport=crowd.transport, insecure=True
+                f"{HOST}:{crowd.port}", transport=crowd.transport, insecure=True
             ),
             FixedPlan(ROUND),
             max_tokens=length,

@@ -1,0 +1,83 @@
+"""A server around an engine, as `sqs serve` runs one."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Iterator, Mapping
+from typing import Any
+
+from benchmarks.wire.certificates import Issued
+from benchmarks.wire.echo import running
+from sqs_codec.engine import Engine
+from sqs_codec.serve import Service, start_datagrams, start_grpc
+
+HOST = "127.0.0.1"
+
+STARTS: dict[str, Any] = {"grpc": start_grpc, "datagram": start_datagrams}
+
+GRACE = 1.0
+"""Seconds that whoever is connected has when a server stops."""
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    engine: Engine,
+    *transports: str,
+    issued: Issued | None = None,
+    steps: Mapping[int, float] | None = None,
+) -> AsyncIterator[list[int]]:
+    """Serve an engine, which is closed then; give the port of each transport.
+
+    Parameters
+    ----------
+    engine : Engine
+    *transports : str
+        As `connect` takes them.
+    issued : Issued, optional
+        The server's certificate; without one nothing is encrypted.
+    steps : mapping of int to float, optional
+        As `Service` takes them.
+    """
+    cert, key = (issued.cert, issued.key) if issued else (None, None)
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(engine.close)
+        info = await engine.open()
+        service = Service(engine, info, tokens=None, steps=steps, max_sessions=128)
+        await service.start()
+        ports = []
+        for name in transports:
+            server = await STARTS[name](
+                service, HOST, 0, cert=cert, key=key, insecure=issued is None
+            )
+            stack.push_async_callback(server.stop, GRACE)
+            ports.append(server.port)
+        stack.push_async_callback(service.stop, GRACE)
+        yield ports
+
+
+@contextlib.contextmanager
+def served(
+    engine: Engine, transport: str, issued: Issued, steps: Mapping[int, float]
+) -> Iterator[int]:
+    """Do the same in a thread of its own; give the port."""
+    with running(lambda: _Server(engine, transport, issued, steps).start()) as server:
+        yield server.port
+
+
+class _Server:
+    """What `running` runs."""
+
+    port: int
+
+    def __init__(self, engine: Engine, transport: str, *given: Any) -> None:
+        issued, steps = given
+        self._serving = serving(engine, transport, issued=issued, steps=steps)
+
+    async def start(self) -> _Server:
+        """Start it."""
+        (self.port,) = await self._serving.__aenter__()
+        return self
+
+    async def stop(self, grace: float) -> None:
+        """Stop it."""
+        await self._serving.__aexit__(None, None, None)

@@ -1,1 +1,0 @@
-"""How many sessions one box serves, and how fast."""
