@@ -31,6 +31,7 @@ import numpy.typing as npt
 
 from sqs_codec._base import checks
 from sqs_codec._base.format import SUM_TOLERANCE
+from sqs_codec._codec.bounds import entropy_bits_bound
 
 if TYPE_CHECKING:
     from sqs_codec._codec.distribution import SparseDistribution
@@ -207,49 +208,6 @@ def enumerative_bits(vocab_size: int, survivors: int, resolution: int) -> int:
     return _ceil_log2(
         math.comb(vocab_size, survivors) * math.comb(resolution - 1, survivors - 1)
     )
-
-
-def entropy_bits_bound(vocab_size: int, survivors: int, resolution: int) -> int:
-    """Bound on the bits of a distribution in an ``"entropy"`` packet.
-
-    Parameters
-    ----------
-    vocab_size : int
-        V, at least 1.
-    survivors : int
-        k, the tokens with a count of at least 1; in 1..min(V, l).
-    resolution : int
-        l, at least 1.
-
-    Returns
-    -------
-    int
-        1.05 log2(C(V, k) C(l-1, k-1)) + log2 min(V, l) + 9, rounded up.
-
-    Raises
-    ------
-    ValueError
-        If an argument is out of range.
-
-    Notes
-    -----
-    Ours. It holds for every distribution, alone, in a round or in a stream, whatever
-    the prior: the theorem of ``docs/theory.md``, section 7. The drafted token, the end
-    of the round and the last byte come on top.
-
-    Examples
-    --------
-    >>> entropy_bits_bound(49152, 11, 100)
-    216
-    """
-    vocab_size = checks.in_range("vocab_size", vocab_size, 1)
-    resolution = checks.in_range("resolution", resolution, 1)
-    most = min(vocab_size, resolution)
-    survivors = checks.in_range("survivors", survivors, 1, most)
-    number = _log2_comb(vocab_size, survivors) + _log2_comb(
-        resolution - 1, survivors - 1
-    )
-    return math.ceil(1.05 * number + math.log2(most) + 9.0)
 
 
 def quantizer_tv_bound(support: int, resolution: int) -> float:
@@ -477,12 +435,6 @@ def total_variation(p: npt.ArrayLike, q: npt.ArrayLike) -> float:
 def _ceil_log2(count: int) -> int:
     """Bits that tell `count` >= 1 things apart."""
     return (count - 1).bit_length()
-
-
-def _log2_comb(n: int, k: int) -> float:
-    """log2 C(n, k), in floats, as the integers of large sets take long."""
-    nats = math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
-    return nats / math.log(2)
 
 
 def _distribution(name: str, values: npt.ArrayLike) -> npt.NDArray[np.float64]:

@@ -170,7 +170,12 @@ def look_like_probabilities(row: NDArray[np.floating]) -> bool:
 
 def _floats(name: str, values: ArrayLike) -> NDArray[np.floating]:
     """Return an array of floats in the machine's byte order."""
-    array = np.asarray(values)
+    try:
+        array = np.asarray(values)
+    except TypeError as error:  # of a tensor that is no array, for one
+        raise TypeError(
+            f"{name} must be an array: {error}; sqs_codec.torch takes tensors"
+        ) from None
     if array.dtype in FLOATS:
         return array
     if not array.dtype.isnative:

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Callable
 from functools import lru_cache
-from importlib import import_module
 from typing import TYPE_CHECKING, overload
 
 from sqs_codec._base import checks
 from sqs_codec._base.format import MAX_ROUND
+from sqs_codec._codec.bounds import entropy_bits_bound
 from sqs_codec._codec.codec import Codec
 from sqs_codec._codec.distribution import SparseDistribution
 from sqs_codec._codec.keep import Keep, rule
 from sqs_codec._codec.round import arrays_of
 from sqs_codec._codec.verify import Verdict
-from sqs_codec.theory import entropy_bits_bound
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import ArrayLike
 
 __all__ = ["Drafter"]
+
+ROW_TYPES: dict[type, Callable[..., SparseDistribution]] = {}
+"""What quantizes rows of logits that are no arrays, by their type. An adapter above
+adds its own: tensors are here once `sqs_codec.torch` is imported."""
 
 LAST_BYTE = 8
 """Bits that an entropy packet has beyond those spent, at most."""
@@ -145,14 +148,10 @@ class Drafter:
         those of `push`.
         """
         keep, learns = self.keep, self.keep._learns
-        torch = sys.modules.get("torch")  # where there is a tensor, there is torch
-        if torch is None or not isinstance(logits, torch.Tensor):
-            return self.codec._calls.quantize(logits, keep, temperature, mass=learns)
-        adapter = import_module("sqs_codec.torch")  # above this one, as it is optional
-        q: SparseDistribution = adapter.quantize_row(
-            self.codec, logits, keep, temperature, mass=learns
-        )
-        return q
+        for kind, quantize_row in ROW_TYPES.items():
+            if isinstance(logits, kind):
+                return quantize_row(self.codec, logits, keep, temperature, mass=learns)
+        return self.codec._calls.quantize(logits, keep, temperature, mass=learns)
 
     @overload
     def push(self, logits: SparseDistribution) -> int | None: ...
@@ -172,7 +171,8 @@ class Drafter:
         ----------
         logits : array_like of float16, float32 or float64 [vocab_size]
             The draft model's, given the text and the tokens drafted so far. Or a
-            torch.Tensor, as `sqs_codec.torch.quantize` takes it; or a ready
+            torch.Tensor, as `sqs_codec.torch.quantize` takes it, once `sqs_codec.torch`
+            is imported; or a ready
             SparseDistribution, to which `keep` isn't applied. If `keep` learns, the
             distribution must have its `dropped_mass`.
         temperature : float, optional

@@ -14,7 +14,13 @@ from sqs_codec._base import checks
 from sqs_codec._base.errors import row_error
 from sqs_codec._base.format import MAX_ROUND, MAX_VOCAB, MIN_VOCAB, Coding
 from sqs_codec._codec.round import Round
-from sqs_codec._target import check_draws, check_rounds, check_shape, row_namer, spans
+from sqs_codec._codec.target import (
+    check_draws,
+    check_rounds,
+    check_shape,
+    row_namer,
+    spans,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray

@@ -1,0 +1,58 @@
+"""Tensors, as both ends take them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["check_maxima", "detached", "exponentials", "is_on_host", "scale_of"]
+
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def is_on_host(rows: torch.Tensor) -> bool:
+    """Say whether the C core can read the rows."""
+    return rows.device.type == "cpu"
+
+
+def exponentials(
+    rows: torch.Tensor, scale: torch.Tensor | float, dtype: torch.dtype
+) -> torch.Tensor:
+    """Return softmax(rows * scale) up to a factor: the largest is 1."""
+    x = rows.to(dtype)
+    return (x - x.amax(-1, keepdim=True)).mul_(scale).exp_()
+
+
+def scale_of(temperature: float, dtype: torch.dtype) -> float:
+    """Return 1 / temperature, where neither 0 nor -inf times it is NaN; 1 for 0."""
+    limits = torch.finfo(dtype)
+    return min(max(1 / (temperature or 1.0), limits.tiny), limits.max)
+
+
+def detached(name: str, logits: torch.Tensor) -> torch.Tensor:
+    """Return logits without gradients, where float64 can be computed with."""
+    if not isinstance(logits, torch.Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor, got {type(logits).__name__}")
+    if logits.dtype not in DTYPES:
+        raise TypeError(
+            f"{name} must be float16, bfloat16, float32 or float64, got {logits.dtype}"
+        )
+    values = logits.detach().resolve_neg()
+    return values.cpu() if values.device.type == "mps" else values
+
+
+def check_maxima(maxima: NDArray[np.floating], name_row: Callable[[int], str]) -> None:
+    """Find the first bad row by its largest value, which is NaN if one is."""
+    bad = np.flatnonzero(~np.isfinite(maxima))
+    if bad.size == 0:
+        return
+    name, largest = name_row(int(bad[0])), maxima[bad[0]]
+    if largest == -np.inf:
+        raise ValueError(f"{name}: every token is masked (-inf)")
+    raise ValueError(f"{name}: holds {largest}; values must be finite or -inf")

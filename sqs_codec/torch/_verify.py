@@ -1,0 +1,381 @@
+"""Verify rounds by the target model's logits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+
+from sqs_codec._base import checks
+from sqs_codec._codec.round import Round
+from sqs_codec._codec.target import (
+    check_draws,
+    check_rounds,
+    check_shape,
+    count_rows,
+    row_namer,
+    spans,
+)
+from sqs_codec._codec.verify import Verdict, judge
+from sqs_codec.torch._tensors import (
+    check_maxima,
+    detached,
+    exponentials,
+    is_on_host,
+    scale_of,
+)
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+__all__ = ["verify", "verify_batch"]
+
+LEAST_SUM = 2.0**-900
+"""Of a residual, whose row has 1 as its largest value. Less is a rounding error, and
+would not scale to integers."""
+
+
+def verify(
+    round_: Round,
+    target_logits: torch.Tensor,
+    *,
+    temperature: float,
+    generator: torch.Generator | None = None,
+) -> Verdict:
+    """Accept a prefix of the drafted tokens and draw the next token.
+
+    The test and the residual are those of `sqs_codec.verify`, on
+    ``softmax(target_logits / temperature)``, so the text is distributed as the
+    target's at this temperature. The softmax is computed in float64 for logits in
+    float64 and in float32 for all others; everything after it in float64.
+
+    Parameters
+    ----------
+    round_ : Round
+        L drafted tokens with their distributions.
+    target_logits : torch.Tensor of float16, bfloat16, float32 or float64 \
+[L+1, vocab_size]
+        Row i holds the target's for the position of token i; the last row those
+        for the position after them all. On any device, contiguous or not;
+        gradients are ignored. ``-inf`` is probability 0.
+    temperature : float
+        The target's; at 0 it has its most probable token and nothing else.
+    generator : torch.Generator, optional
+        Asked once for L+1 float64, on its own device, for which that is one more
+        wait. Number i decides about drafted token i, and the number after the last
+        one used draws the next token. The rest go unused, so that a round takes the
+        same from the generator whatever its outcome. If None, the CPU's default
+        generator, which `torch.manual_seed` seeds.
+
+    Returns
+    -------
+    Verdict
+
+    Raises
+    ------
+    ValueError
+        If the shape doesn't fit, or a row holds NaN or +inf or nothing but
+        -inf; it names the row.
+    TypeError
+        If `target_logits` isn't a tensor of one of the dtypes above, or `generator`
+        is no `torch.Generator`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sqs_codec import Round, SparseDistribution
+    >>> q = SparseDistribution([0, 2], [3, 1], vocab_size=3)
+    >>> logits = torch.tensor([[2.0, 0.0, 3.0], [0.0, 5.0, 1.0]])
+    >>> verify(Round([q], [2]), logits, temperature=0)
+    Verdict(accepted=1, token=1)
+    >>> seeded = torch.Generator().manual_seed(0)
+    >>> verify(Round([q], [0]), logits, temperature=1.0, generator=seeded)
+    Verdict(accepted=0, token=2)
+    """
+    checks.instance("round_", round_, Round, "a Round")
+    if generator is not None:
+        checks.instance("generator", generator, torch.Generator, "a torch.Generator")
+    rows = detached("target_logits", target_logits)
+    n = count_rows(round_)
+    check_shape("target_logits", rows.shape, n, round_.vocab_size)
+    temperatures = [checks.temperature(temperature)] * n
+    draws = np.array(_uniforms(n, generator))
+    (verdict,) = _verify(
+        [round_], rows, draws, temperatures, lambda row: f"target_logits[{row}]"
+    )
+    return verdict
+
+
+def verify_batch(
+    rounds: Sequence[Round | None],
+    target_logits: torch.Tensor,
+    draws: ArrayLike,
+    *,
+    temperature: float | Sequence[float],
+) -> list[Verdict]:
+    """Verify many rounds, of any lengths, by numbers that the caller draws.
+
+    As `sqs_codec.verify_batch`, on logits as `verify` takes them. This waits for an
+    accelerator twice, whatever the number of rounds: once for the probabilities of
+    the drafted tokens, once for the tokens that follow.
+
+    Parameters
+    ----------
+    rounds : sequence of Round or None
+        Of one vocabulary. None is a round without drafted tokens: its one number
+        draws the next token from its one row.
+    target_logits : torch.Tensor of float16, bfloat16, float32 or float64 \
+[N, vocab_size]
+        The rows of the rounds one after the other, L+1 for a round of L tokens.
+    draws : array_like of float64 [N]
+        A number in [0, 1) for each row, on the host, independent of those that drew
+        the drafted tokens. In a round, number i decides about token i, and the
+        number after the last one used draws the next token.
+    temperature : float or sequence of float
+        The target's for all rounds, or one for each.
+
+    Returns
+    -------
+    list of Verdict
+        One for each round.
+
+    Raises
+    ------
+    ValueError
+        If a shape or a vocabulary doesn't fit, a number is not in [0, 1), or a row
+        holds NaN or +inf or nothing but -inf; it names the round and the row.
+    TypeError
+        If `rounds` holds something else, `target_logits` isn't a tensor of one of
+        the dtypes above or `draws` isn't float64.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sqs_codec import Round, SparseDistribution
+    >>> q = SparseDistribution([0, 2], [3, 1], vocab_size=3)
+    >>> logits = torch.tensor([[2.0, 0.0, 3.0], [0.0, 5.0, 1.0], [1.0, 9.0, 0.0]])
+    >>> rounds, draws = [Round([q], [2]), None], [0.5, 0.5, 0.5]
+    >>> verify_batch(rounds, logits, draws, temperature=[0, 1.0])
+    [Verdict(accepted=1, token=1), Verdict(accepted=0, token=1)]
+    """
+    vocab_size, n = check_rounds(rounds)
+    rows = detached("target_logits", target_logits)
+    check_shape("target_logits", rows.shape, n, vocab_size)
+    numbers = check_draws(draws, n)
+    temperatures = _temperatures(rounds, temperature)
+    if not rounds:
+        return []
+    name_row = row_namer("target_logits", rounds)
+    return _verify(rounds, rows, numbers, temperatures, name_row)
+
+
+def _temperatures(
+    rounds: Sequence[Round | None], temperature: float | Sequence[float]
+) -> list[float]:
+    """Return a temperature for each row of rounds."""
+    if not isinstance(temperature, Sequence):
+        temperature = [temperature] * len(rounds)
+    if len(temperature) != len(rounds):
+        raise ValueError(
+            f"temperature must be one for all {len(rounds)} rounds or one for each, "
+            f"got {len(temperature)}"
+        )
+    return [
+        value
+        for round_, value in zip(
+            rounds, map(checks.temperature, temperature), strict=True
+        )
+        for _ in range(count_rows(round_))
+    ]
+
+
+def _verify(
+    rounds: Sequence[Round | None],
+    rows: torch.Tensor,
+    draws: NDArray[np.float64],
+    temperatures: Sequence[float],
+    name_row: Callable[[int], str],
+) -> list[Verdict]:
+    """Verify rounds that are checked, each row at its temperature."""
+    dtype = torch.promote_types(rows.dtype, torch.float32)
+    scale = {t: scale_of(t, dtype) for t in set(temperatures)}
+    by_row = temperatures if len(scale) > 1 else [*scale]  # one serves all rows
+    scales = _move([[scale[t]] for t in by_row], rows, dtype)
+    greedy = [row for row, t in enumerate(temperatures) if t == 0]
+    where = _verify_on_host if is_on_host(rows) else _verify_on_device
+    return where(rounds, rows, scales, greedy, draws, name_row)
+
+
+def _verify_on_host(
+    rounds: Sequence[Round | None],
+    rows: torch.Tensor,
+    scales: torch.Tensor,
+    greedy: Sequence[int],
+    draws: NDArray[np.float64],
+    name_row: Callable[[int], str],
+) -> list[Verdict]:
+    """Verify rounds by the core."""
+    if not greedy:
+        # One contiguous tensor for all: new memory takes as long as the arithmetic.
+        probs = torch.empty(rows.shape, dtype=scales.dtype, device=rows.device)
+        torch.mul(rows, scales, out=probs)
+        torch.softmax(probs, -1, out=probs)
+        try:
+            return judge(rounds, probs.numpy(), draws, name_row)
+        except ValueError:  # of NaN: logits are bad, or scaling them has overflowed
+            pass
+    check_maxima(rows.amax(-1).double().numpy(), name_row)
+    probs = exponentials(rows, scales, scales.dtype).contiguous()
+    probs /= probs.sum(-1, keepdim=True)
+    _set_greedy(probs, rows, greedy)
+    return judge(rounds, probs.numpy(), draws, name_row)
+
+
+def _set_greedy(probs: torch.Tensor, rows: torch.Tensor, greedy: Sequence[int]) -> None:
+    """Give the first of the largest of some rows all probability."""
+    if greedy:
+        index = _move(greedy, rows, torch.int64)
+        probs[index] = 0
+        probs[index, rows[index].argmax(-1)] = 1
+
+
+def _move(values: ArrayLike, like: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Return numbers on the device of a tensor, without a wait for it."""
+    moved = torch.tensor(values, dtype=dtype, device="cpu")
+    return moved.to(like.device, non_blocking=True)
+
+
+def _verify_on_device(
+    rounds: Sequence[Round | None],
+    rows: torch.Tensor,
+    scales: torch.Tensor,
+    greedy: Sequence[int],
+    draws: NDArray[np.float64],
+    name_row: Callable[[int], str],
+) -> list[Verdict]:
+    """Verify rounds where the rows are."""
+    unnormalised = exponentials(rows, scales, scales.dtype)
+    _set_greedy(unnormalised, rows, greedy)
+    maxima, totals, weights = _sum_up(rounds, rows, unnormalised)
+    check_maxima(maxima, name_row)
+    accepted = _count_accepted(rounds, totals, weights, draws)
+    following = [
+        _following(round_, span, count, totals, draws)
+        for round_, span, count in zip(rounds, spans(rounds), accepted, strict=True)
+    ]
+    return [*map(Verdict, accepted, _draw(unnormalised, following))]
+
+
+def _sum_up(
+    rounds: Sequence[Round | None],
+    rows: torch.Tensor,
+    unnormalised: torch.Tensor,
+) -> list[NDArray[np.float64]]:
+    """Move what acceptance depends on to the host.
+
+    The largest logit of each row, which is NaN if one is, the sums of the rows, and
+    what these have for each drafted token.
+    """
+    drafted = [
+        (row, token)
+        for round_, span in zip(rounds, spans(rounds), strict=True)
+        if round_ is not None
+        for row, token in enumerate(round_.tokens, span.start)
+    ]
+    places, tokens = _move(np.reshape(drafted, (-1, 2)).T, rows, torch.int64)
+    moved = torch.cat(
+        [
+            rows.amax(-1).double(),
+            unnormalised.sum(-1, dtype=torch.float64),
+            unnormalised[places, tokens].double(),
+        ]
+    )
+    return np.split(moved.cpu().numpy(), [len(rows), 2 * len(rows)])
+
+
+def _count_accepted(
+    rounds: Sequence[Round | None],
+    totals: NDArray[np.float64],
+    weights: NDArray[np.float64],
+    draws: NDArray[np.float64],
+) -> list[int]:
+    """Return how many tokens of each round are accepted, with chance min(1, p / q).
+
+    `weights` are the drafted tokens' in rows that sum to `totals`.
+    """
+    accepted = []
+    for round_, span in zip(rounds, spans(rounds), strict=True):
+        if round_ is None:
+            accepted.append(0)
+            continue
+        size = len(round_)
+        own = slice(span.start, span.start + size)
+        asked = draws[own] * np.array(round_.counts, np.float64) * totals[own]
+        rejected = asked >= weights[:size] * round_.resolution
+        accepted.append(int(rejected.argmax()) if rejected.any() else size)
+        weights = weights[size:]
+    return accepted
+
+
+class _Following(NamedTuple):
+    """Where the token that follows is drawn from: a row less a distribution."""
+
+    row: int
+    draw: float
+    token_ids: NDArray[np.uint32]
+    amounts: NDArray[np.float64]
+
+
+def _following(
+    round_: Round | None,
+    span: slice,
+    accepted: int,
+    totals: NDArray[np.float64],
+    draws: NDArray[np.float64],
+) -> _Following:
+    """Return what the next token of a round is drawn from."""
+    row = span.start + accepted
+    if round_ is None or accepted == len(round_):
+        return _Following(row, draws[row], np.empty(0, np.uint32), np.empty(0))
+    q = round_.distributions[accepted]
+    # The rejected token's number is spent; the next token takes the one after.
+    return _Following(row, draws[row + 1], q.token_ids, q.probs * totals[row])
+
+
+def _draw(unnormalised: torch.Tensor, following: Sequence[_Following]) -> list[int]:
+    """Draw a token from each row less its distribution, where that is above 0.
+
+    A rejection means that q exceeds p at one token, so p exceeds q at another. If
+    the two are nearly the same, though, rounding may hide that; p serves as well
+    then. Sums are of integers: these don't depend on the order, which a device is
+    free to choose.
+    """
+    rows, draws, token_ids, amounts = zip(*following, strict=True)
+    owners = np.repeat(np.arange(len(rows)), [*map(len, token_ids)])
+    owner = _move(owners, unnormalised, torch.int64)
+    taken_at = owner, _move(np.concatenate(token_ids), unnormalised, torch.int64)
+    weights = unnormalised[_move(rows, unnormalised, torch.int64)].double()
+    most = _move(np.concatenate(amounts), unnormalised, torch.float64)
+    taken = torch.minimum(weights[taken_at], most)
+    weights[taken_at] -= taken
+    weights[taken_at] += taken * (weights.sum(-1) < LEAST_SUM)[owner]
+    sums = (weights * (2.0**62 / weights.sum(-1, keepdim=True))).long().cumsum(-1)
+    totals = sums[:, -1:]
+    goals = _move(draws, unnormalised, torch.float64)[:, None] * totals.double()
+    goals = torch.minimum(goals.long(), totals - 1)
+    found = torch.searchsorted(sums, goals, right=True).flatten()
+    tokens: list[int] = found.cpu().tolist()
+    return tokens
+
+
+def _uniforms(n: int, generator: torch.Generator | None) -> list[float]:
+    """Draw n numbers from [0, 1)."""
+    drawn: list[float] = torch.rand(
+        n,
+        dtype=torch.float64,
+        generator=generator,
+        device="cpu" if generator is None else generator.device,
+    ).tolist()
+    return drawn
