@@ -1213,11 +1213,11 @@ def test_calls_out_of_order():
     edge, _, _ = start(settings=[Setting(sqs.Codec(V, 16), sqs.TopK(4))] * 2)
     with pytest.raises(RuntimeError, match="flush: nothing was drafted"):
         edge.flush()
+    with pytest.raises(ValueError, match=r"setting must be in \[0, 1\], got 2"):
+        edge.push(np.zeros(V), setting=2)
     edge.push(np.zeros(V))
     with pytest.raises(ValueError, match=r"setting must be 0, .* got 1"):
         edge.push(np.zeros(V), setting=1)
-    with pytest.raises(ValueError, match=r"setting must be in \[0, 1\], got 2"):
-        edge.push(np.zeros(V), setting=2)
     with pytest.raises(RuntimeError, match="generate: a round is being drafted"):
         edge.generate(1)
     edge.flush()

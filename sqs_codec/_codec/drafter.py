@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, overload
 
 from sqs_codec._base import checks
-from sqs_codec._base.format import MAX_ROUND
+from sqs_codec._base.format import MAX_ENTROPY_SURVIVORS, MAX_ROUND, MAX_SURVIVORS
 from sqs_codec._codec.bounds import entropy_bits_bound
 from sqs_codec._codec.codec import Codec
 from sqs_codec._codec.distribution import SparseDistribution
@@ -31,8 +31,6 @@ MORE, NO_MORE = 1, 2
 """Bits that say whether another position follows, at most."""
 FIELDS = 8 + 7
 """Bits of the length, and of the padding at most, in the other codings."""
-
-_entropy_bits = lru_cache(maxsize=4096)(entropy_bits_bound)
 
 
 class Drafter:
@@ -107,6 +105,9 @@ class Drafter:
         self.budget_bits = budget_bits
         self.max_tokens = checks.in_range("max_tokens", max_tokens, 1, MAX_ROUND)
         self.max_survivors = max_survivors
+        self._entropy = codec.coding == "entropy"
+        most = MAX_ENTROPY_SURVIVORS if self._entropy else MAX_SURVIVORS
+        self._most = most if max_survivors is None else min(most, max_survivors)
         self._start()
 
     def __repr__(self) -> str:
@@ -119,15 +120,14 @@ class Drafter:
         self._start_state = self.keep.checkpoint()
         self._full = False
         self._finished = False
-        # Of the tokens drafted; a state is that of `keep` after one.
+        # Of the tokens drafted; a state is what `keep` had learned with one.
         self._distributions: list[SparseDistribution] = []
         self._positions: list[int] = []
         self._tokens: list[int] = []
         self._states: list[float] = []
         self._sizes: list[int] = []
         # What the packet takes at most.
-        entropy = self.codec.coding == "entropy"
-        self._bits = LAST_BYTE + NO_MORE if entropy else FIELDS
+        self._bits = LAST_BYTE + NO_MORE if self._entropy else FIELDS
 
     @property
     def tokens(self) -> tuple[int, ...]:
@@ -139,14 +139,8 @@ class Drafter:
         """The distributions that they were drawn from."""
         return tuple(self._distributions)
 
-    def quantize(
-        self, logits: ArrayLike, *, temperature: float = 1.0
-    ) -> SparseDistribution:
-        """Return the distribution that `push` would draw from, and change nothing.
-
-        To look at it first, and then perhaps to `push` it. Parameters and errors are
-        those of `push`.
-        """
+    def _quantize(self, logits: ArrayLike, *, temperature: float) -> SparseDistribution:
+        """Return the distribution of a row of logits."""
         keep, learns = self.keep, self.keep._learns
         for kind, quantize_row in ROW_TYPES.items():
             if isinstance(logits, kind):
@@ -200,27 +194,29 @@ class Drafter:
             q = self._check_ready(logits, temperature)
         else:
             temperature = 1.0 if temperature is None else temperature
-            q = self.quantize(logits, temperature=temperature)
-        if q is logits or q.token_ids.size > calls.max_support:
+            q = self._quantize(logits, temperature=temperature)
+        if q is logits or q._token_ids.size > calls.max_support:
             calls.check(q)
         bits = self._bits_with(q)
-        if bits is None and self._tokens:
-            self._full = True
-            return None
-        return self._draw(q, self._bits_of_large(q) if bits is None else bits)
+        if bits is None:
+            if self._tokens:
+                self._full = True
+                return None
+            bits = self._bits_of_large(q)
+        return self._draw(q, bits)
 
     def _draw(self, q: SparseDistribution, bits: int) -> int:
         """Draft a token of `q`, with which the packet takes so many bits at most."""
         if self.keep._learns:
             assert q.dropped_mass is not None  # as was seen to
             self.keep.update(q.dropped_mass)
+            self._states.append(self.keep.checkpoint())
         position = q._draw(self.rng)
-        token = int(q.token_ids[position])
+        token = int(q._token_ids[position])
         self._distributions.append(q)
         self._positions.append(position)
         self._tokens.append(token)
-        self._states.append(self.keep.checkpoint())
-        self._sizes.append(q.token_ids.size)
+        self._sizes.append(q._token_ids.size)
         self._bits = bits
         return token
 
@@ -250,18 +246,20 @@ class Drafter:
         None if there is no room for that. The packet is made only where the bound
         leaves it open.
         """
-        calls, sizes = self.codec._calls, [*self._sizes, q.token_ids.size]
-        if self.max_survivors is not None and sum(sizes) > self.max_survivors:
-            return None
-        if not calls.holds(sizes):
+        calls, size = self.codec._calls, q._token_ids.size
+        sizes = [*self._sizes, size]
+        if sum(sizes) > self._most or not (self._entropy or calls.holds(sizes)):
             return None
         if self.budget_bits is None:
             return 0
-        entropy = calls.coding == "entropy"
-        bits = self._bits + (_entropy_position(q) if entropy else self._fields(q))
+        bits = self._bits
+        if self._entropy:
+            bits += _entropy_position(q._vocab_size, size, q._resolution)
+        else:
+            bits += self._fields(q)
         if bits // 8 <= self.budget_bits // 8:
             return bits
-        if not entropy:  # where that is what it takes
+        if not self._entropy:  # where that is what it takes
             return None
         rarest = int(q.counts.argmin())  # no other token takes more bits
         packet = self._encode([*self._distributions, q], [*self._positions, rarest])
@@ -302,7 +300,8 @@ class Drafter:
         if isinstance(accepted, Verdict):
             accepted = accepted.accepted
         accepted = checks.in_range("accepted", accepted, 0, len(self._tokens))
-        self.keep.rollback(self._states[min(accepted, len(self._tokens) - 1)])
+        if self.keep._learns:
+            self.keep.rollback(self._states[min(accepted, len(self._tokens) - 1)])
         self._start()
 
     def abort(self) -> None:
@@ -316,8 +315,8 @@ class Drafter:
         self._start()
 
 
-def _entropy_position(q: SparseDistribution) -> int:
+@lru_cache(maxsize=4096)
+def _entropy_position(vocab_size: int, size: int, resolution: int) -> int:
     """Return the most bits that a distribution and a token of it take in a round."""
-    size, resolution = q.token_ids.size, q.resolution
-    token = (-(-resolution // int(q.counts.min())) - 1).bit_length()
-    return _entropy_bits(q.vocab_size, size, resolution) + token + MORE
+    token = (resolution - 1).bit_length()  # of a count of 1
+    return entropy_bits_bound(vocab_size, size, resolution) + token + MORE

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from sqs_codec._codec.distribution import SparseDistribution
 from sqs_codec._codec.drafter import Drafter
@@ -34,18 +34,16 @@ class Draft:
     """Tokens of the text before it."""
     drawn: int
     """The number by which it is drawn, whichever number it gets later."""
+    length: int = 0
+    """How many tokens it has."""
+    stopped: bool = False
+    """Whether the last of them ends the text."""
     packet: bytes | None = None
     """There once it is whole."""
     due: bool = False
     """Whether it is to be sent."""
     sent: bool = False
     """Whether the present cloud was sent it, so that there may be an answer."""
-
-    def push(self, logits: Any, temperature: float) -> int | None:
-        """Draft a token; None if the round is full."""
-        if isinstance(logits, SparseDistribution):
-            return self.drafter.push(logits)
-        return self.drafter.push(logits, temperature=temperature)
 
     @property
     def waits(self) -> bool:

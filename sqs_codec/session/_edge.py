@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqs_codec._base import checks
 from sqs_codec._codec.codec import Codec
+from sqs_codec._codec.distribution import SparseDistribution
 from sqs_codec._codec.keep import Keep, rule
 from sqs_codec.session import _wire as wire
 from sqs_codec.session._context import Outgoing
@@ -277,26 +278,27 @@ class EdgeSession:
         RuntimeError
             If an answer is due, or the text or the session is over.
         """
-        limits = self._check_open("push")
-        setting = checks.in_range("setting", setting, 0, len(self._drafters) - 1)
-        draft = self._round
+        limits, draft = self._check_open("push"), self._round
         if draft is None:
-            drafter, base = self._drafters[setting], len(self._text)
-            draft = Draft(drafter, setting, base, self._number)
-        elif not isinstance(draft, Draft) or draft.waits:
+            at = checks.in_range("setting", setting, 0, len(self._drafters) - 1)
+            draft = Draft(self._drafters[at], at, len(self._text), self._number)
+        elif not isinstance(draft, Draft) or draft.packet is not None:
             raise RuntimeError("push: an answer is due; hand it to receive() first")
         elif draft.setting != setting:
             raise ValueError(
                 f"setting must be {draft.setting}, that of the round's first token, "
                 f"got {setting}"
             )
-        tokens = draft.drafter.tokens
-        if len(self._text) + len(tokens) + 1 >= limits.max_text:
+        if draft.stopped or draft.base + draft.length + 1 >= limits.max_text:
             return None
-        if tokens and tokens[-1] in self._stop:
-            return None
-        token = draft.push(logits, self._sampling.temperature)
+        if isinstance(logits, SparseDistribution):
+            token = draft.drafter.push(logits)
+        else:
+            temperature = self._sampling.temperature
+            token = draft.drafter.push(logits, temperature=temperature)
         if token is not None:
+            draft.length += 1
+            draft.stopped = token in self._stop
             self._round = draft
         return token
 
@@ -306,7 +308,7 @@ class EdgeSession:
         draft = self._round
         if not isinstance(draft, Draft):
             raise RuntimeError("flush: nothing was drafted; push comes first")
-        if draft.waits:
+        if draft.packet is not None:
             raise RuntimeError("flush: the round is whole; its answer comes next")
         draft.packet, draft.due = draft.drafter.finish(), True
 
@@ -336,15 +338,16 @@ class EdgeSession:
 
     def _check_open(self, name: str) -> Limits:
         """Return the limits, if the text can go on."""
+        welcome = self._welcome
         if self._refused is not None:
             raise RuntimeError(f"{name}: the session was refused: {self._refused}")
         if self._ended:
             raise RuntimeError(f"{name}: the session was ended")
-        if self._welcome is None:
+        if welcome is None:
             raise RuntimeError(f"{name}: the cloud's welcome comes first; see waiting")
-        if self.finished:
+        if self._stopped or len(self._text) >= welcome.limits.max_text:
             raise RuntimeError(f"{name}: the text is whole; abort(text) begins another")
-        return self._welcome.limits
+        return welcome.limits
 
     def abort(self, text: Sequence[int] | None = None) -> None:
         """Give up what is drafted or decoded, and go on from the text, or from another.
