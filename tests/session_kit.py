@@ -205,7 +205,7 @@ class World:
 
     def send(self) -> None:
         """Let the edge's messages set out."""
-        self.up += [(self.edge._number, m) for m in self.edge.data_to_send()]
+        self.up += [(self.edge._place.number, m) for m in self.edge.data_to_send()]
 
     def deliver_up(self, i: int, again: bool) -> None:
         """Hand one message to the cloud, and perhaps keep a copy on its way."""
@@ -213,12 +213,12 @@ class World:
             return
         i %= len(self.up)
         sent, message = self.up[i] if again else self.up.pop(i)
-        if self.edge._number - sent >= 64:
+        if self.edge._place.number - sent >= 64:
             return
         if self.cloud is None and session_of(message) is not None:
             self.cloud = make_cloud()
         if self.cloud is None:
-            self.down.append((self.edge._number, unknown_session()))
+            self.down.append((self.edge._place.number, unknown_session()))
         else:
             self.cloud.receive(message)
             self.answer()
@@ -226,7 +226,7 @@ class World:
     def answer(self) -> None:
         """Let the cloud's messages set out, and note what text it has come to."""
         assert self.cloud is not None
-        self.down += [(self.edge._number, m) for m in self.cloud.data_to_send()]
+        self.down += [(self.edge._place.number, m) for m in self.cloud.data_to_send()]
         self.outcomes.add(tuple(self.cloud._text))
 
     def deliver_down(self, i: int, again: bool) -> None:
@@ -235,7 +235,7 @@ class World:
             return
         i %= len(self.down)
         sent, message = self.down[i] if again else self.down.pop(i)
-        if self.edge._number - sent >= 64:
+        if self.edge._place.number - sent >= 64:
             return
         before = self.edge.text
         for event in self.edge.receive(message):
@@ -281,7 +281,7 @@ class World:
     def idle(self) -> bool:
         """Say whether nothing is due of either end."""
         due = self.up or self.down or self.job or self.edge.waiting
-        return not due and self.edge._round is None and self.edge._context is None
+        return not due and self.edge._round is None and self.edge._place.settled
 
     # What holds
 
@@ -310,7 +310,9 @@ class World:
             return
         assert cloud.refused is None
         assert len(cloud._out) <= 5
-        if edge._knows(cloud._instance) and edge._number == cloud._number:
+        welcome = edge._welcome
+        known = welcome is not None and welcome.instance == cloud._instance
+        if known and edge._place.number == cloud._number:
             have = len(edge.text)
             assert cloud._text[:have] == edge.text
             assert cloud._generating() or len(cloud._text) == have

@@ -403,7 +403,7 @@ def test_many_rounds_and_bases_wrap():
         exchange(edge, cloud, target)
     assert len(edge.text) > 1 << 16
     assert edge.text == cloud._text
-    assert edge._number > 128
+    assert edge._place.number > 128
 
 
 def test_a_text_that_was_overtaken():
@@ -502,7 +502,7 @@ def test_a_draft_has_the_same_numbers_on_every_cloud():
         assert (found.accepted, found.token) == (answer.accepted, answer.token)
     read(edge, cloud)
     assert edge.text == cloud._text
-    assert cloud._drawn == cloud._number == edge._number == first + 7
+    assert cloud._drawn == cloud._number == edge._place.number == first + 7
     draft(edge)
     cloud = forgotten(edge)
     exchange_hello(edge, cloud)
@@ -735,7 +735,7 @@ def exchange_some(edge, cloud, target, rng):
             edge.receive(down[i])
         if not up:
             edge.resend()
-        if not edge.waiting and edge._context is None:
+        if not edge.waiting and edge._place.settled:
             return
     raise AssertionError("never done")
 

@@ -25,7 +25,7 @@ from sqs_codec.session._wire import ROUND_HEAD
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from sqs_codec.session._edge import Setting
+    from sqs_codec.session._setting import Setting
 
     Floats = NDArray[np.float64]
     Logits = NDArray[np.float32]

@@ -16,7 +16,8 @@ from typing import Any, Protocol
 from sqs_codec._base import checks
 from sqs_codec.edge._planner import Observation, Plan
 from sqs_codec.session._cloud import unknown_session
-from sqs_codec.session._edge import EdgeSession, Emitted, Welcomed
+from sqs_codec.session._edge import EdgeSession
+from sqs_codec.session._events import Emitted, Welcomed
 from sqs_codec.session._link import Link, LinkError
 
 __all__ = ["DraftModel", "Planning", "RefusalError", "Step", "generate"]

@@ -19,8 +19,8 @@ import numpy as np
 from sqs_codec._base import checks
 from sqs_codec.edge import _costs as costs
 from sqs_codec.edge._costs import HEADER_BITS, Candidates, Conditions, Table, Target
-from sqs_codec.session._edge import Setting
 from sqs_codec.session._job import Sampling
+from sqs_codec.session._setting import Setting
 from sqs_codec.session._wire import MAX_SETTINGS
 
 if TYPE_CHECKING:

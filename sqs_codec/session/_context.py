@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from sqs_codec.session import _wire as wire
 
-__all__ = ["Outgoing"]
+__all__ = ["Place"]
 
 HEAD = 50
 """Bytes of a part's message before its tokens, at most: 5 and five varints."""
@@ -14,7 +14,7 @@ WINDOW = 8
 """Parts that may be on their way at once."""
 
 
-class Outgoing:
+class _Outgoing:
     """A text on its way; what is lost is sent again from where the cloud stands.
 
     Parameters
@@ -51,8 +51,6 @@ class Outgoing:
         self._acked = self._next = shared
         self._went_back = -1  # to where last, so that each loss takes it back once
         self._sent = False  # whether all of it was sent
-        self.there = False
-        """Whether the cloud has all of it."""
 
     @property
     def follows(self) -> bool:
@@ -62,7 +60,7 @@ class Outgoing:
     def data_to_send(self) -> list[bytes]:
         """Return the parts that may be sent now. They count as sent then."""
         total = len(self._tokens)
-        if self.there or self._sent:
+        if self._sent:
             return []
         end = min(total, self._acked + WINDOW * self._size)
         starts = range(self._next, end, self._size)
@@ -87,16 +85,112 @@ class Outgoing:
         """Send again what the cloud isn't known to have."""
         self._next, self._sent = self._acked, False
 
-    def take(self, have: wire.Have) -> None:
-        """Take how many tokens the cloud has, if it is of this text."""
+    def take(self, have: wire.Have) -> bool:
+        """Take how many tokens the cloud has of this text; say if it has all."""
         if (have.instance, have.number) != (self._instance, self._number):
-            return
+            return False
         count, total = have.count, len(self._tokens)
-        if count == total:
-            self.there = True
-        elif count == self._acked < self._next and count != self._went_back:
+        if count == self._acked < self._next and count != self._went_back:
             self._went_back = count
             self.go_back()  # what follows it was lost
         elif self._acked < count < total:
             self._acked = count
             self._next = max(self._next, count)
+        return count == total
+
+
+class Place:
+    """At which number an edge is, and what the cloud has of the text before its round.
+
+    Parameters
+    ----------
+    vocab_size : int
+    max_message : int
+        Bytes of a message on the edge's link.
+    """
+
+    def __init__(self, vocab_size: int, max_message: int) -> None:
+        self._vocab_size, self._max_message = vocab_size, max_message
+        self.number = 0
+        self._heard = 0  # the last number that the cloud is known to be at
+        self._safe = 0  # tokens that any text the cloud may have begins with
+        self._outgoing: _Outgoing | None = None
+
+    @property
+    def settled(self) -> bool:
+        """Whether the cloud is known to have the text, or to need none."""
+        return self._outgoing is None
+
+    @property
+    def follows(self) -> bool:
+        """Whether the round may be sent.
+
+        Not before a text that takes several messages has come whole. And not if 64
+        rounds were given up since the cloud was heard: an answer to an earlier one
+        could be taken for one to this, as 7 bits of their numbers are the same.
+        """
+        near = self.number - self._heard < wire.NUMBERS // 2
+        return self._outgoing is None or (self._outgoing.follows and near)
+
+    def skip(self) -> None:
+        """Give the next round a number that skips one.
+
+        The cloud may have answered the one before, and then waits for the next: it
+        must not take a round whose text it missed.
+        """
+        self.number += 2
+
+    def move(self, number: int) -> None:
+        """Go on with another cloud, which lacks the text and waits for a number."""
+        self._safe = 0
+        self.number = max(self.number, number - 1)
+        self.skip()
+
+    def share(self, length: int) -> None:
+        """Take that another text begins with no more than this of the one before."""
+        self._safe = min(self._safe, length)
+
+    def send(
+        self, tokens: Sequence[int], drawn: int | None, welcome: wire.Welcome
+    ) -> None:
+        """Begin to send the text before the round.
+
+        That is drawn by `drawn`, or by its own number if None.
+        """
+        self._outgoing = _Outgoing(
+            welcome.instance,
+            self.number,
+            self.number if drawn is None else drawn,
+            min(self._safe, len(tokens)),
+            tokens,
+            vocab_size=self._vocab_size,
+            max_message=min(self._max_message, welcome.limits.max_message),
+        )
+
+    def data_to_send(self) -> list[bytes]:
+        """Return the parts of the text that may be sent now."""
+        return [] if self._outgoing is None else self._outgoing.data_to_send()
+
+    def go_back(self) -> None:
+        """Send again what the cloud isn't known to have."""
+        if self._outgoing is not None:
+            self._outgoing.go_back()
+
+    def take(self, have: wire.Have) -> None:
+        """Take what the cloud has of the text."""
+        outgoing = self._outgoing
+        if outgoing is not None and outgoing.take(have):
+            self._safe = max(self._safe, have.count)
+            self._heard = self.number
+            self.arrived()
+
+    def arrived(self) -> None:
+        """Take that the cloud has the text."""
+        self._outgoing = None
+
+    def answered(self, length: int, *, done: bool) -> None:
+        """Take an answer, with which text is that long, and perhaps the round over."""
+        self.arrived()
+        self._safe = length
+        self.number += done
+        self._heard = self.number

@@ -33,7 +33,7 @@ class Draft:
     base: int
     """Tokens of the text before it."""
     drawn: int
-    """The number by which it is drawn, whichever number it gets later."""
+    """The number by which it is drawn, whichever number it has."""
     length: int = 0
     """How many tokens it has."""
     stopped: bool = False
@@ -81,6 +81,8 @@ class Generation:
     have: int = 0
     due: bool = True
     waits = True
+    drawn: int | None = None
+    """By the number that it has; the cloud before has used another's."""
 
     def again(self) -> None:
         """Ask again for what hasn't come."""
@@ -90,6 +92,19 @@ class Generation:
         """Return its message, which counts as sent."""
         self.due = False
         return wire.Generate(number, self.base, self.n, self.have).to_bytes()
+
+    def take(self, message: wire.Tokens) -> list[int]:
+        """Return what is new of its tokens; nothing if some before it were lost."""
+        if message.offset > self.have:
+            self.due = True
+            return []
+        fresh = message.tokens[self.have - message.offset :]
+        self.have += len(fresh)
+        if self.have > self.n:
+            raise wire.WireError(
+                f"{self.have} tokens came for a generation of {self.n}"
+            )
+        return fresh
 
     def drop(self) -> None:
         """Give it up."""

@@ -4,80 +4,31 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from sqs_codec._base import checks
-from sqs_codec._codec.codec import Codec
 from sqs_codec._codec.distribution import SparseDistribution
-from sqs_codec._codec.keep import Keep, rule
 from sqs_codec.session import _wire as wire
-from sqs_codec.session._context import Outgoing
+from sqs_codec.session._context import Place
 from sqs_codec.session._draft import Draft, Generation, RoundDrafter
-from sqs_codec.session._handshake import make_hello
+from sqs_codec.session._events import Emitted, Event, Refused, Welcomed
+from sqs_codec.session._handshake import make_hello, why_unfit
 from sqs_codec.session._job import Sampling
 from sqs_codec.session._limits import MAX_SURVIVORS, ROUND_BYTES, Limits, max_draft
-from sqs_codec.session._text import common_length, until_stop
+from sqs_codec.session._setting import Setting, check_settings
+from sqs_codec.session._text import (
+    check_text,
+    check_tokens,
+    common_length,
+    until_stop,
+)
 from sqs_codec.session._wire import WireError
 
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["EdgeSession", "Emitted", "Refused", "Setting", "Welcomed"]
-
-
-@dataclass(frozen=True)
-class Setting:
-    """A way to draft: what both ends agree on, and which tokens the edge keeps.
-
-    Attributes
-    ----------
-    codec : Codec
-    keep : Keep
-        A stateful rule belongs to one session.
-    """
-
-    codec: Codec
-    keep: Keep
-
-    def __post_init__(self) -> None:
-        checks.instance("codec", self.codec, Codec, "a Codec")
-        rule(self.keep)  # says what is wrong with it
-
-
-@dataclass(frozen=True)
-class Welcomed:
-    """The cloud has taken the session, and these are its limits."""
-
-    limits: Limits
-
-
-@dataclass(frozen=True)
-class Emitted:
-    """Tokens that are part of the text from now on.
-
-    Attributes
-    ----------
-    tokens : tuple of int
-    accepted, drafted : int
-        How many of the round's drafted tokens are accepted, and how many it had. Both
-        are 0 if the cloud decoded alone.
-    """
-
-    tokens: tuple[int, ...]
-    accepted: int
-    drafted: int
-
-
-@dataclass(frozen=True)
-class Refused:
-    """The session is over, and why."""
-
-    reason: str
-
-
-Event = Welcomed | Emitted | Refused
+__all__ = ["EdgeSession"]
 
 
 class _State(Enum):
@@ -85,7 +36,11 @@ class _State(Enum):
 
     GREETING = "a welcome is due"
     OPEN = "the cloud has taken it"
-    OVER = "it was refused, or it was ended"
+    REFUSED = "it is over, with a reason"
+    ENDED = "it is over, as `end` was called"
+
+
+_OVER = _State.REFUSED, _State.ENDED
 
 
 class EdgeSession:
@@ -142,7 +97,7 @@ class EdgeSession:
         seed: bytes | None = None,
         max_message: int = 65536,
     ) -> None:
-        settings = _check_settings(settings)
+        settings = check_settings(settings)
         codecs = [setting.codec for setting in settings]
         self._vocab_size = codecs[0].vocab_size
         self._max_message = checks.in_range(
@@ -162,8 +117,8 @@ class EdgeSession:
         ]
         self._sampling = Sampling() if sampling is None else sampling
         checks.instance("sampling", self._sampling, Sampling, "a Sampling")
-        self._text = self._check_text(text)
-        self._stop = frozenset(self._check_tokens("stop", stop))
+        self._text = check_text(text, self._vocab_size)
+        self._stop = frozenset(check_tokens("stop", stop, self._vocab_size))
         if len(self._stop) > wire.MAX_STOP:
             raise ValueError(
                 f"stop must have at most {wire.MAX_STOP} tokens, got {len(self._stop)}"
@@ -180,31 +135,16 @@ class EdgeSession:
         self._state = _State.GREETING
         self._due: bytes | None = self._hello  # to be sent before all else
         self._refused: str | None = None
-        self._ended = self._stopped = False
+        self._stopped = False
         self._welcome: wire.Welcome | None = None
-        self._number = 0
-        self._heard = 0  # the last number that the cloud is known to be at
-        self._safe = 0  # tokens that any text the cloud may have begins with
-        self._context: Outgoing | None = None
+        self._place = Place(self._vocab_size, self._max_message)
         self._round: Draft | Generation | None = None
 
     def __repr__(self) -> str:
         return (
             f"<EdgeSession of {len(self._text)} tokens, vocabulary {self._vocab_size}, "
-            f"round {self._number}>"
+            f"round {self._place.number}>"
         )
-
-    def _check_text(self, text: Sequence[int]) -> list[int]:
-        found = self._check_tokens("text", text)
-        if not found:
-            raise ValueError("text must have at least one token, got none")
-        return found
-
-    def _check_tokens(self, name: str, tokens: Sequence[int]) -> list[int]:
-        found = checks.integers(name, tokens)
-        for i, token in enumerate(found):
-            checks.in_range(f"{name}[{i}]", token, 0, self._vocab_size - 1)
-        return found
 
     # What there is to know
 
@@ -242,7 +182,7 @@ class EdgeSession:
         """
         limits = self.limits
         full = limits is not None and len(self._text) >= limits.max_text
-        return self._stopped or self._ended or full
+        return self._stopped or full or self._state is _State.ENDED
 
     @property
     def waiting(self) -> bool:
@@ -281,7 +221,7 @@ class EdgeSession:
         limits, draft = self._check_open("push"), self._round
         if draft is None:
             at = checks.in_range("setting", setting, 0, len(self._drafters) - 1)
-            draft = Draft(self._drafters[at], at, len(self._text), self._number)
+            draft = Draft(self._drafters[at], at, len(self._text), self._place.number)
         elif not isinstance(draft, Draft) or draft.packet is not None:
             raise RuntimeError("push: an answer is due; hand it to receive() first")
         elif draft.setting != setting:
@@ -339,9 +279,9 @@ class EdgeSession:
     def _check_open(self, name: str) -> Limits:
         """Return the limits, if the text can go on."""
         welcome = self._welcome
-        if self._refused is not None:
+        if self._state is _State.REFUSED:
             raise RuntimeError(f"{name}: the session was refused: {self._refused}")
-        if self._ended:
+        if self._state is _State.ENDED:
             raise RuntimeError(f"{name}: the session was ended")
         if welcome is None:
             raise RuntimeError(f"{name}: the cloud's welcome comes first; see waiting")
@@ -360,14 +300,15 @@ class EdgeSession:
         text : sequence of int, optional
             The new text, prompt included.
         """
-        if self._state is _State.OVER:
+        if self._state in _OVER:
             raise RuntimeError("abort: the session is over")
         if text is not None:
-            self._replace(self._check_text(text))
+            self._replace(check_text(text, self._vocab_size))
         elif self._round is None:
             return
         self._drop()
-        self._renumber()
+        self._place.skip()
+        self._send_text()
 
     def _replace(self, text: list[int]) -> None:
         limits = self.limits
@@ -376,7 +317,7 @@ class EdgeSession:
                 f"text must leave room within the cloud's {limits.max_text} tokens, "
                 f"got {len(text)}"
             )
-        self._safe = common_length(text, self._text[: self._safe])
+        self._place.share(common_length(text, self._text))
         self._text = text
         self._stopped = False
 
@@ -385,41 +326,23 @@ class EdgeSession:
             self._round.drop()
         self._round = None
 
-    def _renumber(self) -> None:
-        """Give the next round a number that skips one.
-
-        The cloud may have answered the one before, and then waits for the next: it
-        must not take a round whose text it missed.
-        """
-        self._number += 2
-        if self._welcome is not None:
-            self._start_context(self._welcome)
-
-    def _start_context(self, welcome: wire.Welcome) -> None:
-        """Begin to send the text before the round."""
-        total = self._base()
-        self._context = Outgoing(
-            welcome.instance,
-            self._number,
-            self._round.drawn if isinstance(self._round, Draft) else self._number,
-            min(self._safe, total),
-            self._text[:total],
-            vocab_size=self._vocab_size,
-            max_message=min(self._max_message, welcome.limits.max_message),
-        )
-
-    def _base(self) -> int:
-        """Return the length of the text before the present round."""
-        return len(self._text) if self._round is None else self._round.base
+    def _send_text(self) -> None:
+        """Begin to send the text before the present round."""
+        if self._welcome is None:
+            return
+        base, drawn = len(self._text), None
+        if self._round is not None:
+            base, drawn = self._round.base, self._round.drawn
+        self._place.send(self._text[:base], drawn, self._welcome)
 
     def end(self) -> None:
         """End the session. To do it twice does no harm."""
-        if self._state is _State.OVER:
+        if self._state in _OVER:
             return
         unheard = self._welcome is None and self._due is not None
         self._due = None if unheard else wire.End().to_bytes()
         self._drop()
-        self._state, self._ended = _State.OVER, True
+        self._state = _State.ENDED
 
     # Messages to the cloud
 
@@ -430,28 +353,17 @@ class EdgeSession:
             return [due]
         if self._state is not _State.OPEN:
             return []
-        messages = [] if self._context is None else self._context.data_to_send()
-        if self._round is not None and self._round.due and self._may_follow():
-            messages.append(self._round.to_bytes(self._number))
+        messages = self._place.data_to_send()
+        if self._round is not None and self._round.due and self._place.follows:
+            messages.append(self._round.to_bytes(self._place.number))
         return messages
-
-    def _may_follow(self) -> bool:
-        """Say whether a round may be sent.
-
-        Not before a text that takes several messages has come whole. And not if 64
-        rounds were given up since the cloud was heard: an answer to an earlier one
-        could be taken for one to this, as 7 bits of their numbers are the same.
-        """
-        near = self._number - self._heard < wire.NUMBERS // 2
-        return self._context is None or (self._context.follows and near)
 
     def resend(self) -> None:
         """Queue again what the cloud hasn't answered; for a timer on a lossy link."""
         if self._state is _State.GREETING:
             self._due = self._hello
             return
-        if self._context is not None:
-            self._context.go_back()
+        self._place.go_back()
         self._send_round_again()
 
     def _send_round_again(self) -> None:
@@ -460,7 +372,7 @@ class EdgeSession:
 
     def reconnect(self) -> None:
         """Begin on a new link, whose cloud may be another. The text stays."""
-        if self._state is not _State.OVER:
+        if self._state not in _OVER:
             self._state, self._due = _State.GREETING, self._hello
 
     # Messages from the cloud
@@ -470,7 +382,7 @@ class EdgeSession:
 
         A message that breaks the protocol ends the session, as a refusal does.
         """
-        if self._state is _State.OVER:
+        if self._state in _OVER:
             return []
         try:
             if len(message) > self._max_message:
@@ -484,7 +396,7 @@ class EdgeSession:
 
     def _refuse(self, reason: str) -> list[Event]:
         self._drop()
-        self._state, self._due = _State.OVER, None
+        self._state, self._due = _State.REFUSED, None
         self._refused = reason
         return [Refused(reason)]
 
@@ -500,45 +412,28 @@ class EdgeSession:
         if isinstance(message, wire.Need):
             self._take_need(message)
         else:
-            self._take_have(message)
+            self._place.take(message)
         return []
 
     def _take_welcome(self, welcome: wire.Welcome) -> list[Event]:
-        same = self._knows(welcome.instance)
+        before = self._welcome
+        same = before is not None and before.instance == welcome.instance
         if same and self._state is not _State.GREETING:
             return []  # it came twice
-        reason = self._unfit(welcome.limits.max_text)
+        length = 0 if self.finished else len(self._text)
+        reason = why_unfit(length, welcome.limits, self.limits)
         if reason is not None:
             return self._refuse(reason)
         self._state, self._due = _State.OPEN, None
         self._welcome = welcome
-        if not same or welcome.number > self._number + 1:
+        if not same or welcome.number > self._place.number + 1:
             self._adopt(welcome)
-        elif welcome.number < self._number:
-            self._start_context(welcome)
+        elif welcome.number < self._place.number:
+            self._send_text()
         else:
-            self._context = None
+            self._place.arrived()
         self._send_round_again()
         return [Welcomed(welcome.limits)]
-
-    def _knows(self, instance: bytes | None) -> bool:
-        """Say whether a cloud is the one that took the session last."""
-        return self._welcome is not None and self._welcome.instance == instance
-
-    def _unfit(self, max_text: int) -> str | None:
-        """Say why the session can't go on with a cloud of such texts, if it can't."""
-        if self._welcome is not None and max_text < self._welcome.limits.max_text:
-            # What was drafted for the longer texts might not fit its own.
-            return (
-                f"the cloud before took texts of {self._welcome.limits.max_text} "
-                f"tokens, this one takes {max_text}"
-            )
-        if len(self._text) >= max_text and not self.finished:
-            return (
-                f"the edge's text has {len(self._text)} tokens, the cloud reads at "
-                f"most {max_text - 1} and draws one more"
-            )
-        return None
 
     def _adopt(self, welcome: wire.Welcome) -> None:
         """Go on with a cloud that lacks the text.
@@ -547,36 +442,26 @@ class EdgeSession:
         still come, and this one may give another. A draft is drawn by its first number
         all the same, so that this cloud finds what the one before may have found.
         """
-        self._safe = 0
         if self._round is not None:
             self._round = self._round.moved(len(self._text))
-        self._number = max(self._number, welcome.number - 1)
-        self._renumber()
+        self._place.move(welcome.number)
+        self._send_text()
 
     def _take_need(self, need: wire.Need) -> None:
         if self._welcome is None or self._state is _State.GREETING:
             return  # the hello that mends it is on its way
-        if self._knows(need.instance):
-            self._start_context(self._welcome)
-            self._send_round_again()
-        else:
+        if need.instance != self._welcome.instance:
             self.reconnect()
-
-    def _take_have(self, have: wire.Have) -> None:
-        if self._context is None:
             return
-        self._context.take(have)
-        if self._context.there:  # and so the cloud is at its number
-            self._context = None
-            self._heard = self._number
-            self._safe = max(self._safe, self._base())
+        self._send_text()
+        self._send_round_again()
 
     def _take_answer(self, answer: wire.Answer) -> list[Event]:
         draft = self._round
         if (
             not isinstance(draft, Draft)
             or not draft.sent
-            or answer.number != self._number % wire.NUMBERS
+            or answer.number != self._place.number % wire.NUMBERS
         ):
             return []
         drafted = draft.drafter.tokens
@@ -588,21 +473,15 @@ class EdgeSession:
 
     def _take_tokens(self, message: wire.Tokens) -> list[Event]:
         generation = self._round
-        if not isinstance(generation, Generation) or message.number != self._number:
+        if not isinstance(generation, Generation):
             return []
-        fresh = message.tokens[max(0, generation.have - message.offset) :]
-        if message.offset > generation.have:
-            generation.due = True  # what comes before was lost
+        if message.number != self._place.number:
             return []
+        fresh = generation.take(message)
         if not fresh:
             return []
-        generation.have += len(fresh)
-        if generation.have > generation.n:
-            raise WireError(
-                f"{generation.have} tokens came for a generation of {generation.n}"
-            )
-        added = self._add(fresh, done=generation.have == generation.n)
-        return [Emitted(added, 0, 0)]
+        done = generation.have == generation.n
+        return [Emitted(self._add(fresh, done=done), 0, 0)]
 
     def _add(self, tokens: list[int], *, done: bool) -> tuple[int, ...]:
         """Add tokens to the text, up to a stop token, and return them.
@@ -612,26 +491,8 @@ class EdgeSession:
         tokens = until_stop(tokens, self._stop)
         self._text += tokens
         self._stopped = tokens[-1] in self._stop
-        self._context = None
-        self._safe = len(self._text)
-        if done or self._stopped:
+        done = done or self._stopped
+        if done:
             self._round = None
-            self._number += 1
-        self._heard = self._number
+        self._place.answered(len(self._text), done=done)
         return tuple(tokens)
-
-
-def _check_settings(settings: Sequence[Setting]) -> list[Setting]:
-    found = list(settings)
-    if not 1 <= len(found) <= wire.MAX_SETTINGS:
-        raise ValueError(
-            f"settings must be 1 to {wire.MAX_SETTINGS} of them, got {len(found)}"
-        )
-    for i, setting in enumerate(found):
-        checks.instance(f"settings[{i}]", setting, Setting, "a Setting")
-    sizes = {setting.codec.vocab_size for setting in found}
-    if len(sizes) > 1:
-        raise ValueError(
-            f"settings must share one vocabulary, got those of {sorted(sizes)} tokens"
-        )
-    return found

@@ -13,6 +13,7 @@ from sqs_codec._codec.codec import Codec
 from sqs_codec._codec.prior import Prior
 from sqs_codec.session import _wire as wire
 from sqs_codec.session._job import Sampling
+from sqs_codec.session._limits import Limits
 from sqs_codec.session._wire import WireError
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "check_bytes",
     "fingerprint",
     "make_hello",
+    "why_unfit",
 ]
 
 
@@ -50,6 +52,25 @@ def make_hello(
             f"settings and stop tokens takes, got {max_message}"
         )
     return hello
+
+
+def why_unfit(length: int, limits: Limits, before: Limits | None) -> str | None:
+    """Say why a text of this length can't go on with a cloud, if it can't.
+
+    `before` are the limits of the cloud before. By limits alone: what is drafted may
+    have no part in it.
+    """
+    if before is not None and limits.max_text < before.max_text:
+        return (
+            f"the cloud before took texts of {before.max_text} tokens, this one takes "
+            f"{limits.max_text}"
+        )
+    if length >= limits.max_text:
+        return (
+            f"the edge's text has {length} tokens, the cloud reads at most "
+            f"{limits.max_text - 1} and draws one more"
+        )
+    return None
 
 
 @dataclass(frozen=True)

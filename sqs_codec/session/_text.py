@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-__all__ = ["common_length", "until_stop"]
+from sqs_codec._base import checks
+
+__all__ = ["check_text", "check_tokens", "common_length", "until_stop"]
 
 
 def common_length(first: Sequence[int], second: Sequence[int]) -> int:
@@ -13,6 +15,22 @@ def common_length(first: Sequence[int], second: Sequence[int]) -> int:
     if list(first[:length]) == list(second[:length]):
         return length
     return next(i for i in range(length) if first[i] != second[i])
+
+
+def check_tokens(name: str, tokens: Sequence[int], vocab_size: int) -> list[int]:
+    """Return tokens of a vocabulary."""
+    found = checks.integers(name, tokens)
+    for i, token in enumerate(found):
+        checks.in_range(f"{name}[{i}]", token, 0, vocab_size - 1)
+    return found
+
+
+def check_text(text: Sequence[int], vocab_size: int) -> list[int]:
+    """Return a text, which has a token at least."""
+    found = check_tokens("text", text, vocab_size)
+    if not found:
+        raise ValueError("text must have at least one token, got none")
+    return found
 
 
 def until_stop(tokens: list[int], stop: Collection[int]) -> list[int]:
