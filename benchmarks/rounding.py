@@ -83,7 +83,7 @@ def side_by_side(
     rows = ragged.read(
         [Piece(c, t[-ROUND:], ROUND) for c, t in zip(caches, texts, strict=True)]
     )
-    return torch.split(rows, ROUND)
+    return torch.split(rows.cpu(), ROUND)
 
 
 Way = Callable[[Pair, list[int], int], list[int]]
@@ -125,7 +125,7 @@ def rounds(pair: Pair, prompt: list[int], tokens: int) -> list[int]:
 def _generate(
     pair: Pair, prompt: list[int], tokens: int, **options: object
 ) -> list[int]:
-    given = torch.tensor([prompt])
+    given = torch.tensor([prompt], device=pair.target.device)
     out = pair.target.generate(
         given,
         attention_mask=torch.ones_like(given),
@@ -156,6 +156,7 @@ def main(argv: list[str] | None = None) -> int:
     add("--gguf", type=Path, help="the rows of another model than SmolLM2, no texts")
     add("--prompts", type=int, default=5, help="(default: %(default)s)")
     add("--tokens", type=int, default=64, help="of a text (default: %(default)s)")
+    add("--device", default="cpu", help="cpu or cuda")
     args = parser.parse_args(argv)
     began = time.monotonic()
     pair = smollm2_pair(DROP_LAYERS)
@@ -167,7 +168,7 @@ def main(argv: list[str] | None = None) -> int:
     rows = table("Worst total variation of rows", "type, tokens", *PAIRS)
     texts = table("Texts equal to the target's alone, temperature 0", "", *WAYS)
     for dtype in DTYPES:
-        model.to(dtype)  # and SmolLM2's draft, which shares its weights
+        model.to(args.device, dtype)  # and SmolLM2's draft, which shares its weights
         name = str(dtype).removeprefix("torch.")
         for length, errors in compare(model):
             rows.add_row(f"{name}, {length}", *(f"{error:.1e}" for error in errors))

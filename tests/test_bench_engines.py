@@ -10,16 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-import sqs_codec as sqs
 from sqs_codec import Round, SparseDistribution, Verdict
 from sqs_codec.session import Job, Sampling
 
+pytest.importorskip("torch")
 pytest.importorskip("rich")
 pytest.importorskip("transformers")
 pytest.importorskip("grpc")
 pytest.importorskip("OpenSSL")
 
-from benchmarks import check_gpu
+import torch
+
+from benchmarks import rounding
 from benchmarks.engines import equal, overhead, speed
 from benchmarks.engines.__main__ import main
 from benchmarks.engines.equal import MODES, do, half_of
@@ -151,11 +153,11 @@ def small(monkeypatch: pytest.MonkeyPatch, smollm2: Pair) -> None:
     )
     for module in equal, speed:
         monkeypatch.setattr(module, "smollm2_pair", lambda drop_layers: smollm2)
-    monkeypatch.setattr(check_gpu, "load_pair", lambda *names: smollm2)
+    monkeypatch.setattr(rounding, "smollm2_pair", lambda drop_layers: smollm2)
     monkeypatch.setattr(make, "_load", lambda target: loaded)
     monkeypatch.setattr(equal, "AT_ONCE", 2)
     monkeypatch.setattr(equal, "LONG", (40,))
-    monkeypatch.setattr(check_gpu.rounding, "LENGTHS", (3, 20))
+    monkeypatch.setattr(rounding, "LENGTHS", (3, 20))
 
 
 @pytest.mark.usefixtures("small")
@@ -193,45 +195,14 @@ def test_overhead_counts_rounds_that_are_right() -> None:
     assert {len(round_) for round_ in rounds} == {5}
 
 
-def test_gpu_check_says_that_there_is_no_gpu(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(check_gpu.torch.cuda, "is_available", lambda: False)
-    assert check_gpu.main([]) == 2
-    assert "there is no GPU" in capsys.readouterr().out
-
-
 @pytest.mark.usefixtures("small")
-def test_gpu_check_rehearses(
+def test_rounding_of_float32_is_small(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(check_gpu, "find_spec", lambda name: None)
-    command = "--device cpu --rounds 8 --sessions 1 2 --seconds 0"
-    assert check_gpu.main(command.split()) == 2  # without vLLM
+    monkeypatch.setattr(rounding, "DTYPES", (torch.float32,))
+    assert rounding.main(["--prompts", "1", "--tokens", "6"]) == 0
     printed = capsys.readouterr().out
-    assert "FAILS" not in printed
-    assert printed.count("passes") == 6
-    assert "it isn't installed" in printed
-
-
-def test_gpu_check_fails_where_a_check_raises() -> None:
-    async def broken() -> None:
-        raise RuntimeError("out of\nmemory")
-
-    report = check_gpu.Report()
-    asyncio.run(report.attempt("a check", broken))
-    assert report.failed
-    assert report.lines == [("a check", "FAILS", "RuntimeError: memory")]
-
-
-def test_noisy_logits_accept_and_reject() -> None:
-    rng = np.random.default_rng(5)
-    codec = sqs.Codec(100)
-    q = codec.quantize(rng.normal(0, 3, 100), sqs.TopK(20))
-    drafts = [Round([q], [q.sample(rng)]) for _ in range(300)]
-    logits = [check_gpu.noisy(round_, rng) for round_ in drafts]
-    probs = np.exp(np.concatenate(logits).astype(float))
-    probs /= probs.sum(-1, keepdims=True)
-    verdicts = sqs.verify_batch(drafts, probs, rng.random(600))
-    accepted = sum(verdict.accepted for verdict in verdicts)
-    assert 100 < accepted < 290
+    errors = re.findall(r"float32, \d+ +(\S+) +(\S+) +(\S+)", printed)
+    assert len(errors) == 2
+    assert all(float(error) < 1e-4 for row in errors for error in row)
+    assert re.search(r"float32 +1 of 1 +1 of 1", printed)

@@ -278,7 +278,7 @@ def planned_record(text: int, seconds: list[float]) -> dict[str, Any]:
     }
 
 
-def test_the_map_gives_what_is_nearly_as_fast_to_who_sends_less() -> None:
+def test_the_map_says_who_is_the_fastest_and_how_surely() -> None:
     group = [
         simulated_record(name, text, seconds, up=[up] * 4)
         for name, up, both in (
@@ -290,16 +290,15 @@ def test_the_map_gives_what_is_nearly_as_fast_to_who_sends_less() -> None:
     planned = [planned_record(text, [10.8, 10.8, 9.5, 10]) for text in range(2)]
     grid = Grid((1e4, 1e5), (0.1, 0.2))
     options = Options(Path(), quick=True)
-    found = protocols._map(("m", 0.7, "slow"), group, planned, grid, options)
-    assert found["thriftiest"] == [["ours", "raw top-K"], ["raw top-K", "ours"]]
+    found = protocols._map(group, planned, grid, options)
     assert found["wins"] == {"raw top-K": 0.75, "ours": 0.25}
     # On the third link that depends on the text.
     assert found["surely"] == {"raw top-K": 0.5, "ours": 0.25}
-    assert found["near"] == {"raw top-K": 1, "ours": 1}
-    assert found["planner"]["of_best"] == [[0.9167, 0.8796], [1.0, 1.0]]
-    assert found["planner"]["within"] == 0.75
+    assert found["near"] == {"raw top-K": 1, "ours": 1, "planner": 0.75}
+    assert found["tokens_per_second"]["planner"][:2] == [0.9259, 0.9259]
+    assert found["bytes_per_token"]["ours"] == [0.3] * 4
     alone = [each for each in group if each["text"] == 0]
-    one = protocols._map(("m", 0.7, "slow"), alone, planned[:1], grid, options)
+    one = protocols._map(alone, planned[:1], grid, options)
     assert set(one["surely"].values()) == {0}
 
 
@@ -334,16 +333,16 @@ def real_records(planner: float, trip: float = 0.1) -> list[dict[str, Any]]:
 
 def test_the_planner_is_held_against_the_best_plan_of_all_texts() -> None:
     grid = Grid((1e5,), (0.1,))
-    real = protocols._real(real_records(planner=1.5), grid, 0)
+    real = protocols._real(real_records(planner=1.5), grid)
     (cell,) = real["cells"]
     assert cell["best"] == "ours 4"
-    assert cell["near"] == ["ours 4"]
-    assert real["near"] == {"ours 4": 1.0}
+    assert cell["alone_of_best"] == pytest.approx(3.5 / 6)
     assert cell["of_best"] == 1.0
     assert cell["of_best_first"] == 0.5
     assert cell["of_best_later"] == pytest.approx(2.5 / 1.5)
     assert cell["plans"]["ours 4"]["of_simulated"] == pytest.approx(3.5 / 4)
-    assert real["within"] == {"of_best": 1, "of_best_first": 0, "of_best_later": 1}
+    within = {"of_best": 1, "of_best_first": 0, "of_best_later": 1, "alone_of_best": 0}
+    assert real["within"] == within
 
 
 @pytest.mark.parametrize(("slow", "holds"), [(1, True), (2, False)])
@@ -354,10 +353,10 @@ def test_the_bar_is_four_links_in_five(slow: int, holds: bool) -> None:
         for i, trip in enumerate(trips)
         for record in real_records(3.5 if i < slow else 1.5, trip)
     ]
-    real = protocols._real(records, Grid((1e5,), trips), 0)
+    real = protocols._real(records, Grid((1e5,), trips))
     good = {"rate": 1e5, "measured_rate": 1.01e5, "trip": 0.1, "measured_trip": 0.101}
     a_map = {"model": "m", "temperature": 0.7, "cloud": "slow"}
-    near, far = ({**a_map, "planner": {"within": x}} for x in (0.8, 0.79))
+    near, far = ({**a_map, "near": {"planner": x}} for x in (0.8, 0.79))
     whole = {"quick": False, "real": real, "links": [good], "maps": [near, near]}
     bar, maps, links = protocols.checks(whole)
     assert (bar.holds, maps.holds, links.holds) == (holds, True, True)
@@ -423,20 +422,21 @@ def test_late_texts_are_written_again_and_the_less_late_count(
     }
 
 
-def test_measured_are_the_cloud_alone_the_best_plan_and_those_near_it() -> None:
+def test_measured_are_the_cloud_alone_the_best_plan_and_the_planner() -> None:
     settings = default_settings(V)
-    only = measured.one_hot(some_models())
-    names = [simulated.words(each) for each in (*settings, only)]
-    refused = {name: some_drafts([False] * 40, 50.0) for name in names}
+    names = [simulated.words(each) for each in settings]
+    right = {name: some_drafts([True] * 40, 50.0) for name in names[1:]}
+    wrong = {names[0]: some_drafts([False] * 40, 50.0)}
     text = system.Text((1, 2), Path(), Path())
-    texts = [measured.Recorded(text, refused)]
-    given = measured.candidates(settings, only, quick=False)
-    (cell,) = measured.within_reach(
-        given, settings, texts, Grid((1e4,), (0.1,)), Options(Path())
-    )
-    # Where no draft is accepted the cloud alone is the best, and drafts are far off.
-    assert [one.name for one, _ in cell] == ["cloud alone", "planner"]
-    assert all(len(told) == 1 for _, told in cell)
+    texts = [measured.Recorded(text, wrong | right)]
+    (cell,) = measured.chosen(settings, texts, Grid((1e4,), (0.1,)), 0)
+    alone, (best, told), planner = cell
+    assert (alone[0].name, planner[0].name) == ("cloud alone", "planner")
+    assert best.plan is not None
+    assert best.plan.plan().length == 16
+    assert best.plan.plan().setting > 0
+    assert len(told) == 1
+    assert told[0]["seconds"] < alone[1][0]["seconds"]
 
 
 def test_the_simulation_has_the_luck_of_the_real_system(tmp_path: Path) -> None:

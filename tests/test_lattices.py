@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 from collections.abc import Iterator
@@ -144,7 +145,7 @@ def test_settings_are_chosen_on_other_prompts() -> None:
 
 def test_everything_is_reported(records: list[dict[str, Any]]) -> None:
     summary = lattices.summary(records, Options(Path()))
-    console = Console(width=80, record=True, quiet=True)
+    console = Console(width=80, record=True, file=io.StringIO())
     console.print(*lattices.tables(summary))
     text = console.export_text()
     assert all(way in text for way in lattices.MAKERS)

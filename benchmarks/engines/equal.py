@@ -5,7 +5,8 @@ five tokens, K = 64, l = 100, at temperature 0.7 and some at 0, after prompts in
 languages, some long.
 Then the engine does the same jobs by the same random numbers, in five ways. A verdict
 may differ where rounding decides: its margin says how far the random number was from
-what it was held to, in probability.
+what it was held to, in probability. On a GPU (--device cuda) sessions are played there,
+and in bfloat16 a share of the verdicts is always another.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -122,6 +124,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Add what this measurement can be told."""
     add = parser.add_argument
     add("--engine", default="vllm", help="vllm, transformers or MODULE:FUNCTION")
+    add("--dtype", choices=["float32", "bfloat16"], default="float32", help="of it")
+    add("--device", default="cpu", help="cpu or cuda")
     add("--rounds", type=number(int, 1), default=1000, help="at least")
     add("--threads", type=number(int, 1), default=2)
     add("--seed", type=number(int, 0), default=0)
@@ -132,7 +136,11 @@ def main(args: argparse.Namespace) -> int:
     began = time.perf_counter()
     torch.set_num_threads(args.threads)
     make = maker(args.engine)
+    given = {"dtype": args.dtype, "device": args.device}
+    usual = {"dtype": "float32", "device": "cpu"}
+    make = partial(make, **dict(given.items() - usual.items()))
     pair = smollm2_pair(DROP_LAYERS)
+    pair.target.to(args.device)  # and the draft, which shares its weights
     sessions = play_all(pair, args.rounds, args.seed)
     token_bytes = Cloud(pair.target)._model.layout.token_bytes
     found = asyncio.run(run(make, sessions, MODES, token_bytes))

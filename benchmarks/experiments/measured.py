@@ -10,7 +10,7 @@ as long, which only the simulation has.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +23,6 @@ from benchmarks.experiments.experiment import Options, Records
 from benchmarks.experiments.models import Models, load
 from benchmarks.experiments.simulated import (
     CLOUD_ALONE,
-    ONE_HOT,
     OURS,
     PLANNER,
     TOKENS,
@@ -56,10 +55,6 @@ TEMPERATURE = 0.7
 CLOUD = "slow"
 """With the fast one drafting gains next to nothing, whoever drafts."""
 
-WITHIN_REACH = 1.3
-"""A candidate that, if simulated, takes more than so many times as long as the best
-plan isn't measured. What is measured takes within some 10 % of what is simulated."""
-
 SESSIONS, QUICK_SESSIONS = 8, 4
 """Pairs of an edge and a server at once. With V = 49 152 twelve take two thirds of one
 core, and eight a core take their time within 1 % of one alone."""
@@ -75,10 +70,9 @@ Told = dict[str, float]
 
 @dataclass(frozen=True)
 class Candidate:
-    """A plan to measure, and the settings of its session; without one, a planner."""
+    """A plan to measure; without one, a planner."""
 
     name: str
-    settings: tuple[Setting, ...]
     plan: FixedPlan | None
 
 
@@ -90,27 +84,26 @@ class Recorded(NamedTuple):
 
 
 def measure(options: Options, grid: Grid) -> Records:
-    """Write texts over each link, by the candidates within reach and by a planner.
+    """Write texts over each link: by the cloud alone, the best plan and a planner.
 
     A planner goes from text to text; at the first it knows nothing.
     """
     models = load(options, options.model)
     settings = default_settings(models.vocab_size, models.prior)
-    given = candidates(settings, one_hot(models), options.quick)
     texts = [
-        replay(text, [*settings, one_hot(models)], [options.seed, number])
+        replay(text, settings, [options.seed, number])
         for number, text in enumerate(recorded(options, models))
     ]
     cases: dict[str, dict[str, Any]] = {}
     cells = []
-    for at, each in enumerate(within_reach(given, settings, texts, grid, options)):
+    for at, each in enumerate(chosen(settings, texts, grid, options.seed)):
         rate, trip = map(float, grid.links[:, at])
         for one, told in each:
             key = f"{rate:g} bit/s, {trip:g} s: {one.name}"
             case = {"rate": rate, "trip": trip, "plan": one.name, "simulated": told}
             cases[key] = case
             link = Link(rate, trip, jitter=JITTER)
-            cells.append(_cell(key, link, texts, one, options.seed))
+            cells.append(_cell(key, link, texts, settings, one.plan, options.seed))
     played = _play(cells, options.quick)
     return [
         record for key, case in cases.items() for record in _records(case, played[key])
@@ -135,15 +128,20 @@ def lateness(texts: Sequence[dict[str, Any]]) -> float:
 
 
 def _cell(
-    key: str, link: Link, texts: Sequence[Recorded], one: Candidate, seed: int
+    key: str,
+    link: Link,
+    texts: Sequence[Recorded],
+    settings: Sequence[Setting],
+    plan: FixedPlan | None,
+    seed: int,
 ) -> system.Cell:
     return system.Cell(
         key,
         link,
         tuple(text.text for text in texts),
         tokens_of(texts),
-        one.settings,
-        one.plan,
+        tuple(settings),
+        plan,
         STEPS[CLOUD],
         TEMPERATURE,
         seed,
@@ -159,79 +157,50 @@ def _records(case: dict[str, Any], played: list[dict[str, Any]]) -> Records:
     return found
 
 
-def one_hot(models: Models) -> Setting:
-    """Return the setting that keeps one token."""
-    return Setting(sqs.Codec(models.vocab_size, 1, prior=models.prior), sqs.TopK(1))
+def chosen(
+    settings: Sequence[Setting], texts: Sequence[Recorded], grid: Grid, seed: int
+) -> list[list[tuple[Candidate, list[Told]]]]:
+    """Simulate all plans, and return for each link those to measure.
 
-
-def candidates(
-    settings: Sequence[Setting], only: Setting, quick: bool
-) -> list[Candidate]:
-    """Return the plans that are measured on every link if they are within reach."""
-    ours = tuple(settings)
-    found = [Candidate(CLOUD_ALONE, ours, FixedPlan(0))]
-    found += [Candidate(f"{ONE_HOT} {n}", (only,), FixedPlan(n)) for n in (4, 8)]
-    found += [
-        Candidate(f"{OURS} {n}, {words(ours[s])}", ours, FixedPlan(n, s))
-        for n, s in itertools.product((4, 8), (0, 1))
-    ]
-    return found[::3] if quick else found
-
-
-def _every_plan(settings: Sequence[Setting]) -> Iterator[Candidate]:
-    """Yield all plans that a planner compares."""
+    They are the cloud alone, the best plan with drafts, and a planner; each with what
+    texts come to.
+    """
+    alone = Candidate(CLOUD_ALONE, FixedPlan(0))
+    drafting = []
     for fixed in plans(len(settings)):
         plan = fixed.plan()
         name = f"{OURS} {plan.length}, {words(settings[plan.setting])}"
-        yield Candidate(name, tuple(settings), fixed)
-
-
-def within_reach(
-    given: Sequence[Candidate],
-    settings: Sequence[Setting],
-    texts: Sequence[Recorded],
-    grid: Grid,
-    options: Options,
-) -> list[list[tuple[Candidate, list[Told]]]]:
-    """Simulate plans, and return for each link those to measure and what they come to.
-
-    They are those given that are within reach of the best plan of all, that one,
-    and a planner.
-    """
-    seed, every = options.seed, [*given]
-    if not options.quick:
-        every += _every_plan(settings)
-    told = [simulate(one, texts, grid.links, seed) for one in every]
-    planner = Candidate(PLANNER, tuple(settings), None)
+        drafting.append(Candidate(name, fixed))
+    told = [simulate(one, settings, texts, grid.links, seed) for one in drafting]
+    told_alone = simulate(alone, settings, texts, grid.links, seed)
     found = []
     for at, link in enumerate(grid.links.T):
         seconds = [sum(text["seconds"] for text in links[at]) for links in told]
         best = int(np.argmin(seconds))
-        kept = [
-            (one, told[i][at])
-            for i, one in enumerate(every)
-            if i == best
-            or one.name == CLOUD_ALONE
-            or (i < len(given) and seconds[i] <= WITHIN_REACH * seconds[best])
-        ]
-        (alone,) = simulate(planner, texts, link, seed)
-        found.append([*kept, (planner, alone)])
+        planner = Candidate(PLANNER, None)
+        (planned,) = simulate(planner, settings, texts, link, seed)
+        best_plan = (drafting[best], told[best][at])
+        found.append([(alone, told_alone[at]), best_plan, (planner, planned)])
     return found
 
 
 def simulate(
-    one: Candidate, texts: Sequence[Recorded], links: Floats, seed: int
+    one: Candidate,
+    settings: Sequence[Setting],
+    texts: Sequence[Recorded],
+    links: Floats,
+    seed: int,
 ) -> list[list[Told]]:
     """Return seconds and bytes of each text over each of links, [2, links].
 
     For a planner, which chooses for one link, that is [2].
     """
     runs = []
-    planner = planner_of(one.settings, TEMPERATURE) if one.plan is None else None
+    planner = planner_of(settings, TEMPERATURE) if one.plan is None else None
     for number, text in enumerate(texts):
-        drafts = [text.drafts[words(setting)] for setting in one.settings]
+        drafts = [text.drafts[words(setting)] for setting in settings]
         run = run_of(links, drafts, STEPS[CLOUD], tokens_of(texts), [seed, number])
-        run.prompt(_context_bytes(text.text.prompt, one.settings[0].codec.vocab_size))
+        run.prompt(_context_bytes(text.text.prompt, settings[0].codec.vocab_size))
         _write(run, one.plan, planner)
         runs.append(run)
     names = ("seconds", "up", "down")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import importlib.metadata
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -24,10 +25,10 @@ Make = Callable[..., "Engine"]
 def maker(name: str) -> Make:
     """Return what makes an engine.
 
-    It is called with three keywords: `target`, a model's directory or name, None for
+    It is called with keywords: `target`, a model's directory or name, None for
     SmolLM2; `max_memory`, MiB for keys and values; and `batch_tokens`, about how many
-    tokens to read at once, None for the engine's own choice. Models are to be in
-    float32.
+    tokens to read at once, None for the engine's own choice. Where they aren't as by
+    default, `dtype`, "float32" or "bfloat16", and `device`, "cpu" or "cuda", too.
 
     Parameters
     ----------
@@ -57,15 +58,21 @@ def packages() -> list[str]:
 
 
 def transformers_engine(
-    target: str | None, max_memory: int, batch_tokens: int | None
+    target: str | None,
+    max_memory: int,
+    batch_tokens: int | None,
+    dtype: str = "float32",
+    device: str = "cpu",
 ) -> Engine:
     """Make the ragged batch on transformers."""
+    import torch
+
     from sqs_codec.engine import BatchEngine
     from sqs_codec.hf import Cloud
 
     loaded = _load(target)
     cloud = Cloud(
-        loaded.model,
+        copy.deepcopy(loaded.model).to(device, getattr(torch, dtype)),
         vocab_size=loaded.vocab_size,
         max_memory=max_memory << 20,
         batch_tokens=batch_tokens or 512,
@@ -81,20 +88,26 @@ def _load(target: str | None) -> LanguageModel:
 
 
 def vllm_engine(
-    target: str | None, max_memory: int, batch_tokens: int | None
+    target: str | None,
+    max_memory: int,
+    batch_tokens: int | None,
+    dtype: str = "float32",
+    device: str = "cpu",
 ) -> Engine:
-    """Make the pooling model on vLLM."""
-    options = {} if batch_tokens is None else {"max_num_batched_tokens": batch_tokens}
-    return vllm_with(target, max_memory, "float32", options)
-
-
-def vllm_with(
-    target: str | None, max_memory: int, dtype: str, options: Mapping[str, Any]
-) -> Engine:
-    """Make an engine of vLLM with options of its own."""
+    """Make the pooling model on vLLM, which finds its device itself."""
     from sqs_codec.vllm import VllmEngine
 
     files = target or _smollm2_files().name
+    options: dict[str, Any] = {}
+    if batch_tokens is not None:
+        options["max_num_batched_tokens"] = batch_tokens
+    if device == "cuda":
+        # Only a check at the start, beside what the sessions were played with:
+        # `max_memory` says what is taken.
+        import torch
+
+        free, total = torch.cuda.mem_get_info()
+        options["gpu_memory_utilization"] = 0.9 * free / total
     return VllmEngine(files, max_memory=max_memory, dtype=dtype, options=options)
 
 
