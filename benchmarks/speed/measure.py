@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from tqdm import tqdm
 
 import sqs_codec as sqs
 import sqs_codec.torch as adapter
-from benchmarks.sources import Source
+from benchmarks.sources import SHIPPED, Source, shipped
 from benchmarks.speed import rivals
 from benchmarks.speed.engines import engines
 from benchmarks.speed.rows import resized, take
@@ -23,11 +24,11 @@ from benchmarks.speed.timing import Contestant, Timing, each, interleave, pinned
 from benchmarks.tables import about
 from sqs_codec._base.format import MAX_ROUND
 
-if TYPE_CHECKING:
-    from sqs_codec.hf._models import Pair
-
 K, TEMPERATURE, RESOLUTION, BETA = 64, 0.7, 100, 1e-3
 """The setting where nothing else is said."""
+
+TEMPERATURES = (0.3, 0.7, 1.0)
+"""At which a prior is timed."""
 
 ROUND = 5
 """Drafted tokens of a round; the target has a row more."""
@@ -53,7 +54,6 @@ TORCH_VERIFY, TORCH_BATCH = "torch.verify", "torch.verify_batch, {} rounds"
 PUSH, PUSH_BUDGET = "Drafter.push", "Drafter.push, budget"
 THRESHOLD = "encode_logits, Threshold"
 FIXED, CONFORMAL = "quantize, Threshold", "quantize, Conformal + update"
-STEP = "draft step"
 LOOP, THREADS = "TopK, in a loop", "{}, threads={}"
 RULES: dict[str, sqs.Keep] = {"TopK": sqs.TopK(K), "Threshold": sqs.Threshold(BETA)}
 
@@ -67,18 +67,19 @@ class Plan:
     rounds : int
     footprint : int
         Bytes that the rows of a case take together, whatever the vocabulary and type.
-    vocabularies, ks, temperatures, resolutions, supports, batches : tuple
+    vocabularies, ks, supports, batches : tuple
         What is varied, one at a time.
+    priced : int
+        About how many shipped rows are coded without a prior and with it.
     """
 
     rounds: int = 100
     footprint: int = 4 << 20
     vocabularies: tuple[int, ...] = (32_000, 49_152, 65_536, 128_256, 151_936, 262_144)
     ks: tuple[int, ...] = (1, 4, 16, 64, 256, 1024)
-    temperatures: tuple[float, ...] = (0.0, 0.3, 0.7, 1.0, 1.5)
-    resolutions: tuple[int, ...] = (16, 100, 400, 1600, 6400, 65_536)
     supports: tuple[int, ...] = (1, 4, 10, 16, 64, 256, 1024)
     batches: tuple[int, ...] = (4, 16, 64, 256, 1024)
+    priced: int = 300
 
     def rows(self, vocab_size: int) -> int:
         """Return how many rows of float32 fill the footprint; enough for a round."""
@@ -90,10 +91,9 @@ QUICK = Plan(
     footprint=1 << 20,
     vocabularies=(32_000, 262_144),
     ks=(1, 64),
-    temperatures=(0.0, 0.7),
-    resolutions=(100, 1600),
     supports=(1, 10),
     batches=(4,),
+    priced=4,
 )
 """To see that everything runs; its times mean little."""
 
@@ -178,13 +178,12 @@ def each_row(
     call: Callable[..., object],
     rows: Sequence[NDArray[np.floating]],
     keep: sqs.Keep,
-    temperature: float = TEMPERATURE,
 ) -> Contestant:
     """Time a call that takes a row of logits and a rule."""
 
     def run() -> None:
         for row in rows:
-            call(row, keep, temperature=temperature)
+            call(row, keep, temperature=TEMPERATURE)
 
     return Contestant(name, run, len(rows))
 
@@ -275,10 +274,8 @@ class Bench:
         yield self.verdicts
         yield self.by_vocabulary
         yield self.by_k
-        yield self.by_temperature
-        yield self.by_dtype
-        yield self.by_resolution
         yield self.by_support
+        yield self.by_prior
         yield self.by_engine
         yield self.symbols
         yield self.python
@@ -290,32 +287,24 @@ class Bench:
         self,
         rows: NDArray[np.floating],
         keep: sqs.Keep,
-        temperature: float = TEMPERATURE,
-        resolution: int = RESOLUTION,
     ) -> tuple[list[Contestant], list[sqs.SparseDistribution]]:
         """Return logits to bytes on all engines, and what becomes of the rows."""
         found, contestants = [], []
         for engine in self.engines:
-            codec = engine.codec(rows.shape[1], resolution)
-            found.append(codec.encode_batch(rows, keep, temperature=temperature))
-            at = list(rows), keep, temperature
+            codec = engine.codec(rows.shape[1], RESOLUTION)
+            found.append(codec.encode_batch(rows, keep, temperature=TEMPERATURE))
+            at = list(rows), keep
             contestants.append(each_row(engine.name, codec.encode_logits, *at))
             if found[-1] != found[0]:
                 raise AssertionError(f"packets from {engine.name} differ")
         self.packets += len(rows)
         return contestants, list(map(codec.decode, found[0]))
 
-    def _against(
-        self,
-        value: Any,
-        rows: NDArray[np.floating],
-        k: int = K,
-        temperature: float = TEMPERATURE,
-    ) -> Case:
+    def _against(self, value: int, rows: NDArray[np.floating], k: int = K) -> Case:
         """Time logits to bytes on all engines, and what it compares with."""
-        encoders, qs = self._encoders(rows, sqs.TopK(k), temperature)
+        encoders, qs = self._encoders(rows, sqs.TopK(k))
         others = [
-            rivals.softmax_top_k(list(rows), k, temperature or 1.0),
+            rivals.softmax_top_k(list(rows), k, TEMPERATURE),
             rivals.argpartition(list(rows), k),
             rivals.one_read(rows),
         ]
@@ -403,54 +392,6 @@ class Bench:
         cases = [self._against(k, self.rows, k) for k in self._plan.ks]
         return Group("top_k", f"By tokens kept: V = {self._vocab_size}", "K", cases)
 
-    def by_temperature(self) -> Group:
-        """Time logits to bytes by temperature; torch's stands for 1 at 0."""
-        cases = [
-            self._against(t, self.rows, temperature=t) for t in self._plan.temperatures
-        ]
-        return Group("temperature", f"By temperature: K = {K}", "T", cases)
-
-    def by_dtype(self) -> Group:
-        """Time logits to bytes by type."""
-        cases = []
-        for dtype in (np.float16, np.float32, np.float64):
-            size = self._plan.rows(self._vocab_size) * 4 // np.dtype(dtype).itemsize
-            rows: NDArray[Any] = self._all[:size].astype(dtype)
-            cases.append(self._against(np.dtype(dtype).name, rows))
-        wide = self._all[: 2 * self._plan.rows(self._vocab_size)]
-        # NumPy has no such type: cores take its bits.
-        bfloat16 = (wide.view(np.uint32) >> 16).astype(np.uint16)
-        contestants = []
-        for engine in self.engines:
-            call = partial(
-                engine.codec(self._vocab_size)._calls.encode_rows,
-                shape=(),
-                keep=sqs.TopK(K),
-                temperature=TEMPERATURE,
-                threads=1,
-            )
-            contestants.append(each(engine.name, call, [row[None] for row in bfloat16]))
-        reading = rivals.one_read(bfloat16.view(np.float16))
-        cases.append(Case("bfloat16", self._time([*contestants, reading])))
-        return Group("dtype", f"By type of the logits: K = {K}", "type", cases)
-
-    def by_resolution(self) -> Group:
-        """Time what comes after the scan by l."""
-        cases = []
-        for resolution in self._plan.resolutions:
-            encoders, qs = self._encoders(self.rows, sqs.TopK(K), resolution=resolution)
-            codec = self.engines[0].codec(self._vocab_size, resolution)
-            packets = list(map(codec.encode, qs))
-            times = self._time(
-                [
-                    encoders[0],
-                    each(ENCODE_ONE, codec.encode, qs),
-                    each(DECODE_ONE, codec.decode, packets),
-                ]
-            )
-            cases.append(Case(resolution, times, {"k": _survivors(qs)}))
-        return Group("resolution", f"By resolution: K = {K}", "l", cases)
-
     def by_support(self) -> Group:
         """Time every coding by k."""
         cases = []
@@ -473,6 +414,31 @@ class Bench:
             cases.append(Case(k, self._time(contestants), {"l": resolution}))
         title = f"By support: l = max({RESOLUTION}, 16 k)"
         return Group("support", title, "k", cases)
+
+    def by_prior(self) -> Group:
+        """Time the coder without a prior and with it, on the shipped rows."""
+        cases = []
+        for model, temperature in itertools.product(SHIPPED, TEMPERATURES):
+            source, prior = shipped(model), sqs.Prior.builtin(model)
+            codecs = {
+                name: sqs.Codec(source.vocab_size, RESOLUTION, prior=one)
+                for name, one in (("without", None), ("with", prior))
+            }
+            rows = [(s, i) for s in source.sessions for i in range(len(s))]
+            quantize = codecs["with"].quantize
+            qs = [
+                quantize(s.draft[i], RULES["TopK"], temperature=temperature)
+                for s, i in rows[:: len(rows) // self._plan.priced]
+            ]
+            contestants = []
+            for name, codec in codecs.items():
+                packets = [codec.encode(q) for q in qs]
+                contestants.append(each(f"encode, {name}", codec.encode, qs))
+                contestants.append(each(f"decode, {name}", codec.decode, packets))
+                contestants.append(each(f"bits, {name}", codec.bits, qs))
+            value = f"{model} {temperature:g}"
+            cases.append(Case(value, self._time(contestants), {"k": _survivors(qs)}))
+        return Group("prior", "Without a prior and with it", "T", cases)
 
     def by_engine(self) -> Group:
         """Time all calls that an engine answers, on each of them."""
@@ -543,26 +509,6 @@ class Bench:
         title = f"What Python adds: V = {SMALL_VOCAB}, K = 1"
         return Group("python", title, "", [Case(None, times)])
 
-    def draft_step(self, pair: Pair, prompt: str) -> Group:
-        """Time logits to bytes beside the step of the model that makes them."""
-        from sqs_codec.hf._models import CachedModel
-
-        model = CachedModel(pair.draft, pair.vocab_size)
-        text = pair.encode(prompt)
-        model.logits(text)
-        step = Contestant(
-            STEP,
-            lambda: model.logits([*text, text[0]]),
-            1,
-            lambda: model.rollback(len(text)),
-        )
-        codec, rows = self._codec, self._list
-        ours = each_row(ENCODE, codec.encode_logits, rows, RULES["TopK"])
-        times = self._time([step, ours, push(PUSH_BUDGET, codec, rows, BUDGET)])
-        title = f"Beside a cached step of the draft model after {len(text)} tokens"
-        base = dict.fromkeys(times, STEP)
-        return Group("draft_step", title, "", [Case(None, times)], base)
-
     def threads(self, cores: int) -> Group:
         """Time batches, with as many threads as there are cores."""
         cases = []
@@ -611,8 +557,6 @@ def run(
     source: Source,
     plan: Plan,
     seed: int,
-    pair: Pair | None = None,
-    prompt: str = "",
     *,
     progress: bool,
 ) -> Speed:
@@ -623,8 +567,6 @@ def run(
     source : Source
     plan : Plan
     seed : int
-    pair : Pair, optional
-        Whose draft step is timed too, after `prompt`.
     progress : bool
         Whether to show a bar on standard error.
 
@@ -635,13 +577,10 @@ def run(
     """
     began = time.monotonic()
     most = max(map(plan.rows, (*plan.vocabularies, source.vocab_size)))
-    most = max(most, 2 * plan.rows(source.vocab_size))  # for types of half the size
     rows = take(source, most, GROUP_ROWS, np.random.default_rng(seed))
     with pinned(1) as pins:
         bench = Bench(*rows, plan, seed)
         tasks = list(bench.groups())
-        if pair is not None:
-            tasks.append(partial(bench.draft_step, pair, prompt))
         groups = [task() for task in tqdm(tasks, disable=not progress)]
     # Threads are started, and stay, on the cores that are allowed then.
     with pinned(2) as cores:

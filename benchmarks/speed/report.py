@@ -1,20 +1,16 @@
-"""The tables of a run, what it is held to, and the pictures: time by V and by K."""
+"""The tables of a run, and what it is held to."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator, StrMethodFormatter
 from rich.console import Group as Lines
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from benchmarks.speed.engines import NAMES, NUMBA
+from benchmarks.speed.engines import NUMBA
 from benchmarks.speed.measure import (
     CONFORMAL,
     DECODE_ONE,
@@ -23,11 +19,9 @@ from benchmarks.speed.measure import (
     GROUP_ROWS,
     READ_TARGET,
     RULES,
-    TEMPERATURE,
     THREADS,
     VERIFY,
     Group,
-    K,
     Speed,
 )
 from benchmarks.speed.rivals import NUMPY, READ, TORCH
@@ -37,25 +31,10 @@ from benchmarks.tables import about_line, dim, table
 NOTE = """\
 Microseconds of a call, medians. +-: half the distance of the quartiles, of the
 contestant for which it is largest. k: tokens left after quantization. x: how
-many times one read of the same rows this takes, or the draft step.
+many times one read of the same rows this takes.
 """
 
 HEADS = {TORCH: "softmax\n+ topk", NUMPY: "arg-\npart.", READ: "one\nread"}
-
-FILES = {"vocabulary": "speed-vocabulary.png", "top_k": "speed-top-k.png"}
-LABELS = {"vocabulary": "vocabulary V", "top_k": "tokens kept K"}
-
-# Colour, line and marker tell the curves apart, so that grey prints do as well.
-STYLES = {
-    NUMPY: ("0.45", "--", "s"),
-    TORCH: ("tab:red", "--", "^"),
-    NUMBA: ("tab:purple", "-.", "D"),
-    NAMES["scalar"]: ("tab:orange", "-.", "v"),
-    NAMES["neon"]: ("tab:blue", "-", "o"),
-    NAMES["avx2"]: ("tab:green", "-", "P"),
-    NAMES["avx512"]: ("tab:blue", "-", "o"),
-    READ: ("black", ":", ""),
-}
 
 
 @dataclass(frozen=True)
@@ -189,56 +168,3 @@ def _spread(timing: Timing) -> float:
     """Return half the distance of the quartiles, relative to the median."""
     low, high = timing.spread
     return (high - low) / 2 / timing.median
-
-
-def plot(speed: Speed, folder: Path) -> None:
-    """Draw both pictures into a folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    m = speed.measured
-    for name, file in FILES.items():
-        figure = Figure(figsize=(7.2, 5.8), layout="constrained")
-        axes = figure.subplots()
-        _draw(axes, speed.groups[name])
-        axes.set_xlabel(LABELS[name])
-        axes.set_ylabel("microseconds of a call")
-        fixed = f"K = {K}" if name == "vocabulary" else f"V = {m['vocab_size']}"
-        axes.set_title(
-            f"Logits to bytes, one thread: {fixed}, T = {TEMPERATURE}\n{m['machine']}",
-            fontsize="medium",
-        )
-        figure.legend(loc="outside lower center", fontsize="small", ncols=3)
-        figure.savefig(folder / file, dpi=110)
-
-
-def _draw(axes: Axes, group: Group) -> None:
-    values = [case.value for case in group.cases]
-    for name, (color, line, marker) in STYLES.items():
-        if name not in group.cases[0].times:
-            continue
-        timings = [case.times[name] for case in group.cases]
-        ours = name in NAMES.values() or name == NUMBA
-        axes.plot(
-            values,
-            [timing.median for timing in timings],
-            color=color,
-            linestyle=line,
-            marker=marker,
-            markersize=5,
-            linewidth=1.5,
-            label=f"{ENCODE}, {name}" if ours else name,
-        )
-        low, high = zip(*(timing.spread for timing in timings), strict=True)
-        axes.fill_between(values, low, high, color=color, alpha=0.15, linewidth=0)
-    floor = [case.times[READ].median for case in group.cases]
-    axes.fill_between(values, [0.01] * len(values), floor, color="0.9", zorder=0)
-    axes.set_xscale("log", base=2)
-    axes.set_yscale("log")
-    axes.set_ylim(bottom=min(floor) / 2)
-    margin = (values[-1] / values[0]) ** 0.02  # for the outermost markers
-    axes.set_xlim(values[0] / margin, values[-1] * margin)
-    labels = [f"{value:,}".replace(",", " ") for value in values]
-    axes.set_xticks(values, labels, rotation=30 if values[0] > 1000 else 0)
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    axes.grid(visible=True, which="both", color="0.92")
-    axes.set_axisbelow(True)
