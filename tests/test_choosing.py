@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -60,15 +59,12 @@ def test_seconds_are_those_of_the_simulated_loop() -> None:
     assert np.mean(times) == pytest.approx(expected, rel=0.05)
 
 
-def test_all_tables_and_the_picture_in_miniature(
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+def test_all_tables_in_miniature(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(measure, "SETTLED", 4)  # of figures that nobody reads
-    benchmark.main(["--rows", "1", "--plot", str(tmp_path / "choosing.png")])
+    benchmark.main(["--rows", "1"])
     assert "Fitted" in capsys.readouterr().out
-    assert (tmp_path / "choosing.png").stat().st_size > 10_000
 
 
 def test_each_uplink_has_one_preset() -> None:

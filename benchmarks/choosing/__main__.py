@@ -1,7 +1,6 @@
 """Fit a setting to each kind of uplink, and see what it loses elsewhere.
 
     python -m benchmarks.choosing                             # four minutes
-    python -m benchmarks.choosing --plot docs/choosing.png
 
 Settings are fitted to one half of SmolLM2's shipped rows. What the presets lose is
 reported on the other half and on Gemma 3 in nine languages and code, against the
@@ -15,8 +14,6 @@ import itertools
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,10 +24,8 @@ import sqs_codec as sqs
 from benchmarks.choosing.measure import (
     C_SQS,
     LENGTHS,
-    OTHERS,
     OURS,
     PRESETS,
-    RAW,
     SETTINGS,
     TOP_KS,
     Rounds,
@@ -49,9 +44,6 @@ from benchmarks.rate.schemes import Row
 from benchmarks.tables import about, about_line, dim, table
 from sqs_codec.serve._datagram.link import DatagramLink
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
 RATES = (2e3, 5e3, 1e4, 2e4, 5e4, 1e5, 2e5, 5e5, 1e6, 2e6, 5e6, 1e7)
 TRIPS = (0.005, 0.02, 0.05, 0.1, 0.2, 0.3)
 BANDS = {"thin": (0, 2e4), "balanced": (2e4, 2e5), "fat": (2e5, np.inf)}
@@ -62,7 +54,6 @@ OVERHEAD = DatagramLink.overhead
 DEFAULT = Setting("TopK", 64, 100), 8
 """Of `Codec` and `Drafter`, with K as in most examples."""
 
-SHOWN = ((1e4, 0.02), (1e4, 0.1), (1e5, 0.02), (1e5, 0.1), (1e6, 0.02), (1e6, 0.1))
 FIT, TEST, GEMMA, ITSELF = "fit", "SmolLM2", "Gemma noise", "Gemma itself"
 ENGLISH, OTHER = 160, 80
 """Rows of a language."""
@@ -213,19 +204,6 @@ def lost(found: Sequence[Case], name: str) -> Table:
     return made
 
 
-def beside_alone(found: Sequence[Case], name: str) -> str:
-    """Say how much faster than the cloud alone the best setting is at most."""
-    seconds = np.array([c.seconds() for c in found if c.name == name])
-    least = seconds[..., : len(OURS), :].min((0, 1, 2, 4, 5))
-    return (
-        "The best setting on the best link, in speeds of the cloud alone: "
-        + ", ".join(
-            f"{cloud} {steps.target / one:.3f}"
-            for (cloud, steps), one in zip(STEPS.items(), least, strict=True)
-        )
-    )
-
-
 def best_settings(found: Sequence[Case]) -> Table:
     """Show the K and resolution of least mean loss, each at its best length."""
     rates = (2e3, 1e4, 5e4, 1e5, 1e6)
@@ -284,94 +262,10 @@ def best_lengths(found: Sequence[Case]) -> list[tuple[Case, NDArray[np.int64]]]:
     )
 
 
-def gains(found: Sequence[Case], cloud: str) -> Table:
-    """Show tokens per second by the cloud alone, by raw top-k and by the presets."""
-    steps = STEPS[cloud]
-    made = table(
-        f"Tokens per second: {1000 * steps.draft:g} ms a drafted token, "
-        f"{1000 * steps.target:g} ms a token of the target and "
-        f"{1000 * steps.more:g} for each more",
-        *("models, T", "kbit/s", "ms", "cloud\nalone", "raw\ntop-64", "raw,\nbest K"),
-        *("preset", "its best\nlength", "tokens"),
-    )
-    for case in found:
-        if case.name == FIT or case.language != "en" or case.temperature == 0.3:
-            continue
-        for rate, trip in SHOWN:
-            speed = 1 / case.rounds.seconds(rate, trip, steps, OVERHEAD)
-            preset = next(p for p in PRESETS if band(p.name)[RATES.index(rate)])
-            raw = speed[[SETTINGS.index(s) for s in OTHERS]]
-            s, n = of_preset(preset)
-            made.add_row(
-                f"{case.name} {case.temperature:g}",
-                *(f"{rate / 1000:g}", f"{1000 * trip:g}", f"{1 / steps.target:.1f}"),
-                f"{speed[SETTINGS.index(Setting(RAW, 64))].max():.1f}",
-                f"{raw.max():.1f} ({OTHERS[raw.max(1).argmax()].value:g})",
-                f"{speed[s, n]:.1f}",
-                f"{speed[s].max():.1f}",
-                f"{LENGTHS[speed[s].argmax()]}",
-            )
-    return made
-
-
-# The picture
-
-COLOURS = {"thin": "#c2410c", "balanced": "#1d4ed8", "fat": "#15803d"}
-
-
-def plot(found: Sequence[Case], path: Path) -> None:
-    """Draw what presets lose by uplink, and the best length by round trip."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(10, 4.4), layout="constrained", facecolor="white")
-    left, right = figure.subplots(1, 2)
-    _plot_loss(left, found)
-    _plot_lengths(right, found)
-    figure.savefig(path, dpi=110)
-
-
-def _plot_loss(axes: Axes, found: Sequence[Case]) -> None:
-    losses = np.array([loss(c.seconds()) for c in found if c.name in (TEST, GEMMA)])
-    ways = {p.name: of_preset(p) for p in PRESETS} | {"defaults": place(*DEFAULT)}
-    for name, (s, n) in ways.items():
-        middle = np.median(100 * losses[..., s, n], axis=(0, 2, 3))
-        words = f"{name}: {SETTINGS[s]}, {LENGTHS[n]} tokens"
-        line, width = ("--", 1.5) if name == "defaults" else ("-", 2)
-        colour = COLOURS.get(name, "0.4")
-        axes.plot(RATES, middle, line, color=colour, linewidth=width, label=words)
-    axes.set(xscale="log", xlabel="uplink in bit/s", ylim=(0, 60))
-    axes.set_ylabel("% longer for a token than by the best setting")
-    axes.set_title("What each preset loses, median", fontsize="medium")
-    axes.legend(fontsize="small", loc="upper center")
-    axes.grid(color="0.93")
-
-
-def _plot_lengths(axes: Axes, found: Sequence[Case]) -> None:
-    trips = [1000 * t for t in TRIPS]
-    which = SETTINGS.index(Setting.of(PRESETS[1]))
-    colours = ("#c2410c", "#7c3aed", "#1d4ed8", "#15803d")
-    for marker, colour, (case, best) in zip(
-        "osD^", colours, best_lengths(found), strict=True
-    ):
-        rate = f"{case.rounds.acceptance[which]:.0%} accepted"
-        axes.plot(trips, best[:, 1], "-", marker=marker, color=colour, label=rate)
-        axes.plot(trips, best[:, 0], ":", marker=marker, color=colour, markersize=4)
-    axes.set(xscale="log", xlabel="round trip in ms", ylim=(0, 17))
-    axes.set_xticks(trips, [f"{t:g}" for t in trips])
-    axes.minorticks_off()
-    axes.set_ylabel("best draft length")
-    axes.set_title(
-        "How much to draft, 100 kbit/s (dotted: fast cloud)", fontsize="medium"
-    )
-    axes.legend(fontsize="small")
-    axes.grid(color="0.93")
-
-
 def main(argv: list[str] | None = None) -> None:
     """Measure, print and draw."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--rows", type=int, help="of each model and language at most")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw a picture")
     args = parser.parse_args(argv)
     began = time.monotonic()
     found = list(cases(TEMPERATURES, args.rows))
@@ -379,14 +273,10 @@ def main(argv: list[str] | None = None) -> None:
     console.print(fitted(found))
     console.print(sizes(found))
     for name in (TEST, GEMMA, ITSELF):
-        console.print(lost(found, name), dim(beside_alone(found, name)))
+        console.print(lost(found, name))
     console.print(best_settings(found))
     console.print(lengths(found))
-    for cloud in STEPS:
-        console.print(gains(found, cloud))
     console.print(dim(about_line({**about(), "seconds": time.monotonic() - began})))
-    if args.plot:
-        plot(found, args.plot)
 
 
 if __name__ == "__main__":

@@ -18,9 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import sqs_codec as sqs
-from benchmarks.experiments.wire_formats import place_bits
 from benchmarks.planner.simulate import HEADER, Steps
-from benchmarks.rate.schemes import Row, codec, raw_bits
+from benchmarks.rate.schemes import Row, codec
 
 LENGTHS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16)
 
@@ -30,9 +29,7 @@ RESOLUTIONS = (8, 16, 32, 64, 100, 200, 400, 1000)
 SETTLED = 96
 """Positions before those that are counted."""
 
-RAW_KS = (1, 2, 4, 8, 16, 32, 64, 128)
-
-K_SQS, C_SQS, RAW = "TopK", "Conformal", "raw"
+K_SQS, C_SQS = "TopK", "Conformal"
 
 Floats = NDArray[np.float64]
 
@@ -43,18 +40,17 @@ class Setting(NamedTuple):
     Attributes
     ----------
     rule : str
-        `K_SQS`, `C_SQS`, or `RAW` for the most probable tokens in fp16.
+        `K_SQS` or `C_SQS`.
     value : float
         K or alpha.
     resolution : int
-        0 where there is none.
     prior : bool
         Whether the codec has that of the source.
     """
 
     rule: str
     value: float
-    resolution: int = 0
+    resolution: int
     prior: bool = True
 
     @classmethod
@@ -69,8 +65,6 @@ class Setting(NamedTuple):
         return sqs.TopK(int(self.value))
 
     def __str__(self) -> str:
-        if self.rule == RAW:
-            return f"raw top-{self.value:g}"
         name = "K" if self.rule == K_SQS else "alpha"
         return f"{name}={self.value:g}, l={self.resolution}"
 
@@ -80,8 +74,7 @@ PRESETS = tuple(map(sqs.preset, ("thin", "balanced", "fat")))
 TOP_KS = tuple(Setting(K_SQS, k, r) for k in KS for r in RESOLUTIONS)
 OURS = (*TOP_KS, *(Setting(C_SQS, a, r) for a in ALPHAS for r in RESOLUTIONS))
 PLAIN = tuple(Setting.of(preset)._replace(prior=False) for preset in PRESETS)
-OTHERS = tuple(Setting(RAW, k) for k in RAW_KS)
-SETTINGS = (*OURS, *PLAIN, *OTHERS)
+SETTINGS = (*OURS, *PLAIN)
 
 
 @dataclass(frozen=True)
@@ -134,10 +127,6 @@ def _position(
     """Yield acceptance and bits by each setting; rules learn from the position."""
     v = row.q.size
     for setting, keep in keeps.items():
-        if setting.rule == RAW:
-            k = int(setting.value)
-            yield row.send_raw(k).acceptance, raw_bits(v, k) + place_bits(k)
-            continue
         sent = row.send(keep, setting.resolution)
         keep.update(row.dropped_mass(sent.kept))
         known = prior if setting.prior else None
