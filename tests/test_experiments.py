@@ -62,7 +62,7 @@ def experiment(*names: str) -> Any:
     return SimpleNamespace(
         TITLE="A test",
         ALONE=True,
-        needs=lambda options: set(),
+        places=lambda options: [],
         tasks=lambda options: [Task(name, note, (name,)) for name in names],
     )
 
@@ -90,7 +90,7 @@ def fail_or_wait(options: Options, number: int) -> Records:
 def test_a_run_ends_when_a_task_fails(tmp_path: Path) -> None:
     tasks = [Task(str(n), fail_or_wait, (n,)) for n in range(30)]
     one = SimpleNamespace(
-        ALONE=False, needs=lambda options: set(), tasks=lambda options: tasks
+        ALONE=False, places=lambda options: [], tasks=lambda options: tasks
     )
     with pytest.raises(ArithmeticError, match="broken"):
         run({"one": one}, Options(tmp_path), progress=False)  # type: ignore[dict-item]
@@ -168,9 +168,12 @@ def miniature(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_each_experiment_reports(name: str, miniature: Path) -> None:
     summary = json.loads((miniature / f"{name}.json").read_text())
     assert summary
-    assert (miniature / f"{name}.png").stat().st_size > 10_000
     report = (miniature / f"{name}.txt").read_text()
     assert max(map(len, report.splitlines())) <= 80
+
+
+def test_the_figure_of_the_paper_is_drawn(miniature: Path) -> None:
+    assert (miniature / "temperature.png").stat().st_size > 10_000
 
 
 def test_a_second_run_measures_nothing(miniature: Path) -> None:

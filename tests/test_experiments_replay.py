@@ -356,7 +356,6 @@ def test_conformal_runs_are_measured_along_their_way() -> None:
         for t in range(1, len(dropped) + 1)
     ]
     assert found["slack"] == pytest.approx(min(slack))
-    assert found["path"][-1] == [len(dropped), pytest.approx(found["mean"])]
 
 
 def test_the_best_setting_is_not_measured_where_it_was_chosen() -> None:
@@ -391,15 +390,6 @@ def test_one_prompt_says_nothing_of_others(tmp_path: Path) -> None:
     assert temperature.ahead({"value": 0.2, "low": 0.1, "high": 0.4}) == "K-SQS"
     temperature.tables(made)
     temperature.plot(made, Figure(layout="constrained"))
-
-
-def test_crossings_are_interpolated() -> None:
-    values = {0.2: 1.0, 0.4: -3.0, 0.6: -1.0, 0.7: 0.4, 0.8: 1.0, 0.9: -0.4}
-    points = [
-        (at, {"value": value, "low": value - 0.5, "high": value + 0.5})
-        for at, value in values.items()
-    ]
-    assert temperature.crossings(points) == pytest.approx([0.25, 0.7])
 
 
 def test_seconds_add_up() -> None:

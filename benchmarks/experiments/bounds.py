@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from rich.table import Table
@@ -28,10 +28,6 @@ from benchmarks.experiments.traces import traces
 from benchmarks.rate.schemes import Rule
 from benchmarks.tables import dim, table
 from sqs_codec import theory
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 TITLE = "Rejections and dropped mass against what the theory allows"
 ALONE = False
@@ -54,12 +50,6 @@ RUN_ALPHAS = (0.005, 0.02, 0.1)
 RUN_ETAS = (1e-3, 1e-2, 1e-1)
 RUN_BETAS = (1e-3, 0.1, 1.0)
 RUN_RESOLUTION = 100
-SHOWN = {"alpha": 0.02, "beta": 0.1}
-"""The runs that are drawn."""
-
-POINTS = 80
-"""Of a run's path in the drawing."""
-
 ROUNDING = 1e-9
 """What sums of some thousand probabilities are uncertain by."""
 
@@ -182,8 +172,6 @@ class _Run:
         """Compare the running mean with the bound at each step."""
         mean, bound, sharp = self._along(self.dropped)
         judged, judged_bound, _ = self._along(self.judged)
-        shown = np.unique(np.geomspace(1, len(mean), POINTS).astype(int)) - 1
-        drawn = self.alpha == SHOWN["alpha"] and self.beta == SHOWN["beta"]
         return {
             "alpha": self.alpha,
             "eta": self.eta,
@@ -196,7 +184,6 @@ class _Run:
             "sharp_slack": float((sharp - mean).min()),
             "judged_mean": float(judged[-1]),
             "judged_slack": float((judged_bound - judged).min()),
-            "path": [[int(i) + 1, float(mean[i])] for i in shown] if drawn else [],
         }
 
     def _along(self, dropped: Sequence[float]) -> tuple[Any, Any, Any]:
@@ -414,68 +401,3 @@ def _run_table(runs: Records) -> Table:
             f"{sum(run['judged_slack'] < 0 for run in same)}/{len(same)}",
         )
     return made
-
-
-def plot(summary: dict[str, Any], figure: Figure) -> None:
-    """Draw the cells as stacked bars, and means along runs."""
-    models = list(dict.fromkeys(cell["model"] for cell in summary["cells"]))
-    figure.set_size_inches(10, 3.6 * (len(models) + 1))
-    grid = figure.add_gridspec(len(models) + 1, 2)
-    for i, model in enumerate(models):
-        cells = [cell for cell in summary["cells"] if cell["model"] == model]
-        _draw_cells(figure.add_subplot(grid[i, :]), model, cells)
-    model, temperature = models[0], max(run["temperature"] for run in summary["runs"])
-    shown = [
-        run
-        for run in summary["runs"]
-        if run["path"] and (run["model"], run["temperature"]) == (model, temperature)
-    ]
-    for i, rollback in enumerate((True, False)):
-        axes = figure.add_subplot(grid[-1, i])
-        _draw_runs(axes, [run for run in shown if run["rollback"] is rollback])
-        how = "with rollback: judged" if rollback else "without: all drafted"
-        axes.set_title(f"{model}, T = {temperature:g}, {how} positions", fontsize=9)
-
-
-def _draw_cells(axes: Axes, model: str, cells: Records) -> None:
-    places = np.arange(len(cells), dtype=float)
-    temperatures = [cell["temperature"] for cell in cells]
-    places += np.unique(temperatures, return_inverse=True)[1]  # a gap between them
-    below = np.zeros(len(cells))
-    labels = ("mismatch TV(p, q)", "dropped mass", "K/4l")
-    for name, label, color in zip(PARTS, labels, ("C0", "C1", "0.8"), strict=True):
-        height = np.array([cell[name]["value"] for cell in cells])
-        axes.bar(places, height, 0.8, below, color=color, label=label)
-        below += height
-    found = np.array([[*cell["expected"].values()] for cell in cells]).T
-    span = np.abs(found[1:] - found[0])
-    axes.errorbar(places, found[0], span, fmt="k_", label="expected rejections")
-    drawn = [cell["rejected"]["value"] for cell in cells]
-    axes.plot(places, drawn, "rx", markersize=4, label="drawn")
-    top = max(1.0, float(below.max()))
-    names = [f"{cell['rule']}, l={cell['resolution']}" for cell in cells]
-    axes.set_xticks(places, names, fontsize=6, rotation=90)
-    for temperature in dict.fromkeys(temperatures):
-        first = places[temperatures.index(temperature)]
-        axes.text(first - 0.4, 1.03 * top, f"T = {temperature:g}", fontsize=8)
-    axes.set_ylim(0, 1.3 * top)
-    axes.set_ylabel("of a judged position")
-    axes.set_title(f"{model}: the bound on rejections and its parts", fontsize=9)
-    axes.legend(fontsize=7, loc="upper right", ncols=5)
-
-
-def _draw_runs(axes: Axes, runs: Records) -> None:
-    for i, run in enumerate(runs):
-        steps, mean = np.array(run["path"]).T
-        start = run["alpha"], run["eta"], run["beta"]
-        bounds = np.array([both_bounds(*start, int(t)) for t in steps]).T
-        axes.plot(steps, mean, f"C{i}", label=f"eta = {run['eta']:g}")
-        axes.plot(steps, bounds[0], f"C{i}:", linewidth=1, label="bound")
-        axes.plot(steps, bounds[1], f"C{i}--", linewidth=1, label="sharper")
-    axes.axhline(SHOWN["alpha"], color="0.5", linewidth=0.8)
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    axes.set_ylim(2e-3, 30)
-    axes.set_xlabel("updates")
-    axes.set_ylabel("mean dropped mass")
-    axes.legend(fontsize=7, ncols=3)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import bootstrap
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95
@@ -47,38 +44,6 @@ def shown(estimate: Mapping[str, float], form: str, scale: float = 1.0) -> str:
         format(scale * estimate[name], form) for name in ("value", "low", "high")
     )
     return f"{value} ({low} to {high})"
-
-
-def bars(
-    axes: Axes,
-    x: Sequence[float],
-    estimates: Sequence[Mapping[str, float]],
-    *,
-    scale: float = 1.0,
-    **look: Any,
-) -> None:
-    """Draw figures with their intervals.
-
-    Parameters
-    ----------
-    axes : Axes
-    x : sequence of float
-        A place for each of them.
-    estimates : sequence of mapping
-        As `Estimate.as_json` returns them.
-    scale : float, optional
-        Of the figures.
-    **look
-        As `Axes.errorbar` takes it.
-    """
-    value, low, high = (
-        scale
-        * np.array(
-            [[one[name] for name in ("value", "low", "high")] for one in estimates]
-        ).T
-    )
-    span = np.maximum(0, (value - low, high - value))
-    axes.errorbar(x, value, yerr=span, **look)
 
 
 def ratio(numerators: ArrayLike, denominators: ArrayLike, seed: int = 0) -> Estimate:

@@ -19,7 +19,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -29,7 +29,7 @@ from rich.text import Text
 
 import sqs_codec as sqs
 from benchmarks.data.make_corpus import read_texts
-from benchmarks.experiments.estimate import bars, ratio
+from benchmarks.experiments.estimate import ratio
 from benchmarks.experiments.experiment import Options, Records
 from benchmarks.experiments.models import (
     DROP_ORDERS,
@@ -48,10 +48,6 @@ from benchmarks.tables import dim, table
 from sqs_codec.edge._costs import LENGTHS
 from sqs_codec.hf._models import CachedModel, HFModel
 from sqs_codec.serve._datagram.link import DatagramLink
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 TITLE = "Drafts from the target itself to a bigram table"
 ALONE = False
@@ -474,52 +470,3 @@ def _speed(best: dict[str, Any]) -> str:
     low, high = best["near"]
     near = f"({low} to {high}) " if low < high else ""
     return f"{near}{best['length']}: {best['speed']['value']:.1f}"
-
-
-def plot(summary: dict[str, Any], figure: Figure) -> None:
-    """Draw acceptance and bits against mismatch, and lengths against acceptance."""
-    figure.set_size_inches(11, 3.8)
-    panels = figure.subplots(1, 3)
-    for i, cell in enumerate(summary["cells"]):
-        name = f"{cell['model']}, T = {cell['temperature']:g}"
-        _draw(panels[0], cell, "acceptance", f"C{i}", name)
-        _draw(panels[1], cell, "bits", f"C{i}", name)
-    panels[0].set_ylabel("acceptance of what is sent")
-    panels[1].set_ylabel("bits of a distribution")
-    panels[0].legend(fontsize="small")
-    _draw_lengths(panels[2], summary["cells"])
-
-
-def _draw(axes: Axes, cell: dict[str, Any], what: str, color: str, name: str) -> None:
-    """Draw one figure of all drafts but the target, whose mismatch is 0."""
-    drafts = [draft for draft in cell["drafts"] if draft["tv"]["value"] > 1e-5]
-    x = [draft["tv"]["value"] for draft in drafts]
-    look = {"fmt": "o-", "color": color, "ms": 3, "lw": 0.8, "label": name}
-    bars(axes, x, [draft[what] for draft in drafts], **look)
-    axes.set_xscale("log")
-    axes.set_xlabel("mismatch TV(p, q)")
-    axes.grid(alpha=0.3)
-
-
-def _draw_lengths(axes: Axes, cells: Sequence[dict[str, Any]]) -> None:
-    """Draw the best lengths of the slow cloud."""
-    for i, uplink in enumerate(UPLINKS):
-        points = [
-            (draft["acceptance"]["value"], best["length"], best["near"])
-            for cell in cells
-            for draft in cell["drafts"]
-            for best in draft["best"]
-            if (best["cloud"], best["uplink"]) == ("slow", str(uplink))
-        ]
-        beside = 0.15 * (i - 1)
-        found = [
-            {"value": y + beside, "low": low + beside, "high": high + beside}
-            for _, y, (low, high) in points
-        ]
-        look = {"fmt": "o", "ms": 4, "lw": 0.6, "color": f"C{i}", "label": str(uplink)}
-        bars(axes, [x for x, *_ in points], found, **look)
-    axes.set_xlabel("acceptance of what is sent")
-    axes.set_ylabel(f"best length, and those within {100 * NEAR:.0f} %")
-    axes.set_title("slow cloud", fontsize="medium")
-    axes.legend(fontsize="small")
-    axes.grid(alpha=0.3)

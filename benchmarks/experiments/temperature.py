@@ -24,8 +24,8 @@ from rich.table import Table
 from rich.text import Text
 
 import sqs_codec as sqs
-from benchmarks.experiments.estimate import bars, difference, ratio
-from benchmarks.experiments.experiment import Options, Records
+from benchmarks.experiments.estimate import difference, ratio
+from benchmarks.experiments.experiment import Options, Records, grouped
 from benchmarks.experiments.models import GEMMA3, Models, load
 from benchmarks.experiments.speculate import (
     Budget,
@@ -43,7 +43,6 @@ from benchmarks.rate.schemes import codec
 from benchmarks.tables import dim, table
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 TITLE = "Resampling rate and latency against temperature"
@@ -189,9 +188,6 @@ def _counts(rounds: Sequence[Round], budget: Budget | None) -> dict[str, float]:
     }
 
 
-Points = Sequence[tuple[float, dict[str, float]]]
-"""Temperatures, and estimates there."""
-
 Sums = dict[str, NDArray[np.float64]]
 """The counts of a setting by prompt, [prompts]."""
 
@@ -299,22 +295,10 @@ def summary(records: Records, options: Options) -> dict[str, Any]:
 
 
 def _by_place(records: Records) -> Iterable[Place]:
-    def names(record: dict[str, Any]) -> tuple[str, float, str]:
-        return record["model"], record["temperature"], record["coding"]
-
-    for key in dict.fromkeys(map(names, records)):
-        found: dict[str, dict[str, Records]] = {K_SQS: {}, C_SQS: {}}
-        for record in records:
-            if names(record) == key:
-                settings = found[record["rule"]]
-                settings.setdefault(record["setting"], []).append(record)
-        sums = {
-            rule: {
-                name: {c: np.array([r[c] for r in rs], float) for c in COUNTS}
-                for name, rs in settings.items()
-            }
-            for rule, settings in found.items()
-        }
+    for key, found in grouped(records, "model", "temperature", "coding"):
+        sums: dict[str, dict[str, Sums]] = {K_SQS: {}, C_SQS: {}}
+        for (rule, name), of in grouped(found, "rule", "setting"):
+            sums[rule][name] = {c: np.array([r[c] for r in of], float) for c in COUNTS}
         yield Place(*key, sums)
 
 
@@ -402,37 +386,6 @@ def ahead(estimate: dict[str, float]) -> str:
     return C_SQS if high < 0 else ""
 
 
-def crossings(points: Points) -> list[float]:
-    """Return the temperatures at which another rule comes to be ahead, interpolated.
-
-    Points where none is ahead are passed over: their signs are chance.
-    """
-    known = [(at, found) for at, found in points if ahead(found)]
-    return [
-        t + (u - t) * a["value"] / (a["value"] - b["value"])
-        for (t, a), (u, b) in itertools.pairwise(known)
-        if ahead(a) != ahead(b)
-    ]
-
-
-def _lines(defaults: Records, best: Records) -> dict[tuple[str, str], Points]:
-    """Return all differences over temperatures, by what and by the kind of bits."""
-    found: dict[tuple[str, str], list[tuple[float, dict[str, float]]]] = {}
-    for place in defaults:
-        at, coding = place["temperature"], place["coding"]
-        costs = {"resampled of judged": place["judged"]}
-        costs["resampled of text"] = place["text"]
-        for rate, pair in place["latency"].items():
-            costs[f"ms, {float(rate) / 1e3:.0f} kbit/s"] = pair
-        for what, pair in costs.items():
-            found.setdefault((what, coding), []).append((at, pair["difference"]))
-    for place in best:
-        key = f"ms, {place['rate'] / 1e3:.0f} kbit/s, best", place["coding"]
-        point = place["temperature"], place["latency"]["difference"]
-        found.setdefault(key, []).append(point)
-    return dict(found)
-
-
 def tables(summary: dict[str, Any]) -> list[Table | Text]:
     """Return the defaults, the best settings and the sweep, for each model."""
     parts: list[Table | Text] = []
@@ -442,7 +395,6 @@ def tables(summary: dict[str, Any]) -> list[Table | Text]:
             [found for found in summary[name] if found["model"] == model]
             for name in ("defaults", "best", "sweep")
         )
-        parts.append(_ahead_table(model, _lines(defaults, best)))
         parts += [_rate_table(model, defaults), _latency_table(model, defaults)]
         if best:  # there is none for one prompt
             parts.append(_best_table(model, best))
@@ -459,21 +411,6 @@ def tables(summary: dict[str, Any]) -> list[Table | Text]:
         )
     )
     return parts
-
-
-def _ahead_table(model: str, lines: dict[tuple[str, str], Points]) -> Table:
-    temperatures = [at for at, _ in next(iter(lines.values()))]
-    made = table(
-        f"{model}: K or C where K-SQS or C-SQS is ahead, and where they cross",
-        "what",
-        "bits",
-        *(f"{at:g}" for at in temperatures),
-        "cross at",
-    )
-    for key, points in lines.items():
-        shown = (ahead(found)[:1] or "." for _, found in points)
-        made.add_row(*key, *shown, " ".join(f"{at:.1f}" for at in crossings(points)))
-    return made
 
 
 def _rate_table(model: str, defaults: Records) -> Table:
@@ -581,116 +518,36 @@ STYLES = {FORMULA: "-", PACKET: "--"}
 
 
 def plot(summary: dict[str, Any], figure: Figure) -> None:
-    """Draw rates and, below, latencies, two rows for each model."""
-    models = list(dict.fromkeys(found["model"] for found in summary["defaults"]))
-    figure.set_size_inches(12, 6.4 * len(models))
-    axes = figure.subplots(2 * len(models), 3, squeeze=False)
-    for i, model in enumerate(models):
-        defaults, best, sweep = (
-            [found for found in summary[name] if found["model"] == model]
-            for name in ("defaults", "best", "sweep")
-        )
-        rates, latencies = axes[2 * i], axes[2 * i + 1]
-        _draw_costs(
-            rates[0], defaults, _rate, 1, f"{model}: resampled of judged tokens"
-        )
-        _draw_rate_differences(rates[1], defaults)
-        _draw_sweep(rates[2], sweep)
-        title = f"{model}: ms a token, {RATE / 1e3:.0f} kbit/s"
-        _draw_costs(latencies[0], defaults, _latency, 1e3, title)
-        by_default = [
-            {**f, "rate": rate, "latency": f["latency"][f"{rate:g}"]}
-            for f, rate in itertools.product(defaults, RATES)
-        ]
-        for each, found, how in zip(
-            latencies[1:],
-            (by_default, best),
-            ("defaults", "each at its best"),
-            strict=True,
-        ):
-            _draw_latency_differences(each, found)
-            each.set_title(f"C-SQS - K-SQS, % of ms a token, {how}", fontsize=9)
-    for each in axes[-1]:
-        each.set_xlabel("temperature")
+    """Draw rates and latencies by default, a row for each model."""
+    models = grouped(summary["defaults"], "model")
+    figure.set_size_inches(12, 3.4 * len(models))
+    axes = figure.subplots(len(models), 3, squeeze=False)
+    for row, ((model,), defaults) in zip(axes, models, strict=True):
+        for each, (title, scale, cost) in zip(row, COSTS, strict=True):
+            for i, (rule, coding) in enumerate(itertools.product(RULES, CODINGS)):
+                found = [f for f in defaults if f["coding"] == coding]
+                # Aside of other lines, so that intervals don't hide each other.
+                x = [f["temperature"] + 0.006 * i for f in found]
+                y = [[*cost(f)[rule].values()] for f in found]
+                value, low, high = scale * np.array(y).T
+                span = np.maximum(0, (value - low, high - value))
+                look = {"color": COLORS[rule], "linestyle": STYLES[coding]}
+                each.errorbar(x, value, span, capsize=2, lw=1, **look)
+                each.plot([], [], label=f"{rule}, {coding}", **look)
+            each.set_title(f"{model}: {title}", fontsize=9)
+            each.set_xlabel("temperature")
+            each.legend(fontsize=7)
 
 
-def _rate(place: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = place["judged"]
-    return found
-
-
-def _latency(place: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = place["latency"][f"{RATE:g}"]
-    return found
-
-
-def _draw_costs(
-    axes: Axes,
-    defaults: Records,
-    cost: Callable[[dict[str, Any]], dict[str, Any]],
-    scale: float,
-    title: str,
-) -> None:
-    """Draw both rules by default, with both kinds of bits."""
-    for i, (rule, coding) in enumerate(itertools.product((K_SQS, C_SQS), CODINGS)):
-        found = [f for f in defaults if f["coding"] == coding]
-        points = [(f["temperature"], cost(f)[rule]) for f in found]
-        look = {"color": COLORS[rule], "linestyle": STYLES[coding]}
-        _draw_line(axes, points, scale, i, label=f"{rule}, {coding}", **look)
-    axes.set_title(f"{title}, defaults", fontsize=9)
-    axes.legend(fontsize=7)
-
-
-def _draw_rate_differences(axes: Axes, defaults: Records) -> None:
-    for i, (per, coding) in enumerate(itertools.product(("judged", "text"), CODINGS)):
-        found = [f for f in defaults if f["coding"] == coding]
-        points = [(f["temperature"], f[per]["difference"]) for f in found]
-        look = {"color": {"judged": "0.2", "text": "C5"}[per]}
-        look["linestyle"] = STYLES[coding]
-        _draw_line(axes, points, 100, i, label=f"of {per}, {coding}", **look)
-    axes.axhline(0, color="0.5", linewidth=0.8)
-    axes.set_title("C-SQS - K-SQS, resampled of 100 tokens, defaults", fontsize=9)
-    axes.legend(fontsize=7)
-
-
-def _draw_sweep(axes: Axes, sweep: Records) -> None:
-    for i, name in enumerate(dict.fromkeys(f["varied"] for f in sweep)):
-        points = [
-            (f["temperature"], 100 * f["judged"]["value"])
-            for f in sweep
-            if f["varied"] == name
-        ]
-        style = "-" if i < 10 else ":"
-        axes.plot(*zip(*points, strict=True), f"C{i % 10}", linestyle=style, label=name)
-    axes.axhline(0, color="0.5", linewidth=0.8)
-    axes.set_title("the same of judged, one parameter changed, paper", fontsize=9)
-    axes.legend(fontsize=6, ncols=2)
-
-
-def _draw_latency_differences(axes: Axes, found: Records) -> None:
-    for i, (rate, coding) in enumerate(itertools.product(RATES, CODINGS)):
-        points = [
-            (f["temperature"], _relative(f["latency"]))
-            for f in found
-            if (f["coding"], f["rate"]) == (coding, rate)
-        ]
-        look = {"color": f"C{2 + RATES.index(rate)}", "linestyle": STYLES[coding]}
-        label = f"{rate / 1e3:.0f} kbit/s, {coding}"
-        _draw_line(axes, points, 100, i - 2, label=label, **look)
-    axes.axhline(0, color="0.5", linewidth=0.8)
-    axes.legend(fontsize=6)
-
-
-def _relative(pair: dict[str, Any]) -> dict[str, float]:
-    """Return a difference over what it is from."""
-    by = pair[K_SQS]["value"]
-    return {name: value / by for name, value in pair["difference"].items()}
-
-
-def _draw_line(
-    axes: Axes, points: Points, scale: float, place: float, **look: Any
-) -> None:
-    """Draw estimates, aside of other lines so that intervals don't hide each other."""
-    x = [temperature + 0.006 * place for temperature, _ in points]
-    look |= {"capsize": 2, "linewidth": 1}
-    bars(axes, x, [estimate for _, estimate in points], scale=scale, **look)
+RULES = (K_SQS, C_SQS)
+COLORS = {K_SQS: "C0", C_SQS: "C1"}
+STYLES = {FORMULA: "-", PACKET: "--"}
+COSTS: tuple[tuple[str, float, Callable[[dict[str, Any]], dict[str, Any]]], ...] = (
+    ("resampled of 100 judged", 100, lambda place: place["judged"]),
+    ("resampled of 100 of text", 100, lambda place: place["text"]),
+    (
+        f"ms a token, {RATE / 1e3:.0f} kbit/s",
+        1e3,
+        lambda place: place["latency"][f"{RATE:g}"],
+    ),
+)
