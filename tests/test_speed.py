@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import time
-from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -20,13 +16,11 @@ pytest.importorskip("numba")
 pytest.importorskip("torch")
 pytest.importorskip("constriction")
 
-from rich.console import Console
-
-from benchmarks.sources import Session, Source, shipped
+from benchmarks.sources import shipped
 from benchmarks.speed import instructions, measure, rivals
 from benchmarks.speed.__main__ import main
 from benchmarks.speed.engines import engines
-from benchmarks.speed.report import report
+from benchmarks.speed.report import bars
 from benchmarks.speed.rows import HEAD, resized, take
 from benchmarks.speed.timing import Contestant, Timing, interleave, pinned, read
 
@@ -34,18 +28,9 @@ SEED = 3
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("speed")
-
-
-@pytest.fixture(scope="module")
-def measured(folder: Path) -> dict[str, Any]:
-    """Give the JSON of a quick run."""
-    command = ["--quick", "--json", str(folder / "speed.json")]
-    assert main([*command, "--seed", str(SEED)]) == 0
-    text = (folder / "speed.json").read_text("utf-8")
-    read: dict[str, Any] = json.loads(text, parse_constant=pytest.fail)
-    return read
+def speed() -> measure.Speed:
+    """Give a quick run."""
+    return measure.run(shipped(), measure.QUICK, SEED, progress=False)
 
 
 def test_interleaved_rounds_time_every_contestant() -> None:
@@ -133,49 +118,44 @@ def test_constriction_carries_the_same_symbols() -> None:
     assert rivals.Constriction(qs).bits > 0  # which decodes and compares
 
 
-def test_json_has_every_group(measured: dict[str, Any]) -> None:
-    about = measured["measured"]
-    assert about["seed"] == SEED
-    assert about["rounds"] == measure.QUICK.rounds
-    assert about["packets"] > 0
-    assert "numpy" in about["packages"]
-    groups = measured["groups"]
-    cases = {name: [case["value"] for case in g["cases"]] for name, g in groups.items()}
+def test_every_group_is_measured(speed: measure.Speed) -> None:
+    assert speed.measured["packets"] > 0
+    assert "numpy" in speed.measured["packages"]
+    cases = {
+        name: [case.value for case in group.cases]
+        for name, group in speed.groups.items()
+    }
     assert cases["vocabulary"] == list(measure.QUICK.vocabularies)
     assert cases["top_k"] == list(measure.QUICK.ks)
     assert cases["support"] == list(measure.QUICK.supports)
     assert {"calls", "engines", "symbols", "python", "prior"} <= set(cases)
-    for group in groups.values():
-        for case in group["cases"]:
-            for times in case["times"].values():
-                assert 0 < times["us_q1"] <= times["us"] <= times["us_q3"] < 1e7
+    for group in speed.groups.values():
+        for case in group.cases:
+            for timing in case.times.values():
+                low, high = timing.spread
+                assert 0 < low <= timing.median <= high < 1e7
 
 
-def test_bars_are_finite_and_judged(measured: dict[str, Any]) -> None:
-    bars = {bar["name"]: bar for bar in measured["bars"]}
+def test_bars_are_finite_and_judged(speed: measure.Speed) -> None:
+    held = {bar.name: bar for bar in bars(speed)}
     assert {
         "softmax + topk / encode_logits",
         "encode_logits / one read",
         "decode",
         "Conformal, update beyond Threshold",
         f"verify / one read of its {measure.GROUP_ROWS} rows",
-    } <= set(bars)
-    for bar in bars.values():
-        assert math.isfinite(bar["value"])
-        reaches, exceeds = bar["value"] >= bar["limit"], bar["value"] > bar["limit"]
-        assert bar["passes"] == (reaches if bar["at_least"] else not exceeds)
+    } <= set(held)
+    for bar in held.values():
+        assert math.isfinite(bar.value)
+        reaches, exceeds = bar.value >= bar.limit, bar.value > bar.limit
+        assert bar.passes == (reaches if bar.at_least else not exceeds)
     # Nobody's machine is so slow, or so noisy.
-    assert bars["softmax + topk / encode_logits"]["value"] > 0.5
-    assert bars["encode_logits / one read"]["value"] > 0.5
+    assert held["softmax + topk / encode_logits"].value > 0.5
+    assert held["encode_logits / one read"].value > 0.5
 
 
 def test_report_fits_its_lines(capsys: pytest.CaptureFixture[str]) -> None:
-    rng = np.random.default_rng(SEED)
-    rows = rng.normal(0, 3, (8, 3000)).astype(np.float32)
-    session = Session(rows, rows, len(rows))
-    plan = replace(measure.QUICK, rounds=1)
-    speed = measure.run(Source("rows", 3000, (session,)), plan, SEED, progress=False)
-    Console(width=80).print(report(speed))
+    assert main(["--quick", "--rounds", "1", "--seed", str(SEED)]) == 0
     out = capsys.readouterr().out
     assert "median of 1 rounds" in out
     assert "What it is held to" in out

@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.wire.measure import BARS, HEADER, PACKET, Wire, measure
+from benchmarks.wire.__main__ import BARS, HEADER, PACKET, Wire, measure
 from sqs_codec.serve._datagram.link import DatagramLink
 from sqs_codec.serve._grpc.link import GrpcLink
 

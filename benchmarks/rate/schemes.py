@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
 from operator import neg
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,15 +68,6 @@ class Setting:
 
     keep: sqs.TopK | sqs.Threshold | None
     resolution: int | None = None
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the parameters that the setting has."""
-        named = {
-            "k": getattr(self.keep, "k", None),
-            "beta": getattr(self.keep, "beta", None),
-            "resolution": self.resolution,
-        }
-        return {name: value for name, value in named.items() if value is not None}
 
 
 SAME = Setting(sqs.TopK(64), 100)

@@ -1,6 +1,6 @@
 """Measure how long every call takes, against other ways and the floor.
 
-    python -m benchmarks.speed --json speed.json
+    python -m benchmarks.speed
 
 Encode, decode, verify and drafting, by vocabulary, tokens kept, support, prior, backend
 and instruction set, against torch's softmax and topk, NumPy's
@@ -18,7 +18,6 @@ import importlib.util
 import os
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 # Read by libraries as they load. Torch's threads are turned off by a call too, but
 # those of what it links to may not be.
@@ -28,8 +27,7 @@ from rich.console import Console
 
 from benchmarks.sources import from_prompts, shipped
 from benchmarks.speed.measure import QUICK, Plan, run
-from benchmarks.speed.report import as_json, report
-from benchmarks.tables import write_json
+from benchmarks.speed.report import report
 from sqs_codec.cli.options import DROP_LAYERS, number
 
 POSITIONS = 16
@@ -52,7 +50,6 @@ def main(argv: list[str] | None = None) -> int:
         help="how often each contestant's turn comes (default: 100)",
     )
     add("--quick", action="store_true", help="few cases and rounds: does it run?")
-    add("--json", type=Path, metavar="FILE", help="every time and bar")
     args = parser.parse_args(argv)
     plan = QUICK if args.quick else Plan()
     if args.rounds:
@@ -67,8 +64,6 @@ def main(argv: list[str] | None = None) -> int:
         source = from_prompts(pair, own_prompts(), "the demo", POSITIONS, args.seed)
     progress = sys.stderr.isatty()
     speed = run(source, plan, args.seed, progress=progress)
-    if args.json:
-        write_json(as_json(speed), args.json)
     Console().print(report(speed))
     return 0
 

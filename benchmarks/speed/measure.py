@@ -151,27 +151,6 @@ class Speed:
     measured: dict[str, Any]
     groups: dict[str, Group]
 
-    def as_json(self) -> dict[str, Any]:
-        """Return everything that the tables and the plots are made from."""
-        return {
-            "measured": self.measured,
-            "groups": {
-                group.name: {
-                    "title": group.title,
-                    "by": group.by,
-                    "cases": [
-                        {
-                            "value": case.value,
-                            **case.notes,
-                            "times": {n: t.as_json() for n, t in case.times.items()},
-                        }
-                        for case in group.cases
-                    ],
-                }
-                for group in self.groups.values()
-            },
-        }
-
 
 def each_row(
     name: str,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Group as Lines
@@ -91,12 +91,6 @@ def bars(speed: Speed) -> list[Bar]:
             name = f"{batch.value} rows, {rule}: 1 thread / 2"
             found.append(Bar(name, one.over(two), 1.8, at_least=True))
     return found
-
-
-def as_json(speed: Speed) -> dict[str, Any]:
-    """Return every time and bar."""
-    held = [asdict(bar) | {"passes": bar.passes} for bar in bars(speed)]
-    return speed.as_json() | {"bars": held}
 
 
 def report(speed: Speed) -> Lines:

@@ -85,11 +85,6 @@ class Timing:
         """Return how many microseconds more than `other`, likewise."""
         return float(np.median(self.micros - other.micros))
 
-    def as_json(self) -> dict[str, float]:
-        """Return the median and the quartiles."""
-        low, high = self.spread
-        return {"us": self.median, "us_q1": low, "us_q3": high}
-
 
 def interleave(
     contestants: Sequence[Contestant], rounds: int, rng: np.random.Generator

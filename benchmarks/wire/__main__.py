@@ -1,6 +1,6 @@
 """Count the bytes on the wire of a round by each transport.
 
-    python -m benchmarks.wire --json wire.json
+    python -m benchmarks.wire
 
 A server and a client on this machine exchange rounds with TLS or DTLS, and every IP
 packet between them is counted: headers, encryption, window updates, pure ACKs. A
@@ -12,16 +12,105 @@ needs a raw socket, so run it as root. docs/transports.md says what the figures 
 from __future__ import annotations
 
 import argparse
+import statistics
 import sys
-from dataclasses import asdict
+import tempfile
+import time
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console, Group
 from rich.table import Table
 
-from benchmarks.tables import about, dim, table, write_json
-from benchmarks.wire.measure import BARS, Wire, measure
+from benchmarks.harness.serving import HOST, STARTS
+from benchmarks.tables import about, dim, table
+from benchmarks.wire.capture import Capture, Packet, sizes
+from benchmarks.wire.certificates import issue
+from benchmarks.wire.echo import TOKEN, EchoService, Server, running
 from sqs_codec.cli.options import number
+from sqs_codec.serve import connect
+
+THINK = 0.06
+"""Seconds that each end takes before it sends. Linux waits 40 ms before it
+acknowledges, to send the ACK along with data, and here there is none by then."""
+
+PACKET, HEADER, ANSWER = 100, 4, 4
+"""Bytes of the codec's packet, of the session's header before it, and of an answer."""
+
+BARS = {"grpc": (270, None), "datagram": (170, 80)}
+"""Bytes that a round may take up and down."""
+
+
+@dataclass(frozen=True)
+class Wire:
+    """What one transport put on the wire, in bytes up and down."""
+
+    transport: str
+    setup: tuple[int, int]
+    """Until the link is there: handshakes, certificate, token."""
+
+    first: tuple[int, int]
+    """Set-up and the first round."""
+
+    without_header: tuple[int, int]
+    """A round whose message has `PACKET` bytes, the session's header among them."""
+
+    with_header: tuple[int, int]
+    """A round whose message has `HEADER` bytes before the `PACKET` bytes."""
+
+    @property
+    def passes(self) -> bool:
+        """Whether a round with the header keeps to the bars."""
+        return all(
+            bar is None or size <= bar
+            for size, bar in zip(self.with_header, BARS[self.transport], strict=True)
+        )
+
+
+def measure(transport: str, rounds: int) -> Wire:
+    """Count the bytes of a transport: set-up, then the median of some rounds."""
+    service = EchoService(lambda message: bytes(ANSWER), THINK)
+    with tempfile.TemporaryDirectory() as folder:
+        issued = issue(Path(folder), HOST)
+        files = {"cert": issued.cert, "key": issued.key}
+        start = partial(STARTS[transport], service, HOST, 0, **files)
+        with running(start) as server:
+            return _measure(transport, server, issued.cert, rounds)
+
+
+def _measure(transport: str, server: Server, cert: Path, rounds: int) -> Wire:
+    with Capture(server.port) as capture:
+        link = connect(
+            f"{HOST}:{server.port}", transport=transport, cert=cert, token=TOKEN
+        )
+
+        def one_round(size: int) -> list[Packet]:
+            link.send(bytes(size))
+            if link.receive(10) is None:
+                raise RuntimeError(f"no answer by {transport}")
+            time.sleep(THINK)
+            return capture.take()
+
+        time.sleep(THINK)
+        setup = sizes(capture.take())
+        first = sizes(one_round(PACKET + HEADER))
+        shorter = [one_round(PACKET) for _ in range(rounds)]
+        longer = [one_round(PACKET + HEADER) for _ in range(rounds)]
+        link.close()
+    return Wire(
+        transport,
+        setup,
+        (setup[0] + first[0], setup[1] + first[1]),
+        _median(shorter),
+        _median(longer),
+    )
+
+
+def _median(rounds: list[list[Packet]]) -> tuple[int, int]:
+    """Return the bytes of the middle round, each way."""
+    up, down = zip(*map(sizes, rounds), strict=True)
+    return statistics.median_low(up), statistics.median_low(down)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -33,7 +122,6 @@ def main(argv: list[str] | None = None) -> int:
     )
     add = parser.add_argument
     add("--rounds", type=number(int, 1), default=20, help="(default: %(default)s)")
-    add("--json", type=Path, metavar="FILE", help="every figure")
     args = parser.parse_args(argv)
     try:
         wires = [measure(transport, args.rounds) for transport in BARS]
@@ -41,12 +129,9 @@ def main(argv: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     ran_on = about("grpcio", "pyOpenSSL", "cryptography")
-    if args.json:
-        write_json({"about": ran_on, "wires": [*map(asdict, wires)]}, args.json)
     Console().print(
         Group(
             _sizes(wires),
-            _packets(wires),
             dim(
                 f"median of {args.rounds} rounds; {ran_on['machine']}, "
                 + ", ".join(f"{k} {v}" for k, v in ran_on["packages"].items())
@@ -71,18 +156,6 @@ def _sizes(wires: list[Wire]) -> Table:
             *(f"{up} / {down}" for up, down in figures),
             bar if wire.passes else f"{bar} FAIL",
         )
-    return made
-
-
-def _packets(wires: list[Wire]) -> Table:
-    """Return the IP packets of one round."""
-    made = table("The packets of a round of 104", "", "up", "down")
-    for wire in wires:
-        up, down = (
-            " + ".join(str(packet.size) for packet in wire.packets if packet.up is way)
-            for way in (True, False)
-        )
-        made.add_row(wire.transport, up, down)
     return made
 
 
