@@ -182,17 +182,24 @@ def test_overhead_runs(capsys: pytest.CaptureFixture[str]) -> None:
     printed = capsys.readouterr().out
     assert "50 rounds of each" in printed
     assert "gateway, DTLS" in printed
-    assert "Ray alone" not in printed
+    assert "Ray" not in printed.replace("Ray isn't installed", "")
 
 
-def test_overhead_counts_rounds_that_are_right() -> None:
-    verifier = overhead.ToyVerifier()
-    link = overhead.LocalLink(verifier)
-    times = overhead.write(link, 1)
+def test_overhead_counts_rounds_that_are_right(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lengths = []
+
+    def noted(job: Job) -> Verdict | None:
+        if len(job.draws):
+            lengths.append(len(job.draws) - 1)
+        return accept(job)
+
+    accept = overhead.accept
+    monkeypatch.setattr(overhead, "accept", noted)
+    times = overhead.write(overhead.LocalLink(overhead.ToyVerifier()), 1)
     assert len(times) == overhead.TURN
-    rounds = [job.round_ for job in verifier.jobs if job.round_ is not None]
-    assert len(rounds) == overhead.TURN + 1
-    assert {len(round_) for round_ in rounds} == {5}
+    assert lengths == [5] * (overhead.TURN + 1)
 
 
 @pytest.mark.usefixtures("small")
@@ -200,9 +207,8 @@ def test_rounding_of_float32_is_small(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rounding, "DTYPES", (torch.float32,))
-    assert rounding.main(["--prompts", "1", "--tokens", "6"]) == 0
+    assert rounding.main([]) == 0
     printed = capsys.readouterr().out
     errors = re.findall(r"float32, \d+ +(\S+) +(\S+) +(\S+)", printed)
     assert len(errors) == 2
     assert all(float(error) < 1e-4 for row in errors for error in row)
-    assert re.search(r"float32 +1 of 1 +1 of 1", printed)

@@ -295,7 +295,6 @@ def record(**changed: Any) -> dict[str, Any]:
         "rejected": 101,
         "variance": 90.0,
         "loss": 3.0,
-        "empty": 0,
         "mismatch": 90.0,
         "dropped": 20.0,
         "quantization": 20.0,

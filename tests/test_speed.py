@@ -14,10 +14,9 @@ import sqs_codec as sqs
 pytest.importorskip("rich")
 pytest.importorskip("numba")
 pytest.importorskip("torch")
-pytest.importorskip("constriction")
 
 from benchmarks.sources import shipped
-from benchmarks.speed import instructions, measure, rivals
+from benchmarks.speed import instructions, measure
 from benchmarks.speed.__main__ import main
 from benchmarks.speed.engines import engines
 from benchmarks.speed.report import bars
@@ -110,14 +109,6 @@ def test_engines_give_the_same_packets() -> None:
     assert len(set(packets)) == 1
 
 
-def test_constriction_carries_the_same_symbols() -> None:
-    codec = sqs.Codec(500)
-    rng = np.random.default_rng(SEED)
-    rows = rng.normal(0, 3, (4, 500)).astype(np.float32)
-    qs = [codec.quantize(row, sqs.TopK(20)) for row in rows]
-    assert rivals.Constriction(qs).bits > 0  # which decodes and compares
-
-
 def test_every_group_is_measured(speed: measure.Speed) -> None:
     assert speed.measured["packets"] > 0
     assert "numpy" in speed.measured["packages"]
@@ -128,7 +119,7 @@ def test_every_group_is_measured(speed: measure.Speed) -> None:
     assert cases["vocabulary"] == list(measure.QUICK.vocabularies)
     assert cases["top_k"] == list(measure.QUICK.ks)
     assert cases["support"] == list(measure.QUICK.supports)
-    assert {"calls", "engines", "symbols", "python", "prior"} <= set(cases)
+    assert {"calls", "verdicts", "python", "prior"} <= set(cases)
     for group in speed.groups.values():
         for case in group.cases:
             for timing in case.times.values():

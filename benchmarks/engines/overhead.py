@@ -17,7 +17,7 @@ import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import lru_cache
 from multiprocessing import get_context
 from typing import TYPE_CHECKING
 from unittest.mock import patch
@@ -79,16 +79,12 @@ class Toy:
 
 
 class ToyVerifier:
-    """The same for a `LocalLink`; it keeps the jobs."""
+    """The same for a `LocalLink`."""
 
     vocab_size, max_text = VOCAB_SIZE, MAX_TEXT
 
-    def __init__(self) -> None:
-        self.jobs: list[Job] = []
-
     def verify(self, jobs: list[Job]) -> list[Verdict | None]:
         """Accept everything."""
-        self.jobs += jobs
         return [*map(accept, jobs)]
 
     def forget(self, session: bytes) -> None:
@@ -162,17 +158,6 @@ def write_over(transport: str, port: int, seed: int) -> list[float]:
     return write(link, seed)
 
 
-async def call(engine: Engine, jobs: list[Job], seed: int) -> list[float]:
-    """Hand jobs to an engine, and return the seconds of each."""
-    times = []
-    for job in jobs:
-        began = time.perf_counter()
-        verdict = await engine.verify(job)
-        times.append(time.perf_counter() - began)
-        assert verdict == accept(job)
-    return times[-TURN:]
-
-
 @dataclass
 class Way:
     """A way to a verdict.
@@ -197,12 +182,10 @@ class Way:
         return 1000 * float(np.percentile(self.times, percent))
 
 
-ALONE, ENDS, GRPC, DATAGRAMS, RAY, GATEWAY_RAY = (
-    "engine alone",
+ENDS, GRPC, DATAGRAMS, RAY = (
     "edge and session alone",
     "gateway, gRPC",
     "gateway, DTLS",
-    "Ray alone",
     "gateway, gRPC, Ray",
 )
 
@@ -210,20 +193,15 @@ ALONE, ENDS, GRPC, DATAGRAMS, RAY, GATEWAY_RAY = (
 async def run(rounds: int, replicas: int) -> list[Way]:
     """Take turns at all ways until each has so many rounds."""
     loop = asyncio.get_running_loop()
-    verifier = ToyVerifier()
-    write(LocalLink(verifier), 0)
-    jobs = [job for job in verifier.jobs if len(job.draws)]
     async with contextlib.AsyncExitStack() as stack:
         pool = stack.enter_context(ProcessPoolExecutor(1, get_context("spawn")))
 
         def edge(function: Callable[..., list[float]], *given: object) -> Callable:
             return lambda seed: loop.run_in_executor(pool, function, *given, seed)
 
-        toy = Toy()
-        both = serving(toy, "grpc", "datagram")
+        both = serving(Toy(), "grpc", "datagram")
         grpc, datagrams = await stack.enter_async_context(both)
         ways = [
-            Way(ALONE, None, partial(call, toy, jobs)),
             Way(ENDS, None, edge(write_alone)),
             Way(GRPC, ENDS, edge(write_over, "grpc", grpc)),
             Way(DATAGRAMS, ENDS, edge(write_over, "datagram", datagrams)),
@@ -231,10 +209,7 @@ async def run(rounds: int, replicas: int) -> list[Way]:
         if replicas:
             engine = ray_engine(replicas)
             (grpc,) = await stack.enter_async_context(serving(engine, "grpc"))
-            ways += [
-                Way(RAY, ALONE, partial(call, engine, jobs)),
-                Way(GATEWAY_RAY, GRPC, edge(write_over, "grpc", grpc)),
-            ]
+            ways.append(Way(RAY, GRPC, edge(write_over, "grpc", grpc)))
         for way in ways:
             await way.turn(0)  # off the clock
         rng = np.random.default_rng(0)

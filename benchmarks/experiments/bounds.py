@@ -61,8 +61,8 @@ PARTS = ("mismatch", "dropped", "quantization")
 
 
 CELL = ("model", "temperature", "rule", "resolution")
-QUANTITIES = ("expected", "rejected", "loss", "empty", *PARTS)
-"""Of a cell: the loss is TV(q, q^), and the bound is empty where K > 4l."""
+QUANTITIES = ("expected", "rejected", "loss", *PARTS)
+"""Of a cell: the loss is TV(q, q^)."""
 
 
 def places(options: Options) -> list[tuple[str, float]]:
@@ -117,7 +117,6 @@ def _sums(drafts: Sequence[Draft]) -> dict[str, float]:
         "expected": float(expected.sum()),
         "variance": float((expected * (1 - expected)).sum()),
         "loss": sum(draft.sent.loss.tv for draft in drafts),
-        "empty": sum(draft.sent.kept > 4 * draft.sent.q.resolution for draft in drafts),
         **dict(zip(PARTS, parts.sum(0).tolist(), strict=True)),
         "worst": float(excess.max()),
     }

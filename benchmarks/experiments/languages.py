@@ -18,7 +18,7 @@ from rich.text import Text
 
 import sqs_codec as sqs
 from benchmarks.experiments.estimate import ratio
-from benchmarks.experiments.experiment import Options, Records
+from benchmarks.experiments.experiment import Options, Records, grouped
 from benchmarks.experiments.models import GEMMA3, GIVEN, SMOLLM2, load
 from benchmarks.experiments.speculate import Edge, Round, draw, read_rows, replay
 from benchmarks.experiments.traces import traces
@@ -145,9 +145,7 @@ OVER = {
 
 def summary(records: Records, options: Options) -> dict[str, Any]:
     """Return figures by model and kind."""
-    kinds: dict[tuple[str, str], Records] = defaultdict(list)
-    for record in records:
-        kinds[record["model"], record["kind"]].append(record)
+    kinds = dict(grouped(records, "model", "kind"))
     order = (GEMMA3, SMOLLM2, GIVEN)
     found = []
     for model, kind in sorted(kinds, key=lambda key: (order.index(key[0]), key[1])):

@@ -29,8 +29,8 @@ from rich.text import Text
 
 import sqs_codec as sqs
 from benchmarks.data.make_corpus import read_texts
-from benchmarks.experiments.estimate import ratio
-from benchmarks.experiments.experiment import Options, Records
+from benchmarks.experiments.estimate import ratio, shown
+from benchmarks.experiments.experiment import Options, Records, grouped
 from benchmarks.experiments.models import (
     DROP_ORDERS,
     GEMMA3,
@@ -352,18 +352,15 @@ def _judged(
 def summary(records: Records, options: Options) -> dict[str, Any]:
     """Return what each draft comes to, by models and temperature."""
     cells = []
-    for name, temperature in places(options):
-        drafts: dict[str, Records] = {}
-        for record in records:
-            if (record["model"], record["temperature"]) == (name, temperature):
-                drafts.setdefault(record["draft"], []).append(record)
-        found = [_draft(draft, of_draft) for draft, of_draft in drafts.items()]
+    for (name, temperature), of_cell in grouped(records, "model", "temperature"):
+        drafts = grouped(of_cell, "draft")
+        found = [_draft(draft, of_draft) for (draft,), of_draft in drafts]
         found.sort(key=lambda draft: draft["tv"]["value"])
         cells.append(
             {
                 "model": name,
                 "temperature": temperature,
-                "prompts": len(next(iter(drafts.values()))),
+                "prompts": len(drafts[0][1]),
                 "drafts": found,
                 "orders": _orders([draft["tv"]["value"] for draft in found]),
             }
@@ -423,7 +420,7 @@ def tables(summary: dict[str, Any]) -> list[Table | Text]:
         of_drafts = table(
             f"{title}: {cell['prompts']} texts, mismatch over {cell['orders']:.1f} "
             "orders of magnitude",
-            *("", "TV(p, q)", "accepted", "", "bits", "", "ms"),
+            *("", "TV(p, q)", "accepted", "bits", "ms"),
         )
         for draft in cell["drafts"]:
             of_drafts.add_row(draft["draft"], *_columns(draft))
@@ -442,15 +439,10 @@ def tables(summary: dict[str, Any]) -> list[Table | Text]:
 
 
 def _columns(draft: dict[str, Any]) -> list[str]:
-    def interval(what: str, form: str) -> str:
-        return f"{draft[what]['low']:{form}} to {draft[what]['high']:{form}}"
-
     return [
         f"{draft['tv']['value']:.4f}",
-        f"{draft['acceptance']['value']:.3f}",
-        interval("acceptance", ".2f"),
-        f"{draft['bits']['value']:.0f}",
-        interval("bits", ".0f"),
+        shown(draft["acceptance"], ".3f"),
+        shown(draft["bits"], ".0f"),
         f"{1000 * draft['step']:.1f}",
     ]
 

@@ -62,9 +62,6 @@ NEAR = 0.9
 BAR = 0.8
 """A share of the links: on so many the planner is to be within 10 % of the best."""
 
-RATE_OFF, TRIP_OFF = 0.05, 0.005
-"""What a link may be off: a share of its rate, and seconds."""
-
 Floats = NDArray[np.float64]
 
 
@@ -85,22 +82,11 @@ def tasks(options: Options) -> list[Task]:
         prompts = PROMPTS.get(name, PROMPTS[SMOLLM2])
         key = f"{name} {temperature:g}"
         found.append(Task(key, simulate, (name, temperature, prompts, grid)))
-    found.append(Task("links", links, (real,)))
     rates = [real.rates] if options.quick else [(rate,) for rate in real.rates]
     for each in rates:
         key = f"real, {each[0]:g} bit/s"
         found.append(Task(key, measure, (Grid(each, real.trips),)))
     return found
-
-
-def links(options: Options, grid: Grid) -> Records:
-    """Measure links against their own settings: each rate, each trip at the highest."""
-    fastest = max(grid.rates)
-    pairs = [(rate, grid.trips[0]) for rate in grid.rates]
-    pairs += [(fastest, trip) for trip in grid.trips[1:]]
-    names = ("rate", "trip", "measured_rate", "measured_trip")
-    found = [check_link(Link(rate, trip), options.seed) for rate, trip in pairs]
-    return [{"part": "link"} | {name: one[name] for name in names} for one in found]
 
 
 # Summary
@@ -123,7 +109,6 @@ def summary(records: Records, options: Options) -> dict[str, Any]:
             dict(zip(case, key, strict=True)) | _map(group, planned[key], grid, options)
             for key, group in grouped(parts["simulated"], *case)
         ],
-        "links": parts["link"],
         "real": _real(parts["real"], real),
     }
 
@@ -301,7 +286,7 @@ def _plan(group: Records) -> dict[str, float]:
 
 
 def checks(summary: dict[str, Any]) -> list[Check]:
-    """Return the bar: the planner near the best plan, over links that are as set."""
+    """Return the bar: the planner near the best plan."""
     if summary["quick"]:  # a text of a few tokens is over before a planner has settled
         return []
     real = summary["real"]
@@ -312,11 +297,6 @@ def checks(summary: dict[str, Any]) -> list[Check]:
         if cell["of_best"] < NEAR
     ]
     maps = {_title(each): each["near"][PLANNER] for each in summary["maps"]}
-    off = [
-        abs(each["measured_rate"] / each["rate"] - 1) > RATE_OFF
-        or abs(each["measured_trip"] - each["trip"]) > TRIP_OFF
-        for each in summary["links"]
-    ]
     has, often = f"the planner has {NEAR:.0%} of the", f"on {BAR:.0%} of the links"
     return [
         Check(
@@ -328,12 +308,6 @@ def checks(summary: dict[str, Any]) -> list[Check]:
             f"in each map {has} fastest protocol's speed {often}",
             all(share >= BAR for share in maps.values()),
             "; ".join(f"{case}: {share:.0%}" for case, share in maps.items()),
-        ),
-        Check(
-            f"links are within {RATE_OFF:.0%} of their rate and "
-            f"{1000 * TRIP_OFF:g} ms of their trip",
-            not any(off),
-            f"{len(off) - sum(off)} of {len(off)} are",
         ),
     ]
 

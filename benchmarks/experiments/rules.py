@@ -25,7 +25,7 @@ from rich.text import Text
 
 import sqs_codec as sqs
 from benchmarks.experiments.estimate import draws, of_draws
-from benchmarks.experiments.experiment import Options, Records
+from benchmarks.experiments.experiment import Options, Records, grouped
 from benchmarks.experiments.models import load
 from benchmarks.experiments.traces import traces
 from benchmarks.rate.schemes import Row, codec
@@ -354,12 +354,7 @@ def _quartiles(timing: Timing) -> list[float]:
 def summary(records: Records, options: Options) -> dict[str, Any]:
     """Return each rule at each target, beside top-K, and its times."""
     cells = []
-    for name, temperature in places(options):
-        of_cell = [
-            record
-            for record in records
-            if (record["model"], record["temperature"]) == (name, temperature)
-        ]
+    for (name, temperature), of_cell in grouped(records, "model", "temperature"):
         rows = np.array([float(r["rows"]) for r in of_cell if "rows" in r])
         cells.append(
             {

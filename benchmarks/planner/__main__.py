@@ -1,7 +1,6 @@
 """Compare the planner with the best fixed plan, on simulated links.
 
     python -m benchmarks.planner                      # three minutes
-    python -m benchmarks.planner --plot docs/planner.png
 
 For each link of a grid and each text, three ways to make `TOKENS` tokens are
 simulated: by the planner, which has seen nothing but the handshake; by each of the
@@ -17,7 +16,6 @@ import itertools
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -142,37 +140,6 @@ def plans(settings: int) -> Iterator[FixedPlan]:
         yield FixedPlan(length, setting)
 
 
-def plot(outcomes: Sequence[Outcome], path: Path) -> None:
-    """Draw the planner's speed as a share of the best, over each grid."""
-    import matplotlib as mpl
-
-    mpl.use("agg")
-    from matplotlib import pyplot as plt
-
-    columns = len(STEPS) * len(TEMPERATURES)
-    rows = len(outcomes) // columns
-    figure, axes = plt.subplots(
-        rows,
-        columns,
-        figsize=(11, 3.4 * rows),
-        sharex=True,
-        sharey=True,
-        layout="constrained",
-    )
-    for one, axis in zip(outcomes, np.ravel(axes), strict=True):
-        share = (one.best / one.planned).reshape(len(RATES), len(TRIPS))
-        axis.imshow(share, vmin=0.5, vmax=1, cmap="RdYlGn", origin="lower")
-        for (y, x), value in np.ndenumerate(share):
-            axis.text(x, y, f"{value:.2f}", ha="center", va="center", fontsize=7)
-        axis.set_title(f"{one.name} cloud", fontsize=9)
-        axis.set_xticks(range(len(TRIPS)), [f"{1000 * t:g}" for t in TRIPS])
-        axis.set_yticks(range(len(RATES)), [f"{r / 1000:g}" for r in RATES])
-    figure.supxlabel("round trip in ms")
-    figure.supylabel("uplink in kbit/s")
-    figure.suptitle("Tokens per second of the planner, as a share of the best plan's")
-    figure.savefig(path, dpi=110)
-
-
 def show(outcomes: Sequence[Outcome], console: Console, texts: int) -> None:
     """Print a table."""
     links = len(RATES) * len(TRIPS)
@@ -204,10 +171,9 @@ def show(outcomes: Sequence[Outcome], console: Console, texts: int) -> None:
 
 
 def main() -> None:
-    """Simulate, print and draw."""
+    """Simulate and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--texts", type=int, default=3, help="(default: %(default)s)")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw a picture")
     args = parser.parse_args()
     began = time.monotonic()
     outcomes = []
@@ -219,8 +185,6 @@ def main() -> None:
     console = Console()
     show(outcomes, console, args.texts)
     console.print(dim(about_line({**about(), "seconds": time.monotonic() - began})))
-    if args.plot:
-        plot(outcomes, args.plot)
 
 
 if __name__ == "__main__":

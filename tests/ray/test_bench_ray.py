@@ -15,5 +15,4 @@ def test_overhead_runs(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["overhead", "--rounds", "50", "--replicas", "1"]) == 0
     printed = capsys.readouterr().out
     assert "50 rounds of each" in printed
-    for name in ("Ray alone", "gateway, gRPC, Ray"):
-        assert re.search(rf"^ {name} +\d", printed, re.M)
+    assert re.search(r"^ gateway, gRPC, Ray +\d", printed, re.M)
