@@ -50,7 +50,8 @@ def check(link: Link, seed: int = 0) -> dict[str, float]:
     slowest = min(link.rate, link.down)
     patience = PATIENCE + 2 * link.trip + 2 * bits / slowest
     count = int(np.clip(link.rate * MEASURED_SECONDS / bits, FEWEST, MOST))
-    arrived, trips, times = 0, [], {}
+    arrived, trips = 0, []
+    times: dict[int, float] = {}
 
     def take(end: socket.socket) -> tuple[bytes, tuple[str, int]] | None:
         """Wait for a datagram, and longer than any takes that isn't lost."""

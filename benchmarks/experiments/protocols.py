@@ -18,7 +18,6 @@ from benchmarks.experiments.experiment import (
     Task,
     grouped,
 )
-from benchmarks.experiments.link import check as check_link
 from benchmarks.experiments.measured import (
     CLOUD,
     TEMPERATURE,
@@ -38,7 +37,6 @@ from benchmarks.experiments.simulated import (
 )
 from benchmarks.experiments.wire_formats import DENSE, DISTILLKIT, QS, RAW
 from benchmarks.planner.__main__ import RATES, TRIPS
-from benchmarks.relay import Link
 from benchmarks.tables import dim, table
 
 TITLE = "Protocols over links of 2 kbit/s to 100 Mbit/s"
