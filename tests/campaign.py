@@ -30,7 +30,6 @@ from benchmarks.data.drafts import VOCAB_SIZE, load_drafts
 from sqs_codec._backend import native, numba
 from sqs_codec._backend.core import Core
 from sqs_codec._base.format import MAX_SURVIVORS, MEMORY_WORDS, Coding
-from sqs_codec._codec.distribution import as_arrays
 from sqs_codec._codec.keep import rule
 from tests.kit import (
     CODECS,
@@ -130,7 +129,7 @@ class Stream:
             self.codec.quantize(row, sqs.TopK(64), temperature=0.7) for row in rows
         ]
         round_ = sqs.Round(drafted, [q.sample(self.rng) for q in drafted])
-        given = as_arrays(round_)
+        given = round_.arrays
         tokens = list(round_.tokens)
         pairs = [as_lists(q)[:2] for q in drafted]
         packet = entropy.encode_round(pairs, tokens, *common, self.memory, prior)

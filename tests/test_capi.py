@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 
 import sqs_codec as sqs
 from sqs_codec._base.errors import Status
-from sqs_codec._codec.distribution import as_arrays
 from tests.cprograms import ROOT, run
 from tests.kit import SEEDS, Draws, make_prior, random_distribution
 from tests.reference import sqs_reference as reference
@@ -139,7 +138,7 @@ class Round(NamedTuple):
 def as_c(core: Core, round_: sqs.Round | None) -> Round:
     """Return a round as C takes it; None is one of length 0."""
     arrays = tuple(
-        np.array(a, np.uint32) for a in (as_arrays(round_) if round_ else [[0]] * 4)
+        np.array(a, np.uint32) for a in (round_.arrays if round_ else [[0]] * 4)
     )
     pointers = [pointer(core, "uint32_t", a) for a in arrays]
     length = len(round_) if round_ else 0

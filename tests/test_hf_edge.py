@@ -195,11 +195,10 @@ def test_tutorial_runs(
     with serving(BatchEngine(cloud, tokenizer=cloud.fingerprint)) as server:
         exec(code.replace("localhost:8743", server.address), {})
     lines = capsys.readouterr().out.splitlines()
-    # The hello, the prompt and a round of four; then four without distributions.
+    # The hello, the prompt and a round of four.
     up = [int(line.split()[1]) for line in lines if line.startswith("up ")]
     assert up[1] == 82
     assert 20 < up[2] < 120
-    assert 10 < up[3] < 20
     assert sum("accepted=0, drafted=0" in line for line in lines) == 3
     assert "Metrics(tokens=" in lines[-1]
 
