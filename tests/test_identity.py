@@ -326,6 +326,8 @@ def test_tables_of_logarithms():
     assert table("sqs_exp2_table") == entropy.POWER_KNOTS == powers
     starts = [entropy.id_position(x) for x in entropy.ID_EDGES[:-1]]
     assert table("sqs_id_starts") == starts
+    header = (Path(__file__).parents[1] / "csrc/entropy/model.h").read_text()
+    assert f"#define SQS_ID_TOTAL {entropy.id_position(1 << 20)}u" in header
     rng = np.random.default_rng(0)
     for x in [1, 2, 3, (1 << 34) - 1, 1 << 34, *(2 ** rng.uniform(0, 34, 500))]:
         assert entropy.log2(int(x)) == fixed.log2(int(x))

@@ -108,6 +108,20 @@ def test_bits_of_supports_that_end_at_the_last_ids(vocab_size, last):
             assert within_a_bit(codec, q, slack=0.02)
 
 
+@pytest.mark.parametrize("k", [8, 32, 64, 128])
+@pytest.mark.parametrize("classes", [0, 1, 5])
+def test_bits_of_rare_ids(k, classes):
+    """Three members near the end, each with a chance of a few units of 2^31."""
+    vocab_size, resolution = 1 << 20, 1 << 16
+    prior = make_prior(vocab_size, classes) if classes else None
+    codec = sqs.Codec(vocab_size, resolution, prior=prior)
+    counts = [resolution - k + 1, *[1] * (k - 1)]
+    for gap in (0, 1, 7, 63):
+        ids = [i + gap * (i > k // 2) for i in range(k - 3)]
+        ids += [519_459, 1_048_561, 1_048_574]
+        assert within_a_bit(codec, sqs.SparseDistribution(ids, counts, vocab_size))
+
+
 def rank_bits(q):
     """Return what a rank takes, and a field for any size of support.
 

@@ -3,15 +3,16 @@
  *
  *   identity best|scalar|avx2|avx512|neon COUNT SEED [CONTROL]
  *
- * Makes COUNT random cases, has the core turn rows into counts and packets and
- * verify rounds by one instruction set, and prints a checksum of all results
- * and statuses. For equal COUNT and SEED it must be the same for all
- * instruction sets, compilers and architectures. Inputs are made of random
- * integers, and of floats by single operations, which IEEE 754 defines.
+ * Makes COUNT random cases, has the core turn rows into counts and packets,
+ * draft tokens, learn from them and verify rounds by one instruction set, and
+ * prints a checksum of all results and statuses. For equal COUNT and SEED it
+ * must be the same for all instruction sets, compilers and architectures.
+ * Inputs are made of random integers, and of floats by single operations, which
+ * IEEE 754 defines.
  *
  * What can be told from one run is asserted: packets of rows are those of what
- * the rows were quantized to, and decode to it; no value that isn't finite
- * goes unnoticed, wherever it is.
+ * the rows were quantized to, and decode to it; tokens are drawn by their
+ * counts; no value that isn't finite goes unnoticed, wherever it is.
  *
  * Case i follows from SEED + i alone, so that two runs that differ can be
  * compared at smaller COUNTs, and the case be run by itself. As compilers may
@@ -508,33 +509,79 @@ static sqs_round round_of(const answer *a, const uint32_t *positions)
     return (sqs_round){a->done, a->ids, a->counts, a->survivors, positions};
 }
 
-/* Sends a round of what rows were quantized to. */
-static void send_round(const request *r, const answer *a,
-                       const uint32_t *positions)
+/* Draws a token from each distribution. */
+static void draft(const request *r, const answer *a, uint32_t *positions)
 {
-    bool stream = random_below(2);
-    sqs_memory ours = {.size = 0}, theirs = {.size = 0};
-    sqs_round sent = round_of(a, positions);
-    size_t total = total_of(a);
-    size_t bound = sqs_encode_round_bound(&r->codec, a->done, total);
+    const uint32_t *counts = a->counts;
+    for (uint32_t i = 0; i < a->done; counts += a->survivors[i++]) {
+        uint32_t number = random_below(r->codec.resolution), before = 0;
+        uint32_t at = sqs_sample(counts, a->survivors[i], number);
+        CHECK(at < a->survivors[i]);
+        for (uint32_t j = 0; j < at; j++)
+            before += counts[j];
+        CHECK(before <= number && number < before + counts[at]);
+        positions[i] = at;
+    }
+}
+
+/* Lets a threshold learn from what was dropped. */
+static void learn(const answer *a)
+{
+    sqs_keep keep = {SQS_THRESHOLD, random_share()};
+    double alpha = random_share();
+    double eta = random_share();
+    for (uint32_t i = 0; i < a->done; i++) {
+        uint64_t bits;
+        note(sqs_conformal_update(&keep, alpha, eta, a->masses[i]));
+        memcpy(&bits, &keep.value, sizeof bits);
+        note(bits);
+    }
+}
+
+/* Sends a round; memories are null for one that stands alone. */
+static sqs_status send_round(const request *r, const sqs_round *sent,
+                             sqs_memory *ours, sqs_memory *theirs)
+{
+    size_t total = 0;
+    for (uint32_t i = 0; i < sent->length; i++)
+        total += sent->survivors[i];
+    size_t bound = sqs_encode_round_bound(&r->codec, sent->length, total);
     packet p = {0, allocate(bound, 1)};
-    sqs_status status = sqs_encode_round(&r->codec, stream ? &ours : NULL,
-                                         &sent, p.bytes, bound, &p.size);
+    sqs_status status =
+        sqs_encode_round(&r->codec, ours, sent, p.bytes, bound, &p.size);
     note(status);
     if (status != SQS_OK)
-        return;
+        return status;
     note_bytes(p.bytes, p.size);
     uint32_t survivors[SQS_MAX_ROUND], at[SQS_MAX_ROUND];
     sqs_decoded got = {allocate(total, sizeof *got.token_ids),
                        allocate(total, sizeof *got.counts), survivors, at, 0};
-    status = sqs_decode_round(&r->codec, stream ? &theirs : NULL, p.bytes,
-                              p.size, total, &got);
-    CHECK(status == SQS_OK && got.length == a->done);
-    CHECK(equal(survivors, a->survivors, a->done));
-    CHECK(equal(at, positions, a->done));
-    CHECK(equal(got.token_ids, a->ids, total));
-    CHECK(equal(got.counts, a->counts, total));
-    CHECK(memcmp(&ours, &theirs, sizeof ours) == 0);
+    status = sqs_decode_round(&r->codec, theirs, p.bytes, p.size, total, &got);
+    CHECK(status == SQS_OK && got.length == sent->length);
+    CHECK(equal(survivors, sent->survivors, sent->length));
+    CHECK(equal(at, sent->positions, sent->length));
+    CHECK(equal(got.token_ids, sent->token_ids, total));
+    CHECK(equal(got.counts, sent->counts, total));
+    return SQS_OK;
+}
+
+#define STREAM_ROUNDS 3u
+
+/* Sends a round of what rows were quantized to, alone or as a stream. */
+static void send(const request *r, const answer *a, const uint32_t *positions)
+{
+    sqs_round round = round_of(a, positions);
+    sqs_memory ours = {.size = 0}, theirs = {.size = 0};
+    if (random_below(2)) {
+        send_round(r, &round, NULL, NULL);
+        return;
+    }
+    for (uint32_t i = 0; i < STREAM_ROUNDS; i++) {
+        if (send_round(r, &round, &ours, &theirs) != SQS_OK)
+            return;
+        CHECK(memcmp(&ours, &theirs, sizeof ours) == 0);
+        note(sqs_stream_head(&ours));
+    }
 }
 
 /* A target that is like a draft, but for one unit. */
@@ -623,10 +670,10 @@ static void run_case(sqs_isa isa)
     rows = allocate_rows(n, count, (sqs_dtype)random_below(4));
     fill_rows(&rows, n, true);
     a = quantize_both(&r, &rows, true);
-    for (uint32_t i = 0; i < a.done; i++)
-        positions[i] = random_below(a.survivors[i]);
+    draft(&r, &a, positions);
+    learn(&a);
     if (a.done > 0)
-        send_round(&r, &a, positions);
+        send(&r, &a, positions);
     verify(&r, &a, positions);
     verify_logits(&r, &a, positions);
     release_all();
