@@ -55,7 +55,7 @@ CONTROLS = {
 PACKETS = 100_000
 CASES = 300
 SEED = 1
-SUM = "0795328a6b08c36a"
+SUM = "7eb8deeec6aaa59e"
 """What identity.c comes to with these; it changes with the cases alone."""
 
 
