@@ -9,7 +9,8 @@ from tests.mutants import MUTANTS, ROOT
 def test_applies(mutant):
     assert (ROOT / mutant.path).read_text().count(mutant.old) == 1
     assert mutant.old != mutant.new
+    assert all((ROOT / test).exists() for test in mutant.tests)
 
 
 def test_names_differ():
-    assert len({m.name for m in MUTANTS}) == len(MUTANTS)
+    assert len({m.name for m in MUTANTS}) == len(MUTANTS) > 0
