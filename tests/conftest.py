@@ -18,6 +18,17 @@ if TYPE_CHECKING:
     from sqs_codec.hf._models import Pair
 
 
+SLOW = """experiments c hf_edge identity bench_engines packaging hostile size hf_cloud
+reference"""
+"""Test files that come first, so that all cores are done at about the same time."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest."""
+    rank = {f"test_{name}": place for place, name in enumerate(SLOW.split())}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
+
+
 @pytest.fixture(scope="module", params=["native", "numba"])
 def backend(request: pytest.FixtureRequest) -> Iterator[str]:
     """Run a module's tests once on each backend."""

@@ -1,6 +1,6 @@
 """Break the code on purpose, one line at a time, and list what no test notices.
 
-    .venv/bin/python -m tests.mutants                  # all of them, a quarter of an hour
+    .venv/bin/python -m tests.mutants                  # all, in a quarter of an hour
     .venv/bin/python -m tests.mutants verify memory    # those whose names say so
 
 Each mutant is a replacement in one file. It is made in a copy of the tree, which is

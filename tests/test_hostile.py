@@ -45,7 +45,7 @@ KINDS = ["distribution", "round", "stream"]
 
 
 @pytest.mark.parametrize("coding", CODINGS)
-def test_mutated_packets(coding):
+def test_mutated_packets(coding, pytestconfig):
     """100 000 packets of several codecs; what decodes is encoded the same.
 
     But for the entropy coding, where there may be two ways to say the same.
@@ -61,8 +61,9 @@ def test_mutated_packets(coding):
             sqs.Codec(*shape, prior=any_prior(rng, shape[0])) for shape in shapes
         ]
     sources = [(codec, *ends(kind, codec, rng)) for codec in codecs for kind in kinds]
+    packets = PACKETS // 10 if pytestconfig.getoption("quick") else PACKETS
     decoded = same = 0
-    for i in range(PACKETS // 100):
+    for i in range(packets // 100):
         codec, make, encode, decode = sources[i % len(sources)]
         good = encode(make(rng, codec))
         for _ in range(100):
@@ -75,8 +76,8 @@ def test_mutated_packets(coding):
             decoded += 1
             same += again == packet
             assert again == packet or (coding == "entropy" and decode(again) == found)
-    print(f"{decoded} of {PACKETS} are legal, {same} of them encoded the same")
-    assert decoded > PACKETS // 100  # mutation leaves some packets legal
+    print(f"{decoded} of {packets} are legal, {same} of them encoded the same")
+    assert decoded > packets // 100  # mutation leaves some packets legal
 
 
 @pytest.mark.parametrize("name", CODECS)

@@ -49,6 +49,7 @@ def generate(server: Server, *arguments: str) -> subprocess.CompletedProcess[str
     )
 
 
+@pytest.mark.smoke
 def test_greedy_text_is_the_targets_own_token_for_token(
     server: Server, smollm2: Pair
 ) -> None:

@@ -78,6 +78,7 @@ def rounds(number: int) -> list[Job]:
     return jobs
 
 
+@pytest.mark.smoke
 def test_verdicts_are_those_of_the_engine(two: Server) -> None:
     jobs = rounds(300)
 

@@ -88,6 +88,7 @@ def test_what_it_serves(wide: Served, cloud: Cloud) -> None:
     assert wide.engine.health() is None
 
 
+@pytest.mark.smoke
 def test_a_session_alone(wide: Served, cloud: Cloud, writer: Writer) -> None:
     for number in range(40):
         job = writer.job(number, session(1), 20 + 9 * number)
