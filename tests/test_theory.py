@@ -156,6 +156,18 @@ def test_numpy_integers_do_not_wrap() -> None:
     assert bits == theory.paper_count_bits(255, 65535)
 
 
+@given(st.integers(2, 1 << 20), st.integers(1, 1 << 16), st.integers(1, 500))
+def test_bound_of_the_entropy_code_is_the_theorems(
+    vocab: int, resolution: int, survivors: int
+) -> None:
+    most = min(vocab, resolution)
+    k = min(survivors, most)
+    number = math.comb(vocab, k) * math.comb(resolution - 1, k - 1)
+    exact = 1.05 * math.log2(number) + math.log2(most) + 9
+    found = theory.entropy_bits_bound(vocab, k, resolution)
+    assert exact - 1e-6 <= found < exact + 1 + 1e-6
+
+
 @given(distributions(), st.integers(1, 12))
 def test_the_lattice_point_touches_each_index_once_and_stays_within_the_bound(
     probs: list[Fraction], resolution: int
@@ -351,6 +363,8 @@ def test_steps_above_one_are_refused_because_the_bound_fails() -> None:
         ("paper_count_bits", (0, 1), "support"),
         ("paper_count_bits", (1, 0), "resolution"),
         ("paper_bits", (8, 9, 1), "support"),
+        ("entropy_bits_bound", (8, 9, 100), r"survivors must be in \[1, 8\]"),
+        ("entropy_bits_bound", (8, 1, 0), "resolution must be at least 1"),
         ("enumerative_bits", (8, 9, 100), r"survivors must be in \[1, 8\]"),
         ("enumerative_bits", (100, 9, 8), r"survivors must be in \[1, 8\]"),
         ("enumerative_bits", (8, 1, 0), "resolution"),
