@@ -1,4 +1,4 @@
-"""``sqs generate``: a text that is drafted here and verified by a server."""
+"""The command ``sqs generate``: a text drafted here and verified by a server."""
 
 from __future__ import annotations
 

@@ -1,11 +1,23 @@
-"""What ``sqs inspect`` shows: a packet as a table of fields."""
+"""The command ``sqs inspect``: a packet as a table of fields."""
 
 from __future__ import annotations
 
+import argparse
+import sys
 import textwrap
+from pathlib import Path
 
 import sqs_codec as sqs
-from sqs_codec._base.format import ROUND_LENGTH_BITS
+from sqs_codec._base.format import MAX_VOCAB, MIN_VOCAB, ROUND_LENGTH_BITS
+from sqs_codec.cli.options import add_codec, add_prior, find_prior, number
+
+DESCRIPTION = """\
+Shows what a packet says. If it has fields (enumerative, bitpack), it also shows
+where they are and how many bits they take. A packet has no header, because both
+ends agree on the codec beforehand: give here what they agreed on, also --prior if
+they have one. Without --kind both kinds are tried. Packets of a stream can't be
+read on their own.
+"""
 
 KINDS = {
     "distribution": "a distribution",
@@ -16,6 +28,64 @@ KINDS = {
 LINE_WIDTH = 80
 LONGEST_RANK = 34
 """Characters of a rank that is shown in full."""
+
+
+def fill(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    add = parser.add_argument
+    add("file", help="the packet; - is standard input")
+    add(
+        "--kind",
+        choices=list(KINDS),
+        help="one distribution, or a round of them with their drafted tokens "
+        "(default: try both)",
+    )
+    add(
+        "--vocab-size",
+        type=number(int, MIN_VOCAB, MAX_VOCAB),
+        required=True,
+        metavar="V",
+        help="size of the models' vocabulary",
+    )
+    add_codec(add)
+    add_prior(add)
+    parser.set_defaults(command=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command, and return its exit status."""
+    try:
+        prior = find_prior(args.prior)
+        codec = sqs.Codec(args.vocab_size, args.resolution, args.coding, prior)
+    except (OSError, ValueError) as error:
+        print(f"sqs inspect: {error}", file=sys.stderr)
+        return 1
+    try:
+        packet = (
+            sys.stdin.buffer.read()
+            if args.file == "-"
+            else Path(args.file).read_bytes()
+        )
+    except OSError as error:
+        print(f"sqs inspect: {args.file}: {error.strerror}", file=sys.stderr)
+        return 1
+    kinds = [args.kind] if args.kind else list(KINDS)
+    found, refused = inspect(codec, packet, kinds)
+    # What fits goes to standard output; why nothing does is an error.
+    out = sys.stdout if found else sys.stderr
+    agreed = f"vocabulary {codec.vocab_size}, resolution {codec.resolution}"
+    if codec.prior is not None:
+        agreed += f", prior {args.prior}"
+    name = "" if found else f"sqs inspect: {args.file}: "
+    read = f"{len(packet)} bytes, read with {agreed}, {codec.coding}"
+    print(f"{name}{read}.", file=out)
+    print("\n".join([*refused, *found]), file=out)
+    if not found:
+        print(
+            "If the sender had another --resolution, --coding or --prior, give these.",
+            file=out,
+        )
+    return 0 if found else 1
 
 
 def inspect(
@@ -102,8 +172,8 @@ class _Table:
         length = len(round_)
         self._field("drafted tokens", ROUND_LENGTH_BITS, str(length))
         pairs = zip(round_.distributions, round_.tokens, strict=True)
-        for number, (q, token) in enumerate(pairs, 1):
-            self.lines += ["", f"distribution {number} of {length}"]
+        for i, (q, token) in enumerate(pairs, 1):
+            self.lines += ["", f"distribution {i} of {length}"]
             self._distribution(q)
             width = _width(len(q.token_ids))
             place = f"position {self._peek(width)} in the support: "

@@ -11,7 +11,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from sqs_codec._base.format import MAX_RESOLUTION, Coding
 from sqs_codec._base.install import install
+from sqs_codec._codec.codec import Codec
 from sqs_codec._codec.prior import Prior
 
 Add = Callable[..., argparse.Action]
@@ -100,6 +102,33 @@ def add_prior(add: Add, default: str = "none") -> None:
         help="what both ends know of how frequent ids are: a built-in prior, a file of "
         f"sqs prior, or none (default: {default})",
     )
+
+
+def add_codec(add: Add) -> None:
+    """Add the options that say what a codec is, but for its vocabulary."""
+    add(
+        "--resolution",
+        type=number(int, 1, MAX_RESOLUTION),
+        default=default_of(Codec, "resolution"),
+        metavar="L",
+        help=f"what a distribution's counts add up to, 1 to {MAX_RESOLUTION} "
+        "(default: %(default)s)",
+    )
+    add(
+        "--coding",
+        choices=[coding.name.lower() for coding in Coding],
+        default=default_of(Codec, "coding"),
+        help="how a distribution becomes bits (default: %(default)s)",
+    )
+
+
+def fail(command: str, error: Exception, file: Path) -> int:
+    """Say why a command failed, maybe at this file; return its exit status."""
+    reason = str(error)
+    if isinstance(error, OSError):
+        reason = f"{error.filename or file}: {error.strerror or error}"
+    print(f"sqs {command}: {reason}", file=sys.stderr)
+    return 1
 
 
 def check_folder(file: Path) -> None:

@@ -1,9 +1,11 @@
-"""What ``sqs prior`` does: make a prior from text and drafts, and say what it saves."""
+"""The command ``sqs prior``: make a prior, and say what it saves."""
 
 from __future__ import annotations
 
+import argparse
+import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,41 @@ import numpy as np
 from numpy.typing import NDArray
 
 import sqs_codec as sqs
-from sqs_codec._base.format import MAX_VOCAB, MIN_VOCAB
+from sqs_codec._base.format import (
+    MAX_PRIOR_CLASSES,
+    MAX_RESOLUTION,
+    MAX_VOCAB,
+    MIN_VOCAB,
+)
+from sqs_codec._base.install import install
 from sqs_codec.cli.bits import bad_row, open_logits
-from sqs_codec.cli.options import check_folder
+from sqs_codec.cli.options import (
+    check_folder,
+    default_of,
+    fail,
+    missing_packages,
+    number,
+)
+
+DESCRIPTION = """\
+Makes a prior: what both ends agree on about how frequent the ids of a tokenizer
+are. It is fitted to text, to logits of the draft model, or to both. Logits gain
+more, as they show which tokens are likely together. Each file's last fifth is
+held out first, to say what the prior saves; the prior that is written is fitted
+to all.
+"""
+
+EXAMPLES = """\
+examples:
+  sqs prior --drafts logits.npy -o my.sqsprior
+  sqs prior --tokenizer tokenizer.json book.txt mails.txt -o my.sqsprior
+then, at both ends:
+  codec = sqs.Codec(vocab_size, prior=sqs.Prior.load("my.sqsprior"))
+"""
+
+MISSING_TOKENIZERS = f"""\
+sqs prior --tokenizer needs Hugging Face's tokenizers:
+    {install("prior")}"""
 
 HELD_OUT = 5
 """The last of so many parts of each file is held out."""
@@ -23,6 +57,80 @@ CHUNK = 1 << 22
 
 LINES = 10_000
 """Lines that are tokenized at once: a tokenizer takes 50 bytes for each of text."""
+
+
+def fill(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    add = parser.add_argument
+    add("texts", type=Path, nargs="*", metavar="TEXT", help="files of UTF-8 to count")
+    add(
+        "--tokenizer",
+        metavar="FILE_OR_NAME",
+        help="a tokenizer.json, a folder that has one or a name on the Hugging Face "
+        "hub; needed for texts",
+    )
+    add(
+        "--drafts",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="the draft model's logits, .npy files of floats of shape [N, V], each in "
+        "the order of its text",
+    )
+    add("-o", "--output", type=Path, required=True, metavar="FILE", help="the prior")
+    add(
+        "--vocab-size",
+        type=number(int, MIN_VOCAB, MAX_VOCAB),
+        metavar="V",
+        help="of the logits (default: that of the drafts, or else the tokenizer's)",
+    )
+    add(
+        "--classes",
+        type=number(int, 1, MAX_PRIOR_CLASSES),
+        metavar="C",
+        help=f"classes of contexts to tell apart by drafts, 1 to {MAX_PRIOR_CLASSES} "
+        "(default: chosen on held-out rows)",
+    )
+    add(
+        "--temperature",
+        type=number(float, 1e-3),
+        default=0.7,
+        metavar="T",
+        help="of the drafts' distributions (default: %(default)s)",
+    )
+    add(
+        "--top-k",
+        type=number(int, 1),
+        default=64,
+        metavar="K",
+        help="tokens kept of each distribution (default: %(default)s)",
+    )
+    add(
+        "--resolution",
+        type=number(int, 1, MAX_RESOLUTION),
+        default=default_of(sqs.Codec, "resolution"),
+        metavar="L",
+        help="what its counts add up to (default: %(default)s)",
+    )
+    parser.set_defaults(command=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command, and return its exit status."""
+    if args.tokenizer and missing_packages(["tokenizers"]):
+        print(MISSING_TOKENIZERS, file=sys.stderr)
+        return 1
+    values = vars(args)
+    names = [field.name for field in fields(Options)]
+    try:
+        for line in make(Options(**{name: values[name] for name in names})):
+            print(line, flush=True)
+    except BrokenPipeError:
+        raise
+    except (OSError, ValueError) as error:
+        return fail("prior", error, args.output)
+    return 0
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,10 @@
 
 `sqs demo` runs it; ``docs/demo.md`` explains what it prints. The modules:
 
+* `~sqs_codec.cli.demo.command`: its options
 * `~sqs_codec.cli.demo.count`: what passes between the two ends of a session
 * `~sqs_codec.cli.demo.report`: what the terminal shows
 * `~sqs_codec.cli.demo.run`: one run from options to the table
 
-Everything here needs the ``hf`` extra (torch, transformers, gguf, accelerate,
-rich); the rest of the package never imports it.
+All but the first need the ``hf`` extra (torch, transformers, gguf, accelerate, rich).
 """

