@@ -142,7 +142,10 @@ def test_a_round_is_a_value():
             round(q.prob(x) * 100) for q, x in zip(qs, tokens, strict=True)
         )
         assert (len(same), same.vocab_size, same.resolution) == (3, 1000, 100)
-        assert all(array.dtype == np.uint32 for array in same.arrays)
+        for array in same.arrays:
+            assert array.dtype == np.uint32
+            with pytest.raises(ValueError, match="WRITEABLE"):
+                array.flags.writeable = True
     twin = sqs.SparseDistribution([4, 7], [30, 70], 1000)
     assert sqs.Round([twin], [4]) != sqs.Round([twin], [7])
     assert sqs.Round([twin], [4]) != sqs.Round([twin] * 2, [4, 4])

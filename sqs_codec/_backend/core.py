@@ -20,7 +20,7 @@ class Core(Protocol):
     The caller has checked the type, shape and range of every argument. What only
     the work itself can find is answered with a `sqs_codec._base.errors.Status`. Arrays
     that go in are C-contiguous; arrays that come out are new. The arrays of a
-    distribution come out `frozen`.
+    distribution or a round come out `frozen`.
 
     A keep rule is a `sqs_codec._codec.keep.Kind` and the rule's parameter. An unknown
     kind is refused, with a ValueError or the status BAD_KEEP.

@@ -148,8 +148,8 @@ class Core:
             status, *found = fields.decode_round(data, *self._codec, most)
         if status != OK:
             return status, NONE, NONE, NONE, NONE
-        ids, counts, survivors, positions = found
-        return status, frozen(ids), frozen(counts), survivors, positions
+        ids, counts, survivors, positions = map(frozen, found)
+        return status, ids, counts, survivors, positions
 
     def verify(
         self,
