@@ -4,7 +4,6 @@ import copy
 import json
 import math
 import pickle
-import threading
 
 import numpy as np
 import pytest
@@ -207,26 +206,6 @@ def test_dense_distributions_fit(coding, vocab_size):
     peaked = codec.quantize_probs(weights / weights.sum(), sqs.TopP(1))
     assert peaked.token_ids.size > vocab_size / 10
     check_round_trip(codec, peaked)
-
-
-def test_threads_share_a_codec():
-    codec = sqs.Codec(2000, 100)
-    rng = np.random.default_rng(0)
-    rows = rng.normal(0, 3, (40, 2000)).astype(np.float32)
-    alone = [codec.encode(codec.quantize(row, sqs.TopK(64))) for row in rows]
-    results: dict[int, list[bytes]] = {}
-
-    def work(name: int) -> None:
-        results[name] = [
-            codec.encode(codec.quantize(row, sqs.TopK(64))) for row in rows
-        ]
-
-    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert [results[i] for i in range(4)] == [alone] * 4
 
 
 def test_pickles_reach_another_process_whole():

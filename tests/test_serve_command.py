@@ -82,13 +82,6 @@ def test_wrong_usage(
     assert out == ""
 
 
-def test_port_in_use(capsys: pytest.CaptureFixture[str]) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        port = other.getsockname()[1]
-        assert main(["serve", "--insecure", "--port", str(port)]) == 1
-    assert f"127.0.0.1:{port}: Address already in use" in capsys.readouterr().err
-
-
 def test_port_in_use_by_the_other_transport(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
