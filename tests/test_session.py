@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import sqs_codec as sqs
+from benchmarks.speed.session import calls
 from sqs_codec.session import (
     EdgeSession,
     Emitted,
@@ -957,7 +958,7 @@ def test_a_round_keeps_to_the_protocols_limits():
         assert (reason is None) == (length == 4)
     assert "more survivors than max_survivors = 4096" in reason
     long = message() + bytes(4093 - len(message()) + 4)
-    assert refusal(long) == "a round's message has at most 4096 bytes, got 4097"
+    assert refusal(long) == "a round's message has 5 to 4096 bytes, got 4097"
 
 
 def test_the_cloud_keeps_its_limits():
@@ -987,7 +988,7 @@ def test_the_cloud_keeps_its_limits():
     [
         ([message(setting=3)], "setting 3 is unknown; the hello has 1"),
         ([message(setting=4)], "a setting is below 4, got 4"),
-        ([b"\x82\x00\x02\x00"], "a round's packet of 0 bytes"),
+        ([b"\x82\x00\x02\x00"], "a round's message has 5 to 4096 bytes, got 4"),
         ([b"\x82\x00\x02\x00" + b"\xff" * 9], "a round's packet of 9 bytes"),
         ([wire.Generate(2, 2, 1, 2).to_bytes()], "a generation of 1 can't have 2"),
         ([message(), wire.Generate(2, 2, 1, 0).to_bytes()], "was a draft before"),
@@ -1364,3 +1365,11 @@ def test_the_package_does_not_import_sessions():
     code = "import sys, sqs_codec; print([m for m in sys.modules if 'session' in m])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.skipif(sqs.backend() != "native", reason="counts the native backend's")
+def test_steps_of_a_round_make_few_calls():
+    """Each distribution is checked where it enters and encoded once."""
+    found = calls(rounds=5)
+    for name, most in (("push", 25), ("flush", 25), ("message to job", 65)):
+        assert np.median(found[name], axis=0)[0] <= most

@@ -80,7 +80,7 @@ def _job_of(cloud: CloudSession, message: bytes) -> Any:
     return cloud.next_job()
 
 
-def calls() -> dict[str, list[tuple[int, int]]]:
+def calls(rounds: int = 20) -> dict[str, list[tuple[int, int]]]:
     """Return the calls of Python and of C functions of each step, each time."""
     found = defaultdict(list)
 
@@ -99,7 +99,7 @@ def calls() -> dict[str, list[tuple[int, int]]]:
             # Without the lambda, and the setprofile that ends it.
             found[name].append((seen["call"] - 1, seen["c_call"] - 1))
 
-    play(count, 20)
+    play(count, rounds)
     return found
 
 

@@ -273,10 +273,10 @@ Down = Welcome | Answer | Have | Tokens | Need | Refusal
 
 def parse_up(message: bytes, vocab_size: int) -> Up:
     """Return what an edge sent to a cloud of this vocabulary."""
+    if message and message[0] & _ROUND_BIT:
+        return _round(message)
     reader = _Reader(message)
     kind = reader.byte()
-    if kind & _ROUND_BIT:
-        return _round(kind, reader)
     readers: dict[int, Callable[[], Up]] = {
         _HELLO: lambda: _hello(reader),
         _CONTEXT: lambda: _context(reader, vocab_size),
@@ -317,16 +317,16 @@ def _one_of(kind: int, readers: Mapping[int, Callable[[], Message]]) -> Message:
     return readers[kind]()
 
 
-def _round(first: int, reader: _Reader) -> Round:
-    if reader.size > ROUND_BYTES:
+def _round(message: bytes) -> Round:
+    if not ROUND_HEAD < len(message) <= ROUND_BYTES:
         raise WireError(
-            f"a round's message has at most {ROUND_BYTES} bytes, got {reader.size}"
+            f"a round's message has {ROUND_HEAD + 1} to {ROUND_BYTES} bytes, "
+            f"got {len(message)}"
         )
-    base = int.from_bytes(reader.take(2), "big")
-    setting = reader.byte()
+    first, high, low, setting = message[:ROUND_HEAD]
     if setting >= MAX_SETTINGS:
         raise WireError(f"a setting is below {MAX_SETTINGS}, got {setting}")
-    return Round(first % NUMBERS, base, setting, reader.rest())
+    return Round(first % NUMBERS, high << 8 | low, setting, message[ROUND_HEAD:])
 
 
 def _context(reader: _Reader, vocab_size: int) -> Context:
@@ -419,7 +419,6 @@ class _Reader:
     def __init__(self, data: bytes) -> None:
         self._data = data
         self._at = 0
-        self.size = len(data)
 
     def take(self, size: int) -> bytes:
         """Return the next bytes."""
