@@ -37,11 +37,15 @@ def backend(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def real_rows() -> list[np.ndarray]:
-    """Return logits of real drafts, float32 [49152]: whole rows, then rebuilt ones."""
+def real_rows(pytestconfig: pytest.Config) -> list[np.ndarray]:
+    """Return logits of real drafts, float32 [49152]: whole rows, then rebuilt ones.
+
+    With --quick it is every fifth.
+    """
     drafts = load_drafts()
     rebuilt = [drafts.row(index) for index in range(0, len(drafts), 100)]
-    return [*np.asarray(drafts.dense, np.float32), *rebuilt]
+    rows = [*np.asarray(drafts.dense, np.float32), *rebuilt]
+    return rows[:: 5 if pytestconfig.getoption("quick") else 1]
 
 
 @pytest.fixture(scope="session")
