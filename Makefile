@@ -103,7 +103,7 @@ $(VENV)/core: $(VENV)/packages setup.py bindings/build.py bindings/sqs.cdef \
 	touch $@
 
 # A wheel, so that it can be compiled while something else runs in .venv; without what
-# reads pictures, a third of it.
+# reads pictures, a quarter of its files.
 build/llama/packages: $(VENV)/packages
 	CMAKE_ARGS=-DLLAVA_BUILD=OFF \
 	    $(BIN)/pip wheel --no-deps --wheel-dir $(@D) llama-cpp-python

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
-import ipaddress
 import threading
 import time
 import zlib
@@ -14,12 +12,10 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import numpy as np
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from numpy.typing import NDArray
 
 import sqs_codec as sqs
+from benchmarks.wire.certificates import issue
 from sqs_codec._codec.verify import Verdict
 from sqs_codec.engine import BatchEngine, Engine
 from sqs_codec.serve import connect
@@ -213,33 +209,9 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 
 def certificate(
-    folder: Path, name: str = "localhost", *, days: int = 1
+    folder: Path, name: str = "localhost", *, minutes: int = 60
 ) -> tuple[Path, Path]:
-    """Files of a self-signed certificate, for some days from now, and of its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
-    now = datetime.datetime.now(datetime.timezone.utc)
-    names: list[x509.GeneralName] = [x509.DNSName(name)]
-    if name == "localhost":
-        names.append(x509.IPAddress(ipaddress.ip_address("127.0.0.1")))
-    signed = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=2))
-        .not_valid_after(now + datetime.timedelta(days=days))
-        .add_extension(x509.SubjectAlternativeName(names), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    files = folder / f"{name}.pem", folder / f"{name}.key"
-    files[0].write_bytes(signed.public_bytes(serialization.Encoding.PEM))
-    files[1].write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
-    return files
+    """Files of a certificate, and of its key."""
+    addresses = ["127.0.0.1"] if name == "localhost" else []
+    issued = issue(folder, name, *addresses, minutes=minutes)
+    return issued.cert, issued.key

@@ -25,6 +25,7 @@ from sqs_codec.serve._datagram import server as cloud_end
 from sqs_codec.serve._datagram.link import connect_datagram
 from sqs_codec.serve._datagram.server import DatagramServer, start_datagrams
 from sqs_codec.session import Link, LinkError
+from tests.serving import wait_until
 
 HOST = "127.0.0.1"
 
@@ -78,16 +79,6 @@ def echoes(link: Link, message: bytes) -> bool:
     """Whether a message comes back."""
     link.send(message)
     return link.receive(5) == message
-
-
-def until(condition: Callable[[], bool]) -> bool:
-    """Whether a condition comes true within some seconds."""
-    end = time.monotonic() + 5
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.01)
-    return True
 
 
 def gone(link: Link) -> str:
@@ -293,7 +284,7 @@ def test_what_is_cut_or_changed_is_dropped(
         assert echoes(link, b"first")
         relay.broken = True  # what is sent now is known, and didn't come
         link.send(b"second")
-        assert until(lambda: len(relay.seen) > 10 and relay.seen[-1][0])
+        wait_until(lambda: len(relay.seen) > 10 and relay.seen[-1][0])
         relay.broken = False
         record = relay.seen[-1][1]
         for size in range(len(record)):
@@ -391,7 +382,7 @@ def test_handshakes_that_stop_half_way_make_room(
         assert len(server._young) == 3
         assert echoes(connect(server.port), b"hi")
         monkeypatch.setattr(cloud_end, "_SHAKE_SECONDS", 0.1)
-        assert until(lambda: not server._young)
+        wait_until(lambda: not server._young)
 
 
 def test_many_clients(
@@ -405,7 +396,7 @@ def test_many_clients(
         with pytest.raises(LinkError, match="takes no more clients"):
             connect(server.port)
         links[0].close()
-        assert until(lambda: service.connections[0].closed)
+        wait_until(lambda: service.connections[0].closed)
         assert echoes(connect(server.port), b"hi")
 
 
@@ -414,7 +405,7 @@ def test_idle_clients_are_forgotten(
 ) -> None:
     with serve(idle_seconds=0.6) as server:
         idle, busy = connect(server.port), connect(server.port)
-        assert until(lambda: echoes(busy, b"hi") and service.connections[0].closed)
+        wait_until(lambda: echoes(busy, b"hi") and service.connections[0].closed)
         assert "closed the association; connect again" in gone(idle)
         assert echoes(busy, b"hi")
 
@@ -516,4 +507,4 @@ def test_a_closed_link(
     for use in (lambda: link.send(b"hi"), lambda: link.receive(0)):
         with pytest.raises(LinkError, match="is closed"):
             use()
-    assert until(lambda: service.connections[0].closed)
+    wait_until(lambda: service.connections[0].closed)

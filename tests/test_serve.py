@@ -530,7 +530,7 @@ def test_tls_certificate_of_another_name(tmp_path: Path) -> None:
 
 
 def test_tls_certificate_out_of_date(tmp_path: Path) -> None:
-    cert, key = certificate(tmp_path, days=-1)
+    cert, key = certificate(tmp_path, minutes=-30)
     with (
         serving(cert=cert, key=key) as server,
         pytest.raises(LinkError, match="certificate has expired"),

@@ -28,10 +28,12 @@ class Issued:
     key: Path
 
 
-def issue(folder: Path, *hosts: str, issuer: Issued | None = None) -> Issued:
+def issue(
+    folder: Path, *hosts: str, issuer: Issued | None = None, minutes: int = 60
+) -> Issued:
     """Write a certificate for some hosts, signed by its own key or by an issuer.
 
-    Without hosts it is an authority's.
+    Without hosts it is an authority's. It ends in so many minutes.
     """
     key = ec.generate_private_key(ec.SECP256R1())
     title = hosts[0] if hosts else "authority"
@@ -44,7 +46,7 @@ def issue(folder: Path, *hosts: str, issuer: Issued | None = None) -> Issued:
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(minutes=minutes))
         .add_extension(x509.BasicConstraints(not hosts, None), critical=True)
     )
     if hosts:
