@@ -98,7 +98,7 @@ def test_exports_only_its_prefix_and_needs_nothing(objects: list[Path]) -> None:
     assert {name for name in needed if not name.startswith("sqs_")} <= NEEDED
 
 
-@pytest.mark.skipif(not IS_X86, reason="about x86-64")
+@pytest.mark.skipif(not IS_X86, reason="needs x86-64")
 def test_runs_on_every_x86_64(objects: list[Path]) -> None:
     """Instructions that some lack are in files which only those reach that don't."""
     for path in objects:
@@ -181,11 +181,11 @@ def test_golden_vectors(programs: Path, tmp_path: Path) -> None:
 def test_instruction_sets_agree(programs: Path, isa: str) -> None:
     command = programs / "identity", isa
     if subprocess.run([*command, "0", "0"], check=False).returncode == LACKING:
-        pytest.skip(f"this machine has no {isa}")
+        pytest.skip(f"needs a processor with {isa}")
     assert checksum(run(*command, str(CASES), str(SEED))) == SUM
 
 
-@pytest.mark.skipif(not IS_X86, reason="about MXCSR")
+@pytest.mark.skipif(not IS_X86, reason="needs x86-64 and its MXCSR")
 @pytest.mark.parametrize("control", CONTROLS.values(), ids=CONTROLS)
 def test_safe_in_every_floating_point_environment(programs: Path, control: str) -> None:
     """Nothing is overrun, and instruction sets agree, even if on other bytes."""

@@ -113,14 +113,14 @@ def sum_of_cases(here: Path) -> str:
     return checksum(run(here / "identity-static", "best", str(CASES), str(SEED)))
 
 
-@pytest.mark.skipif(shutil.which("clang") is None, reason="no clang")
+@pytest.mark.skipif(shutil.which("clang") is None, reason="needs clang")
 def test_compilers_agree(sum_of_cases: str, tmp_path: Path) -> None:
     program = tmp_path / "identity-static"
     make(tmp_path, program, compiler="clang")
     assert checksum(run(program, "best", str(CASES), str(SEED))) == sum_of_cases
 
 
-@pytest.mark.skipif(shutil.which("clang") is None, reason="no clang")
+@pytest.mark.skipif(shutil.which("clang") is None, reason="needs clang")
 def test_clang_keeps_subnormals_on_arm(sum_of_cases: str, tmp_path: Path) -> None:
     [arm] = [machine for machine in MACHINES if machine.name == "arm"]
     require(arm.packages, arm.compiler, arm.emulator)
@@ -169,7 +169,7 @@ def test_best_is_not_scalar_on_aarch64(machine: Machine, there: Path) -> None:
 
 # QEMU emulates AVX2 but not AVX-512. Of what AVX2 code looks for, BMI is left out:
 # without it glibc itself does not run there.
-@pytest.mark.skipif(not IS_X86, reason="about x86-64")
+@pytest.mark.skipif(not IS_X86, reason="needs x86-64")
 @pytest.mark.parametrize(
     ("processor", "best"),
     [

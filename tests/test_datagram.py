@@ -118,7 +118,7 @@ def test_ipv6(serve: Callable[..., Any], connect: Callable[..., Link]) -> None:
     except OSError as error:
         if isinstance(error, LinkError):
             raise
-        pytest.skip(f"no IPv6 here: {error}")
+        pytest.skip(f"needs IPv6: {error}")
 
 
 def test_what_crosses_is_encrypted_and_fits(

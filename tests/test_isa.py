@@ -57,7 +57,8 @@ NEEDS = {
 
 
 @pytest.mark.skipif(
-    platform.machine() != "x86_64" or not CPUINFO.exists(), reason="Linux on x86-64"
+    platform.machine() != "x86_64" or not CPUINFO.exists(),
+    reason="needs Linux on x86-64",
 )
 def test_what_linux_says_that_the_processor_has_is_here():
     """Linux leaves out what it doesn't save for each thread, as the core does."""

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 if not (ROOT / ".git").exists():
-    pytest.skip("not a clone, so that there is no commit", allow_module_level=True)
+    pytest.skip("needs a clone, which has a commit", allow_module_level=True)
 
 
 def sdist(folder: Path, umask: int, **env: str) -> Path:

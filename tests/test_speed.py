@@ -61,7 +61,7 @@ def test_ratios_are_medians_of_rounds() -> None:
     assert fast.spread == (1.5, 6.0)
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="Linux only")
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="needs Linux")
 def test_pinning_ends() -> None:
     allowed = os.sched_getaffinity(0)
     with pinned(1) as cores:
