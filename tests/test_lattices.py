@@ -15,7 +15,6 @@ import pytest
 import sqs_codec as sqs
 
 pytest.importorskip("rich")
-pytest.importorskip("scipy")
 pytest.importorskip("transformers")
 
 from rich.console import Console

@@ -72,7 +72,7 @@ def main(argv: list[str] | None = None) -> int:
         records = run(modules, options)
     except (OptionsError, ModelError) as error:
         parser.error(str(error))
-    measured = about("torch", "transformers", "scipy")
+    measured = about("torch", "transformers")
     measured |= {"seconds": time.monotonic() - began, "seed": args.seed}
     results: dict[str, Any] = {"about": measured}
     failed: list[Check] = []
