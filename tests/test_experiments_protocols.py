@@ -391,34 +391,6 @@ def test_a_text_that_ends_at_once_is_refused(
         measured.recorded(Options(tmp_path), some_models())
 
 
-def test_late_texts_are_written_again_and_the_less_late_count(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    lateness = {"a": [0.01], "b": [0.2, 0.1], "c": [0.2, 0.3]}
-    asked = []
-
-    def play_all(cells: list[Any], workers: int) -> list[dict[str, Any]]:
-        asked.append([cell.key for cell in cells])
-        turn = len(asked) - 1
-        return [
-            {"key": key, "texts": [{"late": lateness[key][turn], "seconds": 1.0}]}
-            for key in asked[-1]
-        ]
-
-    monkeypatch.setattr(system, "play_all", play_all)
-    cells = [
-        system.Cell(key, Link(1e5, 0.1), (), 1, (), None, Steps(0, 0, 0))
-        for key in lateness
-    ]
-    played = measured._play(cells, quick=False)
-    assert asked == [["a", "b", "c"], ["b", "c"]]
-    assert {key: texts[0]["late"] for key, texts in played.items()} == {
-        "a": 0.01,
-        "b": 0.1,
-        "c": 0.2,
-    }
-
-
 def test_measured_are_the_cloud_alone_the_best_plan_and_the_planner() -> None:
     settings = default_settings(V)
     names = [simulated.words(each) for each in settings]

@@ -59,11 +59,6 @@ SESSIONS, QUICK_SESSIONS = 8, 4
 """Pairs of an edge and a server at once. With V = 49 152 twelve take two thirds of one
 core, and eight a core take their time within 1 % of one alone."""
 
-LATE = 0.05
-"""A share of a text's seconds. If the machine was later than that, because it was busy
-with something else, all texts of the plan are written again, once; what was less late
-counts, fast or slow."""
-
 Told = dict[str, float]
 """Seconds and bytes up and down of a text, as simulated."""
 
@@ -104,27 +99,11 @@ def measure(options: Options, grid: Grid) -> Records:
             cases[key] = case
             link = Link(rate, trip, jitter=JITTER)
             cells.append(_cell(key, link, texts, settings, one.plan, options.seed))
-    played = _play(cells, options.quick)
+    sessions = QUICK_SESSIONS if options.quick else SESSIONS
+    played = {one["key"]: one["texts"] for one in system.play_all(cells, sessions)}
     return [
         record for key, case in cases.items() for record in _records(case, played[key])
     ]
-
-
-def _play(cells: Sequence[system.Cell], quick: bool) -> dict[str, list[dict[str, Any]]]:
-    """Return what came of each cell; those that were late are played once more."""
-    sessions = QUICK_SESSIONS if quick else SESSIONS
-    played = {done["key"]: done["texts"] for done in system.play_all(cells, sessions)}
-    late = [cell for cell in cells if lateness(played[cell.key]) > LATE]
-    if late and not quick:
-        for done in system.play_all(late, sessions):
-            if lateness(done["texts"]) < lateness(played[done["key"]]):
-                played[done["key"]] = done["texts"]
-    return played
-
-
-def lateness(texts: Sequence[dict[str, Any]]) -> float:
-    """Return how much of the seconds of texts the machine was late, at worst."""
-    return max(text["late"] / text["seconds"] for text in texts)
 
 
 def _cell(

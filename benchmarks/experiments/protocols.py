@@ -21,7 +21,6 @@ from benchmarks.experiments.experiment import (
 from benchmarks.experiments.measured import (
     CLOUD,
     TEMPERATURE,
-    lateness,
     measure,
 )
 from benchmarks.experiments.models import GEMMA3, SMOLLM2
@@ -229,7 +228,8 @@ def _real(records: Records, grid: Grid) -> dict[str, Any]:
     plans = [plan for cell in cells for plan in cell["plans"].values()]
     ratios = [plan["of_simulated"] for plan in plans]
     low, median, high = np.quantile(ratios, (0.05, 0.5, 0.95)).tolist()
-    late = [lateness([each["measured"]]) for each in records]
+    measured = [each["measured"] for each in records]
+    late = [each["late"] / each["seconds"] for each in measured]
     within = {
         name: float(np.mean([cell[name] >= NEAR for cell in cells]))
         for name in ("of_best", "of_best_first", "of_best_later", "alone_of_best")
