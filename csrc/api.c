@@ -56,8 +56,8 @@ sqs_status sqs_quantize_logits(const sqs_codec *codec, const sqs_rows *logits,
     sqs_status status = check_rows(logits, temperature, keep);
     if (status != SQS_OK)
         return status;
-    sqs_quantizer q = sqs_make_quantizer(codec, logits, false, temperature,
-                                         keep, scratch);
+    sqs_quantizer q =
+        sqs_make_quantizer(codec, logits, false, temperature, keep, scratch);
     return quantize_rows(&q, logits, to);
 }
 
@@ -69,8 +69,7 @@ sqs_status sqs_quantize_probs(const sqs_codec *codec, const sqs_rows *probs,
     sqs_status status = check_rows(probs, 1, keep);
     if (status != SQS_OK)
         return status;
-    sqs_quantizer q =
-        sqs_make_quantizer(codec, probs, true, 1, keep, scratch);
+    sqs_quantizer q = sqs_make_quantizer(codec, probs, true, 1, keep, scratch);
     return quantize_rows(&q, probs, to);
 }
 
@@ -105,8 +104,8 @@ sqs_status sqs_encode_logits(const sqs_codec *codec, const sqs_rows *logits,
     sqs_status status = check_rows(logits, temperature, keep);
     if (status != SQS_OK)
         return status;
-    sqs_quantizer q = sqs_make_quantizer(codec, logits, false, temperature,
-                                         keep, scratch);
+    sqs_quantizer q =
+        sqs_make_quantizer(codec, logits, false, temperature, keep, scratch);
     uint32_t *ids = q.counts + codec->vocab_size;
     sqs_outcome out = {ids, ids + sqs_max_survivors(codec), 0, NULL};
     while (to->done < logits->n) {
@@ -145,15 +144,14 @@ static sqs_status check_distribution(const sqs_codec *codec,
 }
 
 sqs_status sqs_bits(const sqs_codec *codec, const uint32_t *token_ids,
-                    const uint32_t *counts, uint32_t survivors,
-                    uint32_t *bits)
+                    const uint32_t *counts, uint32_t survivors, uint32_t *bits)
 {
     sqs_status status =
         check_distribution(codec, token_ids, counts, survivors);
     if (status == SQS_OK)
-        *bits = is_entropy(codec) ? sqs_entropy_bits(codec, token_ids, counts,
-                                                     survivors)
-                                  : sqs_fields_bits(codec, survivors);
+        *bits = is_entropy(codec)
+                    ? sqs_entropy_bits(codec, token_ids, counts, survivors)
+                    : sqs_fields_bits(codec, survivors);
     return status;
 }
 
@@ -174,19 +172,18 @@ sqs_status sqs_encode(const sqs_codec *codec, const uint32_t *token_ids,
     return is_entropy(codec)
                ? sqs_entropy_encode(codec, token_ids, counts, survivors,
                                     packet, capacity, size)
-               : sqs_fields_encode(codec, token_ids, counts, survivors,
-                                   packet, capacity, size);
+               : sqs_fields_encode(codec, token_ids, counts, survivors, packet,
+                                   capacity, size);
 }
 
 sqs_status sqs_decode(const sqs_codec *codec, const uint8_t *packet,
                       size_t size, size_t most, uint32_t *token_ids,
                       uint32_t *counts, uint32_t *survivors)
 {
-    return is_entropy(codec)
-               ? sqs_entropy_decode(codec, packet, size, most, token_ids,
-                                    counts, survivors)
-               : sqs_fields_decode(codec, packet, size, most, token_ids,
-                                   counts, survivors);
+    return is_entropy(codec) ? sqs_entropy_decode(codec, packet, size, most,
+                                                  token_ids, counts, survivors)
+                             : sqs_fields_decode(codec, packet, size, most,
+                                                 token_ids, counts, survivors);
 }
 
 /* Rounds. */
@@ -220,8 +217,9 @@ static sqs_status check_memory(const sqs_codec *codec,
 size_t sqs_encode_round_bound(const sqs_codec *codec, uint32_t length,
                               size_t survivors)
 {
-    return is_entropy(codec) ? sqs_entropy_bound(length, survivors)
-                             : sqs_fields_round_bound(codec, length, survivors);
+    return is_entropy(codec)
+               ? sqs_entropy_bound(length, survivors)
+               : sqs_fields_round_bound(codec, length, survivors);
 }
 
 sqs_status sqs_encode_round(const sqs_codec *codec, sqs_memory *memory,
@@ -255,7 +253,8 @@ sqs_status sqs_decode_round(const sqs_codec *codec, sqs_memory *memory,
     if (status != SQS_OK)
         return status;
     return is_entropy(codec)
-               ? sqs_entropy_decode_round(codec, memory, packet, size, most, to)
+               ? sqs_entropy_decode_round(codec, memory, packet, size, most,
+                                          to)
                : sqs_fields_decode_round(codec, packet, size, most, to);
 }
 

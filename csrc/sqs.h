@@ -62,7 +62,7 @@ extern "C" {
 #define SQS_FORMAT_VERSION 1
 
 /* For comparisons: 100 for 0.1.0, and 10203 for 1.2.3. */
-#define SQS_VERSION_NUMBER                                                     \
+#define SQS_VERSION_NUMBER                                                    \
     (10000 * SQS_VERSION_MAJOR + 100 * SQS_VERSION_MINOR + SQS_VERSION_PATCH)
 
 /* SQS_VERSION_NUMBER of the library that runs, which may be another than this
@@ -89,11 +89,11 @@ typedef enum sqs_status {
     SQS_TRUNCATED = 1,      /* the packet ends inside a field */
     SQS_TRAILING_BYTES = 2, /* bytes follow the last field's byte */
     SQS_PADDING = 3,        /* the last byte isn't what an encoder ends with */
-    SQS_SUPPORT_SIZE = 4,   /* the support size exceeds what the codec allows */
-    SQS_RANK = 5,           /* the rank names no distribution */
-    SQS_TOKEN_ID = 6,       /* a token id lies outside the vocabulary */
-    SQS_TOKEN_ORDER = 7,    /* token ids do not strictly ascend */
-    SQS_COUNTS = 8,         /* a count exceeds what the resolution leaves it */
+    SQS_SUPPORT_SIZE = 4, /* the support size exceeds what the codec allows */
+    SQS_RANK = 5,         /* the rank names no distribution */
+    SQS_TOKEN_ID = 6,     /* a token id lies outside the vocabulary */
+    SQS_TOKEN_ORDER = 7,  /* token ids do not strictly ascend */
+    SQS_COUNTS = 8,       /* a count exceeds what the resolution leaves it */
     SQS_TOKEN_POSITION = 9, /* a drafted token lies outside its support */
     SQS_ROUND_SUPPORT = 10, /* a round's supports are too large together */
 
@@ -106,14 +106,14 @@ typedef enum sqs_status {
                                   survivors than the coding can hold together */
     SQS_BAD_MEMORY = 15,       /* not a memory that the core has left behind */
     SQS_BAD_PRIOR = 16,        /* not a prior file, or a damaged one */
-    SQS_BAD_KEEP = 17,         /* no keep rule, or its parameter out of range */
-    SQS_BAD_TEMPERATURE = 18,  /* negative, infinite or NaN */
-    SQS_BAD_DTYPE = 19,        /* not a type of value that it takes */
-    SQS_NO_SPACE = 20,         /* an output buffer is too small, or a packet has
+    SQS_BAD_KEEP = 17,        /* no keep rule, or its parameter out of range */
+    SQS_BAD_TEMPERATURE = 18, /* negative, infinite or NaN */
+    SQS_BAD_DTYPE = 19,       /* not a type of value that it takes */
+    SQS_NO_SPACE = 20,        /* an output buffer is too small, or a packet has
                                   more survivors than the receiver's limit */
 
     /* Rows that are not distributions. */
-    SQS_NOT_FINITE = 21, /* NaN or +infinity; for probabilities -infinity too */
+    SQS_NOT_FINITE = 21, /* NaN or infinite, but for logits of -infinity */
     SQS_ALL_MASKED = 22, /* every logit is -infinity */
     SQS_NEGATIVE = 23,   /* a probability is negative */
     SQS_SUM = 24         /* probabilities do not sum to 1 within
@@ -210,7 +210,7 @@ typedef struct sqs_codec {
     uint32_t vocab_size; /* V, SQS_MIN_VOCAB .. SQS_MAX_VOCAB */
     uint32_t resolution; /* the sum of a distribution's counts,
                             1 .. SQS_MAX_RESOLUTION */
-    uint32_t coding; /* sqs_coding */
+    uint32_t coding;     /* sqs_coding */
     uint32_t isa; /* sqs_isa; need not be agreed on: each end has its own */
     const sqs_prior *prior; /* null for none; SQS_ENTROPY only, and one of the
                                same vocab_size */
@@ -242,8 +242,8 @@ typedef enum sqs_dtype {
 typedef struct sqs_rows {
     const void *values;
     uint32_t dtype; /* sqs_dtype */
-    uint32_t n;    /* how many rows */
-    size_t stride; /* values from the start of one row to that of the next */
+    uint32_t n;     /* how many rows */
+    size_t stride;  /* values from the start of one row to that of the next */
 } sqs_rows;
 
 /* Which tokens to keep. The most probable token is always kept, ties go to
@@ -442,7 +442,7 @@ typedef struct sqs_round {
     uint32_t length;           /* how many distributions, 1 .. SQS_MAX_ROUND */
     const uint32_t *token_ids; /* the distributions one after the other */
     const uint32_t *counts;
-    const uint32_t *survivors; /* `length` sizes, which cut the two arrays up */
+    const uint32_t *survivors; /* `length` sizes, which cut both arrays up */
     const uint32_t *positions; /* `length` positions: of each drafted token
                                   among the token_ids of its distribution */
 } sqs_round;
@@ -476,7 +476,7 @@ typedef struct sqs_memory {
     uint32_t seen; /* supports so far, counted up to 255 */
     uint32_t last; /* with a prior of several classes: 1 + the class of the
                       last distribution that had one; otherwise 0 */
-    uint32_t ids[SQS_MEMORY_TOKENS]; /* `size` ids, ascending */
+    uint32_t ids[SQS_MEMORY_TOKENS];     /* `size` ids, ascending */
     uint32_t weights[SQS_MEMORY_TOKENS]; /* of each: how often and recently it
                                             came */
 } sqs_memory;

@@ -135,10 +135,9 @@ static sqs_status check_probs(const target_row *row)
 static sqs_scanned get_block(const target_row *row, uint32_t block)
 {
     uint32_t from = block * SQS_BLOCK;
-    return (sqs_scanned){
-        .values = sqs_value_at(row->values, row->dtype, from),
-        .n = block_end(row, block) - from,
-        .max = row->max};
+    return (sqs_scanned){.values = sqs_value_at(row->values, row->dtype, from),
+                         .n = block_end(row, block) - from,
+                         .max = row->max};
 }
 
 /* Writes the maxima of a row's blocks to where the sums go, and checks them.
@@ -163,8 +162,8 @@ static sqs_status check_rows(const target *t, uint32_t length, uint32_t *done)
 {
     for (*done = 0; *done <= length; ++*done) {
         target_row row = get_row(t, *done);
-        sqs_status status = t->weighing == PROBS ? check_probs(&row)
-                                                 : check_logits(&row);
+        sqs_status status =
+            t->weighing == PROBS ? check_probs(&row) : check_logits(&row);
         if (status != SQS_OK)
             return status;
     }

@@ -243,6 +243,7 @@ def as_c(model: Model) -> str:
  */
 #include "entropy/model.h"
 
+/* clang-format off */
 const uint8_t sqs_split_chances[SQS_SPLIT_CONTEXTS][SQS_SPLIT_NODES] = {{
 {chances}
 }};

@@ -48,9 +48,9 @@ typedef struct sqs_coder {
     uint8_t *out;      /* writing: room for `size` bytes */
     const uint8_t *in; /* reading: the packet, `size` bytes */
     size_t size;
-    size_t shifts;  /* how many bytes have moved on: s */
-    uint64_t low;   /* writing */
-    uint64_t code;  /* reading: the packet's number, less low */
+    size_t shifts; /* how many bytes have moved on: s */
+    uint64_t low;  /* writing */
+    uint64_t code; /* reading: the packet's number, less low */
     uint64_t range;
     uint64_t cost;  /* metering, in units of 2^-SQS_LOG_UNIT bits */
     bool truncated; /* reading: a symbol was due after the packet's end */
@@ -268,8 +268,8 @@ static inline sqs_status sqs_coder_check_end(const sqs_coder *c)
 /* The bits that a writer has spent, rounded up. */
 static inline uint32_t sqs_coder_spent(const sqs_coder *c)
 {
-    uint64_t narrowed = ((uint64_t)SQS_CODER_BITS << SQS_LOG_UNIT) -
-                        sqs_log2(c->range);
+    uint64_t narrowed =
+        ((uint64_t)SQS_CODER_BITS << SQS_LOG_UNIT) - sqs_log2(c->range);
     return (uint32_t)(8 * c->shifts + (narrowed + SQS_BIT - 1) / SQS_BIT);
 }
 

@@ -78,15 +78,15 @@ void sqs_make_groups(const uint32_t *counts, uint32_t k, sqs_groups *g)
  * chances of their own. All others are even, and share the number NODES.
  */
 #define NODES SQS_SPLIT_NODES
-_Static_assert(SQS_SIZE_CLASSES * SQS_RATIO_CLASSES == SQS_SPLIT_CONTEXTS &&
+_Static_assert(SQS_SPLIT_CONTEXTS == SQS_SIZE_CLASSES * SQS_RATIO_CLASSES &&
                    SQS_SPLIT_FULL_DEPTH == 3 && SQS_SPLIT_TOP_DEPTH == 8 &&
                    NODES == 3 + 4 + 5,
                "a row for each context, a column for each node");
 
 /* The node that follows a split down, and up. */
 static const uint8_t next_nodes[NODES + 1][2] = {
-    {1, 2},         {3, 4},         {5, 6},     {NODES, NODES},
-    {NODES, NODES}, {NODES, NODES}, {NODES, 7}, {NODES, 8},
+    {1, 2},         {3, 4},         {5, 6},      {NODES, NODES},
+    {NODES, NODES}, {NODES, NODES}, {NODES, 7},  {NODES, 8},
     {NODES, 9},     {NODES, 10},    {NODES, 11}, {NODES, NODES},
     {NODES, NODES},
 };
@@ -167,8 +167,7 @@ void sqs_write_partition(sqs_coder *c, uint32_t vocab_size,
 }
 
 uint32_t sqs_read_partition(sqs_coder *c, uint32_t vocab_size,
-                            uint32_t resolution, uint32_t limit,
-                            sqs_groups *g)
+                            uint32_t resolution, uint32_t limit, sqs_groups *g)
 {
     sqs_coder own = *c;
     own.mode = SQS_READ;
@@ -220,9 +219,8 @@ void sqs_code_arrangement(sqs_coder *c, sqs_groups *g, uint32_t k,
         uint32_t at = first, below = 0;
         if (first + 1 < g->n && sqs_coder_going(c)) {
             uint64_t unit = sqs_divide(c->range, left);
-            at = c->mode == SQS_READ
-                     ? find_colour(c, g, first, unit, &below)
-                     : seek_colour(g, counts.given[i], &below);
+            at = c->mode == SQS_READ ? find_colour(c, g, first, unit, &below)
+                                     : seek_colour(g, counts.given[i], &below);
             sqs_coder_narrow_to_value(c, unit, below, g->size[at],
                                       at == first);
         }

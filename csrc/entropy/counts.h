@@ -10,10 +10,10 @@
 /* How many different counts a distribution can have: 1 + 2 + ... + 361 is the
  * last such sum that does not exceed 2^16, the largest resolution. */
 #define SQS_MAX_GROUPS 361u
-_Static_assert(SQS_MAX_GROUPS * (SQS_MAX_GROUPS + 1) / 2 <=
-                       SQS_MAX_RESOLUTION &&
-                   (SQS_MAX_GROUPS + 1) * (SQS_MAX_GROUPS + 2) / 2 >
-                       SQS_MAX_RESOLUTION,
+_Static_assert(SQS_MAX_RESOLUTION >=
+                       SQS_MAX_GROUPS * (SQS_MAX_GROUPS + 1) / 2 &&
+                   SQS_MAX_RESOLUTION <
+                       (SQS_MAX_GROUPS + 1) * (SQS_MAX_GROUPS + 2) / 2,
                "SQS_MAX_GROUPS follows from the largest resolution");
 
 /* A partition: the different counts, descending, and how many tokens have

@@ -6,7 +6,7 @@
 #define ONE(n) ((n) < 2 ? 0 : UINT64_MAX / ((n) < 2 ? 1 : (n)) + 1)
 #define FOUR(n) ONE(n), ONE((n) + 1), ONE((n) + 2), ONE((n) + 3)
 #define SIXTEEN(n) FOUR(n), FOUR((n) + 4), FOUR((n) + 8), FOUR((n) + 12)
-#define SIXTY_FOUR(n) \
+#define SIXTY_FOUR(n)                                                         \
     SIXTEEN(n), SIXTEEN((n) + 16), SIXTEEN((n) + 32), SIXTEEN((n) + 48)
 
 /* Rounded up, 2^64 / n is (2^64 - 1) / n, rounded down, plus 1. */

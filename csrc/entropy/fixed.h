@@ -50,8 +50,8 @@ static inline uint64_t sqs_log2(uint64_t x)
 static inline uint64_t sqs_log2_small(uint32_t x)
 {
     uint32_t whole = sqs_floor_log2(x);
-    uint32_t fraction = x << (SQS_LOG_KNOT_BITS - whole) &
-                        ((1u << SQS_LOG_KNOT_BITS) - 1);
+    uint32_t fraction =
+        x << (SQS_LOG_KNOT_BITS - whole) & ((1u << SQS_LOG_KNOT_BITS) - 1);
     return ((uint64_t)whole << SQS_LOG_UNIT) + sqs_log2_table[fraction];
 }
 

@@ -80,8 +80,8 @@ void sqs_make_ids(sqs_ids *m, const sqs_codec *codec, uint32_t in_class,
     if (total == 0)
         return;
     m->below[memory->size] = total;
-    m->unit = m->whole * memory->seen / (memory->seen + SQS_MEMORY_DELAY) /
-              total;
+    m->unit =
+        m->whole * memory->seen / (memory->seen + SQS_MEMORY_DELAY) / total;
     m->whole += m->unit * total;
 }
 
@@ -91,9 +91,9 @@ SQS_INLINE uint32_t static_id(const sqs_ids *m, bool prior, uint64_t below,
 {
     if (!prior)
         return bucket_id(below, start);
-    uint32_t id = rough ? sqs_prior_id_about(m->prior, m->in_class, below)
-                        : sqs_prior_id(m->prior, m->in_class, below,
-                                       &place->in_prior);
+    uint32_t id =
+        rough ? sqs_prior_id_about(m->prior, m->in_class, below)
+              : sqs_prior_id(m->prior, m->in_class, below, &place->in_prior);
     return id > start ? id : start;
 }
 
@@ -121,8 +121,7 @@ SQS_INLINE uint32_t ids_at(const sqs_ids *m, bool prior, uint64_t rest,
     while (at > 0 && ids[at - 1] >= start)
         at--;
     while (at < m->memory->size && m->unit * m->below[at] <= below &&
-           begins_by(m, prior, ids[at], below - m->unit * m->below[at],
-                     place))
+           begins_by(m, prior, ids[at], below - m->unit * m->below[at], place))
         at++;
     place->at = at;
     uint64_t recent = m->unit * m->below[at];

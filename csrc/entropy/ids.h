@@ -14,7 +14,7 @@
 #include "sqs.h"
 
 typedef struct sqs_ids {
-    const sqs_prior *prior;   /* null for buckets */
+    const sqs_prior *prior; /* null for buckets */
     uint32_t in_class;
     const sqs_memory *memory; /* read only where unit is above 0 */
     uint64_t unit;            /* U of docs/format.md; 0 without a memory */

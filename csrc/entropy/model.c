@@ -4,6 +4,7 @@
  */
 #include "entropy/model.h"
 
+/* clang-format off */
 const uint8_t sqs_split_chances[SQS_SPLIT_CONTEXTS][SQS_SPLIT_NODES] = {
     {72, 140, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128},
     {99, 210, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128},

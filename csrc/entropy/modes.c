@@ -94,8 +94,7 @@ static costs ids_costs(const sqs_ids *m, uint32_t vocab_size, uint32_t last,
                        const uint32_t *ids, uint32_t k,
                        sqs_logs known[SQS_KNOWN_LOGS])
 {
-    sqs_members_cost cost =
-        sqs_cost_of_members(m, vocab_size, ids, k, known);
+    sqs_members_cost cost = sqs_cost_of_members(m, vocab_size, ids, k, known);
     return (costs){mode_cost(false) + class_cost(m->prior, last, m->in_class) +
                        cost.bits,
                    mode_cost(true) + log2_binomial(vocab_size, k), cost.rough};
@@ -156,8 +155,7 @@ void sqs_write_counts(sqs_coder *c, uint32_t vocab_size, uint32_t resolution,
 }
 
 uint32_t sqs_read_counts(sqs_coder *c, uint32_t vocab_size,
-                         uint32_t resolution, uint32_t *counts,
-                         uint32_t limit)
+                         uint32_t resolution, uint32_t *counts, uint32_t limit)
 {
     sqs_values found = {NULL, counts};
     if (sqs_code_bit(c, SQS_UNIFORM_CHANCE, false))
@@ -199,8 +197,7 @@ void sqs_write_ids(sqs_coder *c, const sqs_codec *codec, sqs_memory *memory,
     sqs_ids m;
     sqs_make_ids(&m, codec, in_class, memory);
     sqs_logs known[SQS_KNOWN_LOGS];
-    costs bits =
-        ids_costs(&m, codec->vocab_size, memory->last, ids, k, known);
+    costs bits = ids_costs(&m, codec->vocab_size, memory->last, ids, k, known);
     if (sqs_code_bit(c, SQS_UNIFORM_CHANCE, uniform_is_cheaper(&bits))) {
         sqs_code_uniform_set(c, k, codec->vocab_size, given, false);
         return;
@@ -233,9 +230,8 @@ uint32_t sqs_code_position(sqs_coder *c, const uint32_t *counts, uint32_t k,
     uint64_t unit = c->range / resolution;
     uint64_t target = c->mode == SQS_READ ? c->code / unit : 0;
     uint32_t at = 0, below = 0;
-    while (c->mode == SQS_READ
-               ? at + 1 < k && target >= below + counts[at]
-               : at < position)
+    while (c->mode == SQS_READ ? at + 1 < k && target >= below + counts[at]
+                               : at < position)
         below += counts[at++];
     sqs_coder_narrow_to_value(c, unit, below, counts[at], at + 1 == k);
     return at;

@@ -25,8 +25,9 @@
 
 size_t sqs_entropy_bound(uint64_t length, uint64_t survivors)
 {
-    return (size_t)((length * BITS_PER_DISTRIBUTION +
-                     survivors * BITS_PER_SURVIVOR) / 8 + 1);
+    uint64_t bits =
+        length * BITS_PER_DISTRIBUTION + survivors * BITS_PER_SURVIVOR;
+    return (size_t)(bits / 8 + 1);
 }
 
 /* After `done` positions, codes whether another one follows; false if the
@@ -174,8 +175,7 @@ static sqs_status get_distribution(sqs_coder *c, target *to,
                                    uint32_t *survivors)
 {
     const sqs_codec *codec = to->codec;
-    uint32_t limit =
-        to->most < to->allowed ? (uint32_t)to->most : to->allowed;
+    uint32_t limit = to->most < to->allowed ? (uint32_t)to->most : to->allowed;
     uint32_t k = sqs_read_counts(c, codec->vocab_size, codec->resolution,
                                  to->counts, limit);
     if (c->truncated)

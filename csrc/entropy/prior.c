@@ -252,8 +252,7 @@ static void fill_guides(const uint32_t *sums, uint32_t blocks,
 {
     uint32_t shift = guide_shift(sums[blocks]), block = 0;
     for (uint32_t i = 0; i < GUIDES; i++) {
-        while (block + 1 < blocks &&
-               sums[block + 1] <= (uint64_t)i << shift)
+        while (block + 1 < blocks && sums[block + 1] <= (uint64_t)i << shift)
             block++;
         guides[i] = (uint16_t)block;
     }
@@ -373,8 +372,7 @@ static hint ask_guides(const sqs_prior *p, uint32_t in_class, uint64_t below)
     uint32_t whole = sqs_prior_whole(p, in_class);
     uint32_t sum = below < whole ? (uint32_t)below : whole - 1;
     uint32_t shift = guide_shift(whole);
-    const uint16_t *guide =
-        p->guides + in_class * GUIDES + (sum >> shift);
+    const uint16_t *guide = p->guides + in_class * GUIDES + (sum >> shift);
     uint64_t past = sum & (((uint64_t)1 << shift) - 1);
     uint32_t n = (uint32_t)(guide[1] - guide[0]);
     return (hint){sum, guide[0], guide[1],
@@ -438,7 +436,7 @@ uint32_t sqs_prior_choose(const sqs_prior *p, uint32_t last,
     }
     uint64_t least = UINT64_MAX; /* and below it the class */
     for (uint32_t c = 0; c < p->classes; c++)
-        least = totals[c] * CLASSES + c < least ? totals[c] * CLASSES + c
-                                                : least;
+        least =
+            totals[c] * CLASSES + c < least ? totals[c] * CLASSES + c : least;
     return (uint32_t)(least % CLASSES);
 }

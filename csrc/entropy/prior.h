@@ -74,9 +74,8 @@ static inline const uint32_t *sqs_prior_bounds(const sqs_prior *p,
 static inline uint32_t sqs_prior_recent(const sqs_prior *p, uint32_t in_class,
                                         uint32_t id, uint32_t m)
 {
-    return p->classes > 1
-               ? m * p->ratios[256u * in_class + p->kinds[id]] / 16
-               : m;
+    return p->classes > 1 ? m * p->ratios[256u * in_class + p->kinds[id]] / 16
+                          : m;
 }
 
 /* What the chances of lower classes sum to, for the class of a distribution

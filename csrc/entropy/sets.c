@@ -336,8 +336,7 @@ SQS_INLINE sqs_members_cost cost_of_members(weights w, const sqs_ids *model,
             cost.rough |= fall > RARE_LAST;
             break;
         }
-        cost.bits +=
-            member_cost(fall, s.n * (logs.here - logs.next), values);
+        cost.bits += member_cost(fall, s.n * (logs.here - logs.next), values);
         s.log_a = logs.next;
         s.a = ids[i] + 1;
     }

@@ -57,8 +57,8 @@ static void weigh(const sqs_quantizer *q)
     if (q->row.probs)
         return;
     for (uint32_t i = 0; i < q->row.n; i++)
-        q->weights[i] = sqs_exp2_f64((q->weights[i] - max) / q->temperature *
-                                     SQS_LOG2_E);
+        q->weights[i] =
+            sqs_exp2_f64((q->weights[i] - max) / q->temperature * SQS_LOG2_E);
 }
 
 /* Rounds the weights of the tokens kept, and leaves those out whose count is

@@ -41,8 +41,8 @@ sqs_status sqs_scan_probs(sqs_row *row)
     if (!row->kernels->scan(&row->scanned))
         return SQS_NOT_FINITE;
     double least;
-    row->normaliser = row->kernels->sum_values(row->scanned.values,
-                                               row->scanned.n, &least);
+    row->normaliser =
+        row->kernels->sum_values(row->scanned.values, row->scanned.n, &least);
     if (least < 0)
         return least == -INFINITY ? SQS_NOT_FINITE : SQS_NEGATIVE;
     if (!(fabs(row->normaliser - 1) <= SQS_SUM_TOLERANCE))

@@ -110,8 +110,8 @@ static divisor make_divisor(sqs_limb d)
 static inline sqs_limb divide(divisor by, sqs_limb *rest, sqs_limb low)
 {
     sqs_limb high = *rest;
-    sqs_wide q = (sqs_wide)by.inverse * high +
-                 ((sqs_wide)high << SQS_LIMB_BITS | low);
+    sqs_wide q =
+        (sqs_wide)by.inverse * high + ((sqs_wide)high << SQS_LIMB_BITS | low);
     sqs_limb quotient = (sqs_limb)((q >> SQS_LIMB_BITS) + 1);
     sqs_limb left = low - quotient * by.d;
     bool over = left > (sqs_limb)q;

@@ -253,8 +253,8 @@ static double improve(double x, double target, uint32_t i)
 {
     for (int round = 0; round < MOST_ROUNDS; round++) {
         stirling whole = log_factorial(x), rest = log_factorial(x - i);
-        double step = (target - (whole.value - rest.value)) /
-                      (whole.slope - rest.slope);
+        double step =
+            (target - (whole.value - rest.value)) / (whole.slope - rest.slope);
         if (!(step > CLOSE || step < -CLOSE))
             break;
         x = at_least(i, x + step);
@@ -340,8 +340,7 @@ static void unrank_set(sqs_big *rank, uint32_t n, uint32_t k, uint32_t *set)
     }
 }
 
-void sqs_index_size(sqs_big *size, uint32_t n, uint32_t resolution,
-                    uint32_t k)
+void sqs_index_size(sqs_big *size, uint32_t n, uint32_t resolution, uint32_t k)
 {
     sqs_big supports, compositions;
     binomial(&supports, n, k);
@@ -349,8 +348,8 @@ void sqs_index_size(sqs_big *size, uint32_t n, uint32_t resolution,
     sqs_big_multiply(size, &supports, &compositions);
 }
 
-void sqs_index_rank(sqs_big *rank, const uint32_t *ids,
-                    const uint32_t *counts, uint32_t k, uint32_t resolution)
+void sqs_index_rank(sqs_big *rank, const uint32_t *ids, const uint32_t *counts,
+                    uint32_t k, uint32_t resolution)
 {
     sqs_big s, t, compositions;
     rank_set(&s, (elements){ids, false, 0}, k);

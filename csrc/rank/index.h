@@ -16,8 +16,8 @@ void sqs_index_size(sqs_big *size, uint32_t n, uint32_t resolution,
 
 /* Writes the rank of one, which is below that size. Its k ids ascend, its k
  * counts are >= 1 and sum to resolution. */
-void sqs_index_rank(sqs_big *rank, const uint32_t *ids,
-                    const uint32_t *counts, uint32_t k, uint32_t resolution);
+void sqs_index_rank(sqs_big *rank, const uint32_t *ids, const uint32_t *counts,
+                    uint32_t k, uint32_t resolution);
 
 /* Writes the k ids and k counts of the one whose rank this is. The rank must
  * be below that size, and is overwritten. */

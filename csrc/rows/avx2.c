@@ -104,8 +104,7 @@ TARGET static inline vec_type vec_min(vec_type a, vec_type b)
 TARGET static inline __m256 add_exponent(__m256 v, __m256 shifted)
 {
     __m256i more = _mm256_slli_epi32(_mm256_castps_si256(shifted), 23);
-    return _mm256_castsi256_ps(
-        _mm256_add_epi32(_mm256_castps_si256(v), more));
+    return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(v), more));
 }
 
 TARGET static inline vec_type vec_add_exponent(vec_type v, vec_type shifted)

@@ -80,8 +80,7 @@ TARGET static inline vec_type vec_min(vec_type a, vec_type b)
 TARGET static inline vec_type vec_add_exponent(vec_type v, vec_type shifted)
 {
     __m512i more = _mm512_slli_epi32(_mm512_castps_si512(shifted), 23);
-    return _mm512_castsi512_ps(
-        _mm512_add_epi32(_mm512_castps_si512(v), more));
+    return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(v), more));
 }
 
 TARGET static inline vec_type vec_zero_below(vec_type v, vec_type t,

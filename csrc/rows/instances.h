@@ -82,8 +82,11 @@ static inline float vec_in_order(uint64_t order)
 #include "rows/template.h"
 
 #define KERNELS(type)                                                         \
-    {scan_##type,       sum_exp2_##type,   sum_values_##type,                 \
-     sum_blocks_##type, select_top_##type, select_from_##type}
+    {                                                                         \
+        .scan = scan_##type, .sum_exp2 = sum_exp2_##type,                     \
+        .sum_values = sum_values_##type, .sum_blocks = sum_blocks_##type,     \
+        .select_top = select_top_##type, .select_from = select_from_##type    \
+    }
 
 /* By dtype. */
 #define ALL_KERNELS                                                           \

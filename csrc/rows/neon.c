@@ -32,8 +32,7 @@ static inline vec_type vec_load_f16(const uint16_t *p)
 {
     vec_type v;
     for (uint32_t i = 0; i < 4; i++)
-        v.val[i] =
-            vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p + 4 * i)));
+        v.val[i] = vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p + 4 * i)));
     return v;
 }
 
@@ -41,8 +40,7 @@ static inline vec_type vec_load_bf16(const uint16_t *p)
 {
     vec_type v;
     for (uint32_t i = 0; i < 4; i++)
-        v.val[i] =
-            vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p + 4 * i), 16));
+        v.val[i] = vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p + 4 * i), 16));
     return v;
 }
 
@@ -98,8 +96,8 @@ static inline vec_type vec_min(vec_type a, vec_type b)
 static inline vec_type vec_add_exponent(vec_type v, vec_type shifted)
 {
     for (uint32_t i = 0; i < 4; i++) {
-        uint32x4_t more = vshlq_n_u32(vreinterpretq_u32_f32(shifted.val[i]),
-                                      23);
+        uint32x4_t more =
+            vshlq_n_u32(vreinterpretq_u32_f32(shifted.val[i]), 23);
         v.val[i] = vreinterpretq_f32_u32(
             vaddq_u32(vreinterpretq_u32_f32(v.val[i]), more));
     }
@@ -129,8 +127,7 @@ static inline bool vec_all(vec_mask mask)
 static inline vec_mask vec_and_finite(vec_mask mask, vec_type v)
 {
     for (uint32_t i = 0; i < 4; i++)
-        mask =
-            vandq_u32(mask, vcltq_f32(v.val[i], vdupq_n_f32(INFINITY)));
+        mask = vandq_u32(mask, vcltq_f32(v.val[i], vdupq_n_f32(INFINITY)));
     return mask;
 }
 

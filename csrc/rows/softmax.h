@@ -33,7 +33,7 @@
 #elif defined __GNUC__ /* which has no such thing, but -ffp-contract=off */
 #pragma GCC optimize("fp-contract=off")
 #endif
-#if defined __FAST_MATH__ || defined __ASSOCIATIVE_MATH__ ||                 \
+#if defined __FAST_MATH__ || defined __ASSOCIATIVE_MATH__ ||                  \
     (defined __FINITE_MATH_ONLY__ && __FINITE_MATH_ONLY__)
 #error "sqs needs IEEE arithmetic: compile without -ffast-math"
 #endif

@@ -27,8 +27,8 @@ static void ROW(pad)(const ELEMENT *x, uint32_t n, ELEMENT fill, ELEMENT *to,
 }
 
 /* Stores the maxima of a group's lanes and returns them. */
-TARGET static inline VEC(type)
-ROW(scan_group)(const ELEMENT *x, VALUE *maxima, VEC(mask) *finite)
+TARGET static inline VEC(type) ROW(scan_group)(const ELEMENT *x, VALUE *maxima,
+                                               VEC(mask) *finite)
 {
     VEC(type) best = LOAD(x);
     *finite = VEC(and_finite)(*finite, best);
@@ -197,8 +197,8 @@ TARGET static VALUE ROW(bound_top)(const sqs_scanned *row, uint32_t k)
 /* Appends to n tokens those of a group, whose first token is `first`, that are
  * at least `bound`; returns how many there are then. */
 TARGET static uint32_t ROW(select_group)(const ELEMENT *x, uint32_t first,
-                                       VEC(type) bound, uint32_t n,
-                                       uint32_t *ids, VALUE *values)
+                                         VEC(type) bound, uint32_t n,
+                                         uint32_t *ids, VALUE *values)
 {
     for (uint32_t j = 0; j < SQS_GROUP; j += SQS_LANES) {
         VEC(type) v = LOAD(x + j);
@@ -218,7 +218,7 @@ TARGET static uint32_t ROW(select_group)(const ELEMENT *x, uint32_t first,
 
 /* Selects all values from `bound` on, into to->ids and to->work. */
 TARGET static uint32_t ROW(select)(const sqs_scanned *row, VALUE bound,
-                                 const sqs_selected *to)
+                                   const sqs_selected *to)
 {
     const ELEMENT *x = row->values;
     const VALUE *maxima = row->maxima;
@@ -241,7 +241,7 @@ TARGET static uint32_t ROW(select)(const sqs_scanned *row, VALUE bound,
 /* Keeps the k largest of n > k selected tokens, all of at least `bound`, and
  * no more, even if comparisons that flush subnormals meet some that don't. */
 TARGET static uint32_t ROW(keep_top)(uint32_t k, uint32_t n, VALUE bound,
-                                      const sqs_selected *to)
+                                     const sqs_selected *to)
 {
     VALUE *values = to->work;
     uint32_t padded = (n + SQS_LANES - 1) / SQS_LANES * SQS_LANES;
@@ -274,7 +274,7 @@ static uint32_t ROW(give_values)(uint32_t n, const sqs_selected *to)
 }
 
 static uint32_t ROW(select_top)(const sqs_scanned *row, uint32_t k,
-                              const sqs_selected *to)
+                                const sqs_selected *to)
 {
     VALUE bound = ROW(bound_top)(row, k);
     uint32_t n = ROW(select)(row, bound, to);
@@ -284,7 +284,7 @@ static uint32_t ROW(select_top)(const sqs_scanned *row, uint32_t k,
 }
 
 static uint32_t ROW(select_from)(const sqs_scanned *row, double bound,
-                               const sqs_selected *to)
+                                 const sqs_selected *to)
 {
     return ROW(give_values)(ROW(select)(row, (VALUE)bound, to), to);
 }

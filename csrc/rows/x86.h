@@ -23,8 +23,8 @@ TARGET static inline __m256d add_quarter(__m256d sum, __m128 v)
     return _mm256_fmadd_pd(_mm256_cvtps_pd(v), _mm256_set1_pd(1), sum);
 }
 
-TARGET static inline quarters_type
-quarters_add_from(quarters_type sums, const float *p)
+TARGET static inline quarters_type quarters_add_from(quarters_type sums,
+                                                     const float *p)
 {
     sums.of[0] = add_quarter(sums.of[0], _mm_loadu_ps(p));
     sums.of[1] = add_quarter(sums.of[1], _mm_loadu_ps(p + 4));

@@ -155,8 +155,9 @@ static void note_content(const content *c)
 }
 
 #define BIT(status) (1u << (status))
-#define ENDING (BIT(SQS_OK) | BIT(SQS_TRUNCATED) | \
-                BIT(SQS_TRAILING_BYTES) | BIT(SQS_PADDING))
+#define ENDING                                                                \
+    (BIT(SQS_OK) | BIT(SQS_TRUNCATED) | BIT(SQS_TRAILING_BYTES) |             \
+     BIT(SQS_PADDING))
 #define FIELDS (BIT(SQS_TOKEN_ID) | BIT(SQS_TOKEN_ORDER) | BIT(SQS_COUNTS))
 
 static bool can_cause(const sqs_codec *codec, kind k, sqs_status status)
@@ -354,8 +355,8 @@ const char *attack(const sqs_codec *codec, kind k, sqs_memory *memory,
     note(*status);
     if (!can_cause(codec, k, *status))
         return "such a packet cannot cause that";
-    bool learns = memory != NULL && *status == SQS_OK &&
-                  codec->coding == SQS_ENTROPY;
+    bool learns =
+        memory != NULL && *status == SQS_OK && codec->coding == SQS_ENTROPY;
     if (learns ? !is_memory(codec, memory)
                : !same_memory(writer.before, memory))
         return "the memory is wrong";

@@ -101,11 +101,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         sqs_status status;
         sqs_memory before = memory;
         bool stream = k == STREAM;
-        const char *wrong = attack(&codec, k, stream ? &memory : NULL, &p,
-                                   &got, &status);
+        const char *wrong =
+            attack(&codec, k, stream ? &memory : NULL, &p, &got, &status);
         if (wrong == NULL && status == SQS_OK)
-            wrong = attack_around(&codec, k, stream ? &before : NULL, &p,
-                                  &got);
+            wrong =
+                attack_around(&codec, k, stream ? &before : NULL, &p, &got);
         check(status, wrong);
     } while (size > 0);
     return 0;

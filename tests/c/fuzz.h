@@ -67,8 +67,8 @@ static inline void add_prior(sqs_codec *codec, holder *h)
 {
     uint32_t past = (codec->vocab_size - SQS_MIN_VOCAB) % FUZZ_PRIOR_VOCABS;
     codec->vocab_size = SQS_MIN_VOCAB + past;
-    codec->prior = make_prior(codec->vocab_size,
-                              1 + past % SQS_MAX_PRIOR_CLASSES, 1, h);
+    codec->prior =
+        make_prior(codec->vocab_size, 1 + past % SQS_MAX_PRIOR_CLASSES, 1, h);
 }
 
 static inline sqs_codec get_header(const uint8_t header[FUZZ_HEADER], kind *k)

@@ -88,9 +88,8 @@ static const char *encode(const request *r, answer *a)
     if (scratch == NULL)
         abort();
     sqs_packets to = {got.bytes, bound, &got.size, 0};
-    sqs_status status =
-        sqs_encode(&r->codec, a->ids, a->counts, a->survivors, wanted.bytes,
-                   bound, &wanted.size);
+    sqs_status status = sqs_encode(&r->codec, a->ids, a->counts, a->survivors,
+                                   wanted.bytes, bound, &wanted.size);
     sqs_status directly = sqs_encode_logits(&r->codec, &r->row, r->temperature,
                                             &r->keep, scratch, &to);
     free(scratch);

@@ -5,8 +5,8 @@
  *
  * Each packet is a valid one with bits flipped, bytes replaced, an end cut off
  * or added, or the tail of another; a few are noise. It is read as what it was
- * made from: a distribution, a round or a round of a stream.
- * One in FRESH is valid, and new among those that are mutated.
+ * made from: a distribution, a round or a round of a stream. One in FRESH is
+ * valid, and new among those that are mutated.
  *
  * "prior" is the entropy coding with priors; there, one attempt in FILES is a
  * mutated prior file, whose check is mostly made right.
@@ -27,8 +27,8 @@
 /* Codecs under attack. */
 
 /* Distributions have up to `most` survivors, rounds up to `length` positions.
- * A codec is chosen as often as its weight says; those
- * that can take milliseconds over a packet are rare. */
+ * A codec is chosen as often as its weight says; those that can take
+ * milliseconds over a packet are rare. */
 typedef struct target {
     uint32_t vocab_size, resolution, most, length, weight;
     uint32_t classes; /* of its prior; 0 for none */
@@ -38,6 +38,8 @@ typedef struct target {
 #define SEVERAL 1024u
 #define RARE 32u
 
+/* A codec a line. */
+/* clang-format off */
 static const target bitpack[] = {
     {2, 1, 1, 8, COMMON, 0},
     {2, 65536, 2, 4, COMMON, 0},
@@ -113,6 +115,8 @@ static const target prior[] = {
     {1024, 65536, 1024, 2, RARE, 8},
     {65536, 65536, 65536, 16, 1, 2},
 };
+
+/* clang-format on */
 
 #define FILES 16u
 
@@ -200,8 +204,8 @@ static sqs_status renew(campaign *from, kind k, seed *s, content *c)
 static void make_campaign(campaign *c, const target *t, sqs_coding coding)
 {
     static content made;
-    c->codec = (sqs_codec){t->vocab_size, t->resolution, coding,
-                           SQS_ISA_BEST, NULL};
+    c->codec =
+        (sqs_codec){t->vocab_size, t->resolution, coding, SQS_ISA_BEST, NULL};
     if (t->classes > 0)
         c->codec.prior =
             make_prior(t->vocab_size, t->classes, t->length, &c->prior);
@@ -322,8 +326,8 @@ static void attack_valid(campaign *c, seed *s, attempt *a)
 static void attack_mutated(campaign *c, const seed *s, attempt *a)
 {
     static content got;
-    a->packet = mutate(&s->packet,
-                       &c->seeds[a->k][random_below(c->n_seeds)].packet);
+    a->packet =
+        mutate(&s->packet, &c->seeds[a->k][random_below(c->n_seeds)].packet);
     if (a->k == STREAM)
         a->before = s->before;
     try(a, &got);

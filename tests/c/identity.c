@@ -146,11 +146,11 @@ static sqs_rows allocate_rows(uint32_t vocab_size, uint32_t n, sqs_dtype dtype)
 
 /* How the logits of a row look. */
 typedef struct look {
-    uint64_t lowest, highest;        /* exponent fields */
-    uint32_t grain;                  /* bits of mantissa */
+    uint64_t lowest, highest; /* exponent fields */
+    uint32_t grain;           /* bits of mantissa */
     enum { ANY, NEGATIVE, POSITIVE } sign;
-    uint32_t distinct;               /* that many values, or all if 0 */
-    uint32_t masked;                 /* out of 16 */
+    uint32_t distinct; /* that many values, or all if 0 */
+    uint32_t masked;   /* out of 16 */
 } look;
 
 #define MOST_DISTINCT 6u
@@ -344,7 +344,7 @@ static sqs_keep random_keep(uint32_t vocab_size)
 
 static request random_request(sqs_isa isa)
 {
-    static const double temperatures[] = {0,   1e-300, 0.01, 0.3, 0.7, 0.7,
+    static const double temperatures[] = {0,   1e-300, 0.01, 0.3, 0.7,  0.7,
                                           1.0, 1.0,    1.5,  100, 1e40, 1e300};
     static holder prior; /* lasts until the next request */
     sqs_coding coding = (sqs_coding)random_below(3);
@@ -356,8 +356,7 @@ static request random_request(sqs_isa isa)
     if (coding == SQS_ENTROPY && random_below(2)) {
         uint32_t classes = 1 + random_small(SQS_MAX_PRIOR_CLASSES, 5);
         uint32_t noise = random_below(1000);
-        r.codec.prior =
-            make_prior(r.codec.vocab_size, classes, noise, &prior);
+        r.codec.prior = make_prior(r.codec.vocab_size, classes, noise, &prior);
         CHECK(r.codec.prior != NULL);
     }
     return r;
@@ -389,10 +388,10 @@ static answer quantize(const request *r, const sqs_rows *rows, bool probs,
     sqs_quantized to = {a.ids, a.counts, a.survivors, mass ? a.masses : NULL,
                         0};
     void *scratch = allocate(1, sqs_quantize_scratch(&r->codec));
-    a.status = probs ? sqs_quantize_probs(&r->codec, rows, &r->keep, scratch,
-                                          &to)
-                     : sqs_quantize_logits(&r->codec, rows, r->temperature,
-                                           &r->keep, scratch, &to);
+    a.status =
+        probs ? sqs_quantize_probs(&r->codec, rows, &r->keep, scratch, &to)
+              : sqs_quantize_logits(&r->codec, rows, r->temperature, &r->keep,
+                                    scratch, &to);
     a.done = to.done;
     CHECK(a.done <= rows->n && (a.done == rows->n) == (a.status == SQS_OK));
     return a;
@@ -567,9 +566,8 @@ static double random_draw(void)
 }
 
 /* Verifies a round by rows of probabilities or logits. */
-static void judge(const request *r, const answer *a,
-                  const uint32_t *positions, const sqs_rows *target,
-                  bool probs)
+static void judge(const request *r, const answer *a, const uint32_t *positions,
+                  const sqs_rows *target, bool probs)
 {
     uint32_t length = a->done;
     double draws[MOST_ROWS + 1];
@@ -595,8 +593,8 @@ static void verify(const request *r, const answer *a,
                    const uint32_t *positions)
 {
     uint32_t n = r->codec.vocab_size, length = a->done;
-    sqs_rows target = allocate_rows(n, length + 1,
-                                    random_below(2) ? SQS_F32 : SQS_F64);
+    sqs_rows target =
+        allocate_rows(n, length + 1, random_below(2) ? SQS_F32 : SQS_F64);
     fill_rows(&target, n, true);
     for (uint32_t i = 0, at = 0; i < length; at += a->survivors[i++])
         if (random_below(2))

@@ -61,8 +61,7 @@ static void random_distribution(uint32_t vocab_size, uint32_t resolution,
     }
 }
 
-void random_content(const sqs_codec *codec, kind k, const shape *s,
-                    content *c)
+void random_content(const sqs_codec *codec, kind k, const shape *s, content *c)
 {
     sqs_decoded *r = &c->round;
     uint32_t room = lesser(s->most, codec->resolution);

@@ -164,13 +164,13 @@ static void check_packet(const sqs_codec *codec, kind k, const content *c)
     bool stream = k == STREAM;
     size_t bound = packet_bound(codec, k, c), size;
     uint8_t *bytes = take(&room, bound);
-    sqs_status status = write_packet(codec, k, stream ? &edge : NULL, c,
-                                     bytes, bound, &size);
+    sqs_status status =
+        write_packet(codec, k, stream ? &edge : NULL, c, bytes, bound, &size);
     check(status == SQS_OK, sqs_status_text(status));
     check(size == golden.size && memcmp(bytes, golden.bytes, size) == 0,
           "it encodes to other bytes");
-    const char *wrong = attack(codec, k, stream ? &cloud : NULL, &golden,
-                               &got, &status);
+    const char *wrong =
+        attack(codec, k, stream ? &cloud : NULL, &golden, &got, &status);
     check(wrong == NULL, wrong);
     check(status == SQS_OK && same_content(c, &got),
           "it decodes to something else");
@@ -342,12 +342,10 @@ typedef struct case_kind {
     void (*check)(void);
 } case_kind;
 
-static const case_kind kinds[] = {{"logits", check_logits},
-                                  {"packet", check_distribution},
-                                  {"round", check_round},
-                                  {"malformed", check_malformed},
-                                  {"prior", check_prior},
-                                  {"verify", check_verify}};
+static const case_kind kinds[] = {
+    {"logits", check_logits}, {"packet", check_distribution},
+    {"round", check_round},   {"malformed", check_malformed},
+    {"prior", check_prior},   {"verify", check_verify}};
 
 #define CASE_KINDS (sizeof kinds / sizeof kinds[0])
 
