@@ -102,7 +102,8 @@ def cxx_example(compiler: Compiler, folder: Path) -> None:
 
 def statuses(compiler: Compiler, folder: Path) -> None:
     """Meet every status of sqs.h."""
-    run(program(compiler, folder, PROGRAMS / "example.c"))
+    parts = ("example", "attack", "priors", "valid")
+    run(program(compiler, folder, *(PROGRAMS / f"{part}.c" for part in parts)))
 
 
 def vectors(compiler: Compiler, folder: Path) -> None:
