@@ -121,7 +121,7 @@ static sqs_status send(const sqs_codec *codec, kind k, sqs_memory *memory,
  * knows is no longer, but for a byte with a prior. */
 static sqs_status send_all(const sqs_codec *codec, const content *c)
 {
-    const sqs_round *r = &c->round;
+    const sqs_decoded *r = &c->round;
     sqs_memory none = {.size = 0}, memory = none;
     size_t alone, first, known, size, mark = n_pieces;
     uint32_t bits;
@@ -179,24 +179,69 @@ static void all_sizes(void)
 /* All arguments, and some of what is to come out; lists begin where they are
  * named. */
 enum {
-    VOCAB_SIZE, RESOLUTION, CODING, ISA,
-    KIND, KEEP, DTYPE, BLAMED, VALUES, /* of the row to blame */
-    DRAWS = VALUES + ROW, ACCEPTED = DRAWS + ROWS, TOKEN, TEMPERATURE,
-    K, IDS, COUNTS = IDS + ROW,
-    LENGTH = COUNTS + ROW, POSITION, /* of the last token */
-    SIZE, SEEN, LAST, KNOWN, WEIGHTS = KNOWN + 2,
-    LEARNING = WEIGHTS + 2, THRESHOLD, ALPHA, ETA, MASS, LEARNT,
+    VOCAB_SIZE,
+    RESOLUTION,
+    CODING,
+    ISA,
+    KIND,
+    KEEP,
+    DTYPE,
+    BLAMED,
+    VALUES, /* of the row to blame */
+    DRAWS = VALUES + ROW,
+    ACCEPTED = DRAWS + ROWS,
+    TOKEN,
+    TEMPERATURE,
+    K,
+    IDS,
+    COUNTS = IDS + ROW,
+    LENGTH = COUNTS + ROW,
+    POSITION, /* of the last token */
+    SIZE,
+    SEEN,
+    LAST,
+    KNOWN,
+    WEIGHTS = KNOWN + 2,
+    LEARNING = WEIGHTS + 2,
+    THRESHOLD,
+    ALPHA,
+    ETA,
+    MASS,
+    LEARNT,
     ARGUMENTS
 };
 
 /* The values will do as logits and as probabilities. What is NaN is not looked
  * at. */
-static const double valid[ARGUMENTS] = {
-    [VOCAB_SIZE] = ROW, 4, [KIND] = SQS_TOP_K, ROW,
-    [VALUES] = 0, 0.125, 0.125, 0.25, 0.5, [ACCEPTED] = NAN,
-    [K] = 2, [IDS] = 1, 4, [COUNTS] = 3, 1, [LENGTH] = 1,
-    [SIZE] = 2, 1, 0, [KNOWN] = 0, 1, [WEIGHTS] = 32, 32,
-    [LEARNING] = SQS_THRESHOLD, 1, 0.5, 0.5, 0.5, NAN};
+static const double valid[ARGUMENTS] = {[VOCAB_SIZE] = ROW,
+                                        4,
+                                        [KIND] = SQS_TOP_K,
+                                        ROW,
+                                        [VALUES] = 0,
+                                        0.125,
+                                        0.125,
+                                        0.25,
+                                        0.5,
+                                        [ACCEPTED] = NAN,
+                                        [K] = 2,
+                                        [IDS] = 1,
+                                        4,
+                                        [COUNTS] = 3,
+                                        1,
+                                        [LENGTH] = 1,
+                                        [SIZE] = 2,
+                                        1,
+                                        0,
+                                        [KNOWN] = 0,
+                                        1,
+                                        [WEIGHTS] = 32,
+                                        32,
+                                        [LEARNING] = SQS_THRESHOLD,
+                                        1,
+                                        0.5,
+                                        0.5,
+                                        0.5,
+                                        NAN};
 
 /* Halves have short numbers, none of them subnormal. In a type that there isn't
  * values are doubles. */
@@ -213,8 +258,8 @@ static const void *as_type(uint32_t dtype, const double *values, size_t n)
         if (dtype == SQS_F16 && (bits & most) == most)
             half = (half & 0xfc00) | (uint16_t)(bits >> 13 & 0x3ff);
         else if (dtype == SQS_F16 && bits << 1 != 0)
-            half = (half & 0x8000) |
-                   (uint16_t)((bits - (112u << 23)) << 4 >> 17);
+            half =
+                (half & 0x8000) | (uint16_t)((bits - (112u << 23)) << 4 >> 17);
         const void *from = is_half     ? (const void *)&half
                            : size == 4 ? (const void *)&f32
                                        : &values[i];
@@ -265,7 +310,7 @@ static sqs_status quantize_as(const double *given, uint32_t dtype, bool mass,
     sqs_codec codec = codec_of(given);
     sqs_keep keep = {(uint32_t)given[KIND], given[KEEP]};
     sqs_rows rows = rows_of(given, dtype);
-    sqs_round *r = &c->round;
+    sqs_decoded *r = &c->round;
     uint32_t most = sqs_max_survivors(&codec);
     bool fewer = keep.kind == SQS_TOP_K && keep.value < most;
     double masses[ROWS] = {0};
@@ -322,7 +367,7 @@ static sqs_status logits(const double *given)
     sqs_codec codec = codec_of(given);
     sqs_keep keep = {(uint32_t)given[KIND], given[KEEP]};
     sqs_rows rows = rows_of(given, (uint32_t)given[DTYPE]);
-    const sqs_round *r = &c.round;
+    const sqs_decoded *r = &c.round;
     size_t bound = ROWS * sqs_encode_logits_bound(&codec, &keep);
     size_t sizes[ROWS], ends[ROWS + 1] = {0}, found[ROWS], at = 0;
     uint8_t *bytes = allocate(bound, 1);
@@ -350,8 +395,8 @@ static sqs_status logits(const double *given)
 static sqs_status learn(const double *given)
 {
     sqs_keep keep = {(uint32_t)given[LEARNING], given[THRESHOLD]};
-    sqs_status status = sqs_conformal_update(&keep, given[ALPHA], given[ETA],
-                                             given[MASS]);
+    sqs_status status =
+        sqs_conformal_update(&keep, given[ALPHA], given[ETA], given[MASS]);
     const double *wanted = &given[status == SQS_OK ? LEARNT : THRESHOLD];
     CHECK((status == SQS_OK && isnan(*wanted)) ||
           memcmp(&keep.value, wanted, sizeof keep.value) == 0);
@@ -362,7 +407,7 @@ static sqs_status encode(const double *given)
 {
     static content c;
     sqs_codec codec = codec_of(given);
-    sqs_round *r = &c.round;
+    sqs_decoded *r = &c.round;
     uint32_t length = (uint32_t)given[LENGTH], k = (uint32_t)given[K];
     make_room(&c, (size_t)length * k);
     for (uint32_t i = 0; i < length * k; i++) {
@@ -394,12 +439,12 @@ static sqs_status remember(const double *given)
     sqs_memory ours = memory, theirs = memory;
     uint8_t bytes[64] = {0};
     size_t size = 1;
-    sqs_status status = sqs_encode_round(&codec, &ours, &round, bytes,
-                                         sizeof bytes, &size);
+    sqs_status status =
+        sqs_encode_round(&codec, &ours, &round, bytes, sizeof bytes, &size);
     static content got;
     make_room(&got, 1);
-    EXPECT(status, sqs_decode_round(&codec, &theirs, bytes, size, 1,
-                                    &got.round));
+    EXPECT(status,
+           sqs_decode_round(&codec, &theirs, bytes, size, 1, &got.round));
     bool learns = status == SQS_OK && codec.coding == SQS_ENTROPY;
     CHECK(same_memory(&ours, &theirs));
     CHECK(same_memory(&ours, &memory) == !learns);
@@ -421,14 +466,13 @@ static sqs_status judge(const double *given, bool by_logits)
     void *scratch = allocate(1, sqs_verify_scratch(&codec, round.length));
     sqs_verdict v;
     sqs_status status =
-        by_logits ? sqs_verify_logits(&codec, &round, &target,
-                                      given[TEMPERATURE], given + DRAWS,
-                                      scratch, &v)
-                  : sqs_verify(&codec, &round, &target, given + DRAWS, scratch,
-                               &v);
+        by_logits
+            ? sqs_verify_logits(&codec, &round, &target, given[TEMPERATURE],
+                                given + DRAWS, scratch, &v)
+            : sqs_verify(&codec, &round, &target, given + DRAWS, scratch, &v);
     CHECK(v.done == done(given, status));
-    CHECK(isnan(given[ACCEPTED]) || (v.accepted == given[ACCEPTED] &&
-                                     v.token == given[TOKEN]));
+    CHECK(isnan(given[ACCEPTED]) ||
+          (v.accepted == given[ACCEPTED] && v.token == given[TOKEN]));
     return status;
 }
 
@@ -443,13 +487,21 @@ static sqs_status verify_logits(const double *given)
 }
 
 static sqs_status (*const calls[])(const double *given) = {
-    check_codec, learn, encode, remember, probs, verify, logits, verify_logits};
+    check_codec, learn,  encode, remember,
+    probs,       verify, logits, verify_logits};
 
 /* Of a row of the table: bit i stands for calls[i]. */
 enum {
-    CODEC = 1, LEARN = 2, ENCODE = 4, REMEMBER = 8,
-    PROBS = 16 | 32, LOGITS = 64 | 128, VALUE = PROBS | LOGITS,
-    VERIFY = 32, QUANTIZE = 16 | 64, JUDGE_LOGITS = 128
+    CODEC = 1,
+    LEARN = 2,
+    ENCODE = 4,
+    REMEMBER = 8,
+    PROBS = 16 | 32,
+    LOGITS = 64 | 128,
+    VALUE = PROBS | LOGITS,
+    VERIFY = 32,
+    QUANTIZE = 16 | 64,
+    JUDGE_LOGITS = 128
 };
 
 /* What is called, what it says, and what arguments are instead: cases of `each`
@@ -463,7 +515,11 @@ typedef struct entry {
     const double *values;
 } entry;
 
-#define LIST(...) (const double[]){__VA_ARGS__}
+#define LIST(...)                                                             \
+    (const double[])                                                          \
+    {                                                                         \
+        __VA_ARGS__                                                           \
+    }
 #define VALUES_OF(...) sizeof LIST(__VA_ARGS__) / sizeof(double)
 #define BY(each, ...) each, VALUES_OF(__VA_ARGS__), LIST(__VA_ARGS__)
 #define EACH(...) BY(1, __VA_ARGS__)
@@ -482,8 +538,8 @@ static const entry table[] = {
     {QUANTIZE, SQS_OK, RESOLUTION, EACH(1, 2, 3, 5, 7, 100, 65536)},
     {QUANTIZE, SQS_OK, KEEP, EACH(1, 2, 1e9)}, /* as it is: SQS_TOP_K */
     {QUANTIZE, SQS_OK, KIND,
-     BY(2, SQS_THRESHOLD, -1, SQS_THRESHOLD, 0.25, SQS_THRESHOLD, 2,
-        SQS_TOP_P, 0.9, SQS_TOP_P, 1, SQS_MIN_P, 0.3)},
+     BY(2, SQS_THRESHOLD, -1, SQS_THRESHOLD, 0.25, SQS_THRESHOLD, 2, SQS_TOP_P,
+        0.9, SQS_TOP_P, 1, SQS_MIN_P, 0.3)},
     {QUANTIZE, SQS_BAD_KEEP, KEEP, EACH(0.5, NAN)},
     {QUANTIZE, SQS_BAD_KEEP, KIND,
      BY(2, SQS_THRESHOLD, NAN, SQS_THRESHOLD, INFINITY, SQS_TOP_P, 0,
@@ -513,12 +569,12 @@ static const entry table[] = {
 #define LOG2_E 1.4426950408889634
     {VERIFY, SQS_OK, DRAWS, /* then how many are accepted, and what follows */
      BY(5, 0, 0, 0, 2, 0, ALMOST, 0, ALMOST, 2, 4, /* accepted below 1, 1/2 */
-        ALMOST, 0.5 - 0x1p-54, ALMOST, 2, 4, ALMOST, 0.5, 0, 1, 1,
-        0, 0.5, 0.333, 1, 1, 0, 0.5, 0.334, 1, 3, 0, ALMOST, ALMOST, 1, 3)},
+        ALMOST, 0.5 - 0x1p-54, ALMOST, 2, 4, ALMOST, 0.5, 0, 1, 1, 0, 0.5,
+        0.333, 1, 1, 0, 0.5, 0.334, 1, 3, 0, ALMOST, ALMOST, 1, 3)},
     {JUDGE_LOGITS, SQS_OK, DRAWS,
-     BY(6, 0.488, 0.411, 0, 2, 0, LOG2_E, 0.490, 0.53, 0, 0, 2, LOG2_E,
-        0.488, 0.412, 0, 1, 1, LOG2_E, 0, 0.412, 0.521, 1, 1, LOG2_E,
-        0, 0.412, 0.522, 1, 4, LOG2_E, 0, ALMOST, ALMOST, 1, 4, LOG2_E,
+     BY(6, 0.488, 0.411, 0, 2, 0, LOG2_E, 0.490, 0.53, 0, 0, 2, LOG2_E, 0.488,
+        0.412, 0, 1, 1, LOG2_E, 0, 0.412, 0.521, 1, 1, LOG2_E, 0, 0.412, 0.522,
+        1, 4, LOG2_E, 0, ALMOST, ALMOST, 1, 4, LOG2_E,
         /* All alike: p / q is 2/5, and what is drawn anew is 1 or 4. */
         0.399, 0.399, ALMOST, 2, 4, 1e300, 0.399, 0.401, ALMOST, 1, 4, 1e300,
         ALMOST, 0, ALMOST, 1, 3, 0)},
@@ -543,8 +599,8 @@ static const entry table[] = {
      BY(2, 32, 31, 32769, 32, UINT32_MAX, UINT32_MAX)},
 
     {LEARN, SQS_OK, THRESHOLD, /* to the last of each five */
-     BY(5, 0.5, 0.25, 0.5, 0.75, 0.25, 0.25, 0.25, 0.5, 1, -0.125,
-        0.9375, 0.25, 0.5, 0, 1)},
+     BY(5, 0.5, 0.25, 0.5, 0.75, 0.25, 0.25, 0.25, 0.5, 1, -0.125, 0.9375,
+        0.25, 0.5, 0, 1)},
     {LEARN, SQS_BAD_KEEP, LEARNING, EACH(SQS_TOP_K, SQS_MIN_P)},
     {LEARN, SQS_BAD_KEEP, LEARNING, ABOVE(SQS_MIN_P)},
     {LEARN, SQS_BAD_KEEP, THRESHOLD, EACH(1.5, NAN, -INFINITY)},
@@ -636,7 +692,7 @@ static const content *flat(uint32_t vocab_size, uint32_t resolution,
                            uint32_t k, uint32_t length)
 {
     static content c;
-    sqs_round *r = &c.round;
+    sqs_decoded *r = &c.round;
     make_room(&c, (size_t)length * k);
     r->length = length;
     for (uint32_t i = 0; i < length * k; i++) {
@@ -664,8 +720,8 @@ static void large_packets(void)
         size_t bound = sqs_encode_logits_bound(&codec, &keep), size;
         sqs_packets to = {allocate(bound, 1), bound, &size, 0};
         void *scratch = allocate(1, sqs_encode_logits_scratch(&codec));
-        EXPECT(wanted, sqs_encode_logits(&codec, &row, 0.7, &keep, scratch,
-                                         &to));
+        EXPECT(wanted,
+               sqs_encode_logits(&codec, &row, 0.7, &keep, scratch, &to));
         CHECK(to.done == (wanted == SQS_OK));
         EXPECT(wanted, send_all(&codec, flat(n, most + 1, k, 1)));
         codec.coding = SQS_BITPACK;
@@ -713,7 +769,8 @@ static const struct {
     {SQS_BITPACK, 5, ROUND, SQS_TRUNCATED, "00000001 00 100"},
     {SQS_BITPACK, 5, ROUND, SQS_TRUNCATED, /* at the last position */
      "00000110 00100 00100 00100 00100 00100 00100 01 000 100 10"},
-    {SQS_BITPACK, 5, ROUND, SQS_TRAILING_BYTES, "00000000 00 100 000 00000000"},
+    {SQS_BITPACK, 5, ROUND, SQS_TRAILING_BYTES,
+     "00000000 00 100 000 00000000"},
     {SQS_BITPACK, 5, ROUND, SQS_PADDING, "00000000 00 100 010"},
     /* Ranks: k - 1 in 2 bits; for k = 2 of 4 one below C(4, 2) C(3, 1) = 18 in
      * 5; for k = 3 of 3 there is one distribution, and 2 bits of position. */
@@ -766,16 +823,14 @@ static void broken_entropy(void)
     uint8_t bytes[100] = {0};
     packet p = {sizeof bytes, bytes};
     uint32_t padded = 0;
-    EXPECT(SQS_OK,
-           sqs_encode(&codec, ids, counts, 2, bytes, p.size, &p.size));
+    EXPECT(SQS_OK, sqs_encode(&codec, ids, counts, 2, bytes, p.size, &p.size));
     for (uint32_t last = 0; last < 256; last++) {
         bytes[p.size - 1] = (uint8_t)last;
         padded += get(&codec, DISTRIBUTION, NULL, &p, &c) == SQS_PADDING;
         release(0);
     }
     CHECK(padded > 0);
-    EXPECT(SQS_OK,
-           sqs_encode(&codec, ids, counts, 2, bytes, p.size, &p.size));
+    EXPECT(SQS_OK, sqs_encode(&codec, ids, counts, 2, bytes, p.size, &p.size));
     p.size++;
     EXPECT(SQS_TRAILING_BYTES, get(&codec, DISTRIBUTION, NULL, &p, &c));
     p.size = 0;
@@ -794,8 +849,8 @@ static void broken_entropy(void)
     /* Now the receiver takes less than the format does. */
     size_t most = sqs_decode_round_bound(&codec, p.size) - 1;
     make_room(&c, most);
-    EXPECT(SQS_NO_SPACE, sqs_decode_round(&codec, &memory, bytes, p.size, most,
-                                          &c.round));
+    EXPECT(SQS_NO_SPACE,
+           sqs_decode_round(&codec, &memory, bytes, p.size, most, &c.round));
 }
 
 /* Priors. */
@@ -845,9 +900,19 @@ static void priors(void)
     static const struct {
         size_t at;
         uint8_t value;
-    } bad[] = {{0, 'S'},       {8, 0},       {8, 2},  {9, 0},  {9, 1},
-               {9, 33},        {10, 0},      {11, 0}, {13, 1}, {CHANCES, 0},
-               {CODES - 1, 0}, {CODES, 255}, {CODES + 256, 255}};
+    } bad[] = {{0, 'S'},
+               {8, 0},
+               {8, 2},
+               {9, 0},
+               {9, 1},
+               {9, 33},
+               {10, 0},
+               {11, 0},
+               {13, 1},
+               {CHANCES, 0},
+               {CODES - 1, 0},
+               {CODES, 255},
+               {CODES + 256, 255}};
     static holder h;
     static uint8_t file[4096];
     CHECK(make_prior(PRIOR_IDS, CLASSES, 1, &h) != NULL);
@@ -879,8 +944,7 @@ static void check_statuses(void)
         const char *text = sqs_status_text((sqs_status)i);
         check_at(__FILE__, __LINE__, met[i], text);
         for (int j = 0; j <= STATUSES; j++)
-            CHECK(j == i ||
-                  strcmp(text, sqs_status_text((sqs_status)j)) != 0);
+            CHECK(j == i || strcmp(text, sqs_status_text((sqs_status)j)) != 0);
     }
 }
 
