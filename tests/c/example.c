@@ -178,70 +178,27 @@ static void all_sizes(void)
 
 /* All arguments, and some of what is to come out; lists begin where they are
  * named. */
+/* clang-format off */
 enum {
-    VOCAB_SIZE,
-    RESOLUTION,
-    CODING,
-    ISA,
-    KIND,
-    KEEP,
-    DTYPE,
-    BLAMED,
-    VALUES, /* of the row to blame */
-    DRAWS = VALUES + ROW,
-    ACCEPTED = DRAWS + ROWS,
-    TOKEN,
-    TEMPERATURE,
-    K,
-    IDS,
-    COUNTS = IDS + ROW,
-    LENGTH = COUNTS + ROW,
-    POSITION, /* of the last token */
-    SIZE,
-    SEEN,
-    LAST,
-    KNOWN,
-    WEIGHTS = KNOWN + 2,
-    LEARNING = WEIGHTS + 2,
-    THRESHOLD,
-    ALPHA,
-    ETA,
-    MASS,
-    LEARNT,
+    VOCAB_SIZE, RESOLUTION, CODING, ISA,
+    KIND, KEEP, DTYPE, BLAMED, VALUES, /* of the row to blame */
+    DRAWS = VALUES + ROW, ACCEPTED = DRAWS + ROWS, TOKEN, TEMPERATURE,
+    K, IDS, COUNTS = IDS + ROW,
+    LENGTH = COUNTS + ROW, POSITION, /* of the last token */
+    SIZE, SEEN, LAST, KNOWN, WEIGHTS = KNOWN + 2,
+    LEARNING = WEIGHTS + 2, THRESHOLD, ALPHA, ETA, MASS, LEARNT,
     ARGUMENTS
 };
 
 /* The values will do as logits and as probabilities. What is NaN is not looked
  * at. */
-static const double valid[ARGUMENTS] = {[VOCAB_SIZE] = ROW,
-                                        4,
-                                        [KIND] = SQS_TOP_K,
-                                        ROW,
-                                        [VALUES] = 0,
-                                        0.125,
-                                        0.125,
-                                        0.25,
-                                        0.5,
-                                        [ACCEPTED] = NAN,
-                                        [K] = 2,
-                                        [IDS] = 1,
-                                        4,
-                                        [COUNTS] = 3,
-                                        1,
-                                        [LENGTH] = 1,
-                                        [SIZE] = 2,
-                                        1,
-                                        0,
-                                        [KNOWN] = 0,
-                                        1,
-                                        [WEIGHTS] = 32,
-                                        32,
-                                        [LEARNING] = SQS_THRESHOLD,
-                                        1,
-                                        0.5,
-                                        0.5,
-                                        0.5,
-                                        NAN};
+static const double valid[ARGUMENTS] = {
+    [VOCAB_SIZE] = ROW, 4, [KIND] = SQS_TOP_K, ROW,
+    [VALUES] = 0, 0.125, 0.125, 0.25, 0.5, [ACCEPTED] = NAN,
+    [K] = 2, [IDS] = 1, 4, [COUNTS] = 3, 1, [LENGTH] = 1,
+    [SIZE] = 2, 1, 0, [KNOWN] = 0, 1, [WEIGHTS] = 32, 32,
+    [LEARNING] = SQS_THRESHOLD, 1, 0.5, 0.5, 0.5, NAN};
+/* clang-format on */
 
 /* Halves have short numbers, none of them subnormal. In a type that there isn't
  * values are doubles. */
@@ -860,22 +817,42 @@ static void broken_entropy(void)
 #define CHANCES 14u /* where chances begin in a file, and then codes */
 #define CODES (CHANCES + (CLASSES + 1) * CLASSES)
 
-/* A prior is for one coding and one vocabulary, and a memory's last class is
- * one that it has. */
+/* The id that is likeliest in a class in comparison with the other. */
+static uint32_t likeliest(const sqs_prior *prior, uint32_t c)
+{
+    const uint32_t *in = prior->weights + 256 * c;
+    const uint32_t *out = prior->weights + 256 * (1 - c);
+    uint8_t best = prior->kinds[0];
+    uint32_t id = 0;
+    for (uint32_t i = 1; i < PRIOR_IDS; i++) {
+        uint8_t kind_of = prior->kinds[i];
+        if ((uint64_t)in[kind_of] * out[best] >
+            (uint64_t)in[best] * out[kind_of]) {
+            id = i;
+            best = kind_of;
+        }
+    }
+    return id;
+}
+
+/* A prior is for one coding and one vocabulary. A memory's last class is one
+ * that it has, and becomes the one that ids are in. */
 static void send_with_prior(const sqs_prior *prior)
 {
-    uint32_t id = 4, count = 100, k = 1, position = 0;
-    const sqs_round round = {1, &id, &count, &k, &position};
     sqs_codec codec = {PRIOR_IDS, 100, SQS_ENTROPY, SQS_ISA_BEST, prior};
     CHECK(prior->vocab_size == PRIOR_IDS && prior->classes == CLASSES);
     there_and_back(&codec);
-    for (uint32_t last = 0; last <= CLASSES + 1; last++) {
+    for (uint32_t i = 0; i < CLASSES * (CLASSES + 2); i++) {
+        uint32_t c = i % CLASSES, last = i / CLASSES, k = 1, position = 0;
+        uint32_t id = likeliest(prior, c), count = 100;
+        const sqs_round round = {1, &id, &count, &k, &position};
         sqs_memory memory = {.last = last};
         uint8_t bytes[64];
         size_t size;
         EXPECT(last <= CLASSES ? SQS_OK : SQS_BAD_MEMORY,
                sqs_encode_round(&codec, &memory, &round, bytes, sizeof bytes,
                                 &size));
+        CHECK(memory.last == (last <= CLASSES ? c + 1 : last));
     }
     codec.vocab_size++;
     EXPECT(SQS_BAD_CODEC, sqs_check_codec(&codec));
