@@ -49,7 +49,7 @@ def test_seconds_are_those_of_the_simulated_loop() -> None:
     expected = rounds.seconds(rate, trip, steps, benchmark.OVERHEAD)[which]
     codec = preset.codec(source.vocab_size, prior)
     world = World.of(source, [session.Setting(codec, preset.keep())], t)
-    plan = session.FixedPlan(preset.max_tokens).plan()
+    plan = FixedPlan(preset.max_tokens).plan()
     times = []
     for seed in range(12):
         rng = np.random.default_rng(seed)

@@ -10,7 +10,8 @@ import pytest
 
 import sqs_codec as sqs
 from sqs_codec._base.prior_file import CODE_WEIGHTS
-from sqs_codec._codec.prior import _builtin_files
+from sqs_codec._codec import prior as module
+from sqs_codec._codec.prior import _builtin_files, agreed_prior
 from tests.kit import (
     any_prior,
     any_round,
@@ -224,7 +225,7 @@ def test_built_in_priors():
     names = [*_builtin_files()]
     for name in names:
         prior = sqs.Prior.builtin(name)
-        assert prior.agreed_prior(prior.digest.hex(), None) == prior
+        assert agreed_prior(prior.digest.hex(), None) == prior
     for wrong in ("", "nothing", "../priors/smollm2"):
         with pytest.raises(ValueError, match="name must be one of ") as raised:
             sqs.Prior.builtin(wrong)
@@ -311,7 +312,7 @@ def test_a_config_finds_a_built_in_prior(codec, prior, tmp_path, monkeypatch):
     prior.save(tmp_path / "ours.sqsprior")
     make_prior(17, 2).save(tmp_path / "another.sqsprior")
     files = {name: tmp_path / f"{name}.sqsprior" for name in ("another", "ours")}
-    monkeypatch.setattr(prior, "_builtin_files", lambda: files)
+    monkeypatch.setattr(module, "_builtin_files", lambda: files)
     assert sqs.Prior.builtin("ours") == prior
     assert sqs.Codec.from_config(codec.config()) == codec
     with pytest.raises(ValueError, match=r"one of \['another', 'ours'\], got 'theirs'"):
