@@ -141,50 +141,6 @@ def any_round(
     return sqs.Round(drafted, [q.sample(rng) for q in drafted])
 
 
-def any_mixed(
-    rng: np.random.Generator,
-    codec: sqs.Codec,
-    length: int | None = None,
-    most: int = 40,
-) -> sqs.MixedRound:
-    """Return a mixed round, of one to five positions unless told.
-
-    Of the tokens without distributions low ids are more frequent, and one in four has
-    all the counts.
-    """
-    tokens, counts, distributions = [], [], []
-    for _ in range(length or rng.integers(1, 6)):
-        q = None
-        token = int(codec.vocab_size * rng.random() ** 4)
-        count = min(
-            int(rng.integers(1, 4 * codec.resolution // 3 + 2)), codec.resolution
-        )
-        if rng.random() < 0.5:
-            q = any_distribution(rng, codec, most)
-            token = q.sample(rng)
-            count = round(q.prob(token) * q.resolution)
-        tokens.append(token)
-        counts.append(count)
-        distributions.append(q)
-    return sqs.MixedRound(
-        tokens,
-        counts,
-        distributions,
-        resolution=codec.resolution,
-        vocab_size=codec.vocab_size,
-    )
-
-
-def mixed_items(mixed: sqs.MixedRound) -> list[tuple[Any, ...]]:
-    """Return a mixed round as the reference takes it."""
-    return [
-        (token, count) if q is None else (*as_lists(q)[:2], token)
-        for token, count, q in zip(
-            mixed.tokens, mixed.counts, mixed.distributions, strict=True
-        )
-    ]
-
-
 @st.composite
 def codecs(draw: Any, codings: Sequence[str] = CODINGS) -> sqs.Codec:
     """Draw a codec; of the entropy coding, half have a prior."""
