@@ -187,9 +187,9 @@ def arrays_of(
 ) -> Arrays:
     """Return the arrays of a round, given where supports hold the drafted tokens."""
     return (
-        _joined([q.token_ids for q in distributions]),
-        _joined([q.counts for q in distributions]),
-        frozen(np.array([q.counts.size for q in distributions], np.uint32)),
+        _joined([q._token_ids for q in distributions]),
+        _joined([q._counts for q in distributions]),
+        frozen(np.array([q._counts.size for q in distributions], np.uint32)),
         frozen(np.array(positions, np.uint32)),
     )
 
