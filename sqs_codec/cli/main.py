@@ -20,7 +20,8 @@ COMMANDS = (
     ("prior", prior, "make a prior for your tokenizer"),
 )
 """Each is a module with a `DESCRIPTION`, `EXAMPLES` if it has some, and `fill`, which
-adds its options and what runs it."""
+adds its options and what runs it. That returns the exit status, or raises an OSError or
+ValueError that says what is wrong."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -52,7 +53,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # The reader has left, `sqs ... | head`: let nothing be flushed at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    except (OSError, ValueError) as error:
+        reason = str(error)
+        if isinstance(error, OSError) and error.filename:
+            reason = f"{error.filename}: {error.strerror}"
+        print(f"{args.called}: {reason}", file=sys.stderr)
+    return 1
 
 
 class _Version(argparse.Action):
@@ -83,5 +89,5 @@ def _parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         module.fill(command)
-        command.set_defaults(usage_error=command.error)
+        command.set_defaults(usage_error=command.error, called=command.prog)
     return parser

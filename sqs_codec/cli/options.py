@@ -104,8 +104,21 @@ def add_prior(add: Add, default: str = "none") -> None:
     )
 
 
-def add_codec(add: Add) -> None:
-    """Add the options that say what a codec is, but for its vocabulary."""
+def add_temperature(
+    add: Add, of: str, *, default: float = 0.7, least: float = 0
+) -> None:
+    """Add the option that sets a temperature of something."""
+    add(
+        "--temperature",
+        type=number(float, least),
+        default=default,
+        metavar="T",
+        help=f"{of} (default: %(default)s)",
+    )
+
+
+def add_resolution(add: Add) -> None:
+    """Add the option that sets a codec's resolution."""
     add(
         "--resolution",
         type=number(int, 1, MAX_RESOLUTION),
@@ -114,21 +127,17 @@ def add_codec(add: Add) -> None:
         help=f"what a distribution's counts add up to, 1 to {MAX_RESOLUTION} "
         "(default: %(default)s)",
     )
+
+
+def add_codec(add: Add) -> None:
+    """Add the options that say what a codec is, but for its vocabulary."""
+    add_resolution(add)
     add(
         "--coding",
         choices=[coding.name.lower() for coding in Coding],
         default=default_of(Codec, "coding"),
         help="how a distribution becomes bits (default: %(default)s)",
     )
-
-
-def fail(command: str, error: Exception, file: Path) -> int:
-    """Say why a command failed, maybe at this file; return its exit status."""
-    reason = str(error)
-    if isinstance(error, OSError):
-        reason = f"{error.filename or file}: {error.strerror or error}"
-    print(f"sqs {command}: {reason}", file=sys.stderr)
-    return 1
 
 
 def check_folder(file: Path) -> None:
@@ -162,14 +171,8 @@ def find_prior(name: str | None) -> Prior | None:
         raise ValueError(f"no file {name}, and no built-in prior: {error}") from error
 
 
-def missing_packages(modules: Sequence[str]) -> str:
-    """Name the packages that aren't installed."""
-    missing = [name for name in modules if importlib.util.find_spec(name) is None]
-    return ", ".join(PACKAGES.get(name, name) for name in missing)
-
-
 def has_packages(
-    command: str, modules: Sequence[str], *, extra: str, extras: str
+    command: str, modules: Sequence[str], *, extra: str, extras: str = ""
 ) -> bool:
     """Say whether all of these can be imported; explain it if they can't.
 
@@ -181,12 +184,16 @@ def has_packages(
     extra : str
         What installs them, except for the built-in model.
     extras : str
-        What installs all of them; the same if the built-in model isn't needed.
+        What installs that too, if it is needed.
     """
-    missing = missing_packages(modules)
+    missing = [name for name in modules if importlib.util.find_spec(name) is None]
     if missing:
-        words = MISSING + (NO_COMPILER if extras != extra else "")
-        commands = {"extra": install(extra), "extras": install(extras)}
-        text = words.format(command=command, missing=missing, **commands)
+        words = MISSING + (NO_COMPILER if extras else "")
+        text = words.format(
+            command=command,
+            missing=", ".join(PACKAGES.get(name, name) for name in missing),
+            extra=install(extra),
+            extras=install(extras or extra),
+        )
         print(text, file=sys.stderr)
     return not missing

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 import sqs_codec as sqs
-from sqs_codec._base.format import (
-    MAX_PRIOR_CLASSES,
-    MAX_RESOLUTION,
-    MAX_VOCAB,
-    MIN_VOCAB,
-)
-from sqs_codec._base.install import install
-from sqs_codec.cli.bits import bad_row, open_logits
+from sqs_codec._base.format import MAX_PRIOR_CLASSES, MAX_VOCAB, MIN_VOCAB
+from sqs_codec.cli.bits import open_logits, quantize_row
 from sqs_codec.cli.options import (
+    add_resolution,
+    add_temperature,
     check_folder,
-    default_of,
-    fail,
-    missing_packages,
+    has_packages,
     number,
 )
 
@@ -45,15 +37,8 @@ then, at both ends:
   codec = sqs.Codec(vocab_size, prior=sqs.Prior.load("my.sqsprior"))
 """
 
-MISSING_TOKENIZERS = f"""\
-sqs prior --tokenizer needs Hugging Face's tokenizers:
-    {install("prior")}"""
-
 HELD_OUT = 5
 """The last of so many parts of each file is held out."""
-
-CHUNK = 1 << 22
-"""Logits that are quantized at once, 16 MiB as float32."""
 
 LINES = 10_000
 """Lines that are tokenized at once: a tokenizer takes 50 bytes for each of text."""
@@ -92,13 +77,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
         help=f"classes of contexts to tell apart by drafts, 1 to {MAX_PRIOR_CLASSES} "
         "(default: chosen on held-out rows)",
     )
-    add(
-        "--temperature",
-        type=number(float, 1e-3),
-        default=0.7,
-        metavar="T",
-        help="of the drafts' distributions (default: %(default)s)",
-    )
+    add_temperature(add, "of the drafts' distributions", least=1e-3)
     add(
         "--top-k",
         type=number(int, 1),
@@ -106,68 +85,22 @@ def fill(parser: argparse.ArgumentParser) -> None:
         metavar="K",
         help="tokens kept of each distribution (default: %(default)s)",
     )
-    add(
-        "--resolution",
-        type=number(int, 1, MAX_RESOLUTION),
-        default=default_of(sqs.Codec, "resolution"),
-        metavar="L",
-        help="what its counts add up to (default: %(default)s)",
-    )
+    add_resolution(add)
     parser.set_defaults(command=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the command, and return its exit status."""
-    if args.tokenizer and missing_packages(["tokenizers"]):
-        print(MISSING_TOKENIZERS, file=sys.stderr)
+    if args.tokenizer and not has_packages(
+        "prior --tokenizer", ["tokenizers"], extra="prior"
+    ):
         return 1
-    values = vars(args)
-    names = [field.name for field in fields(Options)]
-    try:
-        for line in make(Options(**{name: values[name] for name in names})):
-            print(line, flush=True)
-    except BrokenPipeError:
-        raise
-    except (OSError, ValueError) as error:
-        return fail("prior", error, args.output)
+    for line in make(args):
+        print(line, flush=True)
     return 0
 
 
-@dataclass(frozen=True)
-class Options:
-    """What the command line asks for.
-
-    Attributes
-    ----------
-    tokenizer : str or None
-        A ``tokenizer.json``, a folder that has one, or a name on the Hugging Face
-        hub. Needed for text alone.
-    texts : sequence of Path
-        Files of UTF-8.
-    drafts : sequence of Path
-        ``.npy`` files of logits [N, V], each in the order of its text.
-    output : Path
-    vocab_size : int or None
-        Taken from the drafts, or else the tokenizer, if None.
-    classes : int or None
-        As for `Prior.fit`.
-    temperature : float
-    top_k, resolution : int
-        How the drafts are quantized.
-    """
-
-    tokenizer: str | None
-    texts: Sequence[Path]
-    drafts: Sequence[Path]
-    output: Path
-    vocab_size: int | None
-    classes: int | None
-    temperature: float
-    top_k: int
-    resolution: int
-
-
-def make(options: Options) -> Iterator[str]:
+def make(args: argparse.Namespace) -> Iterator[str]:
     """Make the prior and write it; yield what there is to say.
 
     Raises
@@ -177,44 +110,40 @@ def make(options: Options) -> Iterator[str]:
     ValueError
         A file holds something else, or the options don't go together.
     """
-    if not options.texts and not options.drafts:
+    if not args.texts and not args.drafts:
         raise ValueError("nothing to count: give texts, --drafts or both")
-    if options.texts and not options.tokenizer:
+    if args.texts and not args.tokenizer:
         raise ValueError("texts need a --tokenizer")
-    if options.classes and not options.drafts:
+    if args.classes and not args.drafts:
         raise ValueError("--classes needs --drafts: a text alone has one class")
-    check_folder(options.output)
-    logits = [open_logits(path) for path in options.drafts]
-    vocab_size = options.vocab_size
-    for path, rows in zip(options.drafts, logits, strict=True):
+    check_folder(args.output)
+    logits = [open_logits(path) for path in args.drafts]
+    vocab_size = args.vocab_size
+    for path, rows in zip(args.drafts, logits, strict=True):
         vocab_size = vocab_size or rows.shape[1]
         if rows.shape[1] != vocab_size:
             raise ValueError(
                 f"{path} has logits of {rows.shape[1]} tokens, not {vocab_size}"
             )
     texts: list[NDArray[np.uint32]] = []
-    if options.texts:
-        tokenizer = load_tokenizer(str(options.tokenizer))
+    if args.texts:
+        tokenizer = load_tokenizer(str(args.tokenizer))
         vocab_size = vocab_size or tokenizer.get_vocab_size()
-        texts = [read_tokens(tokenizer, path, vocab_size) for path in options.texts]
+        texts = [read_tokens(tokenizer, path, vocab_size) for path in args.texts]
         yield f"{sum(map(len, texts))} tokens of text"
     assert vocab_size is not None
-    if not MIN_VOCAB <= vocab_size <= MAX_VOCAB:
-        raise ValueError(
-            f"a vocabulary of {vocab_size} ids; {MIN_VOCAB} to {MAX_VOCAB} are allowed"
-        )
-    codec = sqs.Codec(vocab_size, options.resolution)
+    codec = sqs.Codec(vocab_size, args.resolution)
     drafts = [
-        quantize(codec, path, rows, options)
-        for path, rows in zip(options.drafts, logits, strict=True)
+        quantize(codec, path, rows, args)
+        for path, rows in zip(args.drafts, logits, strict=True)
     ]
     if drafts:
         yield f"{sum(map(len, drafts))} rows of drafts"
-    yield from report(codec, texts, drafts, options)
-    prior = fit(vocab_size, texts, drafts, options.classes)
-    prior.save(options.output)
+    yield from report(codec, texts, drafts, args)
+    prior = fit(vocab_size, texts, drafts, args.classes)
+    prior.save(args.output)
     yield (
-        f"{options.output}: V = {vocab_size}, classes: {prior.classes}, "
+        f"{args.output}: V = {vocab_size}, classes: {prior.classes}, "
         f"{len(prior.to_bytes())} bytes, digest {prior.digest.hex()}; fitted to all "
         "rows and texts"
     )
@@ -264,18 +193,14 @@ def read_tokens(tokenizer: Any, path: Path, vocab_size: int) -> NDArray[np.uint3
 
 
 def quantize(
-    codec: sqs.Codec, path: Path, logits: NDArray[np.floating], options: Options
+    codec: sqs.Codec, path: Path, logits: NDArray[np.floating], args: argparse.Namespace
 ) -> list[sqs.SparseDistribution]:
     """Return the distributions of rows of logits; errors say of which file."""
-    keep = sqs.TopK(options.top_k)
-    step = max(1, CHUNK // codec.vocab_size)
-    found = []
-    for start in range(0, len(logits), step):
-        rows = np.asarray(logits[start : start + step])
-        for i in np.flatnonzero(~np.isfinite(rows.max(1))):
-            raise bad_row(path, start + int(i), rows[i])
-        found += codec.quantize_batch(rows, keep, temperature=options.temperature)
-    return found
+    keep = sqs.TopK(args.top_k)
+    return [
+        quantize_row(codec, path, i, row, keep, args.temperature)
+        for i, row in enumerate(logits)
+    ]
 
 
 def fit(
@@ -300,7 +225,7 @@ def report(
     codec: sqs.Codec,
     texts: Sequence[NDArray[np.uint32]],
     drafts: Sequence[Sequence[sqs.SparseDistribution]],
-    options: Options,
+    args: argparse.Namespace,
 ) -> Iterator[str]:
     """Say what a prior saves on the last part of each file, fitted to the others."""
     held = [part[-(len(part) // HELD_OUT) or len(part) :] for part in drafts]
@@ -309,14 +234,14 @@ def report(
         codec.vocab_size,
         [part[: len(part) - len(out)] for part, out in zip(texts, tokens, strict=True)],
         [part[: len(part) - len(out)] for part, out in zip(drafts, held, strict=True)],
-        options.classes,
+        args.classes,
     )
     if any(held):
         rows = [q for part in held for q in part]
         yield (
             f"bits of a distribution, mean of {len(rows)} held-out rows "
-            f"(TopK({options.top_k}), resolution {options.resolution}, temperature "
-            f"{options.temperature}):"
+            f"(TopK({args.top_k}), resolution {args.resolution}, temperature "
+            f"{args.temperature}):"
         )
         with_prior = sqs.Codec(codec.vocab_size, codec.resolution, prior=fitted)
         yield compare(*(mean_bits(c, rows) for c in (codec, with_prior)))

@@ -199,21 +199,14 @@ def run(args: argparse.Namespace) -> int:
     # gRPC would write on its own what the errors say in better words.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     logging.basicConfig(format="sqs serve: %(message)s", level=logging.WARNING)
-    try:
-        for name, kind in SOCKETS.items():
-            if args.transport in (name, "both"):
-                check_free(args.host, args.port, kind)
-        if args.metrics_port is not None:
-            check_free("127.0.0.1", args.metrics_port)
-        priors = [Prior.load(path) for path in args.prior]
-        with _handlers_restored():
-            return asyncio.run(_serve(args, _load(args), tokens, priors))
-    except (OSError, ValueError) as error:
-        reason = str(error)
-        if isinstance(error, OSError) and error.filename:
-            reason = f"{error.filename}: {error.strerror}"
-        print(f"sqs serve: {reason}", file=sys.stderr)
-        return 1
+    for name, kind in SOCKETS.items():
+        if args.transport in (name, "both"):
+            check_free(args.host, args.port, kind)
+    if args.metrics_port is not None:
+        check_free("127.0.0.1", args.metrics_port)
+    priors = [Prior.load(path) for path in args.prior]
+    with _handlers_restored():
+        return asyncio.run(_serve(args, _load(args), tokens, priors))
 
 
 def _has_packages(args: argparse.Namespace) -> bool:
