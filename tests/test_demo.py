@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ import sqs_codec as sqs
 from sqs_codec.cli import main as cli
 from sqs_codec.cli.demo import report
 from sqs_codec.cli.demo.count import Stats, softmax, support_kept
-from sqs_codec.cli.demo.run import Options, converse
+from sqs_codec.cli.demo.run import converse
 from sqs_codec.edge import Step
 from sqs_codec.hf import Cloud
 from sqs_codec.hf._models import ModelError, Pair, hugging_face_pair
@@ -41,7 +42,7 @@ def talk(
     pair: Pair, keep: sqs.TopK | sqs.Conformal, folder: Path, **options: Any
 ) -> Talk:
     codec = sqs.Codec(pair.vocab_size, coding="enumerative")
-    given = Options(
+    given = argparse.Namespace(
         **{
             "prompt": [PROMPT],
             "temperature": 0.7,
@@ -75,8 +76,8 @@ def test_statistics_add_up(smollm2: Pair, tmp_path: Path) -> None:
     assert s.rounds == len(one.rounds)
     assert s.drafted == sum(len(r) for r in one.rounds)
     # Each round adds a token of the cloud's own; the last token may be its alone.
-    assert s.emitted - s.accepted - s.rounds in (0, 1)
-    assert s.emitted == 24
+    assert s.tokens - s.accepted - s.rounds in (0, 1)
+    assert s.tokens == 24
     assert 0 < s.acceptance_rate <= 1
     assert s.wire_bits == 8 * sum(4 + len(packet) for packet in one.packets)
     coded = sum(
@@ -198,7 +199,7 @@ def test_pairs_that_cannot_work_are_refused(
 def test_stream_redraws_in_a_terminal_and_leaves_the_text(smollm2: Pair) -> None:
     text = "A caf\u00e9 by the sea, where \u65e5\u672c\u8a9e is spoken.\n\nThe end."
     ids = smollm2.tokenizer(text)["input_ids"]
-    stats = Stats(sqs.Codec(49_152), support_size_sent=False)
+    stats = Stats(codec=sqs.Codec(49_152), support_size_sent=False)
     for terminal in (False, True):
         file = io.StringIO()
         console = Console(file=file, width=20, force_terminal=terminal)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
-from dataclasses import fields
 from pathlib import Path
 
 import sqs_codec as sqs
@@ -13,6 +11,7 @@ from sqs_codec.cli.options import (
     add_codec,
     add_models,
     add_prior,
+    add_temperature,
     check_models,
     default_of,
     has_packages,
@@ -54,13 +53,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="what to ask; may be given several times (default: the demo's prompts)",
     )
-    add(
-        "--temperature",
-        type=number(float, 0),
-        default=0.7,
-        metavar="T",
-        help="of both models; 0 is greedy (default: %(default)s)",
-    )
+    add_temperature(add, "of both models; 0 is greedy")
     add(
         "--max-tokens",
         type=number(int, 1),
@@ -126,17 +119,9 @@ def run(args: argparse.Namespace) -> int:
 
     from rich.console import Console
 
-    from sqs_codec.cli.demo.run import Options, run
+    from sqs_codec.cli.demo.run import run
 
-    values = vars(args)
-    options = Options(**{field.name: values[field.name] for field in fields(Options)})
-    try:
-        if options.packets:
-            options.packets.mkdir(parents=True, exist_ok=True)
-        run(options, Console())
-    except BrokenPipeError:
-        raise
-    except (OSError, ValueError) as error:
-        print(f"sqs demo: {error}", file=sys.stderr)
-        return 1
+    if args.packets:
+        args.packets.mkdir(parents=True, exist_ok=True)
+    run(args, Console())
     return 0

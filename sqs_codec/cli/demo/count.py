@@ -16,12 +16,11 @@ from numpy.typing import ArrayLike, NDArray
 import sqs_codec as sqs
 from sqs_codec import theory
 from sqs_codec._codec.keep import count_kept, rule
-from sqs_codec.edge import Step
-from sqs_codec.hf._models import CachedModel
-from sqs_codec.session import Link
-
-HEADER_BYTES = 4
-"""What a session puts before a round's packet."""
+from sqs_codec.edge import Metrics, Step
+from sqs_codec.hf import Cloud
+from sqs_codec.hf._models import CachedModel, Pair
+from sqs_codec.session import LocalLink
+from sqs_codec.session._wire import ROUND_HEAD
 
 RAW_TOKEN_BITS = 16 + 32
 """Raw top-K: an fp16 probability and an int32 id for each token kept."""
@@ -54,56 +53,19 @@ def softmax(logits: ArrayLike, temperature: float) -> NDArray[np.float64]:
     return np.asarray(x / x.sum(-1, keepdims=True))
 
 
-class Tap:
-    """A link that keeps the packets of the rounds that are sent over it.
+class Tap(LocalLink):
+    """A link that keeps the packets of the rounds that are sent over it."""
 
-    Parameters
-    ----------
-    link : Link
-    """
-
-    def __init__(self, link: Link) -> None:
-        self._link = link
+    def __init__(self, cloud: Cloud, prior: sqs.Prior | None) -> None:
+        priors = [] if prior is None else [prior]
+        super().__init__(cloud, tokenizer=cloud.fingerprint, priors=priors)
         self._packets: list[bytes] = []
-
-    @property
-    def reliable(self) -> bool:
-        """The link's."""
-        return self._link.reliable
-
-    @property
-    def max_message(self) -> int:
-        """The link's."""
-        return self._link.max_message
-
-    @property
-    def sent(self) -> int:
-        """The link's."""
-        return self._link.sent
-
-    @property
-    def received(self) -> int:
-        """The link's."""
-        return self._link.received
-
-    @property
-    def overhead(self) -> int:
-        """The link's."""
-        return self._link.overhead
 
     def send(self, message: bytes) -> None:
         """Send a message, and keep its packet if it is a round."""
         if message[0] >= 0x80:
-            self._packets.append(message[HEADER_BYTES:])
-        self._link.send(message)
-
-    def receive(self, timeout: float | None) -> bytes | None:
-        """Return the next message."""
-        return self._link.receive(timeout)
-
-    def close(self) -> None:
-        """Close the link."""
-        self._link.close()
+            self._packets.append(message[ROUND_HEAD:])
+        super().send(message)
 
     def take(self) -> list[bytes]:
         """Return the packets since the last call."""
@@ -111,28 +73,20 @@ class Tap:
         return packets
 
 
-class Watched:
-    """A draft model that notes K, what the keep rule leaves of each row.
-
-    Parameters
-    ----------
-    model : CachedModel
-    keep : TopK or Conformal
-        As it is when a row is asked for.
-    temperature : float
-    """
+class Watched(CachedModel):
+    """A draft model that notes K, what the keep rule leaves of each row."""
 
     def __init__(
-        self, model: CachedModel, keep: sqs.TopK | sqs.Conformal, temperature: float
+        self, pair: Pair, keep: sqs.TopK | sqs.Conformal, temperature: float
     ) -> None:
-        self._model = model
+        super().__init__(pair.draft, pair.vocab_size)
         self._keep = keep
         self._temperature = temperature
         self._kept: list[int] = []
 
     def logits(self, tokens: Sequence[int], last: int = 1) -> NDArray[np.float32]:
-        """Return the model's logits."""
-        rows = self._model.logits(tokens, last)
+        """Return the model's logits; the rule is as it is now."""
+        rows = super().logits(tokens, last)
         self._kept.append(support_kept(rows[-1], self._keep, self._temperature))
         return rows
 
@@ -164,8 +118,8 @@ def support_kept(
     return int(count_kept(*rule(keep), descending, unmasked))
 
 
-@dataclass
-class Stats:
+@dataclass(kw_only=True)
+class Stats(Metrics):
     """Sums over the rounds of one keep rule; every rate derives from them.
 
     Attributes
@@ -174,51 +128,46 @@ class Stats:
         Reads the packets.
     support_size_sent : bool
         Whether the paper's scheme has to tell K, as in C-SQS.
-    rounds, drafted, accepted, resampled, emitted : int
-        Drafted tokens are those that cost uplink, accepted and resampled those
-        that the cloud judged (after a rejection the round's other tokens are
-        void), emitted those in the text. The last token of a text that reaches its
-        length is the cloud's alone.
+    rounds : int
+        The last token of a text that reaches its length is the cloud's alone.
     kept, survivors : int
         Σ K and Σ k over the drafted tokens.
     wire_bits : int
         8 bits for every byte of the rounds' messages: headers, distributions,
         drafted tokens, framing and padding.
-    paper_bits, raw_bits, dense_bits : int
-        The same distributions by the paper's formula, as raw top-K, and dense in
-        fp16; none of them counts the drafted token or framing.
+    paper_bits : int
+        The same distributions by the paper's formula.
     """
 
     codec: sqs.Codec
     support_size_sent: bool
     rounds: int = 0
-    drafted: int = 0
-    accepted: int = 0
-    resampled: int = 0
-    emitted: int = 0
     kept: int = 0
     survivors: int = 0
     wire_bits: int = 0
     paper_bits: int = 0
-    raw_bits: int = 0
-    dense_bits: int = 0
 
     @property
-    def acceptance_rate(self) -> float:
-        """Accepted tokens per token that the cloud judged."""
-        return self.accepted / max(1, self.accepted + self.resampled)
+    def raw_bits(self) -> int:
+        """The same distributions as raw top-K, without drafted tokens or framing."""
+        return RAW_TOKEN_BITS * self.kept
+
+    @property
+    def dense_bits(self) -> int:
+        """The same distributions dense in fp16, likewise."""
+        return 16 * self.codec.vocab_size * self.drafted
 
     @property
     def resampling_rate(self) -> float:
         """Resampled tokens per token of the text."""
-        return self.resampled / max(1, self.emitted)
+        return self.resampled / max(1, self.tokens)
 
     @property
     def bits_per_drafted(self) -> float:
         """Bits on the wire per drafted token."""
         return self.wire_bits / max(1, self.drafted)
 
-    def add(self, step: Step, packets: Sequence[bytes], kept: Sequence[int]) -> None:
+    def count(self, step: Step, packets: Sequence[bytes], kept: Sequence[int]) -> None:
         """Account for a step.
 
         Parameters
@@ -229,22 +178,14 @@ class Stats:
         kept : sequence of int
             K of each distribution.
         """
-        self.emitted += len(step.tokens)
-        for packet in packets:
-            self.wire_bits += 8 * (HEADER_BYTES + len(packet))
-        if not packets:
-            return
-        self.rounds += 1
-        self.drafted += step.drafted
-        self.accepted += step.accepted
-        self.resampled += step.accepted < step.drafted
-        self.dense_bits += 16 * self.codec.vocab_size * step.drafted
+        self.add(step)
+        self.rounds += len(packets)
+        self.wire_bits += sum(8 * (ROUND_HEAD + len(packet)) for packet in packets)
         found = [q for p in packets for q in self.codec.decode_round(p).distributions]
         # After a stop token comes a row of which nothing is drafted.
         for q, k in zip(found, kept, strict=False):
             self.survivors += len(q.token_ids)
             self.kept += k
-            self.raw_bits += RAW_TOKEN_BITS * k
             self.paper_bits += theory.paper_bits(
                 self.codec.vocab_size, k, q.resolution, conformal=self.support_size_sent
             )

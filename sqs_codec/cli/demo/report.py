@@ -136,7 +136,7 @@ def _events(runs: Mapping[str, Stats]) -> Table:
     for name in runs:
         table.add_column(name, justify="right")
     for label, cells in {
-        "tokens of text": [f"{s.emitted}" for s in runs.values()],
+        "tokens of text": [f"{s.tokens}" for s in runs.values()],
         "tokens drafted": [f"{s.drafted}" for s in runs.values()],
         "rounds": [f"{s.rounds}" for s in runs.values()],
         "acceptance rate": [f"{s.acceptance_rate:.1%}" for s in runs.values()],
@@ -168,7 +168,7 @@ def _costs(runs: Mapping[str, Stats]) -> Table:
             "dense fp16": stats.dense_bits,
         }.items():
             ratio = bits / max(1, stats.wire_bits)
-            text_bits = 100 * bits / max(1, stats.emitted)
+            text_bits = 100 * bits / max(1, stats.tokens)
             table.add_row(
                 f"  {scheme}",
                 f"{bits / max(1, stats.drafted):,.0f}",

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import time
-from dataclasses import dataclass
 from importlib import resources
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,38 +17,11 @@ from sqs_codec.cli.demo.count import Stats, Tap, Watched
 from sqs_codec.cli.options import find_prior
 from sqs_codec.edge import FixedPlan, generate
 from sqs_codec.hf import Cloud
-from sqs_codec.hf._models import CachedModel, Pair, load_pair
-from sqs_codec.session import EdgeSession, LocalLink, Sampling, Setting
+from sqs_codec.hf._models import Pair, load_pair
+from sqs_codec.session import EdgeSession, Sampling, Setting
 
 
-@dataclass(frozen=True)
-class Options:
-    """What ``sqs demo --help`` describes, one attribute for each option.
-
-    Attributes
-    ----------
-    prompt : list of str
-        None of them: the demo's own.
-    """
-
-    prompt: list[str]
-    temperature: float
-    top_k: int
-    alpha: float
-    eta: float
-    resolution: int
-    coding: str
-    prior: str | None
-    draft_length: int
-    max_tokens: int
-    seed: int
-    drop_layers: int
-    draft: str | None
-    target: str | None
-    packets: Path | None
-
-
-def run(options: Options, console: Console) -> None:
+def run(args: argparse.Namespace, console: Console) -> None:
     """Run both keep rules over the prompts and print what they cost.
 
     Raises
@@ -63,16 +35,16 @@ def run(options: Options, console: Console) -> None:
     torch.set_num_threads(1)
     if console.is_terminal:
         console.print("Loading the models ...", style="dim", highlight=False)
-    pair = load_pair(options.draft, options.target, options.drop_layers)
+    pair = load_pair(args.draft, args.target, args.drop_layers)
     loaded = time.monotonic()
     codec = sqs.Codec(
-        pair.vocab_size, options.resolution, options.coding, find_prior(options.prior)
+        pair.vocab_size, args.resolution, args.coding, find_prior(args.prior)
     )
     console.print(
         f"{pair.summary}.\n"
-        f"Temperature {options.temperature:g}, vocabulary {codec.vocab_size}, "
+        f"Temperature {args.temperature:g}, vocabulary {codec.vocab_size}, "
         f"resolution {codec.resolution}, {codec.coding} packets"
-        f"{f', prior {options.prior}' if codec.prior else ''}.",
+        f"{f', prior {args.prior}' if codec.prior else ''}.",
         highlight=False,
     )
     if console.is_terminal:
@@ -81,15 +53,15 @@ def run(options: Options, console: Console) -> None:
         )
         console.print(marked)
     rules: dict[str, sqs.TopK | sqs.Conformal] = {
-        "K-SQS": sqs.TopK(options.top_k),
-        "C-SQS": sqs.Conformal(alpha=options.alpha, eta=options.eta),
+        "K-SQS": sqs.TopK(args.top_k),
+        "C-SQS": sqs.Conformal(alpha=args.alpha, eta=args.eta),
     }
     cloud = Cloud(pair.target, vocab_size=pair.vocab_size, tokenizer=pair.tokenizer)
     runs = {}
     for name, keep in rules.items():
         console.print()
         console.rule(f"{name}: {keep!r}")
-        runs[name] = converse(name, keep, codec, pair, cloud, options, console)
+        runs[name] = converse(name, keep, codec, pair, cloud, args, console)
     console.print()
     console.rule("what it cost")
     console.print(report.summary(runs))
@@ -98,13 +70,13 @@ def run(options: Options, console: Console) -> None:
         f"the rest {time.monotonic() - loaded:.0f} s.",
         highlight=False,
     )
-    if options.packets:
-        example = options.packets / packet_name(next(iter(rules)), 1)
+    if args.packets:
+        example = args.packets / packet_name(next(iter(rules)), 1)
         console.print(
-            f"Packets are in {options.packets}; to look into one:\n"
+            f"Packets are in {args.packets}; to look into one:\n"
             f"sqs inspect {example} --kind round --vocab-size {codec.vocab_size} "
             f"--resolution {codec.resolution} --coding {codec.coding}"
-            f"{f' --prior {options.prior}' if codec.prior else ''}",
+            f"{f' --prior {args.prior}' if codec.prior else ''}",
             highlight=False,
             soft_wrap=True,
         )
@@ -116,7 +88,7 @@ def converse(
     codec: sqs.Codec,
     pair: Pair,
     cloud: Cloud,
-    options: Options,
+    args: argparse.Namespace,
     console: Console,
 ) -> Stats:
     """Answer every prompt with one keep rule, whose state lives through all of them.
@@ -127,43 +99,38 @@ def converse(
         Over all prompts.
     """
     # What drafts and what verifies come from generators that are independent.
-    drafting, verifying = np.random.SeedSequence(options.seed).spawn(2)
+    drafting, verifying = np.random.SeedSequence(args.seed).spawn(2)
     rng, seeds = np.random.default_rng(drafting), np.random.default_rng(verifying)
-    draft = Watched(CachedModel(pair.draft, pair.vocab_size), keep, options.temperature)
-    stats = Stats(codec, support_size_sent=isinstance(keep, sqs.Conformal))
-    for prompt in options.prompt or own_prompts():
+    draft = Watched(pair, keep, args.temperature)
+    stats = Stats(codec=codec, support_size_sent=isinstance(keep, sqs.Conformal))
+    for prompt in args.prompt or own_prompts():
         console.print()
         console.print(Text(f"> {prompt}", style="bold"))
         session = EdgeSession(
             [Setting(codec, keep)],
             pair.encode(prompt),
             rng=rng,
-            sampling=Sampling(options.temperature),
+            sampling=Sampling(args.temperature),
             tokenizer=cloud.fingerprint,
             stop=sorted(pair.stop),
             session_id=seeds.bytes(16),
             seed=seeds.bytes(16),
         )
-        local = LocalLink(
-            cloud,
-            tokenizer=cloud.fingerprint,
-            priors=[codec.prior] if codec.prior else [],
-        )
-        link = Tap(local)
+        link = Tap(cloud, codec.prior)
         with report.Stream(console, pair.tokenizer) as stream:
             for step in generate(
                 session,
                 draft,
                 link,
-                FixedPlan(options.draft_length),
-                max_tokens=options.max_tokens,
+                FixedPlan(args.draft_length),
+                max_tokens=args.max_tokens,
             ):
                 packets = link.take()
-                stats.add(step, packets, draft.take())
+                stats.count(step, packets, draft.take())
                 stream.show(step, report.live_line(name, stats))
-                if options.packets:
+                if args.packets:
                     for packet in packets:
-                        path = options.packets / packet_name(name, stats.rounds)
+                        path = args.packets / packet_name(name, stats.rounds)
                         path.write_bytes(packet)
     console.print()
     console.print(report.live_line(name, stats))
