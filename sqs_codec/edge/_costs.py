@@ -1,9 +1,7 @@
-r"""What a plan costs and gives: seconds and tokens of a round, on average.
+r"""What a plan gives, and what it costs: the tokens of a round on average, its bits.
 
 Let :math:`r_i` be the probability that the first i drafted tokens are accepted. A
 round of L gives :math:`\sum_{i=0}^{L} r_i` tokens: those accepted, and the cloud's own.
-It leaves when it is drafted, takes its bits times the seconds per bit, reaches the
-cloud half a round trip later, is verified, and is answered another half later.
 
 What drafts are like comes from real ones, the rows of ``drafts.npz`` beside this file,
 which are quantized by the session's own settings.
@@ -31,7 +29,7 @@ if TYPE_CHECKING:
     Logits = NDArray[np.float32]
     Integers = NDArray[np.int64]
 
-__all__ = ["Candidates", "Conditions", "Target", "measure", "reach"]
+__all__ = ["Candidates", "Table", "Target", "fade", "measure", "tokens"]
 
 LENGTHS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16)
 
@@ -121,41 +119,18 @@ class Target:
         return np.asarray(self.first + self.more * (np.asarray(tokens) - 1.0))
 
 
-@dataclass(frozen=True)
-class Conditions:
-    """What rounds meet: seconds, and the bits around a message."""
-
-    trip: float
-    per_bit: float
-    overhead: float
-    draft_step: float
-    target: Target
-
-
-def reach(plans: Candidates, table: Table) -> Floats:
-    """Return the probability that the first i tokens are accepted, [P, i]."""
-    rejected = table.rejected[plans.setting][:, None]
-    reached = np.cumprod(1 - rejected * fade(int(plans.length.max())), axis=1)
-    return np.hstack([np.ones_like(rejected), reached])
-
-
 def fade(length: int) -> Floats:
     """Return how likely a rejection is at each position, beside the first one."""
     return np.asarray(np.maximum(FADED, FADE ** np.arange(length)))
 
 
-def tokens(plans: Candidates, reached: Floats) -> Floats:
+def tokens(plans: Candidates, table: Table) -> Floats:
     """Return the tokens of a round on average, [P]."""
-    sums = reached.cumsum(axis=1)
+    rejected = table.rejected[plans.setting][:, None]
+    # The probability that the first i tokens are accepted, [P, i].
+    reached = np.cumprod(1 - rejected * fade(int(plans.length.max())), axis=1)
+    sums = np.hstack([np.ones_like(rejected), reached]).cumsum(axis=1)
     return np.asarray(sums[np.arange(len(sums)), plans.length])
-
-
-def seconds(plans: Candidates, table: Table, given: Conditions) -> Floats:
-    """Return the seconds of a round, [P]."""
-    length = plans.length
-    bits = length * table.bits[plans.setting] + HEADER_BITS + given.overhead
-    sent = length * given.draft_step + bits * given.per_bit
-    return np.asarray(sent + given.trip + given.target(length + 1))
 
 
 def measure(settings: Sequence[Setting], temperature: float) -> Table:

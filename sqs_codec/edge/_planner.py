@@ -10,15 +10,15 @@ from __future__ import annotations
 import math
 import statistics
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sqs_codec._base import checks
 from sqs_codec.edge import _costs as costs
-from sqs_codec.edge._costs import HEADER_BITS, Candidates, Conditions, Table, Target
+from sqs_codec.edge._costs import HEADER_BITS, Candidates, Table, Target
 from sqs_codec.session._job import Sampling
 from sqs_codec.session._setting import Setting
 from sqs_codec.session._wire import MAX_SETTINGS
@@ -225,26 +225,30 @@ class Planner:
 
     def plan(self) -> Plan:
         """Return what to do next."""
-        given, table = self._conditions(), self._corrected()
-        reached = costs.reach(self._plans, table)
-        tokens = costs.tokens(self._plans, reached)
-        seconds = costs.seconds(self._plans, table, given)
-        rates, alone = tokens / seconds, 1 / given.target.first
+        plans, table = self._plans, self._corrected()
+        trip, per_bit = self._link.trip(CAUTION), self._link.per_bit(CAUTION)
+        tokens = costs.tokens(plans, table)
+        # A round leaves when it is drafted, takes its bits times the seconds per bit,
+        # and reaches the cloud and is answered half a round trip later each.
+        bits = plans.length * table.bits[plans.setting] + HEADER_BITS + self._overhead
+        sent = plans.length * statistics.median(self._draft_steps) + bits * per_bit
+        seconds = sent + trip + self._target(plans.length + 1)
+        rates, alone = tokens / seconds, 1 / self._target.first
         best: int | None = int(rates.argmax())
         why = f"{rates[best]:.3g} tok/s expected"
         self._alone = bool(rates[best] < alone * (GAIN if self._alone else 1))
         if self._alone:
             # To ask a cloud again that is decoding takes a trip; to ask an idle one
             # does in any case.
-            lost = (seconds + given.trip * self._decoding) * alone - tokens
+            lost = (seconds + trip * self._decoding) * alone - tokens
             best, why = self._measure(lost), f"{alone:.3g} tok/s, with drafts {why}"
             why = why if best is None else f"to measure; {why}"
-        plan = self._plan_at(best)
-        acceptance = 1 - table.rejected[plan.setting]
-        self.reason = (
-            f"{self._words(plan)}: {why}; {self._link}, acceptance {acceptance:.0%}"
-        )
-        return replace(plan, reason=self.reason)
+        length, setting = 0, 0
+        if best is not None:
+            length, setting = int(plans.length[best]), int(plans.setting[best])
+        what, acceptance = self._words(length, setting), 1 - table.rejected[setting]
+        self.reason = f"{what}: {why}; {self._link}, acceptance {acceptance:.0%}"
+        return Plan(length, setting, self.reason)
 
     def _measure(self, lost: Floats) -> int | None:
         """Return a plan that is there to measure, None while that costs too much."""
@@ -272,32 +276,20 @@ class Planner:
             self._spare = max(self._spare, FRESH)
         self._decoding = seen.drafted == 0 < seen.accepted
         if seen.wait_seconds:
-            self._link.learn(seen.wait_seconds, lambda *link: self._wait(seen, *link))
+            bits = 8 * seen.bytes_up + self._overhead
+            models = float(self._target(seen.drafted + 1))
+            self._link.learn(seen.wait_seconds, bits, models)
 
     def _judge(self, seen: Observation) -> None:
         """Compare what was accepted and sent with the table."""
-        at, table = self._place(seen.plan), self._table
+        most = len(self._settings) - 1
+        at = checks.in_range("setting", seen.plan.setting, 0, most)
+        table = self._table
         rejected = seen.accepted < seen.drafted
         judged = costs.fade(seen.accepted + rejected).sum()
         self._mismatch.add(rejected, float(judged), float(table.lost[at]))
         bits = float(seen.drafted * table.bits[at]) + HEADER_BITS
         self._bits.append(8 * seen.bytes_up / bits)
-
-    def _wait(self, seen: Observation, trip: Floats, per_bit: Floats) -> Floats:
-        """Return the seconds to wait for what was seen on each of many links."""
-        bits = 8 * seen.bytes_up + self._overhead
-        read = seen.drafted + 1 if seen.drafted else 1
-        return np.asarray(trip + bits * per_bit + self._target(read))
-
-    def _conditions(self) -> Conditions:
-        """Return what the next round is to meet."""
-        return Conditions(
-            self._link.trip(CAUTION),
-            self._link.per_bit(CAUTION),
-            self._overhead,
-            statistics.median(self._draft_steps),
-            self._target,
-        )
 
     def _corrected(self) -> Table:
         """Return the table with what was found since it was made."""
@@ -305,22 +297,12 @@ class Planner:
         bits = table.bits * statistics.median(self._bits)
         return Table(self._mismatch.value, table.lost, bits)
 
-    def _place(self, plan: Plan) -> int:
-        """Return where the table has a plan's setting."""
-        return checks.in_range("setting", plan.setting, 0, len(self._settings) - 1)
-
-    def _plan_at(self, best: int | None) -> Plan:
-        """Return one of the plans compared, or that of a cloud alone."""
-        if best is None:
-            return Plan(0, 0, "")
-        return Plan(int(self._plans.length[best]), int(self._plans.setting[best]), "")
-
-    def _words(self, plan: Plan) -> str:
+    def _words(self, length: int, setting: int) -> str:
         """Say what a plan is, and its setting where there are several."""
-        if plan.length == 0 or len(self._settings) == 1:
-            return _words(plan.length)
-        setting = self._settings[plan.setting]
-        return f"{_words(plan.length)}, {setting.keep} of {setting.codec.resolution}"
+        if length == 0 or len(self._settings) == 1:
+            return _words(length)
+        chosen = self._settings[setting]
+        return f"{_words(length)}, {chosen.keep} of {chosen.codec.resolution}"
 
 
 class _Link:
@@ -350,12 +332,14 @@ class _Link:
         """Seconds of a bit on the uplink, likewise."""
         return _quantile(self._per_bit.ravel(), self._weights.sum(1), share)
 
-    def learn(self, waited: float, waits: Callable[[Floats, Floats], Floats]) -> None:
-        """Weigh each link by how well its wait fits the one observed."""
+    def learn(self, waited: float, bits: int, models: float) -> None:
+        """Weigh each link by how well the wait for an answer to so many bits fits it.
+
+        `models` are the seconds of it that the link has no part in.
+        """
         known = (1 - DRIFT) * self._weights + DRIFT / self._weights.size
-        expected = np.maximum(waits(self._trips, self._per_bit), 0) + CLOCK
-        of_models = waits(0 * self._trips, 0 * self._per_bit) + CLOCK
-        scatter = np.maximum(SCATTER * (1 - of_models / expected), STEADY)
+        expected = self._trips + bits * self._per_bit + models + CLOCK
+        scatter = np.maximum(SCATTER * (1 - (models + CLOCK) / expected), STEADY)
         off = np.log(expected / (waited + CLOCK)) / scatter
         # Student's t of 3 degrees of freedom, or any wait at all.
         weights = known * (
