@@ -29,9 +29,10 @@ if TYPE_CHECKING:
     Logits = NDArray[np.float32]
     Integers = NDArray[np.int64]
 
-__all__ = ["Candidates", "Table", "Target", "fade", "measure", "tokens"]
+__all__ = ["LENGTHS", "Table", "Target", "fade", "measure", "tokens"]
 
 LENGTHS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16)
+"""Those that are compared, with each setting."""
 
 HEADER_BITS = 8 * ROUND_HEAD
 
@@ -48,25 +49,6 @@ UNIT = 2.0**-6
 
 ROWS_VOCAB = 49_152
 """V of the rows; their ids are stretched to the codec's V."""
-
-
-@dataclass(frozen=True)
-class Candidates:
-    """Plans side by side, int64 [P] each."""
-
-    length: Integers
-    setting: Integers
-
-    @classmethod
-    def of(cls, settings: int, max_draft: int) -> Candidates:
-        """Return all plans that are compared."""
-        found = [
-            (length, setting)
-            for length in LENGTHS
-            for setting in range(settings)
-            if length <= max_draft
-        ]
-        return cls(*np.array(found).T)
 
 
 @dataclass(frozen=True)
@@ -124,13 +106,12 @@ def fade(length: int) -> Floats:
     return np.asarray(np.maximum(FADED, FADE ** np.arange(length)))
 
 
-def tokens(plans: Candidates, table: Table) -> Floats:
-    """Return the tokens of a round on average, [P]."""
-    rejected = table.rejected[plans.setting][:, None]
+def tokens(lengths: Integers, rejected: Floats) -> Floats:
+    """Return the tokens of rounds on average, by how likely their first is rejected."""
     # The probability that the first i tokens are accepted, [P, i].
-    reached = np.cumprod(1 - rejected * fade(int(plans.length.max())), axis=1)
-    sums = np.hstack([np.ones_like(rejected), reached]).cumsum(axis=1)
-    return np.asarray(sums[np.arange(len(sums)), plans.length])
+    reached = np.cumprod(1 - rejected[:, None] * fade(int(lengths.max())), axis=1)
+    sums = np.insert(reached, 0, 1.0, axis=1).cumsum(axis=1)
+    return np.asarray(sums[np.arange(len(sums)), lengths])
 
 
 def measure(settings: Sequence[Setting], temperature: float) -> Table:

@@ -18,7 +18,7 @@ import numpy as np
 
 from sqs_codec._base import checks
 from sqs_codec.edge import _costs as costs
-from sqs_codec.edge._costs import HEADER_BITS, Candidates, Table, Target
+from sqs_codec.edge._costs import HEADER_BITS, LENGTHS, Table, Target
 from sqs_codec.session._job import Sampling
 from sqs_codec.session._setting import Setting
 from sqs_codec.session._wire import MAX_SETTINGS
@@ -208,7 +208,10 @@ class Planner:
         checks.in_range("max_draft", max_draft, 1)
         self._settings = tuple(settings)
         self._overhead = 8 * checks.in_range("overhead", overhead, 0)
-        self._plans = Candidates.of(len(settings), max_draft)
+        # The plans that are compared, side by side: [P] each.
+        lengths = [length for length in LENGTHS if length <= max_draft]
+        self._lengths = np.repeat(lengths, len(settings))
+        self._choices = np.tile(np.arange(len(settings)), len(lengths))
         self._table = costs.measure(settings, sampling.temperature)
         self._link = _Link(uplink)
         self._target = Target.of(target_steps or {1: 0.05})
@@ -225,14 +228,14 @@ class Planner:
 
     def plan(self) -> Plan:
         """Return what to do next."""
-        plans, table = self._plans, self._corrected()
+        lengths, choices, table = self._lengths, self._choices, self._corrected()
         trip, per_bit = self._link.trip(CAUTION), self._link.per_bit(CAUTION)
-        tokens = costs.tokens(plans, table)
+        tokens = costs.tokens(lengths, table.rejected[choices])
         # A round leaves when it is drafted, takes its bits times the seconds per bit,
         # and reaches the cloud and is answered half a round trip later each.
-        bits = plans.length * table.bits[plans.setting] + HEADER_BITS + self._overhead
-        sent = plans.length * statistics.median(self._draft_steps) + bits * per_bit
-        seconds = sent + trip + self._target(plans.length + 1)
+        bits = lengths * table.bits[choices] + HEADER_BITS + self._overhead
+        sent = lengths * statistics.median(self._draft_steps) + bits * per_bit
+        seconds = sent + trip + self._target(lengths + 1)
         rates, alone = tokens / seconds, 1 / self._target.first
         best: int | None = int(rates.argmax())
         why = f"{rates[best]:.3g} tok/s expected"
@@ -245,7 +248,7 @@ class Planner:
             why = why if best is None else f"to measure; {why}"
         length, setting = 0, 0
         if best is not None:
-            length, setting = int(plans.length[best]), int(plans.setting[best])
+            length, setting = int(lengths[best]), int(choices[best])
         what, acceptance = self._words(length, setting), 1 - table.rejected[setting]
         self.reason = f"{what}: {why}; {self._link}, acceptance {acceptance:.0%}"
         return Plan(length, setting, self.reason)
