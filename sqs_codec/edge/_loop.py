@@ -371,7 +371,7 @@ class _Line:
         self._patience = patience
         self._clock = clock
         self._sleep = sleep
-        self._link: Link | None = None if callable(connect) else connect
+        self._link: Link | None = connect() if callable(connect) else connect
         self._sent = self._received = 0  # over the links before this one
         self._timeout = _Timeout()
         self._outstanding = False  # whether a word from the cloud is due
@@ -382,7 +382,6 @@ class _Line:
         self._resends = 0
         self._told = False  # whether the log says that the link broke
         self._pause = SHORTEST_PAUSE
-        self._connected = False
         self.welcomes = 0  # how often a cloud has taken the session
 
     @property
@@ -407,7 +406,6 @@ class _Line:
                 if self._link is None:
                     assert self._connect is not None  # or `_leave` had raised
                     self._link = self._connect()
-                    self._connected = True
                 for message in self._session.data_to_send():
                     self._link.send(message)
                     self._note(message)
@@ -527,8 +525,7 @@ class _Line:
         Raises
         ------
         LinkError
-            There has never been a link, no other one can be made, or nothing has
-            worked for too long.
+            No other link can be made, or nothing has worked for too long.
         """
         if self._link is not None:
             self._sent, self._received = self.sent, self.received
@@ -537,7 +534,7 @@ class _Line:
         now = self._clock()
         if self._failing is None:
             self._failing = now
-        if not self._connected or self._connect is None:
+        if self._connect is None:
             raise error
         if now - self._failing >= self._patience:
             raise LinkError(
