@@ -314,14 +314,7 @@ def _bits(codec: sqs.Codec, q: sqs.SparseDistribution) -> float:
 
 
 def recommend(points: Iterable[Point], most_tv: float) -> list[Point]:
-    """Return the point of fewest bits for each kind of rule, in the entropy coding.
-
-    Parameters
-    ----------
-    points : iterable of Point
-    most_tv : float
-        The mean TV that a point may have.
-    """
+    """Return each kind of rule's point of fewest bits, in the entropy coding."""
     best: dict[type, Point] = {}
     for point in points:
         known = best.get(type(point.keep))

@@ -80,19 +80,7 @@ def run(args: argparse.Namespace) -> int:
 def inspect(
     codec: sqs.Codec, packet: bytes, kinds: list[str]
 ) -> tuple[list[str], list[str]]:
-    """Read a packet as each of some kinds.
-
-    Parameters
-    ----------
-    codec : sqs.Codec
-    packet : bytes
-    kinds : list of {"distribution", "round"}
-
-    Returns
-    -------
-    found, refused : list of str
-        A table for each kind that the packet can be, and a line for each other one.
-    """
+    """Return a table for each kind that a packet can be, a line for each other one."""
     found, refused = [], []
     for kind in kinds:
         try:
@@ -107,12 +95,6 @@ def describe(codec: sqs.Codec, packet: bytes, kind: str) -> str:
 
     The symbols of an ``"entropy"`` packet share bits: their rows have no place and no
     cost.
-
-    Parameters
-    ----------
-    codec : sqs.Codec
-    packet : bytes
-    kind : {"distribution", "round"}
 
     Raises
     ------

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from sqs_codec.engine import Engine, EngineInfo
     from sqs_codec.serve._service import Service
 
-__all__ = ["DESCRIPTION", "EXAMPLES", "fill", "run"]
-
 PORT = 8743
 """By default: no well-known service has it."""
 

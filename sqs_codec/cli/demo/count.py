@@ -102,14 +102,8 @@ def support_kept(
     """K, the tokens a keep rule leaves before quantization drops most of them.
 
     The codec never needs this number, because it sends only the tokens whose
-    count is not zero. The paper's formula charges for all K.
-
-    Parameters
-    ----------
-    logits : array_like, shape [V]
-    keep : sqs.TopK or sqs.Conformal
-    temperature : float
-        At 0 the distribution is a single token and so is what is kept.
+    count is not zero. The paper's formula charges for all K. At temperature 0 the
+    distribution is a single token and so is what is kept.
     """
     if temperature == 0:
         return 1
@@ -168,16 +162,7 @@ class Stats(Metrics):
         return self.wire_bits / max(1, self.drafted)
 
     def count(self, step: Step, packets: Sequence[bytes], kept: Sequence[int]) -> None:
-        """Account for a step.
-
-        Parameters
-        ----------
-        step : Step
-        packets : sequence of bytes
-            Of the step's round; none where the cloud decoded alone.
-        kept : sequence of int
-            K of each distribution.
-        """
+        """Account for a step, the packet of its round if it had one, and each K."""
         self.add(step)
         self.rounds += len(packets)
         self.wire_bits += sum(8 * (ROUND_HEAD + len(packet)) for packet in packets)

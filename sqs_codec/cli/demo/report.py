@@ -33,13 +33,7 @@ FROM_CLOUD = "bold cyan"
 
 
 class Stream:
-    """One text on its way to the terminal, a context manager.
-
-    Parameters
-    ----------
-    console : rich.console.Console
-    tokenizer : transformers.PreTrainedTokenizerBase
-    """
+    """One text on its way to the terminal, a context manager."""
 
     def __init__(self, console: Console, tokenizer: HFTokenizer) -> None:
         self._console = console
@@ -112,13 +106,7 @@ def duration(seconds: float) -> str:
 
 
 def summary(runs: Mapping[str, Stats]) -> Group:
-    """Tables of what happened and of what each way to send it costs.
-
-    Parameters
-    ----------
-    runs : mapping of str to Stats
-        By the name of the keep rule.
-    """
+    """Tables of what happened by each rule, and of what each way to send it costs."""
     return Group(_events(runs), _costs(runs), Text(NOTE, style="dim"))
 
 

@@ -22,13 +22,7 @@ from sqs_codec.session import EdgeSession, Sampling, Setting
 
 
 def run(args: argparse.Namespace, console: Console) -> None:
-    """Run both keep rules over the prompts and print what they cost.
-
-    Raises
-    ------
-    ModelError
-        The models cannot be found, loaded or paired.
-    """
+    """Run both keep rules over the prompts and print what they cost."""
     began = time.monotonic()
     # A step of a small model is too short to share: where another program keeps
     # a core busy, torch's threads would mostly wait for each other.
@@ -91,13 +85,7 @@ def converse(
     args: argparse.Namespace,
     console: Console,
 ) -> Stats:
-    """Answer every prompt with one keep rule, whose state lives through all of them.
-
-    Returns
-    -------
-    Stats
-        Over all prompts.
-    """
+    """Answer every prompt with one keep rule, whose state lives through all of them."""
     # What drafts and what verifies come from generators that are independent.
     drafting, verifying = np.random.SeedSequence(args.seed).spawn(2)
     rng, seeds = np.random.default_rng(drafting), np.random.default_rng(verifying)
