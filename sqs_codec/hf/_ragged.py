@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -34,8 +34,8 @@ LAYERS = frozenset({"full_attention", "sliding_attention"})
 LOOKS_AT_LENGTH = frozenset({"dynamic", "longrope"})
 """Rotary embeddings whose angles change once any text of a row is long."""
 
-Shape = tuple[int, int]
-"""Heads, and values of each."""
+KeysValues = tuple[torch.Tensor, torch.Tensor]
+"""Keys and values [heads, tokens, dim]."""
 
 
 @dataclass(eq=False)
@@ -46,22 +46,21 @@ class Cache:
     ----------
     tokens : list of int
         The text. What lies in the buffers after its length is rubbish.
-    buffers : dict from layer to (Tensor, Tensor)
-        Keys and values [heads, capacity, dim].
+    buffers : dict from layer to KeysValues
     capacity : int
         How many tokens the buffers have room for.
     """
 
     tokens: list[int] = field(default_factory=list)
-    buffers: dict[int, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
+    buffers: dict[int, KeysValues] = field(default_factory=dict)
     capacity: int = 0
 
     def grow(self, layout: Layout, capacity: int) -> None:
         """Make room for more tokens, layer by layer: two copies of one at a time."""
         length = len(self.tokens)
-        for layer, shapes in layout.shapes.items():
+        for layer in layout.samples:
             old = self.buffers.get(layer)
-            new = layout.empty(layer, shapes, capacity)
+            new = layout.empty(layer, capacity)
             if old is not None:
                 for before, after in zip(old, new, strict=True):
                     after[:, :length] = before[:, :length]
@@ -71,29 +70,19 @@ class Cache:
 
 @dataclass(frozen=True)
 class Layout:
-    """What a token takes in a cache.
+    """What a token takes in a cache, by samples of what each layer makes of some."""
 
-    Attributes
-    ----------
-    shapes : dict from layer to (Shape, Shape)
-        Of keys and of values.
-    dtype : torch.dtype
-    devices : dict from layer to torch.device
-    """
+    samples: dict[int, KeysValues]
 
-    shapes: dict[int, tuple[Shape, Shape]]
-    dtype: torch.dtype
-    devices: dict[int, torch.device]
-
-    def empty(
-        self, layer: int, shapes: tuple[Shape, Shape], capacity: int
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def empty(self, layer: int, capacity: int) -> KeysValues:
         """Return buffers of a layer."""
         keys, values = (
             torch.empty(
-                heads, capacity, dim, dtype=self.dtype, device=self.devices[layer]
+                (len(like), capacity, like.shape[-1]),
+                dtype=like.dtype,
+                device=like.device,
             )
-            for heads, dim in shapes
+            for like in self.samples[layer]
         )
         return keys, values
 
@@ -101,8 +90,7 @@ class Layout:
     def token_bytes(self) -> int:
         """Bytes of a token, with the second copy of a layer that growth takes."""
         layers = [
-            sum(heads * dim for heads, dim in shapes) * self.dtype.itemsize
-            for shapes in self.shapes.values()
+            sum(like[:, 0].nbytes for like in both) for both in self.samples.values()
         ]
         return sum(layers) + max(layers)
 
@@ -173,7 +161,7 @@ class RaggedModel:
         torch.Tensor [sum of wanted, V]
         """
         row = _Row.of(pieces)
-        with _reading(row):
+        with _reading(row.attend):
             logits = self._logits(
                 [token for piece in pieces for token in piece.tokens],
                 [place for span in row.spans for place in range(span.past, span.end)],
@@ -206,8 +194,19 @@ class RaggedModel:
 
     def _probe(self, layers: int) -> Layout:
         """Find out what the layers' keys and values look like."""
-        probe = _Probe({})
-        with _reading(probe):
+        samples: dict[int, KeysValues] = {}
+
+        def note(
+            layer: int,
+            query: torch.Tensor,
+            key: torch.Tensor,
+            value: torch.Tensor,
+            *_: object,
+        ) -> torch.Tensor:
+            samples[layer] = key, value
+            return query.new_zeros(query.shape[1], query.shape[0], value.shape[-1])
+
+        with _reading(note):
             try:
                 rows = len(self._logits([0, 0], [0, 1], [1]))
             except TypeError as error:
@@ -217,20 +216,12 @@ class RaggedModel:
                 f"{_name(self._model)} gives {rows} rows of logits where 1 was asked "
                 f"for by logits_to_keep"
             )
-        if len(probe.seen) != layers:
+        if len(samples) != layers:
             raise ModelError(
                 f"{_name(self._model)} has {layers} layers, and the attention of only "
-                f"{len(probe.seen)} can be replaced, as `Cloud` has to"
+                f"{len(samples)} can be replaced, as `Cloud` has to"
             )
-        dtypes = {key.dtype for key, _ in probe.seen.values()}
-        return Layout(
-            {
-                layer: (_shape(key), _shape(value))
-                for layer, (key, value) in probe.seen.items()
-            },
-            dtypes.pop(),
-            {layer: key.device for layer, (key, _) in probe.seen.items()},
-        )
+        return Layout(samples)
 
     def _compare(self, model: HFModel) -> None:
         """Hold two short texts, read in two steps side by side, to the model's own."""
@@ -238,6 +229,7 @@ class RaggedModel:
             [(7 * i + 1) * self._vocab_size // 61 % self._vocab_size for i in range(n)]
             for n in (6, 9)
         ]
+        dtype = self.layout.samples[0][0].dtype
         caches = [Cache() for _ in texts]
         for cache in caches:
             cache.grow(self.layout, 9)
@@ -251,7 +243,7 @@ class RaggedModel:
                 own = model(input_ids=ids, use_cache=False).logits[0, -1]
                 own = own[: self._vocab_size].float()
                 error = float((row - own).abs().max() / own.std())
-            if not error <= TOLERANCE[self.layout.dtype]:
+            if not error <= TOLERANCE[dtype]:
                 raise ModelError(
                     f"{_name(model)} gives other logits once its attention is "
                     f"replaced (off by {error:.2g} of their spread), so that `Cloud` "
@@ -272,7 +264,7 @@ TOLERANCE = {
 class _Span:
     """Where a piece lies: [start, stop) in the row, [past, end) in its text."""
 
-    buffers: dict[int, tuple[torch.Tensor, torch.Tensor]]
+    buffers: dict[int, KeysValues]
     start: int
     stop: int
     past: int
@@ -334,59 +326,37 @@ class _Row:
     def _mask(
         self, span: _Span, groups: int, window: int | None, query: torch.Tensor
     ) -> tuple[int, torch.Tensor | None]:
-        """Return the first key that is seen, and which of those from it on are not."""
+        """Return the first key that is seen, and what to add to scores from it on.
+
+        That is a tensor [groups * tokens, keys], or None if it is nothing.
+        """
         known = span.start, groups, window, query.device
-        if known not in self.masks:
-            first = max(0, span.past + 1 - window) if window else 0
-            self.masks[known] = first, _mask(span, first, groups, window, query)
-        return self.masks[known]
+        if known in self.masks:
+            return self.masks[known]
+        first = max(0, span.past + 1 - window) if window else 0
+        mask = None
+        if span.stop - span.start > 1:
+            places = torch.arange(span.past, span.end, device=query.device)[:, None]
+            others = torch.arange(first, span.end, device=query.device)
+            hidden = others > places
+            if window:
+                hidden |= others <= places - window
+            mask = torch.zeros(hidden.shape, dtype=query.dtype, device=query.device)
+            mask = mask.masked_fill(hidden, -torch.inf).repeat(groups, 1)
+        self.masks[known] = first, mask
+        return first, mask
 
 
-def _mask(
-    span: _Span, first: int, groups: int, window: int | None, query: torch.Tensor
-) -> torch.Tensor | None:
-    """Return what to add to scores [groups * tokens, keys]; None: nothing."""
-    if span.stop - span.start == 1:
-        return None
-    places = torch.arange(span.past, span.end, device=query.device)[:, None]
-    others = torch.arange(first, span.end, device=query.device)
-    hidden = others > places
-    if window:
-        hidden |= others <= places - window
-    mask = torch.zeros(hidden.shape, dtype=query.dtype, device=query.device)
-    return mask.masked_fill(hidden, -torch.inf).repeat(groups, 1)
-
-
-@dataclass(frozen=True)
-class _Probe:
-    """Keeps the keys and values that `_attend` is called with."""
-
-    seen: dict[int, tuple[torch.Tensor, torch.Tensor]]
-
-    def attend(
-        self,
-        layer: int,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        scaling: float | None,
-        window: int | None,
-    ) -> torch.Tensor:
-        """Return anything of the right shape."""
-        self.seen[layer] = key, value
-        return query.new_zeros(query.shape[1], query.shape[0], value.shape[-1])
-
-
-_READING: ContextVar[_Row | _Probe] = ContextVar("sqs_codec_row")
+_READING: ContextVar[Callable[..., torch.Tensor]] = ContextVar("sqs_codec_row")
 
 
 @contextmanager
-def _reading(row: _Row | _Probe) -> Iterator[None]:
-    """Have `_attend` find the pieces of a forward.
+def _reading(attend: Callable[..., torch.Tensor]) -> Iterator[None]:
+    """Have `_attend` pass on to this, which knows the pieces of a forward.
 
     Not every model hands keywords on to its attention.
     """
-    token = _READING.set(row)
+    token = _READING.set(attend)
     try:
         yield
     finally:
@@ -411,8 +381,8 @@ def _attend(
         kind = "attention sinks" if softcap is None else "capped attention scores"
         raise ModelError(f"`Cloud` can't serve models with {kind}")
     layer: Any = module.layer_idx
-    row = _READING.get()
-    out = row.attend(layer, query[0], key[0], value[0], scaling, sliding_window)
+    attend = _READING.get()
+    out = attend(layer, query[0], key[0], value[0], scaling, sliding_window)
     return out[None], None
 
 
@@ -463,11 +433,6 @@ def _longest(config: Any) -> int:
             if kind in LOOKS_AT_LENGTH and original:
                 longest = min(longest, int(original))
     return longest
-
-
-def _shape(tensor: torch.Tensor) -> Shape:
-    heads, _, dim = tensor.shape
-    return heads, dim
 
 
 def _name(model: HFModel) -> str:
