@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
+from sqs_codec._codec.verify import Verdict
+from sqs_codec.session import CloudSession
 from sqs_codec.session._wire import Refusal
 
-__all__ = ["Connection"]
+__all__ = ["Connection", "Session", "Work"]
 
 log = logging.getLogger(__name__)
+
+Work = asyncio.Task[Verdict | None]
+"""A job that the engine is at."""
+
+
+@dataclass(eq=False)
+class Session:
+    """A session, and who may speak for it."""
+
+    cloud: CloudSession
+    id: bytes
+    owner: str
+    heard: float
+    connection: Connection | None = None
+    work: Work | None = None
 
 
 class Connection:
@@ -19,12 +38,8 @@ class Connection:
 
     Parameters
     ----------
-    owner : str
-        Whose token it came with.
-    send : callable
-        Sends a message to the peer. It must not wait, nor raise.
-    close : callable or None
-        Closes the connection, with a reason for the peer.
+    owner, send, close
+        As in `Service.connect`.
     on_message : callable
         Takes the connection and a message of the peer.
     on_end : callable
@@ -32,23 +47,28 @@ class Connection:
 
     Attributes
     ----------
-    owner
+    owner, send
         As given.
     refused : str or None
         Why the service wants it closed.
+    session : Session or None
+    timer : asyncio.TimerHandle or None
+        Ends the connection if it has no session for long.
     """
 
     def __init__(
         self,
         owner: str,
         send: Callable[[bytes], None],
-        close: Callable[[str], None] | None,
+        close: Callable[[str], None],
         *,
         on_message: Callable[[Connection, bytes], None],
         on_end: Callable[[Connection, str | None], None],
     ) -> None:
         self.owner = owner
         self.refused: str | None = None
+        self.session: Session | None = None
+        self.timer: asyncio.TimerHandle | None = None
         self.send = send
         self._close = close
         self._on_message = on_message
@@ -68,10 +88,8 @@ class Connection:
             log.exception("a message of %d bytes", len(message))
             self.refuse("error", "the server failed on this message; it is in its log")
 
-    def refuse(
-        self, kind: str, reason: str, messages: Sequence[bytes] | None = None
-    ) -> None:
-        """Tell the peer why it is refused, for good, and close the connection.
+    def refuse(self, kind: str, reason: str, messages: Sequence[bytes] = ()) -> None:
+        """Tell the peer that it is refused, for good, and close the connection.
 
         Parameters
         ----------
@@ -80,27 +98,22 @@ class Connection:
         reason : str
             Words for people.
         messages : sequence of bytes, optional
-            That tell it; a refusal if None.
+            That tell it; a refusal if there are none.
         """
-        if self.refused is None:
-            self.refused = reason  # so that a transport knows when it is sent this
-            for message in messages or [Refusal(reason).to_bytes()]:
-                self.send(message)
-            self._end(kind, reason)
+        self.end(kind, reason, messages or [Refusal(reason).to_bytes()])
 
-    def end(self, kind: str, reason: str) -> None:
-        """Close the connection; the peer may come again."""
-        if self.refused is None:
-            self.refused = reason
-            self._end(kind, reason)
+    def end(self, kind: str, reason: str, messages: Sequence[bytes] = ()) -> None:
+        """Close the connection after some last messages; the peer may come again."""
+        if self.refused is not None:
+            return
+        self.refused = reason  # so that a transport knows when it is sent these
+        for message in messages:
+            self.send(message)
+        log.info("closing a connection (%s): %r", kind, reason)
+        self._on_end(self, kind)
+        self._close(reason)
 
     def close(self) -> None:
         """Say that the connection is gone. Its session stays for some time."""
         self.refused = self.refused or "closed"
         self._on_end(self, None)
-
-    def _end(self, kind: str, reason: str) -> None:
-        log.info("closing a connection (%s): %r", kind, reason)
-        self._on_end(self, kind)
-        if self._close is not None:
-            self._close(reason)

@@ -8,14 +8,13 @@ import hashlib
 import hmac
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 
 from sqs_codec._base import checks
 from sqs_codec._codec.prior import Prior
 from sqs_codec._codec.verify import Verdict
 from sqs_codec.engine import Engine, EngineInfo
 from sqs_codec.serve._address import check_token
-from sqs_codec.serve._connection import Connection
+from sqs_codec.serve._connection import Connection, Session, Work
 from sqs_codec.serve._metrics import Metrics
 from sqs_codec.session import (
     CloudSession,
@@ -29,9 +28,6 @@ __all__ = ["Service"]
 
 log = logging.getLogger(__name__)
 
-Work = asyncio.Task[Verdict | None]
-"""A job that the engine is at."""
-
 HELLO = b"\x01"
 """What a hello begins with, broken or not."""
 
@@ -40,26 +36,6 @@ HANDSHAKE_SECONDS = 20.0
 of links."""
 
 SHUTDOWN = "the server is shutting down"
-
-
-@dataclass(eq=False)
-class _Session:
-    """A session, and who may speak for it."""
-
-    cloud: CloudSession
-    id: bytes
-    owner: str
-    heard: float
-    connection: Connection | None = None
-    work: Work | None = None
-
-
-@dataclass(eq=False)
-class _Peer:
-    """What a connection has: a session, or until when it may be without one."""
-
-    session: _Session | None = None
-    timer: asyncio.TimerHandle | None = None
 
 
 class Service:
@@ -113,8 +89,8 @@ class Service:
         self._idle_seconds = checks.finite("idle_seconds", idle_seconds, 0.01, 1e9)
         self._steps = steps
         self._priors = priors
-        self._sessions: dict[bytes, _Session] = {}
-        self._peers: dict[Connection, _Peer] = {}
+        self._sessions: dict[bytes, Session] = {}
+        self._connections: set[Connection] = set()
         self._work: set[Work] = set()
         self._stopping = False
 
@@ -142,7 +118,7 @@ class Service:
             await asyncio.wait(self._work, timeout=grace)
         if self._work:
             log.warning("still verifying after %g seconds", grace)
-        for connection in list(self._peers):
+        for connection in list(self._connections):
             connection.end("shutdown", SHUTDOWN)
         self._sweeper.cancel()
         for work in self._work:
@@ -170,7 +146,7 @@ class Service:
         self,
         owner: str,
         send: Callable[[bytes], None],
-        close: Callable[[str], None] | None = None,
+        close: Callable[[str], None],
     ) -> Connection:
         """Add a connection.
 
@@ -180,9 +156,9 @@ class Service:
             What `authorize` answered.
         send : callable
             Sends a message to the peer. It must not wait, nor raise.
-        close : callable, optional
+        close : callable
             Closes the connection, once all that was sent before is gone, with a
-            reason for the peer. `Connection.refused` says the same.
+            reason for the peer.
         """
         connection = Connection(
             owner,
@@ -191,14 +167,14 @@ class Service:
             on_message=self._receive,
             on_end=self._leave,
         )
-        self._peers[connection] = _Peer()
+        self._connections.add(connection)
         self._await_hello(connection)
         if self._stopping:
             self._loop.call_soon(connection.end, "shutdown", SHUTDOWN)
         return connection
 
     def _await_hello(self, connection: Connection) -> None:
-        self._peers[connection].timer = self._loop.call_later(
+        connection.timer = self._loop.call_later(
             HANDSHAKE_SECONDS,
             connection.end,
             "silent",
@@ -219,7 +195,7 @@ class Service:
             self._greet(connection, message)
         if connection.refused is not None:
             return
-        session = self._peers[connection].session
+        session = connection.session
         if session is None:
             connection.send(unknown_session())
             return
@@ -234,8 +210,8 @@ class Service:
             words = self._cloud(bytes(16))
             words.receive(hello)  # it says what is wrong with it
             return connection.refuse("hello", words.refused or "this is no hello")
-        session, peer = self._sessions.get(session_id), self._peers[connection]
-        if peer.session not in (None, session):
+        session = self._sessions.get(session_id)
+        if connection.session not in (None, session):
             return connection.refuse("hello", "a connection has one session at a time")
         if session is None:
             if not self._make_room():
@@ -249,9 +225,9 @@ class Service:
             return connection.refuse("owner", "the session belongs to another token")
         if session.connection not in (None, connection):
             session.connection.end("replaced", "the session has another connection now")
-        session.connection, peer.session = connection, session
-        if peer.timer is not None:
-            peer.timer.cancel()
+        session.connection, connection.session = connection, session
+        if connection.timer is not None:
+            connection.timer.cancel()
         return None
 
     def _make_room(self) -> bool:
@@ -263,9 +239,9 @@ class Service:
             self._drop(min(alone, key=lambda session: session.heard))
         return bool(alone)
 
-    def _open(self, session_id: bytes, owner: str) -> _Session:
+    def _open(self, session_id: bytes, owner: str) -> Session:
         cloud = self._cloud(session_id)
-        session = _Session(cloud, session_id, owner, self._loop.time())
+        session = Session(cloud, session_id, owner, self._loop.time())
         self._sessions[session_id] = session
         self.metrics.sessions.set(len(self._sessions))
         return session
@@ -281,7 +257,7 @@ class Service:
             priors=self._priors,
         )
 
-    def _drop(self, session: _Session) -> None:
+    def _drop(self, session: Session) -> None:
         """Forget a session; its connection, if it has one, may open another."""
         del self._sessions[session.id]
         self.metrics.sessions.set(len(self._sessions))
@@ -290,26 +266,25 @@ class Service:
         self._engine.drop(session.id)
         connection, session.connection = session.connection, None
         if connection is not None:
-            self._peers[connection].session = None
+            connection.session = None
             self._await_hello(connection)
 
     def _leave(self, connection: Connection, kind: str | None) -> None:
         """Detach a connection that ends, or is gone."""
         if kind is not None:
             self.metrics.refused.labels(kind).inc()
-        peer = self._peers.pop(connection, None)
-        if peer is None:
-            return
-        if peer.timer is not None:
-            peer.timer.cancel()
-        if peer.session is not None:
-            peer.session.connection = None
+        self._connections.discard(connection)
+        if connection.timer is not None:
+            connection.timer.cancel()
+        session, connection.session = connection.session, None
+        if session is not None:
+            session.connection = None
 
     def _deliver(self, send: Callable[[bytes], None], message: bytes) -> None:
         self.metrics.sent.inc(len(message))
         send(message)
 
-    def _pump(self, session: _Session) -> None:
+    def _pump(self, session: Session) -> None:
         """Send what a session has to say, and have its job verified."""
         reason, connection = session.cloud.refused, session.connection
         messages = session.cloud.data_to_send()
@@ -332,7 +307,7 @@ class Service:
             self._work.add(work)
             self.metrics.jobs.set(len(self._work))
 
-    def _done(self, session: _Session, job: Job, began: float, work: Work) -> None:
+    def _done(self, session: Session, job: Job, began: float, work: Work) -> None:
         """Take what came of a job."""
         self._work.discard(work)
         self.metrics.jobs.set(len(self._work))
@@ -352,7 +327,9 @@ class Service:
             self.metrics.failures.inc()
             reason = self._engine.health()
             if reason is not None:
-                self._give_up(session, f"nothing can be verified now: {reason}")
+                self._give_up(
+                    session, "engine", f"nothing can be verified now: {reason}"
+                )
                 return
             log.warning("the engine failed on a job: %r", error)
             # The session gives the same job again, or up.
@@ -360,7 +337,7 @@ class Service:
         self._pump(session)
 
     def _complete(
-        self, session: _Session, job: Job, verdict: Verdict | None
+        self, session: Session, job: Job, verdict: Verdict | None
     ) -> Exception | None:
         """Take a verdict, or return what is wrong with it."""
         length = session.cloud.text_length
@@ -371,12 +348,12 @@ class Service:
         self._count(job, verdict, session.cloud.text_length - length)
         return None
 
-    def _give_up(self, session: _Session, reason: str) -> None:
+    def _give_up(self, session: Session, kind: str, reason: str) -> None:
         """Forget a session; its edge may come again, here or elsewhere."""
         connection = session.connection
         self._drop(session)
         if connection is not None:
-            connection.end("engine", reason)
+            connection.end(kind, reason)
 
     def _count(self, job: Job, verdict: Verdict | None, grown: int) -> None:
         if job.round_ is not None:
@@ -391,12 +368,9 @@ class Service:
         now = self._loop.time()
         for session in [*self._sessions.values()]:
             if now - session.heard > self._idle_seconds and session.work is None:
-                connection = session.connection
-                self._drop(session)
-                if connection is not None:
-                    connection.end(
-                        "idle", f"nothing came for {self._idle_seconds:g} seconds"
-                    )
+                self._give_up(
+                    session, "idle", f"nothing came for {self._idle_seconds:g} seconds"
+                )
         self._sweeper = self._loop.call_later(self._idle_seconds / 4, self._sweep)
 
 
