@@ -15,26 +15,8 @@ __all__ = [
     "check_free",
     "check_roots",
     "check_token",
-    "is_loopback",
     "require_loopback",
 ]
-
-
-def is_loopback(host: str) -> bool:
-    """Tell whether what is sent to a host stays on this machine.
-
-    Examples
-    --------
-    >>> [is_loopback(host) for host in ("127.0.0.1", "::1", "0.0.0.0")]
-    [True, True, False]
-    """
-    try:
-        found = socket.getaddrinfo(host, None)
-    except (OSError, UnicodeError):
-        return False
-    # An address may end in the name of its interface, as fe80::1%eth0.
-    hosts = {str(entry[4][0]).partition("%")[0] for entry in found}
-    return all(ipaddress.ip_address(host).is_loopback for host in hosts)
 
 
 def require_loopback(host: str) -> None:
@@ -44,8 +26,19 @@ def require_loopback(host: str) -> None:
     ------
     ValueError
         `host` is another machine, or unknown.
+
+    Examples
+    --------
+    >>> for host in ("127.0.0.1", "::1"):
+    ...     require_loopback(host)
     """
-    if not is_loopback(host):
+    try:
+        found = socket.getaddrinfo(host, None)
+    except (OSError, UnicodeError):
+        found = []
+    # An address may end in the name of its interface, as fe80::1%eth0.
+    hosts = {str(entry[4][0]).partition("%")[0] for entry in found}
+    if not hosts or not all(ipaddress.ip_address(each).is_loopback for each in hosts):
         raise ValueError(
             f"{host} isn't this machine: without encryption only loopback addresses "
             f"will do, such as 127.0.0.1; elsewhere use a certificate"
@@ -80,8 +73,8 @@ def check_certificate(cert: str | PathLike[str], key: str | PathLike[str]) -> No
         context.load_cert_chain(cert, key, password="")
     except OSError as error:
         raise ValueError(
-            f"can't load the certificate {cert} with the key {key}: "
-            f"{error.strerror or error}"
+            f"can't load the certificate {cert} with the key {key}, which must be a "
+            f"pair of PEM files without a password: {error.strerror or error}"
         ) from error
 
 

@@ -11,17 +11,14 @@ import datetime
 import ipaddress
 import os
 from collections.abc import Callable
-from functools import partial
-from pathlib import Path
-from typing import Any, TypeVar
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509.oid import NameOID
 from OpenSSL import SSL, crypto
+
+from sqs_codec.serve._address import check_certificate, check_roots
 
 __all__ = [
     "DATAGRAM",
@@ -63,7 +60,6 @@ _CIPHERS = b"ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305"
 _DTLS_1_2 = 0xFEFD
 _LONGEST_RECORD = 1 << 14
 
-T = TypeVar("T")
 Address = tuple[str, int] | tuple[str, int, int, int]
 
 
@@ -79,19 +75,14 @@ def server_context(
     `cookie` makes an address's cookie, `cookie_matches` says whether one is its own.
     """
     context = _context(SSL.DTLS_SERVER_METHOD)
-    private_key: Any  # of a kind that suits the certificate, or OpenSSL says so
     if cert is None or key is None:
-        (first, *others), private_key = _unverifiable()
-    else:
-        first, *others = _read("cert", cert, x509.load_pem_x509_certificates)
-        private_key = _read("key", key, partial(load_pem_private_key, password=None))
-    context.use_certificate(first)
-    for certificate in others:
-        context.add_extra_chain_cert(certificate)
-    try:
+        certificate, private_key = _unverifiable()
+        context.use_certificate(certificate)
         context.use_privatekey(private_key)
-    except SSL.Error:
-        raise ValueError(f"key {key} isn't that of the certificate {cert}") from None
+    else:
+        check_certificate(cert, key)  # pyOpenSSL would say less
+        context.use_certificate_chain_file(cert)
+        context.use_privatekey_file(key)
     context.set_cookie_generate_callback(lambda tls: cookie(tls.get_app_data()))
     context.set_cookie_verify_callback(
         lambda tls, data: cookie_matches(tls.get_app_data(), data)
@@ -114,8 +105,8 @@ def client_context(cert: str | os.PathLike[str] | None, *, verify: bool) -> SSL.
     if cert is None:
         context.set_default_verify_paths()
     else:
-        for certificate in _read("cert", cert, x509.load_pem_x509_certificates):
-            store.add_cert(crypto.X509.from_cryptography(certificate))
+        check_roots(cert)
+        context.load_verify_locations(cert)
     store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
     return context
 
@@ -134,18 +125,7 @@ def _context(method: int) -> SSL.Context:
     return context
 
 
-def _read(name: str, path: str | os.PathLike[str], parse: Callable[[bytes], T]) -> T:
-    """Return what is in a PEM file."""
-    data = Path(path).read_bytes()
-    try:
-        return parse(data)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise ValueError(
-            f"{name} {path} must be a PEM file without a password: {error}"
-        ) from None
-
-
-def _unverifiable() -> tuple[list[x509.Certificate], ec.EllipticCurvePrivateKey]:
+def _unverifiable() -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
     """Return a certificate that nobody has reason to trust, and its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "insecure")])
@@ -157,7 +137,7 @@ def _unverifiable() -> tuple[list[x509.Certificate], ec.EllipticCurvePrivateKey]
         .not_valid_after(start.replace(year=9999))
         .sign(key, hashes.SHA256())
     )
-    return [certificate], key
+    return certificate, key
 
 
 def check_name(certificate: x509.Certificate, host: str) -> None:

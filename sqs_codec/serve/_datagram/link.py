@@ -43,30 +43,12 @@ def connect_datagram(
     timeout: float = 10.0,
     insecure: bool = False,
 ) -> Link:
-    """Connect to a server of `start_datagrams`.
-
-    Parameters
-    ----------
-    host, port : str, int
-        Where the server is. Its certificate must be for this name or address.
-    cert : path
-        A PEM file with the certificates to trust, an authority's or the server's own.
-        If None, those that the system trusts.
-    token : str
-        The bearer token, if the server asks for one.
-    timeout : float
-        How many seconds it may take.
-    insecure : bool
-        Don't verify the certificate; for a server on this machine only.
+    """Connect to a server of `start_datagrams`, as `sqs_codec.serve.connect` does.
 
     Raises
     ------
-    LinkError
-        There is no connection; the message says why and what to do.
     ValueError
-        An argument can't be right.
-    OSError
-        `cert` can't be read.
+        Besides what `connect` raises: `cert` can't be read or has no certificate.
     """
     if insecure:
         require_loopback(host)

@@ -89,7 +89,7 @@ async def start_datagrams(
     ValueError
         A certificate is missing or can't be used.
     OSError
-        The address can't be listened on, or a file can't be read.
+        The address can't be listened on.
     """
     if insecure:
         require_loopback(host)
@@ -97,11 +97,12 @@ async def start_datagrams(
         raise ValueError("datagrams need cert and key, or insecure on 127.0.0.1")
     server = DatagramServer(
         service,
+        cert,
+        key,
         checks.in_range("max_clients", max_clients, 1),
         checks.in_range("max_handshakes", max_handshakes, 1),
         checks.finite("idle_seconds", idle_seconds, 0, float("inf")),
     )
-    server.load(cert, key)
     loop = asyncio.get_running_loop()
     await loop.create_datagram_endpoint(lambda: server, local_addr=(host, port))
     return server
@@ -131,9 +132,16 @@ class DatagramServer(asyncio.DatagramProtocol):
     """
 
     def __init__(
-        self, service: Service, max_clients: int, max_handshakes: int, idle: float
+        self,
+        service: Service,
+        cert: str | os.PathLike[str] | None,
+        key: str | os.PathLike[str] | None,
+        max_clients: int,
+        max_handshakes: int,
+        idle: float,
     ) -> None:
         self._service = service
+        self._context = server_context(cert, key, self._cookie, self._is_cookie)
         self._max_clients = max_clients
         self._max_handshakes = max_handshakes
         self._idle_seconds = idle
@@ -142,14 +150,6 @@ class DatagramServer(asyncio.DatagramProtocol):
         self._secret = secrets.token_bytes(32)
         self._busy = False
         self._stopping = False
-
-    def load(
-        self,
-        cert: str | os.PathLike[str] | None,
-        key: str | os.PathLike[str] | None,
-    ) -> None:
-        """Load the certificate that new clients are shown."""
-        self._context = server_context(cert, key, self._cookie, self._is_cookie)
 
     @property
     def port(self) -> int:
@@ -265,7 +265,7 @@ class DatagramServer(asyncio.DatagramProtocol):
     def _on_token(self, association: _Association, token: bytes) -> bytes:
         """Return the answer to a token; an association has one try."""
         if association.connection is None and not association.refused:
-            owner = self._service.authorize(_text(token))
+            owner = self._service.authorize(token.decode("utf-8", "replace"))
             if owner is None:
                 association.refused = _WRONG if token else _NONE
             elif len(self._open) >= self._max_clients or self._stopping:
@@ -346,8 +346,3 @@ def _is_hello(data: bytes) -> bool:
         return False
     kind, epoch, message = data[0], data[3:5], data[13]
     return kind == _HANDSHAKE and epoch == b"\0\0" and message == _CLIENT_HELLO
-
-
-def _text(token: bytes) -> str | None:
-    """Return a token as text, None if there is none; a broken one is nobody's."""
-    return token.decode("utf-8", "replace") if token else None
