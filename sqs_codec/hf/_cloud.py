@@ -194,17 +194,7 @@ class Cloud:
 
 @dataclass(eq=False)
 class _Task:
-    """A job in the works.
-
-    Attributes
-    ----------
-    index : int
-        Of the job.
-    tokens : list of int
-        Its text and draft.
-    cache : Cache
-        Of its session, once it is open.
-    """
+    """A job in the works, its text and draft, and its session's cache once open."""
 
     index: int
     job: Job

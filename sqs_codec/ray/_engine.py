@@ -30,6 +30,9 @@ APP = "sqs"
 DEATHS = 3
 """Replicas that may die over one job until it is taken for the cause."""
 
+PATIENCE = 30.0
+"""Seconds that jobs wait for a replica, while there is none."""
+
 POLL_SECONDS = 1.0
 """Between two looks at how many replicas there are."""
 
@@ -65,8 +68,6 @@ class RayEngine:
         Of a cluster on which an application named ``sqs`` has been deployed, as
         HOST:PORT, or "auto" for the one that this machine belongs to. If None, replicas
         are started on this machine, for this process alone.
-    patience : float
-        Seconds that jobs wait for a replica, while there is none.
     """
 
     def __init__(
@@ -75,12 +76,10 @@ class RayEngine:
         *,
         replicas: int = 2,
         address: str | None = None,
-        patience: float = 30.0,
     ) -> None:
         self._config = config
         self._replicas = checks.in_range("replicas", replicas, 1, 1000)
         self._address = address
-        self._patience = checks.finite("patience", patience, 0, 1e6)
         self._count = 0
         self._alone_since: float | None = None
         self._watch: asyncio.Task[None] | None = None
@@ -136,7 +135,7 @@ class RayEngine:
             except (RayError, RayServeException) as error:
                 reason = repr(error)
             failing = failing or self._loop.time()
-            if self._loop.time() - failing > self._patience:
+            if self._loop.time() - failing > PATIENCE:
                 raise RuntimeError(f"no replica takes a job: {reason}")
             log.info("asking again: %s", reason)
             await asyncio.sleep(PAUSE_SECONDS)
@@ -152,7 +151,7 @@ class RayEngine:
         task.add_done_callback(lambda task: task.cancelled() or task.exception())
         try:
             while not (await asyncio.wait([task], timeout=POLL_SECONDS))[0]:
-                if self._closed or self._alone() > self._patience:
+                if self._closed or self._alone() > PATIENCE:
                     raise RuntimeError(self.health())
             if task.cancelled():  # by Ray: who cancels us doesn't come to this line
                 raise TaskCancelledError

@@ -31,11 +31,6 @@ class Replica:
     """An engine in a process that Ray Serve starts, watches and replaces.
 
     It ends with its process and isn't closed before.
-
-    Parameters
-    ----------
-    make : callable
-        Returns the engine.
     """
 
     async def __init__(  # type: ignore[misc]  # Ray awaits it

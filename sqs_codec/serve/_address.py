@@ -1,4 +1,7 @@
-"""Hosts, certificates and tokens: what may be one."""
+"""Hosts, certificates and tokens: what may be one.
+
+What may not is a ValueError that says why.
+"""
 
 from __future__ import annotations
 
@@ -20,18 +23,7 @@ __all__ = [
 
 
 def require_loopback(host: str) -> None:
-    """Refuse plain text to or from anywhere but this machine.
-
-    Raises
-    ------
-    ValueError
-        `host` is another machine, or unknown.
-
-    Examples
-    --------
-    >>> for host in ("127.0.0.1", "::1"):
-    ...     require_loopback(host)
-    """
+    """Refuse plain text to or from anywhere but this machine."""
     try:
         found = socket.getaddrinfo(host, None)
     except (OSError, UnicodeError):
@@ -46,13 +38,7 @@ def require_loopback(host: str) -> None:
 
 
 def check_token(token: str) -> None:
-    """Refuse what can't be a bearer token.
-
-    Raises
-    ------
-    ValueError
-        `token` is too long, or has other characters than a header may have.
-    """
+    """Refuse what can't be a bearer token: it has to fit a header."""
     if not re.fullmatch(r"[!-~]{1,512}", token):
         raise ValueError(
             "a token must have 1 to 512 visible ASCII characters and no space"
@@ -60,13 +46,7 @@ def check_token(token: str) -> None:
 
 
 def check_certificate(cert: str | PathLike[str], key: str | PathLike[str]) -> None:
-    """Refuse PEM files of a certificate and its key that a server can't use.
-
-    Raises
-    ------
-    ValueError
-        A file isn't there or is something else, or they don't belong together.
-    """
+    """Refuse files of a certificate and its key that a server can't use."""
     try:
         # Without a password given, OpenSSL would ask for one at the terminal.
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -79,13 +59,7 @@ def check_certificate(cert: str | PathLike[str], key: str | PathLike[str]) -> No
 
 
 def check_roots(cert: str | PathLike[str]) -> None:
-    """Refuse a file that has no certificates to trust.
-
-    Raises
-    ------
-    ValueError
-        It isn't there or is something else.
-    """
+    """Refuse a file that has no certificates to trust."""
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cert)
     except OSError as error:

@@ -52,18 +52,7 @@ class Metrics:
             registry=self.registry,
         )
 
-    def serve(self, port: int, host: str = "127.0.0.1") -> WSGIServer:
-        """Serve them by HTTP under ``/metrics``, in a thread of their own.
-
-        Returns
-        -------
-        wsgiref.simple_server.WSGIServer
-            ``server_port`` is its port; ``shutdown()`` and ``server_close()`` end it.
-
-        Raises
-        ------
-        OSError
-            The port can't be had.
-        """
-        server, _ = start_http_server(port, host, self.registry)
+    def serve(self, port: int) -> WSGIServer:
+        """Serve them by HTTP under ``/metrics``, in a thread of their own."""
+        server, _ = start_http_server(port, "127.0.0.1", self.registry)
         return server

@@ -252,7 +252,7 @@ def test_job_that_kills_is_given_up(two: Server) -> None:
 
 
 def test_no_replica_for_long(two: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(two.engine, "_patience", 0.5)
+    monkeypatch.setattr(_engine, "PATIENCE", 0.5)
     assert two.service.health() is None
     stop = threading.Event()
 

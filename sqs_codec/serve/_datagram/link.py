@@ -243,7 +243,11 @@ class DatagramLink:
         except OSError as error:
             self._fail_by(error)
         if datagram[:1] == UNKNOWN:
-            self._on_unknown(datagram[1:])
+            if datagram[1:] in self._tags:
+                self._fail(
+                    "the server doesn't know this association: it was started anew, or "
+                    "this machine's address has changed; connect again"
+                )
             return True
         try:
             messages = self._endpoint.receive(datagram)
@@ -268,13 +272,6 @@ class DatagramLink:
             self._inbox.append(message)
         elif message[:1] == REFUSED:
             self._fail(message[1:].decode("utf-8", "replace"))
-
-    def _on_unknown(self, tag: bytes) -> None:
-        if tag in self._tags:
-            self._fail(
-                "the server doesn't know this association: it was started anew, or "
-                "this machine's address has changed; connect again"
-            )
 
     def _check(self) -> None:
         if self._gone:

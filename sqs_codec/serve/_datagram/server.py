@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, cast
 
 from OpenSSL import SSL
 
-from sqs_codec._base import checks
 from sqs_codec.serve._address import require_loopback
 from sqs_codec.serve._datagram.dtls import (
     RECORD,
@@ -43,6 +42,9 @@ _HANDSHAKE, _MESSAGE = 22, 23  # the first byte of a record
 _CLIENT_HELLO = 1
 _RANDOM = slice(27, 59)  # in a hello: what tells it from others of its address
 
+_MAX_CLIENTS = 1024  # another one is refused
+_MAX_HANDSHAKES = 256  # besides; another one replaces the oldest
+_IDLE_SECONDS = 300.0  # without a message
 _COOKIE_SECONDS = 30
 _SHAKE_SECONDS = 30.0  # a thin link takes seconds for each flight
 _TICK = 0.25
@@ -59,9 +61,6 @@ async def start_datagrams(
     cert: str | os.PathLike[str] | None = None,
     key: str | os.PathLike[str] | None = None,
     insecure: bool = False,
-    max_clients: int = 1024,
-    max_handshakes: int = 256,
-    idle_seconds: float = 300.0,
 ) -> DatagramServer:
     """Serve clients that connect by `connect_datagram`.
 
@@ -77,12 +76,6 @@ async def start_datagrams(
     insecure : bool
         Do without `cert` and `key`, on a loopback address only. Messages are encrypted
         all the same, but clients can't know to whom.
-    max_clients : int
-        How many associations there may be; another one is refused.
-    max_handshakes : int
-        How many more may be in their handshake; another one replaces the oldest.
-    idle_seconds : float
-        How long an association without a message is kept.
 
     Raises
     ------
@@ -95,14 +88,7 @@ async def start_datagrams(
         require_loopback(host)
     elif cert is None or key is None:
         raise ValueError("datagrams need cert and key, or insecure on 127.0.0.1")
-    server = DatagramServer(
-        service,
-        cert,
-        key,
-        checks.in_range("max_clients", max_clients, 1),
-        checks.in_range("max_handshakes", max_handshakes, 1),
-        checks.finite("idle_seconds", idle_seconds, 0, float("inf")),
-    )
+    server = DatagramServer(service, cert, key)
     loop = asyncio.get_running_loop()
     await loop.create_datagram_endpoint(lambda: server, local_addr=(host, port))
     return server
@@ -136,15 +122,9 @@ class DatagramServer(asyncio.DatagramProtocol):
         service: Service,
         cert: str | os.PathLike[str] | None,
         key: str | os.PathLike[str] | None,
-        max_clients: int,
-        max_handshakes: int,
-        idle: float,
     ) -> None:
         self._service = service
         self._context = server_context(cert, key, self._cookie, self._is_cookie)
-        self._max_clients = max_clients
-        self._max_handshakes = max_handshakes
-        self._idle_seconds = idle
         self._young: OrderedDict[Address, _Association] = OrderedDict()
         self._open: OrderedDict[Address, _Association] = OrderedDict()
         self._secret = secrets.token_bytes(32)
@@ -220,7 +200,7 @@ class DatagramServer(asyncio.DatagramProtocol):
         self._transmit(endpoint.datagrams(), address)
         if not proven:
             return
-        if len(self._young) >= self._max_handshakes and address not in self._young:
+        if len(self._young) >= _MAX_HANDSHAKES and address not in self._young:
             self._drop(next(iter(self._young.values())))
         self._young[address] = _Association(address, endpoint, random)
 
@@ -268,7 +248,7 @@ class DatagramServer(asyncio.DatagramProtocol):
             owner = self._service.authorize(token.decode("utf-8", "replace"))
             if owner is None:
                 association.refused = _WRONG if token else _NONE
-            elif len(self._open) >= self._max_clients or self._stopping:
+            elif len(self._open) >= _MAX_CLIENTS or self._stopping:
                 association.refused = b"the server takes no more clients"
             else:
                 self._welcome(association, owner)
@@ -332,7 +312,7 @@ class DatagramServer(asyncio.DatagramProtocol):
             if now - association.since > _SHAKE_SECONDS:
                 self._drop(association)
         for association in [*self._open.values()]:
-            if now - association.since <= self._idle_seconds:
+            if now - association.since <= _IDLE_SECONDS:
                 break
             self._drop(association)
 
