@@ -220,7 +220,7 @@ def test_files_that_do_not_fit(
     ):
         with pytest.raises(ValueError, match=message), serve(**settings):
             pass
-    with pytest.raises(ValueError, match=r"certificate .*/empty: .* no certificate"):
+    with pytest.raises(LinkError, match=r"certificate .*/empty: .* no certificate"):
         connect(1, cert=empty)
 
 

@@ -77,7 +77,9 @@ class BatchEngine:
         self._at_work: set[_Task] = set()
         self._stopped = False
         self._changed = threading.Condition()
-        self._thread: threading.Thread | None = None
+        self._thread = threading.Thread(
+            target=self._run, name="sqs-verifier", daemon=True
+        )
 
     def __repr__(self) -> str:
         return f"<BatchEngine of {self._info.summary or type(self.verifier).__name__}>"
@@ -85,15 +87,12 @@ class BatchEngine:
     async def open(self) -> EngineInfo:
         """Start the thread."""
         self._loop = asyncio.get_running_loop()
-        self._thread = threading.Thread(
-            target=self._run, name="sqs-verifier", daemon=True
-        )
         self._thread.start()
         return self._info
 
     async def verify(self, job: Job) -> Verdict | None:
         """Return the verdict on a job, None if there was nothing to verify."""
-        if self._thread is None or self._stopped:
+        if self._stopped or not self._thread.is_alive():
             raise RuntimeError("the engine isn't open")
         task = _Task(job, self._loop.create_future())
         self._at_work.add(task)
@@ -112,7 +111,7 @@ class BatchEngine:
 
     def health(self) -> str | None:
         """Say why nothing can be verified now; None if it can."""
-        alive = self._thread is not None and self._thread.is_alive()
+        alive = self._thread.is_alive()
         return None if alive else "the target model's thread isn't running"
 
     async def close(self) -> None:
@@ -120,7 +119,7 @@ class BatchEngine:
         with self._changed:
             self._stopped = True
             self._changed.notify()
-        if self._thread is None:
+        if self._thread.ident is None:  # it was never started
             return
         await asyncio.to_thread(self._thread.join, CLOSING_SECONDS)
         if self._thread.is_alive():

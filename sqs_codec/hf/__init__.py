@@ -6,7 +6,6 @@ codec does to assisted generation.
 """
 
 try:
-    from sqs_codec.edge import Metrics, default_settings
     from sqs_codec.hf._cloud import Cloud
     from sqs_codec.hf._edge import Edge, custom_generate
     from sqs_codec.hf._models import (
@@ -30,12 +29,10 @@ __all__ = [
     "Cloud",
     "Edge",
     "LanguageModel",
-    "Metrics",
     "ModelError",
     "Pair",
     "SparseLogitsProcessor",
     "custom_generate",
-    "default_settings",
     "encode_prompt",
     "load_model",
     "load_pair",

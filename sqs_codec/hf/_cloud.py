@@ -96,9 +96,7 @@ class Cloud:
             "vocab_size", given if vocab_size is None else vocab_size, 2, given
         )
         self._batch_tokens = checks.in_range("batch_tokens", batch_tokens, 1)
-        self.fingerprint = (
-            b"" if tokenizer is None else tokenizer_fingerprint(tokenizer)
-        )
+        self.fingerprint = tokenizer_fingerprint(tokenizer)
         self._model = RaggedModel(model, self.vocab_size)
         self._caches = _Caches(
             self._model.layout, checks.in_range("max_memory", max_memory, 1)
@@ -131,14 +129,14 @@ class Cloud:
         tasks = [self._task(i, job) for i, job in enumerate(jobs)]
         if len({job.session for job in jobs}) < len(jobs):
             raise ValueError("jobs must be of different sessions")
-        verdicts: list[Verdict | None] = [None] * len(jobs)
+        verdicts: dict[bytes, Verdict] = {}
         # Those that are cached first, before the others evict them.
         waiting = sorted(tasks, key=lambda task: task.job.session not in self._caches)
         while waiting:
             with self._caches.opened(waiting) as group:
                 self._run(group, verdicts)
             waiting = waiting[len(group) :]
-        return verdicts
+        return [verdicts.get(job.session) for job in jobs]
 
     def forget(self, session: bytes) -> None:
         """Free the cache of a session, if there is one. From any thread."""
@@ -159,9 +157,9 @@ class Cloud:
             tokens = check_job(job, self.vocab_size, self.max_text, because)
         except ValueError as error:
             raise ValueError(f"jobs[{index}]: {error}") from None
-        return _Task(index, job, tokens)
+        return _Task(job, tokens)
 
-    def _run(self, group: list[_Task], verdicts: list[Verdict | None]) -> None:
+    def _run(self, group: list[_Task], verdicts: dict[bytes, Verdict]) -> None:
         """Do jobs whose caches are open, a row of about `batch_tokens` at a time."""
         group = [task for task in group if task.left]
         while group:
@@ -169,10 +167,10 @@ class Cloud:
             group.sort(key=lambda task: (not task.wanted, task.left))
             taken = self._take(group)
             logits = self._model.read([piece for _, piece in taken])
-            done = [task for task, piece in taken if piece.wanted]
-            found = verify_jobs([task.job for task in done], logits)
-            for task, verdict in zip(done, found, strict=True):
-                verdicts[task.index] = verdict
+            done = [task.job for task, piece in taken if piece.wanted]
+            found = verify_jobs(done, logits)
+            for job, verdict in zip(done, found, strict=True):
+                verdicts[job.session] = verdict
             group = [task for task in group if task.left]
 
     def _take(self, group: Sequence[_Task]) -> list[tuple[_Task, Piece]]:
@@ -196,7 +194,6 @@ class Cloud:
 class _Task:
     """A job in the works, its text and draft, and its session's cache once open."""
 
-    index: int
     job: Job
     tokens: list[int]
     cache: Cache | None = None

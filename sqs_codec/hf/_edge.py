@@ -87,9 +87,7 @@ class Draft(CachedModel):
     def __init__(self, model: HFModel, tokenizer: HFTokenizer | None) -> None:
         self.vocab_size = vocab_size(model, tokenizer)
         self.stop = stop_tokens(model, tokenizer)
-        self.fingerprint = (
-            b"" if tokenizer is None else tokenizer_fingerprint(tokenizer)
-        )
+        self.fingerprint = tokenizer_fingerprint(tokenizer)
         super().__init__(model, self.vocab_size)
 
 

@@ -336,14 +336,15 @@ def _smollm2(drop_layers: int) -> LanguageModel:
     return LanguageModel.of(model, tokenizer, summary)
 
 
-def tokenizer_fingerprint(tokenizer: HFTokenizer) -> bytes:
+def tokenizer_fingerprint(tokenizer: HFTokenizer | None) -> bytes:
     """Return 8 bytes that tell vocabularies apart: who has the same has the same ids.
 
     Parameters
     ----------
-    tokenizer : transformers.PreTrainedTokenizerBase
+    tokenizer : transformers.PreTrainedTokenizerBase or None
+        If None, there are no bytes.
     """
-    return fingerprint(tokenizer.get_vocab())
+    return b"" if tokenizer is None else fingerprint(tokenizer.get_vocab())
 
 
 def _smollm2_gguf() -> Path:

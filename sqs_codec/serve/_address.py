@@ -12,6 +12,7 @@ import ssl
 from os import PathLike
 
 from sqs_codec._base.address import join_address
+from sqs_codec.session import LinkError
 
 __all__ = [
     "check_certificate",
@@ -59,14 +60,14 @@ def check_certificate(cert: str | PathLike[str], key: str | PathLike[str]) -> No
 
 
 def check_roots(cert: str | PathLike[str]) -> None:
-    """Refuse a file that has no certificates to trust."""
+    """Refuse to make a link by a file that has no certificates to trust."""
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cert)
     except OSError as error:
         # What OpenSSL says of other files has no word that helps.
         broken = isinstance(error, ssl.SSLError)
         reason = "it has no certificate in PEM" if broken else error.strerror
-        raise ValueError(f"can't load the certificate {cert}: {reason}") from error
+        raise LinkError(f"can't load the certificate {cert}: {reason}") from error
 
 
 def check_free(host: str, port: int, kind: int = socket.SOCK_STREAM) -> None:

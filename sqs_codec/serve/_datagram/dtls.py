@@ -7,6 +7,7 @@ agreed by ECDHE, so a stolen certificate's key doesn't open what was sent before
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import ipaddress
 import os
@@ -250,21 +251,15 @@ class Endpoint:
         The buffer that OpenSSL writes to runs its datagrams together. They are taken
         apart between records: a record must not cross from one into the next.
         """
-        datagrams = [b""]
-        for record in _records(self._written()):
+        data, datagrams = b"", [b""]
+        with contextlib.suppress(SSL.WantReadError):
+            while True:
+                data += self._tls.bio_read(1 << 16)
+        for record in _records(data):
             if len(datagrams[-1]) + len(record) > DATAGRAM:
                 datagrams.append(b"")
             datagrams[-1] += record
         return [datagram for datagram in datagrams if datagram]
-
-    def _written(self) -> bytes:
-        """Return all that OpenSSL has written."""
-        data = b""
-        try:
-            while True:
-                data += self._tls.bio_read(1 << 16)
-        except SSL.WantReadError:
-            return data
 
 
 def reason(error: SSL.Error) -> str:

@@ -43,13 +43,7 @@ def connect_datagram(
     timeout: float = 10.0,
     insecure: bool = False,
 ) -> Link:
-    """Connect to a server of `start_datagrams`, as `sqs_codec.serve.connect` does.
-
-    Raises
-    ------
-    ValueError
-        Besides what `connect` raises: `cert` can't be read or has no certificate.
-    """
+    """Connect to a server of `start_datagrams`, as `sqs_codec.serve.connect` does."""
     if insecure:
         require_loopback(host)
     if token:

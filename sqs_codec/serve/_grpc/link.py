@@ -230,14 +230,9 @@ def _channel(address: str, cert: File | None, insecure: bool, timeout: float) ->
         # A proxy from the environment is another machine.
         options.append(("grpc.enable_http_proxy", 0))
         return grpc.insecure_channel(address, options)
-    credentials = grpc.ssl_channel_credentials(None if cert is None else _roots(cert))
-    return grpc.secure_channel(address, credentials, options)
-
-
-def _roots(cert: File) -> bytes:
-    """Return the certificates in a file, if there are any."""
-    try:
+    roots = None
+    if cert is not None:
         check_roots(cert)
-    except ValueError as error:
-        raise LinkError(str(error)) from error
-    return Path(cert).read_bytes()
+        roots = Path(cert).read_bytes()
+    credentials = grpc.ssl_channel_credentials(roots)
+    return grpc.secure_channel(address, credentials, options)
