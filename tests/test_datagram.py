@@ -20,9 +20,10 @@ from benchmarks import relay as relays
 from benchmarks.relay import Relay
 from benchmarks.wire.certificates import Issued, issue
 from benchmarks.wire.echo import TOKEN, EchoService, running
+from sqs_codec import serve as serving
+from sqs_codec._base.address import join_address
 from sqs_codec.serve._datagram import link as edge_end
 from sqs_codec.serve._datagram import server as cloud_end
-from sqs_codec.serve._datagram.link import connect_datagram
 from sqs_codec.serve._datagram.server import DatagramServer, start_datagrams
 from sqs_codec.session import Link, LinkError
 from tests.serving import wait_until
@@ -67,7 +68,8 @@ def connect(issued: Issued) -> Iterator[Callable[..., Link]]:
 
     def open_link(port: int, host: str = HOST, **settings: Any) -> Link:
         settings = {"cert": issued.cert, "token": TOKEN, **settings}
-        links.append(connect_datagram(host, port, **settings))
+        address = join_address(host, port)
+        links.append(serving.connect(address, transport="datagram", **settings))
         return links[-1]
 
     yield open_link

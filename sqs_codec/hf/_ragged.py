@@ -58,13 +58,20 @@ class Cache:
     def grow(self, layout: Layout, capacity: int) -> None:
         """Make room for more tokens, layer by layer: two copies of one at a time."""
         length = len(self.tokens)
-        for layer in layout.samples:
-            old = self.buffers.get(layer)
-            new = layout.empty(layer, capacity)
-            if old is not None:
-                for before, after in zip(old, new, strict=True):
-                    after[:, :length] = before[:, :length]
-            self.buffers[layer] = new
+        for layer, samples in layout.samples.items():
+            keys, values = (
+                torch.empty(
+                    (len(like), capacity, like.shape[-1]),
+                    dtype=like.dtype,
+                    device=like.device,
+                )
+                for like in samples
+            )
+            if layer in self.buffers:
+                old = self.buffers[layer]
+                keys[:, :length] = old[0][:, :length]
+                values[:, :length] = old[1][:, :length]
+            self.buffers[layer] = keys, values
         self.capacity = capacity
 
 
@@ -73,18 +80,6 @@ class Layout:
     """What a token takes in a cache, by samples of what each layer makes of some."""
 
     samples: dict[int, KeysValues]
-
-    def empty(self, layer: int, capacity: int) -> KeysValues:
-        """Return buffers of a layer."""
-        keys, values = (
-            torch.empty(
-                (len(like), capacity, like.shape[-1]),
-                dtype=like.dtype,
-                device=like.device,
-            )
-            for like in self.samples[layer]
-        )
-        return keys, values
 
     @property
     def token_bytes(self) -> int:

@@ -7,6 +7,7 @@ from typing import Literal
 
 from sqs_codec._base import checks
 from sqs_codec._base.address import split_address
+from sqs_codec.serve._address import check_roots, check_token, require_loopback
 from sqs_codec.session import Link
 
 __all__ = ["connect"]
@@ -47,9 +48,16 @@ def connect(
     LinkError
         There is no connection. It says why, and what to do.
     ValueError
-        The address is none, or plain text would leave this machine.
+        The address or the token is none, or plain text would leave this machine.
     """
     checks.finite("timeout", timeout, 0.001, 1e6)
+    host, port = split_address(address)
+    if token is not None:
+        check_token(token)
+    if insecure:
+        require_loopback(host)
+    elif cert is not None:
+        check_roots(cert)
     # Either takes a moment to import, and needs a package that the other doesn't.
     if transport == "grpc":
         from sqs_codec.serve._grpc.link import GrpcLink
@@ -60,7 +68,6 @@ def connect(
     if transport == "datagram":
         from sqs_codec.serve._datagram.link import connect_datagram
 
-        host, port = split_address(address)
         return connect_datagram(
             host, port, cert=cert, token=token, insecure=insecure, timeout=timeout
         )

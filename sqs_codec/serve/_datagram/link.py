@@ -11,7 +11,6 @@ from typing import NoReturn
 from OpenSSL import SSL
 
 from sqs_codec._base.address import join_address
-from sqs_codec.serve._address import check_token, require_loopback
 from sqs_codec.serve._datagram.dtls import (
     MAX_MESSAGE,
     RECORD,
@@ -38,16 +37,12 @@ def connect_datagram(
     host: str,
     port: int,
     *,
-    cert: str | os.PathLike[str] | None = None,
-    token: str | None = None,
-    timeout: float = 10.0,
-    insecure: bool = False,
+    cert: str | os.PathLike[str] | None,
+    token: str | None,
+    timeout: float,
+    insecure: bool,
 ) -> Link:
-    """Connect to a server of `start_datagrams`, as `sqs_codec.serve.connect` does."""
-    if insecure:
-        require_loopback(host)
-    if token:
-        check_token(token)
+    """Make a link; `sqs_codec.serve.connect` describes the parameters."""
     request = TOKEN + (token or "").encode()
     context = client_context(cert, verify=not insecure)
     try:
