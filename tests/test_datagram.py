@@ -187,8 +187,8 @@ def test_insecure_stays_on_this_machine(
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"cert": None}, "need cert and key"),
-        ({"key": None}, "need cert and key"),
+        ({"cert": None}, "needs a certificate and its key"),
+        ({"key": None}, "needs a certificate and its key"),
     ],
 )
 def test_settings_that_do_not_fit(

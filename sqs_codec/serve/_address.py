@@ -15,12 +15,16 @@ from sqs_codec._base.address import join_address
 from sqs_codec.session import LinkError
 
 __all__ = [
+    "File",
     "check_certificate",
     "check_free",
     "check_roots",
+    "check_security",
     "check_token",
     "require_loopback",
 ]
+
+File = str | PathLike[str]
 
 
 def require_loopback(host: str) -> None:
@@ -46,7 +50,7 @@ def check_token(token: str) -> None:
         )
 
 
-def check_certificate(cert: str | PathLike[str], key: str | PathLike[str]) -> None:
+def check_certificate(cert: File, key: File) -> None:
     """Refuse files of a certificate and its key that a server can't use."""
     try:
         # Without a password given, OpenSSL would ask for one at the terminal.
@@ -59,7 +63,22 @@ def check_certificate(cert: str | PathLike[str], key: str | PathLike[str]) -> No
         ) from error
 
 
-def check_roots(cert: str | PathLike[str]) -> None:
+def check_security(
+    host: str, cert: File | None, key: File | None, *, insecure: bool
+) -> None:
+    """Refuse to serve without a certificate, but to this machine if that is meant."""
+    if insecure:
+        require_loopback(host)
+    elif cert is None or key is None:
+        raise ValueError(
+            "a server needs a certificate and its key, or insecure=True at a loopback "
+            "address"
+        )
+    else:
+        check_certificate(cert, key)
+
+
+def check_roots(cert: File) -> None:
     """Refuse to make a link by a file that has no certificates to trust."""
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cert)

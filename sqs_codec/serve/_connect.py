@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from os import PathLike
 from typing import Literal
 
 from sqs_codec._base import checks
 from sqs_codec._base.address import split_address
-from sqs_codec.serve._address import check_roots, check_token, require_loopback
+from sqs_codec.serve._address import File, check_roots, check_token, require_loopback
 from sqs_codec.session import Link
 
 __all__ = ["connect"]
@@ -19,7 +18,7 @@ def connect(
     address: str,
     *,
     transport: Transport = "grpc",
-    cert: str | PathLike[str] | None = None,
+    cert: File | None = None,
     token: str | None = None,
     insecure: bool = False,
     timeout: float = 30.0,

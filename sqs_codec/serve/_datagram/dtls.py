@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import datetime
 import ipaddress
-import os
 from collections.abc import Callable
 
 from cryptography import x509
@@ -19,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from OpenSSL import SSL, crypto
 
-from sqs_codec.serve._address import check_certificate
+from sqs_codec.serve._address import File
 
 __all__ = [
     "DATAGRAM",
@@ -65,8 +64,8 @@ Address = tuple[str, int] | tuple[str, int, int, int]
 
 
 def server_context(
-    cert: str | os.PathLike[str] | None,
-    key: str | os.PathLike[str] | None,
+    cert: File | None,
+    key: File | None,
     cookie: Callable[[Address], bytes],
     cookie_matches: Callable[[Address, bytes], bool],
 ) -> SSL.Context:
@@ -81,7 +80,6 @@ def server_context(
         context.use_certificate(certificate)
         context.use_privatekey(private_key)
     else:
-        check_certificate(cert, key)  # pyOpenSSL would say less
         context.use_certificate_chain_file(cert)
         context.use_privatekey_file(key)
     context.set_cookie_generate_callback(lambda tls: cookie(tls.get_app_data()))
@@ -91,7 +89,7 @@ def server_context(
     return context
 
 
-def client_context(cert: str | os.PathLike[str] | None, *, verify: bool) -> SSL.Context:
+def client_context(cert: File | None, *, verify: bool) -> SSL.Context:
     """Return the context of a client that trusts the certificates of a PEM file.
 
     They may be authorities or the server's own. Without a file the client trusts what

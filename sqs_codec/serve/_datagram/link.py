@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import time
 from collections import deque
@@ -11,6 +10,7 @@ from typing import NoReturn
 from OpenSSL import SSL
 
 from sqs_codec._base.address import join_address
+from sqs_codec.serve._address import File
 from sqs_codec.serve._datagram.dtls import (
     MAX_MESSAGE,
     RECORD,
@@ -37,7 +37,7 @@ def connect_datagram(
     host: str,
     port: int,
     *,
-    cert: str | os.PathLike[str] | None,
+    cert: File | None,
     token: str | None,
     timeout: float,
     insecure: bool,

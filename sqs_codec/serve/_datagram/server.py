@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import functools
 import hmac
-import os
 import secrets
 import time
 from collections import OrderedDict
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING, cast
 
 from OpenSSL import SSL
 
-from sqs_codec.serve._address import require_loopback
+from sqs_codec.serve._address import File, check_security
 from sqs_codec.serve._datagram.dtls import (
     RECORD,
     REFUSED,
@@ -58,8 +57,8 @@ async def start_datagrams(
     host: str,
     port: int,
     *,
-    cert: str | os.PathLike[str] | None = None,
-    key: str | os.PathLike[str] | None = None,
+    cert: File | None = None,
+    key: File | None = None,
     insecure: bool = False,
 ) -> DatagramServer:
     """Serve clients that connect by `connect_datagram`.
@@ -84,10 +83,7 @@ async def start_datagrams(
     OSError
         The address can't be listened on.
     """
-    if insecure:
-        require_loopback(host)
-    elif cert is None or key is None:
-        raise ValueError("datagrams need cert and key, or insecure on 127.0.0.1")
+    check_security(host, cert, key, insecure=insecure)
     server = DatagramServer(service, cert, key)
     loop = asyncio.get_running_loop()
     await loop.create_datagram_endpoint(lambda: server, local_addr=(host, port))
@@ -120,8 +116,8 @@ class DatagramServer(asyncio.DatagramProtocol):
     def __init__(
         self,
         service: Service,
-        cert: str | os.PathLike[str] | None,
-        key: str | os.PathLike[str] | None,
+        cert: File | None,
+        key: File | None,
     ) -> None:
         self._service = service
         self._context = server_context(cert, key, self._cookie, self._is_cookie)

@@ -9,12 +9,12 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
-from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import grpc
 
+from sqs_codec.serve._address import File
 from sqs_codec.session import LinkError
 
 __all__ = ["GrpcLink"]
@@ -39,7 +39,6 @@ SHARED_OPTIONS = [
 ]
 
 Options = list[tuple[str, int]]
-File = str | PathLike[str]
 
 
 class GrpcLink:

@@ -14,7 +14,7 @@ import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from sqs_codec._base.address import join_address
-from sqs_codec.serve._address import check_certificate, check_free, require_loopback
+from sqs_codec.serve._address import File, check_free, check_security
 from sqs_codec.serve._connection import Connection
 from sqs_codec.serve._grpc.link import (
     METHOD,
@@ -22,7 +22,6 @@ from sqs_codec.serve._grpc.link import (
     READY,
     SERVICE,
     SHARED_OPTIONS,
-    File,
     Options,
 )
 from sqs_codec.serve._service import Service
@@ -200,11 +199,7 @@ async def start_grpc(
     OSError
         The address can't be had.
     """
-    credentials = None
-    if insecure:
-        require_loopback(host)
-    else:
-        credentials = _server_credentials(cert, key)
+    check_security(host, cert, key, insecure=insecure)  # gRPC would say nothing
     check_free(host, port)  # gRPC's own error says little
     options: Options = [
         *SHARED_OPTIONS,
@@ -220,25 +215,18 @@ async def start_grpc(
         options=options, maximum_concurrent_rpcs=2 * service.max_sessions + 16
     )
     address = join_address(host, port)
-    if credentials is None:
+    if insecure:
         port = server.add_insecure_port(address)
     else:
+        assert cert is not None
+        assert key is not None
+        credentials = grpc.ssl_server_credentials(
+            [(Path(key).read_bytes(), Path(cert).read_bytes())]
+        )
         port = server.add_secure_port(address, credentials)
     started = GrpcServer(service, server, port)
     await started.start()
     return started
-
-
-def _server_credentials(cert: File | None, key: File | None) -> Any:
-    if cert is None or key is None:
-        raise ValueError(
-            "a server needs a certificate and its key, or insecure=True at a loopback "
-            "address"
-        )
-    check_certificate(cert, key)  # gRPC would say nothing
-    return grpc.ssl_server_credentials(
-        [(Path(key).read_bytes(), Path(cert).read_bytes())]
-    )
 
 
 def _token_of(context: Any) -> str | None:
