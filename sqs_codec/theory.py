@@ -1,12 +1,16 @@
 """The theory of sparse quantize-and-sample as functions.
 
 Bit counts are exact, but for bounds: binomials are Python integers and a ceiling of a
-base-2 logarithm is a bit length, never a rounded float. What is ours and what is from
-the literature is named function by function; the proofs are in ``docs/theory.md``.
+base-2 logarithm is a bit length, never a rounded float. *The paper* is [1]_. What is
+from elsewhere or ours says so, function by function; the proofs are in
+``docs/theory.md``.
 
 Notation: V is the vocabulary size, K the support kept by the sparsifier, k the
 survivors (tokens whose count is not zero), l the lattice resolution; q is the draft
 distribution, p the target's, and q^ what the edge sends and samples from.
+
+An argument that is out of its range or shape, or no distribution where one is wanted,
+is a ValueError that names it; what has to be an integer and isn't is a TypeError.
 
 References
 ----------
@@ -57,27 +61,15 @@ def paper_support_bits(
 
     Parameters
     ----------
-    vocab_size : int
-        V, at least 1.
-    support : int
-        K, in 1..V.
+    vocab_size, support : int
+        V, at least 1, and K, in 1..V.
     conformal : bool
-        Whether the support is C-SQS's, whose size the receiver does not know: adds
-        ceil(log2 V) for K itself.
+        Whether the support is C-SQS's, whose size the receiver does not know.
 
     Returns
     -------
     int
-        ceil(log2 C(V, K)), plus ceil(log2 V) if `conformal`.
-
-    Raises
-    ------
-    ValueError
-        If an argument is out of range.
-
-    Notes
-    -----
-    Source: arXiv 2510.09942.
+        ceil(log2 C(V, K)), plus ceil(log2 V) for K itself if `conformal`.
 
     Examples
     --------
@@ -97,24 +89,13 @@ def paper_count_bits(support: int, resolution: int) -> int:
 
     Parameters
     ----------
-    support : int
-        K, at least 1.
-    resolution : int
-        l, at least 1.
+    support, resolution : int
+        K and l, at least 1.
 
     Returns
     -------
     int
-        ceil(log2 C(l+K-1, K-1)).
-
-    Raises
-    ------
-    ValueError
-        If an argument is out of range.
-
-    Notes
-    -----
-    Source: arXiv 2510.09942; the number of lattice points is arXiv 1008.3597's.
+        ceil(log2 C(l+K-1, K-1)); the number of lattice points is from [3]_.
 
     Examples
     --------
@@ -131,30 +112,8 @@ def paper_bits(
 ) -> int:
     """Bits the paper counts for one distribution.
 
-    Parameters
-    ----------
-    vocab_size : int
-        V, at least 1.
-    support : int
-        K, in 1..V.
-    resolution : int
-        l, at least 1.
-    conformal : bool
-        Whether K has to be sent too, as in C-SQS.
-
-    Returns
-    -------
-    int
-        `paper_support_bits` plus `paper_count_bits`: each is rounded up on its own.
-
-    Raises
-    ------
-    ValueError
-        If an argument is out of range.
-
-    Notes
-    -----
-    Source: arXiv 2510.09942.
+    The sum of `paper_support_bits` and `paper_count_bits`, whose parameters these are:
+    each is rounded up on its own.
 
     Examples
     --------
@@ -171,23 +130,16 @@ def enumerative_bits(vocab_size: int, survivors: int, resolution: int) -> int:
 
     Parameters
     ----------
-    vocab_size : int
-        V, at least 1.
+    vocab_size, resolution : int
+        V and l, at least 1.
     survivors : int
-        k, the tokens with a count of at least 1; in 1..min(V, l).
-    resolution : int
-        l, at least 1.
+        k, in 1..min(V, l).
 
     Returns
     -------
     int
         ceil(log2(C(V, k) * C(l-1, k-1))). No code of fixed length for the distributions
         with k survivors is shorter.
-
-    Raises
-    ------
-    ValueError
-        If an argument is out of range.
 
     Notes
     -----
@@ -215,24 +167,14 @@ def quantizer_tv_bound(support: int, resolution: int) -> float:
 
     Parameters
     ----------
-    support : int
-        K, at least 1: the tokens kept, those that end with count 0 included.
-    resolution : int
-        l, at least 1.
+    support, resolution : int
+        K and l, at least 1. K counts the tokens that end with count 0, too.
 
     Returns
     -------
     float
-        K/(4 l); above 1, and then empty, where K > 4 l.
-
-    Raises
-    ------
-    ValueError
-        If an argument is out of range.
-
-    Notes
-    -----
-    Source: arXiv 1008.3597. Met with equality for even K.
+        K/(4 l) [3]_; above 1, and then empty, where K > 4 l. Met with equality for
+        even K.
 
     Examples
     --------
@@ -250,7 +192,7 @@ def rejection_bound(
     support: npt.ArrayLike,
     resolution: npt.ArrayLike,
 ) -> float:
-    """Bound on the expected number of rejected tokens.
+    """Bound on the expected number of rejected tokens, from the paper.
 
     Parameters
     ----------
@@ -269,15 +211,10 @@ def rejection_bound(
         The sum over n of mismatch + dropped_mass + K_n/(4 l): what the models, the
         sparsifier and the quantizer cost.
 
-    Raises
-    ------
-    ValueError
-        If the shapes differ or a value is out of range.
-
     Notes
     -----
-    Source: arXiv 2510.09942. It is enough to sum over the positions that the cloud
-    judged: the others cannot be rejected.
+    It is enough to sum over the positions that the cloud judged: the others cannot be
+    rejected.
 
     Examples
     --------
@@ -327,18 +264,13 @@ def conformal_bound(alpha: float, eta: float, beta: float, steps: int) -> float:
     float
         alpha + (|beta| + 1 + eta alpha)/(eta T).
 
-    Raises
-    ------
-    ValueError
-        If an argument is out of range.
-
     Notes
     -----
-    Source: arXiv 2510.09942, after arXiv 2106.00170; that it survives the cap of the
-    threshold at 1 and the rollback of rejected tokens is ours. It holds for every
-    sequence of distributions, adversarial ones too, as long as nothing is dropped while
-    the threshold is at or below 0. A step above 1 is refused because the bound then
-    fails: one update can take the threshold below -1.
+    From the paper, after [5]_; that it survives the cap of the threshold at 1 and the
+    rollback of rejected tokens is ours. It holds for every sequence of distributions,
+    adversarial ones too, as long as nothing is dropped while the threshold is at or
+    below 0. A step above 1 is refused because the bound then fails: one update can take
+    the threshold below -1.
 
     Examples
     --------
@@ -369,16 +301,7 @@ def acceptance_rate(target: npt.ArrayLike, distribution: SparseDistribution) -> 
     Returns
     -------
     float
-        sum_x min(p(x), q^(x)) = 1 - TV(p, q^), in [0, 1]; computed on the support.
-
-    Raises
-    ------
-    ValueError
-        If `target` is not a distribution over ``distribution.vocab_size`` tokens.
-
-    Notes
-    -----
-    Source: arXiv 2211.17192.
+        sum_x min(p(x), q^(x)) = 1 - TV(p, q^) [4]_, in [0, 1]; computed on the support.
 
     Examples
     --------
@@ -413,11 +336,6 @@ def total_variation(p: npt.ArrayLike, q: npt.ArrayLike) -> float:
     -------
     float
         (1/2) sum_x |p(x) - q(x)|, in [0, 1].
-
-    Raises
-    ------
-    ValueError
-        If either is not a distribution or the shapes differ.
 
     Examples
     --------

@@ -14,12 +14,10 @@ def entropy_bits_bound(vocab_size: int, survivors: int, resolution: int) -> int:
 
     Parameters
     ----------
-    vocab_size : int
-        V, at least 1.
+    vocab_size, resolution : int
+        V and l, at least 1.
     survivors : int
         k, the tokens with a count of at least 1; in 1..min(V, l).
-    resolution : int
-        l, at least 1.
 
     Returns
     -------
