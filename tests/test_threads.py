@@ -127,22 +127,22 @@ def test_a_forked_child_has_threads_of_its_own():
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_forked_child_makes_codecs_while_a_thread_does(monkeypatch):
     """As a server does that loads a prior in a thread when it forks a worker."""
-    started, go_on, make = threading.Event(), threading.Event(), module.Calls
+    started, go_on, find = threading.Event(), threading.Event(), module.core_class
 
-    def slow(*arguments):
+    def slow():
         started.set()
         assert go_on.wait(SECONDS)
-        return make(*arguments)
+        return find()
 
-    monkeypatch.setattr(module, "Calls", slow)
-    other = threading.Thread(target=lambda: sqs.Codec(1000).max_support)
+    monkeypatch.setattr(module, "core_class", slow)
+    other = threading.Thread(target=lambda: sqs.Codec(1000)._core)
     other.start()
     assert started.wait(SECONDS)
     child = os.fork()
     if child == 0:
         threading.Timer(SECONDS, os._exit, (2,)).start()
-        monkeypatch.setattr(module, "Calls", make)
-        os._exit(0 if sqs.Codec(1000).max_support == 100 else 1)
+        monkeypatch.setattr(module, "core_class", find)
+        os._exit(0 if sqs.Codec(1000)._core else 1)
     go_on.set()
     other.join()
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

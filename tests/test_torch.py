@@ -117,7 +117,7 @@ def test_the_core_reads_tensors_where_they_are(
         seen.append((rows.ctypes.data, rows.strides[0]))
         return 0, len(rows), [b"packet"] * len(rows)
 
-    monkeypatch.setattr(type(CODEC._calls.core), "encode_logits", look)
+    monkeypatch.setattr(type(CODEC._core), "encode_logits", look)
     states = tensor_with_ties(4, 5, VOCAB, dtype=dtype)
     last = states[:, -1]  # what a model's last position is
     assert adapter.encode_logits(CODEC, last, sqs.TopK(9)) == [b"packet"] * 4

@@ -35,9 +35,8 @@ class Engine:
     ) -> sqs.Codec:
         """Return a codec that runs on this."""
         codec = sqs.Codec(vocab_size, resolution, coding)
-        codec._calls.core = self.core(
-            vocab_size, resolution, Coding[coding.upper()], None
-        )
+        core = self.core(vocab_size, resolution, Coding[coding.upper()], None)
+        codec.__dict__["_core"] = core
         return codec
 
 

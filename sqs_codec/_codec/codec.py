@@ -2,29 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import sys
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, overload
 
+import numpy as np
+
+from sqs_codec._backend import core_class
 from sqs_codec._base import checks
-from sqs_codec._base.errors import packet_error, row_error
+from sqs_codec._base.errors import Status, packet_error, row_error
 from sqs_codec._base.format import (
     FORMAT_VERSION,
+    MAX_ENTROPY_SURVIVORS,
+    MAX_ENUMERATIVE_SQUARES,
+    MAX_ENUMERATIVE_SUPPORT,
     MAX_RESOLUTION,
+    MAX_SURVIVORS,
     MAX_VOCAB,
     MIN_VOCAB,
     Coding,
 )
 from sqs_codec._base.lazy import lazy
-from sqs_codec._base.threads import useful
-from sqs_codec._codec.calls import Calls, survivors_limit
+from sqs_codec._base.threads import share, useful
 from sqs_codec._codec.distribution import SparseDistribution, as_distribution
 from sqs_codec._codec.keep import Keep, rule
 from sqs_codec._codec.prior import Prior, agreed_prior
-from sqs_codec._codec.round import Round, make_round
+from sqs_codec._codec.round import Round, as_round, make_round
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
+    from types import FrameType
+
+    from numpy.typing import ArrayLike, NDArray
+
+    from sqs_codec._backend.core import Core, Ids
 
 __all__ = ["Codec"]
 
@@ -73,6 +85,8 @@ class Codec:
     coding: str = "entropy"
     prior: Prior | None = None
 
+    _unseen = True  # whether the first row of logits is yet to come
+
     def __post_init__(self) -> None:
         vocab_size = checks.in_range(
             "vocab_size", self.vocab_size, MIN_VOCAB, MAX_VOCAB
@@ -98,9 +112,11 @@ class Codec:
         )
 
     @lazy
-    def _calls(self) -> Calls:
-        """Return what the other modules of the package use in place of this class."""
-        return Calls(self.vocab_size, self.resolution, self.coding, self.prior)
+    def _core(self) -> Core:
+        """Return what does the work."""
+        prior = None if self.prior is None else self.prior.to_bytes()
+        coding = Coding[self.coding.upper()]
+        return core_class()(self.vocab_size, self.resolution, coding, prior)
 
     # What both ends agree on
 
@@ -183,10 +199,11 @@ class Codec:
         text = json.dumps(self.config(), sort_keys=True, separators=(",", ":"))
         return hashlib.blake2b(text.encode(), digest_size=8).digest()
 
-    @property
+    @lazy
     def max_support(self) -> int:
-        """The most tokens that a packet of this codec can hold."""
-        return self._calls.max_support
+        """Return the most tokens that a packet can hold of one distribution."""
+        limit = MAX_ENUMERATIVE_SUPPORT if self.coding == "enumerative" else MAX_VOCAB
+        return min(self.vocab_size, self.resolution, limit)
 
     # Logits and probabilities
 
@@ -228,7 +245,25 @@ class Codec:
         floating-point environment: `torch.set_flush_denormal`, for one, makes
         logits below 1e-38 equal to 0.
         """
-        return self._calls.quantize(logits, keep, temperature, mass=True)
+        return self._quantize(logits, keep, temperature, mass=True)
+
+    def _quantize(
+        self, logits: ArrayLike, keep: Keep, temperature: float, *, mass: bool
+    ) -> SparseDistribution:
+        """Return what `quantize` does; without dropped mass unless `mass`."""
+        row = checks.row("logits", logits, self.vocab_size)
+        if self._unseen:
+            self._look_at(row)
+        temperature = checks.temperature(temperature)
+        status, _, pairs, masses = self._core.quantize_logits(
+            row, temperature, *rule(keep), mass
+        )
+        if status:
+            raise self._row_error("logits", row, status)
+        ids, counts = pairs[0]
+        return as_distribution(
+            ids, counts, self.vocab_size, self.resolution, masses[0] if mass else None
+        )
 
     def quantize_probs(self, probs: ArrayLike, keep: Keep) -> SparseDistribution:
         """Sparsify and quantize probabilities.
@@ -259,7 +294,7 @@ class Codec:
         array([5, 3], dtype=uint32)
         """
         row = checks.row("probs", probs, self.vocab_size)
-        status, ids, counts, mass = self._calls.core.quantize_probs(row, *rule(keep))
+        status, ids, counts, mass = self._core.quantize_probs(row, *rule(keep))
         if status:
             raise row_error("probs", row, status)
         return as_distribution(ids, counts, self.vocab_size, self.resolution, mass)
@@ -285,7 +320,14 @@ class Codec:
         >>> data == codec.encode(codec.quantize(logits, sqs.TopK(3), temperature=0.8))
         True
         """
-        return self._calls.encode_logits(logits, keep, temperature)
+        row = checks.row("logits", logits, self.vocab_size)
+        if self._unseen:
+            self._look_at(row)
+        temperature = checks.temperature(temperature)
+        status, _, packets = self._core.encode_logits(row, temperature, *rule(keep))
+        if status:
+            raise self._row_error("logits", row, status)
+        return packets[0]
 
     def quantize_batch(
         self,
@@ -320,9 +362,7 @@ class Codec:
         """
         rows = checks.rows("logits", logits, self.vocab_size)
         threads = useful(checks.in_range("threads", threads, 1), len(rows))
-        return self._calls.quantize_rows(
-            rows, rows.shape[:1], keep, temperature, threads
-        )
+        return self._quantize_rows(rows, rows.shape[:1], keep, temperature, threads)
 
     def encode_batch(
         self,
@@ -338,7 +378,84 @@ class Codec:
         """
         rows = checks.rows("logits", logits, self.vocab_size)
         threads = useful(checks.in_range("threads", threads, 1), len(rows))
-        return self._calls.encode_rows(rows, rows.shape[:1], keep, temperature, threads)
+        return self._encode_rows(rows, rows.shape[:1], keep, temperature, threads)
+
+    def _quantize_rows(
+        self,
+        rows: NDArray[Any],
+        shape: Sequence[int],
+        keep: Keep,
+        temperature: float,
+        threads: int = 1,
+    ) -> list[SparseDistribution]:
+        """Return the distributions of rows [B, V] that cores take.
+
+        An error names the row by its index in `shape`, which the rows had before
+        they were put one after the other.
+        """
+        arguments = checks.temperature(temperature), *rule(keep), True
+        parts = self._share(self._core.quantize_logits, arguments, rows, shape, threads)
+        return [
+            as_distribution(ids, counts, self.vocab_size, self.resolution, mass)
+            for _, _, pairs, masses in parts
+            for (ids, counts), mass in zip(pairs, masses, strict=True)
+        ]
+
+    def _encode_rows(
+        self,
+        rows: NDArray[Any],
+        shape: Sequence[int],
+        keep: Keep,
+        temperature: float,
+        threads: int = 1,
+    ) -> list[bytes]:
+        """Return the packets of rows, which `_quantize_rows` describes."""
+        arguments = checks.temperature(temperature), *rule(keep)
+        parts = self._share(self._core.encode_logits, arguments, rows, shape, threads)
+        return [packet for _, _, packets in parts for packet in packets]
+
+    def _share(
+        self,
+        call: Callable[..., Any],
+        arguments: tuple[Any, ...],
+        rows: NDArray[Any],
+        shape: Sequence[int],
+        threads: int,
+    ) -> list[Any]:
+        """Return what a call of the core answers to the parts of rows."""
+        if self._unseen and len(rows):
+            self._look_at(rows[0])
+        parts = share(
+            lambda start, end: call(rows[start:end], *arguments), len(rows), threads
+        )
+        before = 0
+        for status, done, *_ in parts:
+            before += done
+            if status:
+                raise self._row_error(row_name(before, shape), rows[before], status)
+        return parts
+
+    def _look_at(self, first: NDArray[np.floating]) -> None:
+        """Warn if the first row of logits looks like probabilities.
+
+        Of the first row alone, as it takes a time: who mixes the two up does so
+        from the beginning.
+        """
+        self.__dict__["_unseen"] = False
+        if checks.look_like_probabilities(first):
+            warnings.warn(
+                "these logits look like probabilities: none is negative, and they sum "
+                "to 1; Codec.quantize_probs takes probabilities",
+                stacklevel=_depth(),
+            )
+
+    def _row_error(self, name: str, row: NDArray[Any], status: int) -> ValueError:
+        if status == Status.LARGE_SUPPORT:
+            return ValueError(
+                f"{name}: coding {self.coding!r} holds at most {self.max_support} "
+                "tokens; keep fewer, lower the resolution or use 'entropy'"
+            )
+        return row_error(name, row, status)
 
     # Distributions
 
@@ -350,8 +467,8 @@ class Codec:
         128 tokens and is like what language models give. In a round a distribution
         takes less if it shares tokens with those before it.
         """
-        self._calls.check(q)
-        return self._calls.core.bits(q.token_ids, q.counts)
+        self._check(q)
+        return self._core.bits(q.token_ids, q.counts)
 
     def token_bits(self, q: SparseDistribution) -> int:
         """Return the most bits that a token drawn from `q` can take in a round.
@@ -360,7 +477,7 @@ class Codec:
         draft that stops because of the token changes the distribution of the
         tokens that are sent.
         """
-        self._calls.check(q)
+        self._check(q)
         if self.coding == "entropy":
             return int(-(-q.resolution // int(q.counts.min())) - 1).bit_length()
         return int(q.token_ids.size - 1).bit_length()
@@ -374,8 +491,8 @@ class Codec:
             If `q` has another vocabulary or resolution than the codec, or more
             tokens than its coding can hold.
         """
-        self._calls.check(q)
-        return self._calls.core.encode(q.token_ids, q.counts)
+        self._check(q)
+        return self._core.encode(q.token_ids, q.counts)
 
     def decode(
         self, data: bytes, *, max_survivors: int | None = None
@@ -397,11 +514,32 @@ class Codec:
             If the packet breaks a rule of the format, or is larger than allowed.
         """
         packet = checks.packet(data)
-        most = survivors_limit(max_survivors)
-        status, ids, counts = self._calls.core.decode(packet, most)
+        most = _survivors_limit(max_survivors)
+        status, ids, counts = self._core.decode(packet, most)
         if status:
             raise packet_error(status, len(packet), most)
         return as_distribution(ids, counts, self.vocab_size, self.resolution)
+
+    def _check(self, q: SparseDistribution) -> None:
+        """Check that packets of this codec can hold a distribution."""
+        if not isinstance(q, SparseDistribution):
+            raise TypeError(f"expected a SparseDistribution, got {type(q).__name__}")
+        self._check_fit("the distribution", q.vocab_size, q.resolution)
+        self._check_support(q.token_ids.size)
+
+    def _check_support(self, size: int) -> None:
+        if size > self.max_support:
+            raise ValueError(
+                f"coding {self.coding!r} holds at most {self.max_support} tokens, got "
+                f"{size}; keep fewer, lower the resolution or use 'entropy'"
+            )
+
+    def _check_fit(self, name: str, vocab_size: int, resolution: int) -> None:
+        if (vocab_size, resolution) != (self.vocab_size, self.resolution):
+            raise ValueError(
+                f"{name} doesn't fit the codec: expected vocabulary {self.vocab_size} "
+                f"and resolution {self.resolution}, got {vocab_size} and {resolution}"
+            )
 
     # Rounds
 
@@ -431,7 +569,30 @@ class Codec:
             If a distribution doesn't fit the codec or a token isn't in its
             distribution's support.
         """
-        return self._calls.encode_round(make_round(distributions, tokens), None)
+        return self._encode_round(make_round(distributions, tokens), None)
+
+    def _encode_round(self, round_: Round, memory: Ids | None) -> bytes:
+        """Return the packet of a round; a stream's memory learns from the round."""
+        self._check_fit("the round", round_.vocab_size, round_.resolution)
+        arrays = round_.arrays
+        sizes = arrays[2].tolist()
+        self._check_support(max(sizes))
+        if not self._holds(sizes):
+            raise ValueError(
+                f"too many tokens for one {self.coding!r} round: the sizes of its "
+                f"supports sum to {sum(sizes)}, their squares to "
+                f"{sum(k * k for k in sizes)}, and at most {MAX_ENTROPY_SURVIVORS} "
+                f"('entropy') and {MAX_ENUMERATIVE_SQUARES} ('enumerative') are "
+                "allowed; draft fewer tokens"
+            )
+        return self._core.encode_round(*arrays, memory)
+
+    def _holds(self, sizes: Sequence[int]) -> bool:
+        """Say whether supports of these sizes may share a round."""
+        if self.coding == "entropy":
+            return sum(sizes) <= MAX_ENTROPY_SURVIVORS
+        squares = sum(k * k for k in sizes)
+        return self.coding != "enumerative" or squares <= MAX_ENUMERATIVE_SQUARES
 
     def decode_round(self, data: bytes, *, max_survivors: int | None = None) -> Round:
         """Return the round of a packet.
@@ -452,7 +613,42 @@ class Codec:
         PacketError
             If the packet breaks a rule of the format, or is larger than allowed.
         """
-        return self._calls.decode_round(checks.packet(data), None, max_survivors)
+        return self._decode_round(checks.packet(data), None, max_survivors)
+
+    def _decode_round(
+        self, packet: bytes, memory: Ids | None, max_survivors: int | None
+    ) -> Round:
+        """Return the round of a packet; a stream's memory learns from the round."""
+        most = _survivors_limit(max_survivors)
+        status, ids, counts, sizes, positions = self._core.decode_round(
+            packet, memory, most
+        )
+        if status:
+            raise packet_error(status, len(packet), most)
+        arrays = ids, counts, sizes, positions
+        return as_round(arrays, self.vocab_size, self.resolution)
+
+
+def _depth() -> int:
+    """Return the stacklevel, in the function that asks, of who uses this package."""
+    frame: FrameType | None = sys._getframe(1)
+    depth = 1
+    while frame and str(frame.f_globals.get("__name__")).startswith("sqs_codec."):
+        frame, depth = frame.f_back, depth + 1
+    return depth
+
+
+def row_name(row: int, shape: Sequence[int]) -> str:
+    """Return what errors call a row of logits whose leading dimensions were `shape`."""
+    index = [int(i) for i in np.unravel_index(row, shape)] if shape else ""
+    return f"logits{index}"
+
+
+def _survivors_limit(max_survivors: int | None) -> int:
+    """Return what cores take as the receiver's limit on the survivors of a packet."""
+    if max_survivors is None:
+        return MAX_SURVIVORS
+    return min(checks.in_range("max_survivors", max_survivors, 1), MAX_SURVIVORS)
 
 
 def _check_prior(prior: Prior, vocab_size: int, coding: str) -> None:

@@ -145,7 +145,7 @@ class Drafter:
         for kind, quantize_row in ROW_TYPES.items():
             if isinstance(logits, kind):
                 return quantize_row(self.codec, logits, keep, temperature, mass=learns)
-        return self.codec._calls.quantize(logits, keep, temperature, mass=learns)
+        return self.codec._quantize(logits, keep, temperature, mass=learns)
 
     @overload
     def push(self, logits: SparseDistribution) -> int | None: ...
@@ -189,14 +189,13 @@ class Drafter:
             raise RuntimeError("push: the round is finished; feedback comes next")
         if self._full or len(self._tokens) == self.max_tokens:
             return None
-        calls = self.codec._calls
         if isinstance(logits, SparseDistribution):
             q = self._check_ready(logits, temperature)
         else:
             temperature = 1.0 if temperature is None else temperature
             q = self._quantize(logits, temperature=temperature)
-        if q is logits or q._token_ids.size > calls.max_support:
-            calls.check(q)
+        if q is logits or q._token_ids.size > self.codec.max_support:
+            self.codec._check(q)
         bits = self._bits_with(q)
         if bits is None:
             if self._tokens:
@@ -246,9 +245,9 @@ class Drafter:
         None if there is no room for that. The packet is made only where the bound
         leaves it open.
         """
-        calls, size = self.codec._calls, q._token_ids.size
+        size = q._token_ids.size
         sizes = [*self._sizes, size]
-        if sum(sizes) > self._most or not (self._entropy or calls.holds(sizes)):
+        if sum(sizes) > self._most or not (self._entropy or self.codec._holds(sizes)):
             return None
         if self.budget_bits is None:
             return 0
@@ -268,7 +267,7 @@ class Drafter:
 
     def _fields(self, q: SparseDistribution) -> int:
         """Return the bits of a position, in codings of fields."""
-        bits = self.codec._calls.core.bits(q.token_ids, q.counts)
+        bits = self.codec._core.bits(q.token_ids, q.counts)
         return bits + (q.token_ids.size - 1).bit_length()
 
     def finish(self) -> bytes:
@@ -285,7 +284,7 @@ class Drafter:
         self, distributions: list[SparseDistribution], positions: list[int]
     ) -> bytes:
         arrays = arrays_of(distributions, positions)
-        return self.codec._calls.core.encode_round(*arrays, None)
+        return self.codec._core.encode_round(*arrays, None)
 
     def feedback(self, accepted: int | Verdict) -> None:
         """Take the cloud's answer and start the next round.

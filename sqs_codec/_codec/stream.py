@@ -133,7 +133,7 @@ class StreamEncoder:
             head, memory = SELF_CONTAINED, _empty_memory()
         else:
             head, memory = _head(self._memory), self._memory.copy()
-        body = self.codec._calls.encode_round(round_, memory)
+        body = self.codec._encode_round(round_, memory)
         self._memory = memory  # never written again, so that copies may share it
         return bytes([head]) + body
 
@@ -222,6 +222,6 @@ missing, or call the encoder's restart
                 "are missing, came before or are out of order; send what is missing, "
                 "or call the encoder's restart"
             )
-        round_ = self.codec._calls.decode_round(packet[1:], memory, max_survivors)
+        round_ = self.codec._decode_round(packet[1:], memory, max_survivors)
         self._memory = memory
         return round_

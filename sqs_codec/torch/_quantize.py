@@ -10,8 +10,7 @@ import torch
 
 from sqs_codec._backend import frozen
 from sqs_codec._base import checks
-from sqs_codec._codec.calls import Calls
-from sqs_codec._codec.codec import Codec
+from sqs_codec._codec.codec import Codec, row_name
 from sqs_codec._codec.distribution import SparseDistribution, as_distribution
 from sqs_codec._codec.keep import Keep, TopK, count_kept, rule
 from sqs_codec.torch._tensors import (
@@ -86,10 +85,8 @@ def quantize(
     [0 3] [5 5]
     """
     rows, shape = _rows(codec, logits)
-    temperature = checks.temperature(temperature)
-    rule(keep)  # says what is wrong with it
     if is_on_host(rows):
-        found = codec._calls.quantize_rows(_array(rows), shape, keep, temperature, 1)
+        found = codec._quantize_rows(_array(rows), shape, keep, temperature)
     else:
         found = _quantize_on_device(codec, rows, shape, keep, temperature)
     return _nest(iter(found), shape)
@@ -122,10 +119,8 @@ def encode_logits(
     array([7, 3], dtype=uint32)
     """
     rows, shape = _rows(codec, logits)
-    temperature = checks.temperature(temperature)
-    rule(keep)  # says what is wrong with it
     if is_on_host(rows):
-        found = codec._calls.encode_rows(_array(rows), shape, keep, temperature, 1)
+        found = codec._encode_rows(_array(rows), shape, keep, temperature)
     else:
         drafts = _quantize_on_device(codec, rows, shape, keep, temperature)
         found = [codec.encode(q) for q in drafts]
@@ -142,7 +137,7 @@ def quantize_row(
             f"logits must have shape [{codec.vocab_size}], got {list(values.shape)}"
         )
     if is_on_host(values) and values.dtype != torch.bfloat16:  # which numpy lacks
-        return codec._calls.quantize(values.numpy(), keep, temperature, mass=mass)
+        return codec._quantize(values.numpy(), keep, temperature, mass=mass)
     q: SparseDistribution = quantize(codec, values, keep, temperature=temperature)
     return q
 
@@ -178,6 +173,8 @@ def _quantize_on_device(
     The counts depend on the logits of the tokens kept alone, so the core gets
     rows of these, padded with masked tokens to one width.
     """
+    temperature = checks.temperature(temperature)
+    rule(keep)  # says what is wrong with it, also where it isn't asked
     logits, token_ids, kept, dropped = _select(rows, keep, temperature)
     places = kept.nonzero(as_tuple=True)
     # Everything fits float64 exactly, so that it can move at once.
@@ -192,9 +189,9 @@ def _quantize_on_device(
     )
     heads, tails = np.split(moved.cpu().numpy(), [3 * len(rows)])
     maxima, masses, sizes = heads.reshape(3, -1)
-    check_maxima(maxima, lambda row: _name_row(row, shape))
+    check_maxima(maxima, lambda row: row_name(row, shape))
     width = max([2, *sizes.astype(int)])
-    narrow = Calls(width, codec.resolution, codec.coding, None)
+    narrow = Codec(width, codec.resolution, codec.coding)
     ends = np.cumsum(sizes).astype(int)
     distributions = []
     for chosen, mass in zip(
@@ -205,7 +202,7 @@ def _quantize_on_device(
         ids, values = chosen[:, chosen[0].argsort()]
         row = np.full(width, -np.inf)
         row[: ids.size] = values
-        q = narrow.quantize(row, TopK(width), temperature, mass=False)
+        q = narrow._quantize(row, TopK(width), temperature, mass=False)
         distributions.append(
             as_distribution(
                 frozen(ids.astype(np.uint32)[q.token_ids]),
@@ -216,12 +213,6 @@ def _quantize_on_device(
             )
         )
     return distributions
-
-
-def _name_row(row: int, shape: Sequence[int]) -> str:
-    """Return what errors call a row of logits that had other dimensions."""
-    index = [int(i) for i in np.unravel_index(row, shape)] if shape else ""
-    return f"logits{index}"
 
 
 def _select(
