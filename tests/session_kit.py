@@ -315,7 +315,7 @@ class World:
         if known and edge._place.number == cloud._number:
             have = len(edge.text)
             assert cloud._text[:have] == edge.text
-            assert cloud._generating() or len(cloud._text) == have
+            assert cloud._running() or len(cloud._text) == have
 
     def settle(self, reliable: bool = False) -> None:
         """Deliver everything from now on: answers come, and a round goes through."""

@@ -16,13 +16,7 @@ from sqs_codec._codec.prior import Prior
 from sqs_codec._codec.round import Round
 from sqs_codec._codec.verify import Verdict
 from sqs_codec.session import _wire as wire
-from sqs_codec.session._handshake import (
-    Agreement,
-    agree,
-    by_digest,
-    check_bytes,
-    fingerprint,
-)
+from sqs_codec.session._handshake import Agreement, agree, by_digest, check_bytes
 from sqs_codec.session._job import Job
 from sqs_codec.session._limits import MAX_SURVIVORS, Limits, max_draft
 from sqs_codec.session._rounds import Answered, Draft, Draws, Generation
@@ -87,7 +81,9 @@ class CloudSession:
     ) -> None:
         checks.instance("limits", limits, Limits, "Limits")
         self._session_id = check_bytes("session_id", session_id, wire.SESSION_BYTES)
-        self._tokenizer = fingerprint(tokenizer)
+        self._tokenizer = check_bytes(
+            "tokenizer", tokenizer, wire.TOKENIZER_BYTES, optional=True
+        )
         self._vocab_size = checks.in_range(
             "vocab_size", vocab_size, MIN_VOCAB, MAX_VOCAB
         )
@@ -103,8 +99,7 @@ class CloudSession:
         self._refused: str | None = None
         self._ended = False
         self._out: dict[type, bytes] = {}
-        self._hello: wire.Hello | None = None
-        self._agreed: Agreement | None = None
+        self._agreed: Agreement | None = None  # None before the hello
         self._number = 0  # of the next round, or of the one in the works
         self._drawn = 0  # the number by which that round is drawn
         self._text: list[int] = []
@@ -192,7 +187,7 @@ class CloudSession:
             self._out.clear()
             self._forget()
             self._queue(wire.Need(None))  # it is known no more
-        elif self._hello is None:
+        elif self._agreed is None:
             self._queue(wire.Need(None))
         elif isinstance(message, wire.Context):
             self._take_context(message)
@@ -202,7 +197,7 @@ class CloudSession:
             self._take_generate(message)
 
     def _take_hello(self, hello: wire.Hello) -> None:
-        if self._hello is None:
+        if self._agreed is None:
             self._agreed = agree(
                 hello,
                 self._session_id,
@@ -210,8 +205,7 @@ class CloudSession:
                 self._vocab_size,
                 self._priors,
             )
-            self._hello = hello
-        elif hello != self._hello:
+        elif hello != self._agreed.hello:
             raise WireError(
                 "the session was opened by another hello; what it is about can't "
                 "change, so open another session"
@@ -314,15 +308,18 @@ class CloudSession:
     def _fits(self, base: int) -> bool:
         """Say whether a draft of this base follows the text, if nothing else runs."""
         length = len(self._text)
-        return length > 0 and base == length & 0xFFFF and not self._generating()
+        return length > 0 and base == length & 0xFFFF and self._running() is None
 
-    def _generating(self) -> bool:
-        return self._generation is not None and self._generation.number == self._number
+    def _running(self) -> Generation | None:
+        """Return the generation that isn't complete, if there is one."""
+        generation = self._generation
+        running = generation is not None and generation.number == self._number
+        return generation if running else None
 
     def _draws(self) -> Draws:
         """Return the numbers of the round that is due."""
         assert self._agreed is not None
-        return Draws(self._agreed.seed, self._drawn)
+        return Draws(self._agreed.hello.seed, self._drawn)
 
     def _decode(self, message: wire.Round) -> Round:
         """Return a round that is within all limits."""
@@ -397,8 +394,8 @@ class CloudSession:
         if generation is None or self._agreed is None:
             return []
         tokens = self._text[generation.base :]
-        most = min(self._limits.max_message, self._agreed.max_message) - TOKENS_HEAD
-        size = most // wire.token_bytes(self._vocab_size)
+        most = min(self._limits.max_message, self._agreed.hello.max_message)
+        size = (most - TOKENS_HEAD) // wire.token_bytes(self._vocab_size)
         parts = [
             wire.Tokens(generation.number, i, tokens[i : i + size])
             for i in range(generation.sent, len(tokens), size)
@@ -415,34 +412,22 @@ class CloudSession:
         """
         if self._job is not None or self._refused is not None or self._ended:
             return None
-        self._job = self._round_job() or self._token_job() or self._read_job()
         self._overtaken = False
+        if self._draft is not None:
+            round_ = self._draft.round_
+            self._make_job(round_, self._draft.draws.take(0, len(round_) + 1))
+        elif (generation := self._running()) is not None:
+            i = len(self._text) - generation.base
+            self._make_job(None, generation.draws.take(i, i + 1))
+        elif self._unread:
+            self._make_job(None, np.empty(0))
         return self._job
 
-    def _make_job(self, round_: Round | None, draws: NDArray[np.float64]) -> Job:
+    def _make_job(self, round_: Round | None, draws: NDArray[np.float64]) -> None:
         assert self._agreed is not None
-        return Job(
+        self._job = Job(
             self._session_id, [*self._text], round_, draws, self._agreed.sampling
         )
-
-    def _round_job(self) -> Job | None:
-        draft = self._draft
-        if draft is None:
-            return None
-        draws = draft.draws.take(0, len(draft.round_) + 1)
-        return self._make_job(draft.round_, draws)
-
-    def _token_job(self) -> Job | None:
-        generation = self._generation
-        if generation is None or not self._generating():
-            return None
-        i = len(self._text) - generation.base
-        return self._make_job(None, generation.draws.take(i, i + 1))
-
-    def _read_job(self) -> Job | None:
-        if not self._unread:
-            return None
-        return self._make_job(None, np.empty(0))
 
     def complete(self, job: Job, verdict: Verdict | None) -> None:
         """Take the target model's verdict on a job.
@@ -457,10 +442,12 @@ class CloudSession:
         if self._overtaken:
             return
         self._unread = False
-        if isinstance(verdict, Verdict) and self._generating():
-            self._take_token(verdict.token)
-        elif isinstance(verdict, Verdict):
-            self._answer(verdict)
+        if verdict is None:
+            return
+        if self._draft is not None:
+            self._answer(self._draft, verdict)
+        elif (generation := self._running()) is not None:
+            self._take_token(generation, verdict.token)
 
     def fail(self, job: Job) -> None:
         """Take that the verifier failed: `next_job` asks for the same again.
@@ -476,11 +463,9 @@ class CloudSession:
                 f"the cloud's target model failed {MAX_FAILURES} times in a row"
             )
 
-    def _answer(self, verdict: Verdict) -> None:
+    def _answer(self, draft: Draft, verdict: Verdict) -> None:
         """End the round by its verdict."""
         assert self._agreed is not None
-        draft = self._draft
-        assert draft is not None
         answer = wire.Answer(draft.number, verdict.accepted, verdict.token)
         message = answer.to_bytes(self._vocab_size)
         self._queue_bytes(wire.Answer, message)
@@ -490,11 +475,9 @@ class CloudSession:
         number = draft.number + 1
         self._start(number, number, self._text + fresh)
 
-    def _take_token(self, token: int) -> None:
-        generation = self._generation
-        assert generation is not None
-        self._text.append(token)
+    def _take_token(self, generation: Generation, token: int) -> None:
         assert self._agreed is not None
+        self._text.append(token)
         generation.stopped = token in self._agreed.stop
         if generation.stopped or len(self._text) == generation.base + generation.n:
             self._number += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from sqs_codec.session import _wire as wire
 
@@ -17,69 +18,38 @@ WINDOW = 8
 class _Outgoing:
     """A text on its way; what is lost is sent again from where the cloud stands.
 
-    Parameters
-    ----------
-    instance : bytes
-        The cloud that it is for.
-    number, drawn : int
-        Of the round that follows it, and by which that is drawn.
-    shared : int
-        How many tokens of it the cloud has.
-    tokens : sequence of int
-        All of them.
-    vocab_size : int
-    max_message : int
-        Bytes of a message.
+    It is given as one message from its start, and goes in parts of `max_message` bytes.
     """
 
-    def __init__(
-        self,
-        instance: bytes,
-        number: int,
-        drawn: int,
-        shared: int,
-        tokens: Sequence[int],
-        *,
-        vocab_size: int,
-        max_message: int,
-    ) -> None:
-        self._instance = instance
-        self._number, self._drawn, self._shared = number, drawn, shared
-        self._tokens = [*tokens]
+    def __init__(self, text: wire.Context, vocab_size: int, max_message: int) -> None:
+        self._text = text
         self._vocab_size = vocab_size
         self._size = (max_message - HEAD) // wire.token_bytes(vocab_size)
-        self._acked = self._next = shared
+        self._acked = self._next = text.shared
         self._went_back = -1  # to where last, so that each loss takes it back once
         self._sent = False  # whether all of it was sent
 
     @property
     def follows(self) -> bool:
         """Whether its round may follow at once: it is a single message, and sent."""
-        return self._sent and len(self._tokens) - self._shared <= self._size
+        return self._sent and self._text.total - self._text.shared <= self._size
 
     def data_to_send(self) -> list[bytes]:
         """Return the parts that may be sent now. They count as sent then."""
-        total = len(self._tokens)
+        total = self._text.total
         if self._sent:
             return []
         end = min(total, self._acked + WINDOW * self._size)
         starts = range(self._next, end, self._size)
-        if self._shared == total:
+        if self._text.shared == total:
             starts = range(total, total + 1)
         self._next = max(self._next, end)
         self._sent = self._next == total
         return [self._part(start, min(start + self._size, end)) for start in starts]
 
     def _part(self, start: int, end: int) -> bytes:
-        return wire.Context(
-            self._instance,
-            self._number,
-            self._drawn,
-            self._shared,
-            start,
-            len(self._tokens),
-            self._tokens[start:end],
-        ).to_bytes(self._vocab_size)
+        part = replace(self._text, start=start, tokens=self._text.tokens[start:end])
+        return part.to_bytes(self._vocab_size)
 
     def go_back(self) -> None:
         """Send again what the cloud isn't known to have."""
@@ -87,9 +57,9 @@ class _Outgoing:
 
     def take(self, have: wire.Have) -> bool:
         """Take how many tokens the cloud has of this text; say if it has all."""
-        if (have.instance, have.number) != (self._instance, self._number):
+        if (have.instance, have.number) != (self._text.instance, self._text.number):
             return False
-        count, total = have.count, len(self._tokens)
+        count, total = have.count, self._text.total
         if count == self._acked < self._next and count != self._went_back:
             self._went_back = count
             self.go_back()  # what follows it was lost
@@ -157,15 +127,17 @@ class Place:
 
         That is drawn by `drawn`, or by its own number if None.
         """
-        self._outgoing = _Outgoing(
+        text = wire.Context(
             welcome.instance,
             self.number,
             self.number if drawn is None else drawn,
             min(self._safe, len(tokens)),
-            tokens,
-            vocab_size=self._vocab_size,
-            max_message=min(self._max_message, welcome.limits.max_message),
+            0,
+            len(tokens),
+            [*tokens],
         )
+        most = min(self._max_message, welcome.limits.max_message)
+        self._outgoing = _Outgoing(text, self._vocab_size, most)
 
     def data_to_send(self) -> list[bytes]:
         """Return the parts of the text that may be sent now."""

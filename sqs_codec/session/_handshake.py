@@ -21,7 +21,6 @@ __all__ = [
     "agree",
     "by_digest",
     "check_bytes",
-    "fingerprint",
     "make_hello",
     "why_unfit",
 ]
@@ -41,7 +40,7 @@ def make_hello(
         check_bytes("session_id", session_id, wire.SESSION_BYTES),
         check_bytes("seed", seed, wire.SEED_BYTES),
         tuple({**c.config(), "fingerprint": c.fingerprint.hex()} for c in codecs),
-        fingerprint(tokenizer),
+        check_bytes("tokenizer", tokenizer, wire.TOKENIZER_BYTES, optional=True),
         sampling.config(),
         tuple(sorted(stop)),
         max_message,
@@ -75,13 +74,12 @@ def why_unfit(length: int, limits: Limits, before: Limits | None) -> str | None:
 
 @dataclass(frozen=True)
 class Agreement:
-    """What a hello says, as a cloud takes it."""
+    """A hello, and what a cloud makes of it."""
 
-    seed: bytes
+    hello: wire.Hello
     codecs: tuple[Codec, ...]
     sampling: Sampling
     stop: frozenset[int]
-    max_message: int
 
 
 def agree(
@@ -112,9 +110,7 @@ def agree(
     except (ValueError, TypeError) as error:
         raise WireError(f"the cloud can't sample as the edge asks: {error}") from None
     codecs = tuple(_codec(config, vocab_size, priors) for config in hello.codecs)
-    return Agreement(
-        hello.seed, codecs, sampling, frozenset(hello.stop), hello.max_message
-    )
+    return Agreement(hello, codecs, sampling, frozenset(hello.stop))
 
 
 def _codec(
@@ -154,20 +150,10 @@ def by_digest(priors: Sequence[Prior]) -> dict[str, Prior]:
     return {prior.digest.hex(): prior for prior in priors}
 
 
-def check_bytes(name: str, value: bytes, size: int) -> bytes:
-    """Return bytes, if they are so many."""
+def check_bytes(name: str, value: bytes, size: int, *, optional: bool = False) -> bytes:
+    """Return bytes, if they are so many, or none where they are optional."""
     checks.instance(name, value, bytes, "bytes")
-    if len(value) != size:
-        raise ValueError(f"{name} must have {size} bytes, got {len(value)}")
-    return value
-
-
-def fingerprint(value: bytes) -> bytes:
-    """Return the fingerprint of a tokenizer, if it can be one."""
-    checks.instance("tokenizer", value, bytes, "bytes")
-    if len(value) not in (0, wire.TOKENIZER_BYTES):
-        raise ValueError(
-            f"tokenizer must have {wire.TOKENIZER_BYTES} bytes or none, "
-            f"got {len(value)}"
-        )
+    if len(value) != size and (value or not optional):
+        wanted = f"{size} bytes or none" if optional else f"{size} bytes"
+        raise ValueError(f"{name} must have {wanted}, got {len(value)}")
     return value

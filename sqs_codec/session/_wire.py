@@ -71,17 +71,7 @@ class Hello:
 
     def to_bytes(self) -> bytes:
         """Return the message."""
-        content = {
-            "protocol": PROTOCOL,
-            "session": self.session.hex(),
-            "seed": self.seed.hex(),
-            "codecs": [dict(config) for config in self.codecs],
-            "tokenizer": self.tokenizer.hex(),
-            "sampling": dict(self.sampling),
-            "stop": list(self.stop),
-            "max_message": self.max_message,
-        }
-        return _as_json(_HELLO, content)
+        return _as_json(_HELLO, {"protocol": PROTOCOL, **asdict(self)})
 
 
 @dataclass(frozen=True)
@@ -186,16 +176,7 @@ class Welcome:
 
     def to_bytes(self) -> bytes:
         """Return the message."""
-        return _as_json(
-            _WELCOME,
-            {
-                "instance": self.instance.hex(),
-                "limits": asdict(self.limits),
-                "number": self.number,
-                "length": self.length,
-                "steps": None if self.steps is None else dict(self.steps),
-            },
-        )
+        return _as_json(_WELCOME, asdict(self))
 
 
 @dataclass(frozen=True)
@@ -496,7 +477,9 @@ def _tokens(data: bytes, vocab_size: int) -> list[int]:
 
 
 def _as_json(kind: int, content: Mapping[str, Any]) -> bytes:
-    return bytes([kind]) + json.dumps(content, separators=(",", ":")).encode()
+    """Return a message; of what it holds only bytes are none of JSON's, so in hex."""
+    text = json.dumps(content, separators=(",", ":"), default=bytes.hex)
+    return bytes([kind]) + text.encode()
 
 
 def _from_json(name: str, data: bytes) -> dict[str, Any]:
