@@ -22,13 +22,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-import sqs_codec.session
+import sqs_codec.edge
 from benchmarks.data.drafts import held_out, load_drafts, load_targets
 from sqs_codec.edge._costs import UNIT
 
 ROWS, TOP, OF_TARGET = 64, 96, 32
 TEMPERATURE = 0.7
-OUT = Path(sqs_codec.session.__file__).with_name("drafts.npz")
+OUT = Path(sqs_codec.edge.__file__).with_name("drafts.npz")
 
 
 def probs(logits: NDArray[np.floating]) -> NDArray[np.float64]:
