@@ -114,17 +114,12 @@ def isa() -> str | None:
     """
     if _name != "native":
         return None
-    from sqs_codec._backend.native import isa_name
+    from sqs_codec._backend.native import ISA_NAME
 
-    return isa_name()
+    return ISA_NAME
 
 
 def core_class() -> type[Core]:
     """Return the chosen backend's ``Core``."""
-    if _name == "native":
-        from sqs_codec._backend.native import Core as NativeCore
-
-        return NativeCore
-    from sqs_codec._backend.numba import Core as NumbaCore
-
-    return NumbaCore
+    chosen: type[Core] = importlib.import_module(f"sqs_codec._backend.{_name}").Core
+    return chosen

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
-from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -41,20 +41,17 @@ assert lib.SQS_FORMAT_VERSION == FORMAT_VERSION
 assert ffi.sizeof("sqs_memory") == MEMORY_WORDS * 4  # they share their memory
 
 
-def _choose_isa() -> int:
+def _choose_isa() -> str:
     name = os.environ.get("SQS_ISA", "")
-    here = [name for name, isa in ISAS.items() if lib.sqs_find_isa(isa)]
-    if name and name not in here:
-        raise ImportError(f"SQS_ISA must be one of {here} here, not {name!r}")
-    return int(lib.sqs_find_isa(ISAS[name] if name else lib.SQS_ISA_BEST))
+    here = {isa: name for name, isa in ISAS.items() if lib.sqs_find_isa(isa)}
+    if name not in ("", *here.values()):
+        known = [*here.values()]
+        raise ImportError(f"SQS_ISA must be one of {known} here, not {name!r}")
+    return name or here[lib.sqs_find_isa(lib.SQS_ISA_BEST)]
 
 
-ISA = _choose_isa()
-
-
-def isa_name() -> str:
-    """Return what `ISAS` calls the instruction set in use."""
-    return next(name for name, isa in ISAS.items() if isa == ISA)
+ISA_NAME = _choose_isa()
+ISA = ISAS[ISA_NAME]
 
 
 def _in(array: Ids) -> Any:
@@ -74,29 +71,17 @@ def _expect_ok(status: int) -> None:
         raise AssertionError(f"the C core refused its arguments: {text}")
 
 
-class _Prior:
-    """A prior for the core, and the memory that it lies in.
+@lru_cache(maxsize=4)
+def _load_prior(file: bytes) -> tuple[Any, Any]:
+    """Return a prior, which threads and codecs share, and the memory that it lies in.
 
-    It is only read once it is made, so that threads and codecs share it.
+    It takes some milliseconds and megabytes.
     """
-
-    def __init__(self, file: bytes) -> None:
-        given = ffi.from_buffer("uint8_t[]", file), len(file)
-        size = lib.sqs_prior_memory(*given)
-        self._memory = ffi.new("uint64_t[]", size // 8 + 1)
-        self.prior = ffi.new("sqs_prior *")
-        _expect_ok(lib.sqs_load_prior(*given, self._memory, self.prior))
-
-
-_priors: WeakValueDictionary[bytes, _Prior] = WeakValueDictionary()
-"""Those in use, by their files: one takes some milliseconds and megabytes."""
-
-
-def _find_prior(file: bytes) -> _Prior:
-    found = _priors.get(file)
-    if found is None:
-        found = _priors.setdefault(file, _Prior(file))
-    return found
+    given = ffi.from_buffer("uint8_t[]", file), len(file)
+    memory = ffi.new("uint64_t[]", lib.sqs_prior_memory(*given) // 8 + 1)
+    prior = ffi.new("sqs_prior *")
+    _expect_ok(lib.sqs_load_prior(*given, memory, prior))
+    return prior, memory
 
 
 class _RoundBuffers:
@@ -209,10 +194,9 @@ class Core:
         *,
         isa: int = ISA,
     ) -> None:
-        self._prior = None if prior is None else _find_prior(prior)
-        shared = NULL if self._prior is None else self._prior.prior
+        self._prior = (NULL, NULL) if prior is None else _load_prior(prior)
         self._codec = ffi.new(
-            "sqs_codec *", (vocab_size, resolution, coding, isa, shared)
+            "sqs_codec *", (vocab_size, resolution, coding, isa, self._prior[0])
         )
         _expect_ok(lib.sqs_check_codec(self._codec))
         self._is_ranked = coding == lib.SQS_ENUMERATIVE
