@@ -15,16 +15,10 @@ from sqs_codec._backend.numba import verify as verification
 from sqs_codec._backend.numba.prior import pack_prior
 from sqs_codec._backend.numba.sparsify import KINDS
 from sqs_codec._base.errors import Status
-from sqs_codec._base.format import (
-    MAX_ENUMERATIVE_SUPPORT,
-    MEMORY_WORDS,
-    Coding,
-)
+from sqs_codec._base.format import MEMORY_WORDS, Coding
 
 Ids = NDArray[np.uint32]
 
-OK = int(Status.OK)
-LARGE_SUPPORT = int(Status.LARGE_SUPPORT)
 
 NONE = frozen(np.empty(0, np.uint32))
 
@@ -36,13 +30,9 @@ class Core:
         self, vocab_size: int, resolution: int, coding: int, prior: bytes | None
     ) -> None:
         self._resolution = resolution
-        self._sizes = vocab_size, resolution
+        self._is_entropy = coding == Coding.ENTROPY
         self._model = vocab_size, resolution, pack_prior(prior)
         self._codec = vocab_size, resolution, int(coding)
-        self._is_entropy = coding == Coding.ENTROPY
-        self._max_support = vocab_size
-        if coding == Coding.ENUMERATIVE:
-            self._max_support = MAX_ENUMERATIVE_SUPPORT
 
     def quantize_logits(
         self,
@@ -59,27 +49,25 @@ class Core:
             status, ids, counts, dropped = quantize.quantize_logits(
                 row, temperature, kind, value, mass, self._resolution
             )
-            if status != OK:
+            if status != Status.OK:
                 return status, len(pairs), pairs, masses
             pairs.append((frozen(ids), frozen(counts)))
             masses.append(dropped)
-        return OK, len(pairs), pairs, masses if mass else []
+        return Status.OK, len(pairs), pairs, masses if mass else []
 
     def encode_logits(
         self, logits: NDArray[Any], temperature: float, kind: int, value: float
     ) -> tuple[int, int, list[bytes]]:
-        _check_kind(kind)
+        status, _, pairs, _ = self.quantize_logits(
+            logits, temperature, kind, value, False
+        )
+        most = fields.max_support(self._codec)
         packets: list[bytes] = []
-        for row in _rows(logits):
-            status, ids, counts, _ = quantize.quantize_logits(
-                row, temperature, kind, value, False, self._resolution
-            )
-            if status == OK and ids.size > self._max_support:
-                status = LARGE_SUPPORT
-            if status != OK:
-                return status, len(packets), packets
-            packets.append(self.encode(frozen(ids), frozen(counts)))
-        return OK, len(packets), packets
+        for ids, counts in pairs:
+            if ids.size > most:
+                return Status.LARGE_SUPPORT, len(packets), packets
+            packets.append(self.encode(ids, counts))
+        return status, len(packets), packets
 
     def quantize_probs(
         self, probs: NDArray[np.floating], kind: int, value: float
@@ -92,27 +80,24 @@ class Core:
 
     def bits(self, ids: Ids, counts: Ids) -> int:
         if self._is_entropy:
-            return int(entropy.bits(*self._model, ids, counts))
-        return int(fields.distribution_bits(*self._codec, ids.size))
+            return int(entropy.bits(self._model, ids, counts))
+        return int(fields.distribution_bits(self._codec, ids.size))
 
     def encode(self, ids: Ids, counts: Ids) -> bytes:
         packet: NDArray[np.uint8]
         if self._is_entropy:
-            packet, _ = entropy.encode(*self._model, ids, counts)
+            packet, _ = entropy.encode(self._model, ids, counts)
         else:
-            packet = fields.encode(*self._codec, ids, counts)
+            packet = fields.encode(self._codec, ids, counts)
         return packet.tobytes()
 
     def decode(self, packet: bytes, most: int) -> tuple[int, Ids, Ids]:
         data = np.frombuffer(packet, np.uint8)
         if self._is_entropy:
-            status, ids, counts = entropy.decode(data, *self._model, most)
+            status, ids, counts = entropy.decode(data, self._model, most)
         else:
-            room = min(self._sizes)
-            ids, counts = np.empty(room, np.uint32), np.empty(room, np.uint32)
-            status, k = fields.decode(data, *self._codec, most, ids, counts)
-            ids, counts = ids[:k], counts[:k]
-        if status != OK:
+            status, ids, counts = fields.decode(data, self._codec, most)
+        if status != Status.OK:
             return status, NONE, NONE
         return status, frozen(ids), frozen(counts)
 
@@ -127,13 +112,11 @@ class Core:
         round_ = ids, counts, survivors, positions
         packet: NDArray[np.uint8]
         if self._is_entropy:
-            status, packet = entropy.encode_round(
-                *self._model, *round_, _memory(memory)
-            )
-            if status != OK:
+            status, packet = entropy.encode_round(self._model, *round_, _memory(memory))
+            if status != Status.OK:
                 raise AssertionError("the codec can have no such memory")
         else:
-            packet = fields.encode_round(*self._codec, *round_)
+            packet = fields.encode_round(self._codec, *round_)
         return packet.tobytes()
 
     def decode_round(
@@ -142,11 +125,11 @@ class Core:
         data = np.frombuffer(packet, np.uint8)
         if self._is_entropy:
             status, *found = entropy.decode_round(
-                data, *self._model, _memory(memory), most
+                data, self._model, _memory(memory), most
             )
         else:
-            status, *found = fields.decode_round(data, *self._codec, most)
-        if status != OK:
+            status, *found = fields.decode_round(data, self._codec, most)
+        if status != Status.OK:
             return status, NONE, NONE, NONE, NONE
         ids, counts, survivors, positions = map(frozen, found)
         return status, ids, counts, survivors, positions
@@ -166,7 +149,7 @@ class Core:
         sums = np.empty((n, -(-vocab_size // verification.BLOCK)))
         for i, row in enumerate(_rows(target)):
             status, totals[i] = verification.check_row(row, sums[i])
-            if status != OK:
+            if status != Status.OK:
                 return status, i, 0, 0
         ends = np.cumsum(survivors, dtype=np.int64)
         starts = ends - survivors
@@ -190,7 +173,7 @@ class Core:
             counts[support].astype(np.int64),
             draws[min(accepted + 1, length)],
         )
-        return OK, n, accepted, token
+        return Status.OK, n, accepted, token
 
 
 def _check_kind(kind: int) -> None:

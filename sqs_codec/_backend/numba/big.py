@@ -127,21 +127,17 @@ def big_multiply(product, a, b):
 
 
 @jit
-def big_bits(a, at, n):
-    """Return n bits from bit `at` on, counted from the lowest."""
-    value = 0
-    for i in range(n):
-        limb = (at + i) // LIMB_BITS
-        if limb < a[0]:
-            value |= (a[limb + 1] >> (at + i) % LIMB_BITS & 1) << i
-    return value
+def big_bit(a, at):
+    """Return a bit, counted from the lowest."""
+    limb = at // LIMB_BITS
+    return a[limb + 1] >> at % LIMB_BITS & 1 if limb < a[0] else 0
 
 
 @jit
-def big_append(a, low, n):
-    """Move up by n bits and fill these in."""
+def big_append(a, bit):
+    """Move up by a bit and fill it in."""
     if a[0] == 0:
-        big_set(a, low)
+        big_set(a, bit)
         return
-    big_scale(a, 1 << n)
-    a[1] |= low
+    big_scale(a, 2)
+    a[1] |= bit

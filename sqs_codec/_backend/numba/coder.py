@@ -13,13 +13,6 @@ from sqs_codec._backend.numba.model import CODER_BITS, CODER_LEAST_BITS
 from sqs_codec._base.errors import Status
 from sqs_codec._base.format import MAX_ENTROPY_SURVIVORS
 
-OK = int(Status.OK)
-TRUNCATED = int(Status.TRUNCATED)
-TRAILING_BYTES = int(Status.TRAILING_BYTES)
-PADDING = int(Status.PADDING)
-ROUND_SUPPORT = int(Status.ROUND_SUPPORT)
-NO_SPACE = int(Status.NO_SPACE)
-
 # An integer literal has a type of its own, for which Numba compiles a function once
 # more. So arguments are given as numbers of int64.
 ZERO, WEIGHT_ONE = np.int64(0), np.int64(1)
@@ -107,9 +100,10 @@ def narrow_to_value(coder, packet, unit, below, weight, last):
 @leaf
 def going(coder, packet):
     """Return whether another symbol can be coded: not after the end of a packet."""
-    if coder[MODE] == READ and coder[STATUS] == OK and coder[SHIFTS] >= packet.size:
-        coder[STATUS] = TRUNCATED
-    return coder[STATUS] == OK
+    ended = coder[MODE] == READ and coder[SHIFTS] >= packet.size
+    if ended and coder[STATUS] == Status.OK:
+        coder[STATUS] = Status.TRUNCATED
+    return coder[STATUS] == Status.OK
 
 
 # What a bit costs, by its chance in 256ths.
@@ -147,13 +141,34 @@ def code_uniform(coder, packet, n, value):
 
 
 @leaf
+def code_weighted(coder, packet, weights, total, last, value):
+    """Code one of the values up to the last, which have these weights and this total.
+
+    They are looked through one by one.
+    """
+    if not going(coder, packet):
+        return ZERO
+    unit = coder[RANGE] // total
+    reading = coder[MODE] == READ
+    target = coder[CODE] // unit if reading else 0
+    below = ZERO
+    i = ZERO
+    while i < last and (below + weights[i] <= target if reading else i < value):
+        below += weights[i]
+        i += 1
+    narrow_to_value(coder, packet, unit, below, weights[i], i == last)
+    return i
+
+
+@leaf
 def admit(coder, k):
     """Count a distribution's survivors; return whether they aren't too many."""
-    if coder[STATUS] == OK and k > min(coder[ALLOWED], coder[ROOM]):
-        coder[STATUS] = ROUND_SUPPORT if coder[ALLOWED] <= coder[ROOM] else NO_SPACE
+    if coder[STATUS] == Status.OK and k > min(coder[ALLOWED], coder[ROOM]):
+        of_format = coder[ALLOWED] <= coder[ROOM]
+        coder[STATUS] = Status.ROUND_SUPPORT if of_format else Status.NO_SPACE
     coder[ALLOWED] -= k
     coder[ROOM] -= k
-    return coder[STATUS] == OK
+    return coder[STATUS] == Status.OK
 
 
 @leaf
@@ -178,8 +193,10 @@ def finish_writing(coder, packet):
 @leaf
 def check_end(coder, packet):
     """Return the status of a packet that has been read."""
-    if coder[STATUS] != OK:
+    if coder[STATUS] != Status.OK:
         return coder[STATUS]
-    if packet.size != coder[SHIFTS] + 1:
-        return TRAILING_BYTES if packet.size > coder[SHIFTS] else TRUNCATED
-    return PADDING if coder[CODE] >> CODER_LEAST_BITS else OK
+    if packet.size <= coder[SHIFTS]:
+        return Status.TRUNCATED
+    if packet.size > coder[SHIFTS] + 1:
+        return Status.TRAILING_BYTES
+    return Status.PADDING if coder[CODE] >> CODER_LEAST_BITS else Status.OK

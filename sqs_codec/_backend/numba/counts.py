@@ -6,18 +6,13 @@ import numpy as np
 
 from sqs_codec._backend.numba.coder import (
     ALLOWED,
-    CODE,
     EVEN,
-    MODE,
-    OK,
-    RANGE,
-    READ,
     ROOM,
     STATUS,
+    ZERO,
     admit,
     code_bit,
-    going,
-    narrow_to_value,
+    code_weighted,
 )
 from sqs_codec._backend.numba.fixed import floor_log2
 from sqs_codec._backend.numba.jit import jit, leaf
@@ -28,6 +23,7 @@ from sqs_codec._backend.numba.model import (
     SPLIT_FULL_DEPTH,
     SPLIT_TOP_DEPTH,
 )
+from sqs_codec._base.errors import Status
 
 CHANCES = np.array(SPLIT_CHANCES, np.int64)
 
@@ -73,7 +69,7 @@ def code_partition(coder, packet, vocab_size, resolution, parts):
     n = 0
     left = resolution
     last = resolution
-    while left > 0 and last > 1 and n < most and coder[STATUS] == OK:
+    while left > 0 and last > 1 and n < most and coder[STATUS] == Status.OK:
         low = (left - 1) // (vocab_size - n) + 1
         last = code_count(coder, packet, low, min(last, left), left, parts[n])
         parts[n] = last
@@ -107,19 +103,11 @@ def code_group(coder, packet, groups, last, total, count):
 
     The groups up to the last one that isn't empty have so many tokens in total.
     """
-    if not going(coder, packet):
-        return last
     counts, sizes = groups
-    unit = coder[RANGE] // total
-    reading = coder[MODE] == READ
-    target = coder[CODE] // unit if reading else 0
-    below = 0
-    g = 0
-    while g < last and (below + sizes[g] <= target if reading else counts[g] != count):
-        below += sizes[g]
+    g = ZERO
+    while g < last and counts[g] != count:
         g += 1
-    narrow_to_value(coder, packet, unit, below, sizes[g], g == last)
-    return g
+    return code_weighted(coder, packet, sizes, total, last, g)
 
 
 @jit
@@ -133,7 +121,7 @@ def code_arrangement(coder, packet, parts, counts):
         g = last
         if alive > 1:
             g = code_group(coder, packet, groups, last, parts.size - i, counts[i])
-        if coder[STATUS] != OK:
+        if coder[STATUS] != Status.OK:
             return
         counts[i] = groups[0][g]
         sizes[g] -= 1

@@ -7,7 +7,7 @@ import numpy as np
 from sqs_codec._backend.numba.big import (
     big,
     big_append,
-    big_bits,
+    big_bit,
     big_compare,
     big_length,
     big_subtract,
@@ -23,27 +23,15 @@ from sqs_codec._base.format import (
     Coding,
 )
 
-OK = int(Status.OK)
-TRUNCATED = int(Status.TRUNCATED)
-TRAILING_BYTES = int(Status.TRAILING_BYTES)
-PADDING = int(Status.PADDING)
-SUPPORT_SIZE = int(Status.SUPPORT_SIZE)
-RANK = int(Status.RANK)
-TOKEN_ID = int(Status.TOKEN_ID)
-TOKEN_ORDER = int(Status.TOKEN_ORDER)
-COUNTS = int(Status.COUNTS)
-TOKEN_POSITION = int(Status.TOKEN_POSITION)
-ROUND_SUPPORT = int(Status.ROUND_SUPPORT)
-NO_SPACE = int(Status.NO_SPACE)
-
-ENUMERATIVE = int(Coding.ENUMERATIVE)
+# A codec is a tuple: the vocabulary's size, the resolution and the coding.
 
 
-@jit
-def max_support(vocab_size, resolution, coding):
+@entry
+def max_support(codec):
     """Return the largest support that a packet of the codec can name."""
+    vocab_size, resolution, coding = codec
     most = min(vocab_size, resolution)
-    if coding == ENUMERATIVE:
+    if coding == Coding.ENUMERATIVE:
         return min(most, MAX_ENUMERATIVE_SUPPORT)
     return most
 
@@ -56,26 +44,27 @@ def rank_width(size):
 
 
 @entry
-def distribution_bits(vocab_size, resolution, coding, k):
+def distribution_bits(codec, k):
     """Return the bits of a distribution with k tokens."""
-    bits = width_of(max_support(vocab_size, resolution, coding) - 1)
-    if coding == ENUMERATIVE:
+    vocab_size, resolution, coding = codec
+    bits = width_of(max_support(codec) - 1)
+    if coding == Coding.ENUMERATIVE:
         return bits + rank_width(index_size(vocab_size, resolution, k))
     bits += k * width_of(vocab_size - 1)
     return bits + (k - 1) * width_of(resolution - k)
 
 
 @jit
-def put_distribution(packet, at, vocab_size, resolution, coding, ids, counts):
+def put_distribution(packet, at, codec, ids, counts):
     """Write a distribution at bit `at`; return where it ends."""
+    vocab_size, resolution, coding = codec
     k = ids.size
-    size_width = width_of(max_support(vocab_size, resolution, coding) - 1)
-    at = put(packet, at, k - 1, size_width)
-    if coding == ENUMERATIVE:
+    at = put(packet, at, k - 1, width_of(max_support(codec) - 1))
+    if coding == Coding.ENUMERATIVE:
         width = rank_width(index_size(vocab_size, resolution, k))
         rank = index_rank(ids, counts, resolution)
         for place in range(width - 1, -1, -1):
-            at = put(packet, at, big_bits(rank, place, 1), 1)
+            at = put(packet, at, big_bit(rank, place), 1)
         return at
     for i in range(k):
         at = put(packet, at, np.int64(ids[i]), width_of(vocab_size - 1))
@@ -85,111 +74,110 @@ def put_distribution(packet, at, vocab_size, resolution, coding, ids, counts):
 
 
 @entry
-def encode(vocab_size, resolution, coding, ids, counts):
+def encode(codec, ids, counts):
     """Return the packet of a distribution."""
-    bits = distribution_bits(vocab_size, resolution, coding, ids.size)
+    bits = distribution_bits(codec, ids.size)
     packet = np.zeros((bits + 7) // 8, np.uint8)
-    put_distribution(packet, 0, vocab_size, resolution, coding, ids, counts)
+    put_distribution(packet, 0, codec, ids, counts)
     return packet
 
 
 @entry
-def round_bits(vocab_size, resolution, coding, survivors):
+def round_bits(codec, survivors):
     """Return the bits of a round."""
     bits = ROUND_LENGTH_BITS
     for size in survivors:
         k = np.int64(size)
-        bits += distribution_bits(vocab_size, resolution, coding, k)
+        bits += distribution_bits(codec, k)
         bits += width_of(k - 1)
     return bits
 
 
 @entry
-def encode_round(vocab_size, resolution, coding, ids, counts, survivors, positions):
+def encode_round(codec, ids, counts, survivors, positions):
     """Return the packet of a round."""
-    bits = round_bits(vocab_size, resolution, coding, survivors)
+    bits = round_bits(codec, survivors)
     packet = np.zeros((bits + 7) // 8, np.uint8)
     at = put(packet, 0, survivors.size - 1, ROUND_LENGTH_BITS)
     start = 0
     for i in range(survivors.size):
         k = np.int64(survivors[i])
         end = start + k
-        these, those = ids[start:end], counts[start:end]
-        at = put_distribution(packet, at, vocab_size, resolution, coding, these, those)
+        at = put_distribution(packet, at, codec, ids[start:end], counts[start:end])
         at = put(packet, at, np.int64(positions[i]), width_of(k - 1))
         start = end
     return packet
 
 
 @jit
-def get_rank(packet, at, vocab_size, resolution, k, room, ids, counts):
+def get_rank(packet, at, codec, k, room, ids, counts):
     """Return a status and where the rank ends."""
+    vocab_size, resolution, _ = codec
     if k > room:
-        return NO_SPACE, at
+        return Status.NO_SPACE, at
     largest = index_size(vocab_size, resolution, k)
     width = rank_width(largest)
     if at + width > 8 * packet.size:
-        return TRUNCATED, at
+        return Status.TRUNCATED, at
     rank = big(0)
     for i in range(width):
-        big_append(rank, get(packet, at + i, 1), 1)
+        big_append(rank, get(packet, at + i, 1))
     if big_compare(rank, largest) > 0:
-        return RANK, at
+        return Status.RANK, at
     index_unrank(rank, vocab_size, resolution, k, ids, counts)
-    return OK, at + width
+    return Status.OK, at + width
 
 
 @jit
-def get_fields(packet, at, vocab_size, resolution, k, room, ids, counts):
+def get_fields(packet, at, codec, k, room, ids, counts):
     """Return a status and where the fields end."""
+    vocab_size, resolution, _ = codec
     id_width = width_of(vocab_size - 1)
     count_width = width_of(resolution - k)
     if at + k * id_width + (k - 1) * count_width > 8 * packet.size:
-        return TRUNCATED, at
+        return Status.TRUNCATED, at
     if k > room:
-        return NO_SPACE, at
+        return Status.NO_SPACE, at
     for i in range(k):
         ids[i] = get(packet, at, id_width)
         at += id_width
         if ids[i] >= vocab_size:
-            return TOKEN_ID, at
+            return Status.TOKEN_ID, at
         if i > 0 and ids[i] <= ids[i - 1]:
-            return TOKEN_ORDER, at
+            return Status.TOKEN_ORDER, at
     left = resolution
     for i in range(k - 1):
         counts[i] = get(packet, at, count_width) + 1
         at += count_width
         if counts[i] >= left:
-            return COUNTS, at
+            return Status.COUNTS, at
         left -= np.int64(counts[i])
     counts[k - 1] = left
-    return OK, at
+    return Status.OK, at
 
 
 @entry
-def get_distribution(
-    packet, at, vocab_size, resolution, coding, squares, room, ids, counts
-):
+def get_distribution(packet, at, codec, squares, room, ids, counts):
     """Return a status, where the distribution ends, and its survivors.
 
     `squares` is the sum over the round's earlier distributions, `room` how many
     survivors the receiver still takes.
     """
-    most = max_support(vocab_size, resolution, coding)
+    coding = codec[2]
+    most = max_support(codec)
     size_width = width_of(most - 1)
     if at + size_width > 8 * packet.size:
-        return TRUNCATED, at, 0
+        return Status.TRUNCATED, at, 0
     k = get(packet, at, size_width) + 1
     at += size_width
     if k > most:
-        return SUPPORT_SIZE, at, 0
-    if coding == ENUMERATIVE and squares + k * k > MAX_ENUMERATIVE_SQUARES:
-        return ROUND_SUPPORT, at, 0
-    codec = vocab_size, resolution
-    if coding == ENUMERATIVE:
-        status, at = get_rank(packet, at, *codec, k, room, ids, counts)
+        return Status.SUPPORT_SIZE, at, 0
+    if coding == Coding.ENUMERATIVE and squares + k * k > MAX_ENUMERATIVE_SQUARES:
+        return Status.ROUND_SUPPORT, at, 0
+    if coding == Coding.ENUMERATIVE:
+        status, at = get_rank(packet, at, codec, k, room, ids, counts)
     else:
-        status, at = get_fields(packet, at, *codec, k, room, ids, counts)
+        status, at = get_fields(packet, at, codec, k, room, ids, counts)
     return status, at, k
 
 
@@ -198,9 +186,9 @@ def get_position(packet, at, k):
     """Return a status, where the position ends, and the position."""
     width = width_of(k - 1)
     if at + width > 8 * packet.size:
-        return TRUNCATED, at, 0
+        return Status.TRUNCATED, at, 0
     position = get(packet, at, width)
-    return OK if position < k else TOKEN_POSITION, at + width, position
+    return Status.OK if position < k else Status.TOKEN_POSITION, at + width, position
 
 
 @entry
@@ -208,43 +196,42 @@ def get_padding(packet, at):
     """Return a status; the fields end at bit `at`."""
     left = 8 * packet.size - at
     if left >= 8:
-        return TRAILING_BYTES
-    return OK if get(packet, at, left) == 0 else PADDING
+        return Status.TRAILING_BYTES
+    return Status.OK if get(packet, at, left) == 0 else Status.PADDING
 
 
-@entry
-def decode(packet, vocab_size, resolution, coding, most, ids, counts):
-    """Return a status and how many survivors there are.
-
-    The receiver takes `most` survivors.
-    """
-    status, at, k = get_distribution(
-        packet, 0, vocab_size, resolution, coding, 0, most, ids, counts
-    )
-    if status == OK:
+def decode(packet, codec, most):
+    """Return a status, ids and counts; the receiver takes `most` survivors."""
+    ids, counts = room_for_one(codec)
+    status, at, k = get_distribution(packet, 0, codec, 0, most, ids, counts)
+    if status == Status.OK:
         status = get_padding(packet, at)
-    return status, k
+    return status, ids[:k], counts[:k]
 
 
-def decode_round(packet, vocab_size, resolution, coding, most):
+def room_for_one(codec):
+    """Return room for the ids and counts of a distribution."""
+    room = min(codec[:2])
+    return np.empty(room, np.uint32), np.empty(room, np.uint32)
+
+
+def decode_round(packet, codec, most):
     """Return a status and, if it is OK, ids, counts, survivors and positions.
 
     The receiver takes `most` survivors.
     """
     if not packet.size:
-        return (TRUNCATED,)
-    codec = vocab_size, resolution, coding
-    room = min(vocab_size, resolution)
-    ids, counts = np.empty(room, np.uint32), np.empty(room, np.uint32)
+        return (Status.TRUNCATED,)
+    ids, counts = room_for_one(codec)
     all_ids, all_counts, survivors, positions = [], [], [], []
     at = ROUND_LENGTH_BITS
     squares = 0
     for _ in range(get(packet, 0, ROUND_LENGTH_BITS) + 1):
         left = most - sum(survivors)
-        status, at, k = get_distribution(packet, at, *codec, squares, left, ids, counts)
-        if status == OK:
+        status, at, k = get_distribution(packet, at, codec, squares, left, ids, counts)
+        if status == Status.OK:
             status, at, position = get_position(packet, at, k)
-        if status != OK:
+        if status != Status.OK:
             return (status,)
         squares += k * k
         all_ids.append(ids[:k].copy())

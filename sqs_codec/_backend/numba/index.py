@@ -14,10 +14,8 @@ from sqs_codec._backend.numba.big import (
     LIMB_BITS,
     big,
     big_add,
-    big_bits,
     big_compare,
     big_copy,
-    big_length,
     big_multiply,
     big_scale,
     big_set,
@@ -29,8 +27,6 @@ from sqs_codec._backend.numba.jit import jit
 FACTOR_BITS = 20
 MOST_ROUNDS = 16
 CLOSE = 0.01
-PIECE_BITS = 15
-MANTISSA_BITS = 4 * PIECE_BITS
 
 
 @jit
@@ -80,15 +76,12 @@ def log_factorial(n):
 
 @jit
 def log_big(a):
-    length = big_length(a)
+    """Return about ln(a)."""
+    rest = max(a[0] - 3, 0)  # limbs that a double doesn't notice
     mantissa = 0.0
-    taken = 0
-    while taken < MANTISSA_BITS and taken < length:
-        n = min(length - taken, PIECE_BITS)
-        piece = big_bits(a, length - taken - n, n) << (PIECE_BITS - n)
-        mantissa = mantissa * 2.0**PIECE_BITS + piece
-        taken += PIECE_BITS
-    return math.log(mantissa) + (length - taken) * 0.6931471805599453
+    for i in range(a[0], rest, -1):
+        mantissa = mantissa * 2.0**LIMB_BITS + a[i]
+    return math.log(mantissa) + rest * LIMB_BITS * 0.6931471805599453
 
 
 @jit

@@ -6,12 +6,9 @@ import numpy as np
 
 from sqs_codec._backend.numba.coder import (
     BIT_COSTS,
-    CODE,
     COST,
     METER,
     MODE,
-    OK,
-    RANGE,
     READ,
     STATUS,
     WRITE,
@@ -19,8 +16,7 @@ from sqs_codec._backend.numba.coder import (
     admit,
     code_bit,
     code_uniform,
-    going,
-    narrow_to_value,
+    code_weighted,
     new_coder,
 )
 from sqs_codec._backend.numba.counts import (
@@ -40,6 +36,7 @@ from sqs_codec._backend.numba.sets import (
     code_uniform_set,
     cost_of_members,
 )
+from sqs_codec._base.errors import Status
 
 # A literal has a type of its own.
 UNIFORM = np.int64(UNIFORM_CHANCE)
@@ -77,9 +74,13 @@ def log2_binomial(n, k):
     return log2_factorial(n) - log2_factorial(k) - log2_factorial(n - k)
 
 
+# A codec is a tuple: the vocabulary's size, the resolution and the prior.
+
+
 @jit
-def counts_costs(vocab_size, resolution, parts):
+def counts_costs(codec, parts):
     """Return what counts cost by the model and uniformly."""
+    vocab_size, resolution, _ = codec
     coder = new_coder(METER)
     code_partition(coder, np.empty(0, np.uint8), vocab_size, resolution, parts)
     k = parts.size
@@ -99,12 +100,13 @@ def ids_costs(vocab_size, model, ids):
 
 
 @jit
-def distribution_cost(vocab_size, resolution, prior, ids, counts):
+def distribution_cost(codec, ids, counts):
     """Return what a distribution costs, and whether both models' costs hold."""
+    vocab_size, _, prior = codec
     ids = ids.astype(np.int64)
     c = choose_class(prior, ZERO, ids)
     model = make_ids(vocab_size, prior, c, no_memory())
-    a, uniform_a = counts_costs(vocab_size, resolution, descending(counts))
+    a, uniform_a = counts_costs(codec, descending(counts))
     b, uniform_b, rough = ids_costs(vocab_size, model, ids)
     b += class_cost(prior, ZERO, c)
     modelled = a <= uniform_a and b <= uniform_b and not rough
@@ -112,8 +114,9 @@ def distribution_cost(vocab_size, resolution, prior, ids, counts):
 
 
 @jit
-def code_composition(coder, packet, vocab_size, resolution, counts):
+def code_composition(coder, packet, codec, counts):
     """Code counts by their size and a set of places; return them."""
+    vocab_size, resolution, _ = codec
     k = code_uniform(coder, packet, min(vocab_size, resolution), counts.size - 1) + 1
     if not admit(coder, k):
         return np.empty(0, np.int64)
@@ -135,16 +138,17 @@ def code_composition(coder, packet, vocab_size, resolution, counts):
 
 
 @jit
-def code_counts(coder, packet, vocab_size, resolution, counts, parts, uniform):
+def code_counts(coder, packet, codec, counts, parts, uniform):
     """Code the counts, by ascending id, and return them.
 
     When writing, the parts are the same counts in descending order. When reading,
     they are room for as many, and neither the counts nor the mode given matter.
     """
     if code_bit(coder, packet, UNIFORM, uniform):
-        return code_composition(coder, packet, vocab_size, resolution, counts)
+        return code_composition(coder, packet, codec, counts)
+    vocab_size, resolution, _ = codec
     k = code_partition(coder, packet, vocab_size, resolution, parts)
-    if coder[STATUS] != OK:
+    if coder[STATUS] != Status.OK:
         return np.empty(0, np.int64)
     if coder[MODE] == READ:
         counts = np.empty(k, np.int64)
@@ -153,8 +157,9 @@ def code_counts(coder, packet, vocab_size, resolution, counts, parts, uniform):
 
 
 @jit
-def code_ids(coder, packet, vocab_size, prior, memory, ids):
+def code_ids(coder, packet, codec, memory, ids):
     """Code the ids; when reading, set them."""
+    vocab_size, _, prior = codec
     writing = coder[MODE] == WRITE
     uniform = False
     c = ZERO
@@ -173,23 +178,12 @@ def code_ids(coder, packet, vocab_size, prior, memory, ids):
             code_class(coder, packet, prior, memory, c)
     if uniform:
         code_uniform_set(coder, packet, vocab_size, ids)
-    elif coder[STATUS] == OK:
+    elif coder[STATUS] == Status.OK:
         code_set(coder, packet, model, vocab_size, ids)
 
 
 @leaf
 def code_position(coder, packet, counts, position):
     """Code which token was drawn from a distribution."""
-    if not going(coder, packet):
-        return 0
-    unit = coder[RANGE] // counts.sum()
-    reading = coder[MODE] == READ
-    target = coder[CODE] // unit if reading else 0
     last = counts.size - 1
-    below = 0
-    i = 0
-    while i < last and (below + counts[i] <= target if reading else i < position):
-        below += counts[i]
-        i += 1
-    narrow_to_value(coder, packet, unit, below, counts[i], i == last)
-    return i
+    return code_weighted(coder, packet, counts, counts.sum(), last, position)

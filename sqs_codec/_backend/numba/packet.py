@@ -10,7 +10,6 @@ import numpy as np
 
 from sqs_codec._backend.numba.coder import (
     MODE,
-    OK,
     STATUS,
     WRITE,
     ZERO,
@@ -37,8 +36,6 @@ from sqs_codec._backend.numba.prior import CLASSES
 from sqs_codec._base.errors import Status
 from sqs_codec._base.format import MAX_ROUND
 
-BAD_MEMORY = int(Status.BAD_MEMORY)
-
 # A literal has a type of its own.
 MORE = np.int64(MORE_CHANCE)
 FIRST_ROOM = 1024  # of a round's survivors
@@ -62,65 +59,51 @@ def encode_bound(length, survivors):
 
 
 @jit
-def code_distribution(
-    coder, packet, vocab_size, resolution, prior, memory, ids, counts
-):
+def code_distribution(coder, packet, codec, memory, ids, counts):
     """Code a distribution; return its ids and counts, which writing is given."""
     uniform_counts = False
     writing = coder[MODE] == WRITE
     if writing:
         parts = descending(counts)
-        by_model, uniformly = counts_costs(vocab_size, resolution, parts)
+        by_model, uniformly = counts_costs(codec, parts)
         uniform_counts = uniformly < by_model
     else:
-        parts = np.empty(min(vocab_size, resolution), np.int64)
-    counts = code_counts(
-        coder, packet, vocab_size, resolution, counts, parts, uniform_counts
-    )
+        parts = np.empty(min(codec[0], codec[1]), np.int64)
+    counts = code_counts(coder, packet, codec, counts, parts, uniform_counts)
     if not writing:
         ids = np.empty(counts.size, np.int64)
-    code_ids(coder, packet, vocab_size, prior, memory, ids)
+    code_ids(coder, packet, codec, memory, ids)
     return ids, counts
 
 
 @entry
-def encode(vocab_size, resolution, prior, ids, counts):
+def encode(codec, ids, counts):
     """Return the packet and its bits before padding."""
     coder = new_coder(WRITE)
     packet = np.empty(encode_bound(1, ids.size), np.uint8)
-    code_distribution(
-        coder,
-        packet,
-        vocab_size,
-        resolution,
-        prior,
-        no_memory(),
-        ids.astype(np.int64),
-        counts.astype(np.int64),
-    )
+    given = ids.astype(np.int64), counts.astype(np.int64)
+    code_distribution(coder, packet, codec, no_memory(), *given)
     spent = bits_spent(coder)
     return finish_writing(coder, packet), spent
 
 
 @entry
-def bits(vocab_size, resolution, prior, ids, counts):
+def bits(codec, ids, counts):
     """Return the bits of a packet before padding."""
-    if ids.size <= min(MOST_ESTIMATED, vocab_size // SPARSE):
-        cost, modelled = distribution_cost(vocab_size, resolution, prior, ids, counts)
+    if ids.size <= min(MOST_ESTIMATED, codec[0] // SPARSE):
+        cost, modelled = distribution_cost(codec, ids, counts)
         if modelled:
             return (cost + BIT - 1) // BIT
-    return encode(vocab_size, resolution, prior, ids, counts)[1]
+    return encode(codec, ids, counts)[1]
 
 
 @entry
-def decode(packet, vocab_size, resolution, prior, most):
+def decode(packet, codec, most):
     """Return a status, ids and counts; the receiver takes `most` survivors."""
     packet = packet.copy()  # as coders are compiled for a packet that can be written
     coder = new_reader(packet, most)
     none = np.empty(0, np.int64)
-    ids, counts = code_distribution(
-        coder, packet, vocab_size, resolution, prior, no_memory(), none, none
-    )
+    ids, counts = code_distribution(coder, packet, codec, no_memory(), none, none)
     status = check_end(coder, packet)
     return status, ids.astype(np.uint32), counts.astype(np.uint32)
 
@@ -135,32 +118,28 @@ def code_more(coder, packet, length, more):
 
 
 @entry
-def encode_round(
-    vocab_size, resolution, prior, ids, counts, survivors, positions, memory
-):
+def encode_round(codec, ids, counts, survivors, positions, memory):
     """Return a status and the packet.
 
     If it is OK, the memory, of uint32, becomes what it is after the round.
     """
     coder = new_coder(WRITE)
     packet = np.empty(encode_bound(survivors.size, ids.size), np.uint8)
-    if not is_memory(memory, vocab_size, prior[CLASSES]):
-        return BAD_MEMORY, packet
+    if not is_memory(memory, codec[0], codec[2][CLASSES]):
+        return Status.BAD_MEMORY, packet
     known = memory.astype(np.int64)
     start = 0
     for i in range(survivors.size):
         end = start + np.int64(survivors[i])
         these_ids = ids[start:end].astype(np.int64)
         these = counts[start:end].astype(np.int64)
-        code_distribution(
-            coder, packet, vocab_size, resolution, prior, known, these_ids, these
-        )
+        code_distribution(coder, packet, codec, known, these_ids, these)
         code_position(coder, packet, these, np.int64(positions[i]))
         memory_learn(known, these_ids)
         code_more(coder, packet, i + 1, i + 1 < survivors.size)
         start = end
     copy_values(known, memory, ZERO)
-    return OK, finish_writing(coder, packet)
+    return Status.OK, finish_writing(coder, packet)
 
 
 @leaf
@@ -181,7 +160,7 @@ def with_room(values, used, n):
 
 
 @entry
-def decode_round(packet, vocab_size, resolution, prior, memory, most):
+def decode_round(packet, codec, memory, most):
     """Return a status, ids, counts, survivors and positions.
 
     The receiver takes `most` survivors. If the status is OK, the memory becomes what
@@ -189,8 +168,8 @@ def decode_round(packet, vocab_size, resolution, prior, memory, most):
     """
     packet = packet.copy()
     coder = new_reader(packet, most)
-    if not is_memory(memory, vocab_size, prior[CLASSES]):
-        coder[STATUS] = BAD_MEMORY
+    if not is_memory(memory, codec[0], codec[2][CLASSES]):
+        coder[STATUS] = Status.BAD_MEMORY
     known = memory.astype(np.int64)
     none = np.empty(0, np.int64)
     all_ids = np.empty(FIRST_ROOM, np.uint32)
@@ -199,14 +178,12 @@ def decode_round(packet, vocab_size, resolution, prior, memory, most):
     positions = np.zeros(MAX_ROUND, np.uint32)
     used = ZERO
     length = 0
-    going_on = coder[STATUS] == OK
+    going_on = coder[STATUS] == Status.OK
     while going_on:
-        ids, counts = code_distribution(
-            coder, packet, vocab_size, resolution, prior, known, none, none
-        )
+        ids, counts = code_distribution(coder, packet, codec, known, none, none)
         positions[length] = code_position(coder, packet, counts, ZERO)
         survivors[length] = ids.size
-        if coder[STATUS] != OK:
+        if coder[STATUS] != Status.OK:
             break
         memory_learn(known, ids)
         all_ids = with_room(all_ids, used, ids.size)
@@ -217,7 +194,7 @@ def decode_round(packet, vocab_size, resolution, prior, memory, most):
         length += 1
         going_on = code_more(coder, packet, length, False)
     status = check_end(coder, packet)
-    if status == OK:
+    if status == Status.OK:
         copy_values(known, memory, ZERO)
     return (
         status,

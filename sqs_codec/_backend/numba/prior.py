@@ -18,15 +18,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from sqs_codec._backend.numba.coder import (
-    CODE,
-    MODE,
-    RANGE,
-    READ,
-    ZERO,
-    going,
-    narrow_to_value,
-)
+from sqs_codec._backend.numba.coder import ZERO, code_weighted
 from sqs_codec._backend.numba.fixed import log2
 from sqs_codec._backend.numba.jit import jit, leaf
 from sqs_codec._backend.numba.memory import LAST
@@ -194,20 +186,10 @@ def class_cost(prior, last, c):
 def code_class(coder, packet, prior, memory, c):
     """Code which class the ids are in, and have the memory know it."""
     classes = prior[CLASSES]
-    if classes < 2 or not going(coder, packet):
+    if classes < 2:
         return ZERO
     at = prior[CHANCES] + memory[LAST] * classes
-    total = ZERO
-    for i in range(classes):
-        total += prior[at + i]
-    unit = coder[RANGE] // total
-    reading = coder[MODE] == READ
-    target = coder[CODE] // unit if reading else 0
-    below = ZERO
-    i = ZERO
-    while i < classes - 1 and (below + prior[at + i] <= target if reading else i < c):
-        below += prior[at + i]
-        i += 1
-    narrow_to_value(coder, packet, unit, below, prior[at + i], i == classes - 1)
-    memory[LAST] = 1 + i
-    return i
+    chances = prior[at : at + classes]
+    c = code_weighted(coder, packet, chances, chances.sum(), classes - 1, c)
+    memory[LAST] = 1 + c
+    return c

@@ -17,12 +17,6 @@ from sqs_codec._backend.numba.sparsify import (
 from sqs_codec._base.errors import Status
 from sqs_codec._base.format import SUM_TOLERANCE
 
-OK = int(Status.OK)
-NOT_FINITE = int(Status.NOT_FINITE)
-ALL_MASKED = int(Status.ALL_MASKED)
-NEGATIVE = int(Status.NEGATIVE)
-SUM = int(Status.SUM)
-
 MAX_F32 = np.finfo(np.float32).max
 LEAST_PROB = np.nextafter(0.0, 1.0)  # that isn't masked
 
@@ -52,20 +46,20 @@ def weigh_logits(values, temperature, kind, value, mass):
     none = np.empty(0, np.int64), np.empty(0)
     finite, maxima = scan(values)
     if not finite:
-        return NOT_FINITE, *none, 0.0
+        return Status.NOT_FINITE, *none, 0.0
     scale = exponent_scale(temperature if temperature > 0 else 1.0)
     row = new_row(values, maxima, np.finfo(values.dtype).min, scale, False)
     top = row[4]
     if top == -np.inf:
-        return ALL_MASKED, *none, 0.0
+        return Status.ALL_MASKED, *none, 0.0
     if temperature == 0:
-        return OK, select_from(values, maxima, top)[:1], np.ones(1), 0.0
+        return Status.OK, select_from(values, maxima, top)[:1], np.ones(1), 0.0
     total = 0.0
     if mass or kind in (THRESHOLD, TOP_P):
         total = sum_exp2(values, top, scale)
     kept = sparsify(row, total, kind, value)
     dropped = dropped_mass(row, total, kept) if mass else 0.0
-    return OK, kept, softmax_weights(values, kept, top, temperature), dropped
+    return Status.OK, kept, softmax_weights(values, kept, top, temperature), dropped
 
 
 @jit
@@ -88,13 +82,13 @@ def survivors(ids, counts):
 def check_probs(values, finite):
     """Return what is wrong with probabilities, but for their sum."""
     if not finite:
-        return NOT_FINITE
+        return Status.NOT_FINITE
     least = 0.0
     for p in values:
         least = min(least, p)
     if least < 0:
-        return NOT_FINITE if least == -np.inf else NEGATIVE
-    return OK
+        return Status.NOT_FINITE if least == -np.inf else Status.NEGATIVE
+    return Status.OK
 
 
 @entry
@@ -103,7 +97,7 @@ def quantize_logits(values, temperature, kind, value, mass, resolution):
     status, kept, weights, dropped = weigh_logits(
         values, temperature, kind, value, mass
     )
-    if status != OK:
+    if status != Status.OK:
         return status, *survivors(kept, kept), 0.0
     return status, *survivors(kept, lattice(weights, resolution)), dropped
 
@@ -113,13 +107,13 @@ def quantize_probs(values, kind, value, resolution):
     """Return a status, ids, counts and the dropped mass."""
     finite, maxima = scan(values)
     status = check_probs(values, finite)
-    total = striped_sum(values) if status == OK else 1.0
+    total = striped_sum(values) if status == Status.OK else 1.0
     if not abs(total - 1) <= SUM_TOLERANCE:
-        status = SUM
-    if status != OK:
+        status = Status.SUM
+    if status != Status.OK:
         none = np.empty(0, np.int64)
         return status, *survivors(none, none), 0.0
     row = new_row(values, maxima, LEAST_PROB, np.float32(1), True)
     kept = sparsify(row, total, kind, value)
     counts = lattice(values[kept], resolution)
-    return OK, *survivors(kept, counts), dropped_mass(row, total, kept)
+    return Status.OK, *survivors(kept, counts), dropped_mass(row, total, kept)

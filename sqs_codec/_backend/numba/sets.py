@@ -12,7 +12,6 @@ import numpy as np
 from sqs_codec._backend.numba.coder import (
     CODE,
     MODE,
-    OK,
     RANGE,
     READ,
     STATUS,
@@ -25,6 +24,7 @@ from sqs_codec._backend.numba.fixed import BIT, ONE, exp2, log2
 from sqs_codec._backend.numba.ids import UNIFORM, WEIGHTS_BELOW, ids_at, ids_rest
 from sqs_codec._backend.numba.jit import jit, leaf
 from sqs_codec._backend.numba.model import LOG_UNIT, POWER_UNIT
+from sqs_codec._base.errors import Status
 from sqs_codec._base.prior_file import MOST_WEIGHT
 
 # Logarithms of R(x) are below this: the ids of a memory together weigh no more than
@@ -150,7 +150,7 @@ def code_set(coder, packet, model, size, members):
         x = a
         if e - a > 1:
             x = code_member(coder, packet, model, n, a, e, members[i])
-        if coder[STATUS] != OK:
+        if coder[STATUS] != Status.OK:
             return
         members[i] = x
         a = x + 1
@@ -179,7 +179,7 @@ def code_uniform_set(coder, packet, size, members):
     if coder[MODE] == WRITE:
         fill_complement(members, others)
     code_set(coder, packet, uniform_model(size), size, others)
-    if coder[STATUS] == OK:
+    if coder[STATUS] == Status.OK:
         fill_complement(others, members)
 
 

@@ -9,19 +9,16 @@ from __future__ import annotations
 import numpy as np
 
 from sqs_codec._backend.numba.jit import entry, leaf
+from sqs_codec._backend.numba.rows import count_reaching
 from sqs_codec._backend.numba.softmax import (
     LANES,
+    ZERO_F32,
     add_striped,
     fold_lanes,
     striped_sum,
 )
 from sqs_codec._base.errors import Status
 from sqs_codec._base.format import SUM_TOLERANCE
-
-OK = int(Status.OK)
-NOT_FINITE = int(Status.NOT_FINITE)
-NEGATIVE = int(Status.NEGATIVE)
-SUM = int(Status.SUM)
 
 BLOCK = 256
 
@@ -32,15 +29,6 @@ def block_sum(values, lanes):
     lanes[:] = 0
     add_striped(values, lanes)
     return fold_lanes(lanes)
-
-
-@leaf
-def count_negative(values):
-    """Return how many values are below 0."""
-    n = np.int32(0)  # as wide as a float, for as many lanes
-    for i in range(values.size):
-        n = np.int32(n + np.int32(values[i] < 0))
-    return np.int64(n)
 
 
 @leaf
@@ -60,13 +48,14 @@ def check_row(values, sums):
     for b in range(sums.size):
         block = values[b * BLOCK : (b + 1) * BLOCK]
         sums[b] = block_sum(block, lanes)
-        negative += count_negative(block)
+        # A NaN counts here, too, but is found first.
+        negative += block.size - count_reaching(block, ZERO_F32)
     total = striped_sum(sums)
     if not np.isfinite(total) and not all_finite(values):
-        return NOT_FINITE, total
+        return Status.NOT_FINITE, total
     if negative > 0:
-        return NEGATIVE, total
-    return OK if abs(total - 1) <= SUM_TOLERANCE else SUM, total
+        return Status.NEGATIVE, total
+    return Status.OK if abs(total - 1) <= SUM_TOLERANCE else Status.SUM, total
 
 
 @leaf
