@@ -252,7 +252,7 @@ def report(
         )
         # Of resolution 1, so that counts take nothing.
         codecs = (sqs.Codec(codec.vocab_size, 1, prior=p) for p in (None, fitted))
-        yield compare(*(mean_token_bits(c, tokens) for c in codecs))
+        yield compare(*(mean_id_bits(c, tokens) for c in codecs))
     else:
         yield f"too little to hold any out: fewer than {HELD_OUT} rows or tokens a file"
 
@@ -268,7 +268,7 @@ def mean_bits(codec: sqs.Codec, rows: Sequence[sqs.SparseDistribution]) -> float
     return sum(codec.bits(q) for q in rows) / len(rows)
 
 
-def mean_token_bits(codec: sqs.Codec, texts: Iterable[NDArray[np.uint32]]) -> float:
+def mean_id_bits(codec: sqs.Codec, texts: Iterable[NDArray[np.uint32]]) -> float:
     """Return the mean bits of a token, as the one token of a distribution."""
     tokens, numbers = np.unique(np.concatenate([*texts]), return_counts=True)
     vocab_size = codec.vocab_size
