@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from sqs_codec.engine._protocol import Engine
+from sqs_codec.engine._protocol import Engine
 
 __all__ = ["ENGINES", "EngineConfig", "make_engine"]
 

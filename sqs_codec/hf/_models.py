@@ -15,9 +15,9 @@ import inspect
 import io
 import os
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,8 +32,6 @@ from sqs_codec.session._text import common_length
 # configuration file, so there is no static type to name.
 HFModel = Any
 HFTokenizer = Any
-
-L = TypeVar("L", bound="LanguageModel")
 
 DROP_ORDER = (17, 3, 14, 4)
 """Decoder layers of SmolLM2-135M in the order in which they are missed least."""
@@ -65,18 +63,6 @@ class LanguageModel:
     vocab_size: int
     stop: frozenset[int]
     summary: str
-
-    @classmethod
-    def of(
-        cls: type[L],
-        model: HFModel,
-        tokenizer: HFTokenizer,
-        summary: str,
-        **others: HFModel,
-    ) -> L:
-        """Find out the vocabulary's size and the stop tokens."""
-        size, stop = vocab_size(model, tokenizer), stop_tokens(model, tokenizer)
-        return cls(model, tokenizer, size, stop, summary, **others)
 
 
 @dataclass(frozen=True)
@@ -153,7 +139,7 @@ def load_model(name: str | None, *, drop_layers: int = 0) -> LanguageModel:
     if name is None:
         return _smollm2(drop_layers)
     tokenizer = load_pretrained(transformers.AutoTokenizer, name)
-    return LanguageModel.of(_load_model(name), tokenizer, name)
+    return _language_model(_load_model(name), tokenizer, name)
 
 
 def load_pair(draft: str | None, target: str | None, drop_layers: int) -> Pair:
@@ -179,13 +165,12 @@ def load_pair(draft: str | None, target: str | None, drop_layers: int) -> Pair:
 def smollm2_pair(drop_layers: int) -> Pair:
     """SmolLM2-135M-Instruct as the target, and as the draft with layers dropped."""
     target = _smollm2(0)
-    return Pair.of(
-        target.model,
-        target.tokenizer,
+    draft = without_layers(target.model, DROP_ORDER[:drop_layers])
+    summary = (
         f"{target.summary}; the draft is the same weights "
-        f"without {drop_layers} of its {len(target.model.model.layers)} layers",
-        draft=without_layers(target.model, DROP_ORDER[:drop_layers]),
+        f"without {drop_layers} of its {len(target.model.model.layers)} layers"
     )
+    return Pair(**vars(replace(target, summary=summary)), draft=draft)
 
 
 def hugging_face_pair(draft_name: str, target_name: str) -> Pair:
@@ -200,17 +185,17 @@ def hugging_face_pair(draft_name: str, target_name: str) -> Pair:
         load_pretrained(transformers.AutoTokenizer, name)
         for name in (draft_name, target_name)
     ]
-    vocabularies = [tokenizer.get_vocab() for tokenizer in tokenizers]
-    if vocabularies[0] != vocabularies[1]:
+    one, other = (tokenizer.get_vocab() for tokenizer in tokenizers)
+    if one != other:
+        differ = sum(one.get(token) != other.get(token) for token in one | other)
         raise ModelError(
             f"{draft_name} and {target_name} have different tokenizers "
-            f"({len(vocabularies[0])} and {len(vocabularies[1])} tokens, "
-            f"{_count_differences(*vocabularies)} with different ids): "
+            f"({len(one)} and {len(other)} tokens, {differ} with different ids): "
             f"a token id has to mean the same to both"
         )
     draft, target = _load_model(draft_name), _load_model(target_name)
     sizes = (logits_size(draft), logits_size(target))
-    size = max(vocabularies[0].values()) + 1
+    size = max(one.values()) + 1
     if size > min(sizes):
         raise ModelError(
             f"the tokenizer has ids up to {size - 1} but one "
@@ -221,7 +206,8 @@ def hugging_face_pair(draft_name: str, target_name: str) -> Pair:
         summary += (
             f"; logits cropped to {size} (draft has {sizes[0]}, target {sizes[1]})"
         )
-    return Pair.of(target, tokenizers[1], summary, draft=draft)
+    found = _language_model(target, tokenizers[1], summary)
+    return Pair(**vars(found), draft=draft)
 
 
 def without_layers(model: HFModel, dropped: Collection[int]) -> HFModel:
@@ -286,7 +272,6 @@ class CachedModel:
         Returns
         -------
         ndarray of float32, shape [last, V]
-
         """
         if not 1 <= last <= len(tokens):
             raise ValueError(f"last must be 1 to {len(tokens)}, not {last}")
@@ -333,7 +318,14 @@ def _smollm2(drop_layers: int) -> LanguageModel:
     if drop_layers:
         summary += f" without {drop_layers} of its {len(model.model.layers)} layers"
         model = without_layers(model, DROP_ORDER[:drop_layers])
-    return LanguageModel.of(model, tokenizer, summary)
+    return _language_model(model, tokenizer, summary)
+
+
+def _language_model(
+    model: HFModel, tokenizer: HFTokenizer, summary: str
+) -> LanguageModel:
+    size, stop = vocab_size(model, tokenizer), stop_tokens(model, tokenizer)
+    return LanguageModel(model, tokenizer, size, stop, summary)
 
 
 def tokenizer_fingerprint(tokenizer: HFTokenizer | None) -> bytes:
@@ -362,13 +354,10 @@ def _smollm2_gguf() -> Path:
     return files[0]
 
 
-def _is_path(name: str) -> bool:
-    """Tell a directory from a name on the hub, which is NAME or OWNER/NAME."""
-    return name.startswith((".", "~", "/")) or name.count("/") > 1
-
-
 def load_pretrained(auto_class: Any, name: str, **options: Any) -> Any:
-    if _is_path(name) and not os.path.isdir(name):
+    # A name on the hub is NAME or OWNER/NAME.
+    is_path = name.startswith((".", "~", "/")) or name.count("/") > 1
+    if is_path and not os.path.isdir(name):
         # transformers would say that it is no good name for a model of the hub.
         raise ModelError(f"cannot load {name}: there is no such directory")
     # Bars of downloads stay: those are the hub's own.
@@ -407,7 +396,3 @@ def stop_tokens(model: HFModel, tokenizer: HFTokenizer | None) -> frozenset[int]
     stop = configured if isinstance(configured, list) else [configured]
     own = None if tokenizer is None else tokenizer.eos_token_id
     return frozenset(int(token) for token in (*stop, own) if token is not None)
-
-
-def _count_differences(first: dict[str, int], second: dict[str, int]) -> int:
-    return sum(first.get(token) != second.get(token) for token in first | second)

@@ -110,7 +110,7 @@ class Piece:
 
 
 class RaggedModel:
-    """A causal model that reads pieces of texts.
+    """A causal model that reads pieces of texts; a ModelError if it can't.
 
     Parameters
     ----------
@@ -124,11 +124,6 @@ class RaggedModel:
     layout : Layout
     max_text : int
         How many tokens of a text the model can read.
-
-    Raises
-    ------
-    ModelError
-        The model can't be read so; the message says why.
     """
 
     def __init__(self, model: HFModel, vocab_size: int) -> None:

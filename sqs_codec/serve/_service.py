@@ -339,13 +339,18 @@ class Service:
     def _complete(
         self, session: Session, job: Job, verdict: Verdict | None
     ) -> Exception | None:
-        """Take a verdict, or return what is wrong with it."""
+        """Take a verdict and count it, or return what is wrong with it."""
         length = session.cloud.text_length
         try:
             session.cloud.complete(job, verdict)
         except (TypeError, ValueError) as error:
             return error
-        self._count(job, verdict, session.cloud.text_length - length)
+        grown = session.cloud.text_length - length
+        self.metrics.tokens.inc(grown)
+        if job.round_ is not None and verdict is not None:
+            self.metrics.rounds.inc(grown > 0)
+            self.metrics.drafted.inc(len(job.round_))
+            self.metrics.accepted.inc(verdict.accepted)
         return None
 
     def _give_up(self, session: Session, kind: str, reason: str) -> None:
@@ -354,14 +359,6 @@ class Service:
         self._drop(session)
         if connection is not None:
             connection.end(kind, reason)
-
-    def _count(self, job: Job, verdict: Verdict | None, grown: int) -> None:
-        if job.round_ is not None:
-            if verdict is not None:
-                self.metrics.drafted.inc(len(job.round_))
-                self.metrics.accepted.inc(verdict.accepted)
-            self.metrics.rounds.inc(grown > 0)
-        self.metrics.tokens.inc(max(0, grown))
 
     def _sweep(self) -> None:
         """Forget sessions of which nothing has been heard for long."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import time
 from collections import deque
@@ -141,12 +142,11 @@ class DatagramLink:
         """Close the link, and tell the server."""
         if not self._gone:
             self._gone = f"the link to {self._name} is closed"
-            try:
+            # Otherwise the server's idle time ends the association.
+            with contextlib.suppress(SSL.Error, OSError):
                 self._endpoint.close()
                 for datagram in self._endpoint.datagrams():
                     self._socket.send(datagram)
-            except (SSL.Error, OSError):
-                pass  # the server's idle time ends the association
             self._socket.close()
 
     def _shake(self, end: float, timeout: float) -> None:

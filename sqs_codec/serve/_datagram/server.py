@@ -15,11 +15,12 @@ import hmac
 import secrets
 import time
 from collections import OrderedDict
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from OpenSSL import SSL
 
 from sqs_codec.serve._address import File, check_security
+from sqs_codec.serve._connection import Connection
 from sqs_codec.serve._datagram.dtls import (
     RECORD,
     REFUSED,
@@ -30,10 +31,7 @@ from sqs_codec.serve._datagram.dtls import (
     Endpoint,
     server_context,
 )
-
-if TYPE_CHECKING:
-    from sqs_codec.serve._connection import Connection
-    from sqs_codec.serve._service import Service
+from sqs_codec.serve._service import Service
 
 __all__ = ["DatagramServer", "start_datagrams"]
 
