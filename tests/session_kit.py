@@ -281,7 +281,9 @@ class World:
     def idle(self) -> bool:
         """Say whether nothing is due of either end."""
         due = self.up or self.down or self.job or self.edge.waiting
-        return not due and self.edge._round is None and self.edge._place.settled
+        return (
+            not due and self.edge._round is None and self.edge._place._outgoing is None
+        )
 
     # What holds
 

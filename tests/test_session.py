@@ -736,7 +736,7 @@ def exchange_some(edge, cloud, target, rng):
             edge.receive(down[i])
         if not up:
             edge.resend()
-        if not edge.waiting and edge._place.settled:
+        if not edge.waiting and edge._place._outgoing is None:
             return
     raise AssertionError("never done")
 

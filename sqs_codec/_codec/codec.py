@@ -361,7 +361,6 @@ class Codec:
             As `quantize`; the message names the row.
         """
         rows = checks.rows("logits", logits, self.vocab_size)
-        threads = useful(checks.in_range("threads", threads, 1), len(rows))
         return self._quantize_rows(rows, rows.shape[:1], keep, temperature, threads)
 
     def encode_batch(
@@ -377,7 +376,6 @@ class Codec:
         Parameters and errors are those of `quantize_batch` and `encode`.
         """
         rows = checks.rows("logits", logits, self.vocab_size)
-        threads = useful(checks.in_range("threads", threads, 1), len(rows))
         return self._encode_rows(rows, rows.shape[:1], keep, temperature, threads)
 
     def _quantize_rows(
@@ -423,6 +421,7 @@ class Codec:
         threads: int,
     ) -> list[Any]:
         """Return what a call of the core answers to the parts of rows."""
+        threads = useful(checks.in_range("threads", threads, 1), len(rows))
         if self._unseen and len(rows):
             self._look_at(rows[0])
         parts = share(
@@ -600,18 +599,15 @@ class Codec:
         Parameters
         ----------
         data : bytes-like
-            Exactly one packet. It may come from anywhere.
         max_survivors : int, optional
-            Refuse a packet whose distributions have more survivors (tokens with a
-            count) in all, as soon as their number is known. If None, the format's
-            own limits are the only ones: a packet of 72 bytes may then hold
-            1 048 576 survivors, which take 8 MB and up to 0.2 s. A round
-            of five drafted tokens seldom has more than 200.
+            As for `decode`, of all distributions together. If None, a packet of 72
+            bytes may hold 1 048 576 survivors, which take 8 MB and up to 0.2 s. A
+            round of five drafted tokens seldom has more than 200.
 
         Raises
         ------
         PacketError
-            If the packet breaks a rule of the format, or is larger than allowed.
+            As `decode`.
         """
         return self._decode_round(checks.packet(data), None, max_survivors)
 

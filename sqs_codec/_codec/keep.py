@@ -256,24 +256,11 @@ def rule(keep: Keep) -> tuple[int, float]:
 def count_kept(kind: int, value: float, unnormalised: Any, unmasked: Any) -> Any:
     """Return how many tokens a rule keeps of rows in descending order.
 
-    Internal. Every rule keeps a prefix of the tokens by descending probability,
-    equally probable tokens by ascending id, so that this number is all there is
-    to a rule. Arrays may be of NumPy or of PyTorch, on any device.
-
-    Parameters
-    ----------
-    kind, value : int, float
-        The rule, as `rule` gives it.
-    unnormalised : array or tensor of float64 [..., V]
-        Probabilities up to a factor of each row, descending along the last axis.
-    unmasked : array or tensor of int [...]
-        How many tokens of each row are not masked. Their probabilities may
-        underflow to 0, and `TopK` keeps them all the same.
-
-    Returns
-    -------
-    array or tensor of int [...]
-        From 1 to `unmasked`.
+    Internal. Every rule keeps a prefix of the tokens by descending probability, so
+    that this number, [...], is all there is to a rule. Arrays may be of NumPy or of
+    PyTorch, on any device: `unnormalised`, float64 [..., V], has the probabilities up
+    to a factor of each row, and `unmasked`, int [...], how many tokens are not masked.
+    The probabilities of these may underflow to 0, and `TopK` keeps them all the same.
     """
     if kind == Kind.TOP_K:
         kept = unmasked.clip(max=int(value))

@@ -106,9 +106,10 @@ class Prior:
         >>> prior.vocab_size, prior.classes
         (10, 1)
         """
-        from sqs_codec._codec.prior_fit import fit_counts
+        from sqs_codec._codec.prior_fit import one_class, smooth_counts
 
-        return cls.from_bytes(fit_counts(_check_counts(counts)).write())
+        probs = smooth_counts(_check_counts(counts))
+        return cls.from_bytes(one_class(probs).write())
 
     @classmethod
     def fit(
@@ -251,12 +252,6 @@ class Prior:
 
     def __hash__(self) -> int:
         return hash(self._data)
-
-    def __copy__(self) -> Prior:
-        return self
-
-    def __deepcopy__(self, memo: object) -> Prior:
-        return self
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Prior.from_bytes, (self._data,)

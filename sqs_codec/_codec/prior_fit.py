@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Ints = NDArray[np.int64]
 
-__all__ = ["Supports", "fit_counts", "fit_supports"]
+__all__ = ["Supports", "fit_supports", "one_class", "smooth_counts"]
 
 CLASSES = (1, 8, 16, 32)
 """How many are tried, unless the caller says."""
@@ -72,14 +72,9 @@ EDGES = np.sqrt(CODE_WEIGHTS[1:] * CODE_WEIGHTS[:-1].astype(np.float64))
 
 
 def encode_weights(probs: Floats, ids: Ints) -> NDArray[np.uint8]:
-    """Return codes of weights in proportion to the probabilities of kinds.
+    """Return codes of weights in proportion to the probabilities of an id of each kind.
 
-    Parameters
-    ----------
-    probs : ndarray of float64, shape [K]
-        Of an id of each kind.
-    ids : ndarray of int64, shape [K]
-        How many ids are of each kind.
+    `ids` says how many there are of each.
     """
     scale = MOST_WEIGHT / float(probs @ ids)
     while True:
@@ -124,11 +119,6 @@ def smooth_counts(counts: Floats) -> Floats:
     ]
     best = added[int(np.argmax(likelihood))]
     return np.asarray((counts + best * near) / (total + best))
-
-
-def fit_counts(counts: Floats) -> Tables:
-    """Return the tables of a prior for a text."""
-    return one_class(smooth_counts(counts))
 
 
 def one_class(probs: Floats) -> Tables:

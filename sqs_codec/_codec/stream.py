@@ -54,13 +54,21 @@ def _head(memory: Ids) -> int:
     return 1 + crc % HEADS
 
 
-def _check_codec(codec: Codec) -> None:
-    checks.instance("codec", codec, Codec, "a Codec")
-    if codec.coding != "entropy":
-        raise ValueError(f"a stream needs coding 'entropy', got {codec.coding!r}")
+class _Stream:
+    """What both ends of a stream have."""
+
+    def __init__(self, codec: Codec) -> None:
+        checks.instance("codec", codec, Codec, "a Codec")
+        if codec.coding != "entropy":
+            raise ValueError(f"a stream needs coding 'entropy', got {codec.coding!r}")
+        self.codec = codec
+        self._memory: Ids | None = None  # None before a self-contained packet
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self.codec}>"
 
 
-class StreamEncoder:
+class StreamEncoder(_Stream):
     """Encode rounds that learn from those before.
 
     Tokens that were in recent supports are likely to come again, so rounds that
@@ -97,14 +105,6 @@ class StreamEncoder:
     True
     """
 
-    def __init__(self, codec: Codec) -> None:
-        _check_codec(codec)
-        self.codec = codec
-        self._memory: Ids | None = None  # None before a self-contained packet
-
-    def __repr__(self) -> str:
-        return f"<StreamEncoder of {self.codec}>"
-
     def restart(self) -> None:
         """Make the next packet self-contained.
 
@@ -138,7 +138,7 @@ class StreamEncoder:
         return bytes([head]) + body
 
 
-class StreamDecoder:
+class StreamDecoder(_Stream):
     """Decode the rounds of a `StreamEncoder`.
 
     Every packet either gives the round that the encoder was given, or raises, except
@@ -176,14 +176,6 @@ missing, or call the encoder's restart
     >>> cloud.decode_round(edge.encode_round([q], [3])).tokens
     (3,)
     """
-
-    def __init__(self, codec: Codec) -> None:
-        _check_codec(codec)
-        self.codec = codec
-        self._memory: Ids | None = None  # None before the first packet
-
-    def __repr__(self) -> str:
-        return f"<StreamDecoder of {self.codec}>"
 
     def decode_round(self, data: bytes, *, max_survivors: int | None = None) -> Round:
         """Return the round of the stream's next packet.

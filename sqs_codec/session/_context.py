@@ -72,11 +72,7 @@ class _Outgoing:
 class Place:
     """At which number an edge is, and what the cloud has of the text before its round.
 
-    Parameters
-    ----------
-    vocab_size : int
-    max_message : int
-        Bytes of a message on the edge's link.
+    A message has `max_message` bytes on the edge's link.
     """
 
     def __init__(self, vocab_size: int, max_message: int) -> None:
@@ -85,11 +81,6 @@ class Place:
         self._heard = 0  # the last number that the cloud is known to be at
         self._safe = 0  # tokens that any text the cloud may have begins with
         self._outgoing: _Outgoing | None = None
-
-    @property
-    def settled(self) -> bool:
-        """Whether the cloud is known to have the text, or to need none."""
-        return self._outgoing is None
 
     @property
     def follows(self) -> bool:

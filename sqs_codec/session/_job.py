@@ -95,20 +95,9 @@ class Job:
 
 
 def check_job(job: Job, vocab_size: int, max_text: int, because: str) -> list[int]:
-    """Return the text and draft of a job that a target model can do.
+    """Return the text and draft of a job that a target model can do, or a ValueError.
 
-    Parameters
-    ----------
-    job : Job
-    vocab_size, max_text : int
-        As in `Verifier`.
-    because : str
-        What `max_text` comes from, for people.
-
-    Raises
-    ------
-    ValueError
-        If it can't; the message says why.
+    `because` says to people what `max_text` comes from.
     """
     drafted = () if job.round_ is None else job.round_.tokens
     tokens = [*job.text, *drafted]

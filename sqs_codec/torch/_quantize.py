@@ -55,9 +55,8 @@ def quantize(
         On any device, contiguous or not; gradients are ignored. ``-inf`` masks
         a token.
     keep : Keep
-        Which tokens to keep. The same state serves all rows and isn't changed.
     temperature : float
-        At 0 the most probable token gets all counts.
+        Both as for `Codec.quantize_batch`.
 
     Returns
     -------

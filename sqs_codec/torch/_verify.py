@@ -124,15 +124,11 @@ def verify_batch(
     Parameters
     ----------
     rounds : sequence of Round or None
-        Of one vocabulary. None is a round without drafted tokens: its one number
-        draws the next token from its one row.
     target_logits : torch.Tensor of float16, bfloat16, float32 or float64 \
 [N, vocab_size]
         The rows of the rounds one after the other, L+1 for a round of L tokens.
     draws : array_like of float64 [N]
-        A number in [0, 1) for each row, on the host, independent of those that drew
-        the drafted tokens. In a round, number i decides about token i, and the
-        number after the last one used draws the next token.
+        On the host.
     temperature : float or sequence of float
         The target's for all rounds, or one for each.
 
@@ -143,12 +139,9 @@ def verify_batch(
 
     Raises
     ------
-    ValueError
-        If a shape or a vocabulary doesn't fit, a number is not in [0, 1), or a row
-        holds NaN or +inf or nothing but -inf; it names the round and the row.
-    TypeError
-        If `rounds` holds something else, `target_logits` isn't a tensor of one of
-        the dtypes above or `draws` isn't float64.
+    ValueError, TypeError
+        As `sqs_codec.verify_batch` and `verify`; the message names the round and the
+        row.
 
     Examples
     --------
