@@ -10,7 +10,6 @@ other says what rounding does to begin with.
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from pathlib import Path
@@ -21,7 +20,7 @@ import torch
 import transformers
 from rich.console import Console
 
-from benchmarks.tables import about, about_line, dim, table
+from benchmarks.tables import about, about_line, command, dim, table
 from sqs_codec.cli.options import DROP_LAYERS
 from sqs_codec.hf._models import CachedModel, smollm2_pair
 from sqs_codec.hf._ragged import Cache, Piece, RaggedModel
@@ -77,11 +76,7 @@ def side_by_side(
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.rounding",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command("rounding", __doc__)
     add = parser.add_argument
     add("--gguf", type=Path, help="another model than SmolLM2")
     add("--device", default="cpu", help="cpu or cuda")

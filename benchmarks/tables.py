@@ -1,7 +1,8 @@
-"""What all reports share: tables of 80 columns, JSON, and what a run ran on."""
+"""What all programs share: options, tables of 80 columns, and what a run ran on."""
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -14,6 +15,15 @@ from rich.table import Table
 from rich.text import Text
 
 import sqs_codec as sqs
+
+
+def command(name: str, description: str | None) -> argparse.ArgumentParser:
+    """Return a parser for a program of this folder, whose help is its docstring."""
+    return argparse.ArgumentParser(
+        prog=f"python -m benchmarks.{name}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
 
 
 def table(title: str, *columns: str) -> Table:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -96,19 +97,14 @@ def test_a_run_ends_when_a_task_fails(tmp_path: Path) -> None:
     assert len([*tmp_path.glob("*.done")]) < 10
 
 
-def test_results_of_other_options_are_refused(tmp_path: Path) -> None:
-    Results(Options(tmp_path, seed=1))
-    Results(Options(tmp_path, seed=1))
-    with pytest.raises(OptionsError, match="results of other options"):
-        Results(Options(tmp_path, seed=2))
-
-
-def test_results_of_other_prompts_are_refused(tmp_path: Path) -> None:
+def test_results_of_other_options_or_prompts_are_refused(tmp_path: Path) -> None:
     prompts = tmp_path / "prompts.txt"
-    options = Options(tmp_path, prompts=prompts)
     prompts.write_text("Why?")
+    options = Options(tmp_path, prompts=prompts)
     Results(options)
     Results(options)
+    with pytest.raises(OptionsError, match="results of other options"):
+        Results(replace(options, seed=2))
     prompts.write_text("How?")
     with pytest.raises(OptionsError, match="results of other options"):
         Results(options)
@@ -169,6 +165,7 @@ def test_each_experiment_reports(name: str, miniature: Path) -> None:
     assert summary
     report = (miniature / f"{name}.txt").read_text()
     assert max(map(len, report.splitlines())) <= 80
+    assert "…" not in report
 
 
 def test_the_figure_of_the_paper_is_drawn(miniature: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -42,26 +43,20 @@ def a_row(seed: int = 0, vocab_size: int = V, spread: float = 3.0) -> Row:
 # Formats
 
 
-@pytest.mark.parametrize(
-    ("name", "bits"),
-    [
-        ("dense fp16", 16 * 49_152),
-        ("QS l=100", 1034),
-        ("raw top-K K=4", 4 * (16 + 16)),
-        ("raw top-K K=64", 64 * (16 + 16)),
-        ("DistillKit recommended", 8 * (16 * 2 + 6 * 4 + 128 * 2)),
-        ("DistillKit budget", 8 * 114),  # as its README says
-    ],
-)
-def test_formats_cost_what_they_say(name: str, bits: int) -> None:
+def test_formats_cost_what_they_say() -> None:
     row = a_row(vocab_size=49_152)
-    (one,) = (f for f in formats(49_152) if f"{f.name} {f.variant}".strip() == name)
-    assert one.send(row).bits == bits
-
-
-def test_ids_take_more_bits_in_a_larger_vocabulary() -> None:
-    budget = COMPRESSORS["budget"]
-    assert budget.bits(262_144) == 8 * (14 + -(-50 * 18 // 8))
+    found = {f"{f.name} {f.variant}": f.send(row).bits for f in formats(49_152)}
+    expected = {
+        "dense fp16 ": 16 * 49_152,
+        "QS l=100": 1034,
+        "raw top-K K=4": 4 * (16 + 16),
+        "raw top-K K=64": 64 * (16 + 16),
+        "DistillKit recommended": 8 * (16 * 2 + 6 * 4 + 128 * 2),
+        "DistillKit budget": 8 * 114,  # as its README says
+    }
+    assert expected.items() <= found.items()
+    # Ids take more bits in a larger vocabulary.
+    assert COMPRESSORS["budget"].bits(262_144) == 8 * (14 + -(-50 * 18 // 8))
 
 
 def test_both_ends_hold_a_distribution() -> None:
@@ -128,16 +123,12 @@ def test_shared_numbers_never_draw_what_the_draft_excludes() -> None:
 
 
 def some_models(vocab_size: int = V, prompts: tuple[Prompt, ...] = ()) -> Models:
-    return Models("given", _Pair(vocab_size), None, prompts)  # type: ignore[arg-type]
+    pair: Any = SimpleNamespace(vocab_size=vocab_size)
+    return Models("given", pair, None, prompts)
 
 
 def a_drafter(vocab_size: int = V) -> Drafter:
     return Drafter(some_models(vocab_size), 0.7)
-
-
-class _Pair:
-    def __init__(self, vocab_size: int) -> None:
-        self.vocab_size = vocab_size
 
 
 def test_each_way_is_accepted_as_often_as_its_distribution_says() -> None:
@@ -231,22 +222,13 @@ def test_a_cloud_alone_sends_a_message_a_token() -> None:
 # What comes of it
 
 
+CASE = {"model": "m", "temperature": 0.7, "cloud": "slow"}
+TEXT = {**CASE, "tokens": 10, "up": [1.0] * 4, "down": [2.0] * 4}
+
+
 def simulated_record(protocol: str, text: int, seconds: list[float], **more: Any):
-    return {
-        "part": "simulated",
-        "model": "m",
-        "temperature": 0.7,
-        "cloud": "slow",
-        "protocol": protocol,
-        "variant": "",
-        "length": 4,
-        "text": text,
-        "tokens": 10,
-        "seconds": seconds,
-        "up": [1.0] * 4,
-        "down": [2.0] * 4,
-        **more,
-    }
+    ours = {"protocol": protocol, "variant": "", "length": 4}
+    return {**TEXT, **ours, "text": text, "seconds": seconds, **more}
 
 
 def test_the_fastest_plan_is_chosen_for_each_link_over_all_texts() -> None:
@@ -261,23 +243,6 @@ def test_the_fastest_plan_is_chosen_for_each_link_over_all_texts() -> None:
     assert best.data.tolist() == [[3] * 4] * 2
 
 
-def planned_record(text: int, seconds: list[float]) -> dict[str, Any]:
-    return {
-        "part": "planned",
-        "model": "m",
-        "temperature": 0.7,
-        "cloud": "slow",
-        "text": text,
-        "tokens": 10,
-        "again_tokens": 10,
-        "seconds": seconds,
-        "again": seconds,
-        "up": [1.0] * 4,
-        "down": [2.0] * 4,
-        "chosen": [[4, 0]] * 4,
-    }
-
-
 def test_the_map_says_who_is_the_fastest_and_how_surely() -> None:
     group = [
         simulated_record(name, text, seconds, up=[up] * 4)
@@ -287,7 +252,9 @@ def test_the_map_says_who_is_the_fastest_and_how_surely() -> None:
         )
         for text, seconds in enumerate(both)
     ]
-    planned = [planned_record(text, [10.8, 10.8, 9.5, 10]) for text in range(2)]
+    times = [10.8, 10.8, 9.5, 10]
+    both = {"seconds": times, "again": times, "again_tokens": 10}
+    planned = [{**TEXT, **both, "text": text} for text in range(2)]
     grid = Grid((1e4, 1e5), (0.1, 0.2))
     options = Options(Path(), quick=True)
     found = protocols._map(group, planned, grid, options)
@@ -354,8 +321,7 @@ def test_the_bar_is_four_links_in_five(slow: int, holds: bool) -> None:
         for record in real_records(3.5 if i < slow else 1.5, trip)
     ]
     real = protocols._real(records, Grid((1e5,), trips))
-    a_map = {"model": "m", "temperature": 0.7, "cloud": "slow"}
-    near, far = ({**a_map, "near": {"planner": x}} for x in (0.8, 0.79))
+    near, far = ({**CASE, "near": {"planner": x}} for x in (0.8, 0.79))
     whole = {"quick": False, "real": real, "maps": [near, near]}
     bar, maps = protocols.checks(whole)
     assert (bar.holds, maps.holds) == (holds, True)

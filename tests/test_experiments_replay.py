@@ -21,7 +21,6 @@ import sqs_codec as sqs
 from benchmarks.experiments import bounds, temperature, traces
 from benchmarks.experiments.experiment import Options
 from benchmarks.experiments.speculate import (
-    Budget,
     Edge,
     FormulaBudget,
     PacketBudget,
@@ -34,22 +33,11 @@ from benchmarks.rate.schemes import Row, codec, descending
 from sqs_codec import theory
 from sqs_codec._codec.keep import count_kept, rule
 from sqs_codec.hf._models import ModelError
+from tests.kit import Draws
 
 VOCAB = 300
 TEXT = 60
 LENGTH = 6
-
-
-class Numbers:
-    """A generator whose numbers are chosen."""
-
-    def __init__(self, *numbers: float) -> None:
-        self.numbers = np.array(numbers)
-
-    def random(self, count: int) -> NDArray[np.float64]:
-        """Return all of them."""
-        assert count == len(self.numbers)
-        return self.numbers
 
 
 def rows(count: int, vocab: int = VOCAB, seed: int = 0) -> list[Row]:
@@ -117,8 +105,7 @@ def test_drafts_are_not_judged_by_what_drew_their_text(
     probs = [0.25, 0.75], [0.5, 0.5]
     texts = list(written(monkeypatch, probs, stop, Options(tmp_path)))
     verdicts = [
-        judge(rows[0], q, trace.tokens[0], Numbers(*draw(0, trace)[0]))  # type: ignore[arg-type]
-        for trace, rows in texts
+        judge(rows[0], q, trace.tokens[0], *draw(0, trace)[0]) for trace, rows in texts
     ]
     rejected = np.mean([not accepted for accepted, _ in verdicts])
     assert rejected == pytest.approx(0.25, abs=0.1)
@@ -152,10 +139,10 @@ def test_judge_has_the_law_of_speculative_decoding(keep: sqs.TopK, seed: int) ->
     middles = (np.arange(steps) + 0.5) / steps
     for token in range(5):
         for first in middles:
-            verdict, x = judge(row, q, token, Numbers(first, 0.5))  # type: ignore[arg-type]
+            verdict, x = judge(row, q, token, first, 0.5)
             accepted += verdict * row.p[token] / steps
             drafted[x] += verdict * row.p[token] / steps
-        rejected = [judge(row, q, token, Numbers(1 - 1e-12, u)) for u in middles]  # type: ignore[arg-type]
+        rejected = [judge(row, q, token, 1 - 1e-12, u) for u in middles]
         share = max(0.0, row.p[token] - q.prob(token))
         for verdict, x in rejected:
             drafted[x] += (not verdict) * share / steps
@@ -180,16 +167,12 @@ def test_rounds_cover_the_text() -> None:
 
 
 @pytest.mark.parametrize("bits", [400, 700, 1500])
-@pytest.mark.parametrize("formula", [True, False])
-def test_no_round_takes_more_than_its_budget(bits: int, formula: bool) -> None:
-    ours = codec(VOCAB, 60, "entropy")
-    budget: Budget = FormulaBudget(bits, True) if formula else PacketBudget(bits, ours)
-    free, _ = play(Edge(sqs.Threshold(0.005), 60, LENGTH))
-    made, _ = play(Edge(sqs.Threshold(0.005), 60, LENGTH, budget))
-    taken = [
-        each.formula_bits(True) if formula else 8 * len(each.packet(ours))
-        for each in made
-    ]
+def test_no_round_takes_more_than_its_budget(bits: int) -> None:
+    """By the formula; the next test is of packets."""
+    keep, budget = sqs.Threshold(0.005), FormulaBudget(bits, True)
+    free, _ = play(Edge(keep, 60, LENGTH))
+    made, _ = play(Edge(keep, 60, LENGTH, budget))
+    taken = [each.formula_bits(True) for each in made]
     several = [b for b, each in zip(taken, made, strict=True) if len(each.drafts) > 1]
     assert all(b <= bits for b in several)
     mean = [np.mean([len(each.drafts) for each in part]) for part in (made, free)]
@@ -203,14 +186,20 @@ def test_packets_are_a_drafter_s() -> None:
     made, _ = play(Edge(sqs.TopK(30), 60, LENGTH, budget))
     place = 0
     for each in made:
+        qs = [draft.sent.q for draft in each.drafts]
+        # The first number of each token's.
+        numbers = [
+            int(q.counts[q.token_ids < draft.token].sum())
+            for q, draft in zip(qs, each.drafts, strict=True)
+        ]
         drafter = sqs.Drafter(
             ours,
             sqs.TopK(30),
-            rng=Tokens([d.token for d in each.drafts], each),
+            rng=Draws(numbers),
             budget_bits=300,
             max_tokens=min(LENGTH, TEXT - place),
         )
-        pushed = [drafter.push(draft.sent.q) for draft in each.drafts]
+        pushed = [drafter.push(q) for q in qs]
         assert pushed == [draft.token for draft in each.drafts]
         after = place + len(each.drafts)
         if after < TEXT:
@@ -218,21 +207,6 @@ def test_packets_are_a_drafter_s() -> None:
             assert drafter.push(q) is None
         assert drafter.finish() == each.packet(ours)
         place += each.tokens
-
-
-class Tokens(np.random.Generator):
-    """Draws the tokens that a round has."""
-
-    def __init__(self, tokens: Sequence[int], each: Round) -> None:
-        super().__init__(np.random.PCG64(0))
-        self.draws: Iterator[int] = iter(
-            int(d.sent.q.counts[: d.sent.q.token_ids.tolist().index(t)].sum())
-            for d, t in zip(each.drafts, tokens, strict=True)
-        )
-
-    def integers(self, *_: Any, **__: Any) -> Any:
-        """Return the first number of a token's."""
-        return next(self.draws)
 
 
 @pytest.mark.parametrize("seed", range(3))

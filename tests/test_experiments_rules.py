@@ -12,9 +12,10 @@ from benchmarks.data.make_corpus import read_texts
 from benchmarks.planner import simulate
 from benchmarks.rate.schemes import Row
 
-pytest.importorskip("torch")
+pytest.importorskip("transformers")
 
 import torch
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from benchmarks.experiments import languages, mismatch, rules
 from benchmarks.experiments.experiment import Options
@@ -151,37 +152,23 @@ def test_a_bigram_table_gives_probabilities():
     assert bigram.probs(7).min() > 0
 
 
-class Model(torch.nn.Module):
-    """What rounding has to know of a model."""
-
-    def __init__(self):
-        super().__init__()
-        self.embeddings = torch.nn.Embedding(8, 64)
-        self.layer = torch.nn.Linear(64, 64)
-        self.head = torch.nn.Linear(64, 8)
-
-    def get_input_embeddings(self):
-        """Return what is shared."""
-        return self.embeddings
-
-    def get_output_embeddings(self):
-        """Return what is shared."""
-        return self.head
-
-
 def test_rounding_alters_a_copy_of_layers_and_less_by_more_bits():
     torch.manual_seed(0)
-    model = Model()
-    before = model.layer.weight.detach().clone()
+    sizes = {"vocab_size": 8, "hidden_size": 64, "intermediate_size": 64}
+    config = LlamaConfig(**sizes, num_hidden_layers=1, num_attention_heads=1)
+    model = LlamaForCausalLM(config)
+    layer = model.model.layers[0].mlp.up_proj
+    before = layer.weight.detach().clone()
     errors = []
     for bits in (12, 8, 4):
         coarse = mismatch.rounded(model, bits)
-        assert coarse.embeddings.weight is model.embeddings.weight
-        assert coarse.head.weight is model.head.weight
-        errors.append(float((coarse.layer.weight - before).abs().max().detach()))
+        assert coarse.model.embed_tokens.weight is model.model.embed_tokens.weight
+        assert coarse.lm_head.weight is model.lm_head.weight
+        after = coarse.model.layers[0].mlp.up_proj.weight
+        errors.append(float((after - before).abs().max().detach()))
     assert errors == sorted(errors)
     assert 0 < errors[0] < 1e-3 < errors[2]
-    assert torch.equal(model.layer.weight, before)
+    assert torch.equal(layer.weight, before)
 
 
 def record_of(draft, tv, prompt, counts):

@@ -23,7 +23,7 @@ from rich.console import Console
 from benchmarks import sources
 from benchmarks.rate import schemes
 from benchmarks.rate.__main__ import main
-from benchmarks.rate.measure import OPERATING_POINTS, Results, bits_at, run
+from benchmarks.rate.measure import OPERATING_POINTS, Results, run
 from benchmarks.rate.report import plot, report
 from benchmarks.rate.schemes import (
     C_SQS,
@@ -75,15 +75,6 @@ def test_every_scheme_has_a_monotone_front(results: Results) -> None:
                 assert len(bits) == len(loss) > 0
                 assert np.all(np.diff(bits) < 0)
                 assert np.all(np.diff(loss) > 0)
-
-
-def test_bits_between_points_of_a_front() -> None:
-    bits, loss = np.array([90.0, 30.0, 10.0]), np.array([0.1, 0.2, 0.4])
-    assert bits_at(bits, loss, 0.2) == pytest.approx(30)
-    assert bits_at(bits, loss, 0.15) == pytest.approx(math.sqrt(90 * 30))
-    assert bits_at(bits, loss, 0.3) == pytest.approx(math.sqrt(30 * 10))
-    assert bits_at(bits, loss, 0.9) == pytest.approx(10)
-    assert bits_at(bits, loss, 0.09) is None
 
 
 def test_paper_bits_are_the_formula(results: Results) -> None:

@@ -9,7 +9,6 @@ docs/engines.md says what the tables mean, and how to write an engine.
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import os
 import sys
@@ -18,28 +17,22 @@ import sys
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+from benchmarks.tables import command
+
 MEASURES = ("equal", "speed", "overhead")
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line."""
     argv = sys.argv[1:] if argv is None else argv
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.engines",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command("engines", __doc__)
     parser.add_argument(
         "measure", choices=MEASURES, help="each has a --help of its own"
     )
     name = parser.parse_args(argv[:1]).measure
     # Not all of them, as they don't all need the same packages.
     module = importlib.import_module(f"benchmarks.engines.{name}")
-    parser = argparse.ArgumentParser(
-        prog=f"python -m benchmarks.engines {name}",
-        description=module.__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command(f"engines {name}", module.__doc__)
     module.add_options(parser)
     return int(module.main(parser.parse_args(argv[1:])))
 

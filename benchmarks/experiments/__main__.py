@@ -33,7 +33,7 @@ from benchmarks.experiments.experiment import (
 )
 from benchmarks.experiments.run import OptionsError, run
 from benchmarks.sources import read_prompts
-from benchmarks.tables import about, about_line, dim, write_json
+from benchmarks.tables import about, about_line, command, dim, write_json
 from sqs_codec.cli.options import number
 from sqs_codec.hf._models import ModelError
 
@@ -47,7 +47,6 @@ NAMES = (
     "rules",
     "lattices",
     "mismatch",
-    "capacity",
     "languages",
 )
 
@@ -131,11 +130,7 @@ def _prompts(name: str) -> Path:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.experiments",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command("experiments", __doc__)
     add = parser.add_argument
     add(
         "names",

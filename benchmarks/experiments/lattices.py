@@ -31,12 +31,13 @@ from benchmarks.experiments.estimate import shown
 from benchmarks.experiments.experiment import Check, Options, Records
 from benchmarks.experiments.models import load
 from benchmarks.experiments.traces import traces
-from benchmarks.rate.schemes import Row, Sent, codec
+from benchmarks.rate.schemes import Row, Rule, Sent, codec
 from benchmarks.tables import dim, table
 from sqs_codec.theory import quantizer_tv_bound
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
+Setting = tuple[Rule, int]
 
 TITLE = "Lattices: Reznik's point against others at equal distortion"
 ALONE = False
@@ -72,35 +73,22 @@ ROUNDING = 1e-9
 """What float64 may add to a sum of probabilities."""
 
 
-@dataclass(frozen=True)
-class Setting:
-    """A rule and a resolution."""
-
-    keep: sqs.TopK | sqs.Threshold
-    resolution: int
-
-
 def sweep(temperature: float, quick: bool) -> list[Setting]:
-    """Return the settings of each way."""
+    """Return the rules and resolutions of each way."""
     resolutions = RESOLUTIONS[temperature][:: 3 if quick else 1]
     steps = STEPS[:: 2 if quick else 1]
-    found = [Setting(sqs.Threshold(s / r), r) for r in resolutions for s in steps]
-    return [*found, *(Setting(KEEP, r) for r in resolutions)]
+    found = [(sqs.Threshold(s / r), r) for r in resolutions for s in steps]
+    return [*found, *((KEEP, r) for r in resolutions)]
 
 
-def _reznik(row: Row, setting: Setting) -> Sent:
-    return row.send(setting.keep, setting.resolution)
+def _remainder(row: Row, keep: Rule, resolution: int) -> Sent:
+    ids, probs = row.top(min(row.kept(keep), resolution))
+    return _counted(row, ids, largest_remainder(probs, resolution))
 
 
-def _remainder(row: Row, setting: Setting) -> Sent:
-    kept = min(row.kept(setting.keep), setting.resolution)
-    ids, probs = row.top(kept)
-    return _counted(row, ids, largest_remainder(probs, setting.resolution))
-
-
-def _variation(row: Row, setting: Setting) -> Sent:
-    ids, probs = row.top(row.kept(setting.keep))
-    return _counted(row, ids, least_variation(probs, setting.resolution))
+def _variation(row: Row, keep: Rule, resolution: int) -> Sent:
+    ids, probs = row.top(row.kept(keep))
+    return _counted(row, ids, least_variation(probs, resolution))
 
 
 def _counted(row: Row, ids: NDArray[np.uint32], counts: Integers) -> Sent:
@@ -110,8 +98,8 @@ def _counted(row: Row, ids: NDArray[np.uint32], counts: Integers) -> Sent:
     return Sent(q, len(ids), row.judge(q.token_ids, q.probs))
 
 
-MAKERS: dict[str, Callable[[Row, Setting], Sent]] = {
-    REZNIK: _reznik,
+MAKERS: dict[str, Callable[[Row, Rule, int], Sent]] = {
+    REZNIK: Row.send,
     REMAINDER: _remainder,
     VARIATION: _variation,
 }
@@ -244,25 +232,25 @@ def measure_prompt(
     for row in rows:
         found.rows += 1
         found.draft_acceptance += float(np.minimum(row.p, row.q).sum())
-        for place, setting in enumerate(settings):
+        for place, (keep, resolution) in enumerate(settings):
             tv = {}
             for way, make in MAKERS.items():
-                sent = make(row, setting)
+                sent = make(row, keep, resolution)
                 tv[way] = sent.loss.tv
                 sums = found.sums[way][place]
                 sums[:2] += sent.loss.tv, sent.loss.acceptance
                 sums[2 : 2 + len(priors)] += [
-                    codec(row.q.size, setting.resolution, "entropy", one).bits(sent.q)
+                    codec(row.q.size, resolution, "entropy", one).bits(sent.q)
                     for one in priors
                 ]
-            found.bound = max(found.bound, bound_share(row, setting))
+            found.bound = max(found.bound, bound_share(row, keep, resolution))
             found.excess = max(found.excess, tv[VARIATION] - tv[REZNIK])
     return found
 
 
-def bound_share(row: Row, setting: Setting) -> float:
+def bound_share(row: Row, keep: Rule, resolution: int) -> float:
     """Return TV(q renormalised, q^) of Reznik's point as a share of K/(4 l)."""
-    sent = row.send(setting.keep, setting.resolution)
+    sent = row.send(keep, resolution)
     ids, probs = row.top(sent.kept)
     dense = dict(zip(sent.q.token_ids.tolist(), sent.q.probs.tolist(), strict=True))
     rounded = np.array([dense.get(i, 0.0) for i in ids.tolist()])

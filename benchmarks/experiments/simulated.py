@@ -126,7 +126,7 @@ class Drafter:
     ) -> dict[tuple[str, str], Position]:
         """Send a position in every way, given what the text has there."""
         found = {}
-        luck = np.random.default_rng(seed).random()
+        luck, drawn = np.random.default_rng(seed).random(2)
         for name, variant, send in self._formats:
             wire = send(row)
             accepted = luck * row.p[token] < wire.q.prob(token)
@@ -137,8 +137,7 @@ class Drafter:
         found[ONE_HOT, ""] = self._only_id(first, token == first, row.p[first])
         found[SHARED, ""] = self._shared(row, token, luck, seed)
         for setting in self.settings:
-            rng = np.random.default_rng(seed)  # its first number is the luck
-            found[OURS, words(setting)] = _ours(setting, row, token, rng)
+            found[OURS, words(setting)] = _ours(setting, row, token, luck, drawn)
         return found
 
     def _shared(
@@ -158,11 +157,13 @@ class Drafter:
         return Position(accepted, float(self._ids.bits(only)), rate)
 
 
-def _ours(setting: Setting, row: Row, token: int, rng: np.random.Generator) -> Position:
+def _ours(
+    setting: Setting, row: Row, token: int, luck: float, drawn: float
+) -> Position:
     """Send a position by the codec."""
     codec = setting.codec
     sent = row.send(setting.keep, codec.resolution)
-    accepted, drafted = judge(row, sent.q, token, rng)
+    accepted, drafted = judge(row, sent.q, token, luck, drawn)
     return Position(accepted, bits_of(codec, sent.q, drafted), sent.loss.acceptance)
 
 

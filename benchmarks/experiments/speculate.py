@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def judge(
-    row: Row, q: sqs.SparseDistribution, token: int, rng: np.random.Generator
+    row: Row, q: sqs.SparseDistribution, token: int, judged: float, drawn: float
 ) -> tuple[bool, int]:
     """Draw whether a draft is accepted, and which token it was.
 
@@ -40,7 +40,8 @@ def judge(
         What the draft was drawn from.
     token : int
         What the text has there.
-    rng : numpy.random.Generator
+    judged, drawn : float
+        From [0, 1): whether it is accepted, and which other token it was if not.
 
     Returns
     -------
@@ -48,13 +49,6 @@ def judge(
     drafted : int
         `token`, if it is accepted.
     """
-    return _judge(row, q, token, *rng.random(2))
-
-
-def _judge(
-    row: Row, q: sqs.SparseDistribution, token: int, judged: float, drawn: float
-) -> tuple[bool, int]:
-    """Do what `judge` does, by two numbers in [0, 1)."""
     p = row.p
     if judged * p[token] < min(p[token], q.prob(token)):
         return True, token
@@ -214,7 +208,7 @@ class Edge:
                 break
             dropped = row.dropped_mass(sent.kept)
             state = self.keep.checkpoint()
-            verdict = _judge(row, sent.q, token, *numbers)
+            verdict = judge(row, sent.q, token, *numbers)
             if accepted is None and not verdict[0]:
                 accepted = len(drafts)
             drafts.append(Draft(row, sent, dropped, state, *verdict))

@@ -513,10 +513,6 @@ def _signed(found: dict[str, float], scale: float, digits: int = 1) -> str:
     return f"{value} ({low} {high}){'*' if ahead(found) else ' '}"
 
 
-COLORS = {K_SQS: "C0", C_SQS: "C1"}
-STYLES = {FORMULA: "-", PACKET: "--"}
-
-
 def plot(summary: dict[str, Any], figure: Figure) -> None:
     """Draw rates and latencies by default, a row for each model."""
     models = grouped(summary["defaults"], "model")

@@ -20,10 +20,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 import sqs_codec.edge
 from benchmarks.data.drafts import held_out, load_drafts, load_targets
+from sqs_codec.cli.demo.count import softmax
 from sqs_codec.edge._costs import UNIT
 
 ROWS, TOP, OF_TARGET = 64, 96, 32
@@ -31,18 +31,13 @@ TEMPERATURE = 0.7
 OUT = Path(sqs_codec.edge.__file__).with_name("drafts.npz")
 
 
-def probs(logits: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Probabilities at `TEMPERATURE`."""
-    weights = np.exp(logits.astype(np.float64) / TEMPERATURE)
-    return np.asarray(weights / weights.sum())
-
-
 def main() -> None:
     """Write the file and say how large it is."""
     drafts, targets = load_drafts(), load_targets()
     rows = np.flatnonzero(~held_out(drafts))
     accepted = [
-        np.minimum(probs(drafts.row(i)), probs(targets.row(i))).sum() for i in rows
+        np.minimum(*(softmax(x.row(i), TEMPERATURE) for x in (drafts, targets))).sum()
+        for i in rows
     ]
     places = ((np.arange(ROWS) + 0.5) * rows.size / ROWS).astype(int)
     chosen = rows[np.argsort(accepted)[places]]

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 import sqs_codec as sqs
 from benchmarks.sources import Source
+from sqs_codec.cli.demo.count import softmax
 from sqs_codec.edge._planner import FixedPlan, Observation, Plan, Planner
 from sqs_codec.session import Setting
 
@@ -108,8 +109,7 @@ class World:
             for i in range(len(session)):
                 target = session.target[i]
                 target = target + noise * rng.standard_normal(target.size)
-                weights = np.exp((target - target.max()) / temperature)
-                p = weights / weights.sum()
+                p = softmax(target, temperature)
                 found.append(_positions(session.draft[i], p, settings, temperature))
         return cls(settings, list(zip(*found, strict=True)))
 

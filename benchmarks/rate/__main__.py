@@ -11,7 +11,6 @@ of logits, or a text that a target model writes and both models read.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from rich.console import Console
 from benchmarks.rate.measure import run
 from benchmarks.rate.report import plot, report
 from benchmarks.sources import add_options, from_options
+from benchmarks.tables import command
 from sqs_codec.cli.options import number
 
 TEMPERATURES = (0.3, 0.7, 1.0)
@@ -27,11 +27,7 @@ TEMPERATURES = (0.3, 0.7, 1.0)
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; the exit status is 1 after an error."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.rate",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command("rate", __doc__)
     add_options(parser)
     parser.add_argument(
         "--temperature",

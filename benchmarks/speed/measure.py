@@ -23,6 +23,7 @@ from benchmarks.speed.rows import resized, take
 from benchmarks.speed.timing import Contestant, Timing, each, interleave, pinned
 from benchmarks.tables import about
 from sqs_codec._base.format import MAX_ROUND
+from sqs_codec.cli.demo.count import softmax
 
 K, TEMPERATURE, RESOLUTION, BETA = 64, 0.7, 100, 1e-3
 """The setting where nothing else is said."""
@@ -291,7 +292,8 @@ class Bench:
         """Time every call, on the rows as they are."""
         encoders, _ = self._encoders(self.rows, sqs.TopK(K))
         codec, rows = self._codec, self._list
-        targets = _softmax(self._target[: len(self._rounds) * GROUP_ROWS])
+        logits = self._target[: len(self._rounds) * GROUP_ROWS]
+        targets = softmax(logits, TEMPERATURE).astype(np.float32)
         by_round = targets.reshape(len(self._rounds), GROUP_ROWS, -1)
         packets = [codec.encode_round(round_) for round_ in self._rounds]
         contestants = [
@@ -465,12 +467,6 @@ class Bench:
 
 def _survivors(qs: Sequence[sqs.SparseDistribution]) -> float:
     return float(np.mean([len(q.counts) for q in qs]))
-
-
-def _softmax(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    x = rows.astype(np.float64) / TEMPERATURE
-    x = np.exp(x - x.max(axis=1, keepdims=True))
-    return np.asarray(x / x.sum(axis=1, keepdims=True), np.float32)
 
 
 def _with_support(

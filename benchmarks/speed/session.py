@@ -24,6 +24,7 @@ import sqs_codec as sqs
 from benchmarks.sources import shipped
 from benchmarks.speed.rows import take
 from benchmarks.tables import about, about_line, table
+from sqs_codec.cli.demo.count import softmax
 from sqs_codec.session import CloudSession, EdgeSession, Limits, Sampling, Setting
 
 LENGTH, ROUNDS, TEMPERATURE = 5, 400, 0.7
@@ -36,8 +37,7 @@ def play(do: Step, rounds: int) -> None:
     source = shipped()
     rng = np.random.default_rng(0)
     draft, target = take(source, 200, LENGTH + 1, rng)
-    weights = np.exp((target - target.max(1, keepdims=True)) / TEMPERATURE)
-    probs = (weights / weights.sum(1, keepdims=True)).astype(np.float32)
+    probs = softmax(target, TEMPERATURE).astype(np.float32)
     codec, session = sqs.Codec(source.vocab_size, 100), bytes(16)
     edge = EdgeSession(
         [Setting(codec, sqs.TopK(64))],

@@ -11,7 +11,6 @@ needs a raw socket, so run it as root. docs/transports.md says what the figures 
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
 import tempfile
@@ -24,7 +23,7 @@ from rich.console import Console, Group
 from rich.table import Table
 
 from benchmarks.harness.serving import HOST, STARTS
-from benchmarks.tables import about, dim, table
+from benchmarks.tables import about, command, dim, table
 from benchmarks.wire.capture import Capture, Packet, sizes
 from benchmarks.wire.certificates import issue
 from benchmarks.wire.echo import TOKEN, EchoService, Server, running
@@ -115,11 +114,7 @@ def _median(rounds: list[list[Packet]]) -> tuple[int, int]:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.wire",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command("wire", __doc__)
     add = parser.add_argument
     add("--rounds", type=number(int, 1), default=20, help="(default: %(default)s)")
     args = parser.parse_args(argv)
