@@ -47,6 +47,7 @@ NAMES = (
     "rules",
     "lattices",
     "mismatch",
+    "capacity",
     "languages",
 )
 

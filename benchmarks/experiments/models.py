@@ -187,7 +187,7 @@ def gemma3_pair() -> Pair:
     layers = len(target.model.layers)
     return Pair(
         draft=without_layers(target, DROP_ORDERS[GEMMA3][:DROP_LAYERS]),
-        target=target,
+        model=target,
         tokenizer=tokenizer,
         vocab_size=vocab_size(target, tokenizer),
         stop=stop_tokens(target, tokenizer),
