@@ -70,7 +70,7 @@ def written(
     with np.errstate(divide="ignore"):
         draft, target = np.log(np.array(probs, np.float32))
     model = SimpleNamespace(
-        layout=SimpleNamespace(shapes={}),
+        layout=SimpleNamespace(samples={}),
         read=lambda pieces: [torch.from_numpy(target)] * len(pieces),
     )
     monkeypatch.setattr(traces, "RaggedModel", lambda *_: model)
