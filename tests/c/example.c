@@ -579,7 +579,8 @@ static void run(const entry *e, const double *values, size_t n)
         memcpy(given + e->argument, values, n * sizeof *values);
         for (uint32_t j = 0; j < COUNT(calls); j++) {
             /* Other codings don't look at a memory. */
-            bool looks = calls[j] != remember || given[CODING] == (double)SQS_ENTROPY;
+            bool looks =
+                calls[j] != remember || given[CODING] == (double)SQS_ENTROPY;
             if (e->calls >> j & 1)
                 EXPECT(looks ? e->wanted : SQS_OK, calls[j](given));
             release(0);
