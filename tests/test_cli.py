@@ -14,7 +14,9 @@ import pytest
 
 import sqs_codec as sqs
 from sqs_codec._backend import using
+from sqs_codec.cli import generate
 from sqs_codec.cli import main as cli
+from sqs_codec.edge import RefusalError
 
 VOCAB_SIZE = 1000
 Q = sqs.SparseDistribution([3, 40, 999], [70, 20, 10], VOCAB_SIZE)
@@ -332,3 +334,23 @@ def test_what_a_command_does_not_know_is_said_in_its_own_words(capsys):
     err = capsys.readouterr().err
     assert err.startswith("usage: sqs inspect ")
     assert "sqs inspect: error: unrecognized arguments: --codding" in err
+
+
+def test_a_full_disk_is_told():
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "sqs_codec", "--version"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1
+    assert done.stderr == "sqs: [Errno 28] No space left on device\n"
+
+
+def test_a_terminal_obeys_no_error(monkeypatch, capsys):
+    def write(_):
+        raise RefusalError("\x1b]0;owned\x07\x1b[2J OK\x9b31m")
+
+    monkeypatch.setattr(generate, "_write", write)
+    monkeypatch.setattr(generate, "_has_packages", lambda _: True)
+    assert cli.main(["generate", "--server", "localhost:1", "--insecure", "hi"]) == 1
+    told = capsys.readouterr().err
+    assert told.endswith("<1b>]0;owned<07><1b>[2J OK<9b>31m\n")
+    assert told[:-1].isprintable()

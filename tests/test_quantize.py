@@ -374,3 +374,24 @@ def test_samples_have_the_probabilities_of_the_counts():
     for rng in (0, None, np.random.RandomState(0)):
         with pytest.raises(TypeError, match=r"rng must be a numpy\.random\.Generator"):
             q.sample(rng)
+
+
+def test_masked_arrays_are_refused():
+    codec, keep = sqs.Codec(8, 10), sqs.TopK(3)
+    values = np.random.default_rng(0).dirichlet(np.ones(8))
+    masked = np.ma.masked_array(values, mask=np.arange(8) == 3)
+    q = codec.quantize_probs(values, keep)
+    rng = np.random.default_rng(1)
+    for call in (
+        lambda: codec.quantize(masked, keep),
+        lambda: codec.quantize_probs(masked, keep),
+        lambda: codec.encode_logits(masked, keep),
+        lambda: codec.quantize_batch(np.ma.masked_array([values]), keep),
+        lambda: sqs.SparseDistribution(np.ma.masked_array([1]), [10], 8),
+        lambda: sqs.verify(
+            sqs.Round([q], [int(q.token_ids[0])]), np.ma.masked_array([values] * 2), rng
+        ),
+    ):
+        with pytest.raises(TypeError, match="MaskedArray, whose mask isn't read"):
+            call()
+    assert codec.quantize(masked.filled(-np.inf), keep).prob(3) == 0

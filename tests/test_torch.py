@@ -854,3 +854,21 @@ def test_without_torch_the_error_says_what_to_install(
     monkeypatch.delitem(sys.modules, "sqs_codec.torch")
     with pytest.raises(ImportError, match=r"pip install '\.\[torch\]'"):
         importlib.import_module("sqs_codec.torch")
+
+
+@pytest.mark.parametrize(
+    ("logits", "words"),
+    [
+        (torch.empty(1, VOCAB, device="meta"), "a meta tensor"),
+        (torch.ones(1, VOCAB).to_sparse(), "a torch.sparse_coo one"),
+    ],
+    ids=["meta", "sparse"],
+)
+def test_tensors_without_rows_are_refused(logits: torch.Tensor, words: str) -> None:
+    keep = sqs.TopK(3)
+    for call in (adapter.quantize, adapter.encode_logits):
+        with pytest.raises(TypeError, match=f"a dense tensor with values, got {words}"):
+            call(CODEC, logits, keep)
+    edge = sqs.Drafter(CODEC, keep, rng=np.random.default_rng(0))
+    with pytest.raises(TypeError, match=words):
+        edge.push(logits[0])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import operator
+import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -119,6 +120,7 @@ def packet(data: bytes) -> bytes:
 
 def uint32(name: str, values: ArrayLike) -> NDArray[np.uint32]:
     """Copy integers to a new uint32 [k]."""
+    unmasked(name, values)
     array = np.asarray(values)
     if array.dtype.kind not in "iu":
         raise TypeError(f"{name} must be integers, got {array.dtype}")
@@ -168,8 +170,20 @@ def look_like_probabilities(row: NDArray[np.floating]) -> bool:
     )
 
 
+def unmasked(name: str, values: object) -> None:
+    """Refuse masked arrays, whose masks would be ignored."""
+    ma = sys.modules.get("numpy.ma")  # where there is one, it is imported
+    if ma is not None and isinstance(values, ma.MaskedArray):
+        raise TypeError(
+            f"{name} must be an ndarray, got a MaskedArray, whose mask isn't read: "
+            "fill it, with -inf where it holds logits"
+        )
+
+
 def _floats(name: str, values: ArrayLike) -> NDArray[np.floating]:
     """Return an array of floats in the machine's byte order."""
+    if type(values) is not np.ndarray:
+        unmasked(name, values)
     try:
         array = np.asarray(values)
     except TypeError as error:  # of a tensor that is no array, for one

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sqs_codec._base import checks
+from sqs_codec._base.files import read_file, write_file
 from sqs_codec._base.format import MAX_PRIOR_CLASSES, MAX_VOCAB, MIN_VOCAB
 from sqs_codec._base.lazy import lazy
 from sqs_codec._base.prior_file import MOST_BYTES, Tables
@@ -179,15 +179,24 @@ class Prior:
         >>> Prior.load("/dev/null")
         Traceback (most recent call last):
             ...
-        ValueError: /dev/null is not a prior: it ends inside its header, after 0 bytes
+        ValueError: /dev/null is a device, and must be a file
         """
-        with Path(path).open("rb") as file:
-            data = file.read(MOST_BYTES + 1)  # so that a file of any size is no harm
-        return cls._read(data, str(path))
+        # So that a file of any size does no harm.
+        return cls._read(read_file(path, MOST_BYTES + 1), str(path))
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the prior's file, over one that is there."""
-        Path(path).write_bytes(self._data)
+        """Write the prior's file, over one that is there.
+
+        If that fails, on a full disk for one, that one stays as it was.
+
+        Raises
+        ------
+        ValueError
+            If what is there is no file.
+        OSError
+            If it can't be written.
+        """
+        write_file(path, self._data)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Prior:

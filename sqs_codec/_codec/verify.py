@@ -229,6 +229,7 @@ def _check_target(
     target_probs: NDArray[np.floating], n: int, vocab_size: int | None
 ) -> NDArray[np.floating]:
     """Return rows that cores take: n, of any vocabulary if `vocab_size` is None."""
+    checks.unmasked("target_probs", target_probs)
     if not isinstance(target_probs, np.ndarray) or target_probs.dtype not in (
         np.float32,
         np.float64,

@@ -246,7 +246,10 @@ def _load_gguf(args: argparse.Namespace, prompt: str) -> tuple[Draft, list[int],
 def _show(edge: Edge, steps: Iterator[Step], text: Text) -> None:
     try:
         for step in steps:
-            print(text.add(step.tokens), end="", flush=True)
+            said = text.add(step.tokens)
+            # A file gets the text as it is.
+            said = options.shown(said) if sys.stdout.isatty() else said
+            print(said, end="", flush=True)
     finally:
         if edge.metrics.tokens:
             print(flush=True)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 import sqs_codec as sqs
 from sqs_codec.cli import bits, generate, inspect, prior, serve
 from sqs_codec.cli.demo import command as demo
+from sqs_codec.cli.options import shown
 
 COMMANDS = (
     ("demo", demo, "see two models speak through bytes"),
@@ -42,23 +43,37 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
-    args, unknown = _parser().parse_known_args(argv)
-    if unknown:  # in the command's words; argparse would show those of all commands
-        args.usage_error(f"unrecognized arguments: {' '.join(unknown)}")
-    command: Callable[[argparse.Namespace], int] = args.command
+    called = "sqs"
     try:
-        return command(args)
+        try:
+            args, unknown = _parser().parse_known_args(argv)
+            called = args.called
+            if unknown:  # in the command's words; argparse would show all commands'
+                args.usage_error(f"unrecognized arguments: {' '.join(unknown)}")
+            command: Callable[[argparse.Namespace], int] = args.command
+            return command(args)
+        finally:
+            _flush()
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # The reader has left, `sqs ... | head`: let nothing be flushed at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1  # the reader has left, `sqs ... | head`
     except (OSError, ValueError) as error:
         reason = str(error)
         if isinstance(error, OSError) and error.filename:
             reason = f"{error.filename}: {error.strerror}"
-        print(f"{args.called}: {reason}", file=sys.stderr)
+        print(f"{called}: {shown(reason)}", file=sys.stderr)
     return 1
+
+
+def _flush() -> None:
+    """Write what was printed, while an error can still be told."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        # Or it would be tried, and fail, once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise
 
 
 class _Version(argparse.Action):

@@ -7,6 +7,7 @@ import importlib.util
 import inspect
 import math
 import sys
+import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -169,6 +170,21 @@ def find_prior(name: str | None) -> Prior | None:
         return Prior.builtin(name)
     except ValueError as error:
         raise ValueError(f"no file {name}, and no built-in prior: {error}") from error
+
+
+def shown(text: str) -> str:
+    """Return text as a terminal may show it: controls are spelled, not obeyed.
+
+    Examples
+    --------
+    >>> print(shown(f"2 lines,{chr(10)}and {chr(27)}[2J"))
+    2 lines,
+    and <1b>[2J
+    """
+    return "".join(
+        f"<{ord(c):02x}>" if unicodedata.category(c) == "Cc" and c not in "\n\t" else c
+        for c in text
+    )
 
 
 def has_packages(

@@ -12,6 +12,7 @@ import ssl
 from os import PathLike
 
 from sqs_codec._base.address import join_address
+from sqs_codec._base.files import require_file
 from sqs_codec.session import LinkError
 
 __all__ = [
@@ -53,6 +54,8 @@ def check_token(token: str) -> None:
 def check_certificate(cert: File, key: File) -> None:
     """Refuse files of a certificate and its key that a server can't use."""
     try:
+        require_file(cert)
+        require_file(key)
         # Without a password given, OpenSSL would ask for one at the terminal.
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(cert, key, password="")
@@ -81,12 +84,15 @@ def check_security(
 def check_roots(cert: File) -> None:
     """Refuse to make a link by a file that has no certificates to trust."""
     try:
+        require_file(cert)
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cert)
     except OSError as error:
         # What OpenSSL says of other files has no word that helps.
         broken = isinstance(error, ssl.SSLError)
         reason = "it has no certificate in PEM" if broken else error.strerror
         raise LinkError(f"can't load the certificate {cert}: {reason}") from error
+    except ValueError as error:
+        raise LinkError(f"can't load the certificate: {error}") from error
 
 
 def check_free(host: str, port: int, kind: int = socket.SOCK_STREAM) -> None:

@@ -43,6 +43,9 @@ def detached(name: str, logits: torch.Tensor) -> torch.Tensor:
         raise TypeError(
             f"{name} must be float16, bfloat16, float32 or float64, got {logits.dtype}"
         )
+    if logits.layout is not torch.strided or logits.is_meta:
+        kind = "a meta tensor" if logits.is_meta else f"a {logits.layout} one"
+        raise TypeError(f"{name} must be a dense tensor with values, got {kind}")
     values = logits.detach().resolve_neg()
     return values.cpu() if values.device.type == "mps" else values
 

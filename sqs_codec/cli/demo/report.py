@@ -16,6 +16,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from sqs_codec.cli.options import shown
 from sqs_codec.hf._text import TextStream
 
 if TYPE_CHECKING:
@@ -60,8 +61,9 @@ class Stream:
 
     def show(self, step: Step, status: Text) -> None:
         """Append one round's tokens and redraw the live line."""
-        self._line.append(self._text.add(step.tokens[: step.accepted]), "")
-        self._line.append(self._text.add(step.tokens[step.accepted :]), FROM_CLOUD)
+        tokens, n = step.tokens, step.accepted
+        self._line.append(shown(self._text.add(tokens[:n])), "")
+        self._line.append(shown(self._text.add(tokens[n:])), FROM_CLOUD)
         *full, self._line = self._line.wrap(self._console, self._console.width) or [
             Text()
         ]

@@ -1,0 +1,68 @@
+"""Files, read only where there are any, and written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+from pathlib import Path
+
+__all__ = ["read_file", "require_file", "write_file"]
+
+
+def require_file(path: str | os.PathLike[str]) -> None:
+    """Refuse what is no regular file: to open a FIFO would wait for who writes it.
+
+    Raises
+    ------
+    ValueError
+        It is a folder, a FIFO, a socket or a device.
+    OSError
+        There is nothing of this name, or it can't be looked at.
+    """
+    mode = Path(path).stat().st_mode
+    if not stat.S_ISREG(mode):
+        kinds = {stat.S_IFDIR: "folder", stat.S_IFIFO: "FIFO", stat.S_IFSOCK: "socket"}
+        kind = kinds.get(stat.S_IFMT(mode), "device")
+        raise ValueError(f"{path} is a {kind}, and must be a file")
+
+
+def read_file(path: str | os.PathLike[str], most: int) -> bytes:
+    """Return what a regular file holds, and no more of it than so many bytes.
+
+    Raises
+    ------
+    ValueError or OSError
+        As `require_file`.
+    """
+    require_file(path)
+    with Path(path).open("rb") as file:
+        return file.read(most)
+
+
+def write_file(path: str | os.PathLike[str], data: bytes) -> None:
+    """Write a file, over one that is there; if that fails, that one stays.
+
+    Raises
+    ------
+    ValueError
+        What is there is no regular file.
+    OSError
+        It can't be written.
+    """
+    to = Path(path).resolve()
+    mode = 0o666
+    if to.exists():
+        require_file(path)
+        mode = stat.S_IMODE(to.stat().st_mode)
+    part = to.with_name(f".{to.name}.{os.getpid()}.{threading.get_ident()}")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    try:
+        with open(os.open(part, flags, mode), "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, to)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,104 @@
+"""Files: what is none is refused at once, and a write that fails leaves the old one."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import socket
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import sqs_codec as sqs
+from sqs_codec._base.files import read_file, require_file, write_file
+
+
+def make_fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def make_socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(str(path))
+
+
+def make_device(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+KINDS: dict[str, Callable[[Path], None]] = {
+    "FIFO": make_fifo,
+    "socket": make_socket,
+    "device": make_device,
+    "folder": Path.mkdir,
+}
+
+
+@pytest.fixture(params=KINDS)
+def no_file(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, str]:
+    """Return what is no file, and what it is called."""
+    path = tmp_path / "it"
+    KINDS[request.param](path)
+    return path, f"{path} is a {request.param}, and must be a file"
+
+
+def test_what_is_no_file_is_refused(no_file: tuple[Path, str]) -> None:
+    path, words = no_file
+    with pytest.raises(ValueError, match=words):
+        require_file(path)
+    with pytest.raises(ValueError, match=words):
+        write_file(path, b"")
+    assert not stat.S_ISREG(path.stat().st_mode)
+    with pytest.raises(ValueError, match=words):
+        read_file(path, 1)
+    with pytest.raises(ValueError, match=words):
+        sqs.Prior.load(path)
+
+
+def test_a_file_is_read_up_to_a_limit(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    with pytest.raises(FileNotFoundError):
+        read_file(path, 5)
+    path.write_bytes(b"12345678")
+    assert read_file(path, 5) == b"12345"
+    assert read_file(path, 9) == b"12345678"
+
+
+@pytest.fixture
+def full_disk() -> Iterator[None]:
+    """Let no file grow beyond 1000 bytes, as on a full disk."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_a_full_disk_leaves_the_prior_that_is_there(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    path = tmp_path / "my.sqsprior"
+    prior = sqs.Prior.from_counts(np.arange(50_000))
+    prior.save(path)
+    request.getfixturevalue("full_disk")
+    with pytest.raises(OSError, match="File too large"):
+        sqs.Prior.from_counts(np.arange(50_000)[::-1]).save(path)
+    assert sqs.Prior.load(path) == prior
+    assert os.listdir(tmp_path) == [path.name]
+
+
+def test_a_file_written_over_keeps_its_mode_and_its_link(tmp_path: Path) -> None:
+    path, link = tmp_path / "file", tmp_path / "link"
+    write_file(path, b"1")
+    assert not stat.S_IMODE(path.stat().st_mode) & 0o111
+    path.chmod(0o640)
+    link.symlink_to(path)
+    write_file(link, b"2")
+    assert link.is_symlink()
+    assert path.read_bytes() == b"2"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
