@@ -516,3 +516,32 @@ def test_a_closed_link(
         with pytest.raises(LinkError, match="is closed"):
             use()
     wait_until(lambda: service.connections[0].closed)
+
+
+def test_junk_delays_no_deadline(
+    monkeypatch: pytest.MonkeyPatch,
+    server: DatagramServer,
+    connect: Callable[..., Link],
+) -> None:
+    stop = threading.Event()
+
+    def send_junk() -> None:
+        while not stop.wait(0.005):
+            relay.inject(b"\x17", up=False)
+
+    with Relay(server.port) as relay:
+        link = connect(relay.port)
+        relay.broken = True
+        junk = threading.Thread(target=send_junk)
+        junk.start()
+        try:
+            began = time.monotonic()
+            assert link.receive(0.2) is None
+            assert time.monotonic() - began < 1
+            monkeypatch.setattr(edge_end, "_PROBE_SECONDS", 0.05)
+            link._probe_at = None  # type: ignore[attr-defined]  # of the longer wait
+            with pytest.raises(LinkError, match="no answer any more"):
+                link.receive(None)
+        finally:
+            stop.set()
+            junk.join()

@@ -129,11 +129,12 @@ class DatagramLink:
             self._check()
             if self._probe_at is None:
                 self._probe_at = now + _PROBE_SECONDS
-            if not self._take(max(0, min(end, self._probe_at) - now)):
-                now = time.monotonic()
-                self._probe(now)
-                if now >= end:
-                    return None
+            self._take(max(0, min(end, self._probe_at) - now))
+            # Whatever came, as anyone can send what isn't a message.
+            now = time.monotonic()
+            self._probe(now)
+            if now >= end and not self._inbox:
+                return None
         message = self._inbox.popleft()
         self.received += len(message)
         return message
