@@ -186,9 +186,10 @@ def _floats(name: str, values: ArrayLike) -> NDArray[np.floating]:
         unmasked(name, values)
     try:
         array = np.asarray(values)
-    except TypeError as error:  # of a tensor that is no array, for one
+    except (TypeError, RuntimeError) as error:  # of a tensor that is no array, say
         raise TypeError(
-            f"{name} must be an array: {error}; sqs_codec.torch takes tensors"
+            f"{name} must be an array: {error}; sqs_codec.torch takes tensors, and once "
+            "it is imported push does, too"
         ) from None
     if array.dtype in FLOATS:
         return array

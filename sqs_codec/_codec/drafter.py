@@ -65,7 +65,8 @@ class Drafter:
         Drafted tokens of a round at most, 1 to 256.
     max_survivors : int, optional
         Tokens in the supports of a round's distributions at most, summed, as a cloud
-        gives it to `Codec.decode_round`. No limit but the coding's if None.
+        gives it to `Codec.decode_round`; a first distribution may have more. No limit
+        but the coding's if None.
 
     Examples
     --------

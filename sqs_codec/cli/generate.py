@@ -6,6 +6,7 @@ import argparse
 import logging
 import os
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Protocol
 
@@ -14,6 +15,7 @@ from sqs_codec._base import checks
 from sqs_codec._base.address import split_address
 from sqs_codec.cli import options
 from sqs_codec.serve._address import check_roots, check_token, require_loopback
+from sqs_codec.session._limits import MAX_DRAFT
 
 if TYPE_CHECKING:
     from sqs_codec.edge import Draft, Edge, Step
@@ -23,7 +25,7 @@ DESCRIPTION = """\
 Writes a text with the server of sqs serve: a small draft model runs here, the
 server's target model verifies what it proposes, and the text is distributed as
 the target's own. A planner measures the link and both models, and chooses how
-much to draft, what to send of it, or to let the server write alone.
+much to draft, or to let the server write alone; --draft-length chooses for it.
 
 The text goes to standard output; what it took, and the planner's line, to
 standard error. Without --draft the draft is SmolLM2-135M-Instruct without a few
@@ -33,7 +35,8 @@ is run by llama.cpp, which needs neither torch nor transformers.
 
 EXAMPLES = """\
 examples:
-  sqs generate --server localhost:8743 --insecure "Why is the sea salty?"
+  sqs generate --server localhost:8743 --insecure --draft-length 4 \\
+      "Why is the sea salty?"
   SQS_TOKEN=... sqs generate --server llm.example.org:8743 --cert server.pem \\
       --draft Qwen/Qwen2.5-0.5B-Instruct "Why is the sea salty?"
   sqs generate --server localhost:8743 --insecure \\
@@ -45,6 +48,9 @@ MODULES = {"grpc": "grpc", "datagram": "OpenSSL"}
 
 SMOLLM2 = bytes.fromhex("37b16c713fbb8efc")
 """The fingerprint of SmolLM2's vocabulary, for which there is a prior."""
+
+PATIENCE = 15.0
+"""Seconds that a server surely waits for a session on a connection."""
 
 TEMPLATE = 1024
 """Tokens for what a chat template puts around a prompt."""
@@ -63,6 +69,13 @@ def fill(parser: argparse.ArgumentParser) -> None:
     _add_server(parser.add_argument_group("server").add_argument)
     _add_text(parser.add_argument_group("text").add_argument)
     add = parser.add_argument_group("what is sent").add_argument
+    add(
+        "--draft-length",
+        type=options.number(int, 0, MAX_DRAFT),
+        metavar="L",
+        help=f"draft so many tokens a round, up to {MAX_DRAFT}; at 0 the server writes "
+        "alone (default: the planner chooses)",
+    )
     add(
         "--top-k",
         type=options.number(int, 1),
@@ -195,17 +208,32 @@ def _write(args: argparse.Namespace) -> None:
     _check(args)
     import numpy as np
 
-    from sqs_codec.edge import Edge
+    from sqs_codec.edge import Edge, FixedPlan
     from sqs_codec.session import Sampling
 
     prompt = sys.stdin.read() if args.prompt == "-" else args.prompt
+    first = _connect(args)  # before the model takes its time
+    connected = time.monotonic()
+    print(f"Loading {args.draft or 'SmolLM2'} to draft ...", file=sys.stderr)
     load = _load_gguf if _is_gguf(args.draft) else _load_transformers
-    draft, ids, text = load(args, prompt)
-    rng = np.random.default_rng(args.seed)
-    edge = Edge(draft, settings=_settings(args, draft), rng=rng)
+    try:
+        draft, ids, text = load(args, prompt)
+    except BaseException:
+        first.close()
+        raise
+    links = [first]
+    if time.monotonic() - connected > PATIENCE:  # the server has closed it by now
+        links.pop().close()
+    length = args.draft_length
+    edge = Edge(
+        draft,
+        settings=_settings(args, draft),
+        planner=None if length is None else FixedPlan(length),
+        rng=np.random.default_rng(args.seed),
+    )
     steps = edge.generate(
         ids,
-        lambda: _connect(args),
+        lambda: links.pop() if links else _connect(args),
         max_tokens=args.max_tokens,
         sampling=Sampling(args.temperature),
     )

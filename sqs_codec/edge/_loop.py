@@ -371,7 +371,8 @@ class _Line:
         self._patience = patience
         self._clock = clock
         self._sleep = sleep
-        self._link: Link | None = connect() if callable(connect) else connect
+        self._link: Link | None = None
+        self._link = self._fit(connect() if callable(connect) else connect)
         self._sent = self._received = 0  # over the links before this one
         self._timeout = _Timeout()
         self._outstanding = False  # whether a word from the cloud is due
@@ -405,13 +406,27 @@ class _Line:
             try:
                 if self._link is None:
                     assert self._connect is not None  # or `_leave` had raised
-                    self._link = self._connect()
+                    self._link = self._fit(self._connect())
                 for message in self._session.data_to_send():
                     self._link.send(message)
                     self._note(message)
                 return
             except LinkError as error:
                 self._leave(error)
+
+    def _fit(self, link: Link) -> Link:
+        """Refuse a link that might not take what was drafted for another one.
+
+        It must not depend on what was drafted.
+        """
+        most = self._session.max_message
+        if link.max_message < most:
+            link.close()
+            raise LinkError(
+                f"a link takes messages of {link.max_message} bytes, and those of the "
+                f"session may have {most}: give the session this max_message"
+            )
+        return link
 
     def poll(self) -> list[Emitted]:
         """Send, and return what has come without waiting."""

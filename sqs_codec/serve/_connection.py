@@ -106,12 +106,16 @@ class Connection:
         """Close the connection after some last messages; the peer may come again."""
         if self.refused is not None:
             return
+        # What a peer says may be no text: a lone surrogate can't be sent back.
+        reason = reason.encode(errors="replace").decode()
         self.refused = reason  # so that a transport knows when it is sent these
-        for message in messages:
-            self.send(message)
-        log.info("closing a connection (%s): %r", kind, reason)
-        self._on_end(self, kind)
-        self._close(reason)
+        try:
+            for message in messages:
+                self.send(message)
+        finally:  # whatever happens, its place is freed
+            log.info("closing a connection (%s): %r", kind, reason)
+            self._on_end(self, kind)
+            self._close(reason)
 
     def close(self) -> None:
         """Say that the connection is gone. Its session stays for some time."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import ClassVar, NoReturn
 
 from sqs_codec._codec.distribution import SparseDistribution
 from sqs_codec._codec.drafter import Drafter
@@ -64,10 +64,9 @@ class Draft:
         """Give it up."""
         self.drafter.abort()
 
-    def moved(self, length: int) -> Draft:
-        """Return what another cloud is to judge, after a text of this length."""
+    def move(self, _: int) -> None:
+        """Go on with another cloud, which is to judge the same."""
         self.sent = False
-        return self
 
 
 @dataclass
@@ -80,8 +79,8 @@ class Generation:
     """How many tokens came before a cloud was lost, and count no more."""
     have: int = 0
     due: bool = True
-    waits = True
-    drawn: int | None = None
+    waits: ClassVar[bool] = True
+    drawn: ClassVar[None] = None
     """By the number that it has; the cloud before has used another's."""
 
     def again(self) -> None:
@@ -109,6 +108,8 @@ class Generation:
     def drop(self) -> None:
         """Give it up."""
 
-    def moved(self, length: int) -> Generation:
-        """Return what another cloud is to decode, after a text of this length."""
-        return Generation(length, self.n - self.have, self.earlier + self.have)
+    def move(self, length: int) -> None:
+        """Go on with another cloud, which decodes what follows a text so long."""
+        self.base, self.n = length, self.n - self.have
+        self.earlier, self.have = self.earlier + self.have, 0
+        self.due = True

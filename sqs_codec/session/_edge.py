@@ -159,6 +159,11 @@ class EdgeSession:
         return self._round.drafter.tokens if isinstance(self._round, Draft) else ()
 
     @property
+    def max_message(self) -> int:
+        """Bytes that a message may have on the link."""
+        return self._max_message
+
+    @property
     def limits(self) -> Limits | None:
         """What the cloud takes; None before its welcome."""
         return None if self._welcome is None else self._welcome.limits
@@ -443,7 +448,7 @@ class EdgeSession:
         all the same, so that this cloud finds what the one before may have found.
         """
         if self._round is not None:
-            self._round = self._round.moved(len(self._text))
+            self._round.move(len(self._text))
         self._place.move(welcome.number)
         self._send_text()
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sqs_codec._base import checks
+from sqs_codec._base.format import MAX_VOCAB
 from sqs_codec._codec.round import Round
 from sqs_codec._codec.verify import Verdict
 
@@ -45,7 +46,7 @@ class Sampling:
     def __post_init__(self) -> None:
         for name, value in (
             ("temperature", checks.temperature(self.temperature)),
-            ("top_k", checks.in_range("top_k", self.top_k, 0)),
+            ("top_k", checks.in_range("top_k", self.top_k, 0, MAX_VOCAB)),
             ("top_p", checks.finite("top_p", self.top_p, 0, 1)),
             ("min_p", checks.finite("min_p", self.min_p, 0, 1)),
         ):
@@ -112,12 +113,11 @@ def check_job(job: Job, vocab_size: int, max_text: int, because: str) -> list[in
         raise ValueError(
             f"token ids must be in [0, {vocab_size}), got {least} to {most}"
         )
-    if job.round_ is not None:
-        found = job.round_.distributions[0].vocab_size
-        if found != vocab_size:
-            raise ValueError(
-                f"the round has a vocabulary of {found}, the model one of {vocab_size}"
-            )
+    if job.round_ is not None and job.round_.vocab_size != vocab_size:
+        raise ValueError(
+            f"the round has a vocabulary of {job.round_.vocab_size}, the model one of "
+            f"{vocab_size}"
+        )
     if len(job.draws) not in (0, len(drafted) + 1):
         raise ValueError(
             f"{len(drafted)} drafted tokens take {len(drafted) + 1} draws, or none, "

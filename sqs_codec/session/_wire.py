@@ -25,6 +25,8 @@ ROUND_HEAD = 4
 """Bytes of a round's message before its packet."""
 NUMBERS = 128
 """How many numbers of rounds the one byte of a header tells apart."""
+MOST_NUMBER = 1 << 62
+"""Of a round, in a welcome: those that follow fit a varint, too."""
 MIN_MESSAGE = 512
 """What every end takes: room for a hello, a welcome and a refusal."""
 MAX_REASON = 500
@@ -374,7 +376,7 @@ def _welcome(reader: _Reader) -> Welcome:
     return Welcome(
         instance=_hex("instance", content["instance"], INSTANCE_BYTES),
         limits=taken,
-        number=_whole("number", content["number"]),
+        number=_whole("number", content["number"], most=MOST_NUMBER),
         length=_whole("length", content["length"]),
         steps=_steps(content["steps"]),
     )
@@ -520,10 +522,10 @@ def _typed(name: str, value: object, kind: type[Message]) -> Message:
     return value
 
 
-def _whole(name: str, value: object, least: int = 0) -> int:
-    if type(value) is not int or not least <= value < 1 << 63:
+def _whole(name: str, value: object, least: int = 0, most: int = (1 << 63) - 1) -> int:
+    if type(value) is not int or not least <= value <= most:
         raise WireError(
-            f"{name}: expected an integer, at least {least}, got {_short(value)}"
+            f"{name}: expected an integer from {least} to {most}, got {_short(value)}"
         )
     return value
 
