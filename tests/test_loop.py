@@ -100,6 +100,7 @@ def edge(
         stop=stop,
         session_id=bytes(16),
         seed=bytes(16),
+        max_message=1200,
     )
 
 
@@ -610,3 +611,29 @@ def test_planner_hears_what_the_handshake_shows() -> None:
     assert first.target_steps == {1: 0.05}
     assert first.bytes_up > 100
     steps.close()
+
+
+def test_a_link_that_takes_less_is_refused_whatever_was_drafted() -> None:
+    clock = Clock()
+    links = [Thin(clock, local()) for _ in range(3)]
+    links[1].max_message = 1199
+    made = iter(links)
+    steps = generate(
+        edge(),
+        Toy(0.6),
+        lambda: next(made),
+        FixedPlan(2),
+        max_tokens=40,
+        clock=clock,
+        sleep=clock.sleep,
+    )
+    text = tokens(itertools.islice(steps, 3))
+    links[0].closed = True
+    text += tokens(steps)
+    assert text == greedy(40)
+    assert links[1].closed
+    assert links[1].sent == 0
+    few = Thin(clock, local())
+    few.max_message = 600
+    with pytest.raises(LinkError, match="takes messages of 600 bytes"):
+        next(generate(edge(), Toy(0.6), few, FixedPlan(2), max_tokens=4))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 import subprocess
 import sys
@@ -21,7 +22,14 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 import sqs_codec as sqs
 from sqs_codec.engine import EngineInfo
-from sqs_codec.serve import Service, _service, connect, start_grpc
+from sqs_codec.serve import (
+    Service,
+    _service,
+    connect,
+    start_datagrams,
+    start_grpc,
+)
+from sqs_codec.serve._connect import Transport
 from sqs_codec.session import EdgeSession, Job, Limits, Link, LinkError, Sampling
 from tests.serving import (
     VOCAB,
@@ -626,3 +634,26 @@ def test_a_seed_gives_the_same_text_on_every_server() -> None:
 
     assert write(bytes(16)) == write(bytes(16))
     assert write(None) != write(None)
+
+
+def test_what_is_no_text_frees_its_place(caplog: pytest.LogCaptureFixture) -> None:
+    """A lone surrogate, which a refusal would repeat, can't be encoded."""
+    edge = edge_session(PROMPT)
+    hello = json.loads(edge.data_to_send()[0][1:])
+    hello["codecs"][0]["prior"] = "\ud800"
+    message = b"\x01" + json.dumps(hello).encode()
+    with serving() as server:
+        start = start_datagrams(server.service, "127.0.0.1", 0, insecure=True)
+        datagrams = server.run(start)
+        ports: dict[Transport, int] = {
+            "grpc": server.grpc.port,
+            "datagram": datagrams.port,
+        }
+        for transport, port in ports.items():
+            link = connect(f"127.0.0.1:{port}", transport=transport, insecure=True)
+            link.send(message)
+            assert "needs the prior" in refusal(link)
+            link.close()
+        wait_until(lambda: not server.service._connections and not datagrams._open)
+        server.run(datagrams.stop())
+    assert not [r for r in caplog.records if r.exc_info]

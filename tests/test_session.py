@@ -138,7 +138,7 @@ CONFIG = sqs.Codec(V, 16).config() | {"fingerprint": sqs.Codec(V, 16).fingerprin
         ),
         (
             {"codecs": [CONFIG | {"prior": "0123456789abcdef"}]},
-            "the config needs the prior 0123456789abcdef, which is none of those",
+            "the config needs the prior '0123456789abcdef', which is none of those",
         ),
         ({"codecs": [CONFIG | {"resolution": [1]}]}, "resolution must be an integer"),
         (
@@ -159,9 +159,9 @@ CONFIG = sqs.Codec(V, 16).config() | {"fingerprint": sqs.Codec(V, 16).fingerprin
             "temperature must be a number, got 'hot'",
         ),
         ({"stop": [8]}, "stop token 8 lies outside the vocabulary of 8"),
-        ({"stop": [-1]}, "stop: expected an integer, at least 0, got -1"),
+        ({"stop": [-1]}, "stop: expected an integer from 0 to "),
         ({"stop": [1] * 65}, "a hello has at most 64 stop tokens, got 65"),
-        ({"max_message": 100}, "max_message: expected an integer, at least 512"),
+        ({"max_message": 100}, "max_message: expected an integer from 512"),
         ({"more": 1}, "hello must have the keys"),
     ],
 )

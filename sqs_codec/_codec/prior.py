@@ -287,8 +287,8 @@ def agreed_prior(digest: str | None, given: Prior | None) -> Prior | None:
     prior = given or next((p for p in known if p.digest.hex() == digest), None)
     if prior is None:
         raise ValueError(
-            f"the config needs the prior {digest!r:.80}, which is none of those that come "
-            "with sqs_codec: load it from its file, and give it as prior="
+            f"the config needs the prior {digest!r:.80}, which is none of those that "
+            "come with sqs_codec: load it from its file, and give it as prior="
         )
     if prior.digest.hex() != digest:
         raise ValueError(
