@@ -14,7 +14,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from sqs_codec._codec.verify import Verdict
 from sqs_codec.cli import serve as command
-from sqs_codec.engine import BatchEngine, EngineConfig, measure_steps
+from sqs_codec.engine import BatchEngine, EngineConfig, _batch, measure_steps
+from sqs_codec.engine._batch import PART
 from sqs_codec.serve._grpc import server as grpc_end
 from sqs_codec.session import Job, LinkError, Sampling
 from tests.serving import (
@@ -282,3 +283,82 @@ def test_the_command_gives_up_on_an_engine_that_stays_unwell(
 def test_an_engine_that_nobody_knows() -> None:
     with pytest.raises(ValueError, match="one of transformers, vllm, not 'abacus'"):
         EngineConfig("abacus")
+
+
+def test_a_call_reads_one_part_however_many_texts_wait() -> None:
+    toy = Toy()
+    calls: list[Sequence[Job]] = []
+    toy.on_call = calls.append
+    read: dict[bytes, int] = {}
+    most = 0
+
+    async def run() -> None:
+        engine = batch(toy)
+        await engine.open()
+        texts = [
+            Job(b"%d" % i, [1] * 1300, None, np.empty(0), Sampling()) for i in range(20)
+        ]
+        reading = [asyncio.ensure_future(engine.verify(text)) for text in texts]
+        await asyncio.sleep(0.05)
+        before = len(calls)
+        await engine.verify(job(b"a round"))
+        waited = next(
+            i
+            for i, jobs in enumerate(calls[before:])
+            if any(each.session == b"a round" for each in jobs)
+        )
+        assert waited <= 1
+        assert await asyncio.gather(*reading) == [None] * 20
+        await engine.close()
+
+    asyncio.run(run())
+    for jobs in calls:
+        fresh = 0
+        for each in jobs:
+            if not each.draws.size:
+                fresh += len(each.text) - read.get(each.session, 0)
+                read[each.session] = len(each.text)
+        most = max(most, fresh)
+    assert most <= PART
+    assert sum(read.values()) == 20 * 1300
+
+
+def test_a_model_that_hangs_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_batch, "STUCK_SECONDS", 0.2)
+    monkeypatch.setattr(_batch, "WATCH_SECONDS", 0.05)
+    toy, goes_on = Toy(), threading.Event()
+    toy.on_call = lambda _: goes_on.wait(30)
+
+    async def run() -> None:
+        engine = batch(toy)
+        await engine.open()
+        first = asyncio.ensure_future(engine.verify(job(b"1")))
+        await asyncio.sleep(0.05)
+        second = asyncio.ensure_future(engine.verify(job(b"2")))
+        for waiting in first, second:
+            with pytest.raises(RuntimeError, match=r"at one call for \d+ s"):
+                await asyncio.wait_for(waiting, 10)
+        assert "at one call" in str(engine.health())
+        goes_on.set()
+        verdict = await asyncio.wait_for(engine.verify(job(b"3")), 10)
+        assert verdict == Verdict(0, greedy(PROMPT, 1)[-1])
+        assert engine.health() is None
+        await engine.close()
+
+    asyncio.run(run())
+
+
+def test_sessions_behind_a_model_that_hangs_are_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_batch, "STUCK_SECONDS", 0.2)
+    monkeypatch.setattr(_batch, "WATCH_SECONDS", 0.05)
+    toy, goes_on = Toy(), threading.Event()
+    toy.on_call = lambda _: goes_on.wait(30)
+    with serving(toy) as server:
+        link = server.link()
+        with pytest.raises(LinkError, match="nothing can be verified now: the target"):
+            converse(edge_session(PROMPT), link, 10)
+        link.close()
+        assert not server.service._sessions
+        goes_on.set()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,11 +17,17 @@ from sqs_codec.session import Job, Verifier
 __all__ = ["BatchEngine"]
 
 PART = 512
-"""Tokens of a long text that are read in one call: more than take a processor's time,
-and few enough to wait for."""
+"""Tokens of texts that are read in one call: more than take a processor's time, and few
+enough to wait for."""
+
+STUCK_SECONDS = 120.0
+"""So long a call may take. A model that is at one for longer has hung."""
 
 MOST_AT_ONCE = 64
 """Jobs in one call. More would only make each wait longer."""
+
+WATCH_SECONDS = 1.0
+"""How often it is looked whether a call takes too long."""
 
 CLOSING_SECONDS = 1.0
 """How long to wait for the last call. Whoever wants its verdict has waited before."""
@@ -38,6 +45,12 @@ class _Task:
     future: asyncio.Future[Verdict | None]
     read: int = 0
 
+    @property
+    def reads(self) -> int:
+        """How many tokens its next part only reads."""
+        left = len(self.job.text) - self.read
+        return 0 if len(self.job.draws) else min(left, PART)
+
     def part(self) -> Job:
         """Return as much of the job as is to be done next."""
         end = self.read + PART
@@ -49,8 +62,10 @@ class _Task:
 class BatchEngine:
     """An `Engine` over a `Verifier`, which runs in a thread of its own.
 
-    All jobs that wait are verified in one call. A long text that is only to be read is
-    read in parts, so that the rounds of others wait for one part at most.
+    All rounds that wait are verified in one call. Texts that are only to be read are
+    read in parts, and a call has one of them, so that the rounds of others wait for
+    one part at most. If a call takes two minutes, the engine is unwell until it ends,
+    and whoever waits is told.
 
     Parameters
     ----------
@@ -75,6 +90,7 @@ class BatchEngine:
         self._waiting: deque[_Task] = deque()
         self._fresh: list[_Task] = []
         self._at_work: set[_Task] = set()
+        self._began: float | None = None  # when the present call did
         self._stopped = False
         self._changed = threading.Condition()
         self._thread = threading.Thread(
@@ -88,6 +104,7 @@ class BatchEngine:
         """Start the thread."""
         self._loop = asyncio.get_running_loop()
         self._thread.start()
+        self._watch()
         return self._info
 
     async def verify(self, job: Job) -> Verdict | None:
@@ -111,8 +128,21 @@ class BatchEngine:
 
     def health(self) -> str | None:
         """Say why nothing can be verified now; None if it can."""
-        alive = self._thread.is_alive()
-        return None if alive else "the target model's thread isn't running"
+        if not self._thread.is_alive():
+            return "the target model's thread isn't running"
+        began = self._began
+        seconds = 0.0 if began is None else time.monotonic() - began
+        if seconds > STUCK_SECONDS:
+            return f"the target model has been at one call for {seconds:.0f} s"
+        return None
+
+    def _watch(self) -> None:
+        """Tell those who wait for a model that has hung."""
+        reason = self.health()
+        if reason is not None and not self._stopped:
+            self._settle({task: RuntimeError(reason) for task in self._at_work})
+        if not self._stopped:
+            self._loop.call_later(WATCH_SECONDS, self._watch)
 
     async def close(self) -> None:
         """End the thread after the call that it is at. Jobs under way fail."""
@@ -147,7 +177,9 @@ class BatchEngine:
     def _run(self) -> None:
         while tasks := self._take():
             parts = [task.part() for task in tasks]
+            self._began = time.monotonic()
             outcomes = self._verify(parts)
+            self._began = None
             done: dict[_Task, Outcome] = {}
             for task, part, outcome in zip(tasks, parts, outcomes, strict=True):
                 if part is task.job or isinstance(outcome, Exception):
@@ -162,7 +194,10 @@ class BatchEngine:
                 return
 
     def _take(self) -> list[_Task]:
-        """Wait for jobs and take them, one of each session; none once stopped."""
+        """Wait for jobs and take them, one of each session; none once stopped.
+
+        Of those that only read there is one part.
+        """
         with self._changed:
             while True:
                 self._changed.wait_for(lambda: self._waiting or self._stopped)
@@ -170,13 +205,16 @@ class BatchEngine:
                     return []
                 taken: dict[bytes, _Task] = {}
                 left: deque[_Task] = deque()
+                room = PART
                 for task in self._waiting:
-                    if task.future.cancelled():
-                        continue
-                    if task.job.session in taken or len(taken) == MOST_AT_ONCE:
+                    if task.future.done():
+                        continue  # it was cancelled, or told that the model hangs
+                    full = len(taken) == MOST_AT_ONCE or task.reads > room
+                    if task.job.session in taken or full:
                         left.append(task)
                     else:
                         taken[task.job.session] = task
+                        room -= task.reads
                 self._waiting = left
                 if taken:
                     return list(taken.values())
