@@ -657,3 +657,22 @@ def test_what_is_no_text_frees_its_place(caplog: pytest.LogCaptureFixture) -> No
         wait_until(lambda: not server.service._connections and not datagrams._open)
         server.run(datagrams.stop())
     assert not [r for r in caplog.records if r.exc_info]
+
+
+def test_health_checks_hold_no_place() -> None:
+    """They need no token, so whoever watched could shut all edges out."""
+    with (
+        serving(tokens=TOKENS, max_sessions=2) as server,
+        grpc.insecure_channel(server.address) as channel,
+    ):
+        stub = health_pb2_grpc.HealthStub(channel)
+        asked = health_pb2.HealthCheckRequest()
+        watched = [stub.Watch(asked) for _ in range(100)]
+        for answers in watched:
+            with pytest.raises(grpc.RpcError, match="UNIMPLEMENTED"):
+                next(answers)
+        with pytest.raises(grpc.RpcError, match="NOT_FOUND"):
+            stub.Check(health_pb2.HealthCheckRequest(service="another"))
+        link = server.link(token=TOKENS[0])
+        assert converse(edge_session(PROMPT), link, 10) == greedy(PROMPT, 7)
+        link.close()

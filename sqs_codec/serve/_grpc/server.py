@@ -11,7 +11,7 @@ from typing import Any
 
 import grpc
 import grpc.aio
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from sqs_codec._base.address import join_address
 from sqs_codec.serve._address import File, check_free, check_security
@@ -31,9 +31,6 @@ __all__ = ["GrpcServer", "start_grpc"]
 CLOSING_SECONDS = 20.0
 """How long a peer has to read the last words."""
 
-HEALTH_SECONDS = 1.0
-"""How often to look whether the service is well."""
-
 BURST, BURST_SECONDS = 200, 0.1
 """So many messages of a connection are taken in so many seconds. An edge has a few for
 each round, and more of them would keep the others waiting."""
@@ -51,8 +48,7 @@ class GrpcServer:
         self.port = port
         self._service = service
         self._server = server
-        self._health = health.aio.HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        health_pb2_grpc.add_HealthServicer_to_server(_Health(service), server)
         handler = grpc.stream_stream_rpc_method_handler(self._open)
         server.add_generic_rpc_handlers(
             [grpc.method_handlers_generic_handler(SERVICE, {METHOD: handler})]
@@ -61,30 +57,13 @@ class GrpcServer:
     async def start(self) -> None:
         """Begin to serve."""
         await self._server.start()
-        await self._tell_health()
-        self._telling = asyncio.ensure_future(self._keep_telling())
 
     async def stop(self, grace: float) -> None:
         """Take no more connections, and end those there are after `grace` seconds.
 
         `Service.stop` ends them in good order, so call it before.
         """
-        self._telling.cancel()
-        await self._health.enter_graceful_shutdown()
         await self._server.stop(grace)
-
-    async def _keep_telling(self) -> None:
-        while True:
-            await asyncio.sleep(HEALTH_SECONDS)
-            await self._tell_health()
-
-    async def _tell_health(self) -> None:
-        """Let health checks know how the service is."""
-        statuses = health_pb2.HealthCheckResponse
-        well = self._service.health() is None
-        status = statuses.SERVING if well else statuses.NOT_SERVING
-        for name in ("", SERVICE):
-            await self._health.set(name, status)
 
     async def _open(self, requests: object, context: Any) -> Any:
         """Serve one stream."""
@@ -105,6 +84,25 @@ class GrpcServer:
         if stream.reason is not None:
             await context.abort(grpc.StatusCode.ABORTED, stream.reason)
         return None
+
+
+class _Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # of no type
+    """Health checks. They need no token, so none of them may hold a place."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    async def Check(self, request: Any, context: Any) -> Any:  # noqa: N802  # gRPC's
+        """Say how the service is."""
+        if request.service not in ("", SERVICE):
+            await context.abort(grpc.StatusCode.NOT_FOUND, "there is no such service")
+        statuses = health_pb2.HealthCheckResponse
+        well = self._service.health() is None
+        return statuses(status=statuses.SERVING if well else statuses.NOT_SERVING)
+
+    async def Watch(self, request: Any, context: Any) -> None:  # noqa: N802  # gRPC's
+        """Refuse to be watched, which would take a stream for as long as it lasts."""
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "ask Check now and then")
 
 
 class _Stream:
