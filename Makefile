@@ -53,6 +53,7 @@ lint: $(VENV)/core ## check style, types and the C core's warnings
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run -Werror $(shell find csrc tests/c -name '*.[ch]')
 	$(MAKE) -C tests/c strict
 
 asan: ## run the C programs under AddressSanitizer and UBSan
