@@ -105,7 +105,7 @@ def test_what_goes_wrong_is_said_in_a_line(
         ("--server 192.0.2.1:8743 --insecure", "192.0.2.1 isn't this machine"),
         ("--server a:1 --cert /none", "the certificate /none: No such file"),
         ("--server a:1 --cert /none --transport datagram", "/none: No such file"),
-        ("--server a:1 --cert /dev/null", "/dev/null: it has no certificate"),
+        ("--server a:1 --cert /dev/null", "/dev/null is a device, and must be a file"),
         ("--server a:1 --token \N{BULLET}", "visible ASCII characters"),
         ("--server a:1 --prior /none", "no file /none"),
         ("--server a:1 --draft /none", "/none: there is no such directory"),
@@ -124,6 +124,33 @@ def test_what_can_be_known_is_said_before_a_model_is_loaded(
     assert err.startswith("sqs generate: ")
     assert said in err
     assert len(err.splitlines()) == 1
+
+
+def test_a_dead_port_is_told_before_a_model_is_loaded(
+    models: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(_models, "_load_model", None)
+    options = ["--server", "localhost:1", "--insecure", "--draft", models["draft"]]
+    assert cli.main(["generate", *options, "a prompt"]) == 1
+    assert "nothing listens there" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("length", "drafts"), [("3", True), ("0", False)])
+def test_a_draft_length_is_kept_to(
+    length: str,
+    drafts: bool,
+    server: Server,
+    models: dict[str, str],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    token = ["--token", "a-token-of-the-tests"]
+    options = ["--draft", models["draft"], "--draft-length", length, *token]
+    assert generate(server, *options, "--max-tokens", "12") == 0
+    err = capsys.readouterr().err
+    assert ("drafted" in err) == drafts
+    assert "as asked" in err
 
 
 def test_a_prompt_of_another_encoding(

@@ -386,7 +386,6 @@ def test_targets_of_any_layout():
         np.asfortranarray(p),
         p[::-1].copy()[::-1],
         locked,
-        np.ma.array(p),
         np.frombuffer(b"\0" + p.tobytes(), np.uint8)[1:].view(float).reshape(5, 100),
     ):
         for seed in range(20):

@@ -7,7 +7,7 @@ import stat
 import threading
 from pathlib import Path
 
-__all__ = ["read_file", "require_file", "write_file"]
+__all__ = ["lacks_folder", "read_file", "require_file", "write_file"]
 
 
 def require_file(path: str | os.PathLike[str]) -> None:
@@ -25,6 +25,15 @@ def require_file(path: str | os.PathLike[str]) -> None:
         kinds = {stat.S_IFDIR: "folder", stat.S_IFIFO: "FIFO", stat.S_IFSOCK: "socket"}
         kind = kinds.get(stat.S_IFMT(mode), "device")
         raise ValueError(f"{path} is a {kind}, and must be a file")
+
+
+def lacks_folder(model: str) -> bool:
+    """Say whether a model is named by a folder that isn't there.
+
+    A name on the hub is NAME or OWNER/NAME.
+    """
+    is_path = model.startswith((".", "~", "/")) or model.count("/") > 1
+    return is_path and not os.path.isdir(model)
 
 
 def read_file(path: str | os.PathLike[str], most: int) -> bytes:

@@ -8,11 +8,13 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from importlib import import_module
 from typing import TYPE_CHECKING, Protocol
 
 import sqs_codec as sqs
 from sqs_codec._base import checks
 from sqs_codec._base.address import split_address
+from sqs_codec._base.files import lacks_folder
 from sqs_codec.cli import options
 from sqs_codec.serve._address import check_roots, check_token, require_loopback
 from sqs_codec.session._limits import MAX_DRAFT
@@ -202,6 +204,8 @@ def _check(args: argparse.Namespace) -> None:
     if args.cert:
         check_roots(args.cert)
     options.find_prior(args.prior)
+    if args.draft and not _is_gguf(args.draft) and lacks_folder(args.draft):
+        raise ValueError(f"cannot load {args.draft}: there is no such directory")
 
 
 def _write(args: argparse.Namespace) -> None:
@@ -212,10 +216,15 @@ def _write(args: argparse.Namespace) -> None:
     from sqs_codec.session import Sampling
 
     prompt = sys.stdin.read() if args.prompt == "-" else args.prompt
+    checks.utf8("the prompt", prompt)
+    load = _load_transformers
+    if _is_gguf(args.draft):
+        import_module("sqs_codec.llama_cpp")  # or it says what it lacks
+        load = _load_gguf
     first = _connect(args)  # before the model takes its time
     connected = time.monotonic()
-    print(f"Loading {args.draft or 'SmolLM2'} to draft ...", file=sys.stderr)
-    load = _load_gguf if _is_gguf(args.draft) else _load_transformers
+    if sys.stderr.isatty():
+        print(f"Loading {args.draft or 'SmolLM2'} to draft ...", file=sys.stderr)
     try:
         draft, ids, text = load(args, prompt)
     except BaseException:

@@ -13,7 +13,6 @@ import copy
 import importlib.util
 import inspect
 import io
-import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +24,7 @@ import transformers
 from numpy.typing import NDArray
 
 from sqs_codec._base import checks
+from sqs_codec._base.files import lacks_folder
 from sqs_codec.edge import fingerprint
 from sqs_codec.session._text import common_length
 
@@ -355,9 +355,7 @@ def _smollm2_gguf() -> Path:
 
 
 def load_pretrained(auto_class: Any, name: str, **options: Any) -> Any:
-    # A name on the hub is NAME or OWNER/NAME.
-    is_path = name.startswith((".", "~", "/")) or name.count("/") > 1
-    if is_path and not os.path.isdir(name):
+    if lacks_folder(name):
         # transformers would say that it is no good name for a model of the hub.
         raise ModelError(f"cannot load {name}: there is no such directory")
     # Bars of downloads stay: those are the hub's own.

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sqs_codec._base import checks
-from sqs_codec._base.format import MAX_VOCAB
 from sqs_codec._codec.round import Round
 from sqs_codec._codec.verify import Verdict
 
@@ -17,6 +16,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = ["Job", "Sampling", "Verifier"]
+
+
+MOST_K = (1 << 31) - 1
+"""Of `Sampling.top_k`: what engines hold it in."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ class Sampling:
     def __post_init__(self) -> None:
         for name, value in (
             ("temperature", checks.temperature(self.temperature)),
-            ("top_k", checks.in_range("top_k", self.top_k, 0, MAX_VOCAB)),
+            ("top_k", checks.in_range("top_k", self.top_k, 0, MOST_K)),
             ("top_p", checks.finite("top_p", self.top_p, 0, 1)),
             ("min_p", checks.finite("min_p", self.min_p, 0, 1)),
         ):
