@@ -235,6 +235,20 @@ def test_steps_that_make_no_sense_are_refused(steps, reason):
     assert reason in edge.refused
 
 
+def test_numbers_stay_within_what_a_message_holds():
+    """A hostile cloud's would make the edge send what an honest one must refuse."""
+    for number, refused in ((1 << 62, False), ((1 << 62) + 1, True)):
+        edge, cloud = make_edge(), make_cloud()
+        edge.receive(welcome(number=number))
+        assert (edge.refused is not None) == refused
+        if not refused:
+            edge.reconnect()
+            send(edge, cloud)
+            edge.receive(cloud.data_to_send()[0])
+            send(edge, cloud)
+            assert cloud.refused is None
+
+
 def test_a_refused_session_stays_refused():
     edge, cloud, _target = start()
     cloud.receive(b"\x77")
