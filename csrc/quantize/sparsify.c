@@ -134,18 +134,16 @@ static void keep_level(sqs_row *row, double level)
     const sqs_selected *kept = &row->kept;
     uint32_t selected = row->kernels->select_from(
         &row->scanned, value_bound(row, level), kept);
-    bool found_max = false;
     row->n = 0;
     for (uint32_t i = 0; i < selected; i++) {
         double value = kept->values[i];
         double p = unnormalised(row, value);
-        bool first_max = value == row->scanned.max && !found_max;
-        found_max |= first_max;
         kept->ids[row->n] = kept->ids[i];
         kept->values[row->n] = value;
-        row->n += first_max || (p >= level && p > 0);
+        row->n += p >= level && p > 0;
     }
-    if (row->n == 0) /* only where subnormals are flushed, a bound too */
+    /* No value reaches the level, or flushed subnormals are a bound. */
+    if (row->n == 0)
         select_top(row, 1);
 }
 
