@@ -480,9 +480,8 @@ class CloudSession:
         self._text.append(token)
         generation.stopped = token in self._agreed.stop
         if generation.stopped or len(self._text) == generation.base + generation.n:
-            self._number += 1
-            self._drawn = self._number
-            self._base = len(self._text)
+            number = generation.number + 1
+            self._start(number, number, self._text)
 
 
 def session_of(message: bytes) -> bytes | None:

@@ -34,8 +34,6 @@ class Draft:
     """Tokens of the text before it."""
     drawn: int
     """The number by which it is drawn, whichever number it has."""
-    length: int = 0
-    """How many tokens it has."""
     stopped: bool = False
     """Whether the last of them ends the text."""
     packet: bytes | None = None

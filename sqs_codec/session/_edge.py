@@ -234,7 +234,8 @@ class EdgeSession:
                 f"setting must be {draft.setting}, that of the round's first token, "
                 f"got {setting}"
             )
-        if draft.stopped or draft.base + draft.length + 1 >= limits.max_text:
+        length = draft.base + len(draft.drafter.tokens)
+        if draft.stopped or length + 1 >= limits.max_text:
             return None
         if isinstance(logits, SparseDistribution):
             token = draft.drafter.push(logits)
@@ -242,7 +243,6 @@ class EdgeSession:
             temperature = self._sampling.temperature
             token = draft.drafter.push(logits, temperature=temperature)
         if token is not None:
-            draft.length += 1
             draft.stopped = token in self._stop
             self._round = draft
         return token
@@ -290,7 +290,7 @@ class EdgeSession:
             raise RuntimeError(f"{name}: the session was ended")
         if welcome is None:
             raise RuntimeError(f"{name}: the cloud's welcome comes first; see waiting")
-        if self._stopped or len(self._text) >= welcome.limits.max_text:
+        if self.finished:
             raise RuntimeError(f"{name}: the text is whole; abort(text) begins another")
         return welcome.limits
 
