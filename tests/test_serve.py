@@ -12,6 +12,7 @@ import time
 import urllib.request
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import get_args
 
@@ -24,12 +25,14 @@ import sqs_codec as sqs
 from sqs_codec.engine import EngineInfo
 from sqs_codec.serve import (
     Service,
+    _connection,
     _service,
     connect,
     start_datagrams,
     start_grpc,
 )
 from sqs_codec.serve._connect import Transport
+from sqs_codec.serve._connection import Connection
 from sqs_codec.session import EdgeSession, Job, Limits, Link, LinkError, Sampling
 from tests.serving import (
     VOCAB,
@@ -211,7 +214,8 @@ def test_second_hello_on_a_connection(server: Server) -> None:
     link.close()
 
 
-def test_slow_reader_is_closed() -> None:
+def test_slow_reader_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_connection, "SHARE", 1.0)
     begun = threading.Event()
     with serving() as server:
 
@@ -238,20 +242,41 @@ def test_slow_reader_is_closed() -> None:
                 list(opened)
 
 
-def test_flood_is_slowed_down() -> None:
-    began = time.monotonic()
+@contextmanager
+def both_transports(server: Server) -> Iterator[dict[Transport, int]]:
+    start = start_datagrams(server.service, "127.0.0.1", 0, insecure=True)
+    datagrams = server.run(start)
+    yield {"grpc": server.grpc.port, "datagram": datagrams.port}
+    wait_until(lambda: not server.service._connections and not datagrams._open)
+    server.run(datagrams.stop())
 
-    def flood() -> Iterator[bytes]:
-        while time.monotonic() < began + 0.2:
-            yield b"\x03"  # the server answers that it wants a hello
 
-    with serving() as server, grpc.insecure_channel(server.address) as channel:
-        opened = channel.stream_stream("/sqs.Sessions/Open")(flood())
-        edge, link = edge_session(PROMPT), server.link()
-        assert converse(edge, link, 60) == greedy(PROMPT, 57)
-        answers = sum(1 for _ in opened)
-        assert answers <= 200 * (1 + (time.monotonic() - began) / 0.1)
-        link.close()
+def test_flood_is_slowed_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of messages that take 10 ms each, 5 are taken in a second, and 5 in advance."""
+    monkeypatch.setattr(_connection, "MESSAGE_SECONDS", 0.01)
+    with serving() as server, both_transports(server) as ports:
+        for transport, port in ports.items():
+            before, began = server.metric("sqs_received_bytes_total"), time.monotonic()
+            link = connect(f"127.0.0.1:{port}", transport=transport, insecure=True)
+            for _ in range(200):
+                with suppress(LinkError):  # gRPC's says that they wait
+                    link.send(b"\x03")
+                time.sleep(0.005)
+            taken = server.metric("sqs_received_bytes_total") - before
+            assert 5 <= taken <= 6 + 5 * (time.monotonic() - began)
+            link.close()
+
+
+def test_what_a_message_takes_delays_the_next() -> None:
+    def work(*_: object) -> None:
+        end = time.thread_time() + 0.06
+        while time.thread_time() < end:
+            pass
+
+    connection = Connection("", work, work, on_message=work, on_end=work)
+    for least, most in ((0.05, 0.5), (0.9, 1.7), (1.6, 2.0)):
+        connection.receive(b"")
+        assert least <= connection.wait_seconds <= most
 
 
 def test_connection_dropped_mid_round(server: Server) -> None:
@@ -642,20 +667,12 @@ def test_what_is_no_text_frees_its_place(caplog: pytest.LogCaptureFixture) -> No
     hello = json.loads(edge.data_to_send()[0][1:])
     hello["codecs"][0]["prior"] = "\ud800"
     message = b"\x01" + json.dumps(hello).encode()
-    with serving() as server:
-        start = start_datagrams(server.service, "127.0.0.1", 0, insecure=True)
-        datagrams = server.run(start)
-        ports: dict[Transport, int] = {
-            "grpc": server.grpc.port,
-            "datagram": datagrams.port,
-        }
+    with serving() as server, both_transports(server) as ports:
         for transport, port in ports.items():
             link = connect(f"127.0.0.1:{port}", transport=transport, insecure=True)
             link.send(message)
             assert "needs the prior" in refusal(link)
             link.close()
-        wait_until(lambda: not server.service._connections and not datagrams._open)
-        server.run(datagrams.stop())
     assert not [r for r in caplog.records if r.exc_info]
 
 

@@ -53,6 +53,7 @@ class EchoConnection:
     """One client, and all that it has sent."""
 
     refused: str | None = None
+    wait_seconds = 0.0
 
     def __init__(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,16 @@ log = logging.getLogger(__name__)
 
 Work = asyncio.Task[Verdict | None]
 """A job that the engine is at."""
+
+SHARE = 0.05
+"""What the messages of a connection may take of the event loop's time. Those of a round
+take 0.2 ms of it."""
+
+MESSAGE_SECONDS = 5e-5
+"""Processor time that a transport takes for a message, besides the service."""
+
+MOST_SAVED, MOST_OWED = 1.0, 2.0
+"""Seconds whose share a connection may have saved, or have used in advance."""
 
 
 @dataclass(eq=False)
@@ -70,6 +81,7 @@ class Connection:
         self.session: Session | None = None
         self.timer: asyncio.TimerHandle | None = None
         self.send = send
+        self._paid = time.monotonic() - MOST_SAVED  # until when its share is used
         self._close = close
         self._on_message = on_message
         self._on_end = on_end
@@ -82,11 +94,24 @@ class Connection:
         """Take a message of the peer. It never raises for what a peer sends."""
         if self.refused is not None:
             return
+        began = time.thread_time()
         try:
             self._on_message(self, message)
         except Exception:
             log.exception("a message of %d bytes", len(message))
             self.refuse("error", "the server failed on this message; it is in its log")
+        self._charge(time.thread_time() - began + MESSAGE_SECONDS)
+
+    def _charge(self, seconds: float) -> None:
+        """Take that a message took so much processor time."""
+        now = time.monotonic()
+        paid = max(self._paid, now - MOST_SAVED) + seconds / SHARE
+        self._paid = min(paid, now + MOST_OWED)
+
+    @property
+    def wait_seconds(self) -> float:
+        """How long the peer's next message has to wait for what the last ones took."""
+        return self._paid - time.monotonic()
 
     def refuse(self, kind: str, reason: str, messages: Sequence[bytes] = ()) -> None:
         """Tell the peer that it is refused, for good, and close the connection.

@@ -108,7 +108,7 @@ class CloudSession:
         self._generation: Generation | None = None
         self._answered: Answered | None = None
         self._pending: wire.Context | None = None
-        self._unread = False  # whether the text is new to the target model
+        self._read = 0  # tokens of the text that the target model has read or drawn
         self._job: Job | None = None
         self._overtaken = False
         self._failures = 0
@@ -177,7 +177,7 @@ class CloudSession:
         self._text = []
         self._drop_round()
         self._pending = self._answered = None
-        self._unread = False
+        self._read = 0
 
     def _take(self, message: wire.Up) -> None:
         if isinstance(message, wire.Hello):
@@ -265,7 +265,7 @@ class CloudSession:
         if pending.end == pending.total:
             text = self._text[: pending.shared] + pending.tokens
             self._start(pending.number, pending.drawn, text)
-            self._unread = True
+            self._read = min(self._read, pending.shared)
 
     def _start(self, number: int, drawn: int, text: list[int]) -> None:
         """Wait for round `number`, which follows `text` and is drawn by `drawn`."""
@@ -413,14 +413,14 @@ class CloudSession:
         if self._job is not None or self._refused is not None or self._ended:
             return None
         self._overtaken = False
-        if self._draft is not None:
+        if self._read < len(self._text):  # by itself first, as it may take parts
+            self._make_job(None, np.empty(0))
+        elif self._draft is not None:
             round_ = self._draft.round_
             self._make_job(round_, self._draft.draws.take(0, len(round_) + 1))
         elif (generation := self._running()) is not None:
             i = len(self._text) - generation.base
             self._make_job(None, generation.draws.take(i, i + 1))
-        elif self._unread:
-            self._make_job(None, np.empty(0))
         return self._job
 
     def _make_job(self, round_: Round | None, draws: NDArray[np.float64]) -> None:
@@ -441,13 +441,12 @@ class CloudSession:
         self._failures = 0
         if self._overtaken:
             return
-        self._unread = False
-        if verdict is None:
-            return
-        if self._draft is not None:
-            self._answer(self._draft, verdict)
-        elif (generation := self._running()) is not None:
-            self._take_token(generation, verdict.token)
+        if verdict is not None:
+            if self._draft is not None:
+                self._answer(self._draft, verdict)
+            elif (generation := self._running()) is not None:
+                self._take_token(generation, verdict.token)
+        self._read = len(self._text)
 
     def fail(self, job: Job) -> None:
         """Take that the verifier failed: `next_job` asks for the same again.

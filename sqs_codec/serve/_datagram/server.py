@@ -13,6 +13,7 @@ import contextlib
 import functools
 import hmac
 import secrets
+import socket
 import time
 from collections import OrderedDict
 from typing import cast
@@ -45,6 +46,7 @@ _IDLE_SECONDS = 300.0  # without a message
 _COOKIE_SECONDS = 30
 _SHAKE_SECONDS = 30.0  # a thin link takes seconds for each flight
 _TICK = 0.25
+_BUFFER = 1 << 20  # bytes that may wait to be received
 
 _WRONG = b"the server refused the token: give one that it was started with"
 _NONE = b"the server wants a token (--token, SQS_TOKEN), and none was given"
@@ -147,6 +149,9 @@ class DatagramServer(asyncio.DatagramProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the socket, and start the clock."""
         self._transport = cast(asyncio.DatagramTransport, transport)
+        # What comes while others are served shouldn't be lost.
+        sock = transport.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
         self._tick()
 
     def datagram_received(self, data: bytes, address: Address) -> None:
@@ -210,7 +215,11 @@ class DatagramServer(asyncio.DatagramProtocol):
     # Associations.
 
     def _feed(self, association: _Association, data: bytes) -> None:
-        """Take a datagram of an association."""
+        """Take a datagram of an association; a message too many is lost."""
+        connection = association.connection
+        late = connection is not None and connection.wait_seconds > 0
+        if late and data[:1] == bytes([_MESSAGE]):
+            return
         endpoint = association.endpoint
         try:
             messages = endpoint.receive(data)

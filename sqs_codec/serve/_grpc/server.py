@@ -31,10 +31,6 @@ __all__ = ["GrpcServer", "start_grpc"]
 CLOSING_SECONDS = 20.0
 """How long a peer has to read the last words."""
 
-BURST, BURST_SECONDS = 200, 0.1
-"""So many messages of a connection are taken in so many seconds. An edge has a few for
-each round, and more of them would keep the others waiting."""
-
 
 class GrpcServer:
     """A gRPC server that `start_grpc` has started.
@@ -146,16 +142,11 @@ class _Stream:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _read(self) -> None:
-        """Take messages, but no faster than `BURST` says: a flood waits where it is."""
-        loop = asyncio.get_running_loop()
-        while True:
-            began = loop.time()
-            for _ in range(BURST):
-                message = await self._context.read()
-                if message is grpc.aio.EOF:
-                    return
-                self.connection.receive(message)
-            await asyncio.sleep(began + BURST_SECONDS - loop.time())
+        """Take messages; those of a flood wait where they are."""
+        while (message := await self._context.read()) is not grpc.aio.EOF:
+            self.connection.receive(message)
+            if (seconds := self.connection.wait_seconds) > 0:
+                await asyncio.sleep(seconds)
 
     async def _write(self) -> None:
         while (message := await self._outgoing.get()) is not None:
