@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -19,6 +20,9 @@ __all__ = ["BatchEngine"]
 PART = 512
 """Tokens of texts that are read in one call: more than take a processor's time, and few
 enough to wait for."""
+
+RECENT_SECONDS = 1.0
+"""So long after a round others may follow, and texts leave them half of the time."""
 
 STUCK_SECONDS = 120.0
 """So long a call may take. A model that is at one for longer has hung."""
@@ -63,9 +67,9 @@ class BatchEngine:
     """An `Engine` over a `Verifier`, which runs in a thread of its own.
 
     All rounds that wait are verified in one call. Texts that are only to be read are
-    read in parts, and a call has one of them, so that the rounds of others wait for
-    one part at most. If a call takes two minutes, the engine is unwell until it ends,
-    and whoever waits is told.
+    read in parts, and a call has one of them. Where there are rounds, calls without
+    texts follow for as long. If a call takes two minutes, the engine is unwell until it
+    ends, and whoever waits is told.
 
     Parameters
     ----------
@@ -91,6 +95,8 @@ class BatchEngine:
         self._fresh: list[_Task] = []
         self._at_work: set[_Task] = set()
         self._began: float | None = None  # when the present call did
+        self._round_at = -math.inf  # when a call with rounds ended last
+        self._text_at = -math.inf  # when a text may be read again
         self._stopped = False
         self._changed = threading.Condition()
         self._thread = threading.Thread(
@@ -177,9 +183,14 @@ class BatchEngine:
     def _run(self) -> None:
         while tasks := self._take():
             parts = [task.part() for task in tasks]
-            self._began = time.monotonic()
+            reads = [task.reads > 0 for task in tasks]
+            self._began = began = time.monotonic()
             outcomes = self._verify(parts)
-            self._began = None
+            self._began, now = None, time.monotonic()
+            if not all(reads):
+                self._round_at = now
+            if any(reads) and began - self._round_at < RECENT_SECONDS:
+                self._text_at = now + (now - began)
             done: dict[_Task, Outcome] = {}
             for task, part, outcome in zip(tasks, parts, outcomes, strict=True):
                 if part is task.job or isinstance(outcome, Exception):
@@ -199,13 +210,11 @@ class BatchEngine:
         Of those that only read there is one part.
         """
         with self._changed:
-            while True:
-                self._changed.wait_for(lambda: self._waiting or self._stopped)
-                if self._stopped:
-                    return []
+            while not self._stopped:
+                delay = self._text_at - time.monotonic()
+                room = 0 if delay > 0 else PART
                 taken: dict[bytes, _Task] = {}
                 left: deque[_Task] = deque()
-                room = PART
                 for task in self._waiting:
                     if task.future.done():
                         continue  # it was cancelled, or told that the model hangs
@@ -218,6 +227,8 @@ class BatchEngine:
                 self._waiting = left
                 if taken:
                     return list(taken.values())
+                self._changed.wait(delay if left else None)
+        return []
 
     def _verify(self, jobs: Sequence[Job]) -> Sequence[Outcome]:
         """Verify jobs at once, or, where that fails, each alone.
