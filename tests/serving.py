@@ -18,7 +18,8 @@ import sqs_codec as sqs
 from benchmarks.wire.certificates import issue
 from sqs_codec._codec.verify import Verdict
 from sqs_codec.engine import BatchEngine, Engine
-from sqs_codec.serve import connect
+from sqs_codec.serve import connect, start_datagrams
+from sqs_codec.serve._connect import Transport
 from sqs_codec.serve._grpc.server import GrpcServer, start_grpc
 from sqs_codec.serve._service import Service
 from sqs_codec.session import EdgeSession, Job, Link, Sampling, Setting, Verifier
@@ -163,6 +164,16 @@ def edge_session(text: Sequence[int], **options: Any) -> EdgeSession:
     }
     settings = [Setting(options.pop("codec", CODEC), KEEP)]
     return EdgeSession(settings, text, **(given | options))
+
+
+@contextmanager
+def both_transports(server: Server) -> Iterator[dict[Transport, int]]:
+    """Serve by datagrams as well, and say at which ports; all connections must end."""
+    start = start_datagrams(server.service, "127.0.0.1", 0, insecure=True)
+    datagrams = server.run(start)
+    yield {"grpc": server.grpc.port, "datagram": datagrams.port}
+    wait_until(lambda: not server.service._connections and not datagrams._open)
+    server.run(datagrams.stop())
 
 
 Mode = Literal["drafts", "generate"]

@@ -1,11 +1,12 @@
-"""Send hostile messages to both ends of a session.
+"""Send hostile messages to both ends of a session, and to a server by each transport.
 
-    python -m tests.session_campaign                 10^5 messages to each end
+    python -m tests.session_campaign                 10^5 messages to each
     python -m tests.session_campaign --messages 1000 --seed 7       a taste of it
 
 Messages are random, or taken from honest sessions and mutated, truncated, replayed or
 left as they are, in any order. Nothing may raise; a session that is refused stays
-refused; and what a session holds stays within its limits.
+refused; and what a session holds stays within its limits. A session of the same server
+has its text exact.
 """
 
 from __future__ import annotations
@@ -15,19 +16,33 @@ import time
 import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 import numpy as np
 
 import sqs_codec as sqs
-from sqs_codec.session import CloudSession, EdgeSession, Limits, Setting
+from sqs_codec.engine import BatchEngine
+from sqs_codec.serve import connect
+from sqs_codec.serve._connect import Transport
+from sqs_codec.session import (
+    CloudSession,
+    EdgeSession,
+    Limits,
+    Link,
+    LinkError,
+    Sampling,
+    Setting,
+)
 from sqs_codec.session import _wire as wire
 from sqs_codec.session._limits import MAX_SURVIVORS, ROUND_BYTES, max_draft
 from tests.kit import mutate
+from tests.serving import both_transports, serving
 from tests.session_kit import (
     Target,
     V,
     draft_logits,
     exchange,
+    greedy,
     make_cloud,
     make_edge,
     work,
@@ -179,6 +194,65 @@ def attack_edge(rng: np.random.Generator, count: int) -> Counter[str]:
     return found
 
 
+def attack_server(
+    rng: np.random.Generator, count: int, transport: Transport
+) -> Counter[str]:
+    """Send messages to a server that has another session; count reasons."""
+    found: Counter[str] = Counter()
+    with (
+        serving(BatchEngine(Target()), limits=LIMITS) as server,
+        both_transports(server) as ports,
+    ):
+        address = f"127.0.0.1:{ports[transport]}"
+        good = connect(address, transport=transport, insecure=True)
+        victim = make_edge(sampling=Sampling(0.0), session_id=bytes(16))
+        link, at, instance = None, 0, bytes(4)
+        for n in range(count):
+            if n % 100 == 0:
+                messages, _ = honest(rng)
+                go_on(victim, good)
+                assert victim.text == greedy([1, 2], len(victim.text) - 2)
+                if len(victim.text) > 150:
+                    victim.abort([1, 2])
+            message = hostile(rng, messages, at)[:1171] or bytes(1)
+            if message[:1] == b"\x02" and rng.random() < 0.8:
+                message = message[:1] + instance + message[5:]
+            at += 1
+            try:
+                if link is None:
+                    link = connect(address, transport=transport, insecure=True)
+                link.send(message)
+                while answer := link.receive(0.01 if at % 10 == 1 else 0):
+                    down = wire.parse_down(answer, V)
+                    instance = getattr(down, "instance", None) or instance
+            except LinkError as error:
+                found[str(error).partition("connection: ")[2][:24]] += 1
+                assert link is not None
+                link.close()
+                link, at = None, 0
+        for each in (link, good):
+            if each is not None:
+                each.close()
+    return found
+
+
+def go_on(edge: EdgeSession, link: Link) -> None:
+    """Bring an edge's text a round further, whatever is lost."""
+    length = len(edge.text)
+    while len(edge.text) == length:
+        if not edge.waiting:
+            for _ in range(3):
+                edge.push(draft_logits(edge))
+            edge.flush()
+        for message in edge.data_to_send():
+            link.send(message)
+        answer = link.receive(1.0)
+        if answer is None:
+            edge.resend()
+        else:
+            edge.receive(answer)
+
+
 def heaviest() -> dict[str, int]:
     """Return the bytes that clouds hold after the largest messages there are."""
     codec = sqs.Codec(5000, 1000)
@@ -236,7 +310,13 @@ def main() -> None:
     parser.add_argument("--messages", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    for name, attack in (("cloud", attack_cloud), ("edge", attack_edge)):
+    attacks: dict[str, Callable[[np.random.Generator, int], Counter[str]]] = {
+        "cloud": attack_cloud,
+        "edge": attack_edge,
+        "server by gRPC": partial(attack_server, transport="grpc"),
+        "server by datagrams": partial(attack_server, transport="datagram"),
+    }
+    for name, attack in attacks.items():
         start = time.perf_counter()
         found = attack(np.random.default_rng(options.seed), options.messages)
         seconds = time.perf_counter() - start

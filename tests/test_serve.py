@@ -12,7 +12,7 @@ import time
 import urllib.request
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import get_args
 
@@ -28,10 +28,8 @@ from sqs_codec.serve import (
     _connection,
     _service,
     connect,
-    start_datagrams,
     start_grpc,
 )
-from sqs_codec.serve._connect import Transport
 from sqs_codec.serve._connection import Connection
 from sqs_codec.session import EdgeSession, Job, Limits, Link, LinkError, Sampling
 from tests.serving import (
@@ -40,6 +38,7 @@ from tests.serving import (
     Server,
     Toy,
     batch,
+    both_transports,
     certificate,
     converse,
     draft_round,
@@ -240,15 +239,6 @@ def test_slow_reader_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
             wait_until(is_closed)
             with pytest.raises(grpc.RpcError, match="256 messages wait for this peer"):
                 list(opened)
-
-
-@contextmanager
-def both_transports(server: Server) -> Iterator[dict[Transport, int]]:
-    start = start_datagrams(server.service, "127.0.0.1", 0, insecure=True)
-    datagrams = server.run(start)
-    yield {"grpc": server.grpc.port, "datagram": datagrams.port}
-    wait_until(lambda: not server.service._connections and not datagrams._open)
-    server.run(datagrams.stop())
 
 
 def test_flood_is_slowed_down(monkeypatch: pytest.MonkeyPatch) -> None:
