@@ -64,16 +64,9 @@ def version() -> str:
 
 
 def readme() -> str:
-    """Return README.md as PyPI shows it: its links lead to this version's files."""
-    project = (ROOT / "pyproject.toml").read_text("utf-8")
-    source = re.search(r'^Source = "([^"]+)"', project, re.MULTILINE)
-    if source is None:
-        raise SystemExit("pyproject.toml has no Source in [project.urls]")
-    return re.sub(
-        r"\]\((?![a-z]+:|#)",
-        f"]({source[1]}/blob/v{version()}/",
-        (ROOT / "README.md").read_text("utf-8"),
-    )
+    """Return README.md as PyPI shows it: a link to a file becomes its words."""
+    text = (ROOT / "README.md").read_text("utf-8")
+    return re.sub(r"\[([^]]*)\]\((?![a-z]+:|#)[^)]*\)", r"\1", text)
 
 
 setup(

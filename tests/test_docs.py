@@ -1,4 +1,4 @@
-"""What the pages for readers promise: links that lead somewhere."""
+"""What the pages for readers promise: links that lead somewhere, and to whom."""
 
 from __future__ import annotations
 
@@ -14,6 +14,21 @@ PAGES = sorted(
     for page in ROOT.glob(f"{folder}*.md")
 )
 FENCED = re.compile(r"^```.*?^```", re.M | re.S)
+METADATA = sorted(
+    str(file.relative_to(ROOT))
+    for name in ("*.toml", "*.cff", "*.yml", "setup.py", "bindings/**/*.toml")
+    for file in ROOT.glob(name)
+)
+OTHERS = {
+    "arxiv.org",
+    "docs.ray.io",
+    "pypi.org",
+    "www.cprover.org",
+    "127.0.0.1",
+}
+"""Hosts that are named; the project has none yet."""
+
+HOST = re.compile(r"(?:https?:)?//([\w-]+(?:\.[\w-]+)+)|((?:github|gitlab)\.com)")
 LINK = re.compile(r"\]\(([^)\s:#]*)(?:#([^)\s]*))?\)")
 
 
@@ -32,3 +47,9 @@ def test_links_lead_to_files_and_headings(name: str) -> None:
         assert place.exists(), f"{name}: {target}"
         if anchor:
             assert anchor in anchors(place), f"{name}: {target}#{anchor}"
+
+
+@pytest.mark.parametrize("name", PAGES + METADATA)
+def test_addresses_are_those_of_others(name: str) -> None:
+    found = {a or b for a, b in HOST.findall((ROOT / name).read_text("utf-8"))}
+    assert found <= OTHERS, found - OTHERS

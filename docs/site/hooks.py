@@ -1,20 +1,23 @@
 """What `make docs` does beyond mkdocs: pages made from files outside docs/, formulas.
 
 The pages in docs/ are read in the repository, too. So they link to files by their
-paths there, and formulas are written as GitHub takes them; here links become those of
-the site or of the repository's page, and formulas MathML, which browsers draw without
-a script.
+paths there, and formulas are written between dollar signs; here links become those of
+the site, or words where the site lacks the file, and formulas MathML, which browsers
+draw without a script.
 """
 
 from __future__ import annotations
 
 import contextlib
+import doctest
 import html
 import io
+import json
 import logging
 import os
 import posixpath
 import re
+from collections.abc import Iterator
 from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
@@ -28,26 +31,29 @@ OUTSIDE = {
     "CONTRIBUTING.md": "contributing.md",
     "SECURITY.md": "security.md",
     "csrc/README.md": "core.md",
+    "csrc/sqs.h": "reference/sqs-h.md",
 }
 """Files outside docs/ that are pages of the site, and their names there."""
 
-LINK = re.compile(r"(\[[\w./-]+\.md)?\]\(([^)#\s:]+)(#[^)\s]*)?\)")
+LINK = re.compile(r"\[([^\[\]]*)\]\(([^)#\s:]+)(#[^)\s]*)?\)")
 FORMULA = re.compile(
     r'<(span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</\1>', re.DOTALL
 )
 OPERATOR = re.compile(r"<mo([^>]*)>(&#x0007C;|min|max|Pr)</mo>")
+CODE = re.compile(r"<code>(.*?)</code>", re.DOTALL)
+TAG = re.compile(r"<[^>]*>")
 LOADED = re.compile(
-    r'<(?:script|img|iframe)[^>]+src="(?:https?:)?//[^"]*"|'
-    r'<link[^>]+rel="(?:stylesheet|preload)"[^>]*"(?:https?:)?//[^"]*"'
+    r'<(?!a\b)[^>]*\b(?:src|href)="(?:https?:)?//[^"]*"|data-md-component="source"'
 )
+"""What a page loads from elsewhere; the last is a count of a repository's stars."""
 
+SOUGHT = ("distillation", "greedy", "temperature")
+"""Words that the search finds in a heading."""
 
-def on_config(config: Any) -> None:
-    """Refuse a repository other than the package's."""
-    project = (ROOT / "pyproject.toml").read_text()
-    source = re.search(r'^Source = "([^"]*)"', project, re.M)
-    if source is None or source[1] != config.repo_url:
-        log.warning("repo_url isn't Source of [project.urls] in pyproject.toml")
+NO_SENTENCE = re.compile(
+    r"^[A-Z]\w+\n-+$|^[*\w, ]+ : .*$|^\S.*\n(?= {4})|^(?:- |>>> )|\n\n", re.M
+)
+"""What ends a sentence of a docstring besides its full stop."""
 
 
 def on_files(files: Any, config: Any) -> None:
@@ -66,18 +72,19 @@ def on_files(files: Any, config: Any) -> None:
     files.append(File.generated(config, "site/math.ttf", abs_src_path=str(font)))
 
 
-def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
-    """Make links to files of the repository work on the site."""
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
+    """Make links to files of the repository work on the site; mark examples."""
     names = {name: path for path, name in OUTSIDE.items()}
     name = page.file.src_uri
-    path = names.get(name, f"docs/{name}")
-    return relink(markdown, path, name, config.repo_url)
+    markdown = re.sub(r"^```python\n(?=>>> )", "```pycon\n", markdown, flags=re.M)
+    return relink(markdown, names.get(name, f"docs/{name}"), name)
 
 
-def relink(markdown: str, path: str, name: str, repository: str) -> str:
+def relink(markdown: str, path: str, name: str) -> str:
     """Return a page whose links hold on the site.
 
-    A link that is named by its file gets the page's title.
+    A link that is named by its file gets the page's title. One to a file that isn't on
+    the site becomes its words.
 
     Parameters
     ----------
@@ -86,23 +93,17 @@ def relink(markdown: str, path: str, name: str, repository: str) -> str:
         Of the page's file in the repository.
     name : str
         Of the page on the site.
-    repository : str
-        Its URL.
 
     Examples
     --------
-    >>> def links(markdown, path="docs/a.md", name="a.md"):
-    ...     return relink(markdown, path, name, "https://repo")
-    >>> links("[b](b.md#c), [d](../SECURITY.md), [e](../csrc/sqs.h)")
-    '[b](b.md#c), [d](security.md), [e](https://repo/blob/main/csrc/sqs.h)'
-    >>> links("[theory.md](docs/theory.md)", "SECURITY.md", "security.md")
+    >>> relink("[b](b.md#c), [d](../SECURITY.md), [e](../csrc)", "docs/a.md", "a.md")
+    '[b](b.md#c), [d](security.md), e'
+    >>> relink("[theory.md](docs/theory.md)", "SECURITY.md", "security.md")
     '[Theory](theory.md)'
-    >>> links("[vectors](../../tests/vectors)", "docs/howto/a.md", "howto/a.md")
-    '[vectors](https://repo/tree/main/tests/vectors)'
     """
 
     def moved(match: re.Match[str]) -> str:
-        label, link, anchor = match[1] or "", match[2], match[3] or ""
+        label, link, anchor = match[1], match[2], match[3] or ""
         target = posixpath.normpath(posixpath.join(posixpath.dirname(path), link))
         file = ROOT / target
         if target in OUTSIDE:
@@ -112,18 +113,17 @@ def relink(markdown: str, path: str, name: str, repository: str) -> str:
         elif not file.exists():
             return match[0]  # a page made here, or for mkdocs to complain of
         else:
-            kind = "tree" if file.is_dir() else "blob"
-            return f"{label}]({repository}/{kind}/main/{target}{anchor})"
-        if label and file.exists():
-            label = "[" + file.read_text().splitlines()[0].lstrip("# ")
+            return label
+        if re.fullmatch(r"[\w./-]+\.md", label) and file.exists():
+            label = file.read_text().splitlines()[0].lstrip("# ")
         place = posixpath.relpath(place, posixpath.dirname(name) or ".")
-        return f"{label}]({place}{anchor})"
+        return f"[{label}]({place}{anchor})"
 
     return LINK.sub(moved, markdown)
 
 
 def on_page_content(content: str, page: Any, **_: Any) -> str:
-    """Turn formulas into MathML."""
+    """Turn formulas into MathML, and let an example be copied as it is run."""
     from latex2mathml.converter import convert
 
     def mathml(match: re.Match[str]) -> str:
@@ -135,13 +135,75 @@ def on_page_content(content: str, page: Any, **_: Any) -> str:
         formula = OPERATOR.sub(r'<mo\1 lspace="0.15em" rspace="0">\2</mo>', formula)
         return re.sub(r'columnalign="(\w+)"', r'style="text-align: \1"', formula)
 
-    return FORMULA.sub(mathml, content)
+    return CODE.sub(copied, FORMULA.sub(mathml, content))
+
+
+def copied(code: re.Match[str]) -> str:
+    r"""Return an example that is copied without prompts and what was printed.
+
+    Examples
+    --------
+    >>> print(copied(CODE.match("<code><b>&gt;&gt;&gt; </b>1 &lt; 2\nTrue</code>")))
+    <code data-copy="1 &lt; 2
+    "><b>&gt;&gt;&gt; </b>1 &lt; 2
+    True</code>
+    """
+    text = html.unescape(TAG.sub("", code[1]))
+    examples = (one.source for one in doctest.DocTestParser().get_examples(text))
+    # An interpreter ends a block at an empty line.
+    source = "".join(one + "\n" * ("\n    " in one) for one in examples)
+    copy = f' data-copy="{html.escape(source)}"' if source else ""
+    return f"<code{copy}>{code[1]}</code>"
 
 
 def on_post_page(output: str, page: Any, **_: Any) -> None:
     """Refuse a page that loads anything from elsewhere."""
     for loaded in LOADED.findall(output):
         log.warning("%s loads from elsewhere: %s", page.file.src_uri, loaded)
+
+
+def on_post_build(config: Any) -> None:
+    """Refuse a site without a sentence of a public docstring, or what is sought."""
+    site = Path(config.site_dir)
+    found = json.loads((site / "search/search_index.json").read_text())["docs"]
+    titles = " ".join(entry["title"].lower() for entry in found)
+    for word in SOUGHT:
+        if word not in titles:
+            log.warning("no heading has %r, which people search for", word)
+    sources = sorted((ROOT / "docs/reference").glob("*.md"))
+    pages = (site / f"reference/{source.stem}/index.html" for source in sources)
+    shown = words(html.unescape(TAG.sub("", "".join(p.read_text() for p in pages))))
+    modules = re.findall(r"^::: (\S+)", "".join(s.read_text() for s in sources), re.M)
+    for path, sentence in sentences(modules):
+        if words(sentence) not in shown:
+            log.warning("the reference lacks a sentence of %s: %s", path, sentence)
+
+
+def words(text: str) -> str:
+    """Return a text's words alone."""
+    return " ".join(re.findall(r"\w+", text))
+
+
+def sentences(modules: list[str]) -> Iterator[tuple[str, str]]:
+    """Yield each sentence of modules' public docstrings, after its object's path."""
+    import griffe
+
+    loader = griffe.GriffeLoader(search_paths=[ROOT])
+    loader.load("sqs_codec")
+    loader.resolve_aliases()
+    todo = [loader.modules_collection[module] for module in modules]
+    for one in todo:  # which grows
+        if one.docstring:
+            for part in NO_SENTENCE.split(one.docstring.value):
+                for sentence in re.split(r"(?<=[.:])\s", part):
+                    yield one.path, " ".join(sentence.split())
+        if one.is_module:
+            here = [n for n, member in one.members.items() if not member.is_alias]
+            names = one.exports or here
+        else:
+            names = one.all_members if one.is_class else ()
+        members = (one.all_members[n] for n in names if not re.match("_[^_]", n))
+        todo += [member for member in members if not member.is_module]
 
 
 def command_line() -> str:

@@ -257,6 +257,7 @@ def to_dense(
     Returns
     -------
     torch.Tensor [..., vocab_size]
+        A row for each distribution.
 
     Raises
     ------
