@@ -169,7 +169,7 @@ def test_each_experiment_reports(name: str, miniature: Path) -> None:
 
 
 def test_the_figure_of_the_paper_is_drawn(miniature: Path) -> None:
-    assert (miniature / "temperature.png").stat().st_size > 10_000
+    assert (miniature / "temperature.svg").stat().st_size > 10_000
 
 
 def test_a_second_run_measures_nothing(miniature: Path) -> None:

@@ -1,4 +1,4 @@
-"""Experiment 3: what formats of others cost and hold, and who is compared with whom."""
+"""What formats of others cost and hold, and who is compared with whom."""
 
 from __future__ import annotations
 

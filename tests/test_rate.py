@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from benchmarks import sources
 from benchmarks.rate import schemes
 from benchmarks.rate.__main__ import main
 from benchmarks.rate.measure import OPERATING_POINTS, Results, run
-from benchmarks.rate.report import plot, report
+from benchmarks.rate.report import STYLES, plot, report
 from benchmarks.rate.schemes import (
     C_SQS,
     ENTROPY,
@@ -155,8 +156,11 @@ def test_report_and_plot_show_every_scheme(results: Results, tmp_path: Path) -> 
     assert "…" not in text
     assert all(text.count(f"\n {scheme} ") == 2 for scheme in SCHEMES)
     assert "855.0" in text
-    plot(results, tmp_path / "rate.png")
-    assert (tmp_path / "rate.png").read_bytes().startswith(b"\x89PNG")
+    plot(results, tmp_path / "rate.svg")
+    drawn = (tmp_path / "rate.svg").read_text("utf-8")
+    assert all(scheme in drawn for scheme in STYLES)
+    assert "prefers-color-scheme: dark" in drawn
+    assert not re.search("#000000|#ffffff", drawn)
 
 
 def test_command_measures_the_shipped_drafts(

@@ -16,13 +16,13 @@ import importlib
 import os
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read by libraries as they load
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
+from matplotlib.figure import Figure
 from rich.console import Console
 
 from benchmarks.experiments.experiment import (
@@ -33,12 +33,9 @@ from benchmarks.experiments.experiment import (
 )
 from benchmarks.experiments.run import OptionsError, run
 from benchmarks.sources import read_prompts
-from benchmarks.tables import about, about_line, command, dim, write_json
+from benchmarks.tables import about, about_line, command, dim, write_figure, write_json
 from sqs_codec.cli.options import number
 from sqs_codec.hf._models import ModelError
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 NAMES = (
     "temperature",
@@ -103,22 +100,10 @@ def report(
             console.print()
     write_json(summary, folder / f"{name}.json")
     if plot := getattr(module, "plot", None):
-        _draw(plot, summary, folder / f"{name}.png")
+        figure = Figure(layout="constrained")
+        plot(summary, figure)
+        write_figure(figure, folder / f"{name}.svg")
     return [check for check in checks if not check.holds]
-
-
-def _draw(
-    plot: Callable[[dict[str, Any], Figure], None], summary: dict[str, Any], path: Path
-) -> None:
-    import matplotlib as mpl
-
-    mpl.use("agg")
-    from matplotlib import pyplot as plt
-
-    figure = plt.figure(layout="constrained")
-    plot(summary, figure)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
 
 
 def _prompts(name: str) -> Path:

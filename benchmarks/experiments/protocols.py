@@ -1,4 +1,4 @@
-"""Experiment 3: our plans against what users would pick, over links thin and wide."""
+"""Our plans against what users would pick, over links thin and wide."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -514,36 +514,35 @@ def _signed(found: dict[str, float], scale: float, digits: int = 1) -> str:
 
 
 def plot(summary: dict[str, Any], figure: Figure) -> None:
-    """Draw rates and latencies by default, a row for each model."""
+    """Draw rates and latencies by default, a column for each model."""
     models = grouped(summary["defaults"], "model")
-    figure.set_size_inches(12, 3.4 * len(models))
-    axes = figure.subplots(len(models), 3, squeeze=False)
-    for row, ((model,), defaults) in zip(axes, models, strict=True):
-        for each, (title, scale, cost) in zip(row, COSTS, strict=True):
-            for i, (rule, coding) in enumerate(itertools.product(RULES, CODINGS)):
-                found = [f for f in defaults if f["coding"] == coding]
-                # Aside of other lines, so that intervals don't hide each other.
-                x = [f["temperature"] + 0.006 * i for f in found]
-                y = [[*cost(f)[rule].values()] for f in found]
-                value, low, high = scale * np.array(y).T
-                span = np.maximum(0, (value - low, high - value))
-                look = {"color": COLORS[rule], "linestyle": STYLES[coding]}
-                each.errorbar(x, value, span, capsize=2, lw=1, **look)
-                each.plot([], [], label=f"{rule}, {coding}", **look)
-            each.set_title(f"{model}: {title}", fontsize=9)
-            each.set_xlabel("temperature")
-            each.legend(fontsize=7)
-
-
-RULES = (K_SQS, C_SQS)
-COLORS = {K_SQS: "C0", C_SQS: "C1"}
-STYLES = {FORMULA: "-", PACKET: "--"}
-COSTS: tuple[tuple[str, float, Callable[[dict[str, Any]], dict[str, Any]]], ...] = (
-    ("resampled of 100 judged", 100, lambda place: place["judged"]),
-    ("resampled of 100 of text", 100, lambda place: place["text"]),
-    (
-        f"ms a token, {RATE / 1e3:.0f} kbit/s",
-        1e3,
-        lambda place: place["latency"][f"{RATE:g}"],
-    ),
-)
+    figure.set_size_inches(0.4 + 2.4 * len(models), 6.4)
+    axes = figure.subplots(3, len(models), squeeze=False, sharex=True)
+    for column, ((model,), defaults) in zip(axes.T, models, strict=True):
+        judged, text, latency = column
+        for coding, line in zip(CODINGS, ("-", "--"), strict=True):
+            found = [f for f in defaults if f["coding"] == coding]
+            x = np.array([f["temperature"] for f in found])
+            for rule, color in ((K_SQS, "tab:blue"), (C_SQS, "tab:orange")):
+                look = {"color": color, "linestyle": line}
+                resampled = [100 * f["judged"][rule]["value"] for f in found]
+                times = [1e3 * f["latency"][f"{RATE:g}"][rule]["value"] for f in found]
+                judged.plot(x, resampled, label=f"{rule}, {coding}", **look)
+                latency.plot(x, times, **look)
+            y = [[*f["text"]["difference"].values()] for f in found]
+            value, low, high = 100 * np.array(y).T
+            span = np.maximum(0, (value - low, high - value))
+            look = {"color": "black", "linestyle": line, "capsize": 2}
+            # Aside of each other, so that both intervals are seen.
+            shift = 0.02 * (coding == PACKET)
+            text.errorbar(x + shift, value, span, label=coding, **look)
+        text.axhline(0, color="0.6", linewidth=0.8)
+        judged.set_title(model)
+        latency.set(xlabel="temperature", xticks=x)
+    judged, text, latency = axes[:, 0]
+    judged.set_ylabel("resampled of 100 judged")
+    text.set_ylabel("of 100 of text, C - K")
+    latency.set_ylabel(f"ms a token, {RATE / 1e3:.0f} kbit/s")
+    text.legend(frameon=False)
+    lines = judged.get_legend_handles_labels()
+    figure.legend(*lines, loc="outside lower center", ncols=2, frameon=False)

@@ -1,6 +1,6 @@
 """Measure what distributions cost, by every scheme at every setting.
 
-    python -m benchmarks.rate --plot rate.png
+    python -m benchmarks.rate --plot rate.svg
 
 Bits of a distribution against the total variation it loses and against the
 acceptance rate, for K-SQS and C-SQS by the paper's formula, QS, raw top-K and every
@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
         metavar="T",
         help="of both models; may be given several times (default: 0.3, 0.7 and 1)",
     )
-    parser.add_argument("--plot", type=Path, metavar="FILE", help=".png or .svg")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="an SVG")
     args = parser.parse_args(argv)
     try:
         source = from_options(args)
