@@ -2,8 +2,10 @@
 
 The edge drafts with distributions made small before a token is drawn from
 them; the cloud verifies, and the text is distributed exactly as the target
-model's own:
+model's own.
 
+Examples
+--------
 >>> import numpy as np
 >>> import sqs_codec as sqs
 >>> codec = sqs.Codec(vocab_size=1000)  # what both ends agree on

@@ -1,7 +1,7 @@
 """The theory of sparse quantize-and-sample as functions.
 
 Bit counts are exact, but for bounds: binomials are Python integers and a ceiling of a
-base-2 logarithm is a bit length, never a rounded float. *The paper* is [1]_. What is
+base-2 logarithm is a bit length, never a rounded float. *The paper* is [1]. What is
 from elsewhere or ours says so, function by function; the proofs are in
 ``docs/theory.md``.
 
@@ -14,14 +14,14 @@ is a ValueError that names it; what has to be an integer and isn't is a TypeErro
 
 References
 ----------
-.. [1] *Conformal Sparsification for Bandwidth-Efficient Edge-Cloud Speculative
+1. *Conformal Sparsification for Bandwidth-Efficient Edge-Cloud Speculative
    Decoding*, arXiv 2510.09942.
-.. [2] *Quantize-Sample-and-Verify*, arXiv 2507.00605.
-.. [3] Y. Reznik, *An Algorithm for Quantization of Discrete Probability Distributions*,
+2. *Quantize-Sample-and-Verify*, arXiv 2507.00605.
+3. Y. Reznik, *An Algorithm for Quantization of Discrete Probability Distributions*,
    arXiv 1008.3597.
-.. [4] Y. Leviathan, M. Kalman, Y. Matias, *Fast Inference from Transformers via
+4. Y. Leviathan, M. Kalman, Y. Matias, *Fast Inference from Transformers via
    Speculative Decoding*, arXiv 2211.17192.
-.. [5] I. Gibbs, E. Candes, *Adaptive Conformal Inference Under Distribution Shift*,
+5. I. Gibbs, E. Candes, *Adaptive Conformal Inference Under Distribution Shift*,
    arXiv 2106.00170.
 """
 
@@ -95,7 +95,7 @@ def paper_count_bits(support: int, resolution: int) -> int:
     Returns
     -------
     int
-        ceil(log2 C(l+K-1, K-1)); the number of lattice points is from [3]_.
+        ceil(log2 C(l+K-1, K-1)); the number of lattice points is from [3].
 
     Examples
     --------
@@ -173,7 +173,7 @@ def quantizer_tv_bound(support: int, resolution: int) -> float:
     Returns
     -------
     float
-        K/(4 l) [3]_; above 1, and then empty, where K > 4 l. Met with equality for
+        K/(4 l) [3]; above 1, and then empty, where K > 4 l. Met with equality for
         even K.
 
     Examples
@@ -266,7 +266,7 @@ def conformal_bound(alpha: float, eta: float, beta: float, steps: int) -> float:
 
     Notes
     -----
-    From the paper, after [5]_; that it survives the cap of the threshold at 1 and the
+    From the paper, after [5]; that it survives the cap of the threshold at 1 and the
     rollback of rejected tokens is ours. It holds for every sequence of distributions,
     adversarial ones too, as long as nothing is dropped while the threshold is at or
     below 0. A step above 1 is refused because the bound then fails: one update can take
@@ -301,7 +301,7 @@ def acceptance_rate(target: npt.ArrayLike, distribution: SparseDistribution) -> 
     Returns
     -------
     float
-        sum_x min(p(x), q^(x)) = 1 - TV(p, q^) [4]_, in [0, 1]; computed on the support.
+        sum_x min(p(x), q^(x)) = 1 - TV(p, q^) [4], in [0, 1]; computed on the support.
 
     Examples
     --------

@@ -181,26 +181,31 @@ def test_text_is_smollm2s_own(smollm2: Pair, plan: FixedPlan | None) -> None:
         assert 0.3 < metrics.acceptance_rate <= 1
 
 
-def test_tutorial_runs(
+def test_tutorial_and_session_by_hand_run(
     smollm2: Pair, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The tutorial's Python, from its first line to its last."""
-    page = Path(__file__).parent.parent / "docs" / "tutorial.md"
-    code = "\n".join(re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), re.S))
+    """The Python of both pages, each from its first line to its last."""
+    docs = Path(__file__).parent.parent / "docs"
+    pages = ((docs / name).read_text() for name in ("tutorial.md", "howto/session.md"))
     draft = LanguageModel(
         smollm2.draft, smollm2.tokenizer, smollm2.vocab_size, smollm2.stop, ""
     )
-    monkeypatch.setattr(hf, "load_model", lambda *_, **__: draft)
+    models = {0: smollm2, 2: draft}
+    monkeypatch.setattr(hf, "load_model", lambda _, drop_layers=0: models[drop_layers])
     cloud = Cloud(smollm2.target, tokenizer=smollm2.tokenizer)
     with serving(BatchEngine(cloud, tokenizer=cloud.fingerprint)) as server:
-        exec(code.replace("localhost:8743", server.address), {})
+        for page in pages:
+            code = "\n".join(re.findall(r"```python\n(.*?)```", page, re.S))
+            exec(code.replace("localhost:8743", server.address), {})
     lines = capsys.readouterr().out.splitlines()
+    assert sum(line.startswith("drafted ") for line in lines) == 4
+    assert any(line.startswith("Verdict(accepted=") for line in lines)
+    assert any(line.startswith("Metrics(tokens=") for line in lines)
     # The hello, the prompt and a round of four.
     up = [int(line.split()[1]) for line in lines if line.startswith("up ")]
     assert up[1] == 82
     assert 20 < up[2] < 120
     assert sum("accepted=0, drafted=0" in line for line in lines) == 3
-    assert "Metrics(tokens=" in lines[-1]
 
 
 def test_how_tos_run(

@@ -177,6 +177,8 @@ def on_post_build(config: Any) -> None:
     for path, sentence in sentences(modules):
         if words(sentence) not in shown:
             log.warning("the reference lacks a sentence of %s: %s", path, sentence)
+        if re.search(r":[a-z]+:`|\]_|^\.\. ", sentence):
+            log.warning("%s has markup that isn't Markdown: %s", path, sentence)
 
 
 def words(text: str) -> str:

@@ -147,16 +147,13 @@ class MinP(Keep):
 
 
 class Conformal(Keep):
-    r"""Keep the tokens above a threshold that adapts online (C-SQS).
+    """Keep the tokens above a threshold that adapts online (C-SQS).
 
     The rule is **stateful**. After each drafted token call `update` with the
     mass that its distribution dropped (`Drafter` does); quantizing alone
-    changes nothing. The threshold :math:`\beta` moves by
-
-    .. math:: \beta \leftarrow \min(1, \beta - \eta (\alpha_n - \alpha))
-
+    changes nothing. The threshold becomes ``min(1, threshold - eta (mass - alpha))``,
     so that the mean dropped mass stays below
-    :math:`\alpha + (|\beta_1| + 1 + \eta\alpha) / (\eta T)` after T updates,
+    ``alpha + (abs(beta) + 1 + eta alpha) / (eta T)`` after T updates,
     whatever the distributions (see `sqs_codec.theory.conformal_bound`).
 
     Parameters
@@ -175,8 +172,7 @@ class Conformal(Keep):
 
     References
     ----------
-    .. [1] arXiv:2510.09942 (SQS), arXiv:2106.00170 (adaptive conformal
-       inference).
+    arXiv:2510.09942 (SQS), arXiv:2106.00170 (adaptive conformal inference).
 
     Examples
     --------

@@ -108,11 +108,11 @@ def verify(
     target_probs: NDArray[np.floating],
     rng: np.random.Generator,
 ) -> Verdict:
-    r"""Accept a prefix of the drafted tokens and draw the next token.
+    """Accept a prefix of the drafted tokens and draw the next token.
 
-    Token x with count b of resolution :math:`\ell` is accepted with probability
-    :math:`\min(1, p(x) \ell / b)`. At the first rejection the next token is
-    drawn from :math:`\max(0, p - b / \ell)`, normalised. The text is then
+    Token x with count b of resolution l is accepted with probability
+    ``min(1, p(x) l / b)``. At the first rejection the next token is
+    drawn from ``max(0, p - b / l)``, normalised. The text is then
     distributed as the target's, whatever the draft; the proof is in
     ``docs/theory.md``.
 
@@ -144,7 +144,7 @@ def verify(
 
     References
     ----------
-    .. [1] arXiv:2211.17192, arXiv:2302.01318 (speculative sampling).
+    arXiv:2211.17192, arXiv:2302.01318 (speculative sampling).
 
     Examples
     --------
