@@ -41,6 +41,7 @@ FORMULA = re.compile(
 )
 OPERATOR = re.compile(r"<mo([^>]*)>(&#x0007C;|min|max|Pr)</mo>")
 CODE = re.compile(r"<code>(.*?)</code>", re.DOTALL)
+NO_WORDS = re.compile(r'\u2013\s*<div class="doc-md-description">\s*</div>')
 TAG = re.compile(r"<[^>]*>")
 LOADED = re.compile(
     r'<(?!a\b)[^>]*\b(?:src|href)="(?:https?:)?//[^"]*"|data-md-component="source"'
@@ -135,7 +136,7 @@ def on_page_content(content: str, page: Any, **_: Any) -> str:
         formula = OPERATOR.sub(r'<mo\1 lspace="0.15em" rspace="0">\2</mo>', formula)
         return re.sub(r'columnalign="(\w+)"', r'style="text-align: \1"', formula)
 
-    return CODE.sub(copied, FORMULA.sub(mathml, content))
+    return CODE.sub(copied, FORMULA.sub(mathml, NO_WORDS.sub("", content)))
 
 
 def copied(code: re.Match[str]) -> str:
@@ -170,11 +171,9 @@ def on_post_build(config: Any) -> None:
     for word in SOUGHT:
         if word not in titles:
             log.warning("no heading has %r, which people search for", word)
-    sources = sorted((ROOT / "docs/reference").glob("*.md"))
-    pages = (site / f"reference/{source.stem}/index.html" for source in sources)
-    shown = words(html.unescape(TAG.sub("", "".join(p.read_text() for p in pages))))
-    modules = re.findall(r"^::: (\S+)", "".join(s.read_text() for s in sources), re.M)
-    for path, sentence in sentences(modules):
+    pages = (page.read_text() for page in site.glob("reference/*/index.html"))
+    shown = words(html.unescape(TAG.sub("", "".join(pages))))
+    for path, sentence in sentences():
         if words(sentence) not in shown:
             log.warning("the reference lacks a sentence of %s: %s", path, sentence)
         if re.search(r":[a-z]+:`|\]_|^\.\. ", sentence):
@@ -186,26 +185,24 @@ def words(text: str) -> str:
     return " ".join(re.findall(r"\w+", text))
 
 
-def sentences(modules: list[str]) -> Iterator[tuple[str, str]]:
-    """Yield each sentence of modules' public docstrings, after its object's path."""
+def sentences() -> Iterator[tuple[str, str]]:
+    """Yield each sentence of public docstrings, after its object's path."""
     import griffe
 
     loader = griffe.GriffeLoader(search_paths=[ROOT])
-    loader.load("sqs_codec")
+    todo: list[Any] = [loader.load("sqs_codec")]
     loader.resolve_aliases()
-    todo = [loader.modules_collection[module] for module in modules]
     for one in todo:  # which grows
         if one.docstring:
             for part in NO_SENTENCE.split(one.docstring.value):
                 for sentence in re.split(r"(?<=[.:])\s", part):
                     yield one.path, " ".join(sentence.split())
-        if one.is_module:
-            here = [n for n, member in one.members.items() if not member.is_alias]
-            names = one.exports or here
-        else:
-            names = one.all_members if one.is_class else ()
-        members = (one.all_members[n] for n in names if not re.match("_[^_]", n))
-        todo += [member for member in members if not member.is_module]
+        if one.is_class:
+            todo += [m for n, m in one.all_members.items() if not re.match("_[^_]", n)]
+        elif one.is_module:
+            own = (m for m in one.members.values() if not m.is_alias and m.is_module)
+            todo += [one.members[name] for name in one.exports]
+            todo += [m for m in own if not re.match("_|cli$", m.name)]
 
 
 def command_line() -> str:
