@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -98,9 +99,28 @@ def test_sdist_has_what_a_build_needs_and_nothing_built(sdist: Path) -> None:
             and path.name != "_sqs.c"
         }
         assert files <= names
-    assert {"LICENSE", "README.md", "pyproject.toml", "setup.py"} <= names
+    assert {"LICENSE", "NOTICE", "README.md", "pyproject.toml", "setup.py"} <= names
     built = re.compile(r"\.(so|o|pyc)$|_sqs\.c$|^tests|^\.")
     assert not [name for name in names if built.search(name)]
+
+
+CODE = (
+    ".c .cdef .cff .cpp .css .h .hpp .in .js .lock .md .mjs .py .rs .toml .typed .yaml"
+    " .yml CMakeLists.txt"
+)
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="git says what is shipped")
+def test_each_data_file_says_where_it_came_from() -> None:
+    files = subprocess.check_output(["git", "ls-files"], cwd=ROOT, text=True).split()
+    code = {"", *CODE.split()}
+    data = [f for f in files if not {Path(f).suffix, Path(f).name} & code]
+    page = (ROOT / "docs" / "priors.md").read_text("utf-8")
+    rows = re.findall(r"^\| `(\w+/.+?)` \|", page, re.MULTILINE)
+    assert [f for f in data if not any(fnmatch(f, row) for row in rows)] == []
+    assert [row for row in rows if not any(fnmatch(f, row) for f in data)] == []
+    notice = (ROOT / "NOTICE").read_text("utf-8")
+    assert [f for f in data if f.startswith("sqs_codec/") and f not in notice] == []
 
 
 def test_readme_on_pypi_has_no_link_to_a_file(sdist: Path) -> None:
@@ -169,6 +189,7 @@ def test_native_wheel_serves_every_python_from_3_10(
         priors = sorted((ROOT / "sqs_codec" / "priors").glob("*.sqsprior"))
         assert priors
         assert {f"sqs_codec/priors/{prior.name}" for prior in priors} <= {*names}
+        assert any(name.endswith(".dist-info/licenses/NOTICE") for name in names)
     installed = install(wheel, tmp_path / "installed")
     where = "\nprint(sqs.__file__)"
     assert output(NO_NUMBA + ROUND_TRIP + where, installed).split() == [
