@@ -818,6 +818,17 @@ def test_a_generation_that_is_raised_when_it_was_complete():
     assert edge.text == cloud._text == greedy([3, 4], 3)
 
 
+def test_a_generation_is_asked_for_as_it_comes():
+    edge, cloud, target = start(sampling=Sampling(0.0))
+    edge.generate(200)
+    send(edge, cloud)
+    work(cloud, target)
+    assert len(cloud._text) == 2 + 64  # and the cloud waits for the edge
+    read(edge, cloud)
+    exchange(edge, cloud, target)
+    assert edge.text == greedy([1, 2], 200)
+
+
 def test_a_generation_goes_on_with_another_cloud():
     edge, cloud, target = start(sampling=Sampling(0.0))
     edge.generate(4)
@@ -1013,6 +1024,8 @@ def test_the_cloud_keeps_its_limits():
         ([b"\x82\x00\x02\x00"], "a round's message has 5 to 4096 bytes, got 4"),
         ([b"\x82\x00\x02\x00" + b"\xff" * 9], "a round's packet of 9 bytes"),
         ([wire.Generate(2, 2, 1, 2).to_bytes()], "a generation of 1 can't have 2"),
+        ([wire.Generate(2, 2, 65, 0).to_bytes()], "65 ahead of the edge, and may be"),
+        ([wire.Generate(2, 2, 99, 98).to_bytes()], "99 ahead of the edge, and may be"),
         ([message(), wire.Generate(2, 2, 1, 0).to_bytes()], "was a draft before"),
         ([b""], "a message of 0 bytes ends inside a field"),
         ([b"\x04\x00"], "bytes follow the end of a message"),

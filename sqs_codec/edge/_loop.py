@@ -18,6 +18,7 @@ from sqs_codec.edge._planner import Observation, Plan
 from sqs_codec.session._cloud import unknown_session
 from sqs_codec.session._edge import EdgeSession
 from sqs_codec.session._events import Emitted, Welcomed
+from sqs_codec.session._limits import MAX_AHEAD
 from sqs_codec.session._link import Link, LinkError
 
 __all__ = ["DraftModel", "Planning", "RefusalError", "Step", "generate"]
@@ -30,9 +31,6 @@ log = logging.getLogger(__name__)
 FAREWELL_SECONDS = 2.0
 """How long to tell a session's end over a link that may lose it, until the cloud says
 that it has forgotten the session."""
-
-MOST_AHEAD = 64
-"""So many tokens at most that the cloud is asked for, but the edge hasn't got."""
 
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 """Seconds between two attempts to connect; they double."""
@@ -294,9 +292,9 @@ class _Loop:
         """
         steps = self._session.target_steps
         if not steps or 1 not in steps or self._line.round_trip is None:
-            return MOST_AHEAD // 4
+            return MAX_AHEAD // 4
         trips = math.ceil(2 * self._line.round_trip / max(steps[1], 1e-3))
-        return min(4 + trips, MOST_AHEAD)
+        return min(4 + trips, MAX_AHEAD)
 
     def _step(self, emitted: Emitted, plan: Plan) -> Step:
         up, down = self._line.sent, self._line.received

@@ -18,7 +18,7 @@ from sqs_codec._codec.verify import Verdict
 from sqs_codec.session import _wire as wire
 from sqs_codec.session._handshake import Agreement, agree, by_digest, check_bytes
 from sqs_codec.session._job import Job
-from sqs_codec.session._limits import MAX_SURVIVORS, Limits, max_draft
+from sqs_codec.session._limits import MAX_AHEAD, MAX_SURVIVORS, Limits, max_draft
 from sqs_codec.session._rounds import Answered, Draft, Draws, Generation
 from sqs_codec.session._text import until_stop
 from sqs_codec.session._wire import WireError
@@ -379,6 +379,12 @@ class CloudSession:
             raise WireError(
                 f"a text of {message.base} tokens and {message.n} more are more than "
                 f"the cloud's {self._limits.max_text}"
+            )
+        have = min(message.have, len(self._text) - generation.base)
+        if message.n > have + MAX_AHEAD:
+            raise WireError(
+                f"a generation of {message.n} tokens is {message.n - have} ahead of "
+                f"the edge, and may be {MAX_AHEAD}"
             )
         if message.n > generation.n and not generation.stopped:
             generation.n = message.n

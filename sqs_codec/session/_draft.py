@@ -8,6 +8,7 @@ from typing import ClassVar, NoReturn
 from sqs_codec._codec.distribution import SparseDistribution
 from sqs_codec._codec.drafter import Drafter
 from sqs_codec.session import _wire as wire
+from sqs_codec.session._limits import MAX_AHEAD
 
 __all__ = ["Draft", "Generation", "RoundDrafter"]
 
@@ -76,10 +77,18 @@ class Generation:
     earlier: int = 0
     """How many tokens came before a cloud was lost, and count no more."""
     have: int = 0
-    due: bool = True
+    asked: int = 0
+    """How many of the `n` the cloud was asked for so far."""
+    due: bool = False
     waits: ClassVar[bool] = True
     drawn: ClassVar[None] = None
     """By the number that it has; the cloud before has used another's."""
+
+    def ask(self) -> None:
+        """Ask for more of its tokens, if the cloud will soon have no more to decode."""
+        if self.asked < self.n and self.asked - self.have <= MAX_AHEAD // 2:
+            self.asked = min(self.n, self.have + MAX_AHEAD)
+            self.due = True
 
     def again(self) -> None:
         """Ask again for what hasn't come."""
@@ -88,7 +97,7 @@ class Generation:
     def to_bytes(self, number: int) -> bytes:
         """Return its message, which counts as sent."""
         self.due = False
-        return wire.Generate(number, self.base, self.n, self.have).to_bytes()
+        return wire.Generate(number, self.base, self.asked, self.have).to_bytes()
 
     def take(self, message: wire.Tokens) -> list[int]:
         """Return what is new of its tokens; nothing if some before it were lost."""
@@ -101,6 +110,7 @@ class Generation:
             raise wire.WireError(
                 f"{self.have} tokens came for a generation of {self.n}"
             )
+        self.ask()
         return fresh
 
     def drop(self) -> None:
@@ -109,5 +119,5 @@ class Generation:
     def move(self, length: int) -> None:
         """Go on with another cloud, which decodes what follows a text so long."""
         self.base, self.n = length, self.n - self.have
-        self.earlier, self.have = self.earlier + self.have, 0
-        self.due = True
+        self.earlier, self.have, self.asked = self.earlier + self.have, 0, 0
+        self.ask()

@@ -277,8 +277,8 @@ class EdgeSession:
         before = generation.earlier
         room = limits.max_text - generation.base
         n = checks.in_range("n", n, max(1, before + generation.n), before + room)
-        generation.due |= n > before + generation.n
         generation.n = n - before
+        generation.ask()
         self._round = generation
 
     def _check_open(self, name: str) -> Limits:

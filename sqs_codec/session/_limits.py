@@ -11,7 +11,14 @@ from dataclasses import dataclass
 
 from sqs_codec._base import checks
 
-__all__ = ["MAX_DRAFT", "MAX_SURVIVORS", "ROUND_BYTES", "Limits", "max_draft"]
+__all__ = [
+    "MAX_AHEAD",
+    "MAX_DRAFT",
+    "MAX_SURVIVORS",
+    "ROUND_BYTES",
+    "Limits",
+    "max_draft",
+]
 
 ROUND_BYTES = 4096
 """Of a round's message at most."""
@@ -21,6 +28,10 @@ MAX_SURVIVORS = 4096
 
 MAX_DRAFT = 32
 """Drafted tokens of a round in a vocabulary of up to 2^24 / 33 tokens."""
+
+MAX_AHEAD = 64
+"""Tokens that a cloud decodes alone before it hears that the edge has got some; no more
+are decoded for an edge that has vanished."""
 
 
 def max_draft(vocab_size: int) -> int:
