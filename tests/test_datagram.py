@@ -402,6 +402,9 @@ def test_many_clients(
         links[0].close()
         wait_until(lambda: service.connections[0].closed)
         assert echoes(connect(server.port), b"hi")
+        monkeypatch.setattr(cloud_end, "SILENT_SECONDS", 0.0)
+        assert echoes(connect(server.port), b"hi")
+        assert [c.closed for c in service.connections[:3]] == [True, True, False]
 
 
 def test_idle_clients_are_forgotten(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import socket
 import subprocess
 import sys
 import threading
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,11 +28,13 @@ from sqs_codec.engine import EngineInfo
 from sqs_codec.serve import (
     Service,
     _connection,
+    _metrics,
     _service,
     connect,
     start_grpc,
 )
 from sqs_codec.serve._connection import Connection
+from sqs_codec.serve._grpc import server as grpc_server
 from sqs_codec.session import EdgeSession, Job, Limits, Link, LinkError, Sampling
 from tests.serving import (
     VOCAB,
@@ -226,12 +230,15 @@ def test_slow_reader_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
             edge = edge_session(PROMPT)
             yield edge.data_to_send()[0]
             begun.wait()  # gRPC asks for messages before it returns
-            edge.receive(next(opened))  # the welcome, and nothing after it
+            edge.receive(next(opened))  # the welcome
             edge.generate(1000)
-            *context, last = edge.data_to_send()
-            yield from context
-            while not is_closed():
-                yield last
+            first = [*edge.data_to_send()]
+            yield from first
+            while edge.waiting:
+                edge.receive(next(opened))
+                yield from edge.data_to_send()
+            while not is_closed():  # and nothing is read from now on
+                yield first[-1]
 
         with grpc.insecure_channel(server.address) as channel:
             opened = channel.stream_stream("/sqs.Sessions/Open")(questions())
@@ -432,6 +439,61 @@ def test_too_many_sessions() -> None:
             link.close()
 
 
+def test_who_vanished_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a word, as phones do. Who waits for an answer isn't silent."""
+    monkeypatch.setattr(_service, "SILENT_SECONDS", 0.5)
+
+    def is_refused(server: Server) -> bool:
+        edge, link = edge_session([3, 1]), server.link()
+        exchange(edge, link)
+        link.close()
+        return "as many as it takes" in (edge.refused or "")
+
+    toy = Toy()
+    go_on = threading.Event()
+    toy.on_call = lambda jobs: go_on.wait(5)
+    with serving(toy, max_sessions=2) as server, both_transports(server) as ports:
+        waiting, link = edge_session([0, 1]), server.link()
+        exchange(waiting, link)
+        send_round(waiting, link)
+        address = f"127.0.0.1:{ports['datagram']}"
+        phone = connect(address, transport="datagram", insecure=True)
+        exchange(edge_session([1, 1]), phone)
+        phone._socket.close()  # type: ignore[attr-defined]  # no farewell
+        assert is_refused(server)
+        time.sleep(0.6)
+        late, another = edge_session([2, 1]), server.link()
+        exchange(late, another)
+        go_on.set()
+        exchange(waiting, link)
+        assert is_refused(server)
+        for edge, on in ((waiting, link), (late, another)):
+            assert converse(edge, on, 20) == greedy(edge.text[:2], 18)
+            on.close()
+
+
+def test_nothing_is_computed_for_who_has_left() -> None:
+    toy = Toy()
+    calls: list[int] = []
+    toy.on_call = lambda jobs: calls.append(time.sleep(0.01) or len(jobs))
+    with serving(toy) as server:
+        edge, link = edge_session(PROMPT), server.link()
+        exchange(edge, link)
+        edge.generate(50)
+        for message in edge.data_to_send():
+            link.send(message)
+        wait_until(lambda: len(calls) > 5)
+        link.close()
+        wait_until(lambda: not server.service._connections)
+        before = len(calls)
+        time.sleep(0.2)
+        assert len(calls) <= before + 1
+        edge.reconnect()
+        link = server.link()
+        assert converse(edge, link, 53) == greedy(PROMPT, 50)
+        link.close()
+
+
 def test_idle_sessions_are_forgotten() -> None:
     toy = Toy()
     with serving(toy, idle_seconds=0.2) as server:
@@ -498,18 +560,28 @@ def test_shutdown_doesn_t_wait_for_ever() -> None:
     link.close()
 
 
-def test_metrics() -> None:
+def test_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
     with serving() as server:
         edge, link = edge_session(PROMPT), server.link()
         converse(edge, link, 60)
         link.close()
-        page = server.service.metrics.serve(0)
-        try:
-            url = f"http://127.0.0.1:{page.server_port}/metrics"
-            lines = urllib.request.urlopen(url, timeout=5).read().decode().splitlines()
-        finally:
-            page.shutdown()
-            page.server_close()
+        monkeypatch.setattr(_metrics, "READING_SECONDS", 0.2)
+        page = server.run(server.service.metrics.serve(0))
+        place = page.sockets[0].getsockname()
+        threads = threading.active_count()
+        with contextlib.ExitStack() as stack:
+            for _ in range(8):  # who say nothing cost no threads, and don't stay
+                idle = stack.enter_context(socket.create_connection(place))
+            idle.settimeout(5)
+            assert not idle.recv(1)
+            assert threading.active_count() == threads
+            wait_until(lambda: server.service.metrics._readers == 0)
+        url = f"http://127.0.0.1:{place[1]}"
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            urllib.request.urlopen(url, timeout=5)
+        answer = urllib.request.urlopen(f"{url}/metrics", timeout=5)
+        lines = answer.read().decode().splitlines()
+        server._loop.call_soon_threadsafe(page.close)
         values = dict(line.rsplit(" ", 1) for line in lines if line[0] != "#")
         tokens = float(values["sqs_text_tokens_total"])
         accepted = float(values["sqs_accepted_tokens_total"])
@@ -521,6 +593,57 @@ def test_metrics() -> None:
         assert float(values["sqs_sessions"]) == 1
 
 
+SMALL = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+from sqs_codec.serve._grpc import server as grpc_server
+from tests.serving import Server, Toy, both_transports
+grpc_server.IDLE_SECONDS = 2.0
+with both_transports(Server(Toy())) as ports:
+    print(*ports.values(), flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_strangers_that_take_all_connections() -> None:
+    """Another is refused in words; theirs have no stream and don't last."""
+    with (
+        subprocess.Popen(
+            [sys.executable, "-c", SMALL],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd=ROOT,
+        ) as process,
+        contextlib.ExitStack() as stack,
+    ):
+        stack.callback(process.kill)
+        assert process.stdout is not None
+        port, udp = map(int, process.stdout.readline().split())
+        edge, early = edge_session(PROMPT), connect(f"127.0.0.1:{port}", insecure=True)
+        converse(edge, early, 10)
+        hello = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0"
+        place = ("127.0.0.1", port)
+        strangers = [
+            stack.enter_context(socket.create_connection(place)) for _ in range(80)
+        ]
+        strangers[0].sendall(hello)
+        with pytest.raises(LinkError, match="room for one connection more"):
+            # Of another timeout, or gRPC would share the connection of `early`.
+            connect(f"127.0.0.1:{port}", insecure=True, timeout=9.0)
+        assert converse(edge, early, 30) == greedy(PROMPT, 27)
+        strangers[0].settimeout(5)
+        while strangers[0].recv(1000):
+            pass
+        late = connect(f"127.0.0.1:{port}", insecure=True, timeout=8.0)
+        address = f"127.0.0.1:{udp}"
+        datagrams = connect(address, transport="datagram", insecure=True)
+        for link in (late, datagrams):
+            edge = edge_session(PROMPT, max_message=link.max_message)
+            assert converse(edge, link, 30) == greedy(PROMPT, 27)
+        for link in (early, late, datagrams):
+            link.close()
+
+
 def test_health(server: Server) -> None:
     with grpc.insecure_channel(server.address) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
@@ -529,10 +652,13 @@ def test_health(server: Server) -> None:
             assert answer.status == health_pb2.HealthCheckResponse.SERVING
 
 
-def test_tls(tmp_path: Path) -> None:
+def test_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grpc_server, "IDLE_SECONDS", 1.0)
     cert, key = certificate(tmp_path)
     with serving(cert=cert, key=key, tokens=TOKENS) as server:
         port = server.grpc.port
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as silent:
+            assert not silent.recv(1)
         for host in ("localhost", "127.0.0.1"):
             link = connect(f"{host}:{port}", cert=cert, token=TOKENS[0])
             assert converse(edge_session(PROMPT), link, 30) == greedy(PROMPT, 27)

@@ -341,7 +341,7 @@ async def _listen(
                 servers.append(await start(service, args.host, port, **security))
                 port = servers[-1].port
         if args.metrics_port is not None:
-            metrics = service.metrics.serve(args.metrics_port)
+            metrics = await service.metrics.serve(args.metrics_port)
         print(_ready(args, summary, port), file=sys.stderr, flush=True)
         ends: list[asyncio.Future[Any]] = [stop, unwell]
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
@@ -356,8 +356,7 @@ async def _listen(
         for server in servers:
             await server.stop(1.0)
         if metrics is not None:
-            metrics.shutdown()
-            metrics.server_close()
+            metrics.close()
 
 
 async def _unwell(service: Service) -> str:

@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
-from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import (
+    CONTENT_TYPE_LATEST,
     CollectorRegistry,
     Counter,
     Gauge,
     Histogram,
-    start_http_server,
+    generate_latest,
 )
 
 __all__ = ["Metrics"]
 
 SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+
+MOST_READERS = 4
+"""Another one is closed unheard."""
+
+READING_SECONDS = 5.0
+"""For a request and its answer."""
+
+GONE = (
+    OSError,
+    asyncio.TimeoutError,
+    asyncio.IncompleteReadError,
+    asyncio.LimitOverrunError,
+)
+"""What ends a reader that doesn't ask as it should."""
 
 
 class Metrics:
@@ -23,6 +38,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self._readers = 0
         counter = functools.partial(Counter, registry=self.registry)
         gauge = functools.partial(Gauge, registry=self.registry)
         self.sessions = gauge("sqs_sessions", "Sessions known, connected or not.")
@@ -52,7 +68,38 @@ class Metrics:
             registry=self.registry,
         )
 
-    def serve(self, port: int) -> WSGIServer:
-        """Serve them by HTTP under ``/metrics``, in a thread of their own."""
-        server, _ = start_http_server(port, "127.0.0.1", self.registry)
-        return server
+    async def serve(self, port: int) -> asyncio.Server:
+        """Serve them by HTTP under ``/metrics``, in the running event loop."""
+        # A backlog is also what asyncio accepts at once.
+        return await asyncio.start_server(
+            self._serve, "127.0.0.1", port, limit=8192, backlog=MOST_READERS
+        )
+
+    async def _serve(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        """Answer one request, unless it takes long or many others are answered."""
+        self._readers += 1
+        try:
+            if self._readers <= MOST_READERS:
+                await asyncio.wait_for(self._answer(reader, writer), READING_SECONDS)
+        except GONE:
+            pass
+        finally:
+            self._readers -= 1
+            writer.transport.abort()
+
+    async def _answer(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        request = await reader.readuntil(b"\r\n\r\n")
+        found = request.split()[:2] == [b"GET", b"/metrics"]
+        page = generate_latest(self.registry) if found else b"see /metrics\n"
+        head = (
+            f"HTTP/1.1 {'200 OK' if found else '404 Not Found'}\r\n"
+            f"Content-Type: {CONTENT_TYPE_LATEST}\r\n"
+            f"Content-Length: {len(page)}\r\nConnection: close\r\n\r\n"
+        )
+        writer.transport.set_write_buffer_limits(0)  # so that all is sent once drained
+        writer.write(head.encode() + page)
+        await writer.drain()

@@ -35,6 +35,10 @@ HANDSHAKE_SECONDS = 20.0
 """How long a connection may be without a session. A hello takes seconds on the thinnest
 of links."""
 
+SILENT_SECONDS = 30.0
+"""After so long a silence another session may have a session's place. An edge that goes
+on comes again; a phone that has vanished doesn't."""
+
 SHUTDOWN = "the server is shutting down"
 
 
@@ -52,8 +56,9 @@ class Service:
         The bearer tokens that are let in. A session belongs to the token that it was
         opened with. With None everyone is let in.
     max_sessions : int, optional
-        How many sessions to keep. If all are connected, another is refused; otherwise
-        the one that has been without a connection longest makes room.
+        How many sessions to keep. The one that has been without a connection longest
+        makes room for another, or the one that has been silent longest, if that is 30
+        seconds; otherwise the other is refused.
     idle_seconds : float, optional
         How long to keep a session of which nothing is heard.
     steps : mapping of int to float or None
@@ -231,13 +236,20 @@ class Service:
         return None
 
     def _make_room(self) -> bool:
-        """Forget a session that isn't connected, if there are too many."""
+        """Forget a session that has left or is silent, if there are too many."""
         if len(self._sessions) < self.max_sessions:
             return True
-        alone = [s for s in self._sessions.values() if s.connection is None]
-        if alone:
-            self._drop(min(alone, key=lambda session: session.heard))
-        return bool(alone)
+        since = self._loop.time() - SILENT_SECONDS
+        silent = [
+            session
+            for session in self._sessions.values()
+            if session.connection is None
+            or (session.work is None and session.heard < since)
+        ]
+        if silent:
+            gone = min(silent, key=lambda s: (s.connection is not None, s.heard))
+            self._give_up(gone, "idle", "it was silent, and another has its place")
+        return bool(silent)
 
     def _open(self, session_id: bytes, owner: str) -> Session:
         cloud = self._cloud(session_id)
@@ -298,7 +310,9 @@ class Service:
                 connection.send(message)
         if session.cloud.ended:
             self._drop(session)
-        elif not self._stopping and (job := session.cloud.next_job()) is not None:
+        elif session.connection is None or self._stopping:
+            return  # nothing is computed for an edge that has gone
+        elif (job := session.cloud.next_job()) is not None:
             work = self._loop.create_task(self._engine.verify(job))
             work.add_done_callback(
                 functools.partial(self._done, session, job, self._loop.time())
@@ -313,6 +327,7 @@ class Service:
         self.metrics.jobs.set(len(self._work))
         if session.work is work:
             session.work = None
+            session.heard = self._loop.time()  # until then the edge has waited
         known = self._sessions.get(job.session) is session
         if work.cancelled() and (self._stopping or not known):
             return

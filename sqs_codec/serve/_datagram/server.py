@@ -32,7 +32,7 @@ from sqs_codec.serve._datagram.dtls import (
     Endpoint,
     server_context,
 )
-from sqs_codec.serve._service import Service
+from sqs_codec.serve._service import SILENT_SECONDS, Service
 
 __all__ = ["DatagramServer", "start_datagrams"]
 
@@ -40,7 +40,7 @@ _HANDSHAKE, _MESSAGE = 22, 23  # the first byte of a record
 _CLIENT_HELLO = 1
 _RANDOM = slice(27, 59)  # in a hello: what tells it from others of its address
 
-_MAX_CLIENTS = 1024  # another one is refused
+_MAX_CLIENTS = 1024  # another one is refused, unless one is silent
 _MAX_HANDSHAKES = 256  # besides; another one replaces the oldest
 _IDLE_SECONDS = 300.0  # without a message
 _COOKIE_SECONDS = 30
@@ -251,11 +251,21 @@ class DatagramServer(asyncio.DatagramProtocol):
             owner = self._service.authorize(token.decode("utf-8", "replace"))
             if owner is None:
                 association.refused = _WRONG if token else _NONE
-            elif len(self._open) >= _MAX_CLIENTS or self._stopping:
+            elif self._stopping or not self._make_room():
                 association.refused = b"the server takes no more clients"
             else:
                 self._welcome(association, owner)
         return REFUSED + association.refused if association.refused else TOKEN
+
+    def _make_room(self) -> bool:
+        """Drop the client that is silent longest, if there are too many."""
+        if len(self._open) < _MAX_CLIENTS:
+            return True
+        oldest = next(iter(self._open.values()))
+        silent = time.monotonic() - oldest.since > SILENT_SECONDS
+        if silent:
+            self._drop(oldest)
+        return silent
 
     def _welcome(self, association: _Association, owner: str) -> None:
         """Connect a client to the service."""

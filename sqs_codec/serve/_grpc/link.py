@@ -187,7 +187,7 @@ class GrpcLink:
                 return f"no connection to {self._address}: {meaning}"
         if not self._opened.is_set():
             details = details.rpartition("last error: ")[2]
-            advice = "is this the port of sqs serve"
+            advice = "is this the port of sqs serve, with room for one connection more"
             if self._insecure:
                 advice += ", and was it started with --insecure, too"
             return f"no connection to {self._address}: {details}; {advice}?"

@@ -6,6 +6,7 @@ A session has one bidirectional stream, and each of its messages is one of ours.
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,12 @@ from sqs_codec.serve._grpc.link import (
 from sqs_codec.serve._service import Service
 
 __all__ = ["GrpcServer", "start_grpc"]
+
+IDLE_SECONDS = 20.0
+"""How long a connection may be without a stream."""
+
+MOST_CONNECTIONS = 1 << 16
+"""Where the system sets no limit."""
 
 CLOSING_SECONDS = 20.0
 """How long a peer has to read the last words."""
@@ -198,6 +205,10 @@ async def start_grpc(
         ("grpc.so_reuseport", 0),
         # Pings that the peer may send without messages between them.
         ("grpc.http2.min_ping_interval_without_data_ms", 60_000),
+        # A connection without a stream, and one that isn't through its handshakes.
+        ("grpc.max_connection_idle_ms", round(1000 * IDLE_SECONDS)),
+        ("grpc.server_handshake_timeout_ms", round(1000 * IDLE_SECONDS)),
+        ("grpc.max_allowed_incoming_connections", _most_connections()),
     ]
     # Some to spare for health checks and for those that are about to be refused.
     server = grpc.aio.server(
@@ -216,6 +227,15 @@ async def start_grpc(
     started = GrpcServer(service, server, port)
     await started.start()
     return started
+
+
+def _most_connections() -> int:
+    """Return half of the files that this process may have open: the rest is for others.
+
+    At the limit itself gRPC would let connections wait without a word.
+    """
+    files = os.sysconf("SC_OPEN_MAX") if hasattr(os, "sysconf") else -1
+    return MOST_CONNECTIONS if files < 0 else min(files // 2, MOST_CONNECTIONS)
 
 
 def _token_of(context: Any) -> str | None:
