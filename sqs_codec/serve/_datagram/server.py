@@ -15,7 +15,7 @@ import hmac
 import secrets
 import socket
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from typing import cast
 
 from OpenSSL import SSL
@@ -41,7 +41,7 @@ _CLIENT_HELLO = 1
 _RANDOM = slice(27, 59)  # in a hello: what tells it from others of its address
 
 _MAX_CLIENTS = 1024  # another one is refused, unless one is silent
-_MAX_HANDSHAKES = 256  # besides; another one replaces the oldest
+_MAX_HANDSHAKES = 256  # besides; another one replaces one of the host that has most
 _IDLE_SECONDS = 300.0  # without a message
 _COOKIE_SECONDS = 30
 _SHAKE_SECONDS = 30.0  # a thin link takes seconds for each flight
@@ -200,7 +200,8 @@ class DatagramServer(asyncio.DatagramProtocol):
         if not proven:
             return
         if len(self._young) >= _MAX_HANDSHAKES and address not in self._young:
-            self._drop(next(iter(self._young.values())))
+            ((crowd, _),) = Counter(host for host, *_ in self._young).most_common(1)
+            self._drop(next(a for a in self._young.values() if a.address[0] == crowd))
         self._young[address] = _Association(address, endpoint, random)
 
     def _find(self, data: bytes, address: Address) -> _Association | None:
