@@ -792,20 +792,25 @@ def test_what_is_no_text_frees_its_place(caplog: pytest.LogCaptureFixture) -> No
     assert not [r for r in caplog.records if r.exc_info]
 
 
-def test_health_checks_hold_no_place() -> None:
+def test_health_checks_hold_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
     """They need no token, so whoever watched could shut all edges out."""
+    monkeypatch.setattr(grpc_server, "CHECK_SECONDS", 1.0)
     with (
         serving(tokens=TOKENS, max_sessions=2) as server,
         grpc.insecure_channel(server.address) as channel,
     ):
         stub = health_pb2_grpc.HealthStub(channel)
-        asked = health_pb2.HealthCheckRequest()
-        watched = [stub.Watch(asked) for _ in range(100)]
-        for answers in watched:
-            with pytest.raises(grpc.RpcError, match="UNIMPLEMENTED"):
-                next(answers)
+        with pytest.raises(grpc.RpcError, match="UNIMPLEMENTED"):
+            next(stub.Watch(health_pb2.HealthCheckRequest()))
+        check = channel.stream_unary("/grpc.health.v1.Health/Check")
+        never = threading.Event()
+        unasked = [check.future(iter(never.wait, True)) for _ in range(100)]
+        wait_until(lambda: sum(call.done() for call in unasked) == 84)
+        stub.Check(health_pb2.HealthCheckRequest())
         with pytest.raises(grpc.RpcError, match="NOT_FOUND"):
             stub.Check(health_pb2.HealthCheckRequest(service="another"))
         link = server.link(token=TOKENS[0])
         assert converse(edge_session(PROMPT), link, 10) == greedy(PROMPT, 7)
         link.close()
+        wait_until(lambda: all(call.done() for call in unasked))
+        never.set()

@@ -12,7 +12,7 @@ from typing import Any
 
 import grpc
 import grpc.aio
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2
 
 from sqs_codec._base.address import join_address
 from sqs_codec.serve._address import File, check_free, check_security
@@ -35,6 +35,10 @@ IDLE_SECONDS = 20.0
 MOST_CONNECTIONS = 1 << 16
 """Where the system sets no limit."""
 
+HEALTH = "grpc.health.v1.Health"
+MOST_CHECKS, CHECK_SECONDS = 16, 5.0
+"""Health checks that have still to say what of, and how long that may take."""
+
 CLOSING_SECONDS = 20.0
 """How long a peer has to read the last words."""
 
@@ -51,10 +55,18 @@ class GrpcServer:
         self.port = port
         self._service = service
         self._server = server
-        health_pb2_grpc.add_HealthServicer_to_server(_Health(service), server)
-        handler = grpc.stream_stream_rpc_method_handler(self._open)
+        sessions = {METHOD: grpc.stream_stream_rpc_method_handler(self._open)}
+        # As a stream of requests: for a single one gRPC would wait without end.
+        check = grpc.stream_unary_rpc_method_handler(
+            _Health(service).check,
+            health_pb2.HealthCheckRequest.FromString,
+            health_pb2.HealthCheckResponse.SerializeToString,
+        )
         server.add_generic_rpc_handlers(
-            [grpc.method_handlers_generic_handler(SERVICE, {METHOD: handler})]
+            [
+                grpc.method_handlers_generic_handler(SERVICE, sessions),
+                grpc.method_handlers_generic_handler(HEALTH, {"Check": check}),
+            ]
         )
 
     async def start(self) -> None:
@@ -89,23 +101,36 @@ class GrpcServer:
         return None
 
 
-class _Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # of no type
-    """Health checks. They need no token, so none of them may hold a place."""
+class _Health:
+    """Health checks. They need no token, so none may hold a place.
+
+    Nobody can watch, who would take a stream for as long as it lasts. A check that
+    doesn't say what it asks for goes after a while, or for another.
+    """
 
     def __init__(self, service: Service) -> None:
         self._service = service
+        self._unsaid: dict[asyncio.Future[Any], None] = {}  # the oldest first
 
-    async def Check(self, request: Any, context: Any) -> Any:  # noqa: N802  # gRPC's
+    async def check(self, _: object, context: Any) -> Any:
         """Say how the service is."""
-        if request.service not in ("", SERVICE):
+        said = asyncio.ensure_future(context.read())
+        self._unsaid[said] = None
+        if len(self._unsaid) > MOST_CHECKS:
+            oldest = next(iter(self._unsaid))
+            del self._unsaid[oldest]
+            oldest.cancel()
+        try:
+            await asyncio.wait([said], timeout=CHECK_SECONDS)
+        finally:
+            self._unsaid.pop(said, None)
+            said.cancel()
+        read = said.done() and not said.cancelled() and said.exception() is None
+        if not read or getattr(said.result(), "service", None) not in ("", SERVICE):
             await context.abort(grpc.StatusCode.NOT_FOUND, "there is no such service")
         statuses = health_pb2.HealthCheckResponse
         well = self._service.health() is None
         return statuses(status=statuses.SERVING if well else statuses.NOT_SERVING)
-
-    async def Watch(self, request: Any, context: Any) -> None:  # noqa: N802  # gRPC's
-        """Refuse to be watched, which would take a stream for as long as it lasts."""
-        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "ask Check now and then")
 
 
 class _Stream:
@@ -212,7 +237,8 @@ async def start_grpc(
     ]
     # Some to spare for health checks and for those that are about to be refused.
     server = grpc.aio.server(
-        options=options, maximum_concurrent_rpcs=2 * service.max_sessions + 16
+        options=options,
+        maximum_concurrent_rpcs=2 * service.max_sessions + 2 * MOST_CHECKS,
     )
     address = join_address(host, port)
     if insecure:
