@@ -2,7 +2,7 @@
 
 import sys
 
-from sqs_codec.cli.main import main
+from _sqs_command import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -290,6 +292,38 @@ def test_module_is_the_command() -> None:
         check=True,
     )
     assert done.stdout.startswith("sqs-codec ")
+
+
+STARTS = {
+    "script": ["-c", "import sys; from _sqs_command import main; sys.exit(main())"],
+    "module": ["-m", "sqs_codec"],
+}
+COMMANDS = [["bits", "LOGITS"]]
+if "MOMENTS" in os.environ:  # for a longer campaign: these import torch
+    COMMANDS += [["demo", "--max-tokens", "9"], ["serve", "--insecure", "--port", "0"]]
+
+
+@pytest.mark.parametrize("arguments", COMMANDS)
+@pytest.mark.parametrize("start", STARTS)
+def test_an_interrupt_at_any_moment_ends_it_without_a_word(
+    start: str, arguments: list[str], tmp_path: Path
+) -> None:
+    """From the first line of ours on, while modules are imported, and after that."""
+    logits = tmp_path / "logits.npy"
+    np.save(logits, np.zeros((400, 40_000), np.float16))
+    arguments = [str(logits) if text == "LOGITS" else text for text in arguments]
+    command = [sys.executable, "-X", "importtime", *STARTS[start], *arguments]
+    for imports in np.linspace(0, 200, int(os.environ.get("MOMENTS", 5))).astype(int):
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stderr
+            while "_sqs_command" not in process.stderr.readline():
+                pass
+            for _ in range(imports):
+                process.stderr.readline()
+            process.send_signal(signal.SIGINT)
+            said = process.stderr.readlines()
+        assert process.returncode == 130, (imports, said)
+        assert all(line.startswith("import time:") for line in said), (imports, said)
 
 
 def test_inspect_and_bits_import_nothing_optional(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -220,12 +221,17 @@ def test_an_interrupt_ends_the_session(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     def interrupt(*_: object, **__: object) -> str:
-        raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGINT)
+        raise AssertionError
 
     tokenizer = transformers.PreTrainedTokenizerFast
     monkeypatch.setattr(tokenizer, "decode", interrupt)
     arguments = ["--max-tokens", "12", "--token", "a-token-of-the-tests", "--draft"]
-    assert generate(server, *arguments, models["draft"]) == 130
+    before = signal.signal(signal.SIGINT, lambda *_: pytest.fail("a process ends here"))
+    try:
+        assert generate(server, *arguments, models["draft"]) == 130
+    finally:
+        assert signal.signal(signal.SIGINT, before) is not before
     assert "uplink" in capsys.readouterr().err
     until = time.monotonic() + 5
     while server.metric("sqs_sessions") > 0 and time.monotonic() < until:

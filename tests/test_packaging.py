@@ -196,6 +196,7 @@ def test_native_wheel_serves_every_python_from_3_10(
         "native",
         str(installed / "sqs_codec" / "__init__.py"),
     ]
+    run(installed / "bin" / "sqs", "--version", PYTHONPATH=str(installed))
 
 
 def test_pure_wheel_runs_on_numba(pure_wheel: Path, pure: Path) -> None:

@@ -246,7 +246,8 @@ def _write(args: argparse.Namespace) -> None:
         max_tokens=args.max_tokens,
         sampling=Sampling(args.temperature),
     )
-    _show(edge, steps, text)
+    with options.interrupts_raise():
+        _show(edge, steps, text)
 
 
 def _load_transformers(

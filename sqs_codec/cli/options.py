@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import inspect
 import math
+import signal
 import sys
+import threading
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -185,6 +188,20 @@ def shown(text: str) -> str:
         f"<{ord(c):02x}>" if unicodedata.category(c) == "Cc" and c not in "\n\t" else c
         for c in text
     )
+
+
+@contextlib.contextmanager
+def interrupts_raise() -> Iterator[None]:
+    """Let Ctrl-C raise KeyboardInterrupt here, as there is something to leave in order.
+
+    Everywhere else it ends a process that is the command (``_sqs_command.py``).
+    """
+    before = signal.getsignal(signal.SIGINT)
+    with contextlib.ExitStack() as stack:
+        if callable(before) and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            stack.callback(signal.signal, signal.SIGINT, before)
+        yield
 
 
 def has_packages(

@@ -14,7 +14,7 @@ from rich.text import Text
 import sqs_codec as sqs
 from sqs_codec.cli.demo import report
 from sqs_codec.cli.demo.count import Stats, Tap, Watched
-from sqs_codec.cli.options import find_prior
+from sqs_codec.cli.options import find_prior, interrupts_raise
 from sqs_codec.edge import FixedPlan, generate
 from sqs_codec.hf import Cloud
 from sqs_codec.hf._models import Pair, load_pair
@@ -105,7 +105,7 @@ def converse(
             seed=seeds.bytes(16),
         )
         link = Tap(cloud, codec.prior)
-        with report.Stream(console, pair.tokenizer) as stream:
+        with interrupts_raise(), report.Stream(console, pair.tokenizer) as stream:
             for step in generate(
                 session,
                 draft,

@@ -1,0 +1,25 @@
+"""The ``sqs`` command from its first line: Ctrl-C ends it with 130 and not a word.
+
+While modules are imported and models load, an exception could come anywhere, and be
+shown, or caught by others. `sqs_codec.cli.options.interrupts_raise` has it come where
+there is something to leave in order. This module isn't in the package because to import
+anything of that imports NumPy first.
+"""
+
+import os
+import signal
+
+
+def _end(*_: object) -> None:
+    os._exit(130)
+
+
+if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not if ignored
+    signal.signal(signal.SIGINT, _end)
+
+
+def main() -> int:
+    """Run the command line, for the console script and ``python -m sqs_codec``."""
+    from sqs_codec.cli.main import main
+
+    return main()
