@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import io
+import itertools
 import json
 import math
+import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib import figure
 
 import sqs_codec as sqs
 from sqs_codec.cli import main as cli
@@ -52,6 +57,7 @@ def save(path: Path, array: np.ndarray) -> str:
 def test_json_has_every_setting(costs: dict[str, Any]) -> None:
     assert costs["measured"] | {"file": ""} == {
         "file": "",
+        "model": None,
         "rows": ROWS,
         "rows_in_file": ROWS,
         "vocab_size": VOCAB_SIZE,
@@ -142,12 +148,18 @@ def test_report_names_the_best_settings(
     assert out.startswith("4 of 6 rows of 700 logits, float32, at temperature 1.\n")
     assert all(len(line) <= 80 for line in out.splitlines())
     assert "mean TV up to 0.2:\n" in out
+    for name in ("thin", "balanced", "fat"):
+        preset = sqs.preset(name)
+        row = rf"^{name}: TopK\({preset.k}\) +{preset.resolution} "
+        assert re.search(row, out, re.MULTILINE)
     assert out.count("TopK(64) ") >= 1
     assert out.count("Threshold(0.001) ") >= 1
     assert "\nConformal(alpha=" in out
     assert cli.main(["bits", file, "--tv", "0.0001"]) == 0
     out = capsys.readouterr().out
     assert "No setting has a mean TV up to 0.0001. The least has:" in out
+    assert out.count(" has the least TV; none has a mean TV up to 0.0001:\n") == 2
+    assert "takes the fewest" not in out
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, ">f4"])
@@ -159,7 +171,7 @@ def test_types_and_layouts(
     assert cli.main(["bits", file, "--json", str(json_file)]) == 0
     read = json.loads(json_file.read_text())
     assert read["measured"]["dtype"] == np.dtype(dtype).name
-    plain = measure(Path(file), 1.0, 0.05, ROWS).as_json()
+    plain = measure(array, file, 1.0, 0.05, ROWS).as_json()
     assert plain["points"] == read["points"]
 
 
@@ -240,7 +252,9 @@ def test_files_that_are_none_are_explained(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "the following arguments are required: file"),
+        ([], "give either a file of logits or --texts"),
+        (["a.npy", "--texts", "a.txt"], "give either a file of logits or --texts"),
+        (["a.npy", "--model", "a"], "--model goes with --texts"),
         (["a.npy", "--temperature", "0"], "must be at least 0.001, not 0"),
         (["a.npy", "--tv", "2"], "must be 0 to 1, not 2"),
         (["a.npy", "--rows", "0"], "must be at least 1, not 0"),
@@ -281,6 +295,46 @@ def test_plot_names_what_it_lacks(
     out, err = capsys.readouterr()
     assert out == ""
     assert "needs matplotlib" in err
+
+
+def test_logits_come_from_standard_input(
+    logits: np.ndarray,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    file = save(tmp_path / "a.npy", logits)
+    assert cli.main(["bits", file]) == 0
+    out = capsys.readouterr().out
+    for data, status in (Path(file).read_bytes(), 0), (b"junk", 1):
+        monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(data)))
+        assert cli.main(["bits", "-"]) == status
+    assert capsys.readouterr() == (
+        out,
+        "sqs bits: standard input is not a .npy file of numbers\n",
+    )
+
+
+@pytest.mark.parametrize("spread", [1, 3])
+def test_labels_of_a_plot_keep_apart(
+    spread: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures: list[Any] = []
+    monkeypatch.setattr(
+        figure.Figure, "savefig", lambda self, *_, **__: figures.append(self)
+    )
+    rows = np.random.default_rng(1).normal(0, spread, (5, VOCAB_SIZE))
+    assert cli.main(["bits", save(tmp_path / "a.npy", rows), "--plot", "a.png"]) == 0
+    (drawn,) = figures
+    drawn.canvas.draw()
+    (axes,) = drawn.axes
+    for axis in (axes.xaxis, axes.yaxis):
+        labels = [
+            label for label in axis.get_ticklabels(which="both") if label.get_text()
+        ]
+        boxes = [label.get_window_extent() for label in labels]
+        assert len(boxes) > 2
+        assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
 
 
 def test_pareto_front_is_what_nothing_beats() -> None:

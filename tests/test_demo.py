@@ -18,6 +18,7 @@ from rich.console import Console
 
 import sqs_codec as sqs
 from sqs_codec.cli import main as cli
+from sqs_codec.cli.bits import WINDOW, read
 from sqs_codec.cli.demo import report
 from sqs_codec.cli.demo.count import Stats, softmax, support_kept
 from sqs_codec.cli.demo.run import converse
@@ -153,6 +154,29 @@ def save_model(
         unk_token="<unk>",
     ).save_pretrained(folder)
     return str(folder)
+
+
+def test_bits_reads_texts_with_a_model(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = save_model(tmp_path / "model", 24, WORDS)
+    texts = [tmp_path / "one.txt", tmp_path / "other.txt", tmp_path / "empty.txt"]
+    for text, words in zip(texts, (700, 100, 0), strict=True):
+        text.write_text("the fox " * (words // 2))
+    rows, _ = read(texts[:2], model, 1000)
+    last = read(texts[:1], model, 1000)[0][-1]
+    assert rows.shape == (800, len(WORDS))
+    ids = [WORDS.index(word) for word in ("the", "fox")] * 350
+    loaded = transformers.AutoModelForCausalLM.from_pretrained(model)
+    whole = loaded(torch.tensor([ids[2 * WINDOW :]])).logits[0, -1, : len(WORDS)]
+    np.testing.assert_allclose(last, whole.detach().numpy(), atol=1e-5)
+    capsys.readouterr()
+    command = ["bits", "--model", model, "--rows", "99", "--texts"]
+    assert cli.main([*command, *map(str, texts[:2])]) == 0
+    said = f"{texts[0]}, {texts[1]}, read by {model}:\n91 of 91 rows of "
+    assert capsys.readouterr().out.startswith(said)
+    assert cli.main([*command, str(texts[2])]) == 1
+    assert capsys.readouterr().err == f"sqs bits: {texts[2]} has no tokens\n"
 
 
 def test_any_pair_with_one_tokenizer_speaks(

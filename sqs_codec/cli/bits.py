@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import copy
+import io
 import json
 import math
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,40 +20,69 @@ import sqs_codec as sqs
 from sqs_codec._base.checks import look_like_probabilities
 from sqs_codec._base.format import MAX_VOCAB, MIN_VOCAB
 from sqs_codec.cli.options import (
+    HF_MODULES,
+    SMOLLM2_MODULES,
     add_prior,
     add_temperature,
     check_folder,
     find_prior,
     has_packages,
     number,
+    read_text,
 )
 
 DESCRIPTION = """\
 Measures what the distributions of your own draft model cost: bits by every
 coding and the total variation that is lost, for TopK and Threshold at many
 parameters and resolutions. It names the cheapest setting that loses no more
-than --tv on average, and what a Conformal costs that drops as much as the
-cheapest Threshold. It needs only NumPy, and matplotlib for --plot.
+than --tv on average, what a Conformal costs that drops as much as the
+cheapest Threshold, and what the presets cost. It needs only NumPy, matplotlib
+for --plot, and PyTorch and transformers for --texts.
 """
 
 EXAMPLES = """\
 examples:
   sqs bits logits.npy --temperature 0.7
   sqs bits logits.npy --tv 0.02 --json bits.json --plot bits.png
+  sqs bits --model Qwen/Qwen2.5-0.5B-Instruct --texts book.txt mails.txt
 """
 
 Rule = sqs.TopK | sqs.Threshold | sqs.Conformal
 
 KS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 BETAS = (0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001, 5e-4, 2e-4, 1e-4)
-RESOLUTIONS = (10, 15, 20, 30, 50, 70, 100, 150, 200, 300, 500, 1000, 2000, 5000)
+RESOLUTIONS = (10, 16, 20, 30, 50, 70, 100, 150, 200, 300, 400, 700, 1000, 2000, 5000)
 CODINGS = ("bitpack", "enumerative", "entropy")
+PRESETS = ("thin", "balanced", "fat")
+
+WINDOW = 256
+"""Tokens that a model reads at once."""
+
+MOST_WINDOWS = 8
+"""Parts of the texts that a model reads, evenly spaced."""
 
 
 def fill(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     add = parser.add_argument
-    add("file", type=Path, help="the logits, a .npy file of floats of shape [N, V]")
+    add(
+        "file",
+        nargs="?",
+        help="the logits, a .npy file of floats of shape [N, V]; - is standard input",
+    )
+    add(
+        "--texts",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help="instead of logits: files of UTF-8, for a model to read parts of",
+    )
+    add(
+        "--model",
+        metavar="MODEL",
+        help="a Hugging Face model, by directory or name, for --texts (default: "
+        "SmolLM2)",
+    )
     add_temperature(add, "of the distributions", default=1.0, least=1e-3)
     add(
         "--tv",
@@ -65,8 +96,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
         type=number(int, 1),
         default=300,
         metavar="N",
-        help="measure at most so many rows, evenly spaced in the file "
-        "(default: %(default)s)",
+        help="measure at most so many rows, evenly spaced (default: %(default)s)",
     )
     add_prior(add)
     add("--json", type=Path, metavar="FILE", help="write every setting, for machines")
@@ -76,13 +106,27 @@ def fill(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command, and return its exit status."""
+    if bool(args.file) == bool(args.texts):
+        args.usage_error("give either a file of logits or --texts")
+    if args.model and not args.texts:
+        args.usage_error("--model goes with --texts")
     if args.plot and not has_packages("bits --plot", ["matplotlib"], extra="plot"):
+        return 1
+    needed = [*HF_MODULES, *(() if args.model else SMOLLM2_MODULES)]
+    if args.texts and not has_packages("bits --texts", needed, extra="hf"):
         return 1
     for file in filter(None, (args.json, args.plot)):
         check_folder(file)
     prior = find_prior(args.prior)
-    costs = measure(args.file, args.temperature, args.tv, args.rows, prior)
-    print(report(costs))
+    file, model = args.file, None
+    if args.texts:
+        file = ", ".join(map(str, args.texts))
+        logits, model = read(args.texts, args.model, args.rows)
+    else:
+        logits = open_logits(file)
+        file = "standard input" if file == "-" else file
+    costs = measure(logits, file, args.temperature, args.tv, args.rows, prior, model)
+    print(report(costs), flush=True)
     if args.json:
         args.json.write_text(json.dumps(costs.as_json(), indent=1) + "\n", "utf-8")
     if args.plot:
@@ -138,7 +182,7 @@ class Costs:
     Attributes
     ----------
     measured : dict
-        The file, its rows and the temperature.
+        The file, its rows, the temperature, and who read it if it has texts.
     points : list of Point
         Every rule at every resolution.
     best : list of Point
@@ -163,8 +207,42 @@ class Costs:
         }
 
 
-def open_logits(path: Path) -> NDArray[np.floating]:
-    """Map a .npy file of logits into memory.
+def read(
+    texts: Sequence[Path], name: str | None, most_rows: int
+) -> tuple[NDArray[np.float32], str]:
+    """Return logits of a model on texts, about so many rows, and what it is.
+
+    Raises
+    ------
+    OSError, ValueError
+        A text or the model can't be read; the message says which.
+    """
+    from sqs_codec.hf._models import CachedModel, load_model
+
+    contents = [read_text(path) for path in texts]
+    model = load_model(name)
+    parts: list[list[int]] = []
+    for path, text in zip(texts, contents, strict=True):
+        ids = model.tokenizer(text, verbose=False)["input_ids"]
+        if not ids:
+            raise ValueError(f"{path} has no tokens")
+        parts += [ids[i : i + WINDOW] for i in range(0, len(ids), WINDOW)]
+    chosen = [parts[i] for i in _spread(len(parts), MOST_WINDOWS)]
+    step = math.ceil(sum(map(len, chosen)) / most_rows)
+    rows = [
+        CachedModel(model.model, model.vocab_size).logits(ids, len(ids))[::step]
+        for ids in chosen
+    ]
+    return np.concatenate(rows), model.summary
+
+
+def _spread(number: int, most: int) -> NDArray[np.intp]:
+    """Return at most so many of the first numbers, evenly spaced."""
+    return np.linspace(0, number - 1, min(number, most)).round().astype(np.intp)
+
+
+def open_logits(path: str | Path) -> NDArray[np.floating]:
+    """Map a .npy file of logits into memory, or read one from standard input.
 
     Returns
     -------
@@ -178,7 +256,11 @@ def open_logits(path: Path) -> NDArray[np.floating]:
         It holds something else, or probabilities; the message says what.
     """
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        if str(path) == "-":
+            path = "standard input"
+            array = np.load(io.BytesIO(sys.stdin.buffer.read()), allow_pickle=False)
+        else:
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError) as error:
         raise ValueError(f"{path} is not a .npy file of numbers") from error
     if not isinstance(array, np.ndarray):
@@ -205,7 +287,7 @@ def open_logits(path: Path) -> NDArray[np.floating]:
 
 def quantize_row(
     codec: sqs.Codec,
-    path: Path,
+    file: str | Path,
     number: int,
     row: NDArray[np.floating],
     keep: Rule,
@@ -215,34 +297,35 @@ def quantize_row(
     try:
         return codec.quantize(row, keep, temperature=temperature)
     except ValueError as error:
-        raise ValueError(f"{path}: row {number}: {error}") from error
+        raise ValueError(f"{file}: row {number}: {error}") from error
 
 
 def measure(
-    path: Path,
+    logits: NDArray[np.floating],
+    file: str,
     temperature: float,
     most_tv: float,
     most_rows: int,
     prior: sqs.Prior | None = None,
+    model: str | None = None,
 ) -> Costs:
     """Measure every setting on at most so many rows of a file, evenly spaced.
 
     Raises
     ------
-    OSError, ValueError
-        The file or one of its rows is not what it must be; the message names it.
+    ValueError
+        A row is not what it must be, or the prior; the message names the file.
     """
-    logits = open_logits(path)
     total = len(logits)
     if prior is not None and prior.vocab_size != logits.shape[1]:
         raise ValueError(
-            f"{path} has logits of {logits.shape[1]} tokens, and the prior is made for "
+            f"{file} has logits of {logits.shape[1]} tokens, and the prior is made for "
             f"{prior.vocab_size}"
         )
-    chosen = np.linspace(0, total - 1, min(total, most_rows)).round().astype(int)
+    chosen = _spread(total, most_rows)
     rules: list[Rule] = [*map(sqs.TopK, KS), *map(sqs.Threshold, BETAS)]
     settings = [(keep, resolution) for keep in rules for resolution in RESOLUTIONS]
-    points = _measure(path, logits, chosen, temperature, prior, settings)
+    points = _measure(file, logits, chosen, temperature, prior, settings)
     best = recommend(points, most_tv)
     for fixed in best[-1:]:
         if isinstance(fixed.keep, sqs.Threshold):
@@ -250,9 +333,10 @@ def measure(
             alpha = float(f"{fixed.dropped_mass:.2g}")
             steered = sqs.Conformal(alpha=alpha, beta=fixed.keep.beta)
             settings = [(steered, fixed.resolution)]
-            best += _measure(path, logits, chosen, temperature, prior, settings)
+            best += _measure(file, logits, chosen, temperature, prior, settings)
     measured = {
-        "file": str(path),
+        "file": file,
+        "model": model,
         "rows": len(chosen),
         "rows_in_file": total,
         "vocab_size": logits.shape[1],
@@ -264,7 +348,7 @@ def measure(
 
 
 def _measure(
-    path: Path,
+    file: str,
     logits: NDArray[np.floating],
     chosen: NDArray[np.intp],
     temperature: float,
@@ -287,7 +371,7 @@ def _measure(
         probs = _softmax(row, temperature)
         for total, keep, (_, resolution) in zip(sums, rules, settings, strict=True):
             by_coding = codecs[resolution]
-            q = quantize_row(by_coding[0], path, i, row, keep, temperature)
+            q = quantize_row(by_coding[0], file, i, row, keep, temperature)
             dropped = q.dropped_mass or 0.0
             keep.update(dropped)
             lost = np.maximum(0.0, q.probs - probs[q.token_ids]).sum()
@@ -358,19 +442,24 @@ def report(costs: Costs) -> str:
     """Render each rule, swept at its best resolution, and the best points."""
     m, most = costs.measured, f"{costs.most_tv:g}"
     lines = [
+        *([f"{m['file']}, read by {m['model']}:"] if m["model"] else []),
         f"{m['rows']} of {m['rows_in_file']} rows of {m['vocab_size']} logits, "
         f"{m['dtype']}, at temperature {m['temperature']:g}.",
         "",
         "Means over these rows: tokens sent, mass dropped, total variation lost, and",
-        "bits of a distribution by coding. Each rule is shown at the resolution l that",
-        f"allows the fewest bits of the entropy coding with a mean TV up to {most}.",
+        "bits of a distribution by coding, each rule at one resolution l.",
     ]
     head = _line("rule", "l", "tokens", "dropped", "TV", *CODINGS)
     for rule in (sqs.TopK, sqs.Threshold):
         points = [point for point in costs.points if isinstance(point.keep, rule)]
         best = recommend(points, costs.most_tv)
         shown = best[0] if best else min(points, key=lambda point: point.tv)
-        lines += ["", head]
+        why = (
+            f"takes the fewest bits, entropy coding, for a mean TV up to {most}"
+            if best
+            else f"has the least TV; none has a mean TV up to {most}"
+        )
+        lines += ["", f"l = {shown.resolution} {why}:", head]
         lines += [_point(p) for p in points if p.resolution == shown.resolution]
     if costs.best:
         lines += [
@@ -382,13 +471,26 @@ def report(costs: Costs) -> str:
     else:
         lines += ["", f"No setting has a mean TV up to {most}. The least has:", head]
         lines.append(_point(min(costs.points, key=lambda point: point.tv)))
+    lines += [
+        "",
+        "The presets, fitted to links of three speeds, whatever the TV:",
+        head,
+    ]
+    lines += [_point(p, f"{name}: ") for name, p in of_presets(costs).items()]
     return "\n".join(lines)
 
 
-def _point(point: Point) -> str:
+def of_presets(costs: Costs) -> dict[str, Point]:
+    """Return the point of each preset, by its name."""
+    found = {(_name(point.keep), point.resolution): point for point in costs.points}
+    presets = map(sqs.preset, PRESETS)
+    return {made.name: found[f"TopK({made.k})", made.resolution] for made in presets}
+
+
+def _point(point: Point, called: str = "") -> str:
     bits = (f"{b:.1f}" if math.isfinite(b) else "-" for b in point.bits.values())
     numbers = f"{point.tokens:.1f}", f"{point.dropped_mass:.4f}", f"{point.tv:.4f}"
-    return _line(_name(point.keep), str(point.resolution), *numbers, *bits)
+    return _line(called + _name(point.keep), str(point.resolution), *numbers, *bits)
 
 
 def _line(rule: str, *cells: str) -> str:
@@ -418,6 +520,7 @@ def _parameters(keep: Rule) -> dict[str, float]:
 def plot(costs: Costs, path: Path) -> None:
     """Draw the front of each coding, bits against total variation."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     figure = Figure(figsize=(7.2, 5), layout="constrained")
     axes = figure.subplots()
@@ -426,6 +529,8 @@ def plot(costs: Costs, path: Path) -> None:
     for coding, (color, line, marker) in zip(CODINGS, styles, strict=True):
         bits = [point.bits[coding] for point in costs.points]
         front = pareto(bits, tv)
+        if not front.size:
+            continue
         axes.plot(
             [tv[i] for i in front],
             [bits[i] for i in front],
@@ -436,11 +541,21 @@ def plot(costs: Costs, path: Path) -> None:
             label=coding,
         )
     axes.axvline(costs.most_tv, color="0.6", linewidth=0.8, label="TV allowed")
+    for name, point in of_presets(costs).items():
+        place = point.tv, point.bits["entropy"]
+        axes.plot(*place, "k*", markersize=10)
+        axes.annotate(
+            name, place, (-5, -8), textcoords="offset points", ha="right", va="top"
+        )
     axes.set(xscale="log", yscale="log", xlabel="mean TV(draft, sent)")
     axes.set_ylabel("bits per distribution")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter(NullFormatter())
     axes.grid(visible=True, which="both", color="0.92")
     axes.legend()
     m = costs.measured
-    name = Path(m["file"]).name
-    axes.set_title(f"{name}, T = {m['temperature']:g}", fontsize="medium")
+    what = m["model"] or Path(m["file"]).name
+    axes.set_title(f"{what}, T = {m['temperature']:g}", fontsize="medium")
     figure.savefig(path, dpi=110)

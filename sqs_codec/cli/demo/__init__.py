@@ -7,5 +7,5 @@
 * `~sqs_codec.cli.demo.report`: what the terminal shows
 * `~sqs_codec.cli.demo.run`: one run from options to the table
 
-All but the first need the ``hf`` extra (torch, transformers, gguf, accelerate, rich).
+All but the first need the ``demo`` extra.
 """

