@@ -315,15 +315,15 @@ def test_logits_come_from_standard_input(
     )
 
 
-@pytest.mark.parametrize("spread", [1, 3])
+@pytest.mark.parametrize("spread", [(1.2, 4.0), (1.0, 30.0)])
 def test_labels_of_a_plot_keep_apart(
-    spread: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    spread: tuple[float, float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     figures: list[Any] = []
     monkeypatch.setattr(
         figure.Figure, "savefig", lambda self, *_, **__: figures.append(self)
     )
-    rows = np.random.default_rng(1).normal(0, spread, (5, VOCAB_SIZE))
+    rows = np.random.default_rng(1).normal(0, np.resize(spread, (6, 1)), (6, 700))
     assert cli.main(["bits", save(tmp_path / "a.npy", rows), "--plot", "a.png"]) == 0
     (drawn,) = figures
     drawn.canvas.draw()
