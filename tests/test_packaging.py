@@ -10,10 +10,12 @@ import sys
 import tarfile
 import zipfile
 from fnmatch import fnmatch
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
 
+from sqs_codec.cli.options import PACKAGES
 from tests.test_backend import (
     ADD_NUMBA,
     IMPORT,
@@ -24,6 +26,7 @@ from tests.test_backend import (
     output,
     python,
 )
+from tests.test_tree import imported_names
 
 ROOT = Path(__file__).parents[1]
 
@@ -226,6 +229,47 @@ def test_what_an_extra_would_install_is_said(
     assert message.startswith(
         f"sqs_codec.{module} needs {lacks}: pip install '.[{extra}]'"
     )
+
+
+@pytest.mark.parametrize(
+    ("extra", "folder", "others"),  # and what transformers imports there
+    [
+        ("torch", "torch", set()),
+        ("hf", "hf", {"accelerate"}),
+        ("serve", "serve", set()),
+        ("vllm", "vllm", set()),
+        ("ray", "ray", set()),
+        ("demo", "cli/demo", {"gguf"}),
+    ],
+)
+def test_an_extra_holds_what_is_imported(
+    extra: str, folder: str, others: set[str]
+) -> None:
+    tomllib = pytest.importorskip("tomllib", reason="Python 3.10 reads no TOML")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    lines = project["optional-dependencies"][extra]
+    needed = {re.split(r"[\[<>=]", line)[0].lower() for line in lines} - {"sqs-codec"}
+    package = ROOT / "sqs_codec" / folder
+    imported = {name for path in package.rglob("*.py") for name in imported_names(path)}
+    roots = {name.partition(".")[0] for name in imported} - sys.stdlib_module_names
+    distributions = {PACKAGES.get(name, name).lower() for name in roots}
+    assert needed <= distributions | others
+
+
+@pytest.mark.parametrize("version", [None, "", "__version__ = 'dev'"])
+def test_the_entry_point_of_vllm_does_no_harm(
+    version: str | None, tmp_path: Path
+) -> None:
+    """Where there is no vLLM, or one that is nothing like those that are supported."""
+    if version is not None:
+        (tmp_path / "vllm.py").write_text(version)
+    (found,) = entry_points(group="vllm.general_plugins", name="sqs")
+    module, _, function = found.value.partition(":")
+    call = f"from {module} import {function}; {function}(); import sys; "
+    code = f"{call}print(*{{'torch', 'transformers', 'vllm'}} & {{*sys.modules}})"
+    loaded = "" if version is None else "vllm"
+    path = os.pathsep.join(map(str, (tmp_path, ROOT)))
+    assert output(code, PYTHONPATH=path) == loaded
 
 
 def test_broken_native_build_is_an_error(pure: Path) -> None:

@@ -32,13 +32,16 @@ def register() -> None:
     """Tell vLLM the verifiers' names; their classes are made when one is served.
 
     This is the entry point in the group ``vllm.general_plugins``, so it runs for
-    everybody who has both packages. In a version that isn't supported it does nothing.
+    everybody who has both packages. Without vLLM, and in a version of it that isn't
+    supported, it does nothing.
     """
-    import vllm
-
+    try:
+        import vllm
+    except ImportError:
+        return
     if os.environ.get(SERVER) == str(os.getppid()):  # this is the core that it started
         threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-    if supported(vllm.__version__):
+    if supported(getattr(vllm, "__version__", "")):
         for name in ARCHITECTURES:
             vllm.ModelRegistry.register_model(
                 f"Sqs{name}", f"sqs_codec.vllm._verifier:Sqs{name}"
