@@ -582,15 +582,22 @@ def test_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
         answer = urllib.request.urlopen(f"{url}/metrics", timeout=5)
         lines = answer.read().decode().splitlines()
         server._loop.call_soon_threadsafe(page.close)
-        values = dict(line.rsplit(" ", 1) for line in lines if line[0] != "#")
-        tokens = float(values["sqs_text_tokens_total"])
-        accepted = float(values["sqs_accepted_tokens_total"])
-        rounds = float(values["sqs_rounds_total"])
-        assert tokens == len(edge.text) - len(PROMPT) == accepted + rounds
-        assert accepted <= float(values["sqs_drafted_tokens_total"])
-        assert float(values["sqs_received_bytes_total"]) == link.sent
-        assert float(values["sqs_sent_bytes_total"]) == link.received
-        assert float(values["sqs_sessions"]) == 1
+        pairs = (line.rsplit(" ", 1) for line in lines if line[0] != "#")
+        values = {name: float(value) for name, value in pairs}
+        labels = 'engine="0",model_name="a toy"'  # vLLM's, for dashboards
+        accepted, drafted, drafts = (
+            values[f"vllm:spec_decode_num_{name}_total{{{labels}}}"]
+            for name in ("accepted_tokens", "draft_tokens", "drafts")
+        )
+        at = "vllm:spec_decode_num_accepted_tokens_per_pos_total{" + labels
+        accepted_at = [value for name, value in values.items() if name.startswith(at)]
+        assert sum(accepted_at) == accepted <= drafted
+        assert max(accepted_at) == values[f'{at},position="0"}}'] <= drafts
+        tokens = values["sqs_text_tokens_total"]
+        assert tokens == len(edge.text) - len(PROMPT) == accepted + drafts
+        assert values["sqs_received_bytes_total"] == link.sent
+        assert values["sqs_sent_bytes_total"] == link.received
+        assert values["sqs_sessions"] == 1
 
 
 SMALL = """

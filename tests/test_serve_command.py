@@ -205,7 +205,7 @@ def test_insecure(capsys: pytest.CaptureFixture[str]) -> None:
         link.close()
         wait_until(lambda: _answers(metrics))
         page = urllib.request.urlopen(f"http://127.0.0.1:{metrics}/metrics", timeout=5)
-        assert b"sqs_rounds_total" in page.read()
+        assert b"sqs_text_tokens_total" in page.read()
 
     serve_while(
         ["--insecure", "--transport", "grpc", "--metrics-port", str(metrics)], port, use

@@ -18,6 +18,9 @@ __all__ = ["Metrics"]
 
 SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
+SPECULATION = "vllm:spec_decode_num_"
+"""vLLM's names, with its labels, so that dashboards made for vLLM show this server."""
+
 MOST_READERS = 4
 """Another one is closed unheard."""
 
@@ -34,17 +37,34 @@ GONE = (
 
 
 class Metrics:
-    """A server's counters, in a registry of their own; each says what it counts."""
+    """A server's counters, in a registry of their own; each says what it counts.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    model : str
+        What the target model is.
+    """
+
+    def __init__(self, model: str) -> None:
         self.registry = CollectorRegistry()
         self._readers = 0
         counter = functools.partial(Counter, registry=self.registry)
         gauge = functools.partial(Gauge, registry=self.registry)
         self.sessions = gauge("sqs_sessions", "Sessions known, connected or not.")
-        self.rounds = counter("sqs_rounds", "Rounds that added to a text.")
-        self.drafted = counter("sqs_drafted_tokens", "Tokens drafted in rounds.")
-        self.accepted = counter("sqs_accepted_tokens", "Drafted tokens accepted.")
+        self._labels = {"model_name": model, "engine": "0"}
+        self._drafts, self._drafted, self._accepted = (
+            counter(SPECULATION + name, what, self._labels).labels(**self._labels)
+            for name, what in (
+                ("drafts", "Drafts verified."),
+                ("draft_tokens", "Tokens drafted."),
+                ("accepted_tokens", "Drafted tokens accepted."),
+            )
+        )
+        self._accepted_at = counter(
+            SPECULATION + "accepted_tokens_per_pos",
+            "Drafted tokens accepted, by their position in the draft.",
+            [*self._labels, "position"],
+        )
         self.tokens = counter(
             "sqs_text_tokens", "Tokens added to texts, the target's own included."
         )
@@ -67,6 +87,14 @@ class Metrics:
             buckets=SECONDS,
             registry=self.registry,
         )
+
+    def count_round(self, drafted: int, accepted: int) -> None:
+        """Count a draft that was verified."""
+        self._drafts.inc()
+        self._drafted.inc(drafted)
+        self._accepted.inc(accepted)
+        for position in range(accepted):
+            self._accepted_at.labels(**self._labels, position=position).inc()
 
     async def serve(self, port: int) -> asyncio.Server:
         """Serve them by HTTP under ``/metrics``, in the running event loop."""

@@ -87,7 +87,7 @@ class Service:
     ) -> None:
         self.limits = Limits() if limits is None else limits
         self.max_sessions = checks.in_range("max_sessions", max_sessions, 1)
-        self.metrics = Metrics()
+        self.metrics = Metrics(info.summary)
         self._engine = engine
         self._info = info
         self._owners = None if tokens is None else _digests(tokens)
@@ -360,12 +360,9 @@ class Service:
             session.cloud.complete(job, verdict)
         except (TypeError, ValueError) as error:
             return error
-        grown = session.cloud.text_length - length
-        self.metrics.tokens.inc(grown)
+        self.metrics.tokens.inc(session.cloud.text_length - length)
         if job.round_ is not None and verdict is not None:
-            self.metrics.rounds.inc(grown > 0)
-            self.metrics.drafted.inc(len(job.round_))
-            self.metrics.accepted.inc(verdict.accepted)
+            self.metrics.count_round(len(job.round_), verdict.accepted)
         return None
 
     def _give_up(self, session: Session, kind: str, reason: str) -> None:
