@@ -471,11 +471,7 @@ def report(costs: Costs) -> str:
     else:
         lines += ["", f"No setting has a mean TV up to {most}. The least has:", head]
         lines.append(_point(min(costs.points, key=lambda point: point.tv)))
-    lines += [
-        "",
-        "The presets, fitted to links of three speeds, whatever the TV:",
-        head,
-    ]
+    lines += ["", "The presets, each fitted to a speed of link, whatever the TV:", head]
     lines += [_point(p, f"{name}: ") for name, p in of_presets(costs).items()]
     return "\n".join(lines)
 
@@ -529,8 +525,6 @@ def plot(costs: Costs, path: Path) -> None:
     for coding, (color, line, marker) in zip(CODINGS, styles, strict=True):
         bits = [point.bits[coding] for point in costs.points]
         front = pareto(bits, tv)
-        if not front.size:
-            continue
         axes.plot(
             [tv[i] for i in front],
             [bits[i] for i in front],

@@ -128,6 +128,10 @@ def make(args: argparse.Namespace) -> Iterator[str]:
             raise ValueError(
                 f"{path} has logits of {rows.shape[1]} tokens, not {vocab_size}"
             )
+        if args.top_k > vocab_size:
+            raise ValueError(
+                f"--top-k must be up to {vocab_size}, as logits have, not {args.top_k}"
+            )
     texts: list[NDArray[np.uint32]] = []
     if args.texts:
         tokenizer = load_tokenizer(str(args.tokenizer))
@@ -135,10 +139,6 @@ def make(args: argparse.Namespace) -> Iterator[str]:
         texts = [read_tokens(tokenizer, path, vocab_size) for path in args.texts]
         yield f"{sum(map(len, texts))} tokens of text"
     assert vocab_size is not None
-    if args.drafts and args.top_k > vocab_size:
-        raise ValueError(
-            f"--top-k must be up to {vocab_size}, as logits have, not {args.top_k}"
-        )
     codec = sqs.Codec(vocab_size, args.resolution)
     drafts = [
         quantize(codec, path, rows, args)
