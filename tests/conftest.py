@@ -5,6 +5,7 @@ import os
 # Before torch is imported: two threads on two busy cores mostly wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,17 @@ def backend(request: pytest.FixtureRequest) -> Iterator[str]:
     """Run a module's tests once on each backend."""
     with using(request.param):
         yield request.param
+
+
+@pytest.fixture
+def unreachable_hub(monkeypatch: pytest.MonkeyPatch) -> str:
+    """Have no Hugging Face hub, nor time to wait for it; return what is to be said."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(time, "sleep", pytest.fail)
+    return "the Hugging Face hub doesn't answer: "
 
 
 @pytest.fixture(scope="session")

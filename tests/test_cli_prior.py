@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -164,23 +161,16 @@ def test_what_is_wrong_is_said(
     assert not output.exists()
 
 
-def test_a_hub_that_cannot_be_reached_is_told_at_once() -> None:
-    """Not by its library, which would try again and again, and say so."""
-    command = [sys.executable, "-m", "sqs_codec", "prior", "-o", "x", "--tokenizer"]
-    hub = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "0"}
-    done = subprocess.run(
-        [*command, "no-such-name", str(README)],
-        env=os.environ | hub,
-        capture_output=True,
-        text=True,
-        timeout=20,
-    )
-    assert done.returncode == 1
-    assert done.stderr.startswith(
-        "sqs prior: cannot load the tokenizer no-such-name, which is no file here, "
-        "from the Hugging Face hub: "
-    )
-    assert done.stderr.count("\n") == 1
+def test_a_hub_that_cannot_be_reached_is_told_at_once(
+    unreachable_hub: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = "--tokenizer", "no-such-name", README, "-o", "x"
+    assert prior(*arguments) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    begin = f"sqs prior: cannot load the tokenizer no-such-name: {unreachable_hub}"
+    assert err.startswith(begin)
+    assert err.count("\n") == 1
 
 
 def test_inspect_reads_with_a_prior(

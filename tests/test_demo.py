@@ -24,7 +24,7 @@ from sqs_codec.cli.demo.count import Stats, softmax, support_kept
 from sqs_codec.cli.demo.run import converse
 from sqs_codec.edge import Step
 from sqs_codec.hf import Cloud
-from sqs_codec.hf._models import ModelError, Pair, hugging_face_pair
+from sqs_codec.hf._models import ModelError, Pair, hugging_face_pair, load_model
 
 PROMPT = "Tell me a short story about a fox."
 
@@ -177,6 +177,11 @@ def test_bits_reads_texts_with_a_model(
     assert capsys.readouterr().out.startswith(said)
     assert cli.main([*command, str(texts[2])]) == 1
     assert capsys.readouterr().err == f"sqs bits: {texts[2]} has no tokens\n"
+
+
+def test_a_hub_that_cannot_be_reached_is_told_at_once(unreachable_hub: str) -> None:
+    with pytest.raises(ModelError, match=f"no-such-name: {unreachable_hub}"):
+        load_model("no-such-name")
 
 
 def test_any_pair_with_one_tokenizer_speaks(

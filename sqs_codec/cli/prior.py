@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 import sqs_codec as sqs
 from sqs_codec._base.format import MAX_PRIOR_CLASSES, MAX_VOCAB, MIN_VOCAB
+from sqs_codec._base.hub import ask_hub
 from sqs_codec.cli.bits import open_logits, quantize_row
 from sqs_codec.cli.options import (
     add_resolution,
@@ -158,27 +159,19 @@ def make(args: argparse.Namespace) -> Iterator[str]:
 
 def load_tokenizer(name: str) -> Any:
     """Return the ``tokenizers.Tokenizer`` of a file, a folder or the hub."""
-    import huggingface_hub  # tokenizers has it from there, too
     from tokenizers import Tokenizer
 
     path = Path(name)
     if path.is_dir():
         path = path / TOKENIZER
-    here = path.exists() or path.suffix == ".json"
     try:
-        if here:
+        if path.exists() or path.suffix == ".json":
             return Tokenizer.from_file(str(path))
-        # The library would try for half a minute to reach a hub that can't be reached.
-        kept = huggingface_hub.try_to_load_from_cache(name, TOKENIZER)
-        if not (isinstance(kept, str) or huggingface_hub.file_exists(name, TOKENIZER)):
-            raise ValueError("there is none of this name")
+        ask_hub(name, TOKENIZER)
         return Tokenizer.from_pretrained(name)
     except Exception as error:  # the library raises nothing more precise
         reason = " ".join(str(error).split())
-        origin = "" if here else ", which is no file here, from the Hugging Face hub"
-        raise ValueError(
-            f"cannot load the tokenizer {name}{origin}: {reason}"
-        ) from error
+        raise ValueError(f"cannot load the tokenizer {name}: {reason}") from error
 
 
 def read_tokens(tokenizer: Any, path: Path, vocab_size: int) -> NDArray[np.uint32]:

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from sqs_codec._base import checks
 from sqs_codec._base.files import lacks_folder
+from sqs_codec._base.hub import ask_hub
 from sqs_codec.edge import fingerprint
 from sqs_codec.session._text import common_length
 
@@ -361,6 +362,8 @@ def load_pretrained(auto_class: Any, name: str, **options: Any) -> Any:
     # Bars of downloads stay: those are the hub's own.
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # theirs
     try:
+        if not Path(name).exists():
+            ask_hub(name, "config.json")
         return auto_class.from_pretrained(name, **options)
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())

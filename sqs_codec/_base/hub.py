@@ -1,0 +1,24 @@
+"""The Hugging Face hub, asked before its library asks again and again."""
+
+from __future__ import annotations
+
+__all__ = ["ask_hub"]
+
+
+def ask_hub(name: str, file: str) -> None:
+    """Say at once that a file isn't cached and the hub can't be reached.
+
+    The library would try for half a minute, and print each time that it does.
+
+    Raises
+    ------
+    ValueError
+        So it is, or the name is none.
+    """
+    import huggingface_hub
+
+    if not isinstance(huggingface_hub.try_to_load_from_cache(name, file), str):
+        try:
+            huggingface_hub.file_exists(name, file)
+        except Exception as error:  # of whichever library it uses for HTTP
+            raise ValueError(f"the Hugging Face hub doesn't answer: {error}") from error
