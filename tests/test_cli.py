@@ -312,22 +312,24 @@ STARTS = {
     "script": ["-c", "import sys; from _sqs_command import main; sys.exit(main())"],
     "module": ["-m", "sqs_codec"],
 }
-COMMANDS = [["bits", "LOGITS"]]
+COMMANDS = [(200, ["bits", "LOGITS"])]
 if "MOMENTS" in os.environ:  # for a longer campaign: these import torch
-    COMMANDS += [["demo", "--max-tokens", "9"], ["serve", "--insecure", "--port", "0"]]
+    COMMANDS.append((2000, ["demo", "--max-tokens", "9"]))
+    COMMANDS.append((2000, ["serve", "--insecure", "--port", "0"]))
 
 
-@pytest.mark.parametrize("arguments", COMMANDS)
+@pytest.mark.parametrize(("most_imports", "arguments"), COMMANDS)
 @pytest.mark.parametrize("start", STARTS)
 def test_an_interrupt_at_any_moment_ends_it_without_a_word(
-    start: str, arguments: list[str], tmp_path: Path
+    start: str, most_imports: int, arguments: list[str], tmp_path: Path
 ) -> None:
     """From the first line of ours on, while modules are imported, and after that."""
     logits = tmp_path / "logits.npy"
     np.save(logits, np.zeros((400, 40_000), np.float16))
     arguments = [str(logits) if text == "LOGITS" else text for text in arguments]
     command = [sys.executable, "-X", "importtime", *STARTS[start], *arguments]
-    for imports in np.linspace(0, 200, int(os.environ.get("MOMENTS", 5))).astype(int):
+    moments = int(os.environ.get("MOMENTS", 5))
+    for imports in np.linspace(0, most_imports, moments).astype(int):
         with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
             assert process.stderr
             while "_sqs_command" not in process.stderr.readline():
