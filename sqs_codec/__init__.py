@@ -20,11 +20,7 @@ Examples
 >>> edge.feedback(verdict)
 """
 
-import sys
 from typing import TYPE_CHECKING
-
-if sys.argv[:1] == ["-m"] and sys.orig_argv[-len(sys.argv)] == __name__:
-    import _sqs_command  # noqa: F401  # the first line of `python -m sqs_codec`
 
 from sqs_codec import theory
 from sqs_codec._backend import backend, isa
