@@ -2,8 +2,8 @@
 
 While modules are imported and models load, an exception could come anywhere, and be
 shown, or caught by others. `sqs_codec.cli.options.interrupts_raise` has it come where
-there is something to leave in order. This module isn't in the package because to import
-anything of that imports NumPy first.
+there is something to leave in order. This module isn't in the package, as that imports
+NumPy before anything of it.
 """
 
 import os

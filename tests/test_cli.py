@@ -308,10 +308,7 @@ def test_module_is_the_command() -> None:
     assert done.stdout.startswith("sqs-codec ")
 
 
-STARTS = {
-    "script": ["-c", "import sys; from _sqs_command import main; sys.exit(main())"],
-    "module": ["-m", "sqs_codec"],
-}
+SCRIPT = ["-c", "import sys; from _sqs_command import main; sys.exit(main())"]
 COMMANDS = [(200, ["bits", "LOGITS"])]
 if "MOMENTS" in os.environ:  # for a longer campaign: these import torch
     COMMANDS.append((2000, ["demo", "--max-tokens", "9"]))
@@ -319,16 +316,15 @@ if "MOMENTS" in os.environ:  # for a longer campaign: these import torch
 
 
 @pytest.mark.parametrize(("most_imports", "arguments"), COMMANDS)
-@pytest.mark.parametrize("start", STARTS)
 def test_an_interrupt_at_any_moment_ends_it_without_a_word(
-    start: str, most_imports: int, arguments: list[str], tmp_path: Path
+    most_imports: int, arguments: list[str], tmp_path: Path
 ) -> None:
-    """From the first line of ours on, while modules are imported, and after that."""
+    """From the script's first line on, while modules are imported, and after that."""
     logits = tmp_path / "logits.npy"
     np.save(logits, np.zeros((400, 40_000), np.float16))
     arguments = [str(logits) if text == "LOGITS" else text for text in arguments]
-    command = [sys.executable, "-X", "importtime", *STARTS[start], *arguments]
-    moments = int(os.environ.get("MOMENTS", 5))
+    command = [sys.executable, "-X", "importtime", *SCRIPT, *arguments]
+    moments = int(os.environ.get("MOMENTS", 10))
     for imports in np.linspace(0, most_imports, moments).astype(int):
         with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
             assert process.stderr
