@@ -138,6 +138,7 @@ def save_model(
         num_attention_heads=2,
         num_key_value_heads=1,
         max_position_embeddings=256,
+        initializer_range=0.5,
         bos_token_id=0,
         eos_token_id=1,
     )

@@ -24,12 +24,15 @@ from sqs_codec.hf import (
     Edge,
     LanguageModel,
     SparseLogitsProcessor,
+    _models,
     custom_generate,
+    load_model,
 )
-from sqs_codec.hf._models import CachedModel, Pair
+from sqs_codec.hf._models import CachedModel, ModelError, Pair, place
 from sqs_codec.hf._text import TextStream
 from sqs_codec.session import Link, LinkError, LocalLink, Sampling, Setting
 from tests.serving import serving
+from tests.test_demo import WORDS, save_model
 
 VOCAB_SIZE = 16
 PROMPT = torch.tensor([[3, 4, 5]])
@@ -335,6 +338,60 @@ def test_generate_refuses_what_a_cloud_cant_do(
 
 
 # Models
+
+CPU, CUDA, MPS = {"cpu"}, {"cpu", "cuda"}, {"cpu", "mps"}
+
+
+@pytest.mark.parametrize(
+    ("asked", "found", "chosen"),
+    [
+        ("auto auto", CPU, "cpu float32"),
+        ("auto auto", CUDA, "cuda auto"),
+        ("auto auto", MPS, "mps auto"),
+        ("auto auto", CUDA | MPS, "cuda auto"),
+        ("auto bfloat16", CPU, "cpu bfloat16"),
+        ("auto float32", CUDA, "cuda float32"),
+        ("cpu auto", CUDA, "cpu float32"),
+        ("cpu float16", CUDA, "cpu float16"),
+    ],
+)
+def test_where_a_model_goes(asked: str, found: set[str], chosen: str) -> None:
+    assert place(*asked.split(), found=found) == tuple(chosen.split())
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ("cuda auto", "no cuda here: PyTorch .* finds only cpu and mps"),
+        ("nope auto", "no nope here"),
+        ("cpu int8", "dtype must be one of auto, float32, bfloat16, float16"),
+    ],
+)
+def test_where_no_model_goes(asked: str, words: str) -> None:
+    with pytest.raises(ModelError, match=words):
+        place(*asked.split(), found=MPS)
+
+
+@pytest.mark.parametrize("free", [10_000, 1 << 40])
+def test_a_model_that_does_not_fit(
+    free: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether that is foreseen, or PyTorch finds no memory."""
+
+    def load(*_: object, **__: object) -> object:
+        assert free > 10_000
+        return torch.empty(1 << 60)
+
+    folder = save_model(tmp_path, 16, WORDS)
+    assert load_model(folder, dtype="bfloat16").placement == "on cpu in bfloat16, 0 MiB"
+    automatic = transformers.AutoModelForCausalLM
+    monkeypatch.setattr(automatic, "from_pretrained", load)
+    monkeypatch.setattr(_models, "_free", lambda _: free)
+    words = (
+        f"doesn't fit in float32: its weights take .* GiB, and cpu has {free >> 30}.0"
+    )
+    with pytest.raises(ModelError, match=words):
+        load_model(folder)
 
 
 def test_draft_shares_the_targets_weights(smollm2: Pair) -> None:

@@ -20,7 +20,8 @@ import pytest
 from sqs_codec.cli import options
 from sqs_codec.cli import serve as module
 from sqs_codec.cli.main import main
-from sqs_codec.engine import BatchEngine, Engine, EngineInfo
+from sqs_codec.engine import BatchEngine, Engine, EngineConfig, EngineInfo
+from sqs_codec.hf import _models
 from sqs_codec.serve import connect
 from tests.serving import (
     Toy,
@@ -33,6 +34,7 @@ from tests.serving import (
 )
 
 TOKEN = "a-token-that-is-long-enough"
+LOAD = module._load
 
 
 @pytest.fixture(autouse=True)
@@ -69,6 +71,10 @@ def free_port() -> int:
         ("--insecure --port x", "invalid"),
         ("--insecure --max-sessions 0", "must be at least 1, not 0"),
         ("--insecure --transport pigeon", "invalid choice"),
+        ("--insecure --dtype int8", "invalid choice"),
+        ("--insecure --engine-option 3", "must be NAME=VALUE, not 3"),
+        ("--ray a:1 --dtype float32", "--dtype goes without --ray ADDRESS"),
+        ("--ray a:1 --engine-option a=1", "--engine-option goes without --ray"),
     ],
 )
 def test_wrong_usage(
@@ -80,6 +86,56 @@ def test_wrong_usage(
     out, err = capsys.readouterr()
     assert words in err
     assert out == ""
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("--device cuda", "there is no cuda here: PyTorch "),
+        ("--revision v1", "SmolLM2 has no revisions"),
+        ("--target . --revision v1", ". is a directory, which has no revisions"),
+        ("--engine-option a=1 --engine-option b=2", "transformers takes no options, "),
+        ("--engine vllm --device cpu", "vLLM runs on what it was built for"),
+    ],
+)
+def test_what_no_engine_can_do_is_said_before_a_model_is_loaded(
+    options: str,
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(module, "_load", LOAD)
+    monkeypatch.setattr(_models, "devices", lambda: {"cpu"})
+    monkeypatch.setattr(_models, "_load_model", None)
+    assert main(["serve", "--insecure", "--port", "0", *options.split()]) == 1
+    *_, last = capsys.readouterr().err.splitlines()
+    assert last.startswith("sqs serve: ")
+    assert words in last
+
+
+def test_options_of_an_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    def make(config: EngineConfig) -> NoReturn:
+        found.append(config)
+        raise ValueError("that will do")
+
+    found: list[EngineConfig] = []
+    monkeypatch.setattr(module, "_load", LOAD)
+    monkeypatch.setattr(module, "make_engine", make)
+    given = {
+        "tensor-parallel-size=2": 2,
+        "quantization=awq": "awq",
+        "enforce_eager=True": True,
+        "gpu_memory_utilization=0.5": 0.5,
+        'hf_overrides={"a": [1]}': {"a": [1]},
+        "seed=null": None,
+    }
+    options = [word for text in given for word in ("--engine-option", text)]
+    arguments = ["--engine", "vllm", "--dtype", "float16", "--revision", "v1"]
+    assert main(["serve", "--insecure", "--port", "0", *arguments, *options]) == 1
+    names = [text.split("=")[0].replace("-", "_") for text in given]
+    expected = dict(zip(names, given.values(), strict=True))
+    config = EngineConfig("vllm", dtype="float16", revision="v1", options=expected)
+    assert found == [config]
 
 
 def test_port_in_use_by_the_other_transport(

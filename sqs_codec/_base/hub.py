@@ -5,7 +5,7 @@ from __future__ import annotations
 __all__ = ["ask_hub"]
 
 
-def ask_hub(name: str, file: str) -> None:
+def ask_hub(name: str, file: str, revision: str | None = None) -> None:
     """Say at once that a file isn't cached and the hub can't be reached.
 
     The library would try for half a minute, and print each time that it does.
@@ -17,8 +17,9 @@ def ask_hub(name: str, file: str) -> None:
     """
     import huggingface_hub
 
-    if not isinstance(huggingface_hub.try_to_load_from_cache(name, file), str):
+    cached = huggingface_hub.try_to_load_from_cache(name, file, revision=revision)
+    if not isinstance(cached, str):
         try:
-            huggingface_hub.file_exists(name, file)
+            huggingface_hub.file_exists(name, file, revision=revision)
         except Exception as error:  # of whichever library it uses for HTTP
             raise ValueError(f"the Hugging Face hub doesn't answer: {error}") from error

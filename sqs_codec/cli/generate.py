@@ -103,6 +103,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
         help=f"how many layers SmolLM2 drafts without, 0 to 4 (default: "
         f"{options.DROP_LAYERS})",
     )
+    options.add_loading(add)
     add(
         "--threads",
         type=options.number(int, 1),
@@ -162,6 +163,11 @@ def run(args: argparse.Namespace) -> int:
         args.usage_error("--insecure goes without --cert")
     if args.draft and args.drop_layers is not None:
         args.usage_error("--drop-layers is for SmolLM2, not for --draft")
+    if _is_gguf(args.draft) and (found := options.given(args, *options.LOADING)):
+        args.usage_error(
+            f"--{next(iter(found))} is for models of transformers: llama.cpp runs a "
+            f"file in its own types, on the device that it was built for"
+        )
     if not _has_packages(args):
         return 1
 
@@ -262,7 +268,10 @@ def _load_transformers(
     # As in the demo: a step of a small model is too short to share among threads.
     torch.set_num_threads(args.threads or 1)
     dropped = options.DROP_LAYERS if args.drop_layers is None else args.drop_layers
-    model = load_model(args.draft, drop_layers=dropped)
+    loading = {"device": "auto", "dtype": "auto"}
+    loading |= options.given(args, *options.LOADING)
+    model = load_model(args.draft, drop_layers=dropped, **loading)
+    print(f"Drafting with {model.summary} {model.placement}", file=sys.stderr)
     return (
         Draft(model.model, model.tokenizer),
         encode_prompt(model.tokenizer, prompt),

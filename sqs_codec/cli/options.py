@@ -19,11 +19,15 @@ from sqs_codec._base.format import MAX_RESOLUTION, Coding
 from sqs_codec._base.install import install
 from sqs_codec._codec.codec import Codec
 from sqs_codec._codec.prior import Prior
+from sqs_codec.engine._registry import DEVICES, DTYPES
 
 Add = Callable[..., argparse.Action]
 """The method that adds an option to a parser, or to a group of options."""
 
 DROP_LAYERS = 2
+LOADING = ("device", "dtype", "revision")
+"""The options of `add_loading`."""
+
 PACKAGES = {
     "grpc": "grpcio",
     "grpc_health": "grpcio-health-checking",
@@ -86,6 +90,24 @@ def add_models(add: Add) -> None:
         metavar="MODEL",
         help="a model to verify with; needs --draft, and both must share a tokenizer",
     )
+
+
+def add_loading(add: Add) -> None:
+    """Add the options that say how a model is loaded, without defaults."""
+    add("--device", choices=DEVICES, help="where it runs (default: a GPU if any)")
+    add(
+        "--dtype",
+        choices=DTYPES,
+        help="what it computes in (default: the checkpoint's own type, but float32 on "
+        "the CPU)",
+    )
+    add("--revision", help="a branch, tag or commit of a model on the hub")
+
+
+def given(args: argparse.Namespace, *names: str) -> dict[str, Any]:
+    """Return the options that were given; the others have defaults elsewhere."""
+    options = {name: getattr(args, name) for name in names}
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def check_models(args: argparse.Namespace) -> None:

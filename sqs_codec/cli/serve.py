@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import json
 import logging
 import os
 import signal
@@ -18,8 +19,11 @@ from sqs_codec._base.address import join_address
 from sqs_codec._codec.prior import Prior
 from sqs_codec.cli.options import (
     HF_MODULES,
+    LOADING,
     SMOLLM2_MODULES,
+    add_loading,
     default_of,
+    given,
     has_packages,
     number,
 )
@@ -49,6 +53,9 @@ GRACE = 10.0
 UNWELL_SECONDS = 120
 """How long an engine may be unable to verify before the server ends, with status 1, so
 that whoever watches over it starts it anew."""
+
+CONFIG = ("engine", "target", "max_memory", *LOADING)
+"""Options that are fields of an `EngineConfig`."""
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -128,6 +135,15 @@ def _fill_model(group: argparse._ArgumentGroup) -> None:
         metavar="MODEL",
         help="a Hugging Face model, by directory or name (default: SmolLM2)",
     )
+    add_loading(group.add_argument)
+    group.add_argument(
+        "--engine-option",
+        type=_option,
+        action="append",
+        metavar="NAME=VALUE",
+        help="an argument of vllm.AsyncEngineArgs, such as tensor_parallel_size=2; the "
+        "value is JSON or a word; may be given several times",
+    )
     group.add_argument(
         "--prior",
         type=Path,
@@ -189,6 +205,18 @@ def _fill_address(group: argparse._ArgumentGroup) -> None:
         action="store_true",
         help="no certificate, and no token unless one is given; this machine only",
     )
+
+
+def _option(text: str) -> tuple[str, Any]:
+    """Read NAME=VALUE, as vLLM's own command line takes names and values."""
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise argparse.ArgumentTypeError(f"must be NAME=VALUE, not {text}")
+    name = name.replace("-", "_")
+    try:
+        return name, json.loads({"True": "true", "False": "false"}.get(value, value))
+    except ValueError:
+        return name, value
 
 
 def run(args: argparse.Namespace) -> int:
@@ -255,12 +283,11 @@ def _check(args: argparse.Namespace) -> list[str] | None:
 
 
 def _check_engine(args: argparse.Namespace) -> None:
-    names = ("engine", "target", "max_memory", "replicas")
-    given = [f"--{name.replace('_', '-')}" for name in names if getattr(args, name)]
-    if args.ray and given:
+    found = [*given(args, *CONFIG, "engine_option", "replicas")]
+    if args.ray and found:
         raise ValueError(
-            f"the cluster's configuration says what it runs: {given[0]} goes without "
-            f"--ray ADDRESS"
+            f"the cluster's configuration says what it runs: "
+            f"--{found[0].replace('_', '-')} goes without --ray ADDRESS"
         )
     if args.ray is None and args.replicas:
         raise ValueError("--replicas goes with --ray")
@@ -268,19 +295,14 @@ def _check_engine(args: argparse.Namespace) -> None:
 
 def _load(args: argparse.Namespace) -> Engine:
     """Return the engine that is asked for, still to be opened."""
-    config = EngineConfig(**_given(args, "engine", "target", "max_memory"))
+    options = dict(args.engine_option or ())
+    config = EngineConfig(**given(args, *CONFIG), options=options)
     print("Loading the model ...", file=sys.stderr)
     if args.ray is None:
         return make_engine(config)
     from sqs_codec.ray import RayEngine
 
-    return RayEngine(config, address=args.ray or None, **_given(args, "replicas"))
-
-
-def _given(args: argparse.Namespace, *names: str) -> dict[str, Any]:
-    """Return the options that were given; the others have defaults elsewhere."""
-    options = {name: getattr(args, name) for name in names}
-    return {name: value for name, value in options.items() if value is not None}
+    return RayEngine(config, address=args.ray or None, **given(args, "replicas"))
 
 
 async def _serve(

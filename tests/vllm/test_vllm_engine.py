@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,9 +20,11 @@ import psutil
 import pytest
 import vllm
 
+from sqs_codec.engine import EngineConfig
 from sqs_codec.hf import Cloud, LanguageModel, ModelError, load_model
 from sqs_codec.session import Job, Sampling
 from sqs_codec.vllm import VllmEngine
+from sqs_codec.vllm._engine import make_engine
 from tests.vllm.kit import (
     PADDED,
     SEED,
@@ -84,7 +87,8 @@ def test_what_it_serves(wide: Served, cloud: Cloud) -> None:
     assert wide.info.vocab_size == cloud.vocab_size
     assert wide.info.tokenizer == cloud.fingerprint
     assert wide.info.max_text == 8192
-    assert wide.info.summary.startswith("SmolLM2-135M-Instruct on vLLM 0.3")
+    summary = "SmolLM2-135M-Instruct on vLLM 0.3[^ ]* on cpu in float32, 513 MiB"
+    assert re.fullmatch(summary, wide.info.summary)
     assert wide.engine.health() is None
 
 
@@ -145,6 +149,17 @@ def test_a_text_to_be_read_is_cached_for_its_session_alone(
         assert wide.one(replace(read, draws=np.array([0.5]))) is not None
         assert wide.one(replace(read, session=session(8))) is None
     assert cached == [0, 288, 0]
+
+
+def test_what_a_configuration_says(tmp_path: Path) -> None:
+    target = save_tiny(tmp_path, "Llama")
+    options = {"max_model_len": 256}
+    it = Served(
+        make_engine(EngineConfig("vllm", target, 16, dtype="bfloat16", options=options))
+    )
+    assert it.info.max_text == 256
+    assert it.info.summary.endswith(" on cpu in bfloat16, 0 MiB")
+    it.close()
 
 
 def test_cancelled_jobs_leave_nothing(
@@ -329,7 +344,10 @@ def test_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "is a GPT2LMHeadModel, and vLLM's verifiers are those of" in refused(gpt2)
     assert "no such directory" in refused(str(tmp_path / "missing"))
     llama = save_tiny(tmp_path / "llama", "Llama", vocab_size=PADDED)
-    assert "no_such_option" in refused(llama, options={"no_such_option": 1})
+    said = "has no option no_such_option; vllm.AsyncEngineArgs lists"
+    assert said in refused(llama, options={"no_such_option": 1, "seed": 1})
+    assert "max_model_len" in refused(llama, options={"max_model_len": "many"})
+    assert "is a directory, which has no" in refused(llama, options={"revision": "v1"})
     with monkeypatch.context() as patch:
         patch.setenv("VLLM_PLUGINS", "others")
         assert "VLLM_PLUGINS=others keeps vLLM from" in refused(llama)
