@@ -1,4 +1,4 @@
-"""Show what rounding does to rows, in float32 and in bfloat16.
+"""Show what rounding does to rows, in float32 and in 16 bits.
 
     python -m benchmarks.rounding                     # a minute
 
@@ -22,12 +22,12 @@ from rich.console import Console
 
 from benchmarks.tables import about, about_line, command, dim, table
 from sqs_codec.cli.options import DROP_LAYERS
+from sqs_codec.engine._registry import DEVICES, DTYPES
 from sqs_codec.hf._models import CachedModel, smollm2_pair
 from sqs_codec.hf._ragged import Cache, Piece, RaggedModel
 
 LENGTHS = (3, 60, 700)
 ROUND, CHUNK = 6, 256
-DTYPES = (torch.float32, torch.bfloat16)
 PAIRS = ("ours, cached", "ours, anew", "cached, anew")
 
 
@@ -79,7 +79,8 @@ def main(argv: list[str] | None = None) -> int:
     parser = command("rounding", __doc__)
     add = parser.add_argument
     add("--gguf", type=Path, help="another model than SmolLM2")
-    add("--device", default="cpu", help="cpu or cuda")
+    add("--device", choices=DEVICES[1:], default="cpu")
+    add("--dtype", choices=DTYPES[1:], nargs="+", default=["float32", "bfloat16"])
     args = parser.parse_args(argv)
     began = time.monotonic()
     if args.gguf is None:
@@ -89,9 +90,8 @@ def main(argv: list[str] | None = None) -> int:
             str(args.gguf.parent), gguf_file=args.gguf.name, local_files_only=True
         ).eval()
     rows = table("Worst total variation of rows", "type, tokens", *PAIRS)
-    for dtype in DTYPES:
-        model.to(args.device, dtype)
-        name = str(dtype).removeprefix("torch.")
+    for name in args.dtype:
+        model.to(args.device, getattr(torch, name))
         for length, errors in compare(model):
             rows.add_row(f"{name}, {length}", *(f"{error:.1e}" for error in errors))
     measured = {**about("torch", "transformers"), "seconds": time.monotonic() - began}

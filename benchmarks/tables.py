@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import platform
+import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -82,6 +83,9 @@ def about(*packages: str) -> dict[str, Any]:
         cpu = lines.get("model name", cpu)
         known = lines.get("flags", "").split()
         flags = " ".join(f for f in known if f.startswith(("avx", "fma", "f16c")))
+    torch: Any = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        cpu += f" and {torch.cuda.get_device_name()}"
     return {
         "machine": f"{cpu}, {os.cpu_count()} cores, {platform.system()}",
         "cpu_flags": flags,

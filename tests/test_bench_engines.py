@@ -19,7 +19,6 @@ pytest.importorskip("transformers")
 pytest.importorskip("grpc")
 pytest.importorskip("OpenSSL")
 
-import torch
 
 from benchmarks import rounding
 from benchmarks.engines import equal, overhead, speed
@@ -154,7 +153,7 @@ def small(monkeypatch: pytest.MonkeyPatch, smollm2: Pair) -> None:
     for module in equal, speed:
         monkeypatch.setattr(module, "smollm2_pair", lambda drop_layers: smollm2)
     monkeypatch.setattr(rounding, "smollm2_pair", lambda drop_layers: smollm2)
-    monkeypatch.setattr(make, "_load", lambda target: loaded)
+    monkeypatch.setattr(make, "_load", lambda *_: loaded)
     monkeypatch.setattr(equal, "AT_ONCE", 2)
     monkeypatch.setattr(equal, "LONG", (40,))
     monkeypatch.setattr(rounding, "LENGTHS", (3, 20))
@@ -204,10 +203,9 @@ def test_overhead_counts_rounds_that_are_right(
 
 @pytest.mark.usefixtures("small")
 def test_rounding_of_float32_is_small(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(rounding, "DTYPES", (torch.float32,))
-    assert rounding.main([]) == 0
+    assert rounding.main(["--dtype", "float32"]) == 0
     printed = capsys.readouterr().out
     errors = re.findall(r"float32, \d+ +(\S+) +(\S+) +(\S+)", printed)
     assert len(errors) == 2

@@ -32,6 +32,7 @@ from benchmarks.harness.sessions import Played, Session, play, texts_of
 from benchmarks.tables import about, about_line, dim, table
 from sqs_codec._codec.verify import Verdict
 from sqs_codec.cli.options import DROP_LAYERS, number
+from sqs_codec.engine._registry import DEVICES, DTYPES
 from sqs_codec.hf import Cloud
 from sqs_codec.hf._models import CachedModel, smollm2_pair
 
@@ -124,8 +125,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Add what this measurement can be told."""
     add = parser.add_argument
     add("--engine", default="vllm", help="vllm, transformers or MODULE:FUNCTION")
-    add("--dtype", choices=["float32", "bfloat16"], default="float32", help="of it")
-    add("--device", default="cpu", help="cpu or cuda")
+    add("--dtype", choices=DTYPES[1:], default="float32", help="of it")
+    add("--device", choices=DEVICES[1:], default="cpu", help="of it and the sessions")
     add("--rounds", type=number(int, 1), default=1000, help="at least")
     add("--threads", type=number(int, 1), default=2)
     add("--seed", type=number(int, 0), default=0)
@@ -186,7 +187,7 @@ async def run(
         modes, lambda mode: (mode.halved, mode.batch_tokens)
     ):
         engine = make(target=None, max_memory=memory[halved], batch_tokens=chunk)
-        await engine.open()
+        print((await engine.open()).summary)
         try:
             found += [await do(engine, sessions, mode) for mode in group]
         finally:

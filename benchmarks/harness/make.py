@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import importlib
 import importlib.metadata
 import tempfile
@@ -28,7 +27,7 @@ def maker(name: str) -> Make:
     It is called with keywords: `target`, a model's directory or name, None for
     SmolLM2; `max_memory`, MiB for keys and values; and `batch_tokens`, about how many
     tokens to read at once, None for the engine's own choice. Where they aren't as by
-    default, `dtype`, "float32" or "bfloat16", and `device`, "cpu" or "cuda", too.
+    default, `dtype` and `device`, as `sqs serve` takes them, too.
 
     Parameters
     ----------
@@ -65,26 +64,24 @@ def transformers_engine(
     device: str = "cpu",
 ) -> Engine:
     """Make the ragged batch on transformers."""
-    import torch
-
     from sqs_codec.engine import BatchEngine
     from sqs_codec.hf import Cloud
 
-    loaded = _load(target)
+    loaded = _load(target, device, dtype)
     cloud = Cloud(
-        copy.deepcopy(loaded.model).to(device, getattr(torch, dtype)),
+        loaded.model,
         vocab_size=loaded.vocab_size,
         max_memory=max_memory << 20,
         batch_tokens=batch_tokens or 512,
     )
-    return BatchEngine(cloud, summary=loaded.summary)
+    return BatchEngine(cloud, summary=f"{loaded.summary} {loaded.placement}")
 
 
 @lru_cache(maxsize=1)
-def _load(target: str | None) -> LanguageModel:
+def _load(target: str | None, device: str, dtype: str) -> LanguageModel:
     from sqs_codec.hf import load_model
 
-    return load_model(target)
+    return load_model(target, device=device, dtype=dtype)
 
 
 def vllm_engine(
