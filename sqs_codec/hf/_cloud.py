@@ -40,15 +40,18 @@ class Cloud:
     Parameters
     ----------
     model : transformers.PreTrainedModel
-        A decoder of float32, bfloat16 or float16, on any device. It is not changed
-        and may be used elsewhere, too.
+        A decoder of float32, bfloat16 or float16, on any device: keys and values are
+        there, too, and rounds are verified there. Its logits as it computes them are
+        the target, so that in another type it is another one. It is not changed and
+        may be used elsewhere.
     vocab_size : int, optional
         V: the model's logits are cropped to their first V entries, for vocabularies
         padded to different sizes. If None, all that the model gives.
     tokenizer : transformers.PreTrainedTokenizerBase, optional
         For `fingerprint`.
     max_memory : int
-        Bytes that keys and values may take. What was used least recently goes.
+        Bytes that keys and values may take on the model's device. What was used least
+        recently goes.
     batch_tokens : int
         About how many tokens to read at once. Long texts are read in chunks.
 

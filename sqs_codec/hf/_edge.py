@@ -50,7 +50,8 @@ class Edge(AnyEdge):
     Parameters
     ----------
     model : transformers.PreTrainedModel
-        The draft model, a decoder whose cache can be rolled back, on any device.
+        The draft model, a decoder whose cache can be rolled back, on any device and of
+        any floating-point type: its logits are copied to the CPU as float32.
     tokenizer : transformers.PreTrainedTokenizerBase, optional
         Both models'. By its fingerprint the cloud makes sure that it is; logits that
         pad a vocabulary beyond it are cropped.

@@ -376,7 +376,10 @@ def _smollm2(drop_layers: int, device: str, dtype: str) -> LanguageModel:
         tokenizer = load_pretrained(
             transformers.AutoTokenizer, str(path.parent), **source
         )
-        model = _load_model(str(path.parent), device, dtype, **source)
+        # Its blocks are unpacked to float32; transformers warns of any other type.
+        model = _load_model(str(path.parent), device, "float32", **source)
+    if dtype != "auto":
+        model = model.to(getattr(torch, dtype))
     summary = "SmolLM2-135M-Instruct"
     if drop_layers:
         summary += f" without {drop_layers} of its {len(model.model.layers)} layers"

@@ -205,15 +205,21 @@ WINDOW = {"sliding_window": 40}
 
 
 @pytest.mark.parametrize(
-    ("kind", "options"),
+    ("kind", "workers", "options"),
     [
-        ("Qwen2", {}),
-        ("Qwen3", {}),
-        ("Mistral", WINDOW),
-        ("Gemma3Text", WINDOW | {"num_hidden_layers": 6, "query_pre_attn_scalar": 32}),
+        ("Qwen2", 1, {}),
+        ("Qwen3", 2, {}),
+        ("Mistral", 1, WINDOW),
+        (
+            "Gemma3Text",
+            1,
+            WINDOW | {"num_hidden_layers": 6, "query_pre_attn_scalar": 32},
+        ),
     ],
 )
-def test_other_models(kind: str, options: dict[str, Any], tmp_path: Path) -> None:
+def test_other_models(
+    kind: str, workers: int, options: dict[str, Any], tmp_path: Path
+) -> None:
     path = save_tiny(tmp_path, kind, **options)
     target = load_model(path)
     size = target.vocab_size
@@ -221,7 +227,8 @@ def test_other_models(kind: str, options: dict[str, Any], tmp_path: Path) -> Non
     tokens = np.random.default_rng(SEED).integers(0, V, 450)
     writer = Writer(target.model, size, list(tokens))
     cloud = Cloud(target.model, vocab_size=size, tokenizer=target.tokenizer)
-    with served(path, options={"max_num_batched_tokens": 64}) as it:
+    chunks = {"max_num_batched_tokens": 64, "tensor_parallel_size": workers}
+    with served(path, options=chunks) as it:
         assert it.info.vocab_size == size
         assert it.info.tokenizer == cloud.fingerprint
         assert it.info.max_text == 512
