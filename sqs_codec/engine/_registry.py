@@ -50,16 +50,11 @@ class EngineConfig:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name, known in (
-            ("engine", ENGINES),
-            ("device", DEVICES),
-            ("dtype", DTYPES),
-        ):
-            value = getattr(self, name)
-            if value not in known:
-                raise ValueError(
-                    f"{name} must be one of {', '.join(known)}, not {value!r}"
-                )
+        known = {"engine": [*ENGINES], "device": DEVICES, "dtype": DTYPES}
+        for name, values in known.items():
+            if (value := getattr(self, name)) not in values:
+                choices = ", ".join(values)
+                raise ValueError(f"{name} must be one of {choices}, not {value!r}")
 
 
 def make_engine(config: EngineConfig) -> Engine:

@@ -130,13 +130,7 @@ def vocab_size(model: HFModel, tokenizer: HFTokenizer | None) -> int:
 
 
 def place(device: str, dtype: str, found: Collection[str]) -> tuple[str, str]:
-    """Choose where a model goes and in which type, on a machine with these devices.
-
-    Examples
-    --------
-    >>> place("auto", "auto", {"cpu"}), place("auto", "auto", {"cpu", "cuda"})
-    (('cpu', 'float32'), ('cuda', 'auto'))
-    """
+    """Choose where a model goes and in which type, on a machine with these devices."""
     if device == "auto":
         device = next((gpu for gpu in ("cuda", "mps") if gpu in found), "cpu")
     if device not in found:
@@ -453,8 +447,11 @@ def _load_model(name: str, device: str, dtype: str, **options: Any) -> HFModel:
             ).eval()
             check_rollback(name, model)
             return model
-        except (MemoryError, RuntimeError) as error:  # PyTorch's is a RuntimeError
-            if isinstance(error, RuntimeError) and "memory" not in str(error):
+        except (MemoryError, RuntimeError) as error:
+            words = ("out of memory", "allocate memory")  # PyTorch's, of any device
+            if not (
+                isinstance(error, MemoryError) or any(w in str(error) for w in words)
+            ):
                 raise
             lack = error
     own = "its own type" if dtype == "auto" else dtype
