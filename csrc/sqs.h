@@ -25,7 +25,9 @@
  *  - A function that returns sqs_status writes its outputs completely when it
  *    returns SQS_OK. On any other value they hold nothing of use, except for
  *    `done` where there is one, and nothing was written outside them.
- *  - Pointers must not be null and outputs must not overlap inputs.
+ *  - Pointers must not be null and outputs must not overlap inputs. A row that
+ *    somebody writes during a call gives results of no meaning, but nothing is
+ *    overrun.
  *  - Every function but sqs_check_codec expects a codec that sqs_check_codec
  *    accepts.
  *

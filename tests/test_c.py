@@ -63,7 +63,7 @@ SUM = "7eb8deeec6aaa59e"
 def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Give the folder of the programs built with the sanitizers."""
     build = tmp_path_factory.mktemp("c")
-    names = ("example", "hostile", "hostile-limb32", "identity", "vectors")
+    names = ["example", "hostile", "hostile-limb32", "identity", "vectors", "changing"]
     make(build, *(build / name for name in names))
     return build
 
@@ -175,6 +175,10 @@ def test_hostile_packets_on_both_limb_sizes(programs: Path, arsenal: str) -> Non
 def test_golden_vectors(programs: Path, tmp_path: Path) -> None:
     count = write_vectors(tmp_path / "vectors")
     assert f"{count} cases right" in run(programs / "vectors", tmp_path / "vectors")
+
+
+def test_a_row_that_changes_meanwhile_overruns_nothing(programs: Path) -> None:
+    run(programs / "changing")
 
 
 @pytest.mark.parametrize("isa", [*ISAS, "best"])

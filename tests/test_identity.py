@@ -6,11 +6,12 @@ import math
 import re
 from pathlib import Path
 
+import numba
 import numpy as np
 import pytest
 
 import sqs_codec as sqs
-from sqs_codec._backend.numba import fixed
+from sqs_codec._backend.numba import fixed, quantize, rows
 from sqs_codec._base.errors import Status, packet_error
 from tests import campaign
 from tests.kit import (
@@ -333,6 +334,17 @@ def test_tables_of_logarithms():
         assert entropy.log2(int(x)) == fixed.log2(int(x))
     for t in [0, 1, (1 << 32) - 1, 1 << 32, *(rng.uniform(0, 70, 500) * 2**32)]:
         assert entropy.exp2(int(t)) == fixed.exp2(int(t))
+
+
+def test_numba_overruns_nothing_if_a_row_changes_meanwhile():
+    """What C does is seen by AddressSanitizer, in tests/c/changing.c."""
+    select = numba.njit(lambda row, maxima: rows.select_from(row, maxima, 1.0))
+    leave = numba.njit(lambda ids, counts: quantize.survivors(ids, counts))
+    maxima = np.full(rows.LANES, -np.inf)
+    maxima[3] = 1  # as they were
+    assert select(np.ones(rows.GROUP), maxima).size == rows.GROUP
+    ids, counts = leave(np.arange(3), np.array([-1, 7, -1]))
+    assert (ids.tolist(), counts.tolist()) == ([1], [7])
 
 
 def test_campaign(backend, capsys):

@@ -62,13 +62,14 @@ static void weigh(const sqs_quantizer *q)
 }
 
 /* Rounds the weights of the tokens kept, and leaves those out whose count is
- * 0. */
+ * 0. Never more are left than there is room for: of a row that somebody writes
+ * meanwhile, counts may be anything. */
 static void round_kept(const sqs_quantizer *q, sqs_outcome *out)
 {
     const uint32_t *ids = q->row.kept.ids, *counts = q->counts;
     uint32_t n = 0;
     sqs_lattice(q->weights, q->row.n, q->resolution, q->row.heap, q->counts);
-    for (uint32_t i = 0; i < q->row.n; i++)
+    for (uint32_t i = 0; i < q->row.n && n < q->resolution; i++)
         if (counts[i] > 0) {
             out->ids[n] = ids[i];
             out->counts[n++] = counts[i];

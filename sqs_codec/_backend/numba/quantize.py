@@ -71,7 +71,7 @@ def survivors(ids, counts):
     found = np.empty((2, n), np.uint32)
     at = 0
     for i in range(counts.size):
-        if counts[i]:
+        if counts[i] > 0:
             found[0, at] = ids[i]
             found[1, at] = counts[i]
             at += 1

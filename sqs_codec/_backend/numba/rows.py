@@ -103,8 +103,7 @@ def count_reaching(values, level):
 @jit
 def select_from(row, maxima, level):
     """Return the ids of the values at or above a level, ascending."""
-    most = count_reaching(maxima, level) * GROUP_VECTORS
-    ids = np.empty(min(most, row.size), np.int64)
+    ids = np.empty(row.size, np.int64)  # enough even if the row changes meanwhile
     found = np.int64(0)  # a literal has a type of its own
     for g in range(maxima.size // LANES):
         hit = False
