@@ -221,6 +221,8 @@ def rejection_bound(
     >>> rejection_bound([0.25, 0.5], [0.125, 0.0], [8, 16], 32)
     1.0625
     """
+    for values in (mismatch, dropped_mass, support, resolution):
+        checks.unmasked("each argument", values)
     terms = [
         np.asarray(values, dtype=np.float64)
         for values in (mismatch, dropped_mass, support)
@@ -357,6 +359,7 @@ def _ceil_log2(count: int) -> int:
 
 def _distribution(name: str, values: npt.ArrayLike) -> npt.NDArray[np.float64]:
     """`values` checked to be a distribution, float64 [V], divided by its sum."""
+    checks.unmasked(name, values)
     probs = np.asarray(values, dtype=np.float64)
     if probs.ndim != 1:
         raise ValueError(f"{name} must have shape [V], got {probs.shape}")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import sqs_codec as sqs
+from sqs_codec import theory
 from tests.kit import Draws, independent_counts, softmax
 
 pytestmark = pytest.mark.usefixtures("backend")
@@ -213,7 +214,7 @@ def test_bad_arguments():
     for temperature in (-1, np.nan, np.inf):
         with pytest.raises(ValueError, match="temperature must be finite and at least"):
             codec.quantize(row, sqs.TopK(2), temperature=temperature)
-    for temperature in (None, "warm"):
+    for temperature in (None, "warm", b"0.7"):
         with pytest.raises(TypeError, match="temperature must be a number"):
             codec.quantize(row, sqs.TopK(2), temperature=temperature)
     with pytest.raises(TypeError, match=r"keep must be a rule such as TopK\(64\)"):
@@ -391,6 +392,10 @@ def test_masked_arrays_are_refused():
         lambda: sqs.verify(
             sqs.Round([q], [int(q.token_ids[0])]), np.ma.masked_array([values] * 2), rng
         ),
+        lambda: sqs.verify_batch([None], values[None], np.ma.masked_array([0.5])),
+        lambda: sqs.Prior.from_counts(np.ma.masked_array([5, 1])),
+        lambda: theory.acceptance_rate(masked, q),
+        lambda: theory.rejection_bound([0], np.ma.masked_array([0.5]), [1], 1),
     ):
         with pytest.raises(TypeError, match="MaskedArray, whose mask isn't read"):
             call()

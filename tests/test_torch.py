@@ -415,6 +415,8 @@ def test_to_dense_says_what_it_expected() -> None:
         adapter.to_dense([q, other])
     with pytest.raises(TypeError, match=r"expected a SparseDistribution .*got str"):
         adapter.to_dense("q")
+    with pytest.raises(TypeError, match=r"dtype must be a torch.dtype, got type"):
+        adapter.to_dense(q, dtype=np.float32)
     with pytest.raises(TypeError, match=r"floating-point one, got torch.int64"):
         adapter.to_dense(q, dtype=torch.int64)
 

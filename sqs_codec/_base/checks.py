@@ -100,7 +100,7 @@ def temperature(value: float) -> float:
 
 
 def _number(name: str, value: float) -> float:
-    if isinstance(value, str):
+    if isinstance(value, str | bytes | bytearray):  # of which float reads some
         raise TypeError(f"{name} must be a number, got {value!r}")
     try:
         return float(value)

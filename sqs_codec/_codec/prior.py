@@ -301,6 +301,7 @@ def _check_counts(
     counts: ArrayLike, vocab_size: int | None = None
 ) -> NDArray[np.float64]:
     """Return the counts of a text, checked."""
+    checks.unmasked("counts", counts)
     given = np.asarray(counts)
     if not np.issubdtype(given.dtype, np.integer):
         raise TypeError(f"counts must be integers, got {given.dtype}")

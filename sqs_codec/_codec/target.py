@@ -87,6 +87,7 @@ def check_shape(
 
 def check_draws(draws: ArrayLike, n: int) -> NDArray[np.float64]:
     """Return n numbers from [0, 1)."""
+    checks.unmasked("draws", draws)
     numbers = np.asarray(draws)
     if numbers.dtype != np.float64:
         raise TypeError(f"draws must be float64, got {numbers.dtype}")

@@ -273,6 +273,7 @@ def to_dense(
     >>> to_dense([SparseDistribution([0, 2], [3, 1], vocab_size=3)])
     tensor([[0.7500, 0.0000, 0.2500]])
     """
+    checks.instance("dtype", dtype, torch.dtype, "a torch.dtype")
     if not dtype.is_floating_point:
         raise TypeError(f"dtype must be a floating-point one, got {dtype}")
     shape, flat = _flatten(distributions)
