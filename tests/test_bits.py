@@ -235,8 +235,15 @@ def test_files_that_are_none_are_explained(
     (tmp_path / "empty.npy").write_bytes(b"")
     np.savez(tmp_path / "two.npz", a=np.zeros((2, 9)))
     np.save(tmp_path / "objects.npy", np.array([{}]), allow_pickle=True)
+    for name, shape in ("negative.npy", (-1, 9)), ("true.npy", (True, 9)):
+        header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+        with (tmp_path / name).open("wb") as file:
+            np.lib.format.write_array_header_1_0(file, header)
+            file.write(bytes(36))
     for name, said in {
         "nothing.npy": "No such file",
+        "negative.npy": "is not a .npy file of numbers",
+        "true.npy": "is not a .npy file of numbers",
         "text.npy": "is not a .npy file of numbers",
         "empty.npy": "is not a .npy file of numbers",
         "two.npz": "holds several arrays",

@@ -17,6 +17,7 @@ import pytest
 import sqs_codec as sqs
 from sqs_codec._backend import using
 from sqs_codec.cli import generate
+from sqs_codec.cli import inspect as inspect_module
 from sqs_codec.cli import main as cli
 from sqs_codec.edge import RefusalError
 
@@ -147,6 +148,16 @@ def test_inspect_reads_standard_input(
     monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(data)))
     assert inspect("-") == 0
     assert "3:70" in capsys.readouterr().out
+
+
+def test_inspect_reads_no_more_than_a_packet_can_hold(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert inspect("/dev/zero") == 1
+    assert "packet of 134217728 bytes" in capsys.readouterr().err
+    monkeypatch.setattr(inspect_module, "MOST_BYTES", 1 << 60)
+    assert inspect("/dev/zero") == 1
+    assert capsys.readouterr().err == "sqs inspect: not enough memory\n"
 
 
 def test_inspect_names_a_file_that_is_not_there(
@@ -388,6 +399,27 @@ def test_a_full_disk_is_told():
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 1
     assert done.stderr == "sqs: [Errno 28] No space left on device\n"
+
+
+def test_streams_that_are_closed_are_empty(tmp_path: Path) -> None:
+    closed = ["sh", "-c", 'exec "$@" <&- >&-', "sh", sys.executable, "-m", "sqs_codec"]
+    for arguments, said in (
+        (["--version"], ""),
+        (["inspect", "-", "--vocab-size", "9"], "the packet ends inside a field"),
+    ):
+        done = subprocess.run([*closed, *arguments], stderr=subprocess.PIPE, text=True)
+        assert said in done.stderr
+        assert done.returncode == bool(said)
+        assert "Traceback" not in done.stderr
+
+
+def test_a_terminal_obeys_no_name(tmp_path, capsys):
+    file = tmp_path / "\x1b[2J"
+    file.write_bytes(b"no packet")
+    assert inspect(str(file)) == 1
+    with pytest.raises(SystemExit):
+        cli.main(["inspect", "x", "--vocab-size", "9", str(file)])
+    assert capsys.readouterr().err.replace("\n", "").isprintable()
 
 
 def test_a_terminal_obeys_no_error(monkeypatch, capsys):

@@ -125,6 +125,7 @@ def test_a_folder_is_a_tokenizer_and_text_goes_with_drafts(
             "--top-k must be up to 400, as logits",
         ),
         (["--drafts", "LOGITS", "-o", "nowhere/x"], "no folder nowhere to write to"),
+        (["--drafts", "NAN", "-o", "."], ". is a folder, and must be a file"),
         (["--drafts", "NAN"], "nan.npy: row 70: logits[5] is nan; values must"),
         (["--drafts", "LOGITS", "--vocab-size", "50"], f"logits of {V} tokens, not 50"),
     ],

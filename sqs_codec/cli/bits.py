@@ -261,7 +261,7 @@ def open_logits(path: str | Path) -> NDArray[np.floating]:
             array = np.load(io.BytesIO(sys.stdin.buffer.read()), allow_pickle=False)
         else:
             array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
+    except (ValueError, EOFError, TypeError, OverflowError) as error:
         raise ValueError(f"{path} is not a .npy file of numbers") from error
     if not isinstance(array, np.ndarray):
         raise ValueError(f"{path} holds several arrays, expected one: a .npy file")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import sqs_codec as sqs
 from sqs_codec._base.format import MAX_VOCAB, MIN_VOCAB, ROUND_LENGTH_BITS
-from sqs_codec.cli.options import add_codec, add_prior, find_prior, number
+from sqs_codec.cli.options import add_codec, add_prior, find_prior, number, shown
 
 DESCRIPTION = """\
 Shows what a packet says. If it has fields (enumerative, bitpack), it also shows
@@ -24,6 +24,10 @@ KINDS = {
     "round": "a round",
 }
 """What a packet can hold, with its article."""
+
+MOST_BYTES = 1 << 27
+"""That are read. A round of 256 distributions of 65 536 ids and counts has 36 bits for
+each, and no packet is longer."""
 
 LINE_WIDTH = 80
 LONGEST_RANK = 34
@@ -56,8 +60,8 @@ def run(args: argparse.Namespace) -> int:
     """Run the command, and return its exit status."""
     prior = find_prior(args.prior)
     codec = sqs.Codec(args.vocab_size, args.resolution, args.coding, prior)
-    from_stdin = args.file == "-"
-    packet = sys.stdin.buffer.read() if from_stdin else Path(args.file).read_bytes()
+    with sys.stdin.buffer if args.file == "-" else Path(args.file).open("rb") as file:
+        packet = file.read(MOST_BYTES)
     kinds = [args.kind] if args.kind else list(KINDS)
     found, refused = inspect(codec, packet, kinds)
     # What fits goes to standard output; why nothing does is an error.
@@ -65,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     agreed = f"vocabulary {codec.vocab_size}, resolution {codec.resolution}"
     if codec.prior is not None:
         agreed += f", prior {args.prior}"
-    name = "" if found else f"sqs inspect: {args.file}: "
+    name = "" if found else f"sqs inspect: {shown(args.file)}: "
     read = f"{len(packet)} bytes, read with {agreed}, {codec.coding}"
     print(f"{name}{read}.", file=out)
     if len(found) > 1:

@@ -39,6 +39,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         Exit status: 0, or 1 after an error that standard error explains, or 130
         when interrupted. Bad usage ends the process with 2, as argparse does.
     """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # it was closed before Python began
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115  # to the end
     # Models and packets may say what the terminal's encoding cannot.
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
@@ -49,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             args, unknown = _parser().parse_known_args(argv)
             called = args.called
             if unknown:  # in the command's words; argparse would show all commands'
-                args.usage_error(f"unrecognized arguments: {' '.join(unknown)}")
+                args.usage_error(f"unrecognized arguments: {shown(' '.join(unknown))}")
             command: Callable[[argparse.Namespace], int] = args.command
             return command(args)
         finally:
@@ -58,8 +61,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         return 1  # the reader has left, `sqs ... | head`
-    except (OSError, ValueError) as error:
-        reason = str(error)
+    except (OSError, ValueError, MemoryError) as error:
+        is_memory = isinstance(error, MemoryError)  # which says less, or nothing
+        reason = "not enough memory" if is_memory else str(error)
         if isinstance(error, OSError) and error.filename:
             reason = f"{error.filename}: {error.strerror}"
         print(f"{called}: {shown(reason)}", file=sys.stderr)

@@ -169,6 +169,8 @@ def check_folder(file: Path) -> None:
     """Say that a file can't be written before the work for it is done."""
     if not file.parent.is_dir():
         raise ValueError(f"no folder {file.parent} to write to")
+    if file.is_dir():
+        raise ValueError(f"{file} is a folder, and must be a file")
 
 
 def read_text(path: Path) -> str:

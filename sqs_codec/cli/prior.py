@@ -21,6 +21,7 @@ from sqs_codec.cli.options import (
     has_packages,
     number,
     read_text,
+    shown,
 )
 
 DESCRIPTION = """\
@@ -151,7 +152,7 @@ def make(args: argparse.Namespace) -> Iterator[str]:
     prior = fit(vocab_size, texts, drafts, args.classes)
     prior.save(args.output)
     yield (
-        f"{args.output}: V = {vocab_size}, classes: {prior.classes}, "
+        f"{shown(str(args.output))}: V = {vocab_size}, classes: {prior.classes}, "
         f"{len(prior.to_bytes())} bytes, digest {prior.digest.hex()}; fitted to all "
         "rows and texts"
     )
