@@ -101,4 +101,8 @@ def test_a_file_written_over_keeps_its_mode_and_its_link(tmp_path: Path) -> None
     write_file(link, b"2")
     assert link.is_symlink()
     assert path.read_bytes() == b"2"
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    write_file(loop, b"3")
+    assert loop.read_bytes() == b"3"
     assert stat.S_IMODE(path.stat().st_mode) == 0o640

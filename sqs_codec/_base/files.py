@@ -59,7 +59,7 @@ def write_file(path: str | os.PathLike[str], data: bytes) -> None:
     OSError
         It can't be written.
     """
-    to = Path(path).resolve()
+    to = Path(os.path.realpath(path))  # resolve() raises at a loop of links
     mode = 0o666
     if to.exists():
         require_file(path)
