@@ -140,7 +140,7 @@ def test_no_draft_is_longer_than_allowed() -> None:
     assert 1 <= planner.plan().length <= 3
 
 
-@pytest.mark.parametrize("temperature", [0.0, 1.5])
+@pytest.mark.parametrize("temperature", [0.0, 1e-300, 0.001, 1.5])
 @pytest.mark.parametrize("vocab_size", [2, 300, 60_000])
 def test_any_vocabulary_and_temperature_has_a_plan(
     temperature: float, vocab_size: int

@@ -47,6 +47,10 @@ SHORTEST_STEP = 1e-4
 UNIT = 2.0**-6
 """What an int16 logit of the rows counts."""
 
+COLDEST = 1e-30
+"""A temperature at which the largest logit has all probability, as at 0, and by which
+a float32 can be divided."""
+
 ROWS_VOCAB = 49_152
 """V of the rows; their ids are stretched to the codec's V."""
 
@@ -159,9 +163,7 @@ def _logits(
 
 
 def _probs(logits: Logits, temperature: float) -> Logits:
-    """Return the probabilities of logits whose largest is 0, [V]."""
-    if temperature == 0:
-        weights = (logits == logits.max()).astype(np.float32)
-    else:
-        weights = np.exp(logits / temperature)
+    """Return the probabilities of logits, [V]."""
+    below = logits - logits.max()
+    weights = np.exp(below / max(temperature, COLDEST))
     return np.asarray(weights / weights.sum())
