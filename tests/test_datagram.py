@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import (
     Encoding,
     PrivateFormat,
 )
+from OpenSSL import _util
 
 from benchmarks import relay as relays
 from benchmarks.relay import Relay
@@ -25,7 +26,7 @@ from sqs_codec import serve as serving
 from sqs_codec._base.address import join_address
 from sqs_codec.serve._datagram import link as edge_end
 from sqs_codec.serve._datagram import server as cloud_end
-from sqs_codec.serve._datagram.dtls import Endpoint, client_context
+from sqs_codec.serve._datagram.dtls import Endpoint, client_context, server_context
 from sqs_codec.serve._datagram.server import DatagramServer, start_datagrams
 from sqs_codec.session import Link, LinkError
 from tests.serving import wait_until
@@ -348,6 +349,15 @@ def test_broken_hellos_with_a_good_cookie(
         relay.doomed = ()
         assert echoes(connect(relay.port), b"hi")
     assert not caplog.records
+
+
+def test_a_broken_hello_leaves_no_error_to_whoever_is_served_next() -> None:
+    client = Endpoint(client_context(None, verify=False), server=False)
+    client.handshake()
+    (hello,) = client.datagrams()
+    context = server_context(None, None, lambda _: b"", lambda *_: False)
+    assert not Endpoint(context, server=True).listen(hello[:-1], (HOST, 1))
+    assert _util.lib.ERR_peek_error() == 0  # which not every OpenSSL looks at
 
 
 def test_nothing_is_kept_without_a_cookie(
