@@ -283,7 +283,8 @@ def to_dense(
         raise ValueError(f"distributions must share one vocabulary, got {sizes}")
     starts = np.arange(len(flat), dtype=np.int64) * vocab_size
     places = np.concatenate(
-        [start + q.token_ids for start, q in zip(starts, flat, strict=True)]
+        [start + q.token_ids for start, q in zip(starts, flat, strict=True)],
+        dtype=np.int64,  # NumPy 1 adds them in 32 bits where a start fits
     )
     probs = np.concatenate([q.probs for q in flat])
     dense = torch.zeros(len(flat) * vocab_size, dtype=dtype, device=device)
