@@ -71,7 +71,12 @@ def _compiled(**options: Any) -> Any:
 
     def compile_(function: Callable[..., Any]) -> Any:
         function.__qualname__ += f"-{DIGEST}"
-        return numba.njit(**options)(function)
+        try:
+            return numba.njit(**options)(function)
+        except RuntimeError as error:  # neither here nor at home can be written
+            raise ImportError(
+                "Numba has nowhere to keep what it compiles: NUMBA_CACHE_DIR says where"
+            ) from error
 
     return compile_
 
