@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import socket
 import subprocess
@@ -14,9 +13,9 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import grpc
 import numpy as np
@@ -34,6 +33,7 @@ from sqs_codec.serve import (
     start_grpc,
 )
 from sqs_codec.serve._connection import Connection
+from sqs_codec.serve._datagram import server as datagram_server
 from sqs_codec.serve._grpc import server as grpc_server
 from sqs_codec.session import EdgeSession, Job, Limits, Link, LinkError, Sampling
 from tests.serving import (
@@ -569,7 +569,7 @@ def test_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
         page = server.run(server.service.metrics.serve(0))
         place = page.sockets[0].getsockname()
         threads = threading.active_count()
-        with contextlib.ExitStack() as stack:
+        with ExitStack() as stack:
             for _ in range(8):  # who say nothing cost no threads, and don't stay
                 idle = stack.enter_context(socket.create_connection(place))
             idle.settimeout(5)
@@ -621,7 +621,7 @@ def test_strangers_that_take_all_connections() -> None:
             stdout=subprocess.PIPE,
             cwd=ROOT,
         ) as process,
-        contextlib.ExitStack() as stack,
+        ExitStack() as stack,
     ):
         stack.callback(process.kill)
         assert process.stdout is not None
@@ -799,20 +799,97 @@ def test_what_is_no_text_frees_its_place(caplog: pytest.LogCaptureFixture) -> No
     assert not [r for r in caplog.records if r.exc_info]
 
 
+def test_who_says_nothing_leaves_room_for_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One who has a token may not shut out another by connections without sessions."""
+    monkeypatch.setattr(datagram_server, "_MAX_CLIENTS", 24)
+    options: dict[str, Any] = {"insecure": True, "timeout": 5.0}
+    with (
+        serving(tokens=TOKENS, max_sessions=2) as server,
+        both_transports(server) as ports,
+    ):
+        for transport, port in ports.items():
+            options |= {"address": f"127.0.0.1:{port}", "transport": transport}
+            silent = [connect(token=TOKENS[0], **options) for _ in range(40)]
+            link = connect(token=TOKENS[1], **options)
+            edge = edge_session(PROMPT, max_message=link.max_message)
+            assert converse(edge, link, 10) == greedy(PROMPT, 7)
+            assert "more than 18 connections have no session" in last_words(silent[0])
+            for each in (link, *silent):
+                each.close()
+
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+
+
+def frame(kind: int, flags: int, stream: int, data: bytes) -> bytes:
+    """A frame of HTTP/2."""
+    head = len(data).to_bytes(3, "big") + bytes([kind, flags])
+    return head + stream.to_bytes(4, "big") + data
+
+
+def call_of(stream: int, path: str, token: str, message: bytes) -> bytes:
+    """A call of gRPC that sends one message."""
+    fields = {
+        **{":method": "POST", ":scheme": "http", ":path": path, ":authority": "x"},
+        **{"content-type": "application/grpc", "te": "trailers"},
+        "authorization": f"Bearer {token}",
+    }
+    texts = [text.encode() for pair in fields.items() for text in pair]
+    strings = [bytes([len(text)]) + text for text in texts]
+    head = b"".join(b"\0" + k + v for k, v in zip(*[iter(strings)] * 2, strict=True))
+    data = b"\0" + len(message).to_bytes(4, "big") + message
+    return frame(1, 4, stream, head) + frame(0, 0, stream, data)
+
+
+@pytest.mark.parametrize(
+    ("path", "token"),
+    [
+        ("/grpc.health.v1.Health/Check", "none"),
+        ("/sqs.Sessions/Open", TOKENS[0]),
+    ],
+)
+def test_who_reads_no_answer_holds_no_place(
+    monkeypatch: pytest.MonkeyPatch, path: str, token: str
+) -> None:
+    """By itself gRPC keeps a call as long as its peer's window is shut."""
+    for name in ("STRANGER_SECONDS", "CLOSING_SECONDS"):
+        monkeypatch.setattr(grpc_server, name, 0.2)
+    monkeypatch.setattr(_service, "HANDSHAKE_SECONDS", 0.2)
+    window = frame(4, 0, 0, b"\0\4\0\0\0\0")  # of no bytes
+    with serving(tokens=TOKENS, max_sessions=2) as server, ExitStack() as stack:
+
+        async def calls() -> int:
+            names = [task.get_coro().__qualname__ for task in asyncio.all_tasks()]
+            return names.count("_handle_exceptions")
+
+        for _ in range(3):
+            place = ("127.0.0.1", server.grpc.port)
+            peer = stack.enter_context(socket.create_connection(place))
+            peer.sendall(PREFACE + window)
+            for i in range(20):
+                peer.sendall(call_of(2 * i + 1, path, token, b"\2" * (path[1] == "s")))
+        link = server.link(token=TOKENS[1])
+        assert converse(edge_session(PROMPT), link, 10) == greedy(PROMPT, 7)
+        wait_until(lambda: server.run(calls()) == 1)
+        link.close()
+
+
 def test_health_checks_hold_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
     """They need no token, so whoever watched could shut all edges out."""
-    monkeypatch.setattr(grpc_server, "CHECK_SECONDS", 1.0)
+    monkeypatch.setattr(grpc_server, "STRANGER_SECONDS", 1.0)
     with (
         serving(tokens=TOKENS, max_sessions=2) as server,
         grpc.insecure_channel(server.address) as channel,
+        grpc.insecure_channel(server.address, [("another", 1)]) as other,
     ):
-        stub = health_pb2_grpc.HealthStub(channel)
+        stub = health_pb2_grpc.HealthStub(other)
         with pytest.raises(grpc.RpcError, match="UNIMPLEMENTED"):
             next(stub.Watch(health_pb2.HealthCheckRequest()))
         check = channel.stream_unary("/grpc.health.v1.Health/Check")
         never = threading.Event()
         unasked = [check.future(iter(never.wait, True)) for _ in range(100)]
-        wait_until(lambda: sum(call.done() for call in unasked) == 84)
         stub.Check(health_pb2.HealthCheckRequest())
         with pytest.raises(grpc.RpcError, match="NOT_FOUND"):
             stub.Check(health_pb2.HealthCheckRequest(service="another"))

@@ -7,6 +7,7 @@ import functools
 import hashlib
 import hmac
 import logging
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from sqs_codec._base import checks
@@ -34,6 +35,9 @@ HELLO = b"\x01"
 HANDSHAKE_SECONDS = 20.0
 """How long a connection may be without a session. A hello takes seconds on the thinnest
 of links."""
+
+SPARE = 16
+"""Connections without a session, besides as many as there may be sessions."""
 
 SILENT_SECONDS = 30.0
 """After so long a silence another session may have a session's place. An edge that goes
@@ -95,7 +99,7 @@ class Service:
         self._steps = steps
         self._priors = priors
         self._sessions: dict[bytes, Session] = {}
-        self._connections: set[Connection] = set()
+        self._connections: dict[Connection, None] = {}  # the oldest first
         self._work: set[Work] = set()
         self._stopping = False
 
@@ -172,11 +176,21 @@ class Service:
             on_message=self._receive,
             on_end=self._leave,
         )
-        self._connections.add(connection)
+        self._connections[connection] = None
         self._await_hello(connection)
+        self._bound_waiting()
         if self._stopping:
             self._loop.call_soon(connection.end, "shutdown", SHUTDOWN)
         return connection
+
+    def _bound_waiting(self) -> None:
+        """Where many have no session, end a connection of the owner with most."""
+        most = self.max_sessions + SPARE
+        waiting = [c for c in self._connections if c.session is None]
+        if len(waiting) > most:
+            ((crowd, _),) = Counter(c.owner for c in waiting).most_common(1)
+            oldest = next(c for c in waiting if c.owner == crowd)
+            oldest.end("sessions", f"more than {most} connections have no session")
 
     def _await_hello(self, connection: Connection) -> None:
         connection.timer = self._loop.call_later(
@@ -285,7 +299,7 @@ class Service:
         """Detach a connection that ends, or is gone."""
         if kind is not None:
             self.metrics.refused.labels(kind).inc()
-        self._connections.discard(connection)
+        self._connections.pop(connection, None)
         if connection.timer is not None:
             connection.timer.cancel()
         session, connection.session = connection.session, None

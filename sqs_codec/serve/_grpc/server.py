@@ -35,15 +35,19 @@ IDLE_SECONDS = 20.0
 MOST_CONNECTIONS = 1 << 16
 """Where the system sets no limit."""
 
-HEALTH = "grpc.health.v1.Health"
-MOST_CHECKS, CHECK_SECONDS = 16, 5.0
-"""Health checks that have still to say what of, and how long that may take."""
+CHECK = "/grpc.health.v1.Health/Check"
+STRANGER_SECONDS = 5.0
+"""How long a call may take that shows no token, as health checks do."""
 
 CLOSING_SECONDS = 20.0
 """How long a peer has to read the last words."""
 
+SPARE_STREAMS = 32
+"""Of a connection, besides those of sessions: gRPC keeps about 14 kB of each whose peer
+doesn't read."""
 
-class GrpcServer:
+
+class GrpcServer(grpc.GenericRpcHandler):  # type: ignore[misc]  # it has no types
     """A gRPC server that `start_grpc` has started.
 
     Attributes
@@ -55,19 +59,21 @@ class GrpcServer:
         self.port = port
         self._service = service
         self._server = server
-        sessions = {METHOD: grpc.stream_stream_rpc_method_handler(self._open)}
-        # As a stream of requests: for a single one gRPC would wait without end.
-        check = grpc.stream_unary_rpc_method_handler(
-            _Health(service).check,
-            health_pb2.HealthCheckRequest.FromString,
-            health_pb2.HealthCheckResponse.SerializeToString,
-        )
-        server.add_generic_rpc_handlers(
-            [
-                grpc.method_handlers_generic_handler(SERVICE, sessions),
-                grpc.method_handlers_generic_handler(HEALTH, {"Check": check}),
-            ]
-        )
+        self._methods = {
+            f"/{SERVICE}/{METHOD}": grpc.stream_stream_rpc_method_handler(self._open),
+            # As a stream of requests: for a single one gRPC would wait without end.
+            CHECK: grpc.stream_unary_rpc_method_handler(
+                self._check,
+                health_pb2.HealthCheckRequest.FromString,
+                health_pb2.HealthCheckResponse.SerializeToString,
+            ),
+        }
+        self._unknown = grpc.stream_stream_rpc_method_handler(self._refuse)
+        server.add_generic_rpc_handlers([self])
+
+    def service(self, handler_call_details: Any) -> Any:
+        """Return what handles a method; gRPC itself would wait for who doesn't read."""
+        return self._methods.get(handler_call_details.method, self._unknown)
 
     async def start(self) -> None:
         """Begin to serve."""
@@ -84,6 +90,7 @@ class GrpcServer:
         """Serve one stream."""
         owner = self._service.authorize(_token_of(context))
         if owner is None:
+            _cancel_after(STRANGER_SECONDS)
             # This raises, as aborts do.
             return await context.abort(
                 grpc.StatusCode.UNAUTHENTICATED, "the token isn't one of the server's"
@@ -94,43 +101,34 @@ class GrpcServer:
         try:
             await context.send_initial_metadata((READY,))
             await stream.run()
+        except asyncio.CancelledError:
+            if stream.reason is None:
+                raise  # the peer has left
         finally:
             connection.close()
+        _cancel_after(CLOSING_SECONDS)
         if stream.reason is not None:
             await context.abort(grpc.StatusCode.ABORTED, stream.reason)
         return None
 
-
-class _Health:
-    """Health checks. They need no token, so none may hold a place.
-
-    Nobody can watch, who would take a stream for as long as it lasts. A check that
-    doesn't say what it asks for goes after a while, or for another.
-    """
-
-    def __init__(self, service: Service) -> None:
-        self._service = service
-        self._unsaid: dict[asyncio.Future[Any], None] = {}  # the oldest first
-
-    async def check(self, _: object, context: Any) -> Any:
-        """Say how the service is."""
-        said = asyncio.ensure_future(context.read())
-        self._unsaid[said] = None
-        if len(self._unsaid) > MOST_CHECKS:
-            oldest = next(iter(self._unsaid))
-            del self._unsaid[oldest]
-            oldest.cancel()
+    async def _check(self, _: object, context: Any) -> Any:
+        """Say how the service is. Nobody can watch, who would take a place for long."""
+        _cancel_after(STRANGER_SECONDS)
         try:
-            await asyncio.wait([said], timeout=CHECK_SECONDS)
-        finally:
-            self._unsaid.pop(said, None)
-            said.cancel()
-        read = said.done() and not said.cancelled() and said.exception() is None
-        if not read or getattr(said.result(), "service", None) not in ("", SERVICE):
+            request = await context.read()
+        except asyncio.CancelledError:  # it has to say what of
+            request = None
+            _cancel_after(STRANGER_SECONDS)
+        if getattr(request, "service", None) not in ("", SERVICE):
             await context.abort(grpc.StatusCode.NOT_FOUND, "there is no such service")
         statuses = health_pb2.HealthCheckResponse
         well = self._service.health() is None
         return statuses(status=statuses.SERVING if well else statuses.NOT_SERVING)
+
+    async def _refuse(self, _: object, context: Any) -> Any:
+        """Refuse a method that there isn't."""
+        _cancel_after(STRANGER_SECONDS)
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "there is no such method")
 
 
 class _Stream:
@@ -141,15 +139,14 @@ class _Stream:
     def __init__(self, context: Any) -> None:
         self.reason: str | None = None
         self._context = context
+        self._call = asyncio.current_task()
         self._outgoing: asyncio.Queue[bytes | None] = asyncio.Queue()
-        self._given_up = asyncio.Event()
 
     def send(self, message: bytes) -> None:
         """Queue a message, or give up on a peer that doesn't read."""
         if self._outgoing.qsize() < MOST_WAITING:
             self._outgoing.put_nowait(message)
-        elif not self._given_up.is_set():
-            self._given_up.set()
+        else:
             self.connection.end(
                 "slow", f"{MOST_WAITING} messages wait for this peer to read them"
             )
@@ -158,24 +155,27 @@ class _Stream:
         """End the stream once everything is sent, or soon if the peer doesn't read."""
         self.reason = reason
         self._outgoing.put_nowait(None)
-        asyncio.get_running_loop().call_later(CLOSING_SECONDS, self._given_up.set)
+        _cancel_after(CLOSING_SECONDS, self._call)
 
     async def run(self) -> None:
         """Pass messages until the peer has left or the service closes the stream."""
-        tasks = {
-            asyncio.ensure_future(step())
-            for step in (self._read, self._write, self._given_up.wait)
-        }
+        reading = asyncio.ensure_future(self._read())
+        writing = asyncio.ensure_future(self._write())
         try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([reading, writing], return_when=asyncio.FIRST_COMPLETED)
+            if self.reason is not None:
+                await asyncio.wait([writing])
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            reading.cancel()
+            writing.cancel()
+            await asyncio.gather(reading, writing, return_exceptions=True)
 
     async def _read(self) -> None:
         """Take messages; those of a flood wait where they are."""
-        while (message := await self._context.read()) is not grpc.aio.EOF:
+        while self.reason is None:
+            message = await self._context.read()
+            if message is grpc.aio.EOF:
+                return
             self.connection.receive(message)
             if (seconds := self.connection.wait_seconds) > 0:
                 await asyncio.sleep(seconds)
@@ -234,12 +234,9 @@ async def start_grpc(
         ("grpc.max_connection_idle_ms", round(1000 * IDLE_SECONDS)),
         ("grpc.server_handshake_timeout_ms", round(1000 * IDLE_SECONDS)),
         ("grpc.max_allowed_incoming_connections", _most_connections()),
+        ("grpc.max_concurrent_streams", service.max_sessions + SPARE_STREAMS),
     ]
-    # Some to spare for health checks and for those that are about to be refused.
-    server = grpc.aio.server(
-        options=options,
-        maximum_concurrent_rpcs=2 * service.max_sessions + 2 * MOST_CHECKS,
-    )
+    server = grpc.aio.server(options=options)
     address = join_address(host, port)
     if insecure:
         port = server.add_insecure_port(address)
@@ -253,6 +250,13 @@ async def start_grpc(
     started = GrpcServer(service, server, port)
     await started.start()
     return started
+
+
+def _cancel_after(seconds: float, call: asyncio.Task[Any] | None = None) -> None:
+    """Let a call, by default this one, end: gRPC waits for who doesn't read."""
+    call = call or asyncio.current_task()
+    assert call is not None
+    asyncio.get_running_loop().call_later(seconds, call.cancel)
 
 
 def _most_connections() -> int:
