@@ -32,7 +32,7 @@ from sqs_codec.serve import (
     connect,
     start_grpc,
 )
-from sqs_codec.serve._connection import Connection
+from sqs_codec.serve._connection import Connection, Owner
 from sqs_codec.serve._datagram import server as datagram_server
 from sqs_codec.serve._grpc import server as grpc_server
 from sqs_codec.session import EdgeSession, Job, Limits, Link, LinkError, Sampling
@@ -264,16 +264,25 @@ def test_flood_is_slowed_down(monkeypatch: pytest.MonkeyPatch) -> None:
             link.close()
 
 
-def test_what_a_message_takes_delays_the_next() -> None:
+@pytest.mark.parametrize("connections", [1, 20])
+def test_what_a_message_takes_delays_the_next(connections: int) -> None:
+    """20 of an owner may take as much as 10; a new one goes on where one has ended."""
+
     def work(*_: object) -> None:
         end = time.thread_time() + 0.06
         while time.thread_time() < end:
             pass
 
-    connection = Connection("", work, work, on_message=work, on_end=work)
-    for least, most in ((0.05, 0.5), (0.9, 1.7), (1.6, 2.0)):
+    owner = Owner("")
+    for _ in range(1, connections):
+        owner.open()
+    each = 1.2 if connections == 1 else 2.4
+    for taken in range(1, 5):
+        connection = Connection(owner, work, work, on_message=work, on_end=work)
         connection.receive(b"")
-        assert least <= connection.wait_seconds <= most
+        waits = min(each * taken - 1.0, 2.0)
+        assert waits - 0.5 <= connection.wait_seconds <= waits + 0.2
+        connection.leave()
 
 
 def test_connection_dropped_mid_round(server: Server) -> None:

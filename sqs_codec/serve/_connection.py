@@ -12,7 +12,7 @@ from sqs_codec._codec.verify import Verdict
 from sqs_codec.session import CloudSession
 from sqs_codec.session._wire import Refusal
 
-__all__ = ["Connection", "Session", "Work"]
+__all__ = ["Connection", "Owner", "Session", "Work"]
 
 log = logging.getLogger(__name__)
 
@@ -23,11 +23,43 @@ SHARE = 0.05
 """What the messages of a connection may take of the event loop's time. Those of a round
 take 0.2 ms of it."""
 
+OWNER_SHARE = 0.5
+"""What all connections of an owner may take together."""
+
 MESSAGE_SECONDS = 5e-5
 """Processor time that a transport takes for a message, besides the service."""
 
 MOST_SAVED, MOST_OWED = 1.0, 2.0
 """Seconds whose share a connection may have saved, or have used in advance."""
+
+
+class Owner:
+    """Whose connections some are: what `Service.authorize` answers.
+
+    What a connection has used of its share, another takes over that comes after it. Who
+    owes could begin anew otherwise.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._connections = 0
+        self._left: list[float] = []  # until when the shares of those gone are used
+
+    @property
+    def share(self) -> float:
+        """What the messages of each connection may take of the event loop's time."""
+        return min(SHARE, OWNER_SHARE / max(self._connections, 1))
+
+    def open(self) -> float:
+        """Add a connection and return until when its share is used."""
+        self._connections += 1
+        return self._left.pop() if self._left else time.monotonic() - MOST_SAVED
+
+    def close(self, paid: float) -> None:
+        """Remove a connection whose share is used until then."""
+        self._connections -= 1
+        fresh = time.monotonic() - MOST_SAVED
+        self._left = sorted(t for t in [*self._left, paid] if t > fresh)
 
 
 @dataclass(eq=False)
@@ -36,7 +68,7 @@ class Session:
 
     cloud: CloudSession
     id: bytes
-    owner: str
+    owner: Owner
     heard: float
     connection: Connection | None = None
     work: Work | None = None
@@ -49,7 +81,8 @@ class Connection:
 
     Parameters
     ----------
-    owner, send, close
+    owner : Owner
+    send, close : callable
         As in `Service.connect`.
     on_message : callable
         Takes the connection and a message of the peer.
@@ -69,7 +102,7 @@ class Connection:
 
     def __init__(
         self,
-        owner: str,
+        owner: Owner,
         send: Callable[[bytes], None],
         close: Callable[[str], None],
         *,
@@ -81,7 +114,7 @@ class Connection:
         self.session: Session | None = None
         self.timer: asyncio.TimerHandle | None = None
         self.send = send
-        self._paid = time.monotonic() - MOST_SAVED  # until when its share is used
+        self._paid = owner.open()  # until when its share is used
         self._close = close
         self._on_message = on_message
         self._on_end = on_end
@@ -105,13 +138,17 @@ class Connection:
     def _charge(self, seconds: float) -> None:
         """Take that a message took so much processor time."""
         now = time.monotonic()
-        paid = max(self._paid, now - MOST_SAVED) + seconds / SHARE
+        paid = max(self._paid, now - MOST_SAVED) + seconds / self.owner.share
         self._paid = min(paid, now + MOST_OWED)
 
     @property
     def wait_seconds(self) -> float:
         """How long the peer's next message has to wait for what the last ones took."""
         return self._paid - time.monotonic()
+
+    def leave(self) -> None:
+        """Let its owner have one connection less."""
+        self.owner.close(self._paid)
 
     def refuse(self, kind: str, reason: str, messages: Sequence[bytes] = ()) -> None:
         """Tell the peer that it is refused, for good, and close the connection.

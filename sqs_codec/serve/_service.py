@@ -15,7 +15,7 @@ from sqs_codec._codec.prior import Prior
 from sqs_codec._codec.verify import Verdict
 from sqs_codec.engine import Engine, EngineInfo
 from sqs_codec.serve._address import check_token
-from sqs_codec.serve._connection import Connection, Session, Work
+from sqs_codec.serve._connection import Connection, Owner, Session, Work
 from sqs_codec.serve._metrics import Metrics
 from sqs_codec.session import (
     CloudSession,
@@ -98,6 +98,7 @@ class Service:
         self._idle_seconds = checks.finite("idle_seconds", idle_seconds, 0.01, 1e9)
         self._steps = steps
         self._priors = priors
+        self._known: dict[str, Owner] = {}
         self._sessions: dict[bytes, Session] = {}
         self._connections: dict[Connection, None] = {}  # the oldest first
         self._work: set[Work] = set()
@@ -170,7 +171,7 @@ class Service:
             reason for the peer.
         """
         connection = Connection(
-            owner,
+            self._known.setdefault(owner, Owner(owner)),
             functools.partial(self._deliver, send),
             close,
             on_message=self._receive,
@@ -265,7 +266,7 @@ class Service:
             self._give_up(gone, "idle", "it was silent, and another has its place")
         return bool(silent)
 
-    def _open(self, session_id: bytes, owner: str) -> Session:
+    def _open(self, session_id: bytes, owner: Owner) -> Session:
         cloud = self._cloud(session_id)
         session = Session(cloud, session_id, owner, self._loop.time())
         self._sessions[session_id] = session
@@ -299,7 +300,8 @@ class Service:
         """Detach a connection that ends, or is gone."""
         if kind is not None:
             self.metrics.refused.labels(kind).inc()
-        self._connections.pop(connection, None)
+        if self._connections.pop(connection, False) is None:
+            connection.leave()
         if connection.timer is not None:
             connection.timer.cancel()
         session, connection.session = connection.session, None
