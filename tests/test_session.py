@@ -894,6 +894,10 @@ def test_generated_tokens_that_are_lost_come_again():
     edge.resend()
     exchange(edge, cloud, target)
     assert edge.text == greedy([1, 2], 4)
+    number = cloud._generation.number
+    for have, again in ((2, 1), (4, 0), (2, 0)):  # but not those that it once had
+        cloud.receive(wire.Generate(number, 2, 4, have).to_bytes())
+        assert len(cloud.data_to_send()) == again
 
 
 @pytest.mark.parametrize("how", ["draft", "generate"])

@@ -386,13 +386,14 @@ class CloudSession:
                 f"a generation of {message.n} tokens is {message.n - have} ahead of "
                 f"the edge, and may be {MAX_AHEAD}"
             )
+        generation.had = max(generation.had, have)
         if message.n > generation.n and not generation.stopped:
             generation.n = message.n
             # It may have been complete, so that the next round was waited for.
             self._number, self._base = generation.number, generation.base
             self._drawn = generation.draws.number
         else:  # the edge asks again for what it hasn't got
-            generation.sent = min(generation.sent, message.have)
+            generation.sent = min(generation.sent, generation.had)
 
     def _token_messages(self) -> list[bytes]:
         """Return the tokens decoded since the last time."""

@@ -66,4 +66,6 @@ class Generation:
     n: int = 0
     sent: int = 0
     """How many of its tokens were put into messages."""
+    had: int = 0
+    """How many of them the edge has said that it has."""
     stopped: bool = False

@@ -256,7 +256,8 @@ def _cancel_after(seconds: float, call: asyncio.Task[Any] | None = None) -> None
     """Let a call, by default this one, end: gRPC waits for who doesn't read."""
     call = call or asyncio.current_task()
     assert call is not None
-    asyncio.get_running_loop().call_later(seconds, call.cancel)
+    timer = asyncio.get_running_loop().call_later(seconds, call.cancel)
+    call.add_done_callback(lambda _: timer.cancel())
 
 
 def _most_connections() -> int:
