@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 import threading
@@ -125,6 +126,10 @@ class BatchEngine:
         self._fresh.append(task)
         try:
             return await task.future
+        except asyncio.CancelledError:
+            with self._changed, contextlib.suppress(ValueError):  # it may be taken
+                self._waiting.remove(task)  # now, as calls may last
+            raise
         finally:
             self._at_work.discard(task)
 
