@@ -242,6 +242,23 @@ def test_slow_reader_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
                 list(opened)
 
 
+def test_messages_of_one_datagram_are_a_flood_as_well(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_connection, "MESSAGE_SECONDS", 0.01)
+    with serving() as server, both_transports(server) as ports:
+        address = f"127.0.0.1:{ports['datagram']}"
+        link: Any = connect(address, transport="datagram", insecure=True)
+        for _ in range(30):
+            link._endpoint.send(b"\x03")
+        [datagram] = link._endpoint.datagrams()
+        link._socket.send(datagram)
+        assert link.receive(5.0) is not None  # the answer to the first
+        time.sleep(0.1)
+        assert server.metric("sqs_received_bytes_total") <= 6
+        link.close()
+
+
 def test_flood_is_slowed_down(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of messages that take 10 ms each, 5 are taken in a second, and 5 in advance."""
     monkeypatch.setattr(_connection, "MESSAGE_SECONDS", 0.01)

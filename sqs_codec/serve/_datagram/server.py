@@ -103,6 +103,11 @@ class _Association:
         self.since = time.monotonic()
         """When it began, then when its last message came."""
 
+    @property
+    def late(self) -> bool:
+        """Whether its messages have taken more than their share."""
+        return self.connection is not None and self.connection.wait_seconds > 0
+
 
 class DatagramServer(asyncio.DatagramProtocol):
     """A UDP socket and the associations of its clients.
@@ -216,10 +221,8 @@ class DatagramServer(asyncio.DatagramProtocol):
     # Associations.
 
     def _feed(self, association: _Association, data: bytes) -> None:
-        """Take a datagram of an association; a message too many is lost."""
-        connection = association.connection
-        late = connection is not None and connection.wait_seconds > 0
-        if late and data[:1] == bytes([_MESSAGE]):
+        """Take a datagram of an association."""
+        if association.late and data[:1] == bytes([_MESSAGE]):
             return
         endpoint = association.endpoint
         try:
@@ -237,7 +240,9 @@ class DatagramServer(asyncio.DatagramProtocol):
             self._drop(association)
 
     def _on_message(self, association: _Association, message: bytes) -> None:
-        """Take a message: a token, or one for the service."""
+        """Take a message: a token, or one for the service. One too many is lost."""
+        if association.late:
+            return
         if association.connection is not None:
             association.since = time.monotonic()
             self._open.move_to_end(association.address)
