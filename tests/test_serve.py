@@ -32,7 +32,7 @@ from sqs_codec.serve import (
     connect,
     start_grpc,
 )
-from sqs_codec.serve._connection import Connection, Owner
+from sqs_codec.serve._connection import Connection, Owner, Share
 from sqs_codec.serve._datagram import server as datagram_server
 from sqs_codec.serve._grpc import server as grpc_server
 from sqs_codec.session import EdgeSession, Job, Limits, Link, LinkError, Sampling
@@ -275,25 +275,28 @@ def test_flood_is_slowed_down(monkeypatch: pytest.MonkeyPatch) -> None:
             link.close()
 
 
-@pytest.mark.parametrize("connections", [1, 20])
-def test_what_a_message_takes_delays_the_next(connections: int) -> None:
-    """20 of an owner may take as much as 10; a new one goes on where one has ended."""
+def test_what_a_message_takes_delays_the_next() -> None:
+    """Of this connection or one that comes after it; more if all take too much."""
 
-    def work(*_: object) -> None:
+    def work(connection: Any, *_: object) -> None:
         end = time.thread_time() + 0.06
         while time.thread_time() < end:
             pass
-
-    owner = Owner("")
-    for _ in range(1, connections):
-        owner.open()
-    each = 1.2 if connections == 1 else 2.4
-    for taken in range(1, 5):
-        connection = Connection(owner, work, work, on_message=work, on_end=work)
-        connection.receive(b"")
-        waits = min(each * taken - 1.0, 2.0)
-        assert waits - 0.5 <= connection.wait_seconds <= waits + 0.2
         connection.leave()
+
+    def nothing(*_: object) -> None: ...
+
+    for crowded, waits in (False, (0.2, 1.4, 2.0)), (True, (1.3, 2.0)):
+        owner = Owner("")
+        for _ in range(19):
+            owner.open()
+        owner.charge(Share(), 3.0 * crowded)
+        for wait in waits:
+            connection = Connection(
+                owner, nothing, nothing, on_message=work, on_end=nothing
+            )
+            connection.receive(b"")
+            assert wait - 0.5 <= connection.wait_seconds <= wait + 0.2
 
 
 def test_connection_dropped_mid_round(server: Server) -> None:

@@ -33,33 +33,56 @@ MOST_SAVED, MOST_OWED = 1.0, 2.0
 """Seconds whose share a connection may have saved, or have used in advance."""
 
 
+@dataclass(eq=False)
+class Share:
+    """A share of the event loop's time."""
+
+    until: float = 0.0
+    """When what was used of it is paid."""
+
+    def use(self, seconds: float) -> None:
+        """Use so many seconds of it."""
+        now = time.monotonic()
+        self.until = min(max(self.until, now - MOST_SAVED) + seconds, now + MOST_OWED)
+
+    @property
+    def wait_seconds(self) -> float:
+        """How long it is till there is some again."""
+        return self.until - time.monotonic()
+
+
 class Owner:
     """Whose connections some are: what `Service.authorize` answers.
 
-    What a connection has used of its share, another takes over that comes after it. Who
-    owes could begin anew otherwise.
+    The share of a connection that has ended is that of another which comes after it.
+    Otherwise who owes could begin anew.
     """
 
     def __init__(self, name: str) -> None:
         self.name = name
         self._connections = 0
-        self._left: list[float] = []  # until when the shares of those gone are used
+        self._all = Share()
+        self._left: list[Share] = []
 
-    @property
-    def share(self) -> float:
-        """What the messages of each connection may take of the event loop's time."""
-        return min(SHARE, OWNER_SHARE / max(self._connections, 1))
-
-    def open(self) -> float:
-        """Add a connection and return until when its share is used."""
+    def open(self) -> Share:
+        """Add a connection and return its share."""
         self._connections += 1
-        return self._left.pop() if self._left else time.monotonic() - MOST_SAVED
+        self._left.sort(key=lambda share: share.until)
+        return self._left.pop() if self._left else Share()
 
-    def close(self, paid: float) -> None:
-        """Remove a connection whose share is used until then."""
+    def close(self, share: Share) -> None:
+        """Remove a connection."""
         self._connections -= 1
-        fresh = time.monotonic() - MOST_SAVED
-        self._left = sorted(t for t in [*self._left, paid] if t > fresh)
+        self._left = [share for share in self._left if share.wait_seconds > -MOST_SAVED]
+        self._left.append(share)  # what ends the connection is still to be paid
+
+    def charge(self, share: Share, seconds: float) -> None:
+        """Take that a message of a connection took so much processor time."""
+        self._all.use(seconds / OWNER_SHARE)
+        part = SHARE
+        if self._all.wait_seconds > 0:
+            part = min(SHARE, OWNER_SHARE / max(self._connections, 1))
+        share.use(seconds / part)
 
 
 @dataclass(eq=False)
@@ -114,7 +137,7 @@ class Connection:
         self.session: Session | None = None
         self.timer: asyncio.TimerHandle | None = None
         self.send = send
-        self._paid = owner.open()  # until when its share is used
+        self._share = owner.open()
         self._close = close
         self._on_message = on_message
         self._on_end = on_end
@@ -133,22 +156,17 @@ class Connection:
         except Exception:
             log.exception("a message of %d bytes", len(message))
             self.refuse("error", "the server failed on this message; it is in its log")
-        self._charge(time.thread_time() - began + MESSAGE_SECONDS)
-
-    def _charge(self, seconds: float) -> None:
-        """Take that a message took so much processor time."""
-        now = time.monotonic()
-        paid = max(self._paid, now - MOST_SAVED) + seconds / self.owner.share
-        self._paid = min(paid, now + MOST_OWED)
+        took = time.thread_time() - began + MESSAGE_SECONDS
+        self.owner.charge(self._share, took)
 
     @property
     def wait_seconds(self) -> float:
         """How long the peer's next message has to wait for what the last ones took."""
-        return self._paid - time.monotonic()
+        return self._share.wait_seconds
 
     def leave(self) -> None:
         """Let its owner have one connection less."""
-        self.owner.close(self._paid)
+        self.owner.close(self._share)
 
     def refuse(self, kind: str, reason: str, messages: Sequence[bytes] = ()) -> None:
         """Tell the peer that it is refused, for good, and close the connection.
