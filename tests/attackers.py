@@ -1,0 +1,212 @@
+"""Measure what attackers with a token cost a session beside them.
+
+    python -m tests.attackers                  every attack by each transport: 4 minutes
+    python -m tests.attackers --seconds 3 grpc enumerative           one of them
+
+The server is a process with a model that takes 10 ms a call and 0.2 ms a token. A
+victim drafts beside five honest sessions, then beside five attackers, each a process.
+Its speed beside attackers is a share of that beside honest sessions, and its round
+trips a multiple of those.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+import sqs_codec as sqs
+from sqs_codec.serve import Service, connect, start_datagrams, start_grpc
+from sqs_codec.session import EdgeSession, Job, Link, LinkError, Setting
+from sqs_codec.session import _wire as wire
+from tests.serving import batch
+
+V = 49_152
+TOKENS = ["attackers", "victims"]
+DEAR = sqs.Codec(V, 65_536, "enumerative")
+
+
+class Model:
+    """A `Verifier` that accepts nothing."""
+
+    vocab_size, max_text = V, 8192
+
+    def verify(self, jobs: Sequence[Job]) -> list[sqs.Verdict | None]:
+        """Take as long as a model would."""
+        fresh = sum(1 if job.draws.size else min(512, len(job.text)) for job in jobs)
+        time.sleep(0.01 + 2e-4 * fresh)
+        return [sqs.Verdict(0, 1) if job.draws.size else None for job in jobs]
+
+    def forget(self, session: bytes) -> None:
+        """Keep nothing anyway."""
+
+
+def serve(ports: Any) -> None:
+    """Serve by both transports, and say where."""
+
+    async def main() -> None:
+        engine = batch(Model())
+        service = Service(engine, await engine.open(), tokens=TOKENS)
+        await service.start()
+        grpc = await start_grpc(service, "127.0.0.1", 0, insecure=True)
+        datagrams = await start_datagrams(service, "127.0.0.1", 0, insecure=True)
+        ports.put({"grpc": grpc.port, "datagram": datagrams.port})
+        await asyncio.Event().wait()
+
+    asyncio.run(main())
+
+
+def draft(link: Link, times: Any, pause: float) -> None:
+    """Draft rounds of five tokens for ever, and note how long each takes."""
+    rng = np.random.default_rng(os.getpid())
+    rows = np.float32(rng.normal(0, 3, (5, V)))
+    edge = EdgeSession(
+        [Setting(sqs.Codec(V), sqs.TopK(64))], [1, 2], tokenizer=b"tokenize", rng=rng
+    )
+    while True:
+        began, length = time.perf_counter(), len(edge.text)
+        while edge.waiting or len(edge.text) == length:
+            if not edge.waiting:
+                for row in rows:
+                    edge.push(row)
+                edge.flush()
+            for message in edge.data_to_send():
+                link.send(message)
+            answer = link.receive(0.5)
+            if answer is None:
+                edge.resend()
+            else:
+                edge.receive(answer)
+        times.append(time.perf_counter() - began)
+        time.sleep(pause)
+        if len(edge.text) > 3000:
+            edge.abort([1, 2])
+
+
+def dear_packet() -> bytes:
+    """Return what takes longest to decode of what a round may have."""
+    rng = np.random.default_rng(0)
+    supports = [np.sort(rng.choice(V, 1024, replace=False)) for _ in range(2)]
+    counts = np.full(1024, 64)
+    drafts = [sqs.SparseDistribution(ids, counts, V) for ids in supports]
+    return DEAR.encode_round(drafts, [int(ids[0]) for ids in supports])
+
+
+def messages(kind: str, instance: bytes, hello: bytes) -> Iterator[bytes]:
+    """Yield an attack, 30 ms of it at a time."""
+    packet, number = dear_packet(), 1
+    if kind == "enumerative":
+        yield wire.Context(instance, 1, 1, 0, 0, 4, [1, 2, 3, 4]).to_bytes(V)
+    while True:
+        if kind == "enumerative":
+            yield wire.Round(number, 4, 0, packet).to_bytes()
+            number += 2
+            yield wire.Context(instance, number, number, 4, 4, 4, []).to_bytes(V)
+        elif kind == "flood":
+            yield from [wire.Generate(number, 0, 1, 0).to_bytes()] * 20
+        elif kind == "hello":
+            yield hello
+        else:
+            text = [(number + i) % V for i in range(4000)]
+            for i in range(0, 4000, 500):
+                part = wire.Context(
+                    instance, number, number, 0, i, 4000, text[i:][:500]
+                )
+                yield part.to_bytes(V)
+            number += 2
+        time.sleep(0.03)
+
+
+def attack(link: Link, kind: str) -> None:
+    """Send what nobody asked for, and read no answer."""
+    config = {**DEAR.config(), "fingerprint": DEAR.fingerprint.hex()}
+    sampling = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
+    hello = wire.Hello(
+        os.urandom(16), bytes(16), (config,), b"tokenize", sampling, (), 65_536
+    ).to_bytes()
+    link.send(hello)
+    welcome = link.receive(20)
+    assert welcome is not None
+    instance = bytes.fromhex(json.loads(welcome[1:])["instance"])
+    for message in messages(kind, instance, hello):
+        send(link, message)
+
+
+def send(link: Any, message: bytes) -> None:
+    """Send a message, of any length and however many wait."""
+    if hasattr(link, "_endpoint"):
+        link._endpoint.send(message[:16_000])
+        for datagram in link._endpoint.datagrams():
+            link._socket.send(datagram)
+    else:
+        link.send(message)
+
+
+def run(what: Callable[..., None], place: Sequence[Any], *arguments: Any) -> None:
+    """Do something over a new link, and again if the server ends it."""
+    port, transport, token = place
+    while True:
+        try:
+            link = connect(
+                f"127.0.0.1:{port}", transport=transport, token=token, insecure=True
+            )
+            what(link, *arguments)
+        except LinkError:
+            time.sleep(0.2)
+
+
+def main() -> None:
+    """Run the attacks that are asked for."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("transports", nargs="?", default="grpc,datagram")
+    parser.add_argument("kinds", nargs="?", default="enumerative,flood,hello,text")
+    parser.add_argument("--seconds", type=float, default=6.0)
+    options = parser.parse_args()
+    for transport in options.transports.split(","):
+        honest: list[float] = []
+        for kind in ("honest", *options.kinds.split(",")):
+            times = measure(transport, kind, options.seconds)
+            found = [len(times), *(1e3 * np.quantile(times, [0.5, 0.95]))]
+            honest = honest or found
+            speed, trip, slow = np.divide(found, honest)
+            print(
+                f"{transport:9} beside 5 x {kind:11}: {found[0]:4} rounds, "
+                f"{found[1]:3.0f} ms each, 95 % in {found[2]:3.0f} ms; "
+                f"speed {speed:.2f}, round trip x{trip:.2f}, 95 % x{slow:.2f}",
+                flush=True,
+            )
+
+
+def measure(transport: str, kind: str, seconds: float) -> list[float]:
+    """Return the round trips of a victim beside a crowd, at a server of their own."""
+    spawn = multiprocessing.get_context("spawn")
+    ports, times = spawn.Queue(), spawn.Manager().list()
+    processes = [spawn.Process(target=serve, args=(ports,), daemon=True)]
+    processes[0].start()
+    port = ports.get()[transport]
+    crowd: tuple[Any, ...] = (attack, (port, transport, TOKENS[0]), kind)
+    if kind == "honest":
+        crowd = (draft, (port, transport, TOKENS[0]), [], 0.01)
+    victim = (draft, (port, transport, TOKENS[1]), times, 0.0)
+    for arguments in [crowd] * 5 + [victim]:
+        processes.append(spawn.Process(target=run, args=arguments, daemon=True))
+        processes[-1].start()
+    time.sleep(4)  # till all are there
+    before = len(times)
+    time.sleep(seconds)
+    found = list(times)[before:]
+    for process in reversed(processes):
+        process.kill()
+        process.join()
+    return found
+
+
+if __name__ == "__main__":
+    main()
