@@ -114,7 +114,7 @@ def test_only_the_api_knows_all_codings():
 
 
 FLOORS = (
-    {"_base"},
+    {"_base", "testing"},
     {"_backend"},
     {"_codec"},
     {"theory"},

@@ -1,0 +1,131 @@
+"""A generator that takes every way that its numbers can decide, once."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+__all__ = ["CannotSum", "walks"]
+
+DEEPEST = 1000
+"""Decisions of a way; a loop that makes more may have no end."""
+
+
+class CannotSum(Exception):  # noqa: N818  # it is no error of the loop
+    """The loop does with a random number what this can't follow."""
+
+
+class Source(np.random.Generator):
+    """Stands in for NumPy's generator on one way through a loop.
+
+    `taken` has the first decisions: the outcome, and the probabilities of all. Later
+    ones have the first outcome that is possible. `weight` is how probable the way is.
+    """
+
+    def __init__(self, taken: list[tuple[int, list[Fraction]]]) -> None:
+        super().__init__(np.random.PCG64(0))
+        self.taken, self.at = taken, 0
+        self.weight = Fraction(1)
+        self.floats = False  # whether a number was asked for as one
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in UNKNOWN:
+            raise CannotSum(f"it uses rng.{name}")
+        return super().__getattribute__(name)
+
+    def decide(self, weights: list[Fraction]) -> int:
+        """Return an outcome."""
+        if self.at == DEEPEST:
+            raise CannotSum(f"its numbers decide more than {DEEPEST} times")
+        if self.at == len(self.taken):
+            first = next(i for i, weight in enumerate(weights) if weight)
+            self.taken.append((first, [weight / sum(weights) for weight in weights]))
+        outcome, weights = self.taken[self.at]
+        self.at += 1
+        self.weight *= weights[outcome]
+        return outcome
+
+    def random(self, size: Any = None) -> Any:  # type: ignore[override]
+        """Return a number of [0, 1), or an array of them."""
+        numbers = [Number(self) for _ in range(int(np.prod(size or 1)))]
+        return numbers[0] if size is None else np.array(numbers, object).reshape(size)
+
+    def integers(self, low: int, high: int | None = None) -> int:  # type: ignore[override]
+        """Return an integer."""
+        low, high = (0, low) if high is None else (low, high)
+        if high - low > DEEPEST:
+            raise CannotSum("it draws a seed")
+        return low + self.decide([Fraction(1)] * (high - low))
+
+    def choice(self, a: Any, *, p: Any = None) -> Any:  # type: ignore[override]
+        """Return one of some things."""
+        things = range(a) if isinstance(a, (int, np.integer)) else a
+        chances = [1.0] * len(things) if p is None else p
+        return things[self.decide([Fraction(float(x)) for x in chances])]
+
+
+UNKNOWN = {name for name in dir(np.random.Generator) if name[0] != "_"}
+UNKNOWN -= Source.__dict__.keys()
+
+
+class Number:
+    """A number of [0, 1) of which no more is known than what was asked so far.
+
+    A comparison decides on which side it lies. As a float, and so in compiled code, it
+    is one in each eighth, at a place that depends on the way alone.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._low, self._high = Fraction(0), Fraction(1)
+
+    def __float__(self) -> float:
+        if self._low < self._high:
+            eighths = (Fraction(i, 8) for i in range(8))
+            inner = [end for end in eighths if self._low < end < self._high]
+            parts = [*itertools.pairwise([self._low, *inner, self._high])]
+            low, high = parts[self._source.decide([b - a for a, b in parts])]
+            way = hash(tuple(i for i, _ in self._source.taken[: self._source.at]))
+            self._low = self._high = low + (high - low) * Fraction(way % 1022 + 1, 1024)
+            self._source.floats = True
+        return float(self._low)
+
+    def __lt__(self, other: Any) -> Any:
+        if getattr(other, "ndim", 0):
+            return NotImplemented  # so that NumPy compares with each
+        if other is self:  # as searchsorted asks
+            return False
+        other = float(other)
+        if self._low < other < self._high:
+            limit = Fraction(other)
+            above = self._source.decide([limit - self._low, self._high - limit])
+            self._low, self._high = (limit, self._high) if above else (self._low, limit)
+        return self._high <= other
+
+    def __gt__(self, other: Any) -> Any:
+        below = self.__lt__(other)
+        return below if below is NotImplemented else other == other and not below
+
+    __le__, __ge__ = __lt__, __gt__  # as no single number has a probability
+
+
+def walks(run: Callable[[Any], Any], most: int) -> Iterator[tuple[Source, Any]]:
+    """Yield each way through a loop, and what came of it."""
+    source = Source([])
+    for _ in range(most):
+        yield source, run(source)
+        taken = source.taken[: source.at]
+        while taken:
+            outcome, weights = taken.pop()
+            others = (i for i in range(outcome + 1, len(weights)) if weights[i])
+            if (other := next(others, None)) is not None:
+                taken.append((other, weights))
+                break
+        else:
+            return
+        source = Source(taken)
+    raise CannotSum(f"its numbers decide in more than {most} ways")

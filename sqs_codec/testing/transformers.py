@@ -1,0 +1,47 @@
+"""The toys as models of Hugging Face transformers, to check its `generate` with."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import torch
+from transformers import GenerationConfig, GenerationMixin, PreTrainedConfig
+from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.modeling_utils import PreTrainedModel
+
+from sqs_codec.testing._toy import Toy
+
+__all__ = ["ToyModel", "as_model"]
+
+
+class ToyModel(PreTrainedModel, GenerationMixin):
+    """A causal language model of transformers that gives a toy's distributions."""
+
+    config_class = PreTrainedConfig
+
+    def __init__(self, toy: Toy) -> None:
+        config: Any = {"vocab_size": 4, "num_hidden_layers": 1}
+        super().__init__(PreTrainedConfig(**config))
+        self.embedding = torch.nn.Embedding(4, 1)  # whose device is the model's
+        self.rows = torch.tensor(toy.rows, dtype=torch.float32).log()
+        self.generation_config = GenerationConfig(top_k=0, pad_token_id=3)  # type: ignore[no-untyped-call]
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        past_key_values: Any = None,
+        cache: Any = None,  # as transformers 5.20 and later say
+        **_: Any,
+    ) -> CausalLMOutputWithPast:
+        """Return the logits after each token."""
+        past = past_key_values if cache is None else cache
+        length = past.get_seq_length() + 1 + torch.arange(input_ids.shape[1])
+        states = length[None, None, :, None].float()
+        past.update(states, states, 0)
+        out = CausalLMOutputWithPast(logits=self.rows[(input_ids + length) % 4])
+        out["past_key_values" if cache is None else "cache"] = past
+        return out
+
+
+as_model = cache(ToyModel)
