@@ -1,14 +1,6 @@
-"""Text that goes through sessions has the target's law: all outcomes, as fractions.
+"""Text that goes through sessions has the target's law: all outcomes are summed."""
 
-The edge's generator and the numbers of the cloud are scripts. A number decides only by
-the interval that it lies in, so one of each interval stands for all of them, and its
-length is their probability.
-"""
-
-import itertools
-import math
 from dataclasses import replace
-from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -16,183 +8,96 @@ import pytest
 import sqs_codec as sqs
 from sqs_codec.session import Emitted, Limits, Setting, _cloud
 from sqs_codec.session import _wire as wire
-from tests.kit import Draws
+from sqs_codec.testing import LossyError, check_lossless
 from tests.session_kit import Target, exchange, make_cloud, make_edge, work
 
-L = 4  # the resolution
-DRAFTS = {
-    (): [0.5, 0.25, 0.25],
-    (0,): [0.0, 1.0, 0.0],
-    (1,): [0.5, 0, 0.5],
-    (2,): [0.25, 0.25, 0.5],
-}
-TARGETS = {  # sixteenths
-    (): [4, 6, 6],
-    (0,): [4, 8, 4],
-    (1,): [6, 8, 2],
-    (2,): [4, 0, 12],
-    (0, 1): [4, 4, 8],
-    (1, 0): [8, 0, 8],
-    (1, 2): [4, 12, 0],
-    (2, 0): [0, 8, 8],
-    (2, 1): [16, 0, 0],
-    (2, 2): [4, 4, 8],
-}
-
-
-def fractions(text):
-    return [Fraction(n, 16) for n in TARGETS[text]]
-
-
-def counts(text):
-    q = sqs.Codec(3, L).quantize_probs(DRAFTS[text], sqs.TopK(3))
-    return [round(L * q.prob(x)) for x in range(3)]
-
-
-def ends(weights):
-    """Return where the intervals of a draw by weights end."""
-    total = sum(weights)
-    return (
-        {sum(weights[: i + 1]) / total for i in range(len(weights))} if total else set()
-    )
-
-
-def intervals(*breaks):
-    """Return a number of each interval between breaks, and its length."""
-    at = sorted({Fraction(0), Fraction(1), *itertools.chain(*breaks)})
-    return [(float((a + b) / 2), b - a) for a, b in itertools.pairwise(at)]
-
-
-def acceptance(text, token):
-    return min(Fraction(1), fractions(text)[token] * L / counts(text)[token])
-
-
-def residual(text):
-    return [
-        max(Fraction(0), p - Fraction(b, L))
-        for p, b in zip(fractions(text), counts(text), strict=True)
-    ]
-
-
-def numbers(x, y):
-    """Yield all that the numbers of a round of two can decide, and probabilities."""
-    choices = (
-        intervals({acceptance((), x)}),
-        intervals({acceptance((x,), y)}, ends(residual(()))),
-        intervals(ends(residual((x,))), ends(fractions((x, y)))),
-    )
-    for chosen in itertools.product(*choices):
-        yield [u for u, _ in chosen], math.prod(weight for _, weight in chosen)
-
-
-class Script:
-    """Stands in for the numbers of one round, whichever clouds verify it."""
-
-    numbers = ()
-    number = None
-
-    def __init__(self, seed, number):
-        assert Script.number in (None, number), "the round is drawn by other numbers"
-        Script.number = number
-
-    def take(self, start, end):
-        """Return numbers of the script."""
-        taken = [*self.numbers[start:end]]
-        return np.array(taken + [0.0] * (end - start - len(taken)))
+CODEC = sqs.Codec(4, resolution=4)
+LIMITS = [Limits(max_text=n, max_message=m) for n, m in ((90, 9000), (99, 4096))]
 
 
 @pytest.fixture
 def ends_of_session(monkeypatch):
-    monkeypatch.setattr(_cloud, "Draws", Script)
-    target = Target(
-        lambda text: np.array(TARGETS.get(tuple(text[1:]), [16, 0, 0])) / 16, 3
-    )
-    edge = make_edge([0], [Setting(sqs.Codec(3, L), sqs.TopK(3))], rng=Draws([]))
-    cloud = make_cloud(vocab_size=3)
-    exchange(edge, cloud, target)
-    return [edge, cloud, target]
+    """Return what opens a session whose numbers are those of a generator."""
+
+    def opened(prompt, target, rng, key=lambda number: number):
+        drawn = {}
+
+        class Draws:
+            def __init__(self, seed, number):
+                self.number, self.drawn = number, drawn.setdefault(key(number), [])
+
+            def take(self, start, end):
+                self.drawn += [float(rng.random()) for _ in range(len(self.drawn), end)]
+                return np.array(self.drawn[start:end])
+
+        monkeypatch.setattr(_cloud, "Draws", Draws)
+        ends = [
+            make_edge(prompt, [Setting(CODEC, sqs.TopK(4))], rng=rng),
+            make_cloud(vocab_size=4),
+            Target(target, 4),
+        ]
+        exchange(*ends)
+        return ends
+
+    return opened
 
 
-def draft(ends_of_session, drawn, us):
-    """Draft two tokens, to be verified by these numbers, and send them."""
-    edge = ends_of_session[0]
-    edge.abort([0])
-    edge._drafters[0].rng.numbers[:] = drawn
-    Script.numbers, Script.number = us, None
+def draft_two(edge, draft):
+    """Draft two tokens, and send them."""
     for _ in range(2):
-        with np.errstate(divide="ignore"):
-            assert edge.push(np.log(DRAFTS[edge.drafted])) is not None
+        assert edge.push(draft.logits([*edge.text, *edge.drafted])) is not None
     edge.flush()
 
 
-def outcome(ends_of_session, events):
+def outcome(edge, cloud, events):
     """Return the tokens that came of a round."""
-    edge, cloud, _ = ends_of_session
     (event,) = [event for event in events if isinstance(event, Emitted)]
     assert edge.text == cloud._text == [0, *event.tokens]
     return event.tokens
 
 
-def drafts():
-    """Yield what can be drafted, and what has to be drawn for it."""
-    for x, y in itertools.product(range(3), repeat=2):
-        weight = Fraction(counts(())[x] * counts((x,))[y], L * L)
-        if weight:
-            drawn = [sum(counts(())[:x]), sum(counts((x,))[:y])]
-            yield x, y, drawn, weight
-
-
-def assert_law(text):
-    """Check that texts of one to three tokens have the target's law."""
-    assert sum(text.values()) == 1
-    for x, y in itertools.product(range(3), repeat=2):
-        found = sum(w for out, w in text.items() if out[:2] == (x, y))
-        # Texts that stopped after x have y still to come from the target.
-        found += text.get((x,), 0) * fractions((x,))[y]
-        assert found == fractions(())[x] * fractions((x,))[y]
-
-
 def test_a_round_gives_the_targets_law(ends_of_session):
-    text = {}
-    for x, y, drawn, weight in drafts():
-        for us, chance in numbers(x, y):
-            draft(ends_of_session, drawn, us)
-            out = outcome(ends_of_session, exchange(*ends_of_session))
-            text[out] = text.get(out, 0) + weight * chance
-    assert_law(text)
+    def decode(prompt, draft, target, rng):
+        edge, cloud, target = ends_of_session(prompt, target, rng)
+        draft_two(edge, draft)
+        return outcome(edge, cloud, exchange(edge, cloud, target))
+
+    assert check_lossless(decode, exact=True).distance == 0
 
 
-LIMITS = [Limits(max_text=n, max_message=m) for n, m in ((90, 9000), (99, 4096))]
-
-
-def test_clouds_that_are_lost_because_of_what_they_found(ends_of_session):
+@pytest.mark.parametrize("same_numbers", [True, False])
+def test_clouds_that_are_lost_because_of_what_they_found(ends_of_session, same_numbers):
     """The next comes to the same by the same numbers, so the law stays.
 
     Each cloud is lost with its answer if that rejects something or ends with an odd
     token, up to twice; and each takes something else, but no shorter texts. A draft
     that were given up, or numbers of their own, would give tokens a second chance.
     """
-    text, lost = {}, 0
-    for x, y, drawn, weight in drafts():
-        for us, chance in numbers(x, y):
-            edge, _, target = ends_of_session
-            edge._welcome = replace(edge._welcome, limits=Limits(80))
-            draft(ends_of_session, drawn, us)
-            events = []
-            for limits in [*LIMITS, None]:
-                edge, cloud, _ = ends_of_session
-                answers = answers_of(edge, cloud, target)
-                found = wire.parse_down(answers[-1], 3)
-                if limits is None or (found.accepted == 2 and found.token % 2 == 0):
-                    events = [event for a in answers for event in edge.receive(a)]
-                    break
-                lost += 1
-                ends_of_session[1] = make_cloud(vocab_size=3, limits=limits)
-                edge.reconnect()
-            out = outcome(ends_of_session, events)
-            text[out] = text.get(out, 0) + weight * chance
-    assert lost > 40
-    assert_law(text)
+    lost = 0
+
+    def decode(prompt, draft, target, rng):
+        nonlocal lost
+        own = iter(range(1000))
+        key = (lambda number: number) if same_numbers else (lambda _: next(own))
+        edge, cloud, target = ends_of_session(prompt, target, rng, key)
+        edge._welcome = replace(edge._welcome, limits=Limits(80))
+        draft_two(edge, draft)
+        for limits in [*LIMITS, None]:
+            answers = answers_of(edge, cloud, target)
+            found = wire.parse_down(answers[-1], 4)
+            if limits is None or (found.accepted == 2 and found.token % 2 == 0):
+                break
+            lost += 1
+            cloud = make_cloud(vocab_size=4, limits=limits)
+            edge.reconnect()
+        return outcome(edge, cloud, [e for a in answers for e in edge.receive(a)])
+
+    if same_numbers:
+        assert check_lossless(decode, exact=True).distance == 0
+        assert lost > 8192
+    else:
+        with pytest.raises(LossyError):
+            check_lossless(decode, exact=False, trials=2000)
 
 
 def answers_of(edge, cloud, target):
@@ -214,18 +119,13 @@ def answers_of(edge, cloud, target):
 
 
 def test_what_the_cloud_decodes_alone_has_the_targets_law(ends_of_session):
-    edge, cloud, target = ends_of_session
-    texts = {}
-    for u, first in intervals(ends(fractions(()))):
-        rows = [fractions((x,)) for x in range(3)]
-        for v, second in intervals(*map(ends, rows)):
-            edge.abort([0])
-            Script.numbers, Script.number = [u, v], None
-            edge.generate(2)
-            exchange(edge, cloud, target)
-            out = tuple(edge.text[1:])
-            texts[out] = texts.get(out, 0) + first * second
-    assert_law(texts)
+    def decode(prompt, draft, target, rng):
+        edge, cloud, target = ends_of_session(prompt, target, rng)
+        edge.generate(2)
+        exchange(edge, cloud, target)
+        return edge.text[1:]
+
+    assert check_lossless(decode, exact=True).distance == 0
 
 
 def test_a_round_and_the_next_use_different_numbers():
