@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import numpy as np
 import pytest
 import tokenizers
@@ -17,6 +18,7 @@ import transformers
 from rich.console import Console
 
 import sqs_codec as sqs
+from sqs_codec._base.hub import ask_hub
 from sqs_codec.cli import main as cli
 from sqs_codec.cli.bits import WINDOW, read
 from sqs_codec.cli.demo import report
@@ -242,3 +244,15 @@ def test_stream_redraws_in_a_terminal_and_leaves_the_text(smollm2: Pair) -> None
         if not terminal:
             assert out.split() == text.split()
             assert "acceptance" not in out
+
+
+def test_a_hub_that_refuses_has_the_last_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Refused(huggingface_hub.errors.HfHubHTTPError):
+        def __init__(self) -> None:
+            Exception.__init__(self, "403")
+
+    def refuse(*_: object, **__: object) -> bool:
+        raise Refused
+
+    monkeypatch.setattr(huggingface_hub, "file_exists", refuse)
+    ask_hub("no-such-name", "config.json")  # raises nothing: what loads will say it

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from functools import cache, partial
+from functools import cache, partial, partialmethod
 
 import pytest
 import torch
 import transformers
-from transformers.generation.candidate_generator import (
-    SinglePositionMultiTokenCandidateGenerator as Generator,
-)
 
 from sqs_codec.testing import LossyError, check_lossless
 from sqs_codec.testing._toy import DRAFT
@@ -84,7 +81,7 @@ def gemma_assistant(toy):
     return model
 
 
-def one_hot(self, input_ids, own=Generator.get_candidates, **options):
+def one_hot(own, self, input_ids, **options):
     """Hand on what the tokens were drawn from: each had probability 1."""
     ids, logits = own(self, input_ids, **options)
     if logits is not None:
@@ -96,8 +93,11 @@ def one_hot(self, input_ids, own=Generator.get_candidates, **options):
 @pytest.mark.skipif(transformers.__version__ != "5.24.0", reason="may be mended")
 def test_gemma_4_assistants_hand_on_another_q(monkeypatch):
     """They draft the most probable token, and it is accepted by all of q."""
+    generators = transformers.generation.candidate_generator
+    generator = generators.SinglePositionMultiTokenCandidateGenerator
     decode = partial(assisted, model=cache(Gemma4Target), assistant=gemma_assistant)
     with pytest.raises(LossyError, match=r"total variation 0\.4"):
         check_lossless(decode, trials=1000)
-    monkeypatch.setattr(Generator, "get_candidates", one_hot)
+    right = partialmethod(partial(one_hot, generator.get_candidates))
+    monkeypatch.setattr(generator, "get_candidates", right)
     assert check_lossless(decode, trials=1000).method == "chi2"

@@ -20,6 +20,7 @@ from benchmarks.sources import Source
 from sqs_codec.cli.demo.count import softmax
 from sqs_codec.edge._planner import FixedPlan, Observation, Plan, Planner
 from sqs_codec.session import Setting
+from sqs_codec.session._limits import MAX_AHEAD
 
 TOKENS = 200
 """Of a text."""
@@ -41,9 +42,6 @@ JITTER, LATE, LATENESS = 0.1, 0.01, 4.0
 
 UNSTEADY = 0.05
 """Deviation of the log of what the target takes for a round."""
-
-MOST_AHEAD = 64
-"""Tokens that the cloud is asked for at once at most."""
 
 Floats = NDArray[np.float64]
 
@@ -294,7 +292,7 @@ class Run:
         # The loop has measured round trips before, if only that of the handshake.
         usual = self.trip + 8 * (HEADER + self.overhead) / self.rate
         ahead = 4 + np.ceil(2 * usual / self.steps.target)
-        return np.asarray(np.minimum(ahead, MOST_AHEAD))
+        return np.asarray(np.minimum(ahead, MAX_AHEAD))
 
     def _ask(self) -> None:
         """Ask an idle cloud for tokens; go on to when it has begun to send them."""

@@ -21,5 +21,7 @@ def ask_hub(name: str, file: str, revision: str | None = None) -> None:
     if not isinstance(cached, str):
         try:
             huggingface_hub.file_exists(name, file, revision=revision)
+        except huggingface_hub.errors.HfHubHTTPError:
+            return  # it answers, and the library says best what
         except Exception as error:  # of whichever library it uses for HTTP
             raise ValueError(f"the Hugging Face hub doesn't answer: {error}") from error

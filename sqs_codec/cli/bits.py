@@ -230,7 +230,7 @@ def read(
     chosen = [parts[i] for i in _spread(len(parts), MOST_WINDOWS)]
     step = math.ceil(sum(map(len, chosen)) / most_rows)
     rows = [
-        CachedModel(model.model, model.vocab_size).logits(ids, len(ids))[::step]
+        CachedModel(model.model, model.vocab_size).logits(ids, len(ids))[::step].copy()
         for ids in chosen
     ]
     return np.concatenate(rows), model.summary

@@ -61,7 +61,9 @@ def run(args: argparse.Namespace) -> int:
     prior = find_prior(args.prior)
     codec = sqs.Codec(args.vocab_size, args.resolution, args.coding, prior)
     with sys.stdin.buffer if args.file == "-" else Path(args.file).open("rb") as file:
-        packet = file.read(MOST_BYTES)
+        packet = file.read(MOST_BYTES + 1)
+    if len(packet) > MOST_BYTES:
+        raise ValueError(f"{shown(args.file)} is longer than any packet")
     kinds = [args.kind] if args.kind else list(KINDS)
     found, refused = inspect(codec, packet, kinds)
     # What fits goes to standard output; why nothing does is an error.

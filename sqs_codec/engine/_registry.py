@@ -34,7 +34,8 @@ class EngineConfig:
     device : str
         One of `DEVICES`; ``"auto"`` is a GPU if there is one. vLLM has its own.
     dtype : str
-        One of `DTYPES`; ``"auto"`` is the checkpoint's own, but float32 on a CPU.
+        One of `DTYPES`; ``"auto"`` is the checkpoint's own, but float32 on a CPU. On a
+        GPU, vLLM chooses by itself.
     revision : str or None
         A branch, tag or commit of the model on the hub.
     options : mapping

@@ -470,14 +470,20 @@ def weights_of(name: str, dtype: str | torch.dtype, **options: Any) -> int:
     own = config.dtype if dtype == "auto" else dtype
     if own is None or getattr(config, "quantization_config", None) is not None:
         return 0
-    with torch.device("meta"):
-        auto: Any = transformers.AutoModelForCausalLM
-        weights = auto.from_config(config, dtype=own).get_memory_footprint()
-    return int(weights)
+    auto: Any = transformers.AutoModelForCausalLM
+    try:
+        with torch.device("meta"):
+            return int(auto.from_config(config, dtype=own).get_memory_footprint())
+    except ValueError as error:  # it is no causal language model, for example
+        reason = " ".join(str(error).split())
+        raise ModelError(f"cannot load {name}: {reason}") from error
 
 
 def _free(device: str) -> int:
-    """Return the bytes that a device has left; a Mac's GPU shares the machine's."""
+    """Return the bytes that a device has left; a Mac's GPU shares the machine's.
+
+    A container's own limit isn't known here.
+    """
     if device == "cuda":
         return int(torch.cuda.mem_get_info()[0])
     return int(psutil.virtual_memory().available + psutil.swap_memory().free)

@@ -121,7 +121,8 @@ class Metrics:
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         request = await reader.readuntil(b"\r\n\r\n")
-        found = request.split()[:2] == [b"GET", b"/metrics"]
+        method, path = (*request.split(), b"", b"")[:2]
+        found = method == b"GET" and path.partition(b"?")[0] == b"/metrics"
         page = generate_latest(self.registry) if found else b"see /metrics\n"
         head = (
             f"HTTP/1.1 {'200 OK' if found else '404 Not Found'}\r\n"

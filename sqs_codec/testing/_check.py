@@ -65,7 +65,7 @@ def check_lossless(
     LossyError
         The law is another. The message has a text whose probability is wrong, and the
         mistake that fits, if one does. A right loop gets it once in a million times
-        where texts are counted, and never where all is summed.
+        where texts are counted, never where its numbers are all `rng`'s and summed.
     ValueError
         So few texts wouldn't show each mistake that this knows; what `decode` returns
         isn't tokens; or it can't be summed over and must be.
@@ -88,7 +88,7 @@ def _sum(decode: Decode, most: int) -> Report:
         return Report("eighths" if floats else "sum", ways, round(distance, 6))
     if floats:
         raise CannotSum("it is wrong, or decides about floats at others than eighths")
-    for _ in range(1 + 50 // ways):
+    for _ in range(1 + 100 // ways):
         if not np.array_equal(law, _summed(decode, most)[0]):
             raise CannotSum("it is random without the generator's numbers")
     raise LossyError(_words(law, f"summed over {ways} ways"))

@@ -107,7 +107,7 @@ class Number:
         return self._high <= other
 
     def __gt__(self, other: Any) -> Any:
-        below = self.__lt__(other)
+        below = other is self or self.__lt__(other)
         return below if below is NotImplemented else other == other and not below
 
     __le__, __ge__ = __lt__, __gt__  # as no single number has a probability

@@ -6,7 +6,7 @@ from functools import cache
 from typing import Any
 
 import torch
-from transformers import GenerationConfig, GenerationMixin, PreTrainedConfig
+from transformers import GenerationConfig, GenerationMixin, PretrainedConfig
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.modeling_utils import PreTrainedModel
 
@@ -18,11 +18,11 @@ __all__ = ["ToyModel", "as_model"]
 class ToyModel(PreTrainedModel, GenerationMixin):
     """A causal language model of transformers that gives a toy's distributions."""
 
-    config_class = PreTrainedConfig
+    config_class = PretrainedConfig
 
     def __init__(self, toy: Toy) -> None:
         config: Any = {"vocab_size": 4, "num_hidden_layers": 1}
-        super().__init__(PreTrainedConfig(**config))
+        super().__init__(PretrainedConfig(**config))
         self.embedding = torch.nn.Embedding(4, 1)  # whose device is the model's
         self.rows = torch.tensor(toy.rows, dtype=torch.float32).log()
         self.generation_config = GenerationConfig(top_k=0, pad_token_id=3)  # type: ignore[no-untyped-call]

@@ -195,16 +195,20 @@ class VllmEngine:
             )
         vocab_size = min(config.vocab_size, max(tokenizer.get_vocab().values()) + 1)
         llm = self._launch(path, architecture, vocab_size)
-        settings = llm.vllm_config.model_config
-        device, dtype = llm.vllm_config.device_config.device_type, settings.dtype
-        quantized = settings.quantization is not None
-        weights = 0 if quantized else weights_of(path, dtype, revision=revision)
-        info = EngineInfo(
-            summary=f"{name} on vLLM {version} {placement(device, dtype, weights)}",
-            vocab_size=vocab_size,
-            max_text=settings.max_model_len,
-            tokenizer=tokenizer_fingerprint(tokenizer),
-        )
+        try:
+            settings = llm.vllm_config.model_config
+            device, dtype = llm.vllm_config.device_config.device_type, settings.dtype
+            quantized = settings.quantization is not None
+            weights = 0 if quantized else weights_of(path, dtype, revision=revision)
+            info = EngineInfo(
+                summary=f"{name} on vLLM {version} {placement(device, dtype, weights)}",
+                vocab_size=vocab_size,
+                max_text=settings.max_model_len,
+                tokenizer=tokenizer_fingerprint(tokenizer),
+            )
+        except BaseException:
+            llm.shutdown()  # its processes would stay
+            raise
         return info, llm
 
     def _launch(self, path: str, architecture: str, vocab_size: int) -> Any:

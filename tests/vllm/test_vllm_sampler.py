@@ -57,7 +57,9 @@ def test_the_rejection_sampler(monkeypatch):
     sampler = rejection_sampler.RejectionSampler(Sampler())
     decode = partial(verified, sampler)
     if vllm.__version__ == "0.32.0":
-        with pytest.raises(LossyError):
+        torch.use_deterministic_algorithms(True)  # memory that nobody writes is NaN
+        with pytest.raises((LossyError, ValueError)):
             check_lossless(decode, trials=3000)
+        torch.use_deterministic_algorithms(False)
         monkeypatch.setattr(rejection_sampler, "expand_batch_to_tokens", expanded)
     assert check_lossless(decode, trials=3000).method == "chi2"
