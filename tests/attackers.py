@@ -26,7 +26,7 @@ import sqs_codec as sqs
 from sqs_codec.serve import Service, connect, start_datagrams, start_grpc
 from sqs_codec.session import EdgeSession, Job, Link, LinkError, Setting
 from sqs_codec.session import _wire as wire
-from tests.serving import batch
+from tests.serving import batch, try_exchange
 
 V = 49_152
 TOKENS = ["attackers", "victims"]
@@ -77,13 +77,7 @@ def draft(link: Link, times: Any, pause: float) -> None:
                 for row in rows:
                     edge.push(row)
                 edge.flush()
-            for message in edge.data_to_send():
-                link.send(message)
-            answer = link.receive(0.5)
-            if answer is None:
-                edge.resend()
-            else:
-                edge.receive(answer)
+            try_exchange(edge, link, 0.5)
         times.append(time.perf_counter() - began)
         time.sleep(pause)
         if len(edge.text) > 3000:

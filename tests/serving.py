@@ -204,11 +204,19 @@ def draft_round(edge: EdgeSession) -> None:
 
 def exchange(edge: EdgeSession, link: Link) -> None:
     """Send what an edge has to send and take one message."""
+    assert try_exchange(edge, link, 5.0), "the cloud is silent"
+
+
+def try_exchange(edge: EdgeSession, link: Link, seconds: float) -> bool:
+    """Do the same, or have the edge send again what seems lost."""
     for message in edge.data_to_send():
         link.send(message)
-    message = link.receive(5.0)
-    assert message is not None, "the cloud is silent"
-    edge.receive(message)
+    message = link.receive(seconds)
+    if message is None:
+        edge.resend()
+    else:
+        edge.receive(message)
+    return message is not None
 
 
 def wait_until(condition: Callable[[], bool]) -> None:

@@ -36,7 +36,7 @@ from sqs_codec.session import (
 from sqs_codec.session import _wire as wire
 from sqs_codec.session._limits import MAX_SURVIVORS, ROUND_BYTES, max_draft
 from tests.kit import mutate
-from tests.serving import both_transports, serving
+from tests.serving import both_transports, serving, try_exchange
 from tests.session_kit import (
     Target,
     V,
@@ -244,13 +244,7 @@ def go_on(edge: EdgeSession, link: Link) -> None:
             for _ in range(3):
                 edge.push(draft_logits(edge))
             edge.flush()
-        for message in edge.data_to_send():
-            link.send(message)
-        answer = link.receive(1.0)
-        if answer is None:
-            edge.resend()
-        else:
-            edge.receive(answer)
+        try_exchange(edge, link, 1.0)
 
 
 def heaviest() -> dict[str, int]:

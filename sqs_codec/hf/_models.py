@@ -429,8 +429,11 @@ def load_pretrained(
             ask_hub(name, "config.json", revision)
         return auto_class.from_pretrained(name, revision=revision or "main", **options)
     except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise ModelError(f"cannot load {name}: {reason}") from error
+        raise _cannot_load(name, error) from error
+
+
+def _cannot_load(name: str, error: Exception) -> ModelError:
+    return ModelError(f"cannot load {name}: {' '.join(str(error).split())}")
 
 
 def _load_model(name: str, device: str, dtype: str, **options: Any) -> HFModel:
@@ -475,8 +478,7 @@ def weights_of(name: str, dtype: str | torch.dtype, **options: Any) -> int:
         with torch.device("meta"):
             return int(auto.from_config(config, dtype=own).get_memory_footprint())
     except ValueError as error:  # it is no causal language model, for example
-        reason = " ".join(str(error).split())
-        raise ModelError(f"cannot load {name}: {reason}") from error
+        raise _cannot_load(name, error) from error
 
 
 def _free(device: str) -> int:
