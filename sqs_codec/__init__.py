@@ -29,6 +29,12 @@ from sqs_codec._base.format import FORMAT_VERSION
 from sqs_codec._codec.codec import Codec
 from sqs_codec._codec.distribution import SparseDistribution
 from sqs_codec._codec.drafter import Drafter
+from sqs_codec._codec.gumbel import (
+    Guesses,
+    gumbel_draw,
+    gumbel_guess,
+    gumbel_verify,
+)
 from sqs_codec._codec.keep import Conformal, Keep, MinP, Threshold, TopK, TopP
 from sqs_codec._codec.preset import Preset, preset
 from sqs_codec._codec.prior import Prior
@@ -40,6 +46,7 @@ __all__ = [
     "Codec",
     "Conformal",
     "Drafter",
+    "Guesses",
     "Keep",
     "MinP",
     "PacketError",
@@ -55,6 +62,9 @@ __all__ = [
     "TopP",
     "Verdict",
     "backend",
+    "gumbel_draw",
+    "gumbel_guess",
+    "gumbel_verify",
     "isa",
     "preset",
     "theory",
