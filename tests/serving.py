@@ -22,7 +22,15 @@ from sqs_codec.serve import connect, start_datagrams
 from sqs_codec.serve._connect import Transport
 from sqs_codec.serve._grpc.server import GrpcServer, start_grpc
 from sqs_codec.serve._service import Service
-from sqs_codec.session import EdgeSession, Job, Link, Sampling, Setting, Verifier
+from sqs_codec.session import (
+    EdgeSession,
+    Job,
+    Link,
+    Sampling,
+    Setting,
+    Verifier,
+    judge,
+)
 
 T = TypeVar("T")
 
@@ -72,13 +80,10 @@ class Toy:
         return [self._verify(job) for job in jobs]
 
     def _verify(self, job: Job) -> Verdict | None:
-        if len(job.draws) == 0:
-            return None
-        drafted = [] if job.round_ is None else list(job.round_.tokens)
-        text = [*job.text, *drafted]
+        text = [*job.text, *job.drafted]
         ends = range(len(job.text), len(text) + 1)
         rows = [toy_probs(text[:end], job.sampling.temperature) for end in ends]
-        return sqs.verify_batch([job.round_], np.array(rows), job.draws)[0]
+        return judge(job, np.array(rows))
 
     def forget(self, session: bytes) -> None:
         """Note that there is nothing to keep."""

@@ -17,6 +17,7 @@ from sqs_codec.session import (
     Limits,
     Sampling,
     Setting,
+    judge,
     session_of,
     unknown_session,
 )
@@ -55,17 +56,16 @@ class Target:
         """Do one job."""
         self.jobs += 1
         assert job.text
-        if not job.draws.size:
+        if not job.wanted:
             return None
-        tokens = () if job.round_ is None else job.round_.tokens
-        text = [*job.text, *tokens]
+        text = [*job.text, *job.drafted]
         rows = np.stack(
             [
                 self.row(text[:i], job.sampling)
                 for i in range(len(job.text), len(text) + 1)
             ]
         )
-        return sqs.verify_batch([job.round_], rows, job.draws)[0]
+        return judge(job, rows)
 
     def row(self, text: Sequence[int], sampling: Sampling) -> np.ndarray:
         """Return the probabilities of the next token."""

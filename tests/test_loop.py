@@ -24,6 +24,7 @@ from sqs_codec.session import (
     LocalLink,
     Sampling,
     Setting,
+    judge,
 )
 from sqs_codec.session import _wire as wire
 
@@ -66,16 +67,13 @@ class Cloud:
         return [self._verify(job) for job in jobs]
 
     def _verify(self, job: Job) -> Verdict | None:
-        if len(job.draws) == 0:
-            return None
-        drafted = [] if job.round_ is None else list(job.round_.tokens)
-        logits = TARGET.logits([*job.text, *drafted], len(drafted) + 1)
+        logits = TARGET.logits([*job.text, *job.drafted], len(job.drafted) + 1)
         if job.sampling.temperature == 0:
             probs = np.eye(VOCAB_SIZE)[logits.argmax(-1)]
         else:
             probs = np.exp(logits / job.sampling.temperature)
             probs /= probs.sum(-1, keepdims=True)
-        return sqs.verify_batch([job.round_], probs, job.draws)[0]
+        return judge(job, probs)
 
     def forget(self, session: bytes) -> None:
         """There is nothing to forget."""

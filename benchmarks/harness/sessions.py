@@ -65,8 +65,8 @@ class Session:
 
 
 def drafted(job: Job) -> list[int]:
-    """Return the tokens that a job's round drafts."""
-    return [] if job.round_ is None else [*map(int, job.round_.tokens)]
+    """Return the tokens that a job drafts."""
+    return [*map(int, job.drafted)]
 
 
 def texts_of(pair: Pair, long: Sequence[int]) -> Iterator[list[int]]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from sqs_codec._base import checks
+from sqs_codec.edge._ahead import Ahead, DraftModel
 from sqs_codec.edge._planner import Observation, Plan
 from sqs_codec.session._cloud import unknown_session
 from sqs_codec.session._edge import EdgeSession
@@ -50,16 +51,6 @@ class RefusalError(RuntimeError):
         self.reason = reason
 
 
-class DraftModel(Protocol):
-    """A model that drafts."""
-
-    def logits(self, tokens: Sequence[int]) -> Any:
-        """Return logits [1, V] after a text, as `Drafter.push` takes their row.
-
-        They are used before the next call, and may change with it.
-        """
-
-
 class Planning(Protocol):
     """What decides how the next tokens are to come, as `Planner` does."""
 
@@ -68,6 +59,10 @@ class Planning(Protocol):
 
     def observe(self, observation: Observation) -> None:
         """Learn what came of it."""
+
+    @property
+    def per_bit(self) -> float:
+        """Seconds that a bit takes on the uplink, so that hints don't flood it."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +74,8 @@ class Step:
     tokens : tuple of int
         The drafted ones that were accepted, then the cloud's own. One at least.
     accepted, drafted : int
-        Of the round. Both are 0 where the cloud decodes alone.
+        Of the round; with hints, of how many of the tokens the edge had guesses, and
+        how many of these had the right one. Both are 0 where the cloud decodes alone.
     bytes_up, bytes_down : int
         Bytes of the messages since the step before, without what transport and IP
         put around them.
@@ -205,6 +201,9 @@ class _Loop:
         # no draft.
         if plan.length == 0 or left == 1:
             return self._decode(plan, left)
+        owed = self._session.rounds_from - len(self._session.text)
+        if owed > 0:  # of these positions the edge knows the numbers
+            return self._decode(Plan(0, 0, plan.reason), min(owed, left))
         return self._speculate(plan, min(plan.length, left - 1))
 
     def _speculate(self, plan: Plan, length: int) -> Iterator[Step]:
@@ -237,8 +236,9 @@ class _Loop:
         return seconds
 
     def _decode(self, plan: Plan, left: int) -> Iterator[Step]:
-        """Let the cloud decode alone, and ask for more before it runs out."""
+        """Let the cloud decode, and ask for more before it runs out."""
         session, line = self._session, self._line
+        drafts = self._drafts(plan, left)
         asked = got = 0
         welcomes = line.welcomes
         asked_at = self._clock()
@@ -247,17 +247,41 @@ class _Loop:
             # A cloud that was restarted counts anew; let it come to the end.
             goes_on = self._next is None and line.welcomes == welcomes
             if goes_on and asked < left and asked - got <= ahead // 2:
-                plan = self._replan(plan) if asked else plan
+                plan, before = self._replan(plan) if asked else plan, plan
+                if plan.hints != before.hints:
+                    drafts = self._drafts(plan, left - got)
                 if self._next is None:
                     asked = min(left, got + ahead)
                     session.generate(asked)
             sent = line.sent
-            for emitted in line.wait():
+            for emitted in self._draft_on(drafts):
                 # Only the first token has waited for the link.
                 waited = 0.0 if got else self._clock() - asked_at
-                self._observe(plan, emitted, sent, 0.0, waited)
+                hit = 0
+                if drafts is not None:
+                    hit, emitted = drafts.follow(emitted)
+                self._observe(plan, emitted, sent, 0.0, waited, hit)
                 got += len(emitted.tokens)
                 yield self._step(emitted, plan)
+
+    def _drafts(self, plan: Plan, left: int) -> Ahead | None:
+        """Return what drafts on while the cloud decodes, if the plan has hints."""
+        if plan.hints is None:
+            return None
+        end = len(self._session.text) + left
+        return Ahead(self._session, self._draft, plan.hints, end - 1)
+
+    def _draft_on(self, drafts: Ahead | None) -> list[Emitted]:
+        """Draft a step, or wait if there is nothing to draft; return what has come."""
+        line = self._line
+        if drafts is None:
+            return line.wait()
+        drafting = drafts.step()
+        free_at = line.free_at
+        if free_at <= self._clock():
+            drafts.tell(drafting)
+            free_at = math.inf
+        return line.poll() if drafting else line.wait(until=free_at)
 
     def _replan(self, plan: Plan) -> Plan:
         """Ask again; if the cloud is to go on alone, that is the plan from now on."""
@@ -268,21 +292,30 @@ class _Loop:
         return plan
 
     def _observe(
-        self, plan: Plan, emitted: Emitted, sent: int, drafting: float, waited: float
+        self,
+        plan: Plan,
+        emitted: Emitted,
+        sent: int,
+        drafting: float,
+        waited: float,
+        hit: int = 0,
     ) -> None:
         """Tell the planner of an answer; a round of its own began at `sent` bytes."""
-        alone = emitted.drafted == 0
+        decoded = plan.length == 0 or emitted.drafted == 0
         self._planner.observe(
             Observation(
                 plan=plan,
-                drafted=emitted.drafted,
-                accepted=len(emitted.tokens) if alone else emitted.accepted,
+                drafted=0 if decoded else emitted.drafted,
+                accepted=len(emitted.tokens) if decoded else emitted.accepted,
                 bytes_up=self._line.sent - sent,
                 draft_seconds=drafting,
                 wait_seconds=waited,
                 target_steps=self._session.target_steps,
+                guessed=emitted.drafted if decoded else 0,
+                hit=hit,
             )
         )
+        self._line.per_bit = self._planner.per_bit
 
     def _ahead(self) -> int:
         """Return how many tokens the cloud should know that it has to decode.
@@ -382,6 +415,8 @@ class _Line:
         self._told = False  # whether the log says that the link broke
         self._pause = SHORTEST_PAUSE
         self.welcomes = 0  # how often a cloud has taken the session
+        self.per_bit = 0.0  # seconds, as far as they are known
+        self.free_at = -math.inf  # when what was sent has left the link
 
     @property
     def sent(self) -> int:
@@ -431,14 +466,15 @@ class _Line:
         self.transmit()
         return self._receive(0)
 
-    def wait(self) -> list[Emitted]:
+    def wait(self, until: float = math.inf) -> list[Emitted]:
         """Send, and wait for a message or until it is time to send again."""
         self.transmit()
         link = self._link
         assert link is not None  # as something was just sent over it
         limit = self._patience if link.reliable else self._timeout.seconds(self._size)
         # Also if it is late: what came while nobody looked isn't silence.
-        emitted = self._receive(max(self._last + limit - self._clock(), 0.0))
+        end = min(self._last + limit, until)
+        emitted = self._receive(max(end - self._clock(), 0.0))
         if emitted or self._link is not link or self._clock() < self._last + limit:
             return emitted
         if link.reliable:
@@ -480,8 +516,11 @@ class _Line:
 
     def _note(self, message: bytes) -> None:
         """Remember that a message was sent now."""
+        assert self._link is not None
         self._last = self._clock()
         self._size += len(message)
+        bits = 8 * (len(message) + self._link.overhead)
+        self.free_at = max(self.free_at, self._last) + bits * self.per_bit
         if not self._outstanding:
             self._outstanding = True
             self._first = self._last

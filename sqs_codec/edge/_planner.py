@@ -60,6 +60,25 @@ docs/planner.md has on what."""
 
 
 @dataclass(frozen=True)
+class Hints:
+    """How an edge hints while the cloud decodes.
+
+    Attributes
+    ----------
+    positions : int
+        Of a branch in a message.
+    branches : int
+        How many begin where the guesses before were wrong.
+    threshold : float
+        What the chance that the cloud comes to a token has to be for it to be told.
+    """
+
+    positions: int = 4
+    branches: int = 4
+    threshold: float = 0.1
+
+
+@dataclass(frozen=True)
 class Plan:
     """What to do next.
 
@@ -76,6 +95,7 @@ class Plan:
     length: int
     setting: int
     reason: str
+    hints: Hints | None = None
 
     def __post_init__(self) -> None:
         checks.in_range("length", self.length, 0)
@@ -115,6 +135,8 @@ class Observation:
     draft_seconds: float
     wait_seconds: float
     target_steps: Mapping[int, float] | None = None
+    guessed: int = 0
+    hit: int = 0
 
     def __post_init__(self) -> None:
         drafted = checks.in_range("drafted", self.drafted, 0)
@@ -141,8 +163,13 @@ class FixedPlan:
     'draft 4: as asked'
     """
 
-    def __init__(self, length: int = 4, setting: int = 0) -> None:
-        self._plan = Plan(length, setting, f"{_words(length)}: as asked")
+    per_bit = 0.0
+
+    def __init__(
+        self, length: int = 4, setting: int = 0, hints: Hints | None = None
+    ) -> None:
+        words = _words(length) if hints is None else "hints"
+        self._plan = Plan(length, setting, f"{words}: as asked", hints)
 
     def __repr__(self) -> str:
         return f"<FixedPlan: {self.reason}>"
@@ -261,6 +288,11 @@ class Planner:
         if self._decoding:
             self._spare -= self._link.trip(CAUTION) / self._target.first
         return cheapest
+
+    @property
+    def per_bit(self) -> float:
+        """Seconds of a bit on the uplink."""
+        return self._link.per_bit()
 
     def observe(self, observation: Observation) -> None:
         """Learn what came of a plan."""

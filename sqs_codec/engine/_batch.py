@@ -54,12 +54,12 @@ class _Task:
     def reads(self) -> int:
         """How many tokens its next part only reads."""
         left = len(self.job.text) - self.read
-        return 0 if len(self.job.draws) else min(left, PART)
+        return 0 if self.job.wanted else min(left, PART)
 
     def part(self) -> Job:
         """Return as much of the job as is to be done next."""
         end = self.read + PART
-        if len(self.job.draws) or len(self.job.text) <= end:
+        if self.job.wanted or len(self.job.text) <= end:
             return self.job
         return replace(self.job, text=self.job.text[:end])
 

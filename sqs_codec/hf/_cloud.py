@@ -204,7 +204,7 @@ class _Task:
     @property
     def wanted(self) -> int:
         """How many rows of logits the verdict takes."""
-        return len(self.job.draws)
+        return self.job.wanted
 
     @property
     def left(self) -> int:

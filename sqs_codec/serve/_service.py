@@ -377,8 +377,8 @@ class Service:
         except (TypeError, ValueError) as error:
             return error
         self.metrics.tokens.inc(session.cloud.text_length - length)
-        if job.round_ is not None and verdict is not None:
-            self.metrics.count_round(len(job.round_), verdict.accepted)
+        if job.drafted and verdict is not None:
+            self.metrics.count_round(len(job.drafted), verdict.accepted)
         return None
 
     def _give_up(self, session: Session, kind: str, reason: str) -> None:

@@ -17,9 +17,11 @@ from sqs_codec._codec.round import Round
 from sqs_codec._codec.verify import Verdict
 from sqs_codec.session import _wire as wire
 from sqs_codec.session._handshake import Agreement, agree, by_digest, check_bytes
+from sqs_codec.session._hints import THRESHOLD, Guesses
 from sqs_codec.session._job import Job
 from sqs_codec.session._limits import MAX_AHEAD, MAX_SURVIVORS, Limits, max_draft
-from sqs_codec.session._rounds import Answered, Draft, Draws, Generation
+from sqs_codec.session._numbers import Draws, race_key
+from sqs_codec.session._rounds import Answered, Draft, Generation
 from sqs_codec.session._text import until_stop
 from sqs_codec.session._wire import WireError
 
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CloudSession", "session_of", "unknown_session"]
 
+NO_DRAWS = np.empty(0)
 TOKENS_HEAD = 32
 """Bytes of a message of tokens before them, at most."""
 MAX_FAILURES = 3
@@ -102,10 +105,12 @@ class CloudSession:
         self._agreed: Agreement | None = None  # None before the hello
         self._number = 0  # of the next round, or of the one in the works
         self._drawn = 0  # the number by which that round is drawn
+        self._epoch = 0  # how often the text was replaced
         self._text: list[int] = []
         self._base = 0  # tokens of the text before round `_number`
         self._draft: Draft | None = None
         self._generation: Generation | None = None
+        self._guesses = Guesses()
         self._answered: Answered | None = None
         self._pending: wire.Context | None = None
         self._read = 0  # tokens of the text that the target model has read or drawn
@@ -193,6 +198,8 @@ class CloudSession:
             self._take_context(message)
         elif isinstance(message, wire.Round):
             self._take_round(message)
+        elif isinstance(message, wire.Hint):
+            self._take_hint(message)
         else:
             self._take_generate(message)
 
@@ -242,10 +249,10 @@ class CloudSession:
         same = self._text[part.start : part.end] == part.tokens
         if part.total != self._base or not same:
             raise WireError(f"another text was given for round {part.number} before")
-        if part.drawn != self._drawn:
+        if (part.drawn, part.epoch) != (self._drawn, self._epoch):
             raise WireError(
-                f"round {part.number} was to be drawn by {self._drawn} before, "
-                f"not by {part.drawn}"
+                f"round {part.number} was to be drawn by {self._drawn} in epoch "
+                f"{self._epoch} before, not by {part.drawn} in {part.epoch}"
             )
         self._have(part.number, part.total)
 
@@ -264,6 +271,7 @@ class CloudSession:
         self._have(part.number, pending.end)
         if pending.end == pending.total:
             text = self._text[: pending.shared] + pending.tokens
+            self._epoch = pending.epoch
             self._start(pending.number, pending.drawn, text)
             self._read = min(self._read, pending.shared)
 
@@ -292,7 +300,9 @@ class CloudSession:
             _check_same(number, self._draft.asked, message)
         else:
             round_ = self._decode(message)
-            self._draft = Draft(number, self._draws(), message, round_)
+            assert self._agreed is not None
+            draws = Draws(self._agreed.hello.seed, self._drawn).take(len(round_) + 1)
+            self._draft = Draft(number, draws, message, round_)
             self._generation = None
 
     def _unwrap(self, number: int) -> int:
@@ -315,11 +325,6 @@ class CloudSession:
         generation = self._generation
         running = generation is not None and generation.number == self._number
         return generation if running else None
-
-    def _draws(self) -> Draws:
-        """Return the numbers of the round that is due."""
-        assert self._agreed is not None
-        return Draws(self._agreed.hello.seed, self._drawn)
 
     def _decode(self, message: wire.Round) -> Round:
         """Return a round that is within all limits."""
@@ -349,7 +354,7 @@ class CloudSession:
             )
         return codecs[setting]
 
-    # Decoding alone
+    # Decoding by the numbers that both ends share
 
     def _take_generate(self, message: wire.Generate) -> None:
         if message.have > message.n or message.n == 0:
@@ -364,9 +369,16 @@ class CloudSession:
         elif self._draft is not None:
             raise WireError(f"round {message.number} was a draft before")
         else:
-            generation = Generation(message.number, self._draws(), self._base)
+            generation = Generation(message.number, self._base)
             self._raise(generation, message)
             self._generation = generation
+            self._guesses.clear()
+
+    def _take_hint(self, hint: wire.Hint) -> None:
+        """Take what may follow; a hint of another generation says nothing."""
+        running = self._running()
+        if running is not None and running.number == hint.number:
+            self._guesses.add(hint, len(self._text))
 
     def _raise(self, generation: Generation, message: wire.Generate) -> None:
         """Take how many tokens a generation is to have."""
@@ -391,7 +403,7 @@ class CloudSession:
             generation.n = message.n
             # It may have been complete, so that the next round was waited for.
             self._number, self._base = generation.number, generation.base
-            self._drawn = generation.draws.number
+            self._drawn = generation.number
         else:  # the edge asks again for what it hasn't got
             generation.sent = min(generation.sent, generation.had)
 
@@ -412,28 +424,41 @@ class CloudSession:
 
     # Jobs
 
-    def next_job(self) -> Job | None:
+    def next_job(self, threshold: float = THRESHOLD) -> Job | None:
         """Return what the target model is to compute now, if anything.
 
-        There is one job at a time: the next comes after `complete` or `fail`.
+        There is one job at a time: the next comes after `complete` or `fail`. Of the
+        edge's hints it has those that are reached with a chance of `threshold`.
         """
         if self._job is not None or self._refused is not None or self._ended:
             return None
         self._overtaken = False
         if self._read < len(self._text):  # by itself first, as it may take parts
-            self._make_job(None, np.empty(0))
+            self._make_job()
         elif self._draft is not None:
-            round_ = self._draft.round_
-            self._make_job(round_, self._draft.draws.take(0, len(round_) + 1))
+            self._make_job(self._draft.round_, self._draft.draws)
         elif (generation := self._running()) is not None:
-            i = len(self._text) - generation.base
-            self._make_job(None, generation.draws.take(i, i + 1))
+            assert self._agreed is not None
+            left = generation.base + generation.n - len(self._text)
+            hints = self._guesses.chain(self._text, left - 1, threshold)
+            key = race_key(self._agreed.hello.seed, self._epoch)
+            self._make_job(hints=hints, key=key)
         return self._job
 
-    def _make_job(self, round_: Round | None, draws: NDArray[np.float64]) -> None:
+    def _make_job(
+        self,
+        round_: Round | None = None,
+        draws: NDArray[np.float64] = NO_DRAWS,
+        **shared: Any,
+    ) -> None:
         assert self._agreed is not None
         self._job = Job(
-            self._session_id, [*self._text], round_, draws, self._agreed.sampling
+            self._session_id,
+            [*self._text],
+            round_,
+            draws,
+            self._agreed.sampling,
+            **shared,
         )
 
     def complete(self, job: Job, verdict: Verdict | None) -> None:
@@ -452,7 +477,9 @@ class CloudSession:
             if self._draft is not None:
                 self._answer(self._draft, verdict)
             elif (generation := self._running()) is not None:
-                self._take_token(generation, verdict.token)
+                self._guesses.judge(verdict.accepted)
+                fresh = [*job.hints[: verdict.accepted], verdict.token]
+                self._take_tokens(generation, fresh)
         self._read = len(self._text)
 
     def fail(self, job: Job) -> None:
@@ -481,10 +508,10 @@ class CloudSession:
         number = draft.number + 1
         self._start(number, number, self._text + fresh)
 
-    def _take_token(self, generation: Generation, token: int) -> None:
+    def _take_tokens(self, generation: Generation, fresh: list[int]) -> None:
         assert self._agreed is not None
-        self._text.append(token)
-        generation.stopped = token in self._agreed.stop
+        self._text += until_stop(fresh, self._agreed.stop)
+        generation.stopped = self._text[-1] in self._agreed.stop
         if generation.stopped or len(self._text) == generation.base + generation.n:
             number = generation.number + 1
             self._start(number, number, self._text)
@@ -506,13 +533,13 @@ def unknown_session() -> bytes:
 
 def _check_verdict(job: Job, verdict: object, vocab_size: int) -> None:
     """Check that a verifier did what it was asked for."""
-    length = 0 if job.round_ is None else len(job.round_)
-    if isinstance(verdict, Verdict) and job.draws.size:
-        checks.in_range("verdict.accepted", verdict.accepted, 0, length)
+    if isinstance(verdict, Verdict) and job.wanted:
+        checks.in_range("verdict.accepted", verdict.accepted, 0, len(job.drafted))
         checks.in_range("verdict.token", verdict.token, 0, vocab_size - 1)
-    elif job.draws.size or verdict is not None:
+    elif job.wanted or verdict is not None:
         raise TypeError(
-            f"the verifier's answer to {job.draws.size} draws can't be {verdict!r}"
+            f"the verifier's answer where {job.wanted} rows are judged can't be "
+            f"{verdict!r}"
         )
 
 

@@ -9,8 +9,8 @@ from sqs_codec.session import _wire as wire
 
 __all__ = ["Place"]
 
-HEAD = 50
-"""Bytes of a part's message before its tokens, at most: 5 and five varints."""
+HEAD = 60
+"""Bytes of a part's message before its tokens, at most: 5 and six varints."""
 WINDOW = 8
 """Parts that may be on their way at once."""
 
@@ -112,7 +112,11 @@ class Place:
         self._safe = min(self._safe, length)
 
     def send(
-        self, tokens: Sequence[int], drawn: int | None, welcome: wire.Welcome
+        self,
+        tokens: Sequence[int],
+        drawn: int | None,
+        epoch: int,
+        welcome: wire.Welcome,
     ) -> None:
         """Begin to send the text before the round.
 
@@ -122,6 +126,7 @@ class Place:
             welcome.instance,
             self.number,
             self.number if drawn is None else drawn,
+            epoch,
             min(self._safe, len(tokens)),
             0,
             len(tokens),

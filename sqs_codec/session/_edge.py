@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from sqs_codec._base import checks
 from sqs_codec._codec.distribution import SparseDistribution
+from sqs_codec._codec.gumbel import Guesses, gumbel_guess
 from sqs_codec.session import _wire as wire
 from sqs_codec.session._context import Place
 from sqs_codec.session._draft import Draft, Generation, RoundDrafter
 from sqs_codec.session._events import Emitted, Event, Refused, Welcomed
 from sqs_codec.session._handshake import make_hello, why_unfit
+from sqs_codec.session._hints import make_branch
 from sqs_codec.session._job import Sampling
 from sqs_codec.session._limits import MAX_SURVIVORS, ROUND_BYTES, Limits, max_draft
+from sqs_codec.session._numbers import race_key
 from sqs_codec.session._setting import Setting, check_settings
 from sqs_codec.session._text import (
     check_text,
@@ -48,7 +51,9 @@ class EdgeSession:
 
     Bytes go in by `receive` and come out by `data_to_send`. A round is `push` for each
     token and `flush`; then the session is `waiting` until the answer has come. Instead
-    of drafting, `generate` has the cloud decode alone.
+    of drafting rounds, `generate` has the cloud decode by numbers that both ends share.
+    Alone, or with hints: `guess` says what it may draw, and `hint` tells it. Hints
+    change how fast the text comes, and nothing else.
 
     Whatever is lost, comes twice or late, or forgotten by the cloud: `resend` (by a
     timer of the caller's) and `reconnect` (on a new link) mend it, and no token of
@@ -73,8 +78,11 @@ class EdgeSession:
     session_id : bytes [16], optional
         Random if None.
     seed : bytes [16], optional
-        What the numbers that verify derive from; each session needs its own, and it
-        has to be independent of `rng`. Random if None.
+        What the numbers of the target's choices derive from; each text needs its own,
+        and it has to be independent of `rng`. Random if None.
+    epoch : int
+        How often the text was replaced, if it goes on from another session, which then
+        gives the seed, too.
     max_message : int
         Bytes that a message may have on the link, at least 512. A round is drafted as
         long as it fits, with 4 096 bytes at most.
@@ -95,6 +103,7 @@ class EdgeSession:
         stop: Sequence[int] = (),
         session_id: bytes | None = None,
         seed: bytes | None = None,
+        epoch: int = 0,
         max_message: int = 65536,
     ) -> None:
         settings = check_settings(settings)
@@ -123,9 +132,11 @@ class EdgeSession:
             raise ValueError(
                 f"stop must have at most {wire.MAX_STOP} tokens, got {len(self._stop)}"
             )
+        self._seed = os.urandom(wire.SEED_BYTES) if seed is None else seed
+        self._epoch = checks.in_range("epoch", epoch, 0, wire.MOST_NUMBER)
         self._hello = make_hello(
             os.urandom(wire.SESSION_BYTES) if session_id is None else session_id,
-            os.urandom(wire.SEED_BYTES) if seed is None else seed,
+            self._seed,
             codecs,
             tokenizer,
             self._sampling,
@@ -139,6 +150,8 @@ class EdgeSession:
         self._welcome: wire.Welcome | None = None
         self._place = Place(self._vocab_size, self._max_message)
         self._round: Draft | Generation | None = None
+        self._hints: list[bytes] = []
+        self._known = 0  # beyond the positions whose shared numbers may be known
 
     def __repr__(self) -> str:
         return (
@@ -157,6 +170,28 @@ class EdgeSession:
     def drafted(self) -> tuple[int, ...]:
         """The tokens drafted since."""
         return self._round.drafter.tokens if isinstance(self._round, Draft) else ()
+
+    @property
+    def seed(self) -> bytes:
+        """What the numbers of the target's choices derive from."""
+        return self._seed
+
+    @property
+    def epoch(self) -> int:
+        """How often the text was replaced."""
+        return self._epoch
+
+    @property
+    def rounds_from(self) -> int:
+        """From which length of the text on a round may be drafted.
+
+        Below it the cloud may have drawn by the numbers that both ends share, or the
+        edge has seen some of them. A round there would choose between two draws, by
+        what is known of one.
+        """
+        works = self._round
+        granted = works.base + works.asked if isinstance(works, Generation) else 0
+        return max(self._known, granted)
 
     @property
     def max_message(self) -> int:
@@ -234,6 +269,11 @@ class EdgeSession:
                 f"setting must be {draft.setting}, that of the round's first token, "
                 f"got {setting}"
             )
+        if draft.base < self.rounds_from:
+            raise RuntimeError(
+                f"push: up to token {self.rounds_from} the text goes on by the numbers "
+                f"that both ends share, and it has {draft.base}; see generate()"
+            )
         length = draft.base + len(draft.drafter.tokens)
         if draft.stopped or length + 1 >= limits.max_text:
             return None
@@ -258,7 +298,7 @@ class EdgeSession:
         draft.packet, draft.due = draft.drafter.finish(), True
 
     def generate(self, n: int) -> None:
-        """Let the cloud decode tokens alone.
+        """Let the cloud decode tokens, by the numbers that both ends share.
 
         While it does, another call with a larger number raises it; once they have
         all come, a call begins anew.
@@ -280,6 +320,62 @@ class EdgeSession:
         generation.n = n - before
         generation.ask()
         self._round = generation
+
+    def guess(self, logits: Any, position: int, count: int = 1) -> Guesses:
+        """Return what the cloud may draw at a position, by the draft model's logits.
+
+        The same numbers decide as at the cloud, so that the first guess is right as
+        often as the two models allow. From then on no round may be drafted at this
+        position (`rounds_from`).
+
+        Parameters
+        ----------
+        logits : array_like [vocab_size]
+            Given the text and what may follow it, as `gumbel_guess` takes them.
+        position : int
+            How many tokens come before.
+        count : int
+            How many guesses, 1 to 8.
+        """
+        checks.in_range("position", position, len(self._text))
+        guesses = gumbel_guess(
+            logits,
+            race_key(self._seed, self._epoch),
+            position,
+            count,
+            **self._sampling.config(),
+        )
+        self._known = max(self._known, position + 1)
+        return guesses
+
+    def hint(
+        self,
+        position: int,
+        branches: Sequence[tuple[Sequence[int], Sequence[int], Sequence[float]]],
+    ) -> None:
+        """Queue a hint: tokens that may come, of which some may save the cloud a pass.
+
+        While a generation is in the works; otherwise nothing is queued.
+
+        Parameters
+        ----------
+        position : int
+            Of the branches' first token.
+        branches : sequence of (path, tokens, chances)
+            1 to 16 of them: what is taken to come between the text and `position`,
+            then 1 to 16 tokens, as many in each branch, and how sure each of them is.
+        """
+        if not isinstance(self._round, Generation) or not self._place.follows:
+            return
+        hint = wire.Hint(
+            self._place.number,
+            position,
+            tuple(
+                make_branch([*self._text, *path], tokens, chances)
+                for path, tokens, chances in branches
+            ),
+        )
+        self._hints.append(hint.to_bytes(self._vocab_size))
 
     def _check_open(self, name: str) -> Limits:
         """Return the limits, if the text can go on."""
@@ -307,6 +403,7 @@ class EdgeSession:
         """
         if self._state in _OVER:
             raise RuntimeError("abort: the session is over")
+        self._known = self.rounds_from
         if text is not None:
             self._replace(check_text(text, self._vocab_size))
         elif self._round is None:
@@ -325,11 +422,15 @@ class EdgeSession:
         self._place.share(common_length(text, self._text))
         self._text = text
         self._stopped = False
+        # Other numbers, as some of these are known, and so that another text comes.
+        self._epoch += 1
+        self._known = 0
 
     def _drop(self) -> None:
         if self._round is not None:
             self._round.drop()
         self._round = None
+        self._hints.clear()
 
     def _send_text(self) -> None:
         """Begin to send the text before the present round."""
@@ -338,7 +439,7 @@ class EdgeSession:
         base, drawn = len(self._text), None
         if self._round is not None:
             base, drawn = self._round.base, self._round.drawn
-        self._place.send(self._text[:base], drawn, self._welcome)
+        self._place.send(self._text[:base], drawn, self._epoch, self._welcome)
 
     def end(self) -> None:
         """End the session. To do it twice does no harm."""
@@ -361,6 +462,8 @@ class EdgeSession:
         messages = self._place.data_to_send()
         if self._round is not None and self._round.due and self._place.follows:
             messages.append(self._round.to_bytes(self._place.number))
+        messages += self._hints
+        self._hints.clear()
         return messages
 
     def resend(self) -> None:
@@ -379,6 +482,7 @@ class EdgeSession:
         """Begin on a new link, whose cloud may be another. The text stays."""
         if self._state not in _OVER:
             self._state, self._due = _State.GREETING, self._hello
+            self._hints.clear()
 
     # Messages from the cloud
 
@@ -499,5 +603,6 @@ class EdgeSession:
         done = done or self._stopped
         if done:
             self._round = None
+            self._hints.clear()
         self._place.answered(len(self._text), done=done)
         return tuple(tokens)

@@ -7,15 +7,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
+
 from sqs_codec._base import checks
+from sqs_codec._codec.gumbel import gumbel_verify
 from sqs_codec._codec.round import Round
-from sqs_codec._codec.verify import Verdict
+from sqs_codec._codec.verify import Verdict, verify_batch
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Job", "Sampling", "Verifier"]
+__all__ = ["Job", "Sampling", "Verifier", "judge"]
 
 
 MOST_K = (1 << 31) - 1
@@ -76,6 +78,8 @@ class Sampling:
 class Job:
     """What a target model is to compute for one session.
 
+    It has draws, or a key, or neither: then the text is only to be read.
+
     Attributes
     ----------
     session : bytes
@@ -86,9 +90,13 @@ class Job:
     round_ : Round or None
         The drafted tokens that follow the text. If None, there are none.
     draws : ndarray of float64 [L+1] or [0]
-        Numbers in [0, 1), by which the round is verified as `verify_batch` does. If
-        there are none, nothing is verified: the text is only to be read.
+        Numbers in [0, 1), by which the round is verified as `verify_batch` does.
     sampling : Sampling
+    hints : sequence of int
+        With a key, the tokens that may follow the text.
+    key : bytes [16] or None
+        Of the numbers that both ends share: the verdict is that of `gumbel_verify` on
+        the hints, whose first is at position ``len(text)``.
     """
 
     session: bytes
@@ -96,6 +104,18 @@ class Job:
     round_: Round | None
     draws: NDArray[np.float64]
     sampling: Sampling
+    hints: Sequence[int] = ()
+    key: bytes | None = None
+
+    @property
+    def drafted(self) -> Sequence[int]:
+        """The tokens to be judged: those of the round, or the hints."""
+        return self.hints if self.round_ is None else self.round_.tokens
+
+    @property
+    def wanted(self) -> int:
+        """How many rows of the target the verdict takes: 0 if the text is only read."""
+        return len(self.draws) if self.key is None else len(self.hints) + 1
 
 
 def check_job(job: Job, vocab_size: int, max_text: int, because: str) -> list[int]:
@@ -103,8 +123,7 @@ def check_job(job: Job, vocab_size: int, max_text: int, because: str) -> list[in
 
     `because` says to people what `max_text` comes from.
     """
-    drafted = () if job.round_ is None else job.round_.tokens
-    tokens = [*job.text, *drafted]
+    tokens = [*job.text, *job.drafted]
     if not len(job.text):
         raise ValueError("the text must have at least one token")
     if len(tokens) > max_text:
@@ -121,12 +140,33 @@ def check_job(job: Job, vocab_size: int, max_text: int, because: str) -> list[in
             f"the round has a vocabulary of {job.round_.vocab_size}, the model one of "
             f"{vocab_size}"
         )
-    if len(job.draws) not in (0, len(drafted) + 1):
+    length = len(job.drafted)
+    if job.key is not None and (job.round_ is not None or len(job.draws)):
+        raise ValueError("a job with a key has hints, and neither a round nor draws")
+    if job.wanted not in (0, length + 1):
         raise ValueError(
-            f"{len(drafted)} drafted tokens take {len(drafted) + 1} draws, or none, "
+            f"{length} drafted tokens take {length + 1} draws, or none, "
             f"got {len(job.draws)}"
         )
     return tokens
+
+
+def judge(job: Job, probs: NDArray[np.floating]) -> Verdict | None:
+    """Return the verdict on a job, None if its text is only to be read.
+
+    Parameters
+    ----------
+    job : Job
+    probs : ndarray of float32 or float64 [job.wanted, V]
+        What the target says after the text and each drafted token, with the job's
+        sampling applied.
+    """
+    if not job.wanted:
+        return None
+    if job.key is None:
+        return verify_batch([job.round_], probs, job.draws)[0]
+    with np.errstate(divide="ignore"):
+        return gumbel_verify(job.hints, np.log(probs), job.key, len(job.text))
 
 
 class Verifier(Protocol):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, NoReturn, TypeVar
 
 import numpy as np
@@ -23,6 +23,12 @@ MAX_SETTINGS = 4
 MAX_STOP = 64
 ROUND_HEAD = 4
 """Bytes of a round's message before its packet."""
+MAX_HINTED = 16
+"""Tokens of a branch in a hint."""
+MAX_BRANCHES = 16
+"""Branches of a hint."""
+LEVELS = 16
+"""Steps by which a hint says how sure its tokens are."""
 NUMBERS = 128
 """How many numbers of rounds the one byte of a header tells apart."""
 MOST_NUMBER = 1 << 62
@@ -43,6 +49,7 @@ _CONTEXT = _HAVE = 2
 _GENERATE = _TOKENS = 3
 _END = _NEED = 4
 _REFUSED = 5
+_HINT = 6
 
 _ROUND_BIT = 0x80
 _NEED_HELLO, _NEED_CONTEXT = 1, 2
@@ -102,6 +109,8 @@ class Context:
     number: int
     drawn: int
     """By which number the round is drawn."""
+    epoch: int
+    """How often the text was replaced, for the numbers that both ends share."""
     shared: int
     """How many tokens of the cloud's present text the new one begins with."""
     start: int
@@ -112,7 +121,9 @@ class Context:
 
     def to_bytes(self, vocab_size: int) -> bytes:
         """Return the message."""
-        head = _varints(self.number, self.drawn, self.shared, self.start, self.total)
+        head = _varints(
+            self.number, self.drawn, self.epoch, self.shared, self.start, self.total
+        )
         return (
             bytes([_CONTEXT])
             + self.instance
@@ -127,8 +138,7 @@ class Context:
 
     def is_of(self, other: Context) -> bool:
         """Say whether both are parts of one text."""
-        mine = self.number, self.drawn, self.shared, self.total
-        return mine == (other.number, other.drawn, other.shared, other.total)
+        return replace(self, start=0, tokens=[]) == replace(other, start=0, tokens=[])
 
     def add(self, other: Context) -> None:
         """Take what another part goes on with, unless there is a gap between them."""
@@ -138,7 +148,7 @@ class Context:
 
 @dataclass(frozen=True)
 class Generate:
-    """A round of `n` tokens that the cloud decodes alone."""
+    """A round of `n` tokens that the cloud decodes, by the numbers both ends share."""
 
     number: int
     base: int
@@ -149,6 +159,44 @@ class Generate:
     def to_bytes(self) -> bytes:
         """Return the message."""
         return bytes([_GENERATE]) + _varints(self.number, self.base, self.n, self.have)
+
+
+@dataclass(frozen=True)
+class Branch:
+    """Tokens of a hint that may come one after the other."""
+
+    hash: int
+    """Of what they follow."""
+    first: int
+    """How sure the first of them is, as a level: a chance of 2^(-level/2)."""
+    later: int
+    """How sure each one after it is, likewise."""
+    tokens: tuple[int, ...]
+
+    def chances(self) -> tuple[float, ...]:
+        """Return how sure each token is."""
+        levels = [self.first, *[self.later] * (len(self.tokens) - 1)]
+        return tuple(2.0 ** (-level / 2) for level in levels)
+
+
+@dataclass(frozen=True)
+class Hint:
+    """What the edge guesses that round `number`, a generation, may go on with."""
+
+    number: int
+    position: int
+    """Of the branches' first token in the text."""
+    branches: tuple[Branch, ...]
+    """All of one length."""
+
+    def to_bytes(self, vocab_size: int) -> bytes:
+        """Return the message."""
+        length = len(self.branches[0].tokens)
+        parts = [bytes([_HINT]), _varints(self.number, self.position, length)]
+        for branch in self.branches:
+            parts.append(bytes([branch.hash, branch.first * LEVELS + branch.later]))
+            parts.append(_from_tokens(branch.tokens, vocab_size))
+        return b"".join(parts)
 
 
 @dataclass(frozen=True)
@@ -250,7 +298,7 @@ class Refusal:
 
 
 Message = TypeVar("Message")
-Up = Hello | Round | Context | Generate | End
+Up = Hello | Round | Context | Generate | Hint | End
 Down = Welcome | Answer | Have | Tokens | Need | Refusal
 
 
@@ -264,6 +312,7 @@ def parse_up(message: bytes, vocab_size: int) -> Up:
         _HELLO: lambda: _hello(reader),
         _CONTEXT: lambda: _context(reader, vocab_size),
         _GENERATE: lambda: Generate(*reader.last_varints(4)),
+        _HINT: lambda: _hint(reader, vocab_size),
         _END: lambda: reader.end(End()),
     }
     return _one_of(kind, readers)
@@ -314,7 +363,7 @@ def _round(message: bytes) -> Round:
 
 def _context(reader: _Reader, vocab_size: int) -> Context:
     instance = reader.take(INSTANCE_BYTES)
-    number, drawn, shared, start, total = (reader.varint() for _ in range(5))
+    number, drawn, epoch, shared, start, total = (reader.varint() for _ in range(6))
     tokens = _tokens(reader.rest(), vocab_size)
     if drawn > number:
         raise WireError(f"round {number} can't be drawn by a later number, {drawn}")
@@ -325,7 +374,27 @@ def _context(reader: _Reader, vocab_size: int) -> Context:
         )
     if not tokens and shared < total:
         raise WireError(f"a context of {shared} to {total} must have tokens, got none")
-    return Context(instance, number, drawn, shared, start, total, tokens)
+    return Context(instance, number, drawn, epoch, shared, start, total, tokens)
+
+
+def _hint(reader: _Reader, vocab_size: int) -> Hint:
+    number, position, length = (reader.varint() for _ in range(3))
+    data = reader.rest()
+    size = 2 + length * token_bytes(vocab_size)
+    if not 1 <= length <= MAX_HINTED:
+        raise WireError(f"a hint's branches have 1 to {MAX_HINTED} tokens, not {length}")
+    count, rest = divmod(len(data), size)
+    if rest or not 1 <= count <= MAX_BRANCHES:
+        raise WireError(
+            f"a hint has 1 to {MAX_BRANCHES} branches of {size} bytes, "
+            f"got {len(data)} bytes"
+        )
+    branches = []
+    for at in range(0, len(data), size):
+        first, later = divmod(data[at + 1], LEVELS)
+        tokens = _tokens(data[at + 2 : at + size], vocab_size)
+        branches.append(Branch(data[at], first, later, tuple(tokens)))
+    return Hint(number, position, tuple(branches))
 
 
 def _need(reader: _Reader) -> Need:

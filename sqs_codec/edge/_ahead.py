@@ -1,0 +1,159 @@
+"""What an edge drafts while the cloud decodes: tokens that may come, told as hints."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from sqs_codec.session._edge import EdgeSession
+from sqs_codec.session._events import Emitted
+from sqs_codec.session._wire import MAX_HINTED
+
+if TYPE_CHECKING:
+    from sqs_codec.edge._planner import Hints
+
+__all__ = ["Ahead", "DraftModel"]
+
+MOST = 16
+"""Tokens of a branch beyond the text."""
+
+
+class DraftModel(Protocol):
+    """A model that drafts.
+
+    One that can go on with several texts at once has a method ``branches`` besides: it
+    takes texts that begin alike and returns logits [w, V], a row after each of them.
+    Without it they are read one after the other.
+    """
+
+    def logits(self, tokens: Sequence[int]) -> Any:
+        """Return logits [1, V] after a text, as `Drafter.push` takes their row.
+
+        They are used before the next call, and may change with it.
+        """
+
+
+@dataclass
+class _Branch:
+    """Tokens that may follow the text, and how sure each of them is."""
+
+    tokens: list[int]
+    chances: list[float]
+    told: int = 0
+    """How many of them the cloud was told."""
+
+    @property
+    def reached(self) -> float:
+        """The chance that all of them come."""
+        return math.prod(self.chances)
+
+    def drop_first(self) -> None:
+        """Take that the first of them has come."""
+        del self.tokens[0], self.chances[0]
+        self.told = max(0, self.told - 1)
+
+
+class Ahead:
+    """The branches beyond a text, the likeliest first."""
+
+    def __init__(
+        self, session: EdgeSession, draft: DraftModel, hints: Hints, end: int
+    ) -> None:
+        self._session = session
+        self._draft = draft
+        self._hints = hints
+        self._end = end  # of what the cloud is to decode
+        self._branches: list[_Branch] = []
+
+    def follow(self, emitted: Emitted) -> tuple[int, Emitted]:
+        """Keep what fits tokens that have come.
+
+        Returns how often the first guess was right, and the tokens with how many of
+        them there were guesses of, and right ones among these.
+        """
+        guessed = first = right = 0
+        for token in emitted.tokens:
+            if not self._branches:
+                continue
+            kept = [b for b in self._branches if b.tokens[0] == token]
+            guessed += 1
+            first += self._branches[0].tokens[0] == token
+            right += bool(kept)
+            for branch in kept:
+                branch.drop_first()
+            self._branches = [branch for branch in kept if branch.tokens]
+        return first, Emitted(emitted.tokens, right, guessed)
+
+    def step(self) -> bool:
+        """Draft a token more of each branch that is worth it; say if any is."""
+        text = self._session.text
+        if not self._branches:
+            return len(text) < self._end and self._begin(text)
+        alive = [branch for branch in self._branches if self._goes_on(branch, text)]
+        if not alive:
+            return False
+        rows = self._logits([[*text, *branch.tokens] for branch in alive])
+        for branch, row in zip(alive, rows, strict=True):
+            position = len(text) + len(branch.tokens)
+            guesses = self._session.guess(row, position)
+            branch.tokens += guesses.tokens
+            branch.chances += guesses.chances
+        return True
+
+    def _begin(self, text: list[int]) -> bool:
+        row = self._draft.logits(text)[-1]
+        guesses = self._session.guess(row, len(text), self._hints.branches)
+        self._branches = [
+            _Branch([token], [chance])
+            for token, chance in zip(guesses.tokens, guesses.chances, strict=True)
+        ]
+        return True
+
+    def _goes_on(self, branch: _Branch, text: Sequence[int]) -> bool:
+        length = len(branch.tokens)
+        return (
+            self._is_worth_it(branch)
+            and length < MOST
+            and len(text) + length < self._end
+        )
+
+    def _is_worth_it(self, branch: _Branch) -> bool:
+        return branch.reached >= self._hints.threshold / 4
+
+    def _logits(self, texts: Sequence[list[int]]) -> Sequence[Any]:
+        branches = getattr(self._draft, "branches", None)
+        if branches is not None and len(texts) > 1:
+            rows: Sequence[Any] = branches(texts)
+            return rows
+        # A model may use the memory of the last call's logits again.
+        return [self._draft.logits(text)[-1].copy() for text in texts]
+
+    def tell(self, drafting: bool) -> None:
+        """Queue a hint of what the cloud wasn't told, if that is enough for one.
+
+        If no more is drafted for the moment, a token is enough.
+        """
+        least = self._hints.positions if drafting else 1
+        fresh = [
+            branch
+            for branch in self._branches
+            if len(branch.tokens) - branch.told >= least and self._is_worth_it(branch)
+        ]
+        if not fresh:
+            return
+        start = fresh[0].told
+        length = min(len(fresh[0].tokens) - start, MAX_HINTED)
+        alike = [
+            branch
+            for branch in fresh
+            if branch.told == start and len(branch.tokens) >= start + length
+        ]
+        part = slice(start, start + length)
+        self._session.hint(
+            len(self._session.text) + start,
+            [(b.tokens[:start], b.tokens[part], b.chances[part]) for b in alike],
+        )
+        for branch in alike:
+            branch.told = start + length

@@ -1,0 +1,130 @@
+"""What a cloud holds of an edge's guesses: which tokens may follow the text.
+
+A guess says what may come *after* some tokens at a position, of which it has a hash.
+Those that don't follow the text are never read, so that it is all the same whether one
+is lost, late, doubled or a lie: guesses decide what is read, never what is drawn.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from zlib import crc32
+
+from sqs_codec.session import _wire as wire
+from sqs_codec.session._limits import MAX_AHEAD, MAX_DRAFT
+
+__all__ = ["THRESHOLD", "Guesses", "make_branch", "path_hash"]
+
+MAX_BRANCHES = 64
+"""Branches that a cloud holds of a session; the earliest go first."""
+
+THRESHOLD = 0.1
+"""What the chance that a row is reached has to be at least, if nothing else is known."""
+
+HASHED = 4
+"""Tokens before a guess that its hash is of."""
+
+TRUST, MEMORY = 8.0, 0.98
+"""Judged guesses by which an edge's word is taken at first, and the weight of what came
+of a guess once the next is judged."""
+
+
+def path_hash(tokens: Sequence[int], position: int) -> int:
+    """Return a byte that tells which tokens, four at most, come before a position."""
+    last = tokens[max(0, position - HASHED) : position]
+    return crc32(b"".join(token.to_bytes(4, "big") for token in last)) & 0xFF
+
+
+def make_branch(
+    path: Sequence[int], tokens: Sequence[int], chances: Sequence[float]
+) -> wire.Branch:
+    """Return a branch of a hint that follows a path from the beginning of the text."""
+    first, later = chances[0], math.prod(chances[1:])
+    return wire.Branch(
+        path_hash(path, len(path)),
+        _level(first),
+        _level(later ** (1 / max(1, len(tokens) - 1))),
+        tuple(tokens),
+    )
+
+
+def _level(chance: float) -> int:
+    level = -2 * math.log2(max(chance, 1e-3))
+    return min(max(round(level), 0), wire.LEVELS - 1)
+
+
+@dataclass(frozen=True)
+class _Branch:
+    """Guessed tokens, how sure each is, and what they follow."""
+
+    position: int
+    hash: int
+    tokens: tuple[int, ...]
+    chances: tuple[float, ...]
+
+    def at(self, text: Sequence[int]) -> int | None:
+        """Return which of its tokens follows a text; None if none does."""
+        done = len(text) - self.position
+        if not 0 <= done < len(self.tokens):
+            return None
+        same = tuple(text[self.position :]) == self.tokens[:done]
+        follows = same and path_hash(text, self.position) == self.hash
+        return done if follows else None
+
+
+class Guesses:
+    """The guesses that an edge has sent, and how far its word can be taken."""
+
+    def __init__(self) -> None:
+        self._branches: list[_Branch] = []
+        self._claims: list[float] = []  # of the last chain
+        self._judged = self._hit = 0.0
+
+    def clear(self) -> None:
+        """Forget the guesses, but not what they were worth."""
+        self._branches.clear()
+
+    def add(self, hint: wire.Hint, length: int) -> None:
+        """Take a hint, if it is about what may follow a text of this length soon."""
+        if not length - MAX_DRAFT < hint.position < length + MAX_AHEAD:
+            return
+        self._branches += [
+            _Branch(hint.position, branch.hash, branch.tokens, branch.chances())
+            for branch in hint.branches
+        ]
+        del self._branches[:-MAX_BRANCHES]
+
+    def chain(self, text: Sequence[int], most: int, threshold: float) -> list[int]:
+        """Return what is to be read after a text: at most so many tokens.
+
+        Each is reached with a chance of at least `threshold`, by what the edge says
+        and what that has been worth.
+        """
+        self._branches = [
+            branch
+            for branch in self._branches
+            if branch.position + len(branch.tokens) > len(text)
+        ]
+        path, self._claims = [*text], []
+        reached, trust = 1.0, (self._hit + TRUST) / (self._judged + TRUST)
+        while len(self._claims) < min(most, MAX_DRAFT):
+            chance, token = max(self._next(path), default=(0.0, 0))
+            reached *= chance * min(trust, 1.0)
+            if reached < max(threshold, 1e-9):
+                break
+            path.append(token)
+            self._claims.append(chance)
+        return path[len(text) :]
+
+    def _next(self, path: Sequence[int]) -> list[tuple[float, int]]:
+        """Return the tokens that may follow, and how sure each is."""
+        found = [(branch, branch.at(path)) for branch in self._branches]
+        return [(b.chances[at], b.tokens[at]) for b, at in found if at is not None]
+
+    def judge(self, accepted: int) -> None:
+        """Take how many tokens of the last chain were right."""
+        for i, claim in enumerate(self._claims[: accepted + 1]):
+            self._judged = self._judged * MEMORY + claim
+            self._hit = self._hit * MEMORY + (i < accepted)

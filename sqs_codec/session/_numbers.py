@@ -1,0 +1,69 @@
+"""What the numbers of a session derive from: its seed, and nothing that a peer says.
+
+Two families come of one seed, each independent of the other: the draws of rounds, one
+sequence for each round's number, and the numbers that both ends share, one for each
+position of the text and token (``docs/theory.md``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import blake2b
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sqs_codec._base import checks
+from sqs_codec.session import _wire as wire
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["Draws", "race_key", "seed_of"]
+
+MOST_SEED = (1 << 64) - 1
+
+
+class Draws:
+    """The numbers of one round, which its session's seed and `number` decide."""
+
+    def __init__(self, seed: bytes, number: int) -> None:
+        self.number = number
+        key = blake2b(number.to_bytes(8, "big"), key=seed, digest_size=16).digest()
+        philox = np.random.Philox(key=int.from_bytes(key, "big"))
+        self._rng = np.random.Generator(philox)
+
+    def take(self, count: int) -> NDArray[np.float64]:
+        """Return so many numbers; called once."""
+        return self._rng.random(count)
+
+
+def race_key(seed: bytes, epoch: int) -> bytes:
+    """Return the key of the numbers that both ends share, 16 bytes.
+
+    `epoch` counts how often the text was replaced.
+    """
+    data = epoch.to_bytes(8, "big")
+    return blake2b(data, key=seed, person=b"sqs race", digest_size=16).digest()
+
+
+def seed_of(number: int, prompt: Sequence[int]) -> bytes:
+    """Return the seed of a session whose text can be had again.
+
+    One number gives other prompts other seeds: their texts aren't correlated, and
+    nobody can write a prompt for numbers that he knows.
+
+    Parameters
+    ----------
+    number : int
+        Of the user's choice, from 0 to 2**64 - 1.
+    prompt : sequence of int
+    """
+    number = checks.in_range("seed", number, 0, MOST_SEED)
+    tokens = np.asarray(checks.integers("prompt", prompt), "<u4").tobytes()
+    return blake2b(
+        tokens,
+        key=number.to_bytes(8, "big"),
+        person=b"sqs seed",
+        digest_size=wire.SEED_BYTES,
+    ).digest()
