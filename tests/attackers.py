@@ -97,12 +97,12 @@ def messages(kind: str, instance: bytes, hello: bytes) -> Iterator[bytes]:
     """Yield an attack, 30 ms of it at a time."""
     packet, number = dear_packet(), 1
     if kind == "enumerative":
-        yield wire.Context(instance, 1, 1, 0, 0, 4, [1, 2, 3, 4]).to_bytes(V)
+        yield wire.Context(instance, 1, 1, 0, 0, 0, 4, [1, 2, 3, 4]).to_bytes(V)
     while True:
         if kind == "enumerative":
             yield wire.Round(number, 4, 0, packet).to_bytes()
             number += 2
-            yield wire.Context(instance, number, number, 4, 4, 4, []).to_bytes(V)
+            yield wire.Context(instance, number, number, 0, 4, 4, 4, []).to_bytes(V)
         elif kind == "flood":
             yield from [wire.Generate(number, 0, 1, 0).to_bytes()] * 20
         elif kind == "hello":

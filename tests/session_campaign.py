@@ -267,7 +267,7 @@ def heaviest() -> dict[str, int]:
 
 def context(cloud: CloudSession, start: int, total: int, n: int) -> bytes:
     """Return a part of a text that the cloud hasn't."""
-    part = wire.Context(cloud._instance, 9, 9, 0, start, total, [4999] * n)
+    part = wire.Context(cloud._instance, 9, 9, 0, 0, start, total, [4999] * n)
     return part.to_bytes(5000)
 
 

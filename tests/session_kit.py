@@ -156,6 +156,7 @@ class World:
         self.cloud: CloudSession | None = None
         self.job: Job | None = None
         self.before: dict[float, list[int]] = {}
+        self.decoded: dict[tuple[bytes, int], list[int]] = {}
         self.judged: dict[float, int] = {}
         self.outcomes: set[tuple[int, ...]] = set()
         self.prompts = [tuple(self.edge.text)]
@@ -176,7 +177,8 @@ class World:
         """Say whether push may be called."""
         edge = self.edge
         busy = edge._round is not None and edge._round.waits
-        return not (edge.limits is None or edge.finished or busy)
+        known = edge._round is None and len(edge.text) < edge.rounds_from
+        return not (edge.limits is None or edge.finished or busy or known)
 
     def flush(self) -> None:
         """Send what is drafted."""
@@ -192,8 +194,24 @@ class World:
         if generation is not None:
             room -= generation.n - generation.have
             n += generation.n + generation.earlier
-        if n <= room:
+        if 0 < n <= room:
             edge.generate(n)
+
+    def hint(self, ahead: int, right: bool, length: int, branches: int) -> None:
+        """Guess a position, and hint tokens that are right, as a rule, or random."""
+        edge = self.edge
+        if edge.limits is None or edge.finished:
+            return
+        found: list[Any] = []
+        for i in range(branches):
+            path = [*edge.text, *[i] * ahead]
+            tokens: list[int] = []
+            for _ in range(length):
+                probs = weights([*path, *tokens], 0 if right else 2)
+                position = len(path) + len(tokens)
+                tokens += edge.guess(np.log(probs), position).tokens
+            found.append((path[len(edge.text) :], tokens, [0.9] * length))
+        edge.hint(len(edge.text) + ahead, found)
 
     def abort(self, text: Sequence[int] | None) -> None:
         """Give up; a text goes on from the present one's beginning."""
@@ -292,8 +310,11 @@ class World:
 
         So no two drafts are verified by the same numbers, on whichever clouds.
         """
-        tokens = () if job.round_ is None else job.round_.tokens
+        tokens = job.drafted
         text = [*job.text, *tokens]
+        if job.key is not None:
+            place = job.key, len(job.text)
+            assert self.decoded.setdefault(place, [*job.text]) == job.text
         for i, u in enumerate(map(float, job.draws)):
             before = text[: len(job.text) + i]
             assert self.before.setdefault(u, before) == before
@@ -330,11 +351,13 @@ class World:
             assert not self.edge.waiting
             self.check()
             if not self.edge.finished:
+                self.generate(max(0, self.edge.rounds_from - len(self.edge.text)))
+                self.calm()
                 length = len(self.edge.text)
                 self.push(3, 0)
                 self.flush()
                 self.calm()
-                assert len(self.edge.text) > length
+                assert self.edge.finished or len(self.edge.text) > length
 
     def calm(self) -> None:
         """Deliver until nothing is on its way."""

@@ -273,6 +273,8 @@ def test_a_slow_link_is_given_time() -> None:
 class Script:
     """A planner that says one thing after the other, and listens."""
 
+    per_bit = 0.0
+
     def __init__(self, lengths: Sequence[int]) -> None:
         self._plans = itertools.cycle([Plan(n, 0, f"draft {n}") for n in lengths])
         self.heard: list[Observation] = []

@@ -23,8 +23,10 @@ from sqs_codec.session import (
     unknown_session,
 )
 from sqs_codec.session import _wire as wire
+from sqs_codec.session._numbers import Draws
 from tests.kit import make_prior
 from tests.session_kit import (
+    SEED,
     SESSION,
     Target,
     V,
@@ -439,13 +441,17 @@ def test_a_text_that_was_overtaken():
 
 def test_another_text_for_the_same_round_is_refused():
     _, cloud, _ = start()
-    message = wire.Context(cloud._instance, 2, 2, 0, 0, 2, [7, 7])
+    message = wire.Context(cloud._instance, 2, 2, 0, 0, 0, 2, [7, 7])
     cloud.receive(message.to_bytes(V))
     assert cloud.refused == "another text was given for round 2 before"
-    _, cloud, _ = start()
-    message = wire.Context(cloud._instance, 2, 1, 2, 2, 2, [])
-    cloud.receive(message.to_bytes(V))
-    assert cloud.refused == "round 2 was to be drawn by 2 before, not by 1"
+    for drawn, epoch in ((1, 0), (2, 1)):
+        _, cloud, _ = start()
+        message = wire.Context(cloud._instance, 2, drawn, epoch, 2, 2, 2, [])
+        cloud.receive(message.to_bytes(V))
+        assert cloud.refused == (
+            "round 2 was to be drawn by 2 in epoch 0 before, "
+            f"not by {drawn} in {epoch}"
+        )
 
 
 # Clouds that forget
@@ -565,20 +571,8 @@ def test_what_is_drafted_anew_has_numbers_of_its_own():
     assert told(messages) == (first + 4, first + 4)
     for message in messages:
         cloud.receive(message)
-    assert cloud._draft.draws.number == first + 4
+    assert [*cloud._draft.draws] == [*Draws(SEED, first + 4).take(5)]
     exchange(edge, cloud, target)
-
-
-def test_a_generation_has_other_numbers_on_every_cloud():
-    """Those of the first decided about tokens that are in the text."""
-    edge, cloud, target = start()
-    edge.generate(3)
-    send(edge, cloud)
-    work(cloud, target)
-    cloud = forgotten(edge)
-    exchange_hello(edge, cloud)
-    send(edge, cloud)
-    assert cloud._generation.draws.number == cloud._number == 4
 
 
 def test_a_reconnect_to_a_cloud_that_knows_sends_no_text_again():
@@ -767,11 +761,11 @@ def test_a_text_is_read_before_what_follows_it(then):
     send(edge, cloud)
     job = cloud.next_job()
     assert (job.text, job.round_, job.session) == ([3, 4, 5], None, SESSION)
-    assert job.draws.size == 0
+    assert job.wanted == 0
     cloud.complete(job, None)
     job = cloud.next_job()
     assert (job is None) == (then is None)
-    assert job is None or job.draws.size
+    assert job is None or job.wanted
 
 
 # Decoding alone
@@ -882,7 +876,7 @@ def test_generated_tokens_that_are_lost_come_again():
     parts = []
     for _ in range(4):
         job = cloud.next_job()
-        while not job.draws.size:
+        while not job.wanted:
             cloud.complete(job, None)
             job = cloud.next_job()
         cloud.complete(job, target.judge(job))
@@ -1011,7 +1005,7 @@ def test_the_cloud_keeps_its_limits():
     )
     for total in (30, 1 << 40):
         cloud = limited()
-        context = wire.Context(cloud._instance, 9, 9, 0, 0, total, [1])
+        context = wire.Context(cloud._instance, 9, 9, 0, 0, 0, total, [1])
         assert f"text has {total} tokens, the cloud takes 1 to 29" in refusal(
             context.to_bytes(V), cloud
         )
@@ -1035,15 +1029,15 @@ def test_the_cloud_keeps_its_limits():
         ([b"\x04\x00"], "bytes follow the end of a message"),
         ([b"\x03" + b"\xff" * 10], "an integer has more bytes than it may"),
         ([b"\x03\x80\x00"], "an integer has more bytes than it may"),
-        ([b"\x02abcd\x05\x06\x02\x02\x02"], "round 5 can't be drawn by a later"),
-        ([b"\x02abcd\x05\x05\x02\x01\x02\x00\x01"], "doesn't lie between"),
-        ([b"\x02abcd\x05\x05\x00\x00\x02"], "must have tokens, got none"),
+        ([b"\x02abcd\x05\x06\x00\x02\x02\x02"], "round 5 can't be drawn by a later"),
+        ([b"\x02abcd\x05\x05\x00\x02\x01\x02\x00\x01"], "doesn't lie between"),
+        ([b"\x02abcd\x05\x05\x00\x00\x00\x02"], "must have tokens, got none"),
         (
-            [b"\x02abcd\x05\x05\x00\x00\x02\x00"],
+            [b"\x02abcd\x05\x05\x00\x00\x00\x02\x00"],
             "tokens take 2 bytes each, got 1 bytes",
         ),
         (
-            [b"\x02abcd\x05\x05\x00\x00\x02\x00\x08"],
+            [b"\x02abcd\x05\x05\x00\x00\x00\x02\x00\x08"],
             "token 8 lies outside the vocabulary",
         ),
     ],
@@ -1275,6 +1269,9 @@ def test_calls_out_of_order():
             edge.generate(wrong)
     with pytest.raises(ValueError, match=r"text must leave room .* 4096 .* got 4096"):
         edge.abort([1] * 4096)
+    with pytest.raises(RuntimeError, match="push: up to token 3 the text goes on by"):
+        edge.push(np.zeros(V))
+    edge.abort([1, 2])
     with pytest.raises(ValueError, match="nan"):
         edge.push(np.full(V, np.nan))
     assert edge.drafted == ()

@@ -8,6 +8,7 @@ import pytest
 import sqs_codec as sqs
 from sqs_codec.session import Emitted, Limits, Setting, _cloud
 from sqs_codec.session import _wire as wire
+from sqs_codec.session._numbers import Draws, race_key, seed_of
 from sqs_codec.testing import LossyError, check_lossless
 from tests.session_kit import Target, exchange, make_cloud, make_edge, work
 
@@ -26,15 +27,16 @@ def ends_of_session(monkeypatch):
             def __init__(self, seed, number):
                 self.number, self.drawn = number, drawn.setdefault(key(number), [])
 
-            def take(self, start, end):
-                self.drawn += [float(rng.random()) for _ in range(len(self.drawn), end)]
-                return np.array(self.drawn[start:end])
+            def take(self, count):
+                while len(self.drawn) < count:
+                    self.drawn.append(float(rng.random()))
+                return np.array(self.drawn[:count])
 
         monkeypatch.setattr(_cloud, "Draws", Draws)
         ends = [
             make_edge(prompt, [Setting(CODEC, sqs.TopK(4))], rng=rng),
             make_cloud(vocab_size=4),
-            Target(target, 4),
+            Shared(target, rng),
         ]
         exchange(*ends)
         return ends
@@ -128,9 +130,126 @@ def test_what_the_cloud_decodes_alone_has_the_targets_law(ends_of_session):
     assert check_lossless(decode, exact=True).distance == 0
 
 
+class Shared(Target):
+    """A target that draws by one number for each key and position.
+
+    Which an edge may know: `choice` says what comes of it by any distribution.
+    """
+
+    def __init__(self, probs, rng):
+        super().__init__(probs, 4)
+        self.rng, self.numbers = rng, {}
+
+    def choice(self, probs, key, position):
+        """Return a token."""
+        place = key, position
+        if place not in self.numbers:
+            self.numbers[place] = self.rng.random()
+        number, ends = self.numbers[place], np.cumsum(probs)[:-1]
+        return next((x for x, end in enumerate(ends) if number < end), 3)
+
+    def judge(self, job):
+        """Do one job."""
+        if job.key is None:
+            return super().judge(job)
+        text = [*job.text]
+        for hint in [*job.hints, None]:
+            token = self.choice(self.probs(text), job.key, len(text))
+            if token != hint:
+                break
+            text.append(token)
+        return sqs.Verdict(len(text) - len(job.text), token)
+
+
+def hints_of(edge, draft, target, liar):
+    """Hint two tokens: what they will be, or only where they won't, by their numbers."""
+    key = race_key(edge.seed, edge.epoch)
+    tokens = []
+    for _ in range(2):
+        text = [*edge.text, *tokens]
+        tokens.append(target.choice(draft(text), key, len(text)))
+    edge._known = max(edge._known, len(edge.text) + 2)  # as `guess` notes
+    if liar:
+        tokens = [(token + 1) % 4 for token in tokens]
+    edge.hint(len(edge.text), [([], tokens, [1.0, 1.0])])
+
+
+@pytest.mark.parametrize("liar", [False, True])
+def test_hints_of_who_knows_all_numbers_leave_the_law(ends_of_session, liar):
+    read = 0
+
+    def decode(prompt, draft, target, rng):
+        nonlocal read
+        edge, cloud, target = ends_of_session(prompt, target, rng)
+        edge.generate(3)
+        hints_of(edge, draft, target, liar)
+        exchange(edge, cloud, target)
+        read += target.jobs
+        return edge.text[1:]
+
+    assert check_lossless(decode, exact=True).distance == 0
+
+
+def test_tokens_that_are_lost_because_of_what_they_say_come_again(ends_of_session):
+    """From another cloud, and then by other lengths of passes; all by the same numbers."""
+
+    def decode(prompt, draft, target, rng):
+        edge, cloud, target = ends_of_session(prompt, target, rng)
+        edge.generate(3)
+        hints_of(edge, draft, target, liar=False)
+        for message in edge.data_to_send():
+            cloud.receive(message)
+            work(cloud, target)
+        if cloud._text[-1] == 2:
+            cloud = make_cloud(vocab_size=4)
+        edge.reconnect()
+        exchange(edge, cloud, target)
+        return edge.text[1:]
+
+    assert check_lossless(decode, exact=True).distance == 0
+
+
+@pytest.mark.parametrize("patient", [True, False])
+def test_rounds_begin_where_no_number_is_known(ends_of_session, patient):
+    """Who drafts a round where the numbers say what he doesn't like breaks the law."""
+
+    def decode(prompt, draft, target, rng):
+        edge, cloud, target = ends_of_session(prompt, target, rng)
+        edge.generate(1)
+        hints_of(edge, draft, target, liar=False)
+        exchange(edge, cloud, target)
+        key = race_key(edge.seed, edge.epoch)
+        if target.choice(draft(edge.text), key, len(edge.text)) == 2:
+            if patient:
+                edge.generate(edge.rounds_from - len(edge.text))
+                exchange(edge, cloud, target)
+            edge._known = 0
+            assert edge.push(draft.logits(edge.text)) is not None
+            edge.flush()
+        else:
+            edge.generate(2)
+        exchange(edge, cloud, target)
+        return edge.text[1:]
+
+    if patient:
+        assert check_lossless(decode, exact=True).distance == 0
+    else:
+        with pytest.raises(LossyError):
+            check_lossless(decode, exact=False, trials=2000)
+
+
+def test_a_text_that_is_replaced_has_other_numbers():
+    edge = make_edge()
+    keys = {race_key(edge.seed, edge.epoch)}
+    for text in ([1, 2], [1, 2], [1, 2, 3]):
+        edge.abort(text)
+        keys.add(race_key(edge.seed, edge.epoch))
+    assert len(keys) == 4
+    assert seed_of(7, [1, 2]) == seed_of(7, [1, 2])
+    assert len({seed_of(n, text) for n in (7, 8) for text in ([1], [1, 2], [2])}) == 6
+
+
 def test_a_round_and_the_next_use_different_numbers():
-    a, b = (_cloud.Draws(b"s", n).take(0, 5) for n in (1, 2))
-    assert not set(a) & set(b)
-    draws = _cloud.Draws(b"s", 1)
-    assert [*draws.take(0, 2), *draws.take(2, 5)] == [*a]
-    assert [*draws.take(1, 3)] == [*a[1:3]]
+    a, b = (Draws(b"s", n).take(5) for n in (1, 2))
+    assert not {*a} & {*b}
+    assert [*Draws(b"s", 1).take(3)] == [*a[:3]]

@@ -59,6 +59,10 @@ class Sessions(RuleBasedStateMachine):
     def finish_job(self, fails):
         self.world.finish_job(fails)
 
+    @rule(ahead=st.integers(0, 3), right=st.booleans(), length=st.integers(1, 5))
+    def hint(self, ahead, right, length):
+        self.world.hint(ahead, right, length, 2)
+
     @rule()
     def resend(self):
         self.world.edge.resend()
@@ -104,6 +108,7 @@ ACTIONS = {
     "push": (12, lambda r: (r.randrange(1, 6), r.randrange(2))),
     "flush": (8, lambda r: ()),
     "generate": (3, lambda r: (r.randrange(1, 6),)),
+    "hint": (4, lambda r: (r.randrange(3), r.random() < 0.7, r.randrange(1, 5), 2)),
     "send": (10, lambda r: ()),
     "deliver_up": (20, lambda r: (pick(r), r.random() < 0.1)),
     "deliver_down": (20, lambda r: (pick(r), r.random() < 0.1)),

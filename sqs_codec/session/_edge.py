@@ -261,6 +261,7 @@ class EdgeSession:
         limits, draft = self._check_open("push"), self._round
         if draft is None:
             at = checks.in_range("setting", setting, 0, len(self._drafters) - 1)
+            self._check_numbers()
             draft = Draft(self._drafters[at], at, len(self._text), self._place.number)
         elif not isinstance(draft, Draft) or draft.packet is not None:
             raise RuntimeError("push: an answer is due; hand it to receive() first")
@@ -268,11 +269,6 @@ class EdgeSession:
             raise ValueError(
                 f"setting must be {draft.setting}, that of the round's first token, "
                 f"got {setting}"
-            )
-        if draft.base < self.rounds_from:
-            raise RuntimeError(
-                f"push: up to token {self.rounds_from} the text goes on by the numbers "
-                f"that both ends share, and it has {draft.base}; see generate()"
             )
         length = draft.base + len(draft.drafter.tokens)
         if draft.stopped or length + 1 >= limits.max_text:
@@ -286,6 +282,14 @@ class EdgeSession:
             draft.stopped = token in self._stop
             self._round = draft
         return token
+
+    def _check_numbers(self) -> None:
+        """Refuse a round where the numbers that both ends share may be known."""
+        if len(self._text) < self.rounds_from:
+            raise RuntimeError(
+                f"push: up to token {self.rounds_from} the text goes on by the numbers "
+                f"that both ends share, and it has {len(self._text)}; see generate()"
+            )
 
     def flush(self) -> None:
         """Queue the round that was pushed; its answer is due then."""
