@@ -237,7 +237,7 @@ def test_stream_redraws_in_a_terminal_and_leaves_the_text(smollm2: Pair) -> None
         console = Console(file=file, width=20, force_terminal=terminal)
         with report.Stream(console, smollm2.tokenizer) as stream:
             for token in ids:
-                step = Step((token,), 1, 1, 0, 0, "")
+                step = Step((token,), 1, 1, 0, 0, 0, "")
                 stream.show(step, report.live_line("K-SQS", stats))
         out = file.getvalue()
         assert ("\x1b" in out) == terminal

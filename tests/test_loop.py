@@ -13,7 +13,15 @@ from numpy.typing import NDArray
 
 import sqs_codec as sqs
 from sqs_codec import Verdict
-from sqs_codec.edge import FixedPlan, Observation, Plan, RefusalError, Step, generate
+from sqs_codec.edge import (
+    FixedPlan,
+    Hints,
+    Observation,
+    Plan,
+    RefusalError,
+    Step,
+    generate,
+)
 from sqs_codec.edge._loop import _Timeout
 from sqs_codec.session import (
     EdgeSession,
@@ -32,7 +40,11 @@ VOCAB_SIZE = 32
 PROMPT = [3, 1, 4]
 CODEC = sqs.Codec(VOCAB_SIZE, resolution=20)
 
-PLANS = {"drafts": FixedPlan(4), "alone": FixedPlan(0)}
+PLANS = {
+    "drafts": FixedPlan(4),
+    "alone": FixedPlan(0),
+    "hints": FixedPlan(0, hints=Hints()),
+}
 
 
 class Toy:
@@ -245,6 +257,30 @@ def test_text_survives_loss_repetition_and_breaks(name: str, seed: int) -> None:
     )
     assert tokens(steps) == greedy(60)
     assert all(link.closed for link in links)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_hints_change_no_token(seed: int) -> None:
+    """Of a drawn text, on a link that loses and breaks, with clouds in turn."""
+    texts = []
+    for name, loss in (("alone", 0.0), ("hints", 0.0), ("hints", 0.2)):
+        clock, rng, session = Clock(), np.random.default_rng(seed), edge(temperature=1)
+
+        def connect(clock=clock, rng=rng, loss=loss) -> Link:  # type: ignore[no-untyped-def]
+            inner = LocalLink(Cloud())
+            return Thin(clock, inner, loss=loss, breaks=loss / 10, rng=rng)
+
+        steps = generate(
+            session,
+            Toy(0.6),
+            connect,
+            PLANS[name],
+            max_tokens=60,
+            clock=clock,
+            sleep=clock.sleep,
+        )
+        texts.append(tokens(steps))
+    assert texts[0] == texts[1] == texts[2]
 
 
 def test_a_slow_link_is_given_time() -> None:

@@ -7,13 +7,14 @@ that a session lacks. A `Planner` says what the loop does next.
 
 from sqs_codec.edge._edge import Draft, Edge, Metrics, default_settings, fingerprint
 from sqs_codec.edge._loop import DraftModel, Planning, RefusalError, Step, generate
-from sqs_codec.edge._planner import FixedPlan, Observation, Plan, Planner
+from sqs_codec.edge._planner import FixedPlan, Hints, Observation, Plan, Planner
 
 __all__ = [
     "Draft",
     "DraftModel",
     "Edge",
     "FixedPlan",
+    "Hints",
     "Metrics",
     "Observation",
     "Plan",

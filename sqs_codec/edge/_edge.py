@@ -16,6 +16,7 @@ import sqs_codec as sqs
 from sqs_codec.edge._loop import DraftModel, Planning, Step, generate
 from sqs_codec.edge._planner import Planner
 from sqs_codec.session import EdgeSession, Link, Sampling, Setting
+from sqs_codec.session._numbers import seed_of
 
 __all__ = [
     "Draft",
@@ -51,9 +52,12 @@ class Metrics:
     tokens : int
         Of the texts, prompts not counted.
     drafted : int
-        Tokens that were sent to be judged.
+        Tokens that were sent to be judged in rounds; with hints, tokens of the text of
+        which there were guesses.
     accepted, resampled : int
         Of the judged ones; after a rejection the rest of a round is void.
+    answers : int
+        Rounds, and passes of the target model while it decodes.
     bytes_up, bytes_down : int
         Of the messages, without what transport and IP put around them.
     seconds : float
@@ -66,6 +70,7 @@ class Metrics:
     drafted: int = 0
     accepted: int = 0
     resampled: int = 0
+    answers: int = 0
     bytes_up: int = 0
     bytes_down: int = 0
     seconds: float = 0.0
@@ -86,7 +91,8 @@ class Metrics:
         self.tokens += len(step.tokens)
         self.drafted += step.drafted
         self.accepted += step.accepted
-        self.resampled += step.accepted < step.drafted
+        self.resampled += step.resampled
+        self.answers += 1
         self.bytes_up += step.bytes_up
         self.bytes_down += step.bytes_down
         self.reason = step.reason
@@ -148,6 +154,7 @@ class Edge:
         max_tokens: int,
         sampling: Sampling | None = None,
         stop: Collection[int] | None = None,
+        seed: int | None = None,
     ) -> Generator[Step, None, None]:
         """Continue a text.
 
@@ -165,6 +172,10 @@ class Edge:
             temperature 1 and no truncation.
         stop : collection of int, optional
             Tokens that end the text, as its last one. If None, the model's own.
+        seed : int, optional
+            Gives the same text for the same prompt and sampling each time, over any
+            link, with or without hints, as far as the target model computes the same.
+            It rules rounds out, whose text depends on more. If None, a fresh one.
 
         Yields
         ------
@@ -189,6 +200,8 @@ class Edge:
                 tokenizer=self._draft.fingerprint,
                 stop=sorted(self.stop if stop is None else stop),
                 max_message=first.max_message,
+                seed=None if seed is None else seed_of(seed, prompt),
+                rounds=seed is None,
             )
             planner = self._planner(sampling, first.overhead)
             links = iter([first])

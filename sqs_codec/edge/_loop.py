@@ -76,6 +76,8 @@ class Step:
     accepted, drafted : int
         Of the round; with hints, of how many of the tokens the edge had guesses, and
         how many of these had the right one. Both are 0 where the cloud decodes alone.
+    resampled : int
+        Drafted tokens that were judged and not accepted; in a round one at most.
     bytes_up, bytes_down : int
         Bytes of the messages since the step before, without what transport and IP
         put around them.
@@ -86,6 +88,7 @@ class Step:
     tokens: tuple[int, ...]
     accepted: int
     drafted: int
+    resampled: int
     bytes_up: int
     bytes_down: int
     reason: str
@@ -331,10 +334,12 @@ class _Loop:
 
     def _step(self, emitted: Emitted, plan: Plan) -> Step:
         up, down = self._line.sent, self._line.received
+        missed = emitted.drafted - emitted.accepted
         step = Step(
             tuple(emitted.tokens),
             emitted.accepted,
             emitted.drafted,
+            missed if plan.length == 0 else min(missed, 1),
             up - self._sent,
             down - self._received,
             plan.reason,

@@ -45,6 +45,9 @@ class _State(Enum):
 
 _OVER = _State.REFUSED, _State.ENDED
 
+NEVER = 1 << 62
+"""More tokens than any text has."""
+
 
 class EdgeSession:
     """An edge's end of a session: drafts become messages, messages become text.
@@ -83,6 +86,9 @@ class EdgeSession:
     epoch : int
         How often the text was replaced, if it goes on from another session, which then
         gives the seed, too.
+    rounds : bool
+        Whether rounds may be drafted. Without them the text is a function of seed,
+        prompt and sampling, as far as the target model computes the same.
     max_message : int
         Bytes that a message may have on the link, at least 512. A round is drafted as
         long as it fits, with 4 096 bytes at most.
@@ -104,6 +110,7 @@ class EdgeSession:
         session_id: bytes | None = None,
         seed: bytes | None = None,
         epoch: int = 0,
+        rounds: bool = True,
         max_message: int = 65536,
     ) -> None:
         settings = check_settings(settings)
@@ -151,7 +158,8 @@ class EdgeSession:
         self._place = Place(self._vocab_size, self._max_message)
         self._round: Draft | Generation | None = None
         self._hints: list[bytes] = []
-        self._known = 0  # beyond the positions whose shared numbers may be known
+        # Beyond the positions whose shared numbers may be known.
+        self._first_known = self._known = 0 if rounds else NEVER
 
     def __repr__(self) -> str:
         return (
@@ -183,7 +191,7 @@ class EdgeSession:
 
     @property
     def rounds_from(self) -> int:
-        """From which length of the text on a round may be drafted.
+        """From which length of the text on a round may be drafted; 2^62 for never.
 
         Below it the cloud may have drawn by the numbers that both ends share, or the
         edge has seen some of them. A round there would choose between two draws, by
@@ -285,6 +293,8 @@ class EdgeSession:
 
     def _check_numbers(self) -> None:
         """Refuse a round where the numbers that both ends share may be known."""
+        if self._first_known:
+            raise RuntimeError("push: the session was made without rounds")
         if len(self._text) < self.rounds_from:
             raise RuntimeError(
                 f"push: up to token {self.rounds_from} the text goes on by the numbers "
@@ -428,7 +438,7 @@ class EdgeSession:
         self._stopped = False
         # Other numbers, as some of these are known, and so that another text comes.
         self._epoch += 1
-        self._known = 0
+        self._known = self._first_known
 
     def _drop(self) -> None:
         if self._round is not None:
