@@ -894,6 +894,61 @@ def test_generated_tokens_that_are_lost_come_again():
         assert len(cloud.data_to_send()) == again
 
 
+def hinted(edge, cloud, position, path, tokens, chance=0.9, number=None):
+    """Send a hint."""
+    edge.hint(position, [(path, tokens, [chance] * len(tokens))])
+    (message,) = edge.data_to_send()
+    if number is not None:
+        message = bytes([message[0], number]) + message[2:]
+    cloud.receive(message)
+
+
+def test_hints_are_read_as_far_as_they_are_likely():
+    whole = greedy([1, 2], 12)[2:]
+    right = whole[:6]
+
+    def chain(*hints, threshold=0.1):
+        edge, cloud, target = start(sampling=Sampling(0.0))
+        edge.generate(9)
+        send(edge, cloud)
+        for hint in hints:
+            hinted(edge, cloud, *hint[:3], **(hint[3] if hint[3:] else {}))
+        job = cloud.next_job(threshold)
+        cloud.complete(job, target.judge(job))
+        assert cloud._text[2:] == whole[: len(cloud._text) - 2]
+        return list(job.hints)
+
+    assert chain() == []
+    assert chain((2, [], right)) == right
+    assert chain((2, [], right, {"chance": 0.5})) == right[:3]
+    assert chain((2, [], right, {"chance": 0.5}), threshold=0.4) == right[:1]
+    assert chain((2, [], right[:3]), (5, right[:3], right[3:])) == right
+    assert chain((5, right[:3], right[3:]), (2, [], right[:3])) == right  # late
+    assert chain((5, [0, 0, 0], right[3:]), (2, [], right[:3])) == right[:3]
+    assert chain((5, right[:3], right[3:])) == []  # what comes before was lost
+    assert chain((2, [], right[:1] * 2, {"chance": 0.5}), (2, [], right)) == right
+    assert chain((2, [], right, {"number": 1})) == []  # of another generation
+    assert chain((99, [], right)) == []
+    assert chain((2, [], whole)) == whole[:8]  # the ninth is the target's own
+
+
+def test_who_boasts_is_believed_less():
+    edge, cloud, target = start(sampling=Sampling(0.0))
+    lengths = []
+    for _ in range(40):
+        edge.generate(9)
+        send(edge, cloud)
+        wrong = (int(weights(edge.text, 0).argmax()) + 1) % V
+        hinted(edge, cloud, len(edge.text), [], [wrong] * 8, 1.0)
+        job = cloud.next_job(0.3)
+        lengths.append(len(job.hints))
+        cloud.complete(job, target.judge(job))
+        work(cloud, target)
+        read(edge, cloud)
+    assert lengths[0] == 8
+    assert lengths[-1] <= 1
+
+
 @pytest.mark.parametrize("how", ["draft", "generate"])
 def test_a_stop_token_ends_the_text_at_both_ends(how):
     text = greedy([1, 2], 30)
@@ -1025,6 +1080,12 @@ def test_the_cloud_keeps_its_limits():
         ([wire.Generate(2, 2, 65, 0).to_bytes()], "65 ahead of the edge, and may be"),
         ([wire.Generate(2, 2, 99, 98).to_bytes()], "99 ahead of the edge, and may be"),
         ([message(), wire.Generate(2, 2, 1, 0).to_bytes()], "was a draft before"),
+        ([b"\x06\x02\x02\x00"], "a hint's branches have 1 to 16 tokens, not 0"),
+        ([b"\x06\x02\x02\x11" + bytes(36)], "have 1 to 16 tokens, not 17"),
+        ([b"\x06\x02\x02\x01"], "1 to 16 branches of 4 bytes, got 0 bytes"),
+        ([b"\x06\x02\x02\x01" + bytes(5)], "branches of 4 bytes, got 5 bytes"),
+        ([b"\x06\x02\x02\x01" + bytes(68)], "branches of 4 bytes, got 68 bytes"),
+        ([b"\x06\x02\x02\x01\x00\x00\x00\x08"], "token 8 lies outside the voc"),
         ([b""], "a message of 0 bytes ends inside a field"),
         ([b"\x04\x00"], "bytes follow the end of a message"),
         ([b"\x03" + b"\xff" * 10], "an integer has more bytes than it may"),

@@ -31,17 +31,16 @@ class LocalLink:
     --------
     >>> import numpy as np
     >>> import sqs_codec as sqs
-    >>> from sqs_codec.session import EdgeSession, LocalLink, Sampling, Setting
+    >>> from sqs_codec.session import (
+    ...     EdgeSession, LocalLink, Sampling, Setting, judge)
     >>> class Target:  # says 0 1 2 3 0 1 ..., whatever it is asked
     ...     vocab_size, max_text = 4, 100
     ...     def verify(self, jobs):
-    ...         return [self.judge(job) if job.draws.size else None for job in jobs]
-    ...     def judge(self, job):
-    ...         drafted = () if job.round_ is None else job.round_.tokens
-    ...         tokens = [*job.text, *drafted]
+    ...         return [judge(job, self.probs(job)) for job in jobs]
+    ...     def probs(self, job):
+    ...         tokens = [*job.text, *job.drafted]
     ...         after = [(x + 1) % 4 for x in tokens[len(job.text) - 1 :]]
-    ...         rows = np.eye(4)[after]
-    ...         return sqs.verify_batch([job.round_], rows, job.draws)[0]
+    ...         return np.eye(4)[after]
     ...     def forget(self, session):
     ...         pass
     >>> link = LocalLink(Target())
