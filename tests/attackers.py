@@ -26,6 +26,7 @@ import sqs_codec as sqs
 from sqs_codec.serve import Service, connect, start_datagrams, start_grpc
 from sqs_codec.session import EdgeSession, Job, Link, LinkError, Setting
 from sqs_codec.session import _wire as wire
+from sqs_codec.session._hints import path_hash
 from tests.serving import batch, try_exchange
 
 V = 49_152
@@ -96,7 +97,7 @@ def dear_packet() -> bytes:
 def messages(kind: str, instance: bytes, hello: bytes) -> Iterator[bytes]:
     """Yield an attack, 30 ms of it at a time."""
     packet, number = dear_packet(), 1
-    if kind == "enumerative":
+    if kind in ("enumerative", "hint"):
         yield wire.Context(instance, 1, 1, 0, 0, 0, 4, [1, 2, 3, 4]).to_bytes(V)
     while True:
         if kind == "enumerative":
@@ -105,6 +106,15 @@ def messages(kind: str, instance: bytes, hello: bytes) -> Iterator[bytes]:
             yield wire.Context(instance, number, number, 0, 4, 4, 4, []).to_bytes(V)
         elif kind == "flood":
             yield from [wire.Generate(number, 0, 1, 0).to_bytes()] * 20
+        elif kind == "hint":
+            yield wire.Generate(number, 4, 64, 0).to_bytes()
+            text = [1, 2, 3, 4] + [1] * 64  # as the model says
+            for i in range(4, 68):
+                lie = wire.Branch(path_hash(text, i), 0, 0, (5,) * 16)
+                yield wire.Hint(number, i, (lie,) * 16).to_bytes(V)
+                time.sleep(0.01)
+            number += 2
+            yield wire.Context(instance, number, number, 0, 4, 4, 4, []).to_bytes(V)
         elif kind == "hello":
             yield hello
         else:
@@ -160,7 +170,7 @@ def main() -> None:
     """Run the attacks that are asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("transports", nargs="?", default="grpc,datagram")
-    parser.add_argument("kinds", nargs="?", default="enumerative,flood,hello,text")
+    parser.add_argument("kinds", nargs="?", default="enumerative,flood,hello,text,hint")
     parser.add_argument("--seconds", type=float, default=6.0)
     options = parser.parse_args()
     for transport in options.transports.split(","):

@@ -34,6 +34,7 @@ from sqs_codec.session import (
     Setting,
 )
 from sqs_codec.session import _wire as wire
+from sqs_codec.session._hints import MAX_BRANCHES
 from sqs_codec.session._limits import MAX_SURVIVORS, ROUND_BYTES, max_draft
 from tests.kit import mutate
 from tests.serving import both_transports, serving, try_exchange
@@ -45,6 +46,7 @@ from tests.session_kit import (
     greedy,
     make_cloud,
     make_edge,
+    weights,
     work,
 )
 
@@ -88,8 +90,13 @@ def act(edge: EdgeSession, rng: np.random.Generator) -> None:
         return
     if edge.finished or rng.random() < 0.1:
         edge.abort([*edge.text[:5], 1])
-    elif edge._round is None and rng.random() < 0.2:
-        edge.generate(3)
+    elif edge._round is None and (
+        len(edge.text) < edge.rounds_from or rng.random() < 0.2
+    ):
+        edge.generate(int(rng.integers(1, 9)))
+        for n in rng.integers(1, 4, size=rng.integers(4)):
+            tokens = [*edge.guess(np.log(weights(edge.text, 0)), len(edge.text)).tokens]
+            edge.hint(len(edge.text), [([], tokens * n, [0.9] * n)] * n)
     elif edge._round is None or not edge._round.waits:
         setting = edge._round.setting if edge.drafted else int(rng.integers(2))
         for _ in range(rng.integers(1, 5)):
@@ -111,7 +118,7 @@ def hostile(rng: np.random.Generator, messages: list[bytes], at: int) -> bytes:
     if kind == 6:
         return bytes(rng.bytes(int(rng.integers(40))))
     if kind == 7:
-        return bytes([rng.integers(1, 7)]) + rng.bytes(int(rng.integers(20)))
+        return bytes([rng.integers(1, 8)]) + rng.bytes(int(rng.integers(20)))
     if kind == 8 and message[0] & 0x80:
         return message[:1] + rng.bytes(3) + message[4:]
     return mutate(rng, message)
@@ -148,6 +155,7 @@ def check_cloud(cloud: CloudSession) -> None:
     assert len(cloud._text) <= LIMITS.max_text
     assert pending is None or pending.end < LIMITS.max_text
     assert len(cloud._out) <= 5
+    assert len(cloud._guesses._branches) <= MAX_BRANCHES
     if round_ is not None:
         sizes = [q.token_ids.size for q in round_.round_.distributions]
         assert len(sizes) <= max_draft(V)
@@ -291,6 +299,13 @@ ATTACKS: dict[str, Callable[[CloudSession, sqs.Codec], Iterable[bytes]]] = {
     "a text of a gigabyte": lambda cloud, _: [context(cloud, 0, 1 << 29, 30_000)],
     "a text that is never finished": lambda cloud, _: [context(cloud, 0, 4095, 4094)],
     "a round of 4000 survivors": heavy,
+    "hints of all there is": lambda *_: [
+        wire.Generate(2, 2, 64, 0).to_bytes(),
+        *[
+            wire.Hint(2, n, (wire.Branch(n, 0, 0, (4999,) * 16),) * 16).to_bytes(5000)
+            for n in range(99)
+        ],
+    ],
     "a generation of all there is": lambda *_: [
         wire.Generate(2, 2, 1 << 60, 0).to_bytes()
     ],
