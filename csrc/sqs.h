@@ -612,6 +612,57 @@ sqs_status sqs_verify_logits(const sqs_codec *codec, const sqs_round *round,
                              const double *draws, void *scratch,
                              sqs_verdict *verdict);
 
+/* What both ends draw by numbers that they share. */
+
+#define SQS_MAX_GUESSES 8u
+
+/* Bytes of scratch that sqs_gumbel needs, as for sqs_quantize_logits. */
+SQS_API
+size_t sqs_gumbel_scratch(const sqs_codec *codec);
+
+/* Where the best tokens of rows go, in memory of the caller's, with room for
+ * `most` ids and scores for each row. */
+typedef struct sqs_guesses {
+    uint32_t most;       /* how many are wanted of a row, 1 to
+                            SQS_MAX_GUESSES; read only */
+    uint32_t *token_ids; /* the best first */
+    double *scores;      /* ascending; a token's chance to be what another
+                            distribution, that is nearly this one, draws is
+                            about in proportion to 1 / score */
+    uint32_t *found;     /* for each row how many there are: fewer than `most`
+                            if fewer can be drawn. The room of the others is
+                            left as it was */
+    uint32_t done;       /* written by the core, as in sqs_quantized */
+} sqs_guesses;
+
+/*
+ * Draws a token of softmax(logits / temperature), for each row, by numbers that
+ * a key and a position determine, and names those that come next: what this
+ * end guesses of what another end, with other logits, draws by the same
+ * numbers. All ends draw alike, bit for bit, if their logits are alike.
+ *
+ * Of tokens whose score is the least, p is within 2^-42 of the softmax of the
+ * logits as given, in total variation; docs/theory.md has the numbers and the
+ * proof.
+ *
+ * logits       rows of any type; -infinity masks a token
+ * temperature  below 2^-100 the largest logits are the best, and scores are
+ *              these with the other sign
+ * key          four words that whoever may choose the text can't foresee
+ * position     of the first row; row i has position + i. A key has numbers for
+ *              2^64 positions, each to be used for one token of one text.
+ * scratch      sqs_gumbel_scratch(codec) bytes
+ *
+ * Ties go to the lower id. Of the codec only vocab_size and isa matter.
+ *
+ * Returns SQS_OK, SQS_BAD_TEMPERATURE, SQS_BAD_DTYPE, SQS_BAD_KEEP if `most` is
+ * out of range, SQS_NOT_FINITE or SQS_ALL_MASKED.
+ */
+SQS_API
+sqs_status sqs_gumbel(const sqs_codec *codec, const sqs_rows *logits,
+                      double temperature, const uint32_t key[4],
+                      uint64_t position, void *scratch, sqs_guesses *to);
+
 #ifdef __cplusplus
 }
 #endif

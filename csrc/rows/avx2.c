@@ -101,6 +101,31 @@ TARGET static inline vec_type vec_min(vec_type a, vec_type b)
                     _mm256_min_ps(a.high, b.high));
 }
 
+TARGET static inline __m256 join_lanes(__m256 a, __m256 b)
+{
+    return _mm256_max_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+}
+
+/* Lane i becomes the largest lane of vector i. */
+TARGET static inline __m256 largest_of(const vec_type v[8])
+{
+    __m256 half[8], of[4];
+    SQS_VECTORS
+    for (uint32_t i = 0; i < 8; i++)
+        half[i] = _mm256_max_ps(v[i].low, v[i].high);
+    SQS_VECTORS
+    for (uint32_t i = 0; i < 4; i++)
+        of[i] =
+            _mm256_max_ps(_mm256_permute2f128_ps(half[i], half[i + 4], 0x20),
+                          _mm256_permute2f128_ps(half[i], half[i + 4], 0x31));
+    return join_lanes(join_lanes(of[0], of[2]), join_lanes(of[1], of[3]));
+}
+
+TARGET static inline vec_type vec_largest_of(const vec_type v[SQS_LANES])
+{
+    return vec_pair(largest_of(v), largest_of(v + 8));
+}
+
 TARGET static inline __m256 add_exponent(__m256 v, __m256 shifted)
 {
     __m256i more = _mm256_slli_epi32(_mm256_castps_si256(shifted), 23);

@@ -77,6 +77,33 @@ TARGET static inline vec_type vec_min(vec_type a, vec_type b)
     return _mm512_min_ps(a, b);
 }
 
+/* The maxima of the halves of a and b, quarter by quarter of both in turn. */
+TARGET static inline __m512 join_quarters(__m512 a, __m512 b)
+{
+    return _mm512_max_ps(_mm512_shuffle_f32x4(a, b, 0x44),
+                         _mm512_shuffle_f32x4(a, b, 0xee));
+}
+
+TARGET static inline __m512 join_lanes(__m512 a, __m512 b)
+{
+    return _mm512_max_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+}
+
+/* Four vectors become one that has a quarter of lanes for each, and so do four
+ * of those. */
+TARGET static inline vec_type vec_largest_of(const vec_type v[SQS_LANES])
+{
+    __m512 of[4];
+    SQS_VECTORS
+    for (uint32_t i = 0; i < 4; i++) {
+        __m512 p = join_quarters(v[i], v[i + 4]);
+        __m512 q = join_quarters(v[i + 8], v[i + 12]);
+        of[i] = _mm512_max_ps(_mm512_shuffle_f32x4(p, q, 0x88),
+                              _mm512_shuffle_f32x4(p, q, 0xdd));
+    }
+    return join_lanes(join_lanes(of[0], of[2]), join_lanes(of[1], of[3]));
+}
+
 TARGET static inline vec_type vec_add_exponent(vec_type v, vec_type shifted)
 {
     __m512i more = _mm512_slli_epi32(_mm512_castps_si512(shifted), 23);

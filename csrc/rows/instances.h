@@ -39,6 +39,8 @@ static inline float vec_in_order(uint64_t order)
 #define F32_SUMS(name) lanes_##name
 #endif
 
+#include "rows/blocks.h"
+
 #define ROW(name) name##_f16
 #define ELEMENT uint16_t
 #define VALUE float
@@ -85,7 +87,10 @@ static inline float vec_in_order(uint64_t order)
     {                                                                         \
         .scan = scan_##type, .sum_exp2 = sum_exp2_##type,                     \
         .sum_values = sum_values_##type, .sum_blocks = sum_blocks_##type,     \
-        .select_top = select_top_##type, .select_from = select_from_##type    \
+        .select_top = select_top_##type, .select_from = select_from_##type,   \
+        .scan_blocks = scan_blocks_##type,                                    \
+        .bound_blocks = bound_blocks_##type, .find_from = find_from_##type,   \
+        .find_low = find_low, .find_least = find_least                        \
     }
 
 /* By dtype. */

@@ -27,6 +27,9 @@
  * largest of each bin is counted. Bin i has the maxima i, i + SQS_BINS,
  * i + 2 SQS_BINS, ...
  *
+ * A race (gumbel.c) has blocks of SQS_RACE values, and each has a word by which
+ * its least score is bounded. So their maxima are compared across lanes.
+ *
  * template.h has the passes, instances.h makes one of each for every type of
  * values, and scalar.c, avx2.c, avx512.c and neon.c say what they do with a
  * vector. Values come and go as doubles, which hold those of all types
@@ -38,6 +41,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "rows/philox.h"
 #include "rows/softmax.h"
 #include "sqs.h"
 
@@ -65,6 +69,21 @@
 /* How many values a block has. The sum of each block is kept, so that a draw
  * walks over the sums of blocks and then over the values of one block. */
 #define SQS_BLOCK 256u
+
+/* How many values a block of a race has, and how many blocks n values make,
+ * with empty ones that fill up the last vector. */
+#define SQS_RACE 64u
+
+static inline uint32_t sqs_races(uint32_t n)
+{
+    uint32_t most = SQS_RACE * SQS_LANES;
+    return (n + most - 1) / most * SQS_LANES;
+}
+
+/* What a word says of a block's least number at least: 2^-32 of it / SQS_RACE,
+ * less what single precision can lose in a bound: 2e-5 of it by t, of at most
+ * 100 with three roundings, and 1e-6 by the others. */
+#define SQS_LEAST_OF_WORD (0x1p-38f * 0.9999f)
 
 /* How many maxima a row of n values has. */
 static inline uint32_t sqs_maxima(uint32_t n)
@@ -112,6 +131,25 @@ typedef struct sqs_kernels {
     /* Selects all values from `bound` on; bound >= row->lowest. */
     uint32_t (*select_from)(const sqs_scanned *row, double bound,
                             const sqs_selected *to);
+
+    /* For races. Writes the maxima of sqs_races(n) blocks, and max; false if
+     * there is a NaN or +infinity. */
+    bool (*scan_blocks)(sqs_scanned *row);
+
+    /* Writes for each of these blocks a bound below which it has no score, and
+     * words, up to a multiple of SQS_WORDS. */
+    void (*bound_blocks)(const sqs_scanned *row, float scale,
+                         const sqs_numbers *numbers, uint32_t *words,
+                         float *lows);
+
+    /* A bit for each of n values, 1 to SQS_RACE, that is at least `bound`. */
+    uint64_t (*find_from)(const void *values, uint32_t n, double bound);
+
+    /* The first of n bounds, a multiple of SQS_LANES, from place `from` on
+     * that is at most `bound`, and the first of the least; n if none is. */
+    uint32_t (*find_low)(const float *lows, uint32_t from, uint32_t n,
+                         float bound);
+    uint32_t (*find_least)(const float *lows, uint32_t n);
 } sqs_kernels;
 
 /* By dtype. */

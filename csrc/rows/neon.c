@@ -93,6 +93,16 @@ static inline vec_type vec_min(vec_type a, vec_type b)
     return a;
 }
 
+static inline vec_type vec_largest_of(const vec_type v[SQS_LANES])
+{
+    float largest[SQS_LANES];
+    for (uint32_t i = 0; i < SQS_LANES; i++)
+        largest[i] =
+            vmaxvq_f32(vmaxq_f32(vmaxq_f32(v[i].val[0], v[i].val[1]),
+                                 vmaxq_f32(v[i].val[2], v[i].val[3])));
+    return vec_load(largest);
+}
+
 static inline vec_type vec_add_exponent(vec_type v, vec_type shifted)
 {
     for (uint32_t i = 0; i < 4; i++) {

@@ -106,6 +106,20 @@ static inline vec_type vec_min(vec_type a, vec_type b)
     return a;
 }
 
+/* Lane i becomes the largest lane of vector i. */
+static inline vec_type vec_largest_of(const vec_type v[SQS_LANES])
+{
+    vec_type largest;
+    for (uint32_t i = 0; i < SQS_LANES; i++) {
+        vec_type w = v[i];
+        for (uint32_t half = SQS_LANES / 2; half > 0; half /= 2)
+            for (uint32_t j = 0; j < half; j++)
+                w.of[j] = w.of[j] > w.of[j + half] ? w.of[j] : w.of[j + half];
+        largest.of[i] = w.of[0];
+    }
+    return largest;
+}
+
 /* sqs_exp2_f32 of each lane, as in exp2.h: loops without branches, which
  * compilers turn into the vectors that the machine has. */
 static inline vec_type vec_exp2(vec_type t)

@@ -41,6 +41,16 @@ TARGET static inline VEC(type) ROW(scan_group)(const ELEMENT *x, VALUE *maxima,
     return best;
 }
 
+TARGET static double ROW(largest_lane)(VEC(type) best)
+{
+    VALUE of_lane[SQS_LANES];
+    VEC(store)(of_lane, best);
+    VALUE largest = -(VALUE)INFINITY;
+    for (uint32_t i = 0; i < SQS_LANES; i++)
+        largest = of_lane[i] > largest ? of_lane[i] : largest;
+    return (double)largest;
+}
+
 TARGET static bool ROW(scan)(sqs_scanned *row)
 {
     const ELEMENT *x = row->values;
@@ -58,12 +68,7 @@ TARGET static bool ROW(scan)(sqs_scanned *row)
         ROW(pad)(x, left, FILL, tail, SQS_GROUP);
         best = VEC(max)(best, ROW(scan_group)(tail, maxima, &finite));
     }
-    VALUE of_lane[SQS_LANES];
-    VEC(store)(of_lane, best);
-    row->max = -INFINITY;
-    for (uint32_t i = 0; i < SQS_LANES; i++)
-        if ((double)of_lane[i] > row->max)
-            row->max = (double)of_lane[i];
+    row->max = ROW(largest_lane)(best);
     return VEC(all)(finite);
 }
 
@@ -287,6 +292,78 @@ static uint32_t ROW(select_from)(const sqs_scanned *row, double bound,
                                  const sqs_selected *to)
 {
     return ROW(give_values)(ROW(select)(row, (VALUE)bound, to), to);
+}
+
+/* Stores the maxima of SQS_LANES races' blocks and returns them. */
+TARGET static inline VEC(type) ROW(scan_races)(const ELEMENT *x, VALUE *maxima,
+                                               VEC(mask) *finite)
+{
+    VEC(type) best[SQS_LANES];
+    for (uint32_t i = 0; i < SQS_LANES; i++, x += SQS_RACE) {
+        VEC(type) a = LOAD(x), b = LOAD(x + SQS_LANES);
+        VEC(type) c = LOAD(x + 2 * SQS_LANES), d = LOAD(x + 3 * SQS_LANES);
+        *finite = VEC(and_finite)(VEC(and_finite)(*finite, a), b);
+        *finite = VEC(and_finite)(VEC(and_finite)(*finite, c), d);
+        best[i] = VEC(max)(VEC(max)(a, b), VEC(max)(c, d));
+    }
+    VEC(type) largest = VEC(largest_of)(best);
+    VEC(store)(maxima, largest);
+    return largest;
+}
+
+TARGET static bool ROW(scan_blocks)(sqs_scanned *row)
+{
+    const ELEMENT *x = row->values;
+    VALUE *maxima = row->maxima;
+    VEC(mask) finite = VEC(true)();
+    VEC(type) best = VEC(set)(-(VALUE)INFINITY);
+    uint32_t left = row->n;
+    for (; left >= SQS_LANES * SQS_RACE; left -= SQS_LANES * SQS_RACE) {
+        best = VEC(max)(best, ROW(scan_races)(x, maxima, &finite));
+        x += SQS_LANES * SQS_RACE;
+        maxima += SQS_LANES;
+    }
+    if (left > 0) {
+        ELEMENT tail[SQS_LANES * SQS_RACE];
+        ROW(pad)(x, left, FILL, tail, SQS_LANES * SQS_RACE);
+        best = VEC(max)(best, ROW(scan_races)(tail, maxima, &finite));
+    }
+    row->max = ROW(largest_lane)(best);
+    return VEC(all)(finite);
+}
+
+TARGET static void ROW(bound_blocks)(const sqs_scanned *row, float scale,
+                                     const sqs_numbers *numbers,
+                                     uint32_t *words, float *lows)
+{
+    const VALUE *maxima = row->maxima;
+    VEC(type) max = VEC(set)((VALUE)row->max);
+    vec_type by = vec_set(scale), floor = vec_set(SQS_MIN_EXPONENT_F32);
+    for (uint32_t i = 0; i < sqs_races(row->n); i += SQS_LANES) {
+        if (i % SQS_WORDS == 0)
+            draw_words(numbers, i / SQS_WORDS, words + i);
+        vec_type t = VEC(minus)(VEC(load)(maxima + i), max);
+        t = vec_max(vec_multiply(t, by), floor);
+        t = vec_exp2(vec_minus(vec_set(0), t));
+        t = vec_multiply(t, vec_set(2 * SQS_LEAST_OF_WORD));
+        vec_store(lows + i, vec_multiply(t, halve_words(words + i)));
+    }
+}
+
+TARGET static uint64_t ROW(find_from)(const void *values, uint32_t n,
+                                      double bound)
+{
+    const ELEMENT *x = values;
+    VEC(type) from = VEC(set)((VALUE)bound);
+    ELEMENT tail[SQS_RACE];
+    if (n < SQS_RACE) { /* as some bounds are -infinity, its bits go, too */
+        ROW(pad)(x, n, FILL, tail, SQS_RACE);
+        x = tail;
+    }
+    uint64_t mask = 0;
+    for (uint32_t i = 0; i < SQS_RACE; i += SQS_LANES)
+        mask |= (uint64_t)VEC(mask_from)(LOAD(x + i), from) << i;
+    return mask & ~(uint64_t)0 >> (SQS_RACE - n);
 }
 
 #undef ROW

@@ -59,6 +59,18 @@ TARGET static inline wide_type wide_min(wide_type a, wide_type b)
     return a;
 }
 
+TARGET static inline wide_type wide_largest_of(const wide_type v[SQS_LANES])
+{
+    wide_type largest;
+    for (uint32_t i = 0; i < SQS_LANES; i++) {
+        double best = v[i].of[0];
+        for (uint32_t j = 1; j < SQS_LANES; j++)
+            best = v[i].of[j] > best ? v[i].of[j] : best;
+        largest.of[i] = best;
+    }
+    return largest;
+}
+
 TARGET static inline wide_mask wide_true(void)
 {
     return true;

@@ -115,6 +115,21 @@ class Core(Protocol):
         whatever the codec's.
         """
 
+    def gumbel(
+        self,
+        logits: NDArray[Any],
+        temperature: float,
+        key: Ids,
+        position: int,
+        most: int,
+    ) -> tuple[int, int, list[tuple[list[int], list[float]]]]:
+        """Return status, rows done and for each its best ids with their scores.
+
+        Takes rows [B, V] or a row [V] as `quantize_logits` does, four words and the
+        first row's position, and how many are wanted, 1 to 8. If the status is not
+        OK, the row after those done is to blame, and the list holds nothing of use.
+        """
+
 
 def frozen(array: Ids) -> Ids:
     """Return a copy that can't be made writeable, as it is a view of bytes."""

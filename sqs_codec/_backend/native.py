@@ -420,3 +420,34 @@ class Core:
         found = verdict.done, verdict.accepted, verdict.token
         self._free.append(to)
         return status, *found
+
+    def gumbel(
+        self,
+        logits: NDArray[Any],
+        temperature: float,
+        key: Ids,
+        position: int,
+        most: int,
+    ) -> tuple[int, int, list[tuple[list[int], list[float]]]]:
+        to = self._take()
+        n = _point(to, logits)
+        ids = ffi.new("uint32_t[]", n * most)
+        scores = ffi.new("double[]", n * most)
+        sizes = ffi.new("uint32_t[]", n)
+        out = ffi.new("sqs_guesses *", (most, ids, scores, sizes))
+        status = lib.sqs_gumbel(
+            self._codec,
+            to.rows,
+            temperature,
+            _in(key),
+            position,
+            to.hold_scratch(lib.sqs_gumbel_scratch(self._codec)),
+            out,
+        )
+        found = [
+            (ffi.unpack(ids + i * most, size), ffi.unpack(scores + i * most, size))
+            for i, size in enumerate(ffi.unpack(sizes, n) if status == OK else ())
+        ]
+        done = out.done
+        self._free.append(to)
+        return status, done, found
