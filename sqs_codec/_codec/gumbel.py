@@ -8,15 +8,17 @@ and how far the law is from the softmax of the logits.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sqs_codec._backend import backend
 from sqs_codec._base import checks
-from sqs_codec._base.errors import Status, row_error
+from sqs_codec._base.errors import row_error
 from sqs_codec._base.format import MAX_ROUND, MAX_VOCAB, MIN_VOCAB
+from sqs_codec._codec.target import core_of
 from sqs_codec._codec.truncation import truncate
 from sqs_codec._codec.verify import Verdict
 
@@ -25,9 +27,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Guesses", "gumbel_draw", "gumbel_guess", "gumbel_verify"]
 
-MOST_GUESSES = 8
+KEY_BYTES = 16
+MAX_GUESSES = 8
 LEAST_TEMPERATURE = 2.0**-100
-"""Below it the largest logits win."""
+"""Colder than this the largest logits win."""
 
 
 @dataclass(frozen=True)
@@ -89,10 +92,11 @@ def gumbel_draw(
     >>> gumbel_draw(np.float32([0, 2, 1]), bytes(16), 0)
     0
     """
-    row, where = _row(logits), _key(key)
-    place = _position(position, 1)
-    sampling = _sampling(temperature, top_k, top_p, min_p)
-    return _race("logits", row, sampling, where, place, 1)[0][0]
+    rows = _truncated(_row(logits), temperature, top_k, top_p, min_p)
+    words = check_key("key", key)
+    place = check_position("position", position, 1)
+    ((tokens, _),) = race(rows, temperature, words, place, 1, lambda _: "logits")
+    return tokens[0]
 
 
 def gumbel_guess(
@@ -126,16 +130,17 @@ def gumbel_guess(
     >>> gumbel_guess(np.float32([0, 2, 1]), bytes(16), 0, 2).tokens
     (0, 2)
     """
-    row, where = _row(logits), _key(key)
-    place = _position(position, 1)
-    count = checks.in_range("count", count, 1, MOST_GUESSES)
-    sampling = _sampling(temperature, top_k, top_p, min_p)
-    tokens, scores = _race("logits", row, sampling, where, place, MOST_GUESSES)
-    weights = np.float64(1) / scores
-    if sampling[0] < LEAST_TEMPERATURE:  # where scores are negated logits
-        weights = np.exp(scores[0] - scores)
-    chances = weights / weights.sum()
-    return Guesses(tuple(tokens[:count]), tuple(chances[:count].tolist()))
+    count = checks.in_range("count", count, 1, MAX_GUESSES)
+    rows = _truncated(_row(logits), temperature, top_k, top_p, min_p)
+    words = check_key("key", key)
+    place = check_position("position", position, 1)
+    ((tokens, scores),) = race(
+        rows, temperature, words, place, MAX_GUESSES, lambda _: "logits"
+    )
+    best = np.array(scores)
+    weights = np.exp(best[0] - best) if temperature < LEAST_TEMPERATURE else 1 / best
+    chances = (weights / weights.sum()).tolist()
+    return Guesses(tuple(tokens[:count]), tuple(chances[:count]))
 
 
 def gumbel_verify(
@@ -191,16 +196,11 @@ def gumbel_verify(
     for i, token in enumerate(tokens):
         checks.in_range(f"drafted[{i}]", token, 0, vocab_size - 1)
     rows = checks.rows("logits", logits, vocab_size)
-    where, place = _key(key), _position(position, len(rows))
-    sampling = _sampling(temperature, top_k, top_p, min_p)
-    drawn = [
-        _race(f"logits[{i}]", row, sampling, where, place + i, 1)[0][0]
-        for i, row in enumerate(rows)
-    ]
-    accepted = 0
-    while accepted < len(tokens) and tokens[accepted] == drawn[accepted]:
-        accepted += 1
-    return Verdict(accepted, drawn[accepted])
+    rows = _truncated(rows, temperature, top_k, top_p, min_p)
+    words = check_key("key", key)
+    place = check_position("position", position, len(rows))
+    found = race(rows, temperature, words, place, 1, lambda row: f"logits[{row}]")
+    return settle(tokens, [best[0] for best, _ in found])
 
 
 def _vocabulary(size: int) -> int:
@@ -208,135 +208,70 @@ def _vocabulary(size: int) -> int:
 
 
 def _row(logits: ArrayLike) -> NDArray[np.floating]:
+    """Return the row [1, V]."""
     shape = np.shape(logits)
     if len(shape) != 1:
         raise ValueError(f"logits must have shape (vocabulary,), got {shape}")
-    return checks.row("logits", logits, _vocabulary(shape[0]))
+    return checks.row("logits", logits, _vocabulary(shape[0]))[None]
 
 
-def _key(key: bytes) -> NDArray[np.uint32]:
-    data = checks.packet(key)
-    if len(data) != 16:
-        raise ValueError(f"key must have 16 bytes, got {len(data)}")
-    return np.frombuffer(data, "<u4").astype(np.uint32)
-
-
-def _position(position: int, rows: int) -> int:
-    return checks.in_range("position", position, 0, 2**64 - rows)
-
-
-def _sampling(
-    temperature: float, top_k: int, top_p: float, min_p: float
-) -> tuple[float, int, float, float]:
-    return (
-        checks.temperature(temperature),
+def _truncated(
+    rows: NDArray[np.floating],
+    temperature: float,
+    top_k: int,
+    top_p: float,
+    min_p: float,
+) -> NDArray[np.floating]:
+    """Return rows that hold -inf for what a sampling cuts off."""
+    temperature = checks.temperature(temperature)
+    cuts = (
         checks.in_range("top_k", top_k, 0),
         checks.finite("top_p", top_p, 0, 1),
         checks.finite("min_p", min_p, 0, 1),
     )
+    if temperature < LEAST_TEMPERATURE or cuts == (0, 1, 0):
+        return rows
+    return np.stack([truncate(row, temperature, *cuts) for row in rows])
 
 
-def _race(
-    name: str,
-    row: NDArray[np.floating],
-    sampling: tuple[float, int, float, float],
+# For torch.gumbel_verify, too.
+
+
+def check_key(name: str, key: bytes) -> NDArray[np.uint32]:
+    """Return a key's four words."""
+    data = checks.packet(key)
+    if len(data) != KEY_BYTES:
+        raise ValueError(f"{name} must have {KEY_BYTES} bytes, got {len(data)}")
+    return np.frombuffer(data, "<u4").astype(np.uint32)
+
+
+def check_position(name: str, position: int, rows: int) -> int:
+    """Return the position of the first of so many rows."""
+    return checks.in_range(name, position, 0, 2**64 - rows)
+
+
+def race(
+    rows: NDArray[Any],
+    temperature: float,
     key: NDArray[np.uint32],
     position: int,
-    count: int,
-) -> tuple[list[int], NDArray[np.float64]]:
-    """Return the tokens of the least scores, and these."""
-    temperature, *cuts = sampling
-    if temperature >= LEAST_TEMPERATURE and cuts != [0, 1, 0]:
-        row = truncate(row, *sampling)
-    status, ids, scores = _reference(row, temperature, key, position, count)
+    most: int,
+    name_row: Callable[[int], str],
+) -> list[tuple[list[int], list[float]]]:
+    """Return for each row the tokens of the least scores, ascending, and these.
+
+    Rows are as cores take them. `name_row` says what errors call a row.
+    """
+    core = core_of(backend(), rows.shape[1])
+    status, done, found = core.gumbel(rows, temperature, key, position, most)
     if status:
-        raise row_error(name, row, status)
-    return ids.tolist(), scores
+        raise row_error(name_row(done), rows[done], status)
+    return found
 
 
-# To be replaced by the cores' own.
-
-EXP2 = (
-    1.3691488853904128e-12, 2.5678435993488206e-11, 4.4455382718708116e-10,
-    7.054911620801123e-09, 1.01780860092397e-07, 1.321548679014431e-06,
-    1.5252733804059841e-05, 0.0001540353039338161, 0.0013333558146428443,
-    0.009618129107628477, 0.05550410866482158, 0.24022650695910072,
-    0.6931471805599453, 1.0,
-)  # fmt: skip
-
-
-def _philox(counter: Any, k0: int, k1: int) -> Any:
-    c0, c1, c2, c3 = (np.asarray(c, np.uint64) for c in counter)
-    low, half = np.uint64(0xFFFFFFFF), np.uint64(32)
-    for _ in range(10):
-        p, q = c0 * np.uint64(0xD2511F53), c2 * np.uint64(0xCD9E8D57)
-        c0, c1, c2, c3 = (
-            q >> half ^ c1 ^ np.uint64(k0), q & low,
-            p >> half ^ c3 ^ np.uint64(k1), p & low,
-        )  # fmt: skip
-        k0, k1 = (k0 + 0x9E3779B9) % 2**32, (k1 + 0xBB67AE85) % 2**32
-    return c0, c1, c2, c3
-
-
-def _words(rng: Any, stream: int, k: Any) -> Any:
-    k0, k1, r2, r3 = rng
-    calls = _philox((k // 64 * 16 + k % 16, stream, r2, r3), k0, k1)
-    return np.choose((k // 16 % 4).astype(int), np.broadcast_arrays(*calls)).astype(
-        float
-    )
-
-
-def _minus_log(v: Any, u: Any) -> Any:
-    m, e = np.frexp(u)
-    small = m < 0.7071
-    z, n = np.where(small, 2 * m, m), np.where(small, e - 1, e)
-    s = np.where(v < 0.25, v / (2 - v), (1 - z) / (1 + z))
-    q = s * s
-    p = np.full_like(q, 1 / 21)
-    for k in range(19, 1, -2):
-        p = p * q + 1 / k
-    return 2 * (s + s * q * p) - np.where(v < 0.25, 0, n) * 0.6931471805599453
-
-
-def _exponential(hi: Any, lo: Any, bits: int) -> Any:
-    unit = 2.0 ** (-32 - bits)
-    return _minus_log(
-        hi * 2.0**-32 + (lo + 0.5) * unit,
-        (2.0**32 - 1 - hi) * 2.0**-32 + ((2.0**bits - 1 - lo) + 0.5) * unit,
-    )
-
-
-def _exp2(t: Any) -> Any:
-    n = np.rint(t)
-    f, p = t - n, np.full_like(t, EXP2[0])
-    for c in EXP2[1:]:
-        p = p * f + c
-    return np.ldexp(p, n.astype(np.int64))
-
-
-def _reference(
-    row: Any, temperature: float, key: Any, position: int, count: int
-) -> tuple[int, Any, Any]:
-    if np.isnan(row).any() or np.isposinf(row).any():
-        return Status.NOT_FINITE, None, None
-    values = row.astype(np.float64)
-    if np.isneginf(values.max()):
-        return Status.ALL_MASKED, None, None
-    if temperature < LEAST_TEMPERATURE:
-        scores = -values
-    else:
-        place = position % 2**32, position >> 32, int(key[2]), int(key[3])
-        rng = [int(w) for w in _philox(place, int(key[0]), int(key[1]))]
-        x = np.arange(values.size, dtype=np.uint64)
-        block = x // np.uint64(64)
-        low = _words(rng, 2, block)
-        e = _exponential(_words(rng, 0, block), low // 64, 26) / 64
-        least = x % 64 == low % 64
-        own = _exponential(_words(rng, 1, x), _words(rng, 3, x), 32)
-        e = np.where(least, e, e + own)
-        with np.errstate(over="ignore", under="ignore"):
-            t = (values - values.max()) * (1.4426950408889634 / temperature)
-        scores = np.where(t >= -100, e * _exp2(-np.maximum(t, -101)), np.inf)
-    best = np.argsort(scores, kind="stable")[:count]
-    best = best[scores[best] < np.inf]
-    return Status.OK, best, scores[best]
+def settle(drafted: Sequence[int], drawn: Sequence[int]) -> Verdict:
+    """Return the verdict on drafted tokens, of those that are drawn and one more."""
+    accepted = 0
+    while accepted < len(drafted) and drafted[accepted] == drawn[accepted]:
+        accepted += 1
+    return Verdict(accepted, drawn[accepted])

@@ -4,28 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sqs_codec._backend import backend, core_class
+from sqs_codec._backend import backend
 from sqs_codec._base import checks
 from sqs_codec._base.errors import row_error
-from sqs_codec._base.format import MAX_ROUND, MAX_VOCAB, MIN_VOCAB, Coding
+from sqs_codec._base.format import MAX_ROUND, MAX_VOCAB, MIN_VOCAB
 from sqs_codec._codec.round import Round
 from sqs_codec._codec.target import (
     check_draws,
     check_rounds,
     check_shape,
+    core_of,
     row_namer,
     spans,
 )
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
-
-    from sqs_codec._backend.core import Core
 
 __all__ = ["Verdict", "verify", "verify_batch"]
 
@@ -216,15 +214,6 @@ def verify_batch(
     return judge(rounds, rows, draws, row_namer("target_probs", rounds))
 
 
-@lru_cache(maxsize=16)
-def _core(backend_name: str, vocab_size: int) -> Core:
-    """Return a core for a vocabulary; what else a codec has does not matter here.
-
-    The name of the backend is there for the cache to tell cores apart.
-    """
-    return core_class()(vocab_size, 1, Coding.BITPACK, None)
-
-
 def _check_target(
     target_probs: NDArray[np.floating], n: int, vocab_size: int | None
 ) -> NDArray[np.floating]:
@@ -257,7 +246,7 @@ def judge(
 
     Rows are as cores take them. `name_row` says what errors call a row.
     """
-    core = _core(backend(), rows.shape[1])
+    core = core_of(backend(), rows.shape[1])
     verdicts = []
     for round_, span in zip(rounds, spans(rounds), strict=True):
         arrays = NO_ROUND if round_ is None else round_.arrays

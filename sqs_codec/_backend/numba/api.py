@@ -12,6 +12,7 @@ from sqs_codec._backend.core import frozen
 from sqs_codec._backend.numba import fields, quantize, rows
 from sqs_codec._backend.numba import packet as entropy
 from sqs_codec._backend.numba import verify as verification
+from sqs_codec._backend.numba.gumbel import race
 from sqs_codec._backend.numba.prior import pack_prior
 from sqs_codec._backend.numba.sparsify import KINDS
 from sqs_codec._base.errors import Status
@@ -174,6 +175,30 @@ class Core:
             draws[min(accepted + 1, length)],
         )
         return Status.OK, n, accepted, token
+
+    def gumbel(
+        self,
+        logits: NDArray[Any],
+        temperature: float,
+        key: Ids,
+        position: int,
+        most: int,
+    ) -> tuple[int, int, list[tuple[list[int], list[float]]]]:
+        found: list[tuple[list[int], list[float]]] = []
+        for row in _rows(logits):
+            at = position + len(found)
+            words = (
+                *map(np.uint64, key),
+                np.uint64(at & 0xFFFFFFFF),
+                np.uint64(at >> 32),
+            )
+            scores, ids = np.empty(most), np.zeros(most, np.int64)
+            status = race(row, temperature, words, scores, ids)
+            if status != Status.OK:
+                return status, len(found), found
+            n = int(scores.searchsorted(np.inf))
+            found.append((ids[:n].tolist(), scores[:n].tolist()))
+        return Status.OK, len(found), found
 
 
 def _check_kind(kind: int) -> None:
