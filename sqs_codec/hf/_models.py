@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import importlib.util
 import inspect
 import io
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +31,6 @@ from sqs_codec._base.files import lacks_folder
 from sqs_codec._base.hub import ask_hub
 from sqs_codec.edge import fingerprint
 from sqs_codec.engine._registry import DTYPES
-from sqs_codec.session._text import common_length
 
 # Hugging Face picks the classes of models and tokenizers at run time from a
 # configuration file, so there is no static type to name.
@@ -38,6 +39,20 @@ HFTokenizer = Any
 
 DROP_ORDER = (17, 3, 14, 4)
 """Decoder layers of SmolLM2-135M in the order in which they are missed least."""
+
+FULL, SLIDING = LAYERS = "full_attention", "sliding_attention"
+"""The kinds of layers that only attend, as transformers' configurations call them."""
+
+MASKED = "eager", "sdpa"
+"""The implementations of attention that take a mask of any shape."""
+
+TOLERANCE = {
+    torch.float64: 1e-3,
+    torch.float32: 1e-3,
+    torch.float16: 0.1,
+    torch.bfloat16: 0.3,
+}
+"""How far a logit may be off by rounding, in standard deviations of a row's."""
 
 
 class ModelError(ValueError):
@@ -288,7 +303,10 @@ def without_layers(model: HFModel, dropped: Collection[int]) -> HFModel:
 
 
 class CachedModel:
-    """A causal model with the keys and values of the text it has seen so far.
+    """A causal model with the keys and values of what it has seen so far.
+
+    That is a text, or a tree of texts that share a beginning: a list of cells, each
+    behind the one of the token before it.
 
     Parameters
     ----------
@@ -303,7 +321,9 @@ class CachedModel:
         # Without the model's configuration the cache keeps every position even
         # where attention only looks at a window, so that it can be cropped.
         self._cache = transformers.DynamicCache()
-        self._seen: list[int] = []
+        # By the cell of the token before, or -1, and the token; in the cache's order.
+        self._cells: dict[tuple[int, int], int] = {}
+        self._windows = _windows(model.config.get_text_config())
         # transformers renamed the argument in its version 5.
         names = inspect.signature(model.forward).parameters
         self._cache_argument = "cache" if "cache" in names else "past_key_values"
@@ -313,7 +333,7 @@ class CachedModel:
 
     def __len__(self) -> int:
         """How many tokens are cached."""
-        return len(self._seen)
+        return len(self._cells)
 
     def logits(self, tokens: Sequence[int], last: int = 1) -> NDArray[np.float32]:
         """Logits after each of the last tokens of a text.
@@ -321,7 +341,7 @@ class CachedModel:
         Parameters
         ----------
         tokens : sequence of int
-            The whole text. What it has in common with the cached one is not fed to
+            The whole text. What it has in common with a cached one is not fed to
             the model again; the rest of what is cached is forgotten.
         last : int
             How many positions to return, 1 to ``len(tokens)``.
@@ -333,18 +353,37 @@ class CachedModel:
         if not 1 <= last <= len(tokens):
             raise ValueError(f"last must be 1 to {len(tokens)}, not {last}")
         # A position whose logits are wanted has to pass through the model again.
-        self.rollback(min(common_length(self._seen, tokens), len(tokens) - last))
-        fresh = list(tokens[len(self._seen) :])
-        with torch.inference_mode():
-            out = self._model(
-                input_ids=torch.tensor([fresh], device=self._model.device),
-                use_cache=True,
-                logits_to_keep=last,
-                **{self._cache_argument: self._cache},
+        self._retain(self._path(tokens)[: len(tokens) - last])
+        fresh = list(tokens[len(self._cells) :])
+        rows = self._read(fresh, last)
+        for token in fresh:
+            self._cells[len(self._cells) - 1, token] = len(self._cells)
+        return rows
+
+    def branches(self, texts: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        """Logits after each of some texts that share a beginning.
+
+        They are read side by side, if the model can be told by a mask which cells a
+        token sees, and otherwise one after the other.
+
+        Parameters
+        ----------
+        texts : sequence of sequence of int
+            The whole texts. Their last tokens, and what isn't cached of the others,
+            are fed to the model; what is in none of them is forgotten.
+
+        Returns
+        -------
+        ndarray of float32, shape [len(texts), V]
+        """
+        if not texts or min(map(len, texts)) < 1:
+            raise ValueError(
+                f"expected texts of at least one token, got texts of "
+                f"{[len(text) for text in texts]} tokens"
             )
-        self._seen += fresh
-        cropped = out.logits[0, :, : self._vocab_size]
-        return np.asarray(cropped.float().cpu().numpy(), dtype=np.float32)
+        if len(texts) > 1 and self._reads_trees:
+            return self._grow(texts)
+        return np.concatenate([self.logits(text) for text in texts])
 
     def rollback(self, length: int) -> None:
         """Forget everything after the first `length` cached tokens.
@@ -354,12 +393,123 @@ class CachedModel:
         ValueError
             Fewer than `length` tokens are cached.
         """
-        surplus = len(self._seen) - length
-        if surplus < 0 or length < 0:
+        if not 0 <= length <= len(self):
             raise ValueError(f"cannot roll {len(self)} tokens back to {length}")
-        if surplus:
-            self._cache.crop(-surplus)
-            del self._seen[length:]
+        self._retain(range(length))
+
+    @functools.cached_property
+    def _reads_trees(self) -> bool:
+        """Whether a small tree gives the model's own logits."""
+        if not self._windows:
+            return False
+        tree, alone = (CachedModel(self._model, self._vocab_size) for _ in range(2))
+        a, b, c, d = (i * self._vocab_size // 5 for i in range(1, 5))
+        texts = [[a, c, d], [a, c, b]]
+        try:
+            tree._grow([[a, b], [a, c]])
+            rows = tree._grow(texts)
+        except Exception:  # whatever a model makes of such a mask
+            return False
+        own = np.concatenate([alone.logits(text) for text in texts])
+        return bool(abs(rows - own).max() <= TOLERANCE[self._model.dtype] * own.std())
+
+    def _path(self, tokens: Sequence[int]) -> list[int]:
+        """Return the cells of a text's tokens, as far as they are cached."""
+        path: list[int] = []
+        for token in tokens:
+            cell = self._cells.get((path[-1] if path else -1, token))
+            if cell is None:
+                break
+            path.append(cell)
+        return path
+
+    def _retain(self, cells: Collection[int]) -> None:
+        """Forget all cells but these, among which are those before them."""
+        kept = sorted(cells)
+        surplus = len(self._cells) - len(kept)
+        if not surplus:
+            return
+        start = next((i for i, cell in enumerate(kept) if i != cell), len(kept))
+        moved = kept[start:]
+        with torch.inference_mode():
+            layers: list[Any] = self._cache.layers if moved else []
+            for layer in layers:
+                for states in (layer.keys, layer.values):
+                    states[..., start : len(kept), :] = states[..., moved, :]
+        self._cache.crop(-surplus)
+        places = {-1: -1} | {cell: i for i, cell in enumerate(kept)}
+        self._cells = {
+            (places[before], token): places[cell]
+            for (before, token), cell in self._cells.items()
+            if cell in places
+        }
+
+    def _grow(self, texts: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        """Read what is new in texts, each new token with a mask that shows its own."""
+        paths = [self._path(text) for text in texts]
+        # A text's last token has to pass through the model again, so what follows, too.
+        ends = {p[-1] for p, t in zip(paths, texts, strict=True) if len(p) == len(t)}
+        self._retain({c for p in paths for c in takewhile(lambda c: c not in ends, p)})
+        cells = self._cells.copy()
+        leaves = []
+        for text in texts:
+            cell = -1
+            for token in text:
+                cell = cells.setdefault((cell, token), len(cells))
+            leaves.append(cell)
+        past = len(self._cells)
+        before, tokens = zip(*cells, strict=True)
+        rows = self._read(
+            tokens[past:],
+            torch.tensor(leaves, device=self._model.device) - past,
+            **self._sight(before, past),
+        )
+        self._cells = cells
+        return rows
+
+    def _sight(self, before: Sequence[int], past: int) -> dict[str, Any]:
+        """Return positions of new cells, and masks that show them the cells before."""
+        device, dtype = self._model.device, self._model.dtype
+        shape = 1, 1, len(before) - past, len(before)
+        hidden = torch.full(shape, torch.finfo(dtype).min, dtype=dtype)
+        masks = {kind: hidden.clone() for kind in self._windows}
+        positions = []
+        for row in range(shape[2]):
+            path = [past + row]
+            while before[path[-1]] >= 0:
+                path.append(before[path[-1]])
+            positions.append(len(path) - 1)
+            for kind, mask in masks.items():
+                mask[0, 0, row, path[: self._windows[kind]]] = 0
+        given = {kind: mask.to(device) for kind, mask in masks.items()}
+        return {
+            "position_ids": torch.tensor([positions], device=device),
+            "attention_mask": given if SLIDING in given else given[FULL],
+        }
+
+    def _read(
+        self, tokens: Sequence[int], wanted: int | torch.Tensor, **options: Any
+    ) -> NDArray[np.float32]:
+        """Add tokens to the cache; return the wanted logits, the last ones or these."""
+        with torch.inference_mode():
+            out = self._model(
+                input_ids=torch.tensor([tokens], device=self._model.device),
+                use_cache=True,
+                logits_to_keep=wanted,
+                **{self._cache_argument: self._cache},
+                **options,
+            )
+        cropped = out.logits[0, :, : self._vocab_size]
+        return np.asarray(cropped.float().cpu().numpy(), dtype=np.float32)
+
+
+def _windows(config: Any) -> dict[str, int | None]:
+    """Say how far each kind of layers looks back, if a mask can say it to them."""
+    window = getattr(config, "sliding_window", None)
+    kinds = getattr(config, "layer_types", None) or ([FULL] if window is None else [])
+    if config._attn_implementation not in MASKED or set(kinds).difference(LAYERS):
+        return {}
+    return {kind: window if kind == SLIDING else None for kind in kinds}
 
 
 def _smollm2(drop_layers: int, device: str, dtype: str) -> LanguageModel:

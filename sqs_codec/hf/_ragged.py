@@ -21,15 +21,18 @@ import torch
 import transformers
 from torch.nn.functional import scaled_dot_product_attention
 
-from sqs_codec.hf._models import HFModel, ModelError, check_rollback
+from sqs_codec.hf._models import (
+    LAYERS,
+    TOLERANCE,
+    HFModel,
+    ModelError,
+    check_rollback,
+)
 
 __all__ = ["Cache", "Piece", "RaggedModel"]
 
 ATTENTION = "sqs_codec"
 """The name of `_attend` in transformers."""
-
-LAYERS = frozenset({"full_attention", "sliding_attention"})
-"""What `_attend` can stand in for, as transformers' configurations call it."""
 
 LOOKS_AT_LENGTH = frozenset({"dynamic", "longrope"})
 """Rotary embeddings whose angles change once any text of a row is long."""
@@ -241,15 +244,6 @@ class RaggedModel:
                 )
 
 
-TOLERANCE = {
-    torch.float64: 1e-3,
-    torch.float32: 1e-3,
-    torch.float16: 0.1,
-    torch.bfloat16: 0.3,
-}
-"""How far a logit may be off by rounding, in standard deviations of a row's."""
-
-
 @dataclass(frozen=True)
 class _Span:
     """Where a piece lies: [start, stop) in the row, [past, end) in its text."""
@@ -397,7 +391,7 @@ def _refuse(model: HFModel, config: Any) -> None:
     if getattr(config, "is_encoder_decoder", False):
         raise ModelError(f"{_name(model)} has an encoder; `Cloud` serves decoders")
     check_rollback(_name(model), model)
-    kinds = set(getattr(config, "layer_types", None) or ()) - LAYERS
+    kinds = set(getattr(config, "layer_types", None) or ()).difference(LAYERS)
     if kinds:
         raise ModelError(
             f"{_name(model)} has layers of the kinds {sorted(kinds)}; `Cloud` serves "
