@@ -23,6 +23,7 @@ adapter = pytest.importorskip("sqs_codec.torch")
 
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402 (see above)
 
+from sqs_codec.torch import _gumbel as racing  # noqa: E402
 from sqs_codec.torch import _quantize as quantizing  # noqa: E402
 from sqs_codec.torch import _verify as verifying  # noqa: E402
 
@@ -51,7 +52,7 @@ CODEC = sqs.Codec(VOCAB, resolution=150)
 def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Send CPU tensors down either path."""
     if request.param == "device":
-        for module in (quantizing, verifying):
+        for module in (quantizing, racing, verifying):
             monkeypatch.setattr(module, "is_on_host", lambda rows: False)
     return str(request.param)
 
@@ -824,6 +825,108 @@ def test_what_follows_the_rule_is_given_by_name() -> None:
     for call in (adapter.quantize, adapter.encode_logits):
         with pytest.raises(TypeError, match="positional argument"):
             call(CODEC, torch.zeros(VOCAB), sqs.TopK(3), 0.7)
+
+
+def random_drafts(
+    rng: np.random.Generator, rows: Any
+) -> tuple[list[list[int]], list[bytes], list[int], list[float]]:
+    """Drafts that are right now and then, keys, positions and temperatures."""
+    drafts: list[list[int]] = []
+    left = len(rows)
+    while left:
+        size = int(rng.integers(1, min(left, 5) + 1))
+        left -= size
+        drafts.append([0] * (size - 1))
+    keys = [rng.bytes(16) for _ in drafts]
+    positions = [int(2.0 ** rng.uniform(0, 63)) for _ in drafts]
+    temperatures = rng.choice([0, 1e-40, 1e-3, 0.7, 1.0, 1e300], len(drafts)).tolist()
+    start = 0
+    for draft, key, position, t in zip(
+        drafts, keys, positions, temperatures, strict=True
+    ):
+        for i in range(int(rng.integers(0, len(draft) + 1))):
+            row = core_row(rows[start + i])
+            draft[i] = sqs.gumbel_draw(row, key, position + i, temperature=t)
+        start += len(draft) + 1
+    return drafts, keys, positions, temperatures
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("size", [2, 64, 203, 64 * 70 + 1])
+def test_races_as_the_core(size: int, dtype: Any, path: str) -> None:
+    rng = np.random.default_rng(SEED)
+    rows = tensor_with_ties(40, size, dtype=dtype)
+    rows[:, 1] = 0.0
+    drafts, *given, temperatures = random_drafts(rng, rows)
+    found = adapter.gumbel_verify(
+        drafts, rows.T.contiguous().T, *given, temperature=temperatures
+    )
+    start = 0
+    for draft, *own, t, verdict in zip(
+        drafts, *given, temperatures, found, strict=True
+    ):
+        part = core_row(rows[start : start + len(draft) + 1])
+        assert sqs.gumbel_verify(draft, part, *own, temperature=t) == verdict
+        start += len(part)
+
+
+def test_a_row_of_which_all_blocks_are_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where few are looked at first, and the winner may be in another."""
+    monkeypatch.setattr(racing, "OPENED", 1)
+    monkeypatch.setattr(racing, "is_on_host", lambda rows: False)
+    rows, keys = tensor_with_ties(30, 317), [bytes([i] * 16) for i in range(30)]
+    races = []
+    race = racing._race
+
+    def note(rows: Any, *given: Any) -> Any:
+        races.append(len(rows))
+        return race(rows, *given)
+
+    monkeypatch.setattr(racing, "_race", note)
+    found = adapter.gumbel_verify([[]] * 30, rows, keys, [7] * 30, temperature=1.0)
+    drawn = [
+        sqs.gumbel_draw(row.numpy(), key, 7)
+        for row, key in zip(rows, keys, strict=True)
+    ]
+    assert [verdict.token for verdict in found] == drawn
+    assert races[0] == 30 > races[1] > 0
+
+
+def test_a_device_is_waited_for_once_in_a_race(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(racing, "is_on_host", lambda rows: False)
+    counts = []
+    for texts in (3, 30):
+        rows = tensor_with_ties(texts, 8192)
+        with Operations() as operations:
+            adapter.gumbel_verify(
+                [[]] * texts, rows, [bytes(16)] * texts, range(texts), temperature=0.7
+            )
+        counts.append(operations.counts)
+    assert counts[0] == counts[1]
+    assert counts[0]["nonzero"] == counts[0]["_local_scalar_dense"] == 0
+
+
+def test_races_say_what_they_expected(path: str) -> None:
+    good: dict[str, Any] = {"drafted": [[1], []], "logits": torch.zeros(3, 2)}
+    good |= {"keys": [bytes(16)] * 2, "positions": [0, 2], "temperature": 1.0}
+    bad = torch.zeros(3, 2)
+    bad[2] = -torch.inf
+    for change, error, message in [
+        ({"drafted": [[1]]}, ValueError, r"shape \(2, 2\).*, got \(3, 2\)"),
+        ({"drafted": [[2], []]}, ValueError, r"drafted\[0\]\[0\] must be in \[0, 1\]"),
+        ({"logits": bad.numpy()}, TypeError, "torch.Tensor, got ndarray"),
+        ({"logits": bad}, ValueError, r"logits\[2\]: every token is masked"),
+        ({"logits": bad * 0}, ValueError, r"logits\[2\]: holds nan"),
+        ({"keys": [bytes(16)]}, ValueError, "keys must be one for each of 2 texts, go"),
+        ({"keys": [bytes(16), b"k"]}, ValueError, r"keys\[1\] must have 16 bytes, got"),
+        ({"positions": [0, -1]}, ValueError, r"positions\[1\] must be in \[0, "),
+        ({"temperature": [1.0]}, ValueError, "one for each, got 1"),
+    ]:
+        with pytest.raises(error, match=message):
+            adapter.gumbel_verify(**{**good, **change})
+    assert adapter.gumbel_verify([], torch.zeros(0, 2), [], [], temperature=1.0) == []
 
 
 def run_python(code: str) -> str:

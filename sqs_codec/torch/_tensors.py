@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
+from sqs_codec._base import checks
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["check_maxima", "detached", "exponentials", "is_on_host", "scale_of"]
+__all__ = [
+    "check_maxima",
+    "detached",
+    "exponentials",
+    "is_on_host",
+    "scale_of",
+    "temperatures_of",
+]
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -33,6 +42,23 @@ def scale_of(temperature: float, dtype: torch.dtype) -> float:
     """Return 1 / temperature, where neither 0 nor -inf times it is NaN; 1 for 0."""
     limits = torch.finfo(dtype)
     return min(max(1 / (temperature or 1.0), limits.tiny), limits.max)
+
+
+def temperatures_of(
+    counts: Sequence[int], temperature: float | Sequence[float]
+) -> list[float]:
+    """Return a temperature for each row, of rounds that have so many."""
+    if not isinstance(temperature, Sequence):
+        temperature = [temperature] * len(counts)
+    if len(temperature) != len(counts):
+        raise ValueError(
+            f"temperature must be one for all {len(counts)} rounds or one for each, "
+            f"got {len(temperature)}"
+        )
+    values = map(checks.temperature, temperature)
+    return [
+        value for count, value in zip(counts, values, strict=True) for _ in range(count)
+    ]
 
 
 def detached(name: str, logits: torch.Tensor) -> torch.Tensor:

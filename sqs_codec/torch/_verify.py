@@ -25,6 +25,7 @@ from sqs_codec.torch._tensors import (
     exponentials,
     is_on_host,
     scale_of,
+    temperatures_of,
 )
 
 if TYPE_CHECKING:
@@ -157,31 +158,11 @@ def verify_batch(
     rows = detached("target_logits", target_logits)
     check_shape("target_logits", rows.shape, n, vocab_size)
     numbers = check_draws(draws, n)
-    temperatures = _temperatures(rounds, temperature)
+    temperatures = temperatures_of([*map(count_rows, rounds)], temperature)
     if not rounds:
         return []
     name_row = row_namer("target_logits", rounds)
     return _verify(rounds, rows, numbers, temperatures, name_row)
-
-
-def _temperatures(
-    rounds: Sequence[Round | None], temperature: float | Sequence[float]
-) -> list[float]:
-    """Return a temperature for each row of rounds."""
-    if not isinstance(temperature, Sequence):
-        temperature = [temperature] * len(rounds)
-    if len(temperature) != len(rounds):
-        raise ValueError(
-            f"temperature must be one for all {len(rounds)} rounds or one for each, "
-            f"got {len(temperature)}"
-        )
-    return [
-        value
-        for round_, value in zip(
-            rounds, map(checks.temperature, temperature), strict=True
-        )
-        for _ in range(count_rows(round_))
-    ]
 
 
 def _verify(

@@ -1,0 +1,321 @@
+"""Verify by numbers that both ends share, by the target model's logits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from sqs_codec._base import checks
+from sqs_codec._base.format import MAX_ROUND
+from sqs_codec._codec.gumbel import LEAST_TEMPERATURE, gumbel_draw
+from sqs_codec._codec.target import check_shape
+from sqs_codec._codec.verify import Verdict
+from sqs_codec.torch._tensors import (
+    check_maxima,
+    detached,
+    is_on_host,
+    temperatures_of,
+)
+
+__all__ = ["gumbel_verify"]
+
+BLOCK = 64
+"""Tokens whose least number is known before the others."""
+
+OPENED = 64
+"""Blocks of which all numbers are looked at. A row of a text that needs more is rare,
+and is done again with all."""
+
+MARGIN = 1 - 1e-12
+"""Less than what exp2's rounding can take from the bound of a block."""
+
+LOG2_E, LN_2 = 1.4426950408889634, 0.6931471805599453
+LOW = 0xFFFFFFFF
+
+EXP2 = (
+    1.3691488853904128e-12, 2.5678435993488206e-11, 4.4455382718708116e-10,
+    7.054911620801123e-09, 1.01780860092397e-07, 1.321548679014431e-06,
+    1.5252733804059841e-05, 0.0001540353039338161, 0.0013333558146428443,
+    0.009618129107628477, 0.05550410866482158, 0.24022650695910072,
+    0.6931471805599453, 1.0,
+)  # fmt: skip
+"""The core's 2**f on [-1/2, 1/2], the highest power first."""
+
+
+def gumbel_verify(
+    drafted: Sequence[Sequence[int]],
+    logits: torch.Tensor,
+    keys: Sequence[bytes],
+    positions: Sequence[int],
+    *,
+    temperature: float | Sequence[float],
+) -> list[Verdict]:
+    """Verify the drafts of many texts by the numbers of a key each.
+
+    As `sqs_codec.gumbel_verify`, of which each verdict is that, to the bit, wherever
+    the logits are. This waits for an accelerator once, seldom twice, whatever the
+    number of texts.
+
+    Parameters
+    ----------
+    drafted : sequence of sequences of int
+        Token ids, at most 256 of a text.
+    logits : torch.Tensor of float16, bfloat16, float32 or float64 [N, V]
+        The rows of the texts one after the other, L+1 for L drafted tokens. On any
+        device, contiguous or not; gradients are ignored. ``-inf`` masks a token, as
+        truncations do.
+    keys : sequence of bytes [16]
+        One of each text.
+    positions : sequence of int
+        Of the first drafted token of each text, in [0, 2**64).
+    temperature : float or sequence of float
+        Of all texts, or one for each.
+
+    Returns
+    -------
+    list of Verdict
+        One for each text.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `sqs_codec.gumbel_verify`; the message names the row.
+
+    Examples
+    --------
+    >>> import torch
+    >>> rows = torch.tensor([[0.0, 2.0, 1.0], [3.0, 0.0, 0.0], [0.0, 0.0, 9.0]])
+    >>> gumbel_verify([[0], []], rows, [bytes(16)] * 2, [0, 5], temperature=1.0)
+    [Verdict(accepted=1, token=0), Verdict(accepted=0, token=2)]
+    """
+    drafts = [checks.integers(f"drafted[{i}]", one) for i, one in enumerate(drafted)]
+    rows = detached("logits", logits)
+    check_shape("logits", rows.shape, sum(map(len, drafts)) + len(drafts), None)
+    _check_drafts(drafts, rows.shape[1])
+    places = _places(drafts, keys, positions, temperature)
+    if not drafts:
+        return []
+    if is_on_host(rows):
+        drawn = _draw_on_host(rows, places)
+    else:
+        drawn = _draw_on_device(rows, places)
+    verdicts = []
+    for draft in drafts:
+        own, drawn = drawn[: len(draft) + 1], drawn[len(draft) + 1 :]
+        accepted = 0
+        while accepted < len(draft) and draft[accepted] == own[accepted]:
+            accepted += 1
+        verdicts.append(Verdict(accepted, own[accepted]))
+    return verdicts
+
+
+class _Place(NamedTuple):
+    """What decides the numbers of a row, and how they are used."""
+
+    key: bytes
+    position: int
+    temperature: float
+
+
+def _check_drafts(drafts: Sequence[Sequence[int]], vocab_size: int) -> None:
+    for i, draft in enumerate(drafts):
+        if len(draft) > MAX_ROUND:
+            raise ValueError(
+                f"drafted[{i}] must be at most {MAX_ROUND} tokens, got {len(draft)}"
+            )
+        for j, token in enumerate(draft):
+            checks.in_range(f"drafted[{i}][{j}]", token, 0, vocab_size - 1)
+
+
+def _places(
+    drafts: Sequence[Sequence[int]],
+    keys: Sequence[bytes],
+    positions: Sequence[int],
+    temperature: float | Sequence[float],
+) -> list[_Place]:
+    """Return the places of all rows."""
+    for name, values in ("keys", keys), ("positions", positions):
+        if len(values) != len(drafts):
+            raise ValueError(
+                f"{name} must be one for each of {len(drafts)} texts, got {len(values)}"
+            )
+    counts = [len(draft) + 1 for draft in drafts]
+    numbers: list[tuple[bytes, int]] = []
+    for i, (key, position, count) in enumerate(
+        zip(keys, positions, counts, strict=True)
+    ):
+        data = checks.packet(key)
+        if len(data) != 16:
+            raise ValueError(f"keys[{i}] must have 16 bytes, got {len(data)}")
+        first = checks.in_range(f"positions[{i}]", position, 0, 2**64 - count)
+        numbers += [(data, first + j) for j in range(count)]
+    temperatures = temperatures_of(counts, temperature)
+    return [_Place(*number, t) for number, t in zip(numbers, temperatures, strict=True)]
+
+
+def _draw_on_host(rows: torch.Tensor, places: Sequence[_Place]) -> list[int]:
+    """Draw a token from each row by the core."""
+    values = (rows.float() if rows.dtype == torch.bfloat16 else rows).numpy()
+    try:
+        return [
+            gumbel_draw(row, place.key, place.position, temperature=place.temperature)
+            for row, place in zip(values, places, strict=True)
+        ]
+    except ValueError:  # which doesn't know the row's place
+        check_maxima(rows.amax(-1).double().numpy(), "logits[{}]".format)
+        raise
+
+
+# The rest does as the core does, operation by operation, in float64 and on words in
+# int64. docs/theory.md says what.
+
+
+def _draw_on_device(rows: torch.Tensor, places: Sequence[_Place]) -> list[int]:
+    """Draw a token from each row where the rows are."""
+    tokens, sure, maxima = _race(rows, places, OPENED)
+    moved = torch.stack([tokens.double(), sure.double(), maxima]).cpu().numpy()
+    check_maxima(moved[2], "logits[{}]".format)
+    drawn: list[int] = moved[0].astype(int).tolist()
+    again: list[int] = np.flatnonzero(moved[1] == 0).tolist()
+    if again:
+        index = torch.tensor(again).to(rows.device)
+        tokens, *_ = _race(rows[index], [places[i] for i in again], rows.shape[1])
+        for i, token in zip(again, tokens.tolist(), strict=True):
+            drawn[i] = token
+    return drawn
+
+
+def _race(
+    rows: torch.Tensor, places: Sequence[_Place], opened: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return the token that wins each row, whether that is sure, and the largest logit.
+
+    Only the numbers of the `opened` blocks that may have it are looked at.
+    """
+    maxima = _block_maxima(rows)
+    blocks = maxima.shape[1]
+    top = maxima.amax(1, keepdim=True)
+    scale, greedy, generators = _columns(places, rows.device)
+    block = torch.arange(blocks, device=rows.device)
+    high, low = _words(generators, (0, 2), block[None])
+    least, place = _exponential(high, low // BLOCK, 26) / BLOCK, low % BLOCK
+    bounds = _scores(least, (maxima - top) * scale)
+    count = min(opened, blocks)
+    use = bounds.topk(count, dim=1, largest=False).indices.sort(1).values
+    left = bounds.scatter(1, use, torch.inf).amin(1)
+    # Tokens of these blocks, in ascending order.
+    inside = torch.arange(BLOCK, device=rows.device)
+    ids = (use[:, :, None] * BLOCK + inside).flatten(1)
+    high, low = _words(generators, (1, 3), ids)
+    first = least.gather(1, use).repeat_interleave(BLOCK, 1)
+    is_first = (inside == place.gather(1, use)[:, :, None]).flatten(1)
+    numbers = torch.where(is_first, first, first + _exponential(high, low, 32))
+    logits = rows.gather(1, ids.clamp(max=rows.shape[1] - 1)).double()
+    logits = logits.masked_fill(ids >= rows.shape[1], -torch.inf)
+    score, at = _scores(numbers, (logits - top) * scale).min(1)
+    won = ids.gather(1, at[:, None])[:, 0]
+    tokens = torch.where(greedy, rows.argmax(1), won)
+    return tokens, greedy | (score <= left * MARGIN), top[:, 0]
+
+
+def _block_maxima(rows: torch.Tensor) -> torch.Tensor:
+    """Return the largest logits of blocks of 64 tokens, as float64."""
+    whole = rows.shape[1] // BLOCK
+    maxima = rows[:, : whole * BLOCK].reshape(len(rows), whole, BLOCK).amax(2)
+    if rows.shape[1] % BLOCK:
+        rest = rows[:, whole * BLOCK :].amax(1, keepdim=True)
+        maxima = torch.cat([maxima, rest], 1)
+    return maxima.double()
+
+
+def _columns(
+    places: Sequence[_Place], device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
+    """Return 1/T [N, 1], whether T is as good as 0 [N], and each row's generator.
+
+    That is four words [N, 1].
+    """
+    greedy = [place.temperature < LEAST_TEMPERATURE for place in places]
+    scale = [
+        [LOG2_E / (1.0 if cold else place.temperature)]
+        for place, cold in zip(places, greedy, strict=True)
+    ]
+    words = [
+        (place.position & LOW, place.position >> 32, *np.frombuffer(place.key, "<u4"))
+        for place in places
+    ]
+    columns = torch.from_numpy(np.array(words, np.int64).T[:, :, None])
+    at, above, k0, k1, k2, k3 = columns
+    r0, r1, r2, r3 = _philox((at, above, k2, k3), k0, k1)
+    generators = torch.stack([r0, r1, r2, r3]).to(device, non_blocking=True)
+    return (
+        torch.tensor(scale, dtype=torch.float64).to(device, non_blocking=True),
+        torch.tensor(greedy).to(device, non_blocking=True),
+        [*generators],
+    )
+
+
+def _philox(
+    counter: Sequence[torch.Tensor], k0: torch.Tensor, k1: torch.Tensor
+) -> list[torch.Tensor]:
+    """Return the four words of Philox4x32-10; products wrap modulo 2**64."""
+    c0, c1, c2, c3 = counter
+    for _ in range(10):
+        p, q = c0 * 0xD2511F53, c2 * 0xCD9E8D57
+        c0, c1 = (q >> 32 & LOW) ^ c1 ^ k0, q & LOW
+        c2, c3 = (p >> 32 & LOW) ^ c3 ^ k1, p & LOW
+        k0, k1 = k0 + 0x9E3779B9 & LOW, k1 + 0xBB67AE85 & LOW
+    return [c0, c1, c2, c3]
+
+
+def _words(
+    generators: Sequence[torch.Tensor], streams: tuple[int, int], k: torch.Tensor
+) -> list[torch.Tensor]:
+    """Return words k [N, n] of two streams of each row."""
+    k0, k1, r2, r3 = generators
+    stream = torch.tensor(streams).to(k.device, non_blocking=True)[:, None, None]
+    call = k // 64 * 16 + k % 16
+    w0, w1, w2, w3 = _philox((call, stream, r2, r3), k0, k1)
+    which = k // 16 % 4
+    words = torch.where(
+        which < 2, torch.where(which == 0, w0, w1), torch.where(which == 2, w2, w3)
+    )
+    return [*words]
+
+
+def _exponential(high: torch.Tensor, low: torch.Tensor, bits: int) -> torch.Tensor:
+    """Return -ln(1 - v) for v from 32 bits and so many more."""
+    unit = 2.0 ** (-32 - bits)  # int64 * float would be float32
+    v = high.double() * 2.0**-32 + (low.double() + 0.5) * unit
+    u = (LOW - high).double() * 2.0**-32 + ((2**bits - 1 - low).double() + 0.5) * unit
+    return _minus_log(v, u)
+
+
+def _minus_log(v: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+    """Return -ln(1 - v) = -ln(u) by 2 artanh of what keeps its digits."""
+    bits = u.view(torch.int64)
+    exponent = (bits + 0x95F6FD21FF2E5 >> 52) - 1023  # 0.7071 <= z < 2 * 0.7071
+    z = (bits - (exponent << 52)).view(torch.float64)
+    near = v < 0.25
+    s = torch.where(near, v / (2 - v), (1 - z) / (1 + z))
+    k = exponent.masked_fill(near, 0).double()
+    q = s * s
+    p = torch.full_like(q, 1 / 21)
+    for divisor in range(19, 1, -2):
+        p = p * q + 1 / divisor
+    return 2 * (s + s * q * p) - k * LN_2
+
+
+def _scores(numbers: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+    """Return numbers times 2**-t; inf where t < -100, or NaN."""
+    x = -t.clamp(min=-101)
+    n = x.round()
+    f = x - n
+    p = torch.full_like(f, EXP2[0])
+    for coefficient in EXP2[1:]:
+        p = p * f + coefficient
+    power = (n.long() + 1023 << 52).view(torch.float64)
+    return torch.where(t >= -100, numbers * (p * power), torch.inf)
