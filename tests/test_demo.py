@@ -203,6 +203,7 @@ def test_any_pair_with_one_tokenizer_speaks(
     assert "logits cropped to 13 (draft has 16, target 24)" in " ".join(out.split())
     table = out[out.index("what it cost") : out.index("Loading took")]
     assert all(len(line) <= 80 for line in table.splitlines())
+    assert "a pass gives it" in " ".join(out.split())
     for label in ("K-SQS", "C-SQS", "real bytes", "paper's formula", "raw top-K"):
         assert label in table
     codec = sqs.Codec(len(WORDS))

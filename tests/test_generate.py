@@ -154,20 +154,41 @@ def test_a_dead_port_is_told_before_a_model_is_loaded(
     assert "nothing listens there" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("length", "drafts"), [("3", True), ("0", False)])
-def test_a_draft_length_is_kept_to(
-    length: str,
-    drafts: bool,
-    server: Server,
-    models: dict[str, str],
-    capsys: pytest.CaptureFixture[str],
+def test_modes_are_kept_to_and_a_seed_gives_one_text(
+    server: Server, models: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    token = ["--token", "a-token-of-the-tests"]
-    options = ["--draft", models["draft"], "--draft-length", length, *token]
-    assert generate(server, *options, "--max-tokens", "12") == 0
-    err = capsys.readouterr().err
-    assert ("drafted" in err) == drafts
-    assert "as asked" in err
+    token = ["--token", "a-token-of-the-tests", "--max-tokens", "30"]
+    texts = {}
+    for way, drafts in (
+        ("--draft-length 3", True),
+        ("--mode rounds", True),
+        ("--mode alone --seed 7", False),
+        ("--mode hints --seed 7", True),
+        ("--seed 7", True),
+        ("--mode alone --seed 8", False),
+    ):
+        assert generate(server, "--draft", models["draft"], *way.split(), *token) == 0
+        texts[way], err = capsys.readouterr()
+        assert ("drafted" in err) == drafts, way
+    modes = "--mode alone --seed 7", "--mode hints --seed 7", "--seed 7"
+    assert len({texts[way] for way in modes}) == 1
+    assert texts["--mode alone --seed 8"] != texts["--seed 7"]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("--mode alone --draft-length 3", "--draft-length is for rounds, not for"),
+        ("--mode rounds --seed 7", "--seed rules rounds out"),
+        ("--seed 7 --draft-length 3", "--seed rules rounds out"),
+    ],
+)
+def test_modes_that_make_no_sense(
+    options: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["generate", "--server", "a:1", *options.split(), "a prompt"])
+    assert said in capsys.readouterr().err
 
 
 def test_a_prompt_of_another_encoding(

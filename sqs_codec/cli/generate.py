@@ -16,6 +16,7 @@ from sqs_codec._base import checks
 from sqs_codec._base.address import split_address
 from sqs_codec._base.files import lacks_folder
 from sqs_codec.cli import options
+from sqs_codec.edge._planner import MODES
 from sqs_codec.serve._address import check_roots, check_token, require_loopback
 from sqs_codec.session._limits import MAX_DRAFT
 
@@ -26,8 +27,10 @@ if TYPE_CHECKING:
 DESCRIPTION = """\
 Writes a text with the server of sqs serve: a small draft model runs here, the
 server's target model verifies what it proposes, and the text is distributed as
-the target's own. A planner measures the link and both models, and chooses how
-much to draft, or to let the server write alone; --draft-length chooses for it.
+the target's own. It comes in one of three modes: the server writes alone; it is
+given hints of what it may write, which it doesn't wait for; or rounds are
+drafted, sent and judged, which takes the fewest bytes of what is faster than
+alone. A planner measures the link and both models and chooses; --mode rules.
 
 The text goes to standard output; what it took, and the planner's line, to
 standard error. Without --draft the draft is SmolLM2-135M-Instruct without a few
@@ -37,7 +40,8 @@ is run by llama.cpp, which needs neither torch nor transformers.
 
 EXAMPLES = """\
 examples:
-  sqs generate --server localhost:8743 --insecure --draft-length 4 \\
+  sqs generate --server localhost:8743 --insecure "Why is the sea salty?"
+  sqs generate --server localhost:8743 --insecure --mode hints --seed 7 \\
       "Why is the sea salty?"
   SQS_TOKEN=... sqs generate --server llm.example.org:8743 --cert server.pem \\
       --draft Qwen/Qwen2.5-0.5B-Instruct "Why is the sea salty?"
@@ -72,11 +76,23 @@ def fill(parser: argparse.ArgumentParser) -> None:
     _add_text(parser.add_argument_group("text").add_argument)
     add = parser.add_argument_group("what is sent").add_argument
     add(
+        "--mode",
+        choices=["auto", *MODES],
+        default="auto",
+        help="how the text comes (default: the planner chooses)",
+    )
+    add(
+        "--prefer",
+        choices=["speed", "bytes"],
+        default="speed",
+        help="what the planner chooses by (default: %(default)s)",
+    )
+    add(
         "--draft-length",
-        type=options.number(int, 0, MAX_DRAFT),
+        type=options.number(int, 1, MAX_DRAFT),
         metavar="L",
-        help=f"draft so many tokens a round, up to {MAX_DRAFT}; at 0 the server writes "
-        "alone (default: the planner chooses)",
+        help=f"draft rounds of so many tokens, up to {MAX_DRAFT} (default: the "
+        "planner chooses)",
     )
     add(
         "--top-k",
@@ -149,9 +165,10 @@ def _add_text(add: options.Add) -> None:
     )
     add(
         "--seed",
-        type=options.number(int, 0),
-        help="of the drafts; above temperature 0 the text depends on numbers that are "
-        "drawn for each session, too (default: a fresh one)",
+        type=options.number(int, 0, 2**64 - 1),
+        metavar="N",
+        help="gives the same text for the same prompt, alone and with hints; it rules "
+        "rounds out (default: a fresh one)",
     )
 
 
@@ -159,6 +176,12 @@ def run(args: argparse.Namespace) -> int:
     """Write the text to standard output; return the exit status."""
     if args.top_k is not None and args.alpha is not None:
         args.usage_error("--top-k and --alpha are two ways to do the same; give one")
+    if args.draft_length is not None and args.mode not in ("auto", "rounds"):
+        args.usage_error(f"--draft-length is for rounds, not for --mode {args.mode}")
+    if args.seed is not None and (args.draft_length or args.mode == "rounds"):
+        args.usage_error(
+            "--seed rules rounds out: their text depends on what was drafted, too"
+        )
     if args.insecure and args.cert:
         args.usage_error("--insecure goes without --cert")
     if args.draft and args.drop_layers is not None:
@@ -215,8 +238,6 @@ def _check(args: argparse.Namespace) -> None:
 
 def _write(args: argparse.Namespace) -> None:
     _check(args)
-    import numpy as np
-
     from sqs_codec.edge import Edge, FixedPlan
     from sqs_codec.session import Sampling
 
@@ -243,13 +264,15 @@ def _write(args: argparse.Namespace) -> None:
         draft,
         settings=_settings(args, draft),
         planner=None if length is None else FixedPlan(length),
-        rng=np.random.default_rng(args.seed),
+        modes=MODES if args.mode == "auto" else [args.mode],
+        prefer=args.prefer,
     )
     steps = edge.generate(
         ids,
         lambda: links.pop() if links else _connect(args),
         max_tokens=args.max_tokens,
         sampling=Sampling(args.temperature),
+        seed=args.seed,
     )
     with options.interrupts_raise():
         _show(edge, steps, text)
@@ -338,7 +361,7 @@ def _summary(edge: Edge) -> str:
     if m.drafted:
         lines.append(
             f"acceptance {m.acceptance_rate:.0%} of {m.accepted + m.resampled} judged, "
-            f"{m.drafted} drafted"
+            f"{m.drafted} drafted; {m.tokens / m.answers:.1f} tokens an answer"
         )
     lines.append(
         f"uplink {m.bytes_up} bytes, prompt and handshake included "

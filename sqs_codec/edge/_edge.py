@@ -14,7 +14,7 @@ import numpy as np
 
 import sqs_codec as sqs
 from sqs_codec.edge._loop import DraftModel, Planning, Step, generate
-from sqs_codec.edge._planner import Planner
+from sqs_codec.edge._planner import MODES, Planner
 from sqs_codec.session import EdgeSession, Link, Sampling, Setting
 from sqs_codec.session._numbers import seed_of
 
@@ -113,6 +113,8 @@ class Edge:
         What the planner may choose from, 1 to 4. If None, `default_settings`.
     planner : Planner or FixedPlan, optional
         If None, a `Planner` of the edge's own, which learns from text to text.
+    modes, prefer
+        As the `Planner` takes them.
     rng : numpy.random.Generator, optional
         Draws the drafted tokens. If None, one with a fresh seed.
 
@@ -132,6 +134,8 @@ class Edge:
         *,
         settings: Sequence[Setting] | None = None,
         planner: Planning | None = None,
+        modes: Collection[str] = MODES,
+        prefer: str = "speed",
         rng: np.random.Generator | None = None,
     ) -> None:
         self.vocab_size = draft.vocab_size
@@ -141,7 +145,8 @@ class Edge:
         self._draft = draft
         self._rng = np.random.default_rng() if rng is None else rng
         self._given_planner = planner
-        self._planners: dict[tuple[Sampling, int], Planning] = {}
+        self._modes, self._prefer = tuple(modes), prefer
+        self._planners: dict[tuple[Sampling, int, bool], Planning] = {}
 
     def __repr__(self) -> str:
         return f"<Edge of {type(self._draft).__name__}, vocabulary {self.vocab_size}>"
@@ -203,7 +208,7 @@ class Edge:
                 seed=None if seed is None else seed_of(seed, prompt),
                 rounds=seed is None,
             )
-            planner = self._planner(sampling, first.overhead)
+            planner = self._planner(sampling, first.overhead, seed is None)
             links = iter([first])
             connect = (lambda: next(links, None) or link()) if callable(link) else link
             began = time.monotonic() - self.metrics.seconds
@@ -214,13 +219,18 @@ class Edge:
                 self.metrics.seconds = time.monotonic() - began
                 yield step
 
-    def _planner(self, sampling: Sampling, overhead: int) -> Planning:
+    def _planner(self, sampling: Sampling, overhead: int, rounds: bool) -> Planning:
         if self._given_planner is not None:
             return self._given_planner
-        key = sampling, overhead
+        key = sampling, overhead, rounds
         if key not in self._planners:
+            modes = [mode for mode in self._modes if rounds or mode != "rounds"]
             self._planners[key] = Planner(
-                self._settings, sampling=sampling, overhead=overhead
+                self._settings,
+                sampling=sampling,
+                overhead=overhead,
+                modes=modes or ["alone"],
+                prefer=self._prefer,
             )
         return self._planners[key]
 

@@ -13,12 +13,13 @@ from rich.text import Text
 
 import sqs_codec as sqs
 from sqs_codec.cli.demo import report
-from sqs_codec.cli.demo.count import Stats, Tap, Watched
+from sqs_codec.cli.demo.count import Paced, Stats, Tap, Watched
 from sqs_codec.cli.options import find_prior, interrupts_raise
-from sqs_codec.edge import FixedPlan, generate
+from sqs_codec.edge import FixedPlan, Hints, Metrics, generate
 from sqs_codec.hf import Cloud
-from sqs_codec.hf._models import Pair, load_pair
+from sqs_codec.hf._models import CachedModel, Pair, load_pair
 from sqs_codec.session import EdgeSession, Sampling, Setting
+from sqs_codec.session._numbers import seed_of
 
 
 def run(args: argparse.Namespace, console: Console) -> None:
@@ -59,6 +60,7 @@ def run(args: argparse.Namespace, console: Console) -> None:
     console.print()
     console.rule("what it cost")
     console.print(report.summary(runs))
+    console.print(hinted(codec, pair, cloud, args), highlight=False)
     console.print(
         f"\nLoading took {loaded - began:.0f} s, "
         f"the rest {time.monotonic() - loaded:.0f} s.",
@@ -123,6 +125,33 @@ def converse(
     console.print()
     console.print(report.live_line(name, stats))
     return stats
+
+
+def hinted(
+    codec: sqs.Codec, pair: Pair, cloud: Cloud, args: argparse.Namespace
+) -> str:
+    """Answer the first prompt with hints in place of rounds, and say what they do."""
+    prompt = (args.prompt or own_prompts())[0]
+    session = EdgeSession(
+        [Setting(codec, sqs.TopK(args.top_k))],
+        pair.encode(prompt),
+        rng=np.random.default_rng(args.seed),
+        sampling=Sampling(args.temperature),
+        tokenizer=cloud.fingerprint,
+        stop=sorted(pair.stop),
+        seed=seed_of(args.seed, pair.encode(prompt)),
+    )
+    link = Paced(cloud, [] if codec.prior is None else [codec.prior])
+    draft = CachedModel(pair.draft, pair.vocab_size)
+    metrics, plan = Metrics(), FixedPlan(0, hints=Hints())
+    with interrupts_raise():
+        for step in generate(session, draft, link, plan, max_tokens=args.max_tokens):
+            metrics.add(step)
+    return (
+        f"Hints, for the first prompt: the cloud doesn't wait, and a pass gives it "
+        f"{metrics.tokens / metrics.answers:.1f} tokens; "
+        f"{metrics.accepted} of {metrics.drafted} were guessed beforehand."
+    )
 
 
 def own_prompts() -> list[str]:
