@@ -16,6 +16,7 @@ import pytest
 from numpy.typing import NDArray
 
 import sqs_codec as sqs
+from sqs_codec._codec.truncation import truncate
 from sqs_codec._codec.verify import Verdict
 from sqs_codec.session import Job, Sampling
 
@@ -25,7 +26,7 @@ transformers = pytest.importorskip("transformers")
 from benchmarks.harness.measure import Case, run  # noqa: E402 (see above)
 from benchmarks.harness.sessions import play  # noqa: E402
 from sqs_codec.engine import BatchEngine  # noqa: E402
-from sqs_codec.hf import Cloud, _cloud  # noqa: E402
+from sqs_codec.hf import Cloud, _cloud, _sampling  # noqa: E402
 from sqs_codec.hf._cloud import BLOCK  # noqa: E402
 from sqs_codec.hf._models import (  # noqa: E402
     ModelError,
@@ -476,6 +477,65 @@ def test_sampling_is_that_of_transformers(sampling: Sampling) -> None:
     ours = truncated(rows, sampling) / options["temperature"]
     assert torch.allclose(ours.softmax(-1), wanted, atol=1e-6)
     assert torch.equal(ours == -torch.inf, wanted == 0)
+
+
+def test_ties_at_a_cut_are_those_that_numbers_are_drawn_by(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In every type, for few and for many tokens left; sorted only where needed."""
+    monkeypatch.setattr(_sampling, "FIRST_LOOK", 8)
+    rng = np.random.default_rng(SEED)
+    for i in range(160):
+        dtype = [torch.float16, torch.bfloat16, torch.float32, torch.float64][i % 4]
+        logits = np.round(rng.normal(0, 6, (3, 200))) / 2
+        logits[rng.random(logits.shape) < 0.1] = -np.inf
+        rows = torch.from_numpy(logits).to(dtype)
+        sampling = Sampling(
+            float(rng.choice([1e-320, 0.7, 1.0, 9.0])),
+            int(rng.choice([0, 1, 7, 60, 10**9])),
+            float(rng.choice([0, 0.5, 0.9, 0.99, 1])),
+            float(rng.choice([0, 0.05, 0.3, 1])),
+        )
+        ours = truncated(rows, sampling).double().numpy()
+        for row, kept in zip(rows.double().numpy(), ours, strict=True):
+            assert np.array_equal(truncate(row, *sampling.config().values()), kept)
+
+
+def test_jobs_with_keys_beside_jobs_with_draws(model: Any) -> None:
+    """A batch of both gives what each gives alone, and what the core gives."""
+    rng = np.random.default_rng(SEED)
+    rounds = jobs_of(rng, [9, 6])
+    keyed = [
+        Job(
+            b"k%d" % i,
+            text_of(rng, 5 + i),
+            None,
+            NONE,
+            sampling,
+            hints,
+            bytes([i] * 16),
+        )
+        for i, (hints, sampling) in enumerate(
+            [([], ALL), ([1, 2, 3], GREEDY), ([4], Sampling(0.7, top_k=5, top_p=0.9))]
+        )
+    ]
+    for i, job in enumerate(keyed):  # whose first hint is right
+        if len(job.hints):
+            [verdict] = Cloud(model).verify([replace(job, hints=())])
+            assert verdict is not None
+            keyed[i] = replace(job, hints=[verdict.token, *job.hints[1:]])
+    jobs = [keyed[0], rounds[0], keyed[1], rounds[1], keyed[2]]
+    found = Cloud(model).verify(jobs)
+    for job, verdict in zip(jobs, found, strict=True):
+        assert Cloud(model).verify([job]) == [verdict]
+    for job, verdict in zip(keyed, found[::2], strict=True):
+        tokens, size = [*job.text, *job.hints], len(job.hints) + 1
+        with np.errstate(divide="ignore"):
+            logits = np.log(probs_of(model, tokens, size))
+        options = job.sampling.config()
+        wanted = sqs.gumbel_verify(job.hints, logits, job.key, len(job.text), **options)
+        assert verdict == wanted
+        assert verdict.accepted >= min(1, len(job.hints))
 
 
 def test_each_job_has_its_own_sampling(model: Any) -> None:
