@@ -127,7 +127,7 @@ class VllmEngine:
             answer = await self._ask(job, tokens, skip_cache=True)
         if answer in (SHORT, FAILED):
             raise RuntimeError("vLLM gave no logits, or none that are numbers")
-        if not len(job.draws):
+        if not job.wanted:
             return None
         return Verdict(*answer)
 

@@ -28,7 +28,11 @@ _codec = lru_cache(maxsize=64)(Codec)
 
 def pack_job(job: Job) -> dict[str, Any]:
     """Return what a request is to carry beside its text, in plain types."""
-    fields = {"draws": job.draws.tolist(), "sampling": job.sampling.config()}
+    fields = {"wanted": job.wanted, "sampling": job.sampling.config()}
+    if job.key is not None:
+        fields |= {"key": job.key, "hints": [*job.hints], "position": len(job.text)}
+        return fields
+    fields["draws"] = job.draws.tolist()
     if job.round_ is not None:
         codec = _codec(job.round_.vocab_size, job.round_.resolution)
         fields["packet"] = codec.encode_round(job.round_)
@@ -37,9 +41,12 @@ def pack_job(job: Job) -> dict[str, Any]:
 
 
 def unpack_job(fields: Mapping[str, Any], vocab_size: int) -> Job:
-    """Return the job of a request, without session and text."""
+    """Return the job of a request, without session and with a text of that length."""
+    sampling = Sampling.from_config(fields["sampling"])
+    if (key := fields.get("key")) is not None:
+        text, none = range(fields["position"]), np.empty(0)
+        return Job(b"", text, None, none, sampling, fields["hints"], key)
     round_, packet = None, fields.get("packet")
     if packet is not None:
         round_ = _codec(vocab_size, fields["resolution"]).decode_round(packet)
-    sampling = Sampling.from_config(fields["sampling"])
     return Job(b"", (), round_, np.array(fields["draws"]), sampling)

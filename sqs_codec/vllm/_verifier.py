@@ -63,7 +63,7 @@ class RoundPooler(Pooler):  # type: ignore[misc]  # vLLM may not be installed
         waiting: list[tuple[int, Mapping[str, Any], torch.Tensor]] = []
         for chunk, end, length, params, state in requests:
             fields = (params.extra_kwargs or {}).get("sqs", {})
-            wanted = len(fields.get("draws", ()))
+            wanted = fields.get("wanted", 0)
             rows = _collect(state.hidden_states_cache, chunk, end, length - wanted)
             if end < length:
                 answers.append(None)
@@ -112,7 +112,7 @@ def _judge(
     except ValueError:
         if len(jobs) == 1:
             return [FAILED]
-    parts = torch.split(logits, [len(fields["draws"]) for fields in jobs])
+    parts = torch.split(logits, [fields["wanted"] for fields in jobs])
     return [_judge([fields], part)[0] for fields, part in zip(jobs, parts, strict=True)]
 
 
