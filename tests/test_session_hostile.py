@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from tests.hints_campaign import campaign
 from tests.session_campaign import (
     MOST_BYTES,
     attack_cloud,
@@ -33,3 +34,10 @@ def test_hostile_messages_to_a_server(transport):
 def test_memory_is_bounded_whatever_is_announced():
     for name, size in heaviest().items():
         assert size < MOST_BYTES, name
+
+
+@pytest.mark.parametrize("transport", ["grpc", "datagram"])
+def test_an_adversary_who_reads_along_changes_no_token(transport):
+    found = campaign(40, transport)
+    assert found["broken"] > 10
+    assert found["guessed"] > 400
