@@ -12,11 +12,16 @@ from sqs_codec._backend._sqs import ffi, lib
 
 import sqs_codec as sqs
 from sqs_codec._base.errors import BROKEN_RULES, Status
+from sqs_codec._codec import gumbel
 from tests.kit import CODINGS, Script, as_lists
 from tests.reference import make_vectors
 from tests.reference import sqs_reference as reference
+from tests.reference.gumbel import philox
 
 pytestmark = pytest.mark.usefixtures("backend")
+
+OTHERS = {"verify.json", "gumbel.json", "bad_priors.json"}
+"""Files without packets."""
 
 KEEP = {
     "top_k": sqs.TopK,
@@ -175,6 +180,34 @@ def test_verdicts(case):
         assert sqs.verify(round_, narrow, Script(case["draws"])) == verdict
 
 
+@pytest.mark.parametrize("case", load("gumbel.json")["cases"])
+def test_races(case):
+    logits = make_vectors.formula_logits(
+        case["vocab_size"], case["seed"], case["slope"]
+    )
+    key, position = bytes.fromhex(case["key"]), int(case["position"], 16)
+    ((found, scores),) = gumbel.race(
+        logits[None],
+        case["temperature"],
+        np.frombuffer(key, "<u4"),
+        position,
+        len(case["tokens"]),
+        str,
+    )
+    assert found == case["tokens"]
+    assert [score.hex() for score in scores] == case["scores"]
+
+
+@pytest.mark.parametrize("case", load("gumbel.json")["philox"])
+def test_the_generator_is_philox(case):
+    """The reference's is; its races are those of the cores."""
+    counter, key, words = (
+        [int(word, 16) for word in case[name].split()]
+        for name in ("counter", "key", "words")
+    )
+    assert [int(word) for word in philox(counter, key)] == words
+
+
 @pytest.mark.parametrize("case", load("limits.json")["cases"])
 def test_limits(case):
     pairs, tokens = make_vectors.formula_round(case["supports"], case["resolution"])
@@ -221,7 +254,7 @@ def test_the_readme_counts_the_packets():
     said = (make_vectors.VECTORS / "README.md").read_text()
     counts = dict(re.findall(r"^\| `(\w+\.json)` \| (\d+) \|", said, re.MULTILINE))
     found = {}
-    for name in make_vectors.FILES.keys() - {"verify.json", "bad_priors.json"}:
+    for name in make_vectors.FILES.keys() - OTHERS:
         cases = load(name)["cases"]
         found[name] = str(sum(len(case.get("packets", [0])) for case in cases))
     assert counts == found

@@ -45,8 +45,8 @@ TARGET static inline vec_type halve_words(const uint32_t *words)
     return vec_load(halves);
 }
 
-TARGET static uint32_t find_low(const float *lows, uint32_t from, uint32_t n,
-                                float bound)
+TARGET static uint32_t first_low(const float *lows, uint32_t from, uint32_t n,
+                                 float bound)
 {
     vec_type most = vec_set(bound);
     uint32_t first = ~0u << from % SQS_LANES;
@@ -59,7 +59,7 @@ TARGET static uint32_t find_low(const float *lows, uint32_t from, uint32_t n,
     return n;
 }
 
-TARGET static uint32_t find_least(const float *lows, uint32_t n)
+TARGET static uint32_t first_least(const float *lows, uint32_t n)
 {
     vec_type low = vec_load(lows);
     for (uint32_t i = SQS_LANES; i < n; i += SQS_LANES)
@@ -69,5 +69,5 @@ TARGET static uint32_t find_least(const float *lows, uint32_t n)
     least = of_lane[0];
     for (uint32_t i = 1; i < SQS_LANES; i++)
         least = of_lane[i] < least ? of_lane[i] : least;
-    return find_low(lows, 0, n, least);
+    return first_low(lows, 0, n, least);
 }

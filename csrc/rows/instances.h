@@ -90,7 +90,7 @@ static inline float vec_in_order(uint64_t order)
         .select_top = select_top_##type, .select_from = select_from_##type,   \
         .scan_blocks = scan_blocks_##type,                                    \
         .bound_blocks = bound_blocks_##type, .find_from = find_from_##type,   \
-        .find_low = find_low, .find_least = find_least                        \
+        .find_low = first_low, .find_least = first_least                      \
     }
 
 /* By dtype. */

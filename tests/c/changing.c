@@ -1,5 +1,5 @@
 /*
- * changing.c - a row that somebody writes while it is quantized.
+ * changing.c - a row that somebody writes while it is quantized or raced.
  *
  * Another thread's writes can't be timed, so a scan that changes the row at
  * its end stands in for them. The values are then such that their exponentials
@@ -7,6 +7,7 @@
  * for. AddressSanitizer sees any step beyond.
  */
 #include "check.h"
+#include "gumbel.c" /* for a race by kernels that are not its own */
 #include "quantize/quantize.h"
 
 #define VOCAB 4096u
@@ -26,7 +27,7 @@ static bool scan_and_change(sqs_scanned *scanned)
     return finite;
 }
 
-int main(void)
+static void quantize(void)
 {
     sqs_codec codec = {.vocab_size = VOCAB, .resolution = RESOLUTION};
     sqs_keep keep = {SQS_TOP_K, VOCAB};
@@ -46,5 +47,52 @@ int main(void)
     free(ids);
     free(counts);
     free(scratch);
+}
+
+/* What all values become at the end of a race's scan. */
+static double later;
+
+static bool scan_blocks_and_change(sqs_scanned *scanned)
+{
+    bool finite = sqs_kernels_scalar[SQS_F64].scan_blocks(scanned);
+    for (uint32_t i = 0; i < VOCAB; i++)
+        row[i] = later;
+    return finite;
+}
+
+static void run_race(double temperature)
+{
+    sqs_codec codec = {.vocab_size = VOCAB};
+    double *scratch = malloc(sqs_gumbel_scratch(&codec));
+    sqs_kernels kernels = sqs_kernels_scalar[SQS_F64];
+    kernels.scan_blocks = scan_blocks_and_change;
+    race r = {.kernels = &kernels,
+              .row = {.values = row, .n = VOCAB, .maxima = scratch},
+              .dtype = SQS_F64,
+              .scale = SQS_LOG2_E / temperature,
+              .lows = (float *)(scratch + sqs_races(VOCAB)),
+              .words =
+                  (uint32_t *)(scratch + sqs_races(VOCAB)) + sqs_races(VOCAB),
+              .best = {.most = SQS_MAX_GUESSES}};
+    for (uint32_t i = 0; i < VOCAB; i++)
+        row[i] = i % 7;
+    sqs_status status = draw(&r, temperature);
+    CHECK(status == SQS_OK || status == SQS_ALL_MASKED);
+    for (uint32_t i = 0; i < r.best.n; i++)
+        CHECK(r.best.ids[i] < VOCAB);
+    free(scratch);
+}
+
+int main(void)
+{
+    const double values[] = {NAN, INFINITY, -INFINITY, 1e308, -1e308, 3};
+    quantize();
+    for (uint32_t i = 0; i < 6; i++) {
+        later = values[i];
+        run_race(0);
+        run_race(1e-30);
+        run_race(1);
+        run_race(1e300);
+    }
     return 0;
 }

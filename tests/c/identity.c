@@ -4,8 +4,8 @@
  *   identity best|scalar|avx2|avx512|neon COUNT SEED [CONTROL]
  *
  * Makes COUNT random cases, has the core turn rows into counts and packets,
- * draft tokens, learn from them and verify rounds by one instruction set, and
- * prints a checksum of all results and statuses. For equal COUNT and SEED it
+ * draft tokens, learn from them, verify rounds and race by one instruction set,
+ * and prints a checksum of all results and statuses. For equal COUNT and SEED it
  * must be the same for all instruction sets, compilers and architectures.
  * Inputs are made of random integers, and of floats by single operations, which
  * IEEE 754 defines.
@@ -613,6 +613,38 @@ static void verify_logits(const request *r, const answer *a,
     judge(r, a, positions, &target, false);
 }
 
+/* Races rows, at times where it is too hot for single precision. */
+static void race(const request *r, const sqs_rows *rows)
+{
+    double hotter = random_below(8) ? 1 : 0x1p110;
+    uint32_t key[4], found[MOST_ROWS];
+    for (uint32_t i = 0; i < 4; i++)
+        key[i] = (uint32_t)random_bits();
+    uint64_t position = random_bits();
+    uint32_t most = 1 + random_below(SQS_MAX_GUESSES);
+    size_t room = (size_t)rows->n * most;
+    sqs_guesses to = {most, allocate(room, sizeof(uint32_t)),
+                      allocate(room, sizeof(double)), found, 0};
+    sqs_status status =
+        sqs_gumbel(&r->codec, rows, r->temperature * hotter, key, position,
+                   allocate(1, sqs_gumbel_scratch(&r->codec)), &to);
+    note(status);
+    note(to.done);
+    CHECK((to.done == rows->n) == (status == SQS_OK));
+    for (uint32_t i = 0; i < to.done; i++) {
+        const double *scores = to.scores + (size_t)i * most;
+        CHECK(found[i] >= 1 && found[i] <= most);
+        note_all(to.token_ids + (size_t)i * most, found[i]);
+        for (uint32_t j = 0; j < found[i]; j++) {
+            uint64_t bits;
+            memcpy(&bits, &scores[j], sizeof bits);
+            note(bits);
+            CHECK(to.token_ids[i * most + j] < r->codec.vocab_size);
+            CHECK(j == 0 || scores[j] >= scores[j - 1]);
+        }
+    }
+}
+
 static void run_case(sqs_isa isa)
 {
     request r = random_request(isa);
@@ -633,6 +665,9 @@ static void run_case(sqs_isa isa)
         encode_round(&r, &a, positions);
     verify(&r, &a, positions);
     verify_logits(&r, &a, positions);
+    rows = allocate_rows(n, count, (sqs_dtype)random_below(4));
+    fill_rows(&rows, n, false);
+    race(&r, &rows);
     release_all();
 }
 
@@ -653,6 +688,11 @@ static void expect_not_finite(sqs_isa isa, const sqs_rows *rows, uint32_t n)
     double draw = 0;
     sqs_verdict v;
     CHECK(sqs_verify_logits(&codec, &empty, rows, 1, &draw, scratch, &v) ==
+          SQS_NOT_FINITE);
+    const uint32_t key[4] = {0};
+    sqs_guesses best = {1, &id, &draw, &survivors, 0};
+    scratch = allocate(1, sqs_gumbel_scratch(&codec));
+    CHECK(sqs_gumbel(&codec, rows, 1, key, 0, scratch, &best) ==
           SQS_NOT_FINITE);
     if (rows->dtype != SQS_F32 && rows->dtype != SQS_F64)
         return;

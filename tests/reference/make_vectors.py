@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.reference import BrokenRuleError, entropy
+from tests.reference import BrokenRuleError, entropy, gumbel
 from tests.reference import prior as prior_files
 from tests.reference import sqs_reference as ref
 from tests.reference.prior import Prior
@@ -870,6 +870,52 @@ def verdicts() -> dict[str, Any]:
     return {"cases": cases}
 
 
+PHILOX = (
+    # counter, key, words: of the generator's authors, Random123's kat_vectors
+    ("00000000 00000000 00000000 00000000", "00000000 00000000",
+     "6627e8d5 e169c58d bc57ac4c 9b00dbd8"),
+    ("ffffffff ffffffff ffffffff ffffffff", "ffffffff ffffffff",
+     "408f276d 41c83b0e a20bc7c6 6d5451fd"),
+    ("243f6a88 85a308d3 13198a2e 03707344", "a4093822 299f31d0",
+     "d16cfe09 94fdcceb 5001e420 24126ea1"),
+)  # fmt: skip
+
+# (vocab_size, slope, temperature, most): blocks of 64 and what misses them by one, and
+# rows with one likely token and with none.
+RACES = (
+    *((v, 0, 1.0, 8) for v in (2, 3, 63, 64, 65, 1023, 1024, 1025, 5000)),
+    (300, 2, 0.7, 8), (5000, 1, 0.3, 8), (5000, 3, 1.0, 8), (5000, 1, 0.7, 1),
+    (65, 1, 0.0, 8), (1000, 0, 1e-40, 4), (1000, 0, 1e-20, 4), (1000, 0, 1e40, 4),
+    (49152, 1, 0.7, 8), (49152, 0, 1.5, 8),
+)  # fmt: skip
+
+
+def races() -> dict[str, Any]:
+    """Races of formula rows by keys and positions that look like nothing."""
+    cases = []
+    for seed, (vocab_size, slope, temperature, most) in enumerate(RACES):
+        key = [(0x9E3779B9 * (4 * seed + i + 1)) % 2**32 for i in range(4)]
+        position = (0x9E3779B97F4A7C15 * seed) % 2**64
+        logits = formula_logits(vocab_size, seed, slope)
+        tokens, scores = gumbel.race(logits, temperature, key, position, most)
+        cases.append(
+            {
+                "seed": seed,
+                "slope": slope,
+                "vocab_size": vocab_size,
+                "temperature": temperature,
+                "key": struct.pack("<4I", *key).hex(),
+                "position": f"{position:016x}",
+                "tokens": tokens,
+                "scores": [score.hex() for score in scores],
+            }
+        )
+    philox = [
+        dict(zip(("counter", "key", "words"), kat, strict=True)) for kat in PHILOX
+    ]
+    return {"logits": LOGITS, "philox": philox, "cases": cases}
+
+
 FILES = {
     "distributions.json": distributions,
     "shapes.json": shapes,
@@ -880,6 +926,7 @@ FILES = {
     "priors.json": priors,
     "bad_priors.json": bad_priors,
     "verify.json": verdicts,
+    "gumbel.json": races,
 }
 
 

@@ -185,7 +185,8 @@ class Core:
         most: int,
     ) -> tuple[int, int, list[tuple[list[int], list[float]]]]:
         found: list[tuple[list[int], list[float]]] = []
-        for row in _rows(logits):
+        for given in np.atleast_2d(logits):  # of which one is copied at a time
+            (row,) = _rows(given)
             at = position + len(found)
             words = (
                 *map(np.uint64, key),

@@ -1,0 +1,221 @@
+"""Tokens drawn by numbers that both ends share.
+
+`tests/reference/gumbel.py` makes all numbers and skips none; `csrc/gumbel.c` and Numba
+make few.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import sqs_codec as sqs
+from benchmarks.gumbel import chi_squared
+from sqs_codec._backend import native, numba, using
+from sqs_codec._base.errors import Status
+from sqs_codec.session import Sampling
+from tests.reference import gumbel as reference
+
+KEY = bytes(range(16))
+CORES = [*(name for name, isa in native.ISAS.items() if native.lib.sqs_find_isa(isa))]
+SIZES = [2, 3, 63, 64, 65, 1000, 1024, 1025, 4097, 49_152]
+TEMPERATURES = [0, 1e-40, 1e-20, 0.1, 0.7, 1, 3, 1e35, 1e300]
+
+
+def core(name: str, vocab_size: int) -> Any:
+    if name == "numba":
+        return numba.Core(vocab_size, 1, 0, None)
+    return native.Core(vocab_size, 1, 0, None, isa=native.ISAS[name])
+
+
+def random_row(rng: np.random.Generator, vocab_size: int) -> np.ndarray:
+    """Return logits that are spread, equal, far apart, masked or steep by blocks."""
+    row = rng.normal(0, rng.choice([0, 0.01, 1, 4, 20, 1e4]), vocab_size)
+    if rng.random() < 0.3:
+        row = np.round(row)
+    if rng.random() < 0.3:
+        row[rng.random(vocab_size) < rng.choice([0.1, 0.9, 0.999])] = -np.inf
+    if rng.random() < 0.2:
+        row[:: int(rng.integers(60, 70))] += 20
+    row[rng.integers(vocab_size)] = 1
+    return row.astype(rng.choice(["f2", "f4", "f8"]))
+
+
+@pytest.mark.parametrize("vocab_size", SIZES)
+@pytest.mark.parametrize("name", [*CORES, "numba"])
+def test_every_core_finds_what_the_reference_finds(name: str, vocab_size: int) -> None:
+    rng = np.random.default_rng(vocab_size)
+    ours = core(name, vocab_size)
+    for _ in range(40 if vocab_size < 10_000 else 6):
+        row, most = random_row(rng, vocab_size), int(rng.integers(1, 9))
+        temperature = float(rng.choice(TEMPERATURES))
+        key = rng.integers(2**32, size=4, dtype=np.uint32)
+        position = int(rng.integers(2**64, dtype=np.uint64))
+        found = ours.gumbel(row, temperature, key, position, most)
+        expected = reference.race(row, temperature, key.tolist(), position, most)
+        assert found == (Status.OK, 1, [expected])
+
+
+@pytest.mark.parametrize("name", [*CORES, "numba"])
+def test_every_core_takes_the_same_rows(name: str) -> None:
+    """Of any type, with anything between them, that nobody may write."""
+    words = np.arange(4, dtype=np.uint32)
+    rows = np.random.default_rng(3).normal(0, 4, (3, 1000)).astype(np.float16)
+    ours = core(name, 1000)
+    expected = ours.gumbel(rows.astype(np.float64), 0.7, words, 5, 3)
+    apart = np.full((3, 1007), np.nan, np.float32)
+    apart[:, :1000] = rows
+    frozen = rows.copy()
+    frozen.flags.writeable = False
+    for given in (rows, rows.astype(np.float32), apart[:, :1000], frozen):
+        assert ours.gumbel(given, 0.7, words, 5, 3) == expected
+    brain = (rows.astype(np.float32).view(np.uint32) >> 16).astype(np.uint16)
+    wide = (brain.astype(np.uint32) << 16).view(np.float32)
+    expected = ours.gumbel(wide, 0.7, words, 5, 3)
+    assert ours.gumbel(brain, 0.7, words, 5, 3) == expected
+    one = [ours.gumbel(row, 0.7, words, 5 + i, 3)[2][0] for i, row in enumerate(wide)]
+    assert expected == (Status.OK, 3, one)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("name", [*CORES, "numba"])
+def test_a_bad_value_is_found_wherever_it_is(name: str, dtype: Any) -> None:
+    ours, words = core(name, 300), np.zeros(4, np.uint32)
+    rows = np.full((2, 300), -np.inf, dtype)
+    rows[0, 7] = 0
+    assert ours.gumbel(rows, 0.7, words, 0, 1)[:2] == (Status.ALL_MASKED, 1)
+    for bad in (np.nan, np.inf):
+        for place in range(300):
+            rows[1, place] = bad
+            found = ours.gumbel(rows, 0.7, words, 0, 1)
+            assert found[:2] == (Status.NOT_FINITE, 1)
+            rows[1, place] = -np.inf
+
+
+@pytest.mark.parametrize("temperature", [0, 1e-40, 0.7, 5])
+def test_the_first_guess_is_the_draw(backend: str, temperature: float) -> None:
+    rng = np.random.default_rng(1)
+    for position in range(200):
+        row = random_row(rng, 100)
+        place: Any = row, KEY, position
+        guesses = sqs.gumbel_guess(*place, 8, temperature=temperature)
+        token = sqs.gumbel_draw(*place, temperature=temperature)
+        assert guesses.tokens[0] == token
+        assert len(set(guesses.tokens)) == len(guesses.tokens) == len(guesses.chances)
+        assert [*guesses.chances] == sorted(guesses.chances, reverse=True)
+        assert sum(guesses.chances) == pytest.approx(1)
+        some = sqs.gumbel_guess(*place, 2, temperature=temperature)
+        assert some.tokens == guesses.tokens[:2]
+        assert some.chances == guesses.chances[:2]
+
+
+@pytest.mark.parametrize("temperature", [0, 0.7])
+def test_verifies_what_it_draws(backend: str, temperature: float) -> None:
+    rows = np.random.default_rng(2).normal(0, 2, (6, 50))
+    options: Any = {"temperature": temperature, "top_k": 20}
+    own = [sqs.gumbel_draw(row, KEY, 9 + i, **options) for i, row in enumerate(rows)]
+    for accepted in range(6):
+        drafted = own[:5]
+        if accepted < 5:
+            drafted[accepted] = (own[accepted] + 1) % 50
+        verdict = sqs.gumbel_verify(drafted, rows, KEY, 9, **options)
+        assert verdict == sqs.Verdict(accepted, own[accepted])
+    assert sqs.gumbel_verify([], rows[:1], KEY, 9, **options).token == own[0]
+
+
+def test_greedy_ties_go_to_the_lower_id(backend: str) -> None:
+    row = np.float32([1, 3, -np.inf, 3, 2, 2, 1])
+    guesses = sqs.gumbel_guess(row, KEY, 0, 8, temperature=0)
+    assert guesses.tokens == (1, 3, 4, 5, 0, 6)
+    weights = np.exp(row[[*guesses.tokens]].astype(float))
+    assert guesses.chances == pytest.approx(weights / weights.sum())
+
+
+CUTS = [
+    # sampling, tokens that can be drawn of these logits
+    ({}, {0, 1, 2, 3, 4, 6}),
+    ({"top_k": 2}, {1, 3}),
+    ({"top_k": 3}, {1, 3, 0}),
+    ({"top_k": 100}, {0, 1, 2, 3, 4, 6}),
+    ({"top_p": 0.0}, {1}),
+    ({"top_p": 0.29}, {1, 3}),
+    ({"top_p": 0.51}, {1, 3, 0}),
+    ({"top_p": 0.74}, {0, 1, 2, 3}),
+    ({"top_p": 0.76}, {0, 1, 2, 3, 4}),
+    ({"top_k": 3, "top_p": 0.5}, {1, 3}),
+    ({"min_p": 0.51}, {1, 3}),
+    ({"min_p": 0.49}, {0, 1, 2, 3, 4, 6}),
+    ({"min_p": 0.2, "temperature": 0.5}, {0, 1, 2, 3, 4, 6}),
+    ({"min_p": 0.3, "temperature": 0.5}, {1, 3}),
+]
+
+
+@pytest.mark.parametrize(("sampling", "tokens"), CUTS)
+def test_of_ties_at_a_cut_the_lower_ids_stay(sampling: Any, tokens: set[int]) -> None:
+    """With p of 1/8, 1/4, 1/8, 1/4, 1/8, 0, 1/8."""
+    row = np.log(np.array([1, 2, 1, 2, 1, 0.5, 1]) / 8)
+    row[5] = -np.inf
+    options = Sampling(**sampling).config()
+    drawn = {sqs.gumbel_draw(row, KEY, i, **options) for i in range(200)}
+    assert drawn == tokens
+
+
+def test_a_wide_nucleus_is_found(backend: str) -> None:
+    """Of many tokens that are about as likely."""
+    row = np.random.default_rng(4).normal(0, 0.1, 3000).astype(np.float32)
+    p = np.exp(row.astype(float))
+    order = np.argsort(-row, kind="stable")
+    n = int(np.searchsorted(np.cumsum(p[order]) / p.sum(), 0.5)) + 1
+    masked = np.full_like(row, -np.inf)
+    masked[order[:n]] = row[order[:n]]
+    for i in range(20):
+        drawn = sqs.gumbel_draw(row, KEY, i, top_p=0.5)
+        assert drawn == sqs.gumbel_draw(masked, KEY, i)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"key": bytes(15)}, r"key must have 16 bytes, got 15"),
+        ({"position": -1}, r"position must be in \[0, 18446744073709551615\], got -1"),
+        ({"position": 2**64}, r"position must be in"),
+        ({"count": 9}, r"count must be in \[1, 8\], got 9"),
+        ({"temperature": -1}, r"temperature must be finite and at least 0"),
+        ({"top_p": 1.5}, r"top_p must be finite and in \[0, 1\], got 1.5"),
+        ({"logits": [np.nan, 1.0]}, r"logits\[0\] is nan"),
+        ({"logits": [np.nan, 1.0], "top_k": 1}, r"logits\[0\] is nan"),
+        ({"logits": [1.0, np.inf], "temperature": 0}, r"logits\[1\] is inf"),
+        ({"logits": [-np.inf] * 2, "top_p": 0.5}, r"logits: every token is masked"),
+        ({"logits": [1.0]}, r"vocabulary of logits must be in \[2, 1048576\], got 1"),
+        ({"logits": [[1.0, 2.0]]}, r"logits must have shape \(vocabulary,\)"),
+    ],
+)
+def test_bad_input(backend: str, change: Any, said: str) -> None:
+    options = {"logits": [0.0, 1.0], "key": KEY, "position": 0, "count": 1} | change
+    with pytest.raises(ValueError, match=said):
+        sqs.gumbel_guess(**options)
+
+
+def test_bad_rows_and_drafts(backend: str) -> None:
+    rows = np.zeros((3, 10))
+    for drafted, said in (
+        ([1], r"logits must have shape \(2, vocabulary\).* got \(3, 10\)"),
+        ([1, 10], r"drafted\[1\] must be in \[0, 9\], got 10"),
+        ([0] * 257, r"drafted must be at most 256 tokens, got 257"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            sqs.gumbel_verify(drafted, rows, KEY, 0)
+    with pytest.raises(ValueError, match=r"position must be in"):
+        sqs.gumbel_verify([1, 1], rows, KEY, 2**64 - 2)
+    rows[2, 4] = np.nan
+    with pytest.raises(ValueError, match=r"logits\[2\]\[4\] is nan"):
+        sqs.gumbel_verify([1, 1], rows, KEY, 0)
+
+
+@pytest.mark.parametrize("law", ["odd sizes", "skewed", "steep", "rare"])
+def test_the_law_is_the_softmax(law: str) -> None:
+    """Few draws: ``python -m benchmarks.gumbel`` makes 10^7 from each."""
+    with using("native"):
+        assert chi_squared(law, 30_000, seed=1) > 1e-5
