@@ -41,6 +41,9 @@ if not hasattr(llama, "llama_memory_seq_rm"):
 BATCH = 512
 """Tokens of a long text that are read at once."""
 
+BRANCHES = 8
+"""Texts that share a beginning and are read at once."""
+
 LOG_ERROR = 4
 """``GGML_LOG_LEVEL_ERROR``, which the package doesn't name."""
 
@@ -120,6 +123,9 @@ class Draft:
         params.n_ctx = self.n_ctx
         params.n_batch = params.n_ubatch = self._batch_size
         params.n_threads = params.n_threads_batch = threads
+        most = BRANCHES if _can_branch(self._model) else 1
+        params.n_seq_max = min(most, self._batch_size)  # or llama.cpp aborts
+        params.kv_unified = True  # so that what texts share is there once
         # After a rollback a window reaches back to what had already left it.
         params.swa_full = True
         self._context = llama.llama_init_from_model(self._model, params)
@@ -133,8 +139,8 @@ class Draft:
         resources.callback(llama.llama_batch_free, self._batch)
         for i in range(self._batch_size):
             self._batch.n_seq_id[i] = 1
-            self._batch.seq_id[i][0] = 0
-        self._seen: list[int] = []
+        # The text of each of llama.cpp's sequences, as far as it is cached.
+        self._texts: list[list[int]] = [[] for _ in range(params.n_seq_max)]
 
     def __repr__(self) -> str:
         return f"<Draft of llama.cpp, vocabulary {self.vocab_size}>"
@@ -151,8 +157,8 @@ class Draft:
         self.stop = frozenset(token for token in ends if token >= 0)
 
     def __len__(self) -> int:
-        """How many tokens are cached."""
-        return len(self._seen)
+        """How many tokens are cached, of the longest text."""
+        return max(map(len, self._texts))
 
     def logits(self, tokens: Sequence[int]) -> NDArray[np.float32]:
         """Logits after a text.
@@ -175,51 +181,137 @@ class Draft:
         RuntimeError
             llama.cpp failed.
         """
-        if not 1 <= len(tokens) <= self.n_ctx:
+        self._check(tokens)
+        (place,) = self._place([tokens])
+        while (left := len(tokens) - len(self._texts[place])) > 0:
+            start = len(self._texts[place])
+            chunk = tokens[start : start + self._batch_size]
+            self._decode([place], [chunk], wanted=len(chunk) == left)
+        return self._row(-1)
+
+    def branches(self, texts: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        """Logits after each of some texts that share a beginning.
+
+        Up to eight are read side by side, once what they share is cached, if `n_ctx`
+        has room for what they don't. Otherwise, and by a recurrent model, they are read
+        one after the other.
+
+        Parameters
+        ----------
+        texts : sequence of sequence of int
+            The whole texts. Their last tokens, and what isn't cached of the others,
+            are read; what is in none of them is forgotten.
+
+        Returns
+        -------
+        ndarray of float32, shape [len(texts), V]
+
+        Raises
+        ------
+        ValueError
+            There is no text, or one is empty or longer than `n_ctx`.
+        RuntimeError
+            llama.cpp failed.
+        """
+        if len(texts) == 0:
+            raise ValueError("expected one or more texts, got none")
+        for text in texts:
+            self._check(text)
+        shared = min(common_length(texts[0], text[:-1]) for text in texts)
+        known = max(common_length(seen, texts[0][:shared]) for seen in self._texts)
+        apart = sum(len(text) - shared for text in texts)
+        room = min(self.n_ctx - shared, self._batch_size)
+        if known < shared or apart > room or not 1 < len(texts) <= len(self._texts):
+            return np.concatenate([self.logits(text).copy() for text in texts])
+        places = self._place(texts)
+        fresh = [
+            text[len(self._texts[place]) :]
+            for place, text in zip(places, texts, strict=True)
+        ]
+        ends = self._decode(places, fresh)
+        return np.concatenate([self._row(end) for end in ends])
+
+    def _check(self, text: Sequence[int]) -> None:
+        if not 1 <= len(text) <= self.n_ctx:
             raise ValueError(
                 f"a text must have 1 to {self.n_ctx} tokens for this draft model "
-                f"(its n_ctx), got {len(tokens)}"
+                f"(its n_ctx), got {len(text)}"
             )
-        # The last token has to pass through the model again to give logits.
-        self._rollback(min(common_length(self._seen, tokens), len(tokens) - 1))
-        while (left := len(tokens) - len(self._seen)) > 0:
-            start = len(self._seen)
-            chunk = tokens[start : start + self._batch_size]
-            self._decode(chunk, wanted=len(chunk) == left)
-        return self._row()
 
-    def _rollback(self, length: int) -> None:
-        """Forget everything after the first `length` tokens.
+    def _place(self, texts: Sequence[Sequence[int]]) -> list[int]:
+        """Return a sequence for each text, which holds what is cached of it.
+
+        All else is forgotten, and a text's last token, which has to pass through the
+        model again to give logits.
+        """
+        found = []
+        for text in texts:
+            known = [common_length(seen, text[:-1]) for seen in self._texts]
+            found.append((known.index(max(known)), max(known)))
+        free = {*range(len(self._texts))} - {source for source, _ in found}
+        places: list[int] = []
+        for source, length in found:
+            place = source
+            if source in places:
+                place = free.pop()
+                self._rollback(place, 0)
+                llama.llama_memory_seq_cp(self._memory, source, place, 0, length)
+                self._texts[place] = self._texts[source][:length]
+            places.append(place)
+        for place, (_, length) in zip(places, found, strict=True):
+            self._rollback(place, length)
+        for place in free:
+            self._rollback(place, 0)
+        return places
+
+    def _rollback(self, place: int, length: int) -> None:
+        """Forget everything after the first `length` tokens of a sequence.
 
         A recurrent state can't be cut: what keeps one has to read the text again. An
         interrupt may leave more in llama.cpp's memory than is noted here, never less;
         so it is asked each time.
         """
-        del self._seen[length:]
-        if not llama.llama_memory_seq_rm(self._memory, 0, length, -1):
-            self._seen.clear()
-            llama.llama_memory_clear(self._memory, True)
+        del self._texts[place][length:]
+        if not llama.llama_memory_seq_rm(self._memory, place, length, -1):
+            self._clear()
 
-    def _decode(self, tokens: Sequence[int], *, wanted: bool) -> None:
-        """Read tokens; say whether the logits after the last of them are wanted.
+    def _clear(self) -> None:
+        for text in self._texts:
+            text.clear()
+        llama.llama_memory_clear(self._memory, True)
 
-        It is one row at most, so that llama.cpp never moves its buffer.
+    def _decode(
+        self,
+        places: Sequence[int],
+        texts: Sequence[Sequence[int]],
+        *,
+        wanted: bool = True,
+    ) -> list[int]:
+        """Read what follows in sequences; return where in the batch each of them ends.
+
+        Say whether the logits there are wanted. They are `BRANCHES` rows at most, so
+        that llama.cpp never moves its buffer.
         """
         batch = self._batch
-        batch.n_tokens = len(tokens)
-        for i, token in enumerate(tokens):
-            batch.token[i] = token
-            batch.pos[i] = len(self._seen) + i
-            batch.logits[i] = 0
-        batch.logits[len(tokens) - 1] = wanted
+        ends, i = [], 0
+        for place, tokens in zip(places, texts, strict=True):
+            for position, token in enumerate(tokens, len(self._texts[place])):
+                batch.token[i], batch.pos[i] = token, position
+                batch.seq_id[i][0], batch.logits[i] = place, 0
+                i += 1
+            batch.logits[i - 1] = wanted
+            ends.append(i - 1)
+        batch.n_tokens = i
         _errors.clear()
         if code := llama.llama_decode(self._context, batch):
-            self._rollback(0)
+            self._clear()
             raise RuntimeError(f"llama.cpp can't decode ({code}): {_reason()}")
-        self._seen.extend(tokens)
+        for place, tokens in zip(places, texts, strict=True):
+            self._texts[place].extend(tokens)
+        return ends
 
-    def _row(self) -> NDArray[np.float32]:
-        pointer = llama.llama_get_logits_ith(self._context, -1)
+    def _row(self, index: int) -> NDArray[np.float32]:
+        pointer = llama.llama_get_logits_ith(self._context, index)
         address = ctypes.addressof(pointer.contents)
         buffer = (ctypes.c_float * self._logits_size).from_address(address)
         buffer.owner = self  # which then lives as long as the row
@@ -304,6 +396,16 @@ def _load(path: str | os.PathLike[str]) -> llama.llama_model_p:
     if model is None:
         raise ValueError(f"cannot load {path}: {_reason()}")
     return model
+
+
+def _can_branch(model: llama.llama_model_p) -> bool:
+    """Whether a model keeps no recurrent state, which texts can't share in part.
+
+    An older llama-cpp-python can't say it of all models.
+    """
+    return hasattr(llama, "llama_model_is_hybrid") and not (
+        llama.llama_model_is_recurrent(model) or llama.llama_model_is_hybrid(model)
+    )
 
 
 def _vocabulary(vocab: llama.llama_vocab_p) -> dict[str, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -26,6 +26,26 @@ RULES = {0: "top_k", 1: "threshold", 2: "top_p", 3: "min_p"}
 VOCABS = st.sampled_from([2, 3, 256, 257, 49152, 1 << 20]) | st.integers(2, 1 << 20)
 RESOLUTIONS = st.sampled_from([1, 2, 100, 1 << 16]) | st.integers(1, 1 << 16)
 SEEDS = st.integers(0, 2**32)
+
+
+def branching(vocab_size: int, steps: int) -> Iterator[tuple[str, list[list[int]]]]:
+    """Yield what an edge may ask a draft model for, and the texts after which."""
+    rng = np.random.default_rng(0)
+    texts = [rng.integers(0, vocab_size, 9).tolist()]
+    yield "alone", texts
+    for _ in range(steps):
+        one = texts[rng.integers(len(texts))]
+        step = rng.choice(["branch", "extend", "extend", "extend", "back", "alone"])
+        if step == "branch":
+            texts = [[*one, int(i)] for i in rng.choice(vocab_size, 4, replace=False)]
+        elif step == "extend":  # those that are left
+            left = rng.choice(len(texts), rng.integers(1, len(texts) + 1), False)
+            texts = [[*texts[i], int(rng.integers(vocab_size))] for i in left]
+        elif step == "back":
+            texts = [one[: -rng.integers(1, 4)], one]
+        else:
+            texts = [one]
+        yield step, texts
 
 
 @lru_cache(maxsize=64)

@@ -31,8 +31,10 @@ from sqs_codec.hf import (
 from sqs_codec.hf._models import CachedModel, ModelError, Pair, place
 from sqs_codec.hf._text import TextStream
 from sqs_codec.session import Link, LinkError, LocalLink, Sampling, Setting
+from tests.kit import branching
 from tests.serving import serving
 from tests.test_demo import WORDS, save_model
+from tests.test_hf_cloud import tiny as tiny_of
 
 VOCAB_SIZE = 16
 PROMPT = torch.tensor([[3, 4, 5]])
@@ -416,6 +418,57 @@ def test_cached_model_goes_back_to_what_two_texts_share(smollm2: Pair) -> None:
     with pytest.raises(ValueError, match="last must be"):
         cached.logits([1, 2], last=3)
     np.testing.assert_allclose(cached.logits([1, 2, 3], last=2), first, atol=2e-3)
+
+
+WINDOW = {"sliding_window": 4, "num_hidden_layers": 6}
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "at_once"),
+    [
+        ("Llama", {}, True),
+        ("Gemma3Text", WINDOW, True),
+        ("Mistral", WINDOW, False),  # it doesn't say which of its layers look how far
+    ],
+)
+def test_branches_are_read_side_by_side(
+    kind: str, options: dict[str, Any], at_once: bool
+) -> None:
+    model = tiny_of(kind, **options)
+    cached, alone = CachedModel(model, 50), CachedModel(model, 50)
+    assert cached._reads_trees == at_once
+    fed: list[int] = []
+    model.register_forward_pre_hook(
+        lambda *given: fed.append(given[2]["input_ids"].shape[1]), with_kwargs=True
+    )
+    for step, texts in branching(50, 40):
+        fed.clear()
+        rows = cached.logits(texts[0]) if step == "alone" else cached.branches(texts)
+        if step in ("branch", "extend") and at_once:
+            assert fed == [len(texts)]
+        for row, text in zip(rows, texts, strict=True):
+            alone.rollback(0)
+            np.testing.assert_allclose(row, alone.logits(text)[0], atol=1e-4)
+    assert len(cached) <= sum(map(len, texts))
+    for empty in ([], [[1], []]):
+        with pytest.raises(ValueError, match="expected texts of tokens"):
+            cached.branches(empty)
+
+
+@pytest.mark.parametrize("name", ["position_ids", "attention_mask", None])
+def test_a_model_that_would_read_branches_wrong(name: str | None) -> None:
+    model = tiny_of()
+
+    def forget(_: object, args: Any, given: dict[str, Any]) -> Any:
+        if name is None and "attention_mask" in given:
+            raise TypeError("expected a mask [1, tokens]")
+        return args, {key: given[key] for key in given if key != name}
+
+    model.register_forward_pre_hook(forget, with_kwargs=True)
+    cached = CachedModel(model, 50)
+    assert not cached._reads_trees
+    rows = cached.branches([[1, 2], [1, 3]])
+    np.testing.assert_array_equal(rows[1:], cached.logits([1, 3]))
 
 
 def test_caches_are_right_after_many_rejections(smollm2: Pair) -> None:

@@ -376,11 +376,9 @@ class CachedModel:
         -------
         ndarray of float32, shape [len(texts), V]
         """
-        if not texts or min(map(len, texts)) < 1:
-            raise ValueError(
-                f"expected texts of at least one token, got texts of "
-                f"{[len(text) for text in texts]} tokens"
-            )
+        lengths = [len(text) for text in texts]
+        if not lengths or 0 in lengths:
+            raise ValueError(f"expected texts of tokens, got some of {lengths} tokens")
         if len(texts) > 1 and self._reads_trees:
             return self._grow(texts)
         return np.concatenate([self.logits(text) for text in texts])
@@ -470,11 +468,11 @@ class CachedModel:
     def _sight(self, before: Sequence[int], past: int) -> dict[str, Any]:
         """Return positions of new cells, and masks that show them the cells before."""
         device, dtype = self._model.device, self._model.dtype
-        shape = 1, 1, len(before) - past, len(before)
-        hidden = torch.full(shape, torch.finfo(dtype).min, dtype=dtype)
+        rows = len(before) - past
+        hidden = torch.full((1, 1, rows, len(before)), -torch.inf, dtype=dtype)
         masks = {kind: hidden.clone() for kind in self._windows}
         positions = []
-        for row in range(shape[2]):
+        for row in range(rows):
             path = [past + row]
             while before[path[-1]] >= 0:
                 path.append(before[path[-1]])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from sqs_codec.edge import fingerprint
 from sqs_codec.hf import CachedModel, encode_prompt, tokenizer_fingerprint
 from sqs_codec.hf._models import Pair, _smollm2_gguf
 from sqs_codec.llama_cpp import Draft, TextStream
+from tests.kit import branching
 from tests.llama_cpp.files import WORDS, write_model
 
 PROMPTS = [
@@ -90,6 +92,46 @@ def test_a_state_that_cant_be_cut_is_made_anew(
         fresh = Draft(path).logits(text)
         np.testing.assert_allclose(draft.logits(text), fresh, atol=1e-5)
         assert len(draft) == len(text)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "mamba"])
+def test_branches_are_read_side_by_side(
+    tmp_path: Path, architecture: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_model(tmp_path / "model.gguf", architecture)
+    draft, alone = Draft(path), Draft(path)
+    fed: list[int] = []
+    decode = llama_cpp.llama.llama_decode
+
+    def note(context: object, batch: Any) -> Any:
+        fed.append(batch.n_tokens)
+        return decode(context, batch)
+
+    monkeypatch.setattr(llama_cpp.llama, "llama_decode", note)
+    for step, texts in branching(6, 80):
+        fed.clear()
+        rows = draft.logits(texts[0]) if step == "alone" else draft.branches(texts)
+        if step in ("branch", "extend") and architecture == "llama":
+            assert fed == [len(texts)]
+        for row, text in zip(rows, texts, strict=True):
+            alone.logits([5] * 4)
+            np.testing.assert_allclose(row, alone.logits(text)[0], atol=0.03)
+
+
+def test_branches_that_have_no_room_are_read_one_by_one(tmp_path: Path) -> None:
+    draft = Draft(write_model(tmp_path / "model.gguf", "llama"))
+    long = [1, 3, 4, 5] * 15
+    many = [[1, 3, 4, i, j] for i in range(3) for j in range(3)]
+    for texts in (many, [long, [1, *long]], many[:2]):
+        rows = draft.branches(texts)
+        for row, text in zip(rows, texts, strict=True):
+            np.testing.assert_allclose(row, draft.logits(text)[0], atol=0.03)
+    for texts, said in (
+        ([], "expected one or more texts, got none"),
+        ([[1], []], "1 to 64 tokens .* got 0"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            draft.branches(texts)
 
 
 def test_long_texts_are_read_in_parts(
