@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 
 from sqs_codec._base import checks
 from sqs_codec._base.format import MAX_ROUND
-from sqs_codec._codec.gumbel import LEAST_TEMPERATURE, gumbel_draw
+from sqs_codec._codec.gumbel import (
+    LEAST_TEMPERATURE,
+    check_key,
+    check_position,
+    race,
+    settle,
+)
 from sqs_codec._codec.target import check_shape
 from sqs_codec._codec.verify import Verdict
 from sqs_codec.torch._tensors import (
+    as_array,
     check_maxima,
     detached,
     is_on_host,
     temperatures_of,
 )
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 __all__ = ["gumbel_verify"]
 
@@ -105,17 +115,14 @@ def gumbel_verify(
     verdicts = []
     for draft in drafts:
         own, drawn = drawn[: len(draft) + 1], drawn[len(draft) + 1 :]
-        accepted = 0
-        while accepted < len(draft) and draft[accepted] == own[accepted]:
-            accepted += 1
-        verdicts.append(Verdict(accepted, own[accepted]))
+        verdicts.append(settle(draft, own))
     return verdicts
 
 
 class _Place(NamedTuple):
     """What decides the numbers of a row, and how they are used."""
 
-    key: bytes
+    key: NDArray[np.uint32]
     position: int
     temperature: float
 
@@ -143,30 +150,29 @@ def _places(
                 f"{name} must be one for each of {len(drafts)} texts, got {len(values)}"
             )
     counts = [len(draft) + 1 for draft in drafts]
-    numbers: list[tuple[bytes, int]] = []
+    numbers: list[tuple[NDArray[np.uint32], int]] = []
     for i, (key, position, count) in enumerate(
         zip(keys, positions, counts, strict=True)
     ):
-        data = checks.packet(key)
-        if len(data) != 16:
-            raise ValueError(f"keys[{i}] must have 16 bytes, got {len(data)}")
-        first = checks.in_range(f"positions[{i}]", position, 0, 2**64 - count)
-        numbers += [(data, first + j) for j in range(count)]
+        words = check_key(f"keys[{i}]", key)
+        first = check_position(f"positions[{i}]", position, count)
+        numbers += [(words, first + j) for j in range(count)]
     temperatures = temperatures_of(counts, temperature)
     return [_Place(*number, t) for number, t in zip(numbers, temperatures, strict=True)]
 
 
 def _draw_on_host(rows: torch.Tensor, places: Sequence[_Place]) -> list[int]:
     """Draw a token from each row by the core."""
-    values = (rows.float() if rows.dtype == torch.bfloat16 else rows).numpy()
-    try:
-        return [
-            gumbel_draw(row, place.key, place.position, temperature=place.temperature)
-            for row, place in zip(values, places, strict=True)
-        ]
-    except ValueError:  # which doesn't know the row's place
-        check_maxima(rows.amax(-1).double().numpy(), "logits[{}]".format)
-        raise
+    drawn: list[int] = []
+
+    def name_row(_: int) -> str:
+        return f"logits[{len(drawn)}]"
+
+    for place, row in zip(places, as_array(rows), strict=True):
+        decided = place.temperature, place.key, place.position
+        ((best, _),) = race(row[None], *decided, 1, name_row)
+        drawn += best
+    return drawn
 
 
 # The rest does as the core does, operation by operation, in float64 and on words in
@@ -244,7 +250,7 @@ def _columns(
         for place, cold in zip(places, greedy, strict=True)
     ]
     words = [
-        (place.position & LOW, place.position >> 32, *np.frombuffer(place.key, "<u4"))
+        (place.position & LOW, place.position >> 32, *place.key.tolist())
         for place in places
     ]
     columns = torch.from_numpy(np.array(words, np.int64).T[:, :, None])

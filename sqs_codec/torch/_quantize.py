@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,15 +14,13 @@ from sqs_codec._codec.codec import Codec, row_name
 from sqs_codec._codec.distribution import SparseDistribution, as_distribution
 from sqs_codec._codec.keep import Keep, TopK, count_kept, rule
 from sqs_codec.torch._tensors import (
+    as_array,
     check_maxima,
     detached,
     exponentials,
     is_on_host,
     scale_of,
 )
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 __all__ = ["encode_logits", "quantize", "quantize_row", "to_dense"]
 
@@ -85,7 +83,7 @@ def quantize(
     """
     rows, shape = _rows(codec, logits)
     if is_on_host(rows):
-        found = codec._quantize_rows(_array(rows), shape, keep, temperature)
+        found = codec._quantize_rows(as_array(rows), shape, keep, temperature)
     else:
         found = _quantize_on_device(codec, rows, shape, keep, temperature)
     return _nest(iter(found), shape)
@@ -119,7 +117,7 @@ def encode_logits(
     """
     rows, shape = _rows(codec, logits)
     if is_on_host(rows):
-        found = codec._encode_rows(_array(rows), shape, keep, temperature)
+        found = codec._encode_rows(as_array(rows), shape, keep, temperature)
     else:
         drafts = _quantize_on_device(codec, rows, shape, keep, temperature)
         found = [codec.encode(q) for q in drafts]
@@ -151,13 +149,6 @@ def _rows(codec: Codec, logits: torch.Tensor) -> tuple[torch.Tensor, Sequence[in
         )
     shape = values.shape[:-1]
     return values.reshape(shape.numel(), codec.vocab_size), shape
-
-
-def _array(rows: torch.Tensor) -> NDArray[Any]:
-    """Return rows as cores take them, without a copy if they can be seen so."""
-    if rows.dtype == torch.bfloat16:  # numpy lacks it, and cores take it so
-        return checks.contiguous_rows(rows.view(torch.int16).numpy().view(np.uint16))
-    return checks.contiguous_rows(rows.numpy())
 
 
 def _quantize_on_device(

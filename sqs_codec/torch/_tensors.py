@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
+    "as_array",
     "check_maxima",
     "detached",
     "exponentials",
@@ -28,6 +29,13 @@ DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 def is_on_host(rows: torch.Tensor) -> bool:
     """Say whether the C core can read the rows."""
     return rows.device.type == "cpu"
+
+
+def as_array(rows: torch.Tensor) -> NDArray[Any]:
+    """Return rows as cores take them, without a copy if they can be seen so."""
+    if rows.dtype == torch.bfloat16:  # numpy lacks it, and cores take it so
+        return checks.contiguous_rows(rows.view(torch.int16).numpy().view(np.uint16))
+    return checks.contiguous_rows(rows.numpy())
 
 
 def exponentials(
