@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import sqs_codec as sqs
 from sqs_codec import Round, SparseDistribution, Verdict
 from sqs_codec.session import Job, Sampling
 
@@ -65,6 +66,20 @@ def test_margin_is_the_distance_to_the_other_verdict(
     model: Any = Fixed()
     assert margin(model, job, one, other) == pytest.approx(expected, abs=1e-6)
     assert margin(model, job, other, one) == pytest.approx(expected, abs=1e-6)
+
+
+def test_margin_of_a_race_is_what_the_winner_could_lose() -> None:
+    model: Any = Fixed()
+    key, text = bytes(range(16)), [1, 2]
+    first, second = sqs.gumbel_guess(np.log(P), key, 3, 2).tokens
+    job = Job(b"session", text, None, np.empty(0), Sampling(), [1], key)
+    one, other = Verdict(1, first), Verdict(1, second)
+    found = margin(model, job, one, other)
+    assert found == margin(model, job, other, one) > 0
+    for loss, token in (0.999 * found, first), (1.001 * found, second):
+        probs = P.copy()
+        probs[first] -= loss
+        assert sqs.gumbel_draw(np.log(probs), key, 3) == token
 
 
 class Watched(overhead.Toy):

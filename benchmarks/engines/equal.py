@@ -1,8 +1,8 @@
 """Hold an engine's verdicts to those of transformers in float32.
 
 Sessions are played once with SmolLM2 and itself without two layers: drafts of up to
-five tokens, K = 64, l = 100, at temperature 0.7 and some at 0, after prompts in ten
-languages, some long.
+five tokens, K = 64, l = 100, and four hinted ones at times, at temperature 0.7 and some
+at 0, after prompts in ten languages, some long.
 Then the engine does the same jobs by the same random numbers, in five ways. A verdict
 may differ where rounding decides: its margin says how far the random number was from
 what it was held to, in probability. On a GPU (--device cuda) sessions are played there,
@@ -51,7 +51,7 @@ LONG = (700, 1500)
 """Tokens of long contexts."""
 
 LENGTHS = (5, 5, 3, 5, 1, 5, 4, 5, 0)
-"""Drafted tokens of a session's rounds, in turns; at 0 the target decodes alone."""
+"""Drafted tokens of a session's rounds, in turns; at 0 there are hints instead."""
 
 TEMPERATURES = (*(TEMPERATURE,) * 6, 0.0)
 """Of sessions, in turns; 7 of them, as there are 8 sessions at once."""

@@ -21,8 +21,8 @@ from benchmarks.harness.sessions import Played, Session, drafted
 from sqs_codec._codec.verify import Verdict
 from sqs_codec.engine import Engine, EngineInfo
 from sqs_codec.hf._models import CachedModel, Pair
+from sqs_codec.hf._sampling import verify_jobs
 from sqs_codec.session import Job
-from sqs_codec.torch import verify_batch
 
 
 class OneByOne:
@@ -48,9 +48,7 @@ class OneByOne:
         )
         tokens = drafted(job)
         rows = torch.from_numpy(cache.logits([*job.text, *tokens], len(tokens) + 1))
-        [verdict] = verify_batch(
-            [job.round_], rows, job.draws, temperature=job.sampling.temperature
-        )
+        [verdict] = verify_jobs([job], rows)
         return verdict
 
     def drop(self, session: bytes) -> None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 import sqs_codec as sqs
 from benchmarks.planner.simulate import Steps
 from sqs_codec._codec.verify import Verdict
-from sqs_codec.session import Job
+from sqs_codec.session import Job, judge
 
 
 class RecordedDraft:
@@ -65,8 +65,8 @@ class RecordedVerifier:
     """A `Verifier` over recorded rows, which takes the seconds of `steps`.
 
     A round is really verified, by `sqs.verify_batch`, but the numbers that judge it
-    are those of its positions in place of the session's. To read a prompt takes no
-    time.
+    are those of its positions in place of the session's. Hints are judged by the
+    session's key, which its edge knows. To read a prompt takes no time.
 
     Parameters
     ----------
@@ -94,16 +94,21 @@ class RecordedVerifier:
     def verify(self, jobs: Sequence[Job]) -> list[Verdict | None]:
         """Return the verdict on each job, None where there was nothing to verify."""
         began = time.monotonic()
-        found = [self._verdict(job) if job.draws.size else None for job in jobs]
-        if tokens := sum(job.draws.size for job in jobs):
+        found = [self._verdict(job) if job.wanted else None for job in jobs]
+        if tokens := sum(job.wanted for job in jobs):
             self.late += sleep_until(began + self._steps.verify(tokens))
         return found
 
     def forget(self, session: bytes) -> None:
         """Keep what is recorded."""
 
-    def _verdict(self, job: Job) -> Verdict:
-        return self.judge(job.round_, len(job.text), job.sampling.temperature)
+    def _verdict(self, job: Job) -> Verdict | None:
+        length, temperature = len(job.text), job.sampling.temperature
+        if job.key is None:
+            return self.judge(job.round_, length, temperature)
+        start = length - self._prompt
+        rows = self._rows[start : start + job.wanted]
+        return judge(job, _softmax(rows, temperature))
 
     def judge(
         self, round_: sqs.Round | None, length: int, temperature: float

@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     from sqs_codec.hf._models import Pair
 
 
+HINTED = 4
+"""Tokens of a hint."""
+
+
 class Played(NamedTuple):
     """A job and the verdict on it; None if it only reads a text."""
 
@@ -142,6 +146,7 @@ class _Ends:
             session_id=session,
             seed=rng.bytes(16),
         )
+        self._hinted: list[sqs.Guesses] = []
         self._cloud = CloudSession(
             session,
             limits=Limits(),
@@ -149,6 +154,30 @@ class _Ends:
             vocab_size=cloud.vocab_size,
             max_text=cloud.max_text,
         )
+
+    @property
+    def ahead(self) -> list[int]:
+        """The text, and what may follow it."""
+        hinted = [guesses.tokens[0] for guesses in self._hinted]
+        return [*self.edge.text, *self.edge.drafted, *hinted]
+
+    def draft(self, row: NDArray[np.float32], *, hint: bool) -> None:
+        """Draft a token, or guess one."""
+        if hint:
+            self._hinted.append(self.edge.guess(row, len(self.ahead)))
+        else:
+            self.edge.push(row)
+
+    def send(self) -> None:
+        """Queue what was drafted, or guessed."""
+        if not self._hinted:
+            return self.edge.flush()
+        tokens, chances = zip(
+            *((one.tokens[0], one.chances[0]) for one in self._hinted), strict=True
+        )
+        self._hinted = []
+        self.edge.generate(HINTED + 1)
+        return self.edge.hint(len(self.edge.text), [((), tokens, chances)])
 
     def exchange(self) -> Job | None:
         """Carry messages until there is a job, or nothing more to carry."""
@@ -196,7 +225,8 @@ def play(
     rounds : int
     seed : sequence of int
     lengths : sequence of int, optional
-        Drafted tokens of a session's rounds, in turns; at 0 the target decodes alone.
+        Drafted tokens of a session's rounds, in turns; at 0 the target decodes, with
+        hints of the next `HINTED` tokens.
     temperatures : sequence of float, optional
         Of the sessions, in turns.
     """
@@ -209,11 +239,6 @@ def play(
     for number in range(rounds):
         here = [lengths[(number + i) % len(lengths)] for i in range(len(all_ends))]
         _draft(drafts, all_ends, here)
-        for ends, length in zip(all_ends, here, strict=True):
-            if length:
-                ends.edge.flush()
-            else:
-                ends.edge.generate(1)
         _verify(cloud, all_ends)
     for ends in all_ends:
         cloud.forget(ends.session.played[0].job.session)
@@ -221,14 +246,15 @@ def play(
 
 
 def _draft(drafts: Drafts, all_ends: Sequence[_Ends], lengths: Sequence[int]) -> None:
-    for position in range(max(lengths)):
+    counts = [length or HINTED for length in lengths]
+    for position in range(max(counts)):
         texts = {
-            i: [*ends.edge.text, *ends.edge.drafted]
-            for i, ends in enumerate(all_ends)
-            if position < lengths[i]
+            i: ends.ahead for i, ends in enumerate(all_ends) if position < counts[i]
         }
         for i, row in drafts.rows(texts).items():
-            all_ends[i].edge.push(row)
+            all_ends[i].draft(row, hint=not lengths[i])
+    for ends in all_ends:
+        ends.send()
 
 
 def _verify(cloud: Cloud, all_ends: Sequence[_Ends]) -> None:
