@@ -86,6 +86,12 @@ class Source:
         """How many positions there are."""
         return sum(map(len, self.sessions))
 
+    def pairs(self) -> Iterator[tuple[NDArray[np.floating], NDArray[np.floating]]]:
+        """Yield the logits of the draft and of the target at each position."""
+        for session in self.sessions:
+            for i in range(len(session)):
+                yield session.draft[i], session.target[i]
+
     def first(self, rows: int) -> Source:
         """Return at most so many rows: whole sessions and the beginning of one."""
         sessions, left = [], rows

@@ -41,20 +41,20 @@ def test_seconds_are_those_of_the_simulated_loop() -> None:
     preset, t, rate, trip = sqs.preset("balanced"), 0.7, 1e5, 0.05
     prior = sqs.Prior.builtin("smollm2")
     source = replace(shipped().first(40), prior=prior)
-    rows = [
-        Row(s.draft[i], s.target[i], t) for s in source.sessions for i in range(len(s))
-    ]
+    pairs = [*source.pairs()]
+    rows = [Row(*pair, t) for pair in pairs]
     which = SETTINGS.index(Setting.of(preset)), LENGTHS.index(preset.max_tokens)
     steps = STEPS["slow"]
     rounds = of_rows(rows, prior)
     expected = rounds.seconds(rate, trip, steps, benchmark.OVERHEAD)[which]
     codec = preset.codec(source.vocab_size, prior)
-    world = World.of(source, [session.Setting(codec, preset.keep())], t)
+    world = World.of(pairs, [session.Setting(codec, preset.keep())], t)
     plan = FixedPlan(preset.max_tokens).plan()
     times = []
     for seed in range(12):
         rng = np.random.default_rng(seed)
-        run = Run(rate, trip, steps, benchmark.OVERHEAD, world.text(seed), rng)
+        drafts = world.text(seed).drafts
+        run = Run(rate, trip, steps, benchmark.OVERHEAD, drafts, rng)
         run.fixed(plan)
         times.append(float(run.now) / run.tokens)
     assert np.mean(times) == pytest.approx(expected, rel=0.05)

@@ -1,4 +1,4 @@
-"""Simulate the loop of an edge and a cloud, event by event.
+"""Simulate rounds, and a cloud that decodes alone; ``hints.py`` simulates hints.
 
 What a position's draft is like comes from real rows: its distribution is quantized,
 its token drawn and judged against the target's row, its bits those of the codec. The
@@ -8,16 +8,28 @@ is used; what it observes is what the loop observes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 import sqs_codec as sqs
-from benchmarks.sources import Source
-from sqs_codec.cli.demo.count import softmax
+from benchmarks.experiments.wire_formats import Wire, qs, raw
+from benchmarks.planner.hints import (
+    AGAIN,
+    HANDSHAKE,
+    JITTER,
+    LATE,
+    LATENESS,
+    UNSTEADY,
+    Drafts,
+    Guesses,
+    Steps,
+)
+from benchmarks.rate.schemes import Row
 from sqs_codec.edge._planner import FixedPlan, Observation, Plan, Planner
 from sqs_codec.session import Setting
 from sqs_codec.session._limits import MAX_AHEAD
@@ -34,125 +46,169 @@ HEADER = 4
 ANSWER, TOKEN = 4, 6
 """Bytes of a verdict, and of a token that the cloud decodes alone."""
 
-HANDSHAKE = 600
-"""Bytes with which a session begins."""
-
-JITTER, LATE, LATENESS = 0.1, 0.01, 4.0
-"""Deviation of the log of a trip; how many trips take how many times as long."""
-
-UNSTEADY = 0.05
-"""Deviation of the log of what the target takes for a round."""
-
 Floats = NDArray[np.float64]
-
-
-class Steps(NamedTuple):
-    """Seconds of the models: a drafted token; the target for one and each more."""
-
-    draft: float
-    target: float
-    more: float
-
-    def verify(self, tokens: int) -> float:
-        """Seconds of the target for so many tokens at once."""
-        return self.target + self.more * (tokens - 1)
-
-
-@dataclass(frozen=True)
-class Drafts:
-    """What is drafted at each position of a text with one setting, [TOKENS + SPARE].
-
-    Attributes
-    ----------
-    accepted : ndarray of bool
-    bits : ndarray of float64
-        Of the token and its distribution.
-    """
-
-    accepted: NDArray[np.bool_]
-    bits: Floats
+Logits = NDArray[np.float32]
 
 
 class Position(NamedTuple):
-    """A row quantized: a distribution, and how each of its tokens would fare."""
+    """What is sent of a row, and how each token that may be drafted fares; [k] each."""
 
-    q: sqs.SparseDistribution
+    sums: Floats  # of the probabilities
     accepted: Floats
-    bits: int
+    bits: Floats
+
+
+RIVALS = {
+    "QS": [partial(qs, resolution=16)],
+    "raw top-K": [partial(raw, k=k) for k in (1, 2, 4)],
+}
+"""What others send of a distribution, with what is worth a try on these links."""
+
+GUESSES = 8
+"""So many at each position."""
+
+KEYS = 4
+"""Of the numbers that both ends share; texts take them in turn."""
 
 
 @dataclass(frozen=True)
 class World:
-    """Positions of real texts at one temperature, for each setting."""
+    """Rows of real texts at one temperature, which follow each other in a circle.
+
+    Attributes
+    ----------
+    settings : sequence of Setting
+    positions : sequence of sequence of Position
+        By each setting.
+    rivals : dict of str to sequence of sequence of Position
+        By what others send.
+    guesses : sequence of sequence of tuple
+        What is guessed at each position, by each key.
+    token : int
+        Bytes of an id.
+    """
 
     settings: Sequence[Setting]
     positions: Sequence[Sequence[Position]]
+    rivals: dict[str, list[Sequence[Position]]]
+    guesses: Sequence[Sequence[tuple[int, tuple[float, ...]]]]
+    token: int
 
     @classmethod
     def of(
         cls,
-        source: Source,
+        pairs: Iterable[tuple[Logits, Logits]],
         settings: Sequence[Setting],
         temperature: float,
-        noise: float = 0.0,
+        rivals: bool = False,
     ) -> World:
-        """Quantize all rows of a source.
-
-        Normal noise of a deviation is added to the target's logits, for sources that
-        have none but the draft's.
-        """
-        rng = np.random.default_rng(0)
-        found = []
-        for session in source.sessions:
-            for i in range(len(session)):
-                target = session.target[i]
-                target = target + noise * rng.standard_normal(target.size)
-                p = softmax(target, temperature)
-                found.append(_positions(session.draft[i], p, settings, temperature))
-        return cls(settings, list(zip(*found, strict=True)))
+        """Draft and judge by pairs of rows, the draft's and the target's logits."""
+        ways = [partial(_ours, setting) for setting in settings]
+        ways += [send for of_name in RIVALS.values() for send in of_name] * rivals
+        found, guessed = [], []
+        for place, (draft, target) in enumerate(pairs):
+            row = Row(draft, target, temperature)
+            found.append([_position(row, send(row)) for send in ways])
+            guessed.append(
+                [_guess(draft, target, n, place, temperature) for n in range(KEYS)]
+            )
+        vocab_size = settings[0].codec.vocab_size
+        by_way = iter(zip(*found, strict=True))
+        ours = [next(by_way) for _ in settings]
+        others = {
+            name: [next(by_way) for _ in of_name]
+            for name, of_name in RIVALS.items()
+            if rivals
+        }
+        token = 2 if vocab_size <= 1 << 16 else 3
+        return cls(settings, ours, others, [*zip(*guessed, strict=True)], token)
 
     @property
-    def acceptance(self) -> list[float]:
-        """How probable it is that a token is accepted, by setting."""
-        return [
-            float(np.mean([p.accepted @ p.q.probs for p in positions]))
+    def acceptance(self) -> float:
+        """How probable it is that a token is accepted, by the best setting."""
+        return max(
+            float(np.mean([np.diff(p.sums, prepend=0) @ p.accepted for p in positions]))
             for positions in self.positions
-        ]
+        )
 
-    def text(self, seed: int) -> list[Drafts]:
-        """Draw a text that begins anywhere; the settings share the numbers."""
+    def text(self, seed: int) -> Text:
+        """Draw a text that begins anywhere; all that drafts shares the numbers."""
         rng = np.random.default_rng(seed)
         start = int(rng.integers(len(self.positions[0])))
         draws = rng.random((2, TOKENS + SPARE))
-        places = [(start + i) for i in range(TOKENS + SPARE)]
-        return [
-            _drafts([every[place % len(every)] for place in places], draws)
-            for every in self.positions
-        ]
+        places = (start + np.arange(TOKENS + SPARE)) % len(self.positions[0])
+
+        def drafts(positions: Sequence[Position]) -> Drafts:
+            return _drafts([positions[place] for place in places], draws)
+
+        rivals = {name: [*map(drafts, every)] for name, every in self.rivals.items()}
+        guessed = self.guesses[seed % KEYS]
+        ranks, chances = zip(*(guessed[place] for place in places), strict=True)
+        guesses = Guesses(ranks, chances, self.token)
+        return Text([*map(drafts, self.positions)], rivals, guesses)
 
 
-def _positions(
-    draft: NDArray[np.floating],
-    p: Floats,
-    settings: Sequence[Setting],
-    temperature: float,
-) -> list[Position]:
-    """Quantize a row by each setting."""
-    found = []
-    for setting in settings:
-        q = setting.codec.quantize(draft, setting.keep, temperature=temperature)
-        accepted = np.minimum(1, p[q.token_ids] / q.probs)
-        found.append(Position(q, accepted, setting.codec.bits(q)))
-    return found
+class Text(NamedTuple):
+    """What is drafted and guessed at each position of a text.
+
+    Attributes
+    ----------
+    drafts : list of Drafts
+        By each setting.
+    rivals : dict of str to list of Drafts
+    guesses : Guesses
+    """
+
+    drafts: list[Drafts]
+    rivals: dict[str, list[Drafts]]
+    guesses: Guesses
+
+
+def noisy(rows: Iterable[Logits], noise: float, seed: int) -> Iterator[Logits]:
+    """Add normal noise of a deviation to each row."""
+    rng = np.random.default_rng(seed)
+    for row in rows:
+        yield row + noise * rng.standard_normal(row.size, np.float32)
+
+
+def _ours(setting: Setting, row: Row) -> Wire:
+    codec = setting.codec
+    q = row.send(setting.keep, codec.resolution).q
+    return Wire(codec.bits(q), None, q)
+
+
+def _position(row: Row, wire: Wire) -> Position:
+    """Tell how each token fares that may be drafted from what is sent."""
+    probs, p = wire.q.probs, row.p[wire.q.token_ids]
+    bits = wire.token_bits
+    if bits is None:
+        bits = -np.log2(probs)
+    accepted = np.minimum(1, p / np.maximum(probs, 1e-300))
+    return Position(np.cumsum(probs), accepted, wire.bits + bits + 0 * probs)
+
+
+def _guess(
+    draft: Logits, target: Logits, key: int, place: int, temperature: float
+) -> tuple[int, tuple[float, ...]]:
+    """Return the place of the target's token among the guesses, and how sure these are.
+
+    Guesses that there aren't are sure by nothing.
+    """
+    where = key.to_bytes(16, "little"), place
+    drawn = sqs.gumbel_draw(target, *where, temperature=temperature)
+    guesses = sqs.gumbel_guess(draft, *where, GUESSES, temperature=temperature)
+    tokens, chances = guesses.tokens, guesses.chances
+    rank = tokens.index(drawn) if drawn in tokens else GUESSES
+    return rank, chances + (0.0,) * (GUESSES - len(chances))
 
 
 def _drafts(positions: Sequence[Position], draws: Floats) -> Drafts:
-    found = []
-    for (q, accepted, bits), draw, judge in zip(positions, *draws, strict=True):
-        x = int(np.searchsorted(q.counts.cumsum(), int(draw * q.resolution), "right"))
-        found.append((judge < accepted[x], bits - np.log2(q.probs[x])))
-    accepted, sums = np.array(found).T
-    return Drafts(accepted.astype(bool), sums)
+    accepted, bits = [], []
+    for position, draw, judge in zip(positions, *draws, strict=True):
+        x = int(np.searchsorted(position.sums, draw * position.sums[-1], "right"))
+        accepted.append(judge < position.accepted[x])
+        bits.append(position.bits[x])
+    return Drafts(np.array(accepted), np.array(bits))
 
 
 @dataclass
@@ -174,6 +230,8 @@ class Run:
         Of the text.
     most : float
         Bytes of a message; a longer one goes as several.
+    loss : float
+        Share of the messages that are lost; rounds are sent again then.
     done : int
         Tokens so far.
     now : ndarray
@@ -190,6 +248,7 @@ class Run:
     rng: np.random.Generator
     tokens: int = TOKENS
     most: float = np.inf
+    loss: float = 0.0
     done: int = 0
     now: Floats = field(init=False)
     up: Floats = field(init=False)
@@ -212,7 +271,12 @@ class Run:
         trip, drafting = self._draw_trip(), length * self.steps.draft
         size = HEADER + int(np.ceil(drafts.bits[here : here + length].sum() / 8))
         handed = self.now + drafting
-        verified = self._send(size, handed) + trip / 2 + self._verify(length + 1)
+        sent = self._send(size, handed)
+        while self.loss and self.rng.random() > (1 - self.loss) ** 2:
+            sent = self._send(
+                size, sent + AGAIN * (trip + self.steps.verify(length + 1))
+            )
+        verified = sent + trip / 2 + self._verify(length + 1)
         self.now = verified + trip / 2
         self.done += accepted + 1
         self._receive(1, ANSWER)

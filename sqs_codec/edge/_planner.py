@@ -1,8 +1,9 @@
-"""What an edge does next: how much it drafts, or nothing at all.
+"""What an edge does next: give hints, draft a round, or nothing at all.
 
-A planner compares a few plans by the tokens per second that they give on
-average, and with what the cloud decodes alone. ``docs/planner.md`` has the formula,
-how what goes into it is measured, and how near the best plan that comes.
+Hints are the fastest wherever they help at all, so for speed a planner only looks
+whether they do. For few bytes it compares rounds of a few lengths by the tokens per
+second that they give on average, and with what the cloud decodes alone.
+``docs/planner.md`` has on what that rests, and what it is worth.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import statistics
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -26,7 +27,7 @@ from sqs_codec.session._wire import MAX_SETTINGS
 if TYPE_CHECKING:
     from sqs_codec.edge._costs import Floats
 
-__all__ = ["FixedPlan", "Observation", "Plan", "Planner"]
+__all__ = ["FixedPlan", "Hints", "Observation", "Plan", "Planner"]
 
 MEMORY = 0.97
 """Weight of what a round showed once the next one has shown something."""
@@ -43,7 +44,12 @@ SCATTER, STEADY = 0.15, 0.05
 models take."""
 
 GAIN = 1.05
-"""How much faster than the cloud alone drafting must look to begin."""
+"""How much faster than the cloud alone rounds must look to begin, and how many tokens
+a pass of the cloud must give for hints to go on."""
+
+PASSES, REST = 32, 256
+"""Passes by which hints are judged, and the tokens that the cloud decodes alone where
+they help too little, until they are tried again: that takes no time."""
 
 CLOCK = 0.002
 """Seconds that are nothing beside the rest of a wait."""
@@ -51,31 +57,34 @@ CLOCK = 0.002
 CAUTION = 0.75
 """Probability that the link isn't worse than it is taken to be."""
 
-SPARE, FRESH, SAVED, SHARE = 2.0, 1.0, 8.0, 0.01
-"""What rounds that only measure may lose against the cloud alone, in tokens that it
-decodes in that time: SPARE at first, SHARE more for each token that it does decode
-alone, and what rounds have gained, which adds up to SAVED and no more. A text begins
-with FRESH at least, as its acceptance may be another one. Chosen by simulation:
-docs/planner.md has on what."""
+SPARE, SHARE = 2.0, 0.01
+"""What rounds that only measure may be expected to lose, in tokens that the cloud
+decodes in that time: SPARE for each text, SHARE more for each token decoded alone."""
 
 
 @dataclass(frozen=True)
 class Hints:
-    """How an edge hints while the cloud decodes.
+    """How an edge tells the cloud what it expects, while that decodes.
 
     Attributes
     ----------
     positions : int
-        Of a branch in a message.
+        Of a message, at least: more have come together while the one before was sent.
     branches : int
-        How many begin where the guesses before were wrong.
+        How many guesses at the token after the text are drafted on from.
     threshold : float
-        What the chance that the cloud comes to a token has to be for it to be told.
+        Drafting pauses where a branch is right with less than a quarter of this
+        probability.
     """
 
-    positions: int = 4
-    branches: int = 4
-    threshold: float = 0.1
+    positions: int = 2
+    branches: int = 3
+    threshold: float = 0.02
+
+    def __post_init__(self) -> None:
+        checks.in_range("positions", self.positions, 1, 15)
+        checks.in_range("branches", self.branches, 1, 8)
+        checks.finite("threshold", self.threshold, 0, 1)
 
 
 @dataclass(frozen=True)
@@ -85,11 +94,13 @@ class Plan:
     Attributes
     ----------
     length : int
-        How many tokens to draft. At 0 the cloud decodes alone.
+        How many tokens to draft for a round. At 0 the cloud decodes, with hints or
+        alone.
     setting : int
         Which of the session's settings quantizes the drafts.
     reason : str
         Why, in a line.
+    hints : Hints, optional
     """
 
     length: int
@@ -98,7 +109,7 @@ class Plan:
     hints: Hints | None = None
 
     def __post_init__(self) -> None:
-        checks.in_range("length", self.length, 0)
+        checks.in_range("length", self.length, 0, 0 if self.hints else None)
         checks.in_range("setting", self.setting, 0, MAX_SETTINGS - 1)
 
 
@@ -135,8 +146,6 @@ class Observation:
     draft_seconds: float
     wait_seconds: float
     target_steps: Mapping[int, float] | None = None
-    guessed: int = 0
-    hit: int = 0
 
     def __post_init__(self) -> None:
         drafted = checks.in_range("drafted", self.drafted, 0)
@@ -154,8 +163,8 @@ class FixedPlan:
 
     Parameters
     ----------
-    length, setting
-        Of the plan.
+    length, setting, hints
+        Of the plan. With hints no round is drafted, whatever its length.
 
     Examples
     --------
@@ -163,13 +172,11 @@ class FixedPlan:
     'draft 4: as asked'
     """
 
-    per_bit = 0.0
-
     def __init__(
         self, length: int = 4, setting: int = 0, hints: Hints | None = None
     ) -> None:
-        words = _words(length) if hints is None else "hints"
-        self._plan = Plan(length, setting, f"{words}: as asked", hints)
+        length = 0 if hints else length
+        self._plan = Plan(length, setting, f"{_words(length, hints)}: as asked", hints)
 
     def __repr__(self) -> str:
         return f"<FixedPlan: {self.reason}>"
@@ -188,7 +195,7 @@ class FixedPlan:
 
 
 class Planner:
-    """Chooses the plan that gives the most tokens per second.
+    """Chooses the plan that gives the most tokens per second, or takes few bytes.
 
     Parameters
     ----------
@@ -196,6 +203,9 @@ class Planner:
         What the session can quantize drafts with, 1 to 4.
     sampling : Sampling
         How the text is drawn. The truncations are left out of account.
+    prefer : {"speed", "bytes"}
+        For speed there are hints wherever they help. For few bytes there are rounds
+        where they are faster than the cloud alone.
     overhead : int
         Bytes that transport and IP put around a message, as `Link.overhead`.
     uplink : float, optional
@@ -205,14 +215,17 @@ class Planner:
     target_steps : mapping of int to float, optional
         Seconds that the target takes for so many tokens, until the cloud says it.
     max_draft : int
-        The longest draft.
+        The longest draft of a round.
 
     Examples
     --------
     >>> import sqs_codec as sqs
     >>> from sqs_codec.session import Setting
     >>> settings = [Setting(sqs.Codec(vocab_size=49152), sqs.TopK(64))]
-    >>> planner = Planner(settings, sampling=Sampling(0.7), uplink=100_000.0)
+    >>> planner = Planner(settings, sampling=Sampling(0.7))
+    >>> planner.plan().hints
+    Hints(positions=2, branches=3, threshold=0.02)
+    >>> planner = Planner(settings, sampling=Sampling(0.7), prefer="bytes")
     >>> planner.plan().length in range(17)
     True
     """
@@ -222,6 +235,7 @@ class Planner:
         settings: Sequence[Setting],
         *,
         sampling: Sampling,
+        prefer: Literal["speed", "bytes"] = "speed",
         overhead: int = 166,
         uplink: float | None = None,
         draft_step: float = 0.02,
@@ -233,9 +247,11 @@ class Planner:
             checks.instance(f"settings[{i}]", setting, Setting, "a Setting")
         checks.instance("sampling", sampling, Sampling, "a Sampling")
         checks.in_range("max_draft", max_draft, 1)
-        self._settings = tuple(settings)
+        if prefer not in ("speed", "bytes"):
+            raise ValueError(f'prefer must be "speed" or "bytes", got {prefer!r}')
+        self._settings, self._prefer = tuple(settings), prefer
         self._overhead = 8 * checks.in_range("overhead", overhead, 0)
-        # The plans that are compared, side by side: [P] each.
+        # The rounds that are compared, side by side: [P] each.
         lengths = [length for length in LENGTHS if length <= max_draft]
         self._lengths = np.repeat(lengths, len(settings))
         self._choices = np.tile(np.arange(len(settings)), len(lengths))
@@ -246,15 +262,42 @@ class Planner:
         self._draft_steps = deque([steps], maxlen=9)
         self._bits = deque([1.0] * 3, maxlen=15)
         self._mismatch = _Mismatch(self._table.mismatch)
-        self._alone = self._decoding = False
-        self._spare = SPARE
+        self._passes: deque[int] = deque(maxlen=PASSES)  # tokens of each, with hints
+        self._rest = 0  # tokens until hints are tried again
+        self._alone, self._spare = False, SPARE
         self.reason = ""
 
     def __repr__(self) -> str:
         return f"<Planner: {self.reason or 'no plan yet'}>"
 
+    @property
+    def per_bit(self) -> float:
+        """Seconds that a bit takes on the uplink, as far as is known."""
+        return self._link.per_bit()
+
     def plan(self) -> Plan:
         """Return what to do next."""
+        plan = self._fastest() if self._prefer == "speed" else self._fewest_bytes()
+        self.reason = plan.reason
+        return plan
+
+    def _fastest(self) -> Plan:
+        """Choose hints, unless they help too little."""
+        draft, target = statistics.median(self._draft_steps), self._target.first
+        if draft > target:
+            why = f"it takes {target:.3g} s a token, the draft {draft:.3g} s"
+        elif self._rest:
+            why = f"hints gave less than {GAIN:g} tokens a pass of the target"
+        elif self._passes:
+            mean = statistics.fmean(self._passes)
+            why = f"{mean:.2f} tokens a pass of the target, which gives 1 alone"
+            return self._say(0, 0, why, Hints())
+        else:
+            return self._say(0, 0, "to see what they give", Hints())
+        return self._say(0, 0, why)
+
+    def _fewest_bytes(self) -> Plan:
+        """Choose a round that is faster than the cloud alone, if there is one."""
         lengths, choices, table = self._lengths, self._choices, self._corrected()
         trip, per_bit = self._link.trip(CAUTION), self._link.per_bit(CAUTION)
         tokens = costs.tokens(lengths, table.rejected[choices])
@@ -264,35 +307,32 @@ class Planner:
         sent = lengths * statistics.median(self._draft_steps) + bits * per_bit
         seconds = sent + trip + self._target(lengths + 1)
         rates, alone = tokens / seconds, 1 / self._target.first
-        best: int | None = int(rates.argmax())
-        why = f"{rates[best]:.3g} tok/s expected"
+        best = int(rates.argmax())
+        why = f"{rates[best]:.3g} tok/s expected, the cloud alone {alone:.3g}"
         self._alone = bool(rates[best] < alone * (GAIN if self._alone else 1))
         if self._alone:
-            # To ask a cloud again that is decoding takes a trip; to ask an idle one
-            # does in any case.
-            lost = (seconds + trip * self._decoding) * alone - tokens
-            best, why = self._measure(lost), f"{alone:.3g} tok/s, with drafts {why}"
-            why = why if best is None else f"to measure; {why}"
-        length, setting = 0, 0
-        if best is not None:
-            length, setting = int(lengths[best]), int(choices[best])
-        what, acceptance = self._words(length, setting), 1 - table.rejected[setting]
-        self.reason = f"{what}: {why}; {self._link}, acceptance {acceptance:.0%}"
-        return Plan(length, setting, self.reason)
+            # To ask a cloud again that is decoding takes a trip.
+            lost = (seconds + trip) * alone - tokens
+            best = int(lost.argmin())
+            if lost[best] > self._spare:
+                return self._say(0, 0, why)
+            self._spare -= lost[best]
+            why = f"to measure; {why}"
+        setting = int(choices[best])
+        acceptance = 1 - table.rejected[setting]
+        return self._say(
+            int(lengths[best]), setting, f"{why}, acceptance {acceptance:.0%}"
+        )
 
-    def _measure(self, lost: Floats) -> int | None:
-        """Return a plan that is there to measure, None while that costs too much."""
-        cheapest = int(lost.argmin())
-        if lost[cheapest] > self._spare:
-            return None
-        if self._decoding:
-            self._spare -= self._link.trip(CAUTION) / self._target.first
-        return cheapest
-
-    @property
-    def per_bit(self) -> float:
-        """Seconds of a bit on the uplink."""
-        return self._link.per_bit()
+    def _say(
+        self, length: int, setting: int, why: str, hints: Hints | None = None
+    ) -> Plan:
+        """Make a plan, and a line of why."""
+        what = _words(length, hints)
+        if length and len(self._settings) > 1:
+            chosen = self._settings[setting]
+            what = f"{what}, {chosen.keep} of {chosen.codec.resolution}"
+        return Plan(length, setting, f"{what}: {why}; {self._link}", hints)
 
     def observe(self, observation: Observation) -> None:
         """Learn what came of a plan."""
@@ -300,20 +340,28 @@ class Planner:
         seen = observation
         if seen.target_steps:
             self._target = Target.of(seen.target_steps)
+        if seen.draft_seconds:
+            self._draft_steps.append(seen.draft_seconds / max(1, seen.drafted))
         if seen.drafted:
-            self._draft_steps.append(seen.draft_seconds / seen.drafted)
             self._judge(seen)
-            taken = (seen.draft_seconds + seen.wait_seconds) / self._target.first
-            self._spare = min(self._spare + seen.accepted + 1 - taken, SAVED)
-        elif seen.accepted:
+        elif not seen.accepted:  # a handshake
+            self._spare = max(self._spare, SPARE)
+        elif seen.plan.hints:
+            self._count(seen.accepted)
+        else:
             self._spare += SHARE * seen.accepted
-        else:  # a handshake
-            self._spare = max(self._spare, FRESH)
-        self._decoding = seen.drafted == 0 < seen.accepted
+            self._rest = max(0, self._rest - seen.accepted)
         if seen.wait_seconds:
             bits = 8 * seen.bytes_up + self._overhead
             models = float(self._target(seen.drafted + 1))
             self._link.learn(seen.wait_seconds, bits, models)
+
+    def _count(self, tokens: int) -> None:
+        """Count what a pass with hints gave; give them up for a while if too little."""
+        self._passes.append(tokens)
+        if len(self._passes) == PASSES and sum(self._passes) < GAIN * PASSES:
+            self._passes.clear()
+            self._rest = REST
 
     def _judge(self, seen: Observation) -> None:
         """Compare what was accepted and sent with the table."""
@@ -331,13 +379,6 @@ class Planner:
         table = self._table
         bits = table.bits * statistics.median(self._bits)
         return Table(self._mismatch.value, table.lost, bits)
-
-    def _words(self, length: int, setting: int) -> str:
-        """Say what a plan is, and its setting where there are several."""
-        if length == 0 or len(self._settings) == 1:
-            return _words(length)
-        chosen = self._settings[setting]
-        return f"{_words(length)}, {chosen.keep} of {chosen.codec.resolution}"
 
 
 class _Link:
@@ -415,6 +456,8 @@ class _Mismatch:
         self._sums = self._sums * MEMORY + (rejected, judged, judged * lost**2)
 
 
-def _words(length: int) -> str:
+def _words(length: int, hints: Hints | None) -> str:
     """Say what a plan is."""
+    if hints:
+        return f"hints of {hints.positions} positions, {hints.branches} branches"
     return f"draft {length}" if length else "the cloud decodes alone"
