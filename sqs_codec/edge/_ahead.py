@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -59,36 +59,48 @@ class Ahead:
     """The branches beyond a text, the likeliest first."""
 
     def __init__(
-        self, session: EdgeSession, draft: DraftModel, hints: Hints, end: int
+        self,
+        session: EdgeSession,
+        draft: DraftModel,
+        hints: Hints,
+        end: int,
+        clock: Callable[[], float],
     ) -> None:
         self._session = session
         self._draft = draft
         self._hints = hints
         self._end = end  # of what the cloud is to decode
+        self._clock = clock
         self._branches: list[_Branch] = []
+        self.seconds = 0.0
+        """What the last step took."""
 
-    def follow(self, emitted: Emitted) -> tuple[int, Emitted]:
+    def follow(self, emitted: Emitted) -> Emitted:
         """Keep what fits tokens that have come.
 
-        Returns how often the first guess was right, and the tokens with how many of
-        them there were guesses of, and right ones among these.
+        Returns these, with how many of them were guessed, and how many rightly.
         """
-        guessed = first = right = 0
+        guessed = right = 0
         for token in emitted.tokens:
             if not self._branches:
                 continue
             kept = [b for b in self._branches if b.tokens[0] == token]
             guessed += 1
-            first += self._branches[0].tokens[0] == token
             right += bool(kept)
             for branch in kept:
                 branch.drop_first()
             self._branches = [branch for branch in kept if branch.tokens]
-        return first, Emitted(emitted.tokens, right, guessed)
+        return Emitted(emitted.tokens, right, guessed)
 
     def step(self) -> bool:
         """Draft a token more of each branch that is worth it; say if any is."""
-        text = self._session.text
+        began = self._clock()
+        drafted = self._step(self._session.text)
+        if drafted:
+            self.seconds = self._clock() - began
+        return drafted
+
+    def _step(self, text: list[int]) -> bool:
         if not self._branches:
             return len(text) < self._end and self._begin(text)
         alive = [branch for branch in self._branches if self._goes_on(branch, text)]

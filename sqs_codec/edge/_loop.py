@@ -260,10 +260,11 @@ class _Loop:
             for emitted in self._draft_on(drafts):
                 # Only the first token has waited for the link.
                 waited = 0.0 if got else self._clock() - asked_at
-                hit = 0
+                drafting = 0.0
                 if drafts is not None:
-                    hit, emitted = drafts.follow(emitted)
-                self._observe(plan, emitted, sent, 0.0, waited, hit)
+                    drafting = drafts.seconds
+                    emitted = drafts.follow(emitted)
+                self._observe(plan, emitted, sent, drafting, waited)
                 got += len(emitted.tokens)
                 yield self._step(emitted, plan)
 
@@ -272,7 +273,7 @@ class _Loop:
         if plan.hints is None:
             return None
         end = len(self._session.text) + left
-        return Ahead(self._session, self._draft, plan.hints, end - 1)
+        return Ahead(self._session, self._draft, plan.hints, end - 1, self._clock)
 
     def _draft_on(self, drafts: Ahead | None) -> list[Emitted]:
         """Draft a step, or wait if there is nothing to draft; return what has come."""
@@ -295,13 +296,7 @@ class _Loop:
         return plan
 
     def _observe(
-        self,
-        plan: Plan,
-        emitted: Emitted,
-        sent: int,
-        drafting: float,
-        waited: float,
-        hit: int = 0,
+        self, plan: Plan, emitted: Emitted, sent: int, drafting: float, waited: float
     ) -> None:
         """Tell the planner of an answer; a round of its own began at `sent` bytes."""
         decoded = plan.length == 0 or emitted.drafted == 0
@@ -314,8 +309,6 @@ class _Loop:
                 draft_seconds=drafting,
                 wait_seconds=waited,
                 target_steps=self._session.target_steps,
-                guessed=emitted.drafted if decoded else 0,
-                hit=hit,
             )
         )
         self._line.per_bit = self._planner.per_bit

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from sqs_codec.edge._costs import Floats
 
 __all__ = ["FixedPlan", "Hints", "Observation", "Plan", "Planner"]
+
+MODES = "alone", "rounds", "hints"
+"""How a text may come."""
 
 MEMORY = 0.97
 """Weight of what a round showed once the next one has shown something."""
@@ -193,6 +196,11 @@ class FixedPlan:
     def observe(self, observation: Observation) -> None:
         """Take no notice."""
 
+    @property
+    def per_bit(self) -> float:
+        """Nothing is known."""
+        return 0.0
+
 
 class Planner:
     """Chooses the plan that gives the most tokens per second, or takes few bytes.
@@ -206,6 +214,8 @@ class Planner:
     prefer : {"speed", "bytes"}
         For speed there are hints wherever they help. For few bytes there are rounds
         where they are faster than the cloud alone.
+    modes : collection of str
+        Which of "alone", "rounds" and "hints" there may be.
     overhead : int
         Bytes that transport and IP put around a message, as `Link.overhead`.
     uplink : float, optional
@@ -236,6 +246,7 @@ class Planner:
         *,
         sampling: Sampling,
         prefer: Literal["speed", "bytes"] = "speed",
+        modes: Collection[str] = MODES,
         overhead: int = 166,
         uplink: float | None = None,
         draft_step: float = 0.02,
@@ -249,7 +260,10 @@ class Planner:
         checks.in_range("max_draft", max_draft, 1)
         if prefer not in ("speed", "bytes"):
             raise ValueError(f'prefer must be "speed" or "bytes", got {prefer!r}')
+        if not modes or not set(modes) <= set(MODES):
+            raise ValueError(f"modes must be some of {MODES}, got {modes!r}")
         self._settings, self._prefer = tuple(settings), prefer
+        self._modes = frozenset(modes)
         self._overhead = 8 * checks.in_range("overhead", overhead, 0)
         # The rounds that are compared, side by side: [P] each.
         lengths = [length for length in LENGTHS if length <= max_draft]
@@ -277,13 +291,21 @@ class Planner:
 
     def plan(self) -> Plan:
         """Return what to do next."""
-        plan = self._fastest() if self._prefer == "speed" else self._fewest_bytes()
+        modes = self._modes
+        if modes == {"hints"} or ("hints" in modes and self._prefer == "speed"):
+            plan = self._fastest()
+        elif "rounds" in modes:
+            plan = self._fewest_bytes()
+        else:
+            plan = self._say(0, 0, "as asked")
         self.reason = plan.reason
         return plan
 
     def _fastest(self) -> Plan:
         """Choose hints, unless they help too little."""
         draft, target = statistics.median(self._draft_steps), self._target.first
+        if "alone" not in self._modes:
+            return self._say(0, 0, "as asked", Hints())
         if draft > target:
             why = f"it takes {target:.3g} s a token, the draft {draft:.3g} s"
         elif self._rest:
@@ -314,7 +336,7 @@ class Planner:
             # To ask a cloud again that is decoding takes a trip.
             lost = (seconds + trip) * alone - tokens
             best = int(lost.argmin())
-            if lost[best] > self._spare:
+            if lost[best] > self._spare and "alone" in self._modes:
                 return self._say(0, 0, why)
             self._spare -= lost[best]
             why = f"to measure; {why}"
