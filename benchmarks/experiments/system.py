@@ -25,7 +25,7 @@ from benchmarks.relay import Link, Relay
 from benchmarks.wire.certificates import issue
 from sqs_codec.edge import Edge, FixedPlan, Planner, Step
 from sqs_codec.edge._loop import Planning
-from sqs_codec.edge._planner import Observation, Plan
+from sqs_codec.edge._planner import MODES, Observation, Plan
 from sqs_codec.engine import BatchEngine
 from sqs_codec.serve import connect
 from sqs_codec.serve._datagram.link import DatagramLink
@@ -68,6 +68,8 @@ class Cell:
     settings : tuple of Setting
     plan : FixedPlan or None
         With None a `Planner` chooses, which learns from text to text.
+    modes : sequence of str
+        Which it may choose from.
     steps : Steps
         Seconds of both models.
     temperature : float
@@ -83,6 +85,7 @@ class Cell:
     steps: Steps
     temperature: float = 0.7
     seed: int = 0
+    modes: tuple[str, ...] = MODES
 
 
 @dataclass(frozen=True)
@@ -98,8 +101,9 @@ class Played:
     tokens : int
     seconds, first : float
         To the last token and to the first.
-    rounds, drafted, accepted : int
-        Rounds with drafts, their tokens, and how many of them were accepted.
+    passes, rows, drafted, accepted : int
+        Passes of the target, rows of the draft, tokens that were drafted or guessed,
+        and how many of them were accepted or right.
     bytes_up, bytes_down : int
         While the clock ran.
     late : float
@@ -113,7 +117,8 @@ class Played:
     tokens: int
     seconds: float
     first: float
-    rounds: int
+    passes: int
+    rows: int
     drafted: int
     accepted: int
     bytes_up: int
@@ -162,6 +167,11 @@ class _Watched:
         """Learn what came of it."""
         self._planner.observe(observation)
 
+    @property
+    def per_bit(self) -> float:
+        """Say what is known of the uplink."""
+        return self._planner.per_bit
+
 
 @dataclass
 class _System:
@@ -186,7 +196,7 @@ class _System:
         edge = Edge(
             self.draft, settings=cell.settings, planner=watched, rng=self.draft.rng
         )
-        steps, readings = [], []
+        steps, readings, rows = [], [], self.draft.rows
         sampling = Sampling(cell.temperature)
         for step in edge.generate(
             text.prompt, link, max_tokens=cell.tokens, sampling=sampling
@@ -194,7 +204,7 @@ class _System:
             readings.append(self.read())
             steps.append(step)
         assert watched.began is not None
-        return _played(steps, [watched.began, *readings])
+        return _played(steps, [watched.began, *readings], self.draft.rows - rows)
 
     def read(self) -> _Reading:
         """Read the clock and the counters."""
@@ -215,7 +225,9 @@ class _System:
         return rows
 
 
-def _played(steps: Sequence[Step], readings: Sequence[_Reading]) -> Played:
+def _played(
+    steps: Sequence[Step], readings: Sequence[_Reading], rows: int
+) -> Played:
     """Sum up a text, of which steps and readings are known.
 
     The first reading is that of the first plan; then there is one of each step.
@@ -227,7 +239,8 @@ def _played(steps: Sequence[Step], readings: Sequence[_Reading]) -> Played:
         tokens=len(text),
         seconds=whole.at,
         first=first.at - began.at,
-        rounds=sum(step.drafted > 0 for step in steps),
+        passes=len(steps),
+        rows=rows,
         drafted=sum(step.drafted for step in steps),
         accepted=sum(step.accepted for step in steps),
         bytes_up=whole.up,
@@ -252,6 +265,7 @@ def play(cell: Cell) -> dict[str, Any]:
         cell.settings,
         sampling=Sampling(cell.temperature),
         overhead=DatagramLink.overhead,
+        modes=cell.modes,
     )
     with tempfile.TemporaryDirectory() as folder:
         issued = issue(Path(folder), HOST)

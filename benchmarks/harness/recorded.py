@@ -32,6 +32,8 @@ class RecordedDraft:
     ----------
     late : float
         Seconds by which steps took longer so far.
+    rows : int
+        Rows given so far.
     rng : numpy.random.Generator
         To draw the drafted tokens from: set anew before each row is given, by seed,
         text and position.
@@ -43,6 +45,7 @@ class RecordedDraft:
     def __init__(self, vocab_size: int, seconds: float) -> None:
         self.vocab_size = vocab_size
         self.late = 0.0
+        self.rows = 0
         self.rng = np.random.default_rng()
         self._seconds = seconds
 
@@ -55,10 +58,19 @@ class RecordedDraft:
         end = time.monotonic() + self._seconds
         at = len(tokens) - self._prompt
         row = np.array(self._rows[at : at + 1])
+        self.rows += 1
         bits = np.random.PCG64([*self._seed, at])
         self.rng.bit_generator.state = bits.state
         self.late += sleep_until(end)
         return row
+
+    def branches(self, texts: Sequence[Sequence[int]]) -> NDArray[np.floating]:
+        """Return the row after each text, in the time of one."""
+        end = time.monotonic() + self._seconds
+        rows = np.array([self._rows[len(text) - self._prompt] for text in texts])
+        self.rows += len(rows)
+        self.late += sleep_until(end)
+        return rows
 
 
 class RecordedVerifier:
