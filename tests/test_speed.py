@@ -100,7 +100,7 @@ def test_every_group_is_measured(speed: measure.Speed) -> None:
     assert cases["vocabulary"] == list(measure.QUICK.vocabularies)
     assert cases["top_k"] == list(measure.QUICK.ks)
     assert cases["support"] == list(measure.QUICK.supports)
-    assert {"calls", "verdicts", "python", "prior"} <= set(cases)
+    assert {"calls", "verdicts", "races", "python", "prior"} <= set(cases)
     for group in speed.groups.values():
         for case in group.cases:
             for timing in case.times.values():

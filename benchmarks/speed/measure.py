@@ -22,7 +22,8 @@ from benchmarks.speed.engines import engines
 from benchmarks.speed.rows import resized, take
 from benchmarks.speed.timing import Contestant, Timing, each, interleave, pinned
 from benchmarks.tables import about
-from sqs_codec._base.format import MAX_ROUND
+from sqs_codec._backend.core import Core
+from sqs_codec._base.format import MAX_ROUND, Coding
 from sqs_codec.cli.demo.count import softmax
 
 K, TEMPERATURE, RESOLUTION, BETA = 64, 0.7, 100, 1e-3
@@ -55,6 +56,8 @@ TORCH_VERIFY, TORCH_BATCH = "torch.verify", "torch.verify_batch, {} rounds"
 PUSH, PUSH_BUDGET = "Drafter.push", "Drafter.push, budget"
 THRESHOLD = "encode_logits, Threshold"
 FIXED, CONFORMAL = "quantize, Threshold", "quantize, Conformal + update"
+RACE, RACES, KEY = "the best {}, {}", (1, 4, 8), bytes(16)
+DRAW, GUESS = "gumbel_draw", "gumbel_guess of 4"
 LOOP, THREADS = "TopK, in a loop", "{}, threads={}"
 RULES: dict[str, sqs.Keep] = {"TopK": sqs.TopK(K), "Threshold": sqs.Threshold(BETA)}
 
@@ -252,6 +255,7 @@ class Bench:
         """Yield all measurements on one core."""
         yield self.calls
         yield self.verdicts
+        yield self.races
         yield self.by_vocabulary
         yield self.by_k
         yield self.by_support
@@ -357,6 +361,37 @@ class Bench:
         title = f"A target's logits to a verdict on a round of {ROUND}"
         base = dict.fromkeys(times, BY_HAND)
         return Group("verdicts", title, "", [Case(None, times)], base)
+
+    def races(self) -> Group:
+        """Time draws and guesses by shared numbers, at positions that go on."""
+        key, places = np.arange(4, dtype=np.uint32), itertools.count()
+
+        def race(core: Core, most: int) -> Callable[[], None]:
+            def run() -> None:
+                at = next(places) * len(self.rows)
+                core.gumbel(self.rows, TEMPERATURE, key, at, most)
+
+            return run
+
+        cores = [
+            (engine.name, engine.core(self._vocab_size, 1, Coding.BITPACK, None))
+            for engine in self.engines
+        ]
+        contestants = [
+            Contestant(RACE.format(most, name), race(core, most), len(self.rows))
+            for most in RACES
+            for name, core in cores
+        ]
+        options = {"temperature": TEMPERATURE}
+        calls = {
+            DRAW: lambda row: sqs.gumbel_draw(row, KEY, next(places), **options),
+            GUESS: lambda row: sqs.gumbel_guess(row, KEY, next(places), 4, **options),
+        }
+        contestants += [each(name, call, self._list) for name, call in calls.items()]
+        times = self._time([*contestants, rivals.one_read(self.rows)])
+        title = f"Drawing by shared numbers: V = {self._vocab_size}, T = {TEMPERATURE}"
+        base = dict.fromkeys(times, rivals.READ)
+        return Group("races", title, "", [Case(None, times)], base)
 
     def by_vocabulary(self) -> Group:
         """Time logits to bytes by V."""
