@@ -5,7 +5,7 @@
  * a position determine. Of scores E(x) / 2^t(x), with 2^t in proportion to the
  * token's probability p, the least is that of a token with the law p. Whoever
  * knows another distribution guesses it by the least scores that this one
- * gives: docs/theory.md has proofs.
+ * gives: docs/theory.md, section 9, has the numbers to the bit, and proofs.
  *
  * The least of SQS_RACE numbers is exponential, too, with a SQS_RACE-th of the
  * mean; each of them is as likely to be the least, and the others exceed it by

@@ -641,9 +641,9 @@ typedef struct sqs_guesses {
  * end guesses of what another end, with other logits, draws by the same
  * numbers. All ends draw alike, bit for bit, if their logits are alike.
  *
- * Of tokens whose score is the least, p is within 2^-42 of the softmax of the
- * logits as given, in total variation; docs/theory.md has the numbers and the
- * proof.
+ * The law of the best token is within 2^-39 of the softmax of the logits as
+ * given, in total variation, if there are 2^18 or fewer, and within 2^-37 in
+ * any case. docs/theory.md, section 9, has the numbers and the proof.
  *
  * logits       rows of any type; -infinity masks a token
  * temperature  below 2^-100 the largest logits are the best, and scores are
