@@ -35,6 +35,34 @@ def job(session: bytes, text: Sequence[int] = PROMPT) -> Job:
     return Job(session, list(text), None, np.array([0.5]), Sampling(0.0))
 
 
+def test_sessions_that_decode_without_a_pause_go_together() -> None:
+    """Though the second comes while the first one's job is under way."""
+    toy = Toy()
+    sizes: list[int] = []
+
+    def work(jobs: Sequence[Job]) -> None:
+        sizes.append(len(jobs))
+        time.sleep(0.02)
+
+    toy.on_call = work
+    with serving(toy) as server:
+        links = [server.link() for _ in range(2)]
+        threads = [
+            threading.Thread(
+                target=converse, args=(edge_session(PROMPT), link, 33, "generate")
+            )
+            for link in links
+        ]
+        for thread in threads:
+            thread.start()
+            time.sleep(0.05)
+        for thread in threads:
+            thread.join()
+        for link in links:
+            link.close()
+    assert sum(sizes) / len(sizes) > 1.5
+
+
 class Moody(BatchEngine):
     """An engine that is unwell when it is told so."""
 

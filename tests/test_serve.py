@@ -35,7 +35,9 @@ from sqs_codec.serve import (
 from sqs_codec.serve._connection import Connection, Owner, Share
 from sqs_codec.serve._datagram import server as datagram_server
 from sqs_codec.serve._grpc import server as grpc_server
+from sqs_codec.serve._threshold import Threshold
 from sqs_codec.session import EdgeSession, Job, Limits, Link, LinkError, Sampling
+from sqs_codec.session._hints import THRESHOLD
 from tests.serving import (
     VOCAB,
     Mode,
@@ -50,6 +52,7 @@ from tests.serving import (
     exchange,
     greedy,
     serving,
+    toy_logits,
     wait_until,
 )
 
@@ -627,6 +630,7 @@ SMALL = """
 import resource, sys
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
 from sqs_codec.serve._grpc import server as grpc_server
+from sqs_codec.serve._threshold import Threshold
 from tests.serving import Server, Toy, both_transports
 grpc_server.IDLE_SECONDS = 2.0
 with both_transports(Server(Toy())) as ports:
@@ -792,6 +796,39 @@ def test_bad_certificates(tmp_path: Path) -> None:
         asyncio.run(start_grpc(service, "127.0.0.1", 0))
     with pytest.raises(ValueError, match="isn't this machine"):
         asyncio.run(start_grpc(service, "0.0.0.0", 0, insecure=True))
+
+
+def test_hints_are_read_as_far_as_the_load_allows() -> None:
+    toy, hinted = Toy(), []
+    toy.on_call = lambda jobs: hinted.append(len(jobs[0].hints))
+    guess = [int(toy_logits(PROMPT).argmax()), 0]
+    with serving(toy, steps={1: 0.1, 6: 0.11}) as server:
+        for given, read in (0, 2), (10**6, 0):  # tokens, to others just now
+            server.service._threshold.count(given, server._loop.time())
+            edge, link = edge_session(PROMPT), server.link()
+            while edge.limits is None:
+                exchange(edge, link)
+            edge.generate(6)
+            edge.hint(len(PROMPT), [((), guess, (0.7, 0.7))])
+            assert converse(edge, link, 9) == greedy(PROMPT, 6)
+            link.close()
+            assert max(hinted) == read
+            hinted.clear()
+
+
+@pytest.mark.parametrize("steps", [None, {}, {1: 0.1}])
+def test_the_threshold_without_measurements(steps: dict[int, float] | None) -> None:
+    assert Threshold(steps).at(0.0) == THRESHOLD
+
+
+def test_the_threshold_is_bounded_and_forgets() -> None:
+    noisy = Threshold({1: 0.1, 6: 0.09})
+    noisy.count(100, 0.0)
+    assert noisy.at(0.0) == 0.02
+    busy = Threshold({1: 0.1, 6: 0.15})
+    busy.count(1000, 0.0)
+    assert busy.at(0.0) == 0.95
+    assert busy.at(60.0) == pytest.approx(0.1)  # one token a pass, whoever is served
 
 
 def test_a_seed_gives_the_same_text_on_every_server() -> None:

@@ -31,6 +31,13 @@ STUCK_SECONDS = 120.0
 MOST_AT_ONCE = 64
 """Jobs in one call. More would only make each wait longer."""
 
+TURNS = 5
+"""Of the event loop, from a verdict to the next job of a session that goes on at once:
+who waits is told, is done, the service gives the next job, and it is submitted."""
+
+PATIENCE = 0.25
+"""The share of a call's time that those turns are waited for."""
+
 WATCH_SECONDS = 1.0
 """How often it is looked whether a call takes too long."""
 
@@ -67,7 +74,9 @@ class _Task:
 class BatchEngine:
     """An `Engine` over a `Verifier`, which runs in a thread of its own.
 
-    All rounds that wait are verified in one call. Texts that are only to be read are
+    All jobs that wait are done in one call, and a call begins once the sessions that
+    the last one was for have given their next jobs: otherwise those that decode without
+    a pause would fall into halves that take turns. Texts that are only to be read are
     read in parts, and a call has one of them. Where there are rounds, calls without
     texts follow for as long. If a call takes two minutes, the engine is unwell until it
     ends, and whoever waits is told.
@@ -175,6 +184,19 @@ class BatchEngine:
             self._changed.notify()
         self._fresh = []
 
+    def _hand_over(
+        self, outcomes: dict[_Task, Outcome], followed: threading.Event
+    ) -> None:
+        """Tell those who wait, and then the thread, once they may have gone on."""
+        self._settle(outcomes)
+        self._pass(TURNS, followed)
+
+    def _pass(self, turns: int, followed: threading.Event) -> None:
+        if turns:
+            self._loop.call_soon(self._pass, turns - 1, followed)
+        else:
+            followed.set()
+
     def _settle(self, outcomes: dict[_Task, Outcome]) -> None:
         """Tell those who wait."""
         for task, outcome in outcomes.items():
@@ -204,10 +226,12 @@ class BatchEngine:
                     task.read = len(part.text)
                     with self._changed:
                         self._waiting.append(task)
+            followed = threading.Event()
             try:
-                self._loop.call_soon_threadsafe(self._settle, done)
+                self._loop.call_soon_threadsafe(self._hand_over, done, followed)
             except RuntimeError:  # the loop was closed meanwhile: nobody is there
                 return
+            followed.wait(PATIENCE * (now - began))
 
     def _take(self) -> list[_Task]:
         """Wait for jobs and take them, one of each session; none once stopped.

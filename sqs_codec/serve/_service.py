@@ -17,6 +17,7 @@ from sqs_codec.engine import Engine, EngineInfo
 from sqs_codec.serve._address import check_token
 from sqs_codec.serve._connection import Connection, Owner, Session, Work
 from sqs_codec.serve._metrics import Metrics
+from sqs_codec.serve._threshold import Threshold
 from sqs_codec.session import (
     CloudSession,
     Job,
@@ -66,7 +67,8 @@ class Service:
     idle_seconds : float, optional
         How long to keep a session of which nothing is heard.
     steps : mapping of int to float or None
-        Seconds that the model takes by number of tokens, for the edges' planners.
+        Seconds that the model takes by number of tokens, for the edges' planners, and
+        for how sure of a hint the server has to be to read it.
     priors : sequence of Prior, optional
         What edges may code by, besides the priors that come with this package.
 
@@ -97,6 +99,7 @@ class Service:
         self._owners = None if tokens is None else _digests(tokens)
         self._idle_seconds = checks.finite("idle_seconds", idle_seconds, 0.01, 1e9)
         self._steps = steps
+        self._threshold = Threshold(steps)
         self._priors = priors
         self._known: dict[str, Owner] = {}
         self._sessions: dict[bytes, Session] = {}
@@ -328,7 +331,7 @@ class Service:
             self._drop(session)
         elif session.connection is None or self._stopping:
             return  # nothing is computed for an edge that has gone
-        elif (job := session.cloud.next_job()) is not None:
+        elif (job := self._next_job(session)) is not None:
             work = self._loop.create_task(self._engine.verify(job))
             work.add_done_callback(
                 functools.partial(self._done, session, job, self._loop.time())
@@ -336,6 +339,9 @@ class Service:
             session.work = work
             self._work.add(work)
             self.metrics.jobs.set(len(self._work))
+
+    def _next_job(self, session: Session) -> Job | None:
+        return session.cloud.next_job(self._threshold.at(self._loop.time()))
 
     def _done(self, session: Session, job: Job, began: float, work: Work) -> None:
         """Take what came of a job."""
@@ -376,7 +382,9 @@ class Service:
             session.cloud.complete(job, verdict)
         except (TypeError, ValueError) as error:
             return error
-        self.metrics.tokens.inc(session.cloud.text_length - length)
+        fresh = session.cloud.text_length - length
+        self.metrics.tokens.inc(fresh)
+        self._threshold.count(fresh, self._loop.time())
         if job.drafted and verdict is not None:
             self.metrics.count_round(len(job.drafted), verdict.accepted)
         return None

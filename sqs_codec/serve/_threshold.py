@@ -1,0 +1,67 @@
+"""How sure of a hinted token a server has to be to read it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from sqs_codec.session._hints import THRESHOLD
+
+__all__ = ["Threshold"]
+
+LEAST, MOST = 0.02, 0.95
+"""What it is in any case: measured times may be noise."""
+
+MEMORY_SECONDS = 2.0
+"""How far back tokens count."""
+
+
+class Threshold:
+    """The chance from which on a hinted token is worth a row of the target.
+
+    A further row makes a pass longer, by a time in which the server gives all of its
+    sessions some tokens together: so many are lost by it. It gains one if it is
+    reached. So the threshold is ``seconds of a further row * tokens per second``, and
+    rises with the load by itself. Tokens per second are an exponential mean, and at
+    least what passes of one session give.
+
+    Parameters
+    ----------
+    steps : mapping of int to float or None
+        Seconds that the model takes by number of tokens. Without them the threshold
+        stays as it is where nothing is known.
+
+    Examples
+    --------
+    >>> threshold = Threshold({1: 0.120, 6: 0.150})
+    >>> round(threshold.at(0.0), 3)  # nobody was served: 0.006 / 0.120
+    0.05
+    >>> for i in range(1000):
+    ...     threshold.count(1, now=i / 50)
+    >>> round(threshold.at(20.0), 2)  # 0.006 * 50
+    0.3
+    """
+
+    def __init__(self, steps: Mapping[int, float] | None) -> None:
+        self._more: float | None = None
+        self._rate = self._least = 0.0
+        self._at = -math.inf
+        if steps and len(steps) > 1:
+            few, many = min(steps), max(steps)
+            self._more = (steps[many] - steps[few]) / (many - few)
+            self._least = 1 / max(steps[few], 1e-9)
+
+    def count(self, tokens: int, now: float) -> None:
+        """Take that sessions have got tokens."""
+        self._rate = self._rate_at(now) + tokens / MEMORY_SECONDS
+        self._at = now
+
+    def at(self, now: float) -> float:
+        """Return the threshold."""
+        if self._more is None:
+            return THRESHOLD
+        rate = max(self._rate_at(now), self._least)
+        return min(max(self._more * rate, LEAST), MOST)
+
+    def _rate_at(self, now: float) -> float:
+        return self._rate * math.exp((self._at - now) / MEMORY_SECONDS)
