@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import time
 import zlib
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 
@@ -125,21 +127,11 @@ def campaign(count: int, transport: Transport, seed: int = 0) -> Counter[str]:
                 sampling=sampling,
                 max_message=1100,
             )
-            links: list[Adversary] = []
-
-            def connect_next() -> Adversary:
-                at = len(links) % 2
-                if links and links[-1].forget:
-                    forget(servers[1 - at])
-                address = f"127.0.0.1:{ports[at]}"
-                link = connect(address, transport=transport, insecure=True)
-                links.append(Adversary(link, number, found))
-                return links[-1]
-
+            links = _links(servers, ports, transport, number, found)
             steps = generate(
                 edge,
                 Draft(),
-                connect_next,
+                partial(next, links),
                 FixedPlan(0, hints=Hints()),
                 max_tokens=LENGTH,
                 sleep=lambda _: None,
@@ -151,6 +143,23 @@ def campaign(count: int, transport: Transport, seed: int = 0) -> Counter[str]:
             assert edge.text == alone(prompt, key, sampling.temperature), number
             found["texts"] += 1
     return found
+
+
+def _links(
+    servers: list[Server],
+    ports: list[int],
+    transport: Transport,
+    salt: int,
+    found: Counter[str],
+) -> Iterator[Adversary]:
+    """Yield links to the two servers in turn."""
+    for server in itertools.cycle((0, 1)):
+        address = f"127.0.0.1:{ports[server]}"
+        plain = connect(address, transport=transport, insecure=True)
+        link = Adversary(plain, salt, found)
+        yield link
+        if link.forget:
+            forget(servers[server])
 
 
 def forget(server: Server) -> None:

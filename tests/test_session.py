@@ -449,8 +449,7 @@ def test_another_text_for_the_same_round_is_refused():
         message = wire.Context(cloud._instance, 2, drawn, epoch, 2, 2, 2, [])
         cloud.receive(message.to_bytes(V))
         assert cloud.refused == (
-            "round 2 was to be drawn by 2 in epoch 0 before, "
-            f"not by {drawn} in {epoch}"
+            f"round 2 was to be drawn by 2 in epoch 0 before, not by {drawn} in {epoch}"
         )
 
 

@@ -225,9 +225,7 @@ class _System:
         return rows
 
 
-def _played(
-    steps: Sequence[Step], readings: Sequence[_Reading], rows: int
-) -> Played:
+def _played(steps: Sequence[Step], readings: Sequence[_Reading], rows: int) -> Played:
     """Sum up a text, of which steps and readings are known.
 
     The first reading is that of the first plan; then there is one of each step.

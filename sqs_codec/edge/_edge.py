@@ -8,7 +8,7 @@ import json
 import time
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 
@@ -135,7 +135,7 @@ class Edge:
         settings: Sequence[Setting] | None = None,
         planner: Planning | None = None,
         modes: Collection[str] = MODES,
-        prefer: str = "speed",
+        prefer: Literal["speed", "bytes"] = "speed",
         rng: np.random.Generator | None = None,
     ) -> None:
         self.vocab_size = draft.vocab_size

@@ -21,7 +21,7 @@ MAX_BRANCHES = 64
 """Branches that a cloud holds of a session; the earliest go first."""
 
 THRESHOLD = 0.1
-"""What the chance that a row is reached has to be at least, if nothing else is known."""
+"""What the chance of reaching a row has to be at least, if nothing else is known."""
 
 HASHED = 4
 """Tokens before a guess that its hash is of."""

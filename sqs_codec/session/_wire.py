@@ -382,7 +382,9 @@ def _hint(reader: _Reader, vocab_size: int) -> Hint:
     data = reader.rest()
     size = 2 + length * token_bytes(vocab_size)
     if not 1 <= length <= MAX_HINTED:
-        raise WireError(f"a hint's branches have 1 to {MAX_HINTED} tokens, not {length}")
+        raise WireError(
+            f"a hint's branches have 1 to {MAX_HINTED} tokens, not {length}"
+        )
     count, rest = divmod(len(data), size)
     if rest or not 1 <= count <= MAX_BRANCHES:
         raise WireError(

@@ -87,9 +87,13 @@ class Paced(LocalLink):
         """Do nothing yet."""
 
     def receive(self, timeout: float | None) -> bytes | None:
-        """Return the next message; every eighth time, or if asked to wait, of a pass."""
+        """Return the next message; of a pass every eighth time, or if it may wait."""
         self._looks += 1
-        if self._cloud and not self._inbox and (timeout or not self._looks % self.STEPS):
+        if (
+            self._cloud
+            and not self._inbox
+            and (timeout or not self._looks % self.STEPS)
+        ):
             job = self._cloud.next_job()
             if job is not None:
                 (verdict,) = self._verifier.verify([job])

@@ -127,9 +127,7 @@ def converse(
     return stats
 
 
-def hinted(
-    codec: sqs.Codec, pair: Pair, cloud: Cloud, args: argparse.Namespace
-) -> str:
+def hinted(codec: sqs.Codec, pair: Pair, cloud: Cloud, args: argparse.Namespace) -> str:
     """Answer the first prompt with hints in place of rounds, and say what they do."""
     prompt = (args.prompt or own_prompts())[0]
     session = EdgeSession(
