@@ -291,7 +291,7 @@ def share(case: Case, grid: Grid) -> list[Capacity]:
                 steps: Steps = steps,
             ) -> float:
                 run = Simulation(edges, link, steps, TOKENS, 0).run()
-                return len(edges) * TOKENS / run.seconds
+                return run.tokens / run.seconds
 
             def hinted(
                 plan: FixedPlan, texts: Sequence[Text] = texts

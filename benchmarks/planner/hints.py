@@ -36,8 +36,8 @@ BEYOND = 16
 LEVELS = 16
 """How many ways there are to say how sure a branch is."""
 
-PRIOR = 8.0
-"""Hints that a session's are taken to be as right as they say."""
+PRIOR = 2.0
+"""Misses for which a session's hints are taken to be as right as they say."""
 
 LATELY = 0.9
 """Weight of the cloud's speed so far beside that of its last pass."""
@@ -222,7 +222,7 @@ class Reader:
         self.text = self.asked = 0
         self._base = -1
         self._held: dict[tuple[int, int], float] = {}
-        self._said = self._right = PRIOR
+        self._doubted = self._missed = PRIOR
         self._read: list[float] = []
 
     def take(self, base: int, parts: Sequence[Part]) -> None:
@@ -242,6 +242,7 @@ class Reader:
     def rows(self, least: float) -> int:
         """Choose the hints to read, and return the rows of the next pass."""
         self._read = []
+        bias = self._missed / self._doubted
         offset, reach = self.text - self._base, 1.0
         along = self._ranks[max(self._base, 0) : self.text]
         number = along[0] if along else 0
@@ -249,7 +250,7 @@ class Reader:
             said = self._held.get((number, offset + len(self._read)))
             if said is None:
                 break
-            reach *= min(1.0, said * self._right / self._said)
+            reach *= max(0.0, 1 - (1 - said) * bias)
             if reach < least:
                 break
             self._read.append(said)
@@ -259,10 +260,10 @@ class Reader:
         """Return how many tokens the pass adds."""
         before = self.text
         for said in self._read:
-            self._said += said
+            self._doubted += 1 - said
             if self._ranks[self.text]:
+                self._missed += 1
                 break
-            self._right += 1
             self.text += 1
         self.text += 1
         return self.text - before
@@ -275,7 +276,9 @@ class Counts:
     Attributes
     ----------
     seconds : float
-        Until the last of them was there.
+        Until the first of them was there.
+    tokens : int
+        That the cloud had decoded by then.
     passes, rows : int
         Of the target; a pass counts for each text that it adds to.
     batches, drafted : int
@@ -285,6 +288,7 @@ class Counts:
     """
 
     seconds: float = 0.0
+    tokens: int = 0
     passes: int = 0
     rows: int = 0
     batches: int = 0
@@ -326,11 +330,12 @@ class Simulation:
         self._edges = [make(self) for make in edges]
 
     def run(self) -> Counts:
-        """Go on until all texts are there."""
-        while any(edge.text < self.tokens for edge in self._edges):
+        """Go on until the first text is there, so that all sessions are busy."""
+        while all(edge.text < self.tokens for edge in self._edges):
             now, _, call = heapq.heappop(self._events)
             call(now)
         self.counts.seconds = now
+        self.counts.tokens = sum(edge.reader.text for edge in self._edges)
         return self.counts
 
     def at(self, time: float, call: Callable[[float], None]) -> None:

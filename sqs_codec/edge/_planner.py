@@ -47,12 +47,11 @@ SCATTER, STEADY = 0.15, 0.05
 models take."""
 
 GAIN = 1.05
-"""How much faster than the cloud alone rounds must look to begin, and how many tokens
-a pass of the cloud must give for hints to go on."""
+"""How much faster than the cloud alone rounds must look to begin."""
 
-PASSES, REST = 32, 256
-"""Passes by which hints are judged, and the tokens that the cloud decodes alone where
-they help too little, until they are tried again: that takes no time."""
+PASSES, HELP, REST = 64, 1.02, 256
+"""Hints are given up if so many passes of the target gave less than HELP tokens each,
+and tried again once the cloud has decoded REST alone: they cost it no time."""
 
 CLOCK = 0.002
 """Seconds that are nothing beside the rest of a wait."""
@@ -309,7 +308,7 @@ class Planner:
         if draft > target:
             why = f"it takes {target:.3g} s a token, the draft {draft:.3g} s"
         elif self._rest:
-            why = f"hints gave less than {GAIN:g} tokens a pass of the target"
+            why = f"hints gave less than {HELP:g} tokens a pass of the target"
         elif self._passes:
             mean = statistics.fmean(self._passes)
             why = f"{mean:.2f} tokens a pass of the target, which gives 1 alone"
@@ -381,7 +380,7 @@ class Planner:
     def _count(self, tokens: int) -> None:
         """Count what a pass with hints gave; give them up for a while if too little."""
         self._passes.append(tokens)
-        if len(self._passes) == PASSES and sum(self._passes) < GAIN * PASSES:
+        if len(self._passes) == PASSES and sum(self._passes) < HELP * PASSES:
             self._passes.clear()
             self._rest = REST
 
