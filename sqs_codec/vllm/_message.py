@@ -28,10 +28,10 @@ _codec = lru_cache(maxsize=64)(Codec)
 
 def pack_job(job: Job) -> dict[str, Any]:
     """Return what a request is to carry beside its text, in plain types."""
-    fields = {"wanted": job.wanted, "sampling": job.sampling.config()}
+    fields: dict[str, Any] = {"sampling": job.sampling.config()}
     if job.key is not None:
-        fields |= {"key": job.key, "hints": [*job.hints], "position": len(job.text)}
-        return fields
+        shared = {"key": job.key, "hints": [*job.hints], "position": len(job.text)}
+        return fields | shared
     fields["draws"] = job.draws.tolist()
     if job.round_ is not None:
         codec = _codec(job.round_.vocab_size, job.round_.resolution)
@@ -40,12 +40,19 @@ def pack_job(job: Job) -> dict[str, Any]:
     return fields
 
 
+def count_wanted(fields: Mapping[str, Any]) -> int:
+    """Return how many rows of logits a request wants."""
+    if "key" in fields:
+        return len(fields["hints"]) + 1
+    return len(fields.get("draws", ()))
+
+
 def unpack_job(fields: Mapping[str, Any], vocab_size: int) -> Job:
     """Return the job of a request, without session and with a text of that length."""
     sampling = Sampling.from_config(fields["sampling"])
-    if (key := fields.get("key")) is not None:
-        text, none = range(fields["position"]), np.empty(0)
-        return Job(b"", text, None, none, sampling, fields["hints"], key)
+    if "key" in fields:
+        text, hints = range(fields["position"]), fields["hints"]
+        return Job(b"", text, None, np.empty(0), sampling, hints, fields["key"])
     round_, packet = None, fields.get("packet")
     if packet is not None:
         round_ = _codec(vocab_size, fields["resolution"]).decode_round(packet)

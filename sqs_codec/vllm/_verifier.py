@@ -17,7 +17,14 @@ from vllm.model_executor.layers.pooler import Pooler
 from vllm.model_executor.models.interfaces_base import default_pooling_type
 
 from sqs_codec.hf._sampling import verify_jobs
-from sqs_codec.vllm._message import FAILED, READ, SHORT, TASK, unpack_job
+from sqs_codec.vllm._message import (
+    FAILED,
+    READ,
+    SHORT,
+    TASK,
+    count_wanted,
+    unpack_job,
+)
 from sqs_codec.vllm._plugin import ARCHITECTURES
 
 
@@ -63,7 +70,7 @@ class RoundPooler(Pooler):  # type: ignore[misc]  # vLLM may not be installed
         waiting: list[tuple[int, Mapping[str, Any], torch.Tensor]] = []
         for chunk, end, length, params, state in requests:
             fields = (params.extra_kwargs or {}).get("sqs", {})
-            wanted = fields.get("wanted", 0)
+            wanted = count_wanted(fields)
             rows = _collect(state.hidden_states_cache, chunk, end, length - wanted)
             if end < length:
                 answers.append(None)
@@ -112,7 +119,7 @@ def _judge(
     except ValueError:
         if len(jobs) == 1:
             return [FAILED]
-    parts = torch.split(logits, [fields["wanted"] for fields in jobs])
+    parts = torch.split(logits, [*map(count_wanted, jobs)])
     return [_judge([fields], part)[0] for fields, part in zip(jobs, parts, strict=True)]
 
 

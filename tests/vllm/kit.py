@@ -160,6 +160,8 @@ class Writer:
         sampling = SAMPLINGS[number % len(SAMPLINGS)]
         if number % 5 == 4:
             return Job(session, text, None, rng.random(1), sampling)
+        if number % 5 == 2:
+            return self._hinted(session, text, sampling, number % 4)
         codec = sqs.Codec(self._vocab_size, RESOLUTIONS[number // 3 % 4])
         length = number % 6 + 1
         rows = self._logits[end - 1 : end - 1 + length]
@@ -168,6 +170,17 @@ class Writer:
         qs = [codec.quantize(row, keep, temperature=0.8) for row in rows + noise]
         round_ = sqs.Round(qs, [q.sample(rng) for q in qs])
         return Job(session, text, round_, rng.random(length + 1), sampling)
+
+    def _hinted(
+        self, session: bytes, text: list[int], sampling: Sampling, count: int
+    ) -> Job:
+        """Return a job with a key. The first hint is right, others may be."""
+        key, end = self.rng.bytes(16), len(text)
+        hints = [
+            sqs.gumbel_draw(row, key, end + i, **sampling.config())
+            for i, row in enumerate(self._logits[end - 1 : end - 1 + count])
+        ]
+        return Job(session, text, None, np.empty(0), sampling, hints, key)
 
 
 def session(number: int) -> bytes:

@@ -102,6 +102,15 @@ def test_one_matrix_for_all_requests_of_a_step() -> None:
     assert sizes == [4 + 1]
 
 
+def test_hints_beside_rounds() -> None:
+    hints = Job(b"", TEXT[:6], None, np.empty(0), GREEDY, TEXT[6:], bytes(16))
+    requests = [
+        (FIELDS, PoolingStates(), TEXT, 0, 9),
+        (pack_job(hints), PoolingStates(), TEXT, 0, 9),
+    ]
+    assert step(RoundPooler(successors, V), requests) == [(2, 3)] * 2
+
+
 def test_chunks_gaps_and_preemptions() -> None:
     """Positions come in any order; the answer is right, or `SHORT` if one lacks."""
     rng = np.random.default_rng(3)
@@ -163,7 +172,12 @@ def test_jobs_cross_whole() -> None:
     from tests.vllm.kit import SAMPLINGS
 
     rng = np.random.default_rng(4)
+    none, key = np.empty(0), bytes(range(16))
     for sampling in SAMPLINGS:
+        sent = Job(b"x", [7, 8, 9], None, none, sampling, [1, 5], key)
+        got = unpack_job(pack_job(sent), V)
+        assert (got.hints, got.key, len(got.text)) == ([1, 5], key, 3)
+        assert (got.round_, got.wanted, got.sampling) == (None, 3, sampling)
         own = SimpleNamespace(draws=rng.random(4), sampling=sampling)
         sent = Job(b"x", [1], job(TEXT[5:]).round_, own.draws, sampling)
         got = unpack_job(pack_job(sent), V)
