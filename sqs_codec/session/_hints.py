@@ -26,9 +26,9 @@ THRESHOLD = 0.1
 HASHED = 4
 """Tokens before a guess that its hash is of."""
 
-TRUST, MEMORY = 8.0, 0.98
-"""Judged guesses by which an edge's word is taken at first, and the weight of what came
-of a guess once the next is judged."""
+PRIOR, MEMORY = 2.0, 0.99
+"""Misses by which an edge's word is taken at first, and the weight of what came of a
+guess once the next is judged."""
 
 
 def path_hash(tokens: Sequence[int], position: int) -> int:
@@ -51,8 +51,7 @@ def make_branch(
 
 
 def _level(chance: float) -> int:
-    level = -2 * math.log2(max(chance, 1e-3))
-    return min(max(round(level), 0), wire.LEVELS - 1)
+    return min(int(chance * wire.LEVELS), wire.LEVELS - 1)
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,7 @@ class Guesses:
     def __init__(self) -> None:
         self._branches: list[_Branch] = []
         self._claims: list[float] = []  # of the last chain
-        self._judged = self._hit = 0.0
+        self._doubted = self._missed = PRIOR  # by the edge, and in truth
 
     def clear(self) -> None:
         """Forget the guesses, but not what they were worth."""
@@ -108,10 +107,10 @@ class Guesses:
             if branch.position + len(branch.tokens) > len(text)
         ]
         path, self._claims = [*text], []
-        reached, trust = 1.0, (self._hit + TRUST) / (self._judged + TRUST)
+        reached, bias = 1.0, self._missed / self._doubted
         while len(self._claims) < min(most, MAX_DRAFT):
             chance, token = max(self._next(path), default=(0.0, 0))
-            reached *= chance * min(trust, 1.0)
+            reached *= max(0.0, 1 - (1 - chance) * bias)
             if reached < max(threshold, 1e-9):
                 break
             path.append(token)
@@ -126,5 +125,5 @@ class Guesses:
     def judge(self, accepted: int) -> None:
         """Take how many tokens of the last chain were right."""
         for i, claim in enumerate(self._claims[: accepted + 1]):
-            self._judged = self._judged * MEMORY + claim
-            self._hit = self._hit * MEMORY + (i < accepted)
+            self._doubted = self._doubted * MEMORY + 1 - claim
+            self._missed = self._missed * MEMORY + (i == accepted)

@@ -168,7 +168,7 @@ class Branch:
     hash: int
     """Of what they follow."""
     first: int
-    """How sure the first of them is, as a level: a chance of 2^(-level/2)."""
+    """How sure the first of them is, as a level: a chance of (level + 1/2) / 16."""
     later: int
     """How sure each one after it is, likewise."""
     tokens: tuple[int, ...]
@@ -176,7 +176,7 @@ class Branch:
     def chances(self) -> tuple[float, ...]:
         """Return how sure each token is."""
         levels = [self.first, *[self.later] * (len(self.tokens) - 1)]
-        return tuple(2.0 ** (-level / 2) for level in levels)
+        return tuple((level + 0.5) / LEVELS for level in levels)
 
 
 @dataclass(frozen=True)
