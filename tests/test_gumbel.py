@@ -51,6 +51,8 @@ def test_every_core_finds_what_the_reference_finds(name: str, vocab_size: int) -
     for _ in range(40 if vocab_size < 10_000 else 6):
         row, most = random_row(rng, vocab_size), int(rng.integers(1, 9))
         temperature = float(rng.choice(TEMPERATURES))
+        if row.dtype == np.float64 and temperature > 1:
+            row *= min(temperature, 1e303)
         key = rng.integers(2**32, size=4, dtype=np.uint32)
         position = int(rng.integers(2**64, dtype=np.uint64))
         found = ours.gumbel(row, temperature, key, position, most)
