@@ -1,6 +1,6 @@
 """Draw by shared numbers, very often: by the softmax, and as guesses say.
 
-    python -m benchmarks.gumbel                       # some minutes
+    python -m benchmarks.gumbel                       # ten minutes
     python -m benchmarks.gumbel --draws 100000        # a taste of it
 
 First the draws from each of some laws are counted, and chi-squared says whether they
