@@ -81,7 +81,7 @@
 
 #define SQS_STEP(c) p = p * f + c;
 
-/* 2^t for t <= 0 or -infinity, in single precision. */
+/* 2^t for t <= 100 or -infinity, in single precision. */
 static inline float sqs_exp2_f32(float t)
 {
     if (!(t >= SQS_MIN_EXPONENT_F32))
@@ -96,7 +96,7 @@ static inline float sqs_exp2_f32(float t)
     return p * scale;
 }
 
-/* 2^t for t <= 0 or -infinity, in double precision. */
+/* 2^t for t <= 100 or -infinity, in double precision. */
 static inline double sqs_exp2_f64(double t)
 {
     if (!(t >= SQS_MIN_EXPONENT_F64))

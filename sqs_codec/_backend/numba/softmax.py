@@ -55,7 +55,7 @@ def exp2_f32(t):
 
 @leaf
 def exp2_f64(t):
-    """Return 2^t for t <= 0, in double precision."""
+    """Return 2^t for t <= 100, in double precision."""
     if not t >= MIN_EXPONENT_F64:
         return 0.0
     shifted = t + ROUND_F64
