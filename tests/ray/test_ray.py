@@ -74,6 +74,10 @@ def rounds(number: int) -> list[Job]:
         draws = rng.random(len(tokens) + 1) if i % 7 else np.zeros(0)
         sampling = Sampling(temperature=float(rng.choice([0, 0.7, 1])))
         session = b"session %d" % (i % 9)
+        if i % 7 == 1:
+            key = rng.bytes(16)
+            jobs.append(Job(session, text, None, np.zeros(0), sampling, tokens, key))
+            continue
         jobs.append(Job(session, text, round_ if i % 7 else None, draws, sampling))
     return jobs
 
