@@ -246,7 +246,7 @@ class _Loop:
         welcomes = line.welcomes
         asked_at = self._clock()
         while not session.finished and (got < asked or not asked):
-            ahead = self._ahead()
+            ahead = self._ahead(plan)
             # A cloud that was restarted counts anew; let it come to the end.
             goes_on = self._next is None and line.welcomes == welcomes
             if goes_on and asked < left and asked - got <= ahead // 2:
@@ -313,12 +313,14 @@ class _Loop:
         )
         self._line.per_bit = self._planner.per_bit
 
-    def _ahead(self) -> int:
+    def _ahead(self, plan: Plan) -> int:
         """Return how many tokens the cloud should know that it has to decode.
 
         That is what it decodes in two round trips: one for the tokens that are on
-        their way, one to spare.
+        their way, one to spare. With hints a pass may decode many.
         """
+        if plan.hints is not None:
+            return MAX_AHEAD
         steps = self._session.target_steps
         if not steps or 1 not in steps or self._line.round_trip is None:
             return MAX_AHEAD // 4
