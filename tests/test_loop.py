@@ -386,7 +386,7 @@ def test_a_cloud_that_takes_shorter_texts_ends_it_with_that_reason(name: str) ->
         Toy(0.6),
         connect,
         PLANS[name],
-        max_tokens=60,
+        max_tokens=200,
         clock=clock,
         sleep=clock.sleep,
     )
