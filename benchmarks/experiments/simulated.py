@@ -232,7 +232,8 @@ def simulate(
 def planner_of(settings: Sequence[Setting], temperature: float) -> Planner:
     """Return a planner that knows nothing but that messages are datagrams."""
     sampling = Sampling(temperature)
-    return Planner(settings, sampling=sampling, overhead=DatagramLink.overhead)
+    overhead = DatagramLink.overhead
+    return Planner(settings, sampling=sampling, prefer="bytes", overhead=overhead)
 
 
 def _sent(played: Played, about: dict[str, Any]) -> Records:

@@ -136,7 +136,8 @@ class World:
         rng = np.random.default_rng(seed)
         start = int(rng.integers(len(self.positions[0])))
         draws = rng.random((2, TOKENS + SPARE))
-        places = (start + np.arange(TOKENS + SPARE)) % len(self.positions[0])
+        rows = len(self.positions[0])
+        places = [(start + i) % rows for i in range(TOKENS + SPARE)]
 
         def drafts(positions: Sequence[Position]) -> Drafts:
             return _drafts([positions[place] for place in places], draws)

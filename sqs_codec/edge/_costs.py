@@ -1,7 +1,4 @@
-r"""What a plan gives, and what it costs: the tokens of a round on average, its bits.
-
-Let :math:`r_i` be the probability that the first i drafted tokens are accepted. A
-round of L gives :math:`\sum_{i=0}^{L} r_i` tokens: those accepted, and the cloud's own.
+"""What a round gives, and what it costs: its tokens on average, its bits.
 
 What drafts are like comes from real ones, the rows of ``drafts.npz`` beside this file,
 which are quantized by the session's own settings.
@@ -13,7 +10,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -29,17 +26,12 @@ if TYPE_CHECKING:
     Logits = NDArray[np.float32]
     Integers = NDArray[np.int64]
 
-__all__ = ["LENGTHS", "Table", "Target", "fade", "measure", "tokens"]
+__all__ = ["LENGTHS", "Table", "Target", "measure", "tokens"]
 
 LENGTHS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16)
 """Those that are compared, with each setting."""
 
 HEADER_BITS = 8 * ROUND_HEAD
-
-FADE, FADED = 0.95, 0.82
-"""After i accepted tokens a rejection is 0.95^i times as likely as at the first one,
-and at least 0.82 times: where the draft is right it goes on being right. Measured on
-the rows of SmolLM2 in ``benchmarks``, at three temperatures."""
 
 SHORTEST_STEP = 1e-4
 """Seconds; what a target takes for a token at least."""
@@ -55,32 +47,19 @@ ROWS_VOCAB = 49_152
 """V of the rows; their ids are stretched to the codec's V."""
 
 
-@dataclass(frozen=True)
-class Table:
-    """What drafts are like; float64 [S].
+class Table(NamedTuple):
+    """What drafts are like by each setting; float64 [S].
 
     Attributes
     ----------
-    mismatch : float
-        Total variation between the two models.
-    lost : ndarray [S]
-        Total variation between what the draft says and what is left of it.
-    bits : ndarray [S]
+    rejected : ndarray
+        Probability that a token is rejected.
+    bits : ndarray
         Of a position of a packet: token and distribution.
     """
 
-    mismatch: float
-    lost: Floats
+    rejected: Floats
     bits: Floats
-
-    @property
-    def rejected(self) -> Floats:
-        """Probability that the first token of a round is rejected, [S].
-
-        The two variations add up as errors that know nothing of each other do: within
-        a hundredth on SmolLM2's rows, from 4 to 64 tokens and at three temperatures.
-        """
-        return np.clip(np.hypot(self.mismatch, self.lost), 0.001, 0.999)
 
 
 @dataclass(frozen=True)
@@ -105,17 +84,9 @@ class Target:
         return np.asarray(self.first + self.more * (np.asarray(tokens) - 1.0))
 
 
-def fade(length: int) -> Floats:
-    """Return how likely a rejection is at each position, beside the first one."""
-    return np.asarray(np.maximum(FADED, FADE ** np.arange(length)))
-
-
 def tokens(lengths: Integers, rejected: Floats) -> Floats:
-    """Return the tokens of rounds on average, by how likely their first is rejected."""
-    # The probability that the first i tokens are accepted, [P, i].
-    reached = np.cumprod(1 - rejected[:, None] * fade(int(lengths.max())), axis=1)
-    sums = np.insert(reached, 0, 1.0, axis=1).cumsum(axis=1)
-    return np.asarray(sums[np.arange(len(sums)), lengths])
+    """Return the tokens of rounds on average, by how likely each is rejected."""
+    return np.asarray((1 - (1 - rejected) ** (lengths + 1)) / rejected)
 
 
 def measure(settings: Sequence[Setting], temperature: float) -> Table:
@@ -123,26 +94,25 @@ def measure(settings: Sequence[Setting], temperature: float) -> Table:
     with np.load(Path(__file__).with_name("drafts.npz")) as file:
         rows = dict(file)
     rng = np.random.default_rng(0)
-    found, rejected = [], []
-    for draft, target in _logits(rows, settings[0].codec.vocab_size):
-        p, q = _probs(target, temperature), _probs(draft, temperature)
-        rejected.append(1 - np.minimum(p, q).sum())
-        found.append([_quantized(s, draft, q, temperature, rng) for s in settings])
-    lost, bits = np.array(found).mean(0).T  # [S] each
-    return Table(float(np.mean(rejected)), lost, bits)
+    found = [
+        [_quantized(setting, draft, target, temperature, rng) for setting in settings]
+        for draft, target in _logits(rows, settings[0].codec.vocab_size)
+    ]
+    return Table(*np.array(found).mean(0).T)
 
 
 def _quantized(
     setting: Setting,
     draft: Logits,
-    probs: Logits,
+    target: Logits,
     temperature: float,
     rng: np.random.Generator,
 ) -> tuple[float, float]:
-    """Return what a row loses, and the bits of its distribution and a token of it."""
+    """Return how often a row is rejected, and its bits with a token of it."""
     q = setting.codec.quantize(draft, setting.keep, temperature=temperature)
-    lost = 1 - float(np.minimum(probs[q.token_ids], q.probs).sum())
-    return lost, setting.codec.bits(q) - math.log2(q.prob(q.sample(rng)))
+    p = _probs(target, temperature)
+    rejected = 1 - float(np.minimum(p[q.token_ids], q.probs).sum())
+    return rejected, setting.codec.bits(q) - math.log2(q.prob(q.sample(rng)))
 
 
 def _logits(

@@ -13,19 +13,20 @@ import statistics
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from sqs_codec._base import checks
 from sqs_codec.edge import _costs as costs
-from sqs_codec.edge._costs import HEADER_BITS, LENGTHS, Table, Target
+from sqs_codec.edge._costs import HEADER_BITS, LENGTHS, Target
 from sqs_codec.session._job import Sampling
 from sqs_codec.session._setting import Setting
 from sqs_codec.session._wire import MAX_SETTINGS
 
 if TYPE_CHECKING:
-    from sqs_codec.edge._costs import Floats
+    from sqs_codec.edge._costs import Floats, Table
 
 __all__ = ["FixedPlan", "Hints", "Observation", "Plan", "Planner"]
 
@@ -35,8 +36,8 @@ MODES = "alone", "rounds", "hints"
 MEMORY = 0.97
 """Weight of what a round showed once the next one has shown something."""
 
-PRIOR = 16.0
-"""Tokens judged that the mismatch of the table counts for."""
+PRIOR = 4.0
+"""Rejections that the table counts for."""
 
 DRIFT, ODD = 0.01, 0.05
 """Probability that the link is another one at the next round, and that a wait has
@@ -49,9 +50,9 @@ models take."""
 GAIN = 1.05
 """How much faster than the cloud alone rounds must look to begin."""
 
-PASSES, HELP, REST = 64, 1.02, 256
-"""Hints are given up if so many passes of the target gave less than HELP tokens each,
-and tried again once the cloud has decoded REST alone: they cost it no time."""
+PASSES, HELP = 64, 1.02
+"""A text gets no more hints once so many passes of the target gave less than HELP
+tokens each, where it gives 1 alone."""
 
 CLOCK = 0.002
 """Seconds that are nothing beside the rest of a wait."""
@@ -79,9 +80,9 @@ class Hints:
         probability.
     """
 
-    positions: int = 2
+    positions: int = 3
     branches: int = 3
-    threshold: float = 0.02
+    threshold: float = 0.01
 
     def __post_init__(self) -> None:
         checks.in_range("positions", self.positions, 1, 15)
@@ -123,20 +124,20 @@ class Observation:
     ----------
     plan : Plan
     drafted : int
-        How many tokens were sent, which may be fewer than planned. 0 where the cloud
-        decoded alone.
+        Tokens of a round that was sent, which may be fewer than planned. 0 where the
+        cloud decodes, with hints or alone.
     accepted : int
-        How many of them were accepted, or how many tokens the cloud decoded alone:
-        0 in the handshake, of which the link can be told, too.
+        How many of them were accepted, or how many tokens a message of the cloud had
+        that decodes: 0 in the handshake, of which the link can be told, too.
     bytes_up : int
         Of the messages sent, without what transport and IP put around them.
     draft_seconds : float
-        What drafting took.
+        What drafting the round took; with hints, what a batch takes.
     wait_seconds : float
         From the moment when the last message was handed to the link to the answer,
-        or to the first token that the cloud decoded alone; for the handshake, with
-        what the target takes for a token. At 0, as for tokens after the first, it
-        says nothing about the link.
+        or to the first token after the cloud was asked to decode; for the handshake,
+        with what the target takes for a token. At 0, as for tokens after the first,
+        it says nothing about the link.
     target_steps : mapping of int to float, optional
         Seconds that the target takes for so many tokens, as the cloud says.
     """
@@ -217,14 +218,10 @@ class Planner:
         Which of "alone", "rounds" and "hints" there may be.
     overhead : int
         Bytes that transport and IP put around a message, as `Link.overhead`.
-    uplink : float, optional
-        Bits per second, if something is known about them.
     draft_step : float
         Seconds for a drafted token, until they are measured.
     target_steps : mapping of int to float, optional
         Seconds that the target takes for so many tokens, until the cloud says it.
-    max_draft : int
-        The longest draft of a round.
 
     Examples
     --------
@@ -233,7 +230,7 @@ class Planner:
     >>> settings = [Setting(sqs.Codec(vocab_size=49152), sqs.TopK(64))]
     >>> planner = Planner(settings, sampling=Sampling(0.7))
     >>> planner.plan().hints
-    Hints(positions=2, branches=3, threshold=0.02)
+    Hints(positions=3, branches=3, threshold=0.01)
     >>> planner = Planner(settings, sampling=Sampling(0.7), prefer="bytes")
     >>> planner.plan().length in range(17)
     True
@@ -247,16 +244,13 @@ class Planner:
         prefer: Literal["speed", "bytes"] = "speed",
         modes: Collection[str] = MODES,
         overhead: int = 166,
-        uplink: float | None = None,
         draft_step: float = 0.02,
         target_steps: Mapping[int, float] | None = None,
-        max_draft: int = 16,
     ) -> None:
         checks.in_range("the number of settings", len(settings), 1, MAX_SETTINGS)
         for i, setting in enumerate(settings):
             checks.instance(f"settings[{i}]", setting, Setting, "a Setting")
         checks.instance("sampling", sampling, Sampling, "a Sampling")
-        checks.in_range("max_draft", max_draft, 1)
         if prefer not in ("speed", "bytes"):
             raise ValueError(f'prefer must be "speed" or "bytes", got {prefer!r}')
         if not modes or not set(modes) <= set(MODES):
@@ -265,23 +259,26 @@ class Planner:
         self._modes = frozenset(modes)
         self._overhead = 8 * checks.in_range("overhead", overhead, 0)
         # The rounds that are compared, side by side: [P] each.
-        lengths = [length for length in LENGTHS if length <= max_draft]
-        self._lengths = np.repeat(lengths, len(settings))
-        self._choices = np.tile(np.arange(len(settings)), len(lengths))
-        self._table = costs.measure(settings, sampling.temperature)
-        self._link = _Link(uplink)
+        self._lengths = np.repeat(LENGTHS, len(settings))
+        self._choices = np.tile(np.arange(len(settings)), len(LENGTHS))
+        self._temperature = sampling.temperature
+        self._link = _Link()
         self._target = Target.of(target_steps or {1: 0.05})
         steps = checks.finite("draft_step", draft_step, 0, math.inf)
         self._draft_steps = deque([steps], maxlen=9)
-        self._bits = deque([1.0] * 3, maxlen=15)
-        self._mismatch = _Mismatch(self._table.mismatch)
+        # Rejections lately: those that there were, and as many as the table has.
+        self._rejections = np.full(2, PRIOR)
         self._passes: deque[int] = deque(maxlen=PASSES)  # tokens of each, with hints
-        self._rest = 0  # tokens until hints are tried again
         self._alone, self._spare = False, SPARE
         self.reason = ""
 
     def __repr__(self) -> str:
         return f"<Planner: {self.reason or 'no plan yet'}>"
+
+    @cached_property
+    def _table(self) -> Table:
+        """What drafts are like; not needed before there are rounds."""
+        return costs.measure(self._settings, self._temperature)
 
     @property
     def per_bit(self) -> float:
@@ -303,25 +300,26 @@ class Planner:
     def _fastest(self) -> Plan:
         """Choose hints, unless they help too little."""
         draft, target = statistics.median(self._draft_steps), self._target.first
+        passes = self._passes
         if "alone" not in self._modes:
             return self._say(0, 0, "as asked", Hints())
         if draft > target:
             why = f"it takes {target:.3g} s a token, the draft {draft:.3g} s"
-        elif self._rest:
-            why = f"hints gave less than {HELP:g} tokens a pass of the target"
-        elif self._passes:
-            mean = statistics.fmean(self._passes)
-            why = f"{mean:.2f} tokens a pass of the target, which gives 1 alone"
-            return self._say(0, 0, why, Hints())
-        else:
+            return self._say(0, 0, why)
+        if not passes:
             return self._say(0, 0, "to see what they give", Hints())
-        return self._say(0, 0, why)
+        mean = statistics.fmean(passes)
+        helps = len(passes) < PASSES or mean >= HELP
+        why = f"{mean:.2f} tokens a pass of the target with hints, 1 without"
+        return self._say(0, 0, why, Hints() if helps else None)
 
     def _fewest_bytes(self) -> Plan:
         """Choose a round that is faster than the cloud alone, if there is one."""
-        lengths, choices, table = self._lengths, self._choices, self._corrected()
+        lengths, choices, table = self._lengths, self._choices, self._table
+        seen, told = self._rejections
+        rejected = np.clip(table.rejected * seen / told, 0.001, 0.999)
         trip, per_bit = self._link.trip(CAUTION), self._link.per_bit(CAUTION)
-        tokens = costs.tokens(lengths, table.rejected[choices])
+        tokens = costs.tokens(lengths, rejected[choices])
         # A round leaves when it is drafted, takes its bits times the seconds per bit,
         # and reaches the cloud and is answered half a round trip later each.
         bits = lengths * table.bits[choices] + HEADER_BITS + self._overhead
@@ -340,10 +338,8 @@ class Planner:
             self._spare -= lost[best]
             why = f"to measure; {why}"
         setting = int(choices[best])
-        acceptance = 1 - table.rejected[setting]
-        return self._say(
-            int(lengths[best]), setting, f"{why}, acceptance {acceptance:.0%}"
-        )
+        why = f"{why}, acceptance {1 - rejected[setting]:.0%}"
+        return self._say(int(lengths[best]), setting, why)
 
     def _say(
         self, length: int, setting: int, why: str, hints: Hints | None = None
@@ -367,39 +363,23 @@ class Planner:
             self._judge(seen)
         elif not seen.accepted:  # a handshake
             self._spare = max(self._spare, SPARE)
+            self._passes.clear()
         elif seen.plan.hints:
-            self._count(seen.accepted)
+            self._passes.append(seen.accepted)
         else:
             self._spare += SHARE * seen.accepted
-            self._rest = max(0, self._rest - seen.accepted)
         if seen.wait_seconds:
             bits = 8 * seen.bytes_up + self._overhead
             models = float(self._target(seen.drafted + 1))
             self._link.learn(seen.wait_seconds, bits, models)
 
-    def _count(self, tokens: int) -> None:
-        """Count what a pass with hints gave; give them up for a while if too little."""
-        self._passes.append(tokens)
-        if len(self._passes) == PASSES and sum(self._passes) < HELP * PASSES:
-            self._passes.clear()
-            self._rest = REST
-
     def _judge(self, seen: Observation) -> None:
-        """Compare what was accepted and sent with the table."""
+        """Compare what was rejected with the table."""
         most = len(self._settings) - 1
         at = checks.in_range("setting", seen.plan.setting, 0, most)
-        table = self._table
         rejected = seen.accepted < seen.drafted
-        judged = costs.fade(seen.accepted + rejected).sum()
-        self._mismatch.add(rejected, float(judged), float(table.lost[at]))
-        bits = float(seen.drafted * table.bits[at]) + HEADER_BITS
-        self._bits.append(8 * seen.bytes_up / bits)
-
-    def _corrected(self) -> Table:
-        """Return the table with what was found since it was made."""
-        table = self._table
-        bits = table.bits * statistics.median(self._bits)
-        return Table(self._mismatch.value, table.lost, bits)
+        told = (seen.accepted + rejected) * self._table.rejected[at]
+        self._rejections = MEMORY * self._rejections + (rejected, told)
 
 
 class _Link:
@@ -410,16 +390,12 @@ class _Link:
     at any time, two or three alike are believed.
     """
 
-    def __init__(self, uplink: float | None) -> None:
+    def __init__(self) -> None:
         trips = 0.001 * 2 ** np.arange(0, 11, 0.5)
         per_bit = 1e-9 * 2 ** np.arange(0, 20.5, 0.5)
         self._trips, self._per_bit = trips, per_bit[:, None]
-        self._weights = np.full((per_bit.size, trips.size), 1 / trips.size)
-        if uplink is not None:
-            uplink = checks.finite("uplink", uplink, 1, math.inf)
-            off = np.log(self._per_bit * np.clip(uplink, 1e3, 1e9)) / 0.3
-            self._weights *= np.exp(-(off**2) / 2)
-        self._weights /= self._weights.sum()
+        size = per_bit.size, trips.size
+        self._weights = np.full(size, 1 / math.prod(size))
 
     def trip(self, share: float = 0.5) -> float:
         """Seconds of a round trip, which it takes at most with such a probability."""
@@ -445,36 +421,14 @@ class _Link:
         self._weights = weights / weights.sum()
 
     def __str__(self) -> str:
-        rate = 1 / self.per_bit()
-        power = min(int(math.log10(rate) // 3), 3)
-        unit = ("bit/s", "kbit/s", "Mbit/s", "Gbit/s")[power]
-        return (
-            f"uplink {rate / 1000**power:.3g} {unit}, "
-            f"round trip {self.trip() * 1000:.0f} ms"
-        )
+        rate, trip = 1e-3 / self.per_bit(), 1e3 * self.trip()
+        return f"uplink {rate:,.0f} kbit/s, round trip {trip:.0f} ms"
 
 
 def _quantile(values: Floats, weights: Floats, share: float) -> float:
     """Return where so much of the weight is below, between ascending values."""
     below = weights.cumsum() - weights / 2
     return math.exp(float(np.interp(share, below, np.log(values))))
-
-
-class _Mismatch:
-    """Total variation between the two models, from which drafts are rejected lately."""
-
-    def __init__(self, start: float) -> None:
-        self._sums = PRIOR * np.array([start, 1.0, 0.0])
-
-    @property
-    def value(self) -> float:
-        """What is left of the rejections without what sparsification explains."""
-        rejected, judged, lost = self._sums
-        return math.sqrt(max((rejected / judged) ** 2 - lost / judged, 0.0))
-
-    def add(self, rejected: bool, judged: float, lost: float) -> None:
-        """Add a round: if it has a rejection, in how many tokens, and what is lost."""
-        self._sums = self._sums * MEMORY + (rejected, judged, judged * lost**2)
 
 
 def _words(length: int, hints: Hints | None) -> str:
