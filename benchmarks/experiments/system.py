@@ -262,6 +262,7 @@ def play(cell: Cell) -> dict[str, Any]:
     planner = cell.plan or Planner(
         cell.settings,
         sampling=Sampling(cell.temperature),
+        prefer="bytes",
         overhead=DatagramLink.overhead,
         modes=cell.modes,
     )

@@ -32,9 +32,8 @@ from benchmarks.planner.hints import (
     Link,
     RoundsEdge,
     Simulation,
-    Steps,
 )
-from benchmarks.planner.simulate import TOKENS, Logits, Run, Text, World, noisy
+from benchmarks.planner.simulate import TOKENS, Logits, Run, Steps, Text, World, noisy
 from benchmarks.sources import shipped
 from benchmarks.tables import about, about_line, dim, table
 from sqs_codec.edge import FixedPlan, Hints, Planner, default_settings

@@ -18,17 +18,22 @@ from functools import partial
 from random import Random
 from typing import Any, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
+from benchmarks.planner.simulate import (
+    AGAIN,
+    HANDSHAKE,
+    JITTER,
+    LATE,
+    LATENESS,
+    UNSTEADY,
+    Drafts,
+    Guesses,
+    Steps,
+)
 from sqs_codec.edge import FixedPlan, Hints, Observation, Planning
 from sqs_codec.session._limits import MAX_AHEAD
 
 HEAD, BRANCH_HEAD = 4, 2
 """Bytes of any message, and of each branch in a HINT."""
-
-HANDSHAKE = 600
-"""Bytes with which a session begins."""
 
 BEYOND = 16
 """Positions after the text that are drafted at most."""
@@ -41,46 +46,6 @@ PRIOR = 2.0
 
 LATELY = 0.9
 """Weight of the cloud's speed so far beside that of its last pass."""
-
-JITTER, LATE, LATENESS = 0.1, 0.01, 4.0
-"""Deviation of the log of a trip; how many trips take how many times as long."""
-
-UNSTEADY = 0.05
-"""Deviation of the log of what the target takes."""
-
-
-AGAIN = 1.5
-"""Usual round trips after which what is lost is sent again."""
-
-
-class Steps(NamedTuple):
-    """Seconds of the models: a drafted token; the target for one and each more."""
-
-    draft: float
-    target: float
-    more: float
-
-    def verify(self, tokens: int) -> float:
-        """Seconds of the target for so many tokens at once."""
-        return self.target + self.more * (tokens - 1)
-
-
-class Guesses(NamedTuple):
-    """What an edge guesses at each position of a text.
-
-    Attributes
-    ----------
-    ranks : sequence of int
-        The place of the text's token among the guesses, from 0.
-    chances : sequence of sequence of float
-        How sure each guess is.
-    token : int
-        Bytes of an id.
-    """
-
-    ranks: Sequence[int]
-    chances: Sequence[Sequence[float]]
-    token: int
 
 
 class Link(NamedTuple):
@@ -99,21 +64,6 @@ class Link(NamedTuple):
     trip: float
     overhead: int
     loss: float = 0.0
-
-
-@dataclass(frozen=True)
-class Drafts:
-    """What is drafted at each position of a text, whatever came before.
-
-    Attributes
-    ----------
-    accepted : ndarray of bool
-    bits : ndarray of float64
-        Of the token and its distribution.
-    """
-
-    accepted: NDArray[np.bool_]
-    bits: NDArray[np.float64]
 
 
 @dataclass

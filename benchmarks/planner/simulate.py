@@ -18,17 +18,6 @@ from numpy.typing import NDArray
 
 import sqs_codec as sqs
 from benchmarks.experiments.wire_formats import Wire, qs, raw
-from benchmarks.planner.hints import (
-    AGAIN,
-    HANDSHAKE,
-    JITTER,
-    LATE,
-    LATENESS,
-    UNSTEADY,
-    Drafts,
-    Guesses,
-    Steps,
-)
 from benchmarks.rate.schemes import Row
 from sqs_codec.edge._planner import FixedPlan, Observation, Plan, Planner
 from sqs_codec.session import Setting
@@ -46,8 +35,66 @@ HEADER = 4
 ANSWER, TOKEN = 4, 6
 """Bytes of a verdict, and of a token that the cloud decodes alone."""
 
+HANDSHAKE = 600
+"""Bytes with which a session begins."""
+
+JITTER, LATE, LATENESS = 0.1, 0.01, 4.0
+"""Deviation of the log of a trip; how many trips take how many times as long."""
+
+UNSTEADY = 0.05
+"""Deviation of the log of what the target takes."""
+
+
+AGAIN = 1.5
+"""Usual round trips after which what is lost is sent again."""
+
 Floats = NDArray[np.float64]
 Logits = NDArray[np.float32]
+
+
+class Steps(NamedTuple):
+    """Seconds of the models: a drafted token; the target for one and each more."""
+
+    draft: float
+    target: float
+    more: float
+
+    def verify(self, tokens: int) -> float:
+        """Seconds of the target for so many tokens at once."""
+        return self.target + self.more * (tokens - 1)
+
+
+class Guesses(NamedTuple):
+    """What an edge guesses at each position of a text.
+
+    Attributes
+    ----------
+    ranks : sequence of int
+        The place of the text's token among the guesses, from 0.
+    chances : sequence of sequence of float
+        How sure each guess is.
+    token : int
+        Bytes of an id.
+    """
+
+    ranks: Sequence[int]
+    chances: Sequence[Sequence[float]]
+    token: int
+
+
+@dataclass(frozen=True)
+class Drafts:
+    """What is drafted at each position of a text, whatever came before.
+
+    Attributes
+    ----------
+    accepted : ndarray of bool
+    bits : ndarray of float64
+        Of the token and its distribution.
+    """
+
+    accepted: NDArray[np.bool_]
+    bits: NDArray[np.float64]
 
 
 class Position(NamedTuple):
