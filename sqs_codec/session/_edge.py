@@ -85,7 +85,8 @@ class EdgeSession:
         and it has to be independent of `rng`. Random if None.
     epoch : int
         How often the text was replaced, if it goes on from another session, which then
-        gives the seed, too.
+        gives the seed, too, and has no rounds: those of this one would be judged by
+        the same numbers.
     rounds : bool
         Whether rounds may be drafted. Without them the text is a function of seed,
         prompt and sampling, as far as the target model computes the same.
