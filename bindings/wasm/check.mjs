@@ -1,12 +1,11 @@
 // Holds sqs.mjs to the golden vectors, and says how long a packet takes.
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
-import { Codec } from "./sqs.mjs";
+import { load } from "./sqs.mjs";
 
-const load = async (name) => {
-  const url = new URL(`../../tests/vectors/${name}.json`, import.meta.url);
-  return JSON.parse(await readFile(url)).cases;
-};
+const read = (path) => readFile(new URL(`../../${path}`, import.meta.url));
+const cases = async (name) => JSON.parse(await read(`tests/vectors/${name}.json`)).cases;
+const { Codec, Prior } = await load(await read("build/wasm/sqs.wasm"));
 
 // The rows of distributions.json, by the formula that it gives.
 function logits({ vocab_size: n, seed, slope }) {
@@ -17,18 +16,21 @@ function logits({ vocab_size: n, seed, slope }) {
 }
 
 let passed = 0;
-for (const one of await load("distributions")) {
+for (const one of await cases("distributions")) {
   for (const [coding, packet] of Object.entries(one.packets)) {
     const codec = new Codec(one.vocab_size, one.resolution, coding);
-    const data = codec.encode(logits(one), one.keep, one.temperature);
+    const row = [logits(one), one.keep, one.temperature];
+    const data = codec.encodeLogits(...row), q = codec.quantize(...row);
     assert.equal(Buffer.from(data).toString("hex"), packet);
-    const { tokenIds, counts } = codec.decode(data);
-    assert.deepEqual([...tokenIds], one.token_ids);
-    assert.deepEqual([...counts], one.counts);
+    assert.deepEqual(codec.encode(q), data);
+    for (const { tokenIds, counts } of [q, codec.decode(data)]) {
+      assert.deepEqual([...tokenIds], one.token_ids);
+      assert.deepEqual([...counts], one.counts);
+    }
     passed++;
   }
 }
-for (const one of await load("malformed")) {
+for (const one of await cases("malformed")) {
   if (one.kind !== "distribution" || one.prior) continue;
   const codec = new Codec(one.vocab_size, one.resolution, one.coding);
   assert.throws(() => codec.decode(Buffer.from(one.packet, "hex")));
@@ -36,15 +38,18 @@ for (const one of await load("malformed")) {
 }
 
 assert.throws(() => new Codec(4, 100, "no coding"));
-assert.throws(() => new Codec(4).encode(new Float32Array(4), ["no rule", 1]));
-passed += 2;
-
+assert.throws(() => new Codec(4).quantize(new Float32Array(4), ["no rule", 1]));
 const codec = new Codec(49152);
+const file = await read("sqs_codec/priors/smollm2.sqsprior");
+assert.throws(() => new Prior(file.subarray(1)));
+assert.throws(() => new Codec(4, 100, "entropy", new Prior(file)));
+passed += 4;
+
 const row = logits({ vocab_size: 49152, seed: 1, slope: 1 });
 const times = [];
 for (let i = 0; i < 200; i++) {
   const start = performance.now();
-  codec.encode(row, ["top_k", 64], 0.7);
+  codec.encodeLogits(row, ["top_k", 64], 0.7);
   times.push(performance.now() - start);
 }
 const median = times.sort((a, b) => a - b)[100];

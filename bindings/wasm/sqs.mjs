@@ -1,61 +1,122 @@
-// The codec in WebAssembly, from logits to bytes and back; `make wasm` compiles it.
-// Structs are those of csrc/sqs.h, with pointers of four bytes.
-import { readFile } from "node:fs/promises";
-
-const file = new URL("../../build/wasm/sqs.wasm", import.meta.url);
-const core = (await WebAssembly.instantiate(await readFile(file))).instance.exports;
-export const KEEP = { top_k: 0, threshold: 1, top_p: 2, min_p: 3 };
+// The codec in WebAssembly: from logits to counts and bytes, and back. `make wasm`
+// compiles it. Structs are those of csrc/sqs.h, with pointers of four bytes.
+const KEEP = { top_k: 0, threshold: 1, top_p: 2, min_p: 3 };
 const CODING = { bitpack: 0, enumerative: 1, entropy: 2 }, F32 = 1;
-let top = core.__heap_base.value;
+export const PARTS = ["counts", "arrangement", "class", "ids", "padding"];
 
-function take(bytes) { // of memory; encode and decode give theirs back
-  const at = (top + 15) & ~15, lacking = at + bytes - core.memory.buffer.byteLength;
-  if (lacking > 0) core.memory.grow((lacking + 65535) >> 16);
-  top = at + bytes;
-  return at;
-}
-const words = (at, n) => new Uint32Array(core.memory.buffer, at, n);
-const bytes = (at, n) => new Uint8Array(core.memory.buffer, at, n);
-const record = (...values) => {
-  const at = take(4 * values.length);
-  words(at, values.length).set(values);
-  return at;
-};
-function check(status) {
-  if (status === 0) return;
-  const text = bytes(core.sqs_status_text(status), 100);
-  throw new Error(new TextDecoder().decode(text.slice(0, text.indexOf(0))));
-}
+// wasm: the bytes of sqs.wasm. Returns the classes Codec and Prior.
+export async function load(wasm) {
+  const core = (await WebAssembly.instantiate(wasm)).instance.exports;
+  let top = core.__heap_base.value;
 
-export class Codec {
-  constructor(vocabSize, resolution = 100, coding = "entropy") {
-    this.vocabSize = vocabSize;
-    this.codec = record(vocabSize, resolution, CODING[coding] ?? -1, 0, 0);
-    check(core.sqs_check_codec(this.codec));
+  function take(bytes) { // of memory; what a call takes, `giving` gives back
+    const at = (top + 15) & ~15, lacking = at + bytes - core.memory.buffer.byteLength;
+    if (lacking > 0) core.memory.grow((lacking + 65535) >> 16);
+    top = at + bytes;
+    return at;
   }
-  // logits: Float32Array; keep: [name of KEEP, parameter]. Returns Uint8Array.
-  encode(logits, keep = ["top_k", 64], temperature = 1) {
-    if (logits.length !== this.vocabSize) throw new RangeError("not vocabSize logits");
-    const mark = top, rule = record(KEEP[keep[0]] ?? -1, 0, 0, 0);
-    new Float64Array(core.memory.buffer, rule + 8, 1)[0] = keep[1];
-    const bound = core.sqs_encode_logits_bound(this.codec, rule);
-    const values = take(4 * this.vocabSize), data = take(bound), size = take(4);
-    const scratch = take(core.sqs_encode_logits_scratch(this.codec));
-    const rows = record(values, F32, 1, this.vocabSize);
-    const to = record(data, bound, size, 0);
-    new Float32Array(core.memory.buffer, values, this.vocabSize).set(logits);
-    top = mark;
-    check(core.sqs_encode_logits(this.codec, rows, temperature, rule, scratch, to));
-    return bytes(data, words(size, 1)[0]).slice();
+  function giving(call) {
+    const mark = top;
+    try {
+      return call();
+    } finally {
+      top = mark;
+    }
   }
-  // packet: Uint8Array. Returns the ids, ascending, and their counts.
-  decode(packet) {
-    const mark = top, n = this.vocabSize, data = take(packet.length), k = take(4);
-    const ids = take(4 * n), counts = take(4 * n);
-    bytes(data, packet.length).set(packet);
-    top = mark;
-    check(core.sqs_decode(this.codec, data, packet.length, n, ids, counts, k));
-    const size = words(k, 1)[0];
-    return { tokenIds: words(ids, size).slice(), counts: words(counts, size).slice() };
+  const view = (type) => (at, n) => new type(core.memory.buffer, at, n);
+  const words = view(Uint32Array), bytes = view(Uint8Array), doubles = view(Float64Array);
+  function put(array) {
+    const at = take(array.byteLength);
+    bytes(at, array.byteLength).set(new Uint8Array(array.buffer, array.byteOffset,
+                                                   array.byteLength));
+    return at;
   }
+  const record = (...values) => put(Uint32Array.from(values));
+  function check(status) {
+    if (status === 0) return;
+    const text = bytes(core.sqs_status_text(status), 100);
+    throw new Error(new TextDecoder().decode(text.slice(0, text.indexOf(0))));
+  }
+
+  class Prior {
+    // file: Uint8Array, the bytes of a .sqsprior.
+    constructor(file) {
+      const at = put(file), memory = take(core.sqs_prior_memory(at, file.length));
+      this.at = take(48);
+      check(core.sqs_load_prior(at, file.length, memory, this.at));
+    }
+  }
+
+  class Codec {
+    // coding: a name of CODING; prior: a Prior or null.
+    constructor(vocabSize, resolution = 100, coding = "entropy", prior = null) {
+      this.vocabSize = vocabSize;
+      this.room = 4 * Math.min(vocabSize, resolution); // bytes of a support's ids
+      this.codec = record(vocabSize, resolution, CODING[coding] ?? -1, 0, prior?.at ?? 0);
+      check(core.sqs_check_codec(this.codec));
+    }
+    // logits: Float32Array; keep: [name of KEEP, parameter]. Returns the survivors' ids,
+    // ascending, their counts, and the mass that was dropped.
+    quantize(logits, keep = ["top_k", 64], temperature = 1) {
+      return giving(() => {
+        const [rows, rule] = this.row(logits, keep), dropped = take(8), k = take(4);
+        const ids = take(this.room), counts = take(this.room);
+        const to = record(ids, counts, k, dropped, 0);
+        const scratch = take(core.sqs_quantize_scratch(this.codec));
+        check(core.sqs_quantize_logits(this.codec, rows, temperature, rule, scratch, to));
+        return { ...this.taken(ids, counts, k), droppedMass: doubles(dropped, 1)[0] };
+      });
+    }
+    // What quantize or decode returned. Returns Uint8Array.
+    encode({ tokenIds, counts }) {
+      return giving(() => {
+        const n = tokenIds.length, bound = core.sqs_encode_bound(this.codec, n);
+        const data = take(bound), size = take(4), ids = put(tokenIds), of = put(counts);
+        check(core.sqs_encode(this.codec, ids, of, n, data, bound, size));
+        return bytes(data, words(size, 1)[0]).slice();
+      });
+    }
+    // The same as encode(quantize(...)), in one call.
+    encodeLogits(logits, keep = ["top_k", 64], temperature = 1) {
+      return giving(() => {
+        const [rows, rule] = this.row(logits, keep), size = take(4);
+        const bound = core.sqs_encode_logits_bound(this.codec, rule), data = take(bound);
+        const scratch = take(core.sqs_encode_logits_scratch(this.codec));
+        const to = record(data, bound, size, 0);
+        check(core.sqs_encode_logits(this.codec, rows, temperature, rule, scratch, to));
+        return bytes(data, words(size, 1)[0]).slice();
+      });
+    }
+    // packet: Uint8Array. Returns the ids, ascending, and their counts.
+    decode(packet) {
+      return giving(() => {
+        const data = put(packet), k = take(4), most = this.room / 4;
+        const ids = take(this.room), counts = take(this.room);
+        check(core.sqs_decode(this.codec, data, packet.length, most, ids, counts, k));
+        return this.taken(ids, counts, k);
+      });
+    }
+    // How many bits of an "entropy" packet of this codec say what: one of PARTS each.
+    parts(packet) {
+      this.decode(packet);
+      return giving(() => {
+        const data = put(packet), bits = take(8 * PARTS.length);
+        const ids = take(this.room), counts = take(this.room);
+        core.sqs_parts(this.codec, data, packet.length, ids, counts, bits);
+        const found = doubles(bits, PARTS.length);
+        return Object.fromEntries(PARTS.map((name, i) => [name, found[i]]));
+      });
+    }
+    row(logits, [kind, value]) {
+      if (logits.length !== this.vocabSize) throw new RangeError("not vocabSize logits");
+      const rule = record(KEEP[kind] ?? -1, 0, 0, 0);
+      doubles(rule + 8, 1)[0] = value;
+      return [record(put(logits), F32, 1, this.vocabSize), rule];
+    }
+    taken(ids, counts, k) {
+      const n = words(k, 1)[0];
+      return { tokenIds: words(ids, n).slice(), counts: words(counts, n).slice() };
+    }
+  }
+  return { Codec, Prior };
 }
