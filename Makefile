@@ -43,7 +43,7 @@ test-vllm: .venv-vllm/packages ## test vLLM's build for the CPU, likewise
 experiments: $(VENV)/core ## run what docs/experiments.md reports: an hour
 	$(BIN)/python -m benchmarks.experiments all
 
-docs: .venv-docs/packages ## build the documentation into site/
+docs: .venv-docs/packages build/wasm/sqs.wasm ## build the documentation into site/
 	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
 
 bindings: $(VENV)/core .venv-wheels/packages ## build and run what other languages use, by gcc, clang and zig

@@ -17,7 +17,9 @@ import logging
 import os
 import posixpath
 import re
+from base64 import b64encode
 from collections.abc import Iterator
+from hashlib import sha256
 from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,20 @@ OUTSIDE = {
 }
 """Files outside docs/ that are pages of the site, and their names there."""
 
+PLAYGROUND = (
+    "bindings/wasm/sqs.mjs",
+    "build/wasm/sqs.wasm",
+    "sqs_codec/priors/gemma3.sqsprior",
+    "sqs_codec/priors/smollm2.sqsprior",
+)
+"""What the playground loads of files outside docs/."""
+
+POLICY = (
+    "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; "
+    "script-src 'self' 'wasm-unsafe-eval' {}; base-uri 'none'; form-action 'none'"
+)
+"""Of the playground, which runs scripts of the site alone, and the theme's by hash."""
+
 LINK = re.compile(r"\[([^\[\]]*)\]\(([^)#\s:]+)(#[^)\s]*)?\)")
 FORMULA = re.compile(
     r'<(span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</\1>', re.DOTALL
@@ -43,6 +59,7 @@ OPERATOR = re.compile(r"<mo([^>]*)>(&#x0007C;|min|max|Pr)</mo>")
 CODE = re.compile(r"<code>(.*?)</code>", re.DOTALL)
 NO_WORDS = re.compile(r'\u2013\s*<div class="doc-md-description">\s*</div>')
 TAG = re.compile(r"<[^>]*>")
+SCRIPT = re.compile(r"<script>(.*?)</script>", re.DOTALL)
 LOADED = re.compile(
     r'<(?!a\b)[^>]*\b(?:src|href)="(?:https?:)?//[^"]*"|data-md-component="source"'
 )
@@ -69,6 +86,9 @@ def on_files(files: Any, config: Any) -> None:
     )
     for name, content in pages.items():
         files.append(File.generated(config, name, content=content))
+    for path in PLAYGROUND:
+        name = f"playground/{Path(path).name}"
+        files.append(File.generated(config, name, abs_src_path=str(ROOT / path)))
     font = distribution("ziamath").locate_file("ziamath/fonts/STIXTwoMath-Regular.ttf")
     files.append(File.generated(config, "site/math.ttf", abs_src_path=str(font)))
 
@@ -157,10 +177,17 @@ def copied(code: re.Match[str]) -> str:
     return f"<code{copy}>{code[1]}</code>"
 
 
-def on_post_page(output: str, page: Any, **_: Any) -> None:
-    """Refuse a page that loads anything from elsewhere."""
+def on_post_page(output: str, page: Any, **_: Any) -> str:
+    """Refuse a page that loads anything from elsewhere; give the playground a policy."""
     for loaded in LOADED.findall(output):
         log.warning("%s loads from elsewhere: %s", page.file.src_uri, loaded)
+    if page.file.src_uri != "playground.md":
+        return output
+    digests = (sha256(script.encode()).digest() for script in SCRIPT.findall(output))
+    hashes = " ".join(f"'sha256-{b64encode(digest).decode()}'" for digest in digests)
+    policy = f'content="{POLICY.format(hashes)}"'
+    meta = f'<meta http-equiv="Content-Security-Policy" {policy}>'
+    return output.replace("<head>", f"<head>{meta}", 1)
 
 
 def on_post_build(config: Any) -> None:
