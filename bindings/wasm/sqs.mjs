@@ -2,7 +2,7 @@
 // compiles it. Structs are those of csrc/sqs.h, with pointers of four bytes.
 const KEEP = { top_k: 0, threshold: 1, top_p: 2, min_p: 3 };
 const CODING = { bitpack: 0, enumerative: 1, entropy: 2 }, F32 = 1;
-export const PARTS = ["counts", "arrangement", "class", "ids", "padding"];
+const PARTS = ["counts", "arrangement", "class", "ids", "padding"];
 
 // wasm: the bytes of sqs.wasm. Returns the classes Codec and Prior.
 export async function load(wasm) {

@@ -1,4 +1,5 @@
 // The playground of docs/playground.md: the codec in WebAssembly on shipped rows.
+import { load } from "./sqs.mjs";
 
 const VOCAB = { smollm2: 49152, gemma3: 262144 };
 const NAMES = { smollm2: "SmolLM2", gemma3: "Gemma 3" };
@@ -28,10 +29,8 @@ const FORM = `
 <label>Temperature <output name="shown"></output>
   <input name="temperature" type="range" min="0.1" max="2" step="0.1" value="0.7"></label>
 <label>Keep rule <select name="rule">
-  <option value="top_k">the K likeliest tokens: K-SQS</option>
-  <option value="threshold">those of at least β: C-SQS without its steering</option>
-  <option value="top_p">the fewest with mass p: top-p</option>
-  <option value="min_p">those of at least m times the largest: min-p</option></select></label>
+  <option value="top_k">top-K (K-SQS)</option><option value="threshold">threshold β</option>
+  <option value="top_p">top-p</option><option value="min_p">min-p</option></select></label>
 <label><span id="name"></span> <output name="shown"></output>
   <input name="value" type="range" min="0" step="1"></label>
 <label>Resolution ℓ <output name="shown"></output>
@@ -66,7 +65,7 @@ function element(tag, text = "", attributes = {}) {
 }
 
 // A shipped row as make_playground.py wrote it, and as float32 logits.
-class Row {
+export class Row {
   constructor(row) {
     Object.assign(this, row);
     this.vocabSize = VOCAB[row.model];
@@ -108,7 +107,33 @@ function paperBits(vocabSize, kept, resolution, steered) {
     (steered ? Math.ceil(Math.log2(vocabSize)) : 0);
 }
 
-const place = document.getElementById("playground");
+// What a setting makes of a row; `prior` is the row's, and used if `withPrior`.
+export function measure(sqs, row, { keep, temperature, resolution, withPrior }, prior) {
+  const codec = (coding, known = null) =>
+    new sqs.Codec(row.vocabSize, resolution, coding, known);
+  const chosen = codec("entropy", withPrior ? prior : null);
+  const sent = chosen.quantize(row.dense, keep, temperature), packet = chosen.encode(sent);
+  const q = row.softmax(temperature), kept = row.kept(keep, q);
+  const excess = [...sent.tokenIds].map(
+    (id, i) => Math.max(0, sent.counts[i] / resolution - q.of(id)));
+  const size = (coding, known) => 8 * codec(coding, known).encode(sent).length;
+  const idBits = row.vocabSize > 65536 ? 32 : 16;
+  return {
+    q, sent, kept, packet, parts: chosen.parts(packet), tv: excess.reduce((a, b) => a + b),
+    others: {
+      "this packet": 8 * packet.length,
+      [withPrior ? "without the prior" : "with the prior"]:
+        size("entropy", withPrior ? null : prior),
+      "the rank of it: enumerative": size("enumerative"),
+      "fields of bits: bitpack": size("bitpack"),
+      "the paper's formula":
+        paperBits(row.vocabSize, kept, resolution, keep[0] !== "top_k"),
+      [`raw: fp16 and ids of ${idBits} bits`]: kept * (16 + idBits),
+    },
+  };
+}
+
+const place = document.getElementById("try");
 const form = element("form", "", { innerHTML: FORM, onsubmit: () => false });
 const at = (selector) => form.querySelector(selector);
 const field = form.elements;
@@ -128,7 +153,8 @@ function tableRow(label, bars, ...cells) {
     bar.style.width = `${100 * width}%`;
     cell.append(bar);
   }
-  row.append(element("th", label, { scope: "row" }), cell, ...cells.map((x) => element("td", x)));
+  row.append(element("th", label, { scope: "row" }), cell);
+  row.append(...cells.map((text) => element("td", text)));
   return row;
 }
 
@@ -136,85 +162,61 @@ function showTokens(row, q, { tokenIds, counts }, resolution) {
   const sent = new Map([...tokenIds].map((id, i) => [id, counts[i]]));
   const shown = row.tokens.map((token, i) => [element("bdi", visible(token)), q.known[i],
                                               sent.get(row.ids[i]) ?? 0]);
-  const total = shown.reduce(([a, b], [, p, n]) => [a + p, b + n], [0, 0]);
+  const [mass, sum] = shown.reduce(([a, b], [, p, n]) => [a + p, b + n], [0, 0]);
   const most = Math.max(q.known[0], ...shown.map(([, , n]) => n / resolution));
   const made = shown.map(([label, p, n]) => tableRow(
     label, [["q", p / most], ["sent", n / resolution / most]], percent(p),
     n ? `${n}/${resolution}` : "–"));
-  const others = resolution - total[1];
-  made.push(tableRow("all others", [], percent(Math.max(0, 1 - total[0])),
+  const others = resolution - sum;
+  made.push(tableRow("all others", [], percent(Math.max(0, 1 - mass)),
                      others ? `${others}/${resolution}` : "–"));
   at("#tokens tbody").replaceChildren(...made);
 }
 
-function showParts(parts, bits) {
+function showParts(parts) {
   const made = Object.entries(parts), most = Math.max(...Object.values(parts));
   at("#parts tbody").replaceChildren(...made.map(([name, n]) =>
     tableRow(PARTS[name], [[name, n / most]], n.toFixed(1))));
   at(".stack").replaceChildren(...made.map(([name, n]) => {
     const part = element("i", "", { className: name });
-    part.style.flexGrow = n / bits;
+    part.style.flexGrow = n;
     return part;
   }));
 }
 
 function showOthers(others) {
-  const most = Math.max(...others.map(([, bits]) => bits));
-  at("#others tbody").replaceChildren(...others.map(([label, bits]) =>
+  const most = Math.max(...Object.values(others));
+  at("#others tbody").replaceChildren(...Object.entries(others).map(([label, bits]) =>
     tableRow(label, [["sent", bits / most]], `${bits}`)));
 }
 
-// What the controls say.
-function settings() {
-  const row = rows[field.row.value], [name, values, , python] = RULES[field.rule.value];
-  const value = values[field.value.value];
-  return {
-    row, name, value, python: `sqs.${python}(${value})`, keep: [field.rule.value, value],
-    temperature: Number(field.temperature.value),
-    resolution: RESOLUTIONS[field.resolution.value],
-  };
-}
-
 async function draw() {
-  const number = ++latest, prior = await priorOf(rows[field.row.value].model);
+  const number = ++latest, row = rows[field.row.value], prior = await priorOf(row.model);
   if (number !== latest) return; // another one has begun
-  const { row, name, value, python, keep, temperature, resolution } = settings();
-  const codec = (coding, known = null) =>
-    new sqs.Codec(row.vocabSize, resolution, coding, known);
-  const withPrior = field.prior.checked;
-  const chosen = codec("entropy", withPrior ? prior : null);
-  const sent = chosen.quantize(row.dense, keep, temperature), packet = chosen.encode(sent);
-  const q = row.softmax(temperature), kept = row.kept(keep, q), bits = 8 * packet.length;
-  const tv = sent.tokenIds.reduce(
-    (sum, id, i) => sum + Math.max(0, sent.counts[i] / resolution - q.of(id)), 0);
+  const [name, values, , rule] = RULES[field.rule.value], value = values[field.value.value];
+  const temperature = Number(field.temperature.value), withPrior = field.prior.checked;
+  const resolution = RESOLUTIONS[field.resolution.value], keep = [field.rule.value, value];
+  const { q, sent, kept, packet, parts, tv, others } =
+    measure(sqs, row, { keep, temperature, resolution, withPrior }, prior);
 
   at("#text").textContent = row.text;
   at("#name").textContent = name;
-  [["temperature", temperature.toFixed(1)], ["value", value], ["resolution", resolution]]
-    .forEach(([control, text], i) => {
-      field.shown[i].value = text;
-      field[control].setAttribute("aria-valuetext", text);
-    });
+  const shown = { temperature: temperature.toFixed(1), value, resolution };
+  Object.entries(shown).forEach(([control, text], i) => {
+    field.shown[i].value = text;
+    field[control].setAttribute("aria-valuetext", text);
+  });
   at("#said").textContent =
-    `${kept} of ${row.vocabSize} tokens are kept, ${sent.counts.length} survive with a count; ` +
-    `the total variation is ${tv.toFixed(4)}; the packet has ${packet.length} bytes.`;
+    `${kept} of ${row.vocabSize} tokens are kept, ${sent.counts.length} survive with a ` +
+    `count; the total variation is ${tv.toFixed(4)}; the packet has ${packet.length} bytes.`;
   showTokens(row, q, sent, resolution);
-  showParts(chosen.parts(packet), bits);
-  const size = (coding, known) => 8 * codec(coding, known).encode(sent).length;
-  const idBits = row.vocabSize > 65536 ? 32 : 16;
-  showOthers([
-    ["this packet", bits],
-    withPrior ? ["without the prior", size("entropy")] : ["with the prior", size("entropy", prior)],
-    ["the rank of it: enumerative", size("enumerative")],
-    ["fields of bits: bitpack", size("bitpack")],
-    ["the paper's formula", paperBits(row.vocabSize, kept, resolution, keep[0] !== "top_k")],
-    [`raw: fp16 and ids of ${idBits} bits`, kept * (16 + idBits)],
-  ]);
+  showParts(parts);
+  showOthers(others);
   at("#packet").textContent =
     [...packet].map((byte) => byte.toString(16).padStart(2, "0")).join(" ");
   const known = withPrior ? `, prior=sqs.Prior.builtin("${row.model}")` : "";
   at("#python").textContent = `codec = sqs.Codec(${row.vocabSize}, ${resolution}${known})\n` +
-    `codec.encode_logits(logits, ${python}, temperature=${temperature})`;
+    `codec.encode_logits(logits, sqs.${rule}(${value}), temperature=${temperature})`;
 }
 
 function chooseRule() {
@@ -224,12 +226,13 @@ function chooseRule() {
 }
 
 async function start() {
-  const { load } = await import("./sqs.mjs");
   sqs = await load(await bytes("sqs.wasm"));
   rows = (await (await fetched("rows.json")).json()).map((row) => new Row(row));
-  field.row.append(...rows.map((row, i) =>
-    new Option(`${NAMES[row.model]}, ${KINDS[row.what]}: … ${row.text.slice(-24)}`, i)));
-  field.row.value = 4;
+  field.row.append(...rows.map(({ model, what, text }, i) => {
+    const end = text.slice(-24).replace(/^\S*\s/, "");
+    return new Option(`${NAMES[model]}, ${KINDS[what]}: … ${end}`, i);
+  }));
+  field.row.value = 3;
   field.resolution.max = RESOLUTIONS.length - 1;
   field.resolution.value = RESOLUTIONS.indexOf(100);
   chooseRule();

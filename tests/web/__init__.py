@@ -1,0 +1,1 @@
+"""Pages in Chromium, which `make test-web` opens them with."""

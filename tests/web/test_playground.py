@@ -1,0 +1,225 @@
+"""The playground of the documentation, on the site that `make docs` built."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+import sqs_codec as sqs
+from benchmarks.data.drafts import LOGIT_UNIT, load_drafts, load_languages
+from benchmarks.rate import schemes
+from sqs_codec import theory
+from tests.reference.entropy import Memory, Meter, code_distribution
+from tests.reference.prior import parse
+
+ROOT = Path(__file__).parents[2]
+SITE = ROOT / "site"
+RULES = {
+    "top_k": sqs.TopK,
+    "threshold": sqs.Threshold,
+    "top_p": sqs.TopP,
+    "min_p": sqs.MinP,
+}
+VALUES = {
+    "top_k": (1, 8, 64, 256),
+    "threshold": (0.1, 0.01, 1e-4),
+    "top_p": (0.5, 0.95, 0.99),
+    "min_p": (0.5, 0.05, 0.001),
+}
+ROWS = 200
+MEASURE = """async (given) => {
+    const { Row, measure } = await import(new URL("playground.js", location));
+    const { load } = await import(new URL("sqs.mjs", location));
+    const bytes = async (name) =>
+        new Uint8Array(await (await fetch(new URL(name, location))).arrayBuffer());
+    const sqs = await load(await bytes("sqs.wasm")), priors = {};
+    for (const model of ["smollm2", "gemma3"])
+        priors[model] = new sqs.Prior(await bytes(`${model}.sqsprior`));
+    return given.map(([row, setting]) => {
+        const found = measure(sqs, new Row(row), setting, priors[row.model]);
+        return { ...found, packet: [...found.packet], q: null, sent: null };
+    });
+}"""
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    """Serves the site, and says nothing of it."""
+
+    def log_message(self, *_: Any) -> None:
+        """Print nothing."""
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    assert (SITE / "playground").is_dir(), "there is no site: make docs"
+    with ThreadingHTTPServer(
+        ("127.0.0.1", 0), partial(Quiet, directory=str(SITE))
+    ) as server:
+        threading.Thread(target=server.serve_forever).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
+@pytest.fixture
+def page(browser: Browser, address: str) -> Iterator[Page]:
+    """Open the playground; nothing may come from elsewhere, or complain."""
+    with browser.new_context() as context:
+        page = context.new_page()
+        wrong: list[str] = []
+        page.on("console", lambda said: wrong.append(said.text))
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on(
+            "request",
+            lambda asked: wrong.append(asked.url)
+            if not asked.url.startswith(address)
+            else None,
+        )
+        page.goto(f"{address}playground/")
+        expect(page.locator("#said")).not_to_be_empty()
+        yield page
+        assert wrong == []
+
+
+def shipped() -> list[dict[str, Any]]:
+    """Give real rows of both models, as rows.json has them."""
+    found = []
+    for model, rows in (("smollm2", load_drafts()), ("gemma3", load_languages())):
+        for at in np.linspace(0, len(rows) - 1, ROWS // 2).astype(int).tolist():
+            ids = rows.ids[at]
+            other = np.setdiff1d(np.arange(ids.size + 1), ids)[0]
+            logits = np.rint(rows.logits[at] / LOGIT_UNIT).astype(int)
+            rest = float(rows.row(at)[other])
+            row = {"ids": ids.tolist(), "logits": logits.tolist(), "rest": rest}
+            found.append({"model": model, **row})
+    return found
+
+
+def dense(row: dict[str, Any]) -> np.ndarray:
+    """Make the logits of a row of rows.json."""
+    size = {"smollm2": 49_152, "gemma3": 262_144}[row["model"]]
+    logits = np.full(size, row["rest"], np.float32)
+    logits[row["ids"]] = np.array(row["logits"], np.float32) * LOGIT_UNIT
+    return logits
+
+
+def settings(rng: np.random.Generator) -> dict[str, Any]:
+    """Draw what the controls may say."""
+    rule = str(rng.choice([*RULES]))
+    return {
+        "keep": [rule, rng.choice(VALUES[rule]).item()],
+        "temperature": rng.choice([0.1, 0.3, 0.7, 1.0, 1.5, 2.0]).item(),
+        "resolution": rng.choice([10, 50, 100, 300, 1000]).item(),
+        "withPrior": bool(rng.integers(2)),
+    }
+
+
+def priced(codec: sqs.Codec, q: sqs.SparseDistribution, known: Any) -> dict[str, float]:
+    """What the reference's meter says of a packet, by label, in bits."""
+    meter = Meter()
+    given = q.token_ids.tolist(), q.counts.tolist()
+    code_distribution(
+        meter, codec.vocab_size, codec.resolution, Memory(), *given, prior=known
+    )
+    return {label: cost / 2**32 for label, cost in meter.costs.items()}
+
+
+def test_numbers_are_those_of_python_on_200_rows(page: Page) -> None:
+    rng = np.random.default_rng(25)
+    given = [(row, settings(rng)) for row in shipped()]
+    priors = {model: sqs.Prior.builtin(model) for model in ("smollm2", "gemma3")}
+    answers = page.evaluate(MEASURE, given)
+    for (row, setting), found in zip(given, answers, strict=True):
+        logits, prior = dense(row), priors[row["model"]]
+        size, resolution = logits.size, setting["resolution"]
+        known, other = (prior, None) if setting["withPrior"] else (None, prior)
+        rule, value = setting["keep"]
+        keep = RULES[rule](value)
+        codec = sqs.Codec(size, resolution, prior=known)
+        q = codec.quantize(logits, keep, temperature=setting["temperature"])
+        assert bytes(found["packet"]) == codec.encode(q), setting
+
+        model = schemes.Row(logits, logits, setting["temperature"])
+        kept = model.kept(keep)
+        assert found["kept"] == kept, setting
+        lost = np.maximum(0.0, q.probs - model.q[q.token_ids]).sum()
+        assert found["tv"] == pytest.approx(lost, abs=1e-9)
+        steered = rule != "top_k"
+        assert [*found["others"].values()] == [
+            8 * len(codec.encode(q)),
+            8 * len(sqs.Codec(size, resolution, prior=other).encode(q)),
+            8 * len(sqs.Codec(size, resolution, "enumerative").encode(q)),
+            8 * len(sqs.Codec(size, resolution, "bitpack").encode(q)),
+            theory.paper_bits(size, kept, resolution, conformal=steered),
+            schemes.raw_bits(size, kept),
+        ]
+
+
+def test_parts_are_what_the_reference_s_meter_says(page: Page) -> None:
+    rng = np.random.default_rng(26)
+    given = [(row, settings(rng)) for row in shipped()[: ROWS // 2 : 10]]
+    prior = sqs.Prior.builtin("smollm2")
+    parsed = parse(prior.to_bytes())
+    for (row, setting), found in zip(given, page.evaluate(MEASURE, given), strict=True):
+        codec = sqs.Codec(49_152, setting["resolution"])
+        rule, value = setting["keep"]
+        temperature = setting["temperature"]
+        q = codec.quantize(dense(row), RULES[rule](value), temperature=temperature)
+        known = parsed if setting["withPrior"] else None
+        bits, parts = priced(codec, q, known), found["parts"]
+        for name in ("arrangement", "class"):
+            assert parts[name] == pytest.approx(bits.get(name, 0), abs=0.01), setting
+        assert 0 < parts["padding"] < 16
+        padding = parts.pop("padding")
+        assert sum(parts.values()) == pytest.approx(sum(bits.values()), abs=0.01)
+        assert sum(parts.values()) + padding == 8 * len(found["packet"])
+
+
+def said(page: Page) -> str:
+    """Give the packet in hex, once the page has drawn what the controls say."""
+    page.evaluate("() => new Promise((done) => setTimeout(done, 50))")
+    return page.locator("#packet").inner_text().replace(" ", "")
+
+
+def test_a_keyboard_is_enough(page: Page) -> None:
+    rows = json.loads((ROOT / "docs" / "playground" / "rows.json").read_text("utf-8"))
+    chosen = next(i for i, row in enumerate(rows) if row["what"] == "ar")
+    page.get_by_label("Distribution").select_option(str(chosen))
+    page.get_by_label("Keep rule").select_option("threshold")
+    for label, key in (("Temperature", "ArrowRight"), ("Resolution", "End")):
+        page.get_by_label(label).press(key)
+    page.get_by_label("Prior").press("Space")
+    codec = sqs.Codec(262_144, 1000)
+    logits = dense(rows[chosen])
+    packet = codec.encode_logits(logits, sqs.Threshold(0.01), temperature=0.8)
+    assert said(page) == packet.hex()
+    assert "sqs.Threshold(0.01), temperature=0.8" in page.inner_text("#python")
+    page.get_by_label("Prior").press("Space")
+    page.get_by_label("β").press("ArrowLeft")
+    codec = sqs.Codec(262_144, 1000, prior=sqs.Prior.builtin("gemma3"))
+    packet = codec.encode_logits(logits, sqs.Threshold(0.02), temperature=0.8)
+    assert said(page) == packet.hex()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [320, 390, 1440])
+def test_it_fits(page: Page, width: int, scheme: Any) -> None:
+    page.emulate_media(color_scheme=scheme)
+    page.set_viewport_size({"width": width, "height": 900})
+    page.get_by_label("Distribution").select_option("16")
+    page.get_by_label("Temperature").press("End")
+    said(page)
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    edges = page.locator("#try *").evaluate_all(
+        "(all) => all.map((one) => one.getBoundingClientRect().right)"
+    )
+    code = page.locator("#python").evaluate("(one) => one.scrollWidth")
+    assert max(edges) <= max(width, code)
