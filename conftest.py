@@ -1,6 +1,6 @@
 """Leave out what isn't installed here, and with --quick all but the codec's tests.
 
-`make test-llama`, `-ray` and `-vllm` run what isn't installed.
+`make test-llama`, `-ray`, `-vllm` and `-web` run what isn't installed.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ collect_ignore = [
         f"tests/{package}",
     )
 ]
+if find_spec("playwright") is None:
+    collect_ignore.append("tests/web")
 
 OWN = {"benchmarks", "sqs_codec", "tests"}
 KNOWN = OWN | {

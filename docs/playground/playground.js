@@ -26,14 +26,14 @@ const PARTS = {
 const FORM = `
 <label class="wide">Distribution <select name="row"></select></label>
 <p class="text wide">… <bdi id="text"></bdi> <span aria-hidden="true">▁</span></p>
-<label>Temperature <output name="shown"></output>
-  <input name="temperature" type="range" min="0.1" max="2" step="0.1" value="0.7"></label>
+<label>Temperature <b class="shown" aria-hidden="true"></b>
+  <input name="temperature" type="range" min="0.1" max="1.2" step="0.1" value="0.7"></label>
 <label>Keep rule <select name="rule">
   <option value="top_k">top-K (K-SQS)</option><option value="threshold">threshold β</option>
   <option value="top_p">top-p</option><option value="min_p">min-p</option></select></label>
-<label><span id="name"></span> <output name="shown"></output>
+<label><span id="name"></span> <b class="shown" aria-hidden="true"></b>
   <input name="value" type="range" min="0" step="1"></label>
-<label>Resolution ℓ <output name="shown"></output>
+<label>Resolution ℓ <b class="shown" aria-hidden="true"></b>
   <input name="resolution" type="range" min="0" step="1"></label>
 <label class="check"><input name="prior" type="checkbox" checked> Prior of the tokenizer
 </label>
@@ -136,15 +136,15 @@ export function measure(sqs, row, { keep, temperature, resolution, withPrior }, 
 const place = document.getElementById("try");
 const form = element("form", "", { innerHTML: FORM, onsubmit: () => false });
 const at = (selector) => form.querySelector(selector);
-const field = form.elements;
+const field = form.elements, labels = form.querySelectorAll(".shown");
 let sqs, rows, latest = 0;
 const priors = {};
 const priorOf = (model) =>
   priors[model] ??= bytes(`${model}.sqsprior`).then((file) => new sqs.Prior(file));
 
 const percent = (x) =>
-  `${x >= .0995 ? (100 * x).toFixed(0) : (100 * x).toPrecision(x < 5e-5 ? 1 : 2)} %`;
-const visible = (text) => text.replace(/^ /, "␣").replaceAll("\n", "↵").replaceAll("\t", "⇥");
+  x < 5e-6 ? "< 0.001 %" : `${(100 * x).toFixed(x < .001 ? 3 : x < .1 ? 2 : 0)} %`;
+const marked = (text) => text.replaceAll("\n", "↵").replaceAll("\t", "⇥");
 
 function tableRow(label, bars, ...cells) {
   const row = element("tr"), cell = element("td");
@@ -160,7 +160,7 @@ function tableRow(label, bars, ...cells) {
 
 function showTokens(row, q, { tokenIds, counts }, resolution) {
   const sent = new Map([...tokenIds].map((id, i) => [id, counts[i]]));
-  const shown = row.tokens.map((token, i) => [element("bdi", visible(token)), q.known[i],
+  const shown = row.tokens.map((token, i) => [element("bdi", marked(token.replace(/^ /, "␣"))), q.known[i],
                                               sent.get(row.ids[i]) ?? 0]);
   const [mass, sum] = shown.reduce(([a, b], [, p, n]) => [a + p, b + n], [0, 0]);
   const most = Math.max(q.known[0], ...shown.map(([, , n]) => n / resolution));
@@ -199,16 +199,16 @@ async function draw() {
   const { q, sent, kept, packet, parts, tv, others } =
     measure(sqs, row, { keep, temperature, resolution, withPrior }, prior);
 
-  at("#text").textContent = row.text;
+  at("#text").textContent = marked(row.text);
   at("#name").textContent = name;
   const shown = { temperature: temperature.toFixed(1), value, resolution };
   Object.entries(shown).forEach(([control, text], i) => {
-    field.shown[i].value = text;
+    labels[i].textContent = text;
     field[control].setAttribute("aria-valuetext", text);
   });
   at("#said").textContent =
-    `${kept} of ${row.vocabSize} tokens are kept, ${sent.counts.length} survive with a ` +
-    `count; the total variation is ${tv.toFixed(4)}; the packet has ${packet.length} bytes.`;
+    `Kept: ${kept} of ${row.vocabSize} tokens. Survivors, which have a count: ` +
+    `${sent.counts.length}. Total variation: ${tv.toFixed(4)}. Packet: ${packet.length} bytes.`;
   showTokens(row, q, sent, resolution);
   showParts(parts);
   showOthers(others);

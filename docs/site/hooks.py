@@ -178,7 +178,7 @@ def copied(code: re.Match[str]) -> str:
 
 
 def on_post_page(output: str, page: Any, **_: Any) -> str:
-    """Refuse a page that loads anything from elsewhere; give the playground a policy."""
+    """Refuse a page that loads from elsewhere; give the playground a policy."""
     for loaded in LOADED.findall(output):
         log.warning("%s loads from elsewhere: %s", page.file.src_uri, loaded)
     if page.file.src_uri != "playground.md":

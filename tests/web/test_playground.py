@@ -74,19 +74,14 @@ def page(browser: Browser, address: str) -> Iterator[Page]:
     """Open the playground; nothing may come from elsewhere, or complain."""
     with browser.new_context() as context:
         page = context.new_page()
-        wrong: list[str] = []
-        page.on("console", lambda said: wrong.append(said.text))
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on(
-            "request",
-            lambda asked: wrong.append(asked.url)
-            if not asked.url.startswith(address)
-            else None,
-        )
+        seen: list[str] = []
+        page.on("console", lambda said: seen.append(said.text))
+        page.on("pageerror", lambda error: seen.append(str(error)))
+        page.on("request", lambda asked: seen.append(asked.url))
         page.goto(f"{address}playground/")
         expect(page.locator("#said")).not_to_be_empty()
         yield page
-        assert wrong == []
+        assert [one for one in seen if not one.startswith(address)] == []
 
 
 def shipped() -> list[dict[str, Any]]:
@@ -116,7 +111,7 @@ def settings(rng: np.random.Generator) -> dict[str, Any]:
     rule = str(rng.choice([*RULES]))
     return {
         "keep": [rule, rng.choice(VALUES[rule]).item()],
-        "temperature": rng.choice([0.1, 0.3, 0.7, 1.0, 1.5, 2.0]).item(),
+        "temperature": rng.choice([0.1, 0.3, 0.7, 1.0, 1.2]).item(),
         "resolution": rng.choice([10, 50, 100, 300, 1000]).item(),
         "withPrior": bool(rng.integers(2)),
     }
@@ -183,12 +178,6 @@ def test_parts_are_what_the_reference_s_meter_says(page: Page) -> None:
         assert sum(parts.values()) + padding == 8 * len(found["packet"])
 
 
-def said(page: Page) -> str:
-    """Give the packet in hex, once the page has drawn what the controls say."""
-    page.evaluate("() => new Promise((done) => setTimeout(done, 50))")
-    return page.locator("#packet").inner_text().replace(" ", "")
-
-
 def test_a_keyboard_is_enough(page: Page) -> None:
     rows = json.loads((ROOT / "docs" / "playground" / "rows.json").read_text("utf-8"))
     chosen = next(i for i, row in enumerate(rows) if row["what"] == "ar")
@@ -200,13 +189,13 @@ def test_a_keyboard_is_enough(page: Page) -> None:
     codec = sqs.Codec(262_144, 1000)
     logits = dense(rows[chosen])
     packet = codec.encode_logits(logits, sqs.Threshold(0.01), temperature=0.8)
-    assert said(page) == packet.hex()
+    expect(page.locator("#packet")).to_have_text(packet.hex(" "))
     assert "sqs.Threshold(0.01), temperature=0.8" in page.inner_text("#python")
     page.get_by_label("Prior").press("Space")
-    page.get_by_label("β").press("ArrowLeft")
+    page.get_by_role("slider", name="β").press("ArrowLeft")
     codec = sqs.Codec(262_144, 1000, prior=sqs.Prior.builtin("gemma3"))
     packet = codec.encode_logits(logits, sqs.Threshold(0.02), temperature=0.8)
-    assert said(page) == packet.hex()
+    expect(page.locator("#packet")).to_have_text(packet.hex(" "))
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -216,7 +205,7 @@ def test_it_fits(page: Page, width: int, scheme: Any) -> None:
     page.set_viewport_size({"width": width, "height": 900})
     page.get_by_label("Distribution").select_option("16")
     page.get_by_label("Temperature").press("End")
-    said(page)
+    expect(page.locator("#said")).to_contain_text("of 262144")
     assert page.evaluate("document.documentElement.scrollWidth") == width
     edges = page.locator("#try *").evaluate_all(
         "(all) => all.map((one) => one.getBoundingClientRect().right)"
