@@ -208,9 +208,10 @@ def test_tutorial_and_session_by_hand_run(
     assert any(line.startswith("Metrics(tokens=") for line in lines)
     # The hello, the prompt and a round of four.
     up = [int(line.split()[1]) for line in lines if line.startswith("up ")]
-    assert up[1] == 82
+    assert up[1] == 83
     assert 20 < up[2] < 120
-    assert sum("accepted=0, drafted=0" in line for line in lines) == 3
+    # Three tokens that the cloud decodes, in up to three passes.
+    assert 1 <= sum("accepted=0, drafted=0" in line for line in lines) <= 3
 
 
 def test_how_tos_run(

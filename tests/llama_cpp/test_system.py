@@ -86,7 +86,7 @@ def test_command_samples(server: Server) -> None:
 def test_command_says_what_is_wrong(server: Server) -> None:
     for arguments, said in (
         (["--draft", "/none.gguf"], "there is no file /none.gguf"),
-        (["--draft", "/none"], "sqs generate needs torch, transformers, gguf"),
+        (["--draft", "/none"], "sqs generate needs torch, transformers"),
     ):
         done = generate(server, *arguments, PLEA)
         assert done.returncode == 1
