@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import copy
 import ctypes
 import os
 import re
 import weakref
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -117,12 +118,28 @@ class Draft:
         self._vocab = llama.llama_model_get_vocab(self._model)
         self.n_ctx = min(n_ctx, llama.llama_model_n_ctx_train(self._model))
         self._read_vocabulary()
+        self._path, self._threads = path, threads
+        self._open(resources)
 
+    def twin(self) -> Draft:
+        """Return a draft of the same weights, with memory for a text of its own.
+
+        It may be used in another thread, though not at the same time.
+        """
+        twin = copy.copy(self)
+        twin._weights = self  # which live as long
+        resources = contextlib.ExitStack()
+        weakref.finalize(twin, resources.close)
+        twin._open(resources)
+        return twin
+
+    def _open(self, resources: contextlib.ExitStack) -> None:
+        """Take memory for a text."""
         self._batch_size = min(BATCH, self.n_ctx)
         params = llama.llama_context_default_params()
         params.n_ctx = self.n_ctx
         params.n_batch = params.n_ubatch = self._batch_size
-        params.n_threads = params.n_threads_batch = threads
+        params.n_threads = params.n_threads_batch = self._threads
         most = BRANCHES if _can_branch(self._model) else 1
         params.n_seq_max = min(most, self._batch_size)  # or llama.cpp aborts
         params.kv_unified = True  # so that what texts share is there once
@@ -130,11 +147,11 @@ class Draft:
         params.swa_full = True
         self._context = llama.llama_init_from_model(self._model, params)
         if self._context is None:
-            raise ValueError(f"cannot use {path}: {_reason()}")
+            raise ValueError(f"cannot use {self._path}: {_reason()}")
         resources.callback(llama.llama_free, self._context)
         self._memory = llama.llama_get_memory(self._context)
         if self._memory is None or llama.llama_model_has_encoder(self._model):
-            raise ValueError(f"{path} is no model that continues a text")
+            raise ValueError(f"{self._path} is no model that continues a text")
         self._batch = llama.llama_batch_init(self._batch_size, 0, 1)
         resources.callback(llama.llama_batch_free, self._batch)
         for i in range(self._batch_size):
@@ -326,16 +343,42 @@ class Draft:
             The prompt has bytes that aren't text, or the template fails.
         """
         checks.utf8("the prompt", prompt)
+        if not self.has_template:
+            return self.encode_text(prompt)
+        return self.encode_chat([{"role": "user", "content": prompt}])
+
+    @property
+    def has_template(self) -> bool:
+        """Whether the file has a chat template."""
+        return llama.llama_model_chat_template(self._model, None) is not None
+
+    def encode_text(self, text: str) -> list[int]:
+        """Token ids of a text as it is."""
+        return self._tokenize(text, special=True)
+
+    def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+        """Token ids of a chat in the template, up to where the answer begins.
+
+        Parameters
+        ----------
+        messages : sequence of mapping
+            Each with a role and its content.
+
+        Raises
+        ------
+        ValueError
+            There is no template, or it fails.
+        """
         template = llama.llama_model_chat_template(self._model, None)
         if template is None:
-            return self._tokenize(prompt, special=True)
+            raise ValueError("the file has no chat template")
         try:
             chat = Jinja2ChatFormatter(
                 template.decode(),
                 bos_token=_word(self._vocab, llama.llama_vocab_bos(self._vocab)),
                 eos_token=_word(self._vocab, llama.llama_vocab_eos(self._vocab)),
             )
-            formatted = chat(messages=[{"role": "user", "content": prompt}])
+            formatted = chat(messages=list(messages))
         except Exception as error:  # a template is a program
             raise ValueError(f"the file's chat template fails: {error}") from error
         return self._tokenize(formatted.prompt, special=False)

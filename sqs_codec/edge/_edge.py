@@ -26,6 +26,9 @@ __all__ = [
     "fingerprint",
 ]
 
+MOST_PLANNERS = 16
+"""What is known of links and models for other ways to draw is forgotten."""
+
 
 class Draft(DraftModel, Protocol):
     """A model that drafts, and what a cloud has to know of it."""
@@ -160,6 +163,7 @@ class Edge:
         sampling: Sampling | None = None,
         stop: Collection[int] | None = None,
         seed: int | None = None,
+        patience: float = 60.0,
     ) -> Generator[Step, None, None]:
         """Continue a text.
 
@@ -181,6 +185,8 @@ class Edge:
             Gives the same text for the same prompt and sampling each time, over any
             link, with or without hints, as far as the target model computes the same.
             It rules rounds out, whose text depends on more. If None, a fresh one.
+        patience : float
+            After so many seconds without a word from the cloud it is given up.
 
         Yields
         ------
@@ -212,9 +218,15 @@ class Edge:
             links = iter([first])
             connect = (lambda: next(links, None) or link()) if callable(link) else link
             began = time.monotonic() - self.metrics.seconds
-            for step in generate(
-                session, self._draft, connect, planner, max_tokens=max_tokens
-            ):
+            steps = generate(
+                session,
+                self._draft,
+                connect,
+                planner,
+                max_tokens=max_tokens,
+                patience=patience,
+            )
+            for step in steps:
                 self.metrics.add(step)
                 self.metrics.seconds = time.monotonic() - began
                 yield step
@@ -224,6 +236,8 @@ class Edge:
             return self._given_planner
         key = sampling, overhead, rounds
         if key not in self._planners:
+            if len(self._planners) == MOST_PLANNERS:
+                del self._planners[next(iter(self._planners))]
             modes = [mode for mode in self._modes if rounds or mode != "rounds"]
             self._planners[key] = Planner(
                 self._settings,

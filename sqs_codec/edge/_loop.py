@@ -83,6 +83,11 @@ class Step:
         put around them.
     reason : str
         Why the tokens came as they did: the plan's.
+    mode : str
+        How they came: "alone", "rounds" or "hints".
+    target_seconds : float
+        What the target model takes for a token alone, as the cloud says; 0 if it
+        doesn't.
     """
 
     tokens: tuple[int, ...]
@@ -92,6 +97,8 @@ class Step:
     bytes_up: int
     bytes_down: int
     reason: str
+    mode: str = "alone"
+    target_seconds: float = 0.0
 
 
 def generate(
@@ -338,6 +345,8 @@ class _Loop:
             up - self._sent,
             down - self._received,
             plan.reason,
+            plan.mode,
+            (self._session.target_steps or {}).get(1, 0.0),
         )
         self._sent, self._received = up, down
         return step

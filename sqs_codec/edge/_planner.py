@@ -115,6 +115,11 @@ class Plan:
         checks.in_range("length", self.length, 0, 0 if self.hints else None)
         checks.in_range("setting", self.setting, 0, MAX_SETTINGS - 1)
 
+    @property
+    def mode(self) -> str:
+        """Which of "alone", "rounds" and "hints" it is."""
+        return "rounds" if self.length else "hints" if self.hints else "alone"
+
 
 @dataclass(frozen=True)
 class Observation:

@@ -14,7 +14,7 @@ import functools
 import importlib.util
 import inspect
 import io
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
@@ -123,8 +123,15 @@ def encode_prompt(tokenizer: HFTokenizer, prompt: str) -> list[int]:
     checks.utf8("the prompt", prompt)
     if tokenizer.chat_template is None:
         return [int(i) for i in tokenizer(prompt)["input_ids"]]
+    return encode_chat(tokenizer, [{"role": "user", "content": prompt}])
+
+
+def encode_chat(
+    tokenizer: HFTokenizer, messages: Sequence[Mapping[str, str]]
+) -> list[int]:
+    """Token ids of a chat in the template, up to where the answer begins."""
     encoded = tokenizer.apply_chat_template(
-        [{"role": "user", "content": prompt}],
+        messages,
         add_generation_prompt=True,
         tokenize=True,
         return_dict=True,
