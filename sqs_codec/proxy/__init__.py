@@ -1,0 +1,20 @@
+"""A local endpoint for chat clients, which drafts behind it (the extra ``[proxy]``).
+
+* `Writer`: writes texts for several clients with one cloud and one draft model
+* `make_app`: what answers clients, an ASGI application
+
+``sqs proxy`` is made of both.
+"""
+
+from __future__ import annotations
+
+try:
+    from sqs_codec.proxy._app import make_app
+except ModuleNotFoundError as error:
+    from sqs_codec._base.install import needs
+
+    raise needs("sqs_codec.proxy", error, "proxy") from error
+from sqs_codec.proxy._models import GGUFModel, HFModel, Model
+from sqs_codec.proxy._writer import Writer
+
+__all__ = ["GGUFModel", "HFModel", "Model", "Writer", "make_app"]

@@ -1,0 +1,441 @@
+"""The endpoint: what may be asked, by whom, and what is answered."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hmac
+import ipaddress
+import json
+import time
+import uuid
+from collections.abc import AsyncIterator, Collection
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from sqs_codec.proxy import _request
+from sqs_codec.proxy._errors import ApiError
+from sqs_codec.proxy._metrics import CONTENT_TYPE_LATEST, Metrics
+from sqs_codec.proxy._writer import Answer, Piece, Writer
+
+__all__ = ["make_app"]
+
+MOST_BYTES = 1 << 20
+"""Of a body."""
+
+READING_SECONDS = 30.0
+"""For a body to come, and for a piece of an answer to be read."""
+
+PAGE = Path(__file__).parent / "page"
+
+OPEN = {"/", "/page.css", "/page.js", "/health"}
+"""What needs no key."""
+
+SAFETY = {
+    "content-security-policy": "default-src 'none'; script-src 'self'; "
+    "style-src 'self'; connect-src 'self'; img-src data:; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+    "cache-control": "no-cache",
+}
+"""Headers of the page."""
+
+
+def make_app(
+    writer: Writer,
+    *,
+    name: str = "sqs",
+    api_key: str | None = None,
+    hosts: Collection[str] = (),
+    origins: Collection[str] = (),
+) -> Starlette:
+    """Make what answers clients.
+
+    Parameters
+    ----------
+    writer : Writer
+    name : str
+        What the model is called.
+    api_key : str, optional
+        What clients have to give as a bearer token.
+    hosts : collection of str
+        Names by which the endpoint may be called, besides ``localhost`` and addresses.
+    origins : collection of str
+        Web sites whose pages may call it, as ``https://chat.example.org``.
+
+    Returns
+    -------
+    starlette.applications.Starlette
+        An ASGI application.
+    """
+    endpoint = _Endpoint(writer, name)
+
+    async def page(request: Request) -> Response:
+        file = request.url.path.strip("/") or "index.html"
+        return FileResponse(PAGE / file, headers=SAFETY)
+
+    async def health(_: Request) -> Response:
+        return JSONResponse({"status": "ok"})
+
+    async def metrics(_: Request) -> Response:
+        page = endpoint.metrics.page()
+        return Response(page, headers={"content-type": CONTENT_TYPE_LATEST})
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        yield
+        writer.close()
+
+    async def refuse(_: Request, error: Exception) -> Response:
+        if isinstance(error, HTTPException):
+            error = ApiError(error.detail, status=error.status_code)
+        if not isinstance(error, ApiError):
+            return Response(status_code=499)  # to nobody
+        return endpoint.refusal(error)
+
+    pages = [Route(path, page) for path in ("/", "/page.css", "/page.js")]
+    cors = Middleware(
+        CORSMiddleware,
+        allow_origins=list(origins),
+        allow_methods=["GET", "POST"],
+        allow_headers=["authorization", "content-type"],
+    )
+    guard = Middleware(
+        _Guard, endpoint=endpoint, api_key=api_key, hosts=hosts, origins=origins
+    )
+    return Starlette(
+        routes=[
+            *pages,
+            Route("/health", health),
+            Route("/metrics", metrics),
+            Route("/v1/models", endpoint.models),
+            Route("/v1/models/{model:path}", endpoint.model),
+            Route("/v1/chat/completions", endpoint.chat, methods=["POST"]),
+            Route("/v1/completions", endpoint.completions, methods=["POST"]),
+        ],
+        middleware=[cors, guard] if origins else [guard],
+        exception_handlers={
+            ApiError: refuse,
+            HTTPException: refuse,
+            ClientDisconnect: refuse,
+        },
+        lifespan=lifespan,
+    )
+
+
+class _Guard:
+    """Refuses calls from web sites, by names that aren't ours, and without the key.
+
+    A site whose name was made to point to this machine is still called by its name:
+    who calls by an address or as ``localhost`` means this machine.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        endpoint: _Endpoint,
+        api_key: str | None,
+        hosts: Collection[str],
+        origins: Collection[str],
+    ) -> None:
+        self._app, self._endpoint = app, endpoint
+        self._key = None if api_key is None else f"Bearer {api_key}".encode()
+        self._hosts = {"localhost", *(host.lower() for host in hosts)}
+        self._origins = set(origins)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hand on what may be handed on."""
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        try:
+            self._check(scope)
+        except ApiError as error:
+            return await self._endpoint.refusal(error)(scope, receive, send)
+        await self._app(scope, receive, send)
+
+    def _check(self, scope: Scope) -> None:
+        headers = dict(scope["headers"])
+        authority = headers.get(b"host", b"").decode("latin-1")
+        if not self._knows(authority):
+            raise ApiError(
+                f"this endpoint isn't called {authority[:99]!r}; if it is, start it "
+                f"with --allow-host",
+                status=403,
+                code="unknown_host",
+            )
+        origin = headers.get(b"origin", b"").decode("latin-1")
+        own = f"{scope['scheme']}://{authority}"
+        if origin and origin != own and origin not in self._origins:
+            raise ApiError(
+                f"pages of {origin[:99]} may not call this endpoint; to let them, "
+                f"start it with --allow-origin",
+                status=403,
+                code="unknown_origin",
+            )
+        if self._key is None or scope["path"] in OPEN:
+            return
+        if not hmac.compare_digest(headers.get(b"authorization", b""), self._key):
+            raise ApiError(
+                "the key isn't this endpoint's: it takes the one that it was started "
+                "with, as a bearer token",
+                status=401,
+                code="invalid_api_key",
+            )
+
+    def _knows(self, authority: str) -> bool:
+        try:
+            host = urlsplit(f"//{authority}").hostname or ""
+        except ValueError:
+            return False
+        with contextlib.suppress(ValueError):
+            ipaddress.ip_address(host)
+            return True
+        return host in self._hosts
+
+
+class _Endpoint:
+    """Answers the protocol's calls."""
+
+    def __init__(self, writer: Writer, name: str) -> None:
+        self._writer, self._name = writer, name
+        self.metrics = Metrics()
+        self._model = {
+            "id": name,
+            "object": "model",
+            "created": int(time.time()),
+            "owned_by": "sqs",
+        }
+
+    def refusal(self, error: ApiError) -> Response:
+        """Return an error as an answer."""
+        self.metrics.requests.labels(status=error.status).inc()
+        return JSONResponse(error.body, error.status, error.headers)
+
+    async def models(self, _: Request) -> Response:
+        """Say which models there are."""
+        return JSONResponse({"object": "list", "data": [self._model]})
+
+    async def model(self, request: Request) -> Response:
+        """Say what a model is."""
+        asked = request.path_params["model"]
+        if asked != self._name:
+            raise ApiError(
+                f"there is no model {asked[:99]!r} here, only {self._name!r}",
+                status=404,
+                code="model_not_found",
+            )
+        return JSONResponse(self._model)
+
+    async def chat(self, request: Request) -> _Reply:
+        """Answer in a chat."""
+        return await self._complete(request, chat=True)
+
+    async def completions(self, request: Request) -> _Reply:
+        """Continue a text."""
+        return await self._complete(request, chat=False)
+
+    async def _complete(self, request: Request, *, chat: bool) -> _Reply:
+        asked = _request.parse(await _body(request), chat=chat, model=self._name)
+        answer = await self._writer.write(asked)
+        return _Reply(self, asked, answer, _Shape(self._name, chat))
+
+
+async def _body(request: Request) -> bytes:
+    """Return a body, unless it is too long or takes too long."""
+    too_long = ApiError(f"a body may have {MOST_BYTES} bytes", status=413)
+    if int(request.headers.get("content-length", 0)) > MOST_BYTES:
+        raise too_long
+
+    async def read() -> bytes:
+        data = b""
+        async for chunk in request.stream():
+            data += chunk
+            if len(data) > MOST_BYTES:
+                raise too_long
+        return data
+
+    try:
+        return await asyncio.wait_for(read(), READING_SECONDS)
+    except asyncio.TimeoutError:
+        raise ApiError("the body takes too long to come", status=408) from None
+
+
+class _Shape:
+    """The objects of an answer: of a chat or of a text, whole or in pieces."""
+
+    def __init__(self, name: str, chat: bool) -> None:
+        self._chat = chat
+        self._base = {
+            "id": f"{'chatcmpl' if chat else 'cmpl'}-{uuid.uuid4().hex}",
+            "created": int(time.time()),
+            "model": name,
+        }
+        self._first = True
+
+    def whole(self, text: str, finish: str | None, usage: dict[str, Any]) -> Any:
+        """Return the only object of an answer."""
+        said = {"message": {"role": "assistant", "content": text}}
+        return {
+            **self._base,
+            "object": "chat.completion" if self._chat else "text_completion",
+            "choices": [self._choice(said if self._chat else {"text": text}, finish)],
+            "usage": usage,
+        }
+
+    def chunk(self, piece: Piece) -> Any:
+        """Return the object of a piece."""
+        said: dict[str, Any] = {"text": piece.text}
+        if self._chat:
+            delta = {"content": piece.text} if piece.text or self._first else {}
+            said = {"delta": {"role": "assistant", **delta} if self._first else delta}
+        self._first = False
+        return self._piece(
+            [self._choice(said, piece.finish)],
+            {"sqs": {"origin": piece.origin, **_figures(piece)}},
+        )
+
+    def usage(self, usage: dict[str, Any]) -> Any:
+        """Return the last object, if the client asks for the usage."""
+        return self._piece([], {"usage": usage})
+
+    def _piece(self, choices: list[Any], more: dict[str, Any]) -> Any:
+        kind = "chat.completion.chunk" if self._chat else "text_completion"
+        return {**self._base, "object": kind, "choices": choices, **more}
+
+    def _choice(self, said: dict[str, Any], finish: str | None) -> Any:
+        return {"index": 0, **said, "logprobs": None, "finish_reason": finish}
+
+
+def _figures(piece: Piece) -> dict[str, Any]:
+    """Return what a text has taken, for JSON."""
+    return {
+        name: round(value, 4) if isinstance(value, float) else value
+        for name, value in asdict(piece.figures).items()
+    }
+
+
+def _usage(answer: Answer, piece: Piece) -> dict[str, Any]:
+    """Return the protocol's count of tokens, and ours beside it."""
+    prompt, text = answer.prompt_tokens, piece.figures.tokens
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": text,
+        "total_tokens": prompt + text,
+        "sqs": _figures(piece),
+    }
+
+
+class _Reply(Response):
+    """An answer, which ends when its client hangs up or doesn't read."""
+
+    def __init__(
+        self,
+        endpoint: _Endpoint,
+        asked: _request.Request,
+        answer: Answer,
+        shape: _Shape,
+    ) -> None:
+        self._endpoint, self._metrics = endpoint, endpoint.metrics
+        self._asked, self._answer, self._shape = asked, answer, shape
+        self._last: Piece | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it, and watch whether somebody listens."""
+        write = self._stream if self._asked.stream else self._send_whole
+        work = asyncio.ensure_future(write(scope, receive, send))
+        watch = asyncio.ensure_future(_hung_up(receive))
+        self._metrics.texts.inc()
+        try:
+            await asyncio.wait({work, watch}, return_when=asyncio.FIRST_COMPLETED)
+            if work.done():
+                work.result()
+        finally:
+            self._answer.close()
+            work.cancel()
+            watch.cancel()
+            self._metrics.texts.dec()
+            if self._last is not None:
+                self._metrics.count(self._last.figures)
+
+    async def _next(self) -> Piece:
+        piece = await self._answer.next()
+        if self._last is None:
+            self._metrics.first_token.observe(piece.figures.seconds)
+        self._last = piece
+        return piece
+
+    async def _send_whole(self, scope: Scope, receive: Receive, send: Send) -> None:
+        said = ""
+        try:
+            piece = await self._next()
+            while piece.finish is None:
+                said += piece.text
+                piece = await self._next()
+        except ApiError as error:
+            return await self._endpoint.refusal(error)(scope, receive, send)
+        self._metrics.requests.labels(status=200).inc()
+        usage = _usage(self._answer, piece)
+        whole = self._shape.whole(said + piece.text, piece.finish, usage)
+        await JSONResponse(whole)(scope, receive, send)
+
+    async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            piece = await self._next()  # or the status couldn't say what is wrong
+        except ApiError as error:
+            return await self._endpoint.refusal(error)(scope, receive, send)
+        self._metrics.requests.labels(status=200).inc()
+        headers = {"content-type": "text/event-stream", "cache-control": "no-store"}
+        start = Response(headers=headers)
+        del start.headers["content-length"]
+        await _send(
+            send,
+            {
+                "type": "http.response.start",
+                "status": 200,
+                "headers": start.raw_headers,
+            },
+        )
+        try:
+            while piece.finish is None:
+                if piece.text:
+                    await _event(send, self._shape.chunk(piece))
+                piece = await self._next()
+        except ApiError as error:
+            await _event(send, error.body)
+        else:
+            await _event(send, self._shape.chunk(piece))
+            if self._asked.include_usage:
+                usage = _usage(self._answer, piece)
+                await _event(send, self._shape.usage(usage))
+            await _event(send, "[DONE]")
+        await _send(send, {"type": "http.response.body"})
+
+
+async def _event(send: Send, content: Any) -> None:
+    """Send an event of a stream."""
+    text = content if isinstance(content, str) else json.dumps(content)
+    data = f"data: {text}\n\n".encode()
+    await _send(send, {"type": "http.response.body", "body": data, "more_body": True})
+
+
+async def _send(send: Send, message: Message) -> None:
+    await asyncio.wait_for(send(message), READING_SECONDS)
+
+
+async def _hung_up(receive: Receive) -> None:
+    """Wait until the client has closed the connection."""
+    while (await receive())["type"] != "http.disconnect":
+        pass

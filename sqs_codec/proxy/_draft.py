@@ -1,0 +1,115 @@
+"""One draft model for several clients, and links that are let go at once."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from sqs_codec.edge import Draft
+from sqs_codec.session import Link
+from sqs_codec.session._text import common_length
+
+__all__ = ["GoneError", "Leash", "SharedDraft", "Turns"]
+
+CHUNK = 128
+"""Tokens of a prompt that a draft reads in one turn."""
+
+TICK = 0.05
+"""Seconds after which somebody who waits for the cloud looks whether he is waited for.
+"""
+
+
+class GoneError(Exception):
+    """Nobody waits for the text any more."""
+
+
+class Turns:
+    """A lock that is had in the order in which it was asked for."""
+
+    def __init__(self) -> None:
+        self._mutex = threading.Lock()
+        self._held = False
+        self._waiting: deque[threading.Event] = deque()
+
+    def __enter__(self) -> None:
+        turn = threading.Event()
+        with self._mutex:
+            if not self._held:
+                self._held = True
+                return
+            self._waiting.append(turn)
+        turn.wait()
+
+    def __exit__(self, *_: object) -> None:
+        with self._mutex:
+            if self._waiting:
+                self._waiting.popleft().set()
+            else:
+                self._held = False
+
+
+class SharedDraft:
+    """A client's draft, which takes turns with the others' at each step.
+
+    Once `gone` is set, a step raises `GoneError`.
+    """
+
+    def __init__(self, draft: Draft, turns: Turns) -> None:
+        self._draft, self._turns = draft, turns
+        self.vocab_size, self.stop = draft.vocab_size, draft.stop
+        self.fingerprint = draft.fingerprint
+        self.gone = threading.Event()
+        self._seen: list[int] = []
+        self._branches = getattr(draft, "branches", None)
+
+    def logits(self, tokens: Sequence[int]) -> Any:
+        """Logits after a text; a long one is read in several turns."""
+        known = common_length(self._seen, tokens)
+        for end in range(known + CHUNK, len(tokens), CHUNK):
+            self._step(self._draft.logits, tokens[:end])
+        self._seen = list(tokens)
+        return self._step(self._draft.logits, tokens)
+
+    def branches(self, texts: Sequence[Sequence[int]]) -> Any:
+        """Logits after each of some texts that begin alike."""
+        assert self._branches is not None  # all of `_models` can
+        return self._step(self._branches, texts)
+
+    def _step(self, call: Callable[[Any], Any], given: Sequence[Any]) -> Any:
+        with self._turns:
+            if self.gone.is_set():
+                raise GoneError
+            return call(given)
+
+
+class Leash:
+    """A link whose `receive` raises `GoneError` as soon as `gone` is set."""
+
+    def __init__(self, link: Link, gone: threading.Event) -> None:
+        self._link, self._gone = link, gone
+        self.reliable, self.max_message = link.reliable, link.max_message
+        self.overhead, self.send, self.close = link.overhead, link.send, link.close
+
+    @property
+    def sent(self) -> int:
+        """Bytes sent."""
+        return self._link.sent
+
+    @property
+    def received(self) -> int:
+        """Bytes received."""
+        return self._link.received
+
+    def receive(self, timeout: float | None) -> bytes | None:
+        """Return the next message, or None after so many seconds."""
+        end = float("inf") if timeout is None else time.monotonic() + timeout
+        while True:
+            if self._gone.is_set():
+                raise GoneError
+            left = end - time.monotonic()
+            message = self._link.receive(max(0.0, min(left, TICK)))
+            if message is not None or left <= TICK:
+                return message

@@ -1,0 +1,51 @@
+"""Errors in the shape that clients of the protocol know."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["ApiError"]
+
+
+class ApiError(Exception):
+    """What a client is told instead of an answer.
+
+    Parameters
+    ----------
+    message : str
+    status : int
+        Of HTTP.
+    param : str, optional
+        The field that is wrong.
+    code : str, optional
+        A word for programs.
+    retry_after : int, optional
+        Seconds after which to try again.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int = 400,
+        param: str | None = None,
+        code: str | None = None,
+        retry_after: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status, self.retry_after = status, retry_after
+        kind = "invalid_request_error" if status < 429 else "server_error"
+        self.body: dict[str, Any] = {
+            "error": {
+                "message": message,
+                "type": "rate_limit_error" if status == 429 else kind,
+                "param": param,
+                "code": code,
+            }
+        }
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Of the response."""
+        again = {} if self.retry_after is None else {"retry-after": self.retry_after}
+        return {name: str(value) for name, value in again.items()}

@@ -1,0 +1,61 @@
+"""What an endpoint counts, for Prometheus."""
+
+from __future__ import annotations
+
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+)
+
+from sqs_codec.proxy._writer import Figures
+
+__all__ = ["CONTENT_TYPE_LATEST", "Metrics"]
+
+SECONDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 60.0)
+
+SUMS = {
+    "tokens": "Tokens of texts, prompts not counted.",
+    "drafted": "Tokens for which the draft had a guess, or that it drafted.",
+    "accepted": "Of these, the right ones.",
+    "bytes_up": "Bytes of messages to the cloud, without the transport's.",
+    "bytes_down": "Bytes of messages from the cloud, likewise.",
+}
+
+
+class Metrics:
+    """Counters in a registry of their own; each says what it counts."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self.requests = Counter(
+            "sqs_proxy_requests",
+            "Requests by the status of the answer.",
+            ["status"],
+            registry=self._registry,
+        )
+        self.texts = Gauge(
+            "sqs_proxy_texts", "Texts being written.", registry=self._registry
+        )
+        self.first_token = Histogram(
+            "sqs_proxy_first_token_seconds",
+            "Seconds from a request to its first token.",
+            buckets=SECONDS,
+            registry=self._registry,
+        )
+        self._sums = {
+            name: Counter(f"sqs_proxy_{name}", what, registry=self._registry)
+            for name, what in SUMS.items()
+        }
+
+    def count(self, figures: Figures) -> None:
+        """Add what a text took."""
+        for name, counter in self._sums.items():
+            counter.inc(getattr(figures, name))
+
+    def page(self) -> bytes:
+        """Return them as Prometheus reads them."""
+        return generate_latest(self._registry)

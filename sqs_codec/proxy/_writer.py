@@ -1,0 +1,322 @@
+"""Texts for several clients: a thread writes each, with a session of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import logging
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from sqs_codec.edge import Draft, Edge, FixedPlan, RefusalError, Step, default_settings
+from sqs_codec.edge._loop import generate
+from sqs_codec.edge._planner import MODES
+from sqs_codec.proxy._draft import GoneError, Leash, SharedDraft, Turns
+from sqs_codec.proxy._errors import ApiError
+from sqs_codec.proxy._models import Model
+from sqs_codec.proxy._request import Request
+from sqs_codec.proxy._stops import Stops
+from sqs_codec.session import EdgeSession, Limits, Link, LinkError, Setting
+
+__all__ = ["Answer", "Piece", "Writer"]
+
+Seat = tuple[SharedDraft, Edge]
+"""What a text is written with, and then another one."""
+
+WAIT = 0.5
+"""Seconds to wait for another client to finish before one is sent away."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Figures:
+    """What a text has taken so far; `Step` has the meanings.
+
+    Attributes
+    ----------
+    tokens : int
+        Of the text.
+    drafted, accepted, bytes_up, bytes_down
+        Sums over its steps.
+    seconds : float
+        Since the request.
+    target_seconds, mode, plan
+        Of the last step; the plan is its reason.
+    """
+
+    tokens: int = 0
+    drafted: int = 0
+    accepted: int = 0
+    bytes_up: int = 0
+    bytes_down: int = 0
+    seconds: float = 0.0
+    target_seconds: float = 0.0
+    mode: str = ""
+    plan: str = ""
+
+    def add(self, step: Step) -> None:
+        """Account for a step, but for its tokens."""
+        self.drafted += step.drafted
+        self.accepted += step.accepted
+        self.bytes_up += step.bytes_up
+        self.bytes_down += step.bytes_down
+        self.target_seconds = step.target_seconds
+        self.mode, self.plan = step.mode, step.reason
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What a token adds to a text.
+
+    Attributes
+    ----------
+    text : str
+        Whole characters; it may be empty.
+    origin : {"draft", "cloud"}
+        Whether the draft had the token, and rightly, or it is the cloud's own.
+    figures : Figures
+        With this token.
+    finish : str or None
+        Of the last piece, which has no token: "stop" or "length".
+    """
+
+    text: str
+    origin: Literal["draft", "cloud"]
+    figures: Figures
+    finish: str | None = None
+
+
+class Writer:
+    """Writes texts for several clients with a cloud and a draft model.
+
+    Parameters
+    ----------
+    model : Model
+    connect : callable
+        Makes a link to the cloud, or raises `LinkError`.
+    server : str
+        The cloud's address, for what clients are told.
+    clients : int
+        Texts that are written at the same time.
+    settings, modes, prefer
+        As `Edge` takes them.
+    patience : float
+        After so many seconds without a word from the cloud a text is given up.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        connect: Callable[[], Link],
+        *,
+        server: str,
+        clients: int = 8,
+        settings: Sequence[Setting] | None = None,
+        modes: Collection[str] = MODES,
+        prefer: Literal["speed", "bytes"] = "speed",
+        patience: float = 60.0,
+    ) -> None:
+        self._model, self._connect, self._server = model, connect, server
+        self._first = model.draft()
+        self._settings = settings or default_settings(self._first.vocab_size)
+        self._modes, self._prefer = modes, prefer
+        self._patience = patience
+        self._most = model.most_tokens or Limits.max_text
+        self._turns = Turns()
+        self._free = [self._seat(self._first)]
+        self._seats = asyncio.Semaphore(clients)
+        self._answers: set[Answer] = set()
+
+    def __repr__(self) -> str:
+        return f"<Writer with {self._server}>"
+
+    def _seat(self, draft: Draft) -> Seat:
+        shared = SharedDraft(draft, self._turns)
+        return shared, Edge(
+            shared, settings=self._settings, modes=self._modes, prefer=self._prefer
+        )
+
+    def check(self) -> None:
+        """Have the cloud write a token, to see that all fits.
+
+        Raises
+        ------
+        RefusalError, LinkError
+            As `Edge.generate`.
+        """
+        with contextlib.closing(self._connect()) as link:
+            session = EdgeSession(
+                self._settings,
+                [0],
+                rng=np.random.default_rng(),
+                tokenizer=self._first.fingerprint,
+                max_message=link.max_message,
+            )
+            list(generate(session, self._first, link, FixedPlan(0), max_tokens=1))
+            assert session.limits is not None  # as there is a token
+            self._most = min(self._most, session.limits.max_text)
+
+    async def write(self, request: Request) -> Answer:
+        """Begin a text.
+
+        Raises
+        ------
+        ApiError
+            Too many are being written.
+        """
+        try:
+            await asyncio.wait_for(self._seats.acquire(), WAIT)
+        except asyncio.TimeoutError:
+            raise ApiError(
+                "as many texts are being written as may be at the same time",
+                status=429,
+                code="too_many_clients",
+                retry_after=1,
+            ) from None
+        answer = Answer()
+        self._answers.add(answer)
+        seat = self._free.pop() if self._free else None
+        given = request, answer, seat
+        threading.Thread(target=self._run, args=given, daemon=True).start()
+        return answer
+
+    def close(self) -> None:
+        """End all texts."""
+        for answer in self._answers:
+            answer.close()
+
+    def _run(self, request: Request, answer: Answer, seat: Seat | None) -> None:
+        """Write a text in a thread of its own."""
+        try:
+            seat = seat or self._seat(self._model.draft())
+            draft, edge = seat
+            draft.gone = answer.gone
+            for piece in self._pieces(request, answer, edge):
+                answer.put(piece)
+        except GoneError:
+            pass
+        except ApiError as error:
+            answer.put(error)
+        except (LinkError, RefusalError) as error:
+            said = f"the cloud at {self._server}: {error}"
+            answer.put(ApiError(said, status=503, code="no_cloud", retry_after=5))
+        except Exception:
+            log.exception("a text failed")
+            answer.put(ApiError("it failed; the log has more", status=500))
+        finally:
+            answer.call(self._leave, answer, seat)
+
+    def _leave(self, answer: Answer, seat: Seat | None) -> None:
+        self._answers.discard(answer)
+        self._free += [seat] if seat else []
+        self._seats.release()
+
+    def _pieces(self, request: Request, answer: Answer, edge: Edge) -> Iterator[Piece]:
+        prompt = self._encode(request, edge.vocab_size)
+        room = self._most - len(prompt)
+        if room < 1:
+            raise ApiError(
+                f"the prompt has {len(prompt)} tokens, a text may have {self._most}",
+                code="context_length_exceeded",
+                param="messages" if request.messages else "prompt",
+            )
+        answer.prompt_tokens = len(prompt)
+        steps = edge.generate(
+            prompt,
+            lambda: Leash(self._connect(), answer.gone),
+            max_tokens=min(room, request.max_tokens or room),
+            sampling=request.sampling,
+            seed=request.seed,
+            patience=self._patience,
+        )
+        stops, figures, token = Stops(request.stop), Figures(), -1
+        text = self._model.text()
+        with contextlib.closing(steps):
+            for step in steps:
+                figures.add(step)
+                for i, token in enumerate(step.tokens):
+                    figures.tokens += 1
+                    figures.seconds = time.monotonic() - answer.began
+                    said = stops.add(text.add([token]))
+                    now = dataclasses.replace(figures)
+                    yield Piece(said, "draft" if i < step.accepted else "cloud", now)
+                    if stops.found:
+                        break
+                if stops.found:
+                    break
+        stopped = stops.found or token in edge.stop
+        finish = "stop" if stopped else "length"
+        yield Piece(stops.rest(), "cloud", figures, finish)
+
+    def _encode(self, request: Request, vocab_size: int) -> list[int]:
+        prompt, messages = request.prompt, request.messages
+        if messages:
+            return self._encode_chat(messages)
+        if isinstance(prompt, str):
+            return self._model.encode_text(prompt)
+        if max(prompt) >= vocab_size or min(prompt) < 0:
+            raise ApiError(
+                f"prompt must have ids of tokens, 0 to {vocab_size - 1}",
+                param="prompt",
+            )
+        return prompt
+
+    def _encode_chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+        if self._model.has_template:
+            try:
+                return self._model.encode_chat(messages)
+            except Exception as error:  # a template is a program
+                raise ApiError(
+                    f"the model's chat template takes no such messages: {error}",
+                    param="messages",
+                ) from error
+        if len(messages) > 1 or messages[0]["role"] != "user":
+            raise ApiError(
+                "the model has no chat template: it takes one message, of a user",
+                param="messages",
+            )
+        return self._model.encode_text(messages[0]["content"])
+
+
+class Answer:
+    """A text that comes from a thread.
+
+    Attributes
+    ----------
+    prompt_tokens : int
+        Once there is a piece.
+    """
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._queue: asyncio.Queue[Piece | ApiError] = asyncio.Queue()
+        self.began = time.monotonic()
+        self.prompt_tokens = 0
+        self.gone = threading.Event()
+
+    def call(self, function: Callable[..., object], *given: object) -> None:
+        """Call something in the event loop, if that still runs."""
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(function, *given)
+
+    def put(self, found: Piece | ApiError) -> None:
+        """Hand over what there is next."""
+        self.call(self._queue.put_nowait, found)
+
+    async def next(self) -> Piece:
+        """Return the next piece, or raise an `ApiError`."""
+        found = await self._queue.get()
+        if isinstance(found, ApiError):
+            raise found
+        return found
+
+    def close(self) -> None:
+        """End the text, as nobody waits for it."""
+        self.gone.set()
