@@ -427,7 +427,7 @@ def test_a_terminal_obeys_no_error(monkeypatch, capsys):
         raise RefusalError("\x1b]0;owned\x07\x1b[2J OK\x9b31m")
 
     monkeypatch.setattr(generate, "_write", write)
-    monkeypatch.setattr(generate, "_has_packages", lambda _: True)
+    monkeypatch.setattr(generate, "_has_packages", lambda *_: True)
     assert cli.main(["generate", "--server", "localhost:1", "--insecure", "hi"]) == 1
     told = capsys.readouterr().err
     assert told.endswith("<1b>]0;owned<07><1b>[2J OK<9b>31m\n")

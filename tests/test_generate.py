@@ -16,7 +16,7 @@ import transformers
 
 import sqs_codec as sqs
 from sqs_codec.cli import main as cli
-from sqs_codec.cli.generate import SMOLLM2, _settings
+from sqs_codec.cli.generate import SMOLLM2, settings
 from sqs_codec.engine import EngineConfig, make_engine
 from sqs_codec.hf import _models, load_model
 from tests.serving import Server, serving
@@ -217,7 +217,7 @@ def test_prior_is_the_vocabularys(
     size = 50_257 if asked == "gpt2" else 49_152
     draft: Any = argparse.Namespace(vocab_size=size, fingerprint=fingerprint)
     expected = None if prior is None else sqs.Prior.builtin(prior)
-    for setting in _settings(args, draft):
+    for setting in settings(args, draft):
         assert setting.codec.prior == expected
 
 

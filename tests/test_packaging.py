@@ -108,7 +108,7 @@ def test_sdist_has_what_a_build_needs_and_nothing_built(sdist: Path) -> None:
 
 
 CODE = (
-    ".c .cdef .cff .cpp .css .h .hpp .in .js .lock .md .mjs .py .rs .toml .typed .yaml"
+    ".c .cdef .cff .cpp .css .h .hpp .html .in .js .lock .md .mjs .py .rs .toml .typed .yaml"
     " .yml CMakeLists.txt"
 )
 
@@ -220,6 +220,7 @@ def test_pure_wheel_without_numba_names_both_ways_out(pure: Path) -> None:
         ("import sqs_codec.hf", "hf", "torch", "hf"),
         ("import sqs_codec.llama_cpp", "llama_cpp", "llama_cpp", "llama-cpp"),
         ("from sqs_codec.serve import start_grpc", "serve.start_grpc", "grpc", "serve"),
+        ("import sqs_codec.proxy", "proxy", "starlette", "proxy"),
     ],
 )
 def test_what_an_extra_would_install_is_said(
@@ -237,6 +238,7 @@ def test_what_an_extra_would_install_is_said(
         ("torch", "torch", set()),
         ("hf", "hf", {"accelerate"}),
         ("serve", "serve", set()),
+        ("proxy", "proxy", {"uvicorn"}),
         ("vllm", "vllm", set()),
         ("ray", "ray", set()),
         ("demo", "cli/demo", {"gguf"}),

@@ -125,6 +125,7 @@ FLOORS = (
     {"llama_cpp", "hf"},
     {"vllm", "ray"},
     {"serve"},
+    {"proxy"},
     {"cli"},
     {"__main__"},
 )

@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Protocol
 
@@ -21,7 +21,9 @@ from sqs_codec.serve._address import check_roots, check_token, require_loopback
 from sqs_codec.session._limits import MAX_DRAFT
 
 if TYPE_CHECKING:
+    from sqs_codec import llama_cpp
     from sqs_codec.edge import Draft, Edge, Step
+    from sqs_codec.hf._models import LanguageModel
     from sqs_codec.session import Link, Setting
 
 DESCRIPTION = """\
@@ -72,21 +74,10 @@ class Text(Protocol):
 def fill(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     parser.add_argument("prompt", help="what to ask; - is standard input")
-    _add_server(parser.add_argument_group("server").add_argument)
+    add_server(parser.add_argument_group("server").add_argument)
     _add_text(parser.add_argument_group("text").add_argument)
     add = parser.add_argument_group("what is sent").add_argument
-    add(
-        "--mode",
-        choices=["auto", *MODES],
-        default="auto",
-        help="how the text comes (default: the planner chooses)",
-    )
-    add(
-        "--prefer",
-        choices=["speed", "bytes"],
-        default="speed",
-        help="what the planner chooses by (default: %(default)s)",
-    )
+    add_mode(add)
     add(
         "--draft-length",
         type=options.number(int, 1, MAX_DRAFT),
@@ -106,7 +97,28 @@ def fill(parser: argparse.ArgumentParser) -> None:
         help="drop this probability mass on average, instead of --top-k",
     )
     options.add_prior(add, default="smollm2 with its vocabulary, else none")
-    add = parser.add_argument_group("model").add_argument
+    add_model(parser.add_argument_group("model").add_argument)
+    parser.set_defaults(command=run)
+
+
+def add_mode(add: options.Add) -> None:
+    """Add the options that say what a planner may choose from, and by what."""
+    add(
+        "--mode",
+        choices=["auto", *MODES],
+        default="auto",
+        help="how the text comes (default: the planner chooses)",
+    )
+    add(
+        "--prefer",
+        choices=["speed", "bytes"],
+        default="speed",
+        help="what the planner chooses by (default: %(default)s)",
+    )
+
+
+def add_model(add: options.Add) -> None:
+    """Add the options of the draft model."""
     add(
         "--draft",
         metavar="MODEL",
@@ -127,10 +139,10 @@ def fill(parser: argparse.ArgumentParser) -> None:
         help="threads of the draft model (default: 1; with a GGUF file, half of the "
         "cores)",
     )
-    parser.set_defaults(command=run)
 
 
-def _add_server(add: options.Add) -> None:
+def add_server(add: options.Add) -> None:
+    """Add the options that say where the cloud is."""
     add("--server", required=True, metavar="HOST:PORT", help="where sqs serve listens")
     add(
         "--transport",
@@ -182,47 +194,60 @@ def run(args: argparse.Namespace) -> int:
         args.usage_error(
             "--seed rules rounds out: their text depends on what was drafted, too"
         )
+    return carry_out(args, _write)
+
+
+def carry_out(
+    args: argparse.Namespace,
+    work: Callable[[argparse.Namespace], object],
+    *,
+    modules: Sequence[str] = (),
+    extra: str = "",
+) -> int:
+    """Check what a command needs to draft with a server, do it, return the status."""
     if args.insecure and args.cert:
         args.usage_error("--insecure goes without --cert")
     if args.draft and args.drop_layers is not None:
         args.usage_error("--drop-layers is for SmolLM2, not for --draft")
-    if _is_gguf(args.draft) and (found := options.given(args, *options.LOADING)):
+    if is_gguf(args.draft) and (found := options.given(args, *options.LOADING)):
         args.usage_error(
             f"--{next(iter(found))} is for models of transformers: llama.cpp runs a "
             f"file in its own types, on the device that it was built for"
         )
-    if not _has_packages(args):
+    if not _has_packages(args, modules, extra):
         return 1
 
     # gRPC would write on its own what the errors say in better words.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    logging.basicConfig(format="sqs generate: %(message)s", level=logging.WARNING)
+    logging.basicConfig(format=f"{args.called}: %(message)s", level=logging.WARNING)
     try:
-        _write(args)
+        work(args)
     # A refusal is a RuntimeError, and so is what llama.cpp's package and torch raise.
     except (ImportError, RuntimeError) as error:
         raise ValueError(str(error)) from error
     return 0
 
 
-def _is_gguf(draft: str | None) -> bool:
+def is_gguf(draft: str | None) -> bool:
+    """Whether llama.cpp runs a draft model."""
     return draft is not None and draft.endswith(".gguf")
 
 
-def _has_packages(args: argparse.Namespace) -> bool:
+def _has_packages(args: argparse.Namespace, more: Sequence[str], extra: str) -> bool:
     """Say whether all that is needed can be imported; explain it if it can't."""
-    needed, extra = [MODULES[args.transport]], "serve"
-    if _is_gguf(args.draft):
-        extra = "llama-cpp"
+    needed, own = [MODULES[args.transport], *more], "serve"
+    if is_gguf(args.draft):
+        own = "llama-cpp"
         needed += ["llama_cpp"]
     else:
         needed += options.HF_MODULES
         if not args.draft:
             needed += options.SMOLLM2_MODULES
-    return options.has_packages("generate", needed, extra=extra)
+    command = args.called.removeprefix("sqs ")
+    return options.has_packages(command, needed, extra=",".join([own, *extra.split()]))
 
 
-def _check(args: argparse.Namespace) -> None:
+def check_files(args: argparse.Namespace) -> None:
     """Refuse what can be known to be wrong before it takes the time to load a model."""
     host, _ = split_address(args.server)
     if args.insecure:
@@ -232,25 +257,22 @@ def _check(args: argparse.Namespace) -> None:
     if args.cert:
         check_roots(args.cert)
     options.find_prior(args.prior)
-    if args.draft and not _is_gguf(args.draft) and lacks_folder(args.draft):
+    if args.draft and not is_gguf(args.draft) and lacks_folder(args.draft):
         raise ValueError(f"cannot load {args.draft}: there is no such directory")
 
 
 def _write(args: argparse.Namespace) -> None:
-    _check(args)
+    check_files(args)
     from sqs_codec.edge import Edge, FixedPlan
     from sqs_codec.session import Sampling
 
     prompt = sys.stdin.read() if args.prompt == "-" else args.prompt
     checks.utf8("the prompt", prompt)
-    load = _load_transformers
-    if _is_gguf(args.draft):
+    load = _encode_gguf if is_gguf(args.draft) else _encode
+    if is_gguf(args.draft):
         import_module("sqs_codec.llama_cpp")  # or it says what it lacks
-        load = _load_gguf
-    first = _connect(args)  # before the model takes its time
+    first = connect(args)  # before the model takes its time
     connected = time.monotonic()
-    if sys.stderr.isatty():
-        print(f"Loading {args.draft or 'SmolLM2'} to draft ...", file=sys.stderr)
     try:
         draft, ids, text = load(args, prompt)
     except BaseException:
@@ -262,14 +284,14 @@ def _write(args: argparse.Namespace) -> None:
     length = args.draft_length
     edge = Edge(
         draft,
-        settings=_settings(args, draft),
+        settings=settings(args, draft),
         planner=None if length is None else FixedPlan(length),
-        modes=MODES if args.mode == "auto" else [args.mode],
+        modes=modes(args),
         prefer=args.prefer,
     )
     steps = edge.generate(
         ids,
-        lambda: links.pop() if links else _connect(args),
+        lambda: links.pop() if links else connect(args),
         max_tokens=args.max_tokens,
         sampling=Sampling(args.temperature),
         seed=args.seed,
@@ -278,16 +300,18 @@ def _write(args: argparse.Namespace) -> None:
         _show(edge, steps, text)
 
 
-def _load_transformers(
-    args: argparse.Namespace, prompt: str
-) -> tuple[Draft, list[int], Text]:
-    """Load the draft model, and encode the prompt for it."""
+def modes(args: argparse.Namespace) -> Sequence[str]:
+    """Return the modes that a planner may choose from."""
+    return MODES if args.mode == "auto" else [args.mode]
+
+
+def load_transformers(args: argparse.Namespace) -> LanguageModel:
+    """Load the draft model, and say what it is."""
     import torch
 
-    from sqs_codec.hf import encode_prompt, load_model
-    from sqs_codec.hf._edge import Draft
-    from sqs_codec.hf._text import TextStream
+    from sqs_codec.hf import load_model
 
+    _announce(args)
     # As in the demo: a step of a small model is too short to share among threads.
     torch.set_num_threads(args.threads or 1)
     dropped = options.DROP_LAYERS if args.drop_layers is None else args.drop_layers
@@ -295,6 +319,30 @@ def _load_transformers(
     loading |= options.given(args, *options.LOADING)
     model = load_model(args.draft, drop_layers=dropped, **loading)
     print(f"Drafting with {model.summary} {model.placement}", file=sys.stderr)
+    return model
+
+
+def load_gguf(args: argparse.Namespace, n_ctx: int) -> llama_cpp.Draft:
+    """Load the draft model with memory for a text."""
+    from sqs_codec.llama_cpp import Draft
+
+    _announce(args)
+    return Draft(args.draft, n_ctx=n_ctx, threads=args.threads)
+
+
+def _announce(args: argparse.Namespace) -> None:
+    if sys.stderr.isatty():
+        print(f"Loading {args.draft or 'SmolLM2'} to draft ...", file=sys.stderr)
+
+
+def _encode(args: argparse.Namespace, prompt: str) -> tuple[Draft, list[int], Text]:
+    """Load the draft model, and encode the prompt for it."""
+    model = load_transformers(args)
+
+    from sqs_codec.hf import encode_prompt
+    from sqs_codec.hf._edge import Draft
+    from sqs_codec.hf._text import TextStream
+
     return (
         Draft(model.model, model.tokenizer),
         encode_prompt(model.tokenizer, prompt),
@@ -302,13 +350,15 @@ def _load_transformers(
     )
 
 
-def _load_gguf(args: argparse.Namespace, prompt: str) -> tuple[Draft, list[int], Text]:
+def _encode_gguf(
+    args: argparse.Namespace, prompt: str
+) -> tuple[Draft, list[int], Text]:
     """Load the draft model with memory for the text, and encode the prompt for it."""
-    from sqs_codec.llama_cpp import Draft, TextStream
+    from sqs_codec.llama_cpp import TextStream
 
     # Hardly a prompt has more tokens than bytes, and no template many.
     longest = len(checks.utf8("the prompt", prompt)) + TEMPLATE + args.max_tokens
-    draft = Draft(args.draft, n_ctx=longest, threads=args.threads)
+    draft = load_gguf(args, longest)
     return draft, draft.encode_prompt(prompt), TextStream(draft)
 
 
@@ -325,7 +375,7 @@ def _show(edge: Edge, steps: Iterator[Step], text: Text) -> None:
             print(_summary(edge), file=sys.stderr)
 
 
-def _settings(args: argparse.Namespace, draft: Draft) -> list[Setting]:
+def settings(args: argparse.Namespace, draft: Draft) -> list[Setting]:
     """Return the one that was asked for, or those that the planner may choose from."""
     from sqs_codec.edge import default_settings
     from sqs_codec.session import Setting
@@ -342,7 +392,8 @@ def _settings(args: argparse.Namespace, draft: Draft) -> list[Setting]:
     return default_settings(draft.vocab_size, prior)
 
 
-def _connect(args: argparse.Namespace) -> Link:
+def connect(args: argparse.Namespace) -> Link:
+    """Make a link to the server."""
     from sqs_codec.serve import connect
 
     return connect(

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 import sqs_codec as sqs
-from sqs_codec.cli import bits, generate, inspect, prior, serve
+from sqs_codec.cli import bits, generate, inspect, prior, proxy, serve
 from sqs_codec.cli.demo import command as demo
 from sqs_codec.cli.options import shown
 
@@ -16,6 +16,7 @@ COMMANDS = (
     ("demo", demo, "see two models speak through bytes"),
     ("serve", serve, "run a server: a target model for many edges"),
     ("generate", generate, "write a text with a server"),
+    ("proxy", proxy, "let chat clients write with a server"),
     ("inspect", inspect, "show what a packet holds"),
     ("bits", bits, "measure what your own logits cost"),
     ("prior", prior, "make a prior for your tokenizer"),

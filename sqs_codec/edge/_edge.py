@@ -226,10 +226,11 @@ class Edge:
                 max_tokens=max_tokens,
                 patience=patience,
             )
-            for step in steps:
-                self.metrics.add(step)
-                self.metrics.seconds = time.monotonic() - began
-                yield step
+            with contextlib.closing(steps):  # while there is a link to say it
+                for step in steps:
+                    self.metrics.add(step)
+                    self.metrics.seconds = time.monotonic() - began
+                    yield step
 
     def _planner(self, sampling: Sampling, overhead: int, rounds: bool) -> Planning:
         if self._given_planner is not None:

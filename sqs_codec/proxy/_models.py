@@ -89,6 +89,7 @@ class GGUFModel:
 
     def __init__(self, draft: llama_cpp.Draft) -> None:
         self._draft = draft
+        self._unused: Draft | None = draft
         self.has_template, self.most_tokens = draft.has_template, draft.n_ctx
         self.encode_chat, self.encode_text = draft.encode_chat, draft.encode_text
 
@@ -97,7 +98,8 @@ class GGUFModel:
 
     def draft(self) -> Draft:
         """Return the model with a cache of its own."""
-        return self._draft.twin()
+        draft, self._unused = self._unused, None
+        return self._draft.twin() if draft is None else draft
 
     def text(self) -> Text:
         """Return an empty text."""

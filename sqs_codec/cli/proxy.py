@@ -1,0 +1,215 @@
+"""The command ``sqs proxy``: a local endpoint for chat clients."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+import sys
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from sqs_codec._base.address import join_address, split_address
+from sqs_codec.cli import generate, options
+from sqs_codec.serve._address import (
+    check_certificate,
+    check_free,
+    check_token,
+    require_loopback,
+)
+
+if TYPE_CHECKING:
+    from sqs_codec.proxy import Model
+    from sqs_codec.session import Setting
+
+DESCRIPTION = """\
+An endpoint on this machine for any client that speaks the OpenAI protocol: it
+writes with the server of sqs serve, as sqs generate does, and drafts here. At /
+there is a page that shows which tokens the draft had, and what the text takes.
+
+Without --draft the draft is SmolLM2-135M-Instruct without a few of its layers,
+for the target that sqs serve has by default. Beyond this machine it needs a key,
+in SQS_API_KEY or by --api-key, and a certificate.
+"""
+
+EXAMPLES = """\
+examples:
+  sqs proxy --server localhost:8743 --insecure
+  SQS_TOKEN=... sqs proxy --server llm.example.org:8743 --cert server.pem \\
+      --draft Qwen2.5-0.5B-Instruct-Q4_0.gguf
+  SQS_API_KEY=$(openssl rand -hex 16) sqs proxy --server llm.example.org:8743 \\
+      --listen 0.0.0.0:8080 --tls-cert cert.pem --tls-key key.pem
+"""
+
+MODULES = ("starlette", "uvicorn", "prometheus_client")
+
+LISTEN = "127.0.0.1:8080"
+
+HEADER_BYTES = 1 << 14
+"""Of a request, before its body."""
+
+CONNECTIONS = 64
+"""Besides one for each client."""
+
+STOPPING_SECONDS = 5
+"""For answers that are on their way when the endpoint is to stop."""
+
+CONTEXT = 4096
+"""Tokens for which a draft by llama.cpp takes memory, for each client."""
+
+
+def fill(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    _add_clients(parser.add_argument_group("clients").add_argument)
+    generate.add_server(parser.add_argument_group("server").add_argument)
+    add = parser.add_argument_group("what is sent").add_argument
+    generate.add_mode(add)
+    options.add_prior(add, default="smollm2 with its vocabulary, else none")
+    generate.add_model(parser.add_argument_group("model").add_argument)
+    parser.set_defaults(command=run, top_k=None, alpha=None)
+
+
+def _add_clients(add: options.Add) -> None:
+    add(
+        "--listen",
+        default=LISTEN,
+        metavar="HOST:PORT",
+        help="where clients find it (default: %(default)s)",
+    )
+    add(
+        "--clients",
+        type=options.number(int, 1, 1024),
+        default=8,
+        metavar="N",
+        help="how many texts are written at the same time (default: %(default)s)",
+    )
+    add(
+        "--model-name",
+        default="sqs",
+        metavar="NAME",
+        help="what clients call the model (default: %(default)s)",
+    )
+    add(
+        "--api-key",
+        metavar="KEY",
+        default=os.environ.get("SQS_API_KEY"),
+        help="what clients have to give as a bearer token (default: $SQS_API_KEY, "
+        "which other users of this machine can't see)",
+    )
+    add("--tls-cert", metavar="FILE", help="this endpoint's certificate, PEM")
+    add("--tls-key", metavar="FILE", help="its private key, PEM")
+    add(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a name by which clients call it, besides localhost and addresses; may "
+        "be given several times",
+    )
+    add(
+        "--allow-origin",
+        action="append",
+        default=[],
+        metavar="URL",
+        help="a web site whose pages may call it, as https://chat.example.org; may be "
+        "given several times (default: none)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Answer clients until interrupted; return the exit status."""
+    try:
+        _check(args)
+    except ValueError as error:
+        args.usage_error(str(error))
+    return generate.carry_out(args, _serve, modules=MODULES, extra="proxy")
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Refuse options that don't go together."""
+    host, _ = split_address(args.listen)
+    if args.api_key:
+        check_token(args.api_key)
+    if bool(args.tls_cert) != bool(args.tls_key):
+        raise ValueError("--tls-cert and --tls-key go together")
+    if args.tls_cert:
+        check_certificate(args.tls_cert, args.tls_key)
+    if not (args.tls_cert and args.api_key):
+        try:
+            require_loopback(host)
+        except ValueError:
+            raise ValueError(
+                f"{host} isn't this machine alone: to listen there takes --tls-cert, "
+                f"--tls-key and a key for clients, in SQS_API_KEY or by --api-key"
+            ) from None
+
+
+def _serve(args: argparse.Namespace) -> None:
+    generate.check_files(args)
+    host, port = split_address(args.listen)
+    check_free(host, port)
+    generate.connect(args).close()  # before the model takes its time
+    if generate.is_gguf(args.draft):
+        import_module("sqs_codec.llama_cpp")  # or it says what it lacks
+
+    import uvicorn
+
+    from sqs_codec.proxy import Writer, make_app
+
+    model, settings = _load(args)
+    writer = Writer(
+        model,
+        lambda: generate.connect(args),
+        server=args.server,
+        clients=args.clients,
+        settings=settings,
+        modes=generate.modes(args),
+        prefer=args.prefer,
+    )
+    writer.check()
+    app = make_app(
+        writer,
+        name=args.model_name,
+        api_key=args.api_key,
+        hosts=args.allow_host,
+        origins=args.allow_origin,
+    )
+    config = uvicorn.Config(
+        app,
+        http="h11",
+        ws="none",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        h11_max_incomplete_event_size=HEADER_BYTES,
+        limit_concurrency=args.clients + CONNECTIONS,
+        timeout_graceful_shutdown=STOPPING_SECONDS,
+        ssl_certfile=args.tls_cert,
+        ssl_keyfile=args.tls_key,
+    )
+    with (
+        socket.create_server(
+            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET
+        ) as listener,
+        options.interrupts_raise(),
+    ):
+        scheme = "https" if args.tls_cert else "http"
+        address = join_address(host, port)
+        print(
+            f"Writing with {args.server} for clients of {scheme}://{address}/v1; "
+            f"open {scheme}://{address} to see it",
+            file=sys.stderr,
+        )
+        uvicorn.Server(config).run(sockets=[listener])
+
+
+def _load(args: argparse.Namespace) -> tuple[Model, list[Setting]]:
+    """Load the draft model; return it, and what quantizes its drafts."""
+    from sqs_codec.proxy import GGUFModel, HFModel
+
+    if generate.is_gguf(args.draft):
+        draft = generate.load_gguf(args, CONTEXT)
+        return GGUFModel(draft), generate.settings(args, draft)
+    model = HFModel(generate.load_transformers(args))
+    return model, generate.settings(args, model.draft())
