@@ -108,8 +108,8 @@ def test_sdist_has_what_a_build_needs_and_nothing_built(sdist: Path) -> None:
 
 
 CODE = (
-    ".c .cdef .cff .cpp .css .h .hpp .html .in .js .lock .md .mjs .py .rs .toml .typed .yaml"
-    " .yml CMakeLists.txt"
+    ".c .cdef .cff .cpp .css .h .hpp .html .in .js .lock .md .mjs .py .rs .toml .typed"
+    " .yaml .yml CMakeLists.txt"
 )
 
 
@@ -238,7 +238,7 @@ def test_what_an_extra_would_install_is_said(
         ("torch", "torch", set()),
         ("hf", "hf", {"accelerate"}),
         ("serve", "serve", set()),
-        ("proxy", "proxy", {"uvicorn"}),
+        ("proxy", "proxy", set()),
         ("vllm", "vllm", set()),
         ("ray", "ray", set()),
         ("demo", "cli/demo", {"gguf"}),

@@ -18,4 +18,5 @@ def install(extras: str) -> str:
 
 def needs(module: str, error: ModuleNotFoundError, extras: str) -> ImportError:
     """Return what to raise where a module of this package lacks another one."""
-    return ImportError(f"{module} needs {error.name}: {install(extras)}")
+    package = (error.name or "").partition(".")[0]
+    return ImportError(f"{module} needs {package}: {install(extras)}")

@@ -45,15 +45,6 @@ MODULES = ("starlette", "uvicorn", "prometheus_client")
 
 LISTEN = "127.0.0.1:8080"
 
-HEADER_BYTES = 1 << 14
-"""Of a request, before its body."""
-
-CONNECTIONS = 64
-"""Besides one for each client."""
-
-STOPPING_SECONDS = 5
-"""For answers that are on their way when the endpoint is to stop."""
-
 CONTEXT = 4096
 """Tokens for which a draft by llama.cpp takes memory, for each client."""
 
@@ -152,9 +143,7 @@ def _serve(args: argparse.Namespace) -> None:
     if generate.is_gguf(args.draft):
         import_module("sqs_codec.llama_cpp")  # or it says what it lacks
 
-    import uvicorn
-
-    from sqs_codec.proxy import Writer, make_app
+    from sqs_codec.proxy import Writer, make_app, make_server
 
     model, settings = _load(args)
     writer = Writer(
@@ -174,34 +163,19 @@ def _serve(args: argparse.Namespace) -> None:
         hosts=args.allow_host,
         origins=args.allow_origin,
     )
-    config = uvicorn.Config(
-        app,
-        http="h11",
-        ws="none",
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        h11_max_incomplete_event_size=HEADER_BYTES,
-        limit_concurrency=args.clients + CONNECTIONS,
-        timeout_graceful_shutdown=STOPPING_SECONDS,
-        ssl_certfile=args.tls_cert,
-        ssl_keyfile=args.tls_key,
+    server = make_server(
+        app, clients=args.clients, cert=args.tls_cert, key=args.tls_key
     )
-    with (
-        socket.create_server(
-            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET
-        ) as listener,
-        options.interrupts_raise(),
-    ):
-        scheme = "https" if args.tls_cert else "http"
-        address = join_address(host, port)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    address = f"{'https' if args.tls_cert else 'http'}://{join_address(host, port)}"
+    with socket.create_server((host, port), family=family) as listener:
         print(
-            f"Writing with {args.server} for clients of {scheme}://{address}/v1; "
-            f"open {scheme}://{address} to see it",
+            f"Writing with {args.server} for clients of {address}/v1; "
+            f"{address} shows it in a browser. Ctrl-C stops it.",
             file=sys.stderr,
         )
-        uvicorn.Server(config).run(sockets=[listener])
+        with options.interrupts_raise():
+            server.run(sockets=[listener])
 
 
 def _load(args: argparse.Namespace) -> tuple[Model, list[Setting]]:

@@ -2,6 +2,7 @@
 
 * `Writer`: writes texts for several clients with one cloud and one draft model
 * `make_app`: what answers clients, an ASGI application
+* `make_server`: a server of it
 
 ``sqs proxy`` is made of both.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 try:
     from sqs_codec.proxy._app import make_app
+    from sqs_codec.proxy._server import make_server
 except ModuleNotFoundError as error:
     from sqs_codec._base.install import needs
 
@@ -17,4 +19,4 @@ except ModuleNotFoundError as error:
 from sqs_codec.proxy._models import GGUFModel, HFModel, Model
 from sqs_codec.proxy._writer import Writer
 
-__all__ = ["GGUFModel", "HFModel", "Model", "Writer", "make_app"]
+__all__ = ["GGUFModel", "HFModel", "Model", "Writer", "make_app", "make_server"]

@@ -31,8 +31,8 @@ from sqs_codec.proxy._writer import Answer, Piece, Writer
 
 __all__ = ["make_app"]
 
-MOST_BYTES = 1 << 20
-"""Of a body."""
+MOST_BYTES, HEADER_BYTES = 1 << 20, 1 << 14
+"""Of a body, and of the headers before it."""
 
 READING_SECONDS = 30.0
 """For a body to come, and for a piece of an answer to be read."""
@@ -168,6 +168,9 @@ class _Guard:
 
     def _check(self, scope: Scope) -> None:
         headers = dict(scope["headers"])
+        if sum(map(len, (*headers, *headers.values()))) > HEADER_BYTES:
+            said = f"the headers may have {HEADER_BYTES} bytes"
+            raise ApiError(said, status=431)
         authority = headers.get(b"host", b"").decode("latin-1")
         if not self._knows(authority):
             raise ApiError(

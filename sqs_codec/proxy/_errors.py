@@ -6,6 +6,9 @@ from typing import Any
 
 __all__ = ["ApiError"]
 
+UNHEARD = (401, 403, 408, 413, 431)
+"""The rest of such requests isn't read."""
+
 
 class ApiError(Exception):
     """What a client is told instead of an answer.
@@ -47,5 +50,6 @@ class ApiError(Exception):
     @property
     def headers(self) -> dict[str, str]:
         """Of the response."""
-        again = {} if self.retry_after is None else {"retry-after": self.retry_after}
-        return {name: str(value) for name, value in again.items()}
+        if self.retry_after is not None:
+            return {"retry-after": str(self.retry_after)}
+        return {"connection": "close"} if self.status in UNHEARD else {}

@@ -1,0 +1,49 @@
+"""The server of an endpoint, with limits on what strangers may send."""
+
+from __future__ import annotations
+
+import uvicorn
+from starlette.applications import Starlette
+
+from sqs_codec.proxy._app import HEADER_BYTES
+from sqs_codec.serve._address import File
+
+__all__ = ["make_server"]
+
+CONNECTIONS = 64
+"""Besides one for each client."""
+
+STOPPING_SECONDS = 5
+"""For answers that are on their way when the server is to stop."""
+
+
+def make_server(
+    app: Starlette, *, clients: int, cert: File | None = None, key: File | None = None
+) -> uvicorn.Server:
+    """Make a server, to be run with a socket that listens.
+
+    Parameters
+    ----------
+    app : Starlette
+        As `make_app` makes it.
+    clients : int
+        How many texts are written at the same time.
+    cert, key : path, optional
+        PEM files, for TLS.
+    """
+    return uvicorn.Server(
+        uvicorn.Config(
+            app,
+            http="h11",
+            ws="none",
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            h11_max_incomplete_event_size=HEADER_BYTES,
+            limit_concurrency=clients + CONNECTIONS,
+            timeout_graceful_shutdown=STOPPING_SECONDS,
+            ssl_certfile=cert,
+            ssl_keyfile=key,
+        )
+    )
