@@ -1,0 +1,248 @@
+// The page is a client as any other: it asks /v1/chat/completions for a stream. What it
+// shows besides the text is in the object `sqs` of each chunk.
+
+const $ = (id) => document.getElementById(id);
+const WINDOW = 16; // tokens over which a rate is taken
+
+let messages = [];
+let answering = null; // an AbortController
+let model = "sqs";
+
+function headers() {
+  const key = $("key").value;
+  return {
+    "content-type": "application/json",
+    ...(key && { authorization: `Bearer ${key}` }),
+  };
+}
+
+async function* stream(body, signal) {
+  const answer = await fetch("v1/chat/completions", {
+    method: "POST",
+    headers: headers(),
+    body: JSON.stringify(body),
+    signal,
+  });
+  if (!answer.ok) throw await failure(answer);
+  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+  let text = "";
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done) return;
+    const events = (text + value).split("\n\n");
+    text = events.pop();
+    for (const event of events) {
+      const data = event.replace(/^data: /, "");
+      if (data === "[DONE]") return;
+      const chunk = JSON.parse(data);
+      if (chunk.error) throw new Error(chunk.error.message);
+      yield chunk;
+    }
+  }
+}
+
+async function failure(answer) {
+  if (answer.status === 401) {
+    $("keyed").hidden = false;
+    $("key").focus();
+  }
+  try {
+    return new Error((await answer.json()).error.message);
+  } catch {
+    return new Error(`the endpoint answers ${answer.status}`);
+  }
+}
+
+function say(role, text) {
+  const said = document.createElement("p");
+  said.className = `said ${role}`;
+  said.textContent = text;
+  $("log").append(said);
+  follow(true);
+  return said;
+}
+
+function follow(always) {
+  const log = $("log");
+  const box = log.scrollHeight > log.clientHeight + 1 ? log : document.scrollingElement;
+  if (box !== log && !always) return;
+  const left = log.scrollHeight - log.scrollTop - log.clientHeight;
+  if (always || left < 120) log.scrollTop = log.scrollHeight;
+}
+
+function request() {
+  const seed = $("seed").value;
+  return {
+    model,
+    messages,
+    stream: true,
+    temperature: Number($("temperature").value),
+    max_tokens: Number($("max_tokens").value),
+    ...(seed && { seed: Number(seed) }),
+  };
+}
+
+async function ask(prompt) {
+  $("hint")?.remove();
+  say("user", prompt);
+  messages.push({ role: "user", content: prompt });
+  const said = say("assistant busy", "");
+  said.setAttribute("aria-busy", "true");
+  const figures = new Figures();
+  let text = "";
+  busy(new AbortController());
+  try {
+    for await (const chunk of stream(request(), answering.signal)) {
+      const piece = chunk.choices[0].delta.content ?? "";
+      text += piece;
+      if (piece) said.append(token(piece, chunk.sqs.origin));
+      figures.add(chunk.sqs, Boolean(piece));
+      follow(false);
+    }
+    tell(`The answer is complete. ${figures.summary()}`);
+  } catch (error) {
+    if (error.name !== "AbortError") fail(error);
+    else tell("Stopped.");
+  }
+  said.classList.remove("busy");
+  said.removeAttribute("aria-busy");
+  if (text) messages.push({ role: "assistant", content: text });
+  else {
+    said.remove();
+    messages.pop();
+  }
+  busy(null);
+}
+
+function token(text, origin) {
+  const span = document.createElement("span");
+  span.className = origin;
+  span.textContent = text;
+  return span;
+}
+
+function fail(error) {
+  say("error", error.message).setAttribute("role", "alert");
+}
+
+function tell(text) {
+  $("status").textContent = text;
+}
+
+function busy(controller) {
+  answering = controller;
+  $("send").hidden = Boolean(controller);
+  $("stop").hidden = !controller;
+}
+
+// What is said of a text while it comes.
+class Figures {
+  constructor() {
+    this.seen = []; // [tokens, seconds, origin] of each chunk that has text
+    this.first = null;
+    $("ticks").replaceChildren();
+    $("line").setAttribute("points", "");
+  }
+
+  add(sqs, hasText) {
+    this.first ??= sqs;
+    this.last = sqs;
+    if (hasText) this.seen.push([sqs.tokens, sqs.seconds, sqs.origin]);
+    this.show();
+  }
+
+  rate(from, to) {
+    const [tokens, seconds] = [to[0] - from[0], to[1] - from[1]];
+    return seconds > 0 ? tokens / seconds : 0;
+  }
+
+  summary() {
+    return `${this.last.tokens} tokens, ${$("rate").textContent} a second.`;
+  }
+
+  show() {
+    const { first, last } = this;
+    const rate = this.rate([first.tokens, first.seconds], [last.tokens, last.seconds]);
+    const alone = last.target_seconds ? 1 / last.target_seconds : 0;
+    const most = Math.max(rate, alone, 1e-9);
+    $("rate").textContent = rate ? rate.toFixed(1) : "–";
+    $("alone").textContent = alone ? alone.toFixed(1) : "–";
+    $("ours").style.width = `${(100 * rate) / most}%`;
+    $("theirs").style.width = `${(100 * alone) / most}%`;
+    $("drafted").textContent = last.accepted;
+    $("own").textContent = last.tokens - last.accepted;
+    $("accepted").textContent = last.drafted
+      ? `${Math.round((100 * last.accepted) / last.drafted)} % of ${last.drafted}`
+      : "nothing drafted";
+    $("first").textContent = `${first.seconds.toFixed(2)} s`;
+    const tokens = last.tokens - first.tokens;
+    const bits = 8 * (last.bytes_up - first.bytes_up);
+    $("up").textContent = tokens ? `${Math.round(bits / tokens)} bits` : "–";
+    $("bytes").textContent = `${size(last.bytes_up)}, ${size(last.bytes_down)}`;
+    const at = last.plan.lastIndexOf("; ");
+    $("plan").textContent = last.plan.slice(0, at);
+    $("link").textContent = last.plan.slice(at + 2).replace(/uplink |round trip /g, "");
+    this.draw(alone);
+  }
+
+  draw(alone) {
+    const { seen } = this;
+    const rates = seen.map((one, i) => this.rate(seen[Math.max(0, i - WINDOW)], one));
+    const usable = rates.slice(Math.min(4, rates.length));
+    const top = 1.15 * Math.max(alone, ...usable, 1e-9);
+    const x = (i) => (320 * i) / Math.max(40, seen.length);
+    const y = (value) => 96 * (1 - value / top);
+    const points = usable.map((value, i) => `${x(i + 4.5)},${y(value)}`);
+    $("line").setAttribute("points", points.join(" "));
+    for (const end of ["y1", "y2"]) $("level").setAttribute(end, y(alone));
+    const ticks = $("ticks");
+    while (ticks.childElementCount < seen.length) {
+      const tick = document.createElementNS(ticks.namespaceURI, "rect");
+      tick.setAttribute("class", `tick-${seen[ticks.childElementCount][2]}`);
+      tick.setAttribute("height", 6);
+      ticks.append(tick);
+    }
+    ticks.setAttribute("viewBox", `0 0 ${Math.max(40, seen.length)} 6`);
+    const tick = ticks.lastElementChild;
+    tick?.setAttribute("x", ticks.childElementCount - 1 + 0.1);
+    tick?.setAttribute("width", 0.8);
+  }
+}
+
+function size(bytes) {
+  return bytes < 10_000 ? `${bytes} B` : `${(bytes / 1000).toFixed(1)} kB`;
+}
+
+$("ask").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const prompt = $("prompt").value.trim();
+  if (!prompt || answering) return;
+  $("prompt").value = "";
+  ask(prompt);
+});
+
+$("prompt").addEventListener("keydown", (event) => {
+  if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+  event.preventDefault();
+  $("ask").requestSubmit();
+});
+
+addEventListener("keydown", (event) => {
+  if (event.key === "Escape") answering?.abort();
+});
+
+$("stop").addEventListener("click", () => {
+  answering?.abort();
+  $("prompt").focus();
+});
+
+$("new").addEventListener("click", () => {
+  answering?.abort();
+  messages = [];
+  $("log").replaceChildren();
+  $("prompt").focus();
+});
+
+const listed = await fetch("v1/models", { headers: headers() });
+if (listed.ok) model = (await listed.json()).data[0].id;
+else if (listed.status === 401) $("keyed").hidden = false;

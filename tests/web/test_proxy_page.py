@@ -1,0 +1,156 @@
+"""The page of ``sqs proxy``, over texts that are played."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from sqs_codec.proxy import make_app, make_server
+from sqs_codec.proxy._errors import ApiError
+from sqs_codec.proxy._request import Request
+from sqs_codec.proxy._writer import Answer, Figures, Piece
+
+TEXT = "The sea is salty as rivers carry salt \N{WATER WAVE} from <rocks> into it."
+PLAN = "hints of 3 positions, 3 branches: to see; uplink 100 kbit/s, round trip 20 ms"
+SHOTS = os.environ.get("SHOTS")
+"""A folder for pictures, if somebody wants to look at them."""
+
+
+class Played:
+    """What takes the place of a `Writer`. Every third token is the cloud's own."""
+
+    def __init__(self) -> None:
+        self.asked: list[Request] = []
+        self.gone: list[threading.Event] = []
+        self.seconds = 0.01
+        self.tasks: list[Any] = []
+
+    async def write(self, request: Request) -> Answer:
+        """Play a text."""
+        self.asked.append(request)
+        answer = Answer()
+        self.gone.append(answer.gone)
+        self.tasks.append(asyncio.ensure_future(self._play(answer)))
+        return answer
+
+    async def _play(self, answer: Answer) -> None:
+        answer.prompt_tokens = 9
+        figures = Figures(0, 0, 0, 700, 150, 0.1, 0.12, "hints", PLAN)
+        for i, word in enumerate(TEXT.split(" ")):
+            drafted = i % 3 < 2
+            figures = replace(
+                figures,
+                tokens=i + 1,
+                drafted=i + 1,
+                accepted=figures.accepted + drafted,
+                bytes_up=figures.bytes_up + 20,
+                seconds=0.1 + i * 0.08,
+            )
+            text, origin = " " * (i > 0) + word, "draft" if drafted else "cloud"
+            answer.put(Piece(text, origin, figures))  # type: ignore[arg-type]
+            await asyncio.sleep(self.seconds)
+            if len(self.asked[-1].messages) > 2:
+                answer.put(ApiError("the cloud is away", status=503))
+                return
+        answer.put(Piece("", "cloud", figures, "stop"))
+
+    def close(self) -> None:
+        """Nothing is to be ended."""
+
+
+@pytest.fixture(params=[None, "a-key-of-the-tests"], ids=["open", "keyed"])
+def played(request: pytest.FixtureRequest) -> Iterator[tuple[Played, str]]:
+    """What is played, and where the page is."""
+    writer: Any = Played()
+    server = make_server(make_app(writer, api_key=request.param), clients=1)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        run = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        run.start()
+        yield writer, f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        server.should_exit = True
+        run.join()
+
+
+def opened(browser: Browser, url: str, **options: Any) -> tuple[Page, list[str]]:
+    """A page, and what its console says."""
+    page = browser.new_page(**options)
+    said: list[str] = []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("request", lambda request: said.append(request.url))
+    page.goto(url)
+    return page, said
+
+
+@pytest.mark.parametrize("played", [None], indirect=True, ids=["open"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", [(1280, 800), (390, 844)], ids=["desktop", "phone"])
+def test_a_chat(
+    browser: Browser, played: tuple[Played, str], scheme: Any, size: tuple[int, int]
+) -> None:
+    writer, url = played
+    viewport: Any = {"width": size[0], "height": size[1]}
+    page, said = opened(browser, url, color_scheme=scheme, viewport=viewport)
+    page.keyboard.type("Why is the sea <b>salty</b>?")  # it has the focus
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("button", name="Send")).to_be_visible()
+    answer = page.locator(".said.assistant")
+    expect(answer).to_have_text(TEXT)
+    assert answer.locator(".draft").count() == 9
+    assert answer.locator(".cloud").count() == 4
+    expect(page.locator("#rate")).to_have_text("12.5")
+    expect(page.locator("#alone")).to_have_text("8.3")
+    expect(page.locator("#accepted")).to_have_text("69 % of 13")
+    expect(page.locator("#up")).to_have_text("160 bits")
+    expect(page.locator("#link")).to_have_text("100 kbit/s, 20 ms")
+    expect(page.get_by_role("status")).to_contain_text("13 tokens, 12.5 a second")
+    assert page.locator("#line").get_attribute("points")
+    assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
+    assert {text.startswith(url) for text in said} == {True}  # and nothing elsewhere
+    for label in ("Your message", "Temperature", "Most tokens", "Seed"):
+        assert page.get_by_label(label).count() == 1
+    if SHOTS:
+        shot = Path(SHOTS) / f"{scheme}-{size[0]}.png"
+        page.screenshot(path=shot, full_page=size[0] < 500)
+
+    page.keyboard.type("And the lake?")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("alert")).to_have_text("the cloud is away")
+    assert [one["role"] for one in writer.asked[-1].messages] == [
+        "user",
+        "assistant",
+        "user",
+    ]
+    page.get_by_role("button", name="New chat").click()
+    assert page.locator(".said").count() == 0
+    writer.seconds = 1.0
+    page.keyboard.type("Slowly")
+    page.keyboard.press("Enter")
+    expect(page.locator(".said.assistant")).to_contain_text("The")
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("status")).to_have_text("Stopped.")
+    assert writer.gone[-1].wait(5)
+    page.close()
+
+
+@pytest.mark.parametrize("played", ["a-key-of-the-tests"], indirect=True, ids=["keyed"])
+def test_a_key_is_asked_for(browser: Browser, played: tuple[Played, str]) -> None:
+    page, _ = opened(browser, played[1])
+    page.get_by_label("Key of this endpoint").fill("a-key-of-the-tests")
+    page.get_by_label("Your message").fill("Why?")
+    page.get_by_role("button", name="Send").click()
+    expect(page.locator(".said.assistant")).to_have_text(TEXT)
+    page.get_by_label("Key of this endpoint").fill("another")
+    page.get_by_label("Your message").fill("Why?")
+    page.get_by_role("button", name="Send").click()
+    expect(page.get_by_role("alert")).to_contain_text("bearer token")
+    page.close()
