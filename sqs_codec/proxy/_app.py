@@ -96,7 +96,7 @@ def make_app(
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         yield
-        writer.close()
+        await writer.close()
 
     async def refuse(_: Request, error: Exception) -> Response:
         if isinstance(error, HTTPException):
@@ -369,6 +369,7 @@ class _Reply(Response):
             self._answer.close()
             work.cancel()
             watch.cancel()
+            await asyncio.wait({work, watch})
             self._metrics.texts.dec()
             if self._last is not None:
                 self._metrics.count(self._last.figures)

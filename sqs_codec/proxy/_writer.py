@@ -32,6 +32,9 @@ Seat = tuple[SharedDraft, Edge]
 WAIT = 0.5
 """Seconds to wait for another client to finish before one is sent away."""
 
+LEAVING = 2.0
+"""Seconds in which sessions may end once there are to be no more."""
+
 log = logging.getLogger(__name__)
 
 
@@ -187,10 +190,13 @@ class Writer:
         threading.Thread(target=self._run, args=given, daemon=True).start()
         return answer
 
-    def close(self) -> None:
-        """End all texts."""
+    async def close(self) -> None:
+        """End all texts, and let the cloud know it if that doesn't take long."""
         for answer in self._answers:
             answer.close()
+        end = time.monotonic() + LEAVING
+        while self._answers and time.monotonic() < end:
+            await asyncio.sleep(0.01)
 
     def _run(self, request: Request, answer: Answer, seat: Seat | None) -> None:
         """Write a text in a thread of its own."""

@@ -63,7 +63,7 @@ class Played:
                 return
         answer.put(Piece("", "cloud", figures, "stop"))
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Nothing is to be ended."""
 
 
