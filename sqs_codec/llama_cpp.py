@@ -119,6 +119,7 @@ class Draft:
         self.n_ctx = min(n_ctx, llama.llama_model_n_ctx_train(self._model))
         self._read_vocabulary()
         self._path, self._threads = path, threads
+        self._weights: Draft | None = None  # whose they are, if not its own
         self._open(resources)
 
     def twin(self) -> Draft:
@@ -392,6 +393,10 @@ class Draft:
         tokens = (llama.llama_token * size)()
         llama.llama_tokenize(*given, tokens, size, special, True)
         return list(tokens)
+
+    def stream(self) -> TextStream:
+        """Return a text that comes token by token."""
+        return TextStream(self)
 
     def piece(self, token: int) -> bytes:
         """Return what a token adds to a text in UTF-8, maybe half a character.

@@ -24,8 +24,8 @@ import torch
 
 from sqs_codec.cli import main as cli
 from sqs_codec.engine import EngineConfig, make_engine
-from sqs_codec.hf import load_model
-from sqs_codec.proxy import HFModel, Writer, make_app, make_server
+from sqs_codec.hf import Draft, load_model
+from sqs_codec.proxy import Writer, make_app, make_server
 from sqs_codec.proxy._errors import ApiError
 from sqs_codec.proxy._request import REFUSED, parse
 from sqs_codec.serve import connect
@@ -67,7 +67,11 @@ class Proxy:
             return self.links[-1]
 
         self.writer = Writer(
-            HFModel(self.model), link, server=server, clients=clients, patience=patience
+            Draft(self.model.model, self.model.tokenizer),
+            link,
+            server=server,
+            clients=clients,
+            patience=patience,
         )
         self.writer.check()
         self._server = make_server(make_app(self.writer, **options), clients=clients)

@@ -7,9 +7,9 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import sqs_codec as sqs
 from sqs_codec._base import checks
@@ -21,9 +21,8 @@ from sqs_codec.serve._address import check_roots, check_token, require_loopback
 from sqs_codec.session._limits import MAX_DRAFT
 
 if TYPE_CHECKING:
-    from sqs_codec import llama_cpp
     from sqs_codec.edge import Draft, Edge, Step
-    from sqs_codec.hf._models import LanguageModel
+    from sqs_codec.proxy._model import Model, Text
     from sqs_codec.session import Link, Setting
 
 DESCRIPTION = """\
@@ -62,13 +61,6 @@ PATIENCE = 15.0
 
 TEMPLATE = 1024
 """Tokens for what a chat template puts around a prompt."""
-
-
-class Text(Protocol):
-    """Text that comes token by token."""
-
-    def add(self, tokens: Iterable[int]) -> str:
-        """Return what these tokens add to it, as far as it is whole characters."""
 
 
 def fill(parser: argparse.ArgumentParser) -> None:
@@ -268,13 +260,15 @@ def _write(args: argparse.Namespace) -> None:
 
     prompt = sys.stdin.read() if args.prompt == "-" else args.prompt
     checks.utf8("the prompt", prompt)
-    load = _encode_gguf if is_gguf(args.draft) else _encode
     if is_gguf(args.draft):
         import_module("sqs_codec.llama_cpp")  # or it says what it lacks
     first = connect(args)  # before the model takes its time
     connected = time.monotonic()
     try:
-        draft, ids, text = load(args, prompt)
+        # Hardly a prompt has more tokens than bytes, and no template many.
+        longest = len(prompt.encode()) + TEMPLATE + args.max_tokens
+        draft = load(args, longest)
+        ids = draft.encode_prompt(prompt)
     except BaseException:
         first.close()
         raise
@@ -297,7 +291,7 @@ def _write(args: argparse.Namespace) -> None:
         seed=args.seed,
     )
     with options.interrupts_raise():
-        _show(edge, steps, text)
+        _show(edge, steps, draft.stream())
 
 
 def modes(args: argparse.Namespace) -> Sequence[str]:
@@ -305,13 +299,18 @@ def modes(args: argparse.Namespace) -> Sequence[str]:
     return MODES if args.mode == "auto" else [args.mode]
 
 
-def load_transformers(args: argparse.Namespace) -> LanguageModel:
-    """Load the draft model, and say what it is."""
+def load(args: argparse.Namespace, longest: int) -> Model:
+    """Load the draft model, one of llama.cpp with memory for so many tokens."""
+    if sys.stderr.isatty():
+        print(f"Loading {args.draft or 'SmolLM2'} to draft ...", file=sys.stderr)
+    if is_gguf(args.draft):
+        from sqs_codec import llama_cpp
+
+        return llama_cpp.Draft(args.draft, n_ctx=longest, threads=args.threads)
     import torch
 
-    from sqs_codec.hf import load_model
+    from sqs_codec.hf import Draft, load_model
 
-    _announce(args)
     # As in the demo: a step of a small model is too short to share among threads.
     torch.set_num_threads(args.threads or 1)
     dropped = options.DROP_LAYERS if args.drop_layers is None else args.drop_layers
@@ -319,47 +318,7 @@ def load_transformers(args: argparse.Namespace) -> LanguageModel:
     loading |= options.given(args, *options.LOADING)
     model = load_model(args.draft, drop_layers=dropped, **loading)
     print(f"Drafting with {model.summary} {model.placement}", file=sys.stderr)
-    return model
-
-
-def load_gguf(args: argparse.Namespace, n_ctx: int) -> llama_cpp.Draft:
-    """Load the draft model with memory for a text."""
-    from sqs_codec.llama_cpp import Draft
-
-    _announce(args)
-    return Draft(args.draft, n_ctx=n_ctx, threads=args.threads)
-
-
-def _announce(args: argparse.Namespace) -> None:
-    if sys.stderr.isatty():
-        print(f"Loading {args.draft or 'SmolLM2'} to draft ...", file=sys.stderr)
-
-
-def _encode(args: argparse.Namespace, prompt: str) -> tuple[Draft, list[int], Text]:
-    """Load the draft model, and encode the prompt for it."""
-    model = load_transformers(args)
-
-    from sqs_codec.hf import encode_prompt
-    from sqs_codec.hf._edge import Draft
-    from sqs_codec.hf._text import TextStream
-
-    return (
-        Draft(model.model, model.tokenizer),
-        encode_prompt(model.tokenizer, prompt),
-        TextStream(model.tokenizer),
-    )
-
-
-def _encode_gguf(
-    args: argparse.Namespace, prompt: str
-) -> tuple[Draft, list[int], Text]:
-    """Load the draft model with memory for the text, and encode the prompt for it."""
-    from sqs_codec.llama_cpp import TextStream
-
-    # Hardly a prompt has more tokens than bytes, and no template many.
-    longest = len(checks.utf8("the prompt", prompt)) + TEMPLATE + args.max_tokens
-    draft = load_gguf(args, longest)
-    return draft, draft.encode_prompt(prompt), TextStream(draft)
+    return Draft(model.model, model.tokenizer)
 
 
 def _show(edge: Edge, steps: Iterator[Step], text: Text) -> None:

@@ -7,7 +7,6 @@ import os
 import socket
 import sys
 from importlib import import_module
-from typing import TYPE_CHECKING
 
 from sqs_codec._base.address import join_address, split_address
 from sqs_codec.cli import generate, options
@@ -17,10 +16,6 @@ from sqs_codec.serve._address import (
     check_token,
     require_loopback,
 )
-
-if TYPE_CHECKING:
-    from sqs_codec.proxy import Model
-    from sqs_codec.session import Setting
 
 DESCRIPTION = """\
 An endpoint on this machine for any client that speaks the OpenAI protocol: it
@@ -145,13 +140,13 @@ def _serve(args: argparse.Namespace) -> None:
 
     from sqs_codec.proxy import Writer, make_app, make_server
 
-    model, settings = _load(args)
+    model = generate.load(args, CONTEXT)
     writer = Writer(
         model,
         lambda: generate.connect(args),
         server=args.server,
         clients=args.clients,
-        settings=settings,
+        settings=generate.settings(args, model),
         modes=generate.modes(args),
         prefer=args.prefer,
     )
@@ -176,14 +171,3 @@ def _serve(args: argparse.Namespace) -> None:
         )
         with options.interrupts_raise():
             server.run(sockets=[listener])
-
-
-def _load(args: argparse.Namespace) -> tuple[Model, list[Setting]]:
-    """Load the draft model; return it, and what quantizes its drafts."""
-    from sqs_codec.proxy import GGUFModel, HFModel
-
-    if generate.is_gguf(args.draft):
-        draft = generate.load_gguf(args, CONTEXT)
-        return GGUFModel(draft), generate.settings(args, draft)
-    model = HFModel(generate.load_transformers(args))
-    return model, generate.settings(args, model.draft())

@@ -1,13 +1,13 @@
 """The codec in Hugging Face's transformers (the extra ``[hf]``).
 
-`Edge` and `Cloud` are the two ends of a session; `custom_generate` makes an edge of
-transformers' own ``generate``; `SparseLogitsProcessor` shows in one process what the
-codec does to assisted generation.
+`Edge` and `Cloud` are the two ends of a session, `Draft` is a model for any edge;
+`custom_generate` makes an edge of transformers' own ``generate``;
+`SparseLogitsProcessor` shows in one process what the codec does to assisted generation.
 """
 
 try:
     from sqs_codec.hf._cloud import Cloud
-    from sqs_codec.hf._edge import Edge, custom_generate
+    from sqs_codec.hf._edge import Draft, Edge, custom_generate
     from sqs_codec.hf._models import (
         CachedModel,
         LanguageModel,
@@ -27,6 +27,7 @@ except ModuleNotFoundError as error:
 __all__ = [
     "CachedModel",
     "Cloud",
+    "Draft",
     "Edge",
     "LanguageModel",
     "ModelError",

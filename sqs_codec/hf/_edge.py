@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -24,13 +24,16 @@ from sqs_codec.hf._models import (
     CachedModel,
     HFModel,
     HFTokenizer,
+    encode_chat,
+    encode_prompt,
     stop_tokens,
     tokenizer_fingerprint,
     vocab_size,
 )
+from sqs_codec.hf._text import TextStream
 from sqs_codec.session import Link, Sampling, Setting
 
-__all__ = ["Edge", "custom_generate"]
+__all__ = ["Draft", "Edge", "custom_generate"]
 
 KNOWN_WARPERS = (
     TemperatureLogitsWarper,
@@ -83,13 +86,58 @@ class Edge(AnyEdge):
 
 
 class Draft(CachedModel):
-    """A model and what belongs to it, as an edge takes it."""
+    """A model and its tokenizer, as `sqs_codec.edge.Edge` takes it.
+
+    Parameters
+    ----------
+    model, tokenizer
+        As `Edge` takes them. Without a tokenizer nothing can be encoded.
+
+    Attributes
+    ----------
+    vocab_size : int
+        V, without what only pads the vocabulary.
+    stop : frozenset of int
+        Tokens that end a text.
+    fingerprint : bytes
+        As `tokenizer_fingerprint` gives it.
+    n_ctx : None
+        The model doesn't say how long a text may be.
+    """
+
+    n_ctx = None
 
     def __init__(self, model: HFModel, tokenizer: HFTokenizer | None) -> None:
         self.vocab_size = vocab_size(model, tokenizer)
         self.stop = stop_tokens(model, tokenizer)
         self.fingerprint = tokenizer_fingerprint(tokenizer)
+        self._tokenizer: HFTokenizer = tokenizer
         super().__init__(model, self.vocab_size)
+
+    def twin(self) -> Draft:
+        """Return a draft of the same weights, with a cache of its own."""
+        return Draft(self._model, self._tokenizer)
+
+    @property
+    def has_template(self) -> bool:
+        """Whether the tokenizer has a chat template."""
+        return getattr(self._tokenizer, "chat_template", None) is not None
+
+    def encode_prompt(self, prompt: str) -> list[int]:
+        """Token ids of one user message, as the function of this name gives them."""
+        return encode_prompt(self._tokenizer, prompt)
+
+    def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+        """Token ids of a chat in the template, up to where the answer begins."""
+        return encode_chat(self._tokenizer, messages)
+
+    def encode_text(self, text: str) -> list[int]:
+        """Token ids of a text as it is."""
+        return [int(i) for i in self._tokenizer(text)["input_ids"]]
+
+    def stream(self) -> TextStream:
+        """Return a text that comes token by token."""
+        return TextStream(self._tokenizer)
 
 
 def custom_generate(

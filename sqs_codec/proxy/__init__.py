@@ -16,7 +16,7 @@ except ModuleNotFoundError as error:
     from sqs_codec._base.install import needs
 
     raise needs("sqs_codec.proxy", error, "proxy") from error
-from sqs_codec.proxy._models import GGUFModel, HFModel, Model
+from sqs_codec.proxy._model import Model
 from sqs_codec.proxy._writer import Writer
 
-__all__ = ["GGUFModel", "HFModel", "Model", "Writer", "make_app", "make_server"]
+__all__ = ["Model", "Writer", "make_app", "make_server"]

@@ -75,7 +75,7 @@ class SharedDraft:
 
     def branches(self, texts: Sequence[Sequence[int]]) -> Any:
         """Logits after each of some texts that begin alike."""
-        assert self._branches is not None  # all of `_models` can
+        assert self._branches is not None  # all that there are can
         return self._step(self._branches, texts)
 
     def _step(self, call: Callable[[Any], Any], given: Sequence[Any]) -> Any:

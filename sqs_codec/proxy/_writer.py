@@ -19,7 +19,7 @@ from sqs_codec.edge._loop import generate
 from sqs_codec.edge._planner import MODES
 from sqs_codec.proxy._draft import GoneError, Leash, SharedDraft, Turns
 from sqs_codec.proxy._errors import ApiError
-from sqs_codec.proxy._models import Model
+from sqs_codec.proxy._model import Model
 from sqs_codec.proxy._request import Request
 from sqs_codec.proxy._stops import Stops
 from sqs_codec.session import EdgeSession, Limits, Link, LinkError, Setting
@@ -127,13 +127,12 @@ class Writer:
         patience: float = 60.0,
     ) -> None:
         self._model, self._connect, self._server = model, connect, server
-        self._first = model.draft()
-        self._settings = settings or default_settings(self._first.vocab_size)
+        self._settings = settings or default_settings(model.vocab_size)
         self._modes, self._prefer = modes, prefer
         self._patience = patience
-        self._most = model.most_tokens or Limits.max_text
+        self._most = model.n_ctx or Limits.max_text
         self._turns = Turns()
-        self._free = [self._seat(self._first)]
+        self._free = [self._seat(model)]
         self._seats = asyncio.Semaphore(clients)
         self._answers: set[Answer] = set()
 
@@ -159,10 +158,10 @@ class Writer:
                 self._settings,
                 [0],
                 rng=np.random.default_rng(),
-                tokenizer=self._first.fingerprint,
+                tokenizer=self._model.fingerprint,
                 max_message=link.max_message,
             )
-            list(generate(session, self._first, link, FixedPlan(0), max_tokens=1))
+            list(generate(session, self._model, link, FixedPlan(0), max_tokens=1))
             assert session.limits is not None  # as there is a token
             self._most = min(self._most, session.limits.max_text)
 
@@ -201,7 +200,7 @@ class Writer:
     def _run(self, request: Request, answer: Answer, seat: Seat | None) -> None:
         """Write a text in a thread of its own."""
         try:
-            seat = seat or self._seat(self._model.draft())
+            seat = seat or self._seat(self._model.twin())
             draft, edge = seat
             draft.gone = answer.gone
             for piece in self._pieces(request, answer, edge):
@@ -243,7 +242,7 @@ class Writer:
             patience=self._patience,
         )
         stops, figures, token = Stops(request.stop), Figures(), -1
-        text = self._model.text()
+        text = self._model.stream()
         with contextlib.closing(steps):
             for step in steps:
                 figures.add(step)

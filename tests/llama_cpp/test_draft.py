@@ -15,7 +15,7 @@ from sqs_codec import llama_cpp
 from sqs_codec.cli.generate import SMOLLM2
 from sqs_codec.edge import fingerprint
 from sqs_codec.hf import CachedModel, encode_prompt, tokenizer_fingerprint
-from sqs_codec.hf._models import Pair, _smollm2_gguf
+from sqs_codec.hf._models import Pair, _smollm2_gguf, encode_chat
 from sqs_codec.llama_cpp import Draft, TextStream
 from tests.kit import branching
 from tests.llama_cpp.files import WORDS, write_model
@@ -239,3 +239,29 @@ def test_text_comes_in_whole_characters(draft: Draft, smollm2: Pair) -> None:
     assert "".join(pieces) == said
     assert not any("\N{REPLACEMENT CHARACTER}" in piece for piece in pieces)
     assert "" in pieces[:-1]
+
+
+def test_a_twin_has_a_text_of_its_own(text: list[int]) -> None:
+    first = Draft(_smollm2_gguf())
+    expected = first.logits(text).copy()
+    twin = first.twin()
+    twin.logits([9, 8, 7])
+    assert len(first) == len(text)
+    assert len(twin) == 3
+    assert distance(first.logits(text), expected) < 0.1  # it reads a token again
+    del first
+    gc.collect()  # the weights stay
+    assert np.array_equal(twin.twin().logits(text), expected)
+    said = twin.stream()
+    assert said.add(twin.encode_text("caf\u00e9")) == "caf\u00e9"
+
+
+def test_chats_are_those_of_transformers(draft: Draft, smollm2: Pair) -> None:
+    chat = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Why is the sea salty?"},
+        {"role": "assistant", "content": "Rivers."},
+        {"role": "user", "content": "And lakes?"},
+    ]
+    assert draft.has_template
+    assert draft.encode_chat(chat) == encode_chat(smollm2.tokenizer, chat)
