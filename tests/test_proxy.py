@@ -26,6 +26,7 @@ from sqs_codec.cli import main as cli
 from sqs_codec.engine import EngineConfig, make_engine
 from sqs_codec.hf import Draft, load_model
 from sqs_codec.proxy import Writer, make_app, make_server
+from sqs_codec.proxy._draft import Turns
 from sqs_codec.proxy._errors import ApiError
 from sqs_codec.proxy._request import REFUSED, parse
 from sqs_codec.serve import connect
@@ -314,6 +315,17 @@ def test_a_body_without_end(proxy: Proxy) -> None:
             assert sent < 20_000_000
 
 
+def test_who_says_nothing_is_hung_up_on(
+    proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sqs_codec.proxy._server.READING_SECONDS", 0.1)
+    for said in (b"", b"GET / HTT", b"GET / HTTP/1.1\r\nHost: [::1]\r\n\r\nGET "):
+        with socket.create_connection(("127.0.0.1", proxy.port), timeout=5) as raw:
+            raw.sendall(said)
+            while raw.recv(65536):
+                pass
+
+
 def test_a_client_that_hangs_up_ends_its_session(
     proxy: Proxy, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -452,3 +464,20 @@ def test_options_that_make_no_sense(
     with pytest.raises(SystemExit):
         cli.main(["proxy", "--server", "a:1", *options.split()])
     assert said in capsys.readouterr().err
+
+
+def test_turns_are_had_in_order() -> None:
+    turns, order = Turns(), list[int]()
+
+    def take(i: int) -> None:
+        with turns:
+            order.append(i)
+
+    threads = [threading.Thread(target=take, args=(i,)) for i in range(8)]
+    with turns:
+        for i, thread in enumerate(threads):
+            thread.start()
+            wait_until(lambda i=i: len(turns._waiting) == i + 1)  # type: ignore[misc]
+    for thread in threads:
+        thread.join()
+    assert order == [*range(8)]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import uvicorn
 from starlette.applications import Starlette
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from sqs_codec.proxy._app import HEADER_BYTES
+from sqs_codec.proxy._app import HEADER_BYTES, READING_SECONDS
 from sqs_codec.serve._address import File
 
 __all__ = ["make_server"]
@@ -15,6 +18,24 @@ CONNECTIONS = 64
 
 STOPPING_SECONDS = 5
 """For answers that are on their way when the server is to stop."""
+
+
+class _Impatient(H11Protocol):
+    """A connection that is closed if at a look there is no request of which all came.
+
+    One that waits for another request is closed sooner, by uvicorn.
+    """
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # theirs
+        """Begin to look."""
+        super().connection_made(transport)
+        self.loop.call_later(READING_SECONDS, self._look)
+
+    def _look(self) -> None:
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.close()
+        elif not self.transport.is_closing():
+            self.loop.call_later(READING_SECONDS, self._look)
 
 
 def make_server(
@@ -34,7 +55,7 @@ def make_server(
     return uvicorn.Server(
         uvicorn.Config(
             app,
-            http="h11",
+            http=_Impatient,
             ws="none",
             log_level="warning",
             access_log=False,
