@@ -60,7 +60,7 @@ class Proxy:
 
     def __init__(self, folder: Path, server: str, **options: Any) -> None:
         self.model = load_model(str(folder / "draft"))
-        clients, patience = options.pop("clients", 8), options.pop("patience", 60.0)
+        clients = options.pop("clients", 8)
         self.links: list[Link] = []
 
         def link() -> Link:
@@ -72,7 +72,6 @@ class Proxy:
             link,
             server=server,
             clients=clients,
-            patience=patience,
         )
         self.writer.check()
         self._server = make_server(make_app(self.writer, **options), clients=clients)
@@ -402,7 +401,7 @@ def test_a_cloud_that_goes_away(folder: Path) -> None:
     first = Server(make_engine(config))
     port = first.grpc.port
     options: dict[str, Any] = {"seed": 5, "temperature": 1.5, "max_tokens": 200}
-    with proxying(folder, first.address, patience=3.0) as proxy:
+    with proxying(folder, first.address) as proxy:
         client = proxy.client()
         expected = ask(client, **options).choices[0].message.content
         assert len(expected.split()) > 50
@@ -412,6 +411,7 @@ def test_a_cloud_that_goes_away(folder: Path) -> None:
         second = Server(make_engine(config), port=port)
         said += "".join(chunk.choices[0].delta.content or "" for chunk in stream)
         assert said == expected
+        proxy.writer._patience = 1.0
         stream = iter(ask(client, **options, stream=True))
         next(stream)
         second.stop()

@@ -2,7 +2,8 @@
 // shows besides the text is in the object `sqs` of each chunk.
 
 const $ = (id) => document.getElementById(id);
-const WINDOW = 16; // tokens over which a rate is taken
+const WINDOW = [16, 1.5]; // at least so many tokens and seconds a rate is taken over
+const LEAST = 0.5; // seconds that say something
 
 let messages = [];
 let answering = null; // an AbortController
@@ -139,6 +140,7 @@ function busy(controller) {
 class Figures {
   constructor() {
     this.seen = []; // [tokens, seconds, origin] of each chunk that has text
+    this.rates = []; // [place, rate] up to each of them, but for the first
     this.first = null;
     $("ticks").replaceChildren();
     $("line").setAttribute("points", "");
@@ -147,8 +149,21 @@ class Figures {
   add(sqs, hasText) {
     this.first ??= sqs;
     this.last = sqs;
-    if (hasText) this.seen.push([sqs.tokens, sqs.seconds, sqs.origin]);
-    this.show();
+    if (hasText) {
+      this.seen.push([sqs.tokens, sqs.seconds, sqs.origin]);
+      this.note();
+    }
+    this.due ??= requestAnimationFrame(() => this.show());
+  }
+
+  note() {
+    const last = this.seen.at(-1);
+    const near = ([tokens, seconds]) =>
+      last[0] - tokens < WINDOW[0] || last[1] - seconds < WINDOW[1];
+    let i = this.seen.length - 1;
+    while (i > 0 && near(this.seen[i])) i--;
+    if (last[1] - this.seen[i][1] < LEAST) return;
+    this.rates.push([this.seen.length - 0.5, this.rate(this.seen[i], last)]);
   }
 
   rate(from, to) {
@@ -157,10 +172,12 @@ class Figures {
   }
 
   summary() {
+    this.show();
     return `${this.last.tokens} tokens, ${$("rate").textContent} a second.`;
   }
 
   show() {
+    this.due = null;
     const { first, last } = this;
     const rate = this.rate([first.tokens, first.seconds], [last.tokens, last.seconds]);
     const alone = last.target_seconds ? 1 / last.target_seconds : 0;
@@ -187,25 +204,22 @@ class Figures {
 
   draw(alone) {
     const { seen } = this;
-    const rates = seen.map((one, i) => this.rate(seen[Math.max(0, i - WINDOW)], one));
-    const usable = rates.slice(Math.min(4, rates.length));
-    const top = 1.15 * Math.max(alone, ...usable, 1e-9);
+    const top = 1.15 * this.rates.reduce((most, [, rate]) => Math.max(most, rate), alone);
     const x = (i) => (320 * i) / Math.max(40, seen.length);
-    const y = (value) => 96 * (1 - value / top);
-    const points = usable.map((value, i) => `${x(i + 4.5)},${y(value)}`);
+    const y = (value) => 96 * (1 - value / (top || 1));
+    const points = this.rates.map(([place, rate]) => `${x(place)},${y(rate)}`);
     $("line").setAttribute("points", points.join(" "));
     for (const end of ["y1", "y2"]) $("level").setAttribute(end, y(alone));
     const ticks = $("ticks");
     while (ticks.childElementCount < seen.length) {
       const tick = document.createElementNS(ticks.namespaceURI, "rect");
       tick.setAttribute("class", `tick-${seen[ticks.childElementCount][2]}`);
+      tick.setAttribute("x", ticks.childElementCount + 0.1);
+      tick.setAttribute("width", 0.8);
       tick.setAttribute("height", 6);
       ticks.append(tick);
     }
     ticks.setAttribute("viewBox", `0 0 ${Math.max(40, seen.length)} 6`);
-    const tick = ticks.lastElementChild;
-    tick?.setAttribute("x", ticks.childElementCount - 1 + 0.1);
-    tick?.setAttribute("width", 0.8);
   }
 }
 
