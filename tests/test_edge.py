@@ -16,6 +16,7 @@ from sqs_codec.edge import (
     default_settings,
     fingerprint,
 )
+from sqs_codec.edge._edge import MOST_PLANNERS
 from sqs_codec.session import LocalLink, Sampling
 from sqs_codec.session._text import common_length
 from tests.serving import GREEDY, VOCAB, Toy, greedy, toy_logits
@@ -66,6 +67,15 @@ def test_cloud_refuses_another_vocabulary() -> None:
     steps = Edge(ToyDraft()).generate([1], link, max_tokens=4, sampling=Sampling())
     with pytest.raises(RefusalError, match="tokenizer"):
         next(steps)
+
+
+def test_what_was_learned_for_other_samplings_is_forgotten() -> None:
+    """Or whoever asks for many temperatures would fill the memory."""
+    edge, link = Edge(ToyDraft()), LocalLink(Toy(), tokenizer=TOKENIZER)
+    for i in range(MOST_PLANNERS + 3):
+        list(edge.generate([1], link, max_tokens=1, sampling=Sampling(0.1 * i)))
+        link = LocalLink(Toy(), tokenizer=TOKENIZER)
+    assert len(edge._planners) == MOST_PLANNERS
 
 
 def test_fingerprint_depends_on_ids_alone() -> None:

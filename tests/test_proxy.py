@@ -146,6 +146,7 @@ def test_texts_are_those_of_sqs_generate(
     assert usage.sqs["tokens"] == usage.completion_tokens
     assert usage.sqs["bytes_up"] > 0
     assert usage.sqs["bytes_down"] > 0
+    assert usage.sqs["mode"] in ("alone", "hints")  # as there is a seed
 
     usages = {"stream_options": {"include_usage": True}}
     *chunks, last = ask(client, **options, stream=True, **usages)

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from sqs_codec.edge import Draft
+from sqs_codec.proxy._model import Branching
 from sqs_codec.session import Link
 from sqs_codec.session._text import common_length
 
@@ -57,13 +57,12 @@ class SharedDraft:
     Once `gone` is set, a step raises `GoneError`.
     """
 
-    def __init__(self, draft: Draft, turns: Turns) -> None:
+    def __init__(self, draft: Branching, turns: Turns) -> None:
         self._draft, self._turns = draft, turns
         self.vocab_size, self.stop = draft.vocab_size, draft.stop
         self.fingerprint = draft.fingerprint
         self.gone = threading.Event()
         self._seen: list[int] = []
-        self._branches = getattr(draft, "branches", None)
 
     def logits(self, tokens: Sequence[int]) -> Any:
         """Logits after a text; a long one is read in several turns."""
@@ -75,8 +74,7 @@ class SharedDraft:
 
     def branches(self, texts: Sequence[Sequence[int]]) -> Any:
         """Logits after each of some texts that begin alike."""
-        assert self._branches is not None  # all that there are can
-        return self._step(self._branches, texts)
+        return self._step(self._draft.branches, texts)
 
     def _step(self, call: Callable[[Any], Any], given: Sequence[Any]) -> Any:
         with self._turns:

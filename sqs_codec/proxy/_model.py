@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from sqs_codec import edge
 
-__all__ = ["Model", "Text"]
+__all__ = ["Branching", "Model", "Text"]
 
 
 class Text(Protocol):
@@ -17,7 +17,14 @@ class Text(Protocol):
         """Return what these tokens add to it, as far as it is whole characters."""
 
 
-class Model(edge.Draft, Protocol):
+class Branching(edge.Draft, Protocol):
+    """A draft that can go on with several texts at once."""
+
+    def branches(self, texts: Sequence[Sequence[int]]) -> Any:
+        """Return logits [w, V] after each of some texts that begin alike."""
+
+
+class Model(Branching, Protocol):
     """A draft model with its tokenizer.
 
     It is a `sqs_codec.hf.Draft` or a `sqs_codec.llama_cpp.Draft`.
@@ -31,7 +38,7 @@ class Model(edge.Draft, Protocol):
     def has_template(self) -> bool:
         """Whether there is a chat template."""
 
-    def twin(self) -> edge.Draft:
+    def twin(self) -> Branching:
         """Return another draft of the same weights, for a text of its own."""
 
     def encode_prompt(self, prompt: str) -> list[int]:
