@@ -329,13 +329,22 @@ def test_who_says_nothing_is_hung_up_on(
 def test_a_client_that_hangs_up_ends_its_session(
     proxy: Proxy, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = {"max_tokens": 4000, "temperature": 2.0, "logit_bias": {}}
-    body = {"messages": [{"role": "user", "content": "the fox"}], **options}
-    monkeypatch.setattr("sqs_codec.proxy._writer.Edge.stop", frozenset(), raising=False)
+    verifier: Any = server.engine.verifier
+    verify = verifier.verify
+
+    def slowly(jobs: Any) -> Any:
+        time.sleep(0.05)  # so that a text takes ten seconds
+        return verify(jobs)
+
+    monkeypatch.setattr(verifier, "verify", slowly)
+    wait_until(lambda: not proxy.writer._answers)
+    for _, edge in proxy.writer._free:
+        monkeypatch.setattr(edge, "stop", frozenset())
+    body = {"prompt": "the fox", "max_tokens": 200}
     for stream in (True, False):
         data = json.dumps(body | {"stream": stream}).encode()
         connection = http.client.HTTPConnection("127.0.0.1", proxy.port)
-        connection.request("POST", CHAT, data)
+        connection.request("POST", "/v1/completions", data)
         if stream:
             connection.getresponse().read(100)
         wait_until(lambda: server.metric("sqs_sessions") == 1)

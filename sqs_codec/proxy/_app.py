@@ -364,7 +364,8 @@ class _Reply(Response):
         try:
             await asyncio.wait({work, watch}, return_when=asyncio.FIRST_COMPLETED)
             if work.done():
-                work.result()
+                with contextlib.suppress(asyncio.TimeoutError):  # nobody reads
+                    work.result()
         finally:
             self._answer.close()
             work.cancel()
