@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from sqs_codec.proxy._model import Branching
+from sqs_codec.proxy._model import Model
 from sqs_codec.session import Link
 from sqs_codec.session._text import common_length
 
@@ -57,7 +57,7 @@ class SharedDraft:
     Once `gone` is set, a step raises `GoneError`.
     """
 
-    def __init__(self, draft: Branching, turns: Turns) -> None:
+    def __init__(self, draft: Model, turns: Turns) -> None:
         self._draft, self._turns = draft, turns
         self.vocab_size, self.stop = draft.vocab_size, draft.stop
         self.fingerprint = draft.fingerprint

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from sqs_codec import edge
 
-__all__ = ["Branching", "Model", "Text"]
+__all__ = ["Model", "Text"]
 
 
 class Text(Protocol):
@@ -17,14 +17,7 @@ class Text(Protocol):
         """Return what these tokens add to it, as far as it is whole characters."""
 
 
-class Branching(edge.Draft, Protocol):
-    """A draft that can go on with several texts at once."""
-
-    def branches(self, texts: Sequence[Sequence[int]]) -> Any:
-        """Return logits [w, V] after each of some texts that begin alike."""
-
-
-class Model(Branching, Protocol):
+class Model(edge.Draft, Protocol):
     """A draft model with its tokenizer.
 
     It is a `sqs_codec.hf.Draft` or a `sqs_codec.llama_cpp.Draft`.
@@ -38,7 +31,10 @@ class Model(Branching, Protocol):
     def has_template(self) -> bool:
         """Whether there is a chat template."""
 
-    def twin(self) -> Branching:
+    def branches(self, texts: Sequence[Sequence[int]]) -> Any:
+        """Return logits [w, V] after each of some texts that begin alike."""
+
+    def twin(self) -> Model:
         """Return another draft of the same weights, for a text of its own."""
 
     def encode_prompt(self, prompt: str) -> list[int]:

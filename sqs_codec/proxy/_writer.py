@@ -19,7 +19,7 @@ from sqs_codec.edge._loop import generate
 from sqs_codec.edge._planner import MODES
 from sqs_codec.proxy._draft import GoneError, Leash, SharedDraft, Turns
 from sqs_codec.proxy._errors import ApiError
-from sqs_codec.proxy._model import Branching, Model
+from sqs_codec.proxy._model import Model
 from sqs_codec.proxy._request import Request
 from sqs_codec.proxy._stops import Stops
 from sqs_codec.session import EdgeSession, Limits, Link, LinkError, Setting
@@ -139,7 +139,7 @@ class Writer:
     def __repr__(self) -> str:
         return f"<Writer with {self._server}>"
 
-    def _seat(self, draft: Branching) -> Seat:
+    def _seat(self, draft: Model) -> Seat:
         shared = SharedDraft(draft, self._turns)
         return shared, Edge(
             shared, settings=self._settings, modes=self._modes, prefer=self._prefer
