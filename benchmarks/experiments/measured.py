@@ -1,17 +1,14 @@
-"""Protocols that write the same texts in the real system, and the same simulated.
+"""Texts in the real system over links: by the cloud alone, rounds, hints, a planner.
 
 The rows of both models are recorded in files, and given to a real edge and a real
-server by `system`. Before that, each plan is simulated, and the same drafts are
-accepted as will be in the real system: so a difference between the two is one of time.
-Of chance there is only the jitter, drawn anew on both, and trips that take four times
-as long, which only the simulation has.
+server by `system`. Which rounds are the fastest is simulated before that, with drafts
+that are accepted as they will be in the real system.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,194 +18,124 @@ import sqs_codec as sqs
 from benchmarks.experiments import system
 from benchmarks.experiments.experiment import Options, Records
 from benchmarks.experiments.models import Models, load
-from benchmarks.experiments.simulated import (
-    CLOUD_ALONE,
-    OURS,
-    PLANNER,
-    TOKENS,
-    Floats,
-    Grid,
-    Position,
-    as_drafts,
-    bits_of,
-    joined,
-    planner_of,
-    run_of,
-    words,
-)
-from benchmarks.experiments.traces import traces
+from benchmarks.experiments.traces import Trace, traces
 from benchmarks.harness.recorded import RecordedDraft, RecordedVerifier
 from benchmarks.planner.__main__ import STEPS, plans
 from benchmarks.planner.simulate import JITTER, Drafts, Run, Steps
 from benchmarks.relay import Link
-from sqs_codec.edge import FixedPlan, Planner, default_settings
+from sqs_codec.edge import FixedPlan, default_settings
 from sqs_codec.hf._models import ModelError
+from sqs_codec.serve._datagram.link import DatagramLink
 from sqs_codec.session import Setting
-from sqs_codec.session._wire import Context
 
-TEXTS, QUICK_TEXTS = 3, 1
+ALONE, ROUNDS, HINTS, PLANNER = "alone", "rounds", "hints", "planner"
 
-QUICK_TOKENS = 16
+TEXTS, QUICK_TEXTS = 4, 1
+
+TOKENS, QUICK_TOKENS = 96, 16
+"""Of a text."""
 
 TEMPERATURE = 0.7
 
-CLOUD = "slow"
+CLOUD = STEPS["slow"]
 """With the fast one drafting gains next to nothing, whoever drafts."""
 
 SESSIONS, QUICK_SESSIONS = 8, 4
-"""Pairs of an edge and a server at once. With V = 49 152 twelve take two thirds of one
-core, and eight a core take their time within 1 % of one alone."""
-
-Told = dict[str, float]
-"""Seconds and bytes up and down of a text, as simulated."""
+"""Pairs of an edge and a server at once, each of which sleeps most of the time."""
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """A plan to measure; without one, a planner."""
+class Place(NamedTuple):
+    """A link: bits per second to the cloud, seconds of a round trip, and loss."""
 
-    name: str
-    plan: FixedPlan | None
+    rate: float
+    trip: float
+    loss: float = 0.0
+
+    def __str__(self) -> str:
+        power = 1 if self.rate < 1e6 else 2
+        rate = f"{self.rate / 1000**power:g}{'kM'[power - 1]}"
+        lost = f", {self.loss:.0%} lost" if self.loss else ""
+        return f"{rate}, {1000 * self.trip:g} ms{lost}"
 
 
-class Recorded(NamedTuple):
-    """A text for the real system; what it drafts there, by setting."""
-
-    text: system.Text
-    drafts: dict[str, Drafts]
-
-
-def measure(options: Options, grid: Grid) -> Records:
-    """Write texts over each link: by the cloud alone, the best plan and a planner.
+def measure(options: Options, places: Sequence[Place]) -> Records:
+    """Write texts over each link in each way.
 
     A planner goes from text to text; at the first it knows nothing.
     """
     models = load(options, options.model)
-    settings = default_settings(models.vocab_size, models.prior)
-    texts = [
-        replay(text, settings, [options.seed, number])
-        for number, text in enumerate(recorded(options, models))
+    settings = tuple(default_settings(models.vocab_size, models.prior))
+    texts = recorded(options, models)
+    tokens = min(len(np.load(text.draft, mmap_mode="r")) for text in texts)
+    drafts = [
+        replay(text, settings, [options.seed, n], tokens)
+        for n, text in enumerate(texts)
     ]
     cases: dict[str, dict[str, Any]] = {}
     cells = []
-    for at, each in enumerate(chosen(settings, texts, grid, options.seed)):
-        rate, trip = map(float, grid.links[:, at])
-        for one, told in each:
-            key = f"{rate:g} bit/s, {trip:g} s: {one.name}"
-            case = {"rate": rate, "trip": trip, "plan": one.name, "simulated": told}
-            cases[key] = case
-            link = Link(rate, trip, jitter=JITTER)
-            cells.append(_cell(key, link, texts, settings, one.plan, options.seed))
+    for place in places:
+        rounds = best_rounds(drafts, place, options.seed)
+        for way, plan, modes in (
+            (ALONE, FixedPlan(0), ()),
+            (ROUNDS, rounds, ()),
+            (HINTS, None, ("hints",)),
+            (PLANNER, None, ("alone", "hints")),
+        ):
+            cell = system.Cell(
+                f"{place}: {way}",
+                Link(place.rate, place.trip, jitter=JITTER, loss=place.loss),
+                tuple(texts),
+                tokens,
+                settings,
+                plan,
+                CLOUD,
+                TEMPERATURE,
+                options.seed,
+                modes,
+            )
+            cells.append(cell)
+            case = {"part": "real", "way": way, "plan": _words(rounds, settings)}
+            cases[cell.key] = case | place._asdict()
     sessions = QUICK_SESSIONS if options.quick else SESSIONS
     played = {one["key"]: one["texts"] for one in system.play_all(cells, sessions)}
     return [
-        record for key, case in cases.items() for record in _records(case, played[key])
+        {**case, **text, "text": n}
+        for key, case in cases.items()
+        for n, text in enumerate(played[key])
     ]
 
 
-def _cell(
-    key: str,
-    link: Link,
-    texts: Sequence[Recorded],
-    settings: Sequence[Setting],
-    plan: FixedPlan | None,
-    seed: int,
-) -> system.Cell:
-    return system.Cell(
-        key,
-        link,
-        tuple(text.text for text in texts),
-        tokens_of(texts),
-        tuple(settings),
-        plan,
-        STEPS[CLOUD],
-        TEMPERATURE,
-        seed,
-    )
+def best_rounds(
+    texts: Sequence[Sequence[Drafts]], place: Place, seed: int
+) -> FixedPlan:
+    """Return the rounds that are fastest over texts, if simulated."""
+
+    def seconds(fixed: FixedPlan) -> float:
+        total = 0.0
+        for number, drafts in enumerate(texts):
+            run = Run(
+                np.array(place.rate),
+                np.array(place.trip),
+                CLOUD,
+                DatagramLink.overhead,
+                drafts,
+                np.random.default_rng([seed, number]),
+                len(drafts[0].bits) + 1,
+                loss=place.loss,
+            )
+            run.fixed(fixed.plan())
+            total += float(run.now)
+        return total
+
+    return min(plans(len(texts[0])), key=seconds)
 
 
-def _records(case: dict[str, Any], played: list[dict[str, Any]]) -> Records:
-    found = []
-    for number, (text, told) in enumerate(zip(played, case["simulated"], strict=True)):
-        measured = {name: value for name, value in text.items() if name != "text"}
-        ends = {"part": "real", "text": number, "simulated": told}
-        found.append({**case, **ends, "measured": measured})
-    return found
-
-
-def chosen(
-    settings: Sequence[Setting], texts: Sequence[Recorded], grid: Grid, seed: int
-) -> list[list[tuple[Candidate, list[Told]]]]:
-    """Simulate all plans, and return for each link those to measure.
-
-    They are the cloud alone, the best plan with drafts, and a planner; each with what
-    texts come to.
-    """
-    alone = Candidate(CLOUD_ALONE, FixedPlan(0))
-    drafting = []
-    for fixed in plans(len(settings)):
-        plan = fixed.plan()
-        name = f"{OURS} {plan.length}, {words(settings[plan.setting])}"
-        drafting.append(Candidate(name, fixed))
-    told = [simulate(one, settings, texts, grid.links, seed) for one in drafting]
-    told_alone = simulate(alone, settings, texts, grid.links, seed)
-    found = []
-    for at, link in enumerate(grid.links.T):
-        seconds = [sum(text["seconds"] for text in links[at]) for links in told]
-        best = int(np.argmin(seconds))
-        planner = Candidate(PLANNER, None)
-        (planned,) = simulate(planner, settings, texts, link, seed)
-        best_plan = (drafting[best], told[best][at])
-        found.append([(alone, told_alone[at]), best_plan, (planner, planned)])
-    return found
-
-
-def simulate(
-    one: Candidate,
-    settings: Sequence[Setting],
-    texts: Sequence[Recorded],
-    links: Floats,
-    seed: int,
-) -> list[list[Told]]:
-    """Return seconds and bytes of each text over each of links, [2, links].
-
-    For a planner, which chooses for one link, that is [2].
-    """
-    runs = []
-    planner = planner_of(settings, TEMPERATURE) if one.plan is None else None
-    for number, text in enumerate(texts):
-        drafts = [text.drafts[words(setting)] for setting in settings]
-        run = run_of(links, drafts, STEPS[CLOUD], tokens_of(texts), [seed, number])
-        run.prompt(_context_bytes(text.text.prompt, settings[0].codec.vocab_size))
-        _write(run, one.plan, planner)
-        runs.append(run)
-    names = ("seconds", "up", "down")
-    found = np.array([[np.ravel(x) for x in (r.now, r.up, r.down)] for r in runs])
-    return [
-        [dict(zip(names, map(float, text), strict=True)) for text in link]
-        for link in np.moveaxis(found, 2, 0)
-    ]
-
-
-def _context_bytes(prompt: Sequence[int], vocab_size: int) -> int:
-    """Return how long the message is that tells the cloud a prompt."""
-    message = Context(bytes(4), 0, 0, 0, 0, len(prompt), list(prompt))
-    return len(message.to_bytes(vocab_size))
-
-
-def _write(run: Run, plan: FixedPlan | None, planner: Planner | None) -> None:
-    """Write a text as the loop does."""
-    if planner is not None:
-        run.planned(planner)
-    elif plan is not None and plan.plan().length:
-        run.fixed(plan.plan())
-    else:
-        run.alone()
-
-
-def tokens_of(texts: Sequence[Recorded]) -> int:
-    """Return the tokens of each text: as many as all of them have."""
-    return min(len(drafts.bits) for text in texts for drafts in text.drafts.values())
+def _words(fixed: FixedPlan, settings: Sequence[Setting]) -> str:
+    """Name rounds by their length, K and resolution."""
+    plan = fixed.plan()
+    setting = settings[plan.setting]
+    assert isinstance(setting.keep, sqs.TopK)
+    return f"{plan.length}: K={setting.keep.k}, l={setting.codec.resolution}"
 
 
 # Recording
@@ -246,6 +173,18 @@ def recorded(options: Options, models: Models) -> list[system.Text]:
     return found
 
 
+def joined(parts: Iterable[Trace], tokens: int) -> Iterator[list[Trace]]:
+    """Join traces to texts of so many tokens or more; the last may have fewer."""
+    text: list[Trace] = []
+    for part in parts:
+        text.append(part)
+        if sum(map(len, text)) >= tokens:
+            yield text
+            text = []
+    if text:
+        yield text
+
+
 def _save(path: Path, rows: np.ndarray) -> None:
     part = path.with_suffix(".part")
     with part.open("wb") as file:
@@ -253,22 +192,30 @@ def _save(path: Path, rows: np.ndarray) -> None:
     part.replace(path)
 
 
-def replay(text: system.Text, settings: Sequence[Setting], seed: list[int]) -> Recorded:
-    """Draft and judge each position alone, as the real system will."""
+def replay(
+    text: system.Text, settings: Sequence[Setting], seed: list[int], tokens: int
+) -> list[Drafts]:
+    """Draft and judge each position but the last, as the real system will in rounds.
+
+    Returns
+    -------
+    list of Drafts
+        By setting.
+    """
     v, start = settings[0].codec.vocab_size, len(text.prompt)
     draft = RecordedDraft(v, 0.0)
     target = RecordedVerifier(v, Steps(0.0, 0.0, 0.0))
-    rows = np.load(text.draft, mmap_mode="r")
-    draft.begin(start, rows, [*seed, 0])
+    draft.begin(start, np.load(text.draft, mmap_mode="r"), [*seed, 0])
     target.begin(start, np.load(text.target, mmap_mode="r"), [*seed, 1])
-    found: dict[str, list[Position]] = {words(setting): [] for setting in settings}
-    for at in range(len(rows) - 1):
-        before = range(start + at)
-        for setting in settings:
-            row = draft.logits(before)[0]
+    found = []
+    for setting in settings:
+        accepted, bits = [], []
+        for at in range(start, start + tokens - 1):
+            row = draft.logits(range(at))[0]
             q = setting.codec.quantize(row, setting.keep, temperature=TEMPERATURE)
             token = q.sample(draft.rng)
-            verdict = target.judge(sqs.Round([q], [token]), start + at, TEMPERATURE)
-            bits = bits_of(setting.codec, q, token)
-            found[words(setting)].append(Position(verdict.accepted == 1, bits, 0.0))
-    return Recorded(text, {name: as_drafts(each) for name, each in found.items()})
+            verdict = target.judge(sqs.Round([q], [token]), at, TEMPERATURE)
+            accepted.append(verdict.accepted == 1)
+            bits.append(setting.codec.bits(q) - np.log2(q.prob(token)))
+        found.append(Drafts(np.array(accepted), np.array(bits)))
+    return found

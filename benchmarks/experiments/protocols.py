@@ -1,16 +1,18 @@
-"""Our plans against what users would pick, over links thin and wide."""
+"""What a drafted token costs, and how fast texts come over links in the real system."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+import itertools
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from rich.table import Table
 from rich.text import Text
 
-from benchmarks.experiments.estimate import CONFIDENCE, draws, ratio, shown
+import sqs_codec as sqs
+from benchmarks.experiments import measured
+from benchmarks.experiments.estimate import ratio, shown
 from benchmarks.experiments.experiment import (
     Check,
     Options,
@@ -18,48 +20,41 @@ from benchmarks.experiments.experiment import (
     Task,
     grouped,
 )
-from benchmarks.experiments.measured import (
-    CLOUD,
-    TEMPERATURE,
-    measure,
-)
-from benchmarks.experiments.models import GEMMA3, SMOLLM2
-from benchmarks.experiments.simulated import (
-    CLOUD_ALONE,
-    LENGTHS,
-    ONE_HOT,
-    OURS,
-    PLANNER,
-    SHARED,
-    Grid,
-    simulate,
-)
-from benchmarks.experiments.wire_formats import DENSE, DISTILLKIT, QS, RAW
-from benchmarks.planner.__main__ import RATES, TRIPS
+from benchmarks.experiments.measured import HINTS, PLANNER, ROUNDS, TEMPERATURE, Place
+from benchmarks.experiments.models import GEMMA3, SMOLLM2, load
+from benchmarks.experiments.traces import traces
+from benchmarks.experiments.wire_formats import Format, coupled, formats, ours
+from benchmarks.planner.__main__ import BAR_TRIPS
+from benchmarks.rate.schemes import Row
 from benchmarks.tables import dim, table
+from sqs_codec.edge import default_settings
+from sqs_codec.session import Setting
 
-TITLE = "Protocols over links of 2 kbit/s to 100 Mbit/s"
+TITLE = "Protocols over links of 2 kbit/s to 1 Mbit/s"
 ALONE = True
 
-GRID = Grid(RATES, TRIPS)
-REAL_GRID = Grid((2e3, 1e4, 1e5, 1e6, 1e8), (0.005, 0.05, 0.1, 0.3))
-QUICK_GRID = Grid((1e4, 1e6), (0.02, 0.1))
-
-SHOWN = ((2e3, 0.05), (1e4, 0.05), (1e5, 0.05), (1e7, 0.005))
-"""Links of the tables."""
+PLACES = [
+    *itertools.starmap(
+        Place, itertools.product((2e3, 1e4, 1e5, 1e6), (0.02, 0.1, 0.3))
+    ),
+    Place(1e4, 0.1, 0.05),
+    Place(1e5, 0.1, 0.05),
+]
+QUICK_PLACES = [Place(1e4, 0.02), Place(1e6, 0.1, 0.05)]
 
 PROMPTS = {SMOLLM2: 24, GEMMA3: 12}
 """As many as there is time for; of another pair as many as of the first."""
 
-PROTOCOLS = (CLOUD_ALONE, DENSE, QS, RAW, DISTILLKIT, ONE_HOT, SHARED, OURS)
+WAYS = measured.ALONE, ROUNDS, HINTS, PLANNER
 
-NEAR = 0.9
-"""A share of the fastest's speed: within 10 %."""
+SLOWEST = 1e4
+"""Bits per second of the slowest link on which hints have a bar."""
 
-BAR = 0.8
-"""A share of the links: on so many the planner is to be within 10 % of the best."""
+MEAN, LEAST = 1.15, 1.05
+"""How much faster hints are to be than the best of rounds and the cloud alone."""
 
-Floats = NDArray[np.float64]
+NEAR, OFTEN = 0.9, 0.9
+"""How near the best the planner is to be, and on which share of the links."""
 
 
 def places(options: Options) -> list[tuple[str, float]]:
@@ -72,272 +67,151 @@ def places(options: Options) -> list[tuple[str, float]]:
 
 
 def tasks(options: Options) -> list[Task]:
-    """Return the simulations, then what is measured, a rate at a time."""
-    grid, real = (QUICK_GRID,) * 2 if options.quick else (GRID, REAL_GRID)
+    """Return what is sent of the texts of each model, and what is measured."""
+    return [
+        *(Task(f"{m} {t:g}", sent, (m, t)) for m, t in places(options)),
+        Task("real", measured.measure, (QUICK_PLACES if options.quick else PLACES,)),
+    ]
+
+
+def sent(options: Options, name: str, temperature: float) -> Records:
+    """Return what positions cost and give in each format, summed over each text."""
+    models = load(options, name)
+    v = models.vocab_size
+    one_hot = Setting(sqs.Codec(v, 1, prior=models.prior), sqs.TopK(1))
+    settings = one_hot, *default_settings(v, models.prior)
+    ways = [*formats(v), *map(ours, settings)]
+    names = [*(f"{way.name} {way.variant}" for way in ways), "hints, first guess"]
+    about = {"part": "sent", "model": name, "temperature": temperature}
+    prompts = PROMPTS.get(name, PROMPTS[SMOLLM2])
     found = []
-    for name, temperature in places(options):
-        prompts = PROMPTS.get(name, PROMPTS[SMOLLM2])
-        key = f"{name} {temperature:g}"
-        found.append(Task(key, simulate, (name, temperature, prompts, grid)))
-    rates = [real.rates] if options.quick else [(rate,) for rate in real.rates]
-    for each in rates:
-        key = f"real, {each[0]:g} bit/s"
-        found.append(Task(key, measure, (Grid(each, real.trips),)))
+    for text in traces(options, name, temperature, prompts=prompts):
+        sums = np.zeros((len(names), 2))
+        for draft, target, token in zip(
+            text.draft, text.target, text.tokens, strict=True
+        ):
+            row = Row(draft, target, temperature)
+            guess = 16 if v <= 1 << 16 else 24, coupled(row.p, row.q, token)
+            sums += [*(_position(row, way) for way in ways), guess]
+        found += [
+            {**about, "format": way, "positions": len(text)}
+            | {"bits": bits, "accepted": right}
+            for way, (bits, right) in zip(names, sums.tolist(), strict=True)
+        ]
     return found
+
+
+def _position(row: Row, way: Format) -> tuple[float, float]:
+    """Return the bits of a position, and how probable its token is accepted."""
+    wire = way.send(row)
+    right = np.minimum(row.p[wire.q.token_ids], wire.q.probs).sum()
+    return wire.bits + wire.token_bits, float(right)
 
 
 # Summary
 
 
 def summary(records: Records, options: Options) -> dict[str, Any]:
-    """Return what formats cost, who wins where, and what the real system does."""
+    """Return what formats cost and give, and what links do."""
     parts: dict[str, Records] = {key[0]: of for key, of in grouped(records, "part")}
-    grid, real = (QUICK_GRID,) * 2 if options.quick else (GRID, REAL_GRID)
-    names = "model", "temperature", "protocol", "variant"
-    case = "model", "temperature", "cloud"
-    planned = dict(grouped(parts["planned"], *case))
+    names = "model", "temperature", "format"
+    late = [each["late"] / each["seconds"] for each in parts["real"]]
     return {
         "quick": options.quick,
         "formats": [
             dict(zip(names, key, strict=True)) | _format(group, options.seed)
             for key, group in grouped(parts["sent"], *names)
         ],
-        "maps": [
-            dict(zip(case, key, strict=True)) | _map(group, planned[key], grid, options)
-            for key, group in grouped(parts["simulated"], *case)
+        "texts": 1 + max(each["text"] for each in parts["real"]),
+        "tokens": parts["real"][0]["tokens"],
+        "links": [
+            {"place": key, **_link(group)}
+            for key, group in grouped(parts["real"], *Place._fields)
         ],
-        "real": _real(parts["real"], real),
+        "late": {"median": float(np.median(late)), "most": max(late)},
     }
 
 
 def _format(group: Records, seed: int) -> dict[str, Any]:
     """Return what a position takes and gives."""
     positions = [each["positions"] for each in group]
-    bits, accepted = ([each[n] for each in group] for n in ("bits", "accepted"))
+    bits, right = ([each[n] for each in group] for n in ("bits", "accepted"))
     return {
         "bits": ratio(bits, positions, seed).as_json(),
-        "acceptance": ratio(accepted, positions, seed).as_json(),
+        "acceptance": ratio(right, positions, seed).as_json(),
     }
 
 
-class Best(NamedTuple):
-    """The plan of a protocol that is fastest on each link, in hindsight.
-
-    Attributes
-    ----------
-    plans : list of str, [links]
-    seconds, data : ndarray, [texts, links]
-        With its plan: the seconds, and the bytes both ways.
-    """
-
-    plans: list[str]
-    seconds: Floats
-    data: Floats
-
-    @classmethod
-    def of(cls, group: Records) -> Best:
-        """Choose among the plans of a protocol."""
-        names, seconds, data = [], [], []
-        for (variant, length), texts in grouped(group, "variant", "length"):
-            names.append(f"{length} {variant}".strip())
-            seconds.append([each["seconds"] for each in texts])
-            data.append([np.add(each["up"], each["down"]) for each in texts])
-        times, sizes = np.array(seconds), np.array(data)
-        best = times.sum(1).argmin(0)
-        every = np.arange(times.shape[2])
-        # Advanced indices first: [links, texts].
-        return cls(
-            [names[i] for i in best],
-            times[best, :, every].T,
-            sizes[best, :, every].T,
-        )
-
-
-def _map(
-    group: Records, planned: Records, grid: Grid, options: Options
-) -> dict[str, Any]:
-    """Say which protocol is fastest on which link, and how near the planner is."""
-    found = {name: Best.of(each) for (name,), each in grouped(group, "protocol")}
-    names = [name for name in PROTOCOLS if name in found]
-    tokens = sum(each[1][0]["tokens"] for each in grouped(group, "text"))
-    speeds = np.array([tokens / found[name].seconds.sum(0) for name in names])
-    data = np.array([found[name].data.sum(0) / tokens for name in names])
-    best, sure = speeds.max(0), _sure([found[name] for name in names], options.seed)
-    written = sum(each["tokens"] for each in planned)
-    again = sum(each["again_tokens"] for each in planned)
-    planner = written / _over(planned, "seconds")
-    later = again / _over(planned, "again")
-    speeds_of = dict(zip(names, speeds, strict=True)) | {PLANNER: planner}
-    bytes_of = dict(zip(names, data, strict=True))
-    bytes_of[PLANNER] = (_over(planned, "up") + _over(planned, "down")) / written
+def _link(records: Records) -> dict[str, Any]:
+    """Compare the ways to write over a link."""
+    ways = {way: _way(group) for (way,), group in grouped(records, "way")}
+    speeds = {way: sums["tokens_per_second"] for way, sums in ways.items()}
+    without = max(speeds[measured.ALONE], speeds[ROUNDS])
     return {
-        "rates": grid.rates,
-        "trips": grid.trips,
-        "texts": len(grouped(group, "text")),
-        "tokens": int(tokens),
-        "tokens_per_second": {name: _rounded(x) for name, x in speeds_of.items()},
-        "bytes_per_token": {name: _rounded(x) for name, x in bytes_of.items()},
-        "plans": {name: found[name].plans for name in names},
-        "wins": {n: float((speeds.argmax(0) == i).mean()) for i, n in enumerate(names)},
-        "surely": {n: float(sure[i].mean()) for i, n in enumerate(names)},
-        "near": {
-            name: float((speed >= NEAR * best).mean())
-            for name, speed in speeds_of.items()
-        },
-        "near_again": float((later >= NEAR * best).mean()),
-        "shown": grid.links.T.tolist() if options.quick else SHOWN,
+        "rounds": records[0]["plan"],
+        "ways": ways,
+        "gain": speeds[HINTS] / without,
+        "planner": speeds[PLANNER] / max(without, speeds[HINTS]),
     }
 
 
-def _over(records: Records, name: str) -> Floats:
-    """Return a sum over records, by link."""
-    return np.sum([record[name] for record in records], axis=0, dtype=np.float64)
-
-
-def _sure(plans: Sequence[Best], seed: int) -> NDArray[np.bool_]:
-    """Say of each protocol on which links it is the fastest whatever the texts are.
-
-    Returns
-    -------
-    ndarray of bool, [protocols, links]
-        Whether it is the fastest in 95 % of the resamples of the texts.
-    """
-    times = np.array([plan.seconds for plan in plans])
-    texts = times.shape[1]
-    # All write the same tokens: who needs the fewest seconds is the fastest.
-    fastest = (draws(texts, seed)[1:] @ times).argmin(0)
-    shares = np.array([(fastest == i).mean(0) for i in range(len(plans))])
-    # One text says nothing about others.
-    return np.asarray((shares >= CONFIDENCE) & (texts > 1))
-
-
-def _rounded(values: Floats) -> list[float]:
-    """Round to four digits, which is more than the texts are good for."""
-    return [float(f"{value:.4g}") for value in values]
-
-
-# The real system
-
-
-def _real(records: Records, grid: Grid) -> dict[str, Any]:
-    """Compare the planner with the best plan measured, and both with the simulation."""
-    cells = [
-        {"rate": rate, "trip": trip, **_cell(group)}
-        for (rate, trip), group in grouped(records, "rate", "trip")
-    ]
-    plans = [plan for cell in cells for plan in cell["plans"].values()]
-    ratios = [plan["of_simulated"] for plan in plans]
-    low, median, high = np.quantile(ratios, (0.05, 0.5, 0.95)).tolist()
-    measured = [each["measured"] for each in records]
-    late = [each["late"] / each["seconds"] for each in measured]
-    within = {
-        name: float(np.mean([cell[name] >= NEAR for cell in cells]))
-        for name in ("of_best", "of_best_first", "of_best_later", "alone_of_best")
-    }
-    return {
-        "rates": grid.rates,
-        "trips": grid.trips,
-        "texts": 1 + max(each["text"] for each in records),
-        "cells": cells,
-        "within": within,
-        "of_simulated": {"median": median, "low": low, "high": high, "n": len(ratios)},
-        "late": {"median": float(np.median(late)), "most": max(late)},
-    }
-
-
-def _cell(records: Records) -> dict[str, Any]:
-    """Sum up the plans of a link."""
-    plans = {name: group for (name,), group in grouped(records, "plan")}
-    seconds = {
-        name: np.array([each["measured"]["seconds"] for each in group])
-        for name, group in plans.items()
-    }
-    planner = seconds[PLANNER]
-    fixed = {name: times for name, times in seconds.items() if name != PLANNER}
-    best = min(fixed, key=lambda name: float(fixed[name].sum()))
-    later = slice(min(1, len(planner) - 1), None)
-    return {
-        "best": best,
-        "of_best": float(fixed[best].sum() / planner.sum()),
-        "of_best_first": float(fixed[best][0] / planner[0]),
-        "of_best_later": float(fixed[best][later].sum() / planner[later].sum()),
-        "alone_of_best": float(fixed[best].sum() / fixed[CLOUD_ALONE].sum()),
-        "reason": plans[PLANNER][-1]["measured"]["reason"],
-        "plans": {name: _plan(group) for name, group in plans.items()},
-    }
-
-
-def _plan(group: Records) -> dict[str, float]:
-    """Sum up the texts of a plan on a link."""
-
-    def total(part: str, name: str) -> float:
-        return float(sum(each[part][name] for each in group))
-
-    tokens, seconds = total("measured", "tokens"), total("measured", "seconds")
-    return {
-        "tokens_per_second": tokens / seconds,
-        "of_simulated": seconds / total("simulated", "seconds"),
-        "up": total("measured", "bytes_up") / tokens,
-        "down": total("measured", "bytes_down") / tokens,
-        "first": float(np.median([each["measured"]["first"] for each in group])),
-    }
+def _way(texts: Records) -> dict[str, float]:
+    """Sum up texts; bytes, rows and passes are those of a token."""
+    names = "seconds", "bytes_up", "bytes_down", "rows", "passes"
+    tokens = sum(text["tokens"] for text in texts)
+    each = {name: sum(text[name] for text in texts) / tokens for name in names}
+    first = float(np.median([text["first"] for text in texts]))
+    return {**each, "tokens_per_second": 1 / each["seconds"], "first": first}
 
 
 def checks(summary: dict[str, Any]) -> list[Check]:
-    """Return the bar: the planner near the best plan."""
-    if summary["quick"]:  # a text of a few tokens is over before a planner has settled
+    """Return the bars: hints faster than without them, the planner near the best."""
+    if summary["quick"]:  # texts of a few tokens
         return []
-    real = summary["real"]
-    share = real["within"]["of_best"]
-    missed = [
-        f"{_link(cell['rate'], cell['trip'])}: {cell['of_best']:.2f} of {cell['best']}"
-        for cell in real["cells"]
-        if cell["of_best"] < NEAR
-    ]
-    maps = {_title(each): each["near"][PLANNER] for each in summary["maps"]}
-    has, often = f"the planner has {NEAR:.0%} of the", f"on {BAR:.0%} of the links"
+    links = [(Place(*link["place"]), link) for link in summary["links"]]
+    gains = {
+        str(place): link["gain"]
+        for place, link in links
+        if place.rate >= SLOWEST and place.trip in BAR_TRIPS and not place.loss
+    }
+    mean, least = float(np.mean([*gains.values()])), min(gains, key=lambda x: gains[x])
+    shares = {str(place): link["planner"] for place, link in links}
+    near = float(np.mean([share >= NEAR for share in shares.values()]))
+    worst = min(shares, key=lambda x: shares[x])
     return [
         Check(
-            f"in the real system {has} best plan's speed {often}",
-            share >= BAR,
-            f"on {share:.0%}; not on: {'; '.join(missed) or 'none'}",
+            f"from 10 kbit/s on, of 20 and 100 ms, hints are {MEAN} times as fast as "
+            f"the best of rounds and the cloud alone, on no link less than {LEAST}",
+            mean >= MEAN and gains[least] >= LEAST,
+            f"{mean:.2f} on average; {gains[least]:.2f} on {least}",
         ),
         Check(
-            f"in each map {has} fastest protocol's speed {often}",
-            all(share >= BAR for share in maps.values()),
-            "; ".join(f"{case}: {share:.0%}" for case, share in maps.items()),
+            f"the planner has {NEAR:.0%} of the best way's speed on {OFTEN:.0%} of the "
+            "links",
+            near >= OFTEN,
+            f"on {near:.0%}; {shares[worst]:.2f} on {worst}",
         ),
     ]
-
-
-def _title(each: Mapping[str, Any]) -> str:
-    """Name what a map is of."""
-    return f"{each['model']}, T={each['temperature']:g}, {each['cloud']} cloud"
 
 
 # Tables
 
 
-def tables(summary: dict[str, Any]) -> list[Table | Text]:
-    """Return formats, the maps in numbers, and the real system."""
-    found: list[Table | Text] = [*_format_tables(summary["formats"])]
-    for each in summary["maps"]:
-        found += _map_tables(each)
-    return [*found, *_real_tables(summary["real"])]
+def tables(summary: dict[str, Any]) -> Iterator[Table | Text]:
+    """Yield formats, and the real system."""
+    yield from _format_tables(summary["formats"])
+    yield from _link_tables(summary)
 
 
 def _format_tables(formats: Records) -> Iterator[Table | Text]:
     for (model, temperature), group in grouped(formats, "model", "temperature"):
         made = table(
             f"A drafted token, {model}, T={temperature:g}",
-            *("protocol", "bits", "accepted, of all"),
+            *("format", "bits", "accepted, of all"),
         )
         for each in group:
-            made.add_row(
-                f"{each['protocol']} {each['variant']}",
-                f"{each['bits']['value']:,.0f}",
-                shown(each["acceptance"], ".3f"),
-            )
+            bits, acceptance = each["bits"]["value"], shown(each["acceptance"], ".3f")
+            made.add_row(each["format"], f"{bits:,.0f}", acceptance)
         yield made
     yield dim(
         "bits: of the token and its distribution, packets of their own, without "
@@ -346,102 +220,32 @@ def _format_tables(formats: Records) -> Iterator[Table | Text]:
     )
 
 
-def _map_tables(each: dict[str, Any]) -> Iterator[Table | Text]:
-    """Yield tokens per second, and for a slow cloud the bytes of a token of text."""
-    shares = "wins", "surely", "near"
-    links = [_link(rate, trip, "\n") for rate, trip in each["shown"]]
+def _link_tables(summary: dict[str, Any]) -> Iterator[Table | Text]:
+    """Yield how fast texts come over each link, and what they take."""
     speeds = table(
-        f"Simulated tokens per second: {_title(each)}", "protocol", *links, *shares
+        "The real system: tokens per second",
+        *("link", *WAYS, "gain of hints", "planner, of best"),
     )
-    for name, row in each["tokens_per_second"].items():
-        cells = (f"{each[x][name]:.0%}" if name in each[x] else "" for x in shares)
-        speeds.add_row(name, *_short(_at(each, row)), *cells)
-    again = f"{each['near_again']:.0%}"
-    speeds.add_row("its second text", *[""] * len(links), "", "", again)
-    yield speeds
-    if each["cloud"] == CLOUD:
-        sizes = table(
-            f"Bytes of IP, both ways, per token: {_title(each)}", "protocol", *links
-        )
-        for name, row in each["bytes_per_token"].items():
-            sizes.add_row(name, *_short(_at(each, row)))
-        yield sizes
+    sizes = table("Bytes of IP up and down, for a token of text", "link", *WAYS)
+    work = table(
+        "Draft rows and target passes, for a token of text",
+        *("link", "the rounds", *WAYS),
+    )
+    for link in summary["links"]:
+        place, ways = str(Place(*link["place"])), [link["ways"][way] for way in WAYS]
+        found = [f"{way['tokens_per_second']:.2f}" for way in ways]
+        speeds.add_row(place, *found, f"{link['gain']:.2f}", f"{link['planner']:.2f}")
+        told = (f"{way['bytes_up']:.0f} + {way['bytes_down']:.0f}" for way in ways)
+        sizes.add_row(place, *told)
+        done = (f"{way['rows']:.2f}, {way['passes']:.2f}" for way in ways)
+        work.add_row(place, link["rounds"], *done)
+    yield from (speeds, sizes, work)
+    late = summary["late"]
     yield dim(
-        f"{each['texts']} texts, {each['tokens']} tokens. Each protocol has the "
-        "parameters and the drafts of "
-        f"{', '.join(map(str, LENGTHS[:-1]))} or {LENGTHS[-1]} tokens that turned out "
-        "fastest on the link for these very texts; the planner knows neither. wins: "
-        "the share of all links on which it is the fastest; surely: on which it is in "
-        f"{CONFIDENCE:.0%} of the resamples of the texts; near: on which it is within "
-        f"{1 - NEAR:.0%} of the fastest. Only the cloud alone and ours are in the real "
-        "system, too."
+        f"{summary['texts']} texts of {summary['tokens']} tokens on each link. The "
+        "rounds are those of the length and setting that are fastest if simulated; for "
+        "hints and the planner nothing was chosen. gain: hints' speed over the better "
+        "one of rounds and the cloud alone. The machine was late "
+        f"{late['median']:.1%} of a text's seconds (median), {late['most']:.0%} at "
+        "most."
     )
-
-
-def _at(each: dict[str, Any], values: Sequence[float]) -> list[float]:
-    """Return what a grid has at the links shown."""
-    width = len(each["trips"])
-    return [
-        values[each["rates"].index(rate) * width + each["trips"].index(trip)]
-        for rate, trip in each["shown"]
-    ]
-
-
-def _short(values: Iterable[float]) -> Iterator[str]:
-    """Yield numbers in few characters."""
-    for value in values:
-        yield f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def _real_tables(real: dict[str, Any]) -> Iterator[Table | Text]:
-    made = table(
-        "The real system: the planner's speed as a share of the best plan's",
-        *("link", "best plan", "tok/s", "planner", "first", "later", "of sim."),
-    )
-    sizes = table(
-        "Measured: bytes per token up and down, and seconds to the first token",
-        *("link", "cloud alone", "best plan", "planner"),
-    )
-    for cell in real["cells"]:
-        link, best = _link(cell["rate"], cell["trip"]), cell["plans"][cell["best"]]
-        shares = (cell[f"of_best{part}"] for part in ("", "_first", "_later"))
-        made.add_row(
-            link,
-            cell["best"].replace(", K", "\nK"),
-            f"{best['tokens_per_second']:.3g}",
-            *(f"{share:.2f}" for share in shares),
-            f"{best['of_simulated']:.2f}",
-        )
-        plans = (cell["plans"][n] for n in (CLOUD_ALONE, cell["best"], PLANNER))
-        words = (f"{p['up']:.0f}, {p['down']:.0f}, {p['first']:.2f} s" for p in plans)
-        sizes.add_row(link, *words)
-    yield made
-    within, told = real["within"], real["of_simulated"]
-    yield dim(
-        f"{real['texts']} texts on each link by one planner, which knows nothing at "
-        "the first. Measured were the planner, the cloud alone, and of all plans that "
-        "the planner chooses from the one that is fastest if simulated; the best of "
-        "these two is the faster one over all these texts. "
-        f"Within {1 - NEAR:.0%} of it: on {within['of_best']:.0%} of the "
-        f"links, {within['of_best_first']:.0%} at the first text, "
-        f"{within['of_best_later']:.0%} at later ones; the cloud alone on "
-        f"{within['alone_of_best']:.0%}. of sim.: seconds measured over seconds "
-        f"simulated; median {told['median']:.2f}, 5 to 95 % {told['low']:.2f} to "
-        f"{told['high']:.2f}, over {told['n']} plans and links, the planner's "
-        "included. The machine was late "
-        f"{real['late']['median']:.1%} of a text's seconds (median), "
-        f"{real['late']['most']:.0%} at most."
-    )
-    yield sizes
-
-
-def _link(rate: float, trip: float, between: str = ", ") -> str:
-    """Name a link.
-
-    Examples
-    --------
-    >>> _link(2e3, 0.005)
-    '2k, 5 ms'
-    """
-    power = 1 if rate < 1e6 else 2
-    return f"{rate / 1000**power:g}{'kM'[power - 1]}{between}{1000 * trip:g} ms"

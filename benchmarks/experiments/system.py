@@ -25,7 +25,7 @@ from benchmarks.relay import Link, Relay
 from benchmarks.wire.certificates import issue
 from sqs_codec.edge import Edge, FixedPlan, Planner, Step
 from sqs_codec.edge._loop import Planning
-from sqs_codec.edge._planner import MODES, Observation, Plan
+from sqs_codec.edge._planner import Observation, Plan
 from sqs_codec.engine import BatchEngine
 from sqs_codec.serve import connect
 from sqs_codec.serve._datagram.link import DatagramLink
@@ -68,12 +68,13 @@ class Cell:
     settings : tuple of Setting
     plan : FixedPlan or None
         With None a `Planner` chooses, which learns from text to text.
-    modes : sequence of str
-        Which it may choose from.
     steps : Steps
         Seconds of both models.
     temperature : float
     seed : int
+    modes : sequence of str
+        Which the planner chooses from. Rounds have to be planned: their texts depend
+        on more than the seed.
     """
 
     key: str
@@ -85,7 +86,12 @@ class Cell:
     steps: Steps
     temperature: float = 0.7
     seed: int = 0
-    modes: tuple[str, ...] = MODES
+    modes: tuple[str, ...] = ("alone", "hints")
+
+    @property
+    def in_rounds(self) -> bool:
+        """Whether the texts come in rounds."""
+        return self.plan is not None and self.plan.plan().length > 0
 
 
 @dataclass(frozen=True)
@@ -197,9 +203,12 @@ class _System:
             self.draft, settings=cell.settings, planner=watched, rng=self.draft.rng
         )
         steps, readings, rows = [], [], self.draft.rows
-        sampling = Sampling(cell.temperature)
         for step in edge.generate(
-            text.prompt, link, max_tokens=cell.tokens, sampling=sampling
+            text.prompt,
+            link,
+            max_tokens=cell.tokens,
+            sampling=Sampling(cell.temperature),
+            seed=None if cell.in_rounds else cell.seed,
         ):
             readings.append(self.read())
             steps.append(step)
@@ -262,7 +271,6 @@ def play(cell: Cell) -> dict[str, Any]:
     planner = cell.plan or Planner(
         cell.settings,
         sampling=Sampling(cell.temperature),
-        prefer="bytes",
         overhead=DatagramLink.overhead,
         modes=cell.modes,
     )

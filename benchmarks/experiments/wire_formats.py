@@ -1,4 +1,4 @@
-"""What others would send of a draft: bits, and the distribution that both ends hold.
+"""What is sent of a draft: bits, and the distribution that both ends hold.
 
 Every format but one leaves both ends with a distribution q^, from which the token was
 drawn and against which it is judged: so all of them are lossless, and differ in bits
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 import sqs_codec as sqs
 from benchmarks.rate.schemes import Row, dense_bits, raw_bits
+from sqs_codec.session import Setting
 
 DENSE, QS, RAW, DISTILLKIT = "dense fp16", "QS", "raw top-K", "DistillKit"
 
@@ -59,7 +60,7 @@ class Wire(NamedTuple):
     bits : float
         Of the distribution.
     token_bits : float
-        Of the token that was drawn from it: its place in what is held.
+        Of the token that was drawn from it, as expected.
     q : Held or SparseDistribution
     """
 
@@ -119,6 +120,19 @@ def formats(vocab_size: int) -> list[Format]:
             for name, how in COMPRESSORS.items()
         ),
     ]
+
+
+def ours(setting: Setting) -> Format:
+    """Return the format of rounds with a setting."""
+    codec, keep = setting.codec, setting.keep
+    k = keep.k if isinstance(keep, sqs.TopK) else keep
+
+    def send(row: Row) -> Wire:
+        q = row.send(keep, codec.resolution).q
+        entropy = -float(q.probs @ np.log2(q.probs))
+        return Wire(codec.bits(q), entropy, q)
+
+    return Format("ours", f"K={k}, l={codec.resolution}", send)
 
 
 def dense_fp16(row: Row) -> Wire:

@@ -276,8 +276,6 @@ class Run:
         Of the link.
     tokens : int
         Of the text.
-    most : float
-        Bytes of a message; a longer one goes as several.
     loss : float
         Share of the messages that are lost; rounds are sent again then.
     done : int
@@ -295,7 +293,6 @@ class Run:
     text: Sequence[Drafts]
     rng: np.random.Generator
     tokens: int = TOKENS
-    most: float = np.inf
     loss: float = 0.0
     done: int = 0
     now: Floats = field(init=False)
@@ -329,10 +326,6 @@ class Run:
         self.done += accepted + 1
         self._receive(1, ANSWER)
         return self._observed(plan, length, accepted, size, drafting, self.now - handed)
-
-    def prompt(self, size: int) -> None:
-        """Send the prompt, behind which the uplink is taken."""
-        self._send(size, self.now)
 
     def alone(self) -> None:
         """Let the cloud decode the rest of the text."""
@@ -413,7 +406,7 @@ class Run:
 
     def _send(self, size: int, at: Floats) -> Floats:
         """Queue a message at a time; return when it has left."""
-        size += self.overhead * max(1, int(np.ceil(size / self.most)))
+        size += self.overhead
         self._uplink_free = np.maximum(self._uplink_free, at) + 8 * size / self.rate
         self.up = self.up + size
         return self._uplink_free
