@@ -6,6 +6,7 @@ import asyncio
 import io
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -128,10 +129,10 @@ def test_the_clock_shows_what_is_stated(text: Text) -> None:
         0.7,
     )
     played = play(slow)["texts"][0]
-    last = (TOKENS - played["accepted"] - played["rounds"]) * (0.01 + 0.03)
+    last = (TOKENS - played["accepted"] - played["passes"]) * (0.01 + 0.03)
     least = (
         0.004 * played["drafted"]
-        + (0.03 + 0.01) * played["rounds"]
+        + (0.03 + 0.01) * played["passes"]
         + 0.001 * played["drafted"]
         + 8 * played["bytes_up"] / 1e5
     )
@@ -149,6 +150,16 @@ def test_all_plans_have_the_same_luck(text: Text) -> None:
     assert texts[0] == texts[1]
     same = np.array(texts[0]) == np.array(texts[2])
     assert same.mean() > 0.5  # but for tokens that end a round of one of them
+
+
+def test_hints_write_the_text_of_the_cloud_alone(text: Text) -> None:
+    alone, hints = (
+        play(replace(cell(text, plan, 0.7), modes=("hints",)))["texts"][0]
+        for plan in (FixedPlan(0), None)
+    )
+    assert hints["text"] == alone["text"]
+    assert hints["passes"] < alone["passes"] == TOKENS
+    assert hints["rows"] > alone["rows"] == 0
 
 
 def laws(length: int, texts: int) -> Iterator[list[int]]:
