@@ -256,7 +256,7 @@ def test_a_short_text_at_the_end_does_not_shorten_the_others(
     monkeypatch.setattr(measured, "TOKENS", 16)
     prompts = (Prompt("code", (1, 2)),) * len(tokens)
     models = some_models(prompts=prompts)
-    texts = measured.recorded(Options(tmp_path), models)
+    texts = measured.recorded(Options(tmp_path), models, 4)
     rows = [len(np.load(text.draft)) for text in texts]
     assert rows == list(tokens[:kept])
 
@@ -266,7 +266,7 @@ def test_a_text_that_ends_at_once_is_refused(
 ) -> None:
     monkeypatch.setattr(measured, "traces", lambda *_: iter([a_trace(0, 1)]))
     with pytest.raises(ModelError, match="ends at once"):
-        measured.recorded(Options(tmp_path), some_models())
+        measured.recorded(Options(tmp_path), some_models(), 1)
 
 
 def test_the_best_rounds_are_those_whose_drafts_are_accepted() -> None:

@@ -205,8 +205,19 @@ def test_texts_longer_than_their_rows_are_refused(text: Text) -> None:
 
 
 def made_up(options: Options) -> list[dict[str, object]]:
-    """Five windows in which batches serve n edges 10 n tokens, or else 10."""
-    return [
+    """Five windows in which batches serve n edges 10 n tokens, or 10, and others."""
+    shared = [
+        {"name": name, "edges": 2, "more": more, "plan": plan, "texts": 1}
+        | {"tokens": tokens, "seconds": 2.0}
+        for more in capacity.MORE
+        for name, plan, tokens in (
+            ("alone", "", 8),
+            ("rounds", "2", 6),
+            ("rounds", "4", 10),
+            ("hints", "", 12),
+        )
+    ]
+    return shared + [
         {"name": name, "edges": n, "tokens": 10 * more + i, "texts": 1, "seconds": 2.0}
         for i in (-2, -1, 0, 1, 2)
         for n in (1, 4)
@@ -223,6 +234,8 @@ def test_capacity_sums_up_windows(tmp_path: Path) -> None:
     assert four["batched"]["tokens"]["value"] == 20
     assert 19 <= four["batched"]["tokens"]["low"] < 20
     assert four["batched"]["texts"] == {"value": 0.5, "low": 0.5, "high": 0.5}
+    rates = [found["shared"][0][way]["value"] for way in capacity.WAYS]
+    assert rates == [4, 5, 6]
     out = io.StringIO()
     Console(width=80, file=out).print(*capacity.tables(found))
     assert "…" not in out.getvalue()

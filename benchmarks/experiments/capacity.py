@@ -2,21 +2,32 @@
 
 A server as `sqs serve` runs it, with the real target model, serves edges of another
 process that draft for free (`benchmarks.harness.edges`), so all that is waited for is
-the verifier. It reads all rounds that wait at once, or one at a time. What varies here
-is the machine's time and not prompts, so intervals come from windows of time.
+the verifier. It reads all rounds that wait at once, or one at a time. Then recorded
+models serve edges that draft in stated seconds: without drafts, by rounds, by hints.
+What varies here is the machine's time and not prompts, so intervals come from windows
+of time.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 import sqs_codec as sqs
+from benchmarks.experiments import measured
 from benchmarks.experiments.estimate import ratio, shown
-from benchmarks.experiments.experiment import Options, Records, Task
+from benchmarks.experiments.experiment import Check, Options, Records, Task, grouped
+from benchmarks.experiments.measured import HINTS, ROUNDS, TEMPERATURE
 from benchmarks.experiments.models import load
 from benchmarks.harness import edges as crowds
+from benchmarks.harness.recorded import RecordedDraft, RecordedVerifier
 from benchmarks.tables import dim, table
+from sqs_codec.edge import FixedPlan, Hints, default_settings
 from sqs_codec.engine import BatchEngine
 from sqs_codec.hf import Cloud
 
@@ -38,12 +49,28 @@ TRANSPORT = "grpc"
 
 BATCHED, SERIAL = "batched", "one by one"
 
+SHARED_TRANSPORT = "datagram"
+
+MORE = 0.006, 0.001
+"""Seconds of the recorded target for each row but the first."""
+
+WAYS = {
+    measured.ALONE: (FixedPlan(0),),
+    ROUNDS: (FixedPlan(2), FixedPlan(4)),
+    HINTS: (FixedPlan(hints=Hints()),),
+}
+"""Of several plans the fastest counts."""
+
 PLENTY = 1 << 40
 """Bytes for keys and values: memory isn't the point here."""
 
 
 def _edges(options: Options) -> tuple[int, ...]:
     return (1, 4) if options.quick else (1, 4, 16, 64)
+
+
+def _sharing(options: Options) -> tuple[int, ...]:
+    return (2,) if options.quick else (16, 64)
 
 
 def _turns(options: Options) -> int:
@@ -56,8 +83,8 @@ def _window(options: Options) -> float:
 
 
 def places(options: Options) -> list[tuple[str, float]]:
-    """Return none: edges write their own texts."""
-    return []
+    """Return what the texts that are recorded are of; others edges write themselves."""
+    return [(options.model, TEMPERATURE)]
 
 
 def tasks(options: Options) -> list[Task]:
@@ -67,7 +94,7 @@ def tasks(options: Options) -> list[Task]:
         for turn in range(_turns(options))
         for edges in _edges(options)
         for name in (BATCHED, SERIAL)
-    ]
+    ] + [Task("shared", share)]
 
 
 class OneByOne(BatchEngine):
@@ -104,23 +131,71 @@ def serve(options: Options, name: str, edges: int) -> Records:
     engine = make(cloud, tokenizer=cloud.fingerprint)
     window = _window(options)
     seen = asyncio.run(crowds.run(crowd, engine, WINDOWS * window))
+    return _windows(seen, window, {"name": name, "edges": edges})
+
+
+def share(options: Options) -> Records:
+    """Let edges share a recorded target in each way."""
+    models = load(options, options.model)
+    (text,) = measured.recorded(options, models, 1)
+    window, v, start = _window(options), models.vocab_size, len(text.prompt)
+    draft = partial(RecordedDraft.of, v, measured.CLOUD.draft, start, text.draft)
+    crowd = crowds.Crowd(
+        port=0,
+        transport=SHARED_TRANSPORT,
+        tokenizer=b"",
+        codec=default_settings(v, models.prior)[0].codec,
+        prompts=[[*text.prompt]],
+        edges=0,
+        draft=draft,
+        tokens=measured.rows_of(text),
+    )
+    found = []
+    tried = 1 if options.quick else None
+    for edges, more, name in itertools.product(_sharing(options), MORE[:tried], WAYS):
+        steps = measured.CLOUD._replace(more=more)
+        told = {n: steps.verify(n) for n in (1, 6)}
+        for plan in WAYS[name][:tried]:
+            verifier = RecordedVerifier(v, steps)
+            verifier.begin(start, np.load(text.target), None)
+            given = replace(crowd, edges=edges, plan=plan)
+            engine = BatchEngine(verifier)
+            seen = asyncio.run(crowds.run(given, engine, WINDOWS * window, told))
+            about = {"name": name, "edges": edges, "more": more, "plan": plan.reason}
+            found += _windows(seen, window, about)
+    return found
+
+
+def _windows(seen: crowds.Seen, window: float, about: dict[str, Any]) -> Records:
+    """Return tokens and texts by window."""
     if seen.errors:
         raise RuntimeError(f"edges failed: {seen.errors[0]}")
     counts = [seen.between(i * window, (i + 1) * window) for i in range(WINDOWS)]
-    return [
-        {"name": name, "edges": edges, "tokens": n, "texts": texts, "seconds": window}
-        for n, texts in counts
-    ]
+    return [{**about, "tokens": n, "texts": t, "seconds": window} for n, t in counts]
 
 
 def summary(records: Records, options: Options) -> dict[str, Any]:
     """Return rates by number of edges."""
+    shared = [record for record in records if "more" in record]
     return {
         "model_name": options.model,
         "windows": WINDOWS * _turns(options),
         "window_seconds": _window(options),
         "served": [_served(records, edges) for edges in _edges(options)],
+        "shared": [_shared(group) for _, group in grouped(shared, "edges", "more")],
     }
+
+
+def _shared(records: Records) -> dict[str, Any]:
+    """Return what edges that share a target are served in each way."""
+    found: dict[str, Any] = {name: records[0][name] for name in ("edges", "more")}
+    for (name,), ways in grouped(records, "name"):
+        rates = [
+            ratio([r["tokens"] for r in group], [r["seconds"] for r in group])
+            for _, group in grouped(ways, "plan")
+        ]
+        found[name] = max(rates, key=lambda rate: rate.value).as_json()
+    return found
 
 
 def _served(records: Records, edges: int) -> dict[str, Any]:
@@ -138,6 +213,24 @@ def _served(records: Records, edges: int) -> dict[str, Any]:
     if min(tokens[SERIAL]) > 0:
         found["gain"] = ratio(tokens[BATCHED], tokens[SERIAL]).as_json()
     return found
+
+
+def checks(summary: dict[str, Any]) -> list[Check]:
+    """Return the bar: hints serve no less than what there is without them."""
+    if summary["window_seconds"] < 1:  # in miniature
+        return []
+    gains = {
+        f"{row['edges']} edges, {1000 * row['more']:g} ms a row": row[HINTS]["value"]
+        / max(row[measured.ALONE]["value"], row[ROUNDS]["value"])
+        for row in summary["shared"]
+    }
+    return [
+        Check(
+            "hints serve at least the tokens of rounds and of the cloud alone",
+            min(gains.values()) >= 1,
+            "; ".join(f"{where}: {gain:.2f}" for where, gain in gains.items()),
+        )
+    ]
 
 
 def tables(summary: dict[str, Any]) -> list[Table | Text]:
@@ -161,4 +254,12 @@ def tables(summary: dict[str, Any]) -> list[Table | Text]:
         f"seldom right. Intervals of 95 % are over {windows} windows of {seconds:g} s: "
         "prompts aren't what varies here."
     )
-    return [served, dim(note)]
+    shared = table("Tokens a second by a recorded target", "edges, a row", *WAYS)
+    for row in summary["shared"]:
+        rates = (shown(row[name], ".1f") for name in WAYS)
+        shared.add_row(f"{row['edges']}, {1000 * row['more']:g} ms", *rates)
+    drafting = (
+        "The target takes 120 ms and so much for each row more, a drafted token 15 ms; "
+        "rounds of 2 or 4, whichever are faster. Over datagrams, without a link."
+    )
+    return [served, dim(note), shared, dim(drafting)]

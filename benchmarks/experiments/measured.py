@@ -65,8 +65,8 @@ def measure(options: Options, places: Sequence[Place]) -> Records:
     """
     models = load(options, options.model)
     settings = tuple(default_settings(models.vocab_size, models.prior))
-    texts = recorded(options, models)
-    tokens = min(len(np.load(text.draft, mmap_mode="r")) for text in texts)
+    texts = recorded(options, models, QUICK_TEXTS if options.quick else TEXTS)
+    tokens = min(map(rows_of, texts))
     drafts = [
         replay(text, settings, [options.seed, n], tokens)
         for n, text in enumerate(texts)
@@ -141,8 +141,8 @@ def _words(fixed: FixedPlan, settings: Sequence[Setting]) -> str:
 # Recording
 
 
-def recorded(options: Options, models: Models) -> list[system.Text]:
-    """Record both models over texts, in files of the folder that stay there.
+def recorded(options: Options, models: Models, count: int) -> list[system.Text]:
+    """Record both models over so many texts, in files of the folder that stay there.
 
     The last text may be short, as no prompts are left. It is left out if there are
     others, as all have as many tokens as the shortest one.
@@ -152,7 +152,7 @@ def recorded(options: Options, models: Models) -> list[system.Text]:
     ModelError
         The only text has a single token, which needs no draft.
     """
-    most, count = (QUICK_TOKENS, QUICK_TEXTS) if options.quick else (TOKENS, TEXTS)
+    most = QUICK_TOKENS if options.quick else TOKENS
     folder = options.folder / "rows"
     folder.mkdir(parents=True, exist_ok=True)
     parts = traces(options, models.name, TEMPERATURE)
@@ -171,6 +171,11 @@ def recorded(options: Options, models: Models) -> list[system.Text]:
             _save(file, np.concatenate(rows)[:most])
         found.append(system.Text(models.prompts[text[0].prompt].tokens, *files))
     return found
+
+
+def rows_of(text: system.Text) -> int:
+    """Return how many rows a text has."""
+    return len(np.load(text.draft, mmap_mode="r"))
 
 
 def joined(parts: Iterable[Trace], tokens: int) -> Iterator[list[Trace]]:

@@ -1,4 +1,4 @@
-"""Edges that draft for free and write texts on and on, to keep a server busy.
+"""Edges that write texts on and on, to keep a server busy.
 
 Nothing here needs torch, so that their process starts at once.
 """
@@ -9,7 +9,7 @@ import asyncio
 import math
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
@@ -19,14 +19,15 @@ from numpy.typing import NDArray
 
 import sqs_codec as sqs
 from benchmarks.harness.serving import HOST, serving
-from sqs_codec.edge import FixedPlan, generate
+from sqs_codec.edge import DraftModel, FixedPlan, generate
 from sqs_codec.engine import Engine
 from sqs_codec.serve import connect
 from sqs_codec.session import EdgeSession, Sampling, Setting
 
 ROUND = 4
 MAX_TOKENS = 24
-"""Of a text: few, so that texts end and begin while a server is watched."""
+"""Of a text, unless told otherwise: few, so that texts end and begin while a server is
+watched."""
 
 PATIENCE = 300.0
 """Seconds that an edge waits for its turn at a busy server."""
@@ -48,6 +49,11 @@ class Crowd:
     prompts : list of list of int
         Edge i writes texts after prompt i; they begin anew at the last one's end.
     edges : int
+    draft : callable, optional
+        Makes an edge's draft model; a `Lookup`, which is free, unless given.
+    plan : FixedPlan
+    tokens : int
+        Of a text.
     """
 
     port: int
@@ -56,6 +62,9 @@ class Crowd:
     codec: sqs.Codec
     prompts: list[list[int]]
     edges: int
+    draft: Callable[[], DraftModel] | None = None
+    plan: FixedPlan = field(default_factory=lambda: FixedPlan(ROUND))
+    tokens: int = MAX_TOKENS
 
 
 @dataclass
@@ -99,10 +108,18 @@ class Lookup:
         return row[None]
 
 
-async def run(crowd: Crowd, engine: Engine, seconds: float) -> Seen:
-    """Serve a crowd by an engine, which is closed then; `crowd.port` is yet to come."""
+async def run(
+    crowd: Crowd,
+    engine: Engine,
+    seconds: float,
+    steps: Mapping[int, float] | None = None,
+) -> Seen:
+    """Serve a crowd by an engine, which is closed then; `crowd.port` is yet to come.
+
+    `steps` are as `Service` takes them.
+    """
     loop = asyncio.get_running_loop()
-    async with serving(engine, crowd.transport) as (port,):
+    async with serving(engine, crowd.transport, steps=steps) as (port,):
         with ProcessPoolExecutor(1, get_context("spawn")) as pool:
             crowd = replace(crowd, port=port)
             return await loop.run_in_executor(pool, run_edges, crowd, seconds)
@@ -143,11 +160,13 @@ class _Work:
         """Be an edge until the time is up."""
         rng = np.random.default_rng(number)
         # The first text is shorter, so that the edges' texts don't all end at once.
-        length = int(rng.integers(1, MAX_TOKENS + 1))
+        crowd = self._crowd
+        length = int(rng.integers(1, crowd.tokens + 1))
+        draft = crowd.draft() if crowd.draft else Lookup(crowd.codec.vocab_size)
         try:
             while time.monotonic() < self._end:
-                self._write_text(number, rng, length)
-                length = MAX_TOKENS
+                self._write_text(number, draft, rng, length)
+                length = crowd.tokens
         except Exception as error:
             self._seen.errors.append(f"{type(error).__name__}: {error}")
             self._note_warm(number)
@@ -159,7 +178,9 @@ class _Work:
             self._start = time.monotonic()
             self._end = self._start + self._seconds
 
-    def _write_text(self, number: int, rng: np.random.Generator, length: int) -> None:
+    def _write_text(
+        self, number: int, draft: DraftModel, rng: np.random.Generator, length: int
+    ) -> None:
         crowd = self._crowd
         session = EdgeSession(
             [Setting(crowd.codec, sqs.TopK(64))],
@@ -171,11 +192,11 @@ class _Work:
         )
         steps = generate(
             session,
-            Lookup(crowd.codec.vocab_size),
+            draft,
             lambda: connect(
                 f"{HOST}:{crowd.port}", transport=crowd.transport, insecure=True
             ),
-            FixedPlan(ROUND),
+            crowd.plan,
             max_tokens=length,
             patience=PATIENCE,
         )

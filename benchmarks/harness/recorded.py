@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +19,9 @@ import sqs_codec as sqs
 from benchmarks.planner.simulate import Steps
 from sqs_codec._codec.verify import Verdict
 from sqs_codec.session import Job, judge
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class RecordedDraft:
@@ -53,6 +58,13 @@ class RecordedDraft:
         """Take the rows that follow a prompt of so many tokens."""
         self._prompt, self._rows, self._seed = prompt, rows, seed
 
+    @classmethod
+    def of(cls, vocab_size: int, seconds: float, prompt: int, file: Path) -> Self:
+        """Return one that gives the rows of a file after a prompt of so many tokens."""
+        made = cls(vocab_size, seconds)
+        made.begin(prompt, np.load(file, mmap_mode="r"), [0])
+        return made
+
     def logits(self, tokens: Sequence[int]) -> NDArray[np.floating]:
         """Return the row after a text, [1, V]."""
         end = time.monotonic() + self._seconds
@@ -76,9 +88,9 @@ class RecordedDraft:
 class RecordedVerifier:
     """A `Verifier` over recorded rows, which takes the seconds of `steps`.
 
-    A round is really verified, by `sqs.verify_batch`, but the numbers that judge it
-    are those of its positions in place of the session's. Hints are judged by the
-    session's key, which its edge knows. To read a prompt takes no time.
+    Rounds and hints are really verified. Given a seed, the numbers that judge a round
+    are those of its positions in place of the session's. To read a prompt takes no
+    time.
 
     Parameters
     ----------
@@ -98,9 +110,12 @@ class RecordedVerifier:
         self.late = 0.0
         self._steps = steps
 
-    def begin(self, prompt: int, rows: NDArray[np.floating], seed: list[int]) -> None:
+    def begin(
+        self, prompt: int, rows: NDArray[np.floating], seed: list[int] | None
+    ) -> None:
         """Take the rows that follow a prompt of so many tokens."""
         self._prompt, self._rows = prompt, rows
+        self._seeded = seed is not None
         self._numbers = np.random.default_rng(seed).random(len(rows))
 
     def verify(self, jobs: Sequence[Job]) -> list[Verdict | None]:
@@ -116,7 +131,7 @@ class RecordedVerifier:
 
     def _verdict(self, job: Job) -> Verdict | None:
         length, temperature = len(job.text), job.sampling.temperature
-        if job.key is None:
+        if job.key is None and self._seeded:
             return self.judge(job.round_, length, temperature)
         start = length - self._prompt
         rows = self._rows[start : start + job.wanted]
