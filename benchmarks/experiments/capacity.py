@@ -256,7 +256,7 @@ def tables(summary: dict[str, Any]) -> list[Table | Text]:
     )
     shared = table("Tokens a second by a recorded target", "edges, a row", *WAYS)
     for row in summary["shared"]:
-        rates = (shown(row[name], ".1f") for name in WAYS)
+        rates = (shown(row[name], ".0f") for name in WAYS)
         shared.add_row(f"{row['edges']}, {1000 * row['more']:g} ms", *rates)
     drafting = (
         "The target takes 120 ms and so much for each row more, a drafted token 15 ms; "
