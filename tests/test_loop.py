@@ -616,11 +616,14 @@ def test_max_tokens_is_checked() -> None:
         next(generate(edge(), Toy(0), local, FixedPlan(4), max_tokens=0))
 
 
-def test_planner_hears_what_the_handshake_shows() -> None:
+def heard(plan: Plan, delay: float) -> list[Observation]:
+    """What a planner hears of the handshake and of the first answer."""
     clock = Clock()
-    planner = Script([3])
+    planner = Script([0])
+    planner.plan = lambda: plan  # type: ignore[method-assign]
     session = edge()
-    link = Thin(clock, local(), delay=0.2)
+    link = Thin(clock, local(), delay=delay)
+    link.reliable = False
     inner = session.receive
 
     def receive(message: bytes) -> object:
@@ -641,12 +644,27 @@ def test_planner_hears_what_the_handshake_shows() -> None:
         sleep=clock.sleep,
     )
     next(steps)
-    first = planner.heard[0]
+    steps.close()
+    return planner.heard[:2]
+
+
+def test_planner_hears_what_the_handshake_shows() -> None:
+    first, _ = heard(Plan(3, 0, ""), 0.2)
     assert first.drafted == first.accepted == 0
     assert first.wait_seconds == pytest.approx(0.4 + 0.05)
     assert first.target_steps == {1: 0.05}
     assert first.bytes_up > 100
-    steps.close()
+
+
+def test_planner_hears_of_the_bytes_that_an_answer_waited_for() -> None:
+    """What is sent again, and hints that are sent meanwhile, come after them."""
+    alone, hints = Plan(0, 0, ""), Plan(0, 0, "", Hints())
+    once, *others = (
+        [observation.bytes_up for observation in heard(plan, delay)]
+        for plan, delay in ((alone, 0.2), (hints, 0.2), (hints, 1.5))
+    )
+    assert once[1] > len(PROMPT)
+    assert others == [once, once]
 
 
 def test_a_link_that_takes_less_is_refused_whatever_was_drafted() -> None:

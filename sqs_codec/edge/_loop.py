@@ -182,6 +182,8 @@ class _Loop:
     def greet(self) -> None:
         """Open the session, and tell the planner what that shows of the link."""
         began = self._clock()
+        self._line.transmit()
+        sent = self._line.sent  # what is sent again doesn't delay the answer
         while self._session.limits is None:
             self._line.wait()
         steps = self._session.target_steps
@@ -193,7 +195,7 @@ class _Loop:
                 plan=Plan(0, 0, "the handshake"),
                 drafted=0,
                 accepted=0,
-                bytes_up=self._line.sent,
+                bytes_up=sent,
                 draft_seconds=0.0,
                 wait_seconds=self._clock() - began + steps[1],
                 target_steps=steps,
@@ -226,7 +228,8 @@ class _Loop:
             events = self._line.wait()
         waited = self._clock() - handed_over
         for emitted in events:
-            self._observe(plan, emitted, sent, drafting, waited)
+            told = self._line.sent - sent
+            self._observe(plan, emitted, told, drafting, waited)
             yield self._step(emitted, plan)
 
     def _write(self, plan: Plan, length: int) -> float:
@@ -249,7 +252,7 @@ class _Loop:
         """Let the cloud decode, and ask for more before it runs out."""
         session, line = self._session, self._line
         drafts = self._drafts(plan, left)
-        asked = got = 0
+        asked = got = told = 0
         welcomes = line.welcomes
         asked_at = self._clock()
         while not session.finished and (got < asked or not asked):
@@ -262,8 +265,10 @@ class _Loop:
                     drafts = self._drafts(plan, left - got)
                 if self._next is None:
                     asked = min(left, got + ahead)
+                    sent = line.sent
                     session.generate(asked)
-            sent = line.sent
+                    line.transmit()
+                    told = line.sent - sent
             for emitted in self._draft_on(drafts):
                 # Only the first token has waited for the link.
                 waited = 0.0 if got else self._clock() - asked_at
@@ -271,7 +276,7 @@ class _Loop:
                 if drafts is not None:
                     drafting = drafts.seconds
                     emitted = drafts.follow(emitted)
-                self._observe(plan, emitted, sent, drafting, waited)
+                self._observe(plan, emitted, told, drafting, waited)
                 got += len(emitted.tokens)
                 yield self._step(emitted, plan)
 
@@ -303,16 +308,16 @@ class _Loop:
         return plan
 
     def _observe(
-        self, plan: Plan, emitted: Emitted, sent: int, drafting: float, waited: float
+        self, plan: Plan, emitted: Emitted, told: int, drafting: float, waited: float
     ) -> None:
-        """Tell the planner of an answer; a round of its own began at `sent` bytes."""
+        """Tell the planner of an answer to so many bytes."""
         decoded = plan.length == 0 or emitted.drafted == 0
         self._planner.observe(
             Observation(
                 plan=plan,
                 drafted=0 if decoded else emitted.drafted,
                 accepted=len(emitted.tokens) if decoded else emitted.accepted,
-                bytes_up=self._line.sent - sent,
+                bytes_up=told,
                 draft_seconds=drafting,
                 wait_seconds=waited,
                 target_steps=self._session.target_steps,
