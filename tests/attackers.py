@@ -111,7 +111,7 @@ def messages(kind: str, instance: bytes, hello: bytes) -> Iterator[bytes]:
             text = [1, 2, 3, 4] + [1] * 64  # as the model says
             for i in range(4, 68):
                 lie = wire.Branch(path_hash(text, i), 0, 0, (5,) * 16)
-                yield wire.Hint(number, i, (lie,) * 16).to_bytes(V)
+                yield wire.Hint(number, i, i, (lie,) * 16).to_bytes(V)
                 time.sleep(0.01)
             number += 2
             yield wire.Context(instance, number, number, 0, 4, 4, 4, []).to_bytes(V)

@@ -302,7 +302,7 @@ ATTACKS: dict[str, Callable[[CloudSession, sqs.Codec], Iterable[bytes]]] = {
     "hints of all there is": lambda *_: [
         wire.Generate(2, 2, 64, 0).to_bytes(),
         *[
-            wire.Hint(2, n, (wire.Branch(n, 0, 0, (4999,) * 16),) * 16).to_bytes(5000)
+            wire.Hint(2, n % 128, n, (wire.Branch(n, 0, 0, (4999,) * 16),) * 16).to_bytes(5000)
             for n in range(99)
         ],
     ],

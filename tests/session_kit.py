@@ -200,7 +200,7 @@ class World:
     def hint(self, ahead: int, right: bool, length: int, branches: int) -> None:
         """Guess a position, and hint tokens that are right, as a rule, or random."""
         edge = self.edge
-        if edge.limits is None or edge.finished:
+        if edge.limits is None or edge.finished or isinstance(edge._round, Draft):
             return
         found: list[Any] = []
         for i in range(branches):

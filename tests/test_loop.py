@@ -309,8 +309,6 @@ def test_a_slow_link_is_given_time() -> None:
 class Script:
     """A planner that says one thing after the other, and listens."""
 
-    per_bit = 0.0
-
     def __init__(self, lengths: Sequence[int]) -> None:
         self._plans = itertools.cycle([Plan(n, 0, f"draft {n}") for n in lengths])
         self.heard: list[Observation] = []
@@ -408,7 +406,7 @@ def test_a_reader_may_take_longer_than_patience_lasts(*, reliable: bool) -> None
                 tokens = wire.parse_down(message, VOCAB_SIZE)
                 assert isinstance(tokens, wire.Tokens)
                 message, *others = (
-                    wire.Tokens(tokens.number, tokens.offset + i, [token]).to_bytes(
+                    wire.Tokens(tokens.number, 0, tokens.offset + i, [token]).to_bytes(
                         VOCAB_SIZE
                     )
                     for i, token in enumerate(tokens.tokens)

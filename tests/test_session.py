@@ -931,6 +931,36 @@ def test_hints_are_read_as_far_as_they_are_likely():
     assert chain((2, [], whole)) == whole[:8]  # the ninth is the target's own
 
 
+def test_guesses_and_hints_that_make_no_sense():
+    edge, _, _ = start()
+    row = np.zeros(V)
+    with pytest.raises(ValueError, match=r"logits must have shape \(8,\), got \(9,\)"):
+        edge.guess(np.zeros(9), 2)
+    with pytest.raises(ValueError, match="position must be at least 2, got 1"):
+        edge.guess(row, 1)
+    assert not edge.hint(2, [([], [1], [0.5])])  # nothing is decoded
+    edge.generate(9)
+    assert edge.hint(2, [([], [1], [0.5])])
+    for branches, said in (
+        ([], "1 to 16 of one length, got 0"),
+        ([([], [1], [0.5])] * 17, "got 17 of"),
+        ([([], [1], [0.5]), ([], [1, 2], [0.5, 0.5])], r"got 2 of \[1, 2\] tokens"),
+        ([([], [1] * 17, [0.5] * 17)], "1 to 16 tokens and as many"),
+        ([([], [], [])], "1 to 16 tokens and as many"),
+        ([([], [8], [0.5])], r"tokens\[0\] must be in \[0, 7\], got 8"),
+        ([([], [1], [np.nan])], r"chances\[0\] must be finite"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            edge.hint(2, branches)
+    edge.abort([1, 2])
+    edge.push(row)
+    with pytest.raises(RuntimeError, match="guess: a round is in the works"):
+        edge.guess(row, 2)
+    with pytest.raises(ValueError, match="epoch: a session that goes on"):
+        make_edge(epoch=1)
+    make_edge(epoch=1, rounds=False)
+
+
 def test_who_boasts_is_believed_less():
     edge, cloud, target = start(sampling=Sampling(0.0))
     lengths = []
@@ -1079,12 +1109,12 @@ def test_the_cloud_keeps_its_limits():
         ([wire.Generate(2, 2, 65, 0).to_bytes()], "65 ahead of the edge, and may be"),
         ([wire.Generate(2, 2, 99, 98).to_bytes()], "99 ahead of the edge, and may be"),
         ([message(), wire.Generate(2, 2, 1, 0).to_bytes()], "was a draft before"),
-        ([b"\x06\x02\x02\x00"], "a hint's branches have 1 to 16 tokens, not 0"),
-        ([b"\x06\x02\x02\x11" + bytes(36)], "have 1 to 16 tokens, not 17"),
-        ([b"\x06\x02\x02\x01"], "1 to 16 branches of 4 bytes, got 0 bytes"),
-        ([b"\x06\x02\x02\x01" + bytes(5)], "branches of 4 bytes, got 5 bytes"),
-        ([b"\x06\x02\x02\x01" + bytes(68)], "branches of 4 bytes, got 68 bytes"),
-        ([b"\x06\x02\x02\x01\x00\x00\x00\x08"], "token 8 lies outside the voc"),
+        ([b"\x06\x02\x01\x02\x00"], "a hint's branches have 1 to 16 tokens, not 0"),
+        ([b"\x06\x02\x01\x02\x11" + bytes(36)], "have 1 to 16 tokens, not 17"),
+        ([b"\x06\x02\x01\x02\x01"], "1 to 16 branches of 4 bytes, got 0 bytes"),
+        ([b"\x06\x02\x01\x02\x01" + bytes(5)], "branches of 4 bytes, got 5 bytes"),
+        ([b"\x06\x02\x01\x02\x01" + bytes(68)], "branches of 4 bytes, got 68 bytes"),
+        ([b"\x06\x02\x01\x02\x01\x00\x00\x00\x08"], "token 8 lies outside the voc"),
         ([b""], "a message of 0 bytes ends inside a field"),
         ([b"\x04\x00"], "bytes follow the end of a message"),
         ([b"\x03" + b"\xff" * 10], "an integer has more bytes than it may"),

@@ -173,11 +173,6 @@ class _Watched:
         """Learn what came of it."""
         self._planner.observe(observation)
 
-    @property
-    def per_bit(self) -> float:
-        """Say what is known of the uplink."""
-        return self._planner.per_bit
-
 
 @dataclass
 class _System:

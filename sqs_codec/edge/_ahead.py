@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
 
 from sqs_codec.session._edge import EdgeSession
 from sqs_codec.session._events import Emitted
@@ -18,6 +21,11 @@ __all__ = ["Ahead", "DraftModel"]
 
 MOST = 16
 """Tokens of a branch beyond the text."""
+
+IN_FLIGHT, SLOW, LOST = 3, 0.5, 2.0
+"""Hints of which the cloud isn't known to have heard: one, or three where it has heard
+of the last ones within half a second, so that a thin link has no queue. After two
+seconds they may be lost."""
 
 
 class DraftModel(Protocol):
@@ -72,8 +80,10 @@ class Ahead:
         self._end = end  # of what the cloud is to decode
         self._clock = clock
         self._branches: list[_Branch] = []
+        self._told: deque[float] = deque()  # when, of hints that aren't heard of
+        self._slow = True  # whether the cloud hears of hints late, as far as is known
         self.seconds = 0.0
-        """What the last step took."""
+        """What the last step took that has read no more than a token of each branch."""
 
     def follow(self, emitted: Emitted) -> Emitted:
         """Keep what fits tokens that have come.
@@ -94,9 +104,9 @@ class Ahead:
 
     def step(self) -> bool:
         """Draft a token more of each branch that is worth it; say if any is."""
-        began = self._clock()
+        began, goes_on = self._clock(), bool(self._branches)
         drafted = self._step(self._session.text)
-        if drafted:
+        if drafted and goes_on:
             self.seconds = self._clock() - began
         return drafted
 
@@ -140,13 +150,16 @@ class Ahead:
             rows: Sequence[Any] = branches(texts)
             return rows
         # A model may use the memory of the last call's logits again.
-        return [self._draft.logits(text)[-1].copy() for text in texts]
+        return [np.array(self._draft.logits(text)[-1]) for text in texts]
 
     def tell(self, drafting: bool) -> None:
         """Queue a hint of what the cloud wasn't told, if that is enough for one.
 
-        If no more is drafted for the moment, a token is enough.
+        If no more is drafted for the moment, a token is enough. While too many hints
+        are on their way the next one grows.
         """
+        if self._is_busy():
+            return
         least = self._hints.positions if drafting else 1
         fresh = [
             branch
@@ -163,9 +176,26 @@ class Ahead:
             if branch.told == start and len(branch.tokens) >= start + length
         ]
         part = slice(start, start + length)
-        self._session.hint(
+        queued = self._session.hint(
             len(self._session.text) + start,
             [(b.tokens[:start], b.tokens[part], b.chances[part]) for b in alike],
         )
-        for branch in alike:
-            branch.told = start + length
+        if queued:
+            self._told.append(self._clock())
+            for branch in alike:
+                branch.told = start + length
+
+    def _is_busy(self) -> bool:
+        """Say whether the cloud is still to hear of as many hints as there may be."""
+        now = self._clock()
+        while len(self._told) > self._session.unheard:
+            self._slow = now - self._told.popleft() > SLOW
+        if self._told and now - self._told[-1] > LOST:
+            return False
+        return len(self._told) >= (1 if self._slow else IN_FLIGHT)
+
+    def tell_again(self) -> None:
+        """Take that another cloud may lack what was told."""
+        self._told.clear()
+        for branch in self._branches:
+            branch.told = 0

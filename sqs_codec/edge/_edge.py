@@ -14,7 +14,7 @@ import numpy as np
 
 import sqs_codec as sqs
 from sqs_codec.edge._loop import DraftModel, Planning, Step, generate
-from sqs_codec.edge._planner import MODES, Planner
+from sqs_codec.edge._planner import MODES, Planner, check_modes
 from sqs_codec.session import EdgeSession, Link, Sampling, Setting
 from sqs_codec.session._numbers import seed_of
 
@@ -148,7 +148,7 @@ class Edge:
         self._draft = draft
         self._rng = np.random.default_rng() if rng is None else rng
         self._given_planner = planner
-        self._modes, self._prefer = tuple(modes), prefer
+        self._modes, self._prefer = check_modes(modes), prefer
         self._planners: dict[tuple[Sampling, int, bool], Planning] = {}
 
     def __repr__(self) -> str:
@@ -201,6 +201,8 @@ class Edge:
             There is no link, or no answer for too long.
         """
         sampling = Sampling() if sampling is None else sampling
+        if seed is not None and set(self._modes) == {"rounds"}:
+            raise ValueError("seed: rounds alone, as asked, have no text of a seed")
         first = link() if callable(link) else link
         with contextlib.closing(first):
             session = EdgeSession(
@@ -244,7 +246,7 @@ class Edge:
                 self._settings,
                 sampling=sampling,
                 overhead=overhead,
-                modes=modes or ["alone"],
+                modes=modes,
                 prefer=self._prefer,
             )
         return self._planners[key]

@@ -60,10 +60,6 @@ class Planning(Protocol):
     def observe(self, observation: Observation) -> None:
         """Learn what came of it."""
 
-    @property
-    def per_bit(self) -> float:
-        """Seconds that a bit takes on the uplink, so that hints don't flood it."""
-
 
 @dataclass(frozen=True)
 class Step:
@@ -74,8 +70,8 @@ class Step:
     tokens : tuple of int
         The drafted ones that were accepted, then the cloud's own. One at least.
     accepted, drafted : int
-        Of the round; with hints, of how many of the tokens the edge had guesses, and
-        how many of these had the right one. Both are 0 where the cloud decodes alone.
+        Of the round; with hints, how many of the tokens the edge had guessed, and how
+        many it had guesses of. Both are 0 where the cloud decodes alone.
     resampled : int
         Drafted tokens that were judged and not accepted; in a round one at most.
     bytes_up, bytes_down : int
@@ -186,10 +182,9 @@ class _Loop:
         sent = self._line.sent  # what is sent again doesn't delay the answer
         while self._session.limits is None:
             self._line.wait()
-        steps = self._session.target_steps
-        if not steps or 1 not in steps:
-            return
+        steps = self._session.target_steps or {}
         # A welcome takes as long as a token that takes the target no time.
+        waited = self._clock() - began + steps[1] if 1 in steps else 0.0
         self._planner.observe(
             Observation(
                 plan=Plan(0, 0, "the handshake"),
@@ -197,7 +192,7 @@ class _Loop:
                 accepted=0,
                 bytes_up=sent,
                 draft_seconds=0.0,
-                wait_seconds=self._clock() - began + steps[1],
+                wait_seconds=waited,
                 target_steps=steps,
             )
         )
@@ -214,8 +209,9 @@ class _Loop:
         if plan.length == 0 or left == 1:
             return self._decode(plan, left)
         owed = self._session.rounds_from - len(self._session.text)
-        if owed > 0:  # of these positions the edge knows the numbers
-            return self._decode(Plan(0, 0, plan.reason), min(owed, left))
+        if owed > 0:  # of these positions the edge may know the numbers
+            why = "alone, up to where a round may begin"
+            return self._decode(Plan(0, 0, why), min(owed, left))
         return self._speculate(plan, min(plan.length, left - 1))
 
     def _speculate(self, plan: Plan, length: int) -> Iterator[Step]:
@@ -253,7 +249,7 @@ class _Loop:
         session, line = self._session, self._line
         drafts = self._drafts(plan, left)
         asked = got = told = 0
-        welcomes = line.welcomes
+        welcomes = greeted = line.welcomes
         asked_at = self._clock()
         while not session.finished and (got < asked or not asked):
             ahead = self._ahead(plan)
@@ -269,9 +265,13 @@ class _Loop:
                     session.generate(asked)
                     line.transmit()
                     told = line.sent - sent
+            if drafts is not None and line.welcomes != greeted:
+                drafts.tell_again()
+            greeted = line.welcomes
             for emitted in self._draft_on(drafts):
-                # Only the first token has waited for the link.
-                waited = 0.0 if got else self._clock() - asked_at
+                # Only the first token has waited for the link; with hints somebody
+                # was drafting when it came.
+                waited = 0.0 if got or drafts else self._clock() - asked_at
                 drafting = 0.0
                 if drafts is not None:
                     drafting = drafts.seconds
@@ -293,11 +293,8 @@ class _Loop:
         if drafts is None:
             return line.wait()
         drafting = drafts.step()
-        free_at = line.free_at
-        if free_at <= self._clock():
-            drafts.tell(drafting)
-            free_at = math.inf
-        return line.poll() if drafting else line.wait(until=free_at)
+        drafts.tell(drafting)
+        return line.poll() if drafting else line.wait()
 
     def _replan(self, plan: Plan) -> Plan:
         """Ask again; if the cloud is to go on alone, that is the plan from now on."""
@@ -323,7 +320,6 @@ class _Loop:
                 target_steps=self._session.target_steps,
             )
         )
-        self._line.per_bit = self._planner.per_bit
 
     def _ahead(self, plan: Plan) -> int:
         """Return how many tokens the cloud should know that it has to decode.
@@ -429,8 +425,6 @@ class _Line:
         self._told = False  # whether the log says that the link broke
         self._pause = SHORTEST_PAUSE
         self.welcomes = 0  # how often a cloud has taken the session
-        self.per_bit = 0.0  # seconds, as far as they are known
-        self.free_at = -math.inf  # when what was sent has left the link
 
     @property
     def sent(self) -> int:
@@ -480,15 +474,14 @@ class _Line:
         self.transmit()
         return self._receive(0)
 
-    def wait(self, until: float = math.inf) -> list[Emitted]:
+    def wait(self) -> list[Emitted]:
         """Send, and wait for a message or until it is time to send again."""
         self.transmit()
         link = self._link
         assert link is not None  # as something was just sent over it
         limit = self._patience if link.reliable else self._timeout.seconds(self._size)
         # Also if it is late: what came while nobody looked isn't silence.
-        end = min(self._last + limit, until)
-        emitted = self._receive(max(end - self._clock(), 0.0))
+        emitted = self._receive(max(self._last + limit - self._clock(), 0.0))
         if emitted or self._link is not link or self._clock() < self._last + limit:
             return emitted
         if link.reliable:
@@ -530,11 +523,8 @@ class _Line:
 
     def _note(self, message: bytes) -> None:
         """Remember that a message was sent now."""
-        assert self._link is not None
         self._last = self._clock()
         self._size += len(message)
-        bits = 8 * (len(message) + self._link.overhead)
-        self.free_at = max(self.free_at, self._last) + bits * self.per_bit
         if not self._outstanding:
             self._outstanding = True
             self._first = self._last

@@ -54,6 +54,9 @@ PASSES, HELP = 64, 1.02
 """A text gets no more hints once so many passes of the target gave less than HELP
 tokens each, where it gives 1 alone."""
 
+BATCHES = 5
+"""Steps of the draft by which it is too slow for hints in this text."""
+
 CLOCK = 0.002
 """Seconds that are nothing beside the rest of a wait."""
 
@@ -137,7 +140,8 @@ class Observation:
     bytes_up : int
         Of the messages sent, without what transport and IP put around them.
     draft_seconds : float
-        What drafting the round took; with hints, what a batch takes.
+        What drafting the round took; with hints, what the last step of all branches
+        took, 0 if there was none that read a token of each.
     wait_seconds : float
         From the moment when the last message was handed to the link to the answer,
         or to the first token after the cloud was asked to decode; for the handshake,
@@ -201,14 +205,9 @@ class FixedPlan:
     def observe(self, observation: Observation) -> None:
         """Take no notice."""
 
-    @property
-    def per_bit(self) -> float:
-        """Nothing is known."""
-        return 0.0
-
 
 class Planner:
-    """Chooses the plan that gives the most tokens per second, or takes few bytes.
+    """Chooses hints for speed, rounds for few bytes, or the cloud alone.
 
     Parameters
     ----------
@@ -258,10 +257,8 @@ class Planner:
         checks.instance("sampling", sampling, Sampling, "a Sampling")
         if prefer not in ("speed", "bytes"):
             raise ValueError(f'prefer must be "speed" or "bytes", got {prefer!r}')
-        if not modes or not set(modes) <= set(MODES):
-            raise ValueError(f"modes must be some of {MODES}, got {modes!r}")
         self._settings, self._prefer = tuple(settings), prefer
-        self._modes = frozenset(modes)
+        self._modes = frozenset(check_modes(modes))
         self._overhead = 8 * checks.in_range("overhead", overhead, 0)
         # The rounds that are compared, side by side: [P] each.
         self._lengths = np.repeat(LENGTHS, len(settings))
@@ -273,7 +270,9 @@ class Planner:
         self._draft_steps = deque([steps], maxlen=9)
         # Rejections lately: those that there were, and as many as the table has.
         self._rejections = np.full(2, PRIOR)
-        self._passes: deque[int] = deque(maxlen=PASSES)  # tokens of each, with hints
+        # With hints, in this text: tokens of each pass, seconds of a step of the draft.
+        self._passes: deque[int] = deque(maxlen=PASSES)
+        self._batches: deque[float] = deque(maxlen=BATCHES)
         self._alone, self._spare = False, SPARE
         self.reason = ""
 
@@ -284,11 +283,6 @@ class Planner:
     def _table(self) -> Table:
         """What drafts are like; not needed before there are rounds."""
         return costs.measure(self._settings, self._temperature)
-
-    @property
-    def per_bit(self) -> float:
-        """Seconds that a bit takes on the uplink, as far as is known."""
-        return self._link.per_bit()
 
     def plan(self) -> Plan:
         """Return what to do next."""
@@ -304,13 +298,14 @@ class Planner:
 
     def _fastest(self) -> Plan:
         """Choose hints, unless they help too little."""
-        draft, target = statistics.median(self._draft_steps), self._target.first
-        passes = self._passes
+        passes, target = self._passes, self._target.first
         if "alone" not in self._modes:
             return self._say(0, 0, "as asked", Hints())
-        if draft > target:
-            why = f"it takes {target:.3g} s a token, the draft {draft:.3g} s"
-            return self._say(0, 0, why)
+        if len(self._batches) == BATCHES:
+            draft = statistics.median(self._batches)
+            if draft > target:
+                why = f"it takes {target:.3g} s a token, the draft {draft:.3g} s"
+                return self._say(0, 0, why)
         if not passes:
             return self._say(0, 0, "to see what they give", Hints())
         mean = statistics.fmean(passes)
@@ -341,7 +336,7 @@ class Planner:
             if lost[best] > self._spare and "alone" in self._modes:
                 return self._say(0, 0, why)
             self._spare -= lost[best]
-            why = f"to measure; {why}"
+            why = f"to measure; {why}" if "alone" in self._modes else why
         setting = int(choices[best])
         why = f"{why}, acceptance {1 - rejected[setting]:.0%}"
         return self._say(int(lengths[best]), setting, why)
@@ -362,13 +357,16 @@ class Planner:
         seen = observation
         if seen.target_steps:
             self._target = Target.of(seen.target_steps)
-        if seen.draft_seconds:
-            self._draft_steps.append(seen.draft_seconds / max(1, seen.drafted))
+        if seen.drafted:
+            self._draft_steps.append(seen.draft_seconds / seen.drafted)
+        elif seen.draft_seconds:
+            self._batches.append(seen.draft_seconds)
         if seen.drafted:
             self._judge(seen)
         elif not seen.accepted:  # a handshake
             self._spare = max(self._spare, SPARE)
             self._passes.clear()
+            self._batches.clear()
         elif seen.plan.hints:
             self._passes.append(seen.accepted)
         else:
@@ -441,3 +439,10 @@ def _words(length: int, hints: Hints | None) -> str:
     if hints:
         return f"hints of {hints.positions} positions, {hints.branches} branches"
     return f"draft {length}" if length else "the cloud decodes alone"
+
+
+def check_modes(modes: Collection[str]) -> tuple[str, ...]:
+    """Return modes, if they are some of those that there are."""
+    if isinstance(modes, str) or not modes or not set(modes) <= set(MODES):
+        raise ValueError(f"modes must be some of {MODES}, got {modes!r}")
+    return tuple(modes)

@@ -111,6 +111,7 @@ class CloudSession:
         self._draft: Draft | None = None
         self._generation: Generation | None = None
         self._guesses = Guesses()
+        self._heard = 0  # the serial of the last hint
         self._answered: Answered | None = None
         self._pending: wire.Context | None = None
         self._read = 0  # tokens of the text that the target model has read or drawn
@@ -376,6 +377,7 @@ class CloudSession:
 
     def _take_hint(self, hint: wire.Hint) -> None:
         """Take what may follow; a hint of another generation says nothing."""
+        self._heard = hint.serial
         running = self._running()
         if running is not None and running.number == hint.number:
             self._guesses.add(hint, len(self._text))
@@ -416,7 +418,7 @@ class CloudSession:
         most = min(self._limits.max_message, self._agreed.hello.max_message)
         size = (most - TOKENS_HEAD) // wire.token_bytes(self._vocab_size)
         parts = [
-            wire.Tokens(generation.number, i, tokens[i : i + size])
+            wire.Tokens(generation.number, self._heard, i, tokens[i : i + size])
             for i in range(generation.sent, len(tokens), size)
         ]
         generation.sent = len(tokens)

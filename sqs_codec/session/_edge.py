@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
 
 from sqs_codec._base import checks
 from sqs_codec._codec.distribution import SparseDistribution
@@ -27,9 +29,6 @@ from sqs_codec.session._text import (
     until_stop,
 )
 from sqs_codec.session._wire import WireError
-
-if TYPE_CHECKING:
-    import numpy as np
 
 __all__ = ["EdgeSession"]
 
@@ -140,6 +139,11 @@ class EdgeSession:
             raise ValueError(
                 f"stop must have at most {wire.MAX_STOP} tokens, got {len(self._stop)}"
             )
+        if epoch and (rounds or seed is None):
+            raise ValueError(
+                "epoch: a session that goes on from another needs its seed, and has no "
+                "rounds"
+            )
         self._seed = os.urandom(wire.SEED_BYTES) if seed is None else seed
         self._epoch = checks.in_range("epoch", epoch, 0, wire.MOST_NUMBER)
         self._hello = make_hello(
@@ -159,6 +163,7 @@ class EdgeSession:
         self._place = Place(self._vocab_size, self._max_message)
         self._round: Draft | Generation | None = None
         self._hints: list[bytes] = []
+        self._serial = self._heard = 0  # of the hints
         # Beyond the positions whose shared numbers may be known.
         self._first_known = self._known = 0 if rounds else NEVER
 
@@ -201,6 +206,11 @@ class EdgeSession:
         works = self._round
         granted = works.base + works.asked if isinstance(works, Generation) else 0
         return max(self._known, granted)
+
+    @property
+    def unheard(self) -> int:
+        """How many hints the cloud isn't known to have, lost ones included."""
+        return (self._serial - self._heard) % wire.NUMBERS
 
     @property
     def max_message(self) -> int:
@@ -352,7 +362,14 @@ class EdgeSession:
         count : int
             How many guesses, 1 to 8.
         """
+        if isinstance(self._round, Draft):
+            raise RuntimeError("guess: a round is in the works, by other numbers")
         checks.in_range("position", position, len(self._text))
+        shape = np.shape(logits)
+        if shape != (self._vocab_size,):
+            raise ValueError(
+                f"logits must have shape ({self._vocab_size},), got {shape}"
+            )
         guesses = gumbel_guess(
             logits,
             race_key(self._seed, self._epoch),
@@ -367,10 +384,11 @@ class EdgeSession:
         self,
         position: int,
         branches: Sequence[tuple[Sequence[int], Sequence[int], Sequence[float]]],
-    ) -> None:
+    ) -> bool:
         """Queue a hint: tokens that may come, of which some may save the cloud a pass.
 
-        While a generation is in the works; otherwise nothing is queued.
+        Says whether it is queued: while a generation is in the works, and its text with
+        the cloud or in a message before.
 
         Parameters
         ----------
@@ -380,17 +398,24 @@ class EdgeSession:
             1 to 16 of them: what is taken to come between the text and `position`,
             then 1 to 16 tokens, as many in each branch, and how sure each of them is.
         """
-        if not isinstance(self._round, Generation) or not self._place.follows:
-            return
-        hint = wire.Hint(
-            self._place.number,
-            position,
-            tuple(
-                make_branch([*self._text, *path], tokens, chances)
-                for path, tokens, chances in branches
-            ),
+        checks.in_range("position", position, len(self._text), NEVER)
+        made = tuple(
+            make_branch([*self._text, *path], tokens, chances, self._vocab_size)
+            for path, tokens, chances in branches
         )
-        self._hints.append(hint.to_bytes(self._vocab_size))
+        lengths = {len(branch.tokens) for branch in made}
+        if not 1 <= len(made) <= wire.MAX_BRANCHES or len(lengths) > 1:
+            raise ValueError(
+                f"branches must be 1 to {wire.MAX_BRANCHES} of one length, got "
+                f"{len(made)} of {sorted(lengths)} tokens"
+            )
+        generates = isinstance(self._round, Generation) and self._place.follows
+        queued = generates and self._state is _State.OPEN
+        if queued:
+            self._serial = (self._serial + 1) % wire.NUMBERS
+            hint = wire.Hint(self._place.number, self._serial, position, made)
+            self._hints.append(hint.to_bytes(self._vocab_size))
+        return queued
 
     def _check_open(self, name: str) -> Limits:
         """Return the limits, if the text can go on."""
@@ -498,6 +523,7 @@ class EdgeSession:
         if self._state not in _OVER:
             self._state, self._due = _State.GREETING, self._hello
             self._hints.clear()
+            self._heard = self._serial
 
     # Messages from the cloud
 
@@ -601,6 +627,7 @@ class EdgeSession:
             return []
         if message.number != self._place.number:
             return []
+        self._heard = message.heard % wire.NUMBERS
         fresh = generation.take(message)
         if not fresh:
             return []

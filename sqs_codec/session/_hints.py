@@ -12,8 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from zlib import crc32
 
+import numpy as np
+
+from sqs_codec._base import checks
 from sqs_codec.session import _wire as wire
 from sqs_codec.session._limits import MAX_AHEAD, MAX_DRAFT
+from sqs_codec.session._text import check_tokens
 
 __all__ = ["THRESHOLD", "Guesses", "make_branch", "path_hash"]
 
@@ -34,19 +38,28 @@ guess once the next is judged."""
 def path_hash(tokens: Sequence[int], position: int) -> int:
     """Return a byte that tells which tokens, four at most, come before a position."""
     last = tokens[max(0, position - HASHED) : position]
-    return crc32(b"".join(token.to_bytes(4, "big") for token in last)) & 0xFF
+    return crc32(np.array(last, ">u4").tobytes()) & 0xFF
 
 
 def make_branch(
-    path: Sequence[int], tokens: Sequence[int], chances: Sequence[float]
+    path: Sequence[int],
+    tokens: Sequence[int],
+    chances: Sequence[float],
+    vocab_size: int,
 ) -> wire.Branch:
     """Return a branch of a hint that follows a path from the beginning of the text."""
-    first, later = chances[0], math.prod(chances[1:])
+    found = check_tokens("tokens", tokens, vocab_size)
+    if not 1 <= len(found) <= wire.MAX_HINTED or len(chances) != len(found):
+        raise ValueError(
+            f"a branch must have 1 to {wire.MAX_HINTED} tokens and as many chances, "
+            f"got {len(found)} and {len(chances)}"
+        )
+    sure = [checks.finite(f"chances[{i}]", c, 0, 1) for i, c in enumerate(chances)]
     return wire.Branch(
         path_hash(path, len(path)),
-        _level(first),
-        _level(later ** (1 / max(1, len(tokens) - 1))),
-        tuple(tokens),
+        _level(sure[0]),
+        _level(math.prod(sure[1:]) ** (1 / max(1, len(found) - 1))),
+        tuple(found),
     )
 
 
@@ -89,10 +102,12 @@ class Guesses:
         """Take a hint, if it is about what may follow a text of this length soon."""
         if not length - MAX_DRAFT < hint.position < length + MAX_AHEAD:
             return
-        self._branches += [
-            _Branch(hint.position, branch.hash, branch.tokens, branch.chances())
-            for branch in hint.branches
-        ]
+        for branch in hint.branches:
+            fresh = _Branch(
+                hint.position, branch.hash, branch.tokens, branch.chances()
+            )
+            if fresh not in self._branches:
+                self._branches.append(fresh)
         del self._branches[:-MAX_BRANCHES]
 
     def chain(self, text: Sequence[int], most: int, threshold: float) -> list[int]:

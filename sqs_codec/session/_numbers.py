@@ -60,9 +60,9 @@ def seed_of(number: int, prompt: Sequence[int]) -> bytes:
     prompt : sequence of int
     """
     number = checks.in_range("seed", number, 0, MOST_SEED)
-    tokens = np.asarray(checks.integers("prompt", prompt), "<u4").tobytes()
+    tokens = checks.uint32("prompt", np.asarray(prompt, np.int64)).astype("<u4")
     return blake2b(
-        tokens,
+        tokens.tobytes(),
         key=number.to_bytes(8, "big"),
         person=b"sqs seed",
         digest_size=wire.SEED_BYTES,

@@ -184,6 +184,8 @@ class Hint:
     """What the edge guesses that round `number`, a generation, may go on with."""
 
     number: int
+    serial: int
+    """Counts the hints of a session, modulo 128."""
     position: int
     """Of the branches' first token in the text."""
     branches: tuple[Branch, ...]
@@ -192,7 +194,8 @@ class Hint:
     def to_bytes(self, vocab_size: int) -> bytes:
         """Return the message."""
         length = len(self.branches[0].tokens)
-        parts = [bytes([_HINT]), _varints(self.number, self.position, length)]
+        head = _varints(self.number, self.serial, self.position, length)
+        parts = [bytes([_HINT]), head]
         for branch in self.branches:
             parts.append(bytes([branch.hash, branch.first * LEVELS + branch.later]))
             parts.append(_from_tokens(branch.tokens, vocab_size))
@@ -261,13 +264,15 @@ class Tokens:
     """Tokens that the cloud decoded alone."""
 
     number: int
+    heard: int
+    """The serial of the last hint that had come; 0 if there was none."""
     offset: int
     """Where in their round they begin."""
     tokens: list[int]
 
     def to_bytes(self, vocab_size: int) -> bytes:
         """Return the message."""
-        head = _varints(self.number, self.offset)
+        head = _varints(self.number, self.heard, self.offset)
         return bytes([_TOKENS]) + head + _from_tokens(self.tokens, vocab_size)
 
 
@@ -329,7 +334,7 @@ def parse_down(message: bytes, vocab_size: int) -> Down:
         _WELCOME: lambda: _welcome(reader),
         _HAVE: lambda: Have(reader.take(INSTANCE_BYTES), *reader.last_varints(2)),
         _TOKENS: lambda: Tokens(
-            reader.varint(), reader.varint(), _tokens(reader.rest(), vocab_size)
+            *(reader.varint() for _ in range(3)), _tokens(reader.rest(), vocab_size)
         ),
         _NEED: lambda: _need(reader),
         _REFUSED: lambda: Refusal(reader.rest()[:MAX_REASON].decode(errors="replace")),
@@ -378,7 +383,7 @@ def _context(reader: _Reader, vocab_size: int) -> Context:
 
 
 def _hint(reader: _Reader, vocab_size: int) -> Hint:
-    number, position, length = (reader.varint() for _ in range(3))
+    number, serial, position, length = (reader.varint() for _ in range(4))
     data = reader.rest()
     size = 2 + length * token_bytes(vocab_size)
     if not 1 <= length <= MAX_HINTED:
@@ -396,7 +401,7 @@ def _hint(reader: _Reader, vocab_size: int) -> Hint:
         first, later = divmod(data[at + 1], LEVELS)
         tokens = _tokens(data[at + 2 : at + size], vocab_size)
         branches.append(Branch(data[at], first, later, tuple(tokens)))
-    return Hint(number, position, tuple(branches))
+    return Hint(number, serial, position, tuple(branches))
 
 
 def _need(reader: _Reader) -> Need:
