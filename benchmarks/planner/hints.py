@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import heapq
 import math
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -30,9 +31,10 @@ from benchmarks.planner.simulate import (
     Steps,
 )
 from sqs_codec.edge import FixedPlan, Hints, Observation, Planning
+from sqs_codec.edge._ahead import IN_FLIGHT, LOST, SLOW
 from sqs_codec.session._limits import MAX_AHEAD
 
-HEAD, BRANCH_HEAD = 4, 2
+HEAD, BRANCH_HEAD = 5, 2
 """Bytes of any message, and of each branch in a HINT."""
 
 BEYOND = 16
@@ -163,20 +165,22 @@ class Reader:
 
     Attributes
     ----------
-    text, asked : int
-        Tokens decoded, and how many are asked for.
+    text, asked, heard : int
+        Tokens decoded, how many are asked for, and the last hint that has come.
     """
 
     def __init__(self, guesses: Guesses) -> None:
         self._ranks = guesses.ranks
         self.text = self.asked = 0
+        self.heard = 0
         self._base = -1
         self._held: dict[tuple[int, int], float] = {}
         self._doubted = self._missed = PRIOR
         self._read: list[float] = []
 
-    def take(self, base: int, parts: Sequence[Part]) -> None:
+    def take(self, serial: int, base: int, parts: Sequence[Part]) -> None:
         """Take hints; those of an older tree are of no more use."""
+        self.heard = serial
         if base > self._base:
             self._base, self._held = base, {}
         if base == self._base:
@@ -326,7 +330,7 @@ class Simulation:
             lost = self.lost()
             if not (lost and edge.reader.waits):
                 later = self.half_trip() + AGAIN * edge.usual * lost
-                self.at(now + later, partial(edge.hear, edge.reader.text))
+                self.at(now + later, edge.news())
         self._speed = LATELY * self._speed + (1 - LATELY) * added / seconds
         self._busy = False
         self.decode(now)
@@ -358,6 +362,10 @@ class Edge:
     def hear(self, text: int, now: float) -> None:
         """Take what the cloud has decoded."""
         raise NotImplementedError
+
+    def news(self) -> Callable[[float], None]:
+        """Return what takes what the cloud says now."""
+        return partial(self.hear, self.reader.text)
 
     def _send(
         self, size: int, now: float, then: Callable[[float], None], again: bool = True
@@ -422,7 +430,9 @@ class HintsEdge(Edge):
         super().__init__(simulation, guesses.token)
         self._guesses, self._planner = guesses, planner
         self.reader = Reader(guesses)
-        self._asked = 0
+        self._asked = self._serial = self._heard = 0
+        self._told: deque[float] = deque()  # when, of hints that aren't heard of
+        self._slow = True
         self._busy = False  # with a batch
         steps, link = simulation.steps, simulation.link
         target = {n: steps.verify(n) for n in (1, 6)}
@@ -445,7 +455,7 @@ class HintsEdge(Edge):
     def _ask(self, now: float) -> None:
         """Let the cloud know early for how many tokens it has to go on."""
         ahead = 4 + math.ceil(2 * self.usual / self._all.steps.target)
-        ahead = min(ahead * (2 if self._plan.hints else 1), MAX_AHEAD)
+        ahead = MAX_AHEAD if self._plan.hints else min(ahead, MAX_AHEAD)
         if self._asked < self._all.tokens and self._asked - self.text <= ahead // 2:
             self._asked = min(self.text + ahead, self._all.tokens)
             self._send(HEAD, now, partial(self._be_asked, self._asked))
@@ -481,18 +491,33 @@ class HintsEdge(Edge):
         self._draft(now)
 
     def _hint(self, now: float) -> None:
-        """Send hints, once those before have left."""
+        """Send hints, unless too many are on their way, as `Ahead` does."""
         drafting = self._drafting
-        if drafting is None or self._free > now:
+        while len(self._told) > self._serial - self._heard:
+            self._slow = now - self._told.popleft() > SLOW
+        waits = self._told and now - self._told[-1] <= LOST
+        most = 1 if self._slow else IN_FLIGHT
+        if drafting is None or (waits and len(self._told) >= most):
             return
         parts = drafting.message(self._busy)
         if not parts:
             return
         tokens = sum(part.last - part.first for part in parts)
         size = HEAD + BRANCH_HEAD * len(parts) + self.token * tokens
-        take = partial(self.reader.take, drafting.base, parts)
+        self._serial += 1
+        self._told.append(now)
+        take = partial(self.reader.take, self._serial, drafting.base, parts)
         self._send(size, now, lambda now: take(), again=False)
-        self._all.at(self._free, self._hint)
+
+    def news(self) -> Callable[[float], None]:
+        """Return what takes what the cloud says now, also of the hints."""
+        heard, hear = self.reader.heard, super().news()
+
+        def take(now: float) -> None:
+            self._heard = max(self._heard, heard)
+            hear(now)
+
+        return take
 
     def hear(self, text: int, now: float) -> None:
         """Take what the cloud has decoded, and go on as the planner says."""

@@ -333,9 +333,7 @@ def parse_down(message: bytes, vocab_size: int) -> Down:
     readers: dict[int, Callable[[], Down]] = {
         _WELCOME: lambda: _welcome(reader),
         _HAVE: lambda: Have(reader.take(INSTANCE_BYTES), *reader.last_varints(2)),
-        _TOKENS: lambda: Tokens(
-            *(reader.varint() for _ in range(3)), _tokens(reader.rest(), vocab_size)
-        ),
+        _TOKENS: lambda: _tokens_of(reader, vocab_size),
         _NEED: lambda: _need(reader),
         _REFUSED: lambda: Refusal(reader.rest()[:MAX_REASON].decode(errors="replace")),
     }
@@ -402,6 +400,11 @@ def _hint(reader: _Reader, vocab_size: int) -> Hint:
         tokens = _tokens(data[at + 2 : at + size], vocab_size)
         branches.append(Branch(data[at], first, later, tuple(tokens)))
     return Hint(number, serial, position, tuple(branches))
+
+
+def _tokens_of(reader: _Reader, vocab_size: int) -> Tokens:
+    number, heard, offset = (reader.varint() for _ in range(3))
+    return Tokens(number, heard, offset, _tokens(reader.rest(), vocab_size))
 
 
 def _need(reader: _Reader) -> Need:
