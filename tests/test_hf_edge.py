@@ -472,6 +472,24 @@ def test_a_model_that_would_read_branches_wrong(name: str | None) -> None:
     np.testing.assert_array_equal(rows[1:], cached.logits([1, 3]))
 
 
+@pytest.mark.parametrize("layer", [0, 1])
+def test_a_cache_is_right_after_an_interrupt(layer: int) -> None:
+    model = tiny_of()
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    for tail in ([[7, 8]], [[7], [8]]):
+        cached = CachedModel(model, 50)
+        cached.branches([[1, 2, 3], [1, 2, 4]])
+        handle = model.model.layers[layer].register_forward_hook(interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            cached.branches([[1, 2, 3, *end] for end in tail])
+        handle.remove()
+        expected = CachedModel(model, 50).logits([1, 2, 5])
+        np.testing.assert_allclose(cached.logits([1, 2, 5]), expected, atol=1e-4)
+
+
 def test_caches_are_right_after_many_rejections(smollm2: Pair) -> None:
     edge = Edge(smollm2.draft, smollm2.tokenizer, planner=FixedPlan(4))
     prompt = smollm2.encode(PLEA)

@@ -14,7 +14,7 @@ import functools
 import importlib.util
 import inspect
 import io
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
@@ -359,12 +359,13 @@ class CachedModel:
         """
         if not 1 <= last <= len(tokens):
             raise ValueError(f"last must be 1 to {len(tokens)}, not {last}")
-        # A position whose logits are wanted has to pass through the model again.
-        self._retain(self._path(tokens)[: len(tokens) - last])
-        fresh = list(tokens[len(self._cells) :])
-        rows = self._read(fresh, last)
-        for token in fresh:
-            self._cells[len(self._cells) - 1, token] = len(self._cells)
+        with self._whole_or_empty():
+            # A position whose logits are wanted has to pass through the model again.
+            self._retain(self._path(tokens)[: len(tokens) - last])
+            fresh = list(tokens[len(self._cells) :])
+            rows = self._read(fresh, last)
+            for token in fresh:
+                self._cells[len(self._cells) - 1, token] = len(self._cells)
         return rows
 
     def branches(self, texts: Sequence[Sequence[int]]) -> NDArray[np.float32]:
@@ -387,7 +388,8 @@ class CachedModel:
         if not lengths or 0 in lengths:
             raise ValueError(f"expected texts of tokens, got some of {lengths} tokens")
         if len(texts) > 1 and self._reads_trees:
-            return self._grow(texts)
+            with self._whole_or_empty():
+                return self._grow(texts)
         return np.concatenate([self.logits(text) for text in texts])
 
     def rollback(self, length: int) -> None:
@@ -400,7 +402,17 @@ class CachedModel:
         """
         if not 0 <= length <= len(self):
             raise ValueError(f"cannot roll {len(self)} tokens back to {length}")
-        self._retain(range(length))
+        with self._whole_or_empty():
+            self._retain(range(length))
+
+    @contextlib.contextmanager
+    def _whole_or_empty(self) -> Iterator[None]:
+        """Forget everything if a change is interrupted, as layers then differ."""
+        try:
+            yield
+        except BaseException:
+            self._cache, self._cells = transformers.DynamicCache(), {}
+            raise
 
     @functools.cached_property
     def _reads_trees(self) -> bool:
