@@ -239,15 +239,17 @@ class Draft:
         known = max(common_length(seen, texts[0][:shared]) for seen in self._texts)
         apart = sum(len(text) - shared for text in texts)
         room = min(self.n_ctx - shared, self._batch_size)
-        if known < shared or apart > room or not 1 < len(texts) <= len(self._texts):
-            return np.concatenate([self.logits(text).copy() for text in texts])
-        places = self._place(texts)
-        fresh = [
-            text[len(self._texts[place]) :]
-            for place, text in zip(places, texts, strict=True)
-        ]
-        ends = self._decode(places, fresh)
-        return np.concatenate([self._row(end) for end in ends])
+        if known >= shared and apart <= room and 1 < len(texts) <= len(self._texts):
+            places = self._place(texts)
+            fresh = [
+                text[len(self._texts[place]) :]
+                for place, text in zip(places, texts, strict=True)
+            ]
+            # All that was cached is gone if llama.cpp couldn't forget a part of it.
+            if sum(map(len, fresh)) <= self._batch_size:
+                ends = self._decode(places, fresh)
+                return np.concatenate([self._row(end) for end in ends])
+        return np.concatenate([self.logits(text).copy() for text in texts])
 
     def _check(self, text: Sequence[int]) -> None:
         if not 1 <= len(text) <= self.n_ctx:

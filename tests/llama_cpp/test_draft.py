@@ -134,6 +134,20 @@ def test_branches_that_have_no_room_are_read_one_by_one(tmp_path: Path) -> None:
             draft.branches(texts)
 
 
+def test_branches_are_read_one_by_one_if_a_part_cant_be_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draft = Draft(write_model(tmp_path / "model.gguf", "llama"))
+    shared = [1, 3, 4, 5] * 10
+    draft.logits(shared)
+    with monkeypatch.context() as patch:
+        patch.setattr(llama_cpp.llama, "llama_memory_seq_rm", lambda *_: False)
+        rows = draft.branches([[*shared, 3], [*shared, 4]])
+    for row, token in zip(rows, (3, 4), strict=True):
+        expected = draft.logits([*shared, token])[0]
+        np.testing.assert_allclose(row, expected, atol=0.03)
+
+
 def test_long_texts_are_read_in_parts(
     text: list[int], draft: Draft, monkeypatch: pytest.MonkeyPatch
 ) -> None:
