@@ -296,6 +296,18 @@ def test_generate_writes_the_targets_greedy_text() -> None:
     assert edge.metrics.tokens == 40
 
 
+def test_an_edge_keeps_to_modes_and_a_preference() -> None:
+    draft, target = tiny(1), tiny(0)
+    expected = plain(target, max_new_tokens=20)
+    for mode, drafts in (("alone", False), ("rounds", True)):
+        edge = Edge(draft, modes=[mode])
+        assert written(draft, edge, target) == expected
+        assert bool(edge.metrics.drafted) == drafts
+    edge = Edge(draft, prefer="both")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="prefer must be"):
+        written(draft, edge, target)
+
+
 def test_generate_stops_where_it_is_told() -> None:
     draft, target = tiny(1), tiny(0)
     edge = tiny_edge(draft)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from transformers.generation.utils import GenerateDecoderOnlyOutput
 
 from sqs_codec.edge import Edge as AnyEdge
 from sqs_codec.edge._loop import Planning
+from sqs_codec.edge._planner import MODES
 from sqs_codec.hf._models import (
     CachedModel,
     HFModel,
@@ -58,7 +59,7 @@ class Edge(AnyEdge):
     tokenizer : transformers.PreTrainedTokenizerBase, optional
         Both models'. By its fingerprint the cloud makes sure that it is; logits that
         pad a vocabulary beyond it are cropped.
-    settings, planner, rng
+    settings, planner, modes, prefer, rng
         As in `sqs_codec.edge.Edge`, which also describes the other attributes.
 
     Attributes
@@ -74,10 +75,17 @@ class Edge(AnyEdge):
         *,
         settings: Sequence[Setting] | None = None,
         planner: Planning | None = None,
+        modes: Collection[str] = MODES,
+        prefer: Literal["speed", "bytes"] = "speed",
         rng: np.random.Generator | None = None,
     ) -> None:
         super().__init__(
-            Draft(model, tokenizer), settings=settings, planner=planner, rng=rng
+            Draft(model, tokenizer),
+            settings=settings,
+            planner=planner,
+            modes=modes,
+            prefer=prefer,
+            rng=rng,
         )
         self.model = model
 
