@@ -34,7 +34,7 @@ from sqs_codec.session import (
     Setting,
 )
 from sqs_codec.session import _wire as wire
-from sqs_codec.session._hints import MAX_BRANCHES
+from sqs_codec.session._hints import MAX_KEPT
 from sqs_codec.session._limits import MAX_SURVIVORS, ROUND_BYTES, max_draft
 from tests.kit import mutate
 from tests.serving import both_transports, serving, try_exchange
@@ -155,7 +155,7 @@ def check_cloud(cloud: CloudSession) -> None:
     assert len(cloud._text) <= LIMITS.max_text
     assert pending is None or pending.end < LIMITS.max_text
     assert len(cloud._out) <= 5
-    assert len(cloud._guesses._branches) <= MAX_BRANCHES
+    assert len(cloud._hints._branches) <= MAX_KEPT
     if round_ is not None:
         sizes = [q.token_ids.size for q in round_.round_.distributions]
         assert len(sizes) <= max_draft(V)
@@ -302,7 +302,9 @@ ATTACKS: dict[str, Callable[[CloudSession, sqs.Codec], Iterable[bytes]]] = {
     "hints of all there is": lambda *_: [
         wire.Generate(2, 2, 64, 0).to_bytes(),
         *[
-            wire.Hint(2, n % 128, n, (wire.Branch(n, 0, 0, (4999,) * 16),) * 16).to_bytes(5000)
+            wire.Hint(
+                2, n % 128, n, (wire.Branch(n, 0, 0, (4999,) * 16),) * 16
+            ).to_bytes(5000)
             for n in range(99)
         ],
     ],

@@ -138,7 +138,9 @@ def gumbel_guess(
         rows, temperature, words, place, MAX_GUESSES, lambda _: "logits"
     )
     best = np.array(scores)
-    weights = np.exp(best[0] - best) if temperature < LEAST_TEMPERATURE else 1 / best
+    with np.errstate(over="ignore"):
+        greedy = temperature < LEAST_TEMPERATURE
+        weights = np.exp(best[0] - best) if greedy else 1 / best
     chances = (weights / weights.sum()).tolist()
     return Guesses(tuple(tokens[:count]), tuple(chances[:count]))
 

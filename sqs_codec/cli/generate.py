@@ -105,7 +105,7 @@ def add_mode(add: options.Add) -> None:
         "--prefer",
         choices=["speed", "bytes"],
         default="speed",
-        help="what the planner chooses by (default: %(default)s)",
+        help="what the planner chooses by, in mode auto (default: %(default)s)",
     )
 
 

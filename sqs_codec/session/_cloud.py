@@ -17,7 +17,7 @@ from sqs_codec._codec.round import Round
 from sqs_codec._codec.verify import Verdict
 from sqs_codec.session import _wire as wire
 from sqs_codec.session._handshake import Agreement, agree, by_digest, check_bytes
-from sqs_codec.session._hints import THRESHOLD, Guesses
+from sqs_codec.session._hints import THRESHOLD, HeardHints
 from sqs_codec.session._job import Job
 from sqs_codec.session._limits import MAX_AHEAD, MAX_SURVIVORS, Limits, max_draft
 from sqs_codec.session._numbers import Draws, race_key
@@ -110,7 +110,7 @@ class CloudSession:
         self._base = 0  # tokens of the text before round `_number`
         self._draft: Draft | None = None
         self._generation: Generation | None = None
-        self._guesses = Guesses()
+        self._hints = HeardHints()
         self._heard = 0  # the serial of the last hint
         self._answered: Answered | None = None
         self._pending: wire.Context | None = None
@@ -373,14 +373,14 @@ class CloudSession:
             generation = Generation(message.number, self._base)
             self._raise(generation, message)
             self._generation = generation
-            self._guesses.clear()
+            self._hints.clear()
 
     def _take_hint(self, hint: wire.Hint) -> None:
         """Take what may follow; a hint of another generation says nothing."""
         self._heard = hint.serial
         running = self._running()
         if running is not None and running.number == hint.number:
-            self._guesses.add(hint, len(self._text))
+            self._hints.add(hint, len(self._text))
 
     def _raise(self, generation: Generation, message: wire.Generate) -> None:
         """Take how many tokens a generation is to have."""
@@ -442,7 +442,7 @@ class CloudSession:
         elif (generation := self._running()) is not None:
             assert self._agreed is not None
             left = generation.base + generation.n - len(self._text)
-            hints = self._guesses.chain(self._text, left - 1, threshold)
+            hints = self._hints.chain(self._text, left - 1, threshold)
             key = race_key(self._agreed.hello.seed, self._epoch)
             self._make_job(hints=hints, key=key)
         return self._job
@@ -479,7 +479,7 @@ class CloudSession:
             if self._draft is not None:
                 self._answer(self._draft, verdict)
             elif (generation := self._running()) is not None:
-                self._guesses.judge(verdict.accepted)
+                self._hints.judge(verdict.accepted)
                 fresh = [*job.hints[: verdict.accepted], verdict.token]
                 self._take_tokens(generation, fresh)
         self._read = len(self._text)

@@ -19,9 +19,9 @@ from sqs_codec.session import _wire as wire
 from sqs_codec.session._limits import MAX_AHEAD, MAX_DRAFT
 from sqs_codec.session._text import check_tokens
 
-__all__ = ["THRESHOLD", "Guesses", "make_branch", "path_hash"]
+__all__ = ["THRESHOLD", "HeardHints", "make_branch", "path_hash"]
 
-MAX_BRANCHES = 64
+MAX_KEPT = 64
 """Branches that a cloud holds of a session; the earliest go first."""
 
 THRESHOLD = 0.1
@@ -86,7 +86,7 @@ class _Branch:
         return done if follows else None
 
 
-class Guesses:
+class HeardHints:
     """The guesses that an edge has sent, and how far its word can be taken."""
 
     def __init__(self) -> None:
@@ -103,12 +103,10 @@ class Guesses:
         if not length - MAX_DRAFT < hint.position < length + MAX_AHEAD:
             return
         for branch in hint.branches:
-            fresh = _Branch(
-                hint.position, branch.hash, branch.tokens, branch.chances()
-            )
+            fresh = _Branch(hint.position, branch.hash, branch.tokens, branch.chances())
             if fresh not in self._branches:
                 self._branches.append(fresh)
-        del self._branches[:-MAX_BRANCHES]
+        del self._branches[:-MAX_KEPT]
 
     def chain(self, text: Sequence[int], most: int, threshold: float) -> list[int]:
         """Return what is to be read after a text: at most so many tokens.
