@@ -232,6 +232,11 @@ class Writer:
                 code="context_length_exceeded",
                 param="messages" if request.messages else "prompt",
             )
+        if request.seed is not None and set(self._modes) == {"rounds"}:
+            raise ApiError(
+                "a text of rounds has no seed: it depends on what is drafted, too",
+                param="seed",
+            )
         answer.prompt_tokens = len(prompt)
         steps = edge.generate(
             prompt,
