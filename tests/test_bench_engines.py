@@ -176,7 +176,7 @@ def small(monkeypatch: pytest.MonkeyPatch, smollm2: Pair) -> None:
 
 @pytest.mark.usefixtures("small")
 def test_engine_equals_itself(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["equal", "--engine", "transformers", "--rounds", "8"]) == 0
+    assert main(["equal", "--engine", "transformers", "--rounds", "5"]) == 0
     printed = capsys.readouterr().out
     assert "at least 99.9 % in every mode: passes" in printed
     assert printed.count("100.00 %") == len(MODES)
@@ -184,7 +184,7 @@ def test_engine_equals_itself(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.usefixtures("small")
 def test_speed_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    command = "speed --engines transformers --sessions 1 3 --seconds 0 --turns 3"
+    command = "speed --engines transformers --sessions 1 3 --seconds 0 --turns 2"
     assert main([*command.split(), "--rounds", "1", "--half"]) == 0
     printed = capsys.readouterr().out
     assert len(re.findall(r"^ ragged batch", printed, re.M)) == 3

@@ -66,7 +66,7 @@ PLENTY = 1 << 40
 
 
 def _edges(options: Options) -> tuple[int, ...]:
-    return (1, 4) if options.quick else (1, 4, 16, 64)
+    return (2,) if options.quick else (1, 4, 16, 64)
 
 
 def _sharing(options: Options) -> tuple[int, ...]:
