@@ -19,7 +19,7 @@ demo: $(VENV)/core ## draft and verify with two real models, then print the bits
 	$(BIN)/sqs demo
 
 # A file's tests stay together, as they share fixtures; tests/conftest.py has the order.
-PYTEST := $(BIN)/python -m pytest -rs -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder \
+PYTEST := $(BIN)/python -m pytest -rs -n auto --maxprocesses 4 --dist loadfile \
     --no-loadscope-reorder
 
 quick: $(VENV)/core ## test the codec, without torch, models, sockets and compilers
