@@ -412,7 +412,7 @@ def test_handshakes_that_stop_half_way_make_room(
     with serve() as server:
         for _ in range(5):
             shake_half_way(server, HOST)
-        assert len(server._young) == 3
+        wait_until(lambda: len(server._young) == 3)
         assert echoes(connect(server.port), b"hi")
         monkeypatch.setattr(cloud_end, "_SHAKE_SECONDS", 0.1)
         wait_until(lambda: not server._young)

@@ -220,7 +220,7 @@ def made_up(options: Options) -> list[dict[str, object]]:
     return shared + [
         {"name": name, "edges": n, "tokens": 10 * more + i, "texts": 1, "seconds": 2.0}
         for i in (-2, -1, 0, 1, 2)
-        for n in (1, 4)
+        for n in capacity._edges(Options(Path(), quick=True))
         for name, more in ((capacity.BATCHED, n), (capacity.SERIAL, 1))
     ]
 
@@ -228,12 +228,11 @@ def made_up(options: Options) -> list[dict[str, object]]:
 def test_capacity_sums_up_windows(tmp_path: Path) -> None:
     options = Options(tmp_path, quick=True)
     found = capacity.summary(made_up(options), options)
-    one, four = found["served"]
-    assert one["gain"]["value"] == 1
-    assert four["gain"]["value"] == 4
-    assert four["batched"]["tokens"]["value"] == 20
-    assert 19 <= four["batched"]["tokens"]["low"] < 20
-    assert four["batched"]["texts"] == {"value": 0.5, "low": 0.5, "high": 0.5}
+    (two,) = found["served"]
+    assert two["gain"]["value"] == 2
+    assert two["batched"]["tokens"]["value"] == 10
+    assert 9 <= two["batched"]["tokens"]["low"] < 10
+    assert two["batched"]["texts"] == {"value": 0.5, "low": 0.5, "high": 0.5}
     rates = [found["shared"][0][way]["value"] for way in capacity.WAYS]
     assert rates == [4, 5, 6]
     out = io.StringIO()
