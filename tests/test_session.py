@@ -23,7 +23,7 @@ from sqs_codec.session import (
     unknown_session,
 )
 from sqs_codec.session import _wire as wire
-from sqs_codec.session._numbers import Draws
+from sqs_codec.session._numbers import draws
 from tests.kit import make_prior
 from tests.session_kit import (
     SEED,
@@ -570,7 +570,7 @@ def test_what_is_drafted_anew_has_numbers_of_its_own():
     assert told(messages) == (first + 4, first + 4)
     for message in messages:
         cloud.receive(message)
-    assert [*cloud._draft.draws] == [*Draws(SEED, first + 4).take(5)]
+    assert [*cloud._draft.draws] == [*draws(SEED, first + 4, 5)]
     exchange(edge, cloud, target)
 
 

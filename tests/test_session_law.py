@@ -8,7 +8,7 @@ import pytest
 import sqs_codec as sqs
 from sqs_codec.session import Emitted, Limits, Setting, _cloud
 from sqs_codec.session import _wire as wire
-from sqs_codec.session._numbers import Draws, race_key, seed_of
+from sqs_codec.session._numbers import draws, race_key, seed_of
 from sqs_codec.testing import LossyError, check_lossless
 from tests.session_kit import Target, exchange, make_cloud, make_edge, work
 
@@ -23,16 +23,13 @@ def ends_of_session(monkeypatch):
     def opened(prompt, target, rng, key=lambda number: number):
         drawn = {}
 
-        class Draws:
-            def __init__(self, seed, number):
-                self.number, self.drawn = number, drawn.setdefault(key(number), [])
+        def draws(seed, number, count):
+            found = drawn.setdefault(key(number), [])
+            while len(found) < count:
+                found.append(float(rng.random()))
+            return np.array(found[:count])
 
-            def take(self, count):
-                while len(self.drawn) < count:
-                    self.drawn.append(float(rng.random()))
-                return np.array(self.drawn[:count])
-
-        monkeypatch.setattr(_cloud, "Draws", Draws)
+        monkeypatch.setattr(_cloud, "draws", draws)
         ends = [
             make_edge(prompt, [Setting(CODEC, sqs.TopK(4))], rng=rng),
             make_cloud(vocab_size=4),
@@ -261,6 +258,6 @@ def test_a_text_that_is_replaced_has_other_numbers():
 
 
 def test_a_round_and_the_next_use_different_numbers():
-    a, b = (Draws(b"s", n).take(5) for n in (1, 2))
+    a, b = (draws(b"s", n, 5) for n in (1, 2))
     assert not {*a} & {*b}
-    assert [*Draws(b"s", 1).take(3)] == [*a[:3]]
+    assert [*draws(b"s", 1, 3)] == [*a[:3]]

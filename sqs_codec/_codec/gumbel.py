@@ -92,11 +92,9 @@ def gumbel_draw(
     >>> gumbel_draw(np.float32([0, 2, 1]), bytes(16), 0)
     0
     """
-    rows = _truncated(_row(logits), temperature, top_k, top_p, min_p)
-    words = check_key("key", key)
-    place = check_position("position", position, 1)
-    ((tokens, _),) = race(rows, temperature, words, place, 1, lambda _: "logits")
-    return tokens[0]
+    sampling = temperature, top_k, top_p, min_p
+    (token,), _ = _best(logits, key, position, 1, *sampling)
+    return token
 
 
 def gumbel_guess(
@@ -131,12 +129,8 @@ def gumbel_guess(
     (0, 2)
     """
     count = checks.in_range("count", count, 1, MAX_GUESSES)
-    rows = _truncated(_row(logits), temperature, top_k, top_p, min_p)
-    words = check_key("key", key)
-    place = check_position("position", position, 1)
-    ((tokens, scores),) = race(
-        rows, temperature, words, place, MAX_GUESSES, lambda _: "logits"
-    )
+    sampling = temperature, top_k, top_p, min_p
+    tokens, scores = _best(logits, key, position, MAX_GUESSES, *sampling)
     best = np.array(scores)
     with np.errstate(over="ignore"):
         greedy = temperature < LEAST_TEMPERATURE
@@ -215,6 +209,24 @@ def _row(logits: ArrayLike) -> NDArray[np.floating]:
     if len(shape) != 1:
         raise ValueError(f"logits must have shape (vocabulary,), got {shape}")
     return checks.row("logits", logits, _vocabulary(shape[0]))[None]
+
+
+def _best(
+    logits: ArrayLike,
+    key: bytes,
+    position: int,
+    most: int,
+    temperature: float,
+    top_k: int,
+    top_p: float,
+    min_p: float,
+) -> tuple[list[int], list[float]]:
+    """Return the tokens of a row's least scores, and these."""
+    rows = _truncated(_row(logits), temperature, top_k, top_p, min_p)
+    words = check_key("key", key)
+    place = check_position("position", position, 1)
+    (found,) = race(rows, temperature, words, place, most, lambda _: "logits")
+    return found
 
 
 def _truncated(

@@ -112,7 +112,8 @@ class Ahead:
 
     def _step(self, text: list[int]) -> bool:
         if not self._branches:
-            return len(text) < self._end and self._begin(text)
+            self._begin(text)
+            return bool(self._branches)
         alive = [branch for branch in self._branches if self._goes_on(branch, text)]
         if not alive:
             return False
@@ -124,14 +125,15 @@ class Ahead:
             branch.chances += guesses.chances
         return True
 
-    def _begin(self, text: list[int]) -> bool:
+    def _begin(self, text: list[int]) -> None:
+        if len(text) >= self._end:
+            return
         row = self._draft.logits(text)[-1]
         guesses = self._session.guess(row, len(text), self._hints.branches)
         self._branches = [
             _Branch([token], [chance])
             for token, chance in zip(guesses.tokens, guesses.chances, strict=True)
         ]
-        return True
 
     def _goes_on(self, branch: _Branch, text: Sequence[int]) -> bool:
         length = len(branch.tokens)

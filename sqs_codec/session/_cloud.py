@@ -20,7 +20,7 @@ from sqs_codec.session._handshake import Agreement, agree, by_digest, check_byte
 from sqs_codec.session._hints import THRESHOLD, HeardHints
 from sqs_codec.session._job import Job
 from sqs_codec.session._limits import MAX_AHEAD, MAX_SURVIVORS, Limits, max_draft
-from sqs_codec.session._numbers import Draws, race_key
+from sqs_codec.session._numbers import draws, race_key
 from sqs_codec.session._rounds import Answered, Draft, Generation
 from sqs_codec.session._text import until_stop
 from sqs_codec.session._wire import WireError
@@ -302,8 +302,8 @@ class CloudSession:
         else:
             round_ = self._decode(message)
             assert self._agreed is not None
-            draws = Draws(self._agreed.hello.seed, self._drawn).take(len(round_) + 1)
-            self._draft = Draft(number, draws, message, round_)
+            numbers = draws(self._agreed.hello.seed, self._drawn, len(round_) + 1)
+            self._draft = Draft(number, numbers, message, round_)
             self._generation = None
 
     def _unwrap(self, number: int) -> int:

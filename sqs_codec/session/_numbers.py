@@ -19,23 +19,16 @@ from sqs_codec.session import _wire as wire
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Draws", "race_key", "seed_of"]
+__all__ = ["draws", "race_key", "seed_of"]
 
 MOST_SEED = (1 << 64) - 1
 
 
-class Draws:
-    """The numbers of one round, which its session's seed and `number` decide."""
-
-    def __init__(self, seed: bytes, number: int) -> None:
-        self.number = number
-        key = blake2b(number.to_bytes(8, "big"), key=seed, digest_size=16).digest()
-        philox = np.random.Philox(key=int.from_bytes(key, "big"))
-        self._rng = np.random.Generator(philox)
-
-    def take(self, count: int) -> NDArray[np.float64]:
-        """Return so many numbers; called once."""
-        return self._rng.random(count)
+def draws(seed: bytes, number: int, count: int) -> NDArray[np.float64]:
+    """Return a round's numbers, which its session's seed and `number` decide."""
+    key = blake2b(number.to_bytes(8, "big"), key=seed, digest_size=16).digest()
+    philox = np.random.Philox(key=int.from_bytes(key, "big"))
+    return np.random.Generator(philox).random(count)
 
 
 def race_key(seed: bytes, epoch: int) -> bytes:
