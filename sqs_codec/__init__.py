@@ -39,6 +39,7 @@ from sqs_codec._codec.keep import Conformal, Keep, MinP, Threshold, TopK, TopP
 from sqs_codec._codec.preset import Preset, preset
 from sqs_codec._codec.prior import Prior
 from sqs_codec._codec.round import Round
+from sqs_codec._codec.rows import SparseRows
 from sqs_codec._codec.stream import StreamDecoder, StreamEncoder, StreamError
 from sqs_codec._codec.verify import Verdict, verify, verify_batch
 
@@ -54,6 +55,7 @@ __all__ = [
     "Prior",
     "Round",
     "SparseDistribution",
+    "SparseRows",
     "StreamDecoder",
     "StreamEncoder",
     "StreamError",

@@ -1,0 +1,267 @@
+"""Many distributions as three arrays."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+
+from sqs_codec._backend.core import frozen
+from sqs_codec._base import checks
+from sqs_codec._base.format import MAX_RESOLUTION, MAX_VOCAB, MIN_VOCAB
+from sqs_codec._codec.distribution import SparseDistribution, as_distribution
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+    from sqs_codec._backend.core import Ids
+
+__all__ = ["SparseRows"]
+
+
+class SparseRows(Sequence[SparseDistribution]):
+    """Distributions of one vocabulary and one resolution, as arrays. Immutable.
+
+    The arrays are those of a sparse matrix in CSR form: row i has the tokens
+    ``token_ids[offsets[i]:offsets[i + 1]]``, with the counts of the same places. As a
+    sequence it has a `SparseDistribution` for each row; a slice is `SparseRows` again.
+
+    Parameters
+    ----------
+    token_ids : array_like of int [n]
+        Strictly ascending in each row, below `vocab_size`.
+    counts : array_like of int [n]
+        All at least 1. Those of a row sum to `resolution`.
+    offsets : array_like of int [N + 1]
+        From 0 to n, strictly ascending.
+    vocab_size : int
+    resolution : int
+
+    Examples
+    --------
+    >>> rows = SparseRows([2, 7, 5], [3, 1, 4], [0, 2, 3], vocab_size=8, resolution=4)
+    >>> len(rows), rows[1]
+    (2, <SparseDistribution of 1 tokens, resolution 4, vocabulary 8>)
+    >>> rows.to_dense()
+    array([[0.  , 0.  , 0.75, 0.  , 0.  , 0.  , 0.  , 0.25],
+           [0.  , 0.  , 0.  , 0.  , 0.  , 1.  , 0.  , 0.  ]], dtype=float32)
+    """
+
+    __slots__ = ("_counts", "_offsets", "_resolution", "_token_ids", "_vocab_size")
+
+    _token_ids: Ids
+    _counts: Ids
+    _offsets: NDArray[np.int64]
+    _vocab_size: int
+    _resolution: int
+
+    def __init__(
+        self,
+        token_ids: ArrayLike,
+        counts: ArrayLike,
+        offsets: ArrayLike,
+        vocab_size: int,
+        resolution: int,
+    ) -> None:
+        self._token_ids = frozen(checks.uint32("token_ids", token_ids))
+        self._counts = frozen(checks.uint32("counts", counts))
+        ends = checks.uint32("offsets", offsets).astype(np.int64)
+        ends.flags.writeable = False
+        self._offsets = ends
+        self._vocab_size = checks.in_range(
+            "vocab_size", vocab_size, MIN_VOCAB, MAX_VOCAB
+        )
+        self._resolution = checks.in_range("resolution", resolution, 1, MAX_RESOLUTION)
+        self._check()
+
+    def _check(self) -> None:
+        """Check what the arrays say together."""
+        ids, counts, ends = self._token_ids, self._counts, self._offsets
+        if not ends.size or ends[0] or ends[-1] != ids.size or ids.size != counts.size:
+            raise ValueError(
+                "offsets must go from 0 to how many token_ids and counts there are, "
+                f"{ids.size} and {counts.size}, got {ends[[0, -1]] if ends.size else None}"
+            )
+        _refuse(ends[1:] <= ends[:-1], "is empty")
+        starts = ends[:-1]
+        if not len(starts):
+            return
+        ascends = np.ones(ids.size, np.bool_)
+        ascends[1:] = ids[1:] > ids[:-1]
+        ascends[starts] = True
+        last = ids[ends[1:] - 1]
+        by_row = np.logical_and.reduceat
+        _refuse(~by_row(ascends, starts), "has token_ids that don't ascend")
+        _refuse(
+            last >= self._vocab_size,
+            f"has a token id outside the vocabulary of {self._vocab_size}",
+        )
+        _refuse(~by_row(counts > 0, starts), "has a count of 0")
+        sums = np.add.reduceat(counts, starts, dtype=np.uint64)
+        _refuse(
+            sums != self._resolution,
+            f"has counts that don't sum to the resolution of {self._resolution}",
+        )
+
+    @classmethod
+    def stack(cls, distributions: Sequence[SparseDistribution]) -> SparseRows:
+        """Return distributions as rows: one at least, which say how they are made."""
+        if isinstance(distributions, SparseRows):
+            return distributions
+        rows = list(distributions)
+        for i, q in enumerate(rows):
+            checks.instance(
+                f"distributions[{i}]", q, SparseDistribution, "a SparseDistribution"
+            )
+        shapes = sorted({(q.vocab_size, q.resolution) for q in rows})
+        if len(shapes) != 1:
+            raise ValueError(
+                "expected distributions, one at least, of one vocabulary and one "
+                f"resolution, got {shapes or 'none'}"
+            )
+        return as_rows(
+            np.concatenate([q.token_ids for q in rows]),
+            np.concatenate([q.counts for q in rows]),
+            [q.token_ids.size for q in rows],
+            *shapes[0],
+        )
+
+    @property
+    def token_ids(self) -> NDArray[np.uint32]:
+        """The tokens of all rows, one row after the other, uint32 [n], read-only."""
+        return self._token_ids
+
+    @property
+    def counts(self) -> NDArray[np.uint32]:
+        """Their counts, uint32 [n], read-only."""
+        return self._counts
+
+    @property
+    def offsets(self) -> NDArray[np.int64]:
+        """Where each row begins, and the end of the last, int64 [N + 1], read-only."""
+        return self._offsets
+
+    @property
+    def vocab_size(self) -> int:
+        """How many tokens the vocabulary has."""
+        return self._vocab_size
+
+    @property
+    def resolution(self) -> int:
+        """The sum of each row's counts."""
+        return self._resolution
+
+    def to_dense(self, dtype: DTypeLike = np.float32) -> NDArray[Any]:
+        """Return the probabilities of the whole vocabulary, float [N, vocab_size]."""
+        dense = np.zeros((len(self), self._vocab_size), dtype)
+        if dense.dtype.kind != "f":
+            raise TypeError(f"dtype must be a floating-point type, got {dense.dtype}")
+        row = np.repeat(np.arange(len(self)), np.diff(self._offsets))
+        dense[row, self._token_ids] = self._counts / np.float64(self._resolution)
+        return dense
+
+    def to_padded(self) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
+        """Return token ids and counts, uint32 [N, K] both, K those of the longest row.
+
+        Shorter rows are filled up with id 0 of count 0.
+        """
+        sizes = np.diff(self._offsets)
+        shape = len(self), int(sizes.max(initial=0))
+        filled = np.arange(shape[1]) < sizes[:, None]
+        padded = np.zeros((2, *shape), np.uint32)
+        padded[0, filled] = self._token_ids
+        padded[1, filled] = self._counts
+        return padded[0], padded[1]
+
+    def __len__(self) -> int:
+        return self._offsets.size - 1
+
+    @overload
+    def __getitem__(self, index: int) -> SparseDistribution: ...
+    @overload
+    def __getitem__(self, index: slice) -> SparseRows: ...
+    def __getitem__(self, index: int | slice) -> SparseDistribution | SparseRows:
+        if isinstance(index, slice):
+            return self._slice(range(len(self))[index])
+        row = range(len(self))[operator.index(index)]
+        start, end = self._offsets[row : row + 2]
+        ids, counts = self._token_ids[start:end], self._counts[start:end]
+        return as_distribution(
+            frozen(ids), frozen(counts), self._vocab_size, self._resolution
+        )
+
+    def _slice(self, rows: range) -> SparseRows:
+        """Return some rows; neighbours without a look at each."""
+        shape = self._vocab_size, self._resolution
+        if rows.step != 1:
+            sizes = np.diff(self._offsets)[rows]
+            places = np.repeat(self._offsets[rows], sizes) + _within(sizes)
+            return as_rows(self._token_ids[places], self._counts[places], sizes, *shape)
+        ends = self._offsets[rows.start : rows.start + len(rows) + 1]
+        cut = slice(ends[0], ends[-1])
+        return as_rows(self._token_ids[cut], self._counts[cut], np.diff(ends), *shape)
+
+    def __iter__(self) -> Iterator[SparseDistribution]:
+        return map(self.__getitem__, range(len(self)))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, SparseRows):
+            return NotImplemented
+        return (
+            (self._vocab_size, self._resolution)
+            == (other._vocab_size, other._resolution)
+            and np.array_equal(self._offsets, other._offsets)
+            and np.array_equal(self._token_ids, other._token_ids)
+            and np.array_equal(self._counts, other._counts)
+        )
+
+    __hash__ = None  # type: ignore[assignment]  # large, and nobody's key
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        sizes = np.diff(self._offsets)
+        return as_rows, (
+            self._token_ids,
+            self._counts,
+            sizes,
+            self._vocab_size,
+            self._resolution,
+        )
+
+    def __repr__(self) -> str:
+        return (
+            f"<SparseRows of {len(self)} distributions, resolution "
+            f"{self._resolution}, vocabulary {self._vocab_size}>"
+        )
+
+
+def as_rows(
+    token_ids: Ids,
+    counts: Ids,
+    sizes: ArrayLike,
+    vocab_size: int,
+    resolution: int,
+) -> SparseRows:
+    """Return the rows of arrays that a core vouches for, and so many tokens in each."""
+    rows = SparseRows.__new__(SparseRows)
+    rows._token_ids = frozen(token_ids)
+    rows._counts = frozen(counts)
+    offsets = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
+    offsets.flags.writeable = False
+    rows._offsets = offsets
+    rows._vocab_size = vocab_size
+    rows._resolution = resolution
+    return rows
+
+
+def _within(sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return 0, 1, ... for each row, one row after the other."""
+    before = np.cumsum(sizes) - sizes
+    return np.arange(int(sizes.sum())) - np.repeat(before, sizes)
+
+
+def _refuse(bad: NDArray[np.bool_], what: str) -> None:
+    """Raise an error that names the first bad row."""
+    if bad.any():
+        raise ValueError(f"row {int(bad.argmax())} {what}")

@@ -1,0 +1,94 @@
+"""Many distributions as arrays."""
+
+import pickle
+
+import numpy as np
+import pytest
+
+import sqs_codec as sqs
+
+GOOD = {
+    "token_ids": [2, 7, 5, 0, 1, 2],
+    "counts": [3, 1, 4, 1, 1, 2],
+    "offsets": [0, 2, 3, 6],
+    "vocab_size": 8,
+    "resolution": 4,
+}
+
+
+def test_is_a_sequence_of_distributions():
+    rows = sqs.SparseRows(**GOOD)
+    singles = list(rows)
+    assert rows[-1] == singles[2] == sqs.SparseDistribution([0, 1, 2], [1, 1, 2], 8)
+    assert sqs.SparseRows.stack(singles) == rows == rows[:]
+    assert list(rows[1:]) == singles[1:]
+    assert list(rows[::-2]) == singles[::-2]
+    assert list(rows[2:1]) == []
+    assert pickle.loads(pickle.dumps(rows)) == rows
+    assert rows != singles
+    with pytest.raises(IndexError):
+        rows[3]
+
+
+def test_dense_and_padded_rows_say_the_same():
+    rows = sqs.SparseRows(**GOOD)
+    dense = rows.to_dense(np.float64)
+    assert np.array_equal(dense, [q.to_dense(np.float64) for q in rows])
+    ids, counts = rows.to_padded()
+    assert ids.shape == counts.shape == (3, 3)
+    again = np.zeros_like(dense)
+    np.add.at(again, (np.arange(3)[:, None], ids), counts / 4)
+    assert np.array_equal(again, dense)
+    with pytest.raises(TypeError, match="floating-point"):
+        rows.to_dense(int)
+
+
+def test_there_may_be_no_rows():
+    rows = sqs.SparseRows(**GOOD)[:0]
+    assert len(rows) == 0
+    assert rows.to_dense().shape == (0, 8)
+    assert [a.shape for a in rows.to_padded()] == [(0, 0)] * 2
+    empty = np.zeros(0, np.uint32)
+    assert sqs.SparseRows(empty, empty, [0], 8, 4) == rows
+
+
+def test_nothing_returned_can_be_written():
+    given = np.array(GOOD["token_ids"], np.uint32)
+    rows = sqs.SparseRows(**{**GOOD, "token_ids": given})
+    given[:] = 7
+    assert rows == sqs.SparseRows(**GOOD)
+    for array in (rows.token_ids, rows.counts, rows.offsets, rows[:2].token_ids):
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 1
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"offsets": [0, 2, 2, 6]}, "row 1 is empty"),
+        ({"offsets": [0, 3, 2, 6]}, "row 1 is empty"),
+        ({"offsets": [1, 2, 3, 6]}, "offsets must go from 0"),
+        ({"offsets": [0, 2, 3]}, "offsets must go from 0"),
+        ({"offsets": np.zeros(0, int)}, "offsets must go from 0"),
+        ({"counts": [3, 1, 4]}, "offsets must go from 0"),
+        ({"token_ids": [2, 7, 5, 0, 0, 2]}, "row 2 has token_ids that don't ascend"),
+        ({"token_ids": [7, 2, 5, 0, 1, 2]}, "row 0 has token_ids that don't ascend"),
+        ({"vocab_size": 7}, "row 0 has a token id outside the vocabulary of 7"),
+        ({"counts": [3, 1, 4, 2, 0, 2]}, "row 2 has a count of 0"),
+        ({"counts": [3, 1, 5, 1, 1, 2]}, "row 1 has counts that don't sum"),
+        ({"resolution": 5}, "row 0 has counts that don't sum"),
+    ],
+)
+def test_names_the_row_that_is_to_blame(change, error):
+    with pytest.raises(ValueError, match=error):
+        sqs.SparseRows(**{**GOOD, **change})
+
+
+def test_stacks_only_what_goes_together():
+    q = sqs.SparseDistribution([1], [4], 8)
+    with pytest.raises(ValueError, match="one at least"):
+        sqs.SparseRows.stack([])
+    with pytest.raises(ValueError, match=r"\(8, 4\), \(9, 4\)"):
+        sqs.SparseRows.stack([q, sqs.SparseDistribution([1], [4], 9)])
+    with pytest.raises(TypeError, match=r"distributions\[1\]"):
+        sqs.SparseRows.stack([q, [1]])
