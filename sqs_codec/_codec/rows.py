@@ -82,7 +82,8 @@ class SparseRows(Sequence[SparseDistribution]):
         if not ends.size or ends[0] or ends[-1] != ids.size or ids.size != counts.size:
             raise ValueError(
                 "offsets must go from 0 to how many token_ids and counts there are, "
-                f"{ids.size} and {counts.size}, got {ends[[0, -1]] if ends.size else None}"
+                f"{ids.size} and {counts.size}, got "
+                f"{ends.size} from {ends.min(initial=0)} to {ends.max(initial=0)}"
             )
         _refuse(ends[1:] <= ends[:-1], "is empty")
         starts = ends[:-1]
