@@ -5,6 +5,7 @@ import os
 # Before torch is imported: two threads on two busy cores mostly wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import signal
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -18,6 +19,10 @@ from sqs_codec._backend import using
 if TYPE_CHECKING:
     from sqs_codec.hf._models import Pair
 
+
+# A shell has interrupts ignored in its background, as by "make test &".
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SLOW = """experiments c hf_edge identity bench_engines packaging hostile size hf_cloud
 reference"""
