@@ -1,5 +1,6 @@
 /*
- * bits.h - widths of integers, and bit fields, the most significant bit first.
+ * bits.h - widths and wide products of integers, and bit fields, the most
+ * significant bit first.
  */
 #ifndef SQS_BITS_H
 #define SQS_BITS_H
@@ -33,6 +34,21 @@ static inline uint32_t sqs_width(uint32_t most)
     for (; most != 0; most >>= 1)
         width++;
     return width;
+}
+
+/* The upper half of a product. */
+static inline uint64_t sqs_multiply_high(uint64_t a, uint64_t b)
+{
+#if defined __SIZEOF_INT128__ && !defined SQS_LIMB32
+    __extension__ typedef unsigned __int128 wide;
+    return (uint64_t)((wide)a * b >> 64);
+#else
+    const uint64_t half = UINT32_MAX;
+    uint64_t low = (a & half) * (b & half);
+    uint64_t middle = (a >> 32) * (b & half) + (low >> 32);
+    uint64_t other = (a & half) * (b >> 32) + (middle & half);
+    return (a >> 32) * (b >> 32) + (middle >> 32) + (other >> 32);
+#endif
 }
 
 /* A writer into `capacity` bytes. What exceeds them is dropped, but counts in

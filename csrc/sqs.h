@@ -318,6 +318,34 @@ sqs_status sqs_quantize_probs(const sqs_codec *codec, const sqs_rows *probs,
                               const sqs_keep *keep, void *scratch,
                               sqs_quantized *to);
 
+/*
+ * Turns each row of logits into counts that are right on average: over the
+ * number, a token's count has the mean l p, with l the resolution and p its
+ * probability, however small, and is l p rounded up or down. Nothing is kept
+ * or dropped first.
+ *
+ * p is that of sqs_verify_logits, but for exponentials that are rounded to
+ * multiples of 2^-42 of the largest, which changes less than 2^-23 of the mass
+ * of 2^20 tokens. The mean of what the tokens up to any one count together is
+ * exactly l times their p, rounded down to a multiple of 2^-64.
+ *
+ * logits       -infinity masks a token.
+ * temperature  0 gives the first of the largest logits all counts.
+ * numbers      one for each row, independent and each of 2^64 as likely as the
+ *              others
+ * scratch      sqs_quantize_scratch(codec) bytes
+ * to           room for sqs_max_survivors(codec) ids and counts a row; what is
+ *              dropped is 0
+ *
+ * Returns SQS_OK, SQS_BAD_TEMPERATURE, SQS_BAD_DTYPE, SQS_NOT_FINITE or
+ * SQS_ALL_MASKED.
+ */
+SQS_API
+sqs_status sqs_quantize_unbiased(const sqs_codec *codec,
+                                 const sqs_rows *logits, double temperature,
+                                 const uint64_t *numbers, void *scratch,
+                                 sqs_quantized *to);
+
 /* An upper bound in bytes of what sqs_encode_logits writes for a row. */
 SQS_API
 size_t sqs_encode_logits_bound(const sqs_codec *codec, const sqs_keep *keep);

@@ -11,25 +11,12 @@
 
 #include <stdint.h>
 
+#include "bits.h"
+
 #define SQS_MOST_RECIPROCAL 256u
 
 /* 2^64 / n, rounded up; 0 for n < 2. */
 extern const uint64_t sqs_reciprocals[SQS_MOST_RECIPROCAL + 1];
-
-/* The upper half of a product. */
-static inline uint64_t sqs_multiply_high(uint64_t a, uint64_t b)
-{
-#if defined __SIZEOF_INT128__ && !defined SQS_LIMB32
-    __extension__ typedef unsigned __int128 wide;
-    return (uint64_t)((wide)a * b >> 64);
-#else
-    const uint64_t half = UINT32_MAX;
-    uint64_t low = (a & half) * (b & half);
-    uint64_t middle = (a >> 32) * (b & half) + (low >> 32);
-    uint64_t other = (a & half) * (b >> 32) + (middle & half);
-    return (a >> 32) * (b >> 32) + (middle >> 32) + (other >> 32);
-#endif
-}
 
 /* x / n, rounded down, for x <= 2^56 and n > 0. */
 static inline uint64_t sqs_divide(uint64_t x, uint32_t n)

@@ -1,7 +1,18 @@
 /*
- * blocks.h - what a race does with its blocks, whatever the type of values,
- * for the instruction set of the file that includes this.
+ * blocks.h - what a race does with its blocks, and what makes integers of
+ * weights, whatever the type of values, for the instruction set of the file
+ * that includes this.
  */
+
+/* Weights from 0 to 1 in whole units, ties to even. From SQS_WHOLE on they are
+ * already, as floats lie a unit or more apart there; so do sums of SQS_WHOLE
+ * and less. */
+TARGET static inline vec_type vec_whole(vec_type w)
+{
+    vec_type from = vec_set(SQS_WHOLE), low = vec_min(w, from);
+    vec_type whole = vec_minus(low, vec_set(-SQS_WHOLE));
+    return vec_minus(w, vec_minus(low, vec_minus(whole, from)));
+}
 
 /* Writes words 64 i to 64 i + 63 of stream 0. */
 TARGET static void draw_words(const sqs_numbers *numbers, uint32_t i,

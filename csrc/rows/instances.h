@@ -86,9 +86,9 @@ static inline float vec_in_order(uint64_t order)
 #define KERNELS(type)                                                         \
     {                                                                         \
         .scan = scan_##type, .sum_exp2 = sum_exp2_##type,                     \
-        .sum_values = sum_values_##type, .sum_blocks = sum_blocks_##type,     \
-        .select_top = select_top_##type, .select_from = select_from_##type,   \
-        .scan_blocks = scan_blocks_##type,                                    \
+        .weigh = weigh_##type, .sum_values = sum_values_##type,               \
+        .sum_blocks = sum_blocks_##type, .select_top = select_top_##type,     \
+        .select_from = select_from_##type, .scan_blocks = scan_blocks_##type, \
         .bound_blocks = bound_blocks_##type, .find_from = find_from_##type,   \
         .find_low = first_low, .find_least = first_least                      \
     }

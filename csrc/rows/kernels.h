@@ -116,6 +116,11 @@ typedef struct sqs_kernels {
      * but for the sum, which is by lanes as softmax.h defines it. */
     double (*sum_exp2)(const sqs_scanned *row, float scale);
 
+    /* Writes the same powers of at most SQS_BLOCK values, in whole units, with
+     * zeros up to a multiple of SQS_LANES; returns their sum, which is exact.
+     */
+    double (*weigh)(const sqs_scanned *row, float scale, float *weights);
+
     /* The sum of n values by lanes. *least becomes the least of them and 0. */
     double (*sum_values)(const void *values, uint32_t n, double *least);
 

@@ -96,6 +96,12 @@ static inline float sqs_exp2_f32(float t)
     return p * scale;
 }
 
+/* In units of 1 / SQS_UNITS weights relative to the largest are integers: all
+ * those of 2^20 tokens sum to 2^62 at most. The distance between floats is a
+ * unit from SQS_WHOLE on. */
+#define SQS_UNITS 0x1p42
+#define SQS_WHOLE 0x1p-19f
+
 /* 2^t for t <= 100 or -infinity, in double precision. */
 static inline double sqs_exp2_f64(double t)
 {

@@ -72,6 +72,13 @@ TARGET static bool ROW(scan)(sqs_scanned *row)
     return VEC(all)(finite);
 }
 
+/* 2^((x - max) * by) of SQS_LANES values. */
+TARGET static inline vec_type ROW(powers)(const ELEMENT *x, VEC(type) max,
+                                          vec_type by)
+{
+    return vec_exp2(vec_multiply(VEC(minus)(LOAD(x), max), by));
+}
+
 TARGET static double ROW(sum_exp2)(const sqs_scanned *row, float scale)
 {
     const ELEMENT *x = row->values;
@@ -79,15 +86,32 @@ TARGET static double ROW(sum_exp2)(const sqs_scanned *row, float scale)
     vec_type by = vec_set(scale);
     lanes_type sums = lanes_zero();
     uint32_t left = row->n;
-    for (; left >= SQS_LANES; left -= SQS_LANES, x += SQS_LANES) {
-        vec_type t = vec_multiply(VEC(minus)(LOAD(x), max), by);
-        sums = vec_add_to(sums, vec_exp2(t));
-    }
+    for (; left >= SQS_LANES; left -= SQS_LANES, x += SQS_LANES)
+        sums = vec_add_to(sums, ROW(powers)(x, max, by));
     if (left > 0) {
         ELEMENT tail[SQS_LANES];
         ROW(pad)(x, left, FILL, tail, SQS_LANES);
-        vec_type t = vec_multiply(VEC(minus)(LOAD(tail), max), by);
-        sums = vec_add_to(sums, vec_exp2(t));
+        sums = vec_add_to(sums, ROW(powers)(tail, max, by));
+    }
+    return lanes_fold(sums);
+}
+
+TARGET static double ROW(weigh)(const sqs_scanned *row, float scale,
+                                float *weights)
+{
+    const ELEMENT *x = row->values;
+    VEC(type) max = VEC(set)((VALUE)row->max);
+    vec_type by = vec_set(scale);
+    lanes_type sums = lanes_zero();
+    ELEMENT tail[SQS_LANES];
+    for (uint32_t i = 0; i < row->n; i += SQS_LANES, x += SQS_LANES) {
+        if (row->n - i < SQS_LANES) {
+            ROW(pad)(x, row->n - i, FILL, tail, SQS_LANES);
+            x = tail;
+        }
+        vec_type whole = vec_whole(ROW(powers)(x, max, by));
+        vec_store(weights + i, whole);
+        sums = vec_add_to(sums, whole);
     }
     return lanes_fold(sums);
 }

@@ -64,6 +64,19 @@ class Core(Protocol):
     ) -> tuple[int, Ids, Ids, float]:
         """Return status (of the row [V]), token ids, counts and dropped mass."""
 
+    def quantize_unbiased(
+        self,
+        logits: NDArray[Any],
+        numbers: NDArray[np.uint64],
+        temperature: float,
+    ) -> tuple[int, int, Ids, Ids, Ids]:
+        """Return status, rows done, and their ids, counts and sizes.
+
+        Takes rows as `quantize_logits` does, and a number for each. The ids and counts
+        of all rows are one after the other. If the status is not OK, the row after
+        those done is to blame, and the arrays hold nothing of use.
+        """
+
     def bits(self, ids: Ids, counts: Ids) -> int:
         """Return the bits of a distribution that the coding can hold."""
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sqs_codec._backend._sqs import ffi, lib
+from sqs_codec._backend.core import frozen
 from sqs_codec._base.format import FORMAT_VERSION, MEMORY_WORDS
 
 if TYPE_CHECKING:
@@ -312,6 +313,30 @@ class Core:
         found = _copy(to.ids, n), _copy(to.counts, n), to.mass[0]
         self._free.append(to)
         return status, *found
+
+    def quantize_unbiased(
+        self,
+        logits: NDArray[Any],
+        numbers: NDArray[np.uint64],
+        temperature: float,
+    ) -> tuple[int, int, Ids, Ids, Ids]:
+        to = self._take()
+        n = _point(to, logits)
+        ids, counts = np.empty((2, n * self._most), np.uint32)
+        sizes = np.empty(n, np.uint32)
+        out = ffi.new("sqs_quantized *", (*map(_in, (ids, counts, sizes)),))
+        status = lib.sqs_quantize_unbiased(
+            self._codec,
+            to.rows,
+            temperature,
+            ffi.from_buffer("uint64_t[]", numbers),
+            to.hold_scratch(self._quantize_scratch),
+            out,
+        )
+        done = out.done
+        self._free.append(to)
+        k = int(sizes.sum()) if status == OK else 0
+        return status, done, frozen(ids[:k]), frozen(counts[:k]), sizes
 
     def bits(self, ids: Ids, counts: Ids) -> int:
         bits = ffi.new("uint32_t *")

@@ -30,6 +30,7 @@ from sqs_codec._codec.distribution import SparseDistribution, as_distribution
 from sqs_codec._codec.keep import Keep, rule
 from sqs_codec._codec.prior import Prior, agreed_prior
 from sqs_codec._codec.round import Round, as_round, make_round
+from sqs_codec._codec.rows import SparseRows, as_rows
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -299,6 +300,69 @@ class Codec:
             raise row_error("probs", row, status)
         return as_distribution(ids, counts, self.vocab_size, self.resolution, mass)
 
+    def quantize_unbiased(
+        self,
+        logits: ArrayLike,
+        *,
+        temperature: float = 1.0,
+        rng: np.random.Generator,
+    ) -> SparseDistribution:
+        """Round ``softmax(logits / temperature)`` at random, so that it is the mean.
+
+        Systematic sampling over the whole vocabulary: with probability p, a token's
+        count is ``resolution * p`` rounded up or down, and its mean is that product,
+        however small. Use it where many distributions are averaged over, as a student
+        does with its teacher's. `quantize` is closer to a single one, and always off
+        in the same direction.
+
+        Parameters
+        ----------
+        logits : array_like of float16, float32 or float64 [vocab_size]
+            ``-inf`` masks a token.
+        temperature : float
+            At 0 the most probable token gets all counts.
+        rng : numpy.random.Generator
+            Asked for one integer in [0, 2**64).
+
+        Returns
+        -------
+        SparseDistribution
+            Its dropped mass is 0, as every token has its chance.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As `quantize`.
+
+        Notes
+        -----
+        The same logits and number give the same result on every machine, as with
+        `quantize`. The mean is exact for probabilities in single precision
+        (docs/theory.md, section 10).
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import sqs_codec as sqs
+        >>> codec, rng = sqs.Codec(vocab_size=4, resolution=8), np.random.default_rng(1)
+        >>> logits = np.log([0.70, 0.2, 0.08, 0.02])
+        >>> codec.quantize_unbiased(logits, rng=rng).to_dense()
+        array([0.75 , 0.125, 0.125, 0.   ], dtype=float32)
+        >>> several = codec.quantize_unbiased_batch(np.tile(logits, (1000, 1)), rng=rng)
+        >>> several.to_dense(np.float64).mean(0).round(3)
+        array([0.7 , 0.2 , 0.08, 0.02])
+        """
+        row = checks.row("logits", logits, self.vocab_size)
+        if self._unseen:
+            self._look_at(row)
+        temperature = checks.temperature(temperature)
+        status, _, ids, counts, _ = self._core.quantize_unbiased(
+            row, random_numbers(rng, 1), temperature
+        )
+        if status:
+            raise self._row_error("logits", row, status)
+        return as_distribution(ids, counts, self.vocab_size, self.resolution, 0.0)
+
     def encode_logits(
         self, logits: ArrayLike, keep: Keep, *, temperature: float = 1.0
     ) -> bytes:
@@ -363,6 +427,40 @@ class Codec:
         rows = checks.rows("logits", logits, self.vocab_size)
         return self._quantize_rows(rows, rows.shape[:1], keep, temperature, threads)
 
+    def quantize_unbiased_batch(
+        self,
+        logits: ArrayLike,
+        *,
+        temperature: float = 1.0,
+        rng: np.random.Generator,
+        threads: int = 1,
+    ) -> SparseRows:
+        """Round rows of logits at random, as `quantize_unbiased` does each of them.
+
+        Parameters
+        ----------
+        logits : array_like of float16, float32 or float64 [N, vocab_size]
+            Not copied if every row is contiguous, whatever lies between rows.
+        temperature : float
+        rng : numpy.random.Generator
+            Asked once for N integers in [0, 2**64), one for each row.
+        threads : int
+            As for `quantize_batch`. The result doesn't depend on it.
+
+        Returns
+        -------
+        SparseRows [N]
+
+        Raises
+        ------
+        ValueError, TypeError
+            As `quantize`; the message names the row.
+        """
+        rows = checks.rows("logits", logits, self.vocab_size)
+        return self._quantize_unbiased_rows(
+            rows, rows.shape[:1], temperature, rng, threads
+        )
+
     def encode_batch(
         self,
         logits: ArrayLike,
@@ -399,6 +497,24 @@ class Codec:
             for (ids, counts), mass in zip(pairs, masses, strict=True)
         ]
 
+    def _quantize_unbiased_rows(
+        self,
+        rows: NDArray[Any],
+        shape: Sequence[int],
+        temperature: float,
+        rng: np.random.Generator,
+        threads: int = 1,
+    ) -> SparseRows:
+        """Return the distributions of rows, which `_quantize_rows` describes."""
+        arguments = (checks.temperature(temperature),)
+        call, numbers = self._core.quantize_unbiased, random_numbers(rng, len(rows))
+        parts = self._share(call, arguments, rows, shape, threads, numbers)
+        none = np.empty(0, np.uint32)
+        ids, counts, sizes = (
+            np.concatenate([none, *(part[i] for part in parts)]) for i in (2, 3, 4)
+        )
+        return as_rows(ids, counts, sizes, self.vocab_size, self.resolution)
+
     def _encode_rows(
         self,
         rows: NDArray[Any],
@@ -419,13 +535,20 @@ class Codec:
         rows: NDArray[Any],
         shape: Sequence[int],
         threads: int,
+        *by_row: NDArray[Any],
     ) -> list[Any]:
-        """Return what a call of the core answers to the parts of rows."""
+        """Return what a call of the core answers to the parts of rows.
+
+        Of the arrays that have something for each row it is given the same parts.
+        """
         threads = useful(checks.in_range("threads", threads, 1), len(rows))
         if self._unseen and len(rows):
             self._look_at(rows[0])
+        given = rows, *by_row
         parts = share(
-            lambda start, end: call(rows[start:end], *arguments), len(rows), threads
+            lambda start, end: call(*(a[start:end] for a in given), *arguments),
+            len(rows),
+            threads,
         )
         before = 0
         for status, done, *_ in parts:
@@ -638,6 +761,12 @@ def row_name(row: int, shape: Sequence[int]) -> str:
     """Return what errors call a row of logits whose leading dimensions were `shape`."""
     index = [int(i) for i in np.unravel_index(row, shape)] if shape else ""
     return f"logits{index}"
+
+
+def random_numbers(rng: np.random.Generator, n: int) -> NDArray[np.uint64]:
+    """Return n numbers of 64 random bits."""
+    checks.generator(rng)
+    return rng.integers(0, 2**64, size=n, dtype=np.uint64)
 
 
 def _survivors_limit(max_survivors: int | None) -> int:

@@ -15,6 +15,7 @@ from sqs_codec._backend.numba import verify as verification
 from sqs_codec._backend.numba.gumbel import race
 from sqs_codec._backend.numba.prior import pack_prior
 from sqs_codec._backend.numba.sparsify import KINDS
+from sqs_codec._backend.numba.systematic import quantize_unbiased
 from sqs_codec._base.errors import Status
 from sqs_codec._base.format import MEMORY_WORDS, Coding
 
@@ -78,6 +79,24 @@ class Core:
             probs.astype(np.float64), kind, value, self._resolution
         )
         return status, frozen(ids), frozen(counts), dropped
+
+    def quantize_unbiased(
+        self,
+        logits: NDArray[Any],
+        numbers: NDArray[np.uint64],
+        temperature: float,
+    ) -> tuple[int, int, Ids, Ids, Ids]:
+        pairs: list[tuple[Ids, Ids]] = []
+        for row, number in zip(_rows(logits), numbers, strict=True):
+            status, *pair = quantize_unbiased(
+                row, number, temperature, self._resolution
+            )
+            if status != Status.OK:
+                return status, len(pairs), NONE, NONE, NONE
+            pairs.append((pair[0], pair[1]))
+        sizes = np.array([ids.size for ids, _ in pairs], np.uint32)
+        ids, counts = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
+        return Status.OK, len(pairs), frozen(ids), frozen(counts), sizes
 
     def bits(self, ids: Ids, counts: Ids) -> int:
         if self._is_entropy:
