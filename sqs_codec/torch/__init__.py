@@ -1,9 +1,9 @@
 """The codec on PyTorch tensors (the extra ``[torch]``).
 
-`quantize` and `encode_logits` take a batch of logits on any device, `to_dense` makes
-whole rows for models and metrics, and `verify`, `verify_batch` and `gumbel_verify` take
-the target's logits. What crosses between an accelerator and the host is a few numbers
-per row and per token kept, never a whole row.
+`quantize`, `quantize_unbiased` and `encode_logits` take a batch of logits on any device,
+`to_dense` makes whole rows for models and metrics, and `verify`, `verify_batch` and
+`gumbel_verify` take the target's logits. What crosses between an accelerator and the
+host is a few numbers per row and per token kept, never a whole row.
 
 The device must compute in float64. Apple's MPS does not, so its tensors are
 copied to the CPU first.
@@ -19,12 +19,14 @@ except ModuleNotFoundError as error:
 from sqs_codec._codec.drafter import ROW_TYPES
 from sqs_codec.torch._gumbel import gumbel_verify
 from sqs_codec.torch._quantize import encode_logits, quantize, quantize_row, to_dense
+from sqs_codec.torch._unbiased import quantize_unbiased
 from sqs_codec.torch._verify import verify, verify_batch
 
 __all__ = [
     "encode_logits",
     "gumbel_verify",
     "quantize",
+    "quantize_unbiased",
     "to_dense",
     "verify",
     "verify_batch",

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from sqs_codec._base import checks
+from sqs_codec._base.exp2 import LOG2_E, TAYLOR
 from sqs_codec._base.format import MAX_ROUND
 from sqs_codec._codec.gumbel import (
     LEAST_TEMPERATURE,
@@ -42,17 +43,8 @@ and is done again with all."""
 MARGIN = 1 - 1e-12
 """Less than what exp2's rounding can take from the bound of a block."""
 
-LOG2_E, LN_2 = 1.4426950408889634, 0.6931471805599453
+LN_2 = 0.6931471805599453
 LOW = 0xFFFFFFFF
-
-EXP2 = (
-    1.3691488853904128e-12, 2.5678435993488206e-11, 4.4455382718708116e-10,
-    7.054911620801123e-09, 1.01780860092397e-07, 1.321548679014431e-06,
-    1.5252733804059841e-05, 0.0001540353039338161, 0.0013333558146428443,
-    0.009618129107628477, 0.05550410866482158, 0.24022650695910072,
-    0.6931471805599453, 1.0,
-)  # fmt: skip
-"""The core's 2**f on [-1/2, 1/2], the highest power first."""
 
 
 def gumbel_verify(
@@ -320,8 +312,8 @@ def _scores(numbers: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
     x = -t.clamp(min=-101)
     n = x.round()
     f = x - n
-    p = torch.full_like(f, EXP2[0])
-    for coefficient in EXP2[1:]:
+    p = torch.full_like(f, TAYLOR[0])
+    for coefficient in TAYLOR[1:]:
         p = p * f + coefficient
     power = (n.long() + 1023 << 52).view(torch.float64)
     return torch.where(t >= -100, numbers * (p * power), torch.inf)

@@ -22,7 +22,7 @@ from sqs_codec.torch._tensors import (
     scale_of,
 )
 
-__all__ = ["encode_logits", "quantize", "quantize_row", "to_dense"]
+__all__ = ["encode_logits", "quantize", "quantize_row", "rows_of", "to_dense"]
 
 
 def quantize(
@@ -81,7 +81,7 @@ def quantize(
     [1 2] [7 3]
     [0 3] [5 5]
     """
-    rows, shape = _rows(codec, logits)
+    rows, shape = rows_of(codec, logits)
     if is_on_host(rows):
         found = codec._quantize_rows(as_array(rows), shape, keep, temperature)
     else:
@@ -115,7 +115,7 @@ def encode_logits(
     >>> codec.decode(packet).counts
     array([7, 3], dtype=uint32)
     """
-    rows, shape = _rows(codec, logits)
+    rows, shape = rows_of(codec, logits)
     if is_on_host(rows):
         found = codec._encode_rows(as_array(rows), shape, keep, temperature)
     else:
@@ -139,7 +139,7 @@ def quantize_row(
     return q
 
 
-def _rows(codec: Codec, logits: torch.Tensor) -> tuple[torch.Tensor, Sequence[int]]:
+def rows_of(codec: Codec, logits: torch.Tensor) -> tuple[torch.Tensor, Sequence[int]]:
     """Return logits as rows [B, V], and the shape that these had."""
     values = detached("logits", logits)
     if values.ndim == 0 or values.shape[-1] != codec.vocab_size:

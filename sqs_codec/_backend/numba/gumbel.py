@@ -9,8 +9,9 @@ from __future__ import annotations
 import numpy as np
 
 from sqs_codec._backend.numba.jit import entry, jit, leaf
-from sqs_codec._backend.numba.softmax import LANES, LOG2_E, exp2_f64
+from sqs_codec._backend.numba.softmax import LANES, exp2_f64
 from sqs_codec._base.errors import Status
+from sqs_codec._base.exp2 import LOG2_E
 
 BLOCK = 64
 VECTORS = BLOCK // LANES

@@ -5,31 +5,15 @@ from __future__ import annotations
 import numpy as np
 
 from sqs_codec._backend.numba.jit import jit, leaf
+from sqs_codec._base.exp2 import TAYLOR
 
 LANES = 16
-LOG2_E = 1.4426950408889634
 MIN_EXPONENT_F32 = np.float32(-100)
 MIN_EXPONENT_F64 = -1000.0
 ROUND_F32 = np.float32(1.5 * 2**23)
 ROUND_F64 = 1.5 * 2**52
 ZERO_F32 = np.float32(0)
-TAYLOR_F64 = (
-    1.3691488853904128e-12,
-    2.5678435993488206e-11,
-    4.4455382718708116e-10,
-    7.054911620801123e-09,
-    1.01780860092397e-07,
-    1.321548679014431e-06,
-    1.5252733804059841e-05,
-    0.0001540353039338161,
-    0.0013333558146428443,
-    0.009618129107628477,
-    0.05550410866482158,
-    0.24022650695910072,
-    0.6931471805599453,
-    1.0,
-)
-C7, C6, C5, C4, C3, C2, C1, C0 = (np.float32(c) for c in TAYLOR_F64[-8:])
+C7, C6, C5, C4, C3, C2, C1, C0 = (np.float32(c) for c in TAYLOR[-8:])
 
 
 @leaf
@@ -61,7 +45,7 @@ def exp2_f64(t):
     shifted = t + ROUND_F64
     f = t - (shifted - ROUND_F64)
     p = 0.0
-    for c in TAYLOR_F64:
+    for c in TAYLOR:
         p = p * f + c
     n = np.float64(shifted).view(np.int64) << 52
     return np.int64(np.float64(p).view(np.int64) + n).view(np.float64)

@@ -1,0 +1,142 @@
+"""From logits to counts that are right on average."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from sqs_codec._base import checks
+from sqs_codec._base.exp2 import LOG2_E, TAYLOR
+from sqs_codec._codec.codec import Codec, random_numbers, row_name
+from sqs_codec._codec.rows import SparseRows, as_rows
+from sqs_codec.torch._quantize import rows_of
+from sqs_codec.torch._tensors import as_array, check_maxima, is_on_host
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["quantize_unbiased"]
+
+AT_ONCE = 1 << 23
+"""Logits whose weights are held at a time, in some 32 bytes each."""
+
+UNITS = 2.0**42
+
+
+def quantize_unbiased(
+    codec: Codec,
+    logits: torch.Tensor,
+    *,
+    temperature: float = 1.0,
+    rng: np.random.Generator,
+) -> SparseRows:
+    """Round ``softmax(logits / temperature)`` at random, so that it is the mean.
+
+    The counts are those of `Codec.quantize_unbiased_batch` for the same generator, to
+    the bit, wherever the logits are. From an accelerator two numbers a row and the
+    resolution's worth of ids move; this waits for it twice for every 8 million logits.
+
+    Parameters
+    ----------
+    codec : Codec
+    logits : torch.Tensor of float16, bfloat16, float32 or float64 [..., vocab_size]
+        On any device, contiguous or not; gradients are ignored. ``-inf`` masks
+        a token.
+    temperature : float
+    rng : numpy.random.Generator
+        Both as for `Codec.quantize_unbiased_batch`.
+
+    Returns
+    -------
+    SparseRows
+        One row after the other, whatever the leading dimensions.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `quantize`; the message names the row.
+
+    Examples
+    --------
+    >>> import torch
+    >>> rng, codec = np.random.default_rng(1), Codec(vocab_size=5, resolution=10)
+    >>> logits = torch.tensor([[0, 3, 2, 0, 0], [1, 0, 0, 1, 1]]).bfloat16()
+    >>> quantize_unbiased(codec, logits, rng=rng).to_dense()
+    array([[0.1, 0.6, 0.2, 0.1, 0. ],
+           [0.3, 0.1, 0.1, 0.2, 0.3]], dtype=float32)
+    """
+    rows, shape = rows_of(codec, logits)
+    if is_on_host(rows):
+        return codec._quantize_unbiased_rows(as_array(rows), shape, temperature, rng)
+    temperature = checks.temperature(temperature)
+    numbers = random_numbers(rng, len(rows)).tolist()
+    step = max(1, AT_ONCE // codec.vocab_size)
+    found = [np.empty((0, codec.resolution), np.int32)]
+    for start in range(0, len(rows), step):
+        part = rows[start : start + step]
+        names = [row_name(start + i, shape) for i in range(len(part))]
+        ids = _marked(part, temperature, codec.resolution, numbers[start:], names)
+        found.append(ids.cpu().numpy())
+    return _count(np.concatenate(found), codec.vocab_size)
+
+
+def _marked(
+    rows: torch.Tensor,
+    temperature: float,
+    resolution: int,
+    numbers: Sequence[int],
+    names: Sequence[str],
+) -> torch.Tensor:
+    """Return the tokens that each row's marks are on, int32 [n, resolution]."""
+    maxima = rows.amax(1, keepdim=True)
+    ends = _weights(rows, maxima, temperature).cumsum(1)
+    moved = torch.stack([maxima[:, 0].double().view(torch.int64), ends[:, -1]])
+    bits, totals = moved.cpu().numpy()
+    check_maxima(bits.view(np.float64), lambda row: names[row])
+    if temperature == 0:
+        return rows.argmax(1, keepdim=True).int().expand(-1, resolution)
+    columns = np.array(
+        [
+            (*divmod(total, resolution), number * total >> 64)
+            for number, total in zip(numbers, totals.tolist(), strict=False)
+        ]
+    )
+    apart, rest, offset = torch.from_numpy(columns.T[:, :, None]).to(rows.device)
+    j = torch.arange(1, resolution + 1, device=rows.device)
+    down = torch.div(offset - j * rest, resolution, rounding_mode="floor")
+    return torch.searchsorted(ends, j * apart - down, out_int32=True)
+
+
+def _weights(
+    rows: torch.Tensor, maxima: torch.Tensor, temperature: float
+) -> torch.Tensor:
+    """Return unnormalised probabilities in whole units, int64, as the core does."""
+    scale = min(LOG2_E / (temperature or 1.0), float(np.finfo(np.float32).max))
+    wide = torch.promote_types(rows.dtype, torch.float32)
+    t = (rows.to(wide) - maxima.to(wide)).float().mul_(float(np.float32(scale)))
+    inside = t >= -100
+    n = t.clamp_(min=-101).round()
+    f = t.sub_(n)
+    p = torch.full_like(f, TAYLOR[-8])
+    for coefficient in TAYLOR[-7:]:
+        p.mul_(f).add_(coefficient)
+    p.mul_((n.int() + 127 << 23).view(torch.float32)).masked_fill_(~inside, 0)
+    return p.double().mul_(UNITS).round_().long()
+
+
+def _count(ids: NDArray[np.int32], vocab_size: int) -> SparseRows:
+    """Return how often each id is in each row, where equal ones are neighbours."""
+    is_first = np.ones(ids.shape, np.bool_)
+    is_first[:, 1:] = ids[:, 1:] != ids[:, :-1]
+    places = np.flatnonzero(is_first)
+    counts = np.diff(places, append=ids.size)
+    return as_rows(
+        ids.ravel()[places].astype(np.uint32),
+        counts.astype(np.uint32),
+        is_first.sum(1),
+        vocab_size,
+        ids.shape[1],
+    )
