@@ -142,6 +142,13 @@ def _vectors() -> Iterator[list[Any]]:
         codec, kind = _codec(case, case["coding"]), KINDS.index(case["kind"])
         status = int(Status[case["rule"]])
         yield ["malformed", codec, kind, status, "." + case["packet"]]
+    for case in _load("unbiased"):
+        number = int(case["number"], 16)
+        yield [
+            *("unbiased", case["seed"], case["slope"]),
+            *(case["vocab_size"], case["resolution"], case["temperature"]),
+            *(number >> 32, number & 0xFFFFFFFF, _distribution(case)),
+        ]
     for case in _load("verify"):
         yield [
             *("verify", case["vocab_size"]),

@@ -252,6 +252,20 @@ class Draws(np.random.Generator):
         return self.numbers.pop(0)
 
 
+class Words(np.random.Generator):
+    """Stands in for a generator of 64-bit numbers: hands out those it was given."""
+
+    def __init__(self, numbers: Sequence[int]) -> None:
+        super().__init__(np.random.PCG64(0))
+        self.numbers = list(numbers)
+
+    def integers(self, *limits: int, size: int, dtype: Any) -> Any:  # type: ignore[override]  # all we need
+        """Return the next ones."""
+        assert (limits, dtype) == ((0, 2**64), np.uint64)
+        given, self.numbers = self.numbers[:size], self.numbers[size:]
+        return np.array(given, np.uint64)
+
+
 class Script(np.random.Generator):
     """Stands in for the cloud's: hands out the numbers it was given, then zeros."""
 

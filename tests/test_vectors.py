@@ -13,14 +13,14 @@ from sqs_codec._backend._sqs import ffi, lib
 import sqs_codec as sqs
 from sqs_codec._base.errors import BROKEN_RULES, Status
 from sqs_codec._codec import gumbel
-from tests.kit import CODINGS, Script, as_lists
+from tests.kit import CODINGS, Script, Words, as_lists
 from tests.reference import make_vectors
 from tests.reference import sqs_reference as reference
 from tests.reference.gumbel import philox
 
 pytestmark = pytest.mark.usefixtures("backend")
 
-OTHERS = {"verify.json", "gumbel.json", "bad_priors.json"}
+OTHERS = {"verify.json", "gumbel.json", "unbiased.json", "bad_priors.json"}
 """Files without packets."""
 
 KEEP = {
@@ -196,6 +196,16 @@ def test_races(case):
     )
     assert found == case["tokens"]
     assert [score.hex() for score in scores] == case["scores"]
+
+
+@pytest.mark.parametrize("case", load("unbiased.json")["cases"])
+def test_unbiased(case):
+    logits = make_vectors.formula_logits(
+        case["vocab_size"], case["seed"], case["slope"]
+    )
+    rng, temperature = Words([int(case["number"], 16)]), case["temperature"]
+    q = codec_of(case).quantize_unbiased(logits, temperature=temperature, rng=rng)
+    assert as_lists(q) == (case["token_ids"], case["counts"], 0)
 
 
 @pytest.mark.parametrize("case", load("gumbel.json")["philox"])

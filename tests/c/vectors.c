@@ -12,6 +12,8 @@
  *   logits     SEED SLOPE VOCAB_SIZE RESOLUTION
  *              KEEP_KIND KEEP_VALUE TEMPERATURE DROPPED_MASS
  *              SURVIVORS IDS COUNTS
+ *   unbiased   SEED SLOPE VOCAB_SIZE RESOLUTION TEMPERATURE
+ *              NUMBER's upper and lower 32 bits, SURVIVORS IDS COUNTS
  *   packet     CODEC SURVIVORS IDS COUNTS BITS PACKET
  *   round      CODEC MEMORY DRAFTS PACKET
  *   malformed  CODEC KIND STATUS PACKET
@@ -215,6 +217,43 @@ static void check_logits(void)
     }
 }
 
+static void quantize_unbiased(const sqs_codec *codec, const sqs_rows *row,
+                              double temperature, uint64_t number, content *c)
+{
+    sqs_decoded *r = &c->round;
+    sqs_quantized to = {r->token_ids, r->counts, r->survivors, NULL, 0};
+    void *scratch = malloc(sqs_quantize_scratch(codec));
+    check(scratch != NULL, "out of memory");
+    sqs_status status =
+        sqs_quantize_unbiased(codec, row, temperature, &number, scratch, &to);
+    free(scratch);
+    check(status == SQS_OK && to.done == 1, "a row is refused");
+    r->length = 1;
+    r->positions[0] = 0;
+}
+
+static void check_unbiased(void)
+{
+    static content golden, made;
+    uint32_t seed = read_integer(), slope = read_integer();
+    sqs_codec codec = {.coding = SQS_ENTROPY};
+    codec.vocab_size = read_integer();
+    codec.resolution = read_integer();
+    double temperature = read_number();
+    uint64_t number = (uint64_t)read_integer() << 32;
+    number |= read_integer();
+    read_distribution(&golden);
+    sqs_rows row = formula(codec.vocab_size, seed, slope);
+    make_room(&made, sqs_max_survivors(&codec));
+    for (int isa = SQS_SCALAR; isa <= SQS_NEON; isa++) {
+        codec.isa = (sqs_isa)isa;
+        if (sqs_check_codec(&codec) != SQS_OK)
+            continue;
+        quantize_unbiased(&codec, &row, temperature, number, &made);
+        check(same_content(&golden, &made), "another distribution");
+    }
+}
+
 /* sqs_bits is exact or, in the entropy coding, off by one at most; what it is
  * compared with has two digits after the point. */
 static void check_bits(const sqs_codec *codec, const content *c)
@@ -343,9 +382,10 @@ typedef struct case_kind {
 } case_kind;
 
 static const case_kind kinds[] = {
-    {"logits", check_logits}, {"packet", check_distribution},
-    {"round", check_round},   {"malformed", check_malformed},
-    {"prior", check_prior},   {"verify", check_verify}};
+    {"logits", check_logits},       {"unbiased", check_unbiased},
+    {"packet", check_distribution}, {"round", check_round},
+    {"malformed", check_malformed}, {"prior", check_prior},
+    {"verify", check_verify}};
 
 #define CASE_KINDS (sizeof kinds / sizeof kinds[0])
 

@@ -916,6 +916,37 @@ def races() -> dict[str, Any]:
     return {"logits": LOGITS, "philox": philox, "cases": cases}
 
 
+# (vocab_size, resolution, slope, temperature): lanes, vectors and blocks of 256 and what
+# misses them by one; weights of less than a unit; a mark a token and all on few.
+UNBIASED = (
+    *((v, 50, 0, 1.0) for v in (2, 3, 15, 16, 17, 255, 256, 257, 512, 5000)),
+    (2, 1, 0, 1.0), (5000, 1, 0, 1.0), (16, 65536, 0, 1.0), (300, 65536, 1, 2.0),
+    (300, 7, 2, 0.7), (1000, 100, 3, 0.3), (5000, 4096, 1, 0.7), (5000, 100, 0, 1e-40),
+    (5000, 100, 0, 1e40), (300, 100, 1, 0.0), (49152, 50, 1, 1.0), (49152, 1024, 0, 1.5),
+)  # fmt: skip
+
+
+def unbiased() -> dict[str, Any]:
+    """Formula rows to counts, by the least number, the largest and one between."""
+    cases = []
+    for seed, (vocab_size, resolution, slope, temperature) in enumerate(UNBIASED):
+        number = (0, 2**64 - 1, (0x9E3779B97F4A7C15 * (seed + 1)) % 2**64)[seed % 3]
+        logits = formula_logits(vocab_size, seed, slope)
+        found = ref.quantize_unbiased(logits, temperature, resolution, number)
+        cases.append(
+            {
+                "seed": seed,
+                "slope": slope,
+                "vocab_size": vocab_size,
+                "resolution": resolution,
+                "temperature": temperature,
+                "number": f"{number:016x}",
+                **as_case(*found),
+            }
+        )
+    return {"logits": LOGITS, "cases": cases}
+
+
 FILES = {
     "distributions.json": distributions,
     "shapes.json": shapes,
@@ -927,6 +958,7 @@ FILES = {
     "bad_priors.json": bad_priors,
     "verify.json": verdicts,
     "gumbel.json": races,
+    "unbiased.json": unbiased,
 }
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from itertools import accumulate, pairwise
 
 import numpy as np
 
@@ -177,6 +178,22 @@ def quantize_probs(row, rule, parameter, resolution):
     kept = [i for i in sparsify(probs, probs, rule, parameter) if probs[i] > 0]
     counts = lattice([probs[i] for i in kept], resolution)
     return *survivors(kept, counts), dropped_mass(probs, kept)
+
+
+def whole_weights(row, temperature):
+    """Unnormalised probabilities in units of 2**-42, ties to even."""
+    return [round(w * 2**42) for w in unnormalised_softmax(row, temperature)]
+
+
+def quantize_unbiased(row, temperature, resolution, number):
+    """Return (ids, counts) of a float16/32/64 array and a number of 64 bits."""
+    row = row.astype(np.float32) if row.dtype == np.float16 else row
+    if temperature == 0:
+        return [int(np.argmax(row))], [resolution]
+    ends = [*accumulate(whole_weights(row, temperature))]
+    start = number * ends[-1] >> 64
+    up_to = [(resolution * end + start) // ends[-1] for end in ends]
+    return survivors(range(row.size), [b - a for a, b in pairwise([0, *up_to])])
 
 
 def survivors(kept, counts):

@@ -1,0 +1,211 @@
+"""Counts that are right on average, on every core and on the device's path.
+
+`tests/reference` computes them with Python's integers, from the cumulated weights.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from itertools import accumulate, pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import sqs_codec as sqs
+from benchmarks.data.drafts import VOCAB_SIZE, held_out, load_drafts
+from sqs_codec._backend import native, numba
+from sqs_codec._base.errors import Status
+from sqs_codec._codec.rows import as_rows
+from tests.kit import Words, softmax
+from tests.reference import sqs_reference as reference
+
+CORES = [*(name for name, isa in native.ISAS.items() if native.lib.sqs_find_isa(isa))]
+ALL = [*CORES, "numba", "torch"]
+TEMPERATURES = [0, 1e-40, 0.3, 1, 3, 1e40]
+FULL = 2**64
+
+
+def core(name: str, vocab_size: int, resolution: int) -> Any:
+    if name == "numba":
+        return numba.Core(vocab_size, resolution, 0, None)
+    return native.Core(vocab_size, resolution, 0, None, isa=native.ISAS[name])
+
+
+def count(
+    name: str, rows: NDArray[Any], numbers: list[int], resolution: int, t: float
+) -> sqs.SparseRows:
+    """Return what a core, or torch's path for devices, makes of rows."""
+    vocab_size = rows.shape[1]
+    if name == "torch":
+        torch = pytest.importorskip("torch")
+        from sqs_codec.torch import _unbiased
+
+        codec = sqs.Codec(vocab_size, resolution)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(_unbiased, "is_on_host", lambda rows: False)
+            patch.setattr(_unbiased, "AT_ONCE", 3 * vocab_size)
+            return _unbiased.quantize_unbiased(
+                codec, torch.tensor(rows), temperature=t, rng=Words(numbers)
+            )
+    given = np.array(numbers, np.uint64)
+    status, done, *found = core(name, vocab_size, resolution).quantize_unbiased(
+        rows, given, float(t)
+    )
+    assert (status, done) == (Status.OK, len(rows))
+    return as_rows(*found, vocab_size, resolution)
+
+
+def random_row(rng: np.random.Generator, vocab_size: int) -> NDArray[Any]:
+    """Return logits that are spread, equal, far apart or masked, with ties."""
+    row = rng.normal(0, rng.choice([0, 0.01, 1, 4, 20, 1e4]), vocab_size)
+    if rng.random() < 0.5:
+        row = np.round(row)
+    if rng.random() < 0.3:
+        row[rng.random(vocab_size) < rng.choice([0.1, 0.9, 0.999])] = -np.inf
+    row[rng.integers(vocab_size)] = 1
+    return row.astype(rng.choice(["f2", "f4", "f8"]))
+
+
+@pytest.mark.parametrize("resolution", [1, 3, 50, 65536])
+@pytest.mark.parametrize("name", ALL)
+def test_the_mean_over_all_numbers_is_the_distribution(
+    name: str, resolution: int
+) -> None:
+    """Up to any token: exactly, but that it is rounded down to a multiple of 2^-64.
+
+    What tokens up to one count together grows with the number. So where it is the
+    same for two numbers it is for those between, and all there are can be summed up.
+    """
+    logits = [3, -np.inf, 0.5, 0.5, 2, -31.7, 9, -np.inf, 8.3, 0.5, -3, -14.25, -9]
+    row = np.array(logits, np.float32)
+    weights = [*accumulate(reference.whole_weights(row, 0.7))]
+    shares = [Fraction(resolution * end, weights[-1]) for end in weights]
+    # At these numbers the tokens up to one get a mark more.
+    steps = {-((s % 1 - 1) * FULL // 1) for s in shares if s.denominator > 1}
+    ends = sorted({0, *map(int, steps), FULL})
+    places = [place for a, b in pairwise(ends) for place in (a, b - 1)]
+    found = count(name, np.tile(row, (len(places), 1)), places, resolution, 0.7)
+    up_to = (found.to_dense(np.float64) * resolution).round().astype(int).cumsum(1)
+    assert np.array_equal(up_to[::2], up_to[1::2])
+    assert np.all(up_to[2::2] >= up_to[:-2:2])
+    sums = [
+        sum((b - a) * int(n) for (a, b), n in zip(pairwise(ends), of_token, strict=True))
+        for of_token in up_to[::2].T
+    ]
+    assert sums == [s * FULL // 1 for s in shares]
+
+
+@pytest.mark.parametrize("vocab_size", [2, 3, 16, 17, 255, 256, 257, 1000, 5000])
+@pytest.mark.parametrize("name", ALL)
+def test_every_core_counts_what_the_reference_counts(
+    name: str, vocab_size: int
+) -> None:
+    """And each count is its share of the resolution, rounded down or up."""
+    rng = np.random.default_rng(vocab_size)
+    for _ in range(30):
+        row, t = random_row(rng, vocab_size), float(rng.choice(TEMPERATURES))
+        resolution = int(rng.choice([1, 7, 50, 1000, 65536]))
+        number = int(rng.choice([0, FULL - 1, int(rng.integers(FULL, dtype=np.uint64))]))
+        (q,) = count(name, row[None], [number], resolution, t)
+        found = q.token_ids.tolist(), q.counts.tolist()
+        assert found == reference.quantize_unbiased(row, t, resolution, number)
+        if t > 0:
+            dense = np.zeros(vocab_size, int)
+            dense[q.token_ids] = q.counts
+            weights = reference.whole_weights(row.astype(np.float64), t)
+            floors = [resolution * w // sum(weights) for w in weights]
+            assert np.all((dense == floors) | (dense == np.add(floors, 1)))
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_the_largest_rows(name: str) -> None:
+    """Weights that sum to as much as they can, and one token alone."""
+    size = 1 << 20
+    rows = np.zeros((2, size), np.float16)
+    rows[1] = -np.inf
+    rows[1, size - 1] = -65504
+    found = count(name, rows, [FULL - 1, 5], 65536, 1.0)
+    assert found[0].token_ids.tolist() == list(range(0, size, 16))
+    assert (found[1].token_ids, found[1].counts) == (size - 1, 65536)
+
+
+@pytest.mark.parametrize("name", [*CORES, "numba"])
+def test_every_core_takes_the_same_rows(name: str) -> None:
+    """Of any type, with anything between them, that nobody may write."""
+    rows = np.random.default_rng(3).normal(0, 4, (3, 1000)).astype(np.float16)
+    numbers = [5, FULL // 3, FULL - 7]
+    expected = count(name, rows.astype(np.float64), numbers, 100, 0.7)
+    apart = np.full((3, 1007), np.nan, np.float32)
+    apart[:, :1000] = rows
+    frozen = rows.copy()
+    frozen.flags.writeable = False
+    for given in (rows, rows.astype(np.float32), apart[:, :1000], frozen):
+        assert count(name, given, numbers, 100, 0.7) == expected
+    brain = (rows.astype(np.float32).view(np.uint32) >> 16).astype(np.uint16)
+    wide = (brain.astype(np.uint32) << 16).view(np.float32)
+    expected = count(name, wide, numbers, 100, 0.7)
+    assert count(name, brain, numbers, 100, 0.7) == expected
+
+
+def test_a_batch_is_its_rows(backend: str) -> None:
+    """Whatever the threads: one number is drawn for each row, all at once."""
+    codec = sqs.Codec(300, 40)
+    rows = np.random.default_rng(4).normal(0, 2, (600, 300))[:, ::-1]
+    numbers = np.random.default_rng(9).integers(0, FULL, size=600, dtype=np.uint64)
+    singles = [
+        codec.quantize_unbiased(row, temperature=0.7, rng=Words([number]))
+        for row, number in zip(rows, numbers.tolist(), strict=True)
+    ]
+    for threads in (1, 2, 5):
+        rng = np.random.default_rng(9)
+        found = codec.quantize_unbiased_batch(
+            rows, temperature=0.7, rng=rng, threads=threads
+        )
+        assert found == sqs.SparseRows.stack(singles)
+    assert {q.dropped_mass for q in singles} == {0.0}
+    assert len(codec.quantize_unbiased_batch(rows[:0], rng=rng)) == 0
+    for q in singles[:20]:
+        assert codec.decode(codec.encode(q)) == q
+
+
+def test_greedy_ties_go_to_the_lower_id(backend: str) -> None:
+    row = np.zeros(200, np.float32)
+    row[[150, 70, 199]] = 2
+    rng = np.random.default_rng(0)
+    q = sqs.Codec(200, 9).quantize_unbiased(row, temperature=0, rng=rng)
+    assert q == sqs.SparseDistribution([70], [9], 200)
+
+
+def test_names_the_row(backend: str) -> None:
+    codec, rng = sqs.Codec(300, 9), np.random.default_rng(0)
+    masked = np.full(300, -np.inf)
+    for value, said in (np.nan, "holds nan"), (np.inf, "holds inf"), (None, "masked"):
+        for place in (0, 255, 299) if value else (0,):
+            rows = np.zeros((6, 300))
+            rows[4] = masked
+            rows[4, place] = value or -np.inf
+            with pytest.raises(ValueError, match=rf"logits\[4\].*{said}"):
+                codec.quantize_unbiased_batch(rows, rng=rng, threads=2)
+            with pytest.raises(ValueError, match=f"logits:.*{said}"):
+                codec.quantize_unbiased(rows[4], rng=rng)
+    for call in codec.quantize_unbiased, codec.quantize_unbiased_batch:
+        with pytest.raises(TypeError, match=r"numpy\.random\.Generator"):
+            call(rows[0] if call == codec.quantize_unbiased else rows, rng=7)  # type: ignore[arg-type]  # which is refused
+
+
+def test_takes_few_bytes_and_errs_little(backend: str) -> None:
+    """On real rows that nothing was fitted to; 50 draws err by 0.11."""
+    drafts, rng = load_drafts(), np.random.default_rng(1)
+    codec = sqs.Codec(VOCAB_SIZE, 50, prior=sqs.Prior.builtin("smollm2"))
+    sizes, errors = [], []
+    for i in np.flatnonzero(held_out(drafts))[::2]:
+        row = drafts.row(int(i))
+        q = codec.quantize_unbiased(row, rng=rng)
+        sizes.append(len(codec.encode(q)))
+        errors.append(np.square(q.to_dense(np.float64) - softmax(row, 1.0)).sum())
+    size, error = np.mean(sizes), np.sqrt(np.mean(errors))
+    print(f"{len(sizes)} rows: {size:.1f} bytes, error {error:.4f}")
+    assert size <= 24
+    assert error <= 0.065
