@@ -405,6 +405,12 @@ def test_to_dense_takes_one_and_a_round() -> None:
     assert adapter.to_dense([q], device="meta").device.type == "meta"
 
 
+def test_to_dense_takes_rows() -> None:
+    rows = sqs.SparseRows([1, 4, 2], [1, 3, 4], [0, 2, 3], vocab_size=5, resolution=4)
+    assert adapter.to_dense(rows).tolist() == rows.to_dense().tolist()
+    assert adapter.to_dense(rows[:0]).shape == (0, 5)
+
+
 def test_to_dense_says_what_it_expected() -> None:
     q = sqs.SparseDistribution([1, 4], [1, 3], vocab_size=5)
     other = sqs.SparseDistribution([1, 4], [1, 3], vocab_size=6)

@@ -3,7 +3,9 @@
 `quantize`, `quantize_unbiased` and `encode_logits` take a batch of logits on any device,
 `to_dense` makes whole rows for models and metrics, and `verify`, `verify_batch` and
 `gumbel_verify` take the target's logits. What crosses between an accelerator and the
-host is a few numbers per row and per token kept, never a whole row.
+host is a few numbers per row and per token kept, never a whole row. `distillation_loss`
+compares a student's logits with the stored distributions of a `TeacherBatch`, where
+they are.
 
 The device must compute in float64. Apple's MPS does not, so its tensors are
 copied to the CPU first.
@@ -17,12 +19,15 @@ except ModuleNotFoundError as error:
     raise needs("sqs_codec.torch", error, "torch") from error
 
 from sqs_codec._codec.drafter import ROW_TYPES
+from sqs_codec.torch._distill import TeacherBatch, distillation_loss
 from sqs_codec.torch._gumbel import gumbel_verify
 from sqs_codec.torch._quantize import encode_logits, quantize, quantize_row, to_dense
 from sqs_codec.torch._unbiased import quantize_unbiased
 from sqs_codec.torch._verify import verify, verify_batch
 
 __all__ = [
+    "TeacherBatch",
+    "distillation_loss",
     "encode_logits",
     "gumbel_verify",
     "quantize",

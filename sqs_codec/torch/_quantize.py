@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from sqs_codec._base import checks
 from sqs_codec._codec.codec import Codec, row_name
 from sqs_codec._codec.distribution import SparseDistribution, as_distribution
 from sqs_codec._codec.keep import Keep, TopK, count_kept, rule
+from sqs_codec._codec.rows import SparseRows
 from sqs_codec.torch._tensors import (
     as_array,
     check_maxima,
@@ -21,6 +22,9 @@ from sqs_codec.torch._tensors import (
     is_on_host,
     scale_of,
 )
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 __all__ = ["encode_logits", "quantize", "quantize_row", "rows_of", "to_dense"]
 
@@ -227,7 +231,7 @@ def _select(
 
 
 def to_dense(
-    distributions: SparseDistribution | list[Any] | tuple[Any, ...],
+    distributions: SparseDistribution | SparseRows | list[Any] | tuple[Any, ...],
     device: torch.device | str | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> torch.Tensor:
@@ -237,9 +241,10 @@ def to_dense(
 
     Parameters
     ----------
-    distributions : SparseDistribution, or nested lists or tuples of them
-        Of one vocabulary; lists of one depth have one length. What
-        `quantize` returns is of this form, and so is ``round_.distributions``.
+    distributions : SparseDistribution, SparseRows, or nested lists or tuples
+        Lists are of distributions of one vocabulary; those of one depth have one
+        length. What `quantize` returns is of this form, and so is
+        ``round_.distributions``.
     device : torch.device or str, optional
         Torch's default device if None.
     dtype : torch.dtype
@@ -267,24 +272,33 @@ def to_dense(
     checks.instance("dtype", dtype, torch.dtype, "a torch.dtype")
     if not dtype.is_floating_point:
         raise TypeError(f"dtype must be a floating-point one, got {dtype}")
-    shape, flat = _flatten(distributions)
-    vocab_size = flat[0].vocab_size
-    if any(q.vocab_size != vocab_size for q in flat):
-        sizes = sorted({q.vocab_size for q in flat})
-        raise ValueError(f"distributions must share one vocabulary, got {sizes}")
-    starts = np.arange(len(flat), dtype=np.int64) * vocab_size
-    places = np.concatenate(
-        [start + q.token_ids for start, q in zip(starts, flat, strict=True)],
-        dtype=np.int64,  # NumPy 1 adds them in 32 bits where a start fits
-    )
-    probs = np.concatenate([q.probs for q in flat])
-    dense = torch.zeros(len(flat) * vocab_size, dtype=dtype, device=device)
+    shape, vocab_size, sizes, token_ids, probs = _arrays(distributions)
+    starts = np.arange(len(sizes), dtype=np.int64) * vocab_size
+    places = np.repeat(starts, sizes) + token_ids
+    dense = torch.zeros(len(sizes) * vocab_size, dtype=dtype, device=device)
     dense.scatter_(
         0,
         torch.from_numpy(places).to(dense.device),
         torch.from_numpy(probs).to(dtype).to(dense.device),
     )
     return dense.reshape(*shape, vocab_size)
+
+
+def _arrays(
+    distributions: SparseDistribution | SparseRows | list[Any] | tuple[Any, ...],
+) -> tuple[tuple[int, ...], int, NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Return their shape, vocabulary, support sizes, and all token ids and probs."""
+    if isinstance(distributions, SparseRows):
+        rows = distributions
+        sizes, probs = np.diff(rows.offsets), rows.counts / np.float64(rows.resolution)
+        return (len(rows),), rows.vocab_size, sizes, rows.token_ids, probs
+    shape, flat = _flatten(distributions)
+    vocab_sizes = sorted({q.vocab_size for q in flat})
+    if len(vocab_sizes) > 1:
+        raise ValueError(f"distributions must share one vocabulary, got {vocab_sizes}")
+    sizes = np.array([q.token_ids.size for q in flat])
+    ids = np.concatenate([q.token_ids for q in flat])
+    return shape, vocab_sizes[0], sizes, ids, np.concatenate([q.probs for q in flat])
 
 
 def _nest(flat: Iterator[Any], shape: Sequence[int]) -> Any:

@@ -1,0 +1,315 @@
+"""A teacher's stored distributions in a batch, and a student's loss against them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+
+from sqs_codec._base import checks
+from sqs_codec._codec.rows import SparseRows
+from sqs_codec.torch._tensors import DTYPES
+
+__all__ = ["TeacherBatch", "distillation_loss"]
+
+CHUNK = 1 << 23
+"""Logits that are computed with at once: 32 MiB in float32."""
+
+
+@dataclass(frozen=True, eq=False)
+class TeacherBatch:
+    """Texts and a teacher's distributions of their tokens, as tensors.
+
+    Attributes
+    ----------
+    tokens : torch.Tensor of int64 [B, T]
+        The texts, padded: what the student reads.
+    attention_mask : torch.Tensor [B, T]
+        1 where there is a token, 0 where there is padding.
+    places : torch.Tensor of int64 [N]
+        The row of the student's logits that each distribution is compared with:
+        ``b * T + t`` for what follows ``tokens[b, :t + 1]``.
+    token_ids, counts, offsets : torch.Tensor of integers [n], [n], [N + 1]
+        The distributions, as in `SparseRows`.
+    resolution : int
+    vocab_size : int
+        Of the distributions.
+    temperature : float
+        That the teacher's distributions were taken at.
+    tail : bool
+        Whether id ``vocab_size - 1`` stands for all tokens that a row doesn't list.
+
+    Raises
+    ------
+    ValueError
+        If the distributions aren't what `SparseRows` takes, or shapes or places don't
+        fit the tokens.
+    TypeError
+        If they aren't tensors of integers.
+    """
+
+    tokens: torch.Tensor
+    attention_mask: torch.Tensor
+    places: torch.Tensor
+    token_ids: torch.Tensor
+    counts: torch.Tensor
+    offsets: torch.Tensor
+    resolution: int
+    vocab_size: int
+    temperature: float = 1.0
+    tail: bool = False
+
+    def __post_init__(self) -> None:
+        for name, value in self._tensors().items():
+            checks.instance(name, value, torch.Tensor, "a torch.Tensor")
+        rows = SparseRows(
+            self.token_ids.numpy(force=True),
+            self.counts.numpy(force=True),
+            self.offsets.numpy(force=True),
+            self.vocab_size,
+            self.resolution,
+        )
+        if self.tokens.ndim != 2 or self.attention_mask.shape != self.tokens.shape:
+            raise ValueError(
+                "tokens and attention_mask must have one shape [B, T], got "
+                f"{list(self.tokens.shape)} and {list(self.attention_mask.shape)}"
+            )
+        if self.places.shape != (len(rows),) or self.places.dtype != torch.int64:
+            raise ValueError(
+                f"places must be int64 [{len(rows)}], one for each distribution, got "
+                f"{self.places.dtype} {list(self.places.shape)}"
+            )
+        outside = (self.places < 0) | (self.places >= self.tokens.numel())
+        if outside.any():
+            row = int(outside.int().argmax())
+            raise ValueError(
+                f"places[{row}] must be in [0, {self.tokens.numel()}), got "
+                f"{int(self.places[row])}"
+            )
+
+    def to(
+        self, device: torch.device | str | int, *, non_blocking: bool = False
+    ) -> TeacherBatch:
+        """Return the batch with its tensors on a device."""
+        return self._with(lambda x: x.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> TeacherBatch:
+        """Return the batch with its tensors in pinned memory, as a DataLoader asks."""
+        return self._with(torch.Tensor.pin_memory)
+
+    def _tensors(self) -> dict[str, torch.Tensor]:
+        return {name: getattr(self, name) for name in list(self.__annotations__)[:6]}
+
+    def _with(self, move: Callable[[torch.Tensor], torch.Tensor]) -> TeacherBatch:
+        """Return the batch with other copies of its tensors, which need no check."""
+        moved = copy.copy(self)
+        moved.__dict__.update({k: move(x) for k, x in self._tensors().items()})
+        return moved
+
+
+def distillation_loss(
+    student_logits: torch.Tensor, batch: TeacherBatch, *, temperature: float = 1.0
+) -> torch.Tensor:
+    r"""Return the cross-entropy of a student to a teacher's counts.
+
+    The mean over the distributions of the batch of
+
+    .. math:: \sum_x \frac{b_x}{l} (-\log p(x)), \qquad
+        p = \mathrm{softmax}(z / \text{temperature}),
+
+    where b are a distribution's counts, l is its resolution and z the student's logits
+    at its place. It is linear in the counts, so with those of `Codec.quantize_unbiased`
+    loss and gradient are on average those against the teacher's whole softmax. It
+    differs from the KL divergence by the teacher's entropy, which the student can't
+    change.
+
+    Logits in float16 or bfloat16 are computed with in float32, a few rows at a time:
+    no float32 copy of all is made, and what backward makes is the gradient alone. On an
+    accelerator this waits for the device once.
+
+    Parameters
+    ----------
+    student_logits : torch.Tensor of float16, bfloat16, float32 or float64 [B, T, V']
+        As the model gives them for ``batch.tokens``; not shifted. V' is at least the
+        vocabulary of the batch. Columns beyond it are tokens that the teacher gives
+        probability 0.
+    batch : TeacherBatch
+        On the same device. With ``batch.tail`` the last id has no column; its p is what
+        the student gives all tokens together that the row doesn't have. That
+        includes tokens that the teacher's list had, if their counts came out as 0:
+        less than about 1/l each.
+    temperature : float
+        The student's, above 0. At 1 the student's own distribution becomes that of
+        the teacher at ``batch.temperature``. With ``temperature=batch.temperature``
+        student and teacher are compared at the same one; the gradient is then smaller
+        by its square, for which some multiply the loss.
+
+    Returns
+    -------
+    torch.Tensor of float32 []
+        float64 for logits in float64. 0 for a batch without distributions. NaN if a
+        row compared holds NaN; inf if it masks a token that the teacher gives a count.
+
+    Raises
+    ------
+    ValueError
+        If shapes or devices don't fit, or the temperature isn't above 0.
+    TypeError
+        If the logits aren't a tensor of one of the dtypes above.
+
+    Examples
+    --------
+    >>> import torch
+    >>> batch = TeacherBatch(
+    ...     tokens=torch.tensor([[5, 2, 7]]),
+    ...     attention_mask=torch.ones(1, 3),
+    ...     places=torch.tensor([0, 1]),
+    ...     token_ids=torch.tensor([2, 7, 7]),
+    ...     counts=torch.tensor([3, 1, 4]),
+    ...     offsets=torch.tensor([0, 2, 3]),
+    ...     resolution=4,
+    ...     vocab_size=8,
+    ... )
+    >>> logits = torch.zeros(1, 3, 8, requires_grad=True)
+    >>> loss = distillation_loss(logits, batch)
+    >>> loss.backward()
+    >>> loss.item(), logits.grad[0, 0, 2].item()  # log 8, (1/8 - 3/4) / 2
+    (2.0794..., -0.3125)
+    """
+    _check(student_logits, batch)
+    temperature = checks.temperature(temperature)
+    if not temperature:
+        raise ValueError("temperature must be above 0, got 0.0")
+    loss: torch.Tensor = _CrossEntropy.apply(  # type: ignore[no-untyped-call]
+        student_logits, batch, 1 / temperature
+    )  # torch has no types for it
+    return loss
+
+
+def _check(logits: torch.Tensor, batch: TeacherBatch) -> None:
+    """Check that a batch can be compared with logits."""
+    checks.instance("student_logits", logits, torch.Tensor, "a torch.Tensor")
+    checks.instance("batch", batch, TeacherBatch, "a TeacherBatch")
+    if logits.dtype not in DTYPES:
+        raise TypeError(
+            "student_logits must be float16, bfloat16, float32 or float64, got "
+            f"{logits.dtype}"
+        )
+    least = batch.vocab_size - batch.tail
+    shape = logits.shape
+    if shape[:-1] != batch.tokens.shape or shape[-1] < least:
+        raise ValueError(
+            f"student_logits must have shape {list(batch.tokens.shape)} of the tokens "
+            f"and then {least} or more, got {list(shape)}"
+        )
+    if logits.device != batch.tokens.device:
+        raise ValueError(
+            f"student_logits are on {logits.device} and the batch is on "
+            f"{batch.tokens.device}: batch.to(device) moves it"
+        )
+
+
+class _Chunk(NamedTuple):
+    """Some of the rows that are compared, and what the teacher says of them.
+
+    The tail has a column of its own behind the V' of the student.
+    """
+
+    rows: slice
+    x: torch.Tensor  # [rows, V' or V' + 1], logits over the temperature
+    listed: tuple[torch.Tensor, torch.Tensor]  # row and column of each count
+    weights: torch.Tensor  # of each count: its share
+
+
+def _chunks(
+    logits: torch.Tensor, batch: TeacherBatch, scale: float
+) -> Iterator[_Chunk]:
+    width = logits.shape[-1]
+    ends = batch.offsets.tolist()
+    dtype = _dtype(logits)
+    step = max(CHUNK // width, 1)
+    for start in range(0, len(batch.places), step):
+        places = batch.places[start : start + step]
+        at = places // logits.shape[1], places % logits.shape[1]
+        x = logits.new_zeros(len(places), width + batch.tail, dtype=dtype)
+        x[:, :width] = logits[at]  # a view of all rows may be a copy
+        x *= scale
+        rows = slice(start, start + len(places))
+        cut = slice(ends[rows.start], ends[rows.stop])
+        sizes = batch.offsets[rows.start : rows.stop + 1].diff()
+        row = torch.arange(len(places), device=x.device).repeat_interleave(
+            sizes, output_size=cut.stop - cut.start
+        )
+        ids = batch.token_ids[cut].long()
+        if batch.tail:
+            ids = ids.masked_fill(ids == batch.vocab_size - 1, width)
+        yield _Chunk(
+            rows, x, (row, ids), batch.counts[cut].to(dtype) / batch.resolution
+        )
+
+
+def _dtype(logits: torch.Tensor) -> torch.dtype:
+    """Return what logits are computed with in."""
+    return torch.float64 if logits.dtype == torch.float64 else torch.float32
+
+
+class _CrossEntropy(torch.autograd.Function):
+    """The loss, with a gradient in the logits' dtype that is made in chunks."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, logits: torch.Tensor, batch: TeacherBatch, scale: float
+    ) -> torch.Tensor:
+        """Return the loss; keep log-sum-exps of rows and of what they don't list."""
+        width, rows = logits.shape[-1], len(batch.places)
+        sums = logits.new_empty(2, rows, dtype=_dtype(logits))
+        loss = sums.new_zeros(())
+        for chunk in _chunks(logits, batch, scale):
+            x, row = chunk.x, chunk.listed[0]
+            whole = x[:, :width].logsumexp(-1)
+            values = x[chunk.listed]
+            if batch.tail:
+                x[chunk.listed] = -torch.inf
+                rest = x[:, :width].logsumexp(-1)
+                values = torch.where(chunk.listed[1] == width, rest[row], values)
+                sums[1, chunk.rows] = rest
+            sums[0, chunk.rows] = whole
+            loss += (chunk.weights * (whole[row] - values)).sum()
+        ctx.save_for_backward(logits, sums)
+        ctx.batch, ctx.scale = batch, scale
+        return loss / max(rows, 1)
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        """Return p - b / l; a token that isn't listed has its part of the tail's."""
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                "distillation_loss has a first derivative only: no create_graph=True"
+            )
+        logits, sums = ctx.saved_tensors
+        batch, width = ctx.batch, logits.shape[-1]
+        found = torch.zeros_like(logits, memory_format=torch.contiguous_format)
+        flat = found.view(-1, width)
+        factor = grad * (ctx.scale / max(len(batch.places), 1))
+        for chunk in _chunks(logits, batch, ctx.scale):
+            x, row = chunk.x, chunk.listed[0]
+            whole, rest = sums[:, chunk.rows]
+            of_listed = (x[chunk.listed] - whole[row]).exp() - chunk.weights
+            x -= (_finite(rest) if batch.tail else whole)[:, None]
+            x.exp_()
+            if batch.tail:
+                to_tail = chunk.weights * (chunk.listed[1] == width)
+                share = (rest - whole).exp().index_add(0, row, to_tail, alpha=-1)
+                x *= share[:, None]
+            x[chunk.listed] = of_listed
+            x *= factor
+            flat.index_add_(0, batch.places[chunk.rows], x[:, :width].to(flat.dtype))
+        return found, None, None
+
+
+def _finite(log: torch.Tensor) -> torch.Tensor:
+    """Return logarithms that can be subtracted from -inf."""
+    return log.clamp_min(torch.finfo(log.dtype).min)
