@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 import torch
@@ -101,7 +101,7 @@ class TeacherBatch:
         return self._with(torch.Tensor.pin_memory)
 
     def _tensors(self) -> dict[str, torch.Tensor]:
-        return {name: getattr(self, name) for name in list(self.__annotations__)[:6]}
+        return {f.name: getattr(self, f.name) for f in fields(self)[:6]}
 
     def _with(self, move: Callable[[torch.Tensor], torch.Tensor]) -> TeacherBatch:
         """Return the batch with other copies of its tensors, which need no check."""
