@@ -81,6 +81,42 @@ def test_weights_of_codes():
     assert weights[-1] == 15 << 28
 
 
+@pytest.mark.parametrize(("vocab_size", "classes"), SHAPES)
+def test_a_tail_weighs_as_much_as_the_heaviest_id(vocab_size, classes):
+    for style in range(3):
+        prior = make_prior(vocab_size, classes, style)
+        tailed = prior.with_tail()
+        old, new = (reference.parse(p.to_bytes()) for p in (prior, tailed))
+        assert new.chances == old.chances
+        shared = len(set(old.kinds)) == 256
+        for c in range(classes):
+            heaviest = max(old.weights[c][kind] for kind in old.kinds)
+            weighs = [new.weights[c][kind] for kind in new.kinds]
+            halves = [max(1, old.weights[c][kind] // 2) for kind in old.kinds]
+            assert weighs[:-1] == halves
+            if not shared or c == 0:
+                assert weighs[-1] == max(1, heaviest // 2)
+        codec = sqs.Codec(vocab_size + 1, prior=tailed)
+        again = sqs.Codec.from_config(codec.config(), prior=prior.with_tail())
+        q = sqs.SparseDistribution([0, vocab_size], [30, 70], vocab_size + 1)
+        assert again.decode(codec.encode(q)) == q
+
+
+def test_a_tail_beside_256_kinds_and_in_a_full_class():
+    kinds = np.arange(256)
+    codes = np.zeros((2, 256), np.uint8)
+    codes[0, 7], codes[1, 9] = 247, 247  # nearly all of what a class may weigh
+    prior = as_prior(np.ones((3, 2)), codes, kinds)
+    tables = prior.with_tail()._tables
+    assert tables.kinds[-1] == 7
+    assert (tables.weigh(0)[-1], tables.weigh(1)[-1]) == (15 << 26, 1)
+
+
+def test_a_full_vocabulary_has_no_room_for_a_tail():
+    with pytest.raises(ValueError, match="1048576 ids can have no more"):
+        make_prior(1 << 20, 1).with_tail()
+
+
 def test_a_prior_as_a_value():
     prior, other = make_prior(17, 5), make_prior(17, 5, 1)
     assert prior != other

@@ -31,6 +31,8 @@ HEADER = len(MAGIC) + 6
 CHECK = 4
 KINDS = 256
 
+CODES_PER_OCTAVE = 8
+
 CODE_WEIGHTS = np.array([((8 + b % 8) << b // 8) // 8 for b in range(256)], np.int64)
 """What the codes of weights stand for, an eighth of an octave apart or less."""
 
@@ -105,6 +107,20 @@ class Tables(NamedTuple):
         ids = np.bincount(self.kinds, minlength=KINDS)
         sums: NDArray[np.int64] = CODE_WEIGHTS[self.weights] @ ids
         return sums
+
+    def with_tail(self) -> Tables:
+        """Return the tables of one id more, which weighs as much as the heaviest.
+
+        It has a kind of its own, the first that no id has; if there is none, that of
+        the id that is heaviest on the whole. To make room for it, weights are halved.
+        """
+        codes = np.maximum(self.weights, CODES_PER_OCTAVE) - CODES_PER_OCTAVE
+        used = np.bincount(self.kinds, minlength=KINDS) > 0
+        kind = codes[0].argmax() if used.all() else used.argmin()
+        if not used[kind]:
+            codes[:, kind] = codes[:, used].max(axis=1)
+        kinds = np.append(self.kinds, np.uint8(kind))
+        return Tables(self.chances, codes, kinds)
 
     def _check(self) -> None:
         if not self.chances.all():

@@ -28,6 +28,7 @@ from sqs_codec._base.lazy import lazy
 from sqs_codec._base.threads import share, useful
 from sqs_codec._codec.distribution import SparseDistribution, as_distribution
 from sqs_codec._codec.keep import Keep, rule
+from sqs_codec._codec.lists import quantize_lists
 from sqs_codec._codec.prior import Prior, agreed_prior
 from sqs_codec._codec.round import Round, as_round, make_round
 from sqs_codec._codec.rows import SparseRows, as_rows
@@ -362,6 +363,58 @@ class Codec:
         if status:
             raise self._row_error("logits", row, status)
         return as_distribution(ids, counts, self.vocab_size, self.resolution, 0.0)
+
+    def quantize_top_logprobs(
+        self,
+        token_ids: ArrayLike | Sequence[ArrayLike],
+        logprobs: ArrayLike | Sequence[ArrayLike],
+    ) -> SparseRows:
+        """Quantize lists of the likeliest tokens, as servers return them.
+
+        The codec's last id, ``vocab_size - 1``, is no token's here: it is the *tail*
+        and stands for all tokens that a row doesn't list. So a codec for a tokenizer
+        of V ids has ``vocab_size=V + 1``, and `Prior.with_tail` makes its prior.
+
+        Each row is the nearest point of the lattice to its K + 1 probabilities,
+        without what came out as 0: the listed ones and the tail's, which is what they
+        leave of 1. A list that sums to more than 1, by rounding, is renormalised.
+
+        Parameters
+        ----------
+        token_ids : array_like of int [N, K], or sequence of N of them [K_i]
+            In any order, all different in a row, each in [0, vocab_size - 1).
+        logprobs : array_like of float, as `token_ids`
+            Natural logarithms. Entries of ``-inf`` fill up rows: their ids are
+            ignored.
+
+        Returns
+        -------
+        SparseRows [N]
+
+        Raises
+        ------
+        ValueError
+            If shapes or lengths don't agree, or a row lists nothing, or a token twice
+            or out of range, or has a log-probability that is NaN or positive, or sums
+            to more than 1 + 1/64, which is more than bfloat16 rounds.
+        TypeError
+            If ids aren't integers or log-probabilities aren't numbers.
+
+        Notes
+        -----
+        The same lists give the same result on every machine. A row doesn't depend on
+        the rows beside it, nor on the order of its list.
+
+        Examples
+        --------
+        >>> codec = Codec(vocab_size=8 + 1, resolution=16)
+        >>> logprobs = [[-0.357, -2.303], [-0.693, -0.693, -float("inf")]]
+        >>> for q in codec.quantize_top_logprobs([[5, 1], [3, 2, -1]], logprobs):
+        ...     print(q.token_ids, q.counts)
+        [1 5 8] [ 2 11  3]
+        [2 3] [8 8]
+        """
+        return quantize_lists(token_ids, logprobs, self.vocab_size, self.resolution)
 
     def encode_logits(
         self, logits: ArrayLike, keep: Keep, *, temperature: float = 1.0

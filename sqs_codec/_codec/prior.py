@@ -239,6 +239,27 @@ class Prior:
             raise ValueError(f"name must be one of {sorted(files)}, got {name!r}")
         return cls._read(files[name].read_bytes(), name + ENDING)
 
+    def with_tail(self) -> Prior:
+        """Return the prior of one id more, for `Codec.quantize_top_logprobs`.
+
+        In each class that id, the last, weighs as much as the heaviest one. The same
+        prior gives the same at both ends; `Codec.from_config` takes it as `prior`.
+
+        Raises
+        ------
+        ValueError
+            If the vocabulary can have no more ids.
+
+        Examples
+        --------
+        >>> prior = Prior.builtin("smollm2").with_tail()
+        >>> prior
+        <Prior be7edad8fd062b22: vocab_size=49153, classes=32>
+        """
+        if self.vocab_size == MAX_VOCAB:
+            raise ValueError(f"a vocabulary of {MAX_VOCAB} ids can have no more")
+        return Prior.from_bytes(self._tables.with_tail().write())
+
     # What makes it a value
 
     @lazy
