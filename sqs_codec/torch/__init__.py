@@ -1,11 +1,11 @@
 """The codec on PyTorch tensors (the extra ``[torch]``).
 
-`quantize`, `quantize_unbiased` and `encode_logits` take a batch of logits on any device,
-`to_dense` makes whole rows for models and metrics, and `verify`, `verify_batch` and
-`gumbel_verify` take the target's logits. What crosses between an accelerator and the
-host is a few numbers per row and per token kept, never a whole row. `distillation_loss`
-compares a student's logits with the stored distributions of a `TeacherBatch`, where
-they are.
+`quantize`, `quantize_unbiased` and `encode_logits` take a batch of logits on any
+device, `to_dense` makes whole rows for models and metrics, and `verify`, `verify_batch`
+and `gumbel_verify` take the target's logits. What crosses between an accelerator and
+the host is a few numbers per row and per token kept, never a whole row.
+`distillation_loss` compares a student's logits with the stored distributions of a
+`TeacherBatch`, where they are.
 
 The device must compute in float64. Apple's MPS does not, so its tensors are
 copied to the CPU first.
