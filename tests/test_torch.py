@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections import Counter
 from fractions import Fraction
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -25,6 +26,7 @@ from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402 (see ab
 
 from sqs_codec.torch import _gumbel as racing  # noqa: E402
 from sqs_codec.torch import _quantize as quantizing  # noqa: E402
+from sqs_codec.torch import _unbiased as rounding  # noqa: E402
 from sqs_codec.torch import _verify as verifying  # noqa: E402
 
 SEED = 20251009
@@ -52,7 +54,7 @@ CODEC = sqs.Codec(VOCAB, resolution=150)
 def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Send CPU tensors down either path."""
     if request.param == "device":
-        for module in (quantizing, racing, verifying):
+        for module in (quantizing, racing, rounding, verifying):
             monkeypatch.setattr(module, "is_on_host", lambda rows: False)
     return str(request.param)
 
@@ -382,6 +384,44 @@ def test_what_rules_keep_by_hand() -> None:
         assert count_kept(kind, value, unnormalised, np.int64(5)) == kept, (kind, value)
     with pytest.raises(ValueError, match=r"kind must be one of .* got 4"):
         count_kept(4, 1.0, unnormalised, np.int64(5))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("shape", [(), (0,), (7,), (2, 1, 2)])
+def test_rounds_without_bias_as_the_core(
+    shape: tuple[int, ...], dtype: Any, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rounding, "AT_ONCE", 3 * VOCAB)
+    logits = tensor_with_ties(*shape, VOCAB, dtype=dtype).requires_grad_()
+    rows = core_row(logits.detach()).reshape(-1, VOCAB)
+    for temperature in (0, 5e-324, 0.3, 1.0, 1e300):
+        found, expected = (
+            call(given, temperature=temperature, rng=np.random.default_rng(SEED))
+            for call, given in (
+                (partial(adapter.quantize_unbiased, CODEC), logits),
+                (CODEC.quantize_unbiased_batch, rows),
+            )
+        )
+        assert found == expected
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_bad_rows_are_named_whatever_the_rounding(value: float, path: str) -> None:
+    logits, rng = tensor_with_ties(2, 4, VOCAB), np.random.default_rng(1)
+    logits[1, 3] = value
+    for temperature in (0, 1):
+        with pytest.raises(ValueError, match=r"^logits\[1, 3\].*(holds|is|every)"):
+            adapter.quantize_unbiased(CODEC, logits, temperature=temperature, rng=rng)
+
+
+def test_rounding_waits_no_more_for_more_rows() -> None:
+    counts = []
+    for rows in (1, 30):
+        with Operations() as operations:
+            rounding._marked(tensor_with_ties(rows, VOCAB), 1.0, 9, [1] * rows, [])
+        counts.append(operations.counts)
+    assert counts[0] == counts[1]
+    assert counts[0]["_local_scalar_dense"] == 0
 
 
 def test_to_dense_undoes_quantize() -> None:

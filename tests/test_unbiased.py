@@ -91,7 +91,9 @@ def test_the_mean_over_all_numbers_is_the_distribution(
     assert np.array_equal(up_to[::2], up_to[1::2])
     assert np.all(up_to[2::2] >= up_to[:-2:2])
     sums = [
-        sum((b - a) * int(n) for (a, b), n in zip(pairwise(ends), of_token, strict=True))
+        sum(
+            (b - a) * int(n) for (a, b), n in zip(pairwise(ends), of_token, strict=True)
+        )
         for of_token in up_to[::2].T
     ]
     assert sums == [s * FULL // 1 for s in shares]
@@ -104,10 +106,10 @@ def test_every_core_counts_what_the_reference_counts(
 ) -> None:
     """And each count is its share of the resolution, rounded down or up."""
     rng = np.random.default_rng(vocab_size)
-    for _ in range(30):
+    for i in range(30):
         row, t = random_row(rng, vocab_size), float(rng.choice(TEMPERATURES))
         resolution = int(rng.choice([1, 7, 50, 1000, 65536]))
-        number = int(rng.choice([0, FULL - 1, int(rng.integers(FULL, dtype=np.uint64))]))
+        number = [0, FULL - 1, int(rng.integers(FULL, dtype=np.uint64))][i % 3]
         (q,) = count(name, row[None], [number], resolution, t)
         found = q.token_ids.tolist(), q.counts.tolist()
         assert found == reference.quantize_unbiased(row, t, resolution, number)
@@ -115,7 +117,8 @@ def test_every_core_counts_what_the_reference_counts(
             dense = np.zeros(vocab_size, int)
             dense[q.token_ids] = q.counts
             weights = reference.whole_weights(row.astype(np.float64), t)
-            floors = [resolution * w // sum(weights) for w in weights]
+            total = sum(weights)
+            floors = [resolution * w // total for w in weights]
             assert np.all((dense == floors) | (dense == np.add(floors, 1)))
 
 
@@ -178,21 +181,29 @@ def test_greedy_ties_go_to_the_lower_id(backend: str) -> None:
     assert q == sqs.SparseDistribution([70], [9], 200)
 
 
-def test_names_the_row(backend: str) -> None:
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_names_the_row(backend: str, value: float) -> None:
     codec, rng = sqs.Codec(300, 9), np.random.default_rng(0)
-    masked = np.full(300, -np.inf)
-    for value, said in (np.nan, "holds nan"), (np.inf, "holds inf"), (None, "masked"):
-        for place in (0, 255, 299) if value else (0,):
-            rows = np.zeros((6, 300))
-            rows[4] = masked
-            rows[4, place] = value or -np.inf
-            with pytest.raises(ValueError, match=rf"logits\[4\].*{said}"):
-                codec.quantize_unbiased_batch(rows, rng=rng, threads=2)
-            with pytest.raises(ValueError, match=f"logits:.*{said}"):
-                codec.quantize_unbiased(rows[4], rng=rng)
-    for call in codec.quantize_unbiased, codec.quantize_unbiased_batch:
+    for place in 0, 255, 299:
+        rows = np.zeros((6, 300))
+        rows[4] = -np.inf
+        rows[4, place] = value
+        is_masked = value == -np.inf
+        said = ": every .*masked" if is_masked else rf"\[{place}\] is {value}"
+        with pytest.raises(ValueError, match=rf"logits\[4\]{said}"):
+            codec.quantize_unbiased_batch(rows, rng=rng, threads=2)
+        with pytest.raises(ValueError, match=f"logits{said}"):
+            codec.quantize_unbiased(rows[4], rng=rng)
+
+
+def test_wants_a_generator(backend: str) -> None:
+    codec, rng, rows = sqs.Codec(30, 9), np.random.RandomState(1), np.zeros((2, 30))
+    for call, given in (
+        (codec.quantize_unbiased, rows[0]),
+        (codec.quantize_unbiased_batch, rows),
+    ):
         with pytest.raises(TypeError, match=r"numpy\.random\.Generator"):
-            call(rows[0] if call == codec.quantize_unbiased else rows, rng=7)  # type: ignore[arg-type]  # which is refused
+            call(given, rng=rng)  # type: ignore[arg-type]  # which is refused
 
 
 def test_takes_few_bytes_and_errs_little(backend: str) -> None:

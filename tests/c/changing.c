@@ -1,5 +1,6 @@
 /*
- * changing.c - a row that somebody writes while it is quantized or raced.
+ * changing.c - a row that somebody writes while it is quantized, raced or
+ * rounded without bias.
  *
  * Another thread's writes can't be timed, so a scan that changes the row at
  * its end stands in for them. The values are then such that their exponentials
@@ -8,7 +9,7 @@
  */
 #include "check.h"
 #include "gumbel.c" /* for a race by kernels that are not its own */
-#include "quantize/quantize.h"
+#include "quantize/systematic.c" /* for the same */
 
 #define VOCAB 4096u
 #define RESOLUTION 10u
@@ -83,6 +84,40 @@ static void run_race(double temperature)
     free(scratch);
 }
 
+/* After the first block that is weighed all values are others. */
+static double weigh_and_change(const sqs_scanned *scanned, float scale,
+                               float *weights)
+{
+    double sum = sqs_kernels_scalar[SQS_F64].weigh(scanned, scale, weights);
+    for (uint32_t i = 0; i < VOCAB; i++)
+        row[i] = later;
+    return sum;
+}
+
+static void round_without_bias(double temperature, uint64_t number)
+{
+    uint32_t *ids = malloc(RESOLUTION * sizeof *ids);
+    uint32_t *counts = malloc(RESOLUTION * sizeof *counts);
+    double maxima[VOCAB];
+    uint64_t sums[VOCAB / SQS_BLOCK];
+    sqs_kernels kernels = sqs_kernels_scalar[SQS_F64];
+    kernels.weigh = weigh_and_change;
+    sqs_outcome out = {.ids = ids, .counts = counts};
+    line on = {.kernels = &kernels,
+               .row = {.values = row, .n = VOCAB, .maxima = maxima},
+               .dtype = SQS_F64,
+               .scale = sqs_exponent_scale(temperature),
+               .sums = sums};
+    for (uint32_t i = 0; i < VOCAB; i++)
+        row[i] = i % 7;
+    CHECK(count_row(&on, temperature, RESOLUTION, number, &out) == SQS_OK);
+    CHECK(out.survivors <= RESOLUTION);
+    for (uint32_t i = 0; i < out.survivors; i++)
+        CHECK(ids[i] < VOCAB && counts[i] <= RESOLUTION);
+    free(ids);
+    free(counts);
+}
+
 int main(void)
 {
     const double values[] = {NAN, INFINITY, -INFINITY, 1e308, -1e308, 3};
@@ -93,6 +128,9 @@ int main(void)
         run_race(1e-30);
         run_race(1);
         run_race(1e300);
+        round_without_bias(1e-30, 0);
+        round_without_bias(1, UINT64_MAX);
+        round_without_bias(1e300, UINT64_MAX / 3);
     }
     return 0;
 }

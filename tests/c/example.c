@@ -349,6 +349,29 @@ static sqs_status logits(const double *given)
     return status;
 }
 
+static sqs_status unbiased(const double *given)
+{
+    static content c;
+    const uint64_t numbers[ROWS] = {UINT64_MAX, UINT64_MAX / 2};
+    sqs_codec codec = codec_of(given);
+    sqs_rows rows = rows_of(given, (uint32_t)given[DTYPE]);
+    sqs_decoded *r = &c.round;
+    double masses[ROWS];
+    make_room(&c, ROWS * (size_t)sqs_max_survivors(&codec));
+    memset(r->positions, 0, ROWS * sizeof *r->positions);
+    sqs_quantized to = {r->token_ids, r->counts, r->survivors, masses, 0};
+    void *scratch = allocate(1, sqs_quantize_scratch(&codec));
+    sqs_status status = sqs_quantize_unbiased(
+        &codec, &rows, given[TEMPERATURE], numbers, scratch, &to);
+    r->length = to.done;
+    CHECK(to.done == done(given, status));
+    for (uint32_t i = 0; i < to.done; i++)
+        CHECK(masses[i] == 0);
+    if (status == SQS_OK)
+        EXPECT(SQS_OK, send_all(&codec, &c));
+    return status;
+}
+
 static sqs_status learn(const double *given)
 {
     sqs_keep keep = {(uint32_t)given[LEARNING], given[THRESHOLD]};
@@ -444,8 +467,8 @@ static sqs_status verify_logits(const double *given)
 }
 
 static sqs_status (*const calls[])(const double *given) = {
-    check_codec, learn,  encode, remember,
-    probs,       verify, logits, verify_logits};
+    check_codec, learn,  encode,        remember, probs,
+    verify,      logits, verify_logits, unbiased};
 
 /* Of a row of the table: bit i stands for calls[i]. */
 enum {
@@ -454,7 +477,7 @@ enum {
     ENCODE = 4,
     REMEMBER = 8,
     PROBS = 16 | 32,
-    LOGITS = 64 | 128,
+    LOGITS = 64 | 128 | 256,
     VALUE = PROBS | LOGITS,
     VERIFY = 32,
     QUANTIZE = 16 | 64,

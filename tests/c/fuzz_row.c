@@ -11,6 +11,8 @@ typedef struct request {
     sqs_rows row;
     sqs_keep keep;
     double temperature;
+    bool unbiased;
+    uint64_t number; /* for that */
 } request;
 
 static const uint32_t sizes[] = {
@@ -38,6 +40,8 @@ static request get_request(const uint8_t *data, size_t size)
     r.codec.resolution = ((uint32_t)data[4] << 8 | data[5]) + 1;
     r.keep = get_keep(data[1], data[2]);
     r.temperature = temperatures[data[3] % 8];
+    r.unbiased = data[1] / 4 % 2;
+    r.number = data[2] * (UINT64_MAX / 255);
     return r;
 }
 
@@ -60,8 +64,11 @@ static void quantize(const request *r, answer *a)
     a->survivors = 0;
     a->dropped = 0;
     sqs_quantized to = {a->ids, a->counts, &a->survivors, &a->dropped, 0};
-    a->status = sqs_quantize_logits(&r->codec, &r->row, r->temperature,
-                                    &r->keep, scratch, &to);
+    a->status = r->unbiased
+                    ? sqs_quantize_unbiased(&r->codec, &r->row, r->temperature,
+                                            &r->number, scratch, &to)
+                    : sqs_quantize_logits(&r->codec, &r->row, r->temperature,
+                                          &r->keep, scratch, &to);
     free(scratch);
     if (to.done != (a->status == SQS_OK))
         abort();
@@ -78,7 +85,7 @@ static bool same(const answer *a, const answer *b)
 }
 
 /* Compares the row's packet with that of what it was quantized to, which the
- * encoder checks. */
+ * encoder checks; unless that was without bias, where there is no other. */
 static const char *encode(const request *r, answer *a)
 {
     size_t bound = sqs_encode_logits_bound(&r->codec, &r->keep);
@@ -93,10 +100,14 @@ static const char *encode(const request *r, answer *a)
     sqs_status directly = sqs_encode_logits(&r->codec, &r->row, r->temperature,
                                             &r->keep, scratch, &to);
     free(scratch);
+    if (status != SQS_OK && status != SQS_LARGE_SUPPORT)
+        return "it has no packet";
+    if (r->unbiased)
+        return NULL;
     if (status != directly)
         return "its packet has another status";
     if (status != SQS_OK)
-        return status == SQS_LARGE_SUPPORT ? NULL : "it has no packet";
+        return NULL;
     return got.size == wanted.size &&
                    memcmp(got.bytes, wanted.bytes, got.size) == 0
                ? NULL

@@ -419,6 +419,34 @@ static void note_answer(const answer *a)
     }
 }
 
+/* Rounds rows without bias. */
+static void quantize_unbiased(const request *r, const sqs_rows *rows)
+{
+    size_t room = (size_t)sqs_max_survivors(&r->codec) * rows->n, at = 0;
+    answer a = {.ids = allocate(room, sizeof *a.ids),
+                .counts = allocate(room, sizeof *a.counts)};
+    sqs_quantized to = {a.ids, a.counts, a.survivors, a.masses, 0};
+    void *scratch = allocate(1, sqs_quantize_scratch(&r->codec));
+    uint64_t numbers[MOST_ROWS];
+    for (uint32_t i = 0; i < rows->n; i++)
+        numbers[i] = random_bits() | (random_below(8) ? 0 : UINT64_MAX);
+    a.status = sqs_quantize_unbiased(&r->codec, rows, r->temperature, numbers,
+                                     scratch, &to);
+    a.done = to.done;
+    CHECK((a.done == rows->n) == (a.status == SQS_OK));
+    note_answer(&a);
+    for (uint32_t i = 0; i < a.done; i++) {
+        uint32_t left = r->codec.resolution, next = 0;
+        for (uint32_t j = 0; j < a.survivors[i]; j++, at++) {
+            CHECK(a.ids[at] >= next && a.ids[at] < r->codec.vocab_size);
+            CHECK(a.counts[at] > 0 && a.counts[at] <= left);
+            next = a.ids[at] + 1;
+            left -= a.counts[at];
+        }
+        CHECK(left == 0 && a.masses[i] == 0);
+    }
+}
+
 static bool equal(const uint32_t *a, const uint32_t *b, size_t n)
 {
     return n == 0 || memcmp(a, b, n * sizeof *a) == 0;
@@ -655,6 +683,7 @@ static void run_case(sqs_isa isa)
     fill_rows(&rows, n, false);
     answer a = quantize_both(&r, &rows, false);
     encode_rows(&r, &rows, &a);
+    quantize_unbiased(&r, &rows);
 
     rows = allocate_rows(n, count, (sqs_dtype)random_below(4));
     fill_rows(&rows, n, true);
@@ -683,6 +712,9 @@ static void expect_not_finite(sqs_isa isa, const sqs_rows *rows, uint32_t n)
     CHECK(sqs_quantize_logits(&codec, rows, 1, &one, scratch, &to) ==
           SQS_NOT_FINITE);
     CHECK(sqs_quantize_probs(&codec, rows, &one, scratch, &to) ==
+          SQS_NOT_FINITE);
+    const uint64_t number = 0;
+    CHECK(sqs_quantize_unbiased(&codec, rows, 1, &number, scratch, &to) ==
           SQS_NOT_FINITE);
     const sqs_round empty = {0, &id, &count, &survivors, &id};
     double draw = 0;

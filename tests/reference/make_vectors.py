@@ -916,13 +916,14 @@ def races() -> dict[str, Any]:
     return {"logits": LOGITS, "philox": philox, "cases": cases}
 
 
-# (vocab_size, resolution, slope, temperature): lanes, vectors and blocks of 256 and what
-# misses them by one; weights of less than a unit; a mark a token and all on few.
+# (vocab_size, resolution, slope, temperature): vectors and blocks of 256, and what
+# misses them by one; weights of less than a unit; many marks on a token, and few.
 UNBIASED = (
     *((v, 50, 0, 1.0) for v in (2, 3, 15, 16, 17, 255, 256, 257, 512, 5000)),
     (2, 1, 0, 1.0), (5000, 1, 0, 1.0), (16, 65536, 0, 1.0), (300, 65536, 1, 2.0),
     (300, 7, 2, 0.7), (1000, 100, 3, 0.3), (5000, 4096, 1, 0.7), (5000, 100, 0, 1e-40),
-    (5000, 100, 0, 1e40), (300, 100, 1, 0.0), (49152, 50, 1, 1.0), (49152, 1024, 0, 1.5),
+    (5000, 100, 0, 1e40), (300, 100, 1, 0.0), (49152, 50, 1, 1.0),
+    (49152, 1024, 0, 1.5),
 )  # fmt: skip
 
 
