@@ -54,7 +54,7 @@ VERIFY, READ_TARGET = f"verify a round of {ROUND}", f"one read of {GROUP_ROWS} r
 BY_HAND = "torch.softmax + verify"
 TORCH_VERIFY, TORCH_BATCH = "torch.verify", "torch.verify_batch, {} rounds"
 PUSH, PUSH_BUDGET = "Drafter.push", "Drafter.push, budget"
-THRESHOLD = "encode_logits, Threshold"
+THRESHOLD, UNBIASED = "encode_logits, Threshold", "quantize_unbiased"
 FIXED, CONFORMAL = "quantize, Threshold", "quantize, Conformal + update"
 RACE, RACES, KEY = "the best {}, {}", (1, 4, 8), bytes(16)
 DRAW, GUESS = "gumbel_draw", "gumbel_guess of 4"
@@ -303,6 +303,13 @@ class Bench:
         contestants = [
             *(replace(e, name=f"{ENCODE}, {e.name}") for e in encoders),
             each_row(QUANTIZE, codec.quantize, rows, RULES["TopK"]),
+            each(
+                UNBIASED,
+                partial(
+                    codec.quantize_unbiased, temperature=TEMPERATURE, rng=self._rng
+                ),
+                rows,
+            ),
             each_row(THRESHOLD, codec.encode_logits, rows, RULES["Threshold"]),
             each_row(FIXED, codec.quantize, rows, RULES["Threshold"]),
             conformal(codec, rows),

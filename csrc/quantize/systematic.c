@@ -77,10 +77,10 @@ static void pass(marks *m)
 
 static sqs_scanned block_at(const line *on, uint32_t first)
 {
-    sqs_scanned block = on->row;
-    block.values = sqs_value_at(on->row.values, on->dtype, first);
-    block.n = sqs_lesser(on->row.n - first, SQS_BLOCK);
-    return block;
+    sqs_scanned part = on->row;
+    part.values = sqs_value_at(on->row.values, on->dtype, first);
+    part.n = sqs_lesser(on->row.n - first, SQS_BLOCK);
+    return part;
 }
 
 /* What weights sum to, in units. Those of a row that somebody writes meanwhile
@@ -95,9 +95,9 @@ static void sum_blocks(line *on)
     float weights[SQS_BLOCK];
     on->length = 0;
     for (uint32_t first = 0; first < on->row.n; first += SQS_BLOCK) {
-        sqs_scanned block = block_at(on, first);
+        sqs_scanned part = block_at(on, first);
         uint64_t sum =
-            in_units(on->kernels->weigh(&block, on->scale, weights));
+            in_units(on->kernels->weigh(&part, on->scale, weights));
         on->sums[first / SQS_BLOCK] = sum;
         on->length += sum;
     }
@@ -108,10 +108,10 @@ static void count_block(const line *on, uint32_t first, uint64_t before,
                         marks *m, sqs_outcome *out)
 {
     float weights[SQS_BLOCK];
-    sqs_scanned block = block_at(on, first);
-    on->kernels->weigh(&block, on->scale, weights);
+    sqs_scanned part = block_at(on, first);
+    on->kernels->weigh(&part, on->scale, weights);
     double end = 0, goal = (double)(m->next - before) / SQS_UNITS;
-    for (uint32_t i = 0; i < block.n && m->left > 0; i++) {
+    for (uint32_t i = 0; i < part.n && m->left > 0; i++) {
         uint32_t left = m->left;
         end += (double)weights[i];
         while (end >= goal && m->left > 0) {

@@ -310,11 +310,11 @@ class Codec:
     ) -> SparseDistribution:
         """Round ``softmax(logits / temperature)`` at random, so that it is the mean.
 
-        Systematic sampling over the whole vocabulary: with probability p, a token's
-        count is ``resolution * p`` rounded up or down, and its mean is that product,
-        however small. Use it where many distributions are averaged over, as a student
-        does with its teacher's. `quantize` is closer to a single one, and always off
-        in the same direction.
+        Systematic sampling over the whole vocabulary: the count of a token of
+        probability p is ``resolution * p`` rounded up or down, and that product on
+        average, however small it is. For where many distributions are averaged over,
+        as a student does with its teacher's; `quantize` errs in the same direction
+        every time.
 
         Parameters
         ----------
@@ -339,7 +339,7 @@ class Codec:
         -----
         The same logits and number give the same result on every machine, as with
         `quantize`. The mean is exact for probabilities in single precision
-        (docs/theory.md, section 10).
+        (section 10 of docs/theory.md).
 
         Examples
         --------
