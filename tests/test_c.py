@@ -55,7 +55,7 @@ CONTROLS = {
 PACKETS = 100_000
 CASES = 300
 SEED = 1
-SUM = "6db52f65a4d81c64"
+SUM = "ecefe51eb53ee2bd"
 """What identity.c comes to with these; it changes with the cases alone."""
 
 

@@ -96,8 +96,7 @@ static void sum_blocks(line *on)
     on->length = 0;
     for (uint32_t first = 0; first < on->row.n; first += SQS_BLOCK) {
         sqs_scanned part = block_at(on, first);
-        uint64_t sum =
-            in_units(on->kernels->weigh(&part, on->scale, weights));
+        uint64_t sum = in_units(on->kernels->weigh(&part, on->scale, weights));
         on->sums[first / SQS_BLOCK] = sum;
         on->length += sum;
     }
