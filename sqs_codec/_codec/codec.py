@@ -349,8 +349,8 @@ class Codec:
         >>> logits = np.log([0.70, 0.2, 0.08, 0.02])
         >>> codec.quantize_unbiased(logits, rng=rng).to_dense()
         array([0.75 , 0.125, 0.125, 0.   ], dtype=float32)
-        >>> several = codec.quantize_unbiased_batch(np.tile(logits, (1000, 1)), rng=rng)
-        >>> several.to_dense(np.float64).mean(0).round(3)
+        >>> many = codec.quantize_unbiased_batch(np.tile(logits, (10_000, 1)), rng=rng)
+        >>> many.to_dense(np.float64).mean(0).round(2)
         array([0.7 , 0.2 , 0.08, 0.02])
         """
         row = checks.row("logits", logits, self.vocab_size)

@@ -65,8 +65,8 @@ def quantize_unbiased(
     >>> rng, codec = np.random.default_rng(1), Codec(vocab_size=5, resolution=10)
     >>> logits = torch.tensor([[0, 3, 2, 0, 0], [1, 0, 0, 1, 1]]).bfloat16()
     >>> quantize_unbiased(codec, logits, rng=rng).to_dense()
-    array([[0.1, 0.6, 0.2, 0.1, 0. ],
-           [0.3, 0.1, 0.1, 0.2, 0.3]], dtype=float32)
+    array([[0. , 0.7, 0.2, 0.1, 0. ],
+           [0.3, 0.1, 0.1, 0.3, 0.2]], dtype=float32)
     """
     rows, shape = rows_of(codec, logits)
     if is_on_host(rows):
