@@ -188,10 +188,12 @@ sqs_status sqs_decode(const sqs_codec *codec, const uint8_t *packet,
 
 /* Rounds. */
 
-static sqs_status check_round(const sqs_codec *codec, const sqs_round *round)
+/* Checks a round or, as they are without positions, a sequence. */
+static sqs_status check_round(const sqs_codec *codec, const sqs_round *round,
+                              const uint32_t *positions, uint32_t longest)
 {
     const uint32_t *ids = round->token_ids, *counts = round->counts;
-    if (round->length == 0 || round->length > SQS_MAX_ROUND)
+    if (round->length == 0 || round->length > longest)
         return SQS_BAD_ROUND;
     uint32_t load = 0;
     for (uint32_t i = 0; i < round->length; i++) {
@@ -199,7 +201,8 @@ static sqs_status check_round(const sqs_codec *codec, const sqs_round *round)
         sqs_status status = check_distribution(codec, ids, counts, k);
         if (status != SQS_OK)
             return status;
-        if (round->positions[i] >= k || !sqs_within_round(codec, &load, k))
+        if ((positions && positions[i] >= k) ||
+            !sqs_within_round(codec, &load, k))
             return SQS_BAD_ROUND;
         ids += k;
         counts += k;
@@ -226,7 +229,8 @@ sqs_status sqs_encode_round(const sqs_codec *codec, sqs_memory *memory,
                             const sqs_round *round, uint8_t *packet,
                             size_t capacity, size_t *size)
 {
-    sqs_status status = check_round(codec, round);
+    sqs_status status =
+        check_round(codec, round, round->positions, SQS_MAX_ROUND);
     if (status == SQS_OK)
         status = check_memory(codec, memory);
     if (status != SQS_OK)
@@ -258,6 +262,34 @@ sqs_status sqs_decode_round(const sqs_codec *codec, sqs_memory *memory,
                : sqs_fields_decode_round(codec, packet, size, most, to);
 }
 
+/* Sequences. */
+
+size_t sqs_encode_sequence_bound(uint32_t length, size_t survivors)
+{
+    return sqs_entropy_bound(length, survivors);
+}
+
+sqs_status sqs_encode_sequence(const sqs_codec *codec,
+                               const sqs_round *sequence, uint8_t *packet,
+                               size_t capacity, size_t *size)
+{
+    if (!is_entropy(codec))
+        return SQS_BAD_CODEC;
+    sqs_status status = check_round(codec, sequence, NULL, SQS_MAX_SEQUENCE);
+    if (status != SQS_OK)
+        return status;
+    return sqs_entropy_encode_sequence(codec, sequence, packet, capacity,
+                                       size);
+}
+
+sqs_status sqs_decode_sequence(const sqs_codec *codec, const uint8_t *packet,
+                               size_t size, size_t most, sqs_decoded *to)
+{
+    return is_entropy(codec)
+               ? sqs_entropy_decode_sequence(codec, packet, size, most, to)
+               : SQS_BAD_CODEC;
+}
+
 uint32_t sqs_version_number(void)
 {
     return SQS_VERSION_NUMBER;
@@ -287,7 +319,7 @@ const char *sqs_status_text(sqs_status status)
     case SQS_TOKEN_POSITION:
         return "a drafted token lies outside its support";
     case SQS_ROUND_SUPPORT:
-        return "a round's supports are too large together";
+        return "its supports are too large together";
     case SQS_BAD_CODEC:
         return "the codec's vocabulary, resolution or coding is out of range, "
                "or its prior is not for it";

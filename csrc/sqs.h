@@ -77,9 +77,10 @@ uint32_t sqs_version_number(void);
 #define SQS_MAX_VOCAB (1u << 20)
 #define SQS_MAX_RESOLUTION (1u << 16)
 #define SQS_MAX_ROUND 256u
+#define SQS_MAX_SEQUENCE (1u << 16)
 #define SQS_MAX_ENUMERATIVE_SUPPORT 1024u
 #define SQS_MAX_ENUMERATIVE_SQUARES (8u << 20) /* sum of k^2 in a round */
-#define SQS_MAX_ENTROPY_SURVIVORS (1u << 20)   /* sum of k in a round */
+#define SQS_MAX_ENTROPY_SURVIVORS (1u << 20)   /* sum of k, as in a sequence */
 
 /* How far from 1 the sum of a row of probabilities may be. */
 #define SQS_SUM_TOLERANCE 1e-3
@@ -97,15 +98,17 @@ typedef enum sqs_status {
     SQS_TOKEN_ORDER = 7,  /* token ids do not strictly ascend */
     SQS_COUNTS = 8,       /* a count exceeds what the resolution leaves it */
     SQS_TOKEN_POSITION = 9, /* a drafted token lies outside its support */
-    SQS_ROUND_SUPPORT = 10, /* a round's supports are too large together */
+    SQS_ROUND_SUPPORT = 10, /* supports are too large together */
 
     /* Arguments that cannot be used. */
-    SQS_BAD_CODEC = 11,        /* a field of the codec is outside its limits */
+    SQS_BAD_CODEC = 11,        /* a field of the codec is outside its limits,
+                                  or its coding has no sequences */
     SQS_BAD_DISTRIBUTION = 12, /* not a point of this codec's lattice */
     SQS_LARGE_SUPPORT = 13,    /* more survivors than this coding can hold */
-    SQS_BAD_ROUND = 14,        /* not 1 to SQS_MAX_ROUND distributions, a
-                                  position outside its support, or more
-                                  survivors than the coding can hold together */
+    SQS_BAD_ROUND = 14,        /* not 1 to SQS_MAX_ROUND distributions, or
+                                  SQS_MAX_SEQUENCE in a sequence, a position
+                                  outside its support, or more survivors than
+                                  the coding can hold together */
     SQS_BAD_MEMORY = 15,       /* not a memory that the core has left behind */
     SQS_BAD_PRIOR = 16,        /* not a prior file, or a damaged one */
     SQS_BAD_KEEP = 17,        /* no keep rule, or its parameter out of range */
@@ -570,6 +573,49 @@ sqs_status sqs_decode_round(const sqs_codec *codec, sqs_memory *memory,
  */
 SQS_API
 uint8_t sqs_stream_head(const sqs_memory *memory);
+
+/* A sequence: distributions one after the other, without drafted tokens, such
+ * as those of a whole text. SQS_ENTROPY only. Each is coded with what those
+ * before it have left in a memory that is empty to begin with. */
+
+/* An upper bound in bytes of what sqs_encode_sequence writes for `length`
+ * distributions with `survivors` token_ids in all. */
+SQS_API
+size_t sqs_encode_sequence_bound(uint32_t length, size_t survivors);
+
+/*
+ * Writes a sequence.
+ *
+ * sequence  1 .. SQS_MAX_SEQUENCE distributions, laid out as those of a round;
+ *           its `positions` aren't read, and may be null
+ *
+ * Returns what sqs_encode returns, SQS_BAD_ROUND, or SQS_BAD_CODEC for another
+ * coding.
+ */
+SQS_API
+sqs_status sqs_encode_sequence(const sqs_codec *codec,
+                               const sqs_round *sequence, uint8_t *packet,
+                               size_t capacity, size_t *size);
+
+/*
+ * Reads a sequence from exactly `size` bytes, which may be hostile.
+ *
+ * most  the receiver's limit: the most survivors, in all, that it takes
+ * to    out. token_ids and counts have room for `most` values each, or for
+ *       SQS_MAX_ENTROPY_SURVIVORS if that is less; survivors for `most` values,
+ *       or for SQS_MAX_SEQUENCE if that is less. `positions` isn't used, and
+ *       may be null.
+ *
+ * As with sqs_decode_round, a packet is refused as soon as it is known to have
+ * more than `most` survivors: one of 5 bytes can name 2^16 distributions, and
+ * each has a survivor.
+ *
+ * Returns SQS_OK, a status of the format, SQS_BAD_CODEC for another coding, or
+ * SQS_NO_SPACE for more than `most` survivors.
+ */
+SQS_API
+sqs_status sqs_decode_sequence(const sqs_codec *codec, const uint8_t *packet,
+                               size_t size, size_t most, sqs_decoded *to);
 
 /* What the cloud does with a round. */
 

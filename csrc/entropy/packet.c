@@ -4,6 +4,7 @@
  *   packet       := distribution
  *   round        := drafted (more drafted)* [more]
  *   drafted      := distribution position
+ *   sequence     := length distribution+
  *   distribution := counts ids
  *
  * Each is one message of the range coder. `more` is a bit, and absent where it
@@ -19,7 +20,7 @@
  * member of a set takes 31 bits and a trifle at most; the model's modes are
  * taken where they seem cheaper. Once for each distribution come 8 bits for the
  * modes, 17 for the size, 13 for the class, 17 for the position and 2 for
- * `more`. */
+ * `more`. In a sequence these 19 have room for the length. */
 #define BITS_PER_SURVIVOR 62u
 #define BITS_PER_DISTRIBUTION 64u
 
@@ -57,13 +58,11 @@ static void put_distribution(sqs_coder *c, const sqs_codec *codec,
     sqs_write_ids(c, codec, memory, ids, k);
 }
 
-/* A distribution and its drafted token, which the memory learns from. */
-static void put_drafted(sqs_coder *c, const sqs_codec *codec,
-                        sqs_memory *memory, const uint32_t *ids,
-                        const uint32_t *counts, uint32_t k, uint32_t position)
+/* A distribution that the memory learns from. */
+static void put_next(sqs_coder *c, const sqs_codec *codec, sqs_memory *memory,
+                     const uint32_t *ids, const uint32_t *counts, uint32_t k)
 {
     put_distribution(c, codec, memory, ids, counts, k);
-    sqs_code_position(c, counts, k, codec->resolution, position);
     sqs_memory_learn(memory, ids, k);
 }
 
@@ -98,7 +97,9 @@ sqs_status sqs_entropy_encode_round(const sqs_codec *codec, sqs_memory *memory,
     sqs_coder c = sqs_coder_write(packet, capacity);
     for (uint32_t i = 0; i < round->length; i++) {
         uint32_t k = round->survivors[i];
-        put_drafted(&c, codec, &own, ids, counts, k, round->positions[i]);
+        put_next(&c, codec, &own, ids, counts, k);
+        sqs_code_position(&c, counts, k, codec->resolution,
+                          round->positions[i]);
         code_more(&c, i + 1, i + 1 < round->length);
         ids += k;
         counts += k;
@@ -107,6 +108,25 @@ sqs_status sqs_entropy_encode_round(const sqs_codec *codec, sqs_memory *memory,
     if (status == SQS_OK && memory)
         *memory = own;
     return status;
+}
+
+sqs_status sqs_entropy_encode_sequence(const sqs_codec *codec,
+                                       const sqs_round *sequence,
+                                       uint8_t *packet, size_t capacity,
+                                       size_t *size)
+{
+    const uint32_t *ids = sequence->token_ids, *counts = sequence->counts;
+    sqs_memory memory;
+    sqs_memory_clear(&memory);
+    sqs_coder c = sqs_coder_write(packet, capacity);
+    sqs_code_uniform(&c, SQS_MAX_SEQUENCE, sequence->length - 1);
+    for (uint32_t i = 0; i < sequence->length; i++) {
+        uint32_t k = sequence->survivors[i];
+        put_next(&c, codec, &memory, ids, counts, k);
+        ids += k;
+        counts += k;
+    }
+    return finish(&c, size);
 }
 
 /* Sizes in bits. */
@@ -198,22 +218,30 @@ sqs_status sqs_entropy_decode(const sqs_codec *codec, const uint8_t *packet,
     return status == SQS_OK ? sqs_coder_check_end(&c) : status;
 }
 
-static sqs_status get_drafted(sqs_coder *c, target *to, sqs_decoded *round,
-                              uint32_t i)
+/* A distribution that the memory learns from. */
+static sqs_status get_next(sqs_coder *c, target *to, uint32_t *survivors)
 {
-    uint32_t k;
-    sqs_status status = get_distribution(c, to, &k);
+    sqs_status status = get_distribution(c, to, survivors);
     if (status != SQS_OK)
         return status;
-    round->survivors[i] = k;
-    round->positions[i] =
-        sqs_code_position(c, to->counts, k, to->codec->resolution, 0);
+    uint32_t k = *survivors;
     sqs_memory_learn(&to->memory, to->ids, k);
     to->ids += k;
     to->counts += k;
     to->allowed -= k;
     to->most -= k;
     return SQS_OK;
+}
+
+static sqs_status get_drafted(sqs_coder *c, target *to, sqs_decoded *round,
+                              uint32_t i)
+{
+    const uint32_t *counts = to->counts;
+    sqs_status status = get_next(c, to, &round->survivors[i]);
+    if (status == SQS_OK)
+        round->positions[i] = sqs_code_position(c, counts, round->survivors[i],
+                                                to->codec->resolution, 0);
+    return status;
 }
 
 /* Reads all but the end of the packet. */
@@ -242,4 +270,27 @@ sqs_status sqs_entropy_decode_round(const sqs_codec *codec, sqs_memory *memory,
     if (status == SQS_OK && memory)
         *memory = to.memory;
     return status;
+}
+
+/* As each distribution has a survivor, a length is refused at once that the
+ * receiver's limit doesn't allow. */
+sqs_status sqs_entropy_decode_sequence(const sqs_codec *codec,
+                                       const uint8_t *packet, size_t size,
+                                       size_t most, sqs_decoded *sequence)
+{
+    target to;
+    start(&to, codec, NULL, most, sequence->token_ids, sequence->counts);
+    sqs_coder c = sqs_coder_read(packet, size);
+    uint32_t length = 1 + sqs_code_uniform(&c, SQS_MAX_SEQUENCE, 0);
+    if (c.truncated)
+        return SQS_TRUNCATED;
+    if (length > most)
+        return SQS_NO_SPACE;
+    for (uint32_t i = 0; i < length; i++) {
+        sqs_status status = get_next(&c, &to, &sequence->survivors[i]);
+        if (status != SQS_OK)
+            return status;
+    }
+    sequence->length = length;
+    return sqs_coder_check_end(&c);
 }

@@ -12,7 +12,7 @@
 uint32_t sqs_entropy_bits(const sqs_codec *codec, const uint32_t *token_ids,
                           const uint32_t *counts, uint32_t survivors);
 
-/* An upper bound in bytes of a packet: of a distribution, or of a round. */
+/* An upper bound in bytes of a packet of any kind. */
 size_t sqs_entropy_bound(uint64_t length, uint64_t survivors);
 
 sqs_status sqs_entropy_encode(const sqs_codec *codec,
@@ -31,5 +31,14 @@ sqs_status sqs_entropy_encode_round(const sqs_codec *codec, sqs_memory *memory,
 sqs_status sqs_entropy_decode_round(const sqs_codec *codec, sqs_memory *memory,
                                     const uint8_t *packet, size_t size,
                                     size_t most, sqs_decoded *round);
+
+sqs_status sqs_entropy_encode_sequence(const sqs_codec *codec,
+                                       const sqs_round *sequence,
+                                       uint8_t *packet, size_t capacity,
+                                       size_t *size);
+
+sqs_status sqs_entropy_decode_sequence(const sqs_codec *codec,
+                                       const uint8_t *packet, size_t size,
+                                       size_t most, sqs_decoded *sequence);
 
 #endif /* SQS_PACKET_H */

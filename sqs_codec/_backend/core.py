@@ -111,6 +111,16 @@ class Core(Protocol):
         status is NO_SPACE if the round has more than `most` survivors in all.
         """
 
+    def encode_sequence(self, ids: Ids, counts: Ids, survivors: Ids) -> bytes:
+        """Return the packet of distributions one after the other; ENTROPY only."""
+
+    def decode_sequence(self, packet: bytes, most: int) -> tuple[int, Ids, Ids, Ids]:
+        """Return status (of the packet), and what `encode_sequence` takes.
+
+        The status is NO_SPACE if there are more than `most` survivors in all. If it
+        isn't OK, the arrays hold nothing of use.
+        """
+
     def verify(
         self,
         ids: Ids,

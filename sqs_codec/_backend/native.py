@@ -177,10 +177,11 @@ def _cut(ids: Any, counts: Any, survivors: Sequence[int]) -> list[tuple[Ids, Ids
     return pairs
 
 
-def _round(ids: Ids, counts: Ids, survivors: Ids, positions: Ids) -> Any:
-    """Return a round of arrays that the caller keeps."""
-    arrays = map(_in, (ids, counts, survivors, positions))
-    return ffi.new("sqs_round *", (survivors.size, *arrays))
+def _round(ids: Ids, counts: Ids, survivors: Ids, positions: Ids | None) -> Any:
+    """Return a round, or a sequence, of arrays that the caller keeps."""
+    arrays = map(_in, (ids, counts, survivors))
+    drafted = NULL if positions is None else _in(positions)
+    return ffi.new("sqs_round *", (survivors.size, *arrays, drafted))
 
 
 class Core:
@@ -421,6 +422,28 @@ class Core:
         )
         self._free.append(to)
         return status, *found
+
+    def encode_sequence(self, ids: Ids, counts: Ids, survivors: Ids) -> bytes:
+        bound = lib.sqs_encode_sequence_bound(survivors.size, ids.size)
+        packet = np.empty(bound, np.uint8)  # ffi would write zeros
+        size = ffi.new("size_t *")
+        sequence = _round(ids, counts, survivors, None)
+        to = ffi.from_buffer("uint8_t[]", packet)
+        _expect_ok(lib.sqs_encode_sequence(self._codec, sequence, to, bound, size))
+        return packet[: size[0]].tobytes()
+
+    def decode_sequence(self, packet: bytes, most: int) -> tuple[int, Ids, Ids, Ids]:
+        most = min(most, lib.SQS_MAX_ENTROPY_SURVIVORS)
+        # Memory that is never written is never there.
+        ids, counts = np.empty((2, most), np.uint32)
+        survivors = np.empty(min(most, lib.SQS_MAX_SEQUENCE), np.uint32)
+        to = ffi.new("sqs_decoded *", [*map(_in, (ids, counts, survivors)), NULL])
+        status = lib.sqs_decode_sequence(
+            self._codec, ffi.from_buffer("uint8_t[]", packet), len(packet), most, to
+        )
+        survivors = survivors[: to.length if status == OK else 0].copy()
+        n = int(survivors.sum())
+        return status, ids[:n].copy(), counts[:n].copy(), survivors
 
     def verify(
         self,

@@ -59,7 +59,7 @@ BROKEN_RULES = {
     Status.TOKEN_ORDER: "the token ids do not ascend",
     Status.COUNTS: "a count exceeds what the resolution leaves it",
     Status.TOKEN_POSITION: "a drafted token lies outside its support",
-    Status.ROUND_SUPPORT: "a round's supports are too large together",
+    Status.ROUND_SUPPORT: "its supports are too large together",
 }
 """One message for each rule of ``docs/format.md`` that a packet can break."""
 

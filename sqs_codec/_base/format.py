@@ -11,11 +11,12 @@ MIN_VOCAB = 2
 MAX_VOCAB = 1 << 20
 MAX_RESOLUTION = 1 << 16
 MAX_ROUND = 256
+MAX_SEQUENCE = 1 << 16
 MAX_ENUMERATIVE_SUPPORT = 1024
 MAX_ENUMERATIVE_SQUARES = 8 << 20
 """Of a round's support sizes, summed."""
 MAX_ENTROPY_SURVIVORS = 1 << 20
-"""A round's support sizes, summed."""
+"""The support sizes of a round or a sequence, summed."""
 MAX_SURVIVORS = MAX_ROUND * MAX_RESOLUTION
 """No packet of any coding has more."""
 

@@ -53,6 +53,7 @@ POWER_UNIT = 31
 POWER_KNOT_BITS = 8
 
 MAX_ROUND = 256
+MAX_SEQUENCE = 1 << 16
 MAX_ROUND_SUPPORT = 1 << 20
 MAX_VOCAB_BITS = 20
 
@@ -538,23 +539,30 @@ def code_position(coder, counts, position=None):
     return coder.pick("token", below[-1], 0, len(counts), lambda x: below[x], position)
 
 
-def code_drafted(
-    coder, vocab_size, resolution, memory, survivors, item=None, prior=None
+def code_next(
+    coder, vocab_size, resolution, memory, survivors, ids=None, counts=None, prior=None
 ):
-    """A distribution and its token; return (ids, counts, token), which are learnt.
-
-    The distributions before have so many survivors.
-    """
-    ids = counts = position = None
-    if item is not None:
-        ids, counts, token = item
-        position = ids.index(token)
+    """A distribution, which is learnt; those before it have so many survivors."""
     allowed = MAX_ROUND_SUPPORT - survivors
     ids, counts = code_distribution(
         coder, vocab_size, resolution, memory, ids, counts, allowed, prior
     )
-    position = code_position(coder, counts, position)
     memory.learn(ids)
+    return ids, counts
+
+
+def code_drafted(
+    coder, vocab_size, resolution, memory, survivors, item=None, prior=None
+):
+    """A distribution and its token; return (ids, counts, token)."""
+    ids = counts = position = None
+    if item is not None:
+        ids, counts, token = item
+        position = ids.index(token)
+    ids, counts = code_next(
+        coder, vocab_size, resolution, memory, survivors, ids, counts, prior
+    )
+    position = code_position(coder, counts, position)
     return ids, counts, ids[position]
 
 
@@ -569,6 +577,19 @@ def code_round(coder, vocab_size, resolution, memory, given=None, prior=None):
         survivors += len(items[-1][0])
         if not code_more(coder, len(items), given and len(items) < len(given)):
             return items
+
+
+def code_sequence(coder, vocab_size, resolution, given=None, prior=None):
+    """Distributions without tokens, after how many there are; return them."""
+    codec, memory = (vocab_size, resolution), Memory()
+    more = None if given is None else len(given) - 1
+    length = 1 + code_uniform(coder, "length", MAX_SEQUENCE, more)
+    found, survivors = [], 0
+    for i in range(length):
+        q = (None, None) if given is None else given[i]
+        found.append(code_next(coder, *codec, memory, survivors, *q, prior))
+        survivors += len(found[-1][0])
+    return found
 
 
 def code_more(coder, items, more=None):
@@ -618,6 +639,21 @@ def decode_round(packet, vocab_size, resolution, memory=None, prior=None):
         memory.weights, memory.seen, memory.last = before
         raise
     return [item[:2] for item in items], [item[2] for item in items]
+
+
+def encode_sequence(distributions, vocab_size, resolution, prior=None):
+    """The packet of a sequence; distributions are pairs (ids, counts)."""
+    coder = Writer()
+    code_sequence(coder, vocab_size, resolution, distributions, prior)
+    return coder.finish()
+
+
+def decode_sequence(packet, vocab_size, resolution, prior=None):
+    """Return [(ids, counts), ...]."""
+    coder = Reader(packet)
+    found = code_sequence(coder, vocab_size, resolution, prior=prior)
+    coder.finish()
+    return found
 
 
 # Where the bits go

@@ -145,7 +145,7 @@ class Core:
         data = np.frombuffer(packet, np.uint8)
         if self._is_entropy:
             status, *found = entropy.decode_round(
-                data, self._model, _memory(memory), most
+                data, self._model, _memory(memory), most, True
             )
         else:
             status, *found = fields.decode_round(data, self._codec, most)
@@ -153,6 +153,19 @@ class Core:
             return status, NONE, NONE, NONE, NONE
         ids, counts, survivors, positions = map(frozen, found)
         return status, ids, counts, survivors, positions
+
+    def encode_sequence(self, ids: Ids, counts: Ids, survivors: Ids) -> bytes:
+        _, packet = entropy.encode_round(
+            self._model, ids, counts, survivors, NONE, _memory(None)
+        )
+        return bytes(packet)
+
+    def decode_sequence(self, packet: bytes, most: int) -> tuple[int, Ids, Ids, Ids]:
+        status, *found, _ = entropy.decode_round(
+            np.frombuffer(packet, np.uint8), self._model, _memory(None), most, False
+        )
+        ids, counts, survivors = found
+        return status, ids, counts, survivors
 
     def verify(
         self,

@@ -10,12 +10,14 @@ import numpy as np
 
 from sqs_codec._backend.numba.coder import (
     MODE,
+    ROOM,
     STATUS,
     WRITE,
     ZERO,
     bits_spent,
     check_end,
     code_bit,
+    code_uniform,
     finish_writing,
     new_coder,
     new_reader,
@@ -34,11 +36,12 @@ from sqs_codec._backend.numba.modes import (
 )
 from sqs_codec._backend.numba.prior import CLASSES
 from sqs_codec._base.errors import Status
-from sqs_codec._base.format import MAX_ROUND
+from sqs_codec._base.format import MAX_ROUND, MAX_SEQUENCE
 
 # A literal has a type of its own.
 MORE = np.int64(MORE_CHANCE)
-FIRST_ROOM = 1024  # of a round's survivors
+LENGTHS = np.int64(MAX_SEQUENCE)
+FIRST_ROOM = 1024  # for survivors
 
 # How many members a support may have whose bits are estimated, which csrc derives
 # from the error of each, and how sparse it has to be. Others are encoded to be counted.
@@ -51,7 +54,7 @@ def encode_bound(length, survivors):
     """Return a size in bytes that no packet exceeds.
 
     A distribution takes at most 4 bits for each of two modes, 13 for a class, 16 for a
-    size, 16 for a position and 2 for whether another follows. A survivor takes at most
+    size, 16 for a position and 2 for whether another follows; a length takes no more. A survivor takes at most
     31 for its id, 8 for each of 16 splits of its count and 16 for its group. The coder
     has 7 bytes in hand. What is left over is for rounding.
     """
@@ -108,7 +111,7 @@ def decode(packet, codec, most):
     return status, ids.astype(np.uint32), counts.astype(np.uint32)
 
 
-# Rounds.
+# Rounds, and sequences: those have a length and no positions.
 
 
 @leaf
@@ -119,24 +122,28 @@ def code_more(coder, packet, length, more):
 
 @entry
 def encode_round(codec, ids, counts, survivors, positions, memory):
-    """Return a status and the packet.
+    """Return a status and the packet, of a sequence if there are no positions.
 
-    If it is OK, the memory, of uint32, becomes what it is after the round.
+    If the status is OK, the memory, of uint32, becomes what it is after the round.
     """
     coder = new_coder(WRITE)
     packet = np.empty(encode_bound(survivors.size, ids.size), np.uint8)
     if not is_memory(memory, codec[0], codec[2][CLASSES]):
         return Status.BAD_MEMORY, packet
     known = memory.astype(np.int64)
+    drafted = positions.size > 0
+    if not drafted:
+        code_uniform(coder, packet, LENGTHS, np.int64(survivors.size - 1))
     start = 0
     for i in range(survivors.size):
         end = start + np.int64(survivors[i])
         these_ids = ids[start:end].astype(np.int64)
         these = counts[start:end].astype(np.int64)
         code_distribution(coder, packet, codec, known, these_ids, these)
-        code_position(coder, packet, these, np.int64(positions[i]))
         memory_learn(known, these_ids)
-        code_more(coder, packet, i + 1, i + 1 < survivors.size)
+        if drafted:
+            code_position(coder, packet, these, np.int64(positions[i]))
+            code_more(coder, packet, i + 1, i + 1 < survivors.size)
         start = end
     copy_values(known, memory, ZERO)
     return Status.OK, finish_writing(coder, packet)
@@ -159,12 +166,21 @@ def with_room(values, used, n):
     return larger
 
 
+@leaf
+def read_length(coder, packet):
+    """Return the length of a sequence, whose distributions have a survivor each."""
+    length = 1 + code_uniform(coder, packet, LENGTHS, ZERO)
+    if coder[STATUS] == Status.OK and length > coder[ROOM]:
+        coder[STATUS] = Status.NO_SPACE
+    return length
+
+
 @entry
-def decode_round(packet, codec, memory, most):
+def decode_round(packet, codec, memory, most, drafted):
     """Return a status, ids, counts, survivors and positions.
 
-    The receiver takes `most` survivors. If the status is OK, the memory becomes what
-    it is after the round.
+    It is a sequence unless tokens were drafted. The receiver takes `most` survivors. If
+    the status is OK, the memory becomes what it is after the round.
     """
     packet = packet.copy()
     coder = new_reader(packet, most)
@@ -174,15 +190,17 @@ def decode_round(packet, codec, memory, most):
     none = np.empty(0, np.int64)
     all_ids = np.empty(FIRST_ROOM, np.uint32)
     all_counts = np.empty(FIRST_ROOM, np.uint32)
-    survivors = np.zeros(MAX_ROUND, np.uint32)
-    positions = np.zeros(MAX_ROUND, np.uint32)
+    longest = np.int64(MAX_ROUND) if drafted else read_length(coder, packet)
+    survivors = np.zeros(longest, np.uint32)
+    positions = np.zeros(longest, np.uint32)
     used = ZERO
     length = 0
     going_on = coder[STATUS] == Status.OK
     while going_on:
         ids, counts = code_distribution(coder, packet, codec, known, none, none)
-        positions[length] = code_position(coder, packet, counts, ZERO)
         survivors[length] = ids.size
+        if drafted:
+            positions[length] = code_position(coder, packet, counts, ZERO)
         if coder[STATUS] != Status.OK:
             break
         memory_learn(known, ids)
@@ -192,7 +210,9 @@ def decode_round(packet, codec, memory, most):
         copy_values(counts, all_counts, used)
         used += ids.size
         length += 1
-        going_on = code_more(coder, packet, length, False)
+        going_on = length < longest
+        if drafted:
+            going_on = code_more(coder, packet, length, False)
     status = check_end(coder, packet)
     if status == Status.OK:
         copy_values(known, memory, ZERO)
