@@ -186,6 +186,44 @@ sqs_status sqs_decode(const sqs_codec *codec, const uint8_t *packet,
                                                  token_ids, counts, survivors);
 }
 
+sqs_status sqs_encode_all(const sqs_codec *codec, const sqs_round *rows,
+                          sqs_packets *to)
+{
+    const uint32_t *ids = rows->token_ids, *counts = rows->counts;
+    size_t used = 0;
+    for (to->done = 0; to->done < rows->length; to->done++) {
+        uint32_t k = rows->survivors[to->done];
+        size_t *size = &to->sizes[to->done];
+        sqs_status status = sqs_encode(codec, ids, counts, k, to->bytes + used,
+                                       to->capacity - used, size);
+        if (status != SQS_OK)
+            return status;
+        ids += k;
+        counts += k;
+        used += *size;
+    }
+    return SQS_OK;
+}
+
+sqs_status sqs_decode_all(const sqs_codec *codec, const uint8_t *packets,
+                          const size_t *sizes, uint32_t n, size_t most,
+                          sqs_quantized *to)
+{
+    uint32_t *ids = to->token_ids, *counts = to->counts;
+    for (to->done = 0; to->done < n; to->done++) {
+        uint32_t *k = &to->survivors[to->done];
+        size_t size = sizes[to->done];
+        sqs_status status =
+            sqs_decode(codec, packets, size, most, ids, counts, k);
+        if (status != SQS_OK)
+            return status;
+        packets += size;
+        ids += *k;
+        counts += *k;
+    }
+    return SQS_OK;
+}
+
 /* Rounds. */
 
 /* Checks a round or, as they are without positions, a sequence. */

@@ -468,17 +468,45 @@ sqs_status sqs_decode(const sqs_codec *codec, const uint8_t *packet,
                       size_t size, size_t most, uint32_t *token_ids,
                       uint32_t *counts, uint32_t *survivors);
 
-/* A round: distributions and the tokens drawn from them. */
+/* Many distributions to bytes and back. */
 
-/* A round to be read, in arrays of the caller's. */
+/* Distributions to be read, in arrays of the caller's. */
 typedef struct sqs_round {
-    uint32_t length;           /* how many distributions, 1 .. SQS_MAX_ROUND */
+    uint32_t length;           /* how many distributions */
     const uint32_t *token_ids; /* the distributions one after the other */
     const uint32_t *counts;
     const uint32_t *survivors; /* `length` sizes, which cut both arrays up */
     const uint32_t *positions; /* `length` positions: of each drafted token
-                                  among the token_ids of its distribution */
+                                  among the token_ids of its distribution.
+                                  Read in a round only, otherwise null */
 } sqs_round;
+
+/*
+ * Writes distributions as sqs_encode does, a packet each. A capacity of the
+ * sum of all sqs_encode_bound is enough.
+ *
+ * Returns what sqs_encode returns.
+ */
+SQS_API
+sqs_status sqs_encode_all(const sqs_codec *codec, const sqs_round *rows,
+                          sqs_packets *to);
+
+/*
+ * Reads n distributions as sqs_decode does, from packets that lie one after the
+ * other and have the sizes given.
+ *
+ * most  the receiver's limit on each packet
+ * to    out. token_ids and counts have room for n times what sqs_decode asks
+ *       for; dropped_mass isn't used, and may be null
+ *
+ * Returns what sqs_decode returns.
+ */
+SQS_API
+sqs_status sqs_decode_all(const sqs_codec *codec, const uint8_t *packets,
+                          const size_t *sizes, uint32_t n, size_t most,
+                          sqs_quantized *to);
+
+/* A round: 1 .. SQS_MAX_ROUND distributions and the tokens drawn from them. */
 
 /* Where a decoded round goes: room of the caller's for the arrays of an
  * sqs_round. sqs_decode_round says how much. */
@@ -586,8 +614,7 @@ size_t sqs_encode_sequence_bound(uint32_t length, size_t survivors);
 /*
  * Writes a sequence.
  *
- * sequence  1 .. SQS_MAX_SEQUENCE distributions, laid out as those of a round;
- *           its `positions` aren't read, and may be null
+ * sequence  1 .. SQS_MAX_SEQUENCE distributions
  *
  * Returns what sqs_encode returns, SQS_BAD_ROUND, or SQS_BAD_CODEC for another
  * coding.

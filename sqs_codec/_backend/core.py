@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -87,6 +88,18 @@ class Core(Protocol):
         """Return status (of the packet), token ids and counts.
 
         The status is NO_SPACE if the packet has more than `most` survivors.
+        """
+
+    def encode_rows(self, ids: Ids, counts: Ids, survivors: Ids) -> list[bytes]:
+        """Return what `encode` makes of each of distributions one after the other."""
+
+    def decode_rows(
+        self, packets: Sequence[bytes], most: int
+    ) -> tuple[int, int, Ids, Ids, Ids]:
+        """Return status, packets done, and what `encode_rows` takes.
+
+        As `decode` reads each of them. If the status is not OK, the packet after those
+        done is to blame, and the arrays hold nothing of use.
         """
 
     def encode_round(

@@ -59,6 +59,15 @@ def _in(array: Ids) -> Any:
     return ffi.from_buffer("uint32_t[]", array)
 
 
+def _bytes(data: bytes | NDArray[np.uint8]) -> Any:
+    return ffi.from_buffer("uint8_t[]", data)
+
+
+def _room(most: int) -> tuple[Ids, Ids]:
+    """Return room for ids and counts; what is never written takes no memory."""
+    return np.empty(most, np.uint32), np.empty(most, np.uint32)
+
+
 def _memory(memory: Ids | None) -> Any:
     if memory is None:
         return NULL
@@ -78,7 +87,7 @@ def _load_prior(file: bytes) -> tuple[Any, Any]:
 
     It takes some milliseconds and megabytes.
     """
-    given = ffi.from_buffer("uint8_t[]", file), len(file)
+    given = _bytes(file), len(file)
     memory = ffi.new("uint64_t[]", lib.sqs_prior_memory(*given) // 8 + 1)
     prior = ffi.new("sqs_prior *")
     _expect_ok(lib.sqs_load_prior(*given, memory, prior))
@@ -277,7 +286,7 @@ class Core:
         packets, sizes, out = to.hold_packet(self._bound), to.size, to.packets
         if n != 1:
             room = n * lib.sqs_encode_logits_bound(self._codec, to.keep)
-            packets = ffi.from_buffer("uint8_t[]", np.empty(room, np.uint8))
+            packets = _bytes(np.empty(room, np.uint8))
             sizes = ffi.new("size_t[]", n)
             out = ffi.new("sqs_packets *", (packets, room, sizes))
         status = lib.sqs_encode_logits(
@@ -359,7 +368,7 @@ class Core:
         to = self._take()
         status = lib.sqs_decode(
             self._codec,
-            ffi.from_buffer("uint8_t[]", packet),
+            _bytes(packet),
             len(packet),
             min(most, self._most),
             to.ids,
@@ -370,6 +379,39 @@ class Core:
         found = _copy(to.ids, n), _copy(to.counts, n)
         self._free.append(to)
         return status, *found
+
+    def encode_rows(self, ids: Ids, counts: Ids, survivors: Ids) -> list[bytes]:
+        n = survivors.size
+        most = int(survivors.max(initial=0))
+        room = n * lib.sqs_encode_bound(self._codec, most)
+        packets, sizes = np.empty(room, np.uint8), np.empty(n, np.uintp)
+        out = ffi.new(
+            "sqs_packets *", (_bytes(packets), room, ffi.from_buffer("size_t[]", sizes))
+        )
+        rows = _round(ids, counts, survivors, None)
+        _expect_ok(lib.sqs_encode_all(self._codec, rows, out))
+        ends = sizes.cumsum().tolist()
+        data = packets[: sum(ends[-1:])].tobytes()
+        return [data[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+
+    def decode_rows(
+        self, packets: Sequence[bytes], most: int
+    ) -> tuple[int, int, Ids, Ids, Ids]:
+        n = len(packets)
+        ids, counts = _room(n * min(most, self._most))
+        survivors = np.empty(n, np.uint32)
+        sizes = np.fromiter(map(len, packets), np.uintp, n)
+        out = ffi.new("sqs_quantized *", [*map(_in, (ids, counts, survivors))])
+        status = lib.sqs_decode_all(
+            self._codec,
+            _bytes(b"".join(packets)),
+            ffi.from_buffer("size_t[]", sizes),
+            n,
+            most,
+            out,
+        )
+        used = int(survivors[: out.done].sum())
+        return status, out.done, ids[:used], counts[:used], survivors
 
     def encode_round(
         self,
@@ -401,7 +443,7 @@ class Core:
         given = (
             self._codec,
             _memory(memory),
-            ffi.from_buffer("uint8_t[]", packet),
+            _bytes(packet),
             len(packet),
         )
         most = min(most, lib.sqs_decode_round_bound(self._codec, len(packet)))
@@ -425,25 +467,22 @@ class Core:
 
     def encode_sequence(self, ids: Ids, counts: Ids, survivors: Ids) -> bytes:
         bound = lib.sqs_encode_sequence_bound(survivors.size, ids.size)
-        packet = np.empty(bound, np.uint8)  # ffi would write zeros
-        size = ffi.new("size_t *")
-        sequence = _round(ids, counts, survivors, None)
-        to = ffi.from_buffer("uint8_t[]", packet)
+        packet, size = np.empty(bound, np.uint8), ffi.new("size_t *")
+        sequence, to = _round(ids, counts, survivors, None), _bytes(packet)
         _expect_ok(lib.sqs_encode_sequence(self._codec, sequence, to, bound, size))
         return packet[: size[0]].tobytes()
 
     def decode_sequence(self, packet: bytes, most: int) -> tuple[int, Ids, Ids, Ids]:
         most = min(most, lib.SQS_MAX_ENTROPY_SURVIVORS)
-        # Memory that is never written is never there.
-        ids, counts = np.empty((2, most), np.uint32)
+        ids, counts = _room(most)
         survivors = np.empty(min(most, lib.SQS_MAX_SEQUENCE), np.uint32)
-        to = ffi.new("sqs_decoded *", [*map(_in, (ids, counts, survivors)), NULL])
+        to = ffi.new("sqs_decoded *", [*map(_in, (ids, counts, survivors))])
         status = lib.sqs_decode_sequence(
-            self._codec, ffi.from_buffer("uint8_t[]", packet), len(packet), most, to
+            self._codec, _bytes(packet), len(packet), most, to
         )
-        survivors = survivors[: to.length if status == OK else 0].copy()
-        n = int(survivors.sum())
-        return status, ids[:n].copy(), counts[:n].copy(), survivors
+        survivors = survivors[: to.length if status == OK else 0]
+        used = int(survivors.sum())
+        return status, ids[:used], counts[:used], survivors
 
     def verify(
         self,

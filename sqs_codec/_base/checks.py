@@ -110,12 +110,13 @@ def _number(name: str, value: float) -> float:
         raise TypeError(f"{name} must be a number, got {value!r}") from None
 
 
-def packet(data: bytes) -> bytes:
-    """Return the bytes of anything that holds some."""
+def packet(data: bytes, name: str = "") -> bytes:
+    """Return the bytes of anything that holds some; an error may name it."""
     try:
         return memoryview(data).tobytes()
     except TypeError:
-        raise TypeError(f"expected bytes, got {type(data).__name__}") from None
+        kind = type(data).__name__
+        raise TypeError(f"{name}expected bytes, got {kind}") from None
 
 
 def uint32(name: str, values: ArrayLike) -> NDArray[np.uint32]:

@@ -64,7 +64,9 @@ BROKEN_RULES = {
 """One message for each rule of ``docs/format.md`` that a packet can break."""
 
 
-def packet_error(status: int, size: int, most: int | None = None) -> PacketError:
+def packet_error(
+    status: int, size: int, most: int | None = None, name: str = "packet"
+) -> PacketError:
     """Describe what is wrong with a packet of `size` bytes.
 
     Either it breaks a rule of the format, or it has more survivors than the
@@ -74,7 +76,7 @@ def packet_error(status: int, size: int, most: int | None = None) -> PacketError
         reason = f"it has more survivors than max_survivors = {most}"
     else:
         reason = BROKEN_RULES[Status(status)]
-    return PacketError(f"packet of {size} bytes: {reason}")
+    return PacketError(f"{name} of {size} bytes: {reason}")
 
 
 def row_error(name: str, row: NDArray[Any], status: int) -> ValueError:

@@ -19,6 +19,7 @@ from sqs_codec._base.format import (
     MAX_ENUMERATIVE_SQUARES,
     MAX_ENUMERATIVE_SUPPORT,
     MAX_RESOLUTION,
+    MAX_SEQUENCE,
     MAX_SURVIVORS,
     MAX_VOCAB,
     MIN_VOCAB,
@@ -702,11 +703,11 @@ class Codec:
         self._check_fit("the distribution", q.vocab_size, q.resolution)
         self._check_support(q.token_ids.size)
 
-    def _check_support(self, size: int) -> None:
+    def _check_support(self, size: int, where: str = "") -> None:
         if size > self.max_support:
             raise ValueError(
                 f"coding {self.coding!r} holds at most {self.max_support} tokens, got "
-                f"{size}; keep fewer, lower the resolution or use 'entropy'"
+                f"{size}{where}; keep fewer, lower the resolution or use 'entropy'"
             )
 
     def _check_fit(self, name: str, vocab_size: int, resolution: int) -> None:
@@ -715,6 +716,172 @@ class Codec:
                 f"{name} doesn't fit the codec: expected vocabulary {self.vocab_size} "
                 f"and resolution {self.resolution}, got {vocab_size} and {resolution}"
             )
+
+    # Many distributions
+
+    def encode_arrays(
+        self, rows: Sequence[SparseDistribution], *, threads: int = 1
+    ) -> list[bytes]:
+        """Return a packet of each row, as `encode` makes it, in less time.
+
+        Parameters
+        ----------
+        rows : SparseRows
+            Or a sequence of SparseDistribution, which `SparseRows.stack` takes.
+        threads : int
+            How many threads share the rows. More than one pays for some hundred rows.
+            Other Python threads can run meanwhile in any case.
+
+        Raises
+        ------
+        ValueError
+            As `encode`.
+
+        Examples
+        --------
+        >>> import sqs_codec as sqs
+        >>> codec = sqs.Codec(vocab_size=8, resolution=4)
+        >>> rows = sqs.SparseRows([2, 7, 5], [3, 1, 4], [0, 2, 3], 8, 4)
+        >>> packets = codec.encode_arrays(rows)
+        >>> packets == [codec.encode(q) for q in rows]
+        True
+        >>> codec.decode_arrays(packets) == rows
+        True
+        """
+        rows, sizes = self._check_rows(rows)
+        ids, counts, ends = rows.token_ids, rows.counts, rows.offsets
+
+        def encode(start: int, end: int) -> list[bytes]:
+            cut = slice(ends[start], ends[end])
+            return self._core.encode_rows(ids[cut], counts[cut], sizes[start:end])
+
+        threads = useful(checks.in_range("threads", threads, 1), len(rows))
+        parts = share(encode, len(rows), threads)
+        return [packet for part in parts for packet in part]
+
+    def decode_arrays(
+        self,
+        packets: Sequence[bytes],
+        *,
+        max_survivors: int | None = None,
+        threads: int = 1,
+    ) -> SparseRows:
+        """Return the distributions of packets, each as `decode` reads it.
+
+        Parameters
+        ----------
+        packets : sequence of bytes-like
+        max_survivors : int, optional
+            As for `decode`, of each packet.
+        threads : int
+            As for `encode_arrays`.
+
+        Raises
+        ------
+        PacketError
+            As `decode`; the message names the packet by its index.
+        """
+        data = [
+            packet
+            if type(packet) is bytes
+            else checks.packet(packet, f"packets[{i}]: ")
+            for i, packet in enumerate(packets)
+        ]
+        most = _survivors_limit(max_survivors)
+        threads = useful(checks.in_range("threads", threads, 1), len(data))
+        parts = share(
+            lambda start, end: self._core.decode_rows(data[start:end], most),
+            len(data),
+            threads,
+        )
+        before = 0
+        for status, done, *_ in parts:
+            before += done
+            if status:
+                name = f"packet {before},"
+                raise packet_error(status, len(data[before]), most, name)
+        none = np.empty(0, np.uint32)
+        ids, counts, sizes = (
+            np.concatenate([none, *(part[i] for part in parts)]) for i in (2, 3, 4)
+        )
+        return as_rows(ids, counts, sizes, self.vocab_size, self.resolution)
+
+    def encode_sequence(self, rows: Sequence[SparseDistribution]) -> bytes:
+        """Return one packet of 1 to 65 536 distributions, such as those of a text.
+
+        Each is coded with what those before it have left in a memory, and can't be
+        read without them.
+
+        Parameters
+        ----------
+        rows : SparseRows, or sequence of SparseDistribution
+
+        Raises
+        ------
+        ValueError
+            If the coding isn't ``"entropy"``, a row doesn't fit the codec, or there are
+            too many: of rows, or of tokens, of which all together may have 1 048 576.
+
+        Examples
+        --------
+        >>> import sqs_codec as sqs
+        >>> codec = sqs.Codec(vocab_size=8, resolution=4)
+        >>> rows = sqs.SparseRows([2, 7, 5], [3, 1, 4], [0, 2, 3], 8, 4)
+        >>> codec.decode_sequence(codec.encode_sequence(rows)) == rows
+        True
+        """
+        self._check_sequences()
+        rows, sizes = self._check_rows(rows)
+        ids = rows.token_ids
+        if not 1 <= len(rows) <= MAX_SEQUENCE or ids.size > MAX_ENTROPY_SURVIVORS:
+            raise ValueError(
+                f"a sequence holds 1 to {MAX_SEQUENCE} distributions of at most "
+                f"{MAX_ENTROPY_SURVIVORS} tokens together, got {len(rows)} of "
+                f"{ids.size}"
+            )
+        return self._core.encode_sequence(ids, rows.counts, sizes)
+
+    def decode_sequence(
+        self, data: bytes, *, max_survivors: int | None = None
+    ) -> SparseRows:
+        """Return the distributions of a sequence's packet.
+
+        Parameters
+        ----------
+        data : bytes-like
+        max_survivors : int, optional
+            As for `decode`, of all distributions together, each of which has one at
+            least. If None, a small packet may hold 65 536 distributions and
+            1 048 576 survivors, which take 8 MB and up to 0.5 s.
+
+        Raises
+        ------
+        ValueError
+            If the coding isn't ``"entropy"``.
+        PacketError
+            As `decode`.
+        """
+        self._check_sequences()
+        packet, most = checks.packet(data), _survivors_limit(max_survivors)
+        status, ids, counts, sizes = self._core.decode_sequence(packet, most)
+        if status:
+            raise packet_error(status, len(packet), most)
+        return as_rows(ids, counts, sizes, self.vocab_size, self.resolution)
+
+    def _check_rows(
+        self, rows: Sequence[SparseDistribution]
+    ) -> tuple[SparseRows, NDArray[np.uint32]]:
+        """Return rows that packets of this codec can hold, and the size of each."""
+        rows = SparseRows.stack(rows)
+        self._check_fit("the rows", rows.vocab_size, rows.resolution)
+        sizes = np.diff(rows.offsets).astype(np.uint32)
+        if len(rows):
+            self._check_support(int(sizes.max()), f" in row {sizes.argmax()}")
+        return rows, sizes
+
+    def _check_sequences(self) -> None:
+        if self.coding != "entropy":
+            raise ValueError(f"sequences need coding 'entropy', got {self.coding!r}")
 
     # Rounds
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -120,6 +120,24 @@ class Core:
         if status != Status.OK:
             return status, NONE, NONE
         return status, frozen(ids), frozen(counts)
+
+    def encode_rows(self, ids: Ids, counts: Ids, survivors: Ids) -> list[bytes]:
+        ends = survivors.cumsum()
+        rows = zip(ends - survivors, ends, strict=True)
+        return [self.encode(ids[start:end], counts[start:end]) for start, end in rows]
+
+    def decode_rows(
+        self, packets: Sequence[bytes], most: int
+    ) -> tuple[int, int, Ids, Ids, Ids]:
+        found = [(NONE, NONE)]
+        for packet in packets:
+            status, *pair = self.decode(packet, most)
+            if status != Status.OK:
+                return status, len(found) - 1, NONE, NONE, NONE
+            found.append((pair[0], pair[1]))
+        ids, counts = map(np.concatenate, zip(*found, strict=True))
+        sizes = np.array([ids.size for ids, _ in found[1:]], np.uint32)
+        return Status.OK, len(packets), ids, counts, sizes
 
     def encode_round(
         self,

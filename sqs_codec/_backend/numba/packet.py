@@ -54,9 +54,10 @@ def encode_bound(length, survivors):
     """Return a size in bytes that no packet exceeds.
 
     A distribution takes at most 4 bits for each of two modes, 13 for a class, 16 for a
-    size, 16 for a position and 2 for whether another follows; a length takes no more. A survivor takes at most
-    31 for its id, 8 for each of 16 splits of its count and 16 for its group. The coder
-    has 7 bytes in hand. What is left over is for rounding.
+    size, 16 for a position and 2 for whether another follows; in place of those two,
+    a sequence has a length. A survivor takes at most 31 for its id, 8 for each of 16
+    splits of its count and 16 for its group. The coder has 7 bytes in hand. What is
+    left over is for rounding.
     """
     return 16 + 16 * length + 24 * survivors
 
