@@ -120,6 +120,25 @@ def test_streams(case):
         assert cloud.decode_round(data) == round_
 
 
+def check_sequence(codec, packet, rows):
+    assert codec.encode_sequence(rows) == packet
+    decode = partial(codec.decode_sequence, packet)
+    assert decode() == rows
+    check_limit(decode, rows.token_ids.size)
+
+
+def rows_of(case, distributions):
+    drafted = [distribution(q, case["vocab_size"]) for q in distributions]
+    return sqs.SparseRows.stack(drafted)
+
+
+@pytest.mark.parametrize("case", load("streams.json")["cases"])
+def test_sequences(case):
+    numbers = [i for packet in case["packets"] for i in packet["distributions"]]
+    rows = rows_of(case, [case["distributions"][i] for i in numbers])
+    check_sequence(codec_of(case), bytes.fromhex(case["sequence"]), rows)
+
+
 @pytest.mark.parametrize("case", load("priors.json")["cases"])
 def test_priors(case):
     prior = sqs.Prior.from_bytes(base64.b64decode(case["prior"]))
@@ -139,6 +158,9 @@ def test_priors(case):
             assert abs(codec.bits(q) - packet["bits"]) <= 1.02
             assert decode(data) == q
             check_limit(partial(decode, data), q.token_ids.size)
+            continue
+        if packet["kind"] == "sequence":
+            check_sequence(codec, data, rows_of(case, drafted))
             continue
         round_ = round_of(case, drafted, packet["tokens"])
         if packet["kind"] == "round":
@@ -228,6 +250,9 @@ def test_limits(case):
     decode = partial(codec.decode_round, packet)
     assert decode() == round_
     check_limit(decode, sum(case["supports"]))
+    if "sequence" in case:
+        packet = bytes.fromhex(case["sequence"])
+        check_sequence(codec, packet, rows_of(case, distributions))
 
 
 @pytest.mark.parametrize("case", load("malformed.json")["cases"])
@@ -242,7 +267,11 @@ def decoder(codec, kind, stream=None):
     """What decodes a packet of the kind; `stream` goes on from its last packet."""
     if kind == "stream":
         return (stream or sqs.StreamDecoder(codec)).decode_round
-    return codec.decode if kind == "distribution" else codec.decode_round
+    return {
+        "distribution": codec.decode,
+        "round": codec.decode_round,
+        "sequence": codec.decode_sequence,
+    }[kind]
 
 
 def check_refusal(decode, packet, rule):
@@ -266,7 +295,9 @@ def test_the_readme_counts_the_packets():
     found = {}
     for name in make_vectors.FILES.keys() - OTHERS:
         cases = load(name)["cases"]
-        found[name] = str(sum(len(case.get("packets", [0])) for case in cases))
+        found[name] = str(
+            sum(len(case.get("packets", [0])) + ("sequence" in case) for case in cases)
+        )
     assert counts == found
 
 

@@ -15,7 +15,11 @@ const CHECKS = {
   'distributions.json': inEachCoding((codec, bytes, vector) => checkOne(codec, bytes, plain(vector))),
   'rounds.json': inEachCoding((codec, bytes, { distributions, tokens }) =>
     checkOne(codec, bytes, { distributions: distributions.map(plain), tokens }, 'round')),
-  'limits.json': (vector) => checkOne(codecOf(vector), fromHex(vector.packet), formulaRound(vector), 'round'),
+  'limits.json': (vector) => {
+    const round = formulaRound(vector);
+    checkOne(codecOf(vector), fromHex(vector.packet), round, 'round');
+    if (vector.sequence) checkSequence(codecOf(vector), vector.sequence, round.distributions);
+  },
   'streams.json': checkStream,
   'priors.json': checkPrior,
   'bad_priors.json': ({ prior, rule }) => expectRefusal(rule, () => priorOf(prior)),
@@ -31,8 +35,14 @@ function checkOne(codec, bytes, expected, kind = 'distribution') {
   expectRefusal('NO_SPACE', () => decode(survivors - 1));
 }
 
+const checkSequence = (codec, packet, distributions) =>
+  checkOne(codec, fromHex(packet), { distributions }, 'sequence');
+
 function checkStream(vector) {
-  const stream = new Stream(codecOf({ ...vector, coding: 'entropy' }));
+  const codec = codecOf({ ...vector, coding: 'entropy' });
+  const stream = new Stream(codec);
+  const all = vector.packets.flatMap(({ distributions }) => distributions);
+  checkSequence(codec, vector.sequence, all.map((j) => plain(vector.distributions[j])));
   vector.packets.forEach(({ distributions, tokens, packet }, i) => {
     const [head, ...round] = fromHex(packet);
     for (let other = 1; (head !== 0 || i === 0) && other < 256; other++) {
@@ -52,6 +62,7 @@ function checkPrior({ prior, distributions: known, packets, ...rest }) {
     const drafted = distributions?.map((i) => plain(known[i]));
     if (rule) expectRefusal(rule, decode);
     else if (kind === 'distribution') checkOne(codec, fromHex(packet), drafted[0]);
+    else if (kind === 'sequence') checkSequence(codec, packet, drafted);
     else assert.deepEqual(decode(), { distributions: drafted, tokens });
   }
 }
@@ -87,7 +98,7 @@ for (const [file, check] of Object.entries(CHECKS)) {
   cases.forEach((vector, i) => {
     try {
       check(vector);
-      packets += Object.keys(vector.packets ?? [vector]).length;
+      packets += Object.keys(vector.packets ?? [vector]).length + ('sequence' in vector);
     } catch (error) {
       throw new Error(`${file}, case ${i}`, { cause: error });
     }

@@ -6,7 +6,7 @@ import { crc32 } from 'node:zlib';
 const model = JSON.parse(readFileSync(new URL('../../benchmarks/data/model.json', import.meta.url)));
 const { scalars } = model;
 const LIMITS = {
-  length: 256, enumerativeSupport: 1024, roundSquares: 2 ** 23, roundSurvivors: 2 ** 20,
+  length: 256, sequence: 2 ** 16, enumerativeSupport: 1024, roundSquares: 2 ** 23, roundSurvivors: 2 ** 20,
   classes: 32, vocabSize: 2 ** 20, weights: 2 ** 31, // of a prior
 };
 
@@ -26,7 +26,10 @@ export class Codec {
     if (coding === 'entropy') this.idWeights = prior ?? new Buckets(vocabSize);
   }
 
-  /** `kind` is 'distribution', for {ids, counts}, or 'round', for {distributions, tokens}. */
+  /**
+   * `kind` is 'distribution', for {ids, counts}, 'round', for {distributions, tokens}, or, in `entropy`, 'sequence',
+   * for {distributions}.
+   */
   decode(kind, bytes) {
     return new (this.coding === 'entropy' ? EntropyPacket : FieldPacket)(this, bytes).decode(kind);
   }
@@ -227,6 +230,19 @@ class EntropyPacket extends Packet {
   idSet(k, c) { return readSet(this.coder, k, this.codec.vocabSize, this.memory.weighIds(this.codec.idWeights, c)); }
   admit(k) { refuseIf(k > this.allowed, this.ruleOfAllowed); }
 
+  sequence() {
+    const length = 1 + this.uniform(LIMITS.sequence);
+    refuseIf(length > this.codec.survivorLimit, 'NO_SPACE');
+    const distributions = [];
+    while (distributions.length < length) distributions.push(this.learn(this.distribution()));
+    return { distributions };
+  }
+
+  learn(q) {
+    this.memory = this.memory.learn(q.ids);
+    return q;
+  }
+
   distribution() {
     const counts = this.coder.bit(scalars.uniform_chance) ? this.uniformCounts() : this.counts();
     const k = counts.length;
@@ -245,11 +261,10 @@ class EntropyPacket extends Packet {
     return c;
   }
 
-  drafted({ ids, counts }) {
+  drafted(q) {
+    const { ids, counts } = this.learn(q);
     const below = runningSums(counts);
-    const index = this.coder.symbol(this.codec.resolution, 0, ids.length, (j) => below[j]);
-    this.memory = this.memory.learn(ids);
-    return ids[index];
+    return ids[this.coder.symbol(this.codec.resolution, 0, ids.length, (j) => below[j])];
   }
 
   uniformCounts() {

@@ -344,6 +344,9 @@ def streams() -> dict[str, Any]:
                 "resolution": resolution,
                 "distributions": [as_case(*known[n]) for n in numbers],
                 "packets": packets,
+                "sequence": entropy.encode_sequence(
+                    [known[n] for n in chain(*sent)], vocab_size, resolution
+                ).hex(),
             }
         )
     return {"cases": cases}
@@ -365,16 +368,19 @@ def limits() -> dict[str, Any]:
         (FULL, "entropy", [FULL] * 15 + [FULL - 1, 1]),
         (1024, "enumerative", [1024] * 8),
     ]:
-        packet = ref.encode_round(*formula_round(supports, size), size, size, coding)
-        cases.append(
-            {
-                "vocab_size": size,
-                "resolution": size,
-                "coding": coding,
-                "supports": supports,
-                "packet": packet.hex(),
-            }
-        )
+        drafted = formula_round(supports, size)
+        packet = ref.encode_round(*drafted, size, size, coding)
+        case = {
+            "vocab_size": size,
+            "resolution": size,
+            "coding": coding,
+            "supports": supports,
+            "packet": packet.hex(),
+        }
+        if coding == "entropy":
+            sequence = entropy.encode_sequence(drafted[0], size, size)
+            case["sequence"] = sequence.hex()
+        cases.append(case)
     return {"rounds": ROUNDS, "cases": cases}
 
 
@@ -449,6 +455,7 @@ def malformed() -> dict[str, Any]:
     for kind, packet in [
         ("distribution", entropy.encode(*q, 1000, 100)),
         ("round", entropy.encode_round([q, q], [5, 700], 1000, 100)),
+        ("sequence", entropy.encode_sequence([q, q], 1000, 100)),
     ]:
         add("entropy", kind, "TRUNCATED", b"")
         for rule, bad in other_ends(kind, packet, 1000, 100):
@@ -458,6 +465,8 @@ def malformed() -> dict[str, Any]:
     add("entropy", "distribution", "PADDING", b"\1", 2, 1)
     for rule, packet in over_full_rounds():
         add("entropy", "round", rule, packet, FULL, FULL)
+    add("entropy", "sequence", "ROUND_SUPPORT", over_full_sequence(), FULL, FULL)
+    add("entropy", "sequence", "TRUNCATED", longer_sequence(q))
     round_ = entropy.encode_round([q, q], [5, 700], 1000, 100)
     add("entropy", "stream", "TRUNCATED", b"")
     add("entropy", "stream", "TRUNCATED", b"\0")
@@ -472,7 +481,11 @@ def other_ends(
     """Yield packets that are good up to their last byte, and the rules they break."""
     yield "TRUNCATED", packet[:-1]
     yield "TRAILING_BYTES", packet + b"\0"
-    decode = entropy.decode if kind == "distribution" else entropy.decode_round
+    decode = {
+        "distribution": entropy.decode,
+        "round": entropy.decode_round,
+        "sequence": entropy.decode_sequence,
+    }[kind]
     number = int.from_bytes(packet, "big")
     while True:  # the next of that size that only the last byte is wrong with
         number += 1
@@ -495,12 +508,18 @@ def _full_round(survivors: int) -> entropy.Writer:
         return entropy.Writer()
     k = survivors % FULL or FULL
     coder = full_round(survivors - k)
-    counts = [FULL - k + 1] + [1] * (k - 1)
-    entropy.code_counts(coder, FULL, FULL, FULL, counts, uniform=False)
-    entropy.code_ids(coder, FULL, k, entropy.Memory(), [*range(k)], uniform=k < FULL)
+    counts = write_full(coder, k)
     entropy.code_position(coder, counts, 0)
     entropy.code_more(coder, 1, True)
     return coder
+
+
+def write_full(coder: entropy.Writer, k: int) -> list[int]:
+    """Write the first k of all tokens, and return their counts."""
+    counts = [FULL - k + 1] + [1] * (k - 1)
+    entropy.code_counts(coder, FULL, FULL, FULL, counts, uniform=False)
+    entropy.code_ids(coder, FULL, k, entropy.Memory(), [*range(k)], uniform=k < FULL)
+    return counts
 
 
 def full_round(survivors: int) -> entropy.Writer:
@@ -548,6 +567,27 @@ def over_full_rounds() -> Iterator[tuple[str, bytes]]:
         if number << entropy.CODER_BITS < coder.low + coder.range:
             yield "TRUNCATED", number.to_bytes(coder.shifts, "big")
             return
+
+
+def over_full_sequence() -> bytes:
+    """A sequence that ends where its last distribution begins to be too much."""
+    coder = entropy.Writer()
+    full = entropy.MAX_ROUND_SUPPORT // FULL
+    entropy.code_uniform(coder, "length", entropy.MAX_SEQUENCE, full)
+    for _ in range(full):
+        write_full(coder, FULL)
+    entropy.code_bit(coder, "modes", entropy.UNIFORM_CHANCE, False)
+    return coder.finish()
+
+
+def longer_sequence(q: Distribution) -> bytes:
+    """As many distributions as can be, of which one is there."""
+    coder = entropy.Writer()
+    entropy.code_uniform(
+        coder, "length", entropy.MAX_SEQUENCE, entropy.MAX_SEQUENCE - 1
+    )
+    entropy.code_distribution(coder, 1000, 100, entropy.Memory(), *q)
+    return coder.finish()
 
 
 # Priors
@@ -634,7 +674,7 @@ def bad_packets(
 def packets_alone(
     known: list[Distribution], vocab_size: int, resolution: int, prior: Prior
 ) -> Iterator[dict[str, Any]]:
-    """Yield some distributions each by itself, then all in a round."""
+    """Yield some distributions each by itself, then all in a round and a sequence."""
     codec, packet = (vocab_size, resolution), b""
     for i in range(8):
         coder = entropy.Writer()
@@ -648,6 +688,9 @@ def packets_alone(
     numbers = [*range(len(known))]
     yield packet_case("round", packet, distributions=numbers, tokens=tokens)
     yield from bad_packets("round", packet, *codec, prior=prior)
+    packet = entropy.encode_sequence(known, *codec, prior)
+    yield packet_case("sequence", packet, distributions=numbers)
+    yield from bad_packets("sequence", packet, *codec, prior=prior)
 
 
 def packets_of_stream(
