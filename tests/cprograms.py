@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 CODINGS = ["bitpack", "enumerative", "entropy"]
 ARSENALS = [*CODINGS, "prior"]  # of hostile.c
 KEEPS = ["top_k", "threshold", "top_p", "min_p"]
-KINDS = ["distribution", "round", "stream"]
+KINDS = ["distribution", "round", "stream", "sequence"]
 
 ISAS = ["scalar", "avx2", "avx512", "neon"]
 LACKING = 77
@@ -103,6 +103,11 @@ def _drafts(distributions: list[Any], tokens: list[int]) -> tuple[Any, ...]:
     return len(distributions), [_distribution(q) for q in distributions], tokens
 
 
+def _sequence(case: Any, distributions: list[Any]) -> list[Any]:
+    drafts = _drafts(distributions, [])
+    return ["sequence", _codec(case, "entropy"), *drafts, "." + case["sequence"]]
+
+
 def _vectors() -> Iterator[list[Any]]:
     for case in _load("distributions"):
         rule, parameter = case["keep"]
@@ -126,6 +131,8 @@ def _vectors() -> Iterator[list[Any]]:
                 *("round", _codec(case, "entropy"), 1 if head == "00" else 2),
                 *(_drafts(distributions, sent["tokens"]), packet),
             ]
+        numbers = [i for sent in case["packets"] for i in sent["distributions"]]
+        yield _sequence(case, [case["distributions"][i] for i in numbers])
     for case in _load("priors"):
         yield from _with_prior(case)
         yield ["prior", int(Status.OK), "." + _prior(case)]
@@ -136,6 +143,8 @@ def _vectors() -> Iterator[list[Any]]:
         drafts = len(pairs), [(len(q[0]), q) for q in pairs], tokens
         codec = _codec(case, case["coding"])
         yield ["round", codec, 0, drafts, "." + case["packet"]]
+        if "sequence" in case:
+            yield ["sequence", codec, *drafts[:2], "." + case["sequence"]]
     for case in _load("malformed"):
         if case["kind"] == "stream":
             continue  # heads are the caller's
@@ -173,6 +182,8 @@ def _with_prior(case: Any) -> Iterator[list[Any]]:
         elif kind == "distribution":
             drafted = _distribution(distributions[0])
             yield ["packet", codec, drafted, sent["bits"], "." + packet]
+        elif kind == "sequence":
+            yield _sequence({**case, "sequence": packet}, distributions)
         else:
             memory = 0 if not stream else 1 if head == "00" else 2
             drafts = _drafts(distributions, sent["tokens"])

@@ -23,9 +23,9 @@ void *take(block *b, size_t size)
 
 /* Contents. */
 
-void make_room(content *c, size_t total)
+void make_room(content *c, size_t length, size_t total)
 {
-    const size_t items = SQS_MAX_ROUND * sizeof(uint32_t);
+    const size_t items = length * sizeof(uint32_t);
     sqs_decoded *r = &c->round;
     r->survivors = take(&c->blocks[0], items);
     r->positions = take(&c->blocks[1], items);
@@ -60,12 +60,18 @@ bool same_content(const content *a, const content *b)
         !equal(x->survivors, y->survivors, x->length))
         return false;
     size_t total = survivors_of(a);
-    return equal(x->positions, y->positions, x->length) &&
+    bool drafted = x->positions != NULL && y->positions != NULL;
+    return (!drafted || equal(x->positions, y->positions, x->length)) &&
            equal(x->token_ids, y->token_ids, total) &&
            equal(x->counts, y->counts, total);
 }
 
 /* Packets. */
+
+uint32_t kinds_of(const sqs_codec *codec)
+{
+    return codec->coding == SQS_ENTROPY ? KINDS : (uint32_t)SEQUENCE;
+}
 
 /* An upper bound of the survivors in a packet of `size` bytes. */
 static size_t content_bound(const sqs_codec *codec, kind k, size_t size)
@@ -73,6 +79,8 @@ static size_t content_bound(const sqs_codec *codec, kind k, size_t size)
     switch (k) {
     case DISTRIBUTION:
         return sqs_max_survivors(codec);
+    case SEQUENCE:
+        return SQS_MAX_ENTROPY_SURVIVORS;
     case ROUND:
     case STREAM:
         break;
@@ -85,6 +93,8 @@ size_t packet_bound(const sqs_codec *codec, kind k, const content *c)
     switch (k) {
     case DISTRIBUTION:
         return sqs_encode_bound(codec, c->round.survivors[0]);
+    case SEQUENCE:
+        return sqs_encode_sequence_bound(c->round.length, survivors_of(c));
     case ROUND:
     case STREAM:
         break;
@@ -101,6 +111,8 @@ sqs_status write_packet(const sqs_codec *codec, kind k, sqs_memory *memory,
     case DISTRIBUTION:
         return sqs_encode(codec, r.token_ids, r.counts, r.survivors[0], bytes,
                           capacity, size);
+    case SEQUENCE:
+        return sqs_encode_sequence(codec, &r, bytes, capacity, size);
     case ROUND:
     case STREAM:
         break;
@@ -114,17 +126,17 @@ static sqs_status read_packet(const sqs_codec *codec, kind k,
                               content *c)
 {
     sqs_decoded *r = &c->round;
-    make_room(c, most);
+    if (k == SEQUENCE) {
+        make_room(c, most < SQS_MAX_SEQUENCE ? most : SQS_MAX_SEQUENCE, most);
+        r->positions = NULL;
+        return sqs_decode_sequence(codec, p->bytes, p->size, most, r);
+    }
+    make_room(c, SQS_MAX_ROUND, most);
     memset(r->positions, 0, SQS_MAX_ROUND * sizeof *r->positions);
     r->length = 1;
-    switch (k) {
-    case DISTRIBUTION:
+    if (k == DISTRIBUTION)
         return sqs_decode(codec, p->bytes, p->size, most, r->token_ids,
                           r->counts, r->survivors);
-    case ROUND:
-    case STREAM:
-        break;
-    }
     return sqs_decode_round(codec, memory, p->bytes, p->size, most, r);
 }
 
@@ -149,7 +161,8 @@ static void note_content(const content *c)
     size_t total = survivors_of(c);
     note(r->length);
     note_all(r->survivors, r->length);
-    note_all(r->positions, r->length);
+    if (r->positions != NULL)
+        note_all(r->positions, r->length);
     note_all(r->token_ids, total);
     note_all(r->counts, total);
 }
@@ -380,7 +393,7 @@ const char *attack(const sqs_codec *codec, kind k, sqs_memory *memory,
  * entropy coding two packets may say the same in different modes. If they are
  * neighbours then, from there on one has the last value of each symbol and the
  * other one the first. So the one has the last ids, the other one the first,
- * which differ unless the support is all of the vocabulary. And a round ends
+ * which differ unless a support is all of the vocabulary. And a round ends
  * with `more` = 0, which is not the last value, unless it is left out. A class
  * of a prior may make some first values so unlikely that no packet of that
  * size has them: then neighbours may say the same in different classes.
@@ -389,10 +402,12 @@ static bool next_differs(const sqs_codec *codec, kind k, const content *c)
 {
     if (codec->coding != SQS_ENTROPY)
         return true;
-    if (k != DISTRIBUTION)
+    if (k == ROUND || k == STREAM)
         return c->round.length < SQS_MAX_ROUND;
-    bool in_class = codec->prior != NULL && codec->prior->classes > 1;
-    return !in_class && c->round.survivors[0] < codec->vocab_size;
+    bool sure = codec->prior == NULL || codec->prior->classes == 1;
+    for (uint32_t i = 0; i < c->round.length; i++)
+        sure = sure && c->round.survivors[i] < codec->vocab_size;
+    return sure;
 }
 
 /* Tries receiver's limits on either side of what the packet has. */

@@ -12,10 +12,14 @@
 typedef enum kind {
     DISTRIBUTION,
     ROUND,
-    STREAM /* a round with a memory */
+    STREAM,  /* a round with a memory */
+    SEQUENCE /* in SQS_ENTROPY only */
 } kind;
 
-#define KINDS 3u
+#define KINDS 4u
+
+/* How many kinds a codec's coding has, from DISTRIBUTION on. */
+uint32_t kinds_of(const sqs_codec *codec);
 
 typedef struct packet {
     size_t size;
@@ -39,14 +43,15 @@ typedef struct content {
     block blocks[4]; /* where its arrays lie */
 } content;
 
-/* Makes room for SQS_MAX_ROUND positions of `total` survivors in all. */
-void make_room(content *c, size_t total);
+/* Makes room for `length` distributions of `total` survivors in all. */
+void make_room(content *c, size_t length, size_t total);
 
 /* The same for functions that read it. */
 sqs_round view(const content *c);
 
 size_t survivors_of(const content *c);
 
+/* Positions count if there are two. */
 bool same_content(const content *a, const content *b);
 
 /* An upper bound of what write_packet writes. */

@@ -133,7 +133,7 @@ int main(int argc, char **argv)
             codec.coding = SQS_ENTROPY;
             add_prior(&codec, &prior);
         }
-        for (kind k = DISTRIBUTION; k <= STREAM; k++)
+        for (kind k = DISTRIBUTION; k < kinds_of(&codec); k++)
             write_input(argv[1], at, &codec, k);
     }
     for (uint32_t i = 0; i < 4; i++, at++)

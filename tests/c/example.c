@@ -86,12 +86,8 @@ static sqs_status send(const sqs_codec *codec, kind k, sqs_memory *memory,
     static content got;
     sqs_memory before = memory ? *memory : (sqs_memory){.size = 0};
     sqs_memory theirs = before, *other = memory ? &theirs : NULL;
-    size_t unused, most = 0;
-    for (uint32_t i = 0; i < c->round.length && i < SQS_MAX_ROUND; i++)
-        most += c->round.survivors[i];
-    *size = k == DISTRIBUTION
-                ? sqs_encode_bound(codec, c->round.survivors[0])
-                : sqs_encode_round_bound(codec, c->round.length, most);
+    size_t unused;
+    *size = packet_bound(codec, k, c);
     packet p = {*size, allocate(*size, 1)};
     sqs_status status =
         write_packet(codec, k, memory, c, p.bytes, p.size, size);
@@ -116,6 +112,47 @@ static sqs_status send(const sqs_codec *codec, kind k, sqs_memory *memory,
     return SQS_OK;
 }
 
+/* Packets of distributions at once are those of each, and so is what they say.
+ * Where room or the receiver's limit ends, so does what is done. */
+static void send_each(const sqs_codec *codec, const content *c)
+{
+    static content got;
+    const sqs_round r = view(c);
+    size_t room = 0, used = 0, at = 0,
+           *sizes = allocate(r.length, sizeof *sizes);
+    uint32_t most = 0, largest = 0, n = r.length;
+    for (uint32_t i = 0; i < n; i++) {
+        room += sqs_encode_bound(codec, r.survivors[i]);
+        largest = r.survivors[i] > most ? i : largest;
+        most = r.survivors[largest];
+    }
+    sqs_packets to = {allocate(room, 1), room, sizes, 0};
+    EXPECT(SQS_OK, sqs_encode_all(codec, &r, &to));
+    CHECK(to.done == n);
+    for (uint32_t i = 0; i < n; at += r.survivors[i++], used += sizes[i - 1]) {
+        uint8_t *bytes = allocate(sizes[i], 1);
+        size_t size;
+        EXPECT(SQS_OK, sqs_encode(codec, r.token_ids + at, r.counts + at,
+                                  r.survivors[i], bytes, sizes[i], &size));
+        CHECK(size == sizes[i] && memcmp(bytes, to.bytes + used, size) == 0);
+        free(pieces[--n_pieces]);
+    }
+    const uint8_t *all = copy(to.bytes, used);
+    to.capacity = used - 1;
+    EXPECT(SQS_NO_SPACE, sqs_encode_all(codec, &r, &to));
+    CHECK(to.done == n - 1);
+    make_room(&got, n, (size_t)n * most);
+    sqs_decoded *d = &got.round;
+    sqs_quantized from = {d->token_ids, d->counts, d->survivors, NULL, 0};
+    EXPECT(SQS_OK, sqs_decode_all(codec, all, sizes, n, most, &from));
+    d->length = from.done;
+    d->positions = NULL;
+    CHECK(same_content(c, &got));
+    EXPECT(SQS_NO_SPACE,
+           sqs_decode_all(codec, all, sizes, n, most - 1, &from));
+    CHECK(from.done == largest);
+}
+
 /* All kinds of packets, of which the same is said. The first round of a stream
  * is as long as if there were no memory; one of a distribution that the memory
  * knows is no longer, but for a byte with a prior. */
@@ -138,6 +175,10 @@ static sqs_status send_all(const sqs_codec *codec, const content *c)
         EXPECT(status, sqs_bits(codec, r->token_ids, r->counts,
                                 r->survivors[0], &bits));
     }
+    if (status == SQS_OK)
+        send_each(codec, c);
+    if (status == SQS_OK && codec->coding == SQS_ENTROPY)
+        EXPECT(SQS_OK, send(codec, SEQUENCE, NULL, c, &size));
     release(mark);
     return status;
 }
@@ -271,7 +312,7 @@ static sqs_status quantize_as(const double *given, uint32_t dtype, bool mass,
     uint32_t most = sqs_max_survivors(&codec);
     bool fewer = keep.kind == SQS_TOP_K && keep.value < most;
     double masses[ROWS] = {0};
-    make_room(c, ROWS * (fewer ? (size_t)keep.value : most));
+    make_room(c, ROWS, ROWS * (fewer ? (size_t)keep.value : most));
     memset(r->positions, 0, ROWS * sizeof *r->positions);
     sqs_quantized to = {r->token_ids, r->counts, r->survivors,
                         mass ? masses : NULL, 0};
@@ -383,23 +424,47 @@ static sqs_status learn(const double *given)
     return status;
 }
 
-static sqs_status encode(const double *given)
+/* The same distribution over and over. */
+static const content *repeated(const double *given)
 {
     static content c;
-    sqs_codec codec = codec_of(given);
     sqs_decoded *r = &c.round;
     uint32_t length = (uint32_t)given[LENGTH], k = (uint32_t)given[K];
-    make_room(&c, (size_t)length * k);
+    make_room(&c, length, (size_t)length * k);
     for (uint32_t i = 0; i < length * k; i++) {
         r->token_ids[i] = (uint32_t)given[IDS + i % k];
         r->counts[i] = (uint32_t)given[COUNTS + i % k];
     }
-    for (uint32_t i = 0; i < length && i < SQS_MAX_ROUND; i++) {
+    for (uint32_t i = 0; i < length; i++) {
         r->survivors[i] = k;
         r->positions[i] = i + 1 < length ? 0 : (uint32_t)given[POSITION];
     }
     r->length = length;
-    return send_all(&codec, &c);
+    return &c;
+}
+
+static sqs_status encode(const double *given)
+{
+    sqs_codec codec = codec_of(given);
+    return send_all(&codec, repeated(given));
+}
+
+/* Other codings have no sequences. */
+static sqs_status encode_sequence(const double *given)
+{
+    static content got;
+    const content *c = repeated(given);
+    sqs_codec codec = codec_of(given);
+    size_t size;
+    if (codec.coding != SQS_ENTROPY) {
+        uint8_t byte = 0;
+        make_room(&got, 1, 1);
+        EXPECT(SQS_BAD_CODEC, send(&codec, SEQUENCE, NULL, c, &size));
+        EXPECT(SQS_BAD_CODEC,
+               sqs_decode_sequence(&codec, &byte, 1, 1, &got.round));
+        codec.coding = SQS_ENTROPY;
+    }
+    return send(&codec, SEQUENCE, NULL, c, &size);
 }
 
 /* Both ends say the same of a memory, and leave it as it is unless it is
@@ -422,7 +487,7 @@ static sqs_status remember(const double *given)
     sqs_status status =
         sqs_encode_round(&codec, &ours, &round, bytes, sizeof bytes, &size);
     static content got;
-    make_room(&got, 1);
+    make_room(&got, SQS_MAX_ROUND, 1);
     EXPECT(status,
            sqs_decode_round(&codec, &theirs, bytes, size, 1, &got.round));
     bool learns = status == SQS_OK && codec.coding == SQS_ENTROPY;
@@ -468,13 +533,15 @@ static sqs_status verify_logits(const double *given)
 
 static sqs_status (*const calls[])(const double *given) = {
     check_codec, learn,  encode,        remember, probs,
-    verify,      logits, verify_logits, unbiased};
+    verify,      logits, verify_logits, unbiased, encode_sequence};
 
 /* Of a row of the table: bit i stands for calls[i]. */
 enum {
     CODEC = 1,
     LEARN = 2,
-    ENCODE = 4,
+    ROUNDS = 4,
+    SEQUENCES = 512,
+    ENCODE = ROUNDS | SEQUENCES,
     REMEMBER = 8,
     PROBS = 16 | 32,
     LOGITS = 64 | 128 | 256,
@@ -565,9 +632,11 @@ static const entry table[] = {
     {ENCODE, SQS_BAD_DISTRIBUTION, IDS, BY(2, 3, 1, 1, 1)},
     {ENCODE, SQS_BAD_DISTRIBUTION, COUNTS, /* the last sum to 4 in 32 bits */
      BY(2, 4, 0, 2, 1, 3, 2, UINT32_MAX, 5)},
-    {ENCODE, SQS_OK, LENGTH, TO(SQS_MAX_ROUND)},
-    {ENCODE, SQS_BAD_ROUND, LENGTH, EACH(0, SQS_MAX_ROUND + 1)},
-    {ENCODE, SQS_BAD_ROUND, LENGTH, TO(SQS_MAX_ROUND, 2)},
+    {ROUNDS, SQS_OK, LENGTH, TO(SQS_MAX_ROUND)},
+    {ROUNDS, SQS_BAD_ROUND, LENGTH, EACH(0, SQS_MAX_ROUND + 1)},
+    {ROUNDS, SQS_BAD_ROUND, LENGTH, TO(SQS_MAX_ROUND, 2)},
+    {SEQUENCES, SQS_OK, LENGTH, TO(SQS_MAX_ROUND + 1, 2)},
+    {SEQUENCES, SQS_BAD_ROUND, LENGTH, EACH(0, SQS_MAX_SEQUENCE + 1)},
 
     {REMEMBER, SQS_OK, SIZE, TO(2, 255, 0, 1, 4, 32, 32768)},
     {REMEMBER, SQS_BAD_MEMORY, SIZE, EACH(SQS_MEMORY_TOKENS + 1, UINT32_MAX)},
@@ -674,7 +743,7 @@ static const content *flat(uint32_t vocab_size, uint32_t resolution,
 {
     static content c;
     sqs_decoded *r = &c.round;
-    make_room(&c, (size_t)length * k);
+    make_room(&c, length, (size_t)length * k);
     r->length = length;
     for (uint32_t i = 0; i < length * k; i++) {
         uint32_t at = i % k;
@@ -712,8 +781,13 @@ static void large_packets(void)
     n = SQS_MAX_RESOLUTION;
     most = SQS_MAX_ENTROPY_SURVIVORS / n;
     sqs_codec codec = {n, n, SQS_ENTROPY, SQS_ISA_BEST, NULL};
+    size_t size;
     EXPECT(SQS_BAD_ROUND, send_all(&codec, flat(n, n, n, most + 1)));
+    EXPECT(SQS_BAD_ROUND,
+           send(&codec, SEQUENCE, NULL, flat(n, n, n, most + 1), &size));
     EXPECT(SQS_OK, send_all(&codec, flat(n, n, n, most)));
+    const content *longest = flat(n, n, 1, SQS_MAX_SEQUENCE);
+    EXPECT(SQS_OK, send(&codec, SEQUENCE, NULL, longest, &size));
 }
 
 /* Bytes that are no packets. */
@@ -827,9 +901,13 @@ static void broken_entropy(void)
     EXPECT(SQS_TRUNCATED, get(&codec, STREAM, &memory, &p, &c));
     p.size = sizeof bytes;
     EXPECT(SQS_ROUND_SUPPORT, get(&codec, STREAM, &memory, &p, &c));
+    EXPECT(SQS_ROUND_SUPPORT, get(&codec, SEQUENCE, NULL, &p, &c));
     /* Now the receiver takes less than the format does. */
+    make_room(&c, 0, 0); /* nothing is written before a length is refused */
+    EXPECT(SQS_NO_SPACE, sqs_decode_sequence(&codec, bytes, p.size,
+                                             SQS_MAX_SEQUENCE - 1, &c.round));
     size_t most = sqs_decode_round_bound(&codec, p.size) - 1;
-    make_room(&c, most);
+    make_room(&c, SQS_MAX_ROUND, most);
     EXPECT(SQS_NO_SPACE,
            sqs_decode_round(&codec, &memory, bytes, p.size, most, &c.round));
 }

@@ -1,8 +1,8 @@
 /*
  * fuzz.h - what an input of fuzz.c is: six bytes, then packets or a row.
  *
- *   1  kind (3 is DISTRIBUTION once more), plus 4 times the coding (3 is
- *      SQS_ENTROPY with a prior), plus 16 times a shift
+ *   1  kind (DISTRIBUTION for one that the coding lacks), plus 4 times the
+ *      coding (3 is SQS_ENTROPY with a prior), plus 16 times a shift
  *   3  vocab_size - SQS_MIN_VOCAB, modulo how many there can be
  *   2  resolution - 1
  *
@@ -78,11 +78,12 @@ static inline sqs_codec get_header(const uint8_t header[FUZZ_HEADER], kind *k)
                      (uint32_t)header[3];
     uint32_t resolution = (uint32_t)header[4] << 8 | (uint32_t)header[5];
     uint32_t shift = header[0] / 16;
-    *k = (kind)(header[0] % 4 % KINDS);
-    return (sqs_codec){SQS_MIN_VOCAB + (vocab >> shift) % FUZZ_VOCABS,
+    sqs_codec codec = {SQS_MIN_VOCAB + (vocab >> shift) % FUZZ_VOCABS,
                        (resolution >> shift) + 1,
-                       coding > SQS_ENTROPY ? SQS_ENTROPY : (sqs_coding)coding,
+                       coding > SQS_ENTROPY ? SQS_ENTROPY : coding,
                        SQS_ISA_BEST, NULL};
+    *k = (kind)(header[0] % 4u % kinds_of(&codec));
+    return codec;
 }
 
 /* Quantizes and encodes the row of an input that has one, by all instruction

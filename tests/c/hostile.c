@@ -5,8 +5,8 @@
  *
  * Each packet is a valid one with bits flipped, bytes replaced, an end cut off
  * or added, or the tail of another; a few are noise. It is read as what it was
- * made from: a distribution, a round or a round of a stream. One in FRESH is
- * valid, and new among those that are mutated.
+ * made from: a distribution, a round, a round of a stream or a sequence. One in
+ * FRESH is valid, and new among those that are mutated.
  *
  * "prior" is the entropy coding with priors; there, one attempt in FILES is a
  * mutated prior file, whose check is mostly made right.
@@ -26,7 +26,8 @@
 
 /* Codecs under attack. */
 
-/* Distributions have up to `most` survivors, rounds up to `length` positions.
+/* Distributions have up to `most` survivors, other kinds up to `length` of
+ * them.
  * A codec is chosen as often as its weight says; those that can take
  * milliseconds over a packet are rare. */
 typedef struct target {
@@ -158,7 +159,7 @@ typedef struct attempt {
 } attempt;
 
 static const char *const kind_names[] = {"distribution", "round",
-                                         "round of a stream"};
+                                         "round of a stream", "sequence"};
 
 static void report(const attempt *a)
 {
@@ -212,7 +213,7 @@ static void make_campaign(campaign *c, const target *t, sqs_coding coding)
     c->target = t;
     c->n_seeds = t->weight < RARE ? DEAR_SEEDS : SEEDS;
     for (uint32_t i = 0; i < c->n_seeds; i++)
-        for (kind k = DISTRIBUTION; k <= STREAM; k++) {
+        for (kind k = DISTRIBUTION; k < kinds_of(&c->codec); k++) {
             sqs_status status = renew(c, k, &c->seeds[k][i], &made);
             if (status != SQS_OK) {
                 fprintf(stderr, "no seed: %s\n", sqs_status_text(status));
@@ -358,7 +359,7 @@ static void attack_campaign(campaign *c, attempt *a)
         attack_file(c, a);
         return;
     }
-    a->k = (kind)random_below(KINDS);
+    a->k = (kind)random_below(kinds_of(&c->codec));
     seed *s = &c->seeds[a->k][random_below(c->n_seeds)];
     if (random_below(FRESH) == 0)
         attack_valid(c, s, a);

@@ -146,7 +146,7 @@ const char *attack_prior(const packet *file, sqs_status *status)
     sqs_codec codec = {h.prior.vocab_size, 100, SQS_ENTROPY, SQS_ISA_BEST,
                        &h.prior};
     const char *wrong = NULL;
-    for (kind k = DISTRIBUTION; k <= STREAM && wrong == NULL; k++) {
+    for (kind k = DISTRIBUTION; k < KINDS && wrong == NULL; k++) {
         sqs_memory memory = {.size = 0};
         packet p = {TAIL, take(&room, TAIL)};
         memcpy(p.bytes, file->bytes + file->size - TAIL, TAIL);

@@ -67,7 +67,7 @@ void random_content(const sqs_codec *codec, kind k, const shape *s, content *c)
     uint32_t room = lesser(s->most, codec->resolution);
     size_t used = 0;
     r->length = k == DISTRIBUTION ? 1 : 1 + random_below(s->length);
-    make_room(c, (size_t)r->length * s->most);
+    make_room(c, SQS_MAX_ROUND, (size_t)r->length * s->most);
     for (uint32_t i = 0; i < r->length; i++) {
         uint32_t *ids = r->token_ids + used, *counts = r->counts + used;
         bool full = s->dense && random_below(4) > 0;

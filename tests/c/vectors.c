@@ -16,6 +16,7 @@
  *              NUMBER's upper and lower 32 bits, SURVIVORS IDS COUNTS
  *   packet     CODEC SURVIVORS IDS COUNTS BITS PACKET
  *   round      CODEC MEMORY DRAFTS PACKET
+ *   sequence   CODEC LENGTH, for each SURVIVORS IDS COUNTS, and then PACKET
  *   malformed  CODEC KIND STATUS PACKET
  *   prior      STATUS PRIOR
  *   verify     VOCAB_SIZE DRAFTS ROWS DRAWS ACCEPTED TOKEN
@@ -183,7 +184,7 @@ static void check_packet(const sqs_codec *codec, kind k, const content *c)
 static void read_distribution(content *c)
 {
     uint32_t k = read_integer();
-    make_room(c, k);
+    make_room(c, 1, k);
     c->round.length = 1;
     c->round.survivors[0] = k;
     c->round.positions[0] = 0;
@@ -206,7 +207,7 @@ static void check_logits(void)
     double dropped = read_number();
     read_distribution(&golden);
     sqs_rows row = formula(codec.vocab_size, seed, slope);
-    make_room(&made, sqs_max_survivors(&codec));
+    make_room(&made, 1, sqs_max_survivors(&codec));
     for (int isa = SQS_SCALAR; isa <= SQS_NEON; isa++) {
         codec.isa = (sqs_isa)isa;
         if (sqs_check_codec(&codec) != SQS_OK)
@@ -291,13 +292,13 @@ static void read_positions(sqs_decoded *r)
     }
 }
 
-static void read_drafts(uint32_t vocab_size, content *c)
+static void read_distributions(uint32_t vocab_size, content *c)
 {
     sqs_decoded *r = &c->round;
     uint32_t length = read_integer();
     size_t used = 0;
-    check(length <= SQS_MAX_ROUND, "not a round");
-    make_room(c, (size_t)length * vocab_size);
+    check(length <= SQS_MAX_SEQUENCE, "not a sequence");
+    make_room(c, length, (size_t)length * vocab_size);
     for (r->length = 0; r->length < length; r->length++) {
         uint32_t k = r->survivors[r->length] = read_integer();
         check(k <= vocab_size, "not a distribution");
@@ -305,7 +306,12 @@ static void read_drafts(uint32_t vocab_size, content *c)
         read_all(r->counts + used, k);
         used += k;
     }
-    read_positions(r);
+}
+
+static void read_drafts(uint32_t vocab_size, content *c)
+{
+    read_distributions(vocab_size, c);
+    read_positions(&c->round);
 }
 
 static void check_round(void)
@@ -317,6 +323,14 @@ static void check_round(void)
     if (memory == FIRST)
         edge = cloud = (sqs_memory){.size = 0};
     check_packet(&codec, memory == ALONE ? ROUND : STREAM, &golden);
+}
+
+static void check_sequence(void)
+{
+    static content golden;
+    sqs_codec codec = read_codec();
+    read_distributions(codec.vocab_size, &golden);
+    check_packet(&codec, SEQUENCE, &golden);
 }
 
 static void check_malformed(void)
@@ -384,8 +398,8 @@ typedef struct case_kind {
 static const case_kind kinds[] = {
     {"logits", check_logits},       {"unbiased", check_unbiased},
     {"packet", check_distribution}, {"round", check_round},
-    {"malformed", check_malformed}, {"prior", check_prior},
-    {"verify", check_verify}};
+    {"sequence", check_sequence},   {"malformed", check_malformed},
+    {"prior", check_prior},         {"verify", check_verify}};
 
 #define CASE_KINDS (sizeof kinds / sizeof kinds[0])
 
