@@ -1,6 +1,7 @@
 /*
- * Rounds of the entropy coding: whatever their distributions turn out to be,
- * nothing is written outside the arrays, and the limits are kept.
+ * Rounds and sequences of the entropy coding: whatever their distributions
+ * turn out to be, nothing is written outside the arrays, and the limits are
+ * kept.
  *
  * Functions of modes.c give any answer, and need only have room for it.
  */
@@ -60,18 +61,18 @@ static uint32_t *any_words(size_t n)
     return (uint32_t *)any_bytes(n * sizeof(uint32_t));
 }
 
-static sqs_decoded any_round(size_t survivors)
+static sqs_decoded any_round(size_t length, size_t survivors)
 {
-    return (sqs_decoded){.survivors = any_words(SQS_MAX_ROUND),
-                         .positions = any_words(SQS_MAX_ROUND),
+    return (sqs_decoded){.survivors = any_words(length),
+                         .positions = any_words(length),
                          .token_ids = any_words(survivors),
                          .counts = any_words(survivors)};
 }
 
-static void check(const sqs_decoded *round, size_t most)
+static void check(const sqs_decoded *round, uint32_t longest, size_t most)
 {
     size_t sum = 0;
-    assert(round->length >= 1 && round->length <= SQS_MAX_ROUND);
+    assert(round->length >= 1 && round->length <= longest);
     for (uint32_t i = 0; i < round->length; i++)
         sum += round->survivors[i];
     assert(sum <= most && sum <= SQS_MAX_ENTROPY_SURVIVORS);
@@ -88,8 +89,20 @@ void rounds(void)
 {
     sqs_codec codec = any_codec();
     size_t size = any_within(0, 1 << 20), most = any_within(0, 1 << 24);
-    sqs_decoded round = any_round(most);
+    sqs_decoded round = any_round(SQS_MAX_ROUND, most);
     if (sqs_entropy_decode_round(&codec, NULL, any_bytes(size), size, most,
                                  &round) == SQS_OK)
-        check(&round, most);
+        check(&round, SQS_MAX_ROUND, most);
+}
+
+void sequences(void)
+{
+    sqs_codec codec = any_codec();
+    size_t size = any_within(0, 1 << 20), most = any_within(0, 1 << 24);
+    size_t room = most < SQS_MAX_SEQUENCE ? most : SQS_MAX_SEQUENCE;
+    sqs_decoded sequence = any_round(room, most);
+    sequence.positions = NULL;
+    if (sqs_entropy_decode_sequence(&codec, any_bytes(size), size, most,
+                                    &sequence) == SQS_OK)
+        check(&sequence, SQS_MAX_SEQUENCE, most);
 }

@@ -79,6 +79,7 @@ SMALL_MEMORY = (
 SMALL_ROUND = (
     *SMALL_MEMORY,
     ("sqs.h", "#define SQS_MAX_ROUND 256u", "#define SQS_MAX_ROUND 2u"),
+    ("sqs.h", "SQS_MAX_SEQUENCE (1u << 16)", "SQS_MAX_SEQUENCE 2u"),
 )
 
 PROOFS = (
@@ -201,6 +202,14 @@ PROOFS = (
         "packet:rounds",
         "a round has room for what it writes, and keeps limits",
         "2 positions, every V and l, any room",
+        unwind=9,
+        quick=True,
+        changes=SMALL_ROUND,
+    ),
+    Proof(
+        "packet:sequences",
+        "the same of a sequence, before whose length nothing is written",
+        "2 distributions, every V and l, any room",
         unwind=9,
         quick=True,
         changes=SMALL_ROUND,
