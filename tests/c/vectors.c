@@ -245,7 +245,7 @@ static void check_unbiased(void)
     number |= read_integer();
     read_distribution(&golden);
     sqs_rows row = formula(codec.vocab_size, seed, slope);
-    make_room(&made, sqs_max_survivors(&codec));
+    make_room(&made, 1, sqs_max_survivors(&codec));
     for (int isa = SQS_SCALAR; isa <= SQS_NEON; isa++) {
         codec.isa = (sqs_isa)isa;
         if (sqs_check_codec(&codec) != SQS_OK)
