@@ -31,6 +31,13 @@ def ends(kind, codec, rng):
         return partial(any_distribution, most=16), codec.encode, codec.decode
     if kind == "round":
         return small_round, codec.encode_round, codec.decode_round
+    if kind == "sequence":
+        make = partial(any_round, length=3, most=16)
+        return (
+            lambda *known: make(*known).distributions,
+            codec.encode_sequence,
+            lambda packet: list(codec.decode_sequence(packet)),
+        )
     edge, cloud = sqs.StreamEncoder(codec), sqs.StreamDecoder(codec)
     for _ in range(4):
         cloud.decode_round(edge.encode_round(any_round(rng, codec)))
@@ -41,7 +48,7 @@ def ends(kind, codec, rng):
     )
 
 
-KINDS = ["distribution", "round", "stream"]
+KINDS = ["distribution", "round", "sequence", "stream"]
 
 
 @pytest.mark.parametrize("coding", CODINGS)

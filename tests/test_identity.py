@@ -226,6 +226,18 @@ def test_streams_and_their_memory(seed):
             assert same_memory(cloud._memory, memory)
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_sequences(seed):
+    rng = np.random.default_rng(seed)
+    codec = random_codec(rng)
+    common = codec.vocab_size, codec.resolution, parsed(codec.prior)
+    drawn = [any_distribution(rng, codec, most) for most in (60, 400, *[60] * 8)]
+    packet = entropy.encode_sequence(as_pairs(drawn), *common)
+    assert codec.encode_sequence(drawn) == packet
+    assert list(codec.decode_sequence(packet)) == drawn
+    assert entropy.decode_sequence(packet, *common) == as_pairs(drawn)
+
+
 @pytest.mark.parametrize("name", ["entropy", "prior"])
 def test_a_full_memory(name):
     """Supports that share little: the lightest tokens make room, the old ones fade."""
@@ -277,10 +289,12 @@ def as_reference(found):
     """Return what a codec decoded as the reference gives it."""
     if isinstance(found, sqs.SparseDistribution):
         return as_lists(found)[:2]
+    if isinstance(found, sqs.SparseRows):
+        return as_pairs(found)
     return as_pairs(found.distributions), list(found.tokens)
 
 
-@pytest.mark.parametrize("name", ["decode", "decode_round"])
+@pytest.mark.parametrize("name", ["decode", "decode_round", "decode_sequence"])
 def test_mutated_packets_mean_the_same(name):
     """Or break the same rule."""
     rng = np.random.default_rng(len(name))
@@ -291,6 +305,7 @@ def test_mutated_packets_mean_the_same(name):
         good = {
             "decode": lambda c, q: c.encode(q),
             "decode_round": lambda c, q: c.encode_round([q, q], [q.sample(rng)] * 2),
+            "decode_sequence": lambda c, q: c.encode_sequence([q, q]),
         }[name](codec, q)
         for _ in range(10):
             packet = mutate(rng, good)

@@ -74,6 +74,9 @@ for coding, packet, bits in (0, "2638", 13), (1, "28c0", 11), (2, "b86b", 12):
     expect(*core.decode(packet, 2))
     round_ = core.encode_round(ids, counts, survivors, positions, None)
     expect(*core.decode_round(round_, None, 2))
+    status, done, *row = core.decode_rows(core.encode_rows(ids, counts, survivors), 2)
+    assert done == 1
+    expect(status, *row)
     target = np.full((2, 8), 1 / 8)
     # The drafted token has p / q = 0.625; after it, or instead, 6 of 8 may follow.
     for draw, verdict in (0.62, (0, 2, 1, 4)), (0.63, (0, 2, 0, 5)):
@@ -81,6 +84,7 @@ for coding, packet, bits in (0, "2638", 13), (1, "28c0", 11), (2, "b86b", 12):
         found = core.verify(ids, counts, survivors, positions, target, draws)
         assert tuple(map(int, found)) == verdict, found
 assert round_.hex() == "b884"
+expect(*core.decode_sequence(core.encode_sequence(ids, counts, survivors), 2))
 prior = Tables(*(np.ones(n, np.uint8) for n in ((3, 2), (2, 256), 8))).write()
 core = Core(8, 10, 2, prior)
 expect(*core.decode(core.encode(ids, counts), 2))

@@ -1,0 +1,170 @@
+"""Many distributions at once, in packets of their own and in one."""
+
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import sqs_codec as sqs
+from sqs_codec._base.format import MAX_SEQUENCE
+from tests.kit import CODECS, SEEDS, any_distribution, codecs, make_codec
+
+pytestmark = pytest.mark.usefixtures("backend")
+
+
+def some_rows(codec, n, seed=0, most=40):
+    rng = np.random.default_rng(seed)
+    drawn = [any_distribution(rng, codec, most) for _ in range(n)]
+    return sqs.SparseRows.stack(drawn)
+
+
+def even_rows(codec, k, n):
+    """N rows of the first k tokens."""
+    counts = np.ones(k, int)
+    counts[0] = codec.resolution - k + 1
+    offsets = k * np.arange(n + 1)
+    shape = codec.vocab_size, codec.resolution
+    return sqs.SparseRows(np.tile(np.arange(k), n), np.tile(counts, n), offsets, *shape)
+
+
+@settings(max_examples=60, deadline=None)
+@given(codec=codecs(), n=st.integers(1, 12), seed=SEEDS, threads=st.integers(1, 3))
+def test_packets_are_those_of_each(codec, n, seed, threads):
+    rows = some_rows(codec, n, seed)
+    packets = codec.encode_arrays(rows, threads=threads)
+    assert packets == [codec.encode(q) for q in rows]
+    assert codec.decode_arrays(packets, threads=threads) == rows
+    assert codec.encode_arrays(list(rows)) == packets
+    assert codec.decode_arrays([*map(memoryview, packets)]) == rows
+
+
+@settings(max_examples=60, deadline=None)
+@given(codec=codecs(["entropy"]), n=st.integers(1, 30), seed=SEEDS)
+def test_sequences_there_and_back(codec, n, seed):
+    rows = some_rows(codec, n, seed)
+    data = codec.encode_sequence(rows)
+    assert codec.decode_sequence(bytearray(data)) == rows
+    assert codec.encode_sequence(list(rows)) == data
+
+
+@pytest.mark.parametrize("name", CODECS)
+@pytest.mark.parametrize("threads", [1, 3])
+def test_hundreds_of_rows(name, threads):
+    """More than a thread takes at a time, and none."""
+    codec = make_codec(name, 1000)
+    rows = some_rows(codec, 600)
+    for part in rows, rows[:0]:
+        packets = codec.encode_arrays(part, threads=threads)
+        assert codec.decode_arrays(packets, threads=threads) == part
+
+
+def test_tokens_that_recur_take_fewer_bytes():
+    codec = make_codec("prior", 1000)
+    rows = sqs.SparseRows.stack([*some_rows(codec, 5)] * 40)
+    alone = sum(map(len, codec.encode_arrays(rows)))
+    assert len(codec.encode_sequence(rows)) < 0.8 * alone
+
+
+def test_the_longest_sequence():
+    codec = sqs.Codec(2, 1)
+    rows = even_rows(codec, 1, MAX_SEQUENCE)
+    data = codec.encode_sequence(rows)
+    assert codec.decode_sequence(data, max_survivors=MAX_SEQUENCE) == rows
+    with pytest.raises(ValueError, match="got 65537 of 65537"):
+        codec.encode_sequence(even_rows(codec, 1, MAX_SEQUENCE + 1))
+
+
+def test_the_most_tokens_of_a_sequence():
+    codec = sqs.Codec(1 << 16, 1 << 16)
+    rows = even_rows(codec, 1 << 16, 17)
+    assert codec.decode_sequence(codec.encode_sequence(rows[:16])) == rows[:16]
+    with pytest.raises(ValueError, match="got 17 of 1114112"):
+        codec.encode_sequence(rows)
+
+
+@pytest.mark.parametrize("name", ["entropy", "prior"])
+def test_the_slowest_sequence_is_bounded(name):
+    """As many rows as can be, a full memory, and as many tokens as it may learn."""
+    codec = make_codec(name, 1 << 15, 16)
+    rng = np.random.default_rng(0)
+    ids = np.sort(rng.permuted(np.tile(np.arange(1 << 15), (64, 1)), axis=1)[:, :16])
+    ids = np.tile(ids, (1 << 10, 1)).ravel()
+    offsets = 16 * np.arange(MAX_SEQUENCE + 1)
+    rows = sqs.SparseRows(ids, np.ones_like(ids), offsets, 1 << 15, 16)
+    data = codec.encode_sequence(rows)
+    start = time.perf_counter()
+    assert codec.decode_sequence(data) == rows
+    assert time.perf_counter() - start < 10
+
+
+def test_nothing_is_no_sequence():
+    codec = sqs.Codec(8, 4)
+    with pytest.raises(ValueError, match="1 to 65536 distributions"):
+        codec.encode_sequence(even_rows(codec, 1, 0))
+    with pytest.raises(ValueError, match="one at least"):
+        codec.encode_sequence([])
+    with pytest.raises(sqs.PacketError, match="packet of 0 bytes: the packet ends"):
+        codec.decode_sequence(b"")
+
+
+@pytest.mark.parametrize("coding", ["bitpack", "enumerative"])
+def test_other_codings_have_no_sequences(coding):
+    codec = sqs.Codec(8, 4, coding)
+    for call in (
+        lambda: codec.encode_sequence(even_rows(codec, 1, 1)),
+        lambda: codec.decode_sequence(b"\0"),
+    ):
+        with pytest.raises(ValueError, match="need coding 'entropy'"):
+            call()
+
+
+def test_rows_have_to_fit():
+    codec = sqs.Codec(2000, 2000, "enumerative")
+    rows = even_rows(codec, 1100, 3)
+    for call in codec.encode_arrays, sqs.Codec(2000, 4).encode_sequence:
+        with pytest.raises(ValueError, match=r"the rows doesn't fit|1100 in row 0"):
+            call(rows)
+
+
+@pytest.mark.parametrize("name", CODECS)
+@pytest.mark.parametrize("threads", [1, 3])
+def test_an_error_names_the_packet(name, threads):
+    codec = make_codec(name, 1000)
+    packets = codec.encode_arrays(some_rows(codec, 300))
+    for bad in 0, 7, 299:
+        wrong = [*packets]
+        wrong[bad] += b"\0"
+        with pytest.raises(sqs.PacketError, match=rf"^packet {bad}, of .* follow"):
+            codec.decode_arrays(wrong, threads=threads)
+    packets[7] = None
+    with pytest.raises(TypeError, match=r"^packets\[7\]: expected bytes, got NoneType"):
+        codec.decode_arrays(packets)
+
+
+@pytest.mark.parametrize("name", CODECS)
+def test_limits_of_the_receiver(name):
+    """Each packet's, and all of a sequence's together."""
+    codec = make_codec(name, 1000)
+    rows = some_rows(codec, 9)
+    sizes = np.diff(rows.offsets)
+    packets, most = codec.encode_arrays(rows), int(sizes.max())
+    assert codec.decode_arrays(packets, max_survivors=most) == rows
+    wanted = rf"^packet {sizes.argmax()}, .* max_survivors = {most - 1}$"
+    with pytest.raises(sqs.PacketError, match=wanted):
+        codec.decode_arrays(packets, max_survivors=most - 1)
+    if codec.coding == "entropy":
+        data, most = codec.encode_sequence(rows), rows.token_ids.size
+        assert codec.decode_sequence(data, max_survivors=most) == rows
+        with pytest.raises(sqs.PacketError, match=f"max_survivors = {most - 1}$"):
+            codec.decode_sequence(data, max_survivors=most - 1)
+
+
+def test_a_length_alone_is_refused():
+    """It is read from a few bytes, and each distribution has a token."""
+    codec = sqs.Codec(1 << 16, 1 << 16)
+    with pytest.raises(sqs.PacketError, match="max_survivors = 65535"):
+        codec.decode_sequence(b"\xff" * 8, max_survivors=65_535)
+    with pytest.raises(sqs.PacketError, match="ends inside"):
+        codec.decode_sequence(b"\xff" * 8)
