@@ -634,8 +634,7 @@ sqs_status sqs_encode_sequence(const sqs_codec *codec,
  *       may be null.
  *
  * As with sqs_decode_round, a packet is refused as soon as it is known to have
- * more than `most` survivors: one of 5 bytes can name 2^16 distributions, and
- * each has a survivor.
+ * more than `most` survivors.
  *
  * Returns SQS_OK, a status of the format, SQS_BAD_CODEC for another coding, or
  * SQS_NO_SPACE for more than `most` survivors.

@@ -161,10 +161,9 @@ def test_limits_of_the_receiver(name):
             codec.decode_sequence(data, max_survivors=most - 1)
 
 
-def test_a_length_alone_is_refused():
-    """It is read from a few bytes, and each distribution has a token."""
+def test_a_few_bytes_that_say_much_are_refused_at_once():
+    """A sequence of all tokens over and over."""
     codec = sqs.Codec(1 << 16, 1 << 16)
-    with pytest.raises(sqs.PacketError, match="max_survivors = 65535"):
-        codec.decode_sequence(b"\xff" * 8, max_survivors=65_535)
-    with pytest.raises(sqs.PacketError, match="ends inside"):
-        codec.decode_sequence(b"\xff" * 8)
+    for most, reason in (65_535, "max_survivors = 65535"), (None, "ends inside"):
+        with pytest.raises(sqs.PacketError, match=reason):
+            codec.decode_sequence(b"\xff" * 8, max_survivors=most)

@@ -272,8 +272,6 @@ sqs_status sqs_entropy_decode_round(const sqs_codec *codec, sqs_memory *memory,
     return status;
 }
 
-/* As each distribution has a survivor, a length is refused at once that the
- * receiver's limit doesn't allow. */
 sqs_status sqs_entropy_decode_sequence(const sqs_codec *codec,
                                        const uint8_t *packet, size_t size,
                                        size_t most, sqs_decoded *sequence)
@@ -282,10 +280,6 @@ sqs_status sqs_entropy_decode_sequence(const sqs_codec *codec,
     start(&to, codec, NULL, most, sequence->token_ids, sequence->counts);
     sqs_coder c = sqs_coder_read(packet, size);
     uint32_t length = 1 + sqs_code_uniform(&c, SQS_MAX_SEQUENCE, 0);
-    if (c.truncated)
-        return SQS_TRUNCATED;
-    if (length > most)
-        return SQS_NO_SPACE;
     for (uint32_t i = 0; i < length; i++) {
         sqs_status status = get_next(&c, &to, &sequence->survivors[i]);
         if (status != SQS_OK)

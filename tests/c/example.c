@@ -903,9 +903,9 @@ static void broken_entropy(void)
     EXPECT(SQS_ROUND_SUPPORT, get(&codec, STREAM, &memory, &p, &c));
     EXPECT(SQS_ROUND_SUPPORT, get(&codec, SEQUENCE, NULL, &p, &c));
     /* Now the receiver takes less than the format does. */
-    make_room(&c, 0, 0); /* nothing is written before a length is refused */
-    EXPECT(SQS_NO_SPACE, sqs_decode_sequence(&codec, bytes, p.size,
-                                             SQS_MAX_SEQUENCE - 1, &c.round));
+    make_room(&c, 0, 0);
+    EXPECT(SQS_NO_SPACE,
+           sqs_decode_sequence(&codec, bytes, p.size, 0, &c.round));
     size_t most = sqs_decode_round_bound(&codec, p.size) - 1;
     make_room(&c, SQS_MAX_ROUND, most);
     EXPECT(SQS_NO_SPACE,

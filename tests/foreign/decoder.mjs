@@ -232,7 +232,6 @@ class EntropyPacket extends Packet {
 
   sequence() {
     const length = 1 + this.uniform(LIMITS.sequence);
-    refuseIf(length > this.codec.survivorLimit, 'NO_SPACE');
     const distributions = [];
     while (distributions.length < length) distributions.push(this.learn(this.distribution()));
     return { distributions };

@@ -208,7 +208,7 @@ PROOFS = (
     ),
     Proof(
         "packet:sequences",
-        "the same of a sequence, before whose length nothing is written",
+        "the same of a sequence",
         "2 distributions, every V and l, any room",
         unwind=9,
         quick=True,

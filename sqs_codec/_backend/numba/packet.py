@@ -10,7 +10,6 @@ import numpy as np
 
 from sqs_codec._backend.numba.coder import (
     MODE,
-    ROOM,
     STATUS,
     WRITE,
     ZERO,
@@ -167,15 +166,6 @@ def with_room(values, used, n):
     return larger
 
 
-@leaf
-def read_length(coder, packet):
-    """Return the length of a sequence, whose distributions have a survivor each."""
-    length = 1 + code_uniform(coder, packet, LENGTHS, ZERO)
-    if coder[STATUS] == Status.OK and length > coder[ROOM]:
-        coder[STATUS] = Status.NO_SPACE
-    return length
-
-
 @entry
 def decode_round(packet, codec, memory, most, drafted):
     """Return a status, ids, counts, survivors and positions.
@@ -191,7 +181,9 @@ def decode_round(packet, codec, memory, most, drafted):
     none = np.empty(0, np.int64)
     all_ids = np.empty(FIRST_ROOM, np.uint32)
     all_counts = np.empty(FIRST_ROOM, np.uint32)
-    longest = np.int64(MAX_ROUND) if drafted else read_length(coder, packet)
+    longest = np.int64(MAX_ROUND)
+    if not drafted:
+        longest = 1 + code_uniform(coder, packet, LENGTHS, ZERO)
     survivors = np.zeros(longest, np.uint32)
     positions = np.zeros(longest, np.uint32)
     used = ZERO
