@@ -852,7 +852,7 @@ class Codec:
         max_survivors : int, optional
             As for `decode`, of all distributions together, each of which has one at
             least. If None, a small packet may hold 65 536 distributions and
-            1 048 576 survivors, which take 8 MB and up to 0.5 s.
+            1 048 576 survivors, which take 8 MB and up to 0.3 s.
 
         Raises
         ------
