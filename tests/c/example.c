@@ -398,7 +398,7 @@ static sqs_status unbiased(const double *given)
     sqs_rows rows = rows_of(given, (uint32_t)given[DTYPE]);
     sqs_decoded *r = &c.round;
     double masses[ROWS];
-    make_room(&c, ROWS * (size_t)sqs_max_survivors(&codec));
+    make_room(&c, ROWS, ROWS * (size_t)sqs_max_survivors(&codec));
     memset(r->positions, 0, ROWS * sizeof *r->positions);
     sqs_quantized to = {r->token_ids, r->counts, r->survivors, masses, 0};
     void *scratch = allocate(1, sqs_quantize_scratch(&codec));
