@@ -1,0 +1,120 @@
+"""Measure how fast many distributions are coded at once, beside zstd on raw columns.
+
+    python -m benchmarks.speed.many
+
+Unbiased counts of SmolLM2's shipped rows that nothing was fitted to, at T = 1, rounded
+several times, so that no processor knows them by heart. Each text is a sequence. zstd
+compresses ids (uint16), counts and sizes (uint8) of all texts of a rounding, column by
+column, and what it gives back are the arrays.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import zstandard
+from rich.console import Console
+
+import sqs_codec as sqs
+from benchmarks.sources import shipped
+from benchmarks.speed.timing import Contestant, interleave, pinned
+from benchmarks.tables import command, dim, table
+from sqs_codec.cli.options import number
+
+RESOLUTION, ROUNDINGS, LEVEL = 50, 8, 3
+"""Of the counts, of each row, and zstd's."""
+
+
+def texts(codec: sqs.Codec, rng: np.random.Generator) -> list[list[sqs.SparseRows]]:
+    """Return the rows of each text, in as many roundings."""
+    logits = [
+        np.array([session.target[i] for i in range(len(session))])
+        for session in shipped().sessions
+    ]
+    return [
+        [codec.quantize_unbiased_batch(rows, rng=rng) for rows in logits]
+        for _ in range(ROUNDINGS)
+    ]
+
+
+def joined(sequences: list[sqs.SparseRows]) -> sqs.SparseRows:
+    """Return the rows of all sequences."""
+    return sqs.SparseRows.stack([q for rows in sequences for q in rows])
+
+
+def contestants(
+    codec: sqs.Codec, roundings: list[list[sqs.SparseRows]]
+) -> tuple[list[Contestant], dict[str, float]]:
+    """Return what is timed, and the bytes of a row in each form."""
+    sequences = [rows for rounding in roundings for rows in rounding]
+    rows = joined(sequences)
+    distributions, n = list(rows), len(rows)
+    narrow = [
+        column
+        for one in map(joined, roundings)
+        for column in (
+            one.token_ids.astype(np.uint16),
+            one.counts.astype(np.uint8),
+            np.diff(one.offsets).astype(np.uint8),
+        )
+    ]
+    squeeze, widen = zstandard.ZstdCompressor(LEVEL), zstandard.ZstdDecompressor()
+    packets = codec.encode_arrays(rows)
+    long = [codec.encode_sequence(text) for text in sequences]
+    columns = [squeeze.compress(column.tobytes()) for column in narrow]
+    work = {
+        "encode, in a loop": lambda: [codec.encode(q) for q in distributions],
+        "encode_arrays": lambda: codec.encode_arrays(rows),
+        "encode_arrays, threads=2": lambda: codec.encode_arrays(rows, threads=2),
+        "encode_sequence": lambda: [*map(codec.encode_sequence, sequences)],
+        "zstd, compress": lambda: [squeeze.compress(c.tobytes()) for c in narrow],
+        "decode, in a loop, and stack": lambda: sqs.SparseRows.stack(
+            [codec.decode(packet) for packet in packets]
+        ),
+        "decode_arrays": lambda: codec.decode_arrays(packets),
+        "decode_arrays, threads=2": lambda: codec.decode_arrays(packets, threads=2),
+        "decode_sequence": lambda: [*map(codec.decode_sequence, long)],
+        "zstd, decompress": lambda: [
+            np.frombuffer(widen.decompress(c), column.dtype).astype(np.uint32)
+            for c, column in zip(columns, narrow, strict=True)
+        ],
+    }
+    forms = {"packets": packets, "sequences": long, "zstd": columns}
+    return (
+        [Contestant(name, call, n) for name, call in work.items()],
+        {form: sum(map(len, data)) / n for form, data in forms.items()},
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line."""
+    parser = command("speed.many", __doc__)
+    parser.add_argument("--seed", type=number(int, 0), default=0)
+    parser.add_argument("--rounds", type=number(int, 1), default=30)
+    args = parser.parse_args(argv)
+    rng, prior = np.random.default_rng(args.seed), sqs.Prior.builtin("smollm2")
+    codec = sqs.Codec(prior.vocab_size, RESOLUTION, prior=prior)
+    roundings = texts(codec, rng)
+    with pinned(2) as cores:
+        timed, sizes = contestants(codec, roundings)
+        times = interleave(timed, args.rounds, rng)
+    shown = table("Many at once", "", "µs a row", "rows/s", "cores for 100 000/s")
+    for name, timing in times.items():
+        micros, threads = timing.median, 2 if "threads" in name else 1
+        rate, used = f"{1e6 / micros:,.0f}", f"{threads * micros / 10:.2f}"
+        shown.add_row(name, f"{micros:.2f}", rate, used)
+    Console().print(
+        shown,
+        dim(
+            f"V = {codec.vocab_size}, l = {RESOLUTION}, {timed[0].calls} rows in "
+            f"{sum(map(len, roundings))} sequences; median of {args.rounds} rounds on "
+            f"{cores} cores; bytes a row: "
+            + ", ".join(f"{form} {size:.1f}" for form, size in sizes.items())
+        ),
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
