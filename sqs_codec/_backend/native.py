@@ -33,7 +33,7 @@ ISAS = {
 }
 
 USUAL_SURVIVORS = 4096
-"""Room for a round to begin with: its limit of 2**20 survivors takes 8 MB."""
+"""Room for a round or a sequence to begin with: 2**20 survivors take 8 MB."""
 
 NULL = ffi.NULL
 OK = lib.SQS_OK
@@ -474,6 +474,15 @@ class Core:
 
     def decode_sequence(self, packet: bytes, most: int) -> tuple[int, Ids, Ids, Ids]:
         most = min(most, lib.SQS_MAX_ENTROPY_SURVIVORS)
+        # Survivors seldom take less than half a byte. Much room would take its time.
+        usual = min(most, max(USUAL_SURVIVORS, 2 * len(packet)))
+        status, *found = self._decode_sequence(packet, usual)
+        if status == lib.SQS_NO_SPACE and most > usual:
+            status, *found = self._decode_sequence(packet, most)
+        ids, counts, survivors = found
+        return status, ids, counts, survivors
+
+    def _decode_sequence(self, packet: bytes, most: int) -> tuple[int, Ids, Ids, Ids]:
         ids, counts = _room(most)
         survivors = np.empty(min(most, lib.SQS_MAX_SEQUENCE), np.uint32)
         to = ffi.new("sqs_decoded *", [*map(_in, (ids, counts, survivors))])
