@@ -14,7 +14,7 @@ pytest.importorskip("numba")
 pytest.importorskip("torch")
 
 from benchmarks.sources import shipped
-from benchmarks.speed import instructions, measure
+from benchmarks.speed import instructions, many, measure
 from benchmarks.speed.__main__ import main
 from benchmarks.speed.report import bars
 from benchmarks.speed.rows import HEAD, resized, take
@@ -144,3 +144,10 @@ def test_hot_paths_take_no_more_instructions(
     out, err = capfd.readouterr()
     print(out)
     assert code == 0, err
+
+
+def test_many_at_once_are_timed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert many.main(["--rounds", "1"]) == 0
+    out = capsys.readouterr().out
+    assert "decode_sequence" in out
+    assert "bytes a row: packets" in out
