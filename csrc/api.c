@@ -360,7 +360,7 @@ const char *sqs_status_text(sqs_status status)
         return "its supports are too large together";
     case SQS_BAD_CODEC:
         return "the codec's vocabulary, resolution or coding is out of range, "
-               "or its prior is not for it";
+               "its prior is not for it, or its coding has no sequences";
     case SQS_BAD_DISTRIBUTION:
         return "not a distribution of this codec";
     case SQS_LARGE_SUPPORT:

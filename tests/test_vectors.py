@@ -323,3 +323,4 @@ def test_worked_example_of_the_format():
         assert sqs.Codec(8, 10, coding).encode_round([q], [4]).hex() == packet
     stream = sqs.StreamEncoder(sqs.Codec(8, 10))
     assert stream.encode_round([q], [4]).hex() == "00b884"
+    assert sqs.Codec(8, 10).encode_sequence([q]).hex() == "0000b86b"
