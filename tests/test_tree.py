@@ -123,7 +123,7 @@ FLOORS = (
     {"session"},
     {"edge", "engine"},
     {"llama_cpp", "hf"},
-    {"vllm", "ray"},
+    {"distill", "vllm", "ray"},
     {"serve"},
     {"proxy"},
     {"cli"},

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
+import sys
 import threading
 from pathlib import Path
+from typing import IO
 
-__all__ = ["lacks_folder", "read_file", "require_file", "write_file"]
+__all__ = ["lacks_folder", "lock_file", "read_file", "require_file", "write_file"]
 
 
 def require_file(path: str | os.PathLike[str]) -> None:
@@ -75,3 +78,29 @@ def write_file(path: str | os.PathLike[str], data: bytes) -> None:
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+def lock_file(path: str | os.PathLike[str]) -> IO[bytes]:
+    """Open a file that nobody else can open so, until it is closed or the process ends.
+
+    Raises
+    ------
+    BlockingIOError
+        Somebody has.
+    OSError
+        It can't be opened or locked.
+    """
+    file = Path(path).open("ab")  # noqa: SIM115  # the caller's to close
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        file.close()
+        raise BlockingIOError(errno.EAGAIN, "in use by another", str(path)) from None
+    return file

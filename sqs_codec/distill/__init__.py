@@ -1,0 +1,17 @@
+"""Distributions of a teacher, kept in a file (the extra ``[distill]``).
+
+`Writer` writes one Parquet file, a row a sequence of tokens, and goes on where it was
+interrupted. `open` reads it: sequence by sequence, by index or in order, for training
+with a ``DataLoader``, whose batches `collate` makes.
+"""
+
+try:
+    from sqs_codec.distill._dataset import Dataset, Sequence, open
+    from sqs_codec.distill._header import Header
+    from sqs_codec.distill._writer import Writer
+except ModuleNotFoundError as error:
+    from sqs_codec._base.install import needs
+
+    raise needs("sqs_codec.distill", error, "distill") from error
+
+__all__ = ["Dataset", "Header", "Sequence", "Writer", "open"]

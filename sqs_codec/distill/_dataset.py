@@ -1,0 +1,166 @@
+"""Reading a file of sequences."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sqs_codec._base.files import require_file
+from sqs_codec._codec.codec import Codec
+from sqs_codec._codec.prior import Prior
+from sqs_codec._codec.rows import SparseRows
+from sqs_codec.distill._header import SCHEMA, Header, damage, read_metadata
+
+if TYPE_CHECKING:
+    import os
+
+    from numpy.typing import NDArray
+
+__all__ = ["Dataset", "Sequence", "open"]
+
+
+class Sequence(NamedTuple):
+    """Tokens, and the teacher's distributions of them.
+
+    Attributes
+    ----------
+    tokens : ndarray of uint32 [n]
+    first : int
+        Row i is the distribution of ``tokens[first + i]`` given those before it.
+    rows : SparseRows [1 to n - first + 1]
+    temperature : float
+        Of the distributions.
+    tail : bool
+        Whether the vocabulary's last id stands for all tokens that a list left out.
+    """
+
+    tokens: NDArray[np.uint32]
+    first: int
+    rows: SparseRows
+    temperature: float
+    tail: bool
+
+
+class Dataset:
+    """The sequences of a file, by index or in order; made by `open`.
+
+    A map-style data set, as PyTorch calls it. It can be pickled, forked and shared
+    between threads. To read a sequence is to read its row group, of about 1 MB. The
+    last one is at hand, so it is quick to go on to the next sequence.
+
+    Attributes
+    ----------
+    header : Header
+        What the file says of all its sequences.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], prior: Prior | None, tokenizer: Any
+    ) -> None:
+        require_file(path)
+        with damage(path):
+            file = pq.ParquetFile(path)
+            found = file.schema_arrow
+            metadata = read_metadata(found)
+            self.header = Header.from_json(metadata, prior)
+            if not found.equals(SCHEMA):
+                raise ValueError(f"its columns are not those of a Writer: {found}")
+            if tokenizer is not None:
+                self.header.check_tokenizer(tokenizer)
+        self._path = path
+        self._file = file.metadata
+        sizes = [
+            file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)
+        ]
+        self._ends = np.cumsum([0, *sizes])
+        self._last: tuple[int, pa.Table] | None = None
+
+    @property
+    def codec(self) -> Codec:
+        """The codec of the packets."""
+        return self.header.codec
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def __repr__(self) -> str:
+        return f"<Dataset of {len(self)} sequences>"
+
+    def __getitem__(self, index: int) -> Sequence:
+        row = range(len(self))[operator.index(index)]
+        group = int(np.searchsorted(self._ends, row, "right")) - 1
+        with damage(f"{self._path}: sequence {row}"):
+            columns = self._read(group)
+            place = row - int(self._ends[group])
+            tokens, *rest = (column[place] for column in columns)
+            return self._sequence(
+                tokens.values.to_numpy(), *(value.as_py() for value in rest)
+            )
+
+    def _sequence(
+        self, tokens: NDArray[np.uint32], first: int, distributions: int, packet: bytes
+    ) -> Sequence:
+        """Return a row of the file, checked."""
+        tokens = self.header.check_sequence(tokens, first, distributions)
+        codec = self.header.codec
+        rows = codec.decode_sequence(
+            packet, max_survivors=distributions * codec.max_support
+        )
+        if len(rows) != distributions:
+            raise ValueError(
+                f"its packet has {len(rows)} distributions, not {distributions}"
+            )
+        return Sequence(tokens, first, rows, self.header.temperature, self.header.tail)
+
+    def _read(self, group: int) -> list[Any]:
+        """Return the columns of a row group."""
+        last = self._last
+        if last is None or last[0] != group:
+            # A file of its own for each reading: none is shared by threads or a fork.
+            with pq.ParquetFile(
+                self._path, metadata=self._file, page_checksum_verification=True
+            ) as file:
+                last = group, file.read_row_group(group, use_threads=False)
+            self._last = last
+        columns: list[Any] = last[1].columns
+        return columns
+
+    def __iter__(self) -> Iterator[Sequence]:
+        return map(self.__getitem__, range(len(self)))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_last": None}
+
+
+def open(
+    path: str | os.PathLike[str],
+    *,
+    prior: Prior | None = None,
+    tokenizer: Any = None,
+) -> Dataset:
+    """Open a file that a `Writer` has finished.
+
+    Parameters
+    ----------
+    path : path-like
+    prior : Prior, optional
+        That of the file's codec, if it doesn't come with this package.
+    tokenizer : optional
+        Refuse the file unless its tokens are of this tokenizer, of transformers or
+        tokenizers: of anything with ``get_vocab()``.
+
+    Raises
+    ------
+    ValueError
+        It is no such file, or was cut; or the prior or the tokenizer is another, or the
+        file is for another release. The message says which. Damage inside the file is a
+        ValueError once the sequence is read, which it names, too.
+    OSError
+        It can't be read.
+    """
+    return Dataset(path, prior, tokenizer)

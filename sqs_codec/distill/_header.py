@@ -1,0 +1,199 @@
+"""What a file says of all its sequences, and what each of them must fit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from sqs_codec._base import checks
+from sqs_codec._base.errors import PacketError
+from sqs_codec._codec.codec import Codec
+from sqs_codec._codec.prior import Prior
+
+if TYPE_CHECKING:
+    import os
+
+    from numpy.typing import ArrayLike, NDArray
+
+__all__ = ["SCHEMA", "Header", "damage"]
+
+VERSION = 1
+"""Of the file: its columns, and what stands in its metadata."""
+
+KEY = b"sqs_codec"
+
+SCHEMA = pa.schema(
+    [
+        pa.field(name, kind, nullable=False)
+        for name, kind in (
+            ("tokens", pa.list_(pa.field("element", pa.uint32(), nullable=False))),
+            ("first", pa.uint32()),
+            ("distributions", pa.uint32()),
+            ("packet", pa.binary()),
+        )
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says of all its sequences.
+
+    Attributes
+    ----------
+    codec : Codec
+        Of coding ``"entropy"``.
+    model : str
+        The teacher's name.
+    temperature : float
+        Of the teacher's distributions.
+    rounding : str
+        How probabilities became counts: ``"unbiased"``, ``"lattice"`` or another word.
+    tail : bool
+        Whether the vocabulary's last id stands for all tokens that a list left out.
+    tokenizer_digest : bytes
+        As `sqs_codec.hf.tokenizer_fingerprint` gives it, or none if it isn't known.
+    source : str
+        Where the texts are from, and how they were cut.
+    """
+
+    codec: Codec
+    model: str = ""
+    temperature: float = 1.0
+    rounding: str = "unbiased"
+    tail: bool = False
+    tokenizer_digest: bytes = b""
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        checks.instance("codec", self.codec, Codec, "a Codec")
+        if self.codec.coding != "entropy":
+            raise ValueError(
+                f"sequences need a codec of coding 'entropy', got {self.codec.coding!r}"
+            )
+        for name in ("model", "rounding", "source"):
+            checks.instance(name, getattr(self, name), str, "a string")
+            checks.utf8(name, getattr(self, name))
+        checks.instance("tail", self.tail, bool, "a bool")
+        checks.instance("tokenizer_digest", self.tokenizer_digest, bytes, "bytes")
+        temperature = checks.temperature(self.temperature)
+        object.__setattr__(self, "temperature", temperature)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what stands in the metadata of a file."""
+        return {
+            "version": VERSION,
+            "codec": self.codec.config(),
+            "fingerprint": self.codec.fingerprint.hex(),
+            "model": self.model,
+            "temperature": self.temperature,
+            "rounding": self.rounding,
+            "tail": self.tail,
+            "tokenizer_digest": self.tokenizer_digest.hex(),
+            "source": self.source,
+        }
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any], prior: Prior | None = None) -> Header:
+        """Return what the metadata of a file says.
+
+        Raises
+        ------
+        ValueError or TypeError
+            The file is for another release, or its codec can't be had, as
+            `Codec.from_config` says, or what stands there isn't what a `Writer` writes.
+        """
+        if found.get("version") != VERSION:
+            raise ValueError(
+                f"it is a file of version {found.get('version')!r}, and this release "
+                f"of sqs_codec writes and reads version {VERSION}"
+            )
+        codec = Codec.from_config(found.get("codec", {}), prior)
+        names = ("model", "temperature", "rounding", "tail", "source")
+        digest = bytes.fromhex(found.get("tokenizer_digest", ""))
+        given = {name: found[name] for name in names if name in found}
+        header = cls(codec, tokenizer_digest=digest, **given)
+        header.require(found)
+        return header
+
+    def schema(self) -> pa.Schema:
+        """Return the columns of a file with its metadata."""
+        return SCHEMA.with_metadata({KEY: json.dumps(self.to_json())})
+
+    def require(self, found: Mapping[str, Any]) -> None:
+        """Refuse metadata that isn't this; the message names what differs."""
+        own = self.to_json()
+        for name in sorted({*own, *found}):
+            if own.get(name) != found.get(name):
+                raise ValueError(
+                    f"its {name} is {found.get(name)!r}, and {own.get(name)!r} was "
+                    "expected"
+                )
+
+    def check_tokenizer(self, tokenizer: Any) -> None:
+        """Refuse a tokenizer that isn't the one of the file's tokens."""
+        from sqs_codec.edge import fingerprint
+
+        if not self.tokenizer_digest:
+            raise ValueError("it doesn't say which tokenizer its tokens are of")
+        digest = fingerprint(tokenizer.get_vocab())
+        if digest != self.tokenizer_digest:
+            raise ValueError(
+                "its tokens are of another tokenizer: of digest "
+                f"{self.tokenizer_digest.hex()}, and the one given has {digest.hex()}"
+            )
+
+    def check_sequence(
+        self, tokens: ArrayLike, first: int, distributions: int
+    ) -> NDArray[np.uint32]:
+        """Return a sequence's tokens, which its distributions must go with."""
+        ids = checks.uint32("tokens", tokens)
+        limit = self.codec.vocab_size - self.tail
+        if ids.size and ids.max() >= limit:
+            place = int((ids >= limit).argmax())
+            raise ValueError(
+                f"tokens[{place}] is {ids[place]}, and must be below {limit}"
+            )
+        checks.in_range("first", first, 1, ids.size)
+        most = ids.size - first + 1
+        if not 1 <= distributions <= most:
+            raise ValueError(
+                f"{ids.size} tokens, of which the first with a distribution is "
+                f"{first}, go with 1 to {most} distributions, got {distributions}"
+            )
+        return ids
+
+
+def read_metadata(schema: pa.Schema) -> dict[str, Any]:
+    """Return what a `Writer` wrote into a schema."""
+    text = (schema.metadata or {}).get(KEY)
+    try:
+        found = json.loads(text) if text is not None else None
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise ValueError("it lacks the metadata that sqs_codec.distill writes")
+    return found
+
+
+@contextmanager
+def damage(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Say of which file an error is; those of pyarrow mean that it is damaged."""
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # of the system
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"{path} is no Parquet file, or was cut or damaged: {reason}"
+        ) from None
+    except (TypeError, ValueError) as error:
+        kind = PacketError if isinstance(error, PacketError) else ValueError
+        raise kind(f"{path}: {error}") from error

@@ -1,0 +1,258 @@
+"""Writing a file of sequences, which an end of the process doesn't undo."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sqs_codec._base import checks
+from sqs_codec._base.files import lock_file, write_file
+from sqs_codec._codec.codec import Codec
+from sqs_codec._codec.rows import SparseRows
+from sqs_codec.distill._header import SCHEMA, Header, damage, read_metadata
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from numpy.typing import ArrayLike
+
+__all__ = ["Writer"]
+
+ROW_GROUP = 1 << 20
+"""Bytes of packets after which a row group ends: what is read for one sequence."""
+
+PARQUET: dict[str, Any] = {
+    "compression": {
+        "tokens.list.element": "zstd",
+        "first": "zstd",
+        "distributions": "zstd",
+        "packet": "none",
+    },
+    "use_dictionary": False,
+    "write_statistics": False,  # the least and the greatest packet say nothing
+    "write_page_checksum": True,
+}
+"""Packets can't be made smaller."""
+
+
+class Writer:
+    """A file in the making: one row a sequence, tokens and the packet of their rows.
+
+    Each row group, of about 1 MB of packets, is kept by itself in the folder
+    ``path + ".parts"`` as soon as it is full, and `close` makes the file of them. So a
+    writer that is made again after an end of any kind goes on after the last sequence
+    that was kept: its ``len`` says how many there are.
+
+    As a context manager it closes the file at the end, but not after an exception: then
+    all sequences written are kept for a writer that goes on.
+
+    Parameters
+    ----------
+    path : path-like
+        The file, which isn't there until it is whole.
+    codec : Codec
+        Of coding ``"entropy"``.
+    model : str
+        The teacher's name.
+    temperature : float
+        Of the teacher's distributions.
+    rounding : str
+        How probabilities became counts: ``"unbiased"``, ``"lattice"`` or another word.
+    tail : bool
+        Whether the vocabulary's last id stands for all tokens that a list left out,
+        as `Codec.quantize_top_logprobs` has it. It is then no token.
+    tokenizer_digest : bytes
+        As `sqs_codec.hf.tokenizer_fingerprint` gives it, or none if it isn't known.
+    source : str
+        Where the texts are from, and how they were cut: it tells two files in the
+        making apart.
+
+    Raises
+    ------
+    FileExistsError
+        The file is there: it is finished, or another one.
+    BlockingIOError
+        Another writer is at it.
+    ValueError
+        What is kept of it is of another codec, model, temperature or so, which the
+        message names.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import sqs_codec as sqs
+    >>> from sqs_codec import distill
+    >>> path = tempfile.mkdtemp() + "/teacher.parquet"
+    >>> codec = sqs.Codec(vocab_size=8, resolution=4)
+    >>> rows = sqs.SparseRows([2, 7, 5], [3, 1, 4], [0, 2, 3], 8, resolution=4)
+    >>> with distill.Writer(path, codec, model="mine") as writer:
+    ...     writer.write([1, 2, 5], rows)
+    >>> distill.open(path)[0].rows == rows
+    True
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        codec: Codec,
+        *,
+        model: str = "",
+        temperature: float = 1.0,
+        rounding: str = "unbiased",
+        tail: bool = False,
+        tokenizer_digest: bytes = b"",
+        source: str = "",
+    ) -> None:
+        self.header = Header(
+            codec, model, temperature, rounding, tail, tokenizer_digest, source
+        )
+        self._path = Path(path)
+        self._folder = Path(f"{os.fspath(path)}.parts")
+        self._pending: list[tuple[Any, int, int, bytes]] = []
+        self._bytes = self._kept = 0
+        self._folder.mkdir(exist_ok=True)
+        self._lock = lock_file(self._folder / "lock")
+        parts = sorted(self._folder.glob("*.parquet"))
+        self._groups = len(parts)
+        try:
+            self._resume(parts)
+        except BaseException:
+            self._leave()
+            raise
+
+    def _resume(self, parts: list[Path]) -> None:
+        """Go on after the row groups that are there."""
+        for i, part in enumerate(parts):
+            with damage(part):
+                if part != self._part(i):
+                    raise ValueError(f"{self._part(i).name} is missing before it")
+                self._kept += self._count(part)
+        if self._path.exists():
+            with damage(self._path):
+                if self._count(self._path) >= self._kept:  # `close` was interrupted
+                    self._groups = 0
+            raise FileExistsError(errno.EEXIST, "it is finished", str(self._path))
+
+    def _count(self, path: Path) -> int:
+        """Return how many sequences a file has, which must be of this header."""
+        file = pq.ParquetFile(path)
+        self.header.require(read_metadata(file.schema_arrow))
+        return int(file.metadata.num_rows)
+
+    def _part(self, i: int) -> Path:
+        return self._folder / f"{i:06}.parquet"
+
+    def __len__(self) -> int:
+        """How many sequences there are, those of earlier writers counted."""
+        return self._kept + len(self._pending)
+
+    def __repr__(self) -> str:
+        return f"<Writer of {self._path}: {len(self)} sequences>"
+
+    def write(self, tokens: ArrayLike, rows: SparseRows, first: int = 1) -> None:
+        """Add a sequence. What is refused leaves the writer as it was.
+
+        Parameters
+        ----------
+        tokens : array_like of int [n]
+        rows : SparseRows [1 to n - first + 1]
+            Row i is the distribution of ``tokens[first + i]`` given those before it.
+            The last may be of a token that would come after the end.
+        first : int
+            Where in `tokens` the first token is that has a distribution, 1 to n: 1 for
+            a whole text, more after a prompt.
+
+        Raises
+        ------
+        ValueError or TypeError
+            They don't go together, or with the codec.
+        """
+        if self._lock.closed:
+            raise ValueError(f"{self._path}: the writer is closed")
+        checks.instance("rows", rows, SparseRows, "SparseRows")
+        ids = self.header.check_sequence(tokens, first, len(rows))
+        packet = self.header.codec.encode_sequence(rows)
+        self._pending.append((ids, first, len(rows), packet))
+        self._bytes += len(packet)
+        if self._bytes >= ROW_GROUP:
+            self._keep()
+
+    def _keep(self) -> None:
+        """Keep what is pending, as a row group."""
+        if not self._pending:
+            return
+        ids, first, distributions, packets = zip(*self._pending, strict=True)
+        ends = np.cumsum([0, *map(len, ids)], dtype=np.int32)
+        columns = [
+            pa.ListArray.from_arrays(
+                pa.array(ends), pa.array(np.concatenate(ids)), type=SCHEMA[0].type
+            ),
+            pa.array(first, pa.uint32()),
+            pa.array(distributions, pa.uint32()),
+            pa.array(packets, pa.binary()),
+        ]
+        sink = pa.BufferOutputStream()
+        with pq.ParquetWriter(sink, self.header.schema(), **PARQUET) as writer:
+            writer.write_table(pa.table(columns, schema=self.header.schema()))
+        write_file(self._part(self._groups), sink.getvalue())
+        self._groups += 1
+        self._kept += len(self._pending)
+        self._pending, self._bytes = [], 0
+
+    def close(self) -> None:
+        """Finish the file: make it of the row groups, and put it in its place.
+
+        Raises
+        ------
+        FileExistsError
+            There is a file by now. The row groups are kept.
+        """
+        if self._lock.closed:
+            return
+        self._keep()
+        whole = self._folder / "whole"
+        with pq.ParquetWriter(whole, self.header.schema(), **PARQUET) as writer:
+            for part in map(self._part, range(self._groups)):
+                with damage(part):
+                    file = pq.ParquetFile(part, page_checksum_verification=True)
+                    writer.write_table(file.read(use_threads=False))
+        with whole.open("r+b") as written:
+            os.fsync(written.fileno())
+        if self._path.exists():
+            raise FileExistsError(errno.EEXIST, "it came to be", str(self._path))
+        os.replace(whole, self._path)
+        self._groups = 0
+        self._leave()
+
+    def _leave(self) -> None:
+        """Let another writer go on, if there is anything to go on from."""
+        self._lock.close()
+        if not self._groups:
+            for part in sorted(self._folder.iterdir(), reverse=True):
+                part.unlink(
+                    missing_ok=True
+                )  # if this is interrupted, the first ones are left
+            self._folder.rmdir()
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error is None:
+            self.close()
+            return
+        try:
+            self._keep()
+        finally:
+            self._leave()
