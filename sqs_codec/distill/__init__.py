@@ -6,7 +6,7 @@ with a ``DataLoader``, whose batches `collate` makes.
 """
 
 try:
-    from sqs_codec.distill._dataset import Dataset, Sequence, open
+    from sqs_codec.distill._dataset import Dataset, Sequence, Sizes, open
     from sqs_codec.distill._header import Header
     from sqs_codec.distill._writer import Writer
 except ModuleNotFoundError as error:
@@ -14,4 +14,4 @@ except ModuleNotFoundError as error:
 
     raise needs("sqs_codec.distill", error, "distill") from error
 
-__all__ = ["Dataset", "Header", "Sequence", "Writer", "open"]
+__all__ = ["Dataset", "Header", "Sequence", "Sizes", "Writer", "open"]

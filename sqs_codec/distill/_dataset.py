@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,11 +18,9 @@ from sqs_codec._codec.rows import SparseRows
 from sqs_codec.distill._header import SCHEMA, Header, damage, read_metadata
 
 if TYPE_CHECKING:
-    import os
-
     from numpy.typing import NDArray
 
-__all__ = ["Dataset", "Sequence", "open"]
+__all__ = ["Dataset", "Sequence", "Sizes", "open"]
 
 
 class Sequence(NamedTuple):
@@ -46,6 +45,25 @@ class Sequence(NamedTuple):
     tail: bool
 
 
+class Sizes(NamedTuple):
+    """How much a file has.
+
+    Attributes
+    ----------
+    sequences, tokens, distributions : int
+    packet_bytes : int
+        That its packets take in it.
+    file_bytes : int
+        Of all of it.
+    """
+
+    sequences: int
+    tokens: int
+    distributions: int
+    packet_bytes: int
+    file_bytes: int
+
+
 class Dataset:
     """The sequences of a file, by index or in order; made by `open`.
 
@@ -64,19 +82,17 @@ class Dataset:
     ) -> None:
         require_file(path)
         with damage(path):
-            file = pq.ParquetFile(path)
-            found = file.schema_arrow
-            metadata = read_metadata(found)
-            self.header = Header.from_json(metadata, prior)
-            if not found.equals(SCHEMA):
-                raise ValueError(f"its columns are not those of a Writer: {found}")
+            self._file = pq.read_metadata(path)
+            self.header = Header.from_json(read_metadata(self._file), prior)
+            columns = self._file.schema.to_arrow_schema()
+            if not columns.equals(SCHEMA):
+                raise ValueError(f"its columns are not those of a Writer: {columns}")
             if tokenizer is not None:
                 self.header.check_tokenizer(tokenizer)
+            sizes = [group.num_rows for group in self._groups()]
+            if min(sizes, default=0) < 0 or sum(sizes) != self._file.num_rows:
+                raise ValueError(f"it has {sizes} sequences, not {self._file.num_rows}")
         self._path = path
-        self._file = file.metadata
-        sizes = [
-            file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)
-        ]
         self._ends = np.cumsum([0, *sizes])
         self._last: tuple[int, pa.Table] | None = None
 
@@ -84,6 +100,29 @@ class Dataset:
     def codec(self) -> Codec:
         """The codec of the packets."""
         return self.header.codec
+
+    def sizes(self) -> Sizes:
+        """Return how much the file has; of the sequences hardly anything is read."""
+        with damage(self._path), self._open() as file:
+            found = file.read(columns=["distributions"], use_threads=False)
+        columns = [[g.column(i) for g in self._groups()] for i in range(len(SCHEMA))]
+        return Sizes(
+            len(self),
+            sum(chunk.num_values for chunk in columns[0]),
+            int(found["distributions"].to_numpy().sum(dtype=np.int64)),
+            sum(chunk.total_compressed_size for chunk in columns[-1]),
+            os.path.getsize(self._path),
+        )
+
+    def _open(self) -> pq.ParquetFile:
+        """Open the file, each time anew: none is shared by threads or a fork."""
+        return pq.ParquetFile(
+            self._path, metadata=self._file, page_checksum_verification=True
+        )
+
+    def _groups(self) -> list[Any]:
+        """Return what the file's end says of each row group."""
+        return [self._file.row_group(i) for i in range(self._file.num_row_groups)]
 
     def __len__(self) -> int:
         return int(self._ends[-1])
@@ -121,11 +160,10 @@ class Dataset:
         """Return the columns of a row group."""
         last = self._last
         if last is None or last[0] != group:
-            # A file of its own for each reading: none is shared by threads or a fork.
-            with pq.ParquetFile(
-                self._path, metadata=self._file, page_checksum_verification=True
-            ) as file:
+            with self._open() as file:
                 last = group, file.read_row_group(group, use_threads=False)
+            if last[1].num_rows != self._ends[group + 1] - self._ends[group]:
+                raise ValueError(f"its row group has {last[1].num_rows} sequences")
             self._last = last
         columns: list[Any] = last[1].columns
         return columns

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from sqs_codec._base import checks
 from sqs_codec._base.errors import PacketError
@@ -17,11 +19,9 @@ from sqs_codec._codec.codec import Codec
 from sqs_codec._codec.prior import Prior
 
 if TYPE_CHECKING:
-    import os
-
     from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["SCHEMA", "Header", "damage"]
+__all__ = ["SCHEMA", "Header", "damage", "read_metadata"]
 
 VERSION = 1
 """Of the file: its columns, and what stands in its metadata."""
@@ -87,7 +87,7 @@ class Header:
 
     def to_json(self) -> dict[str, Any]:
         """Return what stands in the metadata of a file."""
-        return {
+        said = {
             "version": VERSION,
             "codec": self.codec.config(),
             "fingerprint": self.codec.fingerprint.hex(),
@@ -98,9 +98,11 @@ class Header:
             "tokenizer_digest": self.tokenizer_digest.hex(),
             "source": self.source,
         }
+        check = hashlib.blake2b(json.dumps(said).encode(), digest_size=8)
+        return said | {"check": check.hexdigest()}
 
     @classmethod
-    def from_json(cls, found: Mapping[str, Any], prior: Prior | None = None) -> Header:
+    def from_json(cls, found: dict[str, Any], prior: Prior | None = None) -> Header:
         """Return what the metadata of a file says.
 
         Raises
@@ -126,10 +128,10 @@ class Header:
         """Return the columns of a file with its metadata."""
         return SCHEMA.with_metadata({KEY: json.dumps(self.to_json())})
 
-    def require(self, found: Mapping[str, Any]) -> None:
+    def require(self, found: dict[str, Any]) -> None:
         """Refuse metadata that isn't this; the message names what differs."""
         own = self.to_json()
-        for name in sorted({*own, *found}):
+        for name in own | found:
             if own.get(name) != found.get(name):
                 raise ValueError(
                     f"its {name} is {found.get(name)!r}, and {own.get(name)!r} was "
@@ -170,12 +172,12 @@ class Header:
         return ids
 
 
-def read_metadata(schema: pa.Schema) -> dict[str, Any]:
-    """Return what a `Writer` wrote into a schema."""
-    text = (schema.metadata or {}).get(KEY)
+def read_metadata(file: pq.FileMetaData) -> dict[str, Any]:
+    """Return what a `Writer` wrote into a file's metadata."""
+    text = (file.metadata or {}).get(KEY)
     try:
         found = json.loads(text) if text is not None else None
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
         raise ValueError("it lacks the metadata that sqs_codec.distill writes")
@@ -183,7 +185,7 @@ def read_metadata(schema: pa.Schema) -> dict[str, Any]:
 
 
 @contextmanager
-def damage(path: str | os.PathLike[str]) -> Iterator[None]:
+def damage(name: object) -> Iterator[None]:
     """Say of which file an error is; those of pyarrow mean that it is damaged."""
     try:
         yield
@@ -191,9 +193,7 @@ def damage(path: str | os.PathLike[str]) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # of the system
         reason = " ".join(str(error).split())
-        raise ValueError(
-            f"{path} is no Parquet file, or was cut or damaged: {reason}"
-        ) from None
+        raise ValueError(f"{name}: cut, damaged or no Parquet file: {reason}") from None
     except (TypeError, ValueError) as error:
         kind = PacketError if isinstance(error, PacketError) else ValueError
-        raise kind(f"{path}: {error}") from error
+        raise kind(f"{name}: {error}") from error

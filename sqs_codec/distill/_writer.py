@@ -141,9 +141,9 @@ class Writer:
 
     def _count(self, path: Path) -> int:
         """Return how many sequences a file has, which must be of this header."""
-        file = pq.ParquetFile(path)
-        self.header.require(read_metadata(file.schema_arrow))
-        return int(file.metadata.num_rows)
+        file = pq.read_metadata(path)
+        self.header.require(read_metadata(file))
+        return int(file.num_rows)
 
     def _part(self, i: int) -> Path:
         return self._folder / f"{i:06}.parquet"
@@ -219,8 +219,10 @@ class Writer:
         whole = self._folder / "whole"
         with pq.ParquetWriter(whole, self.header.schema(), **PARQUET) as writer:
             for part in map(self._part, range(self._groups)):
-                with damage(part):
-                    file = pq.ParquetFile(part, page_checksum_verification=True)
+                with (
+                    damage(part),
+                    pq.ParquetFile(part, page_checksum_verification=True) as file,
+                ):
                     writer.write_table(file.read(use_threads=False))
         with whole.open("r+b") as written:
             os.fsync(written.fileno())
@@ -234,10 +236,9 @@ class Writer:
         """Let another writer go on, if there is anything to go on from."""
         self._lock.close()
         if not self._groups:
+            # The first ones last: whoever sees only these knows that they are in the file.
             for part in sorted(self._folder.iterdir(), reverse=True):
-                part.unlink(
-                    missing_ok=True
-                )  # if this is interrupted, the first ones are left
+                part.unlink(missing_ok=True)
             self._folder.rmdir()
 
     def __enter__(self) -> Writer:
@@ -249,10 +250,11 @@ class Writer:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if error is None:
-            self.close()
-            return
         try:
-            self._keep()
+            if error is None:
+                self.close()
+            else:
+                self._keep()
         finally:
-            self._leave()
+            if not self._lock.closed:
+                self._leave()
