@@ -234,10 +234,14 @@ def sentences() -> Iterator[tuple[str, str]]:
 
 def command_line() -> str:
     """Return the page of the ``sqs`` command: what each ``--help`` says."""
-    overview = help_of()
-    page = ["# Command line", fenced(overview)]
-    for name in re.findall(r"^    ([a-z]+) {2,}", overview, re.M):
-        page += [f"## sqs {name}", fenced(help_of(name))]
+    page, todo = [], [()]
+    for command in todo:  # which grows
+        said = help_of(*command)
+        title = "# Command line" if not command else f"## sqs {' '.join(command)}"
+        page += [title, fenced(said)]
+        todo += [
+            (*command, name) for name in re.findall(r"^    ([a-z]+) {2,}", said, re.M)
+        ]
     return "\n\n".join(page)
 
 

@@ -334,15 +334,19 @@ def _show(edge: Edge, steps: Iterator[Step], text: Text) -> None:
             print(_summary(edge), file=sys.stderr)
 
 
+def prior_of(name: str | None, fingerprint: bytes) -> sqs.Prior | None:
+    """Return the prior that an option names; if none, that of SmolLM2's tokenizer."""
+    if name is None and fingerprint == SMOLLM2:
+        name = "smollm2"
+    return options.find_prior(name)
+
+
 def settings(args: argparse.Namespace, draft: Draft) -> list[Setting]:
     """Return the one that was asked for, or those that the planner may choose from."""
     from sqs_codec.edge import default_settings
     from sqs_codec.session import Setting
 
-    name = args.prior
-    if name is None and draft.fingerprint == SMOLLM2:
-        name = "smollm2"
-    prior = options.find_prior(name)
+    prior = prior_of(args.prior, draft.fingerprint)
     codec = sqs.Codec(draft.vocab_size, prior=prior)
     if args.top_k is not None:
         return [Setting(codec, sqs.TopK(args.top_k))]

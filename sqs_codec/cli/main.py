@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 import sqs_codec as sqs
-from sqs_codec.cli import bits, generate, inspect, prior, proxy, serve
+from sqs_codec.cli import bits, distill, generate, inspect, prior, proxy, serve
 from sqs_codec.cli.demo import command as demo
 from sqs_codec.cli.options import shown
 
@@ -20,6 +20,7 @@ COMMANDS = (
     ("inspect", inspect, "show what a packet holds"),
     ("bits", bits, "measure what your own logits cost"),
     ("prior", prior, "make a prior for your tokenizer"),
+    ("distill", distill, "keep a teacher's distributions in a file"),
 )
 """Each is a module with a `DESCRIPTION`, `EXAMPLES` if it has some, and `fill`, which
 adds its options and what runs it. That returns the exit status, or raises an OSError or

@@ -142,12 +142,12 @@ def add_temperature(
     )
 
 
-def add_resolution(add: Add) -> None:
-    """Add the option that sets a codec's resolution."""
+def add_resolution(add: Add, default: int | None = None) -> None:
+    """Add the option that sets a codec's resolution; by default the codec's own."""
     add(
         "--resolution",
         type=number(int, 1, MAX_RESOLUTION),
-        default=default_of(Codec, "resolution"),
+        default=default or default_of(Codec, "resolution"),
         metavar="L",
         help=f"what a distribution's counts add up to, 1 to {MAX_RESOLUTION} "
         "(default: %(default)s)",

@@ -6,6 +6,7 @@ with a ``DataLoader``, whose batches `collate` makes.
 """
 
 try:
+    from sqs_codec.distill._batch import collate
     from sqs_codec.distill._dataset import Dataset, Sequence, Sizes, open
     from sqs_codec.distill._header import Header
     from sqs_codec.distill._writer import Writer
@@ -14,4 +15,4 @@ except ModuleNotFoundError as error:
 
     raise needs("sqs_codec.distill", error, "distill") from error
 
-__all__ = ["Dataset", "Header", "Sequence", "Sizes", "Writer", "open"]
+__all__ = ["Dataset", "Header", "Sequence", "Sizes", "Writer", "collate", "open"]

@@ -236,7 +236,7 @@ class Writer:
         """Let another writer go on, if there is anything to go on from."""
         self._lock.close()
         if not self._groups:
-            # The first ones last: whoever sees only these knows that they are in the file.
+            # The first ones last: from these alone a writer knows what happened.
             for part in sorted(self._folder.iterdir(), reverse=True):
                 part.unlink(missing_ok=True)
             self._folder.rmdir()

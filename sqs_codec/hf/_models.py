@@ -357,6 +357,10 @@ class CachedModel:
         -------
         ndarray of float32, shape [last, V]
         """
+        return _as_array(self.tensor(tokens, last))
+
+    def tensor(self, tokens: Sequence[int], last: int = 1) -> torch.Tensor:
+        """Return what `logits` does as a tensor: on the model's device, in its type."""
         if not 1 <= last <= len(tokens):
             raise ValueError(f"last must be 1 to {len(tokens)}, not {last}")
         with self._whole_or_empty():
@@ -482,7 +486,7 @@ class CachedModel:
             **self._sight(before, past),
         )
         self._cells = cells
-        return rows
+        return _as_array(rows)
 
     def _sight(self, before: Sequence[int], past: int) -> dict[str, Any]:
         """Return positions of new cells, and masks that show them the cells before."""
@@ -506,7 +510,7 @@ class CachedModel:
 
     def _read(
         self, tokens: Sequence[int], wanted: int | torch.Tensor, **options: Any
-    ) -> NDArray[np.float32]:
+    ) -> torch.Tensor:
         """Add tokens to the cache; return the wanted logits, the last ones or these."""
         with torch.inference_mode():
             out = self._model(
@@ -516,8 +520,12 @@ class CachedModel:
                 **{self._cache_argument: self._cache},
                 **options,
             )
-        cropped = out.logits[0, :, : self._vocab_size]
-        return np.asarray(cropped.float().cpu().numpy(), dtype=np.float32)
+        cropped: torch.Tensor = out.logits[0, :, : self._vocab_size]
+        return cropped
+
+
+def _as_array(logits: torch.Tensor) -> NDArray[np.float32]:
+    return np.asarray(logits.float().cpu().numpy(), dtype=np.float32)
 
 
 def _windows(config: Any) -> dict[str, int | None]:

@@ -1,0 +1,311 @@
+"""The command ``sqs distill``: files of a teacher's distributions."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Iterator, Sequence
+from hashlib import blake2b
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+import sqs_codec as sqs
+from sqs_codec.cli.generate import prior_of
+from sqs_codec.cli.options import (
+    HF_MODULES,
+    LOADING,
+    SMOLLM2_MODULES,
+    Add,
+    add_loading,
+    add_prior,
+    add_resolution,
+    add_temperature,
+    check_folder,
+    find_prior,
+    given,
+    has_packages,
+    interrupts_raise,
+    number,
+    shown,
+)
+from sqs_codec.cli.prior import load_tokenizer
+
+if TYPE_CHECKING:
+    from sqs_codec.distill import Dataset
+    from sqs_codec.hf import LanguageModel
+
+DESCRIPTION = """\
+Keeps the distributions of a teacher in a file, for the distillation of students.
+Each becomes whole counts that are right on average, of some 24 bytes a token. The
+file is Parquet; in Python sqs_codec.distill reads and writes it.
+"""
+
+EXAMPLES = """\
+examples:
+  sqs distill make --texts texts.jsonl -o teacher.parquet
+  sqs distill info teacher.parquet
+  sqs distill check teacher.parquet --tokenizer tokenizer.json
+"""
+
+MAKE = """\
+Lets a model of Hugging Face read texts, and keeps its distribution of each token,
+given those before it in the text, and of the one after the last. What was
+interrupted goes on where it was if the same command is given again.
+"""
+
+CHUNK = 512
+"""Tokens that the teacher reads at once."""
+
+MAX_LENGTH = 2048
+LONGEST = 1 << 16
+"""Tokens of a sequence, by default and at most."""
+
+
+def fill(parser: argparse.ArgumentParser) -> None:
+    """Add the commands."""
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name, fill_, help_, description in COMMANDS:
+        command = commands.add_parser(
+            name,
+            help=help_,
+            description=description,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        fill_(command)
+        command.set_defaults(usage_error=command.error, called=command.prog)
+
+
+def fill_make(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``sqs distill make``."""
+    add = parser.add_argument
+    add(
+        "--texts",
+        type=Path,
+        nargs="+",
+        required=True,
+        metavar="FILE",
+        help='a text a line, or, if it ends in .jsonl, an object with a "text" a line',
+    )
+    add("-o", "--output", type=Path, required=True, metavar="FILE", help="the file")
+    add(
+        "--model",
+        metavar="MODEL",
+        help="the teacher: a Hugging Face model, by directory or name (default: "
+        "SmolLM2)",
+    )
+    add_loading(add)
+    add_temperature(add, "of the distributions", default=1.0)
+    add_resolution(add, default=50)
+    add_prior(add, default="smollm2 with its vocabulary, else none")
+    add(
+        "--max-length",
+        type=number(int, 1, LONGEST),
+        metavar="N",
+        help="cut texts into pieces of so many tokens (default: what the model can "
+        f"read, up to {MAX_LENGTH})",
+    )
+    add(
+        "--seed",
+        type=number(int, 0, 2**64 - 1),
+        default=0,
+        metavar="N",
+        help="of the rounding to counts (default: %(default)s)",
+    )
+    parser.set_defaults(command=make)
+
+
+def make(args: argparse.Namespace) -> int:
+    """Let a teacher read texts, and write the file."""
+    needed = ["pyarrow", *HF_MODULES, *(() if args.model else SMOLLM2_MODULES)]
+    if not has_packages("distill make", needed, extra="distill,hf"):
+        return 1
+    check_folder(args.output)
+    prior_of(args.prior, b"")
+    source = f"{digest(args.texts)}; seed {args.seed}"
+    from sqs_codec.distill import Writer
+    from sqs_codec.hf import load_model, tokenizer_fingerprint
+
+    where = {"device": "auto", "dtype": "auto", **given(args, *LOADING)}
+    model = load_model(args.model, **where)
+    length = piece_length(model, args.max_length)
+    tokenizer = tokenizer_fingerprint(model.tokenizer)
+    codec = sqs.Codec(
+        model.vocab_size, args.resolution, prior=prior_of(args.prior, tokenizer)
+    )
+    with (
+        interrupts_raise(),
+        Writer(
+            args.output,
+            codec,
+            model=model.summary,
+            temperature=args.temperature,
+            tokenizer_digest=tokenizer,
+            source=f"{source}; up to {length} tokens",
+        ) as writer,
+    ):
+        done = len(writer)
+        for i, tokens in enumerate(pieces(args.texts, model, length)):
+            if i >= done:
+                rng = np.random.default_rng([args.seed, i])
+                rows = read(model, codec, tokens, args.temperature, rng)
+                writer.write(tokens, rows)
+    return info(args)
+
+
+def digest(texts: Sequence[Path]) -> str:
+    """Return the names of files and what tells their contents apart."""
+    state = blake2b(digest_size=8)
+    for path in texts:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                state.update(block)
+    return f"{' '.join(path.name for path in texts)} ({state.hexdigest()})"
+
+
+def piece_length(model: LanguageModel, asked: int | None) -> int:
+    """Return how many tokens of a text the teacher is to read, as it can."""
+    config = model.model.config.get_text_config()
+    most = getattr(config, "max_position_embeddings", None) or LONGEST
+    if asked is not None and asked > most:
+        raise ValueError(
+            f"--max-length must be up to {most}, as the model reads, not {asked}"
+        )
+    return asked or min(MAX_LENGTH, most)
+
+
+def pieces(
+    texts: Sequence[Path], model: LanguageModel, length: int
+) -> Iterator[list[int]]:
+    """Yield the tokens of texts, cut to a length; show how far it is."""
+    from tqdm import tqdm
+
+    size = sum(path.stat().st_size for path in texts)
+    with tqdm(total=size, unit="B", unit_scale=True, disable=None) as bar:
+        for path in texts:
+            with path.open("rb") as file:
+                for i, line in enumerate(file, 1):
+                    text = text_of(line, path, i)
+                    ids = model.tokenizer(text, verbose=False)["input_ids"]
+                    for start in range(0, len(ids) if text else 0, length):
+                        yield ids[start : start + length]
+                    bar.update(len(line))
+
+
+def text_of(line: bytes, path: Path, i: int) -> str:
+    """Return the text of a line, which an error names."""
+    try:
+        text = line.decode().rstrip("\r\n")
+        if path.suffix == ".jsonl" and text.strip():
+            text = json.loads(text)["text"]
+            if not isinstance(text, str):
+                raise TypeError
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}, line {i}, is not UTF-8: {error}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f'{path}, line {i}, is no object with a "text"') from error
+    return text
+
+
+def read(
+    model: LanguageModel,
+    codec: sqs.Codec,
+    tokens: Sequence[int],
+    temperature: float,
+    rng: np.random.Generator,
+) -> sqs.SparseRows:
+    """Return the teacher's distributions after each of the tokens."""
+    from sqs_codec.hf import CachedModel
+    from sqs_codec.torch import quantize_unbiased
+
+    cached = CachedModel(model.model, model.vocab_size)
+    rows: list[sqs.SparseDistribution] = []
+    for start in range(0, len(tokens), CHUNK):
+        end = min(start + CHUNK, len(tokens))
+        logits = cached.tensor(tokens[:end], end - start)
+        rows += quantize_unbiased(codec, logits, temperature=temperature, rng=rng)
+    return sqs.SparseRows.stack(rows)
+
+
+def fill_info(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``sqs distill info``."""
+    add_file(parser.add_argument)
+    parser.set_defaults(command=info)
+
+
+def add_file(add: Add) -> None:
+    """Add the options that name a file, and the prior that it may need."""
+    add("output", type=Path, metavar="FILE", help="a file of sqs distill make")
+    add("--prior", metavar="FILE", help="that of its codec, if it isn't a built-in one")
+
+
+def info(args: argparse.Namespace) -> int:
+    """Say what a file is, and how much it has."""
+    dataset = open_file(args, "info")
+    if dataset is None:
+        return 1
+    said = dataset.header.to_json()
+    codec = said.pop("codec")
+    for name, value in {**said, **codec}.items():
+        print(f"{name}: {shown(str(value))}")
+    n = dataset.sizes()
+    print(
+        f"{n.sequences} sequences of {n.tokens} tokens, {n.distributions} "
+        f"distributions\npackets {n.packet_bytes} bytes, "
+        f"{n.packet_bytes / max(n.distributions, 1):.2f} a distribution; file "
+        f"{n.file_bytes} bytes, {n.file_bytes / max(n.tokens, 1):.2f} a token"
+    )
+    return 0
+
+
+def open_file(
+    args: argparse.Namespace, command: str, tokenizer: object = None
+) -> Dataset | None:
+    """Open the file, or explain what would have to be installed for that."""
+    if not has_packages(f"distill {command}", ["pyarrow"], extra="distill"):
+        return None
+    from sqs_codec import distill
+
+    return distill.open(args.output, prior=find_prior(args.prior), tokenizer=tokenizer)
+
+
+def fill_check(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``sqs distill check``."""
+    add_file(parser.add_argument)
+    parser.add_argument(
+        "--tokenizer",
+        metavar="FILE_OR_NAME",
+        help="check that its tokens are of this one: a tokenizer.json, a folder that "
+        "has one or a name on the Hugging Face hub",
+    )
+    parser.set_defaults(command=check)
+
+
+def check(args: argparse.Namespace) -> int:
+    """Read all of a file; what is wrong is an error."""
+    tokenizer = None
+    if args.tokenizer:
+        if not has_packages("distill check", ["tokenizers"], extra="distill,prior"):
+            return 1
+        tokenizer = load_tokenizer(args.tokenizer)
+    dataset = open_file(args, "check", tokenizer)
+    if dataset is None:
+        return 1
+    read = sum(len(sequence.rows) for sequence in dataset)
+    print(f"{len(dataset)} sequences of {read} distributions: all can be read")
+    return 0
+
+
+Fill = Callable[[argparse.ArgumentParser], None]
+COMMANDS: tuple[tuple[str, Fill, str, str], ...] = (
+    ("make", fill_make, "let a model read texts", MAKE),
+    ("info", fill_info, "say what a file has", "Says what a file is, and how large."),
+    (
+        "check",
+        fill_check,
+        "read all of a file",
+        "Reads all of a file, and ends with 1 at the first thing that is wrong.",
+    ),
+)
+"""Name, what adds the options and what runs it, and what help says."""

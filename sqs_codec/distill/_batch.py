@@ -1,0 +1,64 @@
+"""Sequences of a file as a batch for a student."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Items
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sqs_codec.distill._dataset import Sequence
+
+if TYPE_CHECKING:
+    from sqs_codec.torch import TeacherBatch
+
+__all__ = ["collate"]
+
+
+def collate(items: Items[Sequence]) -> TeacherBatch:
+    """Return sequences as a batch, as the ``collate_fn`` of a ``DataLoader`` does.
+
+    Needs the extra ``[torch]``.
+
+    Parameters
+    ----------
+    items : sequence of Sequence
+        At least one; of one file or of files that agree in vocabulary, resolution,
+        temperature and tail.
+
+    Returns
+    -------
+    sqs_codec.torch.TeacherBatch
+        Shorter texts are padded on the right, by token 0.
+    """
+    import torch
+
+    from sqs_codec.torch import TeacherBatch
+
+    kinds = {
+        (item.rows.resolution, item.rows.vocab_size, item.temperature, item.tail)
+        for item in items
+    }
+    if len(kinds) != 1:
+        raise ValueError(
+            "expected sequences, one at least, of one resolution, vocabulary, "
+            f"temperature and tail, got {sorted(kinds) or 'none'}"
+        )
+    lengths = np.array([len(item.tokens) for item in items])
+    filled = np.arange(lengths.max()) < lengths[:, None]
+    tokens = np.zeros(filled.shape, np.int64)
+    tokens[filled] = np.concatenate([item.tokens for item in items])
+    places = [
+        b * filled.shape[1] + item.first - 1 + np.arange(len(item.rows))
+        for b, item in enumerate(items)
+    ]
+    arrays = (
+        tokens,
+        filled,
+        np.concatenate(places),
+        np.concatenate([item.rows.token_ids for item in items]),
+        np.concatenate([item.rows.counts for item in items]),
+        np.cumsum([0, *np.concatenate([np.diff(i.rows.offsets) for i in items])]),
+    )
+    tensors = (torch.from_numpy(array.astype(np.int64)) for array in arrays)
+    return TeacherBatch(*tensors, *kinds.pop())
