@@ -41,7 +41,7 @@ KNOWN = OWN | {
 }
 KNOWN -= {"asyncio", "shutil", "socket", "tarfile"}  # servers, compilers and archives
 SYSTEM = re.compile(
-    r"sqs_codec\.(cli|edge|engine|hf|llama_cpp|proxy|ray|serve|session|torch|vllm)\b"
+    r"sqs_codec\.(cli|distill|edge|engine|hf|llama_cpp|proxy|ray|serve|session|torch|vllm)\b"
 )
 
 

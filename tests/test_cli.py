@@ -190,6 +190,8 @@ def test_inspect_names_a_file_that_is_not_there(
         ),
         (["bits", "--help"], ["--temperature", "--tv", "--rows", "--json", "--plot"]),
         (["inspect", "--help"], ["--vocab-size", "--kind", "standard input"]),
+        (["distill", "--help"], ["make", "info", "check", "teacher.parquet"]),
+        (["distill", "make", "--help"], ["--texts", "--model", "--seed", "jsonl"]),
         (
             ["demo", "--help"],
             [

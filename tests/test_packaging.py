@@ -221,6 +221,7 @@ def test_pure_wheel_without_numba_names_both_ways_out(pure: Path) -> None:
         ("import sqs_codec.llama_cpp", "llama_cpp", "llama_cpp", "llama-cpp"),
         ("from sqs_codec.serve import start_grpc", "serve.start_grpc", "grpc", "serve"),
         ("import sqs_codec.proxy", "proxy", "starlette", "proxy"),
+        ("import sqs_codec.distill", "distill", "pyarrow", "distill"),
     ],
 )
 def test_what_an_extra_would_install_is_said(
@@ -239,6 +240,7 @@ def test_what_an_extra_would_install_is_said(
         ("hf", "hf", {"accelerate"}),
         ("serve", "serve", set()),
         ("proxy", "proxy", set()),
+        ("distill", "distill", set()),
         ("vllm", "vllm", set()),
         ("ray", "ray", set()),
         ("demo", "cli/demo", {"gguf"}),
