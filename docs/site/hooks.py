@@ -65,7 +65,7 @@ LOADED = re.compile(
 )
 """What a page loads from elsewhere; the last is a count of a repository's stars."""
 
-SOUGHT = ("distillation", "greedy", "temperature")
+SOUGHT = ("distillation", "greedy", "teacher", "temperature")
 """Words that the search finds in a heading."""
 
 NO_SENTENCE = re.compile(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -304,8 +304,7 @@ def agreed_prior(digest: str | None, given: Prior | None) -> Prior | None:
             )
         return None
     checks.instance("the config's prior", digest, str, "a string or None")
-    known = map(Prior.builtin, _builtin_files())
-    prior = given or next((p for p in known if p.digest.hex() == digest), None)
+    prior = given or next((p for p in builtins() if p.digest.hex() == digest), None)
     if prior is None:
         raise ValueError(
             f"the config needs the prior {digest!r:.80}, which is none of those that "
@@ -335,6 +334,11 @@ def _check_counts(
     if not given.any():
         raise ValueError("all counts are 0: there is no text")
     return given.astype(np.float64)
+
+
+def builtins() -> Iterator[Prior]:
+    """Yield the priors that come with this package."""
+    return map(Prior.builtin, _builtin_files())
 
 
 def _builtin_files() -> dict[str, Traversable]:

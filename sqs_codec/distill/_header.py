@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from sqs_codec._base import checks
 from sqs_codec._base.errors import PacketError
 from sqs_codec._codec.codec import Codec
-from sqs_codec._codec.prior import Prior
+from sqs_codec._codec.prior import Prior, builtins
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -116,7 +116,12 @@ class Header:
                 f"it is a file of version {found.get('version')!r}, and this release "
                 f"of sqs_codec writes and reads version {VERSION}"
             )
-        codec = Codec.from_config(found.get("codec", {}), prior)
+        config = found.get("codec", {})
+        if prior is None and found.get("tail") and isinstance(config, dict):
+            known = (one.with_tail() for one in builtins())
+            digest = config.get("prior")
+            prior = next((p for p in known if p.digest.hex() == digest), None)
+        codec = Codec.from_config(config, prior)
         names = ("model", "temperature", "rounding", "tail", "source")
         digest = bytes.fromhex(found.get("tokenizer_digest", ""))
         given = {name: found[name] for name in names if name in found}
