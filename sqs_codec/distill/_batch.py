@@ -60,5 +60,5 @@ def collate(items: Items[Sequence]) -> TeacherBatch:
         np.concatenate([item.rows.counts for item in items]),
         np.cumsum([0, *np.concatenate([np.diff(i.rows.offsets) for i in items])]),
     )
-    tensors = (torch.from_numpy(array.astype(np.int64)) for array in arrays)
-    return TeacherBatch(*tensors, *kinds.pop())
+    t = [torch.from_numpy(array.astype(np.int64)) for array in arrays]
+    return TeacherBatch(t[0], t[1], t[2], t[3], t[4], t[5], *kinds.pop())

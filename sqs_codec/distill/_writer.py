@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +22,7 @@ from sqs_codec.distill._header import SCHEMA, Header, damage, read_metadata
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from numpy.typing import ArrayLike
+    from numpy.typing import ArrayLike, NDArray
 
 __all__ = ["Writer"]
 
@@ -39,6 +41,16 @@ PARQUET: dict[str, Any] = {
     "write_page_checksum": True,
 }
 """Packets can't be made smaller."""
+
+
+@dataclass
+class _Group:
+    """A row group in the making: the sequences in it, and how many are before it."""
+
+    place: int = 0
+    before: int = 0
+    rows: list[tuple[NDArray[np.uint32], int, int, bytes]] = field(default_factory=list)
+    size: int = 0  # of their packets
 
 
 class Writer:
@@ -114,30 +126,42 @@ class Writer:
         )
         self._path = Path(path)
         self._folder = Path(f"{os.fspath(path)}.parts")
-        self._pending: list[tuple[Any, int, int, bytes]] = []
-        self._bytes = self._kept = 0
+        self._group = _Group()
         self._folder.mkdir(exist_ok=True)
         self._lock = lock_file(self._folder / "lock")
-        parts = sorted(self._folder.glob("*.parquet"))
-        self._groups = len(parts)
         try:
-            self._resume(parts)
+            self._resume()
         except BaseException:
             self._leave()
             raise
 
-    def _resume(self, parts: list[Path]) -> None:
+    def _resume(self) -> None:
         """Go on after the row groups that are there."""
+        parts, before = self._parts(), 0
         for i, part in enumerate(parts):
             with damage(part):
                 if part != self._part(i):
                     raise ValueError(f"{self._part(i).name} is missing before it")
-                self._kept += self._count(part)
+                before += self._count(part)
         if self._path.exists():
             with damage(self._path):
-                if self._count(self._path) >= self._kept:  # `close` was interrupted
-                    self._groups = 0
+                if self._count(self._path) >= before:
+                    self._forget()  # which was interrupted
             raise FileExistsError(errno.EEXIST, "it is finished", str(self._path))
+        self._group = _Group(len(parts), before)
+        if parts:
+            self._reopen(parts[-1])
+
+    def _reopen(self, part: Path) -> None:
+        """Go on in the last row group unless it is full; its file stays meanwhile."""
+        tokens, *columns = _read(part).columns
+        ids = [row.values.to_numpy() for row in tokens]
+        values = [column.to_pylist() for column in columns]
+        size = sum(map(len, values[-1]))
+        if size < ROW_GROUP:
+            place, before = self._group.place - 1, self._group.before - len(ids)
+            rows = list(zip(ids, *values, strict=True))
+            self._group = _Group(place, before, rows, size)
 
     def _count(self, path: Path) -> int:
         """Return how many sequences a file has, which must be of this header."""
@@ -145,12 +169,15 @@ class Writer:
         self.header.require(read_metadata(file))
         return int(file.num_rows)
 
+    def _parts(self) -> list[Path]:
+        return sorted(self._folder.glob("*.parquet"))
+
     def _part(self, i: int) -> Path:
         return self._folder / f"{i:06}.parquet"
 
     def __len__(self) -> int:
         """How many sequences there are, those of earlier writers counted."""
-        return self._kept + len(self._pending)
+        return self._group.before + len(self._group.rows)
 
     def __repr__(self) -> str:
         return f"<Writer of {self._path}: {len(self)} sequences>"
@@ -178,16 +205,17 @@ class Writer:
         checks.instance("rows", rows, SparseRows, "SparseRows")
         ids = self.header.check_sequence(tokens, first, len(rows))
         packet = self.header.codec.encode_sequence(rows)
-        self._pending.append((ids, first, len(rows), packet))
-        self._bytes += len(packet)
-        if self._bytes >= ROW_GROUP:
+        self._group.rows.append((ids, first, len(rows), packet))
+        self._group.size += len(packet)
+        if self._group.size >= ROW_GROUP:
             self._keep()
 
     def _keep(self) -> None:
-        """Keep what is pending, as a row group."""
-        if not self._pending:
+        """Write the row group to a file of its own, and begin the next."""
+        group = self._group
+        if not group.rows:
             return
-        ids, first, distributions, packets = zip(*self._pending, strict=True)
+        ids, first, distributions, packets = zip(*group.rows, strict=True)
         ends = np.cumsum([0, *map(len, ids)], dtype=np.int32)
         columns = [
             pa.ListArray.from_arrays(
@@ -200,10 +228,9 @@ class Writer:
         sink = pa.BufferOutputStream()
         with pq.ParquetWriter(sink, self.header.schema(), **PARQUET) as writer:
             writer.write_table(pa.table(columns, schema=self.header.schema()))
-        write_file(self._part(self._groups), sink.getvalue())
-        self._groups += 1
-        self._kept += len(self._pending)
-        self._pending, self._bytes = [], 0
+        write_file(self._part(group.place), sink.getvalue())
+        # At once: an interrupt before it writes the same file again.
+        self._group = _Group(group.place + 1, len(self))
 
     def close(self) -> None:
         """Finish the file: make it of the row groups, and put it in its place.
@@ -218,28 +245,29 @@ class Writer:
         self._keep()
         whole = self._folder / "whole"
         with pq.ParquetWriter(whole, self.header.schema(), **PARQUET) as writer:
-            for part in map(self._part, range(self._groups)):
-                with (
-                    damage(part),
-                    pq.ParquetFile(part, page_checksum_verification=True) as file,
-                ):
-                    writer.write_table(file.read(use_threads=False))
+            for part in self._parts():
+                writer.write_table(_read(part))
         with whole.open("r+b") as written:
             os.fsync(written.fileno())
         if self._path.exists():
             raise FileExistsError(errno.EEXIST, "it came to be", str(self._path))
         os.replace(whole, self._path)
-        self._groups = 0
+        self._forget()
         self._leave()
+
+    def _forget(self) -> None:
+        """Remove the row groups, the first one last: so those left are the first."""
+        for part in reversed(self._parts()):
+            part.unlink()
 
     def _leave(self) -> None:
         """Let another writer go on, if there is anything to go on from."""
         self._lock.close()
-        if not self._groups:
-            # The first ones last: from these alone a writer knows what happened.
-            for part in sorted(self._folder.iterdir(), reverse=True):
-                part.unlink(missing_ok=True)
-            self._folder.rmdir()
+        if not self._parts():
+            with contextlib.suppress(OSError):  # the next one may be there already
+                for rest in self._folder.iterdir():
+                    rest.unlink()
+                self._folder.rmdir()
 
     def __enter__(self) -> Writer:
         return self
@@ -258,3 +286,9 @@ class Writer:
         finally:
             if not self._lock.closed:
                 self._leave()
+
+
+def _read(part: Path) -> pa.Table:
+    """Return a row group that is kept."""
+    with damage(part), pq.ParquetFile(part, page_checksum_verification=True) as file:
+        return file.read(use_threads=False)
