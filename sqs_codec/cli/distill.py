@@ -246,8 +246,8 @@ def info(args: argparse.Namespace) -> int:
     if dataset is None:
         return 1
     said = dataset.header.to_json()
-    codec = said.pop("codec")
-    for name, value in {**said, **codec}.items():
+    del said["check"]
+    for name, value in said.items():
         print(f"{name}: {shown(str(value))}")
     n = dataset.sizes()
     print(

@@ -1,0 +1,592 @@
+"""Files of a teacher's distributions: written, interrupted, damaged and read."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import itertools
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+import sqs_codec as sqs
+from sqs_codec import distill
+from sqs_codec.cli import main as cli
+from sqs_codec.distill import _header, _writer
+from tests.kit import likely_distribution, make_prior
+from tests.test_demo import WORDS, save_model
+
+V, L = 1000, 50
+SETTING: dict[str, Any] = {
+    "model": "a teacher",
+    "temperature": 0.7,
+    "tokenizer_digest": b"12345678",
+    "source": "seed 0",
+}
+
+
+@functools.cache
+def text(i: int) -> tuple[np.ndarray, sqs.SparseRows, int]:
+    """Return the i-th sequence: its tokens, rows and first token that has one."""
+    rng = np.random.default_rng(i)
+    n, first = int(rng.integers(1, 30)), 1
+    if i % 3 == 0:
+        first = int(rng.integers(1, n + 1))
+    length = n - first + 1 - (i % 2 and first < n)  # with and without the last
+    rows = [likely_distribution(rng, V, L, 12) for _ in range(length)]
+    return rng.integers(0, V, n), sqs.SparseRows.stack(rows), first
+
+
+def write(path: Path, n: int = 40, codec: sqs.Codec | None = None, **other: Any) -> Any:
+    """Write what isn't there yet of the first n sequences."""
+    with distill.Writer(path, codec or sqs.Codec(V, L), **SETTING | other) as writer:
+        for i in range(len(writer), n):
+            writer.write(*text(i))
+
+
+@pytest.fixture(autouse=True)
+def small_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a row group have about four sequences."""
+    monkeypatch.setattr(_writer, "ROW_GROUP", 1000)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Return a file of 40 sequences."""
+    write(tmp_path / "teacher.parquet")
+    return tmp_path / "teacher.parquet"
+
+
+def same(sequence: distill.Sequence, i: int) -> bool:
+    tokens, rows, first = text(i)
+    return (
+        np.array_equal(sequence.tokens, tokens)
+        and (sequence.rows, sequence.first) == (rows, first)
+        and (sequence.temperature, sequence.tail) == (0.7, False)
+    )
+
+
+def test_what_is_written_is_read(path: Path) -> None:
+    assert os.listdir(path.parent) == [path.name]
+    dataset = distill.open(path)
+    assert [same(sequence, i) for i, sequence in enumerate(dataset)] == [True] * 40
+    again = pickle.loads(pickle.dumps(dataset))
+    for i in np.random.default_rng(0).integers(-40, 40, 60).tolist():
+        assert same(again[i], i % 40)
+    for i in (40, -41):
+        with pytest.raises(IndexError):
+            dataset[i]
+    assert dataset.header == distill.Header(sqs.Codec(V, L), **SETTING)
+    texts = [text(i) for i in range(40)]
+    sizes = dataset.sizes()
+    assert sizes[:3] == (
+        40,
+        sum(len(tokens) for tokens, _, _ in texts),
+        sum(len(rows) for _, rows, _ in texts),
+    )
+    assert pq.read_metadata(path).num_row_groups > 4
+    assert sizes.packet_bytes < sizes.file_bytes == path.stat().st_size
+
+
+def test_a_file_may_be_empty_and_need_a_prior(tmp_path: Path) -> None:
+    prior = make_prior(V, 2)
+    path = tmp_path / "teacher.parquet"
+    write(path, 0, sqs.Codec(V, L, prior=prior))
+    dataset = distill.open(path, prior=prior)
+    assert (len(dataset), list(dataset)) == (0, [])
+    assert dataset.sizes()[:4] == (0, 0, 0, 0)
+    assert dataset.codec.prior == prior
+    with pytest.raises(ValueError, match=f"needs the prior '{prior.digest.hex()}'"):
+        distill.open(path)
+    other = make_prior(V, 5)
+    with pytest.raises(ValueError, match=f"got {other.digest.hex()}"):
+        distill.open(path, prior=other)
+
+
+def test_a_built_in_prior_with_a_tail_is_known(tmp_path: Path) -> None:
+    codec = sqs.Codec(49_153, prior=sqs.Prior.builtin("smollm2").with_tail())
+    write(tmp_path / "a", 0, codec, tail=True)
+    assert distill.open(tmp_path / "a").codec == codec
+
+
+ROWS = sqs.SparseRows([2, 7, 5], [30, 20, 50], [0, 2, 3], V, L)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "rows", "first", "words"),
+    [
+        ([1, 2, V - 1], ROWS, 1, r"tokens\[2\] is 999, and must be below 999"),
+        ([1, -2, 3], ROWS, 1, "tokens must fit 32 bits"),
+        ([[1, 2, 3]], ROWS, 1, "one dimension"),
+        ([1.0, 2, 3], ROWS, 1, "tokens must be integers"),
+        ([1, 2, 3], ROWS, 0, r"first must be in \[1, 3\], got 0"),
+        ([1, 2, 3], ROWS, 4, r"first must be in \[1, 3\], got 4"),
+        (np.zeros(0, int), ROWS, 1, r"first must be in \[1, 0\]"),
+        ([1, 2, 3], ROWS, 3, "go with 1 to 1 distributions, got 2"),
+        ([1, 2, 3], ROWS[:0], 1, "1 to 3 distributions, got 0"),
+        ([1, 2, 3], list(ROWS), 1, "rows must be SparseRows, got list"),
+        ([1, 2], sqs.SparseRows([2], [L], [0, 1], V + 1, L), 1, "fit the codec"),
+        ([1, 2], sqs.SparseRows([2], [51], [0, 1], V, 51), 1, "fit the codec"),
+    ],
+)
+def test_what_does_not_go_together_is_refused_and_nothing_lost(
+    tokens: Any, rows: Any, first: int, words: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "teacher.parquet"
+    with distill.Writer(path, sqs.Codec(V, L), tail=True) as writer:
+        writer.write([1, 2, 3], ROWS)
+        with pytest.raises((ValueError, TypeError), match=words):
+            writer.write(tokens, rows, first)
+        writer.write([3, 2, 1], ROWS, 2)
+    assert [(s.tokens[0], s.first, s.tail) for s in distill.open(path)] == [
+        (1, 1, True),
+        (3, 2, True),
+    ]
+    with pytest.raises(ValueError, match="closed"):
+        writer.write([1, 2, 3], ROWS)
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        ({"coding": "bitpack"}, "coding 'entropy', got 'bitpack'"),
+        ({"temperature": -1}, "temperature must be"),
+        ({"model": 1}, "model must be a string"),
+        ({"source": "\ud800"}, "source must be text in UTF-8"),
+        ({"tokenizer_digest": "12"}, "tokenizer_digest must be bytes"),
+    ],
+)
+def test_a_writer_is_refused_before_anything_is_there(
+    other: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    codec = sqs.Codec(V, L, other.pop("coding", "entropy"))
+    with pytest.raises((TypeError, ValueError), match=words):
+        write(tmp_path / "teacher.parquet", codec=codec, **other)
+    assert os.listdir(tmp_path) == []
+
+
+class Crash(BaseException):
+    """An end in the middle."""
+
+
+def interrupted(
+    path: Path, monkeypatch: pytest.MonkeyPatch, name: str, when: int, after: bool
+) -> bool:
+    """Write, and end at a call of a function of `os`; say if it was called so often."""
+    calls, call = itertools.count(), getattr(os, name)
+
+    def crash(*args: Any, **options: Any) -> Any:
+        now = next(calls)
+        if now >= when:  # once and for all
+            if after and now == when:
+                call(*args, **options)
+            raise Crash
+        return call(*args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, name, crash)
+        try:
+            write(path, 12)
+        except Crash:
+            return True
+    return False
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("name", ["open", "fsync", "replace", "unlink", "rmdir"])
+def test_what_was_interrupted_goes_on(
+    name: str, after: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for when in itertools.count():
+        path = tmp_path / f"{when}.parquet"
+        crashed = interrupted(path, monkeypatch, name, when, after)
+        if path.exists():  # and only what was kept besides is left
+            if crashed:
+                with pytest.raises(FileExistsError, match="finished"):
+                    write(path, 12)
+        else:
+            write(path, 12)
+        assert [same(s, i) for i, s in enumerate(distill.open(path))] == [True] * 12
+        assert sorted(os.listdir(tmp_path)) == sorted(
+            p.name for p in tmp_path.glob("*.parquet")
+        )
+        if not crashed:
+            break
+    assert when >= (1 if name == "rmdir" else 2)
+
+
+def test_a_kept_part_that_is_missing_or_another_s_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "teacher.parquet"
+    with (
+        contextlib.suppress(Crash),
+        distill.Writer(path, sqs.Codec(V, L), **SETTING) as writer,
+    ):
+        for i in range(20):
+            writer.write(*text(i))
+        raise Crash
+    for other, words in [
+        ({"temperature": 1}, "its temperature is 0.7, and 1.0 was expected"),
+        ({"source": "seed 1"}, "its source is 'seed 0', and 'seed 1' was"),
+        ({"codec": sqs.Codec(V, 49)}, "its codec is .*, and .* was expected"),
+        ({"tail": True}, "its tail is False, and True was"),
+    ]:
+        with pytest.raises(ValueError, match=f"000000.parquet: {words}"):
+            write(path, **other)
+    part = tmp_path / "teacher.parquet.parts" / "000001.parquet"
+    data = part.read_bytes()
+    part.write_bytes(data[:-1])
+    with pytest.raises(ValueError, match=r"000001\.parquet: cut, damaged"):
+        write(path)
+    part.write_bytes(data[:50] + b"x" + data[51:])
+    with pytest.raises(ValueError, match=r"000001\.parquet: cut, damaged"):
+        write(path)
+    part.unlink()
+    with pytest.raises(ValueError, match=r"000001\.parquet is missing"):
+        write(path)
+    part.write_bytes(data)
+    write(path)
+    assert all(same(s, i) for i, s in enumerate(distill.open(path)))
+
+
+def test_one_writer_at_a_time(tmp_path: Path) -> None:
+    path = tmp_path / "teacher.parquet"
+    with distill.Writer(path, sqs.Codec(V, L), **SETTING) as writer:
+        with pytest.raises(BlockingIOError, match="in use by another"):
+            write(path)
+        for i in range(40):
+            writer.write(*text(i))
+    with pytest.raises(FileExistsError, match="finished"):
+        write(path)
+    with pytest.raises(ValueError, match="its model is 'a teacher', and 'b' was"):
+        write(path, model="b")
+    path.write_text("mine")
+    with pytest.raises(ValueError, match="no Parquet file"):
+        write(path)
+    assert path.read_text() == "mine"
+
+
+KILLED = """
+import sys
+import sqs_codec as sqs
+from sqs_codec.distill import Writer, _writer
+_writer.ROW_GROUP = 100
+rows = sqs.SparseRows([2, 7, 5], [30, 20, 50], [0, 2, 3], 1000, 50)
+with Writer(sys.argv[1], sqs.Codec(1000, 50)) as writer:
+    for i in range(10**9):
+        writer.write([i % 1000, 2, 7], rows)
+"""
+
+
+def test_a_file_that_came_to_be_stays(tmp_path: Path) -> None:
+    path = tmp_path / "teacher.parquet"
+    with (
+        pytest.raises(FileExistsError, match="came to be"),
+        distill.Writer(path, sqs.Codec(V, L), **SETTING) as writer,
+    ):
+        writer.write(*text(0))
+        path.write_text("mine")
+    assert path.read_text() == "mine"
+    path.unlink()
+    write(path)
+    assert len(distill.open(path)) == 40
+
+
+def test_a_process_that_is_killed_loses_a_row_group_at_most(tmp_path: Path) -> None:
+    path = tmp_path / "teacher.parquet"
+    with subprocess.Popen([sys.executable, "-c", KILLED, str(path)]) as process:
+        kept = tmp_path / "teacher.parquet.parts" / "000003.parquet"
+        while not kept.exists():
+            assert process.poll() is None
+        process.send_signal(signal.SIGKILL)
+    with distill.Writer(path, sqs.Codec(V, L)) as writer:
+        n = len(writer)
+        writer.write([n % V, 2, 7], ROWS)
+    dataset = distill.open(path)
+    assert n > 20
+    assert [int(s.tokens[0]) for s in dataset] == [i % V for i in range(n + 1)]
+
+
+def test_a_file_of_a_million_tokens_that_is_cut_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()
+    rng = np.random.default_rng(1)
+    rows = sqs.SparseRows.stack([likely_distribution(rng, V, L, 12)] * 1000)
+    packet = sqs.Codec(V, L).encode_sequence(rows)
+    monkeypatch.setattr(sqs.Codec, "encode_sequence", lambda *_: packet)
+    path = tmp_path / "teacher.parquet"
+    with distill.Writer(path, sqs.Codec(V, L)) as writer:
+        for _ in range(1000):
+            writer.write(rng.integers(0, V, 1000), rows)
+    dataset = distill.open(path)
+    assert dataset.sizes().tokens == 10**6
+    assert dataset[777].rows == rows
+    for size in sorted(rng.integers(0, path.stat().st_size, 20), reverse=True):
+        os.truncate(path, size)
+        with pytest.raises(ValueError, match="parquet: cut, damaged or no Parquet"):
+            distill.open(path)
+
+
+def test_a_bit_that_flips_anywhere_is_noticed_or_changes_nothing(path: Path) -> None:
+    data = path.read_bytes()
+    start = len(data) - 12 - int.from_bytes(data[-8:-4], "little")
+    rng = np.random.default_rng(2)
+    header = distill.open(path).header
+    places = [*rng.integers(0, start, 30), *range(start, len(data), 47)]
+    errors = []
+    for place in places:
+        changed = bytearray(data)
+        changed[place] ^= 1 << int(rng.integers(8))
+        path.write_bytes(changed)
+        try:
+            dataset = distill.open(path)
+            found = list(dataset)
+        except ValueError as error:
+            errors.append(str(error))
+        else:
+            assert [same(s, i) for i, s in enumerate(found)] == [True] * 40
+            assert dataset.header == header
+    assert len(errors) > 30
+    assert all(error.startswith(f"{path}: ") for error in errors)
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"version": 2}, "a file of version 2, and this release"),
+        ({"codec": {}}, "config must have the keys"),
+        ({"codec": 5}, "config must be a mapping"),
+        ({"fingerprint": "00"}, "its fingerprint is '00', and"),
+        ({"temperature": 1.0}, "its check is"),
+        ({"tail": 1}, "tail must be a bool"),
+        ({"more": 1}, "its more is 1, and None was expected"),
+        (None, "lacks the metadata that sqs_codec.distill writes"),
+    ],
+)
+def test_a_file_of_something_else_is_refused(
+    changed: dict[str, Any] | None, words: str, path: Path
+) -> None:
+    table = pq.read_table(path)
+    said = json.loads(table.schema.metadata[_header.KEY])
+    text = "5" if changed is None else json.dumps(said | changed)
+    pq.write_table(table.replace_schema_metadata({_header.KEY: text}), path)
+    with pytest.raises(ValueError, match=f"{path}: .*{words}"):
+        distill.open(path)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "words"),
+    [
+        ("first", 0, r"first must be in \[1, "),
+        ("distributions", 0, "distributions, got 0"),
+        ("distributions", 60_000, "distributions, got 60000"),
+        ("tokens", [V], r"tokens\[0\] is 1000, and must be below 1000"),
+        ("packet", b"", "packet of 0 bytes: "),
+        (
+            "packet",
+            "longer",
+            r"packet of \d+ bytes: it has more survivors|its packet has",
+        ),
+    ],
+)
+def test_a_sequence_that_cannot_be_is_named(
+    column: str, value: Any, words: str, path: Path
+) -> None:
+    table = pq.read_table(path)
+    values = table[column].to_pylist()
+    if value == "longer":
+        rows = sqs.SparseRows.stack([text(4)[1][0]] * 60)
+        value = sqs.Codec(V, L).encode_sequence(rows)
+    values[7] = value
+    place = table.schema.get_field_index(column)
+    kind = table.schema.field(place)
+    changed = table.set_column(place, kind, pa.array(values, kind.type))
+    pq.write_table(changed, path)
+    dataset = distill.open(path)
+    assert same(dataset[6], 6)
+    with pytest.raises(ValueError, match=f"{path}: sequence 7: .*({words})") as caught:
+        list(dataset)
+    assert isinstance(caught.value, sqs.PacketError) == (value == b"")
+
+
+class Words(dict[str, int]):
+    """Stands in for a tokenizer."""
+
+    get_vocab = dict.copy
+
+
+def test_a_tokenizer_is_compared(tmp_path: Path, path: Path) -> None:
+    from sqs_codec.edge import fingerprint
+
+    mine, other = Words(a=0, b=1), Words(a=1, b=0)
+    file = tmp_path / "words.parquet"
+    write(file, 1, tokenizer_digest=fingerprint(mine))
+    assert len(distill.open(file, tokenizer=mine)) == 1
+    with pytest.raises(ValueError, match="another tokenizer: of digest "):
+        distill.open(file, tokenizer=other)
+    write(tmp_path / "none.parquet", 1, tokenizer_digest=b"")
+    with pytest.raises(ValueError, match="doesn't say which tokenizer"):
+        distill.open(tmp_path / "none.parquet", tokenizer=mine)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_loader_gives_batches_in_order(path: Path, workers: int) -> None:
+    dataset = distill.open(path)
+    assert same(dataset[20], 20)  # the workers have its row group at hand
+    loader: Any = torch.utils.data.DataLoader(
+        dataset,  # type: ignore[arg-type]  # it needn't be torch's own
+        batch_size=8,
+        num_workers=workers,
+        collate_fn=distill.collate,
+    )
+    seen = 0
+    for batch in loader:
+        assert (batch.resolution, batch.vocab_size) == (L, V)
+        assert (batch.temperature, batch.tail) == (0.7, False)
+        rows = sqs.SparseRows(
+            *(x.numpy() for x in (batch.token_ids, batch.counts, batch.offsets)), V, L
+        )
+        width, at = batch.tokens.shape[1], 0
+        for b in range(len(batch.tokens)):
+            tokens, own, first = text(seen)
+            n = len(tokens)
+            assert batch.tokens[b, :n].tolist() == tokens.tolist()
+            assert batch.attention_mask[b].tolist() == [1] * n + [0] * (width - n)
+            assert rows[at : at + len(own)] == own
+            places = batch.places[at : at + len(own)] - b * width
+            assert places.tolist() == [*range(first - 1, first - 1 + len(own))]
+            at += len(own)
+            seen += 1
+        assert at == len(rows)
+    assert seen == 40
+
+
+def test_a_batch_is_of_one_kind(path: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.parquet"
+    write(other, 1, temperature=1)
+    for items in ([], [distill.open(path)[0], distill.open(other)[0]]):
+        with pytest.raises(ValueError, match="of one resolution, vocabulary, temp"):
+            distill.collate(items)
+
+
+def test_datasets_sees_it(path: Path, tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    found = datasets.load_dataset(
+        "parquet", data_files=str(path), split="train", cache_dir=str(tmp_path / "own")
+    )
+    assert len(found) == 40
+    for i, row in enumerate(found):
+        tokens, rows, first = text(i)
+        assert (row["tokens"], row["first"]) == (tokens.tolist(), first)
+        assert sqs.Codec(V, L).decode_sequence(row["packet"]) == rows
+
+
+TEXTS = ["the fox", "", "a dog and the fox", "the " * 40, "fox"]
+
+
+@pytest.fixture(scope="module")
+def teacher() -> Iterator[str]:
+    """Return the folder of a model."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield save_model(Path(folder), len(WORDS) + 3, WORDS)
+
+
+def sqs_distill(command: str, *arguments: object) -> int:
+    return cli.main(["distill", command, *map(str, arguments)])
+
+
+def test_make_goes_on_where_it_was_interrupted(
+    teacher: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(_writer, "ROW_GROUP", 20)
+    texts, lines = tmp_path / "texts.txt", tmp_path / "texts.jsonl"
+    texts.write_text("\n".join(TEXTS))
+    lines.write_text("".join(json.dumps({"text": t}) + "\n" for t in TEXTS))
+    options = ["--model", teacher, "--max-length", 16, "--device", "cpu", "--texts"]
+    for source in texts, lines:
+        whole, parted = (tmp_path / f"{source.suffix}{i}" for i in range(2))
+        assert sqs_distill("make", *options, source, "-o", whole) == 0
+        said = capsys.readouterr().out
+        for when in range(2):
+            assert sqs_distill_interrupted(when, *options, source, "-o", parted) == 130
+        assert sqs_distill("make", *options, source, "-o", parted) == 0
+        assert capsys.readouterr().out == said
+        assert whole.read_bytes() == parted.read_bytes()
+    dataset = distill.open(whole)
+    assert [len(s.rows) for s in dataset] == [2, 5, 16, 16, 8, 1]
+    assert f"6 sequences of {2 + 5 + 40 + 1} tokens, 48 distributions" in said
+    assert sqs_distill("check", whole, "--tokenizer", teacher) == 0
+    assert "6 sequences of 48 distributions: all can be read" in capsys.readouterr().out
+    assert sqs_distill("make", *options, texts, "-o", whole) == 1
+    assert "its source is 'texts.jsonl (" in capsys.readouterr().err
+
+
+def sqs_distill_interrupted(when: int, *arguments: object) -> int:
+    """Run ``make``, which an interrupt ends after so many sequences."""
+    with pytest.MonkeyPatch.context() as patch:
+        write, calls = distill.Writer.write, itertools.count()
+
+        def stop(*args: Any) -> None:
+            if next(calls) == when + 1:
+                raise KeyboardInterrupt
+            write(*args)
+
+        patch.setattr(distill.Writer, "write", stop)
+        return sqs_distill("make", *arguments)
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "words"),
+    [
+        ("a.jsonl", b'{"text": 5}', 'line 2, is no object with a "text"'),
+        ("a.jsonl", b"[]", 'line 2, is no object with a "text"'),
+        ("a.jsonl", b"{", 'line 2, is no object with a "text"'),
+        ("a.txt", b"\xff", "line 2, is not UTF-8"),
+    ],
+)
+def test_make_names_a_line_that_is_no_text(
+    name: str,
+    line: bytes,
+    words: str,
+    teacher: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / name).write_bytes(b"\n" + line)
+    options = ["--texts", tmp_path / name, "-o", tmp_path / "o", "--model", teacher]
+    assert sqs_distill("make", *options) == 1
+    assert f"{name}, {words}" in capsys.readouterr().err
+    assert os.listdir(tmp_path) == [name]
+    assert sqs_distill("make", *options, "--max-length", 257) == 1
+    assert "--max-length must be up to 256" in capsys.readouterr().err
+
+
+def test_check_says_what_is_wrong_first(
+    path: Path, teacher: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sqs_distill("check", path, "--tokenizer", teacher) == 1
+    assert "another tokenizer" in capsys.readouterr().err
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    assert sqs_distill("check", path) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(f"sqs distill check: {path}: sequence ")
+    assert err.count("\n") == 1
