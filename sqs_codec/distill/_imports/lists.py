@@ -1,0 +1,48 @@
+"""What is read out of any of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["Lists", "Place", "located"]
+
+
+class Lists(NamedTuple):
+    """The listed part of a text's distributions.
+
+    Attributes
+    ----------
+    tokens : sequence of int [n]
+    first : int
+        List i is of ``tokens[first + i]`` given those before it.
+    token_ids : sequence of N sequences of int
+    logprobs : sequence of N sequences of float
+        Of the same lengths.
+    notes : mapping of str to int
+        What a user should know of the text, and how often it is so.
+    """
+
+    tokens: Sequence[int] | NDArray[Any]
+    first: int
+    token_ids: Sequence[Sequence[int]] | NDArray[Any]
+    logprobs: Sequence[Sequence[float]] | NDArray[Any]
+    notes: Mapping[str, int]
+
+
+Place = tuple[str, Iterator[Lists]]
+"""Where in a file something stands, in words, and the texts that it is, read when asked
+for: then a ValueError says what is wrong with it, and not where."""
+
+
+@contextmanager
+def located(place: str) -> Iterator[None]:
+    """Say where what a ValueError tells is."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{place}: {error}") from error

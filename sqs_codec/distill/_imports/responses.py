@@ -1,0 +1,233 @@
+"""Responses of vLLM and of what speaks OpenAI's API, as JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sqs_codec.distill._imports.lists import Lists, Place, located
+from sqs_codec.distill._imports.names import Names
+
+__all__ = ["read_responses"]
+
+T = TypeVar("T")
+
+Listed = dict[int, float]
+"""Log-probabilities by id."""
+
+MAX_ID = 2**32 - 1
+
+ALONE = (
+    "answers have no prompt_token_ids: a student is to go on from nothing, where the "
+    "teacher had read a prompt"
+)
+
+
+def read_responses(path: str | os.PathLike[str], names: Names) -> Iterator[Place]:
+    """Read a file of JSON lines, of one array of records, or of one record.
+
+    A record is a response to ``/v1/completions`` or ``/v1/chat/completions``, a line of
+    a batch of these, or a RequestOutput of vLLM's Python API. A record, or a choice in
+    it, may say by ``prompt_token_ids`` what the answer is to. Without that an answer
+    is a text by itself, and its first list is left out, as nothing comes before it.
+
+    Raises
+    ------
+    ValueError
+        It is no JSON.
+    OSError
+        It can't be read.
+    """
+    for number, record in enumerate(_records(path), 1):
+        yield f"{path}: record {number}", _texts(record, names)
+
+
+def _records(path: str | os.PathLike[str]) -> Iterator[Any]:
+    """Return the records of a file, each read when it is asked for."""
+    is_first = True
+    with Path(path).open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            with located(f"{path}: line {number}"):
+                try:
+                    record = _load(line)
+                except ValueError:
+                    if not is_first:
+                        raise
+                    record = _load(line + file.read())  # it has more than one line
+            yield from record if isinstance(record, list) else [record]
+            is_first = False
+
+
+def _load(text: bytes) -> Any:
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deep") from error
+
+
+def _texts(record: Any, names: Names) -> Iterator[Lists]:
+    """Return the texts of a record, one for each choice."""
+    record = _expect(dict, "it", record)
+    response = _expect(dict, "response", record.get("response", record))
+    body = _expect(dict, "body", response.get("body", response))
+    choices = body.get("choices", body.get("outputs"))
+    if choices is None:
+        raise ValueError("it has no choices and no outputs, so it is no response")
+    for i, choice in enumerate(_expect(list, "choices", choices)):
+        with located(f"choice {i}"):
+            choice = _expect(dict, "it", choice)
+            text = _text(choice, (choice, body, record), names)
+        yield text
+
+
+def _text(
+    choice: dict[str, Any], places: tuple[dict[str, Any], ...], names: Names
+) -> Lists:
+    """Return the text of a choice; what is of its prompt is in one of the places."""
+    prompt, of_prompt = (
+        next((place[name] for place in places if place.get(name)), None)
+        for name in ("prompt_token_ids", "prompt_logprobs")
+    )
+    if choice.get("logprobs") is None and of_prompt is None:
+        raise ValueError("it has no logprobs and no prompt_logprobs")
+    tokens, lists = _answer(choice, names)
+    # Else it begins with an echo of the prompt.
+    is_answer = not lists or lists[0] is not None
+    if is_answer:
+        ids = _ids("prompt_token_ids", prompt)
+        before: list[Listed | None] = [None] * len(ids)
+        if of_prompt is not None:
+            before = _by_id("prompt_logprobs", of_prompt)
+            _pair("prompt_token_ids", ids, "prompt_logprobs", before)
+        tokens, lists = ids + tokens, before + lists
+    first = next((i for i, one in enumerate(lists) if i and one), len(lists))
+    found = [one for one in lists[first:] if one]
+    if first + len(found) < len(lists):
+        raise ValueError(f"token {lists.index(None, first)} has no list")
+    ids_, logprobs = [list(one) for one in found], [list(one.values()) for one in found]
+    notes = {ALONE: 1} if is_answer and not prompt else {}
+    return Lists(tokens, first, ids_, logprobs, notes)
+
+
+def _answer(
+    choice: dict[str, Any], names: Names
+) -> tuple[list[int], list[Listed | None]]:
+    """Return the tokens of an answer and their lists."""
+    found, ids = choice.get("logprobs"), choice.get("token_ids")
+    if found is None:
+        return [], []
+    if not isinstance(found, dict) or "start_indices" in found:
+        tokens, lists = _ids("token_ids", ids), _by_id("logprobs", found)
+        _pair("token_ids", tokens, "logprobs", lists)
+        return tokens, lists
+    tokens, lists = (
+        _of_chat(found["content"], names)
+        if "content" in found
+        else _of_completion(found, names)
+    )
+    if ids is not None and tokens[len(tokens) - len(ids) :] != ids:
+        raise ValueError("its token_ids are not the tokens of its logprobs")
+    return tokens, lists
+
+
+def _of_chat(content: Any, names: Names) -> tuple[list[int], list[Listed | None]]:
+    """Return tokens and their lists, both as chat completions have them."""
+    tokens: list[int] = []
+    lists: list[Listed | None] = []
+    for i, entry in enumerate(_expect(list, "content", content or [])):
+        with located(f"content[{i}]"):
+            top = _expect(dict, "it", entry).get("top_logprobs")
+            if not top:
+                raise ValueError("it has no top_logprobs: ask for some")
+            # The token may be none of the top ones.
+            entries = [entry, *_expect(list, "top_logprobs", top)]
+            ids = [_entry_id(one, names) for one in entries]
+            tokens.append(ids[0])
+            lists.append(dict(zip(ids, map(_logprob, entries), strict=True)))
+    return tokens, lists
+
+
+def _entry_id(entry: Any, names: Names) -> int:
+    """Return the id of what an entry of a chat completion is of."""
+    name = _expect(str, "token", _expect(dict, "an entry", entry).get("token"))
+    data = entry.get("bytes")
+    return names.find(name, None if data is None else _ids("bytes", data, 255))
+
+
+def _of_completion(
+    found: dict[str, Any], names: Names
+) -> tuple[list[int], list[Listed | None]]:
+    """Return tokens and their lists, both as completions have them."""
+    spelled = _expect(list, "tokens", found.get("tokens"))
+    lists = _lists("top_logprobs", found.get("top_logprobs"), names.find)
+    _pair("tokens", spelled, "top_logprobs", lists)
+    return [names.find(_expect(str, "a token", one)) for one in spelled], lists
+
+
+def _by_id(name: str, found: Any) -> list[Listed | None]:
+    """Return lists as vLLM's Python API has them: a dictionary each, or flat."""
+    if not isinstance(found, dict):
+        return _lists(name, found, _id)
+    ids, starts, ends = (
+        _ids(field, found.get(field))
+        for field in ("token_ids", "start_indices", "end_indices")
+    )
+    logprobs = _expect(list, "logprobs", found.get("logprobs"))
+    _pair("token_ids", ids, "logprobs", logprobs)
+    _pair("start_indices", starts, "end_indices", ends)
+    flat = list(zip(ids, map(_logprob, logprobs), strict=True))
+    return [dict(flat[i:j]) or None for i, j in zip(starts, ends, strict=True)]
+
+
+def _lists(name: str, found: Any, find: Callable[[str], int]) -> list[Listed | None]:
+    """Return lists that are dictionaries; None where there is none."""
+    lists: list[Listed | None] = []
+    for i, one in enumerate(_expect(list, name, found)):
+        with located(f"{name}[{i}]"):
+            items = _expect(dict, "it", one or {}).items()
+            lists.append({find(key): _logprob(value) for key, value in items} or None)
+    return lists
+
+
+def _logprob(value: Any) -> float:
+    """Return a log-probability, which may stand in an entry."""
+    if isinstance(value, dict):
+        value = value.get("logprob")
+    if type(value) is float or (type(value) is int and abs(value) < 1 << 53):
+        return float(value)
+    raise ValueError(f"a logprob must be a number, got {value!r:.40}")
+
+
+def _id(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 10):
+        raise ValueError(f"{text!r} is no id")
+    return int(text)
+
+
+def _ids(name: str, value: Any, most: int = MAX_ID) -> list[int]:
+    """Return whole numbers; null is none of them."""
+    ids = _expect(list, name, value or [])
+    for i, id_ in enumerate(ids):
+        if type(id_) is not int or not 0 <= id_ <= most:
+            raise ValueError(f"{name}[{i}] must be an integer of 0 to {most}")
+    return ids
+
+
+def _pair(one: str, a: list[Any], other: str, b: list[Any]) -> None:
+    """Refuse what should go together and doesn't."""
+    if len(a) != len(b):
+        raise ValueError(f"it has {len(a)} {one} and {len(b)} {other}")
+
+
+def _expect(kind: type[T], name: str, value: Any) -> T:
+    """Return a value of a kind."""
+    if not isinstance(value, kind):
+        raise ValueError(
+            f"{name} must be a {kind.__name__}, got {type(value).__name__}"
+        )
+    return value
