@@ -119,8 +119,8 @@ class Header:
         config = found.get("codec", {})
         if found.get("tail") and isinstance(config, dict):
             known = (one.with_tail() for one in ([prior] if prior else builtins()))
-            digest = config.get("prior")
-            prior = next((p for p in known if p.digest.hex() == digest), prior)
+            wanted = config.get("prior")
+            prior = next((p for p in known if p.digest.hex() == wanted), prior)
         codec = Codec.from_config(config, prior)
         names = ("model", "temperature", "rounding", "tail", "source")
         digest = bytes.fromhex(found.get("tokenizer_digest", ""))
