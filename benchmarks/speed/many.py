@@ -5,25 +5,33 @@
 Unbiased counts of SmolLM2's shipped rows that nothing was fitted to, at T = 1, rounded
 several times, so that no processor knows them by heart. Each text is a sequence. zstd
 compresses ids (uint16), counts and sizes (uint8) of all texts of a rounding, column by
-column, and what it gives back are the arrays.
+column, and what it gives back are the arrays. A file has all texts of a rounding as one
+sequence, over and over.
 """
 
 from __future__ import annotations
 
 import sys
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import zstandard
 from rich.console import Console
+from torch.utils.data import DataLoader
 
 import sqs_codec as sqs
 from benchmarks.sources import shipped
 from benchmarks.speed.timing import Contestant, interleave, pinned
 from benchmarks.tables import command, dim, table
+from sqs_codec import distill
 from sqs_codec.cli.options import number
 
 RESOLUTION, ROUNDINGS, LEVEL = 50, 8, 3
 """Of the counts, of each row, and zstd's."""
+
+COPIES, BATCH = 12, 16
+"""Of each rounding in the file, and how many sequences are read at once."""
 
 
 def texts(codec: sqs.Codec, rng: np.random.Generator) -> list[list[sqs.SparseRows]]:
@@ -87,6 +95,24 @@ def contestants(
     )
 
 
+def read_file(
+    codec: sqs.Codec, roundings: list[list[sqs.SparseRows]], path: Path
+) -> list[Contestant]:
+    """Return what reads a file of sequences, which is written first."""
+    sequences = [*map(joined, roundings)] * COPIES
+    with distill.Writer(path, codec) as writer:
+        for rows in sequences:
+            writer.write(np.zeros(len(rows), np.uint32), rows)
+    work = {
+        f"DataLoader, {name}": DataLoader(
+            distill.open(path), BATCH, shuffle, collate_fn=distill.collate
+        )
+        for name, shuffle in (("in order", False), ("shuffled", True))
+    }
+    n = sum(map(len, sequences))
+    return [Contestant(k, lambda v=v: [*v], n) for k, v in work.items()]
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command line."""
     parser = command("speed.many", __doc__)
@@ -96,9 +122,10 @@ def main(argv: list[str] | None = None) -> int:
     rng, prior = np.random.default_rng(args.seed), sqs.Prior.builtin("smollm2")
     codec = sqs.Codec(prior.vocab_size, RESOLUTION, prior=prior)
     roundings = texts(codec, rng)
-    with pinned(2) as cores:
+    with pinned(2) as cores, tempfile.TemporaryDirectory() as folder:
         timed, sizes = contestants(codec, roundings)
-        times = interleave(timed, args.rounds, rng)
+        loaders = read_file(codec, roundings, Path(folder, "teacher.parquet"))
+        times = interleave(timed + loaders, args.rounds, rng)
     shown = table("Many at once", "", "µs a row", "rows/s", "cores for 100 000/s")
     for name, timing in times.items():
         micros, threads = timing.median, 2 if "threads" in name else 1

@@ -68,7 +68,7 @@ class Dataset:
     """The sequences of a file, by index or in order; made by `open`.
 
     A map-style data set, as PyTorch calls it. It can be pickled, forked and shared
-    between threads. To read a sequence is to read its row group, of about 1 MB. The
+    between threads. To read a sequence is to read its row group, of some 250 kB. The
     last one is at hand, so it is quick to go on to the next sequence.
 
     Attributes

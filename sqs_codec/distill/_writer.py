@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Writer"]
 
-ROW_GROUP = 1 << 20
+ROW_GROUP = 1 << 18
 """Bytes of packets after which a row group ends: what is read for one sequence."""
 
 PARQUET: dict[str, Any] = {
@@ -56,7 +56,7 @@ class _Group:
 class Writer:
     """A file in the making: one row a sequence, tokens and the packet of their rows.
 
-    Each row group, of about 1 MB of packets, is kept by itself in the folder
+    Each row group, of some 250 kB of packets, is kept by itself in the folder
     ``path + ".parts"`` as soon as it is full, and `close` makes the file of them. So a
     writer that is made again after an end of any kind goes on after the last sequence
     that was kept: its ``len`` says how many there are.
