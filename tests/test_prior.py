@@ -88,14 +88,12 @@ def test_a_tail_weighs_as_much_as_the_heaviest_id(vocab_size, classes):
         tailed = prior.with_tail()
         old, new = (reference.parse(p.to_bytes()) for p in (prior, tailed))
         assert new.chances == old.chances
-        shared = len(set(old.kinds)) == 256
+        full = len(set(old.kinds)) == 256
         for c in range(classes):
-            heaviest = max(old.weights[c][kind] for kind in old.kinds)
-            weighs = [new.weights[c][kind] for kind in new.kinds]
+            *weighs, tail = [new.weights[c][kind] for kind in new.kinds]
             halves = [max(1, old.weights[c][kind] // 2) for kind in old.kinds]
-            assert weighs[:-1] == halves
-            if not shared or c == 0:
-                assert weighs[-1] == max(1, heaviest // 2)
+            assert tail == max(weighs)
+            assert weighs == halves or full
         codec = sqs.Codec(vocab_size + 1, prior=tailed)
         again = sqs.Codec.from_config(codec.config(), prior=prior.with_tail())
         q = sqs.SparseDistribution([0, vocab_size], [30, 70], vocab_size + 1)
@@ -104,12 +102,19 @@ def test_a_tail_weighs_as_much_as_the_heaviest_id(vocab_size, classes):
 
 def test_a_tail_beside_256_kinds_and_in_a_full_class():
     kinds = np.arange(256)
-    codes = np.zeros((2, 256), np.uint8)
+    codes = np.full((2, 256), 40, np.uint8)
     codes[0, 7], codes[1, 9] = 247, 247  # nearly all of what a class may weigh
-    prior = as_prior(np.ones((3, 2)), codes, kinds)
-    tables = prior.with_tail()._tables
-    assert tables.kinds[-1] == 7
-    assert (tables.weigh(0)[-1], tables.weigh(1)[-1]) == (15 << 26, 1)
+    codes[:, 200], codes[:, 100] = 32, [33, 31]  # the lightest, and one like it
+    tables = as_prior(np.ones((3, 2)), codes, kinds).with_tail()._tables
+    assert tables.kinds.tolist() == [*kinds[:200], 100, *kinds[201:], 200]
+    for c in range(2):
+        weighs = tables.weigh(c)
+        assert weighs[-1] == weighs.max() == 15 << 26
+        assert tables.weights[c, 100] == 32 - 8 - c
+    name = "llama3"  # which has 256 kinds
+    tables = sqs.Prior.builtin(name).with_tail()._tables
+    for c in range(len(tables.weights)):
+        assert tables.weigh(c)[-1] == tables.weigh(c).max()
 
 
 def test_a_full_vocabulary_has_no_room_for_a_tail():

@@ -111,16 +111,22 @@ class Tables(NamedTuple):
     def with_tail(self) -> Tables:
         """Return the tables of one id more, which weighs as much as the heaviest.
 
-        It has a kind of its own, the first that no id has; if there is none, that of
-        the id that is heaviest on the whole. To make room for it, weights are halved.
+        It has a kind of its own, the first that no id has. If all have some, the ids of
+        the lightest kind join those most like them, at the lesser weights of both. To
+        make room for the tail, weights are halved.
         """
         codes = np.maximum(self.weights, CODES_PER_OCTAVE) - CODES_PER_OCTAVE
-        used = np.bincount(self.kinds, minlength=KINDS) > 0
-        kind = codes[0].argmax() if used.all() else used.argmin()
-        if not used[kind]:
-            codes[:, kind] = codes[:, used].max(axis=1)
-        kinds = np.append(self.kinds, np.uint8(kind))
-        return Tables(self.chances, codes, kinds)
+        kinds, ids = self.kinds, np.bincount(self.kinds, minlength=KINDS)
+        kind = ids.argmin()
+        if ids[kind]:
+            kind = (ids * CODE_WEIGHTS[codes[0]]).argmin()
+            apart = np.abs(codes.T - codes[:, kind].astype(np.int64)).sum(1)
+            apart[kind] = apart.max() + 1
+            like = apart.argmin()
+            codes[:, like] = codes[:, [kind, like]].min(1)
+            kinds = np.where(kinds == kind, np.uint8(like), kinds)
+        codes[:, kind] = codes[:, np.unique(kinds)].max(1)
+        return Tables(self.chances, codes, np.append(kinds, np.uint8(kind)))
 
     def _check(self) -> None:
         if not self.chances.all():
