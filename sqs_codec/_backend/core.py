@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     Ids = NDArray[np.uint32]
 
 __all__ = ["Core", "frozen"]
+
+T = TypeVar("T", bound=np.generic)
 
 
 class Core(Protocol):
@@ -167,6 +169,6 @@ class Core(Protocol):
         """
 
 
-def frozen(array: Ids) -> Ids:
+def frozen(array: NDArray[T]) -> NDArray[T]:
     """Return a copy that can't be made writeable, as it is a view of bytes."""
-    return np.frombuffer(array.tobytes(), np.uint32)
+    return np.frombuffer(array.tobytes(), array.dtype)

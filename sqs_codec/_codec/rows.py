@@ -67,9 +67,7 @@ class SparseRows(Sequence[SparseDistribution]):
     ) -> None:
         self._token_ids = frozen(checks.uint32("token_ids", token_ids))
         self._counts = frozen(checks.uint32("counts", counts))
-        ends = checks.uint32("offsets", offsets).astype(np.int64)
-        ends.flags.writeable = False
-        self._offsets = ends
+        self._offsets = frozen(checks.uint32("offsets", offsets).astype(np.int64))
         self._vocab_size = checks.in_range(
             "vocab_size", vocab_size, MIN_VOCAB, MAX_VOCAB
         )
@@ -218,8 +216,6 @@ class SparseRows(Sequence[SparseDistribution]):
             and np.array_equal(self._counts, other._counts)
         )
 
-    __hash__ = None  # type: ignore[assignment]  # large, and nobody's key
-
     def __reduce__(self) -> tuple[Any, ...]:
         sizes = np.diff(self._offsets)
         return as_rows, (
@@ -248,9 +244,7 @@ def as_rows(
     rows = SparseRows.__new__(SparseRows)
     rows._token_ids = frozen(token_ids)
     rows._counts = frozen(counts)
-    offsets = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
-    offsets.flags.writeable = False
-    rows._offsets = offsets
+    rows._offsets = frozen(np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)]))
     rows._vocab_size = vocab_size
     rows._resolution = resolution
     return rows
