@@ -113,3 +113,5 @@ def test_lists_of_other_things_are_refused():
         CODEC.quantize_top_logprobs([[1], [2.0]], [[-1], [-1]])
     with pytest.raises(TypeError, match=r"logprobs\[0\] must be numbers, got object"):
         CODEC.quantize_top_logprobs([[1]], [[None]])
+    with pytest.raises(TypeError, match=r"logprobs\[0\] must be .* a MaskedArray"):
+        CODEC.quantize_top_logprobs([[1]], [np.ma.array([-1.0], mask=[True])])

@@ -58,9 +58,11 @@ def _join(
     name: str, lists: Any, kinds: str, dtype: type[np.generic]
 ) -> tuple[NDArray[Any], NDArray[np.int64]]:
     """Return the values of lists, and the list that each is of."""
-    checks.unmasked(name, lists)
-    arrays = [np.asarray(values) for values in lists]
-    for i, array in enumerate(arrays):
+    arrays = []
+    for i, values in enumerate(lists):
+        checks.unmasked(f"{name}[{i}]", values)
+        array = np.asarray(values)
+        arrays.append(array)
         if array.ndim != 1:
             raise ValueError(f"{name}[{i}] must be a list, got shape {array.shape}")
         if array.size and array.dtype.kind not in kinds:
