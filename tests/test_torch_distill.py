@@ -222,6 +222,7 @@ def test_batches_move_and_load() -> None:
             r"places must be int64 \[4\], one for ea",
         ),
         ({"attention_mask": torch.ones(2, 2)}, r"got \[2, 3\] and \[2, 2\]"),
+        ({"temperature": np.nan}, "temperature must be finite"),
     ],
 )
 def test_bad_batches_are_refused(change: Any, words: str) -> None:

@@ -45,10 +45,11 @@ class TeacherBatch:
     Raises
     ------
     ValueError
-        If the distributions aren't what `SparseRows` takes, or shapes or places don't
-        fit the tokens.
+        If the distributions aren't what `SparseRows` takes, shapes or places don't fit
+        the tokens, or the temperature is negative or not finite.
     TypeError
-        If they aren't tensors of integers.
+        If the distributions aren't tensors of integers, or another value isn't of its
+        type.
     """
 
     tokens: torch.Tensor
@@ -65,6 +66,8 @@ class TeacherBatch:
     def __post_init__(self) -> None:
         for name, value in self._tensors().items():
             checks.instance(name, value, torch.Tensor, "a torch.Tensor")
+        checks.temperature(self.temperature)
+        checks.instance("tail", self.tail, bool, "a bool")
         rows = SparseRows(
             self.token_ids.numpy(force=True),
             self.counts.numpy(force=True),
@@ -128,7 +131,7 @@ def distillation_loss(
 
     Logits in float16 or bfloat16 are computed with in float32, a few rows at a time:
     no float32 copy of all is made, and what backward makes is the gradient alone. On an
-    accelerator this waits for the device once.
+    accelerator this waits for the device once, and so does backward.
 
     Parameters
     ----------
