@@ -124,7 +124,7 @@ def test_rows_have_to_fit():
     codec = sqs.Codec(2000, 2000, "enumerative")
     rows = even_rows(codec, 1100, 3)
     for call in codec.encode_arrays, sqs.Codec(2000, 4).encode_sequence:
-        with pytest.raises(ValueError, match=r"the rows doesn't fit|1100 in row 0"):
+        with pytest.raises(ValueError, match=r"^a row doesn't fit|1100 in row 0"):
             call(rows)
 
 

@@ -562,12 +562,7 @@ class Codec:
         """Return the distributions of rows, which `_quantize_rows` describes."""
         arguments = (checks.temperature(temperature),)
         call, numbers = self._core.quantize_unbiased, random_numbers(rng, len(rows))
-        parts = self._share(call, arguments, rows, shape, threads, numbers)
-        none = np.empty(0, np.uint32)
-        ids, counts, sizes = (
-            np.concatenate([none, *(part[i] for part in parts)]) for i in (2, 3, 4)
-        )
-        return as_rows(ids, counts, sizes, self.vocab_size, self.resolution)
+        return self._join(self._share(call, arguments, rows, shape, threads, numbers))
 
     def _encode_rows(
         self,
@@ -800,11 +795,7 @@ class Codec:
             if status:
                 name = f"packet {before},"
                 raise packet_error(status, len(data[before]), most, name)
-        none = np.empty(0, np.uint32)
-        ids, counts, sizes = (
-            np.concatenate([none, *(part[i] for part in parts)]) for i in (2, 3, 4)
-        )
-        return as_rows(ids, counts, sizes, self.vocab_size, self.resolution)
+        return self._join(parts)
 
     def encode_sequence(self, rows: Sequence[SparseDistribution]) -> bytes:
         """Return one packet of 1 to 65 536 distributions, such as those of a text.
@@ -868,12 +859,20 @@ class Codec:
             raise packet_error(status, len(packet), most)
         return as_rows(ids, counts, sizes, self.vocab_size, self.resolution)
 
+    def _join(self, parts: Sequence[tuple[int, int, Ids, Ids, Ids]]) -> SparseRows:
+        """Return the rows of what the core answered to their parts."""
+        none = np.empty(0, np.uint32)
+        ids, counts, sizes = (
+            np.concatenate([none, *(part[i] for part in parts)]) for i in (2, 3, 4)
+        )
+        return as_rows(ids, counts, sizes, self.vocab_size, self.resolution)
+
     def _check_rows(
         self, rows: Sequence[SparseDistribution]
     ) -> tuple[SparseRows, NDArray[np.uint32]]:
         """Return rows that packets of this codec can hold, and the size of each."""
         rows = SparseRows.stack(rows)
-        self._check_fit("the rows", rows.vocab_size, rows.resolution)
+        self._check_fit("a row", rows.vocab_size, rows.resolution)
         sizes = np.diff(rows.offsets).astype(np.uint32)
         if len(rows):
             self._check_support(int(sizes.max()), f" in row {sizes.argmax()}")
