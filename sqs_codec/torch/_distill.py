@@ -11,7 +11,7 @@ import torch
 
 from sqs_codec._base import checks
 from sqs_codec._codec.rows import SparseRows
-from sqs_codec.torch._tensors import DTYPES
+from sqs_codec.torch._tensors import DTYPES, scale_of
 
 __all__ = ["TeacherBatch", "distillation_loss"]
 
@@ -187,7 +187,7 @@ def distillation_loss(
     if not temperature:
         raise ValueError("temperature must be above 0, got 0.0")
     loss: torch.Tensor = _CrossEntropy.apply(  # type: ignore[no-untyped-call]
-        student_logits, batch, 1 / temperature
+        student_logits, batch, scale_of(temperature, _dtype(student_logits))
     )  # torch has no types for it
     return loss
 
