@@ -75,8 +75,10 @@ def write_file(path: str | os.PathLike[str], data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, to)
-    except BaseException:
+    except BaseException as error:
         part.unlink(missing_ok=True)
+        if isinstance(error, OSError) and not error.filename:  # the disk is full
+            error.filename = os.fspath(path)
         raise
 
 
