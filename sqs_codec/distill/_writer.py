@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["Writer"]
 
 ROW_GROUP = 1 << 18
-"""Bytes of packets after which a row group ends: what is read for one sequence."""
+"""Bytes of tokens and packets that end a row group: what is read for a sequence."""
 
 PARQUET: dict[str, Any] = {
     "compression": {
@@ -50,13 +50,13 @@ class _Group:
     place: int = 0
     before: int = 0
     rows: list[tuple[NDArray[np.uint32], int, int, bytes]] = field(default_factory=list)
-    size: int = 0  # of their packets
+    size: int = 0  # bytes of their tokens and packets
 
 
 class Writer:
     """A file in the making: one row a sequence, tokens and the packet of their rows.
 
-    Each row group, of some 250 kB of packets, is kept by itself in the folder
+    Each row group, of some 250 kB, is kept by itself in the folder
     ``path + ".parts"`` as soon as it is full, and `close` makes the file of them. So a
     writer that is made again after an end of any kind goes on after the last sequence
     that was kept: its ``len`` says how many there are.
@@ -157,7 +157,7 @@ class Writer:
         tokens, *columns = _read(part).columns
         ids = [row.values.to_numpy() for row in tokens]
         values = [column.to_pylist() for column in columns]
-        size = sum(map(len, values[-1]))
+        size = sum(row.nbytes for row in ids) + sum(map(len, values[-1]))
         if size < ROW_GROUP:
             place, before = self._group.place - 1, self._group.before - len(ids)
             rows = list(zip(ids, *values, strict=True))
@@ -205,8 +205,8 @@ class Writer:
         checks.instance("rows", rows, SparseRows, "SparseRows")
         ids = self.header.check_sequence(tokens, first, len(rows))
         packet = self.header.codec.encode_sequence(rows)
-        self._group.rows.append((ids, first, len(rows), packet))
-        self._group.size += len(packet)
+        self._group.rows.append((ids, int(first), len(rows), packet))
+        self._group.size += ids.nbytes + len(packet)
         if self._group.size >= ROW_GROUP:
             self._keep()
 
