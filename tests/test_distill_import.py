@@ -273,7 +273,7 @@ def parquet(folder: Path, columns: dict[str, Any]) -> Path:
 
 def configured(folder: Path, config: object) -> Path:
     path = folder / "compression_config.yaml"
-    path.write_text(json.dumps(config))
+    path.write_text(config if isinstance(config, str) else json.dumps(config))
     return path
 
 
@@ -312,6 +312,8 @@ WRONG = [
         CONFIG | {"polynomial_terms": ["log"]},
         "integer, got 'log'",
     ),
+    (compressed(KEPT_LIST), CONFIG | {"polynomial_terms": [10**400]}, r"\[0, 64\]"),
+    (compressed(KEPT_LIST), "[" * 50_000, "it is no YAML"),
     (compressed(KEPT_LIST), CONFIG | {"residual_bins": [BIN, BIN]}, r"\[0, 6\], got 8"),
     (compressed(KEPT_LIST), CONFIG | {"residual_bins": [{}]}, "missing 3 required"),
     (compressed(KEPT_LIST), CONFIG | {"k": 9}, "lists are shorter than"),

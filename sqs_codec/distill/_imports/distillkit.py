@@ -28,7 +28,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sqs_codec._base import checks
-from sqs_codec._base.files import read_file, require_file
+from sqs_codec._base.files import read_file
 from sqs_codec._base.format import MAX_VOCAB
 from sqs_codec.distill._header import damage
 from sqs_codec.distill._imports.lists import Lists, Place
@@ -103,7 +103,7 @@ class Compression:
         _check_dtype("term_dtype", self.term_dtype)
         for term in self.polynomial_terms:
             if term not in FUNCTIONS:
-                checks.in_range("a polynomial_term", term, 0)  # type: ignore[arg-type]
+                checks.in_range("a polynomial_term", term, 0, 64)  # type: ignore[arg-type]
         for name in ("delta_encoding", "error_diffusion", "normalize_t"):
             checks.instance(name, getattr(self, name), bool, "a bool")
         packed = sum(one.num_elements for one in self.residual_bins)
@@ -125,7 +125,7 @@ class Compression:
         with damage(path):
             try:
                 config = yaml.safe_load(read_file(path, MOST_BYTES))
-            except yaml.YAMLError as error:
+            except (yaml.YAMLError, RecursionError) as error:
                 raise ValueError(f"it is no YAML: {error}") from error
             return cls._of(config)
 
@@ -239,7 +239,6 @@ def read_distillkit(
     OSError
         It can't be read.
     """
-    require_file(path)
     with damage(path), pq.ParquetFile(path) as file:
         columns = _columns(file.schema_arrow.names)
         if columns == RAW:
