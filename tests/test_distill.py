@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -97,7 +98,7 @@ def test_what_is_written_is_read(path: Path) -> None:
         sum(len(tokens) for tokens, _, _ in texts),
         sum(len(rows) for _, rows, _ in texts),
     )
-    assert pq.read_metadata(path).num_row_groups > 4
+    assert pq.read_metadata(path).num_row_groups == 8  # tokens count in their size
     assert sizes.packet_bytes < sizes.file_bytes == path.stat().st_size
 
 
@@ -147,7 +148,7 @@ def test_what_does_not_go_together_is_refused_and_nothing_lost(
 ) -> None:
     path = tmp_path / "teacher.parquet"
     with distill.Writer(path, sqs.Codec(V, L), tail=True) as writer:
-        writer.write([1, 2, 3], ROWS)
+        writer.write([1, 2, 3], ROWS, True)  # which numbers can be, and pyarrow not
         with pytest.raises((ValueError, TypeError), match=words):
             writer.write(tokens, rows, first)
         writer.write([3, 2, 1], ROWS, 2)
@@ -515,8 +516,9 @@ def test_make_goes_on_where_it_was_interrupted(
 ) -> None:
     monkeypatch.setattr(_writer, "ROW_GROUP", 20)
     texts, lines = tmp_path / "texts.txt", tmp_path / "texts.jsonl"
-    texts.write_text("\n".join(TEXTS))
-    lines.write_text("".join(json.dumps({"text": t}) + "\n" for t in TEXTS))
+    with_mark = "utf-8-sig"  # as editors on Windows write it
+    texts.write_text("\n".join(TEXTS), with_mark)
+    lines.write_text("\n".join(json.dumps({"text": t}) for t in TEXTS), with_mark)
     options = ["--model", teacher, "--max-length", 16, "--device", "cpu", "--texts"]
     for source in texts, lines:
         whole, parted = (tmp_path / f"{source.suffix}{i}" for i in range(2))
@@ -556,6 +558,9 @@ def sqs_distill_interrupted(when: int, *arguments: object) -> int:
         ("a.jsonl", b'{"text": 5}', 'line 2, is no object with a "text"'),
         ("a.jsonl", b"[]", 'line 2, is no object with a "text"'),
         ("a.jsonl", b"{", 'line 2, is no object with a "text"'),
+        ("a.jsonl", b"[" * 100_000, 'line 2, is no object with a "text"'),
+        ("a.JSONL", b'{"text": "\\ud800"}', "line 2, is .* of valid Unicode"),
+        ("a.txt", b"", "nothing to keep is in "),
         ("a.txt", b"\xff", "line 2, is not UTF-8"),
     ],
 )
@@ -570,7 +575,9 @@ def test_make_names_a_line_that_is_no_text(
     (tmp_path / name).write_bytes(b"\n" + line)
     options = ["--texts", tmp_path / name, "-o", tmp_path / "o", "--model", teacher]
     assert sqs_distill("make", *options) == 1
-    assert f"{name}, {words}" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert name in error
+    assert re.search(words, error)
     assert os.listdir(tmp_path) == [name]
     assert sqs_distill("make", *options, "--max-length", 257) == 1
     assert "--max-length must be up to 256" in capsys.readouterr().err

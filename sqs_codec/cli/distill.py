@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 import sqs_codec as sqs
+from sqs_codec._base.files import require_file
 from sqs_codec._base.format import MAX_VOCAB, MIN_VOCAB
 from sqs_codec.cli.generate import prior_of
 from sqs_codec.cli.options import (
@@ -35,7 +36,7 @@ from sqs_codec.cli.options import (
 from sqs_codec.cli.prior import load_tokenizer
 
 if TYPE_CHECKING:
-    from sqs_codec.distill import Dataset
+    from sqs_codec.distill import Dataset, Writer
     from sqs_codec.distill._imports import Place
     from sqs_codec.hf import LanguageModel
 
@@ -167,13 +168,21 @@ def make(args: argparse.Namespace) -> int:
                 rng = np.random.default_rng([args.seed, i])
                 rows = read(model, codec, tokens, args.temperature, rng)
                 writer.write(tokens, rows)
+        require_some(writer, args.texts)
     return info(args)
+
+
+def require_some(writer: Writer, paths: Sequence[Path]) -> None:
+    """Refuse to make a file of nothing."""
+    if not len(writer):
+        raise ValueError(f"nothing to keep is in {' '.join(map(str, paths))}")
 
 
 def digest(texts: Sequence[Path]) -> str:
     """Return the names of files and what tells their contents apart."""
     state = blake2b(digest_size=8)
     for path in texts:
+        require_file(path)  # a pipe could be read but once
         with path.open("rb") as file:
             while block := file.read(1 << 20):
                 state.update(block)
@@ -209,18 +218,22 @@ def pieces(
                     bar.update(len(line))
 
 
+NO_TEXT = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
+
+
 def text_of(line: bytes, path: Path, i: int) -> str:
     """Return the text of a line, which an error names."""
     try:
-        text = line.decode().rstrip("\r\n")
-        if path.suffix == ".jsonl" and text.strip():
+        text = line.decode("utf-8-sig" if i == 1 else "utf-8").rstrip("\r\n")
+        if path.suffix.lower() == ".jsonl" and text.strip():
             text = json.loads(text)["text"]
-            if not isinstance(text, str):
-                raise TypeError
+            text.encode()  # which takes no number and no half of a surrogate pair
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}, line {i}, is not UTF-8: {error}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f'{path}, line {i}, is no object with a "text"') from error
+    except NO_TEXT as error:
+        raise ValueError(
+            f'{path}, line {i}, is no object with a "text" of valid Unicode'
+        ) from error
     return text
 
 
@@ -294,8 +307,9 @@ def import_(args: argparse.Namespace) -> int:
         ) as writer,
     ):
         notes = import_lists(places(args.lists, tokenizer, args.config), writer)
-    for note, times in (+notes).items():
-        print(f"{times} {note}", file=sys.stderr)
+        for note, times in (+notes).items():
+            print(f"{times} {note}", file=sys.stderr)
+        require_some(writer, args.lists)
     return info(args)
 
 
