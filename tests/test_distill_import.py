@@ -88,8 +88,12 @@ def entry(token: str, logprob: float, data: list[int] | None = None) -> dict[str
 
 
 def test_openai_chat(tmp_path):
-    """Bytes tell what a token is; the one that was drawn may be none of the top."""
+    """Bytes tell what a token is; the one that was drawn may be none of the top.
+
+    Two tokens may have the same bytes, as a character and its byte do.
+    """
     top = [entry(" sky", -0.5, [*b" sky"]), entry("\\xf0\\x9f", -1.5, [0xF0, 0x9F])]
+    top.append(top[0] | {"logprob": -9.5})
     first = {**entry("<|end|>", -9.0), "top_logprobs": top}
     content = [first, {**entry(" sky", -0.5), "top_logprobs": top[:1]}]
     body = {

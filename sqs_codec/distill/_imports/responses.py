@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -148,7 +148,7 @@ def _of_chat(content: Any, names: Names) -> tuple[list[int], list[Listed | None]
             entries = [entry, *_expect(list, "top_logprobs", top)]
             ids = [_entry_id(one, names) for one in entries]
             tokens.append(ids[0])
-            lists.append(dict(zip(ids, map(_logprob, entries), strict=True)))
+            lists.append(_listed(zip(ids, map(_logprob, entries), strict=True)))
     return tokens, lists
 
 
@@ -181,7 +181,7 @@ def _by_id(name: str, found: Any) -> list[Listed | None]:
     _pair("token_ids", ids, "logprobs", logprobs)
     _pair("start_indices", starts, "end_indices", ends)
     flat = list(zip(ids, map(_logprob, logprobs), strict=True))
-    return [dict(flat[i:j]) or None for i, j in zip(starts, ends, strict=True)]
+    return [_listed(flat[i:j]) for i, j in zip(starts, ends, strict=True)]
 
 
 def _lists(name: str, found: Any, find: Callable[[str], int]) -> list[Listed | None]:
@@ -190,8 +190,16 @@ def _lists(name: str, found: Any, find: Callable[[str], int]) -> list[Listed | N
     for i, one in enumerate(_expect(list, name, found)):
         with located(f"{name}[{i}]"):
             items = _expect(dict, "it", one or {}).items()
-            lists.append({find(key): _logprob(value) for key, value in items} or None)
+            lists.append(_listed((find(key), _logprob(value)) for key, value in items))
     return lists
+
+
+def _listed(pairs: Iterable[tuple[int, float]]) -> Listed | None:
+    """Return a list; of tokens that names don't tell apart it has the likeliest."""
+    found: Listed = {}
+    for id_, logprob in pairs:
+        found[id_] = max(found.get(id_, logprob), logprob)
+    return found or None
 
 
 def _logprob(value: Any) -> float:
