@@ -267,8 +267,12 @@ def test_one_writer_at_a_time(tmp_path: Path) -> None:
     with distill.Writer(path, sqs.Codec(V, L), **SETTING) as writer:
         with pytest.raises(BlockingIOError, match="in use by another"):
             write(path)
+        folder = tmp_path / "teacher.parquet.parts"
+        (folder / "mine").touch()
+        (folder / ".000000.parquet.9.9").touch()  # of one that was killed
         for i in range(40):
             writer.write(*text(i))
+    assert os.listdir(folder) == ["mine"]
     with pytest.raises(FileExistsError, match="finished"):
         write(path)
     with pytest.raises(ValueError, match="its model is 'a teacher', and 'b' was"):

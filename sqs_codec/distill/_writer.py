@@ -265,8 +265,9 @@ class Writer:
         self._lock.close()
         if not self._parts():
             with contextlib.suppress(OSError):  # the next one may be there already
-                for rest in self._folder.iterdir():
-                    rest.unlink()
+                for name in ("whole", "lock", ".*.parquet.*"):  # and nobody else's
+                    for rest in self._folder.glob(name):
+                        rest.unlink()
                 self._folder.rmdir()
 
     def __enter__(self) -> Writer:
