@@ -518,7 +518,7 @@ def test_make_goes_on_where_it_was_interrupted(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(_writer, "ROW_GROUP", 20)
+    monkeypatch.setattr(_writer, "ROW_GROUP", 60)
     texts, lines = tmp_path / "texts.txt", tmp_path / "texts.jsonl"
     with_mark = "utf-8-sig"  # as editors on Windows write it
     texts.write_text("\n".join(TEXTS), with_mark)
