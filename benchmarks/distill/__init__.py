@@ -1,0 +1,1 @@
+"""What kept distributions of a teacher take, and what students learn of them."""

@@ -1,0 +1,80 @@
+"""Measure what keeping a teacher's distributions takes, and what students learn of it.
+
+    python -m benchmarks.distill bytes students            # two hours on two cores
+    python -m benchmarks.distill bytes students --quick    # a minute, in miniature
+
+bytes: bytes a token, errors and biases of ways to keep them, by model and kind of text.
+students: small ones from scratch, on the live teacher and on what was kept of it. What
+was measured stays in a folder, so that a run that was stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read by libraries as they load
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from benchmarks.distill import measure, students
+from benchmarks.distill.teachers import Size
+from benchmarks.experiments.experiment import Options
+from benchmarks.sources import SHIPPED
+from benchmarks.tables import about, about_line, command, dim
+
+PARTS = {"bytes": measure, "students": students}
+
+QUICK = Size(
+    tokens=8, texts=1, prompts=20, seeds=2, epochs=1, width=64, layers=1, rates=(2e-3,)
+)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line."""
+    parser = _parser()
+    args = parser.parse_args(argv)
+    size = QUICK if args.quick else Size()
+    models = args.models or (SHIPPED[:1] if args.quick else SHIPPED)
+    folder = args.folder or Path("build", "distill-quick" if args.quick else "distill")
+    options = Options(folder, args.quick, prompts=args.prompts)
+    folder.mkdir(parents=True, exist_ok=True)
+    began = time.monotonic()
+    shown: list[Table | Text] = []
+    for part in dict.fromkeys(args.parts):
+        records = []
+        for name in models:
+            file = folder / f"{part}-{name}.json"
+            if not file.exists():
+                found = PARTS[part].measure(options, name, size)
+                file.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+            records += json.loads(file.read_text("utf-8"))
+        shown += PARTS[part].tables(records)
+    measured = about("torch", "transformers", "zstandard")
+    measured["seconds"] = time.monotonic() - began
+    with (folder / "distill.txt").open("w", encoding="utf-8") as file:
+        for console in (Console(), Console(file=file, width=100)):
+            console.print(*shown, dim(about_line(measured)), sep="\n")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = command("distill", __doc__)
+    add = parser.add_argument
+    add("parts", nargs="+", choices=PARTS, metavar="PART", help=", ".join(PARTS))
+    add("--models", nargs="+", choices=SHIPPED, help="(default: both)")
+    add("--quick", action="store_true", help="in miniature, and SmolLM2 alone")
+    add("--folder", type=Path, help="of results (default: build/distill)")
+    add("--prompts", type=Path, metavar="FILE", help="that students' texts begin with")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,145 @@
+"""Bytes, errors and bias of what is kept, by model and kind of text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+from rich.text import Text
+
+from benchmarks.distill.schemes import FIXED, UNBIASED, Array, Rows, Scheme
+from benchmarks.distill.teachers import Size, read, softmax, write_texts
+from benchmarks.experiments.experiment import Options
+from benchmarks.experiments.models import Prompt, load
+from benchmarks.tables import dim, table
+
+TEMPERATURES = (1.0, 0.7)
+KINDS = ("en", "de", "ru", "zh", "code")
+ROUNDINGS = 8
+
+Record = dict[str, Any]
+
+
+def sets(options: Options, name: str, size: Size) -> Iterator[tuple[str, list[Array]]]:
+    """Yield kinds of text, and a teacher's logits at the texts that it wrote."""
+    models = load(options, name)
+    kinds: dict[str, list[Prompt]] = {}
+    for prompt in models.prompts:
+        kind = prompt.kind if prompt.kind in KINDS else "en"
+        if prompt.kind in KINDS or name == "smollm2":
+            kinds.setdefault(kind, []).append(prompt)
+    for kind in sorted(kinds, key=KINDS.index):
+        prompts = [list(prompt.tokens) for prompt in kinds[kind][: size.texts]]
+        texts = write_texts(models.pair, prompts, size.tokens)
+        yield kind, [read(models.pair, text) for text in texts]
+
+
+def measure(options: Options, name: str, size: Size) -> list[Record]:
+    """Measure all that is kept of a teacher's distributions."""
+    found = []
+    for kind, texts in sets(options, name, size):
+        for temperature in TEMPERATURES:
+            logits = np.concatenate(texts) / np.float32(temperature)
+            lengths = [len(text) for text in texts]
+            prior = load(options, name).prior
+            rows = Rows(logits, softmax(logits).astype(np.float32), lengths, prior)
+            for scheme, keep in (FIXED | UNBIASED).items():
+                record = {"model": name, "kind": kind, "temperature": temperature}
+                record |= {"scheme": scheme, "rows": len(logits)}
+                found.append(record | score(rows, keep, scheme in UNBIASED))
+    return found
+
+
+def score(rows: Rows, keep: Scheme, is_random: bool) -> Record:
+    """Return bytes a token, and means over rows of squared errors and squared biases.
+
+    Of deterministic ways these are the same. Of n roundings d_1 ... d_n of a row, less
+    the row, the mean of the products of two different ones estimates the squared length
+    of the mean rounding less the row, and is unbiased itself: it may be negative.
+    """
+    rng, n = np.random.default_rng(0), ROUNDINGS if is_random else 1
+    taken, kept = zip(*(keep(rows, rng) for _ in range(n)), strict=True)
+    errors, biases, sums = [], [], []
+    for probs, *found in zip(rows.probs, *kept, strict=True):
+        squares = [distance(probs, ids, weights) for ids, weights in found]
+        ids, at = np.unique(
+            np.concatenate([ids for ids, _ in found]), return_inverse=True
+        )
+        mean = np.bincount(at, np.concatenate([weights for _, weights in found])) / n
+        of_mean = distance(probs, ids, mean)
+        errors.append(np.mean(squares))
+        biases.append((n * of_mean - errors[-1]) / (n - 1) if is_random else of_mean)
+        sums.append(mean.sum())
+    return {
+        "bytes": {
+            way: sum(one[way] for one in taken) / n / len(errors) for way in taken[0]
+        },
+        "error": float(np.mean(errors)),
+        "bias": float(np.mean(biases)),
+        "bias_variance": float(np.var(biases)) / len(biases),
+        "sum": float(np.mean(sums)),
+        "largest": float(np.max(sums)),
+    }
+
+
+def distance(probs: Array, ids: Array, weights: Array) -> float:
+    """Return the squared distance of a row and what came back of it."""
+    own = probs[ids[ids < len(probs)]].astype(np.float64)
+    if len(own) == len(ids):
+        rest = max(0.0, float(probs @ probs) - float(own @ own))
+    else:
+        own, rest = np.append(own, 1 - own.sum()), 0.0
+    return float(((weights - own) ** 2).sum()) + rest
+
+
+def tables(records: list[Record]) -> list[Table | Text]:
+    """Return bytes and errors by temperature, and then what is biased."""
+    made: list[Table | Text] = []
+    for temperature in TEMPERATURES:
+        of = [one for one in records if one["temperature"] == temperature]
+        places = list(dict.fromkeys((one["model"], one["kind"]) for one in of))
+        heads = [f"{model}\n{kind}" for model, kind in places]
+        taken = table(f"Bytes a token, T = {temperature:g}", "", *heads)
+        errors = table(f"Error, T = {temperature:g}", "", *heads)
+        for scheme in FIXED | UNBIASED:
+            ones = [one for one in of if one["scheme"] == scheme]
+            for way in ones[0]["bytes"]:
+                label = f"  {way}" if way.startswith(("in", "zstd")) else scheme
+                taken.add_row(label, *(f"{one['bytes'][way]:.1f}" for one in ones))
+            errors.add_row(scheme, *(f"{math.sqrt(one['error']):.3f}" for one in ones))
+        made += [taken, errors]
+    return [*made, _bias(records), dim(EXPLAINED)]
+
+
+def _bias(records: list[Record]) -> Table:
+    heads = [f"T = {temperature:g}" for temperature in TEMPERATURES]
+    made = table(
+        "All rows: bias in % of the squared error, +- 2 standard errors; sum of what "
+        "comes back",
+        *("", *heads, "mean sum", "largest"),
+    )
+    for scheme in FIXED | UNBIASED:
+        ones = [one for one in records if one["scheme"] == scheme]
+        shares = []
+        for temperature in TEMPERATURES:
+            of = [one for one in ones if one["temperature"] == temperature]
+            error = sum(one["error"] for one in of)
+            share = sum(one["bias"] for one in of) / error
+            spread = 2 * math.sqrt(sum(one["bias_variance"] for one in of)) / error
+            one = f"{100 * share:.1f} +- {100 * spread:.1f}"
+            shares.append(one if scheme in UNBIASED else "100")
+        mean = np.mean([one["sum"] for one in ones])
+        largest = max(one["largest"] for one in ones)
+        made.add_row(scheme, *shares, f"{mean:.3f}", f"{largest:.3f}")
+    return made
+
+
+EXPLAINED = (
+    "Error: root of the mean of |b - q|^2 over the rows; with the tail over 65 buckets. "
+    f"Bias: the same of the mean of b over roundings, from products of {ROUNDINGS} "
+    "roundings of each row; what is rounded in one way only is all bias. Rows are of "
+    "texts that the model wrote at T = 1 after prompts that no prior was fitted to."
+)

@@ -1,0 +1,161 @@
+"""Ways to keep distributions: the bytes they take, and what comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+import zstandard
+from numpy.typing import NDArray
+
+import sqs_codec as sqs
+
+RESOLUTIONS = (16, 32, 50, 128)
+"""Of systematic counts."""
+
+Array = NDArray[Any]
+Sparse = list[tuple[Array, Array]]
+"""Of each row some tokens and what each has. Token V stands for all that aren't named."""
+
+Kept = tuple[dict[str, float], Sparse]
+"""The bytes of all rows, by how they are coded, and what comes back."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Distributions of some texts, one text after the other.
+
+    Attributes
+    ----------
+    logits : ndarray of float32, [N, V]
+        Divided by the temperature.
+    probs : ndarray of float32, [N, V]
+    lengths : sequence of int
+        Of the texts.
+    prior : Prior or None
+    """
+
+    logits: Array
+    probs: Array
+    lengths: Sequence[int]
+    prior: sqs.Prior | None
+
+    @property
+    def vocab_size(self) -> int:
+        """V."""
+        return int(self.logits.shape[1])
+
+
+def lists(probs: Array, k: int) -> tuple[Array, Array]:
+    """Return the k most probable tokens of each row and their probabilities."""
+    ids = np.argpartition(probs, -k)[:, -k:]
+    order = np.argsort(-np.take_along_axis(probs, ids, 1), kind="stable")
+    ids = np.take_along_axis(ids, order, 1)
+    return ids, np.take_along_axis(probs, ids, 1)
+
+
+def top_64(rows: Rows, rng: np.random.Generator) -> Kept:
+    """Keep float16 log-probabilities and ids of 16 or 32 bits, and renormalise."""
+    ids, probs = lists(rows.probs, 64)
+    values = np.log(probs).astype(np.float16)
+    kind = np.uint16 if rows.vocab_size <= 1 << 16 else np.uint32
+    columns = [
+        np.ascontiguousarray(x.T).view(np.uint8).reshape(x.size, -1).T.tobytes()
+        for x in (ids.astype(kind), values)
+    ]  # rank by rank, all high bytes after all low ones
+    squeezed = zstandard.compress(b"".join(columns), 19)
+    back = np.exp(values.astype(np.float64))
+    back /= back.sum(-1, keepdims=True)
+    taken = {"raw": len(b"".join(columns)), "zstd by columns": len(squeezed)}
+    return taken, list(zip(ids, back, strict=True))
+
+
+def distillkit(
+    rows: Rows, rng: np.random.Generator, k: int, exact: int, powers: Sequence[float]
+) -> Kept:
+    """Keep the first log-probabilities in bfloat16, and a curve through the others.
+
+    As DistillKit does with ``residual_bins: []`` and ``delta_encoding: false``: least
+    squares in float32 over the powers of the rank, coefficients of float32, and ids in
+    fields of just the bits that they need. Nothing is renormalised.
+    """
+    ids, probs = lists(rows.probs, k)
+    values = torch.from_numpy(np.log(probs))
+    ranks = torch.arange(k - exact, dtype=torch.float32)
+    curves = torch.stack([ranks**power for power in powers], -1)
+    u, s, v = torch.linalg.svd(curves, full_matrices=False)
+    inverse = torch.where(s > 1e-5, 1 / s, 0)
+    weights = (values[:, exact:] @ u * inverse) @ v
+    first = values[:, :exact].bfloat16().float()
+    back = torch.cat([first, (weights[:, None] * curves).sum(-1)], -1).double().exp()
+    id_bits = k * (rows.vocab_size - 1).bit_length()
+    taken = 2 * exact + 4 * len(powers) + -(-id_bits // 8)
+    return {"": taken * len(ids)}, list(zip(ids, back.numpy(), strict=True))
+
+
+def draws(rows: Rows, rng: np.random.Generator, size: int = 50) -> Kept:
+    """Keep tokens that were drawn, and how often, in 24 bits each."""
+    back: Sparse = []
+    for row in rows.probs:
+        at = np.cumsum(row, dtype=np.float64)
+        tokens = np.searchsorted(at, rng.random(size) * at[-1], "right")
+        ids, counts = np.unique(tokens, return_counts=True)
+        back.append((ids, counts / size))
+    return {"": 3 * sum(len(ids) for ids, _ in back)}, back
+
+
+def systematic(rows: Rows, rng: np.random.Generator, resolution: int) -> Kept:
+    """Keep unbiased counts."""
+    codec = sqs.Codec(rows.vocab_size, resolution, prior=rows.prior)
+    return coded(codec, codec.quantize_unbiased_batch(rows.logits, rng=rng), rows)
+
+
+def lattice(rows: Rows, rng: np.random.Generator, resolution: int) -> Kept:
+    """Keep a lattice point of the 64 most probable tokens, renormalised."""
+    codec = sqs.Codec(rows.vocab_size, resolution, prior=rows.prior)
+    points = [codec.quantize(row, sqs.TopK(64)) for row in rows.logits]
+    return coded(codec, sqs.SparseRows.stack(points), rows)
+
+
+def lattice_with_tail(rows: Rows, rng: np.random.Generator, resolution: int) -> Kept:
+    """Keep a lattice point of the 64 most probable tokens and the mass of others."""
+    prior = rows.prior and rows.prior.with_tail()
+    codec = sqs.Codec(rows.vocab_size + 1, resolution, prior=prior)
+    ids, probs = lists(rows.probs, 64)
+    return coded(codec, codec.quantize_top_logprobs(ids, np.log(probs)), rows)
+
+
+def coded(codec: sqs.Codec, found: sqs.SparseRows, rows: Rows) -> Kept:
+    """Return what packets of a row, and of a text, take."""
+    ends = np.cumsum(rows.lengths)
+    texts = [found[end - n : end] for n, end in zip(rows.lengths, ends, strict=True)]
+    taken = {
+        "": sum(map(len, codec.encode_arrays(found))),
+        "in sequences": sum(map(len, map(codec.encode_sequence, texts))),
+    }
+    return taken, [(row.token_ids, row.probs) for row in found]
+
+
+Scheme = Callable[[Rows, np.random.Generator], Kept]
+
+FIXED: dict[str, Scheme] = {
+    "fp16 top-64, renormalised": top_64,
+    "DistillKit, recommended": partial(
+        distillkit, k=128, exact=16, powers=(0, 1, 2, 3, 4, 0.5)
+    ),
+    "DistillKit, budget": partial(distillkit, k=50, exact=1, powers=(0, 1, 0.5)),
+    "lattice of top-64, l = 1024": partial(lattice, resolution=1024),
+    "and its tail, l = 4096": partial(lattice_with_tail, resolution=4096),
+}
+UNBIASED: dict[str, Scheme] = {
+    "50 draws": draws,
+    **{
+        f"systematic, l = {size}": partial(systematic, resolution=size)
+        for size in RESOLUTIONS
+    },
+}
+"""The others, whose mean over roundings is the row."""
