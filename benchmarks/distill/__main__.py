@@ -33,7 +33,14 @@ from benchmarks.tables import about, about_line, command, dim
 PARTS = {"bytes": measure, "students": students}
 
 QUICK = Size(
-    tokens=8, texts=1, prompts=20, seeds=2, epochs=1, width=64, layers=1, rates=(2e-3,)
+    tokens=8,
+    texts_of_a_kind=1,
+    prompts=20,
+    seeds=2,
+    epochs=1,
+    width=64,
+    layers=1,
+    rates=(2e-3,),
 )
 
 

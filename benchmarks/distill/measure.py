@@ -32,7 +32,9 @@ def sets(options: Options, name: str, size: Size) -> Iterator[tuple[str, list[Ar
         if prompt.kind in KINDS or name == "smollm2":
             kinds.setdefault(kind, []).append(prompt)
     for kind in sorted(kinds, key=KINDS.index):
-        prompts = [list(prompt.tokens) for prompt in kinds[kind][: size.texts]]
+        prompts = [
+            list(prompt.tokens) for prompt in kinds[kind][: size.texts_of_a_kind]
+        ]
         texts = write_texts(models.pair, prompts, size.tokens)
         yield kind, [read(models.pair, text) for text in texts]
 
@@ -138,8 +140,8 @@ def _bias(records: list[Record]) -> Table:
 
 
 EXPLAINED = (
-    "Error: root of the mean of |b - q|^2 over the rows; with the tail over 65 buckets. "
-    f"Bias: the same of the mean of b over roundings, from products of {ROUNDINGS} "
-    "roundings of each row; what is rounded in one way only is all bias. Rows are of "
-    "texts that the model wrote at T = 1 after prompts that no prior was fitted to."
+    "Error: root of the mean of |b - q|^2 over the rows; with the tail, of 65 buckets. "
+    f"Bias: that of the mean of b over roundings, from products of {ROUNDINGS} of "
+    "each row; what is rounded in one way only is all bias. Rows are of texts that the "
+    "model wrote at T = 1 after prompts that no prior was fitted to."
 )

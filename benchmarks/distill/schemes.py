@@ -19,7 +19,7 @@ RESOLUTIONS = (16, 32, 50, 128)
 
 Array = NDArray[Any]
 Sparse = list[tuple[Array, Array]]
-"""Of each row some tokens and what each has. Token V stands for all that aren't named."""
+"""Of each row some tokens and what each has; token V stands for all not named."""
 
 Kept = tuple[dict[str, float], Sparse]
 """The bytes of all rows, by how they are coded, and what comes back."""

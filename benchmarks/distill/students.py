@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from rich.table import Table
 from rich.text import Text
 from torch import nn
@@ -19,8 +18,6 @@ from benchmarks.distill.schemes import RESOLUTIONS, Array
 from benchmarks.distill.teachers import Lessons, Size, teach
 from benchmarks.experiments.experiment import Options
 from benchmarks.tables import dim, table
-
-Record = dict[str, Any]
 
 BATCH = 4
 """Texts of a step."""
@@ -33,29 +30,30 @@ KEPT = {
 }
 """What students learn of."""
 
+TRIAL = 100
+"""Seed of the runs that choose the rate, on the live teacher."""
+
 QUANTILES = {2: 12.706, 5: 2.776}
 """0.975 of Student's t, by the number of seeds."""
 
-TRIAL = 100
-"""Seed of the runs that choose the rate."""
+Record = dict[str, Any]
 
 
 class Student(nn.Module):
     """A transformer whose embeddings are its head, too."""
 
-    def __init__(self, columns: int, width: int, layers: int, longest: int) -> None:
+    def __init__(self, columns: int, size: Size, longest: int) -> None:
         super().__init__()
+        width = size.width
         self.embedding = nn.Embedding(columns, width)
         self.places = nn.Parameter(torch.empty(longest, width))
         layer = nn.TransformerEncoderLayer(
-            *(width, max(1, width // 64), 4 * width),
-            dropout=0.0,
-            activation="gelu",
+            *(width, width // 64, 4 * width, 0.0, "gelu"),
             batch_first=True,
             norm_first=True,
         )
         self.body = nn.TransformerEncoder(
-            layer, layers, nn.LayerNorm(width), enable_nested_tensor=False
+            layer, size.layers, nn.LayerNorm(width), enable_nested_tensor=False
         )
         for weights in (self.embedding.weight, self.places):
             nn.init.normal_(weights, std=0.02)
@@ -66,43 +64,31 @@ class Student(nn.Module):
         mask = nn.Transformer.generate_square_subsequent_mask(length)
         x = self.embedding(tokens) + self.places[:length]
         with torch.autocast("cpu", torch.bfloat16):
-            return self.body(x, mask, is_causal=True)
+            out: torch.Tensor = self.body(x, mask, is_causal=True)
+        return out
 
 
-class Class:
-    """A student's texts, batch by batch."""
-
-    def __init__(self, lessons: Lessons) -> None:
-        self.lessons = lessons
-        self.longest = max(map(len, lessons.tokens))
-
-    def hidden(self, student: Student, texts: Array) -> torch.Tensor:
-        """Return a student's rows at all distributions of some texts."""
-        tokens = np.zeros((len(texts), self.longest), np.int64)
-        places = np.zeros(tokens.shape, bool)
-        for row, text in enumerate(texts):
-            own = self.lessons.tokens[text]
-            n = self.lessons.first[text + 1] - self.lessons.first[text]
-            tokens[row, : len(own)] = own
-            places[row, len(own) - n - 1 : len(own) - 1] = True
-        used = slice(max(len(self.lessons.tokens[text]) for text in texts))
-        return student(torch.from_numpy(tokens[:, used]))[
-            torch.from_numpy(places[:, used])
-        ]
-
-    def rows(self, texts: Array) -> NDArray[np.int64]:
-        """Return the numbers of the distributions of some texts."""
-        first = self.lessons.first
-        return np.concatenate([np.arange(first[i], first[i + 1]) for i in texts])
-
-    def dense(self, rows: NDArray[np.int64]) -> torch.Tensor:
-        """Return the teacher's own distributions, float32 [n, H]."""
-        return torch.from_numpy(self.lessons.dense[rows]).float().softmax(-1)
+def batch(
+    lessons: Lessons, texts: Array, student: Student
+) -> tuple[Array, torch.Tensor]:
+    """Return the numbers of texts' distributions, and a student's rows there."""
+    own = [lessons.tokens[text] for text in texts]
+    tokens = np.zeros((len(own), max(map(len, own))), np.int64)
+    places = np.zeros(tokens.shape, np.bool_)
+    rows = []
+    for row, (text, ids) in enumerate(zip(texts, own, strict=True)):
+        rows.append(np.arange(lessons.first[text], lessons.first[text + 1]))
+        tokens[row, : len(ids)] = ids
+        places[row, len(ids) - len(rows[-1]) - 1 : len(ids) - 1] = True
+    hidden = student(torch.from_numpy(tokens))
+    return np.concatenate(rows), hidden[torch.from_numpy(places)]
 
 
-def subtract(student: torch.Tensor, what: Any, rows: NDArray[np.int64]) -> None:
+def subtract(
+    student: torch.Tensor, kept: tuple[Array, Array, Array], rows: Array
+) -> None:
     """Take kept distributions off a student's, in place."""
-    columns, weights, first = what
+    columns, weights, first = kept
     lengths = first[rows + 1] - first[rows]
     starts = np.repeat(first[rows] - np.cumsum(lengths) + lengths, lengths)
     of = starts + np.arange(lengths.sum())
@@ -120,31 +106,25 @@ def learn(
     """
     torch.manual_seed(seed)
     torch.set_num_threads(1)
-    school, began = Class(lessons), time.monotonic()
-    student = Student(
-        int(lessons.about["columns"]), size.width, size.layers, school.longest
-    )
+    began = time.monotonic()
+    longest = max(map(len, lessons.tokens))
+    student = Student(lessons.about["columns"], size, longest)
     weight = student.embedding.weight
     optimizer = torch.optim.AdamW(
         student.parameters(), rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True
     )
-    batches = list(_batches(lessons.taught, size.epochs, seed))
+    batches = list(_batches(lessons.about["texts"], size.epochs, seed))
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, rate, len(batches), pct_start=0.1, cycle_momentum=False
     )
-    kept = (
-        None
-        if what == DENSE
-        else lessons.kept[TOP if what == TOP else f"{what} {seed}"]
-    )
     for texts in batches:
-        rows, hidden = school.rows(texts), school.hidden(student, texts)
+        rows, hidden = batch(lessons, texts, student)
         head, h = weight.detach().bfloat16(), hidden.detach().bfloat16()
         off = (h @ head.T).softmax(-1, dtype=torch.float32)
-        if kept is None:
-            off -= school.dense(rows)
+        if what == DENSE:
+            off -= torch.from_numpy(lessons.dense[rows]).float().softmax(-1)
         else:
-            subtract(off, kept, rows)
+            subtract(off, lessons.kept[TOP if what == TOP else f"{what} {seed}"], rows)
         off = off.div_(len(rows)).bfloat16()
         weight.grad = (off.T @ h).float()
         hidden.backward((off @ head).to(hidden.dtype))
@@ -153,10 +133,11 @@ def learn(
         schedule.step()
         optimizer.zero_grad()
     return {
-        "kl": divergence(school, student),
+        "kl": divergence(lessons, student),
         "steps": len(batches),
         "parameters": sum(p.numel() for p in student.parameters()),
         "seconds": time.monotonic() - began,
+        "rate": rate,
     }
 
 
@@ -168,17 +149,15 @@ def _batches(texts: int, epochs: int, seed: int) -> Iterator[Array]:
 
 
 @torch.no_grad()
-def divergence(school: Class, student: Student) -> float:
+def divergence(lessons: Lessons, student: Student) -> float:
     """Return the mean of KL(teacher || student) on held-out texts, in nats."""
-    total, count = 0.0, 0
-    for text in range(school.lessons.taught, len(school.lessons.tokens)):
-        rows = school.rows(np.array([text]))
-        hidden = school.hidden(student, np.array([text])).float()
-        logs = (hidden @ student.embedding.weight.T).log_softmax(-1)
-        teacher = torch.from_numpy(school.lessons.dense[rows]).float().log_softmax(-1)
-        total += float((teacher.exp() * (teacher - logs)).sum())
-        count += len(rows)
-    return total / count
+    found = []
+    for text in range(lessons.about["texts"], len(lessons.tokens)):
+        rows, hidden = batch(lessons, np.array([text]), student)
+        logs = (hidden.float() @ student.embedding.weight.T).log_softmax(-1)
+        teacher = torch.from_numpy(lessons.dense[rows]).float().log_softmax(-1)
+        found.append((teacher.exp() * (teacher - logs)).sum(-1))
+    return float(torch.cat(found).mean())
 
 
 def measure(options: Options, name: str, size: Size) -> list[Record]:
@@ -188,14 +167,16 @@ def measure(options: Options, name: str, size: Size) -> list[Record]:
 
     def run(key: str, what: str, seed: int, rate: float) -> float:
         if key not in found:
-            found[key] = learn(lessons, size, what, seed, rate) | {"rate": rate}
+            found[key] = learn(lessons, size, what, seed, rate)
             file.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
             print(name, key, found[key], flush=True)
         return float(found[key]["kl"])
 
     rate = min(size.rates, key=lambda rate: run(f"rate {rate}", DENSE, TRIAL, rate))
-    seeds = range(size.seeds)
-    kl = {what: [run(f"{what} {n}", what, n, rate) for n in seeds] for what in KEPT}
+    kl = {what: [] for what in KEPT}
+    for seed in range(size.seeds):
+        for what in KEPT:
+            kl[what].append(run(f"{what} {seed}", what, seed, rate))
     return [{"model": name, **lessons.about, **found[f"{DENSE} 0"], "kl": kl}]
 
 
@@ -219,8 +200,8 @@ def _tables(record: Record) -> list[Table | Text]:
     )
     for what, values in kl.items():
         beside = [interval(values - kl[o]) if what != o else "" for o in (DENSE, TOP)]
-        taken = record["bytes"].get(what) or record["bytes"][f"{what} 0"]
-        made.add_row(KEPT[what], f"{taken:.1f}", interval(values), *beside)
+        taken = f"{record['bytes'][what]:.1f}"
+        made.add_row(KEPT[what], taken, interval(values), *beside)
     explained = (
         f"{len(kl[DENSE])} seeds, intervals of 95 % over them; differences are paired. "
         f"{record['parameters'] / 1e6:.1f} M parameters, {record['columns']} columns; "

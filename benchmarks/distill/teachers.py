@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,24 +35,10 @@ Text = tuple[list[int], list[int]]
 
 @dataclass(frozen=True)
 class Size:
-    """How much is measured.
-
-    Attributes
-    ----------
-    tokens : int
-        Of a text at most.
-    texts : int
-        Of each kind, whose bytes and errors are measured.
-    prompts : int or None
-        Texts for students; None are all there are.
-    seeds, epochs, width, layers : int
-        Of students.
-    rates : tuple of float
-        Of which the best one is taken.
-    """
+    """How much is measured: of texts, and of students."""
 
     tokens: int = 64
-    texts: int = 5
+    texts_of_a_kind: int = 5
     prompts: int | None = None
     seeds: int = 5
     epochs: int = 3
@@ -59,6 +47,7 @@ class Size:
     rates: tuple[float, ...] = (1e-3, 2e-3, 4e-3)
 
 
+@dataclass(frozen=True)
 class Lessons:
     """What students of a teacher read.
 
@@ -71,36 +60,36 @@ class Lessons:
     first : ndarray of int
         Where the distributions of each text begin, and those of the last one end. They
         are of the tokens that the teacher wrote.
+    kept : dict of str to tuple of ndarray
+        By what is kept, and the seed: columns, weights, and where each row begins.
     dense : ndarray of float16, [N, columns]
         Logarithms of the teacher's probabilities.
-    kept : dict of str to list of ndarray
-        By what is kept, and the seed: columns, weights, and where each row begins.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.about = json.loads((folder / "about.json").read_text("utf-8"))
-        with np.load(folder / "kept.npz") as file:
-            arrays = dict(file)
-        self.tokens = np.split(arrays.pop("tokens"), arrays.pop("cuts"))
-        self.first = arrays.pop("first")
-        shape = int(self.first[-1]), self.about["columns"]
-        self.dense = np.memmap(folder / "dense.f16", np.float16, "r", shape=shape)
-        names = {name.rpartition(" ")[0] for name in arrays}
-        self.kept = {name: [arrays[f"{name} {i}"] for i in range(3)] for name in names}
+    about: dict[str, Any]
+    tokens: list[Array]
+    first: Array
+    kept: dict[str, tuple[Array, Array, Array]]
+    dense: Array
 
 
 def teach(options: Options, name: str, size: Size) -> Lessons:
     """Return what a teacher's students read; what isn't in the folder yet is made."""
     folder = options.folder / name
     folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / "about.json").exists():
-        models, file = load(options, name), folder / "texts.json"
-        if not file.exists():
+    file = folder / "lessons.pickle"
+    if not file.exists():
+        models, written = load(options, name), folder / "texts.json"
+        if not written.exists():
             begun = _prompts(models, options.prompts)[: size.prompts]
             texts = write_texts(models.pair, begun, size.tokens)
-            file.write_text(json.dumps(texts), "utf-8")
-        _read_all(folder, models, json.loads(file.read_text("utf-8")), size.seeds)
-    return Lessons(folder)
+            written.write_text(json.dumps(texts), "utf-8")
+        texts = json.loads(written.read_text("utf-8"))
+        file.write_bytes(pickle.dumps(_read_all(folder, models, texts, size.seeds)))
+    parts = pickle.loads(file.read_bytes())
+    shape = parts["about"]["positions"], parts["about"]["columns"]
+    dense = np.memmap(folder / "dense.f16", np.float16, "r", shape=shape)
+    return Lessons(**parts, dense=dense)
 
 
 def _prompts(models: Models, file: Path | None) -> list[list[int]]:
@@ -151,7 +140,9 @@ def columns(texts: Sequence[Text], vocab_size: int) -> NDArray[np.int64]:
     return found
 
 
-def _read_all(folder: Path, models: Models, texts: list[Text], seeds: int) -> None:
+def _read_all(
+    folder: Path, models: Models, texts: list[Text], seeds: int
+) -> dict[str, Any]:
     """Read texts once, and keep each row in all the ways that are compared."""
     column = columns(texts, models.vocab_size)
     first = np.cumsum([0, *(len(answer) for _, answer in texts)])
@@ -159,8 +150,8 @@ def _read_all(folder: Path, models: Models, texts: list[Text], seeds: int) -> No
     dense = np.memmap(folder / "dense.f16", np.float16, "w+", shape=shape)
     rngs = [np.random.default_rng((seed, 26)) for seed in range(seeds)]
     codecs = [sqs.Codec(models.vocab_size, x, prior=models.prior) for x in RESOLUTIONS]
-    rows: dict[str, list[tuple[Array, Array]]] = defaultdict(list)
-    taken: dict[str, int] = defaultdict(int)
+    kept: dict[str, list[tuple[Array, Array, Array]]] = defaultdict(list)
+    taken: dict[str, float] = defaultdict(float)
     for at, text in zip(first, tqdm(texts), strict=False):
         logits = read(models.pair, text)
         probs = softmax(logits)
@@ -168,45 +159,38 @@ def _read_all(folder: Path, models: Models, texts: list[Text], seeds: int) -> No
         ids, values = lists(probs, 64)
         values = np.exp(np.log(values).astype(np.float16), dtype=np.float64)
         values /= values.sum(-1, keepdims=True)
-        rows["top"] += zip(column[ids], values, strict=True)
+        lengths = np.full(len(ids), 64)
+        kept["top"].append((column[ids].ravel(), values.ravel(), lengths))
         for codec in codecs:
             for seed, rng in enumerate(rngs):
-                counts = codec.quantize_unbiased_batch(logits, rng=rng)
-                name = f"{codec.resolution} {seed}"
-                rows[name] += [(column[row.token_ids], row.probs) for row in counts]
-                taken[name] += len(codec.encode_sequence(counts))
-    _save(folder, [column[[*given, *answer]] for given, answer in texts], first, rows)
-    sizes = {"dense": 2.0 * models.vocab_size}
-    sizes["top"] = 64.0 * (4 if models.vocab_size <= 1 << 16 else 6)
-    sizes |= {name: n / shape[0] for name, n in taken.items()}
+                rows = codec.quantize_unbiased_batch(logits, rng=rng)
+                weights, lengths = rows.counts / codec.resolution, np.diff(rows.offsets)
+                part = column[rows.token_ids], weights, lengths
+                kept[f"{codec.resolution} {seed}"].append(part)
+            taken[f"{codec.resolution}"] += len(codec.encode_sequence(rows)) / shape[0]
     taught = len(texts) * (HELD_OUT - 1) // HELD_OUT
-    about = {"columns": shape[1], "positions": shape[0], "bytes": sizes}
+    about = {"columns": shape[1], "positions": shape[0], "bytes": taken}
     about |= {"texts": taught, "taught": int(first[taught])}
-    (folder / "about.json").write_text(json.dumps(about), "utf-8")
+    taken["dense"] = 2.0 * models.vocab_size
+    taken["top"] = 64.0 * (4 if models.vocab_size <= 1 << 16 else 6)
+    return {
+        "about": about,
+        "tokens": [column[[*given, *answer]] for given, answer in texts],
+        "first": first,
+        "kept": {name: _joined(parts) for name, parts in kept.items()},
+    }
 
 
 def _logs(probs: Array, column: Array, width: int) -> Array:
     """Return logarithms of probabilities by column."""
     if width == probs.shape[1]:
         return np.log(probs)
-    others = column == width - 1
     found = np.empty((len(probs), width))
     found[:, column] = probs
-    found[:, -1] = probs[:, others].sum(-1)
+    found[:, -1] = probs[:, column == width - 1].sum(-1)
     return np.log(found)
 
 
-def _save(
-    folder: Path,
-    tokens: list[Array],
-    first: Array,
-    kept: dict[str, list[tuple[Array, Array]]],
-) -> None:
-    arrays = {"tokens": np.concatenate(tokens), "first": first}
-    arrays["cuts"] = np.cumsum([len(text) for text in tokens])[:-1]
-    for name, rows in kept.items():
-        ids, weights = zip(*rows, strict=True)
-        arrays[f"{name} 0"] = np.concatenate(ids)
-        arrays[f"{name} 1"] = np.concatenate(weights).astype(np.float32)
-        arrays[f"{name} 2"] = np.cumsum([0, *map(len, ids)])
-    np.savez(folder / "kept.npz", **arrays)
+def _joined(parts: list[tuple[Array, Array, Array]]) -> tuple[Array, Array, Array]:
+    ids, weights, lengths = map(np.concatenate, zip(*parts, strict=True))
+    return ids, weights.astype(np.float32), np.cumsum([0, *lengths])
