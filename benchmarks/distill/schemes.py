@@ -108,29 +108,25 @@ def draws(rows: Rows, rng: np.random.Generator, size: int = 50) -> Kept:
     return {"": 3 * sum(len(ids) for ids, _ in back)}, back
 
 
-def systematic(rows: Rows, rng: np.random.Generator, resolution: int) -> Kept:
-    """Keep unbiased counts."""
-    codec = sqs.Codec(rows.vocab_size, resolution, prior=rows.prior)
-    return coded(codec, codec.quantize_unbiased_batch(rows.logits, rng=rng), rows)
+def counts(
+    rows: Rows, rng: np.random.Generator, resolution: int, what: str = "unbiased"
+) -> Kept:
+    """Keep counts: unbiased ones, or lattice points of lists of 64 tokens.
 
-
-def lattice(rows: Rows, rng: np.random.Generator, resolution: int) -> Kept:
-    """Keep a lattice point of the 64 most probable tokens, renormalised."""
-    codec = sqs.Codec(rows.vocab_size, resolution, prior=rows.prior)
-    points = [codec.quantize(row, sqs.TopK(64)) for row in rows.logits]
-    return coded(codec, sqs.SparseRows.stack(points), rows)
-
-
-def lattice_with_tail(rows: Rows, rng: np.random.Generator, resolution: int) -> Kept:
-    """Keep a lattice point of the 64 most probable tokens and the mass of others."""
-    prior = rows.prior and rows.prior.with_tail()
-    codec = sqs.Codec(rows.vocab_size + 1, resolution, prior=prior)
-    ids, probs = lists(rows.probs, 64)
-    return coded(codec, codec.quantize_top_logprobs(ids, np.log(probs)), rows)
-
-
-def coded(codec: sqs.Codec, found: sqs.SparseRows, rows: Rows) -> Kept:
-    """Return what packets of a row, and of a text, take."""
+    These are either "renormalised", or have the mass of all others as one more token.
+    """
+    prior, vocab_size = rows.prior, rows.vocab_size
+    if what == "tail":
+        prior, vocab_size = prior and prior.with_tail(), vocab_size + 1
+    codec = sqs.Codec(vocab_size, resolution, prior=prior)
+    if what == "unbiased":
+        found = codec.quantize_unbiased_batch(rows.logits, rng=rng)
+    elif what == "tail":
+        ids, probs = lists(rows.probs, 64)
+        found = codec.quantize_top_logprobs(ids, np.log(probs))
+    else:
+        points = [codec.quantize(row, sqs.TopK(64)) for row in rows.logits]
+        found = sqs.SparseRows.stack(points)
     ends = np.cumsum(rows.lengths)
     texts = [found[end - n : end] for n, end in zip(rows.lengths, ends, strict=True)]
     taken = {
@@ -148,13 +144,15 @@ FIXED: dict[str, Scheme] = {
         distillkit, k=128, exact=16, powers=(0, 1, 2, 3, 4, 0.5)
     ),
     "DistillKit, budget": partial(distillkit, k=50, exact=1, powers=(0, 1, 0.5)),
-    "lattice of top-64, l = 1024": partial(lattice, resolution=1024),
-    "and its tail, l = 4096": partial(lattice_with_tail, resolution=4096),
+    "lattice of top-64, l = 1024": partial(
+        counts, resolution=1024, what="renormalised"
+    ),
+    "and its tail, l = 4096": partial(counts, resolution=4096, what="tail"),
 }
 UNBIASED: dict[str, Scheme] = {
     "50 draws": draws,
     **{
-        f"systematic, l = {size}": partial(systematic, resolution=size)
+        f"systematic, l = {size}": partial(counts, resolution=size)
         for size in RESOLUTIONS
     },
 }

@@ -19,7 +19,7 @@ from benchmarks.distill.teachers import Lessons, Size, teach
 from benchmarks.experiments.experiment import Options
 from benchmarks.tables import dim, table
 
-BATCH = 4
+BATCH = 2
 """Texts of a step."""
 
 DENSE, TOP = "dense", "top"
@@ -68,20 +68,13 @@ class Student(nn.Module):
         return out
 
 
-def batch(
-    lessons: Lessons, texts: Array, student: Student
+def answers(
+    student: Student, lessons: Lessons, texts: Array
 ) -> tuple[Array, torch.Tensor]:
     """Return the numbers of texts' distributions, and a student's rows there."""
-    own = [lessons.tokens[text] for text in texts]
-    tokens = np.zeros((len(own), max(map(len, own))), np.int64)
-    places = np.zeros(tokens.shape, np.bool_)
-    rows = []
-    for row, (text, ids) in enumerate(zip(texts, own, strict=True)):
-        rows.append(np.arange(lessons.first[text], lessons.first[text + 1]))
-        tokens[row, : len(ids)] = ids
-        places[row, len(ids) - len(rows[-1]) - 1 : len(ids) - 1] = True
-    hidden = student(torch.from_numpy(tokens))
-    return np.concatenate(rows), hidden[torch.from_numpy(places)]
+    rows = lessons.rows[texts]
+    hidden = student(torch.from_numpy(lessons.tokens[texts]))
+    return rows[rows >= 0], hidden[torch.from_numpy(rows >= 0)]
 
 
 def subtract(
@@ -106,9 +99,8 @@ def learn(
     """
     torch.manual_seed(seed)
     torch.set_num_threads(1)
-    began = time.monotonic()
-    longest = max(map(len, lessons.tokens))
-    student = Student(lessons.about["columns"], size, longest)
+    began = time.process_time()
+    student = Student(lessons.about["columns"], size, lessons.tokens.shape[1])
     weight = student.embedding.weight
     optimizer = torch.optim.AdamW(
         student.parameters(), rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True
@@ -118,7 +110,7 @@ def learn(
         optimizer, rate, len(batches), pct_start=0.1, cycle_momentum=False
     )
     for texts in batches:
-        rows, hidden = batch(lessons, texts, student)
+        rows, hidden = answers(student, lessons, texts)
         head, h = weight.detach().bfloat16(), hidden.detach().bfloat16()
         off = (h @ head.T).softmax(-1, dtype=torch.float32)
         if what == DENSE:
@@ -136,7 +128,7 @@ def learn(
         "kl": divergence(lessons, student),
         "steps": len(batches),
         "parameters": sum(p.numel() for p in student.parameters()),
-        "seconds": time.monotonic() - began,
+        "seconds": time.process_time() - began,
         "rate": rate,
     }
 
@@ -153,7 +145,7 @@ def divergence(lessons: Lessons, student: Student) -> float:
     """Return the mean of KL(teacher || student) on held-out texts, in nats."""
     found = []
     for text in range(lessons.about["texts"], len(lessons.tokens)):
-        rows, hidden = batch(lessons, np.array([text]), student)
+        rows, hidden = answers(student, lessons, np.array([text]))
         logs = (hidden.float() @ student.embedding.weight.T).log_softmax(-1)
         teacher = torch.from_numpy(lessons.dense[rows]).float().log_softmax(-1)
         found.append((teacher.exp() * (teacher - logs)).sum(-1))
@@ -181,10 +173,10 @@ def measure(options: Options, name: str, size: Size) -> list[Record]:
 
 
 def interval(values: Array) -> str:
-    """Return a mean and the ends of its interval of 95 %, by Student's t."""
+    """Return a mean, and how far its interval of 95 % goes, by Student's t."""
     n = len(values)
-    mean, half = values.mean(), QUANTILES[n] * values.std(ddof=1) / math.sqrt(n)
-    return f"{mean:.3f} ({mean - half:.3f} to {mean + half:.3f})"
+    half = QUANTILES[n] * values.std(ddof=1) / math.sqrt(n)
+    return f"{values.mean():.3f} +- {half:.3f}"
 
 
 def tables(records: list[Record]) -> list[Table | Text]:

@@ -18,13 +18,16 @@ import sqs_codec as sqs
 from benchmarks.data.make_corpus import Writer, read_texts, write
 from benchmarks.distill.schemes import RESOLUTIONS, Array, lists
 from benchmarks.experiments.experiment import Options
-from benchmarks.experiments.models import Models, load
+from benchmarks.experiments.models import GEMMA3, Models, load
 from benchmarks.sources import read_prompts
 from sqs_codec.hf._models import CachedModel, Pair
 
 WHOLE, HEAD = 65_536, 16_384
 """A student has all tokens of vocabularies up to the first; of larger ones so many
 columns, the last of which stands for all other tokens."""
+
+FEWER = {GEMMA3: 240}
+"""Prompts, if not all of them: rows of Gemma take five times as long."""
 
 HELD_OUT = 10
 """Of so many texts one is held out."""
@@ -41,10 +44,10 @@ class Size:
     texts_of_a_kind: int = 5
     prompts: int | None = None
     seeds: int = 5
-    epochs: int = 3
+    epochs: int = 2
     width: int = 256
     layers: int = 4
-    rates: tuple[float, ...] = (1e-3, 2e-3, 4e-3)
+    rates: tuple[float, ...] = (5e-4, 1e-3, 2e-3)
 
 
 @dataclass(frozen=True)
@@ -55,11 +58,10 @@ class Lessons:
     ----------
     about : dict
         Bytes a token by what is kept, and how much there is.
-    tokens : list of ndarray
-        Of each text, as columns of a student.
-    first : ndarray of int
-        Where the distributions of each text begin, and those of the last one end. They
-        are of the tokens that the teacher wrote.
+    tokens : ndarray of int64, [texts, T]
+        As columns of a student, padded.
+    rows : ndarray of int64, [texts, T]
+        The number of the distribution after each token, or -1.
     kept : dict of str to tuple of ndarray
         By what is kept, and the seed: columns, weights, and where each row begins.
     dense : ndarray of float16, [N, columns]
@@ -67,8 +69,8 @@ class Lessons:
     """
 
     about: dict[str, Any]
-    tokens: list[Array]
-    first: Array
+    tokens: Array
+    rows: Array
     kept: dict[str, tuple[Array, Array, Array]]
     dense: Array
 
@@ -81,7 +83,7 @@ def teach(options: Options, name: str, size: Size) -> Lessons:
     if not file.exists():
         models, written = load(options, name), folder / "texts.json"
         if not written.exists():
-            begun = _prompts(models, options.prompts)[: size.prompts]
+            begun = _prompts(models, options.prompts)[: size.prompts or FEWER.get(name)]
             texts = write_texts(models.pair, begun, size.tokens)
             written.write_text(json.dumps(texts), "utf-8")
         texts = json.loads(written.read_text("utf-8"))
@@ -163,22 +165,24 @@ def _read_all(
         kept["top"].append((column[ids].ravel(), values.ravel(), lengths))
         for codec in codecs:
             for seed, rng in enumerate(rngs):
-                rows = codec.quantize_unbiased_batch(logits, rng=rng)
-                weights, lengths = rows.counts / codec.resolution, np.diff(rows.offsets)
-                part = column[rows.token_ids], weights, lengths
+                found = codec.quantize_unbiased_batch(logits, rng=rng)
+                weights = found.counts / codec.resolution
+                part = column[found.token_ids], weights, np.diff(found.offsets)
                 kept[f"{codec.resolution} {seed}"].append(part)
-            taken[f"{codec.resolution}"] += len(codec.encode_sequence(rows)) / shape[0]
+            taken[f"{codec.resolution}"] += len(codec.encode_sequence(found)) / shape[0]
+    tokens = np.zeros((len(texts), max(len(g) + len(a) for g, a in texts)), np.int64)
+    rows = np.full(tokens.shape, -1)
+    for n, (given, answer) in enumerate(texts):
+        end = len(given) + len(answer)
+        tokens[n, :end] = column[[*given, *answer]]
+        rows[n, len(given) - 1 : end - 1] = np.arange(first[n], first[n + 1])
     taught = len(texts) * (HELD_OUT - 1) // HELD_OUT
-    about = {"columns": shape[1], "positions": shape[0], "bytes": taken}
-    about |= {"texts": taught, "taught": int(first[taught])}
     taken["dense"] = 2.0 * models.vocab_size
     taken["top"] = 64.0 * (4 if models.vocab_size <= 1 << 16 else 6)
-    return {
-        "about": about,
-        "tokens": [column[[*given, *answer]] for given, answer in texts],
-        "first": first,
-        "kept": {name: _joined(parts) for name, parts in kept.items()},
-    }
+    about = {"columns": shape[1], "positions": shape[0], "bytes": taken}
+    about |= {"texts": taught, "taught": int(first[taught])}
+    joined = {name: _joined(parts) for name, parts in kept.items()}
+    return {"about": about, "tokens": tokens, "rows": rows, "kept": joined}
 
 
 def _logs(probs: Array, column: Array, width: int) -> Array:
