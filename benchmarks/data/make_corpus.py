@@ -29,6 +29,7 @@ tail     N, float32    log of the sum of exp(logit - largest) of all others
 from __future__ import annotations
 
 import argparse
+import inspect
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -175,6 +176,8 @@ def write_batch(
     top: int,
 ) -> Iterator[Arrays]:
     """Write texts in step; yield the arrays of a position of each, and who is alive."""
+    from transformers import DynamicCache
+
     longest = max(map(len, prompts))
     fresh = torch.tensor([[0] * (longest - len(p)) + p for p in prompts])
     seen = torch.tensor(
@@ -183,21 +186,23 @@ def write_batch(
     models = [writer.target]
     if writer.draft is not writer.target:
         models.append(writer.draft)
-    caches: list[Any] = [None] * len(models)
+    # transformers renamed the argument in its version 5.
+    names = inspect.signature(writer.target.forward).parameters
+    argument = "cache" if "cache" in names else "past_key_values"
+    caches = [DynamicCache() for _ in models]
     alive = np.ones(len(prompts), np.bool_)
     for _ in range(tokens):
         places = (seen.long().cumsum(-1) - 1).clamp(min=0)[:, -fresh.shape[1] :]
         outs = []
-        for i, model in enumerate(models):
+        for model, cache in zip(models, caches, strict=True):
             out = model(
                 fresh,
                 attention_mask=seen.long(),
                 position_ids=places,
-                past_key_values=caches[i],
                 use_cache=True,
                 logits_to_keep=1,
+                **{argument: cache},
             )
-            caches[i] = out.past_key_values
             outs.append(out.logits[:, -1])
         chosen = sample(outs[0], temperature)
         yield {"alive": alive, "token": chosen[:, 0].numpy().astype(np.uint32)} | pack(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections import defaultdict
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from rich.text import Text
 from benchmarks.distill.schemes import FIXED, UNBIASED, Array, Rows, Scheme
 from benchmarks.distill.teachers import Size, read, softmax, write_texts
 from benchmarks.experiments.experiment import Options
-from benchmarks.experiments.models import Prompt, load
+from benchmarks.experiments.models import SMOLLM2, load
 from benchmarks.tables import dim, table
 
 TEMPERATURES = (1.0, 0.7)
@@ -23,31 +23,22 @@ ROUNDINGS = 8
 Record = dict[str, Any]
 
 
-def sets(options: Options, name: str, size: Size) -> Iterator[tuple[str, list[Array]]]:
-    """Yield kinds of text, and a teacher's logits at the texts that it wrote."""
-    models = load(options, name)
-    kinds: dict[str, list[Prompt]] = {}
-    for prompt in models.prompts:
-        kind = prompt.kind if prompt.kind in KINDS else "en"
-        if prompt.kind in KINDS or name == "smollm2":
-            kinds.setdefault(kind, []).append(prompt)
-    for kind in sorted(kinds, key=KINDS.index):
-        prompts = [
-            list(prompt.tokens) for prompt in kinds[kind][: size.texts_of_a_kind]
-        ]
-        texts = write_texts(models.pair, prompts, size.tokens)
-        yield kind, [read(models.pair, text) for text in texts]
-
-
 def measure(options: Options, name: str, size: Size) -> list[Record]:
-    """Measure all that is kept of a teacher's distributions."""
-    found = []
-    for kind, texts in sets(options, name, size):
+    """Measure all that is kept of a teacher's distributions, by kinds of its texts."""
+    models, found = load(options, name), []
+    kinds: dict[str, list[list[int]]] = defaultdict(list)
+    for prompt in models.prompts:
+        other = "en" if name == SMOLLM2 else ""
+        kinds[prompt.kind if prompt.kind in KINDS else other].append(prompt.tokens)
+    for kind in filter(kinds.get, KINDS):
+        prompts = [list(tokens) for tokens in kinds[kind][: size.texts_of_a_kind]]
+        texts = write_texts(models.pair, prompts, size.tokens)
+        read_texts = [read(models.pair, text) for text in texts]
+        lengths = [len(text) for text in read_texts]
         for temperature in TEMPERATURES:
-            logits = np.concatenate(texts) / np.float32(temperature)
-            lengths = [len(text) for text in texts]
-            prior = load(options, name).prior
-            rows = Rows(logits, softmax(logits).astype(np.float32), lengths, prior)
+            logits = np.concatenate(read_texts) / np.float32(temperature)
+            probs = softmax(logits).astype(np.float32)
+            rows = Rows(logits, probs, lengths, models.prior)
             for scheme, keep in (FIXED | UNBIASED).items():
                 record = {"model": name, "kind": kind, "temperature": temperature}
                 record |= {"scheme": scheme, "rows": len(logits)}
@@ -67,10 +58,9 @@ def score(rows: Rows, keep: Scheme, is_random: bool) -> Record:
     errors, biases, sums = [], [], []
     for probs, *found in zip(rows.probs, *kept, strict=True):
         squares = [distance(probs, ids, weights) for ids, weights in found]
-        ids, at = np.unique(
-            np.concatenate([ids for ids, _ in found]), return_inverse=True
-        )
-        mean = np.bincount(at, np.concatenate([weights for _, weights in found])) / n
+        all_ids, weights = map(np.concatenate, zip(*found, strict=True))
+        ids, at = np.unique(all_ids, return_inverse=True)
+        mean = np.bincount(at, weights) / n
         of_mean = distance(probs, ids, mean)
         errors.append(np.mean(squares))
         biases.append((n * of_mean - errors[-1]) / (n - 1) if is_random else of_mean)

@@ -165,7 +165,7 @@ def measure(options: Options, name: str, size: Size) -> list[Record]:
         return float(found[key]["kl"])
 
     rate = min(size.rates, key=lambda rate: run(f"rate {rate}", DENSE, TRIAL, rate))
-    kl = {what: [] for what in KEPT}
+    kl: dict[str, list[float]] = {what: [] for what in KEPT}
     for seed in range(size.seeds):
         for what in KEPT:
             kl[what].append(run(f"{what} {seed}", what, seed, rate))
