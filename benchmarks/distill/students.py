@@ -40,23 +40,23 @@ Record = dict[str, Any]
 
 
 class Student(nn.Module):
-    """A transformer whose embeddings are its head, too."""
+    """A transformer whose embeddings, begun as its teacher's, are its head, too."""
 
-    def __init__(self, columns: int, size: Size, longest: int) -> None:
+    def __init__(self, lessons: Lessons, layers: int) -> None:
         super().__init__()
-        width = size.width
-        self.embedding = nn.Embedding(columns, width)
-        self.places = nn.Parameter(torch.empty(longest, width))
+        width = lessons.embedding.shape[1]
+        self.embedding = nn.Embedding.from_pretrained(
+            torch.from_numpy(lessons.embedding.copy()), freeze=False
+        )
+        self.places = nn.Parameter(torch.zeros(lessons.tokens.shape[1], width))
         layer = nn.TransformerEncoderLayer(
             *(width, width // 64, 4 * width, 0.0, "gelu"),
             batch_first=True,
             norm_first=True,
         )
         self.body = nn.TransformerEncoder(
-            layer, size.layers, nn.LayerNorm(width), enable_nested_tensor=False
+            layer, layers, nn.LayerNorm(width), enable_nested_tensor=False
         )
-        for weights in (self.embedding.weight, self.places):
-            nn.init.normal_(weights, std=0.02)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """Return what the head is put on, [B, T, width]."""
@@ -100,7 +100,7 @@ def learn(
     torch.manual_seed(seed)
     torch.set_num_threads(1)
     began = time.process_time()
-    student = Student(lessons.about["columns"], size, lessons.tokens.shape[1])
+    student = Student(lessons, size.layers)
     weight = student.embedding.weight
     optimizer = torch.optim.AdamW(
         student.parameters(), rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True

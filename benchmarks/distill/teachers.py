@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -28,6 +29,9 @@ columns, the last of which stands for all other tokens."""
 
 FEWER = {GEMMA3: 240}
 """Prompts, if not all of them: rows of Gemma take five times as long."""
+
+SCALE = 0.03
+"""Standard deviation of what students' embeddings begin with."""
 
 HELD_OUT = 10
 """Of so many texts one is held out."""
@@ -64,6 +68,8 @@ class Lessons:
         The number of the distribution after each token, or -1.
     kept : dict of str to tuple of ndarray
         By what is kept, and the seed: columns, weights, and where each row begins.
+    embedding : ndarray of float32, [columns, width]
+        What students begin with.
     dense : ndarray of float16, [N, columns]
         Logarithms of the teacher's probabilities.
     """
@@ -72,6 +78,7 @@ class Lessons:
     tokens: Array
     rows: Array
     kept: dict[str, tuple[Array, Array, Array]]
+    embedding: Array
     dense: Array
 
 
@@ -87,7 +94,7 @@ def teach(options: Options, name: str, size: Size) -> Lessons:
             texts = write_texts(models.pair, begun, size.tokens)
             written.write_text(json.dumps(texts), "utf-8")
         texts = json.loads(written.read_text("utf-8"))
-        file.write_bytes(pickle.dumps(_read_all(folder, models, texts, size.seeds)))
+        file.write_bytes(pickle.dumps(_read_all(folder, models, texts, size)))
     parts = pickle.loads(file.read_bytes())
     shape = parts["about"]["positions"], parts["about"]["columns"]
     dense = np.memmap(folder / "dense.f16", np.float16, "r", shape=shape)
@@ -143,14 +150,14 @@ def columns(texts: Sequence[Text], vocab_size: int) -> NDArray[np.int64]:
 
 
 def _read_all(
-    folder: Path, models: Models, texts: list[Text], seeds: int
+    folder: Path, models: Models, texts: list[Text], size: Size
 ) -> dict[str, Any]:
     """Read texts once, and keep each row in all the ways that are compared."""
     column = columns(texts, models.vocab_size)
     first = np.cumsum([0, *(len(answer) for _, answer in texts)])
     shape = int(first[-1]), int(column.max()) + 1
     dense = np.memmap(folder / "dense.f16", np.float16, "w+", shape=shape)
-    rngs = [np.random.default_rng((seed, 26)) for seed in range(seeds)]
+    rngs = [np.random.default_rng((seed, 26)) for seed in range(size.seeds)]
     codecs = [sqs.Codec(models.vocab_size, x, prior=models.prior) for x in RESOLUTIONS]
     kept: dict[str, list[tuple[Array, Array, Array]]] = defaultdict(list)
     taken: dict[str, float] = defaultdict(float)
@@ -182,7 +189,19 @@ def _read_all(
     about = {"columns": shape[1], "positions": shape[0], "bytes": taken}
     about |= {"texts": taught, "taught": int(first[taught])}
     joined = {name: _joined(parts) for name, parts in kept.items()}
-    return {"about": about, "tokens": tokens, "rows": rows, "kept": joined}
+    found = {"about": about, "tokens": tokens, "rows": rows, "kept": joined}
+    return found | {"embedding": _embedding(models.pair, column, size.width)}
+
+
+def _embedding(pair: Pair, column: Array, width: int) -> Array:
+    """Return the main directions of a teacher's embeddings, by column."""
+    weights = pair.target.get_output_embeddings().weight.detach()[: pair.vocab_size]
+    own = torch.zeros(int(column.max()) + 1, weights.shape[1])
+    own.index_add_(0, torch.from_numpy(column), weights.float())
+    own /= torch.from_numpy(np.bincount(column))[:, None]
+    own -= own.mean(0)
+    main = own @ torch.linalg.eigh(own.T @ own).eigenvectors[:, -width:]
+    return (main * (SCALE / main.std())).numpy()
 
 
 def _logs(probs: Array, column: Array, width: int) -> Array:
