@@ -188,9 +188,13 @@ def _read_all(
     taken["top"] = 64.0 * (4 if models.vocab_size <= 1 << 16 else 6)
     about = {"columns": shape[1], "positions": shape[0], "bytes": taken}
     about |= {"texts": taught, "taught": int(first[taught])}
-    joined = {name: _joined(parts) for name, parts in kept.items()}
-    found = {"about": about, "tokens": tokens, "rows": rows, "kept": joined}
-    return found | {"embedding": _embedding(models.pair, column, size.width)}
+    return {
+        "about": about,
+        "tokens": tokens,
+        "rows": rows,
+        "kept": {name: _joined(parts) for name, parts in kept.items()},
+        "embedding": _embedding(models.pair, column, size.width),
+    }
 
 
 def _embedding(pair: Pair, column: Array, width: int) -> Array:
