@@ -45,7 +45,7 @@ def test_biases_are_told_from_errors(keep):
     rng = np.random.default_rng(1)
     logits = rng.normal(size=(300, 200)).astype(np.float32)
     probs = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
-    found = score(Rows(logits, probs, [300], None), keep, keep is draws)
+    found = score(Rows(logits, probs, [300], None), keep, keep is draws, rng)
     exact = np.mean(1 - (probs**2).sum(-1)) / 50
     if keep is draws:
         assert found["error"] == pytest.approx(exact, rel=0.03)

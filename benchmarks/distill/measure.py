@@ -25,7 +25,7 @@ Record = dict[str, Any]
 
 def measure(options: Options, name: str, size: Size) -> list[Record]:
     """Measure all that is kept of a teacher's distributions, by kinds of its texts."""
-    models, found = load(options, name), []
+    models, rng, found = load(options, name), np.random.default_rng(0), []
     kinds: dict[str, list[list[int]]] = defaultdict(list)
     for prompt in models.prompts:
         other = "en" if name == SMOLLM2 else ""
@@ -42,18 +42,20 @@ def measure(options: Options, name: str, size: Size) -> list[Record]:
             for scheme, keep in (FIXED | UNBIASED).items():
                 record = {"model": name, "kind": kind, "temperature": temperature}
                 record |= {"scheme": scheme, "rows": len(logits)}
-                found.append(record | score(rows, keep, scheme in UNBIASED))
+                found.append(record | score(rows, keep, scheme in UNBIASED, rng))
     return found
 
 
-def score(rows: Rows, keep: Scheme, is_random: bool) -> Record:
+def score(
+    rows: Rows, keep: Scheme, is_random: bool, rng: np.random.Generator
+) -> Record:
     """Return bytes a token, and means over rows of squared errors and squared biases.
 
     Of deterministic ways these are the same. Of n roundings d_1 ... d_n of a row, less
     the row, the mean of the products of two different ones estimates the squared length
     of the mean rounding less the row, and is unbiased itself: it may be negative.
     """
-    rng, n = np.random.default_rng(0), ROUNDINGS if is_random else 1
+    n = ROUNDINGS if is_random else 1
     taken, kept = zip(*(keep(rows, rng) for _ in range(n)), strict=True)
     errors, biases, sums = [], [], []
     for probs, *found in zip(rows.probs, *kept, strict=True):
