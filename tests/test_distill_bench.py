@@ -49,11 +49,13 @@ def test_all_in_miniature(models, tmp_path, capsys, monkeypatch):
     arguments = ["bytes", "students", "--quick", "--folder", str(tmp_path)]
     assert main(arguments) == 0
     shown = capsys.readouterr().out
-    found = json.loads((tmp_path / "bytes-smollm2.json").read_text())
+    found = json.loads((tmp_path / "bytes-smollm2.json").read_text())["records"]
     counts = [one["error"] for one in found if one["scheme"].startswith("systematic")]
     errors = np.reshape(counts, (2, 2, 4))  # by kind, temperature and resolution
     assert np.all(np.diff(errors) < 0)
-    (students,) = json.loads((tmp_path / "students-smollm2.json").read_text())
+    (students,) = json.loads((tmp_path / "students-smollm2.json").read_text())[
+        "records"
+    ]
     assert list(students["kl"]) == list(KEPT)
     assert students["columns"] == 100
     assert all(0 < kl < 5 for kls in students["kl"].values() for kl in kls)
@@ -68,7 +70,7 @@ def test_bytes_of_what_others_keep():
     logits = rng.normal(size=(3, 49_152)).astype(np.float32)
     rows = Rows(logits, teachers.softmax(logits).astype(np.float32), [3], None)
     taken = {name: keep(rows, rng)[0] for name, keep in list(FIXED.items())[:3]}
-    assert taken["fp16 top-64, renormalised"]["raw"] == 3 * 256
+    assert taken["fp16 top-64"]["raw"] == 3 * 256
     assert taken["DistillKit, recommended"] == {"": 3 * 312}
     assert taken["DistillKit, budget"] == {"": 3 * 114}
 

@@ -1,11 +1,11 @@
 """Measure what keeping a teacher's distributions takes, and what students learn of it.
 
-    python -m benchmarks.distill bytes students            # two hours on two cores
+    python -m benchmarks.distill bytes students            # an hour on two cores
     python -m benchmarks.distill bytes students --quick    # a minute, in miniature
 
 bytes: bytes a token, errors and biases of ways to keep them, by model and kind of text.
-students: small ones from scratch, on the live teacher and on what was kept of it. What
-was measured stays in a folder, so that a run that was stopped goes on where it was.
+students: small ones, who learn of the live teacher and of what was kept of it. What was
+measured stays in a folder, so that a run that was stopped goes on where it was.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read by libraries as they load
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -53,22 +54,24 @@ def main(argv: list[str] | None = None) -> int:
     folder = args.folder or Path("build", "distill-quick" if args.quick else "distill")
     options = Options(folder, args.quick, prompts=args.prompts)
     folder.mkdir(parents=True, exist_ok=True)
-    began = time.monotonic()
     shown: list[Table | Text] = []
+    measured = about("torch", "transformers", "zstandard") | {"seconds": 0.0}
     for part in dict.fromkeys(args.parts):
-        records = []
+        records: list[dict[str, Any]] = []
         for name in models:
-            file = folder / f"{part}-{name}.json"
+            file, began = folder / f"{part}-{name}.json", time.monotonic()
             if not file.exists():
-                found = PARTS[part].measure(options, name, size)
+                found = {"records": PARTS[part].measure(options, name, size)}
+                found["seconds"] = time.monotonic() - began
                 file.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
-            records += json.loads(file.read_text("utf-8"))
+            found = json.loads(file.read_text("utf-8"))
+            records += found["records"]
+            measured["seconds"] += found["seconds"]
         shown += PARTS[part].tables(records)
-    measured = about("torch", "transformers", "zstandard")
-    measured["seconds"] = time.monotonic() - began
-    with (folder / "distill.txt").open("w", encoding="utf-8") as file:
-        for console in (Console(), Console(file=file, width=100)):
-            console.print(*shown, dim(about_line(measured)), sep="\n")
+    shown.append(dim(about_line(measured)))
+    with (folder / "distill.txt").open("w", encoding="utf-8") as text:
+        for console in (Console(), Console(file=text, width=100)):
+            console.print(*shown, sep="\n")
     return 0
 
 

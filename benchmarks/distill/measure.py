@@ -13,12 +13,13 @@ from rich.text import Text
 from benchmarks.distill.schemes import FIXED, UNBIASED, Array, Rows, Scheme
 from benchmarks.distill.teachers import Size, read, softmax, write_texts
 from benchmarks.experiments.experiment import Options
-from benchmarks.experiments.models import SMOLLM2, load
+from benchmarks.experiments.models import GEMMA3, SMOLLM2, load
 from benchmarks.tables import dim, table
 
 TEMPERATURES = (1.0, 0.7)
 KINDS = ("en", "de", "ru", "zh", "code")
 ROUNDINGS = 8
+HEADS = {SMOLLM2: "Smol-\nLM2", GEMMA3: "Gem-\nma 3"}
 
 Record = dict[str, Any]
 
@@ -95,7 +96,7 @@ def tables(records: list[Record]) -> list[Table | Text]:
     for temperature in TEMPERATURES:
         of = [one for one in records if one["temperature"] == temperature]
         places = list(dict.fromkeys((one["model"], one["kind"]) for one in of))
-        heads = [f"{model}\n{kind}" for model, kind in places]
+        heads = [f"{HEADS[model]}\n{kind}" for model, kind in places]
         taken = table(f"Bytes a token, T = {temperature:g}", "", *heads)
         errors = table(f"Error, T = {temperature:g}", "", *heads)
         for scheme in FIXED | UNBIASED:
@@ -111,8 +112,7 @@ def tables(records: list[Record]) -> list[Table | Text]:
 def _bias(records: list[Record]) -> Table:
     heads = [f"T = {temperature:g}" for temperature in TEMPERATURES]
     made = table(
-        "All rows: bias in % of the squared error, +- 2 standard errors; sum of what "
-        "comes back",
+        "Bias in % of the squared error, +- 2 standard errors; sum of what comes back",
         *("", *heads, "mean sum", "largest"),
     )
     for scheme in FIXED | UNBIASED:

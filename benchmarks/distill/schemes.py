@@ -139,15 +139,15 @@ def counts(
 Scheme = Callable[[Rows, np.random.Generator], Kept]
 
 FIXED: dict[str, Scheme] = {
-    "fp16 top-64, renormalised": top_64,
+    "fp16 top-64": top_64,
     "DistillKit, recommended": partial(
         distillkit, k=128, exact=16, powers=(0, 1, 2, 3, 4, 0.5)
     ),
     "DistillKit, budget": partial(distillkit, k=50, exact=1, powers=(0, 1, 0.5)),
-    "lattice of top-64, l = 1024": partial(
+    "lattice of 64, l = 1024": partial(
         counts, resolution=1024, what="renormalised"
     ),
-    "and its tail, l = 4096": partial(counts, resolution=4096, what="tail"),
+    "with tail, l = 4096": partial(counts, resolution=4096, what="tail"),
 }
 UNBIASED: dict[str, Scheme] = {
     "50 draws": draws,

@@ -26,7 +26,7 @@ DENSE, TOP = "dense", "top"
 KEPT = {
     DENSE: "the live teacher",
     **{f"{size}": f"systematic, l = {size}" for size in reversed(RESOLUTIONS)},
-    TOP: "fp16 top-64, renormalised",
+    TOP: "fp16 top-64",
 }
 """What students learn of."""
 
@@ -188,7 +188,7 @@ def _tables(record: Record) -> list[Table | Text]:
     kl = {what: np.array(values) for what, values in record["kl"].items()}
     made = table(
         f"{record['model']}: held-out KL(teacher || student), nats",
-        *("kept", "bytes a\ntoken", "KL", "more than dense", "more than top-64"),
+        *("kept", "bytes a\ntoken", "KL", "over dense", "over top-64"),
     )
     for what, values in kl.items():
         beside = [interval(values - kl[o]) if what != o else "" for o in (DENSE, TOP)]
