@@ -17,7 +17,7 @@ from benchmarks.distill import measure, teachers
 from benchmarks.distill.__main__ import main
 from benchmarks.distill.measure import score
 from benchmarks.distill.schemes import FIXED, Rows, draws, top_64
-from benchmarks.distill.students import KEPT, subtract
+from benchmarks.distill.students import HALF, KEPT, subtract
 from benchmarks.experiments.models import Models, Prompt
 
 VOCAB_SIZE = 5000
@@ -56,7 +56,7 @@ def test_all_in_miniature(models, tmp_path, capsys, monkeypatch):
     (students,) = json.loads((tmp_path / "students-smollm2.json").read_text())[
         "records"
     ]
-    assert list(students["kl"]) == list(KEPT)
+    assert set(students["kl"]) == {*KEPT, *(f"half {what}" for what in HALF)}
     assert students["columns"] == 100
     assert all(0 < kl < 5 for kls in students["kl"].values() for kl in kls)
     assert main(arguments) == 0  # from the folder, as after an interruption

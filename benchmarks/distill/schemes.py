@@ -144,9 +144,7 @@ FIXED: dict[str, Scheme] = {
         distillkit, k=128, exact=16, powers=(0, 1, 2, 3, 4, 0.5)
     ),
     "DistillKit, budget": partial(distillkit, k=50, exact=1, powers=(0, 1, 0.5)),
-    "lattice of 64, l = 1024": partial(
-        counts, resolution=1024, what="renormalised"
-    ),
+    "lattice of 64, l = 1024": partial(counts, resolution=1024, what="renormalised"),
     "with tail, l = 4096": partial(counts, resolution=4096, what="tail"),
 }
 UNBIASED: dict[str, Scheme] = {

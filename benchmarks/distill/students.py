@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
@@ -29,6 +30,9 @@ KEPT = {
     TOP: "fp16 top-64",
 }
 """What students learn of."""
+
+HALF = (DENSE, "16", TOP)
+"""What they learn of with half of the texts, too, which they read twice as often."""
 
 TRIAL = 100
 """Seed of the runs that choose the rate, on the live teacher."""
@@ -105,7 +109,7 @@ def learn(
     optimizer = torch.optim.AdamW(
         student.parameters(), rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True
     )
-    batches = list(_batches(lessons.about["texts"], size.epochs, seed))
+    batches = list(_batches(lessons.about, size.epochs, seed))
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, rate, len(batches), pct_start=0.1, cycle_momentum=False
     )
@@ -133,9 +137,9 @@ def learn(
     }
 
 
-def _batches(texts: int, epochs: int, seed: int) -> Iterator[Array]:
-    rng = np.random.default_rng(seed)
-    for _ in range(epochs):
+def _batches(about: dict[str, Any], epochs: int, seed: int) -> Iterator[Array]:
+    rng, texts = np.random.default_rng(seed), about["texts"]
+    for _ in range(epochs * about.get("times", 1)):
         order = rng.permutation(texts)
         yield from (order[i : i + BATCH] for i in range(0, texts - BATCH + 1, BATCH))
 
@@ -157,7 +161,9 @@ def measure(options: Options, name: str, size: Size) -> list[Record]:
     lessons, file = teach(options, name, size), options.folder / name / "runs.json"
     found = json.loads(file.read_text("utf-8")) if file.exists() else {}
 
-    def run(key: str, what: str, seed: int, rate: float) -> float:
+    def run(
+        key: str, what: str, seed: int, rate: float, lessons: Lessons = lessons
+    ) -> float:
         if key not in found:
             found[key] = learn(lessons, size, what, seed, rate)
             file.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
@@ -165,10 +171,13 @@ def measure(options: Options, name: str, size: Size) -> list[Record]:
         return float(found[key]["kl"])
 
     rate = min(size.rates, key=lambda rate: run(f"rate {rate}", DENSE, TRIAL, rate))
-    kl: dict[str, list[float]] = {what: [] for what in KEPT}
+    half, kl = lessons.half(), defaultdict(list)
     for seed in range(size.seeds):
         for what in KEPT:
             kl[what].append(run(f"{what} {seed}", what, seed, rate))
+        for what in HALF:
+            key = f"half {what}"
+            kl[key].append(run(f"{key} {seed}", what, seed, rate, half))
     return [{"model": name, **lessons.about, **found[f"{DENSE} 0"], "kl": kl}]
 
 
@@ -185,19 +194,27 @@ def tables(records: list[Record]) -> list[Table | Text]:
 
 
 def _tables(record: Record) -> list[Table | Text]:
-    kl = {what: np.array(values) for what, values in record["kl"].items()}
-    made = table(
-        f"{record['model']}: held-out KL(teacher || student), nats",
-        *("kept", "bytes a\ntoken", "KL", "over dense", "over top-64"),
-    )
-    for what, values in kl.items():
-        beside = [interval(values - kl[o]) if what != o else "" for o in (DENSE, TOP)]
-        taken = f"{record['bytes'][what]:.1f}"
-        made.add_row(KEPT[what], taken, interval(values), *beside)
+    values = {what: np.array(found) for what, found in record["kl"].items()}
     explained = (
-        f"{len(kl[DENSE])} seeds, intervals of 95 % over them; differences are paired. "
-        f"{record['parameters'] / 1e6:.1f} M parameters, {record['columns']} columns; "
-        f"{record['taught']} positions, {record['positions'] - record['taught']} held "
-        f"out; {record['steps']} steps of {BATCH} texts, rate {record['rate']:g}."
+        f"{len(values[DENSE])} seeds, intervals of 95 % over them; differences are "
+        f"paired. {record['parameters'] / 1e6:.1f} M parameters, {record['columns']} "
+        f"columns; {record['taught']} positions of {record['positions']}, the others "
+        f"are held out; {record['steps']} steps of {BATCH} texts, rate "
+        f"{record['rate']:g}."
     )
-    return [made, dim(explained)]
+    title = f"{record['model']}: held-out KL(teacher || student), nats"
+    half = f"{record['model']}: with half of the texts, read twice as often"
+    return [
+        _table(title, record["bytes"], {what: values[what] for what in KEPT}),
+        _table(half, record["bytes"], {what: values[f"half {what}"] for what in HALF}),
+        dim(explained),
+    ]
+
+
+def _table(title: str, taken: dict[str, float], kl: dict[str, Array]) -> Table:
+    heads = ("kept", "bytes a\ntoken", "KL", "over dense", "over top-64")
+    made = table(title, *heads)
+    for what, found in kl.items():
+        beside = [interval(found - kl[o]) if what != o else "" for o in (DENSE, TOP)]
+        made.add_row(KEPT[what], f"{taken[what]:.1f}", interval(found), *beside)
+    return made
