@@ -441,6 +441,8 @@ def test_a_tokenizer_is_compared(tmp_path: Path, path: Path) -> None:
     assert len(distill.open(file, tokenizer=mine)) == 1
     with pytest.raises(ValueError, match="another tokenizer: of digest "):
         distill.open(file, tokenizer=other)
+    with pytest.raises(ValueError, match=r"with get_vocab\(\), got str"):
+        distill.open(file, tokenizer="gpt2")
     write(tmp_path / "none.parquet", 1, tokenizer_digest=b"")
     with pytest.raises(ValueError, match="doesn't say which tokenizer"):
         distill.open(tmp_path / "none.parquet", tokenizer=mine)

@@ -147,6 +147,9 @@ class Header:
         """Refuse a tokenizer that isn't the one of the file's tokens."""
         from sqs_codec.edge import fingerprint
 
+        if not hasattr(tokenizer, "get_vocab"):
+            kind = type(tokenizer).__name__
+            raise TypeError(f"tokenizer must be one, with get_vocab(), got {kind}")
         if not self.tokenizer_digest:
             raise ValueError("it doesn't say which tokenizer its tokens are of")
         digest = fingerprint(tokenizer.get_vocab())
