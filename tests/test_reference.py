@@ -28,11 +28,17 @@ def test_it_names_the_rule_that_a_packet_breaks(case):
     decode = {
         "distribution": reference.decode,
         "round": reference.decode_round,
+        "sequence": decode_sequence,
         "stream": decode_first_of_stream,
     }[case["kind"]]
     codec = case["vocab_size"], case["resolution"], case["coding"]
     with pytest.raises(BrokenRuleError, match=f"^{case['rule']}$"):
         decode(bytes.fromhex(case["packet"]), *codec)
+
+
+def decode_sequence(packet, vocab_size, resolution, coding):
+    assert coding == "entropy"
+    return entropy.decode_sequence(packet, vocab_size, resolution)
 
 
 def decode_first_of_stream(packet, *codec):
@@ -59,22 +65,27 @@ def test_it_decodes_with_priors(case):
     given, memory = prior.parse(base64.b64decode(case["prior"])), None
     for packet in case["packets"]:
         data = bytes.fromhex(packet["packet"])
-        alone = packet["kind"] == "distribution"
-        if packet["kind"] == "stream":
+        kind = packet["kind"]
+        if kind == "stream":
             if data[0] > 0 and (memory is None or data[0] != memory.head()):
                 assert packet["rule"] == "HEAD"
                 continue
             memory = memory if data[0] else entropy.Memory()
             decode = partial(entropy.decode_round, data[1:], *codec, memory, given)
         else:
-            decoder = entropy.decode if alone else entropy.decode_round
+            decoder = {
+                "distribution": entropy.decode,
+                "round": entropy.decode_round,
+                "sequence": entropy.decode_sequence,
+            }[kind]
             decode = partial(decoder, data, *codec, prior=given)
         if "rule" in packet:
             with pytest.raises(BrokenRuleError, match=f"^{packet['rule']}$"):
                 decode()
         else:
-            drafted = [known[i] for i in packet["distributions"]]
-            assert decode() == (drafted[0] if alone else (drafted, packet["tokens"]))
+            coded = [known[i] for i in packet["distributions"]]
+            expected = {"distribution": coded[0], "sequence": coded}
+            assert decode() == expected.get(kind, (coded, packet.get("tokens")))
 
 
 def test_vectors_meet_all_ways_of_priors(monkeypatch):
