@@ -21,7 +21,7 @@ from tests.kit import (
 
 pytestmark = pytest.mark.usefixtures("backend")
 
-PACKETS = 100_000
+PACKETS = 50_000
 
 
 def ends(kind, codec, rng):

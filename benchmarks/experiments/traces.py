@@ -21,10 +21,10 @@ from sqs_codec.hf._ragged import Cache, Piece, RaggedModel
 if TYPE_CHECKING:
     from benchmarks.experiments.experiment import Options
 
-TOKENS, QUICK_TOKENS = 48, 16
+TOKENS, QUICK_TOKENS = 48, 8
 """Of a text at most."""
 
-QUICK_PROMPTS = 4
+QUICK_PROMPTS = 3
 
 
 @dataclass(frozen=True)
