@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import zstandard
@@ -103,14 +105,16 @@ def read_file(
     with distill.Writer(path, codec) as writer:
         for rows in sequences:
             writer.write(np.zeros(len(rows), np.uint32), rows)
-    work = {
-        f"DataLoader, {name}": DataLoader(
-            distill.open(path), BATCH, shuffle, collate_fn=distill.collate
-        )
-        for name, shuffle in (("in order", False), ("shuffled", True))
-    }
-    n = sum(map(len, sequences))
-    return [Contestant(k, lambda v=v: [*v], n) for k, v in work.items()]
+    data, n = distill.open(path), sum(map(len, sequences))
+    loaders: list[Any] = [
+        DataLoader(data, BATCH, shuffle, collate_fn=distill.collate)
+        for shuffle in (False, True)
+    ]
+    names = "DataLoader, in order", "DataLoader, shuffled"
+    return [
+        Contestant(name, partial(list, loader), n)
+        for name, loader in zip(names, loaders, strict=True)
+    ]
 
 
 def main(argv: list[str] | None = None) -> int:
