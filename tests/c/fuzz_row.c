@@ -89,14 +89,15 @@ static bool same(const answer *a, const answer *b)
 static const char *encode(const request *r, answer *a)
 {
     size_t bound = sqs_encode_logits_bound(&r->codec, &r->keep);
-    packet wanted = {0, take(&a->blocks[2], bound)};
+    size_t most = sqs_encode_bound(&r->codec, a->survivors);
+    packet wanted = {0, take(&a->blocks[2], most)};
     packet got = {0, take(&a->blocks[3], bound)};
     void *scratch = malloc(sqs_encode_logits_scratch(&r->codec));
     if (scratch == NULL)
         abort();
     sqs_packets to = {got.bytes, bound, &got.size, 0};
     sqs_status status = sqs_encode(&r->codec, a->ids, a->counts, a->survivors,
-                                   wanted.bytes, bound, &wanted.size);
+                                   wanted.bytes, most, &wanted.size);
     sqs_status directly = sqs_encode_logits(&r->codec, &r->row, r->temperature,
                                             &r->keep, scratch, &to);
     free(scratch);
