@@ -47,20 +47,8 @@ class Header:
 
     Attributes
     ----------
-    codec : Codec
-        Of coding ``"entropy"``.
-    model : str
-        The teacher's name.
-    temperature : float
-        Of the teacher's distributions.
-    rounding : str
-        How probabilities became counts: ``"unbiased"``, ``"lattice"`` or another word.
-    tail : bool
-        Whether the vocabulary's last id stands for all tokens that a list left out.
-    tokenizer_digest : bytes
-        As `sqs_codec.hf.tokenizer_fingerprint` gives it, or none if it isn't known.
-    source : str
-        Where the texts are from, and how they were cut.
+    codec, model, temperature, rounding, tail, tokenizer_digest, source
+        As the parameters of `Writer` say.
     """
 
     codec: Codec
