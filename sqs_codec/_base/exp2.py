@@ -22,3 +22,6 @@ TAYLOR = (
 
 Single precision has the last eight.
 """
+
+UNITS = 2.0**42
+"""What weights relative to the largest are integers in."""

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from sqs_codec._base import checks
-from sqs_codec._base.exp2 import LOG2_E, TAYLOR
+from sqs_codec._base.exp2 import LOG2_E
 from sqs_codec._base.format import MAX_ROUND
 from sqs_codec._codec.gumbel import (
     LEAST_TEMPERATURE,
@@ -24,6 +24,7 @@ from sqs_codec.torch._tensors import (
     as_array,
     check_maxima,
     detached,
+    exp2,
     is_on_host,
     temperatures_of,
 )
@@ -309,11 +310,4 @@ def _minus_log(v: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
 
 def _scores(numbers: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
     """Return numbers times 2**-t; inf where t < -100, or NaN."""
-    x = -t.clamp(min=-101)
-    n = x.round()
-    f = x - n
-    p = torch.full_like(f, TAYLOR[0])
-    for coefficient in TAYLOR[1:]:
-        p = p * f + coefficient
-    power = (n.long() + 1023 << 52).view(torch.float64)
-    return torch.where(t >= -100, numbers * (p * power), torch.inf)
+    return torch.where(t >= -100, numbers * exp2(-t.clamp(min=-101)), torch.inf)

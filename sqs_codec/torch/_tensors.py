@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from sqs_codec._base import checks
+from sqs_codec._base.exp2 import TAYLOR
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -17,6 +18,7 @@ __all__ = [
     "as_array",
     "check_maxima",
     "detached",
+    "exp2",
     "exponentials",
     "is_on_host",
     "scale_of",
@@ -44,6 +46,22 @@ def exponentials(
     """Return softmax(rows * scale) up to a factor: the largest is 1."""
     x = rows.to(dtype)
     return (x - x.amax(-1, keepdim=True)).mul_(scale).exp_()
+
+
+def exp2(t: torch.Tensor) -> torch.Tensor:
+    """Return 2**t for t from -126 to 127, to the bit what the core computes.
+
+    Takes float32 or float64, and writes over it.
+    """
+    is_single = t.dtype == torch.float32
+    n = t.round()
+    f = t.sub_(n)
+    terms = TAYLOR[-8:] if is_single else TAYLOR
+    p = torch.full_like(f, terms[0])
+    for coefficient in terms[1:]:
+        p.mul_(f).add_(coefficient)
+    power = n.int() + 127 << 23 if is_single else n.long() + 1023 << 52
+    return p.mul_(power.view(t.dtype))
 
 
 def scale_of(temperature: float, dtype: torch.dtype) -> float:

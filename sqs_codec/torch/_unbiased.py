@@ -9,11 +9,11 @@ import numpy as np
 import torch
 
 from sqs_codec._base import checks
-from sqs_codec._base.exp2 import LOG2_E, TAYLOR
+from sqs_codec._base.exp2 import LOG2_E, UNITS
 from sqs_codec._codec.codec import Codec, random_numbers, row_name
 from sqs_codec._codec.rows import SparseRows, as_rows
 from sqs_codec.torch._quantize import rows_of
-from sqs_codec.torch._tensors import as_array, check_maxima, is_on_host
+from sqs_codec.torch._tensors import as_array, check_maxima, exp2, is_on_host
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -22,8 +22,6 @@ __all__ = ["quantize_unbiased"]
 
 AT_ONCE = 1 << 23
 """Logits whose weights are held at a time, in some 32 bytes each."""
-
-UNITS = 2.0**42
 
 
 def quantize_unbiased(
@@ -118,12 +116,7 @@ def _weights(
     wide = torch.promote_types(rows.dtype, torch.float32)
     t = (rows.to(wide) - maxima.to(wide)).float().mul_(float(np.float32(scale)))
     inside = t >= -100
-    n = t.clamp_(min=-101).round()
-    f = t.sub_(n)
-    p = torch.full_like(f, TAYLOR[-8])
-    for coefficient in TAYLOR[-7:]:
-        p.mul_(f).add_(coefficient)
-    p.mul_((n.int() + 127 << 23).view(torch.float32)).masked_fill_(~inside, 0)
+    p = exp2(t.clamp_(min=-101)).masked_fill_(~inside, 0)
     return p.double().mul_(UNITS).round_().long()
 
 

@@ -12,8 +12,8 @@ from sqs_codec._backend.numba.quantize import exponent_scale
 from sqs_codec._backend.numba.rows import scan
 from sqs_codec._backend.numba.softmax import ROUND_F64, exp2_f32
 from sqs_codec._base.errors import Status
+from sqs_codec._base.exp2 import UNITS
 
-UNITS = 2.0**42
 HALF, LOW = np.uint64(32), np.uint64(0xFFFFFFFF)
 
 
