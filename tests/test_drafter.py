@@ -429,6 +429,20 @@ def test_rules_without_state_have_nothing_to_learn():
         assert repr(keep) == before
 
 
+@pytest.mark.parametrize("number", [-1, 4, 2**40])
+def test_a_generator_must_give_what_it_is_asked_for(number):
+    class Other(np.random.Generator):
+        def integers(self, _):
+            return number
+
+    codec, rng = sqs.Codec(8, 4), Other(np.random.PCG64(1))
+    q = codec.quantize(np.zeros(8), sqs.TopK(2))
+    drafter = sqs.Drafter(codec, sqs.TopK(2), rng=rng)
+    for draw in (lambda: q.sample(rng), lambda: drafter.push(q)):
+        with pytest.raises(ValueError, match=r"rng.integers must be in \[0, 3\], got"):
+            draw()
+
+
 def test_what_cannot_be_sent_is_refused_before_anything_has_changed():
     codec = sqs.Codec(4000, 1 << 16, "enumerative")
     edge = sqs.Drafter(

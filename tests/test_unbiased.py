@@ -206,6 +206,22 @@ def test_wants_a_generator(backend: str) -> None:
             call(given, rng=rng)  # type: ignore[arg-type]  # which is refused
 
 
+@pytest.mark.parametrize("given", [[], [1], [[1, 2]], [1] * 3])
+def test_a_generator_must_give_what_it_is_asked_for(given: Any, backend: str) -> None:
+    codec, rows = sqs.Codec(30, 9), np.zeros((2, 30), np.float32)
+
+    class Other(np.random.Generator):
+        def integers(self, *_: Any, **options: Any) -> Any:
+            return np.array(given, options.get("dtype"))
+
+    rng = Other(np.random.PCG64(1))
+    with pytest.raises(ValueError, match=r"rng.integers\(size=2\) must have shape \(2"):
+        codec.quantize_unbiased_batch(rows, rng=rng)
+    if given != [1]:
+        with pytest.raises(ValueError, match=r"rng.integers\(size=1\) must have shape"):
+            codec.quantize_unbiased(rows[0], rng=rng)
+
+
 def test_takes_few_bytes_and_errs_little(backend: str) -> None:
     """On real rows that nothing was fitted to; 50 draws err by 0.11."""
     drafts, rng = load_drafts(), np.random.default_rng(1)

@@ -11,7 +11,7 @@ import math
 import operator
 import sys
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -19,6 +19,8 @@ from sqs_codec._base.format import SUM_TOLERANCE
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
+
+T = TypeVar("T", bound=np.generic)
 
 FLOATS = tuple(map(np.dtype, (np.float32, np.float16, np.float64)))
 
@@ -130,6 +132,19 @@ def uint32(name: str, values: ArrayLike) -> NDArray[np.uint32]:
     if array.size and not 0 <= int(array.min()) <= int(array.max()) < 1 << 32:
         raise ValueError(f"{name} must fit 32 bits without sign")
     return array.astype(np.uint32)
+
+
+def numbers(name: str, values: ArrayLike, n: int, dtype: type[T]) -> NDArray[T]:
+    """Return n numbers, a contiguous array: what a caller gives, or a generator."""
+    unmasked(name, values)
+    array = np.asarray(values)
+    if array.shape != (n,):
+        raise ValueError(
+            f"{name} must have shape ({n},) (a number for each row), got {array.shape}"
+        )
+    if array.dtype != dtype:
+        raise TypeError(f"{name} must be {np.dtype(dtype)}, got {array.dtype}")
+    return np.ascontiguousarray(array)
 
 
 def row(name: str, values: ArrayLike, vocab_size: int) -> NDArray[np.floating]:

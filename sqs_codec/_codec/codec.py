@@ -985,7 +985,8 @@ def row_name(row: int, shape: Sequence[int]) -> str:
 def random_numbers(rng: np.random.Generator, n: int) -> NDArray[np.uint64]:
     """Return n numbers of 64 random bits."""
     checks.generator(rng)
-    return rng.integers(0, 2**64, size=n, dtype=np.uint64)
+    given = rng.integers(0, 2**64, size=n, dtype=np.uint64)
+    return checks.numbers(f"rng.integers(size={n})", given, n, np.uint64)
 
 
 def _survivors_limit(max_survivors: int | None) -> int:

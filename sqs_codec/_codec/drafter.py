@@ -207,11 +207,11 @@ class Drafter:
 
     def _draw(self, q: SparseDistribution, bits: int) -> int:
         """Draft a token of `q`, with which the packet takes so many bits at most."""
+        position = q._draw(self.rng)
         if self.keep._learns:
             assert q.dropped_mass is not None  # as was seen to
             self.keep.update(q.dropped_mass)
             self._states.append(self.keep.checkpoint())
-        position = q._draw(self.rng)
         token = int(q._token_ids[position])
         self._distributions.append(q)
         self._positions.append(position)

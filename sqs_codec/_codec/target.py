@@ -99,17 +99,10 @@ def check_shape(
         )
 
 
-def check_draws(draws: ArrayLike, n: int) -> NDArray[np.float64]:
+def check_draws(name: str, draws: ArrayLike, n: int) -> NDArray[np.float64]:
     """Return n numbers from [0, 1)."""
-    checks.unmasked("draws", draws)
-    numbers = np.asarray(draws)
-    if numbers.dtype != np.float64:
-        raise TypeError(f"draws must be float64, got {numbers.dtype}")
-    if numbers.shape != (n,):
-        raise ValueError(
-            f"draws must have shape ({n},) (a number for each row), got {numbers.shape}"
-        )
+    numbers = checks.numbers(name, draws, n, np.float64)
     bad = np.flatnonzero(~((numbers >= 0) & (numbers < 1)))  # NaN too
     if bad.size:
-        raise ValueError(f"draws[{bad[0]}] must be in [0, 1), got {numbers[bad[0]]}")
-    return np.ascontiguousarray(numbers)
+        raise ValueError(f"{name}[{bad[0]}] must be in [0, 1), got {numbers[bad[0]]}")
+    return numbers

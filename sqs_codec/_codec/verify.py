@@ -155,11 +155,8 @@ def verify(
     checks.instance("round_", round_, Round, "a Round")
     checks.generator(rng)
     rows = _check_target(target_probs, len(round_) + 1, round_.vocab_size)
-    draws = np.asarray(rng.random(len(rows)), np.float64, order="C")
-    if draws.shape != (len(rows),):  # of a subclass
-        raise ValueError(
-            f"rng.random({len(rows)}) must have so many numbers, got {draws.shape}"
-        )
+    n = len(rows)
+    draws = check_draws(f"rng.random({n})", np.asarray(rng.random(n), np.float64), n)
     (verdict,) = judge([round_], rows, draws, lambda row: f"target_probs[{row}]")
     return verdict
 
@@ -210,7 +207,7 @@ def verify_batch(
     """
     vocab_size, n = check_rounds(rounds)
     rows = _check_target(target_probs, n, vocab_size)
-    draws = check_draws(draws, n)
+    draws = check_draws("draws", draws, n)
     return judge(rounds, rows, draws, row_namer("target_probs", rounds))
 
 

@@ -157,7 +157,7 @@ def verify_batch(
     vocab_size, n = check_rounds(rounds)
     rows = detached("target_logits", target_logits)
     check_shape("target_logits", rows.shape, n, vocab_size)
-    numbers = check_draws(draws, n)
+    numbers = check_draws("draws", draws, n)
     temperatures = temperatures_of([*map(count_rows, rounds)], temperature)
     if not rounds:
         return []
