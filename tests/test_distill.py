@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -281,6 +281,102 @@ def test_one_writer_at_a_time(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no Parquet file"):
         write(path)
     assert path.read_text() == "mine"
+
+
+def plant_link(folder: Path) -> None:
+    (folder / "whole").symlink_to("../mine")
+
+
+def plant_fifo(folder: Path) -> None:
+    os.mkfifo(folder / "lock")
+
+
+def plant_second_name(folder: Path) -> None:
+    os.link(folder.parent / "mine", folder / "whole")
+
+
+def plant_folder(folder: Path) -> None:
+    (folder / "lock").mkdir()
+
+
+def open_to_all(folder: Path) -> None:
+    folder.chmod(0o777)
+
+
+def link_to_another(folder: Path) -> None:
+    folder.rmdir()
+    (folder.parent / "elsewhere").mkdir()
+    folder.symlink_to("elsewhere")
+
+
+@pytest.mark.parametrize(
+    ("plant", "words"),
+    [
+        (plant_link, "whole must be a file of this user's, without another name: rem"),
+        (plant_fifo, "lock must be a file of this user's"),
+        (plant_second_name, "whole must be a file of this user's"),
+        (plant_folder, "lock must be a file of this user's"),
+        (open_to_all, "others may write in .*parts: remove it, or chmod go-w it"),
+        (link_to_another, "parts is a link, and must be a folder: remove it"),
+        (None, "parts is another user's: write to another folder"),
+    ],
+)
+def test_a_planted_folder_is_refused_before_anything_is_written(
+    plant: Callable[[Path], None] | None,
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path, folder = tmp_path / "teacher.parquet", tmp_path / "teacher.parquet.parts"
+    (tmp_path / "mine").write_text("mine")
+    folder.mkdir()
+    if plant:
+        plant(folder)
+    else:
+        other = os.geteuid() + 1
+        monkeypatch.setattr(os, "geteuid", lambda: other)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(ValueError, match=words):
+        write(path)
+    assert sorted(tmp_path.rglob("*")) == before
+    assert (tmp_path / "mine").read_text() == "mine"
+
+
+def test_where_others_may_replace_the_folder_its_mode_says_nothing(
+    tmp_path: Path,
+) -> None:
+    """As on a file system without modes, or in a folder of a group."""
+    folder = tmp_path / "teacher.parquet.parts"
+    folder.mkdir()
+    folder.chmod(0o775)
+    tmp_path.chmod(0o1775)
+    with pytest.raises(ValueError, match="others may write in"):
+        write(tmp_path / "teacher.parquet")
+    tmp_path.chmod(0o775)
+    write(tmp_path / "teacher.parquet", 3)
+
+
+@pytest.mark.parametrize("kind", ["link", "FIFO", "second name"])
+def test_what_is_in_the_file_s_place_is_not_read(kind: str, tmp_path: Path) -> None:
+    path, other = tmp_path / "teacher.parquet", tmp_path / "other.parquet"
+    with contextlib.suppress(Crash), distill.Writer(path, sqs.Codec(V, L)) as writer:
+        writer.write(*text(0))
+        raise Crash
+    with distill.Writer(other, sqs.Codec(V, L)) as writer:
+        writer.write(*text(0))
+    if kind == "FIFO":
+        os.mkfifo(path)
+    else:
+        (path.symlink_to if kind == "link" else path.hardlink_to)(other)
+    with pytest.raises(FileExistsError, match="another's"):
+        distill.Writer(path, sqs.Codec(V, L))
+    path.unlink()
+    path.symlink_to("nowhere")
+    with pytest.raises(FileExistsError, match="another's"):
+        distill.Writer(path, sqs.Codec(V, L))
+    path.unlink()
+    with distill.Writer(path, sqs.Codec(V, L)) as writer:
+        assert len(writer) == 1
 
 
 KILLED = """

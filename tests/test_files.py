@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import sqs_codec as sqs
-from sqs_codec._base.files import read_file, require_file, write_file
+from sqs_codec._base.files import lock_file, read_file, require_file, write_file
 
 
 def make_fifo(path: Path) -> None:
@@ -57,6 +57,15 @@ def test_what_is_no_file_is_refused(no_file: tuple[Path, str]) -> None:
         read_file(path, 1)
     with pytest.raises(ValueError, match=words):
         sqs.Prior.load(path)
+
+
+def test_a_lock_is_no_link_and_waits_for_nobody(tmp_path: Path) -> None:
+    make_fifo(tmp_path / "fifo")
+    (tmp_path / "link").symlink_to("file")
+    for name in ("fifo", "link"):
+        with pytest.raises(OSError, match=f"/{name}'"):
+            lock_file(tmp_path / name)
+    assert not (tmp_path / "file").exists()
 
 
 def test_a_file_is_read_up_to_a_limit(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -10,7 +11,15 @@ import threading
 from pathlib import Path
 from typing import IO
 
-__all__ = ["lacks_folder", "lock_file", "read_file", "require_file", "write_file"]
+__all__ = [
+    "is_own",
+    "lacks_folder",
+    "lock_file",
+    "own_folder",
+    "read_file",
+    "require_file",
+    "write_file",
+]
 
 
 def require_file(path: str | os.PathLike[str]) -> None:
@@ -25,9 +34,65 @@ def require_file(path: str | os.PathLike[str]) -> None:
     """
     mode = Path(path).stat().st_mode
     if not stat.S_ISREG(mode):
-        kinds = {stat.S_IFDIR: "folder", stat.S_IFIFO: "FIFO", stat.S_IFSOCK: "socket"}
-        kind = kinds.get(stat.S_IFMT(mode), "device")
-        raise ValueError(f"{path} is a {kind}, and must be a file")
+        raise ValueError(f"{path} is a {_kind(mode)}, and must be a file")
+
+
+def _kind(mode: int) -> str:
+    kinds = {
+        stat.S_IFREG: "file",
+        stat.S_IFDIR: "folder",
+        stat.S_IFLNK: "link",
+        stat.S_IFIFO: "FIFO",
+        stat.S_IFSOCK: "socket",
+    }
+    return kinds.get(stat.S_IFMT(mode), "device")
+
+
+def own_folder(path: str | os.PathLike[str]) -> None:
+    """Make a folder of this user's files, or refuse what is there unless it is one.
+
+    In a folder that others may write, as /tmp, somebody may have made one of this name
+    before, with links or FIFOs in it: what this user writes would go elsewhere. Who may
+    write and who owns is asked where users have numbers.
+
+    Raises
+    ------
+    ValueError
+        It is none, is another user's, lets more write than the folder around it, or
+        has something in it that is no file of this user's, of this name alone.
+    OSError
+        It can't be made or looked at.
+    """
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(path, 0o755)
+    found = os.lstat(path)
+    if not stat.S_ISDIR(found.st_mode):
+        kind = _kind(found.st_mode)
+        raise ValueError(f"{path} is a {kind}, and must be a folder: remove it")
+    if not _is_of_user(found):
+        raise ValueError(f"{path} is another user's: write to another folder")
+    around = os.stat(Path(path).parent).st_mode
+    anyway = 0 if around & stat.S_ISVTX else around  # they could replace all of it
+    if hasattr(os, "geteuid") and found.st_mode & ~anyway & 0o022:
+        raise ValueError(f"others may write in {path}: remove it, or chmod go-w it")
+    with os.scandir(path) as entries:
+        for entry in entries:
+            with contextlib.suppress(FileNotFoundError):  # of who is at it right now
+                if not is_own(entry.path):
+                    raise ValueError(
+                        f"{entry.path} must be a file of this user's, without another "
+                        "name: remove it"
+                    )
+
+
+def is_own(path: str | os.PathLike[str]) -> bool:
+    """Whether a name is the only one of a regular file of this user's."""
+    found = os.lstat(path)
+    return stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and _is_of_user(found)
+
+
+def _is_of_user(found: os.stat_result) -> bool:
+    return not hasattr(os, "geteuid") or found.st_uid == os.geteuid()
 
 
 def lacks_folder(model: str) -> bool:
@@ -92,7 +157,10 @@ def lock_file(path: str | os.PathLike[str]) -> IO[bytes]:
     OSError
         It can't be opened or locked.
     """
-    file = Path(path).open("ab")  # noqa: SIM115  # the caller's to close
+    flags = os.O_WRONLY | os.O_CREAT
+    for name in ("O_NOFOLLOW", "O_NONBLOCK"):  # where there are links and FIFOs
+        flags |= getattr(os, name, 0)
+    file = open(os.open(path, flags, 0o666), "ab")  # noqa: SIM115  # the caller's to close
     try:
         if sys.platform == "win32":
             import msvcrt

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sqs_codec._base import checks
-from sqs_codec._base.files import lock_file, write_file
+from sqs_codec._base.files import is_own, lock_file, own_folder, write_file
 from sqs_codec._codec.codec import Codec
 from sqs_codec._codec.rows import SparseRows
 from sqs_codec.distill._header import SCHEMA, Header, damage, read_metadata
@@ -93,7 +93,8 @@ class Writer:
         Another writer is at it.
     ValueError
         What is kept of it is of another codec, model, temperature or so, which the
-        message names.
+        message names; or the folder may be another user's work: it isn't this user's,
+        others may write in it, or links and such are in it.
 
     Examples
     --------
@@ -127,7 +128,7 @@ class Writer:
         self._path = Path(path)
         self._folder = Path(f"{os.fspath(path)}.parts")
         self._group = _Group()
-        self._folder.mkdir(exist_ok=True)
+        own_folder(self._folder)
         self._lock = lock_file(self._folder / "lock")
         try:
             self._resume()
@@ -143,11 +144,13 @@ class Writer:
                 if part != self._part(i):
                     raise ValueError(f"{self._part(i).name} is missing before it")
                 before += self._count(part)
-        if self._path.exists():
+        if os.path.lexists(self._path):
+            own = is_own(self._path)
             with damage(self._path):
-                if self._count(self._path) >= before:
+                if own and self._count(self._path) >= before:
                     self._forget()  # which was interrupted
-            raise FileExistsError(errno.EEXIST, "it is finished", str(self._path))
+            reason = "it is finished" if own else "it is another's"
+            raise FileExistsError(errno.EEXIST, reason, str(self._path))
         self._group = _Group(len(parts), before)
         if parts:
             self._reopen(parts[-1])
@@ -244,12 +247,14 @@ class Writer:
             return
         self._keep()
         whole = self._folder / "whole"
-        with pq.ParquetWriter(whole, self.header.schema(), **PARQUET) as writer:
-            for part in self._parts():
-                writer.write_table(_read(part))
-        with whole.open("r+b") as written:
-            os.fsync(written.fileno())
-        if self._path.exists():
+        whole.unlink(missing_ok=True)
+        with whole.open("xb") as file:
+            with pq.ParquetWriter(file, self.header.schema(), **PARQUET) as writer:
+                for part in self._parts():
+                    writer.write_table(_read(part))
+            file.flush()
+            os.fsync(file.fileno())
+        if os.path.lexists(self._path):
             raise FileExistsError(errno.EEXIST, "it came to be", str(self._path))
         os.replace(whole, self._path)
         self._forget()
