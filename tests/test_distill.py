@@ -26,7 +26,7 @@ import torch
 import sqs_codec as sqs
 from sqs_codec import distill
 from sqs_codec.cli import main as cli
-from sqs_codec.distill import _header, _writer
+from sqs_codec.distill import _dataset, _header, _writer
 from tests.kit import likely_distribution, make_prior
 from tests.test_demo import WORDS, save_model
 
@@ -487,6 +487,67 @@ def test_a_file_of_something_else_is_refused(
         distill.open(path)
 
 
+DELTA = {"tokens.list.element": "DELTA_BINARY_PACKED"}
+
+
+def write_20_000_tokens(path: Path, kind: dict[str, Any], lies: bool) -> None:
+    """Write a file of one sequence; if it lies, its end says that they are one."""
+    table = pq.read_table(path)[:1]
+    field = table.schema.field(0)
+    table = table.set_column(0, field, pa.array([[7] * 20_000], field.type))
+    pq.write_table(table, path, **_writer.PARQUET | kind)
+    data = path.read_bytes()
+    end = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    twice = bytes([40_000 & 127 | 128, 40_000 >> 7 & 127 | 128, 40_000 >> 14])
+    if lies:
+        path.write_bytes(data[:end] + data[end:].replace(twice, b"\x82\x80\x00"))
+    values = pq.read_metadata(path).row_group(0).column(0).num_values
+    assert values == (1 if lies else 20_000)
+
+
+@pytest.mark.parametrize("lies", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ({"use_dictionary": True}, "its pages aren't plain ones"),
+        ({"data_page_version": "2.0"}, "its pages aren't plain ones"),
+        ({"column_encoding": DELTA}, "its pages aren't plain ones"),
+        ({}, "tokens.list.element of 1 rows has 20000 values in 8.* at most 9999 of"),
+    ],
+)
+def test_a_file_of_few_bytes_and_many_tokens_is_refused(
+    kind: dict[str, Any],
+    words: str,
+    lies: bool,
+    path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Before Arrow reads anything of it."""
+    monkeypatch.setattr(_dataset, "MOST_VALUES", 9999)
+    write_20_000_tokens(path, kind, lies)
+    assert path.stat().st_size < 3000
+    dataset = distill.open(path)
+    monkeypatch.setattr(pq, "ParquetFile", None)
+    with pytest.raises(ValueError, match=f"{path}: sequence 0: {words}"):
+        dataset[0]
+
+
+def test_pages_are_what_the_file_s_end_says(path: Path) -> None:
+    write_20_000_tokens(path, {}, lies=True)
+    with pytest.raises(ValueError, match="sequence 0: its pages aren't what its end"):
+        distill.open(path)[0]
+
+
+def test_a_sequence_has_so_many_tokens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_header, "MOST_TOKENS", 3)
+    with distill.Writer(tmp_path / "teacher.parquet", sqs.Codec(V, L)) as writer:
+        writer.write([1, 2, 7], ROWS)
+        with pytest.raises(ValueError, match="4 tokens are more than 3"):
+            writer.write([1, 2, 7, 7], ROWS)
+
+
 @pytest.mark.parametrize(
     ("column", "value", "words"),
     [
@@ -514,7 +575,7 @@ def test_a_sequence_that_cannot_be_is_named(
     place = table.schema.get_field_index(column)
     kind = table.schema.field(place)
     changed = table.set_column(place, kind, pa.array(values, kind.type))
-    pq.write_table(changed, path)
+    pq.write_table(changed, path, **_writer.PARQUET)
     dataset = distill.open(path)
     assert same(dataset[6], 6)
     with pytest.raises(ValueError, match=f"{path}: sequence 7: .*({words})") as caught:

@@ -16,7 +16,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models
 import sqs_codec as sqs
 from sqs_codec import distill
 from sqs_codec.cli import main as cli
-from sqs_codec.distill._imports import Compression, Names, read_lists
+from sqs_codec.distill._imports import Compression, Names, distillkit, read_lists
 
 RECORDED = Path(__file__).parent / "recorded/vllm-0.32.jsonl"
 """Responses of vLLM 0.32.0 with SmolLM2: to completions, by ids and with the prompt's
@@ -218,6 +218,7 @@ def test_json_that_is_wrong(tmp_path, capsys, text, message):
     err = capsys.readouterr().err
     assert f"{path}: " in err
     assert re.search(message, err), err
+    assert len(err) < 2000
     assert not output.exists()
 
 
@@ -318,6 +319,9 @@ WRONG = [
     ),
     (compressed(KEPT_LIST), CONFIG | {"polynomial_terms": [10**400]}, r"\[0, 64\]"),
     (compressed(KEPT_LIST), "[" * 50_000, "it is no YAML"),
+    (compressed(KEPT_LIST), "{d: &a [1], k: [*a, *a]}", r"no aliases \(\*\): write"),
+    (compressed(KEPT_LIST), " " * (1 << 16) + "{}", "it has more than 65536 bytes"),
+    (compressed(KEPT_LIST), CONFIG | {"d": "x" * 60_000}, r"integer, got 'x*\.\.\."),
     (compressed(KEPT_LIST), CONFIG | {"residual_bins": [BIN, BIN]}, r"\[0, 6\], got 8"),
     (compressed(KEPT_LIST), CONFIG | {"residual_bins": [{}]}, "missing 3 required"),
     (compressed(KEPT_LIST), CONFIG | {"k": 9}, "lists are shorter than"),
@@ -372,6 +376,15 @@ def test_parquet_that_is_wrong(tmp_path, capsys, columns, config, message):
     assert str(tmp_path) in err
     assert re.search(message, err), err
     assert not output.exists()
+
+
+def test_parquet_of_few_bytes_and_many_numbers(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(distillkit, "MOST_VALUES", 1000)
+    lists = {"token_ids": [[[1]]] * 16, "top_values": [[[-1.0]]] * 16}
+    path = parquet(tmp_path, {"input_ids": [[0] * 5000] * 16, **lists})
+    assert path.stat().st_size < 5000
+    assert run("import", path, "--vocab-size", 50, "-o", tmp_path / "out.parquet") == 1
+    assert "of 16 rows has 80000 values in" in capsys.readouterr().err
 
 
 def test_cut_parquet(tmp_path, capsys):

@@ -141,7 +141,7 @@ class SparseDistribution:
 
     def _draw(self, rng: np.random.Generator) -> int:
         """Return where the support holds the token that is drawn."""
-        at = rng.integers(self._resolution)
+        at: Any = rng.integers(self._resolution)
         checks.in_range("rng.integers", at, 0, self._resolution - 1)
         return int(self._counts.cumsum().searchsorted(at, "right"))
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 import sqs_codec as sqs
 from sqs_codec._base.checks import look_like_probabilities
 from sqs_codec._base.format import MAX_VOCAB, MIN_VOCAB
+from sqs_codec._base.words import shown
 from sqs_codec.cli.options import (
     HF_MODULES,
     SMOLLM2_MODULES,
@@ -126,7 +127,7 @@ def run(args: argparse.Namespace) -> int:
         logits = open_logits(file)
         file = "standard input" if file == "-" else file
     costs = measure(logits, file, args.temperature, args.tv, args.rows, prior, model)
-    print(report(costs), flush=True)
+    print(shown(report(costs), None, lines=True), flush=True)
     if args.json:
         args.json.write_text(json.dumps(costs.as_json(), indent=1) + "\n", "utf-8")
     if args.plot:

@@ -15,6 +15,7 @@ import numpy as np
 import sqs_codec as sqs
 from sqs_codec._base.files import require_file
 from sqs_codec._base.format import MAX_VOCAB, MIN_VOCAB
+from sqs_codec._base.words import shown
 from sqs_codec.cli.generate import prior_of
 from sqs_codec.cli.options import (
     HF_MODULES,
@@ -31,7 +32,6 @@ from sqs_codec.cli.options import (
     has_packages,
     interrupts_raise,
     number,
-    shown,
 )
 from sqs_codec.cli.prior import load_tokenizer
 

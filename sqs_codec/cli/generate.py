@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import sys
 import time
@@ -15,6 +14,7 @@ import sqs_codec as sqs
 from sqs_codec._base import checks
 from sqs_codec._base.address import split_address
 from sqs_codec._base.files import lacks_folder
+from sqs_codec._base.words import shown
 from sqs_codec.cli import options
 from sqs_codec.edge._planner import MODES
 from sqs_codec.serve._address import check_roots, check_token, require_loopback
@@ -211,7 +211,7 @@ def carry_out(
 
     # gRPC would write on its own what the errors say in better words.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    logging.basicConfig(format=f"{args.called}: %(message)s", level=logging.WARNING)
+    options.log_warnings(args.called)
     try:
         work(args)
     # A refusal is a RuntimeError, and so is what llama.cpp's package and torch raise.
@@ -302,7 +302,7 @@ def modes(args: argparse.Namespace) -> Sequence[str]:
 def load(args: argparse.Namespace, longest: int) -> Model:
     """Load the draft model, one of llama.cpp with memory for so many tokens."""
     if sys.stderr.isatty():
-        print(f"Loading {args.draft or 'SmolLM2'} to draft ...", file=sys.stderr)
+        print(f"Loading {shown(args.draft or 'SmolLM2')} to draft ...", file=sys.stderr)
     if is_gguf(args.draft):
         from sqs_codec import llama_cpp
 
@@ -317,7 +317,8 @@ def load(args: argparse.Namespace, longest: int) -> Model:
     loading = {"device": "auto", "dtype": "auto"}
     loading |= options.given(args, *options.LOADING)
     model = load_model(args.draft, drop_layers=dropped, **loading)
-    print(f"Drafting with {model.summary} {model.placement}", file=sys.stderr)
+    where = f"{shown(model.summary)} {model.placement}"
+    print(f"Drafting with {where}", file=sys.stderr)
     return Draft(model.model, model.tokenizer)
 
 
@@ -326,7 +327,8 @@ def _show(edge: Edge, steps: Iterator[Step], text: Text) -> None:
         for step in steps:
             said = text.add(step.tokens)
             # A file gets the text as it is.
-            said = options.shown(said) if sys.stdout.isatty() else said
+            if sys.stdout.isatty():
+                said = shown(said, None, lines=True)
             print(said, end="", flush=True)
     finally:
         if edge.metrics.tokens:

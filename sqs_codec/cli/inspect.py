@@ -9,7 +9,8 @@ from pathlib import Path
 
 import sqs_codec as sqs
 from sqs_codec._base.format import MAX_VOCAB, MIN_VOCAB, ROUND_LENGTH_BITS
-from sqs_codec.cli.options import add_codec, add_prior, find_prior, number, shown
+from sqs_codec._base.words import shown
+from sqs_codec.cli.options import add_codec, add_prior, find_prior, number
 
 DESCRIPTION = """\
 Shows what a packet says. If it has fields (enumerative, bitpack), it also shows
@@ -63,14 +64,14 @@ def run(args: argparse.Namespace) -> int:
     with sys.stdin.buffer if args.file == "-" else Path(args.file).open("rb") as file:
         packet = file.read(MOST_BYTES + 1)
     if len(packet) > MOST_BYTES:
-        raise ValueError(f"{shown(args.file)} is longer than any packet")
+        raise ValueError(f"{args.file} is longer than any packet")
     kinds = [args.kind] if args.kind else list(KINDS)
     found, refused = inspect(codec, packet, kinds)
     # What fits goes to standard output; why nothing does is an error.
     out = sys.stdout if found else sys.stderr
     agreed = f"vocabulary {codec.vocab_size}, resolution {codec.resolution}"
     if codec.prior is not None:
-        agreed += f", prior {args.prior}"
+        agreed += f", prior {shown(args.prior)}"
     name = "" if found else f"sqs inspect: {shown(args.file)}: "
     read = f"{len(packet)} bytes, read with {agreed}, {codec.coding}"
     print(f"{name}{read}.", file=out)

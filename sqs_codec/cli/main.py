@@ -8,9 +8,9 @@ import sys
 from collections.abc import Callable, Sequence
 
 import sqs_codec as sqs
+from sqs_codec._base.words import shown
 from sqs_codec.cli import bits, distill, generate, inspect, prior, proxy, serve
 from sqs_codec.cli.demo import command as demo
-from sqs_codec.cli.options import shown
 
 COMMANDS = (
     ("demo", demo, "see two models speak through bytes"),
@@ -25,6 +25,9 @@ COMMANDS = (
 """Each is a module with a `DESCRIPTION`, `EXAMPLES` if it has some, and `fill`, which
 adds its options and what runs it. That returns the exit status, or raises an OSError or
 ValueError that says what is wrong."""
+
+MOST_SAID = 10_000
+"""Characters of an error."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -68,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         reason = "not enough memory" if is_memory else str(error)
         if isinstance(error, OSError) and error.filename:
             reason = f"{error.filename}: {error.strerror}"
-        print(f"{called}: {shown(reason)}", file=sys.stderr)
+        print(f"{called}: {shown(reason, MOST_SAID, lines=True)}", file=sys.stderr)
     return 1
 
 

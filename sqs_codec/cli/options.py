@@ -6,17 +6,18 @@ import argparse
 import contextlib
 import importlib.util
 import inspect
+import logging
 import math
 import signal
 import sys
 import threading
-import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from sqs_codec._base.format import MAX_RESOLUTION, Coding
 from sqs_codec._base.install import install
+from sqs_codec._base.words import shown
 from sqs_codec._codec.codec import Codec
 from sqs_codec._codec.prior import Prior
 from sqs_codec.engine._registry import DEVICES, DTYPES
@@ -207,19 +208,21 @@ def find_prior(name: str | None) -> Prior | None:
         raise ValueError(f"no file {name}, and no built-in prior: {error}") from error
 
 
-def shown(text: str) -> str:
-    """Return text as a terminal may show it: controls are spelled, not obeyed.
+class _Format(logging.Formatter):
+    """Says of a record what a terminal may show: an error may quote a peer."""
 
-    Examples
-    --------
-    >>> print(shown(f"2 lines,{chr(10)}and {chr(27)}[2J"))
-    2 lines,
-    and <1b>[2J
-    """
-    return "".join(
-        f"<{ord(c):02x}>" if unicodedata.category(c) == "Cc" and c not in "\n\t" else c
-        for c in text
-    )
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # theirs
+        return shown(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802  # as above
+        return shown(super().formatException(ei), None, lines=True)
+
+
+def log_warnings(command: str) -> None:
+    """Have warnings go to standard error, by the name of a command."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Format(f"{command}: %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
 
 
 @contextlib.contextmanager

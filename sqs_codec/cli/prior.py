@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 import sqs_codec as sqs
 from sqs_codec._base.format import MAX_PRIOR_CLASSES, MAX_VOCAB, MIN_VOCAB
 from sqs_codec._base.hub import ask_hub
+from sqs_codec._base.words import shown
 from sqs_codec.cli.bits import open_logits, quantize_row
 from sqs_codec.cli.options import (
     add_resolution,
@@ -21,7 +22,6 @@ from sqs_codec.cli.options import (
     has_packages,
     number,
     read_text,
-    shown,
 )
 
 DESCRIPTION = """\

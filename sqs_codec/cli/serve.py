@@ -6,7 +6,6 @@ import argparse
 import asyncio
 import contextlib
 import json
-import logging
 import os
 import signal
 import socket
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from sqs_codec._base.address import join_address
+from sqs_codec._base.words import shown
 from sqs_codec._codec.prior import Prior
 from sqs_codec.cli.options import (
     HF_MODULES,
@@ -25,6 +25,7 @@ from sqs_codec.cli.options import (
     default_of,
     given,
     has_packages,
+    log_warnings,
     number,
 )
 from sqs_codec.engine import ENGINES, EngineConfig, make_engine
@@ -230,7 +231,7 @@ def run(args: argparse.Namespace) -> int:
         args.usage_error(str(error))
     # gRPC would write on its own what the errors say in better words.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    logging.basicConfig(format="sqs serve: %(message)s", level=logging.WARNING)
+    log_warnings("sqs serve")
     for name, kind in SOCKETS.items():
         if args.transport in (name, "both"):
             check_free(args.host, args.port, kind)
@@ -373,7 +374,7 @@ async def _listen(
         ends: list[asyncio.Future[Any]] = [stop, unwell]
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         if unwell.done():
-            print(f"sqs serve: gives up: {unwell.result()}", file=sys.stderr)
+            print(f"sqs serve: gives up: {shown(unwell.result())}", file=sys.stderr)
             return 1
         print(STOPPING, file=sys.stderr)
         return 0
@@ -438,7 +439,7 @@ def _ready(args: argparse.Namespace, summary: str, port: int) -> str:
         command += " --draft MODEL"
     transports = {"grpc": "gRPC", "datagram": "datagrams", "both": "gRPC and datagrams"}
     return (
-        f"Serving {summary} at {join_address(args.host, port)} "
+        f"Serving {shown(summary)} at {join_address(args.host, port)} "
         f"({transports[args.transport]}). To use it:\n"
         f'    {command} "Why is the sea salty?"\n'
         f"Ctrl-C stops it."

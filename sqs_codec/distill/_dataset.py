@@ -15,12 +15,23 @@ from sqs_codec._base.files import require_file
 from sqs_codec._codec.codec import Codec
 from sqs_codec._codec.prior import Prior
 from sqs_codec._codec.rows import SparseRows
-from sqs_codec.distill._header import SCHEMA, Header, damage, read_metadata
+from sqs_codec.distill._header import (
+    MOST_TOKENS,
+    SCHEMA,
+    Header,
+    damage,
+    read_metadata,
+)
+from sqs_codec.distill._pages import check_pages
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = ["Dataset", "Sequence", "Sizes", "open"]
+
+MOST_VALUES = MOST_TOKENS + (1 << 16)
+"""Of a column of a row group, eight bytes each: the 256 kB after which it ends, and the
+tokens, or the 8.3 MiB at most of a packet, of the sequence that ends it."""
 
 
 class Sequence(NamedTuple):
@@ -103,22 +114,29 @@ class Dataset:
 
     def sizes(self) -> Sizes:
         """Return how much the file has; of the sequences hardly anything is read."""
-        with damage(self._path), self._open() as file:
-            found = file.read(columns=["distributions"], use_threads=False)
+        with damage(self._path):
+            found = [
+                self._table(i, ["distributions"])[0].to_numpy().sum(dtype=np.int64)
+                for i in range(self._file.num_row_groups)
+            ]
         columns = [[g.column(i) for g in self._groups()] for i in range(len(SCHEMA))]
         return Sizes(
             len(self),
             sum(chunk.num_values for chunk in columns[0]),
-            int(found["distributions"].to_numpy().sum(dtype=np.int64)),
+            int(sum(found)),
             sum(chunk.total_compressed_size for chunk in columns[-1]),
             os.path.getsize(self._path),
         )
 
-    def _open(self) -> pq.ParquetFile:
-        """Open the file, each time anew: none is shared by threads or a fork."""
-        return pq.ParquetFile(
+    def _table(self, group: int, columns: list[str]) -> pa.Table:
+        """Read columns of a row group, unless they are larger than a Writer's."""
+        said = self._file.row_group(group)
+        check_pages(self._path, said, columns, MOST_VALUES, plain=True)
+        # Opened each time anew: no file is shared by threads or a fork.
+        with pq.ParquetFile(
             self._path, metadata=self._file, page_checksum_verification=True
-        )
+        ) as file:
+            return file.read_row_group(group, columns=columns, use_threads=False)
 
     def _groups(self) -> list[Any]:
         """Return what the file's end says of each row group."""
@@ -160,8 +178,7 @@ class Dataset:
         """Return the columns of a row group."""
         last = self._last
         if last is None or last[0] != group:
-            with self._open() as file:
-                last = group, file.read_row_group(group, use_threads=False)
+            last = group, self._table(group, SCHEMA.names)
             if last[1].num_rows != self._ends[group + 1] - self._ends[group]:
                 raise ValueError(f"its row group has {last[1].num_rows} sequences")
             self._last = last

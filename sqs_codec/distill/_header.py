@@ -15,18 +15,22 @@ import pyarrow.parquet as pq
 
 from sqs_codec._base import checks
 from sqs_codec._base.errors import PacketError
+from sqs_codec._base.words import shown
 from sqs_codec._codec.codec import Codec
 from sqs_codec._codec.prior import Prior, builtins
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["SCHEMA", "Header", "damage", "read_metadata"]
+__all__ = ["MOST_TOKENS", "SCHEMA", "Header", "damage", "read_metadata"]
 
 VERSION = 1
 """Of the file: its columns, and what stands in its metadata."""
 
 KEY = b"sqs_codec"
+
+MOST_TOKENS = 1 << 22
+"""Of a sequence, so that what a file takes to be read has a bound."""
 
 SCHEMA = pa.schema(
     [
@@ -152,6 +156,8 @@ class Header:
     ) -> NDArray[np.uint32]:
         """Return a sequence's tokens, which its distributions must go with."""
         ids = checks.uint32("tokens", tokens)
+        if ids.size > MOST_TOKENS:
+            raise ValueError(f"{ids.size} tokens are more than {MOST_TOKENS}")
         limit = self.codec.vocab_size - self.tail
         if ids.size and ids.max() >= limit:
             place = int((ids >= limit).argmax())
@@ -188,8 +194,13 @@ def damage(name: object) -> Iterator[None]:
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # of the system
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{name}: cut, damaged or no Parquet file: {reason}") from None
+        reason = f"cut, damaged or no Parquet file: {_said(error)}"
+        raise ValueError(f"{name}: {reason}") from None
     except (TypeError, ValueError) as error:
         kind = PacketError if isinstance(error, PacketError) else ValueError
-        raise kind(f"{name}: {error}") from error
+        raise kind(f"{name}: {_said(error)}") from error
+
+
+def _said(error: Exception) -> str:
+    """Return what an error says, in a line: it may quote the file."""
+    return shown(" ".join(str(error).split()))

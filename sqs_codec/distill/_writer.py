@@ -37,6 +37,7 @@ PARQUET: dict[str, Any] = {
         "packet": "none",
     },
     "use_dictionary": False,
+    "data_page_version": "1.0",
     "write_statistics": False,  # the least and the greatest packet say nothing
     "write_page_checksum": True,
 }

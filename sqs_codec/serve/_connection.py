@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from sqs_codec._base.words import shown
 from sqs_codec._codec.verify import Verdict
 from sqs_codec.session import CloudSession
 from sqs_codec.session._wire import Refusal
@@ -186,14 +187,13 @@ class Connection:
         """Close the connection after some last messages; the peer may come again."""
         if self.refused is not None:
             return
-        # What a peer says may be no text: a lone surrogate can't be sent back.
-        reason = reason.encode(errors="replace").decode()
+        reason = shown(reason)  # it may quote the peer
         self.refused = reason  # so that a transport knows when it is sent these
         try:
             for message in messages:
                 self.send(message)
         finally:  # whatever happens, its place is freed
-            log.info("closing a connection (%s): %r", kind, reason)
+            log.info("closing a connection (%s): %s", kind, reason)
             self._on_end(self, kind)
             self._close(reason)
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from sqs_codec._base import checks
+from sqs_codec._base.words import shown
 from sqs_codec._codec.distribution import SparseDistribution
 from sqs_codec._codec.gumbel import Guesses, gumbel_guess
 from sqs_codec.session import _wire as wire
@@ -547,8 +548,8 @@ class EdgeSession:
     def _refuse(self, reason: str) -> list[Event]:
         self._drop()
         self._state, self._due = _State.REFUSED, None
-        self._refused = reason
-        return [Refused(reason)]
+        self._refused = shown(reason)  # it may be the cloud's
+        return [Refused(self._refused)]
 
     def _take(self, message: wire.Down) -> list[Event]:
         if isinstance(message, wire.Refusal):

@@ -12,6 +12,7 @@ from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 
+from sqs_codec._base.words import shown
 from sqs_codec.session._limits import ROUND_BYTES, Limits
 
 __all__ = ["WireError"]
@@ -571,7 +572,7 @@ def _from_json(name: str, data: bytes) -> dict[str, Any]:
             data.decode(), parse_constant=_no_number, object_pairs_hook=_object
         )
     except ValueError as error:
-        raise WireError(f"a {name} must be JSON: {str(error)[:100]}") from None
+        raise WireError(f"a {name} must be JSON: {shown(str(error), 100)}") from None
     return _typed(name, content, dict)
 
 
@@ -625,5 +626,4 @@ def _hex(name: str, value: object, *sizes: int) -> bytes:
 
 def _short(value: object) -> str:
     """Return a value as text that fits a message."""
-    text = repr(value)
-    return text if len(text) <= 100 else text[:97] + "..."
+    return shown(repr(value), 97)

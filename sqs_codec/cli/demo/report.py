@@ -16,7 +16,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from sqs_codec.cli.options import shown
+from sqs_codec._base.words import shown
 from sqs_codec.hf._text import TextStream
 
 if TYPE_CHECKING:
@@ -62,8 +62,8 @@ class Stream:
     def show(self, step: Step, status: Text) -> None:
         """Append one round's tokens and redraw the live line."""
         tokens, n = step.tokens, step.accepted
-        self._line.append(shown(self._text.add(tokens[:n])), "")
-        self._line.append(shown(self._text.add(tokens[n:])), FROM_CLOUD)
+        for said, style in ((tokens[:n], ""), (tokens[n:], FROM_CLOUD)):
+            self._line.append(shown(self._text.add(said), None, lines=True), style)
         *full, self._line = self._line.wrap(self._console, self._console.width) or [
             Text()
         ]

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 import sqs_codec as sqs
+from sqs_codec._base.words import shown
 from sqs_codec.cli.demo import report
 from sqs_codec.cli.demo.count import Paced, Stats, Tap, Watched
 from sqs_codec.cli.options import find_prior, interrupts_raise
@@ -36,7 +37,7 @@ def run(args: argparse.Namespace, console: Console) -> None:
         pair.vocab_size, args.resolution, args.coding, find_prior(args.prior)
     )
     console.print(
-        f"{pair.summary}.\n"
+        f"{shown(pair.summary)}.\n"
         f"Temperature {args.temperature:g}, vocabulary {codec.vocab_size}, "
         f"resolution {codec.resolution}, {codec.coding} packets"
         f"{f', prior {args.prior}' if codec.prior else ''}.",

@@ -32,6 +32,7 @@ from sqs_codec._base.files import read_file
 from sqs_codec._base.format import MAX_VOCAB
 from sqs_codec.distill._header import damage
 from sqs_codec.distill._imports.lists import Lists, Place
+from sqs_codec.distill._pages import check_pages
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -53,8 +54,14 @@ KINDS = {
     "top_values": pa.list_(pa.list_(pa.float64())),
 }
 
-MOST_BYTES = 1 << 20
-"""Of a configuration."""
+LISTS = (pa.ListType, pa.LargeListType, pa.FixedSizeListType)
+NUMBERS = (pa.types.is_integer, pa.types.is_floating, pa.types.is_null)
+
+MOST_BYTES = 1 << 16
+"""Of a configuration, which has some twenty lines."""
+
+MOST_VALUES = 1 << 24
+"""Of a row group, and 64 for each byte that they take in the file."""
 
 ROWS = 16
 """Texts that are read at once."""
@@ -122,9 +129,20 @@ class Compression:
         """
         import yaml
 
+        class Loader(yaml.SafeLoader):  # type: ignore[misc]  # it has no types
+            """Takes no aliases: what refers to them again and again has no end."""
+
+            def compose_node(self, parent: Any, index: Any) -> Any:
+                if self.check_event(yaml.AliasEvent):
+                    raise yaml.YAMLError("no aliases (*): write out what they mean")
+                return super().compose_node(parent, index)
+
         with damage(path):
+            data = read_file(path, MOST_BYTES + 1)
+            if len(data) > MOST_BYTES:
+                raise ValueError(f"it has more than {MOST_BYTES} bytes")
             try:
-                config = yaml.safe_load(read_file(path, MOST_BYTES))
+                config = yaml.load(data, Loader)  # a safe one
             except (yaml.YAMLError, RecursionError) as error:
                 raise ValueError(f"it is no YAML: {error}") from error
             return cls._of(config)
@@ -247,6 +265,7 @@ def read_distillkit(
             raise ValueError("it is compressed: give DistillKit's configuration")
         row = 0
         names = ["input_ids", *columns]
+        _check_memory(path, file, names)
         for batch in file.iter_batches(ROWS, columns=names):
             for cells in zip(*(_cast(batch, name) for name in names), strict=True):
                 yield f"{path}: row {row}", _texts(cells, compression)
@@ -262,6 +281,21 @@ def _columns(names: list[str]) -> tuple[str, str]:
         f"expected columns input_ids, {' and '.join(COMPRESSED)}, or input_ids, "
         f"{' and '.join(RAW)}, got {', '.join(names)}"
     )
+
+
+def _check_memory(
+    path: str | os.PathLike[str], file: pq.ParquetFile, names: list[str]
+) -> None:
+    """Refuse columns that aren't numbers, or more of them than such a file has."""
+    for name in names:
+        kind = own = file.schema_arrow.field(name).type
+        while isinstance(kind, LISTS):
+            kind = kind.value_type
+        if not any(is_kind(kind) for is_kind in NUMBERS):
+            raise ValueError(f"{name} must be {KINDS[name]}, got {own}")
+    for i in range(file.num_row_groups):
+        group = file.metadata.row_group(i)
+        check_pages(path, group, names, MOST_VALUES, plain=False)
 
 
 def _cast(batch: pa.RecordBatch, name: str) -> pa.Array:

@@ -11,6 +11,7 @@ from typing import NoReturn
 from OpenSSL import SSL
 
 from sqs_codec._base.address import join_address
+from sqs_codec._base.words import shown
 from sqs_codec.serve._address import File
 from sqs_codec.serve._datagram.dtls import (
     MAX_MESSAGE,
@@ -278,7 +279,7 @@ class DatagramLink:
     def _fail(self, problem: str) -> NoReturn:
         """Close the link, because of what is said."""
         self.close()
-        self._gone = f"{self._name}: {problem}"
+        self._gone = shown(f"{self._name}: {problem}")
         raise LinkError(self._gone)
 
 

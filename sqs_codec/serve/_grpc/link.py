@@ -14,6 +14,7 @@ from typing import Any
 
 import grpc
 
+from sqs_codec._base.words import shown
 from sqs_codec.serve._address import File
 from sqs_codec.session import LinkError
 
@@ -158,7 +159,7 @@ class GrpcLink:
                 self._incoming.put(message)
             self._error = self._error or self._gone("it closed the connection")
         except grpc.RpcError as error:
-            self._error = self._error or self._explain(error)
+            self._error = self._error or shown(self._explain(error))
         self._incoming.put(None)
         self._over.set()
         self._opened.set()
