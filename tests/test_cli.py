@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import re
 import signal
@@ -16,7 +17,8 @@ import pytest
 
 import sqs_codec as sqs
 from sqs_codec._backend import using
-from sqs_codec.cli import generate
+from sqs_codec._base import words
+from sqs_codec.cli import generate, options
 from sqs_codec.cli import inspect as inspect_module
 from sqs_codec.cli import main as cli
 from sqs_codec.edge import RefusalError
@@ -426,11 +428,34 @@ def test_a_terminal_obeys_no_name(tmp_path, capsys):
 
 def test_a_terminal_obeys_no_error(monkeypatch, capsys):
     def write(_):
-        raise RefusalError("\x1b]0;owned\x07\x1b[2J OK\x9b31m")
+        raise RefusalError("\x1b]0;owned\x07\x1b[2J OK\x9b31m\u202e")
 
     monkeypatch.setattr(generate, "_write", write)
     monkeypatch.setattr(generate, "_has_packages", lambda *_: True)
     assert cli.main(["generate", "--server", "localhost:1", "--insecure", "hi"]) == 1
     told = capsys.readouterr().err
-    assert told.endswith("<1b>]0;owned<07><1b>[2J OK<9b>31m\n")
+    assert told.endswith("<1b>]0;owned<07><1b>[2J OK<9b>31m<202e>\n")
     assert told[:-1].isprintable()
+
+
+def test_a_terminal_obeys_no_log(monkeypatch, capsys):
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    options.log_warnings("sqs x")
+    try:
+        raise ValueError("\x1b[2J")
+    except ValueError:
+        logging.getLogger("sqs_codec.edge").exception("it said %s", "\u202eOK\x9b31m")
+    told = capsys.readouterr().err
+    assert told.startswith("sqs x: it said <202e>OK<9b>31m\nTraceback")
+    assert told.endswith("ValueError: <1b>[2J\n")
+    assert told.replace("\n", "").isprintable()
+
+
+def test_what_a_terminal_obeys_is_spelled():
+    said = "a\n\tb\r\x7f\x85\u2028\u2066\ud800"
+    assert words.shown(said) == "a<0a><09>b<0d><7f><85><2028><2066><d800>"
+    assert words.shown(said, lines=True).startswith("a\n\tb<0d>")
+    for harmless in ("é\u0301 שלום\u200f 한", "👩\u200d🚀"):
+        assert words.shown(harmless) == harmless
+    assert words.shown("\x1b" * 5, 2) == "<1b><1b>..."
+    assert len(words.shown("x" * 10**6)) == 1003

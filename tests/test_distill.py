@@ -312,13 +312,13 @@ def link_to_another(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("plant", "words"),
     [
-        (plant_link, "whole must be a file of this user's, without another name: rem"),
-        (plant_fifo, "lock must be a file of this user's"),
-        (plant_second_name, "whole must be a file of this user's"),
-        (plant_folder, "lock must be a file of this user's"),
+        (plant_link, "whole must be this user's own file, with no other name: rem"),
+        (plant_fifo, "lock must be this user's own file"),
+        (plant_second_name, "whole must be this user's own file"),
+        (plant_folder, "lock must be this user's own file"),
         (open_to_all, "others may write in .*parts: remove it, or chmod go-w it"),
-        (link_to_another, "parts is a link, and must be a folder: remove it"),
-        (None, "parts is another user's: write to another folder"),
+        (link_to_another, "parts must be this user's own folder: remove it"),
+        (None, "parts must be this user's own folder"),
     ],
 )
 def test_a_planted_folder_is_refused_before_anything_is_written(
@@ -509,10 +509,10 @@ def write_20_000_tokens(path: Path, kind: dict[str, Any], lies: bool) -> None:
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
-        ({"use_dictionary": True}, "its pages aren't plain ones"),
-        ({"data_page_version": "2.0"}, "its pages aren't plain ones"),
-        ({"column_encoding": DELTA}, "its pages aren't plain ones"),
-        ({}, "tokens.list.element of 1 rows has 20000 values in 8.* at most 9999 of"),
+        ({"use_dictionary": True}, "its pages aren't such as a Writer"),
+        ({"data_page_version": "2.0"}, "its pages aren't such as a Writer"),
+        ({"column_encoding": DELTA}, "its pages aren't such as a Writer"),
+        ({}, "tokens.list.element of 1 rows has 20000 values of 8.* may have 9999 of"),
     ],
 )
 def test_a_file_of_few_bytes_and_many_tokens_is_refused(
@@ -744,6 +744,18 @@ def test_make_names_a_line_that_is_no_text(
     assert os.listdir(tmp_path) == [name]
     assert sqs_distill("make", *options, "--max-length", 257) == 1
     assert "--max-length must be up to 256" in capsys.readouterr().err
+
+
+def test_a_terminal_obeys_no_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "teacher.parquet"
+    write(path, 1, model="a\nmodel: another\x1b[2J", source="x" * 10**5)
+    assert sqs_distill("info", path) == 0
+    out = capsys.readouterr().out
+    assert "model: a<0a>model: another<1b>[2J\n" in out
+    assert len(out) < 3000
+    assert sqs_distill("check", path, "--prior", "none") == 0
 
 
 def test_check_says_what_is_wrong_first(

@@ -34,10 +34,14 @@ from sqs_codec.serve import (
 )
 from sqs_codec.serve._connection import Connection, Owner, Share
 from sqs_codec.serve._datagram import server as datagram_server
+from sqs_codec.serve._datagram.dtls import TOKEN, client_context
+from sqs_codec.serve._datagram.link import DatagramLink
+from sqs_codec.serve._grpc import link as grpc_link
 from sqs_codec.serve._grpc import server as grpc_server
 from sqs_codec.serve._threshold import Threshold
 from sqs_codec.session import EdgeSession, Job, Limits, Link, LinkError, Sampling
 from sqs_codec.session._hints import THRESHOLD
+from sqs_codec.session._wire import Refusal
 from tests.serving import (
     VOCAB,
     Mode,
@@ -740,6 +744,39 @@ def test_no_server() -> None:
         connect("192.0.2.1:1", insecure=True)
     with pytest.raises(ValueError, match='"grpc" or "datagram"'):
         connect("localhost:1", transport="pigeon")
+
+
+HOSTILE = "\x1b]0;owned\x07\x1b[2J\n\u009b31m \u202e"
+
+
+def test_a_terminal_obeys_no_server() -> None:
+    def refuse(messages: Iterator[bytes], context: Any) -> Iterator[bytes]:
+        context.send_initial_metadata((grpc_link.READY,))
+        next(messages)
+        context.abort(grpc.StatusCode.ABORTED, HOSTILE)
+        yield b""
+
+    method = {grpc_link.METHOD: grpc.stream_stream_rpc_method_handler(refuse)}
+    handler = grpc.method_handlers_generic_handler(grpc_link.SERVICE, method)
+    with ThreadPoolExecutor(1) as pool:
+        server = grpc.server(pool, handlers=[handler])
+        port = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+        link = connect(f"127.0.0.1:{port}", insecure=True)
+        link.send(b"hello")
+        with pytest.raises(LinkError, match=r"closed the conn.*owned<07>") as by_grpc:
+            link.receive(10)
+        link.close()
+        server.stop(None).wait()
+    context = client_context(None, verify=False)
+    datagrams = DatagramLink("there", context, socket.AF_INET)
+    with pytest.raises(LinkError, match=r"closed the conn.*owned<07>") as by_datagram:
+        datagrams._on_message(TOKEN + HOSTILE.encode())
+    edge = edge_session(PROMPT)
+    edge.receive(Refusal(HOSTILE).to_bytes())
+    assert edge.refused == "<1b>]0;owned<07><1b>[2J<0a><9b>31m <202e>"
+    for error in by_grpc, by_datagram:
+        assert str(error.value).isprintable()
 
 
 def test_silent_server() -> None:

@@ -34,55 +34,41 @@ def require_file(path: str | os.PathLike[str]) -> None:
     """
     mode = Path(path).stat().st_mode
     if not stat.S_ISREG(mode):
-        raise ValueError(f"{path} is a {_kind(mode)}, and must be a file")
-
-
-def _kind(mode: int) -> str:
-    kinds = {
-        stat.S_IFREG: "file",
-        stat.S_IFDIR: "folder",
-        stat.S_IFLNK: "link",
-        stat.S_IFIFO: "FIFO",
-        stat.S_IFSOCK: "socket",
-    }
-    return kinds.get(stat.S_IFMT(mode), "device")
+        kinds = {stat.S_IFDIR: "folder", stat.S_IFIFO: "FIFO", stat.S_IFSOCK: "socket"}
+        kind = kinds.get(stat.S_IFMT(mode), "device")
+        raise ValueError(f"{path} is a {kind}, and must be a file")
 
 
 def own_folder(path: str | os.PathLike[str]) -> None:
     """Make a folder of this user's files, or refuse what is there unless it is one.
 
-    In a folder that others may write, as /tmp, somebody may have made one of this name
-    before, with links or FIFOs in it: what this user writes would go elsewhere. Who may
-    write and who owns is asked where users have numbers.
+    Where others may write, as in /tmp, somebody may have made it before, with links and
+    FIFOs in it.
 
     Raises
     ------
     ValueError
-        It is none, is another user's, lets more write than the folder around it, or
-        has something in it that is no file of this user's, of this name alone.
+        It is none, or another user's, or others may write in it, or there is something
+        else in it.
     OSError
         It can't be made or looked at.
     """
     with contextlib.suppress(FileExistsError):
         os.mkdir(path, 0o755)
     found = os.lstat(path)
-    if not stat.S_ISDIR(found.st_mode):
-        kind = _kind(found.st_mode)
-        raise ValueError(f"{path} is a {kind}, and must be a folder: remove it")
-    if not _is_of_user(found):
-        raise ValueError(f"{path} is another user's: write to another folder")
+    if not stat.S_ISDIR(found.st_mode) or not _is_of_user(found):
+        raise ValueError(f"{path} must be this user's own folder: remove it")
     around = os.stat(Path(path).parent).st_mode
     anyway = 0 if around & stat.S_ISVTX else around  # they could replace all of it
     if hasattr(os, "geteuid") and found.st_mode & ~anyway & 0o022:
         raise ValueError(f"others may write in {path}: remove it, or chmod go-w it")
-    with os.scandir(path) as entries:
-        for entry in entries:
-            with contextlib.suppress(FileNotFoundError):  # of who is at it right now
-                if not is_own(entry.path):
-                    raise ValueError(
-                        f"{entry.path} must be a file of this user's, without another "
-                        "name: remove it"
-                    )
+    for name in os.listdir(path):
+        with contextlib.suppress(FileNotFoundError):  # of who is at it right now
+            if not is_own(Path(path) / name):
+                raise ValueError(
+                    f"{path}/{name} must be this user's own file, with no other name: "
+                    "remove it"
+                )
 
 
 def is_own(path: str | os.PathLike[str]) -> bool:

@@ -7,25 +7,15 @@ import unicodedata
 __all__ = ["shown"]
 
 MOST = 1000
-"""Characters of a message."""
 
 TURNING = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
-"""What has text shown in another order than it is read in, as Unicode calls it."""
+"""What has text shown in another order than it is read in, as Unicode names it."""
 
 
 def shown(text: str, most: int | None = MOST, *, lines: bool = False) -> str:
-    """Return text as a terminal may show it: what would act on it is spelled.
+    """Return text, with what a terminal would obey spelled, cut to so many characters.
 
-    That is controls, separators of lines, what turns text around, and halves of
-    surrogate pairs, which can't be written.
-
-    Parameters
-    ----------
-    text : str
-    most : int or None
-        Characters at most; the rest is cut.
-    lines : bool
-        Whether newlines and tabs stay as they are.
+    With `lines` newlines and tabs stay.
 
     Examples
     --------
@@ -34,8 +24,6 @@ def shown(text: str, most: int | None = MOST, *, lines: bool = False) -> str:
     """
     if most is not None and len(text) > most:
         text = f"{text[:most]}..."
-    if text.isprintable():
-        return text
     kept = "\n\t" if lines else ""
     return "".join(f"<{ord(c):02x}>" if c not in kept and _acts(c) else c for c in text)
 

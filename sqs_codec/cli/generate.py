@@ -317,8 +317,7 @@ def load(args: argparse.Namespace, longest: int) -> Model:
     loading = {"device": "auto", "dtype": "auto"}
     loading |= options.given(args, *options.LOADING)
     model = load_model(args.draft, drop_layers=dropped, **loading)
-    where = f"{shown(model.summary)} {model.placement}"
-    print(f"Drafting with {where}", file=sys.stderr)
+    print(f"Drafting with {shown(model.summary)} {model.placement}", file=sys.stderr)
     return Draft(model.model, model.tokenizer)
 
 

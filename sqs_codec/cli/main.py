@@ -26,9 +26,6 @@ COMMANDS = (
 adds its options and what runs it. That returns the exit status, or raises an OSError or
 ValueError that says what is wrong."""
 
-MOST_SAID = 10_000
-"""Characters of an error."""
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line.
@@ -71,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         reason = "not enough memory" if is_memory else str(error)
         if isinstance(error, OSError) and error.filename:
             reason = f"{error.filename}: {error.strerror}"
-        print(f"{called}: {shown(reason, MOST_SAID, lines=True)}", file=sys.stderr)
+        print(f"{called}: {shown(reason, None, lines=True)}", file=sys.stderr)
     return 1
 
 

@@ -209,13 +209,8 @@ def find_prior(name: str | None) -> Prior | None:
 
 
 class _Format(logging.Formatter):
-    """Says of a record what a terminal may show: an error may quote a peer."""
-
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # theirs
-        return shown(super().formatMessage(record))
-
-    def formatException(self, ei: Any) -> str:  # noqa: N802  # as above
-        return shown(super().formatException(ei), None, lines=True)
+    def format(self, record: logging.LogRecord) -> str:
+        return shown(super().format(record), None, lines=True)
 
 
 def log_warnings(command: str) -> None:

@@ -15,13 +15,8 @@ from sqs_codec._base.files import require_file
 from sqs_codec._codec.codec import Codec
 from sqs_codec._codec.prior import Prior
 from sqs_codec._codec.rows import SparseRows
-from sqs_codec.distill._header import (
-    MOST_TOKENS,
-    SCHEMA,
-    Header,
-    damage,
-    read_metadata,
-)
+from sqs_codec.distill import _header
+from sqs_codec.distill._header import SCHEMA, Header, damage, read_metadata
 from sqs_codec.distill._pages import check_pages
 
 if TYPE_CHECKING:
@@ -29,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Dataset", "Sequence", "Sizes", "open"]
 
-MOST_VALUES = MOST_TOKENS + (1 << 16)
+MOST_VALUES = _header.MOST_TOKENS + (1 << 16)
 """Of a column of a row group, eight bytes each: the 256 kB after which it ends, and the
 tokens, or the 8.3 MiB at most of a packet, of the sequence that ends it."""
 
@@ -129,10 +124,8 @@ class Dataset:
         )
 
     def _table(self, group: int, columns: list[str]) -> pa.Table:
-        """Read columns of a row group, unless they are larger than a Writer's."""
-        said = self._file.row_group(group)
-        check_pages(self._path, said, columns, MOST_VALUES, plain=True)
-        # Opened each time anew: no file is shared by threads or a fork.
+        """Read a row group; the file is opened anew, for threads and forks."""
+        check_pages(self._path, self._file.row_group(group), MOST_VALUES)
         with pq.ParquetFile(
             self._path, metadata=self._file, page_checksum_verification=True
         ) as file:

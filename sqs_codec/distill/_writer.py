@@ -94,8 +94,7 @@ class Writer:
         Another writer is at it.
     ValueError
         What is kept of it is of another codec, model, temperature or so, which the
-        message names; or the folder may be another user's work: it isn't this user's,
-        others may write in it, or links and such are in it.
+        message names; or the folder may be another user's work.
 
     Examples
     --------

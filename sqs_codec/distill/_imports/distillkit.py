@@ -32,7 +32,6 @@ from sqs_codec._base.files import read_file
 from sqs_codec._base.format import MAX_VOCAB
 from sqs_codec.distill._header import damage
 from sqs_codec.distill._imports.lists import Lists, Place
-from sqs_codec.distill._pages import check_pages
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -54,14 +53,11 @@ KINDS = {
     "top_values": pa.list_(pa.list_(pa.float64())),
 }
 
-LISTS = (pa.ListType, pa.LargeListType, pa.FixedSizeListType)
-NUMBERS = (pa.types.is_integer, pa.types.is_floating, pa.types.is_null)
-
 MOST_BYTES = 1 << 16
-"""Of a configuration, which has some twenty lines."""
+"""Of a configuration."""
 
-MOST_VALUES = 1 << 24
-"""Of a row group, and 64 for each byte that they take in the file."""
+MOST_VALUES, MOST_A_BYTE = 1 << 24, 64
+"""Of a column of a row group, and more of them for each byte that it has."""
 
 ROWS = 16
 """Texts that are read at once."""
@@ -129,20 +125,12 @@ class Compression:
         """
         import yaml
 
-        class Loader(yaml.SafeLoader):  # type: ignore[misc]  # it has no types
-            """Takes no aliases: what refers to them again and again has no end."""
-
-            def compose_node(self, parent: Any, index: Any) -> Any:
-                if self.check_event(yaml.AliasEvent):
-                    raise yaml.YAMLError("no aliases (*): write out what they mean")
-                return super().compose_node(parent, index)
-
         with damage(path):
-            data = read_file(path, MOST_BYTES + 1)
-            if len(data) > MOST_BYTES:
-                raise ValueError(f"it has more than {MOST_BYTES} bytes")
+            data = read_file(path, MOST_BYTES)
+            if len(data) == MOST_BYTES or b"&" in data:  # of many values for few bytes
+                raise ValueError("it is too long, or has aliases: write out all values")
             try:
-                config = yaml.load(data, Loader)  # a safe one
+                config = yaml.safe_load(data)
             except (yaml.YAMLError, RecursionError) as error:
                 raise ValueError(f"it is no YAML: {error}") from error
             return cls._of(config)
@@ -265,11 +253,21 @@ def read_distillkit(
             raise ValueError("it is compressed: give DistillKit's configuration")
         row = 0
         names = ["input_ids", *columns]
-        _check_memory(path, file, names)
+        _check_sizes(file.metadata)
         for batch in file.iter_batches(ROWS, columns=names):
             for cells in zip(*(_cast(batch, name) for name in names), strict=True):
                 yield f"{path}: row {row}", _texts(cells, compression)
                 row += 1
+
+
+def _check_sizes(file: pq.FileMetaData) -> None:
+    """Refuse a file of few bytes that says it has many numbers."""
+    for group in map(file.row_group, range(file.num_row_groups)):
+        for chunk in map(group.column, range(group.num_columns)):
+            size, values = chunk.total_compressed_size, chunk.num_values
+            if values > MOST_VALUES + MOST_A_BYTE * size:
+                name = chunk.path_in_schema
+                raise ValueError(f"{name} has {values} values in {size} bytes")
 
 
 def _columns(names: list[str]) -> tuple[str, str]:
@@ -281,21 +279,6 @@ def _columns(names: list[str]) -> tuple[str, str]:
         f"expected columns input_ids, {' and '.join(COMPRESSED)}, or input_ids, "
         f"{' and '.join(RAW)}, got {', '.join(names)}"
     )
-
-
-def _check_memory(
-    path: str | os.PathLike[str], file: pq.ParquetFile, names: list[str]
-) -> None:
-    """Refuse columns that aren't numbers, or more of them than such a file has."""
-    for name in names:
-        kind = own = file.schema_arrow.field(name).type
-        while isinstance(kind, LISTS):
-            kind = kind.value_type
-        if not any(is_kind(kind) for is_kind in NUMBERS):
-            raise ValueError(f"{name} must be {KINDS[name]}, got {own}")
-    for i in range(file.num_row_groups):
-        group = file.metadata.row_group(i)
-        check_pages(path, group, names, MOST_VALUES, plain=False)
 
 
 def _cast(batch: pa.RecordBatch, name: str) -> pa.Array:
