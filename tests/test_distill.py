@@ -317,7 +317,7 @@ def link_to_another(folder: Path) -> None:
         (plant_second_name, "whole must be this user's own file"),
         (plant_folder, "lock must be this user's own file"),
         (open_to_all, "others may write in .*parts: remove it, or chmod go-w it"),
-        (link_to_another, "parts must be this user's own folder: remove it"),
+        (link_to_another, "parts must be this user's own folder: write else"),
         (None, "parts must be this user's own folder"),
     ],
 )

@@ -53,11 +53,15 @@ def own_folder(path: str | os.PathLike[str]) -> None:
     OSError
         It can't be made or looked at.
     """
-    with contextlib.suppress(FileExistsError):
+    try:
         os.mkdir(path, 0o755)
+    except FileExistsError:
+        pass
+    else:
+        return
     found = os.lstat(path)
     if not stat.S_ISDIR(found.st_mode) or not _is_of_user(found):
-        raise ValueError(f"{path} must be this user's own folder: remove it")
+        raise ValueError(f"{path} must be this user's own folder: write elsewhere")
     around = os.stat(Path(path).parent).st_mode
     anyway = 0 if around & stat.S_ISVTX else around  # they could replace all of it
     if hasattr(os, "geteuid") and found.st_mode & ~anyway & 0o022:

@@ -33,10 +33,11 @@ given hints of what it may write, which it doesn't wait for; or rounds are
 drafted, sent and judged, which takes the fewest bytes of what is faster than
 alone. A planner measures the link and both models and chooses; --mode rules.
 
-The text goes to standard output; what it took, and the planner's line, to
-standard error. Without --draft the draft is SmolLM2-135M-Instruct without a few
-of its layers, for the target that sqs serve has by default. A draft in a GGUF file
-is run by llama.cpp, which needs neither torch nor transformers.
+The text goes to standard output, with controls spelled if that is a terminal;
+what it took, and the planner's line, to standard error. Without --draft the draft
+is SmolLM2-135M-Instruct without a few of its layers, for the target that sqs serve
+has by default. A draft in a GGUF file is run by llama.cpp, which needs neither
+torch nor transformers.
 """
 
 EXAMPLES = """\

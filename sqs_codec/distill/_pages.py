@@ -9,14 +9,19 @@ from typing import Any
 
 __all__ = ["check_pages"]
 
+NUMBER = rb"\x15([\x80-\xff]{0,4}[\0-\x7f])"
+
 HEADER = re.compile(
-    rb"\x15\0\x15(N)\x15(N)(?:\x15N\x1c|\x2c)\x15(N)\x15\0\x15N\x15N(?:\x1c\0)?\0\0".replace(
-        b"N", rb"[\x80-\xff]{0,4}[\0-\x7f]"
-    )
+    rb"\x15\0"  # of values, not of a dictionary
+    + NUMBER  # its bytes
+    + NUMBER  # those in the file
+    + rb"(?:\x15[\x80-\xff]{0,4}[\0-\x7f]\x1c|\x2c)"  # a checksum or none
+    + NUMBER  # how many values
+    + rb"\x15\0"  # which stand there as they are
+    + rb"\x15.\x15.(?:\x1c\0)?\0\0",  # how levels are coded, and no statistics
+    re.DOTALL,
 )
-"""Of a page of values as they are: its size, that in the file, maybe a checksum, how
-many values, and how they are coded; no statistics. It is ``PageHeader`` in Thrift's
-compact protocol, of https://github.com/apache/parquet-format."""
+"""Of a page: ``PageHeader`` of https://github.com/apache/parquet-format."""
 
 
 def check_pages(path: str | os.PathLike[str], group: Any, most: int) -> None:
@@ -35,19 +40,19 @@ def check_pages(path: str | os.PathLike[str], group: Any, most: int) -> None:
     chunks = [group.column(i) for i in range(group.num_columns)]
     with Path(path).open("rb") as file:
         for chunk in chunks:
-            at, size, values = max(chunk.data_page_offset, 0), 0, 0
+            at, size, values = chunk.data_page_offset, 0, 0
             end = at + chunk.total_compressed_size
-            while at < end:
+            while 0 <= at < end:
                 file.seek(at)
                 header = HEADER.match(file.read(64))
                 if header is None or chunk.has_dictionary_page:
                     raise ValueError(
                         "its pages aren't such as a Writer makes: let one write it anew"
                     )
-                page = [_number(found) for found in header.groups()]
-                at += header.end() + page[1]
-                size += page[0]
-                values += page[2]
+                in_memory, in_file, count = map(_number, header.groups())
+                at += header.end() + in_file
+                size += in_memory
+                values += count
             if max(values, size / 8, group.num_rows) > most:
                 raise ValueError(
                     f"{chunk.path_in_schema} of {group.num_rows} rows has {values} "
@@ -58,6 +63,8 @@ def check_pages(path: str | os.PathLike[str], group: Any, most: int) -> None:
 
 
 def _number(data: bytes) -> int:
-    """Return a number of seven bits a byte, the lowest first, the last bit its sign."""
+    """Return a number of seven bits a byte, the lowest first; the last is its sign."""
     number = sum((byte & 127) << 7 * i for i, byte in enumerate(data))
-    return number >> 1 ^ -(number & 1)
+    if number & 1:
+        raise ValueError("a page's header has a number below 0")
+    return number >> 1

@@ -191,6 +191,7 @@ class Writer:
         Parameters
         ----------
         tokens : array_like of int [n]
+            Up to 4 194 304.
         rows : SparseRows [1 to n - first + 1]
             Row i is the distribution of ``tokens[first + i]`` given those before it.
             The last may be of a token that would come after the end.
