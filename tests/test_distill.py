@@ -283,56 +283,31 @@ def test_one_writer_at_a_time(tmp_path: Path) -> None:
     assert path.read_text() == "mine"
 
 
-def plant_link(folder: Path) -> None:
-    (folder / "whole").symlink_to("../mine")
+NOT_A_FILE = "must be this user's own file, with no other name: remove it"
+PLANTS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "link": (lambda folder: (folder / "whole").symlink_to("../mine"), NOT_A_FILE),
+    "FIFO": (lambda folder: os.mkfifo(folder / "lock"), NOT_A_FILE),
+    "name": (lambda folder: os.link(folder.parent / "mine", folder / "a"), NOT_A_FILE),
+    "folder": (lambda folder: (folder / "lock").mkdir(), NOT_A_FILE),
+    "mode": (lambda folder: folder.chmod(0o777), "others may write in .*chmod go-w it"),
+    "all": (
+        lambda folder: folder.symlink_to(folder.rename(folder.parent / "b")),
+        "parts must be this user's own folder: write elsewhere",
+    ),
+    "owner": (lambda _: None, "parts must be this user's own folder"),
+}
 
 
-def plant_fifo(folder: Path) -> None:
-    os.mkfifo(folder / "lock")
-
-
-def plant_second_name(folder: Path) -> None:
-    os.link(folder.parent / "mine", folder / "whole")
-
-
-def plant_folder(folder: Path) -> None:
-    (folder / "lock").mkdir()
-
-
-def open_to_all(folder: Path) -> None:
-    folder.chmod(0o777)
-
-
-def link_to_another(folder: Path) -> None:
-    folder.rmdir()
-    (folder.parent / "elsewhere").mkdir()
-    folder.symlink_to("elsewhere")
-
-
-@pytest.mark.parametrize(
-    ("plant", "words"),
-    [
-        (plant_link, "whole must be this user's own file, with no other name: rem"),
-        (plant_fifo, "lock must be this user's own file"),
-        (plant_second_name, "whole must be this user's own file"),
-        (plant_folder, "lock must be this user's own file"),
-        (open_to_all, "others may write in .*parts: remove it, or chmod go-w it"),
-        (link_to_another, "parts must be this user's own folder: write else"),
-        (None, "parts must be this user's own folder"),
-    ],
-)
+@pytest.mark.parametrize("plant", PLANTS)
 def test_a_planted_folder_is_refused_before_anything_is_written(
-    plant: Callable[[Path], None] | None,
-    words: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    plant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, folder = tmp_path / "teacher.parquet", tmp_path / "teacher.parquet.parts"
     (tmp_path / "mine").write_text("mine")
     folder.mkdir()
-    if plant:
-        plant(folder)
-    else:
+    make, words = PLANTS[plant]
+    make(folder)
+    if plant == "owner":
         other = os.geteuid() + 1
         monkeypatch.setattr(os, "geteuid", lambda: other)
     before = sorted(tmp_path.rglob("*"))
