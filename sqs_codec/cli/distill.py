@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import blake2b
+from itertools import accumulate, chain, groupby, tee
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -36,6 +37,8 @@ from sqs_codec.cli.options import (
 from sqs_codec.cli.prior import load_tokenizer
 
 if TYPE_CHECKING:
+    import torch
+
     from sqs_codec.distill import Dataset, Writer
     from sqs_codec.distill._imports import Place
     from sqs_codec.hf import LanguageModel
@@ -73,7 +76,10 @@ where it was if the same command is given again.
 """
 
 CHUNK = 512
-"""Tokens that the teacher reads at once."""
+"""Tokens that the teacher reads at once, of one text or of several."""
+
+WINDOW = 8 * CHUNK
+"""Tokens of the texts among which those of like lengths are read together."""
 
 MAX_LENGTH = 2048
 LONGEST = 1 << 16
@@ -162,12 +168,13 @@ def make(args: argparse.Namespace) -> int:
             source=f"{source}; up to {length} tokens",
         ) as writer,
     ):
-        done = len(writer)
-        for i, tokens in enumerate(pieces(args.texts, model, length)):
-            if i >= done:
-                rng = np.random.default_rng([args.seed, i])
-                rows = read(model, codec, tokens, args.temperature, rng)
-                writer.write(tokens, rows)
+        end = 0
+        for texts in windows(pieces(args.texts, model, length)):
+            first, end = end, end + len(texts)
+            if end > len(writer):  # all, as what is read together decides last bits
+                rows = read(model, codec, texts, first, args)
+                for i in range(len(writer) - first, len(texts)):
+                    writer.write(texts[i], rows[i])
         require_some(writer, args.texts)
     return info(args)
 
@@ -204,10 +211,8 @@ def pieces(
     texts: Sequence[Path], model: LanguageModel, length: int
 ) -> Iterator[list[int]]:
     """Yield the tokens of texts, cut to a length; show how far it is."""
-    from tqdm import tqdm
-
     size = sum(path.stat().st_size for path in texts)
-    with tqdm(total=size, unit="B", unit_scale=True, disable=None) as bar:
+    with progress(total=size, unit="B", unit_scale=True) as bar:
         for path in texts:
             with path.open("rb") as file:
                 for i, line in enumerate(file, 1):
@@ -216,6 +221,17 @@ def pieces(
                     for start in range(0, len(ids) if text else 0, length):
                         yield ids[start : start + length]
                     bar.update(len(line))
+
+
+def progress(**options: Any) -> Any:
+    """Return a bar of tqdm: for a terminal, or for a log, as a line a minute."""
+    from tqdm import tqdm
+
+    if sys.stderr.isatty():
+        return tqdm(**options)
+    bar = tqdm(**options, delay=60, mininterval=60, maxinterval=60, leave=False)
+    bar.display = lambda *_, **__: print(bar, file=sys.stderr, flush=True)
+    return bar
 
 
 NO_TEXT = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
@@ -237,24 +253,67 @@ def text_of(line: bytes, path: Path, i: int) -> str:
     return text
 
 
+def windows(texts: Iterable[list[int]]) -> Iterator[list[list[int]]]:
+    """Yield texts by the `WINDOW` tokens that they begin in: the first, the next ..."""
+    texts, others = tee(texts)
+    pairs = zip(texts, accumulate(map(len, others), initial=0), strict=False)
+    for _, window in groupby(pairs, lambda pair: pair[1] // WINDOW):
+        yield [tokens for tokens, _ in window]
+
+
+def batches(sizes: Sequence[int]) -> Iterator[list[int]]:
+    """Yield which texts to read side by side: up to `CHUNK` tokens with the padding."""
+    batch: list[int] = []
+    for i in sorted(range(len(sizes)), key=sizes.__getitem__):
+        if batch and (len(batch) + 1) * sizes[i] > CHUNK:
+            yield batch
+            batch = []
+        batch.append(i)
+    yield batch
+
+
+def logits_of(
+    model: LanguageModel, texts: Sequence[Sequence[int]]
+) -> Iterator[tuple[int, torch.Tensor]]:
+    """Yield which text and the logits after its tokens, of a long one by chunks."""
+    import torch
+
+    from sqs_codec.hf import CachedModel
+
+    for batch in batches([*map(len, texts)]):
+        if len(batch) > 1:
+            # Without a mask: what comes after a token doesn't change its logits.
+            rows = [torch.tensor(texts[i]) for i in batch]
+            ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+            with torch.inference_mode():
+                out = model.model(input_ids=ids.to(model.model.device), use_cache=False)
+            for i, logits in zip(batch, out.logits, strict=True):
+                yield i, logits[: len(texts[i]), : model.vocab_size]
+        else:
+            cached = CachedModel(model.model, model.vocab_size)
+            for start in range(0, len(texts[batch[0]]), CHUNK):
+                seen = texts[batch[0]][: start + CHUNK]
+                yield batch[0], cached.tensor(seen, len(seen) - start)
+
+
 def read(
     model: LanguageModel,
     codec: sqs.Codec,
-    tokens: Sequence[int],
-    temperature: float,
-    rng: np.random.Generator,
-) -> sqs.SparseRows:
-    """Return the teacher's distributions after each of the tokens."""
-    from sqs_codec.hf import CachedModel
+    texts: Sequence[Sequence[int]],
+    first: int,
+    args: argparse.Namespace,
+) -> list[sqs.SparseRows]:
+    """Return the teacher's distributions after each token of texts from `first` on."""
     from sqs_codec.torch import quantize_unbiased
 
-    cached = CachedModel(model.model, model.vocab_size)
-    rows: list[sqs.SparseDistribution] = []
-    for start in range(0, len(tokens), CHUNK):
-        end = min(start + CHUNK, len(tokens))
-        logits = cached.tensor(tokens[:end], end - start)
-        rows += quantize_unbiased(codec, logits, temperature=temperature, rng=rng)
-    return sqs.SparseRows.stack(rows)
+    rngs = [np.random.default_rng([args.seed, first + i]) for i in range(len(texts))]
+    parts: list[list[sqs.SparseRows]] = [[] for _ in texts]
+    for i, logits in logits_of(model, texts):
+        rows = quantize_unbiased(
+            codec, logits, temperature=args.temperature, rng=rngs[i]
+        )
+        parts[i].append(rows)
+    return [sqs.SparseRows.stack(p[0] if len(p) == 1 else [*chain(*p)]) for p in parts]
 
 
 def fill_import(parser: argparse.ArgumentParser) -> None:
@@ -327,13 +386,11 @@ def places(
     paths: Sequence[Path], tokenizer: object, config: Path | None
 ) -> Iterator[Place]:
     """Yield what files have; show how much it is."""
-    from tqdm import tqdm
-
     from sqs_codec.distill._imports import Compression, Names, read_lists
 
     names = Names(tokenizer)
     compression = Compression.read(config) if config else None
-    with tqdm(unit=" texts", disable=None) as bar:
+    with progress(unit=" texts") as bar:
         for path in paths:
             for place in read_lists(path, names, compression):
                 yield place

@@ -308,12 +308,10 @@ def load(args: argparse.Namespace, longest: int) -> Model:
         from sqs_codec import llama_cpp
 
         return llama_cpp.Draft(args.draft, n_ctx=longest, threads=args.threads)
-    import torch
-
     from sqs_codec.hf import Draft, load_model
+    from sqs_codec.hf._models import use_threads
 
-    # As in the demo: a step of a small model is too short to share among threads.
-    torch.set_num_threads(args.threads or 1)
+    use_threads(args.threads or 1)
     dropped = options.DROP_LAYERS if args.drop_layers is None else args.drop_layers
     loading = {"device": "auto", "dtype": "auto"}
     loading |= options.given(args, *options.LOADING)

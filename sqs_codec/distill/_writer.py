@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,9 @@ __all__ = ["Writer"]
 ROW_GROUP = 1 << 18
 """Bytes of tokens and packets that end a row group: what is read for a sequence."""
 
+MINUTE = 60.0
+"""Seconds after which one that isn't full is kept, too."""
+
 PARQUET: dict[str, Any] = {
     "compression": {
         "tokens.list.element": "zstd",
@@ -52,15 +56,16 @@ class _Group:
     before: int = 0
     rows: list[tuple[NDArray[np.uint32], int, int, bytes]] = field(default_factory=list)
     size: int = 0  # bytes of their tokens and packets
+    kept: float = field(default_factory=time.monotonic)  # or begun
 
 
 class Writer:
     """A file in the making: one row a sequence, tokens and the packet of their rows.
 
     Each row group, of some 250 kB, is kept by itself in the folder
-    ``path + ".parts"`` as soon as it is full, and `close` makes the file of them. So a
-    writer that is made again after an end of any kind goes on after the last sequence
-    that was kept: its ``len`` says how many there are.
+    ``path + ".parts"`` as soon as it is full, and each minute until then, and `close`
+    makes the file of them. So a writer that is made again after an end of any kind goes
+    on after the last sequence that was kept: its ``len`` says how many there are.
 
     As a context manager it closes the file at the end, but not after an exception: then
     all sequences written are kept for a writer that goes on.
@@ -213,9 +218,12 @@ class Writer:
         self._group.size += ids.nbytes + len(packet)
         if self._group.size >= ROW_GROUP:
             self._keep()
+            self._group = _Group(self._group.place + 1, len(self))
+        elif time.monotonic() - self._group.kept >= MINUTE:
+            self._keep()
 
     def _keep(self) -> None:
-        """Write the row group to a file of its own, and begin the next."""
+        """Write the row group to a file of its own, which a fuller one may replace."""
         group = self._group
         if not group.rows:
             return
@@ -233,8 +241,7 @@ class Writer:
         with pq.ParquetWriter(sink, self.header.schema(), **PARQUET) as writer:
             writer.write_table(pa.table(columns, schema=self.header.schema()))
         write_file(self._part(group.place), sink.getvalue())
-        # At once: an interrupt before it writes the same file again.
-        self._group = _Group(group.place + 1, len(self))
+        group.kept = time.monotonic()
 
     def close(self) -> None:
         """Finish the file: make it of the row groups, and put it in its place.

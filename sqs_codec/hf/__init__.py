@@ -5,6 +5,13 @@
 `SparseLogitsProcessor` shows in one process what the codec does to assisted generation.
 """
 
+import os
+import sys
+
+if "torch" not in sys.modules:  # which reads this once
+    # Threads that spin while they wait keep others from the cores that they wait for.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 try:
     from sqs_codec.hf._cloud import Cloud
     from sqs_codec.hf._edge import Draft, Edge, custom_generate

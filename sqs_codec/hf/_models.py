@@ -166,6 +166,14 @@ def place(device: str, dtype: str, found: Collection[str]) -> tuple[str, str]:
     return device, "float32" if (device, dtype) == ("cpu", "auto") else dtype
 
 
+def use_threads(threads: int = 1) -> None:
+    """Let so many threads compute models: a step of a small one is too short to share.
+
+    Where another program keeps a core busy, they would mostly wait for each other.
+    """
+    torch.set_num_threads(threads)
+
+
 def devices() -> set[str]:
     """Return the devices of this machine that PyTorch can use."""
     gpus = {"cuda": torch.cuda, "mps": torch.backends.mps}

@@ -7,7 +7,6 @@ import time
 from importlib import resources
 
 import numpy as np
-import torch
 from rich.console import Console
 from rich.text import Text
 
@@ -18,7 +17,7 @@ from sqs_codec.cli.demo.count import Paced, Stats, Tap, Watched
 from sqs_codec.cli.options import find_prior, interrupts_raise
 from sqs_codec.edge import FixedPlan, Hints, Metrics, generate
 from sqs_codec.hf import Cloud
-from sqs_codec.hf._models import CachedModel, Pair, load_pair
+from sqs_codec.hf._models import CachedModel, Pair, load_pair, use_threads
 from sqs_codec.session import EdgeSession, Sampling, Setting
 from sqs_codec.session._numbers import seed_of
 
@@ -26,9 +25,7 @@ from sqs_codec.session._numbers import seed_of
 def run(args: argparse.Namespace, console: Console) -> None:
     """Run both keep rules over the prompts and print what they cost."""
     began = time.monotonic()
-    # A step of a small model is too short to share: where another program keeps
-    # a core busy, torch's threads would mostly wait for each other.
-    torch.set_num_threads(1)
+    use_threads()
     if console.is_terminal:
         console.print("Loading the models ...", style="dim", highlight=False)
     pair = load_pair(args.draft, args.target, args.drop_layers)
