@@ -459,3 +459,43 @@ def test_what_a_terminal_obeys_is_spelled():
         assert words.shown(harmless) == harmless
     assert words.shown("\x1b" * 5, 2) == "<1b><1b>..."
     assert len(words.shown("x" * 10**6)) == 1003
+
+
+LOADS_TORCH = """
+import os, sys, types
+from contextlib import suppress
+from importlib.machinery import ModuleSpec
+from sqs_codec.cli import generate, main
+
+class Torch:
+    def find_spec(self, name, *_):
+        return ModuleSpec(name, self) if name == "torch" else None
+    def create_module(self, spec):
+        return None
+    def exec_module(self, module):
+        print(os.environ.pop("OMP_WAIT_POLICY", None))
+        raise ImportError("in place of torch")
+
+sys.meta_path.insert(0, Torch())
+make = ["distill", "make", "--texts", __file__, "-o", __file__ + ".parquet"]
+for argv in ["demo"], ["bits", "--texts", __file__], ["serve", "--insecure"], make:
+    with suppress(ImportError):
+        main.main(argv)
+with suppress(ImportError):
+    generate.load(types.SimpleNamespace(draft=None), 100)
+sys.modules["torch"] = None
+with suppress(ImportError):
+    import sqs_codec.hf
+print(os.environ.get("OMP_WAIT_POLICY"))
+"""
+
+
+def test_torch_is_told_that_its_threads_are_to_sleep(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(LOADS_TORCH)
+    environment = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
+    done = subprocess.run(
+        [sys.executable, program], env=environment, capture_output=True, text=True
+    )
+    # But not once it is loaded: it would tell only other processes.
+    assert done.stdout.split() == 5 * ["passive"] + ["None"], done.stderr

@@ -25,8 +25,10 @@ import torch
 
 import sqs_codec as sqs
 from sqs_codec import distill
+from sqs_codec.cli import distill as command
 from sqs_codec.cli import main as cli
 from sqs_codec.distill import _dataset, _header, _writer
+from sqs_codec.hf import CachedModel, load_model
 from tests.kit import likely_distribution, make_prior
 from tests.test_demo import WORDS, save_model
 
@@ -394,6 +396,19 @@ def test_a_process_that_is_killed_loses_a_row_group_at_most(tmp_path: Path) -> N
     assert [int(s.tokens[0]) for s in dataset] == [i % V for i in range(n + 1)]
 
 
+def test_a_row_group_is_kept_each_minute(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_writer, "MINUTE", 0)
+    other = tmp_path / "other.parquet"
+    with distill.Writer(other, sqs.Codec(V, L), **SETTING) as writer:
+        for i in range(40):
+            writer.write(*text(i))
+            kept = Path(f"{other}.parts").glob("*.parquet")
+            assert sum(pq.read_metadata(part).num_rows for part in kept) == i + 1
+    assert other.read_bytes() == path.read_bytes()
+
+
 def test_a_file_of_a_million_tokens_that_is_cut_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -632,6 +647,9 @@ def test_datasets_sees_it(path: Path, tmp_path: Path) -> None:
         assert sqs.Codec(V, L).decode_sequence(row["packet"]) == rows
 
 
+W1, W2 = (2, 5, 16, 16), (8, 1)
+"""Tokens of the pieces that are read as a whole."""
+
 TEXTS = ["the fox", "", "a dog and the fox", "the " * 40, "fox"]
 
 
@@ -653,6 +671,10 @@ def test_make_goes_on_where_it_was_interrupted(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(_writer, "ROW_GROUP", 60)
+    monkeypatch.setattr(command, "CHUNK", 12)  # the texts of 16 tokens are longer
+    monkeypatch.setattr(command, "WINDOW", 24)
+    read, batches = [], command.batches
+    monkeypatch.setattr(command, "batches", lambda n: read.append(n) or batches(n))
     texts, lines = tmp_path / "texts.txt", tmp_path / "texts.jsonl"
     with_mark = "utf-8-sig"  # as editors on Windows write it
     texts.write_text("\n".join(TEXTS), with_mark)
@@ -667,7 +689,17 @@ def test_make_goes_on_where_it_was_interrupted(
         assert sqs_distill("make", *options, source, "-o", parted) == 0
         assert capsys.readouterr().out == said
         assert whole.read_bytes() == parted.read_bytes()
+    # Side by side with the same ones, wherever it goes on: the last bits are the same.
+    assert [*map(tuple, read)] == 2 * [W1, W2, W1, W1, W1, W2]
     dataset = distill.open(whole)
+    model, codec = load_model(teacher), dataset.header.codec
+    for i, sequence in enumerate(dataset):
+        alone = CachedModel(model.model, model.vocab_size)
+        logits = alone.logits(sequence.tokens.tolist(), len(sequence.tokens))
+        rng = np.random.default_rng([0, i])
+        own = codec.quantize_unbiased_batch(logits, rng=rng).to_dense(float)
+        moved = abs(own - sequence.rows.to_dense(float)).sum(1)  # by last bits
+        assert moved.max() * codec.resolution < 2.5
     assert [len(s.rows) for s in dataset] == [2, 5, 16, 16, 8, 1]
     assert f"6 sequences of {2 + 5 + 40 + 1} tokens, 48 distributions" in said
     assert sqs_distill("check", whole, "--tokenizer", teacher) == 0
@@ -688,6 +720,26 @@ def sqs_distill_interrupted(when: int, *arguments: object) -> int:
 
         patch.setattr(distill.Writer, "write", stop)
         return sqs_distill("make", *arguments)
+
+
+def test_batches_are_of_like_lengths_and_bounded() -> None:
+    assert [*command.batches([200, 100, 1000, 90, 256])] == [[3, 1], [0, 4], [2]]
+    texts = [[0] * n for n in (3000, 1095, 1, 9000, 5)]
+    assert [*command.windows(texts)] == [texts[:3], texts[3:4], texts[4:]]
+
+
+def test_a_log_shows_progress_as_lines(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seconds = [0.0]
+    monkeypatch.setattr("tqdm.std.time", lambda: seconds[0])
+    with command.progress(total=10, unit="B") as bar:
+        for _ in range(10):
+            seconds[0] += 20
+            bar.update()
+    said = capsys.readouterr().err
+    assert re.findall(r"^ *(\d+)%.*\n", said, re.M) == ["30", "60", "90", "100"]
+    assert "\r" not in said
 
 
 @pytest.mark.parametrize(
