@@ -725,7 +725,7 @@ def sqs_distill_interrupted(when: int, *arguments: object) -> int:
 def test_batches_are_of_like_lengths_and_bounded() -> None:
     assert [*command.batches([200, 100, 1000, 90, 256])] == [[3, 1], [0, 4], [2]]
     texts = [[0] * n for n in (3000, 1095, 1, 9000, 5)]
-    assert [*command.windows(texts)] == [texts[:3], texts[3:4], texts[4:]]
+    assert [*command.windows(texts)] == [texts[:1], texts[1:3], texts[3:4], texts[4:]]
 
 
 def test_a_log_shows_progress_as_lines(
