@@ -26,7 +26,7 @@ import torch
 import transformers
 from numpy.typing import NDArray
 
-from sqs_codec._base import checks
+from sqs_codec._base import chat, checks
 from sqs_codec._base.files import lacks_folder
 from sqs_codec._base.hub import ask_hub
 from sqs_codec.edge import fingerprint
@@ -129,14 +129,23 @@ def encode_prompt(tokenizer: HFTokenizer, prompt: str) -> list[int]:
 def encode_chat(
     tokenizer: HFTokenizer, messages: Sequence[Mapping[str, str]]
 ) -> list[int]:
-    """Token ids of a chat in the template, up to where the answer begins."""
-    encoded = tokenizer.apply_chat_template(
+    """Token ids of a chat in the template, up to where the answer begins.
+
+    What a message says is text; ValueError if it spells a token in spite of that.
+    """
+    source = str(tokenizer.chat_template)
+    return chat.encode(
         messages,
-        add_generation_prompt=True,
-        tokenize=True,
-        return_dict=True,
+        render=functools.partial(
+            tokenizer.apply_chat_template, add_generation_prompt=True, tokenize=False
+        ),
+        tokenize=lambda text: tokenizer(text, add_special_tokens=False)["input_ids"],
+        reserved={
+            i: token.content
+            for i, token in tokenizer.added_tokens_decoder.items()
+            if token.special or chat.names(source, token.content)
+        },
     )
-    return [int(i) for i in encoded["input_ids"]]
 
 
 def vocab_size(model: HFModel, tokenizer: HFTokenizer | None) -> int:

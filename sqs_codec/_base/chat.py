@@ -1,0 +1,71 @@
+"""Chats as tokens, in which nothing that a message says opens a role."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+
+__all__ = ["encode", "names"]
+
+OPEN, CLOSE = "\ufdd0", "\ufdd1"
+"""Marks of what a message says; Unicode keeps them for use inside a program."""
+
+
+def names(template: str, token: str) -> bool:
+    """Whether a template writes this token, as far as its source says it."""
+    return token in template and not token.isspace()
+
+
+def encode(
+    messages: Sequence[Mapping[str, str]],
+    *,
+    render: Callable[[Sequence[Mapping[str, str]]], str],
+    tokenize: Callable[[str], list[int]],
+    reserved: Mapping[int, str],
+) -> list[int]:
+    """Token ids of a chat in a template, up to where the answer begins.
+
+    The template is filled in twice: as it is, and with marks around what messages say
+    and behind each character in it with which a reserved token begins. Tokenized
+    between its marks, the second text has no reserved tokens but the template's own.
+    If the first one has the same, it is as safe, and its ids are those that any
+    program gives; if not, the second one's ids are the chat.
+
+    Parameters
+    ----------
+    messages : sequence of mapping
+        Each with a role and its content.
+    render, tokenize : callable
+        Fills the template in; gives ids, a token's where a text spells one.
+    reserved : mapping of int to str
+        Ids and how they are spelled: special tokens, and those of `names`.
+
+    Raises
+    ------
+    ValueError
+        A message has a reserved token between two marks; the error names it.
+    """
+    # What stands for all that a vocabulary lacks opens nothing.
+    unknown = tokenize(OPEN)
+    roles = {i: word for i, word in reserved.items() if i not in unknown}
+    first = re.escape("".join({"<", *(word[0] for word in roles.values())}))
+
+    def mark(found: re.Match[str]) -> str:
+        said = re.sub(f"[{OPEN}{CLOSE}]", "", found[0])
+        return OPEN + re.sub(f"[{first}]+", rf"\g<0>{OPEN}", said) + CLOSE
+
+    # Around spaces, which a template may take away, there are no marks.
+    said = [re.sub(r"(?s)\S(.*\S)?", mark, m["content"], count=1) for m in messages]
+    marked = render([{**m, "content": s} for m, s in zip(messages, said, strict=True)])
+    apart: list[int] = []
+    for kind, part in re.findall(f"([{OPEN}{CLOSE}]?)([^{OPEN}{CLOSE}]*)", marked):
+        ids = tokenize(part)
+        if kind == OPEN and (found := [roles[i] for i in ids if i in roles]):
+            raise ValueError(
+                f"a message spells {found[0]}, which only the chat template may, in a "
+                f"way that can't be read as text"
+            )
+        apart += ids
+    whole = tokenize(render(messages))
+    ours, own = ([i for i in ids if i in roles] for ids in (whole, apart))
+    return whole if ours == own else apart
