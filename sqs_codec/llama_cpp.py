@@ -10,6 +10,8 @@ import codecs
 import contextlib
 import copy
 import ctypes
+import functools
+import json
 import os
 import re
 import weakref
@@ -27,7 +29,7 @@ except ModuleNotFoundError as error:
 
     raise needs("sqs_codec.llama_cpp", error, "llama-cpp") from error
 
-from sqs_codec._base import checks
+from sqs_codec._base import chat, checks
 from sqs_codec.edge import fingerprint
 from sqs_codec.session._text import common_length
 
@@ -44,6 +46,12 @@ BATCH = 512
 
 BRANCHES = 8
 """Texts that share a beginning and are read at once."""
+
+SPECIAL = llama.LLAMA_TOKEN_ATTR_CONTROL | llama.LLAMA_TOKEN_ATTR_UNKNOWN
+"""Of tokens that no text spells, by a file's own account."""
+
+SAMPLING = {"temperature": "temp", "top_k": "top_k", "top_p": "top_p", "min_p": "min_p"}
+"""What a file calls the fields of `sqs_codec.session.Sampling`."""
 
 LOG_ERROR = 4
 """``GGML_LOG_LEVEL_ERROR``, which the package doesn't name."""
@@ -173,6 +181,17 @@ class Draft:
         # is HTML to some.
         ends = llama.llama_vocab_eos(vocab), llama.llama_vocab_eot(vocab)
         self.stop = frozenset(token for token in ends if token >= 0)
+        template = llama.llama_model_chat_template(self._model, None)
+        self._template = None if template is None else template.decode()
+        self._reserved = {
+            i: word
+            for word, i in vocabulary.items()
+            if (kind := llama.llama_vocab_get_attr(vocab, i)) & SPECIAL
+            or (
+                kind & llama.LLAMA_TOKEN_ATTR_USER_DEFINED
+                and chat.names(self._template or "", word)
+            )
+        }
 
     def __len__(self) -> int:
         """How many tokens are cached, of the longest text."""
@@ -353,7 +372,17 @@ class Draft:
     @property
     def has_template(self) -> bool:
         """Whether the file has a chat template."""
-        return llama.llama_model_chat_template(self._model, None) is not None
+        return self._template is not None
+
+    @property
+    def sampling(self) -> dict[str, float]:
+        """What the file has for `sqs_codec.session.Sampling`."""
+        found, buffer = {}, ctypes.create_string_buffer(64)
+        for name, key in SAMPLING.items():
+            path = f"general.sampling.{key}".encode()
+            if llama.llama_model_meta_val_str(self._model, path, buffer, 64) > 0:
+                found[name] = json.loads(buffer.value)
+        return found
 
     def encode_text(self, text: str) -> list[int]:
         """Token ids of a text as it is."""
@@ -361,6 +390,8 @@ class Draft:
 
     def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
         """Token ids of a chat in the template, up to where the answer begins.
+
+        What a message says is text: it can't spell a token that tells roles apart.
 
         Parameters
         ----------
@@ -370,21 +401,29 @@ class Draft:
         Raises
         ------
         ValueError
-            There is no template, or it fails.
+            There is no template, or it fails, or a message spells such a token anyway.
         """
-        template = llama.llama_model_chat_template(self._model, None)
+        template = self._template
         if template is None:
             raise ValueError("the file has no chat template")
-        try:
-            chat = Jinja2ChatFormatter(
-                template.decode(),
-                bos_token=_word(self._vocab, llama.llama_vocab_bos(self._vocab)),
-                eos_token=_word(self._vocab, llama.llama_vocab_eos(self._vocab)),
-            )
-            formatted = chat(messages=list(messages))
-        except Exception as error:  # a template is a program
-            raise ValueError(f"the file's chat template fails: {error}") from error
-        return self._tokenize(formatted.prompt, special=False)
+
+        def render(messages: Sequence[Mapping[str, str]]) -> str:
+            try:
+                formatter = Jinja2ChatFormatter(
+                    template,
+                    bos_token=_word(self._vocab, llama.llama_vocab_bos(self._vocab)),
+                    eos_token=_word(self._vocab, llama.llama_vocab_eos(self._vocab)),
+                )
+                return str(formatter(messages=list(messages)).prompt)
+            except Exception as error:  # a template is a program
+                raise ValueError(f"the file's chat template fails: {error}") from error
+
+        return chat.encode(
+            messages,
+            render=render,
+            tokenize=functools.partial(self._tokenize, special=False),
+            reserved=self._reserved,
+        )
 
     def _tokenize(self, text: str, *, special: bool) -> list[int]:
         """Cut a text, with the beginning and end of its own that a model may want."""

@@ -213,7 +213,7 @@ def test_a_prompt_of_another_encoding(
 def test_prior_is_the_vocabularys(
     asked: str | None, fingerprint: bytes, prior: str | None
 ) -> None:
-    args = argparse.Namespace(prior=asked, top_k=None, alpha=None)
+    args = argparse.Namespace(prior=asked, kept=None, alpha=None)
     size = 50_257 if asked == "gpt2" else 49_152
     draft: Any = argparse.Namespace(vocab_size=size, fingerprint=fingerprint)
     expected = None if prior is None else sqs.Prior.builtin(prior)

@@ -30,7 +30,7 @@ from sqs_codec.proxy._draft import Turns
 from sqs_codec.proxy._errors import ApiError
 from sqs_codec.proxy._request import REFUSED, parse
 from sqs_codec.serve import connect
-from sqs_codec.session import Link
+from sqs_codec.session import Link, Sampling
 from tests.serving import Server, serving, wait_until
 from tests.test_demo import WORDS, save_model
 
@@ -244,7 +244,7 @@ def test_templates(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
         ({"temperature": 3}, openai.BadRequestError, "temperature must be 0 to 2"),
         ({"max_tokens": 0}, openai.BadRequestError, "max_tokens must be at least 1"),
         ({"seed": -1}, openai.BadRequestError, "seed must be 0 to"),
-        ({"stop": [""]}, openai.BadRequestError, "a stop must have 1 to"),
+        ({"stop": "x" * 257}, openai.BadRequestError, "a stop may have 256"),
         ({"model": "gpt-4o"}, openai.NotFoundError, "no model 'gpt-4o' here"),
         ({"prompt": "the " * 5000}, openai.BadRequestError, "prompt has 5000 tokens"),
     ],
@@ -274,7 +274,7 @@ def test_whatever_comes_is_answered_in_words() -> None:
             at = rng.randrange(len(data))
             data = data[:at] + rng.randbytes(rng.randrange(3)) + data[at + 1 :]
         with suppress(ApiError):  # and nothing else
-            parse(data, chat=rng.random() < 0.5, model="sqs")
+            parse(data, chat=rng.random() < 0.5, models=["sqs"], sampling=Sampling())
             good += 1
     assert 1000 < good < 9000
 
@@ -371,7 +371,7 @@ def test_beyond_the_clients_there_is_a_time_to_come_again(
 
 def test_a_key_and_a_site_that_may_call(folder: Path, server: Server) -> None:
     site = "https://chat.example.org"
-    options = {"api_key": "a-key-of-the-tests", "origins": [site], "name": "big"}
+    options = {"api_key": "a-key-of-the-tests", "origins": [site], "names": ["big"]}
     with proxying(folder, server.address, **options) as proxy:
         for key in ("another", ""):
             headers = {"Authorization": f"Bearer {key}"}

@@ -23,7 +23,7 @@ from sqs_codec.session._limits import MAX_DRAFT
 if TYPE_CHECKING:
     from sqs_codec.edge import Draft, Edge, Step
     from sqs_codec.proxy._model import Model, Text
-    from sqs_codec.session import Link, Setting
+    from sqs_codec.session import Link, Sampling, Setting
 
 DESCRIPTION = """\
 Writes a text with the server of sqs serve: a small draft model runs here, the
@@ -80,6 +80,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--top-k",
+        dest="kept",
         type=options.number(int, 1),
         metavar="K",
         help="keep the K most probable tokens (default: the planner chooses)",
@@ -91,7 +92,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
     )
     options.add_prior(add, default="smollm2 with its vocabulary, else none")
     add_model(parser.add_argument_group("model").add_argument)
-    parser.set_defaults(command=run)
+    parser.set_defaults(command=run, top_k=None)
 
 
 def add_mode(add: options.Add) -> None:
@@ -160,7 +161,7 @@ def add_server(add: options.Add) -> None:
 
 
 def _add_text(add: options.Add) -> None:
-    options.add_temperature(add, "of both models; 0 is greedy")
+    options.add_sampling(add, "of both models")
     add(
         "--max-tokens",
         type=options.number(int, 1),
@@ -179,7 +180,7 @@ def _add_text(add: options.Add) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the text to standard output; return the exit status."""
-    if args.top_k is not None and args.alpha is not None:
+    if args.kept is not None and args.alpha is not None:
         args.usage_error("--top-k and --alpha are two ways to do the same; give one")
     if args.draft_length is not None and args.mode not in ("auto", "rounds"):
         args.usage_error(f"--draft-length is for rounds, not for --mode {args.mode}")
@@ -257,7 +258,6 @@ def check_files(args: argparse.Namespace) -> None:
 def _write(args: argparse.Namespace) -> None:
     check_files(args)
     from sqs_codec.edge import Edge, FixedPlan
-    from sqs_codec.session import Sampling
 
     prompt = sys.stdin.read() if args.prompt == "-" else args.prompt
     checks.utf8("the prompt", prompt)
@@ -288,7 +288,7 @@ def _write(args: argparse.Namespace) -> None:
         ids,
         lambda: links.pop() if links else connect(args),
         max_tokens=args.max_tokens,
-        sampling=Sampling(args.temperature),
+        sampling=sampling(args, draft),
         seed=args.seed,
     )
     with options.interrupts_raise():
@@ -348,11 +348,22 @@ def settings(args: argparse.Namespace, draft: Draft) -> list[Setting]:
 
     prior = prior_of(args.prior, draft.fingerprint)
     codec = sqs.Codec(draft.vocab_size, prior=prior)
-    if args.top_k is not None:
-        return [Setting(codec, sqs.TopK(args.top_k))]
+    if args.kept is not None:
+        return [Setting(codec, sqs.TopK(args.kept))]
     if args.alpha is not None:
         return [Setting(codec, sqs.Conformal(alpha=args.alpha))]
     return default_settings(draft.vocab_size, prior)
+
+
+def sampling(args: argparse.Namespace, draft: Model) -> Sampling:
+    """Return how texts are drawn: by the options, by the draft's files, by default."""
+    from sqs_codec.session import Sampling
+
+    own = dict(draft.sampling)
+    # Files leave out what is 1.
+    default = {"temperature": 1.0 if own else options.TEMPERATURE}
+    given = options.given(args, "temperature", "top_k", "top_p", "min_p")
+    return Sampling(**default | own | given)
 
 
 def connect(args: argparse.Namespace) -> Link:

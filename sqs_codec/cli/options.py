@@ -25,7 +25,7 @@ from sqs_codec.engine._registry import DEVICES, DTYPES
 Add = Callable[..., argparse.Action]
 """The method that adds an option to a parser, or to a group of options."""
 
-DROP_LAYERS = 2
+DROP_LAYERS, TEMPERATURE = 2, 0.7
 LOADING = ("device", "dtype", "revision")
 """The options of `add_loading`."""
 
@@ -132,7 +132,7 @@ def add_prior(add: Add, default: str = "none") -> None:
 
 
 def add_temperature(
-    add: Add, of: str, *, default: float = 0.7, least: float = 0
+    add: Add, of: str, *, default: float = TEMPERATURE, least: float = 0
 ) -> None:
     """Add the option that sets a temperature of something."""
     add(
@@ -142,6 +142,17 @@ def add_temperature(
         metavar="T",
         help=f"{of} (default: %(default)s)",
     )
+
+
+def add_sampling(add: Add, of: str) -> None:
+    """Add the options that say how a text is drawn, but for ``--top-k``."""
+    default = f"default: what the draft's files say, else {TEMPERATURE}"
+    for name, most, what in (
+        ("temperature", math.inf, f"{of}; 0 is greedy ({default})"),
+        ("top-p", 1, "draw from the fewest tokens whose probabilities sum to this"),
+        ("min-p", 1, "draw from tokens of this times the largest probability, or more"),
+    ):
+        add(f"--{name}", type=number(float, 0, most), metavar="X", help=what)
 
 
 def add_resolution(add: Add, default: int | None = None) -> None:

@@ -48,11 +48,19 @@ def fill(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     _add_clients(parser.add_argument_group("clients").add_argument)
     generate.add_server(parser.add_argument_group("server").add_argument)
+    add = parser.add_argument_group("text, where a client doesn't say").add_argument
+    options.add_sampling(add, "of the target")
+    add(
+        "--top-k",
+        type=options.number(int, 1),
+        metavar="K",
+        help="draw from the K most probable tokens",
+    )
     add = parser.add_argument_group("what is sent").add_argument
     generate.add_mode(add)
     options.add_prior(add, default="smollm2 with its vocabulary, else none")
     generate.add_model(parser.add_argument_group("model").add_argument)
-    parser.set_defaults(command=run, top_k=None, alpha=None)
+    parser.set_defaults(command=run, kept=None, alpha=None)
 
 
 def _add_clients(add: options.Add) -> None:
@@ -71,9 +79,11 @@ def _add_clients(add: options.Add) -> None:
     )
     add(
         "--model-name",
-        default="sqs",
+        action="append",
+        default=[],
         metavar="NAME",
-        help="what clients call the model (default: %(default)s)",
+        help="what clients call the model; may be given several times, and * is any "
+        "name (default: sqs)",
     )
     add(
         "--api-key",
@@ -153,7 +163,8 @@ def _serve(args: argparse.Namespace) -> None:
     writer.check()
     app = make_app(
         writer,
-        name=args.model_name,
+        names=args.model_name,
+        sampling=generate.sampling(args, model),
         api_key=args.api_key,
         hosts=args.allow_host,
         origins=args.allow_origin,

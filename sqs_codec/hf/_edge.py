@@ -131,6 +131,12 @@ class Draft(CachedModel):
         """Whether the tokenizer has a chat template."""
         return getattr(self._tokenizer, "chat_template", None) is not None
 
+    @property
+    def sampling(self) -> dict[str, float]:
+        """What the model's ``generation_config`` has for `Sampling`."""
+        own = self._model.generation_config.to_diff_dict()
+        return {name: own[name] for name in Sampling().config() if own.get(name)}
+
     def encode_prompt(self, prompt: str) -> list[int]:
         """Token ids of one user message, as the function of this name gives them."""
         return encode_prompt(self._tokenizer, prompt)

@@ -7,6 +7,7 @@ import contextlib
 import hmac
 import ipaddress
 import json
+import logging
 import time
 import uuid
 from collections.abc import AsyncIterator, Collection
@@ -28,8 +29,12 @@ from sqs_codec.proxy import _request
 from sqs_codec.proxy._errors import ApiError
 from sqs_codec.proxy._metrics import CONTENT_TYPE_LATEST, Metrics
 from sqs_codec.proxy._writer import Answer, Piece, Writer
+from sqs_codec.session import Sampling
 
 __all__ = ["make_app"]
+
+NAME = "sqs"
+"""Of the model, unless it has another."""
 
 MOST_BYTES, HEADER_BYTES = 1 << 20, 1 << 14
 """Of a body, and of the headers before it."""
@@ -53,10 +58,14 @@ SAFETY = {
 """Headers of the page."""
 
 
+log = logging.getLogger(__name__)
+
+
 def make_app(
     writer: Writer,
     *,
-    name: str = "sqs",
+    names: Collection[str] = (),
+    sampling: Sampling | None = None,
     api_key: str | None = None,
     hosts: Collection[str] = (),
     origins: Collection[str] = (),
@@ -66,8 +75,10 @@ def make_app(
     Parameters
     ----------
     writer : Writer
-    name : str
-        What the model is called.
+    names : collection of str
+        What the model is called; ``*`` is any name. By default it is "sqs".
+    sampling : Sampling, optional
+        How texts are drawn where a client doesn't say.
     api_key : str, optional
         What clients have to give as a bearer token.
     hosts : collection of str
@@ -80,7 +91,9 @@ def make_app(
     starlette.applications.Starlette
         An ASGI application.
     """
-    endpoint = _Endpoint(writer, name)
+    named = [name for name in names if name != "*"] or [NAME]
+    models = [*named, "*"] if "*" in names else named
+    endpoint = _Endpoint(writer, models, sampling or Sampling())
 
     async def page(request: Request) -> Response:
         file = request.url.path.strip("/") or "index.html"
@@ -98,9 +111,11 @@ def make_app(
         yield
         await writer.close()
 
-    async def refuse(_: Request, error: Exception) -> Response:
+    async def refuse(request: Request, error: Exception) -> Response:
         if isinstance(error, HTTPException):
-            error = ApiError(error.detail, status=error.status_code)
+            answer = endpoint.refusal(_elsewhere(request, error.status_code))
+            answer.headers.update(error.headers or {})
+            return answer
         if not isinstance(error, ApiError):
             return Response(status_code=499)  # to nobody
         return endpoint.refusal(error)
@@ -133,6 +148,17 @@ def make_app(
         },
         lifespan=lifespan,
     )
+
+
+def _elsewhere(request: Request, status: int) -> ApiError:
+    """Say of a path or method that isn't there which are."""
+    there = ", ".join(
+        f"{'POST' if 'POST' in route.methods else 'GET'} {route.path}"
+        for route in request.app.routes
+    )
+    asked = f"{request.method[:9]} {request.url.path[:99]}"
+    said = f"there is no {asked} here, only {there}"
+    return ApiError(said, status=status, code="unknown_url")
 
 
 class _Guard:
@@ -212,15 +238,11 @@ class _Guard:
 class _Endpoint:
     """Answers the protocol's calls."""
 
-    def __init__(self, writer: Writer, name: str) -> None:
-        self._writer, self._name = writer, name
+    def __init__(self, writer: Writer, models: list[str], sampling: Sampling) -> None:
+        self._writer, self._models, self._sampling = writer, models, sampling
         self.metrics = Metrics()
-        self._model = {
-            "id": name,
-            "object": "model",
-            "created": int(time.time()),
-            "owned_by": "sqs",
-        }
+        self._began = int(time.time())
+        self._had_tools = False
 
     def refusal(self, error: ApiError) -> Response:
         """Return an error as an answer."""
@@ -229,18 +251,22 @@ class _Endpoint:
 
     async def models(self, _: Request) -> Response:
         """Say which models there are."""
-        return JSONResponse({"object": "list", "data": [self._model]})
+        listed = [self._model(name) for name in self._models if name != "*"]
+        return JSONResponse({"object": "list", "data": listed})
 
     async def model(self, request: Request) -> Response:
         """Say what a model is."""
         asked = request.path_params["model"]
-        if asked != self._name:
-            raise ApiError(
-                f"there is no model {asked[:99]!r} here, only {self._name!r}",
-                status=404,
-                code="model_not_found",
-            )
-        return JSONResponse(self._model)
+        return JSONResponse(self._model(_request.check_model(asked, self._models)))
+
+    def _model(self, name: str) -> dict[str, Any]:
+        return {
+            "id": name,
+            "object": "model",
+            "created": self._began,
+            "owned_by": "sqs",
+            "sqs": {"sampling": asdict(self._sampling)},
+        }
 
     async def chat(self, request: Request) -> _Reply:
         """Answer in a chat."""
@@ -251,9 +277,17 @@ class _Endpoint:
         return await self._complete(request, chat=False)
 
     async def _complete(self, request: Request, *, chat: bool) -> _Reply:
-        asked = _request.parse(await _body(request), chat=chat, model=self._name)
+        asked = _request.parse(
+            await _body(request),
+            chat=chat,
+            models=self._models,
+            sampling=self._sampling,
+        )
+        if asked.tools and not self._had_tools:
+            self._had_tools = True
+            log.warning("a client offers tools: answers are text, and call none")
         answer = await self._writer.write(asked)
-        return _Reply(self, asked, answer, _Shape(self._name, chat))
+        return _Reply(self, asked, answer, _Shape(asked.model, chat))
 
 
 async def _body(request: Request) -> bytes:
@@ -288,13 +322,15 @@ class _Shape:
         }
         self._first = True
 
-    def whole(self, text: str, finish: str | None, usage: dict[str, Any]) -> Any:
+    def whole(self, texts: list[str], finish: list[str], usage: dict[str, Any]) -> Any:
         """Return the only object of an answer."""
-        said = {"message": {"role": "assistant", "content": text}}
+        said: list[dict[str, Any]] = [{"text": text} for text in texts]
+        if self._chat:
+            said = [{"message": {"role": "assistant", "content": t}} for t in texts]
         return {
             **self._base,
             "object": "chat.completion" if self._chat else "text_completion",
-            "choices": [self._choice(said if self._chat else {"text": text}, finish)],
+            "choices": list(map(self._choice, said, finish, range(len(texts)))),
             "usage": usage,
         }
 
@@ -306,7 +342,7 @@ class _Shape:
             said = {"delta": {"role": "assistant", **delta} if self._first else delta}
         self._first = False
         return self._piece(
-            [self._choice(said, piece.finish)],
+            [self._choice(said, piece.finish, piece.index)],
             {"sqs": {"origin": piece.origin, **_figures(piece)}},
         )
 
@@ -318,8 +354,8 @@ class _Shape:
         kind = "chat.completion.chunk" if self._chat else "text_completion"
         return {**self._base, "object": kind, "choices": choices, **more}
 
-    def _choice(self, said: dict[str, Any], finish: str | None) -> Any:
-        return {"index": 0, **said, "logprobs": None, "finish_reason": finish}
+    def _choice(self, said: dict[str, Any], finish: str | None, index: int) -> Any:
+        return {"index": index, **said, "logprobs": None, "finish_reason": finish}
 
 
 def _figures(piece: Piece) -> dict[str, Any]:
@@ -383,17 +419,19 @@ class _Reply(Response):
         return piece
 
     async def _send_whole(self, scope: Scope, receive: Receive, send: Send) -> None:
-        said = ""
+        texts, finish = [""], list[str]()
         try:
-            piece = await self._next()
-            while piece.finish is None:
-                said += piece.text
+            while True:
                 piece = await self._next()
+                texts[-1] += piece.text
+                finish += [piece.finish] if piece.finish else []
+                if piece.last:
+                    break
+                texts += [""] if piece.finish else []
         except ApiError as error:
             return await self._endpoint.refusal(error)(scope, receive, send)
         self._metrics.requests.labels(status=200).inc()
-        usage = _usage(self._answer, piece)
-        whole = self._shape.whole(said + piece.text, piece.finish, usage)
+        whole = self._shape.whole(texts, finish, _usage(self._answer, piece))
         await JSONResponse(whole)(scope, receive, send)
 
     async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -414,8 +452,8 @@ class _Reply(Response):
             },
         )
         try:
-            while piece.finish is None:
-                if piece.text:
+            while not piece.last:
+                if piece.text or piece.finish:
                     await _event(send, self._shape.chunk(piece))
                 piece = await self._next()
         except ApiError as error:

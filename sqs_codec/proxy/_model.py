@@ -31,6 +31,10 @@ class Model(edge.Draft, Protocol):
     def has_template(self) -> bool:
         """Whether there is a chat template."""
 
+    @property
+    def sampling(self) -> Mapping[str, float]:
+        """What the model's own files say of how it is drawn from."""
+
     def branches(self, texts: Sequence[Sequence[int]]) -> Any:
         """Return logits [w, V] after each of some texts that begin alike."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,39 +14,70 @@ from sqs_codec.session import Sampling
 __all__ = ["Request", "parse"]
 
 Messages = list[dict[str, str]]
+Prompt = str | list[int]
 
 MOST_STOPS, LONGEST_STOP = 16, 256
 """Strings that end a text, and their characters."""
+
+MOST_PROMPTS = 128
+"""Texts that one request may ask for."""
+
+LONGEST_NAME = 256
+"""Characters of a model's name, where any is taken."""
 
 COMPLETION_TOKENS = 16
 """Of ``/v1/completions``, where the protocol has a default."""
 
 _LAW = "the text's distribution is the target model's own, and this would change it"
-_TOOLS = "the text is handed on as it is, and nothing in it is taken for a call"
+_TOOLS = "the answer is text, and nothing in it is taken for a call"
 _FORM = "the text's distribution is the target model's own: it can't be held to a form"
 _CHANCES = "only tokens come from the cloud, without their probabilities"
+_PROMPT = "the model's own chat template makes the prompt, of all messages"
+_ONE = "a request is for one text of each prompt"
 
-REFUSED: dict[str, tuple[str, tuple[object, ...]]] = {
-    "logit_bias": (_LAW, ()),
-    "presence_penalty": (_LAW, ()),
-    "frequency_penalty": (_LAW, ()),
-    "repetition_penalty": (_LAW, (1,)),
-    "repeat_penalty": (_LAW, (1,)),
-    "typical_p": (_LAW, (1,)),
-    "mirostat": (_LAW, ()),
-    "n": ("a request is for one text", (1,)),
-    "best_of": ("a request is for one text", (1,)),
-    "tools": (_TOOLS, ()),
-    "functions": (_TOOLS, ()),
-    "logprobs": (_CHANCES, ()),
-    "top_logprobs": (_CHANCES, ()),
-    "response_format": (_FORM, ({"type": "text"},)),
-    "grammar": (_FORM, ()),
-    "json_schema": (_FORM, ()),
-    "modalities": ("the answer is text", (["text"],)),
-    "audio": ("the answer is text", ()),
-    "echo": ("the answer is what follows the prompt", ()),
-    "suffix": ("a text is continued at its end", ()),
+
+def _refused(
+    names: str, why: str, *harmless: object
+) -> dict[str, tuple[str, tuple[object, ...]]]:
+    return dict.fromkeys(names.split(), (why, harmless))
+
+
+REFUSED = {
+    **_refused(
+        "logit_bias presence_penalty frequency_penalty min_tokens min_length "
+        "min_new_tokens ignore_eos ban_eos_token bad_words banned_tokens "
+        "custom_token_bans allowed_token_ids stop_token_ids logits_processors "
+        "custom_logit_processor mirostat mirostat_mode dynamic_temperature "
+        "dynatemp_range xtc_probability dry_multiplier smoothing_factor top_a skew "
+        "epsilon_cutoff eta_cutoff penalty_alpha no_repeat_ngram_size use_beam_search "
+        "negative_prompt watermarking thinking_token_budget samplers sampler_priority "
+        "n_indent lora",
+        _LAW,
+    ),
+    **_refused(
+        "repetition_penalty repeat_penalty rep_pen encoder_repetition_penalty "
+        "length_penalty typical_p typical tfs tfs_z guidance_scale num_beams min_keep",
+        _LAW,
+        1,
+    ),
+    **_refused("top_n_sigma nsigma adaptive_target", _LAW, -1),
+    **_refused("n n_cmpl best_of", _ONE, 1),
+    **_refused("tool_choice function_call", _TOOLS, "none", "auto"),
+    **_refused("logprobs top_logprobs prompt_logprobs n_probs", _CHANCES),
+    **_refused("response_format", _FORM, {"type": "text"}),
+    **_refused(
+        "grammar json_schema regex ebnf structured_outputs guided_json guided_regex "
+        "guided_choice guided_grammar",
+        _FORM,
+    ),
+    **_refused(
+        "chat_template chat_template_kwargs continue_final_message documents", _PROMPT
+    ),
+    **_refused("modalities", "the answer is text", ["text"]),
+    **_refused("audio", "the answer is text"),
+    **_refused("echo", "the answer is what follows the prompt"),
+    **_refused("suffix", "a text is continued at its end"),
+    **_refused("include_stop_str_in_output", "a stop isn't part of the text"),
 }
 """Fields that ask for what can't be done: why, and the values that ask for nothing
 besides null, false, 0 and what is empty."""
@@ -57,10 +89,12 @@ class Request:
 
     Attributes
     ----------
+    model : str
+        What the client calls it.
     messages : list of dict
         Of a chat, each with a role and its content.
-    prompt : str or list of int
-        A text or its tokens, if there are no messages.
+    prompts : list of str or of list of int
+        Texts or their tokens, if there are no messages.
     max_tokens : int or None
         If None, as many as there may be.
     sampling : Sampling
@@ -69,19 +103,25 @@ class Request:
     seed : int or None
     stream, include_usage : bool
         Whether the answer comes in pieces, and whether the last one has the usage.
+    tools : bool
+        Whether there are any, which the answer won't call.
     """
 
+    model: str
     messages: Messages
-    prompt: str | list[int]
+    prompts: list[Prompt]
     max_tokens: int | None
     sampling: Sampling
     stop: tuple[str, ...]
     seed: int | None
     stream: bool
     include_usage: bool
+    tools: bool
 
 
-def parse(data: bytes, *, chat: bool, model: str) -> Request:
+def parse(
+    data: bytes, *, chat: bool, models: Collection[str], sampling: Sampling
+) -> Request:
     """Read a request for a completion.
 
     Parameters
@@ -90,44 +130,58 @@ def parse(data: bytes, *, chat: bool, model: str) -> Request:
         The body.
     chat : bool
         Whether it is for ``/v1/chat/completions``, or for ``/v1/completions``.
-    model : str
-        The only model that there is.
+    models : collection of str
+        Names of the model, the first of them for who gives none; ``*`` is any.
+    sampling : Sampling
+        Where the request doesn't say.
 
     Raises
     ------
     ApiError
         It says which field is wrong, and why.
     """
-    fields = _load(data)
+    try:
+        return _request(_load(data), chat, models, sampling)
+    except RecursionError:
+        raise ApiError("the body is nested too deeply") from None
+
+
+def _request(
+    fields: dict[str, Any], chat: bool, models: Collection[str], sampling: Sampling
+) -> Request:
     for name, (why, harmless) in REFUSED.items():
         if (value := fields.get(name)) and value not in harmless:
             raise ApiError(f"{name} can't be used here: {why}", param=name)
-    asked = fields.get("model", model)
-    if asked != model:
-        raise ApiError(
-            f"there is no model {str(asked)[:99]!r} here, only {model!r}",
-            status=404,
-            param="model",
-            code="model_not_found",
-        )
     options = _field(fields, "stream_options", dict, {})
-    most = _field(fields, "max_tokens", int, None, 1)
-    top_k = _field(fields, "top_k", int, 0, -1, (1 << 31) - 1)
+    asked = _text(fields.get("model", next(iter(models))), "model")
+    top_k = _field(fields, "top_k", int, sampling.top_k, -1, (1 << 31) - 1)
+    drawn = {
+        name: _field(fields, name, float, getattr(sampling, name), 0, most)
+        for name, most in (("temperature", 2), ("top_p", 1), ("min_p", 1))
+    }
     return Request(
+        model=check_model(asked, models),
         messages=_messages(fields) if chat else [],
-        prompt="" if chat else _prompt(fields),
-        max_tokens=_field(fields, "max_completion_tokens", int, most, 1)
-        or (None if chat else COMPLETION_TOKENS),
-        sampling=Sampling(
-            temperature=_field(fields, "temperature", float, 1.0, 0, 2),
-            top_k=max(0, top_k),
-            top_p=_field(fields, "top_p", float, 1.0, 0, 1),
-            min_p=_field(fields, "min_p", float, 0.0, 0, 1),
-        ),
+        prompts=[] if chat else _prompts(fields),
+        max_tokens=_most(fields, None if chat else COMPLETION_TOKENS),
+        sampling=Sampling(top_k=max(0, top_k), **drawn),
         stop=_stop(fields),
         seed=_field(fields, "seed", int, None, 0, (1 << 64) - 1),
         stream=_field(fields, "stream", bool, False),
         include_usage=_field(options, "include_usage", bool, False),
+        tools=bool(fields.get("tools") or fields.get("functions")),
+    )
+
+
+def check_model(asked: str, models: Collection[str]) -> str:
+    """Return what a client calls the model, if it may be called that."""
+    if asked in models or ("*" in models and len(asked) <= LONGEST_NAME):
+        return asked
+    raise ApiError(
+        f"there is no model {asked[:99]!r} here, only {', '.join(map(repr, models))}",
+        status=404,
+        param="model",
+        code="model_not_found",
     )
 
 
@@ -137,7 +191,7 @@ def _load(data: bytes) -> dict[str, Any]:
 
     try:
         fields = json.loads(data, parse_constant=refuse)
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise ApiError(f"the body isn't JSON: {error}") from None
     if not isinstance(fields, dict):
         raise ApiError(f"the body must be an object, not {type(fields).__name__}")
@@ -161,10 +215,10 @@ def _field(
     least: float = -math.inf,
     most: float = math.inf,
 ) -> Any:
-    """Return a field of a kind; a number must be within these bounds."""
-    value = fields.get(name, default)
-    if name not in fields:
-        return value
+    """Return a field of a kind, unless it is null; a number must be within bounds."""
+    value = fields.get(name)
+    if value is None:
+        return default
     kinds = (int, float) if kind is float else (kind,)
     if type(value) not in kinds:
         raise ApiError(
@@ -194,27 +248,43 @@ def _text(value: Any, name: str) -> str:
     return value
 
 
+def _most(fields: dict[str, Any], most: int | None) -> int | None:
+    for name in ("max_tokens", "max_completion_tokens"):
+        endless = fields.get(name) == -1  # as other local servers have it
+        most = None if endless else _field(fields, name, int, most, 1)
+    return most
+
+
 def _stop(fields: dict[str, Any]) -> tuple[str, ...]:
     given = fields.get("stop", [])
     stops = given if isinstance(given, list) else [given]
     if len(stops) > MOST_STOPS:
         raise ApiError(f"stop may have {MOST_STOPS} strings at most", param="stop")
     for stop in stops:
-        if not 1 <= len(_text(stop, "stop")) <= LONGEST_STOP:
+        if len(_text(stop, "stop")) > LONGEST_STOP:
             raise ApiError(
-                f"a stop must have 1 to {LONGEST_STOP} characters", param="stop"
+                f"a stop may have {LONGEST_STOP} characters at most", param="stop"
             )
-    return tuple(stops)
+    return tuple(filter(None, stops))  # who sends an empty one wants none
 
 
-def _prompt(fields: dict[str, Any]) -> str | list[int]:
-    prompt = fields.get("prompt")
-    if isinstance(prompt, list) and len(prompt) == 1 and not isinstance(prompt[0], int):
-        (prompt,) = prompt
+def _prompts(fields: dict[str, Any]) -> list[Prompt]:
+    prompts = fields.get("prompt")
+    if not (isinstance(prompts, list) and prompts and not isinstance(prompts[0], int)):
+        prompts = [prompts]
+    if len(prompts) > MOST_PROMPTS:
+        raise ApiError(f"prompt may be {MOST_PROMPTS} texts at most", param="prompt")
+    return [_prompt(prompt) for prompt in prompts]
+
+
+def _prompt(prompt: Any) -> Prompt:
     if isinstance(prompt, list) and prompt and all(type(t) is int for t in prompt):
         return prompt
     if isinstance(prompt, list):
-        raise ApiError("prompt must be one text, or ids of its tokens", param="prompt")
+        raise ApiError(
+            "prompt must be a text, ids of its tokens, or a list of these",
+            param="prompt",
+        )
     if not (text := _text(prompt, "prompt")):
         raise ApiError("prompt must not be empty", param="prompt")
     return text
@@ -232,9 +302,14 @@ def _messages(fields: dict[str, Any]) -> Messages:
 
 ROLES = {role: role for role in ("system", "user", "assistant")}
 ROLES["developer"] = "system"  # as newer clients call it
+ROLES["tool"] = ROLES["function"] = "user"
 
 
 def _message(message: Any, name: str) -> dict[str, str]:
+    """Read a message; another model's calls, and what came of them, are told as text.
+
+    That is in the form in which llama.cpp tells them to a model without tools.
+    """
     if not isinstance(message, dict):
         raise ApiError(f"{name} must be an object, got {_shown(message)}", param=name)
     role = message.get("role")
@@ -243,13 +318,19 @@ def _message(message: Any, name: str) -> dict[str, str]:
             f"{name}.role must be one of {', '.join(ROLES)}, got {_shown(role)}",
             param=f"{name}.role",
         )
-    if message.get("tool_calls") or message.get("function_call"):
-        raise ApiError(f"{name} has a call, and {_TOOLS}", param=name)
+    calls = message.get("tool_calls") or message.get("function_call")
     content = message.get("content")
     if isinstance(content, list):
         parts = [_part(part, f"{name}.content[{i}]") for i, part in enumerate(content)]
         content = "".join(parts)
-    return {"role": ROLES[role], "content": _text(content, f"{name}.content")}
+    content = _text("" if content is None and calls else content, f"{name}.content")
+    if calls:
+        made = json.dumps({"tool_calls": calls}, ensure_ascii=False)
+        content += "\n" * bool(content) + _text(made, f"{name}.tool_calls")
+    if role in ("tool", "function"):
+        told = {"tool_response": {"content": content}}
+        content = json.dumps(told, ensure_ascii=False)
+    return {"role": ROLES[role], "content": content}
 
 
 def _part(part: Any, name: str) -> str:

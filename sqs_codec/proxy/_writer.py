@@ -40,12 +40,12 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Figures:
-    """What a text has taken so far; `Step` has the meanings.
+    """What the texts of a request have taken so far; `Step` has the meanings.
 
     Attributes
     ----------
     tokens : int
-        Of the text.
+        Of the texts.
     drafted, accepted, bytes_up, bytes_down
         Sums over its steps.
     seconds : float
@@ -87,13 +87,19 @@ class Piece:
     figures : Figures
         With this token.
     finish : str or None
-        Of the last piece, which has no token: "stop" or "length".
+        Of a text's last piece, which has no token: "stop" or "length".
+    index : int
+        Of the text, where a request is for several.
+    last : bool
+        Whether this is all.
     """
 
     text: str
     origin: Literal["draft", "cloud"]
     figures: Figures
     finish: str | None = None
+    index: int = 0
+    last: bool = False
 
 
 class Writer:
@@ -224,11 +230,13 @@ class Writer:
         self._seats.release()
 
     def _pieces(self, request: Request, answer: Answer, edge: Edge) -> Iterator[Piece]:
-        prompt = self._encode(request, edge.vocab_size)
-        room = self._most - len(prompt)
-        if room < 1:
+        prompts = self._encode(request, edge.vocab_size)
+        if not all(prompts):
+            raise ApiError("the prompt has no tokens", param="prompt")
+        longest = max(map(len, prompts))
+        if longest >= self._most:
             raise ApiError(
-                f"the prompt has {len(prompt)} tokens, a text may have {self._most}",
+                f"the prompt has {longest} tokens, a text may have {self._most}",
                 code="context_length_exceeded",
                 param="messages" if request.messages else "prompt",
             )
@@ -237,7 +245,24 @@ class Writer:
                 "a text of rounds has no seed: it depends on what is drafted, too",
                 param="seed",
             )
-        answer.prompt_tokens = len(prompt)
+        answer.prompt_tokens = sum(map(len, prompts))
+        figures = Figures()
+        for i, prompt in enumerate(prompts):
+            last = i == len(prompts) - 1
+            for piece in self._text(prompt, request, answer, edge, figures):
+                ends = last and piece.finish is not None
+                yield dataclasses.replace(piece, index=i, last=ends)
+
+    def _text(
+        self,
+        prompt: Sequence[int],
+        request: Request,
+        answer: Answer,
+        edge: Edge,
+        figures: Figures,
+    ) -> Iterator[Piece]:
+        """Write one of the texts."""
+        room = self._most - len(prompt)
         steps = edge.generate(
             prompt,
             lambda: Leash(self._connect(), answer.gone),
@@ -246,8 +271,7 @@ class Writer:
             seed=request.seed,
             patience=self._patience,
         )
-        stops, figures, token = Stops(request.stop), Figures(), -1
-        text = self._model.stream()
+        stops, text, token = Stops(request.stop), self._model.stream(), -1
         with contextlib.closing(steps):
             for step in steps:
                 figures.add(step)
@@ -263,20 +287,22 @@ class Writer:
                     break
         stopped = stops.found or token in edge.stop
         finish = "stop" if stopped else "length"
-        yield Piece(stops.rest(), "cloud", figures, finish)
+        yield Piece(stops.rest(), "cloud", dataclasses.replace(figures), finish)
 
-    def _encode(self, request: Request, vocab_size: int) -> list[int]:
-        prompt, messages = request.prompt, request.messages
-        if messages:
-            return self._encode_chat(messages)
-        if isinstance(prompt, str):
-            return self._model.encode_text(prompt)
-        if max(prompt) >= vocab_size or min(prompt) < 0:
-            raise ApiError(
-                f"prompt must have ids of tokens, 0 to {vocab_size - 1}",
-                param="prompt",
-            )
-        return prompt
+    def _encode(self, request: Request, vocab_size: int) -> list[list[int]]:
+        if request.messages:
+            return [self._encode_chat(request.messages)]
+        prompts = [
+            self._model.encode_text(prompt) if isinstance(prompt, str) else prompt
+            for prompt in request.prompts
+        ]
+        for prompt in prompts:
+            if not all(0 <= token < vocab_size for token in prompt):
+                raise ApiError(
+                    f"prompt must have ids of tokens, 0 to {vocab_size - 1}",
+                    param="prompt",
+                )
+        return prompts
 
     def _encode_chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
         if self._model.has_template:

@@ -61,7 +61,7 @@ class Played:
             if len(self.asked[-1].messages) > 2:
                 answer.put(ApiError("the cloud is away", status=503))
                 return
-        answer.put(Piece("", "cloud", figures, "stop"))
+        answer.put(Piece("", "cloud", figures, "stop", last=True))
 
     async def close(self) -> None:
         """Nothing is to be ended."""

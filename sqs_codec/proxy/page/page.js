@@ -7,7 +7,7 @@ const LEAST = 0.5; // seconds that say something
 
 let messages = [];
 let answering = null; // an AbortController
-let model = "sqs";
+let model; // if it isn't known, the endpoint's first
 
 function headers() {
   const key = $("key").value;
@@ -72,13 +72,13 @@ function follow(always) {
 }
 
 function request() {
-  const seed = $("seed").value;
+  const [seed, temperature] = [$("seed").value, $("temperature").value];
   return {
     model,
     messages,
     stream: true,
-    temperature: Number($("temperature").value),
     max_tokens: Number($("max_tokens").value),
+    ...(temperature && { temperature: Number(temperature) }),
     ...(seed && { seed: Number(seed) }),
   };
 }
@@ -258,5 +258,13 @@ $("new").addEventListener("click", () => {
 });
 
 const listed = await fetch("v1/models", { headers: headers() });
-if (listed.ok) model = (await listed.json()).data[0].id;
-else if (listed.status === 401) $("keyed").hidden = false;
+if (listed.ok) {
+  const [{ id, sqs }] = (await listed.json()).data;
+  const { temperature, ...cuts } = sqs.sampling;
+  model = id;
+  $("temperature").placeholder = temperature;
+  $("cuts").textContent = Object.entries(cuts)
+    .filter(([name, value]) => value !== { top_k: 0, top_p: 1, min_p: 0 }[name])
+    .map(([name, value]) => `${name} ${value}`)
+    .join(", ");
+} else if (listed.status === 401) $("keyed").hidden = false;
