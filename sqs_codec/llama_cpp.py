@@ -47,11 +47,12 @@ BATCH = 512
 BRANCHES = 8
 """Texts that share a beginning and are read at once."""
 
-SPECIAL = llama.LLAMA_TOKEN_ATTR_CONTROL | llama.LLAMA_TOKEN_ATTR_UNKNOWN
-"""Of tokens that no text spells, by a file's own account."""
-
 SAMPLING = {"temperature": "temp", "top_k": "top_k", "top_p": "top_p", "min_p": "min_p"}
 """What a file calls the fields of `sqs_codec.session.Sampling`."""
+
+CONTROL = llama.LLAMA_TOKEN_ATTR_CONTROL
+USER_DEFINED = llama.LLAMA_TOKEN_ATTR_USER_DEFINED
+"""Tokens that aren't parts of words: special ones, and those beside these."""
 
 LOG_ERROR = 4
 """``GGML_LOG_LEVEL_ERROR``, which the package doesn't name."""
@@ -186,11 +187,8 @@ class Draft:
         self._reserved = {
             i: word
             for word, i in vocabulary.items()
-            if (kind := llama.llama_vocab_get_attr(vocab, i)) & SPECIAL
-            or (
-                kind & llama.LLAMA_TOKEN_ATTR_USER_DEFINED
-                and chat.names(self._template or "", word)
-            )
+            if (kind := llama.llama_vocab_get_attr(vocab, i)) & CONTROL
+            or (kind & USER_DEFINED and chat.names(self._template or "", word))
         }
 
     def __len__(self) -> int:
@@ -507,7 +505,7 @@ def _vocabulary(vocab: llama.llama_vocab_p) -> dict[str, int]:
     if any(SPACE in word for word in words):
         for i, word in enumerate(words):
             attributes = llama.llama_vocab_get_attr(vocab, i) if " " in word else 0
-            if attributes & llama.LLAMA_TOKEN_ATTR_USER_DEFINED:
+            if attributes & USER_DEFINED:
                 words[i] = word.replace(" ", SPACE)
     return {word: i for i, word in enumerate(words) if not PADDING.fullmatch(word)}
 

@@ -45,10 +45,7 @@ def encode(
     ValueError
         A message has a reserved token between two marks; the error names it.
     """
-    # What stands for all that a vocabulary lacks opens nothing.
-    unknown = tokenize(OPEN)
-    roles = {i: word for i, word in reserved.items() if i not in unknown}
-    first = re.escape("".join({"<", *(word[0] for word in roles.values())}))
+    first = re.escape("".join({"<", *(word[0] for word in reserved.values())}))
 
     def mark(found: re.Match[str]) -> str:
         said = re.sub(f"[{OPEN}{CLOSE}]", "", found[0])
@@ -60,12 +57,12 @@ def encode(
     apart: list[int] = []
     for kind, part in re.findall(f"([{OPEN}{CLOSE}]?)([^{OPEN}{CLOSE}]*)", marked):
         ids = tokenize(part)
-        if kind == OPEN and (found := [roles[i] for i in ids if i in roles]):
+        if kind == OPEN and (found := [reserved[i] for i in ids if i in reserved]):
             raise ValueError(
                 f"a message spells {found[0]}, which only the chat template may, in a "
                 f"way that can't be read as text"
             )
         apart += ids
     whole = tokenize(render(messages))
-    ours, own = ([i for i in ids if i in roles] for ids in (whole, apart))
+    ours, own = ([i for i in ids if i in reserved] for ids in (whole, apart))
     return whole if ours == own else apart

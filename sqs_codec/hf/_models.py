@@ -133,17 +133,25 @@ def encode_chat(
 
     What a message says is text; ValueError if it spells a token in spite of that.
     """
+
+    def tokenize(text: str) -> list[int]:
+        ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids
+
     source = str(tokenizer.chat_template)
+    # What stands for all that a vocabulary lacks opens nothing.
+    unknown = tokenize(chat.OPEN)
     return chat.encode(
         messages,
         render=functools.partial(
             tokenizer.apply_chat_template, add_generation_prompt=True, tokenize=False
         ),
-        tokenize=lambda text: tokenizer(text, add_special_tokens=False)["input_ids"],
+        tokenize=tokenize,
         reserved={
             i: token.content
             for i, token in tokenizer.added_tokens_decoder.items()
             if token.special or chat.names(source, token.content)
+            if i not in unknown
         },
     )
 

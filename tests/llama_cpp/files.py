@@ -19,6 +19,7 @@ def write_model(
     words: list[str] = WORDS,
     *,
     template: str | None = None,
+    sampling: dict[str, float] | None = None,
 ) -> Path:
     """Write a model of random weights, ``"llama"`` or ``"mamba"``."""
     writer = gguf.GGUFWriter(str(path), architecture)
@@ -41,6 +42,9 @@ def write_model(
     writer.add_token_types(kinds)
     if template is not None:
         writer.add_chat_template(template)
+    for name, value in (sampling or {}).items():
+        add = writer.add_int32 if isinstance(value, int) else writer.add_float32
+        add(f"general.sampling.{name}", value)
     writer.add_bos_token_id(1)
     writer.add_eos_token_id(2)
     if architecture == "mamba":
