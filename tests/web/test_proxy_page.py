@@ -18,6 +18,7 @@ from sqs_codec.proxy import make_app, make_server
 from sqs_codec.proxy._errors import ApiError
 from sqs_codec.proxy._request import Request
 from sqs_codec.proxy._writer import Answer, Figures, Piece
+from sqs_codec.session import Sampling
 
 TEXT = "The sea is salty as rivers carry salt \N{WATER WAVE} from <rocks> into it."
 PLAN = "hints of 3 positions, 3 branches: to see; uplink 100 kbit/s, round trip 20 ms"
@@ -71,7 +72,9 @@ class Played:
 def played(request: pytest.FixtureRequest) -> Iterator[tuple[Played, str]]:
     """What is played, and where the page is."""
     writer: Any = Played()
-    server = make_server(make_app(writer, api_key=request.param), clients=1)
+    server = make_server(
+        make_app(writer, sampling=Sampling(0.6, 20), api_key=request.param), clients=1
+    )
     with socket.create_server(("127.0.0.1", 0)) as listener:
         run = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         run.start()
@@ -116,6 +119,9 @@ def test_a_chat(
     assert page.locator("#line").get_attribute("points")
     assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
     assert {text.startswith(url) for text in said} == {True}  # and nothing elsewhere
+    temperature = page.get_by_label("Temperature")
+    expect(temperature).to_have_attribute("placeholder", "0.6")
+    expect(page.locator("#cuts")).to_have_text("top_k 20")
     for label in ("Your message", "Temperature", "Most tokens", "Seed"):
         assert page.get_by_label(label).count() == 1
     if SHOTS:
