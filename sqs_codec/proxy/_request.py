@@ -141,12 +141,12 @@ def parse(
         It says which field is wrong, and why.
     """
     try:
-        return _request(_load(data), chat, models, sampling)
+        return _build(_load(data), chat, models, sampling)
     except RecursionError:
         raise ApiError("the body is nested too deeply") from None
 
 
-def _request(
+def _build(
     fields: dict[str, Any], chat: bool, models: Collection[str], sampling: Sampling
 ) -> Request:
     for name, (why, harmless) in REFUSED.items():
