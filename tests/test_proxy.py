@@ -318,7 +318,7 @@ def test_a_body_without_end(proxy: Proxy) -> None:
 def test_who_says_nothing_is_hung_up_on(
     proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sqs_codec.proxy._server.READING_SECONDS", 0.1)
+    monkeypatch.setattr("sqs_codec.proxy._server.SILENT_SECONDS", 0.1)
     for said in (b"", b"GET / HTT", b"GET / HTTP/1.1\r\nHost: [::1]\r\n\r\nGET "):
         with socket.create_connection(("127.0.0.1", proxy.port), timeout=5) as raw:
             raw.sendall(said)

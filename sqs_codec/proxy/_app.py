@@ -6,29 +6,32 @@ import asyncio
 import contextlib
 import hmac
 import ipaddress
+import itertools
 import json
 import logging
+import re
 import time
 import uuid
 from collections.abc import AsyncIterator, Collection
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sqs_codec.proxy import _request
 from sqs_codec.proxy._errors import ApiError
 from sqs_codec.proxy._metrics import CONTENT_TYPE_LATEST, Metrics
+from sqs_codec.proxy._visit import Visit
 from sqs_codec.proxy._writer import Answer, Piece, Writer
+from sqs_codec.serve._address import bearer
 from sqs_codec.session import Sampling
 
 __all__ = ["make_app"]
@@ -40,12 +43,22 @@ MOST_BYTES, HEADER_BYTES = 1 << 20, 1 << 14
 """Of a body, and of the headers before it."""
 
 READING_SECONDS = 30.0
-"""For a body to come, and for a piece of an answer to be read."""
+"""For a body to come, and for what waits of an answer to be read."""
 
 PAGE = Path(__file__).parent / "page"
 
-OPEN = {"/", "/page.css", "/page.js", "/health"}
+PAGES = {
+    "/": ("index.html", "text/html"),
+    "/page.css": ("page.css", "text/css"),
+    "/page.js": ("page.js", "text/javascript"),
+}
+"""Its files, by where they are asked for."""
+
+OPEN = {*PAGES, "/health"}
 """What needs no key."""
+
+AUTHORITY = re.compile(r"(\[[0-9a-f:.]+\]|[0-9a-z_.-]+)(?::([0-9]{1,5}))?", re.I)
+"""A name or an address, and a port or none."""
 
 SAFETY = {
     "content-security-policy": "default-src 'none'; script-src 'self'; "
@@ -95,9 +108,14 @@ def make_app(
     models = [*named, "*"] if "*" in names else named
     endpoint = _Endpoint(writer, models, sampling or Sampling())
 
-    async def page(request: Request) -> Response:
-        file = request.url.path.strip("/") or "index.html"
-        return FileResponse(PAGE / file, headers=SAFETY)
+    def page(path: str) -> Route:
+        name, kind = PAGES[path]
+        answer = Response((PAGE / name).read_bytes(), headers=SAFETY, media_type=kind)
+
+        async def show(_: Request) -> Response:
+            return answer
+
+        return Route(path, show)
 
     async def health(_: Request) -> Response:
         return JSONResponse({"status": "ok"})
@@ -120,7 +138,6 @@ def make_app(
             return Response(status_code=499)  # to nobody
         return endpoint.refusal(error)
 
-    pages = [Route(path, page) for path in ("/", "/page.css", "/page.js")]
     cors = Middleware(
         CORSMiddleware,
         allow_origins=list(origins),
@@ -132,7 +149,7 @@ def make_app(
     )
     return Starlette(
         routes=[
-            *pages,
+            *map(page, PAGES),
             Route("/health", health),
             Route("/metrics", metrics),
             Route("/v1/models", endpoint.models),
@@ -156,7 +173,7 @@ def _elsewhere(request: Request, status: int) -> ApiError:
         f"{'POST' if 'POST' in route.methods else 'GET'} {route.path}"
         for route in request.app.routes
     )
-    asked = f"{request.method[:9]} {request.url.path[:99]}"
+    asked = f"{request.method[:9]} {request.scope['path'][:99]}"
     said = f"there is no {asked} here, only {there}"
     return ApiError(said, status=status, code="unknown_url")
 
@@ -178,7 +195,7 @@ class _Guard:
         origins: Collection[str],
     ) -> None:
         self._app, self._endpoint = app, endpoint
-        self._key = None if api_key is None else f"Bearer {api_key}".encode()
+        self._key = None if api_key is None else api_key.encode()
         self._hosts = {"localhost", *(host.lower() for host in hosts)}
         self._origins = set(origins)
 
@@ -186,18 +203,21 @@ class _Guard:
         """Hand on what may be handed on."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
+        visit = scope.setdefault("state", {}).setdefault("visit", Visit())
         try:
             self._check(scope)
+            if scope["path"] not in OPEN:
+                self._check_key(scope)
+                visit.known, visit.since = True, time.monotonic()
         except ApiError as error:
             return await self._endpoint.refusal(error)(scope, receive, send)
         await self._app(scope, receive, send)
 
     def _check(self, scope: Scope) -> None:
-        headers = dict(scope["headers"])
-        if sum(map(len, (*headers, *headers.values()))) > HEADER_BYTES:
+        if sum(map(len, itertools.chain(*scope["headers"]))) > HEADER_BYTES:
             said = f"the headers may have {HEADER_BYTES} bytes"
             raise ApiError(said, status=431)
-        authority = headers.get(b"host", b"").decode("latin-1")
+        authority = _header(scope, "host")
         if not self._knows(authority):
             raise ApiError(
                 f"this endpoint isn't called {authority[:99]!r}; if it is, start it "
@@ -205,7 +225,7 @@ class _Guard:
                 status=403,
                 code="unknown_host",
             )
-        origin = headers.get(b"origin", b"").decode("latin-1")
+        origin = _header(scope, "origin")
         own = f"{scope['scheme']}://{authority}"
         if origin and origin != own and origin not in self._origins:
             raise ApiError(
@@ -214,9 +234,12 @@ class _Guard:
                 status=403,
                 code="unknown_origin",
             )
-        if self._key is None or scope["path"] in OPEN:
+
+    def _check_key(self, scope: Scope) -> None:
+        if self._key is None:
             return
-        if not hmac.compare_digest(headers.get(b"authorization", b""), self._key):
+        shown = bearer(_header(scope, "authorization")) or ""
+        if not hmac.compare_digest(shown.encode("latin-1"), self._key):
             raise ApiError(
                 "the key isn't this endpoint's: it takes the one that it was started "
                 "with, as a bearer token",
@@ -225,14 +248,26 @@ class _Guard:
             )
 
     def _knows(self, authority: str) -> bool:
-        try:
-            host = urlsplit(f"//{authority}").hostname or ""
-        except ValueError:
+        found = AUTHORITY.fullmatch(authority)
+        if found is None or int(found[2] or 0) > 65535:
             return False
+        host = found[1].lower()
         with contextlib.suppress(ValueError):
-            ipaddress.ip_address(host)
+            if host.startswith("["):
+                ipaddress.IPv6Address(host[1:-1])
+            else:
+                ipaddress.IPv4Address(host)
             return True
         return host in self._hosts
+
+
+def _header(scope: Scope, name: str) -> str:
+    """Return what a header says, which comes once, or nothing."""
+    key = name.encode()
+    found = [value for header, value in scope["headers"] if header == key]
+    if len(found) > 1:
+        raise ApiError(f"the header {name} may come once")
+    return found[0].decode("latin-1") if found else ""
 
 
 class _Endpoint:
@@ -378,7 +413,7 @@ def _usage(answer: Answer, piece: Piece) -> dict[str, Any]:
 
 
 class _Reply(Response):
-    """An answer, which ends when its client hangs up or doesn't read."""
+    """An answer, which ends when its client hangs up."""
 
     def __init__(
         self,
@@ -396,13 +431,15 @@ class _Reply(Response):
         write = self._stream if self._asked.stream else self._send_whole
         work = asyncio.ensure_future(write(scope, receive, send))
         watch = asyncio.ensure_future(_hung_up(receive))
+        visit: Visit = scope["state"]["visit"]
+        visit.busy = True
         self._metrics.texts.inc()
         try:
             await asyncio.wait({work, watch}, return_when=asyncio.FIRST_COMPLETED)
             if work.done():
-                with contextlib.suppress(asyncio.TimeoutError):  # nobody reads
-                    work.result()
+                work.result()
         finally:
+            visit.busy = False
             self._answer.close()
             work.cancel()
             watch.cancel()
@@ -443,8 +480,7 @@ class _Reply(Response):
         headers = {"content-type": "text/event-stream", "cache-control": "no-store"}
         start = Response(headers=headers)
         del start.headers["content-length"]
-        await _send(
-            send,
+        await send(
             {
                 "type": "http.response.start",
                 "status": 200,
@@ -464,18 +500,14 @@ class _Reply(Response):
                 usage = _usage(self._answer, piece)
                 await _event(send, self._shape.usage(usage))
             await _event(send, "[DONE]")
-        await _send(send, {"type": "http.response.body"})
+        await send({"type": "http.response.body"})
 
 
 async def _event(send: Send, content: Any) -> None:
     """Send an event of a stream."""
     text = content if isinstance(content, str) else json.dumps(content)
     data = f"data: {text}\n\n".encode()
-    await _send(send, {"type": "http.response.body", "body": data, "more_body": True})
-
-
-async def _send(send: Send, message: Message) -> None:
-    await asyncio.wait_for(send(message), READING_SECONDS)
+    await send({"type": "http.response.body", "body": data, "more_body": True})
 
 
 async def _hung_up(receive: Receive) -> None:

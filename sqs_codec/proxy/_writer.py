@@ -17,7 +17,7 @@ import numpy as np
 from sqs_codec.edge import Edge, FixedPlan, RefusalError, Step, default_settings
 from sqs_codec.edge._loop import generate
 from sqs_codec.edge._planner import MODES
-from sqs_codec.proxy._draft import GoneError, Leash, SharedDraft, Turns
+from sqs_codec.proxy._draft import GoneError, Links, SharedDraft, Turns
 from sqs_codec.proxy._errors import ApiError
 from sqs_codec.proxy._model import Model
 from sqs_codec.proxy._request import Request
@@ -32,7 +32,7 @@ Seat = tuple[SharedDraft, Edge]
 WAIT = 0.5
 """Seconds to wait for another client to finish before one is sent away."""
 
-LEAVING = 2.0
+LEAVING = 1.0
 """Seconds in which sessions may end once there are to be no more."""
 
 log = logging.getLogger(__name__)
@@ -133,6 +133,7 @@ class Writer:
         patience: float = 60.0,
     ) -> None:
         self._model, self._connect, self._server = model, connect, server
+        self._links = Links(connect)
         self._settings = settings or default_settings(model.vocab_size)
         self._modes, self._prefer = modes, prefer
         self._patience = patience
@@ -141,6 +142,7 @@ class Writer:
         self._free = [self._seat(model)]
         self._seats = asyncio.Semaphore(clients)
         self._answers: set[Answer] = set()
+        self._stopping = False
 
     def __repr__(self) -> str:
         return f"<Writer with {self._server}>"
@@ -177,8 +179,10 @@ class Writer:
         Raises
         ------
         ApiError
-            Too many are being written.
+            Too many are being written, or there are to be no more.
         """
+        if self._stopping:
+            raise _stopped()
         try:
             await asyncio.wait_for(self._seats.acquire(), WAIT)
         except asyncio.TimeoutError:
@@ -197,7 +201,9 @@ class Writer:
 
     async def close(self) -> None:
         """End all texts, and let the cloud know it if that doesn't take long."""
+        self._stopping = True
         for answer in self._answers:
+            answer.put(_stopped())
             answer.close()
         end = time.monotonic() + LEAVING
         while self._answers and time.monotonic() < end:
@@ -265,7 +271,7 @@ class Writer:
         room = self._most - len(prompt)
         steps = edge.generate(
             prompt,
-            lambda: Leash(self._connect(), answer.gone),
+            lambda: self._links.get(answer.gone),
             max_tokens=min(room, request.max_tokens or room),
             sampling=request.sampling,
             seed=request.seed,
@@ -319,6 +325,11 @@ class Writer:
                 param="messages",
             )
         return self._model.encode_text(messages[0]["content"])
+
+
+def _stopped() -> ApiError:
+    said = "this endpoint is being stopped"
+    return ApiError(said, status=503, code="stopping", retry_after=5)
 
 
 class Answer:

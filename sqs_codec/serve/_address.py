@@ -17,6 +17,7 @@ from sqs_codec.session import LinkError
 
 __all__ = [
     "File",
+    "bearer",
     "check_certificate",
     "check_free",
     "check_roots",
@@ -49,6 +50,12 @@ def check_token(token: str) -> None:
         raise ValueError(
             "a token must have 1 to 512 visible ASCII characters and no space"
         )
+
+
+def bearer(header: str) -> str | None:
+    """Return the token that a header shows, None if it shows none."""
+    scheme, _, token = header.partition(" ")
+    return token.strip(" ") if scheme.lower() == "bearer" else None
 
 
 def check_certificate(cert: File, key: File) -> None:

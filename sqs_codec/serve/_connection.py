@@ -4,18 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from sqs_codec._base.words import shown
 from sqs_codec._codec.verify import Verdict
 from sqs_codec.session import CloudSession
 from sqs_codec.session._wire import Refusal
 
-__all__ = ["Connection", "Owner", "Session", "Work"]
+__all__ = [
+    "Connection",
+    "Owner",
+    "Session",
+    "Share",
+    "Work",
+    "first_of_crowd",
+    "half_of_files",
+]
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 Work = asyncio.Task[Verdict | None]
 """A job that the engine is at."""
@@ -32,6 +45,24 @@ MESSAGE_SECONDS = 5e-5
 
 MOST_SAVED, MOST_OWED = 1.0, 2.0
 """Seconds whose share a connection may have saved, or have used in advance."""
+
+MOST_CONNECTIONS = 1 << 16
+"""Where the system sets no limit."""
+
+
+def half_of_files() -> int:
+    """Return half of the files that this process may have open: the rest is for others.
+
+    At the limit itself connections would wait without a word.
+    """
+    files = os.sysconf("SC_OPEN_MAX") if hasattr(os, "sysconf") else -1
+    return MOST_CONNECTIONS if files < 0 else min(files // 2, MOST_CONNECTIONS)
+
+
+def first_of_crowd(waiting: Sequence[T], whose: Callable[[T], Hashable]) -> T:
+    """Return the first of those that belong to whom most do: it makes room."""
+    ((crowd, _),) = Counter(map(whose, waiting)).most_common(1)
+    return next(each for each in waiting if whose(each) == crowd)
 
 
 @dataclass(eq=False)

@@ -7,7 +7,6 @@ import functools
 import hashlib
 import hmac
 import logging
-from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from sqs_codec._base import checks
@@ -15,7 +14,13 @@ from sqs_codec._codec.prior import Prior
 from sqs_codec._codec.verify import Verdict
 from sqs_codec.engine import Engine, EngineInfo
 from sqs_codec.serve._address import check_token
-from sqs_codec.serve._connection import Connection, Owner, Session, Work
+from sqs_codec.serve._connection import (
+    Connection,
+    Owner,
+    Session,
+    Work,
+    first_of_crowd,
+)
 from sqs_codec.serve._metrics import Metrics
 from sqs_codec.serve._threshold import Threshold
 from sqs_codec.session import (
@@ -192,8 +197,7 @@ class Service:
         most = self.max_sessions + SPARE
         waiting = [c for c in self._connections if c.session is None]
         if len(waiting) > most:
-            ((crowd, _),) = Counter(c.owner for c in waiting).most_common(1)
-            oldest = next(c for c in waiting if c.owner == crowd)
+            oldest = first_of_crowd(waiting, lambda c: c.owner)
             oldest.end("sessions", f"more than {most} connections have no session")
 
     def _await_hello(self, connection: Connection) -> None:

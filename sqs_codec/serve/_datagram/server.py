@@ -15,13 +15,13 @@ import hmac
 import secrets
 import socket
 import time
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from typing import cast
 
 from OpenSSL import SSL
 
 from sqs_codec.serve._address import File, check_security
-from sqs_codec.serve._connection import Connection
+from sqs_codec.serve._connection import Connection, first_of_crowd
 from sqs_codec.serve._datagram.dtls import (
     RECORD,
     REFUSED,
@@ -205,8 +205,7 @@ class DatagramServer(asyncio.DatagramProtocol):
         if not proven:
             return
         if len(self._young) >= _MAX_HANDSHAKES and address not in self._young:
-            ((crowd, _),) = Counter(host for host, *_ in self._young).most_common(1)
-            self._drop(next(a for a in self._young.values() if a.address[0] == crowd))
+            self._drop(first_of_crowd([*self._young.values()], lambda a: a.address[0]))
         self._young[address] = _Association(address, endpoint, random)
 
     def _find(self, data: bytes, address: Address) -> _Association | None:

@@ -6,7 +6,6 @@ A session has one bidirectional stream, and each of its messages is one of ours.
 from __future__ import annotations
 
 import asyncio
-import os
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,8 @@ import grpc.aio
 from grpc_health.v1 import health_pb2
 
 from sqs_codec._base.address import join_address
-from sqs_codec.serve._address import File, check_free, check_security
-from sqs_codec.serve._connection import Connection
+from sqs_codec.serve._address import File, bearer, check_free, check_security
+from sqs_codec.serve._connection import Connection, half_of_files
 from sqs_codec.serve._grpc.link import (
     METHOD,
     MOST_WAITING,
@@ -31,9 +30,6 @@ __all__ = ["GrpcServer", "start_grpc"]
 
 IDLE_SECONDS = 20.0
 """How long a connection may be without a stream."""
-
-MOST_CONNECTIONS = 1 << 16
-"""Where the system sets no limit."""
 
 CHECK = "/grpc.health.v1.Health/Check"
 STRANGER_SECONDS = 5.0
@@ -233,7 +229,7 @@ async def start_grpc(
         # A connection without a stream, and one that isn't through its handshakes.
         ("grpc.max_connection_idle_ms", round(1000 * IDLE_SECONDS)),
         ("grpc.server_handshake_timeout_ms", round(1000 * IDLE_SECONDS)),
-        ("grpc.max_allowed_incoming_connections", _most_connections()),
+        ("grpc.max_allowed_incoming_connections", half_of_files()),
         ("grpc.max_concurrent_streams", service.max_sessions + SPARE_STREAMS),
     ]
     server = grpc.aio.server(options=options)
@@ -260,18 +256,8 @@ def _cancel_after(seconds: float, call: asyncio.Task[Any] | None = None) -> None
     call.add_done_callback(lambda _: timer.cancel())
 
 
-def _most_connections() -> int:
-    """Return half of the files that this process may have open: the rest is for others.
-
-    At the limit itself gRPC would let connections wait without a word.
-    """
-    files = os.sysconf("SC_OPEN_MAX") if hasattr(os, "sysconf") else -1
-    return MOST_CONNECTIONS if files < 0 else min(files // 2, MOST_CONNECTIONS)
-
-
 def _token_of(context: Any) -> str | None:
     for name, value in context.invocation_metadata() or ():
         if name == "authorization":
-            scheme, _, token = value.partition(" ")
-            return str(token) if scheme.lower() == "bearer" else None
+            return bearer(value)
     return None
