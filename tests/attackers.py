@@ -1,35 +1,50 @@
-"""Measure what attackers with a token cost a session beside them.
+"""Measure what attackers cost a session or a client beside them.
 
     python -m tests.attackers                  every attack by each transport: 4 minutes
     python -m tests.attackers --seconds 3 grpc enumerative           one of them
+    python -m tests.attackers proxy              without a key, at a proxy: 2 minutes
 
 The server is a process with a model that takes 10 ms a call and 0.2 ms a token. A
 victim drafts beside five honest sessions, then beside five attackers, each a process.
 Its speed beside attackers is a share of that beside honest sessions, and its round
 trips a multiple of those.
+
+A proxy's victim asks for texts of 20 tokens, each over a connection of its own, alone
+and then beside five attackers, each of an address of its own, who hold a hundred
+connections each: where one is closed another comes, one in 10 ms.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
+import http.client
 import json
+import math
 import multiprocessing
 import os
+import socket
+import ssl
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import sqs_codec as sqs
+from sqs_codec.proxy import Writer, make_app, make_server
 from sqs_codec.serve import Service, connect, start_datagrams, start_grpc
 from sqs_codec.session import EdgeSession, Job, Link, LinkError, Setting
 from sqs_codec.session import _wire as wire
 from sqs_codec.session._hints import path_hash
-from tests.serving import batch, try_exchange
+from tests.serving import Server, Toy, batch, certificate, try_exchange
+from tests.test_edge import ToyDraft
 
 V = 49_152
+KINDS = "enumerative,flood,hello,text,hint"
 TOKENS = ["attackers", "victims"]
 DEAR = sqs.Codec(V, 65_536, "enumerative")
 
@@ -166,23 +181,143 @@ def run(what: Callable[..., None], place: Sequence[Any], *arguments: Any) -> Non
             time.sleep(0.2)
 
 
+class Draft(ToyDraft):
+    """A proxy's draft, of texts whose characters are its tokens."""
+
+    n_ctx, has_template, fingerprint = None, False, b"tokenize"
+    stop = frozenset[int]()
+
+    def twin(self) -> Draft:
+        """Return another."""
+        return Draft()
+
+    def branches(self, texts: Sequence[Sequence[int]]) -> Any:
+        """Logits after each text."""
+        return np.concatenate([self.logits(text).copy() for text in texts])
+
+    def encode_text(self, text: str) -> list[int]:
+        """Tokens of a text."""
+        return [ord(character) % 64 for character in text]
+
+    def stream(self) -> Any:
+        """Return an empty text."""
+        return self
+
+    def add(self, tokens: Sequence[int]) -> str:
+        """Characters of tokens."""
+        return "".join(chr(32 + token) for token in tokens)
+
+
+def serve_proxy(ports: Any) -> None:
+    """Write for clients, and say where."""
+    model = Toy()
+    model.on_call = lambda jobs: time.sleep(0.01)
+    cloud = Server(model).address
+    writer: Any = Writer(
+        Draft(),  # type: ignore[arg-type]
+        lambda: connect(cloud, insecure=True),
+        server=cloud,
+    )
+    cert, key = certificate(Path(tempfile.mkdtemp()))
+    app = make_app(writer, api_key=TOKENS[1])
+    listener = socket.create_server(("127.0.0.1", 0))
+    ports.put({"proxy": listener.getsockname()[1]})
+    make_server(app, clients=8, cert=cert, key=key).run(sockets=[listener])
+
+
+def chat(port: int, times: Any) -> None:
+    """Ask for texts for ever, and note how long each takes; infinity if it fails."""
+    headers = {"authorization": f"bearer {TOKENS[1]}"}
+    body = json.dumps({"prompt": "why", "max_tokens": 20, "seed": 1})
+    while True:
+        began, status = time.perf_counter(), 0
+        to = http.client.HTTPSConnection(
+            "127.0.0.1", port, context=TRUSTING, timeout=10
+        )
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            to.request("POST", "/v1/completions", body, headers)
+            answer = to.getresponse()
+            answer.read()
+            status = answer.status
+        to.close()
+        times.append(time.perf_counter() - began if status == 200 else math.inf)
+
+
+TRUSTING = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+TRUSTING.check_hostname, TRUSTING.verify_mode = False, ssl.CERT_NONE
+
+GET = b"GET /page.js HTTP/1.1\r\nHost: localhost\r\n"
+
+SAID: dict[str, tuple[bytes, bytes]] = {
+    "idle": (b"", b""),
+    "shaking": (b"\x16\x03\x01\x02\x00\x01", b""),
+    "unread": ((GET + b"\r\n") * 400, b""),
+    "slow": (GET + b"A: ", b"b"),
+    "pipeline": ((GET + b"\r\n") * 400, (GET + b"\r\n") * 400),
+    "headers": (GET + b"A: b\r\n" * 2000 + b"\r\n", b""),
+    "guesses": (b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n", b""),
+}
+"""What attackers of a proxy say first, and then again and again."""
+
+
+def besiege(port: int, kind: str, host: str) -> None:
+    """Hold a hundred connections from an address."""
+    os.nice(10)  # they would have machines of their own
+    held: list[socket.socket] = []
+    while True:
+        held = [each for each in held if goes_on(each, kind)]
+        with contextlib.suppress(OSError):
+            held += [visit(port, kind, host)] if len(held) < 100 else []
+        time.sleep(0.01)
+
+
+def visit(port: int, kind: str, host: str) -> socket.socket:
+    """Make a connection and say the first."""
+    made = socket.create_connection(("127.0.0.1", port), 5, (host, 0))
+    if kind != "shaking":
+        made = TRUSTING.wrap_socket(made)
+    made.setblocking(False)
+    with contextlib.suppress(BlockingIOError, ssl.SSLWantWriteError):
+        made.send(SAID[kind][0])
+    return made
+
+
+def goes_on(held: socket.socket, kind: str) -> bool:
+    """Say more over a connection; say whether it is still there."""
+    more = SAID[kind][1]
+    try:
+        if more:
+            held.send(more)
+        if kind == "pipeline":
+            return bool(held.recv(1 << 20))
+        # Of what is encrypted, as it is.
+        return bool(socket.socket.recv(held, 1, socket.MSG_PEEK))
+    except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+        return True
+    except OSError:
+        held.close()
+        return False
+
+
 def main() -> None:
     """Run the attacks that are asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("transports", nargs="?", default="grpc,datagram")
-    parser.add_argument("kinds", nargs="?", default="enumerative,flood,hello,text,hint")
+    parser.add_argument("kinds", nargs="?", default="")
     parser.add_argument("--seconds", type=float, default=6.0)
     options = parser.parse_args()
     for transport in options.transports.split(","):
         honest: list[float] = []
-        for kind in ("honest", *options.kinds.split(",")):
+        kinds = ",".join(SAID) if transport == "proxy" else KINDS
+        for kind in ("honest", *(options.kinds or kinds).split(",")):
             times = measure(transport, kind, options.seconds)
-            found = [len(times), *(1e3 * np.quantile(times, [0.5, 0.95]))]
+            lost = times.count(math.inf)
+            found = [len(times) - lost, *(1e3 * np.quantile(times, [0.5, 0.95]))]
             honest = honest or found
             speed, trip, slow = np.divide(found, honest)
             print(
                 f"{transport:9} beside 5 x {kind:11}: {found[0]:4} rounds, "
-                f"{found[1]:3.0f} ms each, 95 % in {found[2]:3.0f} ms; "
+                f"{lost} lost, {found[1]:3.0f} ms each, 95 % in {found[2]:3.0f} ms; "
                 f"speed {speed:.2f}, round trip x{trip:.2f}, 95 % x{slow:.2f}",
                 flush=True,
             )
@@ -192,16 +327,24 @@ def measure(transport: str, kind: str, seconds: float) -> list[float]:
     """Return the round trips of a victim beside a crowd, at a server of their own."""
     spawn = multiprocessing.get_context("spawn")
     ports, times = spawn.Queue(), spawn.Manager().list()
-    processes = [spawn.Process(target=serve, args=(ports,), daemon=True)]
+    server = serve_proxy if transport == "proxy" else serve
+    processes = [spawn.Process(target=server, args=(ports,), daemon=True)]
     processes[0].start()
     port = ports.get()[transport]
     crowd: tuple[Any, ...] = (attack, (port, transport, TOKENS[0]), kind)
     if kind == "honest":
         crowd = (draft, (port, transport, TOKENS[0]), [], 0.01)
-    victim = (draft, (port, transport, TOKENS[1]), times, 0.0)
-    for arguments in [crowd] * 5 + [victim]:
-        processes.append(spawn.Process(target=run, args=arguments, daemon=True))
+    victim: tuple[Any, ...] = (draft, (port, transport, TOKENS[1]), times, 0.0)
+    work = [(run, crowd)] * 5 + [(run, victim)]
+    if transport == "proxy":
+        hosts = [] if kind == "honest" else [f"127.0.0.{2 + i}" for i in range(5)]
+        work = [(besiege, (port, kind, host)) for host in hosts]
+        work += [(chat, (port, times))]
+    for target, arguments in work:
+        processes.append(spawn.Process(target=target, args=arguments, daemon=True))
         processes[-1].start()
+    while not times:
+        time.sleep(0.1)
     time.sleep(4)  # till all are there
     before = len(times)
     time.sleep(seconds)

@@ -19,7 +19,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from sqs_codec.proxy._app import HEADER_BYTES, READING_SECONDS
 from sqs_codec.proxy._visit import Visit
 from sqs_codec.serve._address import File
-from sqs_codec.serve._connection import Owner, Share, first_of_crowd, half_of_files
+from sqs_codec.serve._connection import Share, first_of_crowd, half_of_files
 
 __all__ = ["make_server"]
 
@@ -33,8 +33,18 @@ SILENT_SECONDS = READING_SECONDS + 5.0
 """For a request, and for the whole answer to be read. A body has less, so that one
 that takes too long is told so."""
 
-REQUEST_SECONDS = 5e-4
-"""Processor time of a stranger's request, besides that of reading it."""
+HOST_SHARE = 0.02
+"""What the strangers of a host may take of the event loop's time. Those of two dozen
+hosts at once still leave half of it."""
+
+MOST_OWED = 10.0
+"""Seconds that they wait at most."""
+
+MOST_HOSTS = 1024
+"""Of which it is known what they have taken."""
+
+STRANGER_COST = 1e-3
+"""Seconds that a handshake takes, and a request besides reading it."""
 
 STOPPING_SECONDS = 0.5
 """For last words to be read when the server stops."""
@@ -43,16 +53,13 @@ STOPPING_SECONDS = 0.5
 class _Visitor(H11Protocol):
     """A connection.
 
-    A stranger waits where he has taken more than his share of the event loop, as the
-    connections of `sqs serve` do.
+    A stranger waits while those of his host have taken more than their share of the
+    event loop, as connections of `sqs serve` do.
     """
 
-    def __init__(
-        self, host: str, strangers: Owner, *, app_state: dict[str, Any], **given: Any
-    ) -> None:
+    def __init__(self, host: Share, *, app_state: dict[str, Any], **given: Any) -> None:
         self.host, self.visit = host, Visit()
         super().__init__(app_state={**app_state, "visit": self.visit}, **given)
-        self._strangers, self._share = strangers, Share()
         self._lost = self.loop.create_future()
         self._stuck: asyncio.TimerHandle | None = None
 
@@ -76,13 +83,13 @@ class _Visitor(H11Protocol):
         super().data_received(data)
         if (wait := self._charge(time.thread_time() - began)) > 0:
             self.flow.pause_reading()
-            self.loop.call_later(wait, self.flow.resume_reading)
+            self.loop.call_later(wait, self._read_on)
 
     def on_response_complete(self) -> None:
         """Go on with the next request; a stranger's may have to wait."""
         if not self.transport.get_write_buffer_size():
             self.visit.since = time.monotonic()
-        if (wait := self._charge(REQUEST_SECONDS)) > 0:
+        if (wait := self._charge(STRANGER_COST)) > 0:
             self.loop.call_later(wait, super().on_response_complete)
         else:
             super().on_response_complete()
@@ -98,12 +105,16 @@ class _Visitor(H11Protocol):
         if self._stuck is not None:
             self._stuck.cancel()
 
+    def _read_on(self) -> None:
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
+
     def _charge(self, seconds: float) -> float:
         """Return how long a stranger has to wait for what he took."""
         if self.visit.known:
             return 0.0
-        self._strangers.charge(self._share, seconds)
-        return self._share.wait_seconds
+        self.host.use(seconds / HOST_SHARE)
+        return self.host.wait_seconds
 
 
 class _Server(uvicorn.Server):
@@ -112,7 +123,7 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, most: int) -> None:
         super().__init__(config)
         self._most = most
-        self._strangers = Owner("strangers")
+        self._hosts: dict[str, Share] = {}
         self._places: dict[_Visitor, asyncio.Task[None]] = {}
         self._doors: list[asyncio.Task[None]] = []
 
@@ -145,8 +156,7 @@ class _Server(uvicorn.Server):
                 await asyncio.sleep(0.1)
                 continue
             visitor = _Visitor(
-                address[0],
-                self._strangers,
+                self._share(address[0]),
                 config=self.config,
                 server_state=self.server_state,
                 app_state=self.lifespan.state,
@@ -154,19 +164,29 @@ class _Server(uvicorn.Server):
             self._places[visitor] = loop.create_task(self._host(visitor, sock))
             self._make_room(known=False)
             self._make_room(known=True)
-            await asyncio.sleep(0)  # however many come, others go on
+            await asyncio.sleep(0)  # others go on, however many come
+
+    def _share(self, host: str) -> Share:
+        if len(self._hosts) > MOST_HOSTS:
+            owing = [each for each in self._hosts.items() if each[1].wait_seconds > 0]
+            self._hosts = dict(owing)
+        return self._hosts.setdefault(host, Share(MOST_OWED))
 
     def _make_room(self, *, known: bool) -> None:
         """Where too many only wait, hang up on one of the host that has most."""
         found = [v for v in self._places if v.visit.known is known and not v.visit.busy]
         if len(found) > self._most:
             found.sort(key=lambda visitor: visitor.visit.since)
-            self._places.pop(first_of_crowd(found, lambda v: v.host)).cancel()
+            self._places.pop(first_of_crowd(found, lambda v: id(v.host))).cancel()
 
     async def _host(self, visitor: _Visitor, sock: socket.socket) -> None:
         """Have a connection as long as it may last."""
         security = self.config.ssl
         try:
+            if security:
+                while (wait := visitor.host.wait_seconds) > 0:
+                    await asyncio.sleep(wait)
+                visitor.host.use(STRANGER_COST / HOST_SHARE)
             await asyncio.get_running_loop().connect_accepted_socket(
                 lambda: visitor,
                 sock,
@@ -180,6 +200,7 @@ class _Server(uvicorn.Server):
             self._places.pop(visitor, None)
             if visitor.transport is not None:
                 visitor.transport.abort()
+            sock.close()  # if it never had one
 
 
 def make_server(

@@ -1,0 +1,281 @@
+"""``sqs proxy`` under attack: who has a place, for how long, and what ends."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sqs_codec.proxy import make_app, make_server
+from sqs_codec.proxy._draft import GoneError, Links
+from sqs_codec.proxy._errors import ApiError
+from sqs_codec.proxy._request import parse
+from sqs_codec.proxy._writer import Answer, Figures, Piece
+from tests.serving import certificate, wait_until
+
+KEY = "a-key-of-the-tests"
+AUTHORIZED = f"Authorization: Bearer {KEY}\r\n"
+
+
+class Played:
+    """In place of a `Writer`: texts without end."""
+
+    def __init__(self, text: str = "sea ", pause: float = 0.01) -> None:
+        self.text, self.pause = text, pause
+        self.answers: list[Answer] = []
+
+    async def write(self, request: object) -> Answer:
+        """Play a text."""
+        self.answers.append(Answer())
+        asyncio.ensure_future(self._play(self.answers[-1]))  # noqa: RUF006  # it ends
+        return self.answers[-1]
+
+    async def _play(self, answer: Answer) -> None:
+        figures = Figures()
+        while not answer.gone.is_set():
+            answer.put(Piece(self.text, "draft", figures))
+            await asyncio.sleep(self.pause)
+
+    async def close(self) -> None:
+        """End all."""
+        for answer in self.answers:
+            answer.put(ApiError("it stops", status=503))
+            answer.close()
+
+
+class Endpoint:
+    """A server in a thread, over texts that are played."""
+
+    def __init__(self, writer: Any, **options: Any) -> None:
+        files = {name: options.pop(name, None) for name in ("cert", "key")}
+        app = make_app(writer, api_key=KEY, **options)
+        self.server: Any = make_server(app, clients=2, **files)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self._thread = threading.Thread(target=self.server.run, args=[[self._listener]])
+        self._thread.start()
+        wait_until(lambda: self.server.started)
+
+    def stop(self) -> None:
+        """Stop it."""
+        self.server.should_exit = True
+        self._thread.join()
+        self._listener.close()
+
+    def open(self, host: str = "127.0.0.1") -> socket.socket:
+        """A connection from a host."""
+        return socket.create_connection(("127.0.0.1", self.port), 20, (host, 0))
+
+    def ask(self, path: str, more: str = AUTHORIZED, host: str = "localhost") -> bytes:
+        """Send a request; return the whole answer."""
+        head = f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{more}\r\n"
+        with self.open() as raw:
+            raw.sendall(head.encode("latin-1"))
+            return b"".join(iter(lambda: raw.recv(65536), b""))
+
+    def status(self, *given: str) -> int:
+        """Send a request; return the answer's status."""
+        return int(self.ask(*given).split()[1])
+
+
+@contextmanager
+def playing(writer: Any = None, **options: Any) -> Iterator[Endpoint]:
+    endpoint = Endpoint(writer or Played(), **options)
+    try:
+        yield endpoint
+    finally:
+        endpoint.stop()
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[Endpoint]:
+    with playing(hosts=["edge.example.org"]) as endpoint:
+        yield endpoint
+
+
+def stream(raw: socket.socket) -> None:
+    """Ask for a stream."""
+    body = json.dumps({"prompt": "why", "stream": True}).encode()
+    head = f"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n{AUTHORIZED}"
+    raw.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+
+
+def ended(raw: socket.socket) -> bool:
+    """Whether the other end has hung up."""
+    raw.settimeout(0)
+    try:
+        while raw.recv(1 << 20):
+            pass
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass
+    return True
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("LOCALHOST:8080", 200),
+        ("127.0.0.1", 200),
+        ("[::1]:8080", 200),
+        ("Edge.example.org", 200),
+        ("localhost/../x?", 403),
+        ("localhost/../../../../../../../etc/passwd?", 403),
+        ("user@localhost", 403),
+        ("evil.example@localhost", 403),
+        ("localhost:99999", 403),
+        ("localhost:8:0", 403),
+        ("localhost:", 403),
+        ("localhost.", 403),
+        ("::1", 403),
+        ("127.1", 403),
+        ("[127.0.0.1]", 403),
+        ("[fe80::1%evil.example]", 403),
+        ("[::1%25evil]", 403),
+        ("", 403),
+        ("localhost\r\nHost: localhost", 400),
+    ],
+)
+def test_authorities(endpoint: Endpoint, host: str, status: int) -> None:
+    answer = endpoint.ask("/", "", host)
+    assert int(answer.split()[1]) == status
+    assert (b"<html" in answer) == (status == 200)
+
+
+def test_headers_that_come_again(endpoint: Endpoint) -> None:
+    assert endpoint.status("/metrics", f"authorization: bEaReR {KEY}\r\n") == 200
+    assert endpoint.status("/metrics", f"Authorization: Basic {KEY}\r\n") == 401
+    assert endpoint.status("/metrics", "Authorization: Bearer \xe9\r\n") == 401
+    assert endpoint.status("/metrics", AUTHORIZED * 2) == 400
+    assert endpoint.status("/metrics", AUTHORIZED + "A: b\r\n" * 100) == 200
+    assert endpoint.status("/metrics", "A: 0123456789\r\n" * 1500) == 431
+
+
+@pytest.mark.parametrize("field", ["model", "stop", "messages", "temperature", "x"])
+@pytest.mark.parametrize("depth", [70, 964, 980, 100_000])
+def test_nesting(field: str, depth: int) -> None:
+    for opens, closes in ("[]", ('{"a":', "}")):
+        data = f'{{"{field}": {opens * depth}1{closes * depth}, "prompt": "x"}}'
+        with pytest.raises(ApiError, match=r"nesting|isn't JSON"):
+            parse(data.encode(), chat=False, model="sqs")
+
+
+@pytest.mark.parametrize("said", [b"", b"GET / HTTP/1.1\r\nHo", b"GET /page.js HTTP"])
+def test_silent_strangers_make_room(
+    said: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sqs_codec.proxy._server.CONNECTIONS", 4)
+    if said.endswith(b"HTTP"):  # what is asked for isn't read
+        said = (said + b"/1.1\r\nHost: localhost\r\n\r\n") * 500
+    with playing() as endpoint, endpoint.open() as writes, endpoint.open() as known:
+        stream(writes)
+        assert writes.recv(4096)
+        asks = f"GET /v1/models HTTP/1.1\r\nHost: [::1]\r\n{AUTHORIZED}\r\n"
+        known.sendall(asks.encode())
+        assert b" 200 " in known.recv(4096)
+        alone = endpoint.open("127.0.0.2")
+        crowd = []
+        for _ in range(12):
+            crowd.append(endpoint.open())
+            crowd[-1].sendall(said)
+            assert endpoint.status("/metrics") == 200
+        wait_until(lambda: all(map(ended, crowd[:8])))
+        assert not ended(alone)  # the crowd's host makes room
+        assert not ended(known)
+        assert writes.recv(4096)
+        for each in (alone, *crowd):
+            each.close()
+
+
+def test_what_is_not_read_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream, with the key, whose places must come back."""
+    monkeypatch.setattr("sqs_codec.proxy._server.READING_SECONDS", 0.2)
+    writer = Played("sea " * 20_000)
+    with playing(writer) as endpoint, endpoint.open() as raw:
+        stream(raw)
+        wait_until(lambda: bool(writer.answers) and writer.answers[0].gone.is_set())
+        wait_until(lambda: not endpoint.server.server_state.connections)
+
+
+def test_handshakes_that_stop_half_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sqs_codec.proxy._server.SHAKING_SECONDS", 0.5)
+    monkeypatch.setattr("sqs_codec.proxy._server.CONNECTIONS", 8)
+    cert, key = certificate(tmp_path)
+    with playing(cert=cert, key=key) as endpoint:
+        half = [endpoint.open("127.0.0.2") for _ in range(50)]
+        for each in half:
+            each.sendall(b"\x16\x03\x01\x02\x00\x01")
+        context = ssl.create_default_context(cafile=str(cert))
+        with context.wrap_socket(endpoint.open(), server_hostname="localhost") as raw:
+            raw.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert b" 200 " in raw.recv(4096)
+        wait_until(lambda: all(map(ended, half)))
+        for each in half:
+            each.close()
+
+
+def test_strangers_have_a_share(endpoint: Endpoint) -> None:
+    """Who has the key has answers at once, beside a flood from his own host."""
+    said = b"GET /%s HTTP/1.1\r\nHost: localhost\r\n%s\r\n"
+    with endpoint.open("127.0.0.3") as stranger, endpoint.open("127.0.0.3") as known:
+        stranger.sendall(said % (b"health", b"") * 400)
+        known.sendall(said % (b"v1/models", AUTHORIZED.encode()) * 400)
+        answers = b""
+        while answers.count(b"HTTP/1.1 200") < 400:
+            answers += known.recv(1 << 20)
+        assert 0 < stranger.recv(1 << 20).count(b"HTTP/1.1 200") < 400
+
+
+def test_streams_end_with_a_word() -> None:
+    endpoint = Endpoint(Played())
+    with closing(endpoint.open()) as raw:
+        stream(raw)
+        assert b" 200 " in raw.recv(4096)
+        endpoint.stop()
+        rest = b"".join(iter(lambda: raw.recv(65536), b""))
+    assert b"it stops" in rest.split(b"data: ")[-1]
+    assert rest.endswith(b"0\r\n\r\n")
+
+
+def test_a_link_for_nobody() -> None:
+    """Who hangs up while the cloud is silent leaves the link to the next one."""
+    comes, made = threading.Event(), list[Any]()
+
+    class Silent:
+        sent = received = overhead = 0
+        reliable, max_message, closed = True, 1000, False
+
+        def __init__(self) -> None:
+            made.append(self)
+            comes.wait(20)
+
+        def send(self, message: bytes) -> None:
+            raise NotImplementedError
+
+        def receive(self, timeout: float | None) -> bytes:
+            return b"word"
+
+        def close(self) -> None:
+            self.closed = True
+
+    links, gone = Links(Silent), threading.Event()
+    gone.set()
+    for _ in range(3):
+        with pytest.raises(GoneError):
+            links.get(gone)
+    assert len(made) == 1
+    comes.set()
+    wait_until(lambda: made[0].closed)
+    assert links.get(threading.Event()).receive(1) == b"word"
+    assert not made[1].closed
