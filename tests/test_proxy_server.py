@@ -6,6 +6,8 @@ import asyncio
 import json
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -246,6 +248,14 @@ def test_streams_end_with_a_word() -> None:
         rest = b"".join(iter(lambda: raw.recv(65536), b""))
     assert b"it stops" in rest.split(b"data: ")[-1]
     assert rest.endswith(b"0\r\n\r\n")
+
+
+def test_a_command_that_was_interrupted_is_gone_at_once() -> None:
+    said = "import atexit, _sqs_command; from sqs_codec.cli import main\n"
+    said += "main.main = lambda: 130; atexit.register(print, 'later')\n"
+    command = [sys.executable, "-c", said + "_sqs_command.main()"]
+    done = subprocess.run(command, capture_output=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
 
 
 def test_a_link_for_nobody() -> None:
