@@ -8,6 +8,7 @@ the one that has been silent for longest makes room.
 from __future__ import annotations
 
 import asyncio
+import functools
 import socket
 import time
 from typing import Any
@@ -123,7 +124,7 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, most: int) -> None:
         super().__init__(config)
         self._most = most
-        self._hosts: dict[str, Share] = {}
+        self._share = functools.lru_cache(MOST_HOSTS)(lambda host: Share(MOST_OWED))
         self._places: dict[_Visitor, asyncio.Task[None]] = {}
         self._doors: list[asyncio.Task[None]] = []
 
@@ -165,12 +166,6 @@ class _Server(uvicorn.Server):
             self._make_room(known=False)
             self._make_room(known=True)
             await asyncio.sleep(0)  # others go on, however many come
-
-    def _share(self, host: str) -> Share:
-        if len(self._hosts) > MOST_HOSTS:
-            owing = [each for each in self._hosts.items() if each[1].wait_seconds > 0]
-            self._hosts = dict(owing)
-        return self._hosts.setdefault(host, Share(MOST_OWED))
 
     def _make_room(self, *, known: bool) -> None:
         """Where too many only wait, hang up on one of the host that has most."""
