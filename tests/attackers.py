@@ -262,7 +262,7 @@ SAID: dict[str, tuple[bytes, bytes]] = {
 
 def besiege(port: int, kind: str, host: str) -> None:
     """Hold a hundred connections from an address."""
-    os.nice(10)  # they would have machines of their own
+    os.nice(19)  # as they would have machines of their own
     held: list[socket.socket] = []
     while True:
         held = [each for each in held if goes_on(each, kind)]

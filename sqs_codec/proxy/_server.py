@@ -61,6 +61,7 @@ class _Visitor(H11Protocol):
     def __init__(self, host: Share, *, app_state: dict[str, Any], **given: Any) -> None:
         self.host, self.visit = host, Visit()
         super().__init__(app_state={**app_state, "visit": self.visit}, **given)
+        self._paid = 0.0
         self._lost = self.loop.create_future()
         self._stuck: asyncio.TimerHandle | None = None
 
@@ -82,7 +83,7 @@ class _Visitor(H11Protocol):
         """Take data, and from a stranger no more for a while if it took long."""
         began = time.thread_time()
         super().data_received(data)
-        if (wait := self._charge(time.thread_time() - began)) > 0:
+        if (wait := self.charge(time.thread_time() - began)) > 0:
             self.flow.pause_reading()
             self.loop.call_later(wait, self._read_on)
 
@@ -90,7 +91,7 @@ class _Visitor(H11Protocol):
         """Go on with the next request; a stranger's may have to wait."""
         if not self.transport.get_write_buffer_size():
             self.visit.since = time.monotonic()
-        if (wait := self._charge(STRANGER_COST)) > 0:
+        if (wait := self.charge(STRANGER_COST)) > 0:
             self.loop.call_later(wait, super().on_response_complete)
         else:
             super().on_response_complete()
@@ -110,12 +111,15 @@ class _Visitor(H11Protocol):
         if not self.transport.is_closing():
             self.flow.resume_reading()
 
-    def _charge(self, seconds: float) -> float:
-        """Return how long a stranger has to wait for what he took."""
-        if self.visit.known:
-            return 0.0
-        self.host.use(seconds / HOST_SHARE)
-        return self.host.wait_seconds
+    def charge(self, seconds: float) -> float:
+        """Return how long a stranger has to wait for what he took.
+
+        Who shows the key has what he paid before returned.
+        """
+        paid = -self._paid if self.visit.known else seconds / HOST_SHARE
+        self._paid += paid
+        self.host.use(paid)
+        return 0.0 if self.visit.known else self.host.wait_seconds
 
 
 class _Server(uvicorn.Server):
@@ -181,7 +185,7 @@ class _Server(uvicorn.Server):
             if security:
                 while (wait := visitor.host.wait_seconds) > 0:
                     await asyncio.sleep(wait)
-                visitor.host.use(STRANGER_COST / HOST_SHARE)
+                visitor.charge(STRANGER_COST)
             await asyncio.get_running_loop().connect_accepted_socket(
                 lambda: visitor,
                 sock,
