@@ -155,7 +155,8 @@ class _Thread:
     port: int
 
     def __init__(self, server_port: int, link: Link, seed: int) -> None:
-        ups, downs = np.random.default_rng(seed).spawn(2)
+        seeds = np.random.SeedSequence(seed).spawn(2)
+        ups, downs = map(np.random.default_rng, seeds)
         self.server_port = server_port
         self.late = 0.0
         self._up, self._down = Way(link, True, ups), Way(link, False, downs)
