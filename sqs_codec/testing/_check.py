@@ -2,21 +2,39 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from functools import cache, partial
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sqs_codec.testing._mistakes import MISTAKES, Decode, play
+from sqs_codec.testing._mistakes import MISTAKES, controls, name_of
 from sqs_codec.testing._source import CannotSum, walks
-from sqs_codec.testing._toy import DRAFT, LENGTH, PROMPT, TARGET, TARGET_LAW, Law, rest
-
-Text = tuple[int, ...]
+from sqs_codec.testing._toy import (
+    DRAFT,
+    LENGTH,
+    PROMPT,
+    ROWS,
+    TARGET,
+    VOCAB,
+    Toy,
+    row_after,
+)
 
 __all__ = ["LossyError", "Report", "check_lossless"]
+
+Decode = Callable[[Sequence[int], Toy, Toy, Any], Sequence[int]]
+
+
+NO_NAME = "No mistake known here fits."
+CUTS = (
+    "Nothing was seen to be cut from the draft. What cuts this toy: top-k below "
+    f"{VOCAB}, top-p below {1 - DRAFT.rows[0].min():.4f}, min-p above "
+    f"{DRAFT.rows[0].min() / DRAFT.rows[0].max():.4f}, an epsilon above "
+    f"{DRAFT.rows[0].min():.4f}; with other settings this says nothing of a truncation."
+)
 
 
 class LossyError(AssertionError):
@@ -26,14 +44,43 @@ class LossyError(AssertionError):
 class Report(NamedTuple):
     """How a loop was found to be right.
 
-    `method` is "sum" over all that numbers can decide, "eighths", the same where some
-    were taken as floats, of which each eighth has one, or "chi2", a test of texts;
-    `outcomes` are ways through the loop, or texts; `distance` is the total variation.
+    Attributes
+    ----------
+    method : str
+        "sum" over all that numbers can decide, or "chi2", a test of texts.
+    outcomes : int
+        Ways through the loop, or texts.
+    distance : float
+        The largest total variation of a token, after what was before it.
+    acceptance : float, optional
+        How many of the texts go on after their first token: where a rejected token ends
+        the text, how often that is accepted. None where all go on, or none.
+    note : str
+        What these texts can't show.
     """
 
     method: str
     outcomes: int
     distance: float
+    acceptance: float | None
+    note: str
+
+
+class Table(NamedTuple):
+    """How often which token follows which beginnings of texts.
+
+    `place` is its number in the text; `seen` and `expected` are [C, VOCAB], of C
+    classes of beginnings; `begun` has a beginning of each.
+    """
+
+    place: int
+    seen: NDArray[Any]
+    expected: NDArray[Any]
+    begun: NDArray[np.int64]
+
+    def distance(self) -> float:
+        """Return the total variation."""
+        return float(np.abs(self.seen - self.expected).sum() / 2)
 
 
 def check_lossless(
@@ -45,8 +92,8 @@ def check_lossless(
     ----------
     decode : callable
         Takes a prompt, a draft, a target and a `numpy.random.Generator`, and returns
-        the tokens after the prompt: those of one round, or a longer text. Three of them
-        are looked at, so a round should draft one or two. Draft and target are `Toy`.
+        the tokens after the prompt: those of one round, or a longer text. Five of them
+        are looked at, so a round should draft four at most. Draft and target are `Toy`.
         Another source of random numbers takes its seed from ``rng.integers(2**32)``.
     exact : bool, optional
         Whether to sum over all that ``rng.random``, ``integers`` and ``choice`` can
@@ -63,11 +110,11 @@ def check_lossless(
     Raises
     ------
     LossyError
-        The law is another. The message has a text whose probability is wrong, and the
+        The law is another. The message has a token whose probability is wrong, and the
         mistake that fits, if one does. A right loop gets it once in a million times
         where texts are counted, never where its numbers are all `rng`'s and summed.
     ValueError
-        So few texts wouldn't show each mistake that this knows; what `decode` returns
+        So few texts wouldn't show most mistakes that this knows; what `decode` returns
         isn't tokens; or it can't be summed over and must be.
     """
     if exact is not False:
@@ -83,97 +130,168 @@ def check_lossless(
 
 def _sum(decode: Decode, most: int) -> Report:
     """Sum over all ways."""
-    law, ways, floats = _summed(decode, most)
-    if (distance := _between(law, TARGET_LAW)) < 1e-6:  # of rounding to float32
-        return Report("eighths" if floats else "sum", ways, round(distance, 6))
-    if floats:
-        raise CannotSum("it is wrong, or decides about floats at others than eighths")
-    for _ in range(1 + 100 // ways):
-        if not np.array_equal(law, _summed(decode, most)[0]):
+    texts, weights = _summed(decode, most)
+    tables = [*_tables(texts, weights, exact=True)]
+    distance = max(table.distance() for table in tables)
+    if distance < 1e-6:  # of rounding to float32
+        return _report("sum", texts, weights, distance)
+    for _ in range(1 + 100 // len(texts)):
+        again = _summed(decode, most)
+        if not all(map(np.array_equal, (texts, weights), again)):
             raise CannotSum("it is random without the generator's numbers")
-    raise LossyError(_words(law, f"summed over {ways} ways"))
+    worst = max(tables, key=Table.distance)
+    raise LossyError(_words(worst, f"summed over {len(texts)} ways", texts, weights))
 
 
-def _summed(decode: Decode, most: int) -> tuple[Law, int, bool]:
-    """Return the law of a loop's texts, how many ways there are, and if by floats."""
-    law, ways, floats = np.zeros_like(TARGET_LAW), 0, False
-    for way, text in walks(lambda rng: _text(decode, rng), most):
-        law[text] += float(way.weight) * rest(text)
-        ways, floats = ways + 1, floats | way.floats
-    return law, ways, floats
-
-
-@cache
-def _law_with(mistake: str, drafted: int, whole: bool, begun: Text = ()) -> Law:
-    """Return the law of what a round with a mistake, or all of them, add to a text."""
-    law = np.zeros_like(rest(begun))
-    run = partial(play, mistake, drafted, [*PROMPT, *begun], DRAFT, TARGET)
-    for way, written in walks(run, most=1000):
-        text = (*begun, *written)[:LENGTH]
-        goes_on = whole and len(text) < LENGTH
-        after = _law_with(mistake, drafted, whole, text) if goes_on else rest(text)
-        law[text[len(begun) :]] += float(way.weight) * after
-    return law
+def _summed(decode: Decode, most: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return all that a loop can write, [N, LENGTH], and how probable each is."""
+    ways = [*walks(lambda rng: _text(decode, rng), most)]
+    weights = [float(way.weight) for way, _ in ways]
+    return np.array([text for _, text in ways]), np.array(weights)
 
 
 def _count(decode: Decode, trials: int, seed: int) -> Report:
     """Test texts."""
-    control = np.random.default_rng([seed, 1])
-    for name in MISTAKES:
-        lossy = control.multinomial(trials, _law_with(name, 2, False).ravel())
-        if _excess(lossy.reshape(TARGET_LAW.shape)) <= 1:
-            raise ValueError(f"{trials} trials don't show {name!r}: give more")
-    counts = np.zeros_like(TARGET_LAW)
-    for trial in range(trials):
-        text = _text(decode, np.random.default_rng([seed, 0, trial]))
-        while len(text) < LENGTH:  # the rest by the target, of numbers of its own
-            text = (*text, int(control.choice(4, p=TARGET([*PROMPT, *text]))))
-        counts[text] += 1
-    if _excess(counts) > 1:
-        raise LossyError(_words(counts / trials, f"{trials} texts"))
-    return Report("chi2", trials, round(_between(counts / trials, TARGET_LAW), 4))
+    hidden = [name for name, least in _least_excess(trials).items() if least <= 1]
+    if len(hidden) > 0.65 * len(MISTAKES):
+        raise ValueError(f"{trials} trials don't show {hidden[0]!r}: give more")
+    rngs = (np.random.default_rng([seed, 0, trial]) for trial in range(trials))
+    texts, weights = np.array([_text(decode, rng) for rng in rngs]), np.ones(trials)
+    tables = [*_tables(texts, weights)]
+    worst = max(tables, key=_excess)
+    if _excess(worst) > 1:
+        raise LossyError(_words(worst, f"{trials} texts", texts, weights))
+    distance = max(t.distance() / trials for t in tables if len(t.seen) < ROWS)
+    report = _report("chi2", texts, weights, distance)
+    if hidden:
+        unseen = f"So few texts don't show each of: {', '.join(hidden)}. "
+        report = report._replace(note=unseen + report.note)
+    return report
 
 
-def _excess(counts: NDArray[Any]) -> float:
+TESTS = LENGTH * (LENGTH + 1) // 2
+"""Tables of texts: each token by its row, and by its row and each token before."""
+
+
+def _excess(table: Table) -> float:
     """Return how far counts are from the target, in what a right loop's may be.
 
     The limit is Laurent and Massart's (2000, lemma 1): chi-square of k degrees is above
-    k + 2 sqrt(k x) + 2 x with probability exp(-x) at most.
+    k + 2 sqrt(k x) + 2 x with probability exp(-x) at most. Tokens of which less than
+    five are expected count as one.
     """
-    possible = TARGET_LAW > 0
-    if counts[~possible].any():
+    seen, expected = table.seen, table.expected
+    if seen[expected == 0].any():
         return math.inf
-    expected = TARGET_LAW[possible] * counts.sum()
-    k, x = expected.size - 1, math.log(1e6)
-    limit = k + 2 * math.sqrt(k * x) + 2 * x
-    return float(((counts[possible] - expected) ** 2 / expected).sum() / limit)
+    few = expected * (expected < 5)
+    pooled = few.sum(1) >= 5
+    terms = np.where(expected >= 5, (seen - expected) ** 2, 0) / np.maximum(expected, 5)
+    off = (seen * (few > 0)).sum(1) - few.sum(1)
+    total = terms.sum() + (off[pooled] ** 2 / few.sum(1)[pooled]).sum()
+    kinds = np.maximum((expected >= 5).sum(1) + (few.sum(1) > 0) - 1, 0)
+    k, x = kinds.sum(), math.log(1e6 * TESTS)
+    return float(total / (k + 2 * math.sqrt(k * x) + 2 * x))
 
 
-def _text(decode: Decode, rng: Any) -> Text:
-    """Return the beginning of a text that a loop writes."""
+def _tables(
+    texts: NDArray[np.int64], weights: NDArray[np.float64], *, exact: bool = False
+) -> Iterator[Table]:
+    """Yield tables of each token by its row, and by each token before it.
+
+    If texts needn't be enough to fill it, one by all tokens before.
+    """
+    for i in range(LENGTH):
+        here = texts[:, i] >= 0
+        begun, tokens, weight = texts[here, :i], texts[here, i], weights[here]
+        rows = row_after(begun[:, -1] if i else tokens, len(PROMPT) + i)
+        keys = [rows, *(rows * VOCAB + token for token in begun.T)]
+        if exact:
+            keys = [begun @ VOCAB ** np.arange(i)]
+        for key in keys if len(tokens) else []:
+            _, first, place = np.unique(key, return_index=True, return_inverse=True)
+            size = len(first) * VOCAB
+            seen = np.bincount(place * VOCAB + tokens, weight, size)
+            seen = seen.reshape(-1, VOCAB)
+            expected = TARGET.rows[rows[first]] * seen.sum(1, keepdims=True)
+            yield Table(i, seen, expected, begun[first])
+
+
+@cache
+def _least_excess(trials: int) -> dict[str, float]:
+    """Return how far texts of loops with each mistake would be from the target."""
+    return {
+        name: min(
+            max(
+                _excess(
+                    Table(i, trials * seen, trials * expected, np.empty(0, np.int64))
+                )
+                for i, (seen, expected) in enumerate(zip(*tables, strict=True))
+            )
+            for tables in ((x, x.sum(-1, keepdims=True) * TARGET.rows) for x in laws)
+        )
+        for name, laws in controls().items()
+    }
+
+
+def _report(
+    method: str,
+    texts: NDArray[np.int64],
+    weights: NDArray[np.float64],
+    distance: float,
+) -> Report:
+    """Return what is found of a right loop."""
+    share = weights / weights.sum()
+    goes_on = texts[:, 1] >= 0
+    accepted = np.bincount(texts[goes_on, 0], share[goes_on], VOCAB)
+    q, p = DRAFT.rows[0], TARGET.rows[0]
+    some = 0 < accepted.sum() < 1 - 1e-9
+    cut = some and (accepted == 0)[np.minimum(p, q) * len(texts) > 20].any()
+    notes = [] if cut else [CUTS]
+    rate, best = float(accepted.sum()), np.minimum(p, q).sum()
+    if some and rate < best - 0.03:
+        notes.append(f"All of q and min(1, p/q) would accept {best:.2f}.")
+    rounded = round(rate, 4) if some else None
+    return Report(method, len(texts), round(distance, 6), rounded, " ".join(notes))
+
+
+def _text(decode: Decode, rng: Any) -> list[int]:
+    """Return the beginning of a text that a loop writes, filled up with -1."""
     written = decode(PROMPT, DRAFT, TARGET, rng)
     tokens = np.asarray(written)
     right = tokens.ndim == 1 and tokens.size and tokens.dtype.kind in "iu"
-    if not right or not 0 <= tokens.min() <= tokens.max() < 4:
-        raise ValueError(f"decode must return tokens of [0, 4), not {written!r}")
-    return tuple(tokens[:LENGTH].tolist())
+    if not right or not 0 <= tokens.min() <= tokens.max() < VOCAB:
+        raise ValueError(f"decode must return tokens of [0, {VOCAB}), not {written!r}")
+    text: list[int] = tokens[:LENGTH].tolist()
+    return text + [-1] * (LENGTH - len(text))
 
 
-def _between(a: Law, b: Law) -> float:
-    return float(np.abs(a - b).sum() / 2)
-
-
-def _words(found: Law, basis: str) -> str:
+def _words(
+    worst: Table, basis: str, texts: NDArray[np.int64], weights: NDArray[np.float64]
+) -> str:
     """Return what a loop's author is to be told."""
-    distance = _between(found, TARGET_LAW)
-    text = np.unravel_index(np.abs(found - TARGET_LAW).argmax(), found.shape)
-    kinds = itertools.product(MISTAKES, (1, 2, 3), (False, True))
-    apart, name = min((_between(found, _law_with(*kind)), kind[0]) for kind in kinds)
-    advice = f"It looks as where {MISTAKES[name]}"
-    if apart > distance / 2:  # they differ in degree: how far q is truncated, say
-        advice = "No mistake known here fits."
-    return (
-        f"the texts don't have the target's law: total variation {distance:.4f}, "
-        f"{basis}. The text {[*map(int, text)]} has probability {found[text]:.4f}, "
-        f"the target gives it {TARGET_LAW[text]:.4f}.\n{advice}"
+    off = np.abs(worst.seen - worst.expected)
+    begun, token = np.unravel_index(off.argmax(), off.shape)
+    seen, expected = (
+        x[begun, token] / worst.seen[begun].sum() for x in (worst.seen, worst.expected)
     )
+    name = _name(texts, weights)
+    advice = f"It looks as where {MISTAKES[name]}" if name else NO_NAME
+    return (
+        f"the texts don't have the target's law: total variation "
+        f"{worst.distance() / weights.sum():.4f} of token {worst.place + 1}, {basis}. "
+        f"After {worst.begun[begun].tolist()} token {token} has probability "
+        f"{seen:.4f}, the target gives it {expected:.4f}.\n{advice}"
+    )
+
+
+def _name(texts: NDArray[np.int64], weights: NDArray[np.float64]) -> str | None:
+    """Return the mistake that fits texts, if one does."""
+    for end in (PROMPT, PROMPT[-1:]):
+        if (texts[:, : len(end)] == end).all():
+            return "prompt returned"
+    seen = np.zeros((LENGTH, ROWS, VOCAB))
+    for i in range(LENGTH):
+        here = texts[:, i] >= 0
+        tokens, before = texts[here, i], texts[here, max(i - 1, 0)]
+        np.add.at(seen[i], (row_after(before, len(PROMPT) + i), tokens), weights[here])
+    return name_of(seen * 20_000 / weights.sum())

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -26,24 +24,19 @@ class Source(np.random.Generator):
     ones have the first outcome that is possible. `weight` is how probable the way is.
     """
 
-    def __init__(self, taken: list[tuple[int, list[Fraction]]]) -> None:
+    def __init__(self, taken: list[tuple[int, list[float]]]) -> None:
         super().__init__(np.random.PCG64(0))
         self.taken, self.at = taken, 0
-        self.weight = Fraction(1)
-        self.floats = False  # whether a number was asked for as one
+        self.weight = 1.0
 
-    def __getattribute__(self, name: str) -> Any:
-        if name in UNKNOWN:
-            raise CannotSum(f"it uses rng.{name}")
-        return super().__getattribute__(name)
-
-    def decide(self, weights: list[Fraction]) -> int:
+    def decide(self, weights: list[float]) -> int:
         """Return an outcome."""
         if self.at == DEEPEST:
             raise CannotSum(f"its numbers decide more than {DEEPEST} times")
         if self.at == len(self.taken):
             first = next(i for i, weight in enumerate(weights) if weight)
-            self.taken.append((first, [weight / sum(weights) for weight in weights]))
+            total = sum(weights)
+            self.taken.append((first, [weight / total for weight in weights]))
         outcome, weights = self.taken[self.at]
         self.at += 1
         self.weight *= weights[outcome]
@@ -59,40 +52,39 @@ class Source(np.random.Generator):
         low, high = (0, low) if high is None else (low, high)
         if high - low > DEEPEST:
             raise CannotSum("it draws a seed")
-        return low + self.decide([Fraction(1)] * (high - low))
+        return low + self.decide([1.0] * (high - low))
 
     def choice(self, a: Any, *, p: Any = None) -> Any:  # type: ignore[override]
         """Return one of some things."""
         things = range(a) if isinstance(a, (int, np.integer)) else a
         chances = [1.0] * len(things) if p is None else p
-        return things[self.decide([Fraction(float(x)) for x in chances])]
+        return things[self.decide([float(x) for x in chances])]
 
 
-UNKNOWN = {name for name in dir(np.random.Generator) if name[0] != "_"}
-UNKNOWN -= Source.__dict__.keys()
+def _refuse(name: str) -> Any:
+    def refuse(_: Source) -> Any:
+        raise CannotSum(f"it uses rng.{name}")
+
+    return property(refuse)
+
+
+for _name in {name for name in dir(np.random.Generator) if name[0] != "_"}:
+    if _name not in Source.__dict__:
+        setattr(Source, _name, _refuse(_name))
 
 
 class Number:
     """A number of [0, 1) of which no more is known than what was asked so far.
 
-    A comparison decides on which side it lies. As a float, and so in compiled code, it
-    is one in each eighth, at a place that depends on the way alone.
+    A comparison decides on which side it lies.
     """
 
     def __init__(self, source: Source) -> None:
         self._source = source
-        self._low, self._high = Fraction(0), Fraction(1)
+        self._low, self._high = 0.0, 1.0
 
     def __float__(self) -> float:
-        if self._low < self._high:
-            eighths = (Fraction(i, 8) for i in range(8))
-            inner = [end for end in eighths if self._low < end < self._high]
-            parts = [*itertools.pairwise([self._low, *inner, self._high])]
-            low, high = parts[self._source.decide([b - a for a, b in parts])]
-            way = hash(tuple(i for i, _ in self._source.taken[: self._source.at]))
-            self._low = self._high = low + (high - low) * Fraction(way % 1022 + 1, 1024)
-            self._source.floats = True
-        return float(self._low)
+        raise CannotSum("it takes a number for more than comparisons")
 
     def __lt__(self, other: Any) -> Any:
         if getattr(other, "ndim", 0):
@@ -101,9 +93,8 @@ class Number:
             return False
         other = float(other)
         if self._low < other < self._high:
-            limit = Fraction(other)
-            above = self._source.decide([limit - self._low, self._high - limit])
-            self._low, self._high = (limit, self._high) if above else (self._low, limit)
+            above = self._source.decide([other - self._low, self._high - other])
+            self._low, self._high = (other, self._high) if above else (self._low, other)
         return self._high <= other
 
     def __gt__(self, other: Any) -> Any:
@@ -113,9 +104,11 @@ class Number:
     __le__, __ge__ = __lt__, __gt__  # as no single number has a probability
 
 
-def walks(run: Callable[[Any], Any], most: int) -> Iterator[tuple[Source, Any]]:
+def walks(
+    run: Callable[[Any], Any], most: int, kind: type[Source] = Source
+) -> Iterator[tuple[Source, Any]]:
     """Yield each way through a loop, and what came of it."""
-    source = Source([])
+    source = kind([])
     for _ in range(most):
         yield source, run(source)
         taken = source.taken[: source.at]
@@ -127,5 +120,5 @@ def walks(run: Callable[[Any], Any], most: int) -> Iterator[tuple[Source, Any]]:
                 break
         else:
             return
-        source = Source(taken)
+        source = kind(taken)
     raise CannotSum(f"its numbers decide in more than {most} ways")
