@@ -1,0 +1,387 @@
+"""Loops of speculative decoding as they are written elsewhere: 21 right, 42 wrong ones.
+
+Most are a `Loop`: drafted tokens, a truncation, a temperature and a way to draw. A
+mistake replaces a step. PyTorch's and those with another rule are written out.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from transformers.generation import logits_process, utils
+
+import sqs_codec as sqs
+
+
+def softmax(logits):
+    weights = np.exp(logits - np.max(logits))
+    return weights / weights.sum()
+
+
+def residual(p, q):
+    rest = np.maximum(p - q, 0)
+    return rest / rest.sum() if rest.any() else p
+
+
+def choose(p, rng):
+    return int(rng.choice(len(p), p=p))
+
+
+def invert(p, rng, u=None):
+    u = rng.random() if u is None else u
+    return min(int(np.searchsorted(np.cumsum(p), u, side="right")), len(p) - 1)
+
+
+def race(p, rng):
+    return int(np.argmax(p / rng.standard_exponential(len(p))))
+
+
+def gumbel(p, rng):
+    return int(np.argmax(np.log(p + 1e-30) + rng.gumbel(size=len(p))))
+
+
+def until(mass, q, order):
+    """Keep tokens in this order, up to the one with which they have the mass."""
+    return q * np.isin(np.arange(len(q)), order[np.cumsum(q[order]) - q[order] < mass])
+
+
+def surprise(q):
+    """By how much a token's surprise is above the mean."""
+    return q @ np.log(q + 1e-30) - np.log(q + 1e-30)
+
+
+def lattice(q, resolution):
+    """Round to counts: the largest remainders go up."""
+    counts = np.floor(resolution * q)
+    counts[np.argsort(counts - resolution * q)[: resolution - int(counts.sum())]] += 1
+    return counts
+
+
+def bfloat16(q, _):
+    bits = np.log(q + 1e-30).astype(np.float32).view(np.uint32) + 0x8000
+    return softmax((bits & 0xFFFF0000).view(np.float32).astype(float)) * (q > 0)
+
+
+def hf(name):
+    warper = getattr(logits_process, name + "LogitsWarper")
+    return lambda q, at: (
+        warper(at)(None, torch.from_numpy(q).log()[None])[0].exp().numpy()
+    )
+
+
+CUTS = {
+    "": lambda q, _: q,
+    "top-k": lambda q, k: q * (np.argsort(np.argsort(-q, kind="stable")) < k),
+    "top-p": lambda q, mass: until(mass, q, np.argsort(-q, kind="stable")),
+    "min-p": lambda q, share: q * (q >= share * q.max()),
+    "epsilon": lambda q, floor: q * (q >= min(floor, q.max())),
+    "typical": lambda q, mass: until(mass, q, np.argsort(np.abs(surprise(q)))),
+    "counts": lattice,
+    "bfloat16": bfloat16,
+    "hf top-k": hf("TopK"),
+    "hf top-p": hf("TopP"),
+    "hf min-p": hf("MinP"),
+}
+
+
+@dataclass(frozen=True)
+class Loop:
+    """Draft; accept with chance p/q or draw from the residual; add a bonus token."""
+
+    drafts: int = 1
+    cut: str = ""
+    at: float = 0
+    temperature: float = 1
+    draw: Callable = choose
+    ends: Callable = lambda rng: (rng, rng)  # generators of drafts and of verdicts
+    unsure: Callable = lambda q, token: False  # drafting ends there
+    sent: Callable = lambda raw, cut: (cut, cut)  # the q to draw from, and to accept by
+    chance: Callable = lambda px, qx, p: px / qx
+    accepted: Callable = lambda taken: np.cumprod(taken).sum()
+    replace: Callable | None = None  # of p, q, what rejected, and a generator
+    bonus: Callable | None = None
+    shift: int = 0  # of the row that judges a token
+    last: int = 0  # of the row of the bonus token
+
+    def _propose(self, text, draft, rng):
+        text, qs = list(text), []
+        for _ in range(self.drafts):
+            cut = CUTS[self.cut](
+                softmax(draft.logits(text) / self.temperature), self.at
+            )
+            drawn, judged = self.sent(draft(text), cut / cut.sum())
+            if self.unsure(drawn, token := self.draw(drawn, rng)):
+                break
+            text.append(token)
+            qs.append(judged)
+        return text, qs
+
+    def _replaced(self, p, q, u, rng):
+        if self.replace:
+            return self.replace(p, q, u, rng)
+        return self.draw(residual(p, q), rng)
+
+    def each(self, prompt, draft, target, rng):
+        """Judge token by token."""
+        edge, cloud = self.ends(rng)
+        text, qs = self._propose(prompt, draft, edge)
+        for i, q in enumerate(qs, len(prompt)):
+            p, x, u = target(text[: i + self.shift]), text[i], cloud.random()
+            if not u < self.chance(p[x], q[x], p):
+                return [*text[len(prompt) : i], self._replaced(p, q, u, cloud)]
+        row = target(text[: len(text) - self.last])
+        return [*text[len(prompt) :], (self.bonus or self.draw)(row, cloud)]
+
+    def batch(self, prompt, draft, target, rng):
+        """Judge all tokens at once."""
+        (edge, cloud), n = self.ends(rng), len(prompt)
+        text, qs = self._propose(prompt, draft, edge)
+        ps = np.array([target(text[:i]) for i in range(n, len(text) + 1)])
+        i, x, rows = np.arange(len(qs)), text[n:], ps[self.shift :]
+        u = cloud.random(len(qs))
+        taken = u < self.chance(rows[i, x], np.array(qs)[i, x], rows[: len(qs)])
+        k = int(self.accepted(taken))
+        if k < len(qs):
+            return [*text[n : n + k], self._replaced(rows[k], qs[k], u[k], cloud)]
+        return [*text[n:], (self.bonus or self.draw)(ps[k - self.last], cloud)]
+
+
+def own(rng):
+    return tuple(np.random.default_rng(rng.integers(2**32)) for _ in range(2))
+
+
+def same(rng, skipped=0):
+    edge, cloud = map(np.random.default_rng, [rng.integers(2**32)] * 2)
+    cloud.random(skipped)
+    return edge, cloud
+
+
+def whole(decode, prompt, draft, target, rng):
+    """A text of rounds."""
+    text = list(prompt)
+    while len(text) < len(prompt) + 4:
+        text += decode(text, draft, target, rng)
+    return text[len(prompt) :]
+
+
+def torched(prompt, draft, target, rng, *, warper=None, does=""):
+    edge = torch.Generator().manual_seed(int(rng.integers(2**32)))
+    cloud = edge.clone_state() if does == "one seed" else edge
+    ids, n, qs = torch.tensor([prompt], dtype=torch.long), len(prompt), []
+    for _ in range(2):
+        raw = torch.from_numpy(draft.logits(ids[0].tolist()))[None]
+        logits = warper(ids, raw) if warper else raw
+        token = torch.multinomial(logits.softmax(-1), 1, generator=edge)
+        ids = torch.cat([ids, token], -1)
+        qs.append(raw if does == "another q" else logits)
+    rows = [target.logits(ids[0, : n + i].tolist()) for i in range(3)]
+    p, q = torch.from_numpy(np.array(rows)), torch.cat(qs)
+    if does == "transformers":
+        torch.manual_seed(int(rng.integers(2**32)))
+        return utils._speculative_sampling(ids, q[None], 2, p[None])[0][0]
+    p, q, x = p.softmax(-1), q.softmax(-1), ids[0, n:, None]
+    u = torch.rand(2, 1, generator=cloud)
+    k = int((u < p[:2].gather(1, x) / q.gather(1, x)).cumprod(0).sum())
+    law = p[k] if k == 2 or does == "replaced from p" else (p[k] - q[k]).relu()
+    ids = torch.cat([ids[0, : n + k], torch.multinomial(law, 1, generator=cloud)])
+    return ids if does == "prompt returned" else ids[n:]
+
+
+def equal(prompt, draft, target, rng):
+    """Accept what the target draws as well, by numbers of its own."""
+    text = list(prompt)
+    for _ in range(2):
+        drafted = choose(draft(text), rng)
+        text.append(choose(target(text), rng))
+        if text[-1] != drafted:
+            break
+    return text[len(prompt) :]
+
+
+def block(prompt, draft, target, rng):
+    """Block verification, arXiv:2403.10444."""
+    text, qs = Loop(2)._propose(prompt, draft, rng)
+    n, kept, reach = len(prompt), 0, 1.0
+    law = residual(target(prompt), qs[0])
+    for i in (1, 2):
+        row, x = target(text[: n + i]), text[n + i - 1]
+        reach = min(reach * target(text[: n + i - 1])[x] / qs[i - 1][x], 1)
+        left = np.maximum(reach * row - qs[1], 0).sum()
+        chance = reach if i == 2 or reach == 1 else left / (left + 1 - reach)
+        if rng.random() < chance:
+            kept, law = i, row if i == 2 else residual(reach * row, qs[1])
+    return [*text[n : n + kept], choose(law, rng)]
+
+
+def candidates(prompt, draft, target, rng):
+    """Two drafts of a token, without replacement, each judged by what is left."""
+    q, p = draft(prompt), target(prompt)
+    for _ in range(2):
+        x = choose(q, rng)
+        if rng.random() < p[x] / q[x]:
+            return [x]
+        p, q = residual(p, q), q * (np.arange(len(q)) != x)
+        q /= q.sum()
+    return [choose(p, rng)]
+
+
+def coded(keep, prompt, draft, target, rng):
+    """A round of our own."""
+    codec, text = sqs.Codec(draft.vocab_size, 32), list(prompt)
+    edge = sqs.Drafter(codec, keep(), rng=rng, max_tokens=2)
+    while (token := edge.push(draft.logits(text))) is not None:
+        text.append(token)
+    round_ = codec.decode_round(edge.finish())
+    rows = [target(text[:i]) for i in range(len(prompt), len(text) + 1)]
+    verdict = sqs.verify(round_, np.array(rows), rng)
+    return [*round_.tokens[: verdict.accepted], verdict.token]
+
+
+def unbiased(prompt, draft, target, rng):
+    """Accept by what the draft's q was rounded to at random."""
+    codec, p = sqs.Codec(draft.vocab_size, 32), target(prompt)
+    q = codec.quantize_unbiased(draft.logits(prompt), rng=rng).to_dense(np.float64)
+    x = choose(q, rng)
+    return [x if rng.random() < p[x] / q[x] else choose(residual(p, q), rng)]
+
+
+def coupled(prompt, draft, target, rng):
+    """Both ends draw by the Gumbel noise of a key."""
+    key, n = int(rng.integers(2**32)).to_bytes(16, "little"), len(prompt)
+    text = list(prompt)
+    for _ in range(2):
+        guesses = sqs.gumbel_guess(draft.logits(text), key, len(text), 1)
+        text.append(guesses.tokens[0])
+    rows = np.array([target.logits(text[: n + i]) for i in range(3)])
+    verdict = sqs.gumbel_verify(text[n:], rows, key, n)
+    return [*text[n : n + verdict.accepted], verdict.token]
+
+
+def one_noise(judges, prompt, draft, target, rng):
+    """The noise that drew the draft judges it, or draws what replaces it."""
+    q, p, noise = (
+        draft(prompt),
+        target(prompt),
+        rng.standard_exponential(draft.vocab_size),
+    )
+    x = int(np.argmax(q / noise))
+    if (np.exp(-noise[x]) if judges else rng.random()) < p[x] / q[x]:
+        return [x]
+    return [
+        race(residual(p, q), rng) if judges else int(np.argmax(residual(p, q) / noise))
+    ]
+
+
+def cooled(prompt, draft, target, rng):
+    """The draft's temperature is the target's as well."""
+
+    def cold(text):
+        return softmax(target.logits(text) / 0.7)
+
+    return Loop(temperature=0.7).each(prompt, draft, cold, rng)
+
+
+RAW = {"sent": lambda raw, cut: (cut, raw)}
+OFF = {"sent": lambda raw, cut: (raw, cut)}
+OFF |= {"chance": lambda px, qx, p: px / np.maximum(qx, 1e-9)}
+Q_OVER_P = {"chance": lambda px, qx, p: qx / np.maximum(px, 1e-9)}
+LOGS = {
+    "replace": lambda p, q, u, rng: choose(residual(*np.log([p + 1e-9, q + 1e-9])), rng)
+}
+RATIO = {
+    "replace": lambda p, q, u, rng: choose(p / (q + 1e-3) / sum(p / (q + 1e-3)), rng)
+}
+AGAIN = {"replace": lambda p, q, u, rng: invert(residual(p, q), rng, u)}
+FROM_P = {"replace": lambda p, q, u, rng: choose(p, rng)}
+ARGMAX = {"bonus": lambda p, rng: int(np.argmax(p))}
+GREEDY = {
+    "chance": lambda px, qx, p: px == p.max(-1),
+    "replace": lambda p, q, u, rng: int(np.argmax(p)),
+}
+
+TYPICAL = {
+    "chance": lambda px, qx, p: px > 0.3 * np.exp(np.sum(p * np.log(p + 1e-9), -1))
+}
+HF = {name: getattr(logits_process, name + "LogitsWarper") for name in ("TopK", "TopP")}
+
+RIGHT = {
+    "one token": Loop().each,
+    "two at once": Loop(2, draw=invert).batch,
+    "T 0.5, stops early": Loop(
+        3, temperature=0.5, unsure=lambda q, _: q.max() < 0.4
+    ).each,
+    "top-k 3, T 1.5": Loop(2, "top-k", 3, 1.5).batch,
+    "hf top-p 0.9": Loop(1, "hf top-p", 0.9).each,
+    "min-p 0.1, exponential race": Loop(3, "min-p", 0.1, draw=race).batch,
+    "epsilon 0.05, seeds of their own": Loop(2, "epsilon", 0.05, ends=own).each,
+    "typical 0.8, Gumbel": Loop(1, "typical", 0.8, draw=gumbel).each,
+    "bfloat16 at both ends": Loop(1, "bfloat16", draw=invert).each,
+    "greedy draft": Loop(2, "top-k", 1).each,
+    "text of rounds": partial(whole, Loop(2, "counts", 8, draw=invert).each),
+    "torch, top-k 3": partial(torched, warper=HF["TopK"](3)),
+    "transformers' _speculative_sampling": partial(torched, does="transformers"),
+    "no draft": lambda prompt, draft, target, rng: [choose(target(prompt), rng)],
+    "target's own draw": equal,
+    "block verification": block,
+    "two candidates": candidates,
+    "our top-p": partial(coded, partial(sqs.TopP, 0.8)),
+    "our conformal rule": partial(coded, sqs.Conformal),
+    "unbiased rounding": unbiased,
+    "key's Gumbel noise": coupled,
+}
+
+WRONG = {
+    "another q: hf top-p 0.9": Loop(1, "hf top-p", 0.9, **RAW).each,
+    "another q: hf top-p 0.95": Loop(2, "hf top-p", 0.95, **RAW).batch,
+    "another q: hf top-k 2": Loop(2, "hf top-k", 2, **RAW).each,
+    "another q: hf top-k 50": Loop(1, "hf top-k", 50, **RAW).each,
+    "another q: hf min-p 0.05": Loop(1, "hf min-p", 0.05, **RAW).batch,
+    "another q: hf min-p 0.1": Loop(3, "hf min-p", 0.1, **RAW).each,
+    "another q: T 0.5": Loop(1, temperature=0.5, draw=invert, **RAW).each,
+    "another q: bfloat16": Loop(1, "bfloat16", **RAW).each,
+    "another q: epsilon 0.05": Loop(2, "epsilon", 0.05, draw=race, **RAW).batch,
+    "another q: top-k 4, T 0.7": Loop(3, "top-k", 4, 0.7, **RAW).each,
+    "another q: torch, top-p 0.9": partial(
+        torched, warper=HF["TopP"](0.9), does="another q"
+    ),
+    "q/p": Loop(2, draw=invert, **Q_OVER_P).batch,
+    "q/p: typical 0.8, T 0.8": Loop(1, "typical", 0.8, 0.8, **Q_OVER_P).each,
+    "residual of logits: difference": Loop(**LOGS).each,
+    "residual of logits: softmax of it": Loop(2, "min-p", 0.1, **RATIO).batch,
+    "one seed": Loop(ends=same).each,
+    "one seed: one number on": Loop(2, ends=partial(same, skipped=1)).batch,
+    "one seed: torch": partial(torched, does="one seed"),
+    "off the support: top-p 0.8": Loop(2, "top-p", 0.8, **OFF).each,
+    "off the support: counts of 8": Loop(1, "counts", 8, **OFF).batch,
+    "shifted row": Loop(2, shift=1).each,
+    "shifted row: T 0.7": Loop(3, "top-k", 5, 0.7, shift=1).batch,
+    "bonus token": Loop(1, last=1).each,
+    "bonus token: top-p 0.9": Loop(2, "top-p", 0.9, draw=invert, last=1).batch,
+    "one number twice": Loop(**AGAIN).each,
+    "one number twice: of two": Loop(2, "epsilon", 0.02, **AGAIN).batch,
+    "replaced from p": Loop(**FROM_P).each,
+    "replaced from p: top-k 3": Loop(3, "top-k", 3, draw=gumbel, **FROM_P).batch,
+    "replaced from p: torch": partial(torched, does="replaced from p"),
+    "too lenient: 1.5 p/q": Loop(chance=lambda px, qx, p: 1.5 * px / qx).each,
+    "too lenient: above 0.1": Loop(
+        2, "top-k", 4, chance=lambda px, qx, p: px > 0.1
+    ).batch,
+    "too lenient: typical": Loop(2, temperature=0.8, **TYPICAL).each,
+    "too lenient: 0.3 at least": Loop(
+        chance=lambda px, qx, p: np.maximum(px / qx, 0.3)
+    ).batch,
+    "prompt returned: torch": partial(torched, does="prompt returned"),
+    "greedy": Loop(2, **GREEDY, **ARGMAX).batch,
+    "greedy: bonus": Loop(1, "min-p", 0.05, **ARGMAX).each,
+    "one noise: draws again": partial(one_noise, False),
+    "one noise: judges": partial(one_noise, True),
+    "none: all that are accepted": Loop(3, accepted=np.sum).batch,
+    "none: residual not normalised": Loop(
+        replace=lambda p, q, u, rng: invert(np.maximum(p - q, 0), rng)
+    ).each,
+    "none: drops the unsure": Loop(2, unsure=lambda q, token: q[token] < 0.1).each,
+    "none: target cooled": cooled,
+}
+"""The mistake's name, and what else there is; "none" is nobody's list's."""
