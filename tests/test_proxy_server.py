@@ -19,7 +19,6 @@ import pytest
 from sqs_codec.proxy import make_app, make_server
 from sqs_codec.proxy._draft import GoneError, Links
 from sqs_codec.proxy._errors import ApiError
-from sqs_codec.proxy._request import parse
 from sqs_codec.proxy._writer import Answer, Figures, Piece
 from tests.serving import certificate, wait_until
 
@@ -160,15 +159,6 @@ def test_headers_that_come_again(endpoint: Endpoint) -> None:
     assert endpoint.status("/metrics", AUTHORIZED * 2) == 400
     assert endpoint.status("/metrics", AUTHORIZED + "A: b\r\n" * 100) == 200
     assert endpoint.status("/metrics", "A: 0123456789\r\n" * 1500) == 431
-
-
-@pytest.mark.parametrize("field", ["model", "stop", "messages", "temperature", "x"])
-@pytest.mark.parametrize("depth", [70, 964, 980, 100_000])
-def test_nesting(field: str, depth: int) -> None:
-    for opens, closes in ("[]", ('{"a":', "}")):
-        data = f'{{"{field}": {opens * depth}1{closes * depth}, "prompt": "x"}}'
-        with pytest.raises(ApiError, match=r"nesting|isn't JSON"):
-            parse(data.encode(), chat=False, model="sqs")
 
 
 @pytest.mark.parametrize("said", [b"", b"GET / HTTP/1.1\r\nHo", b"GET /page.js HTTP"])
