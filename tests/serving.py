@@ -38,6 +38,8 @@ VOCAB = 64
 CODEC = sqs.Codec(VOCAB)
 KEEP = sqs.TopK(8)
 GREEDY = Sampling(temperature=0.0)
+PATIENCE = 60.0
+"""Seconds in which even a busy machine does what should take no time."""
 
 
 def toy_logits(text: Sequence[int], noise: int = 0) -> NDArray[np.float32]:
@@ -121,7 +123,7 @@ class Server:
             raise
         self.address = f"127.0.0.1:{self.grpc.port}"
 
-    def run(self, work: Coroutine[Any, Any, T], timeout: float = 60) -> T:
+    def run(self, work: Coroutine[Any, Any, T], timeout: float = PATIENCE) -> T:
         """Do something in the server's event loop."""
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout)
 
@@ -209,7 +211,7 @@ def draft_round(edge: EdgeSession) -> None:
 
 def exchange(edge: EdgeSession, link: Link) -> None:
     """Send what an edge has to send and take one message."""
-    assert try_exchange(edge, link, 5.0), "the cloud is silent"
+    assert try_exchange(edge, link, PATIENCE), "the cloud is silent"
 
 
 def try_exchange(edge: EdgeSession, link: Link, seconds: float) -> bool:
@@ -226,7 +228,7 @@ def try_exchange(edge: EdgeSession, link: Link, seconds: float) -> bool:
 
 def wait_until(condition: Callable[[], bool]) -> None:
     """Wait for what another thread does."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.001)

@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Sequence
+from types import SimpleNamespace
 
 import grpc
 import numpy as np
@@ -18,6 +19,7 @@ from sqs_codec.engine import BatchEngine, EngineConfig, _batch, measure_steps
 from sqs_codec.engine._batch import PART
 from sqs_codec.session import Job, LinkError, Sampling
 from tests.serving import (
+    PATIENCE,
     Server,
     Toy,
     batch,
@@ -139,7 +141,7 @@ def test_whatever_a_model_raises_its_thread_goes_on(kind: type[BaseException]) -
             engine.verify(job(b"good")),
             return_exceptions=True,
         )
-        bad, good = await asyncio.wait_for(both, 5)
+        bad, good = await asyncio.wait_for(both, PATIENCE)
         assert isinstance(bad, RuntimeError)
         assert kind.__name__ in str(bad)
         assert isinstance(good, Verdict)
@@ -156,7 +158,7 @@ def test_what_is_cancelled_is_not_verified() -> None:
     def hold(jobs: Sequence[Job]) -> None:
         sessions.extend(job.session for job in jobs)
         begun.set()
-        assert go_on.wait(5)
+        assert go_on.wait(PATIENCE)
 
     toy.on_call = hold
 
@@ -164,7 +166,7 @@ def test_what_is_cancelled_is_not_verified() -> None:
         engine = batch(toy)
         await engine.open()
         first = asyncio.create_task(engine.verify(job(b"first")))
-        await asyncio.to_thread(begun.wait, 5)
+        await asyncio.to_thread(begun.wait, PATIENCE)
         second = asyncio.create_task(engine.verify(job(b"second")))
         third = asyncio.create_task(engine.verify(job(b"third")))
         await asyncio.sleep(0.01)
@@ -184,7 +186,7 @@ def test_what_is_cancelled_is_not_verified() -> None:
 def test_an_engine_that_closes_fails_what_is_under_way() -> None:
     toy = Toy()
     go_on = threading.Event()
-    toy.on_call = lambda jobs: go_on.wait(5)
+    toy.on_call = lambda jobs: go_on.wait(PATIENCE)
 
     async def run() -> None:
         engine = batch(toy)
@@ -305,7 +307,7 @@ def test_the_command_gives_up_on_an_engine_that_stays_unwell(
         time.sleep(0.1)
         assert not waiting.done()
         engine.reason = "the model has a cold"
-        assert waiting.result(10) == "the model has a cold"
+        assert waiting.result(PATIENCE) == "the model has a cold"
 
 
 def test_an_engine_that_nobody_knows() -> None:
@@ -351,15 +353,19 @@ def test_a_call_reads_one_part_however_many_texts_wait() -> None:
     assert sum(read.values()) == 20 * 1300
 
 
-def test_texts_take_half_of_the_time_where_there_are_rounds() -> None:
+def test_texts_take_half_of_the_time_where_there_are_rounds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     toy = Toy()
     times: list[float] = []  # when calls that read began and ended
+    now = 0.0
+    monkeypatch.setattr(_batch, "time", SimpleNamespace(monotonic=lambda: now))
 
     def work(jobs: Sequence[Job]) -> None:
+        nonlocal now
         reads = not all(job.draws.size for job in jobs)
-        began = time.monotonic()
-        time.sleep(0.02 if reads else 0.002)
-        times.extend([began, time.monotonic()] if reads else [])
+        times.extend([now, now + 0.02] if reads else [])
+        now += 0.02 if reads else 0.002
 
     toy.on_call = work
 
@@ -382,7 +388,7 @@ def test_a_model_that_hangs_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_batch, "STUCK_SECONDS", 0.2)
     monkeypatch.setattr(_batch, "WATCH_SECONDS", 0.05)
     toy, goes_on = Toy(), threading.Event()
-    toy.on_call = lambda _: goes_on.wait(30)
+    toy.on_call = lambda _: goes_on.wait(PATIENCE)
 
     async def run() -> None:
         engine = batch(toy)
@@ -392,10 +398,10 @@ def test_a_model_that_hangs_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
         second = asyncio.ensure_future(engine.verify(job(b"2")))
         for waiting in first, second:
             with pytest.raises(RuntimeError, match=r"at one call for \d+ s"):
-                await asyncio.wait_for(waiting, 10)
+                await asyncio.wait_for(waiting, PATIENCE)
         assert "at one call" in str(engine.health())
         goes_on.set()
-        verdict = await asyncio.wait_for(engine.verify(job(b"3")), 10)
+        verdict = await asyncio.wait_for(engine.verify(job(b"3")), PATIENCE)
         assert verdict == Verdict(0, greedy(PROMPT, 1)[-1])
         assert engine.health() is None
         await engine.close()
@@ -409,7 +415,7 @@ def test_sessions_behind_a_model_that_hangs_are_told(
     monkeypatch.setattr(_batch, "STUCK_SECONDS", 0.2)
     monkeypatch.setattr(_batch, "WATCH_SECONDS", 0.05)
     toy, goes_on = Toy(), threading.Event()
-    toy.on_call = lambda _: goes_on.wait(30)
+    toy.on_call = lambda _: goes_on.wait(PATIENCE)
     with serving(toy) as server:
         link = server.link()
         with pytest.raises(LinkError, match="nothing can be verified now: the target"):

@@ -6,7 +6,6 @@ import argparse
 import os
 import signal
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from sqs_codec.cli import main as cli
 from sqs_codec.cli.generate import SMOLLM2, settings
 from sqs_codec.engine import EngineConfig, make_engine
 from sqs_codec.hf import _models, load_model
-from tests.serving import Server, serving
+from tests.serving import Server, serving, wait_until
 from tests.test_demo import WORDS, save_model
 
 
@@ -270,7 +269,4 @@ def test_an_interrupt_ends_the_session(
     finally:
         assert signal.signal(signal.SIGINT, before) is not before
     assert "uplink" in capsys.readouterr().err
-    until = time.monotonic() + 5
-    while server.metric("sqs_sessions") > 0 and time.monotonic() < until:
-        time.sleep(0.01)
-    assert server.metric("sqs_sessions") == 0
+    wait_until(lambda: server.metric("sqs_sessions") == 0)

@@ -24,6 +24,7 @@ from sqs_codec.engine import BatchEngine, Engine, EngineConfig, EngineInfo
 from sqs_codec.hf import _models
 from sqs_codec.serve import connect
 from tests.serving import (
+    PATIENCE,
     Toy,
     batch,
     certificate,
@@ -221,7 +222,7 @@ def test_a_second_signal_waits_for_nothing() -> None:
         server.send_signal(signal.SIGINT)
         assert server.stderr.readline().startswith("Stopping")
         server.send_signal(signal.SIGINT)
-        assert server.wait(10) == -signal.SIGINT
+        assert server.wait(PATIENCE) == -signal.SIGINT
 
 
 def serve_while(arguments: list[str], port: int, use: Callable[[], object]) -> None:
@@ -260,7 +261,9 @@ def test_insecure(capsys: pytest.CaptureFixture[str]) -> None:
         assert converse(edge_session([1, 2]), link, 20) == greedy([1, 2], 18)
         link.close()
         wait_until(lambda: _answers(metrics))
-        page = urllib.request.urlopen(f"http://127.0.0.1:{metrics}/metrics", timeout=5)
+        page = urllib.request.urlopen(
+            f"http://127.0.0.1:{metrics}/metrics", timeout=PATIENCE
+        )
         assert b"sqs_text_tokens_total" in page.read()
 
     serve_while(

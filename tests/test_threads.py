@@ -11,7 +11,7 @@ import sqs_codec as sqs
 from sqs_codec._base import threads as pool
 from sqs_codec._codec import codec as module
 
-SECONDS = 20
+SECONDS = 60
 
 
 def meet(count):
