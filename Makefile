@@ -28,6 +28,16 @@ quick: $(VENV)/core ## test the codec, without torch, models, sockets and compil
 test: $(VENV)/core ## run all tests
 	$(PYTEST)
 
+# What rests on the floats of torch and of models. What rests on NumPy's is quick.
+FLOATS := bits distill_bench experiments_replay experiments_rules hf_cloud torch \
+          torch_distill
+
+test-floats: $(VENV)/core
+	$(PYTEST) $(FLOATS:%=tests/test_%.py)
+
+test-disguised: $(VENV)/core ## run all tests as if elsewhere, on busy cores; QUICK=1 for some
+	$(BIN)/python -m tests.disguise $(MAKE) $(if $(QUICK),quick test-floats,test)
+
 # With SMOKE=1 those that show that an engine can be used at all.
 ENGINE_TESTS := -rs $(if $(SMOKE),-m smoke)
 
@@ -200,5 +210,6 @@ build/wasm/sqs.wasm: .venv-wheels/packages bindings/wasm/parts.c $(CORE) \
 # Most targets install into an environment, and use all cores on their own.
 .NOTPARALLEL:
 
-.PHONY: help demo docs bindings quick test experiments test-bounds test-llama test-ray test-vllm \
-        test-web test-clients lint asan wheels wasm fuzz libfuzzer prove sdist clean
+.PHONY: help demo docs bindings quick test test-floats test-disguised experiments \
+        test-bounds test-llama test-ray test-vllm test-web test-clients lint asan wheels \
+        wasm fuzz libfuzzer prove sdist clean

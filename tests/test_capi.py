@@ -335,7 +335,8 @@ def test_verifying_by_logits_is_lossless(
 ) -> None:
     """All tokens drafted, all draws of a grid on which each decision is exact."""
     rows = np.array([first, second], np.float64)
-    weights = np.exp2(rows - rows.max(1, keepdims=True))
+    # Not np.exp2, whose powers need not be exact.
+    weights = np.array([[2.0 ** (x - max(row)) for x in row] for row in rows.tolist()])
     p, after = (
         [Fraction(w) / Fraction(row.sum()) for w in row.tolist()] for row in weights
     )

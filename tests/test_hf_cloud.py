@@ -397,7 +397,7 @@ def test_forget_from_another_thread(
     def forget(*_: Any) -> None:
         thread = threading.Thread(target=cloud.forget, args=(b"0",))
         thread.start()
-        thread.join(5)
+        thread.join(60)
         assert not thread.is_alive()
 
     handle = cloud._model._model.register_forward_pre_hook(forget)
@@ -440,7 +440,7 @@ def test_two_clouds_of_a_model_that_goes_on_as_it_was(model: Any) -> None:
         wanted = [expected(model, job) for job in jobs]
         assert all(cloud.verify(jobs) == wanted for cloud in clouds)
     assert model.config._attn_implementation == before[0]
-    assert np.array_equal(probs_of(model, [1, 2, 3], 1), before[1])
+    np.testing.assert_allclose(probs_of(model, [1, 2, 3], 1), before[1], atol=CLOSE)
     own = {p.data_ptr() for p in model.parameters()}
     assert {p.data_ptr() for p in clouds[0]._model._model.parameters()} == own
 
