@@ -8,6 +8,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import signal
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -68,6 +69,7 @@ def real_rows(pytestconfig: pytest.Config) -> list[np.ndarray]:
 @pytest.fixture(scope="session")
 def smollm2() -> "Pair":
     """Return SmolLM2 and its draft without two layers."""
-    from sqs_codec.hf._models import smollm2_pair
+    from benchmarks.experiments.experiment import Options
+    from benchmarks.experiments.models import load
 
-    return smollm2_pair(drop_layers=2)
+    return load(Options(Path()), "smollm2").pair

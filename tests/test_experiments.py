@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -87,7 +88,10 @@ def fail_or_wait(options: Options, number: int) -> Records:
     return []
 
 
-def test_a_run_ends_when_a_task_fails(tmp_path: Path) -> None:
+def test_a_run_ends_when_a_task_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchmarks.experiments.run._pool", ThreadPoolExecutor)
     tasks = [Task(str(n), fail_or_wait, (n,)) for n in range(30)]
     one = SimpleNamespace(
         ALONE=False, places=lambda options: [], tasks=lambda options: tasks

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
+from unittest import mock
 
+import gguf
 import torch
 import transformers
 
@@ -116,7 +118,12 @@ def load(options: Options, name: str) -> Models:
 def _load(
     name: str, draft: str | None, target: str | None, prompts: Path | None
 ) -> Models:
-    with contextlib.redirect_stderr(io.StringIO()):  # bars that no setting turns off
+    # transformers parses a GGUF file three times, and lists the names of tensors for
+    # each module, which takes longer than all the rest.
+    names = ("GGUFReader", "get_tensor_name_map")
+    patch = mock.patch.dict(vars(gguf), {n: cache(getattr(gguf, n)) for n in names})
+    # No setting turns off the bars that it draws.
+    with patch, contextlib.redirect_stderr(io.StringIO()):
         if name == GEMMA3:
             pair, prior = gemma3_pair(), sqs.Prior.builtin(GEMMA3)
         elif name == SMOLLM2:
