@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,8 @@ from benchmarks.engines.margin import margin
 from benchmarks.harness import make
 from benchmarks.harness.make import maker
 from benchmarks.harness.sessions import Played, Session
-from sqs_codec.hf import LanguageModel, Pair
+from sqs_codec.hf import Pair
+from sqs_codec.hf._models import without_layers
 
 P = np.array([0.5, 0.25, 0.25])
 Q = SparseDistribution([0, 2], [3, 1], vocab_size=3)
@@ -157,18 +159,12 @@ def test_an_engine_of_ones_own_is_found_by_name() -> None:
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch, smollm2: Pair) -> None:
-    """Play few sessions, short ones, with models that are loaded once."""
-    loaded = LanguageModel(
-        smollm2.target,
-        smollm2.tokenizer,
-        smollm2.vocab_size,
-        smollm2.stop,
-        smollm2.summary,
-    )
-    for module in equal, speed:
-        monkeypatch.setattr(module, "smollm2_pair", lambda drop_layers: smollm2)
-    monkeypatch.setattr(rounding, "smollm2_pair", lambda drop_layers: smollm2)
-    monkeypatch.setattr(make, "_load", lambda *_: loaded)
+    """Play few sessions, short ones, with what a tenth of SmolLM2's layers say."""
+    thin = without_layers(smollm2.target, range(3, 30))
+    pair = replace(smollm2, model=thin, draft=without_layers(thin, (1,)))
+    for module in equal, speed, rounding:
+        monkeypatch.setattr(module, "smollm2_pair", lambda drop_layers: pair)
+    monkeypatch.setattr(make, "_load", lambda *_: pair)
     monkeypatch.setattr(equal, "AT_ONCE", 2)
     monkeypatch.setattr(equal, "LONG", (40,))
     monkeypatch.setattr(rounding, "LENGTHS", (3, 20))
