@@ -11,7 +11,7 @@ import math
 import operator
 import sys
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,8 +19,6 @@ from sqs_codec._base.format import SUM_TOLERANCE
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
-
-T = TypeVar("T", bound=np.generic)
 
 FLOATS = tuple(map(np.dtype, (np.float32, np.float16, np.float64)))
 
@@ -134,7 +132,7 @@ def uint32(name: str, values: ArrayLike) -> NDArray[np.uint32]:
     return array.astype(np.uint32)
 
 
-def numbers(name: str, values: ArrayLike, n: int, dtype: type[T]) -> NDArray[T]:
+def numbers(name: str, values: ArrayLike, n: int, dtype: type) -> NDArray[Any]:
     """Return n numbers, a contiguous array: what a caller gives, or a generator."""
     unmasked(name, values)
     array = np.asarray(values)

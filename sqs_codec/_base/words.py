@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import unicodedata
+import re
 
 __all__ = ["shown"]
 
 MOST = 1000
 
-TURNING = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
-"""What has text shown in another order than it is read in, as Unicode names it."""
+ACTS = re.compile("[\0-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Controls, ends of lines, what turns the order of text, and halves of characters."""
 
 
 def shown(text: str, most: int | None = MOST, *, lines: bool = False) -> str:
@@ -25,11 +25,4 @@ def shown(text: str, most: int | None = MOST, *, lines: bool = False) -> str:
     if most is not None and len(text) > most:
         text = f"{text[:most]}..."
     kept = "\n\t" if lines else ""
-    return "".join(f"<{ord(c):02x}>" if c not in kept and _acts(c) else c for c in text)
-
-
-def _acts(character: str) -> bool:
-    return (
-        unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")
-        or unicodedata.bidirectional(character) in TURNING
-    )
+    return ACTS.sub(lambda m: m[0] if m[0] in kept else f"<{ord(m[0]):02x}>", text)

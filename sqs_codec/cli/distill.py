@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import blake2b
-from itertools import accumulate, chain, groupby, tee
+from itertools import accumulate, groupby, tee
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -307,13 +307,12 @@ def read(
     from sqs_codec.torch import quantize_unbiased
 
     rngs = [np.random.default_rng([args.seed, first + i]) for i in range(len(texts))]
-    parts: list[list[sqs.SparseRows]] = [[] for _ in texts]
+    rows: list[list[sqs.SparseDistribution]] = [[] for _ in texts]
     for i, logits in logits_of(model, texts):
-        rows = quantize_unbiased(
+        rows[i] += quantize_unbiased(
             codec, logits, temperature=args.temperature, rng=rngs[i]
         )
-        parts[i].append(rows)
-    return [sqs.SparseRows.stack(p[0] if len(p) == 1 else [*chain(*p)]) for p in parts]
+    return [*map(sqs.SparseRows.stack, rows)]
 
 
 def fill_import(parser: argparse.ArgumentParser) -> None:
