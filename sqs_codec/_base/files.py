@@ -53,11 +53,8 @@ def own_folder(path: str | os.PathLike[str]) -> None:
     OSError
         It can't be made or looked at.
     """
-    try:
+    with contextlib.suppress(FileExistsError):
         os.mkdir(path, 0o755)
-    except FileExistsError:
-        pass
-    else:
         return
     found = os.lstat(path)
     if not stat.S_ISDIR(found.st_mode) or not _is_of_user(found):

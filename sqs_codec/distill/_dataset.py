@@ -114,12 +114,11 @@ class Dataset:
                 self._table(i, ["distributions"])[0].to_numpy().sum(dtype=np.int64)
                 for i in range(self._file.num_row_groups)
             ]
-        columns = [[g.column(i) for g in self._groups()] for i in range(len(SCHEMA))]
         return Sizes(
             len(self),
-            sum(chunk.num_values for chunk in columns[0]),
+            sum(group.column(0).num_values for group in self._groups()),
             int(sum(found)),
-            sum(chunk.total_compressed_size for chunk in columns[-1]),
+            sum(group.column(3).total_compressed_size for group in self._groups()),
             os.path.getsize(self._path),
         )
 
@@ -145,26 +144,14 @@ class Dataset:
         row = range(len(self))[operator.index(index)]
         group = int(np.searchsorted(self._ends, row, "right")) - 1
         with damage(f"{self._path}: sequence {row}"):
-            columns = self._read(group)
             place = row - int(self._ends[group])
-            tokens, *rest = (column[place] for column in columns)
-            return self._sequence(
-                tokens.values.to_numpy(), *(value.as_py() for value in rest)
-            )
-
-    def _sequence(
-        self, tokens: NDArray[np.uint32], first: int, distributions: int, packet: bytes
-    ) -> Sequence:
-        """Return a row of the file, checked."""
-        tokens = self.header.check_sequence(tokens, first, distributions)
-        codec = self.header.codec
-        rows = codec.decode_sequence(
-            packet, max_survivors=distributions * codec.max_support
-        )
-        if len(rows) != distributions:
-            raise ValueError(
-                f"its packet has {len(rows)} distributions, not {distributions}"
-            )
+            ids, *values = (column[place] for column in self._read(group))
+            first, n, packet = (value.as_py() for value in values)
+            tokens = self.header.check_sequence(ids.values.to_numpy(), first, n)
+            most = n * self.codec.max_support
+            rows = self.codec.decode_sequence(packet, max_survivors=most)
+            if len(rows) != n:
+                raise ValueError(f"its packet has {len(rows)} distributions, not {n}")
         return Sequence(tokens, first, rows, self.header.temperature, self.header.tail)
 
     def _read(self, group: int) -> list[Any]:

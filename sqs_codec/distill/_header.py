@@ -191,16 +191,11 @@ def damage(name: object) -> Iterator[None]:
     """Say of which file an error is; those of pyarrow mean that it is damaged."""
     try:
         yield
-    except (pa.ArrowException, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise  # of the system
-        reason = f"cut, damaged or no Parquet file: {_said(error)}"
-        raise ValueError(f"{name}: {reason}") from None
-    except (TypeError, ValueError) as error:
+    except (pa.ArrowException, OSError, TypeError, ValueError) as error:
+        said = shown(" ".join(str(error).split()))  # it may quote the file
+        if isinstance(error, pa.ArrowException | OSError):
+            if getattr(error, "errno", None) is not None:
+                raise  # of the system
+            said = f"cut, damaged or no Parquet file: {said}"
         kind = PacketError if isinstance(error, PacketError) else ValueError
-        raise kind(f"{name}: {_said(error)}") from error
-
-
-def _said(error: Exception) -> str:
-    """Return what an error says, in a line: it may quote the file."""
-    return shown(" ".join(str(error).split()))
+        raise kind(f"{name}: {said}") from error

@@ -28,18 +28,11 @@ def check_pages(path: str | os.PathLike[str], group: Any, most: int) -> None:
     """Refuse a row group with pages that no `Writer` makes, or columns of more values.
 
     Of 4 kB others have Arrow make 3 GB: of zeros, compressed, or of a number that is
-    there once with how often it is meant, whatever the file's end says.
-
-    Parameters
-    ----------
-    path : path-like
-    group : pyarrow.parquet.RowGroupMetaData
-    most : int
-        Values of a column, of eight bytes at most.
+    there once with how often it is meant, whatever the file's end says. A column may
+    have so many values, of eight bytes each.
     """
-    chunks = [group.column(i) for i in range(group.num_columns)]
     with Path(path).open("rb") as file:
-        for chunk in chunks:
+        for chunk in map(group.column, range(group.num_columns)):
             at, size, values = chunk.data_page_offset, 0, 0
             end = at + chunk.total_compressed_size
             while 0 <= at < end:

@@ -163,12 +163,11 @@ class Writer:
     def _reopen(self, part: Path) -> None:
         """Go on in the last row group unless it is full; its file stays meanwhile."""
         tokens, *columns = _read(part).columns
-        ids = [row.values.to_numpy() for row in tokens]
-        values = [column.to_pylist() for column in columns]
-        size = sum(row.nbytes for row in ids) + sum(map(len, values[-1]))
+        ids = (row.values.to_numpy() for row in tokens)
+        rows = [*zip(ids, *(column.to_pylist() for column in columns), strict=True)]
+        size = sum(own.nbytes + len(packet) for own, *_, packet in rows)
         if size < ROW_GROUP:
-            place, before = self._group.place - 1, self._group.before - len(ids)
-            rows = list(zip(ids, *values, strict=True))
+            place, before = self._group.place - 1, self._group.before - len(rows)
             self._group = _Group(place, before, rows, size)
 
     def _count(self, path: Path) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -90,7 +90,7 @@ def quantize(
         found = codec._quantize_rows(as_array(rows), shape, keep, temperature)
     else:
         found = _quantize_on_device(codec, rows, shape, keep, temperature)
-    return _nest(iter(found), shape)
+    return _nest(found, shape)
 
 
 def encode_logits(
@@ -125,7 +125,7 @@ def encode_logits(
     else:
         drafts = _quantize_on_device(codec, rows, shape, keep, temperature)
         found = [codec.encode(q) for q in drafts]
-    return _nest(iter(found), shape)
+    return _nest(found, shape)
 
 
 def quantize_row(
@@ -169,7 +169,7 @@ def _quantize_on_device(
     """
     temperature = checks.temperature(temperature)
     rule(keep)  # says what is wrong with it, also where it isn't asked
-    logits, token_ids, kept, dropped = _select(rows, keep, temperature)
+    kept, dropped = _select(rows, keep, temperature)
     places = kept.nonzero(as_tuple=True)
     # Everything fits float64 exactly, so that it can move at once.
     moved = torch.cat(
@@ -177,42 +177,32 @@ def _quantize_on_device(
             rows.amax(-1).double(),  # NaN if one is, wherever a device sorts that
             dropped,
             kept.sum(-1).double(),
-            token_ids[places].double(),
-            logits[places].double(),
+            places[1].double(),
+            rows[places].double(),
         ]
     )
     heads, tails = np.split(moved.cpu().numpy(), [3 * len(rows)])
     maxima, masses, sizes = heads.reshape(3, -1)
     check_maxima(maxima, lambda row: row_name(row, shape))
+    ids, values = tails.reshape(2, -1)
     width = max([2, *sizes.astype(int)])
+    padded = np.full((len(rows), width), -np.inf)
+    padded[np.arange(width) < sizes[:, None]] = values
     narrow = Codec(width, codec.resolution, codec.coding)
-    ends = np.cumsum(sizes).astype(int)
-    distributions = []
-    for chosen, mass in zip(
-        np.split(tails.reshape(2, -1), ends, axis=1),
-        masses.tolist(),
-        strict=False,  # an empty part follows the last row's
-    ):
-        ids, values = chosen[:, chosen[0].argsort()]
-        row = np.full(width, -np.inf)
-        row[: ids.size] = values
-        q = narrow._quantize(row, TopK(width), temperature, mass=False)
-        distributions.append(
-            as_distribution(
-                frozen(ids.astype(np.uint32)[q.token_ids]),
-                q.counts,
-                codec.vocab_size,
-                codec.resolution,
-                mass,
-            )
+    found = narrow.quantize_batch(padded, TopK(width), temperature=temperature)
+    own = np.split(ids.astype(np.uint32), sizes.cumsum().astype(int))
+    return [
+        as_distribution(
+            frozen(ids[q.token_ids]), q.counts, codec.vocab_size, q.resolution, mass
         )
-    return distributions
+        for q, ids, mass in zip(found, own, masses.tolist(), strict=False)
+    ]  # an empty part follows the last row's ids
 
 
 def _select(
     rows: torch.Tensor, keep: Keep, temperature: float
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return rows in descending order, their tokens, which are kept, dropped masses.
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return which tokens of rows are kept, and the dropped masses.
 
     The sort is stable, so that equal logits are in the order of their ids.
     """
@@ -227,7 +217,7 @@ def _select(
     ranks = torch.arange(rows.shape[-1], device=rows.device)
     kept = ranks < count[:, None]
     dropped = unnormalised.masked_fill(kept, 0).sum(-1) / unnormalised.sum(-1)
-    return logits, token_ids, kept, dropped
+    return torch.empty_like(kept).scatter_(-1, token_ids, kept), dropped
 
 
 def to_dense(
@@ -301,10 +291,8 @@ def _arrays(
     return shape, vocab_sizes[0], sizes, ids, np.concatenate([q.probs for q in flat])
 
 
-def _nest(flat: Iterator[Any], shape: Sequence[int]) -> Any:
-    if not shape:
-        return next(flat)
-    return [_nest(flat, shape[1:]) for _ in range(shape[0])]
+def _nest(flat: Sequence[Any], shape: Sequence[int]) -> Any:
+    return np.fromiter(flat, object).reshape(shape).tolist()
 
 
 def _flatten(
