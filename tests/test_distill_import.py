@@ -144,6 +144,11 @@ def python_output(**change: Any) -> dict[str, Any]:
     return {"prompt_token_ids": [1, 2], "outputs": [output]}
 
 
+def listed(logprobs: dict[str, Any]) -> dict[str, Any]:
+    """What it gives with these log-probabilities of ids."""
+    return python_output(logprobs=[{k: {"logprob": v} for k, v in logprobs.items()}])
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -162,24 +167,12 @@ def python_output(**change: Any) -> dict[str, Any]:
             python_output(token_ids=[5, 6], logprobs=[{"5": {"logprob": -1.0}}, None]),
             "token 3 has no list",
         ),
-        (
-            python_output(logprobs=[{"-5": {"logprob": -1.0}}]),
-            r"choice 0: logprobs\[0\]: '-5' is no id",
-        ),
-        (
-            python_output(logprobs=[{"5": {"logprob": "-1"}}]),
-            "a logprob must be a number, got '-1'",
-        ),
-        (python_output(logprobs=[{"5": {"logprob": 1e400}}]), "log-prob.* got inf"),
-        (python_output(logprobs=[{"5": {"logprob": 0.5}}]), "row 0: the log-prob"),
-        (
-            python_output(logprobs=[{"5": {"logprob": 0}, "6": {"logprob": -0.5}}]),
-            "row 0: the probabilities sum to 1.6",
-        ),
-        (
-            python_output(logprobs=[{"90": {"logprob": -1.0}}]),
-            "row 0: token 90 must be",
-        ),
+        (listed({"-5": -1.0}), r"choice 0: logprobs\[0\]: '-5' is no id"),
+        (listed({"5": "-1"}), "a logprob must be a number, got '-1'"),
+        (listed({"5": 1e400}), "log-prob.* got inf"),
+        (listed({"5": 0.5}), "row 0: the log-prob"),
+        (listed({"5": 0, "6": -0.5}), "row 0: the probabilities sum to 1.6"),
+        (listed({"90": -1.0}), "row 0: token 90 must be"),
         (
             python_output(logprobs={"start_indices": [0], "logprobs": [-1.0]}),
             "it has 0 token_ids and 1 logprobs",
@@ -270,6 +263,10 @@ def compressed(logprobs: str, ids: str = PACKED_IDS) -> dict[str, Any]:
     }
 
 
+def as_it_is(tokens: Any, ids: Any, logprobs: Any) -> dict[str, Any]:
+    return {"input_ids": tokens, "token_ids": ids, "top_values": logprobs}
+
+
 def parquet(folder: Path, columns: dict[str, Any]) -> Path:
     path = folder / "data_0.parquet"
     pq.write_table(pa.table(columns), path)
@@ -294,11 +291,9 @@ def test_distillkit(tmp_path, config, data, logprobs):
 
 def test_distillkit_as_it_is(tmp_path):
     """Lists that sum to more than 1 are scaled."""
-    columns = {
-        "input_ids": [[1, 3, 2], [3]],
-        "token_ids": [[[3, 2], [2, 3]], [[1, 2]]],
-        "top_values": [[[-1.0, -2.0], [0.5, -0.5]], [[-1.0, -2.0]]],
-    }
+    ids = [[[3, 2], [2, 3]], [[1, 2]]]
+    logprobs = [[[-1.0, -2.0], [0.5, -0.5]], [[-1.0, -2.0]]]
+    columns = as_it_is([[1, 3, 2], [3]], ids, logprobs)
     first, second = read(parquet(tmp_path, columns))
     assert first.logprobs[0].tolist() == [-1, -2]
     np.testing.assert_allclose(first.logprobs[1], [-0.313262, -1.313262], atol=1e-6)
@@ -306,29 +301,44 @@ def test_distillkit_as_it_is(tmp_path):
 
 
 KEPT_LIST = KEPT[0][1]
+WRONG_CONFIGS = [
+    (None, "it is compressed: give DistillKit's config"),
+    ({}, r"it lacks \['d', 'exact_k', 'k'\] and has unknown"),
+    (CONFIG | {"vocab_size": 5}, r"unknown \['vocab_size'\]"),
+    (CONFIG | {"k": 51}, r"k must be in \[1, 50\], got 51"),
+    (CONFIG | {"term_dtype": "int8"}, "must be one of .*'int8'"),
+    (CONFIG | {"polynomial_terms": ["log"]}, "integer, got 'log'"),
+    (CONFIG | {"polynomial_terms": [10**400]}, r"\[0, 64\]"),
+    ("[" * 50_000, "it is no YAML"),
+    ("{d: &a [1], k: [*a, *a]}", "has aliases: write out"),
+    (" " * (1 << 16) + "{}", "it is too long, or"),
+    (CONFIG | {"d": "x" * 60_000}, r"integer, got 'x*\.\.\."),
+    (CONFIG | {"residual_bins": [BIN, BIN]}, r"\[0, 6\], got 8"),
+    (CONFIG | {"residual_bins": [{}]}, "missing 3 required"),
+    (CONFIG | {"k": 9}, "lists are shorter than"),
+]
+WRONG_LISTS = [
+    (
+        as_it_is([[1]], [[[1]]], [[[-1.0], [-1.0]]]),
+        r"it has ids \(1, 1\) and log-probabilities \(2, 1\)",
+    ),
+    (
+        as_it_is([[1, 2]], [[[1], [2, 3]]], [[[-1.0]]]),
+        r"its lists must be of one length, got \[1, 2\]",
+    ),
+    (as_it_is([[1, 2]], [[[1]]], [[[None]]]), "row 0: it lacks a number"),
+    (as_it_is([[1, 2]], [None], [[[-1.0]]]), "row 0: it lacks a list"),
+    (
+        as_it_is([[1]], [[[1], [2]]], [[[-1.0]] * 2]),
+        "go with 1 to 1 distributions, got 2",
+    ),
+    (
+        as_it_is([[1]], [[[1]]], [["-1"]]),
+        "top_values must be list<.*double>>, got list<.*string>",
+    ),
+]
 WRONG = [
-    (compressed(KEPT_LIST), None, "it is compressed: give DistillKit's config"),
-    (compressed(KEPT_LIST), {}, r"it lacks \['d', 'exact_k', 'k'\] and has unknown"),
-    (compressed(KEPT_LIST), CONFIG | {"vocab_size": 5}, r"unknown \['vocab_size'\]"),
-    (compressed(KEPT_LIST), CONFIG | {"k": 51}, r"k must be in \[1, 50\], got 51"),
-    (compressed(KEPT_LIST), CONFIG | {"term_dtype": "int8"}, "must be one of .*'int8'"),
-    (
-        compressed(KEPT_LIST),
-        CONFIG | {"polynomial_terms": ["log"]},
-        "integer, got 'log'",
-    ),
-    (compressed(KEPT_LIST), CONFIG | {"polynomial_terms": [10**400]}, r"\[0, 64\]"),
-    (compressed(KEPT_LIST), "[" * 50_000, "it is no YAML"),
-    (
-        compressed(KEPT_LIST),
-        "{d: &a [1], k: [*a, *a]}",
-        "has aliases: write out",
-    ),
-    (compressed(KEPT_LIST), " " * (1 << 16) + "{}", "it is too long, or"),
-    (compressed(KEPT_LIST), CONFIG | {"d": "x" * 60_000}, r"integer, got 'x*\.\.\."),
-    (compressed(KEPT_LIST), CONFIG | {"residual_bins": [BIN, BIN]}, r"\[0, 6\], got 8"),
-    (compressed(KEPT_LIST), CONFIG | {"residual_bins": [{}]}, "missing 3 required"),
-    (compressed(KEPT_LIST), CONFIG | {"k": 9}, "lists are shorter than"),
+    *((compressed(KEPT_LIST), *one) for one in WRONG_CONFIGS),
     (compressed(KEPT_LIST + "00"), CONFIG, "compressed_logprobs are longer than"),
     (compressed("ffff" + KEPT_LIST[4:]), CONFIG, "row 0: row 0: .* got nan"),
     (compressed(KEPT_LIST, "8d2aa93d6363"), CONFIG, "row 0 lists token 35 twice"),
@@ -338,36 +348,7 @@ WRONG = [
         CONFIG,
         "expected columns input_",
     ),
-    (
-        {"input_ids": [[1]], "token_ids": [[[1]]], "top_values": [[[-1.0], [-1.0]]]},
-        None,
-        r"it has ids \(1, 1\) and log-probabilities \(2, 1\)",
-    ),
-    (
-        {"input_ids": [[1, 2]], "token_ids": [[[1], [2, 3]]], "top_values": [[[-1.0]]]},
-        None,
-        r"its lists must be of one length, got \[1, 2\]",
-    ),
-    (
-        {"input_ids": [[1, 2]], "token_ids": [[[1]]], "top_values": [[[None]]]},
-        None,
-        "row 0: it lacks a number",
-    ),
-    (
-        {"input_ids": [[1, 2]], "token_ids": [None], "top_values": [[[-1.0]]]},
-        None,
-        "row 0: it lacks a list",
-    ),
-    (
-        {"input_ids": [[1]], "token_ids": [[[1], [2]]], "top_values": [[[-1.0]] * 2]},
-        None,
-        "go with 1 to 1 distributions, got 2",
-    ),
-    (
-        {"input_ids": [[1]], "token_ids": [[[1]]], "top_values": [["-1"]]},
-        None,
-        "top_values must be list<.*double>>, got list<.*string>",
-    ),
+    *((lists, None, message) for lists, message in WRONG_LISTS),
 ]
 
 
@@ -384,8 +365,8 @@ def test_parquet_that_is_wrong(tmp_path, capsys, columns, config, message):
 
 def test_parquet_of_few_bytes_and_many_numbers(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(distillkit, "MOST_VALUES", 1000)
-    lists = {"token_ids": [[[1]]] * 16, "top_values": [[[-1.0]]] * 16}
-    path = parquet(tmp_path, {"input_ids": [[0] * 5000] * 16, **lists})
+    lists = [[[1]]] * 16, [[[-1.0]]] * 16
+    path = parquet(tmp_path, as_it_is([[0] * 5000] * 16, *lists))
     assert path.stat().st_size < 5000
     assert run("import", path, "--vocab-size", 50, "-o", tmp_path / "out.parquet") == 1
     assert "input_ids has 80000 values in" in capsys.readouterr().err
