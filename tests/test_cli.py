@@ -425,22 +425,17 @@ def test_what_a_terminal_obeys_is_spelled():
     assert len(words.shown("x" * 10**6)) == 1003
 
 
+IN_PLACE_OF_TORCH = """
+import os
+print(os.environ.pop("OMP_WAIT_POLICY", None))
+raise ImportError
+"""
+
 LOADS_TORCH = """
 import os, sys, types
 from contextlib import suppress
-from importlib.machinery import ModuleSpec
 from sqs_codec.cli import generate, main
 
-class Torch:
-    def find_spec(self, name, *_):
-        return ModuleSpec(name, self) if name == "torch" else None
-    def create_module(self, spec):
-        return None
-    def exec_module(self, module):
-        print(os.environ.pop("OMP_WAIT_POLICY", None))
-        raise ImportError("in place of torch")
-
-sys.meta_path.insert(0, Torch())
 make = ["distill", "make", "--texts", __file__, "-o", __file__ + ".parquet"]
 for argv in ["demo"], ["bits", "--texts", __file__], ["serve", "--insecure"], make:
     with suppress(ImportError):
@@ -457,6 +452,7 @@ print(os.environ.get("OMP_WAIT_POLICY"))
 def test_torch_is_told_that_its_threads_are_to_sleep(tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text(LOADS_TORCH)
+    (tmp_path / "torch.py").write_text(IN_PLACE_OF_TORCH)
     environment = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
     done = subprocess.run(
         [sys.executable, program], env=environment, capture_output=True, text=True

@@ -152,47 +152,37 @@ def test_float32_targets_that_do_not_sum_to_one():
     assert 0 <= sqs.verify(sqs.Round([q], [1]), p, rng).token < 1000
 
 
+P = np.array([[0.5, 0.25, 0.25], [0.25, 0.25, 0.5]])
+
+
 @pytest.mark.parametrize(
-    ("change", "error", "message"),
+    ("rows", "message"),
     [
-        (lambda p: p[:1], ValueError, r"must have shape \(2, 3\).*got \(1, 3\)"),
-        (lambda p: p[:, :2], ValueError, r"got \(2, 2\)"),
-        (lambda p: p.astype(np.float16), TypeError, "got float16"),
-        (lambda p: p.tolist(), TypeError, "got list"),
+        (P[:1], r"must have shape \(2, 3\).*got \(1, 3\)"),
+        (P[:, :2], r"got \(2, 2\)"),
+        (P * 1.01, r"target_probs\[0\] must sum to 1 within 0.001, got 1.01"),
         (
-            lambda p: p * 1.01,
-            ValueError,
-            r"target_probs\[0\] must sum to 1 within 0.001, got 1.01",
+            [P[0], [1.5, -0.5, 0]],
+            r"probs\[1\]\[1\] is -0.5; .* finite and not negative",
         ),
-        (
-            lambda p: np.array([p[0], [1.5, -0.5, 0]]),
-            ValueError,
-            r"target_probs\[1\]\[1\] is -0.5; .* finite and not negative",
-        ),
-        (
-            lambda p: np.array([p[0], [np.nan, 0, 1]]),
-            ValueError,
-            r"target_probs\[1\]\[0\] is nan",
-        ),
-        (
-            lambda p: np.array([[np.inf, 0, 1], p[1]]),
-            ValueError,
-            r"target_probs\[0\]\[0\] is inf",
-        ),
-        (
-            lambda p: np.array([[1e308, 1e308, 0], p[1]]),
-            ValueError,
-            "within 0.001, got inf",
-        ),
+        ([P[0], [np.nan, 0, 1]], r"target_probs\[1\]\[0\] is nan"),
+        ([[np.inf, 0, 1], P[1]], r"target_probs\[0\]\[0\] is inf"),
+        ([[1e308, 1e308, 0], P[1]], "within 0.001, got inf"),
     ],
 )
-def test_targets_are_checked(change, error, message):
-    q = sqs.SparseDistribution([0, 2], [2, 2], 3)
-    p = np.array([[0.5, 0.25, 0.25], [0.25, 0.25, 0.5]])
+def test_targets_are_checked(rows, message):
+    round_ = sqs.Round([sqs.SparseDistribution([0, 2], [2, 2], 3)], [0])
+    with pytest.raises(ValueError, match=message):
+        sqs.verify(round_, np.array(rows), np.random.default_rng(0))
+
+
+def test_what_is_no_round_or_target():
+    q, rng = sqs.SparseDistribution([0, 2], [2, 2], 3), np.random.default_rng(0)
     with pytest.raises(TypeError, match="round_ must be a Round, got Sparse"):
-        sqs.verify(q, p, np.random.default_rng(0))
-    with pytest.raises(error, match=message):
-        sqs.verify(sqs.Round([q], [0]), change(p), np.random.default_rng(0))
+        sqs.verify(q, P, rng)
+    for rows, got in (P.astype(np.float16), "float16"), (P.tolist(), "list"):
+        with pytest.raises(TypeError, match=f"got {got}"):
+            sqs.verify(sqs.Round([q], [0]), rows, rng)
 
 
 def whole_weights(rng, vocab_size):
@@ -310,16 +300,22 @@ class Generator:
         (0, "int"),
         (None, "NoneType"),
         (np.random.PCG64(0), "PCG64"),
+        (np.random.RandomState(0), "RandomState"),
         (Generator(), "tests.test_lossless.Generator"),
     ],
 )
 def test_what_is_no_generator(wrong, name):
-    q = sqs.SparseDistribution([0], [1], 2)
+    codec, row = sqs.Codec(2), np.zeros(2)
+    round_ = sqs.Round([sqs.SparseDistribution([0], [1], 2)], [0])
     expected = f"rng must be a numpy.random.Generator, got {name}; numpy.random.default"
-    with pytest.raises(TypeError, match=expected):
-        sqs.verify(sqs.Round([q], [0]), np.full((2, 2), 0.5), rng=wrong)
-    with pytest.raises(TypeError, match=expected):
-        sqs.Drafter(sqs.Codec(2), sqs.TopK(2), rng=wrong)
+    for call in (
+        lambda: sqs.verify(round_, np.full((2, 2), 0.5), rng=wrong),
+        lambda: sqs.Drafter(codec, sqs.TopK(2), rng=wrong),
+        lambda: codec.quantize_unbiased(row, rng=wrong),
+        lambda: codec.quantize_unbiased_batch(row[None], rng=wrong),
+    ):
+        with pytest.raises(TypeError, match=expected):
+            call()
 
 
 def test_expected_rejections_are_within_the_bound(real_rows):
