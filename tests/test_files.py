@@ -17,23 +17,15 @@ import sqs_codec as sqs
 from sqs_codec._base.files import lock_file, read_file, require_file, write_file
 
 
-def make_fifo(path: Path) -> None:
-    os.mkfifo(path)
-
-
 def make_socket(path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as made:
         made.bind(str(path))
 
 
-def make_device(path: Path) -> None:
-    path.symlink_to("/dev/zero")
-
-
 KINDS: dict[str, Callable[[Path], None]] = {
-    "FIFO": make_fifo,
+    "FIFO": os.mkfifo,
     "socket": make_socket,
-    "device": make_device,
+    "device": lambda path: path.symlink_to("/dev/zero"),
     "folder": Path.mkdir,
 }
 
@@ -60,7 +52,7 @@ def test_what_is_no_file_is_refused(no_file: tuple[Path, str]) -> None:
 
 
 def test_a_lock_is_no_link_and_waits_for_nobody(tmp_path: Path) -> None:
-    make_fifo(tmp_path / "fifo")
+    os.mkfifo(tmp_path / "fifo")
     (tmp_path / "link").symlink_to("file")
     for name in ("fifo", "link"):
         with pytest.raises(OSError, match=f"/{name}'"):
