@@ -48,8 +48,7 @@ def own_folder(path: str | os.PathLike[str]) -> None:
     Raises
     ------
     ValueError
-        It is none, or another user's, or others may write in it, or there is something
-        else in it.
+        It, or what is in it, is another's or may be, or something else.
     OSError
         It can't be made or looked at.
     """
@@ -63,13 +62,11 @@ def own_folder(path: str | os.PathLike[str]) -> None:
     anyway = 0 if around & stat.S_ISVTX else around  # they could replace all of it
     if hasattr(os, "geteuid") and found.st_mode & ~anyway & 0o022:
         raise ValueError(f"others may write in {path}: remove it, or chmod go-w it")
-    for name in os.listdir(path):
+    for file in Path(path).iterdir():
         with contextlib.suppress(FileNotFoundError):  # of who is at it right now
-            if not is_own(Path(path) / name):
-                raise ValueError(
-                    f"{path}/{name} must be this user's own file, with no other name: "
-                    "remove it"
-                )
+            if not is_own(file):
+                words = "must be this user's own file, with no other name: remove it"
+                raise ValueError(f"{file} {words}")
 
 
 def is_own(path: str | os.PathLike[str]) -> bool:

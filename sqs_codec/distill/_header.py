@@ -65,10 +65,7 @@ class Header:
 
     def __post_init__(self) -> None:
         checks.instance("codec", self.codec, Codec, "a Codec")
-        if self.codec.coding != "entropy":
-            raise ValueError(
-                f"sequences need a codec of coding 'entropy', got {self.codec.coding!r}"
-            )
+        self.codec._check_sequences()
         for name in ("model", "rounding", "source"):
             checks.instance(name, getattr(self, name), str, "a string")
             checks.utf8(name, getattr(self, name))
