@@ -151,10 +151,6 @@ def _round(
     found = [core.quantize_probs(row, *keep)[1:3] for row in probs]
     none = np.empty(0, np.uint32)
     kept = [row[places] for row, (places, _) in zip(ids, found, strict=True)]
-    return as_rows(
-        np.concatenate([none, *kept]),
-        np.concatenate([none, *(counts for _, counts in found)]),
-        [counts.size for _, counts in found],
-        vocab_size,
-        resolution,
-    )
+    counts = [one for _, one in found]
+    arrays = np.concatenate([none, *kept]), np.concatenate([none, *counts])
+    return as_rows(*arrays, [one.size for one in counts], vocab_size, resolution)

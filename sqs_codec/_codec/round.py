@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -91,15 +91,11 @@ class Round:
         """The distributions, in drafting order."""
         if self._distributions is None:
             ids, counts, sizes, _ = self._arrays
-            ends = [*accumulate(sizes.tolist())]
+            ends = accumulate(sizes.tolist(), initial=0)
+            shape = self._vocab_size, self._resolution
             self._distributions = tuple(
-                as_distribution(
-                    ids[start:end],
-                    counts[start:end],
-                    self._vocab_size,
-                    self._resolution,
-                )
-                for start, end in zip([0, *ends], ends, strict=False)
+                as_distribution(ids[a:b], counts[a:b], *shape)
+                for a, b in pairwise(ends)
             )
         return self._distributions
 

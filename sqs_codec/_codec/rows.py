@@ -218,13 +218,8 @@ class SparseRows(Sequence[SparseDistribution]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         sizes = np.diff(self._offsets)
-        return as_rows, (
-            self._token_ids,
-            self._counts,
-            sizes,
-            self._vocab_size,
-            self._resolution,
-        )
+        arrays = self._token_ids, self._counts, sizes
+        return as_rows, (*arrays, self._vocab_size, self._resolution)
 
     def __repr__(self) -> str:
         return (
