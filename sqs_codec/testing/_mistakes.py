@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-import itertools
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sqs_codec.testing._toy import DRAFT, LENGTH, PROMPT, ROWS, TARGET, VOCAB, row_after
+from sqs_codec.testing._toy import (
+    DRAFT,
+    LENGTH,
+    PROMPT,
+    ROWS,
+    TARGET,
+    VOCAB,
+    row_after,
+    rows_of,
+)
 
-__all__ = ["MISTAKES", "controls", "name_of"]
+__all__ = ["MISTAKES", "laws", "name_of"]
 
 Law = NDArray[Any]
-"""Probabilities of each row of the toys and the token after it, [..., ROWS, VOCAB]."""
+"""Probabilities of the token after each row of the toys, [..., ROWS, VOCAB]."""
 
 MISTAKES = {
     "another q": "tokens are drawn from a truncated, cooled or rounded q, and accepted "
@@ -44,14 +52,13 @@ MISTAKES = {
     "after the prompt alone.",
 }
 
-# How a draft may be truncated by right: after each temperature by each of these. A
-# mistake beside it is found by its law with the one that is nearest.
+# How a draft may be truncated by right: after each temperature by each of these.
 TEMPERATURES = (1.0, 0.7, 0.5, 1.5)
-TRUNCATIONS: dict[str, tuple[float, ...]] = {
-    "top-k": (VOCAB, 50, 20, 10, 5, 3, 2, 1),
-    "top-p": (0.95, 0.9, 0.8),
-    "min-p": (0.05, 0.1, 0.2),
-}
+TRUNCATIONS: list[tuple[str, float]] = [
+    *(("top-p", mass) for mass in (0.9, 0.95, 0.8)),
+    *(("top-k", k) for k in (VOCAB, 50, 20, 10, 5, 3, 2, 1)),
+    *(("min-p", share) for share in (0.05, 0.1, 0.2)),
+]
 
 
 def truncated(q: Law, kind: str, setting: float) -> Law:
@@ -84,16 +91,9 @@ def residual(p: Law, q: Law) -> Law:
     return normalised(np.where(over.any(-1, keepdims=True), over, p))
 
 
-def cells(p: Law) -> tuple[Law, Law]:
-    """Return where in [0, 1) a number draws each token."""
-    ends = np.cumsum(p, -1)
-    return ends - p, ends
-
-
-def common(a: tuple[Law, Law], b: tuple[Law, Law]) -> Law:
-    """Return how long the parts are that two intervals share."""
-    length: Law = np.minimum(a[1], b[1]) - np.maximum(a[0], b[0])
-    return length.clip(0)
+def overlap(low: Law, high: Law, low2: Any, high2: Law) -> Law:
+    """Return how much intervals have in common."""
+    return np.maximum(np.minimum(high, high2) - np.maximum(low, low2), 0)
 
 
 def by_one_noise(q: Law, r: Law) -> Law:
@@ -113,69 +113,63 @@ def by_one_noise(q: Law, r: Law) -> Law:
     return normalised(r * wins)
 
 
-class Kind(NamedTuple):
-    """What loops with a mistake do, [N, ROWS, V]; each N truncates its own way.
+def shifted(q: Law, place: int) -> Law:
+    """Return the law of what is verified by the row after it, [N, ROWS, VOCAB]."""
+    p, tokens = TARGET.rows, np.arange(VOCAB)
+    after = row_after(tokens, len(PROMPT) + place + 1)
+    kept = np.minimum(q, p[after, tokens])
+    return kept + sum(
+        ((q - kept) * (after == row)).sum(-1, keepdims=True) * residual(p[row], q)
+        for row in range(1, ROWS)
+    )
 
-    `drawn` is what the draft is drawn from; `accepted` is how probable it is that a
-    token then is; `replaces` is what one that isn't is replaced from.
+
+@cache
+def laws() -> dict[str, Law]:
+    """Return the laws of drafted tokens, [N, LENGTH or 1, ROWS, VOCAB].
+
+    Of each mistake in several degrees, beside each right way to truncate the draft:
+    the first is top-p 0.9. Of "bonus token" it is the law of what follows them.
     """
-
-    drawn: Law
-    accepted: Law
-    replaces: Law
-
-    def first(self) -> Law:
-        """Return the laws of the first token, [N, V]."""
-        drawn, accepted, replaces = (x[:, 0] for x in self)
-        kept = drawn * accepted
-        first: Law = kept + (1 - kept.sum(-1, keepdims=True)) * replaces
-        return first
-
-
-@cache
-def right_ways() -> tuple[Law, Law]:
-    """Return drafts, cooled and truncated, and the same before they were truncated."""
     warm = [normalised(DRAFT.rows ** (1 / t)) for t in TEMPERATURES]
-    ways = [(kind, x) for kind, settings in TRUNCATIONS.items() for x in settings]
-    pairs = [(truncated(q, *way), q) for q in warm for way in ways]
-    q, before = np.array(pairs).swapaxes(0, 1)
-    return q, before
-
-
-@cache
-def kinds() -> dict[str, Kind]:
-    """Return all mistakes in what is done with a row."""
-    (q, before), p = right_ways(), TARGET.rows
+    pairs = [(truncated(q, *way), q) for q in warm for way in TRUNCATIONS]
+    (q, before), p = np.array(pairs).swapaxes(0, 1), TARGET.rows
     right, rest = np.minimum(1, ratio(p, q)), residual(p, q)
-    best, log = np.eye(VOCAB)[p.argmax(-1)], np.log(p + 1e-9) - np.log(q + 1e-9)
-    number, over, draws = cells(q), (right, np.ones_like(q)), cells(rest)
-    lost = q * (1 - right)
+    ends, rests = np.cumsum(q, -1), np.cumsum(rest, -1)[..., None, :]
+    log = np.log(p + 1e-9) - np.log(q + 1e-9)
     entropy = -(p * np.log(p + 1e-9)).sum(-1, keepdims=True)
-    typical = np.minimum(0.09, 0.3 * np.exp(-entropy))  # as Medusa accepts
+    best = np.eye(VOCAB)[p.argmax(-1)]
+    power = np.minimum(ratio(np.ones_like(q), q), 1e9)
 
-    def of(accepted: Law = right, replaces: Law = rest, drawn: Law = q) -> Kind:
-        return Kind(*np.broadcast_arrays(drawn, accepted, replaces))
+    def of(accepted: Law = right, replaces: Law = rest, drawn: Law = q) -> Law:
+        kept = drawn * accepted
+        law: Law = kept + (drawn - kept).sum(-1, keepdims=True) * replaces
+        return law
 
-    def each(a: tuple[Law, Law], b: tuple[Law, Law]) -> Law:
-        """Return what each a has in common with each b."""
-        (low, high), (low2, high2) = a, b
-        rows, columns = (..., None), (..., None, slice(None))
-        return common((low[rows], high[rows]), (low2[columns], high2[columns]))
-
-    def sent(q: Law, drawn: Law) -> Kind:
+    def sent(q: Law, drawn: Law) -> Law:
         """Return what is accepted by another q."""
         accepted = np.where(q > 0, np.minimum(1, ratio(p, q)), p > 0)
         return of(accepted, residual(p, q), drawn)
 
-    variants = {
+    def again(weights: Law, low: Law, high: Law) -> Law:
+        """Return what is replaced by a number of [low, high), which depends on x."""
+        parts = overlap(
+            low[..., None], high[..., None], rests - rest[..., None, :], rests
+        )
+        return of(replaces=normalised((weights[..., None] * parts).sum(-2)))
+
+    first, others = p[:1] + 0 * p, p[1:].mean(0) + 0 * p
+    bonus = np.array([p, first, *[others] * (LENGTH - 2)])
+    found = {
         "another q": [sent(DRAFT.rows, q), sent(before, q)],
         "q/p": [of(np.minimum(1, ratio(q, p)))],
         "too lenient": [
             *(of(np.minimum(1, x * ratio(p, q))) for x in (1.25, 1.5, 2, 3, 1e9)),
             of(right**0.5),
             *(of(np.maximum(right, p >= x)) for x in (0.01, 0.03, 0.1)),
+            *(of(1.0 * (p >= x)) for x in (0.01, 0.03, 0.1)),
             *(of(1.0 * (right >= x)) for x in (0.3, 0.5, 0.7)),
-            of(1.0 * (p >= typical)),
+            of(1.0 * (p >= np.minimum(0.09, 0.3 * np.exp(-entropy)))),
         ],
         "greedy": [
             *(of(best, x) for x in (best, rest, p)),
@@ -185,114 +179,50 @@ def kinds() -> dict[str, Kind]:
             of(replaces=normalised(x))
             for x in (np.maximum(log, 0), np.exp(np.maximum(log, 0)), np.exp(log))
         ],
-        "replaced from p": [
-            of(replaces=p + 0 * q),
-            of(
-                replaces=normalised(
-                    p * ((lost / (1 - p)).sum(-1, keepdims=True) - lost / (1 - p))
-                )
-            ),
-        ],
+        "replaced from p": [of(replaces=p)],
         "one seed": [
-            of(ratio(common(number, (0 * q, right)), q)),
-            of(
-                replaces=normalised(
-                    ((1 - right)[..., None] * each(number, draws)).sum(-2)
-                )
-            ),
+            of(ratio(overlap(ends - q, ends, 0, right), q)),
+            again(1 - right, ends - q, ends),
         ],
         "one noise": [
             of(replaces=by_one_noise(q, rest)),
-            of(right ** np.minimum(ratio(1 + 0 * q, q), 1e9)),
-            of(1 - (1 - right) ** np.minimum(ratio(1 + 0 * q, q), 1e9)),
+            of(right**power),
+            of(1 - (1 - right) ** power),
         ],
         "off the support": [sent(q, before)],
-        "shifted row": [of()],
-        "bonus token": [of()],
-        "one number twice": [
-            of(replaces=normalised((q[..., None] * each(over, draws)).sum(-2))),
-        ],
+        "shifted row": [np.stack([shifted(q, i) for i in range(LENGTH)], 1)],
+        "bonus token": [bonus[None]],
+        "one number twice": [again(q, right, np.ones_like(q))],
     }
     return {
-        name: Kind(*map(np.concatenate, zip(*of_it, strict=True)))
-        for name, of_it in variants.items()
+        name: np.concatenate([x if x.ndim == 4 else x[:, None] for x in of_it])
+        for name, of_it in found.items()
     }
 
 
-def law(name: str, kind: Kind, drafted: int, *, whole: bool, first: bool = True) -> Law:
-    """Return the laws of the tokens that a round, or round after round, writes.
+def name_of(texts: NDArray[np.int64], weights: NDArray[np.float64]) -> str | None:
+    """Return the mistake that fits texts, [N, LENGTH], if one does.
 
-    They begin with the target's token if `first` is false.
-
-    Returns
-    -------
-    ndarray of float64, shape [N, LENGTH, ROWS, V]
-        How probable it is that there is such a token, after such a row.
+    After each row some tokens have the mistake, and the others the target's law: those
+    after a draft, or of the prompt's pass.
     """
-    p, (q, accepted, replaces) = TARGET.rows, kind
-    written = np.zeros((len(q), LENGTH, ROWS, VOCAB))
-    # How probable it is that so many of a round are left, after which two rows.
-    state = np.zeros((len(q), drafted + 1, ROWS, ROWS))
-    state[:, drafted * first, 0, 0] = 1
-    for i in range(LENGTH):
-        after = row_after(np.arange(VOCAB), len(PROMPT) + i + 1)
-        if name == "shifted row":
-            own = p[after, np.arange(VOCAB)]
-            accepted = np.minimum(1, ratio(own + 0 * q, q))
-            lost = (kind.drawn * (1 - accepted)) @ np.eye(ROWS)[after]
-            over = np.stack([residual(row, q) for row in p], 2)
-            replaces = normalised((lost[..., None] * over).sum(2))
-        kept = q * accepted
-        lost = (1 - kept.sum(-1, keepdims=True)) * replaces
-        goes = state[:, 1:].sum(2)[..., None] * kept[:, None]
-        ends = state[:, 1:].sum((1, 2))[..., None] * lost
-        bonus = state[:, 0].sum(1)[..., None] * p
-        if name == "bonus token" and i:
-            bonus = state[:, 0].swapaxes(1, 2) @ p
-        ends = ends + bonus
-        written[:, i] = goes.sum(1) + ends
-        state = np.zeros_like(state)
-        state[:, :-1] = goes @ np.eye(ROWS)[after]
-        if whole:
-            state[:, drafted] += ends @ np.eye(ROWS)[after]
-    return written
-
-
-@cache
-def controls() -> dict[str, Law]:
-    """Return laws of rounds with each mistake, as `law` gives them, of all of q."""
-    return {name: law(name, plain(name), 2, whole=False) for name in kinds()}
-
-
-def plain(name: str) -> Kind:
-    """Return a mistake where nothing else is cut or cooled."""
-    some = slice(None, None, len(right_ways()[0]))
-    if name in ("another q", "off the support"):  # whose cuts are the mistake
-        some = slice(1, sum(map(len, TRUNCATIONS.values())))
-    return Kind(*(x[some] for x in kinds()[name]))
-
-
-def name_of(seen: Law) -> str | None:
-    """Return the mistake that fits counts of tokens, [LENGTH, ROWS, V], if one does."""
-
-    def apart(laws: Law) -> Law:
-        """Return how far laws are; a part of chi-square's where both have texts."""
-        expected = normalised(laws + 1e-9 * TARGET.rows[: laws.shape[-2]])
-        expected = expected * here.sum(-1, keepdims=True)
-        off: Law = 2 * (here - expected) ** 2 / np.maximum(here + expected, 1e-9)
-        return np.array(off.reshape(len(laws), -1).sum(-1))
-
-    best: list[tuple[float, str]] = []
-    for name, kind in kinds().items():
-        here = seen[0, :1]
-        near = apart(kind.first()[:, None]).argsort()[:8]
-        here = seen
-        few = Kind(*(x[near] for x in kind))
-        for drafted, whole in itertools.product((1, 2, 3, 4), (False, True)):
-            best.append((apart(law(name, few, drafted, whole=whole)).min(), name))
-        for drafted in (1, 2, 3, 4):  # as where the prompt's pass gives a token
-            laws = law(name, plain(name), drafted, whole=True, first=False)
-            best.append((apart(laws).min(), name))
-    noise = np.count_nonzero(seen.sum(-1, keepdims=True) * TARGET.rows > 1)
-    off, name = min(best)
-    return name if off - noise < (apart(0 * seen[None])[0] - noise) / 2 else None
+    for end in (PROMPT, PROMPT[-1:]):
+        if (texts[:, : len(end)] == end).all():
+            return "prompt returned"
+    place = np.arange(LENGTH) * ROWS + rows_of(texts)
+    here, size = texts >= 0, LENGTH * ROWS * VOCAB
+    each = np.where(here, weights[:, None] * (20_000 / weights.sum()), 0)
+    seen = np.bincount((place * VOCAB + texts)[here], each[here], size)
+    seen = seen.reshape(LENGTH, ROWS, VOCAB)
+    expected = seen.sum(-1, keepdims=True) * TARGET.rows
+    off, weight = seen - expected, 2 / np.maximum(seen + expected, 1)
+    apart = {}
+    for name, each in laws().items():
+        way = seen.sum(-1, keepdims=True) * each - expected
+        share = (way * off * weight).sum(-1, keepdims=True)
+        share /= np.maximum((way * way * weight).sum(-1, keepdims=True), 1e-9)
+        left = (off - way * share.clip(0, 1)) ** 2 * weight
+        apart[name] = left.sum((1, 2, 3)).min()
+    noise = np.count_nonzero(expected > 1)
+    name = min(apart, key=lambda name: apart[name])
+    return name if apart[name] - noise < ((off**2 * weight).sum() - noise) / 2 else None
