@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,8 +27,6 @@ __all__ = ["LossyError", "Report", "check_lossless"]
 
 Decode = Callable[[Sequence[int], Toy, Toy, Any], Sequence[int]]
 
-
-NO_NAME = "No mistake known here fits."
 CUTS = (
     "Nothing was seen to be cut from the draft. What cuts this toy: top-k below "
     f"{VOCAB}, top-p below {1 - DRAFT.rows[0].min():.4f}, min-p above "
@@ -128,24 +127,20 @@ def check_lossless(
 
 def _sum(decode: Decode, most: int) -> Report:
     """Sum over all ways."""
-    texts, weights = _summed(decode, most)
-    tables = [*_tables(texts, weights, exact=True)]
-    distance = max(table.distance() for table in tables)
-    if distance < 1e-6:  # of rounding to float32
-        return _report("sum", texts, weights, distance)
+
+    def summed() -> list[tuple[list[int], float]]:
+        ways = walks(partial(_text, decode), most)
+        return [(text, way.weight) for way, text in ways]
+
+    found = summed()
+    texts, weights = map(np.array, zip(*found, strict=True))
+    worst = max(_tables(texts, weights, exact=True), key=Table.distance)
+    if worst.distance() < 1e-6:  # of rounding to float32
+        return _report("sum", texts, weights, worst.distance())
     for _ in range(1 + 100 // len(texts)):
-        again = _summed(decode, most)
-        if not all(map(np.array_equal, (texts, weights), again)):
+        if summed() != found:
             raise CannotSum("it is random without the generator's numbers")
-    worst = max(tables, key=Table.distance)
     raise LossyError(_words(worst, f"summed over {len(texts)} ways", texts, weights))
-
-
-def _summed(decode: Decode, most: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Return all that a loop can write, [N, LENGTH], and how probable each is."""
-    ways = [*walks(lambda rng: _text(decode, rng), most)]
-    weights = [float(way.weight) for way, _ in ways]
-    return np.array([text for _, text in ways]), np.array(weights)
 
 
 def _count(decode: Decode, trials: int, seed: int) -> Report:
@@ -160,13 +155,14 @@ def _count(decode: Decode, trials: int, seed: int) -> Report:
         raise ValueError(f"{trials} trials don't show {hidden[0]!r}: give more")
     rngs = (np.random.default_rng([seed, 0, trial]) for trial in range(trials))
     texts, weights = np.array([_text(decode, rng) for rng in rngs]), np.ones(trials)
-    tables = [*_tables(texts, weights)]
-    worst = max(tables, key=_excess)
+    worst = max(_tables(texts, weights), key=_excess)
     if _excess(worst) > 1:
         raise LossyError(_words(worst, f"{trials} texts", texts, weights))
-    distance = max(t.distance() / trials for t in tables if len(t.seen) < ROWS)
-    unseen = f"So few texts don't show each of: {', '.join(hidden)}. " if hidden else ""
-    return _report("chi2", texts, weights, distance, unseen)
+    distance = max(
+        table.distance() for table in _tables(texts, weights) if len(table.seen) < ROWS
+    )
+    note = f"So few texts don't show each of: {', '.join(hidden)}. " if hidden else ""
+    return _report("chi2", texts, weights, distance / trials, note)
 
 
 TESTS = LENGTH * (LENGTH + 1) // 2
@@ -183,13 +179,11 @@ def _excess(table: Table) -> float:
     seen, expected = table.seen, table.expected
     if seen[expected == 0].any():
         return math.inf
-    few = expected * (expected < 5)
-    pooled = few.sum(1) >= 5
-    terms = np.where(expected >= 5, (seen - expected) ** 2, 0) / np.maximum(expected, 5)
-    off = (seen * (few > 0)).sum(1) - few.sum(1)
-    total = terms.sum() + (off[pooled] ** 2 / few.sum(1)[pooled]).sum()
-    kinds = np.maximum((expected >= 5).sum(1) + (few.sum(1) > 0) - 1, 0)
-    k, x = kinds.sum(), math.log(1e6 * TESTS)
+    few = expected < 5
+    seen, expected = (np.c_[x * ~few, (x * few).sum(1)] for x in (seen, expected))
+    enough = expected >= 5
+    total = ((seen - expected)[enough] ** 2 / expected[enough]).sum()
+    k, x = ((expected > 0).sum(1) - 1).sum(), math.log(1e6 * TESTS)
     return float(total / (k + 2 * math.sqrt(k * x) + 2 * x))
 
 
@@ -202,20 +196,16 @@ def _tables(
     """
     for i, row in enumerate(rows_of(texts).T):
         here = texts[:, i] >= 0
-        begun, tokens, weight, row = (
-            texts[here, :i],
-            texts[here, i],
-            weights[here],
-            row[here],
-        )
-        keys = [row, *(row * VOCAB + token for token in begun.T)]
+        begun, tokens, rows = texts[here, :i], texts[here, i], row[here]
+        keys = [rows, *(rows * VOCAB + token for token in begun.T)]
         if exact:
             keys = [begun @ VOCAB ** np.arange(i)]
         for key in keys if len(tokens) else []:
             _, first, place = np.unique(key, return_index=True, return_inverse=True)
-            seen = np.bincount(place * VOCAB + tokens, weight, len(first) * VOCAB)
+            size = len(first) * VOCAB
+            seen = np.bincount(place * VOCAB + tokens, weights[here], size)
             seen = seen.reshape(-1, VOCAB)
-            expected = TARGET.rows[row[first]] * seen.sum(1, keepdims=True)
+            expected = TARGET.rows[rows[first]] * seen.sum(1, keepdims=True)
             yield Table(seen, expected, begun[first])
 
 
@@ -259,7 +249,9 @@ def _words(
     at = begun, token = np.unravel_index(off.argmax(), off.shape)
     seen, expected = (x[at] / worst.seen[begun].sum() for x in worst[:2])
     name = name_of(texts, weights)
-    advice = f"It looks as where {MISTAKES[name]}" if name else NO_NAME
+    advice = (
+        f"It looks as where {MISTAKES[name]}" if name else "No mistake known here fits."
+    )
     return (
         f"the texts don't have the target's law: total variation "
         f"{worst.distance() / weights.sum():.4f} of token {worst.begun.shape[1] + 1}, "

@@ -52,48 +52,33 @@ MISTAKES = {
     "after the prompt alone.",
 }
 
-# How a draft may be truncated by right: after each temperature by each of these.
-TEMPERATURES = (1.0, 0.7, 0.5, 1.5)
-TRUNCATIONS: list[tuple[str, float]] = [
-    *(("top-p", mass) for mass in (0.9, 0.95, 0.8)),
-    *(("top-k", k) for k in (VOCAB, 50, 20, 10, 5, 3, 2, 1)),
-    *(("min-p", share) for share in (0.05, 0.1, 0.2)),
-]
 
-
-def truncated(q: Law, kind: str, setting: float) -> Law:
-    """Return what a usual truncation makes of distributions."""
-    above = np.argsort(np.argsort(-q))  # how many tokens are more probable
-    if kind == "top-k":
-        keep = above < setting
-    elif kind == "min-p":
-        keep = q >= setting * q.max(-1, keepdims=True)
-    else:
-        before = np.cumsum(-np.sort(-q), -1) + np.sort(-q)
-        keep = np.take_along_axis(before, above, -1) < setting
-    return normalised(q * keep)
+def ratio(a: Law, b: Law) -> Law:
+    """Return a / b, where 0 / 0 is 0."""
+    return np.divide(a, np.maximum(b, 1e-30))
 
 
 def normalised(p: Law) -> Law:
     """Return distributions, or zeros where there is nothing."""
-    total: Law = p.sum(-1, keepdims=True)
-    return np.divide(p, np.maximum(total, 1e-300))
-
-
-def ratio(a: Law, b: Law) -> Law:
-    """Return a / b, where 0 / 0 is 0."""
-    return np.where(b > 0, a / np.maximum(b, 1e-300), np.where(a > 0, np.inf, 0.0))
+    return ratio(p, p.sum(-1, keepdims=True))
 
 
 def residual(p: Law, q: Law) -> Law:
     """Return what is to replace a rejected token."""
-    over = np.maximum(p - q, 0)
-    return normalised(np.where(over.any(-1, keepdims=True), over, p))
+    return normalised(np.maximum(p - q, 0))
 
 
-def overlap(low: Law, high: Law, low2: Any, high2: Law) -> Law:
-    """Return how much intervals have in common."""
-    return np.maximum(np.minimum(high, high2) - np.maximum(low, low2), 0)
+def truncations(q: Law) -> list[Law]:
+    """Return what usual truncations make of distributions; the first is top-p 0.9."""
+    order = np.argsort(-q)
+    above, falling = np.argsort(order), np.take_along_axis(q, order, -1)
+    before = np.take_along_axis(np.cumsum(falling, -1) - falling, above, -1)
+    keeps = [
+        *(before < mass for mass in (0.9, 0.95, 0.8)),
+        *(above < k for k in (VOCAB, 50, 20, 10, 5, 3, 2, 1)),
+        *(q >= share * q.max(-1, keepdims=True) for share in (0.05, 0.1, 0.2)),
+    ]
+    return [normalised(q * keep) for keep in keeps]
 
 
 def by_one_noise(q: Law, r: Law) -> Law:
@@ -108,9 +93,8 @@ def by_one_noise(q: Law, r: Law) -> Law:
     m = np.maximum(q[..., None, :], r[..., None, :] * t[..., None]).sum(-1)
     parts = np.diff(t) / (m[..., :-1] * m[..., 1:])
     parts = np.concatenate([parts, 1 / m[..., -1:]], -1)
-    wins = np.empty_like(t)
-    np.put_along_axis(wins, order, np.cumsum(parts[..., ::-1], -1)[..., ::-1], -1)
-    return normalised(r * wins)
+    tails = np.cumsum(parts[..., ::-1], -1)[..., ::-1]
+    return normalised(r * np.take_along_axis(tails, np.argsort(order), -1))
 
 
 def shifted(q: Law, place: int) -> Law:
@@ -118,10 +102,22 @@ def shifted(q: Law, place: int) -> Law:
     p, tokens = TARGET.rows, np.arange(VOCAB)
     after = row_after(tokens, len(PROMPT) + place + 1)
     kept = np.minimum(q, p[after, tokens])
-    return kept + sum(
-        ((q - kept) * (after == row)).sum(-1, keepdims=True) * residual(p[row], q)
-        for row in range(1, ROWS)
-    )
+    lost = (q - kept) @ np.eye(ROWS)[after]
+    over = np.stack([residual(row, q) for row in p], -2)
+    law: Law = kept + (lost[..., None] * over).sum(-2)
+    return law
+
+
+def late() -> Law:
+    """Return the laws of tokens by the row before theirs, [LENGTH, ROWS, VOCAB]."""
+    p, found = TARGET.rows, [TARGET.rows]
+    begins = np.eye(ROWS)[0]
+    for i in range(1, LENGTH):
+        goes = p @ np.eye(ROWS)[row_after(np.arange(VOCAB), len(PROMPT) + i)]
+        goes *= begins[:, None]
+        found.append(normalised(goes.T @ p))
+        begins = goes.sum(0)
+    return np.array(found)
 
 
 @cache
@@ -131,13 +127,21 @@ def laws() -> dict[str, Law]:
     Of each mistake in several degrees, beside each right way to truncate the draft:
     the first is top-p 0.9. Of "bonus token" it is the law of what follows them.
     """
-    warm = [normalised(DRAFT.rows ** (1 / t)) for t in TEMPERATURES]
-    pairs = [(truncated(q, *way), q) for q in warm for way in TRUNCATIONS]
+    warm = [normalised(DRAFT.rows ** (1 / t)) for t in (1, 0.7, 0.5, 1.5)]
+    pairs = [(cut, q) for q in warm for cut in truncations(q)]
     (q, before), p = np.array(pairs).swapaxes(0, 1), TARGET.rows
     right, rest = np.minimum(1, ratio(p, q)), residual(p, q)
-    ends, rests = np.cumsum(q, -1), np.cumsum(rest, -1)[..., None, :]
+    ends, u = np.cumsum(q, -1), right[..., None]
+    same = ratio(np.clip(right, ends - q, ends) - (ends - q), q)
+    # Drawn by the number that accepted the token before, or that rejected this one.
+    low, high = (x[..., None, :] for x in (ends - q, ends))
+    ahead = normalised((q[:, :1, :, None] * (u[:, :1].clip(low, high) - low)).sum(-2))
+    high = np.cumsum(rest, -1)[..., None, :]
+    again = normalised(
+        (q[..., None] * (high - u.clip(high - rest[..., None, :], high))).sum(-2)
+    )
     log = np.log(p + 1e-9) - np.log(q + 1e-9)
-    entropy = -(p * np.log(p + 1e-9)).sum(-1, keepdims=True)
+    typical = 0.3 * np.exp((p * np.log(p + 1e-9)).sum(-1, keepdims=True))
     best = np.eye(VOCAB)[p.argmax(-1)]
     power = np.minimum(ratio(np.ones_like(q), q), 1e9)
 
@@ -148,51 +152,26 @@ def laws() -> dict[str, Law]:
 
     def sent(q: Law, drawn: Law) -> Law:
         """Return what is accepted by another q."""
-        accepted = np.where(q > 0, np.minimum(1, ratio(p, q)), p > 0)
-        return of(accepted, residual(p, q), drawn)
+        return of(np.minimum(1, ratio(p, q)), residual(p, q), drawn)
 
-    def again(weights: Law, low: Law, high: Law) -> Law:
-        """Return what is replaced by a number of [low, high), which depends on x."""
-        parts = overlap(
-            low[..., None], high[..., None], rests - rest[..., None, :], rests
-        )
-        return of(replaces=normalised((weights[..., None] * parts).sum(-2)))
-
-    first, others = p[:1] + 0 * p, p[1:].mean(0) + 0 * p
-    bonus = np.array([p, first, *[others] * (LENGTH - 2)])
     found = {
-        "another q": [sent(DRAFT.rows, q), sent(before, q)],
+        "another q": [sent(DRAFT.rows, q)],
         "q/p": [of(np.minimum(1, ratio(q, p)))],
         "too lenient": [
-            *(of(np.minimum(1, x * ratio(p, q))) for x in (1.25, 1.5, 2, 3, 1e9)),
-            of(right**0.5),
-            *(of(np.maximum(right, p >= x)) for x in (0.01, 0.03, 0.1)),
-            *(of(1.0 * (p >= x)) for x in (0.01, 0.03, 0.1)),
-            *(of(1.0 * (right >= x)) for x in (0.3, 0.5, 0.7)),
-            of(1.0 * (p >= np.minimum(0.09, 0.3 * np.exp(-entropy)))),
+            *(of(np.minimum(1, x * ratio(p, q))) for x in (1.5, 2, 1e9)),
+            *(of(1.0 * (p >= x)) for x in (0.1, np.minimum(0.09, typical))),
         ],
-        "greedy": [
-            *(of(best, x) for x in (best, rest, p)),
-            *(of(right, np.eye(VOCAB)[x.argmax(-1)]) for x in (rest, p)),
-        ],
+        "greedy": [of(best, best), of(best)],
         "residual of logits": [
-            of(replaces=normalised(x))
-            for x in (np.maximum(log, 0), np.exp(np.maximum(log, 0)), np.exp(log))
+            of(replaces=normalised(x)) for x in (np.maximum(log, 0), np.exp(log))
         ],
         "replaced from p": [of(replaces=p)],
-        "one seed": [
-            of(ratio(overlap(ends - q, ends, 0, right), q)),
-            again(1 - right, ends - q, ends),
-        ],
-        "one noise": [
-            of(replaces=by_one_noise(q, rest)),
-            of(right**power),
-            of(1 - (1 - right) ** power),
-        ],
+        "one seed": [of(same), of(drawn=ahead)],
+        "one noise": [of(replaces=by_one_noise(q, rest)), of(right**power)],
         "off the support": [sent(q, before)],
         "shifted row": [np.stack([shifted(q, i) for i in range(LENGTH)], 1)],
-        "bonus token": [bonus[None]],
-        "one number twice": [again(q, right, np.ones_like(q))],
+        "bonus token": [late()[None]],
+        "one number twice": [of(replaces=again)],
     }
     return {
         name: np.concatenate([x if x.ndim == 4 else x[:, None] for x in of_it])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -61,16 +62,13 @@ class Source(np.random.Generator):
         return things[self.decide([float(x) for x in chances])]
 
 
-def _refuse(name: str) -> Any:
-    def refuse(_: Source) -> Any:
-        raise CannotSum(f"it uses rng.{name}")
-
-    return property(refuse)
+def _refuse(name: str, _: Source) -> Any:
+    raise CannotSum(f"it uses rng.{name}")
 
 
-for _name in {name for name in dir(np.random.Generator) if name[0] != "_"}:
-    if _name not in Source.__dict__:
-        setattr(Source, _name, _refuse(_name))
+for _name in {*dir(np.random.Generator)} - Source.__dict__.keys():
+    if _name[0] != "_":
+        setattr(Source, _name, property(partial(_refuse, _name)))
 
 
 class Number:

@@ -52,19 +52,18 @@ class Toy:
 
     Parameters
     ----------
-    first : str
-        Of 4096 parts, how many each token of the first distribution has.
-    later : sequence of sequence of int
-        Of 64 parts, how many the first tokens of the other four have.
+    *rows : str
+        How much each token of a distribution has, of the sum.
     """
 
     vocab_size = VOCAB
 
-    def __init__(self, first: str, later: Sequence[Sequence[int]]) -> None:
+    def __init__(self, *rows: str) -> None:
         self.rows = np.zeros((ROWS, VOCAB))
         """The distributions, float64 [5, 64]."""
-        self.rows[0] = np.divide([int(x) for x in first.split()], 4096)
-        self.rows[1:, : len(later[0])] = np.divide(later, 64)
+        for row, parts in zip(self.rows, rows, strict=True):
+            weights = np.array(parts.split(), float)
+            row[: len(weights)] = weights / weights.sum()
 
     def __call__(self, text: Sequence[int]) -> NDArray[np.float64]:
         """Return the distribution of the token after a text, float64 [64]."""
@@ -84,21 +83,17 @@ DRAFT = Toy(
     "56 18 15 8 41 31 54 59 30 55 35 52 20 25 49 39 33 48 26 21 9 46 53 38 6 51 83 "
     "185 57 22 45 13 60 37 17 58 589 36 11 28 5 34 19 29 42 44 40 7 27 16 50 43 61 "
     "243 161 23 24 12 4 14 10 32 47 950",
-    [
-        [2, 0, 21, 14, 8, 5, 4, 1, 9],
-        [24, 8, 7, 4, 6, 1, 3, 11, 0],
-        [18, 5, 1, 8, 0, 15, 4, 10, 3],
-        [7, 11, 0, 2, 5, 12, 6, 18, 3],
-    ],
+    "2 0 21 14 8 5 4 1 9",
+    "24 8 7 4 6 1 3 11 0",
+    "18 5 1 8 0 15 4 10 3",
+    "7 11 0 2 5 12 6 18 3",
 )
 TARGET = Toy(
     "41 39 45 8 199 51 15 4 36 44 46 34 10 498 54 60 29 56 9 37 11 47 24 52 5 27 49 "
     "55 35 42 25 26 53 59 28 19 843 18 12 14 23 21 469 86 30 31 61 13 20 38 17 50 43 "
     "40 57 58 33 7 6 22 32 16 48 116",
-    [
-        [1, 5, 12, 15, 16, 0, 2, 7, 6],
-        [3, 13, 9, 5, 17, 1, 2, 14, 0],
-        [0, 3, 7, 5, 12, 18, 16, 2, 1],
-        [16, 4, 1, 5, 6, 20, 0, 9, 3],
-    ],
+    "1 5 12 15 16 0 2 7 6",
+    "3 13 9 5 17 1 2 14 0",
+    "0 3 7 5 12 18 16 2 1",
+    "16 4 1 5 6 20 0 9 3",
 )
