@@ -135,7 +135,9 @@ class Draft(CachedModel):
     def sampling(self) -> dict[str, float]:
         """What the model's ``generation_config`` has for `Sampling`."""
         own = self._model.generation_config.to_diff_dict()
-        return {name: own[name] for name in Sampling().config() if own.get(name)}
+        return {
+            name: own[name] for name in Sampling().config() if own.get(name) is not None
+        }
 
     def encode_prompt(self, prompt: str) -> list[int]:
         """Token ids of one user message, as the function of this name gives them."""

@@ -223,7 +223,8 @@ def _report(
     rate = round(float(accepted.sum()), 4)
     if not 0 < rate < 1:
         return Report(method, len(texts), round(distance, 6), None, note + CUTS)
-    if accepted[both * len(texts) > 20].all():
+    least = 20 / len(texts) if method == "chi2" else 0
+    if accepted[both > least].all():
         note += CUTS
     if rate < both.sum() - 0.03:
         note += f" All of q and min(1, p/q) would accept {both.sum():.2f}."

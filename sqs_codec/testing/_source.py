@@ -10,6 +10,8 @@ import numpy as np
 
 __all__ = ["CannotSum", "walks"]
 
+NUMPY = np.random.default_rng(0)
+
 DEEPEST = 1000
 """Decisions of a way; a loop that makes more may have no end."""
 
@@ -59,6 +61,7 @@ class Source(np.random.Generator):
         """Return one of some things."""
         things = range(a) if isinstance(a, (int, np.integer)) else a
         chances = [1.0] * len(things) if p is None else p
+        NUMPY.choice(len(things), p=p)  # which may refuse p
         return things[self.decide([float(x) for x in chances])]
 
 
