@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 import pytest
 
 from sqs_codec.proxy import make_app, make_server
-from sqs_codec.proxy._draft import GoneError, Links
+from sqs_codec.proxy._draft import GoneError, link
 from sqs_codec.proxy._errors import ApiError
 from sqs_codec.proxy._writer import Answer, Figures, Piece
 from tests.serving import certificate, wait_until
@@ -269,13 +270,13 @@ def test_a_link_for_nobody() -> None:
         def close(self) -> None:
             self.closed = True
 
-    links, gone = Links(Silent), threading.Event()
+    links, gone = ThreadPoolExecutor(1), threading.Event()
     gone.set()
     for _ in range(3):
         with pytest.raises(GoneError):
-            links.get(gone)
+            link(links, Silent, gone)
     assert len(made) == 1
     comes.set()
     wait_until(lambda: made[0].closed)
-    assert links.get(threading.Event()).receive(1) == b"word"
+    assert link(links, Silent, threading.Event()).receive(1) == b"word"
     assert not made[1].closed

@@ -6,14 +6,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, wait
+from concurrent.futures import Executor, Future, wait
 from typing import Any
 
 from sqs_codec.proxy._model import Model
 from sqs_codec.session import Link
 from sqs_codec.session._text import common_length
 
-__all__ = ["GoneError", "Leash", "Links", "SharedDraft", "Turns"]
+__all__ = ["GoneError", "Leash", "SharedDraft", "Turns", "link"]
 
 CHUNK = 128
 """Tokens of a prompt that a draft reads in one turn."""
@@ -84,50 +84,21 @@ class SharedDraft:
             return call(given)
 
 
-class Links:
-    """Makes links; one that nobody waits for any more is the next one's.
+def link(connect: Executor, make: Callable[[], Link], gone: threading.Event) -> Leash:
+    """Have a link made; raise `GoneError` as soon as `gone` is set."""
+    coming = connect.submit(make)
+    while not wait([coming], TICK).done:
+        if gone.is_set():
+            coming.cancel()  # if it has to wait till others are made
+            coming.add_done_callback(_close)
+            raise GoneError
+    return Leash(coming.result(), gone)
 
-    So clients that hang up while the cloud is silent leave no more threads than there
-    are clients.
-    """
 
-    def __init__(self, connect: Callable[[], Link]) -> None:
-        self._connect = connect
-        self._mutex = threading.Lock()
-        self._left: set[Future[Link]] = set()
-
-    def get(self, gone: threading.Event) -> Leash:
-        """Make a link, or raise `GoneError` as soon as `gone` is set."""
-        with self._mutex:
-            coming = self._left.pop() if self._left else self._begin()
-        while not wait([coming], TICK).done:
-            if gone.is_set():
-                with self._mutex:
-                    self._left.add(coming)
-                coming.add_done_callback(self._forget)
-                raise GoneError
-        return Leash(coming.result(), gone)
-
-    def _begin(self) -> Future[Link]:
-        coming: Future[Link] = Future()
-
-        def connect() -> None:
-            try:
-                coming.set_result(self._connect())
-            except Exception as error:
-                coming.set_exception(error)
-
-        threading.Thread(target=connect, name="sqs-connect", daemon=True).start()
-        return coming
-
-    def _forget(self, coming: Future[Link]) -> None:
-        """Close a link that has come for nobody."""
-        with self._mutex:
-            if coming not in self._left:
-                return
-            self._left.remove(coming)
-        if coming.exception() is None:
-            coming.result().close()
+def _close(coming: Future[Link]) -> None:
+    """Close a link that has come for nobody."""
+    if not coming.cancelled() and coming.exception() is None:
+        coming.result().close()
 
 
 class Leash:

@@ -29,21 +29,10 @@ COMPLETION_TOKENS = 16
 """Of ``/v1/completions``, where the protocol has a default."""
 
 _LAW = "the text's distribution is the target model's own, and this would change it"
-_TOOLS = "the answer is text, and nothing in it is taken for a call"
 _FORM = "the text's distribution is the target model's own: it can't be held to a form"
-_CHANCES = "only tokens come from the cloud, without their probabilities"
-_PROMPT = "the model's own chat template makes the prompt, of all messages"
-_ONE = "a request is for one text of each prompt"
 
-
-def _refused(
-    names: str, why: str, *harmless: object
-) -> dict[str, tuple[str, tuple[object, ...]]]:
-    return dict.fromkeys(names.split(), (why, harmless))
-
-
-REFUSED = {
-    **_refused(
+_REFUSED: list[tuple[str, list[object], str]] = [
+    (
         "logit_bias presence_penalty frequency_penalty min_tokens min_length "
         "min_new_tokens ignore_eos ban_eos_token bad_words banned_tokens "
         "custom_token_bans allowed_token_ids stop_token_ids logits_processors "
@@ -52,32 +41,46 @@ REFUSED = {
         "epsilon_cutoff eta_cutoff penalty_alpha no_repeat_ngram_size use_beam_search "
         "negative_prompt watermarking thinking_token_budget samplers sampler_priority "
         "n_indent lora",
+        [],
         _LAW,
     ),
-    **_refused(
+    (
         "repetition_penalty repeat_penalty rep_pen encoder_repetition_penalty "
         "length_penalty typical_p typical tfs tfs_z guidance_scale num_beams min_keep",
+        [1],
         _LAW,
-        1,
     ),
-    **_refused("top_n_sigma nsigma adaptive_target", _LAW, -1),
-    **_refused("n n_cmpl best_of", _ONE, 1),
-    **_refused("tool_choice function_call", _TOOLS, "none", "auto"),
-    **_refused("logprobs top_logprobs prompt_logprobs n_probs", _CHANCES),
-    **_refused("response_format", _FORM, {"type": "text"}),
-    **_refused(
-        "grammar json_schema regex ebnf structured_outputs guided_json guided_regex "
-        "guided_choice guided_grammar",
+    ("top_n_sigma nsigma adaptive_target", [-1], _LAW),
+    ("n n_cmpl best_of", [1], "a request is for one text of each prompt"),
+    (
+        "tool_choice function_call",
+        ["none", "auto"],
+        "the answer is text, and nothing in it is taken for a call",
+    ),
+    (
+        "logprobs top_logprobs prompt_logprobs n_probs",
+        [],
+        "only tokens come from the cloud, without their probabilities",
+    ),
+    (
+        "response_format grammar json_schema regex ebnf structured_outputs guided_json "
+        "guided_regex guided_choice guided_grammar",
+        [{"type": "text"}],
         _FORM,
     ),
-    **_refused(
-        "chat_template chat_template_kwargs continue_final_message documents", _PROMPT
+    (
+        "chat_template chat_template_kwargs continue_final_message documents",
+        [],
+        "the model's own chat template makes the prompt, of all messages",
     ),
-    **_refused("modalities", "the answer is text", ["text"]),
-    **_refused("audio", "the answer is text"),
-    **_refused("echo", "the answer is what follows the prompt"),
-    **_refused("suffix", "a text is continued at its end"),
-    **_refused("include_stop_str_in_output", "a stop isn't part of the text"),
+    ("modalities audio", [["text"]], "the answer is text"),
+    ("echo", [], "the answer is what follows the prompt"),
+    ("suffix", [], "a text is continued at its end"),
+    ("include_stop_str_in_output", [], "a stop isn't part of the text"),
+]
+
+REFUSED = {
+    name: (why, harmless) for names, harmless, why in _REFUSED for name in names.split()
 }
 """Fields that ask for what can't be done: why, and the values that ask for nothing
 besides null, false, 0 and what is empty."""

@@ -9,6 +9,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,7 +18,7 @@ import numpy as np
 from sqs_codec.edge import Edge, FixedPlan, RefusalError, Step, default_settings
 from sqs_codec.edge._loop import generate
 from sqs_codec.edge._planner import MODES
-from sqs_codec.proxy._draft import GoneError, Links, SharedDraft, Turns
+from sqs_codec.proxy._draft import GoneError, SharedDraft, Turns, link
 from sqs_codec.proxy._errors import ApiError
 from sqs_codec.proxy._model import Model
 from sqs_codec.proxy._request import Request
@@ -133,7 +134,7 @@ class Writer:
         patience: float = 60.0,
     ) -> None:
         self._model, self._connect, self._server = model, connect, server
-        self._links = Links(connect)
+        self._links = ThreadPoolExecutor(clients, "sqs-connect")
         self._settings = settings or default_settings(model.vocab_size)
         self._modes, self._prefer = modes, prefer
         self._patience = patience
@@ -271,7 +272,7 @@ class Writer:
         room = self._most - len(prompt)
         steps = edge.generate(
             prompt,
-            lambda: self._links.get(answer.gone),
+            lambda: link(self._links, self._connect, answer.gone),
             max_tokens=min(room, request.max_tokens or room),
             sampling=request.sampling,
             seed=request.seed,
