@@ -14,7 +14,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +25,15 @@ import torch
 from sqs_codec.cli import main as cli
 from sqs_codec.engine import EngineConfig, make_engine
 from sqs_codec.hf import Draft, load_model
-from sqs_codec.proxy import Writer, make_app, make_server
+from sqs_codec.proxy import Writer
 from sqs_codec.proxy._draft import Turns
 from sqs_codec.proxy._errors import ApiError
 from sqs_codec.proxy._request import REFUSED, parse
 from sqs_codec.serve import connect
-from sqs_codec.session import Link, Sampling
+from sqs_codec.session import Sampling
 from tests.serving import PATIENCE, Server, serving, wait_until
 from tests.test_demo import WORDS, save_model
+from tests.test_proxy_server import Endpoint
 
 TEMPLATE = (
     "{% for m in messages %}{{ m.role }} {{ m.content }} . {% endfor %}"
@@ -55,39 +56,22 @@ def server(folder: Path) -> Iterator[Server]:
         yield server
 
 
-class Proxy:
+class Proxy(Endpoint):
     """An endpoint in a thread."""
 
-    def __init__(self, folder: Path, server: str, **options: Any) -> None:
+    def __init__(
+        self, folder: Path, server: str, *, clients: int = 8, **options: Any
+    ) -> None:
         self.model = load_model(str(folder / "draft"))
-        clients = options.pop("clients", 8)
-        self.links: list[Link] = []
-
-        def link() -> Link:
-            self.links.append(connect(server, insecure=True))
-            return self.links[-1]
-
         self.writer = Writer(
             Draft(self.model.model, self.model.tokenizer),
-            link,
+            lambda: connect(server, insecure=True),
             server=server,
             clients=clients,
         )
         self.writer.check()
-        self._server = make_server(make_app(self.writer, **options), clients=clients)
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listener.getsockname()[1]
+        super().__init__(self.writer, clients=clients, **options)
         self.url = f"http://127.0.0.1:{self.port}"
-        self._thread = threading.Thread(
-            target=self._server.run, kwargs={"sockets": [self._listener]}
-        )
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Stop it."""
-        self._server.should_exit = True
-        self._thread.join()
-        self._listener.close()
 
     def client(self, **options: Any) -> openai.OpenAI:
         """A client as people have it, but that it doesn't try again."""
@@ -107,18 +91,9 @@ class Proxy:
             return answer.status, answer.read(), dict(answer.headers)
 
 
-@contextmanager
-def proxying(folder: Path, server: str, **options: Any) -> Iterator[Proxy]:
-    proxy = Proxy(folder, server, **options)
-    try:
-        yield proxy
-    finally:
-        proxy.stop()
-
-
 @pytest.fixture(scope="module")
 def proxy(folder: Path, server: Server) -> Iterator[Proxy]:
-    with proxying(folder, server.address) as proxy:
+    with closing(Proxy(folder, server.address)) as proxy:
         yield proxy
 
 
@@ -289,17 +264,9 @@ def test_what_no_client_sends(proxy: Proxy) -> None:
         status, answer, _ = proxy.call("POST", CHAT, body)
         assert status == 400
         assert json.loads(answer)["error"]["type"] == "invalid_request_error"
-    assert proxy.call("POST", CHAT, b"{}", Host="evil.example")[0] == 403
-    assert proxy.call("POST", CHAT, b"{}", Host="[")[0] == 403
     assert proxy.call("POST", CHAT, b"{}", Origin="https://evil.example")[0] == 403
     assert proxy.call("POST", CHAT, b"{}", Origin="null")[0] == 403
-    assert proxy.call("POST", CHAT, b"{}", Host="LocalHost:1")[0] == 400
     assert proxy.call("POST", CHAT, b"{}", Origin=proxy.url)[0] == 400
-    assert proxy.call("GET", "/health", Cookie="x" * 20_000)[0] == 431
-    for method, path, status in (("GET", CHAT, 405), ("GET", "/../etc/passwd", 404)):
-        found, answer, _ = proxy.call(method, path)
-        assert found == status
-        assert json.loads(answer)["error"]["message"]
 
 
 def test_a_body_without_end(proxy: Proxy) -> None:
@@ -362,7 +329,7 @@ def test_a_client_that_hangs_up_ends_its_session(
 def test_beyond_the_clients_there_is_a_time_to_come_again(
     folder: Path, server: Server
 ) -> None:
-    with proxying(folder, server.address, clients=1) as proxy:
+    with closing(Proxy(folder, server.address, clients=1)) as proxy:
         asyncio.run(proxy.writer._seats.acquire())  # somebody has the only place
         status, _, headers = proxy.call(
             "POST", CHAT, b'{"messages": [{"role": "user", "content": "the"}]}'
@@ -377,7 +344,7 @@ def test_beyond_the_clients_there_is_a_time_to_come_again(
 def test_a_key_and_a_site_that_may_call(folder: Path, server: Server) -> None:
     site = "https://chat.example.org"
     options = {"api_key": "a-key-of-the-tests", "origins": [site], "names": ["big"]}
-    with proxying(folder, server.address, **options) as proxy:
+    with closing(Proxy(folder, server.address, **options)) as proxy:
         for key in ("another", ""):
             headers = {"Authorization": f"Bearer {key}"}
             assert proxy.call("GET", "/v1/models", **headers)[0] == 401
@@ -416,7 +383,7 @@ def test_a_cloud_that_goes_away(folder: Path) -> None:
     first = Server(make_engine(config))
     port = first.grpc.port
     options: dict[str, Any] = {"seed": 5, "temperature": 1.5, "max_tokens": 200}
-    with proxying(folder, first.address) as proxy:
+    with closing(Proxy(folder, first.address)) as proxy:
         client = proxy.client()
         expected = ask(client, **options).choices[0].message.content
         assert len(expected.split()) > 50

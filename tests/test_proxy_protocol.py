@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from sqs_codec.proxy._errors import ApiError
 from sqs_codec.proxy._request import MOST_PROMPTS, REFUSED, Request, parse
 from sqs_codec.session import Sampling
 from tests.serving import Server
-from tests.test_proxy import CHAT, Proxy, ask, folder, proxy, proxying, server
+from tests.test_proxy import CHAT, Proxy, ask, folder, proxy, server
 
 __all__ = ["folder", "proxy", "server"]
 
@@ -218,7 +219,7 @@ def test_several_prompts(proxy: Proxy) -> None:
 def test_names_and_defaults_of_the_model(folder: Path, server: Server) -> None:
     drawn = Sampling(temperature=0, top_k=3)
     options: dict[str, Any] = {"names": ["a", "*", "b"], "sampling": drawn}
-    with proxying(folder, server.address, **options) as proxy:
+    with closing(Proxy(folder, server.address, **options)) as proxy:
         client = proxy.client()
         assert [model.id for model in client.models.list()] == ["a", "b"]
         assert client.models.retrieve("gpt/x").sqs["sampling"] == drawn.config()  # type: ignore[attr-defined]
@@ -234,13 +235,15 @@ def test_paths_that_arent_there_name_those_that_are(proxy: Proxy) -> None:
     there = (
         "GET /v1/models, GET /v1/models/{model:path}, POST /v1/chat/completions, POST"
     )
-    for method, path, status in (("POST", "/v1/responses", 404), ("GET", CHAT, 405)):
-        found, body, headers = proxy.call(method, path)
+    for asked, status in (
+        ("GET /../etc/passwd", 404),
+        ("POST /v1/responses", 404),
+        (f"GET {CHAT}", 405),
+    ):
+        found, body, headers = proxy.call(*asked.split())
         error = json.loads(body)["error"]
         assert (found, error["code"]) == (status, "unknown_url")
-        assert error["message"].startswith(
-            f"there is no {method} {path} here, only GET"
-        )
+        assert error["message"].startswith(f"there is no {asked} here, only GET")
         assert there in error["message"]
     assert headers["allow"] == "POST"
 

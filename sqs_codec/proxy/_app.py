@@ -15,6 +15,7 @@ import uuid
 from collections.abc import AsyncIterator, Collection
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from starlette.applications import Starlette
@@ -29,7 +30,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from sqs_codec.proxy import _request
 from sqs_codec.proxy._errors import ApiError
 from sqs_codec.proxy._metrics import CONTENT_TYPE_LATEST, Metrics
-from sqs_codec.proxy._visit import Visit
 from sqs_codec.proxy._writer import Answer, Piece, Writer
 from sqs_codec.serve._address import bearer
 from sqs_codec.session import Sampling
@@ -67,6 +67,7 @@ SAFETY = {
     "referrer-policy": "no-referrer",
     "x-content-type-options": "nosniff",
     "cache-control": "no-cache",
+    "connection": "close",
 }
 """Headers of the page."""
 
@@ -118,7 +119,7 @@ def make_app(
         return Route(path, show)
 
     async def health(_: Request) -> Response:
-        return JSONResponse({"status": "ok"})
+        return JSONResponse({"status": "ok"}, headers={"connection": "close"})
 
     async def metrics(_: Request) -> Response:
         page = endpoint.metrics.page()
@@ -203,12 +204,13 @@ class _Guard:
         """Hand on what may be handed on."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        visit = scope.setdefault("state", {}).setdefault("visit", Visit())
+        # Of our own server, or else nobody's.
+        visitor = scope.setdefault("state", {}).setdefault("visitor", SimpleNamespace())
         try:
             self._check(scope)
             if scope["path"] not in OPEN:
                 self._check_key(scope)
-                visit.known, visit.since = True, time.monotonic()
+                visitor.known, visitor.since = True, time.monotonic()
         except ApiError as error:
             return await self._endpoint.refusal(error)(scope, receive, send)
         await self._app(scope, receive, send)
@@ -431,15 +433,15 @@ class _Reply(Response):
         write = self._stream if self._asked.stream else self._send_whole
         work = asyncio.ensure_future(write(scope, receive, send))
         watch = asyncio.ensure_future(_hung_up(receive))
-        visit: Visit = scope["state"]["visit"]
-        visit.busy = True
+        visitor = scope["state"]["visitor"]
+        visitor.busy = True
         self._metrics.texts.inc()
         try:
             await asyncio.wait({work, watch}, return_when=asyncio.FIRST_COMPLETED)
             if work.done():
                 work.result()
         finally:
-            visit.busy = False
+            visitor.busy = False
             self._answer.close()
             work.cancel()
             watch.cancel()

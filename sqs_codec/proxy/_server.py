@@ -18,7 +18,6 @@ from starlette.applications import Starlette
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from sqs_codec.proxy._app import HEADER_BYTES, READING_SECONDS
-from sqs_codec.proxy._visit import Visit
 from sqs_codec.serve._address import File
 from sqs_codec.serve._connection import Share, first_of_crowd, half_of_files
 
@@ -38,88 +37,88 @@ HOST_SHARE = 0.02
 """What the strangers of a host may take of the event loop's time. Those of two dozen
 hosts at once still leave half of it."""
 
-MOST_OWED = 10.0
-"""Seconds that they wait at most."""
-
 MOST_HOSTS = 1024
 """Of which it is known what they have taken."""
 
-STRANGER_COST = 1e-3
-"""Seconds that a handshake takes, and a request besides reading it."""
+HANDSHAKE_COST = 1e-3
+"""Seconds that it takes."""
 
 STOPPING_SECONDS = 0.5
 """For last words to be read when the server stops."""
 
 
 class _Visitor(H11Protocol):
-    """A connection.
+    """A connection; a stranger has one answer over it.
 
-    A stranger waits while those of his host have taken more than their share of the
-    event loop, as connections of `sqs serve` do.
+    Attributes
+    ----------
+    host : Share
+        Of his host's strangers: they wait while they have taken more, as connections
+        of `sqs serve` do.
+    known : bool
+        Whether its client has shown the key, if one is wanted.
+    busy : bool
+        Whether a text is written for it.
+    since : float
+        When it came, showed the key, had read an answer or ceased to read.
     """
 
+    known = busy = False
+
     def __init__(self, host: Share, *, app_state: dict[str, Any], **given: Any) -> None:
-        self.host, self.visit = host, Visit()
-        super().__init__(app_state={**app_state, "visit": self.visit}, **given)
+        super().__init__(app_state={**app_state, "visitor": self}, **given)
+        self.host, self.since = host, time.monotonic()
         self._paid = 0.0
         self._lost = self.loop.create_future()
-        self._stuck: asyncio.TimerHandle | None = None
 
     async def stay(self) -> None:
         """Wait until the connection is lost, or has been silent for too long."""
         while not self._lost.done():
-            left = self.visit.since + SILENT_SECONDS - time.monotonic()
-            if left < 0 and not self.visit.busy:
+            stuck = self.flow.write_paused
+            end = self.since + (READING_SECONDS if stuck else SILENT_SECONDS)
+            if time.monotonic() > end and (stuck or not self.busy):
                 return
-            await asyncio.wait({self._lost}, timeout=left if left > 0 else 1.0)
+            await asyncio.wait({self._lost}, timeout=1.0)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Say that it is."""
         super().connection_lost(exc)
-        self.resume_writing()
         self._lost.set_result(None)
+
+    def charge(self, seconds: float) -> None:
+        """Have a stranger pay for what he takes."""
+        self._paid += seconds / HOST_SHARE
+        self.host.use(seconds / HOST_SHARE)
 
     def data_received(self, data: bytes) -> None:
         """Take data, and from a stranger no more for a while if it took long."""
         began = time.thread_time()
         super().data_received(data)
-        if (wait := self.charge(time.thread_time() - began)) > 0:
+        if self.known:
+            return
+        self.charge(time.thread_time() - began)
+        if (wait := self.host.wait_seconds) > 0:
             self.flow.pause_reading()
             self.loop.call_later(wait, self._read_on)
 
     def on_response_complete(self) -> None:
-        """Go on with the next request; a stranger's may have to wait."""
-        if not self.transport.get_write_buffer_size():
-            self.visit.since = time.monotonic()
-        if (wait := self.charge(STRANGER_COST)) > 0:
-            self.loop.call_later(wait, super().on_response_complete)
-        else:
+        """Go on with the next request of who is known."""
+        if self.known:
+            self.charge(-self._paid * HOST_SHARE)  # he was none
+            if not self.transport.get_write_buffer_size():
+                self.since = time.monotonic()
             super().on_response_complete()
+        elif not self.transport.is_closing():  # a second time would lose track of it
+            self.transport.close()
 
     def pause_writing(self) -> None:
-        """Hang up if what waits isn't read in time."""
+        """Note since when it isn't read."""
         super().pause_writing()
-        self._stuck = self.loop.call_later(READING_SECONDS, self.transport.abort)
-
-    def resume_writing(self) -> None:
-        """Be content that it is read."""
-        super().resume_writing()
-        if self._stuck is not None:
-            self._stuck.cancel()
+        self.since = time.monotonic()
 
     def _read_on(self) -> None:
         if not self.transport.is_closing():
             self.flow.resume_reading()
-
-    def charge(self, seconds: float) -> float:
-        """Return how long a stranger has to wait for what he took.
-
-        Who shows the key has what he paid before returned.
-        """
-        paid = -self._paid if self.visit.known else seconds / HOST_SHARE
-        self._paid += paid
-        self.host.use(paid)
-        return 0.0 if self.visit.known else self.host.wait_seconds
 
 
 class _Server(uvicorn.Server):
@@ -128,17 +127,13 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, most: int) -> None:
         super().__init__(config)
         self._most = most
-        self._share = functools.lru_cache(MOST_HOSTS)(lambda host: Share(MOST_OWED))
+        self._share = functools.lru_cache(MOST_HOSTS)(lambda host: Share())
         self._places: dict[_Visitor, asyncio.Task[None]] = {}
-        self._doors: list[asyncio.Task[None]] = []
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to take connections."""
         await super().startup(sockets=[])
-        for listener in sockets or []:
-            listener.listen(self.config.backlog)
-            listener.setblocking(False)
-            self._doors.append(asyncio.ensure_future(self._let_in(listener)))
+        self._doors = [asyncio.ensure_future(self._let_in(s)) for s in sockets or []]
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Take none any more, end the texts with a word, then hang up."""
@@ -153,6 +148,8 @@ class _Server(uvicorn.Server):
             place.cancel()
 
     async def _let_in(self, listener: socket.socket) -> None:
+        listener.listen(self.config.backlog)
+        listener.setblocking(False)
         loop = asyncio.get_running_loop()
         while True:
             try:
@@ -173,19 +170,18 @@ class _Server(uvicorn.Server):
 
     def _make_room(self, *, known: bool) -> None:
         """Where too many only wait, hang up on one of the host that has most."""
-        found = [v for v in self._places if v.visit.known is known and not v.visit.busy]
+        found = [v for v in self._places if v.known is known and not v.busy]
         if len(found) > self._most:
-            found.sort(key=lambda visitor: visitor.visit.since)
+            found.sort(key=lambda visitor: visitor.since)
             self._places.pop(first_of_crowd(found, lambda v: id(v.host))).cancel()
 
     async def _host(self, visitor: _Visitor, sock: socket.socket) -> None:
         """Have a connection as long as it may last."""
         security = self.config.ssl
         try:
-            if security:
-                while (wait := visitor.host.wait_seconds) > 0:
-                    await asyncio.sleep(wait)
-                visitor.charge(STRANGER_COST)
+            while security and (wait := visitor.host.wait_seconds) > 0:
+                await asyncio.sleep(wait)
+            visitor.charge(HANDSHAKE_COST)
             await asyncio.get_running_loop().connect_accepted_socket(
                 lambda: visitor,
                 sock,

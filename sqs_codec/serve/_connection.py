@@ -69,16 +69,13 @@ def first_of_crowd(waiting: Sequence[T], whose: Callable[[T], Hashable]) -> T:
 class Share:
     """A share of the event loop's time."""
 
-    most_owed: float = MOST_OWED
-    """Seconds of it that may be used in advance; what is beyond is forgiven."""
     until: float = 0.0
     """When what was used of it is paid."""
 
     def use(self, seconds: float) -> None:
         """Use so many seconds of it."""
         now = time.monotonic()
-        until = max(self.until, now - MOST_SAVED) + seconds
-        self.until = min(until, now + self.most_owed)
+        self.until = min(max(self.until, now - MOST_SAVED) + seconds, now + MOST_OWED)
 
     @property
     def wait_seconds(self) -> float:
