@@ -47,18 +47,19 @@ READING_SECONDS = 30.0
 
 PAGE = Path(__file__).parent / "page"
 
-PAGES = {
-    "/": ("index.html", "text/html"),
-    "/page.css": ("page.css", "text/css"),
-    "/page.js": ("page.js", "text/javascript"),
-}
-"""Its files, by where they are asked for."""
+PAGES = {"/": "text/html", "/page.css": "text/css", "/page.js": "text/javascript"}
+"""Where its files are asked for, and what they are."""
 
 OPEN = {*PAGES, "/health"}
 """What needs no key."""
 
-AUTHORITY = re.compile(r"(\[[0-9a-f:.]+\]|[0-9a-z_.-]+)(?::([0-9]{1,5}))?", re.I)
+AUTHORITY = re.compile(
+    r"(\[[0-9a-f]*:[0-9a-f:.]*\]|[0-9a-z_.-]+)(?::([0-9]{1,5}))?", re.I
+)
 """A name or an address, and a port or none."""
+
+CLOSE = {"connection": "close"}
+"""As a stranger has one answer over a connection."""
 
 SAFETY = {
     "content-security-policy": "default-src 'none'; script-src 'self'; "
@@ -67,7 +68,7 @@ SAFETY = {
     "referrer-policy": "no-referrer",
     "x-content-type-options": "nosniff",
     "cache-control": "no-cache",
-    "connection": "close",
+    **CLOSE,
 }
 """Headers of the page."""
 
@@ -109,17 +110,12 @@ def make_app(
     models = [*named, "*"] if "*" in names else named
     endpoint = _Endpoint(writer, models, sampling or Sampling())
 
-    def page(path: str) -> Route:
-        name, kind = PAGES[path]
-        answer = Response((PAGE / name).read_bytes(), headers=SAFETY, media_type=kind)
+    def fixed(path: str, answer: Response) -> Route:
+        return Route(path, answer, methods=["GET"])
 
-        async def show(_: Request) -> Response:
-            return answer
-
-        return Route(path, show)
-
-    async def health(_: Request) -> Response:
-        return JSONResponse({"status": "ok"}, headers={"connection": "close"})
+    def page(path: str, kind: str) -> Route:
+        file = PAGE / (path[1:] or "index.html")
+        return fixed(path, Response(file.read_bytes(), 200, SAFETY, kind))
 
     async def metrics(_: Request) -> Response:
         page = endpoint.metrics.page()
@@ -150,8 +146,8 @@ def make_app(
     )
     return Starlette(
         routes=[
-            *map(page, PAGES),
-            Route("/health", health),
+            *map(page, PAGES, PAGES.values()),
+            fixed("/health", JSONResponse({"status": "ok"}, 200, CLOSE)),
             Route("/metrics", metrics),
             Route("/v1/models", endpoint.models),
             Route("/v1/models/{model:path}", endpoint.model),
@@ -255,10 +251,7 @@ class _Guard:
             return False
         host = found[1].lower()
         with contextlib.suppress(ValueError):
-            if host.startswith("["):
-                ipaddress.IPv6Address(host[1:-1])
-            else:
-                ipaddress.IPv4Address(host)
+            ipaddress.ip_address(host.strip("[]"))
             return True
         return host in self._hosts
 
