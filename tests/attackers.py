@@ -27,21 +27,23 @@ import os
 import socket
 import ssl
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 import sqs_codec as sqs
-from sqs_codec.proxy import Writer, make_app, make_server
+from sqs_codec.proxy import Writer
 from sqs_codec.serve import Service, connect, start_datagrams, start_grpc
 from sqs_codec.session import EdgeSession, Job, Link, LinkError, Setting
 from sqs_codec.session import _wire as wire
 from sqs_codec.session._hints import path_hash
 from tests.serving import Server, Toy, batch, certificate, try_exchange
 from tests.test_edge import ToyDraft
+from tests.test_proxy_server import Endpoint
 
 V = 49_152
 KINDS = "enumerative,flood,hello,text,hint"
@@ -182,10 +184,9 @@ def run(what: Callable[..., None], place: Sequence[Any], *arguments: Any) -> Non
 
 
 class Draft(ToyDraft):
-    """A proxy's draft, of texts whose characters are its tokens."""
+    """A proxy's draft, and a text of dots."""
 
-    n_ctx, has_template, fingerprint = None, False, b"tokenize"
-    stop = frozenset[int]()
+    n_ctx, fingerprint, stop = None, b"tokenize", frozenset[int]()
 
     def twin(self) -> Draft:
         """Return another."""
@@ -195,40 +196,30 @@ class Draft(ToyDraft):
         """Logits after each text."""
         return np.concatenate([self.logits(text).copy() for text in texts])
 
-    def encode_text(self, text: str) -> list[int]:
-        """Tokens of a text."""
-        return [ord(character) % 64 for character in text]
-
-    def stream(self) -> Any:
+    def stream(self) -> Draft:
         """Return an empty text."""
         return self
 
     def add(self, tokens: Sequence[int]) -> str:
         """Characters of tokens."""
-        return "".join(chr(32 + token) for token in tokens)
+        return "." * len(tokens)
 
 
 def serve_proxy(ports: Any) -> None:
     """Write for clients, and say where."""
     model = Toy()
     model.on_call = lambda jobs: time.sleep(0.01)
-    cloud = Server(model).address
-    writer: Any = Writer(
-        Draft(),  # type: ignore[arg-type]
-        lambda: connect(cloud, insecure=True),
-        server=cloud,
-    )
-    cert, key = certificate(Path(tempfile.mkdtemp()))
-    app = make_app(writer, api_key=TOKENS[1])
-    listener = socket.create_server(("127.0.0.1", 0))
-    ports.put({"proxy": listener.getsockname()[1]})
-    make_server(app, clients=8, cert=cert, key=key).run(sockets=[listener])
+    cloud, draft = Server(model).address, cast(Any, Draft())
+    writer = Writer(draft, lambda: connect(cloud, insecure=True), server=cloud)
+    files = certificate(Path(tempfile.mkdtemp()))
+    ports.put({"proxy": Endpoint(writer, api_key=TOKENS[1], cert=files).port})
+    threading.Event().wait()
 
 
 def chat(port: int, times: Any) -> None:
     """Ask for texts for ever, and note how long each takes; infinity if it fails."""
     headers = {"authorization": f"bearer {TOKENS[1]}"}
-    body = json.dumps({"prompt": "why", "max_tokens": 20, "seed": 1})
+    body = json.dumps({"prompt": [1, 2, 3], "max_tokens": 20, "seed": 1})
     while True:
         began, status = time.perf_counter(), 0
         to = http.client.HTTPSConnection(
@@ -248,16 +239,19 @@ TRUSTING.check_hostname, TRUSTING.verify_mode = False, ssl.CERT_NONE
 
 GET = b"GET /page.js HTTP/1.1\r\nHost: localhost\r\n"
 
-SAID: dict[str, tuple[bytes, bytes]] = {
-    "idle": (b"", b""),
-    "shaking": (b"\x16\x03\x01\x02\x00\x01", b""),
-    "unread": ((GET + b"\r\n") * 400, b""),
-    "slow": (GET + b"A: ", b"b"),
-    "pipeline": ((GET + b"\r\n") * 400, (GET + b"\r\n") * 400),
-    "headers": (GET + b"A: b\r\n" * 2000 + b"\r\n", b""),
-    "guesses": (b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n", b""),
+SAID = {
+    "idle": b"",
+    "shaking": b"\x16\x03\x01\x02\x00\x01",
+    "unread": (GET + b"\r\n") * 400,
+    "slow": GET + b"A: ",
+    "pipeline": (GET + b"\r\n") * 400,
+    "headers": GET + b"A: b\r\n" * 2000 + b"\r\n",
+    "guesses": b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n",
 }
-"""What attackers of a proxy say first, and then again and again."""
+"""What attackers of a proxy say first."""
+
+AGAIN = {"slow": b"b", "pipeline": SAID["pipeline"]}
+"""What they say then, again and again."""
 
 
 def besiege(port: int, kind: str, host: str) -> None:
@@ -278,16 +272,15 @@ def visit(port: int, kind: str, host: str) -> socket.socket:
         made = TRUSTING.wrap_socket(made)
     made.setblocking(False)
     with contextlib.suppress(BlockingIOError, ssl.SSLWantWriteError):
-        made.send(SAID[kind][0])
+        made.send(SAID[kind])
     return made
 
 
 def goes_on(held: socket.socket, kind: str) -> bool:
     """Say more over a connection; say whether it is still there."""
-    more = SAID[kind][1]
     try:
-        if more:
-            held.send(more)
+        if kind in AGAIN:
+            held.send(AGAIN[kind])
         if kind == "pipeline":
             return bool(held.recv(1 << 20))
         # Of what is encrypted, as it is.

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -235,30 +236,18 @@ def test_a_link_for_nobody() -> None:
     """Who hangs up while the cloud is silent leaves the link to the next one."""
     comes, made = threading.Event(), list[Any]()
 
-    class Silent:
-        sent = received = overhead = 0
-        reliable, max_message, closed = True, 1000, False
-
-        def __init__(self) -> None:
-            made.append(self)
-            comes.wait(20)
-
-        def send(self, message: bytes) -> None:
-            raise NotImplementedError
-
-        def receive(self, timeout: float | None) -> bytes:
-            return b"word"
-
-        def close(self) -> None:
-            self.closed = True
+    def make() -> Any:
+        made.append(made_now := Mock(**{"receive.return_value": b"word"}))
+        comes.wait(20)
+        return made_now
 
     links, gone = ThreadPoolExecutor(1), threading.Event()
     gone.set()
     for _ in range(3):
         with pytest.raises(GoneError):
-            link(links, Silent, gone)
+            link(links, make, gone)
     assert len(made) == 1
     comes.set()
-    wait_until(lambda: made[0].closed)
-    assert link(links, Silent, threading.Event()).receive(1) == b"word"
-    assert not made[1].closed
+    wait_until(lambda: made[0].close.called)
+    assert link(links, make, threading.Event()).receive(1) == b"word"
+    assert not made[1].close.called

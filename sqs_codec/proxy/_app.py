@@ -127,13 +127,20 @@ def make_app(
         await writer.close()
 
     async def refuse(request: Request, error: Exception) -> Response:
-        if isinstance(error, HTTPException):
-            answer = endpoint.refusal(_elsewhere(request, error.status_code))
-            answer.headers.update(error.headers or {})
-            return answer
-        if not isinstance(error, ApiError):
+        if isinstance(error, ApiError):
+            return endpoint.refusal(error)
+        if not isinstance(error, HTTPException):
             return Response(status_code=499)  # to nobody
-        return endpoint.refusal(error)
+        asked = f"{request.method[:9]} {request.scope['path'][:99]}"
+        there = ", ".join(
+            f"{'POST' if 'POST' in route.methods else 'GET'} {route.path}"
+            for route in request.app.routes
+        )
+        said = f"there is no {asked} here, only {there}"
+        status = error.status_code
+        answer = endpoint.refusal(ApiError(said, status=status, code="unknown_url"))
+        answer.headers.update(error.headers or {})
+        return answer
 
     cors = Middleware(
         CORSMiddleware,
@@ -162,17 +169,6 @@ def make_app(
         },
         lifespan=lifespan,
     )
-
-
-def _elsewhere(request: Request, status: int) -> ApiError:
-    """Say of a path or method that isn't there which are."""
-    there = ", ".join(
-        f"{'POST' if 'POST' in route.methods else 'GET'} {route.path}"
-        for route in request.app.routes
-    )
-    asked = f"{request.method[:9]} {request.scope['path'][:99]}"
-    said = f"there is no {asked} here, only {there}"
-    return ApiError(said, status=status, code="unknown_url")
 
 
 class _Guard:

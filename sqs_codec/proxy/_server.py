@@ -37,9 +37,6 @@ HOST_SHARE = 0.02
 """What the strangers of a host may take of the event loop's time. Those of two dozen
 hosts at once still leave half of it."""
 
-MOST_HOSTS = 1024
-"""Of which it is known what they have taken."""
-
 HANDSHAKE_COST = 1e-3
 """Seconds that it takes."""
 
@@ -50,17 +47,10 @@ STOPPING_SECONDS = 0.5
 class _Visitor(H11Protocol):
     """A connection; a stranger has one answer over it.
 
-    Attributes
-    ----------
-    host : Share
-        Of his host's strangers: they wait while they have taken more, as connections
-        of `sqs serve` do.
-    known : bool
-        Whether its client has shown the key, if one is wanted.
-    busy : bool
-        Whether a text is written for it.
-    since : float
-        When it came, showed the key, had read an answer or ceased to read.
+    Strangers wait while those of their host have taken more than its share, as
+    connections of `sqs serve` do. `known` says whether its client has shown the key, if
+    one is wanted, `busy` whether a text is written for it, and `since` when it came,
+    showed the key, had read an answer or ceased to read.
     """
 
     known = busy = False
@@ -81,7 +71,7 @@ class _Visitor(H11Protocol):
             await asyncio.wait({self._lost}, timeout=1.0)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Say that it is."""
+        """End its stay."""
         super().connection_lost(exc)
         self._lost.set_result(None)
 
@@ -127,7 +117,7 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, most: int) -> None:
         super().__init__(config)
         self._most = most
-        self._share = functools.lru_cache(MOST_HOSTS)(lambda host: Share())
+        self._share = functools.lru_cache(1024)(lambda host: Share())
         self._places: dict[_Visitor, asyncio.Task[None]] = {}
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -140,12 +130,9 @@ class _Server(uvicorn.Server):
         for door in self._doors:
             door.cancel()
         await self.lifespan.shutdown()
-        asyncio.get_running_loop().call_later(STOPPING_SECONDS, self._hang_up)
-        await super().shutdown(sockets)
-
-    def _hang_up(self) -> None:
         for place in self._places.values():
-            place.cancel()
+            asyncio.get_running_loop().call_later(STOPPING_SECONDS, place.cancel)
+        await super().shutdown(sockets)
 
     async def _let_in(self, listener: socket.socket) -> None:
         listener.listen(self.config.backlog)
