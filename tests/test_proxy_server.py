@@ -9,6 +9,7 @@ import ssl
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -199,6 +200,12 @@ def test_handshakes_that_stop_half_way(
         wait_until(lambda: all(map(ended, half)))
         for each in half:
             each.close()
+        endpoint.server._share("127.0.0.3").use(1.5)  # so it has to wait for 0.5
+        began = time.monotonic()
+        with context.wrap_socket(
+            endpoint.open("127.0.0.3"), server_hostname="localhost"
+        ):
+            assert time.monotonic() - began > 0.3
 
 
 def test_strangers_have_a_share(endpoint: Endpoint) -> None:

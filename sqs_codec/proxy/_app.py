@@ -230,10 +230,8 @@ class _Guard:
             )
 
     def _check_key(self, scope: Scope) -> None:
-        if self._key is None:
-            return
         shown = bearer(_header(scope, "authorization")) or ""
-        if not hmac.compare_digest(shown.encode("latin-1"), self._key):
+        if self._key and not hmac.compare_digest(shown.encode("latin-1"), self._key):
             raise ApiError(
                 "the key isn't this endpoint's: it takes the one that it was started "
                 "with, as a bearer token",

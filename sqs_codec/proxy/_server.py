@@ -151,16 +151,16 @@ class _Server(uvicorn.Server):
                 app_state=self.lifespan.state,
             )
             self._places[visitor] = loop.create_task(self._host(visitor, sock))
-            self._make_room(known=False)
-            self._make_room(known=True)
+            self._make_room()
             await asyncio.sleep(0)  # others go on, however many come
 
-    def _make_room(self, *, known: bool) -> None:
+    def _make_room(self) -> None:
         """Where too many only wait, hang up on one of the host that has most."""
-        found = [v for v in self._places if v.known is known and not v.busy]
-        if len(found) > self._most:
-            found.sort(key=lambda visitor: visitor.since)
-            self._places.pop(first_of_crowd(found, lambda v: id(v.host))).cancel()
+        for known in (False, True):
+            found = [v for v in self._places if v.known is known and not v.busy]
+            if len(found) > self._most:
+                found.sort(key=lambda visitor: visitor.since)
+                self._places.pop(first_of_crowd(found, lambda v: id(v.host))).cancel()
 
     async def _host(self, visitor: _Visitor, sock: socket.socket) -> None:
         """Have a connection as long as it may last."""
