@@ -30,6 +30,9 @@ COMPLETION_TOKENS = 16
 
 _LAW = "the text's distribution is the target model's own, and this would change it"
 _FORM = "the text's distribution is the target model's own: it can't be held to a form"
+_TOOLS = "the answer is text, and nothing in it is taken for a call"
+_CHANCES = "only tokens come from the cloud, without their probabilities"
+_PROMPT = "the model's own chat template makes the prompt, of all messages"
 
 _REFUSED: list[tuple[str, list[object], str]] = [
     (
@@ -52,27 +55,16 @@ _REFUSED: list[tuple[str, list[object], str]] = [
     ),
     ("top_n_sigma nsigma adaptive_target", [-1], _LAW),
     ("n n_cmpl best_of", [1], "a request is for one text of each prompt"),
-    (
-        "tool_choice function_call",
-        ["none", "auto"],
-        "the answer is text, and nothing in it is taken for a call",
-    ),
-    (
-        "logprobs top_logprobs prompt_logprobs n_probs",
-        [],
-        "only tokens come from the cloud, without their probabilities",
-    ),
+    ("tool_choice function_call", ["none", "auto"], _TOOLS),
+    ("logprobs top_logprobs prompt_logprobs n_probs", [], _CHANCES),
     (
         "response_format grammar json_schema regex ebnf structured_outputs guided_json "
         "guided_regex guided_choice guided_grammar",
         [{"type": "text"}],
         _FORM,
     ),
-    (
-        "chat_template chat_template_kwargs continue_final_message documents",
-        [],
-        "the model's own chat template makes the prompt, of all messages",
-    ),
+    ("chat_template chat_template_kwargs continue_final_message", [], _PROMPT),
+    ("documents", [], _PROMPT),
     ("modalities audio", [["text"]], "the answer is text"),
     ("echo", [], "the answer is what follows the prompt"),
     ("suffix", [], "a text is continued at its end"),

@@ -77,7 +77,7 @@ class _Visitor(H11Protocol):
 
     def charge(self, seconds: float) -> None:
         """Have a stranger pay for what he takes."""
-        self._paid += seconds / HOST_SHARE
+        self._paid += seconds
         self.host.use(seconds / HOST_SHARE)
 
     def data_received(self, data: bytes) -> None:
@@ -94,7 +94,7 @@ class _Visitor(H11Protocol):
     def on_response_complete(self) -> None:
         """Go on with the next request of who is known."""
         if self.known:
-            self.charge(-self._paid * HOST_SHARE)  # he was none
+            self.charge(-self._paid)  # he was none
             if not self.transport.get_write_buffer_size():
                 self.since = time.monotonic()
             super().on_response_complete()
