@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from sqs_codec import testing
 from sqs_codec.testing._source import Source, walks
 
 
@@ -28,27 +29,22 @@ class Eighths(Source):
         return (eighth + (way % 1022 + 1) / 1024) / 8
 
 
-class Toy:
-    """A model whose distributions are one of four, by the text's end and length."""
+class Toy(testing.Toy):
+    """A model of four tokens and rows, by the text's end and length."""
 
     vocab_size = 4
 
-    def __init__(self, eighths: Sequence[Sequence[int]]) -> None:
-        self.rows = np.array(eighths, np.float64) / 8
+    def __init__(self, *eighths: Sequence[int]) -> None:
+        self.rows = np.array(eighths) / 8
 
     def __call__(self, text: Sequence[int]) -> np.ndarray:
         """Return the distribution of the next token."""
         return np.array(self.rows[(int(text[-1]) + len(text)) % 4])
 
-    def logits(self, text: Sequence[int]) -> np.ndarray:
-        """Return it as logits."""
-        with np.errstate(divide="ignore"):
-            return np.log(self(text))
-
 
 # Of random rows these show best the mistake that shows least: it moves 1/8.
-DRAFT = Toy([(4, 0, 2, 2), (4, 2, 2, 0), (4, 2, 0, 2), (0, 2, 2, 4)])
-TARGET = Toy([(1, 0, 6, 1), (2, 0, 4, 2), (5, 2, 1, 0), (2, 1, 2, 3)])
+DRAFT = Toy((4, 0, 2, 2), (4, 2, 2, 0), (4, 2, 0, 2), (0, 2, 2, 4))
+TARGET = Toy((1, 0, 6, 1), (2, 0, 4, 2), (5, 2, 1, 0), (2, 1, 2, 3))
 
 
 def assert_lossless(decode: Callable[..., Sequence[int]]) -> int:

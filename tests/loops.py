@@ -1,4 +1,4 @@
-"""Loops of speculative decoding as they are written elsewhere: 21 right, 42 wrong ones.
+"""Loops of speculative decoding as they are written elsewhere: 21 right, 41 wrong ones.
 
 Most are a `Loop`: drafted tokens, a truncation, a temperature and a way to draw. A
 mistake replaces a step. PyTorch's and those with another rule are written out.
@@ -6,7 +6,7 @@ mistake replaces a step. PyTorch's and those with another rule are written out.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 import torch
@@ -59,16 +59,15 @@ def lattice(q, resolution):
     return counts
 
 
-def bfloat16(q, _):
-    bits = np.log(q + 1e-30).astype(np.float32).view(np.uint32) + 0x8000
-    return softmax((bits & 0xFFFF0000).view(np.float32).astype(float)) * (q > 0)
+def significant(q, bits):
+    part, exponent = np.frexp(q)
+    return np.ldexp(np.rint(part * 2.0**bits), exponent - bits)
 
 
-def hf(name):
-    warper = getattr(logits_process, name + "LogitsWarper")
-    return lambda q, at: (
-        warper(at)(None, torch.from_numpy(q).log()[None])[0].exp().numpy()
-    )
+@cache
+def warped(name, at, q):
+    warper = getattr(logits_process, name + "LogitsWarper")(at)
+    return warper(None, torch.tensor([q]).log())[0].exp().numpy()
 
 
 CUTS = {
@@ -79,10 +78,10 @@ CUTS = {
     "epsilon": lambda q, floor: q * (q >= min(floor, q.max())),
     "typical": lambda q, mass: until(mass, q, np.argsort(np.abs(surprise(q)))),
     "counts": lattice,
-    "bfloat16": bfloat16,
-    "hf top-k": hf("TopK"),
-    "hf top-p": hf("TopP"),
-    "hf min-p": hf("MinP"),
+    "bits": significant,
+    "hf top-k": lambda q, at: warped("TopK", at, tuple(q)),
+    "hf top-p": lambda q, at: warped("TopP", at, tuple(q)),
+    "hf min-p": lambda q, at: warped("MinP", at, tuple(q)),
 }
 
 
@@ -97,9 +96,10 @@ class Loop:
     draw: Callable = choose
     ends: Callable = lambda rng: (rng, rng)  # generators of drafts and of verdicts
     unsure: Callable = lambda q, token: False  # drafting ends there
-    sent: Callable = lambda raw, cut: (cut, cut)  # the q to draw from, and to accept by
+    sent: Callable = lambda raw, q, cut: (cut, cut)  # to draw from, and to accept by
     chance: Callable = lambda px, qx, p: px / qx
     accepted: Callable = lambda taken: np.cumprod(taken).sum()
+    rest: Callable = residual  # of p and q: what a rejected token is replaced from
     replace: Callable | None = None  # of p, q, what rejected, and a generator
     bonus: Callable | None = None
     shift: int = 0  # of the row that judges a token
@@ -108,10 +108,9 @@ class Loop:
     def _propose(self, text, draft, rng):
         text, qs = list(text), []
         for _ in range(self.drafts):
-            cut = CUTS[self.cut](
-                softmax(draft.logits(text) / self.temperature), self.at
-            )
-            drawn, judged = self.sent(draft(text), cut / cut.sum())
+            q = softmax(draft.logits(text) / self.temperature)
+            cut = CUTS[self.cut](q, self.at)
+            drawn, judged = self.sent(draft(text), q, cut / cut.sum())
             if self.unsure(drawn, token := self.draw(drawn, rng)):
                 break
             text.append(token)
@@ -121,7 +120,7 @@ class Loop:
     def _replaced(self, p, q, u, rng):
         if self.replace:
             return self.replace(p, q, u, rng)
-        return self.draw(residual(p, q), rng)
+        return self.draw(self.rest(p, q), rng)
 
     def each(self, prompt, draft, target, rng):
         """Judge token by token."""
@@ -162,7 +161,7 @@ def whole(decode, prompt, draft, target, rng):
     """A text of rounds."""
     text = list(prompt)
     while len(text) < len(prompt) + 4:
-        text += decode(text, draft, target, rng)
+        text += map(int, decode(text, draft, target, rng))
     return text[len(prompt) :]
 
 
@@ -261,50 +260,32 @@ def coupled(prompt, draft, target, rng):
 
 def one_noise(judges, prompt, draft, target, rng):
     """The noise that drew the draft judges it, or draws what replaces it."""
-    q, p, noise = (
-        draft(prompt),
-        target(prompt),
-        rng.standard_exponential(draft.vocab_size),
-    )
+    q, p = draft(prompt), target(prompt)
+    noise = rng.standard_exponential(draft.vocab_size)
     x = int(np.argmax(q / noise))
     if (np.exp(-noise[x]) if judges else rng.random()) < p[x] / q[x]:
         return [x]
-    return [
-        race(residual(p, q), rng) if judges else int(np.argmax(residual(p, q) / noise))
-    ]
+    again = rng.standard_exponential(len(q)) if judges else noise
+    return [int(np.argmax(residual(p, q) / again))]
 
 
-def cooled(prompt, draft, target, rng):
-    """The draft's temperature is the target's as well."""
-
-    def cold(text):
-        return softmax(target.logits(text) / 0.7)
-
-    return Loop(temperature=0.7).each(prompt, draft, cold, rng)
-
-
-RAW = {"sent": lambda raw, cut: (cut, raw)}
-OFF = {"sent": lambda raw, cut: (raw, cut)}
+RAW = {"sent": lambda raw, q, cut: (cut, raw)}
+ROUNDED = {"sent": lambda raw, q, cut: (cut, q)}
+OFF = {"sent": lambda raw, q, cut: (raw, cut)}
 OFF |= {"chance": lambda px, qx, p: px / np.maximum(qx, 1e-9)}
 Q_OVER_P = {"chance": lambda px, qx, p: qx / np.maximum(px, 1e-9)}
-LOGS = {
-    "replace": lambda p, q, u, rng: choose(residual(*np.log([p + 1e-9, q + 1e-9])), rng)
-}
-RATIO = {
-    "replace": lambda p, q, u, rng: choose(p / (q + 1e-3) / sum(p / (q + 1e-3)), rng)
-}
+LOGS = {"rest": lambda p, q: residual(*np.log([p + 1e-9, q + 1e-9]))}
+RATIO = {"rest": lambda p, q: p / (q + 1e-3) / sum(p / (q + 1e-3))}
 AGAIN = {"replace": lambda p, q, u, rng: invert(residual(p, q), rng, u)}
-FROM_P = {"replace": lambda p, q, u, rng: choose(p, rng)}
+FROM_P = {"rest": lambda p, q: p}
 ARGMAX = {"bonus": lambda p, rng: int(np.argmax(p))}
 GREEDY = {
     "chance": lambda px, qx, p: px == p.max(-1),
-    "replace": lambda p, q, u, rng: int(np.argmax(p)),
+    "replace": lambda p, *_: int(np.argmax(p)),
 }
-
 TYPICAL = {
     "chance": lambda px, qx, p: px > 0.3 * np.exp(np.sum(p * np.log(p + 1e-9), -1))
 }
-HF = {name: getattr(logits_process, name + "LogitsWarper") for name in ("TopK", "TopP")}
 
 RIGHT = {
     "one token": Loop().each,
@@ -317,10 +298,10 @@ RIGHT = {
     "min-p 0.1, exponential race": Loop(3, "min-p", 0.1, draw=race).batch,
     "epsilon 0.05, seeds of their own": Loop(2, "epsilon", 0.05, ends=own).each,
     "typical 0.8, Gumbel": Loop(1, "typical", 0.8, draw=gumbel).each,
-    "bfloat16 at both ends": Loop(1, "bfloat16", draw=invert).each,
+    "8 bits at both ends": Loop(1, "bits", 8, 1.1, draw=invert).each,
     "greedy draft": Loop(2, "top-k", 1).each,
     "text of rounds": partial(whole, Loop(2, "counts", 8, draw=invert).each),
-    "torch, top-k 3": partial(torched, warper=HF["TopK"](3)),
+    "torch, top-k 3": partial(torched, warper=logits_process.TopKLogitsWarper(3)),
     "transformers' _speculative_sampling": partial(torched, does="transformers"),
     "no draft": lambda prompt, draft, target, rng: [choose(target(prompt), rng)],
     "target's own draw": equal,
@@ -333,18 +314,18 @@ RIGHT = {
 }
 
 WRONG = {
+    "another q: hf top-k 2": Loop(2, "hf top-k", 2, **RAW).each,
     "another q: hf top-p 0.9": Loop(1, "hf top-p", 0.9, **RAW).each,
     "another q: hf top-p 0.95": Loop(2, "hf top-p", 0.95, **RAW).batch,
-    "another q: hf top-k 2": Loop(2, "hf top-k", 2, **RAW).each,
     "another q: hf top-k 50": Loop(1, "hf top-k", 50, **RAW).each,
     "another q: hf min-p 0.05": Loop(1, "hf min-p", 0.05, **RAW).batch,
     "another q: hf min-p 0.1": Loop(3, "hf min-p", 0.1, **RAW).each,
     "another q: T 0.5": Loop(1, temperature=0.5, draw=invert, **RAW).each,
-    "another q: bfloat16": Loop(1, "bfloat16", **RAW).each,
+    "another q: 8 bits": Loop(1, "bits", 8, 1.1, **ROUNDED).each,
     "another q: epsilon 0.05": Loop(2, "epsilon", 0.05, draw=race, **RAW).batch,
     "another q: top-k 4, T 0.7": Loop(3, "top-k", 4, 0.7, **RAW).each,
     "another q: torch, top-p 0.9": partial(
-        torched, warper=HF["TopP"](0.9), does="another q"
+        torched, warper=logits_process.TopPLogitsWarper(0.9), does="another q"
     ),
     "q/p": Loop(2, draw=invert, **Q_OVER_P).batch,
     "q/p: typical 0.8, T 0.8": Loop(1, "typical", 0.8, 0.8, **Q_OVER_P).each,
@@ -382,6 +363,5 @@ WRONG = {
         replace=lambda p, q, u, rng: invert(np.maximum(p - q, 0), rng)
     ).each,
     "none: drops the unsure": Loop(2, unsure=lambda q, token: q[token] < 0.1).each,
-    "none: target cooled": cooled,
 }
 """The mistake's name, and what else there is; "none" is nobody's list's."""

@@ -8,16 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sqs_codec.testing._toy import (
-    DRAFT,
-    LENGTH,
-    PROMPT,
-    ROWS,
-    TARGET,
-    VOCAB,
-    row_after,
-    rows_of,
-)
+from sqs_codec.testing._toy import DRAFT, LENGTH, PROMPT, ROWS, TARGET, VOCAB, row_after
 
 __all__ = ["MISTAKES", "laws", "name_of"]
 
@@ -148,7 +139,7 @@ def laws() -> dict[str, Law]:
     def of(accepted: Law = right, replaces: Law = rest, drawn: Law = q) -> Law:
         kept = drawn * accepted
         law: Law = kept + (drawn - kept).sum(-1, keepdims=True) * replaces
-        return law
+        return law[:, None]
 
     def sent(q: Law, drawn: Law) -> Law:
         """Return what is accepted by another q."""
@@ -173,10 +164,7 @@ def laws() -> dict[str, Law]:
         "bonus token": [late()[None]],
         "one number twice": [of(replaces=again)],
     }
-    return {
-        name: np.concatenate([x if x.ndim == 4 else x[:, None] for x in of_it])
-        for name, of_it in found.items()
-    }
+    return {name: np.concatenate(each) for name, each in found.items()}
 
 
 def name_of(texts: NDArray[np.int64], weights: NDArray[np.float64]) -> str | None:
@@ -188,7 +176,8 @@ def name_of(texts: NDArray[np.int64], weights: NDArray[np.float64]) -> str | Non
     for end in (PROMPT, PROMPT[-1:]):
         if (texts[:, : len(end)] == end).all():
             return "prompt returned"
-    place = np.arange(LENGTH) * ROWS + rows_of(texts)
+    i, before = np.arange(LENGTH), np.roll(texts, 1, 1)
+    place = i * ROWS + row_after(before, len(PROMPT) + i)
     here, size = texts >= 0, LENGTH * ROWS * VOCAB
     each = np.where(here, weights[:, None] * (20_000 / weights.sum()), 0)
     seen = np.bincount((place * VOCAB + texts)[here], each[here], size)

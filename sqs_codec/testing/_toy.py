@@ -8,17 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = [
-    "DRAFT",
-    "LENGTH",
-    "PROMPT",
-    "ROWS",
-    "TARGET",
-    "VOCAB",
-    "Toy",
-    "row_after",
-    "rows_of",
-]
+__all__ = ["DRAFT", "LENGTH", "PROMPT", "ROWS", "TARGET", "VOCAB", "Toy", "row_after"]
 
 VOCAB = 64
 LENGTH = 5
@@ -36,13 +26,6 @@ def row_after(last: Any, length: Any) -> Any:
     They may be whatever integers can be added: Python's, arrays, tensors.
     """
     return (1 + (last + length) % (ROWS - 1)) * (length != len(PROMPT))
-
-
-def rows_of(texts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return which distribution each token of texts [N, LENGTH] has."""
-    before = np.concatenate([texts[:, :1], texts[:, :-1]], 1)
-    rows: NDArray[np.int64] = row_after(before, len(PROMPT) + np.arange(LENGTH))
-    return rows
 
 
 class Toy:
