@@ -46,7 +46,7 @@ def test_two_tokens_are_summed():
 def test_each_mistake_is_found_and_named(mistake, text):
     """In rounds and in texts of them, by fewer texts where that's enough."""
     decode = partial(whole, EACH[mistake]) if text else EACH[mistake]
-    trials = 20_000 if mistake == "one noise" else 4000
+    trials = 20_000 if mistake == "one noise" else 2000
     with pytest.raises(LossyError, match=r"total variation [01]\.\d") as caught:
         check_lossless(decode, exact=False, trials=trials)
     assert [m for m, it in MISTAKES.items() if it in str(caught.value)] == [mistake]

@@ -162,10 +162,6 @@ def _count(decode: Decode, trials: int, seed: int) -> Report:
     return _report("chi2", texts, weights, distance / trials, note)
 
 
-TESTS = LENGTH * (LENGTH + 1) // 2
-"""Tables of texts: each token by its row, and by its row and each token before."""
-
-
 def _excess(table: Table) -> float:
     """Return how far counts are from the target, in what a right loop's may be.
 
@@ -180,7 +176,8 @@ def _excess(table: Table) -> float:
     seen, expected = (np.c_[x * ~few, (x * few).sum(1)] for x in (seen, expected))
     enough = expected >= 5
     total = ((seen - expected)[enough] ** 2 / expected[enough]).sum()
-    k, x = ((expected > 0).sum(1) - 1).sum(), math.log(1e6 * TESTS)
+    k, tables = ((expected > 0).sum(1) - 1).sum(), LENGTH * (LENGTH + 1) / 2
+    x = math.log(1e6 * tables)
     return float(total / (k + 2 * math.sqrt(k * x) + 2 * x))
 
 
