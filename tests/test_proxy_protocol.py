@@ -14,6 +14,7 @@ import tokenizers
 import transformers
 from tokenizers import AddedToken, decoders, normalizers, pre_tokenizers
 
+from sqs_codec._base.chat import names
 from sqs_codec.cli import generate
 from sqs_codec.cli.main import _parser
 from sqs_codec.hf import Draft, encode_prompt, load_model
@@ -150,6 +151,13 @@ def test_what_cant_be_done_is_refused(name: str) -> None:
     for value in (0.5, "x", [1], {"type": "json_object"}):
         with pytest.raises(ApiError, match=f"{name} can't be used here: {why}"):
             read(**{name: value})
+
+
+def test_tokens_that_a_template_may_compose_are_its_own() -> None:
+    composed = "{{ '<|' + message['role'] + '|>' }}"
+    assert names(composed, "<|system|>")
+    assert not names(composed, "<table>")
+    assert not names("a b", " ")
 
 
 def test_nesting_is_refused_in_words() -> None:

@@ -183,6 +183,49 @@ def test_what_is_not_read_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
         wait_until(lambda: not endpoint.server.server_state.connections)
 
 
+class Late(Played):
+    """A text that comes after a while, all at once."""
+
+    async def _play(self, answer: Answer) -> None:
+        await asyncio.sleep(1.2)
+        answer.put(Piece(self.text, "draft", Figures()))
+        answer.put(Piece("", "cloud", Figures(), "stop", 0, True))
+
+
+def test_who_reads_slowly_gets_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a text that took longer than silence may, and takes longer to be read."""
+    monkeypatch.setattr("sqs_codec.proxy._server.SILENT_SECONDS", 0.5)
+    monkeypatch.setattr("sqs_codec.proxy._server.READING_SECONDS", 1.5)
+    with playing(Late("x" * 8_000_000)) as endpoint, endpoint.open() as raw:
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+        stream(raw)
+        size = 0
+        while size < 8_000_000 and (data := raw.recv(1 << 16)):
+            size += len(data)
+            time.sleep(0.02)
+        assert size >= 8_000_000
+
+
+def test_who_waits_for_a_seat_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sqs_codec.proxy._server.CONNECTIONS", 4)
+
+    class Full(Played):
+        async def write(self, request: object) -> Answer:
+            await asyncio.sleep(0.5)
+            raise ApiError("there is no seat", status=429)
+
+    with playing(Full()) as endpoint:
+        waiting = []
+        for _ in range(12):
+            waiting.append(endpoint.open())
+            stream(waiting[-1])
+            time.sleep(0.02)  # till it has shown the key
+        answers = [raw.recv(12) for raw in waiting]
+        for raw in waiting:
+            raw.close()
+    assert answers == 12 * [b"HTTP/1.1 429"]
+
+
 def test_handshakes_that_stop_half_way(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

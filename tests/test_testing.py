@@ -93,6 +93,16 @@ def test_what_is_no_fault():
     assert "min(1, p/q) would accept" in report.note
 
 
+def test_cuts_are_seen_in_sums():
+    report = check_lossless(Loop(1, "top-k", 5).each, exact=True)
+    assert "Nothing was seen to be cut" not in report.note
+
+
+def test_chances_that_numpy_refuses():
+    with pytest.raises(ValueError, match="do not sum to 1"):
+        check_lossless(lambda p, _, t, rng: [rng.choice(V, p=t(p) / 2)])
+
+
 def test_counting_does_not_show_bfloat16():
     report = check_lossless(rounded(8), exact=False, trials=5000)
     assert report.method == "chi2"

@@ -10,10 +10,13 @@ __all__ = ["encode", "names"]
 OPEN, CLOSE = "\ufdd0", "\ufdd1"
 """Marks of what a message says; Unicode keeps them for use inside a program."""
 
+ROLES = ("system", "user", "assistant", "tool")
+
 
 def names(template: str, token: str) -> bool:
-    """Whether a template writes this token, as far as its source says it."""
-    return token in template and not token.isspace()
+    """Whether a template writes a token: whole in its source, or with a role's name."""
+    said = token in template or any(role in token.lower() for role in ROLES)
+    return said and not token.isspace()
 
 
 def encode(
@@ -45,7 +48,7 @@ def encode(
     ValueError
         A message has a reserved token between two marks; the error names it.
     """
-    first = re.escape("".join({"<", *(word[0] for word in reserved.values())}))
+    first = re.escape("".join({"<", *(word[:1] for word in reserved.values())}))
 
     def mark(found: re.Match[str]) -> str:
         said = re.sub(f"[{OPEN}{CLOSE}]", "", found[0])

@@ -310,6 +310,7 @@ class _Endpoint:
         if asked.tools and not self._had_tools:
             self._had_tools = True
             log.warning("a client offers tools: answers are text, and call none")
+        request.scope["state"]["visitor"].busy = True  # until it is answered
         answer = await self._writer.write(asked)
         return _Reply(self, asked, answer, _Shape(asked.model, chat))
 
@@ -420,15 +421,12 @@ class _Reply(Response):
         write = self._stream if self._asked.stream else self._send_whole
         work = asyncio.ensure_future(write(scope, receive, send))
         watch = asyncio.ensure_future(_hung_up(receive))
-        visitor = scope["state"]["visitor"]
-        visitor.busy = True
         self._metrics.texts.inc()
         try:
             await asyncio.wait({work, watch}, return_when=asyncio.FIRST_COMPLETED)
             if work.done():
                 work.result()
         finally:
-            visitor.busy = False
             self._answer.close()
             work.cancel()
             watch.cancel()

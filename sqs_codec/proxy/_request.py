@@ -43,7 +43,7 @@ _REFUSED: list[tuple[str, list[object], str]] = [
         "dynatemp_range xtc_probability dry_multiplier smoothing_factor top_a skew "
         "epsilon_cutoff eta_cutoff penalty_alpha no_repeat_ngram_size use_beam_search "
         "negative_prompt watermarking thinking_token_budget samplers sampler_priority "
-        "n_indent lora",
+        "n_indent lora temperature_last banned_strings stop_regex",
         [],
         _LAW,
     ),
@@ -65,6 +65,7 @@ _REFUSED: list[tuple[str, list[object], str]] = [
     ),
     ("chat_template chat_template_kwargs continue_final_message", [], _PROMPT),
     ("documents", [], _PROMPT),
+    ("truncate_prompt_tokens", [-1], _PROMPT),
     ("modalities audio", [["text"]], "the answer is text"),
     ("echo", [], "the answer is what follows the prompt"),
     ("suffix", [], "a text is continued at its end"),

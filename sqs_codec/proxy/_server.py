@@ -23,7 +23,7 @@ from sqs_codec.serve._connection import Share, first_of_crowd, half_of_files
 
 __all__ = ["make_server"]
 
-CONNECTIONS = 64
+CONNECTIONS = 256
 """Of strangers, and of those who have shown the key, besides one for each text."""
 
 SHAKING_SECONDS = 10.0
@@ -63,8 +63,12 @@ class _Visitor(H11Protocol):
 
     async def stay(self) -> None:
         """Wait until the connection is lost, or has been silent for too long."""
+        waiting = 0
         while not self._lost.done():
-            stuck = self.flow.write_paused
+            stuck, before = self.flow.write_paused, waiting
+            waiting = self.transport.get_write_buffer_size()
+            if self.known and waiting < before:  # slowly, but somebody reads
+                self.since = time.monotonic()
             end = self.since + (READING_SECONDS if stuck else SILENT_SECONDS)
             if time.monotonic() > end and (stuck or not self.busy):
                 return
@@ -95,8 +99,9 @@ class _Visitor(H11Protocol):
         """Go on with the next request of who is known."""
         if self.known:
             self.charge(-self._paid)  # he was none
-            if not self.transport.get_write_buffer_size():
+            if self.busy or not self.transport.get_write_buffer_size():
                 self.since = time.monotonic()
+            self.busy = False
             super().on_response_complete()
         elif not self.transport.is_closing():  # a second time would lose track of it
             self.transport.close()

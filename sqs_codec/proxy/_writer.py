@@ -236,17 +236,19 @@ class Writer:
         self._free += [seat] if seat else []
         self._seats.release()
 
+    def _check_length(self, tokens: int, request: Request) -> None:
+        if tokens >= self._most:
+            raise ApiError(
+                f"the prompt has {tokens} tokens, a text may have {self._most}",
+                code="context_length_exceeded",
+                param="messages" if request.messages else "prompt",
+            )
+
     def _pieces(self, request: Request, answer: Answer, edge: Edge) -> Iterator[Piece]:
         prompts = self._encode(request, edge.vocab_size)
         if not all(prompts):
             raise ApiError("the prompt has no tokens", param="prompt")
-        longest = max(map(len, prompts))
-        if longest >= self._most:
-            raise ApiError(
-                f"the prompt has {longest} tokens, a text may have {self._most}",
-                code="context_length_exceeded",
-                param="messages" if request.messages else "prompt",
-            )
+        self._check_length(max(map(len, prompts)), request)
         if request.seed is not None and set(self._modes) == {"rounds"}:
             raise ApiError(
                 "a text of rounds has no seed: it depends on what is drafted, too",
@@ -298,6 +300,9 @@ class Writer:
 
     def _encode(self, request: Request, vocab_size: int) -> list[list[int]]:
         if request.messages:
+            # What is too long needn't be told apart from the template.
+            said = (self._model.encode_text(m["content"]) for m in request.messages)
+            self._check_length(sum(map(len, said)), request)
             return [self._encode_chat(request.messages)]
         prompts = [
             self._model.encode_text(prompt) if isinstance(prompt, str) else prompt
