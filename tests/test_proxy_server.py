@@ -196,14 +196,14 @@ def test_who_reads_slowly_gets_all(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a text that took longer than silence may, and takes longer to be read."""
     monkeypatch.setattr("sqs_codec.proxy._server.SILENT_SECONDS", 0.5)
     monkeypatch.setattr("sqs_codec.proxy._server.READING_SECONDS", 1.5)
-    with playing(Late("x" * 8_000_000)) as endpoint, endpoint.open() as raw:
+    with playing(Late("x" * 16_000_000)) as endpoint, endpoint.open() as raw:
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
         stream(raw)
         size = 0
-        while size < 8_000_000 and (data := raw.recv(1 << 16)):
+        while size < 16_000_000 and (data := raw.recv(1 << 17)):
             size += len(data)
             time.sleep(0.02)
-        assert size >= 8_000_000
+        assert size >= 16_000_000
 
 
 def test_who_waits_for_a_seat_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
