@@ -23,7 +23,7 @@ from sqs_codec.serve._connection import Share, first_of_crowd, half_of_files
 
 __all__ = ["make_server"]
 
-CONNECTIONS = 256
+CONNECTIONS = 128
 """Of strangers, and of those who have shown the key, besides one for each text."""
 
 SHAKING_SECONDS = 10.0
