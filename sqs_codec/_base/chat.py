@@ -10,13 +10,13 @@ __all__ = ["encode", "names"]
 OPEN, CLOSE = "\ufdd0", "\ufdd1"
 """Marks of what a message says; Unicode keeps them for use inside a program."""
 
-ROLES = ("system", "user", "assistant", "tool")
+ROLE = re.compile("system|user|assistant|tool", re.IGNORECASE)
 
 
 def names(template: str, token: str) -> bool:
     """Whether a template writes a token: whole in its source, or with a role's name."""
-    said = token in template or any(role in token.lower() for role in ROLES)
-    return said and not token.isspace()
+    said = token in template or ROLE.search(token)
+    return bool(said) and not token.isspace()
 
 
 def encode(
