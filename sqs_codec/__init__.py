@@ -26,6 +26,7 @@ from sqs_codec import theory
 from sqs_codec._backend import backend, isa
 from sqs_codec._base.errors import PacketError
 from sqs_codec._base.format import FORMAT_VERSION
+from sqs_codec._base.vocabulary import vocabulary_fingerprint
 from sqs_codec._codec.codec import Codec
 from sqs_codec._codec.distribution import SparseDistribution
 from sqs_codec._codec.drafter import Drafter
@@ -72,6 +73,7 @@ __all__ = [
     "theory",
     "verify",
     "verify_batch",
+    "vocabulary_fingerprint",
 ]
 
 __format_version__ = FORMAT_VERSION

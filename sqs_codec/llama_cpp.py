@@ -29,8 +29,8 @@ except ModuleNotFoundError as error:
 
     raise needs("sqs_codec.llama_cpp", error, "llama-cpp") from error
 
+from sqs_codec import vocabulary_fingerprint
 from sqs_codec._base import chat, checks
-from sqs_codec.edge import fingerprint
 from sqs_codec.session._text import common_length
 
 __all__ = ["Draft", "TextStream"]
@@ -177,7 +177,7 @@ class Draft:
         self._logits_size = llama.llama_vocab_n_tokens(vocab)
         vocabulary = _vocabulary(vocab)
         self.vocab_size = max(vocabulary.values()) + 1
-        self.fingerprint = fingerprint(vocabulary)
+        self.fingerprint = vocabulary_fingerprint(vocabulary)
         # Not all that llama.cpp holds for an end: it goes by the spelling, and ``</s>``
         # is HTML to some.
         ends = llama.llama_vocab_eos(vocab), llama.llama_vocab_eot(vocab)

@@ -577,11 +577,10 @@ class Words(dict[str, int]):
 
 
 def test_a_tokenizer_is_compared(tmp_path: Path, path: Path) -> None:
-    from sqs_codec.edge import fingerprint
 
     mine, other = Words(a=0, b=1), Words(a=1, b=0)
     file = tmp_path / "words.parquet"
-    write(file, 1, tokenizer_digest=fingerprint(mine))
+    write(file, 1, tokenizer_digest=sqs.vocabulary_fingerprint(mine))
     assert len(distill.open(file, tokenizer=mine)) == 1
     with pytest.raises(ValueError, match="another tokenizer: of digest "):
         distill.open(file, tokenizer=other)

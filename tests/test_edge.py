@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from sqs_codec import vocabulary_fingerprint
 from sqs_codec.edge import (
     Draft,
     Edge,
     FixedPlan,
     RefusalError,
     default_settings,
-    fingerprint,
 )
 from sqs_codec.edge._edge import MOST_PLANNERS
 from sqs_codec.session import LocalLink, Sampling
@@ -22,7 +22,7 @@ from sqs_codec.session._text import common_length
 from tests.serving import GREEDY, VOCAB, Toy, greedy, toy_logits
 from tests.test_backend import output
 
-TOKENIZER = fingerprint({f"word{i}": i for i in range(VOCAB)})
+TOKENIZER = vocabulary_fingerprint({f"word{i}": i for i in range(VOCAB)})
 
 
 class ToyDraft:
@@ -63,7 +63,7 @@ def test_stop_tokens_are_the_drafts() -> None:
 
 
 def test_cloud_refuses_another_vocabulary() -> None:
-    link = LocalLink(Toy(), tokenizer=fingerprint({"word": 0}))
+    link = LocalLink(Toy(), tokenizer=vocabulary_fingerprint({"word": 0}))
     steps = Edge(ToyDraft()).generate([1], link, max_tokens=4, sampling=Sampling())
     with pytest.raises(RefusalError, match="tokenizer"):
         next(steps)
@@ -79,8 +79,9 @@ def test_what_was_learned_for_other_samplings_is_forgotten() -> None:
 
 
 def test_fingerprint_depends_on_ids_alone() -> None:
-    assert fingerprint({"a": 0, "b": 1}) == fingerprint({"b": 1, "a": 0})
-    assert fingerprint({"a": 0, "b": 1}) != fingerprint({"a": 1, "b": 0})
+    one = {"a": 0, "b": 1}
+    assert vocabulary_fingerprint(one) == vocabulary_fingerprint({"b": 1, "a": 0})
+    assert vocabulary_fingerprint(one) != vocabulary_fingerprint({"a": 1, "b": 0})
 
 
 def test_settings_are_for_the_vocabulary() -> None:

@@ -348,10 +348,9 @@ def import_(args: argparse.Namespace) -> int:
     tokenizer = load_tokenizer(args.tokenizer) if args.tokenizer else None
     from sqs_codec.distill import Writer
     from sqs_codec.distill._imports import import_lists
-    from sqs_codec.edge import fingerprint
 
     ids = tokenizer.get_vocab() if tokenizer else {}
-    known = fingerprint(ids) if ids else b""
+    known = sqs.vocabulary_fingerprint(ids) if ids else b""
     with (
         interrupts_raise(),
         Writer(

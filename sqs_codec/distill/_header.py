@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from sqs_codec._base import checks
 from sqs_codec._base.errors import PacketError
+from sqs_codec._base.vocabulary import vocabulary_fingerprint
 from sqs_codec._base.words import shown
 from sqs_codec._codec.codec import Codec
 from sqs_codec._codec.prior import Prior, builtins
@@ -134,14 +135,12 @@ class Header:
 
     def check_tokenizer(self, tokenizer: Any) -> None:
         """Refuse a tokenizer that isn't the one of the file's tokens."""
-        from sqs_codec.edge import fingerprint
-
         if not hasattr(tokenizer, "get_vocab"):
             kind = type(tokenizer).__name__
             raise TypeError(f"tokenizer must be one, with get_vocab(), got {kind}")
         if not self.tokenizer_digest:
             raise ValueError("it doesn't say which tokenizer its tokens are of")
-        digest = fingerprint(tokenizer.get_vocab())
+        digest = vocabulary_fingerprint(tokenizer.get_vocab())
         if digest != self.tokenizer_digest:
             raise ValueError(
                 "its tokens are of another tokenizer: of digest "

@@ -5,7 +5,7 @@
 that a session lacks. A `Planner` says what the loop does next.
 """
 
-from sqs_codec.edge._edge import Draft, Edge, Metrics, default_settings, fingerprint
+from sqs_codec.edge._edge import Draft, Edge, Metrics, default_settings
 from sqs_codec.edge._loop import DraftModel, Planning, RefusalError, Step, generate
 from sqs_codec.edge._planner import FixedPlan, Hints, Observation, Plan, Planner
 
@@ -23,6 +23,5 @@ __all__ = [
     "RefusalError",
     "Step",
     "default_settings",
-    "fingerprint",
     "generate",
 ]

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import time
-from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -23,7 +21,6 @@ __all__ = [
     "Edge",
     "Metrics",
     "default_settings",
-    "fingerprint",
 ]
 
 MOST_PLANNERS = 16
@@ -258,20 +255,3 @@ def default_settings(vocab_size: int, prior: sqs.Prior | None = None) -> list[Se
         Setting(sqs.Codec(vocab_size, resolution, prior=prior), sqs.TopK(k))
         for resolution, k in ((32, 16), (100, 64), (400, 128))
     ]
-
-
-def fingerprint(vocabulary: Mapping[str, int]) -> bytes:
-    """Return 8 bytes that tell vocabularies apart: who has the same has the same ids.
-
-    Parameters
-    ----------
-    vocabulary : mapping of str to int
-        Ids of the tokens, as a tokenizer of Hugging Face spells them.
-
-    Examples
-    --------
-    >>> fingerprint({"<s>": 0, "the": 1}).hex()
-    '9a8904a8e3cf7fba'
-    """
-    data = json.dumps(sorted(vocabulary.items())).encode()
-    return hashlib.blake2b(data, digest_size=8).digest()

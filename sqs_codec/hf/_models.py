@@ -26,10 +26,10 @@ import torch
 import transformers
 from numpy.typing import NDArray
 
+from sqs_codec import vocabulary_fingerprint
 from sqs_codec._base import chat, checks
 from sqs_codec._base.files import lacks_folder
 from sqs_codec._base.hub import ask_hub
-from sqs_codec.edge import fingerprint
 from sqs_codec.engine._registry import DTYPES
 
 # Hugging Face picks the classes of models and tokenizers at run time from a
@@ -596,7 +596,7 @@ def tokenizer_fingerprint(tokenizer: HFTokenizer | None) -> bytes:
     tokenizer : transformers.PreTrainedTokenizerBase or None
         If None, there are no bytes.
     """
-    return b"" if tokenizer is None else fingerprint(tokenizer.get_vocab())
+    return b"" if tokenizer is None else vocabulary_fingerprint(tokenizer.get_vocab())
 
 
 def _smollm2_gguf() -> Path:

@@ -11,9 +11,8 @@ import pytest
 from numpy.typing import NDArray
 
 import sqs_codec as sqs
-from sqs_codec import llama_cpp
+from sqs_codec import llama_cpp, vocabulary_fingerprint
 from sqs_codec.cli.generate import SMOLLM2
-from sqs_codec.edge import fingerprint
 from sqs_codec.hf import CachedModel, encode_prompt, tokenizer_fingerprint
 from sqs_codec.hf._models import Pair, _smollm2_gguf, encode_chat
 from sqs_codec.llama_cpp import Draft, TextStream
@@ -241,7 +240,9 @@ def test_what_a_converter_changed_is_undone(tmp_path: Path) -> None:
     words = [*WORDS[:5], "\u2581\u2581"]
     assert draft.vocab_size == 6
     assert draft.logits([1]).shape == (1, 6)
-    assert draft.fingerprint == fingerprint({word: i for i, word in enumerate(words)})
+    assert draft.fingerprint == vocabulary_fingerprint(
+        {word: i for i, word in enumerate(words)}
+    )
     assert draft.stop == {2}
 
 
