@@ -31,7 +31,7 @@ except ModuleNotFoundError as error:
 
 from sqs_codec import vocabulary_fingerprint
 from sqs_codec._base import chat, checks
-from sqs_codec.session._text import common_length
+from sqs_codec.system.session._text import common_length
 
 __all__ = ["Draft", "TextStream"]
 
@@ -48,7 +48,7 @@ BRANCHES = 8
 """Texts that share a beginning and are read at once."""
 
 SAMPLING = {"temperature": "temp", "top_k": "top_k", "top_p": "top_p", "min_p": "min_p"}
-"""What a file calls the fields of `sqs_codec.session.Sampling`."""
+"""What a file calls the fields of `sqs_codec.system.session.Sampling`."""
 
 CONTROL = llama.LLAMA_TOKEN_ATTR_CONTROL
 USER_DEFINED = llama.LLAMA_TOKEN_ATTR_USER_DEFINED
@@ -374,7 +374,7 @@ class Draft:
 
     @property
     def sampling(self) -> dict[str, float]:
-        """What the file has for `sqs_codec.session.Sampling`."""
+        """What the file has for `sqs_codec.system.session.Sampling`."""
         found, buffer = {}, ctypes.create_string_buffer(64)
         for name, key in SAMPLING.items():
             path = f"general.sampling.{key}".encode()

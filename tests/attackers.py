@@ -38,9 +38,9 @@ import numpy as np
 import sqs_codec as sqs
 from sqs_codec.proxy import Writer
 from sqs_codec.serve import Service, connect, start_datagrams, start_grpc
-from sqs_codec.session import EdgeSession, Job, Link, LinkError, Setting
-from sqs_codec.session import _wire as wire
-from sqs_codec.session._hints import path_hash
+from sqs_codec.system.session import EdgeSession, Job, Link, LinkError, Setting
+from sqs_codec.system.session import _wire as wire
+from sqs_codec.system.session._hints import path_hash
 from tests.serving import Server, Toy, batch, certificate, try_exchange
 from tests.test_edge import ToyDraft
 from tests.test_proxy_server import Endpoint

@@ -25,8 +25,8 @@ import sqs_codec as sqs
 from sqs_codec.edge import FixedPlan, Hints, generate
 from sqs_codec.serve import connect
 from sqs_codec.serve._connect import Transport
-from sqs_codec.session import Link, LinkError, Sampling
-from sqs_codec.session._numbers import race_key, seed_of
+from sqs_codec.system.session import Link, LinkError, Sampling
+from sqs_codec.system.session._numbers import race_key, seed_of
 from tests.serving import (
     VOCAB,
     Server,

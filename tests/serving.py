@@ -22,7 +22,7 @@ from sqs_codec.serve import connect, start_datagrams
 from sqs_codec.serve._connect import Transport
 from sqs_codec.serve._grpc.server import GrpcServer, start_grpc
 from sqs_codec.serve._service import Service
-from sqs_codec.session import (
+from sqs_codec.system.session import (
     EdgeSession,
     Job,
     Link,

@@ -24,7 +24,7 @@ import sqs_codec as sqs
 from sqs_codec.engine import BatchEngine
 from sqs_codec.serve import connect
 from sqs_codec.serve._connect import Transport
-from sqs_codec.session import (
+from sqs_codec.system.session import (
     CloudSession,
     EdgeSession,
     Limits,
@@ -33,9 +33,9 @@ from sqs_codec.session import (
     Sampling,
     Setting,
 )
-from sqs_codec.session import _wire as wire
-from sqs_codec.session._hints import MAX_KEPT
-from sqs_codec.session._limits import MAX_SURVIVORS, ROUND_BYTES, max_draft
+from sqs_codec.system.session import _wire as wire
+from sqs_codec.system.session._hints import MAX_KEPT
+from sqs_codec.system.session._limits import MAX_SURVIVORS, ROUND_BYTES, max_draft
 from tests.kit import mutate
 from tests.serving import both_transports, serving, try_exchange
 from tests.session_kit import (

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 import sqs_codec as sqs
-from sqs_codec.session import (
+from sqs_codec.system.session import (
     CloudSession,
     EdgeSession,
     Emitted,
@@ -21,7 +21,7 @@ from sqs_codec.session import (
     session_of,
     unknown_session,
 )
-from sqs_codec.session._draft import Draft
+from sqs_codec.system.session._draft import Draft
 
 V = 8
 SESSION = bytes(range(16))

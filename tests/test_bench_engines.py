@@ -13,7 +13,7 @@ import pytest
 
 import sqs_codec as sqs
 from sqs_codec import Round, SparseDistribution, Verdict
-from sqs_codec.session import Job, Sampling
+from sqs_codec.system.session import Job, Sampling
 
 pytest.importorskip("torch")
 pytest.importorskip("rich")

@@ -28,7 +28,7 @@ from sqs_codec.serve._datagram import link as edge_end
 from sqs_codec.serve._datagram import server as cloud_end
 from sqs_codec.serve._datagram.dtls import Endpoint, client_context, server_context
 from sqs_codec.serve._datagram.server import DatagramServer, start_datagrams
-from sqs_codec.session import Link, LinkError
+from sqs_codec.system.session import Link, LinkError
 from tests.serving import PATIENCE, wait_until
 
 HOST = "127.0.0.1"

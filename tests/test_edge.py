@@ -17,8 +17,8 @@ from sqs_codec.edge import (
     default_settings,
 )
 from sqs_codec.edge._edge import MOST_PLANNERS
-from sqs_codec.session import LocalLink, Sampling
-from sqs_codec.session._text import common_length
+from sqs_codec.system.session import LocalLink, Sampling
+from sqs_codec.system.session._text import common_length
 from tests.serving import GREEDY, VOCAB, Toy, greedy, toy_logits
 from tests.test_backend import output
 

@@ -17,7 +17,7 @@ from sqs_codec._codec.verify import Verdict
 from sqs_codec.cli import serve as command
 from sqs_codec.engine import BatchEngine, EngineConfig, _batch, measure_steps
 from sqs_codec.engine._batch import PART
-from sqs_codec.session import Job, LinkError, Sampling
+from sqs_codec.system.session import Job, LinkError, Sampling
 from tests.serving import (
     PATIENCE,
     Server,

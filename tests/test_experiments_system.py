@@ -36,7 +36,7 @@ from sqs_codec.edge import Edge, FixedPlan, Plan
 from sqs_codec.engine import BatchEngine
 from sqs_codec.hf import Cloud
 from sqs_codec.serve._datagram.link import DatagramLink
-from sqs_codec.session import Job, LocalLink, Sampling, Setting
+from sqs_codec.system.session import Job, LocalLink, Sampling, Setting
 from tests.test_demo import WORDS, save_model
 
 V, TOKENS = 300, 16

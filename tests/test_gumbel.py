@@ -15,7 +15,7 @@ import sqs_codec as sqs
 from benchmarks.gumbel import chi_squared
 from sqs_codec._backend import native, numba, using
 from sqs_codec._base.errors import Status
-from sqs_codec.session import Sampling
+from sqs_codec.system.session import Sampling
 from tests.reference import gumbel as reference
 
 KEY = bytes(range(16))

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 import sqs_codec as sqs
 from sqs_codec._codec.truncation import truncate
 from sqs_codec._codec.verify import Verdict
-from sqs_codec.session import Job, Sampling
+from sqs_codec.system.session import Job, Sampling
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

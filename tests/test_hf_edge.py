@@ -30,7 +30,7 @@ from sqs_codec.hf import (
 )
 from sqs_codec.hf._models import CachedModel, ModelError, Pair, place
 from sqs_codec.hf._text import TextStream
-from sqs_codec.session import Link, LinkError, LocalLink, Sampling, Setting
+from sqs_codec.system.session import Link, LinkError, LocalLink, Sampling, Setting
 from tests.kit import branching
 from tests.serving import serving
 from tests.test_demo import WORDS, save_model

@@ -23,7 +23,7 @@ from sqs_codec.edge import (
     generate,
 )
 from sqs_codec.edge._loop import _Timeout
-from sqs_codec.session import (
+from sqs_codec.system.session import (
     EdgeSession,
     Job,
     Limits,
@@ -34,7 +34,7 @@ from sqs_codec.session import (
     Setting,
     judge,
 )
-from sqs_codec.session import _wire as wire
+from sqs_codec.system.session import _wire as wire
 
 VOCAB_SIZE = 32
 PROMPT = [3, 1, 4]

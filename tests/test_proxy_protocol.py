@@ -21,7 +21,7 @@ from sqs_codec.hf import Draft, encode_prompt, load_model
 from sqs_codec.hf._models import encode_chat
 from sqs_codec.proxy._errors import ApiError
 from sqs_codec.proxy._request import MOST_PROMPTS, REFUSED, Request, parse
-from sqs_codec.session import Sampling
+from sqs_codec.system.session import Sampling
 from tests.serving import Server
 from tests.test_proxy import CHAT, Proxy, ask, folder, proxy, server
 

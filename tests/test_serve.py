@@ -39,9 +39,9 @@ from sqs_codec.serve._datagram.link import DatagramLink
 from sqs_codec.serve._grpc import link as grpc_link
 from sqs_codec.serve._grpc import server as grpc_server
 from sqs_codec.serve._threshold import Threshold
-from sqs_codec.session import EdgeSession, Job, Limits, Link, LinkError, Sampling
-from sqs_codec.session._hints import THRESHOLD
-from sqs_codec.session._wire import Refusal
+from sqs_codec.system.session import EdgeSession, Job, Limits, Link, LinkError, Sampling
+from sqs_codec.system.session._hints import THRESHOLD
+from sqs_codec.system.session._wire import Refusal
 from tests.serving import (
     PATIENCE,
     VOCAB,

@@ -9,7 +9,7 @@ import pytest
 
 import sqs_codec as sqs
 from benchmarks.speed.session import calls
-from sqs_codec.session import (
+from sqs_codec.system.session import (
     EdgeSession,
     Emitted,
     Limits,
@@ -22,8 +22,8 @@ from sqs_codec.session import (
     session_of,
     unknown_session,
 )
-from sqs_codec.session import _wire as wire
-from sqs_codec.session._numbers import draws
+from sqs_codec.system.session import _wire as wire
+from sqs_codec.system.session._numbers import draws
 from tests.kit import make_prior
 from tests.session_kit import (
     SEED,

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import sqs_codec as sqs
-from sqs_codec.session import Emitted, Limits, Setting, _cloud
-from sqs_codec.session import _wire as wire
-from sqs_codec.session._numbers import draws, race_key, seed_of
+from sqs_codec.system.session import Emitted, Limits, Setting, _cloud
+from sqs_codec.system.session import _wire as wire
+from sqs_codec.system.session._numbers import draws, race_key, seed_of
 from sqs_codec.testing import LossyError, check_lossless
 from tests.eighths import assert_lossless
 from tests.session_kit import Target, exchange, make_cloud, make_edge, work

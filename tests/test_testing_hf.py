@@ -14,7 +14,7 @@ import transformers
 import sqs_codec as sqs
 from sqs_codec.edge import FixedPlan
 from sqs_codec.hf import Edge
-from sqs_codec.session import LocalLink, Setting
+from sqs_codec.system.session import LocalLink, Setting
 from sqs_codec.testing import LossyError, check_lossless
 from sqs_codec.testing._toy import DRAFT, PROMPT, VOCAB, row_after
 from sqs_codec.testing.transformers import ToyModel, as_model

@@ -163,7 +163,7 @@ def test_sessions_have_no_clock_socket_or_thread():
     """They turn bytes into bytes; the loop of an edge has all of these."""
     unwanted = {"asyncio", "select", "socket", "threading", "time", "torch"}
     for name, path in python_files().items():
-        if name.startswith("sqs_codec.session"):
+        if name.startswith("sqs_codec.system.session"):
             roots = {imported.split(".")[0] for imported in imported_names(path)}
             assert not roots & unwanted, name
 

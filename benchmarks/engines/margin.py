@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 import sqs_codec as sqs
 from benchmarks.harness.sessions import drafted as drafted_by
 from sqs_codec._codec.verify import Verdict
-from sqs_codec.session import Job
+from sqs_codec.system.session import Job
 
 if TYPE_CHECKING:
     from sqs_codec.hf._models import CachedModel

@@ -37,7 +37,7 @@ from sqs_codec._codec.verify import Verdict
 from sqs_codec.cli.options import number
 from sqs_codec.engine import EngineInfo
 from sqs_codec.serve import connect
-from sqs_codec.session import (
+from sqs_codec.system.session import (
     EdgeSession,
     Job,
     Link,

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from sqs_codec._codec.verify import Verdict
-    from sqs_codec.session import Job, Verifier
+    from sqs_codec.system.session import Job, Verifier
 
 TITLE = "Texts that one verifier writes in a second"
 ALONE = True

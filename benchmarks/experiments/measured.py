@@ -26,7 +26,7 @@ from benchmarks.relay import Link
 from sqs_codec.edge import FixedPlan, default_settings
 from sqs_codec.hf._models import ModelError
 from sqs_codec.serve._datagram.link import DatagramLink
-from sqs_codec.session import Setting
+from sqs_codec.system.session import Setting
 
 ALONE, ROUNDS, HINTS, PLANNER = "alone", "rounds", "hints", "planner"
 

@@ -29,7 +29,7 @@ from sqs_codec.edge._planner import Observation, Plan
 from sqs_codec.engine import BatchEngine
 from sqs_codec.serve import connect
 from sqs_codec.serve._datagram.link import DatagramLink
-from sqs_codec.session import LinkError, Sampling, Setting
+from sqs_codec.system.session import LinkError, Sampling, Setting
 
 CONNECTING_SECONDS = 90.0
 """How long the DTLS handshake may take: its 2 kB take 8 s at 2 kbit/s, and more where

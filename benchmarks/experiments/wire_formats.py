@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 import sqs_codec as sqs
 from benchmarks.rate.schemes import Row, dense_bits, raw_bits
-from sqs_codec.session import Setting
+from sqs_codec.system.session import Setting
 
 DENSE, QS, RAW, DISTILLKIT = "dense fp16", "QS", "raw top-K", "DistillKit"
 

@@ -22,7 +22,7 @@ from benchmarks.harness.serving import HOST, serving
 from sqs_codec.edge import DraftModel, FixedPlan, generate
 from sqs_codec.engine import Engine
 from sqs_codec.serve import connect
-from sqs_codec.session import EdgeSession, Sampling, Setting
+from sqs_codec.system.session import EdgeSession, Sampling, Setting
 
 ROUND = 4
 MAX_TOKENS = 24

@@ -22,7 +22,7 @@ from sqs_codec._codec.verify import Verdict
 from sqs_codec.engine import Engine, EngineInfo
 from sqs_codec.hf._models import CachedModel, Pair
 from sqs_codec.hf._sampling import verify_jobs
-from sqs_codec.session import Job
+from sqs_codec.system.session import Job
 
 
 class OneByOne:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 import sqs_codec as sqs
 from benchmarks.planner.simulate import Steps
 from sqs_codec._codec.verify import Verdict
-from sqs_codec.session import Job, judge
+from sqs_codec.system.session import Job, judge
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -24,8 +24,15 @@ from sqs_codec._codec.verify import Verdict
 from sqs_codec.cli.demo.run import own_prompts
 from sqs_codec.hf._cloud import BLOCK
 from sqs_codec.hf._ragged import Cache, Piece, RaggedModel
-from sqs_codec.session import CloudSession, EdgeSession, Job, Limits, Sampling, Setting
-from sqs_codec.session._text import common_length
+from sqs_codec.system.session import (
+    CloudSession,
+    EdgeSession,
+    Job,
+    Limits,
+    Sampling,
+    Setting,
+)
+from sqs_codec.system.session._text import common_length
 
 if TYPE_CHECKING:
     from sqs_codec.hf import Cloud

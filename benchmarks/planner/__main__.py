@@ -39,7 +39,7 @@ from benchmarks.tables import about, about_line, dim, table
 from sqs_codec.edge import FixedPlan, Hints, Planner, default_settings
 from sqs_codec.edge._costs import LENGTHS
 from sqs_codec.serve._datagram.link import DatagramLink
-from sqs_codec.session import Sampling
+from sqs_codec.system.session import Sampling
 
 RATES = (2e3, 5e3, 1e4, 3e4, 1e5, 1e6, 1e7, 1e8)
 TRIPS = (0.005, 0.02, 0.05, 0.1, 0.2, 0.3)

@@ -20,8 +20,8 @@ import sqs_codec as sqs
 from benchmarks.experiments.wire_formats import Wire, qs, raw
 from benchmarks.rate.schemes import Row
 from sqs_codec.edge._planner import FixedPlan, Observation, Plan, Planner
-from sqs_codec.session import Setting
-from sqs_codec.session._limits import MAX_AHEAD
+from sqs_codec.system.session import Setting
+from sqs_codec.system.session._limits import MAX_AHEAD
 
 TOKENS = 200
 """Of a text."""

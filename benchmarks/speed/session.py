@@ -25,7 +25,13 @@ from benchmarks.sources import shipped
 from benchmarks.speed.rows import take
 from benchmarks.tables import about, about_line, table
 from sqs_codec.cli.demo.count import softmax
-from sqs_codec.session import CloudSession, EdgeSession, Limits, Sampling, Setting
+from sqs_codec.system.session import (
+    CloudSession,
+    EdgeSession,
+    Limits,
+    Sampling,
+    Setting,
+)
 
 LENGTH, ROUNDS, TEMPERATURE = 5, 400, 0.7
 

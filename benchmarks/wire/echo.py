@@ -8,7 +8,7 @@ import threading
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Protocol
 
-from sqs_codec.session import Limits
+from sqs_codec.system.session import Limits
 
 TOKEN = "a-token-of-some-thirty-characters"
 

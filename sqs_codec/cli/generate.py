@@ -18,12 +18,12 @@ from sqs_codec._base.words import shown
 from sqs_codec.cli import options
 from sqs_codec.edge._planner import MODES
 from sqs_codec.serve._address import check_roots, check_token, require_loopback
-from sqs_codec.session._limits import MAX_DRAFT
+from sqs_codec.system.session._limits import MAX_DRAFT
 
 if TYPE_CHECKING:
     from sqs_codec.edge import Draft, Edge, Step
     from sqs_codec.proxy._model import Model, Text
-    from sqs_codec.session import Link, Sampling, Setting
+    from sqs_codec.system.session import Link, Sampling, Setting
 
 DESCRIPTION = """\
 Writes a text with the server of sqs serve: a small draft model runs here, the
@@ -344,7 +344,7 @@ def prior_of(name: str | None, fingerprint: bytes) -> sqs.Prior | None:
 def settings(args: argparse.Namespace, draft: Draft) -> list[Setting]:
     """Return the one that was asked for, or those that the planner may choose from."""
     from sqs_codec.edge import default_settings
-    from sqs_codec.session import Setting
+    from sqs_codec.system.session import Setting
 
     prior = prior_of(args.prior, draft.fingerprint)
     codec = sqs.Codec(draft.vocab_size, prior=prior)
@@ -357,7 +357,7 @@ def settings(args: argparse.Namespace, draft: Draft) -> list[Setting]:
 
 def sampling(args: argparse.Namespace, draft: Model) -> Sampling:
     """Return how texts are drawn: by the options, by the draft's files, by default."""
-    from sqs_codec.session import Sampling
+    from sqs_codec.system.session import Sampling
 
     own = dict(draft.sampling)
     # Files leave out what is 1.

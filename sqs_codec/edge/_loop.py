@@ -16,11 +16,11 @@ from typing import Protocol
 from sqs_codec._base import checks
 from sqs_codec.edge._ahead import Ahead, DraftModel
 from sqs_codec.edge._planner import Observation, Plan
-from sqs_codec.session._cloud import unknown_session
-from sqs_codec.session._edge import EdgeSession
-from sqs_codec.session._events import Emitted, Welcomed
-from sqs_codec.session._limits import MAX_AHEAD
-from sqs_codec.session._link import Link, LinkError
+from sqs_codec.system.session._cloud import unknown_session
+from sqs_codec.system.session._edge import EdgeSession
+from sqs_codec.system.session._events import Emitted, Welcomed
+from sqs_codec.system.session._limits import MAX_AHEAD
+from sqs_codec.system.session._link import Link, LinkError
 
 __all__ = ["DraftModel", "Planning", "RefusalError", "Step", "generate"]
 

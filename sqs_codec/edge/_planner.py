@@ -21,9 +21,9 @@ import numpy as np
 from sqs_codec._base import checks
 from sqs_codec.edge import _costs as costs
 from sqs_codec.edge._costs import HEADER_BITS, LENGTHS, Target
-from sqs_codec.session._job import Sampling
-from sqs_codec.session._setting import Setting
-from sqs_codec.session._wire import MAX_SETTINGS
+from sqs_codec.system.session._job import Sampling
+from sqs_codec.system.session._setting import Setting
+from sqs_codec.system.session._wire import MAX_SETTINGS
 
 if TYPE_CHECKING:
     from sqs_codec.edge._costs import Floats, Table
@@ -230,7 +230,7 @@ class Planner:
     Examples
     --------
     >>> import sqs_codec as sqs
-    >>> from sqs_codec.session import Setting
+    >>> from sqs_codec.system.session import Setting
     >>> settings = [Setting(sqs.Codec(vocab_size=49152), sqs.TopK(64))]
     >>> planner = Planner(settings, sampling=Sampling(0.7))
     >>> planner.plan().hints

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from sqs_codec._codec.verify import Verdict
 from sqs_codec.engine._protocol import EngineInfo
-from sqs_codec.session import Job, Verifier
+from sqs_codec.system.session import Job, Verifier
 
 __all__ = ["BatchEngine"]
 

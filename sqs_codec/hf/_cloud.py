@@ -18,9 +18,9 @@ from sqs_codec.hf._models import (
 )
 from sqs_codec.hf._ragged import Cache, Layout, Piece, RaggedModel
 from sqs_codec.hf._sampling import verify_jobs
-from sqs_codec.session import Job
-from sqs_codec.session._job import check_job
-from sqs_codec.session._text import common_length
+from sqs_codec.system.session import Job
+from sqs_codec.system.session._job import check_job
+from sqs_codec.system.session._text import common_length
 
 __all__ = ["Cloud"]
 
@@ -75,7 +75,7 @@ class Cloud:
     >>> import numpy as np
     >>> from transformers import LlamaConfig, LlamaForCausalLM
     >>> from sqs_codec.hf import Cloud
-    >>> from sqs_codec.session import Job, Sampling
+    >>> from sqs_codec.system.session import Job, Sampling
     >>> config = LlamaConfig(vocab_size=50, hidden_size=16, num_hidden_layers=2,
     ...     intermediate_size=16, num_attention_heads=2)
     >>> cloud = Cloud(LlamaForCausalLM(config))

@@ -32,7 +32,7 @@ from sqs_codec.hf._models import (
     vocab_size,
 )
 from sqs_codec.hf._text import TextStream
-from sqs_codec.session import Link, Sampling, Setting
+from sqs_codec.system.session import Link, Sampling, Setting
 
 __all__ = ["Draft", "Edge", "custom_generate"]
 

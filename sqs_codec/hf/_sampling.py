@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from sqs_codec._codec.verify import Verdict
-from sqs_codec.session import Job, Sampling
+from sqs_codec.system.session import Job, Sampling
 from sqs_codec.torch import gumbel_verify, verify_batch
 from sqs_codec.torch._tensors import detached
 

@@ -10,8 +10,8 @@ from concurrent.futures import Executor, Future, wait
 from typing import Any
 
 from sqs_codec.proxy._model import Model
-from sqs_codec.session import Link
-from sqs_codec.session._text import common_length
+from sqs_codec.system.session import Link
+from sqs_codec.system.session._text import common_length
 
 __all__ = ["GoneError", "Leash", "SharedDraft", "Turns", "link"]
 

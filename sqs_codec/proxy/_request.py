@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqs_codec.proxy._errors import ApiError
-from sqs_codec.session import Sampling
+from sqs_codec.system.session import Sampling
 
 __all__ = ["Request", "parse"]
 

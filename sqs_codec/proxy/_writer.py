@@ -23,7 +23,7 @@ from sqs_codec.proxy._errors import ApiError
 from sqs_codec.proxy._model import Model
 from sqs_codec.proxy._request import Request
 from sqs_codec.proxy._stops import Stops
-from sqs_codec.session import EdgeSession, Limits, Link, LinkError, Setting
+from sqs_codec.system.session import EdgeSession, Limits, Link, LinkError, Setting
 
 __all__ = ["Answer", "Piece", "Writer"]
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqs_codec._codec.verify import Verdict
 from sqs_codec.engine import Engine, EngineConfig, EngineInfo, make_engine
-from sqs_codec.session import Job
+from sqs_codec.system.session import Job
 
 if TYPE_CHECKING:
     from ray.serve import Application

@@ -13,7 +13,7 @@ from os import PathLike
 
 from sqs_codec._base.address import join_address
 from sqs_codec._base.files import require_file
-from sqs_codec.session import LinkError
+from sqs_codec.system.session import LinkError
 
 __all__ = [
     "File",

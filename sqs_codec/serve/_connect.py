@@ -7,7 +7,7 @@ from typing import Literal
 from sqs_codec._base import checks
 from sqs_codec._base.address import split_address
 from sqs_codec.serve._address import File, check_roots, check_token, require_loopback
-from sqs_codec.session import Link
+from sqs_codec.system.session import Link
 
 __all__ = ["connect"]
 

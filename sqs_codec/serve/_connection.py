@@ -13,8 +13,8 @@ from typing import TypeVar
 
 from sqs_codec._base.words import shown
 from sqs_codec._codec.verify import Verdict
-from sqs_codec.session import CloudSession
-from sqs_codec.session._wire import Refusal
+from sqs_codec.system.session import CloudSession
+from sqs_codec.system.session._wire import Refusal
 
 __all__ = [
     "Connection",

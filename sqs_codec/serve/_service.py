@@ -23,7 +23,7 @@ from sqs_codec.serve._connection import (
 )
 from sqs_codec.serve._metrics import Metrics
 from sqs_codec.serve._threshold import Threshold
-from sqs_codec.session import (
+from sqs_codec.system.session import (
     CloudSession,
     Job,
     Limits,

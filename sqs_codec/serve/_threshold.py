@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from sqs_codec.session._hints import THRESHOLD
+from sqs_codec.system.session._hints import THRESHOLD
 
 __all__ = ["Threshold"]
 

@@ -25,8 +25,8 @@ from sqs_codec.hf._models import (
     tokenizer_fingerprint,
     weights_of,
 )
-from sqs_codec.session import Job
-from sqs_codec.session._job import check_job
+from sqs_codec.system.session import Job
+from sqs_codec.system.session._job import check_job
 from sqs_codec.vllm._message import FAILED, SHORT, TASK, pack_job
 from sqs_codec.vllm._plugin import ARCHITECTURES, SERVER, VERSIONS, supported
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from sqs_codec._codec.codec import Codec
-from sqs_codec.session import Job, Sampling
+from sqs_codec.system.session import Job, Sampling
 
 TASK = "token_classify"
 """The pooling task of requests: vLLM's second model runner knows no task of plugins."""

@@ -21,7 +21,7 @@ from benchmarks.data.drafts import load_drafts
 from sqs_codec.hf import load_model
 from sqs_codec.hf._models import encode_prompt, tokenizer_fingerprint
 from sqs_codec.serve import connect
-from sqs_codec.session import EdgeSession, Sampling, Setting
+from sqs_codec.system.session import EdgeSession, Sampling, Setting
 from tests.ray.processes import descendants, replicas, wait_until
 
 SQS = Path(sys.executable).with_name("sqs")

@@ -12,7 +12,7 @@ import numpy as np
 from sqs_codec._codec.verify import Verdict
 from sqs_codec.engine import BatchEngine, EngineInfo
 from sqs_codec.ray._replica import application
-from sqs_codec.session import Job, Sampling
+from sqs_codec.system.session import Job, Sampling
 from tests.serving import Toy
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from vllm.pooling_params import PoolingParams
 from vllm.v1.pool.metadata import PoolingMetadata, PoolingStates
 
 from sqs_codec import Round, SparseDistribution
-from sqs_codec.session import Job, Sampling
+from sqs_codec.system.session import Job, Sampling
 from sqs_codec.vllm._message import (
     FAILED,
     READ,

@@ -18,7 +18,7 @@ from sqs_codec.proxy import make_app, make_server
 from sqs_codec.proxy._errors import ApiError
 from sqs_codec.proxy._request import Request
 from sqs_codec.proxy._writer import Answer, Figures, Piece
-from sqs_codec.session import Sampling
+from sqs_codec.system.session import Sampling
 
 TEXT = "The sea is salty as rivers carry salt \N{WATER WAVE} from <rocks> into it."
 PLAN = "hints of 3 positions, 3 branches: to see; uplink 100 kbit/s, round trip 20 ms"

@@ -1,6 +1,6 @@
 """What crosses between the two ends of the demo, counted by a bystander.
 
-The ends are those of any session (`sqs_codec.session`); a `Tap` on the link keeps the
+The ends are those of any session (`sqs_codec.system.session`); a `Tap` on the link keeps the
 packets, and a `Watched` draft model notes what the keep rule leaves, which never
 crosses.
 """
@@ -19,8 +19,8 @@ from sqs_codec._codec.keep import count_kept, rule
 from sqs_codec.edge import Metrics, Step
 from sqs_codec.hf import Cloud
 from sqs_codec.hf._models import CachedModel, Pair
-from sqs_codec.session import CloudSession, LocalLink
-from sqs_codec.session._wire import ROUND_HEAD
+from sqs_codec.system.session import CloudSession, LocalLink
+from sqs_codec.system.session._wire import ROUND_HEAD
 
 RAW_TOKEN_BITS = 16 + 32
 """Raw top-K: an fp16 probability and an int32 id for each token kept."""

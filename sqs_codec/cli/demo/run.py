@@ -18,8 +18,8 @@ from sqs_codec.cli.options import find_prior, interrupts_raise
 from sqs_codec.edge import FixedPlan, Hints, Metrics, generate
 from sqs_codec.hf import Cloud
 from sqs_codec.hf._models import CachedModel, Pair, load_pair, use_threads
-from sqs_codec.session import EdgeSession, Sampling, Setting
-from sqs_codec.session._numbers import seed_of
+from sqs_codec.system.session import EdgeSession, Sampling, Setting
+from sqs_codec.system.session._numbers import seed_of
 
 
 def run(args: argparse.Namespace, console: Console) -> None:

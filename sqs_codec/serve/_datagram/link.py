@@ -25,7 +25,7 @@ from sqs_codec.serve._datagram.dtls import (
     client_context,
     reason,
 )
-from sqs_codec.session import Link, LinkError
+from sqs_codec.system.session import Link, LinkError
 
 __all__ = ["connect_datagram"]
 

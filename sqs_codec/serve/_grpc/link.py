@@ -16,7 +16,7 @@ import grpc
 
 from sqs_codec._base.words import shown
 from sqs_codec.serve._address import File
-from sqs_codec.session import LinkError
+from sqs_codec.system.session import LinkError
 
 __all__ = ["GrpcLink"]
 

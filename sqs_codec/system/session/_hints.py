@@ -15,9 +15,9 @@ from zlib import crc32
 import numpy as np
 
 from sqs_codec._base import checks
-from sqs_codec.session import _wire as wire
-from sqs_codec.session._limits import MAX_AHEAD, MAX_DRAFT
-from sqs_codec.session._text import check_tokens
+from sqs_codec.system.session import _wire as wire
+from sqs_codec.system.session._limits import MAX_AHEAD, MAX_DRAFT
+from sqs_codec.system.session._text import check_tokens
 
 __all__ = ["THRESHOLD", "HeardHints", "make_branch", "path_hash"]
 

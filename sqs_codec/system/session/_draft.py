@@ -7,8 +7,8 @@ from typing import ClassVar, NoReturn
 
 from sqs_codec._codec.distribution import SparseDistribution
 from sqs_codec._codec.drafter import Drafter
-from sqs_codec.session import _wire as wire
-from sqs_codec.session._limits import MAX_AHEAD
+from sqs_codec.system.session import _wire as wire
+from sqs_codec.system.session._limits import MAX_AHEAD
 
 __all__ = ["Draft", "Generation", "RoundDrafter"]
 

@@ -6,14 +6,14 @@ messages is a `Link`, what does the jobs a `Verifier`. The protocol is described
 ``docs/system.md``.
 """
 
-from sqs_codec.session._cloud import CloudSession, session_of, unknown_session
-from sqs_codec.session._edge import EdgeSession
-from sqs_codec.session._events import Emitted, Refused, Welcomed
-from sqs_codec.session._job import Job, Sampling, Verifier, judge
-from sqs_codec.session._limits import Limits
-from sqs_codec.session._link import Link, LinkError
-from sqs_codec.session._local import LocalLink
-from sqs_codec.session._setting import Setting
+from sqs_codec.system.session._cloud import CloudSession, session_of, unknown_session
+from sqs_codec.system.session._edge import EdgeSession
+from sqs_codec.system.session._events import Emitted, Refused, Welcomed
+from sqs_codec.system.session._job import Job, Sampling, Verifier, judge
+from sqs_codec.system.session._limits import Limits
+from sqs_codec.system.session._link import Link, LinkError
+from sqs_codec.system.session._local import LocalLink
+from sqs_codec.system.session._setting import Setting
 
 __all__ = [
     "CloudSession",

@@ -13,23 +13,28 @@ from sqs_codec._base import checks
 from sqs_codec._base.words import shown
 from sqs_codec._codec.distribution import SparseDistribution
 from sqs_codec._codec.gumbel import Guesses, gumbel_guess
-from sqs_codec.session import _wire as wire
-from sqs_codec.session._context import Place
-from sqs_codec.session._draft import Draft, Generation, RoundDrafter
-from sqs_codec.session._events import Emitted, Event, Refused, Welcomed
-from sqs_codec.session._handshake import make_hello, why_unfit
-from sqs_codec.session._hints import make_branch
-from sqs_codec.session._job import Sampling
-from sqs_codec.session._limits import MAX_SURVIVORS, ROUND_BYTES, Limits, max_draft
-from sqs_codec.session._numbers import race_key
-from sqs_codec.session._setting import Setting, check_settings
-from sqs_codec.session._text import (
+from sqs_codec.system.session import _wire as wire
+from sqs_codec.system.session._context import Place
+from sqs_codec.system.session._draft import Draft, Generation, RoundDrafter
+from sqs_codec.system.session._events import Emitted, Event, Refused, Welcomed
+from sqs_codec.system.session._handshake import make_hello, why_unfit
+from sqs_codec.system.session._hints import make_branch
+from sqs_codec.system.session._job import Sampling
+from sqs_codec.system.session._limits import (
+    MAX_SURVIVORS,
+    ROUND_BYTES,
+    Limits,
+    max_draft,
+)
+from sqs_codec.system.session._numbers import race_key
+from sqs_codec.system.session._setting import Setting, check_settings
+from sqs_codec.system.session._text import (
     check_text,
     check_tokens,
     common_length,
     until_stop,
 )
-from sqs_codec.session._wire import WireError
+from sqs_codec.system.session._wire import WireError
 
 __all__ = ["EdgeSession"]
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sqs_codec._codec.round import Round
-from sqs_codec.session import _wire as wire
+from sqs_codec.system.session import _wire as wire
 
 if TYPE_CHECKING:
     import numpy as np

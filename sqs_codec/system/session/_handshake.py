@@ -11,10 +11,10 @@ from typing import Any
 from sqs_codec._base import checks
 from sqs_codec._codec.codec import Codec
 from sqs_codec._codec.prior import Prior
-from sqs_codec.session import _wire as wire
-from sqs_codec.session._job import Sampling
-from sqs_codec.session._limits import Limits
-from sqs_codec.session._wire import WireError
+from sqs_codec.system.session import _wire as wire
+from sqs_codec.system.session._job import Sampling
+from sqs_codec.system.session._limits import Limits
+from sqs_codec.system.session._wire import WireError
 
 __all__ = [
     "Agreement",

@@ -13,7 +13,7 @@ from typing import Any, NoReturn, TypeVar
 import numpy as np
 
 from sqs_codec._base.words import shown
-from sqs_codec.session._limits import ROUND_BYTES, Limits
+from sqs_codec.system.session._limits import ROUND_BYTES, Limits
 
 __all__ = ["WireError"]
 

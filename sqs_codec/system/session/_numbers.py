@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sqs_codec._base import checks
-from sqs_codec.session import _wire as wire
+from sqs_codec.system.session import _wire as wire
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 from sqs_codec._base import checks
 from sqs_codec._codec.prior import Prior
-from sqs_codec.session._cloud import CloudSession, session_of, unknown_session
-from sqs_codec.session._job import Verifier
-from sqs_codec.session._limits import Limits
-from sqs_codec.session._link import LinkError
+from sqs_codec.system.session._cloud import CloudSession, session_of, unknown_session
+from sqs_codec.system.session._job import Verifier
+from sqs_codec.system.session._limits import Limits
+from sqs_codec.system.session._link import LinkError
 
 __all__ = ["LocalLink"]
 
@@ -31,7 +31,7 @@ class LocalLink:
     --------
     >>> import numpy as np
     >>> import sqs_codec as sqs
-    >>> from sqs_codec.session import (
+    >>> from sqs_codec.system.session import (
     ...     EdgeSession, LocalLink, Sampling, Setting, judge)
     >>> class Target:  # says 0 1 2 3 0 1 ..., whatever it is asked
     ...     vocab_size, max_text = 4, 100

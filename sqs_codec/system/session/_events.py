@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqs_codec.session._limits import Limits
+from sqs_codec.system.session._limits import Limits
 
 __all__ = ["Emitted", "Event", "Refused", "Welcomed"]
 

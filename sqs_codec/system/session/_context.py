@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from sqs_codec.session import _wire as wire
+from sqs_codec.system.session import _wire as wire
 
 __all__ = ["Place"]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from sqs_codec._base import checks
 from sqs_codec._codec.codec import Codec
 from sqs_codec._codec.keep import Keep, rule
-from sqs_codec.session._wire import MAX_SETTINGS
+from sqs_codec.system.session._wire import MAX_SETTINGS
 
 __all__ = ["Setting", "check_settings"]
 

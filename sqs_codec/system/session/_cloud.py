@@ -15,15 +15,15 @@ from sqs_codec._codec.codec import Codec
 from sqs_codec._codec.prior import Prior
 from sqs_codec._codec.round import Round
 from sqs_codec._codec.verify import Verdict
-from sqs_codec.session import _wire as wire
-from sqs_codec.session._handshake import Agreement, agree, by_digest, check_bytes
-from sqs_codec.session._hints import THRESHOLD, HeardHints
-from sqs_codec.session._job import Job
-from sqs_codec.session._limits import MAX_AHEAD, MAX_SURVIVORS, Limits, max_draft
-from sqs_codec.session._numbers import draws, race_key
-from sqs_codec.session._rounds import Answered, Draft, Generation
-from sqs_codec.session._text import until_stop
-from sqs_codec.session._wire import WireError
+from sqs_codec.system.session import _wire as wire
+from sqs_codec.system.session._handshake import Agreement, agree, by_digest, check_bytes
+from sqs_codec.system.session._hints import THRESHOLD, HeardHints
+from sqs_codec.system.session._job import Job
+from sqs_codec.system.session._limits import MAX_AHEAD, MAX_SURVIVORS, Limits, max_draft
+from sqs_codec.system.session._numbers import draws, race_key
+from sqs_codec.system.session._rounds import Answered, Draft, Generation
+from sqs_codec.system.session._text import until_stop
+from sqs_codec.system.session._wire import WireError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

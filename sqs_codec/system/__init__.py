@@ -1,0 +1,1 @@
+"""Everything between two machines: sessions, ends, servers and engines."""
