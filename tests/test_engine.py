@@ -15,8 +15,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from sqs_codec._codec.verify import Verdict
 from sqs_codec.cli import serve as command
-from sqs_codec.engine import BatchEngine, EngineConfig, _batch, measure_steps
-from sqs_codec.engine._batch import PART
+from sqs_codec.system.engine import BatchEngine, EngineConfig, _batch, measure_steps
+from sqs_codec.system.engine._batch import PART
 from sqs_codec.system.session import Job, LinkError, Sampling
 from tests.serving import (
     PATIENCE,

@@ -23,13 +23,13 @@ import pytest
 import torch
 
 from sqs_codec.cli import main as cli
-from sqs_codec.engine import EngineConfig, make_engine
 from sqs_codec.hf import Draft, load_model
 from sqs_codec.proxy import Writer
 from sqs_codec.proxy._draft import Turns
 from sqs_codec.proxy._errors import ApiError
 from sqs_codec.proxy._request import REFUSED, parse
 from sqs_codec.serve import connect
+from sqs_codec.system.engine import EngineConfig, make_engine
 from sqs_codec.system.session import Sampling
 from tests.serving import PATIENCE, Server, serving, wait_until
 from tests.test_demo import WORDS, save_model

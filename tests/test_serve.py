@@ -23,7 +23,6 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 import sqs_codec as sqs
-from sqs_codec.engine import EngineInfo
 from sqs_codec.serve import (
     Service,
     _connection,
@@ -39,6 +38,7 @@ from sqs_codec.serve._datagram.link import DatagramLink
 from sqs_codec.serve._grpc import link as grpc_link
 from sqs_codec.serve._grpc import server as grpc_server
 from sqs_codec.serve._threshold import Threshold
+from sqs_codec.system.engine import EngineInfo
 from sqs_codec.system.session import EdgeSession, Job, Limits, Link, LinkError, Sampling
 from sqs_codec.system.session._hints import THRESHOLD
 from sqs_codec.system.session._wire import Refusal

@@ -35,8 +35,8 @@ from benchmarks.sources import shipped
 from benchmarks.tables import about, about_line, dim, table
 from sqs_codec._codec.verify import Verdict
 from sqs_codec.cli.options import number
-from sqs_codec.engine import EngineInfo
 from sqs_codec.serve import connect
+from sqs_codec.system.engine import EngineInfo
 from sqs_codec.system.session import (
     EdgeSession,
     Job,
@@ -47,7 +47,7 @@ from sqs_codec.system.session import (
 )
 
 if TYPE_CHECKING:
-    from sqs_codec.engine import Engine
+    from sqs_codec.system.engine import Engine
 
 TURN = 50
 """Rounds of a turn, all of one session; one more begins it and doesn't count."""
@@ -221,8 +221,8 @@ async def run(rounds: int, replicas: int) -> list[Way]:
 
 def ray_engine(replicas: int) -> Engine:
     """Return an engine of toys on Ray."""
-    from sqs_codec.engine import EngineConfig
     from sqs_codec.ray import RayEngine, _engine
+    from sqs_codec.system.engine import EngineConfig
 
     class Toys(RayEngine):
         async def open(self) -> EngineInfo:

@@ -28,8 +28,8 @@ from benchmarks.harness import edges as crowds
 from benchmarks.harness.recorded import RecordedDraft, RecordedVerifier
 from benchmarks.tables import dim, table
 from sqs_codec.edge import FixedPlan, Hints, default_settings
-from sqs_codec.engine import BatchEngine
 from sqs_codec.hf import Cloud
+from sqs_codec.system.engine import BatchEngine
 
 if TYPE_CHECKING:
     from rich.table import Table

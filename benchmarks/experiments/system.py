@@ -26,9 +26,9 @@ from benchmarks.wire.certificates import issue
 from sqs_codec.edge import Edge, FixedPlan, Planner, Step
 from sqs_codec.edge._loop import Planning
 from sqs_codec.edge._planner import Observation, Plan
-from sqs_codec.engine import BatchEngine
 from sqs_codec.serve import connect
 from sqs_codec.serve._datagram.link import DatagramLink
+from sqs_codec.system.engine import BatchEngine
 from sqs_codec.system.session import LinkError, Sampling, Setting
 
 CONNECTING_SECONDS = 90.0

@@ -10,8 +10,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sqs_codec.engine import Engine
     from sqs_codec.hf import LanguageModel
+    from sqs_codec.system.engine import Engine
 
 KNOWN = {name: f"{__name__}:{name}_engine" for name in ("transformers", "vllm")}
 
@@ -64,8 +64,8 @@ def transformers_engine(
     device: str = "cpu",
 ) -> Engine:
     """Make the ragged batch on transformers."""
-    from sqs_codec.engine import BatchEngine
     from sqs_codec.hf import Cloud
+    from sqs_codec.system.engine import BatchEngine
 
     loaded = _load(target, device, dtype)
     cloud = Cloud(

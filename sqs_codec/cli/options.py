@@ -20,7 +20,7 @@ from sqs_codec._base.install import install
 from sqs_codec._base.words import shown
 from sqs_codec._codec.codec import Codec
 from sqs_codec._codec.prior import Prior
-from sqs_codec.engine._registry import DEVICES, DTYPES
+from sqs_codec.system.engine._registry import DEVICES, DTYPES
 
 Add = Callable[..., argparse.Action]
 """The method that adds an option to a parser, or to a group of options."""

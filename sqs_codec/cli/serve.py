@@ -28,17 +28,17 @@ from sqs_codec.cli.options import (
     log_warnings,
     number,
 )
-from sqs_codec.engine import ENGINES, EngineConfig, make_engine
 from sqs_codec.serve._address import (
     check_certificate,
     check_free,
     check_token,
     require_loopback,
 )
+from sqs_codec.system.engine import ENGINES, EngineConfig, make_engine
 
 if TYPE_CHECKING:
-    from sqs_codec.engine import Engine, EngineInfo
     from sqs_codec.serve._service import Service
+    from sqs_codec.system.engine import Engine, EngineInfo
 
 PORT = 8743
 """By default: no well-known service has it."""
@@ -342,7 +342,7 @@ async def _serve(
 
 
 async def _open(engine: Engine) -> tuple[EngineInfo, dict[int, float]]:
-    from sqs_codec.engine import measure_steps
+    from sqs_codec.system.engine import measure_steps
 
     info = await engine.open()
     return info, await measure_steps(engine, info)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from sqs_codec._codec.verify import Verdict
-from sqs_codec.engine import Engine, EngineConfig, EngineInfo, make_engine
+from sqs_codec.system.engine import Engine, EngineConfig, EngineInfo, make_engine
 from sqs_codec.system.session import Job
 
 if TYPE_CHECKING:

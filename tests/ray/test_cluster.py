@@ -24,7 +24,7 @@ BIN = Path(sys.executable).parent
 GATEWAY = """
 import asyncio, json, sys
 from sqs_codec.ray import RayEngine
-from sqs_codec.engine import EngineConfig
+from sqs_codec.system.engine import EngineConfig
 from tests.ray.tricks import job
 
 async def main():

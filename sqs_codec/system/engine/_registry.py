@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
 
-from sqs_codec.engine._protocol import Engine
+from sqs_codec.system.engine._protocol import Engine
 
 __all__ = ["ENGINES", "EngineConfig", "make_engine"]
 

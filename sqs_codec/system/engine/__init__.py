@@ -6,9 +6,9 @@
 * `measure_steps`: how long an engine takes for a token
 """
 
-from sqs_codec.engine._batch import BatchEngine
-from sqs_codec.engine._protocol import Engine, EngineInfo, measure_steps
-from sqs_codec.engine._registry import ENGINES, EngineConfig, make_engine
+from sqs_codec.system.engine._batch import BatchEngine
+from sqs_codec.system.engine._protocol import Engine, EngineInfo, measure_steps
+from sqs_codec.system.engine._registry import ENGINES, EngineConfig, make_engine
 
 __all__ = [
     "ENGINES",
