@@ -24,7 +24,7 @@ from benchmarks.rate import general
 from benchmarks.rate.schemes import Row
 from benchmarks.sources import shipped
 from sqs_codec import session
-from sqs_codec.edge import FixedPlan
+from sqs_codec.system.edge import FixedPlan
 
 
 @pytest.mark.parametrize("length", [1, 4])

@@ -21,7 +21,7 @@ from sqs_codec._base import words
 from sqs_codec.cli import generate, options
 from sqs_codec.cli import inspect as inspect_module
 from sqs_codec.cli import main as cli
-from sqs_codec.edge import RefusalError
+from sqs_codec.system.edge import RefusalError
 
 VOCAB_SIZE = 1000
 Q = sqs.SparseDistribution([3, 40, 999], [70, 20, 10], VOCAB_SIZE)
@@ -402,7 +402,9 @@ def test_a_terminal_obeys_no_log(monkeypatch, capsys):
     try:
         raise ValueError("\x1b[2J")
     except ValueError:
-        logging.getLogger("sqs_codec.edge").exception("it said %s", "\u202eOK\x9b31m")
+        logging.getLogger("sqs_codec.system.edge").exception(
+            "it said %s", "\u202eOK\x9b31m"
+        )
     told = capsys.readouterr().err
     assert told.startswith("sqs x: it said <202e>OK<9b>31m\nTraceback")
     assert told.endswith("ValueError: <1b>[2J\n")

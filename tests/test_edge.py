@@ -9,14 +9,14 @@ import pytest
 from numpy.typing import NDArray
 
 from sqs_codec import vocabulary_fingerprint
-from sqs_codec.edge import (
+from sqs_codec.system.edge import (
     Draft,
     Edge,
     FixedPlan,
     RefusalError,
     default_settings,
 )
-from sqs_codec.edge._edge import MOST_PLANNERS
+from sqs_codec.system.edge._edge import MOST_PLANNERS
 from sqs_codec.system.session import LocalLink, Sampling
 from sqs_codec.system.session._text import common_length
 from tests.serving import GREEDY, VOCAB, Toy, greedy, toy_logits
@@ -98,7 +98,7 @@ def test_common_length(one: list[int], other: list[int], length: int) -> None:
 
 def test_an_edge_and_its_links_import_no_framework() -> None:
     code = """
-import sys, sqs_codec.edge, sqs_codec.serve._connect, sqs_codec.serve._grpc.link
+import sys, sqs_codec.system.edge, sqs_codec.serve._connect, sqs_codec.serve._grpc.link
 import sqs_codec.serve._datagram.link, sqs_codec.cli.generate
 print({"torch", "transformers", "numba", "prometheus_client"} & {*sys.modules})
 """

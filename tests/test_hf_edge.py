@@ -17,7 +17,6 @@ from transformers.generation import utils as generation
 import sqs_codec as sqs
 from sqs_codec import hf
 from sqs_codec.cli.generate import SMOLLM2
-from sqs_codec.edge import FixedPlan
 from sqs_codec.hf import (
     Cloud,
     Edge,
@@ -29,6 +28,7 @@ from sqs_codec.hf import (
 )
 from sqs_codec.hf._models import CachedModel, ModelError, Pair, place
 from sqs_codec.hf._text import TextStream
+from sqs_codec.system.edge import FixedPlan
 from sqs_codec.system.engine import BatchEngine
 from sqs_codec.system.session import Link, LinkError, LocalLink, Sampling, Setting
 from tests.kit import branching

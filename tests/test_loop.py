@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 import sqs_codec as sqs
 from sqs_codec import Verdict
-from sqs_codec.edge import (
+from sqs_codec.system.edge import (
     FixedPlan,
     Hints,
     Observation,
@@ -22,7 +22,7 @@ from sqs_codec.edge import (
     Step,
     generate,
 )
-from sqs_codec.edge._loop import _Timeout
+from sqs_codec.system.edge._loop import _Timeout
 from sqs_codec.system.session import (
     EdgeSession,
     Job,

@@ -27,8 +27,8 @@ from benchmarks.experiments.models import load
 from benchmarks.harness import edges as crowds
 from benchmarks.harness.recorded import RecordedDraft, RecordedVerifier
 from benchmarks.tables import dim, table
-from sqs_codec.edge import FixedPlan, Hints, default_settings
 from sqs_codec.hf import Cloud
+from sqs_codec.system.edge import FixedPlan, Hints, default_settings
 from sqs_codec.system.engine import BatchEngine
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ from benchmarks.experiments.wire_formats import Format, coupled, formats, ours
 from benchmarks.planner.__main__ import BAR_TRIPS
 from benchmarks.rate.schemes import Row
 from benchmarks.tables import dim, table
-from sqs_codec.edge import default_settings
+from sqs_codec.system.edge import default_settings
 from sqs_codec.system.session import Setting
 
 TITLE = "Protocols over links of 2 kbit/s to 1 Mbit/s"

@@ -30,8 +30,8 @@ from benchmarks.planner.simulate import (
     Guesses,
     Steps,
 )
-from sqs_codec.edge import FixedPlan, Hints, Observation, Planning
-from sqs_codec.edge._ahead import IN_FLIGHT, LOST, SLOW
+from sqs_codec.system.edge import FixedPlan, Hints, Observation, Planning
+from sqs_codec.system.edge._ahead import IN_FLIGHT, LOST, SLOW
 from sqs_codec.system.session._limits import MAX_AHEAD
 
 HEAD, BRANCH_HEAD = 5, 2

@@ -1,4 +1,4 @@
-"""Make ``sqs_codec/edge/drafts.npz``, the rows that a planner's table starts from.
+"""Make ``sqs_codec/system/edge/drafts.npz``, the rows that a planner's table starts from.
 
     python -m benchmarks.planner.make_drafts
 
@@ -21,14 +21,14 @@ from pathlib import Path
 
 import numpy as np
 
-import sqs_codec.edge
+import sqs_codec.system.edge
 from benchmarks.data.drafts import held_out, load_drafts, load_targets
 from sqs_codec.cli.demo.count import softmax
-from sqs_codec.edge._costs import UNIT
+from sqs_codec.system.edge._costs import UNIT
 
 ROWS, TOP, OF_TARGET = 64, 96, 32
 TEMPERATURE = 0.7
-OUT = Path(sqs_codec.edge.__file__).with_name("drafts.npz")
+OUT = Path(sqs_codec.system.edge.__file__).with_name("drafts.npz")
 
 
 def main() -> None:

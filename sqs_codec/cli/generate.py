@@ -16,13 +16,13 @@ from sqs_codec._base.address import split_address
 from sqs_codec._base.files import lacks_folder
 from sqs_codec._base.words import shown
 from sqs_codec.cli import options
-from sqs_codec.edge._planner import MODES
 from sqs_codec.serve._address import check_roots, check_token, require_loopback
+from sqs_codec.system.edge._planner import MODES
 from sqs_codec.system.session._limits import MAX_DRAFT
 
 if TYPE_CHECKING:
-    from sqs_codec.edge import Draft, Edge, Step
     from sqs_codec.proxy._model import Model, Text
+    from sqs_codec.system.edge import Draft, Edge, Step
     from sqs_codec.system.session import Link, Sampling, Setting
 
 DESCRIPTION = """\
@@ -257,7 +257,7 @@ def check_files(args: argparse.Namespace) -> None:
 
 def _write(args: argparse.Namespace) -> None:
     check_files(args)
-    from sqs_codec.edge import Edge, FixedPlan
+    from sqs_codec.system.edge import Edge, FixedPlan
 
     prompt = sys.stdin.read() if args.prompt == "-" else args.prompt
     checks.utf8("the prompt", prompt)
@@ -343,7 +343,7 @@ def prior_of(name: str | None, fingerprint: bytes) -> sqs.Prior | None:
 
 def settings(args: argparse.Namespace, draft: Draft) -> list[Setting]:
     """Return the one that was asked for, or those that the planner may choose from."""
-    from sqs_codec.edge import default_settings
+    from sqs_codec.system.edge import default_settings
     from sqs_codec.system.session import Setting
 
     prior = prior_of(args.prior, draft.fingerprint)

@@ -18,9 +18,6 @@ from transformers import (
 )
 from transformers.generation.utils import GenerateDecoderOnlyOutput
 
-from sqs_codec.edge import Edge as AnyEdge
-from sqs_codec.edge._loop import Planning
-from sqs_codec.edge._planner import MODES
 from sqs_codec.hf._models import (
     CachedModel,
     HFModel,
@@ -32,6 +29,9 @@ from sqs_codec.hf._models import (
     vocab_size,
 )
 from sqs_codec.hf._text import TextStream
+from sqs_codec.system.edge import Edge as AnyEdge
+from sqs_codec.system.edge._loop import Planning
+from sqs_codec.system.edge._planner import MODES
 from sqs_codec.system.session import Link, Sampling, Setting
 
 __all__ = ["Draft", "Edge", "custom_generate"]
@@ -60,7 +60,7 @@ class Edge(AnyEdge):
         Both models'. By its fingerprint the cloud makes sure that it is; logits that
         pad a vocabulary beyond it are cropped.
     settings, planner, modes, prefer, rng
-        As in `sqs_codec.edge.Edge`, which also describes the other attributes.
+        As in `sqs_codec.system.edge.Edge`, which also describes the other attributes.
 
     Attributes
     ----------
@@ -94,7 +94,7 @@ class Edge(AnyEdge):
 
 
 class Draft(CachedModel):
-    """A model and its tokenizer, as `sqs_codec.edge.Edge` takes it.
+    """A model and its tokenizer, as `sqs_codec.system.edge.Edge` takes it.
 
     Parameters
     ----------

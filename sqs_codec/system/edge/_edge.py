@@ -11,8 +11,8 @@ from typing import Literal, Protocol
 import numpy as np
 
 import sqs_codec as sqs
-from sqs_codec.edge._loop import DraftModel, Planning, Step, generate
-from sqs_codec.edge._planner import MODES, Planner, check_modes
+from sqs_codec.system.edge._loop import DraftModel, Planning, Step, generate
+from sqs_codec.system.edge._planner import MODES, Planner, check_modes
 from sqs_codec.system.session import EdgeSession, Link, Sampling, Setting
 from sqs_codec.system.session._numbers import seed_of
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from sqs_codec._base import checks
-from sqs_codec.edge._ahead import Ahead, DraftModel
-from sqs_codec.edge._planner import Observation, Plan
+from sqs_codec.system.edge._ahead import Ahead, DraftModel
+from sqs_codec.system.edge._planner import Observation, Plan
 from sqs_codec.system.session._cloud import unknown_session
 from sqs_codec.system.session._edge import EdgeSession
 from sqs_codec.system.session._events import Emitted, Welcomed

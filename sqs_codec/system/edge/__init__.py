@@ -5,9 +5,15 @@
 that a session lacks. A `Planner` says what the loop does next.
 """
 
-from sqs_codec.edge._edge import Draft, Edge, Metrics, default_settings
-from sqs_codec.edge._loop import DraftModel, Planning, RefusalError, Step, generate
-from sqs_codec.edge._planner import FixedPlan, Hints, Observation, Plan, Planner
+from sqs_codec.system.edge._edge import Draft, Edge, Metrics, default_settings
+from sqs_codec.system.edge._loop import (
+    DraftModel,
+    Planning,
+    RefusalError,
+    Step,
+    generate,
+)
+from sqs_codec.system.edge._planner import FixedPlan, Hints, Observation, Plan, Planner
 
 __all__ = [
     "Draft",

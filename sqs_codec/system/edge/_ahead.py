@@ -15,7 +15,7 @@ from sqs_codec.system.session._events import Emitted
 from sqs_codec.system.session._wire import MAX_HINTED
 
 if TYPE_CHECKING:
-    from sqs_codec.edge._planner import Hints
+    from sqs_codec.system.edge._planner import Hints
 
 __all__ = ["Ahead", "DraftModel"]
 

@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from sqs_codec._base import checks
-from sqs_codec.edge import _costs as costs
-from sqs_codec.edge._costs import HEADER_BITS, LENGTHS, Target
+from sqs_codec.system.edge import _costs as costs
+from sqs_codec.system.edge._costs import HEADER_BITS, LENGTHS, Target
 from sqs_codec.system.session._job import Sampling
 from sqs_codec.system.session._setting import Setting
 from sqs_codec.system.session._wire import MAX_SETTINGS
 
 if TYPE_CHECKING:
-    from sqs_codec.edge._costs import Floats, Table
+    from sqs_codec.system.edge._costs import Floats, Table
 
 __all__ = ["FixedPlan", "Hints", "Observation", "Plan", "Planner"]
 
