@@ -22,9 +22,9 @@ from functools import partial
 import numpy as np
 
 import sqs_codec as sqs
-from sqs_codec.serve import connect
-from sqs_codec.serve._connect import Transport
 from sqs_codec.system.edge import FixedPlan, Hints, generate
+from sqs_codec.system.serve import connect
+from sqs_codec.system.serve._connect import Transport
 from sqs_codec.system.session import Link, LinkError, Sampling
 from sqs_codec.system.session._numbers import race_key, seed_of
 from tests.serving import (

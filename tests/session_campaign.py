@@ -21,9 +21,9 @@ from functools import partial
 import numpy as np
 
 import sqs_codec as sqs
-from sqs_codec.serve import connect
-from sqs_codec.serve._connect import Transport
 from sqs_codec.system.engine import BatchEngine
+from sqs_codec.system.serve import connect
+from sqs_codec.system.serve._connect import Transport
 from sqs_codec.system.session import (
     CloudSession,
     EdgeSession,

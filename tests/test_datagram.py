@@ -24,10 +24,14 @@ from benchmarks.wire.certificates import Issued, issue
 from benchmarks.wire.echo import TOKEN, EchoService, running
 from sqs_codec import serve as serving
 from sqs_codec._base.address import join_address
-from sqs_codec.serve._datagram import link as edge_end
-from sqs_codec.serve._datagram import server as cloud_end
-from sqs_codec.serve._datagram.dtls import Endpoint, client_context, server_context
-from sqs_codec.serve._datagram.server import DatagramServer, start_datagrams
+from sqs_codec.system.serve._datagram import link as edge_end
+from sqs_codec.system.serve._datagram import server as cloud_end
+from sqs_codec.system.serve._datagram.dtls import (
+    Endpoint,
+    client_context,
+    server_context,
+)
+from sqs_codec.system.serve._datagram.server import DatagramServer, start_datagrams
 from sqs_codec.system.session import Link, LinkError
 from tests.serving import PATIENCE, wait_until
 

@@ -21,8 +21,8 @@ from benchmarks.experiments import languages, mismatch, rules
 from benchmarks.experiments.experiment import Options
 from benchmarks.experiments.models import TEXTS
 from benchmarks.experiments.speculate import Edge, replay
-from sqs_codec.serve._datagram.link import DatagramLink
 from sqs_codec.system.edge import FixedPlan
+from sqs_codec.system.serve._datagram.link import DatagramLink
 from tests.test_demo import WORDS, save_model
 
 V = 3000

@@ -33,9 +33,9 @@ from benchmarks.planner.simulate import Steps
 from benchmarks.relay import Link
 from sqs_codec import Verdict
 from sqs_codec.hf import Cloud
-from sqs_codec.serve._datagram.link import DatagramLink
 from sqs_codec.system.edge import Edge, FixedPlan, Plan
 from sqs_codec.system.engine import BatchEngine
+from sqs_codec.system.serve._datagram.link import DatagramLink
 from sqs_codec.system.session import Job, LocalLink, Sampling, Setting
 from tests.test_demo import WORDS, save_model
 

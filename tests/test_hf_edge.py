@@ -238,7 +238,7 @@ def test_how_tos_run(
     models["tokenizer"] = smollm2.tokenizer
     cloud = Cloud(smollm2.target, tokenizer=smollm2.tokenizer)
     monkeypatch.setattr(
-        "sqs_codec.serve._connect.connect",
+        "sqs_codec.system.serve._connect.connect",
         lambda *_, **__: LocalLink(cloud, tokenizer=cloud.fingerprint),
     )
     names: dict[str, Any] = {"models": models, "LinkError": LinkError}

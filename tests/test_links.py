@@ -16,9 +16,9 @@ from benchmarks import relay as relays
 from benchmarks.relay import Relay, StreamRelay
 from benchmarks.wire.certificates import issue
 from benchmarks.wire.echo import TOKEN, Server, running
-from sqs_codec.serve import Service, connect, start_datagrams, start_grpc
 from sqs_codec.system.edge import FixedPlan, Step, _loop, generate
 from sqs_codec.system.engine import BatchEngine, Engine
+from sqs_codec.system.serve import Service, connect, start_datagrams, start_grpc
 from sqs_codec.system.session import EdgeSession, Link, Sampling, Setting
 from tests.serving import CODEC, KEEP, Toy, greedy, toy_logits, wait_until
 

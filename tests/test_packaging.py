@@ -219,7 +219,12 @@ def test_pure_wheel_without_numba_names_both_ways_out(pure: Path) -> None:
         ("import sqs_codec.torch", "torch", "torch", "torch"),
         ("import sqs_codec.hf", "hf", "torch", "hf"),
         ("import sqs_codec.llama_cpp", "llama_cpp", "llama_cpp", "llama-cpp"),
-        ("from sqs_codec.serve import start_grpc", "serve.start_grpc", "grpc", "serve"),
+        (
+            "from sqs_codec.system.serve import start_grpc",
+            "serve.start_grpc",
+            "grpc",
+            "serve",
+        ),
         ("import sqs_codec.proxy", "proxy", "starlette", "proxy"),
         ("import sqs_codec.distill", "distill", "pyarrow", "distill"),
     ],

@@ -28,8 +28,8 @@ from sqs_codec.proxy import Writer
 from sqs_codec.proxy._draft import Turns
 from sqs_codec.proxy._errors import ApiError
 from sqs_codec.proxy._request import REFUSED, parse
-from sqs_codec.serve import connect
 from sqs_codec.system.engine import EngineConfig, make_engine
+from sqs_codec.system.serve import connect
 from sqs_codec.system.session import Sampling
 from tests.serving import PATIENCE, Server, serving, wait_until
 from tests.test_demo import WORDS, save_model

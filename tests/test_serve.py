@@ -23,7 +23,8 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 import sqs_codec as sqs
-from sqs_codec.serve import (
+from sqs_codec.system.engine import EngineInfo
+from sqs_codec.system.serve import (
     Service,
     _connection,
     _metrics,
@@ -31,14 +32,13 @@ from sqs_codec.serve import (
     connect,
     start_grpc,
 )
-from sqs_codec.serve._connection import Connection, Owner, Share
-from sqs_codec.serve._datagram import server as datagram_server
-from sqs_codec.serve._datagram.dtls import TOKEN, client_context
-from sqs_codec.serve._datagram.link import DatagramLink
-from sqs_codec.serve._grpc import link as grpc_link
-from sqs_codec.serve._grpc import server as grpc_server
-from sqs_codec.serve._threshold import Threshold
-from sqs_codec.system.engine import EngineInfo
+from sqs_codec.system.serve._connection import Connection, Owner, Share
+from sqs_codec.system.serve._datagram import server as datagram_server
+from sqs_codec.system.serve._datagram.dtls import TOKEN, client_context
+from sqs_codec.system.serve._datagram.link import DatagramLink
+from sqs_codec.system.serve._grpc import link as grpc_link
+from sqs_codec.system.serve._grpc import server as grpc_server
+from sqs_codec.system.serve._threshold import Threshold
 from sqs_codec.system.session import EdgeSession, Job, Limits, Link, LinkError, Sampling
 from sqs_codec.system.session._hints import THRESHOLD
 from sqs_codec.system.session._wire import Refusal
@@ -633,8 +633,8 @@ def test_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
 SMALL = """
 import resource, sys
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
-from sqs_codec.serve._grpc import server as grpc_server
-from sqs_codec.serve._threshold import Threshold
+from sqs_codec.system.serve._grpc import server as grpc_server
+from sqs_codec.system.serve._threshold import Threshold
 from tests.serving import Server, Toy, both_transports
 grpc_server.IDLE_SECONDS = 2.0
 with both_transports(Server(Toy())) as ports:

@@ -3,8 +3,8 @@
 import pytest
 
 from benchmarks.wire.__main__ import BARS, HEADER, PACKET, Wire, measure
-from sqs_codec.serve._datagram.link import DatagramLink
-from sqs_codec.serve._grpc.link import GrpcLink
+from sqs_codec.system.serve._datagram.link import DatagramLink
+from sqs_codec.system.serve._grpc.link import GrpcLink
 
 
 @pytest.mark.parametrize("transport", BARS)

@@ -42,7 +42,7 @@ from benchmarks.data.drafts import (
 from benchmarks.planner.__main__ import NOISE, STEPS
 from benchmarks.rate.schemes import Row
 from benchmarks.tables import about, about_line, dim, table
-from sqs_codec.serve._datagram.link import DatagramLink
+from sqs_codec.system.serve._datagram.link import DatagramLink
 
 RATES = (2e3, 5e3, 1e4, 2e4, 5e4, 1e5, 2e5, 5e5, 1e6, 2e6, 5e6, 1e7)
 TRIPS = (0.005, 0.02, 0.05, 0.1, 0.2, 0.3)

@@ -35,8 +35,8 @@ from benchmarks.sources import shipped
 from benchmarks.tables import about, about_line, dim, table
 from sqs_codec._codec.verify import Verdict
 from sqs_codec.cli.options import number
-from sqs_codec.serve import connect
 from sqs_codec.system.engine import EngineInfo
+from sqs_codec.system.serve import connect
 from sqs_codec.system.session import (
     EdgeSession,
     Job,

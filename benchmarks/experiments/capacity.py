@@ -45,7 +45,7 @@ WINDOWS = 3
 """Of a turn; each number of edges has `_turns` turns, in which both ways alternate."""
 
 TRANSPORT = "grpc"
-"""As `sqs_codec.serve.connect` chooses unless told otherwise."""
+"""As `sqs_codec.system.serve.connect` chooses unless told otherwise."""
 
 BATCHED, SERIAL = "batched", "one by one"
 

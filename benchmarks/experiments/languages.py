@@ -27,7 +27,7 @@ from benchmarks.rate.languages import KEEP, RESOLUTION
 from benchmarks.rate.measure import token_bits
 from benchmarks.rate.schemes import Row, codec, paper_bits
 from benchmarks.tables import dim, table
-from sqs_codec.serve._datagram.link import DatagramLink
+from sqs_codec.system.serve._datagram.link import DatagramLink
 
 TITLE = "Languages, without and with a prior"
 ALONE = False

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 import sqs_codec as sqs
 from benchmarks.harness.serving import HOST, serving
-from sqs_codec.serve import connect
 from sqs_codec.system.edge import DraftModel, FixedPlan, generate
 from sqs_codec.system.engine import Engine
+from sqs_codec.system.serve import connect
 from sqs_codec.system.session import EdgeSession, Sampling, Setting
 
 ROUND = 4

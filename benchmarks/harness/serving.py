@@ -8,8 +8,8 @@ from typing import Any
 
 from benchmarks.wire.certificates import Issued
 from benchmarks.wire.echo import running
-from sqs_codec.serve import Service, start_datagrams, start_grpc
 from sqs_codec.system.engine import Engine
+from sqs_codec.system.serve import Service, start_datagrams, start_grpc
 
 HOST = "127.0.0.1"
 

@@ -36,9 +36,9 @@ from benchmarks.planner.hints import (
 from benchmarks.planner.simulate import TOKENS, Logits, Run, Steps, Text, World, noisy
 from benchmarks.sources import shipped
 from benchmarks.tables import about, about_line, dim, table
-from sqs_codec.serve._datagram.link import DatagramLink
 from sqs_codec.system.edge import FixedPlan, Hints, Planner, default_settings
 from sqs_codec.system.edge._costs import LENGTHS
+from sqs_codec.system.serve._datagram.link import DatagramLink
 from sqs_codec.system.session import Sampling
 
 RATES = (2e3, 5e3, 1e4, 3e4, 1e5, 1e6, 1e7, 1e8)

@@ -28,7 +28,7 @@ from benchmarks.wire.capture import Capture, Packet, sizes
 from benchmarks.wire.certificates import issue
 from benchmarks.wire.echo import TOKEN, EchoService, Server, running
 from sqs_codec.cli.options import number
-from sqs_codec.serve import connect
+from sqs_codec.system.serve import connect
 
 THINK = 0.06
 """Seconds that each end takes before it sends. Linux waits 40 ms before it

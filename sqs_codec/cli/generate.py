@@ -16,8 +16,8 @@ from sqs_codec._base.address import split_address
 from sqs_codec._base.files import lacks_folder
 from sqs_codec._base.words import shown
 from sqs_codec.cli import options
-from sqs_codec.serve._address import check_roots, check_token, require_loopback
 from sqs_codec.system.edge._planner import MODES
+from sqs_codec.system.serve._address import check_roots, check_token, require_loopback
 from sqs_codec.system.session._limits import MAX_DRAFT
 
 if TYPE_CHECKING:
@@ -368,7 +368,7 @@ def sampling(args: argparse.Namespace, draft: Model) -> Sampling:
 
 def connect(args: argparse.Namespace) -> Link:
     """Make a link to the server."""
-    from sqs_codec.serve import connect
+    from sqs_codec.system.serve import connect
 
     return connect(
         args.server,

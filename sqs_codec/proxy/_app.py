@@ -31,7 +31,7 @@ from sqs_codec.proxy import _request
 from sqs_codec.proxy._errors import ApiError
 from sqs_codec.proxy._metrics import CONTENT_TYPE_LATEST, Metrics
 from sqs_codec.proxy._writer import Answer, Piece, Writer
-from sqs_codec.serve._address import bearer
+from sqs_codec.system.serve._address import bearer
 from sqs_codec.system.session import Sampling
 
 __all__ = ["make_app"]

@@ -20,7 +20,7 @@ import sqs_codec as sqs
 from benchmarks.data.drafts import load_drafts
 from sqs_codec.hf import load_model
 from sqs_codec.hf._models import encode_prompt, tokenizer_fingerprint
-from sqs_codec.serve import connect
+from sqs_codec.system.serve import connect
 from sqs_codec.system.session import EdgeSession, Sampling, Setting
 from tests.ray.processes import descendants, replicas, wait_until
 

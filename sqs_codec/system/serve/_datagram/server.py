@@ -20,9 +20,9 @@ from typing import cast
 
 from OpenSSL import SSL
 
-from sqs_codec.serve._address import File, check_security
-from sqs_codec.serve._connection import Connection, first_of_crowd
-from sqs_codec.serve._datagram.dtls import (
+from sqs_codec.system.serve._address import File, check_security
+from sqs_codec.system.serve._connection import Connection, first_of_crowd
+from sqs_codec.system.serve._datagram.dtls import (
     RECORD,
     REFUSED,
     TAG,
@@ -32,7 +32,7 @@ from sqs_codec.serve._datagram.dtls import (
     Endpoint,
     server_context,
 )
-from sqs_codec.serve._service import SILENT_SECONDS, Service
+from sqs_codec.system.serve._service import SILENT_SECONDS, Service
 
 __all__ = ["DatagramServer", "start_datagrams"]
 

@@ -11,11 +11,11 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sqs_codec.serve._connect import connect
-    from sqs_codec.serve._connection import Connection
-    from sqs_codec.serve._datagram.server import start_datagrams
-    from sqs_codec.serve._grpc.server import start_grpc
-    from sqs_codec.serve._service import Service
+    from sqs_codec.system.serve._connect import connect
+    from sqs_codec.system.serve._connection import Connection
+    from sqs_codec.system.serve._datagram.server import start_datagrams
+    from sqs_codec.system.serve._grpc.server import start_grpc
+    from sqs_codec.system.serve._service import Service
 
 __all__ = [
     "Connection",

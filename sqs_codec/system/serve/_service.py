@@ -12,17 +12,17 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from sqs_codec._base import checks
 from sqs_codec._codec.prior import Prior
 from sqs_codec._codec.verify import Verdict
-from sqs_codec.serve._address import check_token
-from sqs_codec.serve._connection import (
+from sqs_codec.system.engine import Engine, EngineInfo
+from sqs_codec.system.serve._address import check_token
+from sqs_codec.system.serve._connection import (
     Connection,
     Owner,
     Session,
     Work,
     first_of_crowd,
 )
-from sqs_codec.serve._metrics import Metrics
-from sqs_codec.serve._threshold import Threshold
-from sqs_codec.system.engine import Engine, EngineInfo
+from sqs_codec.system.serve._metrics import Metrics
+from sqs_codec.system.serve._threshold import Threshold
 from sqs_codec.system.session import (
     CloudSession,
     Job,

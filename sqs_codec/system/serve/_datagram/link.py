@@ -12,8 +12,8 @@ from OpenSSL import SSL
 
 from sqs_codec._base.address import join_address
 from sqs_codec._base.words import shown
-from sqs_codec.serve._address import File
-from sqs_codec.serve._datagram.dtls import (
+from sqs_codec.system.serve._address import File
+from sqs_codec.system.serve._datagram.dtls import (
     MAX_MESSAGE,
     RECORD,
     REFUSED,
@@ -44,7 +44,7 @@ def connect_datagram(
     timeout: float,
     insecure: bool,
 ) -> Link:
-    """Make a link; `sqs_codec.serve.connect` describes the parameters."""
+    """Make a link; `sqs_codec.system.serve.connect` describes the parameters."""
     request = TOKEN + (token or "").encode()
     context = client_context(cert, verify=not insecure)
     try:

@@ -6,7 +6,12 @@ from typing import Literal
 
 from sqs_codec._base import checks
 from sqs_codec._base.address import split_address
-from sqs_codec.serve._address import File, check_roots, check_token, require_loopback
+from sqs_codec.system.serve._address import (
+    File,
+    check_roots,
+    check_token,
+    require_loopback,
+)
 from sqs_codec.system.session import Link
 
 __all__ = ["connect"]
@@ -59,13 +64,13 @@ def connect(
         check_roots(cert)
     # Either takes a moment to import, and needs a package that the other doesn't.
     if transport == "grpc":
-        from sqs_codec.serve._grpc.link import GrpcLink
+        from sqs_codec.system.serve._grpc.link import GrpcLink
 
         return GrpcLink(
             address, cert=cert, token=token, insecure=insecure, timeout=timeout
         )
     if transport == "datagram":
-        from sqs_codec.serve._datagram.link import connect_datagram
+        from sqs_codec.system.serve._datagram.link import connect_datagram
 
         return connect_datagram(
             host, port, cert=cert, token=token, insecure=insecure, timeout=timeout

@@ -1,4 +1,4 @@
-"""The server's end of sessions over gRPC; `sqs_codec.serve._grpc.link` is the edge's.
+"""The server's end of sessions over gRPC; `sqs_codec.system.serve._grpc.link` is the edge's.
 
 A session has one bidirectional stream, and each of its messages is one of ours.
 """
@@ -14,9 +14,9 @@ import grpc.aio
 from grpc_health.v1 import health_pb2
 
 from sqs_codec._base.address import join_address
-from sqs_codec.serve._address import File, bearer, check_free, check_security
-from sqs_codec.serve._connection import Connection, half_of_files
-from sqs_codec.serve._grpc.link import (
+from sqs_codec.system.serve._address import File, bearer, check_free, check_security
+from sqs_codec.system.serve._connection import Connection, half_of_files
+from sqs_codec.system.serve._grpc.link import (
     METHOD,
     MOST_WAITING,
     READY,
@@ -24,7 +24,7 @@ from sqs_codec.serve._grpc.link import (
     SHARED_OPTIONS,
     Options,
 )
-from sqs_codec.serve._service import Service
+from sqs_codec.system.serve._service import Service
 
 __all__ = ["GrpcServer", "start_grpc"]
 

@@ -15,7 +15,7 @@ from typing import Any
 import grpc
 
 from sqs_codec._base.words import shown
-from sqs_codec.serve._address import File
+from sqs_codec.system.serve._address import File
 from sqs_codec.system.session import LinkError
 
 __all__ = ["GrpcLink"]
@@ -43,7 +43,7 @@ Options = list[tuple[str, int]]
 
 
 class GrpcLink:
-    """A link by gRPC; `sqs_codec.serve.connect` describes the parameters."""
+    """A link by gRPC; `sqs_codec.system.serve.connect` describes the parameters."""
 
     reliable = True
     max_message = MAX_MESSAGE
