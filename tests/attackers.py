@@ -36,7 +36,7 @@ from typing import Any, cast
 import numpy as np
 
 import sqs_codec as sqs
-from sqs_codec.proxy import Writer
+from sqs_codec.system.proxy import Writer
 from sqs_codec.system.serve import Service, connect, start_datagrams, start_grpc
 from sqs_codec.system.session import EdgeSession, Job, Link, LinkError, Setting
 from sqs_codec.system.session import _wire as wire

@@ -225,7 +225,7 @@ def test_pure_wheel_without_numba_names_both_ways_out(pure: Path) -> None:
             "grpc",
             "serve",
         ),
-        ("import sqs_codec.proxy", "proxy", "starlette", "proxy"),
+        ("import sqs_codec.system.proxy", "proxy", "starlette", "proxy"),
         ("import sqs_codec.distill", "distill", "pyarrow", "distill"),
     ],
 )

@@ -24,11 +24,11 @@ import torch
 
 from sqs_codec.cli import main as cli
 from sqs_codec.hf import Draft, load_model
-from sqs_codec.proxy import Writer
-from sqs_codec.proxy._draft import Turns
-from sqs_codec.proxy._errors import ApiError
-from sqs_codec.proxy._request import REFUSED, parse
 from sqs_codec.system.engine import EngineConfig, make_engine
+from sqs_codec.system.proxy import Writer
+from sqs_codec.system.proxy._draft import Turns
+from sqs_codec.system.proxy._errors import ApiError
+from sqs_codec.system.proxy._request import REFUSED, parse
 from sqs_codec.system.serve import connect
 from sqs_codec.system.session import Sampling
 from tests.serving import PATIENCE, Server, serving, wait_until
@@ -284,7 +284,7 @@ def test_a_body_without_end(proxy: Proxy) -> None:
 def test_who_says_nothing_is_hung_up_on(
     proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sqs_codec.proxy._server.SILENT_SECONDS", 0.1)
+    monkeypatch.setattr("sqs_codec.system.proxy._server.SILENT_SECONDS", 0.1)
     for said in (b"", b"GET / HTT", b"GET / HTTP/1.1\r\nHost: [::1]\r\n\r\nGET "):
         with socket.create_connection(
             ("127.0.0.1", proxy.port), timeout=PATIENCE

@@ -19,8 +19,8 @@ from sqs_codec.cli import generate
 from sqs_codec.cli.main import _parser
 from sqs_codec.hf import Draft, encode_prompt, load_model
 from sqs_codec.hf._models import encode_chat
-from sqs_codec.proxy._errors import ApiError
-from sqs_codec.proxy._request import MOST_PROMPTS, REFUSED, Request, parse
+from sqs_codec.system.proxy._errors import ApiError
+from sqs_codec.system.proxy._request import MOST_PROMPTS, REFUSED, Request, parse
 from sqs_codec.system.session import Sampling
 from tests.serving import Server
 from tests.test_proxy import CHAT, Proxy, ask, folder, proxy, server
@@ -190,7 +190,7 @@ def test_tools_are_taken_and_said_once(
     proxy: Proxy, caplog: pytest.LogCaptureFixture
 ) -> None:
     tools = [{"type": "function", "function": {"name": f"f{i}"}} for i in range(36)]
-    with caplog.at_level(logging.WARNING, "sqs_codec.proxy"):
+    with caplog.at_level(logging.WARNING, "sqs_codec.system.proxy"):
         for choice in ("auto", "none"):
             assert ask(proxy.client(), tools=tools, tool_choice=choice).choices
     assert [record.getMessage() for record in caplog.records] == [

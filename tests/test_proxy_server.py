@@ -19,10 +19,10 @@ from unittest.mock import Mock
 
 import pytest
 
-from sqs_codec.proxy import make_app, make_server
-from sqs_codec.proxy._draft import GoneError, link
-from sqs_codec.proxy._errors import ApiError
-from sqs_codec.proxy._writer import Answer, Figures, Piece
+from sqs_codec.system.proxy import make_app, make_server
+from sqs_codec.system.proxy._draft import GoneError, link
+from sqs_codec.system.proxy._errors import ApiError
+from sqs_codec.system.proxy._writer import Answer, Figures, Piece
 from tests.serving import certificate, wait_until
 
 KEY = "a-key-of-the-tests"
@@ -150,7 +150,7 @@ def test_headers_that_come_again(endpoint: Endpoint) -> None:
 def test_silent_strangers_make_room(
     said: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sqs_codec.proxy._server.CONNECTIONS", 4)
+    monkeypatch.setattr("sqs_codec.system.proxy._server.CONNECTIONS", 4)
     if said.endswith(b"HTTP"):  # what is asked for isn't read
         said = (said + b"/1.1\r\nHost: localhost\r\n\r\n") * 500
     with playing() as endpoint, endpoint.open() as writes, endpoint.open() as known:
@@ -175,7 +175,7 @@ def test_silent_strangers_make_room(
 
 def test_what_is_not_read_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """A stream, with the key, whose places must come back."""
-    monkeypatch.setattr("sqs_codec.proxy._server.READING_SECONDS", 0.2)
+    monkeypatch.setattr("sqs_codec.system.proxy._server.READING_SECONDS", 0.2)
     writer = Played("sea " * 20_000)
     with playing(writer) as endpoint, endpoint.open() as raw:
         stream(raw)
@@ -194,8 +194,8 @@ class Late(Played):
 
 def test_who_reads_slowly_gets_all(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a text that took longer than silence may, and takes longer to be read."""
-    monkeypatch.setattr("sqs_codec.proxy._server.SILENT_SECONDS", 0.5)
-    monkeypatch.setattr("sqs_codec.proxy._server.READING_SECONDS", 1.5)
+    monkeypatch.setattr("sqs_codec.system.proxy._server.SILENT_SECONDS", 0.5)
+    monkeypatch.setattr("sqs_codec.system.proxy._server.READING_SECONDS", 1.5)
     with playing(Late("x" * 16_000_000)) as endpoint, endpoint.open() as raw:
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
         stream(raw)
@@ -207,7 +207,7 @@ def test_who_reads_slowly_gets_all(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_who_waits_for_a_seat_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sqs_codec.proxy._server.CONNECTIONS", 4)
+    monkeypatch.setattr("sqs_codec.system.proxy._server.CONNECTIONS", 4)
 
     class Full(Played):
         async def write(self, request: object) -> Answer:
@@ -229,8 +229,8 @@ def test_who_waits_for_a_seat_is_answered(monkeypatch: pytest.MonkeyPatch) -> No
 def test_handshakes_that_stop_half_way(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sqs_codec.proxy._server.SHAKING_SECONDS", 0.5)
-    monkeypatch.setattr("sqs_codec.proxy._server.CONNECTIONS", 8)
+    monkeypatch.setattr("sqs_codec.system.proxy._server.SHAKING_SECONDS", 0.5)
+    monkeypatch.setattr("sqs_codec.system.proxy._server.CONNECTIONS", 8)
     cert, key = certificate(tmp_path)
     with playing(cert=(cert, key)) as endpoint:
         half = [endpoint.open("127.0.0.2") for _ in range(50)]

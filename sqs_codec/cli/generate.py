@@ -21,8 +21,8 @@ from sqs_codec.system.serve._address import check_roots, check_token, require_lo
 from sqs_codec.system.session._limits import MAX_DRAFT
 
 if TYPE_CHECKING:
-    from sqs_codec.proxy._model import Model, Text
     from sqs_codec.system.edge import Draft, Edge, Step
+    from sqs_codec.system.proxy._model import Model, Text
     from sqs_codec.system.session import Link, Sampling, Setting
 
 DESCRIPTION = """\

@@ -148,7 +148,7 @@ def _serve(args: argparse.Namespace) -> None:
     if generate.is_gguf(args.draft):
         import_module("sqs_codec.llama_cpp")  # or it says what it lacks
 
-    from sqs_codec.proxy import Writer, make_app, make_server
+    from sqs_codec.system.proxy import Writer, make_app, make_server
 
     model = generate.load(args, CONTEXT)
     writer = Writer(

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from sqs_codec.proxy import make_app, make_server
-from sqs_codec.proxy._errors import ApiError
-from sqs_codec.proxy._request import Request
-from sqs_codec.proxy._writer import Answer, Figures, Piece
+from sqs_codec.system.proxy import make_app, make_server
+from sqs_codec.system.proxy._errors import ApiError
+from sqs_codec.system.proxy._request import Request
+from sqs_codec.system.proxy._writer import Answer, Figures, Piece
 from sqs_codec.system.session import Sampling
 
 TEXT = "The sea is salty as rivers carry salt \N{WATER WAVE} from <rocks> into it."

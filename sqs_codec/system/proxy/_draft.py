@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future, wait
 from typing import Any
 
-from sqs_codec.proxy._model import Model
+from sqs_codec.system.proxy._model import Model
 from sqs_codec.system.session import Link
 from sqs_codec.system.session._text import common_length
 

@@ -11,7 +11,7 @@ from prometheus_client import (
     generate_latest,
 )
 
-from sqs_codec.proxy._writer import Figures
+from sqs_codec.system.proxy._writer import Figures
 
 __all__ = ["CONTENT_TYPE_LATEST", "Metrics"]
 

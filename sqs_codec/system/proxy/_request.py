@@ -8,7 +8,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from sqs_codec.proxy._errors import ApiError
+from sqs_codec.system.proxy._errors import ApiError
 from sqs_codec.system.session import Sampling
 
 __all__ = ["Request", "parse"]

@@ -15,14 +15,14 @@ from typing import Literal
 
 import numpy as np
 
-from sqs_codec.proxy._draft import GoneError, SharedDraft, Turns, link
-from sqs_codec.proxy._errors import ApiError
-from sqs_codec.proxy._model import Model
-from sqs_codec.proxy._request import Request
-from sqs_codec.proxy._stops import Stops
 from sqs_codec.system.edge import Edge, FixedPlan, RefusalError, Step, default_settings
 from sqs_codec.system.edge._loop import generate
 from sqs_codec.system.edge._planner import MODES
+from sqs_codec.system.proxy._draft import GoneError, SharedDraft, Turns, link
+from sqs_codec.system.proxy._errors import ApiError
+from sqs_codec.system.proxy._model import Model
+from sqs_codec.system.proxy._request import Request
+from sqs_codec.system.proxy._stops import Stops
 from sqs_codec.system.session import EdgeSession, Limits, Link, LinkError, Setting
 
 __all__ = ["Answer", "Piece", "Writer"]

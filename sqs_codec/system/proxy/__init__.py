@@ -10,13 +10,13 @@
 from __future__ import annotations
 
 try:
-    from sqs_codec.proxy._app import make_app
-    from sqs_codec.proxy._server import make_server
+    from sqs_codec.system.proxy._app import make_app
+    from sqs_codec.system.proxy._server import make_server
 except ModuleNotFoundError as error:
     from sqs_codec._base.install import needs
 
-    raise needs("sqs_codec.proxy", error, "proxy") from error
-from sqs_codec.proxy._model import Model
-from sqs_codec.proxy._writer import Writer
+    raise needs("sqs_codec.system.proxy", error, "proxy") from error
+from sqs_codec.system.proxy._model import Model
+from sqs_codec.system.proxy._writer import Writer
 
 __all__ = ["Model", "Writer", "make_app", "make_server"]
