@@ -92,7 +92,7 @@ def vllm_engine(
     device: str = "cpu",
 ) -> Engine:
     """Make the pooling model on vLLM, which finds its device itself."""
-    from sqs_codec.vllm import VllmEngine
+    from sqs_codec.system.vllm import VllmEngine
 
     files = target or _smollm2_files().name
     options: dict[str, Any] = {}
@@ -111,7 +111,7 @@ def vllm_engine(
 @lru_cache(maxsize=1)
 def _smollm2_files() -> tempfile.TemporaryDirectory[str]:
     """Save SmolLM2 for all engines of this process, as reading it takes long."""
-    from sqs_codec.vllm._engine import _save_smollm2
+    from sqs_codec.system.vllm._engine import _save_smollm2
 
     directory = tempfile.TemporaryDirectory(prefix="sqs-")
     _save_smollm2(directory.name)

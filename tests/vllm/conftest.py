@@ -4,7 +4,7 @@ import warnings
 
 import pytest
 
-from sqs_codec.vllm._engine import _import_vllm
+from sqs_codec.system.vllm._engine import _import_vllm
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

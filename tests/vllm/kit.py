@@ -18,8 +18,8 @@ import sqs_codec as sqs
 from sqs_codec import Verdict
 from sqs_codec.hf import Cloud
 from sqs_codec.system.session import Job, Sampling
-from sqs_codec.vllm import VllmEngine
-from sqs_codec.vllm._message import SHORT
+from sqs_codec.system.vllm import VllmEngine
+from sqs_codec.system.vllm._message import SHORT
 
 T = TypeVar("T")
 V = 100

@@ -23,8 +23,8 @@ import vllm
 from sqs_codec.hf import Cloud, LanguageModel, ModelError, load_model
 from sqs_codec.system.engine import EngineConfig
 from sqs_codec.system.session import Job, Sampling
-from sqs_codec.vllm import VllmEngine
-from sqs_codec.vllm._engine import make_engine
+from sqs_codec.system.vllm import VllmEngine
+from sqs_codec.system.vllm._engine import make_engine
 from tests.vllm.kit import (
     PADDED,
     SEED,
@@ -277,7 +277,7 @@ def check_death(it: Served) -> None:
 def test_vllm_ends_with_the_process_that_serves() -> None:
     """Otherwise it would keep the memory from whoever takes its place."""
     program = (
-        "import asyncio, sys; from sqs_codec.vllm import VllmEngine\n"
+        "import asyncio, sys; from sqs_codec.system.vllm import VllmEngine\n"
         "async def main():\n"
         "    print((await VllmEngine().open()).vocab_size, flush=True)\n"
         "    await asyncio.sleep(1000)\n"
@@ -368,7 +368,7 @@ def test_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_plugin_does_nothing_in_other_versions(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from sqs_codec.vllm import _plugin
+    from sqs_codec.system.vllm import _plugin
 
     names: list[str] = []
     monkeypatch.setattr(

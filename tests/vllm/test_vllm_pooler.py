@@ -13,7 +13,7 @@ from vllm.v1.pool.metadata import PoolingMetadata, PoolingStates
 
 from sqs_codec import Round, SparseDistribution
 from sqs_codec.system.session import Job, Sampling
-from sqs_codec.vllm._message import (
+from sqs_codec.system.vllm._message import (
     FAILED,
     READ,
     SHORT,
@@ -21,7 +21,7 @@ from sqs_codec.vllm._message import (
     pack_job,
     unpack_job,
 )
-from sqs_codec.vllm._verifier import RoundPooler, _collect
+from sqs_codec.system.vllm._verifier import RoundPooler, _collect
 
 V = 6
 GREEDY = Sampling(temperature=0)

@@ -11,7 +11,10 @@ from sqs_codec.system.engine._protocol import Engine
 
 __all__ = ["ENGINES", "EngineConfig", "make_engine"]
 
-ENGINES = {"transformers": "sqs_codec.hf._engine", "vllm": "sqs_codec.vllm._engine"}
+ENGINES = {
+    "transformers": "sqs_codec.hf._engine",
+    "vllm": "sqs_codec.system.vllm._engine",
+}
 """Modules whose `make_engine` makes one of an `EngineConfig`. They are imported when
 they are asked for: each needs packages that the others do without."""
 

@@ -17,7 +17,7 @@ from vllm.model_executor.layers.pooler import Pooler
 from vllm.model_executor.models.interfaces_base import default_pooling_type
 
 from sqs_codec.hf._sampling import verify_jobs
-from sqs_codec.vllm._message import (
+from sqs_codec.system.vllm._message import (
     FAILED,
     READ,
     SHORT,
@@ -25,7 +25,7 @@ from sqs_codec.vllm._message import (
     count_wanted,
     unpack_job,
 )
-from sqs_codec.vllm._plugin import ARCHITECTURES
+from sqs_codec.system.vllm._plugin import ARCHITECTURES
 
 
 class RoundPooler(Pooler):  # type: ignore[misc]  # vLLM may not be installed

@@ -44,7 +44,7 @@ def register() -> None:
     if supported(getattr(vllm, "__version__", "")):
         for name in ARCHITECTURES:
             vllm.ModelRegistry.register_model(
-                f"Sqs{name}", f"sqs_codec.vllm._verifier:Sqs{name}"
+                f"Sqs{name}", f"sqs_codec.system.vllm._verifier:Sqs{name}"
             )
 
 

