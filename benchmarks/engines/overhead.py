@@ -221,8 +221,8 @@ async def run(rounds: int, replicas: int) -> list[Way]:
 
 def ray_engine(replicas: int) -> Engine:
     """Return an engine of toys on Ray."""
-    from sqs_codec.ray import RayEngine, _engine
     from sqs_codec.system.engine import EngineConfig
+    from sqs_codec.system.ray import RayEngine, _engine
 
     class Toys(RayEngine):
         async def open(self) -> EngineInfo:

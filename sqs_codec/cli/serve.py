@@ -301,7 +301,7 @@ def _load(args: argparse.Namespace) -> Engine:
     print("Loading the model ...", file=sys.stderr)
     if args.ray is None:
         return make_engine(config)
-    from sqs_codec.ray import RayEngine
+    from sqs_codec.system.ray import RayEngine
 
     return RayEngine(config, address=args.ray or None, **given(args, "replicas"))
 

@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from sqs_codec.ray import RayEngine, _engine
 from sqs_codec.system.engine import EngineConfig
+from sqs_codec.system.ray import RayEngine, _engine
 from tests.ray.processes import descendants
 from tests.ray.tricks import job, make
 

@@ -23,7 +23,7 @@ BIN = Path(sys.executable).parent
 
 GATEWAY = """
 import asyncio, json, sys
-from sqs_codec.ray import RayEngine
+from sqs_codec.system.ray import RayEngine
 from sqs_codec.system.engine import EngineConfig
 from tests.ray.tricks import job
 

@@ -19,8 +19,8 @@ import numpy as np
 import pytest
 
 import sqs_codec as sqs
-from sqs_codec.ray import RayEngine, _engine
 from sqs_codec.system.engine import EngineConfig
+from sqs_codec.system.ray import RayEngine, _engine
 from sqs_codec.system.session import Job, Sampling
 from tests.ray.processes import descendants, listeners, replicas, wait_until
 from tests.ray.tricks import job, make

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sqs_codec._codec.verify import Verdict
-from sqs_codec.ray._replica import application
 from sqs_codec.system.engine import BatchEngine, EngineInfo
+from sqs_codec.system.ray._replica import application
 from sqs_codec.system.session import Job, Sampling
 from tests.serving import Toy
 
@@ -91,6 +91,6 @@ def make(config: object = None) -> Tricks:
 
 
 def app(args: Mapping[str, Any]) -> Application:
-    """As `sqs_codec.ray.app`, with this engine."""
+    """As `sqs_codec.system.ray.app`, with this engine."""
     assert not args
     return application(make)

@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from sqs_codec.ray._engine import RayEngine
-from sqs_codec.ray._replica import app, application
+from sqs_codec.system.ray._engine import RayEngine
+from sqs_codec.system.ray._replica import app, application
 
 __all__ = ["RayEngine", "app", "application"]
