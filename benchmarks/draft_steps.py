@@ -36,7 +36,7 @@ def timed(model: DraftModel, text: list[int]) -> tuple[Any, float]:
 
 def main() -> None:
     """Run the comparison and print it."""
-    from sqs_codec.llama_cpp import Draft
+    from sqs_codec.system.llama_cpp import Draft
 
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--steps", type=int, default=40)

@@ -243,7 +243,7 @@ def test_a_llama_cpp_that_lacks_a_library(
     """As where it was built for a GPU that isn't there."""
     (tmp_path / "llama_cpp.py").write_text("raise RuntimeError('no libcudart.so')")
     monkeypatch.syspath_prepend(tmp_path)
-    for name in ("llama_cpp", "sqs_codec.llama_cpp"):
+    for name in ("llama_cpp", "sqs_codec.system.llama_cpp"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     options = ["--server", "localhost:1", "--insecure", "--draft", "model.gguf"]
     assert cli.main(["generate", *options, "a prompt"]) == 1

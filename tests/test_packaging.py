@@ -218,7 +218,7 @@ def test_pure_wheel_without_numba_names_both_ways_out(pure: Path) -> None:
     [
         ("import sqs_codec.torch", "torch", "torch", "torch"),
         ("import sqs_codec.hf", "hf", "torch", "hf"),
-        ("import sqs_codec.llama_cpp", "llama_cpp", "llama_cpp", "llama-cpp"),
+        ("import sqs_codec.system.llama_cpp", "llama_cpp", "llama_cpp", "llama-cpp"),
         (
             "from sqs_codec.system.serve import start_grpc",
             "serve.start_grpc",

@@ -170,7 +170,7 @@ def test_sessions_have_no_clock_socket_or_thread():
 
 def test_an_edge_needs_no_framework():
     for name, path in python_files().items():
-        if name.startswith(("sqs_codec.system.edge", "sqs_codec.llama_cpp")):
+        if name.startswith(("sqs_codec.system.edge", "sqs_codec.system.llama_cpp")):
             roots = {imported.split(".")[0] for imported in imported_names(path)}
             assert not roots & {"torch", "transformers"}, name
 

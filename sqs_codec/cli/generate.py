@@ -262,7 +262,7 @@ def _write(args: argparse.Namespace) -> None:
     prompt = sys.stdin.read() if args.prompt == "-" else args.prompt
     checks.utf8("the prompt", prompt)
     if is_gguf(args.draft):
-        import_module("sqs_codec.llama_cpp")  # or it says what it lacks
+        import_module("sqs_codec.system.llama_cpp")  # or it says what it lacks
     first = connect(args)  # before the model takes its time
     connected = time.monotonic()
     try:

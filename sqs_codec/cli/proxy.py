@@ -146,7 +146,7 @@ def _serve(args: argparse.Namespace) -> None:
     check_free(host, port)
     generate.connect(args).close()  # before the model takes its time
     if generate.is_gguf(args.draft):
-        import_module("sqs_codec.llama_cpp")  # or it says what it lacks
+        import_module("sqs_codec.system.llama_cpp")  # or it says what it lacks
 
     from sqs_codec.system.proxy import Writer, make_app, make_server
 

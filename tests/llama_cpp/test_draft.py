@@ -15,7 +15,7 @@ from sqs_codec import llama_cpp, vocabulary_fingerprint
 from sqs_codec.cli.generate import SMOLLM2
 from sqs_codec.hf import CachedModel, encode_prompt, tokenizer_fingerprint
 from sqs_codec.hf._models import Pair, _smollm2_gguf, encode_chat
-from sqs_codec.llama_cpp import Draft, TextStream
+from sqs_codec.system.llama_cpp import Draft, TextStream
 from tests.kit import branching
 from tests.llama_cpp.files import WORDS, write_model
 

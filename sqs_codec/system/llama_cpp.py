@@ -27,7 +27,7 @@ try:
 except ModuleNotFoundError as error:
     from sqs_codec._base.install import needs
 
-    raise needs("sqs_codec.llama_cpp", error, "llama-cpp") from error
+    raise needs("sqs_codec.system.llama_cpp", error, "llama-cpp") from error
 
 from sqs_codec import vocabulary_fingerprint
 from sqs_codec._base import chat, checks
@@ -37,7 +37,7 @@ __all__ = ["Draft", "TextStream"]
 
 if not hasattr(llama, "llama_memory_seq_rm"):
     raise ImportError(
-        f"sqs_codec.llama_cpp needs llama-cpp-python 0.3.16 or newer, "
+        f"sqs_codec.system.llama_cpp needs llama-cpp-python 0.3.16 or newer, "
         f"not {llama.__version__}"
     )
 
