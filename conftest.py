@@ -22,8 +22,8 @@ collect_ignore = [
     for package in ("llama_cpp", "ray", "vllm")
     if find_spec(package) is None
     for place in (
-        f"sqs_codec/{package}",
-        f"sqs_codec/{package}.py",
+        f"sqs_codec/system/{package}",
+        f"sqs_codec/system/{package}.py",
         f"tests/{package}",
     )
 ]
@@ -42,9 +42,7 @@ KNOWN = OWN | {
     *sys.stdlib_module_names,
 }
 KNOWN -= {"asyncio", "shutil", "socket", "tarfile"}  # servers, compilers and archives
-SYSTEM = re.compile(
-    r"sqs_codec\.(cli|distill|edge|engine|hf|llama_cpp|proxy|ray|serve|session|torch|vllm)\b"
-)
+SYSTEM = re.compile(r"sqs_codec\.(cli|distill|hf|system|torch)\b")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -30,8 +30,8 @@ from benchmarks.engines.margin import margin
 from benchmarks.harness import make
 from benchmarks.harness.make import maker
 from benchmarks.harness.sessions import Played, Session
-from sqs_codec.hf import Pair
-from sqs_codec.hf._models import without_layers
+from sqs_codec.system.hf import Pair
+from sqs_codec.system.hf._models import without_layers
 
 P = np.array([0.5, 0.25, 0.25])
 Q = SparseDistribution([0, 2], [3, 1], vocab_size=3)

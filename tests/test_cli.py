@@ -440,7 +440,7 @@ with suppress(ImportError):
     generate.load(types.SimpleNamespace(draft=None), 100)
 sys.modules["torch"] = None
 with suppress(ImportError):
-    import sqs_codec.hf
+    import sqs_codec.system.hf
 print(os.environ.get("OMP_WAIT_POLICY"))
 """
 

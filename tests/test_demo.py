@@ -24,9 +24,9 @@ from sqs_codec.cli.bits import WINDOW, read
 from sqs_codec.cli.demo import report
 from sqs_codec.cli.demo.count import Stats, softmax, support_kept
 from sqs_codec.cli.demo.run import converse
-from sqs_codec.hf import Cloud
-from sqs_codec.hf._models import ModelError, Pair, hugging_face_pair, load_model
 from sqs_codec.system.edge import Step
+from sqs_codec.system.hf import Cloud
+from sqs_codec.system.hf._models import ModelError, Pair, hugging_face_pair, load_model
 
 PROMPT = "Tell me a short story about a fox."
 

@@ -28,7 +28,7 @@ from sqs_codec import distill
 from sqs_codec.cli import distill as command
 from sqs_codec.cli import main as cli
 from sqs_codec.distill import _dataset, _header, _writer
-from sqs_codec.hf import CachedModel, load_model
+from sqs_codec.system.hf import CachedModel, load_model
 from tests.kit import likely_distribution, make_prior
 from tests.test_demo import WORDS, save_model
 

@@ -98,7 +98,8 @@ def test_common_length(one: list[int], other: list[int], length: int) -> None:
 
 def test_an_edge_and_its_links_import_no_framework() -> None:
     code = """
-import sys, sqs_codec.system.edge, sqs_codec.system.serve._connect, sqs_codec.system.serve._grpc.link
+import sys, sqs_codec.system.edge, sqs_codec.system.serve._connect
+import sqs_codec.system.serve._grpc.link
 import sqs_codec.system.serve._datagram.link, sqs_codec.cli.generate
 print({"torch", "transformers", "numba", "prometheus_client"} & {*sys.modules})
 """

@@ -32,9 +32,9 @@ from benchmarks.harness.recorded import RecordedDraft, RecordedVerifier
 from benchmarks.planner.simulate import Steps
 from benchmarks.relay import Link
 from sqs_codec import Verdict
-from sqs_codec.hf import Cloud
 from sqs_codec.system.edge import Edge, FixedPlan, Plan
 from sqs_codec.system.engine import BatchEngine
+from sqs_codec.system.hf import Cloud
 from sqs_codec.system.serve._datagram.link import DatagramLink
 from sqs_codec.system.session import Job, LocalLink, Sampling, Setting
 from tests.test_demo import WORDS, save_model

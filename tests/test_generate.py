@@ -16,8 +16,8 @@ import transformers
 import sqs_codec as sqs
 from sqs_codec.cli import main as cli
 from sqs_codec.cli.generate import SMOLLM2, settings
-from sqs_codec.hf import _models, load_model
 from sqs_codec.system.engine import EngineConfig, make_engine
+from sqs_codec.system.hf import _models, load_model
 from tests.serving import Server, serving, wait_until
 from tests.test_demo import WORDS, save_model
 

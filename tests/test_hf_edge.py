@@ -17,19 +17,19 @@ from transformers.generation import utils as generation
 import sqs_codec as sqs
 from sqs_codec import hf
 from sqs_codec.cli.generate import SMOLLM2
-from sqs_codec.hf import (
+from sqs_codec.hf import SparseLogitsProcessor
+from sqs_codec.system.edge import FixedPlan
+from sqs_codec.system.engine import BatchEngine
+from sqs_codec.system.hf import (
     Cloud,
     Edge,
     LanguageModel,
-    SparseLogitsProcessor,
     _models,
     custom_generate,
     load_model,
 )
-from sqs_codec.hf._models import CachedModel, ModelError, Pair, place
-from sqs_codec.hf._text import TextStream
-from sqs_codec.system.edge import FixedPlan
-from sqs_codec.system.engine import BatchEngine
+from sqs_codec.system.hf._models import CachedModel, ModelError, Pair, place
+from sqs_codec.system.hf._text import TextStream
 from sqs_codec.system.session import Link, LinkError, LocalLink, Sampling, Setting
 from tests.kit import branching
 from tests.serving import serving

@@ -217,7 +217,7 @@ def test_pure_wheel_without_numba_names_both_ways_out(pure: Path) -> None:
     ("code", "module", "lacks", "extra"),
     [
         ("import sqs_codec.torch", "torch", "torch", "torch"),
-        ("import sqs_codec.hf", "hf", "torch", "hf"),
+        ("import sqs_codec.system.hf", "hf", "torch", "hf"),
         ("import sqs_codec.system.llama_cpp", "llama_cpp", "llama_cpp", "llama-cpp"),
         (
             "from sqs_codec.system.serve import start_grpc",

@@ -23,8 +23,8 @@ import pytest
 import torch
 
 from sqs_codec.cli import main as cli
-from sqs_codec.hf import Draft, load_model
 from sqs_codec.system.engine import EngineConfig, make_engine
+from sqs_codec.system.hf import Draft, load_model
 from sqs_codec.system.proxy import Writer
 from sqs_codec.system.proxy._draft import Turns
 from sqs_codec.system.proxy._errors import ApiError

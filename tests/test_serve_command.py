@@ -20,8 +20,8 @@ import pytest
 from sqs_codec.cli import options
 from sqs_codec.cli import serve as module
 from sqs_codec.cli.main import main
-from sqs_codec.hf import _models
 from sqs_codec.system.engine import BatchEngine, Engine, EngineConfig, EngineInfo
+from sqs_codec.system.hf import _models
 from sqs_codec.system.serve import connect
 from tests.serving import (
     PATIENCE,

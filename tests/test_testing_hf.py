@@ -12,8 +12,8 @@ import torch
 import transformers
 
 import sqs_codec as sqs
-from sqs_codec.hf import Edge
 from sqs_codec.system.edge import FixedPlan
+from sqs_codec.system.hf import Edge
 from sqs_codec.system.session import LocalLink, Setting
 from sqs_codec.testing import LossyError, check_lossless
 from sqs_codec.testing._toy import DRAFT, PROMPT, VOCAB, row_after

@@ -106,7 +106,7 @@ def read_texts(*, held_out: bool) -> dict[str, list[str]]:
 def smollm2() -> Writer:
     """SmolLM2-135M-Instruct, asked questions and to go on with texts."""
     from sqs_codec.cli.options import DROP_LAYERS
-    from sqs_codec.hf._models import smollm2_pair
+    from sqs_codec.system.hf._models import smollm2_pair
 
     pair = smollm2_pair(DROP_LAYERS)
     texts = read_texts(held_out=False)

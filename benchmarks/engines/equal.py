@@ -32,13 +32,13 @@ from benchmarks.harness.sessions import Played, Session, play, texts_of
 from benchmarks.tables import about, about_line, dim, table
 from sqs_codec._codec.verify import Verdict
 from sqs_codec.cli.options import DROP_LAYERS, number
-from sqs_codec.hf import Cloud
-from sqs_codec.hf._models import CachedModel, smollm2_pair
 from sqs_codec.system.engine._registry import DEVICES, DTYPES
+from sqs_codec.system.hf import Cloud
+from sqs_codec.system.hf._models import CachedModel, smollm2_pair
 
 if TYPE_CHECKING:
-    from sqs_codec.hf._models import Pair
     from sqs_codec.system.engine import Engine
+    from sqs_codec.system.hf._models import Pair
 
 BAR = 0.999
 """The share of rounds with equal verdicts."""

@@ -27,9 +27,9 @@ from benchmarks.experiments.models import load
 from benchmarks.harness import edges as crowds
 from benchmarks.harness.recorded import RecordedDraft, RecordedVerifier
 from benchmarks.tables import dim, table
-from sqs_codec.hf import Cloud
 from sqs_codec.system.edge import FixedPlan, Hints, default_settings
 from sqs_codec.system.engine import BatchEngine
+from sqs_codec.system.hf import Cloud
 
 if TYPE_CHECKING:
     from rich.table import Table

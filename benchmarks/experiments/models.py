@@ -23,7 +23,7 @@ from benchmarks.data.make_drafts import PROMPTS
 from benchmarks.data.make_drafts import read_prompts as read_categories
 from benchmarks.sources import read_prompts
 from sqs_codec.cli.options import DROP_LAYERS
-from sqs_codec.hf._models import (
+from sqs_codec.system.hf._models import (
     DROP_ORDER,
     HFModel,
     Pair,

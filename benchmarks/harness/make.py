@@ -10,8 +10,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sqs_codec.hf import LanguageModel
     from sqs_codec.system.engine import Engine
+    from sqs_codec.system.hf import LanguageModel
 
 KNOWN = {name: f"{__name__}:{name}_engine" for name in ("transformers", "vllm")}
 
@@ -64,8 +64,8 @@ def transformers_engine(
     device: str = "cpu",
 ) -> Engine:
     """Make the ragged batch on transformers."""
-    from sqs_codec.hf import Cloud
     from sqs_codec.system.engine import BatchEngine
+    from sqs_codec.system.hf import Cloud
 
     loaded = _load(target, device, dtype)
     cloud = Cloud(
@@ -79,7 +79,7 @@ def transformers_engine(
 
 @lru_cache(maxsize=1)
 def _load(target: str | None, device: str, dtype: str) -> LanguageModel:
-    from sqs_codec.hf import load_model
+    from sqs_codec.system.hf import load_model
 
     return load_model(target, device=device, dtype=dtype)
 

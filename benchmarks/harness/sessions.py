@@ -1,8 +1,8 @@
 """Sessions really played, over the real protocol, and the jobs that came of them.
 
 Edges draft with a real model and send their packets to clouds, whose jobs are verified
-by `sqs_codec.hf.Cloud`. Both models read a row of all sessions at a time, which makes
-many rounds affordable. What is kept are jobs and verdicts: a job says everything, so
+by `sqs_codec.system.hf.Cloud`. Both models read a row of all sessions at a time, which
+makes many rounds affordable. What is kept are jobs and verdicts: a job says all, so
 whoever does it again has to come to the same verdict. And what a verifier takes depends
 on texts and drafts, not on who drafts.
 """
@@ -22,8 +22,8 @@ from benchmarks.data.make_corpus import read_texts
 from benchmarks.harness import RESOLUTION, ROUND, TEMPERATURE, K
 from sqs_codec._codec.verify import Verdict
 from sqs_codec.cli.demo.run import own_prompts
-from sqs_codec.hf._cloud import BLOCK
-from sqs_codec.hf._ragged import Cache, Piece, RaggedModel
+from sqs_codec.system.hf._cloud import BLOCK
+from sqs_codec.system.hf._ragged import Cache, Piece, RaggedModel
 from sqs_codec.system.session import (
     CloudSession,
     EdgeSession,
@@ -35,8 +35,8 @@ from sqs_codec.system.session import (
 from sqs_codec.system.session._text import common_length
 
 if TYPE_CHECKING:
-    from sqs_codec.hf import Cloud
-    from sqs_codec.hf._models import Pair
+    from sqs_codec.system.hf import Cloud
+    from sqs_codec.system.hf._models import Pair
 
 
 HINTED = 4

@@ -1,4 +1,4 @@
-"""Make ``sqs_codec/system/edge/drafts.npz``, the rows that a planner's table starts from.
+"""Make ``sqs_codec/system/edge/drafts.npz``, the rows a planner starts from.
 
     python -m benchmarks.planner.make_drafts
 

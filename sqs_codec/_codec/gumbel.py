@@ -73,8 +73,8 @@ def gumbel_draw(
     position : int
         Of the token in its text, in [0, 2**64). A key's position is used once.
     temperature, top_k, top_p, min_p
-        As in `sqs_codec.system.session.Sampling`. At temperature 0 the largest logit wins.
-        Ties go to the lower id, also at a truncation's cut.
+        As in `sqs_codec.system.session.Sampling`. At temperature 0 the largest logit
+        wins. Ties go to the lower id, also at a truncation's cut.
 
     Returns
     -------

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from sqs_codec.distill import Dataset, Writer
     from sqs_codec.distill._imports import Place
-    from sqs_codec.hf import LanguageModel
+    from sqs_codec.system.hf import LanguageModel
 
 DESCRIPTION = """\
 Keeps the distributions of a teacher in a file, for the distillation of students.
@@ -148,7 +148,7 @@ def make(args: argparse.Namespace) -> int:
     prior_of(args.prior, b"")
     source = f"{digest(args.texts)}; seed {args.seed}"
     from sqs_codec.distill import Writer
-    from sqs_codec.hf import load_model, tokenizer_fingerprint
+    from sqs_codec.system.hf import load_model, tokenizer_fingerprint
 
     where = {"device": "auto", "dtype": "auto", **given(args, *LOADING)}
     model = load_model(args.model, **where)
@@ -278,7 +278,7 @@ def logits_of(
     """Yield which text and the logits after its tokens, of a long one by chunks."""
     import torch
 
-    from sqs_codec.hf import CachedModel
+    from sqs_codec.system.hf import CachedModel
 
     for batch in batches([*map(len, texts)]):
         if len(batch) > 1:

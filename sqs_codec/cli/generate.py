@@ -308,8 +308,8 @@ def load(args: argparse.Namespace, longest: int) -> Model:
         from sqs_codec import llama_cpp
 
         return llama_cpp.Draft(args.draft, n_ctx=longest, threads=args.threads)
-    from sqs_codec.hf import Draft, load_model
-    from sqs_codec.hf._models import use_threads
+    from sqs_codec.system.hf import Draft, load_model
+    from sqs_codec.system.hf._models import use_threads
 
     use_threads(args.threads or 1)
     dropped = options.DROP_LAYERS if args.drop_layers is None else args.drop_layers

@@ -86,7 +86,7 @@ class Writer:
         Whether the vocabulary's last id stands for all tokens that a list left out,
         as `Codec.quantize_top_logprobs` has it. It is then no token.
     tokenizer_digest : bytes
-        As `sqs_codec.hf.tokenizer_fingerprint` gives it, or none if it isn't known.
+        As `sqs.vocabulary_fingerprint` gives it, or none if it isn't known.
     source : str
         Where the texts are from, and how they were cut: it tells two files in the
         making apart.

@@ -1,7 +1,7 @@
 """Draft models from GGUF files, run by llama.cpp (the extra ``[llama-cpp]``).
 
-`Draft` is what `sqs_codec.system.edge.Edge` takes. It needs neither torch nor transformers:
-the file also says how prompts are encoded and what tokens mean.
+`Draft` is what `sqs_codec.system.edge.Edge` takes. It needs neither torch nor
+transformers: the file also says how prompts are encoded and what tokens mean.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 import sqs_codec as sqs
 from sqs_codec import Verdict
-from sqs_codec.hf import Cloud
+from sqs_codec.system.hf import Cloud
 from sqs_codec.system.session import Job, Sampling
 from sqs_codec.system.vllm import VllmEngine
 from sqs_codec.system.vllm._message import SHORT

@@ -20,8 +20,8 @@ import psutil
 import pytest
 import vllm
 
-from sqs_codec.hf import Cloud, LanguageModel, ModelError, load_model
 from sqs_codec.system.engine import EngineConfig
+from sqs_codec.system.hf import Cloud, LanguageModel, ModelError, load_model
 from sqs_codec.system.session import Job, Sampling
 from sqs_codec.system.vllm import VllmEngine
 from sqs_codec.system.vllm._engine import make_engine

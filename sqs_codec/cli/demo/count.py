@@ -1,8 +1,8 @@
 """What crosses between the two ends of the demo, counted by a bystander.
 
-The ends are those of any session (`sqs_codec.system.session`); a `Tap` on the link keeps the
-packets, and a `Watched` draft model notes what the keep rule leaves, which never
-crosses.
+The ends are those of any session (`sqs_codec.system.session`); a `Tap` on the link
+keeps the packets, and a `Watched` draft model notes what the keep rule leaves, which
+never crosses.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from numpy.typing import ArrayLike, NDArray
 import sqs_codec as sqs
 from sqs_codec import theory
 from sqs_codec._codec.keep import count_kept, rule
-from sqs_codec.hf import Cloud
-from sqs_codec.hf._models import CachedModel, Pair
 from sqs_codec.system.edge import Metrics, Step
+from sqs_codec.system.hf import Cloud
+from sqs_codec.system.hf._models import CachedModel, Pair
 from sqs_codec.system.session import CloudSession, LocalLink
 from sqs_codec.system.session._wire import ROUND_HEAD
 

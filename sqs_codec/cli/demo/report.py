@@ -17,12 +17,12 @@ from rich.table import Table
 from rich.text import Text
 
 from sqs_codec._base.words import shown
-from sqs_codec.hf._text import TextStream
+from sqs_codec.system.hf._text import TextStream
 
 if TYPE_CHECKING:
     from sqs_codec.cli.demo.count import Stats
-    from sqs_codec.hf._models import HFTokenizer
     from sqs_codec.system.edge import Step
+    from sqs_codec.system.hf._models import HFTokenizer
 
 UPLINKS = {"10 kbit/s": 1e4, "100 kbit/s": 1e5, "1 Mbit/s": 1e6}
 """Bits per second of the table's uplinks, by name."""

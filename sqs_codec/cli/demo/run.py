@@ -15,9 +15,9 @@ from sqs_codec._base.words import shown
 from sqs_codec.cli.demo import report
 from sqs_codec.cli.demo.count import Paced, Stats, Tap, Watched
 from sqs_codec.cli.options import find_prior, interrupts_raise
-from sqs_codec.hf import Cloud
-from sqs_codec.hf._models import CachedModel, Pair, load_pair, use_threads
 from sqs_codec.system.edge import FixedPlan, Hints, Metrics, generate
+from sqs_codec.system.hf import Cloud
+from sqs_codec.system.hf._models import CachedModel, Pair, load_pair, use_threads
 from sqs_codec.system.session import EdgeSession, Sampling, Setting
 from sqs_codec.system.session._numbers import seed_of
 

@@ -12,7 +12,7 @@ from sqs_codec.system.engine._protocol import Engine
 __all__ = ["ENGINES", "EngineConfig", "make_engine"]
 
 ENGINES = {
-    "transformers": "sqs_codec.hf._engine",
+    "transformers": "sqs_codec.system.hf._engine",
     "vllm": "sqs_codec.system.vllm._engine",
 }
 """Modules whose `make_engine` makes one of an `EngineConfig`. They are imported when

@@ -20,7 +20,7 @@ class Text(Protocol):
 class Model(edge.Draft, Protocol):
     """A draft model with its tokenizer.
 
-    It is a `sqs_codec.hf.Draft` or a `sqs_codec.system.llama_cpp.Draft`.
+    It is a `sqs_codec.system.hf.Draft` or a `sqs_codec.system.llama_cpp.Draft`.
     """
 
     @property

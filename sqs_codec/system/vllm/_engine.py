@@ -16,7 +16,8 @@ import transformers
 from sqs_codec._base import checks
 from sqs_codec._base.install import install
 from sqs_codec._codec.verify import Verdict
-from sqs_codec.hf._models import (
+from sqs_codec.system.engine import EngineConfig, EngineInfo
+from sqs_codec.system.hf._models import (
     ModelError,
     load_model,
     load_pretrained,
@@ -24,7 +25,6 @@ from sqs_codec.hf._models import (
     tokenizer_fingerprint,
     weights_of,
 )
-from sqs_codec.system.engine import EngineConfig, EngineInfo
 from sqs_codec.system.session import Job
 from sqs_codec.system.session._job import check_job
 from sqs_codec.system.vllm._message import FAILED, SHORT, TASK, pack_job

@@ -1,4 +1,4 @@
-"""The server's end of sessions over gRPC; `sqs_codec.system.serve._grpc.link` is the edge's.
+"""The server's end of sessions over gRPC; the edge's is `serve._grpc.link`.
 
 A session has one bidirectional stream, and each of its messages is one of ours.
 """

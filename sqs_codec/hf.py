@@ -1,16 +1,21 @@
-"""The codec inside transformers' own assisted generation."""
+"""The codec inside transformers' own assisted generation (the extra ``[hf]``)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
-import torch
-import transformers
+try:
+    import torch
+    import transformers
+except ModuleNotFoundError as error:
+    from sqs_codec._base.install import needs
+
+    raise needs("sqs_codec.hf", error, "hf") from error
 
 import sqs_codec as sqs
 from sqs_codec._base import checks
-from sqs_codec.hf._models import HFModel
 from sqs_codec.torch import quantize, to_dense
 
 __all__ = ["SparseLogitsProcessor"]
@@ -71,7 +76,7 @@ class SparseLogitsProcessor(transformers.LogitsProcessor):
         )
 
     @contextmanager
-    def on(self, assistant: HFModel) -> Iterator[None]:
+    def on(self, assistant: Any) -> Iterator[None]:
         """Process the logits of this model alone, and nothing after it.
 
         Parameters

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from sqs_codec.hf._models import HFTokenizer
+from sqs_codec.system.hf._models import HFTokenizer
 
 __all__ = ["TextStream"]
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from sqs_codec.hf._cloud import Cloud
-from sqs_codec.hf._models import ModelError, load_model
 from sqs_codec.system.engine import BatchEngine, EngineConfig
+from sqs_codec.system.hf._cloud import Cloud
+from sqs_codec.system.hf._models import ModelError, load_model
 
 __all__ = ["make_engine"]
 

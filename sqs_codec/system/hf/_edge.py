@@ -18,7 +18,10 @@ from transformers import (
 )
 from transformers.generation.utils import GenerateDecoderOnlyOutput
 
-from sqs_codec.hf._models import (
+from sqs_codec.system.edge import Edge as AnyEdge
+from sqs_codec.system.edge._loop import Planning
+from sqs_codec.system.edge._planner import MODES
+from sqs_codec.system.hf._models import (
     CachedModel,
     HFModel,
     HFTokenizer,
@@ -28,10 +31,7 @@ from sqs_codec.hf._models import (
     tokenizer_fingerprint,
     vocab_size,
 )
-from sqs_codec.hf._text import TextStream
-from sqs_codec.system.edge import Edge as AnyEdge
-from sqs_codec.system.edge._loop import Planning
-from sqs_codec.system.edge._planner import MODES
+from sqs_codec.system.hf._text import TextStream
 from sqs_codec.system.session import Link, Sampling, Setting
 
 __all__ = ["Draft", "Edge", "custom_generate"]

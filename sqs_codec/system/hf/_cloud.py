@@ -10,14 +10,14 @@ from dataclasses import dataclass
 
 from sqs_codec._base import checks
 from sqs_codec._codec.verify import Verdict
-from sqs_codec.hf._models import (
+from sqs_codec.system.hf._models import (
     HFModel,
     HFTokenizer,
     logits_size,
     tokenizer_fingerprint,
 )
-from sqs_codec.hf._ragged import Cache, Layout, Piece, RaggedModel
-from sqs_codec.hf._sampling import verify_jobs
+from sqs_codec.system.hf._ragged import Cache, Layout, Piece, RaggedModel
+from sqs_codec.system.hf._sampling import verify_jobs
 from sqs_codec.system.session import Job
 from sqs_codec.system.session._job import check_job
 from sqs_codec.system.session._text import common_length
@@ -74,7 +74,7 @@ class Cloud:
     --------
     >>> import numpy as np
     >>> from transformers import LlamaConfig, LlamaForCausalLM
-    >>> from sqs_codec.hf import Cloud
+    >>> from sqs_codec.system.hf import Cloud
     >>> from sqs_codec.system.session import Job, Sampling
     >>> config = LlamaConfig(vocab_size=50, hidden_size=16, num_hidden_layers=2,
     ...     intermediate_size=16, num_attention_heads=2)

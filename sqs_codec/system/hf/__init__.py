@@ -1,8 +1,7 @@
 """The codec in Hugging Face's transformers (the extra ``[hf]``).
 
 `Edge` and `Cloud` are the two ends of a session, `Draft` is a model for any edge;
-`custom_generate` makes an edge of transformers' own ``generate``;
-`SparseLogitsProcessor` shows in one process what the codec does to assisted generation.
+`custom_generate` makes an edge of transformers' own ``generate``.
 """
 
 import os
@@ -13,9 +12,9 @@ if "torch" not in sys.modules:  # which reads this once
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 try:
-    from sqs_codec.hf._cloud import Cloud
-    from sqs_codec.hf._edge import Draft, Edge, custom_generate
-    from sqs_codec.hf._models import (
+    from sqs_codec.system.hf._cloud import Cloud
+    from sqs_codec.system.hf._edge import Draft, Edge, custom_generate
+    from sqs_codec.system.hf._models import (
         CachedModel,
         LanguageModel,
         ModelError,
@@ -25,11 +24,10 @@ try:
         load_pair,
         tokenizer_fingerprint,
     )
-    from sqs_codec.hf._processor import SparseLogitsProcessor
 except ModuleNotFoundError as error:
     from sqs_codec._base.install import needs
 
-    raise needs("sqs_codec.hf", error, "hf") from error
+    raise needs("sqs_codec.system.hf", error, "hf") from error
 
 __all__ = [
     "CachedModel",
@@ -39,7 +37,6 @@ __all__ = [
     "LanguageModel",
     "ModelError",
     "Pair",
-    "SparseLogitsProcessor",
     "custom_generate",
     "encode_prompt",
     "load_model",

@@ -21,7 +21,7 @@ import torch
 import transformers
 from torch.nn.functional import scaled_dot_product_attention
 
-from sqs_codec.hf._models import (
+from sqs_codec.system.hf._models import (
     LAYERS,
     TOLERANCE,
     HFModel,
