@@ -18,12 +18,12 @@ import transformers
 from rich.console import Console
 
 import sqs_codec as sqs
-from sqs_codec._base.hub import ask_hub
 from sqs_codec.cli import main as cli
 from sqs_codec.cli.bits import WINDOW, read
 from sqs_codec.cli.demo import report
 from sqs_codec.cli.demo.count import Stats, softmax, support_kept
 from sqs_codec.cli.demo.run import converse
+from sqs_codec.system._base.hub import ask_hub
 from sqs_codec.system.edge import Step
 from sqs_codec.system.hf import Cloud
 from sqs_codec.system.hf._models import ModelError, Pair, hugging_face_pair, load_model

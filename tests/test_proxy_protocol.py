@@ -14,9 +14,9 @@ import tokenizers
 import transformers
 from tokenizers import AddedToken, decoders, normalizers, pre_tokenizers
 
-from sqs_codec._base.chat import names
 from sqs_codec.cli import generate
 from sqs_codec.cli.main import _parser
+from sqs_codec.system._base.chat import names
 from sqs_codec.system.hf import Draft, encode_prompt, load_model
 from sqs_codec.system.hf._models import encode_chat
 from sqs_codec.system.proxy._errors import ApiError

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 import sqs_codec as sqs
 from sqs_codec._base.format import MAX_PRIOR_CLASSES, MAX_VOCAB, MIN_VOCAB
-from sqs_codec._base.hub import ask_hub
 from sqs_codec._base.words import shown
 from sqs_codec.cli.bits import open_logits, quantize_row
 from sqs_codec.cli.options import (
@@ -23,6 +22,7 @@ from sqs_codec.cli.options import (
     number,
     read_text,
 )
+from sqs_codec.system._base.hub import ask_hub
 
 DESCRIPTION = """\
 Makes a prior: what both ends agree on about how frequent the ids of a tokenizer

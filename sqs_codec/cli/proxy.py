@@ -8,8 +8,8 @@ import socket
 import sys
 from importlib import import_module
 
-from sqs_codec._base.address import join_address, split_address
 from sqs_codec.cli import generate, options
+from sqs_codec.system._base.address import join_address, split_address
 from sqs_codec.system.serve._address import (
     check_certificate,
     check_free,

@@ -14,7 +14,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from sqs_codec._base.address import join_address
 from sqs_codec._base.words import shown
 from sqs_codec._codec.prior import Prior
 from sqs_codec.cli.options import (
@@ -28,6 +27,7 @@ from sqs_codec.cli.options import (
     log_warnings,
     number,
 )
+from sqs_codec.system._base.address import join_address
 from sqs_codec.system.engine import ENGINES, EngineConfig, make_engine
 from sqs_codec.system.serve._address import (
     check_certificate,

@@ -30,7 +30,8 @@ except ModuleNotFoundError as error:
     raise needs("sqs_codec.system.llama_cpp", error, "llama-cpp") from error
 
 from sqs_codec import vocabulary_fingerprint
-from sqs_codec._base import chat, checks
+from sqs_codec._base import checks
+from sqs_codec.system._base import chat
 from sqs_codec.system.session._text import common_length
 
 __all__ = ["Draft", "TextStream"]

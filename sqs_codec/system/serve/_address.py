@@ -11,8 +11,8 @@ import socket
 import ssl
 from os import PathLike
 
-from sqs_codec._base.address import join_address
 from sqs_codec._base.files import require_file
+from sqs_codec.system._base.address import join_address
 from sqs_codec.system.session import LinkError
 
 __all__ = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from sqs_codec._base import checks
-from sqs_codec._base.address import split_address
+from sqs_codec.system._base.address import split_address
 from sqs_codec.system.serve._address import (
     File,
     check_roots,
