@@ -23,7 +23,7 @@ from benchmarks.planner.simulate import Run, World
 from benchmarks.rate import general
 from benchmarks.rate.schemes import Row
 from benchmarks.sources import shipped
-from sqs_codec import session
+from sqs_codec.system import session
 from sqs_codec.system.edge import FixedPlan
 
 

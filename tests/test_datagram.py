@@ -22,7 +22,7 @@ from benchmarks import relay as relays
 from benchmarks.relay import Relay
 from benchmarks.wire.certificates import Issued, issue
 from benchmarks.wire.echo import TOKEN, EchoService, running
-from sqs_codec import serve as serving
+from sqs_codec.system import serve as serving
 from sqs_codec.system._base.address import join_address
 from sqs_codec.system.serve._datagram import link as edge_end
 from sqs_codec.system.serve._datagram import server as cloud_end

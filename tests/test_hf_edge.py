@@ -15,9 +15,9 @@ import transformers
 from transformers.generation import utils as generation
 
 import sqs_codec as sqs
-from sqs_codec import hf
 from sqs_codec.cli.generate import SMOLLM2
 from sqs_codec.hf import SparseLogitsProcessor
+from sqs_codec.system import hf
 from sqs_codec.system.edge import FixedPlan
 from sqs_codec.system.engine import BatchEngine
 from sqs_codec.system.hf import (

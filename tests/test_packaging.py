@@ -217,15 +217,20 @@ def test_pure_wheel_without_numba_names_both_ways_out(pure: Path) -> None:
     ("code", "module", "lacks", "extra"),
     [
         ("import sqs_codec.torch", "torch", "torch", "torch"),
-        ("import sqs_codec.system.hf", "hf", "torch", "hf"),
-        ("import sqs_codec.system.llama_cpp", "llama_cpp", "llama_cpp", "llama-cpp"),
+        ("import sqs_codec.system.hf", "system.hf", "torch", "hf"),
+        (
+            "import sqs_codec.system.llama_cpp",
+            "system.llama_cpp",
+            "llama_cpp",
+            "llama-cpp",
+        ),
         (
             "from sqs_codec.system.serve import start_grpc",
-            "serve.start_grpc",
+            "system.serve.start_grpc",
             "grpc",
             "serve",
         ),
-        ("import sqs_codec.system.proxy", "proxy", "starlette", "proxy"),
+        ("import sqs_codec.system.proxy", "system.proxy", "starlette", "proxy"),
         ("import sqs_codec.distill", "distill", "pyarrow", "distill"),
     ],
 )

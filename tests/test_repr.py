@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import sqs_codec as sqs
-from sqs_codec import edge, hf, serve, session
+from sqs_codec.system import edge, hf, serve, session
 
 CODEC = sqs.Codec(1000)
 Q = sqs.SparseDistribution([3, 40], [70, 30], 1000)

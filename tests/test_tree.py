@@ -113,28 +113,36 @@ def test_only_the_api_knows_all_codings():
     assert [n for n in graph if both <= folders(reached(graph, n))] == ["api.c"]
 
 
-FLOORS = (
+CODEC = (
     {"_base", "testing"},
     {"_backend"},
     {"_codec"},
     {"theory"},
     {"__init__"},
-    {"torch"},
+    {"torch", "distill"},
+    {"hf"},
+)
+"""The codec's rooms from the ground up; who has no folder is a file."""
+
+SYSTEM = (
+    {"_base", "__init__"},
     {"session"},
     {"edge", "engine"},
     {"llama_cpp", "hf"},
-    {"distill", "vllm", "ray"},
+    {"vllm", "ray"},
     {"serve"},
     {"proxy"},
-    {"cli"},
-    {"__main__"},
 )
-"""The rooms of ``sqs_codec`` from the ground up; who has no folder is a file."""
+"""The system's rooms, likewise, which stand on the codec."""
+
+FLOORS = (*CODEC, *({f"system.{name}" for name in names} for names in SYSTEM))
+FLOORS += ({"cli"}, {"__main__"})
 
 
 def room(module: str) -> str:
     """The room of a module of ``sqs_codec``."""
-    return [*module.split("."), "__init__"][1]
+    _, name, *inner = [*module.split("."), "__init__"]
+    return f"system.{inner[0]}" if name == "system" else name
 
 
 def test_no_import_runs_up_or_sideways():

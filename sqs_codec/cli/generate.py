@@ -305,7 +305,7 @@ def load(args: argparse.Namespace, longest: int) -> Model:
     if sys.stderr.isatty():
         print(f"Loading {shown(args.draft or 'SmolLM2')} to draft ...", file=sys.stderr)
     if is_gguf(args.draft):
-        from sqs_codec import llama_cpp
+        from sqs_codec.system import llama_cpp
 
         return llama_cpp.Draft(args.draft, n_ctx=longest, threads=args.threads)
     from sqs_codec.system.hf import Draft, load_model

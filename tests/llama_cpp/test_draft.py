@@ -11,8 +11,9 @@ import pytest
 from numpy.typing import NDArray
 
 import sqs_codec as sqs
-from sqs_codec import llama_cpp, vocabulary_fingerprint
+from sqs_codec import vocabulary_fingerprint
 from sqs_codec.cli.generate import SMOLLM2
+from sqs_codec.system import llama_cpp
 from sqs_codec.system.hf import CachedModel, encode_prompt, tokenizer_fingerprint
 from sqs_codec.system.hf._models import Pair, _smollm2_gguf, encode_chat
 from sqs_codec.system.llama_cpp import Draft, TextStream

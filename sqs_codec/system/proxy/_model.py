@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
-from sqs_codec import edge
+from sqs_codec.system import edge
 
 __all__ = ["Model", "Text"]
 
