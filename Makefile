@@ -29,33 +29,34 @@ test: $(VENV)/core ## run all tests
 	$(PYTEST)
 
 # What rests on the floats of torch and of models. What rests on NumPy's is quick.
-FLOATS := bits distill_bench experiments_replay experiments_rules hf_cloud torch \
-          torch_distill
+FLOATS := tests/torch tests/cli/test_bits.py tests/system/hf/test_cloud.py \
+    $(addprefix tests/benchmarks/test_, \
+        distill.py experiments_replay.py experiments_rules.py)
 
 test-floats: $(VENV)/core
-	$(PYTEST) $(FLOATS:%=tests/test_%.py)
+	$(PYTEST) $(FLOATS)
 
 test-disguised: $(VENV)/core ## run all tests as if elsewhere, on busy cores; QUICK=1 for some
-	$(BIN)/python -m tests.disguise $(MAKE) $(if $(QUICK),quick test-floats,test)
+	$(BIN)/python -m tests.project.disguise $(MAKE) $(if $(QUICK),quick test-floats,test)
 
 # With SMOKE=1 those that show that an engine can be used at all.
 ENGINE_TESTS := -rs $(if $(SMOKE),-m smoke)
 
 test-llama: $(VENV)/llama ## compile llama.cpp into .venv, then test drafts by it
-	$(BIN)/python -m pytest $(ENGINE_TESTS) tests/llama_cpp
+	$(BIN)/python -m pytest $(ENGINE_TESTS) tests/system/llama_cpp
 
 test-ray: .venv-ray/packages ## test replicas on Ray, in an environment of their own
-	.venv-ray/bin/python -m pytest $(ENGINE_TESTS) tests/ray
+	.venv-ray/bin/python -m pytest $(ENGINE_TESTS) tests/system/ray
 
 test-vllm: .venv-vllm/packages ## test vLLM's build for the CPU, likewise
-	.venv-vllm/bin/python -m pytest $(ENGINE_TESTS) tests/vllm
+	.venv-vllm/bin/python -m pytest $(ENGINE_TESTS) tests/system/vllm
 
 test-web: .venv-web/packages docs ## test the pages in Chromium, which CHROMIUM may name
 	.venv-web/bin/python -m pytest -rs tests/web
 
 # uv takes pip's folders of wheels by another name.
 test-bounds: $(VENV)/core ## test each extra with its oldest packages; EXTRAS=... for some
-	UV_FIND_LINKS="$$PIP_FIND_LINKS" $(BIN)/python -m tests.bounds $(EXTRAS)
+	UV_FIND_LINKS="$$PIP_FIND_LINKS" $(BIN)/python -m tests.project.bounds $(EXTRAS)
 
 test-clients: .venv-clients/packages build/clients/packages ## chat with sqs proxy by clients of others
 	.venv-clients/bin/python -m pytest $(ENGINE_TESTS) tests/clients

@@ -24,7 +24,7 @@ collect_ignore = [
     for place in (
         f"sqs_codec/system/{package}",
         f"sqs_codec/system/{package}.py",
-        f"tests/{package}",
+        f"tests/system/{package}",
     )
 ]
 if find_spec("playwright") is None:

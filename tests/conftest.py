@@ -25,15 +25,30 @@ if TYPE_CHECKING:
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-SLOW = """experiments c hf_edge identity bench_engines packaging hostile size hf_cloud
-reference"""
+SLOW = [
+    "benchmarks/experiments",
+    "c/c",
+    "system/hf/edge",
+    "backend/identity",
+    "benchmarks/engines",
+    "project/packaging",
+    "codec/hostile",
+    "codec/size",
+    "system/hf/cloud",
+    "backend/reference",
+]
 """Test files that come first, so that all cores are done at about the same time."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with what takes longest."""
-    rank = {f"test_{name}": place for place, name in enumerate(SLOW.split())}
-    items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
+
+    def rank(item: pytest.Item) -> int:
+        name = item.path.as_posix().replace("test_", "")
+        found = (i for i, slow in enumerate(SLOW) if name.endswith(f"/{slow}.py"))
+        return next(found, len(SLOW))
+
+    items.sort(key=rank)
 
 
 @pytest.fixture(scope="module", params=["native", "numba"])

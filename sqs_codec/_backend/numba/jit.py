@@ -24,7 +24,7 @@ def _digest() -> str:
     """Return a digest of all that code and constants are compiled from.
 
     That is this folder and what it may import, ``_base`` and the seam:
-    ``tests/test_tree.py`` holds backends to these.
+    ``tests/project/test_tree.py`` holds backends to these.
     """
     package = files("sqs_codec")
     folders = [package / "_base", package / "_backend", package / "_backend" / "numba"]

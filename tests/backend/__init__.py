@@ -1,0 +1,1 @@
+"""Tests of the cores: identity, vectors and what chooses one."""

@@ -1,0 +1,369 @@
+"""C, Numba and the reference make the same bytes of the same logits."""
+
+import copy
+import itertools
+import math
+import re
+from pathlib import Path
+
+import numba
+import numpy as np
+import pytest
+
+import sqs_codec as sqs
+from sqs_codec._backend.numba import fixed, quantize, rows
+from sqs_codec._base.errors import Status, packet_error
+from tests import campaign
+from tests.kit import (
+    CODINGS,
+    RULES,
+    any_distribution,
+    any_prior,
+    as_lists,
+    entropy_bits,
+    make_codec,
+    mutate,
+    parsed,
+    random_distribution,
+    random_keep,
+    random_logits,
+    random_probs,
+    reference_quantize,
+)
+from tests.reference import BrokenRuleError, entropy
+from tests.reference import sqs_reference as reference
+
+pytestmark = pytest.mark.usefixtures("backend")
+
+TEMPERATURES = [0, 1e-40, 0.3, 0.7, 1.0, 5.0]
+
+
+@pytest.mark.parametrize("seed", range(400))
+def test_awkward_logits(seed):
+    rng = np.random.default_rng(seed)
+    vocab_size = int(rng.choice([2, 3, 15, 16, 17, 64, 65, 300, 1200]))
+    resolution = int(rng.choice([1, 2, 3, 100, 1000, 1 << 16]))
+    row, keep = random_logits(rng, vocab_size), random_keep(rng)
+    temperature = float(rng.choice(TEMPERATURES))
+    q = sqs.Codec(vocab_size, resolution).quantize(row, keep, temperature=temperature)
+    for coding in CODINGS:
+        codec = sqs.Codec(vocab_size, resolution, coding)
+        expected = reference_quantize(row, keep, temperature, codec)
+        assert as_lists(q) == expected
+        ids, counts, _ = expected
+        if len(ids) <= codec.max_support:
+            packet = reference.encode(ids, counts, vocab_size, resolution, coding)
+            assert codec.encode(q) == packet
+            assert as_lists(codec.decode(packet)) == (ids, counts, None)
+
+
+@pytest.mark.parametrize("seed", range(150))
+def test_rules_at_the_very_limit(seed):
+    """Parameters that are a token's own probability, or beside it by rounding."""
+    rng = np.random.default_rng(seed)
+    vocab_size = int(rng.choice([2, 17, 300, 1200]))
+    row, temperature = random_logits(rng, vocab_size), float(rng.choice([0.3, 0.7, 5]))
+    unnormalised = np.array(reference.unnormalised_softmax(row, temperature))
+    ranked = np.argsort(-row.astype(float), kind="stable")
+    total = reference.striped_sum(unnormalised)
+    masses = np.add.accumulate(unnormalised[ranked])
+    codec = sqs.Codec(vocab_size)
+    for at in {0, 1, *rng.integers(0, min(vocab_size, 100), 5).tolist()}:
+        p = unnormalised[ranked[at]]
+        for rule, exact in (
+            (sqs.MinP, p / unnormalised[ranked[0]]),
+            (sqs.Threshold, p / total),
+            (sqs.TopP, min(masses[at] / total, 1)),
+        ):
+            for value in (exact, np.nextafter(exact, 0), np.nextafter(exact, 1)):
+                if value > 0:
+                    keep = rule(value)
+                    expected = reference_quantize(row, keep, temperature, codec)
+                    assert (
+                        as_lists(codec.quantize(row, keep, temperature=temperature))
+                        == expected
+                    )
+
+
+@pytest.mark.parametrize("temperature", [0.3, 0.7, 1.0])
+def test_logits_about_those_of_a_power_of_two(temperature):
+    """What rounding makes of an exponent decides, not what the exponent is."""
+    codec = sqs.Codec(33)
+    for exponent in range(1, 60):
+        row = np.zeros(33, np.float32)
+        row[1:] = -exponent * temperature * math.log(2)
+        row[1:].view(np.uint32)[:] += np.arange(-16, 16, dtype=np.int32).view(np.uint32)
+        keep = sqs.MinP(2.0**-exponent)
+        expected = reference_quantize(row, keep, temperature, codec)
+        assert as_lists(codec.quantize(row, keep, temperature=temperature)) == expected
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_probabilities(seed):
+    rng = np.random.default_rng(seed)
+    vocab_size = int(rng.choice([2, 17, 300]))
+    probs = random_probs(rng, vocab_size)
+    codec, keep = sqs.Codec(vocab_size, 100), random_keep(rng)
+    expected = reference.quantize_probs(probs, RULES[keep._kind], keep._value, 100)
+    assert as_lists(codec.quantize_probs(probs, keep)) == expected
+
+
+@pytest.mark.parametrize(
+    "keep", [sqs.TopK(64), sqs.Threshold(1e-3), sqs.TopP(0.95), sqs.MinP(0.01)]
+)
+@pytest.mark.parametrize("temperature", [0.3, 1.0])
+def test_real_drafts(real_rows, keep, temperature):
+    codec = sqs.Codec(49152)
+    for row in real_rows:
+        q = codec.quantize(row, keep, temperature=temperature)
+        ids, counts, dropped = reference_quantize(row, keep, temperature, codec)
+        assert as_lists(q) == (ids, counts, dropped)
+        for coding in ("enumerative", "entropy"):
+            assert sqs.Codec(49152, coding=coding).encode(q) == reference.encode(
+                ids, counts, 49152, 100, coding
+            )
+
+
+def test_dtype_of_the_logits_does_not_matter(real_rows):
+    codec = sqs.Codec(49152)
+    half = real_rows[0].astype(np.float16)
+    packets = {
+        codec.encode(codec.quantize(half.astype(dtype), sqs.TopK(64), temperature=0.7))
+        for dtype in (np.float16, np.float32, np.float64)
+    }
+    assert len(packets) == 1
+
+
+def test_every_float16_widens_exactly():
+    """All bit patterns: the count of one of two tokens tells the last bit."""
+    patterns = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+    codec = sqs.Codec(2, 1 << 16)
+    for value in patterns[np.isfinite(patterns)]:
+        row = np.array([value, 0], np.float16)
+        temperature = abs(float(value)) or 1.0
+        half = codec.quantize(row, sqs.TopK(2), temperature=temperature)
+        single = codec.quantize(
+            row.astype(np.float32), sqs.TopK(2), temperature=temperature
+        )
+        assert half == single
+
+
+# The entropy coding
+
+
+def random_codec(rng, coding="entropy"):
+    vocab_size = int(rng.choice([2, 3, 17, 40, 256, 1000, 49152, 262144, 1 << 20]))
+    prior = None
+    if coding == "entropy" and rng.random() < 0.6:
+        prior = any_prior(rng, vocab_size)
+    resolution = int(rng.choice([1, 7, 100, 1000, 1 << 16]))
+    return sqs.Codec(vocab_size, resolution, coding, prior)
+
+
+def as_pairs(distributions):
+    return [as_lists(q)[:2] for q in distributions]
+
+
+def same_memory(words, memory):
+    """Say whether a core's memory holds what the reference's does."""
+    size, seen, last = words[:3].tolist()
+    ids, weights = words[3 : 3 + size].tolist(), words[515 : 515 + size].tolist()
+    found = seen, last, dict(zip(ids, weights, strict=True))
+    return found == (memory.seen, memory.last, memory.weights)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_entropy_packets(seed):
+    rng = np.random.default_rng(seed)
+    codec = random_codec(rng)
+    q = any_distribution(rng, codec, most=300)
+    common = codec.vocab_size, codec.resolution, parsed(codec.prior)
+    packet = entropy.encode(*as_lists(q)[:2], *common)
+    assert codec.encode(q) == packet
+    assert codec.decode(packet) == q
+    assert entropy.decode(packet, *common) == as_lists(q)[:2]
+
+
+@pytest.mark.parametrize("k", [300, 499, 500, 501, 999, 1000])
+def test_dense_entropy_packets(k):
+    """Supports and compositions of about half and of nearly all."""
+    rng = np.random.default_rng(k)
+    for resolution in (k, k + 1, 2 * k - 1, 2 * k, 2 * k + 1, 5000):
+        codec = sqs.Codec(1000, resolution)
+        q = random_distribution(rng, 1000, resolution, k)
+        packet = entropy.encode(*as_lists(q)[:2], 1000, resolution)
+        assert codec.encode(q) == packet
+        assert codec.decode(packet) == q
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_streams_and_their_memory(seed):
+    """Rounds one after the other, until tokens are forgotten."""
+    rng = np.random.default_rng(seed)
+    codec = random_codec(rng)
+    common = codec.vocab_size, codec.resolution
+    prior = parsed(codec.prior)
+    edge, cloud = sqs.StreamEncoder(codec), sqs.StreamDecoder(codec)
+    writing, reading = entropy.Memory(), entropy.Memory()
+    for i in range(8):
+        length = rng.integers(1, 9)
+        drafted = [any_distribution(rng, codec, most=60) for _ in range(length)]
+        if i == 5:  # more tokens than are remembered of one support
+            drafted.append(any_distribution(rng, codec, most=400))
+        tokens = [q.sample(rng) for q in drafted]
+        pairs = as_pairs(drafted)
+        head = bytes([writing.head() if i else 0])
+        packet = entropy.encode_round(pairs, tokens, *common, writing, prior)
+        assert edge.encode_round(drafted, tokens) == head + packet
+        assert cloud.decode_round(head + packet) == sqs.Round(drafted, tokens)
+        if i % 4 == 0:  # it is slow
+            found = entropy.decode_round(packet, *common, reading, prior)
+            assert found == (pairs, tokens)
+        else:
+            reading = copy.copy(writing)
+        for memory in (writing, reading):
+            assert same_memory(edge._memory, memory)
+            assert same_memory(cloud._memory, memory)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_sequences(seed):
+    rng = np.random.default_rng(seed)
+    codec = random_codec(rng)
+    common = codec.vocab_size, codec.resolution, parsed(codec.prior)
+    drawn = [any_distribution(rng, codec, most) for most in (60, 400, *[60] * 8)]
+    packet = entropy.encode_sequence(as_pairs(drawn), *common)
+    assert codec.encode_sequence(drawn) == packet
+    assert list(codec.decode_sequence(packet)) == drawn
+    assert entropy.decode_sequence(packet, *common) == as_pairs(drawn)
+
+
+@pytest.mark.parametrize("name", ["entropy", "prior"])
+def test_a_full_memory(name):
+    """Supports that share little: the lightest tokens make room, the old ones fade."""
+    rng = np.random.default_rng(0)
+    codec = make_codec(name, 20_000, 300)
+    prior = parsed(codec.prior)
+    edge, memory = sqs.StreamEncoder(codec), entropy.Memory()
+    sizes = []
+    for i in range(60):
+        most = [40, 300][i % 5 == 0]
+        drafted = [any_distribution(rng, codec, most) for _ in range(5)]
+        tokens = [q.sample(rng) for q in drafted]
+        head = bytes([memory.head() if i else 0])
+        packet = entropy.encode_round(
+            as_pairs(drafted), tokens, 20_000, 300, memory, prior
+        )
+        assert edge.encode_round(drafted, tokens) == head + packet
+        assert same_memory(edge._memory, memory)
+        sizes.append(len(memory.weights))
+    assert max(sizes) <= 512
+    assert any(b < a for a, b in itertools.pairwise(sizes))
+    assert memory.seen == 255
+
+
+def test_bits_are_the_same_estimate():
+    """Estimated where models fit and the support is small and sparse."""
+    rng = np.random.default_rng(0)
+    estimated = 0
+    for _ in range(300):
+        codec = random_codec(rng)
+        q = any_distribution(rng, codec, most=300)
+        k = q.token_ids.size
+        ids, counts, _ = as_lists(q)
+        parts = [
+            entropy.counts_costs(codec.vocab_size, q.resolution, counts),
+            entropy.ids_costs(
+                codec.vocab_size, ids, entropy.Memory(), parsed(codec.prior)
+            ),
+        ]
+        bits = entropy_bits(codec, q)
+        if k <= 128 and 4 * k <= codec.vocab_size and all(a <= b for a, b in parts):
+            estimated += 1
+            bits = sum(model for model, _ in parts) / entropy.BIT
+        assert codec.bits(q) == math.ceil(bits)
+    assert 50 < estimated < 250
+
+
+def as_reference(found):
+    """Return what a codec decoded as the reference gives it."""
+    if isinstance(found, sqs.SparseDistribution):
+        return as_lists(found)[:2]
+    if isinstance(found, sqs.SparseRows):
+        return as_pairs(found)
+    return as_pairs(found.distributions), list(found.tokens)
+
+
+@pytest.mark.parametrize("name", ["decode", "decode_round", "decode_sequence"])
+def test_mutated_packets_mean_the_same(name):
+    """Or break the same rule."""
+    rng = np.random.default_rng(len(name))
+    rules = set()
+    for _ in range(60):
+        codec = random_codec(rng)
+        q = any_distribution(rng, codec, most=12)
+        good = {
+            "decode": lambda c, q: c.encode(q),
+            "decode_round": lambda c, q: c.encode_round([q, q], [q.sample(rng)] * 2),
+            "decode_sequence": lambda c, q: c.encode_sequence([q, q]),
+        }[name](codec, q)
+        for _ in range(10):
+            packet = mutate(rng, good)
+            rule = None
+            try:
+                expected = getattr(entropy, name)(
+                    packet,
+                    codec.vocab_size,
+                    codec.resolution,
+                    prior=parsed(codec.prior),
+                )
+            except BrokenRuleError as error:
+                (rule,) = error.args
+                expected = str(packet_error(Status[rule], len(packet)))
+            try:
+                got = as_reference(getattr(codec, name)(packet))
+            except sqs.PacketError as error:
+                got = str(error)
+            assert got == expected
+            rules.add(rule)
+    assert rules == {None, "TRUNCATED", "TRAILING_BYTES", "PADDING"}
+
+
+def test_tables_of_logarithms():
+    """Three ways to compute them, two of them in floating point."""
+    source = (Path(__file__).parents[2] / "csrc/entropy/model.c").read_text()
+
+    def table(name):
+        body = re.search(rf"{name}\[[^]]*\] = {{(.*?)}};", source, re.DOTALL)[1]
+        return [int(number) for number in re.findall(r"\d+", body)]
+
+    logs, powers = fixed.LOG2_TABLE.tolist(), fixed.EXP2_TABLE.tolist()
+    assert table("sqs_log2_table") == entropy.LOG_KNOTS == logs
+    assert table("sqs_exp2_table") == entropy.POWER_KNOTS == powers
+    starts = [entropy.id_position(x) for x in entropy.ID_EDGES[:-1]]
+    assert table("sqs_id_starts") == starts
+    header = (Path(__file__).parents[2] / "csrc/entropy/model.h").read_text()
+    assert f"#define SQS_ID_TOTAL {entropy.id_position(1 << 20)}u" in header
+    rng = np.random.default_rng(0)
+    for x in [1, 2, 3, (1 << 34) - 1, 1 << 34, *(2 ** rng.uniform(0, 34, 500))]:
+        assert entropy.log2(int(x)) == fixed.log2(int(x))
+    for t in [0, 1, (1 << 32) - 1, 1 << 32, *(rng.uniform(0, 70, 500) * 2**32)]:
+        assert entropy.exp2(int(t)) == fixed.exp2(int(t))
+
+
+def test_numba_overruns_nothing_if_a_row_changes_meanwhile():
+    """What C does is seen by AddressSanitizer, in tests/c/changing.c."""
+    select = numba.njit(lambda row, maxima: rows.select_from(row, maxima, 1.0))
+    leave = numba.njit(lambda ids, counts: quantize.survivors(ids, counts))
+    maxima = np.full(rows.LANES, -np.inf)
+    maxima[3] = 1  # as they were
+    assert select(np.ones(rows.GROUP), maxima).size == rows.GROUP
+    ids, counts = leave(np.arange(3), np.array([-1, 7, -1]))
+    assert (ids.tolist(), counts.tolist()) == ([1], [7])
+
+
+def test_campaign(backend, capsys):
+    """A taste of it; it takes all implementations by itself."""
+    if backend == "native":
+        assert campaign.main(["--random", "90", "--real", "8", "--files", "99"]) == 0
+        assert "0 differ" in capsys.readouterr().out

@@ -1,0 +1,326 @@
+"""Golden vectors: the format as files that no code here can quietly change."""
+
+import base64
+import json
+import re
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sqs_codec._backend._sqs import ffi, lib
+
+import sqs_codec as sqs
+from sqs_codec._base.errors import BROKEN_RULES, Status
+from sqs_codec._codec import gumbel
+from tests.kit import CODINGS, Script, Words, as_lists
+from tests.reference import make_vectors
+from tests.reference import sqs_reference as reference
+from tests.reference.gumbel import philox
+
+pytestmark = pytest.mark.usefixtures("backend")
+
+OTHERS = {"verify.json", "gumbel.json", "unbiased.json", "bad_priors.json"}
+"""Files without packets."""
+
+KEEP = {
+    "top_k": sqs.TopK,
+    "threshold": sqs.Threshold,
+    "top_p": sqs.TopP,
+    "min_p": sqs.MinP,
+}
+
+
+def load(name):
+    return json.loads((make_vectors.VECTORS / name).read_text())
+
+
+def codec_of(case, coding="entropy", prior=None):
+    return sqs.Codec(case["vocab_size"], case["resolution"], coding, prior)
+
+
+def distribution(case, vocab_size):
+    return sqs.SparseDistribution(case["token_ids"], case["counts"], vocab_size)
+
+
+def round_of(case, distributions, tokens):
+    drafted = [distribution(q, case["vocab_size"]) for q in distributions]
+    return sqs.Round(tuple(drafted), tuple(tokens))
+
+
+def check_limit(decode, survivors):
+    """A receiver with just room for them takes a packet, one with less refuses it."""
+    decode(max_survivors=survivors)
+    if survivors > 1:
+        with pytest.raises(sqs.PacketError, match="more survivors than max_survivors"):
+            decode(max_survivors=survivors - 1)
+
+
+def check_packets(case, q):
+    assert set(case["packets"]) == set(CODINGS)
+    for coding, packet in case["packets"].items():
+        codec = codec_of(case, coding)
+        assert codec.encode(q).hex() == packet
+        decode = partial(codec.decode, bytes.fromhex(packet))
+        assert decode() == q
+        check_limit(decode, q.token_ids.size)
+        assert codec.token_bits(q) == case["token_bits"][coding]
+        # What `bits` says of the entropy coding is an estimate, rounded up.
+        excess = codec.bits(q) - case["bits"][coding]
+        assert abs(excess) <= 1.02 if coding == "entropy" else excess == 0
+
+
+@pytest.mark.parametrize("case", load("distributions.json")["cases"])
+def test_distributions(case):
+    keep = KEEP[case["keep"][0]](case["keep"][1])
+    logits = make_vectors.formula_logits(
+        case["vocab_size"], case["seed"], case["slope"]
+    )
+    q = codec_of(case).quantize(logits, keep, temperature=case["temperature"])
+    dropped = float.fromhex(case["dropped_mass"])
+    assert as_lists(q) == (case["token_ids"], case["counts"], dropped)
+    check_packets(case, q)
+
+
+@pytest.mark.parametrize("case", load("shapes.json")["cases"])
+def test_shapes(case):
+    seed, vocab_size, k = case["seed"], case["vocab_size"], case["k"]
+    ids = make_vectors.formula_set(k, vocab_size, seed)
+    if case["last_ids"]:
+        ids = np.arange(vocab_size)[-k:]
+    counts = make_vectors.formula_counts(k, case["resolution"], seed)
+    check_packets(case, sqs.SparseDistribution(ids, counts, vocab_size))
+
+
+@pytest.mark.parametrize("case", load("rounds.json")["cases"])
+def test_rounds(case):
+    round_ = round_of(case, case["distributions"], case["tokens"])
+    assert set(case["packets"]) == set(CODINGS)
+    for coding, packet in case["packets"].items():
+        codec = codec_of(case, coding)
+        assert codec.encode_round(round_.distributions, round_.tokens).hex() == packet
+        assert codec.decode_round(bytes.fromhex(packet)) == round_
+
+
+@pytest.mark.parametrize("case", load("streams.json")["cases"])
+def test_streams(case):
+    codec = codec_of(case)
+    edge, cloud = sqs.StreamEncoder(codec), sqs.StreamDecoder(codec)
+    for i, packet in enumerate(case["packets"]):
+        drafted = [case["distributions"][j] for j in packet["distributions"]]
+        round_ = round_of(case, drafted, packet["tokens"])
+        data = bytes.fromhex(packet["packet"])
+        if data[0] == 0:
+            edge.restart()
+        assert edge.encode_round(round_.distributions, round_.tokens) == data
+        wrong = {*range(1, 256)} - {data[0]} if data[0] > 0 or i == 0 else ()
+        for head in wrong:
+            with pytest.raises(sqs.StreamError):
+                cloud.decode_round(bytes([head]) + data[1:])
+        assert cloud.decode_round(data) == round_
+
+
+def check_sequence(codec, packet, rows):
+    assert codec.encode_sequence(rows) == packet
+    decode = partial(codec.decode_sequence, packet)
+    assert decode() == rows
+    check_limit(decode, rows.token_ids.size)
+
+
+def rows_of(case, distributions):
+    drafted = [distribution(q, case["vocab_size"]) for q in distributions]
+    return sqs.SparseRows.stack(drafted)
+
+
+@pytest.mark.parametrize("case", load("streams.json")["cases"])
+def test_sequences(case):
+    numbers = [i for packet in case["packets"] for i in packet["distributions"]]
+    rows = rows_of(case, [case["distributions"][i] for i in numbers])
+    check_sequence(codec_of(case), bytes.fromhex(case["sequence"]), rows)
+
+
+@pytest.mark.parametrize("case", load("priors.json")["cases"])
+def test_priors(case):
+    prior = sqs.Prior.from_bytes(base64.b64decode(case["prior"]))
+    assert (prior.vocab_size, prior.classes) == (case["vocab_size"], case["classes"])
+    codec = codec_of(case, prior=prior)
+    edge, cloud = sqs.StreamEncoder(codec), sqs.StreamDecoder(codec)
+    for packet in case["packets"]:
+        data = bytes.fromhex(packet["packet"])
+        decode = decoder(codec, packet["kind"], cloud)
+        if "rule" in packet:
+            check_refusal(decode, data, packet["rule"])
+            continue
+        drafted = [case["distributions"][i] for i in packet["distributions"]]
+        if packet["kind"] == "distribution":
+            q = distribution(drafted[0], case["vocab_size"])
+            assert codec.encode(q) == data
+            assert abs(codec.bits(q) - packet["bits"]) <= 1.02
+            assert decode(data) == q
+            check_limit(partial(decode, data), q.token_ids.size)
+            continue
+        if packet["kind"] == "sequence":
+            check_sequence(codec, data, rows_of(case, drafted))
+            continue
+        round_ = round_of(case, drafted, packet["tokens"])
+        if packet["kind"] == "round":
+            assert codec.encode_round(round_) == data
+        else:
+            if data[0] == 0:
+                edge.restart()
+            assert edge.encode_round(round_.distributions, round_.tokens) == data
+        assert decode(data) == round_
+
+
+BAD_PRIORS = {
+    "SIZE": "bytes",
+    "MAGIC": "sqsprior",
+    "VERSION": "version",
+    "CLASSES": "classes",
+    "VOCABULARY": "vocabulary",
+    "CHECK": "check",
+    "CHANCES": "chances",
+    "WEIGHTS": "weigh",
+}
+"""A word of the message for each rule."""
+
+
+@pytest.mark.parametrize("case", load("bad_priors.json")["cases"])
+def test_bad_priors(case):
+    with pytest.raises(ValueError, match=BAD_PRIORS[case["rule"]]):
+        sqs.Prior.from_bytes(base64.b64decode(case["prior"]))
+
+
+@pytest.mark.parametrize("case", load("verify.json")["cases"])
+def test_verdicts(case):
+    round_ = round_of(case, case["distributions"], case["tokens"])
+    verdict = sqs.Verdict(case["accepted"], case["token"])
+    target = np.array(case["target"])
+    assert sqs.verify(round_, target, Script(case["draws"])) == verdict
+    narrow = target.astype(np.float32)
+    if np.array_equal(narrow, target):
+        assert sqs.verify(round_, narrow, Script(case["draws"])) == verdict
+
+
+@pytest.mark.parametrize("case", load("gumbel.json")["cases"])
+def test_races(case):
+    logits = make_vectors.formula_logits(
+        case["vocab_size"], case["seed"], case["slope"]
+    )
+    key, position = bytes.fromhex(case["key"]), int(case["position"], 16)
+    ((found, scores),) = gumbel.race(
+        logits[None],
+        case["temperature"],
+        np.frombuffer(key, "<u4"),
+        position,
+        len(case["tokens"]),
+        str,
+    )
+    assert found == case["tokens"]
+    assert [score.hex() for score in scores] == case["scores"]
+
+
+@pytest.mark.parametrize("case", load("unbiased.json")["cases"])
+def test_unbiased(case):
+    logits = make_vectors.formula_logits(
+        case["vocab_size"], case["seed"], case["slope"]
+    )
+    rng, temperature = Words([int(case["number"], 16)]), case["temperature"]
+    q = codec_of(case).quantize_unbiased(logits, temperature=temperature, rng=rng)
+    assert as_lists(q) == (case["token_ids"], case["counts"], 0)
+
+
+@pytest.mark.parametrize("case", load("gumbel.json")["philox"])
+def test_the_generator_is_philox(case):
+    """The reference's is; its races are those of the cores."""
+    counter, key, words = (
+        [int(word, 16) for word in case[name].split()]
+        for name in ("counter", "key", "words")
+    )
+    assert [int(word) for word in philox(counter, key)] == words
+
+
+@pytest.mark.parametrize("case", load("limits.json")["cases"])
+def test_limits(case):
+    pairs, tokens = make_vectors.formula_round(case["supports"], case["resolution"])
+    distributions = [dict(zip(("token_ids", "counts"), q, strict=True)) for q in pairs]
+    round_ = round_of(case, distributions, tokens)
+    codec, packet = codec_of(case, case["coding"]), bytes.fromhex(case["packet"])
+    assert codec.encode_round(round_) == packet
+    decode = partial(codec.decode_round, packet)
+    assert decode() == round_
+    check_limit(decode, sum(case["supports"]))
+    if "sequence" in case:
+        packet = bytes.fromhex(case["sequence"])
+        check_sequence(codec, packet, rows_of(case, distributions))
+
+
+@pytest.mark.parametrize("case", load("malformed.json")["cases"])
+def test_each_rule_has_its_error(case):
+    codec = codec_of(case, case["coding"])
+    packet = bytes.fromhex(case["packet"])
+    decode = decoder(codec, case["kind"])
+    check_refusal(decode, packet, case["rule"])
+
+
+def decoder(codec, kind, stream=None):
+    """What decodes a packet of the kind; `stream` goes on from its last packet."""
+    if kind == "stream":
+        return (stream or sqs.StreamDecoder(codec)).decode_round
+    return {
+        "distribution": codec.decode,
+        "round": codec.decode_round,
+        "sequence": codec.decode_sequence,
+    }[kind]
+
+
+def check_refusal(decode, packet, rule):
+    with pytest.raises(sqs.PacketError) as caught:
+        decode(packet)
+    assert isinstance(caught.value, sqs.StreamError) == (rule == "HEAD")
+    if rule != "HEAD":
+        assert str(caught.value).endswith(f": {BROKEN_RULES[Status[rule]]}")
+
+
+def test_every_rule_is_covered():
+    rules = {case["rule"] for case in load("malformed.json")["cases"]}
+    assert rules == {"HEAD", *(status.name for status in BROKEN_RULES)}
+    assert {case["rule"] for case in load("bad_priors.json")["cases"]} == {*BAD_PRIORS}
+
+
+def test_the_readme_counts_the_packets():
+    """So that who writes a decoder sees that none was left out."""
+    said = (make_vectors.VECTORS / "README.md").read_text()
+    counts = dict(re.findall(r"^\| `(\w+\.json)` \| (\d+) \|", said, re.MULTILINE))
+    found = {}
+    for name in make_vectors.FILES.keys() - OTHERS:
+        cases = load(name)["cases"]
+        found[name] = str(
+            sum(len(case.get("packets", [0])) + ("sequence" in case) for case in cases)
+        )
+    assert counts == found
+
+
+def test_statuses_are_those_of_the_c_core():
+    header = (Path(__file__).parents[2] / "csrc" / "sqs.h").read_text()
+    enum = header[header.index("enum sqs_status") : header.index("} sqs_status;")]
+    numbers = re.findall(r"^ {4}SQS_(\w+) = (\d+)", enum, re.MULTILINE)
+    assert numbers == [(status.name, str(int(status))) for status in Status]
+    for status, text in BROKEN_RULES.items():
+        assert ffi.string(lib.sqs_status_text(status)).decode() == text
+
+
+def test_worked_example_of_the_format():
+    """The example that docs/format.md takes apart."""
+    q = sqs.SparseDistribution([1, 4], [8, 2], 8)
+    packets = {"bitpack": "2638", "enumerative": "28c0", "entropy": "b86b"}
+    for coding, packet in packets.items():
+        assert sqs.Codec(8, 10, coding).encode(q).hex() == packet
+        assert reference.encode([1, 4], [8, 2], 8, 10, coding).hex() == packet
+        assert sqs.Codec(8, 10, coding).decode(bytes.fromhex(packet)) == q
+    round_ = {"enumerative": "0028d0", "entropy": "b884"}
+    for coding, packet in round_.items():
+        assert sqs.Codec(8, 10, coding).encode_round([q], [4]).hex() == packet
+    stream = sqs.StreamEncoder(sqs.Codec(8, 10))
+    assert stream.encode_round([q], [4]).hex() == "00b884"
+    assert sqs.Codec(8, 10).encode_sequence([q]).hex() == "0000b86b"

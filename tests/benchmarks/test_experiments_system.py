@@ -1,0 +1,295 @@
+"""The real system over a link in user space, and what a verifier serves."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import sqs_codec as sqs
+
+pytest.importorskip("grpc")
+pytest.importorskip("OpenSSL")
+pytest.importorskip("rich")
+pytest.importorskip("transformers")
+pytest.importorskip("cryptography")
+
+from rich.console import Console
+
+from benchmarks.experiments import capacity
+from benchmarks.experiments.experiment import Options
+from benchmarks.experiments.models import load
+from benchmarks.experiments.system import Cell, Text, play, play_all
+from benchmarks.harness import sessions
+from benchmarks.harness.edges import Crowd, run
+from benchmarks.harness.recorded import RecordedDraft, RecordedVerifier
+from benchmarks.planner.simulate import Steps
+from benchmarks.relay import Link
+from sqs_codec import Verdict
+from sqs_codec.system.edge import Edge, FixedPlan, Plan
+from sqs_codec.system.engine import BatchEngine
+from sqs_codec.system.hf import Cloud
+from sqs_codec.system.serve._datagram.link import DatagramLink
+from sqs_codec.system.session import Job, LocalLink, Sampling, Setting
+from tests.cli.test_demo import WORDS, save_model
+
+V, TOKENS = 300, 16
+SETTINGS = (Setting(sqs.Codec(V), sqs.TopK(16)),)
+PROMPT = (3, 1, 4)
+FAST = Link(1e8, 0.005)
+STEPS = Steps(0.001, 0.002, 0.0)
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Text:
+    """A draft and a target that agree somewhat."""
+    rng = np.random.default_rng(0)
+    target = 3 * rng.standard_normal((TOKENS, V))
+    rows = {"target": target, "draft": target + rng.standard_normal((TOKENS, V))}
+    folder = tmp_path_factory.mktemp("rows")
+    for name, values in rows.items():
+        np.save(folder / f"{name}.npy", values.astype(np.float32))
+    return Text(PROMPT, folder / "draft.npy", folder / "target.npy")
+
+
+def cell(text: Text, plan: FixedPlan | None, temperature: float = 0.0) -> Cell:
+    return Cell(
+        "a cell", FAST, (text, text), TOKENS, SETTINGS, plan, STEPS, temperature, 7
+    )
+
+
+@pytest.mark.parametrize(
+    "plan", [FixedPlan(4), FixedPlan(0), None], ids=["rounds", "alone", "planner"]
+)
+def test_the_greedy_text_is_the_targets(text: Text, plan: FixedPlan | None) -> None:
+    """Whatever the plan, for each of the texts."""
+    found = play(cell(text, plan))
+    greedy = np.load(text.target).argmax(axis=1).tolist()
+    assert [one["text"] for one in found["texts"]] == [greedy, greedy]
+
+
+class Counted(FixedPlan):
+    """A plan that notes what a link has carried when it is first asked."""
+
+    carried: tuple[int, int] | None = None
+
+    def __init__(self, link: LocalLink, length: int) -> None:
+        super().__init__(length)
+        self._link = link
+
+    def plan(self) -> Plan:
+        """Note it, and plan."""
+        if self.carried is None:
+            self.carried = self._link.sent, self._link.received
+        return super().plan()
+
+
+def test_the_bytes_are_those_of_the_packets(text: Text) -> None:
+    """The prompt and each round are a datagram up and an answer; all are known."""
+    given = cell(text, FixedPlan(4), 0.7)
+    draft, verifier = RecordedDraft(V, 0), RecordedVerifier(V, Steps(0, 0, 0))
+    draft.begin(len(PROMPT), np.load(text.draft), [given.seed, 0, 0])
+    verifier.begin(len(PROMPT), np.load(text.target), [given.seed, 0, 1])
+    link = LocalLink(verifier)
+    plan = Counted(link, 4)
+    edge = Edge(draft, settings=SETTINGS, planner=plan, rng=draft.rng)
+    sampling = Sampling(0.7)
+    steps = [*edge.generate(PROMPT, link, max_tokens=TOKENS, sampling=sampling)]
+    assert plan.carried is not None
+    up, down = (
+        sum(getattr(step, name) for step in steps) - before + 57 * (len(steps) + 1)
+        for name, before in zip(("bytes_up", "bytes_down"), plan.carried, strict=True)
+    )
+    assert DatagramLink.overhead == 57
+    for _ in range(3):  # a machine that stands still for 0.1 s sends something twice
+        played = play(given)["texts"][0]
+        assert played["text"] == [token for step in steps for token in step.tokens]
+        assert played["accepted"] == sum(step.accepted for step in steps)
+        if (played["bytes_up"], played["bytes_down"]) == (up, down):
+            return
+    pytest.fail(f"{played} isn't {up} and {down} bytes")
+
+
+def test_the_clock_shows_what_is_stated(text: Text) -> None:
+    """A round takes its drafts, the target, the trip and the bits; no more than so."""
+    slow = Cell(
+        "slow",
+        Link(1e5, 0.03),
+        (text,),
+        TOKENS,
+        SETTINGS,
+        FixedPlan(3),
+        Steps(0.004, 0.01, 0.001),
+        0.7,
+    )
+    played = play(slow)["texts"][0]
+    last = (TOKENS - played["accepted"] - played["passes"]) * (0.01 + 0.03)
+    least = (
+        0.004 * played["drafted"]
+        + (0.03 + 0.01) * played["passes"]
+        + 0.001 * played["drafted"]
+        + 8 * played["bytes_up"] / 1e5
+    )
+    assert 0.99 * least <= played["seconds"] + last
+    assert played["seconds"] <= least + last + 2 * played["late"] + 0.1
+    assert 0 < played["first"] < played["seconds"]
+
+
+def test_all_plans_have_the_same_luck(text: Text) -> None:
+    """What is drawn and judged at a position doesn't depend on the round it is in."""
+    texts = [
+        play(cell(text, FixedPlan(length), 0.7))["texts"][0]["text"]
+        for length in (3, 3, 5)
+    ]
+    assert texts[0] == texts[1]
+    same = np.array(texts[0]) == np.array(texts[2])
+    assert same.mean() > 0.5  # but for tokens that end a round of one of them
+
+
+def test_hints_write_the_text_of_the_cloud_alone(text: Text) -> None:
+    alone, hints = (
+        play(replace(cell(text, plan, 0.7), modes=("hints",)))["texts"][0]
+        for plan in (FixedPlan(0), None)
+    )
+    assert hints["text"] == alone["text"]
+    assert hints["passes"] < alone["passes"] == TOKENS
+    assert hints["rows"] > alone["rows"] == 0
+
+
+def laws(length: int, texts: int) -> Iterator[list[int]]:
+    """Yield texts of 4 tokens of a vocabulary of 3, by rounds of a length."""
+    rng = np.random.default_rng(1)
+    target, draft = rng.standard_normal((2, 4, 3)).astype(np.float32)
+    model, verifier = RecordedDraft(3, 0), RecordedVerifier(3, Steps(0, 0, 0))
+    settings = (Setting(sqs.Codec(3, 8), sqs.TopK(2)),)
+    for seed in range(texts):
+        model.begin(1, draft, [seed, 0, 0])
+        verifier.begin(1, target, [seed, 0, 1])
+        edge = Edge(model, settings=settings, planner=FixedPlan(length), rng=model.rng)
+        steps = edge.generate([0], LocalLink(verifier), max_tokens=4)
+        yield [token for step in steps for token in step.tokens]
+
+
+def test_numbers_by_position_keep_the_law() -> None:
+    """Each token is distributed as the target says, by 500 texts."""
+    n = 500
+    rng = np.random.default_rng(1)
+    weights = np.exp(rng.standard_normal((2, 4, 3)).astype(np.float32)[0])
+    expected = weights / weights.sum(axis=1, keepdims=True)
+    found = np.eye(3)[[*laws(2, n)]].mean(axis=0)
+    deviation = np.sqrt(expected * (1 - expected) / n)
+    assert np.abs(found - expected).max() < 4 * deviation.max()
+
+
+def test_cells_come_from_many_processes(text: Text) -> None:
+    """All of them, each as it would be alone."""
+    cells = [cell(text, FixedPlan(length), 0.7) for length in (0, 2, 4)]
+    found = [*play_all(cells, 2)]
+    texts = {one["texts"][0]["drafted"]: one["texts"][0]["text"] for one in found}
+    assert sorted(texts.values()) == sorted(
+        play(one)["texts"][0]["text"] for one in cells
+    )
+
+
+def test_texts_longer_than_their_rows_are_refused(text: Text) -> None:
+    with pytest.raises(ValueError, match="16 rows, and texts have 17 tokens"):
+        play(Cell("long", FAST, (text,), TOKENS + 1, SETTINGS, FixedPlan(2), STEPS))
+
+
+def made_up(options: Options) -> list[dict[str, object]]:
+    """Five windows in which batches serve n edges 10 n tokens, or 10, and others."""
+    shared = [
+        {"name": name, "edges": 2, "more": more, "plan": plan, "texts": 1}
+        | {"tokens": tokens, "seconds": 2.0}
+        for more in capacity.MORE
+        for name, plan, tokens in (
+            ("alone", "", 8),
+            ("rounds", "2", 6),
+            ("rounds", "4", 10),
+            ("hints", "", 12),
+        )
+    ]
+    return shared + [
+        {"name": name, "edges": n, "tokens": 10 * more + i, "texts": 1, "seconds": 2.0}
+        for i in (-2, -1, 0, 1, 2)
+        for n in capacity._edges(Options(Path(), quick=True))
+        for name, more in ((capacity.BATCHED, n), (capacity.SERIAL, 1))
+    ]
+
+
+def test_capacity_sums_up_windows(tmp_path: Path) -> None:
+    options = Options(tmp_path, quick=True)
+    found = capacity.summary(made_up(options), options)
+    (two,) = found["served"]
+    assert two["gain"]["value"] == 2
+    assert two["batched"]["tokens"]["value"] == 10
+    assert 9 <= two["batched"]["tokens"]["low"] < 10
+    assert two["batched"]["texts"] == {"value": 0.5, "low": 0.5, "high": 0.5}
+    rates = [found["shared"][0][way]["value"] for way in capacity.WAYS]
+    assert rates == [4, 5, 6]
+    out = io.StringIO()
+    Console(width=80, file=out).print(*capacity.tables(found))
+    assert "…" not in out.getvalue()
+
+
+def test_a_model_may_have_more_rows_than_there_are_tokens(tmp_path: Path) -> None:
+    """As many do, whose embeddings are rounded up to a power of two."""
+    folders = [save_model(tmp_path / str(n), 128, WORDS, n) for n in range(2)]
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("the fox slept\n")
+    options = Options(tmp_path, True, 0, prompts, *folders)
+    models = load(options, options.model)
+    cloud = Cloud(models.pair.target, vocab_size=models.vocab_size)
+    texts = [[*prompt.tokens] for prompt in models.prompts]
+    (session,) = sessions.play(cloud, models.pair, texts, 3, [0])
+    assert len(session.rounds) == 3
+
+
+class Waits:
+    """A verifier that notes how many jobs it is given at once, and accepts nothing."""
+
+    vocab_size, max_text = V, 100
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+
+    def verify(self, jobs: Sequence[Job]) -> list[Verdict | None]:
+        """Take as long for many as for one, and say token 1."""
+        self.sizes.append(len(jobs))
+        time.sleep(0.01)
+        return [Verdict(0, 1) if job.wanted else None for job in jobs]
+
+    def forget(self, session: bytes) -> None:
+        """Keep nothing."""
+
+
+@pytest.mark.parametrize("make", [BatchEngine, capacity.OneByOne])
+def test_one_by_one_takes_one_job_at_a_time(make: type[BatchEngine]) -> None:
+    verifier = Waits()
+
+    async def all_at_once() -> None:
+        engine = make(verifier, tokenizer=b"")
+        await engine.open()
+        jobs = [Job(bytes([i]), [0], None, np.zeros(1), Sampling()) for i in range(8)]
+        await asyncio.gather(*map(engine.verify, jobs))
+        await engine.close()
+
+    asyncio.run(all_at_once())
+    assert sum(verifier.sizes) == 8
+    assert (max(verifier.sizes) == 1) is (make is capacity.OneByOne)
+
+
+def test_a_crowd_counts_what_it_is_served() -> None:
+    """A token takes 10 ms, so two edges get 100 in half a second at most."""
+    crowd = Crowd(0, "datagram", b"", sqs.Codec(V), [[*PROMPT]], 2)
+    seen = asyncio.run(run(crowd, BatchEngine(Waits()), 0.5))
+    assert not seen.errors
+    tokens, texts = seen.between(0, 0.5)
+    assert tokens <= 100
+    assert seen.between(-60, 60)[1] >= max(1, texts)

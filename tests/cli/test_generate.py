@@ -1,0 +1,272 @@
+"""``sqs generate`` against a server in this process."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import transformers
+
+import sqs_codec as sqs
+from sqs_codec.cli import main as cli
+from sqs_codec.cli.generate import SMOLLM2, settings
+from sqs_codec.system.engine import EngineConfig, make_engine
+from sqs_codec.system.hf import _models, load_model
+from tests.cli.test_demo import WORDS, save_model
+from tests.system.serve.kit import Server, serving, wait_until
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Folders of a draft, a target of the same words, and one of other words."""
+    folder = tmp_path_factory.mktemp("models")
+    return {
+        "draft": save_model(folder / "draft", 16, WORDS),
+        # By its first 12 tokens it prefers each by 20 times bfloat16's rounding.
+        "target": save_model(folder / "target", 24, WORDS, seed=25),
+        "other": save_model(folder / "other", 16, [*WORDS[:-1], "rain"]),
+    }
+
+
+@pytest.fixture(scope="module", params=["float32"])
+def server(models: dict[str, str], request: pytest.FixtureRequest) -> Iterator[Server]:
+    """A server of the target, for one token."""
+    engine = make_engine(EngineConfig(target=models["target"], dtype=request.param))
+    with serving(engine, tokens=["a-token-of-the-tests"]) as server:
+        yield server
+
+
+def generate(server: Server, *arguments: str) -> int:
+    return cli.main(
+        ["generate", "--server", server.address, "--insecure", "the fox", *arguments]
+    )
+
+
+@pytest.mark.parametrize(
+    ("server", "dtype"),
+    [("float32", "float32"), ("bfloat16", "bfloat16"), ("float16", "bfloat16")],
+    indirect=["server"],
+)
+def test_text_goes_out_and_the_rest_to_standard_error(
+    server: Server,
+    dtype: str,
+    models: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("SQS_TOKEN", "a-token-of-the-tests")
+    capsys.readouterr()
+    arguments = [
+        "--temperature",
+        "0",
+        "--max-tokens",
+        "12",
+        "--dtype",
+        dtype,
+        "--draft",
+    ]
+    assert generate(server, *arguments, models["draft"], "--draft-length", "3") == 0
+    out, err = capsys.readouterr()
+    assert f"Drafting with {models['draft']} on cpu in {dtype}, 0 MiB\n" in err
+    target = load_model(models["target"], dtype=dtype)
+    ids = target.tokenizer("the fox", return_tensors="pt")["input_ids"]
+    text = target.model.generate(
+        ids,
+        max_new_tokens=12,
+        do_sample=False,
+        suppress_tokens=list(range(13, 24)),
+        pad_token_id=0,
+    )[0, ids.shape[1] :]
+    assert out == target.tokenizer.decode(text, skip_special_tokens=True) + "\n"
+    drafted = (f"{len(text)} tokens", "a second", "drafted", "uplink", "downlink")
+    for words in (*drafted, "plan:"):
+        assert words in err
+    # A rule of one's own is all that the planner may choose.
+    assert generate(server, *arguments, models["draft"], "--alpha", "0.1") == 0
+    assert capsys.readouterr().out == out
+
+
+def test_what_goes_wrong_is_said_in_a_line(
+    server: Server,
+    models: dict[str, str],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    draft = ["--draft", models["draft"]]
+    token = ["--token", "a-token-of-the-tests"]
+    for arguments, said in (
+        ([*draft, "--token", "another-token"], "token"),
+        (["--draft", models["other"], *token], "tokenizer"),
+        (["--draft", models["draft"] + "s", *token], "cannot load"),
+    ):
+        capsys.readouterr()
+        assert generate(server, *arguments) == 1
+        out, err = capsys.readouterr()
+        assert out == ""
+        *lines, last = err.splitlines()
+        assert last.startswith("sqs generate: ")
+        assert said in last
+        assert not lines or lines[0].startswith("Drafting with ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("--server 127.0.0.1 --insecure", "must be HOST:PORT"),
+        ("--server 192.0.2.1:8743 --insecure", "192.0.2.1 isn't this machine"),
+        ("--server a:1 --cert /none", "the certificate /none: No such file"),
+        ("--server a:1 --cert /none --transport datagram", "/none: No such file"),
+        ("--server a:1 --cert /dev/null", "/dev/null is a device, and must be a file"),
+        ("--server a:1 --token \N{BULLET}", "visible ASCII characters"),
+        ("--server a:1 --prior /none", "no file /none"),
+        ("--server a:1 --draft /none", "/none: there is no such directory"),
+    ],
+)
+def test_what_can_be_known_is_said_before_a_model_is_loaded(
+    arguments: str,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(_models, "_load_model", None)
+    assert cli.main(["generate", *arguments.split(), "a prompt"]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("sqs generate: ")
+    assert said in err
+    assert len(err.splitlines()) == 1
+
+
+def test_a_dead_port_is_told_before_a_model_is_loaded(
+    models: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(_models, "_load_model", None)
+    options = ["--server", "localhost:1", "--insecure", "--draft", models["draft"]]
+    assert cli.main(["generate", *options, "a prompt"]) == 1
+    assert "nothing listens there" in capsys.readouterr().err
+
+
+def test_modes_are_kept_to_and_a_seed_gives_one_text(
+    server: Server, models: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    token = ["--token", "a-token-of-the-tests", "--max-tokens", "30"]
+    texts = {}
+    for way, drafts in (
+        ("--draft-length 3", True),
+        ("--mode rounds", True),
+        ("--mode alone --seed 7", False),
+        ("--mode hints --seed 7", True),
+        ("--seed 7", True),
+        ("--mode alone --seed 8", False),
+    ):
+        assert generate(server, "--draft", models["draft"], *way.split(), *token) == 0
+        texts[way], err = capsys.readouterr()
+        assert ("drafted" in err) == drafts, way
+    modes = "--mode alone --seed 7", "--mode hints --seed 7", "--seed 7"
+    assert len({texts[way] for way in modes}) == 1
+    assert texts["--mode alone --seed 8"] != texts["--seed 7"]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("--mode alone --draft-length 3", "--draft-length is for rounds, not for"),
+        ("--mode rounds --seed 7", "--seed rules rounds out"),
+        ("--seed 7 --draft-length 3", "--seed rules rounds out"),
+    ],
+)
+def test_modes_that_make_no_sense(
+    options: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["generate", "--server", "a:1", *options.split(), "a prompt"])
+    assert said in capsys.readouterr().err
+
+
+def test_a_prompt_of_another_encoding(
+    server: Server, models: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    prompt = os.fsdecode(b"the caf\xe9")
+    options = ["--server", server.address, "--insecure", "--draft", models["draft"]]
+    assert cli.main(["generate", *options, prompt]) == 1
+    assert capsys.readouterr().err == "sqs generate: the prompt must be text in UTF-8\n"
+
+
+@pytest.mark.parametrize(
+    ("asked", "fingerprint", "prior"),
+    [
+        (None, SMOLLM2, "smollm2"),
+        (None, b"another ", None),
+        ("none", SMOLLM2, None),
+        ("gpt2", SMOLLM2, "gpt2"),
+    ],
+)
+def test_prior_is_the_vocabularys(
+    asked: str | None, fingerprint: bytes, prior: str | None
+) -> None:
+    args = argparse.Namespace(prior=asked, kept=None, alpha=None)
+    size = 50_257 if asked == "gpt2" else 49_152
+    draft: Any = argparse.Namespace(vocab_size=size, fingerprint=fingerprint)
+    expected = None if prior is None else sqs.Prior.builtin(prior)
+    for setting in settings(args, draft):
+        assert setting.codec.prior == expected
+
+
+def test_gguf_files_need_llama_cpp_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "llama_cpp", None)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    options = ["generate", "--server", "a:1", "a prompt", "--draft"]
+    for draft, missing, extra in (
+        ("model.gguf", "llama-cpp-python", "llama-cpp"),
+        ("model", "torch", "serve"),
+    ):
+        assert cli.main([*options, draft]) == 1
+        assert capsys.readouterr().err == (
+            f"sqs generate needs {missing}. To install everything it uses:\n"
+            f"    pip install '.[{extra}]'  # in a clone of sqs-codec\n"
+        )
+
+
+def test_a_llama_cpp_that_lacks_a_library(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As where it was built for a GPU that isn't there."""
+    (tmp_path / "llama_cpp.py").write_text("raise RuntimeError('no libcudart.so')")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("llama_cpp", "sqs_codec.system.llama_cpp"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    options = ["--server", "localhost:1", "--insecure", "--draft", "model.gguf"]
+    assert cli.main(["generate", *options, "a prompt"]) == 1
+    assert capsys.readouterr().err == "sqs generate: no libcudart.so\n"
+
+
+def test_an_interrupt_ends_the_session(
+    server: Server,
+    models: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def interrupt(*_: object, **__: object) -> str:
+        signal.raise_signal(signal.SIGINT)
+        raise AssertionError
+
+    tokenizer = transformers.PreTrainedTokenizerFast
+    monkeypatch.setattr(tokenizer, "decode", interrupt)
+    arguments = ["--max-tokens", "12", "--token", "a-token-of-the-tests", "--draft"]
+    before = signal.signal(signal.SIGINT, lambda *_: pytest.fail("a process ends here"))
+    try:
+        assert generate(server, *arguments, models["draft"]) == 130
+    finally:
+        assert signal.signal(signal.SIGINT, before) is not before
+    assert "uplink" in capsys.readouterr().err
+    wait_until(lambda: server.metric("sqs_sessions") == 0)

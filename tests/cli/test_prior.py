@@ -1,0 +1,226 @@
+"""The command ``sqs prior``, and the option ``--prior`` of the others."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+import sqs_codec as sqs
+from sqs_codec.cli import main as cli
+from sqs_codec.cli import prior as command
+from sqs_codec.cli.options import find_prior
+from sqs_codec.cli.prior import load_tokenizer, read_tokens
+
+README = Path(__file__).parents[2] / "README.md"
+V = 400
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A byte-pair tokenizer of the README."""
+    made = Tokenizer(models.BPE())
+    made.pre_tokenizer = pre_tokenizers.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=V,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    made.train([str(README)], trainer)
+    path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
+    made.save(str(path))
+    return path
+
+
+@pytest.fixture(scope="module")
+def logits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    rows = np.random.default_rng(0).normal(0, 2, (300, V)).astype(np.float32)
+    rows[:, ::2] += 8 * (np.arange(300) // 3 % 2)[:, None]
+    path = tmp_path_factory.mktemp("drafts") / "logits.npy"
+    np.save(path, rows)
+    return path
+
+
+def prior(*arguments: object) -> int:
+    return cli.main(["prior", *map(str, arguments)])
+
+
+def saved(out: str) -> float:
+    """The ratio that the report gives."""
+    found = re.search(
+        r"without a prior (\d+\.\d), with it (\d+\.\d): (\d\.\d+)$", out, re.MULTILINE
+    )
+    assert found is not None
+    without, with_it, ratio = map(float, found.groups())
+    assert ratio == pytest.approx(with_it / without, abs=0.02)
+    return ratio
+
+
+def test_text_makes_a_prior(
+    tokenizer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "my.sqsprior"
+    assert prior("--tokenizer", tokenizer, README, "-o", output) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert "bits of a token by itself" in out
+    assert saved(out) < 0.95
+    made = sqs.Prior.load(output)
+    assert (made.vocab_size, made.classes) == (V, 1)
+    tokens = Tokenizer.from_file(str(tokenizer)).encode(README.read_text("utf-8")).ids
+    counts = np.bincount(tokens, minlength=V)
+    assert made.digest.hex() in out
+    # A kind is an eighth of an octave; lines may be cut into a few other tokens.
+    likely = sqs.Prior.from_counts(counts)
+    assert np.median(abs(made._tables.kinds.astype(int) - likely._tables.kinds)) <= 1
+
+
+def test_drafts_make_a_prior(
+    logits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "my.sqsprior"
+    arguments = "--drafts", logits, "-o", output, "--top-k", 12, "--resolution", 50
+    assert prior(*arguments, "--classes", 3) == 0
+    out, _ = capsys.readouterr()
+    assert "mean of 60 held-out rows (TopK(12), resolution 50, temperature 0.7)" in out
+    assert saved(out) < 0.98
+    assert sqs.Prior.load(output).classes == 3
+
+
+def test_a_folder_is_a_tokenizer_and_text_goes_with_drafts(
+    tokenizer: Path, logits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "my.sqsprior"
+    text = tmp_path / "text.txt"
+    text.write_text("to be or not to be " * 40, "utf-8")
+    arguments = "--tokenizer", tokenizer.parent, text, "--drafts", logits
+    assert prior(*arguments, "-o", output, "--classes", 2) == 0
+    assert "tokens of text\n300 rows of drafts" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "nothing to count"),
+        (["README.md"], "texts need a --tokenizer"),
+        (["nothing.txt", "--tokenizer", "TOKENIZER"], "nothing.txt: No such file"),
+        (["BINARY", "--tokenizer", "TOKENIZER"], "is not UTF-8"),
+        (["EMPTY", "--tokenizer", "TOKENIZER"], "has no tokens"),
+        (
+            ["README.md", "--tokenizer", "TOKENIZER", "--vocab-size", "50"],
+            "which a vocabulary of 50 hasn't",
+        ),
+        (["README.md", "--tokenizer", "BINARY"], "cannot load the tokenizer"),
+        (["README.md", "--tokenizer", "nope.json"], "cannot load the tokenizer nope"),
+        (
+            ["README.md", "--tokenizer", "TOKENIZER", "--classes", "4"],
+            "--classes needs --drafts",
+        ),
+        (["--drafts", "BINARY"], "is not a .npy file"),
+        (
+            ["--drafts", "LOGITS", "--top-k", "401"],
+            "--top-k must be up to 400, as logits",
+        ),
+        (["--drafts", "LOGITS", "-o", "nowhere/x"], "no folder nowhere to write to"),
+        (["--drafts", "NAN", "-o", "."], ". is a folder, and must be a file"),
+        (["--drafts", "NAN"], "nan.npy: row 70: logits[5] is nan; values must"),
+        (["--drafts", "LOGITS", "--vocab-size", "50"], f"logits of {V} tokens, not 50"),
+    ],
+)
+def test_what_is_wrong_is_said(
+    arguments: list[str],
+    message: str,
+    tokenizer: Path,
+    logits: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(README.parent)
+    (tmp_path / "binary").write_bytes(bytes(range(128, 256)))
+    (tmp_path / "empty").write_bytes(b"")
+    rows = np.zeros((100, V), np.float32)
+    rows[70, 5] = np.nan
+    np.save(tmp_path / "nan.npy", rows)
+    names = {
+        "NAN": str(tmp_path / "nan.npy"),
+        "TOKENIZER": str(tokenizer),
+        "LOGITS": str(logits),
+        "BINARY": str(tmp_path / "binary"),
+        "EMPTY": str(tmp_path / "empty"),
+    }
+    output = tmp_path / "out.sqsprior"
+    given = [names.get(argument, argument) for argument in arguments]
+    assert prior("-o", output, *given) == 1
+    err = capsys.readouterr().err
+    assert message in " ".join(err.split())
+    assert err.startswith("sqs prior: ")
+    assert err.count("\n") == 1
+    assert not output.exists()
+
+
+def test_a_hub_that_cannot_be_reached_is_told_at_once(
+    unreachable_hub: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = "--tokenizer", "no-such-name", README, "-o", "x"
+    assert prior(*arguments) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    begin = f"sqs prior: cannot load the tokenizer no-such-name: {unreachable_hub}"
+    assert err.startswith(begin)
+    assert err.count("\n") == 1
+
+
+def test_inspect_reads_with_a_prior(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    codec = sqs.Codec(49_152, prior=sqs.Prior.builtin("smollm2"))
+    packet = tmp_path / "packet.bin"
+    q = sqs.SparseDistribution([3, 40, 40_000], [70, 20, 10], 49_152)
+    packet.write_bytes(codec.encode(q))
+    arguments = ["inspect", str(packet), "--vocab-size", "49152"]
+    arguments += ["--kind", "distribution"]
+    assert cli.main([*arguments, "--prior", "smollm2"]) == 0
+    assert "40000" in capsys.readouterr().out
+    sqs.Prior.builtin("smollm2").save(tmp_path / "copy")
+    assert cli.main([*arguments, "--prior", str(tmp_path / "copy")]) == 0
+    assert "40000" in capsys.readouterr().out
+    assert cli.main([*arguments, "--prior", "smollm3"]) == 1
+    assert "no file smollm3, and no built-in prior: name must be" in (
+        capsys.readouterr().err
+    )
+    assert cli.main([*arguments, "--prior", "gemma3"]) == 1
+    assert "262144" in capsys.readouterr().err
+
+
+def test_a_folder_is_no_prior(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of a model that was downloaded; its name means the built-in prior."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "smollm2").mkdir()
+    assert find_prior("smollm2") == sqs.Prior.builtin("smollm2")
+
+
+def test_a_text_is_tokenized_in_parts(
+    tokenizer: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = load_tokenizer(str(tokenizer))
+    tokens = read_tokens(loaded, README, V)
+    monkeypatch.setattr(command, "LINES", 7)
+    assert read_tokens(loaded, README, V).tolist() == tokens.tolist()
+
+
+def test_bits_takes_a_prior(
+    logits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = tmp_path / "my.sqsprior"
+    assert prior("--drafts", logits, "-o", made) == 0
+    capsys.readouterr()
+    assert cli.main(["bits", str(logits), "--rows", "20"]) == 0
+    without = capsys.readouterr().out
+    assert cli.main(["bits", str(logits), "--rows", "20", "--prior", str(made)]) == 0
+    assert capsys.readouterr().out != without
+    assert cli.main(["bits", str(logits), "--prior", "gpt2"]) == 1
+    assert "50257" in capsys.readouterr().err

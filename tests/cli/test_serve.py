@@ -1,0 +1,326 @@
+"""The command ``sqs serve``: what it refuses, what it prints, how it stops."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from sqs_codec.cli import options
+from sqs_codec.cli import serve as module
+from sqs_codec.cli.main import main
+from sqs_codec.system.engine import BatchEngine, Engine, EngineConfig, EngineInfo
+from sqs_codec.system.hf import _models
+from sqs_codec.system.serve import connect
+from tests.system.serve.kit import (
+    PATIENCE,
+    Toy,
+    batch,
+    certificate,
+    converse,
+    edge_session,
+    greedy,
+    wait_until,
+)
+
+TOKEN = "a-token-that-is-long-enough"
+LOAD = module._load
+
+
+@pytest.fixture(autouse=True)
+def no_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests say themselves which token there is, and serve a toy model."""
+    monkeypatch.delenv("SQS_TOKEN", raising=False)
+
+    def load(args: object) -> Engine:
+        return batch(Toy())
+
+    monkeypatch.setattr(module, "_load", load)
+    monkeypatch.setattr(module, "has_packages", lambda *_, **__: True)
+
+
+def free_port() -> int:
+    """A port that was free a moment ago."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        return int(listening.getsockname()[1])
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("", "needs --cert and --key, or --insecure"),
+        ("--cert c.pem", "openssl req -x509"),
+        ("--insecure --cert c.pem --key k.pem", "goes without --cert and --key"),
+        ("--insecure --host 0.0.0.0", "0.0.0.0 isn't this machine"),
+        ("--insecure --host nowhere.invalid", "nowhere.invalid isn't this machine"),
+        ("--cert c.pem --key k.pem", "SQS_TOKEN=$(openssl rand -hex 16)"),
+        ("--cert c.pem --key k.pem --token abc", "at least 16 characters"),
+        (f"--insecure --token {TOKEN}\N{BULLET}", "visible ASCII characters"),
+        (f"--cert c.pem --key k.pem --token {TOKEN}", "can't load the certificate"),
+        ("--insecure --port 65536", "must be 0 to 65535, not 65536"),
+        ("--insecure --port x", "invalid"),
+        ("--insecure --max-sessions 0", "must be at least 1, not 0"),
+        ("--insecure --transport pigeon", "invalid choice"),
+        ("--insecure --dtype int8", "invalid choice"),
+        ("--insecure --engine-option 3", "must be NAME=VALUE, not 3"),
+        ("--ray a:1 --dtype float32", "--dtype goes without --ray ADDRESS"),
+        ("--ray a:1 --engine-option a=1", "--engine-option goes without --ray"),
+    ],
+)
+def test_wrong_usage(
+    options: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as error:
+        main(["serve", *options.split()])
+    assert error.value.code == 2
+    out, err = capsys.readouterr()
+    assert words in err
+    assert out == ""
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("--device cuda", "there is no cuda here: PyTorch "),
+        ("--revision v1", "SmolLM2 has no revisions"),
+        ("--target . --revision v1", ". is a directory, which has no revisions"),
+        ("--engine-option a=1 --engine-option b=2", "transformers takes no options, "),
+        ("--engine vllm --device cpu", "vLLM runs on what it was built for"),
+    ],
+)
+def test_what_no_engine_can_do_is_said_before_a_model_is_loaded(
+    options: str,
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(module, "_load", LOAD)
+    monkeypatch.setattr(_models, "devices", lambda: {"cpu"})
+    monkeypatch.setattr(_models, "_load_model", None)
+    assert main(["serve", "--insecure", "--port", "0", *options.split()]) == 1
+    *_, last = capsys.readouterr().err.splitlines()
+    assert last.startswith("sqs serve: ")
+    assert words in last
+
+
+def test_options_of_an_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    def make(config: EngineConfig) -> NoReturn:
+        found.append(config)
+        raise ValueError("that will do")
+
+    found: list[EngineConfig] = []
+    monkeypatch.setattr(module, "_load", LOAD)
+    monkeypatch.setattr(module, "make_engine", make)
+    given = {
+        "tensor-parallel-size=2": 2,
+        "quantization=awq": "awq",
+        "enforce_eager=True": True,
+        "gpu_memory_utilization=0.5": 0.5,
+        'hf_overrides={"a": [1]}': {"a": [1]},
+        "seed=null": None,
+    }
+    options = [word for text in given for word in ("--engine-option", text)]
+    arguments = ["--engine", "vllm", "--dtype", "float16", "--revision", "v1"]
+    assert main(["serve", "--insecure", "--port", "0", *arguments, *options]) == 1
+    names = [text.split("=")[0].replace("-", "_") for text in given]
+    expected = dict(zip(names, given.values(), strict=True))
+    config = EngineConfig("vllm", dtype="float16", revision="v1", options=expected)
+    assert found == [config]
+
+
+def test_port_in_use_by_the_other_transport(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only what is to be listened on has to be free; a model isn't loaded before."""
+
+    def load(*_: object) -> NoReturn:
+        raise ValueError("loads a model")
+
+    monkeypatch.setattr(module, "_load", load)
+    for kind, taken in (
+        (socket.SOCK_STREAM, "grpc"),
+        (socket.SOCK_DGRAM, "datagram"),
+    ):
+        with socket.socket(socket.AF_INET, kind) as other:
+            other.bind(("127.0.0.1", 0))
+            if kind == socket.SOCK_STREAM:
+                other.listen()
+            port = str(other.getsockname()[1])
+            for transport in ("grpc", "datagram", "both"):
+                options = ["--insecure", "--port", port, "--transport", transport]
+                assert main(["serve", *options]) == 1
+                in_use = "already in use" in capsys.readouterr().err
+                assert in_use == (transport in (taken, "both"))
+
+
+def test_metrics_port_in_use(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        arguments = ["--port", str(free_port()), "--metrics-port", port]
+        assert main(["serve", "--insecure", *arguments]) == 1
+    err = capsys.readouterr().err
+    assert f"127.0.0.1:{port}: Address already in use" in err
+    assert "Serving" not in err
+
+
+class Slow(BatchEngine):
+    """An engine that takes a minute in a thread to load its model."""
+
+    def __init__(self) -> None:
+        super().__init__(Toy())
+        self.steps: list[str] = []
+
+    async def open(self) -> EngineInfo:
+        """Load, and be cancelled meanwhile."""
+        try:
+            print("opening", flush=True)
+            await asyncio.to_thread(time.sleep, 60 if __name__ == "__main__" else 0.5)
+            return await super().open()
+        finally:
+            await asyncio.sleep(0.01)
+            self.steps.append("opened")
+
+    async def close(self) -> None:
+        """Close."""
+        self.steps.append("closed")
+        await super().close()
+
+
+def test_stop_while_the_engine_opens(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine = Slow()
+    monkeypatch.setattr(module, "_load", lambda _: engine)
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    assert main(["serve", "--insecure", "--port", "0"]) == 0
+    assert engine.steps == ["opened", "closed"]  # one after the other
+    assert capsys.readouterr().err == "Stopping; once more stops at once.\n"
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
+def test_a_second_signal_waits_for_nothing() -> None:
+    command = [sys.executable, "-m", "tests.cli.test_serve"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as server:
+        assert server.stdout is not None
+        assert server.stderr is not None
+        assert server.stdout.readline() == "opening\n"
+        server.send_signal(signal.SIGINT)
+        assert server.stderr.readline().startswith("Stopping")
+        server.send_signal(signal.SIGINT)
+        assert server.wait(PATIENCE) == -signal.SIGINT
+
+
+def serve_while(arguments: list[str], port: int, use: Callable[[], object]) -> None:
+    """Run the command, and use it from another thread until a signal stops it."""
+    results: list[BaseException | None] = []
+
+    def client() -> None:
+        try:
+            wait_until(lambda: _answers(port))
+            use()
+            results.append(None)
+        except BaseException as error:
+            results.append(error)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=client)
+    thread.start()
+    try:
+        assert main(["serve", "--port", str(port), *arguments]) == 0
+    finally:
+        thread.join()
+    assert results == [None]
+
+
+def _answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_insecure(capsys: pytest.CaptureFixture[str]) -> None:
+    port, metrics = free_port(), free_port()
+
+    def use() -> None:
+        link = connect(f"localhost:{port}", insecure=True)
+        assert converse(edge_session([1, 2]), link, 20) == greedy([1, 2], 18)
+        link.close()
+        wait_until(lambda: _answers(metrics))
+        page = urllib.request.urlopen(
+            f"http://127.0.0.1:{metrics}/metrics", timeout=PATIENCE
+        )
+        assert b"sqs_text_tokens_total" in page.read()
+
+    serve_while(
+        ["--insecure", "--transport", "grpc", "--metrics-port", str(metrics)], port, use
+    )
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert f"Serving a toy at 127.0.0.1:{port} (gRPC)" in err
+    assert f"sqs generate --server 127.0.0.1:{port} --insecure" in err
+    assert "Stopping" in err
+
+
+def test_certificate_and_token(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cert, key = certificate(tmp_path)
+    port = free_port()
+    monkeypatch.setenv("SQS_TOKEN", f"{TOKEN} {TOKEN}-of-another")
+
+    def use() -> None:
+        for token in (TOKEN, f"{TOKEN}-of-another"):
+            link = connect(f"localhost:{port}", cert=cert, token=token)
+            assert converse(edge_session([1, 2]), link, 20) == greedy([1, 2], 18)
+            link.close()
+
+    serve_while(["--cert", str(cert), "--key", str(key)], port, use)
+    err = capsys.readouterr().err
+    assert f"SQS_TOKEN=... sqs generate --server 127.0.0.1:{port} --cert {cert}" in err
+    assert "gRPC and datagrams" in err
+    assert TOKEN not in err
+
+
+def test_command_names_the_certificates_host(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cert, key = certificate(tmp_path, "cloud.example.org")
+    port = free_port()
+    monkeypatch.setenv("SQS_TOKEN", TOKEN)
+    serve_while(["--cert", str(cert), "--key", str(key)], port, lambda: None)
+    assert f"--server cloud.example.org:{port} " in capsys.readouterr().err
+
+
+def test_missing_packages(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(module, "has_packages", options.has_packages)
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    assert main(["serve", "--insecure"]) == 1
+    err = capsys.readouterr().err
+    assert "sqs serve needs" in err
+    assert "prometheus-client" in err
+    assert "pip install '.[serve,demo]'" in err
+
+
+if __name__ == "__main__":  # for a test of what happens to a process
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_load", lambda _: Slow())
+        patch.setattr(module, "has_packages", lambda *_, **__: True)
+        sys.exit(main(["serve", "--insecure", "--port", "0"]))

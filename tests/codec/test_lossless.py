@@ -1,0 +1,332 @@
+"""Drafting and verifying give the target's distribution, exactly.
+
+Not by a histogram alone: `verify` is driven through every outcome. Its random
+numbers come from a script that walks a grid of equally likely values, fine
+enough for every decision on the probabilities at hand to be exact, and the
+outcomes are added up as fractions.
+"""
+
+import itertools
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+import sqs_codec as sqs
+from sqs_codec.testing import check_lossless
+from tests.kit import Script, make_codec
+from tests.testing.eighths import assert_lossless
+
+pytestmark = pytest.mark.usefixtures("backend")
+
+GRID = 48  # a multiple of all the denominators below
+
+
+def grid():
+    return [i / GRID for i in range(GRID)]
+
+
+def outcome_of_one(q, p, bonus):
+    """Distribution of (accepted, token) for one drafted token, as fractions."""
+    target = np.array([p, bonus], np.float64)
+    outcomes = {}
+    for token, count in zip(q.token_ids.tolist(), q.counts.tolist(), strict=True):
+        drawn = Fraction(count, q.resolution)
+        for u, v in itertools.product(grid(), grid()):
+            verdict = sqs.verify(sqs.Round([q], [token]), target, Script([u, v]))
+            kept = token if verdict.accepted else verdict.token
+            key = (verdict.accepted, kept)
+            outcomes[key] = outcomes.get(key, 0) + drawn / GRID**2
+    return outcomes
+
+
+CASES = [
+    # counts of q (l = 4), p in sixteenths, all over a vocabulary of 4
+    ([0, 1, 2], [2, 1, 1], [8, 4, 2, 2]),
+    ([0], [4], [4, 4, 4, 4]),
+    ([3], [4], [8, 8, 0, 0]),
+    ([0, 1], [1, 3], [4, 12, 0, 0]),
+    ([1, 2], [2, 2], [0, 16, 0, 0]),
+    ([0, 1, 2, 3], [1, 1, 1, 1], [2, 2, 4, 8]),
+]
+
+
+@pytest.mark.parametrize(("ids", "counts", "sixteenths"), CASES)
+def test_first_token_is_the_targets(ids, counts, sixteenths):
+    q = sqs.SparseDistribution(ids, counts, 4)
+    p = [Fraction(n, 16) for n in sixteenths]
+    outcomes = outcome_of_one(q, [float(x) for x in p], [0.25] * 4)
+    for token in range(4):
+        total = sum(w for (_, kept), w in outcomes.items() if kept == token)
+        assert total == p[token]
+    accepted = sum(w for (n, _), w in outcomes.items() if n == 1)
+    overlap = sum(
+        min(p[t], Fraction(int(b), 4)) for t, b in zip(ids, counts, strict=True)
+    )
+    assert accepted == overlap
+    assert float(overlap) == pytest.approx(
+        sqs.theory.acceptance_rate(np.array([float(x) for x in p]), q)
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "resolution", "options"),
+    [
+        ("entropy", 4, {}),
+        ("entropy", 64, {"budget_bits": 80}),
+        ("prior", 64, {"budget_bits": 80}),
+    ],
+    ids=["all", "budget", "prior"],
+)
+def test_whatever_the_edge_sends(name, resolution, options):
+    """Drafted, encoded, decoded, verified: the text is the target's.
+
+    Exactly so where all is drafted; a budget needs distributions that differ.
+    """
+    vocab_size = 64 if options else 4
+    codec, lengths = make_codec(name, vocab_size, resolution), set()
+
+    def decode(prompt, draft, target, rng):
+        text = list(prompt)
+        edge = sqs.Drafter(codec, sqs.TopK(4), rng=rng, max_tokens=2, **options)
+        row = draft.logits(text)
+        while (token := edge.push(row)) is not None:
+            text.append(token)
+            row = draft.logits(text) * (1 if not options else 1 + 30 * (token == 63))
+        round_ = codec.decode_round(edge.finish())
+        rows = [target(text[:i]) for i in range(len(prompt), len(text) + 1)]
+        verdict = sqs.verify(round_, np.array(rows), rng)
+        lengths.add(len(round_))
+        return [*round_.tokens[: verdict.accepted], verdict.token]
+
+    if options:
+        check_lossless(decode, trials=5000)
+    else:
+        assert assert_lossless(decode) == 8192
+    assert lengths == ({1, 2} if options else {2})
+
+
+def test_never_accepts_outside_the_support():
+    q = sqs.SparseDistribution([0, 2], [2, 2], 4)
+    with pytest.raises(ValueError, match=r"tokens\[0\] = 1 is not in the support"):
+        sqs.Round([q], [1])
+    with pytest.raises(ValueError, match="outside the vocabulary"):
+        sqs.Round([q], [4])
+
+
+def test_zero_target_probability_is_never_accepted():
+    q = sqs.SparseDistribution([0, 2], [2, 2], 3)
+    target = np.array([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    for u, v in itertools.product(grid(), grid()):
+        assert sqs.verify(sqs.Round([q], [2]), target, Script([u, v])) == sqs.Verdict(
+            0, 1
+        )
+
+
+def test_residual_that_rounds_to_zero():
+    """The target equals the draft but for rounding, and still one was rejected."""
+    q = sqs.SparseDistribution([0, 1], [1, 2], 3)
+    p = np.array([1 / 3 + 1e-12, 2 / 3 - 1e-12, 0])
+    target = np.array([p, p])
+    high = 1 - 2.0**-53
+    verdict = sqs.verify(sqs.Round([q], [1]), target, Script([high, 0.0]))
+    assert verdict == sqs.Verdict(0, 0)
+    # With no residual at all the target itself is drawn from: 1/93 * 93 < 1.
+    q = sqs.SparseDistribution(np.arange(93), np.ones(93, int), 100)
+    target = np.array([q.to_dense(np.float64)] * 2)
+    for i in range(93):
+        verdict = sqs.verify(
+            sqs.Round([q], [7]), target, Script([high, (i + 0.5) / 93])
+        )
+        assert verdict == sqs.Verdict(0, i)
+    # Even a draw at the far end picks a token that has probability.
+    target = np.array([[0.5, 0.5, 0.0], [0.0, 1.0, 0.0]])
+    q = sqs.SparseDistribution([2], [4], 3)
+    assert sqs.verify(sqs.Round([q], [2]), target, Script([0.5, high])).token == 1
+
+
+def test_float32_targets_that_do_not_sum_to_one():
+    rng = np.random.default_rng(0)
+    q = sqs.SparseDistribution([0, 1], [1, 3], 1000)
+    p = rng.dirichlet(np.ones(1000), 2).astype(np.float32) * np.float32(1.0005)
+    assert 0 <= sqs.verify(sqs.Round([q], [1]), p, rng).token < 1000
+
+
+P = np.array([[0.5, 0.25, 0.25], [0.25, 0.25, 0.5]])
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (P[:1], r"must have shape \(2, 3\).*got \(1, 3\)"),
+        (P[:, :2], r"got \(2, 2\)"),
+        (P * 1.01, r"target_probs\[0\] must sum to 1 within 0.001, got 1.01"),
+        (
+            [P[0], [1.5, -0.5, 0]],
+            r"probs\[1\]\[1\] is -0.5; .* finite and not negative",
+        ),
+        ([P[0], [np.nan, 0, 1]], r"target_probs\[1\]\[0\] is nan"),
+        ([[np.inf, 0, 1], P[1]], r"target_probs\[0\]\[0\] is inf"),
+        ([[1e308, 1e308, 0], P[1]], "within 0.001, got inf"),
+    ],
+)
+def test_targets_are_checked(rows, message):
+    round_ = sqs.Round([sqs.SparseDistribution([0, 2], [2, 2], 3)], [0])
+    with pytest.raises(ValueError, match=message):
+        sqs.verify(round_, np.array(rows), np.random.default_rng(0))
+
+
+def test_what_is_no_round_or_target():
+    q, rng = sqs.SparseDistribution([0, 2], [2, 2], 3), np.random.default_rng(0)
+    with pytest.raises(TypeError, match="round_ must be a Round, got Sparse"):
+        sqs.verify(q, P, rng)
+    for rows, got in (P.astype(np.float16), "float16"), (P.tolist(), "list"):
+        with pytest.raises(TypeError, match=f"got {got}"):
+            sqs.verify(sqs.Round([q], [0]), rows, rng)
+
+
+def whole_weights(rng, vocab_size):
+    """Return weights that sum to about 2^20, most of them 0 for long stretches."""
+    weights = np.zeros(vocab_size, np.int64)
+    few = rng.permutation(vocab_size)[: rng.integers(2, 40)]
+    cuts = np.sort(rng.integers(0, 1 << 20, few.size - 1))
+    weights[few] = np.diff(cuts, prepend=0, append=1 << 20)
+    weights[few[0]] += rng.integers(-500, 500)
+    return np.maximum(weights, 0)
+
+
+def first_beyond(weights, numerator, denominator):
+    """Return the first token to which the share of the draw doesn't reach."""
+    reached = np.cumsum(weights) * denominator
+    return int(np.searchsorted(reached, numerator * int(weights.sum()), "right"))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("seed", range(30))
+def test_tokens_are_drawn_by_whole_numbers(seed, dtype):
+    """Where all sums are exact, the token is the one that integers give."""
+    rng = np.random.default_rng(seed)
+    vocab_size = int(rng.choice([2, 255, 256, 257, 1000, 5000]))
+    kept = np.sort(rng.permutation(vocab_size)[: rng.integers(1, 8)])
+    counts = np.ones(kept.size, np.int64)
+    counts[rng.integers(kept.size)] += 64 - kept.size
+    weights = whole_weights(rng, vocab_size)
+    drafted = int(rng.integers(kept.size))
+    weights[kept[drafted]] = 0  # so it is rejected, whatever is drawn
+    if not weights.any() or abs(weights.sum() - (1 << 20)) > 900:
+        weights[[0, 1]] = 0
+        weights[1 if kept[drafted] == 0 else 0] = (1 << 20) - weights.sum()
+    rest = weights * 64
+    rest[kept] -= counts * weights.sum()
+    rest = np.maximum(rest, 0)
+    q = sqs.SparseDistribution(kept, counts, vocab_size)
+    after_one = sqs.Round([q], [kept[drafted]])
+    target = np.stack([weights, weights]).astype(dtype) / dtype(1 << 20)
+    sure = sqs.SparseDistribution([kept[0]], [1], vocab_size)
+    after_all = sqs.Round([sure], [kept[0]])
+    accepted = target.copy()
+    accepted[0] = np.arange(vocab_size) == kept[0]
+    for number in {0, 1, 1023, *rng.integers(0, 1024, 20).tolist()}:
+        script = Script([0.5, number / 1024])
+        expected = first_beyond(rest, number, 1024)
+        assert sqs.verify(after_one, target, script) == sqs.Verdict(0, expected)
+        script = Script([0.5, number / 1024])
+        expected = first_beyond(weights, number, 1024)
+        assert sqs.verify(after_all, accepted, script) == sqs.Verdict(1, expected)
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_what_is_impossible_is_not_drawn_by_rounding(seed):
+    p = np.zeros((2, 256))
+    p[0, 0] = 1
+    p[1, :200] = np.random.default_rng(seed).random(200)
+    p[1] /= p[1].sum()
+    q = sqs.SparseDistribution([0], [1], 256)
+    for draw in (0.0, np.nextafter(1, 0)):
+        verdict = sqs.verify(sqs.Round([q], [0]), p, Script([0.0, draw]))
+        assert p[1, verdict.token] > 0
+
+
+def test_targets_of_any_layout():
+    rng = np.random.default_rng(3)
+    q = sqs.SparseDistribution([3, 40, 99], [5, 3, 2], 100)
+    round_ = sqs.Round([q] * 4, [40, 3, 99, 3])
+    p = rng.dirichlet(np.ones(100), 5) / 2
+    p[:, [3, 40, 99]] += [0.25, 0.15, 0.1]
+    spread = np.full((5, 3, 110), np.nan)
+    spread[:, 1, 5:105] = p
+    locked = p.copy()
+    locked.flags.writeable = False
+    for same in (
+        spread[:, 1, 5:105],
+        np.asfortranarray(p),
+        p[::-1].copy()[::-1],
+        locked,
+        np.frombuffer(b"\0" + p.tobytes(), np.uint8)[1:].view(float).reshape(5, 100),
+    ):
+        for seed in range(20):
+            ours, theirs = np.random.default_rng(seed), np.random.default_rng(seed)
+            assert sqs.verify(round_, same, ours) == sqs.verify(round_, p, theirs)
+    same = np.broadcast_to(p[0], p.shape)
+    assert sqs.verify(round_, same, Script([0] * 5)).accepted == 4
+
+
+def test_a_number_for_each_row_is_drawn():
+    q = sqs.SparseDistribution([0], [1], 2)
+    ours, theirs = np.random.default_rng(0), np.random.default_rng(0)
+    sqs.verify(sqs.Round([q] * 3, [0] * 3), np.tile([0.0, 1.0], (4, 1)), ours)
+    theirs.random(4)
+    assert ours.random() == theirs.random()
+
+
+@pytest.mark.parametrize("given", [[], [0.0], [0.0] * 3, [0.5, 1.0], [np.nan, 0.0]])
+def test_a_generator_must_give_what_it_is_asked_for(given):
+    class Other(Script):
+        def random(self, _):
+            return np.array(given)
+
+    q = sqs.SparseDistribution([0], [1], 2)
+    with pytest.raises(ValueError, match=r"rng.random\(2\)(\[.\])? must (have|be in)"):
+        sqs.verify(sqs.Round([q], [0]), np.full((2, 2), 0.5), Other([]))
+
+
+class Generator:
+    """Another library's."""
+
+
+@pytest.mark.parametrize(
+    ("wrong", "name"),
+    [
+        (0, "int"),
+        (None, "NoneType"),
+        (np.random.PCG64(0), "PCG64"),
+        (np.random.RandomState(0), "RandomState"),
+        (Generator(), "tests.codec.test_lossless.Generator"),
+    ],
+)
+def test_what_is_no_generator(wrong, name):
+    codec, row = sqs.Codec(2), np.zeros(2)
+    round_ = sqs.Round([sqs.SparseDistribution([0], [1], 2)], [0])
+    expected = f"rng must be a numpy.random.Generator, got {name}; numpy.random.default"
+    for call in (
+        lambda: sqs.verify(round_, np.full((2, 2), 0.5), rng=wrong),
+        lambda: sqs.Drafter(codec, sqs.TopK(2), rng=wrong),
+        lambda: codec.quantize_unbiased(row, rng=wrong),
+        lambda: codec.quantize_unbiased_batch(row[None], rng=wrong),
+    ):
+        with pytest.raises(TypeError, match=expected):
+            call()
+
+
+def test_expected_rejections_are_within_the_bound(real_rows):
+    """Mismatch + dropped mass + K/(4l) bounds 1 - acceptance, row by row."""
+    codec = sqs.Codec(49152)
+    for draft, target in itertools.pairwise(real_rows):
+        keep = sqs.TopK(64)
+        q = codec.quantize(draft, keep)
+        dense = [np.exp(r.astype(np.float64) - r.max()) for r in (draft, target)]
+        dense = [e / e.sum() for e in dense]
+        bound = sqs.theory.rejection_bound(
+            [sqs.theory.total_variation(*dense)], [q.dropped_mass], [64], 100
+        )
+        assert 1 - sqs.theory.acceptance_rate(dense[1], q) <= bound + 1e-12

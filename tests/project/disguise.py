@@ -1,0 +1,42 @@
+"""Run a command as if elsewhere: ``python -m tests.project.disguise COMMAND...``.
+
+NumPy, OpenBLAS, torch and the C core take this machine for one that lacks what they
+have faster code for, so that their sums round otherwise. Each has one thread; and until
+the command ends, a process for each core wants all of it.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+
+import numpy as np
+
+BUSY = "import os; us = os.getppid()\nwhile os.getppid() == us: sum(range(100_000))"
+
+KERNELS = {"x86_64": "Prescott", "aarch64": "ARMV8"}
+"""Those of OpenBLAS that run on every such processor."""
+
+
+def elsewhere() -> dict[str, str]:
+    """Return the variables by which libraries take this machine for another."""
+    used = np.show_config("dicts")["SIMD Extensions"].get("found", [])
+    unused = os.environ.get("NPY_DISABLE_CPU_FEATURES", "").split()
+    return {
+        "NPY_DISABLE_CPU_FEATURES": " ".join([*unused, *used]),
+        "OPENBLAS_CORETYPE": KERNELS.get(platform.machine(), ""),
+        "ATEN_CPU_CAPABILITY": "default",
+        "MKL_CBWR": "COMPATIBLE",
+        "ONEDNN_MAX_CPU_ISA": "SSE41",
+        "SQS_ISA": "scalar",
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+    }
+
+
+if __name__ == "__main__":
+    for _ in range(os.cpu_count() or 1):
+        subprocess.Popen([sys.executable, "-c", BUSY])
+    os.execvpe(sys.argv[1], sys.argv[1:], os.environ | elsewhere())

@@ -1,0 +1,295 @@
+"""What `pip install` gets: an sdist, a native wheel made from it, a pure one."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from fnmatch import fnmatch
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import pytest
+
+from sqs_codec.cli.options import PACKAGES
+from tests.backend.test_backend import (
+    ADD_NUMBA,
+    IMPORT,
+    NO_NUMBA,
+    REBUILD,
+    ROUND_TRIP,
+    import_error,
+    output,
+    python,
+)
+from tests.project.test_tree import imported_names
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(*command: str | Path, **env: str) -> None:
+    inherited = {k: v for k, v in os.environ.items() if k != "SQS_NO_NATIVE"}
+    done = subprocess.run(
+        command,
+        env=inherited | env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def build(kind: str, source: Path, to: Path, **env: str) -> Path:
+    """Build "sdist" or "wheel" with the tools installed here; return the file."""
+    run(
+        *(sys.executable, "-m", "build", f"--{kind}", "--no-isolation"),
+        *("--outdir", to, source),
+        **env,
+    )
+    (made,) = to.iterdir()
+    return made
+
+
+def install(wheel: Path, to: Path) -> Path:
+    options = ("--no-deps", "--no-index", "--no-compile")
+    run(sys.executable, "-m", "pip", "install", *options, "--target", to, wheel)
+    return to
+
+
+@pytest.fixture(scope="module")
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build from a copy, so that nothing built here earlier gets in."""
+    copy = tmp_path_factory.mktemp("copy") / "sqs-codec"
+    built = ("build", "dist", "*.egg-info", "*.so", "_sqs.c", "__pycache__")
+    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".*", *built))
+    return build("sdist", copy, tmp_path_factory.mktemp("sdist"))
+
+
+@pytest.fixture(scope="module")
+def source(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Unpack the sdist."""
+    to = tmp_path_factory.mktemp("source")
+    run("tar", "-xzf", sdist, "-C", to)
+    (root,) = to.iterdir()
+    return root
+
+
+@pytest.fixture(scope="module")
+def pure_wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build as `SQS_NO_NATIVE=1 pip install` does."""
+    return build("wheel", source, tmp_path_factory.mktemp("pure"), SQS_NO_NATIVE="1")
+
+
+@pytest.fixture
+def pure(pure_wheel: Path, tmp_path: Path) -> Path:
+    """Install the pure wheel in a folder of its own."""
+    return install(pure_wheel, tmp_path / "pure")
+
+
+def test_sdist_has_what_a_build_needs_and_nothing_built(sdist: Path) -> None:
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    for folder in ("csrc", "bindings", "sqs_codec"):
+        files = {
+            str(path.relative_to(ROOT))
+            for path in (ROOT / folder).rglob("*")
+            if path.suffix
+            in (".c", ".h", ".cdef", ".py", ".txt", ".typed", ".npz", ".sqsprior")
+            and path.name != "_sqs.c"
+        }
+        assert files <= names
+    assert {"LICENSE", "NOTICE", "README.md", "pyproject.toml", "setup.py"} <= names
+    built = re.compile(r"\.(so|o|pyc)$|_sqs\.c$|^tests|^\.")
+    assert not [name for name in names if built.search(name)]
+
+
+CODE = (
+    ".c .cdef .cff .cpp .css .h .hpp .html .in .js .lock .md .mjs .py .rs .toml .typed"
+    " .yaml .yml CMakeLists.txt package.json"
+)
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="git says what is shipped")
+def test_each_data_file_says_where_it_came_from() -> None:
+    files = subprocess.check_output(["git", "ls-files"], cwd=ROOT, text=True).split()
+    code = {"", *CODE.split()}
+    data = [f for f in files if not {Path(f).suffix, Path(f).name} & code]
+    page = (ROOT / "docs" / "priors.md").read_text("utf-8")
+    rows = re.findall(r"^\| `(\w+/.+?)` \|", page, re.MULTILINE)
+    assert [f for f in data if not any(fnmatch(f, row) for row in rows)] == []
+    assert [row for row in rows if not any(fnmatch(f, row) for f in data)] == []
+    notice = (ROOT / "NOTICE").read_text("utf-8")
+    assert [f for f in data if f.startswith("sqs_codec/") and f not in notice] == []
+
+
+def test_readme_on_pypi_has_no_link_to_a_file(sdist: Path) -> None:
+    with tarfile.open(sdist) as archive:
+        (info,) = [
+            m
+            for m in archive.getmembers()
+            if m.name.count("/") == 1 and m.name.endswith("/PKG-INFO")
+        ]
+        file = archive.extractfile(info)
+        assert file is not None
+        text = file.read().decode()
+    links = re.findall(r"\]\((.+?)\)", (ROOT / "README.md").read_text("utf-8"))
+    kept = [link for link in links if link.startswith(("https:", "#"))]
+    assert kept
+    assert re.findall(r"\]\((.+?)\)", text) == kept
+    assert "| docs/tutorial.md |" in text
+    assert "Project-URL" not in text
+
+
+NO_HEADERS = """
+import runpy, sys
+from setuptools._distutils import sysconfig
+sysconfig.get_python_inc = lambda *_, **__: "nowhere"
+sys.argv[0] = "setup.py"
+runpy.run_path("setup.py")
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "compiler", "reason"),
+    [
+        ("setup.py", "/nowhere/cc -O2", "there is no C compiler '/nowhere/cc' here"),
+        ("setup.py", "false", "the C compiler 'false' failed"),
+        (NO_HEADERS, "false", "Python.h isn't here"),
+    ],
+    ids=["no compiler", "no success", "no headers"],
+)
+def test_build_that_fails_ends_with_what_to_do(
+    code: str, compiler: str, reason: str, source: Path, tmp_path: Path
+) -> None:
+    options = [code] if code == "setup.py" else ["-c", code]
+    places = ["--build-temp", tmp_path / "temp", "--build-lib", tmp_path / "lib"]
+    done = subprocess.run(
+        [sys.executable, *options, "build_ext", *places],
+        env=os.environ | {"CC": compiler},
+        cwd=source,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1  # all that pip has to show
+    assert done.stderr.startswith(f"sqs-codec: cannot build the C core, as {reason}")
+    assert done.stderr.endswith("SQS_NO_NATIVE=1 pip install '.[numba]'\n")
+
+
+def test_native_wheel_serves_every_python_from_3_10(
+    source: Path, tmp_path: Path
+) -> None:
+    wheel = build("wheel", source, tmp_path / "wheel")
+    assert re.fullmatch(r"sqs_codec-.*-cp310-abi3-\w+\.whl", wheel.name)
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        assert "sqs_codec/_backend/_sqs.abi3.so" in names
+        priors = sorted((ROOT / "sqs_codec" / "priors").glob("*.sqsprior"))
+        assert priors
+        assert {f"sqs_codec/priors/{prior.name}" for prior in priors} <= {*names}
+        assert any(name.endswith(".dist-info/licenses/NOTICE") for name in names)
+    installed = install(wheel, tmp_path / "installed")
+    where = "\nprint(sqs.__file__)"
+    assert output(NO_NUMBA + ROUND_TRIP + where, installed).split() == [
+        "native",
+        str(installed / "sqs_codec" / "__init__.py"),
+    ]
+    run(installed / "bin" / "sqs", "--version", PYTHONPATH=str(installed))
+
+
+def test_pure_wheel_runs_on_numba(pure_wheel: Path, pure: Path) -> None:
+    assert re.fullmatch(r"sqs_codec-.*-py3-none-any\.whl", pure_wheel.name)
+    assert output(ROUND_TRIP, pure) == "numba"
+
+
+def test_pure_wheel_without_numba_names_both_ways_out(pure: Path) -> None:
+    message = import_error(NO_NUMBA + IMPORT, pure)
+    assert REBUILD in message
+    assert ADD_NUMBA in message
+
+
+@pytest.mark.parametrize(
+    ("code", "module", "lacks", "extra"),
+    [
+        ("import sqs_codec.torch", "torch", "torch", "torch"),
+        ("import sqs_codec.system.hf", "system.hf", "torch", "hf"),
+        (
+            "import sqs_codec.system.llama_cpp",
+            "system.llama_cpp",
+            "llama_cpp",
+            "llama-cpp",
+        ),
+        (
+            "from sqs_codec.system.serve import start_grpc",
+            "system.serve.start_grpc",
+            "grpc",
+            "serve",
+        ),
+        ("import sqs_codec.system.proxy", "system.proxy", "starlette", "proxy"),
+        ("import sqs_codec.distill", "distill", "pyarrow", "distill"),
+    ],
+)
+def test_what_an_extra_would_install_is_said(
+    code: str, module: str, lacks: str, extra: str
+) -> None:
+    message = import_error(f"import sys; sys.modules[{lacks!r}] = None\n{code}")
+    assert message.startswith(
+        f"sqs_codec.{module} needs {lacks}: pip install '.[{extra}]'"
+    )
+
+
+@pytest.mark.parametrize(
+    ("extra", "folder", "others"),  # and what transformers or the command imports
+    [
+        ("torch", "torch", set()),
+        ("hf", "hf", {"accelerate"}),
+        ("serve", "serve", set()),
+        ("proxy", "proxy", set()),
+        ("distill", "distill", {"tqdm"}),
+        ("vllm", "vllm", set()),
+        ("ray", "ray", set()),
+        ("demo", "cli/demo", {"gguf"}),
+    ],
+)
+def test_an_extra_holds_what_is_imported(
+    extra: str, folder: str, others: set[str]
+) -> None:
+    tomllib = pytest.importorskip("tomllib", reason="Python 3.10 reads no TOML")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    lines = project["optional-dependencies"][extra]
+    needed = {re.split(r"[\[<>=]", line)[0].lower() for line in lines} - {"sqs-codec"}
+    package = ROOT / "sqs_codec" / folder
+    imported = {name for path in package.rglob("*.py") for name in imported_names(path)}
+    roots = {name.partition(".")[0] for name in imported} - sys.stdlib_module_names
+    distributions = {PACKAGES.get(name, name).lower() for name in roots}
+    assert needed <= distributions | others
+
+
+@pytest.mark.parametrize("version", [None, "", "__version__ = 'dev'"])
+def test_the_entry_point_of_vllm_does_no_harm(
+    version: str | None, tmp_path: Path
+) -> None:
+    """Where there is no vLLM, or one that is nothing like those that are supported."""
+    if version is not None:
+        (tmp_path / "vllm.py").write_text(version)
+    (found,) = entry_points(group="vllm.general_plugins", name="sqs")
+    module, _, function = found.value.partition(":")
+    call = f"from {module} import {function}; {function}(); import sys; "
+    code = f"{call}print(*{{'torch', 'transformers', 'vllm'}} & {{*sys.modules}})"
+    loaded = "" if version is None else "vllm"
+    path = os.pathsep.join(map(str, (tmp_path, ROOT)))
+    assert output(code, PYTHONPATH=path) == loaded
+
+
+def test_broken_native_build_is_an_error(pure: Path) -> None:
+    (pure / "sqs_codec" / "_backend" / "_sqs.abi3.so").write_bytes(
+        b"not a shared object"
+    )
+    message = import_error(ROUND_TRIP, pure)
+    assert "_sqs.abi3.so" in message
+    assert python(IMPORT, pure, SQS_BACKEND="numba").returncode == 0

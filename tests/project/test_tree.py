@@ -1,0 +1,203 @@
+"""The rules by which files may use each other, read from their imports and includes."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+CSRC = ROOT / "csrc"
+PACKAGES = ("sqs_codec", "benchmarks", "tests")
+EXTENSION = "sqs_codec._backend._sqs"  # the C core, which imports nothing
+
+Graph = dict[str, set[str]]
+
+
+def python_files() -> dict[str, Path]:
+    """Every module of the project by its dotted name."""
+    found = {}
+    for package in PACKAGES:
+        for path in (ROOT / package).rglob("*.py"):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+            found[name] = path
+    return found
+
+
+def imported_names(path: Path) -> Iterator[str]:
+    """What a file imports anywhere in it, also lazily or for type checks alone."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            assert node.module is not None
+            # What is imported may be a module or something in it.
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@cache
+def python_graph() -> Graph:
+    """Which modules of the project each module names."""
+    files = python_files()
+    graph: Graph = {name: set() for name in files}
+    for name, path in files.items():
+        for imported in imported_names(path):
+            if imported.startswith(EXTENSION):
+                continue
+            while imported and imported not in files:
+                imported = imported.rpartition(".")[0]
+            if imported and imported != name:
+                graph[name].add(imported)
+    return graph
+
+
+def c_graph() -> Graph:
+    """Which files of ``csrc`` each file includes, by their paths in it."""
+    graph: Graph = {}
+    for path in CSRC.rglob("*.[ch]"):
+        name = path.relative_to(CSRC).as_posix()
+        included = re.findall(r'^#\s*include "(.+)"', path.read_text(), re.MULTILINE)
+        for other in included:
+            assert (CSRC / other).exists(), f"{name} includes {other}"
+        graph[name] = set(included)
+    return graph
+
+
+def reached(graph: Graph, start: str) -> set[str]:
+    """All that a node uses, and what that uses in turn."""
+    found: set[str] = set()
+    waiting = [start]
+    while waiting:
+        for other in graph[waiting.pop()] - found:
+            found.add(other)
+            waiting.append(other)
+    return found
+
+
+def folders(names: set[str]) -> set[str]:
+    return {name.split("/")[0] for name in names if "/" in name}
+
+
+@pytest.mark.parametrize("graph", [python_graph(), c_graph()], ids=["python", "c"])
+def test_has_no_circle(graph):
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
+
+
+def test_c_folders_know_what_they_may():
+    allowed = {
+        "rows": {"rows"},
+        "quantize": {"quantize", "rows"},
+        "rank": {"rank"},
+        "entropy": {"entropy"},
+    }
+    graph = c_graph()
+    for name in graph:
+        if "/" in name:
+            folder = name.split("/")[0]
+            assert folders(reached(graph, name)) <= allowed[folder], name
+
+
+def test_only_the_api_knows_all_codings():
+    graph = c_graph()
+    both = {"rank", "entropy"}
+    assert [n for n in graph if both <= folders(reached(graph, n))] == ["api.c"]
+
+
+CODEC = (
+    {"_base", "testing"},
+    {"_backend"},
+    {"_codec"},
+    {"theory"},
+    {"__init__"},
+    {"torch", "distill"},
+    {"hf"},
+)
+"""The codec's rooms from the ground up; who has no folder is a file."""
+
+SYSTEM = (
+    {"_base", "__init__"},
+    {"session"},
+    {"edge", "engine"},
+    {"llama_cpp", "hf"},
+    {"vllm", "ray"},
+    {"serve"},
+    {"proxy"},
+)
+"""The system's rooms, likewise, which stand on the codec."""
+
+FLOORS = (*CODEC, *({f"system.{name}" for name in names} for names in SYSTEM))
+FLOORS += ({"cli"}, {"__main__"})
+
+
+def room(module: str) -> str:
+    """The room of a module of ``sqs_codec``."""
+    _, name, *inner = [*module.split("."), "__init__"]
+    return f"system.{inner[0]}" if name == "system" else name
+
+
+def test_no_import_runs_up_or_sideways():
+    floor = {name: i for i, names in enumerate(FLOORS) for name in names}
+    for name, used in python_graph().items():
+        if name.split(".")[0] != "sqs_codec":
+            continue
+        for other in used:
+            if other.startswith("sqs_codec") and room(other) != room(name):
+                assert floor[room(other)] < floor[room(name)], f"{name}: {other}"
+
+
+def test_backends_know_no_codec():
+    graph = python_graph()
+    for name in graph:
+        if room(name) == "_backend":
+            assert {room(n) for n in reached(graph, name)} <= {"_backend", "_base"}
+
+
+def test_distributions_know_no_codec():
+    used = reached(python_graph(), "sqs_codec._codec.distribution")
+    assert {n for n in used if room(n) != "_base"} <= {"sqs_codec._backend.core"}
+
+
+def test_sessions_have_no_clock_socket_or_thread():
+    """They turn bytes into bytes; the loop of an edge has all of these."""
+    unwanted = {"asyncio", "select", "socket", "threading", "time", "torch"}
+    for name, path in python_files().items():
+        if name.startswith("sqs_codec.system.session"):
+            roots = {imported.split(".")[0] for imported in imported_names(path)}
+            assert not roots & unwanted, name
+
+
+def test_an_edge_needs_no_framework():
+    for name, path in python_files().items():
+        if name.startswith(("sqs_codec.system.edge", "sqs_codec.system.llama_cpp")):
+            roots = {imported.split(".")[0] for imported in imported_names(path)}
+            assert not roots & {"torch", "transformers"}, name
+
+
+def test_packages_know_what_they_may():
+    allowed = {
+        "sqs_codec": {"sqs_codec"},
+        "benchmarks": {"sqs_codec", "benchmarks"},
+        "tests": {"sqs_codec", "benchmarks", "tests"},
+    }
+    graph = python_graph()
+    for name, used in graph.items():
+        package = name.split(".")[0]
+        assert {n.split(".")[0] for n in used} <= allowed[package], name
+
+
+def test_nobody_changes_where_python_looks():
+    for name, path in python_files().items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            is_path = isinstance(node, ast.Attribute) and node.attr == "path"
+            if is_path and isinstance(node.value, ast.Name):
+                assert node.value.id != "sys", f"{name} uses sys.path"

@@ -1,0 +1,1 @@
+"""Tests of an edge and its planner."""

@@ -1,0 +1,425 @@
+"""An engine: what a server may ask of it, and what becomes of jobs that fail."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Sequence
+from types import SimpleNamespace
+
+import grpc
+import numpy as np
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from sqs_codec._codec.verify import Verdict
+from sqs_codec.cli import serve as command
+from sqs_codec.system.engine import BatchEngine, EngineConfig, _batch, measure_steps
+from sqs_codec.system.engine._batch import PART
+from sqs_codec.system.session import Job, LinkError, Sampling
+from tests.system.serve.kit import (
+    PATIENCE,
+    Server,
+    Toy,
+    batch,
+    converse,
+    edge_session,
+    greedy,
+    serving,
+)
+
+PROMPT = [5, 6, 7]
+
+
+def job(session: bytes, text: Sequence[int] = PROMPT) -> Job:
+    """One token after a text."""
+    return Job(session, list(text), None, np.array([0.5]), Sampling(0.0))
+
+
+def test_sessions_that_decode_without_a_pause_go_together() -> None:
+    """Though the second comes while the first one's job is under way."""
+    toy = Toy()
+    sizes: list[int] = []
+
+    def work(jobs: Sequence[Job]) -> None:
+        sizes.append(len(jobs))
+        time.sleep(0.02)
+
+    toy.on_call = work
+    with serving(toy) as server:
+        links = [server.link() for _ in range(2)]
+        threads = [
+            threading.Thread(
+                target=converse, args=(edge_session(PROMPT), link, 33, "generate")
+            )
+            for link in links
+        ]
+        for thread in threads:
+            thread.start()
+            time.sleep(0.05)
+        for thread in threads:
+            thread.join()
+        for link in links:
+            link.close()
+    assert sum(sizes) / len(sizes) > 1.5
+
+
+class Moody(BatchEngine):
+    """An engine that is unwell when it is told so."""
+
+    reason: str | None = None
+
+    async def verify(self, job: Job) -> Verdict | None:
+        """Fail while it is unwell."""
+        if self.reason is not None:
+            raise RuntimeError(self.reason)
+        return await super().verify(job)
+
+    def health(self) -> str | None:
+        """Say how it is."""
+        return self.reason
+
+
+def test_jobs_of_one_turn_go_together() -> None:
+    toy = Toy()
+    sizes: list[int] = []
+    toy.on_call = lambda jobs: sizes.append(len(jobs))
+
+    async def run() -> None:
+        engine = batch(toy)
+        await engine.open()
+        jobs = [job(b"%d" % i, [i, 1]) for i in range(5)]
+        verdicts = await asyncio.gather(*map(engine.verify, jobs))
+        await engine.close()
+        assert [verdict.token for verdict in verdicts if verdict] == [
+            greedy([i, 1], 1)[-1] for i in range(5)
+        ]
+        assert sizes == [5]
+
+    asyncio.run(run())
+
+
+def test_a_job_that_fails_takes_no_other_with_it() -> None:
+    toy = Toy()
+
+    def fail(jobs: Sequence[Job]) -> None:
+        if any(job.session == b"bad" for job in jobs):
+            raise MemoryError("too much")
+
+    toy.on_call = fail
+
+    async def run() -> None:
+        engine = batch(toy)
+        await engine.open()
+        jobs = [job(b"good"), job(b"bad"), job(b"fine")]
+        found = await asyncio.gather(*map(engine.verify, jobs), return_exceptions=True)
+        assert [type(verdict) for verdict in found] == [Verdict, RuntimeError, Verdict]
+        assert "MemoryError('too much')" in str(found[1])
+        assert engine.health() is None
+        await engine.close()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("kind", [StopIteration, SystemExit, asyncio.CancelledError])
+def test_whatever_a_model_raises_its_thread_goes_on(kind: type[BaseException]) -> None:
+    """A future takes no StopIteration, and Rust's panics are no exceptions of ours."""
+    toy = Toy()
+
+    def fail(jobs: Sequence[Job]) -> None:
+        if any(job.session == b"bad" for job in jobs):
+            raise kind
+
+    toy.on_call = fail
+
+    async def run() -> None:
+        engine = batch(toy)
+        await engine.open()
+        both = asyncio.gather(
+            engine.verify(job(b"bad")),
+            engine.verify(job(b"good")),
+            return_exceptions=True,
+        )
+        bad, good = await asyncio.wait_for(both, PATIENCE)
+        assert isinstance(bad, RuntimeError)
+        assert kind.__name__ in str(bad)
+        assert isinstance(good, Verdict)
+        await engine.close()
+
+    asyncio.run(run())
+
+
+def test_what_is_cancelled_is_not_verified() -> None:
+    toy = Toy()
+    begun, go_on = threading.Event(), threading.Event()
+    sessions: list[bytes] = []
+
+    def hold(jobs: Sequence[Job]) -> None:
+        sessions.extend(job.session for job in jobs)
+        begun.set()
+        assert go_on.wait(PATIENCE)
+
+    toy.on_call = hold
+
+    async def run() -> None:
+        engine = batch(toy)
+        await engine.open()
+        first = asyncio.create_task(engine.verify(job(b"first")))
+        await asyncio.to_thread(begun.wait, PATIENCE)
+        second = asyncio.create_task(engine.verify(job(b"second")))
+        third = asyncio.create_task(engine.verify(job(b"third")))
+        await asyncio.sleep(0.01)
+        first.cancel()
+        second.cancel()
+        await asyncio.wait([first, second])
+        # Nor kept, as the call may last, and others come and go.
+        assert [task.job.session for task in engine._waiting] == [b"third"]
+        go_on.set()
+        assert await third is not None
+        await engine.close()
+
+    asyncio.run(run())
+    assert sessions == [b"first", b"third"]
+
+
+def test_an_engine_that_closes_fails_what_is_under_way() -> None:
+    toy = Toy()
+    go_on = threading.Event()
+    toy.on_call = lambda jobs: go_on.wait(PATIENCE)
+
+    async def run() -> None:
+        engine = batch(toy)
+        with pytest.raises(RuntimeError, match="isn't open"):
+            await engine.verify(job(b"early"))
+        assert engine.health() is not None
+        await engine.open()
+        waiting = asyncio.create_task(engine.verify(job(b"waits")))
+        await asyncio.sleep(0.05)
+        await engine.close()
+        with pytest.raises(RuntimeError, match="closes"):
+            await waiting
+        with pytest.raises(RuntimeError, match="isn't open"):
+            await engine.verify(job(b"late"))
+        go_on.set()
+        await engine.close()
+
+    asyncio.run(run())
+
+
+def test_steps() -> None:
+    toy = Toy()
+    toy.on_call = lambda jobs: time.sleep(0.01)
+
+    async def run() -> dict[int, float]:
+        engine = batch(toy)
+        steps = await measure_steps(engine, await engine.open())
+        await engine.close()
+        return steps
+
+    steps = asyncio.run(run())
+    assert list(steps) == [1, 6]
+    assert all(0.01 < seconds < 1 for seconds in steps.values())
+    assert len(toy.forgotten) == 1
+
+
+def test_sessions_outlive_an_engine_that_is_unwell() -> None:
+    """An edge is sent away, not refused, and comes back to the text that it had."""
+    engine = Moody(Toy(), tokenizer=b"tokenize")
+    with serving(engine) as server:
+        edge, link = edge_session(PROMPT), server.link()
+        converse(edge, link, 10)
+        engine.reason = "the model has a cold"
+        with pytest.raises(LinkError, match="nothing can be verified now: the model"):
+            converse(edge, link, 40)
+        link.close()
+        assert edge.refused is None
+        assert server.metric("sqs_refusals_total", reason="engine") == 1
+        engine.reason = None
+        edge.reconnect()
+        assert converse(edge, server.link(), 40) == greedy(PROMPT, 37)
+
+
+class Cancelling(Moody):
+    """An engine whose second job is cancelled by itself, as by a scheduler's end."""
+
+    jobs = 0
+
+    async def verify(self, job: Job) -> Verdict | None:
+        """Verify, mostly."""
+        self.jobs += 1
+        if self.jobs == 2:
+            raise asyncio.CancelledError
+        return await super().verify(job)
+
+
+class Wrong(Cancelling):
+    """An engine that forgets to answer its second job."""
+
+    async def verify(self, job: Job) -> Verdict | None:
+        """Verify, mostly."""
+        self.jobs += 1
+        return None if self.jobs == 2 else await Moody.verify(self, job)
+
+
+@pytest.mark.parametrize("kind", [Cancelling, Wrong])
+def test_no_session_waits_for_a_verdict_that_never_comes(
+    kind: type[Moody], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The job is done again; the log says so, without the text."""
+    with serving(kind(Toy(), tokenizer=b"tokenize")) as server:
+        link = server.link()
+        assert converse(edge_session(PROMPT), link, 20) == greedy(PROMPT, 17)
+        link.close()
+        assert server.metric("sqs_failed_jobs_total") == 1
+    [record] = caplog.records
+    assert "the engine failed on a job" in record.getMessage()
+    assert str(PROMPT)[1:-1] not in record.getMessage()
+
+
+def health(server: Server) -> int:
+    """What a health check hears."""
+    with grpc.insecure_channel(server.address) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        return int(stub.Check(health_pb2.HealthCheckRequest()).status)
+
+
+def test_health_checks_hear_of_it() -> None:
+    statuses = health_pb2.HealthCheckResponse
+    engine = Moody(Toy(), tokenizer=b"tokenize")
+    with serving(engine) as server:
+        assert health(server) == statuses.SERVING
+        engine.reason = "the model has a cold"
+        assert health(server) == statuses.NOT_SERVING
+        engine.reason = None
+        assert health(server) == statuses.SERVING
+
+
+def test_the_command_gives_up_on_an_engine_that_stays_unwell(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(command, "UNWELL_SECONDS", 2)
+    engine = Moody(Toy(), tokenizer=b"tokenize")
+    with serving(engine) as server:
+        waiting = asyncio.run_coroutine_threadsafe(
+            command._unwell(server.service), server._loop
+        )
+        time.sleep(0.1)
+        assert not waiting.done()
+        engine.reason = "the model has a cold"
+        assert waiting.result(PATIENCE) == "the model has a cold"
+
+
+def test_an_engine_that_nobody_knows() -> None:
+    with pytest.raises(ValueError, match="one of transformers, vllm, not 'abacus'"):
+        EngineConfig("abacus")
+
+
+def test_a_call_reads_one_part_however_many_texts_wait() -> None:
+    toy = Toy()
+    calls: list[Sequence[Job]] = []
+    toy.on_call = calls.append
+    read: dict[bytes, int] = {}
+    most = 0
+
+    async def run() -> None:
+        engine = batch(toy)
+        await engine.open()
+        texts = [
+            Job(b"%d" % i, [1] * 1300, None, np.empty(0), Sampling()) for i in range(20)
+        ]
+        reading = [asyncio.ensure_future(engine.verify(text)) for text in texts]
+        await asyncio.sleep(0.05)
+        before = len(calls)
+        await engine.verify(job(b"a round"))
+        waited = next(
+            i
+            for i, jobs in enumerate(calls[before:])
+            if any(each.session == b"a round" for each in jobs)
+        )
+        assert waited <= 1
+        assert await asyncio.gather(*reading) == [None] * 20
+        await engine.close()
+
+    asyncio.run(run())
+    for jobs in calls:
+        fresh = 0
+        for each in jobs:
+            if not each.draws.size:
+                fresh += len(each.text) - read.get(each.session, 0)
+                read[each.session] = len(each.text)
+        most = max(most, fresh)
+    assert most <= PART
+    assert sum(read.values()) == 20 * 1300
+
+
+def test_texts_take_half_of_the_time_where_there_are_rounds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    toy = Toy()
+    times: list[float] = []  # when calls that read began and ended
+    now = 0.0
+    monkeypatch.setattr(_batch, "time", SimpleNamespace(monotonic=lambda: now))
+
+    def work(jobs: Sequence[Job]) -> None:
+        nonlocal now
+        reads = not all(job.draws.size for job in jobs)
+        times.extend([now, now + 0.02] if reads else [])
+        now += 0.02 if reads else 0.002
+
+    toy.on_call = work
+
+    async def run() -> None:
+        engine = batch(toy)
+        await engine.open()
+        text = Job(b"text", [1] * 8000, None, np.empty(0), Sampling())
+        reading = asyncio.ensure_future(engine.verify(text))
+        while not reading.done():
+            await engine.verify(job(b"a round"))
+        await engine.close()
+
+    asyncio.run(run())
+    read = sum(end - began for began, end in zip(times[::2], times[1::2], strict=True))
+    assert len(times) == 2 * 16
+    assert read <= 0.6 * (times[-1] - times[0])
+
+
+def test_a_model_that_hangs_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_batch, "STUCK_SECONDS", 0.2)
+    monkeypatch.setattr(_batch, "WATCH_SECONDS", 0.05)
+    toy, goes_on = Toy(), threading.Event()
+    toy.on_call = lambda _: goes_on.wait(PATIENCE)
+
+    async def run() -> None:
+        engine = batch(toy)
+        await engine.open()
+        first = asyncio.ensure_future(engine.verify(job(b"1")))
+        await asyncio.sleep(0.05)
+        second = asyncio.ensure_future(engine.verify(job(b"2")))
+        for waiting in first, second:
+            with pytest.raises(RuntimeError, match=r"at one call for \d+ s"):
+                await asyncio.wait_for(waiting, PATIENCE)
+        assert "at one call" in str(engine.health())
+        goes_on.set()
+        verdict = await asyncio.wait_for(engine.verify(job(b"3")), PATIENCE)
+        assert verdict == Verdict(0, greedy(PROMPT, 1)[-1])
+        assert engine.health() is None
+        await engine.close()
+
+    asyncio.run(run())
+
+
+def test_sessions_behind_a_model_that_hangs_are_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_batch, "STUCK_SECONDS", 0.2)
+    monkeypatch.setattr(_batch, "WATCH_SECONDS", 0.05)
+    toy, goes_on = Toy(), threading.Event()
+    toy.on_call = lambda _: goes_on.wait(PATIENCE)
+    with serving(toy) as server:
+        link = server.link()
+        with pytest.raises(LinkError, match="nothing can be verified now: the target"):
+            converse(edge_session(PROMPT), link, 10)
+        link.close()
+        assert not server.service._sessions
+        goes_on.set()

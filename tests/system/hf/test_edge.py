@@ -1,0 +1,527 @@
+"""The codec in Hugging Face's loops: the processor, the edge, custom_generate."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from transformers.generation import utils as generation
+
+import sqs_codec as sqs
+from sqs_codec.cli.generate import SMOLLM2
+from sqs_codec.hf import SparseLogitsProcessor
+from sqs_codec.system import hf
+from sqs_codec.system.edge import FixedPlan
+from sqs_codec.system.engine import BatchEngine
+from sqs_codec.system.hf import (
+    Cloud,
+    Edge,
+    LanguageModel,
+    _models,
+    custom_generate,
+    load_model,
+)
+from sqs_codec.system.hf._models import CachedModel, ModelError, Pair, place
+from sqs_codec.system.hf._text import TextStream
+from sqs_codec.system.session import Link, LinkError, LocalLink, Sampling, Setting
+from tests.cli.test_demo import WORDS, save_model
+from tests.kit import branching
+from tests.system.hf.test_cloud import tiny as tiny_of
+from tests.system.serve.kit import serving
+
+VOCAB_SIZE = 16
+PROMPT = torch.tensor([[3, 4, 5]])
+PLEA = "Tell me of a fox."
+LENGTH = 12
+
+
+def tiny(seed: int, vocab_size: int = VOCAB_SIZE) -> Any:
+    """A model small enough to be made here, which never stops."""
+    torch.manual_seed(seed)
+    config = transformers.LlamaConfig(
+        vocab_size=vocab_size,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        max_position_embeddings=128,
+        initializer_range=0.5,
+        bos_token_id=0,
+        eos_token_id=None,
+        pad_token_id=0,
+    )
+    return transformers.LlamaForCausalLM(config).eval()
+
+
+def assisted(target: Any, assistant: Any, **options: Any) -> list[int]:
+    """The text of transformers' own assisted generation."""
+    text = target.generate(
+        PROMPT,
+        attention_mask=torch.ones_like(PROMPT),
+        assistant_model=assistant,
+        max_new_tokens=24,
+        **options,
+    )
+    return [int(token) for token in text[0, 3:]]
+
+
+@pytest.mark.parametrize("keep", [sqs.TopK(3), sqs.Conformal(alpha=0.1, eta=0.1)])
+def test_transformers_draws_from_and_verifies_what_was_sent(
+    keep: sqs.Keep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codec = sqs.Codec(VOCAB_SIZE, resolution=20)
+    processor = SparseLogitsProcessor(codec, keep, 0.7)
+    rows = []
+    inner = generation._speculative_sampling
+
+    def spy(ids: Any, logits: torch.Tensor, length: int, *rest: Any) -> Any:
+        for token, row in zip(ids[0, -length:], logits[0], strict=True):
+            rows.append((int(token), row.softmax(-1).numpy()))
+        return inner(ids, logits, length, *rest)
+
+    monkeypatch.setattr(generation, "_speculative_sampling", lambda *a, **_: spy(*a))
+    target, assistant = tiny(0), tiny(1)
+    torch.manual_seed(0)
+    with processor.on(assistant):
+        # Truncations of the target's own, which the assistant mustn't apply again.
+        options = {"temperature": 0.7, "top_k": 5, "top_p": 0.9}
+        assisted(target, assistant, do_sample=True, **options)
+    assert len(rows) == processor.drafted >= 24
+    assert processor.bits == 8 * (processor.bits // 8) > 0
+    for token, row in rows:
+        assert row[token] > 0
+        np.testing.assert_allclose(20 * row, np.round(20 * row), atol=1e-4)
+        assert np.count_nonzero(row) < VOCAB_SIZE
+    assert "_get_logits_processor" not in vars(assistant)
+
+
+def test_greedy_text_is_the_targets_own_and_costs_few_bits() -> None:
+    target, assistant = tiny(0), tiny(1, VOCAB_SIZE)
+    processor = SparseLogitsProcessor(sqs.Codec(VOCAB_SIZE), sqs.TopK(8), 0)
+    with processor.on(assistant):
+        text = assisted(target, assistant, do_sample=False)
+    plain = target.generate(
+        PROMPT, attention_mask=torch.ones_like(PROMPT), max_new_tokens=24
+    )
+    assert text == plain[0, 3:].tolist()
+    assert processor.bits <= 8 * processor.drafted
+
+
+def test_a_rule_that_learns_forgets_what_was_void() -> None:
+    codec = sqs.Codec(VOCAB_SIZE, resolution=20)
+    keep = sqs.Conformal(alpha=0.3, eta=0.1)
+    processor = SparseLogitsProcessor(codec, keep, 1.0)
+    states = {}
+    row = torch.linspace(-1, 1, VOCAB_SIZE)[None]
+
+    def draft(length: int) -> None:
+        processor(torch.zeros(1, length, dtype=torch.long), row)
+        states[length] = keep.checkpoint()
+
+    for length in (5, 6, 7, 8):
+        draft(length)
+    assert len(set(states.values())) == 4
+    kept = states[6]
+    other = sqs.Conformal(alpha=0.3, eta=0.1)
+    other.rollback(kept)
+    # The first token of the round was accepted, the second one resampled.
+    draft(7)
+    other.update(codec.quantize(row[0].numpy(), other).dropped_mass)
+    assert keep.checkpoint() == other.checkpoint()
+
+
+# Edge and cloud
+
+
+def link_to(model: Any, vocab_size: int, tokenizer: Any = None) -> Link:
+    cloud = Cloud(model, vocab_size=vocab_size, tokenizer=tokenizer)
+    return LocalLink(cloud, tokenizer=cloud.fingerprint)
+
+
+@lru_cache(maxsize=1)
+def greedy(model: Any, prompt: tuple[int, ...], length: int) -> list[int]:
+    """The model's own greedy text, a token at a time."""
+    cached = CachedModel(model, 49_152)
+    text = [*prompt]
+    for _ in range(length):
+        text.append(int(cached.logits(text)[0].argmax()))
+    return text[len(prompt) :]
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        FixedPlan(4),
+        FixedPlan(0),
+        None,
+    ],
+    ids=["drafts", "alone", "the planner's choice"],
+)
+def test_text_is_smollm2s_own(smollm2: Pair, plan: FixedPlan | None) -> None:
+    prompt = smollm2.encode(PLEA)
+    edge = Edge(smollm2.draft, smollm2.tokenizer, planner=plan)
+    assert edge.vocab_size == 49_152
+    assert edge._draft.fingerprint == SMOLLM2
+    link = link_to(smollm2.target, 49_152, smollm2.tokenizer)
+    steps = edge.generate(
+        prompt, link, max_tokens=LENGTH, sampling=Sampling(temperature=0)
+    )
+    text = [token for step in steps for token in step.tokens]
+    assert text == greedy(smollm2.target, tuple(prompt), LENGTH)
+    metrics = edge.metrics
+    assert metrics.tokens == LENGTH
+    assert metrics.bytes_up > 0 < metrics.bytes_down
+    assert metrics.seconds > 0
+    assert metrics.reason
+    if metrics.drafted:
+        assert 0 < metrics.accepted <= metrics.drafted
+        assert 0.3 < metrics.acceptance_rate <= 1
+
+
+def test_tutorial_and_session_by_hand_run(
+    smollm2: Pair, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The Python of both pages, each from its first line to its last."""
+    docs = Path(__file__).parents[3] / "docs"
+    pages = ((docs / name).read_text() for name in ("tutorial.md", "howto/session.md"))
+    draft = LanguageModel(
+        smollm2.draft, smollm2.tokenizer, smollm2.vocab_size, smollm2.stop, ""
+    )
+    models = {0: smollm2, 2: draft}
+    monkeypatch.setattr(hf, "load_model", lambda _, drop_layers=0: models[drop_layers])
+    cloud = Cloud(smollm2.target, tokenizer=smollm2.tokenizer)
+    with serving(BatchEngine(cloud, tokenizer=cloud.fingerprint)) as server:
+        for page in pages:
+            code = "\n".join(re.findall(r"```python\n(.*?)```", page, re.S))
+            exec(code.replace("localhost:8743", server.address), {})
+    lines = capsys.readouterr().out.splitlines()
+    assert sum(line.startswith("drafted ") for line in lines) == 4
+    assert any(line.startswith("Verdict(accepted=") for line in lines)
+    assert any(line.startswith("Metrics(tokens=") for line in lines)
+    # The hello, the prompt and a round of four.
+    up = [int(line.split()[1]) for line in lines if line.startswith("up ")]
+    assert up[1] == 83
+    assert 20 < up[2] < 120
+    # Three tokens that the cloud decodes, in up to three passes.
+    assert 1 <= sum("accepted=0, drafted=0" in line for line in lines) <= 3
+
+
+def test_how_tos_run(
+    smollm2: Pair, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The how-tos' Python that needs models or a server, one page after the other."""
+    models = {"draft": smollm2.draft, "target": smollm2.target}
+    folder = Path(__file__).parents[3] / "docs" / "howto"
+    text = "\n".join(
+        (folder / f"{name}.md").read_text("utf-8")
+        for name in ("hugging-face", "stop-tokens", "reconnect")
+    )
+    blocks = re.findall(r"```python\n(?!>>>)(.*?)```", text, re.S)
+    code = re.sub("max_tokens=[0-9]+", "max_tokens=3", "\n".join(blocks))
+    for name in models:
+        code, found = re.subn(
+            rf"^{name} = AutoModelForCausalLM.*",
+            f"{name} = models[{name!r}]",
+            code,
+            flags=re.M,
+        )
+        assert found == 1
+    code = re.sub(r"AutoTokenizer\.from_.*", "models['tokenizer']", code)
+    models["tokenizer"] = smollm2.tokenizer
+    cloud = Cloud(smollm2.target, tokenizer=smollm2.tokenizer)
+    monkeypatch.setattr(
+        "sqs_codec.system.serve._connect.connect",
+        lambda *_, **__: LocalLink(cloud, tokenizer=cloud.fingerprint),
+    )
+    names: dict[str, Any] = {"models": models, "LinkError": LinkError}
+    exec(code, names)
+    assert "Metrics(tokens=" in capsys.readouterr().out
+    assert names["text"][: len(names["prompt"])] == names["prompt"]
+    assert len(names["text"]) > len(names["prompt"])
+
+
+def test_a_link_without_a_function_to_renew_it_ends_the_text() -> None:
+    model = tiny(0)
+    link = link_to(model, VOCAB_SIZE)
+    edge = tiny_edge(model)
+    steps = edge.generate([1, 2], link, max_tokens=40, sampling=Sampling(0))
+    next(steps)
+    link.close()
+    with pytest.raises(LinkError, match="closed"):
+        list(steps)
+
+
+# From transformers' generate
+
+
+def tiny_edge(model: Any) -> Edge:
+    setting = Setting(sqs.Codec(VOCAB_SIZE), sqs.TopK(4))
+    return Edge(model, settings=[setting], planner=FixedPlan(3))
+
+
+def written(draft: Any, edge: Edge, target: Any, **options: Any) -> list[int]:
+    """What the draft model's generate writes with a cloud."""
+    text = draft.generate(
+        PROMPT,
+        attention_mask=torch.ones_like(PROMPT),
+        custom_generate=custom_generate,
+        edge=edge,
+        link=lambda: link_to(target, VOCAB_SIZE),
+        **{"max_new_tokens": 20, "do_sample": False, **options},
+    )
+    return [int(token) for token in getattr(text, "sequences", text)[0, 3:]]
+
+
+def plain(target: Any, **options: Any) -> list[int]:
+    text = target.generate(
+        PROMPT, attention_mask=torch.ones_like(PROMPT), do_sample=False, **options
+    )
+    return [int(token) for token in text[0, 3:]]
+
+
+def test_generate_writes_the_targets_greedy_text() -> None:
+    draft, target = tiny(1), tiny(0)
+    edge = tiny_edge(draft)
+    expected = plain(target, max_new_tokens=20)
+    assert written(draft, edge, target) == expected
+    assert written(draft, edge, target, return_dict_in_generate=True) == expected
+    assert edge.metrics.tokens == 40
+
+
+def test_an_edge_keeps_to_modes_and_a_preference() -> None:
+    draft, target = tiny(1), tiny(0)
+    expected = plain(target, max_new_tokens=20)
+    for mode, drafts in (("alone", False), ("rounds", True)):
+        edge = Edge(draft, modes=[mode])
+        assert written(draft, edge, target) == expected
+        assert bool(edge.metrics.drafted) == drafts
+    edge = Edge(draft, prefer="both")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="prefer must be"):
+        written(draft, edge, target)
+
+
+def test_generate_stops_where_it_is_told() -> None:
+    draft, target = tiny(1), tiny(0)
+    edge = tiny_edge(draft)
+    text = plain(target, max_new_tokens=20)
+    stop = text[9]
+    expected = text[: text.index(stop) + 1]
+    assert written(draft, edge, target, eos_token_id=stop) == expected
+
+    def five(ids: torch.Tensor, scores: object, **_: object) -> bool:
+        return ids.shape[1] >= 8
+
+    criteria = transformers.StoppingCriteriaList([five])
+    assert written(draft, edge, target, stopping_criteria=criteria) == text[:5]
+
+
+def test_generate_samples_within_the_targets_top_k() -> None:
+    draft, target = tiny(1), tiny(0)
+    torch.manual_seed(0)
+    text = written(
+        draft, tiny_edge(draft), target, do_sample=True, temperature=2.0, top_k=2
+    )
+    ids = [*PROMPT[0].tolist(), *text]
+    logits = target(torch.tensor([ids])).logits[0, 2:-1]
+    ranks = (logits > logits.gather(-1, torch.tensor(text)[:, None])).sum(-1)
+    assert ranks.max() == 1  # both of the two come up
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"repetition_penalty": 1.3}, "RepetitionPenaltyLogitsProcessor"),
+        ({"num_return_sequences": 2, "do_sample": True}, "expected one text, got 2"),
+    ],
+)
+def test_generate_refuses_what_a_cloud_cant_do(
+    options: dict[str, Any], said: str
+) -> None:
+    draft = tiny(1)
+    with pytest.raises(ValueError, match=said):
+        written(draft, tiny_edge(draft), tiny(0), **options)
+    with pytest.raises(ValueError, match="another model"):
+        written(draft, tiny_edge(tiny(2)), tiny(0))
+
+
+# Models
+
+CPU, CUDA, MPS = {"cpu"}, {"cpu", "cuda"}, {"cpu", "mps"}
+
+
+@pytest.mark.parametrize(
+    ("asked", "found", "chosen"),
+    [
+        ("auto auto", CPU, "cpu float32"),
+        ("auto auto", CUDA, "cuda auto"),
+        ("auto auto", MPS, "mps auto"),
+        ("auto auto", CUDA | MPS, "cuda auto"),
+        ("auto bfloat16", CPU, "cpu bfloat16"),
+        ("auto float32", CUDA, "cuda float32"),
+        ("cpu auto", CUDA, "cpu float32"),
+        ("cpu float16", CUDA, "cpu float16"),
+    ],
+)
+def test_where_a_model_goes(asked: str, found: set[str], chosen: str) -> None:
+    assert place(*asked.split(), found=found) == tuple(chosen.split())
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ("cuda auto", "no cuda here: PyTorch .* finds only cpu and mps"),
+        ("nope auto", "no nope here"),
+        ("cpu int8", "dtype must be one of auto, float32, bfloat16, float16"),
+    ],
+)
+def test_where_no_model_goes(asked: str, words: str) -> None:
+    with pytest.raises(ModelError, match=words):
+        place(*asked.split(), found=MPS)
+
+
+@pytest.mark.parametrize("free", [10_000, 1 << 40])
+def test_a_model_that_does_not_fit(
+    free: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether that is foreseen, or PyTorch finds no memory."""
+
+    def load(*_: object, **__: object) -> object:
+        assert free > 10_000
+        return torch.empty(1 << 60)
+
+    folder = save_model(tmp_path, 16, WORDS)
+    assert load_model(folder, dtype="bfloat16").placement == "on cpu in bfloat16, 0 MiB"
+    automatic = transformers.AutoModelForCausalLM
+    monkeypatch.setattr(automatic, "from_pretrained", load)
+    monkeypatch.setattr(_models, "_free", lambda _: free)
+    words = (
+        f"doesn't fit in float32: its weights take .* GiB, and cpu has {free >> 30}.0"
+    )
+    with pytest.raises(ModelError, match=words):
+        load_model(folder)
+
+
+def test_draft_shares_the_targets_weights(smollm2: Pair) -> None:
+    originals = {id(p) for p in smollm2.target.parameters()}
+    assert {id(p) for p in smollm2.draft.parameters()} < originals
+    assert len(smollm2.draft.model.layers) == len(smollm2.target.model.layers) - 2
+    assert smollm2.target.config.num_hidden_layers == len(smollm2.target.model.layers)
+
+
+def test_cached_model_goes_back_to_what_two_texts_share(smollm2: Pair) -> None:
+    cached = CachedModel(smollm2.target, smollm2.vocab_size)
+    first = cached.logits([1, 2, 3], last=2)
+    assert first.shape == (2, 49_152)
+    assert first.dtype == np.float32
+    other = cached.logits([1, 5, 3, 7])
+    assert len(cached) == 4
+    fresh = CachedModel(smollm2.target, smollm2.vocab_size).logits([1, 5, 3, 7])
+    np.testing.assert_allclose(other, fresh, atol=2e-3)
+    cached.logits([1, 2, 3])
+    with pytest.raises(ValueError, match="cannot roll 3 tokens back to 4"):
+        cached.rollback(4)
+    with pytest.raises(ValueError, match="last must be"):
+        cached.logits([1, 2], last=3)
+    np.testing.assert_allclose(cached.logits([1, 2, 3], last=2), first, atol=2e-3)
+
+
+WINDOW = {"sliding_window": 4, "num_hidden_layers": 6}
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "at_once"),
+    [
+        ("Llama", {}, True),
+        ("Gemma3Text", WINDOW, True),
+        ("Mistral", WINDOW, False),  # it doesn't say which of its layers look how far
+    ],
+)
+def test_branches_are_read_side_by_side(
+    kind: str, options: dict[str, Any], at_once: bool
+) -> None:
+    model = tiny_of(kind, **options)
+    cached, alone = CachedModel(model, 50), CachedModel(model, 50)
+    assert cached._reads_trees == at_once
+    fed: list[int] = []
+    model.register_forward_pre_hook(
+        lambda *given: fed.append(given[2]["input_ids"].shape[1]), with_kwargs=True
+    )
+    for step, texts in branching(50, 40):
+        fed.clear()
+        rows = cached.logits(texts[0]) if step == "alone" else cached.branches(texts)
+        if step in ("branch", "extend") and at_once:
+            assert fed == [len(texts)]
+        for row, text in zip(rows, texts, strict=True):
+            alone.rollback(0)
+            np.testing.assert_allclose(row, alone.logits(text)[0], atol=1e-4)
+    assert len(cached) <= sum(map(len, texts))
+    for empty in ([], [[1], []]):
+        with pytest.raises(ValueError, match="expected texts of tokens"):
+            cached.branches(empty)
+
+
+@pytest.mark.parametrize("name", ["position_ids", "attention_mask", None])
+def test_a_model_that_would_read_branches_wrong(name: str | None) -> None:
+    model = tiny_of()
+
+    def forget(_: object, args: Any, given: dict[str, Any]) -> Any:
+        if name is None and "attention_mask" in given:
+            raise TypeError("expected a mask [1, tokens]")
+        return args, {key: given[key] for key in given if key != name}
+
+    model.register_forward_pre_hook(forget, with_kwargs=True)
+    cached = CachedModel(model, 50)
+    assert not cached._reads_trees
+    rows = cached.branches([[1, 2], [1, 3]])
+    np.testing.assert_allclose(rows[1:], cached.logits([1, 3]), atol=1e-5)
+
+
+@pytest.mark.parametrize("layer", [0, 1])
+def test_a_cache_is_right_after_an_interrupt(layer: int) -> None:
+    model = tiny_of()
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    for tail in ([[7, 8]], [[7], [8]]):
+        cached = CachedModel(model, 50)
+        cached.branches([[1, 2, 3], [1, 2, 4]])
+        handle = model.model.layers[layer].register_forward_hook(interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            cached.branches([[1, 2, 3, *end] for end in tail])
+        handle.remove()
+        expected = CachedModel(model, 50).logits([1, 2, 5])
+        np.testing.assert_allclose(cached.logits([1, 2, 5]), expected, atol=1e-4)
+
+
+def test_caches_are_right_after_many_rejections(smollm2: Pair) -> None:
+    edge = Edge(smollm2.draft, smollm2.tokenizer, planner=FixedPlan(4))
+    prompt = smollm2.encode(PLEA)
+    link = link_to(smollm2.target, 49_152, smollm2.tokenizer)
+    text = [*prompt]
+    sampling = Sampling(temperature=1.5)
+    for step in edge.generate(prompt, link, max_tokens=16, sampling=sampling):
+        text += step.tokens
+    assert edge.metrics.resampled >= 3
+    assert len(edge._draft) > len(prompt)
+    with torch.inference_mode():
+        fresh = smollm2.draft(input_ids=torch.tensor([text])).logits[0, -1].numpy()
+    np.testing.assert_allclose(edge._draft.logits(text)[0], fresh, atol=2e-3)
+
+
+def test_text_comes_in_whole_characters(smollm2: Pair) -> None:
+    said = "A caf\u00e9, \u65e5\u672c\u8a9e and \U0001f98a."
+    tokens: Sequence[int] = smollm2.tokenizer(said)["input_ids"]
+    stream = TextStream(smollm2.tokenizer)
+    pieces = [stream.add([token]) for token in tokens]
+    assert "".join(pieces) == said
+    assert not any("\N{REPLACEMENT CHARACTER}" in piece for piece in pieces)
+    assert "" in pieces

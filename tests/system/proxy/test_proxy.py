@@ -1,0 +1,462 @@
+"""``sqs proxy``: real clients against it, and who is none."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import os
+import random
+import signal
+import socket
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+import torch
+
+from sqs_codec.cli import main as cli
+from sqs_codec.system.engine import EngineConfig, make_engine
+from sqs_codec.system.hf import Draft, load_model
+from sqs_codec.system.proxy import Writer
+from sqs_codec.system.proxy._draft import Turns
+from sqs_codec.system.proxy._errors import ApiError
+from sqs_codec.system.proxy._request import REFUSED, parse
+from sqs_codec.system.serve import connect
+from sqs_codec.system.session import Sampling
+from tests.cli.test_demo import WORDS, save_model
+from tests.system.proxy.test_server import Endpoint
+from tests.system.serve.kit import PATIENCE, Server, serving, wait_until
+
+TEMPLATE = (
+    "{% for m in messages %}{{ m.role }} {{ m.content }} . {% endfor %}"
+    "{% if messages[0].role == 'assistant' %}{{ raise_exception('no') }}{% endif %}"
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folders of a draft and of a target."""
+    folder = tmp_path_factory.mktemp("models")
+    save_model(folder / "draft", 16, WORDS)
+    save_model(folder / "target", 24, WORDS, seed=25)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path) -> Iterator[Server]:
+    with serving(make_engine(EngineConfig(target=str(folder / "target")))) as server:
+        yield server
+
+
+class Proxy(Endpoint):
+    """An endpoint in a thread."""
+
+    def __init__(
+        self, folder: Path, server: str, *, clients: int = 8, **options: Any
+    ) -> None:
+        self.model = load_model(str(folder / "draft"))
+        self.writer = Writer(
+            Draft(self.model.model, self.model.tokenizer),
+            lambda: connect(server, insecure=True),
+            server=server,
+            clients=clients,
+        )
+        self.writer.check()
+        super().__init__(self.writer, clients=clients, **options)
+        self.url = f"http://127.0.0.1:{self.port}"
+
+    def client(self, **options: Any) -> openai.OpenAI:
+        """A client as people have it, but that it doesn't try again."""
+        options = {"api_key": "none", "max_retries": 0} | options
+        return openai.OpenAI(base_url=f"{self.url}/v1", **options)
+
+    def call(
+        self, method: str, path: str, body: bytes | None = None, **headers: str
+    ) -> tuple[int, bytes, dict[str, str]]:
+        """Send what no client would; return status, body and headers."""
+        connection = http.client.HTTPConnection(
+            "127.0.0.1", self.port, timeout=PATIENCE
+        )
+        with closing(connection):
+            connection.request(method, path, body, headers)
+            answer = connection.getresponse()
+            return answer.status, answer.read(), dict(answer.headers)
+
+
+@pytest.fixture(scope="module")
+def proxy(folder: Path, server: Server) -> Iterator[Proxy]:
+    with closing(Proxy(folder, server.address)) as proxy:
+        yield proxy
+
+
+def ask(client: openai.OpenAI, prompt: str = "the fox", **options: Any) -> Any:
+    options = {"max_tokens": 30, "model": "sqs"} | options
+    return client.chat.completions.create(
+        messages=[{"role": "user", "content": prompt}], **options
+    )
+
+
+def test_texts_are_those_of_sqs_generate(
+    proxy: Proxy, server: Server, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["--server", server.address, "--insecure", "--draft", str(folder / "draft")]
+    capsys.readouterr()
+    command = ["generate", "the fox", *given, "--seed", "7", "--max-tokens", "30"]
+    assert cli.main(command) == 0
+    expected = capsys.readouterr().out.removesuffix("\n")
+    client = proxy.client()
+    options: dict[str, Any] = {"seed": 7, "temperature": 0.7}
+    whole = ask(client, **options)
+    assert whole.choices[0].message.content == expected
+    assert whole.choices[0].finish_reason in ("stop", "length")
+    usage = whole.usage
+    assert usage.total_tokens == usage.prompt_tokens + usage.completion_tokens
+    assert usage.prompt_tokens == 2
+    assert usage.sqs["tokens"] == usage.completion_tokens
+    assert usage.sqs["bytes_up"] > 0
+    assert usage.sqs["bytes_down"] > 0
+    assert usage.sqs["mode"] in ("alone", "hints")  # as there is a seed
+
+    usages = {"stream_options": {"include_usage": True}}
+    *chunks, last = ask(client, **options, stream=True, **usages)
+    said = [chunk.choices[0].delta.content or "" for chunk in chunks]
+    assert "".join(said) == expected
+    assert len(said) > 5
+    assert chunks[-1].choices[0].finish_reason == whole.choices[0].finish_reason
+    assert {chunk.sqs["origin"] for chunk in chunks} <= {"draft", "cloud"}
+    assert last.usage.completion_tokens == usage.completion_tokens
+    assert last.usage.sqs["plan"]
+
+    async def both() -> tuple[str, str]:
+        url = f"{proxy.url}/v1"
+        async with openai.AsyncOpenAI(base_url=url, api_key="none") as client:
+            text: Any = await client.completions.create(
+                model="sqs", prompt="the fox", max_tokens=30, **options
+            )
+            stream: Any = await client.completions.create(
+                model="sqs", prompt=[3, 4], max_tokens=30, stream=True, **options
+            )
+            pieces = [chunk.choices[0].text async for chunk in stream]
+            return text.choices[0].text, "".join(pieces)
+
+    assert asyncio.run(both()) == (expected, expected)
+    assert [model.id for model in client.models.list()] == ["sqs"]
+    assert client.models.retrieve("sqs").owned_by == "sqs"
+
+
+def test_eight_clients_at_once_get_the_greedy_texts(proxy: Proxy, folder: Path) -> None:
+    target = load_model(str(folder / "target"))
+    prompts = ["the fox " * n for n in range(1, 9)]
+    expected = []
+    for prompt in prompts:
+        ids = target.tokenizer(prompt, return_tensors="pt")["input_ids"]
+        with torch.inference_mode():
+            text = target.model.generate(
+                ids,
+                max_new_tokens=24,
+                do_sample=False,
+                suppress_tokens=list(range(13, 24)),
+                pad_token_id=0,
+            )[0, ids.shape[1] :]
+        expected.append(target.tokenizer.decode(text, skip_special_tokens=True))
+    client = proxy.client()
+
+    def write(prompt: str) -> str:
+        chunks = ask(client, prompt, temperature=0, max_tokens=24, stream=True)
+        return "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(write, prompts)) == expected
+
+
+def test_stop_strings(proxy: Proxy) -> None:
+    client = proxy.client()
+    options: dict[str, Any] = {"seed": 3, "temperature": 1.5}
+    text = ask(client, **options).choices[0].message.content
+    words = text.split(" ")
+    stop = f"{words[3][-1]} {words[4]}"  # across tokens
+    for given in (stop, ["never", stop]):
+        answer = ask(client, **options, stop=given)
+        assert answer.choices[0].message.content == text.partition(stop)[0]
+        assert answer.choices[0].finish_reason == "stop"
+        assert answer.usage.completion_tokens < 10
+    answer = ask(client, **options, stop=f"{text} and more")  # which is held back
+    assert answer.choices[0].message.content == text
+
+
+def test_templates(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = proxy.client()
+    chat: Any = [
+        {"role": "developer", "content": "fox"},
+        {"role": "user", "content": [{"type": "text", "text": "the fox"}]},
+    ]
+    with pytest.raises(openai.BadRequestError, match="no chat template"):
+        client.chat.completions.create(model="sqs", messages=chat)
+    monkeypatch.setattr(proxy.model.tokenizer, "chat_template", TEMPLATE)
+    answer: Any = client.chat.completions.create(
+        model="sqs", messages=chat, max_tokens=4
+    )
+    assert answer.usage.prompt_tokens == 7
+    with pytest.raises(openai.BadRequestError, match="takes no such messages"):
+        client.chat.completions.create(
+            model="sqs", messages=[{"role": "assistant", "content": "fox"}]
+        )
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "said"),
+    [
+        ({"logit_bias": {"3": 1}}, openai.BadRequestError, "logit_bias can't be"),
+        ({"temperature": 3}, openai.BadRequestError, "temperature must be 0 to 2"),
+        ({"max_tokens": 0}, openai.BadRequestError, "max_tokens must be at least 1"),
+        ({"seed": -1}, openai.BadRequestError, "seed must be 0 to"),
+        ({"stop": "x" * 257}, openai.BadRequestError, "a stop may have 256"),
+        ({"model": "gpt-4o"}, openai.NotFoundError, "no model 'gpt-4o' here"),
+        ({"prompt": "the " * 5000}, openai.BadRequestError, "prompt has 5000 tokens"),
+    ],
+)
+def test_refusals_are_the_clients_own_errors(
+    proxy: Proxy, options: dict[str, Any], kind: type[openai.APIStatusError], said: str
+) -> None:
+    with pytest.raises(kind, match=said) as caught:
+        ask(proxy.client(), **options)
+    assert isinstance(caught.value.body, dict)
+    assert {"message", "type", "param", "code"} == set(caught.value.body)
+
+
+def test_whatever_comes_is_answered_in_words() -> None:
+    """Requests that are wrong in ways that nobody thought of."""
+    rng = random.Random(0)
+    values = [None, True, -1, 1.5, 1e400, "x", "\ud800", [], [3], [[]], {}, {"a": []}]
+    values += [{"type": "text"}, [{"role": "user", "content": "the"}], "sqs", 10**30]
+    names = [*REFUSED, "model", "messages", "prompt", "max_tokens", "temperature"]
+    names += ["top_k", "stop", "seed", "stream", "stream_options", "top_p", "user"]
+    good = 0
+    for _ in range(10_000):
+        fields = {"messages": [{"role": "user", "content": "the"}], "prompt": "the"}
+        some = rng.choices(names, k=rng.randrange(4))
+        data = json.dumps(fields | {name: rng.choice(values) for name in some}).encode()
+        if rng.random() < 0.3:
+            at = rng.randrange(len(data))
+            data = data[:at] + rng.randbytes(rng.randrange(3)) + data[at + 1 :]
+        with suppress(ApiError):  # and nothing else
+            parse(data, chat=rng.random() < 0.5, models=["sqs"], sampling=Sampling())
+            good += 1
+    assert 1000 < good < 9000
+
+
+CHAT = "/v1/chat/completions"
+
+
+def test_what_no_client_sends(proxy: Proxy) -> None:
+    for body in (b"", b"{", b"[]", b'"x"', b"[" * 100_000, b"\xff", b'{"seed": NaN}'):
+        status, answer, _ = proxy.call("POST", CHAT, body)
+        assert status == 400
+        assert json.loads(answer)["error"]["type"] == "invalid_request_error"
+    assert proxy.call("POST", CHAT, b"{}", Origin="https://evil.example")[0] == 403
+    assert proxy.call("POST", CHAT, b"{}", Origin="null")[0] == 403
+    assert proxy.call("POST", CHAT, b"{}", Origin=proxy.url)[0] == 400
+
+
+def test_a_body_without_end(proxy: Proxy) -> None:
+    for head in (b"Content-Length: 100000000\r\n", b"Transfer-Encoding: chunked\r\n"):
+        with socket.create_connection(("127.0.0.1", proxy.port)) as raw:
+            raw.sendall(b"POST " + CHAT.encode() + b" HTTP/1.1\r\nHost: [::1]\r\n")
+            raw.sendall(head + b"\r\n")
+            sent = 0
+            try:
+                while sent < 100_000_000:
+                    raw.sendall(b"10000\r\n" + b" " * 65536 + b"\r\n")
+                    sent += 65536
+            except ConnectionError:
+                pass
+            assert sent < 20_000_000
+
+
+def test_who_says_nothing_is_hung_up_on(
+    proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sqs_codec.system.proxy._server.SILENT_SECONDS", 0.1)
+    for said in (b"", b"GET / HTT", b"GET / HTTP/1.1\r\nHost: [::1]\r\n\r\nGET "):
+        with socket.create_connection(
+            ("127.0.0.1", proxy.port), timeout=PATIENCE
+        ) as raw:
+            raw.sendall(said)
+            while raw.recv(65536):
+                pass
+
+
+def test_a_client_that_hangs_up_ends_its_session(
+    proxy: Proxy, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verifier: Any = server.engine.verifier
+    verify, calls = verifier.verify, list[int]()
+
+    def slowly(jobs: Any) -> Any:
+        calls.append(len(jobs))
+        time.sleep(0.05)  # so that a text takes ten seconds
+        return verify(jobs)
+
+    monkeypatch.setattr(verifier, "verify", slowly)
+    wait_until(lambda: not proxy.writer._answers)
+    for _, edge in proxy.writer._free:
+        monkeypatch.setattr(edge, "stop", frozenset())
+    body = {"prompt": "the fox", "max_tokens": 200}
+    for stream in (True, False):
+        data = json.dumps(body | {"stream": stream}).encode()
+        connection = http.client.HTTPConnection("127.0.0.1", proxy.port)
+        connection.request("POST", "/v1/completions", data)
+        if stream:
+            connection.getresponse().read(100)
+        wait_until(lambda: server.metric("sqs_sessions") == 1)
+        connection.close()
+        before = len(calls)
+        wait_until(lambda: server.metric("sqs_sessions") == 0)
+        assert len(calls) < before + 30
+
+
+def test_beyond_the_clients_there_is_a_time_to_come_again(
+    folder: Path, server: Server
+) -> None:
+    with closing(Proxy(folder, server.address, clients=1)) as proxy:
+        asyncio.run(proxy.writer._seats.acquire())  # somebody has the only place
+        status, _, headers = proxy.call(
+            "POST", CHAT, b'{"messages": [{"role": "user", "content": "the"}]}'
+        )
+        assert (status, headers["retry-after"]) == (429, "1")
+        with pytest.raises(openai.RateLimitError, match="as many texts"):
+            ask(proxy.client())
+        proxy.writer._seats.release()
+        assert ask(proxy.client()).choices
+
+
+def test_a_key_and_a_site_that_may_call(folder: Path, server: Server) -> None:
+    site = "https://chat.example.org"
+    options = {"api_key": "a-key-of-the-tests", "origins": [site], "names": ["big"]}
+    with closing(Proxy(folder, server.address, **options)) as proxy:
+        for key in ("another", ""):
+            headers = {"Authorization": f"Bearer {key}"}
+            assert proxy.call("GET", "/v1/models", **headers)[0] == 401
+        with pytest.raises(openai.AuthenticationError, match="bearer token"):
+            ask(proxy.client(api_key="another"))
+        client = proxy.client(api_key="a-key-of-the-tests")
+        assert ask(client, model="big").model == "big"
+        assert proxy.call("GET", "/health")[0] == 200
+        assert proxy.call("GET", "/metrics")[0] == 401
+        asked = {"Origin": site, "Access-Control-Request-Method": "POST"}
+        status, _, headers = proxy.call("OPTIONS", CHAT, **asked)
+        assert (status, headers["access-control-allow-origin"]) == (200, site)
+        asked["Origin"] = "https://evil.example"
+        status, _, headers = proxy.call("OPTIONS", CHAT, **asked)
+        assert "access-control-allow-origin" not in headers
+
+
+def test_what_there_is_to_see(proxy: Proxy) -> None:
+    ask(proxy.client())
+    status, page, _ = proxy.call("GET", "/metrics")
+    assert status == 200
+    lines = dict(line.rsplit(" ", 1) for line in page.decode().splitlines())
+    assert float(lines["sqs_proxy_tokens_total"]) > 0
+    assert float(lines["sqs_proxy_texts"]) == 0
+    assert float(lines['sqs_proxy_requests_total{status="200"}']) > 0
+    for path in ("/", "/page.js", "/page.css"):
+        status, page, headers = proxy.call("GET", path)
+        assert status == 200
+        assert page
+        assert "default-src 'none'" in headers["content-security-policy"]
+
+
+def test_a_cloud_that_goes_away(folder: Path) -> None:
+    """It comes back in time, or it doesn't, before a text or in its midst."""
+    config = EngineConfig(target=str(folder / "target"))
+    first = Server(make_engine(config))
+    port = first.grpc.port
+    options: dict[str, Any] = {"seed": 5, "temperature": 1.5, "max_tokens": 200}
+    with closing(Proxy(folder, first.address)) as proxy:
+        client = proxy.client()
+        expected = ask(client, **options).choices[0].message.content
+        assert len(expected.split()) > 50
+        stream = iter(ask(client, **options, stream=True))
+        said = next(stream).choices[0].delta.content or ""
+        first.stop()
+        second = Server(make_engine(config), port=port)
+        said += "".join(chunk.choices[0].delta.content or "" for chunk in stream)
+        assert said == expected
+        proxy.writer._patience = 1.0
+        stream = iter(ask(client, **options, stream=True))
+        next(stream)
+        second.stop()
+        with pytest.raises(openai.APIError, match=f"cloud at 127.0.0.1:{port}"):
+            list(stream)
+        with pytest.raises(openai.InternalServerError, match="nothing listens") as e:
+            ask(client)
+        assert e.value.status_code == 503
+
+
+def test_the_command(
+    folder: Path, server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    found: list[int] = []
+
+    def visit() -> None:
+        while not found:
+            try:
+                url = f"http://127.0.0.1:{port}/health"
+                found.append(urllib.request.urlopen(url).status)
+            except OSError:
+                time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    visitor = threading.Thread(target=visit)
+    visitor.start()
+    given = ["--server", server.address, "--insecure", "--draft", str(folder / "draft")]
+    assert cli.main(["proxy", *given, "--listen", f"127.0.0.1:{port}"]) == 130
+    visitor.join()
+    assert found == [200]
+    said = capsys.readouterr().err
+    assert f"Writing with {server.address} for clients of http://127.0.0.1:" in said
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("--listen 0.0.0.0:80", "0.0.0.0 isn't this machine alone"),
+        ("--listen 127.0.0.1", "must be HOST:PORT"),
+        ("--tls-cert a.pem", "--tls-cert and --tls-key go together"),
+        ("--tls-cert a.pem --tls-key b.pem", "can't load the certificate a.pem"),
+        ("--api-key \N{BULLET}", "visible ASCII characters"),
+    ],
+)
+def test_options_that_make_no_sense(
+    options: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["proxy", "--server", "a:1", *options.split()])
+    assert said in capsys.readouterr().err
+
+
+def test_turns_are_had_in_order() -> None:
+    turns, order = Turns(), list[int]()
+
+    def take(i: int) -> None:
+        with turns:
+            order.append(i)
+
+    threads = [threading.Thread(target=take, args=(i,)) for i in range(8)]
+    with turns:
+        for i, thread in enumerate(threads):
+            thread.start()
+            wait_until(lambda i=i: len(turns._waiting) == i + 1)  # type: ignore[misc]
+    for thread in threads:
+        thread.join()
+    assert order == [*range(8)]

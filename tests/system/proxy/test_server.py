@@ -1,0 +1,303 @@
+"""``sqs proxy`` under attack: who has a place, for how long, and what ends."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
+
+import pytest
+
+from sqs_codec.system.proxy import make_app, make_server
+from sqs_codec.system.proxy._draft import GoneError, link
+from sqs_codec.system.proxy._errors import ApiError
+from sqs_codec.system.proxy._writer import Answer, Figures, Piece
+from tests.system.serve.kit import certificate, wait_until
+
+KEY = "a-key-of-the-tests"
+AUTHORIZED = f"Authorization: Bearer {KEY}\r\n"
+
+
+class Played:
+    """In place of a `Writer`: texts without end."""
+
+    def __init__(self, text: str = "sea ") -> None:
+        self.text = text
+        self.answers: list[Answer] = []
+
+    async def write(self, request: object) -> Answer:
+        """Play a text."""
+        self.answers.append(Answer())
+        asyncio.ensure_future(self._play(self.answers[-1]))  # noqa: RUF006  # it ends
+        return self.answers[-1]
+
+    async def _play(self, answer: Answer) -> None:
+        while not answer.gone.is_set():
+            answer.put(Piece(self.text, "draft", Figures()))
+            await asyncio.sleep(0.01)
+
+    async def close(self) -> None:
+        """End all."""
+        for answer in self.answers:
+            answer.put(ApiError("it stops", status=503))
+            answer.close()
+
+
+class Endpoint:
+    """A server in a thread."""
+
+    def __init__(
+        self, writer: Any, *, clients: int = 8, cert: Any = None, **options: Any
+    ) -> None:
+        cert, key = cert or (None, None)
+        app = make_app(writer, **options)
+        self.server: Any = make_server(app, clients=clients, cert=cert, key=key)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self._thread = threading.Thread(target=self.server.run, args=[[self._listener]])
+        self._thread.start()
+        wait_until(lambda: self.server.started)
+
+    def close(self) -> None:
+        """Stop it."""
+        self.server.should_exit = True
+        self._thread.join()
+        self._listener.close()
+
+    def open(self, host: str = "127.0.0.1") -> socket.socket:
+        """A connection from a host."""
+        return socket.create_connection(("127.0.0.1", self.port), 20, (host, 0))
+
+    def ask(self, path: str, more: str = AUTHORIZED, host: str = "localhost") -> bytes:
+        """Send a request; return the whole answer."""
+        head = f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{more}\r\n"
+        with self.open() as raw:
+            raw.sendall(head.encode("latin-1"))
+            return b"".join(iter(lambda: raw.recv(65536), b""))
+
+    def status(self, *given: str) -> int:
+        """Send a request; return the answer's status."""
+        return int(self.ask(*given).split()[1])
+
+
+def playing(writer: Any = None, **options: Any) -> closing[Endpoint]:
+    return closing(Endpoint(writer or Played(), api_key=KEY, **options))
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[Endpoint]:
+    with playing(hosts=["edge.example.org"]) as endpoint:
+        yield endpoint
+
+
+def stream(raw: socket.socket) -> None:
+    """Ask for a stream."""
+    body = json.dumps({"prompt": "why", "stream": True}).encode()
+    head = f"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n{AUTHORIZED}"
+    raw.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+
+
+def ended(raw: socket.socket) -> bool:
+    """Whether the other end has hung up."""
+    raw.settimeout(0)
+    try:
+        while raw.recv(1 << 20):
+            pass
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass
+    return True
+
+
+OURS = "LOCALHOST:8080 127.0.0.1 [::1]:8080 Edge.example.org"
+STRANGE = """localhost/../x? localhost/../../../../../../../etc/passwd? user@localhost
+evil.example@localhost localhost:99999 localhost:8:0 localhost: localhost. ::1 127.1
+[127.0.0.1] [fe80::1%evil.example] [::1%25evil] evil.example ["""
+
+
+def test_authorities(endpoint: Endpoint) -> None:
+    expected = dict.fromkeys(OURS.split(), 200) | dict.fromkeys(STRANGE.split(), 403)
+    for host, status in (
+        expected | {"": 403, "localhost\r\nHost: localhost": 400}
+    ).items():
+        answer = endpoint.ask("/", "", host)
+        assert int(answer.split()[1]) == status, host
+        assert (b"<html" in answer) == (status == 200)
+
+
+def test_headers_that_come_again(endpoint: Endpoint) -> None:
+    assert endpoint.status("/metrics", f"authorization: bEaReR {KEY}\r\n") == 200
+    assert endpoint.status("/metrics", f"Authorization: Basic {KEY}\r\n") == 401
+    assert endpoint.status("/metrics", "Authorization: Bearer \xe9\r\n") == 401
+    assert endpoint.status("/metrics", AUTHORIZED * 2) == 400
+    assert endpoint.status("/metrics", AUTHORIZED + "A: b\r\n" * 100) == 200
+    assert endpoint.status("/metrics", "A: 0123456789\r\n" * 1500) == 431
+
+
+@pytest.mark.parametrize("said", [b"", b"GET / HTTP/1.1\r\nHo", b"GET /page.js HTTP"])
+def test_silent_strangers_make_room(
+    said: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sqs_codec.system.proxy._server.CONNECTIONS", 4)
+    if said.endswith(b"HTTP"):  # what is asked for isn't read
+        said = (said + b"/1.1\r\nHost: localhost\r\n\r\n") * 500
+    with playing() as endpoint, endpoint.open() as writes, endpoint.open() as known:
+        stream(writes)
+        assert writes.recv(4096)
+        asks = f"GET /v1/models HTTP/1.1\r\nHost: [::1]\r\n{AUTHORIZED}\r\n"
+        known.sendall(asks.encode())
+        assert b" 200 " in known.recv(4096)
+        alone = endpoint.open("127.0.0.2")
+        crowd = []
+        for _ in range(12):
+            crowd.append(endpoint.open())
+            crowd[-1].sendall(said)
+            assert endpoint.status("/metrics") == 200
+        wait_until(lambda: all(map(ended, crowd[:8])))
+        assert not ended(alone)  # the crowd's host makes room
+        assert not ended(known)
+        assert writes.recv(4096)
+        for each in (alone, *crowd):
+            each.close()
+
+
+def test_what_is_not_read_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream, with the key, whose places must come back."""
+    monkeypatch.setattr("sqs_codec.system.proxy._server.READING_SECONDS", 0.2)
+    writer = Played("sea " * 20_000)
+    with playing(writer) as endpoint, endpoint.open() as raw:
+        stream(raw)
+        wait_until(lambda: bool(writer.answers) and writer.answers[0].gone.is_set())
+        wait_until(lambda: not endpoint.server.server_state.connections)
+
+
+class Late(Played):
+    """A text that comes after a while, all at once."""
+
+    async def _play(self, answer: Answer) -> None:
+        await asyncio.sleep(1.2)
+        answer.put(Piece(self.text, "draft", Figures()))
+        answer.put(Piece("", "cloud", Figures(), "stop", 0, True))
+
+
+def test_who_reads_slowly_gets_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a text that took longer than silence may, and takes longer to be read."""
+    monkeypatch.setattr("sqs_codec.system.proxy._server.SILENT_SECONDS", 0.5)
+    monkeypatch.setattr("sqs_codec.system.proxy._server.READING_SECONDS", 1.5)
+    with playing(Late("x" * 16_000_000)) as endpoint, endpoint.open() as raw:
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+        stream(raw)
+        size = 0
+        while size < 16_000_000 and (data := raw.recv(1 << 17)):
+            size += len(data)
+            time.sleep(0.02)
+        assert size >= 16_000_000
+
+
+def test_who_waits_for_a_seat_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sqs_codec.system.proxy._server.CONNECTIONS", 4)
+
+    class Full(Played):
+        async def write(self, request: object) -> Answer:
+            await asyncio.sleep(0.5)
+            raise ApiError("there is no seat", status=429)
+
+    with playing(Full()) as endpoint:
+        waiting = []
+        for _ in range(12):
+            waiting.append(endpoint.open())
+            stream(waiting[-1])
+            time.sleep(0.02)  # till it has shown the key
+        answers = [raw.recv(12) for raw in waiting]
+        for raw in waiting:
+            raw.close()
+    assert answers == 12 * [b"HTTP/1.1 429"]
+
+
+def test_handshakes_that_stop_half_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sqs_codec.system.proxy._server.SHAKING_SECONDS", 0.5)
+    monkeypatch.setattr("sqs_codec.system.proxy._server.CONNECTIONS", 8)
+    cert, key = certificate(tmp_path)
+    with playing(cert=(cert, key)) as endpoint:
+        half = [endpoint.open("127.0.0.2") for _ in range(50)]
+        for each in half:
+            each.sendall(b"\x16\x03\x01\x02\x00\x01")
+        context = ssl.create_default_context(cafile=str(cert))
+        with context.wrap_socket(endpoint.open(), server_hostname="localhost") as raw:
+            raw.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert b" 200 " in raw.recv(4096)
+        wait_until(lambda: all(map(ended, half)))
+        for each in half:
+            each.close()
+        endpoint.server._share("127.0.0.3").use(1.5)  # so it has to wait for 0.5
+        began = time.monotonic()
+        with context.wrap_socket(
+            endpoint.open("127.0.0.3"), server_hostname="localhost"
+        ):
+            assert time.monotonic() - began > 0.3
+
+
+def test_strangers_have_a_share(endpoint: Endpoint) -> None:
+    """Who has the key has answers at once, beside a flood from his own host."""
+    said = b"GET /%s HTTP/1.1\r\nHost: localhost\r\n%s\r\n"
+    with endpoint.open("127.0.0.3") as stranger, endpoint.open("127.0.0.3") as known:
+        stranger.sendall(said % (b"health", b"") * 400)
+        known.sendall(said % (b"v1/models", AUTHORIZED.encode()) * 400)
+        answers = b""
+        while answers.count(b"HTTP/1.1 200") < 400:
+            answers += known.recv(1 << 20)
+        assert 0 < stranger.recv(1 << 20).count(b"HTTP/1.1 200") < 400
+
+
+def test_streams_end_with_a_word() -> None:
+    with playing() as endpoint:
+        raw = endpoint.open()
+        stream(raw)
+        assert b" 200 " in raw.recv(4096)
+    with raw:
+        rest = b"".join(iter(lambda: raw.recv(65536), b""))
+    assert b"it stops" in rest.split(b"data: ")[-1]
+    assert rest.endswith(b"0\r\n\r\n")
+
+
+def test_a_command_that_was_interrupted_is_gone_at_once() -> None:
+    said = "import atexit, _sqs_command; from sqs_codec.cli import main\n"
+    said += "main.main = lambda: 130; atexit.register(print, 'later')\n"
+    command = [sys.executable, "-c", said + "_sqs_command.main()"]
+    done = subprocess.run(command, capture_output=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
+
+
+def test_a_link_for_nobody() -> None:
+    """Who hangs up while the cloud is silent leaves the link to the next one."""
+    comes, made = threading.Event(), list[Any]()
+
+    def make() -> Any:
+        made.append(made_now := Mock(**{"receive.return_value": b"word"}))
+        comes.wait(20)
+        return made_now
+
+    links, gone = ThreadPoolExecutor(1), threading.Event()
+    gone.set()
+    for _ in range(3):
+        with pytest.raises(GoneError):
+            link(links, make, gone)
+    assert len(made) == 1
+    comes.set()
+    wait_until(lambda: made[0].close.called)
+    assert link(links, make, threading.Event()).receive(1) == b"word"
+    assert not made[1].close.called

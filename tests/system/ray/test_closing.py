@@ -1,0 +1,66 @@
+"""An engine on Ray that is closed while it is at something."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+
+import pytest
+
+from sqs_codec.system.engine import EngineConfig
+from sqs_codec.system.ray import RayEngine, _engine
+from tests.system.ray.processes import descendants
+from tests.system.ray.tricks import job, make
+
+# Ray's own imports warn.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+
+def test_jobs_under_way_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_engine, "make_engine", make)
+    before = {*descendants(os.getpid())}
+
+    async def run() -> None:
+        engine = RayEngine(EngineConfig(), replicas=1)
+        await engine.open()
+        work = asyncio.ensure_future(engine.verify(job(b"wait")))
+        await asyncio.sleep(0.5)
+        await engine.close()
+        with pytest.raises(RuntimeError, match="closed"):
+            await asyncio.wait_for(work, 10)
+        with pytest.raises(RuntimeError, match="closed"):
+            await engine.verify(job(b"late"))
+        engine.drop(b"late")
+
+    asyncio.run(run())
+    assert {*descendants(os.getpid())} == before
+
+
+def test_ray_is_not_started_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[str] = []
+    before = {*descendants(os.getpid())}
+
+    def init(**options: object) -> None:
+        begun.append("init")
+        time.sleep(0.5)
+
+    def start(**options: object) -> None:
+        begun.append("start")
+
+    monkeypatch.setattr(_engine, "_init", init)
+    monkeypatch.setattr("ray.serve.start", start)
+
+    async def run() -> None:
+        engine = RayEngine(EngineConfig())
+        opening = asyncio.ensure_future(engine.open())
+        while not begun:
+            await asyncio.sleep(0.01)
+        opening.cancel()
+        await engine.close()
+        with pytest.raises(asyncio.CancelledError):
+            await opening
+
+    asyncio.run(run())
+    assert begun == ["init"]
+    assert {*descendants(os.getpid())} == before

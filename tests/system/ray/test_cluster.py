@@ -1,0 +1,144 @@
+"""A cluster of one machine, deployed by a file, with gateways that come and go."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.system.ray.processes import descendants, replicas, wait_until
+
+ROOT = Path(__file__).parents[3]
+
+BIN = Path(sys.executable).parent
+
+GATEWAY = """
+import asyncio, json, sys
+from sqs_codec.system.ray import RayEngine
+from sqs_codec.system.engine import EngineConfig
+from tests.system.ray.tricks import job
+
+async def main():
+    engine = RayEngine(EngineConfig(), address=sys.argv[1])
+    try:
+        await engine.open()
+    except (ValueError, OSError) as error:
+        sys.exit(str(error))
+    jobs = [engine.verify(job(b"pid %d" % i)) for i in range(16)]
+    print(json.dumps([answer.token for answer in await asyncio.gather(*jobs)]))
+    await engine.close()
+
+asyncio.run(main())
+"""
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return int(taken.getsockname()[1])
+
+
+class Cluster:
+    """Ray in a process of its own."""
+
+    def __init__(self) -> None:
+        gcs, dashboard, agent, client = (free_port() for _ in range(4))
+        self.address = f"127.0.0.1:{gcs}"
+        self.dashboard = f"http://127.0.0.1:{dashboard}"
+        self.environment = os.environ | {
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": "only for this test " * 2,
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "PYTHONPATH": str(ROOT),
+        }
+        self.process = subprocess.Popen(
+            [
+                *(BIN / "ray", "start", "--head", "--block", f"--port={gcs}"),
+                *("--num-cpus=4", "--object-store-memory=100000000"),
+                *("--node-ip-address=127.0.0.1", f"--dashboard-port={dashboard}"),
+                f"--dashboard-agent-listen-port={agent}",
+                f"--ray-client-server-port={client}",
+            ],
+            env=self.environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    def run(
+        self, command: str, *arguments: str, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command of the virtual environment."""
+        return subprocess.run(
+            [BIN / command, *arguments],
+            env=self.environment | environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            cwd=ROOT,
+        )
+
+    def serve(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run Ray's command ``serve``."""
+        return self.run("serve", *arguments, "-a", self.dashboard)
+
+    def gateway(self, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Connect a `RayEngine` and ask at which replicas sessions are."""
+        return self.run("python", "-c", GATEWAY, self.address, **environment)
+
+    def stop(self) -> None:
+        """End all of it, at once."""
+        for pid in [*descendants(self.process.pid), self.process.pid]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.process.wait()
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    """A cluster without an application."""
+    started = Cluster()
+    try:
+        wait_until(
+            lambda: (
+                started.run("serve", "status", "-a", started.dashboard).returncode == 0
+            ),
+            60,
+        )
+        yield started
+    finally:
+        started.stop()
+
+
+def test_cluster(cluster: Cluster, tmp_path: Path) -> None:
+    missing = cluster.gateway()
+    assert missing.returncode == 1
+    assert "no application named sqs" in missing.stderr
+
+    # The file of the documentation, with what a small machine has.
+    config = yaml.safe_load((ROOT / "docs" / "ray-serve.yaml").read_text())
+    (application,) = config["applications"]
+    application["import_path"] = "tests.system.ray.tricks:app"
+    del application["args"]
+    application["deployments"][0]["ray_actor_options"] = {"num_cpus": 0.5}
+    file = tmp_path / "serve.yaml"
+    file.write_text(yaml.safe_dump(config))
+    deployed = cluster.serve("deploy", str(file))
+    assert deployed.returncode == 0, deployed.stderr
+
+    json.loads(cluster.gateway().stdout)  # it waits for a replica
+    wait_until(lambda: len(replicas(cluster.process.pid)) == 2)
+    homes = json.loads(cluster.gateway().stdout)
+    assert {*homes} == replicas(cluster.process.pid)
+    assert json.loads(cluster.gateway().stdout) == homes
+
+    stranger = cluster.gateway(RAY_AUTH_TOKEN="another")
+    assert stranger.returncode == 1

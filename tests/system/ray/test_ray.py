@@ -1,0 +1,296 @@
+"""Replicas on one machine: the same verdicts, whatever dies."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import gc
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import NoReturn
+
+import grpc
+import numpy as np
+import pytest
+
+import sqs_codec as sqs
+from sqs_codec.system.engine import EngineConfig
+from sqs_codec.system.ray import RayEngine, _engine
+from sqs_codec.system.session import Job, Sampling
+from tests.system.ray.processes import descendants, listeners, replicas, wait_until
+from tests.system.ray.tricks import job, make
+from tests.system.serve.kit import (
+    CODEC,
+    KEEP,
+    Server,
+    Toy,
+    draft_round,
+    edge_session,
+    toy_logits,
+)
+
+# Ray's own imports warn.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+SESSIONS = 16
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    """A gateway on gRPC sockets over two replicas of a toy."""
+    before = {*descendants(os.getpid())}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_engine, "make_engine", make)
+        started = Server(RayEngine(EngineConfig()))
+    yield started
+    started.stop()
+    wait_until(lambda: {*descendants(os.getpid())} == before)
+
+
+@pytest.fixture
+def two(server: Server) -> Server:
+    """The gateway, with two replicas."""
+    wait_until(lambda: len(replicas()) == 2 and server.engine._count == 2)
+    return server
+
+
+def rounds(number: int) -> list[Job]:
+    """Jobs of all kinds."""
+    rng = np.random.default_rng(3)
+    jobs = []
+    for i in range(number):
+        text = [int(token) for token in rng.integers(0, 64, rng.integers(1, 200))]
+        distributions, tokens = [], []
+        for _ in range(i % 5):
+            q = CODEC.quantize(toy_logits([*text, *tokens], noise=1), KEEP)
+            tokens.append(int(rng.choice(q.token_ids, p=q.probs)))
+            distributions.append(q)
+        round_ = sqs.Round(distributions, tokens) if tokens else None
+        draws = rng.random(len(tokens) + 1) if i % 7 else np.zeros(0)
+        sampling = Sampling(temperature=float(rng.choice([0, 0.7, 1])))
+        session = b"session %d" % (i % 9)
+        if i % 7 == 1:
+            key = rng.bytes(16)
+            jobs.append(Job(session, text, None, np.zeros(0), sampling, tokens, key))
+            continue
+        jobs.append(Job(session, text, round_ if i % 7 else None, draws, sampling))
+    return jobs
+
+
+@pytest.mark.smoke
+def test_verdicts_are_those_of_the_engine(two: Server) -> None:
+    jobs = rounds(300)
+
+    async def verify() -> list[object]:
+        return await asyncio.gather(*map(two.engine.verify, jobs))
+
+    verdicts = two.run(verify())
+    assert verdicts == Toy().verify(jobs)
+    assert {type(verdict) for verdict in verdicts} == {sqs.Verdict, type(None)}
+
+
+def test_a_session_stays_at_one_replica(two: Server) -> None:
+    async def homes(session: int) -> set[int]:
+        answers = [two.engine.verify(job(b"pid %d" % session)) for _ in range(20)]
+        return {answer.token for answer in await asyncio.gather(*answers)}
+
+    async def all_homes() -> list[set[int]]:
+        return await asyncio.gather(*map(homes, range(24)))
+
+    found = two.run(all_homes())
+    assert {len(home) for home in found} == {1}
+    assert set.union(*found) == replicas()
+
+
+def test_what_the_engine_raises_is_raised_at_once(two: Server) -> None:
+    before = replicas()
+    began = time.monotonic()
+    with pytest.raises(RuntimeError, match=r"KeyError\('a text that nobody likes"):
+        two.run(two.engine.verify(job(b"fail")))
+    assert time.monotonic() < began + 10
+    assert replicas() == before
+
+
+def test_cancelled_job_is_cancelled_at_the_replica(
+    two: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def cancel() -> int:
+        work = asyncio.ensure_future(two.engine.verify(job(b"wait")))
+        await asyncio.sleep(0.5)
+        work.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await work
+        await asyncio.sleep(0.5)
+        # These are of many sessions, so that both replicas are asked.
+        counts = [two.engine.verify(job(b"cancels %d" % i)) for i in range(20)]
+        return max(answer.token for answer in await asyncio.gather(*counts))
+
+    assert two.run(cancel()) == 1
+    gc.collect()
+    assert "never retrieved" not in caplog.text
+
+
+def test_a_dropped_session_is_forgotten(two: Server) -> None:
+    async def forgotten() -> int:
+        two.engine.drop(b"gone")
+        await asyncio.sleep(0.5)
+        counts = [two.engine.verify(job(b"forgotten %d gone" % i)) for i in range(20)]
+        return max(answer.token for answer in await asyncio.gather(*counts))
+
+    assert two.run(forgotten()) == 1
+
+
+def test_nobody_else_gets_in(two: Server) -> None:
+    everywhere = []
+    for pid, address, port in listeners({*descendants(os.getpid())} | {os.getpid()}):
+        if not address.endswith("0100007F"):
+            everywhere.append((pid, port))
+    # One server of each replica listens everywhere; it is Ray's, and wants a token.
+    assert {pid for pid, _ in everywhere} == replicas()
+    for _, port in everywhere:
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            call = channel.unary_unary("/ray.serve.ASGIService/HandleRequest")
+            with pytest.raises(grpc.RpcError) as error:
+                call(b"", timeout=5)
+        assert error.value.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
+def write(server: Server, number: int, length: int) -> tuple[list[int], float]:
+    """A text of a session that has its own seed, and the longest wait for an answer."""
+    edge = edge_session(
+        [number, 9],
+        sampling=Sampling(temperature=1.0),
+        seed=bytes([number] * 16),
+        rng=np.random.default_rng(number),
+    )
+    link = server.link()
+    longest = 0.0
+    try:
+        while len(edge.text) < length and edge.refused is None:
+            if not edge.waiting:
+                draft_round(edge)
+            for message in edge.data_to_send():
+                link.send(message)
+            began = time.monotonic()
+            message = link.receive(300.0)
+            longest = max(longest, time.monotonic() - began)
+            assert message is not None, "the cloud is silent"
+            edge.receive(message)
+        assert edge.refused is None
+        return list(edge.text)[:length], longest
+    finally:
+        link.close()
+
+
+def write_all(server: Server, length: int) -> tuple[list[list[int]], float]:
+    """The texts of many sessions at once, and the longest wait of all."""
+    with ThreadPoolExecutor(SESSIONS) as pool:
+        each = [pool.submit(write, server, i, length) for i in range(SESSIONS)]
+        texts, waits = zip(*(text.result() for text in each), strict=True)
+    return list(texts), max(waits)
+
+
+@pytest.mark.parametrize("again", ["the new one", "the other one"])
+def test_killed_replicas_change_no_text(two: Server, again: str) -> None:
+    undisturbed, wait = write_all(two, 300)
+    print(f"\nundisturbed, the longest wait is {wait:.2f} s")
+    failed = two.metric("sqs_failed_jobs_total")
+    old = replicas()
+
+    def kill() -> float:
+        time.sleep(0.5)
+        killed = {random.Random(again).choice(sorted(old))}
+        os.kill(*killed, signal.SIGKILL)
+        wait_until(lambda: len(replicas() - old) == 1)
+        killed |= replicas() - old if again == "the new one" else old - killed
+        for pid in killed & replicas():
+            os.kill(pid, signal.SIGKILL)
+        return wait_until(lambda: len(replicas() - killed) == 2 == two.engine._count)
+
+    with ThreadPoolExecutor() as pool:
+        recovery = pool.submit(kill)
+        while not recovery.done():
+            texts, wait = write_all(two, 300)
+            print(f"with replicas killed, the longest wait is {wait:.2f} s")
+            assert texts == undisturbed
+    assert two.metric("sqs_failed_jobs_total") == failed
+    print(f"two replicas again {recovery.result():.1f} s after the second SIGKILL")
+
+
+def test_killed_controller_changes_no_text(two: Server) -> None:
+    undisturbed, _ = write_all(two, 100)
+    (controller,) = (
+        pid
+        for pid, command in descendants(os.getpid()).items()
+        if command.startswith("ray::ServeController")
+    )
+    os.kill(controller, signal.SIGKILL)
+    before = replicas()
+    assert write_all(two, 100)[0] == undisturbed
+    os.kill(before.pop(), signal.SIGKILL)
+    assert write_all(two, 100)[0] == undisturbed
+    wait_until(lambda: len(replicas()) == 2)
+
+
+def test_sick_engine_is_replaced(two: Server) -> None:
+    sick, *_ = before = replicas()
+
+    async def ask() -> set[int]:
+        # Some of these sessions are at the one that is to become sick.
+        jobs = [two.engine.verify(job(b"ail %d %d" % (sick, i))) for i in range(20)]
+        return {answer.token for answer in await asyncio.gather(*jobs)}
+
+    assert sick not in two.run(ask())
+    wait_until(lambda: sick not in replicas() and len(replicas() - before) == 1)
+
+
+def test_job_that_kills_is_given_up(two: Server) -> None:
+    with pytest.raises(RuntimeError, match="3 replicas died over a job"):
+        two.run(two.engine.verify(job(b"die")))
+    assert two.run(two.engine.verify(job(b"pid"))).token in replicas()
+
+
+def test_no_replica_for_long(two: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_engine, "PATIENCE", 0.5)
+    assert two.service.health() is None
+    stop = threading.Event()
+
+    def kill() -> None:
+        while not stop.wait(0.05):
+            for pid in replicas():
+                os.kill(pid, signal.SIGKILL)
+
+    with ThreadPoolExecutor() as pool:
+        pool.submit(kill)
+        wait_until(lambda: two.engine.health() is not None)
+        with pytest.raises(RuntimeError, match=r"no replica|replicas died"):
+            two.run(two.engine.verify(job(b"pid")))
+        two.engine.drop(b"a session")
+        stop.set()
+    wait_until(lambda: two.engine.health() is None)
+    assert two.run(two.engine.verify(job(b"pid"))).token in replicas()
+
+
+def test_no_replica_will_come(two: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replicas have died, and the model that was deployed since can't be loaded."""
+
+    def status() -> NoReturn:
+        raise ValueError("there is no such directory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_engine, "_status", status)
+        wait_until(lambda: two.engine.health() is not None)
+    wait_until(lambda: two.engine.health() is None)
+
+
+def test_another_model_is_refused(two: Server) -> None:
+    other = dataclasses.replace(two.engine._info, summary="another toy")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(two.engine, "_info", other)
+        with pytest.raises(RuntimeError, match="restart the gateway"):
+            two.run(two.engine.verify(job(b"a session")))

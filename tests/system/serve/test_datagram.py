@@ -1,0 +1,588 @@
+"""Datagrams: what is encrypted, who is let in, and what is noticed."""
+
+import random
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+)
+from OpenSSL import _util
+
+from benchmarks import relay as relays
+from benchmarks.relay import Relay
+from benchmarks.wire.certificates import Issued, issue
+from benchmarks.wire.echo import TOKEN, EchoService, running
+from sqs_codec.system import serve as serving
+from sqs_codec.system._base.address import join_address
+from sqs_codec.system.serve._datagram import link as edge_end
+from sqs_codec.system.serve._datagram import server as cloud_end
+from sqs_codec.system.serve._datagram.dtls import (
+    Endpoint,
+    client_context,
+    server_context,
+)
+from sqs_codec.system.serve._datagram.server import DatagramServer, start_datagrams
+from sqs_codec.system.session import Link, LinkError
+from tests.system.serve.kit import PATIENCE, wait_until
+
+HOST = "127.0.0.1"
+
+
+@pytest.fixture(scope="module")
+def issued(tmp_path_factory: pytest.TempPathFactory) -> Issued:
+    return issue(tmp_path_factory.mktemp("certificate"), HOST, "::1", "localhost")
+
+
+@pytest.fixture
+def service() -> EchoService:
+    return EchoService()
+
+
+@pytest.fixture
+def serve(issued: Issued, service: EchoService) -> Iterator[Callable[..., Any]]:
+    """Start a server, with other settings than the usual ones if they are given."""
+
+    @contextmanager
+    def start(**settings: Any) -> Iterator[DatagramServer]:
+        settings = {"cert": issued.cert, "key": issued.key, **settings}
+        host = settings.pop("host", HOST)
+        with running(lambda: start_datagrams(service, host, 0, **settings)) as server:
+            yield server
+
+    return start
+
+
+@pytest.fixture
+def server(serve: Callable[..., Any]) -> Iterator[DatagramServer]:
+    with serve() as server:
+        yield server
+
+
+@pytest.fixture
+def connect(issued: Issued) -> Iterator[Callable[..., Link]]:
+    """Connect to a port, and close what is connected at the end."""
+    links = []
+
+    def open_link(port: int, host: str = HOST, **settings: Any) -> Link:
+        settings = {"cert": issued.cert, "token": TOKEN, **settings}
+        address = join_address(host, port)
+        links.append(serving.connect(address, transport="datagram", **settings))
+        return links[-1]
+
+    yield open_link
+    for link in links:
+        link.close()
+
+
+def echoes(link: Link, message: bytes) -> bool:
+    """Whether a message comes back."""
+    link.send(message)
+    return link.receive(PATIENCE) == message
+
+
+def gone(link: Link) -> str:
+    """What a link says when it is gone, which it notices by itself."""
+
+    def ask() -> None:
+        for _ in range(500):
+            link.send(b"are you there?")
+            link.receive(0.01)
+
+    with pytest.raises(LinkError) as caught:
+        ask()
+    with pytest.raises(LinkError) as again:
+        link.receive(0)
+    assert str(again.value) == str(caught.value)
+    return str(caught.value)
+
+
+def test_messages_of_all_lengths(
+    server: DatagramServer, connect: Callable[..., Link]
+) -> None:
+    link = connect(server.port)
+    assert not link.reliable
+    for size in (1, 100, link.max_message):
+        assert echoes(link, bytes(size))
+    assert link.receive(0) is None
+    assert link.sent == link.received == 101 + link.max_message
+    for size in (0, link.max_message + 1):
+        with pytest.raises(ValueError, match=f"1 to 1171 bytes, got {size}"):
+            link.send(bytes(size))
+
+
+def test_ipv6(serve: Callable[..., Any], connect: Callable[..., Link]) -> None:
+    try:
+        with serve(host="::1") as server:
+            assert echoes(connect(server.port, "::1"), b"hi")
+    except OSError as error:
+        if isinstance(error, LinkError):
+            raise
+        pytest.skip(f"needs IPv6: {error}")
+
+
+def test_what_crosses_is_encrypted_and_fits(
+    server: DatagramServer, connect: Callable[..., Link]
+) -> None:
+    with Relay(server.port) as relay:
+        link = connect(relay.port)
+        assert echoes(link, b"a secret" * 12)
+    crossed = b"".join(data for _, data in relay.seen)
+    assert b"secret" not in crossed
+    assert TOKEN.encode() not in crossed
+    assert max(len(data) for _, data in relay.seen) <= 1200
+    assert len(relay.seen[-1][1]) + 28 == 96 + link.overhead
+
+
+def test_whose_certificate_it_is(
+    tmp_path: Path,
+    service: EchoService,
+    serve: Callable[..., Any],
+    connect: Callable[..., Link],
+) -> None:
+    authority = issue(tmp_path)
+    by_name = issue(tmp_path, "localhost", issuer=authority)
+    with serve(cert=by_name.cert, key=by_name.key) as server:
+        for trusted in (authority, by_name):
+            assert echoes(connect(server.port, "localhost", cert=trusted.cert), b"hi")
+        with pytest.raises(LinkError, match=r"is for localhost, not for 127\.0\.0\.1"):
+            connect(server.port, cert=authority.cert)
+        with pytest.raises(LinkError, match=r"isn't signed by anyone trusted .* cert"):
+            connect(server.port, "localhost")
+        with pytest.raises(LinkError, match="isn't signed by anyone trusted"):
+            connect(server.port, "localhost", cert=None)
+    assert len(service.connections) == 2  # nobody showed the others a token
+
+
+def test_tokens(
+    service: EchoService, server: DatagramServer, connect: Callable[..., Link]
+) -> None:
+    with pytest.raises(LinkError, match="refused the token"):
+        connect(server.port, token="guessed")
+    with pytest.raises(LinkError, match="wants a token"):
+        connect(server.port, token=None)
+    with pytest.raises(ValueError, match="visible ASCII"):
+        connect(server.port, token="grün")
+    assert not service.connections
+    service.tokens = (TOKEN, "another")
+    assert echoes(connect(server.port, token="another"), b"hi")
+    assert service.connections[-1].owner == "another"
+    service.tokens = None
+    assert echoes(connect(server.port, token=None), b"hi")
+
+
+def test_insecure_stays_on_this_machine(
+    serve: Callable[..., Any], connect: Callable[..., Link]
+) -> None:
+    with serve(cert=None, key=None, insecure=True) as server:
+        assert echoes(connect(server.port, cert=None, insecure=True), b"hi")
+        with pytest.raises(LinkError, match="isn't signed by anyone trusted"):
+            connect(server.port)
+    with pytest.raises(ValueError, match="isn't this machine"):
+        connect(1, "192.0.2.1", insecure=True)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"cert": None}, "needs a certificate and its key"),
+        ({"key": None}, "needs a certificate and its key"),
+    ],
+)
+def test_settings_that_do_not_fit(
+    serve: Callable[..., Any], settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message), serve(**settings):
+        pass
+
+
+def test_files_that_do_not_fit(
+    tmp_path: Path,
+    issued: Issued,
+    serve: Callable[..., Any],
+    connect: Callable[..., Link],
+) -> None:
+    other = issue(tmp_path, HOST)
+    empty = tmp_path / "empty"
+    empty.write_text("")
+    locked = tmp_path / "locked"
+    locked.write_bytes(
+        other.private_key.private_bytes(
+            Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret")
+        )
+    )
+    for settings, message in (
+        ({"key": other.key}, "a pair of PEM files .* key values mismatch"),
+        ({"cert": empty}, "certificate .*/empty with the key .* PEM files"),
+        ({"key": empty}, "with the key .*/empty, which must be .* PEM files"),
+        ({"key": locked}, "without a password"),
+        ({"cert": tmp_path / "none"}, "No such file"),
+    ):
+        with pytest.raises(ValueError, match=message), serve(**settings):
+            pass
+    with pytest.raises(LinkError, match=r"certificate .*/empty: .* no certificate"):
+        connect(1, cert=empty)
+
+
+def test_nobody_there(connect: Callable[..., Link]) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind((HOST, 0))
+        with pytest.raises(LinkError, match=r"no answer by UDP within 0\.1 seconds"):
+            connect(silent.getsockname()[1], timeout=0.1)
+        free = silent.getsockname()[1]
+    with pytest.raises(LinkError, match="nothing listens there on UDP"):
+        connect(free)
+    with pytest.raises(LinkError, match=r"can't find nowhere\.invalid"):
+        connect(free, "nowhere.invalid")
+
+
+def test_any_datagram_of_a_handshake_may_be_lost(
+    server: DatagramServer, connect: Callable[..., Link]
+) -> None:
+    links = [Relay(server.port) for _ in range(8)]
+    lost = []
+
+    def run(index: int, relay: Relay) -> None:
+        relay.doomed = [index]
+        with relay:
+            if not echoes(connect(relay.port), b"hi"):
+                lost.append(index)
+
+    threads = [threading.Thread(target=run, args=pair) for pair in enumerate(links)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not lost
+    assert all(len(relay.seen) > 8 for relay in links)
+
+
+def test_replayed_messages_are_dropped(
+    service: EchoService, server: DatagramServer, connect: Callable[..., Link]
+) -> None:
+    with Relay(server.port, relays.Link(duplicate=0.5)) as relay:
+        link = connect(relay.port)
+        for i in range(20):
+            assert echoes(link, b"%d" % i)
+        for up, data in [*relay.seen]:  # the hellos and the rest of the handshake, too
+            relay.inject(data, up=up)
+        assert echoes(link, b"last")
+        assert link.receive(0.05) is None
+    assert len(service.connections) == 1
+    assert service.connections[0].messages == [*(b"%d" % i for i in range(20)), b"last"]
+
+
+def test_what_is_cut_or_changed_is_dropped(
+    service: EchoService, server: DatagramServer, connect: Callable[..., Link]
+) -> None:
+    draw = random.Random(0)
+    with Relay(server.port) as relay:
+        link = connect(relay.port)
+        assert echoes(link, b"first")
+        relay.broken = True  # what is sent now is known, and didn't come
+        link.send(b"second")
+        wait_until(lambda: len(relay.seen) > 10 and relay.seen[-1][0])
+        relay.broken = False
+        record = relay.seen[-1][1]
+        for size in range(len(record)):
+            relay.inject(record[:size])
+            relay.inject(record[:size], up=False)
+        for i in range(500):
+            forged = bytearray(record)
+            for _ in range(draw.randint(1, 3)):
+                forged[draw.randrange(len(record))] ^= 1 << draw.randrange(8)
+            relay.inject(bytes(forged))
+            relay.inject(bytes(forged), up=False)
+            relay.inject(draw.randbytes(draw.randrange(200)))
+            if i % 20 == 0:  # no faster than both ends can read
+                assert link.receive(0.005) is None
+        assert echoes(link, b"third")
+    assert service.connections[0].messages == [b"first", b"third"]
+
+
+def test_garbage_to_the_port(
+    server: DatagramServer, connect: Callable[..., Link]
+) -> None:
+    draw = random.Random(0)
+    with Relay(server.port) as relay:
+        link = connect(relay.port)
+        assert echoes(link, b"first")
+        handshake = [data for up, data in relay.seen if up]
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+            for i in range(1500):
+                data = bytearray(draw.choice(handshake))
+                for _ in range(draw.randint(0, 4)):
+                    data[draw.randrange(len(data))] = draw.randrange(256)
+                cut = draw.choice([len(data), draw.randrange(len(data))])
+                stranger.sendto(data[:cut], (HOST, server.port))
+                if i % 50 == 0:  # no faster than the server can read
+                    assert echoes(link, b"still here")
+        assert echoes(link, b"second")
+    assert len(server._open) == 1
+    assert not server._young
+
+
+def test_broken_hellos_with_a_good_cookie(
+    server: DatagramServer,
+    connect: Callable[..., Link],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    draw = random.Random(0)
+    with Relay(server.port) as relay:
+        relay.doomed = range(2, 1000)  # from the second hello on, with the cookie
+        with pytest.raises(LinkError, match="no answer"):
+            connect(relay.port, timeout=0.1)
+        up, hello = relay.seen[2]
+        assert up
+        for i in range(500):
+            broken = bytearray(hello)
+            for _ in range(draw.randint(1, 3)):
+                broken[draw.randrange(59, len(hello))] = draw.randrange(256)
+            relay.inject(bytes(broken))
+            if i % 20 == 0:
+                time.sleep(0.005)  # no faster than the server can read
+        relay.doomed = ()
+        assert echoes(connect(relay.port), b"hi")
+    assert not caplog.records
+
+
+def test_a_broken_hello_leaves_no_error_to_whoever_is_served_next() -> None:
+    client = Endpoint(client_context(None, verify=False), server=False)
+    client.handshake()
+    (hello,) = client.datagrams()
+    context = server_context(None, None, lambda _: b"", lambda *_: False)
+    assert not Endpoint(context, server=True).listen(hello[:-1], (HOST, 1))
+    assert _util.lib.ERR_peek_error() == 0  # which not every OpenSSL looks at
+
+
+def test_nothing_is_kept_without_a_cookie(
+    issued: Issued,
+    service: EchoService,
+    serve: Callable[..., Any],
+    connect: Callable[..., Link],
+) -> None:
+    with Relay(1) as relay, pytest.raises(LinkError, match="no answer"):
+        connect(relay.port, timeout=0.1)
+    hello = relay.seen[0][1]
+    with serve() as server:
+        for _ in range(200):
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+                stranger.settimeout(PATIENCE)
+                stranger.sendto(hello, (HOST, server.port))
+                assert len(stranger.recv(2000)) < len(hello)  # it amplifies nothing
+        assert not server._young
+        assert not server._open
+
+
+def shake_half_way(server: DatagramServer, host: str) -> None:
+    """Send back the cookie, and no more."""
+    client = Endpoint(client_context(None, verify=False), server=False)
+    client.handshake()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+        stranger.bind((host, 0))
+        stranger.connect((HOST, server.port))
+        stranger.settimeout(PATIENCE)
+        for _ in range(2):
+            for datagram in client.datagrams():
+                stranger.send(datagram)
+            client.receive(stranger.recv(2000))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a second loopback address")
+def test_handshakes_of_one_host_leave_room_for_others(
+    monkeypatch: pytest.MonkeyPatch, server: DatagramServer
+) -> None:
+    monkeypatch.setattr(cloud_end, "_MAX_HANDSHAKES", 3)
+    for host in (HOST, "127.0.0.2", "127.0.0.2", "127.0.0.2", "127.0.0.2"):
+        shake_half_way(server, host)
+    assert [host for host, _ in server._young] == [HOST, "127.0.0.2", "127.0.0.2"]
+
+
+def test_handshakes_that_stop_half_way_make_room(
+    monkeypatch: pytest.MonkeyPatch,
+    serve: Callable[..., Any],
+    connect: Callable[..., Link],
+) -> None:
+    monkeypatch.setattr(cloud_end, "_MAX_HANDSHAKES", 3)
+    with serve() as server:
+        for _ in range(5):
+            shake_half_way(server, HOST)
+        wait_until(lambda: len(server._young) == 3)
+        assert echoes(connect(server.port), b"hi")
+        monkeypatch.setattr(cloud_end, "_SHAKE_SECONDS", 0.1)
+        wait_until(lambda: not server._young)
+
+
+def test_many_clients(
+    monkeypatch: pytest.MonkeyPatch,
+    service: EchoService,
+    serve: Callable[..., Any],
+    connect: Callable[..., Link],
+) -> None:
+    monkeypatch.setattr(cloud_end, "_MAX_CLIENTS", 100)
+    with serve() as server:
+        links = [connect(server.port) for _ in range(100)]
+        for i, link in enumerate(links):
+            link.send(b"%d" % i)
+        assert [link.receive(PATIENCE) for link in links] == [
+            b"%d" % i for i in range(100)
+        ]
+        with pytest.raises(LinkError, match="takes no more clients"):
+            connect(server.port)
+        links[0].close()
+        wait_until(lambda: service.connections[0].closed)
+        assert echoes(connect(server.port), b"hi")
+        monkeypatch.setattr(cloud_end, "SILENT_SECONDS", 0.0)
+        assert echoes(connect(server.port), b"hi")
+        assert [c.closed for c in service.connections[:3]] == [True, True, False]
+
+
+def test_idle_clients_are_forgotten(
+    monkeypatch: pytest.MonkeyPatch,
+    service: EchoService,
+    serve: Callable[..., Any],
+    connect: Callable[..., Link],
+) -> None:
+    monkeypatch.setattr(cloud_end, "_IDLE_SECONDS", 0.6)
+    with serve() as server:
+        idle, busy = connect(server.port), connect(server.port)
+        wait_until(lambda: echoes(busy, b"hi") and service.connections[0].closed)
+        assert "closed the association; connect again" in gone(idle)
+        assert echoes(busy, b"hi")
+
+
+def test_a_server_that_stops_says_so(
+    serve: Callable[..., Any], connect: Callable[..., Link]
+) -> None:
+    with serve() as server:
+        link = connect(server.port)
+    with pytest.raises(LinkError, match="closed the association; connect again"):
+        link.receive(PATIENCE)
+
+
+def test_a_server_started_anew_is_noticed(
+    serve: Callable[..., Any], connect: Callable[..., Link]
+) -> None:
+    with serve() as server, serve() as restarted, Relay(server.port) as relay:
+        link = connect(relay.port)
+        relay.server_port = restarted.port
+        assert "doesn't know this association" in gone(link)
+        assert echoes(connect(relay.port), b"hi")
+
+
+def test_a_changed_address_is_noticed(
+    server: DatagramServer, connect: Callable[..., Link]
+) -> None:
+    with Relay(server.port) as relay:
+        link = connect(relay.port)
+        relay.renumber()
+        assert "this machine's address has changed" in gone(link)
+        assert echoes(connect(relay.port), b"hi")
+
+
+def test_nobody_else_can_say_that_the_server_has_forgotten(
+    server: DatagramServer, connect: Callable[..., Link]
+) -> None:
+    draw = random.Random(0)
+    with Relay(server.port) as relay:
+        link = connect(relay.port)
+        for size in (0, 8, 15, 16, 16, 16, 17):
+            relay.inject(b"\0" + draw.randbytes(size), up=False)
+        assert link.receive(0.05) is None
+        assert echoes(link, b"hi")
+
+
+def test_silence_is_noticed(
+    monkeypatch: pytest.MonkeyPatch,
+    server: DatagramServer,
+    connect: Callable[..., Link],
+) -> None:
+    monkeypatch.setattr(edge_end, "_PROBE_SECONDS", 0.05)
+    with Relay(server.port) as relay:
+        link = connect(relay.port)
+        assert link.receive(0.6) is None  # the server says that it is there
+        relay.broken = True
+        with pytest.raises(LinkError, match="no answer any more"):
+            link.receive(None)
+
+
+def test_a_new_client_of_an_old_address(
+    service: EchoService, server: DatagramServer, connect: Callable[..., Any]
+) -> None:
+    """As when a program is killed, and started again on the same port."""
+    link = connect(server.port)
+    assert echoes(link, b"old")
+    address = link._socket.getsockname()
+    link._socket.close()
+
+    class Bound(socket.socket):
+        def connect(self, to: Any) -> None:
+            self.bind(address)
+            super().connect(to)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket, "socket", Bound)
+        assert echoes(connect(server.port), b"new")
+    assert [c.messages for c in service.connections] == [[b"old"], [b"new"]]
+    assert service.connections[0].closed
+
+
+def test_the_service_ends_a_connection(
+    service: EchoService, server: DatagramServer, connect: Callable[..., Link]
+) -> None:
+    link = connect(server.port)
+    service.answer = lambda message: service.connections[0].end("", "no more today")
+    link.send(b"hi")
+    with pytest.raises(LinkError, match="closed the connection: no more today"):
+        link.receive(PATIENCE)
+
+
+def test_a_closed_link(
+    service: EchoService, server: DatagramServer, connect: Callable[..., Link]
+) -> None:
+    link = connect(server.port)
+    link.close()
+    link.close()
+    for use in (lambda: link.send(b"hi"), lambda: link.receive(0)):
+        with pytest.raises(LinkError, match="is closed"):
+            use()
+    wait_until(lambda: service.connections[0].closed)
+
+
+def test_junk_delays_no_deadline(
+    monkeypatch: pytest.MonkeyPatch,
+    server: DatagramServer,
+    connect: Callable[..., Link],
+) -> None:
+    stop = threading.Event()
+
+    def send_junk() -> None:
+        for _ in range(2000):
+            relay.inject(b"\x17", up=False)
+            if stop.wait(0.005):
+                break
+
+    with Relay(server.port) as relay:
+        link = connect(relay.port)
+        relay.broken = True
+        junk = threading.Thread(target=send_junk)
+        junk.start()
+        try:
+            assert link.receive(0.2) is None
+            assert junk.is_alive()
+            monkeypatch.setattr(edge_end, "_PROBE_SECONDS", 0.05)
+            link._probe_at = None  # type: ignore[attr-defined]  # of the longer wait
+            with pytest.raises(LinkError, match="no answer any more"):
+                link.receive(None)
+        finally:
+            stop.set()
+            junk.join()

@@ -1,0 +1,999 @@
+"""A server on real sockets: exact text, whatever peers and models do."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any, get_args
+
+import grpc
+import numpy as np
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+import sqs_codec as sqs
+from sqs_codec.system.engine import EngineInfo
+from sqs_codec.system.serve import (
+    Service,
+    _connection,
+    _metrics,
+    _service,
+    connect,
+    start_grpc,
+)
+from sqs_codec.system.serve._connection import Connection, Owner, Share
+from sqs_codec.system.serve._datagram import server as datagram_server
+from sqs_codec.system.serve._datagram.dtls import TOKEN, client_context
+from sqs_codec.system.serve._datagram.link import DatagramLink
+from sqs_codec.system.serve._grpc import link as grpc_link
+from sqs_codec.system.serve._grpc import server as grpc_server
+from sqs_codec.system.serve._threshold import Threshold
+from sqs_codec.system.session import EdgeSession, Job, Limits, Link, LinkError, Sampling
+from sqs_codec.system.session._hints import THRESHOLD
+from sqs_codec.system.session._wire import Refusal
+from tests.system.serve.kit import (
+    PATIENCE,
+    VOCAB,
+    Mode,
+    Server,
+    Toy,
+    batch,
+    both_transports,
+    certificate,
+    converse,
+    draft_round,
+    edge_session,
+    exchange,
+    greedy,
+    serving,
+    wait_until,
+)
+
+TOKENS = ["a-token-of-one-user", "a-token-of-another"]
+PROMPT = [5, 6, 7]
+REFUSED = 5
+INFO = EngineInfo("a toy", VOCAB, 4096)
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    """A server that two tokens open, for tests that leave it as it is."""
+    with serving(tokens=TOKENS) as started:
+        yield started
+
+
+def refusal(link: Link) -> str:
+    """The words of the refusal that comes next, after which the link is over."""
+    while (message := link.receive(PATIENCE)) is not None and message[0] != REFUSED:
+        pass
+    assert message is not None
+    reason = message[1:].decode()
+    with pytest.raises(LinkError) as error:
+        link.receive(PATIENCE)
+    assert reason in str(error.value)
+    return reason
+
+
+def last_words(link: Link) -> str:
+    """Why a link ended."""
+    try:
+        while link.receive(PATIENCE) is not None:
+            pass
+    except LinkError as error:
+        return str(error)
+    pytest.fail("the link is still there")
+
+
+def send_round(edge: EdgeSession, link: Link) -> None:
+    """Send a round without reading its answer."""
+    draft_round(edge)
+    for message in edge.data_to_send():
+        link.send(message)
+
+
+@pytest.mark.parametrize("mode", get_args(Mode))
+def test_text_is_the_targets(server: Server, mode: Mode) -> None:
+    link = server.link(token=TOKENS[0])
+    edge = edge_session(PROMPT)
+    assert converse(edge, link, 60, mode) == greedy(PROMPT, 57)
+    assert link.sent > 0 < link.received
+    link.close()
+
+
+def test_sessions_at_once_share_the_model() -> None:
+    sizes = []
+
+    def count(jobs: Sequence[Job]) -> None:
+        sizes.append(len(jobs))
+        time.sleep(0.003)
+
+    toy = Toy()
+    toy.on_call = count
+
+    def write(prompt: int) -> list[int]:
+        link = server.link()
+        try:
+            return converse(edge_session([prompt, 9]), link, 40)
+        finally:
+            link.close()
+
+    with serving(toy) as server, ThreadPoolExecutor(8) as pool:
+        for prompt, text in enumerate(pool.map(write, range(8))):
+            assert text == greedy([prompt, 9], 38)
+        assert sum(sizes) > 2 * len(sizes)
+        assert server.metric("sqs_job_seconds_count") == sum(sizes)
+
+
+@pytest.mark.parametrize(
+    ("token", "words"), [("wrong", "refused the token"), (None, "wants a token")]
+)
+def test_tokens(server: Server, token: str | None, words: str) -> None:
+    before = server.metric("sqs_refusals_total", reason="token")
+    with pytest.raises(LinkError, match=words):
+        server.link(token=token)
+    assert server.metric("sqs_refusals_total", reason="token") == before + 1
+
+
+def test_random_bytes_harm_nobody(server: Server) -> None:
+    rng = np.random.default_rng(1)
+    victim, good = edge_session(PROMPT), server.link(token=TOKENS[0])
+    for trial in range(30):
+        bad = server.link(token=TOKENS[1])
+        if trial % 2:  # also in the middle of a session
+            abused = edge_session(PROMPT)
+            exchange(abused, bad)
+        try:
+            for _ in range(20):
+                bad.send(rng.bytes(rng.integers(1, 200)))
+            while bad.receive(0.01) is not None:
+                pass
+        except LinkError:
+            pass  # it was refused
+        bad.close()
+        converse(victim, good, len(victim.text) + 1)
+    assert victim.text == greedy(PROMPT, len(victim.text) - 3)
+    good.close()
+
+
+def test_garbage_on_the_socket_harms_nobody(server: Server) -> None:
+    rng = np.random.default_rng(2)
+    edge, link = edge_session(PROMPT), server.link(token=TOKENS[0])
+    preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+    for trial in range(20):
+        with socket.create_connection(("127.0.0.1", server.grpc.port)) as bad:
+            bad.sendall(preface * (trial % 2) + rng.bytes(1000))
+        converse(edge, link, len(edge.text) + 1)
+    assert edge.text == greedy(PROMPT, len(edge.text) - 3)
+    link.close()
+
+
+@pytest.mark.parametrize("size", [65537, 200_000])
+def test_oversize_message(server: Server, size: int) -> None:
+    link = server.link(token=TOKENS[0])
+    with pytest.raises(ValueError, match="at most 65536 bytes, not"):
+        link.send(bytes(size))
+    link.max_message = size  # a peer that doesn't care
+    link.send(bytes(size))
+    words = last_words(link)
+    assert str(size) in words
+    assert "65536" in words or "131072" in words
+    link.close()
+
+
+def test_wrong_vocabulary_is_refused_by_name(server: Server) -> None:
+    link = server.link(token=TOKENS[0])
+    edge = edge_session(PROMPT, codec=sqs.Codec(4096))
+    exchange(edge, link)
+    assert edge.refused is not None
+    assert "4096" in edge.refused
+    assert "64" in edge.refused
+    assert edge.refused in last_words(link)
+    link.close()
+
+
+def test_stolen_session(server: Server) -> None:
+    edge = edge_session(PROMPT, session_id=bytes(range(16)))
+    owner = server.link(token=TOKENS[0])
+    converse(edge, owner, 10)
+    thief = server.link(token=TOKENS[1])
+    for message in edge_session(PROMPT, session_id=bytes(range(16))).data_to_send():
+        thief.send(message)
+    assert refusal(thief) == "the session belongs to another token"
+    assert converse(edge, owner, 30) == greedy(PROMPT, 27)
+    for link in (owner, thief):
+        link.close()
+
+
+def test_second_hello_on_a_connection(server: Server) -> None:
+    link = server.link(token=TOKENS[0])
+    converse(edge_session(PROMPT), link, 10)
+    link.send(edge_session(PROMPT).data_to_send()[0])
+    assert refusal(link) == "a connection has one session at a time"
+    link.close()
+
+
+def test_slow_reader_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SHARE", "OWNER_SHARE"):
+        monkeypatch.setattr(_connection, name, 100.0)
+    begun = threading.Event()
+    with serving(steps=dict.fromkeys(range(1, 1000), 0.1)) as server:
+
+        def is_closed() -> bool:
+            return server.metric("sqs_refusals_total", reason="slow") > 0
+
+        def questions() -> Iterator[bytes]:
+            """Say hello again and again, and read none of the long welcomes."""
+            hello = edge_session(PROMPT).data_to_send()[0]
+            yield hello
+            begun.wait()  # gRPC asks for messages before it returns
+            while not is_closed():
+                yield hello
+
+        with grpc.insecure_channel(server.address) as channel:
+            opened = channel.stream_stream("/sqs.Sessions/Open")(questions())
+            begun.set()
+            wait_until(is_closed)
+            with pytest.raises(grpc.RpcError, match="256 messages wait for this peer"):
+                list(opened)
+
+
+def test_messages_of_one_datagram_are_a_flood_as_well(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_connection, "MESSAGE_SECONDS", 0.01)
+    with serving() as server, both_transports(server) as ports:
+        address = f"127.0.0.1:{ports['datagram']}"
+        link: Any = connect(address, transport="datagram", insecure=True)
+        for _ in range(30):
+            link._endpoint.send(b"\x03")
+        [datagram] = link._endpoint.datagrams()
+        link._socket.send(datagram)
+        assert link.receive(PATIENCE) is not None  # the answer to the first
+        time.sleep(0.1)
+        assert server.metric("sqs_received_bytes_total") <= 6
+        link.close()
+
+
+def test_flood_is_slowed_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of messages that take 10 ms each, 5 are taken in a second, and 5 in advance."""
+    monkeypatch.setattr(_connection, "MESSAGE_SECONDS", 0.01)
+    with serving() as server, both_transports(server) as ports:
+        for transport, port in ports.items():
+            before, began = server.metric("sqs_received_bytes_total"), time.monotonic()
+            link = connect(f"127.0.0.1:{port}", transport=transport, insecure=True)
+            for _ in range(200):
+                with suppress(LinkError):  # gRPC's says that they wait
+                    link.send(b"\x03")
+                time.sleep(0.005)
+            taken = server.metric("sqs_received_bytes_total") - before
+            assert 5 <= taken <= 6 + 5 * (time.monotonic() - began)
+            link.close()
+
+
+def test_what_a_message_takes_delays_the_next() -> None:
+    """Of this connection or one that comes after it; more if all take too much."""
+
+    def work(connection: Any, *_: object) -> None:
+        end = time.thread_time() + 0.06
+        while time.thread_time() < end:
+            pass
+        connection.leave()
+
+    def nothing(*_: object) -> None: ...
+
+    for crowded, waits in (False, (0.2, 1.4, 2.0)), (True, (1.3, 2.0)):
+        owner = Owner("")
+        for _ in range(19):
+            owner.open()
+        owner.charge(Share(), 3.0 * crowded)
+        for wait in waits:
+            connection = Connection(
+                owner, nothing, nothing, on_message=work, on_end=nothing
+            )
+            connection.receive(b"")
+            assert wait - 0.5 <= connection.wait_seconds <= wait + 0.2
+
+
+def test_connection_dropped_mid_round(server: Server) -> None:
+    edge = edge_session(PROMPT)
+    for length in range(6, 40, 6):
+        link = server.link(token=TOKENS[0])
+        edge.reconnect()
+        converse(edge, link, length)
+        send_round(edge, link)
+        link.close()  # before the answer was read
+    link = server.link(token=TOKENS[0])
+    edge.reconnect()
+    assert converse(edge, link, 60) == greedy(PROMPT, 57)
+    link.close()
+
+
+def test_new_connection_takes_the_session_over(server: Server) -> None:
+    edge = edge_session(PROMPT)
+    old = server.link(token=TOKENS[0])
+    converse(edge, old, 10)
+    new = server.link(token=TOKENS[0])
+    edge.reconnect()
+    assert converse(edge, new, 30) == greedy(PROMPT, 27)
+    assert "another connection" in last_words(old)
+    for link in (old, new):
+        link.close()
+
+
+def test_server_restarted_mid_text() -> None:
+    first = Server(Toy())
+    edge, link = edge_session(PROMPT), first.link()
+    converse(edge, link, 20)
+    draft_round(edge)
+    first.stop()
+    assert "the server is shutting down" in last_words(link)
+    with pytest.raises(LinkError, match="nothing listens there"):
+        first.link()
+    with serving(port=first.grpc.port) as second:
+        link.close()
+        link = second.link()
+        edge.reconnect()
+        assert converse(edge, link, 60) == greedy(PROMPT, 57)
+        link.close()
+
+
+def test_server_killed_mid_text() -> None:
+    script = (
+        "import sys; from tests.system.serve.kit import Server, Toy\n"
+        "print(Server(Toy()).grpc.port, flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", script]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT
+    ) as first:
+        assert first.stdout is not None
+        port = int(first.stdout.readline())
+        edge = edge_session(PROMPT)
+        link = connect(f"localhost:{port}", insecure=True)
+        converse(edge, link, 20)
+        first.kill()
+        first.wait()
+        draft_round(edge)
+    assert f"the server at localhost:{port} is gone" in last_words(link)
+    link.close()
+    with serving(port=port) as second:
+        link = second.link()
+        edge.reconnect()
+        assert converse(edge, link, 60) == greedy(PROMPT, 57)
+        link.close()
+
+
+def test_model_that_fails_once_costs_nothing_but_time() -> None:
+    toy = Toy()
+    calls = iter(range(1000))
+
+    def fail(jobs: Sequence[Job]) -> None:
+        if next(calls) % 4 == 3:
+            raise RuntimeError("out of memory")
+
+    toy.on_call = fail
+    with serving(toy) as server:
+        link = server.link()
+        assert converse(edge_session(PROMPT), link, 40) == greedy(PROMPT, 37)
+        assert server.metric("sqs_failed_jobs_total") > 0
+        link.close()
+
+
+def test_model_that_fails_on_one_text_serves_the_others() -> None:
+    toy = Toy()
+
+    def fail(jobs: Sequence[Job]) -> None:
+        time.sleep(0.002)  # so that others wait, and then go together
+        if any(job.text[0] == 1 for job in jobs):
+            raise RuntimeError("a text that kills")
+
+    toy.on_call = fail
+    with serving(toy) as server, ThreadPoolExecutor() as pool:
+        links = [server.link() for _ in range(3)]
+        texts = [
+            pool.submit(converse, edge_session([i, 2]), link, 40)
+            for i, link in enumerate(links)
+            if i != 1
+        ]
+        killer = edge_session([1, 2])
+        converse(killer, links[1], 40)
+        assert "failed 3 times in a row" in (killer.refused or "")
+        assert [text.result() for text in texts] == [
+            greedy([0, 2], 38),
+            greedy([2, 2], 38),
+        ]
+        for link in links:
+            link.close()
+
+
+def test_long_texts_are_read_in_parts_between_rounds() -> None:
+    toy = Toy()
+    calls: list[list[int]] = []
+    go_on = threading.Semaphore(0)
+
+    def note(jobs: Sequence[Job]) -> None:
+        calls.append([len(job.text) for job in jobs])
+        go_on.acquire(timeout=PATIENCE)
+
+    toy.on_call = note
+    with serving(toy) as server, ThreadPoolExecutor() as pool:
+        text = [token % 50 for token in range(2000)]
+        link, short = server.link(), server.link()
+        reading = pool.submit(converse, edge_session(text), link, 2010)
+        wait_until(lambda: len(calls) > 0)
+        writing = pool.submit(converse, edge_session(PROMPT), short, 10)
+        wait_until(lambda: server.metric("sqs_sessions") == 2)
+        time.sleep(0.05)  # its round comes, while the model is at the first part
+        go_on.release(1000)
+        assert writing.result() == greedy(PROMPT, 7)
+        assert reading.result() == greedy(text, 10)
+        assert calls[0] == [512]
+        read = [length for call in calls for length in call if length > 100]
+        assert read[:4] == [512, 1024, 1536, 2000]
+        assert min(calls[1]) < 10  # the round didn't wait for all of the text
+        for open_link in (link, short):
+            open_link.close()
+
+
+def test_too_many_sessions() -> None:
+    with serving(max_sessions=2) as server:
+        links = [server.link() for _ in range(3)]
+        edges = [edge_session([i, 1]) for i in range(3)]
+        for edge, link in zip(edges[:2], links[:2], strict=True):
+            converse(edge, link, 10)
+        exchange(edges[2], links[2])
+        assert edges[2].refused == (
+            "the server has 2 sessions, as many as it takes; try again later"
+        )
+        links[0].close()
+        # One that nobody is connected to makes room, and may come back.
+        late, link = edge_session([3, 1]), server.link()
+        assert converse(late, link, 20) == greedy([3, 1], 18)
+        link.close()
+        back = server.link()
+        edges[0].reconnect()
+        assert converse(edges[0], back, 30) == greedy([0, 1], 28)
+        for link in (*links, back):
+            link.close()
+
+
+def test_who_vanished_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a word, as phones do. Who waits for an answer isn't silent."""
+    monkeypatch.setattr(_service, "SILENT_SECONDS", 2.0)
+
+    def is_refused(server: Server) -> bool:
+        edge, link = edge_session([3, 1]), server.link()
+        exchange(edge, link)
+        link.close()
+        return "as many as it takes" in (edge.refused or "")
+
+    toy = Toy()
+    go_on = threading.Event()
+    toy.on_call = lambda jobs: go_on.wait(PATIENCE)
+    with serving(toy, max_sessions=2) as server, both_transports(server) as ports:
+        waiting, link = edge_session([0, 1]), server.link()
+        exchange(waiting, link)
+        send_round(waiting, link)
+        address = f"127.0.0.1:{ports['datagram']}"
+        phone = connect(address, transport="datagram", insecure=True)
+        exchange(edge_session([1, 1]), phone)
+        phone._socket.close()  # type: ignore[attr-defined]  # no farewell
+        assert is_refused(server)
+        time.sleep(2.1)
+        late, another = edge_session([2, 1]), server.link()
+        exchange(late, another)
+        go_on.set()
+        exchange(waiting, link)
+        assert is_refused(server)
+        for edge, on in ((waiting, link), (late, another)):
+            assert converse(edge, on, 20) == greedy(edge.text[:2], 18)
+            on.close()
+
+
+def test_nothing_is_computed_for_who_has_left() -> None:
+    toy = Toy()
+    calls: list[int] = []
+    toy.on_call = lambda jobs: calls.append(time.sleep(0.01) or len(jobs))
+    with serving(toy) as server:
+        edge, link = edge_session(PROMPT), server.link()
+        exchange(edge, link)
+        edge.generate(50)
+        for message in edge.data_to_send():
+            link.send(message)
+        wait_until(lambda: len(calls) > 5)
+        link.close()
+        wait_until(lambda: not server.service._connections)
+        before = len(calls)
+        time.sleep(0.2)
+        assert len(calls) <= before + 1
+        edge.reconnect()
+        link = server.link()
+        assert converse(edge, link, 53) == greedy(PROMPT, 50)
+        link.close()
+
+
+def test_idle_sessions_are_forgotten() -> None:
+    toy = Toy()
+    with serving(toy, idle_seconds=0.2) as server:
+        edge, link = edge_session(PROMPT), server.link()
+        converse(edge, link, 10)
+        assert "nothing came for 0.2 seconds" in last_words(link)
+        assert server.metric("sqs_sessions") == 0
+        assert toy.forgotten
+        link.close()
+        link = server.link()
+        edge.reconnect()
+        assert converse(edge, link, 30) == greedy(PROMPT, 27)
+        link.close()
+
+
+def test_silent_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_service, "HANDSHAKE_SECONDS", 0.1)
+    with serving() as server:
+        link = server.link()
+        assert "no session was opened in 0.1 seconds" in last_words(link)
+        link.close()
+
+
+def test_shutdown_finishes_what_is_verified() -> None:
+    toy = Toy()
+    begun, go_on = threading.Event(), threading.Event()
+    server = Server(toy)
+    edge, link = edge_session(PROMPT), server.link()
+    converse(edge, link, 10)
+    length = len(edge.text)
+
+    def wait(jobs: Sequence[Job]) -> None:
+        begun.set()
+        go_on.wait(PATIENCE)
+
+    toy.on_call = wait
+    send_round(edge, link)
+    assert begun.wait(PATIENCE)
+    stopping = threading.Thread(target=server.stop, args=(5.0,))
+    stopping.start()
+    time.sleep(0.05)
+    go_on.set()
+    exchange(edge, link)
+    assert len(edge.text) > length
+    assert "the server is shutting down" in last_words(link)
+    stopping.join()
+    link.close()
+
+
+def test_shutdown_doesn_t_wait_for_ever() -> None:
+    toy = Toy()
+    begun, go_on = threading.Event(), threading.Event()
+    server = Server(toy)
+    edge, link = edge_session(PROMPT), server.link()
+    converse(edge, link, 10)
+    toy.on_call = lambda jobs: begun.set() or go_on.wait(PATIENCE)
+    send_round(edge, link)
+    assert begun.wait(PATIENCE)
+    began = time.monotonic()
+    server.stop(0.1)
+    assert time.monotonic() - began < PATIENCE / 2
+    assert "the server is shutting down" in last_words(link)
+    go_on.set()
+    link.close()
+
+
+def test_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving() as server:
+        edge, link = edge_session(PROMPT), server.link()
+        converse(edge, link, 60)
+        link.close()
+        monkeypatch.setattr(_metrics, "READING_SECONDS", 0.2)
+        page = server.run(server.service.metrics.serve(0))
+        place = page.sockets[0].getsockname()
+        threads = threading.active_count()
+        with ExitStack() as stack:
+            for _ in range(8):  # who say nothing cost no threads, and don't stay
+                idle = stack.enter_context(socket.create_connection(place))
+            idle.settimeout(PATIENCE)
+            assert not idle.recv(1)
+            assert threading.active_count() == threads
+            wait_until(lambda: server.service.metrics._readers == 0)
+        url = f"http://127.0.0.1:{place[1]}"
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            urllib.request.urlopen(url, timeout=PATIENCE)
+        answer = urllib.request.urlopen(f"{url}/metrics", timeout=PATIENCE)
+        lines = answer.read().decode().splitlines()
+        server._loop.call_soon_threadsafe(page.close)
+        pairs = (line.rsplit(" ", 1) for line in lines if line[0] != "#")
+        values = {name: float(value) for name, value in pairs}
+        labels = 'engine="0",model_name="a toy"'  # vLLM's, for dashboards
+        accepted, drafted, drafts = (
+            values[f"vllm:spec_decode_num_{name}_total{{{labels}}}"]
+            for name in ("accepted_tokens", "draft_tokens", "drafts")
+        )
+        at = "vllm:spec_decode_num_accepted_tokens_per_pos_total{" + labels
+        accepted_at = [value for name, value in values.items() if name.startswith(at)]
+        assert sum(accepted_at) == accepted <= drafted
+        assert max(accepted_at) == values[f'{at},position="0"}}'] <= drafts
+        tokens = values["sqs_text_tokens_total"]
+        assert tokens == len(edge.text) - len(PROMPT) == accepted + drafts
+        assert values["sqs_received_bytes_total"] == link.sent
+        assert values["sqs_sent_bytes_total"] == link.received
+        assert values["sqs_sessions"] == 1
+
+
+SMALL = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+from sqs_codec.system.serve._grpc import server as grpc_server
+from sqs_codec.system.serve._threshold import Threshold
+from tests.system.serve.kit import Server, Toy, both_transports
+grpc_server.IDLE_SECONDS = 2.0
+with both_transports(Server(Toy())) as ports:
+    print(*ports.values(), flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_strangers_that_take_all_connections() -> None:
+    """Another is refused in words; theirs have no stream and don't last."""
+    with (
+        subprocess.Popen(
+            [sys.executable, "-c", SMALL],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd=ROOT,
+        ) as process,
+        ExitStack() as stack,
+    ):
+        stack.callback(process.kill)
+        assert process.stdout is not None
+        port, udp = map(int, process.stdout.readline().split())
+        edge, early = edge_session(PROMPT), connect(f"127.0.0.1:{port}", insecure=True)
+        converse(edge, early, 10)
+        hello = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0"
+        place = ("127.0.0.1", port)
+        strangers = [
+            stack.enter_context(socket.create_connection(place)) for _ in range(80)
+        ]
+        strangers[0].sendall(hello)
+        with pytest.raises(LinkError, match="room for one connection more"):
+            # Of another timeout, or gRPC would share the connection of `early`.
+            connect(f"127.0.0.1:{port}", insecure=True, timeout=9.0)
+        assert converse(edge, early, 30) == greedy(PROMPT, 27)
+        strangers[0].settimeout(PATIENCE)
+        while strangers[0].recv(1000):
+            pass
+        late = connect(f"127.0.0.1:{port}", insecure=True, timeout=8.0)
+        address = f"127.0.0.1:{udp}"
+        datagrams = connect(address, transport="datagram", insecure=True)
+        for link in (late, datagrams):
+            edge = edge_session(PROMPT, max_message=link.max_message)
+            assert converse(edge, link, 30) == greedy(PROMPT, 27)
+        for link in (early, late, datagrams):
+            link.close()
+
+
+def test_health(server: Server) -> None:
+    with grpc.insecure_channel(server.address) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        for name in ("", "sqs.Sessions"):
+            answer = stub.Check(health_pb2.HealthCheckRequest(service=name))
+            assert answer.status == health_pb2.HealthCheckResponse.SERVING
+
+
+def test_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grpc_server, "IDLE_SECONDS", 1.0)
+    cert, key = certificate(tmp_path)
+    with serving(cert=cert, key=key, tokens=TOKENS) as server:
+        port = server.grpc.port
+        with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as silent:
+            assert not silent.recv(1)
+        for host in ("localhost", "127.0.0.1"):
+            link = connect(f"{host}:{port}", cert=cert, token=TOKENS[0])
+            assert converse(edge_session(PROMPT), link, 30) == greedy(PROMPT, 27)
+            link.close()
+        with pytest.raises(LinkError, match=r"trusted \(self signed certificate\)"):
+            connect(f"localhost:{port}", token=TOKENS[0])
+        with pytest.raises(LinkError, match="started with --insecure, too"):
+            connect(f"localhost:{port}", token=TOKENS[0], insecure=True)
+
+
+def test_tls_certificate_of_another_name(tmp_path: Path) -> None:
+    cert, key = certificate(tmp_path, "example.org")
+    with (
+        serving(cert=cert, key=key) as server,
+        pytest.raises(LinkError, match="for another name"),
+    ):
+        connect(f"localhost:{server.grpc.port}", cert=cert)
+
+
+def test_tls_certificate_out_of_date(tmp_path: Path) -> None:
+    cert, key = certificate(tmp_path, minutes=-30)
+    with (
+        serving(cert=cert, key=key) as server,
+        pytest.raises(LinkError, match="certificate has expired"),
+    ):
+        connect(f"localhost:{server.grpc.port}", cert=cert)
+
+
+def test_tls_to_a_plain_server(server: Server, tmp_path: Path) -> None:
+    cert, _ = certificate(tmp_path)
+    with pytest.raises(LinkError, match="plain text"):
+        connect(server.address, cert=cert)
+
+
+def test_no_server() -> None:
+    with pytest.raises(LinkError, match="nothing listens there"):
+        connect("127.0.0.1:1", insecure=True)
+    with pytest.raises(LinkError, match="no host of this name"):
+        connect("nowhere.invalid:1", cert=None, timeout=5.0)
+    with pytest.raises(LinkError, match="can't load the certificate"):
+        connect("localhost:1", cert="nowhere.pem")
+    for address in ("localhost", "localhost:", ":1", "localhost:99999", "::1:5", ""):
+        with pytest.raises(ValueError, match="must be HOST:PORT"):
+            connect(address, insecure=True)
+    with pytest.raises(ValueError, match="isn't this machine"):
+        connect("192.0.2.1:1", insecure=True)
+    with pytest.raises(ValueError, match='"grpc" or "datagram"'):
+        connect("localhost:1", transport="pigeon")
+
+
+HOSTILE = "\x1b]0;owned\x07\x1b[2J\n\u009b31m \u202e"
+
+
+def test_a_terminal_obeys_no_server() -> None:
+    def refuse(messages: Iterator[bytes], context: Any) -> Iterator[bytes]:
+        context.send_initial_metadata((grpc_link.READY,))
+        next(messages)
+        context.abort(grpc.StatusCode.ABORTED, HOSTILE)
+        yield b""
+
+    method = {grpc_link.METHOD: grpc.stream_stream_rpc_method_handler(refuse)}
+    handler = grpc.method_handlers_generic_handler(grpc_link.SERVICE, method)
+    with ThreadPoolExecutor(1) as pool:
+        server = grpc.server(pool, handlers=[handler])
+        port = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+        link = connect(f"127.0.0.1:{port}", insecure=True)
+        link.send(b"hello")
+        with pytest.raises(LinkError, match=r"closed the conn.*owned<07>") as by_grpc:
+            link.receive(10)
+        link.close()
+        server.stop(None).wait()
+    context = client_context(None, verify=False)
+    datagrams = DatagramLink("there", context, socket.AF_INET)
+    with pytest.raises(LinkError, match=r"closed the conn.*owned<07>") as by_datagram:
+        datagrams._on_message(TOKEN + HOSTILE.encode())
+    edge = edge_session(PROMPT)
+    edge.receive(Refusal(HOSTILE).to_bytes())
+    assert edge.refused == "<1b>]0;owned<07><1b>[2J<0a><9b>31m <202e>"
+    for error in by_grpc, by_datagram:
+        assert str(error.value).isprintable()
+
+
+def test_silent_server() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        address = f"127.0.0.1:{deaf.getsockname()[1]}"
+        with pytest.raises(LinkError, match=r"didn't answer within 0\.3 seconds"):
+            connect(address, insecure=True, timeout=0.3)
+
+
+def test_closed_link(server: Server) -> None:
+    link = server.link(token=TOKENS[0])
+    assert link.receive(0) is None
+    link.close()
+    link.close()
+    for use in (lambda: link.send(b"x"), lambda: link.receive(0)):
+        with pytest.raises(LinkError, match="closed"):
+            use()
+
+
+def test_port_in_use(server: Server) -> None:
+    with pytest.raises(OSError, match="in use"):
+        Server(Toy(), port=server.grpc.port)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"tokens": []}, "at least one token"),
+        ({"tokens": "abc"}, "a collection"),
+        ({"tokens": ["a b"]}, "visible ASCII"),
+        ({"tokens": [""]}, "1 to 512"),
+        ({"max_sessions": 0}, "max_sessions must be at least 1"),
+        ({"idle_seconds": float("nan")}, "idle_seconds must be finite"),
+    ],
+)
+def test_bad_options(options: dict[str, object], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        Service(batch(Toy()), INFO, **({"tokens": None} | options))
+
+
+def test_bad_certificates(tmp_path: Path) -> None:
+    service = Service(batch(Toy()), INFO, tokens=None, limits=Limits())
+    cert, key = certificate(tmp_path)
+    _, other = certificate(tmp_path, "example.org")
+    broken = tmp_path / "broken.pem"
+    broken.write_text("no certificate")
+    for files in ((cert, other), (broken, key), (tmp_path / "none.pem", key)):
+        with pytest.raises(ValueError, match="can't load the certificate"):
+            asyncio.run(
+                start_grpc(service, "127.0.0.1", 0, cert=files[0], key=files[1])
+            )
+    with pytest.raises(ValueError, match="needs a certificate"):
+        asyncio.run(start_grpc(service, "127.0.0.1", 0))
+    with pytest.raises(ValueError, match="isn't this machine"):
+        asyncio.run(start_grpc(service, "0.0.0.0", 0, insecure=True))
+
+
+def test_hints_are_read_as_far_as_the_load_allows() -> None:
+    toy, hinted = Toy(), []
+    toy.on_call = lambda jobs: time.sleep(0.02) or hinted.append(len(jobs[0].hints))
+    guess = greedy(PROMPT, 6)[len(PROMPT) :]
+    with serving(toy, steps={1: 0.1, 6: 0.11}) as server:
+        for given, read in (0, True), (10**6, False):  # tokens, to others just now
+            server.service._threshold.count(given, server._loop.time())
+            edge, link = edge_session(PROMPT), server.link()
+            while edge.limits is None:
+                exchange(edge, link)
+            edge.generate(6)
+            for message in edge.data_to_send():
+                link.send(message)
+            edge.hint(len(PROMPT), [((), guess, [0.7] * 6)])
+            assert converse(edge, link, 9) == greedy(PROMPT, 6)
+            link.close()
+            assert (max(hinted) > 1) is read
+            hinted.clear()
+
+
+@pytest.mark.parametrize("steps", [None, {}, {1: 0.1}])
+def test_the_threshold_without_measurements(steps: dict[int, float] | None) -> None:
+    assert Threshold(steps).at(0.0) == THRESHOLD
+
+
+def test_the_threshold_is_bounded_and_forgets() -> None:
+    noisy = Threshold({1: 0.1, 6: 0.09})
+    noisy.count(100, 0.0)
+    assert noisy.at(0.0) == 0.02
+    busy = Threshold({1: 0.1, 6: 0.15})
+    busy.count(1000, 0.0)
+    assert busy.at(0.0) == 0.95
+    assert busy.at(60.0) == pytest.approx(0.1)  # one token a pass, whoever is served
+
+
+def test_a_seed_gives_the_same_text_on_every_server() -> None:
+    def write(seed: bytes | None) -> list[int]:
+        with serving() as server:
+            link = server.link()
+            edge = edge_session(PROMPT, sampling=Sampling(), seed=seed)
+            text = converse(edge, link, 60)
+            link.close()
+            return text
+
+    assert write(bytes(16)) == write(bytes(16))
+    assert write(None) != write(None)
+
+
+def test_what_is_no_text_frees_its_place(caplog: pytest.LogCaptureFixture) -> None:
+    """A lone surrogate, which a refusal would repeat, can't be encoded."""
+    edge = edge_session(PROMPT)
+    hello = json.loads(edge.data_to_send()[0][1:])
+    hello["codecs"][0]["prior"] = "\ud800"
+    message = b"\x01" + json.dumps(hello).encode()
+    with serving() as server, both_transports(server) as ports:
+        for transport, port in ports.items():
+            link = connect(f"127.0.0.1:{port}", transport=transport, insecure=True)
+            link.send(message)
+            assert "needs the prior" in refusal(link)
+            link.close()
+    assert not [r for r in caplog.records if r.exc_info]
+
+
+def test_who_says_nothing_leaves_room_for_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One who has a token may not shut out another by connections without sessions."""
+    monkeypatch.setattr(datagram_server, "_MAX_CLIENTS", 24)
+    options: dict[str, Any] = {"insecure": True, "timeout": 5.0}
+    with (
+        serving(tokens=TOKENS, max_sessions=2) as server,
+        both_transports(server) as ports,
+    ):
+        for transport, port in ports.items():
+            options |= {"address": f"127.0.0.1:{port}", "transport": transport}
+            silent = [connect(token=TOKENS[0], **options) for _ in range(40)]
+            link = connect(token=TOKENS[1], **options)
+            edge = edge_session(PROMPT, max_message=link.max_message)
+            assert converse(edge, link, 10) == greedy(PROMPT, 7)
+            assert "more than 18 connections have no session" in last_words(silent[0])
+            for each in (link, *silent):
+                each.close()
+
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+
+
+def frame(kind: int, flags: int, stream: int, data: bytes) -> bytes:
+    """A frame of HTTP/2."""
+    head = len(data).to_bytes(3, "big") + bytes([kind, flags])
+    return head + stream.to_bytes(4, "big") + data
+
+
+def call_of(stream: int, path: str, token: str, message: bytes) -> bytes:
+    """A call of gRPC that sends one message."""
+    fields = {
+        **{":method": "POST", ":scheme": "http", ":path": path, ":authority": "x"},
+        **{"content-type": "application/grpc", "te": "trailers"},
+        "authorization": f"Bearer {token}",
+    }
+    texts = [text.encode() for pair in fields.items() for text in pair]
+    strings = [bytes([len(text)]) + text for text in texts]
+    head = b"".join(b"\0" + k + v for k, v in zip(*[iter(strings)] * 2, strict=True))
+    data = b"\0" + len(message).to_bytes(4, "big") + message
+    return frame(1, 4, stream, head) + frame(0, 0, stream, data)
+
+
+@pytest.mark.parametrize(
+    ("path", "token"),
+    [
+        ("/grpc.health.v1.Health/Check", "none"),
+        ("/sqs.Sessions/Open", TOKENS[0]),
+    ],
+)
+def test_who_reads_no_answer_holds_no_place(
+    monkeypatch: pytest.MonkeyPatch, path: str, token: str
+) -> None:
+    """By itself gRPC keeps a call as long as its peer's window is shut."""
+    for name in ("STRANGER_SECONDS", "CLOSING_SECONDS"):
+        monkeypatch.setattr(grpc_server, name, 0.2)
+    monkeypatch.setattr(_service, "HANDSHAKE_SECONDS", 0.2)
+    window = frame(4, 0, 0, b"\0\4\0\0\0\0")  # of no bytes
+    with serving(tokens=TOKENS, max_sessions=2) as server, ExitStack() as stack:
+
+        async def calls() -> int:
+            names = [task.get_coro().__qualname__ for task in asyncio.all_tasks()]
+            return names.count("_handle_exceptions")
+
+        for _ in range(3):
+            place = ("127.0.0.1", server.grpc.port)
+            peer = stack.enter_context(socket.create_connection(place))
+            peer.sendall(PREFACE + window)
+            for i in range(20):
+                peer.sendall(call_of(2 * i + 1, path, token, b"\2" * (path[1] == "s")))
+        link = server.link(token=TOKENS[1])
+        assert converse(edge_session(PROMPT), link, 10) == greedy(PROMPT, 7)
+        wait_until(lambda: server.run(calls()) == 1)
+        link.close()
+
+
+def test_health_checks_hold_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They need no token, so whoever watched could shut all edges out."""
+    monkeypatch.setattr(grpc_server, "STRANGER_SECONDS", 1.0)
+    with (
+        serving(tokens=TOKENS, max_sessions=2) as server,
+        grpc.insecure_channel(server.address) as channel,
+        grpc.insecure_channel(server.address, [("another", 1)]) as other,
+    ):
+        stub = health_pb2_grpc.HealthStub(other)
+        with pytest.raises(grpc.RpcError, match="UNIMPLEMENTED"):
+            next(stub.Watch(health_pb2.HealthCheckRequest()))
+        check = channel.stream_unary("/grpc.health.v1.Health/Check")
+        never = threading.Event()
+        unasked = [check.future(iter(never.wait, True)) for _ in range(100)]
+        stub.Check(health_pb2.HealthCheckRequest())
+        with pytest.raises(grpc.RpcError, match="NOT_FOUND"):
+            stub.Check(health_pb2.HealthCheckRequest(service="another"))
+        link = server.link(token=TOKENS[0])
+        assert converse(edge_session(PROMPT), link, 10) == greedy(PROMPT, 7)
+        link.close()
+        wait_until(lambda: all(call.done() for call in unasked))
+        never.set()

@@ -1,0 +1,345 @@
+"""Send hostile messages to both ends of a session, and to a server by each transport.
+
+    python -m tests.system.session.campaign                 10^5 messages to each
+    python -m tests.system.session.campaign --messages 1000 --seed 7       a taste of it
+
+Messages are random, or taken from honest sessions and mutated, truncated, replayed or
+left as they are, in any order. Nothing may raise; a session that is refused stays
+refused; and what a session holds stays within its limits. A session of the same server
+has its text exact.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+import tracemalloc
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+
+import numpy as np
+
+import sqs_codec as sqs
+from sqs_codec.system.engine import BatchEngine
+from sqs_codec.system.serve import connect
+from sqs_codec.system.serve._connect import Transport
+from sqs_codec.system.session import (
+    CloudSession,
+    EdgeSession,
+    Limits,
+    Link,
+    LinkError,
+    Sampling,
+    Setting,
+)
+from sqs_codec.system.session import _wire as wire
+from sqs_codec.system.session._hints import MAX_KEPT
+from sqs_codec.system.session._limits import MAX_SURVIVORS, ROUND_BYTES, max_draft
+from tests.kit import mutate
+from tests.system.serve.kit import both_transports, serving, try_exchange
+from tests.system.session.kit import (
+    Target,
+    V,
+    draft_logits,
+    exchange,
+    greedy,
+    make_cloud,
+    make_edge,
+    weights,
+    work,
+)
+
+LIMITS = Limits(max_text=200, max_message=4096)
+MOST_BYTES = 1 << 20
+"""What a session of the default limits may hold."""
+
+
+def edge_of(rng: np.random.Generator) -> EdgeSession:
+    """Return a new edge."""
+    settings = [
+        Setting(sqs.Codec(V, 16), sqs.TopK(4)),
+        Setting(sqs.Codec(V, 5, "bitpack"), sqs.TopK(2)),
+    ]
+    return make_edge([1, 2], settings, rng=rng, stop=[7])
+
+
+def honest(rng: np.random.Generator, rounds: int = 40) -> tuple[list[bytes], ...]:
+    """Return the messages of a session, up and down, in order."""
+    edge, cloud, target = edge_of(rng), make_cloud(limits=LIMITS), Target()
+    up: list[bytes] = []
+    down: list[bytes] = []
+    for _ in range(rounds):
+        act(edge, rng)
+        while messages := edge.data_to_send():
+            for message in messages:
+                up.append(message)
+                cloud.receive(message)
+                work(cloud, target)
+                for answer in cloud.data_to_send():
+                    down.append(answer)
+                    edge.receive(answer)
+    assert edge.refused is None
+    assert cloud.refused is None
+    return up, down
+
+
+def act(edge: EdgeSession, rng: np.random.Generator) -> None:
+    """Do something with an edge that may be done."""
+    if edge.limits is None or edge.refused is not None:
+        return
+    if edge.finished or rng.random() < 0.1:
+        edge.abort([*edge.text[:5], 1])
+    elif edge._round is None and (
+        len(edge.text) < edge.rounds_from or rng.random() < 0.2
+    ):
+        edge.generate(int(rng.integers(1, 9)))
+        for n in rng.integers(1, 4, size=rng.integers(4)):
+            tokens = [*edge.guess(np.log(weights(edge.text, 0)), len(edge.text)).tokens]
+            edge.hint(len(edge.text), [([], tokens * n, [0.9] * n)] * n)
+    elif edge._round is None or not edge._round.waits:
+        setting = edge._round.setting if edge.drafted else int(rng.integers(2))
+        for _ in range(rng.integers(1, 5)):
+            edge.push(draft_logits(edge), setting=setting)
+        if edge.drafted and rng.random() < 0.6:
+            edge.flush()
+
+
+def hostile(rng: np.random.Generator, messages: list[bytes], at: int) -> bytes:
+    """Return a message that follows number `at` of honest ones, or doesn't."""
+    kind = rng.integers(10)
+    message = messages[at % len(messages)]
+    if kind < 4:
+        return message
+    if kind == 4:
+        return messages[rng.integers(len(messages))]
+    if kind == 5:
+        return message[: rng.integers(len(message) + 1)]
+    if kind == 6:
+        return bytes(rng.bytes(int(rng.integers(40))))
+    if kind == 7:
+        return bytes([rng.integers(1, 8)]) + rng.bytes(int(rng.integers(20)))
+    if kind == 8 and message[0] & 0x80:
+        return message[:1] + rng.bytes(3) + message[4:]
+    return mutate(rng, message)
+
+
+def attack_cloud(rng: np.random.Generator, count: int) -> Counter[str]:
+    """Send messages to clouds, a new one whenever one has refused; count reasons."""
+    found: Counter[str] = Counter()
+    target = Target()
+    messages, _ = honest(rng)
+    cloud, at = make_cloud(limits=LIMITS), 0
+    for n in range(count):
+        if n % 1000 == 0:
+            messages, _ = honest(rng)
+        message = hostile(rng, messages, at)
+        if message[:1] == b"\x02" and rng.random() < 0.8:  # a context for this cloud
+            message = message[:1] + cloud._instance + message[5:]
+        at += 1
+        cloud.receive(message)
+        work(cloud, target) if rng.random() < 0.8 else cloud.next_job()
+        if rng.random() < 0.5:
+            cloud.data_to_send()
+        check_cloud(cloud)
+        if cloud.refused is not None or cloud.ended:
+            found[(cloud.refused or "ended")[:24]] += 1
+            check_refused(cloud, messages)
+            cloud, at = make_cloud(limits=LIMITS), 0
+    return found
+
+
+def check_cloud(cloud: CloudSession) -> None:
+    """Check that a cloud holds no more than its limits allow."""
+    pending, round_ = cloud._pending, cloud._draft
+    assert len(cloud._text) <= LIMITS.max_text
+    assert pending is None or pending.end < LIMITS.max_text
+    assert len(cloud._out) <= 5
+    assert len(cloud._hints._branches) <= MAX_KEPT
+    if round_ is not None:
+        sizes = [q.token_ids.size for q in round_.round_.distributions]
+        assert len(sizes) <= max_draft(V)
+        assert sum(sizes) <= MAX_SURVIVORS
+        assert len(round_.asked.packet) < ROUND_BYTES
+
+
+def check_refused(cloud: CloudSession, messages: list[bytes]) -> None:
+    """Check that a refused session does nothing any more."""
+    cloud.data_to_send()
+    for message in messages[:3]:
+        cloud.receive(message)
+        if not cloud.ended:
+            (refusal,) = cloud.data_to_send()
+            assert wire.parse_down(refusal, V) == wire.Refusal(cloud.refused or "")
+        assert cloud.next_job() is None
+        assert cloud.text_length == 0
+
+
+def attack_edge(rng: np.random.Generator, count: int) -> Counter[str]:
+    """Send messages to edges, which draft on; count reasons."""
+    found: Counter[str] = Counter()
+    _, messages = honest(rng)
+    edge, at = edge_of(rng), 0
+    for n in range(count):
+        if n % 1000 == 0:
+            _, messages = honest(rng)
+        edge.receive(hostile(rng, messages, at))
+        at += 1
+        if rng.random() < 0.5:
+            act(edge, rng)
+        if rng.random() < 0.5:
+            edge.data_to_send()
+        if rng.random() < 0.1:
+            edge.resend()
+        assert len(edge._text) <= LIMITS.max_text or edge.limits != LIMITS
+        if edge.refused is not None:
+            found[edge.refused[:50]] += 1
+            assert edge.receive(messages[0]) == []
+            assert (edge.data_to_send(), edge.waiting) == ([], False)
+            edge, at = edge_of(rng), 0
+        elif at > 300:
+            edge, at = edge_of(rng), 0
+    return found
+
+
+def attack_server(
+    rng: np.random.Generator, count: int, transport: Transport
+) -> Counter[str]:
+    """Send messages to a server that has another session; count reasons."""
+    found: Counter[str] = Counter()
+    with (
+        serving(BatchEngine(Target()), limits=LIMITS) as server,
+        both_transports(server) as ports,
+    ):
+        address = f"127.0.0.1:{ports[transport]}"
+        good = connect(address, transport=transport, insecure=True)
+        victim = make_edge(sampling=Sampling(0.0), session_id=bytes(16))
+        link, at, instance = None, 0, bytes(4)
+        for n in range(count):
+            if n % 100 == 0:
+                messages, _ = honest(rng)
+                go_on(victim, good)
+                assert victim.text == greedy([1, 2], len(victim.text) - 2)
+                if len(victim.text) > 150:
+                    victim.abort([1, 2])
+            message = hostile(rng, messages, at)[:1171] or bytes(1)
+            if message[:1] == b"\x02" and rng.random() < 0.8:
+                message = message[:1] + instance + message[5:]
+            at += 1
+            try:
+                if link is None:
+                    link = connect(address, transport=transport, insecure=True)
+                link.send(message)
+                while answer := link.receive(0.01 if at % 10 == 1 else 0):
+                    down = wire.parse_down(answer, V)
+                    instance = getattr(down, "instance", None) or instance
+            except LinkError as error:
+                found[str(error).partition("connection: ")[2][:24]] += 1
+                assert link is not None
+                link.close()
+                link, at = None, 0
+        for each in (link, good):
+            if each is not None:
+                each.close()
+    return found
+
+
+def go_on(edge: EdgeSession, link: Link) -> None:
+    """Bring an edge's text a round further, whatever is lost."""
+    length = len(edge.text)
+    while len(edge.text) == length:
+        if not edge.waiting:
+            for _ in range(3):
+                edge.push(draft_logits(edge))
+            edge.flush()
+        try_exchange(edge, link, 1.0)
+
+
+def heaviest() -> dict[str, int]:
+    """Return the bytes that clouds hold after the largest messages there are."""
+    codec = sqs.Codec(5000, 1000)
+    sizes = {}
+    for name, attack in ATTACKS.items():
+        edge = make_edge([1, 2], [Setting(codec, sqs.TopK(250))])
+        cloud = make_cloud(vocab_size=5000)
+        if "hello" not in name:
+            exchange(edge, cloud, Target(vocab_size=5000))
+        messages = [*attack(cloud, codec)]
+        tracemalloc.start()
+        while messages:
+            cloud.receive(messages.pop(0))
+        sizes[name], _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    return sizes
+
+
+def context(cloud: CloudSession, start: int, total: int, n: int) -> bytes:
+    """Return a part of a text that the cloud hasn't."""
+    part = wire.Context(cloud._instance, 9, 9, 0, 0, start, total, [4999] * n)
+    return part.to_bytes(5000)
+
+
+def heavy(_: CloudSession, codec: sqs.Codec) -> Iterator[bytes]:
+    """Yield a round with nearly all the survivors that one may have."""
+    sure = sqs.SparseDistribution(range(250), [1] * 249 + [751], 5000)
+    packet = codec.encode_round([sure] * 16, [0] * 16)
+    yield wire.Round(2, 2, 0, packet).to_bytes()
+
+
+ATTACKS: dict[str, Callable[[CloudSession, sqs.Codec], Iterable[bytes]]] = {
+    "a hello of nested lists": lambda *_: [b"\x01" + b"[" * 65_000],
+    "a hello of long strings": lambda *_: [
+        b'\x01{"protocol":1,"a":"' + b"x" * 65_000 + b'"}'
+    ],
+    "a hello of 20 000 stop tokens": lambda *_: [
+        make_edge()
+        .data_to_send()[0]
+        .replace(b'"stop":[]', b'"stop":[' + b"7," * 20_000 + b"7]")
+    ],
+    "a text of a gigabyte": lambda cloud, _: [context(cloud, 0, 1 << 29, 30_000)],
+    "a text that is never finished": lambda cloud, _: [context(cloud, 0, 4095, 4094)],
+    "a round of 4000 survivors": heavy,
+    "hints of all there is": lambda *_: [
+        wire.Generate(2, 2, 64, 0).to_bytes(),
+        *[
+            wire.Hint(
+                2, n % 128, n, (wire.Branch(n, 0, 0, (4999,) * 16),) * 16
+            ).to_bytes(5000)
+            for n in range(99)
+        ],
+    ],
+    "a generation of all there is": lambda *_: [
+        wire.Generate(2, 2, 1 << 60, 0).to_bytes()
+    ],
+    "a message that is too long": lambda *_: [b"\x80" * (1 << 24)],
+}
+
+
+def main() -> None:
+    """Run the campaign and print what was found."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--messages", type=int, default=100_000)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    attacks: dict[str, Callable[[np.random.Generator, int], Counter[str]]] = {
+        "cloud": attack_cloud,
+        "edge": attack_edge,
+        "server by gRPC": partial(attack_server, transport="grpc"),
+        "server by datagrams": partial(attack_server, transport="datagram"),
+    }
+    for name, attack in attacks.items():
+        start = time.perf_counter()
+        found = attack(np.random.default_rng(options.seed), options.messages)
+        seconds = time.perf_counter() - start
+        print(
+            f"{options.messages} messages to the {name}, seed {options.seed}: no error"
+        )
+        over, reasons = sum(found.values()), len(found)
+        print(f"  {over} sessions refused or ended, {reasons} reasons, {seconds:.0f} s")
+    for name, size in heaviest().items():
+        print(f"{name}: the cloud holds {size / 1e3:.0f} kB")
+        assert size < MOST_BYTES
+
+
+if __name__ == "__main__":
+    main()

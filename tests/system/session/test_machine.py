@@ -1,0 +1,186 @@
+# ruff: noqa: D102 - a rule's name says what it does
+"""Both ends of a session under loss, doubling, reordering, restarts and aborts."""
+
+import random
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from tests.system.session.kit import V, World
+
+AT = st.just(0) | st.integers(0, 50)
+TOKENS = st.lists(st.integers(0, V - 1), min_size=1, max_size=5)
+
+
+class Sessions(RuleBasedStateMachine):
+    """Anything happens, in any order; then the link is good, and the text goes on."""
+
+    temperature = 0.0
+
+    def __init__(self):
+        super().__init__()
+        self.world = World(self.temperature, max_message=512, stop=[0])
+
+    @rule(n=st.integers(1, 6), setting=st.integers(0, 1))
+    def push(self, n, setting):
+        self.world.push(n, setting)
+
+    @rule()
+    def flush(self):
+        self.world.flush()
+
+    @rule(n=st.integers(1, 5))
+    def generate(self, n):
+        self.world.generate(n)
+
+    @rule()
+    def send(self):
+        self.world.send()
+
+    @rule(i=AT, again=st.booleans())
+    def deliver_up(self, i, again):
+        self.world.deliver_up(i, again)
+
+    @rule(i=AT, again=st.booleans())
+    def deliver_down(self, i, again):
+        self.world.deliver_down(i, again)
+
+    @rule(i=AT)
+    def lose(self, i):
+        self.world.lose(i)
+
+    @rule()
+    def start_job(self):
+        self.world.start_job()
+
+    @rule(fails=st.booleans())
+    def finish_job(self, fails):
+        self.world.finish_job(fails)
+
+    @rule(ahead=st.integers(0, 3), right=st.booleans(), length=st.integers(1, 5))
+    def hint(self, ahead, right, length):
+        self.world.hint(ahead, right, length, 2)
+
+    @rule()
+    def resend(self):
+        self.world.edge.resend()
+
+    @rule()
+    def restart(self):
+        self.world.restart()
+
+    @rule()
+    def reconnect(self):
+        self.world.edge.reconnect()
+
+    @rule()
+    def abort(self):
+        self.world.abort(None)
+
+    @rule(same=st.integers(0, 20), tokens=TOKENS)
+    def new_text(self, same, tokens):
+        self.world.abort(self.world.edge.text[:same] + tokens)
+
+    @invariant()
+    def holds(self):
+        self.world.check()
+
+    def teardown(self):
+        self.world.settle()
+
+
+class DrawnSessions(Sessions):
+    """The same with text that is drawn."""
+
+    temperature = 1.0
+
+
+options = settings(max_examples=100, stateful_step_count=60, deadline=None)
+TestSessions = Sessions.TestCase
+TestSessions.settings = options
+TestDrawnSessions = DrawnSessions.TestCase
+TestDrawnSessions.settings = options
+
+
+ACTIONS = {
+    "push": (12, lambda r: (r.randrange(1, 6), r.randrange(2))),
+    "flush": (8, lambda r: ()),
+    "generate": (3, lambda r: (r.randrange(1, 6),)),
+    "hint": (4, lambda r: (r.randrange(3), r.random() < 0.7, r.randrange(1, 5), 2)),
+    "send": (10, lambda r: ()),
+    "deliver_up": (20, lambda r: (pick(r), r.random() < 0.1)),
+    "deliver_down": (20, lambda r: (pick(r), r.random() < 0.1)),
+    "start_job": (8, lambda r: ()),
+    "finish_job": (8, lambda r: (r.random() < 0.1,)),
+    "lose": (5, lambda r: (pick(r),)),
+    "resend": (1, lambda r: ()),
+    "restart": (0.5, lambda r: ()),
+    "reconnect": (0.5, lambda r: ()),
+    "abort": (0.5, lambda r: (None,)),
+    "new_text": (1, lambda r: (r.randrange(30), r.choice([1, 3, 300]))),
+}
+
+
+def pick(r):
+    return 0 if r.random() < 0.7 else r.randrange(50)
+
+
+def act(world, r, name, *arguments):
+    """Do one of the actions."""
+    if name == "new_text":
+        same, n = arguments
+        world.abort(world.edge.text[:same] + [r.randrange(V) for _ in range(n)])
+    elif name in ("resend", "reconnect"):
+        getattr(world.edge, name)()
+    else:
+        getattr(world, name)(*arguments)
+
+
+def run(seed, steps=300):
+    """Let a likely mixture of things happen, as links do them."""
+    r = random.Random(seed)
+    world = World(r.choice([0.0, 1.0]), max_message=512, stop=r.choice([(), (0,)]))
+    weights = [weight for weight, _ in ACTIONS.values()]
+    for name in r.choices([*ACTIONS], weights, k=steps):
+        act(world, r, name, *ACTIONS[name][1](r))
+        world.check()
+    world.settle()
+    return world
+
+
+@pytest.mark.parametrize("seed", range(0, 100, 10))
+def test_likely_troubles(seed):
+    for n in range(seed, seed + 10):
+        run(n)
+
+
+RELIABLE = {name: ACTIONS[name] for name in ACTIONS if name not in ("lose", "resend")}
+
+
+def run_reliable(seed, steps=300):
+    """Lose, double and reorder nothing, and never resend."""
+    r = random.Random(seed)
+    world = World(r.choice([0.0, 1.0]), max_message=512, stop=r.choice([(), (0,)]))
+    weights = [weight for weight, _ in RELIABLE.values()]
+    for name in r.choices([*RELIABLE], weights, k=steps):
+        arguments = RELIABLE[name][1](r)
+        if name.startswith("deliver"):
+            arguments = (0, False)
+        if name == "restart" and not world.idle():
+            continue  # a server forgets no session that it is at work on
+        if name == "reconnect":  # what was on its way is gone with the link
+            world.up.clear()
+            world.down.clear()
+            if r.random() < 0.5:
+                world.restart()
+        act(world, r, name, *arguments)
+        world.check()
+    world.settle(reliable=True)
+
+
+@pytest.mark.parametrize("seed", range(0, 100, 10))
+def test_a_reliable_link_needs_no_timer(seed):
+    for n in range(seed, seed + 10):
+        run_reliable(n)

@@ -1,0 +1,1502 @@
+"""Sessions: handshake, rounds, what is lost, late or doubled, limits, misuse."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import sqs_codec as sqs
+from benchmarks.speed.session import calls
+from sqs_codec.system.session import (
+    EdgeSession,
+    Emitted,
+    Limits,
+    LinkError,
+    LocalLink,
+    Refused,
+    Sampling,
+    Setting,
+    Welcomed,
+    session_of,
+    unknown_session,
+)
+from sqs_codec.system.session import _wire as wire
+from sqs_codec.system.session._numbers import draws
+from tests.kit import make_prior
+from tests.system.session.kit import (
+    SEED,
+    SESSION,
+    Target,
+    V,
+    draft_logits,
+    exchange,
+    greedy,
+    make_cloud,
+    make_edge,
+    weights,
+    work,
+)
+
+
+def start(**options):
+    """Return both ends after the handshake, and a target."""
+    edge, cloud, target = make_edge(**options), make_cloud(), Target()
+    exchange(edge, cloud, target)
+    return edge, cloud, target
+
+
+def draft(edge, n=4):
+    for _ in range(n):
+        edge.push(draft_logits(edge))
+
+
+def send(edge, cloud):
+    """Carry what is due to the cloud, and nothing back."""
+    for message in edge.data_to_send():
+        cloud.receive(message)
+
+
+def read(edge, cloud):
+    return [event for m in cloud.data_to_send() for event in edge.receive(m)]
+
+
+def kinds(messages):
+    """Name messages by their first bytes; "round" and "answer" are the same."""
+    names = {1: "hello", 2: "context", 3: "generate", 4: "end"}
+    return ["round" if m[0] & 0x80 else names[m[0]] for m in messages]
+
+
+# The handshake
+
+
+def test_a_welcome_says_what_the_cloud_takes():
+    limits = Limits(max_text=90, max_message=5000)
+    cloud = make_cloud(limits=limits, max_text=50, steps={1: 0.02, 6: 0.025})
+    edge = make_edge()
+    assert edge.waiting
+    assert (edge.limits, edge.target_steps) == (None, None)
+    events = exchange(edge, cloud, Target())
+    assert events == [Welcomed(Limits(max_text=50, max_message=5000))]
+    assert edge.limits == events[0].limits
+    assert edge.target_steps == pytest.approx({1: 0.02, 6: 0.025})
+    assert not edge.waiting
+
+
+@pytest.mark.parametrize(
+    ("vocab_size", "most"), [(2, 32), (49152, 32), (600_000, 26), (1 << 20, 15)]
+)
+def test_an_answer_of_three_bytes_counts_the_longest_draft(vocab_size, most):
+    edge = make_edge([0, 1], [Setting(sqs.Codec(vocab_size), sqs.TopK(2))])
+    exchange(edge, make_cloud(vocab_size=vocab_size), Target())
+    row = np.zeros(vocab_size)
+    drafted = [edge.push(row) is not None for _ in range(most + 1)]
+    assert drafted == [True] * most + [False]
+    answer = wire.Answer(127, most, vocab_size - 1)
+    assert len(answer.to_bytes(vocab_size)) == 4
+    assert wire.parse_down(answer.to_bytes(vocab_size), vocab_size) == answer
+
+
+def test_a_cloud_knows_the_priors_that_it_is_given():
+    own, other = make_prior(V, 2), make_prior(V, 2, style=2)
+    setting = Setting(sqs.Codec(V, 16, prior=own), sqs.TopK(4))
+    for given, known in (([other, own], True), ([other], False), ([], False)):
+        edge = make_edge(settings=[setting])
+        exchange(edge, make_cloud(priors=given), Target())
+        assert (edge.limits is not None) == known
+        if not known:
+            assert own.digest.hex() in edge.refused
+    with pytest.raises(TypeError, match=r"priors\[0\] must be a Prior, got str"):
+        make_cloud(priors=["smollm2"])
+
+
+def changed(**content):
+    """Return a hello with other content."""
+    message = make_edge().data_to_send()[0]
+    return bytes([1]) + json.dumps(json.loads(message[1:]) | content).encode()
+
+
+CONFIG = sqs.Codec(V, 16).config() | {"fingerprint": sqs.Codec(V, 16).fingerprint.hex()}
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ({"protocol": 2}, "the edge speaks version 2 .* the cloud version 1"),
+        ({"session": "00" * 16}, f"of session {'00' * 16}, this is {SESSION.hex()}"),
+        ({"session": "00"}, "session must be 16 bytes in hex, got '00'"),
+        ({"seed": "00" * 15}, f"seed must be 16 bytes in hex, got '{'00' * 15}'"),
+        ({"seed": 5}, "seed: expected a str, got 5"),
+        (
+            {"codecs": [CONFIG | {"vocab_size": 9}]},
+            "the edge's vocabulary has 9 tokens, the cloud's has 8",
+        ),
+        ({"codecs": []}, "a hello has 1 to 4 codecs, got 0"),
+        ({"codecs": [CONFIG] * 5}, "a hello has 1 to 4 codecs, got 5"),
+        (
+            {"codecs": [CONFIG | {"format_version": 7}]},
+            "the config is for format version 7, and this release .* version",
+        ),
+        (
+            {"codecs": [CONFIG | {"prior": "0123456789abcdef"}]},
+            "the config needs the prior '0123456789abcdef', which is none of those",
+        ),
+        ({"codecs": [CONFIG | {"resolution": [1]}]}, "resolution must be an integer"),
+        (
+            {"codecs": [CONFIG | {"fingerprint": "00"}]},
+            "fingerprint '00', the cloud ma",
+        ),
+        (
+            {"tokenizer": "0123456789abcdef"},
+            "the edge's tokenizer is 0123456789abcdef, the cloud's is unknown",
+        ),
+        ({"sampling": {"temperature": 1}}, "can't sample as .* must have the keys"),
+        (
+            {"sampling": Sampling().config() | {"typical_p": 1}},
+            "can't sample as the edge asks: sampling must have the keys",
+        ),
+        (
+            {"sampling": Sampling().config() | {"temperature": "hot"}},
+            "temperature must be a number, got 'hot'",
+        ),
+        ({"stop": [8]}, "stop token 8 lies outside the vocabulary of 8"),
+        ({"stop": [-1]}, "stop: expected an integer from 0 to "),
+        ({"stop": [1] * 65}, "a hello has at most 64 stop tokens, got 65"),
+        ({"max_message": 100}, "max_message: expected an integer from 512"),
+        ({"more": 1}, "hello must have the keys"),
+    ],
+)
+def test_a_mismatch_is_refused_in_words_that_name_both_sides(content, reason):
+    edge, cloud = make_edge(), make_cloud()
+    edge.data_to_send()
+    cloud.receive(changed(**content))
+    (message,) = cloud.data_to_send()
+    (event,) = edge.receive(message)
+    assert event == Refused(cloud.refused) == Refused(edge.refused)
+    with pytest.raises(AssertionError, match=reason):
+        raise AssertionError(cloud.refused)
+    assert not edge.waiting
+    with pytest.raises(RuntimeError, match="push: the session was refused: "):
+        edge.push(np.zeros(V))
+    assert edge.text == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        (b'"protocol": 1', b'"protocol": true', "speaks version True of the protocol"),
+        (b'"protocol": 1', b'"protocol": 1.0', "speaks version 1.0 of the protocol"),
+        (b'{"protocol"', b'{"protocol": 2, "protocol"', "the key 'protocol' twice"),
+        (b'"seed"', b'"salt"', "hello must have the keys ['codecs', 'max_message', "),
+        (b"16", b"1" * 5000, "a hello must be JSON"),
+        (b"1.0", b"NaN", "NaN is no JSON"),
+        (b"1.0", b"1e999", "temperature must be finite"),
+        (b'"stop": []', b'"stop": "\xff"', "a hello must be JSON"),
+        (b"16", b"[" * 20 + b"]" * 20, "a hello has at most 16 arrays and objects"),
+    ],
+)
+def test_odd_json_is_refused(old, new, reason):
+    cloud, hello = make_cloud(), changed()
+    assert old in hello
+    cloud.receive(hello.replace(old, new, 1))
+    assert reason in cloud.refused
+
+
+def test_json_that_is_nearly_too_deep_for_python_is_refused():
+    for depth in range(900, 1000):
+        deep = b'"resolution": ' + b"[" * depth + b"]" * depth
+        cloud = make_cloud()
+        cloud.receive(changed().replace(b'"resolution": 16', deep))
+        assert cloud.refused
+
+
+def welcome(**content):
+    """Return a welcome with other content."""
+    edge, cloud = make_edge(), make_cloud()
+    send(edge, cloud)
+    (message,) = cloud.data_to_send()
+    return bytes([1]) + json.dumps(json.loads(message[1:]) | content).encode()
+
+
+@pytest.mark.parametrize(
+    ("steps", "reason"),
+    [
+        ({"0": 1}, "steps must have numbers of tokens, got '0'"),
+        ({"-1": 1}, "steps must have numbers of tokens, got '-1'"),
+        ({"1": -1}, "steps must have milliseconds, got -1"),
+        ({"1": True}, "steps must have milliseconds, got True"),
+        ({"1": 10**400}, "steps must have milliseconds, got 1000"),
+        ({"1": []}, "steps must have milliseconds, got []"),
+        ([1], "steps: expected a dict"),
+    ],
+)
+def test_steps_that_make_no_sense_are_refused(steps, reason):
+    edge = make_edge()
+    edge.receive(welcome(steps=steps))
+    assert reason in edge.refused
+
+
+def test_numbers_stay_within_what_a_message_holds():
+    """A hostile cloud's would make the edge send what an honest one must refuse."""
+    for number, refused in ((1 << 62, False), ((1 << 62) + 1, True)):
+        edge, cloud = make_edge(), make_cloud()
+        edge.receive(welcome(number=number))
+        assert (edge.refused is not None) == refused
+        if not refused:
+            edge.reconnect()
+            send(edge, cloud)
+            edge.receive(cloud.data_to_send()[0])
+            send(edge, cloud)
+            assert cloud.refused is None
+
+
+def test_a_refused_session_stays_refused():
+    edge, cloud, _target = start()
+    cloud.receive(b"\x77")
+    cloud.data_to_send()
+    for message in [*make_edge().data_to_send(), b"\x04", b"", unknown_session()]:
+        cloud.receive(message)
+        (refusal,) = cloud.data_to_send()
+        assert refusal == wire.Refusal(cloud.refused).to_bytes()
+        assert cloud.next_job() is None
+    assert edge.receive(refusal) == [Refused("no message begins with byte 0x77")]
+    assert edge.receive(refusal) == []
+    assert edge.data_to_send() == []
+
+
+def test_another_hello_of_the_same_session_is_refused():
+    _, cloud, _ = start()
+    cloud.receive(make_edge(stop=[3]).data_to_send()[0])
+    assert "opened by another hello" in cloud.refused
+
+
+def test_a_reason_is_cut_to_500_bytes():
+    refusal = wire.Refusal("ä" * 400).to_bytes()
+    assert len(refusal) <= 501
+    assert wire.parse_down(refusal, V).reason == "ä" * 250
+
+
+def test_whose_hello_it_is():
+    hello = make_edge().data_to_send()[0]
+    assert session_of(hello) == SESSION
+    for other in (b"", b"\x01", hello[:-1], b"\x81" + hello[1:], b"\x04", b"\x01[]"):
+        assert session_of(other) is None
+    deep = b"\x01" + b"[" * 60_000
+    assert session_of(deep) is None
+
+
+# Rounds
+
+
+def test_headers_have_four_bytes():
+    edge, cloud, target = start()
+    draft(edge)
+    edge.flush()
+    (message,) = edge.data_to_send()
+    codec = edge._drafters[0].codec
+    assert codec.decode_round(message[4:]).tokens == edge.drafted
+    cloud.receive(message)
+    work(cloud, target)
+    assert [len(m) for m in cloud.data_to_send() if m[0] & 0x80] == [4]
+
+
+def test_text_at_temperature_0_is_the_targets_own():
+    edge, cloud, target = start(sampling=Sampling(0.0))
+    for n in range(30):
+        for i in range(1 + n % 5):
+            probs = weights([*edge.text, *edge.drafted], int(i > n % 3))
+            edge.push(np.log(probs))
+        edge.flush()
+        exchange(edge, cloud, target)
+    assert edge.text == cloud._text == greedy([1, 2], len(edge.text) - 2)
+    assert len(edge.text) > 50
+
+
+def test_a_lost_answer_comes_again_without_another_verdict():
+    edge, cloud, target = start()
+    draft(edge)
+    edge.flush()
+    send(edge, cloud)
+    work(cloud, target)
+    (answer,) = [m for m in cloud.data_to_send() if m[0] & 0x80]  # and it is lost
+    jobs = target.jobs
+    for _ in range(3):
+        edge.resend()
+        send(edge, cloud)
+        assert cloud.next_job() is None
+    assert [m for m in cloud.data_to_send() if m[0] & 0x80] == [answer]
+    assert target.jobs == jobs
+    (event,) = edge.receive(answer)
+    assert edge.receive(answer) == []
+    assert edge.text == cloud._text == [1, 2, *event.tokens]
+
+
+def test_the_same_number_with_other_bytes_is_refused():
+    edge, cloud, target = start()
+    draft(edge)
+    edge.flush()
+    messages = edge.data_to_send()
+    for message in messages:
+        cloud.receive(message)
+    other = messages[-1][:4] + sqs.Codec(V, 16).encode_round(
+        [sqs.SparseDistribution([0], [16], V)], [0]
+    )
+    for before in (True, False):
+        if not before:
+            work(cloud, target)
+        cloud.receive(messages[-1])
+        assert cloud.refused is None
+    cloud.receive(other)
+    assert cloud.refused == "round 2 came before with other bytes"
+
+
+# Numbers
+
+
+def test_an_answer_crosses_an_abort():
+    edge, cloud, target = start()
+    draft(edge)
+    edge.flush()
+    send(edge, cloud)
+    work(cloud, target)
+    edge.abort()
+    assert read(edge, cloud) == []
+    assert edge.text == [1, 2]
+    draft(edge)
+    edge.flush()
+    exchange(edge, cloud, target)
+    assert edge.text == cloud._text
+    assert edge.text[:2] == [1, 2]
+
+
+@pytest.mark.parametrize("aborts", [1, 31, 32, 64, 128])
+def test_an_answer_isnt_taken_for_that_to_a_round_128_numbers_later(aborts):
+    edge, cloud, target = start(sampling=Sampling(0.0))
+    draft(edge)
+    edge.flush()
+    send(edge, cloud)
+    work(cloud, target)
+    late = cloud.data_to_send()
+    for i in range(aborts):
+        edge.abort([5, i % V])
+        draft(edge, 2)
+        edge.flush()
+        messages = edge.data_to_send()
+    for message in late:
+        assert edge.receive(message) == []
+    assert kinds(messages) == ["context", "round"][: 1 + (aborts < 32)]
+    for message in messages:
+        cloud.receive(message)
+    work(cloud, target)
+    read(edge, cloud)
+    exchange(edge, cloud, target)
+    assert edge.text[2:] == greedy(edge.text[:2], len(edge.text) - 2)[2:]
+    assert edge.text == cloud._text
+    assert len(edge.text) > 2
+
+
+def test_a_round_on_another_text_is_not_verified():
+    """By its base alone: an edge of another make may count its rounds otherwise."""
+    edge, cloud, _ = start()
+    draft(edge)
+    edge.flush()
+    (message,) = edge.data_to_send()[-1:]
+    cloud.receive(message[:1] + bytes([0, message[2] + 1]) + message[3:])
+    (answer,) = cloud.data_to_send()
+    assert isinstance(wire.parse_down(answer, V), wire.Need)
+    assert cloud.next_job() is None
+
+
+def test_many_rounds_and_bases_wrap():
+    """Numbers beyond 128 and texts beyond 65 536 tokens."""
+    limits = Limits(max_text=100_000)
+    edge, target = make_edge([1, 2] * 32_700), Target()
+    cloud = make_cloud(limits=limits, max_text=100_000)
+    exchange(edge, cloud, target)
+    for _ in range(140):
+        draft(edge, 3)
+        edge.flush()
+        exchange(edge, cloud, target)
+    assert len(edge.text) > 1 << 16
+    assert edge.text == cloud._text
+    assert edge._place.number > 128
+
+
+def test_a_text_that_was_overtaken():
+    edge, cloud, target = start()
+    edge.abort([3])
+    old = edge.data_to_send()
+    edge.abort([4, 5])
+    new = edge.data_to_send()
+    for message in new + old:
+        cloud.receive(message)
+    read(edge, cloud)
+    assert cloud._text == [4, 5]
+    draft(edge)
+    edge.flush()
+    exchange(edge, cloud, target)
+    assert edge.text == cloud._text
+
+
+def test_another_text_for_the_same_round_is_refused():
+    _, cloud, _ = start()
+    message = wire.Context(cloud._instance, 2, 2, 0, 0, 0, 2, [7, 7])
+    cloud.receive(message.to_bytes(V))
+    assert cloud.refused == "another text was given for round 2 before"
+    for drawn, epoch in ((1, 0), (2, 1)):
+        _, cloud, _ = start()
+        message = wire.Context(cloud._instance, 2, drawn, epoch, 2, 2, 2, [])
+        cloud.receive(message.to_bytes(V))
+        assert cloud.refused == (
+            f"round 2 was to be drawn by 2 in epoch 0 before, not by {drawn} in {epoch}"
+        )
+
+
+# Clouds that forget
+
+
+def forgotten(edge, instance_of=None):
+    """Return a cloud that knows nothing, told of by the one answer that it has."""
+    for message in edge.data_to_send():
+        assert session_of(message) is None
+    edge.receive(unknown_session())
+    return make_cloud()
+
+
+def test_a_restarted_cloud_gets_the_text_again():
+    edge, cloud, target = start()
+    for _ in range(3):
+        draft(edge)
+        edge.flush()
+        exchange(edge, cloud, target)
+    text = edge.text
+    draft(edge)
+    drafted = edge.drafted
+    edge.flush()
+    cloud = forgotten(edge)
+    assert edge.waiting
+    for _ in range(5):
+        assert edge.receive(unknown_session()) == []  # one hello is enough
+    welcome, event = exchange(edge, cloud, target)
+    assert isinstance(welcome, Welcomed)
+    assert event.drafted == len(drafted)
+    assert edge.text == cloud._text
+    assert edge.text[: len(text) + event.accepted] == [
+        *text,
+        *drafted[: event.accepted],
+    ]
+
+
+def told(messages):
+    """Return number and number to draw by of the one text among messages."""
+    parts = [wire.parse_up(m, V) for m in messages]
+    (part,) = [part for part in parts if isinstance(part, wire.Context)]
+    return part.number, part.drawn
+
+
+def lost_answer(edge, cloud, target):
+    """Draft a round, and lose the answer to it with its cloud; return it."""
+    draft(edge)
+    edge.flush()
+    send(edge, cloud)
+    work(cloud, target)
+    answers = [wire.parse_down(m, V) for m in cloud.data_to_send()]
+    (answer,) = [m for m in answers if isinstance(m, wire.Answer)]
+    return answer
+
+
+def test_a_draft_has_the_same_numbers_on_every_cloud():
+    edge, cloud, target = start()
+    first = cloud._number
+    answer = lost_answer(edge, cloud, target)
+    for restarts in (1, 2, 3):
+        cloud = forgotten(edge)
+        exchange_hello(edge, cloud)
+        messages = edge.data_to_send()
+        assert told(messages) == (first + 2 * restarts, first)
+        for message in messages:
+            cloud.receive(message)
+        work(cloud, target)
+        found = wire.parse_down(cloud._answered.message, V)
+        assert (found.accepted, found.token) == (answer.accepted, answer.token)
+    read(edge, cloud)
+    assert edge.text == cloud._text
+    assert cloud._drawn == cloud._number == edge._place.number == first + 7
+    draft(edge)
+    cloud = forgotten(edge)
+    exchange_hello(edge, cloud)
+    assert told(edge.data_to_send()) == (first + 9, first + 7)
+
+
+def test_a_cloud_that_comes_back_draws_by_the_same_numbers():
+    edge, old, target = start()
+    first = old._number
+    answer = lost_answer(edge, old, target)
+    edge.reconnect()
+    exchange_hello(edge, make_cloud())
+    edge.reconnect()
+    exchange_hello(edge, old)
+    messages = edge.data_to_send()
+    assert told(messages) == (first + 4, first)
+    for message in messages:
+        old.receive(message)
+    work(old, target)
+    found = wire.parse_down(old._answered.message, V)
+    assert (found.accepted, found.token) == (answer.accepted, answer.token)
+    edge.receive(wire.Need(old._instance).to_bytes())  # a late one
+    read(edge, old)
+    assert edge.text == old._text
+
+
+def exchange_hello(edge, cloud):
+    send(edge, cloud)
+    read(edge, cloud)
+
+
+def test_what_is_drafted_anew_has_numbers_of_its_own():
+    """After a draft that another cloud was to have, and that was given up."""
+    edge, cloud, target = start()
+    first = cloud._number
+    lost_answer(edge, cloud, target)
+    cloud = forgotten(edge)
+    exchange_hello(edge, cloud)
+    edge.abort()
+    assert told(edge.data_to_send()) == (first + 4, first + 4)
+    edge.resend()
+    draft(edge)
+    edge.flush()
+    messages = edge.data_to_send()
+    assert told(messages) == (first + 4, first + 4)
+    for message in messages:
+        cloud.receive(message)
+    assert [*cloud._draft.draws] == [*draws(SEED, first + 4, 5)]
+    exchange(edge, cloud, target)
+
+
+def test_a_reconnect_to_a_cloud_that_knows_sends_no_text_again():
+    edge, cloud, target = start()
+    draft(edge)
+    edge.flush()
+    send(edge, cloud)
+    work(cloud, target)
+    cloud.data_to_send()  # lost with the link
+    edge.reconnect()
+    assert kinds(edge.data_to_send()) == ["hello"]
+    assert edge.data_to_send() == []
+    cloud.receive(edge._hello)
+    read(edge, cloud)
+    messages = edge.data_to_send()
+    assert kinds(messages) == ["round"]
+    cloud.receive(messages[0])
+    assert len(read(edge, cloud)) == 1
+    assert edge.text == cloud._text
+
+
+def test_two_clouds_that_answer_one_round_differently():
+    """The edge takes the late answer of the one, and the other isn't at its text.
+
+    The second cloud gets copies of all that the edge sent to the first.
+    """
+    edge, first, target = make_edge(), make_cloud(), Target()
+    send(edge, first)
+    read(edge, first)
+    draft(edge)
+    edge.flush()
+    copies = [edge._hello, *edge.data_to_send()]
+    assert kinds(copies) == ["hello", "context", "round"]
+    for message in copies:
+        first.receive(message)
+    work(first, target)
+    late = first.data_to_send()
+    second = make_cloud()
+    for message in copies:
+        second.receive(message)
+    work(second, target)
+    assert second.text_length == 0  # the text was addressed to the first
+    events = [event for message in late for event in edge.receive(message)]
+    assert isinstance(events[-1], Emitted)
+    draft(edge)
+    edge.flush()
+    exchange(edge, second, target)
+    assert edge.text == second._text
+    assert len(edge.text) > 2 + len(events[-1].tokens)
+
+
+def test_back_to_a_cloud_that_has_an_older_text():
+    """What the edge knows of one cloud's text says nothing of another's."""
+    edge, first, target = start()
+    edge.reconnect()
+    second = make_cloud()
+    exchange(edge, second, target)
+    edge.abort([3, 4, 5])
+    exchange(edge, second, target)
+    assert (first._text, second._text) == ([1, 2], [3, 4, 5])
+    edge.reconnect()
+    draft(edge)
+    edge.flush()
+    exchange(edge, first, target)
+    assert edge.text[:3] == [3, 4, 5]
+    assert edge.text == first._text
+    assert len(edge.text) > 3
+
+
+def test_a_late_welcome_while_the_answer_is_lost():
+    """The edge sends a long text again that the cloud has answered a round to."""
+    edge, cloud, target = (
+        make_edge([1, 2, 3] * 300, max_message=512),
+        make_cloud(),
+        Target(),
+    )
+    send(edge, cloud)
+    (welcome,) = cloud.data_to_send()
+    edge.receive(welcome)
+    exchange(edge, cloud, target)
+    draft(edge)
+    edge.flush()
+    send(edge, cloud)
+    work(cloud, target)
+    cloud.data_to_send()
+    edge.reconnect()
+    send(edge, cloud)
+    cloud.data_to_send()
+    edge.receive(welcome)  # which says that the cloud has nothing
+    assert exchange(edge, cloud, target)
+    assert edge.text == cloud._text
+
+
+def test_a_round_before_its_text_asks_for_it():
+    edge, cloud, _ = start()
+    edge.abort([3])
+    draft(edge)
+    edge.flush()
+    context, message = edge.data_to_send()
+    cloud.receive(message)
+    (need,) = cloud.data_to_send()
+    assert need == wire.Need(cloud._instance).to_bytes()
+    edge.receive(need)
+    assert edge.data_to_send() == [context, message]
+
+
+def test_a_lost_part_of_a_text_is_sent_again_once():
+    edge, cloud = make_edge([1, 2, 3] * 700, max_message=512), make_cloud()
+    send(edge, cloud)
+    read(edge, cloud)
+    parts = edge.data_to_send()
+    assert len(parts) == 8  # and there are more to come
+    answers = []
+    for i, part in enumerate(parts):
+        if i != 1:
+            cloud.receive(part)
+            answers += cloud.data_to_send()
+    again = []
+    for answer in answers:
+        edge.receive(answer)
+        again += edge.data_to_send()
+    assert 7 <= len(again) <= 10
+    for part in again:
+        cloud.receive(part)
+        read(edge, cloud)
+    send(edge, cloud)
+    assert cloud.text_length == 2100
+
+
+def test_an_id_that_another_edge_used():
+    """The cloud's number is far ahead, and its text is another."""
+    edge, cloud, target = start()
+    for _ in range(5):
+        draft(edge)
+        edge.flush()
+        exchange(edge, cloud, target)
+    other = make_edge([7, 7, 7])
+    exchange(other, cloud, target)
+    draft(other)
+    other.flush()
+    exchange(other, cloud, target)
+    assert other.text[:3] == [7, 7, 7]
+    assert other.text == cloud._text
+
+
+def test_a_long_text_crosses_in_parts_whatever_is_lost():
+    edge, cloud, target = (
+        make_edge([1, 2, 3] * 1000, max_message=512),
+        make_cloud(),
+        Target(),
+    )
+    exchange_some(edge, cloud, target, np.random.default_rng(0))
+    draft(edge)
+    edge.flush()
+    exchange_some(edge, cloud, target, np.random.default_rng(1))
+    assert edge.text == cloud._text
+    assert len(edge.text) > 3000
+
+
+def exchange_some(edge, cloud, target, rng):
+    """Lose a fifth of all messages, and double and reorder the rest."""
+    for _ in range(300):
+        up = [m for m in edge.data_to_send() for _ in range(rng.integers(3))]
+        for i in rng.permutation(len(up)):
+            cloud.receive(up[i])
+        work(cloud, target)
+        down = [m for m in cloud.data_to_send() for _ in range(rng.integers(3))]
+        for i in rng.permutation(len(down)):
+            edge.receive(down[i])
+        if not up:
+            edge.resend()
+        if not edge.waiting and edge._place._outgoing is None:
+            return
+    raise AssertionError("never done")
+
+
+@pytest.mark.parametrize("then", [None, "round", "generation"])
+def test_a_text_is_read_before_what_follows_it(then):
+    edge, cloud, _ = start()
+    edge.abort([3, 4, 5])
+    if then == "round":
+        draft(edge)
+        edge.flush()
+    elif then == "generation":
+        edge.generate(2)
+    send(edge, cloud)
+    job = cloud.next_job()
+    assert (job.text, job.round_, job.session) == ([3, 4, 5], None, SESSION)
+    assert job.wanted == 0
+    cloud.complete(job, None)
+    job = cloud.next_job()
+    assert (job is None) == (then is None)
+    assert job is None or job.wanted
+
+
+# Decoding alone
+
+
+def test_generate_and_raise():
+    edge, cloud, target = start(sampling=Sampling(0.0))
+    edge.generate(3)
+    send(edge, cloud)
+    edge.generate(5)
+    with pytest.raises(ValueError, match=r"n must be in \[5, 4094\], got 4"):
+        edge.generate(4)
+    tokens = [
+        t
+        for event in exchange(edge, cloud, target)
+        for t in getattr(event, "tokens", ())
+    ]
+    assert [1, 2, *tokens] == edge.text == greedy([1, 2], 5) == cloud._text
+    assert not edge.waiting
+    edge.generate(2)  # anew
+    exchange(edge, cloud, target)
+    assert edge.text == greedy([1, 2], 7)
+    draft(edge)
+    edge.flush()
+    exchange(edge, cloud, target)
+    assert edge.text == cloud._text
+
+
+def test_a_generation_that_is_raised_when_it_was_complete():
+    """Its text comes again, late, and is the one before the generation."""
+    edge, cloud, target = start(sampling=Sampling(0.0))
+    edge.abort([3, 4])
+    context = edge.data_to_send()[0]
+    cloud.receive(context)
+    for n in (1, 3):
+        edge.generate(n)
+        send(edge, cloud)
+        cloud.receive(context)
+        work(cloud, target)
+        cloud.receive(context)
+    assert cloud.refused is None
+    exchange(edge, cloud, target)
+    read(edge, cloud)
+    assert edge.text == cloud._text == greedy([3, 4], 3)
+
+
+def test_a_generation_is_asked_for_as_it_comes():
+    edge, cloud, target = start(sampling=Sampling(0.0))
+    edge.generate(200)
+    send(edge, cloud)
+    work(cloud, target)
+    assert len(cloud._text) == 2 + 64  # and the cloud waits for the edge
+    read(edge, cloud)
+    exchange(edge, cloud, target)
+    assert edge.text == greedy([1, 2], 200)
+
+
+def test_a_generation_goes_on_with_another_cloud():
+    edge, cloud, target = start(sampling=Sampling(0.0))
+    edge.generate(4)
+    send(edge, cloud)
+    for _ in range(2):
+        job = cloud.next_job()
+        cloud.complete(job, target.judge(job))
+    read(edge, cloud)
+    assert edge.text == greedy([1, 2], 2)
+    edge.reconnect()
+    exchange(edge, make_cloud(), target)
+    assert edge.text == greedy([1, 2], 4)
+
+
+def test_raising_a_generation_counts_from_where_it_began():
+    edge, cloud, target = start(sampling=Sampling(0.0))
+    edge.generate(4)
+    send(edge, cloud)
+    for _ in range(2):
+        job = cloud.next_job()
+        cloud.complete(job, target.judge(job))
+    read(edge, cloud)
+    edge.reconnect()
+    cloud = make_cloud()
+    send(edge, cloud)
+    read(edge, cloud)
+    with pytest.raises(ValueError, match=r"n must be in \[4, 4094\], got 3"):
+        edge.generate(3)
+    edge.generate(6)
+    exchange(edge, cloud, target)
+    assert edge.text == greedy([1, 2], 6)
+
+
+def test_a_late_need_while_tokens_come():
+    edge, cloud, target = start(sampling=Sampling(0.0))
+    edge.generate(3)
+    send(edge, cloud)
+    job = cloud.next_job()
+    cloud.complete(job, target.judge(job))
+    read(edge, cloud)
+    edge.receive(wire.Need(cloud._instance).to_bytes())
+    exchange(edge, cloud, target)
+    assert cloud.refused is None
+    assert edge.text == greedy([1, 2], 3)
+
+
+def test_generated_tokens_that_are_lost_come_again():
+    edge, cloud, target = start(sampling=Sampling(0.0))
+    edge.generate(4)
+    send(edge, cloud)
+    parts = []
+    for _ in range(4):
+        job = cloud.next_job()
+        while not job.wanted:
+            cloud.complete(job, None)
+            job = cloud.next_job()
+        cloud.complete(job, target.judge(job))
+        parts += [m for m in cloud.data_to_send() if m[0] == 3]
+    assert len(parts) == 4
+    edge.receive(parts[0])
+    assert edge.receive(parts[2]) == []  # a gap, so it is asked for again
+    assert kinds(edge.data_to_send()) == ["context", "generate"][-1:]
+    edge.resend()
+    exchange(edge, cloud, target)
+    assert edge.text == greedy([1, 2], 4)
+    number = cloud._generation.number
+    for have, again in ((2, 1), (4, 0), (2, 0)):  # but not those that it once had
+        cloud.receive(wire.Generate(number, 2, 4, have).to_bytes())
+        assert len(cloud.data_to_send()) == again
+
+
+def hinted(edge, cloud, position, path, tokens, chance=0.9, number=None):
+    """Send a hint."""
+    edge.hint(position, [(path, tokens, [chance] * len(tokens))])
+    (message,) = edge.data_to_send()
+    if number is not None:
+        message = bytes([message[0], number]) + message[2:]
+    cloud.receive(message)
+
+
+def test_hints_are_read_as_far_as_they_are_likely():
+    whole = greedy([1, 2], 12)[2:]
+    right = whole[:6]
+
+    def chain(*hints, threshold=0.1):
+        edge, cloud, target = start(sampling=Sampling(0.0))
+        edge.generate(9)
+        send(edge, cloud)
+        for hint in hints:
+            hinted(edge, cloud, *hint[:3], **(hint[3] if hint[3:] else {}))
+        job = cloud.next_job(threshold)
+        cloud.complete(job, target.judge(job))
+        assert cloud._text[2:] == whole[: len(cloud._text) - 2]
+        return list(job.hints)
+
+    assert chain() == []
+    assert chain((2, [], right)) == right
+    assert chain((2, [], right, {"chance": 0.5})) == right[:3]
+    assert chain((2, [], right, {"chance": 0.5}), threshold=0.4) == right[:1]
+    assert chain((2, [], right[:3]), (5, right[:3], right[3:])) == right
+    assert chain((5, right[:3], right[3:]), (2, [], right[:3])) == right  # late
+    assert chain((5, [0, 0, 0], right[3:]), (2, [], right[:3])) == right[:3]
+    assert chain((5, right[:3], right[3:])) == []  # what comes before was lost
+    assert chain((2, [], right[:1] * 2, {"chance": 0.5}), (2, [], right)) == right
+    assert chain((2, [], right, {"number": 1})) == []  # of another generation
+    assert chain((99, [], right)) == []
+    assert chain((2, [], whole)) == whole[:8]  # the ninth is the target's own
+
+
+def test_guesses_and_hints_that_make_no_sense():
+    edge, _, _ = start()
+    row = np.zeros(V)
+    with pytest.raises(ValueError, match=r"logits must have shape \(8,\), got \(9,\)"):
+        edge.guess(np.zeros(9), 2)
+    with pytest.raises(ValueError, match="position must be at least 2, got 1"):
+        edge.guess(row, 1)
+    assert not edge.hint(2, [([], [1], [0.5])])  # nothing is decoded
+    edge.generate(9)
+    assert edge.hint(2, [([], [1], [0.5])])
+    for branches, said in (
+        ([], "1 to 16 of one length, got 0"),
+        ([([], [1], [0.5])] * 17, "got 17 of"),
+        ([([], [1], [0.5]), ([], [1, 2], [0.5, 0.5])], r"got 2 of \[1, 2\] tokens"),
+        ([([], [1] * 17, [0.5] * 17)], "1 to 16 tokens and as many"),
+        ([([], [], [])], "1 to 16 tokens and as many"),
+        ([([], [8], [0.5])], r"tokens\[0\] must be in \[0, 7\], got 8"),
+        ([([], [1], [np.nan])], r"chances\[0\] must be finite"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            edge.hint(2, branches)
+    edge.abort([1, 2])
+    edge.push(row)
+    with pytest.raises(RuntimeError, match="guess: a round is in the works"):
+        edge.guess(row, 2)
+    with pytest.raises(ValueError, match="epoch: a session that goes on"):
+        make_edge(epoch=1)
+    make_edge(epoch=1, rounds=False)
+
+
+def test_who_boasts_is_believed_less():
+    edge, cloud, target = start(sampling=Sampling(0.0))
+    lengths = []
+    for _ in range(40):
+        edge.generate(9)
+        send(edge, cloud)
+        wrong = (int(weights(edge.text, 0).argmax()) + 1) % V
+        hinted(edge, cloud, len(edge.text), [], [wrong] * 8, 1.0)
+        job = cloud.next_job(0.3)
+        lengths.append(len(job.hints))
+        cloud.complete(job, target.judge(job))
+        work(cloud, target)
+        read(edge, cloud)
+    assert lengths[0] == 8
+    assert lengths[-1] <= 2
+
+
+@pytest.mark.parametrize("how", ["draft", "generate"])
+def test_a_stop_token_ends_the_text_at_both_ends(how):
+    text = greedy([1, 2], 30)
+    stop = text[6]
+    edge, cloud, target = start(sampling=Sampling(0.0), stop=[stop])
+    end = 2 + text[2:].index(stop) + 1
+    while not edge.finished:
+        if how == "generate":
+            edge.generate(20)
+        else:
+            for token in greedy(edge.text, 20)[len(edge.text) :]:
+                right = np.full(V, -np.inf)
+                right[token] = 0
+                if edge.push(right) is None:
+                    break
+            edge.flush()
+        exchange(edge, cloud, target)
+    assert edge.text == cloud._text == text[:end]
+    with pytest.raises(RuntimeError, match="push: the text is whole"):
+        edge.push(np.zeros(V))
+    edge.abort([*edge.text, 1])
+    assert not edge.finished
+    draft(edge)
+    edge.flush()
+    exchange(edge, cloud, target)
+    assert edge.text == cloud._text
+
+
+def test_a_stop_token_in_the_prompt_ends_nothing():
+    edge, cloud, target = start(stop=[2])
+    assert not edge.finished
+    draft(edge, 1)
+    edge.flush()
+    exchange(edge, cloud, target)
+    assert len(edge.text) > 2
+
+
+# What the edge learns
+
+
+@pytest.mark.parametrize("answer", ["round", "abort"])
+def test_the_threshold_rolls_back_as_a_drafters(answer):
+    keep, twin = (sqs.Conformal(alpha=0.05, eta=0.3) for _ in range(2))
+    codec = sqs.Codec(V, 16)
+    edge, cloud, target = start(
+        settings=[Setting(codec, keep)], rng=np.random.default_rng(3)
+    )
+    drafter = sqs.Drafter(codec, twin, rng=np.random.default_rng(3))
+    for _ in range(20):
+        for _ in range(5):
+            logits = draft_logits(edge)
+            assert edge.push(logits) == drafter.push(logits)
+        assert keep.threshold == twin.threshold
+        if answer == "abort":
+            edge.abort()
+            drafter.abort()
+        else:
+            edge.flush()
+            events = exchange(edge, cloud, target)
+            drafter.finish()
+            drafter.feedback(events[-1].accepted)
+        assert keep.threshold == twin.threshold
+
+
+# Limits
+
+
+def message(q=None, *, setting=0, length=1):
+    """Return a round, which follows what `start` leaves."""
+    q = q or sqs.SparseDistribution([0, 1], [8, 8], V)
+    codec = sqs.Codec(q.vocab_size, q.resolution)
+    packet = codec.encode_round([q] * length, [0] * length)
+    return wire.Round(2, 2, setting, packet).to_bytes()
+
+
+def refusal(content, cloud=None):
+    cloud = cloud or start()[1]
+    cloud.receive(content)
+    return cloud.refused
+
+
+def test_a_round_keeps_to_the_protocols_limits():
+    """Which no cloud can lower."""
+    assert refusal(message(length=32)) is None
+    reason = "a round has 33 drafted tokens, and may have 32"
+    assert refusal(message(length=33)) == reason
+    for length in (4, 5):
+        setting = Setting(sqs.Codec(2000, 1000), sqs.TopK(4))
+        cloud = make_cloud(vocab_size=2000)
+        exchange(make_edge(settings=[setting]), cloud, Target(vocab_size=2000))
+        q = sqs.SparseDistribution(range(1000), [1] * 1000, 2000)
+        reason = refusal(message(q, length=length), cloud)
+        assert (reason is None) == (length == 4)
+    assert "more survivors than max_survivors = 4096" in reason
+    long = message() + bytes(4093 - len(message()) + 4)
+    assert refusal(long) == "a round's message has 5 to 4096 bytes, got 4097"
+
+
+def test_the_cloud_keeps_its_limits():
+    def limited():
+        cloud = make_cloud(limits=Limits(max_text=30, max_message=5000))
+        exchange(make_edge(), cloud, Target())
+        return cloud
+
+    assert "5001 bytes, the cloud takes at most 5000" in refusal(bytes(5001), limited())
+    assert refusal(message(length=27), limited()) is None
+    assert "2 tokens and a draft of 28 leave no room" in refusal(
+        message(length=28), limited()
+    )
+    for total in (30, 1 << 40):
+        cloud = limited()
+        context = wire.Context(cloud._instance, 9, 9, 0, 0, 0, total, [1])
+        assert f"text has {total} tokens, the cloud takes 1 to 29" in refusal(
+            context.to_bytes(V), cloud
+        )
+    assert "2 tokens and 29 more are more than the cloud's 30" in refusal(
+        wire.Generate(2, 2, 29, 0).to_bytes(), limited()
+    )
+
+
+@pytest.mark.parametrize(
+    ("messages", "reason"),
+    [
+        ([message(setting=3)], "setting 3 is unknown; the hello has 1"),
+        ([message(setting=4)], "a setting is below 4, got 4"),
+        ([b"\x82\x00\x02\x00"], "a round's message has 5 to 4096 bytes, got 4"),
+        ([b"\x82\x00\x02\x00" + b"\xff" * 9], "a round's packet of 9 bytes"),
+        ([wire.Generate(2, 2, 1, 2).to_bytes()], "a generation of 1 can't have 2"),
+        ([wire.Generate(2, 2, 65, 0).to_bytes()], "65 ahead of the edge, and may be"),
+        ([wire.Generate(2, 2, 99, 98).to_bytes()], "99 ahead of the edge, and may be"),
+        ([message(), wire.Generate(2, 2, 1, 0).to_bytes()], "was a draft before"),
+        ([b"\x06\x02\x01\x02\x00"], "a hint's branches have 1 to 16 tokens, not 0"),
+        ([b"\x06\x02\x01\x02\x11" + bytes(36)], "have 1 to 16 tokens, not 17"),
+        ([b"\x06\x02\x01\x02\x01"], "1 to 16 branches of 4 bytes, got 0 bytes"),
+        ([b"\x06\x02\x01\x02\x01" + bytes(5)], "branches of 4 bytes, got 5 bytes"),
+        ([b"\x06\x02\x01\x02\x01" + bytes(68)], "branches of 4 bytes, got 68 bytes"),
+        ([b"\x06\x02\x01\x02\x01\x00\x00\x00\x08"], "token 8 lies outside the voc"),
+        ([b""], "a message of 0 bytes ends inside a field"),
+        ([b"\x04\x00"], "bytes follow the end of a message"),
+        ([b"\x03" + b"\xff" * 10], "an integer has more bytes than it may"),
+        ([b"\x03\x80\x00"], "an integer has more bytes than it may"),
+        ([b"\x02abcd\x05\x06\x00\x02\x02\x02"], "round 5 can't be drawn by a later"),
+        ([b"\x02abcd\x05\x05\x00\x02\x01\x02\x00\x01"], "doesn't lie between"),
+        ([b"\x02abcd\x05\x05\x00\x00\x00\x02"], "must have tokens, got none"),
+        (
+            [b"\x02abcd\x05\x05\x00\x00\x00\x02\x00"],
+            "tokens take 2 bytes each, got 1 bytes",
+        ),
+        (
+            [b"\x02abcd\x05\x05\x00\x00\x00\x02\x00\x08"],
+            "token 8 lies outside the vocabulary",
+        ),
+    ],
+)
+def test_what_breaks_the_protocol_is_refused_with_its_reason(messages, reason):
+    _, cloud, _ = start()
+    for message in messages:
+        cloud.receive(message)
+    assert reason in (cloud.refused or "")
+
+
+def test_the_edge_keeps_the_clouds_limits():
+    edge, cloud = make_edge(), make_cloud(limits=Limits(max_text=12))
+    target = Target(lambda text: np.eye(V)[0])
+    exchange(edge, cloud, target)
+    sharp = np.where(np.arange(V) == 0, 0, -np.inf)
+    while not edge.finished:
+        while edge.push(sharp) is not None:
+            pass
+        if edge.drafted:
+            edge.flush()
+        else:
+            edge.generate(1)
+        exchange(edge, cloud, target)
+        assert cloud.refused is None
+    assert len(edge.text) == 12 == cloud.text_length
+    with pytest.raises(RuntimeError, match="generate: the text is whole"):
+        edge.generate(1)
+
+
+@pytest.mark.parametrize("max_message", [512, 1200, 65536])
+@pytest.mark.parametrize("coding", ["entropy", "enumerative", "bitpack"])
+@pytest.mark.parametrize("k", [4, 120, 160])
+def test_a_round_is_drafted_as_long_as_it_fits(max_message, coding, k):
+    """Whatever is drawn: its message, its survivors, and what a cloud takes of it."""
+    codec = sqs.Codec(2000, 1000, coding)
+    edge = make_edge(settings=[Setting(codec, sqs.TopK(k))], max_message=max_message)
+    cloud, target = make_cloud(vocab_size=2000), Target(vocab_size=2000)
+    exchange(edge, cloud, target)
+    most = min(max_message, 4096)
+    rng = np.random.default_rng(0)
+    for _ in range(4):
+        while edge.push(rng.normal(0, 1, 2000)) is not None:
+            pass
+        drafted = edge.drafted
+        edge.flush()
+        (sent,) = [m for m in edge.data_to_send() if m[0] & 0x80]
+        each = len(sent) / len(drafted)
+        full = len(drafted) == 32 or len(drafted) * k > 4096 - k
+        assert len(sent) <= most
+        assert full or len(sent) + 1.5 * each > most
+        edge.resend()
+        assert exchange(edge, cloud, target)[-1].drafted == len(drafted)
+        assert edge.text == cloud._text
+
+
+def test_a_distribution_that_fits_no_round_changes_nothing():
+    keep = sqs.Conformal(beta=-1)
+    for n, noise, max_message in ((5000, 0, 65536), (2000, 1, 512)):
+        logits = noise * np.random.default_rng(0).normal(0, 1, n)
+        setting = Setting(sqs.Codec(n, 1 << 16), keep)
+        edge = make_edge(settings=[setting], max_message=max_message)
+        exchange(edge, make_cloud(vocab_size=n), Target(vocab_size=n))
+        most = min(4096, max_message) - 4
+        with pytest.raises(ValueError, match=f"4096 tokens .* and {most} bytes, "):
+            edge.push(logits)
+        assert (keep.threshold, edge.drafted) == (-1, ())
+
+
+def test_a_text_that_the_cloud_cannot_read_is_refused_in_words():
+    edge = make_edge([1] * 20)
+    (event,) = exchange(edge, make_cloud(max_text=20), Target())
+    assert event.reason == (
+        "the edge's text has 20 tokens, the cloud reads at most 19 and draws one more"
+    )
+
+
+@pytest.mark.parametrize("how", ["draft", "generate", "idle"])
+def test_a_cloud_that_takes_shorter_texts_is_refused(how):
+    """By its limit alone: what was drafted has no part in it. The text stays."""
+    edge, cloud, target = start()
+    if how == "draft":
+        lost_answer(edge, cloud, target)
+    elif how == "generate":
+        edge.generate(5)
+        send(edge, cloud)
+    edge.reconnect()
+    reason = "the cloud before took texts of 4096 tokens, this one takes 4095"
+    assert exchange(edge, make_cloud(max_text=4095), target) == [Refused(reason)]
+    assert (edge.text, edge.drafted, edge.refused) == ([1, 2], (), reason)
+    assert not edge.waiting
+    other = make_edge(edge.text)
+    exchange(other, make_cloud(max_text=4095), target)
+    assert other.refused is None
+
+
+def test_a_cloud_with_other_limits_goes_on():
+    """One that takes longer texts, and shorter or longer messages."""
+    edge, cloud, target = make_edge(), make_cloud(max_text=99), Target()
+    exchange(edge, cloud, target)
+    for limits in (Limits(100, 5000), Limits(100, 4096), Limits(200, 9000)):
+        answer = lost_answer(edge, cloud, target)
+        edge.reconnect()
+        cloud = make_cloud(limits=limits)
+        *_, event = exchange(edge, cloud, target)
+        assert (event.accepted, event.tokens[-1]) == (answer.accepted, answer.token)
+        assert edge.text == cloud._text
+
+
+# Verifiers
+
+
+def test_a_verifier_that_fails_is_asked_again_then_the_session_is_refused():
+    edge, cloud, _ = start()
+    draft(edge)
+    edge.flush()
+    send(edge, cloud)
+    job = cloud.next_job()
+    assert cloud.next_job() is None  # one at a time
+    for _ in range(2):
+        cloud.fail(job)
+        again = cloud.next_job()
+        assert again is not job
+        assert again.text == job.text
+        assert np.array_equal(again.draws, job.draws)
+        job = again
+    cloud.fail(job)
+    assert cloud.refused == "the cloud's target model failed 3 times in a row"
+
+
+def test_a_verdict_that_was_overtaken_is_ignored():
+    edge, cloud, target = start()
+    draft(edge)
+    edge.flush()
+    send(edge, cloud)
+    job = cloud.next_job()
+    edge.abort([5])
+    send(edge, cloud)
+    assert cloud.next_job() is None
+    cloud.complete(job, target.judge(job))
+    cloud.complete(job, target.judge(job))
+    assert cloud._text == [5]
+    assert cloud.next_job().text == [5]
+
+
+@pytest.mark.parametrize(
+    ("verdict", "message"),
+    [
+        (None, "can't be None"),
+        (sqs.Verdict(5, 0), r"verdict.accepted must be in \[0, 4\], got 5"),
+        (sqs.Verdict(0, V), r"verdict.token must be in \[0, 7\], got 8"),
+        ((1, 2), r"can't be \(1, 2\)"),
+    ],
+)
+def test_a_verifier_is_checked(verdict, message):
+    edge, cloud, _ = start()
+    draft(edge)
+    edge.flush()
+    send(edge, cloud)
+    job = cloud.next_job()
+    with pytest.raises((ValueError, TypeError), match=message):
+        cloud.complete(job, verdict)
+    cloud.fail(job)  # nothing else has changed
+    assert cloud.next_job() is not None
+
+
+# The API
+
+
+def test_end():
+    edge, cloud, _ = start()
+    draft(edge)
+    edge.end()
+    edge.end()
+    assert edge.finished
+    messages = edge.data_to_send()
+    assert kinds(messages) == ["end"]
+    assert edge.data_to_send() == []
+    cloud.receive(messages[0])
+    assert cloud.ended
+    assert (cloud.next_job(), cloud.text_length) == (None, 0)
+    assert cloud.data_to_send() == [unknown_session()]
+    cloud.receive(messages[0])
+    assert cloud.data_to_send() == [unknown_session()]
+    assert edge.receive(unknown_session()) == []
+    edge.resend()
+    edge.reconnect()
+    assert edge.data_to_send() == []
+    with pytest.raises(RuntimeError, match="push: the session was ended"):
+        edge.push(np.zeros(V))
+    with pytest.raises(RuntimeError, match="abort: the session is over"):
+        edge.abort()
+    unheard = make_edge()
+    unheard.end()
+    assert unheard.data_to_send() == []
+
+
+def test_calls_out_of_order():
+    edge = make_edge()
+    for call, name in [
+        (lambda: edge.push(np.zeros(V)), "push"),
+        (lambda: edge.flush(), "flush"),
+        (lambda: edge.generate(1), "generate"),
+    ]:
+        with pytest.raises(RuntimeError, match=f"{name}: the cloud's welcome comes fi"):
+            call()
+    edge, _, _ = start(settings=[Setting(sqs.Codec(V, 16), sqs.TopK(4))] * 2)
+    with pytest.raises(RuntimeError, match="flush: nothing was drafted"):
+        edge.flush()
+    with pytest.raises(ValueError, match=r"setting must be in \[0, 1\], got 2"):
+        edge.push(np.zeros(V), setting=2)
+    edge.push(np.zeros(V))
+    with pytest.raises(ValueError, match=r"setting must be 0, .* got 1"):
+        edge.push(np.zeros(V), setting=1)
+    with pytest.raises(RuntimeError, match="generate: a round is being drafted"):
+        edge.generate(1)
+    edge.flush()
+    with pytest.raises(RuntimeError, match="push: an answer is due"):
+        edge.push(np.zeros(V))
+    with pytest.raises(RuntimeError, match="flush: the round is whole"):
+        edge.flush()
+    edge.abort()
+    edge.generate(1)
+    with pytest.raises(RuntimeError, match="push: an answer is due"):
+        edge.push(np.zeros(V))
+    edge.abort()
+    for wrong in (0, 5000):
+        with pytest.raises(ValueError, match=r"n must be in \[1, 4094\]"):
+            edge.generate(wrong)
+    with pytest.raises(ValueError, match=r"text must leave room .* 4096 .* got 4096"):
+        edge.abort([1] * 4096)
+    with pytest.raises(RuntimeError, match="push: up to token 3 the text goes on by"):
+        edge.push(np.zeros(V))
+    edge.abort([1, 2])
+    with pytest.raises(ValueError, match="nan"):
+        edge.push(np.full(V, np.nan))
+    assert edge.drafted == ()
+    assert edge.push(np.zeros(V)) is not None
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"text": []}, ValueError, "text must have at least one token, got none"),
+        ({"text": [V]}, ValueError, r"text\[0\] must be in \[0, 7\], got 8"),
+        ({"text": [0.5]}, TypeError, r"text\[0\] must be an integer, got 0.5"),
+        ({"text": "hello"}, TypeError, "text must be a sequence of integers"),
+        ({"stop": [V]}, ValueError, r"stop\[0\] must be in \[0, 7\], got 8"),
+        ({"stop": range(V)}, None, None),
+        (
+            {"stop": range(65), "settings": [Setting(sqs.Codec(99), sqs.TopK(1))]},
+            ValueError,
+            "stop must have at most 64 tokens, got 65",
+        ),
+        ({"sampling": {}}, TypeError, "sampling must be a Sampling, got dict"),
+        ({"tokenizer": b"1"}, ValueError, "tokenizer must have 8 bytes or none, got 1"),
+        ({"tokenizer": "12345678"}, TypeError, "tokenizer must be bytes, got str"),
+        ({"session_id": b"1"}, ValueError, "session_id must have 16 bytes, got 1"),
+        ({"seed": b""}, ValueError, "seed must have 16 bytes, got 0"),
+        ({"seed": "0"}, TypeError, "seed must be bytes, got str"),
+        ({"max_message": 511}, ValueError, "max_message must be at least 512, got 511"),
+        ({"rng": 5}, TypeError, r"numpy\.random\.Generator, got int"),
+        ({"settings": [5]}, TypeError, r"settings\[0\] must be a Setting, got int"),
+        (
+            {"settings": [Setting(sqs.Codec(n), sqs.TopK(1)) for n in (V, V + 1)]},
+            ValueError,
+            r"share one vocabulary, got those of \[8, 9\] tokens",
+        ),
+        (
+            {"settings": [Setting(sqs.Codec(V), sqs.TopK(1))] * 5},
+            ValueError,
+            "settings must be 1 to 4 of them, got 5",
+        ),
+        (
+            {
+                "settings": [Setting(sqs.Codec(V), sqs.TopK(1))] * 4,
+                "max_message": 512,
+                "stop": range(V),
+            },
+            ValueError,
+            r"max_message must be at least \d+, which the hello .* takes, got 512",
+        ),
+    ],
+)
+def test_bad_edges(options, error, message):
+    options = {"settings": [Setting(sqs.Codec(V), sqs.TopK(1))], "text": [1]} | options
+    options = {"rng": np.random.default_rng(0)} | options
+    settings, text = options.pop("settings"), options.pop("text")
+    if error is None:
+        EdgeSession(settings, text, **options)
+        return
+    with pytest.raises(error, match=message):
+        EdgeSession(settings, text, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"limits": 5}, TypeError, "limits must be Limits, got int"),
+        ({"vocab_size": 1}, ValueError, "vocab_size must be in"),
+        ({"max_text": 1}, ValueError, "max_text must be at least 2, got 1"),
+        ({"tokenizer": b"1"}, ValueError, "tokenizer must have 8 bytes or none, got 1"),
+    ],
+)
+def test_bad_clouds(options, error, message):
+    with pytest.raises(error, match=message):
+        make_cloud(**options)
+
+
+def test_bad_limits_and_settings():
+    for name, wrong in [
+        ("max_text", 1),
+        ("max_message", 4095),
+    ]:
+        with pytest.raises(ValueError, match=f"{name} must be "):
+            Limits(**{name: wrong})
+    with pytest.raises(TypeError, match="codec must be a Codec, got int"):
+        Setting(5, sqs.TopK(1))
+    with pytest.raises(TypeError, match="keep must be a rule"):
+        Setting(sqs.Codec(V), 5)
+
+
+def test_a_link_in_this_process():
+    link = LocalLink(Target(), limits=Limits(max_message=5000))
+    assert (link.reliable, link.max_message, link.overhead) == (True, 5000, 0)
+    assert link.receive(0) is None
+    with pytest.raises(LinkError, match="no message is due"):
+        link.receive(None)
+    link.send(b"\x04")
+    assert link.receive(None) == unknown_session()
+    edge = make_edge()
+    for _ in range(2):  # a session, and another on the same link
+        while edge.waiting:
+            for message in edge.data_to_send():
+                link.send(message)
+            while (message := link.receive(0.1)) is not None:
+                edge.receive(message)
+        edge = make_edge(session_id=None)
+    assert link.sent > 100 < link.received
+    link.close()
+    link.close()
+    for use in (lambda: link.send(b""), lambda: link.receive(0)):
+        with pytest.raises(LinkError, match="the link is closed"):
+            use()
+
+
+def test_a_verifier_that_fails_in_this_process():
+    class Failing(Target):
+        def judge(self, job):
+            raise MemoryError("out of memory")
+
+    link, edge = LocalLink(Failing()), make_edge()
+    link.send(edge.data_to_send()[0])
+    edge.receive(link.receive(0))
+    (context,) = edge.data_to_send()
+    with pytest.raises(MemoryError, match="out of memory"):
+        link.send(context)
+
+
+def test_the_package_does_not_import_sessions():
+    code = "import sys, sqs_codec; print([m for m in sys.modules if 'session' in m])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "[]\n"
+
+
+@pytest.mark.skipif(sqs.backend() != "native", reason="counts the native backend's")
+def test_steps_of_a_round_make_few_calls():
+    """Each distribution is checked where it enters and encoded once."""
+    calls(rounds=5)  # what is kept for later is made
+    found = calls(rounds=5)
+    for name, most in (("push", 25), ("flush", 25), ("message to job", 65)):
+        assert np.median(found[name], axis=0)[0] <= most

@@ -1,0 +1,186 @@
+"""The verifier in vLLM's worker by itself: chunks, gaps, and what fails."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from vllm.pooling_params import PoolingParams
+from vllm.v1.pool.metadata import PoolingMetadata, PoolingStates
+
+from sqs_codec import Round, SparseDistribution
+from sqs_codec.system.session import Job, Sampling
+from sqs_codec.system.vllm._message import (
+    FAILED,
+    READ,
+    SHORT,
+    TASK,
+    pack_job,
+    unpack_job,
+)
+from sqs_codec.system.vllm._verifier import RoundPooler, _collect
+
+V = 6
+GREEDY = Sampling(temperature=0)
+
+
+def job(tokens: list[int]) -> Job:
+    """A job whose one drafted token after each of `tokens` is the one above it."""
+    round_ = None
+    if tokens[1:]:
+        sure = [SparseDistribution([token], [1], V) for token in tokens[1:]]
+        round_ = Round(sure, tokens[1:])
+    return Job(b"", tokens[:1], round_, np.full(len(tokens), 0.5), GREEDY)
+
+
+def successors(hidden: torch.Tensor) -> torch.Tensor:
+    """Logits of a model that counts; its hidden states are the tokens."""
+    logits = torch.zeros(len(hidden), V + 2)
+    logits[:, V:] = 9  # of padding
+    logits[torch.arange(len(hidden)), (hidden[:, 0].long() + 1) % V] = 1
+    logits[hidden[:, 0] < 0] = torch.nan
+    return logits
+
+
+def step(
+    pooler: RoundPooler, requests: list[tuple[Any, PoolingStates, list[int], int, int]]
+) -> list[Any]:
+    """Have a step read positions start to end of requests, and return the answers."""
+    metadata = PoolingMetadata(
+        prompt_lens=torch.tensor([len(tokens) for _, _, tokens, _, _ in requests]),
+        prompt_token_ids=None,
+        prompt_token_ids_cpu=None,
+        pooling_params=[
+            PoolingParams(task=TASK, extra_kwargs=fields and {"sqs": fields})
+            for fields, _, _, _, _ in requests
+        ],
+        pooling_states=[state for _, state, _, _, _ in requests],
+    )
+    metadata.build_pooling_cursor(
+        np.array([end - start for _, _, _, start, end in requests]),
+        torch.tensor([end for _, _, _, _, end in requests]),
+        torch.device("cpu"),
+    )
+    read = [
+        token for _, _, tokens, start, end in requests for token in tokens[start:end]
+    ]
+    hidden = torch.tensor(read, dtype=torch.float32)[:, None]
+    answers = pooler(hidden, metadata)
+    hidden.fill_(-1)  # vLLM may use the memory again
+    return [None if answer is None else tuple(answer.tolist()) for answer in answers]
+
+
+TEXT = [5, 4, 3, 2, 1, 0, 1, 2, 5]  # and 3 would have followed
+FIELDS = pack_job(job(TEXT[5:]))
+
+
+def test_one_matrix_for_all_requests_of_a_step() -> None:
+    sizes: list[int] = []
+
+    def logits(hidden: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(hidden))
+        return successors(hidden)
+
+    pooler = RoundPooler(logits, V)
+    one = pack_job(job(TEXT[8:]))
+    reading = {"draws": []}
+    answers = step(
+        pooler,
+        [
+            (FIELDS, PoolingStates(), TEXT, 0, 9),
+            (one, PoolingStates(), TEXT, 3, 9),
+            (reading, PoolingStates(), TEXT, 0, 9),
+            (None, PoolingStates(), TEXT, 0, 9),  # vLLM's own, to warm up
+            (FIELDS, PoolingStates(), TEXT, 0, 8),  # to be gone on with
+            (FIELDS, PoolingStates(), TEXT, 6, 9),  # the rest is cached
+        ],
+    )
+    assert answers == [(2, 3), (0, 0), READ, READ, None, SHORT]
+    assert sizes == [4 + 1]
+
+
+def test_hints_beside_rounds() -> None:
+    hints = Job(b"", TEXT[:6], None, np.empty(0), GREEDY, TEXT[6:], bytes(16))
+    requests = [
+        (FIELDS, PoolingStates(), TEXT, 0, 9),
+        (pack_job(hints), PoolingStates(), TEXT, 0, 9),
+    ]
+    assert step(RoundPooler(successors, V), requests) == [(2, 3)] * 2
+
+
+def test_chunks_gaps_and_preemptions() -> None:
+    """Positions come in any order; the answer is right, or `SHORT` if one lacks."""
+    rng = np.random.default_rng(3)
+    pooler, found = RoundPooler(successors, V), set()
+    for _ in range(500):
+        state, answer = PoolingStates(), None
+        position = reach = int(rng.integers(9))
+        known = 0  # what comes before is known, as far as it is wanted
+        while answer is None:
+            if rng.random() < 0.2:  # preempted, and then in the cache up to here
+                position = int(rng.integers(reach + 1))
+            known = 9 if position <= max(known, 5) else 0
+            end = int(rng.integers(position, 9)) + 1
+            known = min(known, end)
+            [answer] = step(pooler, [(FIELDS, state, TEXT, position, end)])
+            position, reach = end, max(reach, min(end, 8))
+        assert answer == ((2, 3) if known else SHORT)
+        assert not state.hidden_states_cache
+        found.add(answer)
+    assert found == {(2, 3), SHORT}
+
+
+def test_nothing_is_kept_of_what_is_not_wanted() -> None:
+    kept: list[torch.Tensor] = []
+    assert len(_collect(kept, torch.zeros(7, 1), 7, 9)) == 0
+    assert [len(rows) for rows in kept] == [0]
+    assert kept[0].untyped_storage().nbytes() == 0
+
+
+def test_other_processes_of_tensor_parallelism_answer_nothing() -> None:
+    pooler = RoundPooler(lambda hidden: None, V)
+    requests = [
+        (FIELDS, PoolingStates(), TEXT, 0, 9),
+        (FIELDS, PoolingStates(), TEXT, 6, 9),
+    ]
+    assert step(pooler, requests) == [READ, SHORT]
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        (FIELDS | {"packet": b"\xff\xff"}, TEXT),
+        (FIELDS | {"draws": [2.0] * 4}, TEXT),
+        (FIELDS | {"draws": [0.5] * 3}, TEXT),
+        (FIELDS, [*TEXT[:7], -1, 5]),  # the model gives NaN
+    ],
+)
+def test_what_fails_does_not_take_others_with_it(bad: tuple[Any, list[int]]) -> None:
+    fields, text = bad
+    requests = [
+        (FIELDS, PoolingStates(), TEXT, 0, 9),
+        (fields, PoolingStates(), text, 0, 9),
+        (FIELDS, PoolingStates(), TEXT, 0, 9),
+    ]
+    assert step(RoundPooler(successors, V), requests) == [(2, 3), FAILED, (2, 3)]
+
+
+def test_jobs_cross_whole() -> None:
+    from tests.system.vllm.kit import SAMPLINGS
+
+    rng = np.random.default_rng(4)
+    none, key = np.empty(0), bytes(range(16))
+    for sampling in SAMPLINGS:
+        sent = Job(b"x", [7, 8, 9], None, none, sampling, [1, 5], key)
+        got = unpack_job(pack_job(sent), V)
+        assert (got.hints, got.key, len(got.text)) == ([1, 5], key, 3)
+        assert (got.round_, got.wanted, got.sampling) == (None, 3, sampling)
+        own = SimpleNamespace(draws=rng.random(4), sampling=sampling)
+        sent = Job(b"x", [1], job(TEXT[5:]).round_, own.draws, sampling)
+        got = unpack_job(pack_job(sent), V)
+        assert got.round_ == sent.round_
+        assert got.draws.tolist() == sent.draws.tolist()
+        assert got.sampling == sampling
