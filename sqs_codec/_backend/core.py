@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     Ids = NDArray[np.uint32]
 
-__all__ = ["Core", "frozen"]
+__all__ = ["Core", "frozen", "joined"]
 
 T = TypeVar("T", bound=np.generic)
 
@@ -22,8 +22,8 @@ class Core(Protocol):
 
     The caller has checked the type, shape and range of every argument. What only
     the work itself can find is answered with a `sqs_codec._base.errors.Status`. Arrays
-    that go in are C-contiguous; arrays that come out are new. The arrays of a
-    distribution or a round come out `frozen`.
+    that go in are C-contiguous; arrays that come out are new. The ids and counts of
+    distributions come out `frozen`, but for those of a sequence.
 
     A keep rule is a `sqs_codec._codec.keep.Kind` and the rule's parameter. An unknown
     kind is refused, with a ValueError or the status BAD_KEEP.
@@ -172,3 +172,10 @@ class Core(Protocol):
 def frozen(array: NDArray[T]) -> NDArray[T]:
     """Return a copy that can't be made writeable, as it is a view of bytes."""
     return np.frombuffer(array.tobytes(), array.dtype)
+
+
+def joined(arrays: Sequence[Ids]) -> Ids:
+    """Return one frozen array of frozen ones; np.concatenate takes thrice as long."""
+    if len(arrays) == 1:
+        return arrays[0]
+    return np.frombuffer(b"".join([array.data for array in arrays]), np.uint32)

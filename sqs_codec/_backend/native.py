@@ -411,7 +411,7 @@ class Core:
             out,
         )
         used = int(survivors[: out.done].sum())
-        return status, out.done, ids[:used].copy(), counts[:used].copy(), survivors
+        return status, out.done, frozen(ids[:used]), frozen(counts[:used]), survivors
 
     def encode_round(
         self,

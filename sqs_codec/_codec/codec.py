@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from sqs_codec._backend import core_class
+from sqs_codec._backend import core_class, frozen
+from sqs_codec._backend.core import joined
 from sqs_codec._base import checks
 from sqs_codec._base.errors import Status, packet_error, row_error
 from sqs_codec._base.format import (
@@ -857,14 +858,14 @@ class Codec:
         status, ids, counts, sizes = self._core.decode_sequence(packet, most)
         if status:
             raise packet_error(status, len(packet), most)
-        return as_rows(ids, counts, sizes, self.vocab_size, self.resolution)
+        found = frozen(ids), frozen(counts)
+        return as_rows(*found, sizes, self.vocab_size, self.resolution)
 
     def _join(self, parts: Sequence[tuple[int, int, Ids, Ids, Ids]]) -> SparseRows:
         """Return the rows of what the core answered to their parts."""
-        none = np.empty(0, np.uint32)
-        ids, counts, sizes = (
-            np.concatenate([none, *(part[i] for part in parts)]) for i in (2, 3, 4)
-        )
+        ids = joined([part[2] for part in parts])
+        counts = joined([part[3] for part in parts])
+        sizes = joined([part[4] for part in parts])
         return as_rows(ids, counts, sizes, self.vocab_size, self.resolution)
 
     def _check_rows(

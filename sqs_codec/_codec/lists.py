@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sqs_codec._backend import core_class
+from sqs_codec._backend.core import joined
 from sqs_codec._base import checks
 from sqs_codec._base.exp2 import LOG2_E, TAYLOR
 from sqs_codec._base.format import Coding
@@ -149,8 +150,7 @@ def _round(
     core = core_class()(width, resolution, Coding.ENTROPY, None)
     keep = rule(TopK(width))
     found = [core.quantize_probs(row, *keep)[1:3] for row in probs]
-    none = np.empty(0, np.uint32)
     kept = [row[places] for row, (places, _) in zip(ids, found, strict=True)]
     counts = [one for _, one in found]
-    arrays = np.concatenate([none, *kept]), np.concatenate([none, *counts])
-    return as_rows(*arrays, [one.size for one in counts], vocab_size, resolution)
+    sizes = [one.size for one in counts]
+    return as_rows(joined(kept), joined(counts), sizes, vocab_size, resolution)

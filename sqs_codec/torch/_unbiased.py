@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from sqs_codec._backend import frozen
 from sqs_codec._base import checks
 from sqs_codec._base.exp2 import LOG2_E, UNITS
 from sqs_codec._codec.codec import Codec, random_numbers, row_name
@@ -127,8 +128,8 @@ def _count(ids: NDArray[np.int32], vocab_size: int) -> SparseRows:
     places = np.flatnonzero(is_first)
     counts = np.diff(places, append=ids.size)
     return as_rows(
-        ids.ravel()[places].astype(np.uint32),
-        counts.astype(np.uint32),
+        frozen(ids.ravel()[places].astype(np.uint32)),
+        frozen(counts.astype(np.uint32)),
         is_first.sum(1),
         vocab_size,
         ids.shape[1],

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sqs_codec._backend.core import frozen
+from sqs_codec._backend.core import frozen, joined
 from sqs_codec._backend.numba import fields, quantize, rows
 from sqs_codec._backend.numba import packet as entropy
 from sqs_codec._backend.numba import verify as verification
@@ -135,7 +135,7 @@ class Core:
             if status != Status.OK:
                 return status, len(found) - 1, NONE, NONE, NONE
             found.append((pair[0], pair[1]))
-        ids, counts = map(np.concatenate, zip(*found, strict=True))
+        ids, counts = map(joined, zip(*found, strict=True))
         sizes = np.array([ids.size for ids, _ in found[1:]], np.uint32)
         return Status.OK, len(packets), ids, counts, sizes
 
