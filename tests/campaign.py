@@ -77,7 +77,7 @@ def differs(
     """Say whether the implementations disagree on a distribution."""
     ids, counts, dropped = reference_quantize(row, keep, temperature, codec)
     packet = None
-    if len(ids) <= codec.max_support:
+    if len(ids) <= codec.max_survivors:
         packet = reference.encode(
             ids,
             counts,

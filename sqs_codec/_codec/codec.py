@@ -204,7 +204,7 @@ class Codec:
         return hashlib.blake2b(text.encode(), digest_size=8).digest()
 
     @lazy
-    def max_support(self) -> int:
+    def max_survivors(self) -> int:
         """Return the most tokens that a packet can hold of one distribution."""
         limit = MAX_ENUMERATIVE_SUPPORT if self.coding == "enumerative" else MAX_VOCAB
         return min(self.vocab_size, self.resolution, limit)
@@ -351,7 +351,7 @@ class Codec:
         >>> logits = np.log([0.70, 0.2, 0.08, 0.02])
         >>> codec.quantize_unbiased(logits, rng=rng).to_dense()
         array([0.75 , 0.125, 0.125, 0.   ], dtype=float32)
-        >>> many = codec.quantize_unbiased_batch(np.tile(logits, (10_000, 1)), rng=rng)
+        >>> many = codec.quantize_unbiased_rows(np.tile(logits, (10_000, 1)), rng=rng)
         >>> many.to_dense(np.float64).mean(0).round(2)
         array([0.7 , 0.2 , 0.08, 0.02])
         """
@@ -366,7 +366,7 @@ class Codec:
             raise self._row_error("logits", row, status)
         return as_distribution(ids, counts, self.vocab_size, self.resolution, 0.0)
 
-    def quantize_top_logprobs(
+    def quantize_top_logprobs_rows(
         self,
         token_ids: ArrayLike | Sequence[ArrayLike],
         logprobs: ArrayLike | Sequence[ArrayLike],
@@ -411,7 +411,7 @@ class Codec:
         --------
         >>> codec = Codec(vocab_size=8 + 1, resolution=16)
         >>> logprobs = [[-0.357, -2.303], [-0.693, -0.693, -float("inf")]]
-        >>> for q in codec.quantize_top_logprobs([[5, 1], [3, 2, -1]], logprobs):
+        >>> for q in codec.quantize_top_logprobs_rows([[5, 1], [3, 2, -1]], logprobs):
         ...     print(q.token_ids, q.counts)
         [1 5 8] [ 2 11  3]
         [2 3] [8 8]
@@ -448,7 +448,7 @@ class Codec:
             raise self._row_error("logits", row, status)
         return packets[0]
 
-    def quantize_batch(
+    def quantize_rows(
         self,
         logits: ArrayLike,
         keep: Keep,
@@ -482,7 +482,7 @@ class Codec:
         rows = checks.rows("logits", logits, self.vocab_size)
         return self._quantize_rows(rows, rows.shape[:1], keep, temperature, threads)
 
-    def quantize_unbiased_batch(
+    def quantize_unbiased_rows(
         self,
         logits: ArrayLike,
         *,
@@ -500,7 +500,7 @@ class Codec:
         rng : numpy.random.Generator
             Asked once for N integers in [0, 2**64), one for each row.
         threads : int
-            As for `quantize_batch`. The result doesn't depend on it.
+            As for `quantize_rows`. The result doesn't depend on it.
 
         Returns
         -------
@@ -516,7 +516,7 @@ class Codec:
             rows, rows.shape[:1], temperature, rng, threads
         )
 
-    def encode_batch(
+    def encode_logits_rows(
         self,
         logits: ArrayLike,
         keep: Keep,
@@ -526,7 +526,7 @@ class Codec:
     ) -> list[bytes]:
         """Return the packets of rows of logits, as `encode_logits` has each of them.
 
-        Parameters and errors are those of `quantize_batch` and `encode`.
+        Parameters and errors are those of `quantize_rows` and `encode`.
         """
         rows = checks.rows("logits", logits, self.vocab_size)
         return self._encode_rows(rows, rows.shape[:1], keep, temperature, threads)
@@ -624,7 +624,7 @@ class Codec:
     def _row_error(self, name: str, row: NDArray[Any], status: int) -> ValueError:
         if status == Status.LARGE_SUPPORT:
             return ValueError(
-                f"{name}: coding {self.coding!r} holds at most {self.max_support} "
+                f"{name}: coding {self.coding!r} holds at most {self.max_survivors} "
                 "tokens; keep fewer, lower the resolution or use 'entropy'"
             )
         return row_error(name, row, status)
@@ -700,10 +700,10 @@ class Codec:
         self._check_support(q.token_ids.size)
 
     def _check_support(self, size: int, where: str = "") -> None:
-        if size > self.max_support:
+        if size > self.max_survivors:
             raise ValueError(
-                f"coding {self.coding!r} holds at most {self.max_support} tokens, got "
-                f"{size}{where}; keep fewer, lower the resolution or use 'entropy'"
+                f"coding {self.coding!r} holds at most {self.max_survivors} tokens, "
+                f"got {size}{where}; keep fewer, lower the resolution or use 'entropy'"
             )
 
     def _check_fit(self, name: str, vocab_size: int, resolution: int) -> None:
@@ -715,7 +715,7 @@ class Codec:
 
     # Many distributions
 
-    def encode_arrays(
+    def encode_rows(
         self, rows: Sequence[SparseDistribution], *, threads: int = 1
     ) -> list[bytes]:
         """Return a packet of each row, as `encode` makes it, in less time.
@@ -738,10 +738,10 @@ class Codec:
         >>> import sqs_codec as sqs
         >>> codec = sqs.Codec(vocab_size=8, resolution=4)
         >>> rows = sqs.SparseRows([2, 7, 5], [3, 1, 4], [0, 2, 3], 8, 4)
-        >>> packets = codec.encode_arrays(rows)
+        >>> packets = codec.encode_rows(rows)
         >>> packets == [codec.encode(q) for q in rows]
         True
-        >>> codec.decode_arrays(packets) == rows
+        >>> codec.decode_rows(packets) == rows
         True
         """
         rows, sizes = self._check_rows(rows)
@@ -755,7 +755,7 @@ class Codec:
         parts = share(encode, len(rows), threads)
         return [packet for part in parts for packet in part]
 
-    def decode_arrays(
+    def decode_rows(
         self,
         packets: Sequence[bytes],
         *,
@@ -770,7 +770,7 @@ class Codec:
         max_survivors : int, optional
             As for `decode`, of each packet.
         threads : int
-            As for `encode_arrays`.
+            As for `encode_rows`.
 
         Raises
         ------

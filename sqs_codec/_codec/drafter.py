@@ -195,7 +195,7 @@ class Drafter:
         else:
             temperature = 1.0 if temperature is None else temperature
             q = self._quantize(logits, temperature=temperature)
-        if q is logits or q._token_ids.size > self.codec.max_support:
+        if q is logits or q._token_ids.size > self.codec.max_survivors:
             self.codec._check(q)
         bits = self._bits_with(q)
         if bits is None:

@@ -34,7 +34,7 @@ def quantize_lists(
     vocab_size: int,
     resolution: int,
 ) -> SparseRows:
-    """Return what `Codec.quantize_top_logprobs` describes."""
+    """Return what `Codec.quantize_top_logprobs_rows` describes."""
     rows = len(token_ids)  # type: ignore[arg-type]
     ids, row = _join("token_ids", token_ids, "iu", np.int64)
     logs, other = _join("logprobs", logprobs, "iuf", np.float64)

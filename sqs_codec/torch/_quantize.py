@@ -58,7 +58,7 @@ def quantize(
         a token.
     keep : Keep
     temperature : float
-        Both as for `Codec.quantize_batch`.
+        Both as for `Codec.quantize_rows`.
 
     Returns
     -------
@@ -189,7 +189,7 @@ def _quantize_on_device(
     padded = np.full((len(rows), width), -np.inf)
     padded[np.arange(width) < sizes[:, None]] = values
     narrow = Codec(width, codec.resolution, codec.coding)
-    found = narrow.quantize_batch(padded, TopK(width), temperature=temperature)
+    found = narrow.quantize_rows(padded, TopK(width), temperature=temperature)
     own = np.split(ids.astype(np.uint32), sizes.cumsum().astype(int))
     return [
         as_distribution(

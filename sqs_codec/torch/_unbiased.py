@@ -34,7 +34,7 @@ def quantize_unbiased(
 ) -> SparseRows:
     """Round ``softmax(logits / temperature)`` at random, so that it is the mean.
 
-    The counts are those of `Codec.quantize_unbiased_batch` for the same generator, to
+    The counts are those of `Codec.quantize_unbiased_rows` for the same generator, to
     the bit, wherever the logits are. From an accelerator two numbers a row and the
     resolution's worth of ids move; this waits for it twice for every 8 million logits.
 
@@ -46,7 +46,7 @@ def quantize_unbiased(
         a token.
     temperature : float
     rng : numpy.random.Generator
-        Both as for `Codec.quantize_unbiased_batch`.
+        Both as for `Codec.quantize_unbiased_rows`.
 
     Returns
     -------

@@ -63,7 +63,7 @@ class Core:
         status, _, pairs, _ = self.quantize_logits(
             logits, temperature, kind, value, False
         )
-        most = fields.max_support(self._codec)
+        most = fields.max_survivors(self._codec)
         packets: list[bytes] = []
         for ids, counts in pairs:
             if ids.size > most:

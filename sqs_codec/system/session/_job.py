@@ -12,7 +12,7 @@ import numpy as np
 from sqs_codec._base import checks
 from sqs_codec._codec.gumbel import gumbel_verify
 from sqs_codec._codec.round import Round
-from sqs_codec._codec.verify import Verdict, verify_batch
+from sqs_codec._codec.verify import Verdict, verify_rounds
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -90,7 +90,7 @@ class Job:
     round_ : Round or None
         The drafted tokens that follow the text. If None, there are none.
     draws : ndarray of float64 [L+1] or [0]
-        Numbers in [0, 1), by which the round is verified as `verify_batch` does.
+        Numbers in [0, 1), by which the round is verified as `verify_rounds` does.
     sampling : Sampling
     hints : sequence of int
         With a key, the tokens that may follow the text.
@@ -164,7 +164,7 @@ def judge(job: Job, probs: NDArray[np.floating]) -> Verdict | None:
     if not job.wanted:
         return None
     if job.key is None:
-        return verify_batch([job.round_], probs, job.draws)[0]
+        return verify_rounds([job.round_], probs, job.draws)[0]
     with np.errstate(divide="ignore"):
         return gumbel_verify(job.hints, np.log(probs), job.key, len(job.text))
 
