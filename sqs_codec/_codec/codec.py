@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, overload
@@ -36,8 +34,6 @@ from sqs_codec._codec.round import Round, as_round, make_round
 from sqs_codec._codec.rows import SparseRows, as_rows
 
 if TYPE_CHECKING:
-    from types import FrameType
-
     from numpy.typing import ArrayLike, NDArray
 
     from sqs_codec._backend.core import Core, Ids
@@ -88,8 +84,6 @@ class Codec:
     resolution: int = 100
     coding: str = "entropy"
     prior: Prior | None = None
-
-    _unseen = True  # whether the first row of logits is yet to come
 
     def __post_init__(self) -> None:
         vocab_size = checks.in_range(
@@ -241,7 +235,7 @@ class Codec:
         Warns
         -----
         UserWarning
-            If the first logits that this codec meets look like probabilities.
+            If the logits look like probabilities.
 
         Notes
         -----
@@ -256,8 +250,7 @@ class Codec:
     ) -> SparseDistribution:
         """Return what `quantize` does; without dropped mass unless `mass`."""
         row = checks.row("logits", logits, self.vocab_size)
-        if self._unseen:
-            self._look_at(row)
+        checks.no_probabilities(row, 4)
         temperature = checks.temperature(temperature)
         status, _, pairs, masses = self._core.quantize_logits(
             row, temperature, *rule(keep), mass
@@ -356,8 +349,7 @@ class Codec:
         array([0.7 , 0.2 , 0.08, 0.02])
         """
         row = checks.row("logits", logits, self.vocab_size)
-        if self._unseen:
-            self._look_at(row)
+        checks.no_probabilities(row, 3)
         temperature = checks.temperature(temperature)
         status, _, ids, counts, _ = self._core.quantize_unbiased(
             row, random_numbers(rng, 1), temperature
@@ -440,8 +432,7 @@ class Codec:
         True
         """
         row = checks.row("logits", logits, self.vocab_size)
-        if self._unseen:
-            self._look_at(row)
+        checks.no_probabilities(row, 3)
         temperature = checks.temperature(temperature)
         status, _, packets = self._core.encode_logits(row, temperature, *rule(keep))
         if status:
@@ -592,8 +583,8 @@ class Codec:
         Of the arrays that have something for each row it is given the same parts.
         """
         threads = useful(checks.in_range("threads", threads, 1), len(rows))
-        if self._unseen and len(rows):
-            self._look_at(rows[0])
+        if len(rows):
+            checks.no_probabilities(rows[0], 5)
         given = rows, *by_row
         parts = share(
             lambda start, end: call(*(a[start:end] for a in given), *arguments),
@@ -606,20 +597,6 @@ class Codec:
             if status:
                 raise self._row_error(row_name(before, shape), rows[before], status)
         return parts
-
-    def _look_at(self, first: NDArray[np.floating]) -> None:
-        """Warn if the first row of logits looks like probabilities.
-
-        Of the first row alone, as it takes a time: who mixes the two up does so
-        from the beginning.
-        """
-        self.__dict__["_unseen"] = False
-        if checks.look_like_probabilities(first):
-            warnings.warn(
-                "these logits look like probabilities: none is negative, and they sum "
-                "to 1; Codec.quantize_probs takes probabilities",
-                stacklevel=_depth(),
-            )
 
     def _row_error(self, name: str, row: NDArray[Any], status: int) -> ValueError:
         if status == Status.LARGE_SUPPORT:
@@ -966,15 +943,6 @@ class Codec:
             raise packet_error(status, len(packet), most)
         arrays = ids, counts, sizes, positions
         return as_round(arrays, self.vocab_size, self.resolution)
-
-
-def _depth() -> int:
-    """Return the stacklevel, in the function that asks, of who uses this package."""
-    frame: FrameType | None = sys._getframe(1)
-    depth = 1
-    while frame and str(frame.f_globals.get("__name__")).startswith("sqs_codec."):
-        frame, depth = frame.f_back, depth + 1
-    return depth
 
 
 def row_name(row: int, shape: Sequence[int]) -> str:
