@@ -89,9 +89,7 @@ def differs(
     given = row[None], temperature, *rule(keep)
     bits = set()
     for core in cores(codec):
-        status, _, [(core_ids, core_counts)], masses = core.quantize_logits(
-            *given, True
-        )
+        status, _, core_ids, core_counts, _, masses = core.quantize_logits(*given, True)
         found = status, core_ids.tolist(), core_counts.tolist(), masses
         if found != (0, ids, counts, [dropped]):
             return True

@@ -42,15 +42,16 @@ class Core(Protocol):
         kind: int,
         value: float,
         mass: bool,
-    ) -> tuple[int, int, list[tuple[Ids, Ids]], list[float]]:
-        """Return status, rows done, their (ids, counts) pairs and dropped masses.
+    ) -> tuple[int, int, Ids, Ids, Ids, list[float]]:
+        """Return status, rows done, their ids, counts, sizes and dropped masses.
 
         The logits are rows [B, V], or one row [V], of float16, float32 or float64,
         or of uint16, which holds bfloat16. The values of a row are contiguous; the
         stride between rows is any number of values that is not negative, and that
-        of a single row, which NumPy lets be anything, means nothing. If the status
-        is not OK, the row after those done is to blame, and the lists hold nothing
-        of use. The list of masses is empty unless `mass` is true.
+        of a single row, which NumPy lets be anything, means nothing. The ids and
+        counts of all rows are one after the other. If the status is not OK, the row
+        after those done is to blame, and the rest holds nothing of use. The list of
+        masses is empty unless `mass` is true.
         """
 
     def encode_logits(
@@ -75,9 +76,7 @@ class Core(Protocol):
     ) -> tuple[int, int, Ids, Ids, Ids]:
         """Return status, rows done, and their ids, counts and sizes.
 
-        Takes rows as `quantize_logits` does, and a number for each. The ids and counts
-        of all rows are one after the other. If the status is not OK, the row after
-        those done is to blame, and the arrays hold nothing of use.
+        As `quantize_logits`, with a number for each row.
         """
 
     def bits(self, ids: Ids, counts: Ids) -> int:

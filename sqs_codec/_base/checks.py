@@ -94,7 +94,7 @@ def utf8(name: str, value: str) -> bytes:
 
 def temperature(value: float) -> float:
     """Return a temperature as a float."""
-    number = _number("temperature", value)
+    number = value if type(value) is float else _number("temperature", value)
     if not 0 <= number < math.inf:
         raise ValueError(f"temperature must be finite and at least 0, got {number}")
     return number

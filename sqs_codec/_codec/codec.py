@@ -252,12 +252,11 @@ class Codec:
         row = checks.row("logits", logits, self.vocab_size)
         checks.no_probabilities(row, 4)
         temperature = checks.temperature(temperature)
-        status, _, pairs, masses = self._core.quantize_logits(
+        status, _, ids, counts, _, masses = self._core.quantize_logits(
             row, temperature, *rule(keep), mass
         )
         if status:
             raise self._row_error("logits", row, status)
-        ids, counts = pairs[0]
         return as_distribution(
             ids, counts, self.vocab_size, self.resolution, masses[0] if mass else None
         )
@@ -446,7 +445,7 @@ class Codec:
         *,
         temperature: float = 1.0,
         threads: int = 1,
-    ) -> list[SparseDistribution]:
+    ) -> SparseRows:
         """Sparsify and quantize rows of logits, as `quantize` does each of them.
 
         Parameters
@@ -463,7 +462,9 @@ class Codec:
 
         Returns
         -------
-        list of SparseDistribution [B]
+        SparseRows [B]
+            Without the dropped masses of the rows. A rule that learns wants them in
+            between, so its rows are for `quantize`, one after the other.
 
         Raises
         ------
@@ -529,19 +530,15 @@ class Codec:
         keep: Keep,
         temperature: float,
         threads: int = 1,
-    ) -> list[SparseDistribution]:
+    ) -> SparseRows:
         """Return the distributions of rows [B, V] that cores take.
 
         An error names the row by its index in `shape`, which the rows had before
         they were put one after the other.
         """
-        arguments = checks.temperature(temperature), *rule(keep), True
-        parts = self._share(self._core.quantize_logits, arguments, rows, shape, threads)
-        return [
-            as_distribution(ids, counts, self.vocab_size, self.resolution, mass)
-            for _, _, pairs, masses in parts
-            for (ids, counts), mass in zip(pairs, masses, strict=True)
-        ]
+        arguments = checks.temperature(temperature), *rule(keep), False
+        call = self._core.quantize_logits
+        return self._join(self._share(call, arguments, rows, shape, threads))
 
     def _quantize_unbiased_rows(
         self,
@@ -838,7 +835,7 @@ class Codec:
         found = frozen(ids), frozen(counts)
         return as_rows(*found, sizes, self.vocab_size, self.resolution)
 
-    def _join(self, parts: Sequence[tuple[int, int, Ids, Ids, Ids]]) -> SparseRows:
+    def _join(self, parts: Sequence[tuple[Any, ...]]) -> SparseRows:
         """Return the rows of what the core answered to their parts."""
         ids = joined([part[2] for part in parts])
         counts = joined([part[3] for part in parts])

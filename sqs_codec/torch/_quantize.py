@@ -87,7 +87,7 @@ def quantize(
     """
     rows, shape = rows_of(codec, logits)
     if is_on_host(rows):
-        found = codec._quantize_rows(as_array(rows), shape, keep, temperature)
+        found = [*codec._quantize_rows(as_array(rows), shape, keep, temperature)]
     else:
         found = _quantize_on_device(codec, rows, shape, keep, temperature)
     return _nest(found, shape)

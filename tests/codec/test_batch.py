@@ -36,8 +36,7 @@ def test_rows_are_as_they_are_alone(codec, keep, dtype, threads):
     logits = rows(7, dtype)
     alone = [codec.quantize(row, keep, temperature=0.7) for row in logits]
     found = codec.quantize_rows(logits, keep, temperature=0.7, threads=threads)
-    assert found == alone
-    assert [q.dropped_mass for q in found] == [q.dropped_mass for q in alone]
+    assert found == sqs.SparseRows.stack(alone)
     packets = codec.encode_logits_rows(logits, keep, temperature=0.7, threads=threads)
     assert packets == [codec.encode(q) for q in alone]
     assert packets == [
@@ -47,7 +46,7 @@ def test_rows_are_as_they_are_alone(codec, keep, dtype, threads):
 
 @pytest.mark.parametrize("threads", [1, 3])
 def test_no_rows_and_one(codec, threads):
-    assert codec.quantize_rows(rows(0), sqs.TopK(3), threads=threads) == []
+    assert len(codec.quantize_rows(rows(0), sqs.TopK(3), threads=threads)) == 0
     assert codec.encode_logits_rows(rows(0), sqs.TopK(3), threads=threads) == []
     (q,) = codec.quantize_rows(rows(1), sqs.TopK(3), threads=threads)
     assert codec.encode_logits_rows(rows(1), sqs.TopK(3), threads=threads) == [
