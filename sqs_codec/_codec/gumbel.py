@@ -19,7 +19,7 @@ from sqs_codec._base import checks
 from sqs_codec._base.errors import row_error
 from sqs_codec._base.format import MAX_ROUND, MAX_VOCAB, MIN_VOCAB
 from sqs_codec._codec.target import core_of
-from sqs_codec._codec.truncation import truncate
+from sqs_codec._codec.truncation import LEAST_TEMPERATURE, truncate
 from sqs_codec._codec.verify import Verdict
 
 if TYPE_CHECKING:
@@ -29,8 +29,6 @@ __all__ = ["Guesses", "gumbel_draw", "gumbel_guess", "gumbel_verify"]
 
 KEY_BYTES = 16
 MAX_GUESSES = 8
-LEAST_TEMPERATURE = 2.0**-100
-"""Colder than this the largest logits win."""
 
 
 @dataclass(frozen=True)
@@ -191,8 +189,8 @@ def gumbel_verify(
     vocab_size = _vocabulary(shape[1])
     for i, token in enumerate(tokens):
         checks.in_range(f"drafted[{i}]", token, 0, vocab_size - 1)
-    rows = checks.rows("logits", logits, vocab_size)
-    rows = _truncated(rows, temperature, top_k, top_p, min_p)
+    rows, _ = checks.rows("logits", logits, vocab_size)
+    rows = truncate(rows, temperature, top_k, top_p, min_p)
     words = check_key("key", key)
     place = check_position("position", position, len(rows))
     found = race(rows, temperature, words, place, 1, lambda row: f"logits[{row}]")
@@ -222,30 +220,11 @@ def _best(
     min_p: float,
 ) -> tuple[list[int], list[float]]:
     """Return the tokens of a row's least scores, and these."""
-    rows = _truncated(_row(logits), temperature, top_k, top_p, min_p)
+    rows = truncate(_row(logits), temperature, top_k, top_p, min_p)
     words = check_key("key", key)
     place = check_position("position", position, 1)
     (found,) = race(rows, temperature, words, place, most, lambda _: "logits")
     return found
-
-
-def _truncated(
-    rows: NDArray[np.floating],
-    temperature: float,
-    top_k: int,
-    top_p: float,
-    min_p: float,
-) -> NDArray[np.floating]:
-    """Return rows that hold -inf for what a sampling cuts off."""
-    temperature = checks.temperature(temperature)
-    cuts = (
-        checks.in_range("top_k", top_k, 0),
-        checks.finite("top_p", top_p, 0, 1),
-        checks.finite("min_p", min_p, 0, 1),
-    )
-    if temperature < LEAST_TEMPERATURE or cuts == (0, 1, 0):
-        return rows
-    return np.stack([truncate(row, temperature, *cuts) for row in rows])
 
 
 # For torch.gumbel_verify, too.

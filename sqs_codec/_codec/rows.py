@@ -11,7 +11,11 @@ import numpy as np
 from sqs_codec._backend.core import frozen, joined
 from sqs_codec._base import checks
 from sqs_codec._base.format import MAX_RESOLUTION, MAX_VOCAB, MIN_VOCAB
-from sqs_codec._codec.distribution import SparseDistribution, as_distribution
+from sqs_codec._codec.distribution import (
+    SparseDistribution,
+    as_distribution,
+    shape_of,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -110,7 +114,7 @@ class SparseRows(Sequence[SparseDistribution]):
         if isinstance(distributions, SparseRows):
             return distributions
         rows = [*distributions]
-        shape = _shape("distributions", rows, SparseDistribution)
+        shape = shape_of("distributions", rows, SparseDistribution)
         return _join(rows, [q.token_ids.size for q in rows], *shape)
 
     @classmethod
@@ -124,7 +128,7 @@ class SparseRows(Sequence[SparseDistribution]):
         array([4, 3, 1, 4], dtype=uint32)
         """
         rows = [*parts]
-        shape = _shape("parts", rows, SparseRows)
+        shape = shape_of("parts", rows, SparseRows)
         return _join(rows, np.concatenate([np.diff(p.offsets) for p in rows]), *shape)
 
     @property
@@ -216,9 +220,8 @@ class SparseRows(Sequence[SparseDistribution]):
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        sizes = np.diff(self._offsets)
-        arrays = self._token_ids, self._counts, sizes
-        return _unpickled, (*arrays, self._vocab_size, self._resolution)
+        arrays = self._token_ids, self._counts, self._offsets
+        return SparseRows, (*arrays, self._vocab_size, self._resolution)
 
     def __repr__(self) -> str:
         return (
@@ -242,23 +245,6 @@ def as_rows(
     rows._vocab_size = vocab_size
     rows._resolution = resolution
     return rows
-
-
-def _unpickled(token_ids: Ids, counts: Ids, *rest: Any) -> SparseRows:
-    return as_rows(frozen(token_ids), frozen(counts), *rest)
-
-
-def _shape(name: str, parts: Sequence[Any], kind: type) -> tuple[int, int]:
-    """Return the vocabulary and the resolution of parts, of one kind, that share it."""
-    for i, part in enumerate(parts):
-        checks.instance(f"{name}[{i}]", part, kind, f"a {kind.__name__}")
-    shapes = sorted({(part.vocab_size, part.resolution) for part in parts})
-    if len(shapes) != 1:
-        raise ValueError(
-            f"expected {name}, one at least, of one vocabulary and one resolution, "
-            f"got {shapes or 'none'}"
-        )
-    return shapes[0]
 
 
 def _join(
