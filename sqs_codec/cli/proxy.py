@@ -148,10 +148,10 @@ def _serve(args: argparse.Namespace) -> None:
     if generate.is_gguf(args.draft):
         import_module("sqs_codec.system.llama_cpp")  # or it says what it lacks
 
-    from sqs_codec.system.proxy import Writer, make_app, make_server
+    from sqs_codec.system.proxy import Completer, make_app, make_server
 
     model = generate.load(args, CONTEXT)
-    writer = Writer(
+    completer = Completer(
         model,
         lambda: generate.connect(args),
         server=args.server,
@@ -160,9 +160,9 @@ def _serve(args: argparse.Namespace) -> None:
         modes=generate.modes(args),
         prefer=args.prefer,
     )
-    writer.check()
+    completer.check()
     app = make_app(
-        writer,
+        completer,
         names=args.model_name,
         sampling=generate.sampling(args, model),
         api_key=args.api_key,

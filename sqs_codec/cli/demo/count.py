@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 import sqs_codec as sqs
 from sqs_codec import theory
 from sqs_codec._codec.keep import count_kept, rule
-from sqs_codec.system.edge import Metrics, Step
+from sqs_codec.system.edge import EdgeMetrics, Step
 from sqs_codec.system.hf import Cloud
 from sqs_codec.system.hf._models import CachedModel, Pair
 from sqs_codec.system.session import CloudSession, LocalLink
@@ -142,7 +142,7 @@ def support_kept(
 
 
 @dataclass(kw_only=True)
-class Stats(Metrics):
+class Stats(EdgeMetrics):
     """Sums over the rounds of one keep rule; every rate derives from them.
 
     Attributes

@@ -5,7 +5,7 @@
 the clock that a session lacks. A `Planner` says what the loop does next.
 """
 
-from sqs_codec.system.edge._edge import Draft, Edge, Metrics, default_settings
+from sqs_codec.system.edge._edge import Draft, Edge, EdgeMetrics, default_settings
 from sqs_codec.system.edge._loop import (
     DraftModel,
     Planning,
@@ -19,9 +19,9 @@ __all__ = [
     "Draft",
     "DraftModel",
     "Edge",
+    "EdgeMetrics",
     "FixedPlan",
     "Hints",
-    "Metrics",
     "Observation",
     "Plan",
     "Planner",

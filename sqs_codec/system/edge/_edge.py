@@ -19,7 +19,7 @@ from sqs_codec.system.session._numbers import seed_of
 __all__ = [
     "Draft",
     "Edge",
-    "Metrics",
+    "EdgeMetrics",
     "default_settings",
 ]
 
@@ -44,7 +44,7 @@ class Draft(DraftModel, Protocol):
 
 
 @dataclass
-class Metrics:
+class EdgeMetrics:
     """Sums over the texts of an edge.
 
     Attributes
@@ -124,7 +124,7 @@ class Edge:
         V.
     stop : frozenset of int
         The model's own stop tokens.
-    metrics : Metrics
+    metrics : EdgeMetrics
         Over all texts so far.
     """
 
@@ -140,7 +140,7 @@ class Edge:
     ) -> None:
         self.vocab_size = draft.vocab_size
         self.stop = draft.stop
-        self.metrics = Metrics()
+        self.metrics = EdgeMetrics()
         self._settings = settings or default_settings(self.vocab_size)
         self._draft = draft
         self._rng = np.random.default_rng() if rng is None else rng

@@ -264,7 +264,7 @@ class Planner:
         self._lengths = np.repeat(LENGTHS, len(settings))
         self._choices = np.tile(np.arange(len(settings)), len(LENGTHS))
         self._temperature = sampling.temperature
-        self._link = _Link()
+        self._link = _LinkEstimate()
         self._target = Target.of(target_steps or {1: 0.05})
         steps = checks.finite("draft_step", draft_step, 0, math.inf)
         self._draft_steps = deque([steps], maxlen=9)
@@ -385,7 +385,7 @@ class Planner:
         self._rejections = MEMORY * self._rejections + (rejected, told)
 
 
-class _Link:
+class _LinkEstimate:
     """What the link may be, as a weight for each round-trip time and rate on a grid.
 
     A wait gives weight to the links that explain it. As one in twenty may say nothing,

@@ -28,9 +28,9 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sqs_codec.system.proxy import _request
+from sqs_codec.system.proxy._completer import Chunk, Completer, Completion
 from sqs_codec.system.proxy._errors import ApiError
-from sqs_codec.system.proxy._metrics import CONTENT_TYPE_LATEST, Metrics
-from sqs_codec.system.proxy._writer import Answer, Piece, Writer
+from sqs_codec.system.proxy._metrics import CONTENT_TYPE_LATEST, ProxyMetrics
 from sqs_codec.system.serve._address import bearer
 from sqs_codec.system.session import Sampling
 
@@ -77,7 +77,7 @@ log = logging.getLogger(__name__)
 
 
 def make_app(
-    writer: Writer,
+    completer: Completer,
     *,
     names: Collection[str] = (),
     sampling: Sampling | None = None,
@@ -89,7 +89,7 @@ def make_app(
 
     Parameters
     ----------
-    writer : Writer
+    completer : Completer
     names : collection of str
         What the model is called; ``*`` is any name. By default it is "sqs".
     sampling : Sampling, optional
@@ -108,7 +108,7 @@ def make_app(
     """
     named = [name for name in names if name != "*"] or [NAME]
     models = [*named, "*"] if "*" in names else named
-    endpoint = _Endpoint(writer, models, sampling or Sampling())
+    endpoint = _Endpoint(completer, models, sampling or Sampling())
 
     def fixed(path: str, answer: Response) -> Route:
         return Route(path, answer, methods=["GET"])
@@ -124,7 +124,7 @@ def make_app(
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         yield
-        await writer.close()
+        await completer.close()
 
     async def refuse(request: Request, error: Exception) -> Response:
         if isinstance(error, ApiError):
@@ -262,9 +262,11 @@ def _header(scope: Scope, name: str) -> str:
 class _Endpoint:
     """Answers the protocol's calls."""
 
-    def __init__(self, writer: Writer, models: list[str], sampling: Sampling) -> None:
-        self._writer, self._models, self._sampling = writer, models, sampling
-        self.metrics = Metrics()
+    def __init__(
+        self, completer: Completer, models: list[str], sampling: Sampling
+    ) -> None:
+        self._completer, self._models, self._sampling = completer, models, sampling
+        self.metrics = ProxyMetrics()
         self._began = int(time.time())
         self._had_tools = False
 
@@ -311,7 +313,7 @@ class _Endpoint:
             self._had_tools = True
             log.warning("a client offers tools: answers are text, and call none")
         request.scope["state"]["visitor"].busy = True  # until it is answered
-        answer = await self._writer.write(asked)
+        answer = await self._completer.write(asked)
         return _Reply(self, asked, answer, _Shape(asked.model, chat))
 
 
@@ -359,16 +361,16 @@ class _Shape:
             "usage": usage,
         }
 
-    def chunk(self, piece: Piece) -> Any:
-        """Return the object of a piece."""
-        said: dict[str, Any] = {"text": piece.text}
+    def chunk(self, chunk: Chunk) -> Any:
+        """Return the object of a chunk."""
+        said: dict[str, Any] = {"text": chunk.text}
         if self._chat:
-            delta = {"content": piece.text} if piece.text or self._first else {}
+            delta = {"content": chunk.text} if chunk.text or self._first else {}
             said = {"delta": {"role": "assistant", **delta} if self._first else delta}
         self._first = False
         return self._piece(
-            [self._choice(said, piece.finish, piece.index)],
-            {"sqs": {"origin": piece.origin, **_figures(piece)}},
+            [self._choice(said, chunk.finish, chunk.index)],
+            {"sqs": {"origin": chunk.origin, **_figures(chunk)}},
         )
 
     def usage(self, usage: dict[str, Any]) -> Any:
@@ -383,22 +385,22 @@ class _Shape:
         return {"index": index, **said, "logprobs": None, "finish_reason": finish}
 
 
-def _figures(piece: Piece) -> dict[str, Any]:
+def _figures(chunk: Chunk) -> dict[str, Any]:
     """Return what a text has taken, for JSON."""
     return {
         name: round(value, 4) if isinstance(value, float) else value
-        for name, value in asdict(piece.figures).items()
+        for name, value in asdict(chunk.figures).items()
     }
 
 
-def _usage(answer: Answer, piece: Piece) -> dict[str, Any]:
+def _usage(answer: Completion, chunk: Chunk) -> dict[str, Any]:
     """Return the protocol's count of tokens, and ours beside it."""
-    prompt, text = answer.prompt_tokens, piece.figures.tokens
+    prompt, text = answer.prompt_tokens, chunk.figures.tokens
     return {
         "prompt_tokens": prompt,
         "completion_tokens": text,
         "total_tokens": prompt + text,
-        "sqs": _figures(piece),
+        "sqs": _figures(chunk),
     }
 
 
@@ -409,12 +411,12 @@ class _Reply(Response):
         self,
         endpoint: _Endpoint,
         asked: _request.Request,
-        answer: Answer,
+        answer: Completion,
         shape: _Shape,
     ) -> None:
         self._endpoint, self._metrics = endpoint, endpoint.metrics
         self._asked, self._answer, self._shape = asked, answer, shape
-        self._last: Piece | None = None
+        self._last: Chunk | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it, and watch whether somebody listens."""
@@ -435,32 +437,32 @@ class _Reply(Response):
             if self._last is not None:
                 self._metrics.count(self._last.figures)
 
-    async def _next(self) -> Piece:
-        piece = await self._answer.next()
+    async def _next(self) -> Chunk:
+        chunk = await self._answer.next()
         if self._last is None:
-            self._metrics.first_token.observe(piece.figures.seconds)
-        self._last = piece
-        return piece
+            self._metrics.first_token.observe(chunk.figures.seconds)
+        self._last = chunk
+        return chunk
 
     async def _send_whole(self, scope: Scope, receive: Receive, send: Send) -> None:
         texts, finish = [""], list[str]()
         try:
             while True:
-                piece = await self._next()
-                texts[-1] += piece.text
-                finish += [piece.finish] if piece.finish else []
-                if piece.last:
+                chunk = await self._next()
+                texts[-1] += chunk.text
+                finish += [chunk.finish] if chunk.finish else []
+                if chunk.last:
                     break
-                texts += [""] if piece.finish else []
+                texts += [""] if chunk.finish else []
         except ApiError as error:
             return await self._endpoint.refusal(error)(scope, receive, send)
         self._metrics.requests.labels(status=200).inc()
-        whole = self._shape.whole(texts, finish, _usage(self._answer, piece))
+        whole = self._shape.whole(texts, finish, _usage(self._answer, chunk))
         await JSONResponse(whole)(scope, receive, send)
 
     async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            piece = await self._next()  # or the status couldn't say what is wrong
+            chunk = await self._next()  # or the status couldn't say what is wrong
         except ApiError as error:
             return await self._endpoint.refusal(error)(scope, receive, send)
         self._metrics.requests.labels(status=200).inc()
@@ -475,16 +477,16 @@ class _Reply(Response):
             },
         )
         try:
-            while not piece.last:
-                if piece.text or piece.finish:
-                    await _event(send, self._shape.chunk(piece))
-                piece = await self._next()
+            while not chunk.last:
+                if chunk.text or chunk.finish:
+                    await _event(send, self._shape.chunk(chunk))
+                chunk = await self._next()
         except ApiError as error:
             await _event(send, error.body)
         else:
-            await _event(send, self._shape.chunk(piece))
+            await _event(send, self._shape.chunk(chunk))
             if self._asked.include_usage:
-                usage = _usage(self._answer, piece)
+                usage = _usage(self._answer, chunk)
                 await _event(send, self._shape.usage(usage))
             await _event(send, "[DONE]")
         await send({"type": "http.response.body"})

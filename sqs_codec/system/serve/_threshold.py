@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from sqs_codec.system.session._hints import THRESHOLD
 
-__all__ = ["Threshold"]
+__all__ = ["HintThreshold"]
 
 LEAST, MOST = 0.02, 0.95
 """What it is in any case: measured times may be noise."""
@@ -16,7 +16,7 @@ MEMORY_SECONDS = 2.0
 """How far back tokens count."""
 
 
-class Threshold:
+class HintThreshold:
     """The chance from which on a hinted token is worth a row of the target.
 
     A further row makes a pass longer, by a time in which the server gives all of its
@@ -33,7 +33,7 @@ class Threshold:
 
     Examples
     --------
-    >>> threshold = Threshold({1: 0.120, 6: 0.150})
+    >>> threshold = HintThreshold({1: 0.120, 6: 0.150})
     >>> round(threshold.at(0.0), 3)  # nobody was served: 0.006 / 0.120
     0.05
     >>> for i in range(1000):

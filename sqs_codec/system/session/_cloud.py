@@ -16,12 +16,12 @@ from sqs_codec._codec.prior import Prior
 from sqs_codec._codec.round import Round
 from sqs_codec._codec.verify import Verdict
 from sqs_codec.system.session import _wire as wire
+from sqs_codec.system.session._cloud_rounds import Answered, CloudGeneration, CloudRound
 from sqs_codec.system.session._handshake import Agreement, agree, by_digest, check_bytes
 from sqs_codec.system.session._hints import THRESHOLD, HeardHints
 from sqs_codec.system.session._job import Job
 from sqs_codec.system.session._limits import MAX_AHEAD, MAX_SURVIVORS, Limits, max_draft
 from sqs_codec.system.session._numbers import draws, race_key
-from sqs_codec.system.session._rounds import Answered, Draft, Generation
 from sqs_codec.system.session._text import until_stop
 from sqs_codec.system.session._wire import WireError
 
@@ -108,8 +108,8 @@ class CloudSession:
         self._epoch = 0  # how often the text was replaced
         self._text: list[int] = []
         self._base = 0  # tokens of the text before round `_number`
-        self._draft: Draft | None = None
-        self._generation: Generation | None = None
+        self._draft: CloudRound | None = None
+        self._generation: CloudGeneration | None = None
         self._hints = HeardHints()
         self._heard = 0  # the serial of the last hint
         self._answered: Answered | None = None
@@ -197,7 +197,7 @@ class CloudSession:
             self._queue(wire.Need(None))
         elif isinstance(message, wire.Context):
             self._take_context(message)
-        elif isinstance(message, wire.Round):
+        elif isinstance(message, wire.RoundMessage):
             self._take_round(message)
         elif isinstance(message, wire.Hint):
             self._take_hint(message)
@@ -288,7 +288,7 @@ class CloudSession:
 
     # Rounds
 
-    def _take_round(self, message: wire.Round) -> None:
+    def _take_round(self, message: wire.RoundMessage) -> None:
         number, answered = self._unwrap(message.number), self._answered
         if answered is not None and number == answered.number < self._number:
             _check_same(number, answered.asked, message)
@@ -303,7 +303,7 @@ class CloudSession:
             round_ = self._decode(message)
             assert self._agreed is not None
             numbers = draws(self._agreed.hello.seed, self._drawn, len(round_) + 1)
-            self._draft = Draft(number, numbers, message, round_)
+            self._draft = CloudRound(number, numbers, message, round_)
             self._generation = None
 
     def _unwrap(self, number: int) -> int:
@@ -321,13 +321,13 @@ class CloudSession:
         length = len(self._text)
         return length > 0 and base == length & 0xFFFF and self._running() is None
 
-    def _running(self) -> Generation | None:
+    def _running(self) -> CloudGeneration | None:
         """Return the generation that isn't complete, if there is one."""
         generation = self._generation
         running = generation is not None and generation.number == self._number
         return generation if running else None
 
-    def _decode(self, message: wire.Round) -> Round:
+    def _decode(self, message: wire.RoundMessage) -> Round:
         """Return a round that is within all limits."""
         codec = self._codec(message.setting)
         try:
@@ -370,7 +370,7 @@ class CloudSession:
         elif self._draft is not None:
             raise WireError(f"round {message.number} was a draft before")
         else:
-            generation = Generation(message.number, self._base)
+            generation = CloudGeneration(message.number, self._base)
             self._raise(generation, message)
             self._generation = generation
             self._hints.clear()
@@ -382,7 +382,7 @@ class CloudSession:
         if running is not None and running.number == hint.number:
             self._hints.add(hint, len(self._text))
 
-    def _raise(self, generation: Generation, message: wire.Generate) -> None:
+    def _raise(self, generation: CloudGeneration, message: wire.Generate) -> None:
         """Take how many tokens a generation is to have."""
         if message.base != generation.base:
             raise WireError(
@@ -498,7 +498,7 @@ class CloudSession:
                 f"the cloud's target model failed {MAX_FAILURES} times in a row"
             )
 
-    def _answer(self, draft: Draft, verdict: Verdict) -> None:
+    def _answer(self, draft: CloudRound, verdict: Verdict) -> None:
         """End the round by its verdict."""
         assert self._agreed is not None
         answer = wire.Answer(draft.number, verdict.accepted, verdict.token)
@@ -510,7 +510,7 @@ class CloudSession:
         number = draft.number + 1
         self._start(number, number, self._text + fresh)
 
-    def _take_tokens(self, generation: Generation, fresh: list[int]) -> None:
+    def _take_tokens(self, generation: CloudGeneration, fresh: list[int]) -> None:
         assert self._agreed is not None
         self._text += until_stop(fresh, self._agreed.stop)
         generation.stopped = self._text[-1] in self._agreed.stop
@@ -545,7 +545,9 @@ def _check_verdict(job: Job, verdict: object, vocab_size: int) -> None:
         )
 
 
-def _check_same(number: int, before: wire.Round, message: wire.Round) -> None:
+def _check_same(
+    number: int, before: wire.RoundMessage, message: wire.RoundMessage
+) -> None:
     """Check that two drafts aren't verified by the same numbers."""
     if message != before:
         raise WireError(f"round {number} came before with other bytes")

@@ -14,8 +14,12 @@ from sqs_codec._base.words import shown
 from sqs_codec._codec.distribution import SparseDistribution
 from sqs_codec._codec.gumbel import Guesses, gumbel_guess
 from sqs_codec.system.session import _wire as wire
-from sqs_codec.system.session._context import Place
-from sqs_codec.system.session._draft import Draft, Generation, RoundDrafter
+from sqs_codec.system.session._context import TextSync
+from sqs_codec.system.session._edge_rounds import (
+    EdgeGeneration,
+    EdgeRound,
+    RoundDrafter,
+)
 from sqs_codec.system.session._events import Emitted, Event, Refused, Welcomed
 from sqs_codec.system.session._handshake import make_hello, why_unfit
 from sqs_codec.system.session._hints import make_branch
@@ -166,8 +170,8 @@ class EdgeSession:
         self._refused: str | None = None
         self._stopped = False
         self._welcome: wire.Welcome | None = None
-        self._place = Place(self._vocab_size, self._max_message)
-        self._round: Draft | Generation | None = None
+        self._sync = TextSync(self._vocab_size, self._max_message)
+        self._round: EdgeRound | EdgeGeneration | None = None
         self._hints: list[bytes] = []
         self._serial = self._heard = 0  # of the hints
         # Beyond the positions whose shared numbers may be known.
@@ -176,7 +180,7 @@ class EdgeSession:
     def __repr__(self) -> str:
         return (
             f"<EdgeSession of {len(self._text)} tokens, vocabulary {self._vocab_size}, "
-            f"round {self._place.number}>"
+            f"round {self._sync.number}>"
         )
 
     # What there is to know
@@ -189,7 +193,7 @@ class EdgeSession:
     @property
     def drafted(self) -> tuple[int, ...]:
         """The tokens drafted since."""
-        return self._round.drafter.tokens if isinstance(self._round, Draft) else ()
+        return self._round.drafter.tokens if isinstance(self._round, EdgeRound) else ()
 
     @property
     def seed(self) -> bytes:
@@ -210,7 +214,7 @@ class EdgeSession:
         what is known of one.
         """
         works = self._round
-        granted = works.base + works.asked if isinstance(works, Generation) else 0
+        granted = works.base + works.asked if isinstance(works, EdgeGeneration) else 0
         return max(self._known, granted)
 
     @property
@@ -258,7 +262,7 @@ class EdgeSession:
     # Drafting
 
     def push(self, logits: Any, *, setting: int = 0) -> int | None:
-        """Draft the next token.
+        """EdgeRound the next token.
 
         Parameters
         ----------
@@ -287,8 +291,10 @@ class EdgeSession:
         if draft is None:
             at = checks.in_range("setting", setting, 0, len(self._drafters) - 1)
             self._check_numbers()
-            draft = Draft(self._drafters[at], at, len(self._text), self._place.number)
-        elif not isinstance(draft, Draft) or draft.packet is not None:
+            draft = EdgeRound(
+                self._drafters[at], at, len(self._text), self._sync.number
+            )
+        elif not isinstance(draft, EdgeRound) or draft.packet is not None:
             raise RuntimeError("push: an answer is due; hand it to receive() first")
         elif draft.setting != setting:
             raise ValueError(
@@ -322,7 +328,7 @@ class EdgeSession:
         """Queue the round that was pushed; its answer is due then."""
         self._check_open("flush")
         draft = self._round
-        if not isinstance(draft, Draft):
+        if not isinstance(draft, EdgeRound):
             raise RuntimeError("flush: nothing was drafted; push comes first")
         if draft.packet is not None:
             raise RuntimeError("flush: the round is whole; its answer comes next")
@@ -340,8 +346,8 @@ class EdgeSession:
             How many tokens in all; fewer come if one is a stop token.
         """
         limits = self._check_open("generate")
-        generation = self._round or Generation(len(self._text))
-        if isinstance(generation, Draft):
+        generation = self._round or EdgeGeneration(len(self._text))
+        if isinstance(generation, EdgeRound):
             raise RuntimeError(
                 "generate: a round is being drafted; abort() gives it up"
             )
@@ -368,7 +374,7 @@ class EdgeSession:
         count : int
             How many guesses, 1 to 8.
         """
-        if isinstance(self._round, Draft):
+        if isinstance(self._round, EdgeRound):
             raise RuntimeError("guess: a round is in the works, by other numbers")
         checks.in_range("position", position, len(self._text))
         shape = np.shape(logits)
@@ -415,11 +421,11 @@ class EdgeSession:
                 f"branches must be 1 to {wire.MAX_BRANCHES} of one length, got "
                 f"{len(made)} of {sorted(lengths)} tokens"
             )
-        generates = isinstance(self._round, Generation) and self._place.follows
+        generates = isinstance(self._round, EdgeGeneration) and self._sync.follows
         queued = generates and self._state is _State.OPEN
         if queued:
             self._serial = (self._serial + 1) % wire.NUMBERS
-            hint = wire.Hint(self._place.number, self._serial, position, made)
+            hint = wire.Hint(self._sync.number, self._serial, position, made)
             self._hints.append(hint.to_bytes(self._vocab_size))
         return queued
 
@@ -455,7 +461,7 @@ class EdgeSession:
         elif self._round is None:
             return
         self._drop()
-        self._place.skip()
+        self._sync.skip()
         self._send_text()
 
     def _replace(self, text: list[int]) -> None:
@@ -465,7 +471,7 @@ class EdgeSession:
                 f"text must leave room within the cloud's {limits.max_text} tokens, "
                 f"got {len(text)}"
             )
-        self._place.share(common_length(text, self._text))
+        self._sync.share(common_length(text, self._text))
         self._text = text
         self._stopped = False
         # Other numbers, as some of these are known, and so that another text comes.
@@ -485,7 +491,7 @@ class EdgeSession:
         base, drawn = len(self._text), None
         if self._round is not None:
             base, drawn = self._round.base, self._round.drawn
-        self._place.send(self._text[:base], drawn, self._epoch, self._welcome)
+        self._sync.send(self._text[:base], drawn, self._epoch, self._welcome)
 
     def end(self) -> None:
         """End the session. To do it twice does no harm."""
@@ -505,9 +511,9 @@ class EdgeSession:
             return [due]
         if self._state is not _State.OPEN:
             return []
-        messages = self._place.data_to_send()
-        if self._round is not None and self._round.due and self._place.follows:
-            messages.append(self._round.to_bytes(self._place.number))
+        messages = self._sync.data_to_send()
+        if self._round is not None and self._round.due and self._sync.follows:
+            messages.append(self._round.to_bytes(self._sync.number))
         messages += self._hints
         self._hints.clear()
         return messages
@@ -517,7 +523,7 @@ class EdgeSession:
         if self._state is _State.GREETING:
             self._due = self._hello
             return
-        self._place.go_back()
+        self._sync.go_back()
         self._send_round_again()
 
     def _send_round_again(self) -> None:
@@ -568,7 +574,7 @@ class EdgeSession:
         if isinstance(message, wire.Need):
             self._take_need(message)
         else:
-            self._place.take(message)
+            self._sync.take(message)
         return []
 
     def _take_welcome(self, welcome: wire.Welcome) -> list[Event]:
@@ -582,12 +588,12 @@ class EdgeSession:
             return self._refuse(reason)
         self._state, self._due = _State.OPEN, None
         self._welcome = welcome
-        if not same or welcome.number > self._place.number + 1:
+        if not same or welcome.number > self._sync.number + 1:
             self._adopt(welcome)
-        elif welcome.number < self._place.number:
+        elif welcome.number < self._sync.number:
             self._send_text()
         else:
-            self._place.arrived()
+            self._sync.arrived()
         self._send_round_again()
         return [Welcomed(welcome.limits)]
 
@@ -600,7 +606,7 @@ class EdgeSession:
         """
         if self._round is not None:
             self._round.move(len(self._text))
-        self._place.move(welcome.number)
+        self._sync.move(welcome.number)
         self._send_text()
 
     def _take_need(self, need: wire.Need) -> None:
@@ -615,9 +621,9 @@ class EdgeSession:
     def _take_answer(self, answer: wire.Answer) -> list[Event]:
         draft = self._round
         if (
-            not isinstance(draft, Draft)
+            not isinstance(draft, EdgeRound)
             or not draft.sent
-            or answer.number != self._place.number % wire.NUMBERS
+            or answer.number != self._sync.number % wire.NUMBERS
         ):
             return []
         drafted = draft.drafter.tokens
@@ -629,9 +635,9 @@ class EdgeSession:
 
     def _take_tokens(self, message: wire.Tokens) -> list[Event]:
         generation = self._round
-        if not isinstance(generation, Generation):
+        if not isinstance(generation, EdgeGeneration):
             return []
-        if message.number != self._place.number:
+        if message.number != self._sync.number:
             return []
         self._heard = message.heard % wire.NUMBERS
         fresh = generation.take(message)
@@ -652,5 +658,5 @@ class EdgeSession:
         if done:
             self._round = None
             self._hints.clear()
-        self._place.answered(len(self._text), done=done)
+        self._sync.answered(len(self._text), done=done)
         return tuple(tokens)

@@ -68,7 +68,7 @@ def _level(chance: float) -> int:
 
 
 @dataclass(frozen=True)
-class _Branch:
+class _HeardBranch:
     """Guessed tokens, how sure each is, and what they follow."""
 
     position: int
@@ -90,7 +90,7 @@ class HeardHints:
     """The guesses that an edge has sent, and how far its word can be taken."""
 
     def __init__(self) -> None:
-        self._branches: list[_Branch] = []
+        self._branches: list[_HeardBranch] = []
         self._claims: list[float] = []  # of the last chain
         self._doubted = self._missed = PRIOR  # by the edge, and in truth
 
@@ -103,7 +103,9 @@ class HeardHints:
         if not length - MAX_DRAFT < hint.position < length + MAX_AHEAD:
             return
         for branch in hint.branches:
-            fresh = _Branch(hint.position, branch.hash, branch.tokens, branch.chances())
+            fresh = _HeardBranch(
+                hint.position, branch.hash, branch.tokens, branch.chances()
+            )
             if fresh not in self._branches:
                 self._branches.append(fresh)
         del self._branches[:-MAX_KEPT]

@@ -85,7 +85,7 @@ class Hello:
 
 
 @dataclass(frozen=True)
-class Round:
+class RoundMessage:
     """A drafted round."""
 
     number: int
@@ -304,7 +304,7 @@ class Refusal:
 
 
 Message = TypeVar("Message")
-Up = Hello | Round | Context | Generate | Hint | End
+Up = Hello | RoundMessage | Context | Generate | Hint | End
 Down = Welcome | Answer | Have | Tokens | Need | Refusal
 
 
@@ -353,7 +353,7 @@ def _one_of(kind: int, readers: Mapping[int, Callable[[], Message]]) -> Message:
     return readers[kind]()
 
 
-def _round(message: bytes) -> Round:
+def _round(message: bytes) -> RoundMessage:
     if not ROUND_HEAD < len(message) <= ROUND_BYTES:
         raise WireError(
             f"a round's message has {ROUND_HEAD + 1} to {ROUND_BYTES} bytes, "
@@ -362,7 +362,7 @@ def _round(message: bytes) -> Round:
     first, high, low, setting = message[:ROUND_HEAD]
     if setting >= MAX_SETTINGS:
         raise WireError(f"a setting is below {MAX_SETTINGS}, got {setting}")
-    return Round(first % NUMBERS, high << 8 | low, setting, message[ROUND_HEAD:])
+    return RoundMessage(first % NUMBERS, high << 8 | low, setting, message[ROUND_HEAD:])
 
 
 def _context(reader: _Reader, vocab_size: int) -> Context:

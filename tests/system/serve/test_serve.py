@@ -38,7 +38,7 @@ from sqs_codec.system.serve._datagram.dtls import TOKEN, client_context
 from sqs_codec.system.serve._datagram.link import DatagramLink
 from sqs_codec.system.serve._grpc import link as grpc_link
 from sqs_codec.system.serve._grpc import server as grpc_server
-from sqs_codec.system.serve._threshold import Threshold
+from sqs_codec.system.serve._threshold import HintThreshold
 from sqs_codec.system.session import EdgeSession, Job, Limits, Link, LinkError, Sampling
 from sqs_codec.system.session._hints import THRESHOLD
 from sqs_codec.system.session._wire import Refusal
@@ -634,7 +634,7 @@ SMALL = """
 import resource, sys
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
 from sqs_codec.system.serve._grpc import server as grpc_server
-from sqs_codec.system.serve._threshold import Threshold
+from sqs_codec.system.serve._threshold import HintThreshold
 from tests.system.serve.kit import Server, Toy, both_transports
 grpc_server.IDLE_SECONDS = 2.0
 with both_transports(Server(Toy())) as ports:
@@ -857,14 +857,14 @@ def test_hints_are_read_as_far_as_the_load_allows() -> None:
 
 @pytest.mark.parametrize("steps", [None, {}, {1: 0.1}])
 def test_the_threshold_without_measurements(steps: dict[int, float] | None) -> None:
-    assert Threshold(steps).at(0.0) == THRESHOLD
+    assert HintThreshold(steps).at(0.0) == THRESHOLD
 
 
 def test_the_threshold_is_bounded_and_forgets() -> None:
-    noisy = Threshold({1: 0.1, 6: 0.09})
+    noisy = HintThreshold({1: 0.1, 6: 0.09})
     noisy.count(100, 0.0)
     assert noisy.at(0.0) == 0.02
-    busy = Threshold({1: 0.1, 6: 0.15})
+    busy = HintThreshold({1: 0.1, 6: 0.15})
     busy.count(1000, 0.0)
     assert busy.at(0.0) == 0.95
     assert busy.at(60.0) == pytest.approx(0.1)  # one token a pass, whoever is served

@@ -283,7 +283,7 @@ def heavy(_: CloudSession, codec: sqs.Codec) -> Iterator[bytes]:
     """Yield a round with nearly all the survivors that one may have."""
     sure = sqs.SparseDistribution(range(250), [1] * 249 + [751], 5000)
     packet = codec.encode_round([sure] * 16, [0] * 16)
-    yield wire.Round(2, 2, 0, packet).to_bytes()
+    yield wire.RoundMessage(2, 2, 0, packet).to_bytes()
 
 
 ATTACKS: dict[str, Callable[[CloudSession, sqs.Codec], Iterable[bytes]]] = {

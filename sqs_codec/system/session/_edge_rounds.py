@@ -10,7 +10,7 @@ from sqs_codec._codec.drafter import Drafter
 from sqs_codec.system.session import _wire as wire
 from sqs_codec.system.session._limits import MAX_AHEAD
 
-__all__ = ["Draft", "Generation", "RoundDrafter"]
+__all__ = ["EdgeGeneration", "EdgeRound", "RoundDrafter"]
 
 
 class RoundDrafter(Drafter):
@@ -26,7 +26,7 @@ class RoundDrafter(Drafter):
 
 
 @dataclass
-class Draft:
+class EdgeRound:
     """A round that is drafted, or waits for its answer."""
 
     drafter: Drafter
@@ -57,7 +57,9 @@ class Draft:
         """Return its message, which counts as sent."""
         assert self.packet is not None
         self.due, self.sent = False, True
-        return wire.Round(number, self.base, self.setting, self.packet).to_bytes()
+        return wire.RoundMessage(
+            number, self.base, self.setting, self.packet
+        ).to_bytes()
 
     def drop(self) -> None:
         """Give it up."""
@@ -69,7 +71,7 @@ class Draft:
 
 
 @dataclass
-class Generation:
+class EdgeGeneration:
     """A round that the cloud decodes alone."""
 
     base: int
