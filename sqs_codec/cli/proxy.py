@@ -10,7 +10,7 @@ from importlib import import_module
 
 from sqs_codec.cli import generate, options
 from sqs_codec.system._base.address import join_address, split_address
-from sqs_codec.system.serve._address import (
+from sqs_codec.system._base.security import (
     check_certificate,
     check_free,
     check_token,

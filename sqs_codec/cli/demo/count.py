@@ -19,8 +19,7 @@ from sqs_codec._codec.keep import count_kept, rule
 from sqs_codec.system.edge import EdgeMetrics, Step
 from sqs_codec.system.hf import Cloud
 from sqs_codec.system.hf._models import CachedModel, Pair
-from sqs_codec.system.session import CloudSession, LocalLink
-from sqs_codec.system.session._wire import ROUND_HEAD
+from sqs_codec.system.session import ROUND_HEAD, CloudSession, LocalLink
 
 RAW_TOKEN_BITS = 16 + 32
 """Raw top-K: an fp16 probability and an int32 id for each token kept."""

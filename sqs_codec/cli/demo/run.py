@@ -18,8 +18,7 @@ from sqs_codec.cli.options import find_prior, interrupts_raise
 from sqs_codec.system.edge import EdgeMetrics, FixedPlan, Hints, generate
 from sqs_codec.system.hf import Cloud
 from sqs_codec.system.hf._models import CachedModel, Pair, load_pair, use_threads
-from sqs_codec.system.session import EdgeSession, Sampling, Setting
-from sqs_codec.system.session._numbers import seed_of
+from sqs_codec.system.session import EdgeSession, Sampling, Setting, seed_of
 
 
 def run(args: argparse.Namespace, console: Console) -> None:

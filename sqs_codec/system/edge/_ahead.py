@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from sqs_codec.system.session._edge import EdgeSession
-from sqs_codec.system.session._events import Emitted
-from sqs_codec.system.session._wire import MAX_HINTED
+from sqs_codec.system.session import MAX_HINTED, EdgeSession, Emitted
 
 if TYPE_CHECKING:
     from sqs_codec.system.edge._planner import Hints

@@ -13,8 +13,7 @@ import numpy as np
 import sqs_codec as sqs
 from sqs_codec.system.edge._loop import DraftModel, Planning, Step, generate
 from sqs_codec.system.edge._planner import MODES, Planner, check_modes
-from sqs_codec.system.session import EdgeSession, Link, Sampling, Setting
-from sqs_codec.system.session._numbers import seed_of
+from sqs_codec.system.session import EdgeSession, Link, Sampling, Setting, seed_of
 
 __all__ = [
     "Draft",

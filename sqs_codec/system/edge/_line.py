@@ -5,10 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from sqs_codec.system.session._cloud import unknown_session
-from sqs_codec.system.session._edge import EdgeSession
-from sqs_codec.system.session._events import Emitted, Welcomed
-from sqs_codec.system.session._link import Link, LinkError
+from sqs_codec.system.session import (
+    EdgeSession,
+    Emitted,
+    Link,
+    LinkError,
+    Welcomed,
+    unknown_session,
+)
 
 __all__ = ["Line", "RefusalError", "Timeout"]
 

@@ -16,10 +16,7 @@ from sqs_codec._base import checks
 from sqs_codec.system.edge._ahead import Ahead, DraftModel
 from sqs_codec.system.edge._line import Line
 from sqs_codec.system.edge._planner import Observation, Plan
-from sqs_codec.system.session._edge import EdgeSession
-from sqs_codec.system.session._events import Emitted
-from sqs_codec.system.session._limits import MAX_AHEAD
-from sqs_codec.system.session._link import Link
+from sqs_codec.system.session import MAX_AHEAD, EdgeSession, Emitted, Link
 
 __all__ = ["DraftModel", "Planning", "Step", "generate"]
 

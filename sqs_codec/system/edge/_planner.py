@@ -21,14 +21,12 @@ import numpy as np
 from sqs_codec._base import checks
 from sqs_codec.system.edge import _costs as costs
 from sqs_codec.system.edge._costs import HEADER_BITS, LENGTHS, Target
-from sqs_codec.system.session._job import Sampling
-from sqs_codec.system.session._setting import Setting
-from sqs_codec.system.session._wire import MAX_SETTINGS
+from sqs_codec.system.session import MAX_SETTINGS, Sampling, Setting
 
 if TYPE_CHECKING:
     from sqs_codec.system.edge._costs import Floats, Table
 
-__all__ = ["FixedPlan", "Hints", "Observation", "Plan", "Planner"]
+__all__ = ["MODES", "FixedPlan", "Hints", "Observation", "Plan", "Planner"]
 
 MODES = "alone", "rounds", "hints"
 """How a text may come."""

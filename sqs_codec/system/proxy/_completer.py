@@ -15,9 +15,15 @@ from typing import Literal
 
 import numpy as np
 
-from sqs_codec.system.edge import Edge, FixedPlan, RefusalError, Step, default_settings
-from sqs_codec.system.edge._loop import generate
-from sqs_codec.system.edge._planner import MODES
+from sqs_codec.system.edge import (
+    MODES,
+    Edge,
+    FixedPlan,
+    RefusalError,
+    Step,
+    default_settings,
+    generate,
+)
 from sqs_codec.system.proxy._draft import GoneError, SharedDraft, Turns, link
 from sqs_codec.system.proxy._errors import ApiError
 from sqs_codec.system.proxy._model import Model

@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future, wait
 from typing import Any
 
+from sqs_codec.system._base.tokens import common_length
 from sqs_codec.system.proxy._model import Model
 from sqs_codec.system.session import Link
-from sqs_codec.system.session._text import common_length
 
 __all__ = ["GoneError", "Leash", "SharedDraft", "Turns", "link"]
 

@@ -13,10 +13,10 @@ from types import SimpleNamespace
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from sqs_codec.system._base.security import bearer
 from sqs_codec.system.proxy._errors import ApiError
 from sqs_codec.system.proxy._metrics import ProxyMetrics
 from sqs_codec.system.proxy._reply import refusal
-from sqs_codec.system.serve._address import bearer
 
 __all__ = ["HEADER_BYTES", "Guard"]
 

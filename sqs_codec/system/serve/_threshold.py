@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from sqs_codec.system.session._hints import THRESHOLD
+from sqs_codec.system.session import HINT_THRESHOLD
 
 __all__ = ["HintThreshold"]
 
@@ -59,7 +59,7 @@ class HintThreshold:
     def at(self, now: float) -> float:
         """Return the threshold."""
         if self._more is None:
-            return THRESHOLD
+            return HINT_THRESHOLD
         rate = max(self._rate_at(now), self._least)
         return min(max(self._more * rate, LEAST), MOST)
 

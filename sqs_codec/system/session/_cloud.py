@@ -18,7 +18,7 @@ from sqs_codec._codec.verify import Verdict
 from sqs_codec.system.session import _wire as wire
 from sqs_codec.system.session._cloud_rounds import Answered, CloudGeneration, CloudRound
 from sqs_codec.system.session._handshake import Agreement, agree, by_digest, check_bytes
-from sqs_codec.system.session._hints import THRESHOLD, HeardHints
+from sqs_codec.system.session._hints import HINT_THRESHOLD, HeardHints
 from sqs_codec.system.session._job import Job
 from sqs_codec.system.session._limits import MAX_AHEAD, MAX_SURVIVORS, Limits, max_draft
 from sqs_codec.system.session._numbers import draws, race_key
@@ -28,7 +28,7 @@ from sqs_codec.system.session._wire import WireError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["CloudSession", "session_of", "unknown_session"]
+__all__ = ["CloudSession", "refusal", "session_of", "unknown_session"]
 
 NO_DRAWS = np.empty(0)
 TOKENS_HEAD = 32
@@ -426,7 +426,7 @@ class CloudSession:
 
     # Jobs
 
-    def next_job(self, threshold: float = THRESHOLD) -> Job | None:
+    def next_job(self, threshold: float = HINT_THRESHOLD) -> Job | None:
         """Return what the target model is to compute now, if anything.
 
         There is one job at a time: the next comes after `complete` or `fail`. Of the
@@ -526,6 +526,11 @@ def session_of(message: bytes) -> bytes | None:
     except WireError:
         return None
     return None if hello is None else hello.session
+
+
+def refusal(reason: str) -> bytes:
+    """Return the message that ends a session, or a connection that has none."""
+    return wire.Refusal(reason).to_bytes()
 
 
 def unknown_session() -> bytes:

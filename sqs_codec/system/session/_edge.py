@@ -13,6 +13,7 @@ from sqs_codec._base import checks
 from sqs_codec._base.words import shown
 from sqs_codec._codec.distribution import SparseDistribution
 from sqs_codec._codec.gumbel import Guesses, gumbel_guess
+from sqs_codec.system._base.tokens import common_length
 from sqs_codec.system.session import _wire as wire
 from sqs_codec.system.session._context import TextSync
 from sqs_codec.system.session._edge_rounds import (
@@ -35,7 +36,6 @@ from sqs_codec.system.session._setting import Setting, check_settings
 from sqs_codec.system.session._text import (
     check_text,
     check_tokens,
-    common_length,
     until_stop,
 )
 from sqs_codec.system.session._wire import WireError

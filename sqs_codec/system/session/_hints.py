@@ -19,12 +19,12 @@ from sqs_codec.system.session import _wire as wire
 from sqs_codec.system.session._limits import MAX_AHEAD, MAX_DRAFT
 from sqs_codec.system.session._text import check_tokens
 
-__all__ = ["THRESHOLD", "HeardHints", "make_branch", "path_hash"]
+__all__ = ["HINT_THRESHOLD", "HeardHints", "make_branch", "path_hash"]
 
 MAX_KEPT = 64
 """Branches that a cloud holds of a session; the earliest go first."""
 
-THRESHOLD = 0.1
+HINT_THRESHOLD = 0.1
 """What the chance of reaching a row has to be at least, if nothing else is known."""
 
 HASHED = 4

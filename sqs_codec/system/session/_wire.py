@@ -21,6 +21,7 @@ PROTOCOL = 1
 """Goes up with every change of the messages."""
 
 MAX_SETTINGS = 4
+"""Ways to draft of a session."""
 MAX_STOP = 64
 ROUND_HEAD = 4
 """Bytes of a round's message before its packet."""

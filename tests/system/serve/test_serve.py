@@ -23,6 +23,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 import sqs_codec as sqs
+from sqs_codec.system._base.crowd import Share
 from sqs_codec.system.engine import EngineInfo
 from sqs_codec.system.serve import (
     Service,
@@ -32,15 +33,22 @@ from sqs_codec.system.serve import (
     connect,
     start_grpc,
 )
-from sqs_codec.system.serve._connection import Connection, Owner, Share
+from sqs_codec.system.serve._connection import Connection, Owner
 from sqs_codec.system.serve._datagram import server as datagram_server
 from sqs_codec.system.serve._datagram.dtls import TOKEN, client_context
 from sqs_codec.system.serve._datagram.link import DatagramLink
 from sqs_codec.system.serve._grpc import link as grpc_link
 from sqs_codec.system.serve._grpc import server as grpc_server
 from sqs_codec.system.serve._threshold import HintThreshold
-from sqs_codec.system.session import EdgeSession, Job, Limits, Link, LinkError, Sampling
-from sqs_codec.system.session._hints import THRESHOLD
+from sqs_codec.system.session import (
+    HINT_THRESHOLD,
+    EdgeSession,
+    Job,
+    Limits,
+    Link,
+    LinkError,
+    Sampling,
+)
 from sqs_codec.system.session._wire import Refusal
 from tests.system.serve.kit import (
     PATIENCE,
@@ -857,7 +865,7 @@ def test_hints_are_read_as_far_as_the_load_allows() -> None:
 
 @pytest.mark.parametrize("steps", [None, {}, {1: 0.1}])
 def test_the_threshold_without_measurements(steps: dict[int, float] | None) -> None:
-    assert HintThreshold(steps).at(0.0) == THRESHOLD
+    assert HintThreshold(steps).at(0.0) == HINT_THRESHOLD
 
 
 def test_the_threshold_is_bounded_and_forgets() -> None:

@@ -12,7 +12,7 @@ from OpenSSL import SSL
 
 from sqs_codec._base.words import shown
 from sqs_codec.system._base.address import join_address
-from sqs_codec.system.serve._address import File
+from sqs_codec.system._base.security import File
 from sqs_codec.system.serve._datagram.dtls import (
     MAX_MESSAGE,
     RECORD,
