@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 from zlib import crc32
 
 import numpy as np
@@ -67,8 +67,7 @@ def _level(chance: float) -> int:
     return min(int(chance * wire.LEVELS), wire.LEVELS - 1)
 
 
-@dataclass(frozen=True)
-class _HeardBranch:
+class _HeardBranch(NamedTuple):
     """Guessed tokens, how sure each is, and what they follow."""
 
     position: int

@@ -12,8 +12,9 @@ __all__ = ["check_text", "check_tokens", "until_stop"]
 def check_tokens(name: str, tokens: Sequence[int], vocab_size: int) -> list[int]:
     """Return tokens of a vocabulary."""
     found = checks.integers(name, tokens)
-    for i, token in enumerate(found):
-        checks.in_range(f"{name}[{i}]", token, 0, vocab_size - 1)
+    if found and not 0 <= min(found) <= max(found) < vocab_size:
+        for i, token in enumerate(found):
+            checks.in_range(f"{name}[{i}]", token, 0, vocab_size - 1)
     return found
 
 

@@ -177,8 +177,8 @@ class Branch:
 
     def chances(self) -> tuple[float, ...]:
         """Return how sure each token is."""
-        levels = [self.first, *[self.later] * (len(self.tokens) - 1)]
-        return tuple((level + 0.5) / LEVELS for level in levels)
+        first, later = (self.first + 0.5) / LEVELS, (self.later + 0.5) / LEVELS
+        return (first, *[later] * (len(self.tokens) - 1))
 
 
 @dataclass(frozen=True)
