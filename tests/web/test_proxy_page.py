@@ -7,6 +7,7 @@ import os
 import socket
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ class Played:
 
     def __init__(self) -> None:
         self.asked: list[Request] = []
-        self.gone: list[threading.Event] = []
+        self.gone: list[Future[None]] = []
         self.seconds = 0.01
         self.tasks: list[Any] = []
 
@@ -145,7 +146,7 @@ def test_a_chat(
     expect(page.locator(".said.assistant")).to_contain_text("The")
     page.keyboard.press("Escape")
     expect(page.get_by_role("status")).to_have_text("Stopped.")
-    assert completer.gone[-1].wait(5)
+    assert completer.gone[-1].result(5) is None
     page.close()
 
 

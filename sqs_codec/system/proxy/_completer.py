@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
 
@@ -212,9 +212,8 @@ class Completer:
         for answer in self._answers:
             answer.put(_stopped())
             answer.close()
-        end = time.monotonic() + LEAVING
-        while self._answers and time.monotonic() < end:
-            await asyncio.sleep(0.01)
+        if self._answers:
+            await asyncio.wait([each.left for each in self._answers], timeout=LEAVING)
 
     def _run(self, request: Request, answer: Completion, seat: Seat | None) -> None:
         """Write a text in a thread of its own."""
@@ -239,6 +238,7 @@ class Completer:
 
     def _leave(self, answer: Completion, seat: Seat | None) -> None:
         self._answers.discard(answer)
+        answer.left.set_result(None)
         self._free += [seat] if seat else []
         self._seats.release()
 
@@ -353,6 +353,8 @@ class Completion:
     ----------
     prompt_tokens : int
         Once there is a chunk.
+    gone, left : future
+        Done once nobody waits for it, and once the thread has left it.
     """
 
     def __init__(self) -> None:
@@ -360,7 +362,7 @@ class Completion:
         self._queue: asyncio.Queue[Chunk | ApiError] = asyncio.Queue()
         self.began = time.monotonic()
         self.prompt_tokens = 0
-        self.gone = threading.Event()
+        self.gone, self.left = Future[None](), self._loop.create_future()
 
     def call(self, function: Callable[..., object], *given: object) -> None:
         """Call something in the event loop, if that still runs."""
@@ -380,4 +382,5 @@ class Completion:
 
     def close(self) -> None:
         """End the text, as nobody waits for it."""
-        self.gone.set()
+        if not self.gone.done():
+            self.gone.set_result(None)

@@ -262,7 +262,7 @@ class EdgeSession:
     # Drafting
 
     def push(self, logits: Any, *, setting: int = 0) -> int | None:
-        """EdgeRound the next token.
+        """Draft the next token.
 
         Parameters
         ----------

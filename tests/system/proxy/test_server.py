@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from sqs_codec.system.proxy import make_app, make_server
 from sqs_codec.system.proxy._completer import Chunk, Completion, Figures
 from sqs_codec.system.proxy._draft import GoneError, link
 from sqs_codec.system.proxy._errors import ApiError
-from tests.system.serve.kit import certificate, wait_until
+from tests.system.serve.kit import PATIENCE, certificate, wait_until
 
 KEY = "a-key-of-the-tests"
 AUTHORIZED = f"Authorization: Bearer {KEY}\r\n"
@@ -43,7 +43,7 @@ class Played:
         return self.answers[-1]
 
     async def _play(self, answer: Completion) -> None:
-        while not answer.gone.is_set():
+        while not answer.gone.done():
             answer.put(Chunk(self.text, "draft", Figures()))
             await asyncio.sleep(0.01)
 
@@ -179,9 +179,7 @@ def test_what_is_not_read_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     completer = Played("sea " * 20_000)
     with playing(completer) as endpoint, endpoint.open() as raw:
         stream(raw)
-        wait_until(
-            lambda: bool(completer.answers) and completer.answers[0].gone.is_set()
-        )
+        wait_until(lambda: bool(completer.answers) and completer.answers[0].gone.done())
         wait_until(lambda: not endpoint.server.server_state.connections)
 
 
@@ -293,13 +291,30 @@ def test_a_link_for_nobody() -> None:
         comes.wait(20)
         return made_now
 
-    links, gone = ThreadPoolExecutor(1), threading.Event()
-    gone.set()
+    links, gone = ThreadPoolExecutor(1), Future[None]()
+    gone.set_result(None)
     for _ in range(3):
         with pytest.raises(GoneError):
             link(links, make, gone)
     assert len(made) == 1
     comes.set()
     wait_until(lambda: made[0].close.called)
-    assert link(links, make, threading.Event()).receive(1) == b"word"
+    assert link(links, make, Future()).receive(1) == b"word"
     assert not made[1].close.called
+
+
+def test_who_waits_for_the_cloud_is_woken() -> None:
+    """Once, when nobody waits for the text any more."""
+    bell, asked, gone = threading.Event(), list[float](), Future[None]()
+
+    def receive(timeout: float) -> None:
+        asked.append(timeout)
+        bell.wait(timeout)
+
+    links = ThreadPoolExecutor(2)
+    leash = link(links, lambda: Mock(receive=receive, wake=bell.set), gone)
+    waiting = links.submit(leash.receive, PATIENCE)
+    wait_until(lambda: asked == [PATIENCE])
+    gone.set_result(None)
+    assert isinstance(waiting.exception(PATIENCE / 2), GoneError)
+    assert asked == [PATIENCE]

@@ -13,7 +13,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any, get_args
 
@@ -33,6 +33,7 @@ from sqs_codec.system.serve import (
     connect,
     start_grpc,
 )
+from sqs_codec.system.serve._connect import Transport
 from sqs_codec.system.serve._connection import Connection, Owner
 from sqs_codec.system.serve._datagram import server as datagram_server
 from sqs_codec.system.serve._datagram.dtls import TOKEN, client_context
@@ -803,6 +804,25 @@ def test_closed_link(server: Server) -> None:
     for use in (lambda: link.send(b"x"), lambda: link.receive(0)):
         with pytest.raises(LinkError, match="closed"):
             use()
+
+
+@pytest.mark.parametrize("transport", ["grpc", "datagram"])
+def test_a_link_that_waits_is_woken(server: Server, transport: Transport) -> None:
+    with both_transports(server) as ports, ThreadPoolExecutor(1) as other:
+        address, token = f"127.0.0.1:{ports[transport]}", TOKENS[0]
+        link = connect(address, transport=transport, token=token, insecure=True)
+        with closing(link):
+            waiting = other.submit(link.receive, 2 * PATIENCE)
+            link.wake()  # before it waits, or while it does
+            assert waiting.result(PATIENCE) is None
+            edge = edge_session([1])
+            exchange(edge, link)  # nothing is lost by it
+            assert edge.limits is not None
+            waiting = other.submit(link.receive, None)
+            time.sleep(0.05)
+            link.wake()
+            assert waiting.result(PATIENCE) is None
+        link.wake()
 
 
 def test_port_in_use(server: Server) -> None:
