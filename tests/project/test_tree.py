@@ -119,8 +119,8 @@ CODEC = (
     {"_codec"},
     {"theory"},
     {"__init__"},
-    {"torch", "distill"},
-    {"hf"},
+    {"torch"},
+    {"distill", "hf"},
 )
 """The codec's rooms from the ground up; who has no folder is a file."""
 
