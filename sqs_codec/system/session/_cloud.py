@@ -120,7 +120,23 @@ class CloudSession:
         self._failures = 0
 
     def __repr__(self) -> str:
-        return f"<CloudSession, vocabulary {self._vocab_size}, round {self._number}>"
+        return (
+            f"<CloudSession, vocabulary {self._vocab_size}, round {self._number}, "
+            f"{self.state}>"
+        )
+
+    @property
+    def state(self) -> str:
+        """Where in the picture of ``docs/system.md`` it is, "ready" for example."""
+        if self._refused is not None or self._ended:
+            return "ended" if self._ended else "refused"
+        if self._agreed is None:
+            return "new"
+        if self._pending is not None:
+            return "collecting"
+        if self._draft is not None:
+            return "judging"
+        return "ready" if self._running() is None else "decoding"
 
     @property
     def refused(self) -> str | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from enum import Enum
 from typing import Any
 
 import numpy as np
@@ -43,16 +42,7 @@ from sqs_codec.system.session._wire import WireError
 __all__ = ["EdgeSession"]
 
 
-class _State(Enum):
-    """How far a session has come."""
-
-    GREETING = "a welcome is due"
-    OPEN = "the cloud has taken it"
-    REFUSED = "it is over, with a reason"
-    ENDED = "it is over, as `end` was called"
-
-
-_OVER = _State.REFUSED, _State.ENDED
+OVER = "refused", "ended"
 
 NEVER = 1 << 62
 """More tokens than any text has."""
@@ -165,7 +155,7 @@ class EdgeSession:
             self._stop,
             self._max_message,
         )
-        self._state = _State.GREETING
+        self._phase = "greeting"  # or "open", or one of OVER
         self._due: bytes | None = self._hello  # to be sent before all else
         self._refused: str | None = None
         self._stopped = False
@@ -180,10 +170,17 @@ class EdgeSession:
     def __repr__(self) -> str:
         return (
             f"<EdgeSession of {len(self._text)} tokens, vocabulary {self._vocab_size}, "
-            f"round {self._sync.number}>"
+            f"round {self._sync.number}, {self.state}>"
         )
 
     # What there is to know
+
+    @property
+    def state(self) -> str:
+        """Where in the picture of ``docs/system.md`` it is, "idle" for example."""
+        if self._phase != "open":
+            return self._phase
+        return "idle" if self._round is None else self._round.state
 
     @property
     def text(self) -> list[int]:
@@ -251,13 +248,12 @@ class EdgeSession:
         """
         limits = self.limits
         full = limits is not None and len(self._text) >= limits.max_text
-        return self._stopped or full or self._state is _State.ENDED
+        return self._stopped or full or self._phase == "ended"
 
     @property
     def waiting(self) -> bool:
         """Whether an answer is due: to a hello, a round or a generation."""
-        works = self._round is not None and self._round.waits
-        return self._state is _State.GREETING or (self._state is _State.OPEN and works)
+        return self.state in ("greeting", "waiting", "generating")
 
     # Drafting
 
@@ -422,7 +418,7 @@ class EdgeSession:
                 f"{len(made)} of {sorted(lengths)} tokens"
             )
         generates = isinstance(self._round, EdgeGeneration) and self._sync.follows
-        queued = generates and self._state is _State.OPEN
+        queued = generates and self._phase == "open"
         if queued:
             self._serial = (self._serial + 1) % wire.NUMBERS
             hint = wire.Hint(self._sync.number, self._serial, position, made)
@@ -432,9 +428,9 @@ class EdgeSession:
     def _check_open(self, name: str) -> Limits:
         """Return the limits, if the text can go on."""
         welcome = self._welcome
-        if self._state is _State.REFUSED:
+        if self._phase == "refused":
             raise RuntimeError(f"{name}: the session was refused: {self._refused}")
-        if self._state is _State.ENDED:
+        if self._phase == "ended":
             raise RuntimeError(f"{name}: the session was ended")
         if welcome is None:
             raise RuntimeError(f"{name}: the cloud's welcome comes first; see waiting")
@@ -453,7 +449,7 @@ class EdgeSession:
         text : sequence of int, optional
             The new text, prompt included.
         """
-        if self._state in _OVER:
+        if self._phase in OVER:
             raise RuntimeError("abort: the session is over")
         self._known = self.rounds_from
         if text is not None:
@@ -495,12 +491,12 @@ class EdgeSession:
 
     def end(self) -> None:
         """End the session. To do it twice does no harm."""
-        if self._state in _OVER:
+        if self._phase in OVER:
             return
         unheard = self._welcome is None and self._due is not None
         self._due = None if unheard else wire.End().to_bytes()
         self._drop()
-        self._state = _State.ENDED
+        self._phase = "ended"
 
     # Messages to the cloud
 
@@ -509,7 +505,7 @@ class EdgeSession:
         if self._due is not None:
             due, self._due = self._due, None
             return [due]
-        if self._state is not _State.OPEN:
+        if self._phase != "open":
             return []
         messages = self._sync.data_to_send()
         if self._round is not None and self._round.due and self._sync.follows:
@@ -520,7 +516,7 @@ class EdgeSession:
 
     def resend(self) -> None:
         """Queue again what the cloud hasn't answered; for a timer on a lossy link."""
-        if self._state is _State.GREETING:
+        if self._phase == "greeting":
             self._due = self._hello
             return
         self._sync.go_back()
@@ -532,8 +528,8 @@ class EdgeSession:
 
     def reconnect(self) -> None:
         """Begin on a new link, whose cloud may be another. The text stays."""
-        if self._state not in _OVER:
-            self._state, self._due = _State.GREETING, self._hello
+        if self._phase not in OVER:
+            self._phase, self._due = "greeting", self._hello
             self._hints.clear()
             self._heard = self._serial
 
@@ -544,7 +540,7 @@ class EdgeSession:
 
         A message that breaks the protocol ends the session, as a refusal does.
         """
-        if self._state in _OVER:
+        if self._phase in OVER:
             return []
         try:
             if len(message) > self._max_message:
@@ -558,7 +554,7 @@ class EdgeSession:
 
     def _refuse(self, reason: str) -> list[Event]:
         self._drop()
-        self._state, self._due = _State.REFUSED, None
+        self._phase, self._due = "refused", None
         self._refused = shown(reason)  # it may be the cloud's
         return [Refused(self._refused)]
 
@@ -580,13 +576,13 @@ class EdgeSession:
     def _take_welcome(self, welcome: wire.Welcome) -> list[Event]:
         before = self._welcome
         same = before is not None and before.instance == welcome.instance
-        if same and self._state is not _State.GREETING:
+        if same and self._phase != "greeting":
             return []  # it came twice
         length = 0 if self.finished else len(self._text)
         reason = why_unfit(length, welcome.limits, self.limits)
         if reason is not None:
             return self._refuse(reason)
-        self._state, self._due = _State.OPEN, None
+        self._phase, self._due = "open", None
         self._welcome = welcome
         if not same or welcome.number > self._sync.number + 1:
             self._adopt(welcome)
@@ -610,7 +606,7 @@ class EdgeSession:
         self._send_text()
 
     def _take_need(self, need: wire.Need) -> None:
-        if self._welcome is None or self._state is _State.GREETING:
+        if self._welcome is None or self._phase == "greeting":
             return  # the hello that mends it is on its way
         if need.instance != self._welcome.instance:
             self.reconnect()

@@ -45,9 +45,9 @@ class EdgeRound:
     """Whether the present cloud was sent it, so that there may be an answer."""
 
     @property
-    def waits(self) -> bool:
-        """Whether an answer is due."""
-        return self.packet is not None
+    def state(self) -> str:
+        """The session's while it has this."""
+        return "drafting" if self.packet is None else "waiting"
 
     def again(self) -> None:
         """Send it again, if it is whole."""
@@ -82,7 +82,7 @@ class EdgeGeneration:
     asked: int = 0
     """How many of the `n` the cloud was asked for so far."""
     due: bool = False
-    waits: ClassVar[bool] = True
+    state: ClassVar[str] = "generating"
     drawn: ClassVar[None] = None
     """By the number that it has; the cloud before has used another's."""
 

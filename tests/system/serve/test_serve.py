@@ -499,6 +499,7 @@ def test_who_vanished_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
         phone = connect(address, transport="datagram", insecure=True)
         exchange(edge_session([1, 1]), phone)
         phone._socket.close()  # type: ignore[attr-defined]  # no farewell
+        phone.close()
         assert is_refused(server)
         time.sleep(2.1)
         late, another = edge_session([2, 1]), server.link()

@@ -97,7 +97,7 @@ def act(edge: EdgeSession, rng: np.random.Generator) -> None:
         for n in rng.integers(1, 4, size=rng.integers(4)):
             tokens = [*edge.guess(np.log(weights(edge.text, 0)), len(edge.text)).tokens]
             edge.hint(len(edge.text), [([], tokens * n, [0.9] * n)] * n)
-    elif edge._round is None or not edge._round.waits:
+    elif edge._round is None or edge._round.state == "drafting":
         setting = edge._round.setting if edge.drafted else int(rng.integers(2))
         for _ in range(rng.integers(1, 5)):
             edge.push(draft_logits(edge), setting=setting)

@@ -176,7 +176,7 @@ class World:
     def can_draft(self) -> bool:
         """Say whether push may be called."""
         edge = self.edge
-        busy = edge._round is not None and edge._round.waits
+        busy = edge._round is not None and edge._round.state != "drafting"
         known = edge._round is None and len(edge.text) < edge.rounds_from
         return not (edge.limits is None or edge.finished or busy or known)
 
