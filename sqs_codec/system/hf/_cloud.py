@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from sqs_codec import Verdict
 from sqs_codec._base import checks
-from sqs_codec._codec.verify import Verdict
 from sqs_codec.system.hf._models import (
     HFModel,
     HFTokenizer,

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from sqs_codec._codec.verify import Verdict
+from sqs_codec import Verdict
 from sqs_codec.system.session import Job, Sampling
 from sqs_codec.torch import gumbel_verify, verify_batch
 from sqs_codec.torch._tensors import detached

@@ -11,8 +11,8 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from sqs_codec import Verdict
 from sqs_codec._base.words import shown
-from sqs_codec._codec.verify import Verdict
 from sqs_codec.system.session import CloudSession
 from sqs_codec.system.session._wire import Refusal
 

@@ -9,10 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from sqs_codec import Round, Verdict, gumbel_verify, verify_batch
 from sqs_codec._base import checks
-from sqs_codec._codec.gumbel import gumbel_verify
-from sqs_codec._codec.round import Round
-from sqs_codec._codec.verify import Verdict, verify_batch
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
+from sqs_codec import Prior
 from sqs_codec._base import checks
-from sqs_codec._codec.prior import Prior
 from sqs_codec.system.session._cloud import CloudSession, session_of, unknown_session
 from sqs_codec.system.session._job import Verifier
 from sqs_codec.system.session._limits import Limits
