@@ -1,7 +1,8 @@
 """The codec in Hugging Face's transformers (the extra ``[hf]``).
 
 `Edge` and `Cloud` are the two ends of a session, `Draft` is a model for any edge;
-`custom_generate` makes an edge of transformers' own ``generate``.
+`custom_generate` makes an edge of transformers' own ``generate``. `verify_jobs` judges
+by logits on any device.
 """
 
 import os
@@ -24,6 +25,7 @@ try:
         load_pair,
         tokenizer_fingerprint,
     )
+    from sqs_codec.system.hf._sampling import verify_jobs
 except ModuleNotFoundError as error:
     from sqs_codec._base.install import needs
 
@@ -42,4 +44,5 @@ __all__ = [
     "load_model",
     "load_pair",
     "tokenizer_fingerprint",
+    "verify_jobs",
 ]

@@ -132,7 +132,7 @@ class Cloud:
         tasks = [self._task(i, job) for i, job in enumerate(jobs)]
         if len({job.session for job in jobs}) < len(jobs):
             raise ValueError("jobs must be of different sessions")
-        verdicts: dict[bytes, Verdict] = {}
+        verdicts: dict[bytes, Verdict | None] = {}
         # Those that are cached first, before the others evict them.
         waiting = sorted(tasks, key=lambda task: task.job.session not in self._caches)
         while waiting:
@@ -162,7 +162,7 @@ class Cloud:
             raise ValueError(f"jobs[{index}]: {error}") from None
         return _Task(job, tokens)
 
-    def _run(self, group: list[_Task], verdicts: dict[bytes, Verdict]) -> None:
+    def _run(self, group: list[_Task], verdicts: dict[bytes, Verdict | None]) -> None:
         """Do jobs whose caches are open, a row of about `batch_tokens` at a time."""
         group = [task for task in group if task.left]
         while group:

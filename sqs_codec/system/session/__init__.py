@@ -9,7 +9,8 @@ messages is a `Link`, what does the jobs a `Verifier`. The protocol is described
 from sqs_codec.system.session._cloud import CloudSession, session_of, unknown_session
 from sqs_codec.system.session._edge import EdgeSession
 from sqs_codec.system.session._events import Emitted, Refused, Welcomed
-from sqs_codec.system.session._job import Job, Sampling, Verifier, judge
+from sqs_codec.system.session._job import Job, Sampling, Verifier
+from sqs_codec.system.session._judge import verify_jobs
 from sqs_codec.system.session._limits import Limits
 from sqs_codec.system.session._link import Link, LinkError
 from sqs_codec.system.session._local import LocalLink
@@ -29,7 +30,7 @@ __all__ = [
     "Setting",
     "Verifier",
     "Welcomed",
-    "judge",
     "session_of",
     "unknown_session",
+    "verify_jobs",
 ]
