@@ -120,8 +120,7 @@ CODEC = (
     {"theory"},
     {"__init__"},
     {"torch"},
-    {"distill"},
-    {"hf"},
+    {"distill", "hf"},
 )
 """The codec's rooms from the ground up; who has no folder is a file."""
 
