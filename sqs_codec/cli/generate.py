@@ -309,12 +309,14 @@ def load(args: argparse.Namespace, longest: int) -> Model:
 
         return llama_cpp.Draft(args.draft, n_ctx=longest, threads=args.threads)
     from sqs_codec.system.hf import Draft, load_model
-    from sqs_codec.system.hf._models import use_threads
 
-    use_threads(args.threads or 1)
     dropped = options.DROP_LAYERS if args.drop_layers is None else args.drop_layers
     loading = {"device": "auto", "dtype": "auto"}
     loading |= options.given(args, *options.LOADING)
+    import torch  # after hf, which says how its threads wait
+
+    # A step of a small model is too short to share.
+    torch.set_num_threads(args.threads or 1)
     model = load_model(args.draft, drop_layers=dropped, **loading)
     print(f"Drafting with {shown(model.summary)} {model.placement}", file=sys.stderr)
     return Draft(model.model, model.tokenizer)

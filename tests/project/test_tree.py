@@ -157,6 +157,7 @@ def test_no_import_runs_up_or_sideways():
 
 PRIVATE = {
     *(f"sqs_codec._base.{name}" for name in ("checks", "files", "install", "words")),
+    "sqs_codec._codec.truncation",
     "sqs_codec.torch._tensors",
 }
 """What the system shares with the codec besides the codec's public names."""

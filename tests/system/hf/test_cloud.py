@@ -27,13 +27,15 @@ transformers = pytest.importorskip("transformers")
 from benchmarks.harness.measure import Case, run  # noqa: E402 (see above)
 from benchmarks.harness.sessions import play  # noqa: E402
 from sqs_codec.system.engine import BatchEngine  # noqa: E402
-from sqs_codec.system.hf import Cloud, _cloud, _sampling  # noqa: E402
-from sqs_codec.system.hf._cloud import BLOCK  # noqa: E402
-from sqs_codec.system.hf._models import (  # noqa: E402
+from sqs_codec.system.hf import (  # noqa: E402
+    Cloud,
     ModelError,
+    _cloud,
+    _sampling,
     tokenizer_fingerprint,
-    without_layers,
 )
+from sqs_codec.system.hf._cloud import BLOCK  # noqa: E402
+from sqs_codec.system.hf._models import without_layers  # noqa: E402
 from sqs_codec.system.hf._sampling import truncated, verify_jobs  # noqa: E402
 
 V = 50
