@@ -16,9 +16,9 @@ from sqs_codec._base.words import shown
 from sqs_codec.cli import options
 from sqs_codec.system._base.address import split_address
 from sqs_codec.system._base.hub import lacks_folder
-from sqs_codec.system.edge._planner import MODES
-from sqs_codec.system.serve._address import check_roots, check_token, require_loopback
-from sqs_codec.system.session._limits import MAX_DRAFT
+from sqs_codec.system._base.security import check_roots, check_token, require_loopback
+from sqs_codec.system.edge import MODES
+from sqs_codec.system.session import MAX_DRAFT
 
 if TYPE_CHECKING:
     from sqs_codec.system.edge import Draft, Edge, Step

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 
 from sqs_codec import Verdict
 from sqs_codec._base import checks
+from sqs_codec.system._base.tokens import common_length
 from sqs_codec.system.hf._models import HFModel, HFTokenizer, logits_size
 from sqs_codec.system.hf._ragged import Cache, Layout, Piece, RaggedModel
 from sqs_codec.system.hf._sampling import verify_jobs
 from sqs_codec.system.hf._text import tokenizer_fingerprint
 from sqs_codec.system.session import Job
 from sqs_codec.system.session._job import check_job
-from sqs_codec.system.session._text import common_length
 
 __all__ = ["Cloud"]
 

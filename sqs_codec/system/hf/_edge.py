@@ -18,9 +18,8 @@ from transformers import (
 )
 from transformers.generation.utils import GenerateDecoderOnlyOutput
 
+from sqs_codec.system.edge import MODES, Planning
 from sqs_codec.system.edge import Edge as AnyEdge
-from sqs_codec.system.edge._loop import Planning
-from sqs_codec.system.edge._planner import MODES
 from sqs_codec.system.hf._cached import CachedModel
 from sqs_codec.system.hf._models import HFModel, HFTokenizer, stop_tokens, vocab_size
 from sqs_codec.system.hf._text import (

@@ -56,7 +56,7 @@ class Sampling:
 
     def config(self) -> dict[str, Any]:
         """Return it as plain JSON types."""
-        return dataclasses.asdict(self)
+        return dict(vars(self))
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Sampling:

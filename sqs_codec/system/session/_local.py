@@ -147,6 +147,9 @@ class LocalLink:
         self.received += len(message)
         return message
 
+    def wake(self) -> None:
+        """Do nothing, as nobody waits."""
+
     def close(self) -> None:
         """Close the link and free the session's cache."""
         self._closed = True

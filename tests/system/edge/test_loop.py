@@ -22,7 +22,7 @@ from sqs_codec.system.edge import (
     Step,
     generate,
 )
-from sqs_codec.system.edge._loop import _Timeout
+from sqs_codec.system.edge._line import Timeout
 from sqs_codec.system.session import (
     EdgeSession,
     Job,
@@ -484,7 +484,7 @@ def test_a_cloud_that_breaks_on_every_round_is_given_up(
 
 
 def test_the_longer_waits_have_an_end() -> None:
-    timeout = _Timeout()
+    timeout = Timeout()
     for _ in range(2000):
         timeout.double()
     assert timeout.seconds(100) == timeout.MOST

@@ -208,7 +208,7 @@ def test_tutorial_and_session_by_hand_run(
     lines = capsys.readouterr().out.splitlines()
     assert sum(line.startswith("drafted ") for line in lines) == 4
     assert any(line.startswith("Verdict(accepted=") for line in lines)
-    assert any(line.startswith("Metrics(tokens=") for line in lines)
+    assert any(line.startswith("EdgeMetrics(tokens=") for line in lines)
     # The hello, the prompt and a round of four.
     up = [int(line.split()[1]) for line in lines if line.startswith("up ")]
     assert up[1] == 83
@@ -246,7 +246,7 @@ def test_how_tos_run(
     )
     names: dict[str, Any] = {"models": models, "LinkError": LinkError}
     exec(code, names)
-    assert "Metrics(tokens=" in capsys.readouterr().out
+    assert "EdgeMetrics(tokens=" in capsys.readouterr().out
     assert names["text"][: len(names["prompt"])] == names["prompt"]
     assert len(names["text"]) > len(names["prompt"])
 

@@ -18,10 +18,9 @@ import sqs_codec as sqs
 from benchmarks.wire.certificates import issue
 from sqs_codec._codec.verify import Verdict
 from sqs_codec.system.engine import BatchEngine, Engine
-from sqs_codec.system.serve import connect, start_datagrams
+from sqs_codec.system.serve import Service, connect, start_datagrams
 from sqs_codec.system.serve._connect import Transport
 from sqs_codec.system.serve._grpc.server import GrpcServer, start_grpc
-from sqs_codec.system.serve._service import Service
 from sqs_codec.system.session import (
     EdgeSession,
     Job,
