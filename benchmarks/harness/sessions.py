@@ -35,8 +35,8 @@ from sqs_codec.system.session import (
 )
 
 if TYPE_CHECKING:
+    from sqs_codec.cli.demo.pair import Pair
     from sqs_codec.system.hf import Cloud
-    from sqs_codec.system.hf._models import Pair
 
 
 HINTED = 4

@@ -14,8 +14,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from sqs_codec import Prior
 from sqs_codec._base.words import shown
-from sqs_codec._codec.prior import Prior
 from sqs_codec.cli.options import (
     HF_MODULES,
     LOADING,

@@ -16,9 +16,9 @@ from numpy.typing import ArrayLike, NDArray
 import sqs_codec as sqs
 from sqs_codec import theory
 from sqs_codec._codec.keep import count_kept, rule
+from sqs_codec.cli.demo.pair import Pair
 from sqs_codec.system.edge import EdgeMetrics, Step
-from sqs_codec.system.hf import Cloud
-from sqs_codec.system.hf._models import CachedModel, Pair
+from sqs_codec.system.hf import CachedModel, Cloud
 from sqs_codec.system.session import ROUND_HEAD, CloudSession, LocalLink
 
 RAW_TOKEN_BITS = 16 + 32

@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from sqs_codec import Verdict
 from sqs_codec._base.words import shown
-from sqs_codec._codec.verify import Verdict
 from sqs_codec.system._base.crowd import Share
 from sqs_codec.system.session import CloudSession, refusal
 

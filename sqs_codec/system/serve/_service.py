@@ -9,9 +9,8 @@ import hmac
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 
+from sqs_codec import Prior, Verdict
 from sqs_codec._base import checks
-from sqs_codec._codec.prior import Prior
-from sqs_codec._codec.verify import Verdict
 from sqs_codec.system._base.crowd import first_of_crowd
 from sqs_codec.system._base.security import check_token
 from sqs_codec.system.engine import Engine, EngineInfo

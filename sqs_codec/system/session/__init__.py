@@ -15,7 +15,8 @@ from sqs_codec.system.session._cloud import (
 from sqs_codec.system.session._edge import EdgeSession
 from sqs_codec.system.session._events import Emitted, Refused, Welcomed
 from sqs_codec.system.session._hints import HINT_THRESHOLD
-from sqs_codec.system.session._job import Job, Sampling, Verifier, judge
+from sqs_codec.system.session._job import Job, Sampling, Verifier
+from sqs_codec.system.session._judge import verify_jobs
 from sqs_codec.system.session._limits import MAX_AHEAD, MAX_DRAFT, Limits
 from sqs_codec.system.session._link import Link, LinkError
 from sqs_codec.system.session._local import LocalLink
@@ -43,9 +44,9 @@ __all__ = [
     "Setting",
     "Verifier",
     "Welcomed",
-    "judge",
     "refusal",
     "seed_of",
     "session_of",
     "unknown_session",
+    "verify_jobs",
 ]

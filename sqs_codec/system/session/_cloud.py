@@ -9,12 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sqs_codec import Codec, Prior, Round, Verdict
 from sqs_codec._base import checks
-from sqs_codec._base.format import MAX_VOCAB, MIN_VOCAB
-from sqs_codec._codec.codec import Codec
-from sqs_codec._codec.prior import Prior
-from sqs_codec._codec.round import Round
-from sqs_codec._codec.verify import Verdict
 from sqs_codec.system.session import _wire as wire
 from sqs_codec.system.session._cloud_rounds import Answered, CloudGeneration, CloudRound
 from sqs_codec.system.session._handshake import Agreement, agree, by_digest, check_bytes
@@ -87,9 +83,7 @@ class CloudSession:
         self._tokenizer = check_bytes(
             "tokenizer", tokenizer, wire.TOKENIZER_BYTES, optional=True
         )
-        self._vocab_size = checks.in_range(
-            "vocab_size", vocab_size, MIN_VOCAB, MAX_VOCAB
-        )
+        self._vocab_size = Codec(vocab_size).vocab_size  # or it says what is wrong
         self._limits = replace(
             limits,
             max_text=min(limits.max_text, checks.in_range("max_text", max_text, 2)),

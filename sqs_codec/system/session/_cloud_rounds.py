@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sqs_codec._codec.round import Round
+from sqs_codec import Round
 from sqs_codec.system.session import _wire as wire
 
 if TYPE_CHECKING:

@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from sqs_codec import Guesses, SparseDistribution, gumbel_guess
 from sqs_codec._base import checks
 from sqs_codec._base.words import shown
-from sqs_codec._codec.distribution import SparseDistribution
-from sqs_codec._codec.gumbel import Guesses, gumbel_guess
 from sqs_codec.system._base.tokens import common_length
 from sqs_codec.system.session import _wire as wire
 from sqs_codec.system.session._context import TextSync

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, NoReturn
 
-from sqs_codec._codec.distribution import SparseDistribution
-from sqs_codec._codec.drafter import Drafter
+from sqs_codec import Drafter, SparseDistribution
 from sqs_codec.system.session import _wire as wire
 from sqs_codec.system.session._limits import MAX_AHEAD
 

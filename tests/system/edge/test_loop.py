@@ -32,7 +32,7 @@ from sqs_codec.system.session import (
     LocalLink,
     Sampling,
     Setting,
-    judge,
+    verify_jobs,
 )
 from sqs_codec.system.session import _wire as wire
 
@@ -79,13 +79,8 @@ class Cloud:
         return [self._verify(job) for job in jobs]
 
     def _verify(self, job: Job) -> Verdict | None:
-        logits = TARGET.logits([*job.text, *job.drafted], len(job.drafted) + 1)
-        if job.sampling.temperature == 0:
-            probs = np.eye(VOCAB_SIZE)[logits.argmax(-1)]
-        else:
-            probs = np.exp(logits / job.sampling.temperature)
-            probs /= probs.sum(-1, keepdims=True)
-        return judge(job, probs)
+        rows = TARGET.logits([*job.text, *job.drafted], len(job.drafted) + 1)
+        return verify_jobs([job], rows[: job.wanted])[0]
 
     def forget(self, session: bytes) -> None:
         """There is nothing to forget."""

@@ -15,20 +15,23 @@ import transformers
 from transformers.generation import utils as generation
 
 import sqs_codec as sqs
+from sqs_codec.cli.demo.pair import Pair
 from sqs_codec.cli.generate import SMOLLM2
 from sqs_codec.hf import SparseLogitsProcessor
 from sqs_codec.system import hf
 from sqs_codec.system.edge import FixedPlan
 from sqs_codec.system.engine import BatchEngine
 from sqs_codec.system.hf import (
+    CachedModel,
     Cloud,
     Edge,
     LanguageModel,
+    ModelError,
     _models,
     custom_generate,
     load_model,
 )
-from sqs_codec.system.hf._models import CachedModel, ModelError, Pair, place
+from sqs_codec.system.hf._models import place
 from sqs_codec.system.hf._text import TextStream
 from sqs_codec.system.session import Link, LinkError, LocalLink, Sampling, Setting
 from tests.cli.test_demo import WORDS, save_model

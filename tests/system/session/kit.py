@@ -17,9 +17,9 @@ from sqs_codec.system.session import (
     Limits,
     Sampling,
     Setting,
-    judge,
     session_of,
     unknown_session,
+    verify_jobs,
 )
 from sqs_codec.system.session._edge_rounds import EdgeRound
 
@@ -56,23 +56,11 @@ class Target:
         """Do one job."""
         self.jobs += 1
         assert job.text
-        if not job.wanted:
-            return None
         text = [*job.text, *job.drafted]
-        rows = np.stack(
-            [
-                self.row(text[:i], job.sampling)
-                for i in range(len(job.text), len(text) + 1)
-            ]
-        )
-        return judge(job, rows)
-
-    def row(self, text: Sequence[int], sampling: Sampling) -> np.ndarray:
-        """Return the probabilities of the next token."""
-        probs = self.probs(text)
-        if sampling.temperature:
-            return probs
-        return np.eye(self.vocab_size)[probs.argmax()]
+        ends = range(len(job.text), len(job.text) + job.wanted)
+        with np.errstate(divide="ignore"):
+            rows = np.log([self.probs(text[:end]) for end in ends])
+        return verify_jobs([job], rows)[0]
 
     def forget(self, session: bytes) -> None:
         """Do nothing: there is no cache."""
