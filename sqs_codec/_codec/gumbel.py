@@ -19,7 +19,7 @@ from sqs_codec._base import checks
 from sqs_codec._base.errors import row_error
 from sqs_codec._base.format import MAX_ROUND, MAX_VOCAB, MIN_VOCAB
 from sqs_codec._codec.target import core_of
-from sqs_codec._codec.truncation import LEAST_TEMPERATURE, truncate
+from sqs_codec._codec.truncation import truncate
 from sqs_codec._codec.verify import Verdict
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ __all__ = ["Guesses", "gumbel_draw", "gumbel_guess", "gumbel_verify"]
 
 KEY_BYTES = 16
 MAX_GUESSES = 8
+LEAST_TEMPERATURE = 2.0**-100
+"""Colder than this the largest logits win."""
 
 
 @dataclass(frozen=True)
@@ -220,7 +222,9 @@ def _best(
     min_p: float,
 ) -> tuple[list[int], list[float]]:
     """Return the tokens of a row's least scores, and these."""
-    rows = truncate(_row(logits), temperature, top_k, top_p, min_p)
+    t = checks.temperature(temperature)
+    t = t if t >= LEAST_TEMPERATURE else 0.0  # where nothing is cut off
+    rows = truncate(_row(logits), t, top_k, top_p, min_p)
     words = check_key("key", key)
     place = check_position("position", position, 1)
     (found,) = race(rows, temperature, words, place, most, lambda _: "logits")

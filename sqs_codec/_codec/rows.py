@@ -165,19 +165,6 @@ class SparseRows(Sequence[SparseDistribution]):
         dense[row, self._token_ids] = self._counts / np.float64(self._resolution)
         return dense
 
-    def to_padded(self) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
-        """Return token ids and counts, uint32 [N, K] both, K those of the longest row.
-
-        Shorter rows are filled up with id 0 of count 0.
-        """
-        sizes = np.diff(self._offsets)
-        shape = len(self), int(sizes.max(initial=0))
-        filled = np.arange(shape[1]) < sizes[:, None]
-        padded = np.zeros((2, *shape), np.uint32)
-        padded[0, filled] = self._token_ids
-        padded[1, filled] = self._counts
-        return padded[0], padded[1]
-
     def __len__(self) -> int:
         return self._offsets.size - 1
 

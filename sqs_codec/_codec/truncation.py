@@ -11,10 +11,7 @@ from numpy.typing import NDArray
 from sqs_codec._base import checks
 from sqs_codec._codec.keep import count_prefix
 
-__all__ = ["LEAST_TEMPERATURE", "cuts_of", "is_cut", "truncate"]
-
-LEAST_TEMPERATURE = 2.0**-100
-"""Colder than this the largest logits win."""
+__all__ = ["cuts_of", "is_cut", "truncate"]
 
 FIRST_LOOK = 512
 """How many of the largest logits are sorted before a row needs more."""
@@ -29,8 +26,8 @@ def cuts_of(
         checks.finite("top_p", top_p, 0, 1),
         checks.finite("min_p", min_p, 0, 1),
     )
-    cold = checks.temperature(temperature) < LEAST_TEMPERATURE
-    return None if cold or cuts == (0, 1, 0) else cuts
+    is_warm = checks.temperature(temperature) > 0
+    return cuts if is_warm and cuts != (0, 1, 0) else None
 
 
 def is_cut(

@@ -12,13 +12,13 @@ from sqs_codec._base import checks
 from sqs_codec._base.exp2 import LOG2_E
 from sqs_codec._base.format import MAX_ROUND
 from sqs_codec._codec.gumbel import (
+    LEAST_TEMPERATURE,
     check_key,
     check_position,
     race,
     settle,
 )
 from sqs_codec._codec.target import check_shape
-from sqs_codec._codec.truncation import LEAST_TEMPERATURE
 from sqs_codec._codec.verify import Verdict
 from sqs_codec.torch._tensors import (
     as_array,
