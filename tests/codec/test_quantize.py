@@ -273,6 +273,7 @@ def test_probabilities_in_place_of_logits_are_noticed():
     )
     for call in calls:
         codec = sqs.Codec(8)
+        codec.quantize(np.log(probs), keep)  # whatever it has met before
         with pytest.warns(UserWarning, match="look like probabilities") as caught:
             call(codec)
         assert caught[0].filename == __file__
