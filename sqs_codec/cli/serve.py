@@ -27,18 +27,17 @@ from sqs_codec.cli.options import (
     log_warnings,
     number,
 )
-from sqs_codec.system._base.address import join_address
-from sqs_codec.system.engine import ENGINES, EngineConfig, make_engine
-from sqs_codec.system.serve._address import (
-    check_certificate,
+from sqs_codec.system._base.address import (
     check_free,
+    check_security,
     check_token,
-    require_loopback,
+    join_address,
 )
+from sqs_codec.system.engine import ENGINES, EngineConfig, make_engine
 
 if TYPE_CHECKING:
     from sqs_codec.system.engine import Engine, EngineInfo
-    from sqs_codec.system.serve._service import Service
+    from sqs_codec.system.serve import Service
 
 PORT = 8743
 """By default: no well-known service has it."""
@@ -273,13 +272,11 @@ def _check(args: argparse.Namespace) -> list[str] | None:
     if args.insecure:
         if args.cert or args.key:
             raise ValueError("--insecure goes without --cert and --key")
-        require_loopback(args.host)
     elif not (args.cert and args.key):
         raise ValueError(NO_CERTIFICATE)
     elif not tokens:
         raise ValueError(NO_TOKEN)
-    else:
-        check_certificate(args.cert, args.key)
+    check_security(args.host, args.cert, args.key, insecure=args.insecure)
     return tokens or None
 
 
@@ -313,7 +310,7 @@ async def _serve(
     priors: Sequence[Prior],
 ) -> int:
     """Serve until a signal comes, then stop in good order; return the exit status."""
-    from sqs_codec.system.serve._service import Service
+    from sqs_codec.system.serve import Service
 
     stop = asyncio.ensure_future(_stop_signal().wait())
     opening = asyncio.ensure_future(_open(engine))
@@ -354,8 +351,7 @@ async def _listen(
     summary: str,
     stop: asyncio.Future[Literal[True]],
 ) -> int:
-    from sqs_codec.system.serve._datagram.server import start_datagrams
-    from sqs_codec.system.serve._grpc.server import start_grpc
+    from sqs_codec.system.serve import start_datagrams, start_grpc
 
     await service.start()
     servers = []

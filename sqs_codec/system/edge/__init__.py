@@ -13,9 +13,17 @@ from sqs_codec.system.edge._loop import (
     Step,
     generate,
 )
-from sqs_codec.system.edge._planner import FixedPlan, Hints, Observation, Plan, Planner
+from sqs_codec.system.edge._planner import (
+    MODES,
+    FixedPlan,
+    Hints,
+    Observation,
+    Plan,
+    Planner,
+)
 
 __all__ = [
+    "MODES",
     "Draft",
     "DraftModel",
     "Edge",

@@ -23,6 +23,7 @@ try:
         load_model,
         load_pair,
         tokenizer_fingerprint,
+        use_threads,
     )
 except ModuleNotFoundError as error:
     from sqs_codec._base.install import needs
@@ -42,4 +43,5 @@ __all__ = [
     "load_model",
     "load_pair",
     "tokenizer_fingerprint",
+    "use_threads",
 ]

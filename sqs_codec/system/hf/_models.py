@@ -30,8 +30,8 @@ from sqs_codec import vocabulary_fingerprint
 from sqs_codec._base import checks
 from sqs_codec._base.files import lacks_folder
 from sqs_codec.system._base import chat
+from sqs_codec.system._base.devices import DTYPES
 from sqs_codec.system._base.hub import ask_hub
-from sqs_codec.system.engine._registry import DTYPES
 
 # Hugging Face picks the classes of models and tokenizers at run time from a
 # configuration file, so there is no static type to name.

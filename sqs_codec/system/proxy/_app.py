@@ -27,11 +27,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from sqs_codec.system._base.address import bearer
 from sqs_codec.system.proxy import _request
 from sqs_codec.system.proxy._errors import ApiError
 from sqs_codec.system.proxy._metrics import CONTENT_TYPE_LATEST, Metrics
 from sqs_codec.system.proxy._writer import Answer, Piece, Writer
-from sqs_codec.system.serve._address import bearer
 from sqs_codec.system.session import Sampling
 
 __all__ = ["make_app"]

@@ -12,8 +12,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from sqs_codec._base import checks
 from sqs_codec._codec.prior import Prior
 from sqs_codec._codec.verify import Verdict
+from sqs_codec.system._base.address import check_token
 from sqs_codec.system.engine import Engine, EngineInfo
-from sqs_codec.system.serve._address import check_token
 from sqs_codec.system.serve._connection import (
     Connection,
     Owner,

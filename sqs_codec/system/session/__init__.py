@@ -10,12 +10,13 @@ from sqs_codec.system.session._cloud import CloudSession, session_of, unknown_se
 from sqs_codec.system.session._edge import EdgeSession
 from sqs_codec.system.session._events import Emitted, Refused, Welcomed
 from sqs_codec.system.session._job import Job, Sampling, Verifier, judge
-from sqs_codec.system.session._limits import Limits
+from sqs_codec.system.session._limits import MAX_DRAFT, Limits
 from sqs_codec.system.session._link import Link, LinkError
 from sqs_codec.system.session._local import LocalLink
 from sqs_codec.system.session._setting import Setting
 
 __all__ = [
+    "MAX_DRAFT",
     "CloudSession",
     "EdgeSession",
     "Emitted",

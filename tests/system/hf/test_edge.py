@@ -15,7 +15,7 @@ import transformers
 from transformers.generation import utils as generation
 
 import sqs_codec as sqs
-from sqs_codec.cli.generate import SMOLLM2
+from sqs_codec.cli.options import SMOLLM2_FINGERPRINT
 from sqs_codec.hf import SparseLogitsProcessor
 from sqs_codec.system import hf
 from sqs_codec.system.edge import FixedPlan
@@ -169,7 +169,7 @@ def test_text_is_smollm2s_own(smollm2: Pair, plan: FixedPlan | None) -> None:
     prompt = smollm2.encode(PLEA)
     edge = Edge(smollm2.draft, smollm2.tokenizer, planner=plan)
     assert edge.vocab_size == 49_152
-    assert edge._draft.fingerprint == SMOLLM2
+    assert edge._draft.fingerprint == SMOLLM2_FINGERPRINT
     link = link_to(smollm2.target, 49_152, smollm2.tokenizer)
     steps = edge.generate(
         prompt, link, max_tokens=LENGTH, sampling=Sampling(temperature=0)

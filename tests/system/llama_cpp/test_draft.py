@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 import sqs_codec as sqs
 from sqs_codec import vocabulary_fingerprint
-from sqs_codec.cli.generate import SMOLLM2
+from sqs_codec.cli.options import SMOLLM2_FINGERPRINT
 from sqs_codec.system import llama_cpp
 from sqs_codec.system.hf import CachedModel, encode_prompt, tokenizer_fingerprint
 from sqs_codec.system.hf._models import Pair, _smollm2_gguf, encode_chat
@@ -212,7 +212,11 @@ def test_files_that_cant_be_loaded(
 
 def test_vocabulary_is_that_of_the_tokenizer(draft: Draft, smollm2: Pair) -> None:
     assert draft.vocab_size == smollm2.vocab_size
-    assert draft.fingerprint == tokenizer_fingerprint(smollm2.tokenizer) == SMOLLM2
+    assert (
+        draft.fingerprint
+        == tokenizer_fingerprint(smollm2.tokenizer)
+        == SMOLLM2_FINGERPRINT
+    )
     assert draft.stop >= smollm2.stop
     for prompt in PROMPTS:
         expected = encode_prompt(smollm2.tokenizer, prompt)

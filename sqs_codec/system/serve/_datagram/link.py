@@ -11,8 +11,7 @@ from typing import NoReturn
 from OpenSSL import SSL
 
 from sqs_codec._base.words import shown
-from sqs_codec.system._base.address import join_address
-from sqs_codec.system.serve._address import File
+from sqs_codec.system._base.address import File, join_address
 from sqs_codec.system.serve._datagram.dtls import (
     MAX_MESSAGE,
     RECORD,

@@ -15,7 +15,7 @@ from typing import Any
 import grpc
 
 from sqs_codec._base.words import shown
-from sqs_codec.system.serve._address import File
+from sqs_codec.system._base.address import File
 from sqs_codec.system.session import LinkError
 
 __all__ = ["GrpcLink"]
