@@ -132,7 +132,8 @@ class Prior:
             What the draft model gave, in the order of the text. Take the keep rule,
             the resolution and the temperatures that will be used.
         counts : array_like of int [vocab_size], optional
-            How often each id is in a text, for ids that the distributions lack.
+            How often each id is in a text, for ids that the distributions lack. Without
+            distributions the prior is that of `from_counts`.
         classes : int, optional
             How many classes of contexts to tell apart, 1 to 32. If None, it is chosen
             by what gives the fewest bits for every fifth run of the distributions,
@@ -141,7 +142,7 @@ class Prior:
         Raises
         ------
         ValueError
-            If there are no distributions, or they have different vocabularies.
+            If there is nothing to fit to, or the vocabularies differ.
         """
         from sqs_codec._codec.prior_fit import Supports, fit_supports
 
@@ -155,11 +156,13 @@ class Prior:
                 )
             vocab_size = q.vocab_size
             supports.append(q.token_ids)
-        if not supports:
-            raise ValueError("there are no distributions to fit a prior to")
-        text = None if counts is None else _check_counts(counts, vocab_size)
         if classes is not None:
             classes = checks.in_range("classes", classes, 1, MAX_PRIOR_CLASSES)
+        if not supports:
+            if counts is None:
+                raise ValueError("there are no distributions to fit a prior to")
+            return cls.from_counts(counts)
+        text = None if counts is None else _check_counts(counts, vocab_size)
         tables = fit_supports(Supports(supports), vocab_size, text, classes)
         return cls.from_bytes(tables.write())
 

@@ -12,8 +12,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 import sqs_codec as sqs
 from sqs_codec.cli import main as cli
 from sqs_codec.cli import prior as command
+from sqs_codec.cli.files import load_tokenizer
 from sqs_codec.cli.options import find_prior
-from sqs_codec.cli.prior import load_tokenizer, read_tokens
+from sqs_codec.cli.prior import read_tokens
 
 README = Path(__file__).parents[2] / "README.md"
 V = 400
