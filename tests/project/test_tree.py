@@ -121,8 +121,8 @@ CODEC = (
     {"_codec"},
     {"theory"},
     {"__init__"},
-    {"bits", "torch", "distill"},
-    {"hf"},
+    {"bits", "torch"},
+    {"distill", "hf"},
 )
 """The codec's rooms from the ground up; who has no folder is a file."""
 
