@@ -83,4 +83,3 @@ def test_a_prior_is_measured_on_what_it_was_not_fitted_to() -> None:
         assert mean == np.mean([asked.bits(q) for q in held])
     assert saving.held_out == 8
     assert bits.prior_saving(400, [drafts[1]], [text[:4]]) is None
-    assert sqs.Prior.fit([], counts) == sqs.Prior.from_counts(counts)

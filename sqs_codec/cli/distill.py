@@ -34,7 +34,6 @@ from sqs_codec.cli.options import (
     has_packages,
     interrupts_raise,
     number,
-    prior_of,
 )
 
 if TYPE_CHECKING:
@@ -139,7 +138,7 @@ def make(args: argparse.Namespace) -> int:
     if not has_packages("distill make", needed, extra="distill,hf"):
         return 1
     check_folder(args.output)
-    prior_of(args.prior, b"")
+    find_prior(args.prior)
     source = f"{digest(args.texts)}; seed {args.seed}"
     from sqs_codec.distill import Writer
     from sqs_codec.system.hf import load_model, tokenizer_fingerprint
@@ -149,7 +148,7 @@ def make(args: argparse.Namespace) -> int:
     length = piece_length(model, args.max_length)
     tokenizer = tokenizer_fingerprint(model.tokenizer)
     codec = sqs.Codec(
-        model.vocab_size, args.resolution, prior=prior_of(args.prior, tokenizer)
+        model.vocab_size, args.resolution, prior=find_prior(args.prior, tokenizer)
     )
     with (
         interrupts_raise(),
@@ -369,7 +368,7 @@ def tail_codec(args: argparse.Namespace, fingerprint: bytes, size: int) -> sqs.C
     vocab_size = args.vocab_size or size
     if not vocab_size:
         args.usage_error("how many ids are there? give --tokenizer or --vocab-size")
-    prior = prior_of(args.prior, fingerprint)
+    prior = find_prior(args.prior, fingerprint)
     tailed = prior.with_tail() if prior else None
     return sqs.Codec(vocab_size + 1, args.resolution, prior=tailed)
 

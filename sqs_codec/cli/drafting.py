@@ -177,7 +177,7 @@ def settings(args: argparse.Namespace, draft: Draft) -> list[Setting]:
     from sqs_codec.system.edge import default_settings
     from sqs_codec.system.session import Setting
 
-    prior = options.prior_of(args.prior, draft.fingerprint)
+    prior = options.find_prior(args.prior, draft.fingerprint)
     codec = sqs.Codec(draft.vocab_size, prior=prior)
     if args.kept is not None:
         return [Setting(codec, sqs.TopK(args.kept))]

@@ -40,17 +40,12 @@ def open_logits(path: str | Path) -> NDArray[np.floating]:
         raise ValueError(f"{path} is not a .npy file of numbers") from error
     if not isinstance(array, np.ndarray):
         raise ValueError(f"{path} holds several arrays, expected one: a .npy file")
-    kind, size = array.dtype.kind, array.dtype.itemsize
-    if array.ndim != 2 or kind != "f" or size not in (2, 4, 8):
+    sizes, floats = f"{MIN_VOCAB} to {MAX_VOCAB}", ("float16", "float32", "float64")
+    is_kind = array.ndim == 2 and array.dtype.name in floats
+    if not is_kind or not len(array) or not MIN_VOCAB <= array.shape[1] <= MAX_VOCAB:
         raise ValueError(
-            f"{path} must hold float16, float32 or float64 of shape [N, V], "
+            f"{path} must hold {', '.join(floats)} of shape [N, V], V of {sizes}, "
             f"got {array.dtype} of shape {list(array.shape)}"
-        )
-    rows, vocab_size = array.shape
-    if rows == 0 or not MIN_VOCAB <= vocab_size <= MAX_VOCAB:
-        raise ValueError(
-            f"{path} must hold at least one row of {MIN_VOCAB} to {MAX_VOCAB} logits, "
-            f"got {rows} of {vocab_size}"
         )
     if look_like_probabilities(array[0]):
         raise ValueError(

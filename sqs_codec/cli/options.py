@@ -218,13 +218,16 @@ def read_text(path: Path) -> str:
         raise ValueError(f"{path} is not UTF-8: {error}") from error
 
 
-def find_prior(name: str | None) -> Prior | None:
+def find_prior(name: str | None, fingerprint: bytes = b"") -> Prior | None:
     """Return the prior that an option names.
 
     Parameters
     ----------
     name : str or None
-        A file, or the name of a built-in prior. "none" and None are no prior.
+        A file, or the name of a built-in prior. "none" is no prior, and None that of
+        the vocabulary, if it is SmolLM2's.
+    fingerprint : bytes, optional
+        Of the vocabulary.
 
     Raises
     ------
@@ -233,6 +236,8 @@ def find_prior(name: str | None) -> Prior | None:
     OSError
         The file can't be read.
     """
+    if name is None and fingerprint == SMOLLM2_FINGERPRINT:
+        name = "smollm2"
     if name is None or name == "none":
         return None
     if Path(name).exists() and not Path(name).is_dir():
@@ -241,13 +246,6 @@ def find_prior(name: str | None) -> Prior | None:
         return Prior.builtin(name)
     except ValueError as error:
         raise ValueError(f"no file {name}, and no built-in prior: {error}") from error
-
-
-def prior_of(name: str | None, fingerprint: bytes) -> Prior | None:
-    """Return the prior that an option names; if none, that of SmolLM2's tokenizer."""
-    if name is None and fingerprint == SMOLLM2_FINGERPRINT:
-        name = "smollm2"
-    return find_prior(name)
 
 
 class _Format(logging.Formatter):
