@@ -10,9 +10,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 import sqs_codec as sqs
-from sqs_codec._base.files import lacks_folder
 from sqs_codec._base.words import shown
 from sqs_codec.cli import options
+from sqs_codec.system._base.hub import lacks_folder
 from sqs_codec.system.edge import MODES
 
 if TYPE_CHECKING:
@@ -113,6 +113,7 @@ def carry_out(
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     options.log_warnings(args.called)
     try:
+        _check_files(args)
         work(args)
     # A refusal is a RuntimeError, and so is what llama.cpp's package and torch raise.
     except (ImportError, RuntimeError) as error:
@@ -139,7 +140,7 @@ def _has_packages(args: argparse.Namespace, more: Sequence[str], extra: str) -> 
     return options.has_packages(command, needed, extra=",".join([own, *extra.split()]))
 
 
-def check_files(args: argparse.Namespace) -> None:
+def _check_files(args: argparse.Namespace) -> None:
     """Refuse what can be known to be wrong before it takes the time to load a model."""
     options.find_prior(args.prior)
     if is_gguf(args.draft):
@@ -161,12 +162,15 @@ def load(args: argparse.Namespace, longest: int) -> Model:
         from sqs_codec.system import llama_cpp
 
         return llama_cpp.Draft(args.draft, n_ctx=longest, threads=args.threads)
-    from sqs_codec.system.hf import Draft, load_model, use_threads
+    from sqs_codec.system.hf import Draft, load_model
 
-    use_threads(args.threads or 1)
     dropped = options.DROP_LAYERS if args.drop_layers is None else args.drop_layers
     loading = {"device": "auto", "dtype": "auto"}
     loading |= options.given(args, *options.LOADING)
+    import torch  # after hf, which says how its threads wait
+
+    # A step of a small model is too short to share.
+    torch.set_num_threads(args.threads or 1)
     model = load_model(args.draft, drop_layers=dropped, **loading)
     print(f"Drafting with {shown(model.summary)} {model.placement}", file=sys.stderr)
     return Draft(model.model, model.tokenizer)

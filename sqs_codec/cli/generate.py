@@ -112,7 +112,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _write(args: argparse.Namespace) -> None:
-    drafting.check_files(args)
     from sqs_codec.system.edge import Edge, FixedPlan
 
     prompt = sys.stdin.read() if args.prompt == "-" else args.prompt

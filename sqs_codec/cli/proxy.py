@@ -8,13 +8,12 @@ import socket
 import sys
 
 from sqs_codec.cli import drafting, options
-from sqs_codec.system._base.address import (
+from sqs_codec.system._base.address import join_address, split_address
+from sqs_codec.system._base.security import (
     check_certificate,
     check_free,
     check_token,
-    join_address,
     require_loopback,
-    split_address,
 )
 
 DESCRIPTION = """\
@@ -141,15 +140,14 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _serve(args: argparse.Namespace) -> None:
-    drafting.check_files(args)
     host, port = split_address(args.listen)
     check_free(host, port)
     drafting.connect(args).close()  # before the model takes its time
 
-    from sqs_codec.system.proxy import Writer, make_app, make_server
+    from sqs_codec.system.proxy import Completer, make_app, make_server
 
     model = drafting.load(args, CONTEXT)
-    writer = Writer(
+    completer = Completer(
         model,
         lambda: drafting.connect(args),
         server=args.server,
@@ -158,9 +156,9 @@ def _serve(args: argparse.Namespace) -> None:
         modes=drafting.modes(args),
         prefer=args.prefer,
     )
-    writer.check()
+    completer.check()
     app = make_app(
-        writer,
+        completer,
         names=args.model_name,
         sampling=drafting.sampling(args, model),
         api_key=args.api_key,

@@ -14,8 +14,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from sqs_codec import Prior
 from sqs_codec._base.words import shown
-from sqs_codec._codec.prior import Prior
 from sqs_codec.cli.options import (
     HF_MODULES,
     LOADING,
@@ -27,12 +27,8 @@ from sqs_codec.cli.options import (
     log_warnings,
     number,
 )
-from sqs_codec.system._base.address import (
-    check_free,
-    check_security,
-    check_token,
-    join_address,
-)
+from sqs_codec.system._base.address import join_address
+from sqs_codec.system._base.security import check_free, check_security, check_token
 from sqs_codec.system.engine import ENGINES, EngineConfig, make_engine
 
 if TYPE_CHECKING:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import ssl
 from typing import Literal
 
 from sqs_codec._base import checks
-from sqs_codec._base.files import require_file
-from sqs_codec.system._base.address import (
+from sqs_codec.system._base.address import split_address
+from sqs_codec.system._base.security import (
     File,
+    check_roots,
     check_token,
     require_loopback,
-    split_address,
 )
 from sqs_codec.system.session import Link, LinkError
 
@@ -62,7 +61,10 @@ def connect(
     if insecure:
         require_loopback(host)
     elif cert is not None:
-        _check_roots(cert)
+        try:
+            check_roots(cert)
+        except ValueError as error:
+            raise LinkError(str(error)) from error
     # Either takes a moment to import, and needs a package that the other doesn't.
     if transport == "grpc":
         from sqs_codec.system.serve._grpc.link import GrpcLink
@@ -77,17 +79,3 @@ def connect(
             host, port, cert=cert, token=token, insecure=insecure, timeout=timeout
         )
     raise ValueError(f'transport must be "grpc" or "datagram", got {transport!r}')
-
-
-def _check_roots(cert: File) -> None:
-    """Refuse to make a link by a file that has no certificates to trust."""
-    try:
-        require_file(cert)
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cert)
-    except OSError as error:
-        # What OpenSSL says of other files has no word that helps.
-        broken = isinstance(error, ssl.SSLError)
-        reason = "it has no certificate in PEM" if broken else error.strerror
-        raise LinkError(f"can't load the certificate {cert}: {reason}") from error
-    except ValueError as error:
-        raise LinkError(f"can't load the certificate: {error}") from error

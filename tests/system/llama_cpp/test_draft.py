@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 
 import sqs_codec as sqs
 from sqs_codec import vocabulary_fingerprint
-from sqs_codec.cli.options import SMOLLM2_FINGERPRINT
+from sqs_codec.cli.demo.pair import Pair
+from sqs_codec.cli.options import SMOLLM2_FINGERPRINT as SMOLLM2
 from sqs_codec.system import llama_cpp
 from sqs_codec.system.hf import CachedModel, encode_prompt, tokenizer_fingerprint
-from sqs_codec.system.hf._models import Pair, _smollm2_gguf, encode_chat
+from sqs_codec.system.hf._models import _smollm2_gguf
+from sqs_codec.system.hf._text import encode_chat
 from sqs_codec.system.llama_cpp import Draft, TextStream
 from tests.kit import branching
 from tests.system.llama_cpp.files import WORDS, write_model
@@ -212,11 +214,7 @@ def test_files_that_cant_be_loaded(
 
 def test_vocabulary_is_that_of_the_tokenizer(draft: Draft, smollm2: Pair) -> None:
     assert draft.vocab_size == smollm2.vocab_size
-    assert (
-        draft.fingerprint
-        == tokenizer_fingerprint(smollm2.tokenizer)
-        == SMOLLM2_FINGERPRINT
-    )
+    assert draft.fingerprint == tokenizer_fingerprint(smollm2.tokenizer) == SMOLLM2
     assert draft.stop >= smollm2.stop
     for prompt in PROMPTS:
         expected = encode_prompt(smollm2.tokenizer, prompt)
