@@ -89,8 +89,8 @@ LONGEST = 1 << 16
 def fill(parser: argparse.ArgumentParser) -> None:
     """Add the commands."""
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in COMMANDS:
-        add_command(commands, *command)
+    for name, help_, fill_, description in COMMANDS:
+        add_command(commands, name, fill_, help=help_, description=description)
 
 
 def fill_make(parser: argparse.ArgumentParser) -> None:

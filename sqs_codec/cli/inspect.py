@@ -20,10 +20,7 @@ they have one. Without --kind both kinds are tried. Packets of a stream can't be
 read on their own.
 """
 
-KINDS = {
-    "distribution": "a distribution",
-    "round": "a round",
-}
+KINDS = {"distribution": "a distribution", "round": "a round"}
 """What a packet can hold, with its article."""
 
 MOST_BYTES = 1 << 27
@@ -106,11 +103,6 @@ def describe(codec: sqs.Codec, packet: bytes, kind: str) -> str:
 
     The symbols of an ``"entropy"`` packet share bits: their rows have no place and no
     cost.
-
-    Raises
-    ------
-    sqs.PacketError
-        The packet is none of this codec and kind.
 
     Examples
     --------
