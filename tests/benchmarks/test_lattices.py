@@ -23,7 +23,7 @@ from benchmarks.experiments.lattices import REZNIK
 from benchmarks.rate.measure import bits_at
 from benchmarks.rate.schemes import Row
 from benchmarks.sources import Session, shipped
-from sqs_codec.cli.bits import pareto
+from sqs_codec.bits import pareto
 
 SMOLLM2 = sqs.Prior.builtin("smollm2")
 

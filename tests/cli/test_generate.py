@@ -15,7 +15,8 @@ import transformers
 
 import sqs_codec as sqs
 from sqs_codec.cli import main as cli
-from sqs_codec.cli.generate import SMOLLM2, settings
+from sqs_codec.cli.drafting import settings
+from sqs_codec.cli.options import SMOLLM2_FINGERPRINT as SMOLLM2
 from sqs_codec.system.engine import EngineConfig, make_engine
 from sqs_codec.system.hf import _models, load_model
 from tests.cli.test_demo import WORDS, save_model
