@@ -96,7 +96,8 @@ class CloudSession:
         self._refused: str | None = None
         self._ended = False
         self._out: dict[type, bytes] = {}
-        self._agreed: Agreement | None = None  # None before the hello
+        self._new = True  # until the hello
+        self._agreed: Agreement
         self._number = 0  # of the next round, or of the one in the works
         self._drawn = 0  # the number by which that round is drawn
         self._epoch = 0  # how often the text was replaced
@@ -124,7 +125,7 @@ class CloudSession:
         """Where in the picture of ``docs/system.md`` it is, "ready" for example."""
         if self._refused is not None or self._ended:
             return "ended" if self._ended else "refused"
-        if self._agreed is None:
+        if self._new:
             return "new"
         if self._pending is not None:
             return "collecting"
@@ -203,7 +204,7 @@ class CloudSession:
             self._out.clear()
             self._forget()
             self._queue(wire.Need(None))  # it is known no more
-        elif self._agreed is None:
+        elif self._new:
             self._queue(wire.Need(None))
         elif isinstance(message, wire.Context):
             self._take_context(message)
@@ -215,7 +216,7 @@ class CloudSession:
             self._take_generate(message)
 
     def _take_hello(self, hello: wire.Hello) -> None:
-        if self._agreed is None:
+        if self._new:
             self._agreed = agree(
                 hello,
                 self._session_id,
@@ -223,6 +224,7 @@ class CloudSession:
                 self._vocab_size,
                 self._priors,
             )
+            self._new = False
         elif hello != self._agreed.hello:
             raise WireError(
                 "the session was opened by another hello; what it is about can't "
@@ -311,7 +313,6 @@ class CloudSession:
             _check_same(number, self._draft.asked, message)
         else:
             round_ = self._decode(message)
-            assert self._agreed is not None
             numbers = draws(self._agreed.hello.seed, self._drawn, len(round_) + 1)
             self._draft = CloudRound(number, numbers, message, round_)
             self._generation = None
@@ -357,7 +358,6 @@ class CloudSession:
         return found
 
     def _codec(self, setting: int) -> Codec:
-        assert self._agreed is not None
         codecs = self._agreed.codecs
         if setting >= len(codecs):
             raise WireError(
@@ -422,7 +422,7 @@ class CloudSession:
     def _token_messages(self) -> list[bytes]:
         """Return the tokens decoded since the last time."""
         generation = self._generation
-        if generation is None or self._agreed is None:
+        if generation is None:
             return []
         tokens = self._text[generation.base :]
         most = min(self._limits.max_message, self._agreed.hello.max_message)
@@ -450,7 +450,6 @@ class CloudSession:
         elif self._draft is not None:
             self._make_job(self._draft.round_, self._draft.draws)
         elif (generation := self._running()) is not None:
-            assert self._agreed is not None
             left = generation.base + generation.n - len(self._text)
             hints = self._hints.chain(self._text, left - 1, threshold)
             key = race_key(self._agreed.hello.seed, self._epoch)
@@ -463,7 +462,6 @@ class CloudSession:
         draws: NDArray[np.float64] = NO_DRAWS,
         **shared: Any,
     ) -> None:
-        assert self._agreed is not None
         self._job = Job(
             self._session_id,
             [*self._text],
@@ -510,7 +508,6 @@ class CloudSession:
 
     def _answer(self, draft: CloudRound, verdict: Verdict) -> None:
         """End the round by its verdict."""
-        assert self._agreed is not None
         answer = wire.Answer(draft.number, verdict.accepted, verdict.token)
         message = answer.to_bytes(self._vocab_size)
         self._queue_bytes(wire.Answer, message)
@@ -521,7 +518,6 @@ class CloudSession:
         self._start(number, number, self._text + fresh)
 
     def _take_tokens(self, generation: CloudGeneration, fresh: list[int]) -> None:
-        assert self._agreed is not None
         self._text += until_stop(fresh, self._agreed.stop)
         generation.stopped = self._text[-1] in self._agreed.stop
         if generation.stopped or len(self._text) == generation.base + generation.n:

@@ -1498,5 +1498,11 @@ def test_steps_of_a_round_make_few_calls():
     """Each distribution is checked where it enters and encoded once."""
     calls(rounds=5)  # what is kept for later is made
     found = calls(rounds=5)
-    for name, most in (("push", 25), ("flush", 25), ("message to job", 65)):
+    for name, most in (
+        ("push", 25),
+        ("flush", 25),
+        ("message to job", 65),
+        ("guess", 40),
+        ("hint", 60),
+    ):
         assert np.median(found[name], axis=0)[0] <= most
