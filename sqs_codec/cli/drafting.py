@@ -133,7 +133,9 @@ def _has_packages(args: argparse.Namespace, more: Sequence[str], extra: str) -> 
         needed += ["llama_cpp"]
     else:
         needed += options.HF_MODULES
-        if not args.draft:
+        if args.draft:
+            own = "serve,hf"
+        else:
             needed += options.SMOLLM2_MODULES
     command = args.called.removeprefix("sqs ")
     return options.has_packages(command, needed, extra=",".join([own, *extra.split()]))
