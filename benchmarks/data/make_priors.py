@@ -100,7 +100,7 @@ class Corpus:
         codec = sqs.Codec(ids.shape[1], RESOLUTION, "bitpack")
         found = []
         for t, temperature in enumerate(TEMPERATURES):
-            qs = codec.quantize_batch(logits, KEEP, temperature=temperature)
+            qs = codec.quantize_rows(logits, KEEP, temperature=temperature)
             for text, row, q in zip(self._arrays["text"], ids, qs, strict=True):
                 found.append((text, t, (row[q.token_ids], q.counts)))
         found.sort(key=lambda entry: entry[:2])  # stable: positions stay in order

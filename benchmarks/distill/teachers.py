@@ -180,7 +180,7 @@ def _read_all(
         kept["top"].append((column[ids].ravel(), values.ravel(), lengths))
         for codec in codecs:
             for seed, rng in enumerate(rngs):
-                found = codec.quantize_unbiased_batch(logits, rng=rng)
+                found = codec.quantize_unbiased_rows(logits, rng=rng)
                 weights = found.counts / codec.resolution
                 part = column[found.token_ids], weights, np.diff(found.offsets)
                 kept[f"{codec.resolution} {seed}"].append(part)

@@ -144,7 +144,7 @@ class RecordedVerifier:
         start = length - self._prompt
         part = slice(start, start + 1 + (0 if round_ is None else len(round_)))
         rows = _softmax(self._rows[part], temperature)
-        return sqs.verify_batch([round_], rows, self._numbers[part])[0]
+        return sqs.verify_rounds([round_], rows, self._numbers[part])[0]
 
 
 def _softmax(rows: NDArray[np.floating], temperature: float) -> NDArray[np.float32]:

@@ -395,7 +395,7 @@ def _softmax(row: NDArray[np.floating], temperature: float) -> NDArray[np.float6
 
 
 def _bits(codec: sqs.Codec, q: sqs.SparseDistribution) -> float:
-    return codec.bits(q) if len(q.token_ids) <= codec.max_support else math.inf
+    return codec.bits(q) if len(q.token_ids) <= codec.max_survivors else math.inf
 
 
 def recommend(points: Iterable[Point], most_tv: float) -> list[Point]:

@@ -10,7 +10,7 @@ import torch
 
 from sqs_codec import Verdict
 from sqs_codec.system.session import Job, Sampling
-from sqs_codec.torch import gumbel_verify, verify_batch
+from sqs_codec.torch import gumbel_verify, verify_rounds
 from sqs_codec.torch._tensors import detached
 
 __all__ = ["truncated", "verify_jobs"]
@@ -48,7 +48,7 @@ def verify_jobs(jobs: Sequence[Job], logits: torch.Tensor) -> list[Verdict | Non
 
 
 def _verify_rounds(jobs: Sequence[Job], rows: torch.Tensor) -> list[Verdict]:
-    return verify_batch(
+    return verify_rounds(
         [job.round_ for job in jobs],
         rows,
         np.concatenate([job.draws for job in jobs]),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sqs_codec import Verdict, gumbel_verify, verify_batch
+from sqs_codec import Verdict, gumbel_verify, verify_rounds
 from sqs_codec._codec.truncation import truncate
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def _verify(job: Job, logits: NDArray[np.floating]) -> Verdict | None:
         return None
     if job.key is None:
         probs = _probabilities(logits, job.sampling)
-        return verify_batch([job.round_], probs, job.draws)[0]
+        return verify_rounds([job.round_], probs, job.draws)[0]
     sampling = job.sampling.config()
     return gumbel_verify(job.hints, logits, job.key, len(job.text), **sampling)
 

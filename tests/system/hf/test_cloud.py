@@ -110,7 +110,7 @@ def expected(model: Any, job: Job) -> Verdict:
     """The verdict by transformers' own probabilities."""
     drafted = job.round_.tokens if job.round_ else ()
     probs = probs_of(model, [*job.text, *drafted], len(job.draws))
-    return sqs.verify_batch([job.round_], probs, job.draws)[0]
+    return sqs.verify_rounds([job.round_], probs, job.draws)[0]
 
 
 class Watch:
@@ -568,7 +568,7 @@ def test_padded_vocabularies_are_cropped(model: Any) -> None:
     job = Job(b"s", [1, 2, 3], None, np.array([0.9]), ALL)
     probs = probs_of(model, job.text, 1)[:, :40]
     assert cloud.vocab_size == 40
-    assert cloud.verify([job]) == sqs.verify_batch(
+    assert cloud.verify([job]) == sqs.verify_rounds(
         [None], probs / probs.sum(), job.draws
     )
     with pytest.raises(ValueError, match=r"ids must be in \[0, 40\), got 3 to 45"):
