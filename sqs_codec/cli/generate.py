@@ -21,8 +21,7 @@ from sqs_codec.system.edge import MODES
 from sqs_codec.system.session import MAX_DRAFT
 
 if TYPE_CHECKING:
-    from sqs_codec.system.edge import Draft, Edge, Step
-    from sqs_codec.system.proxy._model import Model, Text
+    from sqs_codec.system.edge import Draft, Edge, Step, TextDraft, TextStream
     from sqs_codec.system.session import Link, Sampling, Setting
 
 DESCRIPTION = """\
@@ -300,7 +299,7 @@ def modes(args: argparse.Namespace) -> Sequence[str]:
     return MODES if args.mode == "auto" else [args.mode]
 
 
-def load(args: argparse.Namespace, longest: int) -> Model:
+def load(args: argparse.Namespace, longest: int) -> TextDraft:
     """Load the draft model, one of llama.cpp with memory for so many tokens."""
     if sys.stderr.isatty():
         print(f"Loading {shown(args.draft or 'SmolLM2')} to draft ...", file=sys.stderr)
@@ -322,7 +321,7 @@ def load(args: argparse.Namespace, longest: int) -> Model:
     return Draft(model.model, model.tokenizer)
 
 
-def _show(edge: Edge, steps: Iterator[Step], text: Text) -> None:
+def _show(edge: Edge, steps: Iterator[Step], text: TextStream) -> None:
     try:
         for step in steps:
             said = text.add(step.tokens)
@@ -357,7 +356,7 @@ def settings(args: argparse.Namespace, draft: Draft) -> list[Setting]:
     return default_settings(draft.vocab_size, prior)
 
 
-def sampling(args: argparse.Namespace, draft: Model) -> Sampling:
+def sampling(args: argparse.Namespace, draft: TextDraft) -> Sampling:
     """Return how texts are drawn: by the options, by the draft's files, by default."""
     from sqs_codec.system.session import Sampling
 

@@ -6,17 +6,17 @@ import contextlib
 import time
 from collections.abc import Callable, Collection, Generator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 
 import sqs_codec as sqs
-from sqs_codec.system.edge._loop import DraftModel, Planning, Step, generate
+from sqs_codec.system.edge._loop import Planning, Step, generate
+from sqs_codec.system.edge._model import Draft
 from sqs_codec.system.edge._planner import MODES, Planner, check_modes
 from sqs_codec.system.session import EdgeSession, Link, Sampling, Setting, seed_of
 
 __all__ = [
-    "Draft",
     "Edge",
     "EdgeMetrics",
     "default_settings",
@@ -24,22 +24,6 @@ __all__ = [
 
 MOST_PLANNERS = 16
 """What is known of links and models for other ways to draw is forgotten."""
-
-
-class Draft(DraftModel, Protocol):
-    """A model that drafts, and what a cloud has to know of it."""
-
-    @property
-    def vocab_size(self) -> int:
-        """V."""
-
-    @property
-    def stop(self) -> frozenset[int]:
-        """The model's own stop tokens."""
-
-    @property
-    def fingerprint(self) -> bytes:
-        """As `fingerprint` gives it; empty if the vocabulary isn't known."""
 
 
 @dataclass

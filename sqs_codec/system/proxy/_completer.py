@@ -21,12 +21,12 @@ from sqs_codec.system.edge import (
     FixedPlan,
     RefusalError,
     Step,
+    TextDraft,
     default_settings,
     generate,
 )
 from sqs_codec.system.proxy._draft import GoneError, SharedDraft, Turns, link
 from sqs_codec.system.proxy._errors import ApiError
-from sqs_codec.system.proxy._model import Model
 from sqs_codec.system.proxy._request import Request
 from sqs_codec.system.proxy._stops import Stops
 from sqs_codec.system.session import EdgeSession, Limits, Link, LinkError, Setting
@@ -114,7 +114,7 @@ class Completer:
 
     Parameters
     ----------
-    model : Model
+    model : TextDraft
     connect : callable
         Makes a link to the cloud, or raises `LinkError`.
     server : str
@@ -129,7 +129,7 @@ class Completer:
 
     def __init__(
         self,
-        model: Model,
+        model: TextDraft,
         connect: Callable[[], Link],
         *,
         server: str,
@@ -154,7 +154,7 @@ class Completer:
     def __repr__(self) -> str:
         return f"<Completer with {self._server}>"
 
-    def _seat(self, draft: Model) -> Seat:
+    def _seat(self, draft: TextDraft) -> Seat:
         shared = SharedDraft(draft, self._turns)
         return shared, Edge(
             shared, settings=self._settings, modes=self._modes, prefer=self._prefer

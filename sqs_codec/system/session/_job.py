@@ -87,7 +87,7 @@ class Job:
     round_ : Round or None
         The drafted tokens that follow the text. If None, there are none.
     draws : ndarray of float64 [L+1] or [0]
-        Numbers in [0, 1), by which the round is verified as `verify_rounds` does.
+        Numbers in [0, 1), by which the round is verified as `verify_batch` does.
     sampling : Sampling
     hints : sequence of int
         With a key, the tokens that may follow the text.
@@ -115,18 +115,26 @@ class Job:
         return len(self.draws) if self.key is None else len(self.hints) + 1
 
     def check(self, vocab_size: int, max_text: int, because: str) -> list[int]:
-        """Return text and draft, if a target model can do the job, or a ValueError.
+        """Return the text and draft, of a job that a target model can do.
 
-        `because` says to people what `max_text` comes from.
+        Parameters
+        ----------
+        vocab_size, max_text : int
+            The model's, as in `Verifier`.
+        because : str
+            What `max_text` comes from, for people.
+
+        Raises
+        ------
+        ValueError
+            It can't.
         """
-        tokens = [*self.text, *self.drafted]
-        if not len(self.text):
+        tokens, drafted = [*self.text, *self.drafted], len(self.drafted)
+        if len(tokens) == drafted:
             raise ValueError("the text must have at least one token")
         if len(tokens) > max_text:
-            raise ValueError(
-                f"{len(tokens)} tokens, and the most that fits is {max_text} "
-                f"({because})"
-            )
+            fits = f"the most that fits is {max_text} ({because})"
+            raise ValueError(f"{len(tokens)} tokens, and {fits}")
         least, most = min(tokens), max(tokens)
         if not 0 <= least <= most < vocab_size:
             raise ValueError(
@@ -137,14 +145,13 @@ class Job:
                 f"the round has a vocabulary of {self.round_.vocab_size}, the model "
                 f"one of {vocab_size}"
             )
-        length = len(self.drafted)
         if self.key is not None and (self.round_ is not None or len(self.draws)):
             raise ValueError(
                 "a job with a key has hints, and neither a round nor draws"
             )
-        if self.wanted not in (0, length + 1):
+        if self.wanted not in (0, drafted + 1):
             raise ValueError(
-                f"{length} drafted tokens take {length + 1} draws, or none, "
+                f"{drafted} drafted tokens take {drafted + 1} draws, or none, "
                 f"got {len(self.draws)}"
             )
         return tokens
