@@ -297,12 +297,12 @@ def read(
     args: argparse.Namespace,
 ) -> list[sqs.SparseRows]:
     """Return the teacher's distributions after each token of texts from `first` on."""
-    from sqs_codec.torch import quantize_unbiased
+    from sqs_codec.torch import quantize_unbiased_rows
 
     rngs = [np.random.default_rng([args.seed, first + i]) for i in range(len(texts))]
     rows: list[list[sqs.SparseDistribution]] = [[] for _ in texts]
     for i, logits in logits_of(model, texts):
-        rows[i] += quantize_unbiased(
+        rows[i] += quantize_unbiased_rows(
             codec, logits, temperature=args.temperature, rng=rngs[i]
         )
     return [*map(sqs.SparseRows.stack, rows)]
