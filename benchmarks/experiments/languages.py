@@ -22,12 +22,12 @@ from benchmarks.experiments.experiment import Options, Records, grouped
 from benchmarks.experiments.models import GEMMA3, GIVEN, SMOLLM2, load
 from benchmarks.experiments.speculate import Edge, Round, draw, read_rows, replay
 from benchmarks.experiments.traces import traces
-from benchmarks.planner.simulate import HEADER
 from benchmarks.rate.languages import KEEP, RESOLUTION
 from benchmarks.rate.measure import token_bits
 from benchmarks.rate.schemes import Row, codec, paper_bits
 from benchmarks.tables import dim, table
 from sqs_codec.system.serve._datagram.link import DatagramLink
+from sqs_codec.system.session._wire import ROUND_HEAD
 
 TITLE = "Languages, without and with a prior"
 ALONE = False
@@ -36,7 +36,7 @@ TEMPERATURE = 0.7
 LENGTH = 4
 """Of a round."""
 
-AROUND = HEADER + DatagramLink.overhead
+AROUND = ROUND_HEAD + DatagramLink.overhead
 """Bytes around a round: the session's header, then those of DTLS, UDP and IP."""
 
 EACH = 12

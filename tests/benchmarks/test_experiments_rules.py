@@ -1,6 +1,7 @@
 """Experiments with rules, drafts and languages, held to what is really sent."""
 
 import json
+import math
 from collections import Counter
 
 import numpy as np
@@ -9,7 +10,6 @@ import pytest
 import sqs_codec as sqs
 from benchmarks.data.make_corpus import TEXTS as FITTED
 from benchmarks.data.make_corpus import read_texts
-from benchmarks.planner import simulate
 from benchmarks.rate.schemes import Row
 
 pytest.importorskip("transformers")
@@ -21,8 +21,6 @@ from benchmarks.experiments import languages, mismatch, rules
 from benchmarks.experiments.experiment import Options
 from benchmarks.experiments.models import TEXTS
 from benchmarks.experiments.speculate import Edge, replay
-from sqs_codec.system.edge import FixedPlan
-from sqs_codec.system.serve._datagram.link import DatagramLink
 from tests.cli.test_demo import WORDS, save_model
 
 V = 3000
@@ -126,21 +124,19 @@ def test_rounds_are_counted_as_they_would_be_drawn():
 
 
 @pytest.mark.parametrize("length", [1, 3, 8])
-def test_seconds_are_those_of_the_simulated_loop(monkeypatch, length):
-    """Without what is random there, and with acceptances that are certain."""
-    for name in ("JITTER", "LATE", "UNSTEADY"):
-        monkeypatch.setattr(simulate, name, 0.0)
+def test_rounds_are_counted_as_they_come(length):
+    """With acceptances that are certain."""
     rng = np.random.default_rng(length)
-    n = simulate.TOKENS + simulate.SPARE
-    accepted, bits = rng.random(n) < 0.7, rng.uniform(20, 300, n)
-    drafts = simulate.Drafts(accepted, bits)
-    uplink, steps = mismatch.UPLINKS[1], simulate.Steps(0.015, 0.12, 0.006)
-    link = np.array([uplink.rate]), np.array([uplink.trip])
-    run = simulate.Run(*link, steps, DatagramLink.overhead, [drafts], rng)
-    run.fixed(FixedPlan(length).plan())
-    ours = accepted[: simulate.TOKENS].astype(float), bits[: simulate.TOKENS]
-    seconds = mismatch.count(*ours, length).seconds(uplink, steps)
-    assert seconds == pytest.approx(float(run.now[0]))
+    accepted, bits = rng.random(200) < 0.7, rng.uniform(20, 300, 200)
+    done = rounds = drafted = size = 0
+    while done < 200:
+        part = slice(done, min(done + length, 199))
+        right = accepted[part]
+        rounds, drafted = rounds + 1, drafted + len(right)
+        size += 4 + math.ceil(bits[part].sum() / 8)
+        done += 1 + (len(right) if right.all() else int(right.argmin()))
+    found = mismatch.count(accepted.astype(float), bits, length)
+    assert found == pytest.approx((rounds, drafted, size))
 
 
 def test_a_bigram_table_gives_probabilities():
