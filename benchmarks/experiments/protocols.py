@@ -152,11 +152,21 @@ def _link(records: Records) -> dict[str, Any]:
 
 def _way(texts: Records) -> dict[str, float]:
     """Sum up texts; bytes, rows and passes are those of a token."""
-    names = "seconds", "simulated", "bytes_up", "bytes_down", "rows", "passes"
+    names = "seconds", "late", "simulated", "bytes_up", "bytes_down", "rows", "passes"
     tokens = sum(text["tokens"] for text in texts)
     each = {name: sum(text[name] for text in texts) / tokens for name in names}
     first = float(np.median([text["first"] for text in texts]))
     return {**each, "tokens_per_second": 1 / each["seconds"], "first": first}
+
+
+def _off(seconds: float, late: float, simulated: float, **_: float) -> float:
+    """Return how much longer the real system took than it would by a virtual clock.
+
+    It may have waited for what was late, or not, if it came while something else was
+    waited for.
+    """
+    least, most = (each / simulated - 1 for each in (seconds - late, seconds))
+    return min(max(0.0, least), most)
 
 
 def checks(summary: dict[str, Any]) -> list[Check]:
@@ -174,7 +184,7 @@ def checks(summary: dict[str, Any]) -> list[Check]:
     near = float(np.mean([share >= NEAR for share in shares.values()]))
     worst = min(shares, key=lambda x: shares[x])
     off = {
-        f"{way} on {place}": sums["seconds"] / sums["simulated"] - 1
+        f"{way} on {place}": _off(**sums)
         for place, link in links
         for way, sums in link["ways"].items()
         if not place.loss
@@ -195,7 +205,7 @@ def checks(summary: dict[str, Any]) -> list[Check]:
         ),
         Check(
             f"where nothing is lost, the virtual clock is within {ALIKE:.0%} of the "
-            "real one",
+            "real one, as far as this machine wasn't late",
             abs(off[farthest]) <= ALIKE,
             f"{off[farthest]:+.1%} for {farthest}",
         ),
