@@ -24,7 +24,7 @@ from benchmarks.harness.recorded import Steps
 from benchmarks.relay import GOOD, HEADERS, Link, Way
 from sqs_codec import Verdict
 from sqs_codec.system.engine._batch import MOST_AT_ONCE
-from sqs_codec.system.serve._threshold import Threshold
+from sqs_codec.system.serve._threshold import HintThreshold
 from sqs_codec.system.session import (
     CloudSession,
     Job,
@@ -152,7 +152,7 @@ class Cloud:
         self._world, self._verifier, self._steps = world, verifier, steps
         self._limits = Limits() if limits is None else limits
         self._told = steps and steps.told
-        self._threshold = Threshold(self._told)
+        self._threshold = HintThreshold(self._told)
         self._sessions: dict[bytes, CloudSession] = {}
         self._waiting: deque[tuple[WorldLink, CloudSession, Job]] = deque()
         self._busy = False

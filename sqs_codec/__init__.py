@@ -42,7 +42,7 @@ from sqs_codec._codec.prior import Prior
 from sqs_codec._codec.round import Round
 from sqs_codec._codec.rows import SparseRows
 from sqs_codec._codec.stream import StreamDecoder, StreamEncoder, StreamError
-from sqs_codec._codec.verify import Verdict, verify, verify_batch
+from sqs_codec._codec.verify import Verdict, verify, verify_rounds
 
 __all__ = [
     "Codec",
@@ -72,7 +72,7 @@ __all__ = [
     "preset",
     "theory",
     "verify",
-    "verify_batch",
+    "verify_rounds",
     "vocabulary_fingerprint",
 ]
 

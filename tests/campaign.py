@@ -77,7 +77,7 @@ def differs(
     """Say whether the implementations disagree on a distribution."""
     ids, counts, dropped = reference_quantize(row, keep, temperature, codec)
     packet = None
-    if len(ids) <= codec.max_support:
+    if len(ids) <= codec.max_survivors:
         packet = reference.encode(
             ids,
             counts,
@@ -89,9 +89,7 @@ def differs(
     given = row[None], temperature, *rule(keep)
     bits = set()
     for core in cores(codec):
-        status, _, [(core_ids, core_counts)], masses = core.quantize_logits(
-            *given, True
-        )
+        status, _, core_ids, core_counts, _, masses = core.quantize_logits(*given, True)
         found = status, core_ids.tolist(), core_counts.tolist(), masses
         if found != (0, ids, counts, [dropped]):
             return True

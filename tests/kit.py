@@ -154,7 +154,7 @@ def any_distribution(
     makers: Sequence[Make] = MAKERS,
 ) -> sqs.SparseDistribution:
     """Return a distribution of at most so many tokens that a codec can hold."""
-    k = int(rng.integers(1, min(most, codec.max_support) + 1))
+    k = int(rng.integers(1, min(most, codec.max_survivors) + 1))
     make = makers[rng.integers(len(makers))]
     return make(rng, codec.vocab_size, codec.resolution, k)
 
@@ -190,7 +190,7 @@ def codecs_and_distributions(
 ) -> tuple[sqs.Codec, sqs.SparseDistribution]:
     """Draw a codec and a distribution that it can hold, of any size."""
     codec = draw(codecs([coding]))
-    most = codec.max_support
+    most = codec.max_survivors
     k = draw(st.just(most) | st.integers(1, most) | st.integers(1, min(64, most)))
     make = draw(st.sampled_from(MAKERS))
     rng = np.random.default_rng(draw(SEEDS))

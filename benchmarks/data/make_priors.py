@@ -57,7 +57,7 @@ Supports = list[tuple[NDArray[np.integer], NDArray[np.integer]]]
 
 def save_smollm2(path: Path) -> None:
     """Write SmolLM2's tokenizer."""
-    from sqs_codec.system.hf._models import smollm2_pair
+    from sqs_codec.cli.demo.pair import smollm2_pair
 
     path.write_text(smollm2_pair(1).tokenizer.backend_tokenizer.to_str(), "utf-8")
 
@@ -100,7 +100,7 @@ class Corpus:
         codec = sqs.Codec(ids.shape[1], RESOLUTION, "bitpack")
         found = []
         for t, temperature in enumerate(TEMPERATURES):
-            qs = codec.quantize_batch(logits, KEEP, temperature=temperature)
+            qs = codec.quantize_rows(logits, KEEP, temperature=temperature)
             for text, row, q in zip(self._arrays["text"], ids, qs, strict=True):
                 found.append((text, t, (row[q.token_ids], q.counts)))
         found.sort(key=lambda entry: entry[:2])  # stable: positions stay in order

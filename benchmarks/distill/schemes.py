@@ -120,17 +120,17 @@ def counts(
         prior, vocab_size = prior and prior.with_tail(), vocab_size + 1
     codec = sqs.Codec(vocab_size, resolution, prior=prior)
     if what == "unbiased":
-        found = codec.quantize_unbiased_batch(rows.logits, rng=rng)
+        found = codec.quantize_unbiased_rows(rows.logits, rng=rng)
     elif what == "tail":
         ids, probs = lists(rows.probs, 64)
-        found = codec.quantize_top_logprobs(ids, np.log(probs))
+        found = codec.quantize_top_logprobs_rows(ids, np.log(probs))
     else:
         points = [codec.quantize(row, sqs.TopK(64)) for row in rows.logits]
         found = sqs.SparseRows.stack(points)
     ends = np.cumsum(rows.lengths)
     texts = [found[end - n : end] for n, end in zip(rows.lengths, ends, strict=True)]
     taken = {
-        "": sum(map(len, codec.encode_arrays(found))),
+        "": sum(map(len, codec.encode_rows(found))),
         "in sequences": sum(map(len, map(codec.encode_sequence, texts))),
     }
     return taken, [(row.token_ids, row.probs) for row in found]

@@ -27,7 +27,7 @@ from benchmarks.rate.schemes import Row
 from benchmarks.relay import Link
 from benchmarks.world import WorldLink
 from sqs_codec.system.edge import FixedPlan, default_settings
-from sqs_codec.system.hf._models import ModelError
+from sqs_codec.system.hf import ModelError
 from sqs_codec.system.session import Setting
 
 ALONE, ROUNDS, HINTS, PLANNER = "alone", "rounds", "hints", "planner"

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-import sqs_codec as sqs
 from sqs_codec._codec.verify import Verdict
-from sqs_codec.system.session import Job
+from sqs_codec.system.session import Job, verify_jobs
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -148,15 +148,12 @@ class RecordedVerifier:
     def forget(self, session: bytes) -> None:
         """Keep what is recorded."""
 
-    def _verdict(self, job: Job) -> Verdict:
-        start, temperature = len(job.text) - self._prompt, job.sampling.temperature
-        rows = np.asarray(self._rows[start : start + job.wanted], np.float32)
-        if job.key is not None:
-            return sqs.gumbel_verify(
-                job.hints, rows, job.key, len(job.text), temperature=temperature
-            )
-        draws = self._numbers[start:][: job.wanted] if self._seeded else job.draws
-        return sqs.verify_batch([job.round_], _softmax(rows, temperature), draws)[0]
+    def _verdict(self, job: Job) -> Verdict | None:
+        start = len(job.text) - self._prompt
+        part = slice(start, start + job.wanted)
+        if self._seeded and job.key is None:
+            job = replace(job, draws=self._numbers[part])
+        return verify_jobs([job], self._rows[part])[0]
 
 
 class TimedVerifier(RecordedVerifier):
@@ -182,11 +179,3 @@ class TimedVerifier(RecordedVerifier):
             time.sleep(max(0.0, end - time.monotonic()))
             self.late += time.monotonic() - end
         return found
-
-
-def _softmax(rows: NDArray[np.float32], temperature: float) -> NDArray[np.float32]:
-    """Return the probabilities of logits [n, V]."""
-    if temperature == 0:
-        return np.float32(np.arange(rows.shape[1]) == rows.argmax(axis=1)[:, None])
-    weights = np.exp((rows - rows.max(axis=1, keepdims=True)) / temperature)
-    return np.asarray(weights / weights.sum(axis=1, keepdims=True))

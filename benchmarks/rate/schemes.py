@@ -253,7 +253,7 @@ def codec(
 def enumerative_bits(q: sqs.SparseDistribution) -> float:
     """Return `Codec.bits` of the enumerative coding; infinite beyond its limit."""
     ranks = codec(q.vocab_size, q.resolution, "enumerative")
-    return ranks.bits(q) if len(q.counts) <= ranks.max_support else math.inf
+    return ranks.bits(q) if len(q.counts) <= ranks.max_survivors else math.inf
 
 
 @cache

@@ -43,7 +43,7 @@ def texts(codec: sqs.Codec, rng: np.random.Generator) -> list[list[sqs.SparseRow
         for session in shipped().sessions
     ]
     return [
-        [codec.quantize_unbiased_batch(rows, rng=rng) for rows in logits]
+        [codec.quantize_unbiased_rows(rows, rng=rng) for rows in logits]
         for _ in range(ROUNDINGS)
     ]
 
@@ -70,20 +70,20 @@ def contestants(
         )
     ]
     squeeze, widen = zstandard.ZstdCompressor(LEVEL), zstandard.ZstdDecompressor()
-    packets = codec.encode_arrays(rows)
+    packets = codec.encode_rows(rows)
     long = [codec.encode_sequence(text) for text in sequences]
     columns = [squeeze.compress(column.tobytes()) for column in narrow]
     work = {
         "encode, in a loop": lambda: [codec.encode(q) for q in distributions],
-        "encode_arrays": lambda: codec.encode_arrays(rows),
-        "encode_arrays, threads=2": lambda: codec.encode_arrays(rows, threads=2),
+        "encode_rows": lambda: codec.encode_rows(rows),
+        "encode_rows, threads=2": lambda: codec.encode_rows(rows, threads=2),
         "encode_sequence": lambda: [*map(codec.encode_sequence, sequences)],
         "zstd, compress": lambda: [squeeze.compress(c.tobytes()) for c in narrow],
         "decode, in a loop, and stack": lambda: sqs.SparseRows.stack(
             [codec.decode(packet) for packet in packets]
         ),
-        "decode_arrays": lambda: codec.decode_arrays(packets),
-        "decode_arrays, threads=2": lambda: codec.decode_arrays(packets, threads=2),
+        "decode_rows": lambda: codec.decode_rows(packets),
+        "decode_rows, threads=2": lambda: codec.decode_rows(packets, threads=2),
         "decode_sequence": lambda: [*map(codec.decode_sequence, long)],
         "zstd, decompress": lambda: [
             np.frombuffer(widen.decompress(c), column.dtype).astype(np.uint32)

@@ -52,7 +52,7 @@ ENCODE_ONE, DECODE_ONE = "encode", "decode"
 ENCODE_ROUND, DECODE_ROUND = f"encode_round of {ROUND}", f"decode_round of {ROUND}"
 VERIFY, READ_TARGET = f"verify a round of {ROUND}", f"one read of {GROUP_ROWS} rows"
 BY_HAND = "torch.softmax + verify"
-TORCH_VERIFY, TORCH_BATCH = "torch.verify", "torch.verify_batch, {} rounds"
+TORCH_VERIFY, TORCH_BATCH = "torch.verify", "torch.verify_rounds, {} rounds"
 PUSH, PUSH_BUDGET = "Drafter.push", "Drafter.push, budget"
 THRESHOLD, UNBIASED = "encode_logits, Threshold", "quantize_unbiased"
 FIXED, CONFORMAL = "quantize, Threshold", "quantize, Conformal + update"
@@ -242,7 +242,7 @@ class Bench:
         self.packets = 0
         """How many packets all engines agreed on."""
         self._codec = self.engines[0].codec(self._vocab_size, RESOLUTION)
-        self._qs = self._codec.quantize_batch(
+        self._qs = self._codec.quantize_rows(
             self.rows, RULES["TopK"], temperature=TEMPERATURE
         )
         self._rounds = [
@@ -274,7 +274,7 @@ class Bench:
         found, contestants = [], []
         for engine in self.engines:
             codec = engine.codec(rows.shape[1], RESOLUTION)
-            found.append(codec.encode_batch(rows, keep, temperature=TEMPERATURE))
+            found.append(codec.encode_logits_rows(rows, keep, temperature=TEMPERATURE))
             at = list(rows), keep
             contestants.append(each_row(engine.name, codec.encode_logits, *at))
             if found[-1] != found[0]:
@@ -350,7 +350,7 @@ class Bench:
             return sqs.verify(pair[0], probs, self._rng)
 
         batch = partial(
-            adapter.verify_batch,
+            adapter.verify_rounds,
             *(self._rounds, logits, draws),
             temperature=TEMPERATURE,
         )
@@ -494,7 +494,7 @@ class Bench:
             for name, keep in RULES.items():
                 for threads in range(1, cores + 1):
                     call = partial(
-                        self._codec.encode_batch,
+                        self._codec.encode_logits_rows,
                         *(rows, keep),
                         temperature=TEMPERATURE,
                         threads=threads,
@@ -503,7 +503,9 @@ class Bench:
                         Contestant(THREADS.format(name, threads), call, n)
                     )
             cases.append(Case(n, self._time(contestants)))
-        title = f"encode_batch, a row's time: V = {self._vocab_size}, {cores} cores"
+        title = (
+            f"encode_logits_rows, a row's time: V = {self._vocab_size}, {cores} cores"
+        )
         return Group("threads", title, "rows", cases)
 
 

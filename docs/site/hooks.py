@@ -198,7 +198,7 @@ def on_post_build(config: Any) -> None:
     for word in SOUGHT:
         if word not in titles:
             log.warning("no heading has %r, which people search for", word)
-    pages = (page.read_text() for page in site.glob("reference/*/index.html"))
+    pages = (page.read_text() for page in site.glob("reference/**/index.html"))
     shown = words(html.unescape(TAG.sub("", "".join(pages))))
     for path, sentence in sentences():
         if words(sentence) not in shown:
@@ -228,7 +228,7 @@ def sentences() -> Iterator[tuple[str, str]]:
             todo += [m for n, m in one.all_members.items() if not re.match("_[^_]", n)]
         elif one.is_module:
             own = (m for m in one.members.values() if not m.is_alias and m.is_module)
-            todo += [one.members[name] for name in one.exports]
+            todo += [one.members[name] for name in one.exports or ()]
             todo += [m for m in own if not re.match("_|cli$", m.name)]
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     Ids = NDArray[np.uint32]
 
-__all__ = ["Core", "frozen"]
+__all__ = ["Core", "frozen", "joined"]
 
 T = TypeVar("T", bound=np.generic)
 
@@ -22,8 +22,8 @@ class Core(Protocol):
 
     The caller has checked the type, shape and range of every argument. What only
     the work itself can find is answered with a `sqs_codec._base.errors.Status`. Arrays
-    that go in are C-contiguous; arrays that come out are new. The arrays of a
-    distribution or a round come out `frozen`.
+    that go in are C-contiguous; arrays that come out are new. The ids and counts of
+    distributions come out `frozen`, but for those of a sequence.
 
     A keep rule is a `sqs_codec._codec.keep.Kind` and the rule's parameter. An unknown
     kind is refused, with a ValueError or the status BAD_KEEP.
@@ -42,15 +42,16 @@ class Core(Protocol):
         kind: int,
         value: float,
         mass: bool,
-    ) -> tuple[int, int, list[tuple[Ids, Ids]], list[float]]:
-        """Return status, rows done, their (ids, counts) pairs and dropped masses.
+    ) -> tuple[int, int, Ids, Ids, Ids, list[float]]:
+        """Return status, rows done, their ids, counts, sizes and dropped masses.
 
         The logits are rows [B, V], or one row [V], of float16, float32 or float64,
         or of uint16, which holds bfloat16. The values of a row are contiguous; the
         stride between rows is any number of values that is not negative, and that
-        of a single row, which NumPy lets be anything, means nothing. If the status
-        is not OK, the row after those done is to blame, and the lists hold nothing
-        of use. The list of masses is empty unless `mass` is true.
+        of a single row, which NumPy lets be anything, means nothing. The ids and
+        counts of all rows are one after the other. If the status is not OK, the row
+        after those done is to blame, and the rest holds nothing of use. The list of
+        masses is empty unless `mass` is true.
         """
 
     def encode_logits(
@@ -75,9 +76,7 @@ class Core(Protocol):
     ) -> tuple[int, int, Ids, Ids, Ids]:
         """Return status, rows done, and their ids, counts and sizes.
 
-        Takes rows as `quantize_logits` does, and a number for each. The ids and counts
-        of all rows are one after the other. If the status is not OK, the row after
-        those done is to blame, and the arrays hold nothing of use.
+        As `quantize_logits`, with a number for each row.
         """
 
     def bits(self, ids: Ids, counts: Ids) -> int:
@@ -172,3 +171,10 @@ class Core(Protocol):
 def frozen(array: NDArray[T]) -> NDArray[T]:
     """Return a copy that can't be made writeable, as it is a view of bytes."""
     return np.frombuffer(array.tobytes(), array.dtype)
+
+
+def joined(arrays: Sequence[Ids]) -> Ids:
+    """Return one frozen array of frozen ones; np.concatenate takes thrice as long."""
+    if len(arrays) == 1:
+        return arrays[0]
+    return np.frombuffer(b"".join([array.data for array in arrays]), np.uint32)

@@ -177,15 +177,6 @@ def _copy(array: Any, n: int) -> Ids:
     return np.frombuffer(ffi.buffer(array, 4 * n)[:], np.uint32)
 
 
-def _cut(ids: Any, counts: Any, survivors: Sequence[int]) -> list[tuple[Ids, Ids]]:
-    """Return copies of the parts of two arrays in C."""
-    pairs = []
-    for n in survivors:
-        pairs.append((_copy(ids, n), _copy(counts, n)))
-        ids, counts = ids + n, counts + n
-    return pairs
-
-
 def _round(ids: Ids, counts: Ids, survivors: Ids, positions: Ids | None) -> Any:
     """Return a round, or a sequence, of arrays that the caller keeps."""
     arrays = map(_in, (ids, counts, survivors))
@@ -243,7 +234,7 @@ class Core:
         kind: int,
         value: float,
         mass: bool,
-    ) -> tuple[int, int, list[tuple[Ids, Ids]], list[float]]:
+    ) -> tuple[int, int, Ids, Ids, Ids, list[float]]:
         to = self._take()
         n = self._fill(to, logits, kind, value)
         ids, counts, survivors, masses = to.ids, to.counts, to.survivors, to.mass
@@ -266,17 +257,14 @@ class Core:
             to.hold_scratch(self._quantize_scratch),
             out,
         )
-        if status != OK:
-            found = []
-        elif n == 1:
-            k = survivors[0]
-            found = [(_copy(ids, k), _copy(counts, k))]
-        else:
-            found = _cut(ids, counts, ffi.unpack(survivors, n))
-        dropped = ffi.unpack(masses, n) if mass else []
         done = out.done
+        if status != OK:
+            n = 0
+        k = sum(ffi.unpack(survivors, n))
+        found = _copy(ids, k), _copy(counts, k), _copy(survivors, n)
+        dropped = ffi.unpack(masses, n) if mass else []
         self._free.append(to)
-        return status, done, found, dropped
+        return status, done, *found, dropped
 
     def encode_logits(
         self, logits: NDArray[Any], temperature: float, kind: int, value: float
@@ -411,7 +399,7 @@ class Core:
             out,
         )
         used = int(survivors[: out.done].sum())
-        return status, out.done, ids[:used].copy(), counts[:used].copy(), survivors
+        return status, out.done, frozen(ids[:used]), frozen(counts[:used]), survivors
 
     def encode_round(
         self,

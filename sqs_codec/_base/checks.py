@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import operator
 import sys
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -54,7 +55,7 @@ def integer(name: str, value: int) -> int:
 
 def in_range(name: str, value: int, least: int, most: int | None = None) -> int:
     """Return an integer that is in [least, most], or at least `least`."""
-    number = integer(name, value)
+    number = value if type(value) is int else integer(name, value)
     if number < least or (most is not None and number > most):
         wanted = f"at least {least}" if most is None else f"in [{least}, {most}]"
         raise ValueError(f"{name} must be {wanted}, got {number}")
@@ -75,7 +76,7 @@ def integers(name: str, values: Sequence[int]) -> list[int]:
 
 def finite(name: str, value: float, least: float, most: float) -> float:
     """Return a finite float that is in [least, most]; either may be infinite."""
-    number = _number(name, value)
+    number = value if type(value) is float else _number(name, value)
     if not (math.isfinite(number) and least <= number <= most):
         bounds = f" and in [{least:g}, {most:g}]" if math.isfinite(least) else ""
         bounds = bounds or (f" and at most {most:g}" if math.isfinite(most) else "")
@@ -93,7 +94,7 @@ def utf8(name: str, value: str) -> bytes:
 
 def temperature(value: float) -> float:
     """Return a temperature as a float."""
-    number = _number("temperature", value)
+    number = value if type(value) is float else _number("temperature", value)
     if not 0 <= number < math.inf:
         raise ValueError(f"temperature must be finite and at least 0, got {number}")
     return number
@@ -182,6 +183,19 @@ def look_like_probabilities(row: NDArray[np.floating]) -> bool:
         0 <= row.min() < row.max() < 1
         and abs(row.sum(dtype=np.float64) - 1) <= SUM_TOLERANCE
     )
+
+
+def no_probabilities(row: NDArray[np.floating], stacklevel: int) -> None:
+    """Warn who called, so far up, if a row of logits looks like probabilities.
+
+    The first and the last value tell nearly all logits, in no time.
+    """
+    if 0 <= row[0] < 1 and 0 <= row[-1] < 1 and look_like_probabilities(row):
+        warnings.warn(
+            "these logits look like probabilities: none is negative, and they sum to "
+            "1; Codec.quantize_probs takes probabilities",
+            stacklevel=stacklevel,
+        )
 
 
 def unmasked(name: str, values: object) -> None:

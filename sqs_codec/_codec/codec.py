@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import sys
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from sqs_codec._backend import core_class
+from sqs_codec._backend import core_class, frozen
+from sqs_codec._backend.core import joined
 from sqs_codec._base import checks
 from sqs_codec._base.errors import Status, packet_error, row_error
 from sqs_codec._base.format import (
@@ -35,8 +34,6 @@ from sqs_codec._codec.round import Round, as_round, make_round
 from sqs_codec._codec.rows import SparseRows, as_rows
 
 if TYPE_CHECKING:
-    from types import FrameType
-
     from numpy.typing import ArrayLike, NDArray
 
     from sqs_codec._backend.core import Core, Ids
@@ -87,8 +84,6 @@ class Codec:
     resolution: int = 100
     coding: str = "entropy"
     prior: Prior | None = None
-
-    _unseen = True  # whether the first row of logits is yet to come
 
     def __post_init__(self) -> None:
         vocab_size = checks.in_range(
@@ -203,7 +198,7 @@ class Codec:
         return hashlib.blake2b(text.encode(), digest_size=8).digest()
 
     @lazy
-    def max_support(self) -> int:
+    def max_survivors(self) -> int:
         """Return the most tokens that a packet can hold of one distribution."""
         limit = MAX_ENUMERATIVE_SUPPORT if self.coding == "enumerative" else MAX_VOCAB
         return min(self.vocab_size, self.resolution, limit)
@@ -240,7 +235,7 @@ class Codec:
         Warns
         -----
         UserWarning
-            If the first logits that this codec meets look like probabilities.
+            If the logits look like probabilities.
 
         Notes
         -----
@@ -255,15 +250,13 @@ class Codec:
     ) -> SparseDistribution:
         """Return what `quantize` does; without dropped mass unless `mass`."""
         row = checks.row("logits", logits, self.vocab_size)
-        if self._unseen:
-            self._look_at(row)
+        checks.no_probabilities(row, 4)
         temperature = checks.temperature(temperature)
-        status, _, pairs, masses = self._core.quantize_logits(
+        status, _, ids, counts, _, masses = self._core.quantize_logits(
             row, temperature, *rule(keep), mass
         )
         if status:
             raise self._row_error("logits", row, status)
-        ids, counts = pairs[0]
         return as_distribution(
             ids, counts, self.vocab_size, self.resolution, masses[0] if mass else None
         )
@@ -350,13 +343,12 @@ class Codec:
         >>> logits = np.log([0.70, 0.2, 0.08, 0.02])
         >>> codec.quantize_unbiased(logits, rng=rng).to_dense()
         array([0.75 , 0.125, 0.125, 0.   ], dtype=float32)
-        >>> many = codec.quantize_unbiased_batch(np.tile(logits, (10_000, 1)), rng=rng)
+        >>> many = codec.quantize_unbiased_rows(np.tile(logits, (10_000, 1)), rng=rng)
         >>> many.to_dense(np.float64).mean(0).round(2)
         array([0.7 , 0.2 , 0.08, 0.02])
         """
         row = checks.row("logits", logits, self.vocab_size)
-        if self._unseen:
-            self._look_at(row)
+        checks.no_probabilities(row, 3)
         temperature = checks.temperature(temperature)
         status, _, ids, counts, _ = self._core.quantize_unbiased(
             row, random_numbers(rng, 1), temperature
@@ -365,7 +357,7 @@ class Codec:
             raise self._row_error("logits", row, status)
         return as_distribution(ids, counts, self.vocab_size, self.resolution, 0.0)
 
-    def quantize_top_logprobs(
+    def quantize_top_logprobs_rows(
         self,
         token_ids: ArrayLike | Sequence[ArrayLike],
         logprobs: ArrayLike | Sequence[ArrayLike],
@@ -410,7 +402,7 @@ class Codec:
         --------
         >>> codec = Codec(vocab_size=8 + 1, resolution=16)
         >>> logprobs = [[-0.357, -2.303], [-0.693, -0.693, -float("inf")]]
-        >>> for q in codec.quantize_top_logprobs([[5, 1], [3, 2, -1]], logprobs):
+        >>> for q in codec.quantize_top_logprobs_rows([[5, 1], [3, 2, -1]], logprobs):
         ...     print(q.token_ids, q.counts)
         [1 5 8] [ 2 11  3]
         [2 3] [8 8]
@@ -439,22 +431,21 @@ class Codec:
         True
         """
         row = checks.row("logits", logits, self.vocab_size)
-        if self._unseen:
-            self._look_at(row)
+        checks.no_probabilities(row, 3)
         temperature = checks.temperature(temperature)
         status, _, packets = self._core.encode_logits(row, temperature, *rule(keep))
         if status:
             raise self._row_error("logits", row, status)
         return packets[0]
 
-    def quantize_batch(
+    def quantize_rows(
         self,
         logits: ArrayLike,
         keep: Keep,
         *,
         temperature: float = 1.0,
         threads: int = 1,
-    ) -> list[SparseDistribution]:
+    ) -> SparseRows:
         """Sparsify and quantize rows of logits, as `quantize` does each of them.
 
         Parameters
@@ -471,7 +462,9 @@ class Codec:
 
         Returns
         -------
-        list of SparseDistribution [B]
+        SparseRows [B]
+            Without the dropped masses of the rows. A rule that learns wants them in
+            between, so its rows are for `quantize`, one after the other.
 
         Raises
         ------
@@ -481,7 +474,7 @@ class Codec:
         rows = checks.rows("logits", logits, self.vocab_size)
         return self._quantize_rows(rows, rows.shape[:1], keep, temperature, threads)
 
-    def quantize_unbiased_batch(
+    def quantize_unbiased_rows(
         self,
         logits: ArrayLike,
         *,
@@ -499,7 +492,7 @@ class Codec:
         rng : numpy.random.Generator
             Asked once for N integers in [0, 2**64), one for each row.
         threads : int
-            As for `quantize_batch`. The result doesn't depend on it.
+            As for `quantize_rows`. The result doesn't depend on it.
 
         Returns
         -------
@@ -515,7 +508,7 @@ class Codec:
             rows, rows.shape[:1], temperature, rng, threads
         )
 
-    def encode_batch(
+    def encode_logits_rows(
         self,
         logits: ArrayLike,
         keep: Keep,
@@ -525,7 +518,7 @@ class Codec:
     ) -> list[bytes]:
         """Return the packets of rows of logits, as `encode_logits` has each of them.
 
-        Parameters and errors are those of `quantize_batch` and `encode`.
+        Parameters and errors are those of `quantize_rows` and `encode`.
         """
         rows = checks.rows("logits", logits, self.vocab_size)
         return self._encode_rows(rows, rows.shape[:1], keep, temperature, threads)
@@ -537,19 +530,15 @@ class Codec:
         keep: Keep,
         temperature: float,
         threads: int = 1,
-    ) -> list[SparseDistribution]:
+    ) -> SparseRows:
         """Return the distributions of rows [B, V] that cores take.
 
         An error names the row by its index in `shape`, which the rows had before
         they were put one after the other.
         """
-        arguments = checks.temperature(temperature), *rule(keep), True
-        parts = self._share(self._core.quantize_logits, arguments, rows, shape, threads)
-        return [
-            as_distribution(ids, counts, self.vocab_size, self.resolution, mass)
-            for _, _, pairs, masses in parts
-            for (ids, counts), mass in zip(pairs, masses, strict=True)
-        ]
+        arguments = checks.temperature(temperature), *rule(keep), False
+        call = self._core.quantize_logits
+        return self._join(self._share(call, arguments, rows, shape, threads))
 
     def _quantize_unbiased_rows(
         self,
@@ -591,8 +580,8 @@ class Codec:
         Of the arrays that have something for each row it is given the same parts.
         """
         threads = useful(checks.in_range("threads", threads, 1), len(rows))
-        if self._unseen and len(rows):
-            self._look_at(rows[0])
+        if len(rows):
+            checks.no_probabilities(rows[0], 5)
         given = rows, *by_row
         parts = share(
             lambda start, end: call(*(a[start:end] for a in given), *arguments),
@@ -606,24 +595,10 @@ class Codec:
                 raise self._row_error(row_name(before, shape), rows[before], status)
         return parts
 
-    def _look_at(self, first: NDArray[np.floating]) -> None:
-        """Warn if the first row of logits looks like probabilities.
-
-        Of the first row alone, as it takes a time: who mixes the two up does so
-        from the beginning.
-        """
-        self.__dict__["_unseen"] = False
-        if checks.look_like_probabilities(first):
-            warnings.warn(
-                "these logits look like probabilities: none is negative, and they sum "
-                "to 1; Codec.quantize_probs takes probabilities",
-                stacklevel=_depth(),
-            )
-
     def _row_error(self, name: str, row: NDArray[Any], status: int) -> ValueError:
         if status == Status.LARGE_SUPPORT:
             return ValueError(
-                f"{name}: coding {self.coding!r} holds at most {self.max_support} "
+                f"{name}: coding {self.coding!r} holds at most {self.max_survivors} "
                 "tokens; keep fewer, lower the resolution or use 'entropy'"
             )
         return row_error(name, row, status)
@@ -699,10 +674,10 @@ class Codec:
         self._check_support(q.token_ids.size)
 
     def _check_support(self, size: int, where: str = "") -> None:
-        if size > self.max_support:
+        if size > self.max_survivors:
             raise ValueError(
-                f"coding {self.coding!r} holds at most {self.max_support} tokens, got "
-                f"{size}{where}; keep fewer, lower the resolution or use 'entropy'"
+                f"coding {self.coding!r} holds at most {self.max_survivors} tokens, "
+                f"got {size}{where}; keep fewer, lower the resolution or use 'entropy'"
             )
 
     def _check_fit(self, name: str, vocab_size: int, resolution: int) -> None:
@@ -714,7 +689,7 @@ class Codec:
 
     # Many distributions
 
-    def encode_arrays(
+    def encode_rows(
         self, rows: Sequence[SparseDistribution], *, threads: int = 1
     ) -> list[bytes]:
         """Return a packet of each row, as `encode` makes it, in less time.
@@ -737,10 +712,10 @@ class Codec:
         >>> import sqs_codec as sqs
         >>> codec = sqs.Codec(vocab_size=8, resolution=4)
         >>> rows = sqs.SparseRows([2, 7, 5], [3, 1, 4], [0, 2, 3], 8, 4)
-        >>> packets = codec.encode_arrays(rows)
+        >>> packets = codec.encode_rows(rows)
         >>> packets == [codec.encode(q) for q in rows]
         True
-        >>> codec.decode_arrays(packets) == rows
+        >>> codec.decode_rows(packets) == rows
         True
         """
         rows, sizes = self._check_rows(rows)
@@ -754,7 +729,7 @@ class Codec:
         parts = share(encode, len(rows), threads)
         return [packet for part in parts for packet in part]
 
-    def decode_arrays(
+    def decode_rows(
         self,
         packets: Sequence[bytes],
         *,
@@ -769,7 +744,7 @@ class Codec:
         max_survivors : int, optional
             As for `decode`, of each packet.
         threads : int
-            As for `encode_arrays`.
+            As for `encode_rows`.
 
         Raises
         ------
@@ -857,14 +832,14 @@ class Codec:
         status, ids, counts, sizes = self._core.decode_sequence(packet, most)
         if status:
             raise packet_error(status, len(packet), most)
-        return as_rows(ids, counts, sizes, self.vocab_size, self.resolution)
+        found = frozen(ids), frozen(counts)
+        return as_rows(*found, sizes, self.vocab_size, self.resolution)
 
-    def _join(self, parts: Sequence[tuple[int, int, Ids, Ids, Ids]]) -> SparseRows:
+    def _join(self, parts: Sequence[tuple[Any, ...]]) -> SparseRows:
         """Return the rows of what the core answered to their parts."""
-        none = np.empty(0, np.uint32)
-        ids, counts, sizes = (
-            np.concatenate([none, *(part[i] for part in parts)]) for i in (2, 3, 4)
-        )
+        ids = joined([part[2] for part in parts])
+        counts = joined([part[3] for part in parts])
+        sizes = joined([part[4] for part in parts])
         return as_rows(ids, counts, sizes, self.vocab_size, self.resolution)
 
     def _check_rows(
@@ -965,15 +940,6 @@ class Codec:
             raise packet_error(status, len(packet), most)
         arrays = ids, counts, sizes, positions
         return as_round(arrays, self.vocab_size, self.resolution)
-
-
-def _depth() -> int:
-    """Return the stacklevel, in the function that asks, of who uses this package."""
-    frame: FrameType | None = sys._getframe(1)
-    depth = 1
-    while frame and str(frame.f_globals.get("__name__")).startswith("sqs_codec."):
-        frame, depth = frame.f_back, depth + 1
-    return depth
 
 
 def row_name(row: int, shape: Sequence[int]) -> str:

@@ -140,14 +140,6 @@ class Drafter:
         """The distributions that they were drawn from."""
         return tuple(self._distributions)
 
-    def _quantize(self, logits: ArrayLike, *, temperature: float) -> SparseDistribution:
-        """Return the distribution of a row of logits."""
-        keep, learns = self.keep, self.keep._learns
-        for kind, quantize_row in ROW_TYPES.items():
-            if isinstance(logits, kind):
-                return quantize_row(self.codec, logits, keep, temperature, mass=learns)
-        return self.codec._quantize(logits, keep, temperature, mass=learns)
-
     @overload
     def push(self, logits: SparseDistribution) -> int | None: ...
 
@@ -193,9 +185,13 @@ class Drafter:
         if isinstance(logits, SparseDistribution):
             q = self._check_ready(logits, temperature)
         else:
-            temperature = 1.0 if temperature is None else temperature
-            q = self._quantize(logits, temperature=temperature)
-        if q is logits or q._token_ids.size > self.codec.max_support:
+            keep, t = self.keep, 1.0 if temperature is None else temperature
+            quantize_row = Codec._quantize
+            for kind, quantize_other in ROW_TYPES.items():
+                if isinstance(logits, kind):
+                    quantize_row = quantize_other
+            q = quantize_row(self.codec, logits, keep, t, mass=keep._learns)
+        if q is logits or q._token_ids.size > self.codec.max_survivors:
             self.codec._check(q)
         bits = self._bits_with(q)
         if bits is None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sqs_codec._backend import core_class
+from sqs_codec._backend.core import joined
 from sqs_codec._base import checks
 from sqs_codec._base.exp2 import LOG2_E, TAYLOR
 from sqs_codec._base.format import Coding
@@ -33,7 +34,7 @@ def quantize_lists(
     vocab_size: int,
     resolution: int,
 ) -> SparseRows:
-    """Return what `Codec.quantize_top_logprobs` describes."""
+    """Return what `Codec.quantize_top_logprobs_rows` describes."""
     rows = len(token_ids)  # type: ignore[arg-type]
     ids, row = _join("token_ids", token_ids, "iu", np.int64)
     logs, other = _join("logprobs", logprobs, "iuf", np.float64)
@@ -149,8 +150,7 @@ def _round(
     core = core_class()(width, resolution, Coding.ENTROPY, None)
     keep = rule(TopK(width))
     found = [core.quantize_probs(row, *keep)[1:3] for row in probs]
-    none = np.empty(0, np.uint32)
     kept = [row[places] for row, (places, _) in zip(ids, found, strict=True)]
     counts = [one for _, one in found]
-    arrays = np.concatenate([none, *kept]), np.concatenate([none, *counts])
-    return as_rows(*arrays, [one.size for one in counts], vocab_size, resolution)
+    sizes = [one.size for one in counts]
+    return as_rows(joined(kept), joined(counts), sizes, vocab_size, resolution)

@@ -240,7 +240,7 @@ class Prior:
         return cls._read(files[name].read_bytes(), name + ENDING)
 
     def with_tail(self) -> Prior:
-        """Return the prior of one id more, for `Codec.quantize_top_logprobs`.
+        """Return the prior of one id more, for `Codec.quantize_top_logprobs_rows`.
 
         In each class that id, the last, weighs as much as the heaviest one. The same
         prior gives the same at both ends; `Codec.from_config` takes it as `prior`.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sqs_codec._backend.core import frozen
+from sqs_codec._backend.core import frozen, joined
 from sqs_codec._base import checks
 from sqs_codec._base.format import MAX_ROUND
 from sqs_codec._codec.distribution import (
@@ -183,13 +183,8 @@ def arrays_of(
 ) -> Arrays:
     """Return the arrays of a round, given where supports hold the drafted tokens."""
     return (
-        _joined([q._token_ids for q in distributions]),
-        _joined([q._counts for q in distributions]),
+        joined([q._token_ids for q in distributions]),
+        joined([q._counts for q in distributions]),
         frozen(np.array([q._counts.size for q in distributions], np.uint32)),
         frozen(np.array(positions, np.uint32)),
     )
-
-
-def _joined(arrays: Sequence[Ids]) -> Ids:
-    """Return one frozen array of all; np.concatenate takes three times as long."""
-    return np.frombuffer(b"".join([array.data for array in arrays]), np.uint32)

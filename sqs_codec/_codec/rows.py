@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from sqs_codec._backend.core import frozen
+from sqs_codec._backend.core import frozen, joined
 from sqs_codec._base import checks
 from sqs_codec._base.format import MAX_RESOLUTION, MAX_VOCAB, MIN_VOCAB
 from sqs_codec._codec.distribution import SparseDistribution, as_distribution
@@ -109,23 +109,23 @@ class SparseRows(Sequence[SparseDistribution]):
         """Return distributions as rows: one at least, which say how they are made."""
         if isinstance(distributions, SparseRows):
             return distributions
-        rows = list(distributions)
-        for i, q in enumerate(rows):
-            checks.instance(
-                f"distributions[{i}]", q, SparseDistribution, "a SparseDistribution"
-            )
-        shapes = sorted({(q.vocab_size, q.resolution) for q in rows})
-        if len(shapes) != 1:
-            raise ValueError(
-                "expected distributions, one at least, of one vocabulary and one "
-                f"resolution, got {shapes or 'none'}"
-            )
-        return as_rows(
-            np.concatenate([q.token_ids for q in rows]),
-            np.concatenate([q.counts for q in rows]),
-            [q.token_ids.size for q in rows],
-            *shapes[0],
-        )
+        rows = [*distributions]
+        shape = _shape("distributions", rows, SparseDistribution)
+        return _join(rows, [q.token_ids.size for q in rows], *shape)
+
+    @classmethod
+    def concatenate(cls, parts: Iterable[SparseRows]) -> SparseRows:
+        """Return the rows of all parts, of which there is one at least.
+
+        Examples
+        --------
+        >>> rows = SparseRows([2, 7, 5], [3, 1, 4], [0, 2, 3], 8, 4)
+        >>> SparseRows.concatenate([rows[1:], rows]).counts
+        array([4, 3, 1, 4], dtype=uint32)
+        """
+        rows = [*parts]
+        shape = _shape("parts", rows, SparseRows)
+        return _join(rows, np.concatenate([np.diff(p.offsets) for p in rows]), *shape)
 
     @property
     def token_ids(self) -> NDArray[np.uint32]:
@@ -187,9 +187,7 @@ class SparseRows(Sequence[SparseDistribution]):
         row = range(len(self))[operator.index(index)]
         start, end = self._offsets[row : row + 2]
         ids, counts = self._token_ids[start:end], self._counts[start:end]
-        return as_distribution(
-            frozen(ids), frozen(counts), self._vocab_size, self._resolution
-        )
+        return as_distribution(ids, counts, self._vocab_size, self._resolution)
 
     def _slice(self, rows: range) -> SparseRows:
         """Return some rows; neighbours without a look at each."""
@@ -197,7 +195,8 @@ class SparseRows(Sequence[SparseDistribution]):
         if rows.step != 1:
             sizes = np.diff(self._offsets)[rows]
             places = np.repeat(self._offsets[rows], sizes) + _within(sizes)
-            return as_rows(self._token_ids[places], self._counts[places], sizes, *shape)
+            ids, counts = self._token_ids[places], self._counts[places]
+            return as_rows(frozen(ids), frozen(counts), sizes, *shape)
         ends = self._offsets[rows.start : rows.start + len(rows) + 1]
         cut = slice(ends[0], ends[-1])
         return as_rows(self._token_ids[cut], self._counts[cut], np.diff(ends), *shape)
@@ -219,7 +218,7 @@ class SparseRows(Sequence[SparseDistribution]):
     def __reduce__(self) -> tuple[Any, ...]:
         sizes = np.diff(self._offsets)
         arrays = self._token_ids, self._counts, sizes
-        return as_rows, (*arrays, self._vocab_size, self._resolution)
+        return _unpickled, (*arrays, self._vocab_size, self._resolution)
 
     def __repr__(self) -> str:
         return (
@@ -235,14 +234,39 @@ def as_rows(
     vocab_size: int,
     resolution: int,
 ) -> SparseRows:
-    """Return the rows of arrays that a core vouches for, and so many tokens in each."""
+    """Return rows of frozen arrays that a core vouches for, of so many tokens each."""
     rows = SparseRows.__new__(SparseRows)
-    rows._token_ids = frozen(token_ids)
-    rows._counts = frozen(counts)
+    rows._token_ids = token_ids
+    rows._counts = counts
     rows._offsets = frozen(np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)]))
     rows._vocab_size = vocab_size
     rows._resolution = resolution
     return rows
+
+
+def _unpickled(token_ids: Ids, counts: Ids, *rest: Any) -> SparseRows:
+    return as_rows(frozen(token_ids), frozen(counts), *rest)
+
+
+def _shape(name: str, parts: Sequence[Any], kind: type) -> tuple[int, int]:
+    """Return the vocabulary and the resolution of parts, of one kind, that share it."""
+    for i, part in enumerate(parts):
+        checks.instance(f"{name}[{i}]", part, kind, f"a {kind.__name__}")
+    shapes = sorted({(part.vocab_size, part.resolution) for part in parts})
+    if len(shapes) != 1:
+        raise ValueError(
+            f"expected {name}, one at least, of one vocabulary and one resolution, "
+            f"got {shapes or 'none'}"
+        )
+    return shapes[0]
+
+
+def _join(
+    parts: Sequence[SparseDistribution | SparseRows], sizes: ArrayLike, *shape: int
+) -> SparseRows:
+    """Return the rows of all parts, which have so many tokens each."""
+    ids = joined([part.token_ids for part in parts])
+    return as_rows(ids, joined([part.counts for part in parts]), sizes, *shape)
 
 
 def _within(sizes: NDArray[np.int64]) -> NDArray[np.int64]:

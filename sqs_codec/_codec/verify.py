@@ -25,7 +25,7 @@ from sqs_codec._codec.target import (
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["Verdict", "verify", "verify_batch"]
+__all__ = ["Verdict", "verify", "verify_rounds"]
 
 NO_ROUND = (np.empty(0, np.uint32),) * 4
 """The arrays of a round of length 0, as cores take them."""
@@ -161,7 +161,7 @@ def verify(
     return verdict
 
 
-def verify_batch(
+def verify_rounds(
     rounds: Sequence[Round | None],
     target_probs: NDArray[np.floating],
     draws: ArrayLike,
@@ -202,7 +202,7 @@ def verify_batch(
     >>> import sqs_codec as sqs
     >>> q = sqs.SparseDistribution([0, 2], [3, 1], vocab_size=3)
     >>> p = np.array([[0.5, 0.25, 0.25], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
-    >>> verify_batch([sqs.Round([q], [0]), None], p, [0.1, 0.5, 0.5])
+    >>> verify_rounds([sqs.Round([q], [0]), None], p, [0.1, 0.5, 0.5])
     [Verdict(accepted=1, token=1), Verdict(accepted=0, token=2)]
     """
     vocab_size, n = check_rounds(rounds)
@@ -230,7 +230,7 @@ def _check_target(
     return checks.contiguous_rows(np.asarray(target_probs))
 
 
-# For torch.verify_batch, too, where its logits are on the host.
+# For torch.verify_rounds, too, where its logits are on the host.
 
 
 def judge(
@@ -239,7 +239,7 @@ def judge(
     draws: NDArray[np.float64],
     name_row: Callable[[int], str],
 ) -> list[Verdict]:
-    """Return what `verify_batch` does, of arguments that fit each other.
+    """Return what `verify_rounds` does, of arguments that fit each other.
 
     Rows are as cores take them. `name_row` says what errors call a row.
     """

@@ -218,7 +218,7 @@ def read(
     OSError, ValueError
         A text or the model can't be read; the message says which.
     """
-    from sqs_codec.system.hf._models import CachedModel, load_model
+    from sqs_codec.system.hf import CachedModel, load_model
 
     contents = [read_text(path) for path in texts]
     model = load_model(name)
@@ -395,7 +395,7 @@ def _softmax(row: NDArray[np.floating], temperature: float) -> NDArray[np.float6
 
 
 def _bits(codec: sqs.Codec, q: sqs.SparseDistribution) -> float:
-    return codec.bits(q) if len(q.token_ids) <= codec.max_support else math.inf
+    return codec.bits(q) if len(q.token_ids) <= codec.max_survivors else math.inf
 
 
 def recommend(points: Iterable[Point], most_tv: float) -> list[Point]:

@@ -168,7 +168,7 @@ class _Table:
     def _distribution(self, q: sqs.SparseDistribution) -> None:
         codec, size = self._codec, len(q.token_ids)
         ids, counts = q.token_ids.tolist(), q.counts.tolist()
-        size_width = _width(codec.max_support)
+        size_width = _width(codec.max_survivors)
         self._field("tokens", size_width, str(size))
         if codec.coding == "bitpack":
             id_width = size * _width(codec.vocab_size)

@@ -148,7 +148,7 @@ class Dataset:
             ids, *values = (column[place] for column in self._read(group))
             first, n, packet = (value.as_py() for value in values)
             tokens = self.header.check_sequence(ids.values.to_numpy(), first, n)
-            most = n * self.codec.max_support
+            most = n * self.codec.max_survivors
             rows = self.codec.decode_sequence(packet, max_survivors=most)
             if len(rows) != n:
                 raise ValueError(f"its packet has {len(rows)} distributions, not {n}")

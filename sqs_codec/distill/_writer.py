@@ -84,7 +84,7 @@ class Writer:
         How probabilities became counts: ``"unbiased"``, ``"lattice"`` or another word.
     tail : bool
         Whether the vocabulary's last id stands for all tokens that a list left out,
-        as `Codec.quantize_top_logprobs` has it. It is then no token.
+        as `Codec.quantize_top_logprobs_rows` has it. It is then no token.
     tokenizer_digest : bytes
         As `sqs.vocabulary_fingerprint` gives it, or none if it isn't known.
     source : str

@@ -1,9 +1,9 @@
 """The codec on PyTorch tensors (the extra ``[torch]``).
 
 `quantize`, `quantize_unbiased` and `encode_logits` take a batch of logits on any
-device, `to_dense` makes whole rows for models and metrics, and `verify`, `verify_batch`
-and `gumbel_verify` take the target's logits. What crosses between an accelerator and
-the host is a few numbers per row and per token kept, never a whole row.
+device, `to_dense` makes whole rows for models and metrics, and `verify`,
+`verify_rounds` and `gumbel_verify` take the target's logits. What crosses between an
+accelerator and the host is a few numbers per row and per token kept, never a whole row.
 `distillation_loss` compares a student's logits with the stored distributions of a
 `TeacherBatch`, where they are.
 
@@ -23,7 +23,7 @@ from sqs_codec.torch._distill import TeacherBatch, distillation_loss
 from sqs_codec.torch._gumbel import gumbel_verify
 from sqs_codec.torch._quantize import encode_logits, quantize, quantize_row, to_dense
 from sqs_codec.torch._unbiased import quantize_unbiased
-from sqs_codec.torch._verify import verify, verify_batch
+from sqs_codec.torch._verify import verify, verify_rounds
 
 __all__ = [
     "TeacherBatch",
@@ -34,7 +34,7 @@ __all__ = [
     "quantize_unbiased",
     "to_dense",
     "verify",
-    "verify_batch",
+    "verify_rounds",
 ]
 
 ROW_TYPES[torch.Tensor] = quantize_row

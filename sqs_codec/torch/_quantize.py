@@ -58,7 +58,7 @@ def quantize(
         a token.
     keep : Keep
     temperature : float
-        Both as for `Codec.quantize_batch`.
+        Both as for `Codec.quantize_rows`.
 
     Returns
     -------
@@ -87,7 +87,7 @@ def quantize(
     """
     rows, shape = rows_of(codec, logits)
     if is_on_host(rows):
-        found = codec._quantize_rows(as_array(rows), shape, keep, temperature)
+        found = [*codec._quantize_rows(as_array(rows), shape, keep, temperature)]
     else:
         found = _quantize_on_device(codec, rows, shape, keep, temperature)
     return _nest(found, shape)
@@ -189,7 +189,7 @@ def _quantize_on_device(
     padded = np.full((len(rows), width), -np.inf)
     padded[np.arange(width) < sizes[:, None]] = values
     narrow = Codec(width, codec.resolution, codec.coding)
-    found = narrow.quantize_batch(padded, TopK(width), temperature=temperature)
+    found = narrow.quantize_rows(padded, TopK(width), temperature=temperature)
     own = np.split(ids.astype(np.uint32), sizes.cumsum().astype(int))
     return [
         as_distribution(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from sqs_codec._backend import frozen
 from sqs_codec._base import checks
 from sqs_codec._base.exp2 import LOG2_E, UNITS
 from sqs_codec._codec.codec import Codec, random_numbers, row_name
@@ -33,7 +34,7 @@ def quantize_unbiased(
 ) -> SparseRows:
     """Round ``softmax(logits / temperature)`` at random, so that it is the mean.
 
-    The counts are those of `Codec.quantize_unbiased_batch` for the same generator, to
+    The counts are those of `Codec.quantize_unbiased_rows` for the same generator, to
     the bit, wherever the logits are. From an accelerator two numbers a row and the
     resolution's worth of ids move; this waits for it twice for every 8 million logits.
 
@@ -45,7 +46,7 @@ def quantize_unbiased(
         a token.
     temperature : float
     rng : numpy.random.Generator
-        Both as for `Codec.quantize_unbiased_batch`.
+        Both as for `Codec.quantize_unbiased_rows`.
 
     Returns
     -------
@@ -127,8 +128,8 @@ def _count(ids: NDArray[np.int32], vocab_size: int) -> SparseRows:
     places = np.flatnonzero(is_first)
     counts = np.diff(places, append=ids.size)
     return as_rows(
-        ids.ravel()[places].astype(np.uint32),
-        counts.astype(np.uint32),
+        frozen(ids.ravel()[places].astype(np.uint32)),
+        frozen(counts.astype(np.uint32)),
         is_first.sum(1),
         vocab_size,
         ids.shape[1],

@@ -31,7 +31,7 @@ from sqs_codec.torch._tensors import (
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["verify", "verify_batch"]
+__all__ = ["verify", "verify_rounds"]
 
 LEAST_SUM = 2.0**-900
 """Of a residual, whose row has 1 as its largest value. Less is a rounding error, and
@@ -109,7 +109,7 @@ def verify(
     return verdict
 
 
-def verify_batch(
+def verify_rounds(
     rounds: Sequence[Round | None],
     target_logits: torch.Tensor,
     draws: ArrayLike,
@@ -118,7 +118,7 @@ def verify_batch(
 ) -> list[Verdict]:
     """Verify many rounds, of any lengths, by numbers that the caller draws.
 
-    As `sqs_codec.verify_batch`, on logits as `verify` takes them. This waits for an
+    As `sqs_codec.verify_rounds`, on logits as `verify` takes them. This waits for an
     accelerator twice, whatever the number of rounds: once for the probabilities of
     the drafted tokens, once for the tokens that follow.
 
@@ -141,7 +141,7 @@ def verify_batch(
     Raises
     ------
     ValueError, TypeError
-        As `sqs_codec.verify_batch` and `verify`; the message names the round and the
+        As `sqs_codec.verify_rounds` and `verify`; the message names the round and the
         row.
 
     Examples
@@ -151,7 +151,7 @@ def verify_batch(
     >>> q = SparseDistribution([0, 2], [3, 1], vocab_size=3)
     >>> logits = torch.tensor([[2.0, 0.0, 3.0], [0.0, 5.0, 1.0], [1.0, 9.0, 0.0]])
     >>> rounds, draws = [Round([q], [2]), None], [0.5, 0.5, 0.5]
-    >>> verify_batch(rounds, logits, draws, temperature=[0, 1.0])
+    >>> verify_rounds(rounds, logits, draws, temperature=[0, 1.0])
     [Verdict(accepted=1, token=1), Verdict(accepted=0, token=1)]
     """
     vocab_size, n = check_rounds(rounds)

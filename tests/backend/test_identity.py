@@ -51,7 +51,7 @@ def test_awkward_logits(seed):
         expected = reference_quantize(row, keep, temperature, codec)
         assert as_lists(q) == expected
         ids, counts, _ = expected
-        if len(ids) <= codec.max_support:
+        if len(ids) <= codec.max_survivors:
             packet = reference.encode(ids, counts, vocab_size, resolution, coding)
             assert codec.encode(q) == packet
             assert as_lists(codec.decode(packet)) == (ids, counts, None)

@@ -38,8 +38,7 @@ def rule(keep):
 
 def plain(found):
     """Return what a core returned, as something that can be compared."""
-    status, done, pairs, masses = found
-    return status, done, [(i.tolist(), c.tolist()) for i, c in pairs], masses
+    return [a.tolist() if isinstance(a, np.ndarray) else a for a in found]
 
 
 def as_bfloat16(row):
@@ -85,7 +84,7 @@ def test_awkward_rows(name, vocab_size):
         packets = theirs.encode_logits(*options)
         assert ours.encode_logits(*options) == packets
         if expected[0] == Status.OK:
-            assert packets[2] == [theirs.encode(*map(np.uint32, expected[2][0]))]
+            assert packets[2] == [theirs.encode(*map(np.uint32, expected[2:4]))]
 
 
 @pytest.mark.parametrize("vocab_size", SIZES)
@@ -134,10 +133,10 @@ def test_top_k_is_the_head_of_a_stable_sort(name):
         row[rng.random(vocab_size) < 0.3] = -np.inf
         order = np.argsort(-row, kind="stable")[: np.isfinite(row).sum()]
         for k in (1, 2, 15, 64, 255, 256, 257, 1024, 1151, 1153, 5000, 9000):
-            _, _, pairs, _ = core(name, vocab_size, 1 << 16).quantize_logits(
+            _, _, ids, *_ = core(name, vocab_size, 1 << 16).quantize_logits(
                 row[None], 1e9, *rule(sqs.TopK(k)), False
             )
-            assert pairs[0][0].tolist() == np.sort(order[:k]).tolist()
+            assert ids.tolist() == np.sort(order[:k]).tolist()
 
 
 @pytest.mark.parametrize("name", HERE)

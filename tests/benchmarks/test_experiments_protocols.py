@@ -23,7 +23,7 @@ from benchmarks.experiments.wire_formats import (
     formats,
 )
 from benchmarks.rate.schemes import Row
-from sqs_codec.system.hf._models import ModelError
+from sqs_codec.system.hf import ModelError
 
 V = 200
 

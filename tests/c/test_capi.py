@@ -268,7 +268,7 @@ def isas(core: Core) -> list[int]:
 def test_verdicts_on_logits_are_those_on_their_probabilities(
     core: Core, seed: int, vocab_size: int, length: int, dtype: str, temperature: float
 ) -> None:
-    """By every instruction set: what `verify_batch` makes of the same softmax."""
+    """By every instruction set: what `verify_rounds` makes of the same softmax."""
     rng = np.random.default_rng(seed)
     logits = rng.normal(0, rng.choice([0.5, 3, 30]), (length + 1, vocab_size))
     if rng.random() < 0.5:
@@ -285,7 +285,7 @@ def test_verdicts_on_logits_are_those_on_their_probabilities(
     round_ = sqs.Round(drafts, [q.sample(rng) for q in drafts]) if drafts else None
     draws = rng.random(length + 1)
     probs = np.array([probabilities(row, temperature) for row in numbers], float)
-    (expected,) = sqs.verify_batch([round_], probs, draws)
+    (expected,) = sqs.verify_rounds([round_], probs, draws)
     for isa in isas(core):
         found = verify_logits(
             core, as_c(core, round_), rows, dtype, temperature, draws.tolist(), isa
@@ -296,7 +296,7 @@ def test_verdicts_on_logits_are_those_on_their_probabilities(
 def test_probabilities_are_those_of_torch(core: Core) -> None:
     """The definition in sqs.h is a softmax: 100 verdicts of another one's."""
     torch = pytest.importorskip("torch")
-    from sqs_codec.torch import verify_batch
+    from sqs_codec.torch import verify_rounds
 
     rng = np.random.default_rng(5)
     for dtype in DTYPES:
@@ -306,7 +306,7 @@ def test_probabilities_are_those_of_torch(core: Core) -> None:
             round_ = sqs.Round([q], [q.sample(rng)])
             temperature, draws = float(rng.choice([0, 0.7, 1.3])), rng.random(2)
             logits = torch.from_numpy(numbers)
-            expected = verify_batch([round_], logits, draws, temperature=temperature)
+            expected = verify_rounds([round_], logits, draws, temperature=temperature)
             status, _, verdict = verify_logits(
                 core, as_c(core, round_), rows, dtype, temperature, draws.tolist()
             )

@@ -35,10 +35,9 @@ def codec(backend):
 def test_rows_are_as_they_are_alone(codec, keep, dtype, threads):
     logits = rows(7, dtype)
     alone = [codec.quantize(row, keep, temperature=0.7) for row in logits]
-    found = codec.quantize_batch(logits, keep, temperature=0.7, threads=threads)
-    assert found == alone
-    assert [q.dropped_mass for q in found] == [q.dropped_mass for q in alone]
-    packets = codec.encode_batch(logits, keep, temperature=0.7, threads=threads)
+    found = codec.quantize_rows(logits, keep, temperature=0.7, threads=threads)
+    assert found == sqs.SparseRows.stack(alone)
+    packets = codec.encode_logits_rows(logits, keep, temperature=0.7, threads=threads)
     assert packets == [codec.encode(q) for q in alone]
     assert packets == [
         codec.encode_logits(row, keep, temperature=0.7) for row in logits
@@ -47,17 +46,17 @@ def test_rows_are_as_they_are_alone(codec, keep, dtype, threads):
 
 @pytest.mark.parametrize("threads", [1, 3])
 def test_no_rows_and_one(codec, threads):
-    assert codec.quantize_batch(rows(0), sqs.TopK(3), threads=threads) == []
-    assert codec.encode_batch(rows(0), sqs.TopK(3), threads=threads) == []
-    (q,) = codec.quantize_batch(rows(1), sqs.TopK(3), threads=threads)
-    assert codec.encode_batch(rows(1), sqs.TopK(3), threads=threads) == [
+    assert len(codec.quantize_rows(rows(0), sqs.TopK(3), threads=threads)) == 0
+    assert codec.encode_logits_rows(rows(0), sqs.TopK(3), threads=threads) == []
+    (q,) = codec.quantize_rows(rows(1), sqs.TopK(3), threads=threads)
+    assert codec.encode_logits_rows(rows(1), sqs.TopK(3), threads=threads) == [
         codec.encode(q)
     ]
 
 
 def test_layouts(codec):
     logits, keep = rows(6), sqs.TopK(8)
-    expected = codec.encode_batch(logits, keep)
+    expected = codec.encode_logits_rows(logits, keep)
     spread = np.full((6, 4, V), np.nan, np.float32)
     spread[:, 2] = logits
     gapped = np.full((6, V + 5), np.nan, np.float32)
@@ -76,11 +75,11 @@ def test_layouts(codec):
         logits.tolist(),
     ):
         if not isinstance(same, list):
-            assert codec.encode_batch(same, keep) == expected
-    assert codec.encode_batch(logits[::-1], keep) == expected[::-1]
-    assert codec.encode_batch(logits[::2], keep, threads=2) == expected[::2]
+            assert codec.encode_logits_rows(same, keep) == expected
+    assert codec.encode_logits_rows(logits[::-1], keep) == expected[::-1]
+    assert codec.encode_logits_rows(logits[::2], keep, threads=2) == expected[::2]
     same = np.broadcast_to(logits[0], (5, V))
-    assert codec.encode_batch(same, keep) == [expected[0]] * 5
+    assert codec.encode_logits_rows(same, keep) == [expected[0]] * 5
 
 
 @pytest.mark.parametrize(
@@ -99,18 +98,18 @@ def test_one_row_of_a_reversed_view(codec, one):
     keep = sqs.TopK(8)
     expected = codec.encode(codec.quantize(row[0].copy(), keep))
     for threads in (1, 2):
-        assert codec.encode_batch(row, keep, threads=threads) == [expected]
-        (q,) = codec.quantize_batch(row, keep, threads=threads)
+        assert codec.encode_logits_rows(row, keep, threads=threads) == [expected]
+        (q,) = codec.quantize_rows(row, keep, threads=threads)
         assert codec.encode(q) == expected
-    assert codec.encode_batch(rows(6)[::-1][:0], keep) == []
+    assert codec.encode_logits_rows(rows(6)[::-1][:0], keep) == []
 
 
 def test_other_codings(backend):
     logits, keep = rows(5), sqs.Threshold(0.01)
     for coding in ("enumerative", "bitpack"):
         codec = sqs.Codec(V, coding=coding)
-        packets = codec.encode_batch(logits, keep, threads=2)
-        distributions = codec.quantize_batch(logits, keep, threads=2)
+        packets = codec.encode_logits_rows(logits, keep, threads=2)
+        distributions = codec.quantize_rows(logits, keep, threads=2)
         assert packets == [codec.encode(q) for q in distributions]
         assert packets[3] == codec.encode_logits(logits[3], keep)
 
@@ -125,14 +124,14 @@ def test_the_first_bad_row_is_named(codec, value, message, threads):
     logits[5] = -np.inf
     logits[5, 77] = value
     logits[6] = np.nan
-    for function in (codec.quantize_batch, codec.encode_batch):
+    for function in (codec.quantize_rows, codec.encode_logits_rows):
         with pytest.raises(ValueError, match=message):
             function(logits, sqs.TopK(3), threads=threads)
 
 
 def test_arguments(codec):
     logits = rows(3)
-    for function in (codec.quantize_batch, codec.encode_batch):
+    for function in (codec.quantize_rows, codec.encode_logits_rows):
         with pytest.raises(ValueError, match=r"shape \(B, 3000\), got \(3000,\)"):
             function(logits[0], sqs.TopK(3))
         with pytest.raises(ValueError, match=r"got \(3, 2999\)"):
@@ -149,7 +148,7 @@ def test_arguments(codec):
             function(logits, sqs.TopK(3), temperature=-1)
     small = sqs.Codec(V, 1 << 16, "enumerative")
     with pytest.raises(ValueError, match=r"logits\[1\]: coding 'enumerative' holds"):
-        small.encode_batch([np.eye(1, V)[0] * 99, np.zeros(V)], sqs.TopK(2000))
+        small.encode_logits_rows([np.eye(1, V)[0] * 99, np.zeros(V)], sqs.TopK(2000))
     with pytest.raises(ValueError, match=r"^logits: coding 'enumerative' holds"):
         small.encode_logits(np.zeros(V), sqs.TopK(2000))
     with pytest.raises(ValueError, match=r"logits\[7\] is nan"):
@@ -176,7 +175,7 @@ def test_threads_share_a_codec(codec):
             assert codec.decode_round(packet).distributions == (q, q)
             found.append(data)
             if len(found) % 20 == number:
-                codec.encode_batch(logits, keep, threads=2)
+                codec.encode_logits_rows(logits, keep, threads=2)
         return found
 
     with ThreadPoolExecutor(8) as pool:
@@ -211,7 +210,7 @@ def test_a_signal_handler_uses_the_codec_meanwhile(codec):
 def test_packets_of_a_batch_may_be_large(backend):
     codec = sqs.Codec(V, 1 << 16)
     logits = np.zeros((64, V), np.float32)
-    packets = codec.encode_batch(logits, sqs.TopK(V))
+    packets = codec.encode_logits_rows(logits, sqs.TopK(V))
     assert packets == [codec.encode_logits(logits[0], sqs.TopK(V))] * 64
 
 
@@ -221,7 +220,7 @@ def test_distributions_can_not_be_written(codec):
     for each in (
         q,
         codec.quantize_probs(np.full(V, 1 / V), sqs.TopK(8)),
-        *codec.quantize_batch(rows(2), sqs.TopK(8)),
+        *codec.quantize_rows(rows(2), sqs.TopK(8)),
         codec.decode(codec.encode(q)),
         *codec.decode_round(packet).distributions,
         sqs.SparseDistribution(q.token_ids, q.counts, V),

@@ -23,7 +23,7 @@ SECONDS = 100
 KEEP = sqs.TopK(8)
 ROWS = normal_rows(0, 13, V)
 CODEC = sqs.Codec(V)
-PACKETS = CODEC.encode_batch(ROWS, KEEP)
+PACKETS = CODEC.encode_logits_rows(ROWS, KEEP)
 
 
 @pytest.fixture(autouse=True)
@@ -84,22 +84,22 @@ def interrupt():
     raise KeyboardInterrupt
 
 
-def encode_batch(threads=3):
-    return CODEC.encode_batch(ROWS, KEEP, threads=threads)
+def encode_logits_rows(threads=3):
+    return CODEC.encode_logits_rows(ROWS, KEEP, threads=threads)
 
 
 def test_a_batch_is_interrupted():
-    for _ in at_every_instruction(encode_batch, interrupt):
-        assert encode_batch(2) == PACKETS
+    for _ in at_every_instruction(encode_logits_rows, interrupt):
+        assert encode_logits_rows(2) == PACKETS
 
 
 def test_a_handler_calls_a_batch_during_a_batch():
     def handle():
-        assert encode_batch(4) == PACKETS
+        assert encode_logits_rows(4) == PACKETS
 
-    for _ in at_every_instruction(encode_batch, handle):
+    for _ in at_every_instruction(encode_logits_rows, handle):
         pass
-    assert encode_batch() == PACKETS
+    assert encode_logits_rows() == PACKETS
 
 
 def test_a_timer_calls_a_batch_during_batches():
@@ -107,13 +107,13 @@ def test_a_timer_calls_a_batch_during_batches():
     handled = []
 
     def handle(*_):
-        handled.append(encode_batch() == PACKETS)
+        handled.append(encode_logits_rows() == PACKETS)
 
     before = signal.signal(signal.SIGPROF, handle)
     signal.setitimer(signal.ITIMER_PROF, 1e-3, 1e-3)
     try:
         while len(handled) < 200:
-            assert encode_batch() == PACKETS
+            assert encode_logits_rows() == PACKETS
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
         signal.signal(signal.SIGPROF, before)

@@ -43,7 +43,7 @@ def by_hand(ids, logprobs, codec):
 def test_counts_are_those_of_the_reference(resolution):
     codec = sqs.Codec(V + 1, resolution)
     ids, logprobs = random_lists(np.random.default_rng(resolution))
-    rows = codec.quantize_top_logprobs(ids, logprobs)
+    rows = codec.quantize_top_logprobs_rows(ids, logprobs)
     for q, *row in zip(rows, ids, logprobs, strict=True):
         pairs = zip(q.token_ids.tolist(), q.counts.tolist(), strict=True)
         assert list(pairs) == by_hand(*row, codec)
@@ -53,24 +53,24 @@ def test_counts_are_those_of_the_reference(resolution):
 def test_a_row_depends_on_what_it_lists_alone():
     rng = np.random.default_rng(2)
     ids, logprobs = random_lists(rng)
-    rows = CODEC.quantize_top_logprobs(ids, logprobs)
+    rows = CODEC.quantize_top_logprobs_rows(ids, logprobs)
     padded_ids = np.full((40, 80), -1)
     padded = np.full((40, 80), -np.inf)
     for i in range(40):
         places = rng.permutation(80)[: ids[i].size]
         padded_ids[i, places], padded[i, places] = ids[i], logprobs[i]
-    assert CODEC.quantize_top_logprobs(padded_ids, padded) == rows
+    assert CODEC.quantize_top_logprobs_rows(padded_ids, padded) == rows
     lists = [x.tolist() for x in ids], [x.tolist() for x in logprobs]
-    assert CODEC.quantize_top_logprobs(*lists) == rows
-    assert CODEC.quantize_top_logprobs(ids[9:10], logprobs[9:10]) == rows[9:10]
-    assert CODEC.quantize_top_logprobs([], []) == rows[:0]
-    assert CODEC.quantize_top_logprobs(padded_ids[:0], padded[:0]) == rows[:0]
+    assert CODEC.quantize_top_logprobs_rows(*lists) == rows
+    assert CODEC.quantize_top_logprobs_rows(ids[9:10], logprobs[9:10]) == rows[9:10]
+    assert CODEC.quantize_top_logprobs_rows([], []) == rows[:0]
+    assert CODEC.quantize_top_logprobs_rows(padded_ids[:0], padded[:0]) == rows[:0]
 
 
 def test_the_tail_is_what_the_list_leaves():
     ids = [[4, 2], [4, 2], [4], [4]]
     logprobs = [np.log([0.25, 0.5]), np.log([0.5, 0.51]), [-9999.0], [0.0]]
-    rows = CODEC.quantize_top_logprobs(ids, logprobs)
+    rows = CODEC.quantize_top_logprobs_rows(ids, logprobs)
     assert [q.prob(V) for q in rows] == [0.25, 0, 1, 0]
     assert rows[1].probs == pytest.approx([0.51 / 1.01, 0.5 / 1.01], abs=1e-4)
     assert rows[3].token_ids.tolist() == [4]
@@ -103,15 +103,15 @@ def test_the_tail_is_what_the_list_leaves():
 )
 def test_bad_lists_are_refused(ids, logprobs, words):
     with pytest.raises(ValueError, match=words):
-        CODEC.quantize_top_logprobs(ids, logprobs)
+        CODEC.quantize_top_logprobs_rows(ids, logprobs)
 
 
 def test_lists_of_other_things_are_refused():
     with pytest.raises(
         TypeError, match=r"token_ids\[1\] must be integers, got float64"
     ):
-        CODEC.quantize_top_logprobs([[1], [2.0]], [[-1], [-1]])
+        CODEC.quantize_top_logprobs_rows([[1], [2.0]], [[-1], [-1]])
     with pytest.raises(TypeError, match=r"logprobs\[0\] must be numbers, got object"):
-        CODEC.quantize_top_logprobs([[1]], [[None]])
+        CODEC.quantize_top_logprobs_rows([[1]], [[None]])
     with pytest.raises(TypeError, match=r"logprobs\[0\] must be .* a MaskedArray"):
-        CODEC.quantize_top_logprobs([[1]], [np.ma.array([-1.0], mask=[True])])
+        CODEC.quantize_top_logprobs_rows([[1]], [np.ma.array([-1.0], mask=[True])])

@@ -312,7 +312,7 @@ def test_what_is_no_generator(wrong, name):
         lambda: sqs.verify(round_, np.full((2, 2), 0.5), rng=wrong),
         lambda: sqs.Drafter(codec, sqs.TopK(2), rng=wrong),
         lambda: codec.quantize_unbiased(row, rng=wrong),
-        lambda: codec.quantize_unbiased_batch(row[None], rng=wrong),
+        lambda: codec.quantize_unbiased_rows(row[None], rng=wrong),
     ):
         with pytest.raises(TypeError, match=expected):
             call()

@@ -31,11 +31,11 @@ def even_rows(codec, k, n):
 @given(codec=codecs(), n=st.integers(1, 12), seed=SEEDS, threads=st.integers(1, 3))
 def test_packets_are_those_of_each(codec, n, seed, threads):
     rows = some_rows(codec, n, seed)
-    packets = codec.encode_arrays(rows, threads=threads)
+    packets = codec.encode_rows(rows, threads=threads)
     assert packets == [codec.encode(q) for q in rows]
-    assert codec.decode_arrays(packets, threads=threads) == rows
-    assert codec.encode_arrays(list(rows)) == packets
-    assert codec.decode_arrays([*map(memoryview, packets)]) == rows
+    assert codec.decode_rows(packets, threads=threads) == rows
+    assert codec.encode_rows(list(rows)) == packets
+    assert codec.decode_rows([*map(memoryview, packets)]) == rows
 
 
 @settings(max_examples=60, deadline=None)
@@ -54,14 +54,14 @@ def test_hundreds_of_rows(name, threads):
     codec = make_codec(name, 1000)
     rows = some_rows(codec, 600)
     for part in rows, rows[:0]:
-        packets = codec.encode_arrays(part, threads=threads)
-        assert codec.decode_arrays(packets, threads=threads) == part
+        packets = codec.encode_rows(part, threads=threads)
+        assert codec.decode_rows(packets, threads=threads) == part
 
 
 def test_tokens_that_recur_take_fewer_bytes():
     codec = make_codec("prior", 1000)
     rows = sqs.SparseRows.stack([*some_rows(codec, 5)] * 40)
-    alone = sum(map(len, codec.encode_arrays(rows)))
+    alone = sum(map(len, codec.encode_rows(rows)))
     assert len(codec.encode_sequence(rows)) < 0.8 * alone
 
 
@@ -121,7 +121,7 @@ def test_other_codings_have_no_sequences(coding):
 def test_rows_have_to_fit():
     codec = sqs.Codec(2000, 2000, "enumerative")
     rows = even_rows(codec, 1100, 3)
-    for call in codec.encode_arrays, sqs.Codec(2000, 4).encode_sequence:
+    for call in codec.encode_rows, sqs.Codec(2000, 4).encode_sequence:
         with pytest.raises(ValueError, match=r"^a row doesn't fit|1100 in row 0"):
             call(rows)
 
@@ -130,15 +130,15 @@ def test_rows_have_to_fit():
 @pytest.mark.parametrize("threads", [1, 3])
 def test_an_error_names_the_packet(name, threads):
     codec = make_codec(name, 1000)
-    packets = codec.encode_arrays(some_rows(codec, 300))
+    packets = codec.encode_rows(some_rows(codec, 300))
     for bad in 0, 7, 299:
         wrong = [*packets]
         wrong[bad] += b"\0"
         with pytest.raises(sqs.PacketError, match=rf"^packet {bad}, of .* follow"):
-            codec.decode_arrays(wrong, threads=threads)
+            codec.decode_rows(wrong, threads=threads)
     packets[7] = None
     with pytest.raises(TypeError, match=r"^packets\[7\]: expected bytes, got NoneType"):
-        codec.decode_arrays(packets)
+        codec.decode_rows(packets)
 
 
 @pytest.mark.parametrize("name", CODECS)
@@ -147,11 +147,11 @@ def test_limits_of_the_receiver(name):
     codec = make_codec(name, 1000)
     rows = some_rows(codec, 9)
     sizes = np.diff(rows.offsets)
-    packets, most = codec.encode_arrays(rows), int(sizes.max())
-    assert codec.decode_arrays(packets, max_survivors=most) == rows
+    packets, most = codec.encode_rows(rows), int(sizes.max())
+    assert codec.decode_rows(packets, max_survivors=most) == rows
     wanted = rf"^packet {sizes.argmax()}, .* max_survivors = {most - 1}$"
     with pytest.raises(sqs.PacketError, match=wanted):
-        codec.decode_arrays(packets, max_survivors=most - 1)
+        codec.decode_rows(packets, max_survivors=most - 1)
     if codec.coding == "entropy":
         data, most = codec.encode_sequence(rows), rows.token_ids.size
         assert codec.decode_sequence(data, max_survivors=most) == rows

@@ -32,7 +32,7 @@ def test_bitpack(case):
     check_round_trip(codec, q)
     k = q.token_ids.size
     assert codec.bits(q) == (
-        (codec.max_support - 1).bit_length()
+        (codec.max_survivors - 1).bit_length()
         + k * (codec.vocab_size - 1).bit_length()
         + (k - 1) * (codec.resolution - k).bit_length()
     )
@@ -46,7 +46,7 @@ def test_enumerative_meets_the_ceiling(case):
     k = q.token_ids.size
     size = math.comb(codec.vocab_size, k) * math.comb(codec.resolution - 1, k - 1)
     payload = (size - 1).bit_length()
-    assert codec.bits(q) == (codec.max_support - 1).bit_length() + payload
+    assert codec.bits(q) == (codec.max_survivors - 1).bit_length() + payload
     assert len(data) <= -(-payload // 8) + 2
 
 

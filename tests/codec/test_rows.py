@@ -30,6 +30,16 @@ def test_is_a_sequence_of_distributions():
         rows[3]
 
 
+def test_parts_become_one():
+    rows = sqs.SparseRows(**GOOD)
+    parts = [rows[1:], rows[:0], rows[::-2], rows]
+    whole = sqs.SparseRows.concatenate(iter(parts))
+    assert list(whole) == [q for part in parts for q in part]
+    assert sqs.SparseRows.concatenate([rows[:0]]) == rows[:0]
+    one = sqs.SparseRows.concatenate([rows])
+    assert np.shares_memory(one.token_ids, rows.token_ids)  # as nobody can write it
+
+
 def test_dense_and_padded_rows_say_the_same():
     rows = sqs.SparseRows(**GOOD)
     dense = rows.to_dense(np.float64)
@@ -92,3 +102,10 @@ def test_stacks_only_what_goes_together():
         sqs.SparseRows.stack([q, sqs.SparseDistribution([1], [4], 9)])
     with pytest.raises(TypeError, match=r"distributions\[1\]"):
         sqs.SparseRows.stack([q, [1]])
+    rows = sqs.SparseRows.stack([q])
+    with pytest.raises(ValueError, match=r"\(8, 4\), \(8, 5\)"):
+        sqs.SparseRows.concatenate([rows, sqs.SparseRows([1], [5], [0, 1], 8, 5)])
+    with pytest.raises(TypeError, match=r"parts\[0\] must be a SparseRows"):
+        sqs.SparseRows.concatenate([q])
+    with pytest.raises(ValueError, match="one at least"):
+        sqs.SparseRows.concatenate([])

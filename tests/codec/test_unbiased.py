@@ -163,12 +163,12 @@ def test_a_batch_is_its_rows(backend: str) -> None:
     ]
     for threads in (1, 2, 5):
         rng = np.random.default_rng(9)
-        found = codec.quantize_unbiased_batch(
+        found = codec.quantize_unbiased_rows(
             rows, temperature=0.7, rng=rng, threads=threads
         )
         assert found == sqs.SparseRows.stack(singles)
     assert {q.dropped_mass for q in singles} == {0.0}
-    assert len(codec.quantize_unbiased_batch(rows[:0], rng=rng)) == 0
+    assert len(codec.quantize_unbiased_rows(rows[:0], rng=rng)) == 0
     for q in singles[:20]:
         assert codec.decode(codec.encode(q)) == q
 
@@ -191,7 +191,7 @@ def test_names_the_row(backend: str, value: float) -> None:
         is_masked = value == -np.inf
         said = ": every .*masked" if is_masked else rf"\[{place}\] is {value}"
         with pytest.raises(ValueError, match=rf"logits\[4\]{said}"):
-            codec.quantize_unbiased_batch(rows, rng=rng, threads=2)
+            codec.quantize_unbiased_rows(rows, rng=rng, threads=2)
         with pytest.raises(ValueError, match=f"logits{said}"):
             codec.quantize_unbiased(rows[4], rng=rng)
 
@@ -206,7 +206,7 @@ def test_a_generator_must_give_what_it_is_asked_for(given: Any, backend: str) ->
 
     rng = Other(np.random.PCG64(1))
     with pytest.raises(ValueError, match=r"rng.integers\(size=2\) must have shape \(2"):
-        codec.quantize_unbiased_batch(rows, rng=rng)
+        codec.quantize_unbiased_rows(rows, rng=rng)
     if given != [1]:
         with pytest.raises(ValueError, match=r"rng.integers\(size=1\) must have shape"):
             codec.quantize_unbiased(rows[0], rng=rng)

@@ -69,14 +69,14 @@ def one_by_one(rounds, rows, draws):
 def test_a_batch_is_verified_as_its_rounds_are(seed):
     rounds, rows, draws = random_batch(seed)
     expected = one_by_one(rounds, rows, draws)
-    assert sqs.verify_batch(rounds, rows, draws) == expected
+    assert sqs.verify_rounds(rounds, rows, draws) == expected
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_rows_and_numbers_of_any_layout(dtype):
     rounds, rows, draws = random_batch(5)
     rows = rows.astype(dtype)
-    expected = sqs.verify_batch(rounds, rows, draws)
+    expected = sqs.verify_rounds(rounds, rows, draws)
     n, vocab_size = rows.shape
     spread = np.full((n, 3, vocab_size + 9), np.nan, dtype)
     spread[:, 1, 5 : vocab_size + 5] = rows
@@ -89,16 +89,16 @@ def test_rows_and_numbers_of_any_layout(dtype):
         rows[::-1].copy()[::-1],
         locked,
     ):
-        assert sqs.verify_batch(rounds, same, draws) == expected
+        assert sqs.verify_rounds(rounds, same, draws) == expected
     every_other = np.repeat(draws, 2)[::2]
-    assert sqs.verify_batch(tuple(rounds), rows, every_other) == expected
-    assert sqs.verify_batch(rounds, rows, draws.tolist()) == expected
+    assert sqs.verify_rounds(tuple(rounds), rows, every_other) == expected
+    assert sqs.verify_rounds(rounds, rows, draws.tolist()) == expected
 
 
 def test_batches_of_nothing():
-    assert sqs.verify_batch([], np.empty((0, 7)), []) == []
+    assert sqs.verify_rounds([], np.empty((0, 7)), []) == []
     rows = np.eye(3)[[2, 0]]
-    assert sqs.verify_batch([None, None], rows, [0.0, 0.99]) == [
+    assert sqs.verify_rounds([None, None], rows, [0.0, 0.99]) == [
         sqs.Verdict(0, 2),
         sqs.Verdict(0, 0),
     ]
@@ -109,7 +109,7 @@ def test_the_largest_batch_of_the_smallest_rounds():
     long = sqs.Round([q] * 256, [1] * 256)
     rows = np.tile([0.0, 1.0], (3 * 257, 1))
     assert (
-        sqs.verify_batch([long] * 3, rows, np.full(3 * 257, 0.999))
+        sqs.verify_rounds([long] * 3, rows, np.full(3 * 257, 0.999))
         == [sqs.Verdict(256, 1)] * 3
     )
 
@@ -182,8 +182,8 @@ def changed(array, index, value):
 def test_arguments_are_checked(change, error, message):
     arguments = {"rounds": [ROUND, None], "target_probs": ROWS, "draws": DRAWS}
     with pytest.raises(error, match=message):
-        sqs.verify_batch(**{**arguments, **change})
-    assert len(sqs.verify_batch(**arguments)) == 2
+        sqs.verify_rounds(**{**arguments, **change})
+    assert len(sqs.verify_rounds(**arguments)) == 2
 
 
 # Verdicts as bytes

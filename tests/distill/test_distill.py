@@ -693,7 +693,7 @@ def test_make_goes_on_where_it_was_interrupted(
         alone = CachedModel(model.model, model.vocab_size)
         logits = alone.logits(sequence.tokens.tolist(), len(sequence.tokens))
         rng = np.random.default_rng([0, i])
-        own = codec.quantize_unbiased_batch(logits, rng=rng).to_dense(float)
+        own = codec.quantize_unbiased_rows(logits, rng=rng).to_dense(float)
         moved = abs(own - sequence.rows.to_dense(float)).sum(1)  # by last bits
         assert moved.max() * codec.resolution < 2.5
     assert [len(s.rows) for s in dataset] == [2, 5, 16, 16, 8, 1]

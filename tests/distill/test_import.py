@@ -399,7 +399,7 @@ def test_the_command(tmp_path, capsys):
         *read(kit, None, Compression.read(config)),
     ]
     for text, kept in zip(texts, dataset, strict=True):
-        rows = dataset.codec.quantize_top_logprobs(text.token_ids, text.logprobs)
+        rows = dataset.codec.quantize_top_logprobs_rows(text.token_ids, text.logprobs)
         assert kept.rows == rows
         assert (kept.tokens.tolist(), kept.first) == ([*text.tokens], text.first)
 

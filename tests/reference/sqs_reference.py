@@ -260,7 +260,7 @@ def field(value, width):
     return format(value, f"0{width}b") if width else ""
 
 
-def max_support(vocab_size, resolution, coding):
+def max_survivors(vocab_size, resolution, coding):
     """The largest support that a packet can hold."""
     most = min(vocab_size, resolution)
     return min(most, MAX_ENUMERATIVE_SUPPORT) if coding == "enumerative" else most
@@ -269,7 +269,7 @@ def max_support(vocab_size, resolution, coding):
 def distribution_bits(ids, counts, vocab_size, resolution, coding):
     """The fields of one distribution, as a string of 0 and 1."""
     k = len(ids)
-    most = max_support(vocab_size, resolution, coding)
+    most = max_survivors(vocab_size, resolution, coding)
     assert k <= most
     bits = field(k - 1, (most - 1).bit_length())
     if coding == "bitpack":
@@ -349,7 +349,7 @@ class Reader:
 
 def read_distribution(reader, vocab_size, resolution, coding, squares=0):
     """Return (ids, counts). `squares` are those of a round's earlier supports."""
-    most = max_support(vocab_size, resolution, coding)
+    most = max_survivors(vocab_size, resolution, coding)
     k = reader.take((most - 1).bit_length()) + 1
     if k > most:
         raise BrokenRuleError("SUPPORT_SIZE")

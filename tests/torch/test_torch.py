@@ -396,7 +396,7 @@ def test_rounds_without_bias_as_the_core(
             call(given, temperature=temperature, rng=np.random.default_rng(SEED))
             for call, given in (
                 (partial(adapter.quantize_unbiased, CODEC), logits),
-                (CODEC.quantize_unbiased_batch, rows),
+                (CODEC.quantize_unbiased_rows, rows),
             )
         )
         assert found == expected
@@ -663,7 +663,7 @@ def test_verify_names_bad_rows(
         adapter.verify(round_, logits, temperature=temperature)
     assert str(caught.value) == f"target_logits[1]: {message}"
     with pytest.raises(ValueError, match="target_logits") as caught:
-        adapter.verify_batch(
+        adapter.verify_rounds(
             [None, round_, None],
             torch.cat([logits[:1], logits, logits[:1]]),
             [0.5] * 4,
@@ -726,19 +726,19 @@ def test_a_batch_is_verified_as_by_the_core(dtype: Any, path: str) -> None:
         batch, rows, draws, temperatures = random_batch(seed, 1 + seed % 7)
         rows = rows.to(dtype).masked_fill(torch.rand(rows.shape) < 0.05, -torch.inf)
         probs = target_probs(rows, batch, temperatures)
-        expected = sqs.verify_batch(batch, probs, draws)
+        expected = sqs.verify_rounds(batch, probs, draws)
         strided = rows.T.contiguous().T.requires_grad_()
-        found = adapter.verify_batch(batch, strided, draws, temperature=temperatures)
+        found = adapter.verify_rounds(batch, strided, draws, temperature=temperatures)
         assert found == expected
         probs = target_probs(rows, batch, [0.8] * len(batch))
-        found = adapter.verify_batch(batch, rows, torch.tensor(draws), temperature=0.8)
-        assert found == sqs.verify_batch(batch, probs, draws)
+        found = adapter.verify_rounds(batch, rows, torch.tensor(draws), temperature=0.8)
+        assert found == sqs.verify_rounds(batch, probs, draws)
 
 
 def test_a_batch_of_no_rounds(path: str) -> None:
     rows = torch.empty(0, VOCAB)
-    assert adapter.verify_batch([], rows, [], temperature=1.0) == []
-    assert adapter.verify_batch([], rows, [], temperature=[]) == []
+    assert adapter.verify_rounds([], rows, [], temperature=1.0) == []
+    assert adapter.verify_rounds([], rows, [], temperature=[]) == []
 
 
 def test_the_device_is_waited_for_twice_however_many_rounds(
@@ -756,7 +756,7 @@ def test_the_device_is_waited_for_twice_however_many_rounds(
         batch, rows, draws, temperatures = random_batch(SEED, rounds)
         assert {0} < set(temperatures)
         with Operations() as operations:
-            adapter.verify_batch(batch, rows, draws, temperature=temperatures)
+            adapter.verify_rounds(batch, rows, draws, temperature=temperatures)
         counts.append(operations.counts)
         assert len(waits) == 2
         assert max(map(torch.numel, waits)) <= 3 * len(rows)
@@ -778,7 +778,7 @@ def test_the_core_gets_the_softmax_of_torch(
 
     monkeypatch.setattr(verifying, "judge", look)
     logits = tensor_with_ties(7, 49152, dtype=dtype)
-    adapter.verify_batch([None] * 7, logits, np.zeros(7), temperature=0.25)
+    adapter.verify_rounds([None] * 7, logits, np.zeros(7), temperature=0.25)
     wide = logits.to(torch.promote_types(dtype, torch.float32))
     assert seen[0].dtype == (np.float64 if dtype == torch.float64 else np.float32)
     np.testing.assert_allclose(seen[0], (wide * 4).softmax(-1).numpy(), rtol=1e-6)
@@ -794,7 +794,7 @@ def test_verify_at_the_lowest_temperatures(
     for high, low in [(largest, 0.0), (0.0, -largest), (-largest / 2, -largest)]:
         row = torch.tensor([low, high, -torch.inf, high], dtype=dtype)
         rounds, draws = [None] * 4, [0.0, 0.49, 0.51, 1 - 2**-53]
-        found = adapter.verify_batch(
+        found = adapter.verify_rounds(
             rounds, row.expand(4, 4), draws, temperature=temperature
         )
         assert [verdict.token for verdict in found] == [1, 1, 3, 3]
@@ -808,7 +808,7 @@ def test_verify_at_the_highest_temperatures(
     """All tokens that aren't masked are as likely as each other."""
     row = torch.tensor([1.0, 9.0, -torch.inf, 5.0, -100.0], dtype=dtype)
     draws = [0.24, 0.26, 0.49, 0.51, 0.74, 0.76]
-    found = adapter.verify_batch(
+    found = adapter.verify_rounds(
         [None] * 6, row.expand(6, 5), draws, temperature=temperature
     )
     assert [verdict.token for verdict in found] == [0, 1, 1, 3, 3, 4]
@@ -826,7 +826,7 @@ def test_a_device_draws_from_minute_residuals() -> None:
         assert verifying._draw(weights, from_it) == tokens
 
 
-def test_verify_batch_says_what_it_expected() -> None:
+def test_verify_rounds_says_what_it_expected() -> None:
     round_ = sqs.Round([eighths(4, 4)], [0])
     rows, draws = torch.zeros(3, 2), [0.5] * 3
     good: dict[str, Any] = {"rounds": [round_, None], "target_logits": rows}
@@ -846,8 +846,8 @@ def test_verify_batch_says_what_it_expected() -> None:
         ({"temperature": [1.0, "hot"]}, TypeError, "temperature must be a number"),
     ]:
         with pytest.raises(error, match=message):
-            adapter.verify_batch(**{**good, **change})
-    assert len(adapter.verify_batch(**good)) == 2
+            adapter.verify_rounds(**{**good, **change})
+    assert len(adapter.verify_rounds(**good)) == 2
 
 
 def test_probabilities_are_not_taken_for_logits() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sqs_codec._backend.core import frozen
+from sqs_codec._backend.core import frozen, joined
 from sqs_codec._backend.numba import fields, quantize, rows
 from sqs_codec._backend.numba import packet as entropy
 from sqs_codec._backend.numba import verify as verification
@@ -43,7 +43,7 @@ class Core:
         kind: int,
         value: float,
         mass: bool,
-    ) -> tuple[int, int, list[tuple[Ids, Ids]], list[float]]:
+    ) -> tuple[int, int, Ids, Ids, Ids, list[float]]:
         _check_kind(kind)
         pairs: list[tuple[Ids, Ids]] = []
         masses: list[float] = []
@@ -52,24 +52,21 @@ class Core:
                 row, temperature, kind, value, mass, self._resolution
             )
             if status != Status.OK:
-                return status, len(pairs), pairs, masses
-            pairs.append((frozen(ids), frozen(counts)))
+                return status, len(pairs), *_join(pairs), masses
+            pairs.append((ids, counts))
             masses.append(dropped)
-        return Status.OK, len(pairs), pairs, masses if mass else []
+        return Status.OK, len(pairs), *_join(pairs), masses if mass else []
 
     def encode_logits(
         self, logits: NDArray[Any], temperature: float, kind: int, value: float
     ) -> tuple[int, int, list[bytes]]:
-        status, _, pairs, _ = self.quantize_logits(
+        status, done, *rows, _ = self.quantize_logits(
             logits, temperature, kind, value, False
         )
-        most = fields.max_support(self._codec)
-        packets: list[bytes] = []
-        for ids, counts in pairs:
-            if ids.size > most:
-                return Status.LARGE_SUPPORT, len(packets), packets
-            packets.append(self.encode(ids, counts))
-        return status, len(packets), packets
+        large = np.flatnonzero(rows[2] > fields.max_survivors(self._codec))
+        if large.size:
+            return Status.LARGE_SUPPORT, int(large[0]), []
+        return status, done, self.encode_rows(*rows)
 
     def quantize_probs(
         self, probs: NDArray[np.floating], kind: int, value: float
@@ -94,9 +91,7 @@ class Core:
             if status != Status.OK:
                 return status, len(pairs), NONE, NONE, NONE
             pairs.append((pair[0], pair[1]))
-        sizes = np.array([ids.size for ids, _ in pairs], np.uint32)
-        ids, counts = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
-        return Status.OK, len(pairs), frozen(ids), frozen(counts), sizes
+        return Status.OK, len(pairs), *_join(pairs)
 
     def bits(self, ids: Ids, counts: Ids) -> int:
         if self._is_entropy:
@@ -129,15 +124,13 @@ class Core:
     def decode_rows(
         self, packets: Sequence[bytes], most: int
     ) -> tuple[int, int, Ids, Ids, Ids]:
-        found = [(NONE, NONE)]
+        pairs: list[tuple[Ids, Ids]] = []
         for packet in packets:
             status, *pair = self.decode(packet, most)
             if status != Status.OK:
-                return status, len(found) - 1, NONE, NONE, NONE
-            found.append((pair[0], pair[1]))
-        ids, counts = map(np.concatenate, zip(*found, strict=True))
-        sizes = np.array([ids.size for ids, _ in found[1:]], np.uint32)
-        return Status.OK, len(packets), ids, counts, sizes
+                return status, len(pairs), NONE, NONE, NONE
+            pairs.append((pair[0], pair[1]))
+        return Status.OK, len(pairs), *_join(pairs)
 
     def encode_round(
         self,
@@ -255,6 +248,13 @@ class Core:
 def _check_kind(kind: int) -> None:
     if kind not in KINDS:
         raise ValueError(f"expected a kind of rule in {list(KINDS)}, got {kind}")
+
+
+def _join(pairs: Sequence[tuple[Ids, Ids]]) -> tuple[Ids, Ids, Ids]:
+    """Return ids, counts and sizes of rows, of the ids and counts of each."""
+    sizes = np.array([ids.size for ids, _ in pairs], np.uint32)
+    ids = joined([NONE, *(ids for ids, _ in pairs)])
+    return ids, joined([NONE, *(counts for _, counts in pairs)]), sizes
 
 
 def _memory(memory: Ids | None) -> Ids:

@@ -27,7 +27,7 @@ from sqs_codec._base.format import (
 
 
 @entry
-def max_support(codec):
+def max_survivors(codec):
     """Return the largest support that a packet of the codec can name."""
     vocab_size, resolution, coding = codec
     most = min(vocab_size, resolution)
@@ -47,7 +47,7 @@ def rank_width(size):
 def distribution_bits(codec, k):
     """Return the bits of a distribution with k tokens."""
     vocab_size, resolution, coding = codec
-    bits = width_of(max_support(codec) - 1)
+    bits = width_of(max_survivors(codec) - 1)
     if coding == Coding.ENUMERATIVE:
         return bits + rank_width(index_size(vocab_size, resolution, k))
     bits += k * width_of(vocab_size - 1)
@@ -59,7 +59,7 @@ def put_distribution(packet, at, codec, ids, counts):
     """Write a distribution at bit `at`; return where it ends."""
     vocab_size, resolution, coding = codec
     k = ids.size
-    at = put(packet, at, k - 1, width_of(max_support(codec) - 1))
+    at = put(packet, at, k - 1, width_of(max_survivors(codec) - 1))
     if coding == Coding.ENUMERATIVE:
         width = rank_width(index_size(vocab_size, resolution, k))
         rank = index_rank(ids, counts, resolution)
@@ -164,7 +164,7 @@ def get_distribution(packet, at, codec, squares, room, ids, counts):
     survivors the receiver still takes.
     """
     coding = codec[2]
-    most = max_support(codec)
+    most = max_survivors(codec)
     size_width = width_of(most - 1)
     if at + size_width > 8 * packet.size:
         return Status.TRUNCATED, at, 0

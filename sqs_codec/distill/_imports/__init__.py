@@ -51,7 +51,7 @@ def import_lists(places: Iterable[Place], writer: Writer) -> Counter[str]:
     """
     notes: Counter[str] = Counter()
     done = len(writer)
-    quantize = writer.header.codec.quantize_top_logprobs
+    quantize = writer.header.codec.quantize_top_logprobs_rows
     for place, texts in places:
         with damage(place):
             for text in texts:

@@ -93,7 +93,7 @@ function formulaSet(k, n, seed) {
 }
 
 for (const [file, check] of Object.entries(CHECKS)) {
-  const { cases } = JSON.parse(readFileSync(new URL(`../vectors/${file}`, import.meta.url)));
+  const { cases } = JSON.parse(readFileSync(new URL(`../../vectors/${file}`, import.meta.url)));
   let packets = 0;
   cases.forEach((vector, i) => {
     try {

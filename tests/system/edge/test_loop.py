@@ -25,7 +25,7 @@ from sqs_codec.system.edge import (
     Step,
     generate,
 )
-from sqs_codec.system.edge._loop import _Timeout
+from sqs_codec.system.edge._line import Timeout
 from sqs_codec.system.session import (
     EdgeSession,
     Job,
@@ -35,7 +35,7 @@ from sqs_codec.system.session import (
     LocalLink,
     Sampling,
     Setting,
-    judge,
+    verify_jobs,
 )
 
 VOCAB_SIZE = 32
@@ -81,13 +81,8 @@ class Verifier:
         return [self._verify(job) for job in jobs]
 
     def _verify(self, job: Job) -> Verdict | None:
-        logits = TARGET.logits([*job.text, *job.drafted], len(job.drafted) + 1)
-        if job.sampling.temperature == 0:
-            probs = np.eye(VOCAB_SIZE)[logits.argmax(-1)]
-        else:
-            probs = np.exp(logits / job.sampling.temperature)
-            probs /= probs.sum(-1, keepdims=True)
-        return judge(job, probs)
+        rows = TARGET.logits([*job.text, *job.drafted], len(job.drafted) + 1)
+        return verify_jobs([job], rows[: job.wanted])[0]
 
     def forget(self, session: bytes) -> None:
         """There is nothing to forget."""
@@ -371,7 +366,7 @@ def test_a_cloud_that_breaks_on_every_round_is_given_up(
 
 
 def test_the_longer_waits_have_an_end() -> None:
-    timeout = _Timeout()
+    timeout = Timeout()
     for _ in range(2000):
         timeout.double()
     assert timeout.seconds(100) == timeout.MOST
