@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,7 +23,6 @@ from benchmarks.experiments.traces import Trace, traces
 from benchmarks.experiments.wire_formats import ours
 from benchmarks.harness.cells import JITTER, Cell, Text, simulate
 from benchmarks.harness.recorded import STEPS
-from benchmarks.rate.schemes import Row
 from benchmarks.relay import Link
 from benchmarks.world import WorldLink
 from sqs_codec.system.edge import FixedPlan, default_settings
@@ -67,51 +66,33 @@ def measure(options: Options, places: Sequence[Place]) -> Records:
     """
     models = load(options, options.model)
     settings = tuple(default_settings(models.vocab_size, models.prior))
-    texts = recorded(options, models, QUICK_TEXTS if options.quick else TEXTS)
+    texts = tuple(recorded(options, models, QUICK_TEXTS if options.quick else TEXTS))
     tokens = min(map(rows_of, texts))
-    rounds = of_formats(_rows(texts, tokens), [*map(ours, settings)])
-    cases: dict[str, dict[str, Any]] = {}
-    cells = []
+    cell = Cell("", Link(), texts, tokens, settings, None, CLOUD, TEMPERATURE)
+    rounds = of_formats(cell.positions(), [*map(ours, settings)])
+    cases, cells = [], []
     for place in places:
         best = rounds.fastest(place.rate, place.trip, CLOUD, WorldLink.overhead)
+        link = Link(place.rate, place.trip, jitter=JITTER, loss=place.loss)
         for way, plan, modes in (
             (ALONE, FixedPlan(0), ()),
             (ROUNDS, best, ()),
             (HINTS, None, ("hints",)),
             (PLANNER, None, ("alone", "hints")),
         ):
-            cell = Cell(
-                f"{place}: {way}",
-                Link(place.rate, place.trip, jitter=JITTER, loss=place.loss),
-                tuple(texts),
-                tokens,
-                settings,
-                plan,
-                CLOUD,
-                TEMPERATURE,
-                options.seed,
-                modes,
-            )
-            cells.append(cell)
+            one = replace(cell, key=f"{place}: {way}", link=link, plan=plan)
+            cells.append(replace(one, modes=modes, seed=options.seed))
             case = {"part": "real", "way": way, "plan": _words(best, settings)}
-            cases[cell.key] = case | place._asdict()
+            cases.append(case | place._asdict())
     sessions = QUICK_SESSIONS if options.quick else SESSIONS
     played = dict(system.play_all(cells, sessions))
     return [
-        {**cases[cell.key], **asdict(text), "text": n, "simulated": like.seconds}
-        for cell in cells
+        {**case, **asdict(text), "text": n, "simulated": like.seconds}
+        for case, one in zip(cases, cells, strict=True)
         for n, (text, like) in enumerate(
-            zip(played[cell.key], simulate(cell), strict=True)
+            zip(played[one.key], simulate(one), strict=True)
         )
     ]
-
-
-def _rows(texts: Sequence[Text], tokens: int) -> Iterator[Row]:
-    """Yield all positions."""
-    for text in texts:
-        drafts, targets = (np.load(f, mmap_mode="r") for f in (text.draft, text.target))
-        for i in range(tokens):
-            yield Row(drafts[i], targets[i], TEMPERATURE)
 
 
 def _words(fixed: FixedPlan, settings: Sequence[Setting]) -> str:

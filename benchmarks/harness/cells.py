@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.harness.recorded import RecordedDraft, RecordedVerifier, Steps
+from benchmarks.rate.schemes import Row
 from benchmarks.relay import Link
 from benchmarks.world import Cloud, World, WorldLink, ways
 from sqs_codec.system.edge import (
@@ -125,6 +127,13 @@ class Cell:
                 f"{file} has {len(rows)} rows, and texts have {self.tokens} tokens"
             )
         return rows
+
+    def positions(self) -> Iterator[Row]:
+        """Yield what both models say at each position of the texts."""
+        for text in self.texts:
+            pairs = zip(self.rows(text.draft), self.rows(text.target), strict=True)
+            for pair in itertools.islice(pairs, self.tokens):
+                yield Row(*pair, self.temperature)
 
 
 @dataclass(frozen=True)

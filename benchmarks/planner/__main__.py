@@ -15,7 +15,7 @@ import argparse
 import itertools
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -32,7 +32,6 @@ from benchmarks.choosing.measure import Rounds, of_formats
 from benchmarks.experiments.wire_formats import Format, ours, qs, raw
 from benchmarks.harness.cells import JITTER, Cell, Text, share, simulate
 from benchmarks.harness.recorded import STEPS
-from benchmarks.rate.schemes import Row
 from benchmarks.relay import Link
 from benchmarks.sources import shipped
 from benchmarks.tables import about, about_line, dim, table
@@ -67,9 +66,8 @@ HINTS = (
 )
 """Those that are tried in the first case; the first are the planner's."""
 
-ALONE, ROUNDS, HINTED, PLANNED, BYTES = (
-    *("alone", "rounds", "hints", "planner", "for bytes"),
-)
+ALONE, ROUNDS, HINTED = "alone", "rounds", "hints"
+PLANNED, BYTES = "planner", "for bytes"
 
 RIVALS = {
     "raw, K=1, 2, 4": [partial(raw, k=k) for k in (1, 2, 4)],
@@ -197,7 +195,7 @@ def compare(case: Case, grid: Grid) -> list[Outcome]:
             tuple(default_settings(prior.vocab_size, prior)),
             *(None, STEPS["slow"], case.temperature),
         )
-        rounds = of_formats(_rows(cell), [*map(ours, cell.settings)])
+        rounds = of_formats(cell.positions(), [*map(ours, cell.settings)])
         found = []
         for cloud, loss in itertools.product(STEPS, case.losses):
             name = f"{case} {cloud}" + f", {loss:.0%} lost" * (loss > 0)
@@ -218,12 +216,6 @@ def compare(case: Case, grid: Grid) -> list[Outcome]:
 
 def _link(rate: float, trip: float, loss: float) -> Link:
     return Link(rate, trip, jitter=JITTER, loss=loss)
-
-
-def _rows(cell: Cell) -> Iterator[Row]:
-    for text in cell.texts:
-        for pair in zip(cell.rows(text.draft), cell.rows(text.target), strict=True):
-            yield Row(*pair, cell.temperature)
 
 
 def _speeds(cell: Cell, rounds: Rounds, hints: Sequence[Hints]) -> dict[str, float]:
@@ -252,7 +244,9 @@ def _laws(cell: Cell, grid: Grid, ours: Rounds) -> dict[str, Floats]:
     """Return tokens a second of rounds at their best over each link, by their law."""
     ways = {"rounds, by law": ours}
     for name, sends in RIVALS.items():
-        ways[name] = of_formats(_rows(cell), [Format(name, "", send) for send in sends])
+        ways[name] = of_formats(
+            cell.positions(), [Format(name, "", send) for send in sends]
+        )
     around = cell.steps, WorldLink.overhead
     return {
         name: np.array([1 / r.seconds(*link, *around).min() for link in grid.links])
@@ -260,17 +254,11 @@ def _laws(cell: Cell, grid: Grid, ours: Rounds) -> dict[str, Floats]:
     }
 
 
-@dataclass(frozen=True)
-class Capacity:
-    """Tokens a second of sessions that share a cloud, by each way."""
+def together(case: Case, grid: Grid) -> list[tuple[str, int, dict[str, float]]]:
+    """Let sessions share a cloud; return their tokens a second in each way.
 
-    name: str
-    sessions: int
-    speed: dict[str, float]
-
-
-def together(case: Case, grid: Grid) -> list[Capacity]:
-    """Let sessions share a cloud, in each way; of rounds the fastest length counts."""
+    Of rounds the fastest length counts.
+    """
     prior = sqs.Prior.builtin(case.model.lower())
     settings = tuple(default_settings(prior.vocab_size, prior))
     ways = {
@@ -289,7 +277,7 @@ def together(case: Case, grid: Grid) -> list[Capacity]:
                 way: max(share(replace(cell, steps=steps, plan=p), n) for p in plans)
                 for way, plans in ways.items()
             }
-            found.append(Capacity(f"{case} {cloud}", n, speed))
+            found.append((f"{case} {cloud}", n, speed))
     return found
 
 
@@ -328,16 +316,15 @@ def speeds(one: Outcome) -> Table:
     return made
 
 
-def capacities(found: Iterable[Capacity]) -> Table:
+def capacities(found: Iterable[tuple[str, int, dict[str, float]]]) -> Table:
     """Show what sessions have of a cloud that they share."""
     made = table(
         "Tokens a second of all sessions that share a cloud, "
         f"{SHARED[0]:,.0f} bit/s, {1e3 * SHARED[1]:.0f} ms",
         *("models, cloud", "sessions", ALONE, ROUNDS, HINTED),
     )
-    for one in found:
-        cells = [f"{x:.0f}" for x in one.speed.values()]
-        made.add_row(one.name, str(one.sessions), *cells)
+    for name, sessions, speed in found:
+        made.add_row(name, str(sessions), *(f"{x:.0f}" for x in speed.values()))
     return made
 
 

@@ -69,10 +69,14 @@ def cell(text: Text, plan: FixedPlan | None, temperature: float = 0.0) -> Cell:
     "plan", [FixedPlan(4), FixedPlan(0), None], ids=["rounds", "alone", "planner"]
 )
 def test_the_greedy_text_is_the_targets(text: Text, plan: FixedPlan | None) -> None:
-    """Whatever the plan, for each of the texts."""
-    found = play(cell(text, plan))
+    """Whatever the plan; the virtual clock shows what the real one does, but late."""
+    given = cell(text, plan)
     greedy = np.load(text.target).argmax(axis=1).tolist()
-    assert [one.text for one in found] == [greedy, greedy]
+    for real, virtual in zip(play(given), simulate(given), strict=True):
+        assert real.text == virtual.text == greedy
+        assert virtual.seconds <= real.seconds + 1e-3
+        if given.in_rounds:
+            assert (real.passes, real.drafted) == (virtual.passes, virtual.drafted)
 
 
 class Counted(FixedPlan):
@@ -130,7 +134,7 @@ def test_the_clock_shows_what_is_stated(text: Text) -> None:
         Steps(0.004, 0.01, 0.001),
         0.7,
     )
-    played = play(slow)[0]
+    (played,) = simulate(slow)
     last = (TOKENS - played.accepted - played.passes) * (0.01 + 0.03)
     least = (
         0.004 * played.drafted
@@ -138,22 +142,9 @@ def test_the_clock_shows_what_is_stated(text: Text) -> None:
         + 0.001 * played.drafted
         + 8 * played.bytes_up / 1e5
     )
-    assert 0.99 * least <= played.seconds + last
-    assert played.seconds <= least + last + 2 * played.late + 0.1
+    assert 0.98 * least <= played.seconds + last
+    assert played.seconds <= least + last + 0.01
     assert 0 < played.first < played.seconds
-
-
-@pytest.mark.parametrize("plan", [FixedPlan(4), FixedPlan(0), None])
-def test_the_virtual_clock_shows_what_the_real_one_does(
-    text: Text, plan: FixedPlan | None
-) -> None:
-    """But for the seconds that this machine is busy."""
-    given = cell(text, plan, 0.7)
-    for real, virtual in zip(play(given), simulate(given), strict=True):
-        assert real.text == virtual.text
-        assert virtual.seconds <= real.seconds + 1e-3
-        if given.in_rounds:
-            assert (real.passes, real.drafted) == (virtual.passes, virtual.drafted)
 
 
 def test_all_plans_have_the_same_luck(text: Text) -> None:
