@@ -330,7 +330,7 @@ WRONG_LISTS = [
     (as_it_is([[1, 2]], [None], [[[-1.0]]]), "row 0: it lacks a list"),
     (
         as_it_is([[1]], [[[1], [2]]], [[[-1.0]] * 2]),
-        "go with 1 to 1 distributions, got 2",
+        "1 tokens and 2 distributions, one at least",
     ),
     (
         as_it_is([[1]], [[[1]]], [["-1"]]),
@@ -401,7 +401,10 @@ def test_the_command(tmp_path, capsys):
     for text, kept in zip(texts, dataset, strict=True):
         rows = dataset.codec.quantize_top_logprobs_rows(text.token_ids, text.logprobs)
         assert kept.rows == rows
-        assert (kept.tokens.tolist(), kept.first) == ([*text.tokens], text.first)
+        assert (kept.tokens.tolist(), kept.places[0] + 1) == (
+            [*text.tokens],
+            text.first,
+        )
 
 
 def test_the_prior_of_a_tokenizer(tmp_path):

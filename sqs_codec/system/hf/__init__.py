@@ -24,6 +24,7 @@ try:
         load_pair,
         tokenizer_fingerprint,
     )
+    from sqs_codec.system.hf._reader import ModelReader
 except ModuleNotFoundError as error:
     from sqs_codec._base.install import needs
 
@@ -36,6 +37,7 @@ __all__ = [
     "Edge",
     "LanguageModel",
     "ModelError",
+    "ModelReader",
     "Pair",
     "custom_generate",
     "encode_prompt",

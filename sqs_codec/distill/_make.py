@@ -1,0 +1,146 @@
+"""From texts to a file, by whatever reads them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate, groupby, tee
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from sqs_codec._base import checks
+from sqs_codec._base.format import MAX_SEQUENCE
+from sqs_codec._codec.codec import Codec
+from sqs_codec._codec.rows import SparseRows
+from sqs_codec.distill._header import Header
+from sqs_codec.distill._writer import Writer
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+__all__ = ["Reader", "make"]
+
+WINDOW = 2048
+"""Tokens of texts that are given to be read together, and are lost together."""
+
+MAX_LENGTH = 2048
+"""Tokens of a sequence, by default."""
+
+
+class Reader(Protocol):
+    """What reads texts and tells of its distributions, wherever its logits are.
+
+    Attributes
+    ----------
+    name : str
+        The model's, to say in a file.
+    vocab_size : int
+    tokenizer_fingerprint : bytes
+        As `sqs.vocabulary_fingerprint` gives it, or none if it isn't known.
+    max_tokens : int
+        Of a text, that it can read.
+    """
+
+    name: str
+    vocab_size: int
+    tokenizer_fingerprint: bytes
+    max_tokens: int
+
+    def tokenize(self, text: str) -> Sequence[int]:
+        """Return the tokens of a text."""
+
+    def read(
+        self,
+        texts: Sequence[Sequence[int]],
+        header: Header,
+        rngs: Sequence[np.random.Generator],
+    ) -> Sequence[tuple[SparseRows, Mapping[str, ArrayLike]]]:
+        """Return of each text the distributions after its tokens, and their numbers.
+
+        They are rounded as the header's codec, temperature and rounding say, each text
+        by its own generator, and have the header's numbers, as `Writer.write` takes
+        them. The logits needn't leave where they are.
+        """
+
+
+def make(
+    path: str | os.PathLike[str],
+    codec: Codec,
+    reader: Reader,
+    texts: Iterable[str],
+    *,
+    temperature: float = 1.0,
+    max_length: int | None = None,
+    seed: int = 0,
+    source: str = "",
+) -> None:
+    """Let a teacher read texts, and write the file; go on where it was interrupted.
+
+    The same call makes the same file, however often it is interrupted.
+
+    Parameters
+    ----------
+    path : path-like
+    codec : Codec
+        Of the reader's vocabulary.
+    reader : Reader
+    texts : iterable of str
+        Taken as they are needed, so that a bar around them shows how far it is.
+    temperature : float
+        Of the distributions.
+    max_length : int, optional
+        Texts are cut into pieces of so many tokens: by default as many as the reader
+        takes, up to 2048.
+    seed : int
+        Of the rounding to counts.
+    source : str
+        Where the texts are from, as for `Writer`; the seed and the length are added.
+
+    Raises
+    ------
+    ValueError
+        The length is more than the reader takes, or there is no text.
+    FileExistsError, BlockingIOError, ValueError
+        As `Writer`.
+    """
+    most = min(reader.max_tokens, MAX_SEQUENCE)
+    if max_length is None:
+        max_length = min(most, MAX_LENGTH)
+    length = checks.in_range("max_length", max_length, 1, most)
+    with Writer(
+        path,
+        codec,
+        model=reader.name,
+        temperature=temperature,
+        tokenizer_fingerprint=reader.tokenizer_fingerprint,
+        source=f"{source}; seed {seed}; up to {length} tokens",
+    ) as writer:
+        end = 0
+        for window in windows(_pieces(texts, reader, length)):
+            first, end = end, end + len(window)
+            if end > len(writer):  # all, as what is read together decides last bits
+                rngs = [np.random.default_rng([seed, i]) for i in range(first, end)]
+                told = reader.read(window, writer.header, rngs)
+                for i in range(len(writer) - first, len(window)):
+                    writer.write(window[i], told[i][0], numbers=told[i][1])
+        if not len(writer):
+            raise ValueError(f"nothing to keep is in {source or 'the texts'}")
+
+
+def _pieces(
+    texts: Iterable[str], reader: Reader, length: int
+) -> Iterator[Sequence[int]]:
+    """Yield the tokens of texts, cut to a length."""
+    for text in texts:
+        ids = reader.tokenize(text) if text else ()
+        for start in range(0, len(ids), length):
+            yield ids[start : start + length]
+
+
+def windows(texts: Iterable[Sequence[int]]) -> Iterator[list[Sequence[int]]]:
+    """Yield texts by the `WINDOW` tokens that they begin in: the first, the next ..."""
+    texts, others = tee(texts)
+    pairs = zip(texts, accumulate(map(len, others), initial=0), strict=False)
+    for _, window in groupby(pairs, lambda pair: pair[1] // WINDOW):
+        yield [tokens for tokens, _ in window]
