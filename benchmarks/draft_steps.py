@@ -19,7 +19,7 @@ from rich.console import Console, Group
 
 from benchmarks.tables import about, dim, table
 from sqs_codec.cli.demo.count import softmax
-from sqs_codec.system.edge._loop import DraftModel
+from sqs_codec.system.edge import DraftModel
 from sqs_codec.system.hf import CachedModel, load_model
 from sqs_codec.system.hf._models import _smollm2_gguf
 from sqs_codec.theory import total_variation

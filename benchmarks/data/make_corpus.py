@@ -105,8 +105,8 @@ def read_texts(*, held_out: bool) -> dict[str, list[str]]:
 
 def smollm2() -> Writer:
     """SmolLM2-135M-Instruct, asked questions and to go on with texts."""
+    from sqs_codec.cli.demo.pair import smollm2_pair
     from sqs_codec.cli.options import DROP_LAYERS
-    from sqs_codec.system.hf._models import smollm2_pair
 
     pair = smollm2_pair(DROP_LAYERS)
     texts = read_texts(held_out=False)

@@ -43,8 +43,9 @@ from numpy.typing import NDArray
 
 from benchmarks.data.drafts import DRAFTS, LOGIT_UNIT, TARGETS
 from benchmarks.sources import TEXT_TEMPERATURE, answer, read
+from sqs_codec.cli.demo.pair import smollm2_pair
 from sqs_codec.cli.options import DROP_LAYERS
-from sqs_codec.system.hf._models import CachedModel, smollm2_pair
+from sqs_codec.system.hf import CachedModel
 
 SEED = 20_251_009
 ANSWER_TOKENS = 32  # per prompt at most, for about 1 200 rows from 40 prompts

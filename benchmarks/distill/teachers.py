@@ -21,7 +21,8 @@ from benchmarks.distill.schemes import RESOLUTIONS, Array, lists
 from benchmarks.experiments.experiment import Options
 from benchmarks.experiments.models import GEMMA3, Models, load
 from benchmarks.sources import read_prompts
-from sqs_codec.system.hf._models import CachedModel, Pair
+from sqs_codec.cli.demo.pair import Pair
+from sqs_codec.system.hf import CachedModel
 
 WHOLE, HEAD = 65_536, 16_384
 """A student has all tokens of vocabularies up to the first; of larger ones so many

@@ -31,14 +31,14 @@ from benchmarks.harness.make import PLENTY, Make, maker, packages
 from benchmarks.harness.sessions import Played, Session, play, texts_of
 from benchmarks.tables import about, about_line, dim, table
 from sqs_codec._codec.verify import Verdict
+from sqs_codec.cli.demo.pair import smollm2_pair
 from sqs_codec.cli.options import DROP_LAYERS, number
 from sqs_codec.system.engine._registry import DEVICES, DTYPES
-from sqs_codec.system.hf import Cloud
-from sqs_codec.system.hf._models import CachedModel, smollm2_pair
+from sqs_codec.system.hf import CachedModel, Cloud
 
 if TYPE_CHECKING:
+    from sqs_codec.cli.demo.pair import Pair
     from sqs_codec.system.engine import Engine
-    from sqs_codec.system.hf._models import Pair
 
 BAR = 0.999
 """The share of rounds with equal verdicts."""

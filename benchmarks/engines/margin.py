@@ -15,7 +15,7 @@ from sqs_codec._codec.verify import Verdict
 from sqs_codec.system.session import Job
 
 if TYPE_CHECKING:
-    from sqs_codec.system.hf._models import CachedModel
+    from sqs_codec.system.hf import CachedModel
 
 
 def margin(model: CachedModel, job: Job, one: Verdict, other: Verdict) -> float:

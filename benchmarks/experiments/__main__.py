@@ -35,7 +35,7 @@ from benchmarks.experiments.run import OptionsError, run
 from benchmarks.sources import read_prompts
 from benchmarks.tables import about, about_line, command, dim, write_figure, write_json
 from sqs_codec.cli.options import number
-from sqs_codec.system.hf._models import ModelError
+from sqs_codec.system.hf import ModelError
 
 NAMES = (
     "temperature",

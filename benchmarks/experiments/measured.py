@@ -24,7 +24,7 @@ from benchmarks.planner.__main__ import STEPS, plans
 from benchmarks.planner.simulate import JITTER, Drafts, Run, Steps
 from benchmarks.relay import Link
 from sqs_codec.system.edge import FixedPlan, default_settings
-from sqs_codec.system.hf._models import ModelError
+from sqs_codec.system.hf import ModelError
 from sqs_codec.system.serve._datagram.link import DatagramLink
 from sqs_codec.system.session import Setting
 

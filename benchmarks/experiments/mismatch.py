@@ -46,7 +46,8 @@ from benchmarks.planner.simulate import HEADER, Steps
 from benchmarks.rate.schemes import SAME, Row, codec
 from benchmarks.tables import dim, table
 from sqs_codec.system.edge._costs import LENGTHS
-from sqs_codec.system.hf._models import CachedModel, HFModel
+from sqs_codec.system.hf import CachedModel
+from sqs_codec.system.hf._models import HFModel
 from sqs_codec.system.serve._datagram.link import DatagramLink
 
 TITLE = "Drafts from the target itself to a bigram table"

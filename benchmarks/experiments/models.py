@@ -22,13 +22,11 @@ from benchmarks.data.make_corpus import read_texts
 from benchmarks.data.make_drafts import PROMPTS
 from benchmarks.data.make_drafts import read_prompts as read_categories
 from benchmarks.sources import read_prompts
+from sqs_codec.cli.demo.pair import Pair, load_pair, smollm2_pair
 from sqs_codec.cli.options import DROP_LAYERS
 from sqs_codec.system.hf._models import (
     DROP_ORDER,
     HFModel,
-    Pair,
-    hugging_face_pair,
-    smollm2_pair,
     stop_tokens,
     vocab_size,
     without_layers,
@@ -129,7 +127,7 @@ def _load(
         elif name == SMOLLM2:
             pair, prior = smollm2_pair(DROP_LAYERS), sqs.Prior.builtin(SMOLLM2)
         else:
-            pair, prior = hugging_face_pair(str(draft), str(target)), None
+            pair, prior = load_pair(draft, target, DROP_LAYERS), None
     if prompts:
         found = [
             Prompt("given", tuple(pair.encode(text))) for text in read_prompts(prompts)

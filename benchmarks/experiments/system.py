@@ -23,9 +23,15 @@ from benchmarks.harness.serving import HOST, served
 from benchmarks.planner.simulate import Steps
 from benchmarks.relay import Link, Relay
 from benchmarks.wire.certificates import issue
-from sqs_codec.system.edge import Edge, FixedPlan, Planner, Step
-from sqs_codec.system.edge._loop import Planning
-from sqs_codec.system.edge._planner import Observation, Plan
+from sqs_codec.system.edge import (
+    Edge,
+    FixedPlan,
+    Observation,
+    Plan,
+    Planner,
+    Planning,
+    Step,
+)
 from sqs_codec.system.engine import BatchEngine
 from sqs_codec.system.serve import connect
 from sqs_codec.system.serve._datagram.link import DatagramLink

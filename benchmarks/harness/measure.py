@@ -19,9 +19,9 @@ from tqdm import tqdm
 
 from benchmarks.harness.sessions import Played, Session, drafted
 from sqs_codec._codec.verify import Verdict
+from sqs_codec.cli.demo.pair import Pair
 from sqs_codec.system.engine import Engine, EngineInfo
-from sqs_codec.system.hf._models import CachedModel, Pair
-from sqs_codec.system.hf._sampling import verify_jobs
+from sqs_codec.system.hf import CachedModel, verify_jobs
 from sqs_codec.system.session import Job
 
 
@@ -42,7 +42,7 @@ class OneByOne:
         async with self._turn:
             return await asyncio.to_thread(self._verify, job)
 
-    def _verify(self, job: Job) -> Verdict:
+    def _verify(self, job: Job) -> Verdict | None:
         cache = self._caches.setdefault(
             job.session, CachedModel(self._pair.target, self._pair.vocab_size)
         )

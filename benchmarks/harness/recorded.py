@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 import sqs_codec as sqs
 from benchmarks.planner.simulate import Steps
 from sqs_codec._codec.verify import Verdict
-from sqs_codec.system.session import Job, judge
+from sqs_codec.system.session import Job, verify_jobs
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -135,7 +135,7 @@ class RecordedVerifier:
             return self.judge(job.round_, length, temperature)
         start = length - self._prompt
         rows = self._rows[start : start + job.wanted]
-        return judge(job, _softmax(rows, temperature))
+        return verify_jobs([job], rows)[0]
 
     def judge(
         self, round_: sqs.Round | None, length: int, temperature: float

@@ -22,6 +22,7 @@ from benchmarks.data.make_corpus import read_texts
 from benchmarks.harness import RESOLUTION, ROUND, TEMPERATURE, K
 from sqs_codec._codec.verify import Verdict
 from sqs_codec.cli.demo.run import own_prompts
+from sqs_codec.system._base.tokens import common_length
 from sqs_codec.system.hf._cloud import BLOCK
 from sqs_codec.system.hf._ragged import Cache, Piece, RaggedModel
 from sqs_codec.system.session import (
@@ -32,11 +33,10 @@ from sqs_codec.system.session import (
     Sampling,
     Setting,
 )
-from sqs_codec.system.session._text import common_length
 
 if TYPE_CHECKING:
+    from sqs_codec.cli.demo.pair import Pair
     from sqs_codec.system.hf import Cloud
-    from sqs_codec.system.hf._models import Pair
 
 
 HINTED = 4

@@ -32,7 +32,7 @@ from benchmarks.planner.simulate import (
 )
 from sqs_codec.system.edge import FixedPlan, Hints, Observation, Planning
 from sqs_codec.system.edge._ahead import IN_FLIGHT, LOST, SLOW
-from sqs_codec.system.session._limits import MAX_AHEAD
+from sqs_codec.system.session import MAX_AHEAD
 
 HEAD, BRANCH_HEAD = 5, 2
 """Bytes of any message, and of each branch in a HINT."""

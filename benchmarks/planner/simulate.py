@@ -19,9 +19,8 @@ from numpy.typing import NDArray
 import sqs_codec as sqs
 from benchmarks.experiments.wire_formats import Wire, qs, raw
 from benchmarks.rate.schemes import Row
-from sqs_codec.system.edge._planner import FixedPlan, Observation, Plan, Planner
-from sqs_codec.system.session import Setting
-from sqs_codec.system.session._limits import MAX_AHEAD
+from sqs_codec.system.edge import FixedPlan, Observation, Plan, Planner
+from sqs_codec.system.session import MAX_AHEAD, Setting
 
 TOKENS = 200
 """Of a text."""

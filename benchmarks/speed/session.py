@@ -4,9 +4,10 @@
 
 Rounds of five shipped rows (V = 49 152, K = 64, l = 100, T = 0.7) go from an edge to a
 cloud in the same process: `EdgeSession.push` of a row, `flush`, the cloud's way from
-the message to its job, and `verify_rounds` with six rows of float32. Calls are those
-that Python's profiler sees, of Python functions and of C functions apart; times are
-medians.
+the message to its job, and `verify_rounds` with six rows of float32. Then the cloud
+decodes, and the edge guesses three tokens and hints three branches of three. Calls are
+those that Python's profiler sees, of Python functions and of C functions apart; times
+are medians.
 """
 
 from __future__ import annotations
@@ -79,6 +80,13 @@ def play(do: Step, rounds: int) -> None:
         cloud.complete(job, verdicts[0])
         for answer in cloud.data_to_send():
             edge.receive(answer)
+    edge.generate(1)
+    position = len(edge.text)
+    for row in draft[:rounds]:
+        found = do("guess", lambda row=row: edge.guess(row, position, 3))
+        likely = [*zip(found.tokens, found.chances, strict=True)]
+        branches: Any = [([], [token] * 3, [chance] * 3) for token, chance in likely]
+        do("hint", lambda branches=branches: edge.hint(position, branches))
 
 
 def _job_of(cloud: CloudSession, message: bytes) -> Any:

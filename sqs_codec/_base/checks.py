@@ -55,7 +55,7 @@ def integer(name: str, value: int) -> int:
 
 def in_range(name: str, value: int, least: int, most: int | None = None) -> int:
     """Return an integer that is in [least, most], or at least `least`."""
-    number = integer(name, value)
+    number = value if type(value) is int else integer(name, value)
     if number < least or (most is not None and number > most):
         wanted = f"at least {least}" if most is None else f"in [{least}, {most}]"
         raise ValueError(f"{name} must be {wanted}, got {number}")
@@ -76,7 +76,7 @@ def integers(name: str, values: Sequence[int]) -> list[int]:
 
 def finite(name: str, value: float, least: float, most: float) -> float:
     """Return a finite float that is in [least, most]; either may be infinite."""
-    number = _number(name, value)
+    number = value if type(value) is float else _number(name, value)
     if not (math.isfinite(number) and least <= number <= most):
         bounds = f" and in [{least:g}, {most:g}]" if math.isfinite(least) else ""
         bounds = bounds or (f" and at most {most:g}" if math.isfinite(most) else "")

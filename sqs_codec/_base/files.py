@@ -13,7 +13,6 @@ from typing import IO
 
 __all__ = [
     "is_own",
-    "lacks_folder",
     "lock_file",
     "own_folder",
     "read_file",
@@ -77,15 +76,6 @@ def is_own(path: str | os.PathLike[str]) -> bool:
 
 def _is_of_user(found: os.stat_result) -> bool:
     return not hasattr(os, "geteuid") or found.st_uid == os.geteuid()
-
-
-def lacks_folder(model: str) -> bool:
-    """Say whether a model is named by a folder that isn't there.
-
-    A name on the hub is NAME or OWNER/NAME.
-    """
-    is_path = model.startswith((".", "~", "/")) or model.count("/") > 1
-    return is_path and not os.path.isdir(model)
 
 
 def read_file(path: str | os.PathLike[str], most: int) -> bytes:

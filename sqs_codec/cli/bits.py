@@ -218,7 +218,7 @@ def read(
     OSError, ValueError
         A text or the model can't be read; the message says which.
     """
-    from sqs_codec.system.hf._models import CachedModel, load_model
+    from sqs_codec.system.hf import CachedModel, load_model
 
     contents = [read_text(path) for path in texts]
     model = load_model(name)

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 
 import sqs_codec as sqs
 from sqs_codec._base import checks
-from sqs_codec._base.files import lacks_folder
 from sqs_codec._base.words import shown
 from sqs_codec.cli import options
 from sqs_codec.system._base.address import split_address
-from sqs_codec.system.edge._planner import MODES
-from sqs_codec.system.serve._address import check_roots, check_token, require_loopback
-from sqs_codec.system.session._limits import MAX_DRAFT
+from sqs_codec.system._base.hub import lacks_folder
+from sqs_codec.system._base.security import check_roots, check_token, require_loopback
+from sqs_codec.system.edge import MODES
+from sqs_codec.system.session import MAX_DRAFT
 
 if TYPE_CHECKING:
     from sqs_codec.system.edge import Draft, Edge, Step
@@ -309,12 +309,14 @@ def load(args: argparse.Namespace, longest: int) -> Model:
 
         return llama_cpp.Draft(args.draft, n_ctx=longest, threads=args.threads)
     from sqs_codec.system.hf import Draft, load_model
-    from sqs_codec.system.hf._models import use_threads
 
-    use_threads(args.threads or 1)
     dropped = options.DROP_LAYERS if args.drop_layers is None else args.drop_layers
     loading = {"device": "auto", "dtype": "auto"}
     loading |= options.given(args, *options.LOADING)
+    import torch  # after hf, which says how its threads wait
+
+    # A step of a small model is too short to share.
+    torch.set_num_threads(args.threads or 1)
     model = load_model(args.draft, drop_layers=dropped, **loading)
     print(f"Drafting with {shown(model.summary)} {model.placement}", file=sys.stderr)
     return Draft(model.model, model.tokenizer)

@@ -15,11 +15,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from sqs_codec import Codec, Prior
 from sqs_codec._base.format import MAX_RESOLUTION, Coding
 from sqs_codec._base.install import install
 from sqs_codec._base.words import shown
-from sqs_codec._codec.codec import Codec
-from sqs_codec._codec.prior import Prior
 from sqs_codec.system.engine._registry import DEVICES, DTYPES
 
 Add = Callable[..., argparse.Action]

@@ -10,7 +10,7 @@ from importlib import import_module
 
 from sqs_codec.cli import generate, options
 from sqs_codec.system._base.address import join_address, split_address
-from sqs_codec.system.serve._address import (
+from sqs_codec.system._base.security import (
     check_certificate,
     check_free,
     check_token,
@@ -148,10 +148,10 @@ def _serve(args: argparse.Namespace) -> None:
     if generate.is_gguf(args.draft):
         import_module("sqs_codec.system.llama_cpp")  # or it says what it lacks
 
-    from sqs_codec.system.proxy import Writer, make_app, make_server
+    from sqs_codec.system.proxy import Completer, make_app, make_server
 
     model = generate.load(args, CONTEXT)
-    writer = Writer(
+    completer = Completer(
         model,
         lambda: generate.connect(args),
         server=args.server,
@@ -160,9 +160,9 @@ def _serve(args: argparse.Namespace) -> None:
         modes=generate.modes(args),
         prefer=args.prefer,
     )
-    writer.check()
+    completer.check()
     app = make_app(
-        writer,
+        completer,
         names=args.model_name,
         sampling=generate.sampling(args, model),
         api_key=args.api_key,

@@ -14,8 +14,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from sqs_codec import Prior
 from sqs_codec._base.words import shown
-from sqs_codec._codec.prior import Prior
 from sqs_codec.cli.options import (
     HF_MODULES,
     LOADING,
@@ -28,17 +28,17 @@ from sqs_codec.cli.options import (
     number,
 )
 from sqs_codec.system._base.address import join_address
-from sqs_codec.system.engine import ENGINES, EngineConfig, make_engine
-from sqs_codec.system.serve._address import (
+from sqs_codec.system._base.security import (
     check_certificate,
     check_free,
     check_token,
     require_loopback,
 )
+from sqs_codec.system.engine import ENGINES, EngineConfig, make_engine
 
 if TYPE_CHECKING:
     from sqs_codec.system.engine import Engine, EngineInfo
-    from sqs_codec.system.serve._service import Service
+    from sqs_codec.system.serve import Service
 
 PORT = 8743
 """By default: no well-known service has it."""
@@ -313,7 +313,7 @@ async def _serve(
     priors: Sequence[Prior],
 ) -> int:
     """Serve until a signal comes, then stop in good order; return the exit status."""
-    from sqs_codec.system.serve._service import Service
+    from sqs_codec.system.serve import Service
 
     stop = asyncio.ensure_future(_stop_signal().wait())
     opening = asyncio.ensure_future(_open(engine))
@@ -354,8 +354,7 @@ async def _listen(
     summary: str,
     stop: asyncio.Future[Literal[True]],
 ) -> int:
-    from sqs_codec.system.serve._datagram.server import start_datagrams
-    from sqs_codec.system.serve._grpc.server import start_grpc
+    from sqs_codec.system.serve import start_datagrams, start_grpc
 
     await service.start()
     servers = []

@@ -49,5 +49,5 @@ def collate(items: Items[Sequence]) -> TeacherBatch:
     tokens[filled] = np.concatenate([item.tokens for item in items])
     places = [b * filled.shape[1] + item.places for b, item in enumerate(items)]
     rows = SparseRows.concatenate(item.rows for item in items)
-    *_, temperature, tail = kinds.pop()
-    return as_batch(tokens, filled, np.concatenate(places), rows, temperature, tail)
+    arrays = rows.token_ids, rows.counts, rows.offsets
+    return as_batch((tokens, filled, np.concatenate(places), *arrays), *kinds.pop())

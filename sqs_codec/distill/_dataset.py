@@ -12,7 +12,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sqs_codec._base.files import require_file
-from sqs_codec._codec.codec import Codec
 from sqs_codec._codec.prior import Prior
 from sqs_codec._codec.rows import SparseRows
 from sqs_codec.distill import _header
@@ -105,11 +104,6 @@ class Dataset:
         self._ends = np.cumsum([0, *sizes])
         self._last: tuple[int, pa.Table] | None = None
 
-    @property
-    def codec(self) -> Codec:
-        """The codec of the packets."""
-        return self.header.codec
-
     def sizes(self) -> Sizes:
         """Return how much the file has; of the sequences hardly anything is read."""
         with damage(self._path):
@@ -157,8 +151,8 @@ class Dataset:
             places, header = _places(starts, lengths, len(ids)), self.header
             n = len(places)
             tokens, places = header.check_sequence(ids, places, n)
-            most = n * self.codec.max_survivors
-            rows = self.codec.decode_sequence(packet, max_survivors=most)
+            most = n * header.codec.max_survivors
+            rows = header.codec.decode_sequence(packet, max_survivors=most)
             if len(rows) != n:
                 raise ValueError(f"its packet has {len(rows)} distributions, not {n}")
             numbers = dict(zip(header.numbers, values, strict=True))

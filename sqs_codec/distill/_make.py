@@ -24,22 +24,12 @@ __all__ = ["Reader", "make"]
 WINDOW = 2048
 """Tokens of texts that are given to be read together, and are lost together."""
 
-MAX_LENGTH = 2048
-"""Tokens of a sequence, by default."""
-
 
 class Reader(Protocol):
     """What reads texts and tells of its distributions, wherever its logits are.
 
-    Attributes
-    ----------
-    name : str
-        The model's, to say in a file.
-    vocab_size : int
-    tokenizer_fingerprint : bytes
-        As `sqs.vocabulary_fingerprint` gives it, or none if it isn't known.
-    max_tokens : int
-        Of a text, that it can read.
+    It has the model's name for a file, how many tokens there are and, of a text, it can
+    read, and `sqs.vocabulary_fingerprint` of the tokenizer, or none.
     """
 
     name: str
@@ -58,9 +48,8 @@ class Reader(Protocol):
     ) -> Sequence[tuple[SparseRows, Mapping[str, ArrayLike]]]:
         """Return of each text the distributions after its tokens, and their numbers.
 
-        They are rounded as the header's codec, temperature and rounding say, each text
-        by its own generator, and have the header's numbers, as `Writer.write` takes
-        them. The logits needn't leave where they are.
+        Rounded as the header says, each text by its own generator, and such as
+        `Writer.write` takes. The logits needn't leave where they are.
         """
 
 
@@ -77,8 +66,6 @@ def make(
 ) -> None:
     """Let a teacher read texts, and write the file; go on where it was interrupted.
 
-    The same call makes the same file, however often it is interrupted.
-
     Parameters
     ----------
     path : path-like
@@ -86,27 +73,25 @@ def make(
         Of the reader's vocabulary.
     reader : Reader
     texts : iterable of str
-        Taken as they are needed, so that a bar around them shows how far it is.
-    temperature : float
-        Of the distributions.
+        Asked for as they are read, so that a bar around them shows how far it is.
+    temperature, source
+        As for `Writer`; the seed and the length are added to the source.
     max_length : int, optional
-        Texts are cut into pieces of so many tokens: by default as many as the reader
-        takes, up to 2048.
+        Texts are cut into pieces of so many tokens. By default as many as the reader
+        can read, up to 2048.
     seed : int
         Of the rounding to counts.
-    source : str
-        Where the texts are from, as for `Writer`; the seed and the length are added.
 
     Raises
     ------
     ValueError
-        The length is more than the reader takes, or there is no text.
-    FileExistsError, BlockingIOError, ValueError
+        The reader can't read so many tokens, or there is no text.
+    OSError or ValueError
         As `Writer`.
     """
     most = min(reader.max_tokens, MAX_SEQUENCE)
     if max_length is None:
-        max_length = min(most, MAX_LENGTH)
+        max_length = min(most, 2048)
     length = checks.in_range("max_length", max_length, 1, most)
     with Writer(
         path,

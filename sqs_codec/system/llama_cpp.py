@@ -32,7 +32,7 @@ except ModuleNotFoundError as error:
 from sqs_codec import vocabulary_fingerprint
 from sqs_codec._base import checks
 from sqs_codec.system._base import chat
-from sqs_codec.system.session._text import common_length
+from sqs_codec.system._base.tokens import common_length
 
 __all__ = ["Draft", "TextStream"]
 

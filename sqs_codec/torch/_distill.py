@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -117,21 +117,12 @@ class TeacherBatch:
         return moved
 
 
-def as_batch(
-    tokens: NDArray[np.int64],
-    filled: NDArray[np.bool_],
-    places: NDArray[np.int64],
-    rows: SparseRows,
-    temperature: float,
-    tail: bool,
-) -> TeacherBatch:
-    """Return the batch of what a file vouches for, which needs no check."""
-    arrays = tokens, filled, places, rows.token_ids, rows.counts, rows.offsets
+def as_batch(arrays: Iterable[NDArray[Any]], *others: Any) -> TeacherBatch:
+    """Return the batch of fields that a file vouches for, the tensors first."""
     tensors = (torch.from_numpy(array.astype(np.int64)) for array in arrays)
-    values = *tensors, rows.resolution, rows.vocab_size, temperature, tail
-    batch = TeacherBatch.__new__(TeacherBatch)
     names = (field.name for field in fields(TeacherBatch))
-    batch.__dict__.update(zip(names, values, strict=True))
+    batch = TeacherBatch.__new__(TeacherBatch)
+    batch.__dict__.update(zip(names, (*tensors, *others), strict=True))
     return batch
 
 

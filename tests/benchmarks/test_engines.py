@@ -30,7 +30,7 @@ from benchmarks.engines.margin import margin
 from benchmarks.harness import make
 from benchmarks.harness.make import maker
 from benchmarks.harness.sessions import Played, Session
-from sqs_codec.system.hf import Pair
+from sqs_codec.cli.demo.pair import Pair
 from sqs_codec.system.hf._models import without_layers
 
 P = np.array([0.5, 0.25, 0.25])

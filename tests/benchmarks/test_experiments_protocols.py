@@ -27,7 +27,7 @@ from benchmarks.planner.simulate import Drafts, Run, Steps
 from benchmarks.rate.schemes import Row
 from benchmarks.relay import Link
 from sqs_codec.system.edge import FixedPlan, default_settings
-from sqs_codec.system.hf._models import ModelError
+from sqs_codec.system.hf import ModelError
 
 V = 200
 

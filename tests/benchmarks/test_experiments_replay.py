@@ -32,7 +32,7 @@ from benchmarks.experiments.speculate import (
 from benchmarks.rate.schemes import Row, codec, descending
 from sqs_codec import theory
 from sqs_codec._codec.keep import count_kept, rule
-from sqs_codec.system.hf._models import ModelError
+from sqs_codec.system.hf import ModelError
 from tests.kit import Draws
 
 VOCAB = 300

@@ -22,11 +22,11 @@ from sqs_codec.cli import main as cli
 from sqs_codec.cli.bits import WINDOW, read
 from sqs_codec.cli.demo import report
 from sqs_codec.cli.demo.count import Stats, softmax, support_kept
+from sqs_codec.cli.demo.pair import Pair, load_pair
 from sqs_codec.cli.demo.run import converse
 from sqs_codec.system._base.hub import ask_hub
 from sqs_codec.system.edge import Step
-from sqs_codec.system.hf import Cloud
-from sqs_codec.system.hf._models import ModelError, Pair, hugging_face_pair, load_model
+from sqs_codec.system.hf import Cloud, ModelError, load_model
 
 PROMPT = "Tell me a short story about a fox."
 
@@ -220,11 +220,11 @@ def test_pairs_that_cannot_work_are_refused(
     other = save_model(tmp_path / "other", 16, [*WORDS[:-2], WORDS[-1], WORDS[-2]])
     small = save_model(tmp_path / "small", 8, WORDS)
     with pytest.raises(ModelError, match=r"different tokenizers .*2 with different"):
-        hugging_face_pair(one, other)
+        load_pair(one, other, 1)
     with pytest.raises(ModelError, match=r"ids up to 12 .* only 8 logits"):
-        hugging_face_pair(small, one)
+        load_pair(small, one, 1)
     with pytest.raises(ModelError, match="cannot load"):
-        hugging_face_pair(one, str(tmp_path / "nothing"))
+        load_pair(one, str(tmp_path / "nothing"), 1)
     assert cli.main(["demo", "--draft", one, "--target", other]) == 1
     assert "different tokenizers" in capsys.readouterr().err
 

@@ -129,7 +129,7 @@ def test_a_file_may_be_empty_and_need_a_prior(tmp_path: Path) -> None:
     dataset = distill.open(path, prior=prior)
     assert (len(dataset), list(dataset)) == (0, [])
     assert dataset.sizes()[:3] == (0, 0, 0)
-    assert dataset.codec.prior == prior
+    assert dataset.header.codec.prior == prior
     with pytest.raises(ValueError, match=f"needs the prior '{prior.digest.hex()}'"):
         distill.open(path)
     other = make_prior(V, 5)
@@ -140,7 +140,7 @@ def test_a_file_may_be_empty_and_need_a_prior(tmp_path: Path) -> None:
 def test_a_built_in_prior_with_a_tail_is_known(tmp_path: Path) -> None:
     codec = sqs.Codec(49_153, prior=sqs.Prior.builtin("smollm2").with_tail())
     write(tmp_path / "a", 0, codec, tail=True)
-    assert distill.open(tmp_path / "a").codec == codec
+    assert distill.open(tmp_path / "a").header.codec == codec
 
 
 ROWS = sqs.SparseRows([2, 7, 5], [30, 20, 50], [0, 2, 3], V, L)

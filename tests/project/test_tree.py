@@ -155,6 +155,21 @@ def test_no_import_runs_up_or_sideways():
                 assert floor[room(other)] < floor[room(name)], f"{name}: {other}"
 
 
+PRIVATE = {
+    *(f"sqs_codec._base.{name}" for name in ("checks", "files", "install", "words")),
+    "sqs_codec._codec.truncation",
+    "sqs_codec.torch._tensors",
+}
+"""What the system shares with the codec besides the codec's public names."""
+
+
+def test_the_system_takes_what_is_public_of_the_codec():
+    for name, used in python_graph().items():
+        if name.startswith("sqs_codec.system"):
+            codec = {n for n in used if not n.startswith("sqs_codec.system")}
+            assert {n for n in codec if "._" in n} <= PRIVATE, name
+
+
 def test_backends_know_no_codec():
     graph = python_graph()
     for name in graph:

@@ -7,6 +7,7 @@ import os
 import socket
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,9 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from sqs_codec.system.proxy import make_app, make_server
+from sqs_codec.system.proxy._completer import Chunk, Completion, Figures
 from sqs_codec.system.proxy._errors import ApiError
 from sqs_codec.system.proxy._request import Request
-from sqs_codec.system.proxy._writer import Answer, Figures, Piece
 from sqs_codec.system.session import Sampling
 
 TEXT = "The sea is salty as rivers carry salt \N{WATER WAVE} from <rocks> into it."
@@ -27,23 +28,23 @@ SHOTS = os.environ.get("SHOTS")
 
 
 class Played:
-    """What takes the place of a `Writer`. Every third token is the cloud's own."""
+    """What takes the place of a `Completer`. Every third token is the cloud's own."""
 
     def __init__(self) -> None:
         self.asked: list[Request] = []
-        self.gone: list[threading.Event] = []
+        self.gone: list[Future[None]] = []
         self.seconds = 0.01
         self.tasks: list[Any] = []
 
-    async def write(self, request: Request) -> Answer:
+    async def write(self, request: Request) -> Completion:
         """Play a text."""
         self.asked.append(request)
-        answer = Answer()
+        answer = Completion()
         self.gone.append(answer.gone)
         self.tasks.append(asyncio.ensure_future(self._play(answer)))
         return answer
 
-    async def _play(self, answer: Answer) -> None:
+    async def _play(self, answer: Completion) -> None:
         answer.prompt_tokens = 9
         figures = Figures(0, 0, 0, 700, 150, 0.1, 0.12, "hints", PLAN)
         for i, word in enumerate(TEXT.split(" ")):
@@ -57,12 +58,12 @@ class Played:
                 seconds=0.1 + i * 0.08,
             )
             text, origin = " " * (i > 0) + word, "draft" if drafted else "cloud"
-            answer.put(Piece(text, origin, figures))  # type: ignore[arg-type]
+            answer.put(Chunk(text, origin, figures))  # type: ignore[arg-type]
             await asyncio.sleep(self.seconds)
             if len(self.asked[-1].messages) > 2:
                 answer.put(ApiError("the cloud is away", status=503))
                 return
-        answer.put(Piece("", "cloud", figures, "stop", last=True))
+        answer.put(Chunk("", "cloud", figures, "stop", last=True))
 
     async def close(self) -> None:
         """Nothing is to be ended."""
@@ -71,14 +72,15 @@ class Played:
 @pytest.fixture(params=[None, "a-key-of-the-tests"], ids=["open", "keyed"])
 def played(request: pytest.FixtureRequest) -> Iterator[tuple[Played, str]]:
     """What is played, and where the page is."""
-    writer: Any = Played()
+    completer: Any = Played()
     server = make_server(
-        make_app(writer, sampling=Sampling(0.6, 20), api_key=request.param), clients=1
+        make_app(completer, sampling=Sampling(0.6, 20), api_key=request.param),
+        clients=1,
     )
     with socket.create_server(("127.0.0.1", 0)) as listener:
         run = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         run.start()
-        yield writer, f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        yield completer, f"http://127.0.0.1:{listener.getsockname()[1]}/"
         server.should_exit = True
         run.join()
 
@@ -100,7 +102,7 @@ def opened(browser: Browser, url: str, **options: Any) -> tuple[Page, list[str]]
 def test_a_chat(
     browser: Browser, played: tuple[Played, str], scheme: Any, size: tuple[int, int]
 ) -> None:
-    writer, url = played
+    completer, url = played
     viewport: Any = {"width": size[0], "height": size[1]}
     page, said = opened(browser, url, color_scheme=scheme, viewport=viewport)
     page.keyboard.type("Why is the sea <b>salty</b>?")  # it has the focus
@@ -131,20 +133,20 @@ def test_a_chat(
     page.keyboard.type("And the lake?")
     page.keyboard.press("Enter")
     expect(page.get_by_role("alert")).to_have_text("the cloud is away")
-    assert [one["role"] for one in writer.asked[-1].messages] == [
+    assert [one["role"] for one in completer.asked[-1].messages] == [
         "user",
         "assistant",
         "user",
     ]
     page.get_by_role("button", name="New chat").click()
     assert page.locator(".said").count() == 0
-    writer.seconds = 1.0
+    completer.seconds = 1.0
     page.keyboard.type("Slowly")
     page.keyboard.press("Enter")
     expect(page.locator(".said.assistant")).to_contain_text("The")
     page.keyboard.press("Escape")
     expect(page.get_by_role("status")).to_have_text("Stopped.")
-    assert writer.gone[-1].wait(5)
+    assert completer.gone[-1].result(5) is None
     page.close()
 
 

@@ -18,7 +18,7 @@ from sqs_codec.cli.options import (
     has_packages,
     number,
 )
-from sqs_codec.system.session._limits import MAX_DRAFT
+from sqs_codec.system.session import MAX_DRAFT
 
 DESCRIPTION = """\
 A small draft model proposes tokens, a larger target model verifies them, and

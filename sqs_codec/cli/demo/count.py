@@ -16,11 +16,10 @@ from numpy.typing import ArrayLike, NDArray
 import sqs_codec as sqs
 from sqs_codec import theory
 from sqs_codec._codec.keep import count_kept, rule
-from sqs_codec.system.edge import Metrics, Step
-from sqs_codec.system.hf import Cloud
-from sqs_codec.system.hf._models import CachedModel, Pair
-from sqs_codec.system.session import CloudSession, LocalLink
-from sqs_codec.system.session._wire import ROUND_HEAD
+from sqs_codec.cli.demo.pair import Pair
+from sqs_codec.system.edge import EdgeMetrics, Step
+from sqs_codec.system.hf import CachedModel, Cloud
+from sqs_codec.system.session import ROUND_HEAD, CloudSession, LocalLink
 
 RAW_TOKEN_BITS = 16 + 32
 """Raw top-K: an fp16 probability and an int32 id for each token kept."""
@@ -142,7 +141,7 @@ def support_kept(
 
 
 @dataclass(kw_only=True)
-class Stats(Metrics):
+class Stats(EdgeMetrics):
     """Sums over the rounds of one keep rule; every rate derives from them.
 
     Attributes

@@ -14,18 +14,19 @@ import sqs_codec as sqs
 from sqs_codec._base.words import shown
 from sqs_codec.cli.demo import report
 from sqs_codec.cli.demo.count import Paced, Stats, Tap, Watched
+from sqs_codec.cli.demo.pair import Pair, load_pair
 from sqs_codec.cli.options import find_prior, interrupts_raise
-from sqs_codec.system.edge import FixedPlan, Hints, Metrics, generate
-from sqs_codec.system.hf import Cloud
-from sqs_codec.system.hf._models import CachedModel, Pair, load_pair, use_threads
-from sqs_codec.system.session import EdgeSession, Sampling, Setting
-from sqs_codec.system.session._numbers import seed_of
+from sqs_codec.system.edge import EdgeMetrics, FixedPlan, Hints, generate
+from sqs_codec.system.hf import CachedModel, Cloud
+from sqs_codec.system.session import EdgeSession, Sampling, Setting, seed_of
 
 
 def run(args: argparse.Namespace, console: Console) -> None:
     """Run both keep rules over the prompts and print what they cost."""
     began = time.monotonic()
-    use_threads()
+    import torch  # after hf, which says how its threads wait
+
+    torch.set_num_threads(1)  # a step of a small model is too short to share
     if console.is_terminal:
         console.print("Loading the models ...", style="dim", highlight=False)
     pair = load_pair(args.draft, args.target, args.drop_layers)
@@ -139,7 +140,7 @@ def hinted(codec: sqs.Codec, pair: Pair, cloud: Cloud, args: argparse.Namespace)
     )
     link = Paced(cloud, [] if codec.prior is None else [codec.prior])
     draft = CachedModel(pair.draft, pair.vocab_size)
-    metrics, plan = Metrics(), FixedPlan(0, hints=Hints())
+    metrics, plan = EdgeMetrics(), FixedPlan(0, hints=Hints())
     with interrupts_raise():
         for step in generate(session, draft, link, plan, max_tokens=args.max_tokens):
             metrics.add(step)

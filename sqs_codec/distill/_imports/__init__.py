@@ -64,7 +64,6 @@ def import_lists(places: Iterable[Place], writer: Writer) -> Counter[str]:
                     done -= 1
                 else:
                     rows = quantize(text.token_ids, text.logprobs)
-                    writer.write(
-                        text.tokens, rows, text.first - 1 + np.arange(len(rows))
-                    )
+                    at = text.first - 1 + np.arange(len(rows))
+                    writer.write(text.tokens, rows, at)
     return notes

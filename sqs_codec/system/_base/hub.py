@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-__all__ = ["ask_hub"]
+import os
+
+__all__ = ["ask_hub", "lacks_folder"]
+
+
+def lacks_folder(model: str) -> bool:
+    """Say whether a model is named by a folder that isn't there.
+
+    A name on the hub is NAME or OWNER/NAME.
+    """
+    is_path = model.startswith((".", "~", "/")) or model.count("/") > 1
+    return is_path and not os.path.isdir(model)
 
 
 def ask_hub(name: str, file: str, revision: str | None = None) -> None:

@@ -5,23 +5,26 @@
 the clock that a session lacks. A `Planner` says what the loop does next.
 """
 
-from sqs_codec.system.edge._edge import Draft, Edge, Metrics, default_settings
-from sqs_codec.system.edge._loop import (
-    DraftModel,
-    Planning,
-    RefusalError,
-    Step,
-    generate,
+from sqs_codec.system.edge._edge import Draft, Edge, EdgeMetrics, default_settings
+from sqs_codec.system.edge._line import RefusalError
+from sqs_codec.system.edge._loop import DraftModel, Planning, Step, generate
+from sqs_codec.system.edge._planner import (
+    MODES,
+    FixedPlan,
+    Hints,
+    Observation,
+    Plan,
+    Planner,
 )
-from sqs_codec.system.edge._planner import FixedPlan, Hints, Observation, Plan, Planner
 
 __all__ = [
+    "MODES",
     "Draft",
     "DraftModel",
     "Edge",
+    "EdgeMetrics",
     "FixedPlan",
     "Hints",
-    "Metrics",
     "Observation",
     "Plan",
     "Planner",

@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from sqs_codec.system.session._edge import EdgeSession
-from sqs_codec.system.session._events import Emitted
-from sqs_codec.system.session._wire import MAX_HINTED
+from sqs_codec.system.session import MAX_HINTED, EdgeSession, Emitted
 
 if TYPE_CHECKING:
     from sqs_codec.system.edge._planner import Hints
@@ -44,7 +42,7 @@ class DraftModel(Protocol):
 
 
 @dataclass
-class _Branch:
+class _DraftBranch:
     """Tokens that may follow the text, and how sure each of them is."""
 
     tokens: list[int]
@@ -79,7 +77,7 @@ class Ahead:
         self._hints = hints
         self._end = end  # of what the cloud is to decode
         self._clock = clock
-        self._branches: list[_Branch] = []
+        self._branches: list[_DraftBranch] = []
         self._told: deque[float] = deque()  # when, of hints that aren't heard of
         self._slow = True  # whether the cloud hears of hints late, as far as is known
         self.seconds = 0.0
@@ -131,11 +129,11 @@ class Ahead:
         row = self._draft.logits(text)[-1]
         guesses = self._session.guess(row, len(text), self._hints.branches)
         self._branches = [
-            _Branch([token], [chance])
+            _DraftBranch([token], [chance])
             for token, chance in zip(guesses.tokens, guesses.chances, strict=True)
         ]
 
-    def _goes_on(self, branch: _Branch, text: Sequence[int]) -> bool:
+    def _goes_on(self, branch: _DraftBranch, text: Sequence[int]) -> bool:
         length = len(branch.tokens)
         return (
             self._is_worth_it(branch)
@@ -143,7 +141,7 @@ class Ahead:
             and len(text) + length < self._end
         )
 
-    def _is_worth_it(self, branch: _Branch) -> bool:
+    def _is_worth_it(self, branch: _DraftBranch) -> bool:
         return branch.reached >= self._hints.threshold / 4
 
     def _logits(self, texts: Sequence[list[int]]) -> Sequence[Any]:

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from sqs_codec._base import checks
-from sqs_codec.system.session._wire import ROUND_HEAD
+from sqs_codec.system.session import ROUND_HEAD
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from sqs_codec.system.session._setting import Setting
+    from sqs_codec.system.session import Setting
 
     Floats = NDArray[np.float64]
     Logits = NDArray[np.float32]

@@ -13,13 +13,12 @@ import numpy as np
 import sqs_codec as sqs
 from sqs_codec.system.edge._loop import DraftModel, Planning, Step, generate
 from sqs_codec.system.edge._planner import MODES, Planner, check_modes
-from sqs_codec.system.session import EdgeSession, Link, Sampling, Setting
-from sqs_codec.system.session._numbers import seed_of
+from sqs_codec.system.session import EdgeSession, Link, Sampling, Setting, seed_of
 
 __all__ = [
     "Draft",
     "Edge",
-    "Metrics",
+    "EdgeMetrics",
     "default_settings",
 ]
 
@@ -44,7 +43,7 @@ class Draft(DraftModel, Protocol):
 
 
 @dataclass
-class Metrics:
+class EdgeMetrics:
     """Sums over the texts of an edge.
 
     Attributes
@@ -124,7 +123,7 @@ class Edge:
         V.
     stop : frozenset of int
         The model's own stop tokens.
-    metrics : Metrics
+    metrics : EdgeMetrics
         Over all texts so far.
     """
 
@@ -140,7 +139,7 @@ class Edge:
     ) -> None:
         self.vocab_size = draft.vocab_size
         self.stop = draft.stop
-        self.metrics = Metrics()
+        self.metrics = EdgeMetrics()
         self._settings = settings or default_settings(self.vocab_size)
         self._draft = draft
         self._rng = np.random.default_rng() if rng is None else rng

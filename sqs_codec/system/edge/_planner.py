@@ -21,14 +21,12 @@ import numpy as np
 from sqs_codec._base import checks
 from sqs_codec.system.edge import _costs as costs
 from sqs_codec.system.edge._costs import HEADER_BITS, LENGTHS, Target
-from sqs_codec.system.session._job import Sampling
-from sqs_codec.system.session._setting import Setting
-from sqs_codec.system.session._wire import MAX_SETTINGS
+from sqs_codec.system.session import MAX_SETTINGS, Sampling, Setting
 
 if TYPE_CHECKING:
     from sqs_codec.system.edge._costs import Floats, Table
 
-__all__ = ["FixedPlan", "Hints", "Observation", "Plan", "Planner"]
+__all__ = ["MODES", "FixedPlan", "Hints", "Observation", "Plan", "Planner"]
 
 MODES = "alone", "rounds", "hints"
 """How a text may come."""
@@ -264,7 +262,7 @@ class Planner:
         self._lengths = np.repeat(LENGTHS, len(settings))
         self._choices = np.tile(np.arange(len(settings)), len(LENGTHS))
         self._temperature = sampling.temperature
-        self._link = _Link()
+        self._link = _LinkEstimate()
         self._target = Target.of(target_steps or {1: 0.05})
         steps = checks.finite("draft_step", draft_step, 0, math.inf)
         self._draft_steps = deque([steps], maxlen=9)
@@ -385,7 +383,7 @@ class Planner:
         self._rejections = MEMORY * self._rejections + (rejected, told)
 
 
-class _Link:
+class _LinkEstimate:
     """What the link may be, as a weight for each round-trip time and rate on a grid.
 
     A wait gives weight to the links that explain it. As one in twenty may say nothing,

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from sqs_codec._codec.verify import Verdict
+from sqs_codec import Verdict
 from sqs_codec.system.engine._protocol import EngineInfo
 from sqs_codec.system.session import Job, Verifier
 

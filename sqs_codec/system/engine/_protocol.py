@@ -9,9 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
-from sqs_codec._codec.distribution import SparseDistribution
-from sqs_codec._codec.round import Round
-from sqs_codec._codec.verify import Verdict
+from sqs_codec import Round, SparseDistribution, Verdict
 from sqs_codec.system.session import Job, Sampling
 
 __all__ = ["Engine", "EngineInfo", "measure_steps"]

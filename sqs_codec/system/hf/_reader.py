@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from sqs_codec import SparseRows
-from sqs_codec.system.hf._models import (
-    CachedModel,
-    LanguageModel,
-    tokenizer_fingerprint,
-)
+from sqs_codec.system.hf._cached import CachedModel
+from sqs_codec.system.hf._models import LanguageModel
+from sqs_codec.system.hf._text import tokenizer_fingerprint
 from sqs_codec.torch import quantize_unbiased
 
 if TYPE_CHECKING:
@@ -28,14 +26,7 @@ CHUNK = 512
 
 
 class ModelReader:
-    """A `sqs_codec.distill.Reader` of a model: counts are made where its logits are.
-
-    Texts of like lengths are read side by side.
-
-    Parameters
-    ----------
-    model : LanguageModel
-    """
+    """A `sqs_codec.distill.Reader`: it makes counts where a model's logits are."""
 
     def __init__(self, model: LanguageModel) -> None:
         self.name = model.summary
@@ -57,13 +48,11 @@ class ModelReader:
         header: Header,
         rngs: Sequence[np.random.Generator],
     ) -> list[tuple[SparseRows, dict[str, ArrayLike]]]:
-        """Return the distributions of texts, and no numbers."""
+        """Return the distributions of texts, and no numbers; see the protocol."""
         rows: list[list[SparseRows]] = [[] for _ in texts]
         for i, logits in self._logits(texts):
-            counts = quantize_unbiased(
-                header.codec, logits, temperature=header.temperature, rng=rngs[i]
-            )
-            rows[i].append(counts)
+            options: Any = {"temperature": header.temperature, "rng": rngs[i]}
+            rows[i].append(quantize_unbiased(header.codec, logits, **options))
         return [(SparseRows.concatenate(parts), {}) for parts in rows]
 
     def _logits(

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from sqs_codec._codec.verify import Verdict
+from sqs_codec import Verdict
 from sqs_codec.system.session import Job, Sampling
 from sqs_codec.torch import gumbel_verify, verify_rounds
 from sqs_codec.torch._tensors import detached
@@ -19,32 +19,32 @@ FIRST_LOOK = 512
 """How many of the largest logits are looked at before a top-p sorts them all."""
 
 
-def verify_jobs(jobs: Sequence[Job], logits: torch.Tensor) -> Sequence[Verdict]:
-    """Verify all jobs at once, those with a key beside those with draws.
+def verify_jobs(jobs: Sequence[Job], logits: torch.Tensor) -> list[Verdict | None]:
+    """Return the verdict on each job, None where its text is only to be read.
+
+    As `sqs_codec.system.session.verify_jobs`, on logits where they are: for rounds
+    together, and for hints, an accelerator is waited for twice.
 
     Parameters
     ----------
     jobs : sequence of Job
-        Their texts aren't read, but their lengths are, where there is a key.
-    logits : torch.Tensor [n, V]
-        On any device: as many rows as the jobs want, in their order.
+    logits : torch.Tensor of float16, bfloat16, float32 or float64 [n, V]
     """
-    if not jobs:
-        return []
     rows = detached("logits", logits)
     parts = torch.split(rows, [job.wanted for job in jobs])
     cut = [truncated(part, job.sampling) for job, part in zip(jobs, parts, strict=True)]
     uncut = all(map(operator.is_, cut, parts))  # what is only scaled isn't copied
+    wanted = [i for i, job in enumerate(jobs) if job.wanted]
     verdicts: dict[int, Verdict] = {}
     for verify, keyed in (_verify_rounds, False), (_verify_hints, True):
-        own = [i for i, job in enumerate(jobs) if keyed == (job.key is not None)]
+        own = [i for i in wanted if keyed == (jobs[i].key is not None)]
         if not own:
             continue
         if not uncut or len(own) < len(jobs):
             rows = torch.cat([cut[i] for i in own])
         found = verify([jobs[i] for i in own], rows)
         verdicts |= zip(own, found, strict=True)
-    return [verdicts[i] for i in range(len(jobs))]
+    return [verdicts.get(i) for i in range(len(jobs))]
 
 
 def _verify_rounds(jobs: Sequence[Job], rows: torch.Tensor) -> list[Verdict]:

@@ -1,6 +1,6 @@
 """A local endpoint for chat clients, which drafts behind it (the extra ``[proxy]``).
 
-* `Writer`: writes texts for several clients with one cloud and one draft model
+* `Completer`: writes texts for several clients with one cloud and one draft model
 * `make_app`: what answers clients, an ASGI application
 * `make_server`: a server of it
 
@@ -16,7 +16,7 @@ except ModuleNotFoundError as error:
     from sqs_codec._base.install import needs
 
     raise needs("sqs_codec.system.proxy", error, "proxy") from error
+from sqs_codec.system.proxy._completer import Completer
 from sqs_codec.system.proxy._model import Model
-from sqs_codec.system.proxy._writer import Writer
 
-__all__ = ["Model", "Writer", "make_app", "make_server"]
+__all__ = ["Completer", "Model", "make_app", "make_server"]

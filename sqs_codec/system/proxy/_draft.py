@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, Future, wait
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from typing import Any
 
+from sqs_codec.system._base.tokens import common_length
 from sqs_codec.system.proxy._model import Model
 from sqs_codec.system.session import Link
-from sqs_codec.system.session._text import common_length
 
 __all__ = ["GoneError", "Leash", "SharedDraft", "Turns", "link"]
 
 CHUNK = 128
 """Tokens of a prompt that a draft reads in one turn."""
-
-TICK = 0.05
-"""Seconds after which somebody who waits for the cloud looks whether he is waited for.
-"""
 
 
 class GoneError(Exception):
@@ -55,14 +50,14 @@ class Turns:
 class SharedDraft:
     """A client's draft, which takes turns with the others' at each step.
 
-    Once `gone` is set, a step raises `GoneError`.
+    Once `gone` is done, a step raises `GoneError`.
     """
 
     def __init__(self, draft: Model, turns: Turns) -> None:
         self._draft, self._turns = draft, turns
         self.vocab_size, self.stop = draft.vocab_size, draft.stop
         self.fingerprint = draft.fingerprint
-        self.gone = threading.Event()
+        self.gone = Future[None]()
         self._seen: list[int] = []
 
     def logits(self, tokens: Sequence[int]) -> Any:
@@ -79,19 +74,20 @@ class SharedDraft:
 
     def _step(self, call: Callable[[Any], Any], given: Sequence[Any]) -> Any:
         with self._turns:
-            if self.gone.is_set():
+            if self.gone.done():
                 raise GoneError
             return call(given)
 
 
-def link(connect: Executor, make: Callable[[], Link], gone: threading.Event) -> Leash:
-    """Have a link made; raise `GoneError` as soon as `gone` is set."""
+def link(connect: Executor, make: Callable[[], Link], gone: Future[None]) -> Leash:
+    """Have a link made; raise `GoneError` as soon as `gone` is done."""
     coming = connect.submit(make)
-    while not wait([coming], TICK).done:
-        if gone.is_set():
-            coming.cancel()  # if it has to wait till others are made
-            coming.add_done_callback(_close)
-            raise GoneError
+    either: list[Future[Any]] = [coming, gone]
+    wait(either, return_when=FIRST_COMPLETED)
+    if gone.done():
+        coming.cancel()  # if it has to wait till others are made
+        coming.add_done_callback(_close)
+        raise GoneError
     return Leash(coming.result(), gone)
 
 
@@ -102,12 +98,14 @@ def _close(coming: Future[Link]) -> None:
 
 
 class Leash:
-    """A link whose `receive` raises `GoneError` as soon as `gone` is set."""
+    """A link whose `receive` raises `GoneError` as soon as `gone` is done."""
 
-    def __init__(self, link: Link, gone: threading.Event) -> None:
+    def __init__(self, link: Link, gone: Future[None]) -> None:
         self._link, self._gone = link, gone
         self.reliable, self.max_message = link.reliable, link.max_message
-        self.overhead, self.send, self.close = link.overhead, link.send, link.close
+        self.overhead, self.send = link.overhead, link.send
+        self.wake, self.close = link.wake, link.close
+        gone.add_done_callback(lambda _: link.wake())
 
     @property
     def sent(self) -> int:
@@ -121,11 +119,7 @@ class Leash:
 
     def receive(self, timeout: float | None) -> bytes | None:
         """Return the next message, or None after so many seconds."""
-        end = float("inf") if timeout is None else time.monotonic() + timeout
-        while True:
-            if self._gone.is_set():
-                raise GoneError
-            left = end - time.monotonic()
-            message = self._link.receive(max(0.0, min(left, TICK)))
-            if message is not None or left <= TICK:
-                return message
+        message = self._link.receive(timeout)
+        if self._gone.done():
+            raise GoneError
+        return message

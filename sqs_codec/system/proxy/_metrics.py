@@ -11,9 +11,9 @@ from prometheus_client import (
     generate_latest,
 )
 
-from sqs_codec.system.proxy._writer import Figures
+from sqs_codec.system.proxy._completer import Figures
 
-__all__ = ["CONTENT_TYPE_LATEST", "Metrics"]
+__all__ = ["CONTENT_TYPE_LATEST", "ProxyMetrics"]
 
 SECONDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 60.0)
 
@@ -26,7 +26,7 @@ SUMS = {
 }
 
 
-class Metrics:
+class ProxyMetrics:
     """Counters in a registry of their own; each says what it counts."""
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""What a writer wants of a draft model: that of any kind in this package has it."""
+"""What a completer wants of a draft model: that of any kind in this package has it."""
 
 from __future__ import annotations
 

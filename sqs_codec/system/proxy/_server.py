@@ -17,9 +17,10 @@ import uvicorn
 from starlette.applications import Starlette
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from sqs_codec.system.proxy._app import HEADER_BYTES, READING_SECONDS
-from sqs_codec.system.serve._address import File
-from sqs_codec.system.serve._connection import Share, first_of_crowd, half_of_files
+from sqs_codec.system._base.crowd import Share, first_of_crowd, half_of_files
+from sqs_codec.system._base.security import File
+from sqs_codec.system.proxy._app import READING_SECONDS
+from sqs_codec.system.proxy._guard import HEADER_BYTES
 
 __all__ = ["make_server"]
 

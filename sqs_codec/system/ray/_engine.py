@@ -15,8 +15,8 @@ import socket
 from collections.abc import Mapping
 from typing import Any
 
+from sqs_codec import Verdict
 from sqs_codec._base import checks
-from sqs_codec._codec.verify import Verdict
 from sqs_codec.system._base.address import split_address
 from sqs_codec.system.engine import EngineConfig, EngineInfo, make_engine
 from sqs_codec.system.ray._replica import NAME, EngineDownError, application

@@ -8,7 +8,7 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from sqs_codec._codec.verify import Verdict
+from sqs_codec import Verdict
 from sqs_codec.system.engine import Engine, EngineConfig, EngineInfo, make_engine
 from sqs_codec.system.session import Job
 

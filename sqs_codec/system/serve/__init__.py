@@ -12,13 +12,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from sqs_codec.system.serve._connect import connect
-    from sqs_codec.system.serve._connection import Connection
     from sqs_codec.system.serve._datagram.server import start_datagrams
     from sqs_codec.system.serve._grpc.server import start_grpc
     from sqs_codec.system.serve._service import Service
 
 __all__ = [
-    "Connection",
     "Service",
     "connect",
     "start_datagrams",
@@ -26,7 +24,6 @@ __all__ = [
 ]
 
 _MODULES = {
-    "Connection": "_connection",
     "Service": "_service",
     "connect": "_connect",
     "start_datagrams": "_datagram.server",

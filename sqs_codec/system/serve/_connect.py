@@ -6,13 +6,13 @@ from typing import Literal
 
 from sqs_codec._base import checks
 from sqs_codec.system._base.address import split_address
-from sqs_codec.system.serve._address import (
+from sqs_codec.system._base.security import (
     File,
     check_roots,
     check_token,
     require_loopback,
 )
-from sqs_codec.system.session import Link
+from sqs_codec.system.session import Link, LinkError
 
 __all__ = ["connect"]
 
@@ -61,7 +61,10 @@ def connect(
     if insecure:
         require_loopback(host)
     elif cert is not None:
-        check_roots(cert)
+        try:
+            check_roots(cert)
+        except ValueError as error:
+            raise LinkError(str(error)) from error
     # Either takes a moment to import, and needs a package that the other doesn't.
     if transport == "grpc":
         from sqs_codec.system.serve._grpc.link import GrpcLink

@@ -4,31 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import time
-from collections import Counter
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
+from sqs_codec import Verdict
 from sqs_codec._base.words import shown
-from sqs_codec._codec.verify import Verdict
-from sqs_codec.system.session import CloudSession
-from sqs_codec.system.session._wire import Refusal
+from sqs_codec.system._base.crowd import Share
+from sqs_codec.system.session import CloudSession, refusal
 
 __all__ = [
     "Connection",
     "Owner",
     "Session",
-    "Share",
     "Work",
-    "first_of_crowd",
-    "half_of_files",
 ]
 
 log = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 Work = asyncio.Task[Verdict | None]
 """A job that the engine is at."""
@@ -42,45 +34,6 @@ OWNER_SHARE = 0.5
 
 MESSAGE_SECONDS = 5e-5
 """Processor time that a transport takes for a message, besides the service."""
-
-MOST_SAVED, MOST_OWED = 1.0, 2.0
-"""Seconds whose share a connection may have saved, or have used in advance."""
-
-MOST_CONNECTIONS = 1 << 16
-"""Where the system sets no limit."""
-
-
-def half_of_files() -> int:
-    """Return half of the files that this process may have open: the rest is for others.
-
-    At the limit itself connections would wait without a word.
-    """
-    files = os.sysconf("SC_OPEN_MAX") if hasattr(os, "sysconf") else -1
-    return MOST_CONNECTIONS if files < 0 else min(files // 2, MOST_CONNECTIONS)
-
-
-def first_of_crowd(waiting: Sequence[T], whose: Callable[[T], Hashable]) -> T:
-    """Return the first of those that belong to whom most do: it makes room."""
-    ((crowd, _),) = Counter(map(whose, waiting)).most_common(1)
-    return next(each for each in waiting if whose(each) == crowd)
-
-
-@dataclass(eq=False)
-class Share:
-    """A share of the event loop's time."""
-
-    until: float = 0.0
-    """When what was used of it is paid."""
-
-    def use(self, seconds: float) -> None:
-        """Use so many seconds of it."""
-        now = time.monotonic()
-        self.until = min(max(self.until, now - MOST_SAVED) + seconds, now + MOST_OWED)
-
-    @property
-    def wait_seconds(self) -> float:
-        """How long it is till there is some again."""
-        return self.until - time.monotonic()
 
 
 class Owner:
@@ -105,7 +58,7 @@ class Owner:
     def close(self, share: Share) -> None:
         """Remove a connection."""
         self._connections -= 1
-        self._left = [share for share in self._left if share.wait_seconds > -MOST_SAVED]
+        self._left = [share for share in self._left if not share.full]
         self._left.append(share)  # what ends the connection is still to be paid
 
     def charge(self, share: Share, seconds: float) -> None:
@@ -212,7 +165,7 @@ class Connection:
         messages : sequence of bytes, optional
             That tell it; a refusal if there are none.
         """
-        self.end(kind, reason, messages or [Refusal(reason).to_bytes()])
+        self.end(kind, reason, messages or [refusal(reason)])
 
     def end(self, kind: str, reason: str, messages: Sequence[bytes] = ()) -> None:
         """Close the connection after some last messages; the peer may come again."""

@@ -14,7 +14,7 @@ from prometheus_client import (
     generate_latest,
 )
 
-__all__ = ["Metrics"]
+__all__ = ["ServiceMetrics"]
 
 SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
@@ -36,7 +36,7 @@ GONE = (
 """What ends a reader that doesn't ask as it should."""
 
 
-class Metrics:
+class ServiceMetrics:
     """A server's counters, in a registry of their own; each says what it counts.
 
     Parameters

@@ -9,20 +9,19 @@ import hmac
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 
+from sqs_codec import Prior, Verdict
 from sqs_codec._base import checks
-from sqs_codec._codec.prior import Prior
-from sqs_codec._codec.verify import Verdict
+from sqs_codec.system._base.crowd import first_of_crowd
+from sqs_codec.system._base.security import check_token
 from sqs_codec.system.engine import Engine, EngineInfo
-from sqs_codec.system.serve._address import check_token
 from sqs_codec.system.serve._connection import (
     Connection,
     Owner,
     Session,
     Work,
-    first_of_crowd,
 )
-from sqs_codec.system.serve._metrics import Metrics
-from sqs_codec.system.serve._threshold import Threshold
+from sqs_codec.system.serve._metrics import ServiceMetrics
+from sqs_codec.system.serve._threshold import HintThreshold
 from sqs_codec.system.session import (
     CloudSession,
     Job,
@@ -79,7 +78,7 @@ class Service:
 
     Attributes
     ----------
-    metrics : Metrics
+    metrics : ServiceMetrics
     limits : Limits
     max_sessions : int
     """
@@ -98,13 +97,13 @@ class Service:
     ) -> None:
         self.limits = Limits() if limits is None else limits
         self.max_sessions = checks.in_range("max_sessions", max_sessions, 1)
-        self.metrics = Metrics(info.summary)
+        self.metrics = ServiceMetrics(info.summary)
         self._engine = engine
         self._info = info
         self._owners = None if tokens is None else _digests(tokens)
         self._idle_seconds = checks.finite("idle_seconds", idle_seconds, 0.01, 1e9)
         self._steps = steps
-        self._threshold = Threshold(steps)
+        self._threshold = HintThreshold(steps)
         self._priors = priors
         self._known: dict[str, Owner] = {}
         self._sessions: dict[bytes, Session] = {}

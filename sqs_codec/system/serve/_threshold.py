@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from sqs_codec.system.session._hints import THRESHOLD
+from sqs_codec.system.session import HINT_THRESHOLD
 
-__all__ = ["Threshold"]
+__all__ = ["HintThreshold"]
 
 LEAST, MOST = 0.02, 0.95
 """What it is in any case: measured times may be noise."""
@@ -16,7 +16,7 @@ MEMORY_SECONDS = 2.0
 """How far back tokens count."""
 
 
-class Threshold:
+class HintThreshold:
     """The chance from which on a hinted token is worth a row of the target.
 
     A further row makes a pass longer, by a time in which the server gives all of its
@@ -33,7 +33,7 @@ class Threshold:
 
     Examples
     --------
-    >>> threshold = Threshold({1: 0.120, 6: 0.150})
+    >>> threshold = HintThreshold({1: 0.120, 6: 0.150})
     >>> round(threshold.at(0.0), 3)  # nobody was served: 0.006 / 0.120
     0.05
     >>> for i in range(1000):
@@ -59,7 +59,7 @@ class Threshold:
     def at(self, now: float) -> float:
         """Return the threshold."""
         if self._more is None:
-            return THRESHOLD
+            return HINT_THRESHOLD
         rate = max(self._rate_at(now), self._least)
         return min(max(self._more * rate, LEAST), MOST)
 

@@ -6,16 +6,31 @@ messages is a `Link`, what does the jobs a `Verifier`. The protocol is described
 ``docs/system.md``.
 """
 
-from sqs_codec.system.session._cloud import CloudSession, session_of, unknown_session
+from sqs_codec.system.session._cloud import (
+    CloudSession,
+    refusal,
+    session_of,
+    unknown_session,
+)
 from sqs_codec.system.session._edge import EdgeSession
 from sqs_codec.system.session._events import Emitted, Refused, Welcomed
-from sqs_codec.system.session._job import Job, Sampling, Verifier, judge
-from sqs_codec.system.session._limits import Limits
+from sqs_codec.system.session._hints import HINT_THRESHOLD
+from sqs_codec.system.session._job import Job, Sampling, Verifier
+from sqs_codec.system.session._judge import verify_jobs
+from sqs_codec.system.session._limits import MAX_AHEAD, MAX_DRAFT, Limits
 from sqs_codec.system.session._link import Link, LinkError
 from sqs_codec.system.session._local import LocalLink
+from sqs_codec.system.session._numbers import seed_of
 from sqs_codec.system.session._setting import Setting
+from sqs_codec.system.session._wire import MAX_HINTED, MAX_SETTINGS, ROUND_HEAD
 
 __all__ = [
+    "HINT_THRESHOLD",
+    "MAX_AHEAD",
+    "MAX_DRAFT",
+    "MAX_HINTED",
+    "MAX_SETTINGS",
+    "ROUND_HEAD",
     "CloudSession",
     "EdgeSession",
     "Emitted",
@@ -29,7 +44,9 @@ __all__ = [
     "Setting",
     "Verifier",
     "Welcomed",
-    "judge",
+    "refusal",
+    "seed_of",
     "session_of",
     "unknown_session",
+    "verify_jobs",
 ]

@@ -9,26 +9,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sqs_codec import Codec, Prior, Round, Verdict
 from sqs_codec._base import checks
-from sqs_codec._base.format import MAX_VOCAB, MIN_VOCAB
-from sqs_codec._codec.codec import Codec
-from sqs_codec._codec.prior import Prior
-from sqs_codec._codec.round import Round
-from sqs_codec._codec.verify import Verdict
 from sqs_codec.system.session import _wire as wire
+from sqs_codec.system.session._cloud_rounds import Answered, CloudGeneration, CloudRound
 from sqs_codec.system.session._handshake import Agreement, agree, by_digest, check_bytes
-from sqs_codec.system.session._hints import THRESHOLD, HeardHints
+from sqs_codec.system.session._hints import HINT_THRESHOLD, HeardHints
 from sqs_codec.system.session._job import Job
 from sqs_codec.system.session._limits import MAX_AHEAD, MAX_SURVIVORS, Limits, max_draft
 from sqs_codec.system.session._numbers import draws, race_key
-from sqs_codec.system.session._rounds import Answered, Draft, Generation
 from sqs_codec.system.session._text import until_stop
 from sqs_codec.system.session._wire import WireError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["CloudSession", "session_of", "unknown_session"]
+__all__ = ["CloudSession", "refusal", "session_of", "unknown_session"]
 
 NO_DRAWS = np.empty(0)
 TOKENS_HEAD = 32
@@ -87,9 +83,7 @@ class CloudSession:
         self._tokenizer = check_bytes(
             "tokenizer", tokenizer, wire.TOKENIZER_BYTES, optional=True
         )
-        self._vocab_size = checks.in_range(
-            "vocab_size", vocab_size, MIN_VOCAB, MAX_VOCAB
-        )
+        self._vocab_size = Codec(vocab_size).vocab_size  # or it says what is wrong
         self._limits = replace(
             limits,
             max_text=min(limits.max_text, checks.in_range("max_text", max_text, 2)),
@@ -102,14 +96,15 @@ class CloudSession:
         self._refused: str | None = None
         self._ended = False
         self._out: dict[type, bytes] = {}
-        self._agreed: Agreement | None = None  # None before the hello
+        self._new = True  # until the hello
+        self._agreed: Agreement
         self._number = 0  # of the next round, or of the one in the works
         self._drawn = 0  # the number by which that round is drawn
         self._epoch = 0  # how often the text was replaced
         self._text: list[int] = []
         self._base = 0  # tokens of the text before round `_number`
-        self._draft: Draft | None = None
-        self._generation: Generation | None = None
+        self._draft: CloudRound | None = None
+        self._generation: CloudGeneration | None = None
         self._hints = HeardHints()
         self._heard = 0  # the serial of the last hint
         self._answered: Answered | None = None
@@ -120,7 +115,23 @@ class CloudSession:
         self._failures = 0
 
     def __repr__(self) -> str:
-        return f"<CloudSession, vocabulary {self._vocab_size}, round {self._number}>"
+        return (
+            f"<CloudSession, vocabulary {self._vocab_size}, round {self._number}, "
+            f"{self.state}>"
+        )
+
+    @property
+    def state(self) -> str:
+        """Where in the picture of ``docs/system.md`` it is, "ready" for example."""
+        if self._refused is not None or self._ended:
+            return "ended" if self._ended else "refused"
+        if self._new:
+            return "new"
+        if self._pending is not None:
+            return "collecting"
+        if self._draft is not None:
+            return "judging"
+        return "ready" if self._running() is None else "decoding"
 
     @property
     def refused(self) -> str | None:
@@ -193,11 +204,11 @@ class CloudSession:
             self._out.clear()
             self._forget()
             self._queue(wire.Need(None))  # it is known no more
-        elif self._agreed is None:
+        elif self._new:
             self._queue(wire.Need(None))
         elif isinstance(message, wire.Context):
             self._take_context(message)
-        elif isinstance(message, wire.Round):
+        elif isinstance(message, wire.RoundMessage):
             self._take_round(message)
         elif isinstance(message, wire.Hint):
             self._take_hint(message)
@@ -205,7 +216,7 @@ class CloudSession:
             self._take_generate(message)
 
     def _take_hello(self, hello: wire.Hello) -> None:
-        if self._agreed is None:
+        if self._new:
             self._agreed = agree(
                 hello,
                 self._session_id,
@@ -213,6 +224,7 @@ class CloudSession:
                 self._vocab_size,
                 self._priors,
             )
+            self._new = False
         elif hello != self._agreed.hello:
             raise WireError(
                 "the session was opened by another hello; what it is about can't "
@@ -288,7 +300,7 @@ class CloudSession:
 
     # Rounds
 
-    def _take_round(self, message: wire.Round) -> None:
+    def _take_round(self, message: wire.RoundMessage) -> None:
         number, answered = self._unwrap(message.number), self._answered
         if answered is not None and number == answered.number < self._number:
             _check_same(number, answered.asked, message)
@@ -301,9 +313,8 @@ class CloudSession:
             _check_same(number, self._draft.asked, message)
         else:
             round_ = self._decode(message)
-            assert self._agreed is not None
             numbers = draws(self._agreed.hello.seed, self._drawn, len(round_) + 1)
-            self._draft = Draft(number, numbers, message, round_)
+            self._draft = CloudRound(number, numbers, message, round_)
             self._generation = None
 
     def _unwrap(self, number: int) -> int:
@@ -321,13 +332,13 @@ class CloudSession:
         length = len(self._text)
         return length > 0 and base == length & 0xFFFF and self._running() is None
 
-    def _running(self) -> Generation | None:
+    def _running(self) -> CloudGeneration | None:
         """Return the generation that isn't complete, if there is one."""
         generation = self._generation
         running = generation is not None and generation.number == self._number
         return generation if running else None
 
-    def _decode(self, message: wire.Round) -> Round:
+    def _decode(self, message: wire.RoundMessage) -> Round:
         """Return a round that is within all limits."""
         codec = self._codec(message.setting)
         try:
@@ -347,7 +358,6 @@ class CloudSession:
         return found
 
     def _codec(self, setting: int) -> Codec:
-        assert self._agreed is not None
         codecs = self._agreed.codecs
         if setting >= len(codecs):
             raise WireError(
@@ -370,7 +380,7 @@ class CloudSession:
         elif self._draft is not None:
             raise WireError(f"round {message.number} was a draft before")
         else:
-            generation = Generation(message.number, self._base)
+            generation = CloudGeneration(message.number, self._base)
             self._raise(generation, message)
             self._generation = generation
             self._hints.clear()
@@ -382,7 +392,7 @@ class CloudSession:
         if running is not None and running.number == hint.number:
             self._hints.add(hint, len(self._text))
 
-    def _raise(self, generation: Generation, message: wire.Generate) -> None:
+    def _raise(self, generation: CloudGeneration, message: wire.Generate) -> None:
         """Take how many tokens a generation is to have."""
         if message.base != generation.base:
             raise WireError(
@@ -412,7 +422,7 @@ class CloudSession:
     def _token_messages(self) -> list[bytes]:
         """Return the tokens decoded since the last time."""
         generation = self._generation
-        if generation is None or self._agreed is None:
+        if generation is None:
             return []
         tokens = self._text[generation.base :]
         most = min(self._limits.max_message, self._agreed.hello.max_message)
@@ -426,7 +436,7 @@ class CloudSession:
 
     # Jobs
 
-    def next_job(self, threshold: float = THRESHOLD) -> Job | None:
+    def next_job(self, threshold: float = HINT_THRESHOLD) -> Job | None:
         """Return what the target model is to compute now, if anything.
 
         There is one job at a time: the next comes after `complete` or `fail`. Of the
@@ -440,7 +450,6 @@ class CloudSession:
         elif self._draft is not None:
             self._make_job(self._draft.round_, self._draft.draws)
         elif (generation := self._running()) is not None:
-            assert self._agreed is not None
             left = generation.base + generation.n - len(self._text)
             hints = self._hints.chain(self._text, left - 1, threshold)
             key = race_key(self._agreed.hello.seed, self._epoch)
@@ -453,7 +462,6 @@ class CloudSession:
         draws: NDArray[np.float64] = NO_DRAWS,
         **shared: Any,
     ) -> None:
-        assert self._agreed is not None
         self._job = Job(
             self._session_id,
             [*self._text],
@@ -498,9 +506,8 @@ class CloudSession:
                 f"the cloud's target model failed {MAX_FAILURES} times in a row"
             )
 
-    def _answer(self, draft: Draft, verdict: Verdict) -> None:
+    def _answer(self, draft: CloudRound, verdict: Verdict) -> None:
         """End the round by its verdict."""
-        assert self._agreed is not None
         answer = wire.Answer(draft.number, verdict.accepted, verdict.token)
         message = answer.to_bytes(self._vocab_size)
         self._queue_bytes(wire.Answer, message)
@@ -510,8 +517,7 @@ class CloudSession:
         number = draft.number + 1
         self._start(number, number, self._text + fresh)
 
-    def _take_tokens(self, generation: Generation, fresh: list[int]) -> None:
-        assert self._agreed is not None
+    def _take_tokens(self, generation: CloudGeneration, fresh: list[int]) -> None:
         self._text += until_stop(fresh, self._agreed.stop)
         generation.stopped = self._text[-1] in self._agreed.stop
         if generation.stopped or len(self._text) == generation.base + generation.n:
@@ -528,6 +534,11 @@ def session_of(message: bytes) -> bytes | None:
     return None if hello is None else hello.session
 
 
+def refusal(reason: str) -> bytes:
+    """Return the message that ends a session, or a connection that has none."""
+    return wire.Refusal(reason).to_bytes()
+
+
 def unknown_session() -> bytes:
     """Return the answer to messages of a connection whose session isn't known."""
     return wire.Need(None).to_bytes()
@@ -536,7 +547,7 @@ def unknown_session() -> bytes:
 def _check_verdict(job: Job, verdict: object, vocab_size: int) -> None:
     """Check that a verifier did what it was asked for."""
     if isinstance(verdict, Verdict) and job.wanted:
-        checks.in_range("verdict.accepted", verdict.accepted, 0, len(job.drafted))
+        checks.in_range("verdict.accepted", verdict.accepted, 0, job.wanted - 1)
         checks.in_range("verdict.token", verdict.token, 0, vocab_size - 1)
     elif job.wanted or verdict is not None:
         raise TypeError(
@@ -545,7 +556,9 @@ def _check_verdict(job: Job, verdict: object, vocab_size: int) -> None:
         )
 
 
-def _check_same(number: int, before: wire.Round, message: wire.Round) -> None:
+def _check_same(
+    number: int, before: wire.RoundMessage, message: wire.RoundMessage
+) -> None:
     """Check that two drafts aren't verified by the same numbers."""
     if message != before:
         raise WireError(f"round {number} came before with other bytes")

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from sqs_codec.system.session import _wire as wire
 
-__all__ = ["Place"]
+__all__ = ["TextSync"]
 
 HEAD = 60
 """Bytes of a part's message before its tokens, at most: 5 and six varints."""
@@ -69,7 +69,7 @@ class _Outgoing:
         return count == total
 
 
-class Place:
+class TextSync:
     """At which number an edge is, and what the cloud has of the text before its round.
 
     A message has `max_message` bytes on the edge's link.

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from enum import Enum
 from typing import Any
 
 import numpy as np
 
+from sqs_codec import Guesses, SparseDistribution, gumbel_guess
 from sqs_codec._base import checks
 from sqs_codec._base.words import shown
-from sqs_codec._codec.distribution import SparseDistribution
-from sqs_codec._codec.gumbel import Guesses, gumbel_guess
+from sqs_codec.system._base.tokens import common_length
 from sqs_codec.system.session import _wire as wire
-from sqs_codec.system.session._context import Place
-from sqs_codec.system.session._draft import Draft, Generation, RoundDrafter
+from sqs_codec.system.session._context import TextSync
+from sqs_codec.system.session._edge_rounds import (
+    EdgeGeneration,
+    EdgeRound,
+    RoundDrafter,
+)
 from sqs_codec.system.session._events import Emitted, Event, Refused, Welcomed
 from sqs_codec.system.session._handshake import make_hello, why_unfit
 from sqs_codec.system.session._hints import make_branch
@@ -31,7 +34,6 @@ from sqs_codec.system.session._setting import Setting, check_settings
 from sqs_codec.system.session._text import (
     check_text,
     check_tokens,
-    common_length,
     until_stop,
 )
 from sqs_codec.system.session._wire import WireError
@@ -39,16 +41,7 @@ from sqs_codec.system.session._wire import WireError
 __all__ = ["EdgeSession"]
 
 
-class _State(Enum):
-    """How far a session has come."""
-
-    GREETING = "a welcome is due"
-    OPEN = "the cloud has taken it"
-    REFUSED = "it is over, with a reason"
-    ENDED = "it is over, as `end` was called"
-
-
-_OVER = _State.REFUSED, _State.ENDED
+OVER = "refused", "ended"
 
 NEVER = 1 << 62
 """More tokens than any text has."""
@@ -161,13 +154,13 @@ class EdgeSession:
             self._stop,
             self._max_message,
         )
-        self._state = _State.GREETING
+        self._phase = "greeting"  # or "open", or one of OVER
         self._due: bytes | None = self._hello  # to be sent before all else
         self._refused: str | None = None
         self._stopped = False
         self._welcome: wire.Welcome | None = None
-        self._place = Place(self._vocab_size, self._max_message)
-        self._round: Draft | Generation | None = None
+        self._sync = TextSync(self._vocab_size, self._max_message)
+        self._round: EdgeRound | EdgeGeneration | None = None
         self._hints: list[bytes] = []
         self._serial = self._heard = 0  # of the hints
         # Beyond the positions whose shared numbers may be known.
@@ -176,10 +169,17 @@ class EdgeSession:
     def __repr__(self) -> str:
         return (
             f"<EdgeSession of {len(self._text)} tokens, vocabulary {self._vocab_size}, "
-            f"round {self._place.number}>"
+            f"round {self._sync.number}, {self.state}>"
         )
 
     # What there is to know
+
+    @property
+    def state(self) -> str:
+        """Where in the picture of ``docs/system.md`` it is, "idle" for example."""
+        if self._phase != "open":
+            return self._phase
+        return "idle" if self._round is None else self._round.state
 
     @property
     def text(self) -> list[int]:
@@ -189,7 +189,7 @@ class EdgeSession:
     @property
     def drafted(self) -> tuple[int, ...]:
         """The tokens drafted since."""
-        return self._round.drafter.tokens if isinstance(self._round, Draft) else ()
+        return self._round.drafter.tokens if isinstance(self._round, EdgeRound) else ()
 
     @property
     def seed(self) -> bytes:
@@ -210,7 +210,7 @@ class EdgeSession:
         what is known of one.
         """
         works = self._round
-        granted = works.base + works.asked if isinstance(works, Generation) else 0
+        granted = works.base + works.asked if isinstance(works, EdgeGeneration) else 0
         return max(self._known, granted)
 
     @property
@@ -247,13 +247,12 @@ class EdgeSession:
         """
         limits = self.limits
         full = limits is not None and len(self._text) >= limits.max_text
-        return self._stopped or full or self._state is _State.ENDED
+        return self._stopped or full or self._phase == "ended"
 
     @property
     def waiting(self) -> bool:
         """Whether an answer is due: to a hello, a round or a generation."""
-        works = self._round is not None and self._round.waits
-        return self._state is _State.GREETING or (self._state is _State.OPEN and works)
+        return self.state in ("greeting", "waiting", "generating")
 
     # Drafting
 
@@ -287,8 +286,10 @@ class EdgeSession:
         if draft is None:
             at = checks.in_range("setting", setting, 0, len(self._drafters) - 1)
             self._check_numbers()
-            draft = Draft(self._drafters[at], at, len(self._text), self._place.number)
-        elif not isinstance(draft, Draft) or draft.packet is not None:
+            draft = EdgeRound(
+                self._drafters[at], at, len(self._text), self._sync.number
+            )
+        elif not isinstance(draft, EdgeRound) or draft.packet is not None:
             raise RuntimeError("push: an answer is due; hand it to receive() first")
         elif draft.setting != setting:
             raise ValueError(
@@ -322,7 +323,7 @@ class EdgeSession:
         """Queue the round that was pushed; its answer is due then."""
         self._check_open("flush")
         draft = self._round
-        if not isinstance(draft, Draft):
+        if not isinstance(draft, EdgeRound):
             raise RuntimeError("flush: nothing was drafted; push comes first")
         if draft.packet is not None:
             raise RuntimeError("flush: the round is whole; its answer comes next")
@@ -340,8 +341,8 @@ class EdgeSession:
             How many tokens in all; fewer come if one is a stop token.
         """
         limits = self._check_open("generate")
-        generation = self._round or Generation(len(self._text))
-        if isinstance(generation, Draft):
+        generation = self._round or EdgeGeneration(len(self._text))
+        if isinstance(generation, EdgeRound):
             raise RuntimeError(
                 "generate: a round is being drafted; abort() gives it up"
             )
@@ -368,7 +369,7 @@ class EdgeSession:
         count : int
             How many guesses, 1 to 8.
         """
-        if isinstance(self._round, Draft):
+        if isinstance(self._round, EdgeRound):
             raise RuntimeError("guess: a round is in the works, by other numbers")
         checks.in_range("position", position, len(self._text))
         shape = np.shape(logits)
@@ -415,20 +416,20 @@ class EdgeSession:
                 f"branches must be 1 to {wire.MAX_BRANCHES} of one length, got "
                 f"{len(made)} of {sorted(lengths)} tokens"
             )
-        generates = isinstance(self._round, Generation) and self._place.follows
-        queued = generates and self._state is _State.OPEN
+        generates = isinstance(self._round, EdgeGeneration) and self._sync.follows
+        queued = generates and self._phase == "open"
         if queued:
             self._serial = (self._serial + 1) % wire.NUMBERS
-            hint = wire.Hint(self._place.number, self._serial, position, made)
+            hint = wire.Hint(self._sync.number, self._serial, position, made)
             self._hints.append(hint.to_bytes(self._vocab_size))
         return queued
 
     def _check_open(self, name: str) -> Limits:
         """Return the limits, if the text can go on."""
         welcome = self._welcome
-        if self._state is _State.REFUSED:
+        if self._phase == "refused":
             raise RuntimeError(f"{name}: the session was refused: {self._refused}")
-        if self._state is _State.ENDED:
+        if self._phase == "ended":
             raise RuntimeError(f"{name}: the session was ended")
         if welcome is None:
             raise RuntimeError(f"{name}: the cloud's welcome comes first; see waiting")
@@ -447,7 +448,7 @@ class EdgeSession:
         text : sequence of int, optional
             The new text, prompt included.
         """
-        if self._state in _OVER:
+        if self._phase in OVER:
             raise RuntimeError("abort: the session is over")
         self._known = self.rounds_from
         if text is not None:
@@ -455,7 +456,7 @@ class EdgeSession:
         elif self._round is None:
             return
         self._drop()
-        self._place.skip()
+        self._sync.skip()
         self._send_text()
 
     def _replace(self, text: list[int]) -> None:
@@ -465,7 +466,7 @@ class EdgeSession:
                 f"text must leave room within the cloud's {limits.max_text} tokens, "
                 f"got {len(text)}"
             )
-        self._place.share(common_length(text, self._text))
+        self._sync.share(common_length(text, self._text))
         self._text = text
         self._stopped = False
         # Other numbers, as some of these are known, and so that another text comes.
@@ -485,16 +486,16 @@ class EdgeSession:
         base, drawn = len(self._text), None
         if self._round is not None:
             base, drawn = self._round.base, self._round.drawn
-        self._place.send(self._text[:base], drawn, self._epoch, self._welcome)
+        self._sync.send(self._text[:base], drawn, self._epoch, self._welcome)
 
     def end(self) -> None:
         """End the session. To do it twice does no harm."""
-        if self._state in _OVER:
+        if self._phase in OVER:
             return
         unheard = self._welcome is None and self._due is not None
         self._due = None if unheard else wire.End().to_bytes()
         self._drop()
-        self._state = _State.ENDED
+        self._phase = "ended"
 
     # Messages to the cloud
 
@@ -503,21 +504,21 @@ class EdgeSession:
         if self._due is not None:
             due, self._due = self._due, None
             return [due]
-        if self._state is not _State.OPEN:
+        if self._phase != "open":
             return []
-        messages = self._place.data_to_send()
-        if self._round is not None and self._round.due and self._place.follows:
-            messages.append(self._round.to_bytes(self._place.number))
+        messages = self._sync.data_to_send()
+        if self._round is not None and self._round.due and self._sync.follows:
+            messages.append(self._round.to_bytes(self._sync.number))
         messages += self._hints
         self._hints.clear()
         return messages
 
     def resend(self) -> None:
         """Queue again what the cloud hasn't answered; for a timer on a lossy link."""
-        if self._state is _State.GREETING:
+        if self._phase == "greeting":
             self._due = self._hello
             return
-        self._place.go_back()
+        self._sync.go_back()
         self._send_round_again()
 
     def _send_round_again(self) -> None:
@@ -526,8 +527,8 @@ class EdgeSession:
 
     def reconnect(self) -> None:
         """Begin on a new link, whose cloud may be another. The text stays."""
-        if self._state not in _OVER:
-            self._state, self._due = _State.GREETING, self._hello
+        if self._phase not in OVER:
+            self._phase, self._due = "greeting", self._hello
             self._hints.clear()
             self._heard = self._serial
 
@@ -538,7 +539,7 @@ class EdgeSession:
 
         A message that breaks the protocol ends the session, as a refusal does.
         """
-        if self._state in _OVER:
+        if self._phase in OVER:
             return []
         try:
             if len(message) > self._max_message:
@@ -552,7 +553,7 @@ class EdgeSession:
 
     def _refuse(self, reason: str) -> list[Event]:
         self._drop()
-        self._state, self._due = _State.REFUSED, None
+        self._phase, self._due = "refused", None
         self._refused = shown(reason)  # it may be the cloud's
         return [Refused(self._refused)]
 
@@ -568,26 +569,26 @@ class EdgeSession:
         if isinstance(message, wire.Need):
             self._take_need(message)
         else:
-            self._place.take(message)
+            self._sync.take(message)
         return []
 
     def _take_welcome(self, welcome: wire.Welcome) -> list[Event]:
         before = self._welcome
         same = before is not None and before.instance == welcome.instance
-        if same and self._state is not _State.GREETING:
+        if same and self._phase != "greeting":
             return []  # it came twice
         length = 0 if self.finished else len(self._text)
         reason = why_unfit(length, welcome.limits, self.limits)
         if reason is not None:
             return self._refuse(reason)
-        self._state, self._due = _State.OPEN, None
+        self._phase, self._due = "open", None
         self._welcome = welcome
-        if not same or welcome.number > self._place.number + 1:
+        if not same or welcome.number > self._sync.number + 1:
             self._adopt(welcome)
-        elif welcome.number < self._place.number:
+        elif welcome.number < self._sync.number:
             self._send_text()
         else:
-            self._place.arrived()
+            self._sync.arrived()
         self._send_round_again()
         return [Welcomed(welcome.limits)]
 
@@ -600,11 +601,11 @@ class EdgeSession:
         """
         if self._round is not None:
             self._round.move(len(self._text))
-        self._place.move(welcome.number)
+        self._sync.move(welcome.number)
         self._send_text()
 
     def _take_need(self, need: wire.Need) -> None:
-        if self._welcome is None or self._state is _State.GREETING:
+        if self._welcome is None or self._phase == "greeting":
             return  # the hello that mends it is on its way
         if need.instance != self._welcome.instance:
             self.reconnect()
@@ -615,9 +616,9 @@ class EdgeSession:
     def _take_answer(self, answer: wire.Answer) -> list[Event]:
         draft = self._round
         if (
-            not isinstance(draft, Draft)
+            not isinstance(draft, EdgeRound)
             or not draft.sent
-            or answer.number != self._place.number % wire.NUMBERS
+            or answer.number != self._sync.number % wire.NUMBERS
         ):
             return []
         drafted = draft.drafter.tokens
@@ -629,9 +630,9 @@ class EdgeSession:
 
     def _take_tokens(self, message: wire.Tokens) -> list[Event]:
         generation = self._round
-        if not isinstance(generation, Generation):
+        if not isinstance(generation, EdgeGeneration):
             return []
-        if message.number != self._place.number:
+        if message.number != self._sync.number:
             return []
         self._heard = message.heard % wire.NUMBERS
         fresh = generation.take(message)
@@ -652,5 +653,5 @@ class EdgeSession:
         if done:
             self._round = None
             self._hints.clear()
-        self._place.answered(len(self._text), done=done)
+        self._sync.answered(len(self._text), done=done)
         return tuple(tokens)

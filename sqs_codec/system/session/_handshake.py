@@ -8,9 +8,8 @@ from functools import lru_cache
 from json import dumps, loads
 from typing import Any
 
+from sqs_codec import Codec, Prior
 from sqs_codec._base import checks
-from sqs_codec._codec.codec import Codec
-from sqs_codec._codec.prior import Prior
 from sqs_codec.system.session import _wire as wire
 from sqs_codec.system.session._job import Sampling
 from sqs_codec.system.session._limits import Limits

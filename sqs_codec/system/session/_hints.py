@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 from zlib import crc32
 
 import numpy as np
@@ -19,12 +19,12 @@ from sqs_codec.system.session import _wire as wire
 from sqs_codec.system.session._limits import MAX_AHEAD, MAX_DRAFT
 from sqs_codec.system.session._text import check_tokens
 
-__all__ = ["THRESHOLD", "HeardHints", "make_branch", "path_hash"]
+__all__ = ["HINT_THRESHOLD", "HeardHints", "make_branch", "path_hash"]
 
 MAX_KEPT = 64
 """Branches that a cloud holds of a session; the earliest go first."""
 
-THRESHOLD = 0.1
+HINT_THRESHOLD = 0.1
 """What the chance of reaching a row has to be at least, if nothing else is known."""
 
 HASHED = 4
@@ -67,8 +67,7 @@ def _level(chance: float) -> int:
     return min(int(chance * wire.LEVELS), wire.LEVELS - 1)
 
 
-@dataclass(frozen=True)
-class _Branch:
+class _HeardBranch(NamedTuple):
     """Guessed tokens, how sure each is, and what they follow."""
 
     position: int
@@ -90,7 +89,7 @@ class HeardHints:
     """The guesses that an edge has sent, and how far its word can be taken."""
 
     def __init__(self) -> None:
-        self._branches: list[_Branch] = []
+        self._branches: list[_HeardBranch] = []
         self._claims: list[float] = []  # of the last chain
         self._doubted = self._missed = PRIOR  # by the edge, and in truth
 
@@ -103,7 +102,9 @@ class HeardHints:
         if not length - MAX_DRAFT < hint.position < length + MAX_AHEAD:
             return
         for branch in hint.branches:
-            fresh = _Branch(hint.position, branch.hash, branch.tokens, branch.chances())
+            fresh = _HeardBranch(
+                hint.position, branch.hash, branch.tokens, branch.chances()
+            )
             if fresh not in self._branches:
                 self._branches.append(fresh)
         del self._branches[:-MAX_KEPT]

@@ -7,17 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
-
+from sqs_codec import Round, Verdict
 from sqs_codec._base import checks
-from sqs_codec._codec.gumbel import gumbel_verify
-from sqs_codec._codec.round import Round
-from sqs_codec._codec.verify import Verdict, verify_rounds
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Job", "Sampling", "Verifier", "judge"]
+__all__ = ["Job", "Sampling", "Verifier"]
 
 
 MOST_K = (1 << 31) - 1
@@ -59,7 +56,7 @@ class Sampling:
 
     def config(self) -> dict[str, Any]:
         """Return it as plain JSON types."""
-        return dataclasses.asdict(self)
+        return dict(vars(self))
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Sampling:
@@ -149,24 +146,6 @@ def check_job(job: Job, vocab_size: int, max_text: int, because: str) -> list[in
             f"got {len(job.draws)}"
         )
     return tokens
-
-
-def judge(job: Job, probs: NDArray[np.floating]) -> Verdict | None:
-    """Return the verdict on a job, None if its text is only to be read.
-
-    Parameters
-    ----------
-    job : Job
-    probs : ndarray of float32 or float64 [job.wanted, V]
-        What the target says after the text and each drafted token, with the job's
-        sampling applied.
-    """
-    if not job.wanted:
-        return None
-    if job.key is None:
-        return verify_rounds([job.round_], probs, job.draws)[0]
-    with np.errstate(divide="ignore"):
-        return gumbel_verify(job.hints, np.log(probs), job.key, len(job.text))
 
 
 class Verifier(Protocol):

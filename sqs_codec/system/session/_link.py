@@ -14,8 +14,9 @@ class LinkError(ConnectionError):
 class Link(Protocol):
     """A connection to a cloud, over which whole messages travel both ways.
 
-    One thread uses it at a time. `send` and `receive` raise `LinkError` once the
-    connection is gone, and nothing else does; then another link has to be made.
+    One thread uses it at a time, but any may `wake` it. `send` and `receive` raise
+    `LinkError` once the connection is gone, and nothing else does; then another link
+    has to be made.
     """
 
     @property
@@ -50,7 +51,14 @@ class Link(Protocol):
     def receive(self, timeout: float | None) -> bytes | None:
         """Return the next message; None if none came within `timeout` seconds.
 
-        With a timeout of 0 it doesn't wait, with None it waits for ever.
+        With a timeout of 0 it doesn't wait, with None it waits for ever. `wake` has it
+        return None before.
+        """
+
+    def wake(self) -> None:
+        """Have the `receive` that waits, or else one that comes, return None at once.
+
+        From any thread, and also when the link is closed.
         """
 
     def close(self) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
+from sqs_codec import Prior
 from sqs_codec._base import checks
-from sqs_codec._codec.prior import Prior
 from sqs_codec.system.session._cloud import CloudSession, session_of, unknown_session
 from sqs_codec.system.session._job import Verifier
 from sqs_codec.system.session._limits import Limits
@@ -32,15 +32,13 @@ class LocalLink:
     >>> import numpy as np
     >>> import sqs_codec as sqs
     >>> from sqs_codec.system.session import (
-    ...     EdgeSession, LocalLink, Sampling, Setting, judge)
+    ...     EdgeSession, LocalLink, Sampling, Setting, verify_jobs)
     >>> class Target:  # says 0 1 2 3 0 1 ..., whatever it is asked
     ...     vocab_size, max_text = 4, 100
     ...     def verify(self, jobs):
-    ...         return [judge(job, self.probs(job)) for job in jobs]
-    ...     def probs(self, job):
-    ...         tokens = [*job.text, *job.drafted]
-    ...         after = [(x + 1) % 4 for x in tokens[len(job.text) - 1 :]]
-    ...         return np.eye(4)[after]
+    ...         tokens = [x for job in jobs if job.wanted
+    ...                   for x in [job.text[-1], *job.drafted]]
+    ...         return verify_jobs(jobs, np.eye(4)[[(x + 1) % 4 for x in tokens]])
     ...     def forget(self, session):
     ...         pass
     >>> link = LocalLink(Target())
@@ -148,6 +146,9 @@ class LocalLink:
         message = self._inbox.popleft()
         self.received += len(message)
         return message
+
+    def wake(self) -> None:
+        """Do nothing, as nobody waits."""
 
     def close(self) -> None:
         """Close the link and free the session's cache."""

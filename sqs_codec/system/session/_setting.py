@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sqs_codec import Codec, Keep
 from sqs_codec._base import checks
-from sqs_codec._codec.codec import Codec
-from sqs_codec._codec.keep import Keep, rule
 from sqs_codec.system.session._wire import MAX_SETTINGS
 
 __all__ = ["Setting", "check_settings"]
@@ -29,7 +28,7 @@ class Setting:
 
     def __post_init__(self) -> None:
         checks.instance("codec", self.codec, Codec, "a Codec")
-        rule(self.keep)  # says what is wrong with it
+        checks.instance("keep", self.keep, Keep, "a rule such as TopK(64)")
 
 
 def check_settings(settings: Sequence[Setting]) -> list[Setting]:

@@ -6,22 +6,15 @@ from collections.abc import Collection, Sequence
 
 from sqs_codec._base import checks
 
-__all__ = ["check_text", "check_tokens", "common_length", "until_stop"]
-
-
-def common_length(first: Sequence[int], second: Sequence[int]) -> int:
-    """Return how many tokens two texts begin with together."""
-    length = min(len(first), len(second))
-    if list(first[:length]) == list(second[:length]):
-        return length
-    return next(i for i in range(length) if first[i] != second[i])
+__all__ = ["check_text", "check_tokens", "until_stop"]
 
 
 def check_tokens(name: str, tokens: Sequence[int], vocab_size: int) -> list[int]:
     """Return tokens of a vocabulary."""
     found = checks.integers(name, tokens)
-    for i, token in enumerate(found):
-        checks.in_range(f"{name}[{i}]", token, 0, vocab_size - 1)
+    if found and not 0 <= min(found) <= max(found) < vocab_size:
+        for i, token in enumerate(found):
+            checks.in_range(f"{name}[{i}]", token, 0, vocab_size - 1)
     return found
 
 

@@ -21,6 +21,7 @@ PROTOCOL = 1
 """Goes up with every change of the messages."""
 
 MAX_SETTINGS = 4
+"""Ways to draft of a session."""
 MAX_STOP = 64
 ROUND_HEAD = 4
 """Bytes of a round's message before its packet."""
@@ -85,7 +86,7 @@ class Hello:
 
 
 @dataclass(frozen=True)
-class Round:
+class RoundMessage:
     """A drafted round."""
 
     number: int
@@ -176,8 +177,8 @@ class Branch:
 
     def chances(self) -> tuple[float, ...]:
         """Return how sure each token is."""
-        levels = [self.first, *[self.later] * (len(self.tokens) - 1)]
-        return tuple((level + 0.5) / LEVELS for level in levels)
+        first, later = (self.first + 0.5) / LEVELS, (self.later + 0.5) / LEVELS
+        return (first, *[later] * (len(self.tokens) - 1))
 
 
 @dataclass(frozen=True)
@@ -304,7 +305,7 @@ class Refusal:
 
 
 Message = TypeVar("Message")
-Up = Hello | Round | Context | Generate | Hint | End
+Up = Hello | RoundMessage | Context | Generate | Hint | End
 Down = Welcome | Answer | Have | Tokens | Need | Refusal
 
 
@@ -353,7 +354,7 @@ def _one_of(kind: int, readers: Mapping[int, Callable[[], Message]]) -> Message:
     return readers[kind]()
 
 
-def _round(message: bytes) -> Round:
+def _round(message: bytes) -> RoundMessage:
     if not ROUND_HEAD < len(message) <= ROUND_BYTES:
         raise WireError(
             f"a round's message has {ROUND_HEAD + 1} to {ROUND_BYTES} bytes, "
@@ -362,7 +363,7 @@ def _round(message: bytes) -> Round:
     first, high, low, setting = message[:ROUND_HEAD]
     if setting >= MAX_SETTINGS:
         raise WireError(f"a setting is below {MAX_SETTINGS}, got {setting}")
-    return Round(first % NUMBERS, high << 8 | low, setting, message[ROUND_HEAD:])
+    return RoundMessage(first % NUMBERS, high << 8 | low, setting, message[ROUND_HEAD:])
 
 
 def _context(reader: _Reader, vocab_size: int) -> Context:

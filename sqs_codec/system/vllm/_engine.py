@@ -13,11 +13,11 @@ from typing import Any
 
 import transformers
 
+from sqs_codec import Verdict
 from sqs_codec._base import checks
 from sqs_codec._base.install import install
-from sqs_codec._codec.verify import Verdict
 from sqs_codec.system.engine import EngineConfig, EngineInfo
-from sqs_codec.system.hf._models import (
+from sqs_codec.system.hf import (
     ModelError,
     load_model,
     load_pretrained,

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from sqs_codec._codec.codec import Codec
+from sqs_codec import Codec
 from sqs_codec.system.session import Job, Sampling
 
 TASK = "token_classify"

@@ -16,7 +16,7 @@ import torch
 from vllm.model_executor.layers.pooler import Pooler
 from vllm.model_executor.models.interfaces_base import default_pooling_type
 
-from sqs_codec.system.hf._sampling import verify_jobs
+from sqs_codec.system.hf import verify_jobs
 from sqs_codec.system.vllm._message import (
     FAILED,
     READ,
@@ -115,7 +115,10 @@ def _judge(
     """Verify jobs at once, or, where that fails, each alone: it mustn't end vLLM."""
     try:
         whole = [unpack_job(fields, logits.shape[-1]) for fields in jobs]
-        return [(v.accepted, v.token) for v in verify_jobs(whole, logits)]
+        return [
+            (verdict.accepted, verdict.token) if verdict else READ
+            for verdict in verify_jobs(whole, logits)
+        ]
     except ValueError:
         if len(jobs) == 1:
             return [FAILED]

@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from sqs_codec import vocabulary_fingerprint
+from sqs_codec.system._base.tokens import common_length
 from sqs_codec.system.edge import (
     Draft,
     Edge,
@@ -18,7 +19,6 @@ from sqs_codec.system.edge import (
 )
 from sqs_codec.system.edge._edge import MOST_PLANNERS
 from sqs_codec.system.session import LocalLink, Sampling
-from sqs_codec.system.session._text import common_length
 from tests.backend.test_backend import output
 from tests.system.serve.kit import GREEDY, VOCAB, Toy, greedy, toy_logits
 

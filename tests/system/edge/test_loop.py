@@ -22,7 +22,7 @@ from sqs_codec.system.edge import (
     Step,
     generate,
 )
-from sqs_codec.system.edge._loop import _Timeout
+from sqs_codec.system.edge._line import Timeout
 from sqs_codec.system.session import (
     EdgeSession,
     Job,
@@ -32,7 +32,7 @@ from sqs_codec.system.session import (
     LocalLink,
     Sampling,
     Setting,
-    judge,
+    verify_jobs,
 )
 from sqs_codec.system.session import _wire as wire
 
@@ -79,13 +79,8 @@ class Cloud:
         return [self._verify(job) for job in jobs]
 
     def _verify(self, job: Job) -> Verdict | None:
-        logits = TARGET.logits([*job.text, *job.drafted], len(job.drafted) + 1)
-        if job.sampling.temperature == 0:
-            probs = np.eye(VOCAB_SIZE)[logits.argmax(-1)]
-        else:
-            probs = np.exp(logits / job.sampling.temperature)
-            probs /= probs.sum(-1, keepdims=True)
-        return judge(job, probs)
+        rows = TARGET.logits([*job.text, *job.drafted], len(job.drafted) + 1)
+        return verify_jobs([job], rows[: job.wanted])[0]
 
     def forget(self, session: bytes) -> None:
         """There is nothing to forget."""
@@ -489,7 +484,7 @@ def test_a_cloud_that_breaks_on_every_round_is_given_up(
 
 
 def test_the_longer_waits_have_an_end() -> None:
-    timeout = _Timeout()
+    timeout = Timeout()
     for _ in range(2000):
         timeout.double()
     assert timeout.seconds(100) == timeout.MOST

@@ -14,7 +14,7 @@ import pytest
 import sqs_codec as sqs
 from benchmarks.data.drafts import VOCAB_SIZE
 from benchmarks.planner import __main__ as benchmark
-from sqs_codec.system.edge._planner import FixedPlan, Hints, Observation, Plan, Planner
+from sqs_codec.system.edge import FixedPlan, Hints, Observation, Plan, Planner
 from sqs_codec.system.session import Sampling, Setting
 
 FAST = {1: 0.030, 6: 0.0375}

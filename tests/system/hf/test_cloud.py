@@ -16,8 +16,9 @@ import pytest
 from numpy.typing import NDArray
 
 import sqs_codec as sqs
+from sqs_codec import Verdict
 from sqs_codec._codec.truncation import truncate
-from sqs_codec._codec.verify import Verdict
+from sqs_codec.system import session as judging
 from sqs_codec.system.session import Job, Sampling
 
 torch = pytest.importorskip("torch")
@@ -26,20 +27,23 @@ transformers = pytest.importorskip("transformers")
 from benchmarks.harness.measure import Case, run  # noqa: E402 (see above)
 from benchmarks.harness.sessions import play  # noqa: E402
 from sqs_codec.system.engine import BatchEngine  # noqa: E402
-from sqs_codec.system.hf import Cloud, _cloud, _sampling  # noqa: E402
-from sqs_codec.system.hf._cloud import BLOCK  # noqa: E402
-from sqs_codec.system.hf._models import (  # noqa: E402
+from sqs_codec.system.hf import (  # noqa: E402
+    Cloud,
     ModelError,
+    _cloud,
+    _sampling,
     tokenizer_fingerprint,
-    without_layers,
 )
-from sqs_codec.system.hf._sampling import truncated  # noqa: E402
+from sqs_codec.system.hf._cloud import BLOCK  # noqa: E402
+from sqs_codec.system.hf._models import without_layers  # noqa: E402
+from sqs_codec.system.hf._sampling import truncated, verify_jobs  # noqa: E402
 
 V = 50
 SEED = 11
 ALL = Sampling()
 GREEDY = Sampling(temperature=0)
 NONE = np.zeros(0)
+KEY = bytes(range(16))
 
 
 def tiny(kind: str = "Llama", **options: Any) -> Any:
@@ -502,7 +506,7 @@ def test_ties_at_a_cut_are_those_that_numbers_are_drawn_by(
 
 
 def test_jobs_with_keys_beside_jobs_with_draws(model: Any) -> None:
-    """A batch of both gives what each gives alone, and what the core gives."""
+    """A batch of both gives what each gives by transformers' own probabilities."""
     rng = np.random.default_rng(SEED)
     rounds = jobs_of(rng, [9, 6])
     keyed = [
@@ -527,31 +531,36 @@ def test_jobs_with_keys_beside_jobs_with_draws(model: Any) -> None:
     jobs = [keyed[0], rounds[0], keyed[1], rounds[1], keyed[2]]
     found = Cloud(model).verify(jobs)
     for job, verdict in zip(jobs, found, strict=True):
-        assert Cloud(model).verify([job]) == [verdict]
-    for job, verdict in zip(keyed, found[::2], strict=True):
-        tokens, size = [*job.text, *job.hints], len(job.hints) + 1
+        tokens = [*job.text, *job.drafted]
         with np.errstate(divide="ignore"):
-            logits = np.log(probs_of(model, tokens, size))
-        options = job.sampling.config()
-        wanted = sqs.gumbel_verify(job.hints, logits, job.key, len(job.text), **options)
-        assert verdict == wanted
-        assert verdict.accepted >= min(1, len(job.hints))
+            logits = np.log(probs_of(model, tokens, job.wanted))
+        assert judging.verify_jobs([job], logits) == [verdict]
+        assert job.key is None or verdict.accepted >= min(1, len(job.hints))
 
 
-def test_each_job_has_its_own_sampling(model: Any) -> None:
-    """Each next token is the most probable one for a low number and a top_k of 1."""
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_verdicts_are_those_on_arrays(dtype: type) -> None:
+    """Of rounds, hints and texts that are only read, each by a sampling of its own."""
     rng = np.random.default_rng(SEED)
-    text = text_of(rng, 8)
-    probs = probs_of(model, text, 1)[0]
-    best, second = np.argsort(-probs)[:2]
-    samplings = [GREEDY, Sampling(2.0, top_k=1), Sampling(1e9, top_k=2), ALL]
-    draws = [0.99, 0.99, 0.99 if best < second else 0.01, 0.0]
-    jobs = [
-        Job(b"%d" % i, text, None, np.array([u]), s)
-        for i, (u, s) in enumerate(zip(draws, samplings, strict=True))
-    ]
-    tokens = [verdict.token for verdict in Cloud(model).verify(jobs)]
-    assert tokens == [best, best, second, np.flatnonzero(probs)[0]]
+    jobs = []
+    for _ in range(400):
+        sampling = Sampling(
+            float(rng.choice([0, 0.5, 1, 2])),
+            int(rng.choice([0, 3, 10**9])),
+            float(rng.choice([0.8, 1])),
+            float(rng.choice([0, 0.05])),
+        )
+        n, text = int(rng.integers(5)), text_of(rng, 3)
+        if rng.random() < 0.5:
+            jobs.append(Job(b"h", text, None, NONE, sampling, text_of(rng, n), KEY))
+        else:
+            round_ = draft(rng, n) if n else None
+            draws = rng.random(n + 1) if rng.random() < 0.9 else NONE
+            jobs.append(Job(b"r", text, round_, draws, sampling))
+    rows = rng.normal(0, 2, (sum(job.wanted for job in jobs), V)).astype(dtype)
+    found = verify_jobs(jobs, torch.from_numpy(rows))
+    assert found == judging.verify_jobs(jobs, rows)
+    assert {verdict and verdict.accepted for verdict in found} >= {None, 0, 1, 2}
 
 
 def test_padded_vocabularies_are_cropped(model: Any) -> None:

@@ -15,20 +15,23 @@ import transformers
 from transformers.generation import utils as generation
 
 import sqs_codec as sqs
+from sqs_codec.cli.demo.pair import Pair
 from sqs_codec.cli.generate import SMOLLM2
 from sqs_codec.hf import SparseLogitsProcessor
 from sqs_codec.system import hf
 from sqs_codec.system.edge import FixedPlan
 from sqs_codec.system.engine import BatchEngine
 from sqs_codec.system.hf import (
+    CachedModel,
     Cloud,
     Edge,
     LanguageModel,
+    ModelError,
     _models,
     custom_generate,
     load_model,
 )
-from sqs_codec.system.hf._models import CachedModel, ModelError, Pair, place
+from sqs_codec.system.hf._models import place
 from sqs_codec.system.hf._text import TextStream
 from sqs_codec.system.session import Link, LinkError, LocalLink, Sampling, Setting
 from tests.cli.test_demo import WORDS, save_model
@@ -205,7 +208,7 @@ def test_tutorial_and_session_by_hand_run(
     lines = capsys.readouterr().out.splitlines()
     assert sum(line.startswith("drafted ") for line in lines) == 4
     assert any(line.startswith("Verdict(accepted=") for line in lines)
-    assert any(line.startswith("Metrics(tokens=") for line in lines)
+    assert any(line.startswith("EdgeMetrics(tokens=") for line in lines)
     # The hello, the prompt and a round of four.
     up = [int(line.split()[1]) for line in lines if line.startswith("up ")]
     assert up[1] == 83
@@ -243,7 +246,7 @@ def test_how_tos_run(
     )
     names: dict[str, Any] = {"models": models, "LinkError": LinkError}
     exec(code, names)
-    assert "Metrics(tokens=" in capsys.readouterr().out
+    assert "EdgeMetrics(tokens=" in capsys.readouterr().out
     assert names["text"][: len(names["prompt"])] == names["prompt"]
     assert len(names["text"]) > len(names["prompt"])
 

@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 
 import sqs_codec as sqs
 from sqs_codec import vocabulary_fingerprint
+from sqs_codec.cli.demo.pair import Pair
 from sqs_codec.cli.generate import SMOLLM2
 from sqs_codec.system import llama_cpp
 from sqs_codec.system.hf import CachedModel, encode_prompt, tokenizer_fingerprint
-from sqs_codec.system.hf._models import Pair, _smollm2_gguf, encode_chat
+from sqs_codec.system.hf._models import _smollm2_gguf
+from sqs_codec.system.hf._text import encode_chat
 from sqs_codec.system.llama_cpp import Draft, TextStream
 from tests.kit import branching
 from tests.system.llama_cpp.files import WORDS, write_model

@@ -8,10 +8,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from sqs_codec.cli.demo.pair import Pair
 from sqs_codec.system.edge import Edge, FixedPlan, RefusalError
 from sqs_codec.system.engine import BatchEngine
 from sqs_codec.system.hf import Cloud
-from sqs_codec.system.hf._models import Pair, _smollm2_gguf
+from sqs_codec.system.hf._models import _smollm2_gguf
 from sqs_codec.system.llama_cpp import Draft
 from sqs_codec.system.session import Sampling
 from tests.system.hf.test_edge import greedy

@@ -36,7 +36,7 @@ from typing import Any, cast
 import numpy as np
 
 import sqs_codec as sqs
-from sqs_codec.system.proxy import Writer
+from sqs_codec.system.proxy import Completer
 from sqs_codec.system.serve import Service, connect, start_datagrams, start_grpc
 from sqs_codec.system.session import EdgeSession, Job, Link, LinkError, Setting
 from sqs_codec.system.session import _wire as wire
@@ -118,7 +118,7 @@ def messages(kind: str, instance: bytes, hello: bytes) -> Iterator[bytes]:
         yield wire.Context(instance, 1, 1, 0, 0, 0, 4, [1, 2, 3, 4]).to_bytes(V)
     while True:
         if kind == "enumerative":
-            yield wire.Round(number, 4, 0, packet).to_bytes()
+            yield wire.RoundMessage(number, 4, 0, packet).to_bytes()
             number += 2
             yield wire.Context(instance, number, number, 0, 4, 4, 4, []).to_bytes(V)
         elif kind == "flood":
@@ -210,9 +210,9 @@ def serve_proxy(ports: Any) -> None:
     model = Toy()
     model.on_call = lambda jobs: time.sleep(0.01)
     cloud, draft = Server(model).address, cast(Any, Draft())
-    writer = Writer(draft, lambda: connect(cloud, insecure=True), server=cloud)
+    completer = Completer(draft, lambda: connect(cloud, insecure=True), server=cloud)
     files = certificate(Path(tempfile.mkdtemp()))
-    ports.put({"proxy": Endpoint(writer, api_key=TOKENS[1], cert=files).port})
+    ports.put({"proxy": Endpoint(completer, api_key=TOKENS[1], cert=files).port})
     threading.Event().wait()
 
 

@@ -18,7 +18,7 @@ from sqs_codec.cli import generate
 from sqs_codec.cli.main import _parser
 from sqs_codec.system._base.chat import names
 from sqs_codec.system.hf import Draft, encode_prompt, load_model
-from sqs_codec.system.hf._models import encode_chat
+from sqs_codec.system.hf._text import encode_chat
 from sqs_codec.system.proxy._errors import ApiError
 from sqs_codec.system.proxy._request import MOST_PROMPTS, REFUSED, Request, parse
 from sqs_codec.system.session import Sampling

@@ -25,7 +25,7 @@ import torch
 from sqs_codec.cli import main as cli
 from sqs_codec.system.engine import EngineConfig, make_engine
 from sqs_codec.system.hf import Draft, load_model
-from sqs_codec.system.proxy import Writer
+from sqs_codec.system.proxy import Completer
 from sqs_codec.system.proxy._draft import Turns
 from sqs_codec.system.proxy._errors import ApiError
 from sqs_codec.system.proxy._request import REFUSED, parse
@@ -63,14 +63,14 @@ class Proxy(Endpoint):
         self, folder: Path, server: str, *, clients: int = 8, **options: Any
     ) -> None:
         self.model = load_model(str(folder / "draft"))
-        self.writer = Writer(
+        self.completer = Completer(
             Draft(self.model.model, self.model.tokenizer),
             lambda: connect(server, insecure=True),
             server=server,
             clients=clients,
         )
-        self.writer.check()
-        super().__init__(self.writer, clients=clients, **options)
+        self.completer.check()
+        super().__init__(self.completer, clients=clients, **options)
         self.url = f"http://127.0.0.1:{self.port}"
 
     def client(self, **options: Any) -> openai.OpenAI:
@@ -306,8 +306,8 @@ def test_a_client_that_hangs_up_ends_its_session(
         return verify(jobs)
 
     monkeypatch.setattr(verifier, "verify", slowly)
-    wait_until(lambda: not proxy.writer._answers)
-    for _, edge in proxy.writer._free:
+    wait_until(lambda: not proxy.completer._answers)
+    for _, edge in proxy.completer._free:
         monkeypatch.setattr(edge, "stop", frozenset())
     body = {"prompt": "the fox", "max_tokens": 200}
     for stream in (True, False):
@@ -327,14 +327,14 @@ def test_beyond_the_clients_there_is_a_time_to_come_again(
     folder: Path, server: Server
 ) -> None:
     with closing(Proxy(folder, server.address, clients=1)) as proxy:
-        asyncio.run(proxy.writer._seats.acquire())  # somebody has the only place
+        asyncio.run(proxy.completer._seats.acquire())  # somebody has the only place
         status, _, headers = proxy.call(
             "POST", CHAT, b'{"messages": [{"role": "user", "content": "the"}]}'
         )
         assert (status, headers["retry-after"]) == (429, "1")
         with pytest.raises(openai.RateLimitError, match="as many texts"):
             ask(proxy.client())
-        proxy.writer._seats.release()
+        proxy.completer._seats.release()
         assert ask(proxy.client()).choices
 
 
@@ -390,7 +390,7 @@ def test_a_cloud_that_goes_away(folder: Path) -> None:
         second = Server(make_engine(config), port=port)
         said += "".join(chunk.choices[0].delta.content or "" for chunk in stream)
         assert said == expected
-        proxy.writer._patience = 1.0
+        proxy.completer._patience = 1.0
         stream = iter(ask(client, **options, stream=True))
         next(stream)
         second.stop()

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -20,31 +20,31 @@ from unittest.mock import Mock
 import pytest
 
 from sqs_codec.system.proxy import make_app, make_server
+from sqs_codec.system.proxy._completer import Chunk, Completion, Figures
 from sqs_codec.system.proxy._draft import GoneError, link
 from sqs_codec.system.proxy._errors import ApiError
-from sqs_codec.system.proxy._writer import Answer, Figures, Piece
-from tests.system.serve.kit import certificate, wait_until
+from tests.system.serve.kit import PATIENCE, certificate, wait_until
 
 KEY = "a-key-of-the-tests"
 AUTHORIZED = f"Authorization: Bearer {KEY}\r\n"
 
 
 class Played:
-    """In place of a `Writer`: texts without end."""
+    """In place of a `Completer`: texts without end."""
 
     def __init__(self, text: str = "sea ") -> None:
         self.text = text
-        self.answers: list[Answer] = []
+        self.answers: list[Completion] = []
 
-    async def write(self, request: object) -> Answer:
+    async def write(self, request: object) -> Completion:
         """Play a text."""
-        self.answers.append(Answer())
+        self.answers.append(Completion())
         asyncio.ensure_future(self._play(self.answers[-1]))  # noqa: RUF006  # it ends
         return self.answers[-1]
 
-    async def _play(self, answer: Answer) -> None:
-        while not answer.gone.is_set():
-            answer.put(Piece(self.text, "draft", Figures()))
+    async def _play(self, answer: Completion) -> None:
+        while not answer.gone.done():
+            answer.put(Chunk(self.text, "draft", Figures()))
             await asyncio.sleep(0.01)
 
     async def close(self) -> None:
@@ -58,10 +58,10 @@ class Endpoint:
     """A server in a thread."""
 
     def __init__(
-        self, writer: Any, *, clients: int = 8, cert: Any = None, **options: Any
+        self, completer: Any, *, clients: int = 8, cert: Any = None, **options: Any
     ) -> None:
         cert, key = cert or (None, None)
-        app = make_app(writer, **options)
+        app = make_app(completer, **options)
         self.server: Any = make_server(app, clients=clients, cert=cert, key=key)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
@@ -91,8 +91,8 @@ class Endpoint:
         return int(self.ask(*given).split()[1])
 
 
-def playing(writer: Any = None, **options: Any) -> closing[Endpoint]:
-    return closing(Endpoint(writer or Played(), api_key=KEY, **options))
+def playing(completer: Any = None, **options: Any) -> closing[Endpoint]:
+    return closing(Endpoint(completer or Played(), api_key=KEY, **options))
 
 
 @pytest.fixture(scope="module")
@@ -176,20 +176,20 @@ def test_silent_strangers_make_room(
 def test_what_is_not_read_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """A stream, with the key, whose places must come back."""
     monkeypatch.setattr("sqs_codec.system.proxy._server.READING_SECONDS", 0.2)
-    writer = Played("sea " * 20_000)
-    with playing(writer) as endpoint, endpoint.open() as raw:
+    completer = Played("sea " * 20_000)
+    with playing(completer) as endpoint, endpoint.open() as raw:
         stream(raw)
-        wait_until(lambda: bool(writer.answers) and writer.answers[0].gone.is_set())
+        wait_until(lambda: bool(completer.answers) and completer.answers[0].gone.done())
         wait_until(lambda: not endpoint.server.server_state.connections)
 
 
 class Late(Played):
     """A text that comes after a while, all at once."""
 
-    async def _play(self, answer: Answer) -> None:
+    async def _play(self, answer: Completion) -> None:
         await asyncio.sleep(1.2)
-        answer.put(Piece(self.text, "draft", Figures()))
-        answer.put(Piece("", "cloud", Figures(), "stop", 0, True))
+        answer.put(Chunk(self.text, "draft", Figures()))
+        answer.put(Chunk("", "cloud", Figures(), "stop", 0, True))
 
 
 def test_who_reads_slowly_gets_all(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,7 +210,7 @@ def test_who_waits_for_a_seat_is_answered(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("sqs_codec.system.proxy._server.CONNECTIONS", 4)
 
     class Full(Played):
-        async def write(self, request: object) -> Answer:
+        async def write(self, request: object) -> Completion:
             await asyncio.sleep(0.5)
             raise ApiError("there is no seat", status=429)
 
@@ -291,13 +291,30 @@ def test_a_link_for_nobody() -> None:
         comes.wait(20)
         return made_now
 
-    links, gone = ThreadPoolExecutor(1), threading.Event()
-    gone.set()
+    links, gone = ThreadPoolExecutor(1), Future[None]()
+    gone.set_result(None)
     for _ in range(3):
         with pytest.raises(GoneError):
             link(links, make, gone)
     assert len(made) == 1
     comes.set()
     wait_until(lambda: made[0].close.called)
-    assert link(links, make, threading.Event()).receive(1) == b"word"
+    assert link(links, make, Future()).receive(1) == b"word"
     assert not made[1].close.called
+
+
+def test_who_waits_for_the_cloud_is_woken() -> None:
+    """Once, when nobody waits for the text any more."""
+    bell, asked, gone = threading.Event(), list[float](), Future[None]()
+
+    def receive(timeout: float) -> None:
+        asked.append(timeout)
+        bell.wait(timeout)
+
+    links = ThreadPoolExecutor(2)
+    leash = link(links, lambda: Mock(receive=receive, wake=bell.set), gone)
+    waiting = links.submit(leash.receive, PATIENCE)
+    wait_until(lambda: asked == [PATIENCE])
+    gone.set_result(None)
+    assert isinstance(waiting.exception(PATIENCE / 2), GoneError)
+    assert asked == [PATIENCE]

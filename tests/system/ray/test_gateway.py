@@ -18,8 +18,7 @@ import pytest
 
 import sqs_codec as sqs
 from benchmarks.data.drafts import load_drafts
-from sqs_codec.system.hf import load_model
-from sqs_codec.system.hf._models import encode_prompt, tokenizer_fingerprint
+from sqs_codec.system.hf import encode_prompt, load_model, tokenizer_fingerprint
 from sqs_codec.system.serve import connect
 from sqs_codec.system.session import EdgeSession, Sampling, Setting
 from tests.system.ray.processes import descendants, replicas, wait_until

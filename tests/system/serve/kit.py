@@ -18,10 +18,9 @@ import sqs_codec as sqs
 from benchmarks.wire.certificates import issue
 from sqs_codec._codec.verify import Verdict
 from sqs_codec.system.engine import BatchEngine, Engine
-from sqs_codec.system.serve import connect, start_datagrams
+from sqs_codec.system.serve import Service, connect, start_datagrams
 from sqs_codec.system.serve._connect import Transport
 from sqs_codec.system.serve._grpc.server import GrpcServer, start_grpc
-from sqs_codec.system.serve._service import Service
 from sqs_codec.system.session import (
     EdgeSession,
     Job,
@@ -29,7 +28,7 @@ from sqs_codec.system.session import (
     Sampling,
     Setting,
     Verifier,
-    judge,
+    verify_jobs,
 )
 
 T = TypeVar("T")
@@ -47,15 +46,6 @@ def toy_logits(text: Sequence[int], noise: int = 0) -> NDArray[np.float32]:
     rng = np.random.default_rng(zlib.crc32(bytes(text[-3:])))
     logits = rng.normal(0, 3, VOCAB)
     return np.float32(logits + np.random.default_rng(noise).normal(0, noise > 0, VOCAB))
-
-
-def toy_probs(text: Sequence[int], temperature: float) -> NDArray[np.float64]:
-    """The target's distribution after a text."""
-    logits = toy_logits(text)
-    if temperature == 0:
-        return np.eye(VOCAB)[logits.argmax()]
-    probs = np.exp(np.float64(logits) / temperature)
-    return np.asarray(probs / probs.sum())
 
 
 def greedy(text: Sequence[int], length: int) -> list[int]:
@@ -77,15 +67,14 @@ class Toy:
         self.forgotten: list[bytes] = []
 
     def verify(self, jobs: Sequence[Job]) -> list[Verdict | None]:
-        """Verify by `toy_probs`."""
+        """Verify by `toy_logits`."""
         self.on_call(jobs)
         return [self._verify(job) for job in jobs]
 
     def _verify(self, job: Job) -> Verdict | None:
         text = [*job.text, *job.drafted]
-        ends = range(len(job.text), len(text) + 1)
-        rows = [toy_probs(text[:end], job.sampling.temperature) for end in ends]
-        return judge(job, np.array(rows))
+        ends = range(len(job.text), len(job.text) + job.wanted)
+        return verify_jobs([job], np.array([toy_logits(text[:end]) for end in ends]))[0]
 
     def forget(self, session: bytes) -> None:
         """Note that there is nothing to keep."""

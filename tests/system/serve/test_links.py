@@ -16,7 +16,7 @@ from benchmarks import relay as relays
 from benchmarks.relay import Relay, StreamRelay
 from benchmarks.wire.certificates import issue
 from benchmarks.wire.echo import TOKEN, Server, running
-from sqs_codec.system.edge import FixedPlan, Step, _loop, generate
+from sqs_codec.system.edge import FixedPlan, Step, _line, generate
 from sqs_codec.system.engine import BatchEngine, Engine
 from sqs_codec.system.serve import Service, connect, start_datagrams, start_grpc
 from sqs_codec.system.session import EdgeSession, Link, Sampling, Setting
@@ -62,7 +62,7 @@ def _short_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
         "MOST": 0.3,
         "SLOWEST": 1e6,
     }.items():
-        monkeypatch.setattr(_loop._Timeout, name, value)
+        monkeypatch.setattr(_line.Timeout, name, value)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any, get_args
 
@@ -23,6 +23,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 import sqs_codec as sqs
+from sqs_codec.system._base.crowd import Share
 from sqs_codec.system.engine import EngineInfo
 from sqs_codec.system.serve import (
     Service,
@@ -32,15 +33,23 @@ from sqs_codec.system.serve import (
     connect,
     start_grpc,
 )
-from sqs_codec.system.serve._connection import Connection, Owner, Share
+from sqs_codec.system.serve._connect import Transport
+from sqs_codec.system.serve._connection import Connection, Owner
 from sqs_codec.system.serve._datagram import server as datagram_server
 from sqs_codec.system.serve._datagram.dtls import TOKEN, client_context
 from sqs_codec.system.serve._datagram.link import DatagramLink
 from sqs_codec.system.serve._grpc import link as grpc_link
 from sqs_codec.system.serve._grpc import server as grpc_server
-from sqs_codec.system.serve._threshold import Threshold
-from sqs_codec.system.session import EdgeSession, Job, Limits, Link, LinkError, Sampling
-from sqs_codec.system.session._hints import THRESHOLD
+from sqs_codec.system.serve._threshold import HintThreshold
+from sqs_codec.system.session import (
+    HINT_THRESHOLD,
+    EdgeSession,
+    Job,
+    Limits,
+    Link,
+    LinkError,
+    Sampling,
+)
 from sqs_codec.system.session._wire import Refusal
 from tests.system.serve.kit import (
     PATIENCE,
@@ -490,6 +499,7 @@ def test_who_vanished_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
         phone = connect(address, transport="datagram", insecure=True)
         exchange(edge_session([1, 1]), phone)
         phone._socket.close()  # type: ignore[attr-defined]  # no farewell
+        phone.close()
         assert is_refused(server)
         time.sleep(2.1)
         late, another = edge_session([2, 1]), server.link()
@@ -634,7 +644,7 @@ SMALL = """
 import resource, sys
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
 from sqs_codec.system.serve._grpc import server as grpc_server
-from sqs_codec.system.serve._threshold import Threshold
+from sqs_codec.system.serve._threshold import HintThreshold
 from tests.system.serve.kit import Server, Toy, both_transports
 grpc_server.IDLE_SECONDS = 2.0
 with both_transports(Server(Toy())) as ports:
@@ -797,6 +807,25 @@ def test_closed_link(server: Server) -> None:
             use()
 
 
+@pytest.mark.parametrize("transport", ["grpc", "datagram"])
+def test_a_link_that_waits_is_woken(server: Server, transport: Transport) -> None:
+    with both_transports(server) as ports, ThreadPoolExecutor(1) as other:
+        address, token = f"127.0.0.1:{ports[transport]}", TOKENS[0]
+        link = connect(address, transport=transport, token=token, insecure=True)
+        with closing(link):
+            waiting = other.submit(link.receive, 2 * PATIENCE)
+            link.wake()  # before it waits, or while it does
+            assert waiting.result(PATIENCE) is None
+            edge = edge_session([1])
+            exchange(edge, link)  # nothing is lost by it
+            assert edge.limits is not None
+            waiting = other.submit(link.receive, None)
+            time.sleep(0.05)
+            link.wake()
+            assert waiting.result(PATIENCE) is None
+        link.wake()
+
+
 def test_port_in_use(server: Server) -> None:
     with pytest.raises(OSError, match="in use"):
         Server(Toy(), port=server.grpc.port)
@@ -857,14 +886,14 @@ def test_hints_are_read_as_far_as_the_load_allows() -> None:
 
 @pytest.mark.parametrize("steps", [None, {}, {1: 0.1}])
 def test_the_threshold_without_measurements(steps: dict[int, float] | None) -> None:
-    assert Threshold(steps).at(0.0) == THRESHOLD
+    assert HintThreshold(steps).at(0.0) == HINT_THRESHOLD
 
 
 def test_the_threshold_is_bounded_and_forgets() -> None:
-    noisy = Threshold({1: 0.1, 6: 0.09})
+    noisy = HintThreshold({1: 0.1, 6: 0.09})
     noisy.count(100, 0.0)
     assert noisy.at(0.0) == 0.02
-    busy = Threshold({1: 0.1, 6: 0.15})
+    busy = HintThreshold({1: 0.1, 6: 0.15})
     busy.count(1000, 0.0)
     assert busy.at(0.0) == 0.95
     assert busy.at(60.0) == pytest.approx(0.1)  # one token a pass, whoever is served

@@ -97,7 +97,7 @@ def act(edge: EdgeSession, rng: np.random.Generator) -> None:
         for n in rng.integers(1, 4, size=rng.integers(4)):
             tokens = [*edge.guess(np.log(weights(edge.text, 0)), len(edge.text)).tokens]
             edge.hint(len(edge.text), [([], tokens * n, [0.9] * n)] * n)
-    elif edge._round is None or not edge._round.waits:
+    elif edge._round is None or edge._round.state == "drafting":
         setting = edge._round.setting if edge.drafted else int(rng.integers(2))
         for _ in range(rng.integers(1, 5)):
             edge.push(draft_logits(edge), setting=setting)
@@ -283,7 +283,7 @@ def heavy(_: CloudSession, codec: sqs.Codec) -> Iterator[bytes]:
     """Yield a round with nearly all the survivors that one may have."""
     sure = sqs.SparseDistribution(range(250), [1] * 249 + [751], 5000)
     packet = codec.encode_round([sure] * 16, [0] * 16)
-    yield wire.Round(2, 2, 0, packet).to_bytes()
+    yield wire.RoundMessage(2, 2, 0, packet).to_bytes()
 
 
 ATTACKS: dict[str, Callable[[CloudSession, sqs.Codec], Iterable[bytes]]] = {

@@ -34,7 +34,6 @@ from tests.system.serve.kit import (
     edge_session,
     serving,
     toy_logits,
-    toy_probs,
 )
 
 LENGTH = 24
@@ -106,8 +105,8 @@ def alone(prompt: list[int], key: bytes, temperature: float) -> list[int]:
     """Return what the target writes by the numbers of a key."""
     text = [*prompt]
     for position in range(len(prompt), len(prompt) + LENGTH):
-        rows = np.log(toy_probs(text, temperature))
-        text.append(sqs.gumbel_draw(rows, key, position))
+        row = toy_logits(text)
+        text.append(sqs.gumbel_draw(row, key, position, temperature=temperature))
     return text
 
 

@@ -17,11 +17,11 @@ from sqs_codec.system.session import (
     Limits,
     Sampling,
     Setting,
-    judge,
     session_of,
     unknown_session,
+    verify_jobs,
 )
-from sqs_codec.system.session._draft import Draft
+from sqs_codec.system.session._edge_rounds import EdgeRound
 
 V = 8
 SESSION = bytes(range(16))
@@ -56,23 +56,11 @@ class Target:
         """Do one job."""
         self.jobs += 1
         assert job.text
-        if not job.wanted:
-            return None
         text = [*job.text, *job.drafted]
-        rows = np.stack(
-            [
-                self.row(text[:i], job.sampling)
-                for i in range(len(job.text), len(text) + 1)
-            ]
-        )
-        return judge(job, rows)
-
-    def row(self, text: Sequence[int], sampling: Sampling) -> np.ndarray:
-        """Return the probabilities of the next token."""
-        probs = self.probs(text)
-        if sampling.temperature:
-            return probs
-        return np.eye(self.vocab_size)[probs.argmax()]
+        ends = range(len(job.text), len(job.text) + job.wanted)
+        with np.errstate(divide="ignore"):
+            rows = np.log([self.probs(text[:end]) for end in ends])
+        return verify_jobs([job], rows)[0]
 
     def forget(self, session: bytes) -> None:
         """Do nothing: there is no cache."""
@@ -168,7 +156,7 @@ class World:
         if not self.can_draft():
             return
         for _ in range(n):
-            if isinstance(self.edge._round, Draft):
+            if isinstance(self.edge._round, EdgeRound):
                 setting = self.edge._round.setting
             if self.edge.push(draft_logits(self.edge), setting=setting) is None:
                 break
@@ -176,7 +164,7 @@ class World:
     def can_draft(self) -> bool:
         """Say whether push may be called."""
         edge = self.edge
-        busy = edge._round is not None and edge._round.waits
+        busy = edge._round is not None and edge._round.state != "drafting"
         known = edge._round is None and len(edge.text) < edge.rounds_from
         return not (edge.limits is None or edge.finished or busy or known)
 
@@ -188,7 +176,7 @@ class World:
     def generate(self, n: int) -> None:
         """Have the cloud decode, or raise how many tokens it is to decode."""
         edge, generation = self.edge, self.edge._round
-        if edge.limits is None or edge.finished or isinstance(generation, Draft):
+        if edge.limits is None or edge.finished or isinstance(generation, EdgeRound):
             return
         room = edge.limits.max_text - len(edge.text)
         if generation is not None:
@@ -200,7 +188,7 @@ class World:
     def hint(self, ahead: int, right: bool, length: int, branches: int) -> None:
         """Guess a position, and hint tokens that are right, as a rule, or random."""
         edge = self.edge
-        if edge.limits is None or edge.finished or isinstance(edge._round, Draft):
+        if edge.limits is None or edge.finished or isinstance(edge._round, EdgeRound):
             return
         found: list[Any] = []
         for i in range(branches):
@@ -223,7 +211,7 @@ class World:
 
     def send(self) -> None:
         """Let the edge's messages set out."""
-        self.up += [(self.edge._place.number, m) for m in self.edge.data_to_send()]
+        self.up += [(self.edge._sync.number, m) for m in self.edge.data_to_send()]
 
     def deliver_up(self, i: int, again: bool) -> None:
         """Hand one message to the cloud, and perhaps keep a copy on its way."""
@@ -231,12 +219,12 @@ class World:
             return
         i %= len(self.up)
         sent, message = self.up[i] if again else self.up.pop(i)
-        if self.edge._place.number - sent >= 64:
+        if self.edge._sync.number - sent >= 64:
             return
         if self.cloud is None and session_of(message) is not None:
             self.cloud = make_cloud()
         if self.cloud is None:
-            self.down.append((self.edge._place.number, unknown_session()))
+            self.down.append((self.edge._sync.number, unknown_session()))
         else:
             self.cloud.receive(message)
             self.answer()
@@ -244,7 +232,7 @@ class World:
     def answer(self) -> None:
         """Let the cloud's messages set out, and note what text it has come to."""
         assert self.cloud is not None
-        self.down += [(self.edge._place.number, m) for m in self.cloud.data_to_send()]
+        self.down += [(self.edge._sync.number, m) for m in self.cloud.data_to_send()]
         self.outcomes.add(tuple(self.cloud._text))
 
     def deliver_down(self, i: int, again: bool) -> None:
@@ -253,7 +241,7 @@ class World:
             return
         i %= len(self.down)
         sent, message = self.down[i] if again else self.down.pop(i)
-        if self.edge._place.number - sent >= 64:
+        if self.edge._sync.number - sent >= 64:
             return
         before = self.edge.text
         for event in self.edge.receive(message):
@@ -300,7 +288,7 @@ class World:
         """Say whether nothing is due of either end."""
         due = self.up or self.down or self.job or self.edge.waiting
         return (
-            not due and self.edge._round is None and self.edge._place._outgoing is None
+            not due and self.edge._round is None and self.edge._sync._outgoing is None
         )
 
     # What holds
@@ -335,7 +323,7 @@ class World:
         assert len(cloud._out) <= 5
         welcome = edge._welcome
         known = welcome is not None and welcome.instance == cloud._instance
-        if known and edge._place.number == cloud._number:
+        if known and edge._sync.number == cloud._number:
             have = len(edge.text)
             assert cloud._text[:have] == edge.text
             assert cloud._running() or len(cloud._text) == have

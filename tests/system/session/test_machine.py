@@ -1,108 +1,15 @@
-# ruff: noqa: D102 - a rule's name says what it does
 """Both ends of a session under loss, doubling, reordering, restarts and aborts."""
 
 import random
+from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from tests.system.session.kit import V, World
-
-AT = st.just(0) | st.integers(0, 50)
-TOKENS = st.lists(st.integers(0, V - 1), min_size=1, max_size=5)
-
-
-class Sessions(RuleBasedStateMachine):
-    """Anything happens, in any order; then the link is good, and the text goes on."""
-
-    temperature = 0.0
-
-    def __init__(self):
-        super().__init__()
-        self.world = World(self.temperature, max_message=512, stop=[0])
-
-    @rule(n=st.integers(1, 6), setting=st.integers(0, 1))
-    def push(self, n, setting):
-        self.world.push(n, setting)
-
-    @rule()
-    def flush(self):
-        self.world.flush()
-
-    @rule(n=st.integers(1, 5))
-    def generate(self, n):
-        self.world.generate(n)
-
-    @rule()
-    def send(self):
-        self.world.send()
-
-    @rule(i=AT, again=st.booleans())
-    def deliver_up(self, i, again):
-        self.world.deliver_up(i, again)
-
-    @rule(i=AT, again=st.booleans())
-    def deliver_down(self, i, again):
-        self.world.deliver_down(i, again)
-
-    @rule(i=AT)
-    def lose(self, i):
-        self.world.lose(i)
-
-    @rule()
-    def start_job(self):
-        self.world.start_job()
-
-    @rule(fails=st.booleans())
-    def finish_job(self, fails):
-        self.world.finish_job(fails)
-
-    @rule(ahead=st.integers(0, 3), right=st.booleans(), length=st.integers(1, 5))
-    def hint(self, ahead, right, length):
-        self.world.hint(ahead, right, length, 2)
-
-    @rule()
-    def resend(self):
-        self.world.edge.resend()
-
-    @rule()
-    def restart(self):
-        self.world.restart()
-
-    @rule()
-    def reconnect(self):
-        self.world.edge.reconnect()
-
-    @rule()
-    def abort(self):
-        self.world.abort(None)
-
-    @rule(same=st.integers(0, 20), tokens=TOKENS)
-    def new_text(self, same, tokens):
-        self.world.abort(self.world.edge.text[:same] + tokens)
-
-    @invariant()
-    def holds(self):
-        self.world.check()
-
-    def teardown(self):
-        self.world.settle()
-
-
-class DrawnSessions(Sessions):
-    """The same with text that is drawn."""
-
-    temperature = 1.0
-
-
-options = settings(max_examples=100, stateful_step_count=60, deadline=None)
-TestSessions = Sessions.TestCase
-TestSessions.settings = options
-TestDrawnSessions = DrawnSessions.TestCase
-TestDrawnSessions.settings = options
-
+from sqs_codec.system.session import CloudSession, EdgeSession
+from sqs_codec.system.session._states import CLOUD, EDGE
+from tests.system.session.kit import V, World, make_cloud
 
 ACTIONS = {
     "push": (12, lambda r: (r.randrange(1, 6), r.randrange(2))),
@@ -138,7 +45,7 @@ def act(world, r, name, *arguments):
         getattr(world, name)(*arguments)
 
 
-def run(seed, steps=300):
+def play(seed, steps=300):
     """Let a likely mixture of things happen, as links do them."""
     r = random.Random(seed)
     world = World(r.choice([0.0, 1.0]), max_message=512, stop=r.choice([(), (0,)]))
@@ -146,14 +53,29 @@ def run(seed, steps=300):
     for name in r.choices([*ACTIONS], weights, k=steps):
         act(world, r, name, *ACTIONS[name][1](r))
         world.check()
-    world.settle()
     return world
 
 
 @pytest.mark.parametrize("seed", range(0, 100, 10))
 def test_likely_troubles(seed):
     for n in range(seed, seed + 10):
-        run(n)
+        play(n).settle()
+
+
+STEP = st.tuples(st.sampled_from([*ACTIONS]), st.integers(0, 999))
+STEPS = st.integers(0, 60).flatmap(lambda n: st.lists(STEP, min_size=n, max_size=n))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.sampled_from([0.0, 1.0]), STEPS)
+def test_anything_in_any_order(temperature, steps):
+    """Then the link is good, and the text goes on."""
+    world = World(temperature, max_message=512, stop=[0])
+    for name, seed in steps:
+        r = random.Random(seed)
+        act(world, r, name, *ACTIONS[name][1](r))
+        world.check()
+    world.settle()
 
 
 RELIABLE = {name: ACTIONS[name] for name in ACTIONS if name not in ("lose", "resend")}
@@ -184,3 +106,64 @@ def run_reliable(seed, steps=300):
 def test_a_reliable_link_needs_no_timer(seed):
     for n in range(seed, seed + 10):
         run_reliable(n)
+
+
+KINDS = {1: "HELLO WELCOME", 2: "CONTEXT", 3: "GENERATE TOKENS", 4: "END NEED"}
+"""Messages up and down that may change a state, by their first bytes."""
+
+
+def test_sessions_go_the_ways_of_the_table_and_all_of_them(monkeypatch):
+    seen = {EdgeSession: set(), CloudSession: set()}
+
+    def watch(kind, name):
+        method = getattr(kind, name)
+
+        def watched(session, *given, **options):
+            before = session.state
+            found = method(session, *given, **options)
+            if (after := session.state) != before:
+                by = name
+                if after == "refused":
+                    by = "refusal"
+                elif name == "receive":
+                    names = KINDS.get(given[0][0], "ROUND ANSWER").split()
+                    by = names[-1 if kind is EdgeSession else 0]
+                seen[kind].add((before, by, after))
+            return found
+
+        monkeypatch.setattr(kind, name, watched)
+
+    for name in ("receive", "push", "flush", "generate", "abort", "reconnect", "end"):
+        watch(EdgeSession, name)
+    for name in ("receive", "complete"):
+        watch(CloudSession, name)
+    for seed in range(200):
+        world = play(seed, steps=seed)
+        for cloud in filter(None, (world.cloud, make_cloud())):
+            cloud.receive(b"\x04" if seed % 2 else b"?")
+        if seed % 2:
+            world.edge.end()
+        else:
+            world.edge.receive(b"?")
+    for kind, table in ((EdgeSession, EDGE), (CloudSession, CLOUD)):
+        assert seen[kind] == {
+            (before, by, after)
+            for some, by, others in table
+            for before in some.split()
+            for after in others.split()
+        }
+
+
+def picture(table):
+    """The ways of a table as lines."""
+    wide, long = (max(len(way[i]) for way in table) for i in (0, 1))
+    return "".join(
+        f"{before:{wide}} ── {by} {'─' * (long - len(by))}─▶ {after}\n"
+        for before, by, after in table
+    )
+
+
+@pytest.mark.parametrize("table", [EDGE, CLOUD])
+def test_the_picture_is_of_the_table(table):
+    page = Path(__file__).parents[3] / "docs" / "system.md"
+    assert f"```\n{picture(table)}```\n" in page.read_text()

@@ -420,7 +420,7 @@ def test_many_rounds_and_bases_wrap():
         exchange(edge, cloud, target)
     assert len(edge.text) > 1 << 16
     assert edge.text == cloud._text
-    assert edge._place.number > 128
+    assert edge._sync.number > 128
 
 
 def test_a_text_that_was_overtaken():
@@ -522,7 +522,7 @@ def test_a_draft_has_the_same_numbers_on_every_cloud():
         assert (found.accepted, found.token) == (answer.accepted, answer.token)
     read(edge, cloud)
     assert edge.text == cloud._text
-    assert cloud._drawn == cloud._number == edge._place.number == first + 7
+    assert cloud._drawn == cloud._number == edge._sync.number == first + 7
     draft(edge)
     cloud = forgotten(edge)
     exchange_hello(edge, cloud)
@@ -743,7 +743,7 @@ def exchange_some(edge, cloud, target, rng):
             edge.receive(down[i])
         if not up:
             edge.resend()
-        if not edge.waiting and edge._place._outgoing is None:
+        if not edge.waiting and edge._sync._outgoing is None:
             return
     raise AssertionError("never done")
 
@@ -1050,7 +1050,7 @@ def message(q=None, *, setting=0, length=1):
     q = q or sqs.SparseDistribution([0, 1], [8, 8], V)
     codec = sqs.Codec(q.vocab_size, q.resolution)
     packet = codec.encode_round([q] * length, [0] * length)
-    return wire.Round(2, 2, setting, packet).to_bytes()
+    return wire.RoundMessage(2, 2, setting, packet).to_bytes()
 
 
 def refusal(content, cloud=None):
@@ -1498,5 +1498,11 @@ def test_steps_of_a_round_make_few_calls():
     """Each distribution is checked where it enters and encoded once."""
     calls(rounds=5)  # what is kept for later is made
     found = calls(rounds=5)
-    for name, most in (("push", 25), ("flush", 25), ("message to job", 65)):
+    for name, most in (
+        ("push", 25),
+        ("flush", 25),
+        ("message to job", 65),
+        ("guess", 40),
+        ("hint", 60),
+    ):
         assert np.median(found[name], axis=0)[0] <= most

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from OpenSSL import SSL, crypto
 
-from sqs_codec.system.serve._address import File
+from sqs_codec.system._base.security import File
 
 __all__ = [
     "DATAGRAM",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import selectors
 import socket
 import time
 from collections import deque
@@ -12,7 +13,7 @@ from OpenSSL import SSL
 
 from sqs_codec._base.words import shown
 from sqs_codec.system._base.address import join_address
-from sqs_codec.system.serve._address import File
+from sqs_codec.system._base.security import File
 from sqs_codec.system.serve._datagram.dtls import (
     MAX_MESSAGE,
     RECORD,
@@ -77,6 +78,12 @@ class DatagramLink:
         self._name = name
         self._endpoint = Endpoint(context, server=False)
         self._socket = socket.socket(family, socket.SOCK_DGRAM)
+        self._rope, self._bell = socket.socketpair()  # which `wake` pulls
+        self._selector = selectors.DefaultSelector()
+        for end in (self._socket, self._bell):
+            self._selector.register(end, selectors.EVENT_READ)
+        for end in (self._rope, self._bell):
+            end.setblocking(False)
         self._inbox: deque[bytes] = deque()
         self._tags: deque[bytes] = deque(maxlen=_REMEMBERED)
         self._welcome = False
@@ -134,11 +141,22 @@ class DatagramLink:
             # Whatever came, as anyone can send what isn't a message.
             now = time.monotonic()
             self._probe(now)
-            if now >= end and not self._inbox:
+            if not self._inbox and (now >= end or self._rings()):
                 return None
         message = self._inbox.popleft()
         self.received += len(message)
         return message
+
+    def wake(self) -> None:
+        """Have `receive` return at once."""
+        with contextlib.suppress(OSError):  # it is closed, or was called often
+            self._rope.send(b"!")
+
+    def _rings(self) -> bool:
+        """Say whether it was woken since the last time."""
+        with contextlib.suppress(BlockingIOError):
+            return bool(self._bell.recv(64))
+        return False
 
     def close(self) -> None:
         """Close the link, and tell the server."""
@@ -149,7 +167,8 @@ class DatagramLink:
                 self._endpoint.close()
                 for datagram in self._endpoint.datagrams():
                     self._socket.send(datagram)
-            self._socket.close()
+            for each in (self._selector, self._socket, self._rope, self._bell):
+                each.close()
 
     def _shake(self, end: float, timeout: float) -> None:
         """Shake hands, repeating what may have been lost."""
@@ -225,11 +244,13 @@ class DatagramLink:
                 self._fail_by(error)
 
     def _take(self, wait: float) -> bool:
-        """Take one datagram; False if none comes within `wait` seconds."""
-        self._socket.settimeout(None if wait == float("inf") else wait)
+        """Take one datagram; False if none comes in `wait` seconds, or it is woken."""
+        if wait:
+            self._selector.select(None if wait == float("inf") else wait)
+        self._socket.settimeout(0)
         try:
             datagram = self._socket.recv(1 << 16)
-        except (TimeoutError, BlockingIOError):
+        except BlockingIOError:
             return False
         except OSError as error:
             self._fail_by(error)

@@ -20,8 +20,9 @@ from typing import cast
 
 from OpenSSL import SSL
 
-from sqs_codec.system.serve._address import File, check_security
-from sqs_codec.system.serve._connection import Connection, first_of_crowd
+from sqs_codec.system._base.crowd import first_of_crowd
+from sqs_codec.system._base.security import File, check_security
+from sqs_codec.system.serve._connection import Connection
 from sqs_codec.system.serve._datagram.dtls import (
     RECORD,
     REFUSED,

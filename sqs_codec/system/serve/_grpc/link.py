@@ -15,7 +15,7 @@ from typing import Any
 import grpc
 
 from sqs_codec._base.words import shown
-from sqs_codec.system.serve._address import File
+from sqs_codec.system._base.security import File
 from sqs_codec.system.session import LinkError
 
 __all__ = ["GrpcLink"]
@@ -106,12 +106,17 @@ class GrpcLink:
             message = self._incoming.get(timeout != 0, timeout)
         except queue.Empty:
             return None
-        if message is None:
+        if message is not None:
+            self.received += len(message)
+        elif self._over.is_set():
             self._incoming.put(None)  # for the next call
             self._check()
             raise LinkError("the link is closed")
-        self.received += len(message)
         return message
+
+    def wake(self) -> None:
+        """Have `receive` return at once."""
+        self._incoming.put(None)
 
     def close(self) -> None:
         """Send what waits, for a second at most, and close the link."""
@@ -160,8 +165,8 @@ class GrpcLink:
             self._error = self._error or self._gone("it closed the connection")
         except grpc.RpcError as error:
             self._error = self._error or shown(self._explain(error))
-        self._incoming.put(None)
         self._over.set()
+        self._incoming.put(None)
         self._opened.set()
 
     def _gone(self, reason: str) -> str:

@@ -14,8 +14,9 @@ import grpc.aio
 from grpc_health.v1 import health_pb2
 
 from sqs_codec.system._base.address import join_address
-from sqs_codec.system.serve._address import File, bearer, check_free, check_security
-from sqs_codec.system.serve._connection import Connection, half_of_files
+from sqs_codec.system._base.crowd import half_of_files
+from sqs_codec.system._base.security import File, bearer, check_free, check_security
+from sqs_codec.system.serve._connection import Connection
 from sqs_codec.system.serve._grpc.link import (
     METHOD,
     MOST_WAITING,

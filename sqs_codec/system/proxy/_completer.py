@@ -9,15 +9,21 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
-from sqs_codec.system.edge import Edge, FixedPlan, RefusalError, Step, default_settings
-from sqs_codec.system.edge._loop import generate
-from sqs_codec.system.edge._planner import MODES
+from sqs_codec.system.edge import (
+    MODES,
+    Edge,
+    FixedPlan,
+    RefusalError,
+    Step,
+    default_settings,
+    generate,
+)
 from sqs_codec.system.proxy._draft import GoneError, SharedDraft, Turns, link
 from sqs_codec.system.proxy._errors import ApiError
 from sqs_codec.system.proxy._model import Model
@@ -25,7 +31,7 @@ from sqs_codec.system.proxy._request import Request
 from sqs_codec.system.proxy._stops import Stops
 from sqs_codec.system.session import EdgeSession, Limits, Link, LinkError, Setting
 
-__all__ = ["Answer", "Piece", "Writer"]
+__all__ = ["Chunk", "Completer", "Completion"]
 
 Seat = tuple[SharedDraft, Edge]
 """What a text is written with, and then another one."""
@@ -76,7 +82,7 @@ class Figures:
 
 
 @dataclass(frozen=True)
-class Piece:
+class Chunk:
     """What a token adds to a text.
 
     Attributes
@@ -88,7 +94,7 @@ class Piece:
     figures : Figures
         With this token.
     finish : str or None
-        Of a text's last piece, which has no token: "stop" or "length".
+        Of a text's last chunk, which has no token: "stop" or "length".
     index : int
         Of the text, where a request is for several.
     last : bool
@@ -103,7 +109,7 @@ class Piece:
     last: bool = False
 
 
-class Writer:
+class Completer:
     """Writes texts for several clients with a cloud and a draft model.
 
     Parameters
@@ -142,11 +148,11 @@ class Writer:
         self._turns = Turns()
         self._free = [self._seat(model)]
         self._seats = asyncio.Semaphore(clients)
-        self._answers: set[Answer] = set()
+        self._answers: set[Completion] = set()
         self._stopping = False
 
     def __repr__(self) -> str:
-        return f"<Writer with {self._server}>"
+        return f"<Completer with {self._server}>"
 
     def _seat(self, draft: Model) -> Seat:
         shared = SharedDraft(draft, self._turns)
@@ -174,7 +180,7 @@ class Writer:
             assert session.limits is not None  # as there is a token
             self._most = min(self._most, session.limits.max_text)
 
-    async def write(self, request: Request) -> Answer:
+    async def write(self, request: Request) -> Completion:
         """Begin a text.
 
         Raises
@@ -193,7 +199,7 @@ class Writer:
                 code="too_many_clients",
                 retry_after=1,
             ) from None
-        answer = Answer()
+        answer = Completion()
         self._answers.add(answer)
         seat = self._free.pop() if self._free else None
         given = request, answer, seat
@@ -206,18 +212,17 @@ class Writer:
         for answer in self._answers:
             answer.put(_stopped())
             answer.close()
-        end = time.monotonic() + LEAVING
-        while self._answers and time.monotonic() < end:
-            await asyncio.sleep(0.01)
+        if self._answers:
+            await asyncio.wait([each.left for each in self._answers], timeout=LEAVING)
 
-    def _run(self, request: Request, answer: Answer, seat: Seat | None) -> None:
+    def _run(self, request: Request, answer: Completion, seat: Seat | None) -> None:
         """Write a text in a thread of its own."""
         try:
             seat = seat or self._seat(self._model.twin())
             draft, edge = seat
             draft.gone = answer.gone
-            for piece in self._pieces(request, answer, edge):
-                answer.put(piece)
+            for chunk in self._chunks(request, answer, edge):
+                answer.put(chunk)
         except GoneError:
             pass
         except ApiError as error:
@@ -231,8 +236,9 @@ class Writer:
         finally:
             answer.call(self._leave, answer, seat)
 
-    def _leave(self, answer: Answer, seat: Seat | None) -> None:
+    def _leave(self, answer: Completion, seat: Seat | None) -> None:
         self._answers.discard(answer)
+        answer.left.set_result(None)
         self._free += [seat] if seat else []
         self._seats.release()
 
@@ -244,7 +250,9 @@ class Writer:
                 param="messages" if request.messages else "prompt",
             )
 
-    def _pieces(self, request: Request, answer: Answer, edge: Edge) -> Iterator[Piece]:
+    def _chunks(
+        self, request: Request, answer: Completion, edge: Edge
+    ) -> Iterator[Chunk]:
         prompts = self._encode(request, edge.vocab_size)
         if not all(prompts):
             raise ApiError("the prompt has no tokens", param="prompt")
@@ -258,18 +266,18 @@ class Writer:
         figures = Figures()
         for i, prompt in enumerate(prompts):
             last = i == len(prompts) - 1
-            for piece in self._text(prompt, request, answer, edge, figures):
-                ends = last and piece.finish is not None
-                yield dataclasses.replace(piece, index=i, last=ends)
+            for chunk in self._text(prompt, request, answer, edge, figures):
+                ends = last and chunk.finish is not None
+                yield dataclasses.replace(chunk, index=i, last=ends)
 
     def _text(
         self,
         prompt: Sequence[int],
         request: Request,
-        answer: Answer,
+        answer: Completion,
         edge: Edge,
         figures: Figures,
-    ) -> Iterator[Piece]:
+    ) -> Iterator[Chunk]:
         """Write one of the texts."""
         room = self._most - len(prompt)
         steps = edge.generate(
@@ -289,14 +297,14 @@ class Writer:
                     figures.seconds = time.monotonic() - answer.began
                     said = stops.add(text.add([token]))
                     now = dataclasses.replace(figures)
-                    yield Piece(said, "draft" if i < step.accepted else "cloud", now)
+                    yield Chunk(said, "draft" if i < step.accepted else "cloud", now)
                     if stops.found:
                         break
                 if stops.found:
                     break
         stopped = stops.found or token in edge.stop
         finish = "stop" if stopped else "length"
-        yield Piece(stops.rest(), "cloud", dataclasses.replace(figures), finish)
+        yield Chunk(stops.rest(), "cloud", dataclasses.replace(figures), finish)
 
     def _encode(self, request: Request, vocab_size: int) -> list[list[int]]:
         if request.messages:
@@ -338,33 +346,35 @@ def _stopped() -> ApiError:
     return ApiError(said, status=503, code="stopping", retry_after=5)
 
 
-class Answer:
+class Completion:
     """A text that comes from a thread.
 
     Attributes
     ----------
     prompt_tokens : int
-        Once there is a piece.
+        Once there is a chunk.
+    gone, left : future
+        Done once nobody waits for it, and once the thread has left it.
     """
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._queue: asyncio.Queue[Piece | ApiError] = asyncio.Queue()
+        self._queue: asyncio.Queue[Chunk | ApiError] = asyncio.Queue()
         self.began = time.monotonic()
         self.prompt_tokens = 0
-        self.gone = threading.Event()
+        self.gone, self.left = Future[None](), self._loop.create_future()
 
     def call(self, function: Callable[..., object], *given: object) -> None:
         """Call something in the event loop, if that still runs."""
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(function, *given)
 
-    def put(self, found: Piece | ApiError) -> None:
+    def put(self, found: Chunk | ApiError) -> None:
         """Hand over what there is next."""
         self.call(self._queue.put_nowait, found)
 
-    async def next(self) -> Piece:
-        """Return the next piece, or raise an `ApiError`."""
+    async def next(self) -> Chunk:
+        """Return the next chunk, or raise an `ApiError`."""
         found = await self._queue.get()
         if isinstance(found, ApiError):
             raise found
@@ -372,4 +382,5 @@ class Answer:
 
     def close(self) -> None:
         """End the text, as nobody waits for it."""
-        self.gone.set()
+        if not self.gone.done():
+            self.gone.set_result(None)

@@ -5,23 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sqs_codec._codec.round import Round
+from sqs_codec import Round
 from sqs_codec.system.session import _wire as wire
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Answered", "Draft", "Generation"]
+__all__ = ["Answered", "CloudGeneration", "CloudRound"]
 
 
 @dataclass(frozen=True)
-class Draft:
+class CloudRound:
     """A drafted round in the works."""
 
     number: int
     draws: NDArray[np.float64]
-    asked: wire.Round
+    asked: wire.RoundMessage
     round_: Round
 
 
@@ -30,12 +30,12 @@ class Answered:
     """A drafted round that is over, so that it can be answered again."""
 
     number: int
-    asked: wire.Round
+    asked: wire.RoundMessage
     message: bytes
 
 
 @dataclass
-class Generation:
+class CloudGeneration:
     """A round that is decoded by the numbers that both ends share."""
 
     number: int

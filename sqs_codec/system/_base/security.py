@@ -13,7 +13,6 @@ from os import PathLike
 
 from sqs_codec._base.files import require_file
 from sqs_codec.system._base.address import join_address
-from sqs_codec.system.session import LinkError
 
 __all__ = [
     "File",
@@ -97,9 +96,7 @@ def check_roots(cert: File) -> None:
         # What OpenSSL says of other files has no word that helps.
         broken = isinstance(error, ssl.SSLError)
         reason = "it has no certificate in PEM" if broken else error.strerror
-        raise LinkError(f"can't load the certificate {cert}: {reason}") from error
-    except ValueError as error:
-        raise LinkError(f"can't load the certificate: {error}") from error
+        raise ValueError(f"can't load the certificate {cert}: {reason}") from error
 
 
 def check_free(host: str, port: int, kind: int = socket.SOCK_STREAM) -> None:

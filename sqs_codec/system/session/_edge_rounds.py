@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, NoReturn
 
-from sqs_codec._codec.distribution import SparseDistribution
-from sqs_codec._codec.drafter import Drafter
+from sqs_codec import Drafter, SparseDistribution
 from sqs_codec.system.session import _wire as wire
 from sqs_codec.system.session._limits import MAX_AHEAD
 
-__all__ = ["Draft", "Generation", "RoundDrafter"]
+__all__ = ["EdgeGeneration", "EdgeRound", "RoundDrafter"]
 
 
 class RoundDrafter(Drafter):
@@ -26,7 +25,7 @@ class RoundDrafter(Drafter):
 
 
 @dataclass
-class Draft:
+class EdgeRound:
     """A round that is drafted, or waits for its answer."""
 
     drafter: Drafter
@@ -45,9 +44,9 @@ class Draft:
     """Whether the present cloud was sent it, so that there may be an answer."""
 
     @property
-    def waits(self) -> bool:
-        """Whether an answer is due."""
-        return self.packet is not None
+    def state(self) -> str:
+        """The session's while it has this."""
+        return "drafting" if self.packet is None else "waiting"
 
     def again(self) -> None:
         """Send it again, if it is whole."""
@@ -57,7 +56,9 @@ class Draft:
         """Return its message, which counts as sent."""
         assert self.packet is not None
         self.due, self.sent = False, True
-        return wire.Round(number, self.base, self.setting, self.packet).to_bytes()
+        return wire.RoundMessage(
+            number, self.base, self.setting, self.packet
+        ).to_bytes()
 
     def drop(self) -> None:
         """Give it up."""
@@ -69,7 +70,7 @@ class Draft:
 
 
 @dataclass
-class Generation:
+class EdgeGeneration:
     """A round that the cloud decodes alone."""
 
     base: int
@@ -80,7 +81,7 @@ class Generation:
     asked: int = 0
     """How many of the `n` the cloud was asked for so far."""
     due: bool = False
-    waits: ClassVar[bool] = True
+    state: ClassVar[str] = "generating"
     drawn: ClassVar[None] = None
     """By the number that it has; the cloud before has used another's."""
 

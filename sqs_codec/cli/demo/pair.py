@@ -1,0 +1,101 @@
+"""The two models of a run.
+
+The pair that needs no download is SmolLM2-135M-Instruct and itself with a few
+decoder layers left out: the draft shares every parameter with the target, so that
+the second model costs no memory. Any other pair comes from Hugging Face.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import transformers
+
+from sqs_codec.system.hf import (
+    LanguageModel,
+    ModelError,
+    encode_prompt,
+    load_model,
+    load_pretrained,
+)
+from sqs_codec.system.hf._models import DROP_ORDER, HFModel, logits_size, without_layers
+
+__all__ = ["Pair", "load_pair", "smollm2_pair"]
+
+
+@dataclass(frozen=True)
+class Pair(LanguageModel):
+    """A target model, and a draft model over the same vocabulary.
+
+    Attributes
+    ----------
+    draft : transformers.PreTrainedModel
+        Like `target` in float32 on the CPU, and cropped to the same V.
+    """
+
+    draft: HFModel
+
+    @property
+    def target(self) -> HFModel:
+        """`model`, by what it does in a pair."""
+        return self.model
+
+    def encode(self, prompt: str) -> list[int]:
+        """Token ids of one user message, as `encode_prompt` gives them."""
+        return encode_prompt(self.tokenizer, prompt)
+
+
+def smollm2_pair(drop_layers: int) -> Pair:
+    """SmolLM2-135M-Instruct as the target, and as the draft with layers dropped.
+
+    `drop_layers`, 1 to 4, says how many of `DROP_ORDER`.
+    """
+    target = load_model(None)
+    draft = without_layers(target.model, DROP_ORDER[:drop_layers])
+    summary = (
+        f"{target.summary}; the draft is the same weights "
+        f"without {drop_layers} of its {len(target.model.model.layers)} layers"
+    )
+    return Pair(**vars(replace(target, summary=summary)), draft=draft)
+
+
+def load_pair(draft: str | None, target: str | None, drop_layers: int) -> Pair:
+    """Two causal models that share one tokenizer, or `smollm2_pair` without names.
+
+    Models of one family often pad their embedding to different sizes, so that
+    the two see logits of different length for the same vocabulary. Both are
+    cropped to the tokenizer's; the target's probabilities are normalised after
+    the crop. A model that gives fewer logits is refused.
+
+    Raises
+    ------
+    ModelError
+        They cannot be found, loaded or paired.
+    """
+    if draft is None or target is None:
+        return smollm2_pair(drop_layers)
+    one, other = (
+        load_pretrained(transformers.AutoTokenizer, name).get_vocab()
+        for name in (draft, target)
+    )
+    if one != other:
+        differ = sum(one.get(token) != other.get(token) for token in one | other)
+        raise ModelError(
+            f"{draft} and {target} have different tokenizers "
+            f"({len(one)} and {len(other)} tokens, {differ} with different ids): "
+            f"a token id has to mean the same to both"
+        )
+    small, large = load_model(draft), load_model(target)
+    sizes = logits_size(small.model), logits_size(large.model)
+    size = max(one.values()) + 1
+    if size > min(sizes):
+        raise ModelError(
+            f"the tokenizer has ids up to {size - 1} but one "
+            f"of the models gives only {min(sizes)} logits"
+        )
+    summary = f"{draft} drafts for {target}"
+    if max(sizes) > size:
+        summary += (
+            f"; logits cropped to {size} (draft has {sizes[0]}, target {sizes[1]})"
+        )
+    return Pair(**vars(replace(large, summary=summary)), draft=small.model)

@@ -1,0 +1,297 @@
+"""An edge's way to the cloud: a link that is made anew, and a timer where it loses."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from sqs_codec.system.session import (
+    EdgeSession,
+    Emitted,
+    Link,
+    LinkError,
+    Welcomed,
+    unknown_session,
+)
+
+__all__ = ["Line", "RefusalError", "Timeout"]
+
+RESENDS = 5
+"""After so many resends without a word, a link that may lose messages is dropped."""
+
+log = logging.getLogger(__name__)
+
+FAREWELL_SECONDS = 2.0
+"""How long to tell a session's end over a link that may lose it, until the cloud says
+that it has forgotten the session."""
+
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
+"""Seconds between two attempts to connect; they double."""
+
+
+class RefusalError(RuntimeError):
+    """The cloud refused the session.
+
+    Attributes
+    ----------
+    reason : str
+        In the cloud's words.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the cloud refused the session: {reason}")
+        self.reason = reason
+
+
+class Timeout:
+    """How long to wait for an answer before sending again, as in RFC 6298."""
+
+    LEAST, MOST = 0.1, 10.0
+    FIRST = 1.0
+    SLOWEST = 1250.0
+    """Bytes a second of a link of 10 kbit/s; long messages are given that time."""
+
+    def __init__(self) -> None:
+        self.mean: float | None = None  # of the measured round trips, in seconds
+        self._deviation = 0.0
+        self._backoff = 1
+
+    def seconds(self, size: int) -> float:
+        """Return how long to wait for the answer to so many bytes."""
+        base = self.FIRST
+        if self.mean is not None:
+            base = max(self.mean + 4 * self._deviation, self.LEAST)
+        return min((base + size / self.SLOWEST) * self._backoff, self.MOST)
+
+    def learn(self, seconds: float) -> None:
+        """Take a measured round trip, of what was sent once.
+
+        Only that ends the longer waits: otherwise a cloud that takes longer than the
+        first guess would be asked twice for ever.
+        """
+        self._backoff = 1
+        if self.mean is None:
+            self.mean, self._deviation = seconds, seconds / 2
+        else:
+            self._deviation += (abs(seconds - self.mean) - self._deviation) / 4
+            self.mean += (seconds - self.mean) / 8
+
+    def double(self) -> None:
+        """Wait longer, as there was no answer."""
+        if self.seconds(0) < self.MOST:
+            self._backoff *= 2
+
+    def reset(self) -> None:
+        """Wait as measured again: another link isn't to blame for the one before."""
+        self._backoff = 1
+
+
+class Line:
+    """A session's link, made anew where it breaks, with a timer where it loses."""
+
+    def __init__(
+        self,
+        session: EdgeSession,
+        connect: Link | Callable[[], Link],
+        patience: float,
+        clock: Callable[[], float],
+        sleep: Callable[[float], object],
+    ) -> None:
+        self._session = session
+        self._connect = connect if callable(connect) else None
+        self._patience = patience
+        self._clock = clock
+        self._sleep = sleep
+        self._link: Link | None = None
+        self._link = self._fit(connect() if callable(connect) else connect)
+        self._sent = self._received = 0  # over the links before this one
+        self._timeout = Timeout()
+        self._outstanding = False  # whether a word from the cloud is due
+        self._size = 0  # of what was sent since its last word
+        self._last = clock()  # when something was last sent or heard
+        self._first: float | None = None  # when, if it was sent once only
+        self._failing: float | None = None  # since when nothing has worked
+        self._resends = 0
+        self._told = False  # whether the log says that the link broke
+        self._pause = SHORTEST_PAUSE
+        self.welcomes = 0  # how often a cloud has taken the session
+
+    @property
+    def sent(self) -> int:
+        """Bytes sent over all links."""
+        return self._sent + (self._link.sent if self._link else 0)
+
+    @property
+    def received(self) -> int:
+        """Bytes received over all links."""
+        return self._received + (self._link.received if self._link else 0)
+
+    @property
+    def round_trip(self) -> float | None:
+        """The mean of the round trips so far, in seconds; None if there were none."""
+        return self._timeout.mean
+
+    def transmit(self) -> None:
+        """Send what the session has to send."""
+        while True:
+            try:
+                if self._link is None:
+                    assert self._connect is not None  # or `_leave` had raised
+                    self._link = self._fit(self._connect())
+                for message in self._session.data_to_send():
+                    self._link.send(message)
+                    self._note(message)
+                return
+            except LinkError as error:
+                self._leave(error)
+
+    def _fit(self, link: Link) -> Link:
+        """Refuse a link that might not take what was drafted for another one.
+
+        It must not depend on what was drafted.
+        """
+        most = self._session.max_message
+        if link.max_message < most:
+            link.close()
+            raise LinkError(
+                f"a link takes messages of {link.max_message} bytes, and those of the "
+                f"session may have {most}: give the session this max_message"
+            )
+        return link
+
+    def poll(self) -> list[Emitted]:
+        """Send, and return what has come without waiting."""
+        self.transmit()
+        return self._receive(0)
+
+    def wait(self) -> list[Emitted]:
+        """Send, and wait for a message or until it is time to send again."""
+        self.transmit()
+        link = self._link
+        assert link is not None  # as something was just sent over it
+        limit = self._patience if link.reliable else self._timeout.seconds(self._size)
+        # Also if it is late: what came while nobody looked isn't silence.
+        emitted = self._receive(max(self._last + limit - self._clock(), 0.0))
+        if emitted or self._link is not link or self._clock() < self._last + limit:
+            return emitted
+        if link.reliable:
+            raise LinkError(f"the cloud didn't answer within {self._patience:g} s")
+        self._resend()
+        return emitted
+
+    def close(self) -> None:
+        """Tell the cloud that the session ends, if it can be told; close the link."""
+        if self._link is None:
+            return
+        try:
+            self._session.end()
+            for message in self._session.data_to_send():
+                self._say_farewell(self._link, message)
+        except LinkError:
+            pass
+        finally:
+            self._link.close()
+
+    def _say_farewell(self, link: Link, message: bytes) -> None:
+        """Tell the cloud that the session ends, again if it may have been lost."""
+        link.send(message)
+        end = self._clock() + FAREWELL_SECONDS
+        while not link.reliable and not self._is_forgotten(link, end):
+            if self._clock() >= end:
+                return
+            self._timeout.double()
+            link.send(message)
+
+    def _is_forgotten(self, link: Link, end: float) -> bool:
+        """Wait for a while until the cloud says that it knows no session."""
+        end = min(end, self._clock() + self._timeout.seconds(0))
+        while (left := end - self._clock()) > 0:
+            answer = link.receive(left)
+            if answer is None or answer == unknown_session():
+                return answer is not None
+        return False
+
+    def _note(self, message: bytes) -> None:
+        """Remember that a message was sent now."""
+        self._last = self._clock()
+        self._size += len(message)
+        if not self._outstanding:
+            self._outstanding = True
+            self._first = self._last
+
+    def _receive(self, timeout: float) -> list[Emitted]:
+        """Wait for a message, take all there are, and return what they add."""
+        emitted: list[Emitted] = []
+        try:
+            while self._link and (message := self._link.receive(timeout)) is not None:
+                emitted += self._take(message)
+                timeout = 0
+        except LinkError as error:
+            self._leave(error)
+        return emitted
+
+    def _take(self, message: bytes) -> list[Emitted]:
+        events = self._session.receive(message)
+        if self._session.refused is not None:
+            raise RefusalError(self._session.refused)
+        self._last = self._clock()
+        self._size = self._resends = 0
+        if any(isinstance(event, Welcomed) for event in events):
+            self.welcomes += 1
+        else:  # a welcome isn't enough: the link may break on whatever comes next
+            self._failing = None
+            if self._told:
+                log.warning("the cloud is there again; the text goes on")
+            self._told = False
+        emitted = [event for event in events if isinstance(event, Emitted)]
+        if emitted:
+            self._pause = SHORTEST_PAUSE
+        # What was sent twice says nothing: which one was answered?
+        if self._first is not None:
+            self._timeout.learn(self._last - self._first)
+        self._first = None
+        self._outstanding = self._session.waiting
+        return emitted
+
+    def _resend(self) -> None:
+        """Send again, or leave the link if that has been in vain too often."""
+        self._first = None
+        if self._failing is None:
+            self._failing = self._last
+        if self._resends == RESENDS:
+            self._leave(LinkError(f"no answer to {RESENDS} repetitions"))
+            return
+        self._resends += 1
+        self._timeout.double()
+        self._session.resend()
+
+    def _leave(self, error: LinkError) -> None:
+        """Close a broken link; after a pause another one can be tried.
+
+        Raises
+        ------
+        LinkError
+            No other link can be made, or nothing has worked for too long.
+        """
+        if self._link is not None:
+            self._sent, self._received = self.sent, self.received
+            self._link.close()
+            self._link = None
+        now = self._clock()
+        if self._failing is None:
+            self._failing = now
+        if self._connect is None:
+            raise error
+        if now - self._failing >= self._patience:
+            raise LinkError(
+                f"no word from the cloud for {now - self._failing:.0f} s: {error}"
+            ) from error
+        if not self._told:
+            log.warning("%s; trying again for %g s", error, self._patience)
+            self._told = True
+        self._first = None
+        self._size = self._resends = 0
+        self._timeout.reset()
+        self._session.reconnect()
+        self._sleep(self._pause)
+        self._pause = min(2 * self._pause, LONGEST_PAUSE)

@@ -1,0 +1,261 @@
+"""A model with its keys and values, which can be rolled back."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+from collections.abc import Collection, Iterator, Sequence
+from itertools import takewhile
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from numpy.typing import NDArray
+
+from sqs_codec.system.hf._models import HFModel
+
+__all__ = ["CachedModel"]
+
+FULL, SLIDING = LAYERS = "full_attention", "sliding_attention"
+"""The kinds of layers that only attend, as transformers' configurations call them."""
+
+MASKED = "eager", "sdpa"
+"""The implementations of attention that take a mask of any shape."""
+
+TOLERANCE = {
+    torch.float64: 1e-3,
+    torch.float32: 1e-3,
+    torch.float16: 0.1,
+    torch.bfloat16: 0.3,
+}
+"""How far a logit may be off by rounding, in standard deviations of a row's."""
+
+
+class CachedModel:
+    """A causal model with the keys and values of what it has seen so far.
+
+    That is a text, or a tree of texts that share a beginning: a list of cells, each
+    behind the one of the token before it.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+    vocab_size : int
+        V: how many of the model's logits to return.
+    """
+
+    def __init__(self, model: HFModel, vocab_size: int) -> None:
+        self._model = model
+        self._vocab_size = vocab_size
+        # Without the model's configuration the cache keeps every position even
+        # where attention only looks at a window, so that it can be cropped.
+        self._cache = transformers.DynamicCache()
+        # By the cell of the token before, or -1, and the token; in the cache's order.
+        self._cells: dict[tuple[int, int], int] = {}
+        self._windows = _windows(model.config.get_text_config())
+        # transformers renamed the argument in its version 5.
+        names = inspect.signature(model.forward).parameters
+        self._cache_argument = "cache" if "cache" in names else "past_key_values"
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {type(self._model).__name__}>"
+
+    def __len__(self) -> int:
+        """How many tokens are cached."""
+        return len(self._cells)
+
+    def logits(self, tokens: Sequence[int], last: int = 1) -> NDArray[np.float32]:
+        """Logits after each of the last tokens of a text.
+
+        Parameters
+        ----------
+        tokens : sequence of int
+            The whole text. What it has in common with a cached one is not fed to
+            the model again; the rest of what is cached is forgotten.
+        last : int
+            How many positions to return, 1 to ``len(tokens)``.
+
+        Returns
+        -------
+        ndarray of float32, shape [last, V]
+        """
+        return _as_array(self.tensor(tokens, last))
+
+    def tensor(self, tokens: Sequence[int], last: int = 1) -> torch.Tensor:
+        """Return what `logits` does as a tensor: on the model's device, in its type."""
+        if not 1 <= last <= len(tokens):
+            raise ValueError(f"last must be 1 to {len(tokens)}, not {last}")
+        with self._whole_or_empty():
+            # A position whose logits are wanted has to pass through the model again.
+            self._retain(self._path(tokens)[: len(tokens) - last])
+            fresh = list(tokens[len(self._cells) :])
+            rows = self._read(fresh, last)
+            for token in fresh:
+                self._cells[len(self._cells) - 1, token] = len(self._cells)
+        return rows
+
+    def branches(self, texts: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        """Logits after each of some texts that share a beginning.
+
+        They are read side by side, if the model can be told by a mask which cells a
+        token sees, and otherwise one after the other.
+
+        Parameters
+        ----------
+        texts : sequence of sequence of int
+            The whole texts. Their last tokens, and what isn't cached of the others,
+            are fed to the model; what is in none of them is forgotten.
+
+        Returns
+        -------
+        ndarray of float32, shape [len(texts), V]
+        """
+        lengths = [len(text) for text in texts]
+        if not lengths or 0 in lengths:
+            raise ValueError(f"expected texts of tokens, got some of {lengths} tokens")
+        if len(texts) > 1 and self._reads_trees:
+            with self._whole_or_empty():
+                return self._grow(texts)
+        return np.concatenate([self.logits(text) for text in texts])
+
+    def rollback(self, length: int) -> None:
+        """Forget everything after the first `length` cached tokens.
+
+        Raises
+        ------
+        ValueError
+            Fewer than `length` tokens are cached.
+        """
+        if not 0 <= length <= len(self):
+            raise ValueError(f"cannot roll {len(self)} tokens back to {length}")
+        with self._whole_or_empty():
+            self._retain(range(length))
+
+    @contextlib.contextmanager
+    def _whole_or_empty(self) -> Iterator[None]:
+        """Forget everything if a change is interrupted, as layers then differ."""
+        try:
+            yield
+        except BaseException:
+            self._cache, self._cells = transformers.DynamicCache(), {}
+            raise
+
+    @functools.cached_property
+    def _reads_trees(self) -> bool:
+        """Whether a small tree gives the model's own logits."""
+        if not self._windows:
+            return False
+        tree, alone = (CachedModel(self._model, self._vocab_size) for _ in range(2))
+        a, b, c, d = (i * self._vocab_size // 5 for i in range(1, 5))
+        texts = [[a, c, d], [a, c, b]]
+        try:
+            tree._grow([[a, b], [a, c]])
+            rows = tree._grow(texts)
+        except Exception:  # whatever a model makes of such a mask
+            return False
+        own = np.concatenate([alone.logits(text) for text in texts])
+        return bool(abs(rows - own).max() <= TOLERANCE[self._model.dtype] * own.std())
+
+    def _path(self, tokens: Sequence[int]) -> list[int]:
+        """Return the cells of a text's tokens, as far as they are cached."""
+        path: list[int] = []
+        for token in tokens:
+            cell = self._cells.get((path[-1] if path else -1, token))
+            if cell is None:
+                break
+            path.append(cell)
+        return path
+
+    def _retain(self, cells: Collection[int]) -> None:
+        """Forget all cells but these, among which are those before them."""
+        kept = sorted(cells)
+        surplus = len(self._cells) - len(kept)
+        if not surplus:
+            return
+        start = next((i for i, cell in enumerate(kept) if i != cell), len(kept))
+        moved = kept[start:]
+        with torch.inference_mode():
+            layers: list[Any] = self._cache.layers if moved else []
+            for layer in layers:
+                for states in (layer.keys, layer.values):
+                    states[..., start : len(kept), :] = states[..., moved, :]
+        self._cache.crop(-surplus)
+        places = {-1: -1} | {cell: i for i, cell in enumerate(kept)}
+        self._cells = {
+            (places[before], token): places[cell]
+            for (before, token), cell in self._cells.items()
+            if cell in places
+        }
+
+    def _grow(self, texts: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        """Read what is new in texts, each new token with a mask that shows its own."""
+        paths = [self._path(text) for text in texts]
+        # A text's last token has to pass through the model again, so what follows, too.
+        ends = {p[-1] for p, t in zip(paths, texts, strict=True) if len(p) == len(t)}
+        self._retain({c for p in paths for c in takewhile(lambda c: c not in ends, p)})
+        cells = self._cells.copy()
+        leaves = []
+        for text in texts:
+            cell = -1
+            for token in text:
+                cell = cells.setdefault((cell, token), len(cells))
+            leaves.append(cell)
+        past = len(self._cells)
+        before, tokens = zip(*cells, strict=True)
+        rows = self._read(
+            tokens[past:],
+            torch.tensor(leaves, device=self._model.device) - past,
+            **self._sight(before, past),
+        )
+        self._cells = cells
+        return _as_array(rows)
+
+    def _sight(self, before: Sequence[int], past: int) -> dict[str, Any]:
+        """Return positions of new cells, and masks that show them the cells before."""
+        device, dtype = self._model.device, self._model.dtype
+        rows = len(before) - past
+        hidden = torch.full((1, 1, rows, len(before)), -torch.inf, dtype=dtype)
+        masks = {kind: hidden.clone() for kind in self._windows}
+        positions = []
+        for row in range(rows):
+            path = [past + row]
+            while before[path[-1]] >= 0:
+                path.append(before[path[-1]])
+            positions.append(len(path) - 1)
+            for kind, mask in masks.items():
+                mask[0, 0, row, path[: self._windows[kind]]] = 0
+        given = {kind: mask.to(device) for kind, mask in masks.items()}
+        return {
+            "position_ids": torch.tensor([positions], device=device),
+            "attention_mask": given if SLIDING in given else given[FULL],
+        }
+
+    def _read(
+        self, tokens: Sequence[int], wanted: int | torch.Tensor, **options: Any
+    ) -> torch.Tensor:
+        """Add tokens to the cache; return the wanted logits, the last ones or these."""
+        with torch.inference_mode():
+            out = self._model(
+                input_ids=torch.tensor([tokens], device=self._model.device),
+                use_cache=True,
+                logits_to_keep=wanted,
+                **{self._cache_argument: self._cache},
+                **options,
+            )
+        cropped: torch.Tensor = out.logits[0, :, : self._vocab_size]
+        return cropped
+
+
+def _as_array(logits: torch.Tensor) -> NDArray[np.float32]:
+    return np.asarray(logits.float().cpu().numpy(), dtype=np.float32)
+
+
+def _windows(config: Any) -> dict[str, int | None]:
+    """Say how far each kind of layers looks back, if a mask can say it to them."""
+    window = getattr(config, "sliding_window", None)
+    kinds = getattr(config, "layer_types", None) or ([FULL] if window is None else [])
+    if config._attn_implementation not in MASKED or set(kinds).difference(LAYERS):
+        return {}
+    return {kind: window if kind == SLIDING else None for kind in kinds}

@@ -1,0 +1,118 @@
+"""Who may call an endpoint, and from where."""
+
+from __future__ import annotations
+
+import contextlib
+import hmac
+import ipaddress
+import itertools
+import re
+import time
+from collections.abc import Collection
+from types import SimpleNamespace
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from sqs_codec.system._base.security import bearer
+from sqs_codec.system.proxy._errors import ApiError
+from sqs_codec.system.proxy._metrics import ProxyMetrics
+from sqs_codec.system.proxy._reply import refusal
+
+__all__ = ["HEADER_BYTES", "Guard"]
+
+HEADER_BYTES = 1 << 14
+"""Of a request's headers, summed."""
+
+AUTHORITY = re.compile(
+    r"(\[[0-9a-f]*:[0-9a-f:.]*\]|[0-9a-z_.-]+)(?::([0-9]{1,5}))?", re.I
+)
+"""A name or an address, and a port or none."""
+
+
+class Guard:
+    """Refuses calls from web sites, by names that aren't ours, and without the key.
+
+    A site whose name was made to point to this machine is still called by its name:
+    who calls by an address or as ``localhost`` means this machine.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        metrics: ProxyMetrics,
+        free: Collection[str],
+        api_key: str | None,
+        hosts: Collection[str],
+        origins: Collection[str],
+    ) -> None:
+        self._app, self._metrics, self._free = app, metrics, free
+        self._key = None if api_key is None else api_key.encode()
+        self._hosts = {"localhost", *(host.lower() for host in hosts)}
+        self._origins = set(origins)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hand on what may be handed on."""
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        # Of our own server, or else nobody's.
+        visitor = scope.setdefault("state", {}).setdefault("visitor", SimpleNamespace())
+        try:
+            self._check(scope)
+            if scope["path"] not in self._free:
+                self._check_key(scope)
+                visitor.known, visitor.since = True, time.monotonic()
+        except ApiError as error:
+            return await refusal(error, self._metrics)(scope, receive, send)
+        await self._app(scope, receive, send)
+
+    def _check(self, scope: Scope) -> None:
+        if sum(map(len, itertools.chain(*scope["headers"]))) > HEADER_BYTES:
+            said = f"the headers may have {HEADER_BYTES} bytes"
+            raise ApiError(said, status=431)
+        authority = _header(scope, "host")
+        if not self._knows(authority):
+            raise ApiError(
+                f"this endpoint isn't called {authority[:99]!r}; if it is, start it "
+                f"with --allow-host",
+                status=403,
+                code="unknown_host",
+            )
+        origin = _header(scope, "origin")
+        own = f"{scope['scheme']}://{authority}"
+        if origin and origin != own and origin not in self._origins:
+            raise ApiError(
+                f"pages of {origin[:99]} may not call this endpoint; to let them, "
+                f"start it with --allow-origin",
+                status=403,
+                code="unknown_origin",
+            )
+
+    def _check_key(self, scope: Scope) -> None:
+        shown = bearer(_header(scope, "authorization")) or ""
+        if self._key and not hmac.compare_digest(shown.encode("latin-1"), self._key):
+            raise ApiError(
+                "the key isn't this endpoint's: it takes the one that it was started "
+                "with, as a bearer token",
+                status=401,
+                code="invalid_api_key",
+            )
+
+    def _knows(self, authority: str) -> bool:
+        found = AUTHORITY.fullmatch(authority)
+        if found is None or int(found[2] or 0) > 65535:
+            return False
+        host = found[1].lower()
+        with contextlib.suppress(ValueError):
+            ipaddress.ip_address(host.strip("[]"))
+            return True
+        return host in self._hosts
+
+
+def _header(scope: Scope, name: str) -> str:
+    """Return what a header says, which comes once, or nothing."""
+    key = name.encode()
+    found = [value for header, value in scope["headers"] if header == key]
+    if len(found) > 1:
+        raise ApiError(f"the header {name} may come once")
+    return found[0].decode("latin-1") if found else ""

@@ -1,0 +1,190 @@
+"""Answers to clients: texts, whole or in chunks, and refusals."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+import uuid
+from dataclasses import asdict
+from typing import Any
+
+from starlette.responses import JSONResponse, Response
+from starlette.types import Receive, Scope, Send
+
+from sqs_codec.system.proxy._completer import Chunk, Completion
+from sqs_codec.system.proxy._errors import ApiError
+from sqs_codec.system.proxy._metrics import ProxyMetrics
+from sqs_codec.system.proxy._request import Request
+
+__all__ = ["Reply", "refusal"]
+
+
+def refusal(error: ApiError, metrics: ProxyMetrics) -> Response:
+    """Return an error as an answer, and count it."""
+    metrics.requests.labels(status=error.status).inc()
+    return JSONResponse(error.body, error.status, error.headers)
+
+
+class _Shape:
+    """The objects of an answer: of a chat or of a text, whole or in pieces."""
+
+    def __init__(self, name: str, chat: bool) -> None:
+        self._chat = chat
+        self._base = {
+            "id": f"{'chatcmpl' if chat else 'cmpl'}-{uuid.uuid4().hex}",
+            "created": int(time.time()),
+            "model": name,
+        }
+        self._first = True
+
+    def whole(self, texts: list[str], finish: list[str], usage: dict[str, Any]) -> Any:
+        """Return the only object of an answer."""
+        said: list[dict[str, Any]] = [{"text": text} for text in texts]
+        if self._chat:
+            said = [{"message": {"role": "assistant", "content": t}} for t in texts]
+        return {
+            **self._base,
+            "object": "chat.completion" if self._chat else "text_completion",
+            "choices": list(map(self._choice, said, finish, range(len(texts)))),
+            "usage": usage,
+        }
+
+    def chunk(self, chunk: Chunk) -> Any:
+        """Return the object of a chunk."""
+        said: dict[str, Any] = {"text": chunk.text}
+        if self._chat:
+            delta = {"content": chunk.text} if chunk.text or self._first else {}
+            said = {"delta": {"role": "assistant", **delta} if self._first else delta}
+        self._first = False
+        return self._piece(
+            [self._choice(said, chunk.finish, chunk.index)],
+            {"sqs": {"origin": chunk.origin, **_figures(chunk)}},
+        )
+
+    def usage(self, usage: dict[str, Any]) -> Any:
+        """Return the last object, if the client asks for the usage."""
+        return self._piece([], {"usage": usage})
+
+    def _piece(self, choices: list[Any], more: dict[str, Any]) -> Any:
+        kind = "chat.completion.chunk" if self._chat else "text_completion"
+        return {**self._base, "object": kind, "choices": choices, **more}
+
+    def _choice(self, said: dict[str, Any], finish: str | None, index: int) -> Any:
+        return {"index": index, **said, "logprobs": None, "finish_reason": finish}
+
+
+def _figures(chunk: Chunk) -> dict[str, Any]:
+    """Return what a text has taken, for JSON."""
+    return {
+        name: round(value, 4) if isinstance(value, float) else value
+        for name, value in asdict(chunk.figures).items()
+    }
+
+
+def _usage(answer: Completion, chunk: Chunk) -> dict[str, Any]:
+    """Return the protocol's count of tokens, and ours beside it."""
+    prompt, text = answer.prompt_tokens, chunk.figures.tokens
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": text,
+        "total_tokens": prompt + text,
+        "sqs": _figures(chunk),
+    }
+
+
+class Reply(Response):
+    """An answer, which ends when its client hangs up."""
+
+    def __init__(
+        self, metrics: ProxyMetrics, asked: Request, answer: Completion, *, chat: bool
+    ) -> None:
+        self._metrics, self._asked, self._answer = metrics, asked, answer
+        self._shape = _Shape(asked.model, chat)
+        self._last: Chunk | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it, and watch whether somebody listens."""
+        write = self._stream if self._asked.stream else self._send_whole
+        work = asyncio.ensure_future(write(scope, receive, send))
+        watch = asyncio.ensure_future(_hung_up(receive))
+        self._metrics.texts.inc()
+        try:
+            await asyncio.wait({work, watch}, return_when=asyncio.FIRST_COMPLETED)
+            if work.done():
+                work.result()
+        finally:
+            self._answer.close()
+            work.cancel()
+            watch.cancel()
+            await asyncio.wait({work, watch})
+            self._metrics.texts.dec()
+            if self._last is not None:
+                self._metrics.count(self._last.figures)
+
+    async def _next(self) -> Chunk:
+        chunk = await self._answer.next()
+        if self._last is None:
+            self._metrics.first_token.observe(chunk.figures.seconds)
+        self._last = chunk
+        return chunk
+
+    async def _send_whole(self, scope: Scope, receive: Receive, send: Send) -> None:
+        texts, finish = [""], list[str]()
+        try:
+            while True:
+                chunk = await self._next()
+                texts[-1] += chunk.text
+                finish += [chunk.finish] if chunk.finish else []
+                if chunk.last:
+                    break
+                texts += [""] if chunk.finish else []
+        except ApiError as error:
+            return await refusal(error, self._metrics)(scope, receive, send)
+        self._metrics.requests.labels(status=200).inc()
+        whole = self._shape.whole(texts, finish, _usage(self._answer, chunk))
+        await JSONResponse(whole)(scope, receive, send)
+
+    async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            chunk = await self._next()  # or the status couldn't say what is wrong
+        except ApiError as error:
+            return await refusal(error, self._metrics)(scope, receive, send)
+        self._metrics.requests.labels(status=200).inc()
+        headers = {"content-type": "text/event-stream", "cache-control": "no-store"}
+        start = Response(headers=headers)
+        del start.headers["content-length"]
+        await send(
+            {
+                "type": "http.response.start",
+                "status": 200,
+                "headers": start.raw_headers,
+            },
+        )
+        try:
+            while not chunk.last:
+                if chunk.text or chunk.finish:
+                    await _event(send, self._shape.chunk(chunk))
+                chunk = await self._next()
+        except ApiError as error:
+            await _event(send, error.body)
+        else:
+            await _event(send, self._shape.chunk(chunk))
+            if self._asked.include_usage:
+                usage = _usage(self._answer, chunk)
+                await _event(send, self._shape.usage(usage))
+            await _event(send, "[DONE]")
+        await send({"type": "http.response.body"})
+
+
+async def _event(send: Send, content: Any) -> None:
+    """Send an event of a stream."""
+    text = content if isinstance(content, str) else json.dumps(content)
+    data = f"data: {text}\n\n".encode()
+    await send({"type": "http.response.body", "body": data, "more_body": True})
+
+
+async def _hung_up(receive: Receive) -> None:
+    """Wait until the client has closed the connection."""
+    while (await receive())["type"] != "http.disconnect":
+        pass

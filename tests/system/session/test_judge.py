@@ -1,0 +1,66 @@
+"""Verdicts on jobs by a target's logits, on arrays."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import sqs_codec as sqs
+from sqs_codec.system.session import Job, Sampling, verify_jobs
+
+ROW = np.float32([1, 0, 4, 3, 2])
+GREEDY = Sampling(temperature=0)
+
+
+def job_of(sampling: Sampling, draw: float) -> Job:
+    return Job(b"s", [0], None, np.array([draw]), sampling)
+
+
+def test_each_job_has_its_own_sampling() -> None:
+    """What is left of a row is the one before the last number that leaves it."""
+    tokens = {
+        GREEDY: (2, 2),
+        Sampling(): (0, 4),
+        Sampling(9.0, top_k=1): (2, 2),
+        Sampling(9.0, top_k=2): (2, 3),
+        Sampling(top_p=0.6): (2, 2),
+        Sampling(top_p=0.8): (2, 3),
+        Sampling(min_p=0.1): (2, 4),
+        Sampling(2.0, min_p=0.2): (0, 4),
+        Sampling(1e-320): (2, 2),
+    }
+    jobs = [job_of(s, draw) for s in tokens for draw in (0.0, 1 - 2.0**-53)]
+    jobs.insert(3, Job(b"reads", [0], None, np.empty(0), Sampling()))
+    found = verify_jobs(jobs, np.tile(ROW, (len(jobs) - 1, 1)))
+    assert found.pop(3) is None
+    assert [v.token for v in found] == [x for pair in tokens.values() for x in pair]
+
+
+def test_hints_are_judged_beside_rounds() -> None:
+    key, position = bytes(range(16)), 3
+    rows = np.tile(ROW, (3, 1))
+    for sampling in GREEDY, Sampling(2.0, top_k=3, top_p=0.9, min_p=0.1):
+        token = sqs.gumbel_draw(ROW, key, position, **sampling.config())
+        hinted = Job(b"h", [0] * 3, None, np.empty(0), sampling, [token], key)
+        verdict = sqs.gumbel_verify([token], rows[:2], key, 3, **sampling.config())
+        assert verify_jobs([job_of(GREEDY, 0.5), hinted], rows) == [
+            sqs.Verdict(0, 2),
+            verdict,
+        ]
+        assert verdict.accepted == 1
+
+
+@pytest.mark.parametrize("sampling", [GREEDY, Sampling(), Sampling(top_k=2)])
+@pytest.mark.parametrize("bad", [[np.nan], [np.inf], [-np.inf] * 5])
+def test_bad_rows(sampling: Sampling, bad: list[float]) -> None:
+    row = ROW.copy()
+    row[: len(bad)] = bad
+    hints = Job(b"h", [0], None, np.empty(0), sampling, (), bytes(16))
+    for job in job_of(sampling, 0.5), hints:
+        with pytest.raises(ValueError, match="logits"):
+            verify_jobs([job], row[None])
+
+
+def test_rows_are_as_many_as_jobs_want() -> None:
+    with pytest.raises(ValueError, match="the jobs want 1 rows of logits, got 2"):
+        verify_jobs([job_of(GREEDY, 0.5)], np.tile(ROW, (2, 1)))
