@@ -36,7 +36,7 @@ from sqs_codec._codec.rows import SparseRows, as_rows
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-    from sqs_codec._backend.core import Core, Ids
+    from sqs_codec._backend.core import Core
 
 __all__ = ["Codec"]
 
@@ -846,10 +846,7 @@ class Codec:
             If a distribution doesn't fit the codec or a token isn't in its
             distribution's support.
         """
-        return self._encode_round(make_round(distributions, tokens), None)
-
-    def _encode_round(self, round_: Round, memory: Ids | None) -> bytes:
-        """Return the packet of a round; a stream's memory learns from the round."""
+        round_ = make_round(distributions, tokens)
         self._check_fit("the round", round_.vocab_size, round_.resolution)
         arrays = round_.arrays
         sizes = arrays[2].tolist()
@@ -862,7 +859,7 @@ class Codec:
                 f"('entropy') and {MAX_ENUMERATIVE_SQUARES} ('enumerative') are "
                 "allowed; draft fewer tokens"
             )
-        return self._core.encode_round(*arrays, memory)
+        return self._core.encode_round(*arrays)
 
     def _holds(self, sizes: Sequence[int]) -> bool:
         """Say whether supports of these sizes may share a round."""
@@ -887,16 +884,8 @@ class Codec:
         PacketError
             As `decode`.
         """
-        return self._decode_round(checks.packet(data), None, max_survivors)
-
-    def _decode_round(
-        self, packet: bytes, memory: Ids | None, max_survivors: int | None
-    ) -> Round:
-        """Return the round of a packet; a stream's memory learns from the round."""
-        most = _survivors_limit(max_survivors)
-        status, ids, counts, sizes, positions = self._core.decode_round(
-            packet, memory, most
-        )
+        packet, most = checks.packet(data), _survivors_limit(max_survivors)
+        status, ids, counts, sizes, positions = self._core.decode_round(packet, most)
         if status:
             raise packet_error(status, len(packet), most)
         arrays = ids, counts, sizes, positions

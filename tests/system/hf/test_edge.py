@@ -16,7 +16,7 @@ from transformers.generation import utils as generation
 
 import sqs_codec as sqs
 from sqs_codec.cli.demo.pair import Pair
-from sqs_codec.cli.generate import SMOLLM2
+from sqs_codec.cli.options import SMOLLM2_FINGERPRINT as SMOLLM2
 from sqs_codec.hf import SparseLogitsProcessor
 from sqs_codec.system import hf
 from sqs_codec.system.edge import FixedPlan
