@@ -220,6 +220,10 @@ def test_a_number_of_classes_is_checked(classes: int):
     q = sqs.SparseDistribution([0, 2], [1, 3], 3)
     with pytest.raises(ValueError, match="classes must be"):
         sqs.Prior.fit([q], classes=classes)
+    with pytest.raises(ValueError, match="classes must be"):
+        sqs.Prior.fit(counts=[3, 1], classes=2)  # of a text alone
+    with pytest.raises(ValueError, match="neither distributions nor counts"):
+        sqs.Prior.fit()
 
 
 def test_real_drafts_save_on_other_prompts():
