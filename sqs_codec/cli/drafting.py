@@ -16,8 +16,7 @@ from sqs_codec.system._base.hub import lacks_folder
 from sqs_codec.system.edge import MODES
 
 if TYPE_CHECKING:
-    from sqs_codec.system.edge import Draft
-    from sqs_codec.system.proxy import Model
+    from sqs_codec.system.edge import Draft, TextDraft
     from sqs_codec.system.session import Link, Sampling, Setting
 
 MODULES = {"grpc": "grpc", "datagram": "OpenSSL"}
@@ -134,7 +133,9 @@ def _has_packages(args: argparse.Namespace, more: Sequence[str], extra: str) -> 
         needed += ["llama_cpp"]
     else:
         needed += options.HF_MODULES
-        if not args.draft:
+        if args.draft:
+            own = "serve,hf"
+        else:
             needed += options.SMOLLM2_MODULES
     command = args.called.removeprefix("sqs ")
     return options.has_packages(command, needed, extra=",".join([own, *extra.split()]))
@@ -154,7 +155,7 @@ def modes(args: argparse.Namespace) -> Sequence[str]:
     return MODES if args.mode == "auto" else [args.mode]
 
 
-def load(args: argparse.Namespace, longest: int) -> Model:
+def load(args: argparse.Namespace, longest: int) -> TextDraft:
     """Load the draft model, one of llama.cpp with memory for so many tokens."""
     if sys.stderr.isatty():
         print(f"Loading {shown(args.draft or 'SmolLM2')} to draft ...", file=sys.stderr)
@@ -190,7 +191,7 @@ def settings(args: argparse.Namespace, draft: Draft) -> list[Setting]:
     return default_settings(draft.vocab_size, prior)
 
 
-def sampling(args: argparse.Namespace, draft: Model) -> Sampling:
+def sampling(args: argparse.Namespace, draft: TextDraft) -> Sampling:
     """Return how texts are drawn: by the options, by the draft's files, by default."""
     from sqs_codec.system.session import Sampling
 

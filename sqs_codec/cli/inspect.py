@@ -16,8 +16,7 @@ DESCRIPTION = """\
 Shows what a packet says. If it has fields (enumerative, bitpack), it also shows
 where they are and how many bits they take. A packet has no header, because both
 ends agree on the codec beforehand: give here what they agreed on, also --prior if
-they have one. Without --kind both kinds are tried. Packets of a stream can't be
-read on their own.
+they have one. Without --kind both kinds are tried.
 """
 
 KINDS = {"distribution": "a distribution", "round": "a round"}

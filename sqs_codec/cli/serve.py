@@ -242,7 +242,9 @@ def _has_packages(args: argparse.Namespace) -> bool:
     needed, extras = [*MODULES], ["serve"]
     if not args.ray:  # otherwise a cluster runs the model
         needed += HF_MODULES
-        if not args.target:
+        if args.target:
+            extras.append("hf")
+        else:
             needed += SMOLLM2_MODULES
     if args.engine == "vllm":
         needed.append("vllm")

@@ -229,7 +229,7 @@ def test_gguf_files_need_llama_cpp_alone(
     options = ["generate", "--server", "a:1", "a prompt", "--draft"]
     for draft, missing, extra in (
         ("model.gguf", "llama-cpp-python", "llama-cpp"),
-        ("model", "torch", "serve"),
+        ("model", "torch", "serve,hf"),
     ):
         assert cli.main([*options, draft]) == 1
         assert capsys.readouterr().err == (
