@@ -44,10 +44,8 @@ __all__ = [
     "recommend",
 ]
 
-KS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 BETAS = (0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001, 5e-4, 2e-4, 1e-4)
-
-RULES: tuple[sqs.Keep, ...] = (*map(sqs.TopK, KS), *map(sqs.Threshold, BETAS))
+RULES = (*(sqs.TopK(1 << i) for i in range(9)), *map(sqs.Threshold, BETAS))
 RESOLUTIONS = (10, 16, 20, 30, 50, 70, 100, 150, 200, 300, 400, 700, 1000, 2000, 5000)
 CODINGS = ("bitpack", "enumerative", "entropy")
 
@@ -152,7 +150,9 @@ def measure(
             dropped = q.dropped_mass or 0.0
             keep.update(dropped)
             lost = np.maximum(0.0, q.probs - probs[q.token_ids]).sum()
-            means += [len(q.token_ids), dropped, lost, *(_bits(c, q) for c in same)]
+            n = len(q.token_ids)
+            spent = [c.bits(q) if n <= c.max_survivors else math.inf for c in same]
+            means += [n, dropped, lost, *spent]
     points = []
     for setting, means in zip(settings, sums / len(chosen), strict=True):
         tokens, dropped, lost, *spent = means.tolist()
@@ -167,10 +167,6 @@ def _softmax(row: NDArray[np.floating], temperature: float) -> NDArray[np.float6
         x = row.astype(np.float64)
         weights = np.exp((x - x.max()) / temperature)
         return np.asarray(weights / weights.sum())
-
-
-def _bits(codec: sqs.Codec, q: sqs.SparseDistribution) -> float:
-    return codec.bits(q) if len(q.token_ids) <= codec.max_survivors else math.inf
 
 
 def recommend(points: Iterable[Point], most_tv: float = 0.05) -> list[Point]:

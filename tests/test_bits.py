@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from typing import Any
 
 import numpy as np
 import pytest
@@ -45,26 +44,15 @@ def test_settings_and_rows_are_those_asked_for() -> None:
     assert same == dataclasses.replace(high, keep=same.keep)
 
 
-@pytest.mark.parametrize(
-    ("logits", "options", "said"),
-    [
+def test_what_cannot_be_measured_is_said() -> None:
+    for logits, options, said in (
         (np.zeros(9), {}, "logits must have shape [N, V], got [9]"),
         (np.zeros((0, 9)), {}, "logits must have shape [N, V], got [0, 9]"),
-        (np.eye(9) * np.nan, {}, "row 0: logits[0] is nan"),
-        (
-            np.zeros((2, 9)),
-            {"temperature": 0},
-            "temperature must be finite and",
-        ),
+        (np.zeros((2, 9)), {"temperature": 0.0}, "temperature must be finite and"),
         (np.zeros((2, 9)), {"most_rows": 0}, "most_rows must be"),
-        (np.zeros((2, 9)), {"prior": sqs.Prior.builtin("gpt2")}, "prior is made for"),
-    ],
-)
-def test_what_cannot_be_measured_is_said(
-    logits: np.ndarray, options: dict[str, Any], said: str
-) -> None:
-    with pytest.raises(ValueError, match=re.escape(said)):
-        bits.measure(logits, **options)
+    ):
+        with pytest.raises(ValueError, match=re.escape(said)):
+            bits.measure(logits, **options)  # type: ignore[arg-type]  # of several types
 
 
 def test_a_prior_is_measured_on_what_it_was_not_fitted_to() -> None:

@@ -185,13 +185,7 @@ def as_json(point: Point) -> dict[str, Any]:
 def read(
     texts: Sequence[Path], name: str | None, most_rows: int
 ) -> tuple[NDArray[np.float32], str]:
-    """Return logits of a model on texts, about so many rows, and what it is.
-
-    Raises
-    ------
-    OSError, ValueError
-        A text or the model can't be read; the message says which.
-    """
+    """Return logits of a model on texts, about so many rows, and what it is."""
     from sqs_codec.system.hf import CachedModel, load_model
 
     contents = [read_text(path) for path in texts]

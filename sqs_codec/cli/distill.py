@@ -89,8 +89,8 @@ LONGEST = 1 << 16
 def fill(parser: argparse.ArgumentParser) -> None:
     """Add the commands."""
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in COMMANDS:
-        add_command(commands, *command)
+    for name, help_, fill_, description in COMMANDS:
+        add_command(commands, name, fill_, help=help_, description=description)
 
 
 def fill_make(parser: argparse.ArgumentParser) -> None:
@@ -297,12 +297,12 @@ def read(
     args: argparse.Namespace,
 ) -> list[sqs.SparseRows]:
     """Return the teacher's distributions after each token of texts from `first` on."""
-    from sqs_codec.torch import quantize_unbiased
+    from sqs_codec.torch import quantize_unbiased_rows
 
     rngs = [np.random.default_rng([args.seed, first + i]) for i in range(len(texts))]
     rows: list[list[sqs.SparseDistribution]] = [[] for _ in texts]
     for i, logits in logits_of(model, texts):
-        rows[i] += quantize_unbiased(
+        rows[i] += quantize_unbiased_rows(
             codec, logits, temperature=args.temperature, rng=rngs[i]
         )
     return [*map(sqs.SparseRows.stack, rows)]

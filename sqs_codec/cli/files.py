@@ -17,18 +17,9 @@ TOKENIZER = "tokenizer.json"
 
 
 def open_logits(path: str | Path) -> NDArray[np.floating]:
-    """Map a .npy file of logits into memory, or read one from standard input.
+    """Map a .npy file of logits [N, V] into memory, or read one from standard input.
 
-    Returns
-    -------
-    ndarray of float16, float32 or float64 [N, V]
-
-    Raises
-    ------
-    OSError
-        The file can't be read.
-    ValueError
-        It holds something else, or probabilities; the message says what.
+    If it holds something else, or probabilities, a ValueError says what.
     """
     try:
         if str(path) == "-":

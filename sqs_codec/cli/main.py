@@ -29,18 +29,10 @@ is wrong."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line.
+    """Run the command line, by default the process's, and return its exit status.
 
-    Parameters
-    ----------
-    argv : sequence of str, optional
-        The arguments after the program's name; by default the process's.
-
-    Returns
-    -------
-    int
-        Exit status: 0, or 1 after an error that standard error explains, or 130
-        when interrupted. Bad usage ends the process with 2, as argparse does.
+    That is 0, or 1 after an error that standard error explains, or 130 when
+    interrupted. Bad usage ends the process with 2, as argparse does.
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:  # it was closed before Python began
@@ -107,8 +99,9 @@ def _parser(asked: Sequence[str]) -> argparse.ArgumentParser:
     for name, where, help_ in COMMANDS:
         if name in asked:
             module = import_module(f"sqs_codec.cli.{where}")
-            said = module.DESCRIPTION, getattr(module, "EXAMPLES", None)
-            add_command(commands, name, help_, module.fill, *said)
+            said = {"help": help_, "description": module.DESCRIPTION}
+            said["epilog"] = getattr(module, "EXAMPLES", None)
+            add_command(commands, name, module.fill, **said)
         else:
             commands.add_parser(name, help=help_)
     return parser

@@ -54,21 +54,11 @@ SMOLLM2 = """
 
 
 def add_command(
-    commands: Any,
-    name: str,
-    help_: str,
-    fill: Callable[[argparse.ArgumentParser], object],
-    description: str,
-    epilog: str | None = None,
+    commands: Any, name: str, fill: Callable[..., object], **said: str | None
 ) -> None:
-    """Add a command to those of a parser; `fill` adds its options and what runs it."""
-    command = commands.add_parser(
-        name,
-        help=help_,
-        description=description,
-        epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    """Add a command and what help says; `fill` adds its options and what runs it."""
+    formatter = argparse.RawDescriptionHelpFormatter
+    command = commands.add_parser(name, formatter_class=formatter, **said)
     fill(command)
     command.set_defaults(usage_error=command.error, called=command.prog)
 
@@ -218,22 +208,10 @@ def read_text(path: Path) -> str:
 
 
 def find_prior(name: str | None, fingerprint: bytes = b"") -> Prior | None:
-    """Return the prior that an option names.
+    """Return the prior that an option names, if it names one.
 
-    Parameters
-    ----------
-    name : str or None
-        A file, or the name of a built-in prior. "none" is no prior, and None that of
-        the vocabulary, if it is SmolLM2's.
-    fingerprint : bytes, optional
-        Of the vocabulary.
-
-    Raises
-    ------
-    ValueError
-        There is no built-in prior of this name, and no file, or it holds no prior.
-    OSError
-        The file can't be read.
+    That is a file or a built-in prior. Without a name it is the vocabulary's, by its
+    fingerprint, if that is SmolLM2's.
     """
     if name is None and fingerprint == SMOLLM2_FINGERPRINT:
         name = "smollm2"
@@ -276,13 +254,7 @@ def interrupts_raise() -> Iterator[None]:
 def has_packages(command: str, modules: Sequence[str], *, extra: str) -> bool:
     """Say whether all of these can be imported; explain it if they can't.
 
-    Parameters
-    ----------
-    command : str
-        Which one needs them.
-    modules : sequence of str
-    extra : str
-        What installs them, unless one is of `SMOLLM2_MODULES`.
+    `extra` installs what the command needs, unless that is of `SMOLLM2_MODULES`.
     """
     missing = [name for name in modules if importlib.util.find_spec(name) is None]
     if missing:

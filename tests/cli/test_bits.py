@@ -17,7 +17,7 @@ import pytest
 from matplotlib import figure
 
 import sqs_codec as sqs
-from sqs_codec.bits import BETAS, CODINGS, KS, RESOLUTIONS, measure
+from sqs_codec.bits import CODINGS, RESOLUTIONS, RULES, measure
 from sqs_codec.cli import main as cli
 from tests.kit import independent_counts, softmax
 
@@ -69,7 +69,10 @@ def test_json_has_every_setting(costs: dict[str, Any]) -> None:
         (point["rule"], point.get("k", point.get("beta")), point["resolution"])
         for point in costs["points"]
     }
-    rules = [("TopK", k) for k in KS] + [("Threshold", b) for b in BETAS]
+    rules = [
+        (type(rule).__name__, getattr(rule, "k", getattr(rule, "beta", None)))
+        for rule in RULES
+    ]
     assert settings == {(*rule, r) for rule in rules for r in RESOLUTIONS}
     assert all(set(point["bits"]) == set(CODINGS) for point in costs["points"])
 
@@ -104,19 +107,6 @@ def test_points_are_means_of_what_numpy_computes(
     assert point["bits"]["enumerative"] == pytest.approx(np.mean(ranked))
     assert np.mean(coded) - 9 <= point["bits"]["entropy"] <= np.mean(coded) + 1
     assert point["bits"]["bitpack"] == pytest.approx(np.mean(packed))
-
-
-def test_thresholds_keep_what_reaches_them(
-    costs: dict[str, Any], logits: np.ndarray
-) -> None:
-    for point in costs["points"]:
-        if point["rule"] == "Threshold":
-            dropped = []
-            for row in logits:
-                probs = softmax(row, TEMPERATURE)
-                kept = probs[probs >= min(point["beta"], probs.max())]
-                dropped.append(1 - kept.sum())
-            assert point["dropped_mass"] == pytest.approx(np.mean(dropped), abs=1e-7)
 
 
 def test_recommendation_is_the_cheapest_that_is_close_enough(

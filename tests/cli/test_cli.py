@@ -271,16 +271,6 @@ def test_version_says_what_runs(capsys: pytest.CaptureFixture[str]) -> None:
         assert capsys.readouterr().out == f"{begin}{said}\n"
 
 
-def test_module_is_the_command() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "sqs_codec", "--version"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout.startswith("sqs-codec ")
-
-
 SCRIPT = ["-c", "import sys; from _sqs_command import main; sys.exit(main())"]
 COMMANDS = [(150, ["bits", "LOGITS"])]
 if "MOMENTS" in os.environ:  # for a longer campaign: these import torch

@@ -45,8 +45,10 @@ class EdgeMetrics:
         Of the messages, without what transport and IP put around them.
     seconds : float
         From the beginning of each text to its last token.
-    reason : str
-        Why the last tokens came as they did: the planner's line.
+    mode, reason : str
+        How the last tokens came, and why: the planner's line.
+    target_seconds : float
+        Of the last step.
     """
 
     tokens: int = 0
@@ -57,7 +59,9 @@ class EdgeMetrics:
     bytes_up: int = 0
     bytes_down: int = 0
     seconds: float = 0.0
+    mode: str = ""
     reason: str = ""
+    target_seconds: float = 0.0
 
     @property
     def acceptance_rate(self) -> float:
@@ -78,7 +82,8 @@ class EdgeMetrics:
         self.answers += 1
         self.bytes_up += step.bytes_up
         self.bytes_down += step.bytes_down
-        self.reason = step.reason
+        self.mode, self.reason = step.mode, step.reason
+        self.target_seconds = step.target_seconds
 
 
 class Edge:

@@ -119,7 +119,7 @@ class Leash:
 
     def receive(self, timeout: float | None) -> bytes | None:
         """Return the next message, or None after so many seconds."""
-        message = self._link.receive(timeout)
+        message = None if self._gone.done() else self._link.receive(timeout)
         if self._gone.done():
             raise GoneError
         return message
