@@ -125,19 +125,6 @@ class CachedModel:
                 return self._grow(texts)
         return np.concatenate([self.logits(text) for text in texts])
 
-    def rollback(self, length: int) -> None:
-        """Forget everything after the first `length` cached tokens.
-
-        Raises
-        ------
-        ValueError
-            Fewer than `length` tokens are cached.
-        """
-        if not 0 <= length <= len(self):
-            raise ValueError(f"cannot roll {len(self)} tokens back to {length}")
-        with self._whole_or_empty():
-            self._retain(range(length))
-
     @contextlib.contextmanager
     def _whole_or_empty(self) -> Iterator[None]:
         """Forget everything if a change is interrupted, as layers then differ."""
