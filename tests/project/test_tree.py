@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from sqs_codec.cli.main import COMMANDS
+
 ROOT = Path(__file__).parents[2]
 CSRC = ROOT / "csrc"
 PACKAGES = ("sqs_codec", "benchmarks", "tests")
@@ -119,7 +121,7 @@ CODEC = (
     {"_codec"},
     {"theory"},
     {"__init__"},
-    {"torch"},
+    {"bits", "torch"},
     {"distill", "hf"},
 )
 """The codec's rooms from the ground up; who has no folder is a file."""
@@ -158,7 +160,6 @@ def test_no_import_runs_up_or_sideways():
 PRIVATE = {
     *(f"sqs_codec._base.{name}" for name in ("checks", "files", "install", "words")),
     "sqs_codec._codec.truncation",
-    "sqs_codec.system.engine._registry",
     "sqs_codec.torch._tensors",
 }
 """What the system shares with the codec besides public names."""
@@ -197,6 +198,14 @@ def test_an_edge_needs_no_framework():
         if name.startswith(("sqs_codec.system.edge", "sqs_codec.system.llama_cpp")):
             roots = {imported.split(".")[0] for imported in imported_names(path)}
             assert not roots & {"torch", "transformers"}, name
+
+
+def test_no_command_imports_another():
+    graph = python_graph()
+    commands = {f"sqs_codec.cli.{where}" for _, where, _ in COMMANDS}
+    for name in commands:
+        assert not graph[name] & (commands - {name}), name
+    assert not graph["sqs_codec.cli.main"] & commands
 
 
 def test_packages_know_what_they_may():
