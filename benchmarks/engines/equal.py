@@ -33,7 +33,7 @@ from benchmarks.tables import about, about_line, dim, table
 from sqs_codec._codec.verify import Verdict
 from sqs_codec.cli.demo.pair import smollm2_pair
 from sqs_codec.cli.options import DROP_LAYERS, number
-from sqs_codec.system.engine._registry import DEVICES, DTYPES
+from sqs_codec.system._base.devices import DEVICES, DTYPES
 from sqs_codec.system.hf import CachedModel, Cloud
 
 if TYPE_CHECKING:

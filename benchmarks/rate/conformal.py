@@ -20,7 +20,7 @@ from benchmarks.rate.measure import OPERATING_POINTS, bits_at
 from benchmarks.rate.schemes import Row, paper_bits
 from benchmarks.sources import shipped
 from benchmarks.tables import command
-from sqs_codec.cli.bits import pareto
+from sqs_codec.bits import pareto
 from sqs_codec.cli.options import number
 
 ALPHAS = (0.005, 0.01, 0.014, 0.02, 0.03, 0.04, 0.06, 0.08, 0.1, 0.14, 0.18, 0.22)

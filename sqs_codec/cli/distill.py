@@ -17,12 +17,13 @@ import sqs_codec as sqs
 from sqs_codec._base.files import require_file
 from sqs_codec._base.format import MAX_VOCAB, MIN_VOCAB
 from sqs_codec._base.words import shown
-from sqs_codec.cli.generate import prior_of
+from sqs_codec.cli.files import load_tokenizer
 from sqs_codec.cli.options import (
     HF_MODULES,
     LOADING,
     SMOLLM2_MODULES,
     Add,
+    add_command,
     add_loading,
     add_prior,
     add_resolution,
@@ -34,7 +35,6 @@ from sqs_codec.cli.options import (
     interrupts_raise,
     number,
 )
-from sqs_codec.cli.prior import load_tokenizer
 
 if TYPE_CHECKING:
     import torch
@@ -89,15 +89,8 @@ LONGEST = 1 << 16
 def fill(parser: argparse.ArgumentParser) -> None:
     """Add the commands."""
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for name, fill_, help_, description in COMMANDS:
-        command = commands.add_parser(
-            name,
-            help=help_,
-            description=description,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        fill_(command)
-        command.set_defaults(usage_error=command.error, called=command.prog)
+    for name, help_, fill_, description in COMMANDS:
+        add_command(commands, name, fill_, help=help_, description=description)
 
 
 def fill_make(parser: argparse.ArgumentParser) -> None:
@@ -145,7 +138,7 @@ def make(args: argparse.Namespace) -> int:
     if not has_packages("distill make", needed, extra="distill,hf"):
         return 1
     check_folder(args.output)
-    prior_of(args.prior, b"")
+    find_prior(args.prior)
     source = f"{digest(args.texts)}; seed {args.seed}"
     from sqs_codec.distill import Writer
     from sqs_codec.system.hf import load_model, tokenizer_fingerprint
@@ -155,7 +148,7 @@ def make(args: argparse.Namespace) -> int:
     length = piece_length(model, args.max_length)
     tokenizer = tokenizer_fingerprint(model.tokenizer)
     codec = sqs.Codec(
-        model.vocab_size, args.resolution, prior=prior_of(args.prior, tokenizer)
+        model.vocab_size, args.resolution, prior=find_prior(args.prior, tokenizer)
     )
     with (
         interrupts_raise(),
@@ -304,12 +297,12 @@ def read(
     args: argparse.Namespace,
 ) -> list[sqs.SparseRows]:
     """Return the teacher's distributions after each token of texts from `first` on."""
-    from sqs_codec.torch import quantize_unbiased
+    from sqs_codec.torch import quantize_unbiased_rows
 
     rngs = [np.random.default_rng([args.seed, first + i]) for i in range(len(texts))]
     rows: list[list[sqs.SparseDistribution]] = [[] for _ in texts]
     for i, logits in logits_of(model, texts):
-        rows[i] += quantize_unbiased(
+        rows[i] += quantize_unbiased_rows(
             codec, logits, temperature=args.temperature, rng=rngs[i]
         )
     return [*map(sqs.SparseRows.stack, rows)]
@@ -375,7 +368,7 @@ def tail_codec(args: argparse.Namespace, fingerprint: bytes, size: int) -> sqs.C
     vocab_size = args.vocab_size or size
     if not vocab_size:
         args.usage_error("how many ids are there? give --tokenizer or --vocab-size")
-    prior = prior_of(args.prior, fingerprint)
+    prior = find_prior(args.prior, fingerprint)
     tailed = prior.with_tail() if prior else None
     return sqs.Codec(vocab_size + 1, args.resolution, prior=tailed)
 
@@ -470,15 +463,15 @@ def check(args: argparse.Namespace) -> int:
 
 
 Fill = Callable[[argparse.ArgumentParser], None]
-COMMANDS: tuple[tuple[str, Fill, str, str], ...] = (
-    ("make", fill_make, "let a model read texts", MAKE),
-    ("import", fill_import, "take lists that are there", IMPORT),
-    ("info", fill_info, "say what a file has", "Says what a file is, and how large."),
+COMMANDS: tuple[tuple[str, str, Fill, str], ...] = (
+    ("make", "let a model read texts", fill_make, MAKE),
+    ("import", "take lists that are there", fill_import, IMPORT),
+    ("info", "say what a file has", fill_info, "Says what a file is, and how large."),
     (
         "check",
-        fill_check,
         "read all of a file",
+        fill_check,
         "Reads all of a file, and ends with 1 at the first thing that is wrong.",
     ),
 )
-"""Name, what adds the options and what runs it, and what help says."""
+"""Name, a word of help, what adds the options and what runs it, and all the help."""

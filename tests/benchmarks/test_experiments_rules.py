@@ -15,7 +15,6 @@ pytest.importorskip("transformers")
 
 from benchmarks.experiments import languages, mismatch, rules
 from benchmarks.experiments.models import TEXTS
-from benchmarks.experiments.speculate import Edge, replay
 
 V = 3000
 
@@ -92,25 +91,6 @@ def test_texts_of_languages_are_known_to_no_prior():
     assert {kind for kind, _ in texts} == {*read_texts(held_out=True)} - {"chat"}
     fitted = {line.split("\t")[-1] for line in FITTED.read_text("utf-8").splitlines()}
     assert not fitted & {text for _, text in texts}
-
-
-def test_bytes_of_rounds_are_those_of_packets(rows):
-    tokens = [int(row.p.argmax()) for row in rows]
-    draws = np.random.default_rng(0).random((len(rows), 2))
-    edge = Edge(languages.KEEP, languages.RESOLUTION, languages.LENGTH)
-    rounds = list(replay(edge, rows, tokens, draws))
-    one = sqs.Codec(V, languages.RESOLUTION)
-    found = languages._rounds(rounds, {"no_prior": one})
-    stream, decoder = sqs.StreamEncoder(one), sqs.StreamDecoder(one)
-    size = 0
-    for round_ in rounds:
-        qs = [draft.sent.q for draft in round_.drafts]
-        data = stream.encode_round(qs, [draft.token for draft in round_.drafts])
-        assert decoder.decode_round(data).distributions == tuple(qs)
-        size += len(data) + 61
-    assert found["bytes_no_prior"] == size
-    assert found["drafted"] == sum(len(round_.drafts) for round_ in rounds)
-    assert 0 < found["stream_no_prior"] < 8 * size
 
 
 def test_the_formula_and_the_codec_count_the_same_distributions(rows):

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 import sqs_codec as sqs
 from sqs_codec import Verdict
 from sqs_codec.system.edge import (
+    DraftModel,
     FixedPlan,
     Hints,
     Observation,
@@ -47,7 +48,7 @@ PLANS = {
 }
 
 
-class Toy:
+class Toy(DraftModel):
     """A model whose logits depend on the last two tokens."""
 
     def __init__(self, noise: float) -> None:
