@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Ahead"]
 
-MOST = 16
-"""Tokens of a branch beyond the text."""
+MOST = 16  # tokens of a branch beyond the text
 
 IN_FLIGHT, SLOW, LOST = 3, 0.5, 2.0
 """Hints of which the cloud isn't known to have heard: one, or three where it has heard
@@ -31,8 +30,7 @@ class _DraftBranch:
 
     tokens: list[int]
     chances: list[float]
-    told: int = 0
-    """How many of them the cloud was told."""
+    told: int = 0  # how many of them the cloud was told
 
     @property
     def reached(self) -> float:

@@ -33,18 +33,14 @@ LENGTHS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16)
 
 HEADER_BITS = 8 * ROUND_HEAD
 
-SHORTEST_STEP = 1e-4
-"""Seconds; what a target takes for a token at least."""
-
-UNIT = 2.0**-6
-"""What an int16 logit of the rows counts."""
+SHORTEST_STEP = 1e-4  # seconds; what a target takes for a token at least
+UNIT = 2.0**-6  # what an int16 logit of the rows counts
 
 COLDEST = 1e-30
 """A temperature at which the largest logit has all probability, as at 0, and by which
 a float32 can be divided."""
 
-ROWS_VOCAB = 49_152
-"""V of the rows; their ids are stretched to the codec's V."""
+ROWS_VOCAB = 49_152  # V of the rows; their ids are stretched to the codec's V
 
 
 class Table(NamedTuple):

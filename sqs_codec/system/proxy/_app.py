@@ -29,14 +29,9 @@ from sqs_codec.system.session import Sampling
 
 __all__ = ["make_app"]
 
-NAME = "sqs"
-"""Of the model, unless it has another."""
-
-MOST_BYTES = 1 << 20
-"""Of a body."""
-
-READING_SECONDS = 30.0
-"""For a body to come, and for what waits of an answer to be read."""
+NAME = "sqs"  # of the model, unless it has another
+MOST_BYTES = 1 << 20  # of a body
+READING_SECONDS = 30.0  # for a body to come, and for what waits of an answer to be read
 
 PAGE = Path(__file__).parent / "page"
 
@@ -45,8 +40,7 @@ PAGES = {"/": "text/html", "/page.css": "text/css", "/page.js": "text/javascript
 
 HEALTH = "/health"
 
-CLOSE = {"connection": "close"}
-"""As a stranger has one answer over a connection."""
+CLOSE = {"connection": "close"}  # as a stranger has one answer over a connection
 
 SAFETY = {
     "content-security-policy": "default-src 'none'; script-src 'self'; "

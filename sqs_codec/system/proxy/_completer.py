@@ -33,14 +33,9 @@ from sqs_codec.system.session import EdgeSession, Limits, Link, LinkError, Setti
 
 __all__ = ["Chunk", "Completer", "Completion"]
 
-Seat = tuple[SharedDraft, Edge]
-"""What a text is written with, and then another one."""
-
-WAIT = 0.5
-"""Seconds to wait for another client to finish before one is sent away."""
-
-LEAVING = 1.0
-"""Seconds in which sessions may end once there are to be no more."""
+Seat = tuple[SharedDraft, Edge]  # what a text is written with, and then another one
+WAIT = 0.5  # seconds to wait for another client to finish before one is sent away
+LEAVING = 1.0  # seconds in which sessions may end once there are to be no more
 
 log = logging.getLogger(__name__)
 

@@ -6,8 +6,7 @@ from typing import Any
 
 __all__ = ["ApiError"]
 
-UNHEARD = (401, 403, 408, 413, 431)
-"""The rest of such requests isn't read."""
+UNHEARD = (401, 403, 408, 413, 431)  # the rest of such requests isn't read
 
 
 class ApiError(Exception):

@@ -16,17 +16,10 @@ __all__ = ["Request", "parse"]
 Messages = list[dict[str, str]]
 Prompt = str | list[int]
 
-MOST_STOPS, LONGEST_STOP = 16, 256
-"""Strings that end a text, and their characters."""
-
-MOST_PROMPTS = 128
-"""Texts that one request may ask for."""
-
-LONGEST_NAME = 256
-"""Characters of a model's name, where any is taken."""
-
-COMPLETION_TOKENS = 16
-"""Of ``/v1/completions``, where the protocol has a default."""
+MOST_STOPS, LONGEST_STOP = 16, 256  # strings that end a text, and their characters
+MOST_PROMPTS = 128  # texts that one request may ask for
+LONGEST_NAME = 256  # characters of a model's name, where any is taken
+COMPLETION_TOKENS = 16  # of ``/v1/completions``, where the protocol has a default
 
 _LAW = "the text's distribution is the target model's own, and this would change it"
 _FORM = "the text's distribution is the target model's own: it can't be held to a form"

@@ -24,20 +24,11 @@ from sqs_codec.system.session import Job
 
 __all__ = ["RayEngine"]
 
-APP = "sqs"
-"""The name of the application, also where a cluster has been given one."""
-
-DEATHS = 3
-"""Replicas that may die over one job until it is taken for the cause."""
-
-PATIENCE = 30.0
-"""Seconds that jobs wait for a replica, while there is none."""
-
-POLL_SECONDS = 1.0
-"""Between two looks at how many replicas there are."""
-
-TELL_SECONDS = 30.0
-"""Between two words on why it takes so long to start."""
+APP = "sqs"  # the name of the application, also where a cluster has been given one
+DEATHS = 3  # replicas that may die over one job until it is taken for the cause
+PATIENCE = 30.0  # seconds that jobs wait for a replica, while there is none
+POLL_SECONDS = 1.0  # between two looks at how many replicas there are
+TELL_SECONDS = 30.0  # between two words on why it takes so long to start
 
 PAUSE_SECONDS = 0.5
 """Between two attempts at a job, unless a replica died, which isn't asked again."""

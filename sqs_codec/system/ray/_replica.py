@@ -17,8 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["NAME", "EngineDownError", "Replica", "app", "application"]
 
-NAME = "Replica"
-"""Of the deployment, in status and configuration files."""
+NAME = "Replica"  # of the deployment, in status and configuration files
 
 ROUTER = "ray.serve.experimental.consistent_hash_router.ConsistentHashRouter"
 

@@ -22,15 +22,13 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
-Work = asyncio.Task[Verdict | None]
-"""A job that the engine is at."""
+Work = asyncio.Task[Verdict | None]  # a job that the engine is at
 
 SHARE = 0.05
 """What the messages of a connection may take of the event loop's time. Those of a round
 take 0.2 ms of it."""
 
-OWNER_SHARE = 0.5
-"""What all connections of an owner may take together."""
+OWNER_SHARE = 0.5  # what all connections of an owner may take together
 
 MESSAGE_SECONDS = 5e-5
 """Processor time that a transport takes for a message, besides the service."""

@@ -21,11 +21,8 @@ SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 SPECULATION = "vllm:spec_decode_num_"
 """vLLM's names, with its labels, so that dashboards made for vLLM show this server."""
 
-MOST_READERS = 4
-"""Another one is closed unheard."""
-
-READING_SECONDS = 5.0
-"""For a request and its answer."""
+MOST_READERS = 4  # another one is closed unheard
+READING_SECONDS = 5.0  # for a request and its answer
 
 GONE = (
     OSError,

@@ -34,15 +34,13 @@ __all__ = ["Service"]
 
 log = logging.getLogger(__name__)
 
-HELLO = b"\x01"
-"""What a hello begins with, broken or not."""
+HELLO = b"\x01"  # what a hello begins with, broken or not
 
 HANDSHAKE_SECONDS = 20.0
 """How long a connection may be without a session. A hello takes seconds on the thinnest
 of links."""
 
-SPARE = 16
-"""Connections without a session, besides as many as there may be sessions."""
+SPARE = 16  # connections without a session, besides as many as there may be sessions
 
 SILENT_SECONDS = 30.0
 """After so long a silence another session may have a session's place. An edge that goes

@@ -24,10 +24,8 @@ from sqs_codec.system.session._wire import WireError
 __all__ = ["CloudSession", "refusal", "session_of", "unknown_session"]
 
 NO_DRAWS = np.empty(0)
-TOKENS_HEAD = 32
-"""Bytes of a message of tokens before them, at most."""
-MAX_FAILURES = 3
-"""Jobs of a session that may fail one after the other."""
+TOKENS_HEAD = 32  # bytes of a message of tokens before them, at most
+MAX_FAILURES = 3  # jobs of a session that may fail one after the other
 
 
 @dataclass(frozen=True)
@@ -56,10 +54,8 @@ class CloudGeneration:
     number: int
     base: int
     n: int = 0
-    sent: int = 0
-    """How many of its tokens were put into messages."""
-    had: int = 0
-    """How many of them the edge has said that it has."""
+    sent: int = 0  # how many of its tokens were put into messages
+    had: int = 0  # how many of them the edge has said that it has
     stopped: bool = False
 
 

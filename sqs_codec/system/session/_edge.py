@@ -47,8 +47,7 @@ __all__ = ["EdgeSession", "Emitted", "Refused", "Welcomed"]
 
 OVER = "refused", "ended"
 
-NEVER = 1 << 62
-"""More tokens than any text has."""
+NEVER = 1 << 62  # more tokens than any text has
 
 
 @dataclass(frozen=True)

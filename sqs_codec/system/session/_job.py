@@ -21,8 +21,7 @@ from sqs_codec._codec.truncation import truncate
 __all__ = ["Job", "Sampling", "Verifier", "verify_jobs"]
 
 
-MOST_K = (1 << 31) - 1
-"""Of `Sampling.top_k`: what engines hold it in."""
+MOST_K = (1 << 31) - 1  # of `Sampling.top_k`: what engines hold it in
 
 
 @dataclass(frozen=True)

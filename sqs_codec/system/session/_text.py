@@ -10,10 +10,8 @@ from sqs_codec.system.session import _wire as wire
 
 __all__ = ["TextSync", "check_text", "check_tokens", "until_stop"]
 
-HEAD = 60
-"""Bytes of a part's message before its tokens, at most: 5 and six varints."""
-WINDOW = 8
-"""Parts that may be on their way at once."""
+HEAD = 60  # bytes of a part's message before its tokens, at most: 5 and six varints
+WINDOW = 8  # parts that may be on their way at once
 
 
 def check_tokens(name: str, tokens: Sequence[int], vocab_size: int) -> list[int]:

@@ -40,7 +40,6 @@ __all__ = ["DatagramServer", "start_datagrams"]
 _HANDSHAKE, _MESSAGE = 22, 23  # the first byte of a record
 _CLIENT_HELLO = 1
 _RANDOM = slice(27, 59)  # in a hello: what tells it from others of its address
-
 _MAX_CLIENTS = 1024  # another one is refused, unless one is silent
 _MAX_HANDSHAKES = 256  # besides; another one replaces one of the host that has most
 _IDLE_SECONDS = 300.0  # without a message
@@ -101,8 +100,7 @@ class _Association:
         """What tells this client's hello from others of the same address."""
         self.connection: Connection | None = None
         self.refused = b""
-        self.since = time.monotonic()
-        """When it began, then when its last message came."""
+        self.since = time.monotonic()  # when it began, then when its last message came
 
     @property
     def late(self) -> bool:

@@ -29,15 +29,13 @@ from sqs_codec.system.serve._service import Service
 
 __all__ = ["GrpcServer", "start_grpc"]
 
-IDLE_SECONDS = 20.0
-"""How long a connection may be without a stream."""
+IDLE_SECONDS = 20.0  # how long a connection may be without a stream
 
 CHECK = "/grpc.health.v1.Health/Check"
 STRANGER_SECONDS = 5.0
 """How long a call may take that shows no token, as health checks do."""
 
-CLOSING_SECONDS = 20.0
-"""How long a peer has to read the last words."""
+CLOSING_SECONDS = 20.0  # how long a peer has to read the last words
 
 SPARE_STREAMS = 32
 """Of a connection, besides those of sessions: gRPC keeps about 14 kB of each whose peer
