@@ -183,7 +183,9 @@ class RayEngine:
         await asyncio.wait([starting])
         while self._asking:  # to cancel a job without Ray would start another one
             await asyncio.sleep(POLL_SECONDS / 20)
-        await asyncio.to_thread(_shut_down)
+        import ray
+
+        await asyncio.to_thread(ray.shutdown)
 
     def _start(self) -> None:
         """Start Ray and replicas for this process."""
@@ -317,12 +319,6 @@ def _init(**options: Any) -> None:
 
     ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
-
-
-def _shut_down() -> None:
-    import ray
-
-    ray.shutdown()
 
 
 def _share(resources: Mapping[str, float], replicas: int) -> dict[str, float]:
