@@ -6,13 +6,11 @@ import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sqs_codec.system.edge._model import DraftModel
+from sqs_codec.system.edge._planner import Hints
 from sqs_codec.system.session import MAX_HINTED, EdgeSession, Emitted
-
-if TYPE_CHECKING:
-    from sqs_codec.system.edge._planner import Hints
 
 __all__ = ["Ahead"]
 

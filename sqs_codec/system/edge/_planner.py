@@ -14,17 +14,14 @@ from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 
 from sqs_codec._base import checks
 from sqs_codec.system.edge import _costs as costs
-from sqs_codec.system.edge._costs import HEADER_BITS, LENGTHS, Target
+from sqs_codec.system.edge._costs import HEADER_BITS, LENGTHS, Floats, Table, Target
 from sqs_codec.system.session import MAX_SETTINGS, Sampling, Setting
-
-if TYPE_CHECKING:
-    from sqs_codec.system.edge._costs import Floats, Table
 
 __all__ = ["MODES", "FixedPlan", "Hints", "Observation", "Plan", "Planner"]
 
