@@ -14,12 +14,7 @@ from sqs_codec._base import checks
 from sqs_codec.system._base.crowd import first_of_crowd
 from sqs_codec.system._base.security import check_token
 from sqs_codec.system.engine import Engine, EngineInfo
-from sqs_codec.system.serve._connection import (
-    Connection,
-    Owner,
-    Session,
-    Work,
-)
+from sqs_codec.system.serve._connection import Connection, Owner, Session, Work
 from sqs_codec.system.serve._metrics import ServiceMetrics
 from sqs_codec.system.serve._threshold import HintThreshold
 from sqs_codec.system.session import (
@@ -121,13 +116,7 @@ class Service:
         self._sweep()
 
     async def stop(self, grace: float) -> None:
-        """Finish what is being verified and close all connections.
-
-        Parameters
-        ----------
-        grace : float
-            Seconds to wait for the engine at most.
-        """
+        """Finish what is verified in `grace` seconds, and close all connections."""
         self._stopping = True
         if self._work:
             await asyncio.wait(self._work, timeout=grace)

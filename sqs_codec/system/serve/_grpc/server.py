@@ -43,12 +43,7 @@ doesn't read."""
 
 
 class GrpcServer(grpc.GenericRpcHandler):  # type: ignore[misc]  # it has no types
-    """A gRPC server that `start_grpc` has started.
-
-    Attributes
-    ----------
-    port : int
-    """
+    """A gRPC server that `start_grpc` has started, and its `port`."""
 
     def __init__(self, service: Service, server: Any, port: int) -> None:
         self.port = port
@@ -69,10 +64,6 @@ class GrpcServer(grpc.GenericRpcHandler):  # type: ignore[misc]  # it has no typ
     def service(self, handler_call_details: Any) -> Any:
         """Return what handles a method; gRPC itself would wait for who doesn't read."""
         return self._methods.get(handler_call_details.method, self._unknown)
-
-    async def start(self) -> None:
-        """Begin to serve."""
-        await self._server.start()
 
     async def stop(self, grace: float) -> None:
         """Take no more connections, and end those there are after `grace` seconds.
@@ -243,7 +234,7 @@ async def start_grpc(
         )
         port = server.add_secure_port(address, credentials)
     started = GrpcServer(service, server, port)
-    await started.start()
+    await server.start()
     return started
 
 
