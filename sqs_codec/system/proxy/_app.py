@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Collection
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,7 @@ def make_app(
     named = [name for name in names if name != "*"] or [NAME]
     models = [*named, "*"] if "*" in names else named
     calls = _Calls(completer, models, sampling or Sampling())
+    chat, text = (partial(calls.complete, chat=chat) for chat in (True, False))
 
     def fixed(path: str, answer: Response) -> Route:
         return Route(path, answer, methods=["GET"])
@@ -146,8 +148,8 @@ def make_app(
             Route("/metrics", metrics),
             Route("/v1/models", calls.models),
             Route("/v1/models/{model:path}", calls.model),
-            Route("/v1/chat/completions", calls.chat, methods=["POST"]),
-            Route("/v1/completions", calls.completions, methods=["POST"]),
+            Route("/v1/chat/completions", chat, methods=["POST"]),
+            Route("/v1/completions", text, methods=["POST"]),
         ],
         middleware=[cors, guard] if origins else [guard],
         exception_handlers={
@@ -189,15 +191,8 @@ class _Calls:
             "sqs": {"sampling": asdict(self._sampling)},
         }
 
-    async def chat(self, request: Request) -> Reply:
-        """Answer in a chat."""
-        return await self._complete(request, chat=True)
-
-    async def completions(self, request: Request) -> Reply:
-        """Continue a text."""
-        return await self._complete(request, chat=False)
-
-    async def _complete(self, request: Request, *, chat: bool) -> Reply:
+    async def complete(self, request: Request, *, chat: bool) -> Reply:
+        """Answer in a chat, or continue a text."""
         asked = _request.parse(
             await _body(request),
             chat=chat,
