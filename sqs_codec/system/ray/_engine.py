@@ -281,10 +281,7 @@ def _handle() -> Any:
 def _status() -> tuple[int, str]:
     """Return how many replicas can do jobs, and what Ray has to say about the others.
 
-    Raises
-    ------
-    ValueError
-        There will be none: their engine can't be opened.
+    ValueError if there will be none: their engine can't be opened.
     """
     app = _serve().status().applications.get(APP)
     if app is None:
