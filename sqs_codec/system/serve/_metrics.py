@@ -34,13 +34,7 @@ GONE = (
 
 
 class ServiceMetrics:
-    """A server's counters, in a registry of their own; each says what it counts.
-
-    Parameters
-    ----------
-    model : str
-        What the target model is.
-    """
+    """A server's counters, in a registry of their own; each says what it counts."""
 
     def __init__(self, model: str) -> None:
         self.registry = CollectorRegistry()
