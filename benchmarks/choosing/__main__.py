@@ -1,6 +1,7 @@
 """Fit a setting to each kind of uplink, and see what it loses elsewhere.
 
-    python -m benchmarks.choosing                             # four minutes
+    python -m benchmarks.choosing             # four minutes
+    python -m benchmarks.choosing --quick     # the same in miniature
 
 Settings are fitted to one half of SmolLM2's shipped rows. What the presets lose is
 reported on the other half and on Gemma 3 in nine languages and code, against the
@@ -23,7 +24,6 @@ from rich.table import Table
 import sqs_codec as sqs
 from benchmarks.choosing.measure import (
     C_SQS,
-    LENGTHS,
     OURS,
     PRESETS,
     SETTINGS,
@@ -39,9 +39,11 @@ from benchmarks.data.drafts import (
     load_languages,
     load_targets,
 )
-from benchmarks.planner.__main__ import NOISE, STEPS
+from benchmarks.harness.recorded import STEPS
+from benchmarks.planner.__main__ import NOISE
 from benchmarks.rate.schemes import Row
 from benchmarks.tables import about, about_line, dim, table
+from sqs_codec.system.edge._costs import LENGTHS
 from sqs_codec.system.serve._datagram.link import DatagramLink
 
 RATES = (2e3, 5e3, 1e4, 2e4, 5e4, 1e5, 2e5, 5e5, 1e6, 2e6, 5e6, 1e7)
@@ -265,10 +267,12 @@ def best_lengths(found: Sequence[Case]) -> list[tuple[Case, NDArray[np.int64]]]:
 def main(argv: list[str] | None = None) -> None:
     """Measure, print and draw."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
-    parser.add_argument("--rows", type=int, help="of each model and language at most")
+    add = parser.add_argument
+    add("--rows", type=int, help="of each model and language at most")
+    add("--quick", action="store_true", help="in miniature")
     args = parser.parse_args(argv)
     began = time.monotonic()
-    found = list(cases(TEMPERATURES, args.rows))
+    found = list(cases(TEMPERATURES, 1 if args.quick else args.rows))
     console = Console(width=max(110, Console().width))
     console.print(fitted(found))
     console.print(sizes(found))

@@ -10,7 +10,7 @@ link, and a link turns those into seconds. No formula of the planner is used.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -18,10 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 import sqs_codec as sqs
-from benchmarks.planner.simulate import HEADER, Steps
+from benchmarks.experiments.wire_formats import Format
+from benchmarks.harness.recorded import Steps
 from benchmarks.rate.schemes import Row, codec
-
-LENGTHS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16)
+from sqs_codec.system.edge import FixedPlan
+from sqs_codec.system.edge._costs import LENGTHS
+from sqs_codec.system.session._wire import ROUND_HEAD
 
 KS = (4, 8, 16, 32, 64, 128, 256)
 ALPHAS = (0.01, 0.02, 0.05, 0.1)
@@ -79,11 +81,11 @@ SETTINGS = (*OURS, *PLAIN)
 
 @dataclass(frozen=True)
 class Rounds:
-    """What the rounds of a text come to, a token; [SETTINGS, LENGTHS].
+    """What the rounds of a text come to, a token; [S, LENGTHS].
 
     Attributes
     ----------
-    acceptance : ndarray of float64 [SETTINGS]
+    acceptance : ndarray of float64 [S]
         How probable it is that a token is accepted.
     per_token, bits : ndarray of float64
         Rounds, and the bits of their positions.
@@ -93,8 +95,15 @@ class Rounds:
     per_token: Floats
     bits: Floats
 
+    @classmethod
+    def of(cls, accepted: Floats, bits: Floats) -> Rounds:
+        """Return them of how likely each position is accepted and its bits, [S, N]."""
+        made = [_rounds(accepted, bits, length) for length in LENGTHS]
+        per_token, sums = np.moveaxis(np.array(made), (1, 2), (0, 1))
+        return cls(accepted.mean(1), per_token, sums)
+
     def seconds(self, rate: float, trip: float, steps: Steps, overhead: int) -> Floats:
-        """Return the seconds of a token of text, [SETTINGS, LENGTHS].
+        """Return the seconds of a token of text, [S, LENGTHS].
 
         Parameters
         ----------
@@ -107,18 +116,30 @@ class Rounds:
         """
         length = np.array(LENGTHS)
         models = length * steps.draft + steps.target + length * steps.more
-        around = models + trip + 8 * (HEADER + overhead) / rate
+        around = models + trip + 8 * (ROUND_HEAD + overhead) / rate
         return np.asarray(self.per_token * around + self.bits / rate)
+
+    def fastest(
+        self, rate: float, trip: float, steps: Steps, overhead: int
+    ) -> FixedPlan:
+        """Return the rounds that take least."""
+        seconds = self.seconds(rate, trip, steps, overhead)
+        setting, length = np.unravel_index(seconds.argmin(), seconds.shape)
+        return FixedPlan(LENGTHS[length], int(setting))
 
 
 def of_rows(rows: Iterable[Row], prior: sqs.Prior | None) -> Rounds:
     """Send positions that follow each other by every setting."""
     keeps = {setting: setting.keep() for setting in SETTINGS}
     found = np.array([[*_position(row, keeps, prior)] for row in rows])
-    accepted, bits = np.moveaxis(found, (2, 1), (0, 1))
-    made = [_rounds(accepted, bits, length) for length in LENGTHS]
-    per_token, sums = np.moveaxis(np.array(made), (1, 2), (0, 1))
-    return Rounds(accepted.mean(1), per_token, sums)
+    return Rounds.of(*np.moveaxis(found, (2, 1), (0, 1)))
+
+
+def of_formats(rows: Iterable[Row], ways: Sequence[Format]) -> Rounds:
+    """Send positions that follow each other in other ways."""
+    found = np.array([[way.position(row) for way in ways] for row in rows])
+    bits, accepted = np.moveaxis(found, (2, 1), (0, 1))
+    return Rounds.of(accepted, bits)
 
 
 def _position(

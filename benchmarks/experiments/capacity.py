@@ -25,7 +25,7 @@ from benchmarks.experiments.experiment import Check, Options, Records, Task, gro
 from benchmarks.experiments.measured import HINTS, ROUNDS, TEMPERATURE
 from benchmarks.experiments.models import load
 from benchmarks.harness import edges as crowds
-from benchmarks.harness.recorded import RecordedDraft, RecordedVerifier
+from benchmarks.harness.recorded import RecordedDraft, TimedVerifier
 from benchmarks.tables import dim, table
 from sqs_codec.system.edge import FixedPlan, Hints, default_settings
 from sqs_codec.system.engine import BatchEngine
@@ -154,13 +154,12 @@ def share(options: Options) -> Records:
     tried = 1 if options.quick else None
     for edges, more, name in itertools.product(_sharing(options), MORE[:tried], WAYS):
         steps = measured.CLOUD._replace(more=more)
-        told = {n: steps.verify(n) for n in (1, 6)}
         for plan in WAYS[name][:tried]:
-            verifier = RecordedVerifier(v, steps)
+            verifier = TimedVerifier(v, steps)
             verifier.begin(start, np.load(text.target), None)
             given = replace(crowd, edges=edges, plan=plan)
             engine = BatchEngine(verifier)
-            seen = asyncio.run(crowds.run(given, engine, WINDOWS * window, told))
+            seen = asyncio.run(crowds.run(given, engine, WINDOWS * window, steps.told))
             about = {"name": name, "edges": edges, "more": more, "plan": plan.reason}
             found += _windows(seen, window, about)
     return found

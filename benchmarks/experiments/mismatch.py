@@ -7,8 +7,7 @@ of them read the target's own texts, once.
 How long a text takes follows from how probable it is that each token was accepted.
 Given the text, the acceptances of its positions are independent, so that the rounds
 which begin at each position can be counted exactly, without drawing anything. A round
-takes its drafts, its bits, a round trip and the target's step, as in
-``benchmarks.planner.simulate``, without what is random there.
+takes its drafts, its bits, a round trip and the target's step.
 """
 
 from __future__ import annotations
@@ -41,14 +40,14 @@ from benchmarks.experiments.models import (
     load,
 )
 from benchmarks.experiments.traces import Trace, traces, write
-from benchmarks.planner.__main__ import STEPS
-from benchmarks.planner.simulate import HEADER, Steps
+from benchmarks.harness.recorded import STEPS, Steps
 from benchmarks.rate.schemes import SAME, Row, codec
 from benchmarks.tables import dim, table
 from sqs_codec.system.edge._costs import LENGTHS
 from sqs_codec.system.hf import CachedModel
 from sqs_codec.system.hf._models import HFModel
 from sqs_codec.system.serve._datagram.link import DatagramLink
+from sqs_codec.system.session._wire import ROUND_HEAD
 
 TITLE = "Drafts from the target itself to a bigram table"
 ALONE = False
@@ -198,7 +197,7 @@ def count(accepted: Floats, bits: Floats, length: int) -> Count:
         here = min(length, n - 1 - i)
         rounds += begins[i]
         drafted += begins[i] * here
-        size += begins[i] * (HEADER + math.ceil((ends[i + here] - ends[i]) / 8))
+        size += begins[i] * (ROUND_HEAD + math.ceil((ends[i + here] - ends[i]) / 8))
         reached = begins[i] * np.cumprod([1.0, *accepted[i : i + here]])
         begins[i + 1 : i + 1 + here] += reached[:-1] - reached[1:]
         begins[i + 1 + here] += reached[-1]
@@ -396,7 +395,7 @@ def _best(
 ) -> dict[str, Any]:
     """Return the length that gives the most tokens per second; 0 is no draft."""
     steps = steps._replace(draft=records[0]["step"])
-    message = uplink.trip + 8 * (HEADER + DatagramLink.overhead) / uplink.rate
+    message = uplink.trip + 8 * (ROUND_HEAD + DatagramLink.overhead) / uplink.rate
     seconds = {0: message + rows * steps.target}
     for length, counts in zip(
         LENGTHS, zip(*(r["counts"] for r in records), strict=True), strict=True

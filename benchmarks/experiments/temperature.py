@@ -38,7 +38,7 @@ from benchmarks.experiments.speculate import (
     replay,
 )
 from benchmarks.experiments.traces import traces
-from benchmarks.planner.simulate import Steps
+from benchmarks.harness.recorded import STEPS
 from benchmarks.rate.schemes import codec
 from benchmarks.tables import dim, table
 
@@ -58,10 +58,7 @@ BUDGET = 5000
 LENGTH = 8
 """Drafted tokens of a round at most, which is where packets end."""
 
-STEPS = Steps(0.015, 0.030, 0.0015)
-"""The fast target of benchmarks/planner."""
-
-TRIP = 0.05
+CLOUD, TRIP = STEPS["fast"], 0.05
 RATES = (1e4, 1e5, 1e6)
 RATE = 1e5
 """Of the link, in bits per second, where only one is shown."""
@@ -270,8 +267,8 @@ def seconds(sums: Sums, rate: float) -> NDArray[np.float64]:
     The edge drafts, sends, waits for the trip, and the cloud reads the drafts and the
     token before them; one after the other.
     """
-    drafting = sums["drafted"] * STEPS.draft
-    verifying = sums["rounds"] * STEPS.target + sums["drafted"] * STEPS.more
+    drafting = sums["drafted"] * CLOUD.draft
+    verifying = sums["rounds"] * CLOUD.target + sums["drafted"] * CLOUD.more
     return drafting + verifying + sums["rounds"] * TRIP + sums["bits"] / rate
 
 
@@ -405,8 +402,8 @@ def tables(summary: dict[str, Any]) -> list[Table | Text]:
             "K-SQS, with an interval of 95 % by prompts, * where 0 isn't in it. "
             "L: tokens drafted a round. K: tokens kept. Best: the setting of "
             "the least latency, chosen on the other half of the prompts. "
-            f"A drafted token takes {STEPS.draft * 1e3:.0f} ms, the target "
-            f"{STEPS.target * 1e3:.0f} ms for one token and {STEPS.more * 1e3:.1f} ms "
+            f"A drafted token takes {CLOUD.draft * 1e3:.0f} ms, the target "
+            f"{CLOUD.target * 1e3:.0f} ms for one token and {CLOUD.more * 1e3:.1f} ms "
             f"for each more, the trip {TRIP * 1e3:.0f} ms."
         )
     )

@@ -76,6 +76,12 @@ class Format(NamedTuple):
     variant: str
     send: Callable[[Row], Wire]
 
+    def position(self, row: Row) -> tuple[float, float]:
+        """Return its bits with a token, and how probable that is accepted."""
+        wire = self.send(row)
+        right = np.minimum(row.p[wire.q.token_ids], wire.q.probs).sum()
+        return wire.bits + wire.token_bits, float(right)
+
 
 @dataclass(frozen=True)
 class Compressor:

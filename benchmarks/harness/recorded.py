@@ -1,4 +1,4 @@
-"""Models that say what was recorded of real ones, in the time that is stated.
+"""Models that say what was recorded of real ones, in stated times.
 
 They give the rows of a text by position, whichever tokens are drawn. What is drawn and
 judged at a position is decided by numbers of that position, so that all plans have the
@@ -8,20 +8,43 @@ same luck.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-import sqs_codec as sqs
-from benchmarks.planner.simulate import Steps
 from sqs_codec._codec.verify import Verdict
 from sqs_codec.system.session import Job, verify_jobs
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+
+class Steps(NamedTuple):
+    """Seconds of the models: a drafted token; the target for one and each more."""
+
+    draft: float
+    target: float
+    more: float
+
+    def verify(self, tokens: int) -> float:
+        """Seconds of the target for so many tokens at once."""
+        return self.target + self.more * (tokens - 1)
+
+    @property
+    def told(self) -> dict[int, float]:
+        """What a server says of them."""
+        return {n: self.verify(n) for n in (1, 6)}
+
+
+STEPS = {
+    "fast": Steps(0.015, 0.030, 0.0015),
+    "slow": Steps(0.015, 0.120, 0.006),
+}
+"""Of a cloud beside which a draft hardly pays, and of one beside which it does."""
 
 
 class RecordedDraft:
@@ -32,6 +55,8 @@ class RecordedDraft:
     vocab_size : int
     seconds : float
         What a step takes; no less than it takes to read the row.
+    clock, sleep : callable, optional
+        As in `time`.
 
     Attributes
     ----------
@@ -47,12 +72,19 @@ class RecordedDraft:
     stop: frozenset[int] = frozenset()
     fingerprint = b""
 
-    def __init__(self, vocab_size: int, seconds: float) -> None:
+    def __init__(
+        self,
+        vocab_size: int,
+        seconds: float,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], object] = time.sleep,
+    ) -> None:
         self.vocab_size = vocab_size
         self.late = 0.0
         self.rows = 0
         self.rng = np.random.default_rng()
         self._seconds = seconds
+        self._clock, self._sleep = clock, sleep
 
     def begin(self, prompt: int, rows: NDArray[np.floating], seed: list[int]) -> None:
         """Take the rows that follow a prompt of so many tokens."""
@@ -67,48 +99,39 @@ class RecordedDraft:
 
     def logits(self, tokens: Sequence[int]) -> NDArray[np.floating]:
         """Return the row after a text, [1, V]."""
-        end = time.monotonic() + self._seconds
         at = len(tokens) - self._prompt
-        row = np.array(self._rows[at : at + 1])
-        self.rows += 1
         bits = np.random.PCG64([*self._seed, at])
         self.rng.bit_generator.state = bits.state
-        self.late += sleep_until(end)
-        return row
+        return self._step([at])
 
     def branches(self, texts: Sequence[Sequence[int]]) -> NDArray[np.floating]:
         """Return the row after each text, in the time of one."""
-        end = time.monotonic() + self._seconds
-        rows = np.array([self._rows[len(text) - self._prompt] for text in texts])
+        return self._step([len(text) - self._prompt for text in texts])
+
+    def _step(self, places: Sequence[int]) -> NDArray[np.floating]:
+        end = self._clock() + self._seconds
+        rows = np.array([self._rows[at] for at in places])
         self.rows += len(rows)
-        self.late += sleep_until(end)
+        self._sleep(max(0.0, end - self._clock()))
+        self.late += self._clock() - end
         return rows
 
 
 class RecordedVerifier:
-    """A `Verifier` over recorded rows, which takes the seconds of `steps`.
+    """A `Verifier` over recorded rows, which takes no time that is stated.
 
     Rounds and hints are really verified. Given a seed, the numbers that judge a round
-    are those of its positions in place of the session's. To read a prompt takes no
-    time.
+    are those of its positions in place of the session's.
 
     Parameters
     ----------
     vocab_size : int
-    steps : Steps
-
-    Attributes
-    ----------
-    late : float
-        Seconds by which steps took longer so far.
     """
 
     max_text = 1 << 20
 
-    def __init__(self, vocab_size: int, steps: Steps) -> None:
+    def __init__(self, vocab_size: int) -> None:
         self.vocab_size = vocab_size
-        self.late = 0.0
-        self._steps = steps
 
     def begin(
         self, prompt: int, rows: NDArray[np.floating], seed: list[int] | None
@@ -120,45 +143,39 @@ class RecordedVerifier:
 
     def verify(self, jobs: Sequence[Job]) -> list[Verdict | None]:
         """Return the verdict on each job, None where there was nothing to verify."""
-        began = time.monotonic()
-        found = [self._verdict(job) if job.wanted else None for job in jobs]
-        if tokens := sum(job.wanted for job in jobs):
-            self.late += sleep_until(began + self._steps.verify(tokens))
-        return found
+        return [self._verdict(job) if job.wanted else None for job in jobs]
 
     def forget(self, session: bytes) -> None:
         """Keep what is recorded."""
 
     def _verdict(self, job: Job) -> Verdict | None:
-        length, temperature = len(job.text), job.sampling.temperature
-        if job.key is None and self._seeded:
-            return self.judge(job.round_, length, temperature)
-        start = length - self._prompt
-        rows = self._rows[start : start + job.wanted]
-        return verify_jobs([job], rows)[0]
-
-    def judge(
-        self, round_: sqs.Round | None, length: int, temperature: float
-    ) -> Verdict:
-        """Return the verdict on a round that follows so many tokens."""
-        start = length - self._prompt
-        part = slice(start, start + 1 + (0 if round_ is None else len(round_)))
-        rows = _softmax(self._rows[part], temperature)
-        return sqs.verify_rounds([round_], rows, self._numbers[part])[0]
+        start = len(job.text) - self._prompt
+        part = slice(start, start + job.wanted)
+        if self._seeded and job.key is None:
+            job = replace(job, draws=self._numbers[part])
+        return verify_jobs([job], self._rows[part])[0]
 
 
-def _softmax(rows: NDArray[np.floating], temperature: float) -> NDArray[np.float32]:
-    """Return the probabilities of logits [n, V]."""
-    if temperature == 0:
-        found = np.zeros(rows.shape, np.float32)
-        found[np.arange(len(rows)), rows.argmax(axis=1)] = 1
+class TimedVerifier(RecordedVerifier):
+    """One that takes the seconds of `steps` for its rows, but none to read a prompt.
+
+    Attributes
+    ----------
+    late : float
+        Seconds by which steps took longer so far.
+    """
+
+    def __init__(self, vocab_size: int, steps: Steps) -> None:
+        super().__init__(vocab_size)
+        self.late = 0.0
+        self._steps = steps
+
+    def verify(self, jobs: Sequence[Job]) -> list[Verdict | None]:
+        """Return the verdict on each job, None where there was nothing to verify."""
+        began = time.monotonic()
+        found = super().verify(jobs)
+        if tokens := sum(job.wanted for job in jobs):
+            end = began + self._steps.verify(tokens)
+            time.sleep(max(0.0, end - time.monotonic()))
+            self.late += time.monotonic() - end
         return found
-    rows = np.asarray(rows, np.float32)
-    weights = np.exp((rows - rows.max(axis=1, keepdims=True)) / temperature)
-    return np.asarray(weights / weights.sum(axis=1, keepdims=True))
-
-
-def sleep_until(end: float) -> float:
-    """Sleep, and return by how many seconds it became later."""
-    time.sleep(max(0.0, end - time.monotonic()))
-    return time.monotonic() - end

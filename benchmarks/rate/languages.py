@@ -10,7 +10,6 @@ models are measured, as ``make_priors.py --output`` writes them.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +22,8 @@ import sqs_codec as sqs
 from benchmarks.data.drafts import load_languages
 from benchmarks.rate.schemes import codec, enumerative_bits
 from benchmarks.sources import SHIPPED, Session, Source, shipped
-from benchmarks.tables import table
+from benchmarks.tables import command, table
+from sqs_codec.cli.options import number
 
 TEMPERATURES = (0.3, 0.7, 1.0)
 KEEP, RESOLUTION = sqs.TopK(64), 100
@@ -72,10 +72,16 @@ def quantized(
 
 def main() -> None:
     """Print a table for each temperature."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser = command("rate.languages", __doc__, rows=5, temperatures=TEMPERATURES[1:2])
     parser.add_argument("--priors", type=Path, metavar="FOLDER")
-    everything = list(sources(parser.parse_args().priors))
-    for temperature in TEMPERATURES:
+    parser.add_argument("--rows", type=number(int, 1), help="at most, of each language")
+    parser.set_defaults(temperatures=TEMPERATURES)
+    args = parser.parse_args()
+    everything = [
+        (name, source.first(args.rows or source.rows))
+        for name, source in sources(args.priors)
+    ]
+    for temperature in args.temperatures:
         made = table(
             f"Bits of a distribution at T = {temperature:g}",
             *("", "rows", "enumer-\native", "no\nprior", "prior", "ratio"),

@@ -19,10 +19,7 @@ ends agree on the codec beforehand: give here what they agreed on, also --prior 
 they have one. Without --kind both kinds are tried.
 """
 
-KINDS = {
-    "distribution": "a distribution",
-    "round": "a round",
-}
+KINDS = {"distribution": "a distribution", "round": "a round"}
 """What a packet can hold, with its article."""
 
 MOST_BYTES = 1 << 27
@@ -105,11 +102,6 @@ def describe(codec: sqs.Codec, packet: bytes, kind: str) -> str:
 
     The symbols of an ``"entropy"`` packet share bits: their rows have no place and no
     cost.
-
-    Raises
-    ------
-    sqs.PacketError
-        The packet is none of this codec and kind.
 
     Examples
     --------

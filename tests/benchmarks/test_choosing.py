@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import sqs_codec as sqs
 from benchmarks.choosing import __main__ as benchmark
-from benchmarks.choosing import measure
 from benchmarks.choosing.measure import (
     LENGTHS,
     PRESETS,
     SETTINGS,
+    Rounds,
     Setting,
     _rounds,
     of_rows,
 )
-from benchmarks.planner.__main__ import STEPS
-from benchmarks.planner.simulate import Run, World
+from benchmarks.data.drafts import VOCAB_SIZE
+from benchmarks.harness.cells import Cell, simulate
+from benchmarks.harness.recorded import STEPS
+from benchmarks.planner.__main__ import Case
 from benchmarks.rate import general
 from benchmarks.rate.schemes import Row
-from benchmarks.sources import shipped
+from benchmarks.relay import Link
 from sqs_codec.system import session
 from sqs_codec.system.edge import FixedPlan
 
@@ -37,35 +40,30 @@ def test_equal_positions_give_the_geometric_law(length: int) -> None:
     assert sums[0] == pytest.approx(100 * length / tokens, rel=1e-6)
 
 
-def test_seconds_are_those_of_the_simulated_loop() -> None:
-    preset, t, rate, trip = sqs.preset("balanced"), 0.7, 1e5, 0.05
+def test_seconds_are_those_of_the_real_loop(tmp_path: Path) -> None:
+    preset, t, link = sqs.preset("balanced"), 0.7, Link(1e5, 0.05)
     prior = sqs.Prior.builtin("smollm2")
-    source = replace(shipped().first(40), prior=prior)
-    pairs = [*source.pairs()]
-    rows = [Row(*pair, t) for pair in pairs]
+    (text,) = Case("SmolLM2", "far", t, 1).record(tmp_path, 96)
+    rows = zip(np.load(text.draft), np.load(text.target), strict=True)
     which = SETTINGS.index(Setting.of(preset)), LENGTHS.index(preset.max_tokens)
-    steps = STEPS["slow"]
-    rounds = of_rows(rows, prior)
-    expected = rounds.seconds(rate, trip, steps, benchmark.OVERHEAD)[which]
-    codec = preset.codec(source.vocab_size, prior)
-    world = World.of(pairs, [session.Setting(codec, preset.keep())], t)
-    plan = FixedPlan(preset.max_tokens).plan()
-    times = []
-    for seed in range(12):
-        rng = np.random.default_rng(seed)
-        drafts = world.text(seed).drafts
-        run = Run(rate, trip, steps, benchmark.OVERHEAD, drafts, rng)
-        run.fixed(plan)
-        times.append(float(run.now) / run.tokens)
-    assert np.mean(times) == pytest.approx(expected, rel=0.05)
+    rounds = of_rows((Row(*pair, t) for pair in rows), prior)
+    around = STEPS["slow"], benchmark.OVERHEAD
+    expected = rounds.seconds(link.rate, link.trip, *around)[which]
+    setting = session.Setting(preset.codec(VOCAB_SIZE, prior), preset.keep())
+    plan = FixedPlan(preset.max_tokens)
+    cell = Cell("", link, (text,), 96, (setting,), plan, STEPS["slow"])
+    played = [one for n in range(8) for one in simulate(replace(cell, seed=n))]
+    found = sum(p.seconds for p in played) / sum(p.tokens for p in played)
+    assert found == pytest.approx(expected, rel=0.05)
 
 
-def test_all_tables_in_miniature(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(measure, "SETTLED", 4)  # of figures that nobody reads
-    benchmark.main(["--rows", "1"])
-    assert "Fitted" in capsys.readouterr().out
+def test_the_fastest_rounds_are_those_whose_drafts_are_accepted() -> None:
+    """All that is drafted by the second and third setting is right."""
+    accepted = np.repeat([[0.0], [1.0], [1.0]], 40, axis=1)
+    plan = Rounds.of(accepted, np.full((3, 40), 50.0)).fastest(
+        1e4, 0.1, STEPS["slow"], benchmark.OVERHEAD
+    )
+    assert (plan.plan().length, plan.plan().setting) == (16, 1)
 
 
 def test_each_uplink_has_one_preset() -> None:

@@ -1,6 +1,5 @@
 """Experiments with rules, drafts and languages, held to what is really sent."""
 
-import json
 from collections import Counter
 
 import numpy as np
@@ -9,20 +8,13 @@ import pytest
 import sqs_codec as sqs
 from benchmarks.data.make_corpus import TEXTS as FITTED
 from benchmarks.data.make_corpus import read_texts
-from benchmarks.planner import simulate
 from benchmarks.rate.schemes import Row
 
 pytest.importorskip("transformers")
 
-import torch
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from benchmarks.experiments import languages, mismatch, rules
-from benchmarks.experiments.experiment import Options
 from benchmarks.experiments.models import TEXTS
-from sqs_codec.system.edge import FixedPlan
-from sqs_codec.system.serve._datagram.link import DatagramLink
-from tests.cli.test_demo import WORDS, save_model
 
 V = 3000
 
@@ -66,41 +58,6 @@ def test_the_conformal_rule_learns_as_in_a_session(rows):
     assert keep.threshold != sqs.Conformal().threshold
 
 
-def test_the_conformal_rule_learns_from_all_that_it_keeps(rows, monkeypatch):
-    """Also where that is more than the sweep sends."""
-    monkeypatch.setattr(rules, "MOST", 16)
-    sweep, name = rules.Sweep([sqs.Codec(V, 32)]), rules.FASTER
-    keep = rules.make(name, rules.GRIDS[name][-1])
-    most = 0
-    for row in rows:
-        most = max(most, kept := row.kept(keep))
-        assert sweep.add(row)[name][-1, 0, 1] == kept
-        keep.update(row.dropped_mass(kept))
-    assert most > rules.MOST
-    assert sweep._learning[name][-1].threshold == keep.threshold
-
-
-def test_rules_meet_the_bits_they_are_compared_at(rows):
-    resolutions = (32, 128, rules.FINE)
-    sweep = rules.Sweep([sqs.Codec(V, r) for r in resolutions])
-    sums = [sweep.add(row) for row in rows]
-    for name, grid in rules.GRIDS.items():
-        every = np.array([one[name] for one in sums])
-        bits = every[:, :, -1, 0].mean(0)
-        target = (bits.min() + bits.max()) / 2
-        point = rules.at_bits(grid, resolutions, every, np.ones(len(rows)), target)
-        assert point.means[0, 0] == pytest.approx(target)
-        weights = np.ones((2, len(rows)))
-        weights[1, ::2] = 0  # the bits are the same on other prompts
-        drawn = every, np.ones(len(rows)), target, weights
-        [all_, half] = rules.at_bits(grid, resolutions, *drawn).means
-        assert all_ == pytest.approx(point.means[0])
-        assert half[0] == pytest.approx(target)
-        assert half[3] != all_[3]
-        beyond = rules.at_bits(grid, resolutions, every, np.ones(len(rows)), 1e5)
-        assert beyond is None
-
-
 # Mismatch
 
 
@@ -122,99 +79,6 @@ def test_rounds_are_counted_as_they_would_be_drawn():
         mean, error = np.mean(drawn, 0), np.std(drawn, 0) / np.sqrt(len(drawn))
         counted = mismatch.count(accepted, bits, length)
         assert np.all(np.abs(mean - counted) <= 4 * error + 1e-9), (length, mean)
-
-
-@pytest.mark.parametrize("length", [1, 3, 8])
-def test_seconds_are_those_of_the_simulated_loop(monkeypatch, length):
-    """Without what is random there, and with acceptances that are certain."""
-    for name in ("JITTER", "LATE", "UNSTEADY"):
-        monkeypatch.setattr(simulate, name, 0.0)
-    rng = np.random.default_rng(length)
-    n = simulate.TOKENS + simulate.SPARE
-    accepted, bits = rng.random(n) < 0.7, rng.uniform(20, 300, n)
-    drafts = simulate.Drafts(accepted, bits)
-    uplink, steps = mismatch.UPLINKS[1], simulate.Steps(0.015, 0.12, 0.006)
-    link = np.array([uplink.rate]), np.array([uplink.trip])
-    run = simulate.Run(*link, steps, DatagramLink.overhead, [drafts], rng)
-    run.fixed(FixedPlan(length).plan())
-    ours = accepted[: simulate.TOKENS].astype(float), bits[: simulate.TOKENS]
-    seconds = mismatch.count(*ours, length).seconds(uplink, steps)
-    assert seconds == pytest.approx(float(run.now[0]))
-
-
-def test_a_bigram_table_gives_probabilities():
-    bigram = mismatch.Bigram.of([[1, 2, 1, 2, 1, 3], [5]], V)
-    for token in (1, 2, 3, 7):
-        assert bigram.probs(token).sum() == pytest.approx(1)
-    assert bigram.probs(1).argmax() == 2
-    assert np.array_equal(bigram.probs(7), bigram.singles)
-    assert bigram.probs(7).min() > 0
-
-
-def test_rounding_alters_a_copy_of_layers_and_less_by_more_bits():
-    torch.manual_seed(0)
-    sizes = {"vocab_size": 8, "hidden_size": 64, "intermediate_size": 64}
-    config = LlamaConfig(**sizes, num_hidden_layers=1, num_attention_heads=1)
-    model = LlamaForCausalLM(config)
-    layer = model.model.layers[0].mlp.up_proj
-    before = layer.weight.detach().clone()
-    errors = []
-    for bits in (12, 8, 4):
-        coarse = mismatch.rounded(model, bits)
-        assert coarse.model.embed_tokens.weight is model.model.embed_tokens.weight
-        assert coarse.lm_head.weight is model.lm_head.weight
-        after = coarse.model.layers[0].mlp.up_proj.weight
-        errors.append(float((after - before).abs().max().detach()))
-    assert errors == sorted(errors)
-    assert 0 < errors[0] < 1e-3 < errors[2]
-    assert torch.equal(layer.weight, before)
-
-
-def record_of(draft, tv, prompt, counts):
-    sums = {"rows": 48, "tv": 48 * tv, "acceptance": 48 * (1 - tv), "bits": 800.0}
-    cell = {"model": "smollm2", "temperature": 0.7, "prompt": prompt}
-    return cell | {"draft": draft, "step": 0.015, "counts": counts} | sums
-
-
-def test_a_better_draft_is_to_draft_more(tmp_path):
-    """From the file of a run: JSON has no keys but text."""
-    records = []
-    for draft, accepted in (("good", 0.99), ("poor", 0.3)):
-        for prompt in range(3):
-            counts = [
-                mismatch.count(np.full(48, accepted), np.full(48, 80.0), n)
-                for n in mismatch.LENGTHS
-            ]
-            records.append(record_of(draft, 1 - accepted, prompt, counts))
-    read = json.loads(json.dumps(records))
-    cell = mismatch.summary(read, Options(tmp_path, quick=True))["cells"][0]
-    good, poor = cell["drafts"]
-    assert (good["draft"], poor["draft"]) == ("good", "poor")
-    for best, worse in zip(good["best"], poor["best"], strict=True):
-        assert best["length"] >= worse["length"]
-        assert best["near"][0] <= best["length"] <= best["near"][1]
-        assert best["speed"]["value"] >= best["alone"] * (1 - 1e-9)
-    assert good["best"][-1]["length"] >= 8
-    assert poor["best"][0]["length"] == 0
-
-
-def test_drafts_of_a_given_pair_are_judged_on_texts_they_have_not_seen(tmp_path):
-    """The target hardly looks at its text: to copy from it would be noticed."""
-    words = [*WORDS, *(f"w{i}" for i in range(100))]
-    folders = [save_model(tmp_path / str(n), 128, words, n) for n in range(2)]
-    prompts = tmp_path / "prompts.txt"
-    prompts.write_text("the fox\nfar away\nfrom home\nslept\n")
-    options = Options(tmp_path, True, 0, prompts, *folders)
-    records = mismatch.measure(options, "given", 0.7)
-    by_draft = {}
-    for record in records:
-        one = mismatch.LENGTHS.index(1)
-        found = record["rows"], record["acceptance"], record["counts"][one][0]
-        by_draft[record["draft"]] = by_draft.get(record["draft"], 0) + np.array(found)
-    assert set(by_draft) == {"itself", "8 bits", "the given draft", "bigram"}
-    for draft, (rows, acceptance, rounds) in by_draft.items():
-        # A round of one gives a token, and another one if it is accepted.
-        assert rows / rounds - 1 == pytest.approx(acceptance / rows, abs=0.15), draft
 
 
 # Languages

@@ -6,17 +6,17 @@ import contextlib
 import time
 from collections.abc import Callable, Collection, Generator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 
 import sqs_codec as sqs
-from sqs_codec.system.edge._loop import DraftModel, Planning, Step, generate
+from sqs_codec.system.edge._loop import Planning, Step, generate
+from sqs_codec.system.edge._model import Draft
 from sqs_codec.system.edge._planner import MODES, Planner, check_modes
 from sqs_codec.system.session import EdgeSession, Link, Sampling, Setting, seed_of
 
 __all__ = [
-    "Draft",
     "Edge",
     "EdgeMetrics",
     "default_settings",
@@ -24,22 +24,6 @@ __all__ = [
 
 MOST_PLANNERS = 16
 """What is known of links and models for other ways to draw is forgotten."""
-
-
-class Draft(DraftModel, Protocol):
-    """A model that drafts, and what a cloud has to know of it."""
-
-    @property
-    def vocab_size(self) -> int:
-        """V."""
-
-    @property
-    def stop(self) -> frozenset[int]:
-        """The model's own stop tokens."""
-
-    @property
-    def fingerprint(self) -> bytes:
-        """As `fingerprint` gives it; empty if the vocabulary isn't known."""
 
 
 @dataclass
@@ -61,8 +45,10 @@ class EdgeMetrics:
         Of the messages, without what transport and IP put around them.
     seconds : float
         From the beginning of each text to its last token.
-    reason : str
-        Why the last tokens came as they did: the planner's line.
+    mode, reason : str
+        How the last tokens came, and why: the planner's line.
+    target_seconds : float
+        Of the last step.
     """
 
     tokens: int = 0
@@ -73,7 +59,9 @@ class EdgeMetrics:
     bytes_up: int = 0
     bytes_down: int = 0
     seconds: float = 0.0
+    mode: str = ""
     reason: str = ""
+    target_seconds: float = 0.0
 
     @property
     def acceptance_rate(self) -> float:
@@ -94,7 +82,8 @@ class EdgeMetrics:
         self.answers += 1
         self.bytes_up += step.bytes_up
         self.bytes_down += step.bytes_down
-        self.reason = step.reason
+        self.mode, self.reason = step.mode, step.reason
+        self.target_seconds = step.target_seconds
 
 
 class Edge:
@@ -119,6 +108,8 @@ class Edge:
 
     Attributes
     ----------
+    draft : Draft
+        As given.
     vocab_size : int
         V.
     stop : frozenset of int
@@ -141,14 +132,14 @@ class Edge:
         self.stop = draft.stop
         self.metrics = EdgeMetrics()
         self._settings = settings or default_settings(self.vocab_size)
-        self._draft = draft
+        self.draft = draft
         self._rng = np.random.default_rng() if rng is None else rng
         self._given_planner = planner
         self._modes, self._prefer = check_modes(modes), prefer
         self._planners: dict[tuple[Sampling, int, bool], Planning] = {}
 
     def __repr__(self) -> str:
-        return f"<Edge of {type(self._draft).__name__}, vocabulary {self.vocab_size}>"
+        return f"<Edge of {type(self.draft).__name__}, vocabulary {self.vocab_size}>"
 
     def generate(
         self,
@@ -206,7 +197,7 @@ class Edge:
                 prompt,
                 rng=self._rng,
                 sampling=sampling,
-                tokenizer=self._draft.fingerprint,
+                tokenizer=self.draft.fingerprint,
                 stop=sorted(self.stop if stop is None else stop),
                 max_message=first.max_message,
                 seed=None if seed is None else seed_of(seed, prompt),
@@ -218,7 +209,7 @@ class Edge:
             began = time.monotonic() - self.metrics.seconds
             steps = generate(
                 session,
-                self._draft,
+                self.draft,
                 connect,
                 planner,
                 max_tokens=max_tokens,

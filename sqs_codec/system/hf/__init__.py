@@ -1,6 +1,6 @@
 """The codec in Hugging Face's transformers (the extra ``[hf]``).
 
-`Edge` and `Cloud` are the two ends of a session, `Draft` is a model for any edge;
+`Draft` is a model for an edge, `Cloud` one for the other end of its sessions;
 `custom_generate` makes an edge of transformers' own ``generate``. `verify_jobs` judges
 by logits on any device.
 """
@@ -15,7 +15,7 @@ if "torch" not in sys.modules:  # which reads this once
 try:
     from sqs_codec.system.hf._cached import CachedModel
     from sqs_codec.system.hf._cloud import Cloud
-    from sqs_codec.system.hf._edge import Draft, Edge, custom_generate
+    from sqs_codec.system.hf._edge import Draft, custom_generate
     from sqs_codec.system.hf._models import (
         LanguageModel,
         ModelError,
@@ -24,6 +24,7 @@ try:
         placement,
         weights_of,
     )
+    from sqs_codec.system.hf._reader import ModelReader
     from sqs_codec.system.hf._sampling import verify_jobs
     from sqs_codec.system.hf._text import encode_prompt, tokenizer_fingerprint
 except ModuleNotFoundError as error:
@@ -35,9 +36,9 @@ __all__ = [
     "CachedModel",
     "Cloud",
     "Draft",
-    "Edge",
     "LanguageModel",
     "ModelError",
+    "ModelReader",
     "custom_generate",
     "encode_prompt",
     "load_model",

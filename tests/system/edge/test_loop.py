@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-import heapq
 import itertools
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Generator, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 import sqs_codec as sqs
+from benchmarks.harness.recorded import Steps
+from benchmarks.relay import Link as Like
+from benchmarks.world import MAX_MESSAGE, Cloud, World, WorldLink, ways
 from sqs_codec import Verdict
 from sqs_codec.system.edge import (
+    DraftModel,
     FixedPlan,
     Hints,
     Observation,
     Plan,
+    Planning,
     RefusalError,
     Step,
     generate,
@@ -34,7 +38,6 @@ from sqs_codec.system.session import (
     Setting,
     verify_jobs,
 )
-from sqs_codec.system.session import _wire as wire
 
 VOCAB_SIZE = 32
 PROMPT = [3, 1, 4]
@@ -47,18 +50,16 @@ PLANS = {
 }
 
 
-class Toy:
+class Toy(DraftModel):
     """A model whose logits depend on the last two tokens."""
 
     def __init__(self, noise: float) -> None:
         shape = (VOCAB_SIZE, VOCAB_SIZE, VOCAB_SIZE)
         own = np.random.default_rng(1).normal(0, noise, shape)
         self._table = np.random.default_rng(0).normal(0, 3, shape) + own
-        self.calls = 0
 
     def logits(self, tokens: Sequence[int], last: int = 1) -> NDArray[np.float64]:
         """The rows after the last tokens."""
-        self.calls += 1
         before = [PROMPT[0], *tokens]
         return np.array(
             [self._table[before[i], before[i + 1]] for i in range(len(tokens))][-last:]
@@ -68,7 +69,7 @@ class Toy:
 TARGET = Toy(0.0)
 
 
-class Cloud:
+class Verifier:
     """A verifier by a toy."""
 
     vocab_size = VOCAB_SIZE
@@ -76,11 +77,11 @@ class Cloud:
 
     def verify(self, jobs: Sequence[Job]) -> list[Verdict | None]:
         """The verdict on each job."""
-        return [self._verify(job) for job in jobs]
-
-    def _verify(self, job: Job) -> Verdict | None:
-        rows = TARGET.logits([*job.text, *job.drafted], len(job.drafted) + 1)
-        return verify_jobs([job], rows[: job.wanted])[0]
+        rows = [
+            TARGET.logits([*job.text, *job.drafted], len(job.drafted) + 1)[: job.wanted]
+            for job in jobs
+        ]
+        return verify_jobs(jobs, np.concatenate(rows))
 
     def forget(self, session: bytes) -> None:
         """There is nothing to forget."""
@@ -105,153 +106,94 @@ def edge(
         stop=stop,
         session_id=bytes(16),
         seed=bytes(16),
-        max_message=1200,
+        max_message=MAX_MESSAGE,
     )
 
 
 def local() -> Link:
-    return LocalLink(Cloud())
+    return LocalLink(Verifier())
 
 
-class Clock:
-    """Time that passes when someone waits."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        """The time."""
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        """Let time pass."""
-        self.now += seconds
-
-
-class Thin:
-    """A link with a delay, which may lose, repeat, reorder and break."""
-
-    overhead = 57
-
-    def __init__(
-        self,
-        clock: Clock,
-        inner: Link,
-        *,
-        delay: float = 0.05,
-        loss: float = 0.0,
-        breaks: float = 0.0,
-        rng: np.random.Generator | None = None,
-    ) -> None:
-        self._clock = clock
-        self._inner = inner
-        self._delay, self._loss, self._breaks = delay, loss, breaks
-        self._rng = np.random.default_rng(0) if rng is None else rng
-        self._queue: list[tuple[float, int, bytes | None]] = []  # None: one goes up
-        self._order = itertools.count()
-        self._up: dict[int, bytes] = {}
-        self.sent = self.received = 0
-        self.reliable = loss == 0
-        self.max_message = 1200
-        self.closed = False
-
-    def send(self, message: bytes) -> None:
-        """Let a message go up."""
-        assert len(message) <= self.max_message
-        self._may_break()
-        self.sent += len(message)
-        for due in self._arrivals():
-            number = next(self._order)
-            self._up[number] = message
-            heapq.heappush(self._queue, (due, number, None))
-
-    def receive(self, timeout: float | None) -> bytes | None:
-        """What comes down first; time passes meanwhile."""
-        assert timeout is not None
-        self._may_break()
-        until = self._clock.now + timeout
-        while self._queue and self._queue[0][0] <= until:
-            due, number, message = heapq.heappop(self._queue)
-            self._clock.now = max(self._clock.now, due)
-            if message is not None:
-                self.received += len(message)
-                return message
-            self._inner.send(self._up.pop(number))
-            while (answer := self._inner.receive(0)) is not None:
-                for due in self._arrivals():
-                    heapq.heappush(self._queue, (due, next(self._order), answer))
-        self._clock.now = until
-        return None
-
-    def close(self) -> None:
-        """Close both ends."""
-        self.closed = True
-        self._inner.close()
-
-    def _arrivals(self) -> list[float]:
-        """When each copy of a message arrives, if any does."""
-        copies = [self._clock.now + self._delay]
-        if self._loss:
-            jitter = self._rng.uniform(0, 3 * self._delay, 2)
-            copies = [copies[0] + late for late in jitter[: self._rng.integers(1, 3)]]
-            copies = [due for due in copies if self._rng.random() >= self._loss]
-        return copies
-
-    def _may_break(self) -> None:
-        if self.closed or self._rng.random() < self._breaks:
-            self.closed = True
-            raise LinkError("the link broke")
+def linked(
+    world: World,
+    seed: int = 0,
+    *,
+    kind: type[WorldLink] = WorldLink,
+    limits: Limits | None = None,
+    steps: Steps | None = None,
+    **like: float,
+) -> WorldLink:
+    """A link of 100 ms to a cloud that knows nothing; what may lose also repeats."""
+    cloud = Cloud(world, Verifier(), steps, limits=limits)
+    if like.get("loss"):
+        like |= {"duplicate": 0.5, "reorder": 0.5}
+    way = ways(Like(**{"trip": 0.1, **like}), seed)
+    return kind(world, cloud, *way, reliable=not like.get("loss"))
 
 
-def tokens(steps: Iterator[Step]) -> list[int]:
+def write(
+    world: World,
+    connect: Link | Callable[[], Link],
+    plan: Planning,
+    session: EdgeSession | None = None,
+    **given: Any,
+) -> Generator[Step, None, None]:
+    """Write 60 tokens on the world's clock, unless told otherwise."""
+    session = edge() if session is None else session
+    given = {"max_tokens": 60, "clock": world, "sleep": world.sleep, **given}
+    return generate(session, Toy(0.6), connect, plan, **given)
+
+
+class Flaky:
+    """Makes links that lose, and break after a while; each has another cloud."""
+
+    def __init__(self, world: World, loss: float, seed: int) -> None:
+        self._world, self._loss = world, loss
+        self._rng = np.random.default_rng(seed)
+        self.links: list[WorldLink] = []
+
+    def __call__(self) -> Link:
+        """Make one."""
+        seed = int(self._rng.integers(1 << 32))
+        link = linked(self._world, seed, loss=self._loss)
+        self._world.at(self._world.now + self._rng.exponential(3.0), link.snap)
+        self.links.append(link)
+        return link
+
+
+def tokens(steps: Iterable[Step]) -> list[int]:
     return [token for step in steps for token in step.tokens]
 
 
 @pytest.mark.parametrize("name", PLANS)
 def test_text_is_the_targets_own_and_as_long_as_asked(name: str) -> None:
     for length in (1, 2, 7, 60):
-        session, links = edge(), []
-
-        def connect(links: list[Link] = links) -> Link:
-            links.append(local())
-            return links[0]
-
+        session = edge()
+        made = iter([local()])
         steps = list(
-            generate(session, Toy(0.6), connect, PLANS[name], max_tokens=length)
+            generate(
+                *(session, Toy(0.6), lambda made=made: next(made), PLANS[name]),
+                max_tokens=length,
+            )
         )
-        text = [token for step in steps for token in step.tokens]
+        text = tokens(steps)
         assert text == greedy(length)
         assert session.text == [*PROMPT, *text]
-        assert len(links) == 1
         if name != "alone" and length == 60:
             assert 0 < sum(step.accepted for step in steps) < length
         assert all(step.tokens and step.reason for step in steps)
 
 
 @pytest.mark.parametrize("name", PLANS)
-@pytest.mark.parametrize("seed", range(3))
-def test_text_survives_loss_repetition_and_breaks(name: str, seed: int) -> None:
-    clock, rng = Clock(), np.random.default_rng(seed)
-    links: list[Thin] = []
-
-    def connect() -> Link:
-        # Each time the cloud is another one, which knows nothing.
-        inner = LocalLink(Cloud())
-        links.append(Thin(clock, inner, loss=0.2, breaks=0.01, rng=rng))
-        return links[-1]
-
-    session = edge(temperature=0)
-    steps = generate(
-        session,
-        Toy(0.6),
-        connect,
-        PLANS[name],
-        max_tokens=60,
-        clock=clock,
-        sleep=clock.sleep,
-    )
-    assert tokens(steps) == greedy(60)
-    assert all(link.closed for link in links)
+def test_text_survives_loss_repetition_and_breaks(name: str) -> None:
+    made = 0
+    for seed in range(3):
+        world = World()
+        flaky = Flaky(world, 0.2, seed)
+        assert tokens(write(world, flaky, PLANS[name])) == greedy(60)
+        assert all(link.closed for link in flaky.links)
+        made += len(flaky.links)
+    assert made > 3
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -259,46 +201,24 @@ def test_hints_change_no_token(seed: int) -> None:
     """Of a drawn text, on a link that loses and breaks, with clouds in turn."""
     texts = []
     for name, loss in (("alone", 0.0), ("hints", 0.0), ("hints", 0.2)):
-        clock, rng, session = Clock(), np.random.default_rng(seed), edge(temperature=1)
-
-        def connect(clock=clock, rng=rng, loss=loss) -> Link:  # type: ignore[no-untyped-def]
-            inner = LocalLink(Cloud())
-            return Thin(clock, inner, loss=loss, breaks=loss / 10, rng=rng)
-
-        steps = generate(
-            session,
-            Toy(0.6),
-            connect,
-            PLANS[name],
-            max_tokens=60,
-            clock=clock,
-            sleep=clock.sleep,
-        )
-        texts.append(tokens(steps))
+        world = World()
+        flaky = Flaky(world, loss, seed)
+        texts.append(tokens(write(world, flaky, PLANS[name], edge(temperature=1))))
     assert texts[0] == texts[1] == texts[2]
 
 
 def test_a_slow_link_is_given_time() -> None:
-    def sent(delay: float, *, reliable: bool) -> int:
-        clock = Clock()
-        link = Thin(clock, local(), delay=delay)
+    def sent(trip: float, *, reliable: bool) -> int:
+        world = World()
+        link = linked(world, trip=trip)
         link.reliable = reliable
-        steps = generate(
-            edge(),
-            Toy(0.6),
-            lambda: link,
-            FixedPlan(4),
-            max_tokens=60,
-            clock=clock,
-            sleep=clock.sleep,
-        )
-        assert tokens(steps) == greedy(60)
+        assert tokens(write(world, link, FixedPlan(4))) == greedy(60)
         return link.sent
 
-    once = sent(0.001, reliable=True)
-    assert sent(0.45, reliable=False) == once
+    once = sent(0.002, reliable=True)
+    assert sent(0.9, reliable=False) == once
     # Slower than the first guess: that costs a few repetitions, then it is known.
-    assert once < sent(1.5, reliable=False) < 2 * once
+    assert once < sent(3.0, reliable=False) < 2 * once
 
 
 class Script:
@@ -342,9 +262,9 @@ def test_a_stop_token_ends_the_text(name: str) -> None:
 
 
 def test_closing_the_text_ends_the_session_and_the_link() -> None:
-    clock = Clock()
-    link = Thin(clock, local())
-    steps = generate(edge(), Toy(0.6), lambda: link, FixedPlan(4), max_tokens=40)
+    world = World()
+    link = linked(world)
+    steps = write(world, link, FixedPlan(4))
     next(steps)
     assert not link.closed
     before = link.sent
@@ -357,7 +277,7 @@ def test_closing_the_text_ends_the_session_and_the_link() -> None:
 def test_text_fills_what_the_cloud_reads(name: str) -> None:
     for max_text in range(len(PROMPT) + 1, len(PROMPT) + 9):
         session = edge()
-        link = LocalLink(Cloud(), limits=Limits(max_text=max_text))
+        link = LocalLink(Verifier(), limits=Limits(max_text=max_text))
         found = tokens(generate(session, Toy(0.6), link, PLANS[name], max_tokens=60))
         assert found == greedy(max_text - len(PROMPT))
         assert session.finished
@@ -365,26 +285,18 @@ def test_text_fills_what_the_cloud_reads(name: str) -> None:
 
 @pytest.mark.parametrize("name", PLANS)
 def test_a_cloud_that_takes_shorter_texts_ends_it_with_that_reason(name: str) -> None:
-    clock = Clock()
-    links: list[Thin] = []
+    world = World()
+    links: list[WorldLink] = []
 
     def connect() -> Link:
         limits = Limits(max_text=4000 if links else 4096)
-        links.append(Thin(clock, LocalLink(Cloud(), limits=limits), delay=0.01))
+        links.append(linked(world, limits=limits, steps=Steps(0.0, 0.01, 0.0)))
         return links[-1]
 
     session = edge()
-    steps = generate(
-        session,
-        Toy(0.6),
-        connect,
-        PLANS[name],
-        max_tokens=200,
-        clock=clock,
-        sleep=clock.sleep,
-    )
+    steps = write(world, connect, PLANS[name], session, max_tokens=200)
     found = [*next(steps).tokens]
-    links[0]._breaks = 1.0
+    links[0].snap()
     with pytest.raises(RefusalError, match=r"took texts of 4096 tokens, .* takes 4000"):
         list(steps)
     assert session.text == [*PROMPT, *found]
@@ -394,45 +306,14 @@ def test_a_cloud_that_takes_shorter_texts_ends_it_with_that_reason(name: str) ->
 def test_a_reader_may_take_longer_than_patience_lasts(*, reliable: bool) -> None:
     """What the cloud has sent meanwhile is there; it isn't silent."""
 
-    class OneByOne(LocalLink):
-        def receive(self, timeout: float | None) -> bytes | None:
-            message = super().receive(timeout)
-            if message is not None and message[0] == 3:
-                tokens = wire.parse_down(message, VOCAB_SIZE)
-                assert isinstance(tokens, wire.Tokens)
-                message, *others = (
-                    wire.Tokens(tokens.number, 0, tokens.offset + i, [token]).to_bytes(
-                        VOCAB_SIZE
-                    )
-                    for i, token in enumerate(tokens.tokens)
-                )
-                self._inbox.extendleft(others[::-1])
-            return message
-
-    class Spaced(Thin):
-        late = 0.0
-
-        def _arrivals(self) -> list[float]:
-            self.late = max(self.late, self._clock.now + self._delay) + 0.01
-            return [self.late]
-
     def sent(pause: float) -> int:
-        clock = Clock()
-        link = Spaced(clock, OneByOne(Cloud()))
+        world = World()
+        link = linked(world, steps=Steps(0.0, 0.01, 0.0))
         link.reliable = reliable
         found: list[int] = []
-        for step in generate(
-            edge(),
-            Toy(0.6),
-            link,
-            FixedPlan(0),
-            max_tokens=40,
-            patience=60,
-            clock=clock,
-            sleep=clock.sleep,
-        ):
+        for step in write(world, link, FixedPlan(0), max_tokens=40, patience=60):
             found += step.tokens
-            clock.now += pause
+            world.sleep(pause)
         assert found == greedy(40)
         return link.sent
 
@@ -447,10 +328,10 @@ def test_a_cloud_that_breaks_on_every_round_is_given_up(
 
     The log says that it is gone, and that it is back, each once.
     """
-    clock = Clock()
+    world = World()
     pauses: list[float] = []
 
-    class Breaking(Thin):
+    class Breaking(WorldLink):
         def send(self, message: bytes) -> None:
             if message[0] >= 0x80 and len(pauses) < breaks:
                 raise LinkError("the link broke")
@@ -458,16 +339,14 @@ def test_a_cloud_that_breaks_on_every_round_is_given_up(
 
     def sleep(seconds: float) -> None:
         pauses.append(seconds)
-        clock.sleep(seconds)
+        world.sleep(seconds)
 
-    steps = generate(
-        edge(),
-        Toy(0.6),
-        lambda: Breaking(clock, local()),
+    steps = write(
+        world,
+        lambda: linked(world, kind=Breaking),
         FixedPlan(4),
         max_tokens=8,
         patience=30,
-        clock=clock,
         sleep=sleep,
     )
     if breaks == 8:
@@ -480,7 +359,7 @@ def test_a_cloud_that_breaks_on_every_round_is_given_up(
         return
     with pytest.raises(LinkError, match=r"no word from the cloud for 3. s: the link"):
         list(steps)
-    assert 30 <= clock.now < 40
+    assert 30 <= world.now < 40
 
 
 def test_the_longer_waits_have_an_end() -> None:
@@ -492,7 +371,7 @@ def test_the_longer_waits_have_an_end() -> None:
 
 @pytest.mark.parametrize("where", ["plan", "observe", "logits", "end"])
 def test_whatever_raises_the_link_is_closed(where: str) -> None:
-    link, planner, draft = Thin(Clock(), local()), Script([4]), Toy(0.6)
+    link, planner, draft = linked(World()), Script([4]), Toy(0.6)
 
     def fail(*_: object) -> None:
         raise ZeroDivisionError
@@ -516,7 +395,7 @@ def test_a_refusal_says_why() -> None:
     steps = generate(
         edge(tokenizer=bytes(8)),
         Toy(0.0),
-        lambda: LocalLink(Cloud(), tokenizer=bytes([7] * 8)),
+        lambda: LocalLink(Verifier(), tokenizer=bytes([7] * 8)),
         FixedPlan(4),
         max_tokens=4,
     )
@@ -533,73 +412,45 @@ def failing(reason: str) -> Callable[[], Link]:
 
 
 def test_no_first_link_is_told_at_once() -> None:
-    clock = Clock()
-    steps = generate(
-        edge(),
-        Toy(0.0),
-        failing("connection refused"),
-        FixedPlan(4),
-        max_tokens=4,
-        clock=clock,
-        sleep=clock.sleep,
-    )
+    world = World()
     with pytest.raises(LinkError, match=r"^connection refused$"):
-        next(steps)
-    assert clock.now == 0
+        next(write(world, failing("connection refused"), FixedPlan(4)))
+    assert world.now == 0
 
 
 @pytest.mark.parametrize("loss", [0.0, 0.3])
 def test_a_cloud_that_stays_away_is_given_up(loss: float) -> None:
-    clock = Clock()
-    links: list[Thin] = []
+    world = World()
+    links: list[WorldLink] = []
 
     def connect() -> Link:
         if links:
             raise LinkError("connection refused")
-        links.append(Thin(clock, local(), loss=loss))
+        links.append(linked(world, loss=loss))
         return links[0]
 
-    steps = generate(
-        edge(),
-        Toy(0.6),
-        connect,
-        FixedPlan(4),
-        max_tokens=400,
-        patience=20,
-        clock=clock,
-        sleep=clock.sleep,
-    )
+    steps = write(world, connect, FixedPlan(4), max_tokens=400, patience=20)
     next(steps)
-    links[0]._breaks = 1.0
-    began = clock.now
+    links[0].snap()
+    began = world.now
     with pytest.raises(LinkError, match=r"no word from the cloud .* refused"):
         list(steps)
-    assert 20 <= clock.now - began < 40
+    assert 20 <= world.now - began < 40
 
 
 @pytest.mark.parametrize("reliable", [True, False])
 def test_silence_is_not_waited_for_without_end(reliable: bool) -> None:
-    clock = Clock()
-    made: list[Thin] = []
+    world = World()
+    made: list[WorldLink] = []
 
     def connect() -> Link:
-        made.append(Thin(clock, local(), loss=1.0))
+        made.append(linked(world, loss=1.0))
         made[-1].reliable = reliable
         return made[-1]
 
-    steps = generate(
-        edge(),
-        Toy(0.6),
-        connect,
-        FixedPlan(4),
-        max_tokens=4,
-        patience=120,
-        clock=clock,
-        sleep=clock.sleep,
-    )
     with pytest.raises(LinkError, match="answer"):
-        next(steps)
-    assert 120 <= clock.now < 300
+        next(write(world, connect, FixedPlan(4), patience=120))
+    assert 120 <= world.now < 300
     # Where messages may be lost, another connection is worth a try.
     assert (len(made) > 1) == (not reliable)
 
@@ -609,43 +460,23 @@ def test_max_tokens_is_checked() -> None:
         next(generate(edge(), Toy(0), local, FixedPlan(4), max_tokens=0))
 
 
-def heard(plan: Plan, delay: float) -> list[Observation]:
+def heard(plan: Plan, trip: float) -> list[Observation]:
     """What a planner hears of the handshake and of the first answer."""
-    clock = Clock()
-    planner = Script([0])
+    world, planner = World(), Script([0])
     planner.plan = lambda: plan  # type: ignore[method-assign]
-    session = edge()
-    link = Thin(clock, local(), delay=delay)
+    link = linked(world, trip=trip, steps=Steps(0.0, 0.05, 0.0))
     link.reliable = False
-    inner = session.receive
-
-    def receive(message: bytes) -> object:
-        events = inner(message)
-        if (welcome := session._welcome) is not None:
-            # As a cloud says that knows them.
-            session._welcome = replace(welcome, steps={1: 50.0})
-        return events
-
-    session.receive = receive  # type: ignore[method-assign, assignment]
-    steps = generate(
-        session,
-        Toy(0.6),
-        lambda: link,
-        planner,
-        max_tokens=4,
-        clock=clock,
-        sleep=clock.sleep,
-    )
+    steps = write(world, link, planner, max_tokens=4)
     next(steps)
     steps.close()
     return planner.heard[:2]
 
 
 def test_planner_hears_what_the_handshake_shows() -> None:
-    first, _ = heard(Plan(3, 0, ""), 0.2)
+    first, _ = heard(Plan(3, 0, ""), 0.4)
     assert first.drafted == first.accepted == 0
     assert first.wait_seconds == pytest.approx(0.4 + 0.05)
-    assert first.target_steps == {1: 0.05}
+    assert first.target_steps == {1: 0.05, 6: 0.05}
     assert first.bytes_up > 100
 
 
@@ -653,34 +484,26 @@ def test_planner_hears_of_the_bytes_that_an_answer_waited_for() -> None:
     """What is sent again, and hints that are sent meanwhile, come after them."""
     alone, hints = Plan(0, 0, ""), Plan(0, 0, "", Hints())
     once, *others = (
-        [observation.bytes_up for observation in heard(plan, delay)]
-        for plan, delay in ((alone, 0.2), (hints, 0.2), (hints, 1.5))
+        [observation.bytes_up for observation in heard(plan, trip)]
+        for plan, trip in ((alone, 0.4), (hints, 0.4), (hints, 3.0))
     )
     assert once[1] > len(PROMPT)
     assert others == [once, once]
 
 
 def test_a_link_that_takes_less_is_refused_whatever_was_drafted() -> None:
-    clock = Clock()
-    links = [Thin(clock, local()) for _ in range(3)]
-    links[1].max_message = 1199
+    world = World()
+    links = [linked(world) for _ in range(3)]
+    links[1].max_message = MAX_MESSAGE - 1
     made = iter(links)
-    steps = generate(
-        edge(),
-        Toy(0.6),
-        lambda: next(made),
-        FixedPlan(2),
-        max_tokens=40,
-        clock=clock,
-        sleep=clock.sleep,
-    )
+    steps = write(world, lambda: next(made), FixedPlan(2), max_tokens=40)
     text = tokens(itertools.islice(steps, 3))
-    links[0].closed = True
+    links[0].snap()
     text += tokens(steps)
     assert text == greedy(40)
     assert links[1].closed
     assert links[1].sent == 0
-    few = Thin(clock, local())
+    few = linked(world)
     few.max_message = 600
     with pytest.raises(LinkError, match="takes messages of 600 bytes"):
-        next(generate(edge(), Toy(0.6), few, FixedPlan(2), max_tokens=4))
+        next(write(world, few, FixedPlan(2)))

@@ -409,35 +409,34 @@ def test_plans_of_other_sessions_are_refused() -> None:
 # What it is worth
 
 
+CASE = dataclasses.replace(benchmark.CASES[0], texts=1, losses=(0.0,))
+GRID = benchmark.Grid(
+    *((), ((2e3, 0.1), (3e4, 0.02), (1e6, 0.1)), 100),
+    *(benchmark.HINTS[:1], (6,), 48),
+)
+
+
 @lru_cache
-def simulated() -> list[benchmark.Outcome]:
-    grid = benchmark.Grid((), (2e3, 3e4, 1e6), (0.02, 0.1), (0.0,), 2, (), 200)
-    return benchmark.compare(benchmark.CASES[0], grid)
+def written() -> list[benchmark.Outcome]:
+    return benchmark.compare(CASE, GRID)
 
 
 def test_hints_are_ahead_of_rounds_and_the_cloud_alone() -> None:
-    fast, slow = simulated()
-    assert (fast.hinted[0] / fast.without).min() >= 0.97
-    assert (slow.hinted[0] / slow.without).min() >= 1.0
-    assert (slow.hinted[0] / slow.without).mean() >= 1.1
+    fast, slow = (one.speed["hints"] / one.without for one in written())
+    assert fast.min() >= 0.97
+    assert slow.min() >= 1.0
+    assert slow.mean() >= 1.1
 
 
 @pytest.mark.parametrize("cloud", [0, 1])
 def test_planners_come_near_the_best(cloud: int) -> None:
-    one = simulated()[cloud]
-    best = np.maximum(one.without, one.hinted.max(0))
-    assert np.mean(one.speed("planner") >= 0.9 * best) >= 0.8
-    assert (one.speed("planner") / one.speed("alone")).min() >= 0.95
-    assert np.mean(one.speed("for bytes") >= 0.9 * one.without) >= 0.8
-    assert (one.speed("for bytes") / one.speed("alone")).min() >= 0.93
+    one = written()[cloud]
+    assert (one.speed["planner"] / one.best).min() >= 0.9
+    assert (one.speed["planner"] / one.speed["alone"]).min() >= 0.95
+    assert np.mean(one.speed["for bytes"] >= 0.9 * one.without) >= 0.6
+    assert (one.speed["for bytes"] / one.speed["alone"]).min() >= 0.93
 
 
 def test_sessions_that_share_a_cloud_have_more_of_it_with_hints() -> None:
-    grid = dataclasses.replace(benchmark.QUICK, sessions=(8,), rows=250)
-    for one in benchmark.share(benchmark.CASES[0], grid):
-        assert one.hints >= 0.99 * max(one.alone, one.rounds), one
-
-
-def test_all_is_printed_in_miniature(capsys: pytest.CaptureFixture[str]) -> None:
-    benchmark.main(["--quick"])
-    assert "hints" in capsys.readouterr().out
+    for name, _, speed in benchmark.together(CASE, GRID):
+        assert speed["hints"] >= 0.97 * max(speed.values()), name

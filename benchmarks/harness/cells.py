@@ -1,0 +1,345 @@
+"""Texts to write over a link, and what comes of them, whichever clock runs.
+
+`benchmarks.experiments.system` writes them with a real server over a real socket,
+`simulate` here on a virtual clock.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Literal, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.harness.recorded import RecordedDraft, RecordedVerifier, Steps
+from benchmarks.rate.schemes import Row
+from benchmarks.relay import Link
+from benchmarks.world import Cloud, World, WorldLink, ways
+from sqs_codec.system.edge import (
+    FixedPlan,
+    Observation,
+    Plan,
+    Planner,
+    Planning,
+    Step,
+    generate,
+)
+from sqs_codec.system.session import EdgeSession, Sampling, Setting
+from sqs_codec.system.session._numbers import seed_of
+
+JITTER = 0.1
+"""Of a link, unless something else is said."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """A text that was recorded.
+
+    Attributes
+    ----------
+    prompt : tuple of int
+    draft, target : Path
+        Files of arrays [n, V], float32 or float16: the logits of both models, row i
+        those for the token number i after the prompt.
+    """
+
+    prompt: tuple[int, ...]
+    draft: Path
+    target: Path
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Texts to write over one link by one plan, one after the other.
+
+    Attributes
+    ----------
+    key : str
+        Names it in what comes of it.
+    link : Link
+    texts : tuple of Text
+    tokens : int
+        Of each text, no more than its rows.
+    settings : tuple of Setting
+    plan : FixedPlan or None
+        With None a `Planner` chooses, which learns from text to text.
+    steps : Steps
+        Seconds of both models.
+    temperature : float
+    seed : int
+    modes : sequence of str
+        Which the planner chooses from. Texts with rounds depend on more than the seed.
+    prefer : str
+        As the planner takes it.
+    """
+
+    key: str
+    link: Link
+    texts: tuple[Text, ...]
+    tokens: int
+    settings: tuple[Setting, ...]
+    plan: FixedPlan | None
+    steps: Steps
+    temperature: float = 0.7
+    seed: int = 0
+    modes: tuple[str, ...] = ("alone", "hints")
+    prefer: Literal["speed", "bytes"] = "speed"
+
+    @property
+    def vocab_size(self) -> int:
+        """V."""
+        return self.settings[0].codec.vocab_size
+
+    @property
+    def sampling(self) -> Sampling:
+        """How texts are drawn."""
+        return Sampling(self.temperature)
+
+    @property
+    def in_rounds(self) -> bool:
+        """Whether there may be rounds."""
+        if self.plan is None:
+            return "rounds" in self.modes
+        return self.plan.plan().length > 0
+
+    def planner(self) -> Planning:
+        """Return what plans; a planner knows nothing yet."""
+        if self.plan is not None:
+            return self.plan
+        return Planner(
+            self.settings,
+            sampling=self.sampling,
+            overhead=WorldLink.overhead,
+            modes=self.modes,
+            prefer=self.prefer,
+        )
+
+    def rows(self, file: Path) -> NDArray[np.floating]:
+        """Return a model's rows of a text."""
+        rows: NDArray[np.floating] = np.load(file, mmap_mode="r")
+        if len(rows) < self.tokens:
+            raise ValueError(
+                f"{file} has {len(rows)} rows, and texts have {self.tokens} tokens"
+            )
+        return rows
+
+    def positions(self) -> Iterator[Row]:
+        """Yield what both models say at each position of the texts."""
+        for text in self.texts:
+            pairs = zip(self.rows(text.draft), self.rows(text.target), strict=True)
+            for pair in itertools.islice(pairs, self.tokens):
+                yield Row(*pair, self.temperature)
+
+
+@dataclass(frozen=True)
+class Played:
+    """What came of one text.
+
+    The clock starts when the edge makes its first plan, as the link is there and the
+    session open by then, and nothing is left on the uplink. The prompt goes up while
+    the clock runs. All bytes are those of IP.
+
+    Attributes
+    ----------
+    tokens : int
+    seconds, first : float
+        To the last token and to the first.
+    passes, rows, drafted, accepted : int
+        Passes of the target, rows of the draft, tokens that were drafted or guessed,
+        and how many of them were accepted or right.
+    bytes_up, bytes_down : int
+        While the clock ran.
+    late : float
+        Seconds by which the link's datagrams and the models' steps came later than
+        stated, because this machine had no time; their sum.
+    reason : str
+        The planner's last one.
+    text : list of int
+    """
+
+    tokens: int
+    seconds: float
+    first: float
+    passes: int
+    rows: int
+    drafted: int
+    accepted: int
+    bytes_up: int
+    bytes_down: int
+    late: float
+    reason: str
+    text: list[int]
+
+
+class Reading(NamedTuple):
+    """The clock and the counters at a moment."""
+
+    at: float
+    up: int
+    down: int
+    late: float
+
+    def since(self, early: Reading) -> Reading:
+        """Return what has passed."""
+        return Reading(*(a - b for a, b in zip(self, early, strict=True)))
+
+
+class System(Protocol):
+    """An edge that writes texts with a cloud."""
+
+    draft: RecordedDraft
+    verifier: RecordedVerifier
+
+    def read(self) -> Reading:
+        """Read the clock and the counters."""
+
+    def settle(self) -> None:
+        """Wait until the uplink is free."""
+
+    def steps(self, text: Text, planner: Planning) -> Iterator[Step]:
+        """Write a text."""
+
+
+class _Watched:
+    """A planner, and what is read when it is first asked in a text.
+
+    It isn't asked before the uplink is free of what was sent twice to open the session.
+    """
+
+    def __init__(self, planner: Planning, system: System) -> None:
+        self._planner, self._system = planner, system
+        self.began: Reading | None = None
+
+    def plan(self) -> Plan:
+        """Return what to do next."""
+        if self.began is None:
+            self._system.settle()
+            self.began = self._system.read()
+        return self._planner.plan()
+
+    def observe(self, observation: Observation) -> None:
+        """Learn what came of it."""
+        self._planner.observe(observation)
+
+
+def write(cell: Cell, system: System) -> Iterator[Played]:
+    """Write the texts of a cell."""
+    planner = cell.planner()
+    for number, text in enumerate(cell.texts):
+        prompt, seed = len(text.prompt), [cell.seed, number]
+        system.draft.begin(prompt, cell.rows(text.draft), [*seed, 0])
+        system.verifier.begin(prompt, cell.rows(text.target), [*seed, 1])
+        watched, rows = _Watched(planner, system), system.draft.rows
+        steps, readings = [], []
+        for step in system.steps(text, watched):
+            readings.append(system.read())
+            steps.append(step)
+        assert watched.began is not None
+        yield _played(steps, [watched.began, *readings], system.draft.rows - rows)
+
+
+def _played(steps: Sequence[Step], readings: Sequence[Reading], rows: int) -> Played:
+    """Sum up a text, of which steps and readings are known.
+
+    The first reading is that of the first plan; then there is one of each step.
+    """
+    began, first, *_ = readings
+    whole = readings[-1].since(began)
+    text = [token for step in steps for token in step.tokens]
+    return Played(
+        tokens=len(text),
+        seconds=whole.at,
+        first=first.at - began.at,
+        passes=len(steps),
+        rows=rows,
+        drafted=sum(step.drafted for step in steps),
+        accepted=sum(step.accepted for step in steps),
+        bytes_up=whole.up,
+        bytes_down=whole.down,
+        late=whole.late,
+        reason=steps[-1].reason,
+        text=text,
+    )
+
+
+# On a virtual clock
+
+
+class _Virtual:
+    """An edge of a world, and its link to a cloud."""
+
+    def __init__(
+        self, cell: Cell, world: World, cloud: Cloud, verifier: RecordedVerifier
+    ) -> None:
+        self._cell, self._world, self._cloud = cell, world, cloud
+        seconds, v = cell.steps.draft, cell.vocab_size
+        self.draft = RecordedDraft(v, seconds, world, world.sleep)
+        self.verifier = verifier
+        self._up, self._down = ways(cell.link, cell.seed)
+
+    def read(self) -> Reading:
+        """Read the clock and the counters."""
+        return Reading(self._world.now, self._up.bytes, self._down.bytes, 0.0)
+
+    def settle(self) -> None:
+        """Wait until the uplink is free."""
+        self._world.sleep(max(0.0, self._up.free - self._world.now))
+
+    def steps(self, text: Text, planner: Planning) -> Iterator[Step]:
+        """Write a text, as `Edge` does."""
+        cell, world = self._cell, self._world
+        link = WorldLink(world, self._cloud, self._up, self._down)
+        session = EdgeSession(
+            cell.settings,
+            text.prompt,
+            rng=self.draft.rng,
+            sampling=cell.sampling,
+            max_message=link.max_message,
+            seed=seed_of(cell.seed, text.prompt),
+            rounds=cell.in_rounds,
+        )
+        return generate(
+            session,
+            self.draft,
+            link,
+            planner,
+            max_tokens=cell.tokens,
+            clock=world,
+            sleep=world.sleep,
+        )
+
+
+def simulate(cell: Cell) -> list[Played]:
+    """Write the texts of a cell on a virtual clock."""
+    world, verifier = World(), RecordedVerifier(cell.vocab_size)
+    cloud = Cloud(world, verifier, cell.steps)
+    return [*write(cell, _Virtual(cell, world, cloud, verifier))]
+
+
+def share(cell: Cell, edges: int) -> float:
+    """Let edges share a cloud on a virtual clock; return tokens a second of them all.
+
+    They write a cell's first text, each by numbers of its own, and what counts is
+    what they have when the first one is done.
+    """
+    (text,) = cell.texts
+    world, verifier = World(), RecordedVerifier(cell.vocab_size)
+    cloud = Cloud(world, verifier, cell.steps)
+    prompt = len(text.prompt)
+    verifier.begin(prompt, cell.rows(text.target), None)
+
+    def one(number: int) -> list[tuple[float, int]]:
+        own = replace(cell, seed=number)
+        virtual = _Virtual(own, world, cloud, verifier)
+        virtual.draft.begin(prompt, cell.rows(text.draft), [number])
+        steps = virtual.steps(text, cell.planner())
+        return [(world.now, len(step.tokens)) for step in steps]
+
+    came = world.together([partial(one, n) for n in range(edges)])
+    end = min(each[-1][0] for each in came)
+    return sum(n for each in came for at, n in each if at <= end) / end

@@ -1,0 +1,305 @@
+"""The real loop and the real sessions on a virtual clock.
+
+Edges are those of `sqs_codec.system.edge.generate`, which takes a clock and a sleep:
+here a `World`. Clouds are `CloudSession`s, whose jobs a `Cloud` does as the server and
+its engine do: all that wait in one call, hints by the server's threshold. Between them
+are the directions of a link as `benchmarks.relay` has them, for datagrams. Whatever is
+computed takes no time but what is stated.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TypeVar
+
+import numpy as np
+
+from benchmarks.harness.recorded import Steps
+from benchmarks.relay import GOOD, HEADERS, Link, Way
+from sqs_codec import Verdict
+from sqs_codec.system.engine._batch import MOST_AT_ONCE
+from sqs_codec.system.serve._threshold import HintThreshold
+from sqs_codec.system.session import (
+    CloudSession,
+    Job,
+    Limits,
+    LinkError,
+    Verifier,
+    session_of,
+    unknown_session,
+)
+
+RECORD = 29
+"""Bytes of DTLS around a message."""
+
+MAX_MESSAGE = 1200 - RECORD
+
+T = TypeVar("T")
+
+
+class _Strand:
+    """Whoever lets time pass: the calling thread, or one of those that take turns."""
+
+    def __init__(self) -> None:
+        self.turn = threading.Semaphore(0)
+        self.waits = 0
+
+
+class World:
+    """A clock, and what happens while somebody lets time pass.
+
+    Attributes
+    ----------
+    now : float
+        Seconds.
+    """
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self._events: list[tuple[float, int, Callable[[], _Strand | None]]] = []
+        self._order = itertools.count()
+        self._strand = _Strand()
+        self._together = 0
+
+    def __call__(self) -> float:
+        """Return the time."""
+        return self.now
+
+    def at(self, due: float, action: Callable[[], _Strand | None]) -> None:
+        """Do something at a time; it may say whose turn it is then."""
+        heapq.heappush(self._events, (due, next(self._order), action))
+
+    def sleep(self, seconds: float) -> None:
+        """Let time pass."""
+        self.wait(seconds)
+
+    def wait(self, seconds: float, link: WorldLink | None = None) -> None:
+        """Let time pass until something comes over a link, if one is given."""
+        mine = self._strand
+        mine.waits += 1
+        number = mine.waits
+        self.at(self.now + seconds, lambda: mine if mine.waits == number else None)
+        if link is not None:
+            link.reader = mine
+        self._go_on(mine)
+        mine.waits += 1
+
+    def _go_on(self, mine: _Strand | None) -> None:
+        """Let happen what happens until it is somebody's turn, and then `mine`."""
+        strand = None
+        while strand is None:
+            self.now, _, action = heapq.heappop(self._events)
+            strand = action()
+        self._strand = strand
+        if strand is not mine:
+            strand.turn.release()
+            if mine is not None:
+                mine.turn.acquire()
+
+    def together(self, calls: Sequence[Callable[[], T]]) -> list[T]:
+        """Call functions that let time pass, at the same time; return their results.
+
+        Each has a thread, as it can't be left in any other way, and only one of them
+        ever runs.
+        """
+        self._together = len(calls)
+        with ThreadPoolExecutor(len(calls)) as pool:
+            futures = []
+            for call in calls:
+                strand = _Strand()
+                self.at(self.now, lambda strand=strand: strand)
+                futures.append(pool.submit(self._run, strand, call))
+            self._go_on(None)
+            return [future.result() for future in futures]
+
+    def _run(self, strand: _Strand, call: Callable[[], T]) -> T:
+        strand.turn.acquire()
+        try:
+            return call()
+        finally:
+            self._together -= 1
+            if self._together:
+                self._go_on(None)
+
+
+class Cloud:
+    """A server: sessions, and a target model that does all jobs that wait at once.
+
+    Parameters
+    ----------
+    world : World
+    verifier : Verifier
+    steps : Steps, optional
+        What a call takes by its rows; to read a prompt takes no time. Without them
+        nothing does, and the server knows none.
+    limits : Limits, optional
+    """
+
+    def __init__(
+        self,
+        world: World,
+        verifier: Verifier,
+        steps: Steps | None = None,
+        *,
+        limits: Limits | None = None,
+    ) -> None:
+        self._world, self._verifier, self._steps = world, verifier, steps
+        self._limits = Limits() if limits is None else limits
+        self._told = steps and steps.told
+        self._threshold = HintThreshold(self._told)
+        self._sessions: dict[bytes, CloudSession] = {}
+        self._waiting: deque[tuple[WorldLink, CloudSession, Job]] = deque()
+        self._busy = False
+
+    def take(self, message: bytes, link: WorldLink) -> None:
+        """Take what has come over a link."""
+        session_id = session_of(message)
+        if session_id is not None:
+            link.session = self._sessions.get(session_id) or self._open(session_id)
+        if link.session is None:
+            link.answer(unknown_session())
+            return
+        link.session.receive(message)
+        self._go_on(link, link.session)
+        self._call()
+
+    def _open(self, session_id: bytes) -> CloudSession:
+        made = self._sessions[session_id] = CloudSession(
+            session_id,
+            limits=self._limits,
+            tokenizer=b"",
+            vocab_size=self._verifier.vocab_size,
+            max_text=self._verifier.max_text,
+            steps=self._told,
+        )
+        return made
+
+    def _go_on(self, link: WorldLink, session: CloudSession) -> None:
+        """Send what a session has to say, and take its next job."""
+        for message in session.data_to_send():
+            link.answer(message)
+        job = session.next_job(self._threshold.at(self._world.now))
+        if job is not None:
+            self._waiting.append((link, session, job))
+
+    def _call(self) -> None:
+        """Do the jobs that wait, unless the model is at others."""
+        if self._busy or not self._waiting:
+            return
+        count = min(len(self._waiting), MOST_AT_ONCE)
+        taken = [self._waiting.popleft() for _ in range(count)]
+        rows = sum(job.wanted for _, _, job in taken)
+        seconds = self._steps.verify(rows) if self._steps and rows else 0.0
+        self._busy = True
+        self._world.at(self._world.now + seconds, partial(self._done, taken))
+
+    def _done(self, taken: Sequence[tuple[WorldLink, CloudSession, Job]]) -> None:
+        """Give the verdicts; a call begins once all have given their next jobs."""
+        self._busy = False
+        verdicts = self._verifier.verify([job for _, _, job in taken])
+        for (_, session, job), verdict in zip(taken, verdicts, strict=True):
+            self._complete(session, job, verdict)
+        for link, session, _ in taken:
+            self._go_on(link, session)
+        self._call()
+
+    def _complete(
+        self, session: CloudSession, job: Job, verdict: Verdict | None
+    ) -> None:
+        before = session.text_length
+        session.complete(job, verdict)
+        self._threshold.count(session.text_length - before, self._world.now)
+
+
+class WorldLink:
+    """A link by datagrams to a cloud of the same world.
+
+    Parameters
+    ----------
+    world : World
+    cloud : Cloud
+    up, down : Way
+        Its directions.
+
+    Attributes
+    ----------
+    reliable : bool
+        Whether nobody asks again; datagrams aren't.
+    session : CloudSession or None
+        The cloud's.
+    reader : object
+        Who waits for what comes.
+    """
+
+    overhead = HEADERS + RECORD
+    max_message = MAX_MESSAGE
+
+    def __init__(
+        self, world: World, cloud: Cloud, up: Way, down: Way, *, reliable: bool = False
+    ) -> None:
+        self._world, self._cloud = world, cloud
+        self._up, self._down = up, down
+        self._inbox: deque[bytes] = deque()
+        self.reliable = reliable
+        self.session: CloudSession | None = None
+        self.reader: _Strand | None = None
+        self.sent = self.received = 0
+        self.closed = False
+
+    def send(self, message: bytes) -> None:
+        """Send a message; what becomes of it depends on the link."""
+        self._check()
+        assert len(message) <= self.max_message
+        self.sent += len(message)
+        for due, data in self._up.pass_on(message + bytes(RECORD), self._world.now):
+            self._world.at(due, partial(self._cloud.take, data[:-RECORD], self))
+
+    def answer(self, message: bytes) -> None:
+        """Send a message of the cloud's."""
+        for due, data in self._down.pass_on(message + bytes(RECORD), self._world.now):
+            self._world.at(due, partial(self._arrive, data[:-RECORD]))
+
+    def _arrive(self, message: bytes) -> _Strand | None:
+        self._inbox.append(message)
+        reader, self.reader = self.reader, None
+        return reader
+
+    def receive(self, timeout: float | None) -> bytes | None:
+        """Return the next message; None if none came within `timeout` seconds."""
+        self._check()
+        assert timeout is not None
+        if not self._inbox:
+            self._world.wait(timeout, self)
+            self.reader = None
+            self._check()
+        if not self._inbox:
+            return None
+        message = self._inbox.popleft()
+        self.received += len(message)
+        return message
+
+    def snap(self) -> _Strand | None:
+        """Break; whoever waits is told."""
+        self.closed = True
+        reader, self.reader = self.reader, None
+        return reader
+
+    def close(self) -> None:
+        """Close it."""
+        self.closed = True
+
+    def _check(self) -> None:
+        if self.closed:
+            raise LinkError("the link broke")
+
+
+def ways(link: Link = GOOD, seed: int | Sequence[int] = 0) -> tuple[Way, Way]:
+    """Return the directions of a link, up and down, with their chances by a seed."""
+    up, down = map(np.random.default_rng, np.random.SeedSequence(seed).spawn(2))
+    return Way(link, True, up), Way(link, False, down)
