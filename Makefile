@@ -33,6 +33,9 @@ FLOATS := tests/torch tests/cli/test_bits.py tests/system/hf/test_cloud.py \
     $(addprefix tests/benchmarks/test_, \
         distill.py experiments_replay.py experiments_rules.py)
 
+bench-test: $(VENV)/core ## run each program of benchmarks/ in miniature
+	$(BIN)/python -m pytest -rs -n 2 --dist worksteal tests/benchmarks/quick.py
+
 test-floats: $(VENV)/core
 	$(PYTEST) $(FLOATS)
 
@@ -211,6 +214,6 @@ build/wasm/sqs.wasm: .venv-wheels/packages bindings/wasm/parts.c $(CORE) \
 # Most targets install into an environment, and use all cores on their own.
 .NOTPARALLEL:
 
-.PHONY: help demo docs bindings quick test test-floats test-disguised experiments \
+.PHONY: help demo docs bindings quick test bench-test test-floats test-disguised experiments \
         test-bounds test-llama test-ray test-vllm test-web test-clients lint asan wheels \
         wasm fuzz libfuzzer prove sdist clean

@@ -9,7 +9,6 @@ compared, too. Needs the extras ``[bench]`` and ``[llama-cpp]``.
 
 from __future__ import annotations
 
-import argparse
 import time
 from typing import Any
 
@@ -17,7 +16,7 @@ import numpy as np
 import torch
 from rich.console import Console, Group
 
-from benchmarks.tables import about, dim, table
+from benchmarks.tables import about, command, dim, table
 from sqs_codec.cli.demo.count import softmax
 from sqs_codec.system.edge import DraftModel
 from sqs_codec.system.hf import CachedModel, load_model
@@ -38,7 +37,7 @@ def main() -> None:
     """Run the comparison and print it."""
     from sqs_codec.system.llama_cpp import Draft
 
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = command("draft_steps", __doc__, steps=2, repeats=1)
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)

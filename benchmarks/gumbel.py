@@ -105,12 +105,14 @@ def laws(draws: int, seed: int) -> Table:
     return shown
 
 
-def guesses(temperature: float, keys: int) -> tuple[Floats, NDArray[np.bool_], Floats]:
+def guesses(
+    temperature: float, keys: int, rows: int | None
+) -> tuple[Floats, NDArray[np.bool_], Floats]:
     """Return the chances of guesses, which one is right, and 1 - TV, by rows."""
     drafts, targets = load_drafts(), load_targets()
     chances, right, overlap = [], [], []
     options = {"temperature": temperature}
-    for i in range(len(drafts)):
+    for i in range(len(drafts))[:rows]:
         draft, target = drafts.row(i), targets.row(i)
         q, p = (np.exp(row / temperature, dtype=np.float64) for row in (draft, target))
         overlap.append(np.minimum(q / q.sum(), p / p.sum()).sum())
@@ -123,14 +125,14 @@ def guesses(temperature: float, keys: int) -> tuple[Floats, NDArray[np.bool_], F
     return np.array(chances), np.array(right), np.array(overlap)
 
 
-def coverage(keys: int) -> tuple[Table, Table]:
+def coverage(keys: int, rows: int | None) -> tuple[Table, Table]:
     """Return tables of how many draws guesses cover, and of how sure they are."""
     covered = table("Draws that m guesses cover", "temperature", *map(str, GUESSES))
     covered.add_column("1 - TV", justify="right")
     sure = table("First guesses that are right", "sure", *map(str, TEMPERATURES))
     shares = []
     for temperature in TEMPERATURES:
-        chances, right, overlap = guesses(temperature, keys)
+        chances, right, overlap = guesses(temperature, keys, rows)
         among = right.cumsum(1)[:, np.array(GUESSES) - 1].mean(0)
         numbers = *among, overlap.mean()
         covered.add_row(str(temperature), *(f"{x:.3f}" for x in numbers))
@@ -150,14 +152,15 @@ def coverage(keys: int) -> tuple[Table, Table]:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line."""
-    parser = command("gumbel", __doc__)
+    parser = command("gumbel", __doc__, draws=3000, keys=1, rows=20)
     parser.add_argument("--draws", type=int, default=10_000_000)
     parser.add_argument("--keys", type=int, default=4, help="for each pair of rows")
+    parser.add_argument("--rows", type=int, help="the first; all by default")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
     began = time.monotonic()
     console = Console()
-    console.print(laws(args.draws, args.seed), *coverage(args.keys))
+    console.print(laws(args.draws, args.seed), *coverage(args.keys, args.rows))
     measured = {**about(), "seconds": time.monotonic() - began}
     console.print(dim(about_line(measured)))
     return 0

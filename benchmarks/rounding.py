@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from rich.console import Console
 from benchmarks.tables import about, about_line, command, dim, table
 from sqs_codec.cli.demo.pair import smollm2_pair
 from sqs_codec.cli.options import DROP_LAYERS
-from sqs_codec.system.engine._registry import DEVICES, DTYPES
+from sqs_codec.system._base.devices import DEVICES, DTYPES
 from sqs_codec.system.hf import CachedModel
 from sqs_codec.system.hf._ragged import Cache, Piece, RaggedModel
 
@@ -32,11 +33,11 @@ ROUND, CHUNK = 6, 256
 PAIRS = ("ours, cached", "ours, anew", "cached, anew")
 
 
-def compare(model: Any) -> list[tuple[int, list[float]]]:
+def compare(model: Any, lengths: Sequence[int]) -> list[tuple[int, list[float]]]:
     """Return a text's length and its errors, in the order of `PAIRS`."""
     vocab_size = int(model.get_output_embeddings().weight.shape[0])
     rng = np.random.default_rng(0)
-    texts = [rng.integers(vocab_size, size=n + ROUND).tolist() for n in LENGTHS]
+    texts = [rng.integers(vocab_size, size=n + ROUND).tolist() for n in lengths]
     found = []
     for text, ours in zip(texts, side_by_side(model, vocab_size, texts), strict=True):
         alone = CachedModel(model, vocab_size)
@@ -64,7 +65,7 @@ def side_by_side(
     caches = [Cache() for _ in texts]
     for cache, text in zip(caches, texts, strict=True):
         cache.grow(ragged.layout, len(text))
-    for start in range(0, max(LENGTHS), CHUNK):
+    for start in range(0, max(map(len, texts)) - ROUND, CHUNK):
         parts = [text[:-ROUND][start : start + CHUNK] for text in texts]
         ragged.read(
             [Piece(c, part, 0) for c, part in zip(caches, parts, strict=True) if part]
@@ -77,11 +78,12 @@ def side_by_side(
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line."""
-    parser = command("rounding", __doc__)
+    parser = command("rounding", __doc__, lengths=[3, 20])
     add = parser.add_argument
     add("--gguf", type=Path, help="another model than SmolLM2")
     add("--device", choices=DEVICES[1:], default="cpu")
     add("--dtype", choices=DTYPES[1:], nargs="+", default=["float32", "bfloat16"])
+    add("--lengths", type=int, nargs="+", default=LENGTHS, metavar="TOKENS")
     args = parser.parse_args(argv)
     began = time.monotonic()
     if args.gguf is None:
@@ -93,7 +95,7 @@ def main(argv: list[str] | None = None) -> int:
     rows = table("Worst total variation of rows", "type, tokens", *PAIRS)
     for name in args.dtype:
         model.to(args.device, getattr(torch, name))
-        for length, errors in compare(model):
+        for length, errors in compare(model, args.lengths):
             rows.add_row(f"{name}, {length}", *(f"{error:.1e}" for error in errors))
     measured = {**about("torch", "transformers"), "seconds": time.monotonic() - began}
     Console().print(rows, dim(about_line(measured)))

@@ -27,13 +27,28 @@ svg { color: #222; fill: currentColor }
 """
 
 
-def command(name: str, description: str | None) -> argparse.ArgumentParser:
-    """Return a parser for a program of this folder, whose help is its docstring."""
-    return argparse.ArgumentParser(
+class _Quick(argparse.Action):
+    """Sets all options that make a run small."""
+
+    def __call__(self, _: Any, namespace: argparse.Namespace, *__: Any) -> None:
+        vars(namespace).update(self.const)
+
+
+def command(
+    name: str, description: str | None, **quick: object
+) -> argparse.ArgumentParser:
+    """Return a parser for a program of this folder, whose help is its docstring.
+
+    With --quick its options are those given, so that it runs for seconds.
+    """
+    parser = argparse.ArgumentParser(
         prog=f"python -m benchmarks.{name}",
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    add, words = parser.add_argument, "in miniature: does it run?"
+    add("--quick", action=_Quick, nargs=0, const=quick, default=False, help=words)
+    return parser
 
 
 def table(title: str, *columns: str) -> Table:

@@ -3,7 +3,6 @@
  * rank/ or entropy/, whichever has the coding. Only this file knows both.
  */
 #include "bits.h"
-#include "entropy/memory.h"
 #include "entropy/packet.h"
 #include "codec.h"
 #include "quantize/quantize.h"
@@ -248,13 +247,6 @@ static sqs_status check_round(const sqs_codec *codec, const sqs_round *round,
     return SQS_OK;
 }
 
-static sqs_status check_memory(const sqs_codec *codec,
-                               const sqs_memory *memory)
-{
-    bool used = memory != NULL && is_entropy(codec);
-    return !used || sqs_is_memory(memory, codec) ? SQS_OK : SQS_BAD_MEMORY;
-}
-
 size_t sqs_encode_round_bound(const sqs_codec *codec, uint32_t length,
                               size_t survivors)
 {
@@ -263,19 +255,15 @@ size_t sqs_encode_round_bound(const sqs_codec *codec, uint32_t length,
                : sqs_fields_round_bound(codec, length, survivors);
 }
 
-sqs_status sqs_encode_round(const sqs_codec *codec, sqs_memory *memory,
-                            const sqs_round *round, uint8_t *packet,
-                            size_t capacity, size_t *size)
+sqs_status sqs_encode_round(const sqs_codec *codec, const sqs_round *round,
+                            uint8_t *packet, size_t capacity, size_t *size)
 {
     sqs_status status =
         check_round(codec, round, round->positions, SQS_MAX_ROUND);
-    if (status == SQS_OK)
-        status = check_memory(codec, memory);
     if (status != SQS_OK)
         return status;
     return is_entropy(codec)
-               ? sqs_entropy_encode_round(codec, memory, round, packet,
-                                          capacity, size)
+               ? sqs_entropy_encode_round(codec, round, packet, capacity, size)
                : sqs_fields_encode_round(codec, round, packet, capacity, size);
 }
 
@@ -287,16 +275,11 @@ size_t sqs_decode_round_bound(const sqs_codec *codec, size_t size)
     return most < SQS_MAX_ENTROPY_SURVIVORS ? most : SQS_MAX_ENTROPY_SURVIVORS;
 }
 
-sqs_status sqs_decode_round(const sqs_codec *codec, sqs_memory *memory,
-                            const uint8_t *packet, size_t size, size_t most,
-                            sqs_decoded *to)
+sqs_status sqs_decode_round(const sqs_codec *codec, const uint8_t *packet,
+                            size_t size, size_t most, sqs_decoded *to)
 {
-    sqs_status status = check_memory(codec, memory);
-    if (status != SQS_OK)
-        return status;
     return is_entropy(codec)
-               ? sqs_entropy_decode_round(codec, memory, packet, size, most,
-                                          to)
+               ? sqs_entropy_decode_round(codec, packet, size, most, to)
                : sqs_fields_decode_round(codec, packet, size, most, to);
 }
 
@@ -367,8 +350,6 @@ const char *sqs_status_text(sqs_status status)
         return "more survivors than the coding can hold";
     case SQS_BAD_ROUND:
         return "not a round that the coding can hold";
-    case SQS_BAD_MEMORY:
-        return "not a memory of this codec";
     case SQS_BAD_PRIOR:
         return "not a prior file, or a damaged one";
     case SQS_BAD_KEEP:

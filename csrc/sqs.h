@@ -92,11 +92,11 @@ typedef enum sqs_status {
     SQS_TRUNCATED = 1,      /* the packet ends inside a field */
     SQS_TRAILING_BYTES = 2, /* bytes follow the last field's byte */
     SQS_PADDING = 3,        /* the last byte isn't what an encoder ends with */
-    SQS_SUPPORT_SIZE = 4, /* the support size exceeds what the codec allows */
-    SQS_RANK = 5,         /* the rank names no distribution */
-    SQS_TOKEN_ID = 6,     /* a token id lies outside the vocabulary */
-    SQS_TOKEN_ORDER = 7,  /* token ids do not strictly ascend */
-    SQS_COUNTS = 8,       /* a count exceeds what the resolution leaves it */
+    SQS_SUPPORT_SIZE = 4,   /* the support size exceeds what the codec allows */
+    SQS_RANK = 5,           /* the rank names no distribution */
+    SQS_TOKEN_ID = 6,       /* a token id lies outside the vocabulary */
+    SQS_TOKEN_ORDER = 7,    /* token ids do not strictly ascend */
+    SQS_COUNTS = 8,         /* a count exceeds what the resolution leaves it */
     SQS_TOKEN_POSITION = 9, /* a drafted token lies outside its support */
     SQS_ROUND_SUPPORT = 10, /* supports are too large together */
 
@@ -109,19 +109,19 @@ typedef enum sqs_status {
                                   SQS_MAX_SEQUENCE in a sequence, a position
                                   outside its support, or more survivors than
                                   the coding can hold together */
-    SQS_BAD_MEMORY = 15,       /* not a memory that the core has left behind */
-    SQS_BAD_PRIOR = 16,        /* not a prior file, or a damaged one */
-    SQS_BAD_KEEP = 17,        /* no keep rule, or its parameter out of range */
-    SQS_BAD_TEMPERATURE = 18, /* negative, infinite or NaN */
-    SQS_BAD_DTYPE = 19,       /* not a type of value that it takes */
-    SQS_NO_SPACE = 20,        /* an output buffer is too small, or a packet has
-                                  more survivors than the receiver's limit */
+    SQS_BAD_PRIOR = 15,        /* not a prior file, or a damaged one */
+    SQS_BAD_KEEP = 16,         /* no keep rule, or its parameter out of range */
+    SQS_BAD_TEMPERATURE = 17,  /* negative, infinite or NaN */
+    SQS_BAD_DTYPE = 18,        /* not a type of value that it takes */
+    SQS_NO_SPACE = 19,         /* an output buffer is too small, or a packet
+                                  has more survivors than the receiver's
+                                  limit */
 
     /* Rows that are not distributions. */
-    SQS_NOT_FINITE = 21, /* NaN or infinite, but for logits of -infinity */
-    SQS_ALL_MASKED = 22, /* every logit is -infinity */
-    SQS_NEGATIVE = 23,   /* a probability is negative */
-    SQS_SUM = 24         /* probabilities do not sum to 1 within
+    SQS_NOT_FINITE = 20, /* NaN or infinite, but for logits of -infinity */
+    SQS_ALL_MASKED = 21, /* every logit is -infinity */
+    SQS_NEGATIVE = 22,   /* a probability is negative */
+    SQS_SUM = 23         /* probabilities do not sum to 1 within
                             SQS_SUM_TOLERANCE */
 } sqs_status;
 
@@ -518,30 +518,6 @@ typedef struct sqs_decoded {
     uint32_t length; /* written by the core */
 } sqs_decoded;
 
-/*
- * What SQS_ENTROPY knows of earlier distributions: the tokens of recent
- * supports, which are likely to come again. Within a round, each distribution
- * is coded with what those before it have left in the memory. Callers that
- * keep a memory on both sides from one round to the next save more bits, as
- * long as every packet arrives, in order.
- *
- * All zero is an empty memory. Its fields are written by the core alone; the
- * caller may copy it, store it and compare it. A memory from elsewhere need
- * not be trusted: every function that uses one checks all of it first.
- */
-#define SQS_MEMORY_TOKENS 512u
-#define SQS_MEMORY_SUPPORT 256u /* larger supports are not remembered */
-
-typedef struct sqs_memory {
-    uint32_t size; /* tokens known, up to SQS_MEMORY_TOKENS */
-    uint32_t seen; /* supports so far, counted up to 255 */
-    uint32_t last; /* with a prior of several classes: 1 + the class of the
-                      last distribution that had one; otherwise 0 */
-    uint32_t ids[SQS_MEMORY_TOKENS];     /* `size` ids, ascending */
-    uint32_t weights[SQS_MEMORY_TOKENS]; /* of each: how often and recently it
-                                            came */
-} sqs_memory;
-
 /* An upper bound in bytes of what sqs_encode_round writes for `length`
  * positions with `survivors` token_ids in all. */
 SQS_API
@@ -549,17 +525,15 @@ size_t sqs_encode_round_bound(const sqs_codec *codec, uint32_t length,
                               size_t survivors);
 
 /*
- * Writes a round.
+ * Writes a round. With SQS_ENTROPY each distribution is coded with what those
+ * before it have left in a memory of recent supports, whose tokens are likely
+ * to come again.
  *
- * memory  null for a round that stands alone; otherwise it is updated, if
- *         SQS_OK is returned. Only SQS_ENTROPY uses it.
- *
- * Returns what sqs_encode returns, SQS_BAD_ROUND or SQS_BAD_MEMORY.
+ * Returns what sqs_encode returns, or SQS_BAD_ROUND.
  */
 SQS_API
-sqs_status sqs_encode_round(const sqs_codec *codec, sqs_memory *memory,
-                            const sqs_round *round, uint8_t *packet,
-                            size_t capacity, size_t *size);
+sqs_status sqs_encode_round(const sqs_codec *codec, const sqs_round *round,
+                            uint8_t *packet, size_t capacity, size_t *size);
 
 /* An upper bound of the survivors, summed over its distributions, that a
  * round of `size` bytes can hold. */
@@ -569,42 +543,25 @@ size_t sqs_decode_round_bound(const sqs_codec *codec, size_t size);
 /*
  * Reads a round from exactly `size` bytes, which may be hostile.
  *
- * memory  null, or equal to the memory that sqs_encode_round was given;
- *         updated if SQS_OK is returned
- * most    the receiver's limit: the most survivors, in all, that it takes
- * to      out. token_ids and counts have room for `most` values each, or for
- *         sqs_decode_round_bound if that is less; survivors and positions for
- *         SQS_MAX_ROUND values each.
+ * most  the receiver's limit: the most survivors, in all, that it takes
+ * to    out. token_ids and counts have room for `most` values each, or for
+ *       sqs_decode_round_bound if that is less; survivors and positions for
+ *       SQS_MAX_ROUND values each.
  *
  * A packet is refused as soon as it is known to have more than `most`
  * survivors, before the work that they would take. A `most` above the format's
  * own limits doesn't lift those: with SQS_ENTROPY 72 bytes can name 2^20
  * survivors, which take 8 MB and about 0.1 s.
  *
- * Returns SQS_OK, a status of the format, SQS_BAD_MEMORY, or SQS_NO_SPACE for
- * more than `most` survivors.
+ * Returns SQS_OK, a status of the format, or SQS_NO_SPACE for more than `most`
+ * survivors.
  */
 SQS_API
-sqs_status sqs_decode_round(const sqs_codec *codec, sqs_memory *memory,
-                            const uint8_t *packet, size_t size, size_t most,
-                            sqs_decoded *to);
-
-/*
- * The head of a stream's packet, which is this one byte and then a round: 0 if
- * the round is coded with an empty memory, as the first one of a stream has to
- * be, and otherwise what this function makes of the memory before the round,
- * 1 to 255. A receiver compares it with that of its own memory, and so notices
- * all but one in 255 of the packets that were coded with another one.
- *
- * The memory isn't checked: the function that takes the round does that.
- * Nothing outside of it is read, whatever it holds.
- */
-SQS_API
-uint8_t sqs_stream_head(const sqs_memory *memory);
+sqs_status sqs_decode_round(const sqs_codec *codec, const uint8_t *packet,
+                            size_t size, size_t most, sqs_decoded *to);
 
 /* A sequence: distributions one after the other, without drafted tokens, such
- * as those of a whole text. SQS_ENTROPY only. Each is coded with what those
- * before it have left in a memory that is empty to begin with. */
+ * as those of a whole text. SQS_ENTROPY only, and coded as in a round. */
 
 /* An upper bound in bytes of what sqs_encode_sequence writes for `length`
  * distributions with `survivors` token_ids in all. */

@@ -41,7 +41,6 @@ from sqs_codec._codec.preset import Preset, preset
 from sqs_codec._codec.prior import Prior
 from sqs_codec._codec.round import Round
 from sqs_codec._codec.rows import SparseRows
-from sqs_codec._codec.stream import StreamDecoder, StreamEncoder, StreamError
 from sqs_codec._codec.verify import Verdict, verify, verify_rounds
 
 __all__ = [
@@ -57,9 +56,6 @@ __all__ = [
     "Round",
     "SparseDistribution",
     "SparseRows",
-    "StreamDecoder",
-    "StreamEncoder",
-    "StreamError",
     "Threshold",
     "TopK",
     "TopP",

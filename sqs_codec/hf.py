@@ -51,14 +51,16 @@ class SparseLogitsProcessor(transformers.LogitsProcessor):
     --------
     >>> import torch
     >>> from sqs_codec import Codec, TopK
-    >>> processor = SparseLogitsProcessor(Codec(5, resolution=4), TopK(2), 1.0)
+    >>> processor = SparseLogitsProcessor(Codec(5, resolution=4), TopK(2))
     >>> processor(None, torch.tensor([[0.0, 1.0, 0.0, 2.0, 0.0]])).exp()
     tensor([[0.0000, 0.2500, 0.0000, 0.7500, 0.0000]])
     >>> processor.drafted, processor.bits
     (1, 8)
     """
 
-    def __init__(self, codec: sqs.Codec, keep: sqs.Keep, temperature: float) -> None:
+    def __init__(
+        self, codec: sqs.Codec, keep: sqs.Keep, *, temperature: float = 1.0
+    ) -> None:
         checks.instance("codec", codec, sqs.Codec, "a Codec")
         checks.instance("keep", keep, sqs.Keep, "a Keep")
         self.codec = codec
@@ -118,6 +120,7 @@ class SparseLogitsProcessor(transformers.LogitsProcessor):
         packet = self.codec.encode(q)
         self.drafted += 1
         self.bits += 8 * len(packet)
+        assert q.dropped_mass is not None  # of what is quantized
         self.keep.update(q.dropped_mass)
         self._states.append((length, self.keep.checkpoint()))
         sparse = torch.full_like(scores, -torch.inf)

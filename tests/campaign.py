@@ -6,7 +6,7 @@
 Real drafts (each at T = 0.3, 0.7 and 1.0) and random awkward logits go through the
 implementations, which have to agree on token ids, counts, dropped mass, bits and
 packets, in turn of every coding, and with a prior. The real ones are also sent as
-streams of rounds, and verified. The counts of the real drafts are compared with
+rounds, and verified. The counts of the real drafts are compared with
 Reznik's algorithm on NumPy's softmax in float64 as well. Mutated files of priors have
 to be refused with a ValueError wherever the reference refuses them.
 """
@@ -29,7 +29,7 @@ import sqs_codec as sqs
 from benchmarks.data.drafts import VOCAB_SIZE, load_drafts
 from sqs_codec._backend import native, numba
 from sqs_codec._backend.core import Core
-from sqs_codec._base.format import MAX_SURVIVORS, MEMORY_WORDS, Coding
+from sqs_codec._base.format import MAX_SURVIVORS, Coding
 from sqs_codec._codec.keep import rule
 from tests.kit import (
     CODECS,
@@ -54,7 +54,7 @@ TIE = 1e-6
 """How near to a tie the errors must lie where float64 finds another lattice point."""
 
 ROUND = 4
-"""Distributions in a round of the stream."""
+"""Distributions in a round."""
 
 ISAS = [isa for isa in native.ISAS.values() if native.lib.sqs_find_isa(isa)]
 """Those that this machine has."""
@@ -106,42 +106,32 @@ def differs(
     return len(bits) > 1
 
 
-class Stream:
-    """A stream of rounds, and their verdicts, everywhere."""
+def rounds_differ(
+    codec: sqs.Codec, rows: Sequence[np.ndarray], rng: np.random.Generator
+) -> bool:
+    """Say whether they disagree on a round drafted from rows, and on its verdict.
 
-    def __init__(self, codec: sqs.Codec, rng: np.random.Generator) -> None:
-        self.codec = codec
-        self.cores = cores(codec)
-        self.memories = np.zeros((2, len(self.cores), MEMORY_WORDS), np.uint32)
-        self.memory = entropy.Memory()
-        self.rng = rng
-
-    def differ(self, rows: Sequence[np.ndarray]) -> bool:
-        """Say whether they disagree on the next round, which is drafted from rows.
-
-        The target is the draft at another temperature.
-        """
-        common = self.codec.vocab_size, self.codec.resolution
-        prior = parsed(self.codec.prior)
-        drafted = [
-            self.codec.quantize(row, sqs.TopK(64), temperature=0.7) for row in rows
-        ]
-        round_ = sqs.Round(drafted, [q.sample(self.rng) for q in drafted])
-        given = round_.arrays
-        tokens = list(round_.tokens)
-        pairs = [as_lists(q)[:2] for q in drafted]
-        packet = entropy.encode_round(pairs, tokens, *common, self.memory, prior)
-        target = np.array([softmax(row, 1.0) for row in [*rows, rows[0]]])
-        draws = self.rng.random(len(target))
-        verdict = verify(pairs, tokens, target.tolist(), draws.tolist())
-        for core, writing, reading in zip(self.cores, *self.memories, strict=True):
-            sent = core.encode_round(*given, writing)
-            status, *found = core.decode_round(packet, reading, MAX_SURVIVORS)
-            if sent != packet or status or not all(map(np.array_equal, found, given)):
-                return True
-            if core.verify(*given, target, draws)[2:] != verdict:
-                return True
-        return False
+    The target is the draft at another temperature.
+    """
+    common = codec.vocab_size, codec.resolution, parsed(codec.prior)
+    drafted = [codec.quantize(row, sqs.TopK(64), temperature=0.7) for row in rows]
+    round_ = sqs.Round(drafted, [q.sample(rng) for q in drafted])
+    given = round_.arrays
+    tokens = list(round_.tokens)
+    pairs = [as_lists(q)[:2] for q in drafted]
+    packet = entropy.encode_round(pairs, tokens, *common)
+    target = np.array([softmax(row, 1.0) for row in [*rows, rows[0]]])
+    draws = rng.random(len(target))
+    verdict = verify(pairs, tokens, target.tolist(), draws.tolist())
+    for core in cores(codec):
+        status, *found = core.decode_round(packet, MAX_SURVIVORS)
+        if status or not all(map(np.array_equal, found, given)):
+            return True
+        if core.encode_round(*given) != packet:
+            return True
+        if core.verify(*given, target, draws)[2:] != verdict:
+            return True
+    return False
 
 
 def misread_files(rng: np.random.Generator, n: int) -> tuple[int, int]:
@@ -180,7 +170,6 @@ def main(argv: list[str] | None = None) -> int:
     keep = sqs.TopK(64)
     real = different = same_point = rounds = 0
     ties = []
-    streams = [Stream(make_codec(name, VOCAB_SIZE), rng) for name in CODECS[-2:]]
     recent: list[np.ndarray] = []
     drafts = load_drafts()
     rows = min(options.real, len(drafts))
@@ -199,7 +188,7 @@ def main(argv: list[str] | None = None) -> int:
         recent.append(row)
         if len(recent) == ROUND:
             rounds += 1
-            different += sum(stream.differ(recent) for stream in streams)
+            different += sum(rounds_differ(c, recent, rng) for c in codecs[-2:])
             recent.clear()
 
     for i in tqdm(range(options.random), "random", disable=None):

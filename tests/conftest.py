@@ -26,11 +26,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SLOW = [
-    "benchmarks/experiments",
     "c/c",
     "system/hf/edge",
     "backend/identity",
-    "benchmarks/engines",
     "project/packaging",
     "codec/hostile",
     "codec/size",

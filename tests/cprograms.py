@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 CODINGS = ["bitpack", "enumerative", "entropy"]
 ARSENALS = [*CODINGS, "prior"]  # of hostile.c
 KEEPS = ["top_k", "threshold", "top_p", "min_p"]
-KINDS = ["distribution", "round", "stream", "sequence"]
+KINDS = ["distribution", "round", "sequence"]
 
 ISAS = ["scalar", "avx2", "avx512", "neon"]
 LACKING = 77
@@ -103,9 +103,9 @@ def _drafts(distributions: list[Any], tokens: list[int]) -> tuple[Any, ...]:
     return len(distributions), [_distribution(q) for q in distributions], tokens
 
 
-def _sequence(case: Any, distributions: list[Any]) -> list[Any]:
-    drafts = _drafts(distributions, [])
-    return ["sequence", _codec(case, "entropy"), *drafts, "." + case["sequence"]]
+def _sequence(case: Any, rows: list[int], packet: str) -> list[Any]:
+    drafts = _drafts([case["distributions"][i] for i in rows], [])
+    return ["sequence", _codec(case, "entropy"), *drafts, "." + packet]
 
 
 def _vectors() -> Iterator[list[Any]]:
@@ -122,17 +122,9 @@ def _vectors() -> Iterator[list[Any]]:
         yield from _packets("packet", case, _shape(**case))
     for case in _load("rounds"):
         drafts = _drafts(case["distributions"], case["tokens"])
-        yield from _packets("round", case, 0, drafts)
-    for case in _load("streams"):
-        for sent in case["packets"]:
-            distributions = [case["distributions"][i] for i in sent["distributions"]]
-            head, packet = sent["packet"][:2], "." + sent["packet"][2:]
-            yield [
-                *("round", _codec(case, "entropy"), 1 if head == "00" else 2),
-                *(_drafts(distributions, sent["tokens"]), packet),
-            ]
-        numbers = [i for sent in case["packets"] for i in sent["distributions"]]
-        yield _sequence(case, [case["distributions"][i] for i in numbers])
+        yield from _packets("round", case, drafts)
+    for case in _load("sequences"):
+        yield _sequence(case, case["rows"], case["packet"])
     for case in _load("priors"):
         yield from _with_prior(case)
         yield ["prior", int(Status.OK), "." + _prior(case)]
@@ -142,12 +134,10 @@ def _vectors() -> Iterator[list[Any]]:
         pairs, tokens = make_vectors.formula_round(case["supports"], case["resolution"])
         drafts = len(pairs), [(len(q[0]), q) for q in pairs], tokens
         codec = _codec(case, case["coding"])
-        yield ["round", codec, 0, drafts, "." + case["packet"]]
+        yield ["round", codec, drafts, "." + case["packet"]]
         if "sequence" in case:
             yield ["sequence", codec, *drafts[:2], "." + case["sequence"]]
     for case in _load("malformed"):
-        if case["kind"] == "stream":
-            continue  # heads are the caller's
         codec, kind = _codec(case, case["coding"]), KINDS.index(case["kind"])
         status = int(Status[case["rule"]])
         yield ["malformed", codec, kind, status, "." + case["packet"]]
@@ -170,24 +160,20 @@ def _vectors() -> Iterator[list[Any]]:
 def _with_prior(case: Any) -> Iterator[list[Any]]:
     codec = _codec(case, "entropy")
     for sent in case["packets"]:
-        kind, rule, packet = sent["kind"], sent.get("rule"), sent["packet"]
-        stream = kind == "stream"
-        head, packet = (packet[:2], packet[2:]) if stream else ("", packet)
+        kind, packet = sent["kind"], sent["packet"]
         numbers = sent.get("distributions", [])
         distributions = [case["distributions"][i] for i in numbers]
-        if rule is not None:
-            if not stream:  # heads are the caller's
-                status = int(Status[rule])
-                yield ["malformed", codec, KINDS.index(kind), status, "." + packet]
+        if "rule" in sent:
+            status = int(Status[sent["rule"]])
+            yield ["malformed", codec, KINDS.index(kind), status, "." + packet]
         elif kind == "distribution":
             drafted = _distribution(distributions[0])
             yield ["packet", codec, drafted, sent["bits"], "." + packet]
         elif kind == "sequence":
-            yield _sequence({**case, "sequence": packet}, distributions)
+            yield _sequence(case, numbers, packet)
         else:
-            memory = 0 if not stream else 1 if head == "00" else 2
             drafts = _drafts(distributions, sent["tokens"])
-            yield ["round", codec, memory, drafts, "." + packet]
+            yield ["round", codec, drafts, "." + packet]
 
 
 def _shape(

@@ -174,16 +174,11 @@ def lines(values: list[int], width: int = 79) -> str:
     return textwrap.indent(text, "    ")
 
 
-PUBLIC = ("memory_tokens", "memory_support")
-"""Scalars whose names ``sqs.h`` has already."""
-
-
 def as_c_header(model: Model) -> str:
     """Render the scalars, and the tables' declarations."""
     scalars = model["scalars"]
     defines = "\n".join(
-        f"#define SQS_{'MODEL_' if name in PUBLIC else ''}{name.upper()} {value}u"
-        for name, value in scalars.items()
+        f"#define SQS_{name.upper()} {value}u" for name, value in scalars.items()
     )
     log_knots = 1 << scalars["log_knot_bits"]
     power_knots = 1 << scalars["power_knot_bits"]

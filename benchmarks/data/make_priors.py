@@ -197,11 +197,8 @@ def main() -> None:
         lenders = {n: c for n, c in corpora.items() if not options.lent or n != name}
         given = name, lenders, tokenizers[name]
         counts = count_texts(*given)
-        if options.text:
-            prior = sqs.Prior.from_counts(counts)
-        else:
-            drafts = lend_drafts(*given)
-            prior = sqs.Prior.fit(drafts, counts, classes=options.classes)
+        drafts = () if options.text else lend_drafts(*given)
+        prior = sqs.Prior.fit(drafts, counts, classes=options.classes)
         path = options.output / f"{name}.sqsprior"
         prior.save(path)
         print(f"{path.name}: {path.stat().st_size} bytes, {prior!r}", flush=True)

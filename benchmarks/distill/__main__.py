@@ -34,9 +34,9 @@ from benchmarks.tables import about, about_line, command, dim
 PARTS = {"bytes": measure, "students": students}
 
 QUICK = Size(
-    tokens=8,
+    tokens=4,
     texts_of_a_kind=1,
-    prompts=20,
+    prompts=6,
     seeds=2,
     epochs=1,
     width=64,
@@ -76,11 +76,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = command("distill", __doc__)
+    parser = command("distill", __doc__, quick=True)
     add = parser.add_argument
     add("parts", nargs="+", choices=PARTS, metavar="PART", help=", ".join(PARTS))
     add("--models", nargs="+", choices=SHIPPED, help="(default: both)")
-    add("--quick", action="store_true", help="in miniature, and SmolLM2 alone")
     add("--folder", type=Path, help="of results (default: build/distill)")
     add("--prompts", type=Path, metavar="FILE", help="that students' texts begin with")
     return parser

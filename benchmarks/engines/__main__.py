@@ -32,7 +32,7 @@ def main(argv: list[str] | None = None) -> int:
     name = parser.parse_args(argv[:1]).measure
     # Not all of them, as they don't all need the same packages.
     module = importlib.import_module(f"benchmarks.engines.{name}")
-    parser = command(f"engines {name}", module.__doc__)
+    parser = command(f"engines {name}", module.__doc__, **module.QUICK)
     module.add_options(parser)
     return int(module.main(parser.parse_args(argv[1:])))
 

@@ -33,7 +33,7 @@ from benchmarks.tables import about, about_line, dim, table
 from sqs_codec._codec.verify import Verdict
 from sqs_codec.cli.demo.pair import smollm2_pair
 from sqs_codec.cli.options import DROP_LAYERS, number
-from sqs_codec.system.engine._registry import DEVICES, DTYPES
+from sqs_codec.system._base.devices import DEVICES, DTYPES
 from sqs_codec.system.hf import CachedModel, Cloud
 
 if TYPE_CHECKING:
@@ -43,7 +43,8 @@ if TYPE_CHECKING:
 BAR = 0.999
 """The share of rounds with equal verdicts."""
 
-AT_ONCE = 8
+QUICK = {"engine": "transformers", "rounds": 4, "sessions": 2, "long": [40]}
+
 ROUNDS = 25
 """Of a session; its text grows to some 120 tokens, without a long context."""
 
@@ -82,19 +83,21 @@ class Mode:
     """
 
     name: str
-    at_once: int = AT_ONCE
+    at_once: int
     times: int = 1
     batch_tokens: int | None = None
     halved: bool = False
 
 
-MODES = (
-    Mode("one after the other", at_once=1),
-    Mode(f"{AT_ONCE} sessions at once"),
-    Mode("everything sent twice", times=2),
-    Mode("every prompt in chunks", batch_tokens=CHUNK),
-    Mode("half the memory", at_once=2 * AT_ONCE, halved=True),
-)
+def modes(at_once: int) -> list[Mode]:
+    """Return the ways that are held to each other."""
+    return [
+        Mode("one after the other", at_once=1),
+        Mode(f"{at_once} sessions at once", at_once),
+        Mode("everything sent twice", at_once, times=2),
+        Mode("every prompt in chunks", at_once, batch_tokens=CHUNK),
+        Mode("half the memory", 2 * at_once, halved=True),
+    ]
 
 
 @dataclass(frozen=True)
@@ -128,6 +131,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--dtype", choices=DTYPES[1:], default="float32", help="of it")
     add("--device", choices=DEVICES[1:], default="cpu", help="of it and the sessions")
     add("--rounds", type=number(int, 1), default=1000, help="at least")
+    add("--sessions", type=number(int, 1), default=8, help="at once")
+    add("--long", type=int, nargs="*", default=LONG, help="tokens of some contexts")
     add("--threads", type=number(int, 1), default=2)
     add("--seed", type=number(int, 0), default=0)
 
@@ -142,9 +147,9 @@ def main(args: argparse.Namespace) -> int:
     make = partial(make, **dict(given.items() - usual.items()))
     pair = smollm2_pair(DROP_LAYERS)
     pair.target.to(args.device)  # and the draft, which shares its weights
-    sessions = play_all(pair, args.rounds, args.seed)
+    sessions = play_all(pair, args)
     token_bytes = Cloud(pair.target)._model.layout.token_bytes
-    found = asyncio.run(run(make, sessions, MODES, token_bytes))
+    found = asyncio.run(run(make, sessions, modes(args.sessions), token_bytes))
     measured = about(*packages())
     measured |= {"seconds": time.perf_counter() - began}
     console = Console()
@@ -156,16 +161,17 @@ def main(args: argparse.Namespace) -> int:
     return int(any(one.share < BAR for one in found))
 
 
-def play_all(pair: Pair, rounds: int, seed: int) -> list[Session]:
+def play_all(pair: Pair, args: argparse.Namespace) -> list[Session]:
     """Play sessions until there are so many rounds."""
+    rounds, at_once = args.rounds, args.sessions
     cloud = Cloud(pair.target, vocab_size=pair.vocab_size)
-    prompts = texts_of(pair, LONG)
+    prompts = texts_of(pair, args.long)
     sessions: list[Session] = []
-    each = min(ROUNDS, -(-rounds // AT_ONCE))
+    each = min(ROUNDS, -(-rounds // at_once))
     with tqdm(desc="playing", total=rounds, unit=" rounds", mininterval=1.0) as bar:
         while bar.n < rounds:
-            group = [*itertools.islice(prompts, AT_ONCE)]
-            seeds = [seed, len(sessions)]
+            group = [*itertools.islice(prompts, at_once)]
+            seeds = [args.seed, len(sessions)]
             played = play(cloud, pair, group, each, seeds, LENGTHS, TEMPERATURES)
             sessions += played
             bar.update(rounds_of(played))
@@ -181,7 +187,8 @@ async def run(
     make: Make, sessions: Sequence[Session], modes: Sequence[Mode], token_bytes: int
 ) -> list[Found]:
     """Have an engine do all jobs in all modes, which share it where they can."""
-    memory = {False: PLENTY, True: half_of(sessions, token_bytes)}
+    half = half_of(sessions, max(mode.at_once for mode in modes), token_bytes)
+    memory = {False: PLENTY, True: half}
     found = []
     for (halved, chunk), group in itertools.groupby(
         modes, lambda mode: (mode.halved, mode.batch_tokens)
@@ -195,10 +202,10 @@ async def run(
     return found
 
 
-def half_of(sessions: Sequence[Session], token_bytes: int) -> int:
-    """Return MiB that hold half of `2 * AT_ONCE` sessions, or the longest at least."""
+def half_of(sessions: Sequence[Session], at_once: int, token_bytes: int) -> int:
+    """Return MiB that hold half of so many sessions, or the longest at least."""
     tokens = [session.tokens for session in sessions]
-    some = min(2 * AT_ONCE, len(tokens))
+    some = min(at_once, len(tokens))
     room = max(some * sum(tokens) // len(tokens) // 2, max(tokens) + MARGIN)
     return -(-room * token_bytes >> 20)
 

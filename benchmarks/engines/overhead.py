@@ -56,6 +56,8 @@ PROMPT = 200
 MAX_TEXT = 4096
 PATIENCE = 20.0
 
+QUICK = {"rounds": 2, "replicas": 0}
+
 
 class Toy:
     """An `Engine` that takes no time and accepts everything."""

@@ -33,6 +33,10 @@ from sqs_codec.system.hf import Cloud
 WORDS = {"transformers": "ragged batch", "vllm": "vLLM", "one": "one by one"}
 
 
+QUICK = {"engines": ["transformers"], "sessions": [2], "half": True, "seconds": 0.0}
+QUICK |= {"turns": 2, "rounds": 1}
+
+
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add what this measurement can be told."""
     add = parser.add_argument
@@ -92,7 +96,7 @@ def report(console: Console, cases: Sequence[Case], token_bytes: int) -> None:
     """Print what was measured."""
     made = table(
         f"Rounds of {ROUND} drafted tokens",
-        *("", "sess-\nions", "rounds/s", "+-", "times\nfirst", "tokens\n/s"),
+        *("", "sess-\nions", "rounds\n/s", "+-", "times\nfirst", "tokens\n/s"),
         *("wait\nms", "K/V\nMB", "grows\nMB", "wrong"),
     )
     for case in cases:

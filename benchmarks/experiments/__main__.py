@@ -116,7 +116,7 @@ def _prompts(name: str) -> Path:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = command("experiments", __doc__)
+    parser = command("experiments", __doc__, quick=True)
     add = parser.add_argument
     add(
         "names",
@@ -125,7 +125,6 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help=f"all, or {', '.join(NAMES)}",
     )
-    add("--quick", action="store_true", help="in miniature")
     add(
         "--folder",
         type=Path,

@@ -1,4 +1,4 @@
-"""Acceptance, bits and bytes by language, without and with the built-in prior.
+"""Acceptance and bits by language, without and with the built-in prior.
 
 Gemma 3 goes on with beginnings of texts in nine languages and in code; SmolLM2 answers
 in English and in code. No prior was fitted to the prompts. Each text is replayed in
@@ -23,11 +23,8 @@ from benchmarks.experiments.models import GEMMA3, GIVEN, SMOLLM2, load
 from benchmarks.experiments.speculate import Edge, Round, draw, read_rows, replay
 from benchmarks.experiments.traces import traces
 from benchmarks.rate.languages import KEEP, RESOLUTION
-from benchmarks.rate.measure import token_bits
 from benchmarks.rate.schemes import Row, codec, paper_bits
 from benchmarks.tables import dim, table
-from sqs_codec.system.serve._datagram.link import DatagramLink
-from sqs_codec.system.session._wire import ROUND_HEAD
 
 TITLE = "Languages, without and with a prior"
 ALONE = False
@@ -35,9 +32,6 @@ ALONE = False
 TEMPERATURE = 0.7
 LENGTH = 4
 """Of a round."""
-
-AROUND = ROUND_HEAD + DatagramLink.overhead
-"""Bytes around a round: the session's header, then those of DTLS, UDP and IP."""
 
 EACH = 12
 """Texts of a kind at most: English has a few more."""
@@ -74,7 +68,7 @@ def measure(options: Options, name: str, temperature: float) -> Records:
         rounds = list(replay(Edge(KEEP, RESOLUTION, LENGTH), rows, trace.tokens, draws))
         record: dict[str, Any] = {"model": name, "kind": _kind(name, trace.kind)}
         record |= _verdicts(rounds)
-        found.append(record | _distributions(rows, codecs) | _rounds(rounds, codecs))
+        found.append(record | _distributions(rows, codecs))
     return found
 
 
@@ -83,9 +77,8 @@ def _kind(name: str, kind: str) -> str:
 
 
 def _verdicts(rounds: Sequence[Round]) -> dict[str, int]:
-    """Return how long a text is, and how often it was resampled."""
+    """Return how often a text was judged, and resampled."""
     return {
-        "tokens": sum(round_.tokens for round_ in rounds),
         "judged": sum(len(round_.judged) for round_ in rounds),
         "resampled": sum(round_.rejected for round_ in rounds),
     }
@@ -112,24 +105,6 @@ def _distributions(
     return sums
 
 
-def _rounds(rounds: Sequence[Round], codecs: dict[str, sqs.Codec]) -> dict[str, float]:
-    """Return what rounds take: bits of distributions in a stream, and bytes of all.
-
-    The bits of drafted tokens are taken off the first: they aren't of distributions.
-    """
-    sums: dict[str, float] = defaultdict(float)
-    for way, one in codecs.items():
-        stream = sqs.StreamEncoder(one)
-        for round_ in rounds:
-            qs = [draft.sent.q for draft in round_.drafts]
-            tokens = [draft.token for draft in round_.drafts]
-            size = len(stream.encode_round(qs, tokens))
-            sums[f"stream_{way}"] += 8 * size - token_bits(qs, tokens)
-            sums[f"bytes_{way}"] += size + AROUND
-    sums["drafted"] = sum(len(round_.drafts) for round_ in rounds)
-    return sums
-
-
 OVER = {
     "acceptance": "rows",
     "c_acceptance": "rows",
@@ -137,8 +112,6 @@ OVER = {
     "k_formula": "rows",
     "c_formula": "rows",
     **{f"{what}_{way}": "rows" for what in ("single", "c_single") for way in WAYS},
-    **{f"stream_{way}": "drafted" for way in WAYS},
-    **{f"bytes_{way}": "tokens" for way in WAYS},
 }
 """What each figure is a mean over."""
 
@@ -157,16 +130,15 @@ def summary(records: Records, options: Options) -> dict[str, Any]:
         one = {"model": model, "kind": kind, "texts": len(texts)}
         one["positions"] = int(sums["rows"].sum())
         one |= {x: ratio(sums[x], sums[by]).as_json() for x, by in OVER.items()}
-        for what in ("single", "stream", "bytes"):
-            with_prior, without = (sums[f"{what}_{w}"] for w in ("prior", "no_prior"))
-            one[f"{what}_ratio"] = ratio(with_prior, without).as_json()
+        with_prior, without = (sums[f"single_{w}"] for w in ("prior", "no_prior"))
+        one["single_ratio"] = ratio(with_prior, without).as_json()
         one["formula_ratio"] = ratio(sums["single_prior"], sums["k_formula"]).as_json()
         found.append(one)
     return {"kinds": found}
 
 
 def tables(summary: dict[str, Any]) -> list[Table | Text]:
-    """Return what is sent, what a prior saves, and bytes on the wire."""
+    """Return what is sent, and what a prior saves."""
     drafts = table(
         f"T = {TEMPERATURE:g}, rounds of {LENGTH}: bits by the formulas",
         *("", "texts", "accepted", "", "resam-\npled", "K-SQS"),
@@ -174,28 +146,21 @@ def tables(summary: dict[str, Any]) -> list[Table | Text]:
     )
     bits = table(
         "Bits of a distribution, top-64, entropy coding",
-        *("", "alone", "prior", "ratio", "stream", "prior", "ratio"),
-    )
-    wire = table(
-        "Uplink bytes a token of text; share of K-SQS bits",
         *("", "no prior", "prior", "ratio", "prior / K-SQS"),
     )
     model = ""
     for one in summary["kinds"]:
         if model != (model := one["model"]):
-            for made in (drafts, bits, wire):
+            for made in (drafts, bits):
                 made.add_row(model, style="bold")
         drafts.add_row(one["kind"], *_draft_columns(one))
         bits.add_row(one["kind"], *_bits_columns(one))
-        of_formula = _interval(one["formula_ratio"])
-        wire.add_row(one["kind"], *_change(one, "bytes", ".1f"), of_formula)
     explained = (
         "Intervals of 95 % over texts. C-SQS: the conformal rule as by default, anew "
         "for each text; how much is accepted, and what the entropy coding with the "
-        "prior takes. A stream has the prior's rounds one after the other; the drafted "
-        f"tokens' bits are taken off. Bytes: {AROUND} around each round."
+        "prior takes."
     )
-    return [drafts, bits, wire, dim(explained)]
+    return [drafts, bits, dim(explained)]
 
 
 def _draft_columns(one: dict[str, Any]) -> list[str]:
@@ -212,14 +177,8 @@ def _draft_columns(one: dict[str, Any]) -> list[str]:
 
 
 def _bits_columns(one: dict[str, Any]) -> list[str]:
-    alone, stream = (_change(one, what, ".0f") for what in ("single", "stream"))
-    return [*alone, *stream]
-
-
-def _change(one: dict[str, Any], what: str, form: str) -> list[str]:
-    """Return a figure without the prior, with it, and the ratio."""
-    both = [f"{one[f'{what}_{way}']['value']:{form}}" for way in WAYS]
-    return [*both, _interval(one[f"{what}_ratio"])]
+    both = [f"{one[f'single_{way}']['value']:.0f}" for way in WAYS]
+    return [*both, _interval(one["single_ratio"]), _interval(one["formula_ratio"])]
 
 
 def _interval(estimate: dict[str, float]) -> str:

@@ -92,7 +92,7 @@ class Seen:
         )
 
 
-class Lookup:
+class Lookup(DraftModel):
     """A draft model: what followed the last token before, or a few common tokens."""
 
     def __init__(self, vocab_size: int) -> None:

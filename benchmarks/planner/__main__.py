@@ -5,8 +5,8 @@
 
 Over each of a few links the same texts are written in every way: by the cloud alone,
 in rounds, with hints, and as a planner says that knows nothing but the handshake. Of
-rounds the length and setting count that are fastest by their law, and what others send
-is judged by that law alone. The session is open when the clock starts.
+rounds the length and setting count that are fastest by their law, by which what others
+send is compared with them. The session is open when the clock starts.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ ALONE, ROUNDS, HINTED = "alone", "rounds", "hints"
 PLANNED, BYTES = "planner", "for bytes"
 
 RIVALS = {
-    "raw, K=1, 2, 4": [partial(raw, k=k) for k in (1, 2, 4)],
-    "QS, l=16": [partial(qs, resolution=16)],
+    "raw, K=1, 2, 4": [Format("raw", f"{k}", partial(raw, k=k)) for k in (1, 2, 4)],
+    "QS, l=16": [Format("QS", "16", partial(qs, resolution=16))],
 }
 """What others send of a distribution, with what is worth a try on these links."""
 
@@ -193,7 +193,8 @@ def compare(case: Case, grid: Grid) -> list[Outcome]:
             ]
             speed = {way: np.array([each[way] for each in ways]) for way in ways[0]}
             if shown:
-                speed |= _laws(here, grid, rounds)
+                for way, part in _rivals(here, grid, rounds).items():
+                    speed[way] = part * speed[ROUNDS]
             acceptance = float(rounds.acceptance.max())
             found.append(Outcome(name, acceptance, grid.links, speed))
     return found
@@ -224,17 +225,19 @@ def _speed(cell: Cell) -> float:
     return sum(text.tokens for text in played) / sum(text.seconds for text in played)
 
 
-def _laws(cell: Cell, grid: Grid, ours: Rounds) -> dict[str, Floats]:
-    """Return tokens a second of rounds at their best over each link, by their law."""
-    ways = {"rounds, by law": ours}
-    for name, sends in RIVALS.items():
-        ways[name] = of_formats(
-            cell.positions(), [Format(name, "", send) for send in sends]
-        )
+def _rivals(cell: Cell, grid: Grid, ours: Rounds) -> dict[str, Floats]:
+    """Return what others have of our tokens a second in rounds, by the law of rounds.
+
+    All rounds are the fastest on their link.
+    """
     around = cell.steps, WorldLink.overhead
+
+    def seconds(rounds: Rounds) -> Floats:
+        return np.array([rounds.seconds(*link, *around).min() for link in grid.links])
+
     return {
-        name: np.array([1 / r.seconds(*link, *around).min() for link in grid.links])
-        for name, r in ways.items()
+        name: seconds(ours) / seconds(of_formats(cell.positions(), ways))
+        for name, ways in RIVALS.items()
     }
 
 
@@ -334,7 +337,7 @@ def main(argv: list[str] | None = None) -> None:
             "1 Mbit/s; / alone: the least over all links; 10 %: the share of the links "
             "on which a planner that knows nothing has 0.9 of the best of all, and the "
             "planner for few bytes of the better of rounds and the cloud alone. What "
-            "others send is reckoned by the law of rounds."
+            "others send has as much of our rounds as it has by their law."
         )
     )
     console.print(dim(about_line({**about(), "seconds": time.monotonic() - began})))

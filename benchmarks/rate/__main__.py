@@ -27,7 +27,7 @@ TEMPERATURES = (0.3, 0.7, 1.0)
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; the exit status is 1 after an error."""
-    parser = command("rate", __doc__)
+    parser = command("rate", __doc__, rows=3, temperature=[0.7])
     add_options(parser)
     parser.add_argument(
         "--temperature",

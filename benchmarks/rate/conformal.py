@@ -19,7 +19,9 @@ import sqs_codec as sqs
 from benchmarks.rate.measure import OPERATING_POINTS, bits_at
 from benchmarks.rate.schemes import Row, paper_bits
 from benchmarks.sources import shipped
-from sqs_codec.cli.bits import pareto
+from benchmarks.tables import command
+from sqs_codec.bits import pareto
+from sqs_codec.cli.options import number
 
 ALPHAS = (0.005, 0.01, 0.014, 0.02, 0.03, 0.04, 0.06, 0.08, 0.1, 0.14, 0.18, 0.22)
 ETAS = (1e-3, 1e-2)
@@ -30,12 +32,10 @@ BETA = 1e-3
 
 def main() -> None:
     """Print a line for each operating point."""
+    parser = command("rate.conformal", __doc__, rows=3)
+    parser.add_argument("--rows", type=number(int, 1), metavar="N", help="the first N")
     source = shipped()
-    rows = [
-        (session.draft[i], session.target[i])
-        for session in source.sessions
-        for i in range(len(session))
-    ]
+    rows = [*itertools.islice(source.pairs(), parser.parse_args().rows)]
     print(f"{len(rows)} rows; alpha {ALPHAS}, eta {ETAS}, resolution {RESOLUTIONS}")
     for temperature in sorted({t for t, _ in OPERATING_POINTS}):
         settings = [

@@ -12,7 +12,6 @@ shipped drafts that nothing was fitted to.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -23,7 +22,7 @@ from rich.console import Console
 import sqs_codec as sqs
 from benchmarks.data.drafts import VOCAB_SIZE, held_out, load_drafts
 from benchmarks.rate.schemes import softmax
-from benchmarks.tables import dim, table
+from benchmarks.tables import command, dim, table
 from sqs_codec import theory
 
 K, RESOLUTION = 64, 100
@@ -134,7 +133,7 @@ def _bits(packets: Sequence[bytes]) -> float:
 
 def main(argv: list[str] | None = None) -> None:
     """Print a table."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser = command("rate.general", __doc__, rows=10)
     parser.add_argument("--rows", type=int, default=200, help="(default: %(default)s)")
     parser.add_argument("--temperature", type=float, default=0.7)
     args = parser.parse_args(argv)

@@ -4,14 +4,12 @@
 
 Bits of a distribution at K = 64 and l = 100, on the shipped rows that nothing was
 fitted to: of SmolLM2 (English and code) and of Gemma 3 (ten languages). Each stands in
-a packet of its own, or in the rounds of five of a stream for each text, where the bits
-of the drafted tokens are taken off. With ``--priors FOLDER`` other priors of the two
+a packet of its own. With ``--priors FOLDER`` other priors of the two
 models are measured, as ``make_priors.py --output`` writes them.
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -22,10 +20,10 @@ from rich.console import Console
 
 import sqs_codec as sqs
 from benchmarks.data.drafts import load_languages
-from benchmarks.rate.measure import ROUND, draw, token_bits
 from benchmarks.rate.schemes import codec, enumerative_bits
 from benchmarks.sources import SHIPPED, Session, Source, shipped
-from benchmarks.tables import table
+from benchmarks.tables import command, table
+from sqs_codec.cli.options import number
 
 TEMPERATURES = (0.3, 0.7, 1.0)
 KEEP, RESOLUTION = sqs.TopK(64), 100
@@ -51,30 +49,16 @@ def sources(folder: Path | None) -> Iterator[tuple[str, Source]]:
         )
 
 
-def bits(source: Source, temperature: float, at: list[float]) -> NDArray[np.float64]:
-    """Return mean bits: enumerative, and without and with the prior alone and streamed.
-
-    Parameters
-    ----------
-    source : Source
-    temperature : float
-    at : list of float
-        Numbers from [0, 1) to draw tokens with, one for each position of a session.
-    """
+def bits(source: Source, temperature: float) -> NDArray[np.float64]:
+    """Return mean bits: enumerative, and without and with the prior."""
     plain = codec(source.vocab_size, RESOLUTION, "entropy")
     with_prior = codec(source.vocab_size, RESOLUTION, "entropy", source.prior)
-    sums = np.zeros(5)
+    sums = np.zeros(3)
     for session in source.sessions:
         qs = list(quantized(session, plain, temperature))
         sums[0] += sum(map(enumerative_bits, qs))
         for i, one in enumerate((plain, with_prior)):
             sums[1 + i] += sum(map(one.bits, qs))
-            stream = sqs.StreamEncoder(one)
-            tokens = [draw(q, x) for q, x in zip(qs, at, strict=False)]
-            for start in range(0, len(qs), ROUND):
-                part, drafted = (x[start : start + ROUND] for x in (qs, tokens))
-                packet = stream.encode_round(part, drafted)
-                sums[3 + i] += 8 * len(packet) - token_bits(part, drafted)
     return np.asarray(sums / source.rows)
 
 
@@ -88,25 +72,27 @@ def quantized(
 
 def main() -> None:
     """Print a table for each temperature."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser = command("rate.languages", __doc__, rows=5, temperatures=TEMPERATURES[1:2])
     parser.add_argument("--priors", type=Path, metavar="FOLDER")
-    at = np.random.default_rng(0).random(1000).tolist()
-    everything = list(sources(parser.parse_args().priors))
-    for temperature in TEMPERATURES:
+    parser.add_argument("--rows", type=number(int, 1), help="at most, of each language")
+    parser.set_defaults(temperatures=TEMPERATURES)
+    args = parser.parse_args()
+    everything = [
+        (name, source.first(args.rows or source.rows))
+        for name, source in sources(args.priors)
+    ]
+    for temperature in args.temperatures:
         made = table(
             f"Bits of a distribution at T = {temperature:g}",
             *("", "rows", "enumer-\native", "no\nprior", "prior", "ratio"),
-            *("stream,\nno prior", "stream,\nprior", "ratio"),
         )
         for name, source in everything:
-            ranks, plain, prior, stream, both = bits(source, temperature, at)
+            ranks, plain, prior = bits(source, temperature)
             made.add_row(
                 name,
                 str(source.rows),
                 *(f"{x:.1f}" for x in (ranks, plain, prior)),
                 f"{prior / plain:.3f}",
-                *(f"{x:.1f}" for x in (stream, both)),
-                f"{both / stream:.3f}",
             )
         Console().print(made)
 

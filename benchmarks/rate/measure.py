@@ -25,7 +25,6 @@ from benchmarks.rate.schemes import (
     QS,
     RAW,
     ROUNDS,
-    STREAM,
     Loss,
     Row,
     Sent,
@@ -33,7 +32,7 @@ from benchmarks.rate.schemes import (
 )
 from benchmarks.sources import Session, Source
 from benchmarks.tables import about
-from sqs_codec.cli.bits import pareto
+from sqs_codec.bits import pareto
 
 ROUND = 5
 """Distributions in a round."""
@@ -231,7 +230,7 @@ class Meter:
             add(RAW, Setting(sqs.TopK(k)), row.send_raw(k), bits)
 
     def _coded(self, setting: Setting, sequence: list[Sent], at: list[float]) -> None:
-        """Count a session's distributions one by one, in rounds and in a stream."""
+        """Count a session's distributions one by one, and in rounds."""
         assert setting.resolution is not None
         codecs = {
             scheme: schemes.codec(
@@ -240,7 +239,6 @@ class Meter:
             for scheme, prior in ((ENTROPY, self._prior), (NO_PRIOR, None))
         }
         codec = codecs[ENTROPY]
-        stream = sqs.StreamEncoder(codec)
         add = self.result.add
         for sent in sequence:
             add(ENUMERATIVE, setting, sent.loss, schemes.enumerative_bits(sent.q))
@@ -253,13 +251,9 @@ class Meter:
             drafted = tokens[start : start + ROUND]
             # No other scheme counts the drafted token, which costs as much in each.
             apart = token_bits(qs, drafted)
-            for scheme, packet in (
-                (ROUNDS, codec.encode_round(qs, drafted)),
-                (STREAM, stream.encode_round(qs, drafted)),
-            ):
-                for sent in part:
-                    bits = (8 * len(packet) - apart) / len(part)
-                    add(scheme, setting, sent.loss, bits)
+            bits = (8 * len(codec.encode_round(qs, drafted)) - apart) / len(part)
+            for sent in part:
+                add(ROUNDS, setting, sent.loss, bits)
 
 
 def draw(q: sqs.SparseDistribution, at: float) -> int:

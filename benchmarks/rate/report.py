@@ -27,7 +27,6 @@ from benchmarks.rate.schemes import (
     RAW,
     SAME,
     SCHEMES,
-    STREAM,
 )
 from benchmarks.tables import about_line, dim, table, write_figure
 
@@ -45,7 +44,6 @@ STYLES = {
     C_SQS: ("tab:purple", "-", "v"),
     ENUMERATIVE: ("tab:orange", "-.", "D"),
     ENTROPY: ("tab:blue", "--", "o"),
-    STREAM: ("black", "-", "P"),
 }
 
 TVS = (0.005, 0.02, 0.1, 0.4)
@@ -62,7 +60,7 @@ def report(results: Results) -> Group:
         Text(
             f"{m['source']}.\n"
             f"{m['rows']} rows of {m['vocab_size']} tokens in {m['sessions']} "
-            f"sessions; rounds of {m['round']}, a stream for each session; "
+            f"sessions; rounds of {m['round']}; "
             f"prior {m['prior'] or 'none'}; seed {m['seed']}.\n{about_line(m)}"
         ),
         _same(results.temperatures),

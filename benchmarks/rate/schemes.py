@@ -24,13 +24,11 @@ from sqs_codec._codec.keep import Kind, count_kept, rule
 K_SQS, C_SQS = "K-SQS, formula", "C-SQS, formula"
 QS, RAW = "QS, formula", "raw top-K, fp16"
 ENUMERATIVE, ENTROPY = "enumerative", "entropy"
-ROUNDS, STREAM = "entropy, rounds", "entropy, stream"
-NO_PRIOR = "entropy, no prior"
-"""The entropy coding has each distribution in a packet of its own, in rounds that
-decode on their own, and in the rounds of a stream, all with the prior of the source if
-there is one; and in a packet of its own without a prior."""
+ROUNDS, NO_PRIOR = "entropy, rounds", "entropy, no prior"
+"""The entropy coding has each distribution in a packet of its own and in rounds, both
+with the prior of the source if there is one; and in a packet of its own without."""
 
-SCHEMES = (K_SQS, C_SQS, QS, RAW, ENUMERATIVE, NO_PRIOR, ENTROPY, ROUNDS, STREAM)
+SCHEMES = (K_SQS, C_SQS, QS, RAW, ENUMERATIVE, NO_PRIOR, ENTROPY, ROUNDS)
 PAPER = (K_SQS, C_SQS)
 
 PAPER_KS = (*range(1, 17), *range(18, 33, 2), 40, 48, 64, 80, 96, 128, 192, 256)

@@ -25,7 +25,6 @@ a set takes, if not always the dearest.
 
 from __future__ import annotations
 
-import argparse
 import math
 import sys
 
@@ -33,6 +32,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.tables import command
 from sqs_codec._backend.numba.fixed import ONE, log2
 from sqs_codec._backend.numba.model import POWER_UNIT
 from sqs_codec._backend.numba.sets import cumulative, rest, uniform_model
@@ -132,7 +132,7 @@ def log2_binomial(n: int, k: int) -> float:
 
 def main() -> None:
     """Print a line for each n, and the worst of them."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = command("rate.worst_sets", __doc__, points=20)
     parser.add_argument("size", type=int, help="the largest N")
     parser.add_argument("members", type=int, help="the largest n")
     parser.add_argument("--points", type=int, help="search at so many sizes only")

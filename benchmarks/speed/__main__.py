@@ -36,7 +36,7 @@ POSITIONS = 16
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line."""
-    parser = command("speed", __doc__)
+    parser = command("speed", __doc__, quick=True)
     add = parser.add_argument
     add("--seed", type=number(int, 0), default=0, help="(default: %(default)s)")
     add(
@@ -45,7 +45,6 @@ def main(argv: list[str] | None = None) -> int:
         metavar="N",
         help="how often each contestant's turn comes (default: 100)",
     )
-    add("--quick", action="store_true", help="few cases and rounds: does it run?")
     args = parser.parse_args(argv)
     plan = QUICK if args.quick else Plan()
     if args.rounds:

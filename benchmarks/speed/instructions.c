@@ -183,7 +183,7 @@ static void encode_round(const path *p)
 {
     const sqs_codec codec = codec_of(p);
     const sqs_round round = round_of(p);
-    expect(sqs_encode_round(&codec, NULL, &round, b.packets, CAPACITY,
+    expect(sqs_encode_round(&codec, &round, b.packets, CAPACITY,
                             b.sizes));
 }
 
@@ -193,7 +193,7 @@ static void decode_round(const path *p)
     uint32_t survivors[SQS_MAX_ROUND], positions[SQS_MAX_ROUND];
     sqs_decoded to = {b.decoded_ids, b.decoded_counts, survivors, positions,
                       0};
-    expect(sqs_decode_round(&codec, NULL, b.packets, b.sizes[0], MOST, &to));
+    expect(sqs_decode_round(&codec, b.packets, b.sizes[0], MOST, &to));
 }
 
 static void verify(const path *p)

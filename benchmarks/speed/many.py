@@ -36,7 +36,9 @@ COPIES, BATCH = 12, 16
 """Of each rounding in the file, and how many sequences are read at once."""
 
 
-def texts(codec: sqs.Codec, rng: np.random.Generator) -> list[list[sqs.SparseRows]]:
+def texts(
+    codec: sqs.Codec, rng: np.random.Generator, roundings: int
+) -> list[list[sqs.SparseRows]]:
     """Return the rows of each text, in as many roundings."""
     logits = [
         np.array([session.target[i] for i in range(len(session))])
@@ -44,7 +46,7 @@ def texts(codec: sqs.Codec, rng: np.random.Generator) -> list[list[sqs.SparseRow
     ]
     return [
         [codec.quantize_unbiased_rows(rows, rng=rng) for rows in logits]
-        for _ in range(ROUNDINGS)
+        for _ in range(roundings)
     ]
 
 
@@ -119,13 +121,14 @@ def read_file(
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line."""
-    parser = command("speed.many", __doc__)
+    parser = command("speed.many", __doc__, rounds=1, roundings=1)
     parser.add_argument("--seed", type=number(int, 0), default=0)
     parser.add_argument("--rounds", type=number(int, 1), default=30)
+    parser.set_defaults(roundings=ROUNDINGS)
     args = parser.parse_args(argv)
     rng, prior = np.random.default_rng(args.seed), sqs.Prior.builtin("smollm2")
     codec = sqs.Codec(prior.vocab_size, RESOLUTION, prior=prior)
-    roundings = texts(codec, rng)
+    roundings = texts(codec, rng, args.roundings)
     with pinned(2) as cores, tempfile.TemporaryDirectory() as folder:
         timed, sizes = contestants(codec, roundings)
         loaders = read_file(codec, roundings, Path(folder, "teacher.parquet"))

@@ -91,9 +91,9 @@ class Plan:
 
 
 QUICK = Plan(
-    rounds=3,
+    rounds=1,
     footprint=1 << 20,
-    vocabularies=(32_000, 262_144),
+    vocabularies=(32_000,),
     ks=(1, 64),
     supports=(1, 10),
     batches=(4,),

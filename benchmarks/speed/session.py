@@ -24,7 +24,7 @@ from rich.console import Console
 import sqs_codec as sqs
 from benchmarks.sources import shipped
 from benchmarks.speed.rows import take
-from benchmarks.tables import about, about_line, table
+from benchmarks.tables import about, about_line, command, table
 from sqs_codec.cli.demo.count import softmax
 from sqs_codec.system.session import (
     CloudSession,
@@ -117,7 +117,7 @@ def calls(rounds: int = 20) -> dict[str, list[tuple[int, int]]]:
     return found
 
 
-def times() -> dict[str, list[float]]:
+def times(rounds: int) -> dict[str, list[float]]:
     """Return the microseconds of each step, each time."""
     found = defaultdict(list)
 
@@ -127,15 +127,18 @@ def times() -> dict[str, list[float]]:
         found[name].append(1e6 * (time.perf_counter() - began))
         return done
 
-    play(clock, ROUNDS)
+    play(clock, rounds)
     return found
 
 
 def main() -> None:
     """Print a line for each step."""
+    parser = command("speed.session", __doc__, rounds=5)
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    rounds = parser.parse_args().rounds
     began = time.monotonic()
     made = table("Steps of a round of five", "", "Python calls", "C calls", "µs")
-    counted, timed = calls(), times()
+    counted, timed = calls(), times(rounds)
     for name, seen in counted.items():
         python, c = np.median(seen, axis=0)
         made.add_row(name, f"{python:.0f}", f"{c:.0f}", f"{np.median(timed[name]):.1f}")

@@ -114,7 +114,7 @@ def _median(rounds: list[list[Packet]]) -> tuple[int, int]:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line."""
-    parser = command("wire", __doc__)
+    parser = command("wire", __doc__, rounds=3)
     add = parser.add_argument
     add("--rounds", type=number(int, 1), default=20, help="(default: %(default)s)")
     args = parser.parse_args(argv)

@@ -59,14 +59,14 @@ int main(void)
     sqs_round drafted = {LENGTH, ids, counts, sizes, positions};
     size_t size = sqs_encode_round_bound(&codec, LENGTH, MOST);
     uint8_t *packet = malloc(size);
-    check(sqs_encode_round(&codec, NULL, &drafted, packet, size, &size));
+    check(sqs_encode_round(&codec, &drafted, packet, size, &size));
 
     /* The cloud: the round again, and what the target makes of it. */
     uint32_t their_ids[MOST], their_counts[MOST];
     uint32_t their_sizes[SQS_MAX_ROUND], their_positions[SQS_MAX_ROUND];
     sqs_decoded read = {their_ids, their_counts, their_sizes, their_positions,
                         0};
-    check(sqs_decode_round(&codec, NULL, packet, size, MOST, &read));
+    check(sqs_decode_round(&codec, packet, size, MOST, &read));
     free(packet);
     double draws[LENGTH + 1];
     for (uint32_t i = 0; i <= LENGTH; i++)

@@ -16,7 +16,6 @@
 namespace sqs {
 using bytes = std::vector<uint8_t>;
 using numbers = std::vector<uint32_t>;
-using memory = sqs_memory; /* of a stream; memory{} is an empty one */
 
 struct error : std::runtime_error {
     sqs_status status;
@@ -104,25 +103,25 @@ struct codec {
         return q;
     }
 
-    bytes encode(const round &r, memory *known = nullptr) const
+    bytes encode(const round &r) const
     {
         sqs_round v = r.view();
         bytes packet(sqs_encode_round_bound(&c, v.length, r.counts.size()));
         size_t n = packet.size();
-        check(sqs_encode_round(&c, known, &v, packet.data(), n, &n));
+        check(sqs_encode_round(&c, &v, packet.data(), n, &n));
         packet.resize(n);
         return packet;
     }
 
     /* Reads a packet, which may be hostile, of at most `most` survivors. */
-    round decode(const bytes &b, size_t most, memory *known = nullptr) const
+    round decode(const bytes &b, size_t most) const
     {
         most = std::min(most, sqs_decode_round_bound(&c, b.size()));
         numbers entries(most), items(SQS_MAX_ROUND);
         round r{entries, entries, items, items};
         sqs_decoded to{r.token_ids.data(), r.counts.data(),
                        r.survivors.data(), r.positions.data(), 0};
-        check(sqs_decode_round(&c, known, b.data(), b.size(), most, &to));
+        check(sqs_decode_round(&c, b.data(), b.size(), most, &to));
         r.survivors.resize(to.length);
         r.positions.resize(to.length);
         size_t k = std::accumulate(to.survivors, to.survivors + to.length, 0u);

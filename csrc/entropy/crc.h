@@ -1,5 +1,5 @@
 /*
- * crc.h - the checksum of prior files and of memories.
+ * crc.h - the checksum of prior files.
  */
 #ifndef SQS_CRC_H
 #define SQS_CRC_H

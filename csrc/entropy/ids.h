@@ -10,6 +10,7 @@
 #include <stdbool.h>
 
 #include "entropy/fixed.h"
+#include "entropy/memory.h"
 #include "entropy/prior.h"
 #include "sqs.h"
 

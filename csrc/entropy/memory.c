@@ -3,16 +3,9 @@
  */
 #include "entropy/memory.h"
 
+#include <stdbool.h>
 #include <string.h>
 
-#include "bits.h"
-#include "entropy/crc.h"
-#include "entropy/model.h"
-#include "entropy/prior.h"
-
-_Static_assert(SQS_MODEL_MEMORY_TOKENS == SQS_MEMORY_TOKENS &&
-                   SQS_MODEL_MEMORY_SUPPORT == SQS_MEMORY_SUPPORT,
-               "the memory of sqs.h is the model's");
 
 /* Each support adds a weight of 1024 to its tokens, and all weights lose a
  * 32nd of themselves. So a token that came once falls below 32 after about 110
@@ -22,30 +15,11 @@ _Static_assert(SQS_MODEL_MEMORY_TOKENS == SQS_MEMORY_TOKENS &&
 _Static_assert(SQS_MEMORY_LEAST_WEIGHT == 1u << SQS_MEMORY_FADING,
                "a weight that can't fade is forgotten");
 
-/* The weight of a token that is in every support comes near this: here fading
- * takes as much as a support adds. */
-#define MOST_WEIGHT (SQS_MEMORY_NEW_WEIGHT << SQS_MEMORY_FADING)
-
 void sqs_memory_clear(sqs_memory *memory)
 {
     memory->size = 0;
     memory->seen = 0;
     memory->last = 0;
-}
-
-bool sqs_is_memory(const sqs_memory *memory, const sqs_codec *codec)
-{
-    if (memory->size > SQS_MEMORY_TOKENS ||
-        memory->seen > SQS_MEMORY_MOST_SEEN ||
-        memory->last > sqs_coded_classes(codec->prior))
-        return false;
-    for (uint32_t i = 0; i < memory->size; i++)
-        if (memory->ids[i] >= codec->vocab_size ||
-            (i > 0 && memory->ids[i] <= memory->ids[i - 1]) ||
-            memory->weights[i] < SQS_MEMORY_LEAST_WEIGHT ||
-            memory->weights[i] > MOST_WEIGHT)
-            return false;
-    return true;
 }
 
 /* A memory and a support together, before it is cut to size. */
@@ -98,24 +72,4 @@ void sqs_memory_learn(sqs_memory *memory, const uint32_t *ids, uint32_t k)
     memcpy(memory->weights, m.weights, m.size * sizeof *m.weights);
     if (memory->seen < SQS_MEMORY_MOST_SEEN)
         memory->seen++;
-}
-
-/* Appends numbers, the least significant byte of each first. */
-static uint8_t *put_numbers(uint8_t *to, const uint32_t *numbers, uint32_t n)
-{
-    for (uint32_t i = 0; i < n; i++)
-        for (uint32_t shift = 0; shift < 32; shift += 8)
-            *to++ = (uint8_t)(numbers[i] >> shift);
-    return to;
-}
-
-uint8_t sqs_stream_head(const sqs_memory *memory)
-{
-    uint8_t bytes[sizeof *memory], *end = bytes;
-    uint32_t size = sqs_lesser(memory->size, SQS_MEMORY_TOKENS);
-    end = put_numbers(end, &memory->seen, 1);
-    end = put_numbers(end, &memory->last, 1);
-    end = put_numbers(end, memory->ids, size);
-    end = put_numbers(end, memory->weights, size);
-    return (uint8_t)(1 + sqs_crc32(bytes, (size_t)(end - bytes)) % 255);
 }

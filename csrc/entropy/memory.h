@@ -1,24 +1,25 @@
 /*
- * memory.h - the tokens of recent supports, sqs_memory of sqs.h.
- *
- * Invariant, which sqs_memory_learn keeps and sqs_is_memory checks: ids ascend
- * below the vocabulary's size, weights are within the limits of the model,
- * size is at most SQS_MEMORY_TOKENS, seen at most SQS_MEMORY_MOST_SEEN, and
- * last at most what the codec's prior has classes, or 0 where none is sent.
- * What lies beyond `size` in the arrays means nothing, and is never read.
+ * memory.h - what is known of earlier distributions: the tokens of recent
+ * supports.
  */
 #ifndef SQS_MEMORY_H
 #define SQS_MEMORY_H
 
-#include <stdbool.h>
+#include "entropy/model.h"
 
-#include "sqs.h"
+/* What lies beyond `size` in the arrays means nothing, and is never read. */
+typedef struct sqs_memory {
+    uint32_t size; /* tokens known, up to SQS_MEMORY_TOKENS */
+    uint32_t seen; /* supports so far, up to SQS_MEMORY_MOST_SEEN */
+    uint32_t last; /* with a prior of several classes: 1 + the class of the
+                      last distribution that had one; otherwise 0 */
+    uint32_t ids[SQS_MEMORY_TOKENS];     /* `size` ids, ascending */
+    uint32_t weights[SQS_MEMORY_TOKENS]; /* of each: how often and recently it
+                                            came */
+} sqs_memory;
 
 /* Makes a memory empty; writes no more than it must. */
 void sqs_memory_clear(sqs_memory *memory);
-
-/* Whether a memory from anywhere keeps to the invariant. */
-bool sqs_is_memory(const sqs_memory *memory, const sqs_codec *codec);
 
 /* Lets a memory fade and adds a support to it, k ids that ascend below the
  * vocabulary's size. A support of more than SQS_MEMORY_SUPPORT ids changes

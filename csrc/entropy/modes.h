@@ -9,6 +9,7 @@
 #define SQS_MODES_H
 
 #include "entropy/coder.h"
+#include "entropy/memory.h"
 #include "sqs.h"
 
 /* Code the counts of a distribution's k tokens, by ascending id. They sum to

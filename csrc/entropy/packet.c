@@ -13,7 +13,6 @@
 #include "entropy/packet.h"
 
 #include "codec.h"
-#include "entropy/memory.h"
 #include "entropy/modes.h"
 
 /* Upper bounds. In the uniform modes, counts and ids are two sets, and each
@@ -36,16 +35,6 @@ size_t sqs_entropy_bound(uint64_t length, uint64_t survivors)
 static bool code_more(sqs_coder *c, uint32_t done, bool more)
 {
     return done < SQS_MAX_ROUND && sqs_code_bit(c, SQS_MORE_CHANCE, more);
-}
-
-/* Makes *own a copy of the memory, or empty if the memory is null. The copy
- * learns while a packet is coded, and replaces the memory if nothing fails. */
-static void recall(sqs_memory *own, const sqs_memory *memory)
-{
-    if (memory)
-        *own = *memory;
-    else
-        sqs_memory_clear(own);
 }
 
 /* Writing. */
@@ -87,27 +76,24 @@ sqs_status sqs_entropy_encode(const sqs_codec *codec,
     return finish(&c, size);
 }
 
-sqs_status sqs_entropy_encode_round(const sqs_codec *codec, sqs_memory *memory,
+sqs_status sqs_entropy_encode_round(const sqs_codec *codec,
                                     const sqs_round *round, uint8_t *packet,
                                     size_t capacity, size_t *size)
 {
     const uint32_t *ids = round->token_ids, *counts = round->counts;
-    sqs_memory own;
-    recall(&own, memory);
+    sqs_memory memory;
+    sqs_memory_clear(&memory);
     sqs_coder c = sqs_coder_write(packet, capacity);
     for (uint32_t i = 0; i < round->length; i++) {
         uint32_t k = round->survivors[i];
-        put_next(&c, codec, &own, ids, counts, k);
+        put_next(&c, codec, &memory, ids, counts, k);
         sqs_code_position(&c, counts, k, codec->resolution,
                           round->positions[i]);
         code_more(&c, i + 1, i + 1 < round->length);
         ids += k;
         counts += k;
     }
-    sqs_status status = finish(&c, size);
-    if (status == SQS_OK && memory)
-        *memory = own;
-    return status;
+    return finish(&c, size);
 }
 
 sqs_status sqs_entropy_encode_sequence(const sqs_codec *codec,
@@ -180,10 +166,10 @@ typedef struct target {
     uint32_t *ids, *counts;
 } target;
 
-static void start(target *to, const sqs_codec *codec, const sqs_memory *memory,
-                  size_t most, uint32_t *ids, uint32_t *counts)
+static void start(target *to, const sqs_codec *codec, size_t most,
+                  uint32_t *ids, uint32_t *counts)
 {
-    recall(&to->memory, memory);
+    sqs_memory_clear(&to->memory);
     to->codec = codec;
     to->allowed = SQS_MAX_ENTROPY_SURVIVORS;
     to->most = most;
@@ -212,7 +198,7 @@ sqs_status sqs_entropy_decode(const sqs_codec *codec, const uint8_t *packet,
                               uint32_t *counts, uint32_t *survivors)
 {
     target to;
-    start(&to, codec, NULL, most, token_ids, counts);
+    start(&to, codec, most, token_ids, counts);
     sqs_coder c = sqs_coder_read(packet, size);
     sqs_status status = get_distribution(&c, &to, survivors);
     return status == SQS_OK ? sqs_coder_check_end(&c) : status;
@@ -257,19 +243,15 @@ static sqs_status get_round(sqs_coder *c, target *to, sqs_decoded *round)
     return SQS_OK;
 }
 
-sqs_status sqs_entropy_decode_round(const sqs_codec *codec, sqs_memory *memory,
+sqs_status sqs_entropy_decode_round(const sqs_codec *codec,
                                     const uint8_t *packet, size_t size,
                                     size_t most, sqs_decoded *round)
 {
     target to;
-    start(&to, codec, memory, most, round->token_ids, round->counts);
+    start(&to, codec, most, round->token_ids, round->counts);
     sqs_coder c = sqs_coder_read(packet, size);
     sqs_status status = get_round(&c, &to, round);
-    if (status == SQS_OK)
-        status = sqs_coder_check_end(&c);
-    if (status == SQS_OK && memory)
-        *memory = to.memory;
-    return status;
+    return status == SQS_OK ? sqs_coder_check_end(&c) : status;
 }
 
 sqs_status sqs_entropy_decode_sequence(const sqs_codec *codec,
@@ -277,7 +259,7 @@ sqs_status sqs_entropy_decode_sequence(const sqs_codec *codec,
                                        size_t most, sqs_decoded *sequence)
 {
     target to;
-    start(&to, codec, NULL, most, sequence->token_ids, sequence->counts);
+    start(&to, codec, most, sequence->token_ids, sequence->counts);
     sqs_coder c = sqs_coder_read(packet, size);
     uint32_t length = 1 + sqs_code_uniform(&c, SQS_MAX_SEQUENCE, 0);
     for (uint32_t i = 0; i < length; i++) {

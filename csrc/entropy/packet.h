@@ -24,11 +24,11 @@ sqs_status sqs_entropy_decode(const sqs_codec *codec, const uint8_t *packet,
                               size_t size, size_t most, uint32_t *token_ids,
                               uint32_t *counts, uint32_t *survivors);
 
-sqs_status sqs_entropy_encode_round(const sqs_codec *codec, sqs_memory *memory,
+sqs_status sqs_entropy_encode_round(const sqs_codec *codec,
                                     const sqs_round *round, uint8_t *packet,
                                     size_t capacity, size_t *size);
 
-sqs_status sqs_entropy_decode_round(const sqs_codec *codec, sqs_memory *memory,
+sqs_status sqs_entropy_decode_round(const sqs_codec *codec,
                                     const uint8_t *packet, size_t size,
                                     size_t most, sqs_decoded *round);
 

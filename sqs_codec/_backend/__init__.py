@@ -17,15 +17,17 @@ import importlib.util
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sqs_codec._backend.core import frozen
+from sqs_codec._base.format import Coding
 
 if TYPE_CHECKING:
     from sqs_codec._backend.core import Core
 
-__all__ = ["backend", "core_class", "frozen", "isa", "using"]
+__all__ = ["backend", "core_class", "frozen", "isa", "rounder", "using"]
 
 FOLDER = Path(__file__).resolve().parents[2]
 """What the package was imported from."""
@@ -117,6 +119,16 @@ def isa() -> str | None:
     from sqs_codec._backend.native import ISA_NAME
 
     return ISA_NAME
+
+
+def rounder(width: int, resolution: int) -> Core:
+    """Return a core for rows of chosen tokens, which are to be rounded and no more."""
+    return _rounder(_name, width, resolution)
+
+
+@lru_cache(maxsize=64)
+def _rounder(name: str, width: int, resolution: int) -> Core:
+    return core_class()(width, resolution, Coding.BITPACK, None)
 
 
 def core_class() -> type[Core]:

@@ -104,25 +104,15 @@ class Core(Protocol):
         """
 
     def encode_round(
-        self,
-        ids: Ids,
-        counts: Ids,
-        survivors: Ids,
-        positions: Ids,
-        memory: Ids | None,
+        self, ids: Ids, counts: Ids, survivors: Ids, positions: Ids
     ) -> bytes:
-        """Return the packet of distributions given one after the other.
+        """Return the packet of distributions given one after the other."""
 
-        A memory, `MEMORY_WORDS` numbers that are 0 to begin with, is updated.
-        """
-
-    def decode_round(
-        self, packet: bytes, memory: Ids | None, most: int
-    ) -> tuple[int, Ids, Ids, Ids, Ids]:
+    def decode_round(self, packet: bytes, most: int) -> tuple[int, Ids, Ids, Ids, Ids]:
         """Return status (of the packet), and what `encode_round` takes.
 
-        A memory is updated if the status is OK; otherwise the arrays are empty. The
-        status is NO_SPACE if the round has more than `most` survivors in all.
+        The status is NO_SPACE if the round has more than `most` survivors in all. If
+        it isn't OK, the arrays are empty.
         """
 
     def encode_sequence(self, ids: Ids, counts: Ids, survivors: Ids) -> bytes:

@@ -11,7 +11,7 @@ import numpy as np
 
 from sqs_codec._backend._sqs import ffi, lib
 from sqs_codec._backend.core import frozen
-from sqs_codec._base.format import FORMAT_VERSION, MEMORY_WORDS
+from sqs_codec._base.format import FORMAT_VERSION
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,7 +39,6 @@ NULL = ffi.NULL
 OK = lib.SQS_OK
 
 assert lib.SQS_FORMAT_VERSION == FORMAT_VERSION
-assert ffi.sizeof("sqs_memory") == MEMORY_WORDS * 4  # they share their memory
 
 
 def _choose_isa() -> str:
@@ -66,12 +65,6 @@ def _bytes(data: bytes | NDArray[np.uint8]) -> Any:
 def _room(most: int) -> tuple[Ids, Ids]:
     """Return room for ids and counts; what is never written takes no memory."""
     return np.empty(most, np.uint32), np.empty(most, np.uint32)
-
-
-def _memory(memory: Ids | None) -> Any:
-    if memory is None:
-        return NULL
-    return ffi.cast("sqs_memory *", ffi.from_buffer("uint32_t[]", memory))
 
 
 def _expect_ok(status: int) -> None:
@@ -402,12 +395,7 @@ class Core:
         return status, out.done, frozen(ids[:used]), frozen(counts[:used]), survivors
 
     def encode_round(
-        self,
-        ids: Ids,
-        counts: Ids,
-        survivors: Ids,
-        positions: Ids,
-        memory: Ids | None,
+        self, ids: Ids, counts: Ids, survivors: Ids, positions: Ids
     ) -> bytes:
         bound = lib.sqs_encode_round_bound(self._codec, survivors.size, ids.size)
         packet = ffi.new("uint8_t[]", bound)
@@ -415,7 +403,6 @@ class Core:
         _expect_ok(
             lib.sqs_encode_round(
                 self._codec,
-                _memory(memory),
                 _round(ids, counts, survivors, positions),
                 packet,
                 bound,
@@ -424,16 +411,9 @@ class Core:
         )
         return bytes(ffi.buffer(packet, size[0]))
 
-    def decode_round(
-        self, packet: bytes, memory: Ids | None, most: int
-    ) -> tuple[int, Ids, Ids, Ids, Ids]:
+    def decode_round(self, packet: bytes, most: int) -> tuple[int, Ids, Ids, Ids, Ids]:
         to = self._take()
-        given = (
-            self._codec,
-            _memory(memory),
-            _bytes(packet),
-            len(packet),
-        )
+        given = self._codec, _bytes(packet), len(packet)
         most = min(most, lib.sqs_decode_round_bound(self._codec, len(packet)))
         # Enumerative packets take long to read, so there is no second attempt.
         usual = most if self._is_ranked else min(most, USUAL_SURVIVORS)

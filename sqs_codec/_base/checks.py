@@ -12,7 +12,7 @@ import operator
 import sys
 import warnings
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -156,12 +156,21 @@ def row(name: str, values: ArrayLike, vocab_size: int) -> NDArray[np.floating]:
     return np.require(array, requirements=["C_CONTIGUOUS", "ALIGNED"])
 
 
-def rows(name: str, values: ArrayLike, vocab_size: int) -> NDArray[np.floating]:
-    """Return rows [B, V] of floats that cores take."""
+class Rows(NamedTuple):
+    """Rows [B, V] that cores take, and the shape that errors name them by."""
+
+    values: NDArray[Any]
+    shape: Sequence[int]
+
+
+def rows(name: str, values: ArrayLike | Rows, vocab_size: int) -> Rows:
+    """Return rows [B, V] of floats; those that are ready are of an adapter."""
+    if isinstance(values, Rows):
+        return values
     array = _floats(name, values)
     if array.ndim != 2 or array.shape[1] != vocab_size:
         raise ValueError(f"{name} must have shape (B, {vocab_size}), got {array.shape}")
-    return contiguous_rows(array)
+    return Rows(contiguous_rows(array), array.shape[:1])
 
 
 def contiguous_rows(array: NDArray[Any]) -> NDArray[Any]:

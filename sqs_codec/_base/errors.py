@@ -37,16 +37,15 @@ class Status(IntEnum):
     BAD_DISTRIBUTION = 12
     LARGE_SUPPORT = 13
     BAD_ROUND = 14
-    BAD_MEMORY = 15
-    BAD_PRIOR = 16
-    BAD_KEEP = 17
-    BAD_TEMPERATURE = 18
-    BAD_DTYPE = 19
-    NO_SPACE = 20
-    NOT_FINITE = 21
-    ALL_MASKED = 22
-    NEGATIVE = 23
-    SUM = 24
+    BAD_PRIOR = 15
+    BAD_KEEP = 16
+    BAD_TEMPERATURE = 17
+    BAD_DTYPE = 18
+    NO_SPACE = 19
+    NOT_FINITE = 20
+    ALL_MASKED = 21
+    NEGATIVE = 22
+    SUM = 23
 
 
 BROKEN_RULES = {

@@ -24,12 +24,6 @@ ROUND_LENGTH_BITS = 8
 
 MAX_PRIOR_CLASSES = 32
 
-MEMORY_TOKENS = 512
-MEMORY_HEAD = 3
-"""How many tokens it has, how many supports it has seen, and the last class."""
-MEMORY_WORDS = MEMORY_HEAD + 2 * MEMORY_TOKENS
-"""uint32 values in ``sqs_memory``; all zero is an empty one."""
-
 SUM_TOLERANCE = 1e-3
 """How far from 1 the sum of a row of probabilities may be: room for float32 and
 well-scaled float16, none for logits or for a row that was cut and not normalised."""

@@ -31,7 +31,7 @@ def entropy_bits_bound(vocab_size: int, survivors: int, resolution: int) -> int:
 
     Notes
     -----
-    Ours. It holds for every distribution, alone, in a round or in a stream, whatever
+    Ours. It holds for every distribution, alone, in a round or in a sequence, whatever
     the prior: the theorem of ``docs/theory.md``, section 7. The drafted token, the end
     of the round and the last byte come on top.
 

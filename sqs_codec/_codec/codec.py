@@ -36,7 +36,7 @@ from sqs_codec._codec.rows import SparseRows, as_rows
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-    from sqs_codec._backend.core import Core, Ids
+    from sqs_codec._backend.core import Core
 
 __all__ = ["Codec"]
 
@@ -440,7 +440,7 @@ class Codec:
 
     def quantize_rows(
         self,
-        logits: ArrayLike,
+        logits: ArrayLike | checks.Rows,
         keep: Keep,
         *,
         temperature: float = 1.0,
@@ -471,12 +471,14 @@ class Codec:
         ValueError, TypeError
             As `quantize`; the message names the row.
         """
-        rows = checks.rows("logits", logits, self.vocab_size)
-        return self._quantize_rows(rows, rows.shape[:1], keep, temperature, threads)
+        arguments = checks.temperature(temperature), *rule(keep), False
+        return self._join(
+            self._share(self._core.quantize_logits, arguments, logits, threads)
+        )
 
     def quantize_unbiased_rows(
         self,
-        logits: ArrayLike,
+        logits: ArrayLike | checks.Rows,
         *,
         temperature: float = 1.0,
         rng: np.random.Generator,
@@ -503,14 +505,13 @@ class Codec:
         ValueError, TypeError
             As `quantize`; the message names the row.
         """
-        rows = checks.rows("logits", logits, self.vocab_size)
-        return self._quantize_unbiased_rows(
-            rows, rows.shape[:1], temperature, rng, threads
-        )
+        arguments = (checks.temperature(temperature),)
+        call = self._core.quantize_unbiased
+        return self._join(self._share(call, arguments, logits, threads, rng))
 
     def encode_logits_rows(
         self,
-        logits: ArrayLike,
+        logits: ArrayLike | checks.Rows,
         keep: Keep,
         *,
         temperature: float = 1.0,
@@ -520,69 +521,29 @@ class Codec:
 
         Parameters and errors are those of `quantize_rows` and `encode`.
         """
-        rows = checks.rows("logits", logits, self.vocab_size)
-        return self._encode_rows(rows, rows.shape[:1], keep, temperature, threads)
-
-    def _quantize_rows(
-        self,
-        rows: NDArray[Any],
-        shape: Sequence[int],
-        keep: Keep,
-        temperature: float,
-        threads: int = 1,
-    ) -> SparseRows:
-        """Return the distributions of rows [B, V] that cores take.
-
-        An error names the row by its index in `shape`, which the rows had before
-        they were put one after the other.
-        """
-        arguments = checks.temperature(temperature), *rule(keep), False
-        call = self._core.quantize_logits
-        return self._join(self._share(call, arguments, rows, shape, threads))
-
-    def _quantize_unbiased_rows(
-        self,
-        rows: NDArray[Any],
-        shape: Sequence[int],
-        temperature: float,
-        rng: np.random.Generator,
-        threads: int = 1,
-    ) -> SparseRows:
-        """Return the distributions of rows, which `_quantize_rows` describes."""
-        arguments = (checks.temperature(temperature),)
-        call, numbers = self._core.quantize_unbiased, random_numbers(rng, len(rows))
-        return self._join(self._share(call, arguments, rows, shape, threads, numbers))
-
-    def _encode_rows(
-        self,
-        rows: NDArray[Any],
-        shape: Sequence[int],
-        keep: Keep,
-        temperature: float,
-        threads: int = 1,
-    ) -> list[bytes]:
-        """Return the packets of rows, which `_quantize_rows` describes."""
         arguments = checks.temperature(temperature), *rule(keep)
-        parts = self._share(self._core.encode_logits, arguments, rows, shape, threads)
+        parts = self._share(self._core.encode_logits, arguments, logits, threads)
         return [packet for _, _, packets in parts for packet in packets]
 
     def _share(
         self,
         call: Callable[..., Any],
         arguments: tuple[Any, ...],
-        rows: NDArray[Any],
-        shape: Sequence[int],
+        logits: ArrayLike | checks.Rows,
         threads: int,
-        *by_row: NDArray[Any],
+        rng: np.random.Generator | None = None,
     ) -> list[Any]:
         """Return what a call of the core answers to the parts of rows.
 
-        Of the arrays that have something for each row it is given the same parts.
+        With a generator it is given a number for each row as well.
         """
+        rows, shape = checks.rows("logits", logits, self.vocab_size)
+        given = [rows]
+        if rng is not None:
+            given.append(random_numbers(rng, len(rows)))
         threads = useful(checks.in_range("threads", threads, 1), len(rows))
         if len(rows):
-            checks.no_probabilities(rows[0], 5)
-        given = rows, *by_row
+            checks.no_probabilities(rows[0], 4)
         parts = share(
             lambda start, end: call(*(a[start:end] for a in given), *arguments),
             len(rows),
@@ -885,10 +846,7 @@ class Codec:
             If a distribution doesn't fit the codec or a token isn't in its
             distribution's support.
         """
-        return self._encode_round(make_round(distributions, tokens), None)
-
-    def _encode_round(self, round_: Round, memory: Ids | None) -> bytes:
-        """Return the packet of a round; a stream's memory learns from the round."""
+        round_ = make_round(distributions, tokens)
         self._check_fit("the round", round_.vocab_size, round_.resolution)
         arrays = round_.arrays
         sizes = arrays[2].tolist()
@@ -901,7 +859,7 @@ class Codec:
                 f"('entropy') and {MAX_ENUMERATIVE_SQUARES} ('enumerative') are "
                 "allowed; draft fewer tokens"
             )
-        return self._core.encode_round(*arrays, memory)
+        return self._core.encode_round(*arrays)
 
     def _holds(self, sizes: Sequence[int]) -> bool:
         """Say whether supports of these sizes may share a round."""
@@ -926,16 +884,8 @@ class Codec:
         PacketError
             As `decode`.
         """
-        return self._decode_round(checks.packet(data), None, max_survivors)
-
-    def _decode_round(
-        self, packet: bytes, memory: Ids | None, max_survivors: int | None
-    ) -> Round:
-        """Return the round of a packet; a stream's memory learns from the round."""
-        most = _survivors_limit(max_survivors)
-        status, ids, counts, sizes, positions = self._core.decode_round(
-            packet, memory, most
-        )
+        packet, most = checks.packet(data), _survivors_limit(max_survivors)
+        status, ids, counts, sizes, positions = self._core.decode_round(packet, most)
         if status:
             raise packet_error(status, len(packet), most)
         arrays = ids, counts, sizes, positions

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from bisect import bisect_left
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -201,6 +202,19 @@ def as_distribution(
     q._resolution = resolution
     q._dropped_mass = dropped_mass
     return q
+
+
+def shape_of(name: str, parts: Sequence[Any], kind: type) -> tuple[int, int]:
+    """Return the vocabulary and the resolution of parts, of one kind, that share it."""
+    for i, part in enumerate(parts):
+        checks.instance(f"{name}[{i}]", part, kind, f"a {kind.__name__}")
+    shapes = sorted({(part.vocab_size, part.resolution) for part in parts})
+    if len(shapes) != 1:
+        raise ValueError(
+            f"expected {name}, one at least, of one vocabulary and one resolution, "
+            f"got {shapes or 'none'}"
+        )
+    return shapes[0]
 
 
 def position_of(q: SparseDistribution, token: int) -> int | None:

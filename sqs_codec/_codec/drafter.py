@@ -281,7 +281,7 @@ class Drafter:
         self, distributions: list[SparseDistribution], positions: list[int]
     ) -> bytes:
         arrays = arrays_of(distributions, positions)
-        return self.codec._core.encode_round(*arrays, None)
+        return self.codec._core.encode_round(*arrays)
 
     def feedback(self, accepted: int | Verdict) -> None:
         """Take the cloud's answer and start the next round.

@@ -191,8 +191,8 @@ def gumbel_verify(
     vocab_size = _vocabulary(shape[1])
     for i, token in enumerate(tokens):
         checks.in_range(f"drafted[{i}]", token, 0, vocab_size - 1)
-    rows = checks.rows("logits", logits, vocab_size)
-    rows = _truncated(rows, temperature, top_k, top_p, min_p)
+    rows, _ = checks.rows("logits", logits, vocab_size)
+    rows = truncate(rows, temperature, top_k, top_p, min_p)
     words = check_key("key", key)
     place = check_position("position", position, len(rows))
     found = race(rows, temperature, words, place, 1, lambda row: f"logits[{row}]")
@@ -222,30 +222,13 @@ def _best(
     min_p: float,
 ) -> tuple[list[int], list[float]]:
     """Return the tokens of a row's least scores, and these."""
-    rows = _truncated(_row(logits), temperature, top_k, top_p, min_p)
+    t = checks.temperature(temperature)
+    t = t if t >= LEAST_TEMPERATURE else 0.0  # where nothing is cut off
+    rows = truncate(_row(logits), t, top_k, top_p, min_p)
     words = check_key("key", key)
     place = check_position("position", position, 1)
     (found,) = race(rows, temperature, words, place, most, lambda _: "logits")
     return found
-
-
-def _truncated(
-    rows: NDArray[np.floating],
-    temperature: float,
-    top_k: int,
-    top_p: float,
-    min_p: float,
-) -> NDArray[np.floating]:
-    """Return rows that hold -inf for what a sampling cuts off."""
-    temperature = checks.temperature(temperature)
-    cuts = (
-        checks.in_range("top_k", top_k, 0),
-        checks.finite("top_p", top_p, 0, 1),
-        checks.finite("min_p", min_p, 0, 1),
-    )
-    if temperature < LEAST_TEMPERATURE or cuts == (0, 1, 0):
-        return rows
-    return np.stack([truncate(row, temperature, *cuts) for row in rows])
 
 
 # For torch.gumbel_verify, too.

@@ -242,7 +242,8 @@ def rule(keep: Keep) -> tuple[int, float]:
 
     Internal. Raises TypeError for what is no rule, ValueError for an unknown kind.
     """
-    checks.instance("keep", keep, Keep, "a rule such as TopK(64)")
+    if not isinstance(keep, Keep):  # asked here, as a call takes longer
+        checks.instance("keep", keep, Keep, "a rule such as TopK(64)")
     kind = getattr(keep, "_kind", None)  # a subclass may have none
     if kind not in KINDS:
         raise ValueError(f"keep must be of a kind in {[*Kind]}, got {kind!r}")
@@ -259,20 +260,24 @@ def count_kept(kind: int, value: float, unnormalised: Any, unmasked: Any) -> Any
     The probabilities of these may underflow to 0, and `TopK` keeps them all the same.
     """
     if kind == Kind.TOP_K:
-        kept = unmasked.clip(max=int(value))
-    elif kind == Kind.TOP_P and value < 1:
-        short = unnormalised.cumsum(-1) < value * unnormalised.sum(-1)[..., None]
-        # The token that reaches the mass is kept too. Rounding may leave none.
-        kept = (short.sum(-1) + 1).clip(max=unmasked)
-    elif kind == Kind.TOP_P:
-        kept = (unnormalised > 0).sum(-1)
-    elif kind == Kind.THRESHOLD:
-        level = value * unnormalised.sum(-1)[..., None]
-        kept = ((unnormalised >= level) & (unnormalised > 0)).sum(-1)
-    elif kind == Kind.MIN_P:
-        kept = (
-            (unnormalised >= value * unnormalised[..., :1]) & (unnormalised > 0)
-        ).sum(-1)
-    else:
-        raise ValueError(f"kind must be one of {[*Kind]}, got {kind!r}")
+        return unmasked.clip(1, int(value))
+    whole = unnormalised.sum(-1)[..., None]
+    if kind == Kind.TOP_P:
+        return count_prefix(unnormalised, 0, value * whole if value < 1 else None)
+    if kind == Kind.THRESHOLD:
+        return count_prefix(unnormalised, value * whole)
+    if kind == Kind.MIN_P:
+        return count_prefix(unnormalised, value * unnormalised[..., :1])
+    raise ValueError(f"kind must be one of {[*Kind]}, got {kind!r}")
+
+
+def count_prefix(weights: Any, least: Any, goal: Any = None) -> Any:
+    """Return how many weights, of rows in descending order, stay: [...], 1 at least.
+
+    Those above 0 that are at least `least`, and of these no more than reach the
+    `goal` together, of which rounding may leave a sum short.
+    """
+    kept = ((weights >= least) & (weights > 0)).sum(-1)
+    if goal is not None:
+        kept = kept.clip(max=(weights.cumsum(-1) < goal).sum(-1) + 1)
     return kept.clip(min=1)

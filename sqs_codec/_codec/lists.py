@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sqs_codec._backend import core_class
+from sqs_codec._backend import rounder
 from sqs_codec._backend.core import joined
 from sqs_codec._base import checks
 from sqs_codec._base.exp2 import LOG2_E, TAYLOR
-from sqs_codec._base.format import Coding
 from sqs_codec._codec.keep import TopK, rule
 from sqs_codec._codec.rows import SparseRows, as_rows
 
@@ -147,7 +146,7 @@ def _round(
 ) -> SparseRows:
     """Return the nearest points of the lattice."""
     width = probs.shape[1]
-    core = core_class()(width, resolution, Coding.ENTROPY, None)
+    core = rounder(width, resolution)
     keep = rule(TopK(width))
     found = [core.quantize_probs(row, *keep)[1:3] for row in probs]
     kept = [row[places] for row, (places, _) in zip(ids, found, strict=True)]

@@ -34,8 +34,8 @@ class Prior:
     ids of what the prior was made for. For anything else it may take more than
     without one, but never much more than coding ``"enumerative"``.
 
-    Immutable, hashable and picklable; equal if all bytes are. `builtin`, `load`, `fit`,
-    `from_counts` and `from_bytes` make one.
+    Immutable, hashable and picklable; equal if all bytes are. `builtin`, `load`, `fit`
+    and `from_bytes` make one.
 
     Attributes
     ----------
@@ -53,7 +53,7 @@ class Prior:
     >>> Prior()
     Traceback (most recent call last):
         ...
-    TypeError: a Prior comes from Prior.builtin, load, fit, from_counts or from_bytes
+    TypeError: a Prior comes from Prior.builtin, load, fit or from_bytes
     """
 
     vocab_size: int
@@ -63,9 +63,7 @@ class Prior:
 
     def __new__(cls) -> Prior:
         """Refuse to make a prior of nothing."""
-        raise TypeError(
-            "a Prior comes from Prior.builtin, load, fit, from_counts or from_bytes"
-        )
+        raise TypeError("a Prior comes from Prior.builtin, load, fit or from_bytes")
 
     @classmethod
     def _read(cls, data: bytes, source: str) -> Prior:
@@ -86,53 +84,29 @@ class Prior:
     # Where priors come from, and where they go
 
     @classmethod
-    def from_counts(cls, counts: ArrayLike) -> Prior:
-        """Return a prior of one class: how often each id is in a text.
-
-        Any text of the kind that is going to be written will do; a hundred thousand
-        tokens are enough to gain most. How much is kept back for ids that the text
-        doesn't have is chosen by its own tokens: each in turn is predicted from all
-        the others.
-
-        Parameters
-        ----------
-        counts : array_like of int [vocab_size]
-            Not negative; at least one above 0.
-
-        Examples
-        --------
-        >>> text = [5, 3, 5, 7, 5, 3]
-        >>> prior = Prior.from_counts(np.bincount(text, minlength=10))
-        >>> prior.vocab_size, prior.classes
-        (10, 1)
-        """
-        from sqs_codec._codec.prior_fit import one_class, smooth_counts
-
-        probs = smooth_counts(_check_counts(counts))
-        return cls.from_bytes(one_class(probs).write())
-
-    @classmethod
     def fit(
         cls,
-        distributions: Iterable[SparseDistribution],
+        distributions: Iterable[SparseDistribution] = (),
         counts: ArrayLike | None = None,
         *,
         classes: int | None = None,
     ) -> Prior:
-        """Return a prior for distributions like those given.
+        """Return a prior for distributions like those given, for a text's ids, or both.
 
-        They tell which ids are likely in the same context, which the counts of a
-        text don't. Ten thousand gain most of what there is to gain, and a
-        hundred thousand nearly all; they take a minute, or three where the vocabulary
-        has 262 144 ids.
+        Distributions tell which ids are likely in the same context, which the counts of
+        a text don't. Ten thousand gain most of what there is to gain, and a hundred
+        thousand nearly all; they take a minute, or three where the vocabulary has
+        262 144 ids.
 
         Parameters
         ----------
-        distributions : iterable of SparseDistribution
+        distributions : iterable of SparseDistribution, optional
             What the draft model gave, in the order of the text. Take the keep rule,
             the resolution and the temperatures that will be used.
         counts : array_like of int [vocab_size], optional
-            How often each id is in a text, for ids that the distributions lack.
+            How often each id is in a text of the kind that will be written, for ids
+            that the distributions lack; a hundred thousand tokens gain most. Alone they
+            make a prior of one class, smoothed as predicts each token from the others.
         classes : int, optional
             How many classes of contexts to tell apart, 1 to 32. If None, it is chosen
             by what gives the fewest bits for every fifth run of the distributions,
@@ -141,9 +115,16 @@ class Prior:
         Raises
         ------
         ValueError
-            If there are no distributions, or they have different vocabularies.
+            If there is nothing to fit to, or the vocabularies differ.
+
+        Examples
+        --------
+        >>> text = [5, 3, 5, 7, 5, 3]
+        >>> prior = Prior.fit(counts=np.bincount(text, minlength=10))
+        >>> prior.vocab_size, prior.classes
+        (10, 1)
         """
-        from sqs_codec._codec.prior_fit import Supports, fit_supports
+        from sqs_codec._codec import prior_fit
 
         supports, vocab_size = [], 0
         for q in distributions:
@@ -155,12 +136,18 @@ class Prior:
                 )
             vocab_size = q.vocab_size
             supports.append(q.token_ids)
-        if not supports:
+        if not supports and counts is None:
             raise ValueError("there are no distributions to fit a prior to")
         text = None if counts is None else _check_counts(counts, vocab_size)
         if classes is not None:
-            classes = checks.in_range("classes", classes, 1, MAX_PRIOR_CLASSES)
-        tables = fit_supports(Supports(supports), vocab_size, text, classes)
+            most = MAX_PRIOR_CLASSES if supports else 1  # as a text alone has
+            classes = checks.in_range("classes", classes, 1, most)
+        if supports:
+            given = prior_fit.Supports(supports)
+            tables = prior_fit.fit_supports(given, vocab_size, text, classes)
+        else:
+            assert text is not None
+            tables = prior_fit.one_class(prior_fit.smooth_counts(text))
         return cls.from_bytes(tables.write())
 
     @classmethod

@@ -15,6 +15,7 @@ from sqs_codec._codec.distribution import (
     SparseDistribution,
     as_distribution,
     position_of,
+    shape_of,
 )
 
 if TYPE_CHECKING:
@@ -64,14 +65,8 @@ class Round:
                 f"a round holds 1 to {MAX_ROUND} distributions and a token of each, "
                 f"got {length} distributions and {len(tokens)} tokens"
             )
-        for i, q in enumerate(distributions):
-            checks.instance(
-                f"distributions[{i}]", q, SparseDistribution, "a SparseDistribution"
-            )
-        if len({q.vocab_size for q in distributions}) > 1:
-            raise ValueError("distributions must share one vocabulary")
-        if len({q.resolution for q in distributions}) > 1:
-            raise ValueError("distributions must share one resolution")
+        shape = shape_of("distributions", distributions, SparseDistribution)
+        self._vocab_size, self._resolution = shape
         positions = []
         for i, (q, token) in enumerate(zip(distributions, tokens, strict=True)):
             position = position_of(q, token)
@@ -81,8 +76,6 @@ class Round:
                 )
             positions.append(position)
         self._arrays = arrays_of(distributions, positions)
-        self._vocab_size = distributions[0].vocab_size
-        self._resolution = distributions[0].resolution
         self._distributions = distributions
         self._tokens = tokens
 

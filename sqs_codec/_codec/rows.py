@@ -11,7 +11,11 @@ import numpy as np
 from sqs_codec._backend.core import frozen, joined
 from sqs_codec._base import checks
 from sqs_codec._base.format import MAX_RESOLUTION, MAX_VOCAB, MIN_VOCAB
-from sqs_codec._codec.distribution import SparseDistribution, as_distribution
+from sqs_codec._codec.distribution import (
+    SparseDistribution,
+    as_distribution,
+    shape_of,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -110,7 +114,7 @@ class SparseRows(Sequence[SparseDistribution]):
         if isinstance(distributions, SparseRows):
             return distributions
         rows = [*distributions]
-        shape = _shape("distributions", rows, SparseDistribution)
+        shape = shape_of("distributions", rows, SparseDistribution)
         return _join(rows, [q.token_ids.size for q in rows], *shape)
 
     @classmethod
@@ -124,7 +128,7 @@ class SparseRows(Sequence[SparseDistribution]):
         array([4, 3, 1, 4], dtype=uint32)
         """
         rows = [*parts]
-        shape = _shape("parts", rows, SparseRows)
+        shape = shape_of("parts", rows, SparseRows)
         return _join(rows, np.concatenate([np.diff(p.offsets) for p in rows]), *shape)
 
     @property
@@ -160,19 +164,6 @@ class SparseRows(Sequence[SparseDistribution]):
         row = np.repeat(np.arange(len(self)), np.diff(self._offsets))
         dense[row, self._token_ids] = self._counts / np.float64(self._resolution)
         return dense
-
-    def to_padded(self) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
-        """Return token ids and counts, uint32 [N, K] both, K those of the longest row.
-
-        Shorter rows are filled up with id 0 of count 0.
-        """
-        sizes = np.diff(self._offsets)
-        shape = len(self), int(sizes.max(initial=0))
-        filled = np.arange(shape[1]) < sizes[:, None]
-        padded = np.zeros((2, *shape), np.uint32)
-        padded[0, filled] = self._token_ids
-        padded[1, filled] = self._counts
-        return padded[0], padded[1]
 
     def __len__(self) -> int:
         return self._offsets.size - 1
@@ -216,9 +207,8 @@ class SparseRows(Sequence[SparseDistribution]):
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        sizes = np.diff(self._offsets)
-        arrays = self._token_ids, self._counts, sizes
-        return _unpickled, (*arrays, self._vocab_size, self._resolution)
+        arrays = self._token_ids, self._counts, self._offsets
+        return SparseRows, (*arrays, self._vocab_size, self._resolution)
 
     def __repr__(self) -> str:
         return (
@@ -242,23 +232,6 @@ def as_rows(
     rows._vocab_size = vocab_size
     rows._resolution = resolution
     return rows
-
-
-def _unpickled(token_ids: Ids, counts: Ids, *rest: Any) -> SparseRows:
-    return as_rows(frozen(token_ids), frozen(counts), *rest)
-
-
-def _shape(name: str, parts: Sequence[Any], kind: type) -> tuple[int, int]:
-    """Return the vocabulary and the resolution of parts, of one kind, that share it."""
-    for i, part in enumerate(parts):
-        checks.instance(f"{name}[{i}]", part, kind, f"a {kind.__name__}")
-    shapes = sorted({(part.vocab_size, part.resolution) for part in parts})
-    if len(shapes) != 1:
-        raise ValueError(
-            f"expected {name}, one at least, of one vocabulary and one resolution, "
-            f"got {shapes or 'none'}"
-        )
-    return shapes[0]
 
 
 def _join(

@@ -5,24 +5,22 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from hashlib import blake2b
-from itertools import accumulate, groupby, tee
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 import sqs_codec as sqs
 from sqs_codec._base.files import require_file
 from sqs_codec._base.format import MAX_VOCAB, MIN_VOCAB
 from sqs_codec._base.words import shown
-from sqs_codec.cli.generate import prior_of
+from sqs_codec.cli.files import load_tokenizer
 from sqs_codec.cli.options import (
     HF_MODULES,
     LOADING,
     SMOLLM2_MODULES,
     Add,
+    add_command,
     add_loading,
     add_prior,
     add_resolution,
@@ -34,14 +32,10 @@ from sqs_codec.cli.options import (
     interrupts_raise,
     number,
 )
-from sqs_codec.cli.prior import load_tokenizer
 
 if TYPE_CHECKING:
-    import torch
-
-    from sqs_codec.distill import Dataset, Writer
+    from sqs_codec.distill import Dataset
     from sqs_codec.distill._imports import Place
-    from sqs_codec.system.hf import LanguageModel
 
 DESCRIPTION = """\
 Keeps the distributions of a teacher in a file, for the distillation of students.
@@ -75,29 +69,12 @@ says how many were, and what else to know of the texts. What was interrupted goe
 where it was if the same command is given again.
 """
 
-CHUNK = 512
-"""Tokens that the teacher reads at once, of one text or of several."""
-
-WINDOW = 4 * CHUNK
-"""Tokens of texts that are read by length; more are padded less, and lost together."""
-
-MAX_LENGTH = 2048
-LONGEST = 1 << 16
-"""Tokens of a sequence, by default and at most."""
-
 
 def fill(parser: argparse.ArgumentParser) -> None:
     """Add the commands."""
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for name, fill_, help_, description in COMMANDS:
-        command = commands.add_parser(
-            name,
-            help=help_,
-            description=description,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        fill_(command)
-        command.set_defaults(usage_error=command.error, called=command.prog)
+    for name, help_, fill_, description in COMMANDS:
+        add_command(commands, name, fill_, help=help_, description=description)
 
 
 def fill_make(parser: argparse.ArgumentParser) -> None:
@@ -124,10 +101,10 @@ def fill_make(parser: argparse.ArgumentParser) -> None:
     add_prior(add, default="smollm2 with its vocabulary, else none")
     add(
         "--max-length",
-        type=number(int, 1, LONGEST),
+        type=number(int, 1),
         metavar="N",
         help="cut texts into pieces of so many tokens (default: what the model can "
-        f"read, up to {MAX_LENGTH})",
+        "read, up to 2048)",
     )
     add(
         "--seed",
@@ -145,44 +122,26 @@ def make(args: argparse.Namespace) -> int:
     if not has_packages("distill make", needed, extra="distill,hf"):
         return 1
     check_folder(args.output)
-    prior_of(args.prior, b"")
-    source = f"{digest(args.texts)}; seed {args.seed}"
-    from sqs_codec.distill import Writer
-    from sqs_codec.system.hf import load_model, tokenizer_fingerprint
+    find_prior(args.prior)
+    source = digest(args.texts)
+    from sqs_codec import distill
+    from sqs_codec.system.hf import ModelReader, load_model
 
     where = {"device": "auto", "dtype": "auto", **given(args, *LOADING)}
-    model = load_model(args.model, **where)
-    length = piece_length(model, args.max_length)
-    tokenizer = tokenizer_fingerprint(model.tokenizer)
-    codec = sqs.Codec(
-        model.vocab_size, args.resolution, prior=prior_of(args.prior, tokenizer)
-    )
-    with (
-        interrupts_raise(),
-        Writer(
+    reader = ModelReader(load_model(args.model, **where))
+    prior = find_prior(args.prior, reader.tokenizer_fingerprint)
+    with interrupts_raise():
+        distill.make(
             args.output,
-            codec,
-            model=model.summary,
+            sqs.Codec(reader.vocab_size, args.resolution, prior=prior),
+            reader,
+            lines(args.texts),
             temperature=args.temperature,
-            tokenizer_digest=tokenizer,
-            source=f"{source}; up to {length} tokens",
-        ) as writer,
-    ):
-        end = 0
-        for texts in windows(pieces(args.texts, model, length)):
-            first, end = end, end + len(texts)
-            if end > len(writer):  # all, as what is read together decides last bits
-                rows = read(model, codec, texts, first, args)
-                for i in range(len(writer) - first, len(texts)):
-                    writer.write(texts[i], rows[i])
-        require_some(writer, args.texts)
+            max_length=args.max_length,
+            seed=args.seed,
+            source=source,
+        )
     return info(args)
-
-
-def require_some(writer: Writer, paths: Sequence[Path]) -> None:
-    """Refuse to make a file of nothing."""
-    if not len(writer):
-        raise ValueError(f"nothing to keep is in {' '.join(map(str, paths))}")
 
 
 def digest(texts: Sequence[Path]) -> str:
@@ -196,30 +155,14 @@ def digest(texts: Sequence[Path]) -> str:
     return f"{' '.join(path.name for path in texts)} ({state.hexdigest()})"
 
 
-def piece_length(model: LanguageModel, asked: int | None) -> int:
-    """Return how many tokens of a text the teacher is to read, as it can."""
-    config = model.model.config.get_text_config()
-    most = getattr(config, "max_position_embeddings", None) or LONGEST
-    if asked is not None and asked > most:
-        raise ValueError(
-            f"--max-length must be up to {most}, as the model reads, not {asked}"
-        )
-    return asked or min(MAX_LENGTH, most)
-
-
-def pieces(
-    texts: Sequence[Path], model: LanguageModel, length: int
-) -> Iterator[list[int]]:
-    """Yield the tokens of texts, cut to a length; show how far it is."""
-    size = sum(path.stat().st_size for path in texts)
+def lines(paths: Sequence[Path]) -> Iterator[str]:
+    """Yield the texts of files; show how far it is."""
+    size = sum(path.stat().st_size for path in paths)
     with progress(total=size, unit="B", unit_scale=True) as bar:
-        for path in texts:
+        for path in paths:
             with path.open("rb") as file:
                 for i, line in enumerate(file, 1):
-                    text = text_of(line, path, i)
-                    ids = model.tokenizer(text, verbose=False)["input_ids"]
-                    for start in range(0, len(ids) if text else 0, length):
-                        yield ids[start : start + length]
+                    yield text_of(line, path, i)
                     bar.update(len(line))
 
 
@@ -251,68 +194,6 @@ def text_of(line: bytes, path: Path, i: int) -> str:
             f'{path}, line {i}, is no object with a "text" of valid Unicode'
         ) from error
     return text
-
-
-def windows(texts: Iterable[list[int]]) -> Iterator[list[list[int]]]:
-    """Yield texts by the `WINDOW` tokens that they begin in: the first, the next ..."""
-    texts, others = tee(texts)
-    pairs = zip(texts, accumulate(map(len, others), initial=0), strict=False)
-    for _, window in groupby(pairs, lambda pair: pair[1] // WINDOW):
-        yield [tokens for tokens, _ in window]
-
-
-def batches(sizes: Sequence[int]) -> Iterator[list[int]]:
-    """Yield which texts to read side by side: up to `CHUNK` tokens with the padding."""
-    batch: list[int] = []
-    for i in sorted(range(len(sizes)), key=sizes.__getitem__):
-        if batch and (len(batch) + 1) * sizes[i] > CHUNK:
-            yield batch
-            batch = []
-        batch.append(i)
-    yield batch
-
-
-def logits_of(
-    model: LanguageModel, texts: Sequence[Sequence[int]]
-) -> Iterator[tuple[int, torch.Tensor]]:
-    """Yield which text and the logits after its tokens, of a long one by chunks."""
-    import torch
-
-    from sqs_codec.system.hf import CachedModel
-
-    for batch in batches([*map(len, texts)]):
-        if len(batch) > 1:
-            # Without a mask: what comes after a token doesn't change its logits.
-            rows = [torch.tensor(texts[i]) for i in batch]
-            ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
-            with torch.inference_mode():
-                out = model.model(input_ids=ids.to(model.model.device), use_cache=False)
-            for i, logits in zip(batch, out.logits, strict=True):
-                yield i, logits[: len(texts[i]), : model.vocab_size]
-        else:
-            cached = CachedModel(model.model, model.vocab_size)
-            for start in range(0, len(texts[batch[0]]), CHUNK):
-                seen = texts[batch[0]][: start + CHUNK]
-                yield batch[0], cached.tensor(seen, len(seen) - start)
-
-
-def read(
-    model: LanguageModel,
-    codec: sqs.Codec,
-    texts: Sequence[Sequence[int]],
-    first: int,
-    args: argparse.Namespace,
-) -> list[sqs.SparseRows]:
-    """Return the teacher's distributions after each token of texts from `first` on."""
-    from sqs_codec.torch import quantize_unbiased
-
-    rngs = [np.random.default_rng([args.seed, first + i]) for i in range(len(texts))]
-    rows: list[list[sqs.SparseDistribution]] = [[] for _ in texts]
-    for i, logits in logits_of(model, texts):
-        rows[i] += quantize_unbiased(
-            codec, logits, temperature=args.temperature, rng=rngs[i]
-        )
-    return [*map(sqs.SparseRows.stack, rows)]
 
 
 def fill_import(parser: argparse.ArgumentParser) -> None:
@@ -359,14 +240,15 @@ def import_(args: argparse.Namespace) -> int:
             model=args.model,
             rounding="lattice",
             tail=True,
-            tokenizer_digest=known,
+            tokenizer_fingerprint=known,
             source=digest(args.lists),
         ) as writer,
     ):
         notes = import_lists(places(args.lists, tokenizer, args.config), writer)
         for note, times in (+notes).items():
             print(f"{times} {note}", file=sys.stderr)
-        require_some(writer, args.lists)
+        if not len(writer):
+            raise ValueError(f"nothing to keep is in {writer.header.source}")
     return info(args)
 
 
@@ -375,7 +257,7 @@ def tail_codec(args: argparse.Namespace, fingerprint: bytes, size: int) -> sqs.C
     vocab_size = args.vocab_size or size
     if not vocab_size:
         args.usage_error("how many ids are there? give --tokenizer or --vocab-size")
-    prior = prior_of(args.prior, fingerprint)
+    prior = find_prior(args.prior, fingerprint)
     tailed = prior.with_tail() if prior else None
     return sqs.Codec(vocab_size + 1, args.resolution, prior=tailed)
 
@@ -428,11 +310,13 @@ def info(args: argparse.Namespace) -> int:
         print(f"{name}: {shown(str(value))}")
     n = dataset.sizes()
     print(
-        f"{n.sequences} sequences of {n.tokens} tokens, {n.distributions} "
-        f"distributions\npackets {n.packet_bytes} bytes, "
-        f"{n.packet_bytes / max(n.distributions, 1):.2f} a distribution; file "
-        f"{n.file_bytes} bytes, {n.file_bytes / max(n.tokens, 1):.2f} a token"
+        f"{n.sequences} sequences of {n.tokens} tokens, {n.distributions} distributions"
     )
+    for name, size in n.column_bytes.items():
+        each = size / max(n.distributions, 1)
+        print(f"{name} {size} bytes, {each:.2f} a distribution")
+    each = n.file_bytes / max(n.tokens, 1)
+    print(f"file {n.file_bytes} bytes, {each:.2f} a token")
     return 0
 
 
@@ -470,15 +354,15 @@ def check(args: argparse.Namespace) -> int:
 
 
 Fill = Callable[[argparse.ArgumentParser], None]
-COMMANDS: tuple[tuple[str, Fill, str, str], ...] = (
-    ("make", fill_make, "let a model read texts", MAKE),
-    ("import", fill_import, "take lists that are there", IMPORT),
-    ("info", fill_info, "say what a file has", "Says what a file is, and how large."),
+COMMANDS: tuple[tuple[str, str, Fill, str], ...] = (
+    ("make", "let a model read texts", fill_make, MAKE),
+    ("import", "take lists that are there", fill_import, IMPORT),
+    ("info", "say what a file has", fill_info, "Says what a file is, and how large."),
     (
         "check",
-        fill_check,
         "read all of a file",
+        fill_check,
         "Reads all of a file, and ends with 1 at the first thing that is wrong.",
     ),
 )
-"""Name, what adds the options and what runs it, and what help says."""
+"""Name, a word of help, what adds the options and what runs it, and all the help."""

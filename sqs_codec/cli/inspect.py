@@ -16,14 +16,10 @@ DESCRIPTION = """\
 Shows what a packet says. If it has fields (enumerative, bitpack), it also shows
 where they are and how many bits they take. A packet has no header, because both
 ends agree on the codec beforehand: give here what they agreed on, also --prior if
-they have one. Without --kind both kinds are tried. Packets of a stream can't be
-read on their own.
+they have one. Without --kind both kinds are tried.
 """
 
-KINDS = {
-    "distribution": "a distribution",
-    "round": "a round",
-}
+KINDS = {"distribution": "a distribution", "round": "a round"}
 """What a packet can hold, with its article."""
 
 MOST_BYTES = 1 << 27
@@ -106,11 +102,6 @@ def describe(codec: sqs.Codec, packet: bytes, kind: str) -> str:
 
     The symbols of an ``"entropy"`` packet share bits: their rows have no place and no
     cost.
-
-    Raises
-    ------
-    sqs.PacketError
-        The packet is none of this codec and kind.
 
     Examples
     --------

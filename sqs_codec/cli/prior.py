@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 import sqs_codec as sqs
+from sqs_codec import bits
 from sqs_codec._base.format import MAX_PRIOR_CLASSES, MAX_VOCAB, MIN_VOCAB
 from sqs_codec._base.words import shown
-from sqs_codec.cli.bits import open_logits, quantize_row
+from sqs_codec.cli.files import load_tokenizer, open_logits
 from sqs_codec.cli.options import (
     add_resolution,
     add_temperature,
@@ -22,7 +24,6 @@ from sqs_codec.cli.options import (
     number,
     read_text,
 )
-from sqs_codec.system._base.hub import ask_hub
 
 DESCRIPTION = """\
 Makes a prior: what both ends agree on about how frequent the ids of a tokenizer
@@ -39,11 +40,6 @@ examples:
 then, at both ends:
   codec = sqs.Codec(vocab_size, prior=sqs.Prior.load("my.sqsprior"))
 """
-
-HELD_OUT = 5
-"""The last of so many parts of each file is held out."""
-
-TOKENIZER = "tokenizer.json"
 
 LINES = 10_000
 """Lines that are tokenized at once: a tokenizer takes 50 bytes for each of text."""
@@ -95,26 +91,11 @@ def fill(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the command, and return its exit status."""
+    """Make the prior and write it; return the exit status."""
     if args.tokenizer and not has_packages(
         "prior --tokenizer", ["tokenizers"], extra="prior"
     ):
         return 1
-    for line in make(args):
-        print(line, flush=True)
-    return 0
-
-
-def make(args: argparse.Namespace) -> Iterator[str]:
-    """Make the prior and write it; yield what there is to say.
-
-    Raises
-    ------
-    OSError
-        A file can't be read or written.
-    ValueError
-        A file holds something else, or the options don't go together.
-    """
     if not args.texts and not args.drafts:
         raise ValueError("nothing to count: give texts, --drafts or both")
     if args.texts and not args.tokenizer:
@@ -124,55 +105,42 @@ def make(args: argparse.Namespace) -> Iterator[str]:
     check_folder(args.output)
     logits = [open_logits(path) for path in args.drafts]
     vocab_size = args.vocab_size
-    for path, rows in zip(args.drafts, logits, strict=True):
-        vocab_size = vocab_size or rows.shape[1]
-        if rows.shape[1] != vocab_size:
+    for path, array in zip(args.drafts, logits, strict=True):
+        vocab_size = vocab_size or array.shape[1]
+        if array.shape[1] != vocab_size:
             raise ValueError(
-                f"{path} has logits of {rows.shape[1]} tokens, not {vocab_size}"
+                f"{path} has logits of {array.shape[1]} tokens, not {vocab_size}"
             )
         if args.top_k > vocab_size:
             raise ValueError(
                 f"--top-k must be up to {vocab_size}, as logits have, not {args.top_k}"
             )
+    say = partial(print, flush=True)
     texts: list[NDArray[np.uint32]] = []
     if args.texts:
         tokenizer = load_tokenizer(str(args.tokenizer))
         vocab_size = vocab_size or tokenizer.get_vocab_size()
         texts = [read_tokens(tokenizer, path, vocab_size) for path in args.texts]
-        yield f"{sum(map(len, texts))} tokens of text"
-    assert vocab_size is not None
+        say(f"{sum(map(len, texts))} tokens of text")
     codec = sqs.Codec(vocab_size, args.resolution)
     drafts = [
-        quantize(codec, path, rows, args)
-        for path, rows in zip(args.drafts, logits, strict=True)
+        quantize(codec, path, array, args)
+        for path, array in zip(args.drafts, logits, strict=True)
     ]
     if drafts:
-        yield f"{sum(map(len, drafts))} rows of drafts"
-    yield from report(codec, texts, drafts, args)
-    prior = fit(vocab_size, texts, drafts, args.classes)
+        say(f"{sum(map(len, drafts))} rows of drafts")
+    saving = bits.prior_saving(vocab_size, drafts, texts, args.classes)
+    say(report(saving, drafts, args))
+    counts = np.bincount(np.concatenate(texts), minlength=vocab_size) if texts else None
+    rows = [q for part in drafts for q in part]
+    prior = sqs.Prior.fit(rows, counts, classes=args.classes)
     prior.save(args.output)
-    yield (
+    say(
         f"{shown(str(args.output))}: V = {vocab_size}, classes: {prior.classes}, "
         f"{len(prior.to_bytes())} bytes, digest {prior.digest.hex()}; fitted to all "
         "rows and texts"
     )
-
-
-def load_tokenizer(name: str) -> Any:
-    """Return the ``tokenizers.Tokenizer`` of a file, a folder or the hub."""
-    from tokenizers import Tokenizer
-
-    path = Path(name)
-    if path.is_dir():
-        path = path / TOKENIZER
-    try:
-        if path.exists() or path.suffix == ".json":
-            return Tokenizer.from_file(str(path))
-        ask_hub(name, TOKENIZER)
-        return Tokenizer.from_pretrained(name)
-    except Exception as error:  # the library raises nothing more precise
-        reason = " ".join(str(error).split())
-        raise ValueError(f"cannot load the tokenizer {name}: {reason}") from error
+    return 0
 
 
 def read_tokens(tokenizer: Any, path: Path, vocab_size: int) -> NDArray[np.uint32]:
@@ -202,85 +170,36 @@ def read_tokens(tokenizer: Any, path: Path, vocab_size: int) -> NDArray[np.uint3
 def quantize(
     codec: sqs.Codec, path: Path, logits: NDArray[np.floating], args: argparse.Namespace
 ) -> list[sqs.SparseDistribution]:
-    """Return the distributions of rows of logits; errors say of which file."""
-    keep = sqs.TopK(args.top_k)
-    return [
-        quantize_row(codec, path, i, row, keep, args.temperature)
-        for i, row in enumerate(logits)
-    ]
-
-
-def fit(
-    vocab_size: int,
-    texts: Iterable[NDArray[np.uint32]],
-    drafts: Iterable[Sequence[sqs.SparseDistribution]],
-    classes: int | None,
-) -> sqs.Prior:
-    """Return the prior of texts, drafts or both."""
-    parts = list(texts)
-    counts = None
-    if parts:
-        counts = np.bincount(np.concatenate(parts), minlength=vocab_size)
-    rows = [q for part in drafts for q in part]
-    if rows:
-        return sqs.Prior.fit(rows, counts, classes=classes)
-    assert counts is not None
-    return sqs.Prior.from_counts(counts)
+    """Return the distributions of rows of logits; errors say of which."""
+    keep, rows = sqs.TopK(args.top_k), []
+    for i, row in enumerate(logits):
+        try:
+            rows.append(codec.quantize(row, keep, temperature=args.temperature))
+        except ValueError as error:
+            raise ValueError(f"{path}: row {i}: {error}") from error
+    return rows
 
 
 def report(
-    codec: sqs.Codec,
-    texts: Sequence[NDArray[np.uint32]],
-    drafts: Sequence[Sequence[sqs.SparseDistribution]],
+    saving: bits.Saving | None,
+    drafts: Iterable[Sequence[object]],
     args: argparse.Namespace,
-) -> Iterator[str]:
+) -> str:
     """Say what a prior saves on the last part of each file, fitted to the others."""
-    held = [part[-(len(part) // HELD_OUT) or len(part) :] for part in drafts]
-    tokens = [part[-(len(part) // HELD_OUT) or len(part) :] for part in texts]
-    fitted = fit(
-        codec.vocab_size,
-        [part[: len(part) - len(out)] for part, out in zip(texts, tokens, strict=True)],
-        [part[: len(part) - len(out)] for part, out in zip(drafts, held, strict=True)],
-        args.classes,
+    if saving is None:
+        few = bits.HELD_OUT
+        return f"too little to hold any out: fewer than {few} rows or tokens a file"
+    what = "token by itself", "tokens"
+    if any(len(part) >= bits.HELD_OUT for part in drafts):
+        what = (
+            "distribution",
+            (
+                f"rows (TopK({args.top_k}), resolution {args.resolution}, temperature "
+                f"{args.temperature})"
+            ),
+        )
+    return (
+        f"bits of a {what[0]}, mean of {saving.held_out} held-out {what[1]}:\n"
+        f"  without a prior {saving.without:.1f}, with it {saving.with_prior:.1f}: "
+        f"{saving.with_prior / saving.without:.3f}"
     )
-    if any(held):
-        rows = [q for part in held for q in part]
-        yield (
-            f"bits of a distribution, mean of {len(rows)} held-out rows "
-            f"(TopK({args.top_k}), resolution {args.resolution}, temperature "
-            f"{args.temperature}):"
-        )
-        with_prior = sqs.Codec(codec.vocab_size, codec.resolution, prior=fitted)
-        yield compare(*(mean_bits(c, rows) for c in (codec, with_prior)))
-    elif any(map(len, tokens)):
-        yield (
-            f"bits of a token by itself, mean of {sum(map(len, tokens))} held-out "
-            "tokens:"
-        )
-        # Of resolution 1, so that counts take nothing.
-        codecs = (sqs.Codec(codec.vocab_size, 1, prior=p) for p in (None, fitted))
-        yield compare(*(mean_id_bits(c, tokens) for c in codecs))
-    else:
-        yield f"too little to hold any out: fewer than {HELD_OUT} rows or tokens a file"
-
-
-def compare(without: float, with_prior: float) -> str:
-    """Return the line that compares two means."""
-    ratio = with_prior / without
-    return f"  without a prior {without:.1f}, with it {with_prior:.1f}: {ratio:.3f}"
-
-
-def mean_bits(codec: sqs.Codec, rows: Sequence[sqs.SparseDistribution]) -> float:
-    """Return the mean bits of a distribution."""
-    return sum(codec.bits(q) for q in rows) / len(rows)
-
-
-def mean_id_bits(codec: sqs.Codec, texts: Iterable[NDArray[np.uint32]]) -> float:
-    """Return the mean bits of a token, as the one token of a distribution."""
-    tokens, numbers = np.unique(np.concatenate([*texts]), return_counts=True)
-    vocab_size = codec.vocab_size
-    bits = [
-        codec.bits(sqs.SparseDistribution([token], [codec.resolution], vocab_size))
-        for token in tokens.tolist()
-    ]
-    return float(np.average(bits, weights=numbers))

@@ -6,9 +6,8 @@ import argparse
 import os
 import socket
 import sys
-from importlib import import_module
 
-from sqs_codec.cli import generate, options
+from sqs_codec.cli import drafting, options
 from sqs_codec.system._base.address import join_address, split_address
 from sqs_codec.system._base.security import (
     check_certificate,
@@ -47,7 +46,7 @@ CONTEXT = 4096
 def fill(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     _add_clients(parser.add_argument_group("clients").add_argument)
-    generate.add_server(parser.add_argument_group("server").add_argument)
+    drafting.add_server(parser.add_argument_group("server").add_argument)
     add = parser.add_argument_group("text, where a client doesn't say").add_argument
     options.add_sampling(add, "of the target")
     add(
@@ -57,9 +56,9 @@ def fill(parser: argparse.ArgumentParser) -> None:
         help="draw from the K most probable tokens",
     )
     add = parser.add_argument_group("what is sent").add_argument
-    generate.add_mode(add)
+    drafting.add_mode(add)
     options.add_prior(add, default="smollm2 with its vocabulary, else none")
-    generate.add_model(parser.add_argument_group("model").add_argument)
+    drafting.add_model(parser.add_argument_group("model").add_argument)
     parser.set_defaults(command=run, kept=None, alpha=None)
 
 
@@ -118,7 +117,7 @@ def run(args: argparse.Namespace) -> int:
         _check(args)
     except ValueError as error:
         args.usage_error(str(error))
-    return generate.carry_out(args, _serve, modules=MODULES, extra="proxy")
+    return drafting.carry_out(args, _serve, modules=MODULES, extra="proxy")
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -141,30 +140,27 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _serve(args: argparse.Namespace) -> None:
-    generate.check_files(args)
     host, port = split_address(args.listen)
     check_free(host, port)
-    generate.connect(args).close()  # before the model takes its time
-    if generate.is_gguf(args.draft):
-        import_module("sqs_codec.system.llama_cpp")  # or it says what it lacks
+    drafting.connect(args).close()  # before the model takes its time
 
     from sqs_codec.system.proxy import Completer, make_app, make_server
 
-    model = generate.load(args, CONTEXT)
+    model = drafting.load(args, CONTEXT)
     completer = Completer(
         model,
-        lambda: generate.connect(args),
+        lambda: drafting.connect(args),
         server=args.server,
         clients=args.clients,
-        settings=generate.settings(args, model),
-        modes=generate.modes(args),
+        settings=drafting.settings(args, model),
+        modes=drafting.modes(args),
         prefer=args.prefer,
     )
     completer.check()
     app = make_app(
         completer,
         names=args.model_name,
-        sampling=generate.sampling(args, model),
+        sampling=drafting.sampling(args, model),
         api_key=args.api_key,
         hosts=args.allow_host,
         origins=args.allow_origin,

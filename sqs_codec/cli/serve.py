@@ -28,12 +28,7 @@ from sqs_codec.cli.options import (
     number,
 )
 from sqs_codec.system._base.address import join_address
-from sqs_codec.system._base.security import (
-    check_certificate,
-    check_free,
-    check_token,
-    require_loopback,
-)
+from sqs_codec.system._base.security import check_free, check_security, check_token
 from sqs_codec.system.engine import ENGINES, EngineConfig, make_engine
 
 if TYPE_CHECKING:
@@ -247,7 +242,9 @@ def _has_packages(args: argparse.Namespace) -> bool:
     needed, extras = [*MODULES], ["serve"]
     if not args.ray:  # otherwise a cluster runs the model
         needed += HF_MODULES
-        if not args.target:
+        if args.target:
+            extras.append("hf")
+        else:
             needed += SMOLLM2_MODULES
     if args.engine == "vllm":
         needed.append("vllm")
@@ -273,13 +270,11 @@ def _check(args: argparse.Namespace) -> list[str] | None:
     if args.insecure:
         if args.cert or args.key:
             raise ValueError("--insecure goes without --cert and --key")
-        require_loopback(args.host)
     elif not (args.cert and args.key):
         raise ValueError(NO_CERTIFICATE)
     elif not tokens:
         raise ValueError(NO_TOKEN)
-    else:
-        check_certificate(args.cert, args.key)
+    check_security(args.host, args.cert, args.key, insecure=args.insecure)
     return tokens or None
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sqs_codec._codec.rows import SparseRows
 from sqs_codec.distill._dataset import Sequence
 
 if TYPE_CHECKING:
@@ -31,9 +32,7 @@ def collate(items: Items[Sequence]) -> TeacherBatch:
     sqs_codec.torch.TeacherBatch
         Shorter texts are padded on the right, by token 0.
     """
-    import torch
-
-    from sqs_codec.torch import TeacherBatch
+    from sqs_codec.torch._distill import as_batch
 
     kinds = {
         (item.rows.resolution, item.rows.vocab_size, item.temperature, item.tail)
@@ -48,17 +47,7 @@ def collate(items: Items[Sequence]) -> TeacherBatch:
     filled = np.arange(lengths.max()) < lengths[:, None]
     tokens = np.zeros(filled.shape, np.int64)
     tokens[filled] = np.concatenate([item.tokens for item in items])
-    places = [
-        b * filled.shape[1] + item.first - 1 + np.arange(len(item.rows))
-        for b, item in enumerate(items)
-    ]
-    arrays = (
-        tokens,
-        filled,
-        np.concatenate(places),
-        np.concatenate([item.rows.token_ids for item in items]),
-        np.concatenate([item.rows.counts for item in items]),
-        np.cumsum([0, *np.concatenate([np.diff(i.rows.offsets) for i in items])]),
-    )
-    t = [torch.from_numpy(array.astype(np.int64)) for array in arrays]
-    return TeacherBatch(t[0], t[1], t[2], t[3], t[4], t[5], *kinds.pop())
+    places = [b * filled.shape[1] + item.places for b, item in enumerate(items)]
+    rows = SparseRows.concatenate(item.rows for item in items)
+    arrays = rows.token_ids, rows.counts, rows.offsets
+    return as_batch((tokens, filled, np.concatenate(places), *arrays), *kinds.pop())

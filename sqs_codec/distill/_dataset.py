@@ -12,11 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sqs_codec._base.files import require_file
-from sqs_codec._codec.codec import Codec
 from sqs_codec._codec.prior import Prior
 from sqs_codec._codec.rows import SparseRows
 from sqs_codec.distill import _header
-from sqs_codec.distill._header import SCHEMA, Header, damage, read_metadata
+from sqs_codec.distill._header import LOG_STEP, Header, damage, read_metadata, value_of
 from sqs_codec.distill._pages import check_pages
 
 if TYPE_CHECKING:
@@ -35,20 +34,23 @@ class Sequence(NamedTuple):
     Attributes
     ----------
     tokens : ndarray of uint32 [n]
-    first : int
-        Row i is the distribution of ``tokens[first + i]`` given those before it.
-    rows : SparseRows [1 to n - first + 1]
+    places : ndarray of int64 [N]
+        Row i is the distribution of what follows ``tokens[: places[i] + 1]``.
+    rows : SparseRows [N]
     temperature : float
         Of the distributions.
     tail : bool
         Whether the vocabulary's last id stands for all tokens that a list left out.
+    numbers : dict of str to ndarray
+        Those that the file has of what `Writer.write` names.
     """
 
     tokens: NDArray[np.uint32]
-    first: int
+    places: NDArray[np.int64]
     rows: SparseRows
     temperature: float
     tail: bool
+    numbers: dict[str, NDArray[Any]]
 
 
 class Sizes(NamedTuple):
@@ -57,8 +59,8 @@ class Sizes(NamedTuple):
     Attributes
     ----------
     sequences, tokens, distributions : int
-    packet_bytes : int
-        That its packets take in it.
+    column_bytes : dict of str to int
+        That each of its columns takes.
     file_bytes : int
         Of all of it.
     """
@@ -66,7 +68,7 @@ class Sizes(NamedTuple):
     sequences: int
     tokens: int
     distributions: int
-    packet_bytes: int
+    column_bytes: dict[str, int]
     file_bytes: int
 
 
@@ -91,7 +93,7 @@ class Dataset:
             self._file = pq.read_metadata(path)
             self.header = Header.from_json(read_metadata(self._file), prior)
             columns = self._file.schema.to_arrow_schema()
-            if not columns.equals(SCHEMA):
+            if not columns.equals(self.header.schema()):
                 raise ValueError(f"its columns are not those of a Writer: {columns}")
             if tokenizer is not None:
                 self.header.check_tokenizer(tokenizer)
@@ -102,23 +104,22 @@ class Dataset:
         self._ends = np.cumsum([0, *sizes])
         self._last: tuple[int, pa.Table] | None = None
 
-    @property
-    def codec(self) -> Codec:
-        """The codec of the packets."""
-        return self.header.codec
-
     def sizes(self) -> Sizes:
         """Return how much the file has; of the sequences hardly anything is read."""
         with damage(self._path):
-            found = [
-                self._table(i, ["distributions"])[0].to_numpy().sum(dtype=np.int64)
+            lengths = [
+                self._table(i, ["lengths"])[0].combine_chunks().values.to_numpy()
                 for i in range(self._file.num_row_groups)
             ]
+        columns = enumerate(self.header.schema().names)
         return Sizes(
             len(self),
             sum(group.column(0).num_values for group in self._groups()),
-            int(sum(found)),
-            sum(group.column(3).total_compressed_size for group in self._groups()),
+            sum(int(own.sum(dtype=np.int64)) for own in lengths),
+            {
+                name: sum(g.column(i).total_compressed_size for g in self._groups())
+                for i, name in columns
+            },
             os.path.getsize(self._path),
         )
 
@@ -145,31 +146,49 @@ class Dataset:
         group = int(np.searchsorted(self._ends, row, "right")) - 1
         with damage(f"{self._path}: sequence {row}"):
             place = row - int(self._ends[group])
-            ids, *values = (column[place] for column in self._read(group))
-            first, n, packet = (value.as_py() for value in values)
-            tokens = self.header.check_sequence(ids.values.to_numpy(), first, n)
-            most = n * self.codec.max_survivors
-            rows = self.codec.decode_sequence(packet, max_survivors=most)
+            cells = (column[place] for column in self._read(group).columns)
+            ids, starts, lengths, packet, *values = map(value_of, cells)
+            places, header = _places(starts, lengths, len(ids)), self.header
+            n = len(places)
+            tokens, places = header.check_sequence(ids, places, n)
+            most = n * header.codec.max_survivors
+            rows = header.codec.decode_sequence(packet, max_survivors=most)
             if len(rows) != n:
                 raise ValueError(f"its packet has {len(rows)} distributions, not {n}")
-        return Sequence(tokens, first, rows, self.header.temperature, self.header.tail)
+            numbers = dict(zip(header.numbers, values, strict=True))
+            if "logprobs" in numbers:
+                numbers["logprobs"] = numbers["logprobs"] * np.float32(-LOG_STEP)
+            numbers = header.check_numbers(numbers, rows)
+        return Sequence(tokens, places, rows, header.temperature, header.tail, numbers)
 
-    def _read(self, group: int) -> list[Any]:
+    def _read(self, group: int) -> pa.Table:
         """Return the columns of a row group."""
         last = self._last
         if last is None or last[0] != group:
-            last = group, self._table(group, SCHEMA.names)
+            last = group, self._table(group, self.header.schema().names)
             if last[1].num_rows != self._ends[group + 1] - self._ends[group]:
                 raise ValueError(f"its row group has {last[1].num_rows} sequences")
             self._last = last
-        columns: list[Any] = last[1].columns
-        return columns
+        return last[1]
 
     def __iter__(self) -> Iterator[Sequence]:
         return map(self.__getitem__, range(len(self)))
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_last": None}
+
+
+def _places(
+    starts: NDArray[np.uint32], lengths: NDArray[np.uint32], tokens: int
+) -> NDArray[np.int64]:
+    """Return where the distributions of a sequence's runs are."""
+    ends = np.cumsum(lengths, dtype=np.int64)
+    if starts.size != ends.size or not 0 < ends[-1] <= tokens:
+        raise ValueError(
+            f"{starts.size} starts and {ends.size} lengths of {ends[-1:].sum()} "
+            f"distributions are no runs of {tokens} tokens"
+        )
+    return np.repeat(starts - ends + lengths, lengths) + np.arange(ends[-1])
 
 
 def open(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,11 +19,20 @@ from sqs_codec._base.vocabulary import vocabulary_fingerprint
 from sqs_codec._base.words import shown
 from sqs_codec._codec.codec import Codec
 from sqs_codec._codec.prior import Prior, builtins
+from sqs_codec._codec.rows import SparseRows
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["MOST_TOKENS", "SCHEMA", "Header", "damage", "read_metadata"]
+__all__ = [
+    "LOG_STEP",
+    "MOST_TOKENS",
+    "NUMBERS",
+    "Header",
+    "damage",
+    "read_metadata",
+    "value_of",
+]
 
 VERSION = 1
 """Of the file: its columns, and what stands in its metadata."""
@@ -33,16 +42,28 @@ KEY = b"sqs_codec"
 MOST_TOKENS = 1 << 22
 """Of a sequence, so that what a file takes to be read has a bound."""
 
-SCHEMA = pa.schema(
-    [
-        pa.field(name, kind, nullable=False)
-        for name, kind in (
-            ("tokens", pa.list_(pa.field("element", pa.uint32(), nullable=False))),
-            ("first", pa.uint32()),
-            ("distributions", pa.uint32()),
-            ("packet", pa.binary()),
-        )
-    ]
+LOG_STEP, LEAST_LOG = 1 / 32, -2047
+"""Nats: logarithms of probabilities stand as 16 bits, those of counts in such steps."""
+
+
+NUMBERS: dict[str, type[np.generic]] = {
+    "logprobs": np.uint16,
+    "token_logprobs": np.float16,
+    "likeliest": np.uint32,
+}
+"""Columns that a file may have besides, as `Writer.write` says."""
+
+
+def _lists(name: str, kind: type[np.generic]) -> pa.Field:
+    element = pa.field("element", pa.from_numpy_dtype(kind), nullable=False)
+    return pa.field(name, pa.list_(element), nullable=False)
+
+
+COLUMNS = (
+    _lists("tokens", np.uint32),
+    _lists("starts", np.uint32),  # of runs of distributions: the place of the first
+    _lists("lengths", np.uint32),  # and how many there are, in the packet's order
+    pa.field("packet", pa.binary(), nullable=False),
 )
 
 
@@ -52,7 +73,7 @@ class Header:
 
     Attributes
     ----------
-    codec, model, temperature, rounding, tail, tokenizer_digest, source
+    codec, model, temperature, rounding, tail, tokenizer_fingerprint, source, numbers
         As the parameters of `Writer` say.
     """
 
@@ -61,8 +82,9 @@ class Header:
     temperature: float = 1.0
     rounding: str = "unbiased"
     tail: bool = False
-    tokenizer_digest: bytes = b""
+    tokenizer_fingerprint: bytes = b""
     source: str = ""
+    numbers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         checks.instance("codec", self.codec, Codec, "a Codec")
@@ -71,7 +93,15 @@ class Header:
             checks.instance(name, getattr(self, name), str, "a string")
             checks.utf8(name, getattr(self, name))
         checks.instance("tail", self.tail, bool, "a bool")
-        checks.instance("tokenizer_digest", self.tokenizer_digest, bytes, "bytes")
+        fingerprint = self.tokenizer_fingerprint
+        checks.instance("tokenizer_fingerprint", fingerprint, bytes, "bytes")
+        numbers = (*self.numbers,)
+        if numbers != tuple(name for name in NUMBERS if name in numbers):
+            raise ValueError(
+                f"numbers must be some of {', '.join(NUMBERS)}, in this order, got "
+                f"{self.numbers!r}"
+            )
+        object.__setattr__(self, "numbers", numbers)
         temperature = checks.temperature(self.temperature)
         object.__setattr__(self, "temperature", temperature)
 
@@ -85,8 +115,9 @@ class Header:
             "temperature": self.temperature,
             "rounding": self.rounding,
             "tail": self.tail,
-            "tokenizer_digest": self.tokenizer_digest.hex(),
+            "tokenizer_fingerprint": self.tokenizer_fingerprint.hex(),
             "source": self.source,
+            "numbers": [*self.numbers],
         }
         check = hashlib.blake2b(json.dumps(said).encode(), digest_size=8)
         return said | {"check": check.hexdigest()}
@@ -112,16 +143,17 @@ class Header:
             wanted = config.get("prior")
             prior = next((p for p in known if p.digest.hex() == wanted), prior)
         codec = Codec.from_config(config, prior)
-        names = ("model", "temperature", "rounding", "tail", "source")
-        digest = bytes.fromhex(found.get("tokenizer_digest", ""))
+        names = ("model", "temperature", "rounding", "tail", "source", "numbers")
+        fingerprint = bytes.fromhex(found.get("tokenizer_fingerprint", ""))
         given = {name: found[name] for name in names if name in found}
-        header = cls(codec, tokenizer_digest=digest, **given)
+        header = cls(codec, tokenizer_fingerprint=fingerprint, **given)
         header.require(found)
         return header
 
     def schema(self) -> pa.Schema:
         """Return the columns of a file with its metadata."""
-        return SCHEMA.with_metadata({KEY: json.dumps(self.to_json())})
+        fields = *COLUMNS, *(_lists(name, NUMBERS[name]) for name in self.numbers)
+        return pa.schema(fields, {KEY: json.dumps(self.to_json())})
 
     def require(self, found: dict[str, Any]) -> None:
         """Refuse metadata that isn't this; the message names what differs."""
@@ -138,34 +170,65 @@ class Header:
         if not hasattr(tokenizer, "get_vocab"):
             kind = type(tokenizer).__name__
             raise TypeError(f"tokenizer must be one, with get_vocab(), got {kind}")
-        if not self.tokenizer_digest:
+        if not self.tokenizer_fingerprint:
             raise ValueError("it doesn't say which tokenizer its tokens are of")
-        digest = vocabulary_fingerprint(tokenizer.get_vocab())
-        if digest != self.tokenizer_digest:
+        own, given = self.tokenizer_fingerprint, tokenizer.get_vocab()
+        if (found := vocabulary_fingerprint(given)) != own:
             raise ValueError(
-                "its tokens are of another tokenizer: of digest "
-                f"{self.tokenizer_digest.hex()}, and the one given has {digest.hex()}"
+                "its tokens are of another tokenizer: of fingerprint "
+                f"{own.hex()}, and the one given has {found.hex()}"
             )
 
     def check_sequence(
-        self, tokens: ArrayLike, first: int, distributions: int
-    ) -> NDArray[np.uint32]:
-        """Return a sequence's tokens, which its distributions must go with."""
-        ids = checks.uint32("tokens", tokens)
+        self, tokens: ArrayLike, places: ArrayLike, distributions: int
+    ) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
+        """Return a sequence's tokens and places, which must go together."""
+        ids = self._check_ids("tokens", tokens)
         if ids.size > MOST_TOKENS:
             raise ValueError(f"{ids.size} tokens are more than {MOST_TOKENS}")
+        at = checks.uint32("places", places).astype(np.int64)
+        ascends = (np.diff(at, append=ids.size) > 0).all()
+        if not (0 < at.size == distributions and ascends):
+            raise ValueError(
+                f"{ids.size} tokens and {distributions} distributions, one at least, "
+                f"need as many places, which ascend and are below {ids.size}, got "
+                f"{np.array2string(at, threshold=8)}"
+            )
+        return ids, at
+
+    def check_numbers(
+        self, numbers: Mapping[str, ArrayLike], rows: SparseRows
+    ) -> dict[str, NDArray[Any]]:
+        """Return a sequence's numbers, which must go with its distributions."""
+        if {*numbers} != {*self.numbers}:
+            raise ValueError(
+                f"numbers must be those of the file, {self.numbers}, got {(*numbers,)}"
+            )
+        found = {name: self._check_values(name, numbers[name]) for name in self.numbers}
+        for name, values in found.items():
+            shape = rows.token_ids.shape if name == "logprobs" else (len(rows),)
+            if values.shape != shape:
+                raise ValueError(f"{name} must have shape {shape}, got {values.shape}")
+        return found
+
+    def _check_values(self, name: str, values: ArrayLike) -> NDArray[Any]:
+        """Return ids, or logarithms of probabilities."""
+        if name == "likeliest":
+            return self._check_ids(name, values)
+        logs = np.asarray(values, np.float32)
+        bad = ~((logs >= LEAST_LOG) & (logs <= 0))
+        if bad.any():
+            raise ValueError(f"{name} must be in [{LEAST_LOG}, 0], got {logs[bad][0]}")
+        return logs
+
+    def _check_ids(self, name: str, values: ArrayLike) -> NDArray[np.uint32]:
+        """Return ids, which must be of tokens."""
+        ids = checks.uint32(name, values)
         limit = self.codec.vocab_size - self.tail
         if ids.size and ids.max() >= limit:
             place = int((ids >= limit).argmax())
             raise ValueError(
-                f"tokens[{place}] is {ids[place]}, and must be below {limit}"
-            )
-        checks.in_range("first", first, 1, ids.size)
-        most = ids.size - first + 1
-        if not 1 <= distributions <= most:
-            raise ValueError(
-                f"{ids.size} tokens, of which the first with a distribution is "
-                f"{first}, go with 1 to {most} distributions, got {distributions}"
+                f"{name}[{place}] is {ids[place]}, and must be below {limit}"
             )
         return ids
 
@@ -180,6 +243,11 @@ def read_metadata(file: pq.FileMetaData) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ValueError("it lacks the metadata that sqs_codec.distill writes")
     return found
+
+
+def value_of(cell: pa.Scalar) -> Any:
+    """Return what is in a cell: an array or bytes."""
+    return cell.values.to_numpy() if isinstance(cell, pa.ListScalar) else cell.as_py()
 
 
 @contextmanager

@@ -17,7 +17,7 @@ HEADER = re.compile(
     + NUMBER  # those in the file
     + rb"(?:\x15[\x80-\xff]{0,4}[\0-\x7f]\x1c|\x2c)"  # a checksum or none
     + NUMBER  # how many values
-    + rb"\x15\0"  # which stand there as they are
+    + rb"\x15[\0\x12]"  # which stand there as they are, or byte by byte
     + rb"\x15.\x15.(?:\x1c\0)?\0\0",  # how levels are coded, and no statistics
     re.DOTALL,
 )

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,34 +19,41 @@ from sqs_codec._base import checks
 from sqs_codec._base.files import is_own, lock_file, own_folder, write_file
 from sqs_codec._codec.codec import Codec
 from sqs_codec._codec.rows import SparseRows
-from sqs_codec.distill._header import SCHEMA, Header, damage, read_metadata
+from sqs_codec.distill._header import (
+    LOG_STEP,
+    NUMBERS,
+    Header,
+    damage,
+    read_metadata,
+    value_of,
+)
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import ArrayLike
 
 __all__ = ["Writer"]
 
 ROW_GROUP = 1 << 18
-"""Bytes of tokens and packets that end a row group: what is read for a sequence."""
+"""Bytes that end a row group: what is read for a sequence."""
 
 MINUTE = 60.0
 """Seconds after which one that isn't full is kept, too."""
 
 PARQUET: dict[str, Any] = {
     "compression": {
-        "tokens.list.element": "zstd",
-        "first": "zstd",
-        "distributions": "zstd",
-        "packet": "none",
+        f"{name}.list.element": "zstd"
+        for name in ("tokens", "starts", "lengths", *NUMBERS)
     },
+    "column_encoding": {"logprobs.list.element": "BYTE_STREAM_SPLIT"},
     "use_dictionary": False,
     "data_page_version": "1.0",
     "write_statistics": False,  # the least and the greatest packet say nothing
     "write_page_checksum": True,
 }
-"""Packets can't be made smaller."""
+"""Packets can't be made smaller. The high bytes of logarithms can, where they stand by
+themselves."""
 
 
 @dataclass
@@ -54,8 +62,8 @@ class _Group:
 
     place: int = 0
     before: int = 0
-    rows: list[tuple[NDArray[np.uint32], int, int, bytes]] = field(default_factory=list)
-    size: int = 0  # bytes of their tokens and packets
+    rows: list[tuple[Any, ...]] = field(default_factory=list)
+    size: int = 0  # bytes of all that
     kept: float = field(default_factory=time.monotonic)  # or begun
 
 
@@ -85,11 +93,13 @@ class Writer:
     tail : bool
         Whether the vocabulary's last id stands for all tokens that a list left out,
         as `Codec.quantize_top_logprobs_rows` has it. It is then no token.
-    tokenizer_digest : bytes
+    tokenizer_fingerprint : bytes
         As `sqs.vocabulary_fingerprint` gives it, or none if it isn't known.
     source : str
         Where the texts are from, and how they were cut: it tells two files in the
         making apart.
+    numbers : tuple of str
+        What else the file has of each distribution, of what `write` names.
 
     Raises
     ------
@@ -124,11 +134,19 @@ class Writer:
         temperature: float = 1.0,
         rounding: str = "unbiased",
         tail: bool = False,
-        tokenizer_digest: bytes = b"",
+        tokenizer_fingerprint: bytes = b"",
         source: str = "",
+        numbers: tuple[str, ...] = (),
     ) -> None:
         self.header = Header(
-            codec, model, temperature, rounding, tail, tokenizer_digest, source
+            codec,
+            model,
+            temperature,
+            rounding,
+            tail,
+            tokenizer_fingerprint,
+            source,
+            numbers,
         )
         self._path = Path(path)
         self._folder = Path(f"{os.fspath(path)}.parts")
@@ -162,10 +180,9 @@ class Writer:
 
     def _reopen(self, part: Path) -> None:
         """Go on in the last row group unless it is full; its file stays meanwhile."""
-        tokens, *columns = _read(part).columns
-        ids = (row.values.to_numpy() for row in tokens)
-        rows = [*zip(ids, *(column.to_pylist() for column in columns), strict=True)]
-        size = sum(own.nbytes + len(packet) for own, *_, packet in rows)
+        cells = zip(*_read(part).columns, strict=True)
+        rows = [tuple(map(value_of, row)) for row in cells]
+        size = sum(map(_size, rows))
         if size < ROW_GROUP:
             place, before = self._group.place - 1, self._group.before - len(rows)
             self._group = _Group(place, before, rows, size)
@@ -189,19 +206,35 @@ class Writer:
     def __repr__(self) -> str:
         return f"<Writer of {self._path}: {len(self)} sequences>"
 
-    def write(self, tokens: ArrayLike, rows: SparseRows, first: int = 1) -> None:
+    def write(
+        self,
+        tokens: ArrayLike,
+        rows: SparseRows,
+        places: ArrayLike | None = None,
+        *,
+        numbers: Mapping[str, ArrayLike] | None = None,
+    ) -> None:
         """Add a sequence. What is refused leaves the writer as it was.
 
         Parameters
         ----------
         tokens : array_like of int [n]
             Up to 4 194 304.
-        rows : SparseRows [1 to n - first + 1]
-            Row i is the distribution of ``tokens[first + i]`` given those before it.
-            The last may be of a token that would come after the end.
-        first : int
-            Where in `tokens` the first token is that has a distribution, 1 to n: 1 for
-            a whole text, more after a prompt.
+        rows : SparseRows [N]
+            1 to n.
+        places : array_like of int [N], optional
+            Ascending, below n: row i is the distribution of what follows
+            ``tokens[: places[i] + 1]``, which after the last token isn't there. So they
+            count as a model's logits do, and are 0 to N - 1 by default; of a chat they
+            are those of its answers.
+        numbers : mapping of str to array_like, optional
+            Those that the writer was made with, no others:
+
+            - ``"logprobs"``: of each of ``rows.token_ids`` the logarithm of its
+              probability, -2047 to 0, which is kept in steps of 1/32;
+            - ``"token_logprobs"`` [N]: that of the token that follows in the text, in
+              float16; 0 where none does;
+            - ``"likeliest"`` [N]: the most probable token.
 
         Raises
         ------
@@ -211,10 +244,19 @@ class Writer:
         if self._lock.closed:
             raise ValueError(f"{self._path}: the writer is closed")
         checks.instance("rows", rows, SparseRows, "SparseRows")
-        ids = self.header.check_sequence(tokens, first, len(rows))
+        if places is None:
+            places = np.arange(len(rows))
+        ids, at = self.header.check_sequence(tokens, places, len(rows))
+        own = self.header.check_numbers(numbers or {}, rows)
+        if "logprobs" in own:
+            own["logprobs"] = np.rint(own["logprobs"] / -LOG_STEP)
         packet = self.header.codec.encode_sequence(rows)
-        self._group.rows.append((ids, int(first), len(rows), packet))
-        self._group.size += ids.nbytes + len(packet)
+        cuts = np.flatnonzero(np.diff(at, prepend=-2) > 1)
+        lengths = np.diff(cuts, append=at.size).astype(np.uint32)
+        values = (own[name].astype(NUMBERS[name]) for name in own)
+        row: tuple[Any, ...] = ids, at[cuts].astype(np.uint32), lengths, packet, *values
+        self._group.rows.append(row)
+        self._group.size += _size(row)
         if self._group.size >= ROW_GROUP:
             self._keep()
             self._group = _Group(self._group.place + 1, len(self))
@@ -226,19 +268,11 @@ class Writer:
         group = self._group
         if not group.rows:
             return
-        ids, first, distributions, packets = zip(*group.rows, strict=True)
-        ends = np.cumsum([0, *map(len, ids)], dtype=np.int32)
-        columns = [
-            pa.ListArray.from_arrays(
-                pa.array(ends), pa.array(np.concatenate(ids)), type=SCHEMA[0].type
-            ),
-            pa.array(first, pa.uint32()),
-            pa.array(distributions, pa.uint32()),
-            pa.array(packets, pa.binary()),
-        ]
+        schema, cells = self.header.schema(), zip(*group.rows, strict=True)
+        columns = [_column(own, f.type) for own, f in zip(cells, schema, strict=True)]
         sink = pa.BufferOutputStream()
-        with pq.ParquetWriter(sink, self.header.schema(), **PARQUET) as writer:
-            writer.write_table(pa.table(columns, schema=self.header.schema()))
+        with pq.ParquetWriter(sink, schema, **PARQUET) as writer:
+            writer.write_table(pa.table(columns, schema=schema))
         write_file(self._part(group.place), sink.getvalue())
         group.kept = time.monotonic()
 
@@ -305,3 +339,16 @@ def _read(part: Path) -> pa.Table:
     """Return a row group that is kept."""
     with damage(part), pq.ParquetFile(part, page_checksum_verification=True) as file:
         return file.read(use_threads=False)
+
+
+def _column(cells: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    """Return a column of bytes, or of lists that are arrays."""
+    if not isinstance(cells[0], np.ndarray):
+        return pa.array(cells, kind)
+    ends = np.cumsum([0, *map(len, cells)], dtype=np.int32)
+    values = pa.array(np.concatenate(cells))
+    return pa.ListArray.from_arrays(pa.array(ends), values, type=kind)
+
+
+def _size(row: tuple[Any, ...]) -> int:
+    return sum(memoryview(cell).nbytes for cell in row)

@@ -1,9 +1,10 @@
 """The codec on PyTorch tensors (the extra ``[torch]``).
 
-`quantize`, `quantize_unbiased` and `encode_logits` take a batch of logits on any
-device, `to_dense` makes whole rows for models and metrics, and `verify`,
-`verify_rounds` and `gumbel_verify` take the target's logits. What crosses between an
-accelerator and the host is a few numbers per row and per token kept, never a whole row.
+`quantize`, `quantize_unbiased` and `encode_logits` take a row of logits on any device,
+or many by their names in ``_rows``. `to_dense` makes whole rows for models and metrics.
+`verify` and `gumbel_verify` take the target's logits, or those of many rounds. What
+crosses between an accelerator and the host is a few numbers per row and per token kept,
+never a whole row.
 `distillation_loss` compares a student's logits with the stored distributions of a
 `TeacherBatch`, where they are.
 
@@ -20,18 +21,29 @@ except ModuleNotFoundError as error:
 
 from sqs_codec._codec.drafter import ROW_TYPES
 from sqs_codec.torch._distill import TeacherBatch, distillation_loss
-from sqs_codec.torch._gumbel import gumbel_verify
-from sqs_codec.torch._quantize import encode_logits, quantize, quantize_row, to_dense
-from sqs_codec.torch._unbiased import quantize_unbiased
+from sqs_codec.torch._gumbel import gumbel_verify, gumbel_verify_rounds
+from sqs_codec.torch._quantize import (
+    encode_logits,
+    encode_logits_rows,
+    quantize,
+    quantize_row,
+    quantize_rows,
+    to_dense,
+)
+from sqs_codec.torch._unbiased import quantize_unbiased, quantize_unbiased_rows
 from sqs_codec.torch._verify import verify, verify_rounds
 
 __all__ = [
     "TeacherBatch",
     "distillation_loss",
     "encode_logits",
+    "encode_logits_rows",
     "gumbel_verify",
+    "gumbel_verify_rounds",
     "quantize",
+    "quantize_rows",
     "quantize_unbiased",
+    "quantize_unbiased_rows",
     "to_dense",
     "verify",
     "verify_rounds",

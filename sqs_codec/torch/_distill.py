@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import torch
 
 from sqs_codec._base import checks
 from sqs_codec._codec.rows import SparseRows
 from sqs_codec.torch._tensors import DTYPES, scale_of
 
-__all__ = ["TeacherBatch", "distillation_loss"]
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["TeacherBatch", "as_batch", "distillation_loss"]
 
 CHUNK = 1 << 23
 """Logits that are computed with at once: 32 MiB in float32."""
@@ -111,6 +115,15 @@ class TeacherBatch:
         moved = copy.copy(self)
         moved.__dict__.update({k: move(x) for k, x in self._tensors().items()})
         return moved
+
+
+def as_batch(arrays: Iterable[NDArray[Any]], *others: Any) -> TeacherBatch:
+    """Return the batch of fields that a file vouches for, the tensors first."""
+    tensors = (torch.from_numpy(array.astype(np.int64)) for array in arrays)
+    names = (field.name for field in fields(TeacherBatch))
+    batch = TeacherBatch.__new__(TeacherBatch)
+    batch.__dict__.update(zip(names, (*tensors, *others), strict=True))
+    return batch
 
 
 def distillation_loss(

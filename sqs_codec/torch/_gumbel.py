@@ -27,12 +27,13 @@ from sqs_codec.torch._tensors import (
     exp2,
     is_on_host,
     temperatures_of,
+    truncated,
 )
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["gumbel_verify"]
+__all__ = ["gumbel_verify", "gumbel_verify_rounds"]
 
 BLOCK = 64
 """Tokens whose least number is known before the others."""
@@ -49,16 +50,45 @@ LOW = 0xFFFFFFFF
 
 
 def gumbel_verify(
+    drafted: Sequence[int],
+    logits: torch.Tensor,
+    key: bytes,
+    position: int,
+    *,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    min_p: float = 0.0,
+) -> Verdict:
+    """Accept the drafted tokens that a target draws itself, and give its next one.
+
+    As `sqs_codec.gumbel_verify`, on logits as `gumbel_verify_rounds` takes them.
+
+    Examples
+    --------
+    >>> import torch
+    >>> rows = torch.tensor([[0.0, 2.0, 1.0], [3.0, 0.0, 0.0]])
+    >>> gumbel_verify([0], rows, bytes(16), 0)
+    Verdict(accepted=1, token=0)
+    """
+    rows = detached("logits", logits)
+    check_shape("logits", rows.shape, len(drafted) + 1, None)
+    rows = truncated(rows, temperature, top_k, top_p, min_p)
+    given = [drafted], rows, [key], [position]
+    return gumbel_verify_rounds(*given, temperature=temperature)[0]
+
+
+def gumbel_verify_rounds(
     drafted: Sequence[Sequence[int]],
     logits: torch.Tensor,
     keys: Sequence[bytes],
     positions: Sequence[int],
     *,
-    temperature: float | Sequence[float],
+    temperature: float | Sequence[float] = 1.0,
 ) -> list[Verdict]:
     """Verify the drafts of many texts by the numbers of a key each.
 
-    As `sqs_codec.gumbel_verify`, of which each verdict is that, to the bit, wherever
+    Each verdict is what `sqs_codec.gumbel_verify` gives, to the bit, wherever
     the logits are. This waits for an accelerator once, seldom twice, whatever the
     number of texts.
 
@@ -91,7 +121,7 @@ def gumbel_verify(
     --------
     >>> import torch
     >>> rows = torch.tensor([[0.0, 2.0, 1.0], [3.0, 0.0, 0.0], [0.0, 0.0, 9.0]])
-    >>> gumbel_verify([[0], []], rows, [bytes(16)] * 2, [0, 5], temperature=1.0)
+    >>> gumbel_verify_rounds([[0], []], rows, [bytes(16)] * 2, [0, 5])
     [Verdict(accepted=1, token=0), Verdict(accepted=0, token=2)]
     """
     drafts = [checks.integers(f"drafted[{i}]", one) for i, one in enumerate(drafted)]

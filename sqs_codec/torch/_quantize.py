@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from sqs_codec._backend import frozen
+from sqs_codec._backend import frozen, rounder
 from sqs_codec._base import checks
 from sqs_codec._codec.codec import Codec, row_name
 from sqs_codec._codec.distribution import SparseDistribution, as_distribution
 from sqs_codec._codec.keep import Keep, TopK, count_kept, rule
-from sqs_codec._codec.rows import SparseRows
+from sqs_codec._codec.rows import SparseRows, as_rows
 from sqs_codec.torch._tensors import (
     as_array,
     check_maxima,
@@ -23,19 +22,39 @@ from sqs_codec.torch._tensors import (
     scale_of,
 )
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-__all__ = ["encode_logits", "quantize", "quantize_row", "rows_of", "to_dense"]
+__all__ = [
+    "encode_logits",
+    "encode_logits_rows",
+    "quantize",
+    "quantize_row",
+    "quantize_rows",
+    "row_of",
+    "rows_of",
+    "to_dense",
+]
 
 
 def quantize(
-    codec: Codec,
-    logits: torch.Tensor,
-    keep: Keep,
-    *,
-    temperature: float = 1.0,
-) -> Any:
+    codec: Codec, logits: torch.Tensor, keep: Keep, *, temperature: float = 1.0
+) -> SparseDistribution:
+    """Sparsify and quantize ``softmax(logits / temperature)``.
+
+    As `quantize_rows` does each row, for a tensor [vocab_size].
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sqs_codec import Codec, TopK
+    >>> q = quantize(Codec(5, resolution=10), torch.tensor([0, 3, 2, 0, 0.0]), TopK(2))
+    >>> q.token_ids, q.counts
+    (array([1, 2], dtype=uint32), array([7, 3], dtype=uint32))
+    """
+    return quantize_row(codec, logits, keep, temperature, mass=True)
+
+
+def quantize_rows(
+    codec: Codec, logits: torch.Tensor, keep: Keep, *, temperature: float = 1.0
+) -> SparseRows:
     """Sparsify and quantize ``softmax(logits / temperature)``, row by row.
 
     A tensor on the CPU goes to the core as it is, if it can be seen as rows of
@@ -48,7 +67,8 @@ def quantize(
     The other rules compare sums of exponentials, which devices round in their
     own ways, so a token within rounding of the rule's limit may be kept on one
     device and not on another. The output stays exact, as the token is drawn from
-    the distribution that is sent. `dropped_mass` agrees to about 1e-6.
+    the distribution that is sent. The `dropped_mass` of `quantize` agrees to about
+    1e-6.
 
     Parameters
     ----------
@@ -62,9 +82,8 @@ def quantize(
 
     Returns
     -------
-    SparseDistribution, or nested lists of them
-        One for a tensor [vocab_size]; otherwise lists that follow the leading
-        dimensions, as `torch.Tensor.tolist` makes them.
+    SparseRows
+        One row after the other, whatever the leading dimensions.
 
     Raises
     ------
@@ -80,67 +99,74 @@ def quantize(
     >>> from sqs_codec import Codec, TopK
     >>> codec = Codec(vocab_size=5, resolution=10)
     >>> logits = torch.tensor([[0, 3, 2, 0, 0], [1, 0, 0, 1, 1]]).bfloat16()
-    >>> for q in quantize(codec, logits, TopK(2)):
+    >>> for q in quantize_rows(codec, logits, TopK(2)):
     ...     print(q.token_ids, q.counts)
     [1 2] [7 3]
     [0 3] [5 5]
     """
     rows, shape = rows_of(codec, logits)
     if is_on_host(rows):
-        found = [*codec._quantize_rows(as_array(rows), shape, keep, temperature)]
-    else:
-        found = _quantize_on_device(codec, rows, shape, keep, temperature)
-    return _nest(found, shape)
+        ready = checks.Rows(as_array(rows), shape)
+        return codec.quantize_rows(ready, keep, temperature=temperature)
+    return _quantize_on_device(codec, rows, shape, keep, temperature)[0]
 
 
 def encode_logits(
-    codec: Codec,
-    logits: torch.Tensor,
-    keep: Keep,
-    *,
-    temperature: float = 1.0,
-) -> Any:
-    """Return the packets of what `quantize` makes of logits, row by row.
+    codec: Codec, logits: torch.Tensor, keep: Keep, *, temperature: float = 1.0
+) -> bytes:
+    """Return the packet of what `quantize` makes of logits [vocab_size]."""
+    row = row_of(codec, logits)
+    (packet,) = encode_logits_rows(codec, row, keep, temperature=temperature)
+    return packet
+
+
+def encode_logits_rows(
+    codec: Codec, logits: torch.Tensor, keep: Keep, *, temperature: float = 1.0
+) -> list[bytes]:
+    """Return a packet of each row that `quantize_rows` makes of logits.
 
     As `Codec.encode_logits` is to `Codec.quantize`: the same bytes in less time.
-    Parameters and errors are those of `quantize` and `Codec.encode`.
-
-    Returns
-    -------
-    bytes, or nested lists of them
-        As `quantize` nests distributions.
+    Parameters and errors are those of `quantize_rows` and `Codec.encode`.
 
     Examples
     --------
     >>> import torch
     >>> from sqs_codec import Codec, TopK
     >>> codec = Codec(vocab_size=5, resolution=10)
-    >>> packet = encode_logits(codec, torch.tensor([0, 3, 2, 0, 0]).half(), TopK(2))
-    >>> codec.decode(packet).counts
-    array([7, 3], dtype=uint32)
+    >>> logits = torch.tensor([[0, 3, 2, 0, 0], [1, 0, 0, 1, 1]]).half()
+    >>> [len(packet) for packet in encode_logits_rows(codec, logits, TopK(2))]
+    [2, 2]
     """
     rows, shape = rows_of(codec, logits)
     if is_on_host(rows):
-        found = codec._encode_rows(as_array(rows), shape, keep, temperature)
-    else:
-        drafts = _quantize_on_device(codec, rows, shape, keep, temperature)
-        found = [codec.encode(q) for q in drafts]
-    return _nest(found, shape)
+        ready = checks.Rows(as_array(rows), shape)
+        return codec.encode_logits_rows(ready, keep, temperature=temperature)
+    found, _ = _quantize_on_device(codec, rows, shape, keep, temperature)
+    return codec.encode_rows(found)
 
 
 def quantize_row(
     codec: Codec, logits: torch.Tensor, keep: Keep, temperature: float, *, mass: bool
 ) -> SparseDistribution:
     """Return `quantize` of one row, maybe without dropped mass. For `Drafter`."""
-    values = detached("logits", logits)
-    if values.shape != (codec.vocab_size,):
+    row = row_of(codec, logits)
+    if is_on_host(row):
+        if row.dtype == torch.bfloat16:  # which numpy lacks
+            row = row.float()
+        return codec._quantize(row.numpy(), keep, temperature, mass=mass)
+    found, masses = _quantize_on_device(codec, row[None], (), keep, temperature)
+    shape = codec.vocab_size, codec.resolution
+    return as_distribution(found.token_ids, found.counts, *shape, masses[0])
+
+
+def row_of(codec: Codec, logits: torch.Tensor) -> torch.Tensor:
+    """Return logits [V], as they are."""
+    row = detached("logits", logits)
+    if row.shape != (codec.vocab_size,):
         raise ValueError(
-            f"logits must have shape [{codec.vocab_size}], got {list(values.shape)}"
+            f"logits must have shape [{codec.vocab_size}], got {list(row.shape)}"
         )
-    if is_on_host(values) and values.dtype != torch.bfloat16:  # which numpy lacks
-        return codec._quantize(values.numpy(), keep, temperature, mass=mass)
-    q: SparseDistribution = quantize(codec, values, keep, temperature=temperature)
-    return q
+    return row
 
 
 def rows_of(codec: Codec, logits: torch.Tensor) -> tuple[torch.Tensor, Sequence[int]]:
@@ -161,42 +187,36 @@ def _quantize_on_device(
     shape: Sequence[int],
     keep: Keep,
     temperature: float,
-) -> list[SparseDistribution]:
+) -> tuple[SparseRows, list[float]]:
     """Choose tokens on the device of `rows` and have the core round the rest.
 
-    The counts depend on the logits of the tokens kept alone, so the core gets
-    rows of these, padded with masked tokens to one width.
+    Returns their dropped masses as well. The counts depend on the logits of the
+    tokens kept alone, so the core gets rows of these, padded with masked tokens to
+    one width.
     """
     temperature = checks.temperature(temperature)
     rule(keep)  # says what is wrong with it, also where it isn't asked
     kept, dropped = _select(rows, keep, temperature)
     places = kept.nonzero(as_tuple=True)
-    # Everything fits float64 exactly, so that it can move at once.
-    moved = torch.cat(
-        [
-            rows.amax(-1).double(),  # NaN if one is, wherever a device sorts that
-            dropped,
-            kept.sum(-1).double(),
-            places[1].double(),
-            rows[places].double(),
-        ]
-    )
-    heads, tails = np.split(moved.cpu().numpy(), [3 * len(rows)])
-    maxima, masses, sizes = heads.reshape(3, -1)
+    floats = torch.cat([rows.amax(-1).double(), dropped, rows[places].double()])
+    # As the bits of floats, everything can move at once.
+    moved = torch.cat([kept.sum(-1), places[1], floats.view(torch.int64)])
+    n, m = len(rows), len(places[0])
+    sizes, ids, bits = np.split(moved.cpu().numpy(), [n, n + m])
+    maxima, masses, values = np.split(bits.view(np.float64), [n, 2 * n])
     check_maxima(maxima, lambda row: row_name(row, shape))
-    ids, values = tails.reshape(2, -1)
-    width = max([2, *sizes.astype(int)])
-    padded = np.full((len(rows), width), -np.inf)
-    padded[np.arange(width) < sizes[:, None]] = values
-    narrow = Codec(width, codec.resolution, codec.coding)
-    found = narrow.quantize_rows(padded, TopK(width), temperature=temperature)
-    own = np.split(ids.astype(np.uint32), sizes.cumsum().astype(int))
-    return [
-        as_distribution(
-            frozen(ids[q.token_ids]), q.counts, codec.vocab_size, q.resolution, mass
-        )
-        for q, ids, mass in zip(found, own, masses.tolist(), strict=False)
-    ]  # an empty part follows the last row's ids
+    width = 1 << max(1, int(sizes.max(initial=0) - 1).bit_length())
+    filled = np.arange(width) < sizes[:, None]
+    padded, all_ids = np.full(filled.shape, -np.inf), np.zeros(filled.shape, np.uint32)
+    padded[filled], all_ids[filled] = values, ids
+    core = rounder(width, codec.resolution)
+    all_of_them = rule(TopK(width))
+    _, _, at, counts, sizes, _ = core.quantize_logits(
+        padded, temperature, *all_of_them, False
+    )
+    ids = frozen(all_ids[np.repeat(np.arange(n), sizes), at])
+    found = as_rows(ids, counts, sizes, codec.vocab_size, codec.resolution)
+    return found, masses.tolist()
 
 
 def _select(
@@ -221,7 +241,7 @@ def _select(
 
 
 def to_dense(
-    distributions: SparseDistribution | SparseRows | list[Any] | tuple[Any, ...],
+    distributions: SparseDistribution | Sequence[SparseDistribution],
     device: torch.device | str | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> torch.Tensor:
@@ -231,10 +251,8 @@ def to_dense(
 
     Parameters
     ----------
-    distributions : SparseDistribution, SparseRows, or nested lists or tuples
-        Lists are of distributions of one vocabulary; those of one depth have one
-        length. What `quantize` returns is of this form, and so is
-        ``round_.distributions``.
+    distributions : SparseDistribution, SparseRows or sequence of SparseDistribution
+        What `quantize` and `quantize_rows` return, or ``round_.distributions``.
     device : torch.device or str, optional
         Torch's default device if None.
     dtype : torch.dtype
@@ -242,16 +260,15 @@ def to_dense(
 
     Returns
     -------
-    torch.Tensor [..., vocab_size]
-        A row for each distribution.
+    torch.Tensor [vocab_size] or [N, vocab_size]
+        A row for each distribution; one of one.
 
     Raises
     ------
     ValueError
-        If a list is empty, their lengths don't agree, or the vocabularies
-        don't.
+        If a sequence is empty or its vocabularies or resolutions don't agree.
     TypeError
-        If there is something else in them, or `dtype` isn't floating point.
+        If there is something else in it, or `dtype` isn't floating point.
 
     Examples
     --------
@@ -262,54 +279,15 @@ def to_dense(
     checks.instance("dtype", dtype, torch.dtype, "a torch.dtype")
     if not dtype.is_floating_point:
         raise TypeError(f"dtype must be a floating-point one, got {dtype}")
-    shape, vocab_size, sizes, token_ids, probs = _arrays(distributions)
-    starts = np.arange(len(sizes), dtype=np.int64) * vocab_size
-    places = np.repeat(starts, sizes) + token_ids
-    dense = torch.zeros(len(sizes) * vocab_size, dtype=dtype, device=device)
+    if isinstance(distributions, SparseDistribution):
+        return to_dense([distributions], device, dtype)[0]
+    rows = SparseRows.stack(distributions)
+    n, vocab_size = len(rows), rows.vocab_size
+    places = np.repeat(np.arange(n) * vocab_size, np.diff(rows.offsets))
+    dense = torch.zeros(n * vocab_size, dtype=dtype, device=device)
     dense.scatter_(
         0,
-        torch.from_numpy(places).to(dense.device),
-        torch.from_numpy(probs).to(dtype).to(dense.device),
+        torch.from_numpy(places + rows.token_ids).to(dense.device),
+        torch.from_numpy(rows.counts / np.float64(rows.resolution)).to(dense),
     )
-    return dense.reshape(*shape, vocab_size)
-
-
-def _arrays(
-    distributions: SparseDistribution | SparseRows | list[Any] | tuple[Any, ...],
-) -> tuple[tuple[int, ...], int, NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """Return their shape, vocabulary, support sizes, and all token ids and probs."""
-    if isinstance(distributions, SparseRows):
-        rows = distributions
-        sizes, probs = np.diff(rows.offsets), rows.counts / np.float64(rows.resolution)
-        return (len(rows),), rows.vocab_size, sizes, rows.token_ids, probs
-    shape, flat = _flatten(distributions)
-    vocab_sizes = sorted({q.vocab_size for q in flat})
-    if len(vocab_sizes) > 1:
-        raise ValueError(f"distributions must share one vocabulary, got {vocab_sizes}")
-    sizes = np.array([q.token_ids.size for q in flat])
-    ids = np.concatenate([q.token_ids for q in flat])
-    return shape, vocab_sizes[0], sizes, ids, np.concatenate([q.probs for q in flat])
-
-
-def _nest(flat: Sequence[Any], shape: Sequence[int]) -> Any:
-    return np.fromiter(flat, object).reshape(shape).tolist()
-
-
-def _flatten(
-    nested: SparseDistribution | list[Any] | tuple[Any, ...],
-) -> tuple[tuple[int, ...], list[SparseDistribution]]:
-    """Undo `_nest`: return the shape and the distributions in order."""
-    if isinstance(nested, SparseDistribution):
-        return (), [nested]
-    if not isinstance(nested, (list, tuple)):
-        raise TypeError(
-            f"expected a SparseDistribution or lists of them, "
-            f"got {type(nested).__name__}"
-        )
-    if not nested:
-        raise ValueError("expected at least one distribution, got none")
-    parts = [_flatten(part) for part in nested]
-    shapes = sorted({shape for shape, _ in parts})
-    if len(shapes) > 1:
-        raise ValueError(f"lists must have equal lengths, got shapes {shapes}")
-    return (len(parts), *shapes[0]), [q for _, flat in parts for q in flat]
+    return dense.reshape(n, vocab_size)

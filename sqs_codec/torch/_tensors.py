@@ -10,6 +10,7 @@ import torch
 
 from sqs_codec._base import checks
 from sqs_codec._base.exp2 import TAYLOR
+from sqs_codec._codec.truncation import cuts_of, is_cut
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,6 +24,7 @@ __all__ = [
     "is_on_host",
     "scale_of",
     "temperatures_of",
+    "truncated",
 ]
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -85,6 +87,30 @@ def temperatures_of(
     return [
         value for count, value in zip(counts, values, strict=True) for _ in range(count)
     ]
+
+
+def truncated(
+    rows: torch.Tensor, temperature: float, top_k: int, top_p: float, min_p: float
+) -> torch.Tensor:
+    """Return logits [n, V] with -inf for the tokens that are never to be drawn.
+
+    Those that `sqs_codec.gumbel_draw` leaves, tie for tie, in float64 as there. Sums
+    are added up in another order: where the probabilities of `top_p` or `min_p` are
+    nearer to the limit than that rounds, some 1e-13 of it, a token more or less may
+    stay. Which stay depends on the temperature, but it isn't applied.
+    """
+    cuts = cuts_of(temperature, top_k, top_p, min_p)
+    if cuts is None:
+        return rows
+    top = rows.amax(1, keepdim=True).double()
+    cut = is_cut(
+        rows,
+        lambda part: torch.exp((part.double() - top) / temperature),
+        lambda k: rows.topk(k, 1).values,
+        torch.take_along_dim,
+        cuts,
+    )
+    return rows.masked_fill(cut, -torch.inf)
 
 
 def detached(name: str, logits: torch.Tensor) -> torch.Tensor:

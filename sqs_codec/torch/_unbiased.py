@@ -12,20 +12,33 @@ from sqs_codec._backend import frozen
 from sqs_codec._base import checks
 from sqs_codec._base.exp2 import LOG2_E, UNITS
 from sqs_codec._codec.codec import Codec, random_numbers, row_name
+from sqs_codec._codec.distribution import SparseDistribution
 from sqs_codec._codec.rows import SparseRows, as_rows
-from sqs_codec.torch._quantize import rows_of
+from sqs_codec.torch._quantize import row_of, rows_of
 from sqs_codec.torch._tensors import as_array, check_maxima, exp2, is_on_host
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["quantize_unbiased"]
+__all__ = ["quantize_unbiased", "quantize_unbiased_rows"]
 
 AT_ONCE = 1 << 23
 """Logits whose weights are held at a time, in some 32 bytes each."""
 
 
 def quantize_unbiased(
+    codec: Codec,
+    logits: torch.Tensor,
+    *,
+    temperature: float = 1.0,
+    rng: np.random.Generator,
+) -> SparseDistribution:
+    """Return `quantize_unbiased_rows` of a row, a tensor [vocab_size]."""
+    row = row_of(codec, logits)
+    return quantize_unbiased_rows(codec, row, temperature=temperature, rng=rng)[0]
+
+
+def quantize_unbiased_rows(
     codec: Codec,
     logits: torch.Tensor,
     *,
@@ -56,20 +69,21 @@ def quantize_unbiased(
     Raises
     ------
     ValueError, TypeError
-        As `quantize`; the message names the row.
+        As `quantize_rows`; the message names the row.
 
     Examples
     --------
     >>> import torch
     >>> rng, codec = np.random.default_rng(1), Codec(vocab_size=5, resolution=10)
     >>> logits = torch.tensor([[0, 3, 2, 0, 0], [1, 0, 0, 1, 1]]).bfloat16()
-    >>> quantize_unbiased(codec, logits, rng=rng).to_dense()
+    >>> quantize_unbiased_rows(codec, logits, rng=rng).to_dense()
     array([[0. , 0.7, 0.2, 0.1, 0. ],
            [0.3, 0.1, 0.1, 0.3, 0.2]], dtype=float32)
     """
     rows, shape = rows_of(codec, logits)
     if is_on_host(rows):
-        return codec._quantize_unbiased_rows(as_array(rows), shape, temperature, rng)
+        ready = checks.Rows(as_array(rows), shape)
+        return codec.quantize_unbiased_rows(ready, temperature=temperature, rng=rng)
     temperature = checks.temperature(temperature)
     numbers = random_numbers(rng, len(rows)).tolist()
     step = max(1, AT_ONCE // codec.vocab_size)

@@ -41,9 +41,9 @@ would not scale to integers."""
 def verify(
     round_: Round,
     target_logits: torch.Tensor,
+    rng: torch.Generator | None = None,
     *,
-    temperature: float,
-    generator: torch.Generator | None = None,
+    temperature: float = 1.0,
 ) -> Verdict:
     """Accept a prefix of the drafted tokens and draw the next token.
 
@@ -61,14 +61,14 @@ def verify(
         Row i holds the target's for the position of token i; the last row those
         for the position after them all. On any device, contiguous or not;
         gradients are ignored. ``-inf`` is probability 0.
-    temperature : float
-        The target's; at 0 it has its most probable token and nothing else.
-    generator : torch.Generator, optional
+    rng : torch.Generator, optional
         Asked once for L+1 float64, on its own device, for which that is one more
         wait. Number i decides about drafted token i, and the number after the last
         one used draws the next token. The rest go unused, so that a round takes the
         same from the generator whatever its outcome. If None, the CPU's default
         generator, which `torch.manual_seed` seeds.
+    temperature : float
+        The target's; at 0 it has its most probable token and nothing else.
 
     Returns
     -------
@@ -80,8 +80,8 @@ def verify(
         If the shape doesn't fit, or a row holds NaN or +inf or nothing but
         -inf; it names the row.
     TypeError
-        If `target_logits` isn't a tensor of one of the dtypes above, or `generator`
-        is no `torch.Generator`.
+        If `target_logits` isn't a tensor of one of the dtypes above, or `rng` is no
+        `torch.Generator`.
 
     Examples
     --------
@@ -92,17 +92,17 @@ def verify(
     >>> verify(Round([q], [2]), logits, temperature=0)
     Verdict(accepted=1, token=1)
     >>> seeded = torch.Generator().manual_seed(0)
-    >>> verify(Round([q], [0]), logits, temperature=1.0, generator=seeded)
+    >>> verify(Round([q], [0]), logits, seeded)
     Verdict(accepted=0, token=2)
     """
     checks.instance("round_", round_, Round, "a Round")
-    if generator is not None:
-        checks.instance("generator", generator, torch.Generator, "a torch.Generator")
+    if rng is not None:
+        checks.instance("rng", rng, torch.Generator, "a torch.Generator")
     rows = detached("target_logits", target_logits)
     n = count_rows(round_)
     check_shape("target_logits", rows.shape, n, round_.vocab_size)
     temperatures = [checks.temperature(temperature)] * n
-    draws = np.array(_uniforms(n, generator))
+    draws = np.array(_uniforms(n, rng))
     (verdict,) = _verify(
         [round_], rows, draws, temperatures, lambda row: f"target_logits[{row}]"
     )
@@ -114,7 +114,7 @@ def verify_rounds(
     target_logits: torch.Tensor,
     draws: ArrayLike,
     *,
-    temperature: float | Sequence[float],
+    temperature: float | Sequence[float] = 1.0,
 ) -> list[Verdict]:
     """Verify many rounds, of any lengths, by numbers that the caller draws.
 
@@ -344,12 +344,12 @@ def _draw(unnormalised: torch.Tensor, following: Sequence[_Following]) -> list[i
     return tokens
 
 
-def _uniforms(n: int, generator: torch.Generator | None) -> list[float]:
+def _uniforms(n: int, rng: torch.Generator | None) -> list[float]:
     """Draw n numbers from [0, 1)."""
     drawn: list[float] = torch.rand(
         n,
         dtype=torch.float64,
-        generator=generator,
-        device="cpu" if generator is None else generator.device,
+        generator=rng,
+        device="cpu" if rng is None else rng.device,
     ).tolist()
     return drawn

@@ -50,7 +50,6 @@ print(numba.njit(lambda array: prior.block_below(array, 0, 0))(np.arange(600)))
 EXAMPLE = """
 import numpy as np
 from sqs_codec._backend.numba import Core
-from sqs_codec._base.format import MEMORY_WORDS
 from sqs_codec._base.prior_file import Tables
 
 def words(*values):
@@ -72,8 +71,8 @@ for coding, packet, bits in (0, "2638", 13), (1, "28c0", 11), (2, "b86b", 12):
     assert core.encode(ids, counts) == packet
     assert core.bits(ids, counts) == bits
     expect(*core.decode(packet, 2))
-    round_ = core.encode_round(ids, counts, survivors, positions, None)
-    expect(*core.decode_round(round_, None, 2))
+    round_ = core.encode_round(ids, counts, survivors, positions)
+    expect(*core.decode_round(round_, 2))
     status, done, *row = core.decode_rows(core.encode_rows(ids, counts, survivors), 2)
     assert done == 1
     expect(status, *row)
@@ -88,10 +87,8 @@ expect(*core.decode_sequence(core.encode_sequence(ids, counts, survivors), 2))
 prior = Tables(*(np.ones(n, np.uint8) for n in ((3, 2), (2, 256), 8))).write()
 core = Core(8, 10, 2, prior)
 expect(*core.decode(core.encode(ids, counts), 2))
-edge, cloud = np.zeros((2, MEMORY_WORDS), np.uint32)
-for _ in range(3):
-    round_ = core.encode_round(ids, counts, survivors, positions, edge)
-    expect(*core.decode_round(round_, cloud, 2))
+round_ = core.encode_round(ids, counts, survivors, positions)
+expect(*core.decode_round(round_, 2))
 tiny = np.array([0.0, -3e38], np.float32)  # whose exponent overflows
 assert Core(2, 10, 0, None).quantize_logits(tiny, 1e-300, 0, 2.0, True)[0] == 0
 """

@@ -29,7 +29,6 @@ def test_it_names_the_rule_that_a_packet_breaks(case):
         "distribution": reference.decode,
         "round": reference.decode_round,
         "sequence": decode_sequence,
-        "stream": decode_first_of_stream,
     }[case["kind"]]
     codec = case["vocab_size"], case["resolution"], case["coding"]
     with pytest.raises(BrokenRuleError, match=f"^{case['rule']}$"):
@@ -39,13 +38,6 @@ def test_it_names_the_rule_that_a_packet_breaks(case):
 def decode_sequence(packet, vocab_size, resolution, coding):
     assert coding == "entropy"
     return entropy.decode_sequence(packet, vocab_size, resolution)
-
-
-def decode_first_of_stream(packet, *codec):
-    """What a decoder does that has decoded nothing yet."""
-    if packet and packet[0] > 0:
-        raise BrokenRuleError("HEAD")
-    return reference.decode_round(packet[1:], *codec)
 
 
 @pytest.mark.parametrize(
@@ -62,23 +54,16 @@ def test_it_names_the_rule_that_a_prior_breaks(case):
 def test_it_decodes_with_priors(case):
     known = [(q["token_ids"], q["counts"]) for q in case["distributions"]]
     codec = case["vocab_size"], case["resolution"]
-    given, memory = prior.parse(base64.b64decode(case["prior"])), None
+    given = prior.parse(base64.b64decode(case["prior"]))
     for packet in case["packets"]:
         data = bytes.fromhex(packet["packet"])
         kind = packet["kind"]
-        if kind == "stream":
-            if data[0] > 0 and (memory is None or data[0] != memory.head()):
-                assert packet["rule"] == "HEAD"
-                continue
-            memory = memory if data[0] else entropy.Memory()
-            decode = partial(entropy.decode_round, data[1:], *codec, memory, given)
-        else:
-            decoder = {
-                "distribution": entropy.decode,
-                "round": entropy.decode_round,
-                "sequence": entropy.decode_sequence,
-            }[kind]
-            decode = partial(decoder, data, *codec, prior=given)
+        decoder = {
+            "distribution": entropy.decode,
+            "round": entropy.decode_round,
+            "sequence": entropy.decode_sequence,
+        }[kind]
+        decode = partial(decoder, data, *codec, prior=given)
         if "rule" in packet:
             with pytest.raises(BrokenRuleError, match=f"^{packet['rule']}$"):
                 decode()
@@ -175,7 +160,7 @@ def test_vectors_meet_all_ways_of_the_entropy_coding(monkeypatch):
 
     monkeypatch.setattr(entropy.Memory, "learn", forget)
     make_vectors.shapes()
-    make_vectors.streams()
+    make_vectors.sequences()
     assert met == {
         *((part, uniform) for part in ("counts", "ids") for uniform in (False, True)),
         ("complement", True),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,8 +11,6 @@ import pytest
 
 from benchmarks.experiments import measured, protocols
 from benchmarks.experiments.experiment import Options
-from benchmarks.experiments.models import Models, Prompt
-from benchmarks.experiments.traces import Trace
 from benchmarks.experiments.wire_formats import (
     COMPRESSORS,
     Compressor,
@@ -23,7 +20,6 @@ from benchmarks.experiments.wire_formats import (
     formats,
 )
 from benchmarks.rate.schemes import Row
-from sqs_codec.system.hf import ModelError
 
 V = 200
 
@@ -115,40 +111,6 @@ def test_shared_numbers_never_draw_what_the_draft_excludes() -> None:
     assert coupled(p, q, 0) == pytest.approx(1.0)
 
 
-# Texts
-
-
-def some_models(vocab_size: int = V, prompts: tuple[Prompt, ...] = ()) -> Models:
-    pair: Any = SimpleNamespace(vocab_size=vocab_size)
-    return Models("given", pair, None, prompts)
-
-
-def a_trace(prompt: int, tokens: int) -> Trace:
-    rows = np.zeros((tokens, V), np.float32)
-    return Trace(prompt, "code", [0] * tokens, rows, {2: rows})
-
-
-def test_traces_are_joined_until_they_are_long_enough() -> None:
-    parts = [a_trace(i, n) for i, n in enumerate((48, 48, 10, 90, 3))]
-    texts = list(measured.joined(parts, 95))
-    assert [[part.prompt for part in text] for text in texts] == [[0, 1], [2, 3], [4]]
-
-
-def test_what_is_sent_is_summed_over_each_text(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Models that agree accept all tokens, and nearly all after a lattice."""
-    rows = np.random.default_rng(0).normal(0, 3, (5, V)).astype(np.float32)
-    text = Trace(0, "code", [0] * 5, rows, {2: rows})
-    monkeypatch.setattr(protocols, "load", lambda *_: some_models())
-    monkeypatch.setattr(protocols, "traces", lambda *_, **__: iter([text]))
-    found = protocols.sent(Options(Path()), "given", 0.7)
-    told = {each["format"]: (each["bits"], each["accepted"]) for each in found}
-    assert told["hints, first guess"] == (5 * 16, pytest.approx(5))
-    assert told["dense fp16 "] == (5 * (16 * V + 8), pytest.approx(5, abs=0.01))
-    assert 4.5 < told["ours K=128, l=400"][1] < 5
-    assert told["ours K=1, l=1"][1] == pytest.approx(told["raw top-K K=1"][1])
-    assert 0 < told["ours K=16, l=32"][0] < told["ours K=64, l=100"][0]
-
-
 # What comes of it
 
 
@@ -199,30 +161,3 @@ def test_the_bar_is_of_links_that_do_not_lose() -> None:
     faster, *_ = protocols.checks(summed(good, less))
     assert not faster.holds
     assert "on 1M, 20 ms" in faster.detail
-
-
-# The real system
-
-
-@pytest.mark.parametrize(
-    ("tokens", "kept"), [((16, 16, 3), 2), ((5,), 1), ((16,) * 5, 4)]
-)
-def test_a_short_text_at_the_end_does_not_shorten_the_others(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tokens: tuple[int, ...], kept: int
-) -> None:
-    parts = [a_trace(i, n) for i, n in enumerate(tokens)]
-    monkeypatch.setattr(measured, "traces", lambda *_: iter(parts))
-    monkeypatch.setattr(measured, "TOKENS", 16)
-    prompts = (Prompt("code", (1, 2)),) * len(tokens)
-    models = some_models(prompts=prompts)
-    texts = measured.recorded(Options(tmp_path), models, 4)
-    rows = [len(np.load(text.draft)) for text in texts]
-    assert rows == list(tokens[:kept])
-
-
-def test_a_text_that_ends_at_once_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(measured, "traces", lambda *_: iter([a_trace(0, 1)]))
-    with pytest.raises(ModelError, match="ends at once"):
-        measured.recorded(Options(tmp_path), some_models(), 1)

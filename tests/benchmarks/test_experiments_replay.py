@@ -14,25 +14,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
 import sqs_codec as sqs
-from benchmarks.experiments import bounds, temperature, traces
+from benchmarks.experiments import bounds, traces
 from benchmarks.experiments.experiment import Options
 from benchmarks.experiments.speculate import (
     Edge,
-    FormulaBudget,
     PacketBudget,
     Round,
     draw,
     judge,
     replay,
 )
-from benchmarks.rate.schemes import Row, codec, descending
+from benchmarks.rate.schemes import Row, codec
 from sqs_codec import theory
 from sqs_codec._codec.keep import count_kept, rule
-from sqs_codec.system.hf import ModelError
 from tests.kit import Draws
 
 VOCAB = 300
@@ -85,16 +81,6 @@ def written(
         n = len(tokens)
         rows = np.tile(target, (n, 1)), {0: np.tile(draft, (n, 1))}
         yield traces.Trace(i, "", tokens, *rows), [row] * n
-
-
-def test_prompts_too_long_for_the_models_are_refused(tmp_path: Path) -> None:
-    model = SimpleNamespace(config=SimpleNamespace(max_position_embeddings=64))
-    models: Any = SimpleNamespace(
-        pair=SimpleNamespace(draft=model, target=model),
-        prompts=[SimpleNamespace(tokens=[0] * 17)],
-    )
-    with pytest.raises(ModelError, match=r"17 tokens and 48 after it .* take 64"):
-        traces.write(models, 1.0, Options(tmp_path))
 
 
 def test_drafts_are_not_judged_by_what_drew_their_text(
@@ -150,35 +136,6 @@ def test_judge_has_the_law_of_speculative_decoding(keep: sqs.TopK, seed: int) ->
     assert drafted == pytest.approx(q.to_dense(np.float64), abs=5 / steps)
 
 
-def test_rounds_cover_the_text() -> None:
-    made, tokens = play(Edge(sqs.TopK(20), 50, LENGTH))
-    place = 0
-    for each in made:
-        assert 1 <= len(each.drafts) <= LENGTH
-        assert all(d.accepted for d in each.drafts[: each.accepted])
-        right = tokens[place : place + each.accepted]
-        assert [d.token for d in each.drafts[: each.accepted]] == right
-        assert each.rejected is (len(each.judged) > each.accepted)
-        assert len(each.drafts) <= TEXT - place
-        place += each.tokens
-    assert place == TEXT
-    assert any(m.rejected for m in made)
-    assert any(not m.rejected for m in made)
-
-
-@pytest.mark.parametrize("bits", [400, 700, 1500])
-def test_no_round_takes_more_than_its_budget(bits: int) -> None:
-    """By the formula; the next test is of packets."""
-    keep, budget = sqs.Threshold(0.005), FormulaBudget(bits, True)
-    free, _ = play(Edge(keep, 60, LENGTH))
-    made, _ = play(Edge(keep, 60, LENGTH, budget))
-    taken = [each.formula_bits(True) for each in made]
-    several = [b for b, each in zip(taken, made, strict=True) if len(each.drafts) > 1]
-    assert all(b <= bits for b in several)
-    mean = [np.mean([len(each.drafts) for each in part]) for part in (made, free)]
-    assert mean[0] < mean[1] or bits > max(taken)
-
-
 def test_packets_are_a_drafter_s() -> None:
     positions = rows(TEXT)
     ours = codec(VOCAB, 60, "entropy")
@@ -227,25 +184,6 @@ def test_rollback_is_a_drafter_s(seed: int) -> None:
         drafter.feedback(each.accepted)
     assert all(states)
     assert any(len(each.judged) < len(each.drafts) for each in made)
-
-
-def test_without_rollback_a_rule_learns_from_every_draft() -> None:
-    alpha, eta, beta = 0.05, 0.02, 0.01
-    edge = Edge(sqs.Conformal(alpha, eta, beta), 100, LENGTH, rollback=False)
-    made, _ = play(edge)
-    expected = sqs.Conformal(alpha, eta, beta)
-    for draft in itertools.chain.from_iterable(each.drafts for each in made):
-        assert draft.state == expected.threshold
-        expected.update(draft.dropped)
-    assert any(len(each.judged) < len(each.drafts) for each in made)
-
-
-def test_a_rule_goes_on_from_text_to_text() -> None:
-    edge = Edge(sqs.Conformal(0.05, 0.02, 0.01), 100, LENGTH)
-    play(edge)
-    before = edge.keep.checkpoint()
-    again, _ = play(edge, 1)
-    assert again[0].drafts[0].state == before != 0.01
 
 
 def test_positions_obey_the_bound_and_are_drawn_by_it() -> None:
@@ -305,89 +243,6 @@ def test_a_doctored_record_fails_its_check(
     made = bounds.summary([*records, *runs], Options(tmp_path))
     found = [i for i, check in enumerate(bounds.checks(made)) if not check.holds]
     assert found == failing
-
-
-@pytest.mark.parametrize("probability", [0.05, 0.3])
-def test_the_allowance_is_rarely_met_and_not_far_off(probability: float) -> None:
-    rng = np.random.default_rng(0)
-    counts = rng.binomial(1000, probability, 100_000)
-    allowed = bounds.allowance(1000 * probability * (1 - probability))
-    excess = counts - 1000 * probability
-    assert excess.max() < allowed < 3 * excess.max()
-
-
-def test_conformal_runs_are_measured_along_their_way() -> None:
-    made = bounds._Run(alpha=0.02, eta=0.1, beta=0.1, rollback=True)
-    rounds, _ = play(made.edge)
-    made.add(iter(rounds))
-    found = made.record()
-    dropped = [draft.dropped for each in rounds for draft in each.judged]
-    assert found["steps"] == len(dropped)
-    assert found["mean"] == pytest.approx(np.mean(dropped))
-    slack = [
-        theory.conformal_bound(0.02, 0.1, 0.1, t) - np.mean(dropped[:t])
-        for t in range(1, len(dropped) + 1)
-    ]
-    assert found["slack"] == pytest.approx(min(slack))
-
-
-def test_the_best_setting_is_not_measured_where_it_was_chosen() -> None:
-    half = temperature.halves(10, 0)
-    assert half.sum() == 5
-
-    def sums(there: float, elsewhere: float) -> temperature.Sums:
-        counts = {name: np.ones(10) for name in temperature.COUNTS}
-        return counts | {"rounds": np.where(half, there, elsewhere)}
-
-    settings = {"good in the half": sums(1, 4), "good elsewhere": sums(6, 1)}
-    place = temperature.Place("m", 1.0, "ours", {"K-SQS": settings})
-    name, measured = place.best("K-SQS", 1e5, 0)
-    assert name == "good in the half"
-    assert measured["rounds"].tolist() == np.where(half, 6, 4).tolist()
-
-
-def test_one_prompt_says_nothing_of_others(tmp_path: Path) -> None:
-    names = {"model": "m", "temperature": 1.0, "prompt": 0}
-    records = [
-        {**names, "rule": rule, "setting": str(setting), "coding": coding}
-        | dict.fromkeys(temperature.COUNTS, 2 if rule == "K-SQS" else 3)
-        | {"tokens": 4}
-        for rule, settings in temperature.grid(Options(tmp_path)).items()
-        for setting, coding in itertools.product(settings, temperature.CODINGS)
-    ]
-    made = temperature.summary(records, Options(tmp_path))
-    assert not made["best"]  # it would be chosen and measured on the same
-    found = made["defaults"][0]["text"]["difference"]
-    assert found == {"value": 0.25, "low": 0.25, "high": 0.25}
-    assert not temperature.ahead(found)
-    assert temperature.ahead({"value": 0.2, "low": 0.1, "high": 0.4}) == "K-SQS"
-    temperature.tables(made)
-    temperature.plot(made, Figure(layout="constrained"))
-
-
-def test_seconds_add_up() -> None:
-    sums = {name: np.array([2.0]) for name in temperature.COUNTS}
-    sums |= {"drafted": np.array([10.0]), "bits": np.array([3000.0])}
-    # Two rounds of five: drafting, the link, two trips, the target on six tokens.
-    expected = 10 * 0.015 + 3000 / 1e5 + 2 * 0.05 + 2 * (0.030 + 5 * 0.0015)
-    assert temperature.seconds(sums, 1e5)[0] == pytest.approx(expected)
-
-
-def test_variations_differ_by_one_parameter_and_are_all_measured(tmp_path: Any) -> None:
-    for quick in (True, False):
-        options = Options(tmp_path, quick=quick)
-        settings = temperature.grid(options)
-        for _, k, c in temperature.variations(options):
-            assert k in settings["K-SQS"]
-            assert c in settings["C-SQS"]
-
-
-@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-def test_rows_are_sorted_with_ties_by_token(dtype: type) -> None:
-    rng = np.random.default_rng(0)
-    x: NDArray[Any] = (rng.integers(-40, 40, 5000) / 8).astype(dtype)
-    x[:4], x[7:9] = -0.0, -np.inf
-    assert (descending(x) == np.argsort(-x, kind="stable")).all()
 
 
 @pytest.mark.parametrize("scale", [1, 300])

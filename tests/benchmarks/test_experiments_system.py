@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import io
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,25 +16,14 @@ pytest.importorskip("rich")
 pytest.importorskip("transformers")
 pytest.importorskip("cryptography")
 
-from rich.console import Console
-
-from benchmarks.experiments import capacity
-from benchmarks.experiments.experiment import Options
-from benchmarks.experiments.models import load
-from benchmarks.experiments.system import play, play_all
-from benchmarks.harness import sessions
+from benchmarks.experiments.system import play
 from benchmarks.harness.cells import Cell, Text, simulate
-from benchmarks.harness.edges import Crowd, run
 from benchmarks.harness.recorded import RecordedDraft, RecordedVerifier, Steps
 from benchmarks.relay import Link
 from benchmarks.world import MAX_MESSAGE, WorldLink
-from sqs_codec import Verdict
 from sqs_codec.system.edge import Edge, FixedPlan, Plan
-from sqs_codec.system.engine import BatchEngine
-from sqs_codec.system.hf import Cloud
 from sqs_codec.system.serve._datagram.link import DatagramLink
-from sqs_codec.system.session import Job, LocalLink, Sampling, Setting
-from tests.cli.test_demo import WORDS, save_model
+from sqs_codec.system.session import LocalLink, Sampling, Setting
 
 V, TOKENS = 300, 16
 SETTINGS = (Setting(sqs.Codec(V), sqs.TopK(16)),)
@@ -190,110 +175,3 @@ def test_numbers_by_position_keep_the_law() -> None:
     found = np.eye(3)[[*laws(2, n)]].mean(axis=0)
     deviation = np.sqrt(expected * (1 - expected) / n)
     assert np.abs(found - expected).max() < 4 * deviation.max()
-
-
-def test_cells_come_from_many_processes(text: Text) -> None:
-    """All of them, each as it would be alone."""
-    cells = [cell(text, FixedPlan(length), 0.7) for length in (0, 2, 4)]
-    found = [*play_all(cells, 2)]
-    assert sorted(played[0].text for _, played in found) == sorted(
-        simulate(one)[0].text for one in cells
-    )
-
-
-def test_texts_longer_than_their_rows_are_refused(text: Text) -> None:
-    with pytest.raises(ValueError, match="16 rows, and texts have 17 tokens"):
-        play(Cell("long", FAST, (text,), TOKENS + 1, SETTINGS, FixedPlan(2), STEPS))
-
-
-def made_up(options: Options) -> list[dict[str, object]]:
-    """Five windows in which batches serve n edges 10 n tokens, or 10, and others."""
-    shared = [
-        {"name": name, "edges": 2, "more": more, "plan": plan, "texts": 1}
-        | {"tokens": tokens, "seconds": 2.0}
-        for more in capacity.MORE
-        for name, plan, tokens in (
-            ("alone", "", 8),
-            ("rounds", "2", 6),
-            ("rounds", "4", 10),
-            ("hints", "", 12),
-        )
-    ]
-    return shared + [
-        {"name": name, "edges": n, "tokens": 10 * more + i, "texts": 1, "seconds": 2.0}
-        for i in (-2, -1, 0, 1, 2)
-        for n in capacity._edges(Options(Path(), quick=True))
-        for name, more in ((capacity.BATCHED, n), (capacity.SERIAL, 1))
-    ]
-
-
-def test_capacity_sums_up_windows(tmp_path: Path) -> None:
-    options = Options(tmp_path, quick=True)
-    found = capacity.summary(made_up(options), options)
-    (two,) = found["served"]
-    assert two["gain"]["value"] == 2
-    assert two["batched"]["tokens"]["value"] == 10
-    assert 9 <= two["batched"]["tokens"]["low"] < 10
-    assert two["batched"]["texts"] == {"value": 0.5, "low": 0.5, "high": 0.5}
-    rates = [found["shared"][0][way]["value"] for way in capacity.WAYS]
-    assert rates == [4, 5, 6]
-    out = io.StringIO()
-    Console(width=80, file=out).print(*capacity.tables(found))
-    assert "…" not in out.getvalue()
-
-
-def test_a_model_may_have_more_rows_than_there_are_tokens(tmp_path: Path) -> None:
-    """As many do, whose embeddings are rounded up to a power of two."""
-    folders = [save_model(tmp_path / str(n), 128, WORDS, n) for n in range(2)]
-    prompts = tmp_path / "prompts.txt"
-    prompts.write_text("the fox slept\n")
-    options = Options(tmp_path, True, 0, prompts, *folders)
-    models = load(options, options.model)
-    cloud = Cloud(models.pair.target, vocab_size=models.vocab_size)
-    texts = [[*prompt.tokens] for prompt in models.prompts]
-    (session,) = sessions.play(cloud, models.pair, texts, 3, [0])
-    assert len(session.rounds) == 3
-
-
-class Waits:
-    """A verifier that notes how many jobs it is given at once, and accepts nothing."""
-
-    vocab_size, max_text = V, 100
-
-    def __init__(self) -> None:
-        self.sizes: list[int] = []
-
-    def verify(self, jobs: Sequence[Job]) -> list[Verdict | None]:
-        """Take as long for many as for one, and say token 1."""
-        self.sizes.append(len(jobs))
-        time.sleep(0.01)
-        return [Verdict(0, 1) if job.wanted else None for job in jobs]
-
-    def forget(self, session: bytes) -> None:
-        """Keep nothing."""
-
-
-@pytest.mark.parametrize("make", [BatchEngine, capacity.OneByOne])
-def test_one_by_one_takes_one_job_at_a_time(make: type[BatchEngine]) -> None:
-    verifier = Waits()
-
-    async def all_at_once() -> None:
-        engine = make(verifier, tokenizer=b"")
-        await engine.open()
-        jobs = [Job(bytes([i]), [0], None, np.zeros(1), Sampling()) for i in range(8)]
-        await asyncio.gather(*map(engine.verify, jobs))
-        await engine.close()
-
-    asyncio.run(all_at_once())
-    assert sum(verifier.sizes) == 8
-    assert (max(verifier.sizes) == 1) is (make is capacity.OneByOne)
-
-
-def test_a_crowd_counts_what_it_is_served() -> None:
-    """A token takes 10 ms, so two edges get 100 in half a second at most."""
-    crowd = Crowd(0, "datagram", b"", sqs.Codec(V), [[*PROMPT]], 2)
-    seen = asyncio.run(run(crowd, BatchEngine(Waits()), 0.5))
-    assert not seen.errors
-    tokens, texts = seen.between(0, 0.5)
-    assert tokens <= 100
-    assert seen.between(-60, 60)[1] >= max(1, texts)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,34 +16,9 @@ pytest.importorskip("transformers")
 
 from benchmarks.experiments import lattices
 from benchmarks.experiments.equal_loss import Cell, Curve
-from benchmarks.experiments.experiment import Options
 from benchmarks.experiments.lattices import REZNIK
-from benchmarks.rate.measure import bits_at
-from benchmarks.rate.schemes import Row
-from benchmarks.sources import Session, shipped
-from sqs_codec.cli.bits import pareto
 
 SMOLLM2 = sqs.Prior.builtin("smollm2")
-
-
-def rows(session: Session, temperature: float) -> Iterator[Row]:
-    for i in range(0, len(session), 8):
-        yield Row(session.draft[i], session.target[i], temperature)
-
-
-@pytest.fixture(scope="module")
-def records() -> list[dict[str, Any]]:
-    settings = lattices.sweep(0.7, quick=True)
-    cell = {"model": "m", "temperature": 0.7, "vocab_size": 49_152, "prior": True}
-    found = [
-        {**cell, "half": number % 2}
-        | lattices.record(
-            lattices.measure_prompt(rows(session, 0.7), SMOLLM2, settings)
-        )
-        for number, session in enumerate(shipped().sessions[:6])
-    ]
-    read: list[dict[str, Any]] = json.loads(json.dumps(found))
-    return read
 
 
 def some_probs(rng: np.random.Generator) -> np.ndarray:
@@ -90,33 +63,6 @@ def test_largest_remainder_is_nearest_of_all_points_without_a_zero() -> None:
             for c in compositions(resolution, probs.size, 1)
         )
         assert ((counts - scaled) ** 2).sum() == pytest.approx(least, abs=1e-9)
-
-
-def test_bounds_hold_on_real_rows(records: list[dict[str, Any]]) -> None:
-    summary = lattices.summary(records, Options(Path()))
-    assert all(check.holds for check in lattices.checks(summary))
-    (cell,) = summary["cells"]
-    assert cell["bound"] > 0.5  # else it tests nothing
-    cell["bound"] = 1.001
-    assert [check.holds for check in lattices.checks(summary)] == [False, True]
-    cell["bound"], cell["excess"] = 0.9, 1e-6
-    assert [check.holds for check in lattices.checks(summary)] == [True, False]
-
-
-def test_curve_is_the_front_where_both_halves_are_equal(
-    records: list[dict[str, Any]],
-) -> None:
-    twice = [record | {"half": half} for record in records for half in (0, 1)]
-    cell = Cell(twice, prior=True)
-    curve = Curve(cell, REZNIK, "tv")
-    points = cell.points(REZNIK, "tv").sum(0) / cell.rows.sum()
-    front = pareto(points[:, 0], points[:, 1])
-    for loss in (0.001, 0.05, 0.1, 0.9):
-        found = curve.bits(np.ones((1, len(twice))), loss)[0]
-        expected = bits_at(points[front, 0], points[front, 1], loss)
-        assert found == pytest.approx(
-            np.nan if expected is None else expected, nan_ok=True
-        )
 
 
 def test_settings_are_chosen_on_other_prompts() -> None:

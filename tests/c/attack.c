@@ -82,7 +82,6 @@ static size_t content_bound(const sqs_codec *codec, kind k, size_t size)
     case SEQUENCE:
         return SQS_MAX_ENTROPY_SURVIVORS;
     case ROUND:
-    case STREAM:
         break;
     }
     return sqs_decode_round_bound(codec, size);
@@ -96,15 +95,13 @@ size_t packet_bound(const sqs_codec *codec, kind k, const content *c)
     case SEQUENCE:
         return sqs_encode_sequence_bound(c->round.length, survivors_of(c));
     case ROUND:
-    case STREAM:
         break;
     }
     return sqs_encode_round_bound(codec, c->round.length, survivors_of(c));
 }
 
-sqs_status write_packet(const sqs_codec *codec, kind k, sqs_memory *memory,
-                        const content *c, uint8_t *bytes, size_t capacity,
-                        size_t *size)
+sqs_status write_packet(const sqs_codec *codec, kind k, const content *c,
+                        uint8_t *bytes, size_t capacity, size_t *size)
 {
     const sqs_round r = view(c);
     switch (k) {
@@ -114,16 +111,14 @@ sqs_status write_packet(const sqs_codec *codec, kind k, sqs_memory *memory,
     case SEQUENCE:
         return sqs_encode_sequence(codec, &r, bytes, capacity, size);
     case ROUND:
-    case STREAM:
         break;
     }
-    return sqs_encode_round(codec, memory, &r, bytes, capacity, size);
+    return sqs_encode_round(codec, &r, bytes, capacity, size);
 }
 
 /* `most` is the receiver's limit. */
-static sqs_status read_packet(const sqs_codec *codec, kind k,
-                              sqs_memory *memory, const packet *p, size_t most,
-                              content *c)
+static sqs_status read_packet(const sqs_codec *codec, kind k, const packet *p,
+                              size_t most, content *c)
 {
     sqs_decoded *r = &c->round;
     if (k == SEQUENCE) {
@@ -137,7 +132,7 @@ static sqs_status read_packet(const sqs_codec *codec, kind k,
     if (k == DISTRIBUTION)
         return sqs_decode(codec, p->bytes, p->size, most, r->token_ids,
                           r->counts, r->survivors);
-    return sqs_decode_round(codec, memory, p->bytes, p->size, most, r);
+    return sqs_decode_round(codec, p->bytes, p->size, most, r);
 }
 
 /* Promises. */
@@ -189,40 +184,6 @@ static bool can_cause(const sqs_codec *codec, kind k, sqs_status status)
     return statuses >> status & 1;
 }
 
-/* The same if both are null, which all packets but a stream's have. */
-static bool same_memory(const sqs_memory *a, const sqs_memory *b)
-{
-    return a == NULL ? b == NULL : memcmp(a, b, sizeof *a) == 0;
-}
-
-/* The same but for the class of the last distribution, which an encoder may
- * choose. */
-static bool same_supports(const sqs_memory *a, const sqs_memory *b)
-{
-    if (a == NULL || b == NULL)
-        return a == b;
-    sqs_memory other = *a;
-    other.last = b->last;
-    return same_memory(&other, b);
-}
-
-/* Whether a memory is one that some stream of rounds leaves behind. A weight
- * gains 1024 and loses a 32nd of itself at a time, and goes when below 32. */
-static bool is_memory(const sqs_codec *codec, const sqs_memory *m)
-{
-    const uint32_t least = 32, most = 32 * 1024, most_seen = 255;
-    const sqs_prior *prior = codec->prior;
-    bool coded = prior != NULL && prior->classes > 1;
-    if (m->size > SQS_MEMORY_TOKENS || m->seen > most_seen ||
-        m->last > (coded ? prior->classes : 0))
-        return false;
-    for (uint32_t i = 0; i < m->size; i++)
-        if (m->ids[i] >= codec->vocab_size || m->weights[i] < least ||
-            m->weights[i] > most || (i > 0 && m->ids[i] <= m->ids[i - 1]))
-            return false;
-    return true;
-}
-
 /*
  * Whether sqs_bits agrees with the size that a distribution was encoded to.
  * The range coder has spent 8 s + 56 - log2(range) bits when it ends. As then
@@ -241,38 +202,11 @@ static bool bits_fit(const sqs_codec *codec, const content *c, size_t size)
     return 8 * (size - 1) <= (uint64_t)bits + 1 && bits <= 8 * size + 1;
 }
 
-/* One that writes or reads a packet, and what it remembers of the stream. */
-typedef struct party {
-    const sqs_codec *codec;
-    kind k;
-    const sqs_memory *before; /* null but for a stream */
-    sqs_memory room;
-    sqs_memory *after; /* null too, or room */
-} party;
-
-static void remember(party *a)
+static sqs_status write_again(const sqs_codec *codec, kind k, const content *c,
+                              size_t capacity, block *b, packet *p)
 {
-    a->after = NULL;
-    if (a->before != NULL) {
-        a->room = *a->before;
-        a->after = &a->room;
-    }
-}
-
-static sqs_status write_again(party *a, const content *c, size_t capacity,
-                              block *b, packet *p)
-{
-    remember(a);
     p->bytes = take(b, capacity);
-    return write_packet(a->codec, a->k, a->after, c, p->bytes, capacity,
-                        &p->size);
-}
-
-static sqs_status read_again(party *a, const packet *p, size_t most,
-                             content *c)
-{
-    remember(a);
-    return read_packet(a->codec, a->k, a->after, p, most, c);
+    return write_packet(codec, k, c, p->bytes, capacity, &p->size);
 }
 
 static bool same_packet(const packet *a, const packet *b)
@@ -280,21 +214,19 @@ static bool same_packet(const packet *a, const packet *b)
     return a->size == b->size && memcmp(a->bytes, b->bytes, a->size) == 0;
 }
 
-/* The writer has made another packet of what was read from one. */
-static const char *attack_other(party *writer, const content *got,
-                                const packet *other)
+/* The encoder has made another packet of what was read from one. */
+static const char *attack_other(const sqs_codec *codec, kind k,
+                                const content *got, const packet *other)
 {
     static content again;
     static block bytes;
     packet repeated;
-    party reader = *writer;
-    size_t room = content_bound(reader.codec, reader.k, other->size);
-    if (read_again(&reader, other, room, &again) != SQS_OK)
+    size_t room = content_bound(codec, k, other->size);
+    if (read_packet(codec, k, other, room, &again) != SQS_OK)
         return "what it encodes to does not decode";
-    if (!same_content(got, &again) ||
-        !same_memory(writer->after, reader.after))
+    if (!same_content(got, &again))
         return "what it encodes to decodes to something else";
-    if (write_again(writer, &again, other->size, &bytes, &repeated) !=
+    if (write_again(codec, k, &again, other->size, &bytes, &repeated) !=
             SQS_OK ||
         !same_packet(other, &repeated))
         return "it encodes to one thing, and then to another";
@@ -302,28 +234,27 @@ static const char *attack_other(party *writer, const content *got,
 }
 
 /* Encodes what was read from p, and tells the size of that. */
-static const char *attack_encoder(party *writer, const packet *p,
-                                  const content *got, size_t *size)
+static const char *attack_encoder(const sqs_codec *codec, kind k,
+                                  const packet *p, const content *got,
+                                  size_t *size)
 {
     static block tight, ample;
     packet again;
-    size_t bound = packet_bound(writer->codec, writer->k, got);
-    sqs_status status = write_again(writer, got, p->size, &tight, &again);
+    size_t bound = packet_bound(codec, k, got);
+    sqs_status status = write_again(codec, k, got, p->size, &tight, &again);
     *size = p->size;
     if (status == SQS_OK && same_packet(p, &again))
         return p->size <= bound ? NULL : "the bound is too low";
-    if (writer->codec->coding != SQS_ENTROPY)
+    if (codec->coding != SQS_ENTROPY)
         return "it does not encode to the same bytes";
     bool longer = status == SQS_NO_SPACE;
-    if (longer && !same_memory(writer->before, writer->after))
-        return "the encoder failed, but learnt";
-    status = write_again(writer, got, bound, &ample, &again);
+    status = write_again(codec, k, got, bound, &ample, &again);
     if (status != SQS_OK || again.size > bound)
         return "it does not encode within the bound";
     *size = again.size;
     if (longer != (again.size > p->size))
         return "the encoder misjudges its space";
-    return attack_other(writer, got, &again);
+    return attack_other(codec, k, got, &again);
 }
 
 /* A receiver's limit, mostly a small one, that follows from the packet. */
@@ -338,15 +269,14 @@ static size_t some_limit(const packet *p)
 
 /* Reads a packet again within a limit, where `got` is what it says if `status`
  * is SQS_OK. */
-static const char *attack_limited(party *reader, const packet *p,
-                                  sqs_status status, const content *got)
+static const char *attack_limited(const sqs_codec *codec, kind k,
+                                  const packet *p, sqs_status status,
+                                  const content *got)
 {
     static content c;
     size_t most = some_limit(p);
-    sqs_status limited = read_again(reader, p, most, &c);
+    sqs_status limited = read_packet(codec, k, p, most, &c);
     note(limited);
-    if (limited != SQS_OK && !same_memory(reader->before, reader->after))
-        return "the decoder failed, but learnt";
     if (status != SQS_OK && limited != status && limited != SQS_NO_SPACE)
         return "a limit changes what is wrong";
     if (status == SQS_OK && survivors_of(got) > most)
@@ -356,33 +286,22 @@ static const char *attack_limited(party *reader, const packet *p,
     return NULL;
 }
 
-const char *attack(const sqs_codec *codec, kind k, sqs_memory *memory,
-                   const packet *p, content *got, sqs_status *status)
+const char *attack(const sqs_codec *codec, kind k, const packet *p,
+                   content *got, sqs_status *status)
 {
-    sqs_memory before;
-    if (memory != NULL)
-        before = *memory;
-    party writer = {.codec = codec, .k = k, .before = memory ? &before : NULL};
-    *status = read_packet(codec, k, memory, p,
-                          content_bound(codec, k, p->size), got);
+    *status =
+        read_packet(codec, k, p, content_bound(codec, k, p->size), got);
     note(*status);
     if (!can_cause(codec, k, *status))
         return "such a packet cannot cause that";
-    bool learns =
-        memory != NULL && *status == SQS_OK && codec->coding == SQS_ENTROPY;
-    if (learns ? !is_memory(codec, memory)
-               : !same_memory(writer.before, memory))
-        return "the memory is wrong";
-    const char *wrong = attack_limited(&writer, p, *status, got);
+    const char *wrong = attack_limited(codec, k, p, *status, got);
     if (wrong != NULL || *status != SQS_OK)
         return wrong;
     note_content(got);
     size_t size;
-    wrong = attack_encoder(&writer, p, got, &size);
+    wrong = attack_encoder(codec, k, p, got, &size);
     if (wrong != NULL)
         return wrong;
-    if (!same_supports(writer.after, memory))
-        return "the encoder learnt something else";
     if (k == DISTRIBUTION && !bits_fit(codec, got, size))
         return "sqs_bits misjudges the size";
     return NULL;
@@ -402,7 +321,7 @@ static bool next_differs(const sqs_codec *codec, kind k, const content *c)
 {
     if (codec->coding != SQS_ENTROPY)
         return true;
-    if (k == ROUND || k == STREAM)
+    if (k == ROUND)
         return c->round.length < SQS_MAX_ROUND;
     bool sure = codec->prior == NULL || codec->prior->classes == 1;
     for (uint32_t i = 0; i < c->round.length; i++)
@@ -411,37 +330,35 @@ static bool next_differs(const sqs_codec *codec, kind k, const content *c)
 }
 
 /* Tries receiver's limits on either side of what the packet has. */
-static const char *attack_limit(party *reader, const packet *p,
-                                const content *got)
+static const char *attack_limit(const sqs_codec *codec, kind k,
+                                const packet *p, const content *got)
 {
     static content c;
     size_t total = survivors_of(got);
-    if (read_again(reader, p, total, &c) != SQS_OK || !same_content(got, &c))
+    if (read_packet(codec, k, p, total, &c) != SQS_OK ||
+        !same_content(got, &c))
         return "it does not decode within its own size";
-    if (read_again(reader, p, total - 1, &c) != SQS_NO_SPACE ||
-        !same_memory(reader->before, reader->after))
+    if (read_packet(codec, k, p, total - 1, &c) != SQS_NO_SPACE)
         return "the receiver's limit does not hold";
     return NULL;
 }
 
-const char *attack_around(const sqs_codec *codec, kind k,
-                          const sqs_memory *before, const packet *p,
+const char *attack_around(const sqs_codec *codec, kind k, const packet *p,
                           const content *got)
 {
     static content c;
     static block longer, next;
-    party reader = {.codec = codec, .k = k, .before = before};
     packet other = {p->size + 1, take(&longer, p->size + 1)};
     memcpy(other.bytes, p->bytes, p->size);
     other.bytes[p->size] = 0;
     size_t room = content_bound(codec, k, other.size);
-    if (read_again(&reader, &other, room, &c) != SQS_TRAILING_BYTES)
+    if (read_packet(codec, k, &other, room, &c) != SQS_TRAILING_BYTES)
         return "with a byte more it does not have trailing bytes";
     other = (packet){p->size, take(&next, p->size)};
     memcpy(other.bytes, p->bytes, p->size);
     if (++other.bytes[p->size - 1] != 0 && next_differs(codec, k, got) &&
-        read_again(&reader, &other, room, &c) == SQS_OK &&
+        read_packet(codec, k, &other, room, &c) == SQS_OK &&
         same_content(got, &c))
         return "another last byte changes nothing";
-    return attack_limit(&reader, p, got);
+    return attack_limit(codec, k, p, got);
 }

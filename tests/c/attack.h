@@ -12,11 +12,10 @@
 typedef enum kind {
     DISTRIBUTION,
     ROUND,
-    STREAM,  /* a round with a memory */
     SEQUENCE /* in SQS_ENTROPY only */
 } kind;
 
-#define KINDS 4u
+#define KINDS 3u
 
 /* How many kinds a codec's coding has, from DISTRIBUTION on. */
 uint32_t kinds_of(const sqs_codec *codec);
@@ -57,10 +56,8 @@ bool same_content(const content *a, const content *b);
 /* An upper bound of what write_packet writes. */
 size_t packet_bound(const sqs_codec *codec, kind k, const content *c);
 
-/* The memory is null but for a stream, here and below. */
-sqs_status write_packet(const sqs_codec *codec, kind k, sqs_memory *memory,
-                        const content *c, uint8_t *bytes, size_t capacity,
-                        size_t *size);
+sqs_status write_packet(const sqs_codec *codec, kind k, const content *c,
+                        uint8_t *bytes, size_t capacity, size_t *size);
 
 /*
  * Decodes a packet and holds the decoder to this:
@@ -68,20 +65,17 @@ sqs_status write_packet(const sqs_codec *codec, kind k, sqs_memory *memory,
  *  - The status is one that such a packet can cause.
  *  - Within a receiver's limit it is the same, or SQS_NO_SPACE if the packet
  *    may have more survivors.
- *  - The memory stays what it was or, if the packet is right and of the
- *    entropy coding, becomes a valid one.
  *  - What decodes can be encoded, in no more bytes than the bound, and to
  *    the bytes that it came from. In the entropy coding the encoder may
  *    choose other modes and classes. Then its packet must decode to the same,
  *    and encode to the same again.
- *  - Both ends have the same memory then, but for such a class.
  *  - sqs_bits tells the size, in the entropy coding to within one bit.
  *
  * `got` is what was decoded, if the status is SQS_OK. Returns null, or what
  * was wrong.
  */
-const char *attack(const sqs_codec *codec, kind k, sqs_memory *memory,
-                   const packet *p, content *got, sqs_status *status);
+const char *attack(const sqs_codec *codec, kind k, const packet *p,
+                   content *got, sqs_status *status);
 
 /*
  * Holds the decoder to more, about a packet from which it read `got`:
@@ -89,12 +83,11 @@ const char *attack(const sqs_codec *codec, kind k, sqs_memory *memory,
  *  - The same bytes and one more have trailing bytes.
  *  - With its last byte one higher it says something else, or isn't right.
  *  - A receiver's limit of its survivors lets it in, and one less keeps it
- *    out, with SQS_NO_SPACE; then the memory stays what it was.
+ *    out, with SQS_NO_SPACE.
  *
  * Returns null, or what was wrong.
  */
-const char *attack_around(const sqs_codec *codec, kind k,
-                          const sqs_memory *before, const packet *p,
+const char *attack_around(const sqs_codec *codec, kind k, const packet *p,
                           const content *got);
 
 /* Of all that was noted, which is above all what decoders answered: equal for

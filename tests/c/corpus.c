@@ -24,7 +24,6 @@ static const sqs_codec codecs[] = {
     {1u << 20, 65536, SQS_ENTROPY, SQS_ISA_BEST, NULL},
 };
 
-#define STREAM_ROUNDS 3u
 #define ROW_BYTES 320u
 
 static void write_bytes(FILE *file, const uint8_t *bytes, size_t size)
@@ -35,30 +34,22 @@ static void write_bytes(FILE *file, const uint8_t *bytes, size_t size)
     }
 }
 
-/* Writes a packet; in a stream, one whose size fits the byte before it. */
-static void write_valid(FILE *file, const sqs_codec *codec, kind k,
-                        sqs_memory *memory)
+static void write_valid(FILE *file, const sqs_codec *codec, kind k)
 {
     static content made;
     static block room;
     uint32_t most = sqs_max_survivors(codec);
     shape looks = {most < 12 ? most : 12, 3, false};
-    sqs_memory before = *memory;
     packet p;
-    do {
-        *memory = before;
-        random_content(codec, k, &looks, &made);
-        size_t bound = packet_bound(codec, k, &made);
-        p.bytes = take(&room, bound);
-        sqs_status status = write_packet(codec, k, k == STREAM ? memory : NULL,
-                                         &made, p.bytes, bound, &p.size);
-        if (status != SQS_OK) {
-            fprintf(stderr, "corpus: %s\n", sqs_status_text(status));
-            exit(1);
-        }
-    } while (k == STREAM && p.size > UINT8_MAX);
-    if (k == STREAM)
-        write_bytes(file, &(uint8_t){(uint8_t)p.size}, 1);
+    random_content(codec, k, &looks, &made);
+    size_t bound = packet_bound(codec, k, &made);
+    p.bytes = take(&room, bound);
+    sqs_status status =
+        write_packet(codec, k, &made, p.bytes, bound, &p.size);
+    if (status != SQS_OK) {
+        fprintf(stderr, "corpus: %s\n", sqs_status_text(status));
+        exit(1);
+    }
     write_bytes(file, p.bytes, p.size);
 }
 
@@ -89,9 +80,7 @@ static void write_input(const char *folder, size_t i, const sqs_codec *codec,
     FILE *file = open_input(folder, i, (unsigned)k);
     put_header(codec, k, header);
     write_bytes(file, header, sizeof header);
-    sqs_memory memory = {.size = 0};
-    for (uint32_t n = 0; n < (k == STREAM ? STREAM_ROUNDS : 1); n++)
-        write_valid(file, codec, k, &memory);
+    write_valid(file, codec, k);
     close_input(file);
 }
 

@@ -64,47 +64,34 @@ static void *copy(const void *bytes, size_t size)
 
 /* There and back. */
 
-static bool same_memory(const sqs_memory *a, const sqs_memory *b)
-{
-    return memcmp(a, b, sizeof *a) == 0;
-}
-
-static sqs_status get(const sqs_codec *codec, kind k, sqs_memory *memory,
-                      const packet *p, content *got)
+static sqs_status get(const sqs_codec *codec, kind k, const packet *p,
+                      content *got)
 {
     sqs_status status;
     packet exact = {p->size, copy(p->bytes, p->size)};
-    expect_right(attack(codec, k, memory, &exact, got, &status));
+    expect_right(attack(codec, k, &exact, got, &status));
     return status;
 }
 
-/* Sends a packet to one who remembers as much; the memory is null but for a
- * stream. Where an end fails, its memory stays as it was. */
-static sqs_status send(const sqs_codec *codec, kind k, sqs_memory *memory,
-                       const content *c, size_t *size)
+static sqs_status send(const sqs_codec *codec, kind k, const content *c,
+                       size_t *size)
 {
     static content got;
-    sqs_memory before = memory ? *memory : (sqs_memory){.size = 0};
-    sqs_memory theirs = before, *other = memory ? &theirs : NULL;
     size_t unused;
     *size = packet_bound(codec, k, c);
     packet p = {*size, allocate(*size, 1)};
-    sqs_status status =
-        write_packet(codec, k, memory, c, p.bytes, p.size, size);
-    CHECK(status == SQS_OK || !memory || same_memory(&before, memory));
+    sqs_status status = write_packet(codec, k, c, p.bytes, p.size, size);
     if (status != SQS_OK)
         return status;
     CHECK(*size <= p.size);
     p.size = *size;
-    EXPECT(SQS_NO_SPACE,
-           write_packet(codec, k, other, c, allocate(*size - 1, 1), *size - 1,
-                        &unused));
-    CHECK(same_memory(&before, &theirs));
-    EXPECT(SQS_OK, get(codec, k, other, &p, &got));
-    CHECK(same_content(c, &got) && (!memory || same_memory(memory, &theirs)));
-    expect_right(attack_around(codec, k, memory ? &before : NULL, &p, &got));
+    EXPECT(SQS_NO_SPACE, write_packet(codec, k, c, allocate(*size - 1, 1),
+                                      *size - 1, &unused));
+    EXPECT(SQS_OK, get(codec, k, &p, &got));
+    CHECK(same_content(c, &got));
+    expect_right(attack_around(codec, k, &p, &got));
     p.size--;
-    status = get(codec, k, memory ? &before : NULL, &p, &got);
+    status = get(codec, k, &p, &got);
     if (codec->coding != SQS_ENTROPY)
         EXPECT(SQS_TRUNCATED, status);
     else /* may end well, but elsewhere */
@@ -153,32 +140,22 @@ static void send_each(const sqs_codec *codec, const content *c)
     CHECK(from.done == largest);
 }
 
-/* All kinds of packets, of which the same is said. The first round of a stream
- * is as long as if there were no memory; one of a distribution that the memory
- * knows is no longer, but for a byte with a prior. */
+/* All kinds of packets, of which the same is said. */
 static sqs_status send_all(const sqs_codec *codec, const content *c)
 {
     const sqs_decoded *r = &c->round;
-    sqs_memory none = {.size = 0}, memory = none;
-    size_t alone, first, known, size, mark = n_pieces;
+    size_t size, mark = n_pieces;
     uint32_t bits;
-    sqs_status status = send(codec, ROUND, NULL, c, &alone);
-    EXPECT(status, send(codec, STREAM, &memory, c, &first));
-    EXPECT(status, send(codec, STREAM, &memory, c, &known));
-    CHECK(status != SQS_OK || first == alone);
-    CHECK(status != SQS_OK || r->length > 1 ||
-          known <= alone + (codec->prior != NULL));
-    CHECK(memory.size <= SQS_MEMORY_TOKENS);
-    CHECK(codec->coding == SQS_ENTROPY || same_memory(&memory, &none));
+    sqs_status status = send(codec, ROUND, c, &size);
     if (r->length == 1 && r->positions[0] == 0) {
-        EXPECT(status, send(codec, DISTRIBUTION, NULL, c, &size));
+        EXPECT(status, send(codec, DISTRIBUTION, c, &size));
         EXPECT(status, sqs_bits(codec, r->token_ids, r->counts,
                                 r->survivors[0], &bits));
     }
     if (status == SQS_OK)
         send_each(codec, c);
     if (status == SQS_OK && codec->coding == SQS_ENTROPY)
-        EXPECT(SQS_OK, send(codec, SEQUENCE, NULL, c, &size));
+        EXPECT(SQS_OK, send(codec, SEQUENCE, c, &size));
     release(mark);
     return status;
 }
@@ -226,8 +203,7 @@ enum {
     DRAWS = VALUES + ROW, ACCEPTED = DRAWS + ROWS, TOKEN, TEMPERATURE,
     K, IDS, COUNTS = IDS + ROW,
     LENGTH = COUNTS + ROW, POSITION, /* of the last token */
-    SIZE, SEEN, LAST, KNOWN, WEIGHTS = KNOWN + 2,
-    LEARNING = WEIGHTS + 2, THRESHOLD, ALPHA, ETA, MASS, LEARNT,
+    LEARNING, THRESHOLD, ALPHA, ETA, MASS, LEARNT,
     ARGUMENTS
 };
 
@@ -237,7 +213,6 @@ static const double valid[ARGUMENTS] = {
     [VOCAB_SIZE] = ROW, 4, [KIND] = SQS_TOP_K, ROW,
     [VALUES] = 0, 0.125, 0.125, 0.25, 0.5, [ACCEPTED] = NAN,
     [K] = 2, [IDS] = 1, 4, [COUNTS] = 3, 1, [LENGTH] = 1,
-    [SIZE] = 2, 1, 0, [KNOWN] = 0, 1, [WEIGHTS] = 32, 32,
     [LEARNING] = SQS_THRESHOLD, 1, 0.5, 0.5, 0.5, NAN};
 /* clang-format on */
 
@@ -459,41 +434,12 @@ static sqs_status encode_sequence(const double *given)
     if (codec.coding != SQS_ENTROPY) {
         uint8_t byte = 0;
         make_room(&got, 1, 1);
-        EXPECT(SQS_BAD_CODEC, send(&codec, SEQUENCE, NULL, c, &size));
+        EXPECT(SQS_BAD_CODEC, send(&codec, SEQUENCE, c, &size));
         EXPECT(SQS_BAD_CODEC,
                sqs_decode_sequence(&codec, &byte, 1, 1, &got.round));
         codec.coding = SQS_ENTROPY;
     }
-    return send(&codec, SEQUENCE, NULL, c, &size);
-}
-
-/* Both ends say the same of a memory, and leave it as it is unless it is
- * right. */
-static sqs_status remember(const double *given)
-{
-    uint32_t id = 4, count = 4, k = 1, position = 0;
-    sqs_round round = {1, &id, &count, &k, &position};
-    sqs_codec codec = codec_of(given);
-    sqs_memory memory = {.size = (uint32_t)given[SIZE],
-                         .seen = (uint32_t)given[SEEN],
-                         .last = (uint32_t)given[LAST]};
-    for (uint32_t i = 0; i < 2; i++) {
-        memory.ids[i] = (uint32_t)given[KNOWN + i];
-        memory.weights[i] = (uint32_t)given[WEIGHTS + i];
-    }
-    sqs_memory ours = memory, theirs = memory;
-    uint8_t bytes[64] = {0};
-    size_t size = 1;
-    sqs_status status =
-        sqs_encode_round(&codec, &ours, &round, bytes, sizeof bytes, &size);
-    static content got;
-    make_room(&got, SQS_MAX_ROUND, 1);
-    EXPECT(status,
-           sqs_decode_round(&codec, &theirs, bytes, size, 1, &got.round));
-    bool learns = status == SQS_OK && codec.coding == SQS_ENTROPY;
-    CHECK(same_memory(&ours, &theirs));
-    CHECK(same_memory(&ours, &memory) == !learns);
-    return status;
+    return send(&codec, SEQUENCE, c, &size);
 }
 
 /* Two drafted tokens: 4, of which draft and first row have 1/2; and 2, of which
@@ -532,17 +478,16 @@ static sqs_status verify_logits(const double *given)
 }
 
 static sqs_status (*const calls[])(const double *given) = {
-    check_codec, learn,  encode,        remember, probs,
-    verify,      logits, verify_logits, unbiased, encode_sequence};
+    check_codec, learn,         encode,   encode_sequence, probs, verify,
+    logits,      verify_logits, unbiased};
 
 /* Of a row of the table: bit i stands for calls[i]. */
 enum {
     CODEC = 1,
     LEARN = 2,
     ROUNDS = 4,
-    SEQUENCES = 512,
+    SEQUENCES = 8,
     ENCODE = ROUNDS | SEQUENCES,
-    REMEMBER = 8,
     PROBS = 16 | 32,
     LOGITS = 64 | 128 | 256,
     VALUE = PROBS | LOGITS,
@@ -638,15 +583,6 @@ static const entry table[] = {
     {SEQUENCES, SQS_OK, LENGTH, TO(SQS_MAX_ROUND + 1, 2)},
     {SEQUENCES, SQS_BAD_ROUND, LENGTH, EACH(0, SQS_MAX_SEQUENCE + 1)},
 
-    {REMEMBER, SQS_OK, SIZE, TO(2, 255, 0, 1, 4, 32, 32768)},
-    {REMEMBER, SQS_BAD_MEMORY, SIZE, EACH(SQS_MEMORY_TOKENS + 1, UINT32_MAX)},
-    {REMEMBER, SQS_BAD_MEMORY, SEEN, EACH(256, UINT32_MAX)},
-    {REMEMBER, SQS_BAD_MEMORY, LAST, EACH(1, 2, 3)}, /* without a prior */
-    {REMEMBER, SQS_BAD_MEMORY, KNOWN, EACH(1, 2)},
-    {REMEMBER, SQS_BAD_MEMORY, KNOWN + 1, EACH(5, UINT32_MAX)},
-    {REMEMBER, SQS_BAD_MEMORY, WEIGHTS,
-     BY(2, 32, 31, 32769, 32, UINT32_MAX, UINT32_MAX)},
-
     {LEARN, SQS_OK, THRESHOLD, /* to the last of each five */
      BY(5, 0.5, 0.25, 0.5, 0.75, 0.25, 0.25, 0.25, 0.5, 1, -0.125, 0.9375,
         0.25, 0.5, 0, 1)},
@@ -670,11 +606,8 @@ static void run(const entry *e, const double *values, size_t n)
         given[TEMPERATURE] = i / 18 ? 0.7 : 0;
         memcpy(given + e->argument, values, n * sizeof *values);
         for (uint32_t j = 0; j < COUNT(calls); j++) {
-            /* Other codings don't look at a memory. */
-            bool looks =
-                calls[j] != remember || given[CODING] == (double)SQS_ENTROPY;
             if (e->calls >> j & 1)
-                EXPECT(looks ? e->wanted : SQS_OK, calls[j](given));
+                EXPECT(e->wanted, calls[j](given));
             release(0);
         }
     }
@@ -725,18 +658,6 @@ static void draw(void)
         CHECK(sqs_sample(counts, 3, i) == wanted[i]);
 }
 
-/* Of crc32(seen, last, ids, weights). What isn't a memory has a head, too, but
- * nothing beyond it is read. */
-static void heads(void)
-{
-    sqs_memory empty = {.size = 0};
-    sqs_memory memory = {2, 2, 0, {1, 70000}, {1024, 2016}};
-    CHECK(sqs_stream_head(&empty) == 209 && sqs_stream_head(&memory) == 92);
-    memory.size = UINT32_MAX;
-    CHECK(sqs_stream_head(copy(&memory, sizeof memory)) > 0);
-    release(0);
-}
-
 /* A distribution `length` times: the first ids and the last ones, all alike. */
 static const content *flat(uint32_t vocab_size, uint32_t resolution,
                            uint32_t k, uint32_t length)
@@ -784,10 +705,10 @@ static void large_packets(void)
     size_t size;
     EXPECT(SQS_BAD_ROUND, send_all(&codec, flat(n, n, n, most + 1)));
     EXPECT(SQS_BAD_ROUND,
-           send(&codec, SEQUENCE, NULL, flat(n, n, n, most + 1), &size));
+           send(&codec, SEQUENCE, flat(n, n, n, most + 1), &size));
     EXPECT(SQS_OK, send_all(&codec, flat(n, n, n, most)));
     const content *longest = flat(n, n, 1, SQS_MAX_SEQUENCE);
-    EXPECT(SQS_OK, send(&codec, SEQUENCE, NULL, longest, &size));
+    EXPECT(SQS_OK, send(&codec, SEQUENCE, longest, &size));
 }
 
 /* Bytes that are no packets. */
@@ -863,7 +784,7 @@ static void broken_packets(void)
             }
         packet p = {(n + 7) / 8, bytes};
         seed_of_case = i;
-        EXPECT(broken[i].wanted, get(&codec, broken[i].k, NULL, &p, &got));
+        EXPECT(broken[i].wanted, get(&codec, broken[i].k, &p, &got));
         release(0);
     }
 }
@@ -881,27 +802,26 @@ static void broken_entropy(void)
     EXPECT(SQS_OK, sqs_encode(&codec, ids, counts, 2, bytes, p.size, &p.size));
     for (uint32_t last = 0; last < 256; last++) {
         bytes[p.size - 1] = (uint8_t)last;
-        padded += get(&codec, DISTRIBUTION, NULL, &p, &c) == SQS_PADDING;
+        padded += get(&codec, DISTRIBUTION, &p, &c) == SQS_PADDING;
         release(0);
     }
     CHECK(padded > 0);
     EXPECT(SQS_OK, sqs_encode(&codec, ids, counts, 2, bytes, p.size, &p.size));
     p.size++;
-    EXPECT(SQS_TRAILING_BYTES, get(&codec, DISTRIBUTION, NULL, &p, &c));
+    EXPECT(SQS_TRAILING_BYTES, get(&codec, DISTRIBUTION, &p, &c));
     p.size = 0;
-    EXPECT(SQS_TRUNCATED, get(&codec, DISTRIBUTION, NULL, &p, &c));
+    EXPECT(SQS_TRUNCATED, get(&codec, DISTRIBUTION, &p, &c));
 
     /* Bytes of ones are supports of all tokens, as large as can be; 16 of them
      * use SQS_MAX_ENTROPY_SURVIVORS up. */
     codec.vocab_size = codec.resolution = SQS_MAX_RESOLUTION;
     memset(bytes, 0xff, sizeof bytes);
-    sqs_memory memory = {.size = 0};
-    EXPECT(SQS_TRUNCATED, get(&codec, STREAM, &memory, &p, &c));
+    EXPECT(SQS_TRUNCATED, get(&codec, ROUND, &p, &c));
     p.size = 20;
-    EXPECT(SQS_TRUNCATED, get(&codec, STREAM, &memory, &p, &c));
+    EXPECT(SQS_TRUNCATED, get(&codec, ROUND, &p, &c));
     p.size = sizeof bytes;
-    EXPECT(SQS_ROUND_SUPPORT, get(&codec, STREAM, &memory, &p, &c));
-    EXPECT(SQS_ROUND_SUPPORT, get(&codec, SEQUENCE, NULL, &p, &c));
+    EXPECT(SQS_ROUND_SUPPORT, get(&codec, ROUND, &p, &c));
+    EXPECT(SQS_ROUND_SUPPORT, get(&codec, SEQUENCE, &p, &c));
     /* Now the receiver takes less than the format does. */
     make_room(&c, 0, 0);
     EXPECT(SQS_NO_SPACE,
@@ -909,7 +829,7 @@ static void broken_entropy(void)
     size_t most = sqs_decode_round_bound(&codec, p.size) - 1;
     make_room(&c, SQS_MAX_ROUND, most);
     EXPECT(SQS_NO_SPACE,
-           sqs_decode_round(&codec, &memory, bytes, p.size, most, &c.round));
+           sqs_decode_round(&codec, bytes, p.size, most, &c.round));
 }
 
 /* Priors. */
@@ -919,43 +839,11 @@ static void broken_entropy(void)
 #define CHANCES 14u /* where chances begin in a file, and then codes */
 #define CODES (CHANCES + (CLASSES + 1) * CLASSES)
 
-/* The id that is likeliest in a class in comparison with the other. */
-static uint32_t likeliest(const sqs_prior *prior, uint32_t c)
-{
-    const uint32_t *in = prior->weights + 256 * c;
-    const uint32_t *out = prior->weights + 256 * (1 - c);
-    uint8_t best = prior->kinds[0];
-    uint32_t id = 0;
-    for (uint32_t i = 1; i < PRIOR_IDS; i++) {
-        uint8_t kind_of = prior->kinds[i];
-        if ((uint64_t)in[kind_of] * out[best] >
-            (uint64_t)in[best] * out[kind_of]) {
-            id = i;
-            best = kind_of;
-        }
-    }
-    return id;
-}
-
-/* A prior is for one coding and one vocabulary. A memory's last class is one
- * that it has, and becomes the one that ids are in. */
+/* A prior is for one coding and one vocabulary. */
 static void send_with_prior(const sqs_prior *prior)
 {
     sqs_codec codec = {PRIOR_IDS, 100, SQS_ENTROPY, SQS_ISA_BEST, prior};
-    CHECK(prior->vocab_size == PRIOR_IDS && prior->classes == CLASSES);
     there_and_back(&codec);
-    for (uint32_t i = 0; i < CLASSES * (CLASSES + 2); i++) {
-        uint32_t c = i % CLASSES, last = i / CLASSES, k = 1, position = 0;
-        uint32_t id = likeliest(prior, c), count = 100;
-        const sqs_round round = {1, &id, &count, &k, &position};
-        sqs_memory memory = {.last = last};
-        uint8_t bytes[64];
-        size_t size;
-        EXPECT(last <= CLASSES ? SQS_OK : SQS_BAD_MEMORY,
-               sqs_encode_round(&codec, &memory, &round, bytes, sizeof bytes,
-                                &size));
-        CHECK(memory.last == (last <= CLASSES ? c + 1 : last));
-    }
     codec.vocab_size++;
     EXPECT(SQS_BAD_CODEC, sqs_check_codec(&codec));
     codec.vocab_size = PRIOR_IDS;
@@ -1033,7 +921,6 @@ int main(void)
     run_table();
     instruction_sets();
     draw();
-    heads();
     large_packets();
     broken_packets();
     broken_entropy();

@@ -2,7 +2,7 @@
  * fuzz.c - packets that libFuzzer makes, against the decoders, and rows.
  *
  * fuzz.h says how it chooses codec and kind, attack.h what is asserted of
- * packets. Those of a stream meet the memory that those before them left.
+ * packets.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,23 +11,6 @@
 #include "fuzz.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-/* Cuts the next packet off and moves it to the end of a heap block. */
-static packet cut(kind k, const uint8_t **data, size_t *size)
-{
-    static block room;
-    size_t length = *size;
-    if (k == STREAM && *size > 0) {
-        length = *(*data)++;
-        --*size;
-        length = length < *size ? length : *size;
-    }
-    packet p = {length, take(&room, length)};
-    memcpy(p.bytes, *data, length);
-    *data += length;
-    *size -= length;
-    return p;
-}
 
 static void check(sqs_status status, const char *wrong)
 {
@@ -93,20 +76,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     }
     sqs_codec codec = get_codec(data, &k);
-    data += FUZZ_HEADER;
-    size -= FUZZ_HEADER;
-    sqs_memory memory = {.size = 0};
-    do {
-        packet p = cut(k, &data, &size);
-        sqs_status status;
-        sqs_memory before = memory;
-        bool stream = k == STREAM;
-        const char *wrong =
-            attack(&codec, k, stream ? &memory : NULL, &p, &got, &status);
-        if (wrong == NULL && status == SQS_OK)
-            wrong =
-                attack_around(&codec, k, stream ? &before : NULL, &p, &got);
-        check(status, wrong);
-    } while (size > 0);
+    static block room; /* at whose end the packet lies */
+    packet p = {size - FUZZ_HEADER, take(&room, size - FUZZ_HEADER)};
+    memcpy(p.bytes, data + FUZZ_HEADER, p.size);
+    sqs_status status;
+    const char *wrong = attack(&codec, k, &p, &got, &status);
+    if (wrong == NULL && status == SQS_OK)
+        wrong = attack_around(&codec, k, &p, &got);
+    check(status, wrong);
     return 0;
 }

@@ -1,5 +1,5 @@
 /*
- * fuzz.h - what an input of fuzz.c is: six bytes, then packets or a row.
+ * fuzz.h - what an input of fuzz.c is: six bytes, then a packet or a row.
  *
  *   1  kind (DISTRIBUTION for one that the coding lacks), plus 4 times the
  *      coding (3 is SQS_ENTROPY with a prior), plus 16 times a shift
@@ -8,8 +8,7 @@
  *
  * The most significant byte comes first, and both numbers are shifted to the
  * right. So any six bytes are a codec, and as often a small as a large one.
- * What follows is one packet or, if the kind is STREAM, several, each after a
- * byte that says its size. One that says more than there is means all of it.
+ * What follows is one packet.
  *
  * With a prior there can be FUZZ_PRIOR_VOCABS values of vocab_size, and the
  * number of classes follows from it.

@@ -5,8 +5,7 @@
  *
  * Each packet is a valid one with bits flipped, bytes replaced, an end cut off
  * or added, or the tail of another; a few are noise. It is read as what it was
- * made from: a distribution, a round, a round of a stream or a sequence. One in
- * FRESH is valid, and new among those that are mutated.
+ * made from: a distribution, a round or a sequence. One in FRESH is valid, and new among those that are mutated.
  *
  * "prior" is the entropy coding with priors; there, one attempt in FILES is a
  * mutated prior file, whose check is mostly made right.
@@ -125,16 +124,12 @@ static const target prior[] = {
 #define SEEDS 16u
 #define DEAR_SEEDS 2u
 
-/* One packet of so many is valid. A stream of valid ones starts anew after so
- * many, and goes on from a mutated one after so many. */
+/* One packet of so many is valid. */
 #define FRESH 16u
-#define RESTART 32u
-#define HIJACK 8u
 
 typedef struct seed {
     block room;
     packet packet;
-    sqs_memory before; /* of a stream */
 } seed;
 
 typedef struct campaign {
@@ -143,7 +138,6 @@ typedef struct campaign {
     holder prior;
     seed seeds[KINDS][SEEDS];
     uint32_t n_seeds;
-    sqs_memory stream; /* its memory after the newest valid packet */
 } campaign;
 
 #define MAX_ADDED 32u
@@ -153,13 +147,12 @@ typedef struct attempt {
     const sqs_codec *codec;
     kind k;
     packet packet;
-    sqs_memory before, memory;
     sqs_status status;
     const char *wrong; /* null if all is right */
 } attempt;
 
 static const char *const kind_names[] = {"distribution", "round",
-                                         "round of a stream", "sequence"};
+                                         "sequence"};
 
 static void report(const attempt *a)
 {
@@ -171,13 +164,6 @@ static void report(const attempt *a)
     for (size_t i = 0; i < a->packet.size; i++)
         printf("%02x", a->packet.bytes[i]);
     printf("\n");
-    if (a->k != STREAM)
-        return;
-    printf("memory: seen %u, last %u, weights", a->before.seen,
-           a->before.last);
-    for (uint32_t i = 0; i < a->before.size; i++)
-        printf(" %u:%u", a->before.ids[i], a->before.weights[i]);
-    printf("\n");
 }
 
 /* Valid packets. */
@@ -186,19 +172,12 @@ static void report(const attempt *a)
 static sqs_status renew(campaign *from, kind k, seed *s, content *c)
 {
     const target *t = from->target;
-    bool dense = t->weight < RARE || t->most > SQS_MEMORY_SUPPORT;
+    bool dense = t->weight < RARE || t->most > 256;
     shape looks = {t->most, t->length, dense};
-    sqs_memory *memory = NULL;
-    if (k == STREAM) {
-        if (random_below(RESTART) == 0)
-            from->stream = (sqs_memory){.size = 0};
-        s->before = from->stream;
-        memory = &from->stream;
-    }
     random_content(&from->codec, k, &looks, c);
     size_t bound = packet_bound(&from->codec, k, c);
     s->packet.bytes = take(&s->room, bound);
-    return write_packet(&from->codec, k, memory, c, s->packet.bytes, bound,
+    return write_packet(&from->codec, k, c, s->packet.bytes, bound,
                         &s->packet.size);
 }
 
@@ -289,21 +268,11 @@ static packet mutate(const packet *from, const packet *other)
 
 /* Attack. */
 
-static void try(attempt *a, content *got)
-{
-    bool stream = a->k == STREAM;
-    if (stream)
-        a->memory = a->before;
-    a->wrong = attack(a->codec, a->k, stream ? &a->memory : NULL, &a->packet,
-                      got, &a->status);
-}
-
 static void attack_valid(campaign *c, seed *s, attempt *a)
 {
     static content made, got;
     static block room;
     a->status = renew(c, a->k, s, &made);
-    a->before = s->before;
     if (a->status != SQS_OK) {
         a->packet.size = 0;
         a->wrong = "from the encoder for something valid";
@@ -311,17 +280,12 @@ static void attack_valid(campaign *c, seed *s, attempt *a)
     }
     a->packet = (packet){s->packet.size, take(&room, s->packet.size)};
     memcpy(a->packet.bytes, s->packet.bytes, s->packet.size);
-    try(a, &got);
+    a->wrong = attack(a->codec, a->k, &a->packet, &got, &a->status);
     if (a->wrong == NULL &&
         (a->status != SQS_OK || !same_content(&made, &got)))
         a->wrong = "which isn't what it was made of";
     if (a->wrong == NULL)
-        a->wrong =
-            attack_around(a->codec, a->k, a->k == STREAM ? &a->before : NULL,
-                          &a->packet, &got);
-    if (a->wrong == NULL && a->k == STREAM &&
-        memcmp(&a->memory, &c->stream, sizeof a->memory) != 0)
-        a->wrong = "with another memory than its encoder's";
+        a->wrong = attack_around(a->codec, a->k, &a->packet, &got);
 }
 
 static void attack_mutated(campaign *c, const seed *s, attempt *a)
@@ -329,11 +293,7 @@ static void attack_mutated(campaign *c, const seed *s, attempt *a)
     static content got;
     a->packet =
         mutate(&s->packet, &c->seeds[a->k][random_below(c->n_seeds)].packet);
-    if (a->k == STREAM)
-        a->before = s->before;
-    try(a, &got);
-    if (a->k == STREAM && a->status == SQS_OK && random_below(HIJACK) == 0)
-        c->stream = a->memory;
+    a->wrong = attack(a->codec, a->k, &a->packet, &got, &a->status);
 }
 
 /* Small files, so that most of what is mutated is no kind. */

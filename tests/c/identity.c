@@ -547,27 +547,18 @@ static void learn(const answer *a)
     }
 }
 
-#define STREAM_ROUNDS 3u
-
-/* Encodes a round of what rows were quantized to, alone or as a stream. */
+/* Encodes a round of what rows were quantized to. */
 static void encode_round(const request *r, const answer *a,
                          const uint32_t *positions)
 {
     sqs_round round = {a->done, a->ids, a->counts, a->survivors, positions};
-    sqs_memory memory = {.size = 0};
-    bool stream = random_below(2);
     size_t bound = sqs_encode_round_bound(&r->codec, a->done, total_of(a));
     packet p = {0, allocate(bound, 1)};
-    for (uint32_t i = 0; i < (stream ? STREAM_ROUNDS : 1); i++) {
-        sqs_status status =
-            sqs_encode_round(&r->codec, stream ? &memory : NULL, &round,
-                             p.bytes, bound, &p.size);
-        note(status);
-        if (status != SQS_OK)
-            return;
+    sqs_status status =
+        sqs_encode_round(&r->codec, &round, p.bytes, bound, &p.size);
+    note(status);
+    if (status == SQS_OK)
         note_bytes(p.bytes, p.size);
-        note(sqs_stream_head(&memory));
-    }
 }
 
 /* A target that is like a draft, but for one unit. */

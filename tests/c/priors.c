@@ -147,12 +147,10 @@ const char *attack_prior(const packet *file, sqs_status *status)
                        &h.prior};
     const char *wrong = NULL;
     for (kind k = DISTRIBUTION; k < KINDS && wrong == NULL; k++) {
-        sqs_memory memory = {.size = 0};
         packet p = {TAIL, take(&room, TAIL)};
         memcpy(p.bytes, file->bytes + file->size - TAIL, TAIL);
         for (uint32_t i = 0; i < TAIL && wrong == NULL; i++, p.size--)
-            wrong = attack(&codec, k, k == STREAM ? &memory : NULL, &p, &got,
-                           status);
+            wrong = attack(&codec, k, &p, &got, status);
     }
     *status = SQS_OK;
     return wrong;

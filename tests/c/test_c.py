@@ -132,8 +132,7 @@ int main() {
     sqs_dtype dtype = SQS_F16;
     sqs_rows rows = {nullptr, dtype, SQS_MAX_ROUND, codec.vocab_size};
     sqs_keep keep = {SQS_TOP_K, 64};
-    uint8_t head = sqs_stream_head(nullptr);
-    return keep.kind == rows.dtype || head > 0 ||
+    return keep.kind == rows.dtype ||
            sqs_version_number() < SQS_VERSION_NUMBER;
 }
 """

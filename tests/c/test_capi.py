@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 import sqs_codec as sqs
 from sqs_codec._base.errors import Status
 from tests.cprograms import ROOT, run
-from tests.kit import SEEDS, Draws, make_prior, random_distribution
+from tests.kit import SEEDS, Draws, random_distribution
 from tests.reference import sqs_reference as reference
 
 CSRC = ROOT / "csrc"
@@ -125,7 +125,7 @@ def test_learns_what_python_learns(
             theirs.rollback(state)
 
 
-# Streams.
+# Verdicts on logits.
 
 
 class Round(NamedTuple):
@@ -143,72 +143,6 @@ def as_c(core: Core, round_: sqs.Round | None) -> Round:
     pointers = [pointer(core, "uint32_t", a) for a in arrays]
     length = len(round_) if round_ else 0
     return Round(core.ffi.new("sqs_round *", (length, *pointers)), arrays)
-
-
-def make_c_codec(core: Core, vocab_size: int, prior: sqs.Prior | None) -> Any:
-    """Return a codec, and what has to outlive it."""
-    codec = core.ffi.new("sqs_codec *")
-    codec.vocab_size, codec.resolution = vocab_size, 100
-    codec.coding = core.lib.SQS_ENTROPY
-    if prior is None:
-        return codec, None
-    file = prior.to_bytes()
-    room = core.ffi.new("char[]", core.lib.sqs_prior_memory(file, len(file)))
-    loaded = core.ffi.new("sqs_prior *")
-    assert core.lib.sqs_load_prior(file, len(file), room, loaded) == 0
-    codec.prior = loaded
-    return codec, (room, loaded)
-
-
-def stream_of_rounds(rng: np.random.Generator, vocab_size: int) -> list[sqs.Round]:
-    rounds = []
-    for _ in range(6):
-        drafts = [
-            random_distribution(rng, vocab_size, 100, int(k))
-            for k in rng.integers(1, min(vocab_size, 100) + 1, rng.integers(1, 4))
-        ]
-        rounds.append(sqs.Round(drafts, [q.sample(rng) for q in drafts]))
-    return rounds
-
-
-@settings(deadline=None, max_examples=30)
-@given(SEEDS, st.sampled_from([3, 300, 5000]), st.booleans())
-def test_streams_are_those_of_python(
-    core: Core, seed: int, vocab_size: int, with_prior: bool
-) -> None:
-    """Both ways: C's packets are Python's, and its memory has the head of each."""
-    prior = make_prior(vocab_size, 5) if with_prior else None
-    codec, _held = make_c_codec(core, vocab_size, prior)
-    ours = sqs.StreamEncoder(sqs.Codec(vocab_size, 100, prior=prior))
-    sent = core.ffi.new("sqs_memory *")
-    received = core.ffi.new("sqs_memory *")
-    space = core.ffi.new("uint8_t[]", 1 << 16)
-    size = core.ffi.new("size_t *")
-    for i, round_ in enumerate(
-        stream_of_rounds(np.random.default_rng(seed), vocab_size)
-    ):
-        wanted = ours.encode_round(round_)
-        space[0] = core.lib.sqs_stream_head(sent) if i else 0
-        given_ = as_c(core, round_)
-        status = core.lib.sqs_encode_round(
-            codec, sent, given_.c, space + 1, len(space) - 1, size
-        )
-        assert status == 0
-        assert bytes(core.ffi.buffer(space, 1 + size[0])) == wanted
-        assert wanted[0] == (core.lib.sqs_stream_head(received) if i else 0)
-        found = [np.zeros_like(array) for array in given_.arrays]
-        to = core.ffi.new(
-            "sqs_decoded *", [pointer(core, "uint32_t", a) for a in found]
-        )
-        status = core.lib.sqs_decode_round(
-            codec, received, wanted[1:], len(wanted) - 1, found[0].size, to
-        )
-        assert (status, to.length) == (0, len(round_))
-        for a, b in zip(found, given_.arrays, strict=True):
-            assert np.array_equal(a, b)
-
-
-# Verdicts on logits.
 
 
 def of_type(values: NDArray[np.float64], dtype: str) -> tuple[Any, NDArray[Any]]:

@@ -15,16 +15,15 @@
  *   unbiased   SEED SLOPE VOCAB_SIZE RESOLUTION TEMPERATURE
  *              NUMBER's upper and lower 32 bits, SURVIVORS IDS COUNTS
  *   packet     CODEC SURVIVORS IDS COUNTS BITS PACKET
- *   round      CODEC MEMORY DRAFTS PACKET
+ *   round      CODEC DRAFTS PACKET
  *   sequence   CODEC LENGTH, for each SURVIVORS IDS COUNTS, and then PACKET
  *   malformed  CODEC KIND STATUS PACKET
  *   prior      STATUS PRIOR
  *   verify     VOCAB_SIZE DRAFTS ROWS DRAWS ACCEPTED TOKEN
  *
- * where MEMORY is 0 for a round that stands alone, 1 for one that begins a
- * stream and 2 for one that goes on with it; DRAFTS are a LENGTH, for each
- * distribution SURVIVORS IDS COUNTS, and a token of each; KIND is attack.h's;
- * and ROWS and DRAWS are one more than there are drafts.
+ * where DRAFTS are a LENGTH, for each distribution SURVIVORS IDS COUNTS, and a
+ * token of each; KIND is attack.h's; and ROWS and DRAWS are one more than there
+ * are drafts.
  */
 #include <ctype.h>
 #include <stdio.h>
@@ -156,28 +155,21 @@ static sqs_rows formula(uint32_t n, uint32_t seed, uint32_t slope)
     return (sqs_rows){logits, SQS_F32, 1, n};
 }
 
-/* Both ends' memories of a stream. */
-static sqs_memory edge, cloud;
-
 static void check_packet(const sqs_codec *codec, kind k, const content *c)
 {
     static content got;
     static block room;
     packet golden = read_packet();
-    bool stream = k == STREAM;
     size_t bound = packet_bound(codec, k, c), size;
     uint8_t *bytes = take(&room, bound);
-    sqs_status status =
-        write_packet(codec, k, stream ? &edge : NULL, c, bytes, bound, &size);
+    sqs_status status = write_packet(codec, k, c, bytes, bound, &size);
     check(status == SQS_OK, sqs_status_text(status));
     check(size == golden.size && memcmp(bytes, golden.bytes, size) == 0,
           "it encodes to other bytes");
-    const char *wrong =
-        attack(codec, k, stream ? &cloud : NULL, &golden, &got, &status);
+    const char *wrong = attack(codec, k, &golden, &got, &status);
     check(wrong == NULL, wrong);
     check(status == SQS_OK && same_content(c, &got),
           "it decodes to something else");
-    check(memcmp(&edge, &cloud, sizeof edge) == 0, "the memories differ");
 }
 
 /* Reads SURVIVORS IDS COUNTS as a round of one. */
@@ -318,11 +310,8 @@ static void check_round(void)
 {
     static content golden;
     sqs_codec codec = read_codec();
-    enum { ALONE, FIRST, NEXT } memory = read_integer();
     read_drafts(codec.vocab_size, &golden);
-    if (memory == FIRST)
-        edge = cloud = (sqs_memory){.size = 0};
-    check_packet(&codec, memory == ALONE ? ROUND : STREAM, &golden);
+    check_packet(&codec, ROUND, &golden);
 }
 
 static void check_sequence(void)
@@ -340,7 +329,7 @@ static void check_malformed(void)
     kind k = (kind)read_integer();
     sqs_status wanted = (sqs_status)read_integer(), status;
     packet p = read_packet();
-    const char *wrong = attack(&codec, k, NULL, &p, &got, &status);
+    const char *wrong = attack(&codec, k, &p, &got, &status);
     check(wrong == NULL, wrong);
     check(status == wanted, sqs_status_text(status));
 }

@@ -18,7 +18,7 @@ import pytest
 import sqs_codec as sqs
 from sqs_codec._backend import using
 from sqs_codec._base import words
-from sqs_codec.cli import generate, options
+from sqs_codec.cli import drafting, generate, options
 from sqs_codec.cli import inspect as inspect_module
 from sqs_codec.cli import main as cli
 from sqs_codec.system.edge import RefusalError
@@ -271,18 +271,8 @@ def test_version_says_what_runs(capsys: pytest.CaptureFixture[str]) -> None:
         assert capsys.readouterr().out == f"{begin}{said}\n"
 
 
-def test_module_is_the_command() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "sqs_codec", "--version"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout.startswith("sqs-codec ")
-
-
 SCRIPT = ["-c", "import sys; from _sqs_command import main; sys.exit(main())"]
-COMMANDS = [(200, ["bits", "LOGITS"])]
+COMMANDS = [(150, ["bits", "LOGITS"])]
 if "MOMENTS" in os.environ:  # for a longer campaign: these import torch
     COMMANDS.append((2000, ["demo", "--max-tokens", "9"]))
     COMMANDS.append((2000, ["serve", "--insecure", "--port", "0"]))
@@ -311,22 +301,28 @@ def test_an_interrupt_at_any_moment_ends_it_without_a_word(
         assert all(line.startswith("import time:") for line in said), (imports, said)
 
 
-def test_inspect_and_bits_import_nothing_optional(tmp_path: Path) -> None:
+def test_a_command_imports_what_it_needs(tmp_path: Path) -> None:
     packet, logits = tmp_path / "packet.bin", tmp_path / "logits.npy"
     packet.write_bytes(sqs.Codec(VOCAB_SIZE).encode(Q))
     np.save(logits, np.zeros((2, 9), np.float32))
-    code = (
-        "import sys; from sqs_codec.cli.main import main; "
-        f"main(['inspect', {str(packet)!r}, '--vocab-size', '{VOCAB_SIZE}']); "
-        f"main(['bits', {str(logits)!r}]); "
-        "optional = {'torch', 'transformers', 'rich', 'gguf', 'matplotlib', 'grpc', "
-        "'OpenSSL'}; "
-        "print(sorted(optional & set(sys.modules)))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
-    assert done.stdout.endswith("[]\n")
+    code = f"""
+import sys
+from sqs_codec.cli.main import main
+main(["inspect", {str(packet)!r}, "--vocab-size", "{VOCAB_SIZE}"])
+ours = ("sqs_codec.bits", "sqs_codec.cli.", "sqs_codec.system", "sqs_codec.distill")
+print(sorted(name for name in sys.modules if name.startswith(ours)))
+main(["bits", {str(logits)!r}])
+optional = "torch transformers rich gguf matplotlib grpc OpenSSL sqs_codec.system"
+print(sorted({{*optional.split()}} & {{*sys.modules}}))
+before = {{*sys.modules}}
+import sqs_codec.system
+print({{*sys.modules}} - before)
+"""
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    own = [f"sqs_codec.cli.{name}" for name in ("inspect", "main", "options")]
+    assert f"\n{own}\n" in done.stdout
+    assert done.stdout.endswith("\n[]\n{'sqs_codec.system'}\n")
 
 
 def test_reader_that_leaves_is_no_crash(tmp_path: Path) -> None:
@@ -389,7 +385,7 @@ def test_a_terminal_obeys_no_error(monkeypatch, capsys):
         raise RefusalError("\x1b]0;owned\x07\x1b[2J OK\x9b31m\u202e")
 
     monkeypatch.setattr(generate, "_write", write)
-    monkeypatch.setattr(generate, "_has_packages", lambda *_: True)
+    monkeypatch.setattr(drafting, "_has_packages", lambda *_: True)
     assert cli.main(["generate", "--server", "localhost:1", "--insecure", "hi"]) == 1
     told = capsys.readouterr().err
     assert told.endswith("<1b>]0;owned<07><1b>[2J OK<9b>31m<202e>\n")
@@ -430,14 +426,14 @@ raise ImportError
 LOADS_TORCH = """
 import os, sys, types
 from contextlib import suppress
-from sqs_codec.cli import generate, main
+from sqs_codec.cli import drafting, main
 
 make = ["distill", "make", "--texts", __file__, "-o", __file__ + ".parquet"]
 for argv in ["demo"], ["bits", "--texts", __file__], ["serve", "--insecure"], make:
     with suppress(ImportError):
         main.main(argv)
 with suppress(ImportError):
-    generate.load(types.SimpleNamespace(draft=None), 100)
+    drafting.load(types.SimpleNamespace(draft=None), 100)
 sys.modules["torch"] = None
 with suppress(ImportError):
     import sqs_codec.system.hf

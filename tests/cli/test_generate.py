@@ -15,7 +15,8 @@ import transformers
 
 import sqs_codec as sqs
 from sqs_codec.cli import main as cli
-from sqs_codec.cli.generate import SMOLLM2, settings
+from sqs_codec.cli.drafting import settings
+from sqs_codec.cli.options import SMOLLM2_FINGERPRINT as SMOLLM2
 from sqs_codec.system.engine import EngineConfig, make_engine
 from sqs_codec.system.hf import _models, load_model
 from tests.cli.test_demo import WORDS, save_model
@@ -228,7 +229,7 @@ def test_gguf_files_need_llama_cpp_alone(
     options = ["generate", "--server", "a:1", "a prompt", "--draft"]
     for draft, missing, extra in (
         ("model.gguf", "llama-cpp-python", "llama-cpp"),
-        ("model", "torch", "serve"),
+        ("model", "torch", "serve,hf"),
     ):
         assert cli.main([*options, draft]) == 1
         assert capsys.readouterr().err == (

@@ -1,6 +1,5 @@
 """Whatever the bytes, decoding ends in what it is for or in PacketError."""
 
-import copy
 import time
 from functools import partial
 
@@ -25,31 +24,22 @@ pytestmark = pytest.mark.usefixtures("backend")
 PACKETS = 50_000
 
 
-def ends(kind, codec, rng):
+def ends(kind, codec):
     """Return three functions: a maker, one to a packet, and one back."""
     small_round = partial(any_round, length=2, most=16)
     if kind == "distribution":
         return partial(any_distribution, most=16), codec.encode, codec.decode
     if kind == "round":
         return small_round, codec.encode_round, codec.decode_round
-    if kind == "sequence":
-        make = partial(any_round, length=3, most=16)
-        return (
-            lambda *known: make(*known).distributions,
-            codec.encode_sequence,
-            lambda packet: list(codec.decode_sequence(packet)),
-        )
-    edge, cloud = sqs.StreamEncoder(codec), sqs.StreamDecoder(codec)
-    for _ in range(4):
-        cloud.decode_round(edge.encode_round(any_round(rng, codec)))
+    make = partial(any_round, length=3, most=16)
     return (
-        small_round,
-        lambda round_: copy.copy(edge).encode_round(round_),
-        lambda packet: copy.copy(cloud).decode_round(packet),
+        lambda *known: make(*known).distributions,
+        codec.encode_sequence,
+        lambda packet: list(codec.decode_sequence(packet)),
     )
 
 
-KINDS = ["distribution", "round", "sequence", "stream"]
+KINDS = ["distribution", "round", "sequence"]
 
 
 @pytest.mark.parametrize("coding", CODINGS)
@@ -69,7 +59,7 @@ def test_mutated_packets(coding, backend, pytestconfig):
         codecs += [
             sqs.Codec(*shape, prior=any_prior(rng, shape[0])) for shape in shapes
         ]
-    sources = [(codec, *ends(kind, codec, rng)) for codec in codecs for kind in kinds]
+    sources = [(codec, *ends(kind, codec)) for codec in codecs for kind in kinds]
     few = backend == "numba" or pytestconfig.getoption("quick")
     packets = PACKETS // 10 if few else PACKETS
     decoded = same = 0
@@ -102,7 +92,7 @@ def test_megabytes_of_anything(name):
             codec.decode_round(data)
         if codec.coding == "entropy":
             with pytest.raises(sqs.PacketError):
-                sqs.StreamDecoder(codec).decode_round(b"\0" + data)
+                codec.decode_sequence(data)
 
 
 def test_slowest_packet_is_bounded():
@@ -169,15 +159,14 @@ def test_slowest_entropy_packet_is_bounded(name, different, vocab_size):
 
 
 @pytest.mark.parametrize("name", ["entropy", "prior"])
-def test_slowest_stream_is_bounded(name):
+def test_slowest_memory_is_bounded(name):
     """The largest supports that are remembered, and the memory full."""
     codec = make_codec(name, 1 << 20, 1 << 16)
     rng = np.random.default_rng(0)
     drafted = [random_distribution(rng, 1 << 20, 1 << 16, 256) for _ in range(256)]
     tokens = [q.sample(rng) for q in drafted]
-    edge, cloud = sqs.StreamEncoder(codec), sqs.StreamDecoder(codec)
-    data = edge.encode_round(drafted, tokens)
-    found, seconds = timed(cloud.decode_round, data)
+    data = codec.encode_round(drafted, tokens)
+    found, seconds = timed(codec.decode_round, data)
     assert found.tokens == tuple(tokens)
     assert seconds < 5
 
@@ -214,19 +203,6 @@ def test_the_receivers_limit_is_to_the_survivor(name):
                     match=f"more survivors than max_survivors = {less}$",
                 ):
                     decode(less)
-
-
-def test_the_receivers_limit_in_a_stream():
-    rng = np.random.default_rng(2)
-    codec = make_codec("prior", 5000, 1000)
-    edge, cloud = sqs.StreamEncoder(codec), sqs.StreamDecoder(codec)
-    for _ in range(9):
-        round_ = any_round(rng, codec)
-        data, n = edge.encode_round(round_), sum(sizes_of(round_))
-        if n > 1:
-            with pytest.raises(sqs.PacketError, match="max_survivors"):
-                cloud.decode_round(data, max_survivors=n - 1)
-        assert cloud.decode_round(data, max_survivors=n) == round_
 
 
 @pytest.mark.parametrize("coding", CODINGS)
@@ -289,12 +265,8 @@ def test_the_receivers_limit_in_packets_that_end_early(coding):
 def test_the_receivers_limit_is_checked():
     codec = sqs.Codec(1000)
     data = codec.encode(random_distribution(np.random.default_rng(0), 1000, 100, 1))
-    for decode in (
-        codec.decode,
-        codec.decode_round,
-        sqs.StreamDecoder(codec).decode_round,
-    ):
+    for decode in (codec.decode, codec.decode_round, codec.decode_sequence):
         with pytest.raises(ValueError, match="max_survivors must be at least 1, got 0"):
-            decode(b"\0" + data, max_survivors=0)
+            decode(data, max_survivors=0)
         with pytest.raises(TypeError, match="max_survivors must be an integer"):
-            decode(b"\0" + data, max_survivors=1.5)
+            decode(data, max_survivors=1.5)

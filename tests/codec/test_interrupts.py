@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import sqs_codec as sqs
-from tests.kit import any_round, make_codec, normal_rows
+from tests.kit import any_round, normal_rows
 
 pytestmark = pytest.mark.skipif(
     not hasattr(signal, "setitimer"), reason="needs setitimer"
@@ -140,23 +140,6 @@ def test_single_calls_are_interrupted():
 
     for _ in at_every_instruction(all_calls, interrupt):
         all_calls()
-
-
-def test_a_stream_is_interrupted():
-    """Then both ends can still be brought together by a restart."""
-    rng = np.random.default_rng(3)
-    codec = make_codec("prior", V)
-    first, second, third = (any_round(rng, codec) for _ in range(3))
-    edge, cloud = sqs.StreamEncoder(codec), sqs.StreamDecoder(codec)
-    cloud.decode_round(edge.encode_round(first))
-
-    def send():
-        cloud.decode_round(edge.encode_round(second))
-
-    for _ in at_every_instruction(send, interrupt):
-        edge.restart()
-        assert cloud.decode_round(edge.encode_round(first)) == first
-        assert cloud.decode_round(edge.encode_round(third)) == third
 
 
 def test_a_draft_is_interrupted():

@@ -37,8 +37,6 @@ def edge_session() -> session.EdgeSession:
             sqs.Drafter(CODEC, sqs.TopK(64), rng=np.random.default_rng(0)),
             f"<Drafter of {CODEC}, TopK(k=64): 0 of at most 8 tokens drafted>",
         ),
-        (sqs.StreamEncoder(CODEC), f"<StreamEncoder of {CODEC}>"),
-        (sqs.StreamDecoder(CODEC), f"<StreamDecoder of {CODEC}>"),
         (edge.FixedPlan(4), f"<FixedPlan: {edge.FixedPlan(4).reason}>"),
         (edge_session(), "<EdgeSession of 2 tokens, vocabulary 1000, round 0>"),
         (edge.Edge(Draft()), "<Edge of Draft, vocabulary 1000>"),  # type: ignore[arg-type]  # enough of one

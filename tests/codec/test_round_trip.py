@@ -70,28 +70,13 @@ def test_round(codec, seed, length):
         assert len(packet) == -(-bits // 8)
 
 
-@settings(max_examples=40, deadline=None)
-@given(codecs(["entropy"]), SEEDS, st.lists(st.integers(0, 9), min_size=1, max_size=30))
-def test_stream(codec, seed, lengths):
-    """Rounds of these lengths, where 0 is for a restart."""
-    rng = np.random.default_rng(seed)
-    edge, cloud = sqs.StreamEncoder(codec), sqs.StreamDecoder(codec)
-    for length in lengths:
-        if length == 0:
-            edge.restart()
-            continue
-        round_ = any_round(rng, codec, length)
-        assert cloud.decode_round(edge.encode_round(round_)) == round_
-
-
 def test_a_round_is_given_in_one_or_in_two():
     codec = sqs.Codec(1000)
     round_ = any_round(np.random.default_rng(0), codec)
-    for encoder in (codec, sqs.StreamEncoder(codec)):
-        with pytest.raises(TypeError, match="distributions and tokens, or a Round"):
-            encoder.encode_round(round_, round_.tokens)
-        with pytest.raises(TypeError, match="distributions and tokens, or a Round"):
-            encoder.encode_round(round_.distributions)
+    with pytest.raises(TypeError, match="distributions and tokens, or a Round"):
+        codec.encode_round(round_, round_.tokens)
+    with pytest.raises(TypeError, match="distributions and tokens, or a Round"):
+        codec.encode_round(round_.distributions)
 
 
 @pytest.mark.parametrize("counts", [[100], [1, 99], [34, 33, 33], [1] * 100, [24, 76]])
@@ -150,10 +135,10 @@ def test_a_round_is_a_value():
     assert sqs.Round([twin], [4]) != sqs.Round([twin] * 2, [4, 4])
     wider = sqs.SparseDistribution([4, 7], [30, 70], 1001)
     assert sqs.Round([twin], [4]) != sqs.Round([wider], [4])
-    with pytest.raises(ValueError, match="share one vocabulary"):
+    with pytest.raises(ValueError, match=r"one resolution, got \[\("):
         sqs.Round([twin, wider], [4, 4])
     finer = sqs.SparseDistribution([4, 7], [30, 71], 1000)
-    with pytest.raises(ValueError, match="share one resolution"):
+    with pytest.raises(ValueError, match=r"one resolution, got \[\("):
         sqs.Round([twin, finer], [4, 4])
 
 

@@ -40,15 +40,10 @@ def test_parts_become_one():
     assert np.shares_memory(one.token_ids, rows.token_ids)  # as nobody can write it
 
 
-def test_dense_and_padded_rows_say_the_same():
+def test_dense_rows_are_those_of_each():
     rows = sqs.SparseRows(**GOOD)
     dense = rows.to_dense(np.float64)
     assert np.array_equal(dense, [q.to_dense(np.float64) for q in rows])
-    ids, counts = rows.to_padded()
-    assert ids.shape == counts.shape == (3, 3)
-    again = np.zeros_like(dense)
-    np.add.at(again, (np.arange(3)[:, None], ids), counts / 4)
-    assert np.array_equal(again, dense)
     with pytest.raises(TypeError, match="floating-point"):
         rows.to_dense(int)
 
@@ -57,7 +52,6 @@ def test_there_may_be_no_rows():
     rows = sqs.SparseRows(**GOOD)[:0]
     assert len(rows) == 0
     assert rows.to_dense().shape == (0, 8)
-    assert [a.shape for a in rows.to_padded()] == [(0, 0)] * 2
     empty = np.zeros(0, np.uint32)
     assert sqs.SparseRows(empty, empty, [0], 8, 4) == rows
 

@@ -27,8 +27,8 @@ import sqs_codec as sqs
 from sqs_codec import distill
 from sqs_codec.cli import distill as command
 from sqs_codec.cli import main as cli
-from sqs_codec.distill import _dataset, _header, _writer
-from sqs_codec.system.hf import CachedModel, load_model
+from sqs_codec.distill import _dataset, _header, _make, _writer
+from sqs_codec.system.hf import CachedModel, _reader, load_model
 from tests.cli.test_demo import WORDS, save_model
 from tests.kit import likely_distribution, make_prior
 
@@ -36,28 +36,43 @@ V, L = 1000, 50
 SETTING: dict[str, Any] = {
     "model": "a teacher",
     "temperature": 0.7,
-    "tokenizer_digest": b"12345678",
+    "tokenizer_fingerprint": b"12345678",
     "source": "seed 0",
 }
 
 
 @functools.cache
-def text(i: int) -> tuple[np.ndarray, sqs.SparseRows, int]:
-    """Return the i-th sequence: its tokens, rows and first token that has one."""
+def text(i: int) -> tuple[np.ndarray, sqs.SparseRows, np.ndarray]:
+    """Return the i-th sequence: its tokens, their rows and the places of these."""
     rng = np.random.default_rng(i)
-    n, first = int(rng.integers(1, 30)), 1
-    if i % 3 == 0:
-        first = int(rng.integers(1, n + 1))
-    length = n - first + 1 - (i % 2 and first < n)  # with and without the last
-    rows = [likely_distribution(rng, V, L, 12) for _ in range(length)]
-    return rng.integers(0, V, n), sqs.SparseRows.stack(rows), first
+    n = int(rng.integers(1, 30))
+    places = np.arange(n)
+    if i % 3 == 0:  # of an answer, or the answers of a chat
+        places = places[int(rng.integers(n)) :: 1 + i % 2]
+        places = places[(places % 7 < 5) | (places == n - 1)]
+    if i % 2 and len(places) > 1:  # without the last
+        places = places[:-1]
+    rows = [likely_distribution(rng, V, L, 12) for _ in places]
+    return rng.integers(0, V, n), sqs.SparseRows.stack(rows), places
+
+
+def numbers_of(rows: sqs.SparseRows) -> dict[str, np.ndarray]:
+    """Return numbers that a file keeps as they are."""
+    rng = np.random.default_rng(len(rows))
+    return {
+        "logprobs": -rng.integers(0, 400, rows.token_ids.size) / np.float32(32),
+        "token_logprobs": -rng.random(len(rows)).astype(np.float16),
+        "likeliest": rng.integers(0, V, len(rows)),
+    }
 
 
 def write(path: Path, n: int = 40, codec: sqs.Codec | None = None, **other: Any) -> Any:
     """Write what isn't there yet of the first n sequences."""
     with distill.Writer(path, codec or sqs.Codec(V, L), **SETTING | other) as writer:
         for i in range(len(writer), n):
-            writer.write(*text(i))
+            rows, names = text(i)[1], writer.header.numbers
+            numbers = {name: x for name, x in numbers_of(rows).items() if name in names}
+            writer.write(*text(i), numbers=numbers)
 
 
 @pytest.fixture(autouse=True)
@@ -74,11 +89,14 @@ def path(tmp_path: Path) -> Path:
 
 
 def same(sequence: distill.Sequence, i: int) -> bool:
-    tokens, rows, first = text(i)
+    tokens, rows, places = text(i)
+    numbers = numbers_of(rows)
     return (
         np.array_equal(sequence.tokens, tokens)
-        and (sequence.rows, sequence.first) == (rows, first)
+        and np.array_equal(sequence.places, places)
+        and sequence.rows == rows
         and (sequence.temperature, sequence.tail) == (0.7, False)
+        and all(np.array_equal(x, numbers[n]) for n, x in sequence.numbers.items())
     )
 
 
@@ -101,7 +119,7 @@ def test_what_is_written_is_read(path: Path) -> None:
         sum(len(rows) for _, rows, _ in texts),
     )
     assert pq.read_metadata(path).num_row_groups == 8  # tokens count in their size
-    assert sizes.packet_bytes < sizes.file_bytes == path.stat().st_size
+    assert sizes.column_bytes["packet"] < sizes.file_bytes == path.stat().st_size
 
 
 def test_a_file_may_be_empty_and_need_a_prior(tmp_path: Path) -> None:
@@ -110,8 +128,8 @@ def test_a_file_may_be_empty_and_need_a_prior(tmp_path: Path) -> None:
     write(path, 0, sqs.Codec(V, L, prior=prior))
     dataset = distill.open(path, prior=prior)
     assert (len(dataset), list(dataset)) == (0, [])
-    assert dataset.sizes()[:4] == (0, 0, 0, 0)
-    assert dataset.codec.prior == prior
+    assert dataset.sizes()[:3] == (0, 0, 0)
+    assert dataset.header.codec.prior == prior
     with pytest.raises(ValueError, match=f"needs the prior '{prior.digest.hex()}'"):
         distill.open(path)
     other = make_prior(V, 5)
@@ -122,44 +140,95 @@ def test_a_file_may_be_empty_and_need_a_prior(tmp_path: Path) -> None:
 def test_a_built_in_prior_with_a_tail_is_known(tmp_path: Path) -> None:
     codec = sqs.Codec(49_153, prior=sqs.Prior.builtin("smollm2").with_tail())
     write(tmp_path / "a", 0, codec, tail=True)
-    assert distill.open(tmp_path / "a").codec == codec
+    assert distill.open(tmp_path / "a").header.codec == codec
 
 
 ROWS = sqs.SparseRows([2, 7, 5], [30, 20, 50], [0, 2, 3], V, L)
 
 
 @pytest.mark.parametrize(
-    ("tokens", "rows", "first", "words"),
+    ("tokens", "rows", "places", "words"),
     [
-        ([1, 2, V - 1], ROWS, 1, r"tokens\[2\] is 999, and must be below 999"),
-        ([1, -2, 3], ROWS, 1, "tokens must fit 32 bits"),
-        ([[1, 2, 3]], ROWS, 1, "one dimension"),
-        ([1.0, 2, 3], ROWS, 1, "tokens must be integers"),
-        ([1, 2, 3], ROWS, 0, r"first must be in \[1, 3\], got 0"),
-        ([1, 2, 3], ROWS, 4, r"first must be in \[1, 3\], got 4"),
-        (np.zeros(0, int), ROWS, 1, r"first must be in \[1, 0\]"),
-        ([1, 2, 3], ROWS, 3, "go with 1 to 1 distributions, got 2"),
-        ([1, 2, 3], ROWS[:0], 1, "1 to 3 distributions, got 0"),
-        ([1, 2, 3], list(ROWS), 1, "rows must be SparseRows, got list"),
-        ([1, 2], sqs.SparseRows([2], [L], [0, 1], V + 1, L), 1, "fit the codec"),
-        ([1, 2], sqs.SparseRows([2], [51], [0, 1], V, 51), 1, "fit the codec"),
+        ([1, 2, V - 1], ROWS, None, r"tokens\[2\] is 999, and must be below 999"),
+        ([1, -2, 3], ROWS, None, "tokens must fit 32 bits"),
+        ([[1, 2, 3]], ROWS, None, "one dimension"),
+        ([1.0, 2, 3], ROWS, None, "tokens must be integers"),
+        ([1, 2, 3], ROWS, [-1, 2], "places must fit 32 bits"),
+        ([1, 2, 3], ROWS, [2, 3], r"3 tokens and 2 dist.* are below 3, got \[2 3\]"),
+        ([1, 2, 3], ROWS, [1, 1], r"which ascend .*, got \[1 1\]"),
+        ([1, 2, 3], ROWS, [1], r"need as many places, .*, got \[1\]"),
+        (np.zeros(0, int), ROWS, None, "0 tokens and 2 distributions"),
+        ([1], ROWS, None, r"1 tokens and 2 distributions, .*, got \[0 1\]"),
+        ([1, 2, 3], ROWS[:0], None, "0 distributions, one at least"),
+        ([1, 2, 3], list(ROWS), None, "rows must be SparseRows, got list"),
+        ([1, 2], sqs.SparseRows([2], [L], [0, 1], V + 1, L), None, "fit the codec"),
+        ([1, 2], sqs.SparseRows([2], [51], [0, 1], V, 51), None, "fit the codec"),
     ],
 )
 def test_what_does_not_go_together_is_refused_and_nothing_lost(
-    tokens: Any, rows: Any, first: int, words: str, tmp_path: Path
+    tokens: Any, rows: Any, places: Any, words: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "teacher.parquet"
     with distill.Writer(path, sqs.Codec(V, L), tail=True) as writer:
-        writer.write([1, 2, 3], ROWS, True)  # which numbers can be, and pyarrow not
+        writer.write([1, 2, 3], ROWS)
         with pytest.raises((ValueError, TypeError), match=words):
-            writer.write(tokens, rows, first)
-        writer.write([3, 2, 1], ROWS, 2)
-    assert [(s.tokens[0], s.first, s.tail) for s in distill.open(path)] == [
-        (1, 1, True),
-        (3, 2, True),
+            writer.write(tokens, rows, places)
+        writer.write([3, 2, 1], ROWS, [0, 2])
+    assert [(s.tokens[0], s.places.tolist(), s.tail) for s in distill.open(path)] == [
+        (1, [0, 1], True),
+        (3, [0, 2], True),
     ]
     with pytest.raises(ValueError, match="closed"):
         writer.write([1, 2, 3], ROWS)
+
+
+NUMBERS = (*numbers_of(ROWS),)
+
+
+@pytest.mark.parametrize("names", [NUMBERS, NUMBERS[1:], NUMBERS[:1]])
+def test_a_file_has_the_numbers_that_it_was_made_for(
+    names: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, parted = tmp_path / "teacher.parquet", tmp_path / "parted.parquet"
+    write(path, 12, numbers=names)
+    monkeypatch.setattr(_writer, "MINUTE", 0)
+    for n in range(13):  # goes on after each
+        with (
+            contextlib.suppress(Crash),
+            distill.Writer(parted, sqs.Codec(V, L), **SETTING, numbers=names) as writer,
+        ):
+            for i in range(len(writer), n):
+                own = {name: numbers_of(text(i)[1])[name] for name in names}
+                writer.write(*text(i), numbers=own)
+            if n < 12:
+                raise Crash
+    assert parted.read_bytes() == path.read_bytes()
+    dataset = distill.open(path)
+    assert [same(sequence, i) for i, sequence in enumerate(dataset)] == [True] * 12
+    assert [(*sequence.numbers,) for sequence in dataset] == [names] * 12
+    assert dataset.sizes().column_bytes.keys() >= {"packet", *names}
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"logprobs": [-1, -2, 0.5]}, r"logprobs must be in \[-2047, 0\], got 0.5"),
+        ({"logprobs": [-1, np.nan, -1]}, r"logprobs must be in .*, got nan"),
+        ({"logprobs": [-1, -2]}, r"logprobs must have shape \(3,\), got \(2,\)"),
+        ({"token_logprobs": [-1, -3000]}, r"token_logprobs must be in .*, got -3000"),
+        ({"token_logprobs": [[-1, -1]]}, r"must have shape \(2,\), got \(1, 2\)"),
+        ({"likeliest": [1, V]}, r"likeliest\[1\] is 1000, and must be below 1000"),
+        ({"entropy": [1, 2]}, r"those of the file, \('logprobs', .*'entropy'\)"),
+    ],
+)
+def test_numbers_that_cannot_be_are_refused(
+    changed: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "teacher.parquet"
+    with distill.Writer(path, sqs.Codec(V, L), numbers=NUMBERS) as writer:
+        with pytest.raises(ValueError, match=words):
+            writer.write([1, 2, 3], ROWS, numbers=numbers_of(ROWS) | changed)
+        writer.write([1, 2, 3], ROWS, numbers=numbers_of(ROWS))
 
 
 @pytest.mark.parametrize(
@@ -169,7 +238,8 @@ def test_what_does_not_go_together_is_refused_and_nothing_lost(
         ({"temperature": -1}, "temperature must be"),
         ({"model": 1}, "model must be a string"),
         ({"source": "\ud800"}, "source must be text in UTF-8"),
-        ({"tokenizer_digest": "12"}, "tokenizer_digest must be bytes"),
+        ({"numbers": ("likeliest", "logprobs")}, "must be some of logp.*, in this ord"),
+        ({"tokenizer_fingerprint": "12"}, "tokenizer_fingerprint must be bytes"),
     ],
 )
 def test_a_writer_is_refused_before_anything_is_there(
@@ -390,7 +460,7 @@ def test_a_process_that_is_killed_loses_a_row_group_at_most(tmp_path: Path) -> N
         n = len(writer)
         writer.write([n % V, 2, 7], ROWS)
     dataset = distill.open(path)
-    assert n > 20
+    assert n > 15
     assert [int(s.tokens[0]) for s in dataset] == [i % V for i in range(n + 1)]
 
 
@@ -433,7 +503,7 @@ def test_a_bit_that_flips_anywhere_is_noticed_or_changes_nothing(path: Path) -> 
     start = len(data) - 12 - int.from_bytes(data[-8:-4], "little")
     rng = np.random.default_rng(2)
     header = distill.open(path).header
-    places = [*rng.integers(0, start, 30), *range(start, len(data), 47)]
+    places = [*rng.integers(0, start, 30), *range(start, len(data), 53)]
     errors = []
     for place in places:
         changed = bytearray(data)
@@ -496,7 +566,10 @@ def write_20_000_tokens(path: Path, kind: dict[str, Any], lies: bool) -> None:
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
-        ({"use_dictionary": True}, "its pages aren't such as a Writer"),
+        (
+            {"use_dictionary": True, "column_encoding": None},
+            "its pages aren't such as a Writer",
+        ),
         ({"data_page_version": "2.0"}, "its pages aren't such as a Writer"),
         ({"column_encoding": DELTA}, "its pages aren't such as a Writer"),
         ({}, "tokens.list.element of 1 rows has 20000 values of 8.* may have 9999 of"),
@@ -538,10 +611,14 @@ def test_a_sequence_has_so_many_tokens(
 @pytest.mark.parametrize(
     ("column", "value", "words"),
     [
-        ("first", 0, r"first must be in \[1, "),
-        ("distributions", 0, "distributions, got 0"),
-        ("distributions", 60_000, "distributions, got 60000"),
-        ("tokens", [V], r"tokens\[0\] is 1000, and must be below 1000"),
+        ("starts", [1, 1], "2 starts and 1 lengths of .* are no runs of"),
+        ("starts", [60_000], "places, which ascend and are below"),
+        ("lengths", [0], "of 0 distributions are no runs"),
+        ("lengths", [], "1 starts and 0 lengths of 0 distributions are no"),
+        ("lengths", [2**32 - 1], "1 lengths of 4294967295 distributions are no"),
+        ("tokens", [V] * 29, r"tokens\[0\] is 1000, and must be below 1000"),
+        ("logprobs", [3], r"logprobs must have shape \(\d+,\), got \(1,\)"),
+        ("likeliest", [V] * 27, r"likeliest\[0\] is 1000, and must be below 1000"),
         ("packet", b"", "packet of 0 bytes: "),
         (
             "packet",
@@ -551,8 +628,10 @@ def test_a_sequence_has_so_many_tokens(
     ],
 )
 def test_a_sequence_that_cannot_be_is_named(
-    column: str, value: Any, words: str, path: Path
+    column: str, value: Any, words: str, tmp_path: Path
 ) -> None:
+    path = tmp_path / "teacher.parquet"
+    write(path, numbers=NUMBERS)
     table = pq.read_table(path)
     values = table[column].to_pylist()
     if value == "longer":
@@ -580,13 +659,13 @@ def test_a_tokenizer_is_compared(tmp_path: Path, path: Path) -> None:
 
     mine, other = Words(a=0, b=1), Words(a=1, b=0)
     file = tmp_path / "words.parquet"
-    write(file, 1, tokenizer_digest=sqs.vocabulary_fingerprint(mine))
+    write(file, 1, tokenizer_fingerprint=sqs.vocabulary_fingerprint(mine))
     assert len(distill.open(file, tokenizer=mine)) == 1
-    with pytest.raises(ValueError, match="another tokenizer: of digest "):
+    with pytest.raises(ValueError, match="another tokenizer: of fingerprint "):
         distill.open(file, tokenizer=other)
     with pytest.raises(ValueError, match=r"with get_vocab\(\), got str"):
         distill.open(file, tokenizer="gpt2")
-    write(tmp_path / "none.parquet", 1, tokenizer_digest=b"")
+    write(tmp_path / "none.parquet", 1, tokenizer_fingerprint=b"")
     with pytest.raises(ValueError, match="doesn't say which tokenizer"):
         distill.open(tmp_path / "none.parquet", tokenizer=mine)
 
@@ -610,13 +689,13 @@ def test_a_loader_gives_batches_in_order(path: Path, workers: int) -> None:
         )
         width, at = batch.tokens.shape[1], 0
         for b in range(len(batch.tokens)):
-            tokens, own, first = text(seen)
+            tokens, own, where = text(seen)
             n = len(tokens)
             assert batch.tokens[b, :n].tolist() == tokens.tolist()
             assert batch.attention_mask[b].tolist() == [1] * n + [0] * (width - n)
             assert rows[at : at + len(own)] == own
             places = batch.places[at : at + len(own)] - b * width
-            assert places.tolist() == [*range(first - 1, first - 1 + len(own))]
+            assert places.tolist() == where.tolist()
             at += len(own)
             seen += 1
         assert at == len(rows)
@@ -638,8 +717,8 @@ def test_datasets_sees_it(path: Path, tmp_path: Path) -> None:
     )
     assert len(found) == 40
     for i, row in enumerate(found):
-        tokens, rows, first = text(i)
-        assert (row["tokens"], row["first"]) == (tokens.tolist(), first)
+        tokens, rows, places = text(i)
+        assert (row["tokens"], row["starts"][0]) == (tokens.tolist(), places[0])
         assert sqs.Codec(V, L).decode_sequence(row["packet"]) == rows
 
 
@@ -667,10 +746,10 @@ def test_make_goes_on_where_it_was_interrupted(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(_writer, "ROW_GROUP", 60)
-    monkeypatch.setattr(command, "CHUNK", 12)  # the texts of 16 tokens are longer
-    monkeypatch.setattr(command, "WINDOW", 24)
-    read, batches = [], command.batches
-    monkeypatch.setattr(command, "batches", lambda n: read.append(n) or batches(n))
+    monkeypatch.setattr(_reader, "CHUNK", 12)  # the texts of 16 tokens are longer
+    monkeypatch.setattr(_make, "WINDOW", 24)
+    read, batches = [], _reader.batches
+    monkeypatch.setattr(_reader, "batches", lambda n: read.append(n) or batches(n))
     texts, lines = tmp_path / "texts.txt", tmp_path / "texts.jsonl"
     with_mark = "utf-8-sig"  # as editors on Windows write it
     texts.write_text("\n".join(TEXTS), with_mark)
@@ -709,19 +788,19 @@ def sqs_distill_interrupted(when: int, *arguments: object) -> int:
     with pytest.MonkeyPatch.context() as patch:
         write, calls = distill.Writer.write, itertools.count()
 
-        def stop(*args: Any) -> None:
+        def stop(*args: Any, **options: Any) -> None:
             if next(calls) == when + 1:
                 raise KeyboardInterrupt
-            write(*args)
+            write(*args, **options)
 
         patch.setattr(distill.Writer, "write", stop)
         return sqs_distill("make", *arguments)
 
 
 def test_batches_are_of_like_lengths_and_bounded() -> None:
-    assert [*command.batches([200, 100, 1000, 90, 256])] == [[3, 1], [0, 4], [2]]
+    assert [*_reader.batches([200, 100, 1000, 90, 256])] == [[3, 1], [0, 4], [2]]
     texts = [[0] * n for n in (3000, 1095, 1, 9000, 5)]
-    assert [*command.windows(texts)] == [texts[:1], texts[1:3], texts[3:4], texts[4:]]
+    assert [*_make.windows(texts)] == [texts[:1], texts[1:3], texts[3:4], texts[4:]]
 
 
 def test_a_log_shows_progress_as_lines(
@@ -766,7 +845,7 @@ def test_make_names_a_line_that_is_no_text(
     assert re.search(words, error)
     assert os.listdir(tmp_path) == [name]
     assert sqs_distill("make", *options, "--max-length", 257) == 1
-    assert "--max-length must be up to 256" in capsys.readouterr().err
+    assert "max_length must be in [1, 256], got 257" in capsys.readouterr().err
 
 
 def test_a_terminal_obeys_no_file(

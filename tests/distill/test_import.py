@@ -330,7 +330,7 @@ WRONG_LISTS = [
     (as_it_is([[1, 2]], [None], [[[-1.0]]]), "row 0: it lacks a list"),
     (
         as_it_is([[1]], [[[1], [2]]], [[[-1.0]] * 2]),
-        "go with 1 to 1 distributions, got 2",
+        "1 tokens and 2 distributions, one at least",
     ),
     (
         as_it_is([[1]], [[[1]]], [["-1"]]),
@@ -393,15 +393,23 @@ def test_the_command(tmp_path, capsys):
         assert said in out
     dataset = distill.open(output, tokenizer=tokenizer)
     size = max(tokenizer.get_vocab().values()) + 1
-    assert (dataset.codec.vocab_size, dataset.header.model) == (size + 1, "SmolLM2")
+    assert (dataset.header.codec.vocab_size, dataset.header.model) == (
+        size + 1,
+        "SmolLM2",
+    )
     texts = [
         *read(RECORDED, Names(tokenizer)),
         *read(kit, None, Compression.read(config)),
     ]
     for text, kept in zip(texts, dataset, strict=True):
-        rows = dataset.codec.quantize_top_logprobs_rows(text.token_ids, text.logprobs)
+        rows = dataset.header.codec.quantize_top_logprobs_rows(
+            text.token_ids, text.logprobs
+        )
         assert kept.rows == rows
-        assert (kept.tokens.tolist(), kept.first) == ([*text.tokens], text.first)
+        assert (kept.tokens.tolist(), kept.places[0] + 1) == (
+            [*text.tokens],
+            text.first,
+        )
 
 
 def test_the_prior_of_a_tokenizer(tmp_path):
@@ -409,12 +417,14 @@ def test_the_prior_of_a_tokenizer(tmp_path):
     path, own = tmp_path / "lists.json", tmp_path / "own.sqsprior"
     path.write_text(json.dumps(python_output()))
     prior = sqs.Prior.builtin("smollm2")
-    sqs.Prior.from_counts(np.arange(50)).save(own)
+    sqs.Prior.fit(counts=np.arange(50)).save(own)
     for name, size in (("smollm2", prior.vocab_size), (str(own), 50)):
         output = tmp_path / f"{size}.parquet"
         options = ["--vocab-size", size, "--prior", name]
         assert run("import", path, *options, "-o", output) == 0
         assert run("check", output, "--prior", name) == 0
-    assert distill.open(tmp_path / "49152.parquet").codec.prior == prior.with_tail()
+    assert (
+        distill.open(tmp_path / "49152.parquet").header.codec.prior == prior.with_tail()
+    )
     with pytest.raises(SystemExit, match="2"):  # as nothing says how many ids there are
         run("import", path, "-o", tmp_path / "new.parquet")

@@ -20,17 +20,17 @@ ROOT = Path(__file__).parents[2]
 UV = [sys.executable, "-m", "uv"]
 
 EXTRAS = {
-    "numba": "test_vectors.py",
-    "torch": "test_torch.py test_torch_distill.py",
-    "hf": "test_hf_edge.py test_hf_cloud.py",
-    "serve": "test_serve.py test_datagram.py test_serve_command.py",
-    "proxy": "test_proxy.py test_proxy_server.py",
-    "llama-cpp": "llama_cpp",
-    "ray": "ray",
-    "demo": "test_demo.py test_generate.py",
-    "distill": "test_distill.py test_distill_import.py",
-    "prior": "test_cli_prior.py",
-    "plot": "test_bits.py",
+    "numba": "backend/test_vectors.py",
+    "torch": "torch",
+    "hf": "system/hf",
+    "serve": "system/serve cli/test_serve.py",
+    "proxy": "system/proxy",
+    "llama-cpp": "system/llama_cpp",
+    "ray": "system/ray",
+    "demo": "cli/test_demo.py cli/test_generate.py",
+    "distill": "distill",
+    "prior": "cli/test_prior.py",
+    "plot": "cli/test_bits.py",
 }
 """What shows that an extra's packages do what they are for. That of vLLM admits few
 versions, and its tests name theirs; `dev` and the like are for a clone."""

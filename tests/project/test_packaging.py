@@ -12,6 +12,7 @@ import zipfile
 from fnmatch import fnmatch
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -243,25 +244,50 @@ def test_what_an_extra_would_install_is_said(
     )
 
 
+def project() -> dict[str, Any]:
+    """What pyproject.toml says of the project."""
+    tomllib = pytest.importorskip("tomllib", reason="Python 3.10 reads no TOML")
+    read = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    return dict(read["project"])
+
+
+NO_TORCH = """
+import sys
+sys.modules |= {"torch": None, "transformers": None}
+from sqs_codec.cli import generate, proxy, serve
+from sqs_codec.system.engine import BatchEngine, EngineConfig, make_engine
+from sqs_codec.system.serve import Service, connect, start_datagrams, start_grpc
+from sqs_codec.system.session import verify_jobs
+make_engine(EngineConfig())
+"""
+
+
+def test_only_a_model_of_transformers_needs_torch() -> None:
+    message = import_error(NO_TORCH)
+    assert message.startswith("sqs_codec.system.hf needs torch: pip install '.[hf]'")
+    extras = project()["optional-dependencies"]
+    for extra in ("serve", "llama-cpp", "proxy", "ray"):
+        others = {line for line in extras[extra] if line.startswith("sqs-codec")}
+        assert others <= {"sqs-codec[serve]"}
+
+
 @pytest.mark.parametrize(
     ("extra", "folder", "others"),  # and what transformers or the command imports
     [
         ("torch", "torch", set()),
-        ("hf", "hf", {"accelerate"}),
-        ("serve", "serve", set()),
-        ("proxy", "proxy", set()),
+        ("hf", "system/hf", {"accelerate"}),
+        ("serve", "system/serve", set()),
+        ("proxy", "system/proxy", set()),
         ("distill", "distill", {"tqdm"}),
-        ("vllm", "vllm", set()),
-        ("ray", "ray", set()),
+        ("vllm", "system/vllm", set()),
+        ("ray", "system/ray", set()),
         ("demo", "cli/demo", {"gguf"}),
     ],
 )
 def test_an_extra_holds_what_is_imported(
     extra: str, folder: str, others: set[str]
 ) -> None:
-    tomllib = pytest.importorskip("tomllib", reason="Python 3.10 reads no TOML")
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    lines = project["optional-dependencies"][extra]
+    lines = project()["optional-dependencies"][extra]
     needed = {re.split(r"[\[<>=]", line)[0].lower() for line in lines} - {"sqs-codec"}
     package = ROOT / "sqs_codec" / folder
     imported = {name for path in package.rglob("*.py") for name in imported_names(path)}

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from sqs_codec.cli.main import COMMANDS
+
 ROOT = Path(__file__).parents[2]
 CSRC = ROOT / "csrc"
 PACKAGES = ("sqs_codec", "benchmarks", "tests")
@@ -119,7 +121,7 @@ CODEC = (
     {"_codec"},
     {"theory"},
     {"__init__"},
-    {"torch"},
+    {"bits", "torch"},
     {"distill", "hf"},
 )
 """The codec's rooms from the ground up; who has no folder is a file."""
@@ -160,14 +162,14 @@ PRIVATE = {
     "sqs_codec._codec.truncation",
     "sqs_codec.torch._tensors",
 }
-"""What the system shares with the codec besides the codec's public names."""
+"""What the system shares with the codec besides public names."""
 
 
-def test_the_system_takes_what_is_public_of_the_codec():
+def test_rooms_of_the_system_use_public_names_of_others():
     for name, used in python_graph().items():
-        if name.startswith("sqs_codec.system"):
-            codec = {n for n in used if not n.startswith("sqs_codec.system")}
-            assert {n for n in codec if "._" in n} <= PRIVATE, name
+        if name.startswith("sqs_codec.system."):
+            others = {n for n in used if room(n) not in (room(name), "system._base")}
+            assert {n for n in others if "._" in n} <= PRIVATE, name
 
 
 def test_backends_know_no_codec():
@@ -196,6 +198,14 @@ def test_an_edge_needs_no_framework():
         if name.startswith(("sqs_codec.system.edge", "sqs_codec.system.llama_cpp")):
             roots = {imported.split(".")[0] for imported in imported_names(path)}
             assert not roots & {"torch", "transformers"}, name
+
+
+def test_no_command_imports_another():
+    graph = python_graph()
+    commands = {f"sqs_codec.cli.{where}" for _, where, _ in COMMANDS}
+    for name in commands:
+        assert not graph[name] & (commands - {name}), name
+    assert not graph["sqs_codec.cli.main"] & commands
 
 
 def test_packages_know_what_they_may():

@@ -70,10 +70,8 @@ DIVIDE = ("../../csrc/entropy/divide.c",)
 MODEL = ("../../csrc/entropy/model.c",)
 
 SMALL_MEMORY = (
-    ("sqs.h", "#define SQS_MEMORY_TOKENS 512u", "#define SQS_MEMORY_TOKENS 3u"),
-    ("sqs.h", "#define SQS_MEMORY_SUPPORT 256u", "#define SQS_MEMORY_SUPPORT 2u"),
-    ("entropy/model.h", "MODEL_MEMORY_TOKENS 512u", "MODEL_MEMORY_TOKENS 3u"),
-    ("entropy/model.h", "MODEL_MEMORY_SUPPORT 256u", "MODEL_MEMORY_SUPPORT 2u"),
+    ("entropy/model.h", "MEMORY_TOKENS 512u", "MEMORY_TOKENS 3u"),
+    ("entropy/model.h", "MEMORY_SUPPORT 256u", "MEMORY_SUPPORT 2u"),
 )
 
 SMALL_ROUND = (

@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import json
 import math
-import struct
-import zlib
 from collections import Counter
 from decimal import Decimal, getcontext
 from itertools import accumulate, pairwise
@@ -372,11 +370,6 @@ class Memory:
             weights = {x: w for x, w in weights.items() if w >= least}
         self.weights, self.seen = weights, min(self.seen + 1, MEMORY_MOST_SEEN)
 
-    def head(self):
-        """The byte before a stream's packet: which memory the packet goes on with."""
-        words = [self.seen, self.last, *self.weights.keys(), *self.weights.values()]
-        return 1 + zlib.crc32(struct.pack(f"<{len(words)}I", *words)) % 255
-
 
 def code_ids(coder, vocab_size, k, memory, ids=None, uniform=None, prior=None):
     """The support."""
@@ -566,14 +559,13 @@ def code_drafted(
     return ids, counts, ids[position]
 
 
-def code_round(coder, vocab_size, resolution, memory, given=None, prior=None):
+def code_round(coder, vocab_size, resolution, given=None, prior=None):
     """Distributions with their tokens; return a list of (ids, counts, token)."""
+    codec, memory = (vocab_size, resolution), Memory()
     items, survivors = [], 0
     while True:
         item = given and given[len(items)]
-        items.append(
-            code_drafted(coder, vocab_size, resolution, memory, survivors, item, prior)
-        )
+        items.append(code_drafted(coder, *codec, memory, survivors, item, prior))
         survivors += len(items[-1][0])
         if not code_more(coder, len(items), given and len(items) < len(given)):
             return items
@@ -619,25 +611,18 @@ def as_items(distributions, tokens):
     ]
 
 
-def encode_round(
-    distributions, tokens, vocab_size, resolution, memory=None, prior=None
-):
+def encode_round(distributions, tokens, vocab_size, resolution, prior=None):
     """The packet of a round; distributions are pairs (ids, counts)."""
     coder, items = Writer(), as_items(distributions, tokens)
-    code_round(coder, vocab_size, resolution, memory or Memory(), items, prior)
+    code_round(coder, vocab_size, resolution, items, prior)
     return coder.finish()
 
 
-def decode_round(packet, vocab_size, resolution, memory=None, prior=None):
-    """Return ([(ids, counts), ...], tokens). A memory learns only from valid rounds."""
-    coder, memory = Reader(packet), memory or Memory()
-    before = memory.weights, memory.seen, memory.last
-    try:
-        items = code_round(coder, vocab_size, resolution, memory, prior=prior)
-        coder.finish()
-    except BrokenRuleError:
-        memory.weights, memory.seen, memory.last = before
-        raise
+def decode_round(packet, vocab_size, resolution, prior=None):
+    """Return ([(ids, counts), ...], tokens)."""
+    coder = Reader(packet)
+    items = code_round(coder, vocab_size, resolution, prior=prior)
+    coder.finish()
     return [item[:2] for item in items], [item[2] for item in items]
 
 
@@ -659,13 +644,11 @@ def decode_sequence(packet, vocab_size, resolution, prior=None):
 # Where the bits go
 
 
-def bits_by_label(
-    distributions, tokens, vocab_size, resolution, memory=None, prior=None
-):
+def bits_by_label(distributions, tokens, vocab_size, resolution, prior=None):
     """Return what each kind of symbol takes in a round, {label: bits}.
 
     The sum is the round's size before padding, but for the coder's rounding.
     """
     meter, items = Meter(), as_items(distributions, tokens)
-    code_round(meter, vocab_size, resolution, memory or Memory(), items, prior)
+    code_round(meter, vocab_size, resolution, items, prior)
     return {label: cost / BIT for label, cost in meter.costs.items()}

@@ -18,7 +18,7 @@ import re
 import struct
 import sys
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from copy import copy
 from functools import cache, partial
 from itertools import chain, pairwise
@@ -224,7 +224,7 @@ def shapes() -> dict[str, Any]:
 def tightly_coded(items: list[Any], vocab_size: int, resolution: int) -> bool:
     """Whether one more bit of `more` would move the coder on, whatever its value."""
     coder = entropy.Writer()
-    entropy.code_round(coder, vocab_size, resolution, entropy.Memory(), items)
+    entropy.code_round(coder, vocab_size, resolution, items)
     end = coder.shifts
     entropy.code_more(coder, 1, False)
     return coder.shifts > end
@@ -275,15 +275,14 @@ def draft(
     return ref.quantize_logits(logits, 1.0, ref.TOP_K, k, resolution)[:2]
 
 
-Stream = tuple[int, int, Callable[[int], Distribution], list[Iterable[int]], set[int]]
-"""Vocabulary size, resolution, how a number makes a distribution, the numbers of each
-packet's distributions, and which packets are self-contained."""
+Sequence = tuple[int, int, Callable[[int], Distribution], list[int]]
+"""Vocabulary size, resolution, how a number makes a distribution, and the numbers."""
 
 
 def drafts(
     vocab_size: int, resolution: int, k: int, slope: int
 ) -> tuple[int, int, Callable[[int], Distribution]]:
-    """A stream's beginning whose distributions are drafts."""
+    """What comes before the numbers of a sequence of drafts."""
     make = partial(draft, vocab_size, resolution, k, slope=slope)
     return vocab_size, resolution, make
 
@@ -295,58 +294,42 @@ def wide(number: int) -> Distribution:
     return [*range(first, first + k)], formula_counts(k, 1000, number)
 
 
-def stream_cases() -> Iterator[Stream]:
-    """Yield the streams, each for something that a memory has to do."""
-    # Supports recur; the stream restarts.
+def sequence_cases() -> Iterator[Sequence]:
+    """Yield the sequences, each for something that a memory has to do."""
+    # Supports recur.
     sent = [[0, 1], [0, 1, 2], [0], [3], [0, 1, 2, 3]]
-    yield *drafts(1000, 100, 32, 2), sent, {0, 3}
+    yield *drafts(1000, 100, 32, 2), [*chain(*sent)]
     sent = [[0, 1, 2, 3], [2, 3, 4], [100, 0, 4], [4, 101]]
-    yield *drafts(49152, 100, 64, 1), sent, {0, 3}
+    yield *drafts(49152, 100, 64, 1), [*chain(*sent)]
     # More than 512 tokens: the least weights make room.
-    yield *drafts(4096, 64, 24, 0), [range(30), range(20, 60), [0, 59]], {0}
+    yield *drafts(4096, 64, 24, 0), [*range(30), *range(20, 60), 0, 59]
     # What 50 to 53 brought fades until it is forgotten.
     sent = [[50, 51, 52, 53], [0, 1, 2, 3] * 40, [50, 0], [51, 1]]
-    yield *drafts(300, 16, 8, 1), sent, {0, 3}
+    yield *drafts(300, 16, 8, 1), [*chain(*sent)]
     # Supports that are too large to be remembered.
-    yield *drafts(1000, 65536, 400, 0), [[0], [0], [1, 0]], {0}
+    yield *drafts(1000, 65536, 400, 0), [0, 0, 1, 0]
     # More than 255 supports: h stays at 255.
     sent = [[*range(5)] * 50, [5, 6, 7, 8], [9, 5], [8], [*range(9)] * 5]
-    yield *drafts(300, 16, 8, 1), sent, {0}
+    yield *drafts(300, 16, 8, 1), [*chain(*sent)]
     # 512 tokens, which all stay, then one more; and 257, which don't count.
     sent = [[0, 1], [0], [2], [1, 0, 3], [3, 4, 10, 1], [0, 11, 10]]
-    yield 4096, 1000, wide, sent, {0}
+    yield 4096, 1000, wide, [*chain(*sent)]
 
 
-def streams() -> dict[str, Any]:
-    """Streams of rounds."""
+def sequences() -> dict[str, Any]:
+    """Sequences, each with the indices of its distributions."""
     cases = []
-    for vocab_size, resolution, make, sent, restarts in stream_cases():
-        numbers = sorted(set(chain(*sent)))
+    for vocab_size, resolution, make, sent in sequence_cases():
+        numbers = sorted(set(sent))
         known = {n: make(n) for n in numbers}
-        packets, memory = [], entropy.Memory()
-        for i, chosen in enumerate(sent):
-            drafted = [known[n] for n in chosen]
-            tokens = [known[n][0][n % len(known[n][0])] for n in chosen]
-            head = memory.head()
-            if i in restarts:
-                head, memory = 0, entropy.Memory()
-            body = entropy.encode_round(drafted, tokens, vocab_size, resolution, memory)
-            packets.append(
-                {
-                    "distributions": [numbers.index(n) for n in chosen],
-                    "tokens": tokens,
-                    "packet": (bytes([head]) + body).hex(),
-                }
-            )
+        drawn = [known[n] for n in sent]
         cases.append(
             {
                 "vocab_size": vocab_size,
                 "resolution": resolution,
                 "distributions": [as_case(*known[n]) for n in numbers],
-                "packets": packets,
-                "sequence": entropy.encode_sequence(
-                    [known[n] for n in chain(*sent)], vocab_size, resolution
-                ).hex(),
+                "rows": [numbers.index(n) for n in sent],
+                "packet": entropy.encode_sequence(drawn, vocab_size, resolution).hex(),
             }
         )
     return {"cases": cases}
@@ -467,11 +450,6 @@ def malformed() -> dict[str, Any]:
         add("entropy", "round", rule, packet, FULL, FULL)
     add("entropy", "sequence", "ROUND_SUPPORT", over_full_sequence(), FULL, FULL)
     add("entropy", "sequence", "TRUNCATED", longer_sequence(q))
-    round_ = entropy.encode_round([q, q], [5, 700], 1000, 100)
-    add("entropy", "stream", "TRUNCATED", b"")
-    add("entropy", "stream", "TRUNCATED", b"\0")
-    # A stream begins with 0, not with the head of an empty memory.
-    add("entropy", "stream", "HEAD", bytes([entropy.Memory().head()]) + round_)
     return {"cases": cases}
 
 
@@ -651,10 +629,7 @@ def priors() -> dict[str, Any]:
                 "classes": classes,
                 "prior": base64.b64encode(file).decode(),
                 "distributions": [as_case(*q) for q in known],
-                "packets": [
-                    *packets_alone(known, *codec, prior),
-                    *packets_of_stream(known, *codec, prior),
-                ],
+                "packets": [*packets_of(known, *codec, prior)],
             }
         )
     return {"cases": cases}
@@ -671,7 +646,7 @@ def bad_packets(
         yield packet_case(kind, bad, rule=rule)
 
 
-def packets_alone(
+def packets_of(
     known: list[Distribution], vocab_size: int, resolution: int, prior: Prior
 ) -> Iterator[dict[str, Any]]:
     """Yield some distributions each by itself, then all in a round and a sequence."""
@@ -691,32 +666,6 @@ def packets_alone(
     packet = entropy.encode_sequence(known, *codec, prior)
     yield packet_case("sequence", packet, distributions=numbers)
     yield from bad_packets("sequence", packet, *codec, prior=prior)
-
-
-def packets_of_stream(
-    known: list[Distribution], vocab_size: int, resolution: int, prior: Prior
-) -> Iterator[dict[str, Any]]:
-    """Yield a stream of rounds of four; some come damaged before they come whole.
-
-    It begins anew in the middle, where it repeats what it began with.
-    """
-    codec, memory = (vocab_size, resolution), entropy.Memory()
-    starts = [*range(0, len(known) - 3, 4)]
-    for i, start in enumerate([*starts, *starts[:3]]):
-        numbers = [*range(start, start + 4)]
-        drafted = [known[n] for n in numbers]
-        tokens = [ids[0] for ids, _ in drafted]
-        head = memory.head()
-        if i == 0:
-            body = entropy.encode_round(drafted, tokens, *codec, prior=prior)
-            yield packet_case("stream", bytes([head]) + body, rule="HEAD")
-        if i in (0, len(starts)):
-            head, memory = 0, entropy.Memory()
-        body = entropy.encode_round(drafted, tokens, *codec, memory, prior)
-        packet = bytes([head]) + body
-        if i in (1, len(starts) + 1):
-            yield packet_case("stream", packet[:-1], rule="TRUNCATED")
-        yield packet_case("stream", packet, distributions=numbers, tokens=tokens)
 
 
 def bad_priors() -> dict[str, Any]:
@@ -995,7 +944,7 @@ FILES = {
     "distributions.json": distributions,
     "shapes.json": shapes,
     "rounds.json": rounds,
-    "streams.json": streams,
+    "sequences.json": sequences,
     "limits.json": limits,
     "malformed.json": malformed,
     "priors.json": priors,

@@ -302,13 +302,11 @@ def encode(ids, counts, vocab_size, resolution, coding, prior=None):
     return pack(distribution_bits(ids, counts, vocab_size, resolution, coding))
 
 
-def encode_round(
-    distributions, tokens, vocab_size, resolution, coding, memory=None, prior=None
-):
+def encode_round(distributions, tokens, vocab_size, resolution, coding, prior=None):
     """The packet of a round; distributions are pairs (ids, counts)."""
     if coding == "entropy":
         return entropy.encode_round(
-            distributions, tokens, vocab_size, resolution, memory, prior
+            distributions, tokens, vocab_size, resolution, prior
         )
     bits = field(len(tokens) - 1, 8)
     for (ids, counts), token in zip(distributions, tokens, strict=True):
@@ -402,10 +400,10 @@ def read_drafted(reader, vocab_size, resolution, coding, squares):
     return ids, counts, ids[position]
 
 
-def decode_round(packet, vocab_size, resolution, coding, memory=None, prior=None):
+def decode_round(packet, vocab_size, resolution, coding, prior=None):
     """Return ([(ids, counts), ...], tokens)."""
     if coding == "entropy":
-        return entropy.decode_round(packet, vocab_size, resolution, memory, prior)
+        return entropy.decode_round(packet, vocab_size, resolution, prior)
     reader = Reader(packet)
     distributions, tokens, squares = [], [], 0
     for _ in range(reader.take(8) + 1):

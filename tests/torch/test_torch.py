@@ -85,12 +85,13 @@ def assert_same(ours: Any, core: sqs.SparseDistribution) -> None:
 def test_quantizes_as_the_core(dtype: Any, keep: sqs.Keep, path: str) -> None:
     logits = tensor_with_ties(2, 3, VOCAB, dtype=dtype)
     for temperature in (0, 0.3, 1.0, 2.5):
-        found = adapter.quantize(CODEC, logits, keep, temperature=temperature)
-        for i, j in np.ndindex(2, 3):
-            row = core_row(logits[i, j])
-            core = CODEC.quantize(row, keep, temperature=temperature)
-            assert_same(found[i][j], core)
-            assert CODEC.encode(found[i][j]) == CODEC.encode(core)
+        found = adapter.quantize_rows(CODEC, logits, keep, temperature=temperature)
+        for row, q in zip(logits.flatten(0, 1), found, strict=True):
+            core = CODEC.quantize(core_row(row), keep, temperature=temperature)
+            assert_same(
+                adapter.quantize(CODEC, row, keep, temperature=temperature), core
+            )
+            assert q == core
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -100,14 +101,12 @@ def test_packets_are_those_of_the_distributions(
 ) -> None:
     logits = tensor_with_ties(*shape, VOCAB, dtype=dtype)
     keep = sqs.TopK(9)
-    found = adapter.encode_logits(CODEC, logits, keep, temperature=0.7)
-    expected = np.empty(shape, object)
-    distributions = np.array(
-        adapter.quantize(CODEC, logits, keep, temperature=0.7), object
-    )
-    for index in np.ndindex(shape):
-        expected[index] = CODEC.encode(distributions[index])
-    assert found == expected.tolist()
+    found = adapter.encode_logits_rows(CODEC, logits, keep, temperature=0.7)
+    rows = adapter.quantize_rows(CODEC, logits, keep, temperature=0.7)
+    assert len(rows) == np.prod(shape, dtype=int)
+    assert found == CODEC.encode_rows(rows)
+    if not shape:
+        assert [adapter.encode_logits(CODEC, logits, keep, temperature=0.7)] == found
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -123,7 +122,7 @@ def test_the_core_reads_tensors_where_they_are(
     monkeypatch.setattr(type(CODEC._core), "encode_logits", look)
     states = tensor_with_ties(4, 5, VOCAB, dtype=dtype)
     last = states[:, -1]  # what a model's last position is
-    assert adapter.encode_logits(CODEC, last, sqs.TopK(9)) == [b"packet"] * 4
+    assert adapter.encode_logits_rows(CODEC, last, sqs.TopK(9)) == [b"packet"] * 4
     assert seen == [(last.data_ptr(), 5 * VOCAB * dtype.itemsize)]
 
 
@@ -176,28 +175,16 @@ def test_rows_may_keep_different_numbers_of_tokens(path: str) -> None:
     logits[0, 5] = 0
     logits[1] = 0
     logits[2, [3, 6]] = 0
-    found = adapter.quantize(sqs.Codec(8, resolution=8), logits, sqs.TopK(64))
+    found = adapter.quantize_rows(sqs.Codec(8, resolution=8), logits, sqs.TopK(64))
     assert [q.token_ids.tolist() for q in found] == [[5], [*range(8)], [3, 6]]
-
-
-@pytest.mark.parametrize("shape", [(), (1,), (0,), (3,), (2, 1, 2), (2, 0)])
-def test_results_follow_the_leading_dimensions(
-    shape: tuple[int, ...], path: str
-) -> None:
-    logits = tensor_with_ties(*shape, VOCAB)
-    found = adapter.quantize(CODEC, logits, sqs.TopK(8))
-    expected = np.empty(shape, object)
-    for index in np.ndindex(shape):
-        expected[index] = CODEC.quantize(logits[index].numpy(), sqs.TopK(8))
-    assert found == expected.tolist()
 
 
 def test_strides_and_gradients_do_not_matter(path: str) -> None:
     logits = tensor_with_ties(4, VOCAB)
     strided = logits.T.contiguous().T.requires_grad_()
     assert not strided.is_contiguous()
-    expected = adapter.quantize(CODEC, logits, sqs.TopK(8))
-    assert adapter.quantize(CODEC, strided, sqs.TopK(8)) == expected
+    expected = adapter.quantize_rows(CODEC, logits, sqs.TopK(8))
+    assert adapter.quantize_rows(CODEC, strided, sqs.TopK(8)) == expected
     every_other = torch.stack([logits[0], logits[1]], dim=-1).flatten()[::2]
     assert adapter.quantize(CODEC, every_other, sqs.TopK(8)) == expected[0]
 
@@ -207,7 +194,7 @@ def test_nothing_of_the_callers_changes(path: str) -> None:
     before = logits.clone()
     keep = sqs.Conformal()
     state = keep.checkpoint()
-    adapter.quantize(CODEC, logits, keep)
+    adapter.quantize_rows(CODEC, logits, keep)
     assert torch.equal(logits, before)
     assert keep.checkpoint() == state
 
@@ -229,7 +216,7 @@ def test_bad_rows_are_named(
     logits[1, 3] = value
     for temperature in (0, 1):
         with pytest.raises(ValueError, match=rf"^logits\[1, 3\]{message}$"):
-            adapter.quantize(CODEC, logits, keep, temperature=temperature)
+            adapter.quantize_rows(CODEC, logits, keep, temperature=temperature)
         with pytest.raises(ValueError, match=f"^logits{message}$"):
             adapter.quantize(CODEC, logits[1, 3], keep, temperature=temperature)
 
@@ -238,7 +225,7 @@ def test_one_bad_value_is_enough(path: str) -> None:
     logits = tensor_with_ties(3, VOCAB)
     logits[2, 7] = torch.nan
     with pytest.raises(ValueError, match=r"^logits\[2\](\[7\] is|: holds) nan"):
-        adapter.quantize(CODEC, logits, sqs.TopK(4))
+        adapter.quantize_rows(CODEC, logits, sqs.TopK(4))
 
 
 def test_quantize_says_what_it_expected(path: str) -> None:
@@ -248,9 +235,11 @@ def test_quantize_says_what_it_expected(path: str) -> None:
     with pytest.raises(TypeError, match=r"float32 or float64, got torch.int64"):
         adapter.quantize(CODEC, torch.zeros(VOCAB, dtype=torch.int64), keep)
     with pytest.raises(ValueError, match=r"shape \[..., 203\], got \[2, 9\]"):
-        adapter.quantize(CODEC, torch.zeros(2, 9), keep)
+        adapter.quantize_rows(CODEC, torch.zeros(2, 9), keep)
     with pytest.raises(ValueError, match=r"shape \[..., 203\], got \[\]"):
-        adapter.quantize(CODEC, torch.tensor(0.0), keep)
+        adapter.quantize_rows(CODEC, torch.tensor(0.0), keep)
+    with pytest.raises(ValueError, match=r"shape \[203\], got \[1, 203\]"):
+        adapter.quantize(CODEC, torch.zeros(1, VOCAB), keep)
     with pytest.raises(TypeError, match="keep must be a rule such as TopK"):
         adapter.quantize(CODEC, torch.zeros(VOCAB), 4)
     for temperature in (-1.0, torch.inf, torch.nan):
@@ -395,11 +384,17 @@ def test_rounds_without_bias_as_the_core(
         found, expected = (
             call(given, temperature=temperature, rng=np.random.default_rng(SEED))
             for call, given in (
-                (partial(adapter.quantize_unbiased, CODEC), logits),
+                (partial(adapter.quantize_unbiased_rows, CODEC), logits),
                 (CODEC.quantize_unbiased_rows, rows),
             )
         )
         assert found == expected
+        if not shape:
+            rng = np.random.default_rng(SEED)
+            one = adapter.quantize_unbiased(
+                CODEC, logits, temperature=temperature, rng=rng
+            )
+            assert [one] == [*expected]
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
@@ -408,7 +403,9 @@ def test_bad_rows_are_named_whatever_the_rounding(value: float, path: str) -> No
     logits[1, 3] = value
     for temperature in (0, 1):
         with pytest.raises(ValueError, match=r"^logits\[1, 3\].*(holds|is|every)"):
-            adapter.quantize_unbiased(CODEC, logits, temperature=temperature, rng=rng)
+            adapter.quantize_unbiased_rows(
+                CODEC, logits, temperature=temperature, rng=rng
+            )
 
 
 def test_rounding_waits_no_more_for_more_rows() -> None:
@@ -422,17 +419,14 @@ def test_rounding_waits_no_more_for_more_rows() -> None:
 
 
 def test_to_dense_undoes_quantize() -> None:
-    logits = tensor_with_ties(2, 3, VOCAB)
-    nested = adapter.quantize(CODEC, logits, sqs.TopK(9))
+    rows = adapter.quantize_rows(CODEC, tensor_with_ties(3, VOCAB), sqs.TopK(9))
     for dtype in DTYPES:
-        dense = adapter.to_dense(nested, dtype=dtype)
-        assert dense.shape == (2, 3, VOCAB)
+        dense = adapter.to_dense(rows, dtype=dtype)
+        assert dense.shape == (3, VOCAB)
         assert dense.dtype == dtype
-    dense = adapter.to_dense(nested)
-    for i, j in np.ndindex(2, 3):
-        assert np.array_equal(dense[i, j].numpy(), nested[i][j].to_dense())
-    again = CODEC.quantize_probs(dense[1, 2].numpy(), sqs.Threshold(0.0))
-    assert again == nested[1][2]
+    dense = adapter.to_dense(rows)
+    assert np.array_equal(dense.numpy(), rows.to_dense())
+    assert CODEC.quantize_probs(dense[2].numpy(), sqs.Threshold(0.0)) == rows[2]
 
 
 def test_to_dense_takes_one_and_a_round() -> None:
@@ -451,13 +445,11 @@ def test_to_dense_takes_rows() -> None:
 def test_to_dense_says_what_it_expected() -> None:
     q = sqs.SparseDistribution([1, 4], [1, 3], vocab_size=5)
     other = sqs.SparseDistribution([1, 4], [1, 3], vocab_size=6)
-    with pytest.raises(ValueError, match="at least one distribution"):
+    with pytest.raises(ValueError, match="one at least"):
         adapter.to_dense([])
-    with pytest.raises(ValueError, match=r"equal lengths, got shapes \[\(1,\), \(2,\)"):
-        adapter.to_dense([[q], [q, q]])
-    with pytest.raises(ValueError, match=r"one vocabulary, got \[5, 6\]"):
+    with pytest.raises(ValueError, match=r"got \[\(5, 4\), \(6, 4\)\]"):
         adapter.to_dense([q, other])
-    with pytest.raises(TypeError, match=r"expected a SparseDistribution .*got str"):
+    with pytest.raises(TypeError, match=r"\[0\] must be a SparseDistribution, got str"):
         adapter.to_dense("q")
     with pytest.raises(TypeError, match=r"dtype must be a torch.dtype, got type"):
         adapter.to_dense(q, dtype=np.float32)
@@ -494,7 +486,7 @@ def test_verify_agrees_with_the_core(temperature: float, path: str) -> None:
             round_,
             logits,
             temperature=temperature,
-            generator=torch.Generator().manual_seed(seed),
+            rng=torch.Generator().manual_seed(seed),
         )
         assert ours == core
         outcomes[ours.accepted] += 1
@@ -510,7 +502,7 @@ def test_verify_takes_the_same_from_the_generator_whatever_comes() -> None:
             round_,
             likely_target(round_, rng),
             temperature=1.0,
-            generator=generator.manual_seed(seed),
+            rng=generator.manual_seed(seed),
         )
         after = generator.get_state()
         torch.rand(5, dtype=torch.float64, generator=generator.manual_seed(seed))
@@ -525,7 +517,7 @@ def test_verify_uses_the_default_generator_otherwise() -> None:
         torch.manual_seed(7)
         ours = adapter.verify(round_, logits, temperature=1.0)
     assert ours == adapter.verify(
-        round_, logits, temperature=1.0, generator=torch.Generator().manual_seed(7)
+        round_, logits, temperature=1.0, rng=torch.Generator().manual_seed(7)
     )
 
 
@@ -592,7 +584,7 @@ def test_the_text_is_distributed_as_the_targets() -> None:
     seen = np.zeros(5)
     for _ in range(n):
         round_ = sqs.Round([q], [q.sample(rng)])
-        verdict = adapter.verify(round_, target, temperature=0.8, generator=generator)
+        verdict = adapter.verify(round_, target, temperature=0.8, rng=generator)
         seen[[*round_.tokens[: verdict.accepted], verdict.token][0]] += 1
     expected = n * (target[0].double() / 0.8).softmax(-1).numpy()
     # 18.5 is the 99.9th percentile of chi-square with 4 degrees of freedom.
@@ -618,7 +610,7 @@ def test_equal_distributions_are_never_rejected(path: str) -> None:
     generator = torch.Generator().manual_seed(SEED)
     for token in q.token_ids.tolist():
         verdict = adapter.verify(
-            sqs.Round([q], [token]), logits, temperature=1.0, generator=generator
+            sqs.Round([q], [token]), logits, temperature=1.0, rng=generator
         )
         assert verdict.accepted == 1
         assert verdict.token in q.token_ids
@@ -685,8 +677,8 @@ def test_verify_says_what_it_expected() -> None:
     with pytest.raises(TypeError, match=r"a Round, got list"):
         adapter.verify([], torch.zeros(2, 2), temperature=1.0)
     numpys: Any = np.random.default_rng(0)
-    with pytest.raises(TypeError, match=r"generator must be a torch\.Generator, got G"):
-        adapter.verify(round_, torch.zeros(2, 4), temperature=1.0, generator=numpys)
+    with pytest.raises(TypeError, match=r"rng must be a torch\.Generator, got G"):
+        adapter.verify(round_, torch.zeros(2, 4), temperature=1.0, rng=numpys)
 
 
 def random_batch(seed: int, rounds: int) -> Any:
@@ -851,13 +843,11 @@ def test_verify_rounds_says_what_it_expected() -> None:
 
 
 def test_probabilities_are_not_taken_for_logits() -> None:
-    """Nor the other way round: each kind of call lacks what the other one needs."""
+    """Nor the other way round: each kind of call takes arrays of its own."""
     round_ = sqs.Round([eighths(4, 4)], [0])
     probs = torch.full((2, 2), 0.5)
-    with pytest.raises(TypeError, match="temperature"):
-        adapter.verify(round_, probs)
-    with pytest.raises(TypeError, match="positional argument"):
-        adapter.verify(round_, probs, torch.Generator())
+    with pytest.raises(TypeError, match=r"must be a torch\.Tensor, got ndarray"):
+        adapter.verify(round_, probs.numpy())
     with pytest.raises(TypeError, match="rng"):
         sqs.verify(round_, probs.numpy())
     with pytest.raises(TypeError, match=r"sqs_codec\.torch\.verify takes logits as"):
@@ -865,7 +855,7 @@ def test_probabilities_are_not_taken_for_logits() -> None:
 
 
 def test_what_follows_the_rule_is_given_by_name() -> None:
-    for call in (adapter.quantize, adapter.encode_logits):
+    for call in (adapter.quantize, adapter.quantize_rows, adapter.encode_logits_rows):
         with pytest.raises(TypeError, match="positional argument"):
             call(CODEC, torch.zeros(VOCAB), sqs.TopK(3), 0.7)
 
@@ -901,7 +891,7 @@ def test_races_as_the_core(size: int, dtype: Any, path: str) -> None:
     rows = tensor_with_ties(40, size, dtype=dtype)
     rows[:, 1] = 0.0
     drafts, *given, temperatures = random_drafts(rng, rows)
-    found = adapter.gumbel_verify(
+    found = adapter.gumbel_verify_rounds(
         drafts, rows.T.contiguous().T, *given, temperature=temperatures
     )
     start = 0
@@ -911,6 +901,25 @@ def test_races_as_the_core(size: int, dtype: Any, path: str) -> None:
         part = core_row(rows[start : start + len(draft) + 1])
         assert sqs.gumbel_verify(draft, part, *own, temperature=t) == verdict
         start += len(part)
+
+
+@pytest.mark.parametrize("cuts", [{}, {"top_k": 5}, {"top_p": 0.7, "min_p": 0.05}])
+def test_one_draft_is_verified_as_by_the_core(cuts: Any, path: str) -> None:
+    rows = tensor_with_ties(4, VOCAB)
+    given = [3, 1, 4], bytes(16), 7
+    for temperature in (0, 0.7):
+        own, theirs = (
+            verify(given[0], logits, *given[1:], temperature=temperature, **cuts)
+            for verify, logits in (
+                (adapter.gumbel_verify, rows),
+                (sqs.gumbel_verify, rows.numpy()),
+            )
+        )
+        assert own == theirs
+    with pytest.raises(ValueError, match=r"shape \(3, 203\).*, got \(4, 203\)"):
+        adapter.gumbel_verify([3, 1], rows, *given[1:])
+    with pytest.raises(ValueError, match="top_k must be at least 0"):
+        adapter.gumbel_verify(given[0], rows, *given[1:], top_k=-1)
 
 
 def test_a_row_of_which_all_blocks_are_opened(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -926,7 +935,9 @@ def test_a_row_of_which_all_blocks_are_opened(monkeypatch: pytest.MonkeyPatch) -
         return race(rows, *given)
 
     monkeypatch.setattr(racing, "_race", note)
-    found = adapter.gumbel_verify([[]] * 30, rows, keys, [7] * 30, temperature=1.0)
+    found = adapter.gumbel_verify_rounds(
+        [[]] * 30, rows, keys, [7] * 30, temperature=1.0
+    )
     drawn = [
         sqs.gumbel_draw(row.numpy(), key, 7)
         for row, key in zip(rows, keys, strict=True)
@@ -943,7 +954,7 @@ def test_a_device_is_waited_for_once_in_a_race(
     for texts in (3, 30):
         rows = tensor_with_ties(texts, 8192)
         with Operations() as operations:
-            adapter.gumbel_verify(
+            adapter.gumbel_verify_rounds(
                 [[]] * texts, rows, [bytes(16)] * texts, range(texts), temperature=0.7
             )
         counts.append(operations.counts)
@@ -968,8 +979,11 @@ def test_races_say_what_they_expected(path: str) -> None:
         ({"temperature": [1.0]}, ValueError, "one for each, got 1"),
     ]:
         with pytest.raises(error, match=message):
-            adapter.gumbel_verify(**{**good, **change})
-    assert adapter.gumbel_verify([], torch.zeros(0, 2), [], [], temperature=1.0) == []
+            adapter.gumbel_verify_rounds(**{**good, **change})
+    assert (
+        adapter.gumbel_verify_rounds([], torch.zeros(0, 2), [], [], temperature=1.0)
+        == []
+    )
 
 
 def run_python(code: str) -> str:
@@ -1014,7 +1028,7 @@ def test_without_torch_the_error_says_what_to_install(
 )
 def test_tensors_without_rows_are_refused(logits: torch.Tensor, words: str) -> None:
     keep = sqs.TopK(3)
-    for call in (adapter.quantize, adapter.encode_logits):
+    for call in (adapter.quantize_rows, adapter.encode_logits_rows):
         with pytest.raises(TypeError, match=f"a dense tensor with values, got {words}"):
             call(CODEC, logits, keep)
     edge = sqs.Drafter(CODEC, keep, rng=np.random.default_rng(0))

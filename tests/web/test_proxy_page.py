@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from sqs_codec.system.edge import EdgeMetrics
 from sqs_codec.system.proxy import make_app, make_server
-from sqs_codec.system.proxy._completer import Chunk, Completion, Figures
+from sqs_codec.system.proxy._completer import Chunk, Completion
 from sqs_codec.system.proxy._errors import ApiError
 from sqs_codec.system.proxy._request import Request
 from sqs_codec.system.session import Sampling
@@ -46,7 +47,9 @@ class Played:
 
     async def _play(self, answer: Completion) -> None:
         answer.prompt_tokens = 9
-        figures = Figures(0, 0, 0, 700, 150, 0.1, 0.12, "hints", PLAN)
+        figures = EdgeMetrics(
+            bytes_up=700, bytes_down=150, mode="hints", reason=PLAN, target_seconds=0.12
+        )
         for i, word in enumerate(TEXT.split(" ")):
             drafted = i % 3 < 2
             figures = replace(

@@ -197,29 +197,6 @@ impl Round {
     }
 }
 
-/// What both ends remember of a stream of rounds; the default is empty.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Memory(sys::Memory);
-
-impl Default for Memory {
-    fn default() -> Self {
-        let (ids, weights) = ([0; sys::MEMORY_TOKENS], [0; sys::MEMORY_TOKENS]);
-        Self(sys::Memory { size: 0, seen: 0, last: 0, ids, weights })
-    }
-}
-
-impl Memory {
-    /// The byte before a round that was coded with this memory, if it isn't empty.
-    pub fn head(&self) -> u8 {
-        // SAFETY: it reads the memory alone, whatever that holds.
-        unsafe { sys::sqs_stream_head(&self.0) }
-    }
-}
-
-fn as_ptr(memory: Option<&mut Memory>) -> *mut sys::Memory {
-    memory.map_or(ptr::null_mut(), |memory| &mut memory.0)
-}
-
 /// What both ends agree on.
 #[derive(Clone)]
 pub struct Codec(sys::Codec);
@@ -281,8 +258,8 @@ impl Codec {
         Ok(Distribution { token_ids, counts, dropped_mass })
     }
 
-    /// A round's bytes. A memory learns from it.
-    pub fn encode(&self, round: &Round, memory: Option<&mut Memory>) -> Result<Vec<u8>, Error> {
+    /// A round's bytes.
+    pub fn encode(&self, round: &Round) -> Result<Vec<u8>, Error> {
         let view = round.view();
         let mut size = round.token_ids.len();
         // SAFETY: it reads the codec, which has been checked.
@@ -290,20 +267,13 @@ impl Codec {
         let mut packet = vec![0; size];
         let to = packet.as_mut_ptr();
         // SAFETY: the round's arrays are as long as it says, and so is the packet.
-        check(unsafe {
-            sys::sqs_encode_round(&self.0, as_ptr(memory), &view, to, size, &mut size)
-        })?;
+        check(unsafe { sys::sqs_encode_round(&self.0, &view, to, size, &mut size) })?;
         packet.truncate(size);
         Ok(packet)
     }
 
     /// The round of a packet, which may be hostile, of at most `most` survivors.
-    pub fn decode(
-        &self,
-        packet: &[u8],
-        most: usize,
-        memory: Option<&mut Memory>,
-    ) -> Result<Round, Error> {
+    pub fn decode(&self, packet: &[u8], most: usize) -> Result<Round, Error> {
         let (bytes, size) = (packet.as_ptr(), packet.len());
         // SAFETY: it reads the codec, which has been checked.
         let most = most.min(unsafe { sys::sqs_decode_round_bound(&self.0, size) });
@@ -319,9 +289,7 @@ impl Codec {
             length: 0,
         };
         // SAFETY: the arrays have the room that sqs.h asks for.
-        check(unsafe {
-            sys::sqs_decode_round(&self.0, as_ptr(memory), bytes, size, most, &mut to)
-        })?;
+        check(unsafe { sys::sqs_decode_round(&self.0, bytes, size, most, &mut to) })?;
         survivors.truncate(to.length as usize);
         positions.truncate(to.length as usize);
         let used = survivors.iter().map(|&k: &u32| k as usize).sum();

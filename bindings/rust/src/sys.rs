@@ -5,7 +5,6 @@ use core::ffi::{c_char, c_int, c_void};
 
 pub const MAX_RESOLUTION: u64 = 1 << 16;
 pub const MAX_ROUND: usize = 256;
-pub const MEMORY_TOKENS: usize = 512;
 
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -59,16 +58,6 @@ pub struct Decoded {
 }
 
 #[repr(C)]
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Memory {
-    pub size: u32,
-    pub seen: u32,
-    pub last: u32,
-    pub ids: [u32; MEMORY_TOKENS],
-    pub weights: [u32; MEMORY_TOKENS],
-}
-
-#[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Verdict {
     pub accepted: u32,
@@ -94,7 +83,6 @@ extern "C" {
     pub fn sqs_encode_round_bound(codec: *const Codec, length: u32, survivors: usize) -> usize;
     pub fn sqs_encode_round(
         codec: *const Codec,
-        memory: *mut Memory,
         round: *const Round,
         packet: *mut u8,
         capacity: usize,
@@ -103,13 +91,11 @@ extern "C" {
     pub fn sqs_decode_round_bound(codec: *const Codec, size: usize) -> usize;
     pub fn sqs_decode_round(
         codec: *const Codec,
-        memory: *mut Memory,
         packet: *const u8,
         size: usize,
         most: usize,
         to: *mut Decoded,
     ) -> c_int;
-    pub fn sqs_stream_head(memory: *const Memory) -> u8;
     pub fn sqs_verify_scratch(codec: *const Codec, length: u32) -> usize;
     pub fn sqs_verify_logits(
         codec: *const Codec,

@@ -1,7 +1,7 @@
 //! The golden vectors of ../../tests/vectors, but for what needs a prior or another
-//! row's type: counts of logits, rounds, streams and refusals.
+//! row's type: counts of logits, rounds and refusals.
 
-use sqs::{Codec, Coding, Distribution, Keep, Memory, Round};
+use sqs::{Codec, Coding, Distribution, Keep, Round};
 use std::collections::HashMap;
 use std::iter::Peekable;
 use std::str::Chars;
@@ -152,31 +152,8 @@ fn rounds_have_the_same_bytes() {
         let Json::Map(packets) = case.get("packets") else { panic!("no packets") };
         for (coding, packet) in packets {
             let (codec, packet) = (codec(&case, coding), packet.bytes());
-            assert_eq!(codec.encode(&round, None), Ok(packet.clone()));
-            assert_eq!(codec.decode(&packet, MOST, None), Ok(round.clone()));
-        }
-    }
-}
-
-#[test]
-fn streams_have_the_same_bytes() {
-    for case in cases("streams") {
-        let codec = codec(&case, "entropy");
-        let (mut edge, mut cloud) = (Memory::default(), Memory::default());
-        for sent in case.get("packets").list() {
-            let all = case.get("distributions").list();
-            let numbers = sent.get("distributions").ints();
-            let chosen = numbers.iter().map(|&i| &all[i as usize]);
-            let round = round(chosen, sent.get("tokens"));
-            let packet = sent.get("packet").bytes();
-            if packet[0] == 0 {
-                (edge, cloud) = Default::default();
-            } else {
-                assert_eq!(packet[0], edge.head());
-            }
-            assert_eq!(codec.encode(&round, Some(&mut edge)), Ok(packet[1..].to_vec()));
-            assert_eq!(codec.decode(&packet[1..], MOST, Some(&mut cloud)), Ok(round));
-            assert_eq!(edge, cloud);
+            assert_eq!(codec.encode(&round), Ok(packet.clone()));
+            assert_eq!(codec.decode(&packet, MOST), Ok(round.clone()));
         }
     }
 }
@@ -185,6 +162,6 @@ fn streams_have_the_same_bytes() {
 fn malformed_rounds_are_refused() {
     for case in cases("malformed").iter().filter(|case| case.get("kind").text() == "round") {
         let codec = codec(case, case.get("coding").text());
-        assert!(codec.decode(&case.get("packet").bytes(), MOST, None).is_err(), "{case:?}");
+        assert!(codec.decode(&case.get("packet").bytes(), MOST).is_err(), "{case:?}");
     }
 }

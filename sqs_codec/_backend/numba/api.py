@@ -17,7 +17,7 @@ from sqs_codec._backend.numba.prior import pack_prior
 from sqs_codec._backend.numba.sparsify import KINDS
 from sqs_codec._backend.numba.systematic import quantize_unbiased
 from sqs_codec._base.errors import Status
-from sqs_codec._base.format import MEMORY_WORDS, Coding
+from sqs_codec._base.format import Coding
 
 Ids = NDArray[np.uint32]
 
@@ -133,31 +133,20 @@ class Core:
         return Status.OK, len(pairs), *_join(pairs)
 
     def encode_round(
-        self,
-        ids: Ids,
-        counts: Ids,
-        survivors: Ids,
-        positions: Ids,
-        memory: Ids | None,
+        self, ids: Ids, counts: Ids, survivors: Ids, positions: Ids
     ) -> bytes:
         round_ = ids, counts, survivors, positions
         packet: NDArray[np.uint8]
         if self._is_entropy:
-            status, packet = entropy.encode_round(self._model, *round_, _memory(memory))
-            if status != Status.OK:
-                raise AssertionError("the codec can have no such memory")
+            packet = entropy.encode_round(self._model, *round_)
         else:
             packet = fields.encode_round(self._codec, *round_)
         return packet.tobytes()
 
-    def decode_round(
-        self, packet: bytes, memory: Ids | None, most: int
-    ) -> tuple[int, Ids, Ids, Ids, Ids]:
+    def decode_round(self, packet: bytes, most: int) -> tuple[int, Ids, Ids, Ids, Ids]:
         data = np.frombuffer(packet, np.uint8)
         if self._is_entropy:
-            status, *found = entropy.decode_round(
-                data, self._model, _memory(memory), most, True
-            )
+            status, *found = entropy.decode_round(data, self._model, most, True)
         else:
             status, *found = fields.decode_round(data, self._codec, most)
         if status != Status.OK:
@@ -166,14 +155,11 @@ class Core:
         return status, ids, counts, survivors, positions
 
     def encode_sequence(self, ids: Ids, counts: Ids, survivors: Ids) -> bytes:
-        _, packet = entropy.encode_round(
-            self._model, ids, counts, survivors, NONE, _memory(None)
-        )
-        return bytes(packet)
+        return bytes(entropy.encode_round(self._model, ids, counts, survivors, NONE))
 
     def decode_sequence(self, packet: bytes, most: int) -> tuple[int, Ids, Ids, Ids]:
         status, *found, _ = entropy.decode_round(
-            np.frombuffer(packet, np.uint8), self._model, _memory(None), most, False
+            np.frombuffer(packet, np.uint8), self._model, most, False
         )
         ids, counts, survivors = found
         return status, ids, counts, survivors
@@ -255,10 +241,6 @@ def _join(pairs: Sequence[tuple[Ids, Ids]]) -> tuple[Ids, Ids, Ids]:
     sizes = np.array([ids.size for ids, _ in pairs], np.uint32)
     ids = joined([NONE, *(ids for ids, _ in pairs)])
     return ids, joined([NONE, *(counts for _, counts in pairs)]), sizes
-
-
-def _memory(memory: Ids | None) -> Ids:
-    return np.zeros(MEMORY_WORDS, np.uint32) if memory is None else memory
 
 
 # Numba compiles a function once more for arrays that can't be written. So all rows

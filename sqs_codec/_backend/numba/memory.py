@@ -1,9 +1,8 @@
 """The tokens of recent supports, as in ``csrc/entropy/memory.c``.
 
-A memory is an array as ``sqs_memory`` has it, of uint32 for callers and of int64
-here: how many tokens it has, how many supports it has seen, one more than the last
-class that a prior's ids were in or 0, and then the tokens' ids, ascending, and their
-weights.
+A memory is an array of int64: how many tokens it has, how many supports it has seen,
+one more than the last class that a prior's ids were in or 0, and then the tokens' ids,
+ascending, and their weights.
 """
 
 from __future__ import annotations
@@ -19,13 +18,8 @@ from sqs_codec._backend.numba.model import (
     MEMORY_SUPPORT,
     MEMORY_TOKENS,
 )
-from sqs_codec._base.format import MEMORY_HEAD
 
-SIZE, SEEN, LAST = range(3)
-HEAD = MEMORY_HEAD
-
-# At this weight fading takes as much as a support adds.
-MOST_WEIGHT = MEMORY_NEW_WEIGHT << MEMORY_FADING
+SIZE, SEEN, LAST, HEAD = range(4)
 
 
 @jit
@@ -34,27 +28,10 @@ def no_memory():
     return np.zeros(HEAD, np.int64)
 
 
-@leaf
-def is_memory(memory, vocab_size, classes):
-    """Return whether all words are within the limits that learning keeps them to.
-
-    With a single class, or none, there is no last one.
-    """
-    size = np.int64(memory[SIZE])
-    if size > MEMORY_TOKENS or memory[SEEN] > MEMORY_MOST_SEEN:
-        return False
-    if memory[LAST] > (classes if classes > 1 else 0):
-        return False
-    before = -1
-    for i in range(HEAD, HEAD + size):
-        id_ = np.int64(memory[i])
-        weight = np.int64(memory[i + MEMORY_TOKENS])
-        if not before < id_ < vocab_size:
-            return False
-        if not MEMORY_LEAST_WEIGHT <= weight <= MOST_WEIGHT:
-            return False
-        before = id_
-    return True
+@jit
+def new_memory():
+    """Return an empty memory."""
+    return np.zeros(HEAD + 2 * MEMORY_TOKENS, np.int64)
 
 
 @leaf

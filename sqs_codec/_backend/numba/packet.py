@@ -24,7 +24,7 @@ from sqs_codec._backend.numba.coder import (
 from sqs_codec._backend.numba.counts import descending
 from sqs_codec._backend.numba.fixed import BIT
 from sqs_codec._backend.numba.jit import entry, jit, leaf
-from sqs_codec._backend.numba.memory import is_memory, memory_learn, no_memory
+from sqs_codec._backend.numba.memory import memory_learn, new_memory, no_memory
 from sqs_codec._backend.numba.model import MORE_CHANCE
 from sqs_codec._backend.numba.modes import (
     code_counts,
@@ -33,7 +33,6 @@ from sqs_codec._backend.numba.modes import (
     counts_costs,
     distribution_cost,
 )
-from sqs_codec._backend.numba.prior import CLASSES
 from sqs_codec._base.errors import Status
 from sqs_codec._base.format import MAX_ROUND, MAX_SEQUENCE
 
@@ -121,16 +120,11 @@ def code_more(coder, packet, length, more):
 
 
 @entry
-def encode_round(codec, ids, counts, survivors, positions, memory):
-    """Return a status and the packet, of a sequence if there are no positions.
-
-    If the status is OK, the memory, of uint32, becomes what it is after the round.
-    """
+def encode_round(codec, ids, counts, survivors, positions):
+    """Return the packet, of a sequence if there are no positions."""
     coder = new_coder(WRITE)
     packet = np.empty(encode_bound(survivors.size, ids.size), np.uint8)
-    if not is_memory(memory, codec[0], codec[2][CLASSES]):
-        return Status.BAD_MEMORY, packet
-    known = memory.astype(np.int64)
+    memory = new_memory()
     drafted = positions.size > 0
     if not drafted:
         code_uniform(coder, packet, LENGTHS, np.int64(survivors.size - 1))
@@ -139,14 +133,13 @@ def encode_round(codec, ids, counts, survivors, positions, memory):
         end = start + np.int64(survivors[i])
         these_ids = ids[start:end].astype(np.int64)
         these = counts[start:end].astype(np.int64)
-        code_distribution(coder, packet, codec, known, these_ids, these)
-        memory_learn(known, these_ids)
+        code_distribution(coder, packet, codec, memory, these_ids, these)
+        memory_learn(memory, these_ids)
         if drafted:
             code_position(coder, packet, these, np.int64(positions[i]))
             code_more(coder, packet, i + 1, i + 1 < survivors.size)
         start = end
-    copy_values(known, memory, ZERO)
-    return Status.OK, finish_writing(coder, packet)
+    return finish_writing(coder, packet)
 
 
 @leaf
@@ -167,17 +160,14 @@ def with_room(values, used, n):
 
 
 @entry
-def decode_round(packet, codec, memory, most, drafted):
+def decode_round(packet, codec, most, drafted):
     """Return a status, ids, counts, survivors and positions.
 
-    It is a sequence unless tokens were drafted. The receiver takes `most` survivors. If
-    the status is OK, the memory becomes what it is after the round.
+    It is a sequence unless tokens were drafted. The receiver takes `most` survivors.
     """
     packet = packet.copy()
     coder = new_reader(packet, most)
-    if not is_memory(memory, codec[0], codec[2][CLASSES]):
-        coder[STATUS] = Status.BAD_MEMORY
-    known = memory.astype(np.int64)
+    memory = new_memory()
     none = np.empty(0, np.int64)
     all_ids = np.empty(FIRST_ROOM, np.uint32)
     all_counts = np.empty(FIRST_ROOM, np.uint32)
@@ -190,13 +180,13 @@ def decode_round(packet, codec, memory, most, drafted):
     length = 0
     going_on = coder[STATUS] == Status.OK
     while going_on:
-        ids, counts = code_distribution(coder, packet, codec, known, none, none)
+        ids, counts = code_distribution(coder, packet, codec, memory, none, none)
         survivors[length] = ids.size
         if drafted:
             positions[length] = code_position(coder, packet, counts, ZERO)
         if coder[STATUS] != Status.OK:
             break
-        memory_learn(known, ids)
+        memory_learn(memory, ids)
         all_ids = with_room(all_ids, used, ids.size)
         all_counts = with_room(all_counts, used, ids.size)
         copy_values(ids, all_ids, used)
@@ -206,11 +196,8 @@ def decode_round(packet, codec, memory, most, drafted):
         going_on = length < longest
         if drafted:
             going_on = code_more(coder, packet, length, False)
-    status = check_end(coder, packet)
-    if status == Status.OK:
-        copy_values(known, memory, ZERO)
     return (
-        status,
+        check_end(coder, packet),
         all_ids[:used],
         all_counts[:used],
         survivors[:length],

@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from sqs_codec._base.files import read_file
 from sqs_codec.distill._header import damage
 from sqs_codec.distill._imports.distillkit import Compression, read_distillkit
@@ -62,5 +64,6 @@ def import_lists(places: Iterable[Place], writer: Writer) -> Counter[str]:
                     done -= 1
                 else:
                     rows = quantize(text.token_ids, text.logprobs)
-                    writer.write(text.tokens, rows, text.first)
+                    at = text.first - 1 + np.arange(len(rows))
+                    writer.write(text.tokens, rows, at)
     return notes

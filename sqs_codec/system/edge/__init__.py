@@ -5,9 +5,10 @@
 the clock that a session lacks. A `Planner` says what the loop does next.
 """
 
-from sqs_codec.system.edge._edge import Draft, Edge, EdgeMetrics, default_settings
+from sqs_codec.system.edge._edge import Edge, EdgeMetrics, default_settings
 from sqs_codec.system.edge._line import RefusalError
-from sqs_codec.system.edge._loop import DraftModel, Planning, Step, generate
+from sqs_codec.system.edge._loop import Planning, Step, generate
+from sqs_codec.system.edge._model import Draft, DraftModel, TextDraft, TextStream
 from sqs_codec.system.edge._planner import (
     MODES,
     FixedPlan,
@@ -31,6 +32,8 @@ __all__ = [
     "Planning",
     "RefusalError",
     "Step",
+    "TextDraft",
+    "TextStream",
     "default_settings",
     "generate",
 ]

@@ -6,16 +6,15 @@ import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from sqs_codec.system.edge._model import DraftModel
 from sqs_codec.system.session import MAX_HINTED, EdgeSession, Emitted
 
 if TYPE_CHECKING:
     from sqs_codec.system.edge._planner import Hints
 
-__all__ = ["Ahead", "DraftModel"]
+__all__ = ["Ahead"]
 
 MOST = 16
 """Tokens of a branch beyond the text."""
@@ -24,21 +23,6 @@ IN_FLIGHT, SLOW, LOST = 3, 0.5, 2.0
 """Hints of which the cloud isn't known to have heard: one, or three where it has heard
 of the last ones within half a second, so that a thin link has no queue. After two
 seconds they may be lost."""
-
-
-class DraftModel(Protocol):
-    """A model that drafts.
-
-    One that can go on with several texts at once has a method ``branches`` besides: it
-    takes texts that begin alike and returns logits [w, V], a row after each of them.
-    Without it they are read one after the other.
-    """
-
-    def logits(self, tokens: Sequence[int]) -> Any:
-        """Return logits [1, V] after a text, as `Drafter.push` takes their row.
-
-        They are used before the next call, and may change with it.
-        """
 
 
 @dataclass
@@ -144,13 +128,10 @@ class Ahead:
     def _is_worth_it(self, branch: _DraftBranch) -> bool:
         return branch.reached >= self._hints.threshold / 4
 
-    def _logits(self, texts: Sequence[list[int]]) -> Sequence[Any]:
-        branches = getattr(self._draft, "branches", None)
-        if branches is not None and len(texts) > 1:
-            rows: Sequence[Any] = branches(texts)
-            return rows
-        # A model may use the memory of the last call's logits again.
-        return [np.array(self._draft.logits(text)[-1]) for text in texts]
+    def _logits(self, texts: Sequence[list[int]]) -> Any:
+        if len(texts) == 1:
+            return self._draft.logits(texts[0])
+        return self._draft.branches(texts)
 
     def tell(self, drafting: bool) -> None:
         """Queue a hint of what the cloud wasn't told, if that is enough for one.

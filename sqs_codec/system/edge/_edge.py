@@ -6,17 +6,17 @@ import contextlib
 import time
 from collections.abc import Callable, Collection, Generator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 
 import sqs_codec as sqs
-from sqs_codec.system.edge._loop import DraftModel, Planning, Step, generate
+from sqs_codec.system.edge._loop import Planning, Step, generate
+from sqs_codec.system.edge._model import Draft
 from sqs_codec.system.edge._planner import MODES, Planner, check_modes
 from sqs_codec.system.session import EdgeSession, Link, Sampling, Setting, seed_of
 
 __all__ = [
-    "Draft",
     "Edge",
     "EdgeMetrics",
     "default_settings",
@@ -24,22 +24,6 @@ __all__ = [
 
 MOST_PLANNERS = 16
 """What is known of links and models for other ways to draw is forgotten."""
-
-
-class Draft(DraftModel, Protocol):
-    """A model that drafts, and what a cloud has to know of it."""
-
-    @property
-    def vocab_size(self) -> int:
-        """V."""
-
-    @property
-    def stop(self) -> frozenset[int]:
-        """The model's own stop tokens."""
-
-    @property
-    def fingerprint(self) -> bytes:
-        """As `fingerprint` gives it; empty if the vocabulary isn't known."""
 
 
 @dataclass
@@ -61,8 +45,10 @@ class EdgeMetrics:
         Of the messages, without what transport and IP put around them.
     seconds : float
         From the beginning of each text to its last token.
-    reason : str
-        Why the last tokens came as they did: the planner's line.
+    mode, reason : str
+        How the last tokens came, and why: the planner's line.
+    target_seconds : float
+        Of the last step.
     """
 
     tokens: int = 0
@@ -73,7 +59,9 @@ class EdgeMetrics:
     bytes_up: int = 0
     bytes_down: int = 0
     seconds: float = 0.0
+    mode: str = ""
     reason: str = ""
+    target_seconds: float = 0.0
 
     @property
     def acceptance_rate(self) -> float:
@@ -94,7 +82,8 @@ class EdgeMetrics:
         self.answers += 1
         self.bytes_up += step.bytes_up
         self.bytes_down += step.bytes_down
-        self.reason = step.reason
+        self.mode, self.reason = step.mode, step.reason
+        self.target_seconds = step.target_seconds
 
 
 class Edge:

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from sqs_codec._base import checks
-from sqs_codec.system.edge._ahead import Ahead, DraftModel
+from sqs_codec.system.edge._ahead import Ahead
 from sqs_codec.system.edge._line import Line
+from sqs_codec.system.edge._model import DraftModel
 from sqs_codec.system.edge._planner import Observation, Plan
 from sqs_codec.system.session import MAX_AHEAD, EdgeSession, Emitted, Link
 
-__all__ = ["DraftModel", "Planning", "Step", "generate"]
+__all__ = ["Planning", "Step", "generate"]
 
 
 class Planning(Protocol):

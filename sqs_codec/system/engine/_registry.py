@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
 
+from sqs_codec.system._base.devices import DEVICES, DTYPES
 from sqs_codec.system.engine._protocol import Engine
 
 __all__ = ["ENGINES", "EngineConfig", "make_engine"]
@@ -17,9 +18,6 @@ ENGINES = {
 }
 """Modules whose `make_engine` makes one of an `EngineConfig`. They are imported when
 they are asked for: each needs packages that the others do without."""
-
-DEVICES = ("auto", "cpu", "cuda", "mps")
-DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ try:
         placement,
         weights_of,
     )
+    from sqs_codec.system.hf._reader import ModelReader
     from sqs_codec.system.hf._sampling import verify_jobs
     from sqs_codec.system.hf._text import encode_prompt, tokenizer_fingerprint
 except ModuleNotFoundError as error:
@@ -38,6 +39,7 @@ __all__ = [
     "Edge",
     "LanguageModel",
     "ModelError",
+    "ModelReader",
     "custom_generate",
     "encode_prompt",
     "load_model",

@@ -16,7 +16,6 @@ from sqs_codec.system.hf._ragged import Cache, Layout, Piece, RaggedModel
 from sqs_codec.system.hf._sampling import verify_jobs
 from sqs_codec.system.hf._text import tokenizer_fingerprint
 from sqs_codec.system.session import Job
-from sqs_codec.system.session._job import check_job
 
 __all__ = ["Cloud"]
 
@@ -153,7 +152,7 @@ class Cloud:
             f"{self._caches.max_tokens}"
         )
         try:
-            tokens = check_job(job, self.vocab_size, self.max_text, because)
+            tokens = job.check(self.vocab_size, self.max_text, because)
         except ValueError as error:
             raise ValueError(f"jobs[{index}]: {error}") from None
         return _Task(job, tokens)

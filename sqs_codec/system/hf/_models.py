@@ -19,8 +19,8 @@ import psutil
 import torch
 import transformers
 
+from sqs_codec.system._base.devices import DTYPES
 from sqs_codec.system._base.hub import ask_hub, lacks_folder
-from sqs_codec.system.engine._registry import DTYPES
 
 # Hugging Face picks the classes of models and tokenizers at run time from a
 # configuration file, so there is no static type to name.

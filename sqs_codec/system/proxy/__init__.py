@@ -17,6 +17,5 @@ except ModuleNotFoundError as error:
 
     raise needs("sqs_codec.system.proxy", error, "proxy") from error
 from sqs_codec.system.proxy._completer import Completer
-from sqs_codec.system.proxy._model import Model
 
-__all__ = ["Completer", "Model", "make_app", "make_server"]
+__all__ = ["Completer", "make_app", "make_server"]

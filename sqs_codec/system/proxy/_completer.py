@@ -18,15 +18,15 @@ import numpy as np
 from sqs_codec.system.edge import (
     MODES,
     Edge,
+    EdgeMetrics,
     FixedPlan,
     RefusalError,
-    Step,
+    TextDraft,
     default_settings,
     generate,
 )
 from sqs_codec.system.proxy._draft import GoneError, SharedDraft, Turns, link
 from sqs_codec.system.proxy._errors import ApiError
-from sqs_codec.system.proxy._model import Model
 from sqs_codec.system.proxy._request import Request
 from sqs_codec.system.proxy._stops import Stops
 from sqs_codec.system.session import EdgeSession, Limits, Link, LinkError, Setting
@@ -45,42 +45,6 @@ LEAVING = 1.0
 log = logging.getLogger(__name__)
 
 
-@dataclass
-class Figures:
-    """What the texts of a request have taken so far; `Step` has the meanings.
-
-    Attributes
-    ----------
-    tokens : int
-        Of the texts.
-    drafted, accepted, bytes_up, bytes_down
-        Sums over its steps.
-    seconds : float
-        Since the request.
-    target_seconds, mode, plan
-        Of the last step; the plan is its reason.
-    """
-
-    tokens: int = 0
-    drafted: int = 0
-    accepted: int = 0
-    bytes_up: int = 0
-    bytes_down: int = 0
-    seconds: float = 0.0
-    target_seconds: float = 0.0
-    mode: str = ""
-    plan: str = ""
-
-    def add(self, step: Step) -> None:
-        """Account for a step, but for its tokens."""
-        self.drafted += step.drafted
-        self.accepted += step.accepted
-        self.bytes_up += step.bytes_up
-        self.bytes_down += step.bytes_down
-        self.target_seconds = step.target_seconds
-        self.mode, self.plan = step.mode, step.reason
-
-
 @dataclass(frozen=True)
 class Chunk:
     """What a token adds to a text.
@@ -91,8 +55,8 @@ class Chunk:
         Whole characters; it may be empty.
     origin : {"draft", "cloud"}
         Whether the draft had the token, and rightly, or it is the cloud's own.
-    figures : Figures
-        With this token.
+    figures : EdgeMetrics
+        Of the request so far, with this token.
     finish : str or None
         Of a text's last chunk, which has no token: "stop" or "length".
     index : int
@@ -103,7 +67,7 @@ class Chunk:
 
     text: str
     origin: Literal["draft", "cloud"]
-    figures: Figures
+    figures: EdgeMetrics
     finish: str | None = None
     index: int = 0
     last: bool = False
@@ -114,7 +78,7 @@ class Completer:
 
     Parameters
     ----------
-    model : Model
+    model : TextDraft
     connect : callable
         Makes a link to the cloud, or raises `LinkError`.
     server : str
@@ -129,7 +93,7 @@ class Completer:
 
     def __init__(
         self,
-        model: Model,
+        model: TextDraft,
         connect: Callable[[], Link],
         *,
         server: str,
@@ -154,7 +118,7 @@ class Completer:
     def __repr__(self) -> str:
         return f"<Completer with {self._server}>"
 
-    def _seat(self, draft: Model) -> Seat:
+    def _seat(self, draft: TextDraft) -> Seat:
         shared = SharedDraft(draft, self._turns)
         return shared, Edge(
             shared, settings=self._settings, modes=self._modes, prefer=self._prefer
@@ -263,7 +227,7 @@ class Completer:
                 param="seed",
             )
         answer.prompt_tokens = sum(map(len, prompts))
-        figures = Figures()
+        figures = EdgeMetrics()
         for i, prompt in enumerate(prompts):
             last = i == len(prompts) - 1
             for chunk in self._text(prompt, request, answer, edge, figures):
@@ -276,7 +240,7 @@ class Completer:
         request: Request,
         answer: Completion,
         edge: Edge,
-        figures: Figures,
+        figures: EdgeMetrics,
     ) -> Iterator[Chunk]:
         """Write one of the texts."""
         room = self._most - len(prompt)
@@ -291,9 +255,10 @@ class Completer:
         stops, text, token = Stops(request.stop), self._model.stream(), -1
         with contextlib.closing(steps):
             for step in steps:
+                before = figures.tokens
                 figures.add(step)
                 for i, token in enumerate(step.tokens):
-                    figures.tokens += 1
+                    figures.tokens = before + i + 1
                     figures.seconds = time.monotonic() - answer.began
                     said = stops.add(text.add([token]))
                     now = dataclasses.replace(figures)

@@ -9,7 +9,7 @@ from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from typing import Any
 
 from sqs_codec.system._base.tokens import common_length
-from sqs_codec.system.proxy._model import Model
+from sqs_codec.system.edge import TextDraft
 from sqs_codec.system.session import Link
 
 __all__ = ["GoneError", "Leash", "SharedDraft", "Turns", "link"]
@@ -53,7 +53,7 @@ class SharedDraft:
     Once `gone` is done, a step raises `GoneError`.
     """
 
-    def __init__(self, draft: Model, turns: Turns) -> None:
+    def __init__(self, draft: TextDraft, turns: Turns) -> None:
         self._draft, self._turns = draft, turns
         self.vocab_size, self.stop = draft.vocab_size, draft.stop
         self.fingerprint = draft.fingerprint
@@ -119,7 +119,7 @@ class Leash:
 
     def receive(self, timeout: float | None) -> bytes | None:
         """Return the next message, or None after so many seconds."""
-        message = self._link.receive(timeout)
+        message = None if self._gone.done() else self._link.receive(timeout)
         if self._gone.done():
             raise GoneError
         return message

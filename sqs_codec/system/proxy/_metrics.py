@@ -11,7 +11,7 @@ from prometheus_client import (
     generate_latest,
 )
 
-from sqs_codec.system.proxy._completer import Figures
+from sqs_codec.system.edge import EdgeMetrics
 
 __all__ = ["CONTENT_TYPE_LATEST", "ProxyMetrics"]
 
@@ -51,7 +51,7 @@ class ProxyMetrics:
             for name, what in SUMS.items()
         }
 
-    def count(self, figures: Figures) -> None:
+    def count(self, figures: EdgeMetrics) -> None:
         """Add what a text took."""
         for name, counter in self._sums.items():
             counter.inc(getattr(figures, name))

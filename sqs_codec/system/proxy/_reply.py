@@ -76,10 +76,11 @@ class _Shape:
 
 def _figures(chunk: Chunk) -> dict[str, Any]:
     """Return what a text has taken, for JSON."""
-    return {
-        name: round(value, 4) if isinstance(value, float) else value
-        for name, value in asdict(chunk.figures).items()
-    }
+    found = asdict(chunk.figures)
+    found["plan"] = found.pop("reason")
+    for name in ("seconds", "target_seconds"):
+        found[name] = round(found[name], 4)
+    return found
 
 
 def _usage(answer: Completion, chunk: Chunk) -> dict[str, Any]:

@@ -83,27 +83,15 @@ class Session:
 
 
 class Connection:
-    """A connection of a transport to a `Service`, which makes it.
+    """A connection of a transport to a `Service`, which makes it by `connect`.
 
-    All is to be called in the service's event loop.
-
-    Parameters
-    ----------
-    owner : Owner
-    send, close : callable
-        As in `Service.connect`.
-    on_message : callable
-        Takes the connection and a message of the peer.
-    on_end : callable
-        Takes the connection and one word on why it ends, None if the peer has left.
+    All is to be called in the service's event loop. `on_end` takes one word on why it
+    ends, None if the peer has left.
 
     Attributes
     ----------
-    owner, send
-        As given.
     refused : str or None
         Why the service wants it closed.
-    session : Session or None
     timer : asyncio.TimerHandle or None
         Ends the connection if it has no session for long.
     """

@@ -87,7 +87,7 @@ class Job:
     round_ : Round or None
         The drafted tokens that follow the text. If None, there are none.
     draws : ndarray of float64 [L+1] or [0]
-        Numbers in [0, 1), by which the round is verified as `verify_rounds` does.
+        Numbers in [0, 1), by which the round is verified as `verify_batch` does.
     sampling : Sampling
     hints : sequence of int
         With a key, the tokens that may follow the text.
@@ -114,38 +114,47 @@ class Job:
         """How many rows of the target the verdict takes: 0 if the text is only read."""
         return len(self.draws) if self.key is None else len(self.hints) + 1
 
+    def check(self, vocab_size: int, max_text: int, because: str) -> list[int]:
+        """Return the text and draft, of a job that a target model can do.
 
-def check_job(job: Job, vocab_size: int, max_text: int, because: str) -> list[int]:
-    """Return the text and draft of a job that a target model can do, or a ValueError.
+        Parameters
+        ----------
+        vocab_size, max_text : int
+            The model's, as in `Verifier`.
+        because : str
+            What `max_text` comes from, for people.
 
-    `because` says to people what `max_text` comes from.
-    """
-    tokens = [*job.text, *job.drafted]
-    if not len(job.text):
-        raise ValueError("the text must have at least one token")
-    if len(tokens) > max_text:
-        raise ValueError(
-            f"{len(tokens)} tokens, and the most that fits is {max_text} ({because})"
-        )
-    least, most = min(tokens), max(tokens)
-    if not 0 <= least <= most < vocab_size:
-        raise ValueError(
-            f"token ids must be in [0, {vocab_size}), got {least} to {most}"
-        )
-    if job.round_ is not None and job.round_.vocab_size != vocab_size:
-        raise ValueError(
-            f"the round has a vocabulary of {job.round_.vocab_size}, the model one of "
-            f"{vocab_size}"
-        )
-    length = len(job.drafted)
-    if job.key is not None and (job.round_ is not None or len(job.draws)):
-        raise ValueError("a job with a key has hints, and neither a round nor draws")
-    if job.wanted not in (0, length + 1):
-        raise ValueError(
-            f"{length} drafted tokens take {length + 1} draws, or none, "
-            f"got {len(job.draws)}"
-        )
-    return tokens
+        Raises
+        ------
+        ValueError
+            It can't.
+        """
+        tokens, drafted = [*self.text, *self.drafted], len(self.drafted)
+        if len(tokens) == drafted:
+            raise ValueError("the text must have at least one token")
+        if len(tokens) > max_text:
+            fits = f"the most that fits is {max_text} ({because})"
+            raise ValueError(f"{len(tokens)} tokens, and {fits}")
+        least, most = min(tokens), max(tokens)
+        if not 0 <= least <= most < vocab_size:
+            raise ValueError(
+                f"token ids must be in [0, {vocab_size}), got {least} to {most}"
+            )
+        if self.round_ is not None and self.round_.vocab_size != vocab_size:
+            raise ValueError(
+                f"the round has a vocabulary of {self.round_.vocab_size}, the model "
+                f"one of {vocab_size}"
+            )
+        if self.key is not None and (self.round_ is not None or len(self.draws)):
+            raise ValueError(
+                "a job with a key has hints, and neither a round nor draws"
+            )
+        if self.wanted not in (0, drafted + 1):
+            raise ValueError(
+                f"{drafted} drafted tokens take {drafted + 1} draws, or none, "
+                f"got {len(self.draws)}"
+            )
+        return tokens
 
 
 class Verifier(Protocol):

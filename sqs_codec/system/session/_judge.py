@@ -77,8 +77,7 @@ def _probabilities(
         best = np.zeros(logits.shape)
         np.put_along_axis(best, logits.argmax(1)[:, None], 1, 1)
         return best
-    if cuts != [0, 1, 0]:
-        logits = np.stack([truncate(row, temperature, *cuts) for row in logits])
+    logits = truncate(logits, temperature, *cuts)
     with np.errstate(over="ignore", under="ignore"):
         weights = np.exp((logits.astype(np.float64) - top) / temperature)
     probs: NDArray[np.float64] = weights / weights.sum(1, keepdims=True)

@@ -81,7 +81,6 @@ class Hello:
     max_message: int
 
     def to_bytes(self) -> bytes:
-        """Return the message."""
         return _as_json(_HELLO, {"protocol": PROTOCOL, **asdict(self)})
 
 
@@ -97,7 +96,6 @@ class RoundMessage:
     packet: bytes
 
     def to_bytes(self) -> bytes:
-        """Return the message."""
         head = _ROUND_BIT | self.number % NUMBERS, *divmod(self.base & 0xFFFF, 256)
         return bytes([*head, self.setting]) + self.packet
 
@@ -122,7 +120,6 @@ class Context:
     tokens: list[int]
 
     def to_bytes(self, vocab_size: int) -> bytes:
-        """Return the message."""
         head = _varints(
             self.number, self.drawn, self.epoch, self.shared, self.start, self.total
         )
@@ -159,7 +156,6 @@ class Generate:
     """How many of them the edge has."""
 
     def to_bytes(self) -> bytes:
-        """Return the message."""
         return bytes([_GENERATE]) + _varints(self.number, self.base, self.n, self.have)
 
 
@@ -194,7 +190,6 @@ class Hint:
     """All of one length."""
 
     def to_bytes(self, vocab_size: int) -> bytes:
-        """Return the message."""
         length = len(self.branches[0].tokens)
         head = _varints(self.number, self.serial, self.position, length)
         parts = [bytes([_HINT]), head]
@@ -209,7 +204,6 @@ class End:
     """The session is over."""
 
     def to_bytes(self) -> bytes:
-        """Return the message."""
         return bytes([_END])
 
 
@@ -230,7 +224,6 @@ class Welcome:
     """Milliseconds that the target takes for so many tokens."""
 
     def to_bytes(self) -> bytes:
-        """Return the message."""
         return _as_json(_WELCOME, asdict(self))
 
 
@@ -243,7 +236,6 @@ class Answer:
     token: int
 
     def to_bytes(self, vocab_size: int) -> bytes:
-        """Return the message."""
         value = self.accepted * vocab_size + self.token
         return bytes([_ROUND_BIT | self.number % NUMBERS]) + value.to_bytes(3, "big")
 
@@ -257,7 +249,6 @@ class Have:
     count: int
 
     def to_bytes(self) -> bytes:
-        """Return the message."""
         return bytes([_HAVE]) + self.instance + _varints(self.number, self.count)
 
 
@@ -273,7 +264,6 @@ class Tokens:
     tokens: list[int]
 
     def to_bytes(self, vocab_size: int) -> bytes:
-        """Return the message."""
         head = _varints(self.number, self.heard, self.offset)
         return bytes([_TOKENS]) + head + _from_tokens(self.tokens, vocab_size)
 
@@ -286,7 +276,6 @@ class Need:
     """Which cloud lacks the text; None if it lacks the session."""
 
     def to_bytes(self) -> bytes:
-        """Return the message."""
         if self.instance is None:
             return bytes([_NEED, _NEED_HELLO])
         return bytes([_NEED, _NEED_CONTEXT]) + self.instance

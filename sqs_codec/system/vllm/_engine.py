@@ -26,7 +26,6 @@ from sqs_codec.system.hf import (
     weights_of,
 )
 from sqs_codec.system.session import Job
-from sqs_codec.system.session._job import check_job
 from sqs_codec.system.vllm._message import FAILED, SHORT, TASK, pack_job
 from sqs_codec.system.vllm._plugin import ARCHITECTURES, SERVER, VERSIONS, supported
 
@@ -121,7 +120,7 @@ class VllmEngine:
         if self._info is None:
             raise RuntimeError("the engine isn't open")
         because = "of what the model reads and max_memory has room for, the lower"
-        tokens = check_job(job, self._info.vocab_size, self._info.max_text, because)
+        tokens = job.check(self._info.vocab_size, self._info.max_text, because)
         answer = await self._ask(job, tokens)
         if answer == SHORT:
             answer = await self._ask(job, tokens, skip_cache=True)

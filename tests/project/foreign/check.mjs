@@ -2,7 +2,7 @@
 // has checked, file by file, and exits 1 at the first case that fails.
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
-import { Codec, Prior, Stream } from './decoder.mjs';
+import { Codec, Prior } from './decoder.mjs';
 
 const inEachCoding = (check) => (vector) => {
   const decode = ([coding, packet]) => check(codecOf({ ...vector, coding }), fromHex(packet), vector);
@@ -20,11 +20,12 @@ const CHECKS = {
     checkOne(codecOf(vector), fromHex(vector.packet), round, 'round');
     if (vector.sequence) checkSequence(codecOf(vector), vector.sequence, round.distributions);
   },
-  'streams.json': checkStream,
+  'sequences.json': ({ distributions, rows, packet, ...rest }) =>
+    checkSequence(codecOf({ ...rest, coding: 'entropy' }), packet, rows.map((i) => plain(distributions[i]))),
   'priors.json': checkPrior,
   'bad_priors.json': ({ prior, rule }) => expectRefusal(rule, () => priorOf(prior)),
   'malformed.json': ({ kind, rule, packet, ...rest }) =>
-    expectRefusal(rule, () => decodeAs(kind, codecOf(rest), fromHex(packet))),
+    expectRefusal(rule, () => codecOf(rest).decode(kind, fromHex(packet))),
 };
 
 /** Decodes a packet for a receiver with just room for it; one with less must refuse it. */
@@ -38,27 +39,10 @@ function checkOne(codec, bytes, expected, kind = 'distribution') {
 const checkSequence = (codec, packet, distributions) =>
   checkOne(codec, fromHex(packet), { distributions }, 'sequence');
 
-function checkStream(vector) {
-  const codec = codecOf({ ...vector, coding: 'entropy' });
-  const stream = new Stream(codec);
-  const all = vector.packets.flatMap(({ distributions }) => distributions);
-  checkSequence(codec, vector.sequence, all.map((j) => plain(vector.distributions[j])));
-  vector.packets.forEach(({ distributions, tokens, packet }, i) => {
-    const [head, ...round] = fromHex(packet);
-    for (let other = 1; (head !== 0 || i === 0) && other < 256; other++) {
-      if (other !== head) expectRefusal('HEAD', () => stream.decode([other, ...round]));
-    }
-    expectRefusal('TRAILING_BYTES', () => stream.decode([head, ...round, 0])); // and learns nothing
-    const read = stream.decode([head, ...round]);
-    assert.deepEqual(read, { distributions: distributions.map((j) => plain(vector.distributions[j])), tokens });
-  });
-}
-
 function checkPrior({ prior, distributions: known, packets, ...rest }) {
   const codec = codecOf({ ...rest, coding: 'entropy', prior: priorOf(prior) });
-  const stream = new Stream(codec);
   for (const { kind, rule, packet, distributions, tokens } of packets) {
-    const decode = () => (kind === 'stream' ? stream.decode(fromHex(packet)) : codec.decode(kind, fromHex(packet)));
+    const decode = () => codec.decode(kind, fromHex(packet));
     const drafted = distributions?.map((i) => plain(known[i]));
     if (rule) expectRefusal(rule, decode);
     else if (kind === 'distribution') checkOne(codec, fromHex(packet), drafted[0]);
@@ -70,7 +54,6 @@ function checkPrior({ prior, distributions: known, packets, ...rest }) {
 const priorOf = (base64) => new Prior([...Buffer.from(base64, 'base64')]);
 const codecOf = ({ vocab_size: vocabSize, ...rest }) => new Codec({ vocabSize, ...rest });
 const fromHex = (packet) => [...Buffer.from(packet, 'hex')];
-const decodeAs = (kind, codec, bytes) => (kind === 'stream' ? new Stream(codec).decode(bytes) : codec.decode(kind, bytes));
 const plain = (q) => ({ ids: q.token_ids, counts: q.counts });
 const expectRefusal = (rule, decode) => assert.throws(decode, { message: rule });
 const upTo = (n) => Array.from({ length: n }, (_, i) => i);

@@ -35,21 +35,6 @@ export class Codec {
   }
 }
 
-/** The receiving end of a stream of rounds, for an `entropy` codec. */
-export class Stream {
-  #memory = null; // before the first packet
-  constructor(codec) { this.codec = codec; }
-
-  decode([head, ...bytes]) {
-    refuseIf(head === undefined, 'TRUNCATED');
-    refuseIf(head !== 0 && head !== this.#memory?.head(), 'HEAD');
-    const packet = new EntropyPacket(this.codec, bytes, head === 0 ? new Memory() : this.#memory);
-    const round = packet.decode('round');
-    this.#memory = packet.memory;
-    return round;
-  }
-}
-
 /** What the kinds of packet are made of; how to read that is the coding's. */
 class Packet {
   constructor(codec) { this.codec = codec; }
@@ -215,10 +200,10 @@ function lastThat(holds, a, e) {
 }
 
 class EntropyPacket extends Packet {
-  constructor(codec, bytes, memory = new Memory()) {
+  constructor(codec, bytes) {
     super(codec);
     this.coder = new RangeDecoder(bytes);
-    this.memory = memory;
+    this.memory = new Memory();
     this.allowed = Math.min(LIMITS.roundSurvivors, codec.survivorLimit);
     this.ruleOfAllowed = codec.survivorLimit < LIMITS.roundSurvivors ? 'NO_SPACE' : 'ROUND_SUPPORT';
   }
@@ -447,13 +432,6 @@ class Memory {
       least *= 2;
     } while (weights.size > scalars.memory_tokens);
     return new Memory({ h: Math.min(this.h + 1, scalars.memory_most_seen), last: this.last, weights });
-  }
-
-  /** The head of a packet that needs this memory. */
-  head() {
-    const numbers = [this.h, this.last, ...this.ids, ...this.m];
-    const bytes = numbers.flatMap((number) => [0, 8, 16, 24].map((shift) => (number >> shift) & 255));
-    return 1 + (crc32(Uint8Array.from(bytes)) % 255);
   }
 
   /** R of the ids in class c. */

@@ -12,6 +12,7 @@ from sqs_codec import vocabulary_fingerprint
 from sqs_codec.system._base.tokens import common_length
 from sqs_codec.system.edge import (
     Draft,
+    DraftModel,
     Edge,
     FixedPlan,
     RefusalError,
@@ -25,7 +26,7 @@ from tests.system.serve.kit import GREEDY, VOCAB, Toy, greedy, toy_logits
 TOKENIZER = vocabulary_fingerprint({f"word{i}": i for i in range(VOCAB)})
 
 
-class ToyDraft:
+class ToyDraft(DraftModel):
     """A draft that is wrong now and then, and writes all rows to the same place."""
 
     vocab_size = VOCAB

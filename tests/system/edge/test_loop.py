@@ -16,6 +16,7 @@ from benchmarks.relay import Link as Like
 from benchmarks.world import MAX_MESSAGE, Cloud, World, WorldLink, ways
 from sqs_codec import Verdict
 from sqs_codec.system.edge import (
+    DraftModel,
     FixedPlan,
     Hints,
     Observation,
@@ -49,7 +50,7 @@ PLANS = {
 }
 
 
-class Toy:
+class Toy(DraftModel):
     """A model whose logits depend on the last two tokens."""
 
     def __init__(self, noise: float) -> None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 import sqs_codec as sqs
 from sqs_codec import Verdict
-from sqs_codec._codec.truncation import truncate
+from sqs_codec._codec import truncation
 from sqs_codec.system import session as judging
 from sqs_codec.system.session import Job, Sampling
 
@@ -31,12 +31,12 @@ from sqs_codec.system.hf import (  # noqa: E402
     Cloud,
     ModelError,
     _cloud,
-    _sampling,
     tokenizer_fingerprint,
 )
 from sqs_codec.system.hf._cloud import BLOCK  # noqa: E402
 from sqs_codec.system.hf._models import without_layers  # noqa: E402
-from sqs_codec.system.hf._sampling import truncated, verify_jobs  # noqa: E402
+from sqs_codec.system.hf._sampling import verify_jobs  # noqa: E402
+from sqs_codec.torch._tensors import truncated  # noqa: E402
 
 V = 50
 SEED = 11
@@ -478,7 +478,7 @@ def test_sampling_is_that_of_transformers(sampling: Sampling) -> None:
     model = tiny()
     warpers = model._get_logits_processor(config)
     wanted = warpers(torch.zeros(20, 1, dtype=torch.int64), rows).softmax(-1)
-    ours = truncated(rows, sampling) / options["temperature"]
+    ours = truncated(rows, **sampling.config()) / options["temperature"]
     assert torch.allclose(ours.softmax(-1), wanted, atol=1e-6)
     assert torch.equal(ours == -torch.inf, wanted == 0)
 
@@ -487,22 +487,21 @@ def test_ties_at_a_cut_are_those_that_numbers_are_drawn_by(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """In every type, for few and for many tokens left; sorted only where needed."""
-    monkeypatch.setattr(_sampling, "FIRST_LOOK", 8)
+    monkeypatch.setattr(truncation, "FIRST_LOOK", 8)
     rng = np.random.default_rng(SEED)
     for i in range(160):
         dtype = [torch.float16, torch.bfloat16, torch.float32, torch.float64][i % 4]
         logits = np.round(rng.normal(0, 6, (3, 200))) / 2
         logits[rng.random(logits.shape) < 0.1] = -np.inf
         rows = torch.from_numpy(logits).to(dtype)
-        sampling = Sampling(
-            float(rng.choice([1e-320, 0.7, 1.0, 9.0])),
+        temperature = float(rng.choice([1e-320, 0.7, 1.0, 9.0]))
+        cuts = (
             int(rng.choice([0, 1, 7, 60, 10**9])),
             float(rng.choice([0, 0.5, 0.9, 0.99, 1])),
             float(rng.choice([0, 0.05, 0.3, 1])),
         )
-        ours = truncated(rows, sampling).double().numpy()
-        for row, kept in zip(rows.double().numpy(), ours, strict=True):
-            assert np.array_equal(truncate(row, *sampling.config().values()), kept)
+        kept = truncation.truncate(rows.double().numpy(), temperature, *cuts)
+        assert np.array_equal(truncated(rows, temperature, *cuts).double(), kept)
 
 
 def test_jobs_with_keys_beside_jobs_with_draws(model: Any) -> None:

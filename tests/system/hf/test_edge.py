@@ -16,7 +16,7 @@ from transformers.generation import utils as generation
 
 import sqs_codec as sqs
 from sqs_codec.cli.demo.pair import Pair
-from sqs_codec.cli.generate import SMOLLM2
+from sqs_codec.cli.options import SMOLLM2_FINGERPRINT as SMOLLM2
 from sqs_codec.hf import SparseLogitsProcessor
 from sqs_codec.system import hf
 from sqs_codec.system.edge import FixedPlan
@@ -81,7 +81,7 @@ def test_transformers_draws_from_and_verifies_what_was_sent(
     keep: sqs.Keep, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     codec = sqs.Codec(VOCAB_SIZE, resolution=20)
-    processor = SparseLogitsProcessor(codec, keep, 0.7)
+    processor = SparseLogitsProcessor(codec, keep, temperature=0.7)
     rows = []
     inner = generation._speculative_sampling
 
@@ -108,7 +108,7 @@ def test_transformers_draws_from_and_verifies_what_was_sent(
 
 def test_greedy_text_is_the_targets_own_and_costs_few_bits() -> None:
     target, assistant = tiny(0), tiny(1, VOCAB_SIZE)
-    processor = SparseLogitsProcessor(sqs.Codec(VOCAB_SIZE), sqs.TopK(8), 0)
+    processor = SparseLogitsProcessor(sqs.Codec(VOCAB_SIZE), sqs.TopK(8), temperature=0)
     with processor.on(assistant):
         text = assisted(target, assistant, do_sample=False)
     plain = target.generate(
@@ -121,7 +121,7 @@ def test_greedy_text_is_the_targets_own_and_costs_few_bits() -> None:
 def test_a_rule_that_learns_forgets_what_was_void() -> None:
     codec = sqs.Codec(VOCAB_SIZE, resolution=20)
     keep = sqs.Conformal(alpha=0.3, eta=0.1)
-    processor = SparseLogitsProcessor(codec, keep, 1.0)
+    processor = SparseLogitsProcessor(codec, keep)
     states = {}
     row = torch.linspace(-1, 1, VOCAB_SIZE)[None]
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 import sqs_codec as sqs
 from sqs_codec import vocabulary_fingerprint
 from sqs_codec.cli.demo.pair import Pair
-from sqs_codec.cli.generate import SMOLLM2
+from sqs_codec.cli.options import SMOLLM2_FINGERPRINT as SMOLLM2
 from sqs_codec.system import llama_cpp
 from sqs_codec.system.hf import CachedModel, encode_prompt, tokenizer_fingerprint
 from sqs_codec.system.hf._models import _smollm2_gguf

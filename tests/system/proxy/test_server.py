@@ -19,8 +19,9 @@ from unittest.mock import Mock
 
 import pytest
 
+from sqs_codec.system.edge import EdgeMetrics
 from sqs_codec.system.proxy import make_app, make_server
-from sqs_codec.system.proxy._completer import Chunk, Completion, Figures
+from sqs_codec.system.proxy._completer import Chunk, Completion
 from sqs_codec.system.proxy._draft import GoneError, link
 from sqs_codec.system.proxy._errors import ApiError
 from tests.system.serve.kit import PATIENCE, certificate, wait_until
@@ -44,7 +45,7 @@ class Played:
 
     async def _play(self, answer: Completion) -> None:
         while not answer.gone.done():
-            answer.put(Chunk(self.text, "draft", Figures()))
+            answer.put(Chunk(self.text, "draft", EdgeMetrics()))
             await asyncio.sleep(0.01)
 
     async def close(self) -> None:
@@ -188,8 +189,8 @@ class Late(Played):
 
     async def _play(self, answer: Completion) -> None:
         await asyncio.sleep(1.2)
-        answer.put(Chunk(self.text, "draft", Figures()))
-        answer.put(Chunk("", "cloud", Figures(), "stop", 0, True))
+        answer.put(Chunk(self.text, "draft", EdgeMetrics()))
+        answer.put(Chunk("", "cloud", EdgeMetrics(), "stop", 0, True))
 
 
 def test_who_reads_slowly_gets_all(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from benchmarks import relay as relays
 from benchmarks.relay import Relay, StreamRelay
 from benchmarks.wire.certificates import issue
 from benchmarks.wire.echo import TOKEN, Server, running
-from sqs_codec.system.edge import FixedPlan, Step, _line, generate
+from sqs_codec.system.edge import DraftModel, FixedPlan, Step, _line, generate
 from sqs_codec.system.engine import BatchEngine, Engine
 from sqs_codec.system.serve import Service, connect, start_datagrams, start_grpc
 from sqs_codec.system.session import EdgeSession, Link, Sampling, Setting
@@ -28,7 +28,7 @@ BAD = relays.Link(trip=0.01, loss=0.2, duplicate=0.2, reorder=0.3, truncate=0.03
 PLANS = {"four": FixedPlan(4), "six": FixedPlan(6), "alone": FixedPlan(0)}
 
 
-class Draft:
+class Draft(DraftModel):
     """A draft model that is wrong now and then."""
 
     def logits(self, tokens: Sequence[int], last: int = 1) -> NDArray[np.float32]:

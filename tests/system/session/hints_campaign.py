@@ -22,7 +22,7 @@ from functools import partial
 import numpy as np
 
 import sqs_codec as sqs
-from sqs_codec.system.edge import FixedPlan, Hints, generate
+from sqs_codec.system.edge import DraftModel, FixedPlan, Hints, generate
 from sqs_codec.system.serve import connect
 from sqs_codec.system.serve._connect import Transport
 from sqs_codec.system.session import Link, LinkError, Sampling
@@ -39,7 +39,7 @@ from tests.system.serve.kit import (
 LENGTH = 24
 
 
-class Draft:
+class Draft(DraftModel):
     """A draft that is wrong now and then."""
 
     def logits(self, tokens: list[int]) -> np.ndarray:

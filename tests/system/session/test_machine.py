@@ -45,21 +45,37 @@ def act(world, r, name, *arguments):
         getattr(world, name)(*arguments)
 
 
-def play(seed, steps=300):
-    """Let a likely mixture of things happen, as links do them."""
+def play(seed, steps=300, *, reliable=False):
+    """Let a likely mixture of things happen, as links do them.
+
+    A reliable one loses, doubles and reorders nothing, and nothing is sent again.
+    """
     r = random.Random(seed)
     world = World(r.choice([0.0, 1.0]), max_message=512, stop=r.choice([(), (0,)]))
-    weights = [weight for weight, _ in ACTIONS.values()]
-    for name in r.choices([*ACTIONS], weights, k=steps):
-        act(world, r, name, *ACTIONS[name][1](r))
+    names = [name for name in ACTIONS if not reliable or name not in ("lose", "resend")]
+    weights = [ACTIONS[name][0] for name in names]
+    for name in r.choices(names, weights, k=steps):
+        arguments = ACTIONS[name][1](r)
+        if reliable and name.startswith("deliver"):
+            arguments = (0, False)
+        if reliable and name == "restart" and not world.idle():
+            continue  # a server forgets no session that it is at work on
+        if reliable and name == "reconnect":  # what was on its way is gone
+            world.up.clear()
+            world.down.clear()
+            if r.random() < 0.5:
+                world.restart()
+        act(world, r, name, *arguments)
         world.check()
     return world
 
 
+@pytest.mark.parametrize("reliable", [False, True])
 @pytest.mark.parametrize("seed", range(0, 100, 10))
-def test_likely_troubles(seed):
+def test_likely_troubles(seed, reliable):
+    """A reliable link needs no timer."""
     for n in range(seed, seed + 10):
-        play(n).settle()
+        play(n, reliable=reliable).settle(reliable=reliable)
 
 
 STEP = st.tuples(st.sampled_from([*ACTIONS]), st.integers(0, 999))
@@ -76,36 +92,6 @@ def test_anything_in_any_order(temperature, steps):
         act(world, r, name, *ACTIONS[name][1](r))
         world.check()
     world.settle()
-
-
-RELIABLE = {name: ACTIONS[name] for name in ACTIONS if name not in ("lose", "resend")}
-
-
-def run_reliable(seed, steps=300):
-    """Lose, double and reorder nothing, and never resend."""
-    r = random.Random(seed)
-    world = World(r.choice([0.0, 1.0]), max_message=512, stop=r.choice([(), (0,)]))
-    weights = [weight for weight, _ in RELIABLE.values()]
-    for name in r.choices([*RELIABLE], weights, k=steps):
-        arguments = RELIABLE[name][1](r)
-        if name.startswith("deliver"):
-            arguments = (0, False)
-        if name == "restart" and not world.idle():
-            continue  # a server forgets no session that it is at work on
-        if name == "reconnect":  # what was on its way is gone with the link
-            world.up.clear()
-            world.down.clear()
-            if r.random() < 0.5:
-                world.restart()
-        act(world, r, name, *arguments)
-        world.check()
-    world.settle(reliable=True)
-
-
-@pytest.mark.parametrize("seed", range(0, 100, 10))
-def test_a_reliable_link_needs_no_timer(seed):
-    for n in range(seed, seed + 10):
-        run_reliable(n)
 
 
 KINDS = {1: "HELLO WELCOME", 2: "CONTEXT", 3: "GENERATE TOKENS", 4: "END NEED"}

@@ -108,7 +108,7 @@ class GrpcLink:
             return None
         if message is not None:
             self.received += len(message)
-        elif self._over.is_set():
+        elif self._over.is_set() and self._incoming.empty():
             self._incoming.put(None)  # for the next call
             self._check()
             raise LinkError("the link is closed")

@@ -1,0 +1,284 @@
+"""What distributions cost, measured on logits of your own: as ``sqs bits`` does.
+
+* `measure`: bits and what they lose, for keep rules at resolutions, as a table
+* `recommend`, `pareto`: the settings that are worth their bits
+* `prior_saving`: what a prior of your drafts and texts saves
+
+Nothing is needed but NumPy.
+
+Examples
+--------
+>>> import numpy as np
+>>> import sqs_codec as sqs
+>>> from sqs_codec import bits
+>>> logits = np.random.default_rng(0).normal(0, 4, (50, 1000))  # of your draft model
+>>> for best in bits.recommend(bits.measure(logits, temperature=0.7), most_tv=0.05):
+...     print(best.keep, best.resolution, round(best.bits["entropy"]))
+TopK(k=16) 50 85
+Threshold(beta=0.002) 50 85
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+import sqs_codec as sqs
+from sqs_codec._base import checks
+
+__all__ = [
+    "CODINGS",
+    "RESOLUTIONS",
+    "RULES",
+    "Point",
+    "Saving",
+    "measure",
+    "pareto",
+    "prior_saving",
+    "recommend",
+]
+
+BETAS = (0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001, 5e-4, 2e-4, 1e-4)
+RULES = (*(sqs.TopK(1 << i) for i in range(9)), *map(sqs.Threshold, BETAS))
+RESOLUTIONS = (10, 16, 20, 30, 50, 70, 100, 150, 200, 300, 400, 700, 1000, 2000, 5000)
+CODINGS = ("bitpack", "enumerative", "entropy")
+
+HELD_OUT = 5
+"""The last of so many parts is held out to measure a prior."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """What one rule and resolution cost, means over all rows.
+
+    Attributes
+    ----------
+    keep : Keep
+        As it began: `Conformal` has learned from the rows since.
+    resolution : int
+    tokens : float
+        Tokens sent: those kept that have a count.
+    dropped_mass : float
+        Probability of the tokens not kept.
+    tv : float
+        Total variation between softmax(logits / temperature) and what is sent.
+    bits : mapping of str to float
+        By coding; infinite where the coding can't hold a support so large.
+    """
+
+    keep: sqs.Keep
+    resolution: int
+    tokens: float
+    dropped_mass: float
+    tv: float
+    bits: Mapping[str, float]
+
+
+def measure(
+    logits: ArrayLike,
+    rules: Iterable[sqs.Keep] = RULES,
+    resolutions: Iterable[int] = RESOLUTIONS,
+    *,
+    temperature: float = 1.0,
+    prior: sqs.Prior | None = None,
+    most_rows: int | None = None,
+) -> list[Point]:
+    """Measure each rule at each resolution, on logits of a draft model.
+
+    Parameters
+    ----------
+    logits : array_like of float16, float32 or float64 [N, V]
+        In the order of their text, of which `Conformal` learns. It may be mapped from
+        a file: one row is read at a time.
+    rules : iterable of Keep, optional
+    resolutions : iterable of int, optional
+        The presets are among the defaults.
+    temperature : float, optional
+        Of the distributions, above 0.
+    prior : Prior, optional
+        Of the coding ``"entropy"``.
+    most_rows : int, optional
+        Measure at most so many rows, evenly spaced.
+
+    Raises
+    ------
+    ValueError
+        A row is not what it must be, which the message names, or the prior is of
+        another vocabulary.
+
+    Examples
+    --------
+    >>> thin = sqs.preset("thin")
+    >>> logits = np.random.default_rng(0).normal(0, 4, (50, 1000))
+    >>> (point,) = measure(logits, [thin.keep()], [thin.resolution])
+    >>> print(f"{point.bits['entropy']:.1f} bits, total variation {point.tv:.3f}")
+    68.1 bits, total variation 0.192
+    """
+    temperature = checks.finite("temperature", temperature, 1e-3, math.inf)
+    logits = np.asanyarray(logits)
+    if logits.ndim != 2 or not len(logits):
+        raise ValueError(f"logits must have shape [N, V], got {list(logits.shape)}")
+    total, vocab_size = logits.shape
+    most = total if most_rows is None else checks.in_range("most_rows", most_rows, 1)
+    chosen = np.linspace(0, total - 1, min(total, most)).round().astype(int)
+    resolutions = [*resolutions]
+    settings = [(keep, resolution) for keep in rules for resolution in resolutions]
+    codecs = {
+        resolution: [
+            sqs.Codec(vocab_size, resolution, c, prior if c == "entropy" else None)
+            for c in CODINGS
+        ]
+        for resolution in resolutions
+    }
+    learning = [copy.copy(keep) for keep, _ in settings]
+    sums = np.zeros((len(settings), 3 + len(CODINGS)))
+    for i in chosen:
+        row = np.array(logits[i], logits.dtype.newbyteorder("="))
+        probs = _softmax(row, temperature)
+        for means, keep, (_, resolution) in zip(sums, learning, settings, strict=True):
+            same = codecs[resolution]
+            try:
+                q = same[0].quantize(row, keep, temperature=temperature)
+            except ValueError as error:
+                raise ValueError(f"row {i}: {error}") from error
+            dropped = q.dropped_mass or 0.0
+            keep.update(dropped)
+            lost = np.maximum(0.0, q.probs - probs[q.token_ids]).sum()
+            n = len(q.token_ids)
+            spent = [c.bits(q) if n <= c.max_survivors else math.inf for c in same]
+            means += [n, dropped, lost, *spent]
+    points = []
+    for setting, means in zip(settings, sums / len(chosen), strict=True):
+        tokens, dropped, lost, *spent = means.tolist()
+        by_coding = dict(zip(CODINGS, spent, strict=True))
+        points.append(Point(*setting, tokens, dropped, lost, by_coding))
+    return points
+
+
+def _softmax(row: NDArray[np.floating], temperature: float) -> NDArray[np.float64]:
+    # Of a row that quantization refuses it may be anything.
+    with np.errstate(over="ignore", invalid="ignore"):
+        x = row.astype(np.float64)
+        weights = np.exp((x - x.max()) / temperature)
+        return np.asarray(weights / weights.sum())
+
+
+def recommend(points: Iterable[Point], most_tv: float = 0.05) -> list[Point]:
+    """Return each kind of rule's point of fewest bits, in the entropy coding.
+
+    Of those whose mean total variation is up to `most_tv`; of a kind that has none,
+    none.
+
+    Examples
+    --------
+    >>> logits = np.random.default_rng(0).normal(0, 4, (50, 1000))
+    >>> points = measure(logits, [sqs.TopK(4), sqs.TopK(64)], [100, 200, 400])
+    >>> [(point.keep, point.resolution) for point in recommend(points, 0.05)]
+    [(TopK(k=64), 400)]
+    """
+    best: dict[type, Point] = {}
+    for point in points:
+        known = best.get(type(point.keep))
+        if point.tv <= most_tv and (known is None or _cost(point) < _cost(known)):
+            best[type(point.keep)] = point
+    return [*best.values()]
+
+
+def _cost(point: Point) -> tuple[float, float]:
+    return point.bits["entropy"], point.tv
+
+
+def pareto(bits: Iterable[float], loss: Iterable[float]) -> NDArray[np.int64]:
+    """Which points are such that none has both fewer bits and less loss.
+
+    Parameters
+    ----------
+    bits, loss : iterable of float [N]
+        Points with infinite bits are left out.
+
+    Returns
+    -------
+    ndarray of int64 [n]
+        Which of the N, by ascending loss and hence descending bits. It is the plain
+        front: points above its lower convex hull stay.
+
+    Examples
+    --------
+    >>> pareto(bits=[10, 20, 20, 40, 50], loss=[0.5, 0.4, 0.3, 0.1, 0.2]).tolist()
+    [3, 2, 0]
+    """
+    spent, lost = np.fromiter(bits, np.float64), np.fromiter(loss, np.float64)
+    front: list[int] = []
+    for index in np.lexsort((lost, spent)):
+        if math.isfinite(spent[index]) and (not front or lost[index] < lost[front[-1]]):
+            front.append(int(index))
+    return np.asarray(front[::-1], np.int64)
+
+
+class Saving(NamedTuple):
+    """Mean bits of one distribution, or token, of so many that are held out."""
+
+    held_out: int
+    without: float
+    with_prior: float
+
+
+def prior_saving(
+    vocab_size: int,
+    drafts: Sequence[Sequence[sqs.SparseDistribution]] = (),
+    texts: Sequence[NDArray[np.integer]] = (),
+    classes: int | None = None,
+) -> Saving | None:
+    """Say what a prior saves on the last fifth of each part, fitted to the others.
+
+    Parameters
+    ----------
+    vocab_size : int
+    drafts : sequence of sequence of SparseDistribution, optional
+        What a draft model gave, each part in the order of its text; of one resolution.
+    texts : sequence of array of int, optional
+        Ids of tokens. They are held out, too, but measured only where no draft is: each
+        by itself, as the one token of a distribution.
+    classes : int, optional
+        As `Prior.fit` takes it.
+
+    Returns
+    -------
+    Saving or None
+        None where no part has five.
+
+    Examples
+    --------
+    >>> text = np.random.default_rng(0).integers(500, 550, 1000)
+    >>> saving = prior_saving(1000, texts=[text])
+    >>> saving.held_out, round(saving.without, 1), round(saving.with_prior, 1)
+    (200, 11.0, 6.3)
+    """
+    rows = [q for part in drafts for q in _split(part)[1]]
+    numbers = np.ones(len(rows), int)
+    tokens = np.concatenate([np.empty(0, int), *(_split(part)[1] for part in texts)])
+    if not rows:
+        ids, numbers = np.unique(tokens, return_counts=True)
+        # Of resolution 1, so that counts take nothing.
+        rows = [sqs.SparseDistribution([i], [1], vocab_size) for i in ids.tolist()]
+    if not rows:
+        return None
+    known = [_split(part)[0] for part in texts]
+    counts = np.bincount(np.concatenate(known), minlength=vocab_size) if texts else None
+    fitted = [q for part in drafts for q in _split(part)[0]]
+    prior = sqs.Prior.fit(fitted, counts, classes=classes)
+    codecs = (sqs.Codec(vocab_size, rows[0].resolution, prior=p) for p in (None, prior))
+    means = (np.average([c.bits(q) for q in rows], weights=numbers) for c in codecs)
+    return Saving(int(numbers.sum()), *map(float, means))
+
+
+def _split(part: Any) -> tuple[Any, Any]:
+    """Return what a prior is fitted to, and what is held out."""
+    end = len(part) - len(part) // HELD_OUT
+    return part[:end], part[end:]

@@ -1,0 +1,215 @@
+"""What the commands share that draft with a server."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+import sqs_codec as sqs
+from sqs_codec._base.words import shown
+from sqs_codec.cli import options
+from sqs_codec.system._base.hub import lacks_folder
+from sqs_codec.system.edge import MODES
+
+if TYPE_CHECKING:
+    from sqs_codec.system.edge import Draft, TextDraft
+    from sqs_codec.system.session import Link, Sampling, Setting
+
+MODULES = {"grpc": "grpc", "datagram": "OpenSSL"}
+"""What a transport needs."""
+
+
+def add_mode(add: options.Add) -> None:
+    """Add the options that say what a planner may choose from, and by what."""
+    add(
+        "--mode",
+        choices=["auto", *MODES],
+        default="auto",
+        help="how the text comes (default: the planner chooses)",
+    )
+    add(
+        "--prefer",
+        choices=["speed", "bytes"],
+        default="speed",
+        help="what the planner chooses by, in mode auto (default: %(default)s)",
+    )
+
+
+def add_model(add: options.Add) -> None:
+    """Add the options of the draft model."""
+    add(
+        "--draft",
+        metavar="MODEL",
+        help="a Hugging Face model, by directory or name, or a file that ends in .gguf",
+    )
+    add(
+        "--drop-layers",
+        type=options.number(int, 0, 4),
+        metavar="N",
+        help=f"how many layers SmolLM2 drafts without, 0 to 4 (default: "
+        f"{options.DROP_LAYERS})",
+    )
+    options.add_loading(add)
+    add(
+        "--threads",
+        type=options.number(int, 1),
+        metavar="N",
+        help="threads of the draft model (default: 1; with a GGUF file, half of the "
+        "cores)",
+    )
+
+
+def add_server(add: options.Add) -> None:
+    """Add the options that say where the cloud is."""
+    add("--server", required=True, metavar="HOST:PORT", help="where sqs serve listens")
+    add(
+        "--transport",
+        choices=list(MODULES),
+        default="grpc",
+        help="datagrams cost fewer bytes, but not every network lets them through "
+        "(default: %(default)s)",
+    )
+    add(
+        "--cert",
+        metavar="FILE",
+        help="certificates to trust, PEM: the server's own or its issuer's (default: "
+        "those of well-known authorities)",
+    )
+    add(
+        "--token",
+        default=os.environ.get("SQS_TOKEN"),
+        help="what the server knows its clients by (default: $SQS_TOKEN, which other "
+        "users of this machine can't see)",
+    )
+    add("--insecure", action="store_true", help="plain text, within this machine only")
+
+
+def carry_out(
+    args: argparse.Namespace,
+    work: Callable[[argparse.Namespace], object],
+    *,
+    modules: Sequence[str] = (),
+    extra: str = "",
+) -> int:
+    """Check what a command needs to draft with a server, do it, return the status."""
+    if args.insecure and args.cert:
+        args.usage_error("--insecure goes without --cert")
+    if args.draft and args.drop_layers is not None:
+        args.usage_error("--drop-layers is for SmolLM2, not for --draft")
+    if is_gguf(args.draft) and (found := options.given(args, *options.LOADING)):
+        args.usage_error(
+            f"--{next(iter(found))} is for models of transformers: llama.cpp runs a "
+            f"file in its own types, on the device that it was built for"
+        )
+    if not _has_packages(args, modules, extra):
+        return 1
+
+    # gRPC would write on its own what the errors say in better words.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    options.log_warnings(args.called)
+    try:
+        _check_files(args)
+        work(args)
+    # A refusal is a RuntimeError, and so is what llama.cpp's package and torch raise.
+    except (ImportError, RuntimeError) as error:
+        raise ValueError(str(error)) from error
+    return 0
+
+
+def is_gguf(draft: str | None) -> bool:
+    """Whether llama.cpp runs a draft model."""
+    return draft is not None and draft.endswith(".gguf")
+
+
+def _has_packages(args: argparse.Namespace, more: Sequence[str], extra: str) -> bool:
+    """Say whether all that is needed can be imported; explain it if it can't."""
+    needed, own = [MODULES[args.transport], *more], "serve"
+    if is_gguf(args.draft):
+        own = "llama-cpp"
+        needed += ["llama_cpp"]
+    else:
+        needed += options.HF_MODULES
+        if args.draft:
+            own = "serve,hf"
+        else:
+            needed += options.SMOLLM2_MODULES
+    command = args.called.removeprefix("sqs ")
+    return options.has_packages(command, needed, extra=",".join([own, *extra.split()]))
+
+
+def _check_files(args: argparse.Namespace) -> None:
+    """Refuse what can be known to be wrong before it takes the time to load a model."""
+    options.find_prior(args.prior)
+    if is_gguf(args.draft):
+        import_module("sqs_codec.system.llama_cpp")  # or it says what it lacks
+    elif args.draft and lacks_folder(args.draft):
+        raise ValueError(f"cannot load {args.draft}: there is no such directory")
+
+
+def modes(args: argparse.Namespace) -> Sequence[str]:
+    """Return the modes that a planner may choose from."""
+    return MODES if args.mode == "auto" else [args.mode]
+
+
+def load(args: argparse.Namespace, longest: int) -> TextDraft:
+    """Load the draft model, one of llama.cpp with memory for so many tokens."""
+    if sys.stderr.isatty():
+        print(f"Loading {shown(args.draft or 'SmolLM2')} to draft ...", file=sys.stderr)
+    if is_gguf(args.draft):
+        from sqs_codec.system import llama_cpp
+
+        return llama_cpp.Draft(args.draft, n_ctx=longest, threads=args.threads)
+    from sqs_codec.system.hf import Draft, load_model
+
+    dropped = options.DROP_LAYERS if args.drop_layers is None else args.drop_layers
+    loading = {"device": "auto", "dtype": "auto"}
+    loading |= options.given(args, *options.LOADING)
+    import torch  # after hf, which says how its threads wait
+
+    # A step of a small model is too short to share.
+    torch.set_num_threads(args.threads or 1)
+    model = load_model(args.draft, drop_layers=dropped, **loading)
+    print(f"Drafting with {shown(model.summary)} {model.placement}", file=sys.stderr)
+    return Draft(model.model, model.tokenizer)
+
+
+def settings(args: argparse.Namespace, draft: Draft) -> list[Setting]:
+    """Return the one that was asked for, or those that the planner may choose from."""
+    from sqs_codec.system.edge import default_settings
+    from sqs_codec.system.session import Setting
+
+    prior = options.find_prior(args.prior, draft.fingerprint)
+    codec = sqs.Codec(draft.vocab_size, prior=prior)
+    if args.kept is not None:
+        return [Setting(codec, sqs.TopK(args.kept))]
+    if args.alpha is not None:
+        return [Setting(codec, sqs.Conformal(alpha=args.alpha))]
+    return default_settings(draft.vocab_size, prior)
+
+
+def sampling(args: argparse.Namespace, draft: TextDraft) -> Sampling:
+    """Return how texts are drawn: by the options, by the draft's files, by default."""
+    from sqs_codec.system.session import Sampling
+
+    own = dict(draft.sampling)
+    # Files leave out what is 1.
+    default = {"temperature": 1.0 if own else options.TEMPERATURE}
+    given = options.given(args, "temperature", "top_k", "top_p", "min_p")
+    return Sampling(**default | own | given)
+
+
+def connect(args: argparse.Namespace) -> Link:
+    """Make a link to the server."""
+    from sqs_codec.system.serve import connect
+
+    return connect(
+        args.server,
+        transport=args.transport,
+        cert=args.cert,
+        token=args.token,
+        insecure=args.insecure,
+    )

@@ -1,0 +1,99 @@
+"""Each program of benchmarks/ in miniature: ``make bench-test`` runs this file.
+
+A program is a module that can be run, but for those that make files of the tree.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import runpy
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+from unittest import mock
+
+import gguf
+import pytest
+
+from benchmarks.experiments import run
+
+ROOT = Path(__file__).parents[2]
+
+ARGUMENTS = {
+    "benchmarks.distill": ["bytes students --quick"],
+    "benchmarks.engines": ["equal --quick", "speed --quick", "overhead --quick"],
+    "benchmarks.experiments": ["all --quick"],
+    "benchmarks.rate.worst_sets": ["60 4", "400 4 --quick"],
+    "benchmarks.speed.instructions": [""],  # in seconds as it is
+}
+"""Those that ``--quick`` isn't enough for."""
+
+FIRST = ("experiments", "distill", "speed ", "planner", "engines equal")
+"""What takes longest comes first, so that all cores are done at about the same time."""
+
+
+def commands() -> Iterator[str]:
+    """Yield each program and its arguments."""
+    for path in sorted((ROOT / "benchmarks").rglob("*.py")):
+        makes = path.stem.startswith(("make_", "fit_"))
+        if not makes and 'if __name__ == "__main__"' in path.read_text("utf-8"):
+            name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+            name = name.removesuffix(".__main__")
+            for given in ARGUMENTS.get(name, ["--quick"]):
+                yield f"{name} {given}".strip()
+
+
+def needs(name: str) -> str | None:
+    """Say what a program lacks here."""
+    if name.endswith("instructions") and not shutil.which("valgrind"):
+        return "needs valgrind"
+    if name.endswith("wire") and os.geteuid():
+        return "needs a raw socket, so root"
+    return None
+
+
+def rank(command: str) -> int:
+    """Return how early a program begins."""
+    found = (i for i, part in enumerate(FIRST) if part in command)
+    return next(found, len(FIRST))
+
+
+@pytest.fixture(autouse=True)
+def _few_loads() -> Iterator[None]:
+    """Load models fast, and once for all experiments.
+
+    What transformers asks gguf for again and again takes longer than all else.
+    """
+    names = "GGUFReader", "get_tensor_name_map"
+    asked = mock.patch.dict(vars(gguf), {n: cache(getattr(gguf, n)) for n in names})
+    one_process = mock.patch.object(run, "_pool", return_value=ThreadPoolExecutor(1))
+    with asked, one_process:
+        yield
+
+
+@pytest.mark.parametrize("command", sorted(commands(), key=rank))
+def test_a_program_ends_well_and_prints_figures(
+    command: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    name, *arguments = command.split()
+    if name.endswith("draft_steps"):
+        pytest.importorskip("llama_cpp")
+    if lacking := needs(name):
+        pytest.skip(lacking)
+    monkeypatch.chdir(tmp_path)  # where results are kept
+    monkeypatch.setattr("sys.argv", [name, *arguments])
+    status = None
+    try:
+        runpy.run_module(name, run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        status = end.code
+    printed, complaints = capsys.readouterr()
+    assert not status, complaints
+    assert len(re.findall(r"^.*\d.*$", printed, re.MULTILINE)) >= 3, printed
+    assert "…" not in printed  # the tables fit their lines

@@ -1,0 +1,73 @@
+"""`sqs_codec.bits` from Python; tests/cli/test_bits.py computes its figures anew."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+
+import numpy as np
+import pytest
+
+import sqs_codec as sqs
+from sqs_codec import bits
+
+
+def test_pareto_front_is_what_nothing_beats() -> None:
+    rng = np.random.default_rng(2)
+    spent, loss = rng.integers(1, 20, 60).astype(float), rng.integers(0, 20, 60) / 20
+    spent[7] = math.inf
+    front = bits.pareto(spent, loss)
+    for i in range(60):
+        beaten = np.any(
+            (spent <= spent[i])
+            & (loss <= loss[i])
+            & ((spent < spent[i]) | (loss < loss[i]))
+        )
+        on_front = np.any((spent[front] == spent[i]) & (loss[front] == loss[i]))
+        assert on_front == (not beaten and math.isfinite(spent[i]))
+
+
+def test_settings_and_rows_are_those_asked_for() -> None:
+    logits = np.random.default_rng(3).normal(0, 3, (9, 60))
+    steered = sqs.Conformal(alpha=0.2, eta=0.5, beta=0.01)
+    rules = (rule for rule in (steered, sqs.MinP(0.1)))
+    low, high, *others = bits.measure(logits, rules, iter((5, 50)), most_rows=3)
+    assert [(p.keep, p.resolution) for p in others] == [
+        (sqs.MinP(0.1), 5),
+        (sqs.MinP(0.1), 50),
+    ]
+    # It learns in the order of the rows, anew at each resolution, and from a copy.
+    assert low.dropped_mass == high.dropped_mass > 0
+    assert steered.threshold == 0.01
+    (same,) = bits.measure(logits[[0, 4, 8]], [steered], [50])
+    assert same == dataclasses.replace(high, keep=same.keep)
+
+
+def test_what_cannot_be_measured_is_said() -> None:
+    for logits, options, said in (
+        (np.zeros(9), {}, "logits must have shape [N, V], got [9]"),
+        (np.zeros((0, 9)), {}, "logits must have shape [N, V], got [0, 9]"),
+        (np.zeros((2, 9)), {"temperature": 0.0}, "temperature must be finite and"),
+        (np.zeros((2, 9)), {"most_rows": 0}, "most_rows must be"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(said)):
+            bits.measure(logits, **options)  # type: ignore[arg-type]  # of several types
+
+
+def test_a_prior_is_measured_on_what_it_was_not_fitted_to() -> None:
+    rng, codec = np.random.default_rng(4), sqs.Codec(400, 50)
+    logits = rng.normal(np.arange(400) % 9, 2, (43, 400))
+    rows = [codec.quantize(row, sqs.TopK(9)) for row in logits]
+    drafts = rows[:40], rows[40:]
+    text = rng.integers(300, 400, 500)
+    saving = bits.prior_saving(400, drafts, [text], classes=2)
+    assert saving is not None
+    fitted, held = rows[:32] + rows[40:], rows[32:40]
+    counts = np.bincount(text[:400], minlength=400)
+    prior = sqs.Prior.fit(fitted, counts, classes=2)
+    for mean, known in ((saving.without, None), (saving.with_prior, prior)):
+        asked = sqs.Codec(400, 50, prior=known)
+        assert mean == np.mean([asked.bits(q) for q in held])
+    assert saving.held_out == 8
+    assert bits.prior_saving(400, [drafts[1]], [text[:4]]) is None
