@@ -28,10 +28,11 @@ quick: $(VENV)/core ## test the codec, without torch, models, sockets and compil
 test: $(VENV)/core ## run all tests
 	$(PYTEST)
 
-# What rests on the floats of torch and of models. What rests on NumPy's is quick.
+# What rests on the floats of NumPy, torch and models.
 FLOATS := tests/torch tests/cli/test_bits.py tests/system/hf/test_cloud.py \
+    tests/test_theory.py $(addprefix tests/codec/test_, gumbel.py quantize.py verify.py) \
     $(addprefix tests/benchmarks/test_, \
-        distill.py experiments_replay.py experiments_rules.py)
+        distill.py experiments_replay.py experiments_rules.py lattices.py)
 
 bench-test: $(VENV)/core ## run each program of benchmarks/ in miniature
 	$(BIN)/python -m pytest -rs -n 2 --dist worksteal tests/benchmarks/quick.py
@@ -40,7 +41,7 @@ test-floats: $(VENV)/core
 	$(PYTEST) $(FLOATS)
 
 test-disguised: $(VENV)/core ## run all tests as if elsewhere, on busy cores; QUICK=1 for some
-	$(BIN)/python -m tests.project.disguise $(MAKE) $(if $(QUICK),quick test-floats,test)
+	$(BIN)/python -m tests.project.disguise $(MAKE) $(if $(QUICK),test-floats,test)
 
 # With SMOKE=1 those that show that an engine can be used at all.
 ENGINE_TESTS := -rs $(if $(SMOKE),-m smoke)

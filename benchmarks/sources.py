@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -210,7 +211,8 @@ def from_prompts(
     """
     from sqs_codec.system.hf import CachedModel
 
-    models = [CachedModel(m, pair.vocab_size) for m in (pair.draft, pair.target)]
+    size = pair.vocab_size
+    models = [partial(CachedModel, m, size) for m in (pair.draft, pair.target)]
     rng = np.random.default_rng(seed)
     encoded = [pair.encode(prompt) for prompt in prompts]
     answers = [answer(models[1], pair, prompt, positions, rng) for prompt in encoded]
@@ -218,13 +220,13 @@ def from_prompts(
     return Source(
         f"{pair.summary}; {len(prompts)} prompts of {name}, answered by the target "
         f"at temperature {TEXT_TEMPERATURE}",
-        pair.vocab_size,
+        size,
         tuple(Session(d, t, len(d)) for d, t in zip(draft, target, strict=True)),
     )
 
 
 def answer(
-    target: CachedModel,
+    make: Callable[[], CachedModel],
     pair: Pair,
     prompt: list[int],
     positions: int,
@@ -233,8 +235,7 @@ def answer(
     """Sample the target's answer, its stop token included."""
     from sqs_codec.cli.demo.count import softmax
 
-    text = list(prompt)
-    target.rollback(0)
+    target, text = make(), list(prompt)
     while len(text) < len(prompt) + positions:
         probs = softmax(target.logits(text)[0], TEXT_TEMPERATURE)
         text.append(int(rng.choice(probs.size, p=probs)))
@@ -244,12 +245,13 @@ def answer(
 
 
 def read(
-    model: CachedModel, prompts: list[list[int]], answers: list[list[int]]
+    make: Callable[[], CachedModel],
+    prompts: list[list[int]],
+    answers: list[list[int]],
 ) -> Iterator[NDArray[np.float32]]:
     """Logits of every position of each answer, [n, V]."""
     for prompt, tokens in zip(prompts, answers, strict=True):
-        model.rollback(0)
-        yield model.logits(prompt + tokens[:-1], last=len(tokens))
+        yield make().logits(prompt + tokens[:-1], last=len(tokens))
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -139,7 +139,7 @@ def build(platform: Platform, sdist: Path, out: Path) -> Path:
         *("--outdir", work, "."),
         cwd=source,
         CC=cc,
-        CFLAGS=f"-g0 {platform.family.compiling}",
+        CFLAGS=platform.family.compiling,
         LDSHARED=f"{cc} -shared -s {linking}",
         _PYTHON_HOST_PLATFORM=platform.host,
     )

@@ -4,6 +4,7 @@
  */
 #include "bits.h"
 #include "entropy/packet.h"
+#include "entropy/prior.h"
 #include "codec.h"
 #include "quantize/quantize.h"
 #include "rank/fields.h"
@@ -13,6 +14,26 @@
 static bool is_entropy(const sqs_codec *codec)
 {
     return codec->coding == SQS_ENTROPY;
+}
+
+static bool takes_prior(const sqs_codec *codec, const sqs_prior *prior)
+{
+    return prior == NULL || (codec->coding == SQS_ENTROPY &&
+                             prior->vocab_size == codec->vocab_size);
+}
+
+sqs_status sqs_check_codec(const sqs_codec *codec)
+{
+    bool ok =
+        codec->vocab_size >= SQS_MIN_VOCAB &&
+        codec->vocab_size <= SQS_MAX_VOCAB && codec->resolution >= 1 &&
+        codec->resolution <= SQS_MAX_RESOLUTION &&
+        (codec->coding == SQS_BITPACK || codec->coding == SQS_ENUMERATIVE ||
+         codec->coding == SQS_ENTROPY) &&
+        takes_prior(codec, codec->prior) &&
+        codec->isa <= SQS_NEON && /* where enums are short, too */
+        sqs_find_isa(codec->isa) != SQS_ISA_BEST;
+    return ok ? SQS_OK : SQS_BAD_CODEC;
 }
 
 /* Rows to distributions. */
@@ -31,7 +52,7 @@ size_t sqs_quantize_scratch(const sqs_codec *codec)
 }
 
 static sqs_status quantize_rows(sqs_quantizer *q, const sqs_rows *rows,
-                                sqs_quantized *to)
+                                sqs_sparse_room *to)
 {
     sqs_outcome out = {.ids = to->token_ids, .counts = to->counts};
     while (to->done < rows->n) {
@@ -49,7 +70,7 @@ static sqs_status quantize_rows(sqs_quantizer *q, const sqs_rows *rows,
 
 sqs_status sqs_quantize_logits(const sqs_codec *codec, const sqs_rows *logits,
                                double temperature, const sqs_keep *keep,
-                               void *scratch, sqs_quantized *to)
+                               void *scratch, sqs_sparse_room *to)
 {
     to->done = 0;
     sqs_status status = check_rows(logits, temperature, keep);
@@ -62,7 +83,7 @@ sqs_status sqs_quantize_logits(const sqs_codec *codec, const sqs_rows *logits,
 
 sqs_status sqs_quantize_probs(const sqs_codec *codec, const sqs_rows *probs,
                               const sqs_keep *keep, void *scratch,
-                              sqs_quantized *to)
+                              sqs_sparse_room *to)
 {
     to->done = 0;
     sqs_status status = check_rows(probs, 1, keep);
@@ -105,7 +126,8 @@ sqs_status sqs_encode_logits(const sqs_codec *codec, const sqs_rows *logits,
         return status;
     sqs_quantizer q =
         sqs_make_quantizer(codec, logits, false, temperature, keep, scratch);
-    uint32_t *ids = q.counts + codec->vocab_size;
+    uint32_t *ids =
+        (uint32_t *)(void *)((char *)scratch + sqs_quantize_scratch(codec));
     sqs_outcome out = {ids, ids + sqs_max_survivors(codec), 0, NULL};
     while (to->done < logits->n) {
         size_t *size = &to->sizes[to->done];
@@ -176,7 +198,7 @@ sqs_status sqs_encode(const sqs_codec *codec, const uint32_t *token_ids,
 }
 
 sqs_status sqs_decode(const sqs_codec *codec, const uint8_t *packet,
-                      size_t size, size_t most, uint32_t *token_ids,
+                      size_t size, uint32_t most, uint32_t *token_ids,
                       uint32_t *counts, uint32_t *survivors)
 {
     return is_entropy(codec) ? sqs_entropy_decode(codec, packet, size, most,
@@ -185,7 +207,7 @@ sqs_status sqs_decode(const sqs_codec *codec, const uint8_t *packet,
                                                  token_ids, counts, survivors);
 }
 
-sqs_status sqs_encode_all(const sqs_codec *codec, const sqs_round *rows,
+sqs_status sqs_encode_all(const sqs_codec *codec, const sqs_sparse_rows *rows,
                           sqs_packets *to)
 {
     const uint32_t *ids = rows->token_ids, *counts = rows->counts;
@@ -205,8 +227,8 @@ sqs_status sqs_encode_all(const sqs_codec *codec, const sqs_round *rows,
 }
 
 sqs_status sqs_decode_all(const sqs_codec *codec, const uint8_t *packets,
-                          const size_t *sizes, uint32_t n, size_t most,
-                          sqs_quantized *to)
+                          const size_t *sizes, uint32_t n, uint32_t most,
+                          sqs_sparse_room *to)
 {
     uint32_t *ids = to->token_ids, *counts = to->counts;
     for (to->done = 0; to->done < n; to->done++) {
@@ -226,7 +248,8 @@ sqs_status sqs_decode_all(const sqs_codec *codec, const uint8_t *packets,
 /* Rounds. */
 
 /* Checks a round or, as they are without positions, a sequence. */
-static sqs_status check_round(const sqs_codec *codec, const sqs_round *round,
+static sqs_status check_round(const sqs_codec *codec,
+                              const sqs_sparse_rows *round,
                               const uint32_t *positions, uint32_t longest)
 {
     const uint32_t *ids = round->token_ids, *counts = round->counts;
@@ -248,15 +271,16 @@ static sqs_status check_round(const sqs_codec *codec, const sqs_round *round,
 }
 
 size_t sqs_encode_round_bound(const sqs_codec *codec, uint32_t length,
-                              size_t survivors)
+                              uint32_t survivors)
 {
     return is_entropy(codec)
                ? sqs_entropy_bound(length, survivors)
                : sqs_fields_round_bound(codec, length, survivors);
 }
 
-sqs_status sqs_encode_round(const sqs_codec *codec, const sqs_round *round,
-                            uint8_t *packet, size_t capacity, size_t *size)
+sqs_status sqs_encode_round(const sqs_codec *codec,
+                            const sqs_sparse_rows *round, uint8_t *packet,
+                            size_t capacity, size_t *size)
 {
     sqs_status status =
         check_round(codec, round, round->positions, SQS_MAX_ROUND);
@@ -267,16 +291,16 @@ sqs_status sqs_encode_round(const sqs_codec *codec, const sqs_round *round,
                : sqs_fields_encode_round(codec, round, packet, capacity, size);
 }
 
-size_t sqs_decode_round_bound(const sqs_codec *codec, size_t size)
+uint32_t sqs_max_round_survivors(const sqs_codec *codec, size_t size)
 {
     if (!is_entropy(codec))
         return sqs_fields_most(codec, size);
-    size_t most = (size_t)SQS_MAX_ROUND * sqs_max_survivors(codec);
-    return most < SQS_MAX_ENTROPY_SURVIVORS ? most : SQS_MAX_ENTROPY_SURVIVORS;
+    return sqs_lesser(SQS_MAX_ROUND * sqs_max_survivors(codec),
+                      SQS_MAX_ENTROPY_SURVIVORS);
 }
 
 sqs_status sqs_decode_round(const sqs_codec *codec, const uint8_t *packet,
-                            size_t size, size_t most, sqs_decoded *to)
+                            size_t size, uint32_t most, sqs_sparse_room *to)
 {
     return is_entropy(codec)
                ? sqs_entropy_decode_round(codec, packet, size, most, to)
@@ -285,14 +309,14 @@ sqs_status sqs_decode_round(const sqs_codec *codec, const uint8_t *packet,
 
 /* Sequences. */
 
-size_t sqs_encode_sequence_bound(uint32_t length, size_t survivors)
+size_t sqs_encode_sequence_bound(uint32_t length, uint32_t survivors)
 {
     return sqs_entropy_bound(length, survivors);
 }
 
 sqs_status sqs_encode_sequence(const sqs_codec *codec,
-                               const sqs_round *sequence, uint8_t *packet,
-                               size_t capacity, size_t *size)
+                               const sqs_sparse_rows *sequence,
+                               uint8_t *packet, size_t capacity, size_t *size)
 {
     if (!is_entropy(codec))
         return SQS_BAD_CODEC;
@@ -304,7 +328,7 @@ sqs_status sqs_encode_sequence(const sqs_codec *codec,
 }
 
 sqs_status sqs_decode_sequence(const sqs_codec *codec, const uint8_t *packet,
-                               size_t size, size_t most, sqs_decoded *to)
+                               size_t size, uint32_t most, sqs_sparse_room *to)
 {
     return is_entropy(codec)
                ? sqs_entropy_decode_sequence(codec, packet, size, most, to)

@@ -281,16 +281,17 @@ static sqs_status draw(race *r, double temperature)
     return r->best.n > 0 ? SQS_OK : SQS_ALL_MASKED;
 }
 
-size_t sqs_gumbel_scratch(const sqs_codec *codec)
+size_t sqs_gumbel_scratch(uint32_t vocab_size)
 {
-    size_t n = sqs_races(codec->vocab_size);
+    size_t n = sqs_races(vocab_size);
     return n * (sizeof(double) + sizeof(float) + sizeof(uint32_t)) +
            SQS_WORDS * sizeof(uint32_t);
 }
 
-sqs_status sqs_gumbel(const sqs_codec *codec, const sqs_rows *logits,
-                      double temperature, const uint32_t key[4],
-                      uint64_t position, void *scratch, sqs_guesses *to)
+sqs_status sqs_gumbel(uint32_t vocab_size, uint32_t isa,
+                      const sqs_rows *logits, double temperature,
+                      const uint32_t key[4], uint64_t position, void *scratch,
+                      sqs_guesses *to)
 {
     to->done = 0;
     sqs_status status = sqs_check_rows(logits, temperature);
@@ -298,9 +299,9 @@ sqs_status sqs_gumbel(const sqs_codec *codec, const sqs_rows *logits,
         status = SQS_BAD_KEEP;
     if (status != SQS_OK)
         return status;
-    size_t n = sqs_races(codec->vocab_size);
-    race r = {.kernels = sqs_find_kernels(codec->isa, logits->dtype),
-              .row = {.n = codec->vocab_size, .maxima = scratch},
+    size_t n = sqs_races(vocab_size);
+    race r = {.kernels = sqs_find_kernels(isa, logits->dtype),
+              .row = {.n = vocab_size, .maxima = scratch},
               .dtype = logits->dtype,
               .scale = SQS_LOG2_E / temperature,
               .lows = (float *)((double *)scratch + n),

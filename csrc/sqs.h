@@ -92,11 +92,11 @@ typedef enum sqs_status {
     SQS_TRUNCATED = 1,      /* the packet ends inside a field */
     SQS_TRAILING_BYTES = 2, /* bytes follow the last field's byte */
     SQS_PADDING = 3,        /* the last byte isn't what an encoder ends with */
-    SQS_SUPPORT_SIZE = 4,   /* the support size exceeds what the codec allows */
-    SQS_RANK = 5,           /* the rank names no distribution */
-    SQS_TOKEN_ID = 6,       /* a token id lies outside the vocabulary */
-    SQS_TOKEN_ORDER = 7,    /* token ids do not strictly ascend */
-    SQS_COUNTS = 8,         /* a count exceeds what the resolution leaves it */
+    SQS_SUPPORT_SIZE = 4, /* the support size exceeds what the codec allows */
+    SQS_RANK = 5,         /* the rank names no distribution */
+    SQS_TOKEN_ID = 6,     /* a token id lies outside the vocabulary */
+    SQS_TOKEN_ORDER = 7,  /* token ids do not strictly ascend */
+    SQS_COUNTS = 8,       /* a count exceeds what the resolution leaves it */
     SQS_TOKEN_POSITION = 9, /* a drafted token lies outside its support */
     SQS_ROUND_SUPPORT = 10, /* supports are too large together */
 
@@ -110,10 +110,10 @@ typedef enum sqs_status {
                                   outside its support, or more survivors than
                                   the coding can hold together */
     SQS_BAD_PRIOR = 15,        /* not a prior file, or a damaged one */
-    SQS_BAD_KEEP = 16,         /* no keep rule, or its parameter out of range */
-    SQS_BAD_TEMPERATURE = 17,  /* negative, infinite or NaN */
-    SQS_BAD_DTYPE = 18,        /* not a type of value that it takes */
-    SQS_NO_SPACE = 19,         /* an output buffer is too small, or a packet
+    SQS_BAD_KEEP = 16,        /* no keep rule, or its parameter out of range */
+    SQS_BAD_TEMPERATURE = 17, /* negative, infinite or NaN */
+    SQS_BAD_DTYPE = 18,       /* not a type of value that it takes */
+    SQS_NO_SPACE = 19,        /* an output buffer is too small, or a packet
                                   has more survivors than the receiver's
                                   limit */
 
@@ -168,24 +168,12 @@ sqs_isa sqs_find_isa(sqs_isa isa);
  * Chinese, ...), and in each class every id has a weight. A prior comes in a
  * file, which docs/format.md defines.
  *
- * All fields are written by sqs_load_prior alone, and none after that. So any
- * number of codecs and threads may share a prior.
+ * Nothing writes to a prior but sqs_load_prior. So any number of codecs and
+ * threads may share one.
  */
 #define SQS_MAX_PRIOR_CLASSES 32u
 
-typedef struct sqs_prior {
-    uint32_t vocab_size, classes;
-    uint32_t costs_stride, sums_stride; /* values in a row of those */
-    /* In the memory that sqs_load_prior was given: */
-    const uint64_t *costs;        /* a row for each kind */
-    const uint64_t *chance_costs; /* a row for each last class */
-    const uint32_t *weights;      /* a row of 256 kinds for each class */
-    const uint32_t *sums;         /* a row for each class */
-    const uint16_t *starts;       /* a row for each last class */
-    const uint16_t *guides;       /* a row for each class */
-    const uint8_t *ratios;        /* a row of 256 kinds for each class */
-    const uint8_t *kinds;         /* of each id */
-} sqs_prior;
+typedef struct sqs_prior sqs_prior;
 
 /* Bytes of memory that sqs_load_prior needs for a file of `size` bytes, or 0
  * if the file begins with something that no prior file does. A prior of
@@ -197,8 +185,8 @@ size_t sqs_prior_memory(const uint8_t *file, size_t size);
 /*
  * Makes a prior of exactly `size` bytes of a file, which may be hostile.
  *
- * memory  sqs_prior_memory(file, size) bytes, aligned as malloc aligns, which
- *         belong to the prior for as long as it is in use. The file isn't
+ * memory  sqs_prior_memory(file, size) bytes, aligned as malloc aligns, in
+ *         which the prior lies for as long as it is in use. The file isn't
  *         needed any more.
  *
  * Time is linear in the file's size, and in how many ids times how many
@@ -208,7 +196,7 @@ size_t sqs_prior_memory(const uint8_t *file, size_t size);
  */
 SQS_API
 sqs_status sqs_load_prior(const uint8_t *file, size_t size, void *memory,
-                          sqs_prior *prior);
+                          const sqs_prior **prior);
 
 /* What both ends agree on before the first packet. */
 typedef struct sqs_codec {
@@ -273,24 +261,26 @@ SQS_API
 size_t sqs_quantize_scratch(const sqs_codec *codec);
 
 /*
- * Where the distributions of rows go, in memory of the caller's. The room for
- * ids and counts is, for each row, sqs_max_survivors(codec) values, or as many
- * as SQS_TOP_K keeps if that is fewer.
+ * Where distributions go, in memory of the caller's. For those of rows, the room
+ * for ids and counts is, for each row, sqs_max_survivors(codec) values, or as
+ * many as SQS_TOP_K keeps if that is fewer; what decodes says its own.
  */
-typedef struct sqs_quantized {
-    uint32_t *token_ids;  /* the distributions one after the other, each
+typedef struct sqs_sparse_room {
+    uint32_t *token_ids; /* the distributions one after the other, each
                              ascending */
-    uint32_t *counts;     /* all >= 1, those of a row summing to the codec's
+    uint32_t *counts;    /* all >= 1, those of a row summing to the codec's
                              resolution */
-    uint32_t *survivors;  /* how many ids and counts each row has */
-    double *dropped_mass; /* for each row the probability of the tokens not
-                             kept (before quantization), in [0, 1); null if it
-                             isn't wanted, which with SQS_TOP_K saves most of
-                             the time */
-    uint32_t done;        /* written by the core: how many rows are done; if
+    uint32_t *survivors; /* how many ids and counts each row has */
+    uint32_t *positions; /* of a decoded round only, see sqs_sparse_rows */
+    double
+        *dropped_mass; /* of rows that are quantized: for each the probability
+                             of the tokens not kept (before quantization), in
+                             [0, 1); null if it isn't wanted, which with
+                             SQS_TOP_K saves most of the time */
+    uint32_t done;     /* written by the core: how many rows are done; if
                              not all, the next one is to blame for the
                              status */
-} sqs_quantized;
+} sqs_sparse_room;
 
 /*
  * Turns each row of logits into the nearest lattice point of the tokens kept
@@ -307,7 +297,7 @@ typedef struct sqs_quantized {
 SQS_API
 sqs_status sqs_quantize_logits(const sqs_codec *codec, const sqs_rows *logits,
                                double temperature, const sqs_keep *keep,
-                               void *scratch, sqs_quantized *to);
+                               void *scratch, sqs_sparse_room *to);
 
 /*
  * The same for rows of probabilities, which must be non-negative and sum to 1
@@ -319,7 +309,7 @@ sqs_status sqs_quantize_logits(const sqs_codec *codec, const sqs_rows *logits,
 SQS_API
 sqs_status sqs_quantize_probs(const sqs_codec *codec, const sqs_rows *probs,
                               const sqs_keep *keep, void *scratch,
-                              sqs_quantized *to);
+                              sqs_sparse_room *to);
 
 /*
  * Turns each row of logits into counts that are right on average: over the
@@ -347,7 +337,7 @@ SQS_API
 sqs_status sqs_quantize_unbiased(const sqs_codec *codec,
                                  const sqs_rows *logits, double temperature,
                                  const uint64_t *numbers, void *scratch,
-                                 sqs_quantized *to);
+                                 sqs_sparse_room *to);
 
 /* An upper bound in bytes of what sqs_encode_logits writes for a row. */
 SQS_API
@@ -363,7 +353,7 @@ typedef struct sqs_packets {
     size_t capacity; /* of bytes; the number of rows times
                         sqs_encode_logits_bound is always enough */
     size_t *sizes;   /* how many bytes each has; room for a value a row */
-    uint32_t done;   /* written by the core, as in sqs_quantized */
+    uint32_t done;   /* written by the core, as in sqs_sparse_room */
 } sqs_packets;
 
 /*
@@ -402,7 +392,7 @@ uint32_t sqs_sample(const uint32_t *counts, uint32_t survivors,
  * keep          SQS_THRESHOLD, its value at most 1
  * alpha         in [0, 1]
  * eta           the step; in (0, 1]
- * dropped_mass  of the token's distribution, as sqs_quantized has it
+ * dropped_mass  of the token's distribution, as sqs_sparse_room has it
  *
  * The value is all the state that there is: copy it, and put the copy back to
  * return. Only positions that get into the text may count in the end. Of a
@@ -465,13 +455,13 @@ sqs_status sqs_encode(const sqs_codec *codec, const uint32_t *token_ids,
  */
 SQS_API
 sqs_status sqs_decode(const sqs_codec *codec, const uint8_t *packet,
-                      size_t size, size_t most, uint32_t *token_ids,
+                      size_t size, uint32_t most, uint32_t *token_ids,
                       uint32_t *counts, uint32_t *survivors);
 
 /* Many distributions to bytes and back. */
 
 /* Distributions to be read, in arrays of the caller's. */
-typedef struct sqs_round {
+typedef struct sqs_sparse_rows {
     uint32_t length;           /* how many distributions */
     const uint32_t *token_ids; /* the distributions one after the other */
     const uint32_t *counts;
@@ -479,7 +469,7 @@ typedef struct sqs_round {
     const uint32_t *positions; /* `length` positions: of each drafted token
                                   among the token_ids of its distribution.
                                   Read in a round only, otherwise null */
-} sqs_round;
+} sqs_sparse_rows;
 
 /*
  * Writes distributions as sqs_encode does, a packet each. A capacity of the
@@ -488,7 +478,7 @@ typedef struct sqs_round {
  * Returns what sqs_encode returns.
  */
 SQS_API
-sqs_status sqs_encode_all(const sqs_codec *codec, const sqs_round *rows,
+sqs_status sqs_encode_all(const sqs_codec *codec, const sqs_sparse_rows *rows,
                           sqs_packets *to);
 
 /*
@@ -497,32 +487,22 @@ sqs_status sqs_encode_all(const sqs_codec *codec, const sqs_round *rows,
  *
  * most  the receiver's limit on each packet
  * to    out. token_ids and counts have room for n times what sqs_decode asks
- *       for; dropped_mass isn't used, and may be null
+ *       for; neither positions nor dropped_mass is used
  *
  * Returns what sqs_decode returns.
  */
 SQS_API
 sqs_status sqs_decode_all(const sqs_codec *codec, const uint8_t *packets,
-                          const size_t *sizes, uint32_t n, size_t most,
-                          sqs_quantized *to);
+                          const size_t *sizes, uint32_t n, uint32_t most,
+                          sqs_sparse_room *to);
 
 /* A round: 1 .. SQS_MAX_ROUND distributions and the tokens drawn from them. */
-
-/* Where a decoded round goes: room of the caller's for the arrays of an
- * sqs_round. sqs_decode_round says how much. */
-typedef struct sqs_decoded {
-    uint32_t *token_ids;
-    uint32_t *counts;
-    uint32_t *survivors;
-    uint32_t *positions;
-    uint32_t length; /* written by the core */
-} sqs_decoded;
 
 /* An upper bound in bytes of what sqs_encode_round writes for `length`
  * positions with `survivors` token_ids in all. */
 SQS_API
 size_t sqs_encode_round_bound(const sqs_codec *codec, uint32_t length,
-                              size_t survivors);
+                              uint32_t survivors);
 
 /*
  * Writes a round. With SQS_ENTROPY each distribution is coded with what those
@@ -532,21 +512,23 @@ size_t sqs_encode_round_bound(const sqs_codec *codec, uint32_t length,
  * Returns what sqs_encode returns, or SQS_BAD_ROUND.
  */
 SQS_API
-sqs_status sqs_encode_round(const sqs_codec *codec, const sqs_round *round,
-                            uint8_t *packet, size_t capacity, size_t *size);
+sqs_status sqs_encode_round(const sqs_codec *codec,
+                            const sqs_sparse_rows *round, uint8_t *packet,
+                            size_t capacity, size_t *size);
 
-/* An upper bound of the survivors, summed over its distributions, that a
- * round of `size` bytes can hold. */
+/* The most survivors, summed over its distributions, that a round of `size`
+ * bytes can have. */
 SQS_API
-size_t sqs_decode_round_bound(const sqs_codec *codec, size_t size);
+uint32_t sqs_max_round_survivors(const sqs_codec *codec, size_t size);
 
 /*
  * Reads a round from exactly `size` bytes, which may be hostile.
  *
  * most  the receiver's limit: the most survivors, in all, that it takes
  * to    out. token_ids and counts have room for `most` values each, or for
- *       sqs_decode_round_bound if that is less; survivors and positions for
- *       SQS_MAX_ROUND values each.
+ *       sqs_max_round_survivors if that is less; survivors and positions for
+ *       SQS_MAX_ROUND values each. `done` means nothing unless SQS_OK is
+ *       returned.
  *
  * A packet is refused as soon as it is known to have more than `most`
  * survivors, before the work that they would take. A `most` above the format's
@@ -558,7 +540,7 @@ size_t sqs_decode_round_bound(const sqs_codec *codec, size_t size);
  */
 SQS_API
 sqs_status sqs_decode_round(const sqs_codec *codec, const uint8_t *packet,
-                            size_t size, size_t most, sqs_decoded *to);
+                            size_t size, uint32_t most, sqs_sparse_room *to);
 
 /* A sequence: distributions one after the other, without drafted tokens, such
  * as those of a whole text. SQS_ENTROPY only, and coded as in a round. */
@@ -566,7 +548,7 @@ sqs_status sqs_decode_round(const sqs_codec *codec, const uint8_t *packet,
 /* An upper bound in bytes of what sqs_encode_sequence writes for `length`
  * distributions with `survivors` token_ids in all. */
 SQS_API
-size_t sqs_encode_sequence_bound(uint32_t length, size_t survivors);
+size_t sqs_encode_sequence_bound(uint32_t length, uint32_t survivors);
 
 /*
  * Writes a sequence.
@@ -578,8 +560,8 @@ size_t sqs_encode_sequence_bound(uint32_t length, size_t survivors);
  */
 SQS_API
 sqs_status sqs_encode_sequence(const sqs_codec *codec,
-                               const sqs_round *sequence, uint8_t *packet,
-                               size_t capacity, size_t *size);
+                               const sqs_sparse_rows *sequence,
+                               uint8_t *packet, size_t capacity, size_t *size);
 
 /*
  * Reads a sequence from exactly `size` bytes, which may be hostile.
@@ -587,8 +569,7 @@ sqs_status sqs_encode_sequence(const sqs_codec *codec,
  * most  the receiver's limit: the most survivors, in all, that it takes
  * to    out. token_ids and counts have room for `most` values each, or for
  *       SQS_MAX_ENTROPY_SURVIVORS if that is less; survivors for `most` values,
- *       or for SQS_MAX_SEQUENCE if that is less. `positions` isn't used, and
- *       may be null.
+ *       or for SQS_MAX_SEQUENCE if that is less; positions aren't used.
  *
  * As with sqs_decode_round, a packet is refused as soon as it is known to have
  * more than `most` survivors.
@@ -598,14 +579,16 @@ sqs_status sqs_encode_sequence(const sqs_codec *codec,
  */
 SQS_API
 sqs_status sqs_decode_sequence(const sqs_codec *codec, const uint8_t *packet,
-                               size_t size, size_t most, sqs_decoded *to);
+                               size_t size, uint32_t most,
+                               sqs_sparse_room *to);
 
-/* What the cloud does with a round. */
+/* What the cloud does with a round, for which it needs no codec: vocab_size and
+ * isa are as a codec has them. */
 
 /* Bytes of scratch that sqs_verify and sqs_verify_logits need, as for
  * sqs_quantize_logits. */
 SQS_API
-size_t sqs_verify_scratch(const sqs_codec *codec, uint32_t length);
+size_t sqs_verify_scratch(uint32_t vocab_size, uint32_t length);
 
 /* What became of a round. */
 typedef struct sqs_verdict {
@@ -632,14 +615,15 @@ typedef struct sqs_verdict {
  * draws     length + 1 numbers from [0, 1), independent of those that drew the
  *           tokens; draws[i] decides about token i, and after n accepted
  *           tokens draws[min(n + 1, length)] draws the next one
- * scratch   sqs_verify_scratch(codec, length) bytes
+ * scratch   sqs_verify_scratch(vocab_size, length) bytes
  *
  * Returns SQS_OK, SQS_BAD_DTYPE, SQS_NOT_FINITE, SQS_NEGATIVE or SQS_SUM.
  */
 SQS_API
-sqs_status sqs_verify(const sqs_codec *codec, const sqs_round *round,
-                      const sqs_rows *target, const double *draws,
-                      void *scratch, sqs_verdict *verdict);
+sqs_status sqs_verify(uint32_t vocab_size, uint32_t isa,
+                      const sqs_sparse_rows *round, const sqs_rows *target,
+                      const double *draws, void *scratch,
+                      sqs_verdict *verdict);
 
 /*
  * The same for rows of the target's logits.
@@ -655,7 +639,7 @@ sqs_status sqs_verify(const sqs_codec *codec, const sqs_round *round,
  *              masks a token
  * temperature  the target's; at 0 it has the first of its largest logits and
  *              nothing else
- * scratch      sqs_verify_scratch(codec, length) bytes
+ * scratch      sqs_verify_scratch(vocab_size, length) bytes
  *
  * All rows are checked, but exponentials are computed only for those up to the
  * first rejection.
@@ -664,7 +648,8 @@ sqs_status sqs_verify(const sqs_codec *codec, const sqs_round *round,
  * SQS_ALL_MASKED.
  */
 SQS_API
-sqs_status sqs_verify_logits(const sqs_codec *codec, const sqs_round *round,
+sqs_status sqs_verify_logits(uint32_t vocab_size, uint32_t isa,
+                             const sqs_sparse_rows *round,
                              const sqs_rows *target, double temperature,
                              const double *draws, void *scratch,
                              sqs_verdict *verdict);
@@ -675,7 +660,7 @@ sqs_status sqs_verify_logits(const sqs_codec *codec, const sqs_round *round,
 
 /* Bytes of scratch that sqs_gumbel needs, as for sqs_quantize_logits. */
 SQS_API
-size_t sqs_gumbel_scratch(const sqs_codec *codec);
+size_t sqs_gumbel_scratch(uint32_t vocab_size);
 
 /* Where the best tokens of rows go, in memory of the caller's, with room for
  * `most` ids and scores for each row. */
@@ -689,7 +674,7 @@ typedef struct sqs_guesses {
     uint32_t *found;     /* for each row how many there are: fewer than `most`
                             if fewer can be drawn. The room of the others is
                             left as it was */
-    uint32_t done;       /* written by the core, as in sqs_quantized */
+    uint32_t done;       /* written by the core, as in sqs_sparse_room */
 } sqs_guesses;
 
 /*
@@ -708,17 +693,18 @@ typedef struct sqs_guesses {
  * key          four words that whoever may choose the text can't foresee
  * position     of the first row; row i has position + i. A key has numbers for
  *              2^64 positions, each to be used for one token of one text.
- * scratch      sqs_gumbel_scratch(codec) bytes
+ * scratch      sqs_gumbel_scratch(vocab_size) bytes
  *
- * Ties go to the lower id. Of the codec only vocab_size and isa matter.
+ * Ties go to the lower id.
  *
  * Returns SQS_OK, SQS_BAD_TEMPERATURE, SQS_BAD_DTYPE, SQS_BAD_KEEP if `most` is
  * out of range, SQS_NOT_FINITE or SQS_ALL_MASKED.
  */
 SQS_API
-sqs_status sqs_gumbel(const sqs_codec *codec, const sqs_rows *logits,
-                      double temperature, const uint32_t key[4],
-                      uint64_t position, void *scratch, sqs_guesses *to);
+sqs_status sqs_gumbel(uint32_t vocab_size, uint32_t isa,
+                      const sqs_rows *logits, double temperature,
+                      const uint32_t key[4], uint64_t position, void *scratch,
+                      sqs_guesses *to);
 
 #ifdef __cplusplus
 }

@@ -67,9 +67,9 @@ static uint32_t blocks(uint32_t n)
     return (n + SQS_BLOCK - 1) / SQS_BLOCK;
 }
 
-size_t sqs_verify_scratch(const sqs_codec *codec, uint32_t length)
+size_t sqs_verify_scratch(uint32_t vocab_size, uint32_t length)
 {
-    return ((size_t)length + 1) * blocks(codec->vocab_size) * sizeof(double);
+    return ((size_t)length + 1) * blocks(vocab_size) * sizeof(double);
 }
 
 static target_row get_row(const target *t, uint32_t i)
@@ -329,8 +329,8 @@ static uint32_t sum_counts(const uint32_t *counts, uint32_t n)
 }
 
 /* Accepts tokens up to the first that is rejected, and draws the next one. */
-static void judge(const target *t, const sqs_round *round, const double *draws,
-                  sqs_verdict *verdict)
+static void judge(const target *t, const sqs_sparse_rows *round,
+                  const double *draws, sqs_verdict *verdict)
 {
     const uint32_t *ids = round->token_ids, *counts = round->counts;
     for (uint32_t i = 0; i < round->length; i++) {
@@ -352,7 +352,7 @@ static void judge(const target *t, const sqs_round *round, const double *draws,
                                 draws[round->length]);
 }
 
-static sqs_status verify(const target *t, const sqs_round *round,
+static sqs_status verify(const target *t, const sqs_sparse_rows *round,
                          const double *draws, sqs_verdict *verdict)
 {
     sqs_status status = check_rows(t, round->length, &verdict->done);
@@ -361,22 +361,24 @@ static sqs_status verify(const target *t, const sqs_round *round,
     return status;
 }
 
-sqs_status sqs_verify(const sqs_codec *codec, const sqs_round *round,
+sqs_status sqs_verify(uint32_t vocab_size, uint32_t isa,
+                      const sqs_sparse_rows *round,
                       const sqs_rows *target_rows, const double *draws,
                       void *scratch, sqs_verdict *verdict)
 {
     verdict->done = 0;
     if (target_rows->dtype != SQS_F32 && target_rows->dtype != SQS_F64)
         return SQS_BAD_DTYPE;
-    target t = {.kernels = sqs_find_kernels(codec->isa, target_rows->dtype),
+    target t = {.kernels = sqs_find_kernels(isa, target_rows->dtype),
                 .rows = target_rows,
-                .n = codec->vocab_size,
+                .n = vocab_size,
                 .weighing = PROBS,
                 .sums = scratch};
     return verify(&t, round, draws, verdict);
 }
 
-sqs_status sqs_verify_logits(const sqs_codec *codec, const sqs_round *round,
+sqs_status sqs_verify_logits(uint32_t vocab_size, uint32_t isa,
+                             const sqs_sparse_rows *round,
                              const sqs_rows *target_rows, double temperature,
                              const double *draws, void *scratch,
                              sqs_verdict *verdict)
@@ -385,9 +387,9 @@ sqs_status sqs_verify_logits(const sqs_codec *codec, const sqs_round *round,
     sqs_status status = sqs_check_rows(target_rows, temperature);
     if (status != SQS_OK)
         return status;
-    target t = {.kernels = sqs_find_kernels(codec->isa, target_rows->dtype),
+    target t = {.kernels = sqs_find_kernels(isa, target_rows->dtype),
                 .rows = target_rows,
-                .n = codec->vocab_size,
+                .n = vocab_size,
                 .weighing = temperature > 0 ? LOGITS : GREEDY,
                 .scale = sqs_exponent_scale(temperature > 0 ? temperature : 1),
                 .sums = scratch};

@@ -262,9 +262,9 @@ def prior_saving(
     """
     rows = [q for part in drafts for q in _split(part)[1]]
     numbers = np.ones(len(rows), int)
-    tokens = np.concatenate([np.empty(0, int), *(_split(part)[1] for part in texts)])
     if not rows:
-        ids, numbers = np.unique(tokens, return_counts=True)
+        tokens = [i for part in texts for i in _split(part)[1].tolist()]
+        ids, numbers = np.unique(np.array(tokens, int), return_counts=True)
         # Of resolution 1, so that counts take nothing.
         rows = [sqs.SparseDistribution([i], [1], vocab_size) for i in ids.tolist()]
     if not rows:

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -84,19 +85,17 @@ def traces(
     """
     models = load(options, name)
     dropped = (models.dropped,) if dropped is None else dropped
-    target = CachedModel(models.pair.target, models.vocab_size)
-    drafts = {n: CachedModel(models.draft(n), models.vocab_size) for n in dropped}
+    cached = partial(CachedModel, vocab_size=models.vocab_size)
+    drafts = {n: models.draft(n) for n in dropped}
     for number, tokens in enumerate(texts(options, name, temperature)[:prompts]):
         prompt = models.prompts[number]
         text = [*prompt.tokens, *tokens[:-1]]
-        for model in (target, *drafts.values()):
-            model.rollback(0)
         yield Trace(
             number,
             prompt.kind,
             tokens,
-            target.logits(text, len(tokens)),
-            {n: model.logits(text, len(tokens)) for n, model in drafts.items()},
+            cached(models.pair.target).logits(text, len(tokens)),
+            {n: cached(m).logits(text, len(tokens)) for n, m in drafts.items()},
         )
 
 

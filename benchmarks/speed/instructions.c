@@ -111,8 +111,8 @@ static void quantize_to(const path *p, distributions *out)
     const sqs_codec codec = codec_of(p);
     const sqs_rows rows = rows_of(p);
     double masses[ROWS];
-    sqs_quantized to = {out->ids, out->counts, out->survivors,
-                        p->mass ? masses : NULL, 0};
+    sqs_sparse_room to = {out->ids, out->counts, out->survivors, NULL,
+                          p->mass ? masses : NULL, 0};
     expect(sqs_quantize_logits(&codec, &rows, p->grain->temperature, &p->keep,
                                scratch(sqs_quantize_scratch(&codec)), &to));
 }
@@ -171,18 +171,18 @@ static void decode(const path *p)
 }
 
 /* The first rows' distributions, with what `prepare` drafted of them. */
-static sqs_round round_of(const path *p)
+static sqs_sparse_rows round_of(const path *p)
 {
     const distributions *from = p->from;
-    return (sqs_round){LENGTH, from->ids, from->counts, from->survivors,
-                       b.positions};
+    return (sqs_sparse_rows){LENGTH, from->ids, from->counts,
+                             from->survivors, b.positions};
 }
 
 /* Leaves the packet for `decode_round`, which must follow. */
 static void encode_round(const path *p)
 {
     const sqs_codec codec = codec_of(p);
-    const sqs_round round = round_of(p);
+    const sqs_sparse_rows round = round_of(p);
     expect(sqs_encode_round(&codec, &round, b.packets, CAPACITY,
                             b.sizes));
 }
@@ -191,19 +191,19 @@ static void decode_round(const path *p)
 {
     const sqs_codec codec = codec_of(p);
     uint32_t survivors[SQS_MAX_ROUND], positions[SQS_MAX_ROUND];
-    sqs_decoded to = {b.decoded_ids, b.decoded_counts, survivors, positions,
-                      0};
+    sqs_sparse_room to = {b.decoded_ids, b.decoded_counts, survivors,
+                          positions, NULL, 0};
     expect(sqs_decode_round(&codec, b.packets, b.sizes[0], MOST, &to));
 }
 
 static void verify(const path *p)
 {
-    const sqs_codec codec = codec_of(p);
-    const sqs_round round = round_of(p);
+    const uint32_t isa = codec_of(p).isa;
+    const sqs_sparse_rows round = round_of(p);
     const sqs_rows target = {b.target, SQS_F32, ROWS, VOCAB};
     sqs_verdict verdict;
-    expect(sqs_verify(&codec, &round, &target, b.draws,
-                      scratch(sqs_verify_scratch(&codec, LENGTH)), &verdict));
+    expect(sqs_verify(VOCAB, isa, &round, &target, b.draws,
+                      scratch(sqs_verify_scratch(VOCAB, LENGTH)), &verdict));
 }
 
 #define TOP_K {SQS_TOP_K, 64}

@@ -46,7 +46,7 @@ int main(void)
     sqs_keep keep = {SQS_TOP_K, TOP};
     sqs_rows rows = {draft, SQS_F32, LENGTH, VOCAB};
     uint32_t ids[MOST], counts[MOST], sizes[LENGTH], positions[LENGTH];
-    sqs_quantized to = {ids, counts, sizes, NULL, 0};
+    sqs_sparse_room to = {ids, counts, sizes, NULL, NULL, 0};
     void *scratch = malloc(sqs_quantize_scratch(&codec));
     check(sqs_quantize_logits(&codec, &rows, 0.7, &keep, scratch, &to));
     free(scratch);
@@ -56,7 +56,7 @@ int main(void)
         uint32_t number = (uint32_t)(draw(&edge) * codec.resolution);
         positions[i] = sqs_sample(of_token, sizes[i], number);
     }
-    sqs_round drafted = {LENGTH, ids, counts, sizes, positions};
+    sqs_sparse_rows drafted = {LENGTH, ids, counts, sizes, positions};
     size_t size = sqs_encode_round_bound(&codec, LENGTH, MOST);
     uint8_t *packet = malloc(size);
     check(sqs_encode_round(&codec, &drafted, packet, size, &size));
@@ -64,8 +64,8 @@ int main(void)
     /* The cloud: the round again, and what the target makes of it. */
     uint32_t their_ids[MOST], their_counts[MOST];
     uint32_t their_sizes[SQS_MAX_ROUND], their_positions[SQS_MAX_ROUND];
-    sqs_decoded read = {their_ids, their_counts, their_sizes, their_positions,
-                        0};
+    sqs_sparse_room read = {their_ids,       their_counts, their_sizes,
+                            their_positions, NULL,         0};
     check(sqs_decode_round(&codec, packet, size, MOST, &read));
     free(packet);
     double draws[LENGTH + 1];
@@ -73,12 +73,13 @@ int main(void)
         draws[i] = draw(&cloud);
     sqs_rows theirs = {target, SQS_F32, LENGTH + 1, VOCAB};
     sqs_verdict v;
-    if (read.length != LENGTH) /* for as many there are rows and draws */
+    if (read.done != LENGTH) /* for as many there are rows and draws */
         return 1;
-    sqs_round got = {LENGTH, their_ids, their_counts, their_sizes,
-                     their_positions};
-    scratch = malloc(sqs_verify_scratch(&codec, LENGTH));
-    check(sqs_verify_logits(&codec, &got, &theirs, 0.7, draws, scratch, &v));
+    sqs_sparse_rows got = {LENGTH, their_ids, their_counts, their_sizes,
+                           their_positions};
+    scratch = malloc(sqs_verify_scratch(codec.vocab_size, LENGTH));
+    check(sqs_verify_logits(codec.vocab_size, codec.isa, &got, &theirs, 0.7,
+                            draws, scratch, &v));
     free(scratch);
     printf("%zu bytes, %u of %d tokens accepted, then token %u\n", size,
            v.accepted, LENGTH, v.token);

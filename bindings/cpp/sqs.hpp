@@ -13,14 +13,17 @@
 
 #include "sqs.h"
 
-namespace sqs {
+namespace sqs
+{
 using bytes = std::vector<uint8_t>;
 using numbers = std::vector<uint32_t>;
 
 struct error : std::runtime_error {
     sqs_status status;
     explicit error(sqs_status s)
-        : std::runtime_error(sqs_status_text(s)), status(s) {}
+        : std::runtime_error(sqs_status_text(s)), status(s)
+    {
+    }
 };
 
 inline void check(sqs_status status)
@@ -60,7 +63,7 @@ struct round {
     }
 
     /* For functions that read it. */
-    sqs_round view() const
+    sqs_sparse_rows view() const
     {
         return {uint32_t(survivors.size()), token_ids.data(), counts.data(),
                 survivors.data(), positions.data()};
@@ -70,7 +73,7 @@ struct round {
 /* What a prior file says; it must outlive the codecs that use it. */
 struct prior {
     scratch room;
-    sqs_prior c;
+    const sqs_prior *c;
     explicit prior(const bytes &file)
         : room(allocate(sqs_prior_memory(file.data(), file.size())))
     {
@@ -83,7 +86,7 @@ struct codec {
     codec(uint32_t vocab_size, uint32_t resolution,
           sqs_coding coding = SQS_ENTROPY, const prior *known = nullptr)
         : c{vocab_size, resolution, uint32_t(coding),
-            uint32_t(sqs_find_isa(SQS_ISA_BEST)), known ? &known->c : nullptr}
+            uint32_t(sqs_find_isa(SQS_ISA_BEST)), known ? known->c : nullptr}
     {
         check(sqs_check_codec(&c));
     }
@@ -95,8 +98,12 @@ struct codec {
         distribution q{numbers(most), numbers(most)};
         scratch s = allocate(sqs_quantize_scratch(&c));
         sqs_rows r{logits, SQS_F32, 1, c.vocab_size};
-        sqs_quantized to{q.token_ids.data(), q.counts.data(), &k,
-                         &q.dropped_mass, 0};
+        sqs_sparse_room to{q.token_ids.data(),
+                           q.counts.data(),
+                           &k,
+                           nullptr,
+                           &q.dropped_mass,
+                           0};
         check(sqs_quantize_logits(&c, &r, temperature, &keep, s.get(), &to));
         q.token_ids.resize(k);
         q.counts.resize(k);
@@ -105,8 +112,9 @@ struct codec {
 
     bytes encode(const round &r) const
     {
-        sqs_round v = r.view();
-        bytes packet(sqs_encode_round_bound(&c, v.length, r.counts.size()));
+        sqs_sparse_rows v = r.view();
+        uint32_t survivors = uint32_t(r.counts.size());
+        bytes packet(sqs_encode_round_bound(&c, v.length, survivors));
         size_t n = packet.size();
         check(sqs_encode_round(&c, &v, packet.data(), n, &n));
         packet.resize(n);
@@ -114,17 +122,18 @@ struct codec {
     }
 
     /* Reads a packet, which may be hostile, of at most `most` survivors. */
-    round decode(const bytes &b, size_t most) const
+    round decode(const bytes &b, uint32_t most) const
     {
-        most = std::min(most, sqs_decode_round_bound(&c, b.size()));
+        most = std::min(most, sqs_max_round_survivors(&c, b.size()));
         numbers entries(most), items(SQS_MAX_ROUND);
         round r{entries, entries, items, items};
-        sqs_decoded to{r.token_ids.data(), r.counts.data(),
-                       r.survivors.data(), r.positions.data(), 0};
+        sqs_sparse_room to{
+            r.token_ids.data(), r.counts.data(), r.survivors.data(),
+            r.positions.data(), nullptr,         0};
         check(sqs_decode_round(&c, b.data(), b.size(), most, &to));
-        r.survivors.resize(to.length);
-        r.positions.resize(to.length);
-        size_t k = std::accumulate(to.survivors, to.survivors + to.length, 0u);
+        r.survivors.resize(to.done);
+        r.positions.resize(to.done);
+        size_t k = std::accumulate(to.survivors, to.survivors + to.done, 0u);
         r.token_ids.resize(k);
         r.counts.resize(k);
         return r;
@@ -134,14 +143,14 @@ struct codec {
     sqs_verdict verify(const round &r, const float *logits, double temperature,
                        const std::vector<double> &draws) const
     {
-        sqs_round d = r.view();
+        sqs_sparse_rows d = r.view();
         if (draws.size() != d.length + 1u)
             throw std::invalid_argument("verify: a draw for each row");
         sqs_rows rows{logits, SQS_F32, d.length + 1, c.vocab_size};
-        scratch s = allocate(sqs_verify_scratch(&c, d.length));
+        scratch s = allocate(sqs_verify_scratch(c.vocab_size, d.length));
         sqs_verdict v;
-        check(sqs_verify_logits(&c, &d, &rows, temperature, draws.data(),
-                                s.get(), &v));
+        check(sqs_verify_logits(c.vocab_size, c.isa, &d, &rows, temperature,
+                                draws.data(), s.get(), &v));
         return v;
     }
 };

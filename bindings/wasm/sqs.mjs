@@ -42,8 +42,9 @@ export async function load(wasm) {
     // file: Uint8Array, the bytes of a .sqsprior.
     constructor(file) {
       const at = put(file), memory = take(core.sqs_prior_memory(at, file.length));
-      this.at = take(48);
-      check(core.sqs_load_prior(at, file.length, memory, this.at));
+      const to = take(4);
+      check(core.sqs_load_prior(at, file.length, memory, to));
+      this.at = words(to, 1)[0];
     }
   }
 
@@ -61,7 +62,7 @@ export async function load(wasm) {
       return giving(() => {
         const [rows, rule] = this.row(logits, keep), dropped = take(8), k = take(4);
         const ids = take(this.room), counts = take(this.room);
-        const to = record(ids, counts, k, dropped, 0);
+        const to = record(ids, counts, k, 0, dropped, 0);
         const scratch = take(core.sqs_quantize_scratch(this.codec));
         check(core.sqs_quantize_logits(this.codec, rows, temperature, rule, scratch, to));
         return { ...this.taken(ids, counts, k), droppedMass: doubles(dropped, 1)[0] };

@@ -6,7 +6,6 @@
 #include <stdbool.h>
 #include <string.h>
 
-
 /* Each support adds a weight of 1024 to its tokens, and all weights lose a
  * 32nd of themselves. So a token that came once falls below 32 after about 110
  * other supports. Below 32 a weight would lose nothing any more, as 31 / 32 is

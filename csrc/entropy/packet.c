@@ -77,8 +77,9 @@ sqs_status sqs_entropy_encode(const sqs_codec *codec,
 }
 
 sqs_status sqs_entropy_encode_round(const sqs_codec *codec,
-                                    const sqs_round *round, uint8_t *packet,
-                                    size_t capacity, size_t *size)
+                                    const sqs_sparse_rows *round,
+                                    uint8_t *packet, size_t capacity,
+                                    size_t *size)
 {
     const uint32_t *ids = round->token_ids, *counts = round->counts;
     sqs_memory memory;
@@ -97,7 +98,7 @@ sqs_status sqs_entropy_encode_round(const sqs_codec *codec,
 }
 
 sqs_status sqs_entropy_encode_sequence(const sqs_codec *codec,
-                                       const sqs_round *sequence,
+                                       const sqs_sparse_rows *sequence,
                                        uint8_t *packet, size_t capacity,
                                        size_t *size)
 {
@@ -162,11 +163,11 @@ typedef struct target {
     const sqs_codec *codec;
     sqs_memory memory;
     uint32_t allowed; /* survivors that the format still allows */
-    size_t most;      /* survivors that the receiver still takes */
+    uint32_t most;    /* survivors that the receiver still takes */
     uint32_t *ids, *counts;
 } target;
 
-static void start(target *to, const sqs_codec *codec, size_t most,
+static void start(target *to, const sqs_codec *codec, uint32_t most,
                   uint32_t *ids, uint32_t *counts)
 {
     sqs_memory_clear(&to->memory);
@@ -181,7 +182,7 @@ static sqs_status get_distribution(sqs_coder *c, target *to,
                                    uint32_t *survivors)
 {
     const sqs_codec *codec = to->codec;
-    uint32_t limit = to->most < to->allowed ? (uint32_t)to->most : to->allowed;
+    uint32_t limit = sqs_lesser(to->most, to->allowed);
     uint32_t k = sqs_read_counts(c, codec->vocab_size, codec->resolution,
                                  to->counts, limit);
     if (c->truncated)
@@ -194,7 +195,7 @@ static sqs_status get_distribution(sqs_coder *c, target *to,
 }
 
 sqs_status sqs_entropy_decode(const sqs_codec *codec, const uint8_t *packet,
-                              size_t size, size_t most, uint32_t *token_ids,
+                              size_t size, uint32_t most, uint32_t *token_ids,
                               uint32_t *counts, uint32_t *survivors)
 {
     target to;
@@ -219,7 +220,7 @@ static sqs_status get_next(sqs_coder *c, target *to, uint32_t *survivors)
     return SQS_OK;
 }
 
-static sqs_status get_drafted(sqs_coder *c, target *to, sqs_decoded *round,
+static sqs_status get_drafted(sqs_coder *c, target *to, sqs_sparse_room *round,
                               uint32_t i)
 {
     const uint32_t *counts = to->counts;
@@ -231,7 +232,7 @@ static sqs_status get_drafted(sqs_coder *c, target *to, sqs_decoded *round,
 }
 
 /* Reads all but the end of the packet. */
-static sqs_status get_round(sqs_coder *c, target *to, sqs_decoded *round)
+static sqs_status get_round(sqs_coder *c, target *to, sqs_sparse_room *round)
 {
     uint32_t i = 0;
     do {
@@ -239,13 +240,13 @@ static sqs_status get_round(sqs_coder *c, target *to, sqs_decoded *round)
         if (status != SQS_OK)
             return status;
     } while (code_more(c, i, false));
-    round->length = i;
+    round->done = i;
     return SQS_OK;
 }
 
 sqs_status sqs_entropy_decode_round(const sqs_codec *codec,
                                     const uint8_t *packet, size_t size,
-                                    size_t most, sqs_decoded *round)
+                                    uint32_t most, sqs_sparse_room *round)
 {
     target to;
     start(&to, codec, most, round->token_ids, round->counts);
@@ -256,7 +257,8 @@ sqs_status sqs_entropy_decode_round(const sqs_codec *codec,
 
 sqs_status sqs_entropy_decode_sequence(const sqs_codec *codec,
                                        const uint8_t *packet, size_t size,
-                                       size_t most, sqs_decoded *sequence)
+                                       uint32_t most,
+                                       sqs_sparse_room *sequence)
 {
     target to;
     start(&to, codec, most, sequence->token_ids, sequence->counts);
@@ -267,6 +269,6 @@ sqs_status sqs_entropy_decode_sequence(const sqs_codec *codec,
         if (status != SQS_OK)
             return status;
     }
-    sequence->length = length;
+    sequence->done = length;
     return sqs_coder_check_end(&c);
 }

@@ -21,24 +21,26 @@ sqs_status sqs_entropy_encode(const sqs_codec *codec,
                               uint8_t *packet, size_t capacity, size_t *size);
 
 sqs_status sqs_entropy_decode(const sqs_codec *codec, const uint8_t *packet,
-                              size_t size, size_t most, uint32_t *token_ids,
+                              size_t size, uint32_t most, uint32_t *token_ids,
                               uint32_t *counts, uint32_t *survivors);
 
 sqs_status sqs_entropy_encode_round(const sqs_codec *codec,
-                                    const sqs_round *round, uint8_t *packet,
-                                    size_t capacity, size_t *size);
+                                    const sqs_sparse_rows *round,
+                                    uint8_t *packet, size_t capacity,
+                                    size_t *size);
 
 sqs_status sqs_entropy_decode_round(const sqs_codec *codec,
                                     const uint8_t *packet, size_t size,
-                                    size_t most, sqs_decoded *round);
+                                    uint32_t most, sqs_sparse_room *round);
 
 sqs_status sqs_entropy_encode_sequence(const sqs_codec *codec,
-                                       const sqs_round *sequence,
+                                       const sqs_sparse_rows *sequence,
                                        uint8_t *packet, size_t capacity,
                                        size_t *size);
 
 sqs_status sqs_entropy_decode_sequence(const sqs_codec *codec,
                                        const uint8_t *packet, size_t size,
-                                       size_t most, sqs_decoded *sequence);
+                                       uint32_t most,
+                                       sqs_sparse_room *sequence);
 
 #endif /* SQS_PACKET_H */

@@ -162,7 +162,7 @@ size_t sqs_prior_memory(const uint8_t *file, size_t size)
     if (!read_header(file, size, &f))
         return 0;
     sizes n = sizes_of(&f);
-    return (n.costs + n.chance_costs) * sizeof(uint64_t) +
+    return sizeof(sqs_prior) + (n.costs + n.chance_costs) * sizeof(uint64_t) +
            (n.weights + n.sums) * sizeof(uint32_t) +
            (n.starts + n.guides) * sizeof(uint16_t) + n.ratios + n.kinds;
 }
@@ -170,7 +170,7 @@ size_t sqs_prior_memory(const uint8_t *file, size_t size)
 static tables lay_out(const contents *f, void *memory)
 {
     sizes n = sizes_of(f);
-    tables t = {.costs = memory};
+    tables t = {.costs = (void *)((sqs_prior *)memory + 1)};
     t.chance_costs = t.costs + n.costs;
     void *end = t.chance_costs + n.chance_costs;
     t.weights = end;
@@ -313,7 +313,7 @@ static void fill_chances(const contents *f, const tables *t)
 }
 
 sqs_status sqs_load_prior(const uint8_t *file, size_t size, void *memory,
-                          sqs_prior *prior)
+                          const sqs_prior **prior)
 {
     contents f;
     if (!read_file(file, size, &f))
@@ -329,7 +329,8 @@ sqs_status sqs_load_prior(const uint8_t *file, size_t size, void *memory,
     fill_ratios(&f, &t);
     fill_costs(&f, &t);
     fill_chances(&f, &t);
-    *prior = (sqs_prior){
+    sqs_prior *made = memory;
+    *made = (sqs_prior){
         .vocab_size = f.vocab_size,
         .classes = f.classes,
         .costs_stride = words_of(f.classes),
@@ -343,6 +344,7 @@ sqs_status sqs_load_prior(const uint8_t *file, size_t size, void *memory,
         .ratios = t.ratios,
         .kinds = t.kinds,
     };
+    *prior = made;
     return SQS_OK;
 }
 

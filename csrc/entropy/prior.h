@@ -2,7 +2,7 @@
  * prior.h - what a prior says of ids: in each class of contexts, how much all
  * lower ids weigh, and the other way round; and which class suits a set.
  *
- * A prior is sqs_prior of sqs.h, and docs/format.md defines its file. Classes
+ * docs/format.md defines a prior's file. Classes
  * are numbers below prior->classes, and ids are below prior->vocab_size.
  */
 #ifndef SQS_PRIOR_H
@@ -10,6 +10,19 @@
 
 #include "entropy/fixed.h"
 #include "sqs.h"
+
+struct sqs_prior {
+    uint32_t vocab_size, classes;
+    uint32_t costs_stride, sums_stride; /* values in a row of those */
+    const uint64_t *costs;              /* a row for each kind */
+    const uint64_t *chance_costs;       /* a row for each last class */
+    const uint32_t *weights;            /* a row of 256 kinds for each class */
+    const uint32_t *sums;               /* a row for each class */
+    const uint16_t *starts;             /* a row for each last class */
+    const uint16_t *guides;             /* a row for each class */
+    const uint8_t *ratios;              /* a row of 256 kinds for each class */
+    const uint8_t *kinds;               /* of each id */
+};
 
 /* Sums are kept for one id in so many: the more, the less memory and the more
  * to add up. */

@@ -29,7 +29,7 @@ sqs_quantizer sqs_make_quantizer(const sqs_codec *codec, const sqs_rows *rows,
 
 /* What becomes of a row. */
 typedef struct sqs_outcome {
-    uint32_t *ids, *counts; /* room for what sqs_quantized asks for a row */
+    uint32_t *ids, *counts; /* room for what sqs_sparse_room asks for a row */
     uint32_t survivors;
     double *dropped_mass; /* null if it isn't wanted */
 } sqs_outcome;

@@ -180,7 +180,7 @@ static sqs_status count_row(line *on, double temperature, uint32_t l,
 sqs_status sqs_quantize_unbiased(const sqs_codec *codec,
                                  const sqs_rows *logits, double temperature,
                                  const uint64_t *numbers, void *scratch,
-                                 sqs_quantized *to)
+                                 sqs_sparse_room *to)
 {
     to->done = 0;
     sqs_status status = sqs_check_rows(logits, temperature);

@@ -94,12 +94,13 @@ size_t sqs_fields_round_bound(const sqs_codec *codec, uint32_t length,
     return bound(codec, LENGTH_WIDTH, length, survivors);
 }
 
-size_t sqs_fields_most(const sqs_codec *codec, size_t size)
+uint32_t sqs_fields_most(const sqs_codec *codec, size_t size)
 {
-    size_t most = (size_t)SQS_MAX_ROUND * sqs_max_support(codec);
+    uint32_t most = SQS_MAX_ROUND * sqs_max_support(codec);
     if (codec->coding == SQS_ENUMERATIVE)
         return most < MOST_RANKED ? most : MOST_RANKED;
-    return size < most / 8 ? 8 * size : most; /* an id takes a bit at least */
+    return size < most / 8 ? 8 * (uint32_t)size
+                           : most; /* an id takes a bit at least */
 }
 
 /* Writing. */
@@ -157,8 +158,9 @@ sqs_status sqs_fields_encode(const sqs_codec *codec, const uint32_t *token_ids,
 }
 
 sqs_status sqs_fields_encode_round(const sqs_codec *codec,
-                                   const sqs_round *round, uint8_t *packet,
-                                   size_t capacity, size_t *size)
+                                   const sqs_sparse_rows *round,
+                                   uint8_t *packet, size_t capacity,
+                                   size_t *size)
 {
     const uint32_t *ids = round->token_ids, *counts = round->counts;
     sqs_writer w = {packet, capacity, 0};
@@ -178,7 +180,7 @@ sqs_status sqs_fields_encode_round(const sqs_codec *codec,
 typedef struct target {
     const sqs_codec *codec;
     uint32_t *ids, *counts;
-    size_t most;   /* survivors that the receiver still takes */
+    uint32_t most; /* survivors that the receiver still takes */
     uint32_t load; /* of sqs_within_round */
 } target;
 
@@ -276,8 +278,8 @@ static sqs_status get_length(sqs_reader *r, uint32_t *length)
     return SQS_OK;
 }
 
-static sqs_status get_drafted(sqs_reader *r, target *to, sqs_decoded *round,
-                              uint32_t i)
+static sqs_status get_drafted(sqs_reader *r, target *to,
+                              sqs_sparse_room *round, uint32_t i)
 {
     uint32_t k;
     sqs_status status = get_distribution(r, to, &k);
@@ -298,7 +300,7 @@ static sqs_status get_padding(sqs_reader *r)
 }
 
 sqs_status sqs_fields_decode(const sqs_codec *codec, const uint8_t *packet,
-                             size_t size, size_t most, uint32_t *token_ids,
+                             size_t size, uint32_t most, uint32_t *token_ids,
                              uint32_t *counts, uint32_t *survivors)
 {
     sqs_reader r = {packet, (uint64_t)size * 8, 0};
@@ -309,12 +311,12 @@ sqs_status sqs_fields_decode(const sqs_codec *codec, const uint8_t *packet,
 
 sqs_status sqs_fields_decode_round(const sqs_codec *codec,
                                    const uint8_t *packet, size_t size,
-                                   size_t most, sqs_decoded *round)
+                                   uint32_t most, sqs_sparse_room *round)
 {
     sqs_reader r = {packet, (uint64_t)size * 8, 0};
     target to = {codec, round->token_ids, round->counts, most, 0};
-    sqs_status status = get_length(&r, &round->length);
-    for (uint32_t i = 0; status == SQS_OK && i < round->length; i++)
+    sqs_status status = get_length(&r, &round->done);
+    for (uint32_t i = 0; status == SQS_OK && i < round->done; i++)
         status = get_drafted(&r, &to, round, i);
     return status == SQS_OK ? get_padding(&r) : status;
 }

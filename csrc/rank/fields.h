@@ -18,22 +18,23 @@ size_t sqs_fields_round_bound(const sqs_codec *codec, uint32_t length,
                               size_t survivors);
 
 /* The most survivors that a round of so many bytes can have. */
-size_t sqs_fields_most(const sqs_codec *codec, size_t size);
+uint32_t sqs_fields_most(const sqs_codec *codec, size_t size);
 
 sqs_status sqs_fields_encode(const sqs_codec *codec, const uint32_t *token_ids,
                              const uint32_t *counts, uint32_t survivors,
                              uint8_t *packet, size_t capacity, size_t *size);
 
 sqs_status sqs_fields_decode(const sqs_codec *codec, const uint8_t *packet,
-                             size_t size, size_t most, uint32_t *token_ids,
+                             size_t size, uint32_t most, uint32_t *token_ids,
                              uint32_t *counts, uint32_t *survivors);
 
 sqs_status sqs_fields_encode_round(const sqs_codec *codec,
-                                   const sqs_round *round, uint8_t *packet,
-                                   size_t capacity, size_t *size);
+                                   const sqs_sparse_rows *round,
+                                   uint8_t *packet, size_t capacity,
+                                   size_t *size);
 
 sqs_status sqs_fields_decode_round(const sqs_codec *codec,
                                    const uint8_t *packet, size_t size,
-                                   size_t most, sqs_decoded *round);
+                                   uint32_t most, sqs_sparse_room *round);
 
 #endif /* SQS_FIELDS_H */

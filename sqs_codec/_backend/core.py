@@ -125,8 +125,8 @@ class Core(Protocol):
         isn't OK, the arrays hold nothing of use.
         """
 
+    @staticmethod
     def verify(
-        self,
         ids: Ids,
         counts: Ids,
         survivors: Ids,
@@ -138,12 +138,11 @@ class Core(Protocol):
 
         Takes a round of L distributions as `encode_round` does, rows [L+1, V] of
         float32 or float64 laid out as in `quantize_logits`, and L+1 numbers from
-        [0, 1). The resolution of each distribution is the sum of its counts,
-        whatever the codec's.
+        [0, 1). The resolution of each distribution is the sum of its counts.
         """
 
+    @staticmethod
     def gumbel(
-        self,
         logits: NDArray[Any],
         temperature: float,
         key: Ids,

@@ -82,9 +82,9 @@ def _load_prior(file: bytes) -> tuple[Any, Any]:
     """
     given = _bytes(file), len(file)
     memory = ffi.new("uint64_t[]", lib.sqs_prior_memory(*given) // 8 + 1)
-    prior = ffi.new("sqs_prior *")
+    prior = ffi.new("const sqs_prior **")
     _expect_ok(lib.sqs_load_prior(*given, memory, prior))
-    return prior, memory
+    return prior[0], memory
 
 
 class _RoundBuffers:
@@ -97,7 +97,7 @@ class _RoundBuffers:
         self.survivors = ffi.new("uint32_t[]", lib.SQS_MAX_ROUND)
         self.positions = ffi.new("uint32_t[]", lib.SQS_MAX_ROUND)
         arrays = self.ids, self.counts, self.survivors, self.positions
-        self.decoded = ffi.new("sqs_decoded *", arrays)
+        self.room = ffi.new("sqs_sparse_room *", arrays)
 
 
 class _Buffers:
@@ -111,10 +111,9 @@ class _Buffers:
         self.mass = ffi.new("double *")
         self.size = ffi.new("size_t *")
         # Where one row goes, as nearly all calls are about one.
-        row = self.ids, self.counts, self.survivors, self.mass
-        self.quantized = ffi.new("sqs_quantized *", row)
+        row = self.ids, self.counts, self.survivors, NULL, self.mass
+        self.quantized = ffi.new("sqs_sparse_room *", row)
         self.packets = ffi.new("sqs_packets *", {"sizes": self.size})
-        self.verdict = ffi.new("sqs_verdict *")
         self.rows = ffi.new("sqs_rows *")
         self.keep = ffi.new("sqs_keep *")
         # What not every call needs is made when one does.
@@ -145,9 +144,8 @@ class _Buffers:
         return self.round
 
 
-def _point(to: _Buffers, rows: NDArray[Any]) -> int:
-    """Say what the rows are, which the caller keeps; return how many."""
-    ours = to.rows
+def _point(ours: Any, rows: NDArray[Any]) -> int:
+    """Have a ``sqs_rows`` say what the rows are, which the caller keeps; count them."""
     n = 1
     if rows.ndim == 2:
         n = len(rows)
@@ -162,6 +160,18 @@ def _point(to: _Buffers, rows: NDArray[Any]) -> int:
     return n
 
 
+def _rows(rows: NDArray[Any]) -> Any:
+    """Return a ``sqs_rows`` of rows that the caller keeps."""
+    ours = ffi.new("sqs_rows *")
+    _point(ours, rows)
+    return ours
+
+
+def _scratch(size: int) -> Any:
+    """Return scratch for one call; ffi would write zeros."""
+    return ffi.from_buffer(np.empty(size // 8 + 1))
+
+
 def _copy(array: Any, n: int) -> Ids:
     """Return the first n of an array of uint32 in C.
 
@@ -174,7 +184,7 @@ def _round(ids: Ids, counts: Ids, survivors: Ids, positions: Ids | None) -> Any:
     """Return a round, or a sequence, of arrays that the caller keeps."""
     arrays = map(_in, (ids, counts, survivors))
     drafted = NULL if positions is None else _in(positions)
-    return ffi.new("sqs_round *", (survivors.size, *arrays, drafted))
+    return ffi.new("sqs_sparse_rows *", (survivors.size, *arrays, drafted))
 
 
 class Core:
@@ -214,7 +224,7 @@ class Core:
 
     def _fill(self, to: _Buffers, rows: NDArray[Any], kind: int, value: float) -> int:
         """Set what all calls on rows take; return how many rows there are."""
-        n = _point(to, rows)
+        n = _point(to.rows, rows)
         keep = to.keep
         keep.kind = kind
         keep.value = value
@@ -240,7 +250,7 @@ class Core:
             ids, counts = map(_in, np.empty((2, n * most), np.uint32))
             survivors = ffi.new("uint32_t[]", n)
             masses = ffi.new("double[]", n)
-            out = ffi.new("sqs_quantized *", (ids, counts, survivors))
+            out = ffi.new("sqs_sparse_room *", (ids, counts, survivors))
         out.dropped_mass = masses if mass else NULL
         status = lib.sqs_quantize_logits(
             self._codec,
@@ -312,10 +322,10 @@ class Core:
         temperature: float,
     ) -> tuple[int, int, Ids, Ids, Ids]:
         to = self._take()
-        n = _point(to, logits)
+        n = _point(to.rows, logits)
         ids, counts = np.empty((2, n * self._most), np.uint32)
         sizes = np.empty(n, np.uint32)
-        out = ffi.new("sqs_quantized *", (*map(_in, (ids, counts, sizes)),))
+        out = ffi.new("sqs_sparse_room *", (*map(_in, (ids, counts, sizes)),))
         status = lib.sqs_quantize_unbiased(
             self._codec,
             to.rows,
@@ -382,7 +392,7 @@ class Core:
         ids, counts = _room(n * min(most, self._most))
         survivors = np.empty(n, np.uint32)
         sizes = np.fromiter(map(len, packets), np.uintp, n)
-        out = ffi.new("sqs_quantized *", [*map(_in, (ids, counts, survivors))])
+        out = ffi.new("sqs_sparse_room *", [*map(_in, (ids, counts, survivors))])
         status = lib.sqs_decode_all(
             self._codec,
             _bytes(b"".join(packets)),
@@ -414,15 +424,15 @@ class Core:
     def decode_round(self, packet: bytes, most: int) -> tuple[int, Ids, Ids, Ids, Ids]:
         to = self._take()
         given = self._codec, _bytes(packet), len(packet)
-        most = min(most, lib.sqs_decode_round_bound(self._codec, len(packet)))
+        most = min(most, lib.sqs_max_round_survivors(self._codec, len(packet)))
         # Enumerative packets take long to read, so there is no second attempt.
         usual = most if self._is_ranked else min(most, USUAL_SURVIVORS)
         buffers = to.hold_round(usual)
-        status = lib.sqs_decode_round(*given, usual, buffers.decoded)
+        status = lib.sqs_decode_round(*given, usual, buffers.room)
         if status == lib.SQS_NO_SPACE and most > usual:
             buffers = _RoundBuffers(most)
-            status = lib.sqs_decode_round(*given, most, buffers.decoded)
-        length = buffers.decoded.length if status == OK else 0
+            status = lib.sqs_decode_round(*given, most, buffers.room)
+        length = buffers.room.done if status == OK else 0
         n = sum(ffi.unpack(buffers.survivors, length))
         found = (
             _copy(buffers.ids, n),
@@ -453,65 +463,58 @@ class Core:
     def _decode_sequence(self, packet: bytes, most: int) -> tuple[int, Ids, Ids, Ids]:
         ids, counts = _room(most)
         survivors = np.empty(min(most, lib.SQS_MAX_SEQUENCE), np.uint32)
-        to = ffi.new("sqs_decoded *", [*map(_in, (ids, counts, survivors))])
+        to = ffi.new("sqs_sparse_room *", [*map(_in, (ids, counts, survivors))])
         status = lib.sqs_decode_sequence(
             self._codec, _bytes(packet), len(packet), most, to
         )
-        survivors = survivors[: to.length if status == OK else 0]
+        survivors = survivors[: to.done if status == OK else 0]
         used = int(survivors.sum())
         return status, ids[:used], counts[:used], survivors
 
+    @staticmethod
     def verify(
-        self,
         ids: Ids,
         counts: Ids,
         survivors: Ids,
         positions: Ids,
         target: NDArray[np.floating],
         draws: NDArray[np.float64],
+        isa: int = ISA,
     ) -> tuple[int, int, int, int]:
-        to = self._take()
-        _point(to, target)
-        verdict = to.verdict
+        vocab_size = target.shape[1]
+        verdict = ffi.new("sqs_verdict *")
         status = lib.sqs_verify(
-            self._codec,
+            vocab_size,
+            isa,
             _round(ids, counts, survivors, positions),
-            to.rows,
+            _rows(target),
             ffi.from_buffer("double[]", draws),
-            to.hold_scratch(lib.sqs_verify_scratch(self._codec, survivors.size)),
+            _scratch(lib.sqs_verify_scratch(vocab_size, survivors.size)),
             verdict,
         )
-        found = verdict.done, verdict.accepted, verdict.token
-        self._free.append(to)
-        return status, *found
+        return status, verdict.done, verdict.accepted, verdict.token
 
+    @staticmethod
     def gumbel(
-        self,
         logits: NDArray[Any],
         temperature: float,
         key: Ids,
         position: int,
         most: int,
+        isa: int = ISA,
     ) -> tuple[int, int, list[tuple[list[int], list[float]]]]:
-        to = self._take()
-        n = _point(to, logits)
+        rows, vocab_size = _rows(logits), logits.shape[-1]
+        n = rows.n
         ids = ffi.new("uint32_t[]", n * most)
         scores = ffi.new("double[]", n * most)
         sizes = ffi.new("uint32_t[]", n)
         out = ffi.new("sqs_guesses *", (most, ids, scores, sizes))
+        scratch = _scratch(lib.sqs_gumbel_scratch(vocab_size))
         status = lib.sqs_gumbel(
-            self._codec,
-            to.rows,
-            temperature,
-            _in(key),
-            position,
-            to.hold_scratch(lib.sqs_gumbel_scratch(self._codec)),
-            out,
+            vocab_size, isa, rows, temperature, _in(key), position, scratch, out
         )
         found = [
             (ffi.unpack(ids + i * most, size), ffi.unpack(scores + i * most, size))
             for i, size in enumerate(ffi.unpack(sizes, n) if status == OK else ())
         ]
-        done = out.done
-        self._free.append(to)
-        return status, done, found
+        return status, out.done, found

@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sqs_codec._backend import backend
+from sqs_codec._backend import core_class
 from sqs_codec._base import checks
 from sqs_codec._base.errors import row_error
 from sqs_codec._base.format import MAX_ROUND, MAX_VOCAB, MIN_VOCAB
-from sqs_codec._codec.target import core_of
 from sqs_codec._codec.truncation import truncate
 from sqs_codec._codec.verify import Verdict
 
@@ -259,8 +258,8 @@ def race(
 
     Rows are as cores take them. `name_row` says what errors call a row.
     """
-    core = core_of(backend(), rows.shape[1])
-    status, done, found = core.gumbel(rows, temperature, key, position, most)
+    found: list[tuple[list[int], list[float]]]
+    status, done, found = core_class().gumbel(rows, temperature, key, position, most)
     if status:
         raise row_error(name_row(done), rows[done], status)
     return found

@@ -137,7 +137,7 @@ class Prior:
             vocab_size = q.vocab_size
             supports.append(q.token_ids)
         if not supports and counts is None:
-            raise ValueError("there are no distributions to fit a prior to")
+            raise ValueError("there are neither distributions nor counts to fit to")
         text = None if counts is None else _check_counts(counts, vocab_size)
         if classes is not None:
             most = MAX_PRIOR_CLASSES if supports else 1  # as a text alone has

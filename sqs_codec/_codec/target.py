@@ -6,39 +6,25 @@ For rounds that are verified on arrays, and for those on tensors.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sqs_codec._backend import core_class
 from sqs_codec._base import checks
-from sqs_codec._base.format import MAX_VOCAB, MIN_VOCAB, Coding
+from sqs_codec._base.format import MAX_VOCAB, MIN_VOCAB
 from sqs_codec._codec.round import Round
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-    from sqs_codec._backend.core import Core
-
 __all__ = [
     "check_draws",
     "check_rounds",
     "check_shape",
-    "core_of",
     "count_rows",
     "row_namer",
     "spans",
 ]
-
-
-@lru_cache(maxsize=16)
-def core_of(backend_name: str, vocab_size: int) -> Core:
-    """Return a core for a vocabulary; what else a codec has does not matter here.
-
-    The name of the backend is there for the cache to tell cores apart.
-    """
-    return core_class()(vocab_size, 1, Coding.BITPACK, None)
 
 
 def count_rows(round_: Round | None) -> int:

@@ -32,9 +32,10 @@ def cuts_of(
 
 def is_cut(
     rows: Any,
-    weigh: Callable[[Any], Any],
-    largest: Callable[[int], Any],
+    xp: Any,
     take: Callable[[Any, Any, int], Any],
+    largest: Callable[[int], Any],
+    temperature: float,
     cuts: tuple[int, float, float],
 ) -> Any:
     """Return which logits [N, V] are cut off by a top_k, top_p and min_p.
@@ -43,11 +44,16 @@ def is_cut(
     ids stay, so that exactly `top_k` tokens do, or the fewest that reach `top_p`. Of a
     row with NaN nothing is cut.
 
-    Arrays may be of NumPy or of PyTorch, on any device: `weigh` returns probabilities
-    of logits, the largest as 1, `largest` so many of each row in descending order, and
-    `take` values at places along an axis.
+    Arrays are of `xp`, NumPy or PyTorch on any device. `take` gives values at places
+    along an axis, and `largest` so many logits of each row in descending order.
     """
+
+    def weigh(part: Any) -> Any:
+        """Return probabilities up to a factor: the largest is 1."""
+        return xp.exp((part - top) / temperature)
+
     top_k, top_p, min_p = cuts
+    top = xp.asarray(xp.amax(rows, -1), dtype=xp.float64)[..., None]
     size = rows.shape[1]
     most = min(top_k or size, size)
     for look in (most if top_k else min(FIRST_LOOK, size), most):
@@ -55,15 +61,14 @@ def is_cut(
         weights = weigh(values)
         goal = None
         if top_p < 1:
-            whole = weights if top_k else weigh(rows)
-            goal = top_p * whole.sum(-1)[..., None]
+            goal = top_p * (weights if top_k else weigh(rows)).sum(-1)[..., None]
         counts = count_prefix(weights, min_p, goal)[..., None]
         if look == most or not (counts == look).any():
             break
     least = take(values, counts - 1, 1)
     spare = counts - (rows > least).sum(-1)[..., None]
     equal = rows == least
-    return (rows < least) | (equal & (equal.cumsum(-1) > spare))
+    return (rows < least) | (equal & (equal.cumsum(-1, dtype=xp.int32) > spare))
 
 
 def truncate(
@@ -77,16 +82,12 @@ def truncate(
     cuts = cuts_of(temperature, top_k, top_p, min_p)
     if cuts is None:
         return rows
-    top = rows.max(1, keepdims=True).astype(np.float64)
-
-    def weigh(part: NDArray[np.floating]) -> NDArray[np.float64]:
-        weights: NDArray[np.float64] = np.exp((part - top) / temperature)
-        return weights
 
     def largest(k: int) -> NDArray[np.floating]:
         return np.sort(np.partition(rows, -k)[:, -k:])[:, ::-1]
 
     kept = rows.copy()
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-        kept[is_cut(rows, weigh, largest, np.take_along_axis, cuts)] = -np.inf
+        cut = is_cut(rows, np, np.take_along_axis, largest, temperature, cuts)
+    kept[cut] = -np.inf
     return kept

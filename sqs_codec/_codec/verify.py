@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sqs_codec._backend import backend
+from sqs_codec._backend import core_class
 from sqs_codec._base import checks
 from sqs_codec._base.errors import row_error
 from sqs_codec._base.format import MAX_ROUND, MAX_VOCAB, MIN_VOCAB
@@ -17,7 +17,6 @@ from sqs_codec._codec.target import (
     check_draws,
     check_rounds,
     check_shape,
-    core_of,
     row_namer,
     spans,
 )
@@ -243,8 +242,7 @@ def judge(
 
     Rows are as cores take them. `name_row` says what errors call a row.
     """
-    core = core_of(backend(), rows.shape[1])
-    verdicts = []
+    core, verdicts = core_class(), []
     for round_, span in zip(rounds, spans(rounds), strict=True):
         arrays = NO_ROUND if round_ is None else round_.arrays
         status, done, *verdict = core.verify(*arrays, rows[span], draws[span])

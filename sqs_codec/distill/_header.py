@@ -45,7 +45,6 @@ MOST_TOKENS = 1 << 22
 LOG_STEP, LEAST_LOG = 1 / 32, -2047
 """Nats: logarithms of probabilities stand as 16 bits, those of counts in such steps."""
 
-
 NUMBERS: dict[str, type[np.generic]] = {
     "logprobs": np.uint16,
     "token_logprobs": np.float16,
@@ -204,22 +203,20 @@ class Header:
             raise ValueError(
                 f"numbers must be those of the file, {self.numbers}, got {(*numbers,)}"
             )
-        found = {name: self._check_values(name, numbers[name]) for name in self.numbers}
-        for name, values in found.items():
+        found: dict[str, NDArray[Any]] = {}
+        for name in self.numbers:
+            if name == "likeliest":
+                values: NDArray[Any] = self._check_ids(name, numbers[name])
+            else:
+                values = np.asarray(numbers[name], np.float32)
+                if (bad := ~((values >= LEAST_LOG) & (values <= 0))).any():
+                    got = values[bad][0]
+                    raise ValueError(f"{name} must be in [{LEAST_LOG}, 0], got {got}")
             shape = rows.token_ids.shape if name == "logprobs" else (len(rows),)
             if values.shape != shape:
                 raise ValueError(f"{name} must have shape {shape}, got {values.shape}")
+            found[name] = values
         return found
-
-    def _check_values(self, name: str, values: ArrayLike) -> NDArray[Any]:
-        """Return ids, or logarithms of probabilities."""
-        if name == "likeliest":
-            return self._check_ids(name, values)
-        logs = np.asarray(values, np.float32)
-        bad = ~((logs >= LEAST_LOG) & (logs <= 0))
-        if bad.any():
-            raise ValueError(f"{name} must be in [{LEAST_LOG}, 0], got {logs[bad][0]}")
-        return logs
 
     def _check_ids(self, name: str, values: ArrayLike) -> NDArray[np.uint32]:
         """Return ids, which must be of tokens."""

@@ -102,14 +102,11 @@ def truncated(
     cuts = cuts_of(temperature, top_k, top_p, min_p)
     if cuts is None:
         return rows
-    top = rows.amax(1, keepdim=True).double()
-    cut = is_cut(
-        rows,
-        lambda part: torch.exp((part.double() - top) / temperature),
-        lambda k: rows.topk(k, 1).values,
-        torch.take_along_dim,
-        cuts,
-    )
+
+    def largest(k: int) -> torch.Tensor:
+        return rows.topk(k, 1).values
+
+    cut = is_cut(rows, torch, torch.take_along_dim, largest, temperature, cuts)
     return rows.masked_fill(cut, -torch.inf)
 
 

@@ -35,6 +35,9 @@ pytestmark = pytest.mark.usefixtures("backend")
 
 TEMPERATURES = [0, 1e-40, 0.3, 0.7, 1.0, 5.0]
 
+REAL = {}
+"""What the reference makes of real drafts, for both backends: it takes longest."""
+
 
 @pytest.mark.parametrize("seed", range(400))
 def test_awkward_logits(seed):
@@ -55,7 +58,7 @@ def test_awkward_logits(seed):
             assert as_lists(codec.decode(packet)) == (ids, counts, None)
 
 
-@pytest.mark.parametrize("seed", range(150))
+@pytest.mark.parametrize("seed", range(60))
 def test_rules_at_the_very_limit(seed):
     """Parameters that are a token's own probability, or beside it by rounding."""
     rng = np.random.default_rng(seed)
@@ -113,13 +116,17 @@ def test_probabilities(seed):
 def test_real_drafts(real_rows, keep, temperature):
     codec = sqs.Codec(49152)
     for row in real_rows:
+        key = id(row), keep, temperature  # rows are of a fixture of the whole session
+        if key not in REAL:
+            made = reference_quantize(row, keep, temperature, codec)
+            given = *made[:2], 49152, 100
+            packets = {c: reference.encode(*given, c) for c in CODINGS[1:]}
+            REAL[key] = made, packets
+        expected, packets = REAL[key]
         q = codec.quantize(row, keep, temperature=temperature)
-        ids, counts, dropped = reference_quantize(row, keep, temperature, codec)
-        assert as_lists(q) == (ids, counts, dropped)
-        for coding in ("enumerative", "entropy"):
-            assert sqs.Codec(49152, coding=coding).encode(q) == reference.encode(
-                ids, counts, 49152, 100, coding
-            )
+        assert as_lists(q) == expected
+        for coding, packet in packets.items():
+            assert sqs.Codec(49152, coding=coding).encode(q) == packet
 
 
 def test_dtype_of_the_logits_does_not_matter(real_rows):

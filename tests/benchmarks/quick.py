@@ -15,10 +15,7 @@ from functools import cache
 from pathlib import Path
 from unittest import mock
 
-import gguf
 import pytest
-
-from benchmarks.experiments import run
 
 ROOT = Path(__file__).parents[2]
 
@@ -67,6 +64,10 @@ def _few_loads() -> Iterator[None]:
 
     What transformers asks gguf for again and again takes longer than all else.
     """
+    import gguf
+
+    from benchmarks.experiments import run
+
     names = "GGUFReader", "get_tensor_name_map"
     asked = mock.patch.dict(vars(gguf), {n: cache(getattr(gguf, n)) for n in names})
     one_process = mock.patch.object(run, "_pool", return_value=ThreadPoolExecutor(1))

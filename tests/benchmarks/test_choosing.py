@@ -10,7 +10,6 @@ import pytest
 
 import sqs_codec as sqs
 from benchmarks.choosing import __main__ as benchmark
-from benchmarks.choosing import measure
 from benchmarks.choosing.measure import (
     LENGTHS,
     PRESETS,
@@ -56,14 +55,6 @@ def test_seconds_are_those_of_the_real_loop(tmp_path: Path) -> None:
     played = [one for n in range(8) for one in simulate(replace(cell, seed=n))]
     found = sum(p.seconds for p in played) / sum(p.tokens for p in played)
     assert found == pytest.approx(expected, rel=0.05)
-
-
-def test_all_tables_in_miniature(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(measure, "SETTLED", 4)  # of figures that nobody reads
-    benchmark.main(["--quick"])
-    assert "Fitted" in capsys.readouterr().out
 
 
 def test_the_fastest_rounds_are_those_whose_drafts_are_accepted() -> None:

@@ -26,24 +26,24 @@ void *take(block *b, size_t size)
 void make_room(content *c, size_t length, size_t total)
 {
     const size_t items = length * sizeof(uint32_t);
-    sqs_decoded *r = &c->round;
+    sqs_sparse_room *r = &c->round;
     r->survivors = take(&c->blocks[0], items);
     r->positions = take(&c->blocks[1], items);
     r->token_ids = take(&c->blocks[2], total * sizeof(uint32_t));
     r->counts = take(&c->blocks[3], total * sizeof(uint32_t));
 }
 
-sqs_round view(const content *c)
+sqs_sparse_rows view(const content *c)
 {
-    const sqs_decoded *r = &c->round;
-    return (sqs_round){r->length, r->token_ids, r->counts, r->survivors,
-                       r->positions};
+    const sqs_sparse_room *r = &c->round;
+    return (sqs_sparse_rows){r->done, r->token_ids, r->counts, r->survivors,
+                             r->positions};
 }
 
-size_t survivors_of(const content *c)
+uint32_t survivors_of(const content *c)
 {
-    size_t total = 0;
-    for (uint32_t i = 0; i < c->round.length; i++)
+    uint32_t total = 0;
+    for (uint32_t i = 0; i < c->round.done; i++)
         total += c->round.survivors[i];
     return total;
 }
@@ -55,13 +55,12 @@ static bool equal(const uint32_t *a, const uint32_t *b, size_t n)
 
 bool same_content(const content *a, const content *b)
 {
-    const sqs_decoded *x = &a->round, *y = &b->round;
-    if (x->length != y->length ||
-        !equal(x->survivors, y->survivors, x->length))
+    const sqs_sparse_room *x = &a->round, *y = &b->round;
+    if (x->done != y->done || !equal(x->survivors, y->survivors, x->done))
         return false;
-    size_t total = survivors_of(a);
+    uint32_t total = survivors_of(a);
     bool drafted = x->positions != NULL && y->positions != NULL;
-    return (!drafted || equal(x->positions, y->positions, x->length)) &&
+    return (!drafted || equal(x->positions, y->positions, x->done)) &&
            equal(x->token_ids, y->token_ids, total) &&
            equal(x->counts, y->counts, total);
 }
@@ -74,7 +73,7 @@ uint32_t kinds_of(const sqs_codec *codec)
 }
 
 /* An upper bound of the survivors in a packet of `size` bytes. */
-static size_t content_bound(const sqs_codec *codec, kind k, size_t size)
+static uint32_t content_bound(const sqs_codec *codec, kind k, size_t size)
 {
     switch (k) {
     case DISTRIBUTION:
@@ -84,7 +83,7 @@ static size_t content_bound(const sqs_codec *codec, kind k, size_t size)
     case ROUND:
         break;
     }
-    return sqs_decode_round_bound(codec, size);
+    return sqs_max_round_survivors(codec, size);
 }
 
 size_t packet_bound(const sqs_codec *codec, kind k, const content *c)
@@ -93,17 +92,17 @@ size_t packet_bound(const sqs_codec *codec, kind k, const content *c)
     case DISTRIBUTION:
         return sqs_encode_bound(codec, c->round.survivors[0]);
     case SEQUENCE:
-        return sqs_encode_sequence_bound(c->round.length, survivors_of(c));
+        return sqs_encode_sequence_bound(c->round.done, survivors_of(c));
     case ROUND:
         break;
     }
-    return sqs_encode_round_bound(codec, c->round.length, survivors_of(c));
+    return sqs_encode_round_bound(codec, c->round.done, survivors_of(c));
 }
 
 sqs_status write_packet(const sqs_codec *codec, kind k, const content *c,
                         uint8_t *bytes, size_t capacity, size_t *size)
 {
-    const sqs_round r = view(c);
+    const sqs_sparse_rows r = view(c);
     switch (k) {
     case DISTRIBUTION:
         return sqs_encode(codec, r.token_ids, r.counts, r.survivors[0], bytes,
@@ -118,9 +117,9 @@ sqs_status write_packet(const sqs_codec *codec, kind k, const content *c,
 
 /* `most` is the receiver's limit. */
 static sqs_status read_packet(const sqs_codec *codec, kind k, const packet *p,
-                              size_t most, content *c)
+                              uint32_t most, content *c)
 {
-    sqs_decoded *r = &c->round;
+    sqs_sparse_room *r = &c->round;
     if (k == SEQUENCE) {
         make_room(c, most < SQS_MAX_SEQUENCE ? most : SQS_MAX_SEQUENCE, most);
         r->positions = NULL;
@@ -128,7 +127,7 @@ static sqs_status read_packet(const sqs_codec *codec, kind k, const packet *p,
     }
     make_room(c, SQS_MAX_ROUND, most);
     memset(r->positions, 0, SQS_MAX_ROUND * sizeof *r->positions);
-    r->length = 1;
+    r->done = 1;
     if (k == DISTRIBUTION)
         return sqs_decode(codec, p->bytes, p->size, most, r->token_ids,
                           r->counts, r->survivors);
@@ -152,12 +151,12 @@ void note_all(const uint32_t *values, size_t n)
 
 static void note_content(const content *c)
 {
-    const sqs_decoded *r = &c->round;
-    size_t total = survivors_of(c);
-    note(r->length);
-    note_all(r->survivors, r->length);
+    const sqs_sparse_room *r = &c->round;
+    uint32_t total = survivors_of(c);
+    note(r->done);
+    note_all(r->survivors, r->done);
     if (r->positions != NULL)
-        note_all(r->positions, r->length);
+        note_all(r->positions, r->done);
     note_all(r->token_ids, total);
     note_all(r->counts, total);
 }
@@ -221,7 +220,7 @@ static const char *attack_other(const sqs_codec *codec, kind k,
     static content again;
     static block bytes;
     packet repeated;
-    size_t room = content_bound(codec, k, other->size);
+    uint32_t room = content_bound(codec, k, other->size);
     if (read_packet(codec, k, other, room, &again) != SQS_OK)
         return "what it encodes to does not decode";
     if (!same_content(got, &again))
@@ -258,7 +257,7 @@ static const char *attack_encoder(const sqs_codec *codec, kind k,
 }
 
 /* A receiver's limit, mostly a small one, that follows from the packet. */
-static size_t some_limit(const packet *p)
+static uint32_t some_limit(const packet *p)
 {
     uint32_t hash = 0;
     for (size_t i = 0; i < p->size; i++)
@@ -274,7 +273,7 @@ static const char *attack_limited(const sqs_codec *codec, kind k,
                                   const content *got)
 {
     static content c;
-    size_t most = some_limit(p);
+    uint32_t most = some_limit(p);
     sqs_status limited = read_packet(codec, k, p, most, &c);
     note(limited);
     if (status != SQS_OK && limited != status && limited != SQS_NO_SPACE)
@@ -289,8 +288,7 @@ static const char *attack_limited(const sqs_codec *codec, kind k,
 const char *attack(const sqs_codec *codec, kind k, const packet *p,
                    content *got, sqs_status *status)
 {
-    *status =
-        read_packet(codec, k, p, content_bound(codec, k, p->size), got);
+    *status = read_packet(codec, k, p, content_bound(codec, k, p->size), got);
     note(*status);
     if (!can_cause(codec, k, *status))
         return "such a packet cannot cause that";
@@ -322,9 +320,9 @@ static bool next_differs(const sqs_codec *codec, kind k, const content *c)
     if (codec->coding != SQS_ENTROPY)
         return true;
     if (k == ROUND)
-        return c->round.length < SQS_MAX_ROUND;
-    bool sure = codec->prior == NULL || codec->prior->classes == 1;
-    for (uint32_t i = 0; i < c->round.length; i++)
+        return c->round.done < SQS_MAX_ROUND;
+    bool sure = codec->prior == NULL;
+    for (uint32_t i = 0; i < c->round.done; i++)
         sure = sure && c->round.survivors[i] < codec->vocab_size;
     return sure;
 }
@@ -334,7 +332,7 @@ static const char *attack_limit(const sqs_codec *codec, kind k,
                                 const packet *p, const content *got)
 {
     static content c;
-    size_t total = survivors_of(got);
+    uint32_t total = survivors_of(got);
     if (read_packet(codec, k, p, total, &c) != SQS_OK ||
         !same_content(got, &c))
         return "it does not decode within its own size";
@@ -351,7 +349,7 @@ const char *attack_around(const sqs_codec *codec, kind k, const packet *p,
     packet other = {p->size + 1, take(&longer, p->size + 1)};
     memcpy(other.bytes, p->bytes, p->size);
     other.bytes[p->size] = 0;
-    size_t room = content_bound(codec, k, other.size);
+    uint32_t room = content_bound(codec, k, other.size);
     if (read_packet(codec, k, &other, room, &c) != SQS_TRAILING_BYTES)
         return "with a byte more it does not have trailing bytes";
     other = (packet){p->size, take(&next, p->size)};

@@ -38,7 +38,7 @@ void *take(block *b, size_t size);
 
 /* What packets of all kinds say. All zero before the first use. */
 typedef struct content {
-    sqs_decoded round;
+    sqs_sparse_room round;
     block blocks[4]; /* where its arrays lie */
 } content;
 
@@ -46,9 +46,9 @@ typedef struct content {
 void make_room(content *c, size_t length, size_t total);
 
 /* The same for functions that read it. */
-sqs_round view(const content *c);
+sqs_sparse_rows view(const content *c);
 
-size_t survivors_of(const content *c);
+uint32_t survivors_of(const content *c);
 
 /* Positions count if there are two. */
 bool same_content(const content *a, const content *b);

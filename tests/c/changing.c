@@ -64,7 +64,7 @@ static bool scan_blocks_and_change(sqs_scanned *scanned)
 static void run_race(double temperature)
 {
     sqs_codec codec = {.vocab_size = VOCAB};
-    double *scratch = malloc(sqs_gumbel_scratch(&codec));
+    double *scratch = malloc(sqs_gumbel_scratch(codec.vocab_size));
     sqs_kernels kernels = sqs_kernels_scalar[SQS_F64];
     kernels.scan_blocks = scan_blocks_and_change;
     race r = {.kernels = &kernels,

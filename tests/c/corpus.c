@@ -44,8 +44,7 @@ static void write_valid(FILE *file, const sqs_codec *codec, kind k)
     random_content(codec, k, &looks, &made);
     size_t bound = packet_bound(codec, k, &made);
     p.bytes = take(&room, bound);
-    sqs_status status =
-        write_packet(codec, k, &made, p.bytes, bound, &p.size);
+    sqs_status status = write_packet(codec, k, &made, p.bytes, bound, &p.size);
     if (status != SQS_OK) {
         fprintf(stderr, "corpus: %s\n", sqs_status_text(status));
         exit(1);

@@ -104,7 +104,7 @@ static sqs_status send(const sqs_codec *codec, kind k, const content *c,
 static void send_each(const sqs_codec *codec, const content *c)
 {
     static content got;
-    const sqs_round r = view(c);
+    const sqs_sparse_rows r = view(c);
     size_t room = 0, used = 0, at = 0,
            *sizes = allocate(r.length, sizeof *sizes);
     uint32_t most = 0, largest = 0, n = r.length;
@@ -129,10 +129,11 @@ static void send_each(const sqs_codec *codec, const content *c)
     EXPECT(SQS_NO_SPACE, sqs_encode_all(codec, &r, &to));
     CHECK(to.done == n - 1);
     make_room(&got, n, (size_t)n * most);
-    sqs_decoded *d = &got.round;
-    sqs_quantized from = {d->token_ids, d->counts, d->survivors, NULL, 0};
+    sqs_sparse_room *d = &got.round;
+    sqs_sparse_room from = {d->token_ids, d->counts, d->survivors,
+                            NULL,         NULL,      0};
     EXPECT(SQS_OK, sqs_decode_all(codec, all, sizes, n, most, &from));
-    d->length = from.done;
+    d->done = from.done;
     d->positions = NULL;
     CHECK(same_content(c, &got));
     EXPECT(SQS_NO_SPACE,
@@ -143,11 +144,11 @@ static void send_each(const sqs_codec *codec, const content *c)
 /* All kinds of packets, of which the same is said. */
 static sqs_status send_all(const sqs_codec *codec, const content *c)
 {
-    const sqs_decoded *r = &c->round;
+    const sqs_sparse_room *r = &c->round;
     size_t size, mark = n_pieces;
     uint32_t bits;
     sqs_status status = send(codec, ROUND, c, &size);
-    if (r->length == 1 && r->positions[0] == 0) {
+    if (r->done == 1 && r->positions[0] == 0) {
         EXPECT(status, send(codec, DISTRIBUTION, c, &size));
         EXPECT(status, sqs_bits(codec, r->token_ids, r->counts,
                                 r->survivors[0], &bits));
@@ -283,20 +284,20 @@ static sqs_status quantize_as(const double *given, uint32_t dtype, bool mass,
     sqs_codec codec = codec_of(given);
     sqs_keep keep = {(uint32_t)given[KIND], given[KEEP]};
     sqs_rows rows = rows_of(given, dtype);
-    sqs_decoded *r = &c->round;
+    sqs_sparse_room *r = &c->round;
     uint32_t most = sqs_max_survivors(&codec);
     bool fewer = keep.kind == SQS_TOP_K && keep.value < most;
     double masses[ROWS] = {0};
     make_room(c, ROWS, ROWS * (fewer ? (size_t)keep.value : most));
     memset(r->positions, 0, ROWS * sizeof *r->positions);
-    sqs_quantized to = {r->token_ids, r->counts, r->survivors,
-                        mass ? masses : NULL, 0};
+    sqs_sparse_room to = {r->token_ids,         r->counts, r->survivors, NULL,
+                          mass ? masses : NULL, 0};
     void *scratch = allocate(1, sqs_quantize_scratch(&codec));
     sqs_status status =
         are_logits ? sqs_quantize_logits(&codec, &rows, given[TEMPERATURE],
                                          &keep, scratch, &to)
                    : sqs_quantize_probs(&codec, &rows, &keep, scratch, &to);
-    r->length = to.done;
+    r->done = to.done;
     CHECK(to.done == done(given, status));
     for (uint32_t i = 0; i < to.done; i++)
         CHECK(masses[i] >= 0 && masses[i] < 1);
@@ -340,11 +341,11 @@ static sqs_status logits(const double *given)
     sqs_codec codec = codec_of(given);
     sqs_keep keep = {(uint32_t)given[KIND], given[KEEP]};
     sqs_rows rows = rows_of(given, (uint32_t)given[DTYPE]);
-    const sqs_decoded *r = &c.round;
+    const sqs_sparse_room *r = &c.round;
     size_t bound = ROWS * sqs_encode_logits_bound(&codec, &keep);
     size_t sizes[ROWS], ends[ROWS + 1] = {0}, found[ROWS], at = 0;
     uint8_t *bytes = allocate(bound, 1);
-    for (uint32_t i = 0; i < r->length; at += r->survivors[i++]) {
+    for (uint32_t i = 0; i < r->done; at += r->survivors[i++]) {
         EXPECT(SQS_OK, sqs_encode(&codec, r->token_ids + at, r->counts + at,
                                   r->survivors[i], bytes + ends[i],
                                   bound - ends[i], &sizes[i]));
@@ -353,10 +354,10 @@ static sqs_status logits(const double *given)
     void *scratch = allocate(1, sqs_encode_logits_scratch(&codec));
     for (size_t room = 0; room <= bound; room++) {
         sqs_packets to = {allocate(room, 1), room, found, 0};
-        uint32_t fit = r->length;
+        uint32_t fit = r->done;
         while (ends[fit] > room)
             fit--;
-        EXPECT(fit < r->length ? SQS_NO_SPACE : status,
+        EXPECT(fit < r->done ? SQS_NO_SPACE : status,
                sqs_encode_logits(&codec, &rows, given[TEMPERATURE], &keep,
                                  scratch, &to));
         CHECK(to.done == fit && memcmp(to.bytes, bytes, ends[fit]) == 0);
@@ -371,15 +372,16 @@ static sqs_status unbiased(const double *given)
     const uint64_t numbers[ROWS] = {UINT64_MAX, UINT64_MAX / 2};
     sqs_codec codec = codec_of(given);
     sqs_rows rows = rows_of(given, (uint32_t)given[DTYPE]);
-    sqs_decoded *r = &c.round;
+    sqs_sparse_room *r = &c.round;
     double masses[ROWS];
     make_room(&c, ROWS, ROWS * (size_t)sqs_max_survivors(&codec));
     memset(r->positions, 0, ROWS * sizeof *r->positions);
-    sqs_quantized to = {r->token_ids, r->counts, r->survivors, masses, 0};
+    sqs_sparse_room to = {r->token_ids, r->counts, r->survivors,
+                          NULL,         masses,    0};
     void *scratch = allocate(1, sqs_quantize_scratch(&codec));
     sqs_status status = sqs_quantize_unbiased(
         &codec, &rows, given[TEMPERATURE], numbers, scratch, &to);
-    r->length = to.done;
+    r->done = to.done;
     CHECK(to.done == done(given, status));
     for (uint32_t i = 0; i < to.done; i++)
         CHECK(masses[i] == 0);
@@ -403,7 +405,7 @@ static sqs_status learn(const double *given)
 static const content *repeated(const double *given)
 {
     static content c;
-    sqs_decoded *r = &c.round;
+    sqs_sparse_room *r = &c.round;
     uint32_t length = (uint32_t)given[LENGTH], k = (uint32_t)given[K];
     make_room(&c, length, (size_t)length * k);
     for (uint32_t i = 0; i < length * k; i++) {
@@ -414,7 +416,7 @@ static const content *repeated(const double *given)
         r->survivors[i] = k;
         r->positions[i] = i + 1 < length ? 0 : (uint32_t)given[POSITION];
     }
-    r->length = length;
+    r->done = length;
     return &c;
 }
 
@@ -451,16 +453,19 @@ static sqs_status judge(const double *given, bool by_logits)
 {
     static uint32_t ids[] = {0, 4, 0, 2, 3}, counts[] = {2, 2, 1, 2, 1};
     static uint32_t survivors[] = {2, 3}, positions[] = {1, 1};
-    const sqs_round round = {ROWS - 1, ids, counts, survivors, positions};
+    const sqs_sparse_rows round = {ROWS - 1, ids, counts, survivors,
+                                   positions};
     sqs_codec codec = {ROW, 4, SQS_BITPACK, SQS_ISA_BEST, NULL};
     sqs_rows target = rows_of(given, (uint32_t)given[DTYPE]);
-    void *scratch = allocate(1, sqs_verify_scratch(&codec, round.length));
+    void *scratch =
+        allocate(1, sqs_verify_scratch(codec.vocab_size, round.length));
     sqs_verdict v;
     sqs_status status =
         by_logits
-            ? sqs_verify_logits(&codec, &round, &target, given[TEMPERATURE],
-                                given + DRAWS, scratch, &v)
-            : sqs_verify(&codec, &round, &target, given + DRAWS, scratch, &v);
+            ? sqs_verify_logits(codec.vocab_size, codec.isa, &round, &target,
+                                given[TEMPERATURE], given + DRAWS, scratch, &v)
+            : sqs_verify(codec.vocab_size, codec.isa, &round, &target,
+                         given + DRAWS, scratch, &v);
     CHECK(v.done == done(given, status));
     CHECK(isnan(given[ACCEPTED]) ||
           (v.accepted == given[ACCEPTED] && v.token == given[TOKEN]));
@@ -478,8 +483,8 @@ static sqs_status verify_logits(const double *given)
 }
 
 static sqs_status (*const calls[])(const double *given) = {
-    check_codec, learn,         encode,   encode_sequence, probs, verify,
-    logits,      verify_logits, unbiased};
+    check_codec, learn,  encode,        encode_sequence, probs,
+    verify,      logits, verify_logits, unbiased};
 
 /* Of a row of the table: bit i stands for calls[i]. */
 enum {
@@ -663,9 +668,9 @@ static const content *flat(uint32_t vocab_size, uint32_t resolution,
                            uint32_t k, uint32_t length)
 {
     static content c;
-    sqs_decoded *r = &c.round;
+    sqs_sparse_room *r = &c.round;
     make_room(&c, length, (size_t)length * k);
-    r->length = length;
+    r->done = length;
     for (uint32_t i = 0; i < length * k; i++) {
         uint32_t at = i % k;
         r->token_ids[i] = at < k / 2 ? at : vocab_size - k + at;
@@ -826,7 +831,7 @@ static void broken_entropy(void)
     make_room(&c, 0, 0);
     EXPECT(SQS_NO_SPACE,
            sqs_decode_sequence(&codec, bytes, p.size, 0, &c.round));
-    size_t most = sqs_decode_round_bound(&codec, p.size) - 1;
+    uint32_t most = sqs_max_round_survivors(&codec, p.size) - 1;
     make_room(&c, SQS_MAX_ROUND, most);
     EXPECT(SQS_NO_SPACE,
            sqs_decode_round(&codec, bytes, p.size, most, &c.round));
@@ -887,7 +892,7 @@ static void priors(void)
     packet p = {size, file};
     memcpy(file, h.file.bytes, size);
     memset(h.file.bytes, 0xff, size);
-    send_with_prior(&h.prior);
+    send_with_prior(h.prior);
     EXPECT(SQS_OK, judge_prior(file, size));
     EXPECT(SQS_BAD_PRIOR, judge_prior(file, size + 1));
     for (size_t i = 0; i < size; i++) {

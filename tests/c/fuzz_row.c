@@ -63,7 +63,8 @@ static void quantize(const request *r, answer *a)
     a->counts = take(&a->blocks[1], room);
     a->survivors = 0;
     a->dropped = 0;
-    sqs_quantized to = {a->ids, a->counts, &a->survivors, &a->dropped, 0};
+    sqs_sparse_room to = {a->ids, a->counts,   &a->survivors,
+                          NULL,   &a->dropped, 0};
     a->status = r->unbiased
                     ? sqs_quantize_unbiased(&r->codec, &r->row, r->temperature,
                                             &r->number, scratch, &to)

@@ -151,16 +151,13 @@ typedef struct attempt {
     const char *wrong; /* null if all is right */
 } attempt;
 
-static const char *const kind_names[] = {"distribution", "round",
-                                         "sequence"};
+static const char *const kind_names[] = {"distribution", "round", "sequence"};
 
 static void report(const attempt *a)
 {
     printf("FINDING: vocab_size %u, resolution %u, %s: %s, %s\n",
            a->codec->vocab_size, a->codec->resolution, kind_names[a->k],
            sqs_status_text(a->status), a->wrong);
-    if (a->codec->prior != NULL)
-        printf("a prior of %u classes\n", a->codec->prior->classes);
     for (size_t i = 0; i < a->packet.size; i++)
         printf("%02x", a->packet.bytes[i]);
     printf("\n");

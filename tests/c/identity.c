@@ -385,8 +385,8 @@ static answer quantize(const request *r, const sqs_rows *rows, bool probs,
     size_t room = (size_t)room_for(r) * rows->n;
     answer a = {.ids = allocate(room, sizeof *a.ids),
                 .counts = allocate(room, sizeof *a.counts)};
-    sqs_quantized to = {a.ids, a.counts, a.survivors, mass ? a.masses : NULL,
-                        0};
+    sqs_sparse_room to = {
+        a.ids, a.counts, a.survivors, NULL, mass ? a.masses : NULL, 0};
     void *scratch = allocate(1, sqs_quantize_scratch(&r->codec));
     a.status =
         probs ? sqs_quantize_probs(&r->codec, rows, &r->keep, scratch, &to)
@@ -397,9 +397,9 @@ static answer quantize(const request *r, const sqs_rows *rows, bool probs,
     return a;
 }
 
-static size_t total_of(const answer *a)
+static uint32_t total_of(const answer *a)
 {
-    size_t total = 0;
+    uint32_t total = 0;
     for (uint32_t i = 0; i < a->done; i++)
         total += a->survivors[i];
     return total;
@@ -425,7 +425,7 @@ static void quantize_unbiased(const request *r, const sqs_rows *rows)
     size_t room = (size_t)sqs_max_survivors(&r->codec) * rows->n, at = 0;
     answer a = {.ids = allocate(room, sizeof *a.ids),
                 .counts = allocate(room, sizeof *a.counts)};
-    sqs_quantized to = {a.ids, a.counts, a.survivors, a.masses, 0};
+    sqs_sparse_room to = {a.ids, a.counts, a.survivors, NULL, a.masses, 0};
     void *scratch = allocate(1, sqs_quantize_scratch(&r->codec));
     uint64_t numbers[MOST_ROWS];
     for (uint32_t i = 0; i < rows->n; i++)
@@ -551,7 +551,8 @@ static void learn(const answer *a)
 static void encode_round(const request *r, const answer *a,
                          const uint32_t *positions)
 {
-    sqs_round round = {a->done, a->ids, a->counts, a->survivors, positions};
+    sqs_sparse_rows round = {a->done, a->ids, a->counts, a->survivors,
+                             positions};
     size_t bound = sqs_encode_round_bound(&r->codec, a->done, total_of(a));
     packet p = {0, allocate(bound, 1)};
     sqs_status status =
@@ -592,13 +593,16 @@ static void judge(const request *r, const answer *a, const uint32_t *positions,
     double draws[MOST_ROWS + 1];
     for (uint32_t i = 0; i <= length; i++)
         draws[i] = random_draw();
-    void *scratch = allocate(1, sqs_verify_scratch(&r->codec, length));
-    sqs_round drafted = {a->done, a->ids, a->counts, a->survivors, positions};
+    void *scratch =
+        allocate(1, sqs_verify_scratch(r->codec.vocab_size, length));
+    sqs_sparse_rows drafted = {a->done, a->ids, a->counts, a->survivors,
+                               positions};
     sqs_verdict v = {0, 0, 0};
     sqs_status status =
-        probs ? sqs_verify(&r->codec, &drafted, target, draws, scratch, &v)
-              : sqs_verify_logits(&r->codec, &drafted, target, r->temperature,
-                                  draws, scratch, &v);
+        probs ? sqs_verify(r->codec.vocab_size, r->codec.isa, &drafted, target,
+                           draws, scratch, &v)
+              : sqs_verify_logits(r->codec.vocab_size, r->codec.isa, &drafted,
+                                  target, r->temperature, draws, scratch, &v);
     CHECK(v.accepted <= length && v.token < r->codec.vocab_size);
     CHECK(v.done <= length + 1 && (v.done > length) == (status == SQS_OK));
     note(status);
@@ -644,9 +648,9 @@ static void race(const request *r, const sqs_rows *rows)
     size_t room = (size_t)rows->n * most;
     sqs_guesses to = {most, allocate(room, sizeof(uint32_t)),
                       allocate(room, sizeof(double)), found, 0};
-    sqs_status status =
-        sqs_gumbel(&r->codec, rows, r->temperature * hotter, key, position,
-                   allocate(1, sqs_gumbel_scratch(&r->codec)), &to);
+    sqs_status status = sqs_gumbel(
+        r->codec.vocab_size, r->codec.isa, rows, r->temperature * hotter, key,
+        position, allocate(1, sqs_gumbel_scratch(r->codec.vocab_size)), &to);
     note(status);
     note(to.done);
     CHECK((to.done == rows->n) == (status == SQS_OK));
@@ -698,7 +702,7 @@ static void expect_not_finite(sqs_isa isa, const sqs_rows *rows, uint32_t n)
     sqs_codec codec = {n, 100, SQS_BITPACK, isa, NULL};
     sqs_keep one = {SQS_TOP_K, 1};
     uint32_t id, count, survivors;
-    sqs_quantized to = {&id, &count, &survivors, NULL, 0};
+    sqs_sparse_room to = {&id, &count, &survivors, NULL, NULL, 0};
     void *scratch = allocate(1, sqs_quantize_scratch(&codec));
     CHECK(sqs_quantize_logits(&codec, rows, 1, &one, scratch, &to) ==
           SQS_NOT_FINITE);
@@ -707,20 +711,20 @@ static void expect_not_finite(sqs_isa isa, const sqs_rows *rows, uint32_t n)
     const uint64_t number = 0;
     CHECK(sqs_quantize_unbiased(&codec, rows, 1, &number, scratch, &to) ==
           SQS_NOT_FINITE);
-    const sqs_round empty = {0, &id, &count, &survivors, &id};
+    const sqs_sparse_rows empty = {0, &id, &count, &survivors, &id};
     double draw = 0;
     sqs_verdict v;
-    CHECK(sqs_verify_logits(&codec, &empty, rows, 1, &draw, scratch, &v) ==
-          SQS_NOT_FINITE);
+    CHECK(sqs_verify_logits(codec.vocab_size, codec.isa, &empty, rows, 1,
+                            &draw, scratch, &v) == SQS_NOT_FINITE);
     const uint32_t key[4] = {0};
     sqs_guesses best = {1, &id, &draw, &survivors, 0};
-    scratch = allocate(1, sqs_gumbel_scratch(&codec));
-    CHECK(sqs_gumbel(&codec, rows, 1, key, 0, scratch, &best) ==
-          SQS_NOT_FINITE);
+    scratch = allocate(1, sqs_gumbel_scratch(codec.vocab_size));
+    CHECK(sqs_gumbel(codec.vocab_size, codec.isa, rows, 1, key, 0, scratch,
+                     &best) == SQS_NOT_FINITE);
     if (rows->dtype != SQS_F32 && rows->dtype != SQS_F64)
         return;
-    CHECK(sqs_verify(&codec, &empty, rows, &draw, scratch, &v) ==
-          SQS_NOT_FINITE);
+    CHECK(sqs_verify(codec.vocab_size, codec.isa, &empty, rows, &draw, scratch,
+                     &v) == SQS_NOT_FINITE);
 }
 
 static void spoil_everywhere(sqs_isa isa, sqs_dtype dtype, uint32_t n)

@@ -48,13 +48,13 @@ sqs_status load_prior(holder *to)
 {
     const packet *f = &to->file;
     size_t needed = sqs_prior_memory(f->bytes, f->size);
-    free(to->tables);
-    to->tables = malloc(needed > 0 ? needed : 1);
-    if (to->tables == NULL) {
+    free(to->memory);
+    to->memory = malloc(needed > 0 ? needed : 1);
+    if (to->memory == NULL) {
         fprintf(stderr, "out of memory\n");
         exit(2);
     }
-    return sqs_load_prior(f->bytes, f->size, to->tables, &to->prior);
+    return sqs_load_prior(f->bytes, f->size, to->memory, &to->prior);
 }
 
 /* Byte i of some noise. */
@@ -98,7 +98,7 @@ const sqs_prior *make_prior(uint32_t vocab_size, uint32_t classes,
         file.bytes[at] = (uint8_t)noise(seed, at);
     seal_prior(&file);
     to->file = file;
-    return load_prior(to) == SQS_OK ? &to->prior : NULL;
+    return load_prior(to) == SQS_OK ? to->prior : NULL;
 }
 
 /* Whether a file is one, by the letter of docs/format.md. */
@@ -143,8 +143,8 @@ const char *attack_prior(const packet *file, sqs_status *status)
         return "the prior is misjudged";
     if (*status != SQS_OK)
         return NULL;
-    sqs_codec codec = {h.prior.vocab_size, 100, SQS_ENTROPY, SQS_ISA_BEST,
-                       &h.prior};
+    sqs_codec codec = {get_u32(file->bytes + 10), 100, SQS_ENTROPY,
+                       SQS_ISA_BEST, h.prior};
     const char *wrong = NULL;
     for (kind k = DISTRIBUTION; k < KINDS && wrong == NULL; k++) {
         packet p = {TAIL, take(&room, TAIL)};

@@ -6,13 +6,12 @@
 
 #include "attack.h"
 
-/* A prior, its file, and the memory that its tables lie in. All zero before
- * the first use. */
+/* A prior and its file. All zero before the first use. */
 typedef struct holder {
-    sqs_prior prior;
+    const sqs_prior *prior;
     packet file;
-    block room; /* of the file */
-    void *tables;
+    block room;   /* of the file */
+    void *memory; /* of the prior */
 } holder;
 
 /* Makes a prior whose weights are as large as they may be or very small, and

@@ -129,7 +129,7 @@ def test_learns_what_python_learns(
 
 
 class Round(NamedTuple):
-    """A ``sqs_round``, and the memory that it lies in."""
+    """A ``sqs_sparse_rows``, and the memory that it lies in."""
 
     c: Any
     arrays: tuple[NDArray[np.uint32], ...]
@@ -142,7 +142,7 @@ def as_c(core: Core, round_: sqs.Round | None) -> Round:
     )
     pointers = [pointer(core, "uint32_t", a) for a in arrays]
     length = len(round_) if round_ else 0
-    return Round(core.ffi.new("sqs_round *", (length, *pointers)), arrays)
+    return Round(core.ffi.new("sqs_sparse_rows *", (length, *pointers)), arrays)
 
 
 def of_type(values: NDArray[np.float64], dtype: str) -> tuple[Any, NDArray[Any]]:
@@ -164,16 +164,14 @@ def verify_logits(
     isa: int = 0,
 ) -> tuple[int, int, sqs.Verdict]:
     """Return the status, how many rows are fit for use, and the verdict."""
-    codec = core.ffi.new("sqs_codec *", (rows.shape[1], 1, 0, isa, core.ffi.NULL))
-    size = core.lib.sqs_verify_scratch(codec, round_.c.length)
+    vocab_size = rows.shape[1]
+    size = core.lib.sqs_verify_scratch(vocab_size, round_.c.length)
     scratch = core.ffi.new("double[]", size // 8)
     values = core.ffi.from_buffer(rows)
-    target = core.ffi.new(
-        "sqs_rows *", (values, DTYPES[dtype], len(rows), rows.shape[1])
-    )
+    target = core.ffi.new("sqs_rows *", (values, DTYPES[dtype], len(rows), vocab_size))
     verdict = core.ffi.new("sqs_verdict *")
     status = core.lib.sqs_verify_logits(
-        codec, round_.c, target, temperature, list(draws), scratch, verdict
+        vocab_size, isa, round_.c, target, temperature, list(draws), scratch, verdict
     )
     return status, verdict.done, sqs.Verdict(verdict.accepted, verdict.token)
 

@@ -63,12 +63,12 @@ static void random_distribution(uint32_t vocab_size, uint32_t resolution,
 
 void random_content(const sqs_codec *codec, kind k, const shape *s, content *c)
 {
-    sqs_decoded *r = &c->round;
+    sqs_sparse_room *r = &c->round;
     uint32_t room = lesser(s->most, codec->resolution);
     size_t used = 0;
-    r->length = k == DISTRIBUTION ? 1 : 1 + random_below(s->length);
-    make_room(c, SQS_MAX_ROUND, (size_t)r->length * s->most);
-    for (uint32_t i = 0; i < r->length; i++) {
+    r->done = k == DISTRIBUTION ? 1 : 1 + random_below(s->length);
+    make_room(c, SQS_MAX_ROUND, (size_t)r->done * s->most);
+    for (uint32_t i = 0; i < r->done; i++) {
         uint32_t *ids = r->token_ids + used, *counts = r->counts + used;
         bool full = s->dense && random_below(4) > 0;
         uint32_t n = full ? room : 1 + random_below(room);

@@ -104,7 +104,7 @@ static const sqs_prior *read_prior(void)
     if (h.file.size == 0)
         return NULL;
     check(load_prior(&h) == SQS_OK, "a prior is refused");
-    return &h.prior;
+    return h.prior;
 }
 
 static sqs_codec read_codec(void)
@@ -128,16 +128,17 @@ typedef struct rule {
 static double quantize(const sqs_codec *codec, const sqs_rows *row,
                        const rule *by, content *c)
 {
-    sqs_decoded *r = &c->round;
+    sqs_sparse_room *r = &c->round;
     double dropped;
-    sqs_quantized to = {r->token_ids, r->counts, r->survivors, &dropped, 0};
+    sqs_sparse_room to = {r->token_ids, r->counts, r->survivors,
+                          NULL,         &dropped,  0};
     void *scratch = malloc(sqs_quantize_scratch(codec));
     check(scratch != NULL, "out of memory");
     sqs_status status = sqs_quantize_logits(codec, row, by->temperature,
                                             &by->keep, scratch, &to);
     free(scratch);
     check(status == SQS_OK && to.done == 1, "a row is refused");
-    r->length = 1;
+    r->done = 1;
     r->positions[0] = 0;
     return dropped;
 }
@@ -177,7 +178,7 @@ static void read_distribution(content *c)
 {
     uint32_t k = read_integer();
     make_room(c, 1, k);
-    c->round.length = 1;
+    c->round.done = 1;
     c->round.survivors[0] = k;
     c->round.positions[0] = 0;
     read_all(c->round.token_ids, k);
@@ -213,15 +214,16 @@ static void check_logits(void)
 static void quantize_unbiased(const sqs_codec *codec, const sqs_rows *row,
                               double temperature, uint64_t number, content *c)
 {
-    sqs_decoded *r = &c->round;
-    sqs_quantized to = {r->token_ids, r->counts, r->survivors, NULL, 0};
+    sqs_sparse_room *r = &c->round;
+    sqs_sparse_room to = {r->token_ids, r->counts, r->survivors,
+                          NULL,         NULL,      0};
     void *scratch = malloc(sqs_quantize_scratch(codec));
     check(scratch != NULL, "out of memory");
     sqs_status status =
         sqs_quantize_unbiased(codec, row, temperature, &number, scratch, &to);
     free(scratch);
     check(status == SQS_OK && to.done == 1, "a row is refused");
-    r->length = 1;
+    r->done = 1;
     r->positions[0] = 0;
 }
 
@@ -271,10 +273,10 @@ static void check_distribution(void)
 }
 
 /* Reads the tokens of a round and finds their positions. */
-static void read_positions(sqs_decoded *r)
+static void read_positions(sqs_sparse_room *r)
 {
     const uint32_t *ids = r->token_ids;
-    for (uint32_t i = 0; i < r->length; i++) {
+    for (uint32_t i = 0; i < r->done; i++) {
         uint32_t token = read_integer(), at = 0, n = r->survivors[i];
         while (at < n && ids[at] != token)
             at++;
@@ -286,13 +288,13 @@ static void read_positions(sqs_decoded *r)
 
 static void read_distributions(uint32_t vocab_size, content *c)
 {
-    sqs_decoded *r = &c->round;
+    sqs_sparse_room *r = &c->round;
     uint32_t length = read_integer();
     size_t used = 0;
     check(length <= SQS_MAX_SEQUENCE, "not a sequence");
     make_room(c, length, (size_t)length * vocab_size);
-    for (r->length = 0; r->length < length; r->length++) {
-        uint32_t k = r->survivors[r->length] = read_integer();
+    for (r->done = 0; r->done < length; r->done++) {
+        uint32_t k = r->survivors[r->done] = read_integer();
         check(k <= vocab_size, "not a distribution");
         read_all(r->token_ids + used, k);
         read_all(r->counts + used, k);
@@ -360,7 +362,7 @@ static void check_verify(void)
     static block rows, numbers, room;
     sqs_codec codec = {.vocab_size = read_integer(), .resolution = 1};
     read_drafts(codec.vocab_size, &drafted);
-    const sqs_round r = view(&drafted);
+    const sqs_sparse_rows r = view(&drafted);
     size_t n = (size_t)r.length + 1;
     sqs_rows target = {read_values(&rows, n * codec.vocab_size), SQS_F64,
                        (uint32_t)n, codec.vocab_size};
@@ -371,9 +373,10 @@ static void check_verify(void)
         if (sqs_check_codec(&codec) != SQS_OK)
             continue;
         sqs_verdict v;
-        void *scratch = take(&room, sqs_verify_scratch(&codec, r.length));
-        sqs_status status =
-            sqs_verify(&codec, &r, &target, draws, scratch, &v);
+        void *scratch =
+            take(&room, sqs_verify_scratch(codec.vocab_size, r.length));
+        sqs_status status = sqs_verify(codec.vocab_size, codec.isa, &r,
+                                       &target, draws, scratch, &v);
         check(status == SQS_OK, sqs_status_text(status));
         check(v.accepted == accepted && v.token == token, "another verdict");
     }

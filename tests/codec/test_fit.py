@@ -199,7 +199,7 @@ def test_fitting_twice_gives_the_same():
 @pytest.mark.parametrize(
     ("given", "error", "message"),
     [
-        (lambda q: ([],), ValueError, "no distributions"),
+        (lambda q: ([],), ValueError, "neither distributions nor"),
         (lambda q: ([q, "q"],), TypeError, "distributions"),
         (
             lambda q: ([q, sqs.SparseDistribution([1], [4], 4)],),
@@ -220,6 +220,8 @@ def test_a_number_of_classes_is_checked(classes: int):
     q = sqs.SparseDistribution([0, 2], [1, 3], 3)
     with pytest.raises(ValueError, match="classes must be"):
         sqs.Prior.fit([q], classes=classes)
+    with pytest.raises(ValueError, match="classes must be"):
+        sqs.Prior.fit(counts=[3, 1], classes=2)  # of a text alone
 
 
 def test_real_drafts_save_on_other_prompts():

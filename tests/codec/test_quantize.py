@@ -14,8 +14,9 @@ pytestmark = pytest.mark.usefixtures("backend")
 
 @pytest.mark.parametrize("temperature", [0.3, 0.7, 1.0])
 def test_lattice_point_is_the_independent_one(real_rows, temperature):
+    """On a third of them; the campaign has all."""
     codec = sqs.Codec(49152)
-    for row in real_rows:
+    for row in real_rows[::3]:
         q = codec.quantize(row, sqs.TopK(64), temperature=temperature)
         counts, margin = independent_counts(row, 64, temperature, 100)
         assert np.array_equal(q.to_dense(np.float64), counts / 100) or margin < 1e-9
@@ -273,6 +274,7 @@ def test_probabilities_in_place_of_logits_are_noticed():
     )
     for call in calls:
         codec = sqs.Codec(8)
+        codec.quantize(np.log(probs), keep)  # whatever it has met before
         with pytest.warns(UserWarning, match="look like probabilities") as caught:
             call(codec)
         assert caught[0].filename == __file__

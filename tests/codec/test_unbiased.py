@@ -46,7 +46,7 @@ def count(
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(_unbiased, "is_on_host", lambda rows: False)
             patch.setattr(_unbiased, "AT_ONCE", 3 * vocab_size)
-            return _unbiased.quantize_unbiased(
+            return _unbiased.quantize_unbiased_rows(
                 codec, torch.tensor(rows), temperature=t, rng=Words(numbers)
             )
     given = np.array(numbers, np.uint64)

@@ -393,23 +393,17 @@ def test_the_command(tmp_path, capsys):
         assert said in out
     dataset = distill.open(output, tokenizer=tokenizer)
     size = max(tokenizer.get_vocab().values()) + 1
-    assert (dataset.header.codec.vocab_size, dataset.header.model) == (
-        size + 1,
-        "SmolLM2",
-    )
+    codec, model = dataset.header.codec, dataset.header.model
+    assert (codec.vocab_size, model) == (size + 1, "SmolLM2")
     texts = [
         *read(RECORDED, Names(tokenizer)),
         *read(kit, None, Compression.read(config)),
     ]
     for text, kept in zip(texts, dataset, strict=True):
-        rows = dataset.header.codec.quantize_top_logprobs_rows(
-            text.token_ids, text.logprobs
-        )
+        rows = codec.quantize_top_logprobs_rows(text.token_ids, text.logprobs)
         assert kept.rows == rows
-        assert (kept.tokens.tolist(), kept.places[0] + 1) == (
-            [*text.tokens],
-            text.first,
-        )
+        assert kept.tokens.tolist() == [*text.tokens]
+        assert kept.places[0] == text.first - 1
 
 
 def test_the_prior_of_a_tokenizer(tmp_path):
@@ -423,8 +417,7 @@ def test_the_prior_of_a_tokenizer(tmp_path):
         options = ["--vocab-size", size, "--prior", name]
         assert run("import", path, *options, "-o", output) == 0
         assert run("check", output, "--prior", name) == 0
-    assert (
-        distill.open(tmp_path / "49152.parquet").header.codec.prior == prior.with_tail()
-    )
+    header = distill.open(tmp_path / "49152.parquet").header
+    assert header.codec.prior == prior.with_tail()
     with pytest.raises(SystemExit, match="2"):  # as nothing says how many ids there are
         run("import", path, "-o", tmp_path / "new.parquet")

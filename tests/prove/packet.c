@@ -60,19 +60,19 @@ static uint32_t *any_words(size_t n)
     return (uint32_t *)any_bytes(n * sizeof(uint32_t));
 }
 
-static sqs_decoded any_round(size_t length, size_t survivors)
+static sqs_sparse_room any_round(size_t length, size_t survivors)
 {
-    return (sqs_decoded){.survivors = any_words(length),
-                         .positions = any_words(length),
-                         .token_ids = any_words(survivors),
-                         .counts = any_words(survivors)};
+    return (sqs_sparse_room){.survivors = any_words(length),
+                             .positions = any_words(length),
+                             .token_ids = any_words(survivors),
+                             .counts = any_words(survivors)};
 }
 
-static void check(const sqs_decoded *round, uint32_t longest, size_t most)
+static void check(const sqs_sparse_room *round, uint32_t longest, size_t most)
 {
     size_t sum = 0;
-    assert(round->length >= 1 && round->length <= longest);
-    for (uint32_t i = 0; i < round->length; i++)
+    assert(round->done >= 1 && round->done <= longest);
+    for (uint32_t i = 0; i < round->done; i++)
         sum += round->survivors[i];
     assert(sum <= most && sum <= SQS_MAX_ENTROPY_SURVIVORS);
 }
@@ -88,7 +88,7 @@ void rounds(void)
 {
     sqs_codec codec = any_codec();
     size_t size = any_within(0, 1 << 20), most = any_within(0, 1 << 24);
-    sqs_decoded round = any_round(SQS_MAX_ROUND, most);
+    sqs_sparse_room round = any_round(SQS_MAX_ROUND, most);
     if (sqs_entropy_decode_round(&codec, any_bytes(size), size, most,
                                  &round) == SQS_OK)
         check(&round, SQS_MAX_ROUND, most);
@@ -99,7 +99,7 @@ void sequences(void)
     sqs_codec codec = any_codec();
     size_t size = any_within(0, 1 << 20), most = any_within(0, 1 << 24);
     size_t room = most < SQS_MAX_SEQUENCE ? most : SQS_MAX_SEQUENCE;
-    sqs_decoded sequence = any_round(room, most);
+    sqs_sparse_room sequence = any_round(room, most);
     sequence.positions = NULL;
     if (sqs_entropy_decode_sequence(&codec, any_bytes(size), size, most,
                                     &sequence) == SQS_OK)

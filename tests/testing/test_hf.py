@@ -12,8 +12,8 @@ import torch
 import transformers
 
 import sqs_codec as sqs
-from sqs_codec.system.edge import FixedPlan
-from sqs_codec.system.hf import Edge
+from sqs_codec.system.edge import Edge, FixedPlan
+from sqs_codec.system.hf import Draft
 from sqs_codec.system.session import LocalLink, Setting
 from sqs_codec.testing import LossyError, check_lossless
 from sqs_codec.testing._toy import DRAFT, PROMPT, VOCAB, row_after
@@ -74,7 +74,7 @@ def test_what_the_note_says_of_settings(warper, uncut, cuts):
 def test_our_own_loop_of_sessions_is_right():
     def decode(prompt, draft, target, rng):
         edge = Edge(
-            as_model(draft),
+            Draft(as_model(draft)),
             settings=[Setting(sqs.Codec(VOCAB), sqs.TopK(20))],
             planner=FixedPlan(2),
             rng=np.random.default_rng(rng.integers(2**32)),

@@ -186,8 +186,8 @@ impl Round {
     }
 
     /// For functions that read it.
-    fn view(&self) -> sys::Round {
-        sys::Round {
+    fn view(&self) -> sys::SparseRows {
+        sys::SparseRows {
             length: self.survivors.len() as u32,
             token_ids: self.token_ids.as_ptr(),
             counts: self.counts.as_ptr(),
@@ -241,10 +241,11 @@ impl Codec {
         let most = unsafe { sys::sqs_max_survivors(&self.0) } as usize;
         let (mut token_ids, mut counts) = (vec![0; most], vec![0; most]);
         let (mut survivors, mut dropped_mass) = (0, 0.0);
-        let mut to = sys::Quantized {
+        let mut to = sys::SparseRoom {
             token_ids: token_ids.as_mut_ptr(),
             counts: counts.as_mut_ptr(),
             survivors: &mut survivors,
+            positions: ptr::null_mut(),
             dropped_mass: &mut dropped_mass,
             done: 0,
         };
@@ -261,9 +262,9 @@ impl Codec {
     /// A round's bytes.
     pub fn encode(&self, round: &Round) -> Result<Vec<u8>, Error> {
         let view = round.view();
-        let mut size = round.token_ids.len();
+        let survivors = round.token_ids.len() as u32;
         // SAFETY: it reads the codec, which has been checked.
-        size = unsafe { sys::sqs_encode_round_bound(&self.0, view.length, size) };
+        let mut size = unsafe { sys::sqs_encode_round_bound(&self.0, view.length, survivors) };
         let mut packet = vec![0; size];
         let to = packet.as_mut_ptr();
         // SAFETY: the round's arrays are as long as it says, and so is the packet.
@@ -273,25 +274,26 @@ impl Codec {
     }
 
     /// The round of a packet, which may be hostile, of at most `most` survivors.
-    pub fn decode(&self, packet: &[u8], most: usize) -> Result<Round, Error> {
+    pub fn decode(&self, packet: &[u8], most: u32) -> Result<Round, Error> {
         let (bytes, size) = (packet.as_ptr(), packet.len());
         // SAFETY: it reads the codec, which has been checked.
-        let most = most.min(unsafe { sys::sqs_decode_round_bound(&self.0, size) });
-        let entries = || vec![0; most];
+        let most = most.min(unsafe { sys::sqs_max_round_survivors(&self.0, size) });
+        let entries = || vec![0; most as usize];
         let items = || vec![0; sys::MAX_ROUND];
         let (mut token_ids, mut counts) = (entries(), entries());
         let (mut survivors, mut positions) = (items(), items());
-        let mut to = sys::Decoded {
+        let mut to = sys::SparseRoom {
             token_ids: token_ids.as_mut_ptr(),
             counts: counts.as_mut_ptr(),
             survivors: survivors.as_mut_ptr(),
             positions: positions.as_mut_ptr(),
-            length: 0,
+            dropped_mass: ptr::null_mut(),
+            done: 0,
         };
         // SAFETY: the arrays have the room that sqs.h asks for.
         check(unsafe { sys::sqs_decode_round(&self.0, bytes, size, most, &mut to) })?;
-        survivors.truncate(to.length as usize);
-        positions.truncate(to.length as usize);
+        survivors.truncate(to.done as usize);
+        positions.truncate(to.done as usize);
         let used = survivors.iter().map(|&k: &u32| k as usize).sum();
         token_ids.truncate(used);
         counts.truncate(used);
@@ -316,12 +318,13 @@ impl Codec {
         assert_eq!(draws.len(), n, "a draw for each row");
         assert!(round.token_ids.iter().all(|&id| id < self.0.vocab_size));
         // SAFETY: it reads the codec, which has been checked.
-        let mut room = scratch(unsafe { sys::sqs_verify_scratch(&self.0, view.length) });
+        let mut room = scratch(unsafe { sys::sqs_verify_scratch(self.0.vocab_size, view.length) });
         let mut verdict = Verdict::default();
         // SAFETY: rows, draws and the round have been checked.
         check(unsafe {
             sys::sqs_verify_logits(
-                &self.0,
+                self.0.vocab_size,
+                self.0.isa,
                 &view,
                 &rows,
                 temperature,

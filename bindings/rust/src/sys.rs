@@ -31,30 +31,22 @@ pub struct Keep {
 }
 
 #[repr(C)]
-pub struct Quantized {
+pub struct SparseRoom {
     pub token_ids: *mut u32,
     pub counts: *mut u32,
     pub survivors: *mut u32,
+    pub positions: *mut u32,
     pub dropped_mass: *mut f64,
     pub done: u32,
 }
 
 #[repr(C)]
-pub struct Round {
+pub struct SparseRows {
     pub length: u32,
     pub token_ids: *const u32,
     pub counts: *const u32,
     pub survivors: *const u32,
     pub positions: *const u32,
-}
-
-#[repr(C)]
-pub struct Decoded {
-    pub token_ids: *mut u32,
-    pub counts: *mut u32,
-    pub survivors: *mut u32,
-    pub positions: *mut u32,
-    pub length: u32,
 }
 
 #[repr(C)]
@@ -77,29 +69,30 @@ extern "C" {
         temperature: f64,
         keep: *const Keep,
         scratch: *mut c_void,
-        to: *mut Quantized,
+        to: *mut SparseRoom,
     ) -> c_int;
     pub fn sqs_sample(counts: *const u32, survivors: u32, number: u32) -> u32;
-    pub fn sqs_encode_round_bound(codec: *const Codec, length: u32, survivors: usize) -> usize;
+    pub fn sqs_encode_round_bound(codec: *const Codec, length: u32, survivors: u32) -> usize;
     pub fn sqs_encode_round(
         codec: *const Codec,
-        round: *const Round,
+        round: *const SparseRows,
         packet: *mut u8,
         capacity: usize,
         size: *mut usize,
     ) -> c_int;
-    pub fn sqs_decode_round_bound(codec: *const Codec, size: usize) -> usize;
+    pub fn sqs_max_round_survivors(codec: *const Codec, size: usize) -> u32;
     pub fn sqs_decode_round(
         codec: *const Codec,
         packet: *const u8,
         size: usize,
-        most: usize,
-        to: *mut Decoded,
+        most: u32,
+        to: *mut SparseRoom,
     ) -> c_int;
-    pub fn sqs_verify_scratch(codec: *const Codec, length: u32) -> usize;
+    pub fn sqs_verify_scratch(vocab_size: u32, length: u32) -> usize;
     pub fn sqs_verify_logits(
-        codec: *const Codec,
-        round: *const Round,
+        vocab_size: u32,
+        isa: u32,
+        round: *const SparseRows,
         target: *const Rows,
         temperature: f64,
         draws: *const f64,

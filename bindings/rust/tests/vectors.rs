@@ -119,7 +119,7 @@ fn round<'a>(distributions: impl Iterator<Item = &'a Json>, tokens: &Json) -> Ro
 }
 
 /// 2^20 survivors and more are never asked for.
-const MOST: usize = 1 << 20;
+const MOST: u32 = 1 << 20;
 
 #[test]
 fn logits_become_the_same_counts() {

@@ -164,8 +164,8 @@ class Core:
         ids, counts, survivors = found
         return status, ids, counts, survivors
 
+    @staticmethod
     def verify(
-        self,
         ids: Ids,
         counts: Ids,
         survivors: Ids,
@@ -205,8 +205,8 @@ class Core:
         )
         return Status.OK, n, accepted, token
 
+    @staticmethod
     def gumbel(
-        self,
         logits: NDArray[Any],
         temperature: float,
         key: Ids,

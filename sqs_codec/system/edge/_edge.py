@@ -108,6 +108,8 @@ class Edge:
 
     Attributes
     ----------
+    draft : Draft
+        As given.
     vocab_size : int
         V.
     stop : frozenset of int
@@ -130,14 +132,14 @@ class Edge:
         self.stop = draft.stop
         self.metrics = EdgeMetrics()
         self._settings = settings or default_settings(self.vocab_size)
-        self._draft = draft
+        self.draft = draft
         self._rng = np.random.default_rng() if rng is None else rng
         self._given_planner = planner
         self._modes, self._prefer = check_modes(modes), prefer
         self._planners: dict[tuple[Sampling, int, bool], Planning] = {}
 
     def __repr__(self) -> str:
-        return f"<Edge of {type(self._draft).__name__}, vocabulary {self.vocab_size}>"
+        return f"<Edge of {type(self.draft).__name__}, vocabulary {self.vocab_size}>"
 
     def generate(
         self,
@@ -195,7 +197,7 @@ class Edge:
                 prompt,
                 rng=self._rng,
                 sampling=sampling,
-                tokenizer=self._draft.fingerprint,
+                tokenizer=self.draft.fingerprint,
                 stop=sorted(self.stop if stop is None else stop),
                 max_message=first.max_message,
                 seed=None if seed is None else seed_of(seed, prompt),
@@ -207,7 +209,7 @@ class Edge:
             began = time.monotonic() - self.metrics.seconds
             steps = generate(
                 session,
-                self._draft,
+                self.draft,
                 connect,
                 planner,
                 max_tokens=max_tokens,

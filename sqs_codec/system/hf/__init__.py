@@ -1,6 +1,6 @@
 """The codec in Hugging Face's transformers (the extra ``[hf]``).
 
-`Edge` and `Cloud` are the two ends of a session, `Draft` is a model for any edge;
+`Draft` is a model for an edge, `Cloud` one for the other end of its sessions;
 `custom_generate` makes an edge of transformers' own ``generate``. `verify_jobs` judges
 by logits on any device.
 """
@@ -15,7 +15,7 @@ if "torch" not in sys.modules:  # which reads this once
 try:
     from sqs_codec.system.hf._cached import CachedModel
     from sqs_codec.system.hf._cloud import Cloud
-    from sqs_codec.system.hf._edge import Draft, Edge, custom_generate
+    from sqs_codec.system.hf._edge import Draft, custom_generate
     from sqs_codec.system.hf._models import (
         LanguageModel,
         ModelError,
@@ -36,7 +36,6 @@ __all__ = [
     "CachedModel",
     "Cloud",
     "Draft",
-    "Edge",
     "LanguageModel",
     "ModelError",
     "ModelReader",

@@ -44,10 +44,15 @@ class CachedModel:
     model : transformers.PreTrainedModel
     vocab_size : int
         V: how many of the model's logits to return.
+
+    Attributes
+    ----------
+    model
+        As given.
     """
 
     def __init__(self, model: HFModel, vocab_size: int) -> None:
-        self._model = model
+        self.model = model
         self._vocab_size = vocab_size
         # Without the model's configuration the cache keeps every position even
         # where attention only looks at a window, so that it can be cropped.
@@ -60,7 +65,7 @@ class CachedModel:
         self._cache_argument = "cache" if "cache" in names else "past_key_values"
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} of {type(self._model).__name__}>"
+        return f"<{type(self).__name__} of {type(self.model).__name__}>"
 
     def __len__(self) -> int:
         """How many tokens are cached."""
@@ -120,19 +125,6 @@ class CachedModel:
                 return self._grow(texts)
         return np.concatenate([self.logits(text) for text in texts])
 
-    def rollback(self, length: int) -> None:
-        """Forget everything after the first `length` cached tokens.
-
-        Raises
-        ------
-        ValueError
-            Fewer than `length` tokens are cached.
-        """
-        if not 0 <= length <= len(self):
-            raise ValueError(f"cannot roll {len(self)} tokens back to {length}")
-        with self._whole_or_empty():
-            self._retain(range(length))
-
     @contextlib.contextmanager
     def _whole_or_empty(self) -> Iterator[None]:
         """Forget everything if a change is interrupted, as layers then differ."""
@@ -147,7 +139,7 @@ class CachedModel:
         """Whether a small tree gives the model's own logits."""
         if not self._windows:
             return False
-        tree, alone = (CachedModel(self._model, self._vocab_size) for _ in range(2))
+        tree, alone = (CachedModel(self.model, self._vocab_size) for _ in range(2))
         a, b, c, d = (i * self._vocab_size // 5 for i in range(1, 5))
         texts = [[a, c, d], [a, c, b]]
         try:
@@ -156,7 +148,7 @@ class CachedModel:
         except Exception:  # whatever a model makes of such a mask
             return False
         own = np.concatenate([alone.logits(text) for text in texts])
-        return bool(abs(rows - own).max() <= TOLERANCE[self._model.dtype] * own.std())
+        return bool(abs(rows - own).max() <= TOLERANCE[self.model.dtype] * own.std())
 
     def _path(self, tokens: Sequence[int]) -> list[int]:
         """Return the cells of a text's tokens, as far as they are cached."""
@@ -206,7 +198,7 @@ class CachedModel:
         before, tokens = zip(*cells, strict=True)
         rows = self._read(
             tokens[past:],
-            torch.tensor(leaves, device=self._model.device) - past,
+            torch.tensor(leaves, device=self.model.device) - past,
             **self._sight(before, past),
         )
         self._cells = cells
@@ -214,7 +206,7 @@ class CachedModel:
 
     def _sight(self, before: Sequence[int], past: int) -> dict[str, Any]:
         """Return positions of new cells, and masks that show them the cells before."""
-        device, dtype = self._model.device, self._model.dtype
+        device, dtype = self.model.device, self.model.dtype
         rows = len(before) - past
         hidden = torch.full((1, 1, rows, len(before)), -torch.inf, dtype=dtype)
         masks = {kind: hidden.clone() for kind in self._windows}
@@ -237,8 +229,8 @@ class CachedModel:
     ) -> torch.Tensor:
         """Add tokens to the cache; return the wanted logits, the last ones or these."""
         with torch.inference_mode():
-            out = self._model(
-                input_ids=torch.tensor([tokens], device=self._model.device),
+            out = self.model(
+                input_ids=torch.tensor([tokens], device=self.model.device),
                 use_cache=True,
                 logits_to_keep=wanted,
                 **{self._cache_argument: self._cache},

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, Literal, cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
 
-import numpy as np
 import torch
 from transformers import (
     GenerationConfig,
@@ -18,8 +17,7 @@ from transformers import (
 )
 from transformers.generation.utils import GenerateDecoderOnlyOutput
 
-from sqs_codec.system.edge import MODES, Planning
-from sqs_codec.system.edge import Edge as AnyEdge
+from sqs_codec.system.edge import Edge
 from sqs_codec.system.hf._cached import CachedModel
 from sqs_codec.system.hf._models import HFModel, HFTokenizer, stop_tokens, vocab_size
 from sqs_codec.system.hf._text import (
@@ -28,9 +26,9 @@ from sqs_codec.system.hf._text import (
     encode_prompt,
     tokenizer_fingerprint,
 )
-from sqs_codec.system.session import Link, Sampling, Setting
+from sqs_codec.system.session import Link, Sampling
 
-__all__ = ["Draft", "Edge", "custom_generate"]
+__all__ = ["Draft", "custom_generate"]
 
 KNOWN_WARPERS = (
     TemperatureLogitsWarper,
@@ -41,64 +39,22 @@ KNOWN_WARPERS = (
 """What `Sampling` says; the cloud can't apply any other processor."""
 
 
-class Edge(AnyEdge):
-    """A draft model of transformers that writes texts with a cloud's target model.
-
-    The texts are distributed as the target model's own, whatever the draft model is
-    and whatever the link does; only how fast they come depends on these.
-
-    Parameters
-    ----------
-    model : transformers.PreTrainedModel
-        The draft model, a decoder whose cache can be rolled back, on any device and of
-        any floating-point type: its logits are copied to the CPU as float32.
-    tokenizer : transformers.PreTrainedTokenizerBase, optional
-        Both models'. By its fingerprint the cloud makes sure that it is; logits that
-        pad a vocabulary beyond it are cropped.
-    settings, planner, modes, prefer, rng
-        As in `sqs_codec.system.edge.Edge`, which also describes the other attributes.
-
-    Attributes
-    ----------
-    model
-        As given.
-    """
-
-    def __init__(
-        self,
-        model: HFModel,
-        tokenizer: HFTokenizer | None = None,
-        *,
-        settings: Sequence[Setting] | None = None,
-        planner: Planning | None = None,
-        modes: Collection[str] = MODES,
-        prefer: Literal["speed", "bytes"] = "speed",
-        rng: np.random.Generator | None = None,
-    ) -> None:
-        super().__init__(
-            Draft(model, tokenizer),
-            settings=settings,
-            planner=planner,
-            modes=modes,
-            prefer=prefer,
-            rng=rng,
-        )
-        self.model = model
-
-    def __repr__(self) -> str:
-        return f"<Edge of {type(self.model).__name__}, vocabulary {self.vocab_size}>"
-
-
 class Draft(CachedModel):
     """A model and its tokenizer, as `sqs_codec.system.edge.Edge` takes it.
 
     Parameters
     ----------
-    model, tokenizer
-        As `Edge` takes them. Without a tokenizer nothing can be encoded.
+    model : transformers.PreTrainedModel
+        A decoder whose cache can be rolled back, on any device and of any type of
+        floats: its logits are copied to the CPU as float32.
+    tokenizer : transformers.PreTrainedTokenizerBase, optional
+        That of both models. By its fingerprint the cloud makes sure that it is; logits
+        that pad a vocabulary beyond it are cropped. Without it nothing can be encoded.
 
     Attributes
     ----------
+    model
+        As given.
     vocab_size : int
         V, without what only pads the vocabulary.
     stop : frozenset of int
@@ -111,7 +67,7 @@ class Draft(CachedModel):
 
     n_ctx = None
 
-    def __init__(self, model: HFModel, tokenizer: HFTokenizer | None) -> None:
+    def __init__(self, model: HFModel, tokenizer: HFTokenizer | None = None) -> None:
         self.vocab_size = vocab_size(model, tokenizer)
         self.stop = stop_tokens(model, tokenizer)
         self.fingerprint = tokenizer_fingerprint(tokenizer)
@@ -120,7 +76,7 @@ class Draft(CachedModel):
 
     def twin(self) -> Draft:
         """Return a draft of the same weights, with a cache of its own."""
-        return Draft(self._model, self._tokenizer)
+        return Draft(self.model, self._tokenizer)
 
     @property
     def has_template(self) -> bool:
@@ -130,7 +86,7 @@ class Draft(CachedModel):
     @property
     def sampling(self) -> dict[str, float]:
         """What the model's ``generation_config`` has for `Sampling`."""
-        own = self._model.generation_config.to_diff_dict()
+        own = self.model.generation_config.to_diff_dict()
         return {
             name: own[name] for name in Sampling().config() if own.get(name) is not None
         }
@@ -175,8 +131,8 @@ def custom_generate(
     model, input_ids, logits_processor, stopping_criteria, generation_config, \
 model_kwargs
         What ``generate`` hands to a decoding method.
-    edge : Edge
-        Of the same model.
+    edge : sqs_codec.system.edge.Edge
+        Of a `Draft` of the same model.
     link : Link or callable
         As `Edge.generate` takes it.
 
@@ -214,7 +170,7 @@ def _check_call(
     model_kwargs: dict[str, Any],
 ) -> None:
     """Refuse what a call of ``generate`` asks for and an edge can't give."""
-    if edge.model is not model:
+    if not isinstance(edge.draft, Draft) or edge.draft.model is not model:
         raise ValueError("the edge is one of another model")
     if input_ids.shape[0] != 1:
         raise ValueError(f"expected one text, got {input_ids.shape[0]}")

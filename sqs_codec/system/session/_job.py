@@ -87,7 +87,7 @@ class Job:
     round_ : Round or None
         The drafted tokens that follow the text. If None, there are none.
     draws : ndarray of float64 [L+1] or [0]
-        Numbers in [0, 1), by which the round is verified as `verify_batch` does.
+        Numbers in [0, 1), by which the round is verified as `verify_rounds` does.
     sampling : Sampling
     hints : sequence of int
         With a key, the tokens that may follow the text.

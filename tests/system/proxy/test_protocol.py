@@ -14,7 +14,7 @@ import tokenizers
 import transformers
 from tokenizers import AddedToken, decoders, normalizers, pre_tokenizers
 
-from sqs_codec.cli import generate
+from sqs_codec.cli import drafting
 from sqs_codec.cli.main import _parser
 from sqs_codec.system._base.chat import names
 from sqs_codec.system.hf import Draft, encode_prompt, load_model
@@ -269,5 +269,6 @@ def test_defaults_are_the_models_own_or_the_options(folder: Path) -> None:
         model.model.generation_config = transformers.GenerationConfig(
             do_sample=True, **config
         )
-        args = _parser().parse_args(["proxy", "--server", "a:1", *options.split()])
-        assert generate.sampling(args, draft) == expected
+        command = ["proxy", "--server", "a:1", *options.split()]
+        args = _parser(command).parse_args(command)
+        assert drafting.sampling(args, draft) == expected
