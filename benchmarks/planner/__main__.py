@@ -1,6 +1,6 @@
 """Compare hints, rounds, the cloud alone and the planner on a virtual clock.
 
-    python -m benchmarks.planner                  # five minutes on two cores
+    python -m benchmarks.planner                  # three minutes on two cores
     python -m benchmarks.planner --quick          # the same in miniature
 
 Over each of a few links the same texts are written in every way: by the cloud alone,
