@@ -1,6 +1,6 @@
 """Compare hints, rounds, the cloud alone and the planner on a virtual clock.
 
-    python -m benchmarks.planner                  # five minutes on two cores
+    python -m benchmarks.planner                  # three minutes on two cores
     python -m benchmarks.planner --quick          # the same in miniature
 
 Over each of a few links the same texts are written in every way: by the cloud alone,
@@ -295,9 +295,8 @@ def bars(outcomes: Iterable[Outcome]) -> Table:
 
 def speeds(one: Outcome) -> Table:
     """Show tokens a second on each link, in each way."""
-    made = table(
-        one.name, "bit/s, ms", *(f"{r:,.0f}, {1e3 * t:.0f}" for r, t in one.links)
-    )
+    links = (f"{rate / 1e3:g}, {1e3 * trip:g}" for rate, trip in one.links)
+    made = table(one.name, "kbit/s, ms", *links)
     for way, speed in one.speed.items():
         made.add_row(way, *(f"{x:.1f}" for x in speed))
     return made
