@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     Ids = NDArray[np.uint32]
 
-__all__ = ["Core", "frozen", "joined"]
+__all__ = ["NONE", "Core", "frozen", "joined", "rows_of"]
 
 T = TypeVar("T", bound=np.generic)
 
@@ -29,6 +29,8 @@ class Core(Protocol):
     kind is refused, with a ValueError or the status BAD_KEEP.
 
     A prior is the bytes of its file, and has the codec's vocabulary.
+
+    What can be made of other methods is written here, and again only where it pays.
     """
 
     def __init__(
@@ -93,6 +95,9 @@ class Core(Protocol):
 
     def encode_rows(self, ids: Ids, counts: Ids, survivors: Ids) -> list[bytes]:
         """Return what `encode` makes of each of distributions one after the other."""
+        ends = survivors.cumsum()
+        rows = zip(ends - survivors, ends, strict=True)
+        return [self.encode(ids[start:end], counts[start:end]) for start, end in rows]
 
     def decode_rows(
         self, packets: Sequence[bytes], most: int
@@ -102,6 +107,13 @@ class Core(Protocol):
         As `decode` reads each of them. If the status is not OK, the packet after those
         done is to blame, and the arrays hold nothing of use.
         """
+        pairs: list[tuple[Ids, Ids]] = []
+        for packet in packets:
+            status, *pair = self.decode(packet, most)
+            if status:
+                return status, len(pairs), NONE, NONE, NONE
+            pairs.append((pair[0], pair[1]))
+        return 0, len(pairs), *rows_of(pairs)
 
     def encode_round(
         self, ids: Ids, counts: Ids, survivors: Ids, positions: Ids
@@ -167,3 +179,13 @@ def joined(arrays: Sequence[Ids]) -> Ids:
     if len(arrays) == 1:
         return arrays[0]
     return np.frombuffer(b"".join([array.data for array in arrays]), np.uint32)
+
+
+def rows_of(pairs: Sequence[tuple[Ids, Ids]]) -> tuple[Ids, Ids, Ids]:
+    """Return ids, counts and sizes of rows, of the frozen ids and counts of each."""
+    sizes = np.array([ids.size for ids, _ in pairs], np.uint32)
+    ids = joined([NONE, *(ids for ids, _ in pairs)])
+    return ids, joined([NONE, *(counts for _, counts in pairs)]), sizes
+
+
+NONE = frozen(np.empty(0, np.uint32))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sqs_codec._backend.core import frozen, joined
+from sqs_codec._backend import core
+from sqs_codec._backend.core import NONE, frozen, rows_of
 from sqs_codec._backend.numba import fields, quantize, rows
 from sqs_codec._backend.numba import packet as entropy
 from sqs_codec._backend.numba import verify as verification
@@ -22,10 +23,7 @@ from sqs_codec._base.format import Coding
 Ids = NDArray[np.uint32]
 
 
-NONE = frozen(np.empty(0, np.uint32))
-
-
-class Core:
+class Core(core.Core):
     """See `sqs_codec._backend.core.Core`."""
 
     def __init__(
@@ -52,10 +50,10 @@ class Core:
                 row, temperature, kind, value, mass, self._resolution
             )
             if status != Status.OK:
-                return status, len(pairs), *_join(pairs), masses
+                return status, len(pairs), *rows_of(pairs), masses
             pairs.append((ids, counts))
             masses.append(dropped)
-        return Status.OK, len(pairs), *_join(pairs), masses if mass else []
+        return Status.OK, len(pairs), *rows_of(pairs), masses if mass else []
 
     def encode_logits(
         self, logits: NDArray[Any], temperature: float, kind: int, value: float
@@ -91,7 +89,7 @@ class Core:
             if status != Status.OK:
                 return status, len(pairs), NONE, NONE, NONE
             pairs.append((pair[0], pair[1]))
-        return Status.OK, len(pairs), *_join(pairs)
+        return Status.OK, len(pairs), *rows_of(pairs)
 
     def bits(self, ids: Ids, counts: Ids) -> int:
         if self._is_entropy:
@@ -115,22 +113,6 @@ class Core:
         if status != Status.OK:
             return status, NONE, NONE
         return status, frozen(ids), frozen(counts)
-
-    def encode_rows(self, ids: Ids, counts: Ids, survivors: Ids) -> list[bytes]:
-        ends = survivors.cumsum()
-        rows = zip(ends - survivors, ends, strict=True)
-        return [self.encode(ids[start:end], counts[start:end]) for start, end in rows]
-
-    def decode_rows(
-        self, packets: Sequence[bytes], most: int
-    ) -> tuple[int, int, Ids, Ids, Ids]:
-        pairs: list[tuple[Ids, Ids]] = []
-        for packet in packets:
-            status, *pair = self.decode(packet, most)
-            if status != Status.OK:
-                return status, len(pairs), NONE, NONE, NONE
-            pairs.append((pair[0], pair[1]))
-        return Status.OK, len(pairs), *_join(pairs)
 
     def encode_round(
         self, ids: Ids, counts: Ids, survivors: Ids, positions: Ids
@@ -234,13 +216,6 @@ class Core:
 def _check_kind(kind: int) -> None:
     if kind not in KINDS:
         raise ValueError(f"expected a kind of rule in {list(KINDS)}, got {kind}")
-
-
-def _join(pairs: Sequence[tuple[Ids, Ids]]) -> tuple[Ids, Ids, Ids]:
-    """Return ids, counts and sizes of rows, of the ids and counts of each."""
-    sizes = np.array([ids.size for ids, _ in pairs], np.uint32)
-    ids = joined([NONE, *(ids for ids, _ in pairs)])
-    return ids, joined([NONE, *(counts for _, counts in pairs)]), sizes
 
 
 # Numba compiles a function once more for arrays that can't be written. So all rows
