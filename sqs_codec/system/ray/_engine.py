@@ -62,11 +62,7 @@ class RayEngine:
     """
 
     def __init__(
-        self,
-        config: EngineConfig,
-        *,
-        replicas: int = 2,
-        address: str | None = None,
+        self, config: EngineConfig, *, replicas: int = 2, address: str | None = None
     ) -> None:
         self._config = config
         self._replicas = checks.in_range("replicas", replicas, 1, 1000)

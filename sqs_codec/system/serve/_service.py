@@ -147,10 +147,7 @@ class Service:
         return None
 
     def connect(
-        self,
-        owner: str,
-        send: Callable[[bytes], None],
-        close: Callable[[str], None],
+        self, owner: str, send: Callable[[bytes], None], close: Callable[[str], None]
     ) -> Connection:
         """Add a connection.
 

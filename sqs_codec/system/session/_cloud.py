@@ -244,11 +244,7 @@ class CloudSession:
     def _take_hello(self, hello: wire.Hello) -> None:
         if self._new:
             self._agreed = agree(
-                hello,
-                self._session_id,
-                self._tokenizer,
-                self._vocab_size,
-                self._priors,
+                hello, self._session_id, self._tokenizer, self._vocab_size, self._priors
             )
             self._new = False
         elif hello != self._agreed.hello:
