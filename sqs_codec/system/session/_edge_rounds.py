@@ -35,8 +35,7 @@ class EdgeRound:
     stopped: bool = False  # whether the last of them ends the text
     packet: bytes | None = None  # there once it is whole
     due: bool = False  # whether it is to be sent
-    sent: bool = False
-    """Whether the present cloud was sent it, so that there may be an answer."""
+    sent: bool = False  # to the present cloud, so that there may be an answer
 
     @property
     def state(self) -> str:
@@ -75,8 +74,7 @@ class EdgeGeneration:
     asked: int = 0  # how many of the `n` the cloud was asked for so far
     due: bool = False
     state: ClassVar[str] = "generating"
-    drawn: ClassVar[None] = None
-    """By the number that it has; the cloud before has used another's."""
+    drawn: ClassVar[None] = None  # by its number; the cloud before has used another's
 
     def ask(self) -> None:
         """Ask for more of its tokens, if the cloud will soon have no more to decode."""

@@ -18,7 +18,6 @@ from sqs_codec.system.session._limits import ROUND_BYTES, Limits
 __all__ = ["WireError"]
 
 PROTOCOL = 1  # goes up with every change of the messages
-
 MAX_SETTINGS = 4
 """Ways to draft of a session."""
 MAX_STOP = 64
@@ -65,8 +64,7 @@ class Hello:
 
     session: bytes
     seed: bytes  # what the numbers of the rounds derive from
-    codecs: tuple[Mapping[str, Any], ...]
-    """The config of each, and its fingerprint in hex."""
+    codecs: tuple[Mapping[str, Any], ...]  # their configs, with fingerprints in hex
     tokenizer: bytes
     sampling: Mapping[str, Any]
     stop: tuple[int, ...]
@@ -147,8 +145,7 @@ class Branch:
     """Tokens of a hint that may come one after the other."""
 
     hash: int  # of what they follow
-    first: int
-    """How sure the first of them is, as a level: a chance of (level + 1/2) / 16."""
+    first: int  # how sure the first of them is: level n is a chance of (n + 1/2) / 16
     later: int  # how sure each one after it is, likewise
     tokens: tuple[int, ...]
 
@@ -196,8 +193,7 @@ class Welcome:
     limits: Limits
     number: int  # of the next round
     length: int  # of the text that the cloud has
-    steps: Mapping[int, float] | None
-    """Milliseconds that the target takes for so many tokens."""
+    steps: Mapping[int, float] | None  # milliseconds of the target by number of tokens
 
     def to_bytes(self) -> bytes:
         return _as_json(_WELCOME, asdict(self))
