@@ -85,7 +85,9 @@ class RayEngine:
         # Threads can't be cancelled: `close` waits for this one.
         await asyncio.shield(self._starting)
         await self._wait_until_ready()
-        self._handle = await asyncio.to_thread(_handle)
+        self._handle = await asyncio.to_thread(
+            lambda: _serve().get_deployment_handle(NAME, APP)
+        )
         info: EngineInfo = await self._handle.info.remote()
         self._info = info
         self._watch = asyncio.create_task(self._count_forever())
@@ -268,10 +270,6 @@ def _serve() -> Any:
     if not ray.is_initialized():
         raise RuntimeError("Ray is shut down")
     return serve
-
-
-def _handle() -> Any:
-    return _serve().get_deployment_handle(NAME, APP)
 
 
 def _status() -> tuple[int, str]:
