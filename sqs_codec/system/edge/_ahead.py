@@ -6,7 +6,6 @@ import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from sqs_codec.system.edge._model import DraftModel
 from sqs_codec.system.edge._planner import Hints
@@ -95,7 +94,8 @@ class Ahead:
         alive = [branch for branch in self._branches if self._goes_on(branch, text)]
         if not alive:
             return False
-        rows = self._logits([[*text, *branch.tokens] for branch in alive])
+        draft, texts = self._draft, [[*text, *branch.tokens] for branch in alive]
+        rows = draft.branches(texts) if len(texts) > 1 else draft.logits(*texts)
         for branch, row in zip(alive, rows, strict=True):
             position = len(text) + len(branch.tokens)
             guesses = self._session.guess(row, position)
@@ -114,20 +114,11 @@ class Ahead:
         ]
 
     def _goes_on(self, branch: _DraftBranch, text: Sequence[int]) -> bool:
-        length = len(branch.tokens)
-        return (
-            self._is_worth_it(branch)
-            and length < MOST
-            and len(text) + length < self._end
-        )
+        most = min(MOST, self._end - len(text))
+        return self._is_worth_it(branch) and len(branch.tokens) < most
 
     def _is_worth_it(self, branch: _DraftBranch) -> bool:
         return branch.reached >= self._hints.threshold / 4
-
-    def _logits(self, texts: Sequence[list[int]]) -> Any:
-        if len(texts) == 1:
-            return self._draft.logits(texts[0])
-        return self._draft.branches(texts)
 
     def tell(self, drafting: bool) -> None:
         """Queue a hint of what the cloud wasn't told, if that is enough for one.
