@@ -69,10 +69,7 @@ class Core(Protocol):
         """Return status (of the row [V]), token ids, counts and dropped mass."""
 
     def quantize_unbiased(
-        self,
-        logits: NDArray[Any],
-        numbers: NDArray[np.uint64],
-        temperature: float,
+        self, logits: NDArray[Any], numbers: NDArray[np.uint64], temperature: float
     ) -> tuple[int, int, Ids, Ids, Ids]:
         """Return status, rows done, and their ids, counts and sizes.
 
@@ -143,11 +140,7 @@ class Core(Protocol):
 
     @staticmethod
     def gumbel(
-        logits: NDArray[Any],
-        temperature: float,
-        key: Ids,
-        position: int,
-        most: int,
+        logits: NDArray[Any], temperature: float, key: Ids, position: int, most: int
     ) -> tuple[int, int, list[tuple[list[int], list[float]]]]:
         """Return status, rows done and for each its best ids with their scores.
 

@@ -316,10 +316,7 @@ class Core:
         return status, *found
 
     def quantize_unbiased(
-        self,
-        logits: NDArray[Any],
-        numbers: NDArray[np.uint64],
-        temperature: float,
+        self, logits: NDArray[Any], numbers: NDArray[np.uint64], temperature: float
     ) -> tuple[int, int, Ids, Ids, Ids]:
         to = self._take()
         n = _point(to.rows, logits)

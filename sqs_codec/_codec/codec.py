@@ -296,11 +296,7 @@ class Codec:
         return as_distribution(ids, counts, self.vocab_size, self.resolution, mass)
 
     def quantize_unbiased(
-        self,
-        logits: ArrayLike,
-        *,
-        temperature: float = 1.0,
-        rng: np.random.Generator,
+        self, logits: ArrayLike, *, temperature: float = 1.0, rng: np.random.Generator
     ) -> SparseDistribution:
         """Round ``softmax(logits / temperature)`` at random, so that it is the mean.
 

@@ -11,11 +11,7 @@ import numpy as np
 from sqs_codec._backend.core import frozen, joined
 from sqs_codec._base import checks
 from sqs_codec._base.format import MAX_RESOLUTION, MAX_VOCAB, MIN_VOCAB
-from sqs_codec._codec.distribution import (
-    SparseDistribution,
-    as_distribution,
-    shape_of,
-)
+from sqs_codec._codec.distribution import SparseDistribution, as_distribution, shape_of
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -218,11 +214,7 @@ class SparseRows(Sequence[SparseDistribution]):
 
 
 def as_rows(
-    token_ids: Ids,
-    counts: Ids,
-    sizes: ArrayLike,
-    vocab_size: int,
-    resolution: int,
+    token_ids: Ids, counts: Ids, sizes: ArrayLike, vocab_size: int, resolution: int
 ) -> SparseRows:
     """Return rows of frozen arrays that a core vouches for, of so many tokens each."""
     rows = SparseRows.__new__(SparseRows)

@@ -101,9 +101,7 @@ def _check_vocabulary(vocab_size: int) -> int:
 
 
 def verify(
-    round_: Round,
-    target_probs: NDArray[np.floating],
-    rng: np.random.Generator,
+    round_: Round, target_probs: NDArray[np.floating], rng: np.random.Generator
 ) -> Verdict:
     """Accept a prefix of the drafted tokens and draw the next token.
 
@@ -161,9 +159,7 @@ def verify(
 
 
 def verify_rounds(
-    rounds: Sequence[Round | None],
-    target_probs: NDArray[np.floating],
-    draws: ArrayLike,
+    rounds: Sequence[Round | None], target_probs: NDArray[np.floating], draws: ArrayLike
 ) -> list[Verdict]:
     """Verify many rounds, of any lengths, by numbers that the caller draws.
 

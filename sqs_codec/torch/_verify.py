@@ -243,9 +243,7 @@ def _verify_on_device(
 
 
 def _sum_up(
-    rounds: Sequence[Round | None],
-    rows: torch.Tensor,
-    unnormalised: torch.Tensor,
+    rounds: Sequence[Round | None], rows: torch.Tensor, unnormalised: torch.Tensor
 ) -> list[NDArray[np.float64]]:
     """Move what acceptance depends on to the host.
 

@@ -78,10 +78,7 @@ class Core:
         return status, frozen(ids), frozen(counts), dropped
 
     def quantize_unbiased(
-        self,
-        logits: NDArray[Any],
-        numbers: NDArray[np.uint64],
-        temperature: float,
+        self, logits: NDArray[Any], numbers: NDArray[np.uint64], temperature: float
     ) -> tuple[int, int, Ids, Ids, Ids]:
         pairs: list[tuple[Ids, Ids]] = []
         for row, number in zip(_rows(logits), numbers, strict=True):
@@ -207,11 +204,7 @@ class Core:
 
     @staticmethod
     def gumbel(
-        logits: NDArray[Any],
-        temperature: float,
-        key: Ids,
-        position: int,
-        most: int,
+        logits: NDArray[Any], temperature: float, key: Ids, position: int, most: int
     ) -> tuple[int, int, list[tuple[list[int], list[float]]]]:
         found: list[tuple[list[int], list[float]]] = []
         for given in np.atleast_2d(logits):  # of which one is copied at a time
