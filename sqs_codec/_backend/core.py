@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Ids = NDArray[np.uint32]
+    Rule = tuple[int, float]
+    Arrays = tuple[Ids, Ids, Ids, Ids]
+    Best = list[tuple[list[int], list[float]]]
 
 __all__ = ["Core", "frozen", "joined"]
 
@@ -23,10 +26,13 @@ class Core(Protocol):
     The caller has checked the type, shape and range of every argument. What only
     the work itself can find is answered with a `sqs_codec._base.errors.Status`. Arrays
     that go in are C-contiguous; arrays that come out are new. The ids and counts of
-    distributions come out `frozen`, but for those of a sequence.
+    distributions come out `frozen`.
 
     A keep rule is a `sqs_codec._codec.keep.Kind` and the rule's parameter. An unknown
     kind is refused, with a ValueError or the status BAD_KEEP.
+
+    A round is the ids and counts of its distributions, one after the other, the size of
+    each and the position of the drafted token in it.
 
     A prior is the bytes of its file, and has the codec's vocabulary.
     """
@@ -36,12 +42,7 @@ class Core(Protocol):
     ) -> None: ...
 
     def quantize_logits(
-        self,
-        logits: NDArray[Any],
-        temperature: float,
-        kind: int,
-        value: float,
-        mass: bool,
+        self, logits: NDArray[Any], temperature: float, keep: Rule, mass: bool
     ) -> tuple[int, int, Ids, Ids, Ids, list[float]]:
         """Return status, rows done, their ids, counts, sizes and dropped masses.
 
@@ -55,7 +56,7 @@ class Core(Protocol):
         """
 
     def encode_logits(
-        self, logits: NDArray[Any], temperature: float, kind: int, value: float
+        self, logits: NDArray[Any], temperature: float, keep: Rule
     ) -> tuple[int, int, list[bytes]]:
         """Return status, rows done and their packets.
 
@@ -64,7 +65,7 @@ class Core(Protocol):
         """
 
     def quantize_probs(
-        self, probs: NDArray[np.floating], kind: int, value: float
+        self, probs: NDArray[np.floating], keep: Rule
     ) -> tuple[int, Ids, Ids, float]:
         """Return status (of the row [V]), token ids, counts and dropped mass."""
 
@@ -100,10 +101,8 @@ class Core(Protocol):
         done is to blame, and the arrays hold nothing of use.
         """
 
-    def encode_round(
-        self, ids: Ids, counts: Ids, survivors: Ids, positions: Ids
-    ) -> bytes:
-        """Return the packet of distributions given one after the other."""
+    def encode_round(self, round_: Arrays) -> bytes:
+        """Return the packet of a round."""
 
     def decode_round(self, packet: bytes, most: int) -> tuple[int, Ids, Ids, Ids, Ids]:
         """Return status (of the packet), and what `encode_round` takes.
@@ -119,21 +118,16 @@ class Core(Protocol):
         """Return status (of the packet), and what `encode_sequence` takes.
 
         The status is NO_SPACE if there are more than `most` survivors in all. If it
-        isn't OK, the arrays hold nothing of use.
+        isn't OK, the arrays are empty.
         """
 
     @staticmethod
     def verify(
-        ids: Ids,
-        counts: Ids,
-        survivors: Ids,
-        positions: Ids,
-        target: NDArray[np.floating],
-        draws: NDArray[np.float64],
+        round_: Arrays, target: NDArray[np.floating], draws: NDArray[np.float64]
     ) -> tuple[int, int, int, int]:
         """Return status, rows checked, accepted tokens and the next token.
 
-        Takes a round of L distributions as `encode_round` does, rows [L+1, V] of
+        Takes a round of L distributions, or of none, rows [L+1, V] of
         float32 or float64 laid out as in `quantize_logits`, and L+1 numbers from
         [0, 1). The resolution of each distribution is the sum of its counts.
         """
@@ -141,7 +135,7 @@ class Core(Protocol):
     @staticmethod
     def gumbel(
         logits: NDArray[Any], temperature: float, key: Ids, position: int, most: int
-    ) -> tuple[int, int, list[tuple[list[int], list[float]]]]:
+    ) -> tuple[int, int, Best]:
         """Return status, rows done and for each its best ids with their scores.
 
         Takes rows [B, V] or a row [V] as `quantize_logits` does, four words and the

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from sqs_codec._backend import core_class, frozen
+from sqs_codec._backend import core_class
 from sqs_codec._backend.core import joined
 from sqs_codec._base import checks
 from sqs_codec._base.errors import Status, packet_error, row_error
@@ -253,7 +253,7 @@ class Codec:
         checks.no_probabilities(row, 4)
         temperature = checks.temperature(temperature)
         status, _, ids, counts, _, masses = self._core.quantize_logits(
-            row, temperature, *rule(keep), mass
+            row, temperature, rule(keep), mass
         )
         if status:
             raise self._row_error("logits", row, status)
@@ -290,7 +290,7 @@ class Codec:
         array([5, 3], dtype=uint32)
         """
         row = checks.row("probs", probs, self.vocab_size)
-        status, ids, counts, mass = self._core.quantize_probs(row, *rule(keep))
+        status, ids, counts, mass = self._core.quantize_probs(row, rule(keep))
         if status:
             raise row_error("probs", row, status)
         return as_distribution(ids, counts, self.vocab_size, self.resolution, mass)
@@ -429,7 +429,7 @@ class Codec:
         row = checks.row("logits", logits, self.vocab_size)
         checks.no_probabilities(row, 3)
         temperature = checks.temperature(temperature)
-        status, _, packets = self._core.encode_logits(row, temperature, *rule(keep))
+        status, _, packets = self._core.encode_logits(row, temperature, rule(keep))
         if status:
             raise self._row_error("logits", row, status)
         return packets[0]
@@ -467,7 +467,7 @@ class Codec:
         ValueError, TypeError
             As `quantize`; the message names the row.
         """
-        arguments = checks.temperature(temperature), *rule(keep), False
+        arguments = checks.temperature(temperature), rule(keep), False
         return self._join(
             self._share(self._core.quantize_logits, arguments, logits, threads)
         )
@@ -517,7 +517,7 @@ class Codec:
 
         Parameters and errors are those of `quantize_rows` and `encode`.
         """
-        arguments = checks.temperature(temperature), *rule(keep)
+        arguments = checks.temperature(temperature), rule(keep)
         parts = self._share(self._core.encode_logits, arguments, logits, threads)
         return [packet for _, _, packets in parts for packet in packets]
 
@@ -789,8 +789,7 @@ class Codec:
         status, ids, counts, sizes = self._core.decode_sequence(packet, most)
         if status:
             raise packet_error(status, len(packet), most)
-        found = frozen(ids), frozen(counts)
-        return as_rows(*found, sizes, self.vocab_size, self.resolution)
+        return as_rows(ids, counts, sizes, self.vocab_size, self.resolution)
 
     def _join(self, parts: Sequence[tuple[Any, ...]]) -> SparseRows:
         """Return the rows of what the core answered to their parts."""
@@ -855,7 +854,7 @@ class Codec:
                 f"('entropy') and {MAX_ENUMERATIVE_SQUARES} ('enumerative') are "
                 "allowed; draft fewer tokens"
             )
-        return self._core.encode_round(*arrays)
+        return self._core.encode_round(arrays)
 
     def _holds(self, sizes: Sequence[int]) -> bool:
         """Say whether supports of these sizes may share a round."""

@@ -280,8 +280,7 @@ class Drafter:
     def _encode(
         self, distributions: list[SparseDistribution], positions: list[int]
     ) -> bytes:
-        arrays = arrays_of(distributions, positions)
-        return self.codec._core.encode_round(*arrays)
+        return self.codec._core.encode_round(arrays_of(distributions, positions))
 
     def feedback(self, accepted: int | Verdict) -> None:
         """Take the cloud's answer and start the next round.

@@ -24,6 +24,8 @@ from sqs_codec._codec.verify import Verdict
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
+    from sqs_codec._backend.core import Best
+
 __all__ = ["Guesses", "gumbel_draw", "gumbel_guess", "gumbel_verify"]
 
 KEY_BYTES = 16
@@ -253,12 +255,11 @@ def race(
     position: int,
     most: int,
     name_row: Callable[[int], str],
-) -> list[tuple[list[int], list[float]]]:
+) -> Best:
     """Return for each row the tokens of the least scores, ascending, and these.
 
     Rows are as cores take them. `name_row` says what errors call a row.
     """
-    found: list[tuple[list[int], list[float]]]
     status, done, found = core_class().gumbel(rows, temperature, key, position, most)
     if status:
         raise row_error(name_row(done), rows[done], status)

@@ -241,7 +241,7 @@ def judge(
     core, verdicts = core_class(), []
     for round_, span in zip(rounds, spans(rounds), strict=True):
         arrays = NO_ROUND if round_ is None else round_.arrays
-        status, done, *verdict = core.verify(*arrays, rows[span], draws[span])
+        status, done, *verdict = core.verify(arrays, rows[span], draws[span])
         if status:
             row = span.start + done
             raise row_error(name_row(row), rows[row], status)
