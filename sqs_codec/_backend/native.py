@@ -108,29 +108,14 @@ class _Buffers:
         # Where one row goes, as nearly all calls are about one.
         row = self.ids, self.counts, self.survivors, NULL, self.mass
         self.quantized = ffi.new("sqs_sparse_room *", row)
-        self.packets = ffi.new("sqs_packets *", {"sizes": self.size})
+        bound = lib.sqs_encode_bound(codec, most)
+        self.packet = new("uint8_t[]", bound)
+        self.packets = ffi.new("sqs_packets *", (self.packet, bound, self.size))
         self.rows = ffi.new("sqs_rows *")
         self.keep = ffi.new("sqs_keep *")
-        # What not every call needs is made when one does.
-        self.scratch = NULL
-        self.scratch_size = 0
-        self.packet = NULL
+        scratch = lib.sqs_quantize_scratch, lib.sqs_encode_logits_scratch
+        self.scratch = new("double[]", max(size(codec) for size in scratch) // 8 + 1)
         self.round = _Room(0)
-
-    def hold_scratch(self, size: int) -> Any:
-        """Return scratch of at least `size` bytes."""
-        if size > self.scratch_size:
-            self.scratch = ffi.new("double[]", size // 8 + 1)
-            self.scratch_size = size
-        return self.scratch
-
-    def hold_packet(self, size: int) -> Any:
-        """Return room for a packet of up to `size` bytes, the same for every call."""
-        if not self.packet:
-            self.packet = ffi.new("uint8_t[]", size)
-            self.packets.bytes = self.packet
-            self.packets.capacity = size
-        return self.packet
 
 
 def _point(ours: Any, rows: NDArray[Any]) -> int:
@@ -207,9 +192,6 @@ class Core:
         self._is_ranked = coding == lib.SQS_ENUMERATIVE
         self._free: list[_Buffers] = []
         self._most = lib.sqs_max_survivors(self._codec)
-        self._bound = lib.sqs_encode_bound(self._codec, self._most)
-        self._quantize_scratch = lib.sqs_quantize_scratch(self._codec)
-        self._encode_scratch = lib.sqs_encode_logits_scratch(self._codec)
 
     def _take(self) -> _Buffers:
         """Return buffers for one call, which goes back to `_free` at its end.
@@ -243,12 +225,7 @@ class Core:
             out = ffi.new("sqs_sparse_room *", (ids, counts, survivors))
         out.dropped_mass = masses if mass else NULL
         status = lib.sqs_quantize_logits(
-            self._codec,
-            to.rows,
-            temperature,
-            to.keep,
-            to.hold_scratch(self._quantize_scratch),
-            out,
+            self._codec, to.rows, temperature, to.keep, to.scratch, out
         )
         done = out.done
         if status != OK:
@@ -263,18 +240,13 @@ class Core:
     ) -> tuple[int, int, list[bytes]]:
         to = self._take()
         n = self._fill(to, logits, keep)
-        packets, sizes, out = to.hold_packet(self._bound), to.size, to.packets
+        packets, sizes, out = to.packet, to.size, to.packets
         if n != 1:
             room = n * lib.sqs_encode_logits_bound(self._codec, to.keep)
             packets, sizes = new("uint8_t[]", room), new("size_t[]", n)
             out = ffi.new("sqs_packets *", (packets, room, sizes))
         status = lib.sqs_encode_logits(
-            self._codec,
-            to.rows,
-            temperature,
-            to.keep,
-            to.hold_scratch(self._encode_scratch),
-            out,
+            self._codec, to.rows, temperature, to.keep, to.scratch, out
         )
         found = _split(packets, sizes, n if status == OK else 0)
         done = out.done
@@ -288,11 +260,7 @@ class Core:
         self._fill(to, probs, keep)
         to.quantized.dropped_mass = to.mass
         status = lib.sqs_quantize_probs(
-            self._codec,
-            to.rows,
-            to.keep,
-            to.hold_scratch(self._quantize_scratch),
-            to.quantized,
+            self._codec, to.rows, to.keep, to.scratch, to.quantized
         )
         n = to.survivors[0] if status == OK else 0
         found = _copy(to.ids, n), _copy(to.counts, n), to.mass[0]
@@ -307,13 +275,9 @@ class Core:
         most = n * self._most
         arrays = [new("uint32_t[]", size) for size in (most, most, n)]
         out = ffi.new("sqs_sparse_room *", arrays)
+        given = ffi.from_buffer("uint64_t[]", numbers)
         status = lib.sqs_quantize_unbiased(
-            self._codec,
-            to.rows,
-            temperature,
-            ffi.from_buffer("uint64_t[]", numbers),
-            to.hold_scratch(self._quantize_scratch),
-            out,
+            self._codec, to.rows, temperature, given, to.scratch, out
         )
         self._free.append(to)
         return status, out.done, *_copies(arrays, n if status == OK else 0)
@@ -335,14 +299,9 @@ class Core:
 
     def decode(self, packet: bytes, most: int) -> tuple[int, Ids, Ids]:
         to = self._take()
+        data, most = _bytes(packet), min(most, self._most)
         status = lib.sqs_decode(
-            self._codec,
-            _bytes(packet),
-            len(packet),
-            min(most, self._most),
-            to.ids,
-            to.counts,
-            to.survivors,
+            self._codec, data, len(packet), most, to.ids, to.counts, to.survivors
         )
         n = to.survivors[0] if status == OK else 0
         found = _copy(to.ids, n), _copy(to.counts, n)
@@ -416,19 +375,11 @@ class Core:
         draws: NDArray[np.float64],
         isa: int = ISA,
     ) -> tuple[int, int, int, int]:
-        vocab_size = target.shape[1]
-        verdict = ffi.new("sqs_verdict *")
-        status = lib.sqs_verify(
-            vocab_size,
-            isa,
-            _sparse(*round_),
-            _rows(target),
-            ffi.from_buffer("double[]", draws),
-            new(
-                "double[]", lib.sqs_verify_scratch(vocab_size, len(draws) - 1) // 8 + 1
-            ),
-            verdict,
-        )
+        length, vocab_size = round_[2].size, target.shape[1]
+        verdict, numbers = ffi.new("sqs_verdict *"), ffi.from_buffer("double[]", draws)
+        scratch = new("double[]", lib.sqs_verify_scratch(vocab_size, length) // 8 + 1)
+        given = _sparse(*round_), _rows(target), numbers
+        status = lib.sqs_verify(vocab_size, isa, *given, scratch, verdict)
         return status, verdict.done, verdict.accepted, verdict.token
 
     @staticmethod

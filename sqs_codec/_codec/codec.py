@@ -308,10 +308,8 @@ class Codec:
 
         Parameters
         ----------
-        logits : array_like of float16, float32 or float64 [vocab_size]
-            ``-inf`` masks a token.
-        temperature : float
-            At 0 the most probable token gets all counts.
+        logits, temperature
+            As for `quantize`.
         rng : numpy.random.Generator
             Asked for one integer in [0, 2**64).
 
@@ -484,13 +482,10 @@ class Codec:
 
         Parameters
         ----------
-        logits : array_like of float16, float32 or float64 [N, vocab_size]
-            Not copied if every row is contiguous, whatever lies between rows.
-        temperature : float
+        logits, temperature, threads
+            As for `quantize_rows`, of N rows. The result doesn't depend on threads.
         rng : numpy.random.Generator
             Asked once for N integers in [0, 2**64), one for each row.
-        threads : int
-            As for `quantize_rows`. The result doesn't depend on it.
 
         Returns
         -------
