@@ -21,7 +21,6 @@ from sqs_codec._base.format import (
     MAX_SEQUENCE,
     MAX_SURVIVORS,
     MAX_VOCAB,
-    MIN_VOCAB,
     Coding,
 )
 from sqs_codec._base.lazy import lazy
@@ -86,9 +85,7 @@ class Codec:
     prior: Prior | None = None
 
     def __post_init__(self) -> None:
-        vocab_size = checks.in_range(
-            "vocab_size", self.vocab_size, MIN_VOCAB, MAX_VOCAB
-        )
+        vocab_size = checks.vocabulary(self.vocab_size)
         resolution = checks.in_range("resolution", self.resolution, 1, MAX_RESOLUTION)
         names = [coding.name.lower() for coding in Coding]
         if self.coding not in names:

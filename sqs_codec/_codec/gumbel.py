@@ -17,7 +17,7 @@ import numpy as np
 from sqs_codec._backend import core_class
 from sqs_codec._base import checks
 from sqs_codec._base.errors import row_error
-from sqs_codec._base.format import MAX_ROUND, MAX_VOCAB, MIN_VOCAB
+from sqs_codec._base.format import MAX_ROUND
 from sqs_codec._codec.truncation import truncate
 from sqs_codec._codec.verify import Verdict
 
@@ -94,7 +94,7 @@ def gumbel_draw(
     0
     """
     sampling = temperature, top_k, top_p, min_p
-    (token,), _ = _best(logits, key, position, 1, *sampling)
+    (token,), _ = _best(logits, key, position, 1, sampling)
     return token
 
 
@@ -131,7 +131,7 @@ def gumbel_guess(
     """
     count = checks.in_range("count", count, 1, MAX_GUESSES)
     sampling = temperature, top_k, top_p, min_p
-    tokens, scores = _best(logits, key, position, MAX_GUESSES, *sampling)
+    tokens, scores = _best(logits, key, position, MAX_GUESSES, sampling)
     best = np.array(scores)
     with np.errstate(over="ignore"):
         greedy = temperature < LEAST_TEMPERATURE
@@ -189,7 +189,7 @@ def gumbel_verify(
             f"logits must have shape ({len(tokens) + 1}, vocabulary) (a row for each "
             f"drafted token and one for the token after), got {shape}"
         )
-    vocab_size = _vocabulary(shape[1])
+    vocab_size = checks.vocabulary(shape[1], "the vocabulary of logits")
     for i, token in enumerate(tokens):
         checks.in_range(f"drafted[{i}]", token, 0, vocab_size - 1)
     rows, _ = checks.rows("logits", logits, vocab_size)
@@ -200,16 +200,13 @@ def gumbel_verify(
     return settle(tokens, [best[0] for best, _ in found])
 
 
-def _vocabulary(size: int) -> int:
-    return checks.in_range("the vocabulary of logits", size, MIN_VOCAB, MAX_VOCAB)
-
-
 def _row(logits: ArrayLike) -> NDArray[np.floating]:
     """Return the row [1, V]."""
     shape = np.shape(logits)
     if len(shape) != 1:
         raise ValueError(f"logits must have shape (vocabulary,), got {shape}")
-    return checks.row("logits", logits, _vocabulary(shape[0]))[None]
+    vocab_size = checks.vocabulary(shape[0], "the vocabulary of logits")
+    return checks.row("logits", logits, vocab_size)[None]
 
 
 def _best(
@@ -217,12 +214,10 @@ def _best(
     key: bytes,
     position: int,
     most: int,
-    temperature: float,
-    top_k: int,
-    top_p: float,
-    min_p: float,
+    sampling: tuple[float, int, float, float],
 ) -> tuple[list[int], list[float]]:
     """Return the tokens of a row's least scores, and these."""
+    temperature, top_k, top_p, min_p = sampling
     t = checks.temperature(temperature)
     t = t if t >= LEAST_TEMPERATURE else 0.0  # where nothing is cut off
     rows = truncate(_row(logits), t, top_k, top_p, min_p)
