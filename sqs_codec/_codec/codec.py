@@ -268,10 +268,6 @@ class Codec:
         keep : Keep
             Which tokens to keep. Its state isn't changed.
 
-        Returns
-        -------
-        SparseDistribution
-
         Raises
         ------
         ValueError
@@ -370,10 +366,6 @@ class Codec:
         logprobs : array_like of float, as `token_ids`
             Natural logarithms. Entries of ``-inf`` fill up rows: their ids are
             ignored.
-
-        Returns
-        -------
-        SparseRows [N]
 
         Raises
         ------
@@ -483,10 +475,6 @@ class Codec:
             As for `quantize_rows`, of N rows. The result doesn't depend on threads.
         rng : numpy.random.Generator
             Asked once for N integers in [0, 2**64), one for each row.
-
-        Returns
-        -------
-        SparseRows [N]
 
         Raises
         ------

@@ -77,10 +77,6 @@ def gumbel_draw(
         As in `sqs_codec.system.session.Sampling`. At temperature 0 the largest logit
         wins. Ties go to the lower id, also at a truncation's cut.
 
-    Returns
-    -------
-    int
-
     Raises
     ------
     ValueError

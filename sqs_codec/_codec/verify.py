@@ -122,10 +122,6 @@ def verify(
         generator has to be independent of the one that drew the drafted tokens: two
         generators of one seed aren't, and would bias the text.
 
-    Returns
-    -------
-    Verdict
-
     Raises
     ------
     ValueError

@@ -68,10 +68,6 @@ def verify(
     temperature : float
         The target's; at 0 it has its most probable token and nothing else.
 
-    Returns
-    -------
-    Verdict
-
     Raises
     ------
     ValueError
