@@ -222,23 +222,20 @@ def import_(args: argparse.Namespace) -> int:
         return 1
     check_folder(args.output)
     tokenizer = load_tokenizer(args.tokenizer) if args.tokenizer else None
-    from sqs_codec.distill import Writer
+    from sqs_codec.distill import Header, Writer
     from sqs_codec.distill._imports import import_lists
 
     ids = tokenizer.get_vocab() if tokenizer else {}
     known = sqs.vocabulary_fingerprint(ids) if ids else b""
-    with (
-        interrupts_raise(),
-        Writer(
-            args.output,
-            tail_codec(args, known, max(ids.values(), default=-1) + 1),
-            model=args.model,
-            rounding="lattice",
-            tail=True,
-            tokenizer_fingerprint=known,
-            source=digest(args.lists),
-        ) as writer,
-    ):
+    header = Header(
+        tail_codec(args, known, max(ids.values(), default=-1) + 1),
+        model=args.model,
+        rounding="lattice",
+        tail=True,
+        tokenizer_fingerprint=known,
+        source=digest(args.lists),
+    )
+    with interrupts_raise(), Writer(args.output, header) as writer:
         notes = import_lists(places(args.lists, tokenizer, args.config), writer)
         for note, times in (+notes).items():
             print(f"{times} {note}", file=sys.stderr)
