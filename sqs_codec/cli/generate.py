@@ -81,10 +81,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
 def _add_text(add: options.Add) -> None:
     options.add_sampling(add, "of both models")
     add(
-        "--max-tokens",
-        **options.number(int, 1),
-        default=200,
-        help="the longest answer",
+        "--max-tokens", **options.number(int, 1), default=200, help="the longest answer"
     )
     add(
         "--seed",

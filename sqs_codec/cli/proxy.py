@@ -59,12 +59,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_clients(add: options.Add) -> None:
-    add(
-        "--listen",
-        default=LISTEN,
-        metavar="HOST:PORT",
-        help="where clients find it",
-    )
+    add("--listen", default=LISTEN, metavar="HOST:PORT", help="where clients find it")
     add(
         "--clients",
         **options.number(int, 1, 1024),
