@@ -192,10 +192,7 @@ def _places(
 
 
 def open(
-    path: str | os.PathLike[str],
-    *,
-    prior: Prior | None = None,
-    tokenizer: Any = None,
+    path: str | os.PathLike[str], *, prior: Prior | None = None, tokenizer: Any = None
 ) -> Dataset:
     """Open a file that a `Writer` has finished.
 

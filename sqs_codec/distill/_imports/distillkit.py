@@ -114,15 +114,7 @@ class Compression:
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> Compression:
-        """Return what a configuration of DistillKit says, in YAML or JSON.
-
-        Raises
-        ------
-        ValueError
-            It says something else.
-        OSError
-            It can't be read.
-        """
+        """Return what a configuration of DistillKit says, in YAML or JSON."""
         import yaml
 
         with damage(path):
@@ -237,13 +229,6 @@ def read_distillkit(
 
     What comes out of a compression may have a mass above 1. Such a list is scaled to a
     mass of 1, as DistillKit's losses do by default.
-
-    Raises
-    ------
-    ValueError
-        It is no such file, or is compressed and nothing says how.
-    OSError
-        It can't be read.
     """
     with damage(path), pq.ParquetFile(path) as file:
         columns = _columns(file.schema_arrow.names)
