@@ -90,7 +90,7 @@ class Draft(CachedModel):
 
     def encode_text(self, text: str) -> list[int]:
         """Token ids of a text as it is."""
-        return [int(i) for i in self._tokenizer(text)["input_ids"]]
+        return list(self._tokenizer.encode(text))
 
     def stream(self) -> TextStream:
         """Return a text that comes token by token."""

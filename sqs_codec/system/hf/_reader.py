@@ -42,8 +42,7 @@ class ModelReader:
 
     def tokenize(self, text: str) -> list[int]:
         """Return the tokens of a text."""
-        ids: list[int] = self._model.tokenizer(text, verbose=False)["input_ids"]
-        return ids
+        return list(self._model.tokenizer.encode(text, verbose=False))
 
     def read(
         self,
