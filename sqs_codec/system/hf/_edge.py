@@ -45,8 +45,6 @@ class Draft(CachedModel):
 
     Attributes
     ----------
-    model
-        As given.
     vocab_size : int
         V, without what only pads the vocabulary.
     stop : frozenset of int
