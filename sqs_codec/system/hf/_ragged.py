@@ -12,8 +12,7 @@ from __future__ import annotations
 import copy
 import itertools
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
@@ -35,6 +34,10 @@ LOOKS_AT_LENGTH = frozenset({"dynamic", "longrope"})
 
 KeysValues = tuple[torch.Tensor, torch.Tensor]
 """Keys and values [heads, tokens, dim]."""
+
+Attend = Callable[..., torch.Tensor]
+_READING: ContextVar[Attend] = ContextVar("sqs_codec_row")
+"""Knows the pieces of a forward: not every model hands keywords on to `_attend`."""
 
 
 @dataclass(eq=False)
@@ -126,34 +129,39 @@ class RaggedModel:
         of its own. After an exception the caches hold what they held before.
         """
         ends = [*itertools.accumulate(len(piece.tokens) for piece in pieces)]
-        with _reading(_Row(pieces, ends).attend):
-            logits = self._logits(
-                [token for piece in pieces for token in piece.tokens],
-                [place for piece in pieces for place in range(piece.past, piece.end)],
-                [
-                    place
-                    for piece, end in zip(pieces, ends, strict=True)
-                    for place in range(end - piece.wanted, end)
-                ],
-            )
+        logits = self._logits(
+            _Row(pieces, ends).attend,
+            [token for piece in pieces for token in piece.tokens],
+            [place for piece in pieces for place in range(piece.past, piece.end)],
+            [
+                place
+                for piece, end in zip(pieces, ends, strict=True)
+                for place in range(end - piece.wanted, end)
+            ],
+        )
         for piece in pieces:
             piece.cache.tokens += piece.tokens
         return logits
 
     @torch.inference_mode()
     def _logits(
-        self, tokens: list[int], positions: list[int], wanted: list[int]
+        self, attend: Attend, tokens: list[int], positions: list[int], wanted: list[int]
     ) -> torch.Tensor:
+        """Return the logits of a forward in which `_attend` passes on to `attend`."""
         row, places, kept = (
             torch.tensor(values, dtype=torch.int64, device=self._device)
             for values in (tokens, positions, wanted)
         )
-        out = self._model(
-            input_ids=row[None],
-            position_ids=places[None],
-            use_cache=False,
-            logits_to_keep=kept,
-        )
+        reading = _READING.set(attend)
+        try:
+            out = self._model(
+                input_ids=row[None],
+                position_ids=places[None],
+                use_cache=False,
+                logits_to_keep=kept,
+            )
+        finally:
+            _READING.reset(reading)
         logits: torch.Tensor = out.logits[0, :, : self._vocab_size]
         return logits
 
@@ -165,11 +173,10 @@ class RaggedModel:
             samples[layer] = given[:2]
             return query.new_zeros(query.shape[1], query.shape[0], given[1].shape[-1])
 
-        with _reading(note):
-            try:
-                rows = len(self._logits([0, 0], [0, 1], [1]))
-            except TypeError as error:
-                raise ModelError(f"{_name(self._model)}: {error}") from error
+        try:
+            rows = len(self._logits(note, [0, 0], [0, 1], [1]))
+        except TypeError as error:
+            raise ModelError(f"{_name(self._model)}: {error}") from error
         if rows != 1:
             raise ModelError(
                 f"{_name(self._model)} gives {rows} rows of logits where 1 was asked "
@@ -271,22 +278,6 @@ class _Row:
             mask = mask.masked_fill(hidden, -torch.inf).repeat(groups, 1)
         self.masks[known] = first, mask
         return first, mask
-
-
-_READING: ContextVar[Callable[..., torch.Tensor]] = ContextVar("sqs_codec_row")
-
-
-@contextmanager
-def _reading(attend: Callable[..., torch.Tensor]) -> Iterator[None]:
-    """Have `_attend` pass on to this, which knows the pieces of a forward.
-
-    Not every model hands keywords on to its attention.
-    """
-    token = _READING.set(attend)
-    try:
-        yield
-    finally:
-        _READING.reset(token)
 
 
 def _attend(
