@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sqs_codec._backend import core
-from sqs_codec._backend.core import NONE, frozen
+from sqs_codec._backend.core import NONE, frozen, joined
 from sqs_codec._backend.numba import fields, quantize, rows
 from sqs_codec._backend.numba import packet as entropy
 from sqs_codec._backend.numba import verify as verification
