@@ -1,8 +1,8 @@
 """Measure what attackers cost a session or a client beside them.
 
-    python -m tests.system.proxy.attackers        every attack by each transport: 4 min
-    python -m tests.system.proxy.attackers --seconds 3 grpc enumerative    one of them
-    python -m tests.system.proxy.attackers proxy    without a key, at a proxy: 2 min
+    python -m tests.system.attackers        every attack by each transport: 4 min
+    python -m tests.system.attackers --seconds 3 grpc enumerative    one of them
+    python -m tests.system.attackers proxy    without a key, at a proxy: 2 min
 
 The server is a process with a model that takes 10 ms a call and 0.2 ms a token. A
 victim drafts beside five honest sessions, then beside five attackers, each a process.
@@ -41,6 +41,7 @@ from sqs_codec.system.serve import Service, connect, start_datagrams, start_grpc
 from sqs_codec.system.session import EdgeSession, Job, Link, LinkError, Setting
 from sqs_codec.system.session import _wire as wire
 from sqs_codec.system.session._hints import path_hash
+from sqs_codec.system.session._limits import MAX_BRANCHES, MAX_HINTED, MAX_MESSAGE
 from tests.system.edge.test_edge import ToyDraft
 from tests.system.proxy.test_server import Endpoint
 from tests.system.serve.kit import Server, Toy, batch, certificate, try_exchange
@@ -127,8 +128,8 @@ def messages(kind: str, instance: bytes, hello: bytes) -> Iterator[bytes]:
             yield wire.Generate(number, 4, 64, 0).to_bytes()
             text = [1, 2, 3, 4] + [1] * 64  # as the model says
             for i in range(4, 68):
-                lie = wire.Branch(path_hash(text, i), 0, 0, (5,) * 16)
-                yield wire.Hint(number, i, i, (lie,) * 16).to_bytes(V)
+                lie = wire.Branch(path_hash(text, i), 0, 0, (5,) * MAX_HINTED)
+                yield wire.Hint(number, i, i, (lie,) * MAX_BRANCHES).to_bytes(V)
                 time.sleep(0.01)
             number += 2
             yield wire.Context(instance, number, number, 0, 4, 4, 4, []).to_bytes(V)
@@ -150,7 +151,7 @@ def attack(link: Link, kind: str) -> None:
     config = {**DEAR.config(), "fingerprint": DEAR.fingerprint.hex()}
     sampling = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
     hello = wire.Hello(
-        os.urandom(16), bytes(16), (config,), b"tokenize", sampling, (), 65_536
+        os.urandom(16), bytes(16), (config,), b"tokenize", sampling, (), MAX_MESSAGE
     ).to_bytes()
     link.send(hello)
     welcome = link.receive(20)
