@@ -1,4 +1,4 @@
-"""The codec in Hugging Face's loops: the processor, the edge, custom_generate."""
+"""The codec in Hugging Face's loops: the edge, custom_generate."""
 
 from __future__ import annotations
 
@@ -12,12 +12,10 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from transformers.generation import utils as generation
 
 import sqs_codec as sqs
 from sqs_codec.cli.demo.pair import Pair
 from sqs_codec.cli.options import SMOLLM2_FINGERPRINT as SMOLLM2
-from sqs_codec.hf import SparseLogitsProcessor
 from sqs_codec.system import hf
 from sqs_codec.system.edge import Edge, FixedPlan
 from sqs_codec.system.engine import BatchEngine
@@ -38,110 +36,10 @@ from tests.cli.test_demo import WORDS, save_model
 from tests.kit import branching
 from tests.system.hf.test_cloud import tiny as tiny_of
 from tests.system.serve.kit import serving
+from tests.test_hf import PROMPT, VOCAB_SIZE, tiny
 
-VOCAB_SIZE = 16
-PROMPT = torch.tensor([[3, 4, 5]])
 PLEA = "Tell me of a fox."
 LENGTH = 12
-
-
-def tiny(seed: int, vocab_size: int = VOCAB_SIZE) -> Any:
-    """A model small enough to be made here, which never stops."""
-    torch.manual_seed(seed)
-    config = transformers.LlamaConfig(
-        vocab_size=vocab_size,
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        max_position_embeddings=128,
-        initializer_range=0.5,
-        bos_token_id=0,
-        eos_token_id=None,
-        pad_token_id=0,
-    )
-    return transformers.LlamaForCausalLM(config).eval()
-
-
-def assisted(target: Any, assistant: Any, **options: Any) -> list[int]:
-    """The text of transformers' own assisted generation."""
-    text = target.generate(
-        PROMPT,
-        attention_mask=torch.ones_like(PROMPT),
-        assistant_model=assistant,
-        max_new_tokens=24,
-        **options,
-    )
-    return [int(token) for token in text[0, 3:]]
-
-
-@pytest.mark.parametrize("keep", [sqs.TopK(3), sqs.Conformal(alpha=0.1, eta=0.1)])
-def test_transformers_draws_from_and_verifies_what_was_sent(
-    keep: sqs.Keep, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    codec = sqs.Codec(VOCAB_SIZE, resolution=20)
-    processor = SparseLogitsProcessor(codec, keep, temperature=0.7)
-    rows = []
-    inner = generation._speculative_sampling
-
-    def spy(ids: Any, logits: torch.Tensor, length: int, *rest: Any) -> Any:
-        for token, row in zip(ids[0, -length:], logits[0], strict=True):
-            rows.append((int(token), row.softmax(-1).numpy()))
-        return inner(ids, logits, length, *rest)
-
-    monkeypatch.setattr(generation, "_speculative_sampling", lambda *a, **_: spy(*a))
-    target, assistant = tiny(0), tiny(1)
-    torch.manual_seed(0)
-    with processor.on(assistant):
-        # Truncations of the target's own, which the assistant mustn't apply again.
-        options = {"temperature": 0.7, "top_k": 5, "top_p": 0.9}
-        assisted(target, assistant, do_sample=True, **options)
-    assert len(rows) == processor.drafted >= 24
-    assert processor.bits == 8 * (processor.bits // 8) > 0
-    for token, row in rows:
-        assert row[token] > 0
-        np.testing.assert_allclose(20 * row, np.round(20 * row), atol=1e-4)
-        assert np.count_nonzero(row) < VOCAB_SIZE
-    assert "_get_logits_processor" not in vars(assistant)
-
-
-def test_greedy_text_is_the_targets_own_and_costs_few_bits() -> None:
-    target, assistant = tiny(0), tiny(1, VOCAB_SIZE)
-    processor = SparseLogitsProcessor(sqs.Codec(VOCAB_SIZE), sqs.TopK(8), temperature=0)
-    with processor.on(assistant):
-        text = assisted(target, assistant, do_sample=False)
-    plain = target.generate(
-        PROMPT, attention_mask=torch.ones_like(PROMPT), max_new_tokens=24
-    )
-    assert text == plain[0, 3:].tolist()
-    assert processor.bits <= 8 * processor.drafted
-
-
-def test_a_rule_that_learns_forgets_what_was_void() -> None:
-    codec = sqs.Codec(VOCAB_SIZE, resolution=20)
-    keep = sqs.Conformal(alpha=0.3, eta=0.1)
-    processor = SparseLogitsProcessor(codec, keep)
-    states = {}
-    row = torch.linspace(-1, 1, VOCAB_SIZE)[None]
-
-    def draft(length: int) -> None:
-        processor(torch.zeros(1, length, dtype=torch.long), row)
-        states[length] = keep.checkpoint()
-
-    for length in (5, 6, 7, 8):
-        draft(length)
-    assert len(set(states.values())) == 4
-    kept = states[6]
-    other = sqs.Conformal(alpha=0.3, eta=0.1)
-    other.rollback(kept)
-    # The first token of the round was accepted, the second one resampled.
-    draft(7)
-    other.update(codec.quantize(row[0].numpy(), other).dropped_mass)
-    assert keep.checkpoint() == other.checkpoint()
-
-
-# Edge and cloud
 
 
 def link_to(model: Any, vocab_size: int, tokenizer: Any = None) -> Link:
