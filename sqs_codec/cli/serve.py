@@ -221,9 +221,9 @@ def _has_packages(args: argparse.Namespace) -> bool:
             extras.append("hf")
         else:
             needed += SMOLLM2_MODULES
-    if args.engine == "vllm":
-        needed.append("vllm")
-        extras.append("vllm")
+    packages = ENGINES[args.engine or EngineConfig.engine].packages
+    needed += packages
+    extras += packages
     if args.ray is not None:
         needed.append("ray")
         extras.append("ray")

@@ -5,19 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqs_codec.system._base.devices import DEVICES, DTYPES
 from sqs_codec.system.engine._protocol import Engine
 
 __all__ = ["ENGINES", "EngineConfig", "make_engine"]
 
+
+class _Maker(NamedTuple):
+    module: str  # whose `make_engine` makes one of an `EngineConfig`
+    packages: tuple[str, ...] = ()  # besides transformers; extras have their names
+
+
 ENGINES = {
-    "transformers": "sqs_codec.system.hf._engine",
-    "vllm": "sqs_codec.system.vllm._engine",
+    "transformers": _Maker("sqs_codec.system.hf._engine"),
+    "vllm": _Maker("sqs_codec.system.vllm._engine", ("vllm",)),
 }
-"""Modules whose `make_engine` makes one of an `EngineConfig`. They are imported when
-they are asked for: each needs packages that the others do without."""
+"""What makes engines. Modules are imported when they are asked for: each needs packages
+that the others do without."""
 
 
 @dataclass(frozen=True)
@@ -69,5 +75,5 @@ def make_engine(config: EngineConfig) -> Engine:
     ImportError
         The engine isn't installed.
     """
-    engine: Engine = import_module(ENGINES[config.engine]).make_engine(config)
+    engine: Engine = import_module(ENGINES[config.engine].module).make_engine(config)
     return engine
