@@ -39,7 +39,8 @@ def command(
 ) -> argparse.ArgumentParser:
     """Return a parser for a program of this folder, whose help is its docstring.
 
-    With --quick its options are those given, so that it runs for seconds.
+    With --quick, as ``make bench-test`` runs it, its options are those given, so that
+    it takes seconds.
     """
     parser = argparse.ArgumentParser(
         prog=f"python -m benchmarks.{name}",

@@ -1,4 +1,4 @@
-"""``python -m benchmarks.distill`` in miniature, and what its figures rest on."""
+"""What the figures of ``python -m benchmarks.distill`` rest on."""
 
 from __future__ import annotations
 

