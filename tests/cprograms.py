@@ -14,13 +14,13 @@ from typing import Any
 
 from sqs_codec._base.errors import Status
 from tests.reference import make_vectors
+from tests.reference.sqs_reference import RULES
 
 ROOT = Path(__file__).parents[1]
 
 # By their numbers in sqs.h and, for kinds, attack.h.
 CODINGS = ["bitpack", "enumerative", "entropy"]
 ARSENALS = [*CODINGS, "prior"]  # of hostile.c
-KEEPS = ["top_k", "threshold", "top_p", "min_p"]
 KINDS = ["distribution", "round", "sequence"]
 
 ISAS = ["scalar", "avx2", "avx512", "neon"]
@@ -114,7 +114,7 @@ def _vectors() -> Iterator[list[Any]]:
         yield [
             *("logits", case["seed"], case["slope"]),
             *(case["vocab_size"], case["resolution"]),
-            *(KEEPS.index(rule), parameter, case["temperature"]),
+            *(RULES.index(rule), parameter, case["temperature"]),
             *(case["dropped_mass"], _distribution(case)),
         ]
         yield from _packets("packet", case, _distribution(case))

@@ -24,7 +24,9 @@ from tests.reference import sqs_reference as reference
 CODINGS = ["bitpack", "enumerative", "entropy"]
 CODECS = [*CODINGS, "prior"]
 """What `make_codec` makes."""
-RULES = {0: "top_k", 1: "threshold", 2: "top_p", 3: "min_p"}
+KEEPS = dict(
+    zip(reference.RULES, [sqs.TopK, sqs.Threshold, sqs.TopP, sqs.MinP], strict=True)
+)
 
 VOCABS = st.sampled_from([2, 3, 256, 257, 49152, 1 << 20]) | st.integers(2, 1 << 20)
 RESOLUTIONS = st.sampled_from([1, 2, 100, 1 << 16]) | st.integers(1, 1 << 16)
@@ -254,7 +256,7 @@ def random_probs(rng, vocab_size):
 
 def random_keep(rng: np.random.Generator) -> sqs.Keep:
     """Return a rule that isn't always a sensible one."""
-    kind = rng.integers(4)
+    kind = rng.integers(len(KEEPS))
     if kind == 0:
         return sqs.TopK(int(rng.choice([1, 2, 8, 64, 10_000])))
     if kind == 1:
@@ -383,7 +385,7 @@ def reference_quantize(
 ) -> tuple[list[int], list[int], float]:
     """Ask the reference for (ids, counts, dropped mass)."""
     return reference.quantize_logits(
-        row, temperature, RULES[keep._kind], keep._value, codec.resolution
+        row, temperature, reference.RULES[keep._kind], keep._value, codec.resolution
     )
 
 

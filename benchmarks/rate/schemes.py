@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 import sqs_codec as sqs
 from sqs_codec import theory
-from sqs_codec._codec.keep import Kind, count_kept, rule
+from sqs_codec._base.format import KeepKind
+from sqs_codec._codec.keep import count_kept, rule
 
 K_SQS, C_SQS = "K-SQS, formula", "C-SQS, formula"
 QS, RAW = "QS, formula", "raw top-K, fp16"
@@ -189,7 +190,7 @@ class Row:
     def kept(self, keep: Rule) -> int:
         """Return K, the tokens that a rule keeps."""
         kind, value = rule(keep)
-        if kind == Kind.THRESHOLD:  # an online one is another each time: be quick
+        if kind == KeepKind.THRESHOLD:  # an online one is another each time: be quick
             least = max(value * self._total, 5e-324)  # the smallest float above 0
             return max(1, bisect_right(self._descending, -least, key=neg))
         if (kind, value) not in self._kept:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
 from sqs_codec._base import checks
-from sqs_codec._base.format import MAX_VOCAB
+from sqs_codec._base.format import MAX_VOCAB, KeepKind
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -16,16 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["Conformal", "Keep", "MinP", "Threshold", "TopK", "TopP"]
 
 
-class Kind(IntEnum):
-    """Kinds of rule, with the values of ``sqs_keep_kind`` in ``sqs.h``."""
-
-    TOP_K = 0
-    THRESHOLD = 1
-    TOP_P = 2
-    MIN_P = 3
-
-
-KINDS = frozenset(Kind)
+KINDS = frozenset(KeepKind)
 
 
 class Keep:
@@ -80,7 +70,7 @@ class TopK(Keep):
     TopK(k=64)
     """
 
-    _kind = int(Kind.TOP_K)
+    _kind = int(KeepKind.TOP_K)
     k: int
 
     def __post_init__(self) -> None:
@@ -99,7 +89,7 @@ class Threshold(Keep):
         probable one.
     """
 
-    _kind = int(Kind.THRESHOLD)
+    _kind = int(KeepKind.THRESHOLD)
     beta: float
 
     def __post_init__(self) -> None:
@@ -118,7 +108,7 @@ class TopP(Keep):
         In (0, 1].
     """
 
-    _kind = int(Kind.TOP_P)
+    _kind = int(KeepKind.TOP_P)
     p: float
 
     def __post_init__(self) -> None:
@@ -138,7 +128,7 @@ class MinP(Keep):
         In [0, 1].
     """
 
-    _kind = int(Kind.MIN_P)
+    _kind = int(KeepKind.MIN_P)
     p: float
 
     def __post_init__(self) -> None:
@@ -186,7 +176,7 @@ class Conformal(Keep):
     0.1
     """
 
-    _kind = int(Kind.THRESHOLD)
+    _kind = int(KeepKind.THRESHOLD)
 
     def __init__(
         self, alpha: float = 0.05, eta: float = 1e-3, beta: float = 1e-3
@@ -246,7 +236,7 @@ def rule(keep: Keep) -> tuple[int, float]:
         checks.instance("keep", keep, Keep, "a rule such as TopK(64)")
     kind = getattr(keep, "_kind", None)  # a subclass may have none
     if kind not in KINDS:
-        raise ValueError(f"keep must be of a kind in {[*Kind]}, got {kind!r}")
+        raise ValueError(f"keep must be of a kind in {[*KeepKind]}, got {kind!r}")
     return kind, keep._value
 
 
@@ -259,16 +249,16 @@ def count_kept(kind: int, value: float, unnormalised: Any, unmasked: Any) -> Any
     to a factor of each row, and `unmasked`, int [...], how many tokens are not masked.
     The probabilities of these may underflow to 0, and `TopK` keeps them all the same.
     """
-    if kind == Kind.TOP_K:
+    if kind == KeepKind.TOP_K:
         return unmasked.clip(1, int(value))
     whole = unnormalised.sum(-1)[..., None]
-    if kind == Kind.TOP_P:
+    if kind == KeepKind.TOP_P:
         return count_prefix(unnormalised, 0, value * whole if value < 1 else None)
-    if kind == Kind.THRESHOLD:
+    if kind == KeepKind.THRESHOLD:
         return count_prefix(unnormalised, value * whole)
-    if kind == Kind.MIN_P:
+    if kind == KeepKind.MIN_P:
         return count_prefix(unnormalised, value * unnormalised[..., :1])
-    raise ValueError(f"kind must be one of {[*Kind]}, got {kind!r}")
+    raise ValueError(f"kind must be one of {[*KeepKind]}, got {kind!r}")
 
 
 def count_prefix(weights: Any, least: Any, goal: Any = None) -> Any:

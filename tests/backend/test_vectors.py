@@ -13,7 +13,7 @@ from sqs_codec._backend._sqs import ffi, lib
 import sqs_codec as sqs
 from sqs_codec._base.errors import BROKEN_RULES, Status
 from sqs_codec._codec import gumbel
-from tests.kit import CODINGS, Script, Words, as_lists
+from tests.kit import CODINGS, KEEPS, Script, Words, as_lists
 from tests.reference import make_vectors
 from tests.reference import sqs_reference as reference
 from tests.reference.gumbel import philox
@@ -22,13 +22,6 @@ pytestmark = pytest.mark.usefixtures("backend")
 
 OTHERS = {"verify.json", "gumbel.json", "unbiased.json", "bad_priors.json"}
 """Files without packets."""
-
-KEEP = {
-    "top_k": sqs.TopK,
-    "threshold": sqs.Threshold,
-    "top_p": sqs.TopP,
-    "min_p": sqs.MinP,
-}
 
 
 def load(name):
@@ -72,7 +65,7 @@ def check_packets(case, q):
 
 @pytest.mark.parametrize("case", load("distributions.json")["cases"])
 def test_distributions(case):
-    keep = KEEP[case["keep"][0]](case["keep"][1])
+    keep = KEEPS[case["keep"][0]](case["keep"][1])
     logits = make_vectors.formula_logits(
         case["vocab_size"], case["seed"], case["slope"]
     )

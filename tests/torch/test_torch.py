@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 import sqs_codec as sqs
-from sqs_codec._codec.keep import Kind, count_kept
+from sqs_codec._base.format import KeepKind
+from sqs_codec._codec.keep import count_kept
 from tests.kit import Script
 
 torch = pytest.importorskip("torch")
@@ -312,7 +313,7 @@ def test_a_sum_that_rounds_keeps_no_masked_token() -> None:
         unnormalised = np.zeros(1000)
         unnormalised[:900] = np.sort(np.random.default_rng(seed).random(900))[::-1]
         short += unnormalised.cumsum()[-1] < p * unnormalised.sum()
-        assert count_kept(Kind.TOP_P, p, unnormalised, np.int64(900)) <= 900
+        assert count_kept(KeepKind.TOP_P, p, unnormalised, np.int64(900)) <= 900
     assert short > 0
 
 
@@ -350,22 +351,22 @@ def test_a_drafter_says_what_tensors_it_expected(path: str) -> None:
 def test_what_rules_keep_by_hand() -> None:
     unnormalised = np.array([4.0, 2.0, 1.0, 1.0, 0.0, 0.0])
     for kind, value, kept in [
-        (Kind.TOP_K, 1, 1),
-        (Kind.TOP_K, 5, 5),  # of the five unmasked, though one is 0
-        (Kind.TOP_K, 9, 5),
-        (Kind.THRESHOLD, 0.5, 1),
-        (Kind.THRESHOLD, 0.25, 2),
-        (Kind.THRESHOLD, 0.125, 4),
-        (Kind.THRESHOLD, 0.51, 1),
-        (Kind.THRESHOLD, -1.0, 4),
-        (Kind.TOP_P, 0.5, 1),
-        (Kind.TOP_P, 0.51, 2),
-        (Kind.TOP_P, 0.76, 3),
-        (Kind.TOP_P, 1.0, 4),
-        (Kind.MIN_P, 1.0, 1),
-        (Kind.MIN_P, 0.25, 4),
-        (Kind.MIN_P, 0.26, 2),
-        (Kind.MIN_P, 0.0, 4),
+        (KeepKind.TOP_K, 1, 1),
+        (KeepKind.TOP_K, 5, 5),  # of the five unmasked, though one is 0
+        (KeepKind.TOP_K, 9, 5),
+        (KeepKind.THRESHOLD, 0.5, 1),
+        (KeepKind.THRESHOLD, 0.25, 2),
+        (KeepKind.THRESHOLD, 0.125, 4),
+        (KeepKind.THRESHOLD, 0.51, 1),
+        (KeepKind.THRESHOLD, -1.0, 4),
+        (KeepKind.TOP_P, 0.5, 1),
+        (KeepKind.TOP_P, 0.51, 2),
+        (KeepKind.TOP_P, 0.76, 3),
+        (KeepKind.TOP_P, 1.0, 4),
+        (KeepKind.MIN_P, 1.0, 1),
+        (KeepKind.MIN_P, 0.25, 4),
+        (KeepKind.MIN_P, 0.26, 2),
+        (KeepKind.MIN_P, 0.0, 4),
     ]:
         assert count_kept(kind, value, unnormalised, np.int64(5)) == kept, (kind, value)
     with pytest.raises(ValueError, match=r"kind must be one of .* got 4"):

@@ -18,17 +18,12 @@ import sqs_codec as sqs
 from benchmarks.data.drafts import LOGIT_UNIT, load_drafts, load_languages
 from benchmarks.rate import schemes
 from sqs_codec import theory
+from tests.kit import KEEPS
 from tests.reference.entropy import Memory, Meter, code_distribution
 from tests.reference.prior import parse
 
 ROOT = Path(__file__).parents[2]
 SITE = ROOT / "site"
-RULES = {
-    "top_k": sqs.TopK,
-    "threshold": sqs.Threshold,
-    "top_p": sqs.TopP,
-    "min_p": sqs.MinP,
-}
 VALUES = {
     "top_k": (1, 8, 64, 256),
     "threshold": (0.1, 0.01, 1e-4),
@@ -108,7 +103,7 @@ def dense(row: dict[str, Any]) -> np.ndarray:
 
 def settings(rng: np.random.Generator) -> dict[str, Any]:
     """Draw what the controls may say."""
-    rule = str(rng.choice([*RULES]))
+    rule = str(rng.choice([*KEEPS]))
     return {
         "keep": [rule, rng.choice(VALUES[rule]).item()],
         "temperature": rng.choice([0.1, 0.3, 0.7, 1.0, 1.2]).item(),
@@ -137,7 +132,7 @@ def test_numbers_are_those_of_python_on_200_rows(page: Page) -> None:
         size, resolution = logits.size, setting["resolution"]
         known, other = (prior, None) if setting["withPrior"] else (None, prior)
         rule, value = setting["keep"]
-        keep = RULES[rule](value)
+        keep = KEEPS[rule](value)
         codec = sqs.Codec(size, resolution, prior=known)
         q = codec.quantize(logits, keep, temperature=setting["temperature"])
         assert bytes(found["packet"]) == codec.encode(q), setting
@@ -167,7 +162,7 @@ def test_parts_are_what_the_reference_s_meter_says(page: Page) -> None:
         codec = sqs.Codec(49_152, setting["resolution"])
         rule, value = setting["keep"]
         temperature = setting["temperature"]
-        q = codec.quantize(dense(row), RULES[rule](value), temperature=temperature)
+        q = codec.quantize(dense(row), KEEPS[rule](value), temperature=temperature)
         known = parsed if setting["withPrior"] else None
         bits, parts = priced(codec, q, known), found["parts"]
         for name in ("arrangement", "class"):

@@ -13,9 +13,9 @@ from sqs_codec._backend.numba.softmax import (
     exp2_f32,
     fold_lanes,
 )
+from sqs_codec._base.format import KeepKind
 
-# Kinds of rule, with the values of sqs_keep_kind.
-TOP_K, THRESHOLD, TOP_P, MIN_P = KINDS = range(4)
+TOP_K, THRESHOLD, TOP_P, MIN_P = KINDS = [*map(int, KeepKind)]
 
 FIRST_NUCLEUS = 64
 NUCLEUS_GROWTH = 8
