@@ -18,6 +18,7 @@ from sqs_codec.system.serve._connection import Connection, Owner, Session, Work
 from sqs_codec.system.serve._metrics import ServiceMetrics
 from sqs_codec.system.serve._threshold import HintThreshold
 from sqs_codec.system.session import (
+    HELLO,
     CloudSession,
     Job,
     Limits,
@@ -28,8 +29,6 @@ from sqs_codec.system.session import (
 __all__ = ["Service"]
 
 log = logging.getLogger(__name__)
-
-HELLO = b"\x01"  # what a hello begins with, broken or not
 
 HANDSHAKE_SECONDS = 20.0
 """How long a connection may be without a session. A hello takes seconds on the thinnest
@@ -201,7 +200,7 @@ class Service:
                 f"a message of {len(message)} bytes came, the server takes "
                 f"{self.limits.max_message}",
             )
-        elif message[:1] == HELLO:
+        elif message[:1] == bytes([HELLO]):  # broken or not
             self._greet(connection, message)
         if connection.refused is not None:
             return

@@ -26,9 +26,10 @@ from sqs_codec.system.session._limits import (
 )
 from sqs_codec.system.session._link import Link, LinkError, LocalLink
 from sqs_codec.system.session._numbers import seed_of
-from sqs_codec.system.session._wire import ROUND_HEAD
+from sqs_codec.system.session._wire import HELLO, ROUND_HEAD
 
 __all__ = [
+    "HELLO",
     "HINT_THRESHOLD",
     "MAX_AHEAD",
     "MAX_DRAFT",

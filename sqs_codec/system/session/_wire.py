@@ -38,7 +38,7 @@ SEED_BYTES = 16
 TOKENIZER_BYTES = 8
 INSTANCE_BYTES = 4
 
-_HELLO = _WELCOME = 1
+HELLO = _WELCOME = 1
 _CONTEXT = _HAVE = 2
 _GENERATE = _TOKENS = 3
 _END = _NEED = 4
@@ -70,7 +70,7 @@ class Hello:
     max_message: int
 
     def to_bytes(self) -> bytes:
-        return _as_json(_HELLO, {"protocol": PROTOCOL, **asdict(self)})
+        return _as_json(HELLO, {"protocol": PROTOCOL, **asdict(self)})
 
 
 @dataclass(frozen=True)
@@ -273,7 +273,7 @@ def parse_up(message: bytes, vocab_size: int) -> Up:
     reader = _Reader(message)
     kind = reader.byte()
     readers: dict[int, Callable[[], Up]] = {
-        _HELLO: lambda: _hello(reader),
+        HELLO: lambda: _hello(reader),
         _CONTEXT: lambda: _context(reader, vocab_size),
         _GENERATE: lambda: Generate(*reader.last_varints(4)),
         _HINT: lambda: _hint(reader, vocab_size),
@@ -302,7 +302,7 @@ def parse_down(message: bytes, vocab_size: int) -> Down:
 def parse_hello(message: bytes) -> Hello | None:
     """Return the hello that a message is; None if it is another; or a WireError."""
     reader = _Reader(message)
-    return _hello(reader) if reader.byte() == _HELLO else None
+    return _hello(reader) if reader.byte() == HELLO else None
 
 
 def _one_of(kind: int, readers: Mapping[int, Callable[[], Message]]) -> Message:

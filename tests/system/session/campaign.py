@@ -35,6 +35,8 @@ from sqs_codec.system.session import (
 )
 from sqs_codec.system.session import _wire as wire
 from sqs_codec.system.session._limits import (
+    MAX_BRANCHES,
+    MAX_HINTED,
     MAX_KEPT,
     MAX_SURVIVORS,
     ROUND_BYTES,
@@ -307,7 +309,10 @@ ATTACKS: dict[str, Callable[[CloudSession, sqs.Codec], Iterable[bytes]]] = {
         wire.Generate(2, 2, 64, 0).to_bytes(),
         *[
             wire.Hint(
-                2, n % 128, n, (wire.Branch(n, 0, 0, (4999,) * 16),) * 16
+                2,
+                n % 128,
+                n,
+                (wire.Branch(n, 0, 0, (4999,) * MAX_HINTED),) * MAX_BRANCHES,
             ).to_bytes(5000)
             for n in range(99)
         ],
