@@ -99,7 +99,7 @@ static void write_row(const char *folder, size_t i, sqs_dtype dtype)
     uint8_t bytes[FUZZ_HEADER + ROW_BYTES];
     for (size_t j = 0; j < sizeof bytes; j++)
         bytes[j] = (uint8_t)random_below(0x70);
-    bytes[0] = (uint8_t)(FUZZ_ROW + 4 * (i % 4) + dtype);
+    bytes[0] = (uint8_t)(FUZZ_ROW + (SQS_BF16 + 1u) * (i % 4) + dtype);
     FILE *file = open_input(folder, i, (unsigned)dtype);
     write_bytes(file, bytes, sizeof bytes);
     close_input(file);

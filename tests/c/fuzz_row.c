@@ -20,7 +20,8 @@ static const uint32_t sizes[] = {
 
 static sqs_keep get_keep(uint8_t rule, uint8_t parameter)
 {
-    sqs_keep keep = {(sqs_keep_kind)(rule % 4), parameter / 255.0};
+    sqs_keep keep = {(sqs_keep_kind)(rule % (SQS_MIN_P + 1)),
+                     parameter / 255.0};
     if (keep.kind == SQS_TOP_K)
         keep.value = 1.0 + parameter;
     if (keep.kind == SQS_TOP_P)
@@ -34,13 +35,13 @@ static request get_request(const uint8_t *data, size_t size)
                                           1.0, 1.3,  1e10, 1e300};
     kind k;
     request r = {.codec = get_header(data, &k)};
-    r.row.dtype = data[0] % 4;
+    r.row.dtype = data[0] % (SQS_BF16 + 1);
     r.row.n = 1;
     r.codec.vocab_size = (uint32_t)(size - FUZZ_HEADER) / sizes[r.row.dtype];
     r.codec.resolution = ((uint32_t)data[4] << 8 | data[5]) + 1;
     r.keep = get_keep(data[1], data[2]);
     r.temperature = temperatures[data[3] % 8];
-    r.unbiased = data[1] / 4 % 2;
+    r.unbiased = data[1] / (SQS_MIN_P + 1) % 2;
     r.number = data[2] * (UINT64_MAX / 255);
     return r;
 }

@@ -319,7 +319,7 @@ static sqs_keep random_keep(uint32_t vocab_size)
 {
     sqs_keep keep = {.value = random_share()};
     bool extreme = random_below(8) == 0;
-    keep.kind = (sqs_keep_kind)random_below(4);
+    keep.kind = (sqs_keep_kind)random_below(SQS_MIN_P + 1);
     switch (keep.kind) {
     case SQS_TOP_K:
         keep.value = 1 + random_small(vocab_size + 2, 13);
@@ -631,7 +631,7 @@ static void verify_logits(const request *r, const answer *a,
 {
     uint32_t n = r->codec.vocab_size;
     sqs_rows target =
-        allocate_rows(n, a->done + 1, (sqs_dtype)random_below(4));
+        allocate_rows(n, a->done + 1, (sqs_dtype)random_below(SQS_BF16 + 1));
     fill_rows(&target, n, false);
     judge(r, a, positions, &target, false);
 }
@@ -674,13 +674,14 @@ static void run_case(sqs_isa isa)
     uint32_t n = r.codec.vocab_size, positions[MOST_ROWS];
     CHECK(sqs_check_codec(&r.codec) == SQS_OK);
     uint32_t count = n > 10000 ? 1 : 1 + random_below(MOST_ROWS);
-    sqs_rows rows = allocate_rows(n, count, (sqs_dtype)random_below(4));
+    sqs_rows rows =
+        allocate_rows(n, count, (sqs_dtype)random_below(SQS_BF16 + 1));
     fill_rows(&rows, n, false);
     answer a = quantize_both(&r, &rows, false);
     encode_rows(&r, &rows, &a);
     quantize_unbiased(&r, &rows);
 
-    rows = allocate_rows(n, count, (sqs_dtype)random_below(4));
+    rows = allocate_rows(n, count, (sqs_dtype)random_below(SQS_BF16 + 1));
     fill_rows(&rows, n, true);
     a = quantize_both(&r, &rows, true);
     draft(&r, &a, positions);
@@ -689,7 +690,7 @@ static void run_case(sqs_isa isa)
         encode_round(&r, &a, positions);
     verify(&r, &a, positions);
     verify_logits(&r, &a, positions);
-    rows = allocate_rows(n, count, (sqs_dtype)random_below(4));
+    rows = allocate_rows(n, count, (sqs_dtype)random_below(SQS_BF16 + 1));
     fill_rows(&rows, n, false);
     race(&r, &rows);
     release_all();
