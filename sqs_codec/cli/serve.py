@@ -18,16 +18,15 @@ from sqs_codec._base.words import shown
 from sqs_codec.cli.options import (
     DEFAULT,
     FILE,
-    HF_MODULES,
     LOADING,
     MODEL,
-    SMOLLM2_MODULES,
     Add,
     add_loading,
     default_of,
     given,
     has_packages,
     log_warnings,
+    model_modules,
     number,
 )
 from sqs_codec.system._base.address import join_address
@@ -216,18 +215,10 @@ def _has_packages(args: argparse.Namespace) -> bool:
     """Say whether all is there that the options ask for; explain it if it isn't."""
     needed, extras = [*MODULES], ["serve"]
     if not args.ray:  # otherwise a cluster runs the model
-        needed += HF_MODULES
-        if args.target:
-            extras.append("hf")
-        else:
-            needed += SMOLLM2_MODULES
-    if args.engine == "vllm":
-        needed.append("vllm")
-        extras.append("vllm")
-    if args.ray is not None:
-        needed.append("ray")
-        extras.append("ray")
-    return has_packages("serve", needed, extra=",".join(extras))
+        needed += model_modules(args.target)
+        extras += ["hf"] if args.target else []
+    own = ["vllm"] * (args.engine == "vllm") + ["ray"] * (args.ray is not None)
+    return has_packages("serve", [*needed, *own], extra=",".join([*extras, *own]))
 
 
 def _check(args: argparse.Namespace) -> list[str] | None:
