@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,11 +69,19 @@ says how many were, and what else to know of the texts. What was interrupted goe
 where it was if the same command is given again.
 """
 
+INFO = "Says what a file is, and how large."
+CHECK = "Reads all of a file, and ends with 1 at the first thing that is wrong."
+
 
 def fill(parser: argparse.ArgumentParser) -> None:
     """Add the commands."""
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for name, help_, fill_, description in COMMANDS:
+    for name, help_, fill_, description in (
+        ("make", "let a model read texts", fill_make, MAKE),
+        ("import", "take lists that are there", fill_import, IMPORT),
+        ("info", "say what a file has", fill_info, INFO),
+        ("check", "read all of a file", fill_check, CHECK),
+    ):
         add_command(commands, name, fill_, help=help_, description=description)
 
 
@@ -324,18 +332,3 @@ def check(args: argparse.Namespace) -> int:
     read = sum(len(sequence.rows) for sequence in dataset)
     print(f"{len(dataset)} sequences of {read} distributions: all can be read")
     return 0
-
-
-Fill = Callable[[argparse.ArgumentParser], None]
-COMMANDS: tuple[tuple[str, str, Fill, str], ...] = (
-    ("make", "let a model read texts", fill_make, MAKE),
-    ("import", "take lists that are there", fill_import, IMPORT),
-    ("info", "say what a file has", fill_info, "Says what a file is, and how large."),
-    (
-        "check",
-        "read all of a file",
-        fill_check,
-        "Reads all of a file, and ends with 1 at the first thing that is wrong.",
-    ),
-)
-"""Name, a word of help, what adds the options and what runs it, and all the help."""

@@ -223,7 +223,14 @@ def _has_packages(args: argparse.Namespace) -> bool:
 
 def _check(args: argparse.Namespace) -> list[str] | None:
     """Check options that depend on each other, and return the tokens."""
-    _check_engine(args)
+    found = [*given(args, *CONFIG, "engine_option", "replicas")]
+    if args.ray and found:
+        raise ValueError(
+            f"the cluster's configuration says what it runs: "
+            f"--{found[0].replace('_', '-')} goes without --ray ADDRESS"
+        )
+    if args.ray is None and args.replicas:
+        raise ValueError("--replicas goes with --ray")
     tokens = args.token or os.environ.get("SQS_TOKEN", "").split()
     for token in tokens:
         check_token(token)
@@ -242,17 +249,6 @@ def _check(args: argparse.Namespace) -> list[str] | None:
         raise ValueError(NO_TOKEN)
     check_security(args.host, args.cert, args.key, insecure=args.insecure)
     return tokens or None
-
-
-def _check_engine(args: argparse.Namespace) -> None:
-    found = [*given(args, *CONFIG, "engine_option", "replicas")]
-    if args.ray and found:
-        raise ValueError(
-            f"the cluster's configuration says what it runs: "
-            f"--{found[0].replace('_', '-')} goes without --ray ADDRESS"
-        )
-    if args.ray is None and args.replicas:
-        raise ValueError("--replicas goes with --ray")
 
 
 def _load(args: argparse.Namespace) -> Engine:
