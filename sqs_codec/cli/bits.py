@@ -87,7 +87,6 @@ def fill(parser: argparse.ArgumentParser) -> None:
     add_prior(add, default="none")
     add("--json", **FILE, help="write every setting, for machines")
     add("--plot", **FILE, help="draw bits against TV, .png or .svg")
-    parser.set_defaults(command=run)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -26,6 +26,7 @@ from sqs_codec.cli.options import (
     add_tokenizer,
     check_folder,
     find_prior,
+    given,
     has_packages,
     interrupts_raise,
     loading,
@@ -76,13 +77,13 @@ CHECK = "Reads all of a file, and ends with 1 at the first thing that is wrong."
 def fill(parser: argparse.ArgumentParser) -> None:
     """Add the commands."""
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for name, help_, fill_, description in (
-        ("make", "let a model read texts", fill_make, MAKE),
-        ("import", "take lists that are there", fill_import, IMPORT),
-        ("info", "say what a file has", fill_info, INFO),
-        ("check", "read all of a file", fill_check, CHECK),
+    for name, help_, fill_, run, description in (
+        ("make", "let a model read texts", fill_make, make, MAKE),
+        ("import", "take lists that are there", fill_import, import_, IMPORT),
+        ("info", "say what a file has", fill_info, info, INFO),
+        ("check", "read all of a file", fill_check, check, CHECK),
     ):
-        add_command(commands, name, fill_, help=help_, description=description)
+        add_command(commands, name, fill_, run, help=help_, description=description)
 
 
 def fill_make(parser: argparse.ArgumentParser) -> None:
@@ -114,7 +115,6 @@ def fill_make(parser: argparse.ArgumentParser) -> None:
         default=0,
         help="of the rounding to counts",
     )
-    parser.set_defaults(command=make)
 
 
 def make(args: argparse.Namespace) -> int:
@@ -136,10 +136,8 @@ def make(args: argparse.Namespace) -> int:
             sqs.Codec(reader.vocab_size, args.resolution, prior=prior),
             reader,
             lines(args.texts),
-            temperature=args.temperature,
-            max_length=args.max_length,
-            seed=args.seed,
             source=source,
+            **given(args, "temperature", "max_length", "seed"),
         )
     return info(args)
 
@@ -216,7 +214,6 @@ def fill_import(parser: argparse.ArgumentParser) -> None:
     add("--model", metavar="NAME", default="", help="the teacher, to say in the file")
     add_resolution(add, default=4096)
     add_prior(add)
-    parser.set_defaults(command=import_)
 
 
 def import_(args: argparse.Namespace) -> int:
@@ -278,7 +275,6 @@ def fill_info(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("output", **FILE, help="a file of sqs distill make")
     add("--prior", metavar="FILE", help="that of its codec, if it isn't a built-in one")
-    parser.set_defaults(command=info)
 
 
 def info(args: argparse.Namespace) -> int:
@@ -316,7 +312,6 @@ def fill_check(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``sqs distill check``."""
     fill_info(parser)
     add_tokenizer(parser.add_argument, "the one that the tokens must be of: {}")
-    parser.set_defaults(command=check)
 
 
 def check(args: argparse.Namespace) -> int:

@@ -191,10 +191,5 @@ def connect(args: argparse.Namespace) -> Link:
     """Make a link to the server."""
     from sqs_codec.system.serve import connect
 
-    return connect(
-        args.server,
-        transport=args.transport,
-        cert=args.cert,
-        token=args.token,
-        insecure=args.insecure,
-    )
+    how = options.given(args, "transport", "cert", "token", "insecure")
+    return connect(args.server, **how)

@@ -69,12 +69,12 @@ class _Help(argparse.RawDescriptionHelpFormatter):
 
 
 def add_command(
-    commands: Any, name: str, fill: Callable[..., object], **said: str | None
+    commands: Any, name: str, fill: Callable[..., object], run: Any, **said: str | None
 ) -> None:
-    """Add a command and what help says; `fill` adds its options and what runs it."""
+    """Add a command, what runs it and what help says; `fill` adds its options."""
     command = commands.add_parser(name, formatter_class=_Help, **said)
     fill(command)
-    command.set_defaults(usage_error=command.error, called=command.prog)
+    command.set_defaults(command=run, usage_error=command.error, called=command.prog)
 
 
 def number(

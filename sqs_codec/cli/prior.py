@@ -80,7 +80,6 @@ def fill(parser: argparse.ArgumentParser) -> None:
         help="tokens kept of each distribution",
     )
     add_resolution(add)
-    parser.set_defaults(command=run)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -111,7 +111,6 @@ def fill(parser: argparse.ArgumentParser) -> None:
         **number(int, 0, MAX_PORT, "PORT"),
         help="serve metrics for Prometheus at 127.0.0.1, by HTTP (default: don't)",
     )
-    parser.set_defaults(command=run)
 
 
 def _fill_model(add: Add) -> None:
@@ -281,14 +280,9 @@ async def _serve(
             print(STOPPING, file=sys.stderr)
             return 0
         info, steps = opening.result()
+        limits = given(args, "max_sessions", "idle_seconds")
         service = Service(
-            engine,
-            info,
-            tokens=tokens,
-            max_sessions=args.max_sessions,
-            idle_seconds=args.idle_seconds,
-            steps=steps,
-            priors=priors,
+            engine, info, tokens=tokens, steps=steps, priors=priors, **limits
         )
         return await _listen(args, service, info.summary, stop)
     finally:

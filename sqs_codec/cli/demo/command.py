@@ -92,7 +92,6 @@ def fill(parser: argparse.ArgumentParser) -> None:
         help="keep every uplink packet in this directory, for sqs inspect",
     )
     add_models(parser.add_argument_group("models").add_argument)
-    parser.set_defaults(command=run)
 
 
 def run(args: argparse.Namespace) -> int:
