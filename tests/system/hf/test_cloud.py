@@ -46,9 +46,9 @@ NONE = np.zeros(0)
 KEY = bytes(range(16))
 
 
-def tiny(kind: str = "Llama", **options: Any) -> Any:
+def tiny(kind: str = "Llama", seed: int = SEED, **options: Any) -> Any:
     """A model with random weights, large enough to give peaked distributions."""
-    torch.manual_seed(SEED)
+    torch.manual_seed(seed)
     config = getattr(transformers, f"{kind}Config")(
         **{
             "vocab_size": V,
