@@ -161,7 +161,7 @@ static sqs_status check_distribution(const sqs_codec *codec,
     }
     if (left > 0)
         return SQS_BAD_DISTRIBUTION;
-    return k <= sqs_max_support(codec) ? SQS_OK : SQS_LARGE_SUPPORT;
+    return k <= sqs_max_packet_survivors(codec) ? SQS_OK : SQS_LARGE_SUPPORT;
 }
 
 sqs_status sqs_bits(const sqs_codec *codec, const uint32_t *token_ids,

@@ -10,7 +10,7 @@ uint32_t sqs_max_survivors(const sqs_codec *codec)
     return sqs_lesser(codec->vocab_size, codec->resolution);
 }
 
-uint32_t sqs_max_support(const sqs_codec *codec)
+uint32_t sqs_max_packet_survivors(const sqs_codec *codec)
 {
     uint32_t most = sqs_max_survivors(codec);
     return codec->coding == SQS_ENUMERATIVE

@@ -30,12 +30,7 @@ from sqs_codec._base.vocabulary import vocabulary_fingerprint
 from sqs_codec._codec.codec import Codec
 from sqs_codec._codec.distribution import SparseDistribution
 from sqs_codec._codec.drafter import Drafter
-from sqs_codec._codec.gumbel import (
-    Guesses,
-    gumbel_draw,
-    gumbel_guess,
-    gumbel_verify,
-)
+from sqs_codec._codec.gumbel import Guesses, gumbel_draw, gumbel_guess, gumbel_verify
 from sqs_codec._codec.keep import Conformal, Keep, MinP, Threshold, TopK, TopP
 from sqs_codec._codec.preset import Preset, preset
 from sqs_codec._codec.prior import Prior

@@ -86,7 +86,7 @@ def differs(
             codec.coding,
             parsed(codec.prior),
         )
-    given = row[None], temperature, *rule(keep)
+    given = row[None], temperature, rule(keep)
     bits = set()
     for core in cores(codec):
         status, _, core_ids, core_counts, _, masses = core.quantize_logits(*given, True)
@@ -127,9 +127,9 @@ def rounds_differ(
         status, *found = core.decode_round(packet, MAX_SURVIVORS)
         if status or not all(map(np.array_equal, found, given)):
             return True
-        if core.encode_round(*given) != packet:
+        if core.encode_round(given) != packet:
             return True
-        if core.verify(*given, target, draws)[2:] != verdict:
+        if core.verify(given, target, draws)[2:] != verdict:
             return True
     return False
 

@@ -32,7 +32,7 @@ _Static_assert(SQS_MAX_ROUND == 1u << 8 &&
 
 static uint32_t size_width(const sqs_codec *codec)
 {
-    return sqs_width(sqs_max_support(codec) - 1);
+    return sqs_width(sqs_max_packet_survivors(codec) - 1);
 }
 
 static uint32_t id_width(const sqs_codec *codec)
@@ -96,7 +96,7 @@ size_t sqs_fields_round_bound(const sqs_codec *codec, uint32_t length,
 
 uint32_t sqs_fields_most(const sqs_codec *codec, size_t size)
 {
-    uint32_t most = SQS_MAX_ROUND * sqs_max_support(codec);
+    uint32_t most = SQS_MAX_ROUND * sqs_max_packet_survivors(codec);
     if (codec->coding == SQS_ENUMERATIVE)
         return most < MOST_RANKED ? most : MOST_RANKED;
     return size < most / 8 ? 8 * (uint32_t)size
@@ -254,7 +254,7 @@ static sqs_status get_distribution(sqs_reader *r, target *to,
     if (size_width(codec) > sqs_left(r))
         return SQS_TRUNCATED;
     uint32_t k = sqs_get(r, size_width(codec)) + 1;
-    if (k > sqs_max_support(codec))
+    if (k > sqs_max_packet_survivors(codec))
         return SQS_SUPPORT_SIZE;
     if (!sqs_within_round(codec, &to->load, k))
         return SQS_ROUND_SUPPORT;

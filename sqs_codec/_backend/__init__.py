@@ -15,8 +15,6 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,7 +25,7 @@ from sqs_codec._base.format import Coding
 if TYPE_CHECKING:
     from sqs_codec._backend.core import Core
 
-__all__ = ["backend", "core_class", "frozen", "isa", "rounder", "using"]
+__all__ = ["backend", "core_class", "frozen", "isa", "rounder"]
 
 FOLDER = Path(__file__).resolve().parents[2]
 """What the package was imported from."""
@@ -91,20 +89,6 @@ def backend() -> str:
     The environment variable ``SQS_BACKEND`` chooses, before the first import.
     """
     return _name
-
-
-@contextmanager
-def using(name: str) -> Iterator[None]:
-    """Have cores that are made within be those of a backend: in all threads.
-
-    Tests run on both backends by it. What was made before keeps its own.
-    """
-    global _name
-    before, _name = _name, _choose(name)
-    try:
-        yield
-    finally:
-        _name = before
 
 
 def isa() -> str | None:

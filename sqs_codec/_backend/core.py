@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Ids = NDArray[np.uint32]
+    Rule = tuple[int, float]
+    Arrays = tuple[Ids, Ids, Ids, Ids]
+    Best = list[tuple[list[int], list[float]]]
 
 __all__ = ["NONE", "Core", "frozen", "joined", "rows_of"]
 
@@ -23,10 +26,17 @@ class Core(Protocol):
     The caller has checked the type, shape and range of every argument. What only
     the work itself can find is answered with a `sqs_codec._base.errors.Status`. Arrays
     that go in are C-contiguous; arrays that come out are new. The ids and counts of
-    distributions come out `frozen`, but for those of a sequence.
+    distributions come out `frozen`, those of rows or of a round one after the other.
+
+    Where rows are done until a status is not OK, the row after those done is to blame.
+    Of any status but OK, what else comes out is of no use. Of a packet it is NO_SPACE
+    if there are more than `most` survivors, in all.
 
     A keep rule is a `sqs_codec._codec.keep.Kind` and the rule's parameter. An unknown
     kind is refused, with a ValueError or the status BAD_KEEP.
+
+    A round is the ids and counts of its distributions, one after the other, the size of
+    each and the position of the drafted token in it.
 
     A prior is the bytes of its file, and has the codec's vocabulary.
 
@@ -38,26 +48,19 @@ class Core(Protocol):
     ) -> None: ...
 
     def quantize_logits(
-        self,
-        logits: NDArray[Any],
-        temperature: float,
-        kind: int,
-        value: float,
-        mass: bool,
+        self, logits: NDArray[Any], temperature: float, keep: Rule, mass: bool
     ) -> tuple[int, int, Ids, Ids, Ids, list[float]]:
         """Return status, rows done, their ids, counts, sizes and dropped masses.
 
         The logits are rows [B, V], or one row [V], of float16, float32 or float64,
         or of uint16, which holds bfloat16. The values of a row are contiguous; the
         stride between rows is any number of values that is not negative, and that
-        of a single row, which NumPy lets be anything, means nothing. The ids and
-        counts of all rows are one after the other. If the status is not OK, the row
-        after those done is to blame, and the rest holds nothing of use. The list of
+        of a single row, which NumPy lets be anything, means nothing. The list of
         masses is empty unless `mass` is true.
         """
 
     def encode_logits(
-        self, logits: NDArray[Any], temperature: float, kind: int, value: float
+        self, logits: NDArray[Any], temperature: float, keep: Rule
     ) -> tuple[int, int, list[bytes]]:
         """Return status, rows done and their packets.
 
@@ -66,15 +69,12 @@ class Core(Protocol):
         """
 
     def quantize_probs(
-        self, probs: NDArray[np.floating], kind: int, value: float
+        self, probs: NDArray[np.floating], keep: Rule
     ) -> tuple[int, Ids, Ids, float]:
         """Return status (of the row [V]), token ids, counts and dropped mass."""
 
     def quantize_unbiased(
-        self,
-        logits: NDArray[Any],
-        numbers: NDArray[np.uint64],
-        temperature: float,
+        self, logits: NDArray[Any], numbers: NDArray[np.uint64], temperature: float
     ) -> tuple[int, int, Ids, Ids, Ids]:
         """Return status, rows done, and their ids, counts and sizes.
 
@@ -88,10 +88,7 @@ class Core(Protocol):
         """Return the packet of a distribution that the coding can hold."""
 
     def decode(self, packet: bytes, most: int) -> tuple[int, Ids, Ids]:
-        """Return status (of the packet), token ids and counts.
-
-        The status is NO_SPACE if the packet has more than `most` survivors.
-        """
+        """Return status (of the packet), token ids and counts."""
 
     def encode_rows(self, ids: Ids, counts: Ids, survivors: Ids) -> list[bytes]:
         """Return what `encode` makes of each of distributions one after the other."""
@@ -104,8 +101,7 @@ class Core(Protocol):
     ) -> tuple[int, int, Ids, Ids, Ids]:
         """Return status, packets done, and what `encode_rows` takes.
 
-        As `decode` reads each of them. If the status is not OK, the packet after those
-        done is to blame, and the arrays hold nothing of use.
+        As `decode` reads each of them, with `most` for each.
         """
         pairs: list[tuple[Ids, Ids]] = []
         for packet in packets:
@@ -115,57 +111,37 @@ class Core(Protocol):
             pairs.append((pair[0], pair[1]))
         return 0, len(pairs), *rows_of(pairs)
 
-    def encode_round(
-        self, ids: Ids, counts: Ids, survivors: Ids, positions: Ids
-    ) -> bytes:
-        """Return the packet of distributions given one after the other."""
+    def encode_round(self, round_: Arrays) -> bytes:
+        """Return the packet of a round."""
 
     def decode_round(self, packet: bytes, most: int) -> tuple[int, Ids, Ids, Ids, Ids]:
-        """Return status (of the packet), and what `encode_round` takes.
-
-        The status is NO_SPACE if the round has more than `most` survivors in all. If
-        it isn't OK, the arrays are empty.
-        """
+        """Return status (of the packet), and what `encode_round` takes."""
 
     def encode_sequence(self, ids: Ids, counts: Ids, survivors: Ids) -> bytes:
         """Return the packet of distributions one after the other; ENTROPY only."""
 
     def decode_sequence(self, packet: bytes, most: int) -> tuple[int, Ids, Ids, Ids]:
-        """Return status (of the packet), and what `encode_sequence` takes.
-
-        The status is NO_SPACE if there are more than `most` survivors in all. If it
-        isn't OK, the arrays hold nothing of use.
-        """
+        """Return status (of the packet), and what `encode_sequence` takes."""
 
     @staticmethod
     def verify(
-        ids: Ids,
-        counts: Ids,
-        survivors: Ids,
-        positions: Ids,
-        target: NDArray[np.floating],
-        draws: NDArray[np.float64],
+        round_: Arrays, target: NDArray[np.floating], draws: NDArray[np.float64]
     ) -> tuple[int, int, int, int]:
         """Return status, rows checked, accepted tokens and the next token.
 
-        Takes a round of L distributions as `encode_round` does, rows [L+1, V] of
-        float32 or float64 laid out as in `quantize_logits`, and L+1 numbers from
-        [0, 1). The resolution of each distribution is the sum of its counts.
+        Takes a round of L distributions, or of none, rows [L+1, V] of float32 or
+        float64 laid out as in `quantize_logits`, and L+1 numbers from [0, 1). The
+        resolution of each distribution is the sum of its counts.
         """
 
     @staticmethod
     def gumbel(
-        logits: NDArray[Any],
-        temperature: float,
-        key: Ids,
-        position: int,
-        most: int,
-    ) -> tuple[int, int, list[tuple[list[int], list[float]]]]:
+        logits: NDArray[Any], temperature: float, key: Ids, position: int, most: int
+    ) -> tuple[int, int, Best]:
         """Return status, rows done and for each its best ids with their scores.
 
         Takes rows [B, V] or a row [V] as `quantize_logits` does, four words and the
-        first row's position, and how many are wanted, 1 to 8. If the status is not
-        OK, the row after those done is to blame, and the list holds nothing of use.
+        first row's position, and how many are wanted, 1 to 8.
         """
 
 

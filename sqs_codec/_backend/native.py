@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sqs_codec._backend._sqs import ffi, lib
-from sqs_codec._backend.core import frozen
 from sqs_codec._base.format import FORMAT_VERSION
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from sqs_codec._backend.core import Ids
+    from sqs_codec._backend.core import Arrays, Best, Ids, Rule
 
 DTYPES = {
     np.dtype(np.float16): lib.SQS_F16,
@@ -34,6 +33,9 @@ ISAS = {
 
 USUAL_SURVIVORS = 4096
 """Room for a round or a sequence to begin with: 2**20 survivors take 8 MB."""
+
+new = ffi.new_allocator(should_clear_after_alloc=False)
+"""As ``ffi.new``, but what is never written takes neither time nor memory."""
 
 NULL = ffi.NULL
 OK = lib.SQS_OK
@@ -62,11 +64,6 @@ def _bytes(data: bytes | NDArray[np.uint8]) -> Any:
     return ffi.from_buffer("uint8_t[]", data)
 
 
-def _room(most: int) -> tuple[Ids, Ids]:
-    """Return room for ids and counts; what is never written takes no memory."""
-    return np.empty(most, np.uint32), np.empty(most, np.uint32)
-
-
 def _expect_ok(status: int) -> None:
     """Fail on what `Codec` should have caught."""
     if status != OK:
@@ -87,17 +84,15 @@ def _load_prior(file: bytes) -> tuple[Any, Any]:
     return prior[0], memory
 
 
-class _RoundBuffers:
-    """Memory for a decoded round of at most so many survivors."""
+class _Room:
+    """Memory for a decoded round or sequence of at most so many survivors."""
 
     def __init__(self, most: int) -> None:
         self.capacity = most
-        self.ids = ffi.new("uint32_t[]", most)
-        self.counts = ffi.new("uint32_t[]", most)
-        self.survivors = ffi.new("uint32_t[]", lib.SQS_MAX_ROUND)
-        self.positions = ffi.new("uint32_t[]", lib.SQS_MAX_ROUND)
-        arrays = self.ids, self.counts, self.survivors, self.positions
-        self.room = ffi.new("sqs_sparse_room *", arrays)
+        longest = max(lib.SQS_MAX_ROUND, min(most, lib.SQS_MAX_SEQUENCE))
+        sizes = most, most, longest, longest
+        self.arrays = [new("uint32_t[]", size) for size in sizes]
+        self.out = ffi.new("sqs_sparse_room *", self.arrays)
 
 
 class _Buffers:
@@ -113,35 +108,14 @@ class _Buffers:
         # Where one row goes, as nearly all calls are about one.
         row = self.ids, self.counts, self.survivors, NULL, self.mass
         self.quantized = ffi.new("sqs_sparse_room *", row)
-        self.packets = ffi.new("sqs_packets *", {"sizes": self.size})
+        bound = lib.sqs_encode_bound(codec, most)
+        self.packet = new("uint8_t[]", bound)
+        self.packets = ffi.new("sqs_packets *", (self.packet, bound, self.size))
         self.rows = ffi.new("sqs_rows *")
         self.keep = ffi.new("sqs_keep *")
-        # What not every call needs is made when one does.
-        self.scratch = NULL
-        self.scratch_size = 0
-        self.packet = NULL
-        self.round: _RoundBuffers | None = None
-
-    def hold_scratch(self, size: int) -> Any:
-        """Return scratch of at least `size` bytes."""
-        if size > self.scratch_size:
-            self.scratch = ffi.new("double[]", size // 8 + 1)
-            self.scratch_size = size
-        return self.scratch
-
-    def hold_packet(self, size: int) -> Any:
-        """Return room for a packet of up to `size` bytes, the same for every call."""
-        if not self.packet:
-            self.packet = ffi.new("uint8_t[]", size)
-            self.packets.bytes = self.packet
-            self.packets.capacity = size
-        return self.packet
-
-    def hold_round(self, most: int) -> _RoundBuffers:
-        """Return room for a round of at least so many survivors."""
-        if self.round is None or most > self.round.capacity:
-            self.round = _RoundBuffers(most)
-        return self.round
+        scratch = lib.sqs_quantize_scratch, lib.sqs_encode_logits_scratch
+        self.scratch = new("double[]", max(size(codec) for size in scratch) // 8 + 1)
+        self.round = _Room(0)
 
 
 def _point(ours: Any, rows: NDArray[Any]) -> int:
@@ -167,11 +141,6 @@ def _rows(rows: NDArray[Any]) -> Any:
     return ours
 
 
-def _scratch(size: int) -> Any:
-    """Return scratch for one call; ffi would write zeros."""
-    return ffi.from_buffer(np.empty(size // 8 + 1))
-
-
 def _copy(array: Any, n: int) -> Ids:
     """Return the first n of an array of uint32 in C.
 
@@ -180,11 +149,27 @@ def _copy(array: Any, n: int) -> Ids:
     return np.frombuffer(ffi.buffer(array, 4 * n)[:], np.uint32)
 
 
-def _round(ids: Ids, counts: Ids, survivors: Ids, positions: Ids | None) -> Any:
-    """Return a round, or a sequence, of arrays that the caller keeps."""
-    arrays = map(_in, (ids, counts, survivors))
+def _copies(arrays: Sequence[Any], n: int) -> tuple[Ids, Ids, Ids]:
+    """Return ids, counts and sizes of the first n distributions."""
+    ids, counts, sizes, *_ = arrays
+    k = sum(ffi.unpack(sizes, n))
+    return _copy(ids, k), _copy(counts, k), _copy(sizes, n)
+
+
+def _split(packets: Any, sizes: Any, n: int) -> list[bytes]:
+    """Return the first n of packets one after the other."""
+    found = []
+    for size in ffi.unpack(sizes, n):
+        found.append(ffi.buffer(packets, size)[:])
+        packets += size
+    return found
+
+
+def _sparse(ids: Ids, counts: Ids, sizes: Ids, positions: Ids | None = None) -> Any:
+    """Return rows, a round or a sequence, of arrays that the caller keeps."""
+    arrays = map(_in, (ids, counts, sizes))
     drafted = NULL if positions is None else _in(positions)
-    return ffi.new("sqs_sparse_rows *", (survivors.size, *arrays, drafted))
+    return ffi.new("sqs_sparse_rows *", (sizes.size, *arrays, drafted))
 
 
 class Core:
@@ -207,9 +192,6 @@ class Core:
         self._is_ranked = coding == lib.SQS_ENUMERATIVE
         self._free: list[_Buffers] = []
         self._most = lib.sqs_max_survivors(self._codec)
-        self._bound = lib.sqs_encode_bound(self._codec, self._most)
-        self._quantize_scratch = lib.sqs_quantize_scratch(self._codec)
-        self._encode_scratch = lib.sqs_encode_logits_scratch(self._codec)
 
     def _take(self) -> _Buffers:
         """Return buffers for one call, which goes back to `_free` at its end.
@@ -222,93 +204,63 @@ class Core:
         except IndexError:
             return _Buffers(self._codec)
 
-    def _fill(self, to: _Buffers, rows: NDArray[Any], kind: int, value: float) -> int:
+    def _fill(self, to: _Buffers, rows: NDArray[Any], keep: Rule) -> int:
         """Set what all calls on rows take; return how many rows there are."""
-        n = _point(to.rows, rows)
-        keep = to.keep
-        keep.kind = kind
-        keep.value = value
-        return n
+        to.keep.kind, to.keep.value = keep
+        return _point(to.rows, rows)
 
     def quantize_logits(
-        self,
-        logits: NDArray[Any],
-        temperature: float,
-        kind: int,
-        value: float,
-        mass: bool,
+        self, logits: NDArray[Any], temperature: float, keep: Rule, mass: bool
     ) -> tuple[int, int, Ids, Ids, Ids, list[float]]:
         to = self._take()
-        n = self._fill(to, logits, kind, value)
+        n = self._fill(to, logits, keep)
         ids, counts, survivors, masses = to.ids, to.counts, to.survivors, to.mass
         out = to.quantized
         if n != 1:
             most = self._most
-            if kind == lib.SQS_TOP_K:
-                most = min(most, int(value))
-            # Of NumPy, as ffi would write zeros.
-            ids, counts = map(_in, np.empty((2, n * most), np.uint32))
-            survivors = ffi.new("uint32_t[]", n)
-            masses = ffi.new("double[]", n)
+            if keep[0] == lib.SQS_TOP_K:
+                most = min(most, int(keep[1]))
+            ids, counts = new("uint32_t[]", n * most), new("uint32_t[]", n * most)
+            survivors, masses = new("uint32_t[]", n), new("double[]", n)
             out = ffi.new("sqs_sparse_room *", (ids, counts, survivors))
         out.dropped_mass = masses if mass else NULL
         status = lib.sqs_quantize_logits(
-            self._codec,
-            to.rows,
-            temperature,
-            to.keep,
-            to.hold_scratch(self._quantize_scratch),
-            out,
+            self._codec, to.rows, temperature, to.keep, to.scratch, out
         )
         done = out.done
         if status != OK:
             n = 0
-        k = sum(ffi.unpack(survivors, n))
-        found = _copy(ids, k), _copy(counts, k), _copy(survivors, n)
+        found = _copies((ids, counts, survivors), n)
         dropped = ffi.unpack(masses, n) if mass else []
         self._free.append(to)
         return status, done, *found, dropped
 
     def encode_logits(
-        self, logits: NDArray[Any], temperature: float, kind: int, value: float
+        self, logits: NDArray[Any], temperature: float, keep: Rule
     ) -> tuple[int, int, list[bytes]]:
         to = self._take()
-        n = self._fill(to, logits, kind, value)
-        packets, sizes, out = to.hold_packet(self._bound), to.size, to.packets
+        n = self._fill(to, logits, keep)
+        packets, sizes, out = to.packet, to.size, to.packets
         if n != 1:
             room = n * lib.sqs_encode_logits_bound(self._codec, to.keep)
-            packets = _bytes(np.empty(room, np.uint8))
-            sizes = ffi.new("size_t[]", n)
+            packets, sizes = new("uint8_t[]", room), new("size_t[]", n)
             out = ffi.new("sqs_packets *", (packets, room, sizes))
         status = lib.sqs_encode_logits(
-            self._codec,
-            to.rows,
-            temperature,
-            to.keep,
-            to.hold_scratch(self._encode_scratch),
-            out,
+            self._codec, to.rows, temperature, to.keep, to.scratch, out
         )
-        found = []
-        at = packets
-        for size in ffi.unpack(sizes, n) if status == OK else []:
-            found.append(ffi.buffer(at, size)[:])
-            at += size
+        found = _split(packets, sizes, n if status == OK else 0)
         done = out.done
         self._free.append(to)
         return status, done, found
 
     def quantize_probs(
-        self, probs: NDArray[np.floating], kind: int, value: float
+        self, probs: NDArray[np.floating], keep: Rule
     ) -> tuple[int, Ids, Ids, float]:
         to = self._take()
-        self._fill(to, probs, kind, value)
+        self._fill(to, probs, keep)
         to.quantized.dropped_mass = to.mass
         status = lib.sqs_quantize_probs(
-            self._codec,
-            to.rows,
-            to.keep,
-            to.hold_scratch(self._quantize_scratch),
-            to.quantized,
+            self._codec, to.rows, to.keep, to.scratch, to.quantized
         )
         n = to.survivors[0] if status == OK else 0
         found = _copy(to.ids, n), _copy(to.counts, n), to.mass[0]
@@ -316,55 +268,40 @@ class Core:
         return status, *found
 
     def quantize_unbiased(
-        self,
-        logits: NDArray[Any],
-        numbers: NDArray[np.uint64],
-        temperature: float,
+        self, logits: NDArray[Any], numbers: NDArray[np.uint64], temperature: float
     ) -> tuple[int, int, Ids, Ids, Ids]:
         to = self._take()
         n = _point(to.rows, logits)
-        ids, counts = np.empty((2, n * self._most), np.uint32)
-        sizes = np.empty(n, np.uint32)
-        out = ffi.new("sqs_sparse_room *", (*map(_in, (ids, counts, sizes)),))
+        most = n * self._most
+        arrays = [new("uint32_t[]", size) for size in (most, most, n)]
+        out = ffi.new("sqs_sparse_room *", arrays)
+        given = ffi.from_buffer("uint64_t[]", numbers)
         status = lib.sqs_quantize_unbiased(
-            self._codec,
-            to.rows,
-            temperature,
-            ffi.from_buffer("uint64_t[]", numbers),
-            to.hold_scratch(self._quantize_scratch),
-            out,
+            self._codec, to.rows, temperature, given, to.scratch, out
         )
-        done = out.done
         self._free.append(to)
-        k = int(sizes.sum()) if status == OK else 0
-        return status, done, frozen(ids[:k]), frozen(counts[:k]), sizes
+        return status, out.done, *_copies(arrays, n if status == OK else 0)
 
     def bits(self, ids: Ids, counts: Ids) -> int:
         bits = ffi.new("uint32_t *")
         _expect_ok(lib.sqs_bits(self._codec, _in(ids), _in(counts), ids.size, bits))
         return int(bits[0])
 
+    def _write(self, encode: Callable[..., int], bound: int, *given: Any) -> bytes:
+        """Return the packet that a function of the core writes."""
+        packet, size = new("uint8_t[]", bound), ffi.new("size_t *")
+        _expect_ok(encode(self._codec, *given, packet, bound, size))
+        return bytes(ffi.buffer(packet, size[0]))
+
     def encode(self, ids: Ids, counts: Ids) -> bytes:
         bound = lib.sqs_encode_bound(self._codec, ids.size)
-        packet = ffi.new("uint8_t[]", bound)
-        size = ffi.new("size_t *")
-        _expect_ok(
-            lib.sqs_encode(
-                self._codec, _in(ids), _in(counts), ids.size, packet, bound, size
-            )
-        )
-        return bytes(ffi.buffer(packet, size[0]))
+        return self._write(lib.sqs_encode, bound, _in(ids), _in(counts), ids.size)
 
     def decode(self, packet: bytes, most: int) -> tuple[int, Ids, Ids]:
         to = self._take()
+        data, most = _bytes(packet), min(most, self._most)
         status = lib.sqs_decode(
-            self._codec,
-            _bytes(packet),
-            len(packet),
-            min(most, self._most),
-            to.ids,
-            to.counts,
-            to.survivors,
+            self._codec, data, len(packet), most, to.ids, to.counts, to.survivors
         )
         n = to.survivors[0] if status == OK else 0
         found = _copy(to.ids, n), _copy(to.counts, n)
@@ -372,126 +309,77 @@ class Core:
         return status, *found
 
     def encode_rows(self, ids: Ids, counts: Ids, survivors: Ids) -> list[bytes]:
-        n = survivors.size
-        most = int(survivors.max(initial=0))
+        n, most = survivors.size, int(survivors.max(initial=0))
         room = n * lib.sqs_encode_bound(self._codec, most)
-        packets, sizes = np.empty(room, np.uint8), np.empty(n, np.uintp)
-        out = ffi.new(
-            "sqs_packets *", (_bytes(packets), room, ffi.from_buffer("size_t[]", sizes))
-        )
-        rows = _round(ids, counts, survivors, None)
+        packets, sizes = new("uint8_t[]", room), new("size_t[]", n)
+        out = ffi.new("sqs_packets *", (packets, room, sizes))
+        rows = _sparse(ids, counts, survivors)
         _expect_ok(lib.sqs_encode_all(self._codec, rows, out))
-        ends = sizes.cumsum().tolist()
-        data = packets[: sum(ends[-1:])].tobytes()
-        return [data[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+        return _split(packets, sizes, n)
 
     def decode_rows(
         self, packets: Sequence[bytes], most: int
     ) -> tuple[int, int, Ids, Ids, Ids]:
         n = len(packets)
-        ids, counts = _room(n * min(most, self._most))
-        survivors = np.empty(n, np.uint32)
-        sizes = np.fromiter(map(len, packets), np.uintp, n)
-        out = ffi.new("sqs_sparse_room *", [*map(_in, (ids, counts, survivors))])
-        status = lib.sqs_decode_all(
-            self._codec,
-            _bytes(b"".join(packets)),
-            ffi.from_buffer("size_t[]", sizes),
-            n,
-            most,
-            out,
-        )
-        used = int(survivors[: out.done].sum())
-        return status, out.done, frozen(ids[:used]), frozen(counts[:used]), survivors
+        room = n * min(most, self._most)
+        arrays = [new("uint32_t[]", size) for size in (room, room, n)]
+        out = ffi.new("sqs_sparse_room *", arrays)
+        sizes = ffi.new("size_t[]", [*map(len, packets)])
+        data = _bytes(b"".join(packets))
+        status = lib.sqs_decode_all(self._codec, data, sizes, n, most, out)
+        return status, out.done, *_copies(arrays, n if status == OK else 0)
 
-    def encode_round(
-        self, ids: Ids, counts: Ids, survivors: Ids, positions: Ids
-    ) -> bytes:
+    def encode_round(self, round_: Arrays) -> bytes:
+        ids, _, survivors, _ = round_
         bound = lib.sqs_encode_round_bound(self._codec, survivors.size, ids.size)
-        packet = ffi.new("uint8_t[]", bound)
-        size = ffi.new("size_t *")
-        _expect_ok(
-            lib.sqs_encode_round(
-                self._codec,
-                _round(ids, counts, survivors, positions),
-                packet,
-                bound,
-                size,
-            )
-        )
-        return bytes(ffi.buffer(packet, size[0]))
+        return self._write(lib.sqs_encode_round, bound, _sparse(*round_))
 
     def decode_round(self, packet: bytes, most: int) -> tuple[int, Ids, Ids, Ids, Ids]:
         to = self._take()
-        given = self._codec, _bytes(packet), len(packet)
         most = min(most, lib.sqs_max_round_survivors(self._codec, len(packet)))
         # Enumerative packets take long to read, so there is no second attempt.
         usual = most if self._is_ranked else min(most, USUAL_SURVIVORS)
-        buffers = to.hold_round(usual)
-        status = lib.sqs_decode_round(*given, usual, buffers.room)
-        if status == lib.SQS_NO_SPACE and most > usual:
-            buffers = _RoundBuffers(most)
-            status = lib.sqs_decode_round(*given, most, buffers.room)
-        length = buffers.room.done if status == OK else 0
-        n = sum(ffi.unpack(buffers.survivors, length))
-        found = (
-            _copy(buffers.ids, n),
-            _copy(buffers.counts, n),
-            _copy(buffers.survivors, length),
-            _copy(buffers.positions, length),
-        )
+        if usual > to.round.capacity:
+            to.round = _Room(usual)
+        found = self._decode(lib.sqs_decode_round, packet, most, to.round)
         self._free.append(to)
-        return status, *found
+        return found
+
+    def _decode(
+        self, decode: Callable[..., int], packet: bytes, most: int, room: _Room
+    ) -> tuple[int, Ids, Ids, Ids, Ids]:
+        """Decode distributions, with more room if there are more than this holds."""
+        given = self._codec, _bytes(packet), len(packet)
+        status = decode(*given, min(most, room.capacity), room.out)
+        if status == lib.SQS_NO_SPACE and most > room.capacity:
+            room = _Room(most)
+            status = decode(*given, most, room.out)
+        n = room.out.done if status == OK else 0
+        return status, *_copies(room.arrays, n), _copy(room.arrays[3], n)
 
     def encode_sequence(self, ids: Ids, counts: Ids, survivors: Ids) -> bytes:
         bound = lib.sqs_encode_sequence_bound(survivors.size, ids.size)
-        packet, size = np.empty(bound, np.uint8), ffi.new("size_t *")
-        sequence, to = _round(ids, counts, survivors, None), _bytes(packet)
-        _expect_ok(lib.sqs_encode_sequence(self._codec, sequence, to, bound, size))
-        return packet[: size[0]].tobytes()
+        sequence = _sparse(ids, counts, survivors)
+        return self._write(lib.sqs_encode_sequence, bound, sequence)
 
     def decode_sequence(self, packet: bytes, most: int) -> tuple[int, Ids, Ids, Ids]:
         most = min(most, lib.SQS_MAX_ENTROPY_SURVIVORS)
         # Survivors seldom take less than half a byte. Much room would take its time.
-        usual = min(most, max(USUAL_SURVIVORS, 2 * len(packet)))
-        status, *found = self._decode_sequence(packet, usual)
-        if status == lib.SQS_NO_SPACE and most > usual:
-            status, *found = self._decode_sequence(packet, most)
-        ids, counts, survivors = found
-        return status, ids, counts, survivors
-
-    def _decode_sequence(self, packet: bytes, most: int) -> tuple[int, Ids, Ids, Ids]:
-        ids, counts = _room(most)
-        survivors = np.empty(min(most, lib.SQS_MAX_SEQUENCE), np.uint32)
-        to = ffi.new("sqs_sparse_room *", [*map(_in, (ids, counts, survivors))])
-        status = lib.sqs_decode_sequence(
-            self._codec, _bytes(packet), len(packet), most, to
-        )
-        survivors = survivors[: to.done if status == OK else 0]
-        used = int(survivors.sum())
-        return status, ids[:used], counts[:used], survivors
+        room = _Room(min(most, max(USUAL_SURVIVORS, 2 * len(packet))))
+        return self._decode(lib.sqs_decode_sequence, packet, most, room)[:4]
 
     @staticmethod
     def verify(
-        ids: Ids,
-        counts: Ids,
-        survivors: Ids,
-        positions: Ids,
+        round_: Arrays,
         target: NDArray[np.floating],
         draws: NDArray[np.float64],
         isa: int = ISA,
     ) -> tuple[int, int, int, int]:
-        vocab_size = target.shape[1]
-        verdict = ffi.new("sqs_verdict *")
-        status = lib.sqs_verify(
-            vocab_size,
-            isa,
-            _round(ids, counts, survivors, positions),
-            _rows(target),
-            ffi.from_buffer("double[]", draws),
-            _scratch(lib.sqs_verify_scratch(vocab_size, survivors.size)),
-            verdict,
-        )
+        length, vocab_size = round_[2].size, target.shape[1]
+        verdict, numbers = ffi.new("sqs_verdict *"), ffi.from_buffer("double[]", draws)
+        scratch = new("double[]", lib.sqs_verify_scratch(vocab_size, length) // 8 + 1)
+        given = _sparse(*round_), _rows(target), numbers
+        status = lib.sqs_verify(vocab_size, isa, *given, scratch, verdict)
         return status, verdict.done, verdict.accepted, verdict.token
 
     @staticmethod
@@ -502,14 +390,13 @@ class Core:
         position: int,
         most: int,
         isa: int = ISA,
-    ) -> tuple[int, int, list[tuple[list[int], list[float]]]]:
+    ) -> tuple[int, int, Best]:
         rows, vocab_size = _rows(logits), logits.shape[-1]
         n = rows.n
-        ids = ffi.new("uint32_t[]", n * most)
-        scores = ffi.new("double[]", n * most)
-        sizes = ffi.new("uint32_t[]", n)
+        ids, scores = new("uint32_t[]", n * most), new("double[]", n * most)
+        sizes = new("uint32_t[]", n)
         out = ffi.new("sqs_guesses *", (most, ids, scores, sizes))
-        scratch = _scratch(lib.sqs_gumbel_scratch(vocab_size))
+        scratch = new("double[]", lib.sqs_gumbel_scratch(vocab_size) // 8 + 1)
         status = lib.sqs_gumbel(
             vocab_size, isa, rows, temperature, _in(key), position, scratch, out
         )

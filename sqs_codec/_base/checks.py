@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from sqs_codec._base.format import SUM_TOLERANCE
+from sqs_codec._base.format import MAX_VOCAB, MIN_VOCAB, SUM_TOLERANCE
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -60,6 +60,11 @@ def in_range(name: str, value: int, least: int, most: int | None = None) -> int:
         wanted = f"at least {least}" if most is None else f"in [{least}, {most}]"
         raise ValueError(f"{name} must be {wanted}, got {number}")
     return number
+
+
+def vocabulary(value: int, name: str = "vocab_size") -> int:
+    """Return the size of a vocabulary."""
+    return in_range(name, value, MIN_VOCAB, MAX_VOCAB)
 
 
 def integers(name: str, values: Sequence[int]) -> list[int]:

@@ -140,8 +140,8 @@ class Tables(NamedTuple):
             )
 
 
-def _check_header(data: bytes) -> None:
-    """Check the header, as far as there is one."""
+def _check_frame(data: bytes) -> None:
+    """Check all but what the tables hold: first the header, as far as there is one."""
     if not MAGIC.startswith(data[:8]):
         raise ValueError(f"it does not begin with {MAGIC.decode()!r}")
     if len(data) > 8 and data[8] != VERSION:
@@ -158,11 +158,6 @@ def _check_header(data: bytes) -> None:
             f"its vocabulary has {vocab_size} ids; {MIN_VOCAB} to {MAX_VOCAB} are "
             "allowed"
         )
-
-
-def _check_frame(data: bytes) -> None:
-    """Check all but what the tables hold."""
-    _check_header(data)
     if len(data) < HEADER:
         raise ValueError(f"it ends inside its header, after {len(data)} bytes")
     expected = _size(data[9], int.from_bytes(data[10:HEADER], "little"))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from sqs_codec._backend import core_class, frozen
+from sqs_codec._backend import core_class
 from sqs_codec._backend.core import joined
 from sqs_codec._base import checks
 from sqs_codec._base.errors import Status, packet_error, row_error
@@ -21,7 +21,6 @@ from sqs_codec._base.format import (
     MAX_SEQUENCE,
     MAX_SURVIVORS,
     MAX_VOCAB,
-    MIN_VOCAB,
     Coding,
 )
 from sqs_codec._base.lazy import lazy
@@ -86,9 +85,7 @@ class Codec:
     prior: Prior | None = None
 
     def __post_init__(self) -> None:
-        vocab_size = checks.in_range(
-            "vocab_size", self.vocab_size, MIN_VOCAB, MAX_VOCAB
-        )
+        vocab_size = checks.vocabulary(self.vocab_size)
         resolution = checks.in_range("resolution", self.resolution, 1, MAX_RESOLUTION)
         names = [coding.name.lower() for coding in Coding]
         if self.coding not in names:
@@ -253,7 +250,7 @@ class Codec:
         checks.no_probabilities(row, 4)
         temperature = checks.temperature(temperature)
         status, _, ids, counts, _, masses = self._core.quantize_logits(
-            row, temperature, *rule(keep), mass
+            row, temperature, rule(keep), mass
         )
         if status:
             raise self._row_error("logits", row, status)
@@ -271,10 +268,6 @@ class Codec:
         keep : Keep
             Which tokens to keep. Its state isn't changed.
 
-        Returns
-        -------
-        SparseDistribution
-
         Raises
         ------
         ValueError
@@ -290,17 +283,13 @@ class Codec:
         array([5, 3], dtype=uint32)
         """
         row = checks.row("probs", probs, self.vocab_size)
-        status, ids, counts, mass = self._core.quantize_probs(row, *rule(keep))
+        status, ids, counts, mass = self._core.quantize_probs(row, rule(keep))
         if status:
             raise row_error("probs", row, status)
         return as_distribution(ids, counts, self.vocab_size, self.resolution, mass)
 
     def quantize_unbiased(
-        self,
-        logits: ArrayLike,
-        *,
-        temperature: float = 1.0,
-        rng: np.random.Generator,
+        self, logits: ArrayLike, *, temperature: float = 1.0, rng: np.random.Generator
     ) -> SparseDistribution:
         """Round ``softmax(logits / temperature)`` at random, so that it is the mean.
 
@@ -312,10 +301,8 @@ class Codec:
 
         Parameters
         ----------
-        logits : array_like of float16, float32 or float64 [vocab_size]
-            ``-inf`` masks a token.
-        temperature : float
-            At 0 the most probable token gets all counts.
+        logits, temperature
+            As for `quantize`.
         rng : numpy.random.Generator
             Asked for one integer in [0, 2**64).
 
@@ -380,10 +367,6 @@ class Codec:
             Natural logarithms. Entries of ``-inf`` fill up rows: their ids are
             ignored.
 
-        Returns
-        -------
-        SparseRows [N]
-
         Raises
         ------
         ValueError
@@ -433,7 +416,7 @@ class Codec:
         row = checks.row("logits", logits, self.vocab_size)
         checks.no_probabilities(row, 3)
         temperature = checks.temperature(temperature)
-        status, _, packets = self._core.encode_logits(row, temperature, *rule(keep))
+        status, _, packets = self._core.encode_logits(row, temperature, rule(keep))
         if status:
             raise self._row_error("logits", row, status)
         return packets[0]
@@ -471,7 +454,7 @@ class Codec:
         ValueError, TypeError
             As `quantize`; the message names the row.
         """
-        arguments = checks.temperature(temperature), *rule(keep), False
+        arguments = checks.temperature(temperature), rule(keep), False
         return self._join(
             self._share(self._core.quantize_logits, arguments, logits, threads)
         )
@@ -488,17 +471,10 @@ class Codec:
 
         Parameters
         ----------
-        logits : array_like of float16, float32 or float64 [N, vocab_size]
-            Not copied if every row is contiguous, whatever lies between rows.
-        temperature : float
+        logits, temperature, threads
+            As for `quantize_rows`, of N rows. The result doesn't depend on threads.
         rng : numpy.random.Generator
             Asked once for N integers in [0, 2**64), one for each row.
-        threads : int
-            As for `quantize_rows`. The result doesn't depend on it.
-
-        Returns
-        -------
-        SparseRows [N]
 
         Raises
         ------
@@ -521,7 +497,7 @@ class Codec:
 
         Parameters and errors are those of `quantize_rows` and `encode`.
         """
-        arguments = checks.temperature(temperature), *rule(keep)
+        arguments = checks.temperature(temperature), rule(keep)
         parts = self._share(self._core.encode_logits, arguments, logits, threads)
         return [packet for _, _, packets in parts for packet in packets]
 
@@ -793,8 +769,7 @@ class Codec:
         status, ids, counts, sizes = self._core.decode_sequence(packet, most)
         if status:
             raise packet_error(status, len(packet), most)
-        found = frozen(ids), frozen(counts)
-        return as_rows(*found, sizes, self.vocab_size, self.resolution)
+        return as_rows(ids, counts, sizes, self.vocab_size, self.resolution)
 
     def _join(self, parts: Sequence[tuple[Any, ...]]) -> SparseRows:
         """Return the rows of what the core answered to their parts."""
@@ -859,7 +834,7 @@ class Codec:
                 f"('entropy') and {MAX_ENUMERATIVE_SQUARES} ('enumerative') are "
                 "allowed; draft fewer tokens"
             )
-        return self._core.encode_round(*arrays)
+        return self._core.encode_round(arrays)
 
     def _holds(self, sizes: Sequence[int]) -> bool:
         """Say whether supports of these sizes may share a round."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from sqs_codec._backend.core import frozen
 from sqs_codec._base import checks
-from sqs_codec._base.format import MAX_RESOLUTION, MAX_VOCAB, MIN_VOCAB
+from sqs_codec._base.format import MAX_RESOLUTION
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -64,7 +64,7 @@ class SparseDistribution:
     ) -> None:
         ids = checks.uint32("token_ids", token_ids)
         occupancy = checks.uint32("counts", counts)
-        vocab_size = checks.in_range("vocab_size", vocab_size, MIN_VOCAB, MAX_VOCAB)
+        vocab_size = checks.vocabulary(vocab_size)
         if ids.size != occupancy.size or ids.size == 0:
             raise ValueError(
                 "expected as many token_ids as counts and at least one, "

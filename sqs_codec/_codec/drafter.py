@@ -198,7 +198,7 @@ class Drafter:
             if self._tokens:
                 self._full = True
                 return None
-            bits = self._bits_of_large(q)
+            bits = LAST_BYTE + (self.budget_bits or 0)  # of a first beyond a limit
         return self._draw(q, bits)
 
     def _draw(self, q: SparseDistribution, bits: int) -> int:
@@ -232,10 +232,6 @@ class Drafter:
             )
         return q
 
-    def _bits_of_large(self, q: SparseDistribution) -> int:
-        """Return the bits of a round whose first distribution is beyond a limit."""
-        return LAST_BYTE + (self.budget_bits or 0)
-
     def _bits_with(self, q: SparseDistribution) -> int | None:
         """Return the most bits that the packet takes with any token of `q`.
 
@@ -252,7 +248,8 @@ class Drafter:
         if self._entropy:
             bits += _entropy_position(q._vocab_size, size, q._resolution)
         else:
-            bits += self._fields(q)
+            bits += self.codec._core.bits(q._token_ids, q._counts)
+            bits += (size - 1).bit_length()
         if bits // 8 <= self.budget_bits // 8:
             return bits
         if not self._entropy:  # where that is what it takes
@@ -261,11 +258,6 @@ class Drafter:
         packet = self._encode([*self._distributions, q], [*self._positions, rarest])
         bits = 8 * len(packet)
         return bits + LAST_BYTE if bits <= self.budget_bits else None
-
-    def _fields(self, q: SparseDistribution) -> int:
-        """Return the bits of a position, in codings of fields."""
-        bits = self.codec._core.bits(q.token_ids, q.counts)
-        return bits + (q.token_ids.size - 1).bit_length()
 
     def finish(self) -> bytes:
         """Return the round's packet."""
@@ -280,8 +272,7 @@ class Drafter:
     def _encode(
         self, distributions: list[SparseDistribution], positions: list[int]
     ) -> bytes:
-        arrays = arrays_of(distributions, positions)
-        return self.codec._core.encode_round(*arrays)
+        return self.codec._core.encode_round(arrays_of(distributions, positions))
 
     def feedback(self, accepted: int | Verdict) -> None:
         """Take the cloud's answer and start the next round.

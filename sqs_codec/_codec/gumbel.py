@@ -17,12 +17,14 @@ import numpy as np
 from sqs_codec._backend import core_class
 from sqs_codec._base import checks
 from sqs_codec._base.errors import row_error
-from sqs_codec._base.format import MAX_ROUND, MAX_VOCAB, MIN_VOCAB
+from sqs_codec._base.format import MAX_ROUND
 from sqs_codec._codec.truncation import truncate
 from sqs_codec._codec.verify import Verdict
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
+
+    from sqs_codec._backend.core import Best
 
 __all__ = ["Guesses", "gumbel_draw", "gumbel_guess", "gumbel_verify"]
 
@@ -75,10 +77,6 @@ def gumbel_draw(
         As in `sqs_codec.system.session.Sampling`. At temperature 0 the largest logit
         wins. Ties go to the lower id, also at a truncation's cut.
 
-    Returns
-    -------
-    int
-
     Raises
     ------
     ValueError
@@ -92,7 +90,7 @@ def gumbel_draw(
     0
     """
     sampling = temperature, top_k, top_p, min_p
-    (token,), _ = _best(logits, key, position, 1, *sampling)
+    (token,), _ = _best(logits, key, position, 1, sampling)
     return token
 
 
@@ -129,7 +127,7 @@ def gumbel_guess(
     """
     count = checks.in_range("count", count, 1, MAX_GUESSES)
     sampling = temperature, top_k, top_p, min_p
-    tokens, scores = _best(logits, key, position, MAX_GUESSES, *sampling)
+    tokens, scores = _best(logits, key, position, MAX_GUESSES, sampling)
     best = np.array(scores)
     with np.errstate(over="ignore"):
         greedy = temperature < LEAST_TEMPERATURE
@@ -187,7 +185,7 @@ def gumbel_verify(
             f"logits must have shape ({len(tokens) + 1}, vocabulary) (a row for each "
             f"drafted token and one for the token after), got {shape}"
         )
-    vocab_size = _vocabulary(shape[1])
+    vocab_size = checks.vocabulary(shape[1], "the vocabulary of logits")
     for i, token in enumerate(tokens):
         checks.in_range(f"drafted[{i}]", token, 0, vocab_size - 1)
     rows, _ = checks.rows("logits", logits, vocab_size)
@@ -198,16 +196,13 @@ def gumbel_verify(
     return settle(tokens, [best[0] for best, _ in found])
 
 
-def _vocabulary(size: int) -> int:
-    return checks.in_range("the vocabulary of logits", size, MIN_VOCAB, MAX_VOCAB)
-
-
 def _row(logits: ArrayLike) -> NDArray[np.floating]:
     """Return the row [1, V]."""
     shape = np.shape(logits)
     if len(shape) != 1:
         raise ValueError(f"logits must have shape (vocabulary,), got {shape}")
-    return checks.row("logits", logits, _vocabulary(shape[0]))[None]
+    vocab_size = checks.vocabulary(shape[0], "the vocabulary of logits")
+    return checks.row("logits", logits, vocab_size)[None]
 
 
 def _best(
@@ -215,12 +210,10 @@ def _best(
     key: bytes,
     position: int,
     most: int,
-    temperature: float,
-    top_k: int,
-    top_p: float,
-    min_p: float,
+    sampling: tuple[float, int, float, float],
 ) -> tuple[list[int], list[float]]:
     """Return the tokens of a row's least scores, and these."""
+    temperature, top_k, top_p, min_p = sampling
     t = checks.temperature(temperature)
     t = t if t >= LEAST_TEMPERATURE else 0.0  # where nothing is cut off
     rows = truncate(_row(logits), t, top_k, top_p, min_p)
@@ -253,12 +246,11 @@ def race(
     position: int,
     most: int,
     name_row: Callable[[int], str],
-) -> list[tuple[list[int], list[float]]]:
+) -> Best:
     """Return for each row the tokens of the least scores, ascending, and these.
 
     Rows are as cores take them. `name_row` says what errors call a row.
     """
-    found: list[tuple[list[int], list[float]]]
     status, done, found = core_class().gumbel(rows, temperature, key, position, most)
     if status:
         raise row_error(name_row(done), rows[done], status)

@@ -34,8 +34,8 @@ class Prior:
     ids of what the prior was made for. For anything else it may take more than
     without one, but never much more than coding ``"enumerative"``.
 
-    Immutable, hashable and picklable; equal if all bytes are. `builtin`, `load`, `fit`
-    and `from_bytes` make one.
+    Immutable, hashable and picklable; equal if all bytes are. `builtin`, `load`, `fit`,
+    `from_counts` and `from_bytes` make one.
 
     Attributes
     ----------
@@ -53,7 +53,7 @@ class Prior:
     >>> Prior()
     Traceback (most recent call last):
         ...
-    TypeError: a Prior comes from Prior.builtin, load, fit or from_bytes
+    TypeError: a Prior comes from Prior.builtin, load, fit, from_counts or from_bytes
     """
 
     vocab_size: int
@@ -63,7 +63,9 @@ class Prior:
 
     def __new__(cls) -> Prior:
         """Refuse to make a prior of nothing."""
-        raise TypeError("a Prior comes from Prior.builtin, load, fit or from_bytes")
+        raise TypeError(
+            "a Prior comes from Prior.builtin, load, fit, from_counts or from_bytes"
+        )
 
     @classmethod
     def _read(cls, data: bytes, source: str) -> Prior:
@@ -86,12 +88,12 @@ class Prior:
     @classmethod
     def fit(
         cls,
-        distributions: Iterable[SparseDistribution] = (),
+        distributions: Iterable[SparseDistribution],
         counts: ArrayLike | None = None,
         *,
         classes: int | None = None,
     ) -> Prior:
-        """Return a prior for distributions like those given, for a text's ids, or both.
+        """Return a prior for distributions like those given, and maybe a text's ids.
 
         Distributions tell which ids are likely in the same context, which the counts of
         a text don't. Ten thousand gain most of what there is to gain, and a hundred
@@ -100,13 +102,12 @@ class Prior:
 
         Parameters
         ----------
-        distributions : iterable of SparseDistribution, optional
+        distributions : iterable of SparseDistribution
             What the draft model gave, in the order of the text. Take the keep rule,
             the resolution and the temperatures that will be used.
         counts : array_like of int [vocab_size], optional
-            How often each id is in a text of the kind that will be written, for ids
-            that the distributions lack; a hundred thousand tokens gain most. Alone they
-            make a prior of one class, smoothed as predicts each token from the others.
+            As `from_counts` takes them, for ids that the distributions lack. If there
+            are no distributions, the prior is that of `from_counts`.
         classes : int, optional
             How many classes of contexts to tell apart, 1 to 32. If None, it is chosen
             by what gives the fewest bits for every fifth run of the distributions,
@@ -119,10 +120,10 @@ class Prior:
 
         Examples
         --------
-        >>> text = [5, 3, 5, 7, 5, 3]
-        >>> prior = Prior.fit(counts=np.bincount(text, minlength=10))
+        >>> drafts = [SparseDistribution([i % 9, 9], [3, 1], 10) for i in range(50)]
+        >>> prior = Prior.fit(drafts, classes=2)
         >>> prior.vocab_size, prior.classes
-        (10, 1)
+        (10, 2)
         """
         from sqs_codec._codec import prior_fit
 
@@ -149,6 +150,32 @@ class Prior:
             assert text is not None
             tables = prior_fit.one_class(prior_fit.smooth_counts(text))
         return cls.from_bytes(tables.write())
+
+    @classmethod
+    def from_counts(cls, counts: ArrayLike) -> Prior:
+        """Return a prior of one class for a text's ids.
+
+        It is smoothed as predicts each token from the others.
+
+        Parameters
+        ----------
+        counts : array_like of int [vocab_size]
+            How often each id is in a text of the kind that will be written; a hundred
+            thousand tokens gain most.
+
+        Raises
+        ------
+        ValueError
+            If a count is negative or all are 0.
+
+        Examples
+        --------
+        >>> text = [5, 3, 5, 7, 5, 3]
+        >>> prior = Prior.from_counts(np.bincount(text, minlength=10))
+        >>> prior.vocab_size, prior.classes
+        (10, 1)
+        """
+        return cls.fit((), counts)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Prior:

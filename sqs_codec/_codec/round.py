@@ -19,9 +19,7 @@ from sqs_codec._codec.distribution import (
 )
 
 if TYPE_CHECKING:
-    from sqs_codec._backend.core import Ids
-
-    Arrays = tuple[Ids, Ids, Ids, Ids]
+    from sqs_codec._backend.core import Arrays
 
 __all__ = ["Round"]
 
@@ -115,7 +113,7 @@ class Round:
         return self._resolution
 
     @property
-    def arrays(self) -> tuple[Ids, Ids, Ids, Ids]:
+    def arrays(self) -> Arrays:
         """What the round is made of, uint32 each, read-only.
 
         Token ids and counts of all distributions, one after the other; the size of

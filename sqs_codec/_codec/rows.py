@@ -10,12 +10,8 @@ import numpy as np
 
 from sqs_codec._backend.core import frozen, joined
 from sqs_codec._base import checks
-from sqs_codec._base.format import MAX_RESOLUTION, MAX_VOCAB, MIN_VOCAB
-from sqs_codec._codec.distribution import (
-    SparseDistribution,
-    as_distribution,
-    shape_of,
-)
+from sqs_codec._base.format import MAX_RESOLUTION
+from sqs_codec._codec.distribution import SparseDistribution, as_distribution, shape_of
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -72,9 +68,7 @@ class SparseRows(Sequence[SparseDistribution]):
         self._token_ids = frozen(checks.uint32("token_ids", token_ids))
         self._counts = frozen(checks.uint32("counts", counts))
         self._offsets = frozen(checks.uint32("offsets", offsets).astype(np.int64))
-        self._vocab_size = checks.in_range(
-            "vocab_size", vocab_size, MIN_VOCAB, MAX_VOCAB
-        )
+        self._vocab_size = checks.vocabulary(vocab_size)
         self._resolution = checks.in_range("resolution", resolution, 1, MAX_RESOLUTION)
         self._check()
 
@@ -218,11 +212,7 @@ class SparseRows(Sequence[SparseDistribution]):
 
 
 def as_rows(
-    token_ids: Ids,
-    counts: Ids,
-    sizes: ArrayLike,
-    vocab_size: int,
-    resolution: int,
+    token_ids: Ids, counts: Ids, sizes: ArrayLike, vocab_size: int, resolution: int
 ) -> SparseRows:
     """Return rows of frozen arrays that a core vouches for, of so many tokens each."""
     rows = SparseRows.__new__(SparseRows)

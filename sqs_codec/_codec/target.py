@@ -52,9 +52,7 @@ def row_namer(name: str, rounds: Sequence[Round | None]) -> Callable[[int], str]
     return name_row
 
 
-def check_rounds(
-    rounds: Sequence[Round | None],
-) -> tuple[int | None, int]:
+def check_rounds(rounds: Sequence[Round | None]) -> tuple[int | None, int]:
     """Return the vocabulary size of rounds, None if none has one, and their rows."""
     checks.instance("rounds", rounds, Sequence, "a sequence of rounds")
     vocab_size = None

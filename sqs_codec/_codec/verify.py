@@ -11,7 +11,7 @@ import numpy as np
 from sqs_codec._backend import core_class
 from sqs_codec._base import checks
 from sqs_codec._base.errors import row_error
-from sqs_codec._base.format import MAX_ROUND, MAX_VOCAB, MIN_VOCAB
+from sqs_codec._base.format import MAX_ROUND
 from sqs_codec._codec.round import Round
 from sqs_codec._codec.target import (
     check_draws,
@@ -65,7 +65,7 @@ class Verdict:
         ValueError
             If there is no such verdict on a round of this vocabulary.
         """
-        vocab_size = _check_vocabulary(vocab_size)
+        vocab_size = checks.vocabulary(vocab_size)
         accepted = checks.in_range("accepted", self.accepted, 0, MAX_ROUND)
         token = checks.in_range("token", self.token, 0, vocab_size - 1)
         value = accepted * vocab_size + token
@@ -81,7 +81,7 @@ class Verdict:
             If `to_bytes` makes no such bytes. Whether the round had so many tokens
             is for the caller to check.
         """
-        vocab_size = _check_vocabulary(vocab_size)
+        vocab_size = checks.vocabulary(vocab_size)
         data = checks.packet(data)
         if len(data) not in (3, 4):
             raise ValueError(f"a verdict must have 3 or 4 bytes, got {len(data)}")
@@ -96,14 +96,8 @@ class Verdict:
         return cls(accepted, token)
 
 
-def _check_vocabulary(vocab_size: int) -> int:
-    return checks.in_range("vocab_size", vocab_size, MIN_VOCAB, MAX_VOCAB)
-
-
 def verify(
-    round_: Round,
-    target_probs: NDArray[np.floating],
-    rng: np.random.Generator,
+    round_: Round, target_probs: NDArray[np.floating], rng: np.random.Generator
 ) -> Verdict:
     """Accept a prefix of the drafted tokens and draw the next token.
 
@@ -127,10 +121,6 @@ def verify(
         that a round takes the same from the generator whatever its outcome. The
         generator has to be independent of the one that drew the drafted tokens: two
         generators of one seed aren't, and would bias the text.
-
-    Returns
-    -------
-    Verdict
 
     Raises
     ------
@@ -161,9 +151,7 @@ def verify(
 
 
 def verify_rounds(
-    rounds: Sequence[Round | None],
-    target_probs: NDArray[np.floating],
-    draws: ArrayLike,
+    rounds: Sequence[Round | None], target_probs: NDArray[np.floating], draws: ArrayLike
 ) -> list[Verdict]:
     """Verify many rounds, of any lengths, by numbers that the caller draws.
 
@@ -215,14 +203,10 @@ def _check_target(
 ) -> NDArray[np.floating]:
     """Return rows that cores take: n, of any vocabulary if `vocab_size` is None."""
     checks.unmasked("target_probs", target_probs)
-    if not isinstance(target_probs, np.ndarray) or target_probs.dtype not in (
-        np.float32,
-        np.float64,
-    ):
-        got = type(target_probs).__name__
-        if isinstance(target_probs, np.ndarray):
-            got = str(target_probs.dtype)
-        elif got == "Tensor":
+    is_array = isinstance(target_probs, np.ndarray)
+    if not is_array or target_probs.dtype not in (np.float32, np.float64):
+        got = str(target_probs.dtype) if is_array else type(target_probs).__name__
+        if got == "Tensor":
             got += "; sqs_codec.torch.verify takes logits as tensors"
         raise TypeError(f"target_probs must be a float32 or float64 ndarray, got {got}")
     check_shape("target_probs", target_probs.shape, n, vocab_size)
@@ -245,7 +229,7 @@ def judge(
     core, verdicts = core_class(), []
     for round_, span in zip(rounds, spans(rounds), strict=True):
         arrays = NO_ROUND if round_ is None else round_.arrays
-        status, done, *verdict = core.verify(*arrays, rows[span], draws[span])
+        status, done, *verdict = core.verify(arrays, rows[span], draws[span])
         if status:
             row = span.start + done
             raise row_error(name_row(row), rows[row], status)

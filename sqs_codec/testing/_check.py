@@ -100,10 +100,6 @@ def check_lossless(
     seed : int, optional
         Of the generators of these texts.
 
-    Returns
-    -------
-    Report
-
     Raises
     ------
     LossyError

@@ -314,7 +314,8 @@ class _CrossEntropy(torch.autograd.Function):
             x, row = chunk.x, chunk.listed[0]
             whole, rest = sums[:, chunk.rows]
             of_listed = (x[chunk.listed] - whole[row]).exp() - chunk.weights
-            x -= (_finite(rest) if batch.tail else whole)[:, None]
+            least = torch.finfo(rest.dtype).min  # can be subtracted from -inf
+            x -= (rest.clamp_min(least) if batch.tail else whole)[:, None]
             x.exp_()
             if batch.tail:
                 to_tail = chunk.weights * (chunk.listed[1] == width)
@@ -324,8 +325,3 @@ class _CrossEntropy(torch.autograd.Function):
             x *= factor
             flat.index_add_(0, batch.places[chunk.rows], x[:, :width].to(flat.dtype))
         return found, None, None
-
-
-def _finite(log: torch.Tensor) -> torch.Tensor:
-    """Return logarithms that can be subtracted from -inf."""
-    return log.clamp_min(torch.finfo(log.dtype).min)

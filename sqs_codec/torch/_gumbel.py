@@ -173,15 +173,13 @@ def _places(
                 f"{name} must be one for each of {len(drafts)} texts, got {len(values)}"
             )
     counts = [len(draft) + 1 for draft in drafts]
-    numbers: list[tuple[NDArray[np.uint32], int]] = []
-    for i, (key, position, count) in enumerate(
-        zip(keys, positions, counts, strict=True)
-    ):
-        words = check_key(f"keys[{i}]", key)
-        first = check_position(f"positions[{i}]", position, count)
-        numbers += [(words, first + j) for j in range(count)]
-    temperatures = temperatures_of(counts, temperature)
-    return [_Place(*number, t) for number, t in zip(numbers, temperatures, strict=True)]
+    temperatures = iter(temperatures_of(counts, temperature))
+    places: list[_Place] = []
+    for i, count in enumerate(counts):
+        words = check_key(f"keys[{i}]", keys[i])
+        first = check_position(f"positions[{i}]", positions[i], count)
+        places += [_Place(words, first + j, next(temperatures)) for j in range(count)]
+    return places
 
 
 def _draw_on_host(rows: torch.Tensor, places: Sequence[_Place]) -> list[int]:

@@ -212,7 +212,7 @@ def _quantize_on_device(
     core = rounder(width, codec.resolution)
     all_of_them = rule(TopK(width))
     _, _, at, counts, sizes, _ = core.quantize_logits(
-        padded, temperature, *all_of_them, False
+        padded, temperature, all_of_them, False
     )
     ids = frozen(all_ids[np.repeat(np.arange(n), sizes), at])
     found = as_rows(ids, counts, sizes, codec.vocab_size, codec.resolution)

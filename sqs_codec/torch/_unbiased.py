@@ -53,13 +53,10 @@ def quantize_unbiased_rows(
 
     Parameters
     ----------
-    codec : Codec
-    logits : torch.Tensor of float16, bfloat16, float32 or float64 [..., vocab_size]
-        On any device, contiguous or not; gradients are ignored. ``-inf`` masks
-        a token.
-    temperature : float
+    codec, logits, temperature
+        As for `quantize_rows`.
     rng : numpy.random.Generator
-        Both as for `Codec.quantize_unbiased_rows`.
+        As for `Codec.quantize_unbiased_rows`.
 
     Returns
     -------

@@ -62,17 +62,11 @@ def verify(
         for the position after them all. On any device, contiguous or not;
         gradients are ignored. ``-inf`` is probability 0.
     rng : torch.Generator, optional
-        Asked once for L+1 float64, on its own device, for which that is one more
-        wait. Number i decides about drafted token i, and the number after the last
-        one used draws the next token. The rest go unused, so that a round takes the
-        same from the generator whatever its outcome. If None, the CPU's default
-        generator, which `torch.manual_seed` seeds.
+        Asked once for L+1 float64, used as in `sqs_codec.verify`, on its own device,
+        for which that is one more wait. If None, the CPU's default generator, which
+        `torch.manual_seed` seeds.
     temperature : float
         The target's; at 0 it has its most probable token and nothing else.
-
-    Returns
-    -------
-    Verdict
 
     Raises
     ------
@@ -243,9 +237,7 @@ def _verify_on_device(
 
 
 def _sum_up(
-    rounds: Sequence[Round | None],
-    rows: torch.Tensor,
-    unnormalised: torch.Tensor,
+    rounds: Sequence[Round | None], rows: torch.Tensor, unnormalised: torch.Tensor
 ) -> list[NDArray[np.float64]]:
     """Move what acceptance depends on to the host.
 
@@ -346,10 +338,6 @@ def _draw(unnormalised: torch.Tensor, following: Sequence[_Following]) -> list[i
 
 def _uniforms(n: int, rng: torch.Generator | None) -> list[float]:
     """Draw n numbers from [0, 1)."""
-    drawn: list[float] = torch.rand(
-        n,
-        dtype=torch.float64,
-        generator=rng,
-        device="cpu" if rng is None else rng.device,
-    ).tolist()
-    return drawn
+    device = "cpu" if rng is None else rng.device
+    drawn = torch.rand(n, dtype=torch.float64, generator=rng, device=device)
+    return [*map(float, drawn)]

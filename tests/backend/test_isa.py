@@ -76,7 +76,7 @@ def test_awkward_rows(name, vocab_size):
         if rng.random() < 0.25:
             row = as_bfloat16(row)
         keep, temperature = random_keep(rng), float(rng.choice([0, 0.01, 0.7, 3]))
-        options = row[None], temperature, *rule(keep)
+        options = row[None], temperature, rule(keep)
         mass = bool(rng.integers(2))
         ours, theirs = (core(n, vocab_size) for n in (name, "scalar"))
         expected = plain(theirs.quantize_logits(*options, mass))
@@ -94,8 +94,8 @@ def test_probabilities_and_targets(name, vocab_size):
     ours, theirs = core(name, vocab_size), core("scalar", vocab_size)
     for _ in range(20):
         probs, keep = random_probs(rng, vocab_size), random_keep(rng)
-        status, ids, counts, mass = theirs.quantize_probs(probs, *rule(keep))
-        found = ours.quantize_probs(probs, *rule(keep))
+        status, ids, counts, mass = theirs.quantize_probs(probs, rule(keep))
+        found = ours.quantize_probs(probs, rule(keep))
         assert (found[0], found[3]) == (status, mass)
         assert found[1].tolist() == ids.tolist()
         assert found[2].tolist() == counts.tolist()
@@ -104,7 +104,7 @@ def test_probabilities_and_targets(name, vocab_size):
         )
         position = rng.integers(ids.size, size=1, dtype=np.uint32)
         sizes = np.array([ids.size], np.uint32)
-        round_ = (ids, counts, sizes, position, target, rng.random(2))
+        round_ = (ids, counts, sizes, position), target, rng.random(2)
         verdicts = [
             native.Core.verify(*round_, isa=native.ISAS[n]) for n in (name, "scalar")
         ]
@@ -122,7 +122,7 @@ def test_a_bad_value_is_found_wherever_it_is(name, dtype):
             row[place] = bad
             row = as_bfloat16(row) if dtype == "bfloat16" else row.astype(dtype)
             top = rule(sqs.TopK(3))
-            status, *_ = ours.quantize_logits(row[None], 1.0, *top, False)
+            status, *_ = ours.quantize_logits(row[None], 1.0, top, False)
             assert status == Status.NOT_FINITE
 
 
@@ -137,7 +137,7 @@ def test_top_k_is_the_head_of_a_stable_sort(name):
         order = np.argsort(-row, kind="stable")[: np.isfinite(row).sum()]
         for k in (1, 2, 15, 64, 255, 256, 257, 1024, 1151, 1153, 5000, 9000):
             _, _, ids, *_ = core(name, vocab_size, 1 << 16).quantize_logits(
-                row[None], 1e9, *rule(sqs.TopK(k)), False
+                row[None], 1e9, rule(sqs.TopK(k)), False
             )
             assert ids.tolist() == np.sort(order[:k]).tolist()
 

@@ -61,17 +61,18 @@ def expect(status, *arrays):
     assert found == [[1, 4], [8, 2], [2], [1]][: len(found)], found
 
 ids, counts, survivors, positions = words(1, 4), words(8, 2), words(2), words(1)
+drafted = ids, counts, survivors, positions
 logits = np.full(8, -np.inf, np.float32)
 logits[ids] = np.log(counts)
 for coding, packet, bits in (0, "2638", 13), (1, "28c0", 11), (2, "b86b", 12):
     core = Core(8, 10, coding, None)
     packet = bytes.fromhex(packet)
     for kind, value in enumerate((2, 0.1, 1, 0.2)):
-        assert core.encode_logits(logits, 1.0, kind, value) == (0, 1, [packet])
+        assert core.encode_logits(logits, 1.0, (kind, value)) == (0, 1, [packet])
     assert core.encode(ids, counts) == packet
     assert core.bits(ids, counts) == bits
     expect(*core.decode(packet, 2))
-    round_ = core.encode_round(ids, counts, survivors, positions)
+    round_ = core.encode_round(drafted)
     expect(*core.decode_round(round_, 2))
     status, done, *row = core.decode_rows(core.encode_rows(ids, counts, survivors), 2)
     assert done == 1
@@ -80,17 +81,17 @@ for coding, packet, bits in (0, "2638", 13), (1, "28c0", 11), (2, "b86b", 12):
     # The drafted token has p / q = 0.625; after it, or instead, 6 of 8 may follow.
     for draw, verdict in (0.62, (0, 2, 1, 4)), (0.63, (0, 2, 0, 5)):
         draws = np.array([draw, 0.51])
-        found = core.verify(ids, counts, survivors, positions, target, draws)
+        found = core.verify(drafted, target, draws)
         assert tuple(map(int, found)) == verdict, found
 assert round_.hex() == "b884"
 expect(*core.decode_sequence(core.encode_sequence(ids, counts, survivors), 2))
 prior = Tables(*(np.ones(n, np.uint8) for n in ((3, 2), (2, 256), 8))).write()
 core = Core(8, 10, 2, prior)
 expect(*core.decode(core.encode(ids, counts), 2))
-round_ = core.encode_round(ids, counts, survivors, positions)
+round_ = core.encode_round(drafted)
 expect(*core.decode_round(round_, 2))
 tiny = np.array([0.0, -3e38], np.float32)  # whose exponent overflows
-assert Core(2, 10, 0, None).quantize_logits(tiny, 1e-300, 0, 2.0, True)[0] == 0
+assert Core(2, 10, 0, None).quantize_logits(tiny, 1e-300, (0, 2.0), True)[0] == 0
 """
 
 UNKNOWN_KIND = """
@@ -100,9 +101,9 @@ from sqs_codec._backend.numba import Core
 core = Core(8, 10, 0, None)
 row = np.full(8, 1 / 8)
 calls = (
-    lambda: core.quantize_logits(row, 1.0, 4, 0.5, False),
-    lambda: core.encode_logits(row, 1.0, -1, 0.5),
-    lambda: core.quantize_probs(row, 4, 0.5),
+    lambda: core.quantize_logits(row, 1.0, (4, 0.5), False),
+    lambda: core.encode_logits(row, 1.0, (-1, 0.5)),
+    lambda: core.quantize_probs(row, (4, 0.5)),
 )
 for call in calls:
     try:

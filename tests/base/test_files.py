@@ -84,11 +84,11 @@ def test_a_full_disk_leaves_the_prior_that_is_there(
     tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     path = tmp_path / "my.sqsprior"
-    prior = sqs.Prior.fit(counts=np.arange(50_000))
+    prior = sqs.Prior.from_counts(np.arange(50_000))
     prior.save(path)
     request.getfixturevalue("full_disk")
     with pytest.raises(OSError, match=rf"File too large: .*/{path.name}'"):
-        sqs.Prior.fit(counts=np.arange(50_000)[::-1]).save(path)
+        sqs.Prior.from_counts(np.arange(50_000)[::-1]).save(path)
     assert sqs.Prior.load(path) == prior
     assert os.listdir(tmp_path) == [path.name]
 

@@ -75,7 +75,7 @@ def test_text_makes_a_prior(
     counts = np.bincount(tokens, minlength=V)
     assert made.digest.hex() in out
     # A kind is an eighth of an octave; lines may be cut into a few other tokens.
-    likely = sqs.Prior.fit(counts=counts)
+    likely = sqs.Prior.from_counts(counts)
     assert np.median(abs(made._tables.kinds.astype(int) - likely._tables.kinds)) <= 1
 
 

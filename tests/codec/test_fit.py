@@ -58,7 +58,7 @@ def drafts(
 def test_frequent_ids_weigh_as_often_as_they_come():
     rng = np.random.default_rng(1)
     counts = np.bincount(zipf_text(rng, 1000, 100_000), minlength=1000)
-    prior = sqs.Prior.fit(counts=counts)
+    prior = sqs.Prior.from_counts(counts)
     assert (prior.vocab_size, prior.classes) == (1000, 1)
     often = counts > 500
     ratio = probabilities(prior)[often] / (counts[often] / counts.sum())
@@ -72,7 +72,7 @@ def test_the_tokens_choose_how_much_is_smoothed(tokens: int):
     text = zipf_text(rng, 500, 2 * tokens + 20_000)
     seen, other = text[:tokens], text[tokens:]
     counts = np.bincount(seen, minlength=500)
-    prior = sqs.Prior.fit(counts=counts)
+    prior = sqs.Prior.from_counts(counts)
     bits = -np.log2(probabilities(prior)[other]).mean()
     added = 10.0 ** np.arange(-3, 3, 0.1)
     best = min(-np.log2((counts + a) / (tokens + 500 * a))[other].mean() for a in added)
@@ -93,7 +93,7 @@ def test_the_tokens_choose_how_much_is_smoothed(tokens: int):
 def test_any_counts_make_a_prior(counts):
     array = np.asarray(counts)
     array.flags.writeable = False
-    prior = sqs.Prior.fit(counts=array)
+    prior = sqs.Prior.from_counts(array)
     assert prior.vocab_size == array.size
     assert sqs.Prior.from_bytes(prior.to_bytes()) == prior
     q = sqs.SparseDistribution([0, 1], [1, 1], array.size)
@@ -115,7 +115,7 @@ def test_any_counts_make_a_prior(counts):
 )
 def test_bad_counts_are_named(counts, error, message):
     with pytest.raises(error, match=message):
-        sqs.Prior.fit(counts=counts)
+        sqs.Prior.from_counts(counts)
 
 
 # Drafts
@@ -126,7 +126,7 @@ def test_classes_are_found_where_there_are_some():
     qs = drafts(rng, 400, 3000, 4)
     fitted, others = qs[:2500], qs[2500:]
     counts = np.bincount(np.concatenate([q.token_ids for q in fitted]), minlength=400)
-    plain = mean_bits(sqs.Prior.fit(counts=counts), others)
+    plain = mean_bits(sqs.Prior.from_counts(counts), others)
     prior = sqs.Prior.fit(fitted)
     assert prior.classes > 1
     # 12 ids of 100 in place of 400: nearly two bits each; the class takes one.
@@ -221,7 +221,7 @@ def test_a_number_of_classes_is_checked(classes: int):
     with pytest.raises(ValueError, match="classes must be"):
         sqs.Prior.fit([q], classes=classes)
     with pytest.raises(ValueError, match="classes must be"):
-        sqs.Prior.fit(counts=[3, 1], classes=2)  # of a text alone
+        sqs.Prior.fit([], [3, 1], classes=2)  # of a text alone
 
 
 def test_real_drafts_save_on_other_prompts():

@@ -14,9 +14,10 @@ import pytest
 
 import sqs_codec as sqs
 from benchmarks.gumbel import chi_squared
-from sqs_codec._backend import native, numba, using
+from sqs_codec._backend import native, numba
 from sqs_codec._base.errors import Status
 from sqs_codec.system.session import Sampling
+from tests.kit import using
 from tests.reference import gumbel as reference
 
 KEY = bytes(range(16))

@@ -394,7 +394,7 @@ def test_masked_arrays_are_refused():
             sqs.Round([q], [int(q.token_ids[0])]), np.ma.masked_array([values] * 2), rng
         ),
         lambda: sqs.verify_rounds([None], values[None], np.ma.masked_array([0.5])),
-        lambda: sqs.Prior.fit(counts=np.ma.masked_array([5, 1])),
+        lambda: sqs.Prior.from_counts(np.ma.masked_array([5, 1])),
         lambda: theory.acceptance_rate(masked, q),
         lambda: theory.rejection_bound([0], np.ma.masked_array([0.5]), [1], 1),
     ):

@@ -411,7 +411,7 @@ def test_the_prior_of_a_tokenizer(tmp_path):
     path, own = tmp_path / "lists.json", tmp_path / "own.sqsprior"
     path.write_text(json.dumps(python_output()))
     prior = sqs.Prior.builtin("smollm2")
-    sqs.Prior.fit(counts=np.arange(50)).save(own)
+    sqs.Prior.from_counts(np.arange(50)).save(own)
     for name, size in (("smollm2", prior.vocab_size), (str(own), 50)):
         output = tmp_path / f"{size}.parquet"
         options = ["--vocab-size", size, "--prior", name]

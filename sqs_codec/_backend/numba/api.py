@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sqs_codec._backend import core
-from sqs_codec._backend.core import NONE, frozen, rows_of
+from sqs_codec._backend.core import NONE, frozen, joined
 from sqs_codec._backend.numba import fields, quantize, rows
 from sqs_codec._backend.numba import packet as entropy
 from sqs_codec._backend.numba import verify as verification
@@ -20,7 +20,8 @@ from sqs_codec._backend.numba.systematic import quantize_unbiased
 from sqs_codec._base.errors import Status
 from sqs_codec._base.format import Coding
 
-Ids = NDArray[np.uint32]
+if TYPE_CHECKING:
+    from sqs_codec._backend.core import Arrays, Best, Ids, Rule
 
 
 class Core(core.Core):
@@ -35,61 +36,41 @@ class Core(core.Core):
         self._codec = vocab_size, resolution, int(coding)
 
     def quantize_logits(
-        self,
-        logits: NDArray[Any],
-        temperature: float,
-        kind: int,
-        value: float,
-        mass: bool,
+        self, logits: NDArray[Any], temperature: float, keep: Rule, mass: bool
     ) -> tuple[int, int, Ids, Ids, Ids, list[float]]:
-        _check_kind(kind)
-        pairs: list[tuple[Ids, Ids]] = []
-        masses: list[float] = []
-        for row in _rows(logits):
-            status, ids, counts, dropped = quantize.quantize_logits(
-                row, temperature, kind, value, mass, self._resolution
-            )
-            if status != Status.OK:
-                return status, len(pairs), *rows_of(pairs), masses
-            pairs.append((ids, counts))
-            masses.append(dropped)
-        return Status.OK, len(pairs), *rows_of(pairs), masses if mass else []
+        _check_kind(keep)
+        found = _join(
+            quantize.quantize_logits(row, temperature, *keep, mass, self._resolution)
+            for row in _rows(logits)
+        )
+        return *found[:5], [dropped for (dropped,) in found[5]] if mass else []
 
     def encode_logits(
-        self, logits: NDArray[Any], temperature: float, kind: int, value: float
+        self, logits: NDArray[Any], temperature: float, keep: Rule
     ) -> tuple[int, int, list[bytes]]:
-        status, done, *rows, _ = self.quantize_logits(
-            logits, temperature, kind, value, False
-        )
+        status, done, *rows, _ = self.quantize_logits(logits, temperature, keep, False)
         large = np.flatnonzero(rows[2] > fields.max_survivors(self._codec))
         if large.size:
             return Status.LARGE_SUPPORT, int(large[0]), []
         return status, done, self.encode_rows(*rows)
 
     def quantize_probs(
-        self, probs: NDArray[np.floating], kind: int, value: float
+        self, probs: NDArray[np.floating], keep: Rule
     ) -> tuple[int, Ids, Ids, float]:
-        _check_kind(kind)
+        _check_kind(keep)
         status, ids, counts, dropped = quantize.quantize_probs(
-            probs.astype(np.float64), kind, value, self._resolution
+            probs.astype(np.float64), *keep, self._resolution
         )
         return status, frozen(ids), frozen(counts), dropped
 
     def quantize_unbiased(
-        self,
-        logits: NDArray[Any],
-        numbers: NDArray[np.uint64],
-        temperature: float,
+        self, logits: NDArray[Any], numbers: NDArray[np.uint64], temperature: float
     ) -> tuple[int, int, Ids, Ids, Ids]:
-        pairs: list[tuple[Ids, Ids]] = []
-        for row, number in zip(_rows(logits), numbers, strict=True):
-            status, *pair = quantize_unbiased(
-                row, number, temperature, self._resolution
-            )
-            if status != Status.OK:
-                return status, len(pairs), NONE, NONE, NONE
-            pairs.append((pair[0], pair[1]))
-        return Status.OK, len(pairs), *rows_of(pairs)
+        found = _join(
+            quantize_unbiased(row, number, temperature, self._resolution)
+            for row, number in zip(_rows(logits), numbers, strict=True)
+        )
+        return found[:5]
 
     def bits(self, ids: Ids, counts: Ids) -> int:
         if self._is_entropy:
@@ -114,10 +95,17 @@ class Core(core.Core):
             return status, NONE, NONE
         return status, frozen(ids), frozen(counts)
 
-    def encode_round(
-        self, ids: Ids, counts: Ids, survivors: Ids, positions: Ids
-    ) -> bytes:
-        round_ = ids, counts, survivors, positions
+    def encode_rows(self, ids: Ids, counts: Ids, survivors: Ids) -> list[bytes]:
+        ends = survivors.cumsum()
+        rows = zip(ends - survivors, ends, strict=True)
+        return [self.encode(ids[start:end], counts[start:end]) for start, end in rows]
+
+    def decode_rows(
+        self, packets: Sequence[bytes], most: int
+    ) -> tuple[int, int, Ids, Ids, Ids]:
+        return _join(self.decode(packet, most) for packet in packets)[:5]
+
+    def encode_round(self, round_: Arrays) -> bytes:
         packet: NDArray[np.uint8]
         if self._is_entropy:
             packet = entropy.encode_round(self._model, *round_)
@@ -128,33 +116,21 @@ class Core(core.Core):
     def decode_round(self, packet: bytes, most: int) -> tuple[int, Ids, Ids, Ids, Ids]:
         data = np.frombuffer(packet, np.uint8)
         if self._is_entropy:
-            status, *found = entropy.decode_round(data, self._model, most, True)
-        else:
-            status, *found = fields.decode_round(data, self._codec, most)
-        if status != Status.OK:
-            return status, NONE, NONE, NONE, NONE
-        ids, counts, survivors, positions = map(frozen, found)
-        return status, ids, counts, survivors, positions
+            return _round(entropy.decode_round(data, self._model, most, True))
+        return _round(fields.decode_round(data, self._codec, most))
 
     def encode_sequence(self, ids: Ids, counts: Ids, survivors: Ids) -> bytes:
         return bytes(entropy.encode_round(self._model, ids, counts, survivors, NONE))
 
     def decode_sequence(self, packet: bytes, most: int) -> tuple[int, Ids, Ids, Ids]:
-        status, *found, _ = entropy.decode_round(
-            np.frombuffer(packet, np.uint8), self._model, most, False
-        )
-        ids, counts, survivors = found
-        return status, ids, counts, survivors
+        data = np.frombuffer(packet, np.uint8)
+        return _round(entropy.decode_round(data, self._model, most, False))[:4]
 
     @staticmethod
     def verify(
-        ids: Ids,
-        counts: Ids,
-        survivors: Ids,
-        positions: Ids,
-        target: NDArray[np.floating],
-        draws: NDArray[np.float64],
+        round_: Arrays, target: NDArray[np.floating], draws: NDArray[np.float64]
     ) -> tuple[int, int, int, int]:
+        ids, counts, survivors, positions = round_
         n, vocab_size = target.shape
         length = n - 1
         totals = np.empty(n)
@@ -189,13 +165,9 @@ class Core(core.Core):
 
     @staticmethod
     def gumbel(
-        logits: NDArray[Any],
-        temperature: float,
-        key: Ids,
-        position: int,
-        most: int,
-    ) -> tuple[int, int, list[tuple[list[int], list[float]]]]:
-        found: list[tuple[list[int], list[float]]] = []
+        logits: NDArray[Any], temperature: float, key: Ids, position: int, most: int
+    ) -> tuple[int, int, Best]:
+        found: Best = []
         for given in np.atleast_2d(logits):  # of which one is copied at a time
             (row,) = _rows(given)
             at = position + len(found)
@@ -213,9 +185,35 @@ class Core(core.Core):
         return Status.OK, len(found), found
 
 
-def _check_kind(kind: int) -> None:
-    if kind not in KINDS:
-        raise ValueError(f"expected a kind of rule in {list(KINDS)}, got {kind}")
+def _check_kind(keep: Rule) -> None:
+    if keep[0] not in KINDS:
+        raise ValueError(f"expected a kind of rule in {list(KINDS)}, got {keep[0]}")
+
+
+def _join(
+    answers: Iterable[tuple[Any, ...]],
+) -> tuple[int, int, Ids, Ids, Ids, list[tuple[Any, ...]]]:
+    """Return status, rows done, ids, counts, sizes and what else is said of each row.
+
+    Of answers to rows: the status, ids and counts of each, and something else.
+    """
+    found: list[list[Any]] = []
+    for status, *answer in answers:
+        if status != Status.OK:
+            return status, len(found), NONE, NONE, NONE, []
+        found.append(answer)
+    ids, counts = (joined([NONE, *(a[i] for a in found)]) for i in range(2))
+    sizes = np.array([answer[0].size for answer in found], np.uint32)
+    return Status.OK, len(found), ids, counts, sizes, [tuple(a[2:]) for a in found]
+
+
+def _round(found: tuple[Any, ...]) -> tuple[int, Ids, Ids, Ids, Ids]:
+    """Return the status and the frozen arrays of distributions that were decoded."""
+    status, *arrays = found
+    if status != Status.OK:
+        return status, NONE, NONE, NONE, NONE
+    ids, counts, survivors, positions = map(frozen, arrays)
+    return status, ids, counts, survivors, positions
 
 
 # Numba compiles a function once more for arrays that can't be written. So all rows

@@ -31,11 +31,7 @@ from sqs_codec._backend.numba.jit import jit, leaf
 from sqs_codec._backend.numba.memory import LAST, no_memory
 from sqs_codec._backend.numba.model import UNIFORM_CHANCE
 from sqs_codec._backend.numba.prior import choose_class, class_cost, code_class
-from sqs_codec._backend.numba.sets import (
-    code_set,
-    code_uniform_set,
-    cost_of_members,
-)
+from sqs_codec._backend.numba.sets import code_set, code_uniform_set, cost_of_members
 from sqs_codec._base.errors import Status
 
 # A literal has a type of its own.

@@ -8,12 +8,7 @@ from sqs_codec._backend.numba.jit import entry, jit, leaf, part
 from sqs_codec._backend.numba.lattice import lattice
 from sqs_codec._backend.numba.rows import new_row, scan, select_from, sum_exp2
 from sqs_codec._backend.numba.softmax import exp2_f64, striped_sum
-from sqs_codec._backend.numba.sparsify import (
-    THRESHOLD,
-    TOP_P,
-    dropped_mass,
-    sparsify,
-)
+from sqs_codec._backend.numba.sparsify import THRESHOLD, TOP_P, dropped_mass, sparsify
 from sqs_codec._base.errors import Status
 from sqs_codec._base.exp2 import LOG2_E
 from sqs_codec._base.format import SUM_TOLERANCE
