@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     Arrays = tuple[Ids, Ids, Ids, Ids]
     Best = list[tuple[list[int], list[float]]]
 
-__all__ = ["Core", "frozen", "joined"]
+__all__ = ["NONE", "Core", "frozen", "joined", "rows_of"]
 
 T = TypeVar("T", bound=np.generic)
 
@@ -39,6 +39,8 @@ class Core(Protocol):
     each and the position of the drafted token in it.
 
     A prior is the bytes of its file, and has the codec's vocabulary.
+
+    What can be made of other methods is written here, and again only where it pays.
     """
 
     def __init__(
@@ -90,6 +92,9 @@ class Core(Protocol):
 
     def encode_rows(self, ids: Ids, counts: Ids, survivors: Ids) -> list[bytes]:
         """Return what `encode` makes of each of distributions one after the other."""
+        ends = survivors.cumsum()
+        rows = zip(ends - survivors, ends, strict=True)
+        return [self.encode(ids[start:end], counts[start:end]) for start, end in rows]
 
     def decode_rows(
         self, packets: Sequence[bytes], most: int
@@ -98,6 +103,7 @@ class Core(Protocol):
 
         As `decode` reads each of them, with `most` for each.
         """
+        return rows_of(self.decode(packet, most) for packet in packets)[:5]
 
     def encode_round(self, round_: Arrays) -> bytes:
         """Return the packet of a round."""
@@ -143,3 +149,26 @@ def joined(arrays: Sequence[Ids]) -> Ids:
     if len(arrays) == 1:
         return arrays[0]
     return np.frombuffer(b"".join([array.data for array in arrays]), np.uint32)
+
+
+def rows_of(
+    answers: Iterable[tuple[Any, ...]],
+) -> tuple[int, int, Ids, Ids, Ids, list[Any]]:
+    """Return status, rows done, ids, counts, sizes and what else is said of each row.
+
+    Of answers to rows, up to the first that isn't OK: the status, frozen ids and counts
+    of each, and something else.
+    """
+    found: list[list[Any]] = []
+    for status, *answer in answers:
+        if status:
+            break
+        found.append(answer)
+    else:
+        status = 0
+    ids, counts = (joined([NONE, *(row[i] for row in found)]) for i in range(2))
+    sizes = np.array([row[0].size for row in found], np.uint32)
+    return status, len(found), ids, counts, sizes, [row[2:] for row in found]
+
+
+NONE = frozen(np.empty(0, np.uint32))

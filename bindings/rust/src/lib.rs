@@ -12,8 +12,8 @@
 //!
 //! let mut round = Round::default();
 //! round.push(&q, q.sample(80)); // 0 .. 72 is token 0, 73 .. 99 is token 1
-//! let packet = codec.encode(&round, None)?;
-//! assert_eq!(codec.decode(&packet, 4, None)?, round);
+//! let packet = codec.encode(&round)?;
+//! assert_eq!(codec.decode(&packet, 4)?, round);
 //!
 //! let target = [4.0, 3.0, 2.0, 1.0, 0.0, 0.0, 0.0, 9.0];
 //! let verdict = codec.verify(&round, &target, 1.0, &[0.5, 0.5])?;

@@ -67,8 +67,8 @@ def _verify(job: Job, logits: NDArray[np.floating]) -> Verdict | None:
 
 def _probabilities(
     logits: NDArray[np.floating], sampling: Sampling
-) -> NDArray[np.float64]:
-    """Return what a sampling makes of rows of logits."""
+) -> NDArray[np.floating]:
+    """Return what a sampling makes of logits: in float64 of these, else in float32."""
     temperature, *cuts = sampling.config().values()
     top = logits.max(1, keepdims=True)
     if not np.isfinite(top).all():
@@ -78,7 +78,9 @@ def _probabilities(
         np.put_along_axis(best, logits.argmax(1)[:, None], 1, 1)
         return best
     logits = truncate(logits, temperature, *cuts)
+    dtype = np.promote_types(logits.dtype, np.float32)
+    # Of what is colder, 0 times it would be NaN.
+    scale = dtype.type(min(1 / temperature, float(np.finfo(dtype).max)))
     with np.errstate(over="ignore", under="ignore"):
-        weights = np.exp((logits.astype(np.float64) - top) / temperature)
-    probs: NDArray[np.float64] = weights / weights.sum(1, keepdims=True)
-    return probs
+        probs = np.exp((logits.astype(dtype, copy=False) - top) * scale)
+    return np.asarray(probs / probs.sum(1, keepdims=True))

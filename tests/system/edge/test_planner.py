@@ -408,12 +408,9 @@ def test_plans_of_other_sessions_are_refused() -> None:
 
 # What it is worth
 
-
 CASE = dataclasses.replace(benchmark.CASES[0], texts=1, losses=(0.0,))
-GRID = benchmark.Grid(
-    *((), ((2e3, 0.1), (3e4, 0.02), (1e6, 0.1)), 100),
-    *(benchmark.HINTS[:1], (6,), 48),
-)
+LINKS = (2e3, 0.1), (3e4, 0.02), (1e6, 0.1)
+GRID = benchmark.Grid((), LINKS, 100, (6,), 48)
 
 
 @lru_cache
