@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from rich.console import Console, Group
 
+from benchmarks.rate.schemes import softmax
 from benchmarks.tables import about, command, dim, table
-from sqs_codec.cli.demo.count import softmax
 from sqs_codec.system.edge import DraftModel
 from sqs_codec.system.hf import CachedModel, load_model
 from sqs_codec.system.hf._models import _smollm2_gguf

@@ -233,7 +233,7 @@ def answer(
     rng: np.random.Generator,
 ) -> list[int]:
     """Sample the target's answer, its stop token included."""
-    from sqs_codec.cli.demo.count import softmax
+    from benchmarks.rate.schemes import softmax
 
     target, text = make(), list(prompt)
     while len(text) < len(prompt) + positions:

@@ -131,9 +131,7 @@ class SparseLogitsProcessor(transformers.LogitsProcessor):
 
     def _roll_back(self, length: int) -> None:
         """Take back what `keep` learned from positions that the text doesn't have."""
-        judged = [state for at, state in self._states if at < length]
-        if len(judged) == len(self._states):
-            return
-        if judged:  # otherwise it is another text
-            self.keep.rollback(judged[-1])
-        self._states = [pair for pair in self._states if pair[0] < length]
+        judged = [(at, state) for at, state in self._states if at < length]
+        if 0 < len(judged) < len(self._states):  # at 0 it is another text
+            self.keep.rollback(judged[-1][1])
+        self._states = judged

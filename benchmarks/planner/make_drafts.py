@@ -23,7 +23,7 @@ import numpy as np
 
 import sqs_codec.system.edge
 from benchmarks.data.drafts import held_out, load_drafts, load_targets
-from sqs_codec.cli.demo.count import softmax
+from benchmarks.rate.schemes import softmax
 from sqs_codec.system.edge._costs import UNIT
 
 ROWS, TOP, OF_TARGET = 64, 96, 32

@@ -127,12 +127,12 @@ class Sent:
 
 
 def softmax(logits: NDArray[np.floating], temperature: float) -> NDArray[np.float64]:
-    """Return the probabilities of one row at a temperature above 0, [V]."""
+    """Return the probabilities of rows at a temperature above 0, [..., V]."""
     x = np.array(logits, np.float64)  # one array: new ones take longer than the sums
     x /= temperature
-    x -= x.max()
+    x -= x.max(-1, keepdims=True)
     np.exp(x, out=x)
-    x /= x.sum()
+    x /= x.sum(-1, keepdims=True)
     return x
 
 

@@ -104,7 +104,7 @@ def read_file(
 ) -> list[Contestant]:
     """Return what reads a file of sequences, which is written first."""
     sequences = [*map(joined, roundings)] * COPIES
-    with distill.Writer(path, codec) as writer:
+    with distill.Writer(path, distill.Header(codec)) as writer:
         for rows in sequences:
             writer.write(np.zeros(len(rows), np.uint32), rows)
     data, n = distill.open(path), sum(map(len, sequences))

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 import sqs_codec as sqs
 import sqs_codec.torch as adapter
+from benchmarks.rate.schemes import softmax
 from benchmarks.sources import SHIPPED, Source, shipped
 from benchmarks.speed import rivals
 from benchmarks.speed.engines import engines
@@ -24,7 +25,6 @@ from benchmarks.speed.timing import Contestant, Timing, each, interleave, pinned
 from benchmarks.tables import about
 from sqs_codec._backend.core import Core
 from sqs_codec._base.format import MAX_ROUND, Coding
-from sqs_codec.cli.demo.count import softmax
 
 K, TEMPERATURE, RESOLUTION, BETA = 64, 0.7, 100, 1e-3
 """The setting where nothing else is said."""

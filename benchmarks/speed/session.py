@@ -22,10 +22,10 @@ import numpy as np
 from rich.console import Console
 
 import sqs_codec as sqs
+from benchmarks.rate.schemes import softmax
 from benchmarks.sources import shipped
 from benchmarks.speed.rows import take
 from benchmarks.tables import about, about_line, command, table
-from sqs_codec.cli.demo.count import softmax
 from sqs_codec.system.session import (
     CloudSession,
     EdgeSession,

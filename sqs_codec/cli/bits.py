@@ -19,7 +19,9 @@ from sqs_codec._base.words import shown
 from sqs_codec.bits import Point
 from sqs_codec.cli.files import open_logits
 from sqs_codec.cli.options import (
+    FILE,
     HF_MODULES,
+    MODEL,
     SMOLLM2_MODULES,
     add_prior,
     add_temperature,
@@ -65,35 +67,27 @@ def fill(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--texts",
-        type=Path,
+        **FILE,
         nargs="+",
-        metavar="FILE",
         help="instead of logits: files of UTF-8, for a model to read parts of",
     )
-    add(
-        "--model",
-        metavar="MODEL",
-        help="a Hugging Face model, by directory or name, for --texts (default: "
-        "SmolLM2)",
-    )
+    add("--model", metavar="MODEL", help=f"{MODEL}, for --texts (default: SmolLM2)")
     add_temperature(add, "of the distributions", default=1.0, least=1e-3)
     add(
         "--tv",
-        type=number(float, 0, 1),
+        **number(float, 0, 1, None),
         default=0.05,
-        help="the mean total variation that the recommendation may lose "
-        "(default: %(default)s)",
+        help="the mean total variation that the recommendation may lose",
     )
     add(
         "--rows",
-        type=number(int, 1),
+        **number(int, 1),
         default=300,
-        metavar="N",
-        help="measure at most so many rows, evenly spaced (default: %(default)s)",
+        help="measure at most so many rows, evenly spaced",
     )
-    add_prior(add)
-    add("--json", type=Path, metavar="FILE", help="write every setting, for machines")
-    add("--plot", type=Path, metavar="FILE", help="draw bits against TV, .png or .svg")
+    add_prior(add, default="none")
+    add("--json", **FILE, help="write every setting, for machines")
+    add("--plot", **FILE, help="draw bits against TV, .png or .svg")
     parser.set_defaults(command=run)
 
 

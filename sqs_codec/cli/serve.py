@@ -11,15 +11,18 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from sqs_codec import Prior
 from sqs_codec._base.words import shown
 from sqs_codec.cli.options import (
+    DEFAULT,
+    FILE,
     HF_MODULES,
     LOADING,
+    MODEL,
     SMOLLM2_MODULES,
+    Add,
     add_loading,
     default_of,
     given,
@@ -93,46 +96,34 @@ whoever reaches a server without a token could use it. Set one first, for exampl
 
 def fill(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``sqs serve``."""
-    _fill_model(parser.add_argument_group("model"))
-    _fill_address(parser.add_argument_group("where and how to listen"))
+    _fill_model(parser.add_argument_group("model").add_argument)
+    _fill_address(parser.add_argument_group("where and how to listen").add_argument)
     add = parser.add_argument_group("limits").add_argument
-    add(
-        "--max-sessions",
-        type=number(int, 1),
-        default=64,
-        metavar="N",
-        help="how many sessions to keep (default: %(default)s)",
-    )
+    kept = "how many sessions to keep"
+    add("--max-sessions", **number(int, 1), default=64, help=kept)
     add(
         "--idle-seconds",
-        type=number(int, 1),
+        **number(int, 1, metavar="S"),
         default=600,
-        metavar="S",
-        help="forget a session of which nothing is heard for so long "
-        "(default: %(default)s)",
+        help="forget a session of which nothing is heard for so long",
     )
     add(
         "--metrics-port",
-        type=number(int, 0, MAX_PORT),
-        metavar="PORT",
+        **number(int, 0, MAX_PORT, "PORT"),
         help="serve metrics for Prometheus at 127.0.0.1, by HTTP (default: don't)",
     )
     parser.set_defaults(command=run)
 
 
-def _fill_model(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(
+def _fill_model(add: Add) -> None:
+    add(
         "--engine",
         choices=list(ENGINES),
         help=f"what runs the model (default: {default_of(EngineConfig, 'engine')})",
     )
-    group.add_argument(
-        "--target",
-        metavar="MODEL",
-        help="a Hugging Face model, by directory or name (default: SmolLM2)",
-    )
-    add_loading(group.add_argument)
-    group.add_argument(
+    add("--target", metavar="MODEL", help=f"{MODEL} (default: SmolLM2)")
+    add_loading(add)
+    add(
         "--engine-option",
         type=_option,
         action="append",
@@ -140,23 +131,21 @@ def _fill_model(group: argparse._ArgumentGroup) -> None:
         help="an argument of vllm.AsyncEngineArgs, such as tensor_parallel_size=2; the "
         "value is JSON or a word; may be given several times",
     )
-    group.add_argument(
+    add(
         "--prior",
-        type=Path,
+        **FILE,
         action="append",
         default=[],
-        metavar="FILE",
         help="what edges may know of how frequent ids are: a file of sqs prior; may be "
         "given several times (default: the built-in priors alone)",
     )
-    group.add_argument(
+    add(
         "--max-memory",
-        type=number(int, 1),
-        metavar="MIB",
+        **number(int, 1, metavar="MIB"),
         help="MiB for the keys and values of all sessions; what doesn't fit is read "
         f"again when it is needed (default: {default_of(EngineConfig, 'max_memory')})",
     )
-    group.add_argument(
+    add(
         "--ray",
         nargs="?",
         const="",
@@ -164,31 +153,17 @@ def _fill_model(group: argparse._ArgumentGroup) -> None:
         help="run replicas of the engine on Ray: on this machine, or those of the "
         "cluster at ADDRESS (auto finds it), which its configuration describes",
     )
-    group.add_argument(
-        "--replicas",
-        type=number(int, 1),
-        metavar="N",
-        help="how many, on this machine (default: 2)",
-    )
+    replicas = "how many, on this machine (default: 2)"
+    add("--replicas", **number(int, 1), help=replicas)
 
 
-def _fill_address(group: argparse._ArgumentGroup) -> None:
-    add = group.add_argument
-    add("--host", default="127.0.0.1", help="(default: %(default)s)")
-    add(
-        "--port",
-        type=number(int, 0, MAX_PORT),
-        default=PORT,
-        help="(default: %(default)s)",
-    )
-    add(
-        "--transport",
-        choices=["grpc", "datagram", "both"],
-        default="both",
-        help="(default: %(default)s)",
-    )
-    add("--cert", type=Path, metavar="FILE", help="certificate, or a chain, PEM")
-    add("--key", type=Path, metavar="FILE", help="its private key, PEM")
+def _fill_address(add: Add) -> None:
+    add("--host", default="127.0.0.1", help=DEFAULT)
+    add("--port", **number(int, 0, MAX_PORT, None), default=PORT, help=DEFAULT)
+    choices = ["grpc", "datagram", "both"]
+    add("--transport", choices=choices, default="both", help=DEFAULT)
+    add("--cert", **FILE, help="certificate, or a chain, PEM")
+    add("--key", **FILE, help="its private key, PEM")
     add(
         "--token",
         action="append",

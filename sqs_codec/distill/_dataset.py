@@ -16,7 +16,7 @@ from sqs_codec._codec.prior import Prior
 from sqs_codec._codec.rows import SparseRows
 from sqs_codec.distill import _header
 from sqs_codec.distill._header import LOG_STEP, Header, damage, read_metadata, value_of
-from sqs_codec.distill._pages import check_pages
+from sqs_codec.distill._pages import check_columns, check_pages
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -102,6 +102,7 @@ class Dataset:
                 raise ValueError(f"it has {sizes} sequences, not {self._file.num_rows}")
         self._path = path
         self._ends = np.cumsum([0, *sizes])
+        self._checked: set[int] = set()
         self._last: tuple[int, pa.Table] | None = None
 
     def sizes(self) -> Sizes:
@@ -125,6 +126,9 @@ class Dataset:
 
     def _table(self, group: int, columns: list[str]) -> pa.Table:
         """Read a row group; the file is opened anew, for threads and forks."""
+        if group not in self._checked:
+            check_columns(self._path, self._file, group)
+            self._checked.add(group)
         check_pages(self._path, self._file.row_group(group), MOST_VALUES)
         with pq.ParquetFile(
             self._path, metadata=self._file, page_checksum_verification=True
@@ -192,10 +196,7 @@ def _places(
 
 
 def open(
-    path: str | os.PathLike[str],
-    *,
-    prior: Prior | None = None,
-    tokenizer: Any = None,
+    path: str | os.PathLike[str], *, prior: Prior | None = None, tokenizer: Any = None
 ) -> Dataset:
     """Open a file that a `Writer` has finished.
 

@@ -72,8 +72,24 @@ class Header:
 
     Attributes
     ----------
-    codec, model, temperature, rounding, tail, tokenizer_fingerprint, source, numbers
-        As the parameters of `Writer` say.
+    codec : Codec
+        Of coding ``"entropy"``.
+    model : str
+        The teacher's name.
+    temperature : float
+        Of the teacher's distributions.
+    rounding : str
+        How probabilities became counts: ``"unbiased"``, ``"lattice"`` or another word.
+    tail : bool
+        Whether the vocabulary's last id stands for all tokens that a list left out,
+        as `Codec.quantize_top_logprobs_rows` has it. It is then no token.
+    tokenizer_fingerprint : bytes
+        As `sqs.vocabulary_fingerprint` gives it, or none if it isn't known.
+    source : str
+        Where the texts are from, and how they were cut: it tells two files in the
+        making apart.
+    numbers : tuple of str
+        What else the file has of each distribution, of what `Writer.write` names.
     """
 
     codec: Codec

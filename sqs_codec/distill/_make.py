@@ -75,7 +75,7 @@ def make(
     texts : iterable of str
         Asked for as they are read, so that a bar around them shows how far it is.
     temperature, source
-        As for `Writer`; the seed and the length are added to the source.
+        As for `Header`; the seed and the length are added to the source.
     max_length : int, optional
         Texts are cut into pieces of so many tokens. By default as many as the reader
         can read, up to 2048.
@@ -93,14 +93,14 @@ def make(
     if max_length is None:
         max_length = min(most, 2048)
     length = checks.in_range("max_length", max_length, 1, most)
-    with Writer(
-        path,
+    header = Header(
         codec,
         model=reader.name,
         temperature=temperature,
         tokenizer_fingerprint=reader.tokenizer_fingerprint,
         source=f"{source}; seed {seed}; up to {length} tokens",
-    ) as writer:
+    )
+    with Writer(path, header) as writer:
         end = 0
         for window in windows(_pieces(texts, reader, length)):
             first, end = end, end + len(window)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-__all__ = ["check_pages"]
+import pyarrow.parquet as pq
+
+__all__ = ["check_columns", "check_pages"]
 
 NUMBER = rb"\x15([\x80-\xff]{0,4}[\0-\x7f])"
 
@@ -22,6 +26,24 @@ HEADER = re.compile(
     re.DOTALL,
 )
 """Of a page: ``PageHeader`` of https://github.com/apache/parquet-format."""
+
+
+class _Unread(io.FileIO):
+    def read(self, size: int | None = -1) -> bytes:
+        raise EOFError
+
+
+def check_columns(path: str | os.PathLike[str], file: pq.FileMetaData, i: int) -> None:
+    """Refuse a row group of whose columns the file's end says what can't be.
+
+    Asked for a damaged one, Arrow ends the process. Asked to read it, it raises. So
+    each is read here, up to where the file itself would be.
+    """
+    with _Unread(path) as source:
+        reader = pq.ParquetFile(source, metadata=file).reader
+        for place in range(file.row_group(i).num_columns):
+            with suppress(EOFError):
+                reader.read_row_group(i, column_indices=[place], use_threads=False)
 
 
 def check_pages(path: str | os.PathLike[str], group: Any, most: int) -> None:

@@ -17,7 +17,6 @@ import pyarrow.parquet as pq
 
 from sqs_codec._base import checks
 from sqs_codec._base.files import is_own, lock_file, own_folder, write_file
-from sqs_codec._codec.codec import Codec
 from sqs_codec._codec.rows import SparseRows
 from sqs_codec.distill._header import (
     LOG_STEP,
@@ -82,24 +81,8 @@ class Writer:
     ----------
     path : path-like
         The file, which isn't there until it is whole.
-    codec : Codec
-        Of coding ``"entropy"``.
-    model : str
-        The teacher's name.
-    temperature : float
-        Of the teacher's distributions.
-    rounding : str
-        How probabilities became counts: ``"unbiased"``, ``"lattice"`` or another word.
-    tail : bool
-        Whether the vocabulary's last id stands for all tokens that a list left out,
-        as `Codec.quantize_top_logprobs_rows` has it. It is then no token.
-    tokenizer_fingerprint : bytes
-        As `sqs.vocabulary_fingerprint` gives it, or none if it isn't known.
-    source : str
-        Where the texts are from, and how they were cut: it tells two files in the
-        making apart.
-    numbers : tuple of str
-        What else the file has of each distribution, of what `write` names.
+    header : Header
+        What the file says of all its sequences.
 
     Raises
     ------
@@ -119,35 +102,16 @@ class Writer:
     >>> path = tempfile.mkdtemp() + "/teacher.parquet"
     >>> codec = sqs.Codec(vocab_size=8, resolution=4)
     >>> rows = sqs.SparseRows([2, 7, 5], [3, 1, 4], [0, 2, 3], 8, resolution=4)
-    >>> with distill.Writer(path, codec, model="mine") as writer:
+    >>> header = distill.Header(codec, model="mine")
+    >>> with distill.Writer(path, header) as writer:
     ...     writer.write([1, 2, 5], rows)
     >>> distill.open(path)[0].rows == rows
     True
     """
 
-    def __init__(
-        self,
-        path: str | os.PathLike[str],
-        codec: Codec,
-        *,
-        model: str = "",
-        temperature: float = 1.0,
-        rounding: str = "unbiased",
-        tail: bool = False,
-        tokenizer_fingerprint: bytes = b"",
-        source: str = "",
-        numbers: tuple[str, ...] = (),
-    ) -> None:
-        self.header = Header(
-            codec,
-            model,
-            temperature,
-            rounding,
-            tail,
-            tokenizer_fingerprint,
-            source,
-            numbers,
-        )
+    def __init__(self, path: str | os.PathLike[str], header: Header) -> None:
+        checks.instance("header", header, Header, "a Header")
+        self.header = header
         self._path = Path(path)
         self._folder = Path(f"{os.fspath(path)}.parts")
         self._group = _Group()

@@ -7,7 +7,6 @@ transformers: the file also says how prompts are encoded and what tokens mean.
 from __future__ import annotations
 
 import codecs
-import contextlib
 import copy
 import ctypes
 import functools
@@ -121,16 +120,14 @@ class Draft:
         checks.in_range("threads", threads, 1)
         llama.llama_log_set(_log, ctypes.c_void_p(0))
         llama.llama_backend_init()
-        resources = contextlib.ExitStack()
-        weakref.finalize(self, resources.close)
         self._model = _load(path)
-        resources.callback(llama.llama_model_free, self._model)
+        weakref.finalize(self, llama.llama_model_free, self._model)
         self._vocab = llama.llama_model_get_vocab(self._model)
         self.n_ctx = min(n_ctx, llama.llama_model_n_ctx_train(self._model))
         self._read_vocabulary()
         self._path, self._threads = path, threads
         self._weights: Draft | None = None  # whose they are, if not its own
-        self._open(resources)
+        self._open()
 
     def twin(self) -> Draft:
         """Return a draft of the same weights, with memory for a text of its own.
@@ -139,13 +136,11 @@ class Draft:
         """
         twin = copy.copy(self)
         twin._weights = self  # which live as long
-        resources = contextlib.ExitStack()
-        weakref.finalize(twin, resources.close)
-        twin._open(resources)
+        twin._open()
         return twin
 
-    def _open(self, resources: contextlib.ExitStack) -> None:
-        """Take memory for a text."""
+    def _open(self) -> None:
+        """Take memory for a text. What is finalized last is freed first."""
         self._batch_size = min(BATCH, self.n_ctx)
         params = llama.llama_context_default_params()
         params.n_ctx = self.n_ctx
@@ -159,12 +154,12 @@ class Draft:
         self._context = llama.llama_init_from_model(self._model, params)
         if self._context is None:
             raise ValueError(f"cannot use {self._path}: {_reason()}")
-        resources.callback(llama.llama_free, self._context)
+        weakref.finalize(self, llama.llama_free, self._context)
         self._memory = llama.llama_get_memory(self._context)
         if self._memory is None or llama.llama_model_has_encoder(self._model):
             raise ValueError(f"{self._path} is no model that continues a text")
         self._batch = llama.llama_batch_init(self._batch_size, 0, 1)
-        resources.callback(llama.llama_batch_free, self._batch)
+        weakref.finalize(self, llama.llama_batch_free, self._batch)
         for i in range(self._batch_size):
             self._batch.n_seq_id[i] = 1
         # The text of each of llama.cpp's sequences, as far as it is cached.
@@ -455,12 +450,7 @@ class Draft:
 
 
 class TextStream:
-    """What tokens say, as far as it is whole characters.
-
-    Parameters
-    ----------
-    draft : Draft
-    """
+    """What tokens say, as far as it is whole characters."""
 
     def __init__(self, draft: Draft) -> None:
         self._draft = draft

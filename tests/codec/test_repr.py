@@ -14,6 +14,8 @@ from sqs_codec.system import edge, hf, serve, session
 CODEC = sqs.Codec(1000)
 Q = sqs.SparseDistribution([3, 40], [70, 30], 1000)
 LONG = sqs.Round([Q] * 256, [3] * 256)
+SETTING = session.Setting(CODEC, sqs.TopK(4))
+SESSION = session.EdgeSession([SETTING], [1, 2], rng=np.random.default_rng(0))
 
 
 class Draft:
@@ -21,11 +23,6 @@ class Draft:
 
     vocab_size = 1000
     stop: tuple[int, ...] = ()
-
-
-def edge_session() -> session.EdgeSession:
-    setting = session.Setting(CODEC, sqs.TopK(4))
-    return session.EdgeSession([setting], [1, 2], rng=np.random.default_rng(0))
 
 
 @pytest.mark.parametrize(
@@ -38,7 +35,7 @@ def edge_session() -> session.EdgeSession:
             f"<Drafter of {CODEC}, TopK(k=64): 0 of at most 8 tokens drafted>",
         ),
         (edge.FixedPlan(4), f"<FixedPlan: {edge.FixedPlan(4).reason}>"),
-        (edge_session(), "<EdgeSession of 2 tokens, vocabulary 1000, round 0>"),
+        (SESSION, "<EdgeSession of 2 tokens, vocabulary 1000, round 0, greeting>"),
         (edge.Edge(Draft()), "<Edge of Draft, vocabulary 1000>"),  # type: ignore[arg-type]  # enough of one
     ],
     ids=lambda value: "" if isinstance(value, str) else type(value).__name__,

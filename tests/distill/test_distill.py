@@ -66,9 +66,14 @@ def numbers_of(rows: sqs.SparseRows) -> dict[str, np.ndarray]:
     }
 
 
+def new(path: Path, codec: sqs.Codec | None = None, **said: Any) -> distill.Writer:
+    """Return a writer of a file that says so."""
+    return distill.Writer(path, distill.Header(codec or sqs.Codec(V, L), **said))
+
+
 def write(path: Path, n: int = 40, codec: sqs.Codec | None = None, **other: Any) -> Any:
     """Write what isn't there yet of the first n sequences."""
-    with distill.Writer(path, codec or sqs.Codec(V, L), **SETTING | other) as writer:
+    with new(path, codec, **SETTING | other) as writer:
         for i in range(len(writer), n):
             rows, names = text(i)[1], writer.header.numbers
             numbers = {name: x for name, x in numbers_of(rows).items() if name in names}
@@ -169,7 +174,7 @@ def test_what_does_not_go_together_is_refused_and_nothing_lost(
     tokens: Any, rows: Any, places: Any, words: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "teacher.parquet"
-    with distill.Writer(path, sqs.Codec(V, L), tail=True) as writer:
+    with new(path, tail=True) as writer:
         writer.write([1, 2, 3], ROWS)
         with pytest.raises((ValueError, TypeError), match=words):
             writer.write(tokens, rows, places)
@@ -195,7 +200,7 @@ def test_a_file_has_the_numbers_that_it_was_made_for(
     for n in range(13):  # goes on after each
         with (
             contextlib.suppress(Crash),
-            distill.Writer(parted, sqs.Codec(V, L), **SETTING, numbers=names) as writer,
+            new(parted, **SETTING, numbers=names) as writer,
         ):
             for i in range(len(writer), n):
                 own = {name: numbers_of(text(i)[1])[name] for name in names}
@@ -225,7 +230,7 @@ def test_numbers_that_cannot_be_are_refused(
     changed: dict[str, Any], words: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "teacher.parquet"
-    with distill.Writer(path, sqs.Codec(V, L), numbers=NUMBERS) as writer:
+    with new(path, numbers=NUMBERS) as writer:
         with pytest.raises(ValueError, match=words):
             writer.write([1, 2, 3], ROWS, numbers=numbers_of(ROWS) | changed)
         writer.write([1, 2, 3], ROWS, numbers=numbers_of(ROWS))
@@ -305,7 +310,7 @@ def test_a_kept_part_that_is_missing_or_another_s_is_named(tmp_path: Path) -> No
     path = tmp_path / "teacher.parquet"
     with (
         contextlib.suppress(Crash),
-        distill.Writer(path, sqs.Codec(V, L), **SETTING) as writer,
+        new(path, **SETTING) as writer,
     ):
         for i in range(20):
             writer.write(*text(i))
@@ -336,7 +341,7 @@ def test_a_kept_part_that_is_missing_or_another_s_is_named(tmp_path: Path) -> No
 
 def test_one_writer_at_a_time(tmp_path: Path) -> None:
     path = tmp_path / "teacher.parquet"
-    with distill.Writer(path, sqs.Codec(V, L), **SETTING) as writer:
+    with new(path, **SETTING) as writer:
         with pytest.raises(BlockingIOError, match="in use by another"):
             write(path)
         folder = tmp_path / "teacher.parquet.parts"
@@ -406,10 +411,10 @@ def test_where_others_may_replace_the_folder_its_mode_says_nothing(
 @pytest.mark.parametrize("kind", ["link", "FIFO", "second name", "no end"])
 def test_what_is_in_the_file_s_place_is_not_read(kind: str, tmp_path: Path) -> None:
     path, other = tmp_path / "teacher.parquet", tmp_path / "other.parquet"
-    with contextlib.suppress(Crash), distill.Writer(path, sqs.Codec(V, L)) as writer:
+    with contextlib.suppress(Crash), new(path) as writer:
         writer.write(*text(0))
         raise Crash
-    with distill.Writer(other, sqs.Codec(V, L)) as writer:
+    with new(other) as writer:
         writer.write(*text(0))
     if kind == "FIFO":
         os.mkfifo(path)
@@ -418,19 +423,19 @@ def test_what_is_in_the_file_s_place_is_not_read(kind: str, tmp_path: Path) -> N
     else:
         path.symlink_to(other if kind == "link" else "nowhere")
     with pytest.raises(FileExistsError, match="another's"):
-        distill.Writer(path, sqs.Codec(V, L))
+        new(path)
     path.unlink()
-    with distill.Writer(path, sqs.Codec(V, L)) as writer:
+    with new(path) as writer:
         assert len(writer) == 1
 
 
 KILLED = """
 import sys
 import sqs_codec as sqs
-from sqs_codec.distill import Writer, _writer
+from sqs_codec.distill import Header, Writer, _writer
 _writer.ROW_GROUP = 100
 rows = sqs.SparseRows([2, 7, 5], [30, 20, 50], [0, 2, 3], 1000, 50)
-with Writer(sys.argv[1], sqs.Codec(1000, 50)) as writer:
+with Writer(sys.argv[1], Header(sqs.Codec(1000, 50))) as writer:
     for i in range(10**9):
         writer.write([i % 1000, 2, 7], rows)
 """
@@ -438,7 +443,7 @@ with Writer(sys.argv[1], sqs.Codec(1000, 50)) as writer:
 
 def test_a_file_that_came_to_be_stays(tmp_path: Path) -> None:
     path = tmp_path / "teacher.parquet"
-    writer = distill.Writer(path, sqs.Codec(V, L), **SETTING)
+    writer = new(path, **SETTING)
     writer.write(*text(0))
     path.write_text("mine")
     with pytest.raises(FileExistsError, match="came to be"):
@@ -456,7 +461,7 @@ def test_a_process_that_is_killed_loses_a_row_group_at_most(tmp_path: Path) -> N
         while not kept.exists():
             assert process.poll() is None
         process.send_signal(signal.SIGKILL)
-    with distill.Writer(path, sqs.Codec(V, L)) as writer:
+    with new(path) as writer:
         n = len(writer)
         writer.write([n % V, 2, 7], ROWS)
     dataset = distill.open(path)
@@ -469,7 +474,7 @@ def test_a_row_group_is_kept_each_minute(
 ) -> None:
     monkeypatch.setattr(_writer, "MINUTE", 0)
     other = tmp_path / "other.parquet"
-    with distill.Writer(other, sqs.Codec(V, L), **SETTING) as writer:
+    with new(other, **SETTING) as writer:
         for i in range(40):
             writer.write(*text(i))
             kept = Path(f"{other}.parts").glob("*.parquet")
@@ -486,7 +491,7 @@ def test_a_file_of_a_million_tokens_that_is_cut_is_refused(
     packet = sqs.Codec(V, L).encode_sequence(rows)
     monkeypatch.setattr(sqs.Codec, "encode_sequence", lambda *_: packet)
     path = tmp_path / "teacher.parquet"
-    with distill.Writer(path, sqs.Codec(V, L)) as writer:
+    with new(path) as writer:
         for _ in range(1000):
             writer.write(rng.integers(0, V, 1000), rows)
     dataset = distill.open(path)
@@ -519,6 +524,21 @@ def test_a_bit_that_flips_anywhere_is_noticed_or_changes_nothing(path: Path) -> 
             assert dataset.header == header
     assert len(errors) > 30
     assert all(error.startswith(f"{path}: ") for error in errors)
+
+
+def test_columns_for_which_arrow_would_end_the_process_are_refused(path: Path) -> None:
+    data, errors = path.read_bytes(), []
+    start = len(data) - 12 - int.from_bytes(data[-8:-4], "little")
+    for place in range(start, start + 400):
+        if data[place] & 15 == 6:  # of a list of numbers, how many there are
+            path.write_bytes(
+                data[:place] + bytes([data[place] ^ 64]) + data[place + 1 :]
+            )
+            try:
+                distill.open(path).sizes()
+            except ValueError as error:
+                errors.append(str(error))
+    assert any("histogram size mismatch" in error for error in errors)
 
 
 @pytest.mark.parametrize(
@@ -587,7 +607,7 @@ def test_a_file_of_few_bytes_and_many_tokens_is_refused(
     write_20_000_tokens(path, kind, lies)
     assert path.stat().st_size < 3000
     dataset = distill.open(path)
-    monkeypatch.setattr(pq, "ParquetFile", None)
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", None)
     with pytest.raises(ValueError, match=f"{path}: sequence 0: {words}"):
         dataset[0]
 
@@ -602,7 +622,7 @@ def test_a_sequence_has_so_many_tokens(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_header, "MOST_TOKENS", 3)
-    with distill.Writer(tmp_path / "teacher.parquet", sqs.Codec(V, L)) as writer:
+    with new(tmp_path / "teacher.parquet") as writer:
         writer.write([1, 2, 7], ROWS)
         with pytest.raises(ValueError, match="4 tokens are more than 3"):
             writer.write([1, 2, 7, 7], ROWS)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import sqs_codec as sqs
 from sqs_codec.cli.options import (
+    DEFAULT,
     HF_MODULES,
     SMOLLM2_MODULES,
     add_codec,
@@ -55,43 +56,33 @@ def fill(parser: argparse.ArgumentParser) -> None:
         help="what to ask; may be given several times (default: the demo's prompts)",
     )
     add_temperature(add, "of both models; 0 is greedy")
-    add(
-        "--max-tokens",
-        type=number(int, 1),
-        default=80,
-        metavar="N",
-        help="the longest answer (default: %(default)s)",
-    )
-    add("--seed", type=number(int, 0), default=0, help="(default: %(default)s)")
+    add("--max-tokens", **number(int, 1), default=80, help="the longest answer")
+    add("--seed", **number(int, 0, metavar=None), default=0, help=DEFAULT)
 
     add = parser.add_argument_group("what is sent").add_argument
     add(
         "--top-k",
-        type=number(int, 1),
+        **number(int, 1, metavar="K"),
         default=64,
-        metavar="K",
-        help="K-SQS: keep the K most probable tokens (default: %(default)s)",
+        help="K-SQS: keep the K most probable tokens",
     )
     add(
         "--alpha",
         type=float,
         default=default_of(sqs.Conformal, "alpha"),
-        help="C-SQS: the probability mass to drop on average, 0 to 1 "
-        "(default: %(default)s)",
+        help="C-SQS: the probability mass to drop on average, 0 to 1",
     )
     add(
         "--eta",
         type=float,
         default=default_of(sqs.Conformal, "eta"),
-        help="C-SQS: how fast the threshold follows (default: %(default)s)",
+        help="C-SQS: how fast the threshold follows",
     )
     add(
         "--draft-length",
-        type=number(int, 1, MAX_DRAFT),
+        **number(int, 1, MAX_DRAFT, "L"),
         default=4,
-        metavar="L",
-        help=f"how many tokens are drafted in a round, up to {MAX_DRAFT} "
-        "(default: %(default)s)",
+        help=f"how many tokens are drafted in a round, up to {MAX_DRAFT}",
     )
     add_codec(add)
     add_prior(add, default="smollm2 with SmolLM2 and --coding entropy, else none")

@@ -25,33 +25,6 @@ RAW_TOKEN_BITS = 16 + 32
 """Raw top-K: an fp16 probability and an int32 id for each token kept."""
 
 
-def softmax(logits: ArrayLike, temperature: float) -> NDArray[np.float64]:
-    """Probabilities of each row of logits; at temperature 0 all on the argmax.
-
-    Parameters
-    ----------
-    logits : array_like, shape [..., V]
-    temperature : float
-        At least 0. Ties at 0 go to the lower token id.
-
-    Returns
-    -------
-    ndarray of float64, shape [..., V]
-
-    Examples
-    --------
-    >>> softmax([0.0, 1.0, 1.0], temperature=0).tolist()
-    [0.0, 1.0, 0.0]
-    """
-    x = np.asarray(logits, dtype=np.float64)
-    if temperature == 0:
-        probs = np.zeros_like(x)
-        np.put_along_axis(probs, x.argmax(-1)[..., None], 1.0, axis=-1)
-        return probs
-    x = np.exp((x - x.max(-1, keepdims=True)) / temperature)
-    return np.asarray(x / x.sum(-1, keepdims=True))
-
-
 class Tap(LocalLink):
     """A link that keeps the packets of the rounds that are sent over it."""
 
@@ -135,39 +108,30 @@ def support_kept(
     """
     if temperature == 0:
         return 1
-    descending = -np.sort(-softmax(logits, temperature))
+    descending = np.sort(np.asarray(logits, np.float64))[::-1]
+    descending = np.exp((descending - descending[0]) / temperature)
+    descending /= descending.sum()
     unmasked = np.isfinite(logits).sum()
     return int(count_kept(*rule(keep), descending, unmasked))
 
 
 @dataclass(kw_only=True)
 class Stats(EdgeMetrics):
-    """Sums over the rounds of one keep rule; every rate derives from them.
-
-    Attributes
-    ----------
-    codec : Codec
-        Reads the packets.
-    support_size_sent : bool
-        Whether the paper's scheme has to tell K, as in C-SQS.
-    rounds : int
-        The last token of a text that reaches its length is the cloud's alone.
-    kept, survivors : int
-        Σ K and Σ k over the drafted tokens.
-    wire_bits : int
-        8 bits for every byte of the rounds' messages: headers, distributions,
-        drafted tokens, framing and padding.
-    paper_bits : int
-        The same distributions by the paper's formula.
-    """
+    """Sums over the rounds of one keep rule; every rate derives from them."""
 
     codec: sqs.Codec
     support_size_sent: bool
+    """Whether the paper's scheme has to tell K, as in C-SQS."""
     rounds: int = 0
     kept: int = 0
+    """Σ K over the drafted tokens."""
     survivors: int = 0
+    """Σ k, likewise."""
     wire_bits: int = 0
+    """8 for every byte of the rounds' messages: headers, distributions, drafted tokens,
+    framing and padding."""
     paper_bits: int = 0
+    """The same distributions by the paper's formula."""
 
     @property
     def raw_bits(self) -> int:

@@ -25,15 +25,10 @@ __all__ = ["Pair", "load_pair", "smollm2_pair"]
 
 @dataclass(frozen=True)
 class Pair(LanguageModel):
-    """A target model, and a draft model over the same vocabulary.
-
-    Attributes
-    ----------
-    draft : transformers.PreTrainedModel
-        Like `target` in float32 on the CPU, and cropped to the same V.
-    """
+    """A target model, and a draft model over the same vocabulary."""
 
     draft: HFModel
+    """Like `target` in float32 on the CPU, and cropped to the same V."""
 
     @property
     def target(self) -> HFModel:
@@ -66,11 +61,6 @@ def load_pair(draft: str | None, target: str | None, drop_layers: int) -> Pair:
     the two see logits of different length for the same vocabulary. Both are
     cropped to the tokenizer's; the target's probabilities are normalised after
     the crop. A model that gives fewer logits is refused.
-
-    Raises
-    ------
-    ModelError
-        They cannot be found, loaded or paired.
     """
     if draft is None or target is None:
         return smollm2_pair(drop_layers)

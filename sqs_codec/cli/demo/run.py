@@ -105,14 +105,10 @@ def converse(
             session_id=seeds.bytes(16),
             seed=seeds.bytes(16),
         )
-        link = Tap(cloud, codec.prior)
+        link, plan = Tap(cloud, codec.prior), FixedPlan(args.draft_length)
         with interrupts_raise(), report.Stream(console, pair.tokenizer) as stream:
             for step in generate(
-                session,
-                draft,
-                link,
-                FixedPlan(args.draft_length),
-                max_tokens=args.max_tokens,
+                session, draft, link, plan, max_tokens=args.max_tokens
             ):
                 packets = link.take()
                 stats.count(step, packets, draft.take())
@@ -153,10 +149,9 @@ def hinted(codec: sqs.Codec, pair: Pair, cloud: Cloud, args: argparse.Namespace)
 
 def own_prompts() -> list[str]:
     """Return the demo's prompts."""
-    text = (
-        resources.files("sqs_codec.cli.demo").joinpath("prompts.txt").read_text("utf-8")
-    )
-    return [line for line in text.splitlines() if line and not line.startswith("#")]
+    text = resources.files("sqs_codec.cli.demo").joinpath("prompts.txt")
+    lines = text.read_text("utf-8").splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
 
 
 def packet_name(rule: str, number: int) -> str:

@@ -28,15 +28,7 @@ PARQUET = b"PAR1"
 def read_lists(
     path: str | os.PathLike[str], names: Names, compression: Compression | None
 ) -> Iterator[Place]:
-    """Read a file of any of these kinds, as its beginning tells them apart.
-
-    Raises
-    ------
-    ValueError
-        It is of none of them.
-    OSError
-        It can't be read.
-    """
+    """Read a file of any of these kinds, as its beginning tells them apart."""
     if read_file(path, len(PARQUET)) == PARQUET:
         return read_distillkit(path, compression)
     return read_responses(path, names)
@@ -45,11 +37,8 @@ def read_lists(
 def import_lists(places: Iterable[Place], writer: Writer) -> Counter[str]:
     """Write texts with their lists; return what is to know of them, and how often.
 
-    Raises
-    ------
-    ValueError
-        Something else came; the message names the place. What came before is written,
-        and a writer that goes on leaves it out.
+    A ValueError names the place. What came before is written, and a writer that goes on
+    leaves it out.
     """
     notes: Counter[str] = Counter()
     done = len(writer)

@@ -32,6 +32,7 @@ from sqs_codec._base.files import read_file
 from sqs_codec._base.format import MAX_VOCAB
 from sqs_codec.distill._header import damage
 from sqs_codec.distill._imports.lists import Lists, Place
+from sqs_codec.distill._pages import check_columns
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -114,15 +115,7 @@ class Compression:
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> Compression:
-        """Return what a configuration of DistillKit says, in YAML or JSON.
-
-        Raises
-        ------
-        ValueError
-            It says something else.
-        OSError
-            It can't be read.
-        """
+        """Return what a configuration of DistillKit says, in YAML or JSON."""
         import yaml
 
         with damage(path):
@@ -237,13 +230,6 @@ def read_distillkit(
 
     What comes out of a compression may have a mass above 1. Such a list is scaled to a
     mass of 1, as DistillKit's losses do by default.
-
-    Raises
-    ------
-    ValueError
-        It is no such file, or is compressed and nothing says how.
-    OSError
-        It can't be read.
     """
     with damage(path), pq.ParquetFile(path) as file:
         columns = _columns(file.schema_arrow.names)
@@ -253,21 +239,22 @@ def read_distillkit(
             raise ValueError("it is compressed: give DistillKit's configuration")
         row = 0
         names = ["input_ids", *columns]
-        _check_sizes(file.metadata, names)
+        for i in range(file.num_row_groups):
+            check_columns(path, file.metadata, i)
+            _check_sizes(file.metadata.row_group(i), names)
         for batch in file.iter_batches(ROWS, columns=names):
             for cells in zip(*(_cast(batch, name) for name in names), strict=True):
                 yield f"{path}: row {row}", _texts(cells, compression)
                 row += 1
 
 
-def _check_sizes(file: pq.FileMetaData, names: list[str]) -> None:
-    """Refuse a file of few bytes that says it has many numbers."""
-    for group in map(file.row_group, range(file.num_row_groups)):
-        for chunk in map(group.column, range(group.num_columns)):
-            name = chunk.path_in_schema.partition(".")[0]
-            size, values = chunk.total_compressed_size, chunk.num_values
-            if name in names and values > MOST_VALUES + MOST_A_BYTE * size:
-                raise ValueError(f"{name} has {values} values in {size} bytes")
+def _check_sizes(group: Any, names: list[str]) -> None:
+    """Refuse a row group of few bytes that says it has many numbers."""
+    for chunk in map(group.column, range(group.num_columns)):
+        name = chunk.path_in_schema.partition(".")[0]
+        size, values = chunk.total_compressed_size, chunk.num_values
+        if name in names and values > MOST_VALUES + MOST_A_BYTE * size:
+            raise ValueError(f"{name} has {values} values in {size} bytes")
 
 
 def _columns(names: list[str]) -> tuple[str, str]:

@@ -13,25 +13,15 @@ __all__ = ["Lists", "Place", "located"]
 
 
 class Lists(NamedTuple):
-    """The listed part of a text's distributions.
-
-    Attributes
-    ----------
-    tokens : sequence of int [n]
-    first : int
-        List i is of ``tokens[first + i]`` given those before it.
-    token_ids : sequence of N sequences of int
-    logprobs : sequence of N sequences of float
-        Of the same lengths.
-    notes : mapping of str to int
-        What a user should know of the text, and how often it is so.
-    """
+    """The listed part of a text's distributions."""
 
     tokens: Sequence[int] | NDArray[Any]
     first: int
+    """List i is of ``tokens[first + i]`` given those before it."""
     token_ids: Sequence[Sequence[int]] | NDArray[Any]
     logprobs: Sequence[Sequence[float]] | NDArray[Any]
     notes: Mapping[str, int]
+    """What a user should know of the text, and how often it is so."""
 
 
 Place = tuple[str, Iterator[Lists]]

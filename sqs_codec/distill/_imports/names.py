@@ -28,10 +28,7 @@ FALLBACK = re.compile(r"<0x([0-9A-F]{2})>")
 class Names:
     """Finds the ids of tokens that a response names by what they stand for.
 
-    Parameters
-    ----------
-    tokenizer : tokenizers.Tokenizer, optional
-        Without it only names such as "token_id:17" are known.
+    Without a ``tokenizers.Tokenizer`` only names such as "token_id:17" are known.
     """
 
     def __init__(self, tokenizer: Any = None) -> None:
@@ -44,11 +41,8 @@ class Names:
     def find(self, name: str, data: list[int] | None = None) -> int:
         """Return the id of a token, by the bytes that it stands for if they are given.
 
-        Raises
-        ------
-        ValueError
-            There is none, or the name may be that of others, too, as all names may
-            be with this tokenizer.
+        A ValueError says that there is none, or that the name may be that of others,
+        too, as all names may be with this tokenizer.
         """
         numbered = NUMBERED.fullmatch(name)
         if numbered:

@@ -33,13 +33,6 @@ def read_responses(path: str | os.PathLike[str], names: Names) -> Iterator[Place
     a batch of these, or a RequestOutput of vLLM's Python API. A record, or a choice in
     it, may say by ``prompt_token_ids`` what the answer is to. Without that an answer
     is a text by itself, and its first list is left out, as nothing comes before it.
-
-    Raises
-    ------
-    ValueError
-        It is no JSON.
-    OSError
-        It can't be read.
     """
     for number, record in enumerate(_records(path), 1):
         yield f"{path}: record {number}", _texts(record, names)

@@ -6,12 +6,7 @@ __all__ = ["join_address", "split_address"]
 
 
 def split_address(address: str) -> tuple[str, int]:
-    """Return host and port of HOST:PORT.
-
-    Raises
-    ------
-    ValueError
-        It is something else.
+    """Return host and port of HOST:PORT; ValueError if it is something else.
 
     Examples
     --------

@@ -16,8 +16,7 @@ T = TypeVar("T")
 MOST_SAVED, MOST_OWED = 1.0, 2.0
 """Seconds whose share a connection may have saved, or have used in advance."""
 
-MOST_CONNECTIONS = 1 << 16
-"""Where the system sets no limit."""
+MOST_CONNECTIONS = 1 << 16  # where the system sets no limit
 
 
 def half_of_files() -> int:
@@ -39,8 +38,7 @@ def first_of_crowd(waiting: Sequence[T], whose: Callable[[T], Hashable]) -> T:
 class Share:
     """A share of the event loop's time."""
 
-    until: float = 0.0
-    """When what was used of it is paid."""
+    until: float = 0.0  # when what was used of it is paid
 
     def use(self, seconds: float) -> None:
         """Use so many seconds of it."""

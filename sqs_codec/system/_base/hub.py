@@ -17,14 +17,9 @@ def lacks_folder(model: str) -> bool:
 
 
 def ask_hub(name: str, file: str, revision: str | None = None) -> None:
-    """Say at once that a file isn't cached and the hub can't be reached.
+    """Raise a ValueError if a file isn't cached and the hub can't say if it is there.
 
     The library would try for half a minute, and print each time that it does.
-
-    Raises
-    ------
-    ValueError
-        So it is, or the name is none.
     """
     import huggingface_hub
 

@@ -6,18 +6,14 @@ import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 from sqs_codec.system.edge._model import DraftModel
+from sqs_codec.system.edge._planner import Hints
 from sqs_codec.system.session import MAX_HINTED, EdgeSession, Emitted
-
-if TYPE_CHECKING:
-    from sqs_codec.system.edge._planner import Hints
 
 __all__ = ["Ahead"]
 
-MOST = 16
-"""Tokens of a branch beyond the text."""
+MOST = 16  # tokens of a branch beyond the text
 
 IN_FLIGHT, SLOW, LOST = 3, 0.5, 2.0
 """Hints of which the cloud isn't known to have heard: one, or three where it has heard
@@ -31,8 +27,7 @@ class _DraftBranch:
 
     tokens: list[int]
     chances: list[float]
-    told: int = 0
-    """How many of them the cloud was told."""
+    told: int = 0  # how many of them the cloud was told
 
     @property
     def reached(self) -> float:
@@ -99,7 +94,8 @@ class Ahead:
         alive = [branch for branch in self._branches if self._goes_on(branch, text)]
         if not alive:
             return False
-        rows = self._logits([[*text, *branch.tokens] for branch in alive])
+        draft, texts = self._draft, [[*text, *branch.tokens] for branch in alive]
+        rows = draft.branches(texts) if len(texts) > 1 else draft.logits(*texts)
         for branch, row in zip(alive, rows, strict=True):
             position = len(text) + len(branch.tokens)
             guesses = self._session.guess(row, position)
@@ -118,20 +114,11 @@ class Ahead:
         ]
 
     def _goes_on(self, branch: _DraftBranch, text: Sequence[int]) -> bool:
-        length = len(branch.tokens)
-        return (
-            self._is_worth_it(branch)
-            and length < MOST
-            and len(text) + length < self._end
-        )
+        most = min(MOST, self._end - len(text))
+        return self._is_worth_it(branch) and len(branch.tokens) < most
 
     def _is_worth_it(self, branch: _DraftBranch) -> bool:
         return branch.reached >= self._hints.threshold / 4
-
-    def _logits(self, texts: Sequence[list[int]]) -> Any:
-        if len(texts) == 1:
-            return self._draft.logits(texts[0])
-        return self._draft.branches(texts)
 
     def tell(self, drafting: bool) -> None:
         """Queue a hint of what the cloud wasn't told, if that is enough for one.

@@ -10,56 +10,40 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sqs_codec._base import checks
-from sqs_codec.system.session import ROUND_HEAD
+from sqs_codec.system.session import ROUND_HEAD, Setting
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+__all__ = ["LENGTHS", "Floats", "Table", "Target", "measure", "tokens"]
 
-    from sqs_codec.system.session import Setting
-
-    Floats = NDArray[np.float64]
-    Logits = NDArray[np.float32]
-    Integers = NDArray[np.int64]
-
-__all__ = ["LENGTHS", "Table", "Target", "measure", "tokens"]
+Floats = NDArray[np.float64]
+Logits = NDArray[np.float32]
+Integers = NDArray[np.int64]
 
 LENGTHS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16)
 """Those that are compared, with each setting."""
 
 HEADER_BITS = 8 * ROUND_HEAD
 
-SHORTEST_STEP = 1e-4
-"""Seconds; what a target takes for a token at least."""
-
-UNIT = 2.0**-6
-"""What an int16 logit of the rows counts."""
+SHORTEST_STEP = 1e-4  # seconds; what a target takes for a token at least
+UNIT = 2.0**-6  # what an int16 logit of the rows counts
 
 COLDEST = 1e-30
 """A temperature at which the largest logit has all probability, as at 0, and by which
 a float32 can be divided."""
 
-ROWS_VOCAB = 49_152
-"""V of the rows; their ids are stretched to the codec's V."""
+ROWS_VOCAB = 49_152  # V of the rows; their ids are stretched to the codec's V
 
 
 class Table(NamedTuple):
-    """What drafts are like by each setting; float64 [S].
+    """What drafts are like by each setting; float64 [S]."""
 
-    Attributes
-    ----------
-    rejected : ndarray
-        Probability that a token is rejected.
-    bits : ndarray
-        Of a position of a packet: token and distribution.
-    """
-
-    rejected: Floats
-    bits: Floats
+    rejected: Floats  # probability that a token is rejected
+    bits: Floats  # of a position of a packet: token and distribution
 
 
 @dataclass(frozen=True)

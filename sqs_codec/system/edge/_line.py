@@ -268,10 +268,7 @@ class Line:
     def _leave(self, error: LinkError) -> None:
         """Close a broken link; after a pause another one can be tried.
 
-        Raises
-        ------
-        LinkError
-            No other link can be made, or nothing has worked for too long.
+        LinkError if none can be made, or nothing has worked for too long.
         """
         if self._link is not None:
             self._sent, self._received = self.sent, self.received

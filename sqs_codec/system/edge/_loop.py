@@ -156,17 +156,8 @@ class _Loop:
         steps = self._session.target_steps or {}
         # A welcome takes as long as a token that takes the target no time.
         waited = self._clock() - began + steps[1] if 1 in steps else 0.0
-        self._planner.observe(
-            Observation(
-                plan=Plan(0, 0, "the handshake"),
-                drafted=0,
-                accepted=0,
-                bytes_up=sent,
-                draft_seconds=0.0,
-                wait_seconds=waited,
-                target_steps=steps,
-            )
-        )
+        plan, nothing = Plan(0, 0, "the handshake"), Emitted((), 0, 0)
+        self._observe(plan, nothing, sent, drafting=0.0, waited=waited)
 
     def advance(self, left: int) -> Iterator[Step]:
         """Carry out the next plan, for at most `left` tokens."""

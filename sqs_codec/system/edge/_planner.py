@@ -14,28 +14,22 @@ from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 
 from sqs_codec._base import checks
 from sqs_codec.system.edge import _costs as costs
-from sqs_codec.system.edge._costs import HEADER_BITS, LENGTHS, Target
+from sqs_codec.system.edge._costs import HEADER_BITS, LENGTHS, Floats, Table, Target
 from sqs_codec.system.session import MAX_SETTINGS, Sampling, Setting
-
-if TYPE_CHECKING:
-    from sqs_codec.system.edge._costs import Floats, Table
 
 __all__ = ["MODES", "FixedPlan", "Hints", "Observation", "Plan", "Planner"]
 
 MODES = "alone", "rounds", "hints"
 """How a text may come."""
 
-MEMORY = 0.97
-"""Weight of what a round showed once the next one has shown something."""
-
-PRIOR = 4.0
-"""Rejections that the table counts for."""
+MEMORY = 0.97  # weight of what a round showed once the next one has shown something
+PRIOR = 4.0  # rejections that the table counts for
 
 DRIFT, ODD = 0.01, 0.05
 """Probability that the link is another one at the next round, and that a wait has
@@ -45,21 +39,15 @@ SCATTER, STEADY = 0.15, 0.05
 """Deviation of the seconds that a link takes, as a share of them, and of those that
 models take."""
 
-GAIN = 1.05
-"""How much faster than the cloud alone rounds must look to begin."""
+GAIN = 1.05  # how much faster than the cloud alone rounds must look to begin
 
 PASSES, HELP = 64, 1.02
 """A text gets no more hints once so many passes of the target gave less than HELP
 tokens each, where it gives 1 alone."""
 
-BATCHES = 5
-"""Steps of the draft by which it is too slow for hints in this text."""
-
-CLOCK = 0.002
-"""Seconds that are nothing beside the rest of a wait."""
-
-CAUTION = 0.75
-"""Probability that the link isn't worse than it is taken to be."""
+BATCHES = 5  # steps of the draft by which it is too slow for hints in this text
+CLOCK = 0.002  # seconds that are nothing beside the rest of a wait
+CAUTION = 0.75  # probability that the link isn't worse than it is taken to be
 
 SPARE, SHARE = 2.0, 0.01
 """What rounds that only measure may be expected to lose, in tokens that the cloud

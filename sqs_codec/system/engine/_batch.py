@@ -88,10 +88,6 @@ class BatchEngine:
         What it is, for people.
     tokenizer : bytes, optional
         The fingerprint of its tokenizer, 8 bytes; or none.
-
-    Attributes
-    ----------
-    verifier : Verifier
     """
 
     def __init__(
@@ -184,14 +180,8 @@ class BatchEngine:
             self._changed.notify()
         self._fresh = []
 
-    def _hand_over(
-        self, outcomes: dict[_Task, Outcome], followed: threading.Event
-    ) -> None:
-        """Tell those who wait, and then the thread, once they may have gone on."""
-        self._settle(outcomes)
-        self._pass(TURNS, followed)
-
     def _pass(self, turns: int, followed: threading.Event) -> None:
+        """Tell the thread after so many turns."""
         if turns:
             self._loop.call_soon(self._pass, turns - 1, followed)
         else:
@@ -228,7 +218,8 @@ class BatchEngine:
                         self._waiting.append(task)
             followed = threading.Event()
             try:
-                self._loop.call_soon_threadsafe(self._hand_over, done, followed)
+                self._loop.call_soon_threadsafe(self._settle, done)
+                self._loop.call_soon_threadsafe(self._pass, TURNS, followed)
             except RuntimeError:  # the loop was closed meanwhile: nobody is there
                 return
             followed.wait(PATIENCE * (now - began))

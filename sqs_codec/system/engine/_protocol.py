@@ -89,18 +89,13 @@ async def measure_steps(engine: Engine, info: EngineInfo) -> dict[int, float]:
     """
     text = [0] * min(64, info.max_text - 5)
     q = SparseDistribution([0], [1], info.vocab_size)
-    draft = Round([q] * 5, [0] * 5)
-    job = Job(TIMED, text, None, np.zeros(1), Sampling())
-    longer = Job(TIMED, text, draft, np.zeros(6), Sampling())
-    steps = {1: await _seconds(engine, job), 6: await _seconds(engine, longer)}
+    steps = {}
+    for tokens, draft in (1, None), (6, Round([q] * 5, [0] * 5)):
+        job, times = Job(TIMED, text, draft, np.zeros(tokens), Sampling()), []
+        for _ in range(6):  # the first of them reads the text
+            began = time.perf_counter()
+            await engine.verify(job)
+            times.append(time.perf_counter() - began)
+        steps[tokens] = statistics.median(times[1:])
     engine.drop(TIMED)
     return steps
-
-
-async def _seconds(engine: Engine, job: Job) -> float:
-    times = []
-    for _ in range(6):  # the first of them reads the text
-        began = time.perf_counter()
-        await engine.verify(job)
-        times.append(time.perf_counter() - began)
-    return statistics.median(times[1:])

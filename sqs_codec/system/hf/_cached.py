@@ -44,11 +44,6 @@ class CachedModel:
     model : transformers.PreTrainedModel
     vocab_size : int
         V: how many of the model's logits to return.
-
-    Attributes
-    ----------
-    model
-        As given.
     """
 
     def __init__(self, model: HFModel, vocab_size: int) -> None:

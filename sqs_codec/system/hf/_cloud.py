@@ -162,7 +162,7 @@ class Cloud:
         group = [task for task in group if task.left]
         while group:
             # Rounds first, as a rule the shortest: others may wait for a long text.
-            group.sort(key=lambda task: (not task.wanted, task.left))
+            group.sort(key=lambda task: (not task.job.wanted, task.left))
             taken = self._take(group)
             logits = self._model.read([piece for _, piece in taken])
             done = [task.job for task, piece in taken if piece.wanted]
@@ -179,7 +179,7 @@ class Cloud:
             count = task.left
             if count > room:
                 # The wanted rows come out of one forward.
-                count = min(room, count - task.wanted)
+                count = min(room, count - task.job.wanted)
                 if not count and not taken:
                     count = task.left
             if count > 0:
@@ -197,11 +197,6 @@ class _Task:
     cache: Cache | None = None
 
     @property
-    def wanted(self) -> int:
-        """How many rows of logits the verdict takes."""
-        return self.job.wanted
-
-    @property
     def left(self) -> int:
         """How many tokens are still to be read."""
         assert self.cache is not None
@@ -211,7 +206,7 @@ class _Task:
         """Return the next tokens to read."""
         assert self.cache is not None
         start = len(self.cache.tokens)
-        wanted = self.wanted if count == self.left else 0
+        wanted = self.job.wanted if count == self.left else 0
         return Piece(self.cache, self.tokens[start : start + count], wanted)
 
 
@@ -276,10 +271,8 @@ class _Caches:
             cache = self._caches.setdefault(session, Cache())
             self._caches.move_to_end(session)
             self._evict(capacity - cache.capacity)
-        keep = min(
-            common_length(cache.tokens, task.tokens), len(task.tokens) - task.wanted
-        )
-        del cache.tokens[keep:]
+        most = len(task.tokens) - task.job.wanted
+        del cache.tokens[min(common_length(cache.tokens, task.tokens), most) :]
         if capacity > cache.capacity:
             cache.grow(self._layout, capacity)
         return cache

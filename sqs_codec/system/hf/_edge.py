@@ -6,15 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import torch
-from transformers import (
-    GenerationConfig,
-    LogitsProcessorList,
-    MinPLogitsWarper,
-    StoppingCriteriaList,
-    TemperatureLogitsWarper,
-    TopKLogitsWarper,
-    TopPLogitsWarper,
-)
+import transformers
 from transformers.generation.utils import GenerateDecoderOnlyOutput
 
 from sqs_codec.system.edge import Edge
@@ -31,10 +23,10 @@ from sqs_codec.system.session import Link, Sampling
 __all__ = ["Draft", "custom_generate"]
 
 KNOWN_WARPERS = (
-    TemperatureLogitsWarper,
-    TopKLogitsWarper,
-    TopPLogitsWarper,
-    MinPLogitsWarper,
+    transformers.TemperatureLogitsWarper,
+    transformers.TopKLogitsWarper,
+    transformers.TopPLogitsWarper,
+    transformers.MinPLogitsWarper,
 )
 """What `Sampling` says; the cloud can't apply any other processor."""
 
@@ -53,8 +45,6 @@ class Draft(CachedModel):
 
     Attributes
     ----------
-    model
-        As given.
     vocab_size : int
         V, without what only pads the vocabulary.
     stop : frozenset of int
@@ -86,10 +76,7 @@ class Draft(CachedModel):
     @property
     def sampling(self) -> dict[str, float]:
         """What the model's ``generation_config`` has for `Sampling`."""
-        own = self.model.generation_config.to_diff_dict()
-        return {
-            name: own[name] for name in Sampling().config() if own.get(name) is not None
-        }
+        return _sampling(self.model.generation_config.to_diff_dict())
 
     def encode_prompt(self, prompt: str) -> list[int]:
         """Token ids of one user message, as the function of this name gives them."""
@@ -101,7 +88,7 @@ class Draft(CachedModel):
 
     def encode_text(self, text: str) -> list[int]:
         """Token ids of a text as it is."""
-        return [int(i) for i in self._tokenizer(text)["input_ids"]]
+        return list(self._tokenizer.encode(text))
 
     def stream(self) -> TextStream:
         """Return a text that comes token by token."""
@@ -111,9 +98,9 @@ class Draft(CachedModel):
 def custom_generate(
     model: HFModel,
     input_ids: torch.LongTensor,
-    logits_processor: LogitsProcessorList,
-    stopping_criteria: StoppingCriteriaList,
-    generation_config: GenerationConfig,
+    logits_processor: transformers.LogitsProcessorList,
+    stopping_criteria: transformers.StoppingCriteriaList,
+    generation_config: transformers.GenerationConfig,
     *,
     edge: Edge,
     link: Link | Callable[[], Link],
@@ -144,11 +131,12 @@ model_kwargs
     """
     _check_call(model, edge, input_ids, logits_processor, model_kwargs)
     stop = generation_config.eos_token_id
+    own = _sampling(generation_config.to_dict())
     steps = edge.generate(
         input_ids[0].tolist(),
         link,
         max_tokens=generation_config.max_length - input_ids.shape[1],
-        sampling=_sampling(generation_config),
+        sampling=Sampling(**own if generation_config.do_sample else {"temperature": 0}),
         stop=stop if isinstance(stop, list) else [] if stop is None else [stop],
     )
     text: torch.Tensor = input_ids
@@ -166,7 +154,7 @@ def _check_call(
     model: HFModel,
     edge: Edge,
     input_ids: torch.LongTensor,
-    logits_processor: LogitsProcessorList,
+    logits_processor: transformers.LogitsProcessorList,
     model_kwargs: dict[str, Any],
 ) -> None:
     """Refuse what a call of ``generate`` asks for and an edge can't give."""
@@ -183,12 +171,10 @@ def _check_call(
         raise ValueError(f"the cloud can't apply {names} to the target's logits")
 
 
-def _sampling(config: GenerationConfig) -> Sampling:
-    if not config.do_sample:
-        return Sampling(temperature=0)
-    return Sampling(
-        temperature=1.0 if config.temperature is None else config.temperature,
-        top_k=config.top_k or 0,
-        top_p=1.0 if config.top_p is None else config.top_p,
-        min_p=config.min_p or 0.0,
-    )
+def _sampling(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a generation's configuration has for `Sampling`."""
+    return {
+        name: config[name]
+        for name in Sampling().config()
+        if config.get(name) is not None
+    }

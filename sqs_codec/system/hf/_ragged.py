@@ -10,9 +10,9 @@ cache, and attends to these. A rollback lowers a length; nothing moves.
 from __future__ import annotations
 
 import copy
+import itertools
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
@@ -35,23 +35,21 @@ LOOKS_AT_LENGTH = frozenset({"dynamic", "longrope"})
 KeysValues = tuple[torch.Tensor, torch.Tensor]
 """Keys and values [heads, tokens, dim]."""
 
+Attend = Callable[..., torch.Tensor]
+_READING: ContextVar[Attend] = ContextVar("sqs_codec_row")
+"""Knows the pieces of a forward: not every model hands keywords on to `_attend`."""
+
 
 @dataclass(eq=False)
 class Cache:
-    """Keys and values of one text.
+    """Keys and values of one text, by layers.
 
-    Attributes
-    ----------
-    tokens : list of int
-        The text. What lies in the buffers after its length is rubbish.
-    buffers : dict from layer to KeysValues
-    capacity : int
-        How many tokens the buffers have room for.
+    What lies in the buffers after the text's length is rubbish.
     """
 
     tokens: list[int] = field(default_factory=list)
     buffers: dict[int, KeysValues] = field(default_factory=dict)
-    capacity: int = 0
+    capacity: int = 0  # how many tokens the buffers have room for
 
     def grow(self, layout: Layout, capacity: int) -> None:
         """Make room for more tokens, layer by layer: two copies of one at a time."""
@@ -88,40 +86,30 @@ class Layout:
         return sum(layers) + max(layers)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Piece:
-    """Tokens of one text in a row.
+    """Tokens of one text in a row, of whose last ones some logits are wanted."""
 
-    Attributes
-    ----------
-    cache : Cache
-        Of the text before them, with room for them.
-    tokens : sequence of int
-        At least one.
-    wanted : int
-        How many of the last ones' logits are asked for.
-    """
-
-    cache: Cache
-    tokens: Sequence[int]
+    cache: Cache  # of the text before them, with room for them
+    tokens: Sequence[int]  # at least one
     wanted: int
+
+    @property
+    def past(self) -> int:
+        """How many tokens are before them."""
+        return len(self.cache.tokens)
+
+    @property
+    def end(self) -> int:
+        return self.past + len(self.tokens)
 
 
 class RaggedModel:
     """A causal model that reads pieces of texts; a ModelError if it can't.
 
-    Parameters
-    ----------
-    model : transformers.PreTrainedModel
-        It is not changed; what reads is another one of the same parameters.
-    vocab_size : int
-        V: how many of the model's logits to return.
-
-    Attributes
-    ----------
-    layout : Layout
-    max_text : int
-        How many tokens of a text the model can read.
+    The one that is given isn't changed: what reads is another one of the same
+    parameters. Of its logits the first `vocab_size` are returned. A text may have
+    `max_text` tokens.
     """
 
     def __init__(self, model: HFModel, vocab_size: int) -> None:
@@ -137,46 +125,43 @@ class RaggedModel:
     def read(self, pieces: Sequence[Piece]) -> torch.Tensor:
         """Return the wanted logits, and add the tokens to their caches.
 
-        After an exception the caches hold what they held before.
-
-        Parameters
-        ----------
-        pieces : sequence of Piece
-            At least one; of different caches.
-
-        Returns
-        -------
-        torch.Tensor [sum of wanted, V]
+        These are [sum of wanted, V]. There is at least one piece, and each has a cache
+        of its own. After an exception the caches hold what they held before.
         """
-        row = _Row.of(pieces)
-        with _reading(row.attend):
-            logits = self._logits(
-                [token for piece in pieces for token in piece.tokens],
-                [place for span in row.spans for place in range(span.past, span.end)],
-                [
-                    span.stop - piece.wanted + i
-                    for piece, span in zip(pieces, row.spans, strict=True)
-                    for i in range(piece.wanted)
-                ],
-            )
+        ends = [*itertools.accumulate(len(piece.tokens) for piece in pieces)]
+        logits = self._logits(
+            _Row(pieces, ends).attend,
+            [token for piece in pieces for token in piece.tokens],
+            [place for piece in pieces for place in range(piece.past, piece.end)],
+            [
+                place
+                for piece, end in zip(pieces, ends, strict=True)
+                for place in range(end - piece.wanted, end)
+            ],
+        )
         for piece in pieces:
             piece.cache.tokens += piece.tokens
         return logits
 
     @torch.inference_mode()
     def _logits(
-        self, tokens: list[int], positions: list[int], wanted: list[int]
+        self, attend: Attend, tokens: list[int], positions: list[int], wanted: list[int]
     ) -> torch.Tensor:
+        """Return the logits of a forward in which `_attend` passes on to `attend`."""
         row, places, kept = (
             torch.tensor(values, dtype=torch.int64, device=self._device)
             for values in (tokens, positions, wanted)
         )
-        out = self._model(
-            input_ids=row[None],
-            position_ids=places[None],
-            use_cache=False,
-            logits_to_keep=kept,
-        )
+        reading = _READING.set(attend)
+        try:
+            out = self._model(
+                input_ids=row[None],
+                position_ids=places[None],
+                use_cache=False,
+                logits_to_keep=kept,
+            )
+        finally:
+            _READING.reset(reading)
         logits: torch.Tensor = out.logits[0, :, : self._vocab_size]
         return logits
 
@@ -184,21 +169,14 @@ class RaggedModel:
         """Find out what the layers' keys and values look like."""
         samples: dict[int, KeysValues] = {}
 
-        def note(
-            layer: int,
-            query: torch.Tensor,
-            key: torch.Tensor,
-            value: torch.Tensor,
-            *_: object,
-        ) -> torch.Tensor:
-            samples[layer] = key, value
-            return query.new_zeros(query.shape[1], query.shape[0], value.shape[-1])
+        def note(layer: int, query: torch.Tensor, *given: Any) -> torch.Tensor:
+            samples[layer] = given[:2]
+            return query.new_zeros(query.shape[1], query.shape[0], given[1].shape[-1])
 
-        with _reading(note):
-            try:
-                rows = len(self._logits([0, 0], [0, 1], [1]))
-            except TypeError as error:
-                raise ModelError(f"{_name(self._model)}: {error}") from error
+        try:
+            rows = len(self._logits(note, [0, 0], [0, 1], [1]))
+        except TypeError as error:
+            raise ModelError(f"{_name(self._model)}: {error}") from error
         if rows != 1:
             raise ModelError(
                 f"{_name(self._model)} gives {rows} rows of logits where 1 was asked "
@@ -240,35 +218,12 @@ class RaggedModel:
 
 
 @dataclass(frozen=True)
-class _Span:
-    """Where a piece lies: [start, stop) in the row, [past, end) in its text."""
-
-    buffers: dict[int, KeysValues]
-    start: int
-    stop: int
-    past: int
-
-    @property
-    def end(self) -> int:
-        return self.past + self.stop - self.start
-
-
-@dataclass(frozen=True)
 class _Row:
-    """The pieces of a row, for `_attend`."""
+    """Pieces and where in the row they end, for `_attend`."""
 
-    spans: list[_Span]
+    pieces: Sequence[Piece]
+    ends: Sequence[int]
     masks: dict[Any, tuple[int, torch.Tensor | None]] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, pieces: Sequence[Piece]) -> _Row:
-        spans, start = [], 0
-        for piece in pieces:
-            stop = start + len(piece.tokens)
-            past = len(piece.cache.tokens)
-            spans.append(_Span(piece.cache.buffers, start, stop, past))
-            start = stop
-        return cls(spans)
 
     def attend(
         self,
@@ -283,40 +238,39 @@ class _Row:
         heads, tokens, _ = query.shape
         out = query.new_empty(tokens, heads, value.shape[-1])
         groups = heads // key.shape[0]
-        for span in self.spans:
-            keys, values = span.buffers[layer]
-            keys[:, span.past : span.end] = key[:, span.start : span.stop]
-            values[:, span.past : span.end] = value[:, span.start : span.stop]
-            first, mask = self._mask(span, groups, window, query)
+        for piece, stop in zip(self.pieces, self.ends, strict=True):
+            place = slice(stop - len(piece.tokens), stop)
+            keys, values = piece.cache.buffers[layer]
+            keys[:, piece.past : piece.end] = key[:, place]
+            values[:, piece.past : piece.end] = value[:, place]
+            first, mask = self._mask(piece, groups, window, query)
             # Heads that share keys become more queries of one head.
-            q = query[:, span.start : span.stop]
+            q = query[:, place]
             seen = scaled_dot_product_attention(
                 q.reshape(1, key.shape[0], -1, q.shape[-1]),
-                keys[None, :, first : span.end],
-                values[None, :, first : span.end],
+                keys[None, :, first : piece.end],
+                values[None, :, first : piece.end],
                 attn_mask=mask,
                 scale=scaling,
             )
-            out[span.start : span.stop] = seen.view(heads, q.shape[1], -1).transpose(
-                0, 1
-            )
+            out[place] = seen.view(heads, q.shape[1], -1).transpose(0, 1)
         return out
 
     def _mask(
-        self, span: _Span, groups: int, window: int | None, query: torch.Tensor
+        self, piece: Piece, groups: int, window: int | None, query: torch.Tensor
     ) -> tuple[int, torch.Tensor | None]:
         """Return the first key that is seen, and what to add to scores from it on.
 
         That is a tensor [groups * tokens, keys], or None if it is nothing.
         """
-        known = span.start, groups, window, query.device
+        known = piece, groups, window, query.device
         if known in self.masks:
             return self.masks[known]
-        first = max(0, span.past + 1 - window) if window else 0
+        first = max(0, piece.past + 1 - window) if window else 0
         mask = None
-        if span.stop - span.start > 1:
-            places = torch.arange(span.past, span.end, device=query.device)[:, None]
-            others = torch.arange(first, span.end, device=query.device)
+        if len(piece.tokens) > 1:
+            places = torch.arange(piece.past, piece.end, device=query.device)[:, None]
+            others = torch.arange(first, piece.end, device=query.device)
             hidden = others > places
             if window:
                 hidden |= others <= places - window
@@ -324,22 +278,6 @@ class _Row:
             mask = mask.masked_fill(hidden, -torch.inf).repeat(groups, 1)
         self.masks[known] = first, mask
         return first, mask
-
-
-_READING: ContextVar[Callable[..., torch.Tensor]] = ContextVar("sqs_codec_row")
-
-
-@contextmanager
-def _reading(attend: Callable[..., torch.Tensor]) -> Iterator[None]:
-    """Have `_attend` pass on to this, which knows the pieces of a forward.
-
-    Not every model hands keywords on to its attention.
-    """
-    token = _READING.set(attend)
-    try:
-        yield
-    finally:
-        _READING.reset(token)
 
 
 def _attend(

@@ -37,10 +37,12 @@ class ModelReader:
         self.max_tokens: int = limit or 1 << 31  # where none is said
         self._model = model
 
+    def __repr__(self) -> str:
+        return f"<ModelReader of {self.name}>"
+
     def tokenize(self, text: str) -> list[int]:
         """Return the tokens of a text."""
-        ids: list[int] = self._model.tokenizer(text, verbose=False)["input_ids"]
-        return ids
+        return list(self._model.tokenizer.encode(text, verbose=False))
 
     def read(
         self,

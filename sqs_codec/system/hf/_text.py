@@ -24,7 +24,7 @@ def encode_prompt(tokenizer: HFTokenizer, prompt: str) -> list[int]:
     """
     checks.utf8("the prompt", prompt)
     if tokenizer.chat_template is None:
-        return [int(i) for i in tokenizer(prompt)["input_ids"]]
+        return list(tokenizer.encode(prompt))
     return encode_chat(tokenizer, [{"role": "user", "content": prompt}])
 
 
@@ -35,11 +35,7 @@ def encode_chat(
 
     What a message says is text; ValueError if it spells a token in spite of that.
     """
-
-    def tokenize(text: str) -> list[int]:
-        ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
-        return ids
-
+    tokenize = functools.partial(tokenizer.encode, add_special_tokens=False)
     source = str(tokenizer.chat_template)
     # What stands for all that a vocabulary lacks opens nothing.
     unknown = tokenize(chat.OPEN)
@@ -70,20 +66,12 @@ def tokenizer_fingerprint(tokenizer: HFTokenizer | None) -> bytes:
 
 
 class TextStream:
-    """What tokens say, as far as it is whole characters.
-
-    Parameters
-    ----------
-    tokenizer : transformers.PreTrainedTokenizerBase
-    """
+    """What tokens say, as far as it is whole characters."""
 
     def __init__(self, tokenizer: HFTokenizer) -> None:
         self._tokenizer = tokenizer
         self._ids: list[int] = []
         self._shown = 0
-
-    def __repr__(self) -> str:
-        return f"<TextStream of {len(self._ids)} tokens>"
 
     def add(self, tokens: Iterable[int]) -> str:
         """Return what these tokens add to the text; special ones add nothing."""

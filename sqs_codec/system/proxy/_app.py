@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Collection
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +30,9 @@ from sqs_codec.system.session import Sampling
 
 __all__ = ["make_app"]
 
-NAME = "sqs"
-"""Of the model, unless it has another."""
-
-MOST_BYTES = 1 << 20
-"""Of a body."""
-
-READING_SECONDS = 30.0
-"""For a body to come, and for what waits of an answer to be read."""
+NAME = "sqs"  # of the model, unless it has another
+MOST_BYTES = 1 << 20  # of a body
+READING_SECONDS = 30.0  # for a body to come, and for what waits of an answer to be read
 
 PAGE = Path(__file__).parent / "page"
 
@@ -45,8 +41,7 @@ PAGES = {"/": "text/html", "/page.css": "text/css", "/page.js": "text/javascript
 
 HEALTH = "/health"
 
-CLOSE = {"connection": "close"}
-"""As a stranger has one answer over a connection."""
+CLOSE = {"connection": "close"}  # as a stranger has one answer over a connection
 
 SAFETY = {
     "content-security-policy": "default-src 'none'; script-src 'self'; "
@@ -96,6 +91,7 @@ def make_app(
     named = [name for name in names if name != "*"] or [NAME]
     models = [*named, "*"] if "*" in names else named
     calls = _Calls(completer, models, sampling or Sampling())
+    chat, text = (partial(calls.complete, chat=chat) for chat in (True, False))
 
     def fixed(path: str, answer: Response) -> Route:
         return Route(path, answer, methods=["GET"])
@@ -152,8 +148,8 @@ def make_app(
             Route("/metrics", metrics),
             Route("/v1/models", calls.models),
             Route("/v1/models/{model:path}", calls.model),
-            Route("/v1/chat/completions", calls.chat, methods=["POST"]),
-            Route("/v1/completions", calls.completions, methods=["POST"]),
+            Route("/v1/chat/completions", chat, methods=["POST"]),
+            Route("/v1/completions", text, methods=["POST"]),
         ],
         middleware=[cors, guard] if origins else [guard],
         exception_handlers={
@@ -195,15 +191,8 @@ class _Calls:
             "sqs": {"sampling": asdict(self._sampling)},
         }
 
-    async def chat(self, request: Request) -> Reply:
-        """Answer in a chat."""
-        return await self._complete(request, chat=True)
-
-    async def completions(self, request: Request) -> Reply:
-        """Continue a text."""
-        return await self._complete(request, chat=False)
-
-    async def _complete(self, request: Request, *, chat: bool) -> Reply:
+    async def complete(self, request: Request, *, chat: bool) -> Reply:
+        """Answer in a chat, or continue a text."""
         asked = _request.parse(
             await _body(request),
             chat=chat,

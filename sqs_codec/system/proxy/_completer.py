@@ -33,44 +33,23 @@ from sqs_codec.system.session import EdgeSession, Limits, Link, LinkError, Setti
 
 __all__ = ["Chunk", "Completer", "Completion"]
 
-Seat = tuple[SharedDraft, Edge]
-"""What a text is written with, and then another one."""
-
-WAIT = 0.5
-"""Seconds to wait for another client to finish before one is sent away."""
-
-LEAVING = 1.0
-"""Seconds in which sessions may end once there are to be no more."""
+Seat = tuple[SharedDraft, Edge]  # what a text is written with, and then another one
+WAIT = 0.5  # seconds to wait for another client to finish before one is sent away
+LEAVING = 1.0  # seconds in which sessions may end once there are to be no more
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """What a token adds to a text.
+    """What a token adds to a text."""
 
-    Attributes
-    ----------
-    text : str
-        Whole characters; it may be empty.
-    origin : {"draft", "cloud"}
-        Whether the draft had the token, and rightly, or it is the cloud's own.
-    figures : EdgeMetrics
-        Of the request so far, with this token.
-    finish : str or None
-        Of a text's last chunk, which has no token: "stop" or "length".
-    index : int
-        Of the text, where a request is for several.
-    last : bool
-        Whether this is all.
-    """
-
-    text: str
-    origin: Literal["draft", "cloud"]
-    figures: EdgeMetrics
-    finish: str | None = None
-    index: int = 0
-    last: bool = False
+    text: str  # whole characters; it may be empty
+    origin: Literal["draft", "cloud"]  # whether the draft had it, and rightly
+    figures: EdgeMetrics  # of the request so far, with this token
+    finish: str | None = None  # of a last chunk, without a token: "stop" or "length"
+    index: int = 0  # of the text, where a request is for several
+    last: bool = False  # whether this is all
 
 
 class Completer:
@@ -314,19 +293,14 @@ def _stopped() -> ApiError:
 class Completion:
     """A text that comes from a thread.
 
-    Attributes
-    ----------
-    prompt_tokens : int
-        Once there is a chunk.
-    gone, left : future
-        Done once nobody waits for it, and once the thread has left it.
+    `gone` is done once nobody waits for it, `left` once the thread has left it.
     """
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._queue: asyncio.Queue[Chunk | ApiError] = asyncio.Queue()
         self.began = time.monotonic()
-        self.prompt_tokens = 0
+        self.prompt_tokens = 0  # till there is a chunk
         self.gone, self.left = Future[None](), self._loop.create_future()
 
     def call(self, function: Callable[..., object], *given: object) -> None:

@@ -14,8 +14,7 @@ from sqs_codec.system.session import Link
 
 __all__ = ["GoneError", "Leash", "SharedDraft", "Turns", "link"]
 
-CHUNK = 128
-"""Tokens of a prompt that a draft reads in one turn."""
+CHUNK = 128  # tokens of a prompt that a draft reads in one turn
 
 
 class GoneError(Exception):

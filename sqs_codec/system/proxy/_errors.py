@@ -6,24 +6,14 @@ from typing import Any
 
 __all__ = ["ApiError"]
 
-UNHEARD = (401, 403, 408, 413, 431)
-"""The rest of such requests isn't read."""
+UNHEARD = (401, 403, 408, 413, 431)  # the rest of such requests isn't read
 
 
 class ApiError(Exception):
     """What a client is told instead of an answer.
 
-    Parameters
-    ----------
-    message : str
-    status : int
-        Of HTTP.
-    param : str, optional
-        The field that is wrong.
-    code : str, optional
-        A word for programs.
-    retry_after : int, optional
-        Seconds after which to try again.
+    `status` is HTTP's, `param` the field that is wrong, `code` a word for programs;
+    after `retry_after` seconds the client may try again.
     """
 
     def __init__(

@@ -20,8 +20,7 @@ from sqs_codec.system.proxy._reply import refusal
 
 __all__ = ["HEADER_BYTES", "Guard"]
 
-HEADER_BYTES = 1 << 14
-"""Of a request's headers, summed."""
+HEADER_BYTES = 1 << 14  # of a request's headers, summed
 
 AUTHORITY = re.compile(
     r"(\[[0-9a-f]*:[0-9a-f:.]*\]|[0-9a-z_.-]+)(?::([0-9]{1,5}))?", re.I

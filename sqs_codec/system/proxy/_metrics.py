@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
     CollectorRegistry,
@@ -31,11 +33,9 @@ class ProxyMetrics:
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
-        self.requests = Counter(
-            "sqs_proxy_requests",
-            "Requests by the status of the answer.",
-            ["status"],
-            registry=self._registry,
+        counter = functools.partial(Counter, registry=self._registry)
+        self.requests = counter(
+            "sqs_proxy_requests", "Requests by the status of the answer.", ["status"]
         )
         self.texts = Gauge(
             "sqs_proxy_texts", "Texts being written.", registry=self._registry
@@ -47,8 +47,7 @@ class ProxyMetrics:
             registry=self._registry,
         )
         self._sums = {
-            name: Counter(f"sqs_proxy_{name}", what, registry=self._registry)
-            for name, what in SUMS.items()
+            name: counter(f"sqs_proxy_{name}", what) for name, what in SUMS.items()
         }
 
     def count(self, figures: EdgeMetrics) -> None:

@@ -156,11 +156,7 @@ class Reply(Response):
         start = Response(headers=headers)
         del start.headers["content-length"]
         await send(
-            {
-                "type": "http.response.start",
-                "status": 200,
-                "headers": start.raw_headers,
-            },
+            {"type": "http.response.start", "status": 200, "headers": start.raw_headers}
         )
         try:
             while not chunk.last:

@@ -16,17 +16,10 @@ __all__ = ["Request", "parse"]
 Messages = list[dict[str, str]]
 Prompt = str | list[int]
 
-MOST_STOPS, LONGEST_STOP = 16, 256
-"""Strings that end a text, and their characters."""
-
-MOST_PROMPTS = 128
-"""Texts that one request may ask for."""
-
-LONGEST_NAME = 256
-"""Characters of a model's name, where any is taken."""
-
-COMPLETION_TOKENS = 16
-"""Of ``/v1/completions``, where the protocol has a default."""
+MOST_STOPS, LONGEST_STOP = 16, 256  # strings that end a text, and their characters
+MOST_PROMPTS = 128  # texts that one request may ask for
+LONGEST_NAME = 256  # characters of a model's name, where any is taken
+COMPLETION_TOKENS = 16  # of ``/v1/completions``, where the protocol has a default
 
 _LAW = "the text's distribution is the target model's own, and this would change it"
 _FORM = "the text's distribution is the target model's own: it can't be held to a form"
@@ -81,60 +74,28 @@ besides null, false, 0 and what is empty."""
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be written.
+    """What is to be written."""
 
-    Attributes
-    ----------
-    model : str
-        What the client calls it.
-    messages : list of dict
-        Of a chat, each with a role and its content.
-    prompts : list of str or of list of int
-        Texts or their tokens, if there are no messages.
-    max_tokens : int or None
-        If None, as many as there may be.
-    sampling : Sampling
-    stop : tuple of str
-        Strings that end the text, and aren't part of it.
-    seed : int or None
-    stream, include_usage : bool
-        Whether the answer comes in pieces, and whether the last one has the usage.
-    tools : bool
-        Whether there are any, which the answer won't call.
-    """
-
-    model: str
-    messages: Messages
-    prompts: list[Prompt]
-    max_tokens: int | None
+    model: str  # what the client calls it
+    messages: Messages  # of a chat, each with a role and its content
+    prompts: list[Prompt]  # texts or their tokens, if there are no messages
+    max_tokens: int | None  # if None, as many as there may be
     sampling: Sampling
-    stop: tuple[str, ...]
+    stop: tuple[str, ...]  # strings that end the text, and aren't part of it
     seed: int | None
-    stream: bool
-    include_usage: bool
-    tools: bool
+    stream: bool  # whether the answer comes in pieces
+    include_usage: bool  # whether the last of them has the usage
+    tools: bool  # whether there are any, which the answer won't call
 
 
 def parse(
     data: bytes, *, chat: bool, models: Collection[str], sampling: Sampling
 ) -> Request:
-    """Read a request for a completion.
+    """Read the body of a request for a completion, in a chat or of a text.
 
-    Parameters
-    ----------
-    data : bytes
-        The body.
-    chat : bool
-        Whether it is for ``/v1/chat/completions``, or for ``/v1/completions``.
-    models : collection of str
-        Names of the model, the first of them for who gives none; ``*`` is any.
-    sampling : Sampling
-        Where the request doesn't say.
-
-    Raises
-    ------
-    ApiError
-        It says which field is wrong, and why.
+    Of the names of the model the first is for who gives none, and ``*`` is any. The
+    sampling is that where the request doesn't say. An `ApiError` says which field is
+    wrong, and why.
     """
     try:
         return _build(_load(data), chat, models, sampling)

@@ -27,8 +27,7 @@ __all__ = ["make_server"]
 CONNECTIONS = 128
 """Of strangers, and of those who have shown the key, besides one for each text."""
 
-SHAKING_SECONDS = 10.0
-"""For the handshake of TLS."""
+SHAKING_SECONDS = 10.0  # for the handshake of TLS
 
 SILENT_SECONDS = READING_SECONDS + 5.0
 """For a request, and for the whole answer to be read. A body has less, so that one
@@ -38,11 +37,8 @@ HOST_SHARE = 0.02
 """What the strangers of a host may take of the event loop's time. Those of two dozen
 hosts at once still leave half of it."""
 
-HANDSHAKE_COST = 1e-3
-"""Seconds that it takes."""
-
-STOPPING_SECONDS = 0.5
-"""For last words to be read when the server stops."""
+HANDSHAKE_COST = 1e-3  # seconds that it takes
+STOPPING_SECONDS = 0.5  # for last words to be read when the server stops
 
 
 class _Visitor(H11Protocol):

@@ -24,20 +24,11 @@ from sqs_codec.system.session import Job
 
 __all__ = ["RayEngine"]
 
-APP = "sqs"
-"""The name of the application, also where a cluster has been given one."""
-
-DEATHS = 3
-"""Replicas that may die over one job until it is taken for the cause."""
-
-PATIENCE = 30.0
-"""Seconds that jobs wait for a replica, while there is none."""
-
-POLL_SECONDS = 1.0
-"""Between two looks at how many replicas there are."""
-
-TELL_SECONDS = 30.0
-"""Between two words on why it takes so long to start."""
+APP = "sqs"  # the name of the application, also where a cluster has been given one
+DEATHS = 3  # replicas that may die over one job until it is taken for the cause
+PATIENCE = 30.0  # seconds that jobs wait for a replica, while there is none
+POLL_SECONDS = 1.0  # between two looks at how many replicas there are
+TELL_SECONDS = 30.0  # between two words on why it takes so long to start
 
 PAUSE_SECONDS = 0.5
 """Between two attempts at a job, unless a replica died, which isn't asked again."""
@@ -71,11 +62,7 @@ class RayEngine:
     """
 
     def __init__(
-        self,
-        config: EngineConfig,
-        *,
-        replicas: int = 2,
-        address: str | None = None,
+        self, config: EngineConfig, *, replicas: int = 2, address: str | None = None
     ) -> None:
         self._config = config
         self._replicas = checks.in_range("replicas", replicas, 1, 1000)
@@ -98,7 +85,9 @@ class RayEngine:
         # Threads can't be cancelled: `close` waits for this one.
         await asyncio.shield(self._starting)
         await self._wait_until_ready()
-        self._handle = await asyncio.to_thread(_handle)
+        self._handle = await asyncio.to_thread(
+            lambda: _serve().get_deployment_handle(NAME, APP)
+        )
         info: EngineInfo = await self._handle.info.remote()
         self._info = info
         self._watch = asyncio.create_task(self._count_forever())
@@ -192,7 +181,9 @@ class RayEngine:
         await asyncio.wait([starting])
         while self._asking:  # to cancel a job without Ray would start another one
             await asyncio.sleep(POLL_SECONDS / 20)
-        await asyncio.to_thread(_shut_down)
+        import ray
+
+        await asyncio.to_thread(ray.shutdown)
 
     def _start(self) -> None:
         """Start Ray and replicas for this process."""
@@ -281,17 +272,10 @@ def _serve() -> Any:
     return serve
 
 
-def _handle() -> Any:
-    return _serve().get_deployment_handle(NAME, APP)
-
-
 def _status() -> tuple[int, str]:
     """Return how many replicas can do jobs, and what Ray has to say about the others.
 
-    Raises
-    ------
-    ValueError
-        There will be none: their engine can't be opened.
+    ValueError if there will be none: their engine can't be opened.
     """
     app = _serve().status().applications.get(APP)
     if app is None:
@@ -326,12 +310,6 @@ def _init(**options: Any) -> None:
 
     ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
-
-
-def _shut_down() -> None:
-    import ray
-
-    ray.shutdown()
 
 
 def _share(resources: Mapping[str, float], replicas: int) -> dict[str, float]:

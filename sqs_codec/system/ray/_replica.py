@@ -17,8 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["NAME", "EngineDownError", "Replica", "app", "application"]
 
-NAME = "Replica"
-"""Of the deployment, in status and configuration files."""
+NAME = "Replica"  # of the deployment, in status and configuration files
 
 ROUTER = "ray.serve.experimental.consistent_hash_router.ConsistentHashRouter"
 
@@ -46,12 +45,8 @@ class Replica:
     async def verify(self, job: Job, info: EngineInfo) -> Verdict | None:
         """Do as `Engine.verify`, for whom `info` was told.
 
-        Raises
-        ------
-        EngineDownError
-            The engine is down, so that another replica should be asked.
-        ValueError
-            The replica has another model by now.
+        EngineDownError if another replica should be asked, ValueError if this one has
+        another model by now.
         """
         if info != self._info:
             raise ValueError(

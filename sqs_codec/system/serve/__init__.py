@@ -16,12 +16,7 @@ if TYPE_CHECKING:
     from sqs_codec.system.serve._grpc.server import start_grpc
     from sqs_codec.system.serve._service import Service
 
-__all__ = [
-    "Service",
-    "connect",
-    "start_datagrams",
-    "start_grpc",
-]
+__all__ = ["Service", "connect", "start_datagrams", "start_grpc"]
 
 _MODULES = {
     "Service": "_service",

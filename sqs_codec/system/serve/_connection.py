@@ -13,24 +13,17 @@ from sqs_codec._base.words import shown
 from sqs_codec.system._base.crowd import Share
 from sqs_codec.system.session import CloudSession, refusal
 
-__all__ = [
-    "Connection",
-    "Owner",
-    "Session",
-    "Work",
-]
+__all__ = ["Connection", "Owner", "Session", "Work"]
 
 log = logging.getLogger(__name__)
 
-Work = asyncio.Task[Verdict | None]
-"""A job that the engine is at."""
+Work = asyncio.Task[Verdict | None]  # a job that the engine is at
 
 SHARE = 0.05
 """What the messages of a connection may take of the event loop's time. Those of a round
 take 0.2 ms of it."""
 
-OWNER_SHARE = 0.5
-"""What all connections of an owner may take together."""
+OWNER_SHARE = 0.5  # what all connections of an owner may take together
 
 MESSAGE_SECONDS = 5e-5
 """Processor time that a transport takes for a message, besides the service."""
@@ -87,13 +80,6 @@ class Connection:
 
     All is to be called in the service's event loop. `on_end` takes one word on why it
     ends, None if the peer has left.
-
-    Attributes
-    ----------
-    refused : str or None
-        Why the service wants it closed.
-    timer : asyncio.TimerHandle or None
-        Ends the connection if it has no session for long.
     """
 
     def __init__(
@@ -106,9 +92,9 @@ class Connection:
         on_end: Callable[[Connection, str | None], None],
     ) -> None:
         self.owner = owner
-        self.refused: str | None = None
+        self.refused: str | None = None  # why the service wants it closed
         self.session: Session | None = None
-        self.timer: asyncio.TimerHandle | None = None
+        self.timer: asyncio.TimerHandle | None = None  # while it has no session
         self.send = send
         self._share = owner.open()
         self._close = close
@@ -144,14 +130,8 @@ class Connection:
     def refuse(self, kind: str, reason: str, messages: Sequence[bytes] = ()) -> None:
         """Tell the peer that it is refused, for good, and close the connection.
 
-        Parameters
-        ----------
-        kind : str
-            One word, for the metrics.
-        reason : str
-            Words for people.
-        messages : sequence of bytes, optional
-            That tell it; a refusal if there are none.
+        By a refusal, if there are no messages that tell it. `kind` is one word for the
+        metrics, `reason` are words for people.
         """
         self.end(kind, reason, messages or [refusal(reason)])
 

@@ -21,11 +21,8 @@ SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 SPECULATION = "vllm:spec_decode_num_"
 """vLLM's names, with its labels, so that dashboards made for vLLM show this server."""
 
-MOST_READERS = 4
-"""Another one is closed unheard."""
-
-READING_SECONDS = 5.0
-"""For a request and its answer."""
+MOST_READERS = 4  # another one is closed unheard
+READING_SECONDS = 5.0  # for a request and its answer
 
 GONE = (
     OSError,
@@ -37,13 +34,7 @@ GONE = (
 
 
 class ServiceMetrics:
-    """A server's counters, in a registry of their own; each says what it counts.
-
-    Parameters
-    ----------
-    model : str
-        What the target model is.
-    """
+    """A server's counters, in a registry of their own; each says what it counts."""
 
     def __init__(self, model: str) -> None:
         self.registry = CollectorRegistry()

@@ -14,12 +14,7 @@ from sqs_codec._base import checks
 from sqs_codec.system._base.crowd import first_of_crowd
 from sqs_codec.system._base.security import check_token
 from sqs_codec.system.engine import Engine, EngineInfo
-from sqs_codec.system.serve._connection import (
-    Connection,
-    Owner,
-    Session,
-    Work,
-)
+from sqs_codec.system.serve._connection import Connection, Owner, Session, Work
 from sqs_codec.system.serve._metrics import ServiceMetrics
 from sqs_codec.system.serve._threshold import HintThreshold
 from sqs_codec.system.session import (
@@ -34,15 +29,13 @@ __all__ = ["Service"]
 
 log = logging.getLogger(__name__)
 
-HELLO = b"\x01"
-"""What a hello begins with, broken or not."""
+HELLO = b"\x01"  # what a hello begins with, broken or not
 
 HANDSHAKE_SECONDS = 20.0
 """How long a connection may be without a session. A hello takes seconds on the thinnest
 of links."""
 
-SPARE = 16
-"""Connections without a session, besides as many as there may be sessions."""
+SPARE = 16  # connections without a session, besides as many as there may be sessions
 
 SILENT_SECONDS = 30.0
 """After so long a silence another session may have a session's place. An edge that goes
@@ -123,13 +116,7 @@ class Service:
         self._sweep()
 
     async def stop(self, grace: float) -> None:
-        """Finish what is being verified and close all connections.
-
-        Parameters
-        ----------
-        grace : float
-            Seconds to wait for the engine at most.
-        """
+        """Finish what is verified in `grace` seconds, and close all connections."""
         self._stopping = True
         if self._work:
             await asyncio.wait(self._work, timeout=grace)
@@ -160,10 +147,7 @@ class Service:
         return None
 
     def connect(
-        self,
-        owner: str,
-        send: Callable[[bytes], None],
-        close: Callable[[str], None],
+        self, owner: str, send: Callable[[bytes], None], close: Callable[[str], None]
     ) -> Connection:
         """Add a connection.
 

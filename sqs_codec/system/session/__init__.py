@@ -12,16 +12,13 @@ from sqs_codec.system.session._cloud import (
     session_of,
     unknown_session,
 )
-from sqs_codec.system.session._edge import EdgeSession
-from sqs_codec.system.session._events import Emitted, Refused, Welcomed
+from sqs_codec.system.session._edge import EdgeSession, Emitted, Refused, Welcomed
+from sqs_codec.system.session._handshake import Setting
 from sqs_codec.system.session._hints import HINT_THRESHOLD
-from sqs_codec.system.session._job import Job, Sampling, Verifier
-from sqs_codec.system.session._judge import verify_jobs
+from sqs_codec.system.session._job import Job, Sampling, Verifier, verify_jobs
 from sqs_codec.system.session._limits import MAX_AHEAD, MAX_DRAFT, Limits
-from sqs_codec.system.session._link import Link, LinkError
-from sqs_codec.system.session._local import LocalLink
+from sqs_codec.system.session._link import Link, LinkError, LocalLink
 from sqs_codec.system.session._numbers import seed_of
-from sqs_codec.system.session._setting import Setting
 from sqs_codec.system.session._wire import MAX_HINTED, MAX_SETTINGS, ROUND_HEAD
 
 __all__ = [

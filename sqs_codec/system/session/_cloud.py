@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sqs_codec import Codec, Prior, Round, Verdict
 from sqs_codec._base import checks
 from sqs_codec.system.session import _wire as wire
-from sqs_codec.system.session._cloud_rounds import Answered, CloudGeneration, CloudRound
 from sqs_codec.system.session._handshake import Agreement, agree, by_digest, check_bytes
 from sqs_codec.system.session._hints import HINT_THRESHOLD, HeardHints
 from sqs_codec.system.session._job import Job
@@ -21,16 +21,42 @@ from sqs_codec.system.session._numbers import draws, race_key
 from sqs_codec.system.session._text import until_stop
 from sqs_codec.system.session._wire import WireError
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
 __all__ = ["CloudSession", "refusal", "session_of", "unknown_session"]
 
 NO_DRAWS = np.empty(0)
-TOKENS_HEAD = 32
-"""Bytes of a message of tokens before them, at most."""
-MAX_FAILURES = 3
-"""Jobs of a session that may fail one after the other."""
+TOKENS_HEAD = 32  # bytes of a message of tokens before them, at most
+MAX_FAILURES = 3  # jobs of a session that may fail one after the other
+
+
+@dataclass(frozen=True)
+class CloudRound:
+    """A drafted round in the works."""
+
+    number: int
+    draws: NDArray[np.float64]
+    asked: wire.RoundMessage
+    round_: Round
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A drafted round that is over, so that it can be answered again."""
+
+    number: int
+    asked: wire.RoundMessage
+    message: bytes
+
+
+@dataclass
+class CloudGeneration:
+    """A round that is decoded by the numbers that both ends share."""
+
+    number: int
+    base: int
+    n: int = 0
+    sent: int = 0  # how many of its tokens were put into messages
+    had: int = 0  # how many of them the edge has said that it has
+    stopped: bool = False
 
 
 class CloudSession:
@@ -218,11 +244,7 @@ class CloudSession:
     def _take_hello(self, hello: wire.Hello) -> None:
         if self._new:
             self._agreed = agree(
-                hello,
-                self._session_id,
-                self._tokenizer,
-                self._vocab_size,
-                self._priors,
+                hello, self._session_id, self._tokenizer, self._vocab_size, self._priors
             )
             self._new = False
         elif hello != self._agreed.hello:

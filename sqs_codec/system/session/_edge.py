@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,14 +14,17 @@ from sqs_codec._base import checks
 from sqs_codec._base.words import shown
 from sqs_codec.system._base.tokens import common_length
 from sqs_codec.system.session import _wire as wire
-from sqs_codec.system.session._context import TextSync
 from sqs_codec.system.session._edge_rounds import (
     EdgeGeneration,
     EdgeRound,
     RoundDrafter,
 )
-from sqs_codec.system.session._events import Emitted, Event, Refused, Welcomed
-from sqs_codec.system.session._handshake import make_hello, why_unfit
+from sqs_codec.system.session._handshake import (
+    Setting,
+    check_settings,
+    make_hello,
+    why_unfit,
+)
 from sqs_codec.system.session._hints import make_branch
 from sqs_codec.system.session._job import Sampling
 from sqs_codec.system.session._limits import (
@@ -30,21 +34,54 @@ from sqs_codec.system.session._limits import (
     max_draft,
 )
 from sqs_codec.system.session._numbers import race_key
-from sqs_codec.system.session._setting import Setting, check_settings
 from sqs_codec.system.session._text import (
+    TextSync,
     check_text,
     check_tokens,
     until_stop,
 )
 from sqs_codec.system.session._wire import WireError
 
-__all__ = ["EdgeSession"]
+__all__ = ["EdgeSession", "Emitted", "Refused", "Welcomed"]
 
 
 OVER = "refused", "ended"
 
-NEVER = 1 << 62
-"""More tokens than any text has."""
+NEVER = 1 << 62  # more tokens than any text has
+
+
+@dataclass(frozen=True)
+class Welcomed:
+    """The cloud has taken the session, and these are its limits."""
+
+    limits: Limits
+
+
+@dataclass(frozen=True)
+class Emitted:
+    """Tokens that are part of the text from now on.
+
+    Attributes
+    ----------
+    tokens : tuple of int
+    accepted, drafted : int
+        How many of the round's drafted tokens are accepted, and how many it had. Both
+        are 0 if the cloud decoded alone.
+    """
+
+    tokens: tuple[int, ...]
+    accepted: int
+    drafted: int
+
+
+@dataclass(frozen=True)
+class Refused:
+    """The session is over, and why."""
+
+    reason: str
+
+
+Event = Welcomed | Emitted | Refused
 
 
 class EdgeSession:

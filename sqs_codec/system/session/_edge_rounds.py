@@ -30,18 +30,12 @@ class EdgeRound:
 
     drafter: Drafter
     setting: int
-    base: int
-    """Tokens of the text before it."""
-    drawn: int
-    """The number by which it is drawn, whichever number it has."""
-    stopped: bool = False
-    """Whether the last of them ends the text."""
-    packet: bytes | None = None
-    """There once it is whole."""
-    due: bool = False
-    """Whether it is to be sent."""
-    sent: bool = False
-    """Whether the present cloud was sent it, so that there may be an answer."""
+    base: int  # tokens of the text before it
+    drawn: int  # the number by which it is drawn, whichever number it has
+    stopped: bool = False  # whether the last of them ends the text
+    packet: bytes | None = None  # there once it is whole
+    due: bool = False  # whether it is to be sent
+    sent: bool = False  # to the present cloud, so that there may be an answer
 
     @property
     def state(self) -> str:
@@ -75,15 +69,12 @@ class EdgeGeneration:
 
     base: int
     n: int = 0
-    earlier: int = 0
-    """How many tokens came before a cloud was lost, and count no more."""
+    earlier: int = 0  # how many tokens came before a cloud was lost, and count no more
     have: int = 0
-    asked: int = 0
-    """How many of the `n` the cloud was asked for so far."""
+    asked: int = 0  # how many of the `n` the cloud was asked for so far
     due: bool = False
     state: ClassVar[str] = "generating"
-    drawn: ClassVar[None] = None
-    """By the number that it has; the cloud before has used another's."""
+    drawn: ClassVar[None] = None  # by its number; the cloud before has used another's
 
     def ask(self) -> None:
         """Ask for more of its tokens, if the cloud will soon have no more to decode."""

@@ -8,21 +8,59 @@ from functools import lru_cache
 from json import dumps, loads
 from typing import Any
 
-from sqs_codec import Codec, Prior
+from sqs_codec import Codec, Keep, Prior
 from sqs_codec._base import checks
 from sqs_codec.system.session import _wire as wire
 from sqs_codec.system.session._job import Sampling
 from sqs_codec.system.session._limits import Limits
-from sqs_codec.system.session._wire import WireError
+from sqs_codec.system.session._wire import MAX_SETTINGS, WireError
 
 __all__ = [
     "Agreement",
+    "Setting",
     "agree",
     "by_digest",
     "check_bytes",
+    "check_settings",
     "make_hello",
     "why_unfit",
 ]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A way to draft: what both ends agree on, and which tokens the edge keeps.
+
+    Attributes
+    ----------
+    codec : Codec
+    keep : Keep
+        A stateful rule belongs to one session.
+    """
+
+    codec: Codec
+    keep: Keep
+
+    def __post_init__(self) -> None:
+        checks.instance("codec", self.codec, Codec, "a Codec")
+        checks.instance("keep", self.keep, Keep, "a rule such as TopK(64)")
+
+
+def check_settings(settings: Sequence[Setting]) -> list[Setting]:
+    """Return the settings of a session, if they are such."""
+    found = list(settings)
+    if not 1 <= len(found) <= MAX_SETTINGS:
+        raise ValueError(
+            f"settings must be 1 to {MAX_SETTINGS} of them, got {len(found)}"
+        )
+    for i, setting in enumerate(found):
+        checks.instance(f"settings[{i}]", setting, Setting, "a Setting")
+    sizes = {setting.codec.vocab_size for setting in found}
+    if len(sizes) > 1:
+        raise ValueError(
+            f"settings must share one vocabulary, got those of {sorted(sizes)} tokens"
+        )
+    return found
 
 
 def make_hello(

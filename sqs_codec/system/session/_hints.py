@@ -21,14 +21,12 @@ from sqs_codec.system.session._text import check_tokens
 
 __all__ = ["HINT_THRESHOLD", "HeardHints", "make_branch", "path_hash"]
 
-MAX_KEPT = 64
-"""Branches that a cloud holds of a session; the earliest go first."""
+MAX_KEPT = 64  # branches that a cloud holds of a session; the earliest go first
 
 HINT_THRESHOLD = 0.1
 """What the chance of reaching a row has to be at least, if nothing else is known."""
 
-HASHED = 4
-"""Tokens before a guess that its hash is of."""
+HASHED = 4  # tokens before a guess that its hash is of
 
 PRIOR, MEMORY = 2.0, 0.99
 """Misses by which an edge's word is taken at first, and the weight of what came of a

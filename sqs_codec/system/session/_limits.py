@@ -20,11 +20,8 @@ __all__ = [
     "max_draft",
 ]
 
-ROUND_BYTES = 4096
-"""Of a round's message at most."""
-
-MAX_SURVIVORS = 4096
-"""Tokens in the supports of a round's distributions, summed."""
+ROUND_BYTES = 4096  # of a round's message at most
+MAX_SURVIVORS = 4096  # tokens in the supports of a round's distributions, summed
 
 MAX_DRAFT = 32
 """Drafted tokens of a round in a vocabulary of up to 2^24 / 33 tokens."""

@@ -9,15 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from hashlib import blake2b
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sqs_codec._base import checks
 from sqs_codec.system.session import _wire as wire
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 __all__ = ["draws", "race_key", "seed_of"]
 

@@ -1,12 +1,17 @@
-"""What both ends do with texts."""
+"""What both ends do with texts, and how one goes to a cloud."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 from sqs_codec._base import checks
+from sqs_codec.system.session import _wire as wire
 
-__all__ = ["check_text", "check_tokens", "until_stop"]
+__all__ = ["TextSync", "check_text", "check_tokens", "until_stop"]
+
+HEAD = 60  # bytes of a part's message before its tokens, at most: 5 and six varints
+WINDOW = 8  # parts that may be on their way at once
 
 
 def check_tokens(name: str, tokens: Sequence[int], vocab_size: int) -> list[int]:
@@ -30,3 +35,152 @@ def until_stop(tokens: list[int], stop: Collection[int]) -> list[int]:
     """Return tokens up to the first stop token, which is the last one then."""
     ends = [i + 1 for i, token in enumerate(tokens) if token in stop]
     return tokens[: ends[0]] if ends else tokens
+
+
+class _Outgoing:
+    """A text on its way; what is lost is sent again from where the cloud stands.
+
+    It is given as one message from its start, and goes in parts of `max_message` bytes.
+    """
+
+    def __init__(self, text: wire.Context, vocab_size: int, max_message: int) -> None:
+        self._text = text
+        self._vocab_size = vocab_size
+        self._size = (max_message - HEAD) // wire.token_bytes(vocab_size)
+        self._acked = self._next = text.shared
+        self._went_back = -1  # to where last, so that each loss takes it back once
+        self._sent = False  # whether all of it was sent
+
+    @property
+    def follows(self) -> bool:
+        """Whether its round may follow at once: it is a single message, and sent."""
+        return self._sent and self._text.total - self._text.shared <= self._size
+
+    def data_to_send(self) -> list[bytes]:
+        """Return the parts that may be sent now. They count as sent then."""
+        total = self._text.total
+        if self._sent:
+            return []
+        end = min(total, self._acked + WINDOW * self._size)
+        starts = range(self._next, end, self._size)
+        if self._text.shared == total:
+            starts = range(total, total + 1)
+        self._next = max(self._next, end)
+        self._sent = self._next == total
+        return [self._part(start, min(start + self._size, end)) for start in starts]
+
+    def _part(self, start: int, end: int) -> bytes:
+        part = replace(self._text, start=start, tokens=self._text.tokens[start:end])
+        return part.to_bytes(self._vocab_size)
+
+    def go_back(self) -> None:
+        """Send again what the cloud isn't known to have."""
+        self._next, self._sent = self._acked, False
+
+    def take(self, have: wire.Have) -> bool:
+        """Take how many tokens the cloud has of this text; say if it has all."""
+        if (have.instance, have.number) != (self._text.instance, self._text.number):
+            return False
+        count, total = have.count, self._text.total
+        if count == self._acked < self._next and count != self._went_back:
+            self._went_back = count
+            self.go_back()  # what follows it was lost
+        elif self._acked < count < total:
+            self._acked = count
+            self._next = max(self._next, count)
+        return count == total
+
+
+class TextSync:
+    """At which number an edge is, and what the cloud has of the text before its round.
+
+    A message has `max_message` bytes on the edge's link.
+    """
+
+    def __init__(self, vocab_size: int, max_message: int) -> None:
+        self._vocab_size, self._max_message = vocab_size, max_message
+        self.number = 0
+        self._heard = 0  # the last number that the cloud is known to be at
+        self._safe = 0  # tokens that any text the cloud may have begins with
+        self._outgoing: _Outgoing | None = None
+
+    @property
+    def follows(self) -> bool:
+        """Whether the round may be sent.
+
+        Not before a text that takes several messages has come whole. And not if 64
+        rounds were given up since the cloud was heard: an answer to an earlier one
+        could be taken for one to this, as 7 bits of their numbers are the same.
+        """
+        near = self.number - self._heard < wire.NUMBERS // 2
+        return self._outgoing is None or (self._outgoing.follows and near)
+
+    def skip(self) -> None:
+        """Give the next round a number that skips one.
+
+        The cloud may have answered the one before, and then waits for the next: it
+        must not take a round whose text it missed.
+        """
+        self.number += 2
+
+    def move(self, number: int) -> None:
+        """Go on with another cloud, which lacks the text and waits for a number."""
+        self._safe = 0
+        self.number = max(self.number, number - 1)
+        self.skip()
+
+    def share(self, length: int) -> None:
+        """Take that another text begins with no more than this of the one before."""
+        self._safe = min(self._safe, length)
+
+    def send(
+        self,
+        tokens: Sequence[int],
+        drawn: int | None,
+        epoch: int,
+        welcome: wire.Welcome,
+    ) -> None:
+        """Begin to send the text before the round.
+
+        That is drawn by `drawn`, or by its own number if None.
+        """
+        text = wire.Context(
+            welcome.instance,
+            self.number,
+            self.number if drawn is None else drawn,
+            epoch,
+            min(self._safe, len(tokens)),
+            0,
+            len(tokens),
+            [*tokens],
+        )
+        most = min(self._max_message, welcome.limits.max_message)
+        self._outgoing = _Outgoing(text, self._vocab_size, most)
+
+    def data_to_send(self) -> list[bytes]:
+        """Return the parts of the text that may be sent now."""
+        return [] if self._outgoing is None else self._outgoing.data_to_send()
+
+    def go_back(self) -> None:
+        """Send again what the cloud isn't known to have."""
+        if self._outgoing is not None:
+            self._outgoing.go_back()
+
+    def take(self, have: wire.Have) -> None:
+        """Take what the cloud has of the text."""
+        outgoing = self._outgoing
+        if outgoing is not None and outgoing.take(have):
+            self._safe = max(self._safe, have.count)
+            self._heard = self.number
+            self.arrived()
+
+    def arrived(self) -> None:
+        """Take that the cloud has the text."""
+        self._outgoing = None
+
+    def answered(self, length: int, *, done: bool) -> None:
+        """Take an answer, with which text is that long, and perhaps the round over."""
+        self.arrived()
+        self._safe = length
+        self.number += done
+        self._heard = self.number

@@ -17,9 +17,7 @@ from sqs_codec.system.session._limits import ROUND_BYTES, Limits
 
 __all__ = ["WireError"]
 
-PROTOCOL = 1
-"""Goes up with every change of the messages."""
-
+PROTOCOL = 1  # goes up with every change of the messages
 MAX_SETTINGS = 4
 """Ways to draft of a session."""
 MAX_STOP = 64
@@ -27,16 +25,11 @@ ROUND_HEAD = 4
 """Bytes of a round's message before its packet."""
 MAX_HINTED = 16
 """Tokens of a branch in a hint."""
-MAX_BRANCHES = 16
-"""Branches of a hint."""
-LEVELS = 16
-"""Steps by which a hint says how sure its tokens are."""
-NUMBERS = 128
-"""How many numbers of rounds the one byte of a header tells apart."""
-MOST_NUMBER = 1 << 62
-"""Of a round, in a welcome: those that follow fit a varint, too."""
-MIN_MESSAGE = 512
-"""What every end takes: room for a hello, a welcome and a refusal."""
+MAX_BRANCHES = 16  # branches of a hint
+LEVELS = 16  # steps by which a hint says how sure its tokens are
+NUMBERS = 128  # how many numbers of rounds the one byte of a header tells apart
+MOST_NUMBER = 1 << 62  # of a round, in a welcome: those that follow fit a varint, too
+MIN_MESSAGE = 512  # what every end takes: room for a hello, a welcome and a refusal
 MAX_REASON = 500
 MAX_NESTED = 16
 """Arrays and objects in a message of JSON, of which a hello has 8 at most; what is
@@ -55,8 +48,7 @@ _HINT = 6
 
 _ROUND_BIT = 0x80
 _NEED_HELLO, _NEED_CONTEXT = 1, 2
-_MAX_VARINT = 9
-"""Bytes of a varint at most, so that it fits 63 bits."""
+_MAX_VARINT = 9  # bytes of a varint at most, so that it fits 63 bits
 
 
 class WireError(ValueError):
@@ -71,10 +63,8 @@ class Hello:
     """What a session is about; the first message on every link."""
 
     session: bytes
-    seed: bytes
-    """What the numbers of the rounds derive from."""
-    codecs: tuple[Mapping[str, Any], ...]
-    """The config of each, and its fingerprint in hex."""
+    seed: bytes  # what the numbers of the rounds derive from
+    codecs: tuple[Mapping[str, Any], ...]  # their configs, with fingerprints in hex
     tokenizer: bytes
     sampling: Mapping[str, Any]
     stop: tuple[int, ...]
@@ -88,10 +78,8 @@ class Hello:
 class RoundMessage:
     """A drafted round."""
 
-    number: int
-    """Modulo 128."""
-    base: int
-    """Tokens of the text before the round, modulo 2^16."""
+    number: int  # modulo 128
+    base: int  # tokens of the text before the round, modulo 2^16
     setting: int
     packet: bytes
 
@@ -104,19 +92,13 @@ class RoundMessage:
 class Context:
     """A part of the text before round `number`."""
 
-    instance: bytes
-    """Which cloud it is for."""
+    instance: bytes  # which cloud it is for
     number: int
-    drawn: int
-    """By which number the round is drawn."""
-    epoch: int
-    """How often the text was replaced, for the numbers that both ends share."""
-    shared: int
-    """How many tokens of the cloud's present text the new one begins with."""
-    start: int
-    """Where in the new text `tokens` begin."""
-    total: int
-    """How many tokens the new text has."""
+    drawn: int  # by which number the round is drawn
+    epoch: int  # how often the text was replaced, for the numbers that both ends share
+    shared: int  # how many tokens of the cloud's present text the new one begins with
+    start: int  # where in the new text `tokens` begin
+    total: int  # how many tokens the new text has
     tokens: list[int]
 
     def to_bytes(self, vocab_size: int) -> bytes:
@@ -152,8 +134,7 @@ class Generate:
     number: int
     base: int
     n: int
-    have: int
-    """How many of them the edge has."""
+    have: int  # how many of them the edge has
 
     def to_bytes(self) -> bytes:
         return bytes([_GENERATE]) + _varints(self.number, self.base, self.n, self.have)
@@ -163,12 +144,9 @@ class Generate:
 class Branch:
     """Tokens of a hint that may come one after the other."""
 
-    hash: int
-    """Of what they follow."""
-    first: int
-    """How sure the first of them is, as a level: a chance of (level + 1/2) / 16."""
-    later: int
-    """How sure each one after it is, likewise."""
+    hash: int  # of what they follow
+    first: int  # how sure the first of them is: level n is a chance of (n + 1/2) / 16
+    later: int  # how sure each one after it is, likewise
     tokens: tuple[int, ...]
 
     def chances(self) -> tuple[float, ...]:
@@ -182,12 +160,9 @@ class Hint:
     """What the edge guesses that round `number`, a generation, may go on with."""
 
     number: int
-    serial: int
-    """Counts the hints of a session, modulo 128."""
-    position: int
-    """Of the branches' first token in the text."""
-    branches: tuple[Branch, ...]
-    """All of one length."""
+    serial: int  # counts the hints of a session, modulo 128
+    position: int  # of the branches' first token in the text
+    branches: tuple[Branch, ...]  # all of one length
 
     def to_bytes(self, vocab_size: int) -> bytes:
         length = len(self.branches[0].tokens)
@@ -216,12 +191,9 @@ class Welcome:
 
     instance: bytes
     limits: Limits
-    number: int
-    """Of the next round."""
-    length: int
-    """Of the text that the cloud has."""
-    steps: Mapping[int, float] | None
-    """Milliseconds that the target takes for so many tokens."""
+    number: int  # of the next round
+    length: int  # of the text that the cloud has
+    steps: Mapping[int, float] | None  # milliseconds of the target by number of tokens
 
     def to_bytes(self) -> bytes:
         return _as_json(_WELCOME, asdict(self))
@@ -257,10 +229,8 @@ class Tokens:
     """Tokens that the cloud decoded alone."""
 
     number: int
-    heard: int
-    """The serial of the last hint that had come; 0 if there was none."""
-    offset: int
-    """Where in their round they begin."""
+    heard: int  # the serial of the last hint that had come; 0 if there was none
+    offset: int  # where in their round they begin
     tokens: list[int]
 
     def to_bytes(self, vocab_size: int) -> bytes:
@@ -272,8 +242,7 @@ class Tokens:
 class Need:
     """The cloud lacks what it would need: the session, or the text of a round."""
 
-    instance: bytes | None
-    """Which cloud lacks the text; None if it lacks the session."""
+    instance: bytes | None  # which cloud lacks the text; None if it lacks the session
 
     def to_bytes(self) -> bytes:
         if self.instance is None:

@@ -40,11 +40,8 @@ ENVIRONMENT = {
 }
 """What vLLM takes from the environment, where it isn't set already."""
 
-PLUGIN = "sqs"
-"""The entry point's name."""
-
-PATIENCE = 15.0
-"""Seconds in which vLLM's processes may end by themselves."""
+PLUGIN = "sqs"  # the entry point's name
+PATIENCE = 15.0  # seconds in which vLLM's processes may end by themselves
 
 
 class VllmEngine:

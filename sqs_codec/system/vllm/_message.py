@@ -14,14 +14,9 @@ from sqs_codec.system.session import Job, Sampling
 TASK = "token_classify"
 """The pooling task of requests: vLLM's second model runner knows no task of plugins."""
 
-READ = 0, 0
-"""The answer where nothing was to be verified."""
-
-SHORT = -1, 0
-"""The answer where rows are missing: those of tokens in the prefix cache."""
-
-FAILED = -2, 0
-"""The answer where verifying failed."""
+READ = 0, 0  # the answer where nothing was to be verified
+SHORT = -1, 0  # the answer where rows are missing: those of tokens in the prefix cache
+FAILED = -2, 0  # the answer where verifying failed
 
 _codec = lru_cache(maxsize=64)(Codec)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from types import SimpleNamespace
+from typing import Any
 
 import grpc
 import numpy as np
@@ -35,6 +36,20 @@ PROMPT = [5, 6, 7]
 def job(session: bytes, text: Sequence[int] = PROMPT) -> Job:
     """One token after a text."""
     return Job(session, list(text), None, np.array([0.5]), Sampling(0.0))
+
+
+def with_engine(
+    toy: Toy, run: Callable[[BatchEngine], Coroutine[Any, Any, None]]
+) -> None:
+    """Do something with an engine that is open."""
+
+    async def whole() -> None:
+        engine = batch(toy)
+        await engine.open()
+        await run(engine)
+        await engine.close()
+
+    asyncio.run(whole())
 
 
 def test_sessions_that_decode_without_a_pause_go_together() -> None:
@@ -86,68 +101,41 @@ def test_jobs_of_one_turn_go_together() -> None:
     sizes: list[int] = []
     toy.on_call = lambda jobs: sizes.append(len(jobs))
 
-    async def run() -> None:
-        engine = batch(toy)
-        await engine.open()
+    async def run(engine: BatchEngine) -> None:
         jobs = [job(b"%d" % i, [i, 1]) for i in range(5)]
         verdicts = await asyncio.gather(*map(engine.verify, jobs))
-        await engine.close()
         assert [verdict.token for verdict in verdicts if verdict] == [
             greedy([i, 1], 1)[-1] for i in range(5)
         ]
         assert sizes == [5]
 
-    asyncio.run(run())
+    with_engine(toy, run)
 
 
-def test_a_job_that_fails_takes_no_other_with_it() -> None:
-    toy = Toy()
-
-    def fail(jobs: Sequence[Job]) -> None:
-        if any(job.session == b"bad" for job in jobs):
-            raise MemoryError("too much")
-
-    toy.on_call = fail
-
-    async def run() -> None:
-        engine = batch(toy)
-        await engine.open()
-        jobs = [job(b"good"), job(b"bad"), job(b"fine")]
-        found = await asyncio.gather(*map(engine.verify, jobs), return_exceptions=True)
-        assert [type(verdict) for verdict in found] == [Verdict, RuntimeError, Verdict]
-        assert "MemoryError('too much')" in str(found[1])
-        assert engine.health() is None
-        await engine.close()
-
-    asyncio.run(run())
-
-
-@pytest.mark.parametrize("kind", [StopIteration, SystemExit, asyncio.CancelledError])
-def test_whatever_a_model_raises_its_thread_goes_on(kind: type[BaseException]) -> None:
+@pytest.mark.parametrize(
+    "kind", [MemoryError, StopIteration, SystemExit, asyncio.CancelledError]
+)
+def test_a_job_that_fails_takes_no_other_with_it(kind: type[BaseException]) -> None:
     """A future takes no StopIteration, and Rust's panics are no exceptions of ours."""
     toy = Toy()
 
     def fail(jobs: Sequence[Job]) -> None:
         if any(job.session == b"bad" for job in jobs):
-            raise kind
+            raise kind("too much")
 
     toy.on_call = fail
 
-    async def run() -> None:
-        engine = batch(toy)
-        await engine.open()
-        both = asyncio.gather(
-            engine.verify(job(b"bad")),
-            engine.verify(job(b"good")),
-            return_exceptions=True,
-        )
-        bad, good = await asyncio.wait_for(both, PATIENCE)
-        assert isinstance(bad, RuntimeError)
-        assert kind.__name__ in str(bad)
+    async def run(engine: BatchEngine) -> None:
+        jobs = [job(b"good"), job(b"bad"), job(b"fine")]
+        verdicts = asyncio.gather(*map(engine.verify, jobs), return_exceptions=True)
+        good, bad, fine = await asyncio.wait_for(verdicts, PATIENCE)
         assert isinstance(good, Verdict)
-        await engine.close()
+        assert isinstance(bad, RuntimeError)
+        assert f"{kind.__name__}('too much')" in str(bad)
+        assert isinstance(fine, Verdict)
+        assert engine.health() is None
 
-    asyncio.run(run())
+    with_engine(toy, run)
 
 
 def test_what_is_cancelled_is_not_verified() -> None:
@@ -162,9 +150,7 @@ def test_what_is_cancelled_is_not_verified() -> None:
 
     toy.on_call = hold
 
-    async def run() -> None:
-        engine = batch(toy)
-        await engine.open()
+    async def run(engine: BatchEngine) -> None:
         first = asyncio.create_task(engine.verify(job(b"first")))
         await asyncio.to_thread(begun.wait, PATIENCE)
         second = asyncio.create_task(engine.verify(job(b"second")))
@@ -177,9 +163,8 @@ def test_what_is_cancelled_is_not_verified() -> None:
         assert [task.job.session for task in engine._waiting] == [b"third"]
         go_on.set()
         assert await third is not None
-        await engine.close()
 
-    asyncio.run(run())
+    with_engine(toy, run)
     assert sessions == [b"first", b"third"]
 
 
@@ -322,9 +307,7 @@ def test_a_call_reads_one_part_however_many_texts_wait() -> None:
     read: dict[bytes, int] = {}
     most = 0
 
-    async def run() -> None:
-        engine = batch(toy)
-        await engine.open()
+    async def run(engine: BatchEngine) -> None:
         texts = [
             Job(b"%d" % i, [1] * 1300, None, np.empty(0), Sampling()) for i in range(20)
         ]
@@ -339,9 +322,8 @@ def test_a_call_reads_one_part_however_many_texts_wait() -> None:
         )
         assert waited <= 1
         assert await asyncio.gather(*reading) == [None] * 20
-        await engine.close()
 
-    asyncio.run(run())
+    with_engine(toy, run)
     for jobs in calls:
         fresh = 0
         for each in jobs:
@@ -369,16 +351,13 @@ def test_texts_take_half_of_the_time_where_there_are_rounds(
 
     toy.on_call = work
 
-    async def run() -> None:
-        engine = batch(toy)
-        await engine.open()
+    async def run(engine: BatchEngine) -> None:
         text = Job(b"text", [1] * 8000, None, np.empty(0), Sampling())
         reading = asyncio.ensure_future(engine.verify(text))
         while not reading.done():
             await engine.verify(job(b"a round"))
-        await engine.close()
 
-    asyncio.run(run())
+    with_engine(toy, run)
     read = sum(end - began for began, end in zip(times[::2], times[1::2], strict=True))
     assert len(times) == 2 * 16
     assert read <= 0.6 * (times[-1] - times[0])
@@ -390,9 +369,7 @@ def test_a_model_that_hangs_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     toy, goes_on = Toy(), threading.Event()
     toy.on_call = lambda _: goes_on.wait(PATIENCE)
 
-    async def run() -> None:
-        engine = batch(toy)
-        await engine.open()
+    async def run(engine: BatchEngine) -> None:
         first = asyncio.ensure_future(engine.verify(job(b"1")))
         await asyncio.sleep(0.05)
         second = asyncio.ensure_future(engine.verify(job(b"2")))
@@ -404,9 +381,8 @@ def test_a_model_that_hangs_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
         verdict = await asyncio.wait_for(engine.verify(job(b"3")), PATIENCE)
         assert verdict == Verdict(0, greedy(PROMPT, 1)[-1])
         assert engine.health() is None
-        await engine.close()
 
-    asyncio.run(run())
+    with_engine(toy, run)
 
 
 def test_sessions_behind_a_model_that_hangs_are_told(

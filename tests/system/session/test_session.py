@@ -45,9 +45,15 @@ def start(**options):
     return edge, cloud, target
 
 
-def draft(edge, n=4):
+def push(edge, n=4):
     for _ in range(n):
         edge.push(draft_logits(edge))
+
+
+def draft(edge, n=4):
+    """Draft a round, which is to be sent then."""
+    push(edge, n)
+    edge.flush()
 
 
 def send(edge, cloud):
@@ -290,7 +296,6 @@ def test_whose_hello_it_is():
 def test_headers_have_four_bytes():
     edge, cloud, target = start()
     draft(edge)
-    edge.flush()
     (message,) = edge.data_to_send()
     codec = edge._drafters[0].codec
     assert codec.decode_round(message[4:]).tokens == edge.drafted
@@ -314,7 +319,6 @@ def test_text_at_temperature_0_is_the_targets_own():
 def test_a_lost_answer_comes_again_without_another_verdict():
     edge, cloud, target = start()
     draft(edge)
-    edge.flush()
     send(edge, cloud)
     work(cloud, target)
     (answer,) = [m for m in cloud.data_to_send() if m[0] & 0x80]  # and it is lost
@@ -333,7 +337,6 @@ def test_a_lost_answer_comes_again_without_another_verdict():
 def test_the_same_number_with_other_bytes_is_refused():
     edge, cloud, target = start()
     draft(edge)
-    edge.flush()
     messages = edge.data_to_send()
     for message in messages:
         cloud.receive(message)
@@ -355,14 +358,12 @@ def test_the_same_number_with_other_bytes_is_refused():
 def test_an_answer_crosses_an_abort():
     edge, cloud, target = start()
     draft(edge)
-    edge.flush()
     send(edge, cloud)
     work(cloud, target)
     edge.abort()
     assert read(edge, cloud) == []
     assert edge.text == [1, 2]
     draft(edge)
-    edge.flush()
     exchange(edge, cloud, target)
     assert edge.text == cloud._text
     assert edge.text[:2] == [1, 2]
@@ -372,14 +373,12 @@ def test_an_answer_crosses_an_abort():
 def test_an_answer_isnt_taken_for_that_to_a_round_128_numbers_later(aborts):
     edge, cloud, target = start(sampling=Sampling(0.0))
     draft(edge)
-    edge.flush()
     send(edge, cloud)
     work(cloud, target)
     late = cloud.data_to_send()
     for i in range(aborts):
         edge.abort([5, i % V])
         draft(edge, 2)
-        edge.flush()
         messages = edge.data_to_send()
     for message in late:
         assert edge.receive(message) == []
@@ -398,7 +397,6 @@ def test_a_round_on_another_text_is_not_verified():
     """By its base alone: an edge of another make may count its rounds otherwise."""
     edge, cloud, _ = start()
     draft(edge)
-    edge.flush()
     (message,) = edge.data_to_send()[-1:]
     cloud.receive(message[:1] + bytes([0, message[2] + 1]) + message[3:])
     (answer,) = cloud.data_to_send()
@@ -414,7 +412,6 @@ def test_many_rounds_and_bases_wrap():
     exchange(edge, cloud, target)
     for _ in range(140):
         draft(edge, 3)
-        edge.flush()
         exchange(edge, cloud, target)
     assert len(edge.text) > 1 << 16
     assert edge.text == cloud._text
@@ -432,7 +429,6 @@ def test_a_text_that_was_overtaken():
     read(edge, cloud)
     assert cloud._text == [4, 5]
     draft(edge)
-    edge.flush()
     exchange(edge, cloud, target)
     assert edge.text == cloud._text
 
@@ -466,10 +462,9 @@ def test_a_restarted_cloud_gets_the_text_again():
     edge, cloud, target = start()
     for _ in range(3):
         draft(edge)
-        edge.flush()
         exchange(edge, cloud, target)
     text = edge.text
-    draft(edge)
+    push(edge)
     drafted = edge.drafted
     edge.flush()
     cloud = forgotten(edge)
@@ -496,7 +491,6 @@ def told(messages):
 def lost_answer(edge, cloud, target):
     """Draft a round, and lose the answer to it with its cloud; return it."""
     draft(edge)
-    edge.flush()
     send(edge, cloud)
     work(cloud, target)
     answers = [wire.parse_down(m, V) for m in cloud.data_to_send()]
@@ -521,7 +515,7 @@ def test_a_draft_has_the_same_numbers_on_every_cloud():
     read(edge, cloud)
     assert edge.text == cloud._text
     assert cloud._drawn == cloud._number == edge._sync.number == first + 7
-    draft(edge)
+    push(edge)
     cloud = forgotten(edge)
     exchange_hello(edge, cloud)
     assert told(edge.data_to_send()) == (first + 9, first + 7)
@@ -563,7 +557,6 @@ def test_what_is_drafted_anew_has_numbers_of_its_own():
     assert told(edge.data_to_send()) == (first + 4, first + 4)
     edge.resend()
     draft(edge)
-    edge.flush()
     messages = edge.data_to_send()
     assert told(messages) == (first + 4, first + 4)
     for message in messages:
@@ -575,7 +568,6 @@ def test_what_is_drafted_anew_has_numbers_of_its_own():
 def test_a_reconnect_to_a_cloud_that_knows_sends_no_text_again():
     edge, cloud, target = start()
     draft(edge)
-    edge.flush()
     send(edge, cloud)
     work(cloud, target)
     cloud.data_to_send()  # lost with the link
@@ -600,7 +592,6 @@ def test_two_clouds_that_answer_one_round_differently():
     send(edge, first)
     read(edge, first)
     draft(edge)
-    edge.flush()
     copies = [edge._hello, *edge.data_to_send()]
     assert kinds(copies) == ["hello", "context", "round"]
     for message in copies:
@@ -615,7 +606,6 @@ def test_two_clouds_that_answer_one_round_differently():
     events = [event for message in late for event in edge.receive(message)]
     assert isinstance(events[-1], Emitted)
     draft(edge)
-    edge.flush()
     exchange(edge, second, target)
     assert edge.text == second._text
     assert len(edge.text) > 2 + len(events[-1].tokens)
@@ -632,7 +622,6 @@ def test_back_to_a_cloud_that_has_an_older_text():
     assert (first._text, second._text) == ([1, 2], [3, 4, 5])
     edge.reconnect()
     draft(edge)
-    edge.flush()
     exchange(edge, first, target)
     assert edge.text[:3] == [3, 4, 5]
     assert edge.text == first._text
@@ -651,7 +640,6 @@ def test_a_late_welcome_while_the_answer_is_lost():
     edge.receive(welcome)
     exchange(edge, cloud, target)
     draft(edge)
-    edge.flush()
     send(edge, cloud)
     work(cloud, target)
     cloud.data_to_send()
@@ -667,7 +655,6 @@ def test_a_round_before_its_text_asks_for_it():
     edge, cloud, _ = start()
     edge.abort([3])
     draft(edge)
-    edge.flush()
     context, message = edge.data_to_send()
     cloud.receive(message)
     (need,) = cloud.data_to_send()
@@ -704,12 +691,10 @@ def test_an_id_that_another_edge_used():
     edge, cloud, target = start()
     for _ in range(5):
         draft(edge)
-        edge.flush()
         exchange(edge, cloud, target)
     other = make_edge([7, 7, 7])
     exchange(other, cloud, target)
     draft(other)
-    other.flush()
     exchange(other, cloud, target)
     assert other.text[:3] == [7, 7, 7]
     assert other.text == cloud._text
@@ -723,7 +708,6 @@ def test_a_long_text_crosses_in_parts_whatever_is_lost():
     )
     exchange_some(edge, cloud, target, np.random.default_rng(0))
     draft(edge)
-    edge.flush()
     exchange_some(edge, cloud, target, np.random.default_rng(1))
     assert edge.text == cloud._text
     assert len(edge.text) > 3000
@@ -752,7 +736,6 @@ def test_a_text_is_read_before_what_follows_it(then):
     edge.abort([3, 4, 5])
     if then == "round":
         draft(edge)
-        edge.flush()
     elif then == "generation":
         edge.generate(2)
     send(edge, cloud)
@@ -786,7 +769,6 @@ def test_generate_and_raise():
     exchange(edge, cloud, target)
     assert edge.text == greedy([1, 2], 7)
     draft(edge)
-    edge.flush()
     exchange(edge, cloud, target)
     assert edge.text == cloud._text
 
@@ -999,7 +981,6 @@ def test_a_stop_token_ends_the_text_at_both_ends(how):
     edge.abort([*edge.text, 1])
     assert not edge.finished
     draft(edge)
-    edge.flush()
     exchange(edge, cloud, target)
     assert edge.text == cloud._text
 
@@ -1008,7 +989,6 @@ def test_a_stop_token_in_the_prompt_ends_nothing():
     edge, cloud, target = start(stop=[2])
     assert not edge.finished
     draft(edge, 1)
-    edge.flush()
     exchange(edge, cloud, target)
     assert len(edge.text) > 2
 
@@ -1241,7 +1221,6 @@ def test_a_cloud_with_other_limits_goes_on():
 def test_a_verifier_that_fails_is_asked_again_then_the_session_is_refused():
     edge, cloud, _ = start()
     draft(edge)
-    edge.flush()
     send(edge, cloud)
     job = cloud.next_job()
     assert cloud.next_job() is None  # one at a time
@@ -1259,7 +1238,6 @@ def test_a_verifier_that_fails_is_asked_again_then_the_session_is_refused():
 def test_a_verdict_that_was_overtaken_is_ignored():
     edge, cloud, target = start()
     draft(edge)
-    edge.flush()
     send(edge, cloud)
     job = cloud.next_job()
     edge.abort([5])
@@ -1283,7 +1261,6 @@ def test_a_verdict_that_was_overtaken_is_ignored():
 def test_a_verifier_is_checked(verdict, message):
     edge, cloud, _ = start()
     draft(edge)
-    edge.flush()
     send(edge, cloud)
     job = cloud.next_job()
     with pytest.raises((ValueError, TypeError), match=message):
@@ -1297,7 +1274,7 @@ def test_a_verifier_is_checked(verdict, message):
 
 def test_end():
     edge, cloud, _ = start()
-    draft(edge)
+    push(edge)
     edge.end()
     edge.end()
     assert edge.finished

@@ -41,8 +41,7 @@ DATAGRAM = 1200
 IPv6 link carries, and a little to spare for tunnels."""
 
 TAG = 16
-RECORD = 13 + TAG
-"""Bytes around a message: the record's header and tag."""
+RECORD = 13 + TAG  # bytes around a message: the record's header and tag
 
 MAX_MESSAGE = DATAGRAM - RECORD
 
@@ -177,10 +176,8 @@ class Endpoint:
             self._tls.set_accept_state()
         else:
             self._tls.set_connect_state()
-        self.open = False
-        """Whether the handshake is done."""
-        self.closed = False
-        """Whether the other end has closed the association."""
+        self.open = False  # whether the handshake is done
+        self.closed = False  # whether the other end has closed the association
 
     def listen(self, hello: bytes, address: Address) -> bool:
         """Answer a client's hello; False, and nothing to remember, if that is all."""

@@ -40,7 +40,6 @@ __all__ = ["DatagramServer", "start_datagrams"]
 _HANDSHAKE, _MESSAGE = 22, 23  # the first byte of a record
 _CLIENT_HELLO = 1
 _RANDOM = slice(27, 59)  # in a hello: what tells it from others of its address
-
 _MAX_CLIENTS = 1024  # another one is refused, unless one is silent
 _MAX_HANDSHAKES = 256  # besides; another one replaces one of the host that has most
 _IDLE_SECONDS = 300.0  # without a message
@@ -62,27 +61,23 @@ async def start_datagrams(
     key: File | None = None,
     insecure: bool = False,
 ) -> DatagramServer:
-    """Serve clients that connect by `connect_datagram`.
+    """Serve a service by datagrams, in the running event loop.
 
     Parameters
     ----------
-    service : Service
+    service, cert, key
+        As `start_grpc` takes them.
     host, port : str, int
         Where to listen. On port 0 the system chooses one. Answers leave from the
         address that the system prefers, so a machine with several needs one named here.
-    cert, key : path
-        PEM files: the server's certificate, with those between it and its authority,
-        and its private key.
     insecure : bool
         Do without `cert` and `key`, on a loopback address only. Messages are encrypted
         all the same, but clients can't know to whom.
 
     Raises
     ------
-    ValueError
-        A certificate is missing or can't be used.
-    OSError
-        The address can't be listened on.
+    ValueError, OSError
+        As `start_grpc`.
     """
     check_security(host, cert, key, insecure=insecure)
     server = DatagramServer(service, cert, key)
@@ -97,12 +92,10 @@ class _Association:
     def __init__(self, address: Address, endpoint: Endpoint, random: bytes) -> None:
         self.address = address
         self.endpoint = endpoint
-        self.random = random
-        """What tells this client's hello from others of the same address."""
+        self.random = random  # tells its hello from others of the same address
         self.connection: Connection | None = None
         self.refused = b""
-        self.since = time.monotonic()
-        """When it began, then when its last message came."""
+        self.since = time.monotonic()  # when it began, then when its last message came
 
     @property
     def late(self) -> bool:
@@ -119,12 +112,7 @@ class DatagramServer(asyncio.DatagramProtocol):
     goes only when the new handshake is done.
     """
 
-    def __init__(
-        self,
-        service: Service,
-        cert: File | None,
-        key: File | None,
-    ) -> None:
+    def __init__(self, service: Service, cert: File | None, key: File | None) -> None:
         self._service = service
         self._context = server_context(cert, key, self._cookie, self._is_cookie)
         self._young: OrderedDict[Address, _Association] = OrderedDict()

@@ -22,14 +22,9 @@ __all__ = ["GrpcLink"]
 
 SERVICE, METHOD = "sqs.Sessions", "Open"
 
-READY = ("sqs", "open")
-"""Metadata by which a server says that it has let a stream in."""
-
-MOST_WAITING = 256
-"""Messages that may wait for a peer to read."""
-
-MAX_MESSAGE = 1 << 16
-"""Bytes of a message that a link takes, either way."""
+READY = ("sqs", "open")  # metadata by which a server says that it has let a stream in
+MOST_WAITING = 256  # messages that may wait for a peer to read
+MAX_MESSAGE = 1 << 16  # bytes of a message that a link takes, either way
 
 SHARED_OPTIONS = [
     ("grpc.http2.bdp_probe", 0),

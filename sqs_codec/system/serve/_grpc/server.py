@@ -29,15 +29,13 @@ from sqs_codec.system.serve._service import Service
 
 __all__ = ["GrpcServer", "start_grpc"]
 
-IDLE_SECONDS = 20.0
-"""How long a connection may be without a stream."""
+IDLE_SECONDS = 20.0  # how long a connection may be without a stream
 
 CHECK = "/grpc.health.v1.Health/Check"
 STRANGER_SECONDS = 5.0
 """How long a call may take that shows no token, as health checks do."""
 
-CLOSING_SECONDS = 20.0
-"""How long a peer has to read the last words."""
+CLOSING_SECONDS = 20.0  # how long a peer has to read the last words
 
 SPARE_STREAMS = 32
 """Of a connection, besides those of sessions: gRPC keeps about 14 kB of each whose peer
@@ -45,12 +43,7 @@ doesn't read."""
 
 
 class GrpcServer(grpc.GenericRpcHandler):  # type: ignore[misc]  # it has no types
-    """A gRPC server that `start_grpc` has started.
-
-    Attributes
-    ----------
-    port : int
-    """
+    """A gRPC server that `start_grpc` has started, and its `port`."""
 
     def __init__(self, service: Service, server: Any, port: int) -> None:
         self.port = port
@@ -71,10 +64,6 @@ class GrpcServer(grpc.GenericRpcHandler):  # type: ignore[misc]  # it has no typ
     def service(self, handler_call_details: Any) -> Any:
         """Return what handles a method; gRPC itself would wait for who doesn't read."""
         return self._methods.get(handler_call_details.method, self._unknown)
-
-    async def start(self) -> None:
-        """Begin to serve."""
-        await self._server.start()
 
     async def stop(self, grace: float) -> None:
         """Take no more connections, and end those there are after `grace` seconds.
@@ -245,7 +234,7 @@ async def start_grpc(
         )
         port = server.add_secure_port(address, credentials)
     started = GrpcServer(service, server, port)
-    await started.start()
+    await server.start()
     return started
 
 
