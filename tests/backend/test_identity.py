@@ -145,7 +145,7 @@ def test_every_float16_widens_exactly():
     patterns = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
     codec = sqs.Codec(2, 1 << 16)
     for value in patterns[np.isfinite(patterns)]:
-        row = np.array([value, 0], np.float16)
+        row = np.array([value, -1], np.float16)  # no pair of probabilities
         temperature = abs(float(value)) or 1.0
         half = codec.quantize(row, sqs.TopK(2), temperature=temperature)
         single = codec.quantize(
