@@ -112,10 +112,15 @@ def rounder(width: int, resolution: int) -> Core:
 
 @lru_cache(maxsize=64)
 def _rounder(name: str, width: int, resolution: int) -> Core:
-    return core_class()(width, resolution, Coding.BITPACK, None)
+    return _core_class(name)(width, resolution, Coding.BITPACK, None)
 
 
 def core_class() -> type[Core]:
     """Return the chosen backend's ``Core``."""
-    chosen: type[Core] = importlib.import_module(f"sqs_codec._backend.{_name}").Core
+    return _core_class(_name)
+
+
+@lru_cache
+def _core_class(name: str) -> type[Core]:
+    chosen: type[Core] = importlib.import_module(f"sqs_codec._backend.{name}").Core
     return chosen

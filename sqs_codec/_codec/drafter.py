@@ -198,8 +198,12 @@ class Drafter:
             if self._tokens:
                 self._full = True
                 return None
-            bits = LAST_BYTE + (self.budget_bits or 0)  # of a first beyond a limit
+            bits = self._bits_of_large(q)
         return self._draw(q, bits)
+
+    def _bits_of_large(self, q: SparseDistribution) -> int:
+        """Return the bits of a round whose first is beyond a limit; sessions refuse."""
+        return LAST_BYTE + (self.budget_bits or 0)
 
     def _draw(self, q: SparseDistribution, bits: int) -> int:
         """Draft a token of `q`, with which the packet takes so many bits at most."""

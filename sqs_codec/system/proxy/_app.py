@@ -24,6 +24,7 @@ from sqs_codec.system.proxy import _request
 from sqs_codec.system.proxy._completer import Completer
 from sqs_codec.system.proxy._errors import ApiError
 from sqs_codec.system.proxy._guard import Guard
+from sqs_codec.system.proxy._limits import MOST_BYTES, READING_SECONDS
 from sqs_codec.system.proxy._metrics import CONTENT_TYPE_LATEST, ProxyMetrics
 from sqs_codec.system.proxy._reply import Reply, refusal
 from sqs_codec.system.session import Sampling
@@ -31,8 +32,6 @@ from sqs_codec.system.session import Sampling
 __all__ = ["make_app"]
 
 NAME = "sqs"  # of the model, unless it has another
-MOST_BYTES = 1 << 20  # of a body
-READING_SECONDS = 30.0  # for a body to come, and for what waits of an answer to be read
 
 PAGE = Path(__file__).parent / "page"
 

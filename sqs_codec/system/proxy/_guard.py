@@ -15,12 +15,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sqs_codec.system._base.security import bearer
 from sqs_codec.system.proxy._errors import ApiError
+from sqs_codec.system.proxy._limits import HEADER_BYTES
 from sqs_codec.system.proxy._metrics import ProxyMetrics
 from sqs_codec.system.proxy._reply import refusal
 
-__all__ = ["HEADER_BYTES", "Guard"]
-
-HEADER_BYTES = 1 << 14  # of a request's headers, summed
+__all__ = ["Guard"]
 
 AUTHORITY = re.compile(
     r"(\[[0-9a-f]*:[0-9a-f:.]*\]|[0-9a-z_.-]+)(?::([0-9]{1,5}))?", re.I

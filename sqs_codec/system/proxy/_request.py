@@ -9,6 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqs_codec.system.proxy._errors import ApiError
+from sqs_codec.system.proxy._limits import (
+    LONGEST_NAME,
+    LONGEST_STOP,
+    MOST_PROMPTS,
+    MOST_STOPS,
+)
 from sqs_codec.system.session import Sampling
 
 __all__ = ["Request", "parse"]
@@ -16,9 +22,6 @@ __all__ = ["Request", "parse"]
 Messages = list[dict[str, str]]
 Prompt = str | list[int]
 
-MOST_STOPS, LONGEST_STOP = 16, 256  # strings that end a text, and their characters
-MOST_PROMPTS = 128  # texts that one request may ask for
-LONGEST_NAME = 256  # characters of a model's name, where any is taken
 COMPLETION_TOKENS = 16  # of ``/v1/completions``, where the protocol has a default
 
 _LAW = "the text's distribution is the target model's own, and this would change it"

@@ -16,16 +16,24 @@ from sqs_codec.system.session._edge import EdgeSession, Emitted, Refused, Welcom
 from sqs_codec.system.session._handshake import Setting
 from sqs_codec.system.session._hints import HINT_THRESHOLD
 from sqs_codec.system.session._job import Job, Sampling, Verifier, verify_jobs
-from sqs_codec.system.session._limits import MAX_AHEAD, MAX_DRAFT, Limits
+from sqs_codec.system.session._limits import (
+    MAX_AHEAD,
+    MAX_DRAFT,
+    MAX_HINTED,
+    MAX_MESSAGE,
+    MAX_SETTINGS,
+    Limits,
+)
 from sqs_codec.system.session._link import Link, LinkError, LocalLink
 from sqs_codec.system.session._numbers import seed_of
-from sqs_codec.system.session._wire import MAX_HINTED, MAX_SETTINGS, ROUND_HEAD
+from sqs_codec.system.session._wire import ROUND_HEAD
 
 __all__ = [
     "HINT_THRESHOLD",
     "MAX_AHEAD",
     "MAX_DRAFT",
     "MAX_HINTED",
+    "MAX_MESSAGE",
     "MAX_SETTINGS",
     "ROUND_HEAD",
     "CloudSession",

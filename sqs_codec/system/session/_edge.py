@@ -28,7 +28,11 @@ from sqs_codec.system.session._handshake import (
 from sqs_codec.system.session._hints import make_branch
 from sqs_codec.system.session._job import Sampling
 from sqs_codec.system.session._limits import (
+    MAX_BRANCHES,
+    MAX_MESSAGE,
+    MAX_STOP,
     MAX_SURVIVORS,
+    MIN_MESSAGE,
     ROUND_BYTES,
     Limits,
     max_draft,
@@ -147,14 +151,12 @@ class EdgeSession:
         seed: bytes | None = None,
         epoch: int = 0,
         rounds: bool = True,
-        max_message: int = 65536,
+        max_message: int = MAX_MESSAGE,
     ) -> None:
         settings = check_settings(settings)
         codecs = [setting.codec for setting in settings]
         self._vocab_size = codecs[0].vocab_size
-        self._max_message = checks.in_range(
-            "max_message", max_message, wire.MIN_MESSAGE
-        )
+        self._max_message = checks.in_range("max_message", max_message, MIN_MESSAGE)
         packet = min(self._max_message, ROUND_BYTES) - wire.ROUND_HEAD
         self._drafters = [
             RoundDrafter(
@@ -171,9 +173,9 @@ class EdgeSession:
         checks.instance("sampling", self._sampling, Sampling, "a Sampling")
         self._text = check_text(text, self._vocab_size)
         self._stop = frozenset(check_tokens("stop", stop, self._vocab_size))
-        if len(self._stop) > wire.MAX_STOP:
+        if len(self._stop) > MAX_STOP:
             raise ValueError(
-                f"stop must have at most {wire.MAX_STOP} tokens, got {len(self._stop)}"
+                f"stop must have at most {MAX_STOP} tokens, got {len(self._stop)}"
             )
         if epoch and (rounds or seed is None):
             raise ValueError(
@@ -448,9 +450,9 @@ class EdgeSession:
             for path, tokens, chances in branches
         )
         lengths = {len(branch.tokens) for branch in made}
-        if not 1 <= len(made) <= wire.MAX_BRANCHES or len(lengths) > 1:
+        if not 1 <= len(made) <= MAX_BRANCHES or len(lengths) > 1:
             raise ValueError(
-                f"branches must be 1 to {wire.MAX_BRANCHES} of one length, got "
+                f"branches must be 1 to {MAX_BRANCHES} of one length, got "
                 f"{len(made)} of {sorted(lengths)} tokens"
             )
         generates = isinstance(self._round, EdgeGeneration) and self._sync.follows

@@ -12,8 +12,8 @@ from sqs_codec import Codec, Keep, Prior
 from sqs_codec._base import checks
 from sqs_codec.system.session import _wire as wire
 from sqs_codec.system.session._job import Sampling
-from sqs_codec.system.session._limits import Limits
-from sqs_codec.system.session._wire import MAX_SETTINGS, WireError
+from sqs_codec.system.session._limits import MAX_SETTINGS, Limits
+from sqs_codec.system.session._wire import WireError
 
 __all__ = [
     "Agreement",

@@ -16,12 +16,15 @@ import numpy as np
 
 from sqs_codec._base import checks
 from sqs_codec.system.session import _wire as wire
-from sqs_codec.system.session._limits import MAX_AHEAD, MAX_DRAFT
+from sqs_codec.system.session._limits import (
+    MAX_AHEAD,
+    MAX_DRAFT,
+    MAX_HINTED,
+    MAX_KEPT,
+)
 from sqs_codec.system.session._text import check_tokens
 
 __all__ = ["HINT_THRESHOLD", "HeardHints", "make_branch", "path_hash"]
-
-MAX_KEPT = 64  # branches that a cloud holds of a session; the earliest go first
 
 HINT_THRESHOLD = 0.1
 """What the chance of reaching a row has to be at least, if nothing else is known."""
@@ -47,9 +50,9 @@ def make_branch(
 ) -> wire.Branch:
     """Return a branch of a hint that follows a path from the beginning of the text."""
     found = check_tokens("tokens", tokens, vocab_size)
-    if not 1 <= len(found) <= wire.MAX_HINTED or len(chances) != len(found):
+    if not 1 <= len(found) <= MAX_HINTED or len(chances) != len(found):
         raise ValueError(
-            f"a branch must have 1 to {wire.MAX_HINTED} tokens and as many chances, "
+            f"a branch must have 1 to {MAX_HINTED} tokens and as many chances, "
             f"got {len(found)} and {len(chances)}"
         )
     sure = [checks.finite(f"chances[{i}]", c, 0, 1) for i, c in enumerate(chances)]

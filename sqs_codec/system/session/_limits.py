@@ -1,4 +1,4 @@
-"""What rounds and texts may have.
+"""What a session may have: of texts, rounds, hints and messages.
 
 The limits of a round belong to the protocol: no cloud takes less. If one did, a draft
 that was made for another would have to be given up there for what it drew, and the text
@@ -13,8 +13,17 @@ from sqs_codec._base import checks
 
 __all__ = [
     "MAX_AHEAD",
+    "MAX_BRANCHES",
     "MAX_DRAFT",
+    "MAX_HINTED",
+    "MAX_KEPT",
+    "MAX_MESSAGE",
+    "MAX_NESTED",
+    "MAX_REASON",
+    "MAX_SETTINGS",
+    "MAX_STOP",
     "MAX_SURVIVORS",
+    "MIN_MESSAGE",
     "ROUND_BYTES",
     "Limits",
     "max_draft",
@@ -29,6 +38,23 @@ MAX_DRAFT = 32
 MAX_AHEAD = 64
 """Tokens that a cloud decodes alone before it hears that the edge has got some; no more
 are decoded for an edge that has vanished."""
+
+MAX_SETTINGS = 4  # ways to draft of a session
+MAX_STOP = 64  # tokens that end a text
+
+MAX_HINTED = 16  # tokens of a branch in a hint
+MAX_BRANCHES = 16  # of a hint
+MAX_KEPT = 64  # branches that a cloud holds of a session; the earliest go first
+
+MAX_MESSAGE = (
+    65536  # bytes that a message may have, unless an end or its link says less
+)
+MIN_MESSAGE = 512  # what every end takes: room for a hello, a welcome and a refusal
+MAX_REASON = 500  # bytes of a refusal's words
+
+MAX_NESTED = 16
+"""Arrays and objects in a message of JSON, of which a hello has 8 at most; what is
+nested deeply could be too much for Python's stack."""
 
 
 def max_draft(vocab_size: int) -> int:
@@ -49,7 +75,7 @@ class Limits:
     """
 
     max_text: int = 4096
-    max_message: int = 65536
+    max_message: int = MAX_MESSAGE
 
     def __post_init__(self) -> None:
         for name, least in (("max_text", 2), ("max_message", ROUND_BYTES)):

@@ -13,27 +13,26 @@ from typing import Any, NoReturn, TypeVar
 import numpy as np
 
 from sqs_codec._base.words import shown
-from sqs_codec.system.session._limits import ROUND_BYTES, Limits
+from sqs_codec.system.session._limits import (
+    MAX_BRANCHES,
+    MAX_HINTED,
+    MAX_NESTED,
+    MAX_REASON,
+    MAX_SETTINGS,
+    MAX_STOP,
+    MIN_MESSAGE,
+    ROUND_BYTES,
+    Limits,
+)
 
 __all__ = ["WireError"]
 
 PROTOCOL = 1  # goes up with every change of the messages
-MAX_SETTINGS = 4
-"""Ways to draft of a session."""
-MAX_STOP = 64
 ROUND_HEAD = 4
 """Bytes of a round's message before its packet."""
-MAX_HINTED = 16
-"""Tokens of a branch in a hint."""
-MAX_BRANCHES = 16  # branches of a hint
 LEVELS = 16  # steps by which a hint says how sure its tokens are
 NUMBERS = 128  # how many numbers of rounds the one byte of a header tells apart
 MOST_NUMBER = 1 << 62  # of a round, in a welcome: those that follow fit a varint, too
-MIN_MESSAGE = 512  # what every end takes: room for a hello, a welcome and a refusal
-MAX_REASON = 500
-MAX_NESTED = 16
-"""Arrays and objects in a message of JSON, of which a hello has 8 at most; what is
-nested deeply could be too much for Python's stack."""
 SESSION_BYTES = 16
 SEED_BYTES = 16
 TOKENIZER_BYTES = 8

@@ -34,8 +34,12 @@ from sqs_codec.system.session import (
     Setting,
 )
 from sqs_codec.system.session import _wire as wire
-from sqs_codec.system.session._hints import MAX_KEPT
-from sqs_codec.system.session._limits import MAX_SURVIVORS, ROUND_BYTES, max_draft
+from sqs_codec.system.session._limits import (
+    MAX_KEPT,
+    MAX_SURVIVORS,
+    ROUND_BYTES,
+    max_draft,
+)
 from tests.kit import mutate
 from tests.system.serve.kit import both_transports, serving, try_exchange
 from tests.system.session.kit import (

@@ -16,7 +16,7 @@ import grpc
 
 from sqs_codec._base.words import shown
 from sqs_codec.system._base.security import File
-from sqs_codec.system.session import LinkError
+from sqs_codec.system.session import MAX_MESSAGE, LinkError
 
 __all__ = ["GrpcLink"]
 
@@ -24,7 +24,6 @@ SERVICE, METHOD = "sqs.Sessions", "Open"
 
 READY = ("sqs", "open")  # metadata by which a server says that it has let a stream in
 MOST_WAITING = 256  # messages that may wait for a peer to read
-MAX_MESSAGE = 1 << 16  # bytes of a message that a link takes, either way
 
 SHARED_OPTIONS = [
     ("grpc.http2.bdp_probe", 0),
