@@ -221,19 +221,16 @@ def rejection_bound(
     >>> rejection_bound([0.25, 0.5], [0.125, 0.0], [8, 16], 32)
     1.0625
     """
-    for values in (mismatch, dropped_mass, support, resolution):
+    given = mismatch, dropped_mass, support, resolution
+    for values in given:
         checks.unmasked("each argument", values)
-    terms = [
-        np.asarray(values, dtype=np.float64)
-        for values in (mismatch, dropped_mass, support)
-    ]
+    *terms, steps = (np.asarray(values, dtype=np.float64) for values in given)
     shapes = [values.shape for values in terms]
     if terms[0].ndim != 1 or len(set(shapes)) != 1:
         raise ValueError(
             "mismatch, dropped_mass and support must be of one shape [N], "
             f"got {shapes[0]}, {shapes[1]} and {shapes[2]}"
         )
-    steps = np.asarray(resolution, dtype=np.float64)
     if steps.shape not in ((), shapes[0]):
         raise ValueError(
             f"resolution must be a scalar or of shape {shapes[0]}, got {steps.shape}"

@@ -7,33 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import transformers
 from transformers.generation import utils as generation
 
 import sqs_codec as sqs
 from sqs_codec.hf import SparseLogitsProcessor
-
-VOCAB_SIZE = 16
-PROMPT = torch.tensor([[3, 4, 5]])
-
-
-def tiny(seed: int, vocab_size: int = VOCAB_SIZE) -> Any:
-    """A model small enough to be made here, which never stops."""
-    torch.manual_seed(seed)
-    config = transformers.LlamaConfig(
-        vocab_size=vocab_size,
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        max_position_embeddings=128,
-        initializer_range=0.5,
-        bos_token_id=0,
-        eos_token_id=None,
-        pad_token_id=0,
-    )
-    return transformers.LlamaForCausalLM(config).eval()
+from tests.system.hf.test_edge import PROMPT, VOCAB_SIZE, plain, tiny
 
 
 def assisted(target: Any, assistant: Any, **options: Any) -> list[int]:
@@ -79,14 +57,11 @@ def test_transformers_draws_from_and_verifies_what_was_sent(
 
 
 def test_greedy_text_is_the_targets_own_and_costs_few_bits() -> None:
-    target, assistant = tiny(0), tiny(1, VOCAB_SIZE)
+    target, assistant = tiny(0), tiny(1)
     processor = SparseLogitsProcessor(sqs.Codec(VOCAB_SIZE), sqs.TopK(8), temperature=0)
     with processor.on(assistant):
         text = assisted(target, assistant, do_sample=False)
-    plain = target.generate(
-        PROMPT, attention_mask=torch.ones_like(PROMPT), max_new_tokens=24
-    )
-    assert text == plain[0, 3:].tolist()
+    assert text == plain(target, max_new_tokens=24)
     assert processor.bits <= 8 * processor.drafted
 
 

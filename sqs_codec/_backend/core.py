@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
@@ -103,13 +103,7 @@ class Core(Protocol):
 
         As `decode` reads each of them, with `most` for each.
         """
-        pairs: list[tuple[Ids, Ids]] = []
-        for packet in packets:
-            status, *pair = self.decode(packet, most)
-            if status:
-                return status, len(pairs), NONE, NONE, NONE
-            pairs.append((pair[0], pair[1]))
-        return 0, len(pairs), *rows_of(pairs)
+        return rows_of(self.decode(packet, most) for packet in packets)[:5]
 
     def encode_round(self, round_: Arrays) -> bytes:
         """Return the packet of a round."""
@@ -157,11 +151,24 @@ def joined(arrays: Sequence[Ids]) -> Ids:
     return np.frombuffer(b"".join([array.data for array in arrays]), np.uint32)
 
 
-def rows_of(pairs: Sequence[tuple[Ids, Ids]]) -> tuple[Ids, Ids, Ids]:
-    """Return ids, counts and sizes of rows, of the frozen ids and counts of each."""
-    sizes = np.array([ids.size for ids, _ in pairs], np.uint32)
-    ids = joined([NONE, *(ids for ids, _ in pairs)])
-    return ids, joined([NONE, *(counts for _, counts in pairs)]), sizes
+def rows_of(
+    answers: Iterable[tuple[Any, ...]],
+) -> tuple[int, int, Ids, Ids, Ids, list[Any]]:
+    """Return status, rows done, ids, counts, sizes and what else is said of each row.
+
+    Of answers to rows, up to the first that isn't OK: the status, frozen ids and counts
+    of each, and something else.
+    """
+    found: list[list[Any]] = []
+    for status, *answer in answers:
+        if status:
+            break
+        found.append(answer)
+    else:
+        status = 0
+    ids, counts = (joined([NONE, *(row[i] for row in found)]) for i in range(2))
+    sizes = np.array([row[0].size for row in found], np.uint32)
+    return status, len(found), ids, counts, sizes, [row[2:] for row in found]
 
 
 NONE = frozen(np.empty(0, np.uint32))

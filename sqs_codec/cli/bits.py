@@ -20,14 +20,13 @@ from sqs_codec.bits import Point
 from sqs_codec.cli.files import open_logits
 from sqs_codec.cli.options import (
     FILE,
-    HF_MODULES,
     MODEL,
-    SMOLLM2_MODULES,
     add_prior,
     add_temperature,
     check_folder,
     find_prior,
     has_packages,
+    model_modules,
     number,
     read_text,
 )
@@ -88,7 +87,6 @@ def fill(parser: argparse.ArgumentParser) -> None:
     add_prior(add, default="none")
     add("--json", **FILE, help="write every setting, for machines")
     add("--plot", **FILE, help="draw bits against TV, .png or .svg")
-    parser.set_defaults(command=run)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -99,8 +97,8 @@ def run(args: argparse.Namespace) -> int:
         args.usage_error("--model goes with --texts")
     if args.plot and not has_packages("bits --plot", ["matplotlib"], extra="plot"):
         return 1
-    needed = [*HF_MODULES, *(() if args.model else SMOLLM2_MODULES)]
-    if args.texts and not has_packages("bits --texts", needed, extra="hf"):
+    needed = model_modules(args.model) if args.texts else []
+    if not has_packages("bits --texts", needed, extra="hf"):
         return 1
     for file in filter(None, (args.json, args.plot)):
         check_folder(file)
@@ -250,7 +248,9 @@ def of_presets(points: Iterable[Point]) -> dict[str, Point]:
 def _point(point: Point, called: str = "") -> str:
     spent = (f"{b:.1f}" if math.isfinite(b) else "-" for b in point.bits.values())
     numbers = f"{point.tokens:.1f}", f"{point.dropped_mass:.4f}", f"{point.tv:.4f}"
-    return _line(called + _name(point.keep), str(point.resolution), *numbers, *spent)
+    first, *more = _parameters(point.keep).values()
+    name = repr(point.keep) if more else f"{type(point.keep).__name__}({first:g})"
+    return _line(called + name, str(point.resolution), *numbers, *spent)
 
 
 def _line(rule: str, *cells: str) -> str:
@@ -258,12 +258,6 @@ def _line(rule: str, *cells: str) -> str:
     # The longest rule has a line of its own.
     head = f"{rule:<20}" if len(rule) <= 20 else f"{rule}\n{'':20}"
     return head + "".join(f"{c:>{w}}" for c, w in zip(cells, widths, strict=True))
-
-
-def _name(keep: sqs.Keep) -> str:
-    """Return the rule as Python makes it."""
-    first, *more = _parameters(keep).values()
-    return repr(keep) if more else f"{type(keep).__name__}({first:g})"
 
 
 def _parameters(keep: sqs.Keep) -> dict[str, float]:
@@ -282,20 +276,13 @@ def plot(
 
     figure = Figure(figsize=(7.2, 5), layout="constrained")
     axes = figure.subplots()
-    tv = [point.tv for point in points]
-    styles = ("tab:red", "--", "s"), ("tab:orange", "-.", "D"), ("tab:blue", "-", "o")
-    for coding, (color, line, marker) in zip(bits.CODINGS, styles, strict=True):
-        spent = [point.bits[coding] for point in points]
+    tv = np.array([point.tv for point in points])
+    styles = ("tab:red", "s--"), ("tab:orange", "D-."), ("tab:blue", "o-")
+    for coding, (color, style) in zip(bits.CODINGS, styles, strict=True):
+        spent = np.array([point.bits[coding] for point in points])
         front = bits.pareto(spent, tv)
-        axes.plot(
-            [tv[i] for i in front],
-            [spent[i] for i in front],
-            color=color,
-            linestyle=line,
-            marker=marker,
-            markersize=4,
-            label=coding,
-        )
+        (line,) = axes.plot(tv[front], spent[front], style, label=coding)
+        line.set(color=color, markersize=4)
     axes.axvline(most_tv, color="0.6", linewidth=0.8, label="TV allowed")
     for name, point in of_presets(points).items():
         place = point.tv, point.bits["entropy"]

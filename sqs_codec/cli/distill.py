@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,11 +17,7 @@ from sqs_codec._base.words import shown
 from sqs_codec.cli.files import load_tokenizer
 from sqs_codec.cli.options import (
     FILE,
-    HF_MODULES,
-    LOADING,
     MODEL,
-    SMOLLM2_MODULES,
-    Add,
     add_command,
     add_loading,
     add_prior,
@@ -33,6 +29,8 @@ from sqs_codec.cli.options import (
     given,
     has_packages,
     interrupts_raise,
+    loading,
+    model_modules,
     number,
 )
 
@@ -72,12 +70,20 @@ says how many were, and what else to know of the texts. What was interrupted goe
 where it was if the same command is given again.
 """
 
+INFO = "Says what a file is, and how large."
+CHECK = "Reads all of a file, and ends with 1 at the first thing that is wrong."
+
 
 def fill(parser: argparse.ArgumentParser) -> None:
     """Add the commands."""
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for name, help_, fill_, description in COMMANDS:
-        add_command(commands, name, fill_, help=help_, description=description)
+    for name, help_, fill_, run, description in (
+        ("make", "let a model read texts", fill_make, make, MAKE),
+        ("import", "take lists that are there", fill_import, import_, IMPORT),
+        ("info", "say what a file has", fill_info, info, INFO),
+        ("check", "read all of a file", fill_check, check, CHECK),
+    ):
+        add_command(commands, name, fill_, run, help=help_, description=description)
 
 
 def fill_make(parser: argparse.ArgumentParser) -> None:
@@ -109,12 +115,11 @@ def fill_make(parser: argparse.ArgumentParser) -> None:
         default=0,
         help="of the rounding to counts",
     )
-    parser.set_defaults(command=make)
 
 
 def make(args: argparse.Namespace) -> int:
     """Let a teacher read texts, and write the file."""
-    needed = ["pyarrow", *HF_MODULES, *(() if args.model else SMOLLM2_MODULES)]
+    needed = ["pyarrow", *model_modules(args.model)]
     if not has_packages("distill make", needed, extra="distill,hf"):
         return 1
     check_folder(args.output)
@@ -123,8 +128,7 @@ def make(args: argparse.Namespace) -> int:
     from sqs_codec import distill
     from sqs_codec.system.hf import ModelReader, load_model
 
-    where = {"device": "auto", "dtype": "auto", **given(args, *LOADING)}
-    reader = ModelReader(load_model(args.model, **where))
+    reader = ModelReader(load_model(args.model, **loading(args)))
     prior = find_prior(args.prior, reader.tokenizer_fingerprint)
     with interrupts_raise():
         distill.make(
@@ -132,10 +136,8 @@ def make(args: argparse.Namespace) -> int:
             sqs.Codec(reader.vocab_size, args.resolution, prior=prior),
             reader,
             lines(args.texts),
-            temperature=args.temperature,
-            max_length=args.max_length,
-            seed=args.seed,
             source=source,
+            **given(args, "temperature", "max_length", "seed"),
         )
     return info(args)
 
@@ -212,7 +214,6 @@ def fill_import(parser: argparse.ArgumentParser) -> None:
     add("--model", metavar="NAME", default="", help="the teacher, to say in the file")
     add_resolution(add, default=4096)
     add_prior(add)
-    parser.set_defaults(command=import_)
 
 
 def import_(args: argparse.Namespace) -> int:
@@ -270,20 +271,15 @@ def places(
 
 
 def fill_info(parser: argparse.ArgumentParser) -> None:
-    """Add the options of ``sqs distill info``."""
-    add_file(parser.add_argument)
-    parser.set_defaults(command=info)
-
-
-def add_file(add: Add) -> None:
     """Add the options that name a file, and the prior that it may need."""
+    add = parser.add_argument
     add("output", **FILE, help="a file of sqs distill make")
     add("--prior", metavar="FILE", help="that of its codec, if it isn't a built-in one")
 
 
 def info(args: argparse.Namespace) -> int:
     """Say what a file is, and how much it has."""
-    dataset = open_file(args, "info")
+    dataset = open_file(args)
     if dataset is None:
         return 1
     said = dataset.header.to_json()
@@ -302,11 +298,10 @@ def info(args: argparse.Namespace) -> int:
     return 0
 
 
-def open_file(
-    args: argparse.Namespace, command: str, tokenizer: object = None
-) -> Dataset | None:
+def open_file(args: argparse.Namespace, tokenizer: object = None) -> Dataset | None:
     """Open the file, or explain what would have to be installed for that."""
-    if not has_packages(f"distill {command}", ["pyarrow"], extra="distill"):
+    command = args.called.removeprefix("sqs ")
+    if not has_packages(command, ["pyarrow"], extra="distill"):
         return None
     from sqs_codec import distill
 
@@ -315,9 +310,8 @@ def open_file(
 
 def fill_check(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``sqs distill check``."""
-    add_file(parser.add_argument)
+    fill_info(parser)
     add_tokenizer(parser.add_argument, "the one that the tokens must be of: {}")
-    parser.set_defaults(command=check)
 
 
 def check(args: argparse.Namespace) -> int:
@@ -327,24 +321,9 @@ def check(args: argparse.Namespace) -> int:
         if not has_packages("distill check", ["tokenizers"], extra="distill,prior"):
             return 1
         tokenizer = load_tokenizer(args.tokenizer)
-    dataset = open_file(args, "check", tokenizer)
+    dataset = open_file(args, tokenizer)
     if dataset is None:
         return 1
     read = sum(len(sequence.rows) for sequence in dataset)
     print(f"{len(dataset)} sequences of {read} distributions: all can be read")
     return 0
-
-
-Fill = Callable[[argparse.ArgumentParser], None]
-COMMANDS: tuple[tuple[str, str, Fill, str], ...] = (
-    ("make", "let a model read texts", fill_make, MAKE),
-    ("import", "take lists that are there", fill_import, IMPORT),
-    ("info", "say what a file has", fill_info, "Says what a file is, and how large."),
-    (
-        "check",
-        "read all of a file",
-        fill_check,
-        "Reads all of a file, and ends with 1 at the first thing that is wrong.",
-    ),
-)
-"""Name, a word of help, what adds the options and what runs it, and all the help."""

@@ -116,16 +116,13 @@ def is_gguf(draft: str | None) -> bool:
 
 def _has_packages(args: argparse.Namespace, more: Sequence[str], extra: str) -> bool:
     """Say whether all that is needed can be imported; explain it if it can't."""
-    needed, own = [MODULES[args.transport], *more], "serve"
+    needed = [MODULES[args.transport], *more]
     if is_gguf(args.draft):
         own = "llama-cpp"
         needed += ["llama_cpp"]
     else:
-        needed += options.HF_MODULES
-        if args.draft:
-            own = "serve,hf"
-        else:
-            needed += options.SMOLLM2_MODULES
+        own = "serve,hf" if args.draft else "serve"
+        needed += options.model_modules(args.draft)
     command = args.called.removeprefix("sqs ")
     return options.has_packages(command, needed, extra=",".join([own, *extra.split()]))
 
@@ -155,12 +152,11 @@ def load(args: argparse.Namespace, longest: int) -> TextDraft:
     from sqs_codec.system.hf import Draft, load_model
 
     dropped = options.DROP_LAYERS if args.drop_layers is None else args.drop_layers
-    loading = {"device": "auto", "dtype": "auto"}
-    loading |= options.given(args, *options.LOADING)
     import torch  # after hf, which says how its threads wait
 
     # A step of a small model is too short to share.
     torch.set_num_threads(args.threads or 1)
+    loading = options.loading(args)
     model = load_model(args.draft, drop_layers=dropped, **loading)
     print(f"Drafting with {shown(model.summary)} {model.placement}", file=sys.stderr)
     return Draft(model.model, model.tokenizer)
@@ -195,10 +191,5 @@ def connect(args: argparse.Namespace) -> Link:
     """Make a link to the server."""
     from sqs_codec.system.serve import connect
 
-    return connect(
-        args.server,
-        transport=args.transport,
-        cert=args.cert,
-        token=args.token,
-        insecure=args.insecure,
-    )
+    how = options.given(args, "transport", "cert", "token", "insecure")
+    return connect(args.server, **how)

@@ -75,7 +75,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
     )
     options.add_prior(add)
     drafting.add_model(parser.add_argument_group("model").add_argument)
-    parser.set_defaults(command=run, top_k=None)
+    parser.set_defaults(top_k=None)
 
 
 def _add_text(add: options.Add) -> None:

@@ -49,7 +49,6 @@ def fill(parser: argparse.ArgumentParser) -> None:
     )
     add_codec(add)
     add_prior(add, default="none")
-    parser.set_defaults(command=run)
 
 
 def run(args: argparse.Namespace) -> int:

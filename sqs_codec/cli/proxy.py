@@ -55,7 +55,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
     drafting.add_mode(add)
     options.add_prior(add)
     drafting.add_model(parser.add_argument_group("model").add_argument)
-    parser.set_defaults(command=run, kept=None, alpha=None)
+    parser.set_defaults(kept=None, alpha=None)
 
 
 def _add_clients(add: options.Add) -> None:

@@ -18,16 +18,15 @@ from sqs_codec._base.words import shown
 from sqs_codec.cli.options import (
     DEFAULT,
     FILE,
-    HF_MODULES,
     LOADING,
     MODEL,
-    SMOLLM2_MODULES,
     Add,
     add_loading,
     default_of,
     given,
     has_packages,
     log_warnings,
+    model_modules,
     number,
 )
 from sqs_codec.system._base.address import join_address
@@ -112,7 +111,6 @@ def fill(parser: argparse.ArgumentParser) -> None:
         **number(int, 0, MAX_PORT, "PORT"),
         help="serve metrics for Prometheus at 127.0.0.1, by HTTP (default: don't)",
     )
-    parser.set_defaults(command=run)
 
 
 def _fill_model(add: Add) -> None:
@@ -216,23 +214,23 @@ def _has_packages(args: argparse.Namespace) -> bool:
     """Say whether all is there that the options ask for; explain it if it isn't."""
     needed, extras = [*MODULES], ["serve"]
     if not args.ray:  # otherwise a cluster runs the model
-        needed += HF_MODULES
-        if args.target:
-            extras.append("hf")
-        else:
-            needed += SMOLLM2_MODULES
-    packages = ENGINES[args.engine or EngineConfig.engine].packages
-    needed += packages
-    extras += packages
-    if args.ray is not None:
-        needed.append("ray")
-        extras.append("ray")
-    return has_packages("serve", needed, extra=",".join(extras))
+        needed += model_modules(args.target)
+        extras += ["hf"] if args.target else []
+    own = [*ENGINES[args.engine or EngineConfig.engine].packages]
+    own += ["ray"] * (args.ray is not None)
+    return has_packages("serve", [*needed, *own], extra=",".join([*extras, *own]))
 
 
 def _check(args: argparse.Namespace) -> list[str] | None:
     """Check options that depend on each other, and return the tokens."""
-    _check_engine(args)
+    found = [*given(args, *CONFIG, "engine_option", "replicas")]
+    if args.ray and found:
+        raise ValueError(
+            f"the cluster's configuration says what it runs: "
+            f"--{found[0].replace('_', '-')} goes without --ray ADDRESS"
+        )
+    if args.ray is None and args.replicas:
+        raise ValueError("--replicas goes with --ray")
     tokens = args.token or os.environ.get("SQS_TOKEN", "").split()
     for token in tokens:
         check_token(token)
@@ -251,17 +249,6 @@ def _check(args: argparse.Namespace) -> list[str] | None:
         raise ValueError(NO_TOKEN)
     check_security(args.host, args.cert, args.key, insecure=args.insecure)
     return tokens or None
-
-
-def _check_engine(args: argparse.Namespace) -> None:
-    found = [*given(args, *CONFIG, "engine_option", "replicas")]
-    if args.ray and found:
-        raise ValueError(
-            f"the cluster's configuration says what it runs: "
-            f"--{found[0].replace('_', '-')} goes without --ray ADDRESS"
-        )
-    if args.ray is None and args.replicas:
-        raise ValueError("--replicas goes with --ray")
 
 
 def _load(args: argparse.Namespace) -> Engine:
@@ -294,14 +281,9 @@ async def _serve(
             print(STOPPING, file=sys.stderr)
             return 0
         info, steps = opening.result()
+        limits = given(args, "max_sessions", "idle_seconds")
         service = Service(
-            engine,
-            info,
-            tokens=tokens,
-            max_sessions=args.max_sessions,
-            idle_seconds=args.idle_seconds,
-            steps=steps,
-            priors=priors,
+            engine, info, tokens=tokens, steps=steps, priors=priors, **limits
         )
         return await _listen(args, service, info.summary, stop)
     finally:

@@ -147,8 +147,9 @@ def test_arguments(codec):
         with pytest.raises(ValueError, match="temperature must be finite"):
             function(logits, sqs.TopK(3), temperature=-1)
     small = sqs.Codec(V, 1 << 16, "enumerative")
+    given = [np.eye(1, V)[0] * 99, np.zeros(V), np.full(V, np.nan)]
     with pytest.raises(ValueError, match=r"logits\[1\]: coding 'enumerative' holds"):
-        small.encode_logits_rows([np.eye(1, V)[0] * 99, np.zeros(V)], sqs.TopK(2000))
+        small.encode_logits_rows(given, sqs.TopK(2000))
     with pytest.raises(ValueError, match=r"^logits: coding 'enumerative' holds"):
         small.encode_logits(np.zeros(V), sqs.TopK(2000))
     with pytest.raises(ValueError, match=r"logits\[7\] is nan"):

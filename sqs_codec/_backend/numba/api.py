@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sqs_codec._backend import core
-from sqs_codec._backend.core import NONE, frozen, joined
+from sqs_codec._backend.core import NONE, frozen, rows_of
 from sqs_codec._backend.numba import fields, quantize, rows
 from sqs_codec._backend.numba import packet as entropy
 from sqs_codec._backend.numba import verify as verification
@@ -39,7 +39,7 @@ class Core(core.Core):
         self, logits: NDArray[Any], temperature: float, keep: Rule, mass: bool
     ) -> tuple[int, int, Ids, Ids, Ids, list[float]]:
         _check_kind(keep)
-        found = _join(
+        found = rows_of(
             quantize.quantize_logits(row, temperature, *keep, mass, self._resolution)
             for row in _rows(logits)
         )
@@ -66,7 +66,7 @@ class Core(core.Core):
     def quantize_unbiased(
         self, logits: NDArray[Any], numbers: NDArray[np.uint64], temperature: float
     ) -> tuple[int, int, Ids, Ids, Ids]:
-        found = _join(
+        found = rows_of(
             quantize_unbiased(row, number, temperature, self._resolution)
             for row, number in zip(_rows(logits), numbers, strict=True)
         )
@@ -94,16 +94,6 @@ class Core(core.Core):
         if status != Status.OK:
             return status, NONE, NONE
         return status, frozen(ids), frozen(counts)
-
-    def encode_rows(self, ids: Ids, counts: Ids, survivors: Ids) -> list[bytes]:
-        ends = survivors.cumsum()
-        rows = zip(ends - survivors, ends, strict=True)
-        return [self.encode(ids[start:end], counts[start:end]) for start, end in rows]
-
-    def decode_rows(
-        self, packets: Sequence[bytes], most: int
-    ) -> tuple[int, int, Ids, Ids, Ids]:
-        return _join(self.decode(packet, most) for packet in packets)[:5]
 
     def encode_round(self, round_: Arrays) -> bytes:
         packet: NDArray[np.uint8]
@@ -188,23 +178,6 @@ class Core(core.Core):
 def _check_kind(keep: Rule) -> None:
     if keep[0] not in KINDS:
         raise ValueError(f"expected a kind of rule in {list(KINDS)}, got {keep[0]}")
-
-
-def _join(
-    answers: Iterable[tuple[Any, ...]],
-) -> tuple[int, int, Ids, Ids, Ids, list[tuple[Any, ...]]]:
-    """Return status, rows done, ids, counts, sizes and what else is said of each row.
-
-    Of answers to rows: the status, ids and counts of each, and something else.
-    """
-    found: list[list[Any]] = []
-    for status, *answer in answers:
-        if status != Status.OK:
-            return status, len(found), NONE, NONE, NONE, []
-        found.append(answer)
-    ids, counts = (joined([NONE, *(a[i] for a in found)]) for i in range(2))
-    sizes = np.array([answer[0].size for answer in found], np.uint32)
-    return Status.OK, len(found), ids, counts, sizes, [tuple(a[2:]) for a in found]
 
 
 def _round(found: tuple[Any, ...]) -> tuple[int, Ids, Ids, Ids, Ids]:

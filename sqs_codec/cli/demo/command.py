@@ -8,8 +8,6 @@ from pathlib import Path
 import sqs_codec as sqs
 from sqs_codec.cli.options import (
     DEFAULT,
-    HF_MODULES,
-    SMOLLM2_MODULES,
     add_codec,
     add_models,
     add_prior,
@@ -17,6 +15,7 @@ from sqs_codec.cli.options import (
     check_models,
     default_of,
     has_packages,
+    model_modules,
     number,
 )
 from sqs_codec.system.session import MAX_DRAFT
@@ -93,7 +92,6 @@ def fill(parser: argparse.ArgumentParser) -> None:
         help="keep every uplink packet in this directory, for sqs inspect",
     )
     add_models(parser.add_argument_group("models").add_argument)
-    parser.set_defaults(command=run)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -105,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
         args.usage_error(str(error))
     if args.prior is None and not args.draft and args.coding == "entropy":
         args.prior = "smollm2"
-    needed = [*HF_MODULES, "rich", *(() if args.draft else SMOLLM2_MODULES)]
+    needed = [*model_modules(args.draft), "rich"]
     if not has_packages("demo", needed, extra="demo"):
         return 1
 

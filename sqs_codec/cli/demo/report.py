@@ -6,8 +6,7 @@ in place. Piped to a file the same text comes out plain, without them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import TracebackType
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -49,12 +48,7 @@ class Stream:
             self._live.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._live:
             self._live.stop()
         self._console.print(self._line)
@@ -120,25 +114,24 @@ ceil(log2) of the binomials, for the K tokens kept. Raw top-K: fp16 + int32 for
 each of these. The last columns are the uplink time of 100 tokens of text."""
 
 
+EVENTS: dict[str, Callable[[Stats], str]] = {
+    "tokens of text": lambda s: f"{s.tokens}",
+    "tokens drafted": lambda s: f"{s.drafted}",
+    "rounds": lambda s: f"{s.rounds}",
+    "acceptance rate": lambda s: f"{s.acceptance_rate:.1%}",
+    "resampling rate": lambda s: f"{s.resampling_rate:.1%}",
+    "mean support: tokens kept, K": lambda s: f"{s.kept / max(1, s.drafted):.1f}",
+    "mean support: tokens sent, k": lambda s: f"{s.survivors / max(1, s.drafted):.1f}",
+}
+
+
 def _events(runs: Mapping[str, Stats]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("")
     for name in runs:
         table.add_column(name, justify="right")
-    for label, cells in {
-        "tokens of text": [f"{s.tokens}" for s in runs.values()],
-        "tokens drafted": [f"{s.drafted}" for s in runs.values()],
-        "rounds": [f"{s.rounds}" for s in runs.values()],
-        "acceptance rate": [f"{s.acceptance_rate:.1%}" for s in runs.values()],
-        "resampling rate": [f"{s.resampling_rate:.1%}" for s in runs.values()],
-        "mean support: tokens kept, K": [
-            f"{s.kept / max(1, s.drafted):.1f}" for s in runs.values()
-        ],
-        "mean support: tokens sent, k": [
-            f"{s.survivors / max(1, s.drafted):.1f}" for s in runs.values()
-        ],
-    }.items():
-        table.add_row(label, *cells)
+    for label, cell in EVENTS.items():
+        table.add_row(label, *map(cell, runs.values()))
     return table
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Lists", "Place", "located"]
+__all__ = ["Lists", "Place"]
 
 
 class Lists(NamedTuple):
@@ -27,12 +26,3 @@ class Lists(NamedTuple):
 Place = tuple[str, Iterator[Lists]]
 """Where in a file something stands, in words, and the texts that it is, read when asked
 for: then a ValueError says what is wrong with it, and not where."""
-
-
-@contextmanager
-def located(place: str) -> Iterator[None]:
-    """Say where what a ValueError tells is."""
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(f"{place}: {error}") from error

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqs_codec.distill._imports.lists import Lists, Place, located
+from sqs_codec.distill._header import damage
+from sqs_codec.distill._imports.lists import Lists, Place
 from sqs_codec.distill._imports.names import Names
 
 __all__ = ["read_responses"]
@@ -45,7 +46,7 @@ def _records(path: str | os.PathLike[str]) -> Iterator[Any]:
         for number, line in enumerate(file, 1):
             if not line.strip():
                 continue
-            with located(f"{path}: line {number}"):
+            with damage(f"{path}: line {number}"):
                 try:
                     record = _load(line)
                 except ValueError:
@@ -72,7 +73,7 @@ def _texts(record: Any, names: Names) -> Iterator[Lists]:
     if choices is None:
         raise ValueError("it has no choices and no outputs, so it is no response")
     for i, choice in enumerate(_expect(list, "choices", choices)):
-        with located(f"choice {i}"):
+        with damage(f"choice {i}"):
             choice = _expect(dict, "it", choice)
             text = _text(choice, (choice, body, record), names)
         yield text
@@ -133,7 +134,7 @@ def _of_chat(content: Any, names: Names) -> tuple[list[int], list[Listed | None]
     tokens: list[int] = []
     lists: list[Listed | None] = []
     for i, entry in enumerate(_expect(list, "content", content or [])):
-        with located(f"content[{i}]"):
+        with damage(f"content[{i}]"):
             top = _expect(dict, "it", entry).get("top_logprobs")
             if not top:
                 raise ValueError("it has no top_logprobs: ask for some")
@@ -181,7 +182,7 @@ def _lists(name: str, found: Any, find: Callable[[str], int]) -> list[Listed | N
     """Return lists that are dictionaries; None where there is none."""
     lists: list[Listed | None] = []
     for i, one in enumerate(_expect(list, name, found)):
-        with located(f"{name}[{i}]"):
+        with damage(f"{name}[{i}]"):
             items = _expect(dict, "it", one or {}).items()
             lists.append(_listed((find(key), _logprob(value)) for key, value in items))
     return lists

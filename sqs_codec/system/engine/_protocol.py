@@ -14,9 +14,6 @@ from sqs_codec.system.session import Job, Sampling
 
 __all__ = ["Engine", "EngineInfo", "measure_steps"]
 
-TIMED = b"sqs_codec.measure_steps"
-"""The session of `measure_steps`."""
-
 
 @dataclass(frozen=True)
 class EngineInfo:
@@ -87,15 +84,17 @@ async def measure_steps(engine: Engine, info: EngineInfo) -> dict[int, float]:
 
     Measured by some rounds of one session; edges plan by it.
     """
+    session = b"sqs_codec.measure_steps"
     text = [0] * min(64, info.max_text - 5)
     q = SparseDistribution([0], [1], info.vocab_size)
     steps = {}
     for tokens, draft in (1, None), (6, Round([q] * 5, [0] * 5)):
-        job, times = Job(TIMED, text, draft, np.zeros(tokens), Sampling()), []
+        job = Job(session, text, draft, np.zeros(tokens), Sampling())
+        times = []
         for _ in range(6):  # the first of them reads the text
             began = time.perf_counter()
             await engine.verify(job)
             times.append(time.perf_counter() - began)
         steps[tokens] = statistics.median(times[1:])
-    engine.drop(TIMED)
+    engine.drop(session)
     return steps

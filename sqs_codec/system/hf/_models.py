@@ -160,13 +160,21 @@ def load_model(
     return LanguageModel(model, tokenizer, size, stop, name)
 
 
+def share(model: HFModel) -> HFModel:
+    """Make another model of the same parameters.
+
+    What isn't saved is copied: some models change their rotary angles in place.
+    """
+    saved = model.state_dict(keep_vars=True).values()
+    return copy.deepcopy(model, {id(tensor): tensor for tensor in saved})
+
+
 def without_layers(model: HFModel, dropped: Collection[int]) -> HFModel:
     """Make a model that skips some layers of another one and shares its parameters.
 
     That is a decoder of the Llama kind: its layers are ``model.model.layers``.
     """
-    shared = {id(t): t for t in (*model.parameters(), *model.buffers())}
-    thin = copy.deepcopy(model, shared)
+    thin = share(model)
     kept = [layer for i, layer in enumerate(thin.model.layers) if i not in dropped]
     for index, layer in enumerate(kept):
         layer.self_attn.layer_idx = index  # the layer's place in the cache

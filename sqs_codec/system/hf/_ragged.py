@@ -9,7 +9,6 @@ cache, and attends to these. A rollback lowers a length; nothing moves.
 
 from __future__ import annotations
 
-import copy
 import itertools
 import sys
 from collections.abc import Callable, Sequence
@@ -22,7 +21,7 @@ import transformers
 from torch.nn.functional import scaled_dot_product_attention
 
 from sqs_codec.system.hf._cached import LAYERS, TOLERANCE
-from sqs_codec.system.hf._models import HFModel, ModelError, check_rollback
+from sqs_codec.system.hf._models import HFModel, ModelError, check_rollback, share
 
 __all__ = ["Cache", "Piece", "RaggedModel"]
 
@@ -118,7 +117,8 @@ class RaggedModel:
         self.max_text = _longest(config)
         self._vocab_size = vocab_size
         self._device = model.get_input_embeddings().weight.device
-        self._model = _with_attention(model)
+        self._model = share(model).eval()
+        self._model.set_attn_implementation(ATTENTION)
         self.layout = self._probe(config.num_hidden_layers)
         self._compare(model)
 
@@ -304,19 +304,6 @@ def _attend(
 
 
 transformers.AttentionInterface.register(ATTENTION, _attend)
-
-
-def _with_attention(model: HFModel) -> HFModel:
-    """Make a model of the same parameters whose attention is `_attend`.
-
-    What isn't saved is copied: some models change their rotary angles in place.
-    """
-    shared = {
-        id(tensor): tensor for tensor in model.state_dict(keep_vars=True).values()
-    }
-    other = copy.deepcopy(model, shared).eval()
-    other.set_attn_implementation(ATTENTION)
-    return other
 
 
 def _refuse(model: HFModel, config: Any) -> None:

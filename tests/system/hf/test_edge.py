@@ -36,10 +36,16 @@ from tests.cli.test_demo import WORDS, save_model
 from tests.kit import branching
 from tests.system.hf.test_cloud import tiny as tiny_of
 from tests.system.serve.kit import serving
-from tests.test_hf import PROMPT, VOCAB_SIZE, tiny
 
+VOCAB_SIZE = 16
+PROMPT = torch.tensor([[3, 4, 5]])
 PLEA = "Tell me of a fox."
 LENGTH = 12
+
+
+def tiny(seed: int) -> Any:
+    """A model small enough to be made here, which never stops."""
+    return tiny_of(seed=seed, vocab_size=VOCAB_SIZE, bos_token_id=0, pad_token_id=0)
 
 
 def link_to(model: Any, vocab_size: int, tokenizer: Any = None) -> Link:
@@ -59,11 +65,7 @@ def greedy(model: Any, prompt: tuple[int, ...], length: int) -> list[int]:
 
 @pytest.mark.parametrize(
     "plan",
-    [
-        FixedPlan(4),
-        FixedPlan(0),
-        None,
-    ],
+    [FixedPlan(4), FixedPlan(0), None],
     ids=["drafts", "alone", "the planner's choice"],
 )
 def test_text_is_smollm2s_own(smollm2: Pair, plan: FixedPlan | None) -> None:
