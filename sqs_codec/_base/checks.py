@@ -151,8 +151,10 @@ def numbers(name: str, values: ArrayLike, n: int, dtype: type) -> NDArray[Any]:
     return np.ascontiguousarray(array)
 
 
-def row(name: str, values: ArrayLike, vocab_size: int) -> NDArray[np.floating]:
+def row(name: str, values: ArrayLike | Rows, vocab_size: int) -> NDArray[Any]:
     """Return a contiguous row [V] of floats, the same array if it is one."""
+    if isinstance(values, Rows):
+        return values.values
     array = _floats(name, values)
     if array.shape != (vocab_size,):
         raise ValueError(f"{name} must have shape ({vocab_size},), got {array.shape}")
@@ -162,7 +164,7 @@ def row(name: str, values: ArrayLike, vocab_size: int) -> NDArray[np.floating]:
 
 
 class Rows(NamedTuple):
-    """Rows [B, V] that cores take, and the shape that errors name them by."""
+    """Rows [B, V], or a row, that cores take, and the shape that errors name."""
 
     values: NDArray[Any]
     shape: Sequence[int]
@@ -187,24 +189,27 @@ def contiguous_rows(array: NDArray[Any]) -> NDArray[Any]:
     return np.require(array, requirements=["C_CONTIGUOUS", "ALIGNED"])
 
 
-def look_like_probabilities(row: NDArray[np.floating]) -> bool:
+def look_like_probabilities(row: NDArray[Any]) -> bool:
     """Say whether a row of logits looks as if it held probabilities.
 
     Not if all are equal, where it is all the same, nor if one is 1 and all others
     are 0, as those who choose a token give it.
     """
+    if row.dtype == np.uint16:  # bfloat16
+        row = (row.astype(np.uint32) << 16).view(np.float32)
     return bool(
         0 <= row.min() < row.max() < 1
         and abs(row.sum(dtype=np.float64) - 1) <= SUM_TOLERANCE
     )
 
 
-def no_probabilities(row: NDArray[np.floating], stacklevel: int) -> None:
+def no_probabilities(row: NDArray[Any], stacklevel: int) -> None:
     """Warn who called, so far up, if a row of logits looks like probabilities.
 
     The first and the last value tell nearly all logits, in no time.
     """
-    if 0 <= row[0] < 1 and 0 <= row[-1] < 1 and look_like_probabilities(row):
+    one = 0x3F80 if row.dtype == np.uint16 else 1
+    if 0 <= row[0] < one and 0 <= row[-1] < one and look_like_probabilities(row):
         warnings.warn(
             "these logits look like probabilities: none is negative, and they sum to "
             "1; Codec.quantize_probs takes probabilities",

@@ -243,7 +243,12 @@ class Codec:
         return self._quantize(logits, keep, temperature, mass=True)
 
     def _quantize(
-        self, logits: ArrayLike, keep: Keep, temperature: float, *, mass: bool
+        self,
+        logits: ArrayLike | checks.Rows,
+        keep: Keep,
+        temperature: float,
+        *,
+        mass: bool,
     ) -> SparseDistribution:
         """Return what `quantize` does; without dropped mass unless `mass`."""
         row = checks.row("logits", logits, self.vocab_size)

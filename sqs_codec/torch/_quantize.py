@@ -151,9 +151,8 @@ def quantize_row(
     """Return `quantize` of one row, maybe without dropped mass. For `Drafter`."""
     row = row_of(codec, logits)
     if is_on_host(row):
-        if row.dtype == torch.bfloat16:  # which numpy lacks
-            row = row.float()
-        return codec._quantize(row.numpy(), keep, temperature, mass=mass)
+        ready = checks.Rows(as_array(row[None])[0], ())
+        return codec._quantize(ready, keep, temperature, mass=mass)
     found, masses = _quantize_on_device(codec, row[None], (), keep, temperature)
     shape = codec.vocab_size, codec.resolution
     return as_distribution(found.token_ids, found.counts, *shape, masses[0])

@@ -125,6 +125,30 @@ def test_the_core_reads_tensors_where_they_are(
     last = states[:, -1]  # what a model's last position is
     assert adapter.encode_logits_rows(CODEC, last, sqs.TopK(9)) == [b"packet"] * 4
     assert seen == [(last.data_ptr(), 5 * VOCAB * dtype.itemsize)]
+    quantize = type(CODEC._core).quantize_logits
+
+    def look_at_one(core: Any, row: Any, *given: Any) -> Any:
+        seen.append((row.ctypes.data, row.shape))
+        return quantize(core, row, *given)
+
+    monkeypatch.setattr(type(CODEC._core), "quantize_logits", look_at_one)
+    adapter.quantize(CODEC, last[2], sqs.TopK(9))
+    assert seen[1:] == [(last[2].data_ptr(), (VOCAB,))]
+    bad = torch.full((VOCAB,), torch.nan, dtype=dtype)
+    with pytest.raises(ValueError, match=r"^logits\[0\] is nan"):
+        adapter.quantize(CODEC, bad, sqs.TopK(9))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_probabilities_in_place_of_logits_are_noticed(dtype: Any) -> None:
+    probs, codec = torch.tensor([0.25, *[0.125] * 6], dtype=dtype), sqs.Codec(7)
+    for call, logits in (
+        (adapter.quantize, probs),
+        (adapter.quantize_rows, probs[None]),
+        (adapter.encode_logits, probs),
+    ):
+        with pytest.warns(UserWarning, match="look like probabilities"):
+            call(codec, logits, sqs.TopK(3))
 
 
 @pytest.mark.parametrize("temperature", [5e-324, 1e-300, 1e-3, 1e3, 1e300])
