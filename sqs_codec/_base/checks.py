@@ -203,17 +203,20 @@ def look_like_probabilities(row: NDArray[Any]) -> bool:
     )
 
 
-def no_probabilities(row: NDArray[Any], stacklevel: int) -> None:
-    """Warn who called, so far up, if a row of logits looks like probabilities.
+def no_probabilities(row: NDArray[Any]) -> None:
+    """Warn who called the package if a row of logits looks like probabilities.
 
     The first and the last value tell nearly all logits, in no time.
     """
     one = 0x3F80 if row.dtype == np.uint16 else 1
     if 0 <= row[0] < one and 0 <= row[-1] < one and look_like_probabilities(row):
+        level, frame = 2, sys._getframe().f_back
+        while frame and str(frame.f_globals.get("__name__")).startswith("sqs_codec."):
+            level, frame = level + 1, frame.f_back
         warnings.warn(
             "these logits look like probabilities: none is negative, and they sum to "
             "1; Codec.quantize_probs takes probabilities",
-            stacklevel=stacklevel,
+            stacklevel=level,
         )
 
 

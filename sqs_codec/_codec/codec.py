@@ -252,7 +252,7 @@ class Codec:
     ) -> SparseDistribution:
         """Return what `quantize` does; without dropped mass unless `mass`."""
         row = checks.row("logits", logits, self.vocab_size)
-        checks.no_probabilities(row, 4)
+        checks.no_probabilities(row)
         temperature = checks.temperature(temperature)
         status, _, ids, counts, _, masses = self._core.quantize_logits(
             row, temperature, rule(keep), mass
@@ -340,7 +340,7 @@ class Codec:
         array([0.7 , 0.2 , 0.08, 0.02])
         """
         row = checks.row("logits", logits, self.vocab_size)
-        checks.no_probabilities(row, 3)
+        checks.no_probabilities(row)
         temperature = checks.temperature(temperature)
         status, _, ids, counts, _ = self._core.quantize_unbiased(
             row, random_numbers(rng, 1), temperature
@@ -419,7 +419,7 @@ class Codec:
         True
         """
         row = checks.row("logits", logits, self.vocab_size)
-        checks.no_probabilities(row, 3)
+        checks.no_probabilities(row)
         temperature = checks.temperature(temperature)
         status, _, packets = self._core.encode_logits(row, temperature, rule(keep))
         if status:
@@ -524,7 +524,7 @@ class Codec:
             given.append(random_numbers(rng, len(rows)))
         threads = useful(checks.in_range("threads", threads, 1), len(rows))
         if len(rows):
-            checks.no_probabilities(rows[0], 4)
+            checks.no_probabilities(rows[0])
         parts = share(
             lambda start, end: call(*(a[start:end] for a in given), *arguments),
             len(rows),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import sqs_codec as sqs
-from sqs_codec import theory
+from sqs_codec import bits, theory
 from tests.kit import Draws, independent_counts, softmax
 
 pytestmark = pytest.mark.usefixtures("backend")
@@ -268,6 +268,7 @@ def test_probabilities_in_place_of_logits_are_noticed():
         lambda codec: codec.encode_logits(probs, keep),
         lambda codec: codec.quantize_rows(probs[None], keep),
         lambda codec: codec.encode_logits_rows(probs[None], keep),
+        lambda codec: bits.measure(probs[None], [keep], [codec.resolution]),
         lambda codec: sqs.Drafter(codec, keep, rng=np.random.default_rng(0)).push(
             probs
         ),

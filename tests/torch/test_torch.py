@@ -141,14 +141,19 @@ def test_the_core_reads_tensors_where_they_are(
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_probabilities_in_place_of_logits_are_noticed(dtype: Any) -> None:
+    def draft(codec: sqs.Codec, logits: Any, keep: sqs.Keep) -> None:
+        sqs.Drafter(codec, keep, rng=np.random.default_rng(0)).push(logits)
+
     probs, codec = torch.tensor([0.25, *[0.125] * 6], dtype=dtype), sqs.Codec(7)
     for call, logits in (
         (adapter.quantize, probs),
         (adapter.quantize_rows, probs[None]),
         (adapter.encode_logits, probs),
+        (draft, probs),
     ):
-        with pytest.warns(UserWarning, match="look like probabilities"):
+        with pytest.warns(UserWarning, match="look like probabilities") as caught:
             call(codec, logits, sqs.TopK(3))
+        assert caught[0].filename == __file__
 
 
 @pytest.mark.parametrize("temperature", [5e-324, 1e-300, 1e-3, 1e3, 1e300])
