@@ -121,6 +121,7 @@ def measure(
     68.1 bits, total variation 0.192
     """
     temperature = checks.finite("temperature", temperature, 1e-3, math.inf)
+    checks.unmasked("logits", logits)
     logits = np.asanyarray(logits)
     if logits.ndim != 2 or not len(logits):
         raise ValueError(f"logits must have shape [N, V], got {list(logits.shape)}")

@@ -224,6 +224,7 @@ class Header:
             if name == "likeliest":
                 values: NDArray[Any] = self._check_ids(name, numbers[name])
             else:
+                checks.unmasked(name, numbers[name])
                 values = np.asarray(numbers[name], np.float32)
                 if (bad := ~((values >= LEAST_LOG) & (values <= 0))).any():
                     got = values[bad][0]

@@ -397,6 +397,7 @@ def test_masked_arrays_are_refused():
         lambda: sqs.verify_rounds([None], values[None], np.ma.masked_array([0.5])),
         lambda: sqs.Prior.from_counts(np.ma.masked_array([5, 1])),
         lambda: theory.acceptance_rate(masked, q),
+        lambda: bits.measure(np.ma.masked_array([values])),
         lambda: theory.rejection_bound([0], np.ma.masked_array([0.5]), [1], 1),
     ):
         with pytest.raises(TypeError, match="MaskedArray, whose mask isn't read"):

@@ -233,6 +233,9 @@ def test_numbers_that_cannot_be_are_refused(
     with new(path, numbers=NUMBERS) as writer:
         with pytest.raises(ValueError, match=words):
             writer.write([1, 2, 3], ROWS, numbers=numbers_of(ROWS) | changed)
+        masked = {"logprobs": np.ma.masked_array([-1, -2, -3])}
+        with pytest.raises(TypeError, match=r"logprobs must be .* a MaskedArray"):
+            writer.write([1, 2, 3], ROWS, numbers=numbers_of(ROWS) | masked)
         writer.write([1, 2, 3], ROWS, numbers=numbers_of(ROWS))
 
 
