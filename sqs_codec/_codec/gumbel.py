@@ -89,7 +89,7 @@ def gumbel_draw(
     >>> gumbel_draw(np.float32([0, 2, 1]), bytes(16), 0)
     0
     """
-    sampling = temperature, top_k, top_p, min_p
+    sampling = checks.temperature(temperature), top_k, top_p, min_p
     (token,), _ = _best(logits, key, position, 1, sampling)
     return token
 
@@ -126,11 +126,11 @@ def gumbel_guess(
     (0, 2)
     """
     count = checks.in_range("count", count, 1, MAX_GUESSES)
-    sampling = temperature, top_k, top_p, min_p
+    sampling = checks.temperature(temperature), top_k, top_p, min_p
     tokens, scores = _best(logits, key, position, MAX_GUESSES, sampling)
     best = np.array(scores)
     with np.errstate(over="ignore"):
-        greedy = temperature < LEAST_TEMPERATURE
+        greedy = sampling[0] < LEAST_TEMPERATURE
         weights = np.exp(best[0] - best) if greedy else 1 / best
     chances = (weights / weights.sum()).tolist()
     return Guesses(tuple(tokens[:count]), tuple(chances[:count]))
@@ -189,10 +189,11 @@ def gumbel_verify(
     for i, token in enumerate(tokens):
         checks.in_range(f"drafted[{i}]", token, 0, vocab_size - 1)
     rows, _ = checks.rows("logits", logits, vocab_size)
-    rows = truncate(rows, temperature, top_k, top_p, min_p)
+    t = checks.temperature(temperature)
+    rows = truncate(rows, t, top_k, top_p, min_p)
     words = check_key("key", key)
     place = check_position("position", position, len(rows))
-    found = race(rows, temperature, words, place, 1, lambda row: f"logits[{row}]")
+    found = race(rows, t, words, place, 1, lambda row: f"logits[{row}]")
     return settle(tokens, [best[0] for best, _ in found])
 
 
@@ -214,8 +215,7 @@ def _best(
 ) -> tuple[list[int], list[float]]:
     """Return the tokens of a row's least scores, and these."""
     temperature, top_k, top_p, min_p = sampling
-    t = checks.temperature(temperature)
-    t = t if t >= LEAST_TEMPERATURE else 0.0  # where nothing is cut off
+    t = temperature if temperature >= LEAST_TEMPERATURE else 0.0  # which cuts nothing
     rows = truncate(_row(logits), t, top_k, top_p, min_p)
     words = check_key("key", key)
     place = check_position("position", position, 1)

@@ -73,9 +73,10 @@ def gumbel_verify(
     """
     rows = detached("logits", logits)
     check_shape("logits", rows.shape, len(drafted) + 1, None)
-    rows = truncated(rows, temperature, top_k, top_p, min_p)
+    t = checks.temperature(temperature)
+    rows = truncated(rows, t, top_k, top_p, min_p)
     given = [drafted], rows, [key], [position]
-    return gumbel_verify_rounds(*given, temperature=temperature)[0]
+    return gumbel_verify_rounds(*given, temperature=t)[0]
 
 
 def gumbel_verify_rounds(

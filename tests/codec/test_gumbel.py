@@ -6,6 +6,7 @@ make few.
 
 from __future__ import annotations
 
+from decimal import Decimal
 from functools import partial
 from typing import Any
 
@@ -201,6 +202,18 @@ def test_bad_input(backend: str, change: Any, said: str) -> None:
     options = {"logits": [0.0, 1.0], "key": KEY, "position": 0, "count": 1} | change
     with pytest.raises(ValueError, match=said):
         sqs.gumbel_guess(**options)
+
+
+@pytest.mark.parametrize("kind", [np.float16, Decimal])
+def test_a_temperature_may_be_any_number(kind: Any, backend: str) -> None:
+    rows = random_row(np.random.default_rng(3), 80)[None]
+    for call, given in (
+        (sqs.gumbel_draw, (rows[0], KEY, 0)),
+        (sqs.gumbel_guess, (rows[0], KEY, 0, 2)),
+        (sqs.gumbel_verify, ([], rows, KEY, 0)),
+    ):
+        found = [call(*given, temperature=t, top_k=9) for t in (kind("0.5"), 0.5)]
+        assert found[0] == found[1]
 
 
 def test_bad_rows_and_drafts(backend: str) -> None:

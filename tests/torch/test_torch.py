@@ -7,6 +7,7 @@ import importlib
 import subprocess
 import sys
 from collections import Counter
+from decimal import Decimal
 from fractions import Fraction
 from functools import partial
 from itertools import product
@@ -937,7 +938,7 @@ def test_races_as_the_core(size: int, dtype: Any, path: str) -> None:
 def test_one_draft_is_verified_as_by_the_core(cuts: Any, path: str) -> None:
     rows = tensor_with_ties(4, VOCAB)
     given = [3, 1, 4], bytes(16), 7
-    for temperature in (0, 0.7):
+    for temperature in (0, 0.7, Decimal("0.5")):
         own, theirs = (
             verify(given[0], logits, *given[1:], temperature=temperature, **cuts)
             for verify, logits in (
