@@ -486,6 +486,7 @@ class Codec:
         ValueError, TypeError
             As `quantize`; the message names the row.
         """
+        checks.generator(rng)
         arguments = (checks.temperature(temperature),)
         call = self._core.quantize_unbiased
         return self._join(self._share(call, arguments, logits, threads, rng))

@@ -439,6 +439,15 @@ def test_bad_rows_are_named_whatever_the_rounding(value: float, path: str) -> No
             )
 
 
+@pytest.mark.parametrize("n", [0, 2])
+def test_rounding_says_what_generator_it_expected(n: int, path: str) -> None:
+    rows, said = torch.zeros(n, VOCAB), "rng must be a numpy.* got NoneType"
+    with pytest.raises(TypeError, match=said):
+        CODEC.quantize_unbiased_rows(rows.numpy(), rng=None)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=said):
+        adapter.quantize_unbiased_rows(CODEC, rows, rng=None)
+
+
 def test_rounding_waits_no_more_for_more_rows() -> None:
     counts = []
     for rows in (1, 30):
