@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sqs_codec._base import checks
 from sqs_codec._base.files import require_file
 from sqs_codec._codec.prior import Prior
 from sqs_codec._codec.rows import SparseRows
@@ -88,6 +89,12 @@ class Dataset:
     def __init__(
         self, path: str | os.PathLike[str], prior: Prior | None, tokenizer: Any
     ) -> None:
+        # Before there is a file to blame.
+        if prior is not None:
+            checks.instance("prior", prior, Prior, "a Prior")
+        if tokenizer is not None and not hasattr(tokenizer, "get_vocab"):
+            kind = type(tokenizer).__name__
+            raise TypeError(f"tokenizer must be one, with get_vocab(), got {kind}")
         require_file(path)
         with damage(path):
             self._file = pq.read_metadata(path)

@@ -146,6 +146,8 @@ def test_a_built_in_prior_with_a_tail_is_known(tmp_path: Path) -> None:
     codec = sqs.Codec(49_153, prior=sqs.Prior.builtin("smollm2").with_tail())
     write(tmp_path / "a", 0, codec, tail=True)
     assert distill.open(tmp_path / "a").header.codec == codec
+    with pytest.raises(TypeError, match=r"^prior must be a Prior, got int"):
+        distill.open(tmp_path / "a", prior=3)  # type: ignore[arg-type]
 
 
 ROWS = sqs.SparseRows([2, 7, 5], [30, 20, 50], [0, 2, 3], V, L)
@@ -686,7 +688,7 @@ def test_a_tokenizer_is_compared(tmp_path: Path, path: Path) -> None:
     assert len(distill.open(file, tokenizer=mine)) == 1
     with pytest.raises(ValueError, match="another tokenizer: of fingerprint "):
         distill.open(file, tokenizer=other)
-    with pytest.raises(ValueError, match=r"with get_vocab\(\), got str"):
+    with pytest.raises(TypeError, match=r"^tokenizer .* with get_vocab\(\), got str"):
         distill.open(file, tokenizer="gpt2")
     write(tmp_path / "none.parquet", 1, tokenizer_fingerprint=b"")
     with pytest.raises(ValueError, match="doesn't say which tokenizer"):
