@@ -176,18 +176,13 @@ def gumbel_verify(
     """
     tokens = checks.integers("drafted", drafted)
     shape = np.shape(logits)
-    if len(tokens) > MAX_ROUND:
-        raise ValueError(
-            f"drafted must be at most {MAX_ROUND} tokens, got {len(tokens)}"
-        )
     if len(shape) != 2 or shape[0] != len(tokens) + 1:
         raise ValueError(
             f"logits must have shape ({len(tokens) + 1}, vocabulary) (a row for each "
             f"drafted token and one for the token after), got {shape}"
         )
     vocab_size = checks.vocabulary(shape[1], "the vocabulary of logits")
-    for i, token in enumerate(tokens):
-        checks.in_range(f"drafted[{i}]", token, 0, vocab_size - 1)
+    check_draft("drafted", tokens, vocab_size)
     rows, _ = checks.rows("logits", logits, vocab_size)
     t = checks.temperature(temperature)
     rows = truncate(rows, t, top_k, top_p, min_p)
@@ -224,6 +219,16 @@ def _best(
 
 
 # For torch.gumbel_verify, too.
+
+
+def check_draft(name: str, tokens: Sequence[int], vocab_size: int) -> None:
+    """Check the drafted tokens of a text."""
+    if len(tokens) > MAX_ROUND:
+        raise ValueError(
+            f"{name} must be at most {MAX_ROUND} tokens, got {len(tokens)}"
+        )
+    for i, token in enumerate(tokens):
+        checks.in_range(f"{name}[{i}]", token, 0, vocab_size - 1)
 
 
 def check_key(name: str, key: bytes) -> NDArray[np.uint32]:

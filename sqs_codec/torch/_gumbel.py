@@ -10,9 +10,9 @@ import torch
 
 from sqs_codec._base import checks
 from sqs_codec._base.exp2 import LOG2_E
-from sqs_codec._base.format import MAX_ROUND
 from sqs_codec._codec.gumbel import (
     LEAST_TEMPERATURE,
+    check_draft,
     check_key,
     check_position,
     race,
@@ -72,10 +72,14 @@ def gumbel_verify(
     Verdict(accepted=1, token=0)
     """
     rows = detached("logits", logits)
-    check_shape("logits", rows.shape, len(drafted) + 1, None)
+    tokens = checks.integers("drafted", drafted)
+    check_shape("logits", rows.shape, len(tokens) + 1, None)
+    check_draft("drafted", tokens, rows.shape[1])
+    check_key("key", key)
+    check_position("position", position, len(rows))
     t = checks.temperature(temperature)
     rows = truncated(rows, t, top_k, top_p, min_p)
-    given = [drafted], rows, [key], [position]
+    given = [tokens], rows, [key], [position]
     return gumbel_verify_rounds(*given, temperature=t)[0]
 
 
@@ -128,7 +132,8 @@ def gumbel_verify_rounds(
     drafts = [checks.integers(f"drafted[{i}]", one) for i, one in enumerate(drafted)]
     rows = detached("logits", logits)
     check_shape("logits", rows.shape, sum(map(len, drafts)) + len(drafts), None)
-    _check_drafts(drafts, rows.shape[1])
+    for i, draft in enumerate(drafts):
+        check_draft(f"drafted[{i}]", draft, rows.shape[1])
     places = _places(drafts, keys, positions, temperature)
     if not drafts:
         return []
@@ -149,16 +154,6 @@ class _Place(NamedTuple):
     key: NDArray[np.uint32]
     position: int
     temperature: float
-
-
-def _check_drafts(drafts: Sequence[Sequence[int]], vocab_size: int) -> None:
-    for i, draft in enumerate(drafts):
-        if len(draft) > MAX_ROUND:
-            raise ValueError(
-                f"drafted[{i}] must be at most {MAX_ROUND} tokens, got {len(draft)}"
-            )
-        for j, token in enumerate(draft):
-            checks.in_range(f"drafted[{i}][{j}]", token, 0, vocab_size - 1)
 
 
 def _places(

@@ -958,6 +958,14 @@ def test_one_draft_is_verified_as_by_the_core(cuts: Any, path: str) -> None:
         assert own == theirs
     with pytest.raises(ValueError, match=r"shape \(3, 203\).*, got \(4, 203\)"):
         adapter.gumbel_verify([3, 1], rows, *given[1:])
+    for change, said in (
+        ({"drafted": [3, 1, VOCAB]}, r"^drafted\[2\] must be in \[0, 202\], got 203"),
+        ({"key": b"k"}, "^key must have 16 bytes, got 1"),
+        ({"position": -1}, "^position must be in"),
+    ):
+        good = dict(zip(("drafted", "key", "position"), given, strict=True))
+        with pytest.raises(ValueError, match=said):
+            adapter.gumbel_verify(logits=rows, **(good | change))
     with pytest.raises(ValueError, match="top_k must be at least 0"):
         adapter.gumbel_verify(given[0], rows, *given[1:], top_k=-1)
 
