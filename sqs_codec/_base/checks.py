@@ -129,7 +129,7 @@ def uint32(name: str, values: ArrayLike) -> NDArray[np.uint32]:
     """Copy integers to a new uint32 [k]."""
     unmasked(name, values)
     array = np.asarray(values)
-    if array.dtype.kind not in "iu":
+    if array.size and array.dtype.kind not in "iu":
         raise TypeError(f"{name} must be integers, got {array.dtype}")
     if array.ndim != 1:
         raise ValueError(f"{name} must have one dimension, got shape {array.shape}")

@@ -640,7 +640,7 @@ class Codec:
         Parameters
         ----------
         rows : SparseRows
-            Or a sequence of SparseDistribution, which `SparseRows.stack` takes.
+            Or a sequence of SparseDistribution, maybe empty.
         threads : int
             How many threads share the rows. More than one pays for some hundred rows.
             Other Python threads can run meanwhile in any case.
@@ -661,6 +661,8 @@ class Codec:
         >>> codec.decode_rows(packets) == rows
         True
         """
+        if not isinstance(rows, SparseRows) and not len(rows):
+            rows = SparseRows([], [], [0], self.vocab_size, self.resolution)
         rows, sizes = self._check_rows(rows)
         ids, counts, ends = rows.token_ids, rows.counts, rows.offsets
 

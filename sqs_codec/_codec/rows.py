@@ -200,6 +200,11 @@ class SparseRows(Sequence[SparseDistribution]):
             and np.array_equal(self._counts, other._counts)
         )
 
+    def __hash__(self) -> int:
+        arrays = self._offsets, self._token_ids, self._counts
+        shape = self._vocab_size, self._resolution
+        return hash((*shape, *(array.tobytes() for array in arrays)))
+
     def __reduce__(self) -> tuple[Any, ...]:
         arrays = self._token_ids, self._counts, self._offsets
         return SparseRows, (*arrays, self._vocab_size, self._resolution)

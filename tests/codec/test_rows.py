@@ -26,6 +26,7 @@ def test_is_a_sequence_of_distributions():
     assert list(rows[2:1]) == []
     assert pickle.loads(pickle.dumps(rows)) == rows
     assert rows != singles
+    assert len({rows, rows[:], sqs.SparseRows(**GOOD), rows[1:]}) == 2
     with pytest.raises(IndexError):
         rows[3]
 
@@ -52,8 +53,9 @@ def test_there_may_be_no_rows():
     rows = sqs.SparseRows(**GOOD)[:0]
     assert len(rows) == 0
     assert rows.to_dense().shape == (0, 8)
-    empty = np.zeros(0, np.uint32)
-    assert sqs.SparseRows(empty, empty, [0], 8, 4) == rows
+    assert sqs.SparseRows([], [], [0], 8, 4) == rows
+    codec = sqs.Codec(8, 4)
+    assert codec.encode_rows([]) == codec.encode_rows(rows) == []
 
 
 def test_nothing_returned_can_be_written():
