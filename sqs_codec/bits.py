@@ -233,7 +233,7 @@ class Saving(NamedTuple):
 def prior_saving(
     vocab_size: int,
     drafts: Sequence[Sequence[sqs.SparseDistribution]] = (),
-    texts: Sequence[NDArray[np.integer]] = (),
+    texts: Sequence[ArrayLike] = (),
     classes: int | None = None,
 ) -> Saving | None:
     """Say what a prior saves on the last fifth of each part, fitted to the others.
@@ -243,7 +243,7 @@ def prior_saving(
     vocab_size : int
     drafts : sequence of sequence of SparseDistribution, optional
         What a draft model gave, each part in the order of its text; of one resolution.
-    texts : sequence of array of int, optional
+    texts : sequence of array_like of int, optional
         Ids of tokens. They are held out, too, but measured only where no draft is: each
         by itself, as the one token of a distribution.
     classes : int, optional
@@ -254,6 +254,11 @@ def prior_saving(
     Saving or None
         None where no part has five.
 
+    Raises
+    ------
+    ValueError or TypeError
+        A text holds something else than ids of the vocabulary.
+
     Examples
     --------
     >>> text = np.random.default_rng(0).integers(500, 550, 1000)
@@ -261,17 +266,22 @@ def prior_saving(
     >>> saving.held_out, round(saving.without, 1), round(saving.with_prior, 1)
     (200, 11.0, 6.3)
     """
+    vocab_size = checks.vocabulary(vocab_size)
+    ids_of = [checks.uint32(f"texts[{i}]", text) for i, text in enumerate(texts)]
+    for i, ids in enumerate(ids_of):
+        if (most := ids.max(initial=0)) >= vocab_size:
+            raise ValueError(f"texts[{i}] must hold ids below {vocab_size}, got {most}")
     rows = [q for part in drafts for q in _split(part)[1]]
     numbers = np.ones(len(rows), int)
     if not rows:
-        tokens = [i for part in texts for i in _split(part)[1].tolist()]
+        tokens = [i for part in ids_of for i in _split(part)[1].tolist()]
         ids, numbers = np.unique(np.array(tokens, int), return_counts=True)
         # Of resolution 1, so that counts take nothing.
         rows = [sqs.SparseDistribution([i], [1], vocab_size) for i in ids.tolist()]
     if not rows:
         return None
-    known = [_split(part)[0] for part in texts]
-    counts = np.bincount(np.concatenate(known), minlength=vocab_size) if texts else None
+    known = [_split(part)[0] for part in ids_of]
+    counts = np.bincount(np.concatenate(known), minlength=vocab_size) if known else None
     fitted = [q for part in drafts for q in _split(part)[0]]
     prior = sqs.Prior.fit(fitted, counts, classes=classes)
     codecs = (sqs.Codec(vocab_size, rows[0].resolution, prior=p) for p in (None, prior))

@@ -71,3 +71,10 @@ def test_a_prior_is_measured_on_what_it_was_not_fitted_to() -> None:
         assert mean == np.mean([asked.bits(q) for q in held])
     assert saving.held_out == 8
     assert bits.prior_saving(400, [drafts[1]], [text[:4]]) is None
+    assert bits.prior_saving(400, drafts, [text.tolist()], classes=2) == saving
+    for bad, said in (
+        ([1, 400], r"texts\[1\] must hold ids below 400, got 400"),
+        ([-1], r"texts\[1\] must fit 32 bits without sign"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            bits.prior_saving(400, texts=[text, bad])
