@@ -49,7 +49,8 @@ class Reader(Protocol):
         """Return of each text the distributions after its tokens, and their numbers.
 
         Rounded as the header says, each text by its own generator, and such as
-        `Writer.write` takes. The logits needn't leave where they are.
+        `Writer.write` takes, the numbers those of the header. The logits needn't leave
+        where they are.
         """
 
 
@@ -63,6 +64,7 @@ def make(
     max_length: int | None = None,
     seed: int = 0,
     source: str = "",
+    numbers: tuple[str, ...] = (),
 ) -> None:
     """Let a teacher read texts, and write the file; go on where it was interrupted.
 
@@ -76,6 +78,8 @@ def make(
         Asked for as they are read, so that a bar around them shows how far it is.
     temperature, source
         As for `Header`; the seed and the length are added to the source.
+    numbers : tuple of str, optional
+        As for `Header`: what the reader is to tell besides. `ModelReader` tells none.
     max_length : int, optional
         Texts are cut into pieces of so many tokens. By default as many as the reader
         can read, up to 2048.
@@ -99,6 +103,7 @@ def make(
         temperature=temperature,
         tokenizer_fingerprint=reader.tokenizer_fingerprint,
         source=f"{source}; seed {seed}; up to {length} tokens",
+        numbers=numbers,
     )
     with Writer(path, header) as writer:
         end = 0

@@ -808,6 +808,31 @@ def test_make_goes_on_where_it_was_interrupted(
     assert "its source is 'texts.jsonl (" in capsys.readouterr().err
 
 
+class Teller:
+    """A reader that tells numbers."""
+
+    name, vocab_size, max_tokens, tokenizer_fingerprint = "teller", V, 100, b""
+
+    def tokenize(self, text: str) -> list[int]:
+        """Return a token for each byte."""
+        return [*text.encode()]
+
+    def read(self, texts: Any, header: distill.Header, rngs: Any) -> Any:
+        """Return the same of each text."""
+        own = numbers_of(ROWS)
+        return [(ROWS, {name: own[name] for name in header.numbers}) for _ in texts]
+
+
+def test_a_reader_tells_the_numbers_that_are_asked_for(tmp_path: Path) -> None:
+    path, names = tmp_path / "told", ("likeliest",)
+    distill.make(path, sqs.Codec(V, L), Teller(), ["ab", "cd"], numbers=names)
+    dataset = distill.open(path)
+    assert dataset.header.numbers == names
+    assert [s.numbers["likeliest"].tolist() for s in dataset] == 2 * [
+        numbers_of(ROWS)["likeliest"].tolist()
+    ]
+
+
 def sqs_distill_interrupted(when: int, *arguments: object) -> int:
     """Run ``make``, which an interrupt ends after so many sequences."""
     with pytest.MonkeyPatch.context() as patch:
