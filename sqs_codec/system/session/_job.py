@@ -240,8 +240,9 @@ def _probabilities(
         return best
     logits = truncate(logits, temperature, *cuts)
     dtype = np.promote_types(logits.dtype, np.float32)
-    # Of what is colder, 0 times it would be NaN.
-    scale = dtype.type(min(1 / temperature, float(np.finfo(dtype).max)))
+    # Beyond, 0 or -inf times it would be NaN.
+    limits = np.finfo(dtype)
+    scale = dtype.type(min(max(1 / temperature, limits.tiny), limits.max))
     with np.errstate(over="ignore", under="ignore"):
         probs = np.exp((logits.astype(dtype, copy=False) - top) * scale)
     return np.asarray(probs / probs.sum(1, keepdims=True))

@@ -36,6 +36,13 @@ def test_each_job_has_its_own_sampling() -> None:
     assert [v.token for v in found] == [x for pair in tokens.values() for x in pair]
 
 
+def test_the_hottest_draws_evenly_from_what_is_left() -> None:
+    jobs = [job_of(sampling, 0.7) for sampling in (GREEDY, Sampling(1e46, top_k=3))]
+    masked = np.where(ROW == 4, -np.inf, ROW)
+    found = verify_jobs(jobs, np.stack([ROW, masked]))
+    assert [verdict.token for verdict in found] == [2, 4]
+
+
 def test_hints_are_judged_beside_rounds() -> None:
     key, position = bytes(range(16)), 3
     rows = np.tile(ROW, (3, 1))
