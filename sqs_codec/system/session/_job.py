@@ -117,6 +117,20 @@ class Job:
         """How many rows of the target the verdict takes: 0 if the text is only read."""
         return len(self.draws) if self.key is None else len(self.hints) + 1
 
+    @staticmethod
+    def rows_of(jobs: Sequence[Job], count: int) -> list[int]:
+        """Return how many rows each of some jobs wants, of `count` for them all.
+
+        Raises
+        ------
+        ValueError
+            They want more or fewer.
+        """
+        wanted = [job.wanted for job in jobs]
+        if sum(wanted) != count:
+            raise ValueError(f"the jobs want {sum(wanted)} rows of logits, got {count}")
+        return wanted
+
     def check(self, vocab_size: int, max_text: int, because: str) -> list[int]:
         """Return the text and draft, of a job that a target model can do.
 
@@ -209,10 +223,7 @@ def verify_jobs(
     >>> verify_jobs([job], np.float32([[0, 2, 1]]))
     [Verdict(accepted=0, token=1)]
     """
-    *ends, wanted = np.cumsum([0, *(job.wanted for job in jobs)])
-    if len(logits) != wanted:
-        raise ValueError(f"the jobs want {wanted} rows of logits, got {len(logits)}")
-    parts = np.split(logits, ends[1:])
+    parts = np.split(logits, np.cumsum(Job.rows_of(jobs, len(logits))))
     return [_verify(*one) for one in zip(jobs, parts, strict=False)]
 
 
