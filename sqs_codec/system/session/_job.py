@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from sqs_codec import Round, Verdict, gumbel_verify, verify_rounds
 from sqs_codec._base import checks
+from sqs_codec._base.errors import Status, row_error
 from sqs_codec._codec.truncation import truncate
 
 __all__ = ["Job", "Sampling", "Verifier", "verify_jobs"]
@@ -214,7 +215,10 @@ def verify_jobs(
     Raises
     ------
     ValueError
-        If there are more or fewer rows, or a row isn't one of logits.
+        If there are more or fewer rows, or a row isn't one of logits; it names the job
+        and which of its rows.
+    TypeError
+        If they are of another dtype.
 
     Examples
     --------
@@ -224,7 +228,13 @@ def verify_jobs(
     [Verdict(accepted=0, token=1)]
     """
     parts = np.split(logits, np.cumsum(Job.rows_of(jobs, len(logits))))
-    return [_verify(*one) for one in zip(jobs, parts, strict=False)]
+    verdicts = []
+    for i, (job, rows) in enumerate(zip(jobs, parts, strict=False)):
+        try:
+            verdicts.append(_verify(job, rows))
+        except ValueError as error:
+            raise ValueError(f"jobs[{i}]: {error}") from None
+    return verdicts
 
 
 def _verify(job: Job, logits: NDArray[np.floating]) -> Verdict | None:
@@ -242,9 +252,12 @@ def _probabilities(
 ) -> NDArray[np.floating]:
     """Return what a sampling makes of logits: in float64 of these, else in float32."""
     temperature, *cuts = sampling.config().values()
+    logits, _ = checks.rows("logits", logits, logits.shape[-1])
     top = logits.max(1, keepdims=True)
-    if not np.isfinite(top).all():
-        raise ValueError("logits must be finite or -inf, and one of each row finite")
+    bad = np.flatnonzero(~np.isfinite(top))
+    if bad.size:
+        status = Status.ALL_MASKED if top[bad[0]] == -np.inf else Status.NOT_FINITE
+        raise row_error(f"logits[{bad[0]}]", logits[bad[0]], status)
     if not temperature:
         best = np.zeros(logits.shape)
         np.put_along_axis(best, logits.argmax(1)[:, None], 1, 1)
