@@ -297,6 +297,9 @@ class WorldLink:
         self.received += len(message)
         return message
 
+    def wake(self) -> None:
+        """Do nothing: in a world nobody is woken but by what happens."""
+
     def snap(self) -> _Strand | None:
         """Break; whoever waits is told."""
         self.closed = True
