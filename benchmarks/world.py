@@ -66,6 +66,7 @@ class World:
         self._order = itertools.count()
         self._strand = _Strand()
         self._together = 0
+        self._failed: Exception | None = None
 
     def __call__(self) -> float:
         """Return the time."""
@@ -91,11 +92,20 @@ class World:
         mine.waits += 1
 
     def _go_on(self, mine: _Strand | None) -> None:
-        """Let happen what happens until it is somebody's turn, and then `mine`."""
+        """Let happen what happens until it is somebody's turn, and then `mine`.
+
+        What an event raises is for who called `together`: here it would end a thread
+        that others wait for.
+        """
         strand = None
         while strand is None:
             self.now, _, action = heapq.heappop(self._events)
-            strand = action()
+            try:
+                strand = action()
+            except Exception as error:
+                if not self._together:
+                    raise
+                self._failed = self._failed or error
         self._strand = strand
         if strand is not mine:
             strand.turn.release()
@@ -106,7 +116,7 @@ class World:
         """Call functions that let time pass, at the same time; return their results.
 
         Each has a thread, as it can't be left in any other way, and only one of them
-        ever runs.
+        ever runs. Once all have ended, what an event raised is raised first.
         """
         self._together = len(calls)
         with ThreadPoolExecutor(len(calls)) as pool:
@@ -116,7 +126,10 @@ class World:
                 self.at(self.now, lambda strand=strand: strand)
                 futures.append(pool.submit(self._run, strand, call))
             self._go_on(None)
-            return [future.result() for future in futures]
+        failed, self._failed = self._failed, None
+        if failed is not None:
+            raise failed
+        return [future.result() for future in futures]
 
     def _run(self, strand: _Strand, call: Callable[[], T]) -> T:
         strand.turn.acquire()
@@ -283,6 +296,9 @@ class WorldLink:
         message = self._inbox.popleft()
         self.received += len(message)
         return message
+
+    def wake(self) -> None:
+        """Do nothing: in a world nobody is woken but by what happens."""
 
     def snap(self) -> _Strand | None:
         """Break; whoever waits is told."""

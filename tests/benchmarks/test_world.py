@@ -69,6 +69,30 @@ def test_one_that_fails_leaves_the_others_their_turns() -> None:
     assert done == [2.0]
 
 
+@pytest.mark.parametrize("due", [-1, 1.5])
+def test_an_event_that_fails_is_told_once_all_have_ended(due: float) -> None:
+    world, done = World(), []
+
+    def go_on(seconds: float) -> None:
+        world.wait(seconds)
+        done.append(world.now)
+        raise ValueError  # less than what came before
+
+    world.at(due, lambda: 1 // 0)
+    with pytest.raises(ZeroDivisionError):
+        world.together([lambda s=s: go_on(s) for s in (3, 1, 2)])
+    assert done == [1, 2, 3]
+    assert world.together([lambda: 5]) == [5]
+
+
+def test_an_event_that_fails_is_told_who_waits_alone() -> None:
+    world = World()
+    world.at(1, lambda: 1 // 0)
+    with pytest.raises(ZeroDivisionError):
+        world.wait(2)
+    assert world.now == 1
+
+
 def test_a_token_takes_what_is_stated(text: Text) -> None:
     """The cloud decodes one after the other, and the first has a trip and a message."""
     (alone,) = simulate(cell(text, FixedPlan(0)))

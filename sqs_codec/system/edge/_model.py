@@ -14,9 +14,10 @@ class DraftModel(Protocol):
     """A model that drafts."""
 
     def logits(self, tokens: Sequence[int]) -> Any:
-        """Return logits [1, V] after a text, as `Drafter.push` takes their row.
+        """Return logits [1, V] after a text: arrays, or what NumPy makes one of.
 
-        They are used before the next call, and may change with it.
+        Of float16, float32 or float64. They are used before the next call, and may
+        change with it.
         """
 
     def branches(self, texts: Sequence[Sequence[int]]) -> Any:

@@ -28,7 +28,7 @@ def verify_jobs(jobs: Sequence[Job], logits: torch.Tensor) -> list[Verdict | Non
     logits : torch.Tensor of float16, bfloat16, float32 or float64 [n, V]
     """
     rows = detached("logits", logits)
-    parts = torch.split(rows, [job.wanted for job in jobs])
+    parts = torch.split(rows, Job.rows_of(jobs, len(rows)))
     cut = [
         truncated(part, **job.sampling.config())
         for job, part in zip(jobs, parts, strict=True)

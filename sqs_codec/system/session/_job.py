@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from sqs_codec import Round, Verdict, gumbel_verify, verify_rounds
 from sqs_codec._base import checks
+from sqs_codec._base.errors import Status, row_error
 from sqs_codec._codec.truncation import truncate
 
 __all__ = ["Job", "Sampling", "Verifier", "verify_jobs"]
@@ -117,6 +118,20 @@ class Job:
         """How many rows of the target the verdict takes: 0 if the text is only read."""
         return len(self.draws) if self.key is None else len(self.hints) + 1
 
+    @staticmethod
+    def rows_of(jobs: Sequence[Job], count: int) -> list[int]:
+        """Return how many rows each of some jobs wants, of `count` for them all.
+
+        Raises
+        ------
+        ValueError
+            They want more or fewer.
+        """
+        wanted = [job.wanted for job in jobs]
+        if sum(wanted) != count:
+            raise ValueError(f"the jobs want {sum(wanted)} rows of logits, got {count}")
+        return wanted
+
     def check(self, vocab_size: int, max_text: int, because: str) -> list[int]:
         """Return the text and draft, of a job that a target model can do.
 
@@ -200,7 +215,10 @@ def verify_jobs(
     Raises
     ------
     ValueError
-        If there are more or fewer rows, or a row isn't one of logits.
+        If there are more or fewer rows, or a row isn't one of logits; it names the job
+        and which of its rows.
+    TypeError
+        If they are of another dtype.
 
     Examples
     --------
@@ -209,11 +227,14 @@ def verify_jobs(
     >>> verify_jobs([job], np.float32([[0, 2, 1]]))
     [Verdict(accepted=0, token=1)]
     """
-    *ends, wanted = np.cumsum([0, *(job.wanted for job in jobs)])
-    if len(logits) != wanted:
-        raise ValueError(f"the jobs want {wanted} rows of logits, got {len(logits)}")
-    parts = np.split(logits, ends[1:])
-    return [_verify(*one) for one in zip(jobs, parts, strict=False)]
+    parts = np.split(logits, np.cumsum(Job.rows_of(jobs, len(logits))))
+    verdicts = []
+    for i, (job, rows) in enumerate(zip(jobs, parts, strict=False)):
+        try:
+            verdicts.append(_verify(job, rows))
+        except ValueError as error:
+            raise ValueError(f"jobs[{i}]: {error}") from None
+    return verdicts
 
 
 def _verify(job: Job, logits: NDArray[np.floating]) -> Verdict | None:
@@ -231,17 +252,21 @@ def _probabilities(
 ) -> NDArray[np.floating]:
     """Return what a sampling makes of logits: in float64 of these, else in float32."""
     temperature, *cuts = sampling.config().values()
+    logits, _ = checks.rows("logits", logits, logits.shape[-1])
     top = logits.max(1, keepdims=True)
-    if not np.isfinite(top).all():
-        raise ValueError("logits must be finite or -inf, and one of each row finite")
+    bad = np.flatnonzero(~np.isfinite(top))
+    if bad.size:
+        status = Status.ALL_MASKED if top[bad[0]] == -np.inf else Status.NOT_FINITE
+        raise row_error(f"logits[{bad[0]}]", logits[bad[0]], status)
     if not temperature:
         best = np.zeros(logits.shape)
         np.put_along_axis(best, logits.argmax(1)[:, None], 1, 1)
         return best
     logits = truncate(logits, temperature, *cuts)
     dtype = np.promote_types(logits.dtype, np.float32)
-    # Of what is colder, 0 times it would be NaN.
-    scale = dtype.type(min(1 / temperature, float(np.finfo(dtype).max)))
+    # Beyond, 0 or -inf times it would be NaN.
+    limits = np.finfo(dtype)
+    scale = dtype.type(min(max(1 / temperature, limits.tiny), limits.max))
     with np.errstate(over="ignore", under="ignore"):
         probs = np.exp((logits.astype(dtype, copy=False) - top) * scale)
     return np.asarray(probs / probs.sum(1, keepdims=True))

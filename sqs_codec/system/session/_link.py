@@ -66,7 +66,8 @@ class Link(Protocol):
     def wake(self) -> None:
         """Have the `receive` that waits, or else one that comes, return None at once.
 
-        From any thread, and also when the link is closed.
+        From any thread. It comes before `close`, which need not end a `receive`; after
+        it, it does nothing.
         """
 
     def close(self) -> None:
@@ -206,7 +207,7 @@ class LocalLink:
         return message
 
     def wake(self) -> None:
-        """Do nothing, as nobody waits."""
+        """Do nothing, as nobody waits: ``receive(None)`` raises `LinkError`."""
 
     def close(self) -> None:
         """Close the link and free the session's cache."""

@@ -554,6 +554,9 @@ def test_verdicts_are_those_on_arrays(dtype: type) -> None:
     found = verify_jobs(jobs, torch.from_numpy(rows))
     assert found == judging.verify_jobs(jobs, rows)
     assert {verdict and verdict.accepted for verdict in found} >= {None, 0, 1, 2}
+    for few in rows[1:], rows[:0]:
+        with pytest.raises(ValueError, match=f"rows of logits, got {len(few)}$"):
+            verify_jobs(jobs, torch.from_numpy(few))
 
 
 def test_padded_vocabularies_are_cropped(model: Any) -> None:

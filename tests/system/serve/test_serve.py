@@ -817,6 +817,9 @@ def test_a_link_that_waits_is_woken(server: Server, transport: Transport) -> Non
                 waiting = other.submit(link.receive, timeout)
                 link.wake()  # while it waits, or before
                 assert waiting.result(PATIENCE) is None
+            for _ in range(300):
+                link.wake()
+            assert link.receive(0) is None
             exchange(edge_session([1]), link)  # nothing is lost by it
         link.wake()
 

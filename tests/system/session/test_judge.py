@@ -36,6 +36,13 @@ def test_each_job_has_its_own_sampling() -> None:
     assert [v.token for v in found] == [x for pair in tokens.values() for x in pair]
 
 
+def test_the_hottest_draws_evenly_from_what_is_left() -> None:
+    jobs = [job_of(sampling, 0.7) for sampling in (GREEDY, Sampling(1e46, top_k=3))]
+    masked = np.where(ROW == 4, -np.inf, ROW)
+    found = verify_jobs(jobs, np.stack([ROW, masked]))
+    assert [verdict.token for verdict in found] == [2, 4]
+
+
 def test_hints_are_judged_beside_rounds() -> None:
     key, position = bytes(range(16)), 3
     rows = np.tile(ROW, (3, 1))
@@ -51,14 +58,24 @@ def test_hints_are_judged_beside_rounds() -> None:
 
 
 @pytest.mark.parametrize("sampling", [GREEDY, Sampling(), Sampling(top_k=2)])
-@pytest.mark.parametrize("bad", [[np.nan], [np.inf], [-np.inf] * 5])
-def test_bad_rows(sampling: Sampling, bad: list[float]) -> None:
-    row = ROW.copy()
-    row[: len(bad)] = bad
-    hints = Job(b"h", [0], None, np.empty(0), sampling, (), bytes(16))
-    for job in job_of(sampling, 0.5), hints:
-        with pytest.raises(ValueError, match="logits"):
-            verify_jobs([job], row[None])
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ([0, np.nan], r"\[1\] is nan; values must be finite or -inf"),
+        ([np.inf], r"\[0\] is inf; values must be finite or -inf"),
+        ([-np.inf] * 5, r": every token is masked \(-inf\)"),
+    ],
+)
+def test_bad_rows(sampling: Sampling, bad: list[float], message: str) -> None:
+    rows = np.tile(ROW, (3, 1))
+    rows[2, : len(bad)] = bad
+    hinted = Job(b"h", [0], None, np.empty(0), sampling, (1,), bytes(16))
+    drafted = sqs.Round([sqs.SparseDistribution([2], [1], 5)], [2])
+    for job in Job(b"s", [0], drafted, np.zeros(2), sampling), hinted:
+        with pytest.raises(ValueError, match=rf"^jobs\[1\]: logits\[1\]{message}$"):
+            verify_jobs([job_of(GREEDY, 0.5), job], rows)
+        with pytest.raises(TypeError, match=r"^logits must be float16, .*, got int64"):
+            verify_jobs([job], np.ones((2, 5), np.int64))
 
 
 def test_rows_are_as_many_as_jobs_want() -> None:

@@ -911,11 +911,22 @@ def test_hints_are_read_as_far_as_they_are_likely():
     assert chain((2, [], whole)) == whole[:8]  # the ninth is the target's own
 
 
+class Learning:
+    """What NumPy makes no array of, as of a tensor with a gradient."""
+
+    shape = (V,)
+
+    def __array__(self, *_args, **_kwargs):
+        raise RuntimeError("it's learning")
+
+
 def test_guesses_and_hints_that_make_no_sense():
     edge, _, _ = start()
     row = np.zeros(V)
     with pytest.raises(ValueError, match=r"logits must have shape \(8,\), got \(9,\)"):
         edge.guess(np.zeros(9), 2)
+    with pytest.raises(TypeError, match="an array: it's learning; of a tensor, detach"):
+        edge.guess(Learning(), 2)
     with pytest.raises(ValueError, match="position must be at least 2, got 1"):
         edge.guess(row, 1)
     assert not edge.hint(2, [([], [1], [0.5])])  # nothing is decoded

@@ -155,7 +155,7 @@ class DatagramLink:
     def _rings(self) -> bool:
         """Say whether it was woken since the last time."""
         with contextlib.suppress(BlockingIOError):
-            return bool(self._bell.recv(64))
+            return bool(self._bell.recv(1 << 16))  # all there can be
         return False
 
     def close(self) -> None:

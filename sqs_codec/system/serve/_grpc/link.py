@@ -61,6 +61,7 @@ class GrpcLink:
         self._timeout = timeout
         self._error: str | None = None
         self._closed = False
+        self._woken = False  # whether `_incoming` holds a None of `wake`
         self._outgoing: queue.Queue[bytes | None] = queue.Queue(MOST_WAITING)
         self._incoming: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._opened = threading.Event()
@@ -102,15 +103,19 @@ class GrpcLink:
             return None
         if message is not None:
             self.received += len(message)
-        elif self._over.is_set() and self._incoming.empty():
+            return message
+        self._woken = False
+        if self._over.is_set() and self._incoming.empty():
             self._incoming.put(None)  # for the next call
             self._check()
             raise LinkError("the link is closed")
-        return message
+        return None
 
     def wake(self) -> None:
         """Have `receive` return at once."""
-        self._incoming.put(None)
+        if not self._woken:
+            self._woken = True
+            self._incoming.put(None)
 
     def close(self) -> None:
         """Send what waits, for a second at most, and close the link."""
