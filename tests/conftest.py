@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from benchmarks.data.drafts import load_drafts
-from tests.kit import using
+from tests.backends import using
 
 if TYPE_CHECKING:
     from sqs_codec.cli.demo.pair import Pair

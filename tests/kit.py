@@ -6,7 +6,6 @@ import math
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -15,7 +14,6 @@ from hypothesis import strategies as st
 from numpy.typing import ArrayLike
 
 import sqs_codec as sqs
-from sqs_codec import _backend
 from sqs_codec._base.prior_file import Tables
 from tests.reference import entropy
 from tests.reference import prior as reference_priors
@@ -33,16 +31,6 @@ RESOLUTIONS = st.sampled_from([1, 2, 100, 1 << 16]) | st.integers(1, 1 << 16)
 SEEDS = st.integers(0, 2**32)
 
 T = TypeVar("T")
-
-
-@contextmanager
-def using(name: str) -> Iterator[None]:
-    """Have cores that are made within be those of a backend: in all threads."""
-    before, _backend._name = _backend._name, _backend._choose(name)
-    try:
-        yield
-    finally:
-        _backend._name = before
 
 
 def timed(call: Callable[..., T], *given: Any, **options: Any) -> tuple[T, float]:

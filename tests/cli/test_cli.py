@@ -21,7 +21,7 @@ from sqs_codec.cli import drafting, generate, options
 from sqs_codec.cli import inspect as inspect_module
 from sqs_codec.cli import main as cli
 from sqs_codec.system.edge import RefusalError
-from tests.kit import using
+from tests.backends import using
 
 VOCAB_SIZE = 1000
 Q = sqs.SparseDistribution([3, 40, 999], [70, 20, 10], VOCAB_SIZE)

@@ -18,7 +18,7 @@ from benchmarks.gumbel import chi_squared
 from sqs_codec._backend import native, numba
 from sqs_codec._base.errors import Status
 from sqs_codec.system.session import Sampling
-from tests.kit import using
+from tests.backends import using
 from tests.reference import gumbel as reference
 
 KEY = bytes(range(16))
