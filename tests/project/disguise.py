@@ -14,7 +14,7 @@ import sys
 
 import numpy as np
 
-BUSY = "import os; us = os.getppid()\nwhile os.getppid() == us: sum(range(100_000))"
+BUSY = "import os, sys\nwhile os.getppid() == int(sys.argv[1]): sum(range(100_000))"
 
 KERNELS = {"x86_64": "Prescott", "aarch64": "ARMV8"}
 """Those of OpenBLAS that run on every such processor."""
@@ -38,5 +38,5 @@ def elsewhere() -> dict[str, str]:
 
 if __name__ == "__main__":
     for _ in range(os.cpu_count() or 1):
-        subprocess.Popen([sys.executable, "-c", BUSY])
+        subprocess.Popen([sys.executable, "-c", BUSY, str(os.getpid())])
     os.execvpe(sys.argv[1], sys.argv[1:], os.environ | elsewhere())
