@@ -265,19 +265,17 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--positions",
-        type=number(int, 1),
+        **number(int, 1),
         default=30,
-        metavar="N",
         help="the longest answer to a prompt, in tokens (default: %(default)s)",
     )
     add(
         "--rows",
-        type=number(int, 1),
+        **number(int, 1),
         default=600,
-        metavar="N",
         help="the most positions in all (default: %(default)s)",
     )
-    add("--seed", type=number(int, 0), default=0, help="(default: %(default)s)")
+    add("--seed", **number(int, 0), default=0, help="(default: %(default)s)")
     add_models(parser.add_argument_group("models for --prompts").add_argument)
     add(
         "--shipped",

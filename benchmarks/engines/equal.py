@@ -130,11 +130,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--engine", default="vllm", help="vllm, transformers or MODULE:FUNCTION")
     add("--dtype", choices=DTYPES[1:], default="float32", help="of it")
     add("--device", choices=DEVICES[1:], default="cpu", help="of it and the sessions")
-    add("--rounds", type=number(int, 1), default=1000, help="at least")
-    add("--sessions", type=number(int, 1), default=8, help="at once")
+    add("--rounds", **number(int, 1), default=1000, help="at least")
+    add("--sessions", **number(int, 1), default=8, help="at once")
     add("--long", type=int, nargs="*", default=LONG, help="tokens of some contexts")
-    add("--threads", type=number(int, 1), default=2)
-    add("--seed", type=number(int, 0), default=0)
+    add("--threads", **number(int, 1), default=2)
+    add("--seed", **number(int, 0), default=0)
 
 
 def main(args: argparse.Namespace) -> int:

@@ -237,8 +237,8 @@ def ray_engine(replicas: int) -> Engine:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add what this measurement can be told."""
     add = parser.add_argument
-    add("--rounds", type=number(int, 1), default=1000, help="of each way, at least")
-    add("--replicas", type=number(int, 0), default=2, help="on Ray; 0: without")
+    add("--rounds", **number(int, 1), default=1000, help="of each way, at least")
+    add("--replicas", **number(int, 0), default=2, help="on Ray; 0: without")
 
 
 def main(args: argparse.Namespace) -> int:

@@ -41,14 +41,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Add what this measurement can be told."""
     add = parser.add_argument
     add("--engines", nargs="+", default=["transformers", "vllm"])
-    add("--sessions", type=number(int, 1, 255), nargs="+", default=[1, 8, 32])
+    add("--sessions", **number(int, 1, 255), nargs="+", default=[1, 8, 32])
     add("--half", action="store_true", help="the most with half the memory, too")
-    add("--seconds", type=number(float, 0), default=5.0, help="of a turn")
-    add("--turns", type=number(int, 1), default=7, help="of each case")
-    add("--rounds", type=number(int, 1), default=8, help="played of each prompt")
-    add("--context", type=number(int, 0), default=0, help="tokens before the prompt")
-    add("--threads", type=number(int, 1), default=2)
-    add("--seed", type=number(int, 0), default=0)
+    add("--seconds", **number(float, 0), default=5.0, help="of a turn")
+    add("--turns", **number(int, 1), default=7, help="of each case")
+    add("--rounds", **number(int, 1), default=8, help="played of each prompt")
+    add("--context", **number(int, 0), default=0, help="tokens before the prompt")
+    add("--threads", **number(int, 1), default=2)
+    add("--seed", **number(int, 0), default=0)
 
 
 def main(args: argparse.Namespace) -> int:

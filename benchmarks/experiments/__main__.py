@@ -130,7 +130,7 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         help="of results (default: build/experiments, or build/quick)",
     )
-    add("--seed", type=number(int, 0), default=0, help="(default: %(default)s)")
+    add("--seed", **number(int, 0), default=0, help="(default: %(default)s)")
     add(
         "--prompts",
         type=_prompts,

@@ -31,9 +31,8 @@ def main(argv: list[str] | None = None) -> int:
     add_options(parser)
     parser.add_argument(
         "--temperature",
-        type=number(float, 0.05),
+        **number(float, 0.05, metavar="T"),
         action="append",
-        metavar="T",
         help="of both models; may be given several times (default: 0.3, 0.7 and 1)",
     )
     parser.add_argument("--plot", type=Path, metavar="FILE", help="an SVG")

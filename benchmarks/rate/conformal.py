@@ -33,7 +33,7 @@ BETA = 1e-3
 def main() -> None:
     """Print a line for each operating point."""
     parser = command("rate.conformal", __doc__, rows=3)
-    parser.add_argument("--rows", type=number(int, 1), metavar="N", help="the first N")
+    parser.add_argument("--rows", **number(int, 1), help="the first N")
     source = shipped()
     rows = [*itertools.islice(source.pairs(), parser.parse_args().rows)]
     print(f"{len(rows)} rows; alpha {ALPHAS}, eta {ETAS}, resolution {RESOLUTIONS}")

@@ -74,7 +74,7 @@ def main() -> None:
     """Print a table for each temperature."""
     parser = command("rate.languages", __doc__, rows=5, temperatures=TEMPERATURES[1:2])
     parser.add_argument("--priors", type=Path, metavar="FOLDER")
-    parser.add_argument("--rows", type=number(int, 1), help="at most, of each language")
+    parser.add_argument("--rows", **number(int, 1), help="at most, of each language")
     parser.set_defaults(temperatures=TEMPERATURES)
     args = parser.parse_args()
     everything = [

@@ -38,11 +38,10 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line."""
     parser = command("speed", __doc__, quick=True)
     add = parser.add_argument
-    add("--seed", type=number(int, 0), default=0, help="(default: %(default)s)")
+    add("--seed", **number(int, 0), default=0, help="(default: %(default)s)")
     add(
         "--rounds",
-        type=number(int, 1),
-        metavar="N",
+        **number(int, 1),
         help="how often each contestant's turn comes (default: 100)",
     )
     args = parser.parse_args(argv)

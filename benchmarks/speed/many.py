@@ -122,8 +122,8 @@ def read_file(
 def main(argv: list[str] | None = None) -> int:
     """Run the command line."""
     parser = command("speed.many", __doc__, rounds=1, roundings=1)
-    parser.add_argument("--seed", type=number(int, 0), default=0)
-    parser.add_argument("--rounds", type=number(int, 1), default=30)
+    parser.add_argument("--seed", **number(int, 0), default=0)
+    parser.add_argument("--rounds", **number(int, 1), default=30)
     parser.set_defaults(roundings=ROUNDINGS)
     args = parser.parse_args(argv)
     rng, prior = np.random.default_rng(args.seed), sqs.Prior.builtin("smollm2")

@@ -93,7 +93,7 @@ class Plan:
 QUICK = Plan(
     rounds=1,
     footprint=1 << 20,
-    vocabularies=(32_000,),
+    vocabularies=(256, 32_000),
     ks=(1, 64),
     supports=(1, 10),
     batches=(4,),

@@ -116,7 +116,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line."""
     parser = command("wire", __doc__, rounds=3)
     add = parser.add_argument
-    add("--rounds", type=number(int, 1), default=20, help="(default: %(default)s)")
+    add("--rounds", **number(int, 1), default=20, help="(default: %(default)s)")
     args = parser.parse_args(argv)
     try:
         wires = [measure(transport, args.rounds) for transport in BARS]

@@ -9,6 +9,7 @@ import os
 import re
 import runpy
 import shutil
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -89,6 +90,9 @@ def test_a_program_ends_well_and_prints_figures(
         pytest.skip(lacking)
     monkeypatch.chdir(tmp_path)  # where results are kept
     monkeypatch.setattr("sys.argv", [name, *arguments])
+    monkeypatch.delitem(
+        sys.modules, f"{name}.__main__", raising=False
+    )  # others' import
     status = None
     try:
         runpy.run_module(name, run_name="__main__", alter_sys=True)
