@@ -333,7 +333,7 @@ def test_a_distribution_of_another_codec_is_refused():
         (([0, 3], [1, 1], 3), ValueError, "token id 3 lies outside"),
         (([0, 1], [1, 0], 3), ValueError, "at least 1"),
         (([0, 1], [1], 3), ValueError, "as many token_ids as counts"),
-        (([], [], 3), TypeError, "integers"),
+        (([], [], 3), ValueError, "at least one, got 0"),
         (([[0]], [1], 3), ValueError, "one dimension"),
         (([0], [65537], 3), ValueError, "at most 65536"),
         (([-1], [1], 3), ValueError, "without sign"),
