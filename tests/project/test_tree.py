@@ -158,7 +158,10 @@ def test_no_import_runs_up_or_sideways():
 
 
 PRIVATE = {
-    *(f"sqs_codec._base.{name}" for name in ("checks", "files", "install", "words")),
+    *(
+        f"sqs_codec._base.{name}"
+        for name in ("checks", "errors", "files", "install", "words")
+    ),
     "sqs_codec._codec.truncation",
     "sqs_codec.torch._tensors",
 }
