@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -75,12 +76,11 @@ def gumbel_verify(
     tokens = checks.integers("drafted", drafted)
     check_shape("logits", rows.shape, len(tokens) + 1, None)
     check_draft("drafted", tokens, rows.shape[1])
-    check_key("key", key)
-    check_position("position", position, len(rows))
+    words = check_key("key", key)
+    first = check_position("position", position, len(rows))
     t = checks.temperature(temperature)
     rows = truncated(rows, t, top_k, top_p, min_p)
-    given = [tokens], rows, [key], [position]
-    return gumbel_verify_rounds(*given, temperature=t)[0]
+    return settle(tokens, _draw(rows, _from(words, first, [t] * len(rows))))
 
 
 def gumbel_verify_rounds(
@@ -137,10 +137,7 @@ def gumbel_verify_rounds(
     places = _places(drafts, keys, positions, temperature)
     if not drafts:
         return []
-    if is_on_host(rows):
-        drawn = _draw_on_host(rows, places)
-    else:
-        drawn = _draw_on_device(rows, places)
+    drawn = _draw(rows, places)
     verdicts = []
     for draft in drafts:
         own, drawn = drawn[: len(draft) + 1], drawn[len(draft) + 1 :]
@@ -174,8 +171,22 @@ def _places(
     for i, count in enumerate(counts):
         words = check_key(f"keys[{i}]", keys[i])
         first = check_position(f"positions[{i}]", positions[i], count)
-        places += [_Place(words, first + j, next(temperatures)) for j in range(count)]
+        places += _from(words, first, islice(temperatures, count))
     return places
+
+
+def _from(
+    key: NDArray[np.uint32], position: int, temperatures: Iterable[float]
+) -> list[_Place]:
+    """Return the places of a text's rows."""
+    return [_Place(key, position + i, t) for i, t in enumerate(temperatures)]
+
+
+def _draw(rows: torch.Tensor, places: Sequence[_Place]) -> list[int]:
+    """Draw a token from each row, where the rows are."""
+    if is_on_host(rows):
+        return _draw_on_host(rows, places)
+    return _draw_on_device(rows, places)
 
 
 def _draw_on_host(rows: torch.Tensor, places: Sequence[_Place]) -> list[int]:
