@@ -238,8 +238,9 @@ def _floats(name: str, values: ArrayLike) -> NDArray[np.floating]:
         array = np.asarray(values)
     except (TypeError, RuntimeError) as error:  # of a tensor that is no array, say
         raise TypeError(
-            f"{name} must be an array: {error}; sqs_codec.torch takes tensors, and so "
-            "does push once that is imported"
+            f"{name} must be an array: {error}; of a tensor, "
+            "detach().float().cpu().numpy() makes one; sqs_codec.torch takes tensors, "
+            "and so does Drafter.push once that is imported"
         ) from None
     if array.dtype in FLOATS:
         return array

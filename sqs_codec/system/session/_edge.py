@@ -411,13 +411,7 @@ class EdgeSession:
         if isinstance(self._round, EdgeRound):
             raise RuntimeError("guess: a round is in the works, by other numbers")
         checks.in_range("position", position, len(self._text))
-        try:
-            shape = np.asarray(logits).shape
-        except (TypeError, RuntimeError) as error:  # of a tensor that is no array, say
-            raise TypeError(
-                f"logits must be an array: {error}; of a tensor, "
-                "detach().float().cpu().numpy() makes one"
-            ) from None
+        shape = np.shape(logits)
         if shape != (self._vocab_size,):
             raise ValueError(
                 f"logits must have shape ({self._vocab_size},), got {shape}"
