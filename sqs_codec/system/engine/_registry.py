@@ -45,6 +45,8 @@ class EngineConfig:
         GPU, vLLM chooses by itself.
     revision : str or None
         A branch, tag or commit of the model on the hub.
+    target_ms : float
+        Milliseconds that a pass of the model takes at least, as `BatchEngine` has it.
     options : mapping
         What else the engine takes: arguments of ``vllm.AsyncEngineArgs``.
     """
@@ -55,6 +57,7 @@ class EngineConfig:
     device: str = "auto"
     dtype: str = "auto"
     revision: str | None = None
+    target_ms: float = 0.0
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -63,6 +66,11 @@ class EngineConfig:
             if (value := getattr(self, name)) not in values:
                 choices = ", ".join(values)
                 raise ValueError(f"{name} must be one of {choices}, not {value!r}")
+        if self.target_ms and self.engine != "transformers":
+            raise ValueError(
+                f"target_ms is for the engine transformers: {self.engine} can't be "
+                f"held to a pace"
+            )
 
 
 def make_engine(config: EngineConfig) -> Engine:
