@@ -17,6 +17,7 @@ from sqs_codec.system.edge._planner import (
     Plan,
     Planner,
 )
+from sqs_codec.system.edge._shaped import ShapedLink
 
 __all__ = [
     "MODES",
@@ -31,6 +32,7 @@ __all__ = [
     "Planner",
     "Planning",
     "RefusalError",
+    "ShapedLink",
     "Step",
     "TextDraft",
     "TextStream",
