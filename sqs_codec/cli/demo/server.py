@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import subprocess
@@ -73,11 +74,13 @@ class Server:
         assert process.stdin is not None
         if isinstance(error, ConnectionError):
             self._reader.join(PATIENCE)
-            if not self._reader.is_alive():
-                raise ValueError(self._last_words("has ended")) from error
-        process.stdin.close()  # see `child`
+        ended = not self._reader.is_alive()
+        with contextlib.suppress(OSError):  # nobody reads it
+            process.stdin.close()  # see `child`
         process.wait()
         self._reader.join()
+        if ended and isinstance(error, ConnectionError):
+            raise ValueError(self._last_words("has ended")) from error
 
     def wait(self) -> None:
         """Wait until it serves."""
