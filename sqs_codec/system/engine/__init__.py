@@ -1,7 +1,7 @@
 """What runs a target model, whatever serves it.
 
 * `Engine`, `EngineInfo`: what a server asks of it
-* `BatchEngine`: an engine of a `~sqs_codec.system.session.Verifier`
+* `BatchEngine`: an engine of a `sqs_codec.system.session.Verifier`
 * `EngineConfig`, `make_engine`: the engines that `sqs serve` knows by name
 * `measure_steps`: how long an engine takes for a token
 """
