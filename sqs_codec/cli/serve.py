@@ -11,7 +11,7 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from sqs_codec import Prior
 from sqs_codec._base.words import shown
@@ -31,7 +31,7 @@ from sqs_codec.cli.options import (
 )
 from sqs_codec.system._base.address import join_address
 from sqs_codec.system._base.security import check_free, check_security, check_token
-from sqs_codec.system.engine import ENGINES, EngineConfig, make_engine
+from sqs_codec.system.engine import ENGINES, EngineConfig, EngineName, make_engine
 
 if TYPE_CHECKING:
     from sqs_codec.system.engine import Engine, EngineInfo
@@ -116,7 +116,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
 def _fill_model(add: Add) -> None:
     add(
         "--engine",
-        choices=list(ENGINES),
+        choices=get_args(EngineName),
         help=f"what runs the model (default: {default_of(EngineConfig, 'engine')})",
     )
     add("--target", metavar="MODEL", help=f"{MODEL} (default: SmolLM2)")
@@ -158,7 +158,7 @@ def _fill_model(add: Add) -> None:
 def _fill_address(add: Add) -> None:
     add("--host", default="127.0.0.1", help=DEFAULT)
     add("--port", **number(int, 0, MAX_PORT, None), default=PORT, help=DEFAULT)
-    choices = ["grpc", "datagram", "both"]
+    choices = [*SOCKETS, "both"]
     add("--transport", choices=choices, default="both", help=DEFAULT)
     add("--cert", **FILE, help="certificate, or a chain, PEM")
     add("--key", **FILE, help="its private key, PEM")

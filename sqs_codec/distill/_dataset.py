@@ -16,7 +16,14 @@ from sqs_codec._base.files import require_file
 from sqs_codec._codec.prior import Prior
 from sqs_codec._codec.rows import SparseRows
 from sqs_codec.distill import _header
-from sqs_codec.distill._header import LOG_STEP, Header, damage, read_metadata, value_of
+from sqs_codec.distill._header import (
+    LOG_STEP,
+    Header,
+    NumberName,
+    damage,
+    read_metadata,
+    value_of,
+)
 from sqs_codec.distill._pages import check_columns, check_pages
 
 if TYPE_CHECKING:
@@ -42,7 +49,7 @@ class Sequence(NamedTuple):
         Of the distributions.
     tail : bool
         Whether the vocabulary's last id stands for all tokens that a list left out.
-    numbers : dict of str to ndarray
+    numbers : dict of NumberName to ndarray
         Those that the file has of what `Writer.write` names.
     """
 
@@ -51,7 +58,7 @@ class Sequence(NamedTuple):
     rows: SparseRows
     temperature: float
     tail: bool
-    numbers: dict[str, NDArray[Any]]
+    numbers: dict[NumberName, NDArray[Any]]
 
 
 class Sizes(NamedTuple):

@@ -13,9 +13,11 @@ from sqs_codec.system.edge._planner import (
     MODES,
     FixedPlan,
     Hints,
+    Mode,
     Observation,
     Plan,
     Planner,
+    Prefer,
 )
 
 __all__ = [
@@ -26,10 +28,12 @@ __all__ = [
     "EdgeMetrics",
     "FixedPlan",
     "Hints",
+    "Mode",
     "Observation",
     "Plan",
     "Planner",
     "Planning",
+    "Prefer",
     "RefusalError",
     "Step",
     "TextDraft",
