@@ -52,7 +52,7 @@ UNWELL_SECONDS = 120
 """How long an engine may be unable to verify before the server ends, with status 1, so
 that whoever watches over it starts it anew."""
 
-CONFIG = ("engine", "target", "max_memory", *LOADING)
+CONFIG = ("engine", "target", "max_memory", "target_ms", *LOADING)
 """Options that are fields of an `EngineConfig`."""
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -121,6 +121,12 @@ def _fill_model(add: Add) -> None:
     )
     add("--target", metavar="MODEL", help=f"{MODEL} (default: SmolLM2)")
     add_loading(add)
+    add(
+        "--target-ms",
+        **number(float, 0, 60_000, "MS"),
+        help="have a pass of the model take so long at least, to try out how a larger "
+        "one would behave (default: as long as it takes)",
+    )
     add(
         "--engine-option",
         type=_option,
