@@ -17,8 +17,9 @@ from rich.table import Table
 from rich.text import Text
 
 import sqs_codec as sqs
+from benchmarks.charts import Chart, Panel
 from benchmarks.experiments.estimate import ratio
-from benchmarks.experiments.experiment import Options, Records, grouped
+from benchmarks.experiments.experiment import NAMES, Options, Records, grouped
 from benchmarks.experiments.models import GEMMA3, GIVEN, SMOLLM2, load
 from benchmarks.experiments.speculate import Edge, Round, draw, read_rows, replay
 from benchmarks.experiments.traces import traces
@@ -35,6 +36,10 @@ LENGTH = 4
 
 EACH = 12
 """Texts of a kind at most: English has a few more."""
+
+LANGUAGES = {"ar": "Arabic", "de": "German", "en": "English", "es": "Spanish"}
+LANGUAGES |= {"fr": "French", "hi": "Hindi", "ja": "Japanese", "ru": "Russian"}
+LANGUAGES |= {"zh": "Chinese"}
 
 WAYS = {"no_prior": "without", "prior": "with"}
 
@@ -183,3 +188,21 @@ def _bits_columns(one: dict[str, Any]) -> list[str]:
 
 def _interval(estimate: dict[str, float]) -> str:
     return f"{estimate['low']:.2f} to {estimate['high']:.2f}"
+
+
+def chart(summary: dict[str, Any]) -> Chart:
+    """Show what a prior saves in each language."""
+    series = {
+        name: [
+            (
+                f"{NAMES[one['model']]}, {LANGUAGES.get(one['kind'], one['kind'])}",
+                one[f"single_{way}"]["value"],
+            )
+            for one in summary["kinds"]
+        ]
+        for name, way in (("without a prior", "no_prior"), ("with it", "prior"))
+    }
+    return Chart(
+        "Bits of a distribution in each language, without and with a prior",
+        [Panel("Bits of a distribution", series)],
+    )

@@ -11,9 +11,11 @@ from rich.table import Table
 from rich.text import Text
 
 import sqs_codec as sqs
+from benchmarks.charts import Chart, Panel, Point
 from benchmarks.experiments import measured
 from benchmarks.experiments.estimate import ratio, shown
 from benchmarks.experiments.experiment import (
+    NAMES,
     Check,
     Options,
     Records,
@@ -269,4 +271,31 @@ def _link_tables(summary: dict[str, Any]) -> Iterator[Table | Text]:
         "way's. The machine was late "
         f"{late['median']:.1%} of a text's seconds (median), {late['most']:.0%} at "
         "most."
+    )
+
+
+def chart(summary: dict[str, Any]) -> Chart:
+    """Show the real system's speeds, and what formats cost and give."""
+    speeds: dict[str, list[Point]] = {
+        way: [
+            (str(Place(*link["place"])), link["ways"][way]["tokens_per_second"])
+            for link in summary["links"]
+        ]
+        for way in WAYS[:3]
+    }
+    first = summary["formats"][0]
+    names = "model", "temperature"
+    formats: dict[str, list[Point]] = {}
+    for one in summary["formats"]:
+        family = one["format"].partition(" ")[0].rstrip(",")
+        if all(one[name] == first[name] for name in names) and family != "dense":
+            point = one["bits"]["value"], one["acceptance"]["value"]
+            formats.setdefault(family, []).append(point)
+    given = f"{NAMES[first['model']]}, T = {first['temperature']:g}"
+    return Chart(
+        "Tokens a second by link, and acceptance by the bits of a format",
+        [
+            Panel("Tokens a second in the real system", speeds),
+            Panel(f"Accepted: {given}", formats, "bits of a drafted token", log="x"),
+        ],
     )

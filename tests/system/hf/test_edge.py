@@ -282,11 +282,11 @@ def test_where_a_model_goes(asked: str, found: set[str], chosen: str) -> None:
     [
         ("cuda auto", "no cuda here: PyTorch .* finds only cpu and mps"),
         ("nope auto", "no nope here"),
-        ("cpu int8", "dtype must be one of auto, float32, bfloat16, float16"),
+        ("cpu int8", r"dtype must be one of \['auto', 'float32', 'bfloat16', "),
     ],
 )
 def test_where_no_model_goes(asked: str, words: str) -> None:
-    with pytest.raises(ModelError, match=words):
+    with pytest.raises(ValueError, match=words):
         place(*asked.split(), found=MPS)
 
 
