@@ -25,21 +25,22 @@ from typing import TYPE_CHECKING
 from sqs_codec import theory
 from sqs_codec._backend import backend, isa
 from sqs_codec._base.errors import PacketError
-from sqs_codec._base.format import FORMAT_VERSION
+from sqs_codec._base.format import FORMAT_VERSION, CodingName
 from sqs_codec._base.vocabulary import vocabulary_fingerprint
 from sqs_codec._codec.codec import Codec
 from sqs_codec._codec.distribution import SparseDistribution
 from sqs_codec._codec.drafter import Drafter
 from sqs_codec._codec.gumbel import Guesses, gumbel_draw, gumbel_guess, gumbel_verify
 from sqs_codec._codec.keep import Conformal, Keep, MinP, Threshold, TopK, TopP
-from sqs_codec._codec.preset import Preset, preset
-from sqs_codec._codec.prior import Prior
+from sqs_codec._codec.preset import Preset, PresetName, preset
+from sqs_codec._codec.prior import Prior, PriorName
 from sqs_codec._codec.round import Round
 from sqs_codec._codec.rows import SparseRows
 from sqs_codec._codec.verify import Verdict, verify, verify_rounds
 
 __all__ = [
     "Codec",
+    "CodingName",
     "Conformal",
     "Drafter",
     "Guesses",
@@ -47,7 +48,9 @@ __all__ = [
     "MinP",
     "PacketError",
     "Preset",
+    "PresetName",
     "Prior",
+    "PriorName",
     "Round",
     "SparseDistribution",
     "SparseRows",

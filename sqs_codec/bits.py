@@ -24,7 +24,7 @@ import copy
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -47,7 +47,7 @@ __all__ = [
 BETAS = (0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001, 5e-4, 2e-4, 1e-4)
 RULES = (*(sqs.TopK(1 << i) for i in range(9)), *map(sqs.Threshold, BETAS))
 RESOLUTIONS = (10, 16, 20, 30, 50, 70, 100, 150, 200, 300, 400, 700, 1000, 2000, 5000)
-CODINGS = ("bitpack", "enumerative", "entropy")
+CODINGS: tuple[sqs.CodingName, ...] = get_args(sqs.CodingName)
 
 HELD_OUT = 5
 """The last of so many parts is held out to measure a prior."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,7 +71,7 @@ class Setting(NamedTuple):
         return f"{name}={self.value:g}, l={self.resolution}"
 
 
-PRESETS = tuple(map(sqs.preset, ("thin", "balanced", "fat")))
+PRESETS = tuple(map(sqs.preset, get_args(sqs.PresetName)))
 
 TOP_KS = tuple(Setting(K_SQS, k, r) for k in KS for r in RESOLUTIONS)
 OURS = (*TOP_KS, *(Setting(C_SQS, a, r) for a in ALPHAS for r in RESOLUTIONS))

@@ -19,6 +19,7 @@ import posixpath
 import re
 from base64 import b64encode
 from collections.abc import Iterator
+from functools import cache
 from hashlib import sha256
 from importlib.metadata import distribution
 from pathlib import Path
@@ -59,6 +60,8 @@ OPERATOR = re.compile(r"<mo([^>]*)>(&#x0007C;|min|max|Pr)</mo>")
 CODE = re.compile(r"<code>(.*?)</code>", re.DOTALL)
 NO_WORDS = re.compile(r'\u2013\s*<div class="doc-md-description">\s*</div>')
 TAG = re.compile(r"<[^>]*>")
+DOTTED = re.compile(r">sqs_codec[.\w]+(?=(?:: \w+)?(?:</span>|<a ))")
+"""A path in a heading, which a narrow page may break at its dots."""
 SCRIPT = re.compile(r"<script>(.*?)</script>", re.DOTALL)
 LOADED = re.compile(
     r'<(?!a\b)[^>]*\b(?:src|href)="(?:https?:)?//[^"]*"|data-md-component="source"'
@@ -80,6 +83,7 @@ def on_files(files: Any, config: Any) -> None:
 
     pages = {name: (ROOT / path).read_text() for path, name in OUTSIDE.items()}
     pages["reference/cli.md"] = command_line()
+    pages |= reference(config.nav)
     pages["reference/sqs-h.md"] = (
         "# sqs.h\n\nThe whole C interface; [how to use it](../c.md).\n\n"
         f"```c\n{(ROOT / 'csrc/sqs.h').read_text()}```\n"
@@ -156,6 +160,7 @@ def on_page_content(content: str, page: Any, **_: Any) -> str:
         formula = OPERATOR.sub(r'<mo\1 lspace="0.15em" rspace="0">\2</mo>', formula)
         return re.sub(r'columnalign="(\w+)"', r'style="text-align: \1"', formula)
 
+    content = DOTTED.sub(lambda m: m[0].replace(".", ".<wbr>"), content)
     return CODE.sub(copied, FORMULA.sub(mathml, NO_WORDS.sub("", content)))
 
 
@@ -207,6 +212,68 @@ def on_post_build(config: Any) -> None:
             log.warning("%s has markup that isn't Markdown: %s", path, sentence)
 
 
+@cache
+def package() -> Any:
+    """Return what griffe reads of the package."""
+    import griffe
+
+    loader = griffe.GriffeLoader(search_paths=[ROOT])
+    read = loader.load("sqs_codec")
+    loader.resolve_aliases()
+    return read
+
+
+def reference(nav: list[Any]) -> dict[str, str]:
+    """Return the pages of the modules for whose folders the navigation has places.
+
+    They are put there: an index, a page for each class, one for all functions. A module
+    without classes is one page.
+    """
+    pages: dict[str, str] = {}
+    for item in nav:
+        for title, place in item.items() if isinstance(item, dict) else ():
+            if isinstance(place, list):
+                pages |= reference(place)
+            elif place.endswith("/"):
+                made = module_pages(place.split("/")[1:-1])
+                below = {f"{place}{name.lower()}.md": name for name in made}
+                item[title] = [{name: page} for page, name in below.items()]
+                if len(made) == 1:  # an index is that of the section it stands in
+                    item[title] = f"{place[:-1]}.md"
+                    below = {item[title]: "index"}
+                pages |= {page: made[name] for page, name in below.items()}
+    return pages
+
+
+def module_pages(path: list[str]) -> dict[str, str]:
+    """Return the pages of a module, by what the navigation calls them."""
+    module = package()
+    for name in path[1:]:
+        module = module.members[name]
+    public = [module.members[name] for name in module.exports or ()]
+    classes = [one for one in public if one.is_class]
+    rest = [o for o in public if o.is_function or (o.is_attribute and o.docstring)]
+    hidden = {"show_root_heading": False, "show_root_toc_entry": False}
+    index = f"# {module.path}\n\n{described(module, members=False, **hidden)}\n\n"
+    for one in classes + rest:
+        line = " ".join(one.docstring.value.split("\n\n")[0].split())
+        index += f"- [`{one.name}`][{one.path}]: {line}\n"
+    functions = "\n\n".join(map(described, rest))
+    if not classes:
+        return {"index": f"{index}\n{functions}"}
+    title: dict[str, Any] = {"heading_level": 1, "show_root_full_path": True}
+    return {
+        "index": index,
+        **{one.name: described(one, **title) for one in classes},
+        **({"Functions": f"# {module.path}: functions\n\n{functions}"} if rest else {}),
+    }
+
+
+def described(what: Any, **options: Any) -> str:
+    """Return what has mkdocstrings describe an object."""
+    return f"::: {what.path}\n    options: {json.dumps(options)}"
+
+
 def words(text: str) -> str:
     """Return a text's words alone."""
     return " ".join(re.findall(r"\w+", text))
@@ -214,11 +281,7 @@ def words(text: str) -> str:
 
 def sentences() -> Iterator[tuple[str, str]]:
     """Yield each sentence of public docstrings, after its object's path."""
-    import griffe
-
-    loader = griffe.GriffeLoader(search_paths=[ROOT])
-    todo: list[Any] = [loader.load("sqs_codec")]
-    loader.resolve_aliases()
+    todo = [package()]
     for one in todo:  # which grows
         if one.docstring:
             for part in NO_SENTENCE.split(one.docstring.value):

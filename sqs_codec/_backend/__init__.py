@@ -17,9 +17,9 @@ import importlib.util
 import os
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast, get_args
 
-from sqs_codec._backend.core import frozen
+from sqs_codec._backend.core import BackendName, IsaName, frozen
 from sqs_codec._base.format import Coding
 
 if TYPE_CHECKING:
@@ -59,9 +59,9 @@ def _why_not_native() -> str:
     )
 
 
-def _choose(name: str) -> str:
+def _choose(name: str) -> BackendName:
     """Return the backend of that name, or, without one, the first that is here."""
-    if name not in ("", "native", "numba"):
+    if name and name not in get_args(BackendName):
         raise ImportError(f"SQS_BACKEND must be 'native' or 'numba', not {name!r}")
     native = importlib.util.find_spec("sqs_codec._backend._sqs") is not None
     numba = importlib.util.find_spec("numba") is not None
@@ -77,13 +77,13 @@ def _choose(name: str) -> str:
     name = name or ("native" if native else "numba")
     if name == "native":
         importlib.import_module("sqs_codec._backend.native")  # if broken, say so now
-    return name
+    return cast(BackendName, name)
 
 
 _name = _choose(os.environ.get("SQS_BACKEND", ""))
 
 
-def backend() -> str:
+def backend() -> BackendName:
     """Return what does the work: ``"native"`` (the C core) or ``"numba"``.
 
     The environment variable ``SQS_BACKEND`` chooses, before the first import.
@@ -91,7 +91,7 @@ def backend() -> str:
     return _name
 
 
-def isa() -> str | None:
+def isa() -> IsaName | None:
     """Return the instruction set that the C core's passes over rows use.
 
     ``"scalar"``, ``"avx2"``, ``"avx512"`` or ``"neon"``: the fastest that the

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 import numpy as np
 
@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     Arrays = tuple[Ids, Ids, Ids, Ids]
     Best = list[tuple[list[int], list[float]]]
 
-__all__ = ["NONE", "Core", "frozen", "joined", "rows_of"]
+__all__ = ["NONE", "BackendName", "Core", "IsaName", "frozen", "joined", "rows_of"]
+
+BackendName = Literal["native", "numba"]
+IsaName = Literal["scalar", "avx2", "avx512", "neon"]
 
 T = TypeVar("T", bound=np.generic)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from sqs_codec._base.format import FORMAT_VERSION
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from sqs_codec._backend.core import Arrays, Best, Ids, Rule
+    from sqs_codec._backend.core import Arrays, Best, Ids, IsaName, Rule
 
 DTYPES = {
     np.dtype(np.float16): lib.SQS_F16,
@@ -24,7 +24,7 @@ DTYPES = {
     np.dtype(np.uint16): lib.SQS_BF16,
 }
 
-ISAS = {
+ISAS: dict[IsaName, int] = {
     "scalar": lib.SQS_SCALAR,
     "avx2": lib.SQS_AVX2,
     "avx512": lib.SQS_AVX512,
@@ -43,13 +43,13 @@ OK = lib.SQS_OK
 assert lib.SQS_FORMAT_VERSION == FORMAT_VERSION
 
 
-def _choose_isa() -> str:
+def _choose_isa() -> IsaName:
     name = os.environ.get("SQS_ISA", "")
     here = {isa: name for name, isa in ISAS.items() if lib.sqs_find_isa(isa)}
     if name not in ("", *here.values()):
         known = [*here.values()]
         raise ImportError(f"SQS_ISA must be one of {known} here, not {name!r}")
-    return name or here[lib.sqs_find_isa(lib.SQS_ISA_BEST)]
+    return cast("IsaName", name) or here[lib.sqs_find_isa(lib.SQS_ISA_BEST)]
 
 
 ISA_NAME = _choose_isa()

@@ -12,7 +12,7 @@ import operator
 import sys
 import warnings
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 import numpy as np
 
@@ -30,6 +30,14 @@ def instance(
     """Check the class of a value; `expected` describes it."""
     if not isinstance(value, kind):
         raise TypeError(f"{name} must be {expected}, got {type(value).__name__}")
+
+
+def one_of(name: str, value: object, literal: Any) -> Any:
+    """Return the word of a ``Literal`` that a value equals."""
+    words = get_args(literal)
+    if value not in words:
+        raise ValueError(f"{name} must be one of {[*words]}, got {value!r}")
+    return words[words.index(value)]
 
 
 def generator(value: object) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Literal
 
 FORMAT_VERSION = 1
 """Goes up with every change of the bytes that a codec writes."""
@@ -27,6 +28,10 @@ MAX_PRIOR_CLASSES = 32
 SUM_TOLERANCE = 1e-3
 """How far from 1 the sum of a row of probabilities may be: room for float32 and
 well-scaled float16, none for logits or for a row that was cut and not normalised."""
+
+
+CodingName = Literal["bitpack", "enumerative", "entropy"]
+"""How distributions become bits."""
 
 
 class Coding(IntEnum):

@@ -22,6 +22,7 @@ from sqs_codec._base.format import (
     MAX_SURVIVORS,
     MAX_VOCAB,
     Coding,
+    CodingName,
 )
 from sqs_codec._base.lazy import lazy
 from sqs_codec._base.threads import share, useful
@@ -81,20 +82,18 @@ class Codec:
 
     vocab_size: int
     resolution: int = 100
-    coding: str = "entropy"
+    coding: CodingName = "entropy"
     prior: Prior | None = None
 
     def __post_init__(self) -> None:
         vocab_size = checks.vocabulary(self.vocab_size)
         resolution = checks.in_range("resolution", self.resolution, 1, MAX_RESOLUTION)
-        names = [coding.name.lower() for coding in Coding]
-        if self.coding not in names:
-            raise ValueError(f"coding must be one of {names}, got {self.coding!r}")
+        coding = checks.one_of("coding", self.coding, CodingName)
         if self.prior is not None:
             _check_prior(self.prior, vocab_size, self.coding)
         object.__setattr__(self, "vocab_size", vocab_size)
         object.__setattr__(self, "resolution", resolution)
-        object.__setattr__(self, "coding", names[names.index(self.coding)])
+        object.__setattr__(self, "coding", coding)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Codec, (self.vocab_size, self.resolution, self.coding, self.prior)

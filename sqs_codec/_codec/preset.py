@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
+from sqs_codec._base import checks
 from sqs_codec._codec.codec import Codec
 from sqs_codec._codec.keep import Keep, TopK
 from sqs_codec._codec.prior import Prior
 
-__all__ = ["Preset", "preset"]
+__all__ = ["Preset", "PresetName", "preset"]
+
+PresetName = Literal["thin", "balanced", "fat"]
+"""Kinds of uplink."""
 
 
 @dataclass(frozen=True)
@@ -17,7 +22,7 @@ class Preset:
 
     Attributes
     ----------
-    name : str
+    name : PresetName
     k : int
         How many tokens of a distribution are kept.
     resolution : int
@@ -26,7 +31,7 @@ class Preset:
         Drafted tokens of a round, where about 70 to 75 % of them are accepted.
     """
 
-    name: str
+    name: PresetName
     k: int
     resolution: int
     max_tokens: int
@@ -40,7 +45,7 @@ class Preset:
         return Codec(vocab_size, self.resolution, prior=prior)
 
 
-_PRESETS = {
+_PRESETS: dict[PresetName, Preset] = {
     made.name: made
     for made in (
         Preset("thin", k=16, resolution=16, max_tokens=4),
@@ -51,7 +56,7 @@ _PRESETS = {
 """As `python -m benchmarks.choosing` fits them."""
 
 
-def preset(name: str) -> Preset:
+def preset(name: PresetName) -> Preset:
     """Return a setting for a kind of uplink.
 
     Parameters
@@ -80,6 +85,4 @@ def preset(name: str) -> Preset:
     >>> len(codec.decode_round(edge.finish()))
     4
     """
-    if name not in _PRESETS:
-        raise ValueError(f"preset must be one of {[*_PRESETS]}, got {name!r}")
-    return _PRESETS[name]
+    return _PRESETS[checks.one_of("preset", name, PresetName)]

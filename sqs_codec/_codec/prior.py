@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["Prior"]
+__all__ = ["Prior", "PriorName"]
+
+PriorName = Literal["gemma3", "gpt2", "llama3", "qwen3", "smollm2"]
+"""Priors that come with the package."""
 
 ENDING = ".sqsprior"
 
@@ -239,7 +242,7 @@ class Prior:
         return self._data
 
     @classmethod
-    def builtin(cls, name: str) -> Prior:
+    def builtin(cls, name: PriorName) -> Prior:
         """Return a prior that comes with this package.
 
         Raises
@@ -355,12 +358,9 @@ def builtins() -> Iterator[Prior]:
     return map(Prior.builtin, _builtin_files())
 
 
-def _builtin_files() -> dict[str, Traversable]:
+def _builtin_files() -> dict[PriorName, Traversable]:
     """Return the files of the priors that come with this package, by name."""
     from importlib.resources import files  # takes long to import, and is seldom used
 
     folder = files("sqs_codec") / "priors"
-    found = folder.iterdir() if folder.is_dir() else ()
-    return {
-        file.name[: -len(ENDING)]: file for file in found if file.name.endswith(ENDING)
-    }
+    return {name: folder / f"{name}{ENDING}" for name in get_args(PriorName)}

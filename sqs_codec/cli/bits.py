@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,8 +46,6 @@ examples:
   sqs bits logits.npy --tv 0.02 --json bits.json --plot bits.png
   sqs bits --model Qwen/Qwen2.5-0.5B-Instruct --texts book.txt mails.txt
 """
-
-PRESETS = ("thin", "balanced", "fat")
 
 WINDOW = 256
 """Tokens that a model reads at once."""
@@ -241,7 +239,7 @@ def report(
 def of_presets(points: Iterable[Point]) -> dict[str, Point]:
     """Return the point of each preset, by its name."""
     found = {(point.keep, point.resolution): point for point in points}
-    presets = map(sqs.preset, PRESETS)
+    presets = map(sqs.preset, get_args(sqs.PresetName))
     return {made.name: found[made.keep(), made.resolution] for made in presets}
 
 

@@ -7,19 +7,20 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import sqs_codec as sqs
 from sqs_codec._base.words import shown
 from sqs_codec.cli import options
 from sqs_codec.system._base.hub import lacks_folder
-from sqs_codec.system.edge import MODES
+from sqs_codec.system.edge import MODES, Mode, Prefer
 
 if TYPE_CHECKING:
     from sqs_codec.system.edge import Draft, TextDraft
+    from sqs_codec.system.serve import Transport
     from sqs_codec.system.session import Link, Sampling, Setting
 
-MODULES = {"grpc": "grpc", "datagram": "OpenSSL"}
+MODULES: dict[Transport, str] = {"grpc": "grpc", "datagram": "OpenSSL"}
 """What a transport needs."""
 
 
@@ -33,7 +34,7 @@ def add_mode(add: options.Add) -> None:
     )
     add(
         "--prefer",
-        choices=["speed", "bytes"],
+        choices=get_args(Prefer),
         default="speed",
         help="what the planner chooses by, in mode auto",
     )
@@ -136,7 +137,7 @@ def _check_files(args: argparse.Namespace) -> None:
         raise ValueError(f"cannot load {args.draft}: there is no such directory")
 
 
-def modes(args: argparse.Namespace) -> Sequence[str]:
+def modes(args: argparse.Namespace) -> Sequence[Mode]:
     """Return the modes that a planner may choose from."""
     return MODES if args.mode == "auto" else [args.mode]
 
@@ -157,7 +158,7 @@ def load(args: argparse.Namespace, longest: int) -> TextDraft:
     # A step of a small model is too short to share.
     torch.set_num_threads(args.threads or 1)
     loading = options.loading(args)
-    model = load_model(args.draft, drop_layers=dropped, **loading)
+    model = load_model(args.draft, drop_layers=dropped, drafts=True, **loading)
     print(f"Drafting with {shown(model.summary)} {model.placement}", file=sys.stderr)
     return Draft(model.model, model.tokenizer)
 

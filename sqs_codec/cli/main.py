@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from typing import Any, NoReturn
 
 import sqs_codec as sqs
 from sqs_codec._base.words import shown
@@ -88,9 +89,26 @@ class _Version(argparse.Action):
         parser.exit()
 
 
+class _Parser(argparse.ArgumentParser):
+    """Shows all of its help, as an error, where something is needed and nothing came.
+
+    `sqs $COMMAND > file` is to fail, and leave the file empty, if the variable is.
+    """
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        self._is_bare = not args
+        return super().parse_known_args(args, namespace)
+
+    def error(self, message: str) -> NoReturn:
+        if self._is_bare:
+            self.print_help(sys.stderr)
+            self.exit(2, f"\n{self.prog}: error: {message}\n")
+        super().error(message)
+
+
 def _parser(asked: Sequence[str]) -> argparse.ArgumentParser:
     """Return a parser of all commands, with the options of those that are named."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="sqs",
         description="The codec for token distributions in speculative decoding.",
     )

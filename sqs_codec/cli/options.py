@@ -13,12 +13,15 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 from sqs_codec import Codec, Prior
-from sqs_codec._base.format import MAX_RESOLUTION, Coding
+from sqs_codec._base.format import MAX_RESOLUTION, CodingName
 from sqs_codec._base.install import install
 from sqs_codec._base.words import shown
+
+if TYPE_CHECKING:
+    from sqs_codec import PriorName
 
 Add = Callable[..., argparse.Action]
 """The method that adds an option to a parser, or to a group of options."""
@@ -200,7 +203,7 @@ def add_codec(add: Add) -> None:
     add_resolution(add)
     add(
         "--coding",
-        choices=[coding.name.lower() for coding in Coding],
+        choices=get_args(CodingName),
         default=default_of(Codec, "coding"),
         help="how a distribution becomes bits",
     )
@@ -235,7 +238,7 @@ def find_prior(name: str | None, fingerprint: bytes = b"") -> Prior | None:
     if Path(name).exists() and not Path(name).is_dir():
         return Prior.load(name)
     try:
-        return Prior.builtin(name)
+        return Prior.builtin(cast("PriorName", name))  # which refuses others
     except ValueError as error:
         raise ValueError(f"no file {name}, and no built-in prior: {error}") from error
 

@@ -9,7 +9,7 @@ sequence, by index or in order, for training with a ``DataLoader``, whose batche
 try:
     from sqs_codec.distill._batch import collate
     from sqs_codec.distill._dataset import Dataset, Sequence, Sizes, open
-    from sqs_codec.distill._header import Header
+    from sqs_codec.distill._header import Header, NumberName
     from sqs_codec.distill._make import Reader, make
     from sqs_codec.distill._writer import Writer
 except ModuleNotFoundError as error:
@@ -20,6 +20,7 @@ except ModuleNotFoundError as error:
 __all__ = [
     "Dataset",
     "Header",
+    "NumberName",
     "Reader",
     "Sequence",
     "Sizes",

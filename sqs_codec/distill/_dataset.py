@@ -22,6 +22,8 @@ from sqs_codec.distill._pages import check_columns, check_pages
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from sqs_codec.distill._header import NumberName
+
 __all__ = ["Dataset", "Sequence", "Sizes", "open"]
 
 MOST_VALUES = _header.MOST_TOKENS + (1 << 16)
@@ -42,7 +44,7 @@ class Sequence(NamedTuple):
         Of the distributions.
     tail : bool
         Whether the vocabulary's last id stands for all tokens that a list left out.
-    numbers : dict of str to ndarray
+    numbers : dict of NumberName to ndarray
         Those that the file has of what `Writer.write` names.
     """
 
@@ -51,7 +53,7 @@ class Sequence(NamedTuple):
     rows: SparseRows
     temperature: float
     tail: bool
-    numbers: dict[str, NDArray[Any]]
+    numbers: dict[NumberName, NDArray[Any]]
 
 
 class Sizes(NamedTuple):

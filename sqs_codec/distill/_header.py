@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -29,6 +29,7 @@ __all__ = [
     "MOST_TOKENS",
     "NUMBERS",
     "Header",
+    "NumberName",
     "damage",
     "read_metadata",
     "value_of",
@@ -45,12 +46,15 @@ MOST_TOKENS = 1 << 22
 LOG_STEP, LEAST_LOG = 1 / 32, -2047
 """Nats: logarithms of probabilities stand as 16 bits, those of counts in such steps."""
 
-NUMBERS: dict[str, type[np.generic]] = {
+NumberName = Literal["logprobs", "token_logprobs", "likeliest"]
+"""What a file may have of each distribution besides, as `Writer.write` says."""
+
+NUMBERS: dict[NumberName, type[np.generic]] = {
     "logprobs": np.uint16,
     "token_logprobs": np.float16,
     "likeliest": np.uint32,
 }
-"""Columns that a file may have besides, as `Writer.write` says."""
+"""The types of their columns."""
 
 
 def _lists(name: str, kind: type[np.generic]) -> pa.Field:
@@ -88,8 +92,8 @@ class Header:
     source : str
         Where the texts are from, and how they were cut: it tells two files in the
         making apart.
-    numbers : tuple of str
-        What else the file has of each distribution, of what `Writer.write` names.
+    numbers : tuple of NumberName
+        What else the file has of each distribution, as `Writer.write` says.
     """
 
     codec: Codec
@@ -99,7 +103,7 @@ class Header:
     tail: bool = False
     tokenizer_fingerprint: bytes = b""
     source: str = ""
-    numbers: tuple[str, ...] = ()
+    numbers: tuple[NumberName, ...] = ()
 
     def __post_init__(self) -> None:
         checks.instance("codec", self.codec, Codec, "a Codec")
@@ -210,13 +214,13 @@ class Header:
 
     def check_numbers(
         self, numbers: Mapping[str, ArrayLike], rows: SparseRows
-    ) -> dict[str, NDArray[Any]]:
+    ) -> dict[NumberName, NDArray[Any]]:
         """Return a sequence's numbers, which must go with its distributions."""
         if {*numbers} != {*self.numbers}:
             raise ValueError(
                 f"numbers must be those of the file, {self.numbers}, got {(*numbers,)}"
             )
-        found: dict[str, NDArray[Any]] = {}
+        found: dict[NumberName, NDArray[Any]] = {}
         for name in self.numbers:
             if name == "likeliest":
                 values: NDArray[Any] = self._check_ids(name, numbers[name])

@@ -13,7 +13,7 @@ from sqs_codec._base import checks
 from sqs_codec._base.format import MAX_SEQUENCE
 from sqs_codec._codec.codec import Codec
 from sqs_codec._codec.rows import SparseRows
-from sqs_codec.distill._header import Header
+from sqs_codec.distill._header import Header, NumberName
 from sqs_codec.distill._writer import Writer
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def make(
     max_length: int | None = None,
     seed: int = 0,
     source: str = "",
-    numbers: tuple[str, ...] = (),
+    numbers: tuple[NumberName, ...] = (),
 ) -> None:
     """Let a teacher read texts, and write the file; go on where it was interrupted.
 
@@ -78,7 +78,7 @@ def make(
         Asked for as they are read, so that a bar around them shows how far it is.
     temperature, source
         As for `Header`; the seed and the length are added to the source.
-    numbers : tuple of str, optional
+    numbers : tuple of NumberName, optional
         As for `Header`: what the reader is to tell besides. `ModelReader` tells none.
     max_length : int, optional
         Texts are cut into pieces of so many tokens. By default as many as the reader

@@ -233,6 +233,25 @@ def test_bad_usage_is_explained(
 
 
 @pytest.mark.parametrize(
+    ("command", "lacks"),
+    [([], "COMMAND"), (["distill"], "COMMAND"), (["prior"], "-o/--output")],
+)
+def test_what_needs_something_and_got_nothing_shows_its_help(
+    command: list[str], lacks: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        cli.main([*command, "--help"])
+    said = capsys.readouterr().out
+    with pytest.raises(SystemExit) as end:
+        cli.main(command)
+    assert end.value.code == 2
+    out, err = capsys.readouterr()
+    assert not out
+    assert err.startswith(said)
+    assert err.endswith(f"error: the following arguments are required: {lacks}\n")
+
+
+@pytest.mark.parametrize(
     ("module", "package", "command"),
     [
         ("torch", "torch", "demo"),

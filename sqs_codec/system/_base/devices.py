@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-__all__ = ["DEVICES", "DTYPES"]
+from typing import Literal, get_args
 
-DEVICES = ("auto", "cpu", "cuda", "mps")
-DTYPES = ("auto", "float32", "bfloat16", "float16")
+__all__ = ["DEVICES", "DTYPES", "Device", "Dtype"]
+
+Device = Literal["auto", "cpu", "cuda", "mps"]
+"""Where a model runs; "auto" is a GPU if there is one."""
+
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+"""What it computes in; "auto" is the checkpoint's own, but float32 on a CPU."""
+
+DEVICES: tuple[Device, ...] = get_args(Device)
+DTYPES: tuple[Dtype, ...] = get_args(Dtype)

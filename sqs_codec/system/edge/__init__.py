@@ -1,7 +1,7 @@
 """An edge: a draft model that writes texts with a cloud's target model.
 
 `Edge` has all of it: a draft model of any kind, a session, the loop and a planner.
-`generate` is the loop alone, over an `~sqs_codec.system.session.EdgeSession`: it has
+`generate` is the loop alone, over an `sqs_codec.system.session.EdgeSession`: it has
 the clock that a session lacks. A `Planner` says what the loop does next.
 """
 
@@ -13,10 +13,13 @@ from sqs_codec.system.edge._planner import (
     MODES,
     FixedPlan,
     Hints,
+    Mode,
     Observation,
     Plan,
     Planner,
+    Prefer,
 )
+from sqs_codec.system.edge._shaped import ShapedLink
 
 __all__ = [
     "MODES",
@@ -26,11 +29,14 @@ __all__ = [
     "EdgeMetrics",
     "FixedPlan",
     "Hints",
+    "Mode",
     "Observation",
     "Plan",
     "Planner",
     "Planning",
+    "Prefer",
     "RefusalError",
+    "ShapedLink",
     "Step",
     "TextDraft",
     "TextStream",

@@ -13,7 +13,7 @@ import numpy as np
 import sqs_codec as sqs
 from sqs_codec.system.edge._loop import Planning, Step, generate
 from sqs_codec.system.edge._model import Draft
-from sqs_codec.system.edge._planner import MODES, Planner, check_modes
+from sqs_codec.system.edge._planner import MODES, Mode, Planner, Prefer, check_modes
 from sqs_codec.system.session import EdgeSession, Link, Sampling, Setting, seed_of
 
 __all__ = ["Edge", "EdgeMetrics", "default_settings"]
@@ -55,7 +55,7 @@ class EdgeMetrics:
     bytes_up: int = 0
     bytes_down: int = 0
     seconds: float = 0.0
-    mode: str = ""
+    mode: Mode | Literal[""] = ""
     reason: str = ""
     target_seconds: float = 0.0
 
@@ -120,8 +120,8 @@ class Edge:
         *,
         settings: Sequence[Setting] | None = None,
         planner: Planning | None = None,
-        modes: Collection[str] = MODES,
-        prefer: Literal["speed", "bytes"] = "speed",
+        modes: Collection[Mode] = MODES,
+        prefer: Prefer = "speed",
         rng: np.random.Generator | None = None,
     ) -> None:
         self.vocab_size = draft.vocab_size

@@ -16,7 +16,7 @@ from sqs_codec._base import checks
 from sqs_codec.system.edge._ahead import Ahead
 from sqs_codec.system.edge._line import Line
 from sqs_codec.system.edge._model import DraftModel
-from sqs_codec.system.edge._planner import Observation, Plan
+from sqs_codec.system.edge._planner import Mode, Observation, Plan
 from sqs_codec.system.session import MAX_AHEAD, EdgeSession, Emitted, Link
 
 __all__ = ["Planning", "Step", "generate"]
@@ -50,8 +50,8 @@ class Step:
         put around them.
     reason : str
         Why the tokens came as they did: the plan's.
-    mode : str
-        How they came: "alone", "rounds" or "hints".
+    mode : Mode
+        How they came.
     target_seconds : float
         What the target model takes for a token alone, as the cloud says; 0 if it
         doesn't.
@@ -64,7 +64,7 @@ class Step:
     bytes_up: int
     bytes_down: int
     reason: str
-    mode: str = "alone"
+    mode: Mode = "alone"
     target_seconds: float = 0.0
 
 

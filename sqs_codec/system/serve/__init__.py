@@ -11,15 +11,16 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sqs_codec.system.serve._connect import connect
+    from sqs_codec.system.serve._connect import Transport, connect
     from sqs_codec.system.serve._datagram.server import start_datagrams
     from sqs_codec.system.serve._grpc.server import start_grpc
     from sqs_codec.system.serve._service import Service
 
-__all__ = ["Service", "connect", "start_datagrams", "start_grpc"]
+__all__ = ["Service", "Transport", "connect", "start_datagrams", "start_grpc"]
 
 _MODULES = {
     "Service": "_service",
+    "Transport": "_connect",
     "connect": "_connect",
     "start_datagrams": "_datagram.server",
     "start_grpc": "_grpc.server",

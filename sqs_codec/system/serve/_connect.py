@@ -14,9 +14,10 @@ from sqs_codec.system._base.security import (
 )
 from sqs_codec.system.session import Link, LinkError
 
-__all__ = ["connect"]
+__all__ = ["Transport", "connect"]
 
 Transport = Literal["grpc", "datagram"]
+"""What carries messages between edges and a server."""
 
 
 def connect(
@@ -34,7 +35,7 @@ def connect(
     ----------
     address : str
         HOST:PORT of the server.
-    transport : {"grpc", "datagram"}, optional
+    transport : Transport, optional
         Datagrams cost fewer bytes, but not every network lets them through.
     cert : path, optional
         PEM file of the certificates to trust, the server's own or its issuer's; by
@@ -54,6 +55,7 @@ def connect(
     ValueError
         The address or the token is none, or plain text would leave this machine.
     """
+    checks.one_of("transport", transport, Transport)
     checks.finite("timeout", timeout, 0.001, 1e6)
     host, port = split_address(address)
     if token is not None:
@@ -72,10 +74,8 @@ def connect(
         return GrpcLink(
             address, cert=cert, token=token, insecure=insecure, timeout=timeout
         )
-    if transport == "datagram":
-        from sqs_codec.system.serve._datagram.link import connect_datagram
+    from sqs_codec.system.serve._datagram.link import connect_datagram
 
-        return connect_datagram(
-            host, port, cert=cert, token=token, insecure=insecure, timeout=timeout
-        )
-    raise ValueError(f'transport must be "grpc" or "datagram", got {transport!r}')
+    return connect_datagram(
+        host, port, cert=cert, token=token, insecure=insecure, timeout=timeout
+    )

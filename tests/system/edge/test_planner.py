@@ -391,7 +391,7 @@ def test_bad_observations_are_refused(change: dict[str, Any], message: str) -> N
         ({"overhead": -1}, "overhead must be at least 0"),
         ({"draft_step": -1.0}, "draft_step must be finite"),
         ({"target_steps": {1: -1.0}}, "target_steps"),
-        ({"prefer": "both"}, 'prefer must be "speed" or "bytes", got \'both\''),
+        ({"prefer": "both"}, r"prefer must be one of \['speed', 'bytes'\], got 'both'"),
     ],
 )
 def test_bad_arguments_are_refused(change: dict[str, Any], message: str) -> None:
