@@ -229,11 +229,12 @@ class Completer:
                 param="sqs.mode",
             )
         setting = min(1, len(self._settings) - 1)  # the middle one of the defaults
-        plan = {
+        plans: dict[Mode | None, FixedPlan] = {
             "alone": FixedPlan(0),
             "rounds": FixedPlan(setting=setting),
             "hints": FixedPlan(hints=Hints()),
-        }[request.mode]
+        }
+        plan = plans[request.mode]
         return Edge(edge.draft, settings=self._settings, planner=plan)
 
     def _connect_as(self, request: Request) -> Link:
