@@ -102,6 +102,7 @@ class Race:
             rounds=way == "rounds",
         )
         began = time.monotonic() - figures.seconds
+        sent, received = figures.bytes_up, figures.bytes_down
         plan = self._plans[way]
         for step in generate(session, draft, link, plan, max_tokens=self._max_tokens):
             figures.add(step)
