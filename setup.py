@@ -64,9 +64,9 @@ def version() -> str:
 
 
 def readme() -> str:
-    """Return README.md as PyPI shows it: a link to a file becomes its words."""
+    """Return README.md as PyPI shows it: a link to a file, or a picture, is words."""
     text = (ROOT / "README.md").read_text("utf-8")
-    return re.sub(r"\[([^]]*)\]\((?![a-z]+:|#)[^)]*\)", r"\1", text)
+    return re.sub(r"!?\[([^]]*)\]\((?![a-z]+:|#)[^)]*\)", r"\1", text)
 
 
 setup(

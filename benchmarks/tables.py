@@ -9,22 +9,13 @@ import platform
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
 import sqs_codec as sqs
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-INK = """<style>
-svg { color: #222; fill: currentColor }
-@media (prefers-color-scheme: dark) { svg { color: #ddd } }
-</style>
-"""
 
 
 class _Quick(argparse.Action):
@@ -74,16 +65,6 @@ def dim(text: str) -> Text:
 def write_json(content: dict[str, Any], path: Path) -> None:
     """Write results for machines."""
     path.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", "utf-8")
-
-
-def write_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as SVG, without a ground; what is black is white on dark pages."""
-    from matplotlib import rc_context
-
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": path.name}):
-        figure.savefig(path, format="svg", transparent=True, metadata={"Date": None})
-    text = path.read_text("utf-8").replace("#000000", "currentColor")
-    path.write_text(text.replace("<defs>", f"{INK}<defs>", 1), "utf-8")
 
 
 def about(*packages: str) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from benchmarks.charts import draw
 from benchmarks.distill import measure, students
 from benchmarks.distill.teachers import Size
 from benchmarks.experiments.experiment import Options
@@ -68,6 +69,9 @@ def main(argv: list[str] | None = None) -> int:
             records += found["records"]
             measured["seconds"] += found["seconds"]
         shown += PARTS[part].tables(records)
+        if part == "students":
+            title = "What students lose, by the bytes kept of a token"
+            draw(title, students.chart(records), folder / "distill.svg")
     shown.append(dim(about_line(measured)))
     with (folder / "distill.txt").open("w", encoding="utf-8") as text:
         for console in (Console(), Console(file=text, width=100)):

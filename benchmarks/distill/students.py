@@ -15,9 +15,10 @@ from rich.table import Table
 from rich.text import Text
 from torch import nn
 
+from benchmarks.charts import Panel, Point
 from benchmarks.distill.schemes import RESOLUTIONS, Array
 from benchmarks.distill.teachers import Lessons, Size, teach
-from benchmarks.experiments.experiment import Options
+from benchmarks.experiments.experiment import NAMES, Options
 from benchmarks.tables import dim, table
 
 BATCH = 2
@@ -181,11 +182,29 @@ def measure(options: Options, name: str, size: Size) -> list[Record]:
     return [{"model": name, **lessons.about, **found[f"{DENSE} 0"], "kl": kl}]
 
 
-def interval(values: Array) -> str:
+def around(values: Array) -> tuple[float, float]:
     """Return a mean, and how far its interval of 95 % goes, by Student's t."""
     n = len(values)
-    half = QUANTILES[n] * values.std(ddof=1) / math.sqrt(n)
-    return f"{values.mean():.3f} +- {half:.3f}"
+    return values.mean(), QUANTILES[n] * values.std(ddof=1) / math.sqrt(n)
+
+
+def interval(values: Array) -> str:
+    """Return a mean and its interval of 95 %."""
+    return "{:.3f} +- {:.3f}".format(*around(values))
+
+
+def chart(records: list[Record]) -> list[Panel]:
+    """Show how far students of what was kept are behind the live teacher's."""
+    series: dict[str, list[Point]] = {}
+    for record in records:
+        kl = {what: np.array(found) for what, found in record["kl"].items()}
+        for what in (*KEPT,)[1:]:
+            way = "top-64" if what == TOP else "counts"
+            mean, half = around(kl[what] - kl[DENSE])
+            point = record["bytes"][what], mean, mean - half, mean + half
+            series.setdefault(f"{way}, {NAMES[record['model']]}", []).append(point)
+    title = "KL(teacher ‖ student) beside the live teacher's, nats"
+    return [Panel(title, series, "bytes a token", beside=0, log="x")]
 
 
 def tables(records: list[Record]) -> list[Table | Text]:

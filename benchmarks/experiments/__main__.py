@@ -22,9 +22,9 @@ from typing import Any
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read by libraries as they load
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-from matplotlib.figure import Figure
 from rich.console import Console
 
+from benchmarks.charts import draw
 from benchmarks.experiments.experiment import (
     Check,
     Experiment,
@@ -33,7 +33,7 @@ from benchmarks.experiments.experiment import (
 )
 from benchmarks.experiments.run import OptionsError, run
 from benchmarks.sources import read_prompts
-from benchmarks.tables import about, about_line, command, dim, write_figure, write_json
+from benchmarks.tables import about, about_line, command, dim, write_json
 from sqs_codec.cli.options import number
 from sqs_codec.system.hf import ModelError
 
@@ -99,10 +99,7 @@ def report(
                 console.print(dim(f"  {check.detail}"))
             console.print()
     write_json(summary, folder / f"{name}.json")
-    if plot := getattr(module, "plot", None):
-        figure = Figure(layout="constrained")
-        plot(summary, figure)
-        write_figure(figure, folder / f"{name}.svg")
+    draw(module.TITLE, module.chart(summary), folder / f"{name}.svg")
     return [check for check in checks if not check.holds]
 
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import sqs_codec as sqs
+from benchmarks.charts import Panel, estimated
 from benchmarks.experiments import measured
 from benchmarks.experiments.estimate import ratio, shown
 from benchmarks.experiments.experiment import Check, Options, Records, Task, grouped
@@ -262,3 +263,22 @@ def tables(summary: dict[str, Any]) -> list[Table | Text]:
         "rounds of 2 or 4, whichever are faster. Over datagrams, without a link."
     )
     return [served, dim(note), shared, dim(drafting)]
+
+
+def chart(summary: dict[str, Any]) -> list[Panel]:
+    """Show what a verifier serves to more and more edges, and in which way most."""
+    served = {
+        name: [estimated(row["edges"], row[way]["tokens"]) for row in summary["served"]]
+        for way, name in ((BATCHED, "batched"), (SERIAL, "one by one"))
+    }
+    shared = {
+        way: [
+            estimated(f"{row['edges']}, {1000 * row['more']:g} ms a row", row[way])
+            for row in summary["shared"]
+        ]
+        for way in WAYS
+    }
+    return [
+        Panel("Tokens a second, real model", served, "edges", log="x"),
+        Panel("Tokens a second by edges, recorded models", shared),
+    ]

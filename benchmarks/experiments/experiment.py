@@ -11,6 +11,11 @@ from typing import Any, Protocol
 from rich.table import Table
 from rich.text import Text
 
+from benchmarks.charts import Panel
+
+NAMES = {"smollm2": "SmolLM2", "gemma3": "Gemma 3", "given": "the models given"}
+"""Of models, for people."""
+
 Records = list[dict[str, Any]]
 
 
@@ -89,8 +94,7 @@ class Experiment(Protocol):
     """A module that measures something.
 
     It may have `tasks`, which takes the options and returns a list of `Task`, in place
-    of `measure`; `checks`, which takes the summary and returns a list of `Check`; and
-    `plot`, which takes the summary and a figure.
+    of `measure`, and `checks`, which takes the summary and returns a list of `Check`.
     """
 
     TITLE: str
@@ -105,6 +109,9 @@ class Experiment(Protocol):
 
     def tables(self, summary: dict[str, Any]) -> list[Table | Text]:
         """Return the summary for people."""
+
+    def chart(self, summary: dict[str, Any]) -> list[Panel]:
+        """Return what of the summary shows the finding."""
 
 
 def tasks_of(experiment: Experiment, options: Options) -> list[Task]:

@@ -17,8 +17,9 @@ from rich.table import Table
 from rich.text import Text
 
 import sqs_codec as sqs
+from benchmarks.charts import Panel, Point
 from benchmarks.experiments.estimate import ratio
-from benchmarks.experiments.experiment import Options, Records, grouped
+from benchmarks.experiments.experiment import NAMES, Options, Records, grouped
 from benchmarks.experiments.models import GEMMA3, GIVEN, SMOLLM2, load
 from benchmarks.experiments.speculate import Edge, Round, draw, read_rows, replay
 from benchmarks.experiments.traces import traces
@@ -35,6 +36,10 @@ LENGTH = 4
 
 EACH = 12
 """Texts of a kind at most: English has a few more."""
+
+LANGUAGES = {"ar": "Arabic", "de": "German", "en": "English", "es": "Spanish"}
+LANGUAGES |= {"fr": "French", "hi": "Hindi", "ja": "Japanese", "ru": "Russian"}
+LANGUAGES |= {"zh": "Chinese"}
 
 WAYS = {"no_prior": "without", "prior": "with"}
 
@@ -183,3 +188,13 @@ def _bits_columns(one: dict[str, Any]) -> list[str]:
 
 def _interval(estimate: dict[str, float]) -> str:
     return f"{estimate['low']:.2f} to {estimate['high']:.2f}"
+
+
+def chart(summary: dict[str, Any]) -> list[Panel]:
+    """Show what a prior saves in each language."""
+    series: dict[str, list[Point]] = {"without a prior": [], "with it": []}
+    for one in summary["kinds"]:
+        name = f"{NAMES[one['model']]}, {LANGUAGES.get(one['kind'], one['kind'])}"
+        for way, points in zip(WAYS, series.values(), strict=True):
+            points.append((name, one[f"single_{way}"]["value"]))
+    return [Panel("Bits of a distribution", series)]

@@ -26,9 +26,10 @@ from rich.table import Table
 from rich.text import Text
 
 import sqs_codec as sqs
+from benchmarks.charts import Panel, estimated
 from benchmarks.experiments.equal_loss import Cell, compare
 from benchmarks.experiments.estimate import shown
-from benchmarks.experiments.experiment import Check, Options, Records
+from benchmarks.experiments.experiment import NAMES, Check, Options, Records
 from benchmarks.experiments.models import load
 from benchmarks.experiments.traces import traces
 from benchmarks.rate.schemes import Row, Rule, Sent, codec
@@ -373,3 +374,19 @@ def _ratios(cells: list[dict[str, Any]], against: str, name: str) -> Table:
 
 def _interval(found: dict[str, float] | None, digits: int) -> str:
     return shown(found, f".{digits}f") if found else "-"
+
+
+def chart(summary: dict[str, Any]) -> list[Panel]:
+    """Show the bits of other lattice points beside Reznik's."""
+    panels = []
+    for against, name in (("tv", "TV"), ("acceptance", "acceptance")):
+        series = {
+            way: [
+                estimated(f"{NAMES[cell['model']]}, T = {cell['temperature']:g}", found)
+                for cell in summary["cells"]
+                if (found := cell[against][-1]["schemes"][way])
+            ]
+            for way in (REMAINDER, VARIATION)
+        }
+        panels.append(Panel(f"Bits at equal {name}, over Reznik's", series, beside=1))
+    return panels

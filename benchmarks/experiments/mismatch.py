@@ -27,9 +27,10 @@ from rich.table import Table
 from rich.text import Text
 
 import sqs_codec as sqs
+from benchmarks.charts import Panel, estimated
 from benchmarks.data.make_corpus import read_texts
 from benchmarks.experiments.estimate import ratio, shown
-from benchmarks.experiments.experiment import Options, Records, grouped
+from benchmarks.experiments.experiment import NAMES, Options, Records, grouped
 from benchmarks.experiments.models import (
     DROP_ORDERS,
     GEMMA3,
@@ -462,3 +463,23 @@ def _speed(best: dict[str, Any]) -> str:
     low, high = best["near"]
     near = f"({low} to {high}) " if low < high else ""
     return f"{near}{best['length']}: {best['speed']['value']:.1f}"
+
+
+def chart(summary: dict[str, Any]) -> list[Panel]:
+    """Show what a worse draft costs and gives, in the first cell and its slow cloud."""
+    cell = summary["cells"][0]
+    bits = [estimated(draft["tv"]["value"], draft["bits"]) for draft in cell["drafts"]]
+    speeds = {
+        str(uplink): [
+            (draft["tv"]["value"], best["speed"]["value"])
+            for draft in cell["drafts"]
+            for best in draft["best"]
+            if (best["cloud"], best["uplink"]) == ("slow", str(uplink))
+        ]
+        for uplink in UPLINKS
+    }
+    mismatch = "TV between draft and target"
+    return [
+        Panel(f"Bits of a distribution, {NAMES[cell['model']]}", {"": bits}, mismatch),
+        Panel("Tokens a second at the best length", speeds, mismatch),
+    ]

@@ -11,9 +11,11 @@ from rich.table import Table
 from rich.text import Text
 
 import sqs_codec as sqs
+from benchmarks.charts import Panel, Point
 from benchmarks.experiments import measured
 from benchmarks.experiments.estimate import ratio, shown
 from benchmarks.experiments.experiment import (
+    NAMES,
     Check,
     Options,
     Records,
@@ -270,3 +272,25 @@ def _link_tables(summary: dict[str, Any]) -> Iterator[Table | Text]:
         f"{late['median']:.1%} of a text's seconds (median), {late['most']:.0%} at "
         "most."
     )
+
+
+def chart(summary: dict[str, Any]) -> list[Panel]:
+    """Show the real system's speeds, and what formats cost and give."""
+    speeds: dict[str, list[Point]] = {
+        way: [
+            (str(Place(*link["place"])), link["ways"][way]["tokens_per_second"])
+            for link in summary["links"]
+        ]
+        for way in WAYS[:3]
+    }
+    (model, temperature), first = grouped(summary["formats"], "model", "temperature")[0]
+    formats: dict[str, list[Point]] = {}
+    for one in first[1:]:  # dense is far off
+        family = one["format"].partition(" ")[0].rstrip(",")
+        point = one["bits"]["value"], one["acceptance"]["value"]
+        formats.setdefault(family, []).append(point)
+    title = f"Accepted: {NAMES[model]}, T = {temperature:g}"
+    return [
+        Panel("Tokens a second in the real system", speeds),
+        Panel(title, formats, "bits of a drafted token", log="x"),
+    ]

@@ -24,6 +24,7 @@ from rich.table import Table
 from rich.text import Text
 
 import sqs_codec as sqs
+from benchmarks.charts import Panel, estimated
 from benchmarks.experiments.estimate import draws, of_draws
 from benchmarks.experiments.experiment import Options, Records, grouped
 from benchmarks.experiments.models import load
@@ -458,3 +459,19 @@ def _times(summary: dict[str, Any]) -> Table:
             middle = [times[part][1] for part in PARTS]
             made.add_row(rule, *(f"{x:.1f}" for x in middle), f"{times[LEARN][1]:.2f}")
     return made
+
+
+def chart(summary: dict[str, Any]) -> list[Panel]:
+    """Show what each rule loses beside top-K at equal bits, in the first cell."""
+    cell = summary["cells"][0]
+    series = {
+        name: [
+            estimated(rule, one[way]["tv_beside_top_k"], 100)
+            for rule, at in cell["rules"].items()
+            for one in at
+            if rule != TOP_K and one["target"] == TARGETS[1] and one[way]
+        ]
+        for way, name in (("fine", f"l = {FINE}"), ("best", "the best l"))
+    }
+    title = f"TV beside top-K's, points of 100, at {TARGETS[1]:g} bits"
+    return [Panel(title, series, beside=0)]

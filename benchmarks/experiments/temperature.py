@@ -16,7 +16,7 @@ import itertools
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,8 +24,9 @@ from rich.table import Table
 from rich.text import Text
 
 import sqs_codec as sqs
+from benchmarks.charts import Panel, Point, estimated
 from benchmarks.experiments.estimate import difference, ratio
-from benchmarks.experiments.experiment import Options, Records, grouped
+from benchmarks.experiments.experiment import NAMES, Options, Records, grouped
 from benchmarks.experiments.models import GEMMA3, Models, load
 from benchmarks.experiments.speculate import (
     Budget,
@@ -41,9 +42,6 @@ from benchmarks.experiments.traces import traces
 from benchmarks.harness.recorded import STEPS
 from benchmarks.rate.schemes import codec
 from benchmarks.tables import dim, table
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 TITLE = "Resampling rate and latency against temperature"
 ALONE = False
@@ -510,36 +508,23 @@ def _signed(found: dict[str, float], scale: float, digits: int = 1) -> str:
     return f"{value} ({low} {high}){'*' if ahead(found) else ' '}"
 
 
-def plot(summary: dict[str, Any], figure: Figure) -> None:
-    """Draw rates and latencies by default, a column for each model."""
-    models = grouped(summary["defaults"], "model")
-    figure.set_size_inches(0.4 + 2.4 * len(models), 6.4)
-    axes = figure.subplots(3, len(models), squeeze=False, sharex=True)
-    for column, ((model,), defaults) in zip(axes.T, models, strict=True):
-        judged, text, latency = column
-        for coding, line in zip(CODINGS, ("-", "--"), strict=True):
-            found = [f for f in defaults if f["coding"] == coding]
-            x = np.array([f["temperature"] for f in found])
-            for rule, color in ((K_SQS, "tab:blue"), (C_SQS, "tab:orange")):
-                look = {"color": color, "linestyle": line}
-                resampled = [100 * f["judged"][rule]["value"] for f in found]
-                times = [1e3 * f["latency"][f"{RATE:g}"][rule]["value"] for f in found]
-                judged.plot(x, resampled, label=f"{rule}, {coding}", **look)
-                latency.plot(x, times, **look)
-            y = [[*f["text"]["difference"].values()] for f in found]
-            value, low, high = 100 * np.array(y).T
-            span = np.maximum(0, (value - low, high - value))
-            look = {"color": "black", "linestyle": line, "capsize": 2}
-            # Aside of each other, so that both intervals are seen.
-            shift = 0.02 * (coding == PACKET)
-            text.errorbar(x + shift, value, span, label=coding, **look)
-        text.axhline(0, color="0.6", linewidth=0.8)
-        judged.set_title(model)
-        latency.set(xlabel="temperature", xticks=x)
-    judged, text, latency = axes[:, 0]
-    judged.set_ylabel("resampled of 100 judged")
-    text.set_ylabel("of 100 of text, C - K")
-    latency.set_ylabel(f"ms a token, {RATE / 1e3:.0f} kbit/s")
-    text.legend(frameon=False)
-    lines = judged.get_legend_handles_labels()
-    figure.legend(*lines, loc="outside lower center", ncols=2, frameon=False)
+def chart(summary: dict[str, Any]) -> list[Panel]:
+    """Show the paper's claim, and what it comes to on a thin link."""
+    claimed: dict[str, list[Point]] = {}
+    times: dict[str, list[Point]] = {}
+    model = summary["defaults"][0]["model"]
+    for found in summary["defaults"]:
+        t = found["temperature"]
+        if found["coding"] == FORMULA:
+            points = claimed.setdefault(NAMES[found["model"]], [])
+            points.append(estimated(t, found["text"]["difference"], 100))
+        if found["model"] == model:
+            for rule in DEFAULTS:
+                name = f"{rule}, {found['coding']}"
+                seconds = found["latency"][f"{min(RATES):g}"][rule]["value"]
+                times.setdefault(name, []).append((t, 1e3 * seconds))
+    title = f"ms a token at {min(RATES) / 1e3:.0f} kbit/s, {NAMES[model]}"
+    return [
+        Panel("Resampled of 100, C-SQS less K-SQS", claimed, "temperature", 0),
+        Panel(title, times, "temperature", log="y"),
+    ]

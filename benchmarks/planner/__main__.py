@@ -1,6 +1,7 @@
 """Compare hints, rounds, the cloud alone and the planner on a virtual clock.
 
     python -m benchmarks.planner                  # three minutes on two cores
+    python -m benchmarks.planner --plot gain.svg  # and draw three of the links
     python -m benchmarks.planner --quick          # the same in miniature
 
 Over each of a few links the same texts are written in every way: by the cloud alone,
@@ -28,6 +29,7 @@ from rich.console import Console
 from rich.table import Table
 
 import sqs_codec as sqs
+from benchmarks.charts import Panel, draw
 from benchmarks.choosing.measure import Rounds, of_formats
 from benchmarks.experiments.wire_formats import Format, ours, qs, raw
 from benchmarks.harness.cells import JITTER, Cell, Text, share, simulate
@@ -43,6 +45,9 @@ LINKS = (
     *((1e6, 0.02), (1e6, 0.1), (1e7, 0.005), (1e7, 0.3)),
 )
 """Bits a second up, and seconds of a round trip."""
+
+DRAWN = ((1e4, 0.02), (1e5, 0.02), (1e6, 0.1))
+"""Those of the picture."""
 
 BAR = slice(1, 7)
 """Those of which the bar of hints is."""
@@ -314,11 +319,24 @@ def capacities(found: Iterable[tuple[str, int, dict[str, float]]]) -> Table:
     return made
 
 
+def chart(one: Outcome) -> list[Panel]:
+    """Show what a draft gains over a few links."""
+    names = [f"{rate / 1e3:g} kbit/s, {1e3 * trip:g} ms" for rate, trip in one.links]
+    shown = [i for i, link in enumerate(one.links) if link in DRAWN]
+    series = {
+        way: [(names[i], float(one.speed[way][i])) for i in shown]
+        for way in (ALONE, ROUNDS, HINTED)
+    }
+    return [Panel("Tokens of text a second", series, bars=True)]
+
+
 def main(argv: list[str] | None = None) -> None:
     """Simulate and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--quick", action="store_true", help="in miniature")
-    grid = QUICK if parser.parse_args(argv).quick else Grid()
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="an SVG")
+    args = parser.parse_args(argv)
+    grid = QUICK if args.quick else Grid()
     began = time.monotonic()
     with ProcessPoolExecutor() as pool:
         shared = pool.submit(together, grid.cases[0], grid)
@@ -329,6 +347,8 @@ def main(argv: list[str] | None = None) -> None:
         for one in outcomes:
             if one.name.startswith(f"{grid.shown} slow"):
                 console.print(speeds(one))
+            if args.plot and one.name == f"{grid.shown} slow":
+                draw("Tokens of text a second by link", chart(one), args.plot)
         console.print(capacities(shared.result()))
     console.print(
         dim(

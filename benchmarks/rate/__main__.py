@@ -16,8 +16,9 @@ from pathlib import Path
 
 from rich.console import Console
 
+from benchmarks.charts import draw
 from benchmarks.rate.measure import run
-from benchmarks.rate.report import plot, report
+from benchmarks.rate.report import chart, report
 from benchmarks.sources import add_options, from_options
 from benchmarks.tables import command
 from sqs_codec.cli.options import number
@@ -45,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
     temperatures = args.temperature or TEMPERATURES
     results = run(source, temperatures, args.seed, progress=sys.stderr.isatty())
     if args.plot:
-        plot(results, args.plot)
+        draw("Bits of a distribution against TV", chart(results), args.plot)
     Console().print(report(results))
     return 0
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+import numpy as np
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from benchmarks.charts import Panel
 from benchmarks.rate.measure import (
     ACCEPTANCE_POINTS,
     OPERATING_POINTS,
@@ -28,7 +27,7 @@ from benchmarks.rate.schemes import (
     SAME,
     SCHEMES,
 )
-from benchmarks.tables import about_line, dim, table, write_figure
+from benchmarks.tables import about_line, dim, table
 
 POINTS_NOTE = """\
 Bits of a distribution, log-linear between neighbouring points of each scheme's
@@ -36,21 +35,9 @@ Pareto front, and how many times the better of K-SQS and C-SQS that is. Every
 scheme at its own best setting; no drafted token is counted; - is out of reach.
 """
 
-# Colour, line and marker tell the curves apart, so that grey prints do as well.
-STYLES = {
-    QS: ("0.6", ":", "x"),
-    RAW: ("0.5", "--", "s"),
-    K_SQS: ("tab:red", "--", "^"),
-    C_SQS: ("tab:purple", "-", "v"),
-    ENUMERATIVE: ("tab:orange", "-.", "D"),
-    ENTROPY: ("tab:blue", "--", "o"),
-}
-
-TVS = (0.005, 0.02, 0.1, 0.4)
-MOST_LOST_ACCEPTANCE = 0.12
-BITS = (10, 8000)
-MARKERS = 7
-"""How many points of a front are marked."""
+SHOWN = (ENTROPY, K_SQS, ENUMERATIVE, C_SQS, RAW, QS)
+LEAST_TV, MOST_BITS, POINTS = 0.005, 8000, 7
+"""What of a front is shown."""
 
 
 def report(results: Results) -> Group:
@@ -119,54 +106,16 @@ def _short(ratio: float) -> str:
     return f"{ratio:.2f}" if ratio < 10 else f"{ratio:.1f}"
 
 
-def plot(results: Results, path: Path) -> None:
-    """Draw bits against TV and against acceptance rate, a row per temperature."""
-    rows = len(results.temperatures)
-    figure = Figure(figsize=(5.2, 0.8 + 2.3 * rows), layout="constrained")
-    axes = figure.subplots(rows, 2, squeeze=False, sharey=True)
-    for (left, right), measured in zip(axes, results.temperatures, strict=True):
-        left.set_ylabel(f"bits, T = {measured.temperature:g}")
-        _draw_tv(left, measured)
-        _draw_acceptance(right, measured)
-    axes[-1][0].set_xlabel("mean TV(draft, sent)")
-    axes[-1][1].set_xlabel("acceptance rate")
-    lines = axes[0][1].get_legend_handles_labels()
-    figure.legend(*lines, loc="outside lower center", ncols=3, frameon=False)
-    write_figure(figure, path)
-
-
-def _draw_tv(axes: Axes, measured: Temperature) -> None:
-    _draw(axes, measured, "tv")
-    axes.set_xscale("log")
-    axes.set_xlim(TVS[0], TVS[-1])
-    axes.set_xticks(TVS, [f"{tv:g}" for tv in TVS])
-    axes.xaxis.minorticks_off()
-
-
-def _draw_acceptance(axes: Axes, measured: Temperature) -> None:
-    _draw(axes, measured, "acceptance")
-    axes.locator_params(axis="x", nbins=4)
-    most = measured.draft_acceptance / measured.rows
-    axes.axvline(most, color="0.6", linewidth=0.8, label="the draft itself")
-    lost = max(measured.front(scheme, "acceptance")[1][-1] for scheme in STYLES)
-    axes.set_xlim(most - min(lost, MOST_LOST_ACCEPTANCE) - 0.002, most + 0.003)
-
-
-def _draw(axes: Axes, measured: Temperature, against: str) -> None:
-    for scheme, (color, line, marker) in STYLES.items():
-        bits, loss = measured.front(scheme, against)
-        most = measured.draft_acceptance / measured.rows
-        axes.plot(
-            loss if against == "tv" else most - loss,
-            bits,
-            color=color,
-            linestyle=line,
-            marker=marker,
-            markevery=max(1, len(bits) // MARKERS),
-            markersize=3,
-            linewidth=1.1,
-            label=scheme,
-        )
-    axes.set_yscale("log")
-    axes.set_ylim(*BITS)
-    axes.grid(visible=True, alpha=0.3)
+def chart(results: Results) -> list[Panel]:
+    """Show bits against TV: some points of each scheme's front."""
+    panels = []
+    for measured in results.temperatures:
+        series = {}
+        for scheme in SHOWN:
+            bits, tv = measured.front(scheme)
+            seen = np.flatnonzero((tv >= LEAST_TV) & (bits <= MOST_BITS))
+            some = seen[:: max(1, len(seen) // POINTS)]
+            series[scheme] = [*zip(tv[some].tolist(), bits[some].tolist(), strict=True)]
+        title = f"Bits of a distribution, T = {measured.temperature:g}"
+        panels.append(Panel(title, series, "mean TV between draft and sent", log="xy"))
+    return panels

@@ -50,7 +50,7 @@ POLICY = (
     "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; "
     "script-src 'self' 'wasm-unsafe-eval' {}; base-uri 'none'; form-action 'none'"
 )
-"""Of the playground, which runs scripts of the site alone, and the theme's by hash."""
+"""Of pages with the playground: scripts of the site alone, and the theme's by hash."""
 
 LINK = re.compile(r"\[([^\[\]]*)\]\(([^)#\s:]+)(#[^)\s]*)?\)")
 FORMULA = re.compile(
@@ -183,10 +183,10 @@ def copied(code: re.Match[str]) -> str:
 
 
 def on_post_page(output: str, page: Any, **_: Any) -> str:
-    """Refuse a page that loads from elsewhere; give the playground a policy."""
+    """Refuse a page that loads from elsewhere; give the playground's a policy."""
     for loaded in LOADED.findall(output):
         log.warning("%s loads from elsewhere: %s", page.file.src_uri, loaded)
-    if page.file.src_uri != "playground.md":
+    if '<div id="try"' not in output:
         return output
     digests = (sha256(script.encode()).digest() for script in SCRIPT.findall(output))
     hashes = " ".join(f"'sha256-{b64encode(digest).decode()}'" for digest in digests)

@@ -158,7 +158,7 @@ def load(args: argparse.Namespace, longest: int) -> TextDraft:
     # A step of a small model is too short to share.
     torch.set_num_threads(args.threads or 1)
     loading = options.loading(args)
-    model = load_model(args.draft, drop_layers=dropped, **loading)
+    model = load_model(args.draft, drop_layers=dropped, drafts=True, **loading)
     print(f"Drafting with {shown(model.summary)} {model.placement}", file=sys.stderr)
     return Draft(model.model, model.tokenizer)
 

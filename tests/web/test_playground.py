@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +19,7 @@ from tests.kit import KEEPS
 from tests.reference.entropy import Memory, Meter, code_distribution
 from tests.reference.prior import parse
 
-ROOT = Path(__file__).parents[2]
-SITE = ROOT / "site"
+DOCS = Path(__file__).parents[2] / "docs"
 VALUES = {
     "top_k": (1, 8, 64, 256),
     "threshold": (0.1, 0.01, 1e-4),
@@ -44,24 +40,6 @@ MEASURE = """async (given) => {
         return { ...found, packet: [...found.packet], q: null, sent: null };
     });
 }"""
-
-
-class Quiet(SimpleHTTPRequestHandler):
-    """Serves the site, and says nothing of it."""
-
-    def log_message(self, *_: Any) -> None:
-        """Print nothing."""
-
-
-@pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    assert (SITE / "playground").is_dir(), "there is no site: make docs"
-    with ThreadingHTTPServer(
-        ("127.0.0.1", 0), partial(Quiet, directory=str(SITE))
-    ) as server:
-        threading.Thread(target=server.serve_forever).start()
-        yield f"http://127.0.0.1:{server.server_port}/"
-        server.shutdown()
 
 
 @pytest.fixture
@@ -174,7 +152,7 @@ def test_parts_are_what_the_reference_s_meter_says(page: Page) -> None:
 
 
 def test_a_keyboard_is_enough(page: Page) -> None:
-    rows = json.loads((ROOT / "docs" / "playground" / "rows.json").read_text("utf-8"))
+    rows = json.loads((DOCS / "playground" / "rows.json").read_text("utf-8"))
     chosen = next(i for i, row in enumerate(rows) if row["what"] == "ar")
     page.get_by_label("Distribution").select_option(str(chosen))
     page.get_by_label("Keep rule").select_option("threshold")
@@ -207,3 +185,14 @@ def test_it_fits(page: Page, width: int, scheme: Any) -> None:
     )
     code = page.locator("#python").evaluate("(one) => one.scrollWidth")
     assert max(edges) <= max(width, code)
+
+
+def test_the_start_page_has_it_in_short(browser: Browser, address: str) -> None:
+    with browser.new_context() as context:
+        page = context.new_page()
+        page.goto(address)
+        expect(page.locator("#said")).to_contain_text("Packet: 12 bytes")
+        expect(page.locator("#tokens")).to_be_visible()
+        expect(page.locator("#parts, #python").filter(visible=True)).to_have_count(0)
+        policy = page.locator("meta[http-equiv=Content-Security-Policy]")
+        expect(policy).to_have_count(1)

@@ -10,22 +10,32 @@ import re
 import socket
 import ssl
 from os import PathLike
+from pathlib import Path
+from typing import NamedTuple
 
 from sqs_codec._base.files import require_file
 from sqs_codec.system._base.address import join_address
 
 __all__ = [
     "File",
+    "Pair",
     "bearer",
-    "check_certificate",
     "check_free",
     "check_roots",
     "check_security",
     "check_token",
+    "read_pair",
     "require_loopback",
 ]
 
 File = str | PathLike[str]
+
+
+class Pair(NamedTuple):
+    """What is in the PEM files of a certificate, or chain of them, and its key."""
+
+    cert: bytes
+    key: bytes
 
 
 def require_loopback(host: str) -> None:
@@ -57,34 +67,39 @@ def bearer(header: str) -> str | None:
     return token.strip(" ") if scheme.lower() == "bearer" else None
 
 
-def check_certificate(cert: File, key: File) -> None:
-    """Refuse files of a certificate and its key that a server can't use."""
+def read_pair(cert: File, key: File) -> Pair:
+    """Read the files of a certificate and its key; refuse what a server can't use."""
     try:
         require_file(cert)
         require_file(key)
+        pair = Pair(Path(cert).read_bytes(), Path(key).read_bytes())
         # Without a password given, OpenSSL would ask for one at the terminal.
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(cert, key, password="")
+        # Who renews them writes one after the other, perhaps just now.
+        if pair != (Path(cert).read_bytes(), Path(key).read_bytes()):
+            raise ValueError(f"{cert} or {key} was written while they were read")
     except OSError as error:
         raise ValueError(
             f"can't load the certificate {cert} with the key {key}, which must be a "
             f"pair of PEM files without a password: {error.strerror or error}"
         ) from error
+    return pair
 
 
 def check_security(
     host: str, cert: File | None, key: File | None, *, insecure: bool
-) -> None:
+) -> Pair | None:
     """Refuse to serve without a certificate, but to this machine if that is meant."""
     if insecure:
         require_loopback(host)
-    elif cert is None or key is None:
+        return None
+    if cert is None or key is None:
         raise ValueError(
             "a server needs a certificate and its key, or insecure=True at a loopback "
             "address"
         )
-    else:
-        check_certificate(cert, key)
+    return read_pair(cert, key)
 
 
 def check_roots(cert: File) -> None:

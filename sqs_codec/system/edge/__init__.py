@@ -19,6 +19,7 @@ from sqs_codec.system.edge._planner import (
     Planner,
     Prefer,
 )
+from sqs_codec.system.edge._shaped import ShapedLink
 
 __all__ = [
     "MODES",
@@ -35,6 +36,7 @@ __all__ = [
     "Planning",
     "Prefer",
     "RefusalError",
+    "ShapedLink",
     "Step",
     "TextDraft",
     "TextStream",

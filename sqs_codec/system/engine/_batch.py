@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from sqs_codec import Verdict
+from sqs_codec._base import checks
 from sqs_codec.system.engine._protocol import EngineInfo
 from sqs_codec.system.session import Job, Verifier
 
@@ -88,12 +89,20 @@ class BatchEngine:
         What it is, for people.
     tokenizer : bytes, optional
         The fingerprint of its tokenizer, 8 bytes; or none.
+    pace : float, optional
+        Seconds that a call takes at least, to try out how a larger model would behave.
     """
 
     def __init__(
-        self, verifier: Verifier, *, summary: str = "", tokenizer: bytes = b""
+        self,
+        verifier: Verifier,
+        *,
+        summary: str = "",
+        tokenizer: bytes = b"",
+        pace: float = 0.0,
     ) -> None:
         self.verifier = verifier
+        self._pace = checks.finite("pace", pace, 0.0, STUCK_SECONDS)
         self._info = EngineInfo(
             summary, verifier.vocab_size, verifier.max_text, tokenizer
         )
@@ -203,6 +212,9 @@ class BatchEngine:
             reads = [task.reads > 0 for task in tasks]
             self._began = began = time.monotonic()
             outcomes = self._verify(parts)
+            with self._changed:
+                left = began + self._pace - time.monotonic()
+                self._changed.wait_for(lambda: self._stopped, max(left, 0.0))
             self._began, now = None, time.monotonic()
             if not all(reads):
                 self._round_at = now

@@ -47,6 +47,8 @@ class EngineConfig:
         If ``"auto"``, vLLM chooses by itself on a GPU.
     revision : str or None
         A branch, tag or commit of the model on the hub.
+    target_ms : float
+        Milliseconds that a pass of the model takes at least, as `BatchEngine` has it.
     options : mapping
         What else the engine takes: arguments of ``vllm.AsyncEngineArgs``.
     """
@@ -57,12 +59,18 @@ class EngineConfig:
     device: Device = "auto"
     dtype: Dtype = "auto"
     revision: str | None = None
+    target_ms: float = 0.0
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         checks.one_of("engine", self.engine, EngineName)
         checks.one_of("device", self.device, Device)
         checks.one_of("dtype", self.dtype, Dtype)
+        if self.target_ms and self.engine != "transformers":
+            raise ValueError(
+                f"target_ms is for the engine transformers: {self.engine} can't be "
+                f"held to a pace"
+            )
 
 
 def make_engine(config: EngineConfig) -> Engine:

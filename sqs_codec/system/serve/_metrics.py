@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+from collections.abc import Callable
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -13,6 +14,8 @@ from prometheus_client import (
     Histogram,
     generate_latest,
 )
+
+from sqs_codec._base.words import shown
 
 __all__ = ["ServiceMetrics"]
 
@@ -36,8 +39,9 @@ GONE = (
 class ServiceMetrics:
     """A server's counters, in a registry of their own; each says what it counts."""
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, model: str, health: Callable[[], str | None]) -> None:
         self.registry = CollectorRegistry()
+        self._health = health
         self._readers = 0
         counter = functools.partial(Counter, registry=self.registry)
         gauge = functools.partial(Gauge, registry=self.registry)
@@ -69,6 +73,10 @@ class ServiceMetrics:
         self.refused = counter(
             "sqs_refusals", "Connections refused or closed, by reason.", ["reason"]
         )
+        self.expiry = gauge(
+            "sqs_certificate_expiry_timestamp_seconds",
+            "When the certificate ends, in seconds of Unix; 0 without one.",
+        )
         self.jobs = gauge(
             "sqs_jobs", "Jobs that the engine is at, those that wait included."
         )
@@ -87,11 +95,15 @@ class ServiceMetrics:
         for position in range(accepted):
             self._accepted_at.labels(**self._labels, position=position).inc()
 
-    async def serve(self, port: int) -> asyncio.Server:
-        """Serve them by HTTP under ``/metrics``, in the running event loop."""
+    async def serve(self, host: str, port: int) -> asyncio.Server:
+        """Serve them by HTTP, in the running event loop.
+
+        They are under ``/metrics``. ``/health`` is 200 or, while nothing can be
+        verified, 503 and why.
+        """
         # A backlog is also what asyncio accepts at once.
         return await asyncio.start_server(
-            self._serve, "127.0.0.1", port, limit=8192, backlog=MOST_READERS
+            self._serve, host, port, limit=8192, backlog=MOST_READERS
         )
 
     async def _serve(
@@ -113,10 +125,16 @@ class ServiceMetrics:
     ) -> None:
         request = await reader.readuntil(b"\r\n\r\n")
         method, path = (*request.split(), b"", b"")[:2]
-        found = method == b"GET" and path.partition(b"?")[0] == b"/metrics"
-        page = generate_latest(self.registry) if found else b"see /metrics\n"
+        asked = path.partition(b"?")[0] if method == b"GET" else b""
+        status, page = "404 Not Found", b"see /metrics and /health\n"
+        if asked == b"/metrics":
+            status, page = "200 OK", generate_latest(self.registry)
+        elif asked == b"/health":
+            reason = self._health()
+            status = "200 OK" if reason is None else "503 Service Unavailable"
+            page = f"{shown(reason or 'it can verify')}\n".encode(errors="replace")
         head = (
-            f"HTTP/1.1 {'200 OK' if found else '404 Not Found'}\r\n"
+            f"HTTP/1.1 {status}\r\n"
             f"Content-Type: {CONTENT_TYPE_LATEST}\r\n"
             f"Content-Length: {len(page)}\r\nConnection: close\r\n\r\n"
         )

@@ -42,6 +42,8 @@ on comes again; a phone that has vanished doesn't."""
 
 SHUTDOWN = "the server is shutting down"
 
+WITHDRAWN = "the server takes this token no more"
+
 
 class Service:
     """Sessions of many edges over one target model.
@@ -89,7 +91,7 @@ class Service:
     ) -> None:
         self.limits = Limits() if limits is None else limits
         self.max_sessions = checks.in_range("max_sessions", max_sessions, 1)
-        self.metrics = ServiceMetrics(info.summary)
+        self.metrics = ServiceMetrics(info.summary, self.health)
         self._engine = engine
         self._info = info
         self._owners = None if tokens is None else _digests(tokens)
@@ -130,6 +132,23 @@ class Service:
     def health(self) -> str | None:
         """Say why nothing can be verified now; None if it can."""
         return SHUTDOWN if self._stopping else self._engine.health()
+
+    def renew(self, tokens: Collection[str]) -> int:
+        """Let in these tokens alone, and end the sessions of others.
+
+        Return how many these are. ValueError if there is no token, or one that can't
+        be any: then all stays as it is.
+        """
+        self._owners = _digests(tokens)
+        gone = {each for name, each in self._known.items() if name not in self._owners}
+        for connection in [c for c in self._connections if c.owner in gone]:
+            connection.refuse("token", WITHDRAWN)
+        sessions = [each for each in self._sessions.values() if each.owner in gone]
+        for session in sessions:
+            self._drop(session)
+        for owner in gone:
+            del self._known[owner.name]
+        return len(sessions)
 
     def authorize(self, token: str | None) -> str | None:
         """Return who a token belongs to, None if it is none of ours.

@@ -208,6 +208,23 @@ def test_steps() -> None:
     assert len(toy.forgotten) == 1
 
 
+def test_an_engine_is_held_to_a_pace_that_edges_hear_of() -> None:
+    async def run() -> None:
+        engine = BatchEngine(Toy(), pace=0.02)
+        steps = await measure_steps(engine, await engine.open())
+        assert min(steps.values()) >= 0.02
+        engine._pace = 60.0  # which doesn't hold up the end
+        waiting = asyncio.create_task(engine.verify(job(b"waits")))
+        await asyncio.sleep(0.01)
+        await engine.close()
+        assert not engine._thread.is_alive()
+        await asyncio.wait([waiting])
+
+    asyncio.run(run())
+    with pytest.raises(ValueError, match="target_ms is for the engine transformers: v"):
+        EngineConfig("vllm", target_ms=120.0)
+
+
 def test_sessions_outlive_an_engine_that_is_unwell() -> None:
     """An edge is sent away, not refused, and comes back to the text that it had."""
     engine = Moody(Toy(), tokenizer=b"tokenize")

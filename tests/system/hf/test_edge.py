@@ -14,7 +14,7 @@ import torch
 import transformers
 
 import sqs_codec as sqs
-from sqs_codec.cli.demo.pair import Pair
+from benchmarks.pair import Pair
 from sqs_codec.cli.options import SMOLLM2_FINGERPRINT as SMOLLM2
 from sqs_codec.system import hf
 from sqs_codec.system.edge import Edge, FixedPlan
@@ -310,6 +310,34 @@ def test_a_model_that_does_not_fit(
     )
     with pytest.raises(ModelError, match=words):
         load_model(folder)
+
+
+def test_a_draft_on_a_cpu_holds_its_weights_in_16_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if torch.backends.quantized.engine not in _models.HALF_ENGINES:
+        pytest.skip("PyTorch has no engine for it here")
+    folder = save_model(tmp_path, 16, WORDS)
+    whole, half = (load_model(folder, dtype="auto", drafts=d) for d in (False, True))
+    said = "on cpu in float32, weights in float16, 0 MiB"
+    assert (half.placement, whole.placement) == (said, "on cpu in float32, 0 MiB")
+    rows = [CachedModel(m.model, 13).logits([3, 4, 5]) for m in (whole, half)]
+    np.testing.assert_allclose(*rows, rtol=0, atol=0.02 * rows[0].std())
+    assert not np.array_equal(*rows)
+    # Who shares the parameters has them as they were; a layer that doesn't fit is left.
+    thin = _models.share(whole.model)
+    with torch.no_grad():
+        thin.model.layers[0].mlp.up_proj.weight[0, 0] = 1e5
+    before = CachedModel(whole.model, 13).logits([3, 4, 5])
+    _models.halve(thin)
+    np.testing.assert_array_equal(
+        CachedModel(whole.model, 13).logits([3, 4, 5]), before
+    )
+    assert type(thin.model.layers[0].mlp.up_proj) is torch.nn.Linear
+    assert isinstance(thin.model.layers[1].mlp.up_proj, _models.HalfLinear)
+    monkeypatch.setattr(_models, "HALF_ENGINES", ())
+    elsewhere = load_model(folder, dtype="auto", drafts=True)
+    assert elsewhere.placement == "on cpu in float32, 0 MiB"
 
 
 def test_draft_shares_the_targets_weights(smollm2: Pair) -> None:

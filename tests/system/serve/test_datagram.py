@@ -359,7 +359,7 @@ def test_a_broken_hello_leaves_no_error_to_whoever_is_served_next() -> None:
     client = Endpoint(client_context(None, verify=False), server=False)
     client.handshake()
     (hello,) = client.datagrams()
-    context = server_context(None, None, lambda _: b"", lambda *_: False)
+    context = server_context(None, lambda _: b"", lambda *_: False)
     assert not Endpoint(context, server=True).listen(hello[:-1], (HOST, 1))
     assert _util.lib.ERR_peek_error() == 0  # which not every OpenSSL looks at
 

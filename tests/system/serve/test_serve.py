@@ -606,7 +606,7 @@ def test_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
         converse(edge, link, 60)
         link.close()
         monkeypatch.setattr(_metrics, "READING_SECONDS", 0.2)
-        page = server.run(server.service.metrics.serve(0))
+        page = server.run(server.service.metrics.serve("127.0.0.1", 0))
         place = page.sockets[0].getsockname()
         threads = threading.active_count()
         with ExitStack() as stack:
@@ -619,6 +619,11 @@ def test_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
         url = f"http://127.0.0.1:{place[1]}"
         with pytest.raises(urllib.error.HTTPError, match="404"):
             urllib.request.urlopen(url, timeout=PATIENCE)
+        assert urllib.request.urlopen(f"{url}/health", timeout=PATIENCE).status == 200
+        monkeypatch.setattr(server.engine, "health", lambda: "it has lost \x1b a GPU")
+        with pytest.raises(urllib.error.HTTPError, match="503") as unwell:
+            urllib.request.urlopen(f"{url}/health", timeout=PATIENCE)
+        assert unwell.value.read() == b"it has lost <1b> a GPU\n"
         answer = urllib.request.urlopen(f"{url}/metrics", timeout=PATIENCE)
         lines = answer.read().decode().splitlines()
         server._loop.call_soon_threadsafe(page.close)

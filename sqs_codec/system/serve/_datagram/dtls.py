@@ -11,14 +11,16 @@ import contextlib
 import datetime
 import ipaddress
 from collections.abc import Callable
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509.oid import NameOID
 from OpenSSL import SSL, crypto
 
-from sqs_codec.system._base.security import File
+from sqs_codec.system._base.security import File, Pair
 
 __all__ = [
     "DATAGRAM",
@@ -63,24 +65,27 @@ Address = tuple[str, int] | tuple[str, int, int, int]
 
 
 def server_context(
-    cert: File | None,
-    key: File | None,
+    pair: Pair | None,
     cookie: Callable[[Address], bytes],
     cookie_matches: Callable[[Address, bytes], bool],
 ) -> SSL.Context:
-    """Return the context of a server that shows the certificate of a PEM file.
+    """Return the context of a server that shows a certificate.
 
-    Without a file it shows one that is made on the spot, which nobody can verify.
+    Without a pair it shows one that is made on the spot, which nobody can verify.
     `cookie` makes an address's cookie, `cookie_matches` says whether one is its own.
     """
     context = _context(SSL.DTLS_SERVER_METHOD)
-    if cert is None or key is None:
+    if pair is None:
         certificate, private_key = _unverifiable()
         context.use_certificate(certificate)
         context.use_privatekey(private_key)
     else:
-        context.use_certificate_chain_file(cert)
-        context.use_privatekey_file(key)
+        certificate, *others = x509.load_pem_x509_certificates(pair.cert)
+        context.use_certificate(certificate)
+        for other in others:
+            context.add_extra_chain_cert(other)
+        private: Any = load_pem_private_key(pair.key, None)
+        context.use_privatekey(private)
     context.set_cookie_generate_callback(lambda tls: cookie(tls.get_app_data()))
     context.set_cookie_verify_callback(
         lambda tls, data: cookie_matches(tls.get_app_data(), data)

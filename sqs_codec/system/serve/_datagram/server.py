@@ -16,12 +16,13 @@ import secrets
 import socket
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import cast
 
 from OpenSSL import SSL
 
 from sqs_codec.system._base.crowd import first_of_crowd
-from sqs_codec.system._base.security import File, check_security
+from sqs_codec.system._base.security import File, Pair, check_security
 from sqs_codec.system.serve._connection import Connection
 from sqs_codec.system.serve._datagram.dtls import (
     RECORD,
@@ -48,7 +49,7 @@ _SHAKE_SECONDS = 30.0  # a thin link takes seconds for each flight
 _TICK = 0.25
 _BUFFER = 1 << 20  # bytes that may wait to be received
 
-_WRONG = b"the server refused the token: give one that it was started with"
+_WRONG = b"the server refused the token: give one that it takes"
 _NONE = b"the server wants a token (--token, SQS_TOKEN), and none was given"
 
 
@@ -79,8 +80,8 @@ async def start_datagrams(
     ValueError, OSError
         As `start_grpc`.
     """
-    check_security(host, cert, key, insecure=insecure)
-    server = DatagramServer(service, cert, key)
+    pair = check_security(host, cert, key, insecure=insecure)
+    server = DatagramServer(service, pair)
     loop = asyncio.get_running_loop()
     await loop.create_datagram_endpoint(lambda: server, local_addr=(host, port))
     return server
@@ -112,9 +113,9 @@ class DatagramServer(asyncio.DatagramProtocol):
     goes only when the new handshake is done.
     """
 
-    def __init__(self, service: Service, cert: File | None, key: File | None) -> None:
+    def __init__(self, service: Service, pair: Pair | None) -> None:
         self._service = service
-        self._context = server_context(cert, key, self._cookie, self._is_cookie)
+        self._context = server_context(pair, self._cookie, self._is_cookie)
         self._young: OrderedDict[Address, _Association] = OrderedDict()
         self._open: OrderedDict[Address, _Association] = OrderedDict()
         self._secret = secrets.token_bytes(32)
@@ -126,6 +127,11 @@ class DatagramServer(asyncio.DatagramProtocol):
         """The UDP port that it listens on."""
         port: int = self._transport.get_extra_info("sockname")[1]
         return port
+
+    def renew(self, pair: Pair) -> Callable[[], None]:
+        """Prepare another certificate; what is returned shows it from then on."""
+        context = server_context(pair, self._cookie, self._is_cookie)
+        return lambda: setattr(self, "_context", context)
 
     async def stop(self, grace: float = 0.0) -> None:
         """Take no more clients; close when they are gone or `grace` seconds over."""

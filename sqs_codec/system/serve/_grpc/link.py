@@ -177,7 +177,7 @@ class GrpcLink:
         server = f"the server at {self._address}"
         if code is grpc.StatusCode.UNAUTHENTICATED:
             if self._had_token:
-                return f"{server} refused the token: give one that it was started with"
+                return f"{server} refused the token: give one that it takes"
             return f"{server} wants a token (--token, SQS_TOKEN), and none was given"
         if code is grpc.StatusCode.ABORTED:
             return f"{server} closed the connection: {details}"

@@ -6,7 +6,7 @@ A session has one bidirectional stream, and each of its messages is one of ours.
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -15,7 +15,13 @@ from grpc_health.v1 import health_pb2
 
 from sqs_codec.system._base.address import join_address
 from sqs_codec.system._base.crowd import half_of_files
-from sqs_codec.system._base.security import File, bearer, check_free, check_security
+from sqs_codec.system._base.security import (
+    File,
+    Pair,
+    bearer,
+    check_free,
+    check_security,
+)
 from sqs_codec.system.serve._connection import Connection
 from sqs_codec.system.serve._grpc.link import (
     METHOD,
@@ -45,8 +51,10 @@ doesn't read."""
 class GrpcServer(grpc.GenericRpcHandler):  # type: ignore[misc]  # it has no types
     """A gRPC server that `start_grpc` has started, and its `port`."""
 
-    def __init__(self, service: Service, server: Any, port: int) -> None:
-        self.port = port
+    port: int
+
+    def __init__(self, service: Service, server: Any) -> None:
+        self._renewed: Any = None  # a certificate that isn't shown yet
         self._service = service
         self._server = server
         self._methods = {
@@ -64,6 +72,16 @@ class GrpcServer(grpc.GenericRpcHandler):  # type: ignore[misc]  # it has no typ
     def service(self, handler_call_details: Any) -> Any:
         """Return what handles a method; gRPC itself would wait for who doesn't read."""
         return self._methods.get(handler_call_details.method, self._unknown)
+
+    def renew(self, pair: Pair) -> Callable[[], None]:
+        """Prepare another certificate; what is returned shows it from then on."""
+        renewed = _configuration(pair)
+        return lambda: setattr(self, "_renewed", renewed)
+
+    def fetch(self) -> Any:
+        """Return a certificate to show from now on, or None to go on as before."""
+        renewed, self._renewed = self._renewed, None
+        return renewed
 
     async def stop(self, grace: float) -> None:
         """Take no more connections, and end those there are after `grace` seconds.
@@ -206,7 +224,8 @@ async def start_grpc(
     OSError
         The address can't be had.
     """
-    check_security(host, cert, key, insecure=insecure)  # gRPC would say nothing
+    # gRPC would say nothing of what is wrong.
+    pair = check_security(host, cert, key, insecure=insecure)
     check_free(host, port)  # gRPC's own error says little
     options: Options = [
         *SHARED_OPTIONS,
@@ -224,18 +243,20 @@ async def start_grpc(
     ]
     server = grpc.aio.server(options=options)
     address = join_address(host, port)
-    if insecure:
-        port = server.add_insecure_port(address)
+    started = GrpcServer(service, server)
+    if pair is None:
+        started.port = server.add_insecure_port(address)
     else:
-        assert cert is not None
-        assert key is not None
-        credentials = grpc.ssl_server_credentials(
-            [(Path(key).read_bytes(), Path(cert).read_bytes())]
+        credentials = grpc.dynamic_ssl_server_credentials(
+            _configuration(pair), started.fetch
         )
-        port = server.add_secure_port(address, credentials)
-    started = GrpcServer(service, server, port)
+        started.port = server.add_secure_port(address, credentials)
     await server.start()
     return started
+
+
+def _configuration(pair: Pair) -> Any:
+    return grpc.ssl_server_certificate_configuration([(pair.key, pair.cert)])
 
 
 def _cancel_after(seconds: float, call: asyncio.Task[Any] | None = None) -> None:

@@ -1,0 +1,155 @@
+"""A link that is made thin, to try out what one is like."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+from sqs_codec._base import checks
+from sqs_codec.system.session import Link, LinkError
+
+__all__ = ["ShapedLink"]
+
+
+class ShapedLink:
+    """A `Link` over another one, thinned to a rate and a round trip.
+
+    What is sent drips through a bucket of tokens, each message with what transport and
+    IP put around it, and arrives half a round trip later; what comes back takes the
+    other half, at any rate. A thread of its own has the other link, and closes it.
+
+    Parameters
+    ----------
+    link : Link
+        Nobody else may use it from now on.
+    rate : float
+        Bits a second to the cloud.
+    trip : float
+        Seconds of a round trip, besides what the other link takes.
+    clock : callable
+        As `time.monotonic`.
+
+    Examples
+    --------
+    >>> from sqs_codec.system.edge import ShapedLink
+    >>> from sqs_codec.system.serve import connect
+    >>> link = ShapedLink(connect("localhost:8743", insecure=True), 1e5, 0.1)
+    ... # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        rate: float,
+        trip: float,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._rate = checks.finite("rate", rate, 1.0, 1e12)
+        self._half = checks.finite("trip", trip, 0.0, 60.0) / 2
+        self._link, self._clock = link, clock
+        self.reliable, self.max_message = link.reliable, link.max_message
+        self.overhead = link.overhead
+        self._up: deque[tuple[float, bytes]] = deque()  # by when they are due
+        self._down: deque[tuple[float, bytes]] = deque()
+        self._free = 0.0  # when all that was sent has left
+        self._queued = 0  # bytes that the other link hasn't counted yet
+        self._woken = self._closed = False
+        self._error: Exception | None = None
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._run, name="sqs-link", daemon=True)
+        self._thread.start()
+
+    def __repr__(self) -> str:
+        shape = f"{self._rate:g} bit/s, {2e3 * self._half:g} ms"
+        return f"<ShapedLink of {shape} over {self._link!r}>"
+
+    @property
+    def sent(self) -> int:
+        """As `Link.sent`, with what waits for its turn."""
+        return self._link.sent + self._queued
+
+    @property
+    def received(self) -> int:
+        """As `Link.received`, with what is still on its way."""
+        return self._link.received
+
+    def send(self, message: bytes) -> None:
+        """Queue a message; it is sent when its bits have dripped through."""
+        with self._changed:
+            self._check()
+            bits = 8 * (len(message) + self.overhead)
+            self._free = max(self._free, self._clock()) + bits / self._rate
+            self._up.append((self._free + self._half, message))
+            self._queued += len(message)
+        self._link.wake()
+
+    def receive(self, timeout: float | None) -> bytes | None:
+        """Return the next message; None if none came within `timeout` seconds."""
+        end = float("inf") if timeout is None else self._clock() + timeout
+        with self._changed:
+            while True:
+                now = self._clock()
+                due = self._down[0][0] if self._down else float("inf")
+                if due <= now:
+                    return self._down.popleft()[1]
+                if not self._down:
+                    self._check()
+                if self._woken or now >= end:
+                    self._woken = False
+                    return None
+                wait = min(due, end) - now
+                self._changed.wait(None if wait == float("inf") else wait)
+
+    def wake(self) -> None:
+        """Have `receive` return at once."""
+        with self._changed:
+            self._woken = True
+            self._changed.notify()
+
+    def close(self) -> None:
+        """Close both links; what is on its way is lost."""
+        with self._changed:
+            self._closed = True
+        self._link.wake()
+        self._thread.join()
+
+    def _check(self) -> None:
+        if self._closed:
+            raise LinkError("the link is closed; make another")
+        if self._error is not None:
+            raise self._error
+
+    def _run(self) -> None:
+        try:
+            while not self._closed:
+                self._take(self._hand_on())
+        except Exception as error:  # whatever it is, who waits is told
+            self._error = error
+        finally:
+            self._link.close()
+            with self._changed:
+                self._changed.notify()
+
+    def _hand_on(self) -> float | None:
+        """Send what is due; return the seconds until more is."""
+        while self._up:
+            due, message = self._up[0]
+            if (wait := due - self._clock()) > 0:
+                return wait
+            self._link.send(message)
+            with self._changed:
+                self._up.popleft()
+                self._queued -= len(message)
+        return None
+
+    def _take(self, wait: float | None) -> None:
+        """Take what comes before so many seconds are over, or one sends."""
+        message = self._link.receive(wait)
+        while message is not None:
+            with self._changed:
+                self._down.append((self._clock() + self._half, message))
+                self._changed.notify()
+            message = self._link.receive(0)

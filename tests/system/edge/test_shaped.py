@@ -1,0 +1,143 @@
+"""A thin link over another one: when messages arrive, and what becomes of errors."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterator
+
+import pytest
+
+from sqs_codec.system.edge import ShapedLink
+from sqs_codec.system.session import LinkError
+
+PATIENCE = 30.0
+
+
+class Wire:
+    """A link with a clock that a test sets; its `receive` waits until it is woken."""
+
+    reliable, max_message, overhead = False, 1000, 25
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.sent = self.received = 0
+        self.log: list[tuple[float, bytes]] = []
+        self.inbox: deque[bytes] = deque()
+        self.broken = self.closed = False
+        self._bell, self._idle = threading.Semaphore(0), threading.Semaphore(0)
+
+    def send(self, message: bytes) -> None:
+        """Note when a message is sent."""
+        if self.broken:
+            raise LinkError("it broke")
+        self.log.append((self.now, message))
+        self.sent += len(message)
+
+    def receive(self, timeout: float | None) -> bytes | None:
+        """Return a message, once there is one or it is woken."""
+        if timeout != 0:
+            self._idle.release()
+            assert self._bell.acquire(timeout=PATIENCE)
+        return self.inbox.popleft() if self.inbox else None
+
+    def wake(self) -> None:
+        """Have `receive` return."""
+        self._bell.release()
+
+    def close(self) -> None:
+        """Note it."""
+        self.closed = True
+
+    def settle(self) -> None:
+        """Wait until whoever has it waits in `receive`."""
+        assert self._idle.acquire(timeout=PATIENCE)
+
+    def at(self, now: float) -> list[tuple[float, bytes]]:
+        """Let it be a time, and return what was sent by then."""
+        self.now = now
+        self.wake()
+        self.settle()
+        return self.log
+
+
+@pytest.fixture
+def wire() -> Wire:
+    return Wire()
+
+
+@pytest.fixture
+def link(wire: Wire) -> Iterator[ShapedLink]:
+    """A link of 1000 bits a second, on which a trip takes 4 seconds."""
+    shaped = ShapedLink(wire, 1000.0, 4.0, clock=lambda: wire.now)
+    wire.settle()
+    yield shaped
+    shaped.close()
+    assert wire.closed
+    with pytest.raises(LinkError, match="closed"):
+        shaped.send(b"late")
+    shaped.close()
+    shaped.wake()
+
+
+def send(link: ShapedLink, wire: Wire, message: bytes) -> None:
+    link.send(message)
+    wire.settle()
+
+
+def test_messages_drip_through_and_take_half_a_trip(
+    link: ShapedLink, wire: Wire
+) -> None:
+    one, two, three = b"1" * 100, b"2" * 225, b"3" * 100
+    send(link, wire, one)  # a second with what the transport adds
+    send(link, wire, two)  # two seconds, behind it
+    assert (wire.at(2.99), link.sent) == ([], 325)
+    assert wire.at(3.0) == [(3.0, one)]
+    assert (wire.at(4.9), link.sent) == ([(3.0, one)], 325)
+    assert wire.at(5.0)[1:] == [(5.0, two)]
+    send(link, wire, three)  # the link was free
+    assert wire.at(7.9)[2:] == []
+    assert wire.at(8.0)[2:] == [(8.0, three)]
+
+
+def test_answers_take_the_other_half_at_any_rate(link: ShapedLink, wire: Wire) -> None:
+    wire.inbox += [b"a" * 1000, b"b"]
+    wire.at(10.0)
+    wire.now = 11.9
+    assert link.receive(0) is None
+    wire.now = 12.0
+    assert (link.receive(0), link.receive(None)) == (b"a" * 1000, b"b")
+    assert link.receive(0) is None
+
+
+def test_who_waits_is_woken(link: ShapedLink) -> None:
+    link.wake()
+    assert link.receive(None) is None
+    timer = threading.Timer(0.01, link.wake)
+    timer.start()
+    assert link.receive(None) is None
+    timer.join()
+
+
+def test_what_came_is_told_before_that_the_link_broke(
+    link: ShapedLink, wire: Wire
+) -> None:
+    wire.inbox.append(b"the last word")
+    wire.at(1.0)
+    wire.broken = True
+    send(link, wire, b"?")
+    wire.now = 9.0
+    wire.wake()
+    link._thread.join(PATIENCE)
+    assert link.receive(None) == b"the last word"
+    for _ in range(2):
+        with pytest.raises(LinkError, match="it broke"):
+            link.receive(None)
+    with pytest.raises(LinkError, match="it broke"):
+        link.send(b"!")
+
+
+@pytest.mark.parametrize("shape", [(0.5, 0.1), (1e5, -0.1), (float("nan"), 0.1)])
+def test_a_shape_that_is_none(shape: tuple[float, float], wire: Wire) -> None:
+    with pytest.raises(ValueError, match="must be finite and in"):
+        ShapedLink(wire, *shape)

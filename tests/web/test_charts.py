@@ -1,0 +1,49 @@
+"""The charts of the documentation, on the site that `make docs` built."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, expect
+
+EXPERIMENTS = (Path(__file__).parents[2] / "docs/experiments").glob("*.md")
+PAGES = ["", "rate/", *(f"experiments/{page.stem}/" for page in sorted(EXPERIMENTS))]
+GREYS = """async (png) => {
+    const image = new Image();
+    image.src = `data:image/png;base64,${png}`;
+    await image.decode();
+    const canvas = new OffscreenCanvas(image.width, image.height).getContext("2d");
+    canvas.drawImage(image, 0, 0);
+    const { data } = canvas.getImageData(0, 0, image.width, image.height);
+    const greens = data.filter((_, i) => i % 4 === 1).sort();
+    return [0, 0.5, 1].map((part) => greens[Math.round(part * (greens.length - 1))]);
+}"""
+"""The darkest, the median and the lightest pixel, by what is green of them."""
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_phone_shows_a_chart_in_both_schemes(
+    browser: Browser, address: str, name: str
+) -> None:
+    """By the site's own toggle, whatever the system has."""
+    phone = {"width": 360, "height": 800}
+    with browser.new_context(viewport=phone) as context:
+        blank, page = context.new_page(), context.new_page()
+        page.goto(f"{address}{name}")
+        chart = page.locator("article p > img").first
+        assert len(chart.get_attribute("alt") or "") > 20
+        greys = {}
+        for scheme in ("default", "slate"):
+            expect(page.locator("body")).to_have_attribute(
+                "data-md-color-scheme", scheme
+            )
+            assert page.evaluate("document.documentElement.scrollWidth") <= 360
+            greys[scheme] = blank.evaluate(
+                GREYS, b64encode(chart.screenshot()).decode()
+            )
+            page.locator("[data-md-component=palette] label:visible").click()
+        (ink, ground, _), (_, dark_ground, light_ink) = greys.values()
+        assert (ground, dark_ground) == (255, pytest.approx(33, abs=20))
+        assert min(ground - ink, light_ink - dark_ground) > 150
