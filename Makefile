@@ -15,7 +15,7 @@ export OMP_WAIT_POLICY := passive
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
-demo: $(VENV)/core ## draft and verify with two real models, then print the bits
+demo: $(VENV)/core ## one text three ways: the cloud alone, rounds, hints
 	$(BIN)/sqs demo
 
 # A file's tests stay together, as they share fixtures; tests/conftest.py has the order.
@@ -71,6 +71,21 @@ experiments: $(VENV)/core ## run what docs/experiments.md reports: an hour
 
 docs: .venv-docs/packages build/wasm/sqs.wasm ## build the documentation into site/
 	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
+
+# A unit's command has to be there.
+deploy-check: .venv-docs/packages ## lint docs/deploy; its unit by systemd-analyze, if it's there
+	.venv-docs/bin/hadolint docs/deploy/Dockerfile
+	.venv-docs/bin/compose-lint docs/deploy/compose.yaml
+	.venv-docs/bin/kubernetes-validate --strict docs/deploy/kubernetes.yaml
+	mkdir -p build/deploy
+	sed 's|/opt/sqs/bin/sqs|$(CURDIR)/$(BIN)/sqs|' docs/deploy/sqs-serve.service \
+	    > build/deploy/sqs-serve.service
+	if command -v systemd-analyze; then \
+	    systemd-analyze verify build/deploy/sqs-serve.service \
+	    && systemd-analyze security --offline=yes --threshold=15 \
+	        build/deploy/sqs-serve.service > build/deploy/security.txt \
+	    && tail -n 1 build/deploy/security.txt; \
+	else echo "WARNING: without systemd-analyze the unit is LEFT OUT" >&2; fi
 
 bindings: $(VENV)/core .venv-wheels/packages ## build and run what other languages use, by gcc, clang and zig
 	.venv-wheels/bin/python bindings/check.py
@@ -215,6 +230,6 @@ build/wasm/sqs.wasm: .venv-wheels/packages bindings/wasm/parts.c $(CORE) \
 # Most targets install into an environment, and use all cores on their own.
 .NOTPARALLEL:
 
-.PHONY: help demo docs bindings quick test bench-test test-floats test-disguised experiments \
-        test-bounds test-llama test-ray test-vllm test-web test-clients lint asan wheels \
-        wasm fuzz libfuzzer prove sdist clean
+.PHONY: help demo deploy-check docs bindings quick test bench-test test-floats \
+        test-disguised experiments test-bounds test-llama test-ray test-vllm test-web \
+        test-clients lint asan wheels wasm fuzz libfuzzer prove sdist clean

@@ -29,7 +29,7 @@ from rich.console import Console
 from rich.table import Table
 
 import sqs_codec as sqs
-from benchmarks.charts import Chart, Panel, draw
+from benchmarks.charts import Panel, draw
 from benchmarks.choosing.measure import Rounds, of_formats
 from benchmarks.experiments.wire_formats import Format, ours, qs, raw
 from benchmarks.harness.cells import JITTER, Cell, Text, share, simulate
@@ -334,7 +334,7 @@ def capacities(found: Iterable[tuple[str, int, dict[str, float]]]) -> Table:
     return made
 
 
-def chart(one: Outcome) -> Chart:
+def chart(one: Outcome) -> list[Panel]:
     """Show what a draft gains over a few links."""
     names = [f"{rate / 1e3:g} kbit/s, {1e3 * trip:g} ms" for rate, trip in one.links]
     shown = [i for i, link in enumerate(one.links) if link in DRAWN]
@@ -342,8 +342,7 @@ def chart(one: Outcome) -> Chart:
         way: [(names[i], float(one.speed[way][i])) for i in shown]
         for way in (ALONE, ROUNDS, HINTED)
     }
-    panel = Panel("Tokens of text a second", series, bars=True)
-    return Chart("What a draft gains over three links", [panel])
+    return [Panel("Tokens of text a second", series, bars=True)]
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -364,7 +363,7 @@ def main(argv: list[str] | None = None) -> None:
             if one.name.startswith(f"{grid.shown} slow"):
                 console.print(speeds(one))
             if args.plot and one.name == f"{grid.shown} slow":
-                draw(chart(one), args.plot)
+                draw("Tokens of text a second by link", chart(one), args.plot)
         console.print(capacities(shared.result()))
     console.print(
         dim(

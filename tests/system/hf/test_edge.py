@@ -14,7 +14,7 @@ import torch
 import transformers
 
 import sqs_codec as sqs
-from sqs_codec.cli.demo.pair import Pair
+from benchmarks.pair import Pair
 from sqs_codec.cli.options import SMOLLM2_FINGERPRINT as SMOLLM2
 from sqs_codec.system import hf
 from sqs_codec.system.edge import Edge, FixedPlan
