@@ -103,10 +103,13 @@ class Race:
         )
         began = time.monotonic() - figures.seconds
         plan = self._plans[way]
+        up, down = figures.bytes_up, figures.bytes_down
         for step in generate(session, draft, link, plan, max_tokens=self._max_tokens):
             figures.add(step)
             figures.seconds = time.monotonic() - began
             yield step
+        # With the end of the session, which no step has.
+        figures.bytes_up, figures.bytes_down = up + link.sent, down + link.received
         figures.texts.append(session.text[len(prompt) :])
         figures.packets += [message[ROUND_HEAD:] for message in session.rounds]
         figures.rows += draft.rows
