@@ -45,9 +45,6 @@ examples:
 PATIENCE = 15.0
 """Seconds that a server surely waits for a session on a connection."""
 
-TEMPLATE = 1024
-"""Tokens for what a chat template puts around a prompt."""
-
 
 def fill(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
@@ -113,7 +110,7 @@ def _write(args: argparse.Namespace) -> None:
     connected = time.monotonic()
     try:
         # Hardly a prompt has more tokens than bytes, and no template many.
-        longest = len(prompt.encode()) + TEMPLATE + args.max_tokens
+        longest = len(prompt.encode()) + drafting.TEMPLATE + args.max_tokens
         draft = drafting.load(args, longest)
         ids = draft.encode_prompt(prompt)
     except BaseException:
@@ -130,6 +127,8 @@ def _write(args: argparse.Namespace) -> None:
         modes=drafting.modes(args),
         prefer=args.prefer,
     )
+    if not links:
+        edge.metrics.bytes_up, edge.metrics.bytes_down = first.sent, first.received
     steps = edge.generate(
         ids,
         lambda: links.pop() if links else drafting.connect(args),
@@ -167,8 +166,8 @@ def _summary(edge: Edge) -> str:
             f"{m.drafted} drafted; {m.tokens / m.answers:.1f} tokens an answer"
         )
     lines.append(
-        f"uplink {m.bytes_up} bytes, prompt and handshake included "
-        f"({8 * m.bytes_up / m.tokens:.0f} bits a token); downlink {m.bytes_down} bytes"
+        f"on the wire {m.bytes_up} bytes up and {m.bytes_down} down, headers and "
+        f"connecting included: {(m.bytes_up + m.bytes_down) / m.tokens:.0f} a token"
     )
     lines.append(f"last plan: {m.reason}")
     return "\n".join(lines)

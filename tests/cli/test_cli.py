@@ -184,7 +184,7 @@ def test_inspect_names_a_file_that_is_not_there(
         ("distill make", "--texts, --model, --seed, jsonl"),
         (
             "demo",
-            "--prompt, --temperature, --top-k, --alpha, --eta, --resolution, --draft, "
+            "--prompt, --temperature, --top-k, --link, --target-ms, --resolution, --draft, "
             "--target, --max-tokens, --draft-length, --seed, --coding, --packets",
         ),
     ],

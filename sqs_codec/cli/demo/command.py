@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 import sqs_codec as sqs
 from sqs_codec._base.words import shown
 from sqs_codec.cli import drafting
-from sqs_codec.cli.generate import TEMPLATE
 from sqs_codec.cli.options import (
     DEFAULT,
     add_codec,
@@ -171,7 +170,7 @@ def _race(args: argparse.Namespace, server: Server, console: Console) -> None:
     from sqs_codec.cli.demo import race, report
 
     prompts = args.prompt or race.own_prompts()[:1]
-    longest = max(len(prompt.encode()) for prompt in prompts) + TEMPLATE
+    longest = max(len(prompt.encode()) for prompt in prompts) + drafting.TEMPLATE
     draft = drafting.load(args, longest + args.max_tokens)
 
     from sqs_codec.system.edge import ShapedLink

@@ -250,6 +250,7 @@ class Completer:
     ) -> Iterator[Chunk]:
         """Write one of the texts."""
         room = self._most - len(prompt)
+        start, whole = dataclasses.replace(figures), dataclasses.replace(edge.metrics)
         steps = edge.generate(
             prompt,
             lambda: link(self._links, partial(self._connect_as, request), answer.gone),
@@ -273,6 +274,10 @@ class Completer:
                         break
                 if stops.found:
                     break
+        # With the end of the session, which no step has.
+        now = edge.metrics
+        figures.bytes_up = start.bytes_up + now.bytes_up - whole.bytes_up
+        figures.bytes_down = start.bytes_down + now.bytes_down - whole.bytes_down
         stopped = stops.found or token in edge.stop
         finish = "stop" if stopped else "length"
         yield Chunk(stops.rest(), "cloud", dataclasses.replace(figures), finish)
