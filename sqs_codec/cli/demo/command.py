@@ -159,7 +159,8 @@ def run(args: argparse.Namespace) -> int:
     try:
         with Server(served) as server:
             _race(args, server, Console())
-    except RuntimeError as error:  # a refusal, and what llama.cpp and torch raise
+    # A refusal is a RuntimeError, and so is what llama.cpp's package and torch raise.
+    except (ImportError, RuntimeError) as error:
         raise ValueError(str(error)) from error
     return 0
 
