@@ -15,7 +15,7 @@ export OMP_WAIT_POLICY := passive
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
-demo: $(VENV)/core ## draft and verify with two real models, then print the bits
+demo: $(VENV)/core ## one text three ways: the cloud alone, rounds, hints
 	$(BIN)/sqs demo
 
 # A file's tests stay together, as they share fixtures; tests/conftest.py has the order.

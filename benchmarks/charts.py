@@ -17,7 +17,7 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from matplotlib.ticker import LogLocator, NullLocator
 
 WIDTH = 330
 """Of a chart, in pixels of CSS: a phone's 360 less the margins of a page."""
@@ -43,17 +43,13 @@ LOOK = {
     "axes.grid": True,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.xmargin": 0.03,
     "grid.alpha": 0.4,
     "legend.frameon": False,
-    "legend.borderpad": 0,
     "lines.linewidth": 1.4,
     "lines.markersize": 5,
-    "xtick.minor.size": 0,
-    "ytick.minor.size": 0,
 }
 
-NUMBER = re.compile(r"\d+\.\d{2,}")
+LONG = re.compile(r"(\d\.\d)\d+")
 
 Point = Sequence[float | str]
 """A place, the value there and, where it is known, the ends of the value's interval."""
@@ -93,19 +89,15 @@ class Panel:
         return [*dict.fromkeys(name for name in places if isinstance(name, str))]
 
     @property
+    def columns(self) -> int:
+        """How many names of series fit beside each other."""
+        return max(1, WIDTH // (7 * max(map(len, self.series)) + 40))
+
+    @property
     def height(self) -> int:
-        """In pixels."""
+        """In pixels, without a legend."""
         rows = len(self.rows) * (13 * len(self.series) + 8 if self.bars else 22)
-        axis = 24 * (not self.bars) + 16 * bool(self.places)
-        return 24 + (rows or 150) + axis
-
-
-@dataclass(frozen=True)
-class Chart:
-    """Panels below each other, and what they show in words."""
-
-    title: str
-    panels: Sequence[Panel]
+        return 24 + (rows or 150) + 24 * (not self.bars) + 16 * bool(self.places)
 
 
 def estimated(
@@ -115,26 +107,23 @@ def estimated(
     return place, *(by * estimate[name] for name in ("value", "low", "high"))
 
 
-def draw(chart: Chart, path: Path) -> None:
-    """Write a chart as SVG.
+def draw(title: str, panels: Sequence[Panel], path: Path) -> None:
+    """Write panels below each other as SVG; the title is for who can't see it.
 
     Examples
     --------
     >>> path = getfixture("tmp_path") / "speeds.svg"
     >>> speeds = {"alone": [("10 kbit/s", 8.1)], "hints": [("10 kbit/s", 12.5)]}
-    >>> draw(Chart("Speeds", [Panel("tokens a second", speeds, bars=True)]), path)
+    >>> draw("Speeds", [Panel("tokens a second", speeds, bars=True)], path)
     >>> "<title>Speeds</title>" in path.read_text()
     True
     """
-    panels = chart.panels
-    names = [[*panel.series] for panel in panels]
-    # Panels of the same series share the legend below the last of them.
     legends = [
-        len(own) > 1 and own != following and not panel.bars
-        for own, following, panel in zip(names, [*names[1:], []], panels, strict=True)
-    ]
+        not panel.bars and len(panel.series) > 1 and {*panel.series} != {*below.series}
+        for panel, below in zip(panels, [*panels[1:], Panel("", {})], strict=True)
+    ]  # which panels of the same series share
     heights = [
-        panel.height + 18 * -(-len(panel.series) // _columns(panel)) * legend
+        panel.height + 18 * legend * -(-len(panel.series) // panel.columns)
         for panel, legend in zip(panels, legends, strict=True)
     ]
     with rc_context(LOOK | {"svg.hashsalt": path.name}):
@@ -144,15 +133,9 @@ def draw(chart: Chart, path: Path) -> None:
             part.suptitle(panel.title, x=0, ha="left", size=11, weight="bold")
             _fill(part.subplots(), panel)
             if legend:
-                part.legend(loc="outside lower left", ncols=_columns(panel))
+                part.legend(loc="outside lower left", ncols=panel.columns)
         figure.savefig(path, format="svg", transparent=True, metadata={"Date": None})
-    path.write_text(_tidy(path.read_text("utf-8"), chart.title), "utf-8")
-
-
-def _columns(panel: Panel) -> int:
-    """Return how many names of series fit beside each other."""
-    wide = 7 * max(map(len, panel.series)) + 40
-    return max(1, min(len(panel.series), WIDTH // wide))
+    path.write_text(_tidy(path.read_text("utf-8"), title), "utf-8")
 
 
 def _fill(axes: Axes, panel: Panel) -> None:
@@ -172,15 +155,13 @@ def _fill(axes: Axes, panel: Panel) -> None:
             axes.errorbar(values, at, xerr=spans, fmt=mark, **look)
         else:
             axes.errorbar(at, values, spans, fmt=mark + line, capsize=2, **look)
-    for axis, scale in ((axes.xaxis, "x"), (axes.yaxis, "y")):
-        if scale in panel.log:
-            getattr(axes, f"set_{scale}scale")("log")
-            low, high = axis.get_view_interval()
-            axis.set_major_locator(
-                LogLocator(subs=(1, 2, 5) if high < 99 * low else (1,))
-            )
-            axis.set_major_formatter(FuncFormatter(lambda number, _: f"{number:,g}"))
-            axis.set_minor_locator(NullLocator())
+    for scale in panel.log:
+        getattr(axes, f"set_{scale}scale")("log")
+        axis = getattr(axes, f"{scale}axis")
+        low, high = axis.get_view_interval()
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 99 * low else (1,)))
+        axis.set_major_formatter("{x:,g}")
+        axis.set_minor_locator(NullLocator())
     if panel.beside is not None:
         line_at = axes.axvline if rows else axes.axhline
         line_at(panel.beside, color="#858585", linewidth=1)
@@ -197,13 +178,15 @@ def _fill(axes: Axes, panel: Panel) -> None:
 
 
 def _tidy(svg: str, title: str) -> str:
-    """Return what Matplotlib wrote with our title and ink, and with short numbers."""
+    r"""Return what Matplotlib wrote with our title and ink, and with short lengths.
+
+    Examples
+    --------
+    >>> _tidy('<g><defs/><path d="M 0.1234" fill="#000000"/>0.1234</g>', "It")[-55:]
+    '<defs/><path d="M 0.1" fill="currentColor"/>0.1234</g>\n'
+    """
     svg = re.sub(r"<metadata>.*</metadata>|<style.*?</style>", "", svg, flags=re.S)
     svg = re.sub(r"font-family: [^;\"]*;?", "", svg.replace("#000000", "currentColor"))
-    svg = re.sub(r"<[^>]+>", lambda tag: NUMBER.sub(_short, tag[0]), svg)
-    svg = svg.replace("<defs>", f"<title>{escape(title)}</title>{INK}<defs>", 1)
+    svg = re.sub(r"<[^>]+>", lambda tag: LONG.sub(r"\1", tag[0]), svg)
+    svg = svg.replace("<defs", f"<title>{escape(title)}</title>{INK}<defs", 1)
     return "\n".join(filter(None, map(str.strip, svg.splitlines()))) + "\n"
-
-
-def _short(number: re.Match[str]) -> str:
-    return f"{float(number[0]):.1f}"

@@ -21,8 +21,8 @@ import torch
 import transformers
 from rich.console import Console
 
+from benchmarks.pair import smollm2_pair
 from benchmarks.tables import about, about_line, command, dim, table
-from sqs_codec.cli.demo.pair import smollm2_pair
 from sqs_codec.cli.options import DROP_LAYERS
 from sqs_codec.system._base.devices import DEVICES, DTYPES
 from sqs_codec.system.hf import CachedModel

@@ -26,7 +26,7 @@ from benchmarks.data.drafts import (
 from sqs_codec.cli.options import add_models, check_models, find_prior, number
 
 if TYPE_CHECKING:
-    from sqs_codec.cli.demo.pair import Pair
+    from benchmarks.pair import Pair
     from sqs_codec.system.hf import CachedModel
 
 TEXT_TEMPERATURE = 0.7
@@ -314,7 +314,7 @@ def from_options(args: argparse.Namespace) -> Source:
         return replace(source, prior=prior).first(args.rows)
     if args.shipped != SHIPPED[0]:
         args.usage_error("--prompts has no --shipped")
-    from sqs_codec.cli.demo.pair import load_pair
+    from benchmarks.pair import load_pair
 
     prompts = read_prompts(args.prompts)[: -(-args.rows // args.positions)]
     pair = load_pair(args.draft, args.target, args.drop_layers)

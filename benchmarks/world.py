@@ -269,7 +269,7 @@ class WorldLink:
         """Send a message; what becomes of it depends on the link."""
         self._check()
         assert len(message) <= self.max_message
-        self.sent += len(message)
+        self.sent += len(message) + self.overhead
         for due, data in self._up.pass_on(message + bytes(RECORD), self._world.now):
             self._world.at(due, partial(self._cloud.take, data[:-RECORD], self))
 
@@ -294,7 +294,7 @@ class WorldLink:
         if not self._inbox:
             return None
         message = self._inbox.popleft()
-        self.received += len(message)
+        self.received += len(message) + self.overhead
         return message
 
     def wake(self) -> None:

@@ -18,7 +18,7 @@ from benchmarks.data.drafts import load_drafts
 from tests.backends import using
 
 if TYPE_CHECKING:
-    from sqs_codec.cli.demo.pair import Pair
+    from benchmarks.pair import Pair
 
 
 # A shell has interrupts ignored in its background, as by "make test &".

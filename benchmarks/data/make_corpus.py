@@ -105,7 +105,7 @@ def read_texts(*, held_out: bool) -> dict[str, list[str]]:
 
 def smollm2() -> Writer:
     """SmolLM2-135M-Instruct, asked questions and to go on with texts."""
-    from sqs_codec.cli.demo.pair import smollm2_pair
+    from benchmarks.pair import smollm2_pair
     from sqs_codec.cli.options import DROP_LAYERS
 
     pair = smollm2_pair(DROP_LAYERS)

@@ -42,8 +42,8 @@ import transformers
 from numpy.typing import NDArray
 
 from benchmarks.data.drafts import DRAFTS, LOGIT_UNIT, TARGETS
+from benchmarks.pair import smollm2_pair
 from benchmarks.sources import TEXT_TEMPERATURE, answer, read
-from sqs_codec.cli.demo.pair import smollm2_pair
 from sqs_codec.cli.options import DROP_LAYERS
 from sqs_codec.system.hf import CachedModel
 

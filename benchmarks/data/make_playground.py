@@ -28,7 +28,7 @@ import numpy as np
 
 from benchmarks.data.drafts import LOGIT_UNIT, Rows, load_drafts, load_languages
 from benchmarks.experiments.models import gemma3_pair
-from sqs_codec.cli.demo.pair import smollm2_pair
+from benchmarks.pair import smollm2_pair
 
 OUT = Path(__file__).parents[2] / "docs" / "playground" / "rows.json"
 TEXT, SHOWN = 60, 24

@@ -57,7 +57,7 @@ Supports = list[tuple[NDArray[np.integer], NDArray[np.integer]]]
 
 def save_smollm2(path: Path) -> None:
     """Write SmolLM2's tokenizer."""
-    from sqs_codec.cli.demo.pair import smollm2_pair
+    from benchmarks.pair import smollm2_pair
 
     path.write_text(smollm2_pair(1).tokenizer.backend_tokenizer.to_str(), "utf-8")
 

@@ -70,7 +70,8 @@ def main(argv: list[str] | None = None) -> int:
             measured["seconds"] += found["seconds"]
         shown += PARTS[part].tables(records)
         if part == "students":
-            draw(students.chart(records), folder / "distill.svg")
+            title = "What students lose, by the bytes kept of a token"
+            draw(title, students.chart(records), folder / "distill.svg")
     shown.append(dim(about_line(measured)))
     with (folder / "distill.txt").open("w", encoding="utf-8") as text:
         for console in (Console(), Console(file=text, width=100)):

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 from torch import nn
 
-from benchmarks.charts import Chart, Panel, Point
+from benchmarks.charts import Panel, Point
 from benchmarks.distill.schemes import RESOLUTIONS, Array
 from benchmarks.distill.teachers import Lessons, Size, teach
 from benchmarks.experiments.experiment import NAMES, Options
@@ -193,7 +193,7 @@ def interval(values: Array) -> str:
     return "{:.3f} +- {:.3f}".format(*around(values))
 
 
-def chart(records: list[Record]) -> Chart:
+def chart(records: list[Record]) -> list[Panel]:
     """Show how far students of what was kept are behind the live teacher's."""
     series: dict[str, list[Point]] = {}
     for record in records:
@@ -204,8 +204,7 @@ def chart(records: list[Record]) -> Chart:
             point = record["bytes"][what], mean, mean - half, mean + half
             series.setdefault(f"{way}, {NAMES[record['model']]}", []).append(point)
     title = "KL(teacher ‖ student) beside the live teacher's, nats"
-    panel = Panel(title, series, "bytes a token", beside=0, log="x")
-    return Chart("What students lose, by the bytes kept of a token", [panel])
+    return [Panel(title, series, "bytes a token", beside=0, log="x")]
 
 
 def tables(records: list[Record]) -> list[Table | Text]:

@@ -20,8 +20,8 @@ from benchmarks.data.make_corpus import Writer, read_texts, write
 from benchmarks.distill.schemes import RESOLUTIONS, Array, lists
 from benchmarks.experiments.experiment import Options
 from benchmarks.experiments.models import GEMMA3, Models, load
+from benchmarks.pair import Pair
 from benchmarks.sources import read_prompts
-from sqs_codec.cli.demo.pair import Pair
 from sqs_codec.system.hf import CachedModel
 
 WHOLE, HEAD = 65_536, 16_384

@@ -29,15 +29,15 @@ from benchmarks.engines.margin import margin
 from benchmarks.harness import TEMPERATURE
 from benchmarks.harness.make import PLENTY, Make, maker, packages
 from benchmarks.harness.sessions import Played, Session, play, texts_of
+from benchmarks.pair import smollm2_pair
 from benchmarks.tables import about, about_line, dim, table
 from sqs_codec._codec.verify import Verdict
-from sqs_codec.cli.demo.pair import smollm2_pair
 from sqs_codec.cli.options import DROP_LAYERS, number
 from sqs_codec.system._base.devices import DEVICES, DTYPES
 from sqs_codec.system.hf import CachedModel, Cloud
 
 if TYPE_CHECKING:
-    from sqs_codec.cli.demo.pair import Pair
+    from benchmarks.pair import Pair
     from sqs_codec.system.engine import Engine
 
 BAR = 0.999

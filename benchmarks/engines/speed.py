@@ -24,8 +24,8 @@ from benchmarks.harness import ROUND
 from benchmarks.harness.make import PLENTY, maker, packages
 from benchmarks.harness.measure import Case, OneByOne, needed, run
 from benchmarks.harness.sessions import play, prompts_of
+from benchmarks.pair import smollm2_pair
 from benchmarks.tables import about, about_line, dim, table
-from sqs_codec.cli.demo.pair import smollm2_pair
 from sqs_codec.cli.options import DROP_LAYERS, number
 from sqs_codec.system.engine import Engine
 from sqs_codec.system.hf import Cloud

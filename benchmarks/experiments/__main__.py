@@ -99,7 +99,7 @@ def report(
                 console.print(dim(f"  {check.detail}"))
             console.print()
     write_json(summary, folder / f"{name}.json")
-    draw(module.chart(summary), folder / f"{name}.svg")
+    draw(module.TITLE, module.chart(summary), folder / f"{name}.svg")
     return [check for check in checks if not check.holds]
 
 

@@ -21,7 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 import sqs_codec as sqs
-from benchmarks.charts import Chart, Panel, Point
+from benchmarks.charts import Panel, Point
 from benchmarks.experiments.estimate import ratio
 from benchmarks.experiments.experiment import NAMES, Check, Options, Records
 from benchmarks.experiments.speculate import Draft, Edge, Round, draw, read_rows, replay
@@ -403,17 +403,13 @@ def _run_table(runs: Records) -> Table:
     return made
 
 
-def chart(summary: dict[str, Any]) -> Chart:
+def chart(summary: dict[str, Any]) -> list[Panel]:
     """Show what part of the bound is rejected, by rule."""
     panels: dict[str, dict[str, list[Point]]] = {}
     for cell in summary["cells"]:
         title = f"Rejections, as a share of the bound: {NAMES[cell['model']]}"
         rule = f"{cell['rule']}, l = {cell['resolution']}"
-        points = panels.setdefault(title, {}).setdefault(
-            f"T = {cell['temperature']:g}", []
-        )
+        series = panels.setdefault(title, {})
+        points = series.setdefault(f"T = {cell['temperature']:g}", [])
         points.append((rule, cell["tightness"]["value"]))
-    return Chart(
-        "What part of the bound on rejections is rejected, by rule",
-        [Panel(title, series, beside=1) for title, series in panels.items()],
-    )
+    return [Panel(title, series, beside=1) for title, series in panels.items()]

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from rich.table import Table
 from rich.text import Text
 
-from benchmarks.charts import Chart
+from benchmarks.charts import Panel
 
 NAMES = {"smollm2": "SmolLM2", "gemma3": "Gemma 3", "given": "the models given"}
 """Of models, for people."""
@@ -110,7 +110,7 @@ class Experiment(Protocol):
     def tables(self, summary: dict[str, Any]) -> list[Table | Text]:
         """Return the summary for people."""
 
-    def chart(self, summary: dict[str, Any]) -> Chart:
+    def chart(self, summary: dict[str, Any]) -> list[Panel]:
         """Return what of the summary shows the finding."""
 
 

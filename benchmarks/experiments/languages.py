@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 import sqs_codec as sqs
-from benchmarks.charts import Chart, Panel
+from benchmarks.charts import Panel, Point
 from benchmarks.experiments.estimate import ratio
 from benchmarks.experiments.experiment import NAMES, Options, Records, grouped
 from benchmarks.experiments.models import GEMMA3, GIVEN, SMOLLM2, load
@@ -190,19 +190,11 @@ def _interval(estimate: dict[str, float]) -> str:
     return f"{estimate['low']:.2f} to {estimate['high']:.2f}"
 
 
-def chart(summary: dict[str, Any]) -> Chart:
+def chart(summary: dict[str, Any]) -> list[Panel]:
     """Show what a prior saves in each language."""
-    series = {
-        name: [
-            (
-                f"{NAMES[one['model']]}, {LANGUAGES.get(one['kind'], one['kind'])}",
-                one[f"single_{way}"]["value"],
-            )
-            for one in summary["kinds"]
-        ]
-        for name, way in (("without a prior", "no_prior"), ("with it", "prior"))
-    }
-    return Chart(
-        "Bits of a distribution in each language, without and with a prior",
-        [Panel("Bits of a distribution", series)],
-    )
+    series: dict[str, list[Point]] = {"without a prior": [], "with it": []}
+    for one in summary["kinds"]:
+        name = f"{NAMES[one['model']]}, {LANGUAGES.get(one['kind'], one['kind'])}"
+        for way, points in zip(WAYS, series.values(), strict=True):
+            points.append((name, one[f"single_{way}"]["value"]))
+    return [Panel("Bits of a distribution", series)]

@@ -26,7 +26,7 @@ from rich.table import Table
 from rich.text import Text
 
 import sqs_codec as sqs
-from benchmarks.charts import Chart, Panel, estimated
+from benchmarks.charts import Panel, estimated
 from benchmarks.experiments.equal_loss import Cell, compare
 from benchmarks.experiments.estimate import shown
 from benchmarks.experiments.experiment import NAMES, Check, Options, Records
@@ -376,7 +376,7 @@ def _interval(found: dict[str, float] | None, digits: int) -> str:
     return shown(found, f".{digits}f") if found else "-"
 
 
-def chart(summary: dict[str, Any]) -> Chart:
+def chart(summary: dict[str, Any]) -> list[Panel]:
     """Show the bits of other lattice points beside Reznik's."""
     panels = []
     for against, name in (("tv", "TV"), ("acceptance", "acceptance")):
@@ -389,4 +389,4 @@ def chart(summary: dict[str, Any]) -> Chart:
             for way in (REMAINDER, VARIATION)
         }
         panels.append(Panel(f"Bits at equal {name}, over Reznik's", series, beside=1))
-    return Chart("Bits of two other lattice points, over Reznik's", panels)
+    return panels

@@ -27,7 +27,7 @@ from rich.table import Table
 from rich.text import Text
 
 import sqs_codec as sqs
-from benchmarks.charts import Chart, Panel, estimated
+from benchmarks.charts import Panel, estimated
 from benchmarks.data.make_corpus import read_texts
 from benchmarks.experiments.estimate import ratio, shown
 from benchmarks.experiments.experiment import NAMES, Options, Records, grouped
@@ -465,7 +465,7 @@ def _speed(best: dict[str, Any]) -> str:
     return f"{near}{best['length']}: {best['speed']['value']:.1f}"
 
 
-def chart(summary: dict[str, Any]) -> Chart:
+def chart(summary: dict[str, Any]) -> list[Panel]:
     """Show what a worse draft costs and gives, in the first cell and its slow cloud."""
     cell = summary["cells"][0]
     bits = [estimated(draft["tv"]["value"], draft["bits"]) for draft in cell["drafts"]]
@@ -479,12 +479,7 @@ def chart(summary: dict[str, Any]) -> Chart:
         for uplink in UPLINKS
     }
     mismatch = "TV between draft and target"
-    return Chart(
-        "What a worse draft costs and gives",
-        [
-            Panel(
-                f"Bits of a distribution, {NAMES[cell['model']]}", {"": bits}, mismatch
-            ),
-            Panel("Tokens a second at the best length", speeds, mismatch),
-        ],
-    )
+    return [
+        Panel(f"Bits of a distribution, {NAMES[cell['model']]}", {"": bits}, mismatch),
+        Panel("Tokens a second at the best length", speeds, mismatch),
+    ]

@@ -21,8 +21,8 @@ from benchmarks.data.drafts import held_out_categories
 from benchmarks.data.make_corpus import read_texts
 from benchmarks.data.make_drafts import PROMPTS
 from benchmarks.data.make_drafts import read_prompts as read_categories
+from benchmarks.pair import Pair, load_pair, smollm2_pair
 from benchmarks.sources import read_prompts
-from sqs_codec.cli.demo.pair import Pair, load_pair, smollm2_pair
 from sqs_codec.cli.options import DROP_LAYERS
 from sqs_codec.system.hf._models import (
     DROP_ORDER,

@@ -24,7 +24,7 @@ from rich.table import Table
 from rich.text import Text
 
 import sqs_codec as sqs
-from benchmarks.charts import Chart, Panel, estimated
+from benchmarks.charts import Panel, estimated
 from benchmarks.experiments.estimate import draws, of_draws
 from benchmarks.experiments.experiment import Options, Records, grouped
 from benchmarks.experiments.models import load
@@ -461,7 +461,7 @@ def _times(summary: dict[str, Any]) -> Table:
     return made
 
 
-def chart(summary: dict[str, Any]) -> Chart:
+def chart(summary: dict[str, Any]) -> list[Panel]:
     """Show what each rule loses beside top-K at equal bits, in the first cell."""
     cell = summary["cells"][0]
     series = {
@@ -474,4 +474,4 @@ def chart(summary: dict[str, Any]) -> Chart:
         for way, name in (("fine", f"l = {FINE}"), ("best", "the best l"))
     }
     title = f"TV beside top-K's, points of 100, at {TARGETS[1]:g} bits"
-    return Chart("What each rule loses beside top-K", [Panel(title, series, beside=0)])
+    return [Panel(title, series, beside=0)]

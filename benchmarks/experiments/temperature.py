@@ -24,7 +24,7 @@ from rich.table import Table
 from rich.text import Text
 
 import sqs_codec as sqs
-from benchmarks.charts import Chart, Panel, Point, estimated
+from benchmarks.charts import Panel, Point, estimated
 from benchmarks.experiments.estimate import difference, ratio
 from benchmarks.experiments.experiment import NAMES, Options, Records, grouped
 from benchmarks.experiments.models import GEMMA3, Models, load
@@ -508,7 +508,7 @@ def _signed(found: dict[str, float], scale: float, digits: int = 1) -> str:
     return f"{value} ({low} {high}){'*' if ahead(found) else ' '}"
 
 
-def chart(summary: dict[str, Any]) -> Chart:
+def chart(summary: dict[str, Any]) -> list[Panel]:
     """Show the paper's claim, and what it comes to on a thin link."""
     claimed: dict[str, list[Point]] = {}
     times: dict[str, list[Point]] = {}
@@ -524,10 +524,7 @@ def chart(summary: dict[str, Any]) -> Chart:
                 seconds = found["latency"][f"{min(RATES):g}"][rule]["value"]
                 times.setdefault(name, []).append((t, 1e3 * seconds))
     title = f"ms a token at {min(RATES) / 1e3:.0f} kbit/s, {NAMES[model]}"
-    return Chart(
-        "K-SQS and C-SQS at each temperature",
-        [
-            Panel("Resampled of 100, C-SQS less K-SQS", claimed, "temperature", 0),
-            Panel(title, times, "temperature", log="y"),
-        ],
-    )
+    return [
+        Panel("Resampled of 100, C-SQS less K-SQS", claimed, "temperature", 0),
+        Panel(title, times, "temperature", log="y"),
+    ]

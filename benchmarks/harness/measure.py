@@ -18,8 +18,8 @@ import torch
 from tqdm import tqdm
 
 from benchmarks.harness.sessions import Played, Session, drafted
+from benchmarks.pair import Pair
 from sqs_codec._codec.verify import Verdict
-from sqs_codec.cli.demo.pair import Pair
 from sqs_codec.system.engine import Engine, EngineInfo
 from sqs_codec.system.hf import CachedModel, verify_jobs
 from sqs_codec.system.session import Job

@@ -21,7 +21,7 @@ import sqs_codec as sqs
 from benchmarks.data.make_corpus import read_texts
 from benchmarks.harness import RESOLUTION, ROUND, TEMPERATURE, K
 from sqs_codec._codec.verify import Verdict
-from sqs_codec.cli.demo.run import own_prompts
+from sqs_codec.cli.demo.race import own_prompts
 from sqs_codec.system._base.tokens import common_length
 from sqs_codec.system.hf._cloud import BLOCK
 from sqs_codec.system.hf._ragged import Cache, Piece, RaggedModel
@@ -35,7 +35,7 @@ from sqs_codec.system.session import (
 )
 
 if TYPE_CHECKING:
-    from sqs_codec.cli.demo.pair import Pair
+    from benchmarks.pair import Pair
     from sqs_codec.system.hf import Cloud
 
 

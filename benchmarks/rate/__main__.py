@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
     temperatures = args.temperature or TEMPERATURES
     results = run(source, temperatures, args.seed, progress=sys.stderr.isatty())
     if args.plot:
-        draw(chart(results), args.plot)
+        draw("Bits of a distribution against TV", chart(results), args.plot)
     Console().print(report(results))
     return 0
 

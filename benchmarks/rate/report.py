@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from benchmarks.charts import Chart, Panel
+from benchmarks.charts import Panel
 from benchmarks.rate.measure import (
     ACCEPTANCE_POINTS,
     OPERATING_POINTS,
@@ -106,7 +106,7 @@ def _short(ratio: float) -> str:
     return f"{ratio:.2f}" if ratio < 10 else f"{ratio:.1f}"
 
 
-def chart(results: Results) -> Chart:
+def chart(results: Results) -> list[Panel]:
     """Show bits against TV: some points of each scheme's front."""
     panels = []
     for measured in results.temperatures:
@@ -118,4 +118,4 @@ def chart(results: Results) -> Chart:
             series[scheme] = [*zip(tv[some].tolist(), bits[some].tolist(), strict=True)]
         title = f"Bits of a distribution, T = {measured.temperature:g}"
         panels.append(Panel(title, series, "mean TV between draft and sent", log="xy"))
-    return Chart("Bits of a distribution against what it loses, by scheme", panels)
+    return panels

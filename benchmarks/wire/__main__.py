@@ -7,6 +7,9 @@ packet between them is counted: headers, encryption, window updates, pure ACKs. 
 round is a message of 100 bytes up, with the session's header of 4 among them or
 before them, and an answer of 4 bytes down; each end waits 60 ms before it sends. It
 needs a raw socket, so run it as root. docs/transports.md says what the figures mean.
+
+Then `sqs serve` runs, and `sqs generate` and `sqs proxy` write texts with it in each
+way: what they print of their bytes is to be within 3 % of what crosses.
 """
 
 from __future__ import annotations
@@ -15,9 +18,11 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console, Group
 from rich.table import Table
@@ -27,8 +32,10 @@ from benchmarks.tables import about, command, dim, table
 from benchmarks.wire.capture import Capture, Packet, sizes
 from benchmarks.wire.certificates import issue
 from benchmarks.wire.echo import TOKEN, EchoService, Server, running
+from benchmarks.wire.printed import Printed, printed
 from sqs_codec.cli.options import number
 from sqs_codec.system.serve import connect
+from sqs_codec.system.session import Link
 
 THINK = 0.06
 """Seconds that each end takes before it sends. Linux waits 40 ms before it
@@ -37,7 +44,12 @@ acknowledges, to send the ACK along with data, and here there is none by then.""
 PACKET, HEADER, ANSWER = 100, 4, 4
 """Bytes of the codec's packet, of the session's header before it, and of an answer."""
 
-BARS = {"grpc": (270, None), "datagram": (170, 80)}
+CLOSE = 0.03
+"""How far what is printed may be from what crosses, as a share."""
+
+PLAIN = "grpc, plain text"
+
+BARS = {"grpc": (270, None), PLAIN: (270, None), "datagram": (170, 80)}
 """Bytes that a round may take up and down."""
 
 
@@ -45,7 +57,7 @@ BARS = {"grpc": (270, None), "datagram": (170, 80)}
 class Wire:
     """What one transport put on the wire, in bytes up and down."""
 
-    transport: str
+    name: str
     setup: tuple[int, int]
     """Until the link is there: handshakes, certificate, token."""
 
@@ -63,31 +75,35 @@ class Wire:
         """Whether a round with the header keeps to the bars."""
         return all(
             bar is None or size <= bar
-            for size, bar in zip(self.with_header, BARS[self.transport], strict=True)
+            for size, bar in zip(self.with_header, BARS[self.name], strict=True)
         )
 
 
-def measure(transport: str, rounds: int) -> Wire:
+def measure(name: str, rounds: int) -> Wire:
     """Count the bytes of a transport: set-up, then the median of some rounds."""
+    transport = name.partition(",")[0]
     service = EchoService(lambda message: bytes(ANSWER), THINK)
     with tempfile.TemporaryDirectory() as folder:
         issued = issue(Path(folder), HOST)
-        files = {"cert": issued.cert, "key": issued.key}
-        start = partial(STARTS[transport], service, HOST, 0, **files)
-        with running(start) as server:
-            return _measure(transport, server, issued.cert, rounds)
+        trusted: dict[str, Any] = {"cert": issued.cert}
+        own = {**trusted, "key": issued.key}
+        if name == PLAIN:
+            own = trusted = {"insecure": True}
+        with running(partial(STARTS[transport], service, HOST, 0, **own)) as server:
+            make = partial(connect, transport=transport, token=TOKEN, **trusted)
+            return _measure(name, server, make, rounds)
 
 
-def _measure(transport: str, server: Server, cert: Path, rounds: int) -> Wire:
+def _measure(
+    name: str, server: Server, make: Callable[[str], Link], rounds: int
+) -> Wire:
     with Capture(server.port) as capture:
-        link = connect(
-            f"{HOST}:{server.port}", transport=transport, cert=cert, token=TOKEN
-        )
+        link = make(f"{HOST}:{server.port}")
 
         def one_round(size: int) -> list[Packet]:
             link.send(bytes(size))
             if link.receive(10) is None:
-                raise RuntimeError(f"no answer by {transport}")
+                raise RuntimeError(f"no answer by {name}")
             time.sleep(THINK)
             return capture.take()
 
@@ -98,7 +114,7 @@ def _measure(transport: str, server: Server, cert: Path, rounds: int) -> Wire:
         longer = [one_round(PACKET + HEADER) for _ in range(rounds)]
         link.close()
     return Wire(
-        transport,
+        name,
         setup,
         (setup[0] + first[0], setup[1] + first[1]),
         _median(shorter),
@@ -114,26 +130,30 @@ def _median(rounds: list[list[Packet]]) -> tuple[int, int]:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line."""
-    parser = command("wire", __doc__, rounds=3)
+    parser = command("wire", __doc__, rounds=3, tokens=12)
     add = parser.add_argument
     add("--rounds", **number(int, 1), default=20, help="(default: %(default)s)")
+    add("--tokens", **number(int, 1), default=60, help="(default: %(default)s)")
     args = parser.parse_args(argv)
     try:
-        wires = [measure(transport, args.rounds) for transport in BARS]
+        wires = [measure(name, args.rounds) for name in BARS]
     except PermissionError as error:
         print(error, file=sys.stderr)
         return 1
+    texts = [*printed([*STARTS], args.tokens)]
     ran_on = about("grpcio", "pyOpenSSL", "cryptography")
     Console().print(
         Group(
             _sizes(wires),
+            _texts(texts),
             dim(
                 f"median of {args.rounds} rounds; {ran_on['machine']}, "
                 + ", ".join(f"{k} {v}" for k, v in ran_on["packages"].items())
             ),
         )
     )
-    return 0 if all(wire.passes for wire in wires) else 1
+    passes = all(wire.passes for wire in wires)
+    return 0 if passes and all(abs(text.off) <= CLOSE for text in texts) else 1
 
 
 def _sizes(wires: list[Wire]) -> Table:
@@ -143,13 +163,28 @@ def _sizes(wires: list[Wire]) -> Table:
     )
     for wire in wires:
         bar = " / ".join(
-            "any" if most is None else f"≤ {most}" for most in BARS[wire.transport]
+            "any" if most is None else f"≤ {most}" for most in BARS[wire.name]
         )
         figures = (wire.setup, wire.first, wire.without_header, wire.with_header)
         made.add_row(
-            wire.transport,
+            wire.name,
             *(f"{up} / {down}" for up, down in figures),
             bar if wire.passes else f"{bar} FAIL",
+        )
+    return made
+
+
+def _texts(texts: list[Printed]) -> Table:
+    """Return what was printed of each text, and what crossed."""
+    made = table(
+        "Bytes of texts, up + down", "", *("tokens", "printed", "crossed", "off")
+    )
+    for text in texts:
+        made.add_row(
+            f"{text.transport}, {text.way}",
+            f"{text.tokens}",
+            *(f"{up} + {down}" for up, down in (text.said, text.crossed)),
+            f"{text.off:+.1%}" + " FAIL" * (abs(text.off) > CLOSE),
         )
     return made
 

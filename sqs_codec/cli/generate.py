@@ -130,6 +130,8 @@ def _write(args: argparse.Namespace) -> None:
         modes=drafting.modes(args),
         prefer=args.prefer,
     )
+    if not links:
+        edge.metrics.bytes_up, edge.metrics.bytes_down = first.sent, first.received
     steps = edge.generate(
         ids,
         lambda: links.pop() if links else drafting.connect(args),
@@ -167,8 +169,8 @@ def _summary(edge: Edge) -> str:
             f"{m.drafted} drafted; {m.tokens / m.answers:.1f} tokens an answer"
         )
     lines.append(
-        f"uplink {m.bytes_up} bytes, prompt and handshake included "
-        f"({8 * m.bytes_up / m.tokens:.0f} bits a token); downlink {m.bytes_down} bytes"
+        f"on the wire {m.bytes_up} bytes up and {m.bytes_down} down, headers and "
+        f"connecting included: {(m.bytes_up + m.bytes_down) / m.tokens:.0f} a token"
     )
     lines.append(f"last plan: {m.reason}")
     return "\n".join(lines)

@@ -1,13 +1,12 @@
-"""The demo: what it counts, which pairs it takes and what it shows."""
+"""The demo: which pairs it takes, what it shows, and what becomes of its server."""
 
 from __future__ import annotations
 
-import argparse
 import io
-from collections.abc import Sequence
-from dataclasses import dataclass
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import huggingface_hub
 import numpy as np
@@ -18,108 +17,16 @@ import transformers
 from rich.console import Console
 
 import sqs_codec as sqs
+from benchmarks.pair import Pair
 from sqs_codec.cli import main as cli
 from sqs_codec.cli.bits import WINDOW, read
-from sqs_codec.cli.demo import report
-from sqs_codec.cli.demo.count import Stats, support_kept
-from sqs_codec.cli.demo.pair import Pair, load_pair
-from sqs_codec.cli.demo.run import converse
+from sqs_codec.cli.demo import report, server
+from sqs_codec.cli.demo.race import Figures, Race
 from sqs_codec.system._base.hub import ask_hub
 from sqs_codec.system.edge import Step
-from sqs_codec.system.hf import Cloud, ModelError, load_model
-
-PROMPT = "Tell me a short story about a fox."
-
-
-@dataclass
-class Talk:
-    """A prompt's answer: what was counted, and the packets."""
-
-    codec: sqs.Codec
-    stats: Stats
-    rounds: list[sqs.Round]
-    packets: list[bytes]
-
-
-def talk(
-    pair: Pair, keep: sqs.TopK | sqs.Conformal, folder: Path, **options: Any
-) -> Talk:
-    codec = sqs.Codec(pair.vocab_size, coding="enumerative")
-    given = argparse.Namespace(
-        **{
-            "prompt": [PROMPT],
-            "temperature": 0.7,
-            "top_k": 64,
-            "alpha": 0.05,
-            "eta": 0.001,
-            "resolution": 100,
-            "coding": "enumerative",
-            "prior": None,
-            "draft_length": 4,
-            "max_tokens": 24,
-            "seed": 0,
-            "drop_layers": 2,
-            "draft": None,
-            "target": None,
-            "packets": folder,
-            **options,
-        }
-    )
-    cloud = Cloud(pair.target, vocab_size=pair.vocab_size, tokenizer=pair.tokenizer)
-    console = Console(file=io.StringIO())
-    stats = converse("rule", keep, codec, pair, cloud, given, console)
-    packets = [path.read_bytes() for path in sorted(folder.iterdir())]
-    rounds = [codec.decode_round(packet) for packet in packets]
-    return Talk(codec, stats, rounds, packets)
-
-
-def test_statistics_add_up(smollm2: Pair, tmp_path: Path) -> None:
-    one = talk(smollm2, sqs.TopK(64), tmp_path)
-    s = one.stats
-    assert s.rounds == len(one.rounds)
-    assert s.drafted == sum(len(r) for r in one.rounds)
-    # Each round adds a token of the cloud's own; the last token may be its alone.
-    assert s.tokens - s.accepted - s.rounds in (0, 1)
-    assert s.tokens == 24
-    assert 0 < s.acceptance_rate <= 1
-    assert s.wire_bits == 8 * sum(4 + len(packet) for packet in one.packets)
-    coded = sum(
-        8 + sum(one.codec.bits(q) + one.codec.token_bits(q) for q in r.distributions)
-        for r in one.rounds
-    )
-    assert 0 <= s.wire_bits - coded - 32 * s.rounds < 8 * s.rounds
-    # Design figures of K-SQS with K=64, l=100: 855 bits by the paper's formula.
-    assert s.paper_bits == 855 * s.drafted
-    assert s.raw_bits == 64 * 48 * s.drafted
-    assert s.dense_bits == 16 * 49_152 * s.drafted
-    assert s.kept == 64 * s.drafted
-    assert s.survivors == sum(
-        len(q.token_ids) for r in one.rounds for q in r.distributions
-    )
-
-
-def test_conformal_is_charged_for_its_own_support(
-    smollm2: Pair, tmp_path: Path
-) -> None:
-    s = talk(smollm2, sqs.Conformal(alpha=0.05), tmp_path).stats
-    assert s.survivors <= s.kept < 64 * s.drafted
-    assert s.raw_bits == 48 * s.kept
-    # The size of the support costs the paper ceil(log2 49152) = 16 bits more.
-    assert s.paper_bits > 16 * s.drafted
-
-
-def test_support_kept_is_counted_as_the_paper_does() -> None:
-    logits = np.log([0.5, 0.3, 0.15, 0.05])
-    assert support_kept(logits, sqs.TopK(3), 1.0) == 3
-    assert support_kept(logits, sqs.TopK(9), 1.0) == 4
-    assert support_kept(logits, sqs.Conformal(beta=0.1), 1.0) == 3
-    assert support_kept(logits, sqs.Conformal(beta=0.9), 1.0) == 1
-    assert support_kept(logits, sqs.Conformal(beta=-0.1), 1.0) == 4
-    assert support_kept(logits, sqs.Conformal(beta=0.1), 0) == 1
-    masked = np.array([0.0, -np.inf])
-    assert support_kept(masked, sqs.TopK(2), 1.0) == 1
-    assert support_kept(masked, sqs.Conformal(beta=-0.1), 1.0) == 1
-
+from sqs_codec.system.hf import ModelError, load_model
+from sqs_codec.system.hf._text import TextStream
+from sqs_codec.system.session import LinkError
 
 # A pair from Hugging Face: models small enough to be made here.
 
@@ -186,64 +93,143 @@ def test_a_hub_that_cannot_be_reached_is_told_at_once(unreachable_hub: str) -> N
         load_model("no-such-name")
 
 
-def test_any_pair_with_one_tokenizer_speaks(
+def test_a_race_of_any_pair_with_one_tokenizer(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     draft = save_model(tmp_path / "draft", 16, WORDS)
     target = save_model(tmp_path / "target", 24, WORDS, seed=1)
+    other = save_model(tmp_path / "other", 16, [*WORDS[:-2], WORDS[-1], WORDS[-2]])
     capsys.readouterr()  # saving draws progress bars
     packets = tmp_path / "packets"
     arguments = ["--prompt", "the fox", "--prompt", "far away", "--top-k", "4"]
-    arguments += ["--max-tokens", "20", "--packets", str(packets), "--seed", "3"]
-    assert cli.main(["demo", "--draft", draft, "--target", target, *arguments]) == 0
+    arguments += ["--max-tokens", "9", "--packets", str(packets), "--seed", "3"]
+    arguments += ["--link", "1Mbit/s,2ms", "--target-ms", "1", "--draft", draft]
+    assert cli.main(["demo", *arguments, "--target", target]) == 0
     out, err = capsys.readouterr()
-    assert err == ""
+    assert len(err.splitlines()) == 1
+    assert err.startswith(f"Drafting with {draft} on cpu")
     assert "\x1b" not in out
-    assert "logits cropped to 13 (draft has 16, target 24)" in " ".join(out.split())
-    table = out[out.index("what it cost") : out.index("Loading took")]
-    assert all(len(line) <= 80 for line in table.splitlines())
-    assert "a pass gives it" in " ".join(out.split())
-    for label in ("K-SQS", "C-SQS", "real bytes", "paper's formula", "raw top-K"):
-        assert label in table
+    titles = [line.strip("─ ") for line in out.splitlines() if line.startswith("─")]
+    assert titles == [*report.TITLES.values(), *report.TITLES.values(), "what it took"]
+    assert all(len(line) <= 80 for line in out.splitlines()[:-2])
+    said = " ".join(out.split())
+    assert "held to 1 ms a pass (by itself" in said
+    assert "with hints it is the same text as alone, token for token." in said
+    imitated = "the link (1 Mbit/s up, 2 ms a round trip) and the target's pace (1 ms"
+    assert f"Imitated: {imitated} a pass; its own is " in said
     codec = sqs.Codec(len(WORDS))
-    files = sorted(packets.iterdir())
-    assert {f.name[:5] for f in files} == {"k-sqs", "c-sqs"}
-    for file in files:
-        codec.decode_round(file.read_bytes())
+    rounds = [codec.decode_round(path.read_bytes()) for path in packets.iterdir()]
+    assert 0 < sum(map(len, rounds)) <= 4 * len(rounds)
+    assert out.rstrip().endswith("--vocab-size 13 --resolution 100 --coding entropy")
+    # A server that refuses, and one that can't start, have the last word.
+    assert cli.main(["demo", *arguments, "--target", other]) == 1
+    assert "refused the session: the edge's tokenizer is" in capsys.readouterr().err
+    assert cli.main(["demo", *arguments, "--target", str(tmp_path / "none")]) == 1
+    err = capsys.readouterr().err
+    assert "sqs demo: the server didn't start, with status 1. It said:\n" in err
+    assert f"cannot load {tmp_path / 'none'}: there is no such directory" in err
 
 
-def test_pairs_that_cannot_work_are_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    one = save_model(tmp_path / "one", 16, WORDS)
-    other = save_model(tmp_path / "other", 16, [*WORDS[:-2], WORDS[-1], WORDS[-2]])
-    small = save_model(tmp_path / "small", 8, WORDS)
-    with pytest.raises(ModelError, match=r"different tokenizers .*2 with different"):
-        load_pair(one, other, 1)
-    with pytest.raises(ModelError, match=r"ids up to 12 .* only 8 logits"):
-        load_pair(small, one, 1)
-    with pytest.raises(ModelError, match="cannot load"):
-        load_pair(one, str(tmp_path / "nothing"), 1)
-    assert cli.main(["demo", "--draft", one, "--target", other]) == 1
-    assert "different tokenizers" in capsys.readouterr().err
+DIES = """\
+import sys
+print("Serving a toy at 127.0.0.1:9 (...).", file=sys.stderr, flush=True)
+sys.stdin.readline()
+sys.exit("it broke")
+"""
+
+
+def test_a_server_that_ends_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "CHILD", DIES)
+
+    def use() -> None:
+        with server.Server([]) as running:
+            running.wait()
+            assert (running.summary, running.address) == ("a toy", "127.0.0.1:9")
+            stdin = running._process.stdin
+            assert stdin is not None
+            stdin.write("\n")
+            stdin.flush()
+            raise LinkError("no answer")
+
+    words = (
+        "the server has ended, with status 1. It said:\nServing a toy at .*\nit broke"
+    )
+    with pytest.raises(ValueError, match=words):
+        use()
+
+
+WAITS = """\
+import time
+from sqs_codec.cli import main
+from sqs_codec.cli.demo.server import child
+main.main = lambda: time.sleep(1000)
+child()
+"""
+
+
+def test_no_server_is_left_behind() -> None:
+    """It ends with the pipe that it reads, and so with whoever started it."""
+    command = [sys.executable, "-c", WAITS]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        process.stdin.close()
+        assert process.wait(60) == 0
+
+
+def race(seconds: Mapping[str, float], hints: Sequence[int] = (5,)) -> Race:
+    toy = Race.__new__(Race)
+    toy.figures = {
+        way: Figures(tokens=100, seconds=s, answers=80, rows=250, bytes_up=1234)
+        for way, s in seconds.items()
+    }
+    toy.figures["alone"].texts, toy.figures["hints"].texts = [[5]], [[*hints]]
+    return toy
+
+
+def test_what_a_person_is_told() -> None:
+    fast = report.conclusion(race({"alone": 10.0, "rounds": 12.5, "hints": 8.0}))
+    assert "came 1.25 times as fast as from the cloud alone, by rounds 0.80" in fast
+    assert "it is the same text as alone" in fast
+    slow = race({"alone": 8.0, "rounds": 8.0, "hints": 10.0}, hints=[6])
+    said = report.conclusion(slow)
+    assert "came 0.80 times as fast as from the cloud alone, by rounds 1.00" in said
+    assert "it is another text than alone" in said
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_the_bars_fit(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    ran = race({"alone": 10.0, "rounds": 12.5, "hints": 5.0})
+    console = Console(file=io.StringIO(), width=width)
+    with console.capture() as said:
+        console.print(report.bars(ran, width))
+    _, *rows = said.get().splitlines()[:4]
+    assert all(len(row.rstrip()) <= width for row in rows)
+    assert [row.split()[0] for row in rows] == ["alone", "rounds", "hints"]
+    assert [row.split()[2:] for row in rows[::2]] == [
+        ["10.0", "1,234", "0", "0.80", "2.50"],
+        ["20.0", "1,234", "0", "0.80", "2.50"],
+    ]
+    lengths = [row.count("\u2588") for row in rows]
+    assert lengths[2] in (width - report.WIDTH, report.LONGEST)
+    assert lengths[0] == round(lengths[2] / 2)
 
 
 def test_stream_redraws_in_a_terminal_and_leaves_the_text(smollm2: Pair) -> None:
     text = "A caf\u00e9 by the sea, where \u65e5\u672c\u8a9e is spoken.\n\nThe end."
     ids = smollm2.tokenizer(text)["input_ids"]
-    stats = Stats(codec=sqs.Codec(49_152), support_size_sent=False)
     for terminal in (False, True):
         file = io.StringIO()
         console = Console(file=file, width=20, force_terminal=terminal)
-        with report.Stream(console, smollm2.tokenizer) as stream:
+        with report.Stream(console, TextStream(smollm2.tokenizer)) as stream:
             for token in ids:
                 step = Step((token,), 1, 1, 0, 0, 0, "")
-                stream.show(step, report.live_line("K-SQS", stats))
+                stream.show(step, report.live_line("hints", Figures()))
         out = file.getvalue()
         assert ("\x1b" in out) == terminal
         if not terminal:
             assert out.split() == text.split()
-            assert "acceptance" not in out
+            assert "bytes up" not in out
 
 
 def test_a_hub_that_refuses_has_the_last_word(monkeypatch: pytest.MonkeyPatch) -> None:

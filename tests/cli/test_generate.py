@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterator
@@ -14,13 +15,14 @@ import pytest
 import transformers
 
 import sqs_codec as sqs
+from benchmarks.relay import Relay
 from sqs_codec.cli import main as cli
 from sqs_codec.cli.drafting import settings
 from sqs_codec.cli.options import SMOLLM2_FINGERPRINT as SMOLLM2
 from sqs_codec.system.engine import EngineConfig, make_engine
 from sqs_codec.system.hf import _models, load_model
 from tests.cli.test_demo import WORDS, save_model
-from tests.system.serve.kit import Server, serving, wait_until
+from tests.system.serve.kit import Server, both_transports, serving, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -85,8 +87,7 @@ def test_text_goes_out_and_the_rest_to_standard_error(
         pad_token_id=0,
     )[0, ids.shape[1] :]
     assert out == target.tokenizer.decode(text, skip_special_tokens=True) + "\n"
-    drafted = (f"{len(text)} tokens", "a second", "drafted", "uplink", "downlink")
-    for words in (*drafted, "plan:"):
+    for words in (f"{len(text)} tokens", "a second", "drafted", "plan:"):
         assert words in err
     # A rule of one's own is all that the planner may choose.
     assert generate(server, *arguments, models["draft"], "--alpha", "0.1") == 0
@@ -173,6 +174,26 @@ def test_modes_are_kept_to_and_a_seed_gives_one_text(
     modes = "--mode alone --seed 7", "--mode hints --seed 7", "--seed 7"
     assert len({texts[way] for way in modes}) == 1
     assert texts["--mode alone --seed 8"] != texts["--seed 7"]
+
+
+@pytest.mark.parametrize(
+    "way", ["--mode alone", "--draft-length 3", "--mode hints", "--prefer bytes"]
+)
+def test_the_bytes_are_those_that_cross(
+    way: str, server: Server, models: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All of IP, from connecting to the end of the session."""
+    with both_transports(server) as ports, Relay(ports["datagram"]) as relay:
+        given = ["--server", f"127.0.0.1:{relay.port}", "--transport", "datagram"]
+        given += ["--insecure", "--token", "a-token-of-the-tests", *way.split()]
+        given += ["--draft", models["draft"], "--max-tokens", "30", "the fox"]
+        capsys.readouterr()
+        assert cli.main(["generate", *given]) == 0
+        wait_until(lambda: not server.service._connections)
+        crossed = relay.bytes
+    found = re.search(r"(\d+) bytes up and (\d+) down", capsys.readouterr().err)
+    assert found
+    assert tuple(map(int, found.groups())) == pytest.approx(crossed, rel=0.03)
 
 
 @pytest.mark.parametrize(
@@ -269,5 +290,5 @@ def test_an_interrupt_ends_the_session(
         assert generate(server, *arguments, models["draft"]) == 130
     finally:
         assert signal.signal(signal.SIGINT, before) is not before
-    assert "uplink" in capsys.readouterr().err
+    assert "on the wire" in capsys.readouterr().err
     wait_until(lambda: server.metric("sqs_sessions") == 0)

@@ -185,3 +185,14 @@ def test_it_fits(page: Page, width: int, scheme: Any) -> None:
     )
     code = page.locator("#python").evaluate("(one) => one.scrollWidth")
     assert max(edges) <= max(width, code)
+
+
+def test_the_start_page_has_it_in_short(browser: Browser, address: str) -> None:
+    with browser.new_context() as context:
+        page = context.new_page()
+        page.goto(address)
+        expect(page.locator("#said")).to_contain_text("Packet: 12 bytes")
+        expect(page.locator("#tokens")).to_be_visible()
+        expect(page.locator("#parts, #python").filter(visible=True)).to_have_count(0)
+        policy = page.locator("meta[http-equiv=Content-Security-Policy]")
+        expect(policy).to_have_count(1)

@@ -24,6 +24,9 @@ from sqs_codec.system.session import Sampling
 
 TEXT = "The sea is salty as rivers carry salt \N{WATER WAVE} from <rocks> into it."
 PLAN = "hints of 3 positions, 3 branches: to see; uplink 100 kbit/s, round trip 20 ms"
+SECONDS = {None: 0.08, "alone": 0.12, "rounds": 0.15, "hints": 0.1}
+"""What a token takes."""
+
 SHOTS = os.environ.get("SHOTS")
 """A folder for pictures, if somebody wants to look at them."""
 
@@ -58,7 +61,7 @@ class Played:
                 drafted=i + 1,
                 accepted=figures.accepted + drafted,
                 bytes_up=figures.bytes_up + 20,
-                seconds=0.1 + i * 0.08,
+                seconds=0.1 + i * SECONDS[self.asked[-1].mode],
             )
             text, origin = " " * (i > 0) + word, "draft" if drafted else "cloud"
             answer.put(Chunk(text, origin, figures))  # type: ignore[arg-type]
@@ -150,6 +153,46 @@ def test_a_chat(
     page.keyboard.press("Escape")
     expect(page.get_by_role("status")).to_have_text("Stopped.")
     assert completer.gone[-1].result(5) is None
+    page.close()
+
+
+@pytest.mark.parametrize("played", [None], indirect=True, ids=["open"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 360])
+def test_three_ways_over_a_thin_link(
+    browser: Browser, played: tuple[Played, str], scheme: Any, width: int
+) -> None:
+    completer, url = played
+    viewport: Any = {"width": width, "height": 800}
+    page, _ = opened(browser, url, color_scheme=scheme, viewport=viewport)
+    page.get_by_role("switch", name="Over a thin link").check()
+    page.get_by_label("Your message").fill("Why is the sea salty?")
+    page.keyboard.press("Enter")
+    result = page.locator(".race")
+    expect(result).to_contain_text("1.20 times as fast as from the cloud alone, by")
+    expect(result).to_contain_text("by rounds 0.80 times; with hints it is the same")
+    expect(result).to_contain_text("Imitated: the link (100 kbit/s up, 100 ms a round")
+    expect(result).to_contain_text("The cloud takes 120 ms a pass, as it says.")
+    assert page.locator(".said.assistant").all_inner_texts() == [TEXT] * 3
+    widths = page.locator(".race i").evaluate_all(
+        "all => all.map((i) => i.style.width)"
+    )
+    assert [round(float(each.strip("%"))) for each in widths] == [83, 67, 100]
+    assert [asked.mode for asked in completer.asked] == ["alone", "rounds", "hints"]
+    assert {asked.link for asked in completer.asked} == {(100_000, 0.1)}
+    seeds = [asked.seed for asked in completer.asked]
+    assert (seeds[0], seeds[1]) == (seeds[2], None)
+    assert seeds[0] is not None
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    if SHOTS:
+        page.screenshot(path=Path(SHOTS) / f"thin-{scheme}-{width}.png", full_page=True)
+    # The chat goes on from one of the three, and without the switch as ever.
+    page.get_by_role("switch").uncheck()
+    page.get_by_label("Your message").fill("And the lake?")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("alert")).to_have_text("the cloud is away")
+    assert len(completer.asked[-1].messages) == 3
+    assert (completer.asked[-1].mode, completer.asked[-1].link) == (None, None)
     page.close()
 
 

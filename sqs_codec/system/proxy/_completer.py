@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -20,9 +21,11 @@ from sqs_codec.system.edge import (
     Edge,
     EdgeMetrics,
     FixedPlan,
+    Hints,
     Mode,
     Prefer,
     RefusalError,
+    ShapedLink,
     TextDraft,
     default_settings,
     generate,
@@ -202,11 +205,14 @@ class Completer:
         if not all(prompts):
             raise ApiError("the prompt has no tokens", param="prompt")
         self._check_length(max(map(len, prompts)), request)
-        if request.seed is not None and set(self._modes) == {"rounds"}:
+        modes = self._modes if request.mode is None else [request.mode]
+        if request.seed is not None and set(modes) == {"rounds"}:
             raise ApiError(
                 "a text of rounds has no seed: it depends on what is drafted, too",
                 param="seed",
             )
+        if request.mode is not None:
+            edge = self._asked(request.mode, edge)
         answer.prompt_tokens = sum(map(len, prompts))
         figures = EdgeMetrics()
         for i, prompt in enumerate(prompts):
@@ -214,6 +220,25 @@ class Completer:
             for chunk in self._text(prompt, request, answer, edge, figures):
                 ends = last and chunk.finish is not None
                 yield dataclasses.replace(chunk, index=i, last=ends)
+
+    def _asked(self, mode: Mode, edge: Edge) -> Edge:
+        """Return an edge that writes as a client asks, whatever is best."""
+        if mode not in self._modes:
+            raise ApiError(
+                f"this endpoint writes {' or '.join(self._modes)}, not {mode}",
+                param="sqs.mode",
+            )
+        setting = min(1, len(self._settings) - 1)  # the middle one of the defaults
+        plan = {
+            "alone": FixedPlan(0),
+            "rounds": FixedPlan(setting=setting),
+            "hints": FixedPlan(hints=Hints()),
+        }[mode]
+        return Edge(edge.draft, settings=self._settings, planner=plan)
+
+    def _connect_as(self, request: Request) -> Link:
+        link = self._connect()
+        return link if request.link is None else ShapedLink(link, *request.link)
 
     def _text(
         self,
@@ -225,9 +250,10 @@ class Completer:
     ) -> Iterator[Chunk]:
         """Write one of the texts."""
         room = self._most - len(prompt)
+        start, whole = dataclasses.replace(figures), dataclasses.replace(edge.metrics)
         steps = edge.generate(
             prompt,
-            lambda: link(self._links, self._connect, answer.gone),
+            lambda: link(self._links, partial(self._connect_as, request), answer.gone),
             max_tokens=min(room, request.max_tokens or room),
             sampling=request.sampling,
             seed=request.seed,
@@ -248,6 +274,10 @@ class Completer:
                         break
                 if stops.found:
                     break
+        # With the end of the session, which no step has.
+        now = edge.metrics
+        figures.bytes_up = start.bytes_up + now.bytes_up - whole.bytes_up
+        figures.bytes_down = start.bytes_down + now.bytes_down - whole.bytes_down
         stopped = stops.found or token in edge.stop
         finish = "stop" if stopped else "length"
         yield Chunk(stops.rest(), "cloud", dataclasses.replace(figures), finish)

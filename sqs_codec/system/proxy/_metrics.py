@@ -23,8 +23,8 @@ SUMS = {
     "tokens": "Tokens of texts, prompts not counted.",
     "drafted": "Tokens for which the draft had a guess, or that it drafted.",
     "accepted": "Of these, the right ones.",
-    "bytes_up": "Bytes of messages to the cloud, without the transport's.",
-    "bytes_down": "Bytes of messages from the cloud, likewise.",
+    "bytes_up": "Bytes on the wire to the cloud, with headers and connecting.",
+    "bytes_down": "Bytes on the wire from the cloud, likewise.",
 }
 
 

@@ -8,6 +8,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
+from sqs_codec.system.edge import MODES, Mode
 from sqs_codec.system.proxy._errors import ApiError
 from sqs_codec.system.proxy._limits import (
     LONGEST_NAME,
@@ -89,6 +90,8 @@ class Request:
     stream: bool  # whether the answer comes in pieces
     include_usage: bool  # whether the last of them has the usage
     tools: bool  # whether there are any, which the answer won't call
+    mode: Mode | None = None  # how it is to come, if the client says
+    link: tuple[float, float] | None = None  # bits a second and seconds, if it is thin
 
 
 def parse(
@@ -130,7 +133,28 @@ def _build(
         stream=_field(fields, "stream", bool, False),
         include_usage=_field(options, "include_usage", bool, False),
         tools=bool(fields.get("tools") or fields.get("functions")),
+        **_ours(_field(fields, "sqs", dict, {})),
     )
+
+
+def _ours(fields: dict[str, Any]) -> dict[str, Any]:
+    """Read the extension of this endpoint: how a text comes, and over which link."""
+    mode = fields.get("mode")
+    if mode is not None and mode not in MODES:
+        raise ApiError(
+            f"sqs.mode must be one of {', '.join(MODES)}, got {_shown(mode)}",
+            param="sqs.mode",
+        )
+    link = _field(fields, "link", dict, None)
+    if link is not None:
+        if mode is None:
+            raise ApiError("sqs.link goes with sqs.mode", param="sqs.link")
+        given = {f"sqs.link.{name}": value for name, value in link.items()}
+        link = (
+            _field(given, "sqs.link.rate", float, 1e5, 1e4, 1e9),
+            _field(given, "sqs.link.trip", float, 0.1, 0, 10),
+        )
+    return {"mode": mode, "link": link}
 
 
 def check_model(asked: str, models: Collection[str]) -> str:

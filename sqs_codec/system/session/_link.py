@@ -40,17 +40,17 @@ class Link(Protocol):
 
     @property
     def sent(self) -> int:
-        """Bytes of the messages sent so far, without what the transport adds."""
+        """Bytes sent on the wire so far: all packets of the link, with IP's headers."""
 
     @property
     def received(self) -> int:
-        """Bytes of the messages received so far, likewise."""
+        """Bytes received on the wire so far, likewise."""
 
     @property
     def overhead(self) -> int:
-        """Bytes that transport and IP put around a small message that is sent.
+        """Bytes that transport and IP take for a small message besides its own.
 
-        The acknowledgement of its answer is counted too. A constant, for planning.
+        Either way, with its acknowledgement. A constant, for planning.
         """
 
     def send(self, message: bytes) -> None:

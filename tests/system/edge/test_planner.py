@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
+import re
 from functools import lru_cache
 from typing import Any
 
@@ -17,128 +18,95 @@ from benchmarks.planner import __main__ as benchmark
 from sqs_codec.system.edge import FixedPlan, Hints, Observation, Plan, Planner
 from sqs_codec.system.session import Sampling, Setting
 
-FAST = {1: 0.030, 6: 0.0375}
-SLOW = {1: 0.120, 6: 0.150}
 SETTINGS = [
     Setting(sqs.Codec(VOCAB_SIZE, resolution), sqs.TopK(k))
     for resolution, k in ((32, 16), (400, 128))
 ]
-DRAFT_STEP = 0.015
+TARGET = 0.120
+DATAGRAM, GRPC = 57, 166
 
 
 @lru_cache
-def fresh() -> Planner:
+def fresh(overhead: int = DATAGRAM) -> Planner:
     """For few bytes, and only to be copied."""
     sampling = Sampling(0.7)
-    return Planner(SETTINGS, sampling=sampling, prefer="bytes", draft_step=DRAFT_STEP)
+    return Planner(SETTINGS, sampling=sampling, prefer="bytes", overhead=overhead)
 
 
-class Link:
-    """What a planner sees of a link, without any scatter."""
+class Drafts:
+    """How many of a round's tokens are accepted."""
 
-    def __init__(
-        self,
-        rate: float,
-        trip: float,
-        steps: dict[int, float] = SLOW,
-        acceptance: float = 0.75,
-        seed: int = 0,
-    ) -> None:
-        self.rate, self.trip, self.steps = rate, trip, steps
+    def __init__(self, acceptance: float, seed: int = 0) -> None:
         self.acceptance = acceptance
         self.rng = np.random.default_rng(seed)
 
-    def observed(self, plan: Plan, late: float = 0.0) -> Observation:
+    def observed(self, plan: Plan) -> Observation:
         """What comes of a plan."""
-        if plan.length == 0:
-            bytes_up, accepted, verify = 4, 8, self.steps[1]
-        else:
-            bytes_up = 4 + 13 * plan.length
+        accepted = 8
+        if plan.length:
             rejections = self.rng.random(plan.length) > self.acceptance
             accepted = int(rejections.argmax()) if rejections.any() else plan.length
-            more = (self.steps[6] - self.steps[1]) / 5
-            verify = self.steps[1] + more * plan.length
-        wait = 8 * (bytes_up + 166) / self.rate + self.trip + verify + late
-        drafting = plan.length * DRAFT_STEP
-        return Observation(
-            plan, plan.length, accepted, bytes_up, drafting, wait, self.steps
-        )
+        return Observation(plan, plan.length, accepted, 0.0, TARGET)
 
 
+GOOD, BAD = Drafts(0.75), Drafts(0.05)
 ONE = Plan(4, 0, "to measure")
-TWO = Plan(1, 0, "to measure")
-LONG = Plan(16, 0, "to measure")
+HANDSHAKE = Observation(Plan(0, 0, "the handshake"), 0, 0, 0.0, TARGET)
 
 
-def taught(link: Link) -> Planner:
-    """A planner that has seen rounds of two sizes over a link."""
-    planner = copy.deepcopy(fresh())
-    for n in range(60):
-        planner.observe(link.observed(LONG if n % 2 else TWO))
+def taught(drafts: Drafts, overhead: int = DATAGRAM) -> Planner:
+    """A planner that has seen rounds."""
+    planner = copy.deepcopy(fresh(overhead))
+    for _ in range(60):
+        planner.observe(drafts.observed(ONE))
     return planner
 
 
-def settled(link: Link) -> Planner:
+def settled(drafts: Drafts) -> Planner:
     """One that has also used up what it may lose to measure."""
-    planner = taught(link)
+    planner = taught(drafts)
     for _ in range(30):
         planner.plan()
     return planner
 
 
-def bits_a_position(planner: Planner, plan: Plan) -> float:
-    return float(planner._table.bits[plan.setting])
-
-
 # What it chooses
 
 
-def test_thinner_uplinks_never_send_more_bits_a_position() -> None:
-    chosen = []
-    for rate in (2e4, 4e4, 1e5, 1e6, 1e8):
-        planner = taught(Link(rate, 0.02))
-        plan = planner.plan()
-        assert plan.length, planner.reason
-        chosen.append(bits_a_position(planner, plan))
-    assert chosen == sorted(chosen)
-    assert chosen[0] < chosen[-1]
-
-
-def test_long_round_trips_make_drafts_longer() -> None:
-    slow = {1: 1.0, 6: 1.1}  # so that drafting pays in any case
-    lengths = [
-        taught(Link(1e7, trip, slow, 0.7)).plan().length for trip in (0.005, 0.1, 1.0)
-    ]
+def test_dearer_messages_make_drafts_longer() -> None:
+    lengths = [taught(GOOD, overhead).plan().length for overhead in (0, 57, 166, 2000)]
     assert lengths == sorted(lengths)
-    assert 0 < lengths[0] < lengths[-1]
-
-
-@pytest.mark.parametrize(
-    ("link", "why"),
-    [
-        (Link(2e3, 0.05, FAST), "a thin uplink and a fast cloud"),
-        (Link(1e8, 0.3, FAST), "a long round trip and a fast cloud"),
-        (Link(1e8, 0.005, SLOW, acceptance=0.05), "hopeless drafts"),
-    ],
-)
-def test_the_cloud_decodes_alone_where_drafting_does_not_pay(
-    link: Link, why: str
-) -> None:
-    planner = settled(link)
-    assert planner.plan().length == 0, why
-    assert planner.reason.startswith("the cloud decodes alone: ")
-
-
-def test_a_slow_cloud_behind_a_good_link_gets_drafts() -> None:
-    assert taught(Link(1e8, 0.005, SLOW)).plan().length > 1
+    assert 0 < lengths[1] < lengths[-1]
 
 
 def test_better_drafts_are_longer() -> None:
-    lengths = [
-        taught(Link(1e8, 0.05, acceptance=a)).plan().length for a in (0.6, 0.75, 0.98)
-    ]
+    lengths = [taught(Drafts(a)).plan().length for a in (0.6, 0.75, 0.98)]
     assert lengths == sorted(lengths)
     assert lengths[0] < lengths[-1]
+
+
+def test_the_cloud_decodes_alone_where_rounds_take_more_bytes() -> None:
+    planner = settled(BAD)
+    assert planner.plan().length == 0
+    line = r"the cloud decodes alone: (\S+) bytes a token, rounds (\S+) expected"
+    found = re.fullmatch(line, planner.reason)
+    assert found, planner.reason
+    alone, rounds = map(float, found.groups())
+    assert alone == pytest.approx(DATAGRAM + 7 + (DATAGRAM + 3) / 3, abs=0.1)
+    assert rounds > alone
+
+
+@pytest.mark.parametrize("overhead", [DATAGRAM, GRPC])
+def test_rounds_are_drafted_where_they_take_fewer_bytes(overhead: int) -> None:
+    planner = taught(GOOD, overhead)
+    plan = planner.plan()
+    assert plan.length > 1
+    line = r"([\d.]+) bytes a token expected, the cloud alone ([\d.]+)"
+    rounds, alone = map(float, re.findall(line, planner.reason)[0])
+    bits = float(planner._table.bits[plan.setting])
+    size = 2 * overhead + 8 + plan.length * bits / 8
+    assert rounds < alone
+    assert 1 < size / rounds < plan.length + 1  # tokens of a round
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1e-300, 0.001, 1.5])
@@ -149,7 +117,7 @@ def test_any_vocabulary_and_temperature_has_a_plan(
     keeps = [sqs.TopK(8), sqs.TopP(0.9), sqs.Conformal(0.05, 0.1), sqs.MinP(0.02)]
     settings = [Setting(sqs.Codec(vocab_size), keep) for keep in keeps]
     planner = Planner(settings, sampling=Sampling(temperature), prefer="bytes")
-    planner.observe(Link(1e7, 0.01).observed(ONE))
+    planner.observe(GOOD.observed(ONE))
     plan = planner.plan()
     assert 0 <= plan.setting < len(settings)
     assert plan.reason == planner.reason
@@ -158,88 +126,62 @@ def test_any_vocabulary_and_temperature_has_a_plan(
 # Hints
 
 
-def hinting(link: Link, tokens: float, passes: int) -> Planner:
+def hinting(tokens: float, passes: int) -> Planner:
     """A planner for speed after passes with hints that gave so many tokens each."""
     planner = Planner(SETTINGS, sampling=Sampling(0.7))
-    planner.observe(handshake(link))
+    planner.observe(HANDSHAKE)
     plan, given = planner.plan(), 0.0
     for n in range(1, passes + 1):
         new = int(n * tokens - given)
         given += new
-        planner.observe(Observation(plan, 0, new, 4, DRAFT_STEP, 0.0))
+        planner.observe(Observation(plan, 0, new, 0.015, TARGET))
     return planner
 
 
 def test_hints_are_tried_at_first_and_kept_where_they_help() -> None:
-    far = Link(2e3, 0.3)
-    assert hinting(far, 1.0, 0).plan().hints == Hints()
-    helped = hinting(far, 1.25, 64)
+    assert hinting(1.0, 0).plan().hints == Hints()
+    helped = hinting(1.25, 64)
     assert helped.plan().hints == Hints()
     assert "1.25 tokens a pass" in helped.reason
 
 
 def test_hints_that_do_not_help_end_with_the_text() -> None:
-    far = Link(2e3, 0.3)
-    planner = hinting(far, 1.0, 63)
+    planner = hinting(1.0, 63)
     plan = planner.plan()
     assert plan.hints
-    planner.observe(Observation(plan, 0, 1, 4, DRAFT_STEP, 0.0))
+    planner.observe(Observation(plan, 0, 1, 0.015, TARGET))
     alone = planner.plan()
     assert (alone.length, alone.hints) == (0, None)
     assert planner.reason.startswith("the cloud decodes alone: 1.00 tokens a pass")
-    planner.observe(handshake(far))
+    planner.observe(HANDSHAKE)
     assert planner.plan().hints
 
 
 def test_a_draft_slower_than_the_target_gives_no_hints() -> None:
     planner = Planner(SETTINGS, sampling=Sampling(0.7))
-    planner.observe(handshake(Link(1e6, 0.02)))
+    planner.observe(HANDSHAKE)
     for _ in range(5):
         plan = planner.plan()
         assert plan.hints
-        planner.observe(Observation(plan, 0, 2, 4, 0.5, 0.0))
+        planner.observe(Observation(plan, 0, 2, 0.5, TARGET))
     assert planner.plan().hints is None
     assert "it takes 0.12 s a token, the draft 0.5 s" in planner.reason
-    planner.observe(handshake(Link(1e6, 0.02)))  # another text, perhaps not as busy
+    planner.observe(HANDSHAKE)  # another text, perhaps not as busy
     assert planner.plan().hints
 
 
 def test_for_few_bytes_there_are_no_hints() -> None:
-    assert taught(Link(1e6, 0.02)).plan().hints is None
+    assert taught(GOOD).plan().hints is None
 
 
 # How it learns
 
 
-def test_first_thing_it_does_without_knowing_a_link_is_safe() -> None:
-    assert copy.deepcopy(fresh()).plan().length == 0
-
-
-def test_rate_and_round_trip_are_told_apart() -> None:
-    planner = taught(Link(20_000.0, 0.1))
-    assert 1 / planner._link.per_bit() == pytest.approx(20_000, rel=0.5)
-    assert planner._link.trip() == pytest.approx(0.1, rel=0.3)
-
-
-def test_one_late_answer_changes_nothing_and_a_new_link_is_learned() -> None:
-    good, bad = Link(1e6, 0.02), Link(3e3, 0.2)
-    planner = taught(good)
-    before = planner.plan()
-    planner.observe(good.observed(ONE, late=3.0))
-    assert planner.plan().length == before.length > 0
-    for _ in range(6):
-        planner.observe(bad.observed(planner.plan()))
-    assert planner.plan().length == 0
-    for n in range(20):
-        planner.observe(good.observed(ONE if n % 2 else TWO))
-    assert planner.plan().length > 0
-
-
 def test_acceptance_is_followed() -> None:
-    planner = taught(Link(1e6, 0.02, acceptance=0.9))
+    planner = taught(Drafts(0.9))
     good = planner.reason if planner.plan() else ""
     for _ in range(60):
-        planner.observe(Link(1e6, 0.02, acceptance=0.3).observed(ONE))
+        planner.observe(Drafts(0.3).observed(ONE))
     planner.plan()
     assert shown_acceptance(planner.reason) < 50 < 75 < shown_acceptance(good)
 
@@ -248,31 +190,23 @@ def shown_acceptance(reason: str) -> int:
     return int(reason.rpartition("acceptance ")[2].partition("%")[0])
 
 
-def test_what_only_measures_costs_little_of_the_clouds_time() -> None:
-    link = Link(2e3, 0.3, FAST)
-    planner = taught(link)
-    assert sum(measures(planner, link) for _ in range(500)) <= 3
+def test_what_only_measures_costs_few_bytes() -> None:
+    """For 4000 tokens 42 may be lost, of which a round of one loses half."""
+    planner = taught(BAD)
+    assert 0 < sum(measures(planner, BAD) for _ in range(500)) <= 84
 
 
-def measures(planner: Planner, link: Link) -> bool:
+def measures(planner: Planner, drafts: Drafts) -> bool:
     """Let 8 tokens come the one way or the other; say if a round was drafted."""
-    seen = link.observed(planner.plan())
+    seen = drafts.observed(planner.plan())
     planner.observe(seen)
     return seen.drafted > 0
 
 
-def handshake(link: Link) -> Observation:
-    """What a text begins with."""
-    wait = link.trip + 8 * (600 + 166) / link.rate + link.steps[1]
-    start = Plan(0, 0, "the handshake")
-    return Observation(start, 0, 0, 600, 0.0, wait, link.steps)
-
-
 def test_a_new_text_may_be_measured_whatever_was_lost_before() -> None:
-    hopeless = Link(1e8, 0.005, SLOW, acceptance=0.05)
-    planner = settled(hopeless)
+    planner = settled(BAD)
     assert planner.plan().length == 0
-    planner.observe(handshake(hopeless))
+    planner.observe(HANDSHAKE)
     assert planner.plan().length > 0
     assert ": to measure; " in planner.reason
 
@@ -281,10 +215,9 @@ def test_any_observation_within_its_bounds_is_taken() -> None:
     planner = copy.deepcopy(fresh())
     for plan in (Plan(0, 0, ""), Plan(16, 1, ""), ONE):
         for drafted, accepted in ((0, 0), (0, 300), (1, 0), (32, 32)):
-            for wait in (0.0, 1e-6, 1e9):
-                planner.observe(
-                    Observation(plan, drafted, accepted, 0, 0.0, wait, {3: 0.0})
-                )
+            for seconds in (0.0, 1e-6, 1e9):
+                seen = Observation(plan, drafted, accepted, seconds, seconds)
+                planner.observe(seen)
                 assert planner.plan().reason
 
 
@@ -292,10 +225,10 @@ def test_any_observation_within_its_bounds_is_taken() -> None:
 
 
 def test_the_reason_is_one_line_with_what_was_measured() -> None:
-    planner = taught(Link(3e4, 0.02))
+    planner = taught(GOOD)
     planner.plan()
     assert "\n" not in planner.reason
-    for word in ("draft ", "tok/s expected", "uplink ", "round trip ", "acceptance "):
+    for word in ("draft ", " bytes a token expected", "alone ", "acceptance "):
         assert word in planner.reason, planner.reason
     for setting in SETTINGS:
         if str(setting.keep) in planner.reason:
@@ -316,7 +249,7 @@ def test_one_setting_is_not_named() -> None:
 def test_a_fixed_plan_stays() -> None:
     planner = FixedPlan(5, setting=1)
     plan = planner.plan()
-    planner.observe(Link(2e3, 0.3).observed(plan))
+    planner.observe(GOOD.observed(plan))
     assert planner.plan() is plan
     assert plan.reason == planner.reason == "draft 5: as asked"
     assert (plan.length, plan.setting) == (5, 1)
@@ -359,24 +292,13 @@ def test_bad_hints_are_refused(change: dict[str, Any], message: str) -> None:
     [
         ({"drafted": -1}, "drafted must be at least 0"),
         ({"accepted": 5}, r"accepted must be in \[0, 4\], got 5"),
-        ({"bytes_up": -1}, "bytes_up must be at least 0"),
         ({"draft_seconds": math.nan}, "draft_seconds must be finite"),
-        ({"wait_seconds": -0.1}, "wait_seconds must be finite"),
-        ({"wait_seconds": math.inf}, "wait_seconds must be finite"),
-        ({"target_steps": {0: 0.1}}, "target_steps"),
-        ({"target_steps": {1: -0.1}}, "target_steps"),
-        ({"target_steps": {1: math.nan}}, "target_steps"),
+        ({"target_seconds": -0.1}, "target_seconds must be finite"),
+        ({"target_seconds": math.inf}, "target_seconds must be finite"),
     ],
 )
 def test_bad_observations_are_refused(change: dict[str, Any], message: str) -> None:
-    good: dict[str, Any] = {
-        "plan": ONE,
-        "drafted": 4,
-        "accepted": 2,
-        "bytes_up": 60,
-        "draft_seconds": 0.06,
-        "wait_seconds": 0.2,
-    }
+    good: dict[str, Any] = {"plan": ONE, "drafted": 4, "accepted": 2}
     with pytest.raises((ValueError, TypeError), match=message):
         Observation(**{**good, **change})
 
@@ -389,8 +311,6 @@ def test_bad_observations_are_refused(change: dict[str, Any], message: str) -> N
         ({"settings": [SETTINGS[0], None]}, r"settings\[1\] must be a Setting"),
         ({"sampling": 0.7}, "sampling must be a Sampling, got float"),
         ({"overhead": -1}, "overhead must be at least 0"),
-        ({"draft_step": -1.0}, "draft_step must be finite"),
-        ({"target_steps": {1: -1.0}}, "target_steps"),
         ({"prefer": "both"}, r"prefer must be one of \['speed', 'bytes'\], got 'both'"),
     ],
 )
@@ -403,7 +323,7 @@ def test_bad_arguments_are_refused(change: dict[str, Any], message: str) -> None
 def test_plans_of_other_sessions_are_refused() -> None:
     plan = Plan(4, 3, "")
     with pytest.raises(ValueError, match=r"setting must be in \[0, 1\], got 3"):
-        copy.deepcopy(fresh()).observe(Link(1e6, 0.1).observed(plan))
+        copy.deepcopy(fresh()).observe(GOOD.observed(plan))
 
 
 # What it is worth
@@ -430,8 +350,7 @@ def test_planners_come_near_the_best(cloud: int) -> None:
     one = written()[cloud]
     assert (one.speed["planner"] / one.best).min() >= 0.9
     assert (one.speed["planner"] / one.speed["alone"]).min() >= 0.95
-    assert np.mean(one.speed["for bytes"] >= 0.9 * one.without) >= 0.6
-    assert (one.speed["for bytes"] / one.speed["alone"]).min() >= 0.93
+    assert (one.size["for bytes"] / one.least).max() <= 1.1
 
 
 def test_sessions_that_share_a_cloud_have_more_of_it_with_hints() -> None:

@@ -11,8 +11,8 @@ import pytest
 from numpy.typing import NDArray
 
 import sqs_codec as sqs
+from benchmarks.pair import Pair
 from sqs_codec import vocabulary_fingerprint
-from sqs_codec.cli.demo.pair import Pair
 from sqs_codec.cli.options import SMOLLM2_FINGERPRINT as SMOLLM2
 from sqs_codec.system import llama_cpp
 from sqs_codec.system.hf import CachedModel, encode_prompt, tokenizer_fingerprint

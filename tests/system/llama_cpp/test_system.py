@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from sqs_codec.cli.demo.pair import Pair
+from benchmarks.pair import Pair
 from sqs_codec.system.edge import Edge, FixedPlan, RefusalError
 from sqs_codec.system.engine import BatchEngine
 from sqs_codec.system.hf import Cloud

@@ -21,18 +21,19 @@ from typing import Any
 import openai
 import pytest
 import torch
+from starlette.testclient import TestClient
 
 from sqs_codec.cli import main as cli
 from sqs_codec.system.engine import EngineConfig, make_engine
 from sqs_codec.system.hf import Draft, load_model
-from sqs_codec.system.proxy import Completer
+from sqs_codec.system.proxy import Completer, make_app
 from sqs_codec.system.proxy._draft import Turns
 from sqs_codec.system.proxy._errors import ApiError
 from sqs_codec.system.proxy._request import REFUSED, parse
 from sqs_codec.system.serve import connect
 from sqs_codec.system.session import Sampling
 from tests.cli.test_demo import WORDS, save_model
-from tests.system.proxy.test_server import Endpoint
+from tests.system.proxy.test_server import Endpoint, Played
 from tests.system.serve.kit import PATIENCE, Server, serving, wait_until
 
 TEMPLATE = (
@@ -102,6 +103,43 @@ def ask(client: openai.OpenAI, prompt: str = "the fox", **options: Any) -> Any:
     return client.chat.completions.create(
         messages=[{"role": "user", "content": prompt}], **options
     )
+
+
+def ours(**fields: Any) -> dict[str, Any]:
+    """The endpoint's own field of a request."""
+    return {"extra_body": {"sqs": fields}}
+
+
+def test_a_client_may_say_how_a_text_comes_and_over_which_link(proxy: Proxy) -> None:
+    client, texts = proxy.client(), {}
+    link = {"rate": 1_000_000, "trip": 0.05}
+    for mode in ("alone", "rounds", "hints"):
+        seed = {} if mode == "rounds" else {"seed": 7}
+        answer = ask(client, **seed, **ours(mode=mode, link=link))
+        texts[mode] = answer.choices[0].message.content
+        took = answer.usage.sqs
+        assert took["seconds"] > 0.1  # a trip for the hello, and one for the text
+        assert (took["mode"], took["plan"].split(":")[1]) == (mode, " as asked")
+        assert bool(took["drafted"]) is (mode != "alone")
+    assert texts["alone"] == texts["hints"]
+    # What the others' planner knows of the link is as it was.
+    planners = [edge._planners for _, edge in proxy.completer._free]
+    assert not any("as asked" in repr(planner) for planner in planners)
+
+
+def test_a_thin_link_is_for_this_machine_alone() -> None:
+    here, there = (
+        TestClient(make_app(Played()), base_url=f"http://{host}")  # type: ignore[arg-type]
+        for host in ("127.0.0.1", "192.0.2.7")
+    )
+    for client, local in (here, True), (there, False):
+        [model] = client.get("/v1/models").json()["data"]
+        assert model["sqs"]["thin_links"] is local
+    asked = {"prompt": "the", "sqs": {"mode": "alone", "link": {}}}
+    answer = there.post("/v1/completions", json=asked)
+    assert answer.status_code == 403
+    assert answer.json()["error"]["param"] == "sqs.link"
+    assert "on this machine alone" in answer.json()["error"]["message"]
 
 
 def test_texts_are_those_of_sqs_generate(
@@ -221,6 +259,18 @@ def test_templates(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
         ({"stop": "x" * 257}, openai.BadRequestError, "a stop may have 256"),
         ({"model": "gpt-4o"}, openai.NotFoundError, "no model 'gpt-4o' here"),
         ({"prompt": "the " * 5000}, openai.BadRequestError, "prompt has 5000 tokens"),
+        (ours(mode="fast"), openai.BadRequestError, 'alone, rounds, hints, got "fast"'),
+        (ours(link={}), openai.BadRequestError, "sqs.link goes with sqs.mode"),
+        (
+            ours(mode="hints", link={"rate": 9}),
+            openai.BadRequestError,
+            "sqs.link.rate must be 10000",
+        ),
+        (
+            {"seed": 1, **ours(mode="rounds")},
+            openai.BadRequestError,
+            "a text of rounds has no seed",
+        ),
     ],
 )
 def test_refusals_are_the_clients_own_errors(
@@ -238,7 +288,17 @@ def test_whatever_comes_is_answered_in_words() -> None:
     values = [None, True, -1, 1.5, 1e400, "x", "\ud800", [], [3], [[]], {}, {"a": []}]
     values += [{"type": "text"}, [{"role": "user", "content": "the"}], "sqs", 10**30]
     names = [*REFUSED, "model", "messages", "prompt", "max_tokens", "temperature"]
-    names += ["top_k", "stop", "seed", "stream", "stream_options", "top_p", "user"]
+    values += [{"mode": "hints", "link": {"trip": 1e9}}, {"link": []}]
+    names += [
+        "sqs",
+        "top_k",
+        "stop",
+        "seed",
+        "stream",
+        "stream_options",
+        "top_p",
+        "user",
+    ]
     good = 0
     for _ in range(10_000):
         fields = {"messages": [{"role": "user", "content": "the"}], "prompt": "the"}

@@ -114,7 +114,6 @@ def test_messages_of_all_lengths(
     for size in (1, 100, link.max_message):
         assert echoes(link, bytes(size))
     assert link.receive(0) is None
-    assert link.sent == link.received == 101 + link.max_message
     for size in (0, link.max_message + 1):
         with pytest.raises(ValueError, match=f"1 to 1171 bytes, got {size}"):
             link.send(bytes(size))
@@ -136,6 +135,7 @@ def test_what_crosses_is_encrypted_and_fits(
     with Relay(server.port) as relay:
         link = connect(relay.port)
         assert echoes(link, b"a secret" * 12)
+        assert (link.sent, link.received) == relay.bytes
     crossed = b"".join(data for _, data in relay.seen)
     assert b"secret" not in crossed
     assert TOKEN.encode() not in crossed

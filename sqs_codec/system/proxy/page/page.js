@@ -4,6 +4,12 @@
 const $ = (id) => document.getElementById(id);
 const WINDOW = [16, 1.5]; // at least so many tokens and seconds a rate is taken over
 const LEAST = 0.5; // seconds that say something
+const LINK = { rate: 100_000, trip: 0.1 }; // bits a second up, seconds of a round trip
+const WAYS = {
+  alone: "The cloud alone",
+  rounds: "Rounds: drafted here, judged by the cloud",
+  hints: "Hints at what the cloud decodes",
+};
 
 let messages = [];
 let answering = null; // an AbortController
@@ -71,7 +77,7 @@ function follow(always) {
   if (always || left < 120) log.scrollTop = log.scrollHeight;
 }
 
-function request() {
+function request(fields) {
   const [seed, temperature] = [$("seed").value, $("temperature").value];
   return {
     model,
@@ -80,6 +86,7 @@ function request() {
     max_tokens: Number($("max_tokens").value),
     ...(temperature && { temperature: Number(temperature) }),
     ...(seed && { seed: Number(seed) }),
+    ...fields,
   };
 }
 
@@ -87,19 +94,27 @@ async function ask(prompt) {
   $("hint")?.remove();
   say("user", prompt);
   messages.push({ role: "user", content: prompt });
+  busy(new AbortController());
+  const { text } = await ($("thin").checked ? race() : answer());
+  if (text) messages.push({ role: "assistant", content: text });
+  else messages.pop();
+  busy(null);
+}
+
+async function answer(fields) {
   const said = say("assistant busy", "");
   said.setAttribute("aria-busy", "true");
   const figures = new Figures();
-  let text = "";
-  busy(new AbortController());
+  let [text, whole] = ["", false];
   try {
-    for await (const chunk of stream(request(), answering.signal)) {
+    for await (const chunk of stream(request(fields), answering.signal)) {
       const piece = chunk.choices[0].delta.content ?? "";
       text += piece;
       if (piece) said.append(token(piece, chunk.sqs.origin));
       figures.add(chunk.sqs, Boolean(piece));
       follow(false);
     }
+    whole = true;
     tell(`The answer is complete. ${figures.summary()}`);
   } catch (error) {
     if (error.name !== "AbortError") fail(error);
@@ -107,12 +122,57 @@ async function ask(prompt) {
   }
   said.classList.remove("busy");
   said.removeAttribute("aria-busy");
-  if (text) messages.push({ role: "assistant", content: text });
-  else {
-    said.remove();
-    messages.pop();
+  if (!text) said.remove();
+  return { text, whole, figures };
+}
+
+// One answer three ways, over a link that the endpoint makes thin.
+async function race() {
+  const seed = Number($("seed").value || Math.floor(Math.random() * 2 ** 32));
+  const found = {};
+  let last = { text: "" };
+  for (const [mode, title] of Object.entries(WAYS)) {
+    say("way", title);
+    const drawn = mode === "rounds" ? undefined : seed; // rounds have no text of a seed
+    const got = await answer({ seed: drawn, sqs: { mode, link: LINK } });
+    if (got.text) last = got;
+    if (!got.whole) return last;
+    found[mode] = got;
   }
-  busy(null);
+  conclude(found);
+  return last;
+}
+
+function conclude(found) {
+  const card = say("race", "");
+  const add = (kind, text, className = "") => {
+    const part = document.createElement(kind);
+    [part.textContent, part.className] = [text, className];
+    card.append(part);
+    return part;
+  };
+  const speed = ({ figures }) => figures.speed() || 1e-9;
+  const most = Math.max(...Object.values(found).map(speed));
+  for (const [way, got] of Object.entries(found)) {
+    add("span", way);
+    const bar = document.createElement("i");
+    bar.style.width = `${(100 * speed(got)) / most}%`;
+    add("span", "", `bar${way === "hints" ? " ours" : ""}`).append(bar);
+    add("b", `${speed(got).toFixed(1)} /s`);
+    add("span", `${size(got.figures.last.bytes_up)} up`);
+  }
+  const { alone, rounds, hints } = found;
+  const times = (got) => `${(speed(got) / speed(alone)).toFixed(2)} times`;
+  const same = alone.text === hints.text ? "the same text as alone" : "another text";
+  const said = `With hints the text came ${times(hints)} as fast as from the cloud alone, \
+by rounds ${times(rounds)}; with hints it is ${same}.`;
+  const pace = hints.figures.last.target_seconds;
+  const told = pace ? ` The cloud takes ${Math.round(1000 * pace)} ms a pass, as it says.` : "";
+  add("p", said);
+  add("small", `Imitated: the link (100 kbit/s up, 100 ms a round trip). Real: models, \
+sessions, bytes.${told}`);
+  follow(true);
+  tell(said);
 }
 
 function token(text, origin) {
@@ -171,6 +231,11 @@ class Figures {
     return seconds > 0 ? tokens / seconds : 0;
   }
 
+  speed() {
+    const [first, last] = [this.first, this.last];
+    return this.rate([first.tokens, first.seconds], [last.tokens, last.seconds]);
+  }
+
   summary() {
     this.show();
     return `${this.last.tokens} tokens, ${$("rate").textContent} a second.`;
@@ -179,7 +244,7 @@ class Figures {
   show() {
     this.due = null;
     const { first, last } = this;
-    const rate = this.rate([first.tokens, first.seconds], [last.tokens, last.seconds]);
+    const rate = this.speed();
     const alone = last.target_seconds ? 1 / last.target_seconds : 0;
     const most = Math.max(rate, alone, 1e-9);
     $("rate").textContent = rate ? rate.toFixed(1) : "–";
@@ -263,6 +328,7 @@ if (listed.ok) {
   const { temperature, ...cuts } = sqs.sampling;
   model = id;
   $("temperature").placeholder = temperature;
+  $("thinned").hidden = !sqs.thin_links;
   $("cuts").textContent = Object.entries(cuts)
     .filter(([name, value]) => value !== { top_k: 0, top_p: 1, min_p: 0 }[name])
     .map(([name, value]) => `${name} ${value}`)

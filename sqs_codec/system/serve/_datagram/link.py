@@ -33,6 +33,7 @@ __all__ = ["connect_datagram"]
 _REPEAT_SECONDS = 1.0  # as in DTLS: twice the round trip of a slow link
 _PROBE_SECONDS = 5.0
 _PROBES = 5
+HEADERS = {socket.AF_INET: 28, socket.AF_INET6: 48}  # bytes of IP and UDP
 _REMEMBERED = 64  # as many as DTLS's replay window has
 
 
@@ -70,12 +71,13 @@ class DatagramLink:
 
     reliable = False
     max_message = MAX_MESSAGE
-    overhead = 20 + 8 + RECORD  # IPv4 and UDP; nothing is acknowledged
+    overhead = HEADERS[socket.AF_INET] + RECORD  # nothing is acknowledged
 
     def __init__(
         self, name: str, context: SSL.Context, family: socket.AddressFamily
     ) -> None:
         self._name = name
+        self._headers = HEADERS[family]
         self._endpoint = Endpoint(context, server=False)
         self._socket = socket.socket(family, socket.SOCK_DGRAM)
         self._rope, self._bell = socket.socketpair()  # which `wake` pulls
@@ -122,7 +124,6 @@ class DatagramLink:
                 f"message must have 1 to {MAX_MESSAGE} bytes, got {len(message)}"
             )
         self._encrypt(message)
-        self.sent += len(message)
         if self._probe_at is None:
             self._probe_at = time.monotonic() + _PROBE_SECONDS
 
@@ -143,9 +144,7 @@ class DatagramLink:
             self._probe(now)
             if not self._inbox and (now >= end or self._rings()):
                 return None
-        message = self._inbox.popleft()
-        self.received += len(message)
-        return message
+        return self._inbox.popleft()
 
     def wake(self) -> None:
         """Have `receive` return at once."""
@@ -166,7 +165,7 @@ class DatagramLink:
             with contextlib.suppress(SSL.Error, OSError):
                 self._endpoint.close()
                 for datagram in self._endpoint.datagrams():
-                    self._socket.send(datagram)
+                    self._send(datagram)
             for each in (self._selector, self._socket, self._rope, self._bell):
                 each.close()
 
@@ -239,9 +238,13 @@ class DatagramLink:
         for datagram in self._endpoint.datagrams():
             self._tags.append(datagram[-TAG:])
             try:
-                self._socket.send(datagram)
+                self._send(datagram)
             except OSError as error:
                 self._fail_by(error)
+
+    def _send(self, datagram: bytes) -> None:
+        self._socket.send(datagram)
+        self.sent += self._headers + len(datagram)
 
     def _take(self, wait: float) -> bool:
         """Take one datagram; False if none comes in `wait` seconds, or it is woken."""
@@ -254,6 +257,7 @@ class DatagramLink:
             return False
         except OSError as error:
             self._fail_by(error)
+        self.received += self._headers + len(datagram)
         if datagram[:1] == UNKNOWN:
             if datagram[1:] in self._tags:
                 self._fail(

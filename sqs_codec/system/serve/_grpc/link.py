@@ -16,6 +16,7 @@ import grpc
 
 from sqs_codec._base.words import shown
 from sqs_codec.system._base.security import File
+from sqs_codec.system.serve._grpc.wire import ACK, MESSAGE, Wire
 from sqs_codec.system.session import MAX_MESSAGE, LinkError
 
 __all__ = ["GrpcLink"]
@@ -27,10 +28,9 @@ MOST_WAITING = 256  # messages that may wait for a peer to read
 
 SHARED_OPTIONS = [
     ("grpc.http2.bdp_probe", 0),
-    # Who vanished without a word is noticed after five minutes. Not sooner, as a ping
-    # may wait behind a long prompt on a thin link.
+    # Who vanished without a word is noticed after five minutes, as a ping's answer
+    # has three. Not sooner, as a ping may wait behind a long prompt on a thin link.
     ("grpc.keepalive_time_ms", 120_000),
-    ("grpc.keepalive_timeout_ms", 180_000),
 ]
 
 Options = list[tuple[str, int]]
@@ -41,9 +41,8 @@ class GrpcLink:
 
     reliable = True
     max_message = MAX_MESSAGE
-    overhead = 166
-    """With TLS: 20 IP, 32 TCP, 22 TLS, 14 gRPC, 26 for its window updates, and 52 for
-    the acknowledgement of the answer."""
+    overhead = MESSAGE[False] + ACK
+    """With TLS: 20 IP, 32 TCP, 22 TLS, 14 gRPC, 26 for its window updates, and 52."""
 
     def __init__(
         self,
@@ -54,7 +53,7 @@ class GrpcLink:
         insecure: bool,
         timeout: float,
     ) -> None:
-        self.sent = self.received = 0
+        self._wire = Wire(insecure)
         self._address = address
         self._had_token = token is not None
         self._insecure = insecure
@@ -66,7 +65,7 @@ class GrpcLink:
         self._incoming: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._opened = threading.Event()
         self._over = threading.Event()
-        self._channel = _channel(address, cert, insecure, timeout)
+        self._channel = _channel(address, cert, insecure, timeout, self._wire.mark)
         method = self._channel.stream_stream(f"/{SERVICE}/{METHOD}")
         metadata = [("authorization", f"Bearer {token}")] if token else []
         self._call = method(iter(self._outgoing.get, None), metadata=metadata)
@@ -80,6 +79,16 @@ class GrpcLink:
     def __repr__(self) -> str:
         return f"<GrpcLink to {self._address}>"
 
+    @property
+    def sent(self) -> int:
+        """Bytes sent on the wire so far."""
+        return self._wire.total()[0]
+
+    @property
+    def received(self) -> int:
+        """Bytes received on the wire so far."""
+        return self._wire.total()[1]
+
     def send(self, message: bytes) -> None:
         """Send a message. It waits while many others wait."""
         if len(message) > self.max_message:
@@ -92,7 +101,7 @@ class GrpcLink:
                 self._outgoing.put(message, timeout=0.1)
             except queue.Full:
                 continue
-            self.sent += len(message)
+            self._wire.reckon(message, up=True)
             return
 
     def receive(self, timeout: float | None) -> bytes | None:
@@ -102,7 +111,7 @@ class GrpcLink:
         except queue.Empty:
             return None
         if message is not None:
-            self.received += len(message)
+            self._wire.reckon(message, up=False)
             return message
         self._woken = False
         if self._over.is_set() and self._incoming.empty():
@@ -129,6 +138,7 @@ class GrpcLink:
         self._call.cancel()
         self._channel.close()
         self._finish_sending()
+        self._wire.close()
 
     def _finish_sending(self) -> None:
         """End the messages, which also frees the thread that waits for them."""
@@ -146,6 +156,7 @@ class GrpcLink:
                 f"{self._timeout:g} seconds: is it there, and is the address right?"
             )
         self._check()
+        self._wire.find()
 
     def _read(self) -> None:
         """Take what comes, in a thread of its own."""
@@ -216,9 +227,12 @@ SIGNS = {
 """What gRPC's words mean, for people; some go on with a reason."""
 
 
-def _channel(address: str, cert: File | None, insecure: bool, timeout: float) -> Any:
+def _channel(
+    address: str, cert: File | None, insecure: bool, timeout: float, mark: int
+) -> Any:
     options: Options = [
         *SHARED_OPTIONS,
+        ("grpc.keepalive_timeout_ms", mark),
         ("grpc.max_receive_message_length", MAX_MESSAGE),
         ("grpc.enable_retries", 0),  # the session does it
         # As long may the handshake take; a little more, so that we say what it was.

@@ -31,6 +31,7 @@ from sqs_codec.system.serve._grpc.link import (
     SHARED_OPTIONS,
     Options,
 )
+from sqs_codec.system.serve._grpc.wire import PING_TIMEOUT
 from sqs_codec.system.serve._service import Service
 
 __all__ = ["GrpcServer", "start_grpc"]
@@ -229,6 +230,7 @@ async def start_grpc(
     check_free(host, port)  # gRPC's own error says little
     options: Options = [
         *SHARED_OPTIONS,
+        ("grpc.keepalive_timeout_ms", PING_TIMEOUT),
         # What is a little too large the service refuses in its own words.
         ("grpc.max_receive_message_length", 2 * service.limits.max_message),
         # Otherwise a second server would share the port in silence.

@@ -1,0 +1,177 @@
+"""One text three ways, and what each of them takes."""
+
+from __future__ import annotations
+
+import contextlib
+import statistics
+import time
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from typing import Any
+
+import numpy as np
+
+from sqs_codec.system.edge import (
+    DraftModel,
+    EdgeMetrics,
+    FixedPlan,
+    Hints,
+    Step,
+    TextDraft,
+    generate,
+)
+from sqs_codec.system.session import (
+    ROUND_HEAD,
+    EdgeSession,
+    Link,
+    Sampling,
+    Setting,
+    seed_of,
+)
+
+__all__ = ["Figures", "Race", "own_prompts"]
+
+ROUND = 0x80
+"""The bit by which a message is a round."""
+
+
+@dataclass
+class Figures(EdgeMetrics):
+    """What the texts took that came one way."""
+
+    texts: list[list[int]] = field(default_factory=list)
+    packets: list[bytes] = field(default_factory=list)  # of the rounds
+    rows: int = 0  # that the draft model gave
+    steps: list[float] = field(default_factory=list)  # seconds for each of these
+
+
+class Race:
+    """Texts by each way, one after the other, with one draft model.
+
+    Parameters
+    ----------
+    draft : TextDraft
+    setting : Setting
+        Of the rounds.
+    sampling : Sampling
+    seed : int
+        Of the texts that come alone or with hints, and of what is drafted.
+    max_tokens, draft_length : int
+        Of each text, and of each round.
+
+    Attributes
+    ----------
+    figures : dict of str to Figures
+        By the ways: "alone", "rounds" and "hints".
+    """
+
+    def __init__(
+        self,
+        draft: TextDraft,
+        setting: Setting,
+        sampling: Sampling,
+        *,
+        seed: int,
+        max_tokens: int,
+        draft_length: int = 4,
+    ) -> None:
+        self._draft, self._setting, self._sampling = draft, setting, sampling
+        self._seed, self._max_tokens = seed, max_tokens
+        self._plans = {
+            "alone": FixedPlan(0),
+            "rounds": FixedPlan(draft_length),
+            "hints": FixedPlan(hints=Hints()),
+        }
+        self.figures = {way: Figures() for way in self._plans}
+
+    def write(
+        self, way: str, prompt: Sequence[int], link: Link
+    ) -> Generator[Step, None, None]:
+        """Write a text, and close the link."""
+        figures = self.figures[way]
+        draft = _Watched(self._draft.twin())
+        session = _Session(
+            [self._setting],
+            prompt,
+            rng=np.random.default_rng(self._seed),
+            sampling=self._sampling,
+            tokenizer=self._draft.fingerprint,
+            stop=sorted(self._draft.stop),
+            max_message=link.max_message,
+            seed=seed_of(self._seed, prompt),
+            rounds=way == "rounds",
+        )
+        began = time.monotonic() - figures.seconds
+        sent, received = figures.bytes_up, figures.bytes_down
+        plan = self._plans[way]
+        steps = generate(session, draft, link, plan, max_tokens=self._max_tokens)
+        with contextlib.closing(steps):  # while there is a link to say it
+            for step in steps:
+                figures.add(step)
+                figures.seconds = time.monotonic() - began
+                yield step
+        # With the end of the session, which no step has.
+        figures.bytes_up = sent + link.sent
+        figures.bytes_down = received + link.received
+        figures.texts.append(session.text[len(prompt) :])
+        figures.packets += [message[ROUND_HEAD:] for message in session.rounds]
+        figures.rows += draft.rows
+        figures.steps += draft.steps[1:]  # the first has read the prompt
+
+    @property
+    def same(self) -> bool:
+        """Whether the texts are the same alone and with hints, as they should be."""
+        return self.figures["alone"].texts == self.figures["hints"].texts
+
+    @property
+    def step_seconds(self) -> float:
+        """What a token took the draft model in rounds, a median."""
+        return statistics.median(self.figures["rounds"].steps or [0.0])
+
+
+class _Session(EdgeSession):
+    """A session that keeps the rounds that it sends, once each."""
+
+    def __init__(self, *given: Any, **options: Any) -> None:
+        super().__init__(*given, **options)
+        self.rounds: dict[bytes, None] = {}
+
+    def data_to_send(self) -> list[bytes]:
+        """Return the messages that are due."""
+        messages = super().data_to_send()
+        self.rounds |= dict.fromkeys(m for m in messages if m[0] & ROUND)
+        return messages
+
+
+class _Watched(DraftModel):
+    """A draft model that counts its rows and times its steps."""
+
+    def __init__(self, draft: DraftModel) -> None:
+        self._draft = draft
+        self.rows = 0
+        self.steps: list[float] = []
+        # Whether it can read a tree is found out once, and not in the race.
+        draft.branches([[0, 1], [0, 2]])
+
+    def logits(self, tokens: Sequence[int]) -> Any:
+        """Logits after a text."""
+        return self._step(self._draft.logits, tokens, 1)
+
+    def branches(self, texts: Sequence[Sequence[int]]) -> Any:
+        """Logits after each of some texts that begin alike."""
+        return self._step(self._draft.branches, texts, len(texts))
+
+    def _step(self, call: Callable[[Any], Any], given: Any, rows: int) -> Any:
+        began = time.perf_counter()
+        logits = call(given)
+        self.steps.append(time.perf_counter() - began)
+        self.rows += rows
+        return logits
+
+
+def own_prompts() -> list[str]:
+    """Return the demo's prompts, of which it asks the first."""
+    text = resources.files("sqs_codec.cli.demo").joinpath("prompts.txt")
+    lines = text.read_text("utf-8").splitlines()
+    return [line for line in lines if line and not line.startswith("#")]

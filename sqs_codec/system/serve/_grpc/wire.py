@@ -1,0 +1,111 @@
+"""Bytes on the wire of a connection whose socket is gRPC's own.
+
+On Linux the kernel counts them. It is asked by a descriptor of our own for the same
+connection, which a mark finds: gRPC tells the kernel how long a ping may take, and each
+link's may take another time. Elsewhere the bytes are reckoned.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import socket
+import struct
+
+__all__ = ["ACK", "MESSAGE", "PING_TIMEOUT", "Wire"]
+
+PING_TIMEOUT, MARKS = 180_000, 10_000
+"""Milliseconds that a server's ping may take, and how many links are told apart."""
+
+INFO = struct.Struct("=5xB122xQII56xQ")
+"""Of Linux's tcp_info: options, bytes received, packets out and in, bytes sent."""
+
+TIMESTAMPS = 1  # among the options
+OPEN = "/proc/self/fd"  # what this process has open
+
+ACK = 52
+SETUP = {True: (768, 459), False: (2395, 2761)}
+MESSAGE = {True: 92, False: 114}
+"""Bytes of an acknowledgement, of connecting up and down, and around a message; in
+plain text and with TLS, as ``python -m benchmarks.wire`` counts them."""
+
+_numbers = itertools.count()
+
+
+class Wire:
+    """What a link puts on the wire.
+
+    Parameters
+    ----------
+    insecure : bool
+        Whether in plain text.
+
+    Attributes
+    ----------
+    mark : int
+        The milliseconds that a ping may take.
+    """
+
+    def __init__(self, insecure: bool) -> None:
+        self.mark = PING_TIMEOUT + 1 + next(_numbers) % MARKS
+        self._message = MESSAGE[insecure]
+        self._up, self._down = SETUP[insecure]
+        self._socket: socket.socket | None = None
+        self._ip = 0
+
+    def find(self) -> None:
+        """Look for the connection, as it is there now."""
+        self._socket = _marked(self.mark)
+        if self._socket is not None:
+            host = self._socket.getpeername()[0]
+            self._ip = 20 if "." in host else 40  # ::ffff:127.0.0.1 is IPv4, too
+
+    def reckon(self, message: bytes, *, up: bool) -> None:
+        """Add a message and its acknowledgement, in case nobody counts."""
+        whole = self._message + len(message)
+        self._up += whole if up else ACK
+        self._down += ACK if up else whole
+
+    def total(self) -> tuple[int, int]:
+        """Return the bytes of IP up and down so far."""
+        if self._socket is not None:
+            options, received, packets_out, packets_in, sent = _counted(self._socket)
+            header = self._ip + (32 if options & TIMESTAMPS else 20)
+            self._up = sent + header * packets_out
+            self._down = received + header * packets_in
+        return self._up, self._down
+
+    def close(self) -> None:
+        """Count no more."""
+        self.total()
+        if self._socket is not None:
+            self._socket.close()
+        self._socket = None
+
+
+def _marked(mark: int) -> socket.socket | None:
+    """Return a descriptor of this process's connection with a mark."""
+    if not hasattr(socket, "TCP_USER_TIMEOUT") or not os.path.isdir(OPEN):
+        return None
+    # Of any other kind Python might change whether those wait who have the socket.
+    kind = socket.SOCK_STREAM | socket.SOCK_NONBLOCK
+    for name in os.listdir(OPEN):
+        with contextlib.suppress(OSError):  # it is closed by now
+            if not os.readlink(f"{OPEN}/{name}").startswith("socket:"):
+                continue
+            # The family of the longer addresses; those of the other fit.
+            found = socket.fromfd(int(name), socket.AF_INET6, kind)
+            # Another is no TCP, or a kernel counts less.
+            with contextlib.suppress(OSError, struct.error):
+                option = socket.TCP_USER_TIMEOUT
+                if found.getsockopt(socket.IPPROTO_TCP, option) == mark:
+                    _counted(found)
+                    return found
+            found.close()
+    return None
+
+
+def _counted(connection: socket.socket) -> tuple[int, ...]:
+    info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, INFO.size)
+    return INFO.unpack(info)
