@@ -37,6 +37,7 @@ from tests.system.serve.kit import (
     greedy,
     wait_until,
 )
+from tests.system.serve.test_serve import last_words
 
 TOKEN = "a-token-that-is-long-enough"
 LOAD = module._load
@@ -311,6 +312,12 @@ def test_sighup_renews_all_or_nothing(
 ) -> None:
     said: list[str] = []
     monkeypatch.setattr(module, "_say", said.append)
+
+    def load(_: object) -> Engine:
+        os.kill(os.getpid(), signal.SIGHUP)  # it doesn't end what isn't there yet
+        return batch(Toy())
+
+    monkeypatch.setattr(module, "_load", load)
     gone = f"{TOKEN}-of-another"
     for name in ("old", "new", "now"):
         (tmp_path / name).mkdir()
@@ -374,6 +381,8 @@ def test_sighup_renews_all_or_nothing(
             link(kind, TOKEN, new).close()
         for edge, each in [*zip(edges, links, strict=True)][::2]:  # their token stays
             assert converse(edge, each, 30) == greedy([1], 29)
+        for each in links[1::2]:
+            assert "takes this token no more" in last_words(each)
         for each in links:
             each.close()
         assert TOKEN not in " ".join(said)
@@ -381,7 +390,10 @@ def test_sighup_renews_all_or_nothing(
     put(old, old, TOKEN, gone)
     tokens.chmod(0o644)
     files = ["--cert", str(cert), "--key", str(key), "--token-file", str(tokens)]
+    before = signal.signal(signal.SIGHUP, lambda *_: said.append("not ignored"))
     serve_while(files, port, use)
+    signal.signal(signal.SIGHUP, before)
+    assert "not ignored" not in said
 
 
 def test_command_names_the_certificates_host(
