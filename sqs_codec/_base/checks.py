@@ -216,14 +216,15 @@ def no_probabilities(row: NDArray[Any]) -> None:
 
     The first and the last value tell nearly all logits, in no time.
     """
-    one = 0x3F80 if row.dtype == np.uint16 else 1
-    if 0 <= row[0] < one and 0 <= row[-1] < one and look_like_probabilities(row):
+    one = 0x3F80 if row.dtype.kind == "u" else 1  # bfloat16
+    is_small = 0 <= row.item(0) < one and 0 <= row.item(-1) < one
+    if is_small and look_like_probabilities(row):
         level, frame = 2, sys._getframe().f_back
         while frame and str(frame.f_globals.get("__name__")).startswith("sqs_codec."):
             level, frame = level + 1, frame.f_back
         warnings.warn(
             "these logits look like probabilities: none is negative, and they sum to "
-            "1; Codec.quantize_probs takes probabilities",
+            "1. Their logarithms are logits; Codec.quantize_probs takes probabilities",
             stacklevel=level,
         )
 

@@ -184,6 +184,7 @@ def gumbel_verify(
     vocab_size = checks.vocabulary(shape[1], "the vocabulary of logits")
     check_draft("drafted", tokens, vocab_size)
     rows, _ = checks.rows("logits", logits, vocab_size)
+    checks.no_probabilities(rows[0])
     t = checks.temperature(temperature)
     rows = truncate(rows, t, top_k, top_p, min_p)
     words = check_key("key", key)
@@ -198,7 +199,9 @@ def _row(logits: ArrayLike) -> NDArray[np.floating]:
     if len(shape) != 1:
         raise ValueError(f"logits must have shape (vocabulary,), got {shape}")
     vocab_size = checks.vocabulary(shape[0], "the vocabulary of logits")
-    return checks.row("logits", logits, vocab_size)[None]
+    row = checks.row("logits", logits, vocab_size)
+    checks.no_probabilities(row)
+    return row[None]
 
 
 def _best(

@@ -157,8 +157,7 @@ class Conformal(Keep):
 
     Notes
     -----
-    The defaults are ours; the paper leaves them open. ``docs/demo.md`` says what a
-    smaller `alpha` costs.
+    The defaults are ours; the paper leaves them open.
 
     References
     ----------

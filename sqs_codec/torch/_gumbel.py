@@ -196,7 +196,9 @@ def _draw_on_host(rows: torch.Tensor, places: Sequence[_Place]) -> list[int]:
     def name_row(_: int) -> str:
         return f"logits[{len(drawn)}]"
 
-    for place, row in zip(places, as_array(rows), strict=True):
+    array = as_array(rows)
+    checks.no_probabilities(array[0])
+    for place, row in zip(places, array, strict=True):
         decided = place.temperature, place.key, place.position
         ((best, _),) = race(row[None], *decided, 1, name_row)
         drawn += best
@@ -211,7 +213,7 @@ def _draw_on_device(rows: torch.Tensor, places: Sequence[_Place]) -> list[int]:
     """Draw a token from each row where the rows are."""
     tokens, sure, maxima = _race(rows, places, OPENED)
     moved = torch.stack([tokens.double(), sure.double(), maxima]).cpu().numpy()
-    check_maxima(moved[2], "logits[{}]".format)
+    check_maxima(rows, moved[2], "logits[{}]".format)
     drawn: list[int] = moved[0].astype(int).tolist()
     again: list[int] = np.flatnonzero(moved[1] == 0).tolist()
     if again:

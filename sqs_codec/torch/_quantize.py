@@ -203,7 +203,7 @@ def _quantize_on_device(
     n, m = len(rows), len(places[0])
     sizes, ids, bits = np.split(moved.cpu().numpy(), [n, n + m])
     maxima, masses, values = np.split(bits.view(np.float64), [n, 2 * n])
-    check_maxima(maxima, lambda row: row_name(row, shape))
+    check_maxima(rows, maxima, lambda row: row_name(row, shape))
     width = 1 << max(1, int(sizes.max(initial=0) - 1).bit_length())
     filled = np.arange(width) < sizes[:, None]
     padded, all_ids = np.full(filled.shape, -np.inf), np.zeros(filled.shape, np.uint32)

@@ -22,6 +22,7 @@ __all__ = [
     "exp2",
     "exponentials",
     "is_on_host",
+    "no_probabilities",
     "scale_of",
     "temperatures_of",
     "truncated",
@@ -102,6 +103,7 @@ def truncated(
     cuts = cuts_of(temperature, top_k, top_p, min_p)
     if cuts is None:
         return rows
+    no_probabilities(rows)  # which -inf would hide
 
     def largest(k: int) -> torch.Tensor:
         return rows.topk(k, 1).values
@@ -125,10 +127,25 @@ def detached(name: str, logits: torch.Tensor) -> torch.Tensor:
     return values.cpu() if values.device.type == "mps" else values
 
 
-def check_maxima(maxima: NDArray[np.floating], name_row: Callable[[int], str]) -> None:
-    """Find the first bad row by its largest value, which is NaN if one is."""
+def no_probabilities(rows: torch.Tensor) -> None:
+    """Warn if the first row is on the host and looks like probabilities."""
+    if is_on_host(rows) and len(rows):
+        ends = rows[0, :: rows.shape[1] - 1].tolist()  # an array takes twice as long
+        if min(ends) >= 0 and max(ends) < 1:
+            checks.no_probabilities(as_array(rows[:1])[0])
+
+
+def check_maxima(
+    rows: torch.Tensor, maxima: NDArray[np.floating], name_row: Callable[[int], str]
+) -> None:
+    """Find the first bad row by its largest value, which is NaN if one is.
+
+    Those of nearly all logits tell that they aren't probabilities, without a wait.
+    """
     bad = np.flatnonzero(~np.isfinite(maxima))
     if bad.size == 0:
+        if len(rows) and 0 < maxima[0] < 1:
+            no_probabilities(rows[:1].cpu())
         return
     name, largest = name_row(int(bad[0])), maxima[bad[0]]
     if largest == -np.inf:

@@ -105,7 +105,7 @@ def _marked(
     ends = _weights(rows, maxima, temperature).cumsum(1)
     moved = torch.stack([maxima[:, 0].double().view(torch.int64), ends[:, -1]])
     bits, totals = moved.cpu().numpy()
-    check_maxima(bits.view(np.float64), lambda row: names[row])
+    check_maxima(rows, bits.view(np.float64), lambda row: names[row])
     if temperature == 0:
         return rows.argmax(1, keepdim=True).int().expand(-1, resolution)
     columns = np.array(

@@ -24,6 +24,7 @@ from sqs_codec.torch._tensors import (
     detached,
     exponentials,
     is_on_host,
+    no_probabilities,
     scale_of,
     temperatures_of,
 )
@@ -186,6 +187,7 @@ def _verify_on_host(
 ) -> list[Verdict]:
     """Verify rounds by the core."""
     if not greedy:
+        no_probabilities(rows)
         # One contiguous tensor for all: new memory takes as long as the arithmetic.
         probs = torch.empty(rows.shape, dtype=scales.dtype, device=rows.device)
         torch.mul(rows, scales, out=probs)
@@ -194,7 +196,7 @@ def _verify_on_host(
             return judge(rounds, probs.numpy(), draws, name_row)
         except ValueError:  # of NaN: logits are bad, or scaling them has overflowed
             pass
-    check_maxima(rows.amax(-1).double().numpy(), name_row)
+    check_maxima(rows, rows.amax(-1).double().numpy(), name_row)
     probs = exponentials(rows, scales, scales.dtype).contiguous()
     probs /= probs.sum(-1, keepdim=True)
     _set_greedy(probs, rows, greedy)
@@ -227,7 +229,7 @@ def _verify_on_device(
     unnormalised = exponentials(rows, scales, scales.dtype)
     _set_greedy(unnormalised, rows, greedy)
     maxima, totals, weights = _sum_up(rounds, rows, unnormalised)
-    check_maxima(maxima, name_row)
+    check_maxima(rows, maxima, name_row)
     accepted = _count_accepted(rounds, totals, weights, draws)
     following = [
         _following(round_, span, count, totals, draws)

@@ -126,7 +126,7 @@ def test_a_race_of_any_pair_with_one_tokenizer(
     assert "refused the session: the edge's tokenizer is" in capsys.readouterr().err
     assert cli.main(["demo", *arguments, "--target", str(tmp_path / "none")]) == 1
     err = capsys.readouterr().err
-    assert "sqs demo: the server didn't start. It said:\n" in err
+    assert "sqs demo: the server didn't start, with status 1. It said:\n" in err
     assert f"cannot load {tmp_path / 'none'}: there is no such directory" in err
 
 
@@ -151,7 +151,9 @@ def test_a_server_that_ends_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
             stdin.flush()
             raise LinkError("no answer")
 
-    words = "the server has ended. It said:\nServing a toy at .*\nit broke"
+    words = (
+        "the server has ended, with status 1. It said:\nServing a toy at .*\nit broke"
+    )
     with pytest.raises(ValueError, match=words):
         use()
 

@@ -272,6 +272,9 @@ def test_probabilities_in_place_of_logits_are_noticed():
         lambda codec: sqs.Drafter(codec, keep, rng=np.random.default_rng(0)).push(
             probs
         ),
+        lambda _: sqs.gumbel_draw(probs, bytes(16), 0, top_k=3),
+        lambda _: sqs.gumbel_guess(probs, bytes(16), 0, 2),
+        lambda _: sqs.gumbel_verify([], probs[None], bytes(16), 0, top_k=3),
     )
     for call in calls:
         codec = sqs.Codec(8)

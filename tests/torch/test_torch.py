@@ -141,9 +141,21 @@ def test_the_core_reads_tensors_where_they_are(
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_probabilities_in_place_of_logits_are_noticed(dtype: Any) -> None:
+def test_probabilities_in_place_of_logits_are_noticed(dtype: Any, path: str) -> None:
     def draft(codec: sqs.Codec, logits: Any, keep: sqs.Keep) -> None:
         sqs.Drafter(codec, keep, rng=np.random.default_rng(0)).push(logits)
+
+    def unbiased(codec: sqs.Codec, logits: Any, _: sqs.Keep) -> None:
+        adapter.quantize_unbiased(codec, logits, rng=np.random.default_rng(0))
+
+    def race(_: sqs.Codec, logits: Any, __: sqs.Keep) -> None:
+        adapter.gumbel_verify([], logits, bytes(16), 0, top_k=3 * (path == "host"))
+
+    def races(_: sqs.Codec, logits: Any, __: sqs.Keep) -> None:
+        adapter.gumbel_verify_rounds([[]], logits, [bytes(16)], [0])
+
+    def verify(_: sqs.Codec, logits: Any, __: sqs.Keep) -> None:
+        adapter.verify(sqs.Round([sqs.SparseDistribution([0], [1], 7)], [0]), logits)
 
     probs, codec = torch.tensor([0.25, *[0.125] * 6], dtype=dtype), sqs.Codec(7)
     for call, logits in (
@@ -151,6 +163,10 @@ def test_probabilities_in_place_of_logits_are_noticed(dtype: Any) -> None:
         (adapter.quantize_rows, probs[None]),
         (adapter.encode_logits, probs),
         (draft, probs),
+        (unbiased, probs),
+        (race, probs[None]),
+        (races, probs[None]),
+        (verify, probs.repeat(2, 1)),
     ):
         with pytest.warns(UserWarning, match="look like probabilities") as caught:
             call(codec, logits, sqs.TopK(3))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 import time
 from collections.abc import Callable, Generator, Sequence
@@ -102,14 +103,17 @@ class Race:
             rounds=way == "rounds",
         )
         began = time.monotonic() - figures.seconds
+        sent, received = figures.bytes_up, figures.bytes_down
         plan = self._plans[way]
-        up, down = figures.bytes_up, figures.bytes_down
-        for step in generate(session, draft, link, plan, max_tokens=self._max_tokens):
-            figures.add(step)
-            figures.seconds = time.monotonic() - began
-            yield step
+        steps = generate(session, draft, link, plan, max_tokens=self._max_tokens)
+        with contextlib.closing(steps):  # while there is a link to say it
+            for step in steps:
+                figures.add(step)
+                figures.seconds = time.monotonic() - began
+                yield step
         # With the end of the session, which no step has.
-        figures.bytes_up, figures.bytes_down = up + link.sent, down + link.received
+        figures.bytes_up = sent + link.sent
+        figures.bytes_down = received + link.received
         figures.texts.append(session.text[len(prompt) :])
         figures.packets += [message[ROUND_HEAD:] for message in session.rounds]
         figures.rows += draft.rows

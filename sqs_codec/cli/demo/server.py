@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import threading
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -40,7 +41,7 @@ class Server:
 
     def __init__(self, options: Sequence[str]) -> None:
         self._options = options
-        self._said: list[str] = []
+        self._said = deque[str](maxlen=20)
         self._ready = threading.Event()
         self.summary = self.address = ""
 
@@ -89,8 +90,10 @@ class Server:
             raise ValueError(self._last_words("didn't start"))
 
     def _last_words(self, what: str) -> str:
-        words = "\n".join(self._said) or f"nothing; status {self._process.wait()}"
-        return f"the server {what}. It said:\n{words}"
+        words = "\n".join(self._said)
+        return (
+            f"the server {what}, with status {self._process.wait()}. It said:\n{words}"
+        )
 
     def _read(self) -> None:
         assert self._process.stderr is not None

@@ -212,7 +212,7 @@ class Completer:
                 param="seed",
             )
         if request.mode is not None:
-            edge = self._asked(request, edge)
+            edge = self._asked(request.mode, edge)
         answer.prompt_tokens = sum(map(len, prompts))
         figures = EdgeMetrics()
         for i, prompt in enumerate(prompts):
@@ -221,20 +221,19 @@ class Completer:
                 ends = last and chunk.finish is not None
                 yield dataclasses.replace(chunk, index=i, last=ends)
 
-    def _asked(self, request: Request, edge: Edge) -> Edge:
+    def _asked(self, mode: Mode, edge: Edge) -> Edge:
         """Return an edge that writes as a client asks, whatever is best."""
-        if request.mode not in self._modes:
+        if mode not in self._modes:
             raise ApiError(
-                f"this endpoint writes {' or '.join(self._modes)}, not {request.mode}",
+                f"this endpoint writes {' or '.join(self._modes)}, not {mode}",
                 param="sqs.mode",
             )
         setting = min(1, len(self._settings) - 1)  # the middle one of the defaults
-        plans: dict[Mode | None, FixedPlan] = {
+        plan = {
             "alone": FixedPlan(0),
             "rounds": FixedPlan(setting=setting),
             "hints": FixedPlan(hints=Hints()),
-        }
-        plan = plans[request.mode]
+        }[mode]
         return Edge(edge.draft, settings=self._settings, planner=plan)
 
     def _connect_as(self, request: Request) -> Link:

@@ -258,6 +258,7 @@ def _probabilities(
     if bad.size:
         status = Status.ALL_MASKED if top[bad[0]] == -np.inf else Status.NOT_FINITE
         raise row_error(f"logits[{bad[0]}]", logits[bad[0]], status)
+    checks.no_probabilities(logits[0])
     if not temperature:
         best = np.zeros(logits.shape)
         np.put_along_axis(best, logits.argmax(1)[:, None], 1, 1)

@@ -89,17 +89,22 @@ def test_text_is_smollm2s_own(smollm2: Pair, plan: FixedPlan | None) -> None:
         assert 0.3 < metrics.acceptance_rate <= 1
 
 
+def load_these(smollm2: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let pages load what is there."""
+    draft = LanguageModel(
+        smollm2.draft, smollm2.tokenizer, smollm2.vocab_size, smollm2.stop, ""
+    )
+    models = {0: smollm2, 2: draft}
+    monkeypatch.setattr(hf, "load_model", lambda _, drop_layers=0: models[drop_layers])
+
+
 def test_tutorial_and_session_by_hand_run(
     smollm2: Pair, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The Python of both pages, each from its first line to its last."""
     docs = Path(__file__).parents[3] / "docs"
     pages = ((docs / name).read_text() for name in ("tutorial.md", "howto/session.md"))
-    draft = LanguageModel(
-        smollm2.draft, smollm2.tokenizer, smollm2.vocab_size, smollm2.stop, ""
-    )
-    models = {0: smollm2, 2: draft}
-    monkeypatch.setattr(hf, "load_model", lambda _, drop_layers=0: models[drop_layers])
+    load_these(smollm2, monkeypatch)
     cloud = Cloud(smollm2.target, tokenizer=smollm2.tokenizer)
     with serving(BatchEngine(cloud, tokenizer=cloud.fingerprint)) as server:
         for page in pages:
@@ -121,7 +126,7 @@ def test_how_tos_run(
     smollm2: Pair, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The how-tos' Python that needs models or a server, one page after the other."""
-    models = {"draft": smollm2.draft, "target": smollm2.target}
+    load_these(smollm2, monkeypatch)
     folder = Path(__file__).parents[3] / "docs" / "howto"
     text = "\n".join(
         (folder / f"{name}.md").read_text("utf-8")
@@ -129,24 +134,17 @@ def test_how_tos_run(
     )
     blocks = re.findall(r"```python\n(?!>>>)(.*?)```", text, re.S)
     code = re.sub("max_tokens=[0-9]+", "max_tokens=3", "\n".join(blocks))
-    for name in models:
-        code, found = re.subn(
-            rf"^{name} = AutoModelForCausalLM.*",
-            f"{name} = models[{name!r}]",
-            code,
-            flags=re.M,
-        )
-        assert found == 1
-    code = re.sub(r"AutoTokenizer\.from_.*", "models['tokenizer']", code)
-    models["tokenizer"] = smollm2.tokenizer
     cloud = Cloud(smollm2.target, tokenizer=smollm2.tokenizer)
     monkeypatch.setattr(
         "sqs_codec.system.serve._connect.connect",
         lambda *_, **__: LocalLink(cloud, tokenizer=cloud.fingerprint),
     )
-    names: dict[str, Any] = {"models": models, "LinkError": LinkError}
+    names: dict[str, Any] = {"LinkError": LinkError}
     exec(code, names)
-    assert "EdgeMetrics(tokens=" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    drafted = re.search(r"^\[.*EdgeMetrics\(tokens=3, drafted=([0-9]+)", printed)
+    assert drafted is not None
+    assert int(drafted[1])
     assert names["text"][: len(names["prompt"])] == names["prompt"]
     assert len(names["text"]) > len(names["prompt"])
 

@@ -78,6 +78,17 @@ def test_bad_rows(sampling: Sampling, bad: list[float], message: str) -> None:
             verify_jobs([job], np.ones((2, 5), np.int64))
 
 
+def test_probabilities_in_place_of_logits_are_noticed() -> None:
+    row, hinted = np.exp(ROW) / np.exp(ROW).sum(), Sampling(top_k=2)
+    for job in (
+        Job(b"h", [0], None, np.empty(0), hinted, (), bytes(16)),
+        job_of(Sampling(), 0.5),
+    ):
+        with pytest.warns(UserWarning, match="look like probabilities") as caught:
+            verify_jobs([job], row[None])
+        assert caught[0].filename == __file__
+
+
 def test_rows_are_as_many_as_jobs_want() -> None:
     with pytest.raises(ValueError, match="the jobs want 1 rows of logits, got 2"):
         verify_jobs([job_of(GREEDY, 0.5)], np.tile(ROW, (2, 1)))
