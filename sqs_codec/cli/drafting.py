@@ -39,7 +39,8 @@ def add_mode(add: options.Add) -> None:
         "--prefer",
         choices=get_args(Prefer),
         default="speed",
-        help="what the planner chooses by, in mode auto",
+        help="what the planner chooses by, in mode auto: speed, or the fewest bytes on "
+        "the wire, up and down together (default: speed)",
     )
 
 

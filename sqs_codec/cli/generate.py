@@ -20,9 +20,9 @@ DESCRIPTION = """\
 Writes a text with the server of sqs serve: a small draft model runs here, the
 server's target model verifies what it proposes, and the text is distributed as
 the target's own. It comes in one of three modes: the server writes alone; it is
-given hints of what it may write, which it doesn't wait for; or rounds are
-drafted, sent and judged, which takes the fewest bytes of what is faster than
-alone. A planner measures the link and both models and chooses; --mode rules.
+given hints of what it may write, which it doesn't wait for, and which are the
+fastest where the draft is; or rounds are drafted, sent and judged, which can take
+the fewest bytes. A planner measures both models and chooses; --mode rules.
 
 The text goes to standard output, with controls spelled if that is a terminal;
 what it took, and the planner's line, to standard error. Without --draft the draft

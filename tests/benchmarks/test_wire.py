@@ -22,7 +22,8 @@ def test_a_round_keeps_to_its_bars(name: str) -> None:
     plain = name == PLAIN
     assert plain or GrpcLink.overhead == MESSAGE[plain] + ACK
     assert overhead(wire) == (MESSAGE[plain] + ACK, MESSAGE[plain] + ACK), wire
-    assert wire.setup == pytest.approx(SETUP[plain], rel=0.03)
+    # Of connecting, an acknowledgement may cross alone or not.
+    assert wire.setup == pytest.approx(SETUP[plain], abs=3 * ACK)
 
 
 def overhead(wire: Wire) -> tuple[int, int]:

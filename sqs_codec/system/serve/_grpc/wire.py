@@ -22,6 +22,7 @@ INFO = struct.Struct("=5xB122xQII56xQ")
 """Of Linux's tcp_info: options, bytes received, packets out and in, bytes sent."""
 
 TIMESTAMPS = 1  # among the options
+SYN_OPTIONS = 8  # bytes that the first packet has besides
 OPEN = "/proc/self/fd"  # what this process has open
 
 ACK = 52
@@ -56,10 +57,9 @@ class Wire:
 
     def find(self) -> None:
         """Look for the connection, as it is there now."""
-        self._socket = _marked(self.mark)
-        if self._socket is not None:
-            host = self._socket.getpeername()[0]
-            self._ip = 20 if "." in host else 40  # ::ffff:127.0.0.1 is IPv4, too
+        found = _marked(self.mark)
+        if found is not None:
+            self._socket, self._ip = found
 
     def reckon(self, message: bytes, *, up: bool) -> None:
         """Add a message and its acknowledgement, in case nobody counts."""
@@ -69,23 +69,27 @@ class Wire:
 
     def total(self) -> tuple[int, int]:
         """Return the bytes of IP up and down so far."""
-        if self._socket is not None:
-            options, received, packets_out, packets_in, sent = _counted(self._socket)
-            header = self._ip + (32 if options & TIMESTAMPS else 20)
-            self._up = sent + header * packets_out
-            self._down = received + header * packets_in
+        connection = self._socket
+        if connection is not None:
+            with contextlib.suppress(OSError):  # another thread has closed it now
+                options, received, out, into, sent = _counted(connection)
+                header = self._ip + (32 if options & TIMESTAMPS else 20)
+                self._up = SYN_OPTIONS + sent + header * out
+                self._down = SYN_OPTIONS + received + header * into
         return self._up, self._down
 
     def close(self) -> None:
-        """Count no more."""
+        """Count no more; the packets that end the connection come after it."""
         self.total()
         if self._socket is not None:
             self._socket.close()
         self._socket = None
+        self._up += 2 * ACK
+        self._down += ACK
 
 
-def _marked(mark: int) -> socket.socket | None:
-    """Return a descriptor of this process's connection with a mark."""
+def _marked(mark: int) -> tuple[socket.socket, int] | None:
+    """Return a descriptor of this process's connection with a mark, and IP's header."""
     if not hasattr(socket, "TCP_USER_TIMEOUT") or not os.path.isdir(OPEN):
         return None
     # Of any other kind Python might change whether those wait who have the socket.
@@ -101,7 +105,9 @@ def _marked(mark: int) -> socket.socket | None:
                 option = socket.TCP_USER_TIMEOUT
                 if found.getsockopt(socket.IPPROTO_TCP, option) == mark:
                     _counted(found)
-                    return found
+                    host = found.getpeername()[0]
+                    # ::ffff:127.0.0.1 is IPv4, too.
+                    return found, 20 if "." in host else 40
             found.close()
     return None
 
