@@ -98,7 +98,7 @@ class ShapedLink:
             self._changed.notify()
 
     def close(self) -> None:
-        """Close both links; what is on its way is lost."""
+        """Close both links; what waits, such as a session's end, leaves at once."""
         self._error = LinkError("the link is closed; make another")
         self._link.wake()
         self._thread.join()
@@ -116,6 +116,8 @@ class ShapedLink:
                         self._down.append((self._clock() + self._half, message))
                         self._changed.notify()
                     message = self._link.receive(0)
+            for _, message in self._up:
+                self._link.send(message)
         except Exception as error:  # whatever it is, who waits is told
             self._error = self._error or error
         self._link.close()

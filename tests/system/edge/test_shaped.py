@@ -98,6 +98,9 @@ def test_messages_drip_through_and_take_half_a_trip(
     send(link, wire, three)  # the link was free
     assert wire.at(7.9)[2:] == []
     assert wire.at(8.0)[2:] == [(8.0, three)]
+    send(link, wire, b"the end")
+    link.close()  # which doesn't wait, and keeps nothing back
+    assert wire.log[3:] == [(8.0, b"the end")]
 
 
 def test_answers_take_the_other_half_at_any_rate(link: ShapedLink, wire: Wire) -> None:
