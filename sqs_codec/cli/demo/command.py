@@ -231,7 +231,8 @@ def _imitated(args: argparse.Namespace, summary: str, step: float) -> str:
         rate, trip = args.link[0] / 1e3, args.link[1] * 1e3
         found.append(f"the link ({rate:g} kbit/s up, {trip:g} ms a round trip)")
     if own:
-        pace = f"{args.target_ms:g} ms a pass; its own is {own[1]} ms"
+        slow = ", as this machine is slower" if float(own[1]) > args.target_ms else ""
+        pace = f"{args.target_ms:g} ms a pass; its own is {own[1]} ms{slow}"
         found.append(f"the target's pace ({pace})")
     return (
         f"Imitated: {' and '.join(found) or 'nothing'}. Real: models, sessions, bytes, "
