@@ -3,6 +3,7 @@
     python -m benchmarks.engines equal --engine vllm      # some 12 minutes
     python -m benchmarks.engines speed
     python -m benchmarks.engines overhead
+    python -m benchmarks.engines memory
 
 docs/engines.md says what the tables mean, and how to write an engine.
 """
@@ -19,7 +20,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from benchmarks.tables import command
 
-MEASURES = ("equal", "speed", "overhead")
+MEASURES = ("equal", "speed", "overhead", "memory")
 
 
 def main(argv: list[str] | None = None) -> int:

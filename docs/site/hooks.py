@@ -252,7 +252,8 @@ def module_pages(path: list[str]) -> dict[str, str]:
         module = module.members[name]
     public = [module.members[name] for name in module.exports or ()]
     classes = [one for one in public if one.is_class]
-    rest = [o for o in public if o.is_function or (o.is_attribute and o.docstring)]
+    rest = [one for one in public if one.is_function]
+    rest += [one for one in public if one.is_attribute and one.docstring]
     hidden = {"show_root_heading": False, "show_root_toc_entry": False}
     index = f"# {module.path}\n\n{described(module, members=False, **hidden)}\n\n"
     for one in classes + rest:

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 MODULES: dict[Transport, str] = {"grpc": "grpc", "datagram": "OpenSSL"}
 """What a transport needs."""
 
+TEMPLATE = 1024
+"""Tokens for what a chat template puts around a prompt."""
+
 
 def add_mode(add: options.Add) -> None:
     """Add the options that say what a planner may choose from, and by what."""

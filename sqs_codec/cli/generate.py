@@ -45,9 +45,6 @@ examples:
 PATIENCE = 15.0
 """Seconds that a server surely waits for a session on a connection."""
 
-TEMPLATE = 1024
-"""Tokens for what a chat template puts around a prompt."""
-
 
 def fill(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
@@ -113,7 +110,7 @@ def _write(args: argparse.Namespace) -> None:
     connected = time.monotonic()
     try:
         # Hardly a prompt has more tokens than bytes, and no template many.
-        longest = len(prompt.encode()) + TEMPLATE + args.max_tokens
+        longest = len(prompt.encode()) + drafting.TEMPLATE + args.max_tokens
         draft = drafting.load(args, longest)
         ids = draft.encode_prompt(prompt)
     except BaseException:

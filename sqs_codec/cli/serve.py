@@ -215,6 +215,14 @@ def _option(text: str) -> tuple[str, Any]:
 
 def run(args: argparse.Namespace) -> int:
     """Serve until interrupted; return the exit status."""
+    with _handlers_restored():
+        if args.cert or args.token_file:
+            for which in RENEW:  # files are read once the server is there
+                signal.signal(which, signal.SIG_IGN)
+        return _run(args)
+
+
+def _run(args: argparse.Namespace) -> int:
     if not _has_packages(args):
         return 1
     # Whatever is wrong should be told before it takes the time to load a model.
@@ -231,8 +239,7 @@ def run(args: argparse.Namespace) -> int:
     if args.metrics_port is not None:
         check_free(args.metrics_host, args.metrics_port)
     priors = [Prior.load(path) for path in args.prior]
-    with _handlers_restored():
-        return asyncio.run(_serve(args, _load(args), tokens, priors))
+    return asyncio.run(_serve(args, _load(args), tokens, priors))
 
 
 def _has_packages(args: argparse.Namespace) -> bool:

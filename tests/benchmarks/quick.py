@@ -22,7 +22,12 @@ ROOT = Path(__file__).parents[2]
 
 ARGUMENTS = {
     "benchmarks.distill": ["bytes students --quick"],
-    "benchmarks.engines": ["equal --quick", "speed --quick", "overhead --quick"],
+    "benchmarks.engines": [
+        "equal --quick",
+        "speed --quick",
+        "overhead --quick",
+        "memory --quick",
+    ],
     "benchmarks.experiments": ["all --quick"],
     "benchmarks.rate.worst_sets": ["60 4", "400 4 --quick"],
     "benchmarks.speed.instructions": [""],  # in seconds as it is

@@ -184,8 +184,9 @@ def test_inspect_names_a_file_that_is_not_there(
         ("distill make", "--texts, --model, --seed, jsonl"),
         (
             "demo",
-            "--prompt, --temperature, --top-k, --alpha, --eta, --resolution, --draft, "
-            "--target, --max-tokens, --draft-length, --seed, --coding, --packets",
+            "--prompt, --temperature, --top-k, --link, --target-ms, --resolution, "
+            "--draft, --target, --max-tokens, --draft-length, --seed, --coding, "
+            "--packets",
         ),
     ],
 )

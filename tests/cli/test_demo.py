@@ -115,7 +115,9 @@ def test_a_race_of_any_pair_with_one_tokenizer(
     said = " ".join(out.split())
     assert "held to 1 ms a pass (by itself" in said
     assert "with hints it is the same text as alone, token for token." in said
-    imitated = "the link (1 Mbit/s up, 2 ms a round trip) and the target's pace (1 ms"
+    imitated = (
+        "the link (1000 kbit/s up, 2 ms a round trip) and the target's pace (1 ms"
+    )
     assert f"Imitated: {imitated} a pass; its own is " in said
     codec = sqs.Codec(len(WORDS))
     rounds = [codec.decode_round(path.read_bytes()) for path in packets.iterdir()]

@@ -37,6 +37,7 @@ from tests.system.serve.kit import (
     greedy,
     wait_until,
 )
+from tests.system.serve.test_serve import last_words
 
 TOKEN = "a-token-that-is-long-enough"
 LOAD = module._load
@@ -305,39 +306,18 @@ def test_certificate_and_token(
     assert TOKEN not in err
 
 
-@pytest.mark.parametrize(
-    ("lines", "minutes", "words"),
-    [
-        ("# none\n\n", 9, "tokens has no token"),
-        (f"{TOKEN}\n\nshort", 9, "tokens, line 3: a token must have at least 16 char"),
-        (f"{TOKEN} {TOKEN}", 9, "tokens, line 1: a token must have 1 to 512 visible"),
-        (f"{TOKEN}\N{BULLET}", 9, "tokens, line 1: a token must have 1 to 512 visible"),
-        (TOKEN, -1, "the certificate is valid from"),
-    ],
-)
-def test_files_of_no_use(
-    lines: str,
-    minutes: int,
-    words: str,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    cert, key = map(str, certificate(tmp_path, minutes=minutes))
-    file = tmp_path / "tokens"
-    file.write_text(lines, "utf-8")
-    with pytest.raises(SystemExit):
-        main(["serve", "--cert", cert, "--key", key, "--token-file", str(file)])
-    err = capsys.readouterr().err
-    assert words in err
-    assert TOKEN not in err
-
-
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="Windows has no SIGHUP")
 def test_sighup_renews_all_or_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[str] = []
     monkeypatch.setattr(module, "_say", said.append)
+
+    def load(_: object) -> Engine:
+        os.kill(os.getpid(), signal.SIGHUP)  # it doesn't end what isn't there yet
+        return batch(Toy())
+
+    monkeypatch.setattr(module, "_load", load)
     gone = f"{TOKEN}-of-another"
     for name in ("old", "new", "now"):
         (tmp_path / name).mkdir()
@@ -376,6 +356,7 @@ def test_sighup_renews_all_or_nothing(
             ((new, old, TOKEN), "can't load the certificate"),
             ((new, new), "tokens has no token"),
             ((new, new, TOKEN, "short"), "tokens, line 3: a token must have at least"),
+            ((new, new, f"{TOKEN} x"), "tokens, line 2: a token must have 1 to 512"),
             ((ended, ended, TOKEN), "the certificate is valid from"),
         ):
             put(*wrong)
@@ -400,13 +381,19 @@ def test_sighup_renews_all_or_nothing(
             link(kind, TOKEN, new).close()
         for edge, each in [*zip(edges, links, strict=True)][::2]:  # their token stays
             assert converse(edge, each, 30) == greedy([1], 29)
+        for each in links[1::2]:
+            assert "takes this token no more" in last_words(each)
         for each in links:
             each.close()
+        assert TOKEN not in " ".join(said)
 
     put(old, old, TOKEN, gone)
     tokens.chmod(0o644)
     files = ["--cert", str(cert), "--key", str(key), "--token-file", str(tokens)]
+    before = signal.signal(signal.SIGHUP, lambda *_: said.append("not ignored"))
     serve_while(files, port, use)
+    signal.signal(signal.SIGHUP, before)
+    assert "not ignored" not in said
 
 
 def test_command_names_the_certificates_host(

@@ -11,23 +11,25 @@ import pytest
 from sqs_codec.cli import serve
 
 DEPLOY = Path(__file__).parents[2] / "docs" / "deploy"
-IMAGE = (DEPLOY / "Dockerfile").read_text().replace("\\\n", "")
-MANIFEST = (DEPLOY / "kubernetes.yaml").read_text()
-UNIT = (DEPLOY / "sqs-serve.service").read_text().replace("\\\n", "")
-ENTRYPOINT = json.loads(IMAGE.partition("ENTRYPOINT")[2])
-MORE = re.findall(r"[\w.-]+", MANIFEST.partition("args: [")[2].partition("]")[0])
-STARTED = shlex.split(UNIT.partition("ExecStart=")[2].partition("\n")[0])
 
 
-@pytest.mark.parametrize("words", [ENTRYPOINT, ENTRYPOINT + MORE, STARTED])
+def after(name: str, what: str) -> str:
+    """The line of a file after some words."""
+    text = (DEPLOY / name).read_text().replace("\\\n", "")
+    return text.partition(what)[2].partition("\n")[0]
+
+
+IMAGE = json.loads(after("Dockerfile", "ENTRYPOINT"))
+POD = IMAGE + re.findall(r"[\w.-]+", after("kubernetes.yaml", "args: "))
+UNIT = shlex.split(after("sqs-serve.service", "ExecStart="))
+
+
+@pytest.mark.parametrize("words", [IMAGE, POD, UNIT])
 def test_what_is_started(words: list[str]) -> None:
     parser = argparse.ArgumentParser()
     serve.fill(parser)
-    assert words[1] == "serve"
     args = parser.parse_args(words[2:])
     names = [args.cert.name, args.key.name, args.token_file.name]
-    assert names == ["cert.pem", "key.pem", "tokens"]
+    assert (words[1], names) == ("serve", ["cert.pem", "key.pem", "tokens"])
     assert (args.port, args.metrics_port) == (8743, 9090)
-    assert args.metrics_host == (
-        "0.0.0.0" if words[-len(MORE) :] == MORE else "127.0.0.1"
-    )
+    assert args.metrics_host == ("0.0.0.0" if words is POD else "127.0.0.1")

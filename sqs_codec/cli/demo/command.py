@@ -8,12 +8,11 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import sqs_codec as sqs
 from sqs_codec._base.words import shown
 from sqs_codec.cli import drafting
-from sqs_codec.cli.generate import TEMPLATE
 from sqs_codec.cli.options import (
     DEFAULT,
     add_codec,
@@ -63,21 +62,13 @@ MODULES = ("rich", "grpc", "grpc_health", "prometheus_client", "OpenSSL")
 LINK = re.compile(r"(\d+(?:\.\d+)?) ?([kM]?)bit/s, ?(\d+(?:\.\d+)?) ?ms")
 
 
-class Shape(NamedTuple):
-    """What a link is like."""
-
-    rate: float  # bits a second to the cloud
-    trip: float  # seconds
-    words: str
-
-
-def shape(text: str) -> Shape | None:
-    """Read what a link is like.
+def thin(text: str) -> tuple[float, float] | None:
+    """Read a link's bits a second and its seconds of a round trip.
 
     Examples
     --------
-    >>> shape("100kbit/s,100ms")
-    Shape(rate=100000.0, trip=0.1, words='100 kbit/s up, 100 ms a round trip')
+    >>> thin("100kbit/s,100ms")
+    (100000.0, 0.1)
     """
     if text == "none":
         return None
@@ -86,14 +77,13 @@ def shape(text: str) -> Shape | None:
         raise argparse.ArgumentTypeError(
             f"must be none, or a rate and a round trip as 100kbit/s,100ms, not {text}"
         )
-    rate, unit, trip = found.groups()
-    words = f"{rate} {unit}bit/s up, {trip} ms a round trip"
-    bits = float(rate) * {"": 1.0, "k": 1e3, "M": 1e6}[unit]
-    if not (1 <= bits <= 1e12 and float(trip) <= 60_000):
+    rate = float(found[1]) * {"": 1.0, "k": 1e3, "M": 1e6}[found[2]]
+    trip = float(found[3]) / 1e3
+    if not (1 <= rate <= 1e12 and trip <= 60):
         raise argparse.ArgumentTypeError(
             f"must be 1 bit/s to 1 Tbit/s and up to 60 s, not {text}"
         )
-    return Shape(bits, float(trip) / 1e3, words)
+    return rate, trip
 
 
 def fill(parser: argparse.ArgumentParser) -> None:
@@ -101,7 +91,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("what is imitated").add_argument
     add(
         "--link",
-        type=shape,
+        type=thin,
         default="100kbit/s,100ms",
         metavar="RATE,TRIP",
         help="how thin the link is, or none (default: %(default)s)",
@@ -137,7 +127,9 @@ def fill(parser: argparse.ArgumentParser) -> None:
         help="keep the K most probable tokens",
     )
     add_codec(add)
-    add_prior(add)
+    add_prior(
+        add, default="smollm2 with its vocabulary and --coding entropy, else none"
+    )
     add(
         "--packets",
         type=Path,
@@ -167,7 +159,8 @@ def run(args: argparse.Namespace) -> int:
     try:
         with Server(served) as server:
             _race(args, server, Console())
-    except RuntimeError as error:  # a refusal, and what llama.cpp and torch raise
+    # A refusal is a RuntimeError, and so is what llama.cpp's package and torch raise.
+    except (ImportError, RuntimeError) as error:
         raise ValueError(str(error)) from error
     return 0
 
@@ -178,13 +171,16 @@ def _race(args: argparse.Namespace, server: Server, console: Console) -> None:
     from sqs_codec.cli.demo import race, report
 
     prompts = args.prompt or race.own_prompts()[:1]
-    longest = max(len(prompt.encode()) for prompt in prompts) + TEMPLATE
+    longest = max(len(prompt.encode()) for prompt in prompts) + drafting.TEMPLATE
     draft = drafting.load(args, longest + args.max_tokens)
+
     from sqs_codec.system.edge import ShapedLink
     from sqs_codec.system.serve import connect
     from sqs_codec.system.session import Sampling, Setting
 
-    prior = find_prior(args.prior, draft.fingerprint)
+    # Only that coding has a prior.
+    name = args.prior or (None if args.coding == "entropy" else "none")
+    prior = find_prior(name, draft.fingerprint)
     codec = sqs.Codec(draft.vocab_size, args.resolution, args.coding, prior)
     run = race.Race(
         draft,
@@ -206,7 +202,7 @@ def _race(args: argparse.Namespace, server: Server, console: Console) -> None:
             console.rule(report.TITLES[way])
             link = connect(server.address, transport="datagram", insecure=True)
             if args.link:
-                link = ShapedLink(link, args.link.rate, args.link.trip)
+                link = ShapedLink(link, *args.link)
             steps = run.write(way, draft.encode_prompt(prompt), link)
             with (
                 interrupts_raise(),
@@ -230,7 +226,10 @@ def _race(args: argparse.Namespace, server: Server, console: Console) -> None:
 def _imitated(args: argparse.Namespace, summary: str, step: float) -> str:
     """Say what was imitated, and what was real."""
     own = re.search(r"by itself ([\d.]+) ms", summary)
-    found = [f"the link ({args.link.words})"] if args.link else []
+    found = []
+    if args.link:
+        rate, trip = args.link[0] / 1e3, args.link[1] * 1e3
+        found.append(f"the link ({rate:g} kbit/s up, {trip:g} ms a round trip)")
     if own:
         pace = f"{args.target_ms:g} ms a pass; its own is {own[1]} ms"
         found.append(f"the target's pace ({pace})")

@@ -38,7 +38,7 @@ Mode = Literal["alone", "rounds", "hints"]
 """How a text may come."""
 
 MODES: tuple[Mode, ...] = get_args(Mode)
-"""All of them."""
+"""All modes."""
 
 Prefer = Literal["speed", "bytes"]
 """What a planner chooses by."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
@@ -30,13 +31,6 @@ class ShapedLink:
         Seconds of a round trip, besides what the other link takes.
     clock : callable
         As `time.monotonic`.
-
-    Examples
-    --------
-    >>> from sqs_codec.system.edge import ShapedLink
-    >>> from sqs_codec.system.serve import connect
-    >>> link = ShapedLink(connect("localhost:8743", insecure=True), 1e5, 0.1)
-    ... # doctest: +SKIP
     """
 
     def __init__(
@@ -55,15 +49,11 @@ class ShapedLink:
         self._up: deque[tuple[float, bytes]] = deque()  # by when they are due
         self._down: deque[tuple[float, bytes]] = deque()
         self._free = 0.0  # when all that was sent has left
-        self._woken = self._closed = False
-        self._error: Exception | None = None
+        self._woken = False
+        self._error: Exception | None = None  # why it is over
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="sqs-link", daemon=True)
         self._thread.start()
-
-    def __repr__(self) -> str:
-        shape = f"{self._rate:g} bit/s, {2e3 * self._half:g} ms"
-        return f"<ShapedLink of {shape} over {self._link!r}>"
 
     @property
     def sent(self) -> int:
@@ -86,11 +76,11 @@ class ShapedLink:
 
     def receive(self, timeout: float | None) -> bytes | None:
         """Return the next message; None if none came within `timeout` seconds."""
-        end = float("inf") if timeout is None else self._clock() + timeout
+        end = math.inf if timeout is None else self._clock() + timeout
         with self._changed:
             while True:
                 now = self._clock()
-                due = self._down[0][0] if self._down else float("inf")
+                due = self._down[0][0] if self._down else math.inf
                 if due <= now:
                     return self._down.popleft()[1]
                 if not self._down:
@@ -99,7 +89,7 @@ class ShapedLink:
                     self._woken = False
                     return None
                 wait = min(due, end) - now
-                self._changed.wait(None if wait == float("inf") else wait)
+                self._changed.wait(None if wait == math.inf else wait)
 
     def wake(self) -> None:
         """Have `receive` return at once."""
@@ -109,27 +99,28 @@ class ShapedLink:
 
     def close(self) -> None:
         """Close both links; what is on its way is lost."""
-        with self._changed:
-            self._closed = True
+        self._error = LinkError("the link is closed; make another")
         self._link.wake()
         self._thread.join()
 
     def _check(self) -> None:
-        if self._closed:
-            raise LinkError("the link is closed; make another")
         if self._error is not None:
             raise self._error
 
     def _run(self) -> None:
         try:
-            while not self._closed:
-                self._take(self._hand_on())
+            while self._error is None:
+                message = self._link.receive(self._hand_on())
+                while message is not None:
+                    with self._changed:
+                        self._down.append((self._clock() + self._half, message))
+                        self._changed.notify()
+                    message = self._link.receive(0)
         except Exception as error:  # whatever it is, who waits is told
-            self._error = error
-        finally:
-            self._link.close()
-            with self._changed:
-                self._changed.notify()
+            self._error = self._error or error
+        self._link.close()
+        with self._changed:
+            self._changed.notify()
 
     def _hand_on(self) -> float | None:
         """Send what is due; return the seconds until more is."""
@@ -138,15 +129,5 @@ class ShapedLink:
             if (wait := due - self._clock()) > 0:
                 return wait
             self._link.send(message)
-            with self._changed:
-                self._up.popleft()
+            self._up.popleft()
         return None
-
-    def _take(self, wait: float | None) -> None:
-        """Take what comes before so many seconds are over, or one sends."""
-        message = self._link.receive(wait)
-        while message is not None:
-            with self._changed:
-                self._down.append((self._clock() + self._half, message))
-                self._changed.notify()
-            message = self._link.receive(0)

@@ -28,14 +28,14 @@ class Wire:
         self._bell, self._idle = threading.Semaphore(0), threading.Semaphore(0)
 
     def send(self, message: bytes) -> None:
-        """Note when a message is sent."""
+        """Note when it is sent."""
         if self.broken:
             raise LinkError("it broke")
         self.log.append((self.now, message))
         self.sent += len(message)
 
     def receive(self, timeout: float | None) -> bytes | None:
-        """Return a message, once there is one or it is woken."""
+        """Return one, once it is woken."""
         if timeout != 0:
             self._idle.release()
             assert self._bell.acquire(timeout=PATIENCE)
@@ -135,9 +135,3 @@ def test_what_came_is_told_before_that_the_link_broke(
             link.receive(None)
     with pytest.raises(LinkError, match="it broke"):
         link.send(b"!")
-
-
-@pytest.mark.parametrize("shape", [(0.5, 0.1), (1e5, -0.1), (float("nan"), 0.1)])
-def test_a_shape_that_is_none(shape: tuple[float, float], wire: Wire) -> None:
-    with pytest.raises(ValueError, match="must be finite and in"):
-        ShapedLink(wire, *shape)
