@@ -440,10 +440,7 @@ def _renew(
     service: Service,
     servers: Sequence[GrpcServer | DatagramServer],
 ) -> tuple[list[str], str]:
-    """Read certificate, key and tokens, and put all in place, or none.
-
-    Returns the certificate's names, and what to say.
-    """
+    """Put all that is read again in place, or nothing; return names and words."""
     names: list[str] = []
     words, shows = "", []
     if args.cert is not None:
