@@ -261,9 +261,7 @@ class Figures {
     const bits = 8 * (last.bytes_up - first.bytes_up);
     $("up").textContent = tokens ? `${Math.round(bits / tokens)} bits` : "–";
     $("bytes").textContent = `${size(last.bytes_up)}, ${size(last.bytes_down)}`;
-    const at = last.plan.lastIndexOf("; ");
-    $("plan").textContent = last.plan.slice(0, at);
-    $("link").textContent = last.plan.slice(at + 2).replace(/uplink |round trip /g, "");
+    $("plan").textContent = last.plan;
     this.draw(alone);
   }
 
