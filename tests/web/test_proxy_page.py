@@ -53,6 +53,8 @@ class Played:
         figures = EdgeMetrics(
             bytes_up=700, bytes_down=150, mode="hints", reason=PLAN, target_seconds=0.12
         )
+        if self.asked[-1].mode:
+            figures.reason = "hints of 3 positions: as asked"
         for i, word in enumerate(TEXT.split(" ")):
             drafted = i % 3 < 2
             figures = replace(
@@ -183,6 +185,7 @@ def test_three_ways_over_a_thin_link(
     seeds = [asked.seed for asked in completer.asked]
     assert (seeds[0], seeds[1]) == (seeds[2], None)
     assert seeds[0] is not None
+    expect(page.locator("#plan")).to_have_text("hints of 3 positions: as asked")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     if SHOTS:
         page.screenshot(path=Path(SHOTS) / f"thin-{scheme}-{width}.png", full_page=True)

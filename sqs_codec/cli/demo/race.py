@@ -49,21 +49,8 @@ class Figures(EdgeMetrics):
 class Race:
     """Texts by each way, one after the other, with one draft model.
 
-    Parameters
-    ----------
-    draft : TextDraft
-    setting : Setting
-        Of the rounds.
-    sampling : Sampling
-    seed : int
-        Of the texts that come alone or with hints, and of what is drafted.
-    max_tokens, draft_length : int
-        Of each text, and of each round.
-
-    Attributes
-    ----------
-    figures : dict of str to Figures
-        By the ways: "alone", "rounds" and "hints".
+    The seed is that of texts that come alone or with hints, and of what is drafted;
+    the setting that of the rounds. `figures` has what each way took, by its name.
     """
 
     def __init__(

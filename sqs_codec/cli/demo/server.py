@@ -11,7 +11,6 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 
 import sqs_codec
 
@@ -32,11 +31,7 @@ PATIENCE = 10.0
 class Server:
     """A server: a context manager, in which models can be loaded meanwhile.
 
-    Attributes
-    ----------
-    summary : str
-        What it serves, in its own words, once it is `wait`-ed for.
-    address : str
+    Once it is `wait`-ed for, it has an address, and a summary in its own words.
     """
 
     def __init__(self, options: Sequence[str]) -> None:
@@ -65,10 +60,7 @@ class Server:
         return self
 
     def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
+        self, kind: object, error: BaseException | None, trace: object
     ) -> None:
         """End it; if it has ended by itself, a link's error says what it said."""
         process = self._process
