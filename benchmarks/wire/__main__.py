@@ -47,7 +47,7 @@ PACKET, HEADER, ANSWER = 100, 4, 4
 CLOSE = 0.03
 """How far what is printed may be from what crosses, as a share."""
 
-PLAIN = "grpc, plain text"
+PLAIN = "plain"  # gRPC without TLS
 
 BARS = {"grpc": (270, None), PLAIN: (270, None), "datagram": (170, 80)}
 """Bytes that a round may take up and down."""
@@ -81,7 +81,7 @@ class Wire:
 
 def measure(name: str, rounds: int) -> Wire:
     """Count the bytes of a transport: set-up, then the median of some rounds."""
-    transport = name.partition(",")[0]
+    transport = "grpc" if name == PLAIN else name
     service = EchoService(lambda message: bytes(ANSWER), THINK)
     with tempfile.TemporaryDirectory() as folder:
         issued = issue(Path(folder), HOST)

@@ -37,7 +37,7 @@ WAYS = {
     "--prefer bytes": ["--prefer", "bytes"],
 }
 
-SETTLED = 0.3
+SETTLED = 1.0
 """Seconds after which nothing of a text is on its way any more."""
 
 

@@ -280,7 +280,7 @@ def _check(args: argparse.Namespace) -> list[str] | None:
 
 
 def _tokens(args: argparse.Namespace) -> list[str]:
-    """Return the tokens, or refuse what can't be one by its place."""
+    """Return the tokens; refuse what can't be one, in a file by its line."""
     if args.token_file is None:
         tokens = args.token or os.environ.get("SQS_TOKEN", "").split()
         for token in tokens:
@@ -440,17 +440,14 @@ def _renew(
     service: Service,
     servers: Sequence[GrpcServer | DatagramServer],
 ) -> tuple[list[str], str]:
-    """Read certificate, key and tokens, and put all in place, or none.
-
-    Returns the certificate's names, and what to say.
-    """
+    """Put all that is read again in place, or nothing; return names and words."""
     names: list[str] = []
     words, shows = "", []
     if args.cert is not None:
         pair = read_pair(args.cert, args.key)
         names, end = _certificate(pair)
         hosts = ", ".join(names) or "nobody"
-        words = f"a certificate for {hosts} until {end:%Y-%m-%d %H:%M} UTC, "
+        words = f"a certificate for {hosts} until {end:%Y-%m-%d %H:%M} UTC; "
         shows = [server.renew(pair) for server in servers]
         shows.append(lambda: service.metrics.expiry.set(end.timestamp()))
     tokens = _tokens(args)
@@ -461,7 +458,7 @@ def _renew(
     for show in shows:
         show()
     ended = service.renew(tokens) if tokens else 0
-    return names, f"{words}{len({*tokens})} tokens; sessions that ended: {ended}"
+    return names, f"{words}tokens: {len({*tokens})}; sessions that ended: {ended}"
 
 
 async def _renew_when(asked: asyncio.Event, names: Sequence[str], *what: Any) -> None:

@@ -370,7 +370,7 @@ def test_sighup_renews_all_or_nothing(
         put(new, new, TOKEN)
         end = f"{new.certificate.not_valid_after_utc:%Y-%m-%d %H:%M}"
         assert renew() == (
-            f"has now a certificate for localhost until {end} UTC, 1 tokens; sessions "
+            f"has now a certificate for localhost until {end} UTC; tokens: 1; sessions "
             f"that ended: 2; the certificate is no longer for example.org"
         )
         for kind in kinds:

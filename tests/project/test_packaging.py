@@ -109,8 +109,8 @@ def test_sdist_has_what_a_build_needs_and_nothing_built(sdist: Path) -> None:
 
 
 CODE = (
-    ".c .cdef .cff .conf .cpp .css .h .hpp .html .in .js .lock .md .mjs .py .rs .service .toml .typed"
-    " .yaml .yml CMakeLists.txt package.json"
+    ".c .cdef .cff .conf .cpp .css .h .hpp .html .in .js .lock .md .mjs .py .rs"
+    " .service .toml .typed .yaml .yml CMakeLists.txt package.json"
 )
 
 

@@ -96,11 +96,7 @@ class ServiceMetrics:
             self._accepted_at.labels(**self._labels, position=position).inc()
 
     async def serve(self, host: str, port: int) -> asyncio.Server:
-        """Serve them by HTTP, in the running event loop.
-
-        They are under ``/metrics``. ``/health`` is 200 or, while nothing can be
-        verified, 503 and why.
-        """
+        """Serve ``/metrics`` and ``/health`` by HTTP, in the running event loop."""
         # A backlog is also what asyncio accepts at once.
         return await asyncio.start_server(
             self._serve, host, port, limit=8192, backlog=MOST_READERS

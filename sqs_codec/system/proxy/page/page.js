@@ -261,10 +261,7 @@ class Figures {
     const bits = 8 * (last.bytes_up - first.bytes_up);
     $("up").textContent = tokens ? `${Math.round(bits / tokens)} bits` : "–";
     $("bytes").textContent = `${size(last.bytes_up)}, ${size(last.bytes_down)}`;
-    const at = last.plan.lastIndexOf("; "); // a plan that was asked for says no link
-    const link = at < 0 ? "–" : last.plan.slice(at + 2);
-    $("plan").textContent = at < 0 ? last.plan : last.plan.slice(0, at);
-    $("link").textContent = link.replace(/uplink |round trip /g, "");
+    $("plan").textContent = last.plan;
     this.draw(alone);
   }
 

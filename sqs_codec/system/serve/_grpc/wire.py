@@ -18,15 +18,17 @@ __all__ = ["ACK", "MESSAGE", "PING_TIMEOUT", "Wire"]
 PING_TIMEOUT, MARKS = 180_000, 10_000
 """Milliseconds that a server's ping may take, and how many links are told apart."""
 
-INFO = struct.Struct("=5xB122xQII56xQ")
-"""Of Linux's tcp_info: options, bytes received, packets out and in, bytes sent."""
+INFO = struct.Struct("=B4xB122xQII56xQ")
+"""Linux's tcp_info: state, options, bytes received, packets out and in, bytes sent."""
+
+ESTABLISHED, CLOSE_WAIT = 1, 8  # states before this end has begun to close
 
 TIMESTAMPS = 1  # among the options
 SYN_OPTIONS = 8  # bytes that the first packet has besides
 OPEN = "/proc/self/fd"  # what this process has open
 
 ACK = 52
-SETUP = {True: (768, 459), False: (2395, 2761)}
+SETUP = {True: (716, 407), False: (2395, 2761)}
 MESSAGE = {True: 92, False: 114}
 """Bytes of an acknowledgement, of connecting up and down, and around a message; in
 plain text and with TLS, as ``python -m benchmarks.wire`` counts them."""
@@ -53,7 +55,7 @@ class Wire:
         self._message = MESSAGE[insecure]
         self._up, self._down = SETUP[insecure]
         self._socket: socket.socket | None = None
-        self._ip = 0
+        self._ip, self._open = 0, True
 
     def find(self) -> None:
         """Look for the connection, as it is there now."""
@@ -72,20 +74,22 @@ class Wire:
         connection = self._socket
         if connection is not None:
             with contextlib.suppress(OSError):  # another thread has closed it now
-                options, received, out, into, sent = _counted(connection)
+                state, options, received, out, into, sent = _counted(connection)
+                self._open = state in (ESTABLISHED, CLOSE_WAIT)
                 header = self._ip + (32 if options & TIMESTAMPS else 20)
                 self._up = SYN_OPTIONS + sent + header * out
                 self._down = SYN_OPTIONS + received + header * into
         return self._up, self._down
 
     def close(self) -> None:
-        """Count no more; the packets that end the connection come after it."""
+        """Count no more. The packets that end the connection mostly come after it."""
         self.total()
         if self._socket is not None:
             self._socket.close()
         self._socket = None
-        self._up += 2 * ACK
-        self._down += ACK
+        if self._open:
+            self._up += 2 * ACK
+            self._down += ACK
 
 
 def _marked(mark: int) -> tuple[socket.socket, int] | None:
