@@ -142,7 +142,7 @@ class DatagramLink:
             # Whatever came, as anyone can send what isn't a message.
             now = time.monotonic()
             self._probe(now)
-            if not self._inbox and (now >= end or self._rings()):
+            if not self._inbox and (self._rings() or now >= end):
                 return None
         return self._inbox.popleft()
 
