@@ -159,7 +159,7 @@ def run(args: argparse.Namespace) -> int:
     served += ["--target", args.target] if args.target else ["--dtype", "float16"]
     try:
         with Server(served) as server:
-            _race(args, server, Console())
+            _race(args, server, Console(markup=False, emoji=False))
     # A refusal is a RuntimeError, and so is what llama.cpp's package and torch raise.
     except (ImportError, RuntimeError) as error:
         raise ValueError(str(error)) from error
