@@ -327,7 +327,8 @@ def _certificate(pair: Pair) -> tuple[list[str], datetime.datetime]:
 
 
 def _say(words: str) -> None:
-    print(f"sqs serve: {shown(words, None)}", file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):  # the terminal may be closed
+        print(f"sqs serve: {shown(words, None)}", file=sys.stderr, flush=True)
 
 
 def _load(args: argparse.Namespace) -> Engine:
