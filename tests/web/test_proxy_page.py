@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from sqs_codec.system.edge import EdgeMetrics
+from sqs_codec.system.edge import MODES, EdgeMetrics
 from sqs_codec.system.proxy import make_app, make_server
 from sqs_codec.system.proxy._completer import Chunk, Completion
 from sqs_codec.system.proxy._errors import ApiError
@@ -33,6 +33,8 @@ SHOTS = os.environ.get("SHOTS")
 
 class Played:
     """What takes the place of a `Completer`. Every third token is the cloud's own."""
+
+    modes = MODES
 
     def __init__(self) -> None:
         self.asked: list[Request] = []
