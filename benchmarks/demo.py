@@ -16,7 +16,8 @@ from rich.console import Console
 import sqs_codec as sqs
 from benchmarks.relay import Link, Relay
 from benchmarks.tables import about, about_line, command, dim, table
-from sqs_codec.cli.demo.race import Race, own_prompts
+from sqs_codec.cli.demo.command import PROMPT
+from sqs_codec.cli.demo.race import Race
 from sqs_codec.cli.demo.server import Server
 from sqs_codec.system.edge import ShapedLink
 from sqs_codec.system.hf import Draft, load_model
@@ -59,7 +60,7 @@ def _run(args: argparse.Namespace, server: Server) -> list[tuple[Race, Race]]:
     torch.set_num_threads(1)
     model = load_model(None, drop_layers=2, dtype="auto", drafts=True)
     draft = Draft(model.model, model.tokenizer)
-    prompt = draft.encode_prompt(own_prompts()[0])
+    prompt = draft.encode_prompt(PROMPT)
     setting = Setting(
         sqs.Codec(draft.vocab_size, prior=sqs.Prior.builtin("smollm2")), sqs.TopK(64)
     )

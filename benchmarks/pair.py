@@ -20,7 +20,16 @@ from sqs_codec.system.hf import (
 )
 from sqs_codec.system.hf._models import DROP_ORDER, HFModel, logits_size, without_layers
 
-__all__ = ["Pair", "load_pair", "smollm2_pair"]
+__all__ = ["PROMPTS", "Pair", "load_pair", "smollm2_pair"]
+
+PROMPTS = (
+    "Explain in plain words why bread dough rises.",
+    "Write a short story about a lighthouse keeper who finds a message in a bottle.",
+    "Write a Python function that counts the vowels in a string, and explain it.",
+    "Give me five tips for a long train journey with small children.",
+    'Rewrite this more politely: "Send me the report now, you are late again."',
+)
+"""What a pair is asked where nothing else is said."""
 
 
 @dataclass(frozen=True)

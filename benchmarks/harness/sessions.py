@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 import sqs_codec as sqs
 from benchmarks.data.make_corpus import read_texts
 from benchmarks.harness import RESOLUTION, ROUND, TEMPERATURE, K
+from benchmarks.pair import PROMPTS
 from sqs_codec._codec.verify import Verdict
-from sqs_codec.cli.demo.race import own_prompts
 from sqs_codec.system._base.tokens import common_length
 from sqs_codec.system.hf._cloud import BLOCK
 from sqs_codec.system.hf._ragged import Cache, Piece, RaggedModel
@@ -104,10 +104,9 @@ def texts_of(pair: Pair, long: Sequence[int]) -> Iterator[list[int]]:
 
 
 def prompts_of(pair: Pair, context: int = 0) -> list[list[int]]:
-    """Return the demo's first prompts, each behind so many tokens of them all."""
-    prompts = own_prompts()
-    before = _repeated(pair.encode(" ".join(prompts)), context)
-    return [[*before, *pair.encode(prompt)] for prompt in prompts[:8]]
+    """Return some prompts, each behind so many tokens of them all."""
+    before = _repeated(pair.encode(" ".join(PROMPTS)), context)
+    return [[*before, *pair.encode(prompt)] for prompt in PROMPTS]
 
 
 def _repeated(tokens: list[int], length: int) -> list[int]:

