@@ -242,6 +242,7 @@ class Figures {
   }
 
   show() {
+    cancelAnimationFrame(this.due); // it would come after another text has begun
     this.due = null;
     const { first, last } = this;
     const rate = this.speed();
