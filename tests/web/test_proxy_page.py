@@ -187,6 +187,9 @@ def test_three_ways_over_a_thin_link(
     assert seeds[0] is not None
     expect(page.locator("#plan")).to_have_text("hints of 3 positions: as asked")
     assert page.locator("#ticks .tick-draft").count() == 9  # of hints' text alone
+    bottom = result.evaluate("result => result.getBoundingClientRect().bottom")
+    top = page.locator("#ask").evaluate("form => form.getBoundingClientRect().top")
+    assert bottom <= top + 1  # in sight
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     if SHOTS:
         page.screenshot(path=Path(SHOTS) / f"thin-{scheme}-{width}.png", full_page=True)

@@ -71,10 +71,12 @@ function say(role, text) {
 
 function follow(always) {
   const log = $("log");
-  const box = log.scrollHeight > log.clientHeight + 1 ? log : document.scrollingElement;
-  if (box !== log && !always) return;
   const left = log.scrollHeight - log.scrollTop - log.clientHeight;
   if (always || left < 120) log.scrollTop = log.scrollHeight;
+  // Where the page scrolls as a whole, the form stays in sight, over the text.
+  const end = log.lastElementChild.getBoundingClientRect().bottom;
+  const under = end - $("ask").getBoundingClientRect().top;
+  if (under > 0 && (always || under < 120)) scrollBy(0, under);
 }
 
 function request(fields) {
