@@ -290,7 +290,7 @@ class Figures {
 }
 
 function size(bytes) {
-  return bytes < 10_000 ? `${bytes} B` : `${(bytes / 1000).toFixed(1)} kB`;
+  return bytes < 1000 ? `${bytes} B` : `${(bytes / 1000).toFixed(1)} kB`;
 }
 
 $("ask").addEventListener("submit", (event) => {
