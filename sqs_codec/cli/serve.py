@@ -126,7 +126,12 @@ def fill(parser: argparse.ArgumentParser) -> None:
         **number(int, 0, MAX_PORT, "PORT"),
         help="serve /metrics, for Prometheus, and /health by HTTP (default: don't)",
     )
-    add("--metrics-host", default=LOCAL, help="where; there is no password")
+    add(
+        "--metrics-host",
+        metavar="HOST",
+        default=LOCAL,
+        help="where; there is no password",
+    )
 
 
 def _fill_model(add: Add) -> None:
