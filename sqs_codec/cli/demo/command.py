@@ -218,7 +218,10 @@ def _race(args: argparse.Namespace, server: Server, console: Console) -> None:
     kept = args.top_k if args.temperature else 1
     console.print()
     console.rule("what it took")
-    console.print(report.bars(run, console.width), report.bits(codec, kept, rounds))
+    console.print(report.bars(run, console.width))
+    console.print()
+    console.print(report.bits(codec, kept, rounds))
+    console.print()
     console.print(Text(report.conclusion(run), style="bold"))
     console.print(_imitated(args, server.summary, run.step_seconds), highlight=False)
     if args.packets:
