@@ -221,6 +221,8 @@ def _option(text: str) -> tuple[str, Any]:
 def run(args: argparse.Namespace) -> int:
     """Serve until interrupted; return the exit status."""
     with _handlers_restored():
+        # While a model is loaded; the first process of a container has no default.
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
         if args.cert or args.token_file:
             for which in RENEW:  # files are read once the server is there
                 signal.signal(which, signal.SIG_IGN)

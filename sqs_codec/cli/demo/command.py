@@ -220,11 +220,12 @@ def _race(args: argparse.Namespace, server: Server, console: Console) -> None:
     console.rule("what it took")
     console.print(report.bars(run, console.width))
     console.print()
-    console.print(report.bits(codec, kept, rounds))
-    console.print()
+    if rounds.packets:  # or the text ended before a round
+        console.print(report.bits(codec, kept, rounds))
+        console.print()
     console.print(Text(report.conclusion(run), style="bold"))
     console.print(_imitated(args, server.summary, run.step_seconds), highlight=False)
-    if args.packets:
+    if args.packets and rounds.packets:
         said = _keep(args.packets, codec, rounds.packets, args.prior)
         console.print(said, highlight=False, soft_wrap=True)
 
