@@ -61,7 +61,6 @@ ISAS = [isa for isa in native.ISAS.values() if native.lib.sqs_find_isa(isa)]
 
 
 def cores(codec: sqs.Codec) -> list[Core]:
-    """Return what each backend makes of a codec."""
     prior = None if codec.prior is None else codec.prior.to_bytes()
     coding = Coding[codec.coding.upper()]
     arguments = codec.vocab_size, codec.resolution, coding, prior
@@ -74,7 +73,6 @@ def cores(codec: sqs.Codec) -> list[Core]:
 def differs(
     row: np.ndarray, keep: sqs.Keep, temperature: float, codec: sqs.Codec
 ) -> bool:
-    """Say whether the implementations disagree on a distribution."""
     ids, counts, dropped = reference_quantize(row, keep, temperature, codec)
     packet = None
     if len(ids) <= codec.max_survivors:

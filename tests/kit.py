@@ -87,7 +87,6 @@ def make_prior(vocab_size: int, classes: int, style: int = 0) -> sqs.Prior:
 
 
 def as_prior(chances: ArrayLike, codes: ArrayLike, kinds: ArrayLike) -> sqs.Prior:
-    """Return the prior of tables."""
     tables = (np.asarray(table, np.uint8) for table in (chances, codes, kinds))
     return sqs.Prior.from_bytes(Tables(*tables).write())
 
@@ -107,12 +106,10 @@ def make_codec(name: str, vocab_size: int, resolution: int = 100) -> sqs.Codec:
 
 @lru_cache(maxsize=16)
 def parsed(prior: sqs.Prior | None) -> Any:
-    """Return a prior as the reference takes it."""
     return prior and reference_priors.parse(prior.to_bytes())
 
 
 def random_set(rng: np.random.Generator, n: int, k: int) -> np.ndarray:
-    """Return k of range(n), ascending."""
     if k >= n // 4:
         return np.sort(rng.permutation(n)[:k])
     found = np.unique(rng.integers(0, n, 2 * k + 8))
@@ -210,7 +207,6 @@ def permuted(
 def normal_rows(
     seed: int, n: int, vocab_size: int, dtype: Any = np.float32
 ) -> np.ndarray:
-    """Return rows of logits, normally distributed."""
     rows = np.random.default_rng(seed).normal(0, 3, (n, vocab_size))
     return rows.astype(dtype)
 

@@ -41,7 +41,6 @@ MOST_WEIGHT = 1 << 31
 
 
 def _size(classes: int, vocab_size: int) -> int:
-    """Return the size of a file in bytes."""
     return HEADER + (classes + 1) * classes + classes * KINDS + vocab_size + CHECK
 
 

@@ -107,7 +107,6 @@ class Codec:
 
     @lazy
     def _core(self) -> Core:
-        """Return what does the work."""
         prior = None if self.prior is None else self.prior.to_bytes()
         coding = Coding[self.coding.upper()]
         return core_class()(self.vocab_size, self.resolution, coding, prior)
@@ -895,7 +894,6 @@ def _survivors_limit(max_survivors: int | None) -> int:
 
 
 def _check_prior(prior: Prior, vocab_size: int, coding: str) -> None:
-    """Check that a codec can have a prior."""
     checks.instance("prior", prior, Prior, "a Prior, such as Prior.builtin(name)")
     if coding != "entropy":
         raise ValueError(f"a prior needs coding 'entropy', got {coding!r}")

@@ -337,7 +337,6 @@ def agreed_prior(digest: str | None, given: Prior | None) -> Prior | None:
 def _check_counts(
     counts: ArrayLike, vocab_size: int | None = None
 ) -> NDArray[np.float64]:
-    """Return the counts of a text, checked."""
     checks.unmasked("counts", counts)
     given = np.asarray(counts)
     if not np.issubdtype(given.dtype, np.integer):
@@ -359,7 +358,6 @@ def builtins() -> Iterator[Prior]:
 
 
 def _builtin_files() -> dict[PriorName, Traversable]:
-    """Return the files of the priors that come with this package, by name."""
     from importlib.resources import files  # takes long to import, and is seldom used
 
     folder = files("sqs_codec") / "priors"

@@ -73,7 +73,6 @@ class SparseRows(Sequence[SparseDistribution]):
         self._check()
 
     def _check(self) -> None:
-        """Check what the arrays say together."""
         ids, counts, ends = self._token_ids, self._counts, self._offsets
         if not ends.size or ends[0] or ends[-1] != ids.size or ids.size != counts.size:
             raise ValueError(

@@ -120,7 +120,6 @@ def is_gguf(draft: str | None) -> bool:
 
 
 def _has_packages(args: argparse.Namespace, more: Sequence[str], extra: str) -> bool:
-    """Say whether all that is needed can be imported; explain it if it can't."""
     needed = [MODULES[args.transport], *more]
     if is_gguf(args.draft):
         own = "llama-cpp"

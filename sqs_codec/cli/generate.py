@@ -157,7 +157,6 @@ def _show(
 
 
 def _summary(edge: Edge) -> str:
-    """Say in a few lines what a text took."""
     m = edge.metrics
     lines = [f"{m.tokens} tokens, {m.tokens_per_second:.1f} a second"]
     if m.drafted:

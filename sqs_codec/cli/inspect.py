@@ -134,12 +134,10 @@ class _Table:
             self.lines.append(_row("bits", "cost", "field", "value"))
 
     def add_distribution(self, q: sqs.SparseDistribution) -> None:
-        """Add a packet of one distribution."""
         self._distribution(q)
         self._padding()
 
     def add_round(self, round_: sqs.Round) -> None:
-        """Add a packet of distributions and their drafted tokens."""
         length = len(round_)
         self._field("drafted tokens", ROUND_LENGTH_BITS, str(length))
         pairs = zip(round_.distributions, round_.tokens, strict=True)

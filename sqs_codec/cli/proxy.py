@@ -111,7 +111,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> None:
-    """Refuse options that don't go together."""
     host, _ = split_address(args.listen)
     if args.api_key:
         check_token(args.api_key)

@@ -51,7 +51,6 @@ PORT = 8743
 """By default: no well-known service has it."""
 
 MAX_PORT = 65535
-
 LOCAL = "127.0.0.1"
 
 SOCKETS = {"grpc": socket.SOCK_STREAM, "datagram": socket.SOCK_DGRAM}
@@ -75,7 +74,6 @@ RENEW = [signal.SIGHUP] if hasattr(signal, "SIGHUP") else []
 STOPPING = "Stopping; once more stops at once."
 
 SHORTEST_TOKEN = 16
-
 MODULES = ("grpc", "grpc_health", "prometheus_client", "OpenSSL")
 
 DESCRIPTION = """\
@@ -218,18 +216,24 @@ def _option(text: str) -> tuple[str, Any]:
         return name, value
 
 
+@contextlib.contextmanager
+def _handlers_restored() -> Iterator[None]:
+    handlers = {which: signal.getsignal(which) for which in (*SIGNALS, *RENEW)}
+    try:
+        yield
+    finally:
+        for which, handler in handlers.items():
+            signal.signal(which, handler)
+
+
+@_handlers_restored()
 def run(args: argparse.Namespace) -> int:
     """Serve until interrupted; return the exit status."""
-    with _handlers_restored():
-        # While a model is loaded; the first process of a container has no default.
-        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-        if args.cert or args.token_file:
-            for which in RENEW:  # files are read once the server is there
-                signal.signal(which, signal.SIG_IGN)
-        return _run(args)
-
-
-def _run(args: argparse.Namespace) -> int:
+    # While a model is loaded; the first process of a container has no default.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    if args.cert or args.token_file:
+        for which in RENEW:  # files are read once the server is there
+            signal.signal(which, signal.SIG_IGN)
     if not _has_packages(args):
         return 1
     # Whatever is wrong should be told before it takes the time to load a model.
@@ -250,7 +254,6 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _has_packages(args: argparse.Namespace) -> bool:
-    """Say whether all is there that the options ask for; explain it if it isn't."""
     needed, extras = [*MODULES], ["serve"]
     if not args.ray:  # otherwise a cluster runs the model
         needed += model_modules(args.target)
@@ -360,7 +363,9 @@ async def _serve(
     from sqs_codec.system.serve import Service
 
     stop = asyncio.ensure_future(_stop_signal().wait())
-    asked = _renew_signal(args)
+    asked = asyncio.Event()
+    for which in RENEW if args.cert or args.token_file else ():
+        asyncio.get_running_loop().add_signal_handler(which, asked.set)
     opening = asyncio.ensure_future(_open(engine))
     try:
         either: list[asyncio.Future[Any]] = [stop, opening]
@@ -484,17 +489,6 @@ async def _renew_when(asked: asyncio.Event, names: Sequence[str], *what: Any) ->
         _say(f"has now {words}")
 
 
-@contextlib.contextmanager
-def _handlers_restored() -> Iterator[None]:
-    """Leave the process's handlers of signals as they were."""
-    handlers = {which: signal.getsignal(which) for which in (*SIGNALS, *RENEW)}
-    try:
-        yield
-    finally:
-        for which, handler in handlers.items():
-            signal.signal(which, handler)
-
-
 def _stop_signal() -> asyncio.Event:
     """Return an event that the first signal sets; the second ends the process."""
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
@@ -513,18 +507,9 @@ def _stop_signal() -> asyncio.Event:
     return stop
 
 
-def _renew_signal(args: argparse.Namespace) -> asyncio.Event:
-    """Return an event that SIGHUP sets, where there are files to read again."""
-    asked = asyncio.Event()
-    for which in RENEW if args.cert or args.token_file else ():
-        asyncio.get_running_loop().add_signal_handler(which, asked.set)
-    return asked
-
-
 def _ready(
     args: argparse.Namespace, summary: str, port: int, names: Sequence[str]
 ) -> str:
-    """Say what is served, and how to reach it."""
     host = args.host if args.host in names or not names else names[0]
     command = f"sqs generate --server {join_address(host, port)}"
     if args.transport == "datagram":

@@ -175,7 +175,6 @@ class Dataset:
         return Sequence(tokens, places, rows, header.temperature, header.tail, numbers)
 
     def _read(self, group: int) -> pa.Table:
-        """Return the columns of a row group."""
         last = self._last
         if last is None or last[0] != group:
             last = group, self._table(group, self.header.schema().names)

@@ -293,7 +293,6 @@ class Writer:
 
 
 def _read(part: Path) -> pa.Table:
-    """Return a row group that is kept."""
     with damage(part), pq.ParquetFile(part, page_checksum_verification=True) as file:
         return file.read(use_threads=False)
 

@@ -140,7 +140,6 @@ def _sum(decode: Decode, most: int) -> Report:
 
 
 def _count(decode: Decode, trials: int, seed: int) -> Report:
-    """Test texts."""
     controls = {name: trials * each[0, -1, :1] for name, each in laws().items()}
     expected = trials * TARGET.rows[:1]
     hidden = [x for x in controls if _excess(Table(controls[x], expected)) <= 1]
@@ -207,7 +206,6 @@ def _report(
     distance: float,
     note: str = "",
 ) -> Report:
-    """Return what is found of a right loop."""
     goes_on = weights * (texts[:, 1] >= 0) / weights.sum()
     accepted = np.bincount(texts[:, 0], goes_on, VOCAB)
     both = np.minimum(DRAFT.rows[0], TARGET.rows[0])

@@ -206,7 +206,6 @@ def distillation_loss(
 
 
 def _check(logits: torch.Tensor, batch: TeacherBatch) -> None:
-    """Check that a batch can be compared with logits."""
     checks.instance("student_logits", logits, torch.Tensor, "a torch.Tensor")
     checks.instance("batch", batch, TeacherBatch, "a TeacherBatch")
     if logits.dtype not in DTYPES:

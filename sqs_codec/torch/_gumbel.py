@@ -159,7 +159,6 @@ def _places(
     positions: Sequence[int],
     temperature: float | Sequence[float],
 ) -> list[_Place]:
-    """Return the places of all rows."""
     for name, values in ("keys", keys), ("positions", positions):
         if len(values) != len(drafts):
             raise ValueError(
@@ -190,7 +189,6 @@ def _draw(rows: torch.Tensor, places: Sequence[_Place]) -> list[int]:
 
 
 def _draw_on_host(rows: torch.Tensor, places: Sequence[_Place]) -> list[int]:
-    """Draw a token from each row by the core."""
     drawn: list[int] = []
 
     def name_row(_: int) -> str:
@@ -210,7 +208,6 @@ def _draw_on_host(rows: torch.Tensor, places: Sequence[_Place]) -> list[int]:
 
 
 def _draw_on_device(rows: torch.Tensor, places: Sequence[_Place]) -> list[int]:
-    """Draw a token from each row where the rows are."""
     tokens, sure, maxima = _race(rows, places, OPENED)
     moved = torch.stack([tokens.double(), sure.double(), maxima]).cpu().numpy()
     check_maxima(rows, moved[2], "logits[{}]".format)

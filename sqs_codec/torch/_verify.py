@@ -185,7 +185,6 @@ def _verify_on_host(
     draws: NDArray[np.float64],
     name_row: Callable[[int], str],
 ) -> list[Verdict]:
-    """Verify rounds by the core."""
     if not greedy:
         no_probabilities(rows)
         # One contiguous tensor for all: new memory takes as long as the arithmetic.
@@ -225,7 +224,6 @@ def _verify_on_device(
     draws: NDArray[np.float64],
     name_row: Callable[[int], str],
 ) -> list[Verdict]:
-    """Verify rounds where the rows are."""
     unnormalised = exponentials(rows, scales, scales.dtype)
     _set_greedy(unnormalised, rows, greedy)
     maxima, totals, weights = _sum_up(rounds, rows, unnormalised)

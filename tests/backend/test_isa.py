@@ -32,7 +32,6 @@ def core(name, vocab_size, resolution=100):
 
 
 def rule(keep):
-    """Return what a core knows a keep rule by."""
     return keep._kind, keep._value
 
 

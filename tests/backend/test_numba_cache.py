@@ -144,7 +144,6 @@ def run(
 
 
 def output(code: str, where: Path | None = None, **environ: str) -> str:
-    """What it prints."""
     return run(code, where, **environ).stdout.strip()
 
 

@@ -232,7 +232,6 @@ def test_each_rule_has_its_error(case):
 
 
 def decoder(codec, kind):
-    """What decodes a packet of the kind."""
     return {
         "distribution": codec.decode,
         "round": codec.decode_round,

@@ -102,7 +102,6 @@ class Watched(overhead.Toy):
 
 
 def sessions_of(n: int) -> list[Session]:
-    """Give sessions of a text to read and four rounds."""
     made = []
     for i in range(n):
         session = Session()

@@ -185,7 +185,6 @@ def probabilities(row: NDArray[Any], temperature: float) -> NDArray[np.float64]:
 
 
 def isas(core: Core) -> list[int]:
-    """Return the numbers of the instruction sets that this machine has."""
     return [isa for isa in range(1, 5) if core.lib.sqs_find_isa(isa) == isa]
 
 

@@ -84,7 +84,6 @@ def require(packages: str, *commands: str) -> None:
 
 @pytest.fixture(scope="module")
 def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give the folder of this machine's programs."""
     build = tmp_path_factory.mktemp("here")
     make(build, *(build / name for name in PROGRAMS))
     return build
@@ -100,7 +99,6 @@ def machine(request: pytest.FixtureRequest) -> Machine:
 
 @pytest.fixture(scope="module")
 def there(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give the folder of its programs."""
     build = tmp_path_factory.mktemp(machine.name)
     programs = [build / name for name in PROGRAMS]
     make(build, *programs, compiler=machine.compiler)

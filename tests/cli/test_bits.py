@@ -37,7 +37,6 @@ def logits() -> np.ndarray:
 def costs(
     logits: np.ndarray, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Any]:
-    """Give the JSON of a run with all outputs."""
     folder = tmp_path_factory.mktemp("bits")
     np.save(folder / "logits.npy", logits)
     command = ["bits", str(folder / "logits.npy"), "--temperature", str(TEMPERATURE)]

@@ -65,16 +65,9 @@ def test_text_goes_out_and_the_rest_to_standard_error(
 ) -> None:
     monkeypatch.setenv("SQS_TOKEN", "a-token-of-the-tests")
     capsys.readouterr()
-    arguments = [
-        "--temperature",
-        "0",
-        "--max-tokens",
-        "12",
-        "--dtype",
-        dtype,
-        "--draft",
-    ]
-    assert generate(server, *arguments, models["draft"], "--draft-length", "3") == 0
+    arguments = ["--temperature", "0", "--max-tokens", "12", "--dtype", dtype]
+    arguments += ["--draft", models["draft"]]
+    assert generate(server, *arguments, "--draft-length", "3") == 0
     out, err = capsys.readouterr()
     assert f"Drafting with {models['draft']} on cpu in {dtype}, 0 MiB\n" in err
     target = load_model(models["target"], dtype=dtype)
@@ -90,7 +83,7 @@ def test_text_goes_out_and_the_rest_to_standard_error(
     for words in (f"{len(text)} tokens", "a second", "drafted", "plan:"):
         assert words in err
     # A rule of one's own is all that the planner may choose.
-    assert generate(server, *arguments, models["draft"], "--alpha", "0.1") == 0
+    assert generate(server, *arguments, "--alpha", "0.1") == 0
     assert capsys.readouterr().out == out
 
 

@@ -50,7 +50,6 @@ def prior(*arguments: object) -> int:
 
 
 def saved(out: str) -> float:
-    """The ratio that the report gives."""
     found = re.search(
         r"without a prior (\d+\.\d), with it (\d+\.\d): (\d\.\d+)$", out, re.MULTILINE
     )

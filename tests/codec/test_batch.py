@@ -25,7 +25,6 @@ def rows(n, dtype=np.float32):
 
 @pytest.fixture
 def codec(backend):
-    """Give a codec of the backend in question."""
     return sqs.Codec(V)
 
 

@@ -29,7 +29,6 @@ def random_round(rng, vocab_size, length):
 
 
 def random_batch(seed):
-    """Return rounds, rows and numbers."""
     rng = np.random.default_rng(seed)
     vocab_size = int(rng.choice([2, 3, 50, 300]))
     rounds, rows = [], []

@@ -72,7 +72,6 @@ def new(path: Path, codec: sqs.Codec | None = None, **said: Any) -> distill.Writ
 
 
 def write(path: Path, n: int = 40, codec: sqs.Codec | None = None, **other: Any) -> Any:
-    """Write what isn't there yet of the first n sequences."""
     with new(path, codec, **SETTING | other) as writer:
         for i in range(len(writer), n):
             rows, names = text(i)[1], writer.header.numbers
@@ -755,7 +754,6 @@ TEXTS = ["the fox", "", "a dog and the fox", "the " * 40, "fox"]
 
 @pytest.fixture(scope="module")
 def teacher() -> Iterator[str]:
-    """Return the folder of a model."""
     with tempfile.TemporaryDirectory() as folder:
         yield save_model(Path(folder), len(WORDS) + 3, WORDS)
 

@@ -43,13 +43,11 @@ def byte_level() -> Tokenizer:
 
 
 def read(path: Path, names: Names | None = None, how: Compression | None = None) -> Any:
-    """Return all texts of a file."""
     found = read_lists(path, names or Names(), how)
     return [text for _, texts in found for text in texts]
 
 
 def responses(folder: Path, *records: object, names: Names | None = None) -> Any:
-    """Return the texts of records."""
     path = folder / "lists.jsonl"
     path.write_text("\n".join(map(json.dumps, records)))
     return read(path, names)

@@ -38,7 +38,6 @@ class Mutant:
 
 
 def read_mutants(text: str) -> list[Mutant]:
-    """Return what `mutants.txt` says."""
     path, found = "", []
     for block in re.split("^(?=##? )", text, flags=re.MULTILINE):
         head, *lines = block.splitlines() or [""]
@@ -70,7 +69,6 @@ def copy_tree(to: Path) -> None:
 
 
 def build(tree: Path) -> None:
-    """Build the C core in place."""
     command = [sys.executable, "setup.py", "-q", "build_ext", "--inplace", "--force"]
     subprocess.run(command, cwd=tree, check=True, stdout=subprocess.DEVNULL)
 
@@ -103,7 +101,6 @@ def is_noticed(mutant: Mutant, tree: Path) -> bool:
 
 
 def main() -> int:
-    """Run the mutants that were asked for; return 1 if one survives."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("words", nargs="*", help="parts of names; all mutants if none")
     words = parser.parse_args().words

@@ -16,7 +16,6 @@ HEADER = (ROOT / "csrc" / "sqs.h").read_text()
 
 @pytest.fixture(scope="module")
 def amalgamation(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give the folder of sqs.c, sqs.h and sqs.o."""
     folder = tmp_path_factory.mktemp("amalgamation")
     run(sys.executable, BINDINGS / "amalgamate.py", folder)
     warnings = "-Wall", "-Wextra", "-Wconversion", "-Wpedantic", "-Werror"

@@ -72,7 +72,6 @@ def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def source(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Unpack the sdist."""
     to = tmp_path_factory.mktemp("source")
     run("tar", "-xzf", sdist, "-C", to)
     (root,) = to.iterdir()
@@ -245,7 +244,6 @@ def test_what_an_extra_would_install_is_said(
 
 
 def project() -> dict[str, Any]:
-    """What pyproject.toml says of the project."""
     tomllib = pytest.importorskip("tomllib", reason="Python 3.10 reads no TOML")
     read = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
     return dict(read["project"])

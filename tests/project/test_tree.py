@@ -22,7 +22,6 @@ Graph = dict[str, set[str]]
 
 
 def python_files() -> dict[str, Path]:
-    """Every module of the project by its dotted name."""
     found = {}
     for package in PACKAGES:
         for path in (ROOT / package).rglob("*.py"):

@@ -30,14 +30,12 @@ ALSO = {
 
 
 def platforms(tag: str) -> list[str]:
-    """Return what to ask pip for."""
     kind, _, rest = tag.partition("_")
     others = [f"{name}_{rest.split('_', 2)[-1]}" for name in ALSO.get(kind, [])]
     return [f"--platform={name}" for name in [tag, *others]]
 
 
 def main(dist: str, tag: str, version: str, *command: str) -> int:
-    """Install and run; return the exit status."""
     (wheel,) = Path(dist).resolve().glob(f"*-{tag}.whl")
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)

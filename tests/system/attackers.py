@@ -68,8 +68,6 @@ class Model:
 
 
 def serve(ports: Any) -> None:
-    """Serve by both transports, and say where."""
-
     async def main() -> None:
         engine = batch(Model())
         service = Service(engine, await engine.open(), tokens=TOKENS)
@@ -294,7 +292,6 @@ def goes_on(held: socket.socket, kind: str) -> bool:
 
 
 def main() -> None:
-    """Run the attacks that are asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("transports", nargs="?", default="grpc,datagram")
     parser.add_argument("kinds", nargs="?", default="")

@@ -158,7 +158,6 @@ def same(rng, skipped=0):
 
 
 def whole(decode, prompt, draft, target, rng):
-    """A text of rounds."""
     text = list(prompt)
     while len(text) < len(prompt) + 4:
         text += map(int, decode(text, draft, target, rng))
@@ -227,7 +226,6 @@ def candidates(prompt, draft, target, rng):
 
 
 def coded(keep, prompt, draft, target, rng):
-    """A round of our own."""
     codec, text = sqs.Codec(draft.vocab_size, 32), list(prompt)
     edge = sqs.Drafter(codec, keep(), rng=rng, max_tokens=2)
     while (token := edge.push(draft.logits(text))) is not None:

@@ -738,7 +738,6 @@ def test_verify_says_what_it_expected() -> None:
 
 
 def random_batch(seed: int, rounds: int) -> Any:
-    """Rounds, logits near them, numbers, and a temperature for each."""
     rng = np.random.default_rng(seed)
     batch: list[Any] = []
     logits = []
@@ -757,7 +756,6 @@ def random_batch(seed: int, rounds: int) -> Any:
 
 
 def target_probs(rows: Any, batch: Any, temperatures: Any) -> Any:
-    """The probabilities of a batch's rows, in float64."""
     sizes = [1 if round_ is None else len(round_) + 1 for round_ in batch]
     probs = []
     for part, temperature in zip(rows.double().split(sizes), temperatures, strict=True):

@@ -20,7 +20,6 @@ CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    """Start the system's Chromium, or the one that CHROMIUM names."""
     assert CHROMIUM, "there is no chromium here: install it, or set CHROMIUM to one"
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(

@@ -96,7 +96,6 @@ def played(request: pytest.FixtureRequest) -> Iterator[tuple[Played, str]]:
 
 
 def opened(browser: Browser, url: str, **options: Any) -> tuple[Page, list[str]]:
-    """A page, and what its console says."""
     page = browser.new_page(**options)
     said: list[str] = []
     page.on("console", lambda message: said.append(message.text))

@@ -46,7 +46,6 @@ class _Notice(event.Listener):
     """
 
     def on_start(self, event: Any) -> None:
-        """Look at whose function it is."""
         module = event.data["dispatcher"].py_func.__module__ or ""
         if module.startswith(f"{__package__}.") and not self._given:
             self._given = True
@@ -67,7 +66,8 @@ def _compiled(**options: Any) -> Any:
     """Return a decorator that compiles with these options of `numba.njit`."""
     # Debuggers and coverage ask for this with NUMBA_DISABLE_JIT=1.
     if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]  # set on import
-        return _interpreted
+        # NumPy's scalars may overflow without a warning, as compiled ones do.
+        return np.errstate(all="ignore")
 
     def compile_(function: Callable[..., Any]) -> Any:
         function.__qualname__ += f"-{DIGEST}"
@@ -79,11 +79,6 @@ def _compiled(**options: Any) -> Any:
             ) from error
 
     return compile_
-
-
-def _interpreted(function: Callable[..., Any]) -> Any:
-    """Let NumPy's scalars overflow without a warning, as compiled ones do."""
-    return np.errstate(all="ignore")(function)
 
 
 # No fastmath: its reassociation and contraction would change the counts.

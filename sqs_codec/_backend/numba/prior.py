@@ -78,7 +78,6 @@ def _costs(weights: NDArray[np.int64], whole: NDArray[np.int64]) -> NDArray[np.i
 def _rows(
     kinds: NDArray[np.uint8], weights: NDArray[np.int64], whole: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """Return the rows of all classes."""
     ratios = np.full(weights.shape, 16)  # as they are, if there is but one class
     if len(weights) > 1:
         expected = weights[0] * whole[:, None] // 16

@@ -231,7 +231,6 @@ def _race(args: argparse.Namespace, server: Server, console: Console) -> None:
 
 
 def _imitated(args: argparse.Namespace, summary: str, step: float) -> str:
-    """Say what was imitated, and what was real."""
     own = re.search(r"by itself ([\d.]+) ms", summary)
     found = []
     if args.link:

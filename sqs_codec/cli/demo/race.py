@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 
 from sqs_codec.system.edge import (
+    MODES,
     DraftModel,
     EdgeMetrics,
     FixedPlan,
     Hints,
+    Mode,
     Step,
     TextDraft,
     generate,
@@ -45,6 +47,7 @@ class Figures(EdgeMetrics):
     steps: list[float] = field(default_factory=list)  # seconds for each of these
 
 
+@dataclass
 class Race:
     """Texts by each way, one after the other, with one draft model.
 
@@ -52,46 +55,38 @@ class Race:
     the setting that of the rounds. `figures` has what each way took, by its name.
     """
 
-    def __init__(
-        self,
-        draft: TextDraft,
-        setting: Setting,
-        sampling: Sampling,
-        *,
-        seed: int,
-        max_tokens: int,
-        draft_length: int = 4,
-    ) -> None:
-        self._draft, self._setting, self._sampling = draft, setting, sampling
-        self._seed, self._max_tokens = seed, max_tokens
-        self._plans = {
-            "alone": FixedPlan(0),
-            "rounds": FixedPlan(draft_length),
-            "hints": FixedPlan(hints=Hints()),
-        }
-        self.figures = {way: Figures() for way in self._plans}
+    draft: TextDraft
+    setting: Setting
+    sampling: Sampling
+    seed: int
+    max_tokens: int
+    draft_length: int = 4
+    figures: dict[Mode, Figures] = field(
+        default_factory=lambda: {way: Figures() for way in MODES}
+    )
 
     def write(
-        self, way: str, prompt: Sequence[int], link: Link
+        self, way: Mode, prompt: Sequence[int], link: Link
     ) -> Generator[Step, None, None]:
         """Write a text, and close the link."""
         figures = self.figures[way]
-        draft = _Watched(self._draft.twin())
+        draft = _Watched(self.draft.twin())
         session = _Session(
-            [self._setting],
+            [self.setting],
             prompt,
-            rng=np.random.default_rng(self._seed),
-            sampling=self._sampling,
-            tokenizer=self._draft.fingerprint,
-            stop=sorted(self._draft.stop),
+            rng=np.random.default_rng(self.seed),
+            sampling=self.sampling,
+            tokenizer=self.draft.fingerprint,
+            stop=sorted(self.draft.stop),
             max_message=link.max_message,
-            seed=seed_of(self._seed, prompt),
+            seed=seed_of(self.seed, prompt),
             rounds=way == "rounds",
         )
         began = time.monotonic() - figures.seconds
         sent, received = figures.bytes_up, figures.bytes_down
-        plan = self._plans[way]
-        steps = generate(session, draft, link, plan, max_tokens=self._max_tokens)
+        length = self.draft_length if way == "rounds" else 0
+        plan = FixedPlan(length, hints=Hints() if way == "hints" else None)
+        steps = generate(session, draft, link, plan, max_tokens=self.max_tokens)
         with contextlib.closing(steps):  # while there is a link to say it
             for step in steps:
                 figures.add(step)
@@ -124,7 +119,6 @@ class _Session(EdgeSession):
         self.rounds: dict[bytes, None] = {}
 
     def data_to_send(self) -> list[bytes]:
-        """Return the messages that are due."""
         messages = super().data_to_send()
         self.rounds |= dict.fromkeys(m for m in messages if m[0] & ROUND)
         return messages
@@ -141,11 +135,9 @@ class _Watched(DraftModel):
         draft.branches([[0, 1], [0, 2]])
 
     def logits(self, tokens: Sequence[int]) -> Any:
-        """Logits after a text."""
         return self._step(self._draft.logits, tokens, 1)
 
     def branches(self, texts: Sequence[Sequence[int]]) -> Any:
-        """Logits after each of some texts that begin alike."""
         return self._step(self._draft.branches, texts, len(texts))
 
     def _step(self, call: Callable[[Any], Any], given: Any, rows: int) -> Any:

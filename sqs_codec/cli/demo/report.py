@@ -53,18 +53,14 @@ class Stream:
         self._console = console
         self._text = text
         self._line = Text()
-        self._live: Live | None = None
-        if console.is_terminal and not console.is_dumb_terminal:
-            self._live = Live(console=console, transient=True, auto_refresh=False)
+        self._live = Live(console=console, transient=True, auto_refresh=False)
 
     def __enter__(self) -> Stream:
-        if self._live:
-            self._live.start()
+        self._live.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._live:
-            self._live.stop()
+        self._live.stop()
         self._console.print(self._line)
 
     def show(self, step: Step, status: Text) -> None:
@@ -78,8 +74,7 @@ class Stream:
         for line in full:
             line.rstrip()
             self._console.print(line)
-        if self._live:
-            self._live.update(Group(self._line, Text(), status), refresh=True)
+        self._live.update(Group(self._line, Text(), status), refresh=True)
 
 
 def live_line(way: str, figures: Figures) -> Text:
@@ -119,6 +114,7 @@ def bits(codec: Codec, kept: int, figures: Figures) -> Table:
     """Say what a drafted token's distribution takes, sent in other ways and in ours."""
     kept = min(kept, codec.vocab_size)
     ids = (codec.vocab_size - 1).bit_length()
+    paper = theory.paper_bits(codec.vocab_size, kept, codec.resolution)
     drafted = sum(len(codec.decode_round(packet)) for packet in figures.packets)
     sent = sum(8 * (ROUND_HEAD + len(packet)) for packet in figures.packets)
     table = Table(box=None, padding=(0, 1), pad_edge=False)
@@ -127,10 +123,7 @@ def bits(codec: Codec, kept: int, figures: Figures) -> Table:
     for name, found in (
         ("dense fp16", 16 * codec.vocab_size),
         (f"raw top-{kept}: fp16 and ids of {ids} bits", (16 + ids) * kept),
-        (
-            "the paper's formula",
-            theory.paper_bits(codec.vocab_size, kept, codec.resolution),
-        ),
+        ("the paper's formula", paper),
         ("sqs-codec: whole messages", sent / max(1, drafted)),
     ):
         table.add_row(name, f"{found:,.0f}")

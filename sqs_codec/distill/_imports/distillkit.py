@@ -307,7 +307,6 @@ def _lists(cell: Any) -> NDArray[Any]:
 
 
 def _numbers(values: Any) -> NDArray[Any]:
-    """Return numbers as an array."""
     if values is None or values.null_count:
         raise ValueError("it lacks a number")
     numbers: NDArray[Any] = values.to_numpy().copy()

@@ -61,7 +61,6 @@ class Names:
 
 
 def _ids_by_bytes(tokenizer: Any) -> dict[bytes, int]:
-    """Return the ids of a tokenizer's tokens by the bytes that they stand for."""
     decoder = json.loads(tokenizer.to_str())["decoder"] or {"type": None}
     kinds = {step["type"] for step in decoder.get("decoders", [decoder])}
     if kinds == {"ByteLevel"}:

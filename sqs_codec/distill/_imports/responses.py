@@ -130,7 +130,6 @@ def _answer(
 
 
 def _of_chat(content: Any, names: Names) -> tuple[list[int], list[Listed | None]]:
-    """Return tokens and their lists, both as chat completions have them."""
     tokens: list[int] = []
     lists: list[Listed | None] = []
     for i, entry in enumerate(_expect(list, "content", content or [])):
@@ -147,7 +146,6 @@ def _of_chat(content: Any, names: Names) -> tuple[list[int], list[Listed | None]
 
 
 def _entry_id(entry: Any, names: Names) -> int:
-    """Return the id of what an entry of a chat completion is of."""
     name = _expect(str, "token", _expect(dict, "an entry", entry).get("token"))
     data = entry.get("bytes")
     return names.find(name, None if data is None else _ids("bytes", data, 255))
@@ -156,7 +154,6 @@ def _entry_id(entry: Any, names: Names) -> int:
 def _of_completion(
     found: dict[str, Any], names: Names
 ) -> tuple[list[int], list[Listed | None]]:
-    """Return tokens and their lists, both as completions have them."""
     spelled = _expect(list, "tokens", found.get("tokens"))
     lists = _lists("top_logprobs", found.get("top_logprobs"), names.find)
     _pair("tokens", spelled, "top_logprobs", lists)

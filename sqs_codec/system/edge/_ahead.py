@@ -35,7 +35,6 @@ class _DraftBranch:
         return math.prod(self.chances)
 
     def drop_first(self) -> None:
-        """Take that the first of them has come."""
         del self.tokens[0], self.chances[0]
         self.told = max(0, self.told - 1)
 

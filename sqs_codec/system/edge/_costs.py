@@ -103,7 +103,6 @@ def _logits(
 
 
 def _probs(logits: Logits, temperature: float) -> Logits:
-    """Return the probabilities of logits, [V]."""
     below = logits - logits.max()
     weights = np.exp(below / max(temperature, COLDEST))
     return np.asarray(weights / weights.sum())

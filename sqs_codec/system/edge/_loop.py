@@ -146,7 +146,6 @@ class _Loop:
         self._sent = self._received = 0  # at the last step
 
     def greet(self) -> None:
-        """Open the session, and tell the planner that a text begins."""
         self._line.transmit()
         while self._session.limits is None:
             self._line.wait()
@@ -180,7 +179,6 @@ class _Loop:
             yield self._step(emitted, plan)
 
     def _write(self, plan: Plan, length: int) -> None:
-        """Draft and send a round."""
         session, line = self._session, self._line
         while len(session.drafted) < length:
             tokens = [*session.text, *session.drafted]
@@ -246,7 +244,6 @@ class _Loop:
         return plan
 
     def _observe(self, plan: Plan, emitted: Emitted, drafting: float = 0.0) -> None:
-        """Tell the planner of an answer."""
         decoded = plan.length == 0 or emitted.drafted == 0
         self._planner.observe(
             Observation(

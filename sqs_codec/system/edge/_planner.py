@@ -347,7 +347,6 @@ class Planner:
 
 
 def _words(length: int, hints: Hints | None) -> str:
-    """Say what a plan is."""
     if hints:
         return f"hints of {hints.positions} positions, {hints.branches} branches"
     return f"draft {length}" if length else "the cloud decodes alone"

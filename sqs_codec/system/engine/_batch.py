@@ -197,7 +197,6 @@ class BatchEngine:
             followed.set()
 
     def _settle(self, outcomes: dict[_Task, Outcome]) -> None:
-        """Tell those who wait."""
         for task, outcome in outcomes.items():
             if task.future.done():
                 continue  # it was cancelled

@@ -198,12 +198,10 @@ class _Task:
 
     @property
     def left(self) -> int:
-        """How many tokens are still to be read."""
         assert self.cache is not None
         return len(self.tokens) - len(self.cache.tokens)
 
     def piece(self, count: int) -> Piece:
-        """Return the next tokens to read."""
         assert self.cache is not None
         start = len(self.cache.tokens)
         wanted = self.job.wanted if count == self.left else 0

@@ -172,7 +172,6 @@ def _check_call(
 
 
 def _sampling(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a generation's configuration has for `Sampling`."""
     return {
         name: config[name]
         for name in Sampling().config()

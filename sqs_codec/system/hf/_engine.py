@@ -46,7 +46,6 @@ def make_engine(config: EngineConfig) -> BatchEngine:
 
 
 def _pass_seconds(cloud: Cloud) -> float:
-    """Return what a token takes a model by itself."""
     job = Job(b"pace", [0] * 8, None, np.zeros(1), Sampling())
     times = []
     for _ in range(6):  # the first of them reads the text

@@ -55,7 +55,6 @@ SAFETY = {
 }
 """Headers of the page."""
 
-
 log = logging.getLogger(__name__)
 
 
@@ -153,11 +152,9 @@ def make_app(
             Route("/v1/completions", text, methods=["POST"]),
         ],
         middleware=[cors, guard] if origins else [guard],
-        exception_handlers={
-            ApiError: refuse,
-            HTTPException: refuse,
-            ClientDisconnect: refuse,
-        },
+        exception_handlers=dict.fromkeys(
+            (ApiError, HTTPException, ClientDisconnect), refuse
+        ),
         lifespan=lifespan,
     )
 
@@ -174,13 +171,11 @@ class _Calls:
         self._had_tools = False
 
     async def models(self, request: Request) -> Response:
-        """Say which models there are."""
         named = [name for name in self._models if name != "*"]
         listed = [self._model(name, request) for name in named]
         return JSONResponse({"object": "list", "data": listed})
 
     async def model(self, request: Request) -> Response:
-        """Say what a model is."""
         asked = request.path_params["model"]
         name = _request.check_model(asked, self._models)
         return JSONResponse(self._model(name, request))
@@ -200,7 +195,6 @@ class _Calls:
         }
 
     async def complete(self, request: Request, *, chat: bool) -> Reply:
-        """Answer in a chat, or continue a text."""
         asked = _request.parse(
             await _body(request),
             chat=chat,

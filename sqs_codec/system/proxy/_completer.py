@@ -164,7 +164,6 @@ class Completer:
             await asyncio.wait([each.left for each in self._answers], timeout=LEAVING)
 
     def _run(self, request: Request, answer: Completion, seat: Seat | None) -> None:
-        """Write a text in a thread of its own."""
         try:
             seat = seat or self._seat(self._model.twin())
             draft, edge = seat
@@ -248,7 +247,6 @@ class Completer:
         edge: Edge,
         figures: EdgeMetrics,
     ) -> Iterator[Chunk]:
-        """Write one of the texts."""
         room = self._most - len(prompt)
         start, whole = dataclasses.replace(figures), dataclasses.replace(edge.metrics)
         steps = edge.generate(

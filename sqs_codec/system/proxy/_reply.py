@@ -75,7 +75,6 @@ class _Shape:
 
 
 def _figures(chunk: Chunk) -> dict[str, Any]:
-    """Return what a text has taken, for JSON."""
     found = asdict(chunk.figures)
     found["plan"] = found.pop("reason")
     for name in ("seconds", "target_seconds"):
@@ -168,20 +167,17 @@ class Reply(Response):
         else:
             await _event(send, self._shape.chunk(chunk))
             if self._asked.include_usage:
-                usage = _usage(self._answer, chunk)
-                await _event(send, self._shape.usage(usage))
+                await _event(send, self._shape.usage(_usage(self._answer, chunk)))
             await _event(send, "[DONE]")
         await send({"type": "http.response.body"})
 
 
 async def _event(send: Send, content: Any) -> None:
-    """Send an event of a stream."""
     text = content if isinstance(content, str) else json.dumps(content)
     data = f"data: {text}\n\n".encode()
     await send({"type": "http.response.body", "body": data, "more_body": True})
 
 
 async def _hung_up(receive: Receive) -> None:
-    """Wait until the client has closed the connection."""
     while (await receive())["type"] != "http.disconnect":
         pass

@@ -64,7 +64,6 @@ class _Visitor(H11Protocol):
             await asyncio.wait({self._lost}, timeout=1.0)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """End its stay."""
         super().connection_lost(exc)
         self._lost.set_result(None)
 
@@ -96,7 +95,6 @@ class _Visitor(H11Protocol):
             self.transport.close()
 
     def pause_writing(self) -> None:
-        """Note since when it isn't read."""
         super().pause_writing()
         self.since = time.monotonic()
 
@@ -115,7 +113,6 @@ class _Server(uvicorn.Server):
         self._places: dict[_Visitor, asyncio.Task[None]] = {}
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin to take connections."""
         await super().startup(sockets=[])
         self._doors = [asyncio.ensure_future(self._let_in(s)) for s in sockets or []]
 

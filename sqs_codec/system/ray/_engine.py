@@ -186,7 +186,6 @@ class RayEngine:
         await asyncio.to_thread(ray.shutdown)
 
     def _start(self) -> None:
-        """Start Ray and replicas for this process."""
         _keep_to_this_machine()
         _keep_quiet()
         import ray

@@ -336,7 +336,7 @@ class Service:
             self._drop(session)
         elif session.connection is None or self._stopping:
             return  # nothing is computed for an edge that has gone
-        elif (job := self._next_job(session)) is not None:
+        elif job := session.cloud.next_job(self._threshold.at(self._loop.time())):
             work = self._loop.create_task(self._engine.verify(job))
             work.add_done_callback(
                 functools.partial(self._done, session, job, self._loop.time())
@@ -345,11 +345,7 @@ class Service:
             self._work.add(work)
             self.metrics.jobs.set(len(self._work))
 
-    def _next_job(self, session: Session) -> Job | None:
-        return session.cloud.next_job(self._threshold.at(self._loop.time()))
-
     def _done(self, session: Session, job: Job, began: float, work: Work) -> None:
-        """Take what came of a job."""
         self._work.discard(work)
         self.metrics.jobs.set(len(self._work))
         if session.work is work:

@@ -567,7 +567,6 @@ def unknown_session() -> bytes:
 
 
 def _check_verdict(job: Job, verdict: object, vocab_size: int) -> None:
-    """Check that a verifier did what it was asked for."""
     if isinstance(verdict, Verdict) and job.wanted:
         checks.in_range("verdict.accepted", verdict.accepted, 0, job.wanted - 1)
         checks.in_range("verdict.token", verdict.token, 0, vocab_size - 1)

@@ -442,7 +442,6 @@ class _Reader:
         self._at = 0
 
     def take(self, size: int) -> bytes:
-        """Return the next bytes."""
         taken = self._data[self._at : self._at + size]
         if len(taken) < size:
             raise WireError(f"a message of {len(self._data)} bytes ends inside a field")
@@ -450,7 +449,6 @@ class _Reader:
         return taken
 
     def byte(self) -> int:
-        """Return the next byte."""
         return self.take(1)[0]
 
     def varint(self) -> int:
@@ -473,7 +471,6 @@ class _Reader:
         return self.end([self.varint() for _ in range(count)])
 
     def rest(self) -> bytes:
-        """Return all that follows."""
         return self.take(len(self._data) - self._at)
 
     def end(self, value: Message) -> Message:

@@ -155,7 +155,6 @@ class VllmEngine:
         await asyncio.to_thread(llm.shutdown, PATIENCE)
 
     async def _start(self) -> tuple[EngineInfo, Any]:
-        """Start vLLM with the target model."""
         # In a call of its own: exceptions that some modules keep from their import
         # would keep the engine, too.
         version = await asyncio.to_thread(_import_vllm)

@@ -128,7 +128,6 @@ def _judge(
 
 @cache
 def _make(name: str) -> type:
-    """Make a verifier of one of vLLM's models."""
     module = import_module(f"vllm.model_executor.models.{ARCHITECTURES[name]}")
     stock: Any = getattr(module, name)
 

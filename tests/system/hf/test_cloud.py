@@ -90,7 +90,6 @@ def probs_of(model: Any, tokens: Sequence[int], rows: int) -> NDArray[np.float64
 
 
 def draft(rng: np.random.Generator, n: int) -> sqs.Round:
-    """A round of tokens drawn from random sparse distributions."""
     codec = sqs.Codec(vocab_size=V, resolution=20)
     qs = [codec.quantize(2 * rng.standard_normal(V), sqs.TopK(20)) for _ in range(n)]
     return sqs.Round(qs, [q.sample(rng) for q in qs])
@@ -112,7 +111,6 @@ def rows_of(model: Any, job: Job) -> NDArray[np.float64]:
 
 
 def expected(model: Any, job: Job) -> Verdict:
-    """The verdict by them."""
     return sqs.verify_rounds([job.round_], rows_of(model, job), job.draws)[0]
 
 

@@ -37,7 +37,6 @@ def draft() -> Draft:
 
 @pytest.fixture(scope="module")
 def text(draft: Draft) -> list[int]:
-    """A prompt and its answer."""
     text = draft.encode_prompt(PROMPTS[0])
     for _ in range(30):
         text.append(int(draft.logits(text)[0].argmax()))
@@ -45,7 +44,6 @@ def text(draft: Draft) -> list[int]:
 
 
 def distance(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
-    """Total variation between the distributions of two rows."""
     probs = [np.exp(np.float64(row - row.max())).ravel() for row in (one, other)]
     return (
         float(np.abs(probs[0] / probs[0].sum() - probs[1] / probs[1].sum()).sum()) / 2

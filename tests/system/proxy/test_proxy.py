@@ -45,7 +45,6 @@ TEMPLATE = (
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folders of a draft and of a target."""
     folder = tmp_path_factory.mktemp("models")
     save_model(folder / "draft", 16, WORDS)
     save_model(folder / "target", 24, WORDS, seed=25)
@@ -107,7 +106,6 @@ def ask(client: openai.OpenAI, prompt: str = "the fox", **options: Any) -> Any:
 
 
 def ours(**fields: Any) -> dict[str, Any]:
-    """The endpoint's own field of a request."""
     return {"extra_body": {"sqs": fields}}
 
 

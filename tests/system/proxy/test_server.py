@@ -105,14 +105,12 @@ def endpoint() -> Iterator[Endpoint]:
 
 
 def stream(raw: socket.socket) -> None:
-    """Ask for a stream."""
     body = json.dumps({"prompt": "why", "stream": True}).encode()
     head = f"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n{AUTHORIZED}"
     raw.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
 
 
 def ended(raw: socket.socket) -> bool:
-    """Whether the other end has hung up."""
     raw.settimeout(0)
     try:
         while raw.recv(1 << 20):

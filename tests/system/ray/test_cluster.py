@@ -42,7 +42,6 @@ asyncio.run(main())
 
 
 def free_port() -> int:
-    """A TCP port that nobody listens on."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         return int(taken.getsockname()[1])
 
@@ -104,7 +103,6 @@ class Cluster:
 
 @pytest.fixture
 def cluster() -> Iterator[Cluster]:
-    """A cluster without an application."""
     started = Cluster()
     try:
         wait_until(

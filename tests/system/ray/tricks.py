@@ -24,7 +24,6 @@ Trick = Callable[[bytes], Awaitable[int]]
 
 
 def job(session: bytes) -> Job:
-    """A job that is only to be read."""
     return Job(session, [1, 2, 3], None, NO_DRAWS, Sampling())
 
 

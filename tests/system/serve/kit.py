@@ -152,7 +152,6 @@ def serving(
 
 
 def edge_session(text: Sequence[int], **options: Any) -> EdgeSession:
-    """A session that the toy servers take."""
     given: dict[str, Any] = {
         "rng": np.random.default_rng(0),
         "sampling": GREEDY,
@@ -178,7 +177,6 @@ Mode = Literal["drafts", "generate"]
 def converse(
     edge: EdgeSession, link: Link, length: int, mode: Mode = "drafts"
 ) -> list[int]:
-    """Drive a session until its text has a length."""
     while len(edge.text) < length and edge.refused is None:
         if not edge.waiting:
             if mode == "generate":
@@ -216,7 +214,6 @@ def try_exchange(edge: EdgeSession, link: Link, seconds: float) -> bool:
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    """Wait for what another thread does."""
     deadline = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < deadline
@@ -226,7 +223,6 @@ def wait_until(condition: Callable[[], bool]) -> None:
 def certificate(
     folder: Path, name: str = "localhost", *, minutes: int = 60
 ) -> tuple[Path, Path]:
-    """Files of a certificate, and of its key."""
     addresses = ["127.0.0.1"] if name == "localhost" else []
     issued = issue(folder, name, *addresses, minutes=minutes)
     return issued.cert, issued.key

@@ -85,7 +85,6 @@ def connect(issued: Issued) -> Iterator[Callable[..., Link]]:
 
 
 def echoes(link: Link, message: bytes) -> bool:
-    """Whether a message comes back."""
     link.send(message)
     return link.receive(PATIENCE) == message
 

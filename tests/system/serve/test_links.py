@@ -79,8 +79,6 @@ async def start_service(engine: Engine, **options: Any) -> Service:
 
 @pytest.fixture
 def serve(cert: Path) -> Callable[..., Any]:
-    """Serve a toy model."""
-
     @contextmanager
     def serving(start: Callable[..., Any] = start_datagrams) -> Iterator[Server]:
         async def begin() -> Server:
@@ -110,7 +108,6 @@ def session(
 
 
 def direct(port: int, cert: Path, transport: Any = "datagram") -> Callable[[], Link]:
-    """Connect to a port."""
     address = f"{HOST}:{port}"
     return lambda: connect(address, transport=transport, cert=cert, token=TOKEN)
 
@@ -128,7 +125,6 @@ def through(relay: Relay, cert: Path) -> Callable[[], Link]:
 
 
 def tokens(steps: Iterator[Step]) -> list[int]:
-    """The text of some steps."""
     return [token for step in steps for token in step.tokens]
 
 

@@ -96,7 +96,6 @@ def refusal(link: Link) -> str:
 
 
 def last_words(link: Link) -> str:
-    """Why a link ended."""
     try:
         while link.receive(PATIENCE) is not None:
             pass
@@ -106,7 +105,6 @@ def last_words(link: Link) -> str:
 
 
 def send_round(edge: EdgeSession, link: Link) -> None:
-    """Send a round without reading its answer."""
     draft_round(edge)
     for message in edge.data_to_send():
         link.send(message)

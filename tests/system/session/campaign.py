@@ -62,7 +62,6 @@ MOST_BYTES = 1 << 20
 
 
 def edge_of(rng: np.random.Generator) -> EdgeSession:
-    """Return a new edge."""
     settings = [
         Setting(sqs.Codec(V, 16), sqs.TopK(4)),
         Setting(sqs.Codec(V, 5, "bitpack"), sqs.TopK(2)),
@@ -325,7 +324,6 @@ ATTACKS: dict[str, Callable[[CloudSession, sqs.Codec], Iterable[bytes]]] = {
 
 
 def main() -> None:
-    """Run the campaign and print what was found."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--messages", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=0)

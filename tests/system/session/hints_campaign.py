@@ -172,7 +172,6 @@ def forget(server: Server) -> None:
 
 
 def main() -> None:
-    """Run the campaign."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--texts", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)

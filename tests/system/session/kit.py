@@ -96,7 +96,6 @@ def make_cloud(**options: Any) -> CloudSession:
 
 
 def work(cloud: CloudSession, target: Target) -> None:
-    """Do all jobs that there are."""
     while (job := cloud.next_job()) is not None:
         cloud.complete(job, target.judge(job))
 

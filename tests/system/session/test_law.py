@@ -44,14 +44,12 @@ def ends_of_session(monkeypatch):
 
 
 def draft_two(edge, draft):
-    """Draft two tokens, and send them."""
     for _ in range(2):
         assert edge.push(draft.logits([*edge.text, *edge.drafted])) is not None
     edge.flush()
 
 
 def outcome(edge, cloud, events):
-    """Return the tokens that came of a round."""
     (event,) = [event for event in events if isinstance(event, Emitted)]
     assert edge.text[-len(event.tokens) :] == [*event.tokens]
     assert edge.text == cloud._text

@@ -35,7 +35,6 @@ def pick(r):
 
 
 def act(world, r, name, *arguments):
-    """Do one of the actions."""
     if name == "new_text":
         same, n = arguments
         world.abort(world.edge.text[:same] + [r.randrange(V) for _ in range(n)])

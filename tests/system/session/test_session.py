@@ -216,7 +216,6 @@ def test_json_that_is_nearly_too_deep_for_python_is_refused():
 
 
 def welcome(**content):
-    """Return a welcome with other content."""
     edge, cloud = make_edge(), make_cloud()
     send(edge, cloud)
     (message,) = cloud.data_to_send()
@@ -874,7 +873,6 @@ def test_generated_tokens_that_are_lost_come_again():
 
 
 def hinted(edge, cloud, position, path, tokens, chance=0.9, number=None):
-    """Send a hint."""
     edge.hint(position, [(path, tokens, [chance] * len(tokens))])
     (message,) = edge.data_to_send()
     if number is not None:

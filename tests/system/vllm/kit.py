@@ -97,7 +97,6 @@ class Served:
 
 @contextmanager
 def served(*args: Any, **options: Any) -> Iterator[Served]:
-    """Open an engine and close it."""
     it = Served(VllmEngine(*args, **options))
     try:
         yield it
@@ -188,5 +187,4 @@ def session(number: int) -> bytes:
 
 
 def by_transformers(cloud: Cloud, jobs: Sequence[Job]) -> list[Verdict | None]:
-    """Return the verdicts of transformers on jobs, one after the other."""
     return [verdict for job in jobs for verdict in cloud.verify([job])]

@@ -215,7 +215,6 @@ class DatagramServer(asyncio.DatagramProtocol):
     # Associations.
 
     def _feed(self, association: _Association, data: bytes) -> None:
-        """Take a datagram of an association."""
         if association.late and data[:1] == bytes([_MESSAGE]):
             return
         endpoint = association.endpoint
@@ -268,7 +267,6 @@ class DatagramServer(asyncio.DatagramProtocol):
         return silent
 
     def _welcome(self, association: _Association, owner: str) -> None:
-        """Connect a client to the service."""
         self._young.pop(association.address, None)
         self._open[association.address] = association
         association.since = time.monotonic()

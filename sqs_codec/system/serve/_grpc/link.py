@@ -57,7 +57,6 @@ class GrpcLink:
         self._address = address
         self._had_token = token is not None
         self._insecure = insecure
-        self._timeout = timeout
         self._error: str | None = None
         self._closed = False
         self._woken = False  # whether `_incoming` holds a None of `wake`
@@ -71,7 +70,13 @@ class GrpcLink:
         self._call = method(iter(self._outgoing.get, None), metadata=metadata)
         threading.Thread(target=self._read, name="sqs-link", daemon=True).start()
         try:
-            self._await_opening()
+            if not self._opened.wait(timeout):
+                raise LinkError(
+                    f"the server at {address} didn't answer within {timeout:g} "
+                    f"seconds: is it there, and is the address right?"
+                )
+            self._check()
+            self._wire.find()
         except BaseException:
             self.close()
             raise
@@ -148,15 +153,6 @@ class GrpcLink:
     def _check(self) -> None:
         if self._error is not None:
             raise LinkError(self._error)
-
-    def _await_opening(self) -> None:
-        if not self._opened.wait(self._timeout):
-            raise LinkError(
-                f"the server at {self._address} didn't answer within "
-                f"{self._timeout:g} seconds: is it there, and is the address right?"
-            )
-        self._check()
-        self._wire.find()
 
     def _read(self) -> None:
         """Take what comes, in a thread of its own."""

@@ -92,7 +92,6 @@ class GrpcServer(grpc.GenericRpcHandler):  # type: ignore[misc]  # it has no typ
         await self._server.stop(grace)
 
     async def _open(self, requests: object, context: Any) -> Any:
-        """Serve one stream."""
         owner = self._service.authorize(_token_of(context))
         if owner is None:
             _cancel_after(STRANGER_SECONDS)
@@ -131,7 +130,6 @@ class GrpcServer(grpc.GenericRpcHandler):  # type: ignore[misc]  # it has no typ
         return statuses(status=statuses.SERVING if well else statuses.NOT_SERVING)
 
     async def _refuse(self, _: object, context: Any) -> Any:
-        """Refuse a method that there isn't."""
         _cancel_after(STRANGER_SECONDS)
         await context.abort(grpc.StatusCode.UNIMPLEMENTED, "there is no such method")
 

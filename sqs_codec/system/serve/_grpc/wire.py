@@ -37,18 +37,7 @@ _numbers = itertools.count()
 
 
 class Wire:
-    """What a link puts on the wire.
-
-    Parameters
-    ----------
-    insecure : bool
-        Whether in plain text.
-
-    Attributes
-    ----------
-    mark : int
-        The milliseconds that a ping may take.
-    """
+    """What a link puts on the wire; its `mark` is for the channel's pings."""
 
     def __init__(self, insecure: bool) -> None:
         self.mark = PING_TIMEOUT + 1 + next(_numbers) % MARKS
@@ -59,9 +48,7 @@ class Wire:
 
     def find(self) -> None:
         """Look for the connection, as it is there now."""
-        found = _marked(self.mark)
-        if found is not None:
-            self._socket, self._ip = found
+        self._socket, self._ip = _marked(self.mark) or (None, 0)
 
     def reckon(self, message: bytes, *, up: bool) -> None:
         """Add a message and its acknowledgement, in case nobody counts."""
