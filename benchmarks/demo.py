@@ -36,7 +36,8 @@ def main() -> None:
     parser.add_argument("--target-ms", type=float, default=120.0)
     args = parser.parse_args()
     began = time.monotonic()
-    with Server(["--target-ms", f"{args.target_ms:g}"]) as server:
+    options = ["--dtype", "float16", "--target-ms", f"{args.target_ms:g}"]
+    with Server(options) as server:
         races = _run(args, server)
         summary = server.summary
     report = table("tokens a second", "", "ShapedLink", "relay", "ratio", "of pairs")
