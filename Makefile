@@ -73,7 +73,7 @@ docs: .venv-docs/packages build/wasm/sqs.wasm ## build the documentation into si
 	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
 
 # A unit's command has to be there.
-deploy-check: .venv-docs/packages ## lint docs/deploy; its unit by systemd-analyze, if it's there
+deploy-check: .venv-docs/packages $(VENV)/core ## lint docs/deploy; its unit by systemd-analyze, if it's there
 	.venv-docs/bin/hadolint docs/deploy/Dockerfile
 	.venv-docs/bin/compose-lint docs/deploy/compose.yaml
 	.venv-docs/bin/kubernetes-validate --strict docs/deploy/kubernetes.yaml

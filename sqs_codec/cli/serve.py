@@ -124,7 +124,12 @@ def fill(parser: argparse.ArgumentParser) -> None:
         **number(int, 0, MAX_PORT, "PORT"),
         help="serve /metrics, for Prometheus, and /health by HTTP (default: don't)",
     )
-    add("--metrics-host", default=LOCAL, help="where; there is no password")
+    add(
+        "--metrics-host",
+        metavar="HOST",
+        default=LOCAL,
+        help="where; there is no password",
+    )
 
 
 def _fill_model(add: Add) -> None:
@@ -224,6 +229,8 @@ def _handlers_restored() -> Iterator[None]:
 @_handlers_restored()
 def run(args: argparse.Namespace) -> int:
     """Serve until interrupted; return the exit status."""
+    # While a model is loaded; the first process of a container has no default.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     if args.cert or args.token_file:
         for which in RENEW:  # files are read once the server is there
             signal.signal(which, signal.SIG_IGN)
@@ -330,7 +337,8 @@ def _certificate(pair: Pair) -> tuple[list[str], datetime.datetime]:
 
 
 def _say(words: str) -> None:
-    print(f"sqs serve: {shown(words, None)}", file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):  # the terminal may be closed
+        print(f"sqs serve: {shown(words, None)}", file=sys.stderr, flush=True)
 
 
 def _load(args: argparse.Namespace) -> Engine:

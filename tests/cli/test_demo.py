@@ -94,13 +94,16 @@ def test_a_hub_that_cannot_be_reached_is_told_at_once(unreachable_hub: str) -> N
 
 
 def test_a_race_of_any_pair_with_one_tokenizer(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     draft = save_model(tmp_path / "draft", 16, WORDS)
     target = save_model(tmp_path / "target", 24, WORDS, seed=1)
     other = save_model(tmp_path / "other", 16, [*WORDS[:-2], WORDS[-1], WORDS[-2]])
     capsys.readouterr()  # saving draws progress bars
-    packets = tmp_path / "packets"
+    monkeypatch.setenv("SQS_TOKEN", "short")  # of another server
+    packets = tmp_path / "[b]packets"
     arguments = ["--prompt", "the fox", "--prompt", "far away", "--top-k", "4"]
     arguments += ["--max-tokens", "9", "--packets", str(packets), "--seed", "3"]
     arguments += ["--link", "1Mbit/s,2ms", "--target-ms", "1", "--draft", draft]
@@ -122,6 +125,7 @@ def test_a_race_of_any_pair_with_one_tokenizer(
     codec = sqs.Codec(len(WORDS))
     rounds = [codec.decode_round(path.read_bytes()) for path in packets.iterdir()]
     assert 0 < sum(map(len, rounds)) <= 4 * len(rounds)
+    assert f"Packets are in {packets};" in out
     assert out.rstrip().endswith("--vocab-size 13 --resolution 100 --coding entropy")
     # A server that refuses, and one that can't start, have the last word.
     assert cli.main(["demo", *arguments, "--target", other]) == 1

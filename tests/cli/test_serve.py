@@ -15,6 +15,7 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
+from unittest.mock import Mock
 
 import pytest
 
@@ -304,6 +305,11 @@ def test_certificate_and_token(
     assert f"SQS_TOKEN=... sqs generate --server 127.0.0.1:{port} --cert {cert}" in err
     assert "gRPC and datagrams" in err
     assert TOKEN not in err
+
+
+def test_a_closed_terminal_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", Mock(write=Mock(side_effect=BrokenPipeError)))
+    module._say("it is renewed")
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="Windows has no SIGHUP")

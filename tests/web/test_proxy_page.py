@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from sqs_codec.system.edge import EdgeMetrics
+from sqs_codec.system.edge import MODES, EdgeMetrics
 from sqs_codec.system.proxy import make_app, make_server
 from sqs_codec.system.proxy._completer import Chunk, Completion
 from sqs_codec.system.proxy._errors import ApiError
@@ -33,6 +33,8 @@ SHOTS = os.environ.get("SHOTS")
 
 class Played:
     """What takes the place of a `Completer`. Every third token is the cloud's own."""
+
+    modes = MODES
 
     def __init__(self) -> None:
         self.asked: list[Request] = []
@@ -56,7 +58,7 @@ class Played:
         if self.asked[-1].mode:
             figures.reason = "hints of 3 positions: as asked"
         for i, word in enumerate(TEXT.split(" ")):
-            drafted = i % 3 < 2
+            drafted = i % 3 < 2 and self.asked[-1].mode in (None, "hints")
             figures = replace(
                 figures,
                 tokens=i + 1,
@@ -185,6 +187,10 @@ def test_three_ways_over_a_thin_link(
     assert (seeds[0], seeds[1]) == (seeds[2], None)
     assert seeds[0] is not None
     expect(page.locator("#plan")).to_have_text("hints of 3 positions: as asked")
+    assert page.locator("#ticks .tick-draft").count() == 9  # of hints' text alone
+    bottom = result.evaluate("result => result.getBoundingClientRect().bottom")
+    top = page.locator("#ask").evaluate("form => form.getBoundingClientRect().top")
+    assert bottom <= top + 1  # in sight
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     if SHOTS:
         page.screenshot(path=Path(SHOTS) / f"thin-{scheme}-{width}.png", full_page=True)

@@ -161,7 +161,7 @@ def run(args: argparse.Namespace) -> int:
     served += ["--target", args.target] if args.target else ["--dtype", "float16"]
     try:
         with Server(served) as server:
-            _race(args, server, Console())
+            _race(args, server, Console(markup=False, emoji=False))
     # A refusal is a RuntimeError, and so is what llama.cpp's package and torch raise.
     except (ImportError, RuntimeError) as error:
         raise ValueError(str(error)) from error
@@ -218,10 +218,14 @@ def _race(args: argparse.Namespace, server: Server, console: Console) -> None:
     kept = args.top_k if args.temperature else 1
     console.print()
     console.rule("what it took")
-    console.print(report.bars(run, console.width), report.bits(codec, kept, rounds))
+    console.print(report.bars(run, console.width))
+    console.print()
+    if rounds.packets:  # or the text ended before a round
+        console.print(report.bits(codec, kept, rounds))
+        console.print()
     console.print(Text(report.conclusion(run), style="bold"))
     console.print(_imitated(args, server.summary, run.step_seconds), highlight=False)
-    if args.packets:
+    if args.packets and rounds.packets:
         said = _keep(args.packets, codec, rounds.packets, args.prior)
         console.print(said, highlight=False, soft_wrap=True)
 

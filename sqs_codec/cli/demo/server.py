@@ -52,7 +52,8 @@ class Server:
             stderr=subprocess.PIPE,
             encoding="utf-8",
             errors="replace",
-            env={"OMP_NUM_THREADS": str(cores), **os.environ},
+            # A token of the environment would be asked of the demo.
+            env={"OMP_NUM_THREADS": str(cores), **os.environ, "SQS_TOKEN": ""},
             start_new_session=True,  # Ctrl-C is for this process
         )
         self._reader = threading.Thread(target=self._read, daemon=True)

@@ -66,6 +66,7 @@ class EngineConfig:
         checks.one_of("engine", self.engine, EngineName)
         checks.one_of("device", self.device, Device)
         checks.one_of("dtype", self.dtype, Dtype)
+        checks.finite("target_ms", self.target_ms, 0, 60_000)
         if self.target_ms and self.engine != "transformers":
             raise ValueError(
                 f"target_ms is for the engine transformers: {self.engine} can't be "

@@ -198,8 +198,10 @@ def halve(model: HFModel) -> None:
     most = torch.finfo(torch.float16).max
     for parent in [*model.modules()]:
         for name, layer in [*parent.named_children()]:
-            # One of a subclass may do more.
-            if type(layer) is torch.nn.Linear and layer.weight.abs().max() <= most:
+            if type(layer) is not torch.nn.Linear:  # one of a subclass may do more
+                continue
+            whole = layer.weight
+            if whole.dtype == torch.float32 and whole.abs().max() <= most:
                 setattr(parent, name, HalfLinear(layer))
 
 

@@ -21,6 +21,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from sqs_codec.system.edge import MODES
 from sqs_codec.system.proxy import _request
 from sqs_codec.system.proxy._completer import Completer
 from sqs_codec.system.proxy._errors import ApiError
@@ -187,7 +188,9 @@ class _Calls:
             "owned_by": "sqs",
             "sqs": {
                 "sampling": asdict(self._sampling),
-                "thin_links": _is_local(request),
+                # Modes are compared over one, so all have to be had.
+                "thin_links": _is_local(request)
+                and {*MODES} == {*self._completer.modes},
             },
         }
 

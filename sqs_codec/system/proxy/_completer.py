@@ -90,7 +90,7 @@ class Completer:
         self._model, self._connect, self._server = model, connect, server
         self._links = ThreadPoolExecutor(clients, "sqs-connect")
         self._settings = settings or default_settings(model.vocab_size)
-        self._modes, self._prefer = modes, prefer
+        self.modes, self._prefer = modes, prefer
         self._patience = patience
         self._most = model.n_ctx or Limits.max_text
         self._turns = Turns()
@@ -105,7 +105,7 @@ class Completer:
     def _seat(self, draft: TextDraft) -> Seat:
         shared = SharedDraft(draft, self._turns)
         return shared, Edge(
-            shared, settings=self._settings, modes=self._modes, prefer=self._prefer
+            shared, settings=self._settings, modes=self.modes, prefer=self._prefer
         )
 
     def check(self) -> None:
@@ -204,7 +204,7 @@ class Completer:
         if not all(prompts):
             raise ApiError("the prompt has no tokens", param="prompt")
         self._check_length(max(map(len, prompts)), request)
-        modes = self._modes if request.mode is None else [request.mode]
+        modes = self.modes if request.mode is None else [request.mode]
         if request.seed is not None and set(modes) == {"rounds"}:
             raise ApiError(
                 "a text of rounds has no seed: it depends on what is drafted, too",
@@ -222,9 +222,9 @@ class Completer:
 
     def _asked(self, mode: Mode, edge: Edge) -> Edge:
         """Return an edge that writes as a client asks, whatever is best."""
-        if mode not in self._modes:
+        if mode not in self.modes:
             raise ApiError(
-                f"this endpoint writes {' or '.join(self._modes)}, not {mode}",
+                f"this endpoint writes {' or '.join(self.modes)}, not {mode}",
                 param="sqs.mode",
             )
         setting = min(1, len(self._settings) - 1)  # the middle one of the defaults

@@ -24,6 +24,7 @@ import torch
 from starlette.testclient import TestClient
 
 from sqs_codec.cli import main as cli
+from sqs_codec.system.edge import MODES
 from sqs_codec.system.engine import EngineConfig, make_engine
 from sqs_codec.system.hf import Draft, load_model
 from sqs_codec.system.proxy import Completer, make_app
@@ -130,7 +131,10 @@ def test_a_thin_link_is_for_this_machine_alone() -> None:
         TestClient(make_app(Played()), base_url=f"http://{host}")  # type: ignore[arg-type]
         for host in ("127.0.0.1", "192.0.2.7")
     )
-    for client, local in (here, True), (there, False):
+    one_way: Any = Played()
+    one_way.modes = MODES[:1]
+    less = TestClient(make_app(one_way), base_url="http://127.0.0.1")
+    for client, local in (here, True), (there, False), (less, False):
         [model] = client.get("/v1/models").json()["data"]
         assert model["sqs"]["thin_links"] is local
     asked = {"prompt": "the", "sqs": {"mode": "alone", "link": {}}}

@@ -19,7 +19,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from sqs_codec.system.edge import EdgeMetrics
+from sqs_codec.system.edge import MODES, EdgeMetrics
 from sqs_codec.system.proxy import make_app, make_server
 from sqs_codec.system.proxy._completer import Chunk, Completion
 from sqs_codec.system.proxy._draft import GoneError, link
@@ -32,6 +32,8 @@ AUTHORIZED = f"Authorization: Bearer {KEY}\r\n"
 
 class Played:
     """In place of a `Completer`: texts without end."""
+
+    modes = MODES
 
     def __init__(self, text: str = "sea ") -> None:
         self.text = text

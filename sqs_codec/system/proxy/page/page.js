@@ -71,10 +71,12 @@ function say(role, text) {
 
 function follow(always) {
   const log = $("log");
-  const box = log.scrollHeight > log.clientHeight + 1 ? log : document.scrollingElement;
-  if (box !== log && !always) return;
   const left = log.scrollHeight - log.scrollTop - log.clientHeight;
   if (always || left < 120) log.scrollTop = log.scrollHeight;
+  // Where the page scrolls as a whole, the form stays in sight, over the text.
+  const end = log.lastElementChild.getBoundingClientRect().bottom;
+  const under = end - $("ask").getBoundingClientRect().top;
+  if (under > 0 && (always || under < 120)) scrollBy(0, under);
 }
 
 function request(fields) {
@@ -242,6 +244,7 @@ class Figures {
   }
 
   show() {
+    cancelAnimationFrame(this.due); // it would come after another text has begun
     this.due = null;
     const { first, last } = this;
     const rate = this.speed();
@@ -287,7 +290,7 @@ class Figures {
 }
 
 function size(bytes) {
-  return bytes < 10_000 ? `${bytes} B` : `${(bytes / 1000).toFixed(1)} kB`;
+  return bytes < 1000 ? `${bytes} B` : `${(bytes / 1000).toFixed(1)} kB`;
 }
 
 $("ask").addEventListener("submit", (event) => {
