@@ -182,7 +182,6 @@ def _from(
 
 
 def _draw(rows: torch.Tensor, places: Sequence[_Place]) -> list[int]:
-    """Draw a token from each row, where the rows are."""
     if is_on_host(rows):
         return _draw_on_host(rows, places)
     return _draw_on_device(rows, places)

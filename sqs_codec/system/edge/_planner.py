@@ -312,7 +312,6 @@ class Planner:
     def _say(
         self, length: int, setting: int, why: str, hints: Hints | None = None
     ) -> Plan:
-        """Make a plan, and a line of why."""
         what = _words(length, hints)
         if length and len(self._settings) > 1:
             chosen = self._settings[setting]

@@ -51,7 +51,6 @@ class _Shape:
         }
 
     def chunk(self, chunk: Chunk) -> Any:
-        """Return the object of a chunk."""
         said: dict[str, Any] = {"text": chunk.text}
         if self._chat:
             delta = {"content": chunk.text} if chunk.text or self._first else {}

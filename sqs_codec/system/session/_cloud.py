@@ -529,7 +529,6 @@ class CloudSession:
             )
 
     def _answer(self, draft: CloudRound, verdict: Verdict) -> None:
-        """End the round by its verdict."""
         answer = wire.Answer(draft.number, verdict.accepted, verdict.token)
         message = answer.to_bytes(self._vocab_size)
         self._queue_bytes(wire.Answer, message)
