@@ -177,7 +177,6 @@ def _places(
 def _from(
     key: NDArray[np.uint32], position: int, temperatures: Iterable[float]
 ) -> list[_Place]:
-    """Return the places of a text's rows."""
     return [_Place(key, position + i, t) for i, t in enumerate(temperatures)]
 
 

@@ -39,7 +39,6 @@ class _Shape:
         self._first = True
 
     def whole(self, texts: list[str], finish: list[str], usage: dict[str, Any]) -> Any:
-        """Return the only object of an answer."""
         said: list[dict[str, Any]] = [{"text": text} for text in texts]
         if self._chat:
             said = [{"message": {"role": "assistant", "content": t}} for t in texts]

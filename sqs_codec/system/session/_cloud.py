@@ -442,7 +442,6 @@ class CloudSession:
             generation.sent = min(generation.sent, generation.had)
 
     def _token_messages(self) -> list[bytes]:
-        """Return the tokens decoded since the last time."""
         generation = self._generation
         if generation is None:
             return []
