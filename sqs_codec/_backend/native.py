@@ -288,7 +288,6 @@ class Core:
         return int(bits[0])
 
     def _write(self, encode: Callable[..., int], bound: int, *given: Any) -> bytes:
-        """Return the packet that a function of the core writes."""
         packet, size = new("uint8_t[]", bound), ffi.new("size_t *")
         _expect_ok(encode(self._codec, *given, packet, bound, size))
         return bytes(ffi.buffer(packet, size[0]))

@@ -106,7 +106,12 @@ def carry_out(
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     options.log_warnings(args.called)
     try:
-        _check_files(args)
+        # What can be known to be wrong is told before a model takes its time.
+        options.find_prior(args.prior)
+        if is_gguf(args.draft):
+            import_module("sqs_codec.system.llama_cpp")  # or it says what it lacks
+        elif args.draft and lacks_folder(args.draft):
+            raise ValueError(f"cannot load {args.draft}: there is no such directory")
         work(args)
     # A refusal is a RuntimeError, and so is what llama.cpp's package and torch raise.
     except (ImportError, RuntimeError) as error:
@@ -129,15 +134,6 @@ def _has_packages(args: argparse.Namespace, more: Sequence[str], extra: str) -> 
         needed += options.model_modules(args.draft)
     command = args.called.removeprefix("sqs ")
     return options.has_packages(command, needed, extra=",".join([own, *extra.split()]))
-
-
-def _check_files(args: argparse.Namespace) -> None:
-    """Refuse what can be known to be wrong before it takes the time to load a model."""
-    options.find_prior(args.prior)
-    if is_gguf(args.draft):
-        import_module("sqs_codec.system.llama_cpp")  # or it says what it lacks
-    elif args.draft and lacks_folder(args.draft):
-        raise ValueError(f"cannot load {args.draft}: there is no such directory")
 
 
 def modes(args: argparse.Namespace) -> Sequence[Mode]:

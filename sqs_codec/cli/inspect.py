@@ -192,7 +192,6 @@ class _Table:
         return self._number >> max(0, self._left - width) & (1 << width) - 1
 
     def _padding(self) -> None:
-        """Account for the rest of the packet."""
         if self._has_fields and self._left:
             self._field("padding", self._left, "0")
 

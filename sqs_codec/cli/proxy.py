@@ -36,7 +36,6 @@ examples:
 """
 
 MODULES = ("starlette", "uvicorn", "prometheus_client")
-
 LISTEN = "127.0.0.1:8080"
 
 CONTEXT = 4096

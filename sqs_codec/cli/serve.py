@@ -264,7 +264,6 @@ def _has_packages(args: argparse.Namespace) -> bool:
 
 
 def _check(args: argparse.Namespace) -> list[str] | None:
-    """Check options that depend on each other, and return the tokens."""
     found = [*given(args, *CONFIG, "engine_option", "replicas")]
     if args.ray and found:
         raise ValueError(

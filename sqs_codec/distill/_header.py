@@ -237,7 +237,6 @@ class Header:
         return found
 
     def _check_ids(self, name: str, values: ArrayLike) -> NDArray[np.uint32]:
-        """Return ids, which must be of tokens."""
         ids = checks.uint32(name, values)
         limit = self.codec.vocab_size - self.tail
         if ids.size and ids.max() >= limit:

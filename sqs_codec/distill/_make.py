@@ -121,7 +121,6 @@ def make(
 def _pieces(
     texts: Iterable[str], reader: Reader, length: int
 ) -> Iterator[Sequence[int]]:
-    """Yield the tokens of texts, cut to a length."""
     for text in texts:
         ids = reader.tokenize(text) if text else ()
         for start in range(0, len(ids), length):

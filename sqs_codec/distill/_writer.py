@@ -298,7 +298,6 @@ def _read(part: Path) -> pa.Table:
 
 
 def _column(cells: Sequence[Any], kind: pa.DataType) -> pa.Array:
-    """Return a column of bytes, or of lists that are arrays."""
     if not isinstance(cells[0], np.ndarray):
         return pa.array(cells, kind)
     ends = np.cumsum([0, *map(len, cells)], dtype=np.int32)

@@ -122,8 +122,6 @@ def check_lossless(
 
 
 def _sum(decode: Decode, most: int) -> Report:
-    """Sum over all ways."""
-
     def summed() -> list[tuple[list[int], float]]:
         ways = walks(partial(_text, decode), most)
         return [(text, way.weight) for way, text in ways]

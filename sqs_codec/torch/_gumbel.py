@@ -177,12 +177,10 @@ def _places(
 def _from(
     key: NDArray[np.uint32], position: int, temperatures: Iterable[float]
 ) -> list[_Place]:
-    """Return the places of a text's rows."""
     return [_Place(key, position + i, t) for i, t in enumerate(temperatures)]
 
 
 def _draw(rows: torch.Tensor, places: Sequence[_Place]) -> list[int]:
-    """Draw a token from each row, where the rows are."""
     if is_on_host(rows):
         return _draw_on_host(rows, places)
     return _draw_on_device(rows, places)

@@ -337,7 +337,6 @@ def _draw(unnormalised: torch.Tensor, following: Sequence[_Following]) -> list[i
 
 
 def _uniforms(n: int, rng: torch.Generator | None) -> list[float]:
-    """Draw n numbers from [0, 1)."""
     device = "cpu" if rng is None else rng.device
     drawn = torch.rand(n, dtype=torch.float64, generator=rng, device=device)
     return [*map(float, drawn)]

@@ -58,7 +58,6 @@ examples:
 """
 
 PROMPT = "Explain in plain words why bread dough rises."
-
 MODULES = ("rich", "grpc", "grpc_health", "prometheus_client", "OpenSSL")
 
 LINK = re.compile(r"(\d+(?:\.\d+)?) ?([kM]?)bit/s, ?(\d+(?:\.\d+)?) ?ms")
@@ -248,7 +247,6 @@ def _imitated(args: argparse.Namespace, summary: str, step: float) -> str:
 def _keep(
     folder: Path, codec: sqs.Codec, packets: Sequence[bytes], prior: str | None
 ) -> str:
-    """Write packets to files, and say how to look into one."""
     for i, packet in enumerate(packets, 1):
         (folder / f"{i:04}.bin").write_bytes(packet)
     return (

@@ -269,7 +269,6 @@ def _columns(names: list[str]) -> tuple[str, str]:
 
 
 def _cast(batch: pa.RecordBatch, name: str) -> pa.Array:
-    """Return a column of the type that it should have."""
     column = batch.column(name)
     try:
         return column.cast(KINDS[name])

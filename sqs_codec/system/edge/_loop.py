@@ -152,7 +152,6 @@ class _Loop:
         self._observe(Plan(0, 0, "the handshake"), Emitted((), 0, 0))
 
     def advance(self, left: int) -> Iterator[Step]:
-        """Carry out the next plan, for at most `left` tokens."""
         plan = self._next or self._planner.plan()
         self._next = None
         limits = self._session.limits

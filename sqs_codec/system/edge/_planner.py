@@ -284,7 +284,6 @@ class Planner:
         return self._say(0, 0, why, Hints() if helps else None)
 
     def _fewest_bytes(self) -> Plan:
-        """Choose a round of fewer bytes than the cloud alone, if there is one."""
         lengths, choices, table = self._lengths, self._choices, self._table
         seen, told = self._rejections
         rejected = np.clip(table.rejected * seen / told, 0.001, 0.999)
@@ -312,7 +311,6 @@ class Planner:
     def _say(
         self, length: int, setting: int, why: str, hints: Hints | None = None
     ) -> Plan:
-        """Make a plan, and a line of why."""
         what = _words(length, hints)
         if length and len(self._settings) > 1:
             chosen = self._settings[setting]

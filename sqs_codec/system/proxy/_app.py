@@ -34,14 +34,12 @@ from sqs_codec.system.session import Sampling
 __all__ = ["make_app"]
 
 NAME = "sqs"  # of the model, unless it has another
-
 PAGE = Path(__file__).parent / "page"
 
 PAGES = {"/": "text/html", "/page.css": "text/css", "/page.js": "text/javascript"}
 """Where its files are asked for, and what they are."""
 
 HEALTH = "/health"
-
 CLOSE = {"connection": "close"}  # as a stranger has one answer over a connection
 
 SAFETY = {

@@ -39,7 +39,6 @@ class _Shape:
         self._first = True
 
     def whole(self, texts: list[str], finish: list[str], usage: dict[str, Any]) -> Any:
-        """Return the only object of an answer."""
         said: list[dict[str, Any]] = [{"text": text} for text in texts]
         if self._chat:
             said = [{"message": {"role": "assistant", "content": t}} for t in texts]
@@ -51,7 +50,6 @@ class _Shape:
         }
 
     def chunk(self, chunk: Chunk) -> Any:
-        """Return the object of a chunk."""
         said: dict[str, Any] = {"text": chunk.text}
         if self._chat:
             delta = {"content": chunk.text} if chunk.text or self._first else {}

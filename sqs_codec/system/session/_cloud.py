@@ -442,7 +442,6 @@ class CloudSession:
             generation.sent = min(generation.sent, generation.had)
 
     def _token_messages(self) -> list[bytes]:
-        """Return the tokens decoded since the last time."""
         generation = self._generation
         if generation is None:
             return []
@@ -529,7 +528,6 @@ class CloudSession:
             )
 
     def _answer(self, draft: CloudRound, verdict: Verdict) -> None:
-        """End the round by its verdict."""
         answer = wire.Answer(draft.number, verdict.accepted, verdict.token)
         message = answer.to_bytes(self._vocab_size)
         self._queue_bytes(wire.Answer, message)
