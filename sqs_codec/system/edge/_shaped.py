@@ -55,6 +55,9 @@ class ShapedLink:
         self._thread = threading.Thread(target=self._run, name="sqs-link", daemon=True)
         self._thread.start()
 
+    def __repr__(self) -> str:
+        return f"<ShapedLink of {self._rate:g} bit/s, {2e3 * self._half:g} ms>"
+
     @property
     def sent(self) -> int:
         """As `Link.sent`, without what waits for its turn."""
