@@ -23,6 +23,9 @@ from sqs_codec._base.words import shown
 if TYPE_CHECKING:
     from sqs_codec import PriorName
 
+SERVER = ("grpc", "grpc_health", "prometheus_client", "OpenSSL")
+"""What `sqs serve` needs, besides what runs the model."""
+
 Add = Callable[..., argparse.Action]
 """The method that adds an option to a parser, or to a group of options."""
 

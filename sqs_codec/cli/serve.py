@@ -22,6 +22,7 @@ from sqs_codec.cli.options import (
     FILE,
     LOADING,
     MODEL,
+    SERVER,
     Add,
     add_loading,
     default_of,
@@ -74,8 +75,6 @@ RENEW = [signal.SIGHUP] if hasattr(signal, "SIGHUP") else []
 STOPPING = "Stopping; once more stops at once."
 
 SHORTEST_TOKEN = 16
-MODULES = ("grpc", "grpc_health", "prometheus_client", "OpenSSL")
-
 DESCRIPTION = """\
 Serves a target model to edges, which draft with a small model of their own:
 sqs generate --server HOST:PORT. It listens on a TCP port (gRPC) and on the UDP
@@ -254,7 +253,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _has_packages(args: argparse.Namespace) -> bool:
-    needed, extras = [*MODULES], ["serve"]
+    needed, extras = [*SERVER], ["serve"]
     if not args.ray:  # otherwise a cluster runs the model
         needed += model_modules(args.target)
         extras += ["hf"] if args.target else []

@@ -15,6 +15,7 @@ from sqs_codec._base.words import shown
 from sqs_codec.cli import drafting
 from sqs_codec.cli.options import (
     DEFAULT,
+    SERVER,
     add_codec,
     add_models,
     add_prior,
@@ -58,8 +59,6 @@ examples:
 """
 
 PROMPT = "Explain in plain words why bread dough rises."
-MODULES = ("rich", "grpc", "grpc_health", "prometheus_client", "OpenSSL")
-
 LINK = re.compile(r"(\d+(?:\.\d+)?) ?([kM]?)bit/s, ?(\d+(?:\.\d+)?) ?ms")
 
 
@@ -144,7 +143,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the command, and return its exit status."""
     check_models(args)
-    needed = [*model_modules(args.draft), *MODULES]
+    needed = [*model_modules(args.draft), "rich", *SERVER]
     if not has_packages("demo", needed, extra="demo"):
         return 1
     from rich.console import Console
