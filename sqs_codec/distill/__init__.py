@@ -3,14 +3,16 @@
 `Writer` writes one Parquet file, a row a sequence of tokens, and goes on where it was
 interrupted; `make` lets a `Reader` of texts fill it. `open` reads it: sequence by
 sequence, by index or in order, for training with a ``DataLoader``, whose batches
-`collate` makes.
+`collate` makes. `kld` and `measure` say how far another model is from such a file.
 """
 
 try:
     from sqs_codec.distill._batch import collate
     from sqs_codec.distill._dataset import Dataset, Sequence, Sizes, open
-    from sqs_codec.distill._header import Header, NumberName
-    from sqs_codec.distill._make import Reader, make
+    from sqs_codec.distill._header import NUMBERS, Header, NumberName
+    from sqs_codec.distill._kld import KLD, Estimate, kld, measure
+    from sqs_codec.distill._make import Piece, contexts, make
+    from sqs_codec.distill._tasks import Comparing, Counting, Reader, Task
     from sqs_codec.distill._writer import Writer
 except ModuleNotFoundError as error:
     from sqs_codec._base.install import needs
@@ -18,14 +20,24 @@ except ModuleNotFoundError as error:
     raise needs("sqs_codec.distill", error, "distill") from error
 
 __all__ = [
+    "KLD",
+    "NUMBERS",
+    "Comparing",
+    "Counting",
     "Dataset",
+    "Estimate",
     "Header",
     "NumberName",
+    "Piece",
     "Reader",
     "Sequence",
     "Sizes",
+    "Task",
     "Writer",
     "collate",
+    "contexts",
+    "kld",
     "make",
+    "measure",
     "open",
 ]

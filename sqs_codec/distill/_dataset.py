@@ -16,7 +16,14 @@ from sqs_codec._base.files import require_file
 from sqs_codec._codec.prior import Prior
 from sqs_codec._codec.rows import SparseRows
 from sqs_codec.distill import _header
-from sqs_codec.distill._header import LOG_STEP, Header, damage, read_metadata, value_of
+from sqs_codec.distill._header import (
+    LOG_STEP,
+    Header,
+    damage,
+    fewest_steps,
+    read_metadata,
+    value_of,
+)
 from sqs_codec.distill._pages import check_columns, check_pages
 
 if TYPE_CHECKING:
@@ -169,8 +176,10 @@ class Dataset:
             if len(rows) != n:
                 raise ValueError(f"its packet has {len(rows)} distributions, not {n}")
             numbers = dict(zip(header.numbers, values, strict=True))
-            if "logprobs" in numbers:
-                numbers["logprobs"] = numbers["logprobs"] * np.float32(-LOG_STEP)
+            steps = numbers.get("logprobs")
+            if steps is not None and steps.shape == rows.counts.shape:
+                steps = steps + fewest_steps(rows)
+                numbers["logprobs"] = steps * np.float32(-LOG_STEP)
             numbers = header.check_numbers(numbers, rows)
         return Sequence(tokens, places, rows, header.temperature, header.tail, numbers)
 

@@ -25,12 +25,14 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 __all__ = [
+    "LEAST_LOG",
     "LOG_STEP",
     "MOST_TOKENS",
     "NUMBERS",
     "Header",
     "NumberName",
     "damage",
+    "fewest_steps",
     "read_metadata",
     "value_of",
 ]
@@ -44,7 +46,7 @@ MOST_TOKENS = 1 << 22
 """Of a sequence, so that what a file takes to be read has a bound."""
 
 LOG_STEP, LEAST_LOG = 1 / 32, -2047
-"""Nats: logarithms of probabilities stand as 16 bits, those of counts in such steps."""
+"""Nats: logarithms of probabilities are kept in such steps, and not below that."""
 
 NumberName = Literal["logprobs", "token_logprobs", "likeliest"]
 """What a file may have of each distribution besides, as `Writer.write` says."""
@@ -227,12 +229,13 @@ class Header:
             else:
                 checks.unmasked(name, numbers[name])
                 values = np.asarray(numbers[name], np.float32)
-                if (bad := ~((values >= LEAST_LOG) & (values <= 0))).any():
-                    got = values[bad][0]
-                    raise ValueError(f"{name} must be in [{LEAST_LOG}, 0], got {got}")
             shape = rows.token_ids.shape if name == "logprobs" else (len(rows),)
             if values.shape != shape:
                 raise ValueError(f"{name} must have shape {shape}, got {values.shape}")
+            bad = ~((values >= LEAST_LOG) & (values <= 0))
+            if name != "likeliest" and bad.any():
+                got = values[bad][0]
+                raise ValueError(f"{name} must be in [{LEAST_LOG}, 0], got {got}")
             found[name] = values
         return found
 
@@ -245,6 +248,16 @@ class Header:
                 f"{name}[{place}] is {ids[place]}, and must be below {limit}"
             )
         return ids
+
+
+def fewest_steps(rows: SparseRows) -> NDArray[np.uint16]:
+    """Return the steps below 0 that each count tells of its probability's logarithm.
+
+    A token of c counts of l had a probability below (c + 1) / l. What is kept is the
+    steps from there, as 16 bits that wrap around.
+    """
+    most = (rows.counts + 1.0) / rows.resolution
+    return (np.maximum(-np.log(most), 0) // LOG_STEP).astype(np.uint16)
 
 
 def read_metadata(file: pq.FileMetaData) -> dict[str, Any]:

@@ -3,62 +3,39 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate, groupby, tee
-from typing import TYPE_CHECKING, Protocol
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from sqs_codec._base import checks
 from sqs_codec._base.format import MAX_SEQUENCE
 from sqs_codec._codec.codec import Codec
-from sqs_codec._codec.rows import SparseRows
 from sqs_codec.distill._header import Header, NumberName
+from sqs_codec.distill._tasks import Counting, Reader
 from sqs_codec.distill._writer import Writer
 
-if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
-
-__all__ = ["Reader", "make"]
+__all__ = ["Piece", "contexts", "make", "windows"]
 
 WINDOW = 2048
 """Tokens of texts that are given to be read together, and are lost together."""
 
+Tokens = TypeVar("Tokens", bound="Piece")
 
-class Reader(Protocol):
-    """What reads texts and tells of its distributions, wherever its logits are.
 
-    It has the model's name for a file, how many tokens there are and, of a text, it can
-    read, and `sqs.vocabulary_fingerprint` of the tokenizer, or none.
-    """
+class Piece(NamedTuple):
+    """Tokens that are read as a whole, and where distributions of them are wanted."""
 
-    name: str
-    vocab_size: int
-    tokenizer_fingerprint: bytes
-    max_tokens: int
-
-    def tokenize(self, text: str) -> Sequence[int]:
-        """Return the tokens of a text."""
-
-    def read(
-        self,
-        texts: Sequence[Sequence[int]],
-        header: Header,
-        rngs: Sequence[np.random.Generator],
-    ) -> Sequence[tuple[SparseRows, Mapping[str, ArrayLike]]]:
-        """Return of each text the distributions after its tokens, and their numbers.
-
-        Rounded as the header says, each text by its own generator, and such as
-        `Writer.write` takes, the numbers those of the header. The logits needn't leave
-        where they are.
-        """
+    tokens: Sequence[int]
+    places: Sequence[int]
 
 
 def make(
     path: str | os.PathLike[str],
     codec: Codec,
     reader: Reader,
-    texts: Iterable[str],
+    texts: Iterable[str | Piece],
     *,
     temperature: float = 1.0,
     max_length: int | None = None,
@@ -74,12 +51,13 @@ def make(
     codec : Codec
         Of the reader's vocabulary.
     reader : Reader
-    texts : iterable of str
+    texts : iterable of str or Piece
         Asked for as they are read, so that a bar around them shows how far it is.
+        Pieces, such as `contexts` makes, are read as they are.
     temperature, source
         As for `Header`; the seed and the length are added to the source.
     numbers : tuple of NumberName, optional
-        As for `Header`: what the reader is to tell besides. `ModelReader` tells none.
+        As for `Header`: what the file is to have besides.
     max_length : int, optional
         Texts are cut into pieces of so many tokens. By default as many as the reader
         can read, up to 2048.
@@ -106,30 +84,78 @@ def make(
         numbers=numbers,
     )
     with Writer(path, header) as writer:
-        end = 0
-        for window in windows(_pieces(texts, reader, length)):
-            first, end = end, end + len(window)
+        for first, window in windows(_pieces(texts, reader, length)):
+            end = first + len(window)
             if end > len(writer):  # all, as what is read together decides last bits
-                rngs = [np.random.default_rng([seed, i]) for i in range(first, end)]
-                told = reader.read(window, writer.header, rngs)
-                for i in range(len(writer) - first, len(window)):
-                    writer.write(window[i], told[i][0], numbers=told[i][1])
+                tasks = [
+                    Counting(i, *piece, header, np.random.default_rng([seed, i]))
+                    for i, piece in enumerate(window, first)
+                ]
+                reader.read(tasks)
+                for task in tasks[len(writer) - first :]:
+                    rows, told = task.rows()
+                    writer.write(task.tokens, rows, task.places, numbers=told)
         if not len(writer):
             raise ValueError(f"nothing to keep is in {source or 'the texts'}")
 
 
+def contexts(reader: Reader, text: str, size: int = 512) -> list[Piece]:
+    """Cut a text as llama-perplexity does, which has its rows of half of each piece.
+
+    Parameters
+    ----------
+    reader : Reader
+    text : str
+    size : int
+        Tokens of a context. What is left at the end is left out.
+
+    Returns
+    -------
+    list of Piece
+        In place of its first token each has the one that the model wants at a text's
+        beginning, if it does. Places are those from ``size // 2`` to ``size - 2``.
+
+    Raises
+    ------
+    ValueError
+        The text has fewer tokens, or the model can't read so many.
+    """
+    size = checks.in_range("size", size, 4, min(reader.max_tokens, MAX_SEQUENCE))
+    tokens = reader.tokenize(text)
+    if len(tokens) < size:
+        raise ValueError(f"it has {len(tokens)} tokens, and a context has {size}")
+    places = range(size // 2, size - 1)
+    first = [] if reader.bos is None else [reader.bos]
+    return [
+        Piece([*first, *tokens[start + len(first) : start + size]], places)
+        for start in range(0, len(tokens) - size + 1, size)
+    ]
+
+
 def _pieces(
-    texts: Iterable[str], reader: Reader, length: int
-) -> Iterator[Sequence[int]]:
+    texts: Iterable[str | Piece], reader: Reader, length: int
+) -> Iterator[Piece]:
     for text in texts:
+        if isinstance(text, Piece):
+            yield text
+            continue
         ids = reader.tokenize(text) if text else ()
         for start in range(0, len(ids), length):
-            yield ids[start : start + length]
+            piece = ids[start : start + length]
+            yield Piece(piece, range(len(piece)))
 
 
-def windows(texts: Iterable[Sequence[int]]) -> Iterator[list[Sequence[int]]]:
-    """Yield texts by the `WINDOW` tokens that they begin in: the first, the next ..."""
-    texts, others = tee(texts)
-    pairs = zip(texts, accumulate(map(len, others), initial=0), strict=False)
-    for _, window in groupby(pairs, lambda pair: pair[1] // WINDOW):
-        yield [tokens for tokens, _ in window]
+def windows(pieces: Iterable[Tokens]) -> Iterator[tuple[int, list[Tokens]]]:
+    """Yield what is read together, and how many are before it.
+
+    That is all pieces that begin in the first `WINDOW` tokens, in the next ...
+    """
+    pieces, others = tee(pieces)
+    starts = accumulate((len(piece.tokens) for piece in others), initial=0)
+    first = 0
+    for _, own in groupby(
+        zip(pieces, starts, strict=False), lambda pair: pair[1] // WINDOW
+    ):
+        window = [piece for piece, _ in own]
+        yield first, window
+        first += len(window)

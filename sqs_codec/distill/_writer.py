@@ -23,6 +23,7 @@ from sqs_codec.distill._header import (
     NUMBERS,
     Header,
     damage,
+    fewest_steps,
     read_metadata,
     value_of,
 )
@@ -211,7 +212,8 @@ class Writer:
         ids, at = self.header.check_sequence(tokens, places, len(rows))
         own = self.header.check_numbers(numbers or {}, rows)
         if "logprobs" in own:
-            own["logprobs"] = np.rint(own["logprobs"] / -LOG_STEP)
+            steps = np.rint(own["logprobs"] / -LOG_STEP).astype(np.uint16)
+            own["logprobs"] = steps - fewest_steps(rows)
         packet = self.header.codec.encode_sequence(rows)
         cuts = np.flatnonzero(np.diff(at, prepend=-2) > 1)
         lengths = np.diff(cuts, append=at.size).astype(np.uint32)

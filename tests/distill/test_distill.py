@@ -772,7 +772,9 @@ def test_make_goes_on_where_it_was_interrupted(
     monkeypatch.setattr(_reader, "CHUNK", 12)  # the texts of 16 tokens are longer
     monkeypatch.setattr(_make, "WINDOW", 24)
     read, batches = [], _reader.batches
-    monkeypatch.setattr(_reader, "batches", lambda n: read.append(n) or batches(n))
+    monkeypatch.setattr(
+        _reader, "batches", lambda n, most: read.append(n) or batches(n, most)
+    )
     texts, lines = tmp_path / "texts.txt", tmp_path / "texts.jsonl"
     with_mark = "utf-8-sig"  # as editors on Windows write it
     texts.write_text("\n".join(TEXTS), with_mark)
@@ -810,15 +812,18 @@ class Teller:
     """A reader that tells numbers."""
 
     name, vocab_size, max_tokens, tokenizer_fingerprint = "teller", V, 100, b""
+    bos = None
 
     def tokenize(self, text: str) -> list[int]:
         """Return a token for each byte."""
         return [*text.encode()]
 
-    def read(self, texts: Any, header: distill.Header, rngs: Any) -> Any:
-        """Return the same of each text."""
+    def read(self, tasks: Any) -> None:
+        """Tell each the same."""
         own = numbers_of(ROWS)
-        return [(ROWS, {name: own[name] for name in header.numbers}) for _ in texts]
+        counts = {"token_ids": ROWS.token_ids, "counts": ROWS.counts}
+        for task in tasks:
+            task.take(own | counts | {"sizes": np.diff(ROWS.offsets)})
 
 
 def test_a_reader_tells_the_numbers_that_are_asked_for(tmp_path: Path) -> None:
@@ -846,9 +851,14 @@ def sqs_distill_interrupted(when: int, *arguments: object) -> int:
 
 
 def test_batches_are_of_like_lengths_and_bounded() -> None:
-    assert [*_reader.batches([200, 100, 1000, 90, 256])] == [[3, 1], [0, 4], [2]]
-    texts = [[0] * n for n in (3000, 1095, 1, 9000, 5)]
-    assert [*_make.windows(texts)] == [texts[:1], texts[1:3], texts[3:4], texts[4:]]
+    assert [*_reader.batches([200, 100, 1000, 90, 256], 512)] == [[3, 1], [0, 4], [2]]
+    texts = [distill.Piece([0] * n, ()) for n in (3000, 1095, 1, 9000, 5)]
+    assert [*_make.windows(texts)] == [
+        (0, texts[:1]),
+        (1, texts[1:3]),
+        (3, texts[3:4]),
+        (4, texts[4:]),
+    ]
 
 
 def test_a_log_shows_progress_as_lines(

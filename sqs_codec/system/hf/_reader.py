@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
-from sqs_codec import SparseRows
 from sqs_codec.system.hf._cached import CachedModel
 from sqs_codec.system.hf._models import LanguageModel
 from sqs_codec.system.hf._text import tokenizer_fingerprint
-from sqs_codec.torch import quantize_unbiased_rows
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import ArrayLike
-
-    from sqs_codec.distill import Header
+    from sqs_codec.distill import Task
 
 __all__ = ["ModelReader"]
 
 CHUNK = 512
-"""Tokens that are read at once, of one text or of several."""
+"""Tokens that are read at once on a CPU, of one text or of several."""
 
 
 class ModelReader:
@@ -35,7 +30,10 @@ class ModelReader:
         config = model.model.config.get_text_config()
         limit = getattr(config, "max_position_embeddings", None)
         self.max_tokens: int = limit or 1 << 31  # where none is said
+        own, bos = model.tokenizer.encode(""), model.tokenizer.bos_token_id
+        self.bos: int | None = bos if bos in own[:1] else None
         self._model = model
+        self._at_once = CHUNK if model.model.device.type == "cpu" else 16 * CHUNK
 
     def __repr__(self) -> str:
         return f"<ModelReader of {self.name}>"
@@ -44,45 +42,42 @@ class ModelReader:
         """Return the tokens of a text."""
         return list(self._model.tokenizer.encode(text, verbose=False))
 
-    def read(
-        self,
-        texts: Sequence[Sequence[int]],
-        header: Header,
-        rngs: Sequence[np.random.Generator],
-    ) -> list[tuple[SparseRows, dict[str, ArrayLike]]]:
-        """Return the distributions of texts, and no numbers; see the protocol."""
-        rows: list[list[SparseRows]] = [[] for _ in texts]
-        for i, logits in self._logits(texts):
-            options: Any = {"temperature": header.temperature, "rng": rngs[i]}
-            rows[i].append(quantize_unbiased_rows(header.codec, logits, **options))
-        return [(SparseRows.concatenate(parts), {}) for parts in rows]
-
-    def _logits(
-        self, texts: Sequence[Sequence[int]]
-    ) -> Iterator[tuple[int, torch.Tensor]]:
-        """Yield which text and the logits after its tokens, of a long one by chunks."""
+    def read(self, tasks: Sequence[Task]) -> None:
+        """Tell tasks of their texts, of a long one by chunks."""
         model, size = self._model.model, self.vocab_size
-        for batch in batches([*map(len, texts)]):
-            if len(batch) > 1:
+        sizes = [len(task.tokens) for task in tasks]
+        for batch in batches(sizes, self._at_once):
+            own = [tasks[i] for i in batch]
+            if len(own) > 1:
                 # Without a mask: what comes after a token doesn't change its logits.
-                rows = [torch.tensor(texts[i]) for i in batch]
+                rows = [torch.tensor(task.tokens) for task in own]
                 ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+                first = int(min(task.places[0] for task in own))
                 with torch.inference_mode():
-                    out = model(input_ids=ids.to(model.device), use_cache=False)
-                for i, logits in zip(batch, out.logits, strict=True):
-                    yield i, logits[: len(texts[i]), :size]
+                    out = model(
+                        input_ids=ids.to(model.device),
+                        use_cache=False,
+                        logits_to_keep=ids.shape[1] - first,
+                    )
+                for task, logits in zip(own, out.logits, strict=True):
+                    task.tell(logits[task.places - first, :size])
             else:
-                cached = CachedModel(model, size)
-                for start in range(0, len(texts[batch[0]]), CHUNK):
-                    seen = texts[batch[0]][: start + CHUNK]
-                    yield batch[0], cached.tensor(seen, len(seen) - start)
+                self._read_long(own[0])
+
+    def _read_long(self, task: Task) -> None:
+        cached = CachedModel(self._model.model, self.vocab_size)
+        for start in range(0, int(task.places[-1]) + 1, self._at_once):
+            seen = task.tokens[: start + self._at_once]
+            at = task.places[(start <= task.places) & (task.places < len(seen))]
+            first = int(at[0]) if at.size else len(seen) - 1
+            task.tell(cached.tensor(seen, len(seen) - first)[at - first])
 
 
-def batches(sizes: Sequence[int]) -> Iterator[list[int]]:
-    """Yield which texts to read side by side: up to `CHUNK` tokens with the padding."""
+def batches(sizes: Sequence[int], most: int) -> Iterator[list[int]]:
+    """Yield which texts to read side by side: up to so many tokens with the padding."""
     batch: list[int] = []
     for i in sorted(range(len(sizes)), key=sizes.__getitem__):
-        if batch and (len(batch) + 1) * sizes[i] > CHUNK:
+        if batch and (len(batch) + 1) * sizes[i] > most:
             yield batch
             batch = []
         batch.append(i)

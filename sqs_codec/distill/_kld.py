@@ -1,0 +1,389 @@
+"""How far a model is from a reference: estimates from counts (docs/howto/kld.md)."""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import time
+import zipfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from sqs_codec._base.files import read_file, write_file
+from sqs_codec.distill._dataset import Dataset, Sequence
+from sqs_codec.distill._header import LOG_STEP, NUMBERS
+from sqs_codec.distill._make import windows
+from sqs_codec.distill._tasks import Answer, Comparing, Reader
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["KLD", "Estimate", "kld", "measure"]
+
+ROUNDED = (LOG_STEP / 2) / math.sinh(LOG_STEP / 2)
+"""What a factor's mean is off by when its logarithm is rounded to steps."""
+
+MINUTE = 60.0
+"""Seconds after which what is measured is kept."""
+
+PERCENTILES = (0.1, 1, 5, 10, 25, 50, 75, 90, 95, 99, 99.9)
+
+ROW = np.dtype(
+    [
+        ("plain", np.float64),  # of the counts: - log r
+        ("control", np.float64),  # r - 1, whose mean is 0
+        ("plain_variance", np.float64),  # of the rounding to counts
+        ("both_variance", np.float64),  # of the sum of the two
+        ("token", np.float32),  # log q of the text's own token, NaN if there is none
+        ("reference_token", np.float32),  # log p of it
+        ("same", np.bool_),  # the likeliest token
+    ]
+)
+"""What is kept of a row."""
+
+
+class Estimate(NamedTuple):
+    """A figure and the standard deviations of its errors.
+
+    Attributes
+    ----------
+    value : float
+    text : float
+        Of other texts of the same kind and length, over contexts; NaN for one context.
+    reference : float
+        Of other roundings of the reference to counts.
+    """
+
+    value: float
+    text: float
+    reference: float = 0.0
+
+
+@dataclass(frozen=True)
+class KLD:
+    """What a text tells of a model and its reference, both as natural logarithms.
+
+    Attributes
+    ----------
+    rows, contexts : int
+    infinite_rows : int
+        Where the model gives 0, or NaN, to a token that the reference has drawn: the
+        divergence is infinite there, and so is the mean. What else is here of the
+        divergence is of the other rows.
+    nan_rows : int
+        Those of them with NaN.
+    mean : Estimate
+        Of the rows' divergences KL(reference || model).
+    finite_mean : Estimate
+        Of those that are finite.
+    is_controlled : bool
+        Whether the mean has the term of mean 0 added to it.
+    control : Estimate
+        That term's mean. One that isn't 0 within its error says that the model is too
+        far off for this reference.
+    is_trusted : bool
+        Whether it is 0, within four errors.
+    percentiles : dict of float to (float, float)
+        Of the rows' estimates, and how much of each is the rounding's noise.
+    perplexity, reference_perplexity, log_ratio : Estimate
+        The last is the logarithm of the first over the second.
+    mean_difference, rms_difference : Estimate
+        Of the probability of the text's own token, the model's less the reference's.
+    difference_percentiles : dict of float to float
+    same_likeliest : Estimate
+        The share of rows with the same likeliest token.
+    """
+
+    rows: int
+    contexts: int
+    infinite_rows: int
+    nan_rows: int
+    mean: Estimate
+    finite_mean: Estimate
+    is_controlled: bool
+    control: Estimate
+    is_trusted: bool
+    percentiles: dict[float, tuple[float, float]]
+    perplexity: Estimate
+    reference_perplexity: Estimate
+    log_ratio: Estimate
+    mean_difference: Estimate
+    rms_difference: Estimate
+    difference_percentiles: dict[float, float]
+    same_likeliest: Estimate
+
+
+def kld(data: Dataset, logits: Iterable[Any]) -> KLD:
+    """Compare a model of any framework with a reference.
+
+    Parameters
+    ----------
+    data : Dataset
+        A reference, with all that `Writer.write` names as numbers.
+    logits : iterable of array_like or torch.Tensor of floats [N, V]
+        Of each sequence of the data, in order, the model's rows at its places.
+
+    Returns
+    -------
+    KLD
+
+    Raises
+    ------
+    ValueError
+        The file is no reference, or the logits aren't as many or of another shape.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> import sqs_codec as sqs
+    >>> from sqs_codec import distill
+    >>> path, rng = tempfile.mkdtemp() + "/ref.parquet", np.random.default_rng(0)
+    >>> logits = rng.normal(0, 3, (64, 1000))
+    >>> header = distill.Header(sqs.Codec(1000, 32), numbers=tuple(distill.NUMBERS))
+    >>> with distill.Writer(path, header) as writer:
+    ...     task = distill.Counting(0, range(64), range(64), header, rng)
+    ...     task.tell(logits)
+    ...     writer.write(task.tokens, *task.rows()[:1], numbers=task.rows()[1])
+    >>> other = logits + rng.normal(0, 0.1, logits.shape)
+    >>> 0.003 < distill.kld(distill.open(path), [other]).mean.value < 0.007
+    True
+    """
+    _require_reference(data)
+    found = []
+    for i, (sequence, own) in enumerate(zip(data, logits, strict=True)):
+        task = _task(i, sequence, data)
+        task.tell(own)
+        found.append(_rows(sequence, task.answer))
+    return summarize(found)
+
+
+def measure(
+    data: Dataset,
+    reader: Reader,
+    kept: str | os.PathLike[str] | None = None,
+    progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
+) -> KLD:
+    """Let a model read a reference's texts, and compare it.
+
+    Parameters
+    ----------
+    data : Dataset
+        As for `kld`.
+    reader : Reader
+        Of the same tokenizer.
+    kept : path-like, optional
+        A file for what is measured, each minute, that lets the same call go on after an
+        interruption. It is for one data set and one model.
+    progress : callable, optional
+        Put around the windows of texts that are read together.
+
+    Returns
+    -------
+    KLD
+
+    Raises
+    ------
+    ValueError
+        The file is no reference, or is of another tokenizer or vocabulary.
+    """
+    _require_reference(data)
+    _require_same_tokens(data, reader)
+    found = _load(kept) if kept is not None and Path(kept).exists() else []
+    last = time.monotonic()
+    try:
+        for first, sequences in windows(progress(data)):
+            if first + len(sequences) <= len(found):
+                continue
+            tasks = [_task(i, own, data) for i, own in enumerate(sequences, first)]
+            reader.read(tasks)
+            told = zip(sequences, tasks, strict=True)
+            found[first:] = [_rows(own, task.answer) for own, task in told]
+            if kept is not None and time.monotonic() - last > MINUTE:
+                _save(kept, found)
+                last = time.monotonic()
+    finally:
+        if kept is not None and found:
+            _save(kept, found)
+    return summarize(found)
+
+
+def _require_reference(data: Dataset) -> None:
+    header = data.header
+    if header.numbers != (*NUMBERS,) or header.tail or header.temperature != 1:
+        raise ValueError(
+            "it is no reference, which is of temperature 1, without a tail and with "
+            f"{', '.join(NUMBERS)}: sqs kld make makes one"
+        )
+    if not len(data):
+        raise ValueError("it has no text")
+
+
+def _require_same_tokens(data: Dataset, reader: Reader) -> None:
+    own, given = data.header.tokenizer_fingerprint, reader.tokenizer_fingerprint
+    if own and given and own != given:
+        raise ValueError(
+            f"{reader.name} has another tokenizer than the reference: its fingerprint "
+            f"is {given.hex()}, and {own.hex()} was expected"
+        )
+    if data.header.codec.vocab_size != reader.vocab_size:
+        raise ValueError(
+            f"{reader.name} has {reader.vocab_size} tokens, and the reference "
+            f"{data.header.codec.vocab_size}"
+        )
+
+
+def _task(index: int, sequence: Sequence, data: Dataset) -> Comparing:
+    rows = sequence.rows
+    ids, sizes = rows.token_ids, np.diff(rows.offsets)
+    text = sequence.tokens.tolist()
+    size = data.header.codec.vocab_size
+    return Comparing(index, text, sequence.places, size, ids, sizes)
+
+
+def _rows(sequence: Sequence, answer: Answer) -> NDArray[Any]:
+    """Return the estimates of a sequence's rows."""
+    rows, numbers = sequence.rows, sequence.numbers
+    starts = rows.offsets[:-1]
+    found = np.zeros(len(rows), ROW)
+    share = rows.counts / rows.resolution
+    log_p = numbers["logprobs"].astype(np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        log_r = answer["logprobs"] - log_p
+        control = np.exp(log_r) * ROUNDED - 1
+        # Of systematic sampling by its chances to round up, which are mean * (1 - mean)
+        # for what is left of l * p, seen only where there is a count.
+        mean = rows.resolution * np.exp(log_p)
+        left = mean - np.floor(mean)
+        weight = np.where(mean < 1, 1 - left, left * (1 - left))
+        weight /= float(rows.resolution) ** 2
+        for name, value in ("plain", -log_r), ("both", control - log_r):
+            total = np.add.reduceat(weight, starts)
+            middle = np.add.reduceat(weight * value, starts) / np.maximum(total, 1e-300)
+            apart = (value - np.repeat(middle, np.diff(rows.offsets))) ** 2
+            found[f"{name}_variance"] = np.add.reduceat(weight * apart, starts)
+        found["plain"] = np.add.reduceat(share * -log_r, starts)
+        found["control"] = np.add.reduceat(share * control, starts)
+    follows = sequence.places + 1 < len(sequence.tokens)
+    for name, own in ("token", answer), ("reference_token", numbers):
+        found[name] = np.where(follows, own["token_logprobs"], np.nan)
+    found["same"] = answer["likeliest"] == numbers["likeliest"]
+    return found
+
+
+def summarize(found: list[NDArray[Any]]) -> KLD:
+    """Return what rows say, of one context after the other."""
+    rows = np.concatenate(found)
+    context = np.repeat(np.arange(len(found)), [*map(len, found)])
+    nans = int(np.isnan(rows["plain"]).sum())
+    is_finite = np.isfinite(rows["plain"]) & np.isfinite(rows["control"])
+    finite, own = rows[is_finite], context[is_finite]
+    estimates = [
+        _mean(value, own, finite[f"{name}_variance"])
+        for name, value in (
+            ("plain", finite["plain"]),
+            ("both", finite["plain"] + finite["control"]),
+        )
+    ]
+    control, n = finite["control"], max(len(finite), 1)
+    off = Estimate(
+        float(control.mean()) if len(finite) else math.nan,
+        0.0,
+        float(control.std()) / math.sqrt(n),
+    )
+    is_trusted = abs(off.value) <= 4 * off.reference
+    plain, both = estimates
+    is_controlled = is_trusted and not plain.reference <= plain.text / 2
+    mean = both if is_controlled else plain
+    values = finite["plain"] + finite["control"] * is_controlled
+    noise = finite["both_variance" if is_controlled else "plain_variance"]
+    infinite = len(rows) - len(finite)
+    q, p = (rows[name].astype(np.float64) for name in ("token", "reference_token"))
+    known = ~np.isnan(q) & ~np.isnan(p)
+    q, p, at = q[known], p[known], context[known]
+    with np.errstate(over="ignore", invalid="ignore"):
+        difference = np.exp(q) - np.exp(p)
+        squares = _mean(difference**2, at)
+    rms = math.sqrt(squares.value) if squares.value == squares.value else math.nan
+    return KLD(
+        len(rows),
+        len(found),
+        infinite,
+        nans,
+        Estimate(math.inf, math.nan, math.nan) if infinite else mean,
+        mean,
+        is_controlled,
+        off,
+        is_trusted,
+        _percentiles(values, noise),
+        _exp(_mean(-q, at)),
+        _exp(_mean(-p, at)),
+        _mean(p - q, at),
+        _mean(difference, at),
+        Estimate(rms, squares.text / (2 * rms) if rms else 0.0),
+        dict(zip(PERCENTILES, _quantiles(difference), strict=True)),
+        _mean(rows["same"].astype(np.float64), context),
+    )
+
+
+def _mean(
+    values: NDArray[Any], context: NDArray[Any], variance: NDArray[Any] | None = None
+) -> Estimate:
+    """Return a mean over rows, and its error over contexts."""
+    if not len(values):
+        return Estimate(math.nan, math.nan, math.nan)
+    n, mean = len(values), float(values.mean())
+    reference = 0.0 if variance is None else math.sqrt(variance.sum()) / n
+    sizes = np.bincount(context)
+    off = np.bincount(context, values) - mean * sizes
+    k = int((sizes > 0).sum())
+    if k < 2:
+        return Estimate(mean, math.nan, reference)
+    total = float((off**2).sum()) * k / (k - 1) / n**2
+    return Estimate(mean, math.sqrt(max(total - reference**2, 0)), reference)
+
+
+def _exp(log: Estimate) -> Estimate:
+    with np.errstate(over="ignore"):
+        value = float(np.exp(log.value))
+    return Estimate(value, value * log.text)
+
+
+def _quantiles(values: NDArray[Any]) -> list[float]:
+    if not len(values):
+        return [math.nan] * len(PERCENTILES)
+    found: list[float] = np.percentile(values, PERCENTILES).tolist()
+    return found
+
+
+def _percentiles(
+    values: NDArray[Any], variance: NDArray[Any]
+) -> dict[float, tuple[float, float]]:
+    """Return percentiles, and how far the same noise once more moves each of them."""
+    noise = np.random.default_rng(0).standard_normal(len(values)) * np.sqrt(variance)
+    own, noisier = _quantiles(values), _quantiles(values + noise)
+    pairs = zip(own, noisier, strict=True)
+    moved = [(x, y - x) for x, y in pairs]
+    return dict(zip(PERCENTILES, moved, strict=True))
+
+
+def _save(path: str | os.PathLike[str], found: list[NDArray[Any]]) -> None:
+    sink = io.BytesIO()
+    np.savez(sink, rows=np.concatenate(found), sizes=[*map(len, found)])
+    write_file(path, sink.getvalue())
+
+
+def _load(path: str | os.PathLike[str]) -> list[NDArray[Any]]:
+    try:
+        kept = np.load(io.BytesIO(read_file(path, 1 << 40)), allow_pickle=False)
+        rows, sizes = kept["rows"], kept["sizes"]
+        if rows.dtype != ROW or sizes.sum() != len(rows):
+            raise ValueError("other columns")
+    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} isn't what was measured: remove it") from error
+    return np.split(rows, np.cumsum(sizes)[:-1])

@@ -1,0 +1,282 @@
+"""What is asked of a model about a text, wherever its logits are."""
+
+from __future__ import annotations
+
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from sqs_codec._base import checks
+from sqs_codec._codec.codec import Codec
+from sqs_codec._codec.rows import SparseRows
+from sqs_codec.distill._header import LEAST_LOG, Header
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["Answer", "Comparing", "Counting", "Reader", "Task", "look_up"]
+
+AT_ONCE = 1 << 19
+"""Logits that are looked at together: what a core has near it."""
+
+Answer = dict[str, Any]
+"""Arrays by their names: of all rows, or of all ids of all rows, in order."""
+
+
+class Task(ABC):
+    """A text, and what a `Reader` is to tell of it.
+
+    Attributes
+    ----------
+    index : int
+        Which of all texts it is.
+    tokens : sequence of int
+        The text.
+    places : ndarray of int64 [N]
+        Ascending: where rows of logits are wanted. Row i is of what follows
+        ``tokens[: places[i] + 1]``.
+    following : ndarray of int64 [N]
+        What does follow, or -1 after the last token.
+    vocab_size : int
+        How many logits a row has.
+    """
+
+    def __init__(
+        self, index: int, tokens: Sequence[int], places: Any, vocab_size: int
+    ) -> None:
+        self.index, self.tokens, self.vocab_size = index, tokens, vocab_size
+        self.places = np.asarray(places, np.int64)
+        text = np.array([*tokens, -1], np.int64)
+        self.following = text[self.places + 1]
+        self._parts: list[Mapping[str, Any]] = []
+        self._told = 0
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {len(self.places)} rows>"
+
+    def tell(self, logits: Any) -> None:
+        """Take the logits of the next of the rows that are wanted.
+
+        Parameters
+        ----------
+        logits : array_like or torch.Tensor of floats [n, vocab_size]
+            Of any number of rows, on any device.
+        """
+        shape, left = tuple(np.shape(logits)), len(self.places) - self._told
+        if len(shape) != 2 or shape[0] > left or shape[1] != self.vocab_size:
+            raise ValueError(
+                f"logits must have shape [n, {self.vocab_size}] with n up to {left}, "
+                f"the rows that are left, got {[*shape]}"
+            )
+        rows = slice(self._told, self._told + shape[0])
+        self._parts.append(self._look(logits, rows))
+        self._told += shape[0]
+
+    def take(self, answer: Answer) -> None:
+        """Take `answer` of another task that is like this one, for all of the rows."""
+        self._parts, self._told = [answer], len(self.places)
+
+    @cached_property
+    def answer(self) -> Answer:
+        """What was asked for, once all has been told."""
+        if self._told != len(self.places) or not self._parts:
+            raise ValueError(
+                f"text {self.index}: {self._told} rows of {len(self.places)} were told"
+            )
+        return {
+            name: np.concatenate([part[name] for part in self._parts])
+            for name in self._parts[0]
+        }
+
+    @abstractmethod
+    def _look(self, logits: Any, rows: slice) -> Answer:
+        """Return the answer for some rows."""
+
+
+class Counting(Task):
+    """Asks for counts, and for the numbers that a header names.
+
+    Attributes
+    ----------
+    header : Header
+    rng : numpy.random.Generator
+        Of the rounding.
+    """
+
+    def __init__(
+        self,
+        index: int,
+        tokens: Sequence[int],
+        places: Any,
+        header: Header,
+        rng: np.random.Generator,
+    ) -> None:
+        super().__init__(index, tokens, places, header.codec.vocab_size)
+        self.header, self.rng = header, rng
+
+    def quantize(self, logits: Any) -> SparseRows:
+        """Return the counts of rows of logits."""
+        codec, options = self.header.codec, {"rng": self.rng}
+        if _is_tensor(logits):
+            from sqs_codec.torch import quantize_unbiased_rows as quantize
+        else:
+            quantize: Any = Codec.quantize_unbiased_rows  # type: ignore[no-redef]
+        return quantize(codec, logits, temperature=self.header.temperature, **options)
+
+    def _look(self, logits: Any, rows: slice) -> Answer:
+        counts = self.quantize(logits)
+        sizes, names = np.diff(counts.offsets), self.header.numbers
+        answer = {
+            "token_ids": counts.token_ids,
+            "counts": counts.counts,
+            "sizes": sizes,
+        }
+        if names:
+            temperature = self.header.temperature
+            asked = counts.token_ids, sizes, self.following[rows]
+            told = look_up(logits, *asked, temperature=temperature)
+            answer |= {name: told[name] for name in names}
+        return answer
+
+    def rows(self) -> tuple[SparseRows, Answer]:
+        """Return all distributions, and the numbers of the header."""
+        told, codec = self.answer, self.header.codec
+        offsets = np.concatenate([[0], np.cumsum(told["sizes"], dtype=np.int64)])
+        shape = codec.vocab_size, codec.resolution
+        counts = SparseRows(told["token_ids"], told["counts"], offsets, *shape)
+        numbers: Answer = {name: told[name] for name in self.header.numbers}
+        for name in ("logprobs", "token_logprobs"):
+            if name in numbers:  # of a token that the teacher masks, say
+                numbers[name] = np.maximum(numbers[name], LEAST_LOG)
+        return counts, numbers
+
+
+class Comparing(Task):
+    """Asks for the probabilities of ids: the answer is that of `look_up`.
+
+    Attributes
+    ----------
+    ids : ndarray of uint32 [n]
+        Of one row after the other.
+    sizes : ndarray of int64 [N]
+        How many of them are of each row.
+    """
+
+    def __init__(
+        self,
+        index: int,
+        tokens: Sequence[int],
+        places: Any,
+        vocab_size: int,
+        ids: NDArray[np.uint32],
+        sizes: NDArray[np.int64],
+    ) -> None:
+        super().__init__(index, tokens, places, vocab_size)
+        self.ids, self.sizes = ids, sizes
+        self._ends = np.concatenate([[0], np.cumsum(sizes)])
+
+    def _look(self, logits: Any, rows: slice) -> Answer:
+        ids = self.ids[self._ends[rows.start] : self._ends[rows.stop]]
+        return look_up(logits, ids, self.sizes[rows], self.following[rows])
+
+
+class Reader(Protocol):
+    """What reads texts and tells of its distributions, wherever its logits are.
+
+    It has the model's name for a file, how many tokens there are and, of a text, it can
+    read, `sqs.vocabulary_fingerprint` of the tokenizer, or none, and the token that the
+    model wants at a text's beginning, if it does.
+    """
+
+    name: str
+    vocab_size: int
+    tokenizer_fingerprint: bytes
+    max_tokens: int
+    bos: int | None
+
+    def tokenize(self, text: str) -> Sequence[int]:
+        """Return the tokens of a text, with those that the model has around it."""
+
+    def read(self, tasks: Sequence[Task]) -> None:
+        """Read the texts of tasks, and `Task.tell` each of them of its rows.
+
+        A task is told in order, in as many parts as there are. What tells elsewhere,
+        where the logits are, gives `Task.take` the answer from there.
+        """
+
+
+def look_up(
+    logits: Any,
+    ids: NDArray[Any],
+    sizes: NDArray[Any],
+    following: NDArray[np.int64],
+    *,
+    temperature: float = 1.0,
+) -> Answer:
+    """Return logarithms of probabilities of ids in rows of logits, and the likeliest.
+
+    Parameters
+    ----------
+    logits : array_like or torch.Tensor of floats [N, V]
+        A row with NaN has NaN for all its ids.
+    ids : ndarray of int [n]
+    sizes : ndarray of int [N]
+        How many of the ids are of each row.
+    following : ndarray of int64 [N]
+        One more id of each row, or -1.
+    temperature : float
+
+    Returns
+    -------
+    dict
+        ``logprobs`` of the ids, float32 [n], ``token_logprobs`` of those that follow,
+        float32 [N], 0 where none does, and ``likeliest``, uint32 [N].
+    """
+    if not checks.temperature(temperature):
+        raise ValueError("logarithms of probabilities need a temperature above 0")
+    if _is_tensor(logits):
+        from sqs_codec.torch._look_up import look_up_part as part_of
+    else:
+        logits, part_of = np.asarray(logits), _look_up_part  # type: ignore[assignment]
+    step = max(1, AT_ONCE // logits.shape[1])
+    ends = np.concatenate([[0], np.cumsum(sizes)])
+    rows = np.repeat(np.arange(len(sizes)), sizes)
+    found = []
+    for i in range(0, max(len(sizes), 1), step):
+        own = slice(ends[i], ends[min(i + step, len(sizes))])
+        asked = rows[own] - i, ids[own].astype(np.int64), following[i : i + step]
+        found.append(part_of(logits[i : i + step], *asked, temperature))
+    logprobs, token_logprobs, likeliest = map(np.concatenate, zip(*found, strict=True))
+    return {
+        "logprobs": logprobs,
+        "token_logprobs": np.where(following < 0, np.float32(0), token_logprobs),
+        "likeliest": likeliest.astype(np.uint32),
+    }
+
+
+def _look_up_part(
+    logits: NDArray[Any],
+    rows: NDArray[np.int64],
+    ids: NDArray[np.int64],
+    following: NDArray[np.int64],
+    temperature: float,
+) -> tuple[NDArray[Any], ...]:
+    x = logits.astype(np.promote_types(logits.dtype, np.float32), copy=False)
+    likeliest = x.argmax(1)
+    each = np.arange(len(x))
+    with np.errstate(invalid="ignore"):
+        y = x - x[each, likeliest][:, None]
+        y /= y.dtype.type(temperature)
+        own, next_ = y[rows, ids], y[each, following]
+        logs = np.log(np.exp(y, out=y).sum(1, dtype=np.float64))
+        told = own - logs[rows], next_ - logs
+    return *(part.astype(np.float32) for part in told), likeliest
+
+
+def _is_tensor(logits: Any) -> bool:
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(logits, torch.Tensor)

@@ -1,0 +1,41 @@
+"""Probabilities of ids in rows of logits, on their device."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from sqs_codec.torch._tensors import detached
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["look_up_part"]
+
+
+def look_up_part(
+    logits: torch.Tensor,
+    rows: NDArray[np.int64],
+    ids: NDArray[np.int64],
+    following: NDArray[np.int64],
+    temperature: float,
+) -> tuple[NDArray[Any], ...]:
+    """Return what `sqs_codec.distill` looks up in a few rows, [n, V].
+
+    That is the logarithms of the probabilities of some ids, of rows that are named, and
+    of one more of each row, and the likeliest.
+    """
+    values = detached("logits", logits)
+    at, given, next_ = (
+        torch.from_numpy(x).to(values.device) for x in (rows, ids, following)
+    )
+    with torch.inference_mode():
+        x = values.to(torch.promote_types(values.dtype, torch.float32))
+        largest, likeliest = x.max(1)
+        y = (x - largest[:, None]).div_(temperature)
+        own, follows = y[at, given], y.gather(1, next_.clamp(min=0)[:, None])[:, 0]
+        logs = y.exp_().sum(1, dtype=torch.float64).log()
+        found = (own - logs[at]).float(), (follows - logs).float(), likeliest
+    return tuple(part.cpu().numpy() for part in found)
