@@ -395,7 +395,8 @@ def _save(path: str | os.PathLike[str], found: list[NDArray[Any]]) -> None:
 
 def _load(path: str | os.PathLike[str]) -> list[NDArray[Any]]:
     try:
-        kept = np.load(io.BytesIO(read_file(path, 1 << 40)), allow_pickle=False)
+        data = read_file(path, os.path.getsize(path))
+        kept = np.load(io.BytesIO(data), allow_pickle=False)
         rows, sizes = kept["rows"], kept["sizes"]
         if rows.dtype != ROW or sizes.sum() != len(rows):
             raise ValueError("other columns")
