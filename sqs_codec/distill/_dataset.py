@@ -17,10 +17,9 @@ from sqs_codec._codec.prior import Prior
 from sqs_codec._codec.rows import SparseRows
 from sqs_codec.distill import _header
 from sqs_codec.distill._header import (
-    LOG_STEP,
     Header,
     damage,
-    fewest_steps,
+    of_steps,
     read_metadata,
     value_of,
 )
@@ -178,8 +177,7 @@ class Dataset:
             numbers = dict(zip(header.numbers, values, strict=True))
             steps = numbers.get("logprobs")
             if steps is not None and steps.shape == rows.counts.shape:
-                steps = steps + fewest_steps(rows)
-                numbers["logprobs"] = steps * np.float32(-LOG_STEP)
+                numbers["logprobs"] = of_steps(rows, steps)
             numbers = header.check_numbers(numbers, rows)
         return Sequence(tokens, places, rows, header.temperature, header.tail, numbers)
 

@@ -26,14 +26,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LEAST_LOG",
-    "LOG_STEP",
     "MOST_TOKENS",
     "NUMBERS",
     "Header",
     "NumberName",
     "damage",
-    "fewest_steps",
+    "in_steps",
+    "of_steps",
     "read_metadata",
+    "step_of",
     "value_of",
 ]
 
@@ -45,14 +46,17 @@ KEY = b"sqs_codec"
 MOST_TOKENS = 1 << 22
 """Of a sequence, so that what a file takes to be read has a bound."""
 
-LOG_STEP, LEAST_LOG = 1 / 32, -2047
-"""Nats: logarithms of probabilities are kept in such steps, and not below that."""
+LEAST_LOG = -2047
+"""The least logarithm of a probability that is kept."""
+
+STEPS = 16
+"""For a nat, and each count of a token: likelier ones are kept in smaller steps."""
 
 NumberName = Literal["logprobs", "token_logprobs", "likeliest"]
 """What a file may have of each distribution besides, as `Writer.write` says."""
 
 NUMBERS: dict[NumberName, type[np.generic]] = {
-    "logprobs": np.uint16,
+    "logprobs": np.int16,
     "token_logprobs": np.float16,
     "likeliest": np.uint32,
 }
@@ -250,14 +254,35 @@ class Header:
         return ids
 
 
-def fewest_steps(rows: SparseRows) -> NDArray[np.uint16]:
-    """Return the steps below 0 that each count tells of its probability's logarithm.
+def step_of(rows: SparseRows) -> NDArray[np.float64]:
+    """Return how fine the logarithms are kept, for each token of rows."""
+    return 1 / (STEPS * rows.counts.astype(np.float64))
 
-    A token of c counts of l had a probability below (c + 1) / l. What is kept is the
-    steps from there, as 16 bits that wrap around.
+
+def in_steps(rows: SparseRows, logprobs: NDArray[np.float32]) -> NDArray[np.int16]:
+    """Return the steps of logarithms below what the counts say of them.
+
+    A token that has c of l counts has a probability below (c + 1) / l.
     """
-    most = (rows.counts + 1.0) / rows.resolution
-    return (np.maximum(-np.log(most), 0) // LOG_STEP).astype(np.uint16)
+    steps = np.rint(-logprobs / step_of(rows)) - _first_step(rows)
+    if (bad := abs(steps) >= 1 << 15).any():
+        i = int(bad.argmax())
+        raise ValueError(
+            f"logprobs[{i}] is {logprobs[i]}, too far from what it is of: "
+            f"{rows.counts[i]} counts of {rows.resolution}"
+        )
+    return steps.astype(np.int16)
+
+
+def of_steps(rows: SparseRows, steps: NDArray[np.int16]) -> NDArray[np.float32]:
+    """Return the logarithms of `in_steps`."""
+    found = -(steps + _first_step(rows)) * step_of(rows)
+    return found.astype(np.float32)
+
+
+def _first_step(rows: SparseRows) -> NDArray[np.float64]:
+    most = np.minimum((rows.counts + 1.0) / rows.resolution, 1)
+    return -np.log(most) // step_of(rows)
 
 
 def read_metadata(file: pq.FileMetaData) -> dict[str, Any]:

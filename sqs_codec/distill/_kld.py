@@ -16,7 +16,7 @@ import numpy as np
 
 from sqs_codec._base.files import read_file, write_file
 from sqs_codec.distill._dataset import Dataset, Sequence
-from sqs_codec.distill._header import LOG_STEP, NUMBERS
+from sqs_codec.distill._header import NUMBERS, step_of
 from sqs_codec.distill._make import windows
 from sqs_codec.distill._tasks import Answer, Comparing, Reader
 
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 __all__ = ["KLD", "Estimate", "kld", "measure"]
 
-ROUNDED = (LOG_STEP / 2) / math.sinh(LOG_STEP / 2)
-"""What a factor's mean is off by when its logarithm is rounded to steps."""
-
 MINUTE = 60.0
 """Seconds after which what is measured is kept."""
+
+SEEN = 1 / 4
+"""The least share of a model's probability at ids with counts, of the reference's."""
 
 PERCENTILES = (0.1, 1, 5, 10, 25, 50, 75, 90, 95, 99, 99.9)
 
@@ -39,6 +39,8 @@ ROW = np.dtype(
         ("control", np.float64),  # r - 1, whose mean is 0
         ("plain_variance", np.float64),  # of the rounding to counts
         ("both_variance", np.float64),  # of the sum of the two
+        ("seen", np.float32),  # of the model's probability, by the ids with counts
+        ("reference_seen", np.float32),  # of the reference's
         ("token", np.float32),  # log q of the text's own token, NaN if there is none
         ("reference_token", np.float32),  # log p of it
         ("same", np.bool_),  # the likeliest token
@@ -87,7 +89,8 @@ class KLD:
         That term's mean. One that isn't 0 within its error says that the model is too
         far off for this reference.
     is_trusted : bool
-        Whether it is 0, within four errors.
+        Whether it is 0, within four errors, and the model's probability where the
+        reference has counts is a quarter of the reference's there, or more.
     percentiles : dict of float to (float, float)
         Of the rows' estimates, and how much of each is the rounding's noise.
     perplexity, reference_perplexity, log_ratio : Estimate
@@ -251,24 +254,34 @@ def _rows(sequence: Sequence, answer: Answer) -> NDArray[Any]:
     rows, numbers = sequence.rows, sequence.numbers
     starts = rows.offsets[:-1]
     found = np.zeros(len(rows), ROW)
+
+    def total(values: NDArray[Any]) -> NDArray[Any]:
+        return np.add.reduceat(values, starts)
+
     share = rows.counts / rows.resolution
-    log_p = numbers["logprobs"].astype(np.float64)
+    log_p, half = numbers["logprobs"].astype(np.float64), step_of(rows) / 2
     with np.errstate(over="ignore", invalid="ignore"):
         log_r = answer["logprobs"] - log_p
-        control = np.exp(log_r) * ROUNDED - 1
-        # Of systematic sampling by its chances to round up, which are mean * (1 - mean)
-        # for what is left of l * p, seen only where there is a count.
+        r = np.exp(log_r)
+        control = r * half / np.sinh(half) - 1  # what rounding does to r on average
+        # Of systematic sampling by its chances to round up, mean * (1 - mean) for what
+        # is left of l * p, seen only where there is a count; and of the steps of log p.
         mean = rows.resolution * np.exp(log_p)
         left = mean - np.floor(mean)
         weight = np.where(mean < 1, 1 - left, left * (1 - left))
         weight /= float(rows.resolution) ** 2
-        for name, value in ("plain", -log_r), ("both", control - log_r):
-            total = np.add.reduceat(weight, starts)
-            middle = np.add.reduceat(weight * value, starts) / np.maximum(total, 1e-300)
-            apart = (value - np.repeat(middle, np.diff(rows.offsets))) ** 2
-            found[f"{name}_variance"] = np.add.reduceat(weight * apart, starts)
-        found["plain"] = np.add.reduceat(share * -log_r, starts)
-        found["control"] = np.add.reduceat(share * control, starts)
+        for name, value, slope in (
+            ("plain", -log_r, 1.0),
+            ("both", control - log_r, 1 - r),
+        ):
+            middle = total(weight * value) / np.maximum(total(weight), 1e-300)
+            apart = value - np.repeat(middle, np.diff(rows.offsets))
+            steps = (share * slope * half) ** 2 / 3
+            found[f"{name}_variance"] = total(weight * apart**2 + steps)
+        found["plain"] = total(share * -log_r)
+        found["control"] = total(share * control)
+        found["seen"] = total(np.exp(answer["logprobs"].astype(np.float64)))
+    found["reference_seen"] = total(np.exp(log_p))
     follows = sequence.places + 1 < len(sequence.tokens)
     for name, own in ("token", answer), ("reference_token", numbers):
         found[name] = np.where(follows, own["token_logprobs"], np.nan)
@@ -296,12 +309,14 @@ def summarize(found: list[NDArray[Any]]) -> KLD:
         0.0,
         float(control.std()) / math.sqrt(n),
     )
-    is_trusted = abs(off.value) <= 4 * off.reference
+    seen = finite["seen"].sum() >= SEEN * finite["reference_seen"].sum()
+    is_trusted = bool(abs(off.value) <= 4 * off.reference and seen)
     plain, both = estimates
     is_controlled = is_trusted and not plain.reference <= plain.text / 2
     mean = both if is_controlled else plain
-    values = finite["plain"] + finite["control"] * is_controlled
-    noise = finite["both_variance" if is_controlled else "plain_variance"]
+    better = "both" if is_trusted and both.reference < plain.reference else "plain"
+    values = finite["plain"] + finite["control"] * (better == "both")
+    noise = finite[f"{better}_variance"]
     infinite = len(rows) - len(finite)
     q, p = (rows[name].astype(np.float64) for name in ("token", "reference_token"))
     known = ~np.isnan(q) & ~np.isnan(p)

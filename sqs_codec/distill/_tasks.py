@@ -150,8 +150,8 @@ class Counting(Task):
         counts = SparseRows(told["token_ids"], told["counts"], offsets, *shape)
         numbers: Answer = {name: told[name] for name in self.header.numbers}
         for name in ("logprobs", "token_logprobs"):
-            if name in numbers:  # of a token that the teacher masks, say
-                numbers[name] = np.maximum(numbers[name], LEAST_LOG)
+            if name in numbers:  # which rounding, or a mask, may take beyond
+                numbers[name] = np.clip(numbers[name], LEAST_LOG, 0)
         return counts, numbers
 
 

@@ -19,11 +19,10 @@ from sqs_codec._base import checks
 from sqs_codec._base.files import is_own, lock_file, own_folder, write_file
 from sqs_codec._codec.rows import SparseRows
 from sqs_codec.distill._header import (
-    LOG_STEP,
     NUMBERS,
     Header,
     damage,
-    fewest_steps,
+    in_steps,
     read_metadata,
     value_of,
 )
@@ -194,7 +193,7 @@ class Writer:
             Those that the writer was made with, no others:
 
             - ``"logprobs"``: of each of ``rows.token_ids`` the logarithm of its
-              probability, -2047 to 0, which is kept in steps of 1/32;
+              probability, -2047 to 0, kept in steps of 1/16 over its count;
             - ``"token_logprobs"`` [N]: that of the token that follows in the text, in
               float16; 0 where none does;
             - ``"likeliest"`` [N]: the most probable token.
@@ -212,8 +211,7 @@ class Writer:
         ids, at = self.header.check_sequence(tokens, places, len(rows))
         own = self.header.check_numbers(numbers or {}, rows)
         if "logprobs" in own:
-            steps = np.rint(own["logprobs"] / -LOG_STEP).astype(np.uint16)
-            own["logprobs"] = steps - fewest_steps(rows)
+            own["logprobs"] = in_steps(rows, own["logprobs"])
         packet = self.header.codec.encode_sequence(rows)
         cuts = np.flatnonzero(np.diff(at, prepend=-2) > 1)
         lengths = np.diff(cuts, append=at.size).astype(np.uint32)

@@ -58,9 +58,9 @@ def text(i: int) -> tuple[np.ndarray, sqs.SparseRows, np.ndarray]:
 
 def numbers_of(rows: sqs.SparseRows) -> dict[str, np.ndarray]:
     """Return numbers that a file keeps as they are."""
-    rng = np.random.default_rng(len(rows))
+    rng, steps = np.random.default_rng(len(rows)), 16.0 * rows.counts
     return {
-        "logprobs": -rng.integers(0, 400, rows.token_ids.size) / np.float32(32),
+        "logprobs": np.float32(-rng.integers(0, 400, rows.counts.size) / steps),
         "token_logprobs": -rng.random(len(rows)).astype(np.float16),
         "likeliest": rng.integers(0, V, len(rows)),
     }
