@@ -199,7 +199,7 @@ class BaseFile:
                 f"row {rows.start + row} has the scale {scale[row, 0]} and the largest "
                 f"log p {largest[row]}"
             )
-        logs = np.minimum(scale * steps + least, 0)  # rounding has some above 0
+        logs = scale * steps + least
         masked = np.where((steps == 0) & (scale * STEPS >= CLIPPED), -np.inf, logs)
         counts = task.quantize(masked)
         sizes = np.diff(counts.offsets)
